@@ -1,0 +1,1 @@
+//! Who may publish and subscribe where: the only maker of a permit.

@@ -1,0 +1,1 @@
+//! An async client of any moq-lite relay, on quinn.

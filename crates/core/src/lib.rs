@@ -1,0 +1,1 @@
+//! The control-plane state machine: routes, wants, permits. Sans-IO.

@@ -1,0 +1,1 @@
+//! Plain per-worker counters and histograms. Uses nothing, used by all.

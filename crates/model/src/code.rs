@@ -1,0 +1,88 @@
+//! Application codes on the wire, moq-lite's current registry (sent on every lite version).
+
+macro_rules! codes {
+    ($(#[$doc:meta])* $name:ident { $($(#[$cdoc:meta])* $konst:ident = $value:literal $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            $($(#[$cdoc])* #[doc = concat!("(", stringify!($value), ")")] pub const $konst: Self = Self($value);)*
+
+            /// A short lower-case name; codes of the application (64 and above) are "application".
+            pub fn name(self) -> &'static str {
+                match self.0 {
+                    $($value => $text,)*
+                    64.. => "application",
+                    _ => "unknown",
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{} ({:#x})", self.name(), self.0)
+            }
+        }
+    };
+}
+
+codes! {
+    /// Why a session was closed.
+    SessionCode {
+        /// Nothing wrong.
+        NONE = 0x0 "no error",
+        /// Our own fault.
+        INTERNAL = 0x1 "internal error",
+        /// The credential does not allow it; clients stop reconnecting.
+        UNAUTHORIZED = 0x2 "unauthorized",
+        /// The peer broke the protocol or a limit.
+        PROTOCOL_VIOLATION = 0x3 "protocol violation",
+        /// A malformed key-value parameter.
+        KEY_VALUE_FORMATTING = 0x6 "key-value formatting",
+        /// Still here when the drain window ended.
+        GOAWAY_TIMEOUT = 0x10 "goaway timeout",
+        /// The peer did not act in time.
+        TIMEOUT = 0x11 "timeout",
+        /// No common version.
+        VERSION = 0x15 "version",
+    }
+}
+
+codes! {
+    /// Why a stream was reset or refused.
+    StreamCode {
+        /// Our own fault.
+        INTERNAL = 0x0 "internal error",
+        /// No longer wanted.
+        CANCEL = 0x1 "cancelled",
+        /// Not delivered in time.
+        DELIVERY_TIMEOUT = 0x2 "delivery timeout",
+        /// The session went away.
+        SESSION_CLOSED = 0x3 "session closed",
+        /// The peer is draining.
+        GOING_AWAY = 0x4 "going away",
+        /// The reader is too far behind.
+        TOO_FAR_BEHIND = 0x5 "too far behind",
+        /// The track contradicts itself.
+        MALFORMED_TRACK = 0x12 "malformed track",
+        /// A control request was not answered in time.
+        CONTROL_TIMEOUT = 0x31 "control timeout",
+        /// A group is over its limit.
+        GROUP_TOO_LARGE = 0x32 "group too large",
+        /// No such track, group or broadcast.
+        NOT_FOUND = 0x33 "not found",
+        /// Superseded and over its age budget.
+        OLD = 0x34 "old",
+        /// Dropped from the cache.
+        EVICTED = 0x35 "evicted",
+        /// No route to the broadcast.
+        UNROUTABLE = 0x36 "unroutable",
+        /// A declared size was not kept.
+        WRONG_SIZE = 0x37 "wrong size",
+        /// A frame is over its limit.
+        FRAME_TOO_LARGE = 0x38 "frame too large",
+        /// A timestamp contradicts its track.
+        TIMESTAMP_MISMATCH = 0x39 "timestamp mismatch",
+    }
+}

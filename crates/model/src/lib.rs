@@ -1,0 +1,19 @@
+//! Shared vocabulary of the relay: ids, paths, priorities, codes, limits, and
+//! the messages between the control plane and the data plane. No I/O.
+
+pub mod code;
+pub mod id;
+pub mod limits;
+pub mod path;
+pub mod plane;
+pub mod route;
+pub mod scope;
+pub mod track;
+
+pub use code::{SessionCode, StreamCode};
+pub use id::{Epoch, LogId, SessionId, SubId, WorkerId};
+pub use path::{Path, PathError};
+pub use plane::{Ask, Order, Want};
+pub use route::{Hop, Hops, Route};
+pub use scope::Scope;
+pub use track::{Prefs, TrackInfo, TrackName};

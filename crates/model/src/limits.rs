@@ -1,0 +1,70 @@
+//! Every bound on what a peer can make us hold or do, with its reason (`design` section 9).
+
+use std::time::Duration;
+
+/// Longest control message body, bytes: hop chains and paths fit many times over.
+pub const CONTROL_MESSAGE_BYTES: usize = 64 * 1024;
+/// Longest path, bytes.
+pub const PATH_BYTES: usize = 1_024;
+/// Most segments of a path; what the protocol allows.
+pub const PATH_SEGMENTS: usize = 32;
+/// Longest track name, bytes.
+pub const TRACK_NAME_BYTES: usize = 256;
+/// Most parameters in one message.
+pub const PARAMETERS: usize = 64;
+/// Longest hop chain; a longer one is a loop.
+pub const HOPS: usize = 32;
+/// Handshake plus setup must be done by then.
+pub const SETUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The header of a stream must arrive this soon after it opens.
+pub const STREAM_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bidirectional streams a peer may open at first; grown when half used.
+pub const BIDI_STREAMS: u64 = 64;
+/// Unidirectional streams a peer may open at first; grown when half used.
+pub const UNI_STREAMS: u64 = 16;
+/// Where growth of bidirectional streams stops.
+pub const BIDI_STREAMS_MAX: u64 = 2_048;
+/// Where growth of unidirectional streams stops.
+pub const UNI_STREAMS_MAX: u64 = 1_024;
+/// Receive window of a connection, bytes.
+pub const CONNECTION_WINDOW: u64 = 16 * 1024 * 1024;
+/// Receive window of a stream, bytes.
+pub const STREAM_WINDOW: u64 = 2 * 1024 * 1024;
+/// Received datagrams held for one connection, bytes; the oldest go first.
+pub const DATAGRAM_BUFFER: usize = 256 * 1024;
+/// Outgoing datagrams held for one connection, bytes; the oldest go first.
+pub const DATAGRAM_QUEUE: usize = 64 * 1024;
+/// Largest datagram payload of moq-lite, bytes.
+pub const DATAGRAM_PAYLOAD: usize = 1_200;
+/// Handshakes not yet validated before Retry is asked.
+pub const UNVALIDATED_HANDSHAKES: usize = 256;
+/// Live announces of one session.
+pub const ANNOUNCES: usize = 1_000;
+/// Live subscriptions (and track-info requests) of one session.
+pub const SUBSCRIPTIONS: usize = 1_000;
+/// Live fetches of one session.
+pub const FETCHES: usize = 64;
+/// Control requests a second, sustained.
+pub const CONTROL_RATE: u32 = 200;
+/// Control requests in a burst: subscribing to 500 tracks at join is normal.
+pub const CONTROL_BURST: u32 = 500;
+/// Messages of one session on their way to core; past it its control streams are not read.
+pub const ASKS_IN_FLIGHT: u32 = 64;
+/// Control bytes the peer's credit refuses, held for [`CONTROL_STALL`].
+pub const CONTROL_QUEUE: usize = 64 * 1024;
+/// How long control bytes may wait for the peer's credit.
+pub const CONTROL_STALL: Duration = Duration::from_secs(10);
+/// Open group cursors of one reader.
+pub const READER_GROUPS: usize = 32;
+/// Unsent bytes of older open groups of one reader; the oldest is reset past it.
+pub const READER_LAG_BYTES: usize = 4 * 1024 * 1024;
+/// Largest frame, bytes: past it the stream is refused.
+pub const FRAME_BYTES: u64 = 16 * 1024 * 1024;
+/// Largest group held, bytes: past it the group loses its head.
+pub const GROUP_BYTES: u64 = 32 * 1024 * 1024;
+/// Groups of one upstream subscription being received at once.
+pub const UPSTREAM_GROUPS: usize = 1_024;
+/// How long a vanished publisher keeps its path, and an unread log its upstream subscription.
+pub const LINGER: Duration = Duration::from_secs(5);
+/// Most workers: the steering byte of a connection id.
+pub const WORKERS: usize = 256;

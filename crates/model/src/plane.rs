@@ -1,0 +1,124 @@
+//! The messages between the planes: sessions ask, core orders. Policy only: never payload,
+//! never a position in a log (`store` resolves those under the log's lock).
+
+use crate::{
+    code::{SessionCode, StreamCode},
+    id::{Epoch, LogId, SubId},
+    path::Path,
+    route::Hops,
+    track::{Prefs, TrackName},
+};
+
+/// How much of a track is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Want {
+    /// Its properties only (a TRACK request).
+    Info,
+    /// Its groups as they come.
+    Live,
+}
+
+/// A session to core. Paths are absolute (the session has prepended its root).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// The peer publishes `path`; for a live path: replaces the route in place.
+    Announce {
+        /// Absolute path of the broadcast.
+        path: Path,
+        /// Chain, original publisher first, the peer itself last, never empty.
+        hops: Hops,
+        /// Price including the link.
+        cost: u64,
+    },
+    /// The peer withdraws `path`. Unknown paths are ignored.
+    Unannounce {
+        /// Absolute path of the broadcast.
+        path: Path,
+    },
+    /// A downstream subscription or track-info request; answered by [`Order::Attach`] or [`Order::Refuse`].
+    Subscribe {
+        /// The session's own key, never reused by it.
+        sub: SubId,
+        /// Absolute path of the broadcast.
+        path: Path,
+        /// Track in it.
+        track: TrackName,
+        /// What is wanted of it.
+        prefs: Prefs,
+        /// Properties only, or groups.
+        want: Want,
+    },
+    /// New preferences of a live subscription.
+    Update {
+        /// The session's own key.
+        sub: SubId,
+        /// All of them, changed or not.
+        prefs: Prefs,
+    },
+    /// The subscription is over (either side ended it). Unknown keys are ignored.
+    Unsubscribe {
+        /// The session's own key.
+        sub: SubId,
+    },
+    /// The upstream side of `log` is over: refused, reset or finished; the session has already
+    /// appended the end to the log. Later subscribers get a new log.
+    Ended {
+        /// The log that ended.
+        log: LogId,
+    },
+}
+
+/// Core to a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Ask the peer for a track and append what comes to `log`, as writer of `epoch`.
+    Open {
+        /// Where it goes.
+        log: LogId,
+        /// Claim the log's writer with this; a stale one fails.
+        epoch: Epoch,
+        /// Absolute path of the broadcast.
+        path: Path,
+        /// Track in it.
+        track: TrackName,
+        /// The union of what readers ask.
+        prefs: Prefs,
+        /// Properties only, or groups.
+        want: Want,
+    },
+    /// Readers of an open log changed: new union, or groups wanted where only info was.
+    Prefs {
+        /// An open log.
+        log: LogId,
+        /// The union of what readers ask.
+        prefs: Prefs,
+        /// Properties only, or groups.
+        want: Want,
+    },
+    /// Nobody reads `log` any more: unsubscribe upstream and drop its writer.
+    Close {
+        /// An open log.
+        log: LogId,
+    },
+    /// Serve subscription `sub` from `log`.
+    Attach {
+        /// The session's key.
+        sub: SubId,
+        /// The log that serves it.
+        log: LogId,
+    },
+    /// `sub` cannot be served.
+    Refuse {
+        /// The session's key.
+        sub: SubId,
+        /// Why.
+        code: StreamCode,
+    },
+    /// End the session.
+    Kill {
+        /// Why, as the peer sees it.
+        code: SessionCode,
+        /// A few words for the peer.
+        reason: &'static str,
+    },
+}

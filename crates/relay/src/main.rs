@@ -1,0 +1,2 @@
+//! The moq-relay binary.
+fn main() {}

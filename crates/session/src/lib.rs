@@ -1,0 +1,3 @@
+//! The session engine: dialects, egress, fan-out, on any transport. Sans-IO.
+
+pub mod transport;

@@ -1,0 +1,1 @@
+//! The data plane: logs of groups, the announce board, one byte budget.

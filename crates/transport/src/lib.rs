@@ -1,0 +1,1 @@
+//! QUIC and WebTransport under the session engine's Transport trait.

@@ -1,0 +1,1 @@
+//! One thread a core: epoll loop, sockets, steering, batching.
