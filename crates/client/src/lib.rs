@@ -1,1 +1,68 @@
-//! An async client of any moq-lite relay, on quinn.
+//! An async client of any moq-lite relay: publish, subscribe, watch announcements, misbehave.
+//!
+//! Built on the published `quinn` and only the codec of this workspace, and deliberately *not* on
+//! `relay-session` or `relay-transport`: end-to-end tests and the load generator use it against the
+//! relay, and a mistake shared by both ends would pass every test.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), relay_client::Error> {
+//! use relay_client::{Client, ClientConfig, Prefs, TrackInfo};
+//!
+//! let publisher = Client::connect("moqt://127.0.0.1:4443/", ClientConfig::default()).await?;
+//! let broadcast = publisher.broadcast("live/cam")?;
+//! let video = broadcast.track("video", TrackInfo::default())?;
+//! broadcast.announce();
+//!
+//! let viewer = Client::connect("https://127.0.0.1:4443/", ClientConfig::default()).await?;
+//! let mut subscription = viewer.subscribe("live/cam", "video", Prefs::default()).await?;
+//! video.wait_subscribed().await;
+//! let group = video.group(0);
+//! group.frame(0, "hello".into());
+//! group.finish();
+//! let mut received = subscription.next_group().await?;
+//! assert_eq!(received.frame().await?.map(|f| f.payload), Some("hello".into()));
+//! # Ok(()) }
+//! ```
+//!
+//! A session lives as long as a [`Client`] handle does; the last one dropped closes it. Everything
+//! runs on the tokio runtime it was started on, which may be a current-thread one.
+
+mod announced;
+mod carrier;
+mod client;
+mod code;
+mod config;
+mod control;
+mod error;
+mod grouplog;
+mod groups;
+mod h3;
+mod link;
+mod publish;
+mod publisher;
+mod raw;
+mod serve;
+mod session;
+mod stream;
+mod subscribe;
+mod target;
+mod tls;
+
+pub use announced::{Announced, Announcement};
+pub use client::Client;
+pub use code::{Closed, Code};
+pub use config::{AckFrequency, Certs, ClientConfig, SocketFactory, Tuning};
+pub use error::Error;
+pub use groups::{Frame, Group, Piece};
+pub use link::Link;
+pub use publisher::{Broadcast, GroupWriter, Live, Track};
+pub use raw::Raw;
+pub use stream::{RecvStream, SendStream};
+pub use subscribe::{Event, Subscription};
+
+pub use quinn;
+pub use relay_model::{Hop, Path, Prefs, SessionCode, StreamCode, TrackInfo, TrackName};
+pub use relay_wire::lite;
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,30 @@
-//! The control-plane state machine: routes, wants, permits. Sans-IO.
+//! The control-plane state machine: who announces what, who wants what, which route serves it.
+//!
+//! Sans-IO: [`Core::handle`] takes what sessions ask, [`Core::poll_action`] says what to do about it,
+//! [`Core::next_deadline`] when to call [`Core::handle_timeout`]. No socket, clock, lock or payload;
+//! positions in a log are the store's business.
+//!
+//! Rules, each kept in one place:
+//! - routes of a path are ordered the same way on every relay (`route`);
+//! - however many readers, a track is asked for once (`subscribe`);
+//! - a log's upstream follows its publisher, not its session (`upstream`).
+
+mod announce;
+mod check;
+mod core;
+mod event;
+mod log;
+mod outbox;
+mod route;
+mod session;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod union;
+mod upstream;
+
+pub use crate::{
+    core::{Config, Core},
+    event::{Action, Counts, Event, Tally},
+};

@@ -1,1 +1,6 @@
-//! The relay as a library: configuration and wire-up.
+//! The relay as a library: configuration, certificates, what the machine allows, and wire-up.
+
+pub mod certificate;
+pub mod cli;
+pub mod config;
+pub mod limits;

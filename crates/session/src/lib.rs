@@ -1,3 +1,32 @@
 //! The session engine: dialects, egress, fan-out, on any transport. Sans-IO.
+//!
+//! A [`Session`] is one peer: publisher and subscriber at once. It pulls events from its
+//! [`transport::Transport`], appends what the peer publishes to logs in the store, writes what the
+//! peer subscribed to, and asks core for policy through [`Output`]. A [`Fanout`] pulls each log
+//! once for all sessions of a worker.
+//!
+//! Deliberately absent: sockets, clocks, tasks, channels, and any queue of media per subscriber.
 
+mod control;
+mod cursor;
+mod dialect;
+mod egress;
+mod fanout;
+mod groups;
+mod ingest;
+mod inlet;
+mod intake;
+mod lane;
+pub mod pair;
+mod requests;
+mod serve;
+mod session;
+mod sub;
 pub mod transport;
+mod upstream;
+mod watch;
+
+pub use dialect::Framing;
+pub use fanout::{Batch, Fanout, Reader};
+pub use lane::Group;
+pub use session::{Config, Cx, Grant, Output, Session};

@@ -3,7 +3,10 @@
 //! Implementations live in `relay-transport` (QUIC, WebTransport) and in [`crate::pair`] (in
 //! memory, for tests). All calls are synchronous; time is an argument.
 
-use std::{net::SocketAddr, time::{Duration, Instant}};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use relay_model::{SessionCode, StreamCode};

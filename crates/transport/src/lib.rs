@@ -1,1 +1,3 @@
 //! QUIC and WebTransport under the session engine's Transport trait.
+
+pub mod quic;

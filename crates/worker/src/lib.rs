@@ -1,1 +1,5 @@
 //! One thread a core: epoll loop, sockets, steering, batching.
+
+pub mod outbox;
+pub mod socket;
+pub mod wheel;

@@ -1,0 +1,41 @@
+//! The rule that turns a request target into a permit.
+
+use relay_model::Scope;
+
+use crate::{Permit, Refusal, target::Target};
+
+/// Whom the relay lets in, and where.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    publish: Scope,
+    subscribe: Scope,
+}
+
+impl Policy {
+    /// Anyone, without a credential, may publish and subscribe in these scopes.
+    pub fn public(publish: Scope, subscribe: Scope) -> Self {
+        Self { publish, subscribe }
+    }
+
+    /// Admits `raw_target`: path and query exactly as the client sent them (`/a/b?jwt=..`),
+    /// nothing decoded. The path becomes the root of the session and the grants are narrowed to it;
+    /// a root above the grants is fine.
+    ///
+    /// Errors: [`Refusal::Malformed`] for a target that is no path, [`Refusal::Unauthorized`] when
+    /// nothing is allowed at that root or a token is shown (none is accepted).
+    pub fn admit(&self, raw_target: &str) -> Result<Permit, Refusal> {
+        let target = Target::parse(raw_target)?;
+        if target.token.is_some() {
+            return Err(Refusal::Unauthorized);
+        }
+        let publish = self.publish.narrow(&target.path);
+        let subscribe = self.subscribe.narrow(&target.path);
+        if publish.is_empty() && subscribe.is_empty() {
+            return Err(Refusal::Unauthorized);
+        }
+        Ok(Permit::new(target.path, publish, subscribe))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,362 @@
+//! The handle of one session, and how it is made.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use quinn::{Runtime, crypto::rustls::QuicClientConfig};
+use relay_model::{Path, Prefs, SessionCode, TrackInfo, TrackName};
+use relay_wire::lite::{BidiType, Fetch, Goaway, Message, Probe, Setup, TrackRequest, UniType};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    announced::Announced,
+    carrier::Carrier,
+    code::{self, Closed},
+    config::ClientConfig,
+    control::{ControlReader, request},
+    error::Error,
+    groups::Group,
+    h3,
+    link::Link,
+    publisher::Broadcast,
+    raw::{Incoming, Raw},
+    session::{Manual, Session},
+    stream::{RecvStream, SendStream},
+    subscribe::Subscription,
+    target::{Scheme, Target},
+    tls,
+};
+
+/// How long a polite close waits for the goodbye to be acknowledged.
+const CLOSE_WAIT: Duration = Duration::from_millis(250);
+
+/// A session with a relay, on a socket of its own. Cheap to clone; the last clone dropped closes it.
+#[derive(Clone)]
+pub struct Client(Arc<Handle>);
+
+struct Handle {
+    session: Arc<Session>,
+    endpoint: quinn::Endpoint,
+    link: Link,
+    config: ClientConfig,
+    established: Instant,
+    incoming: Mutex<Option<Incoming>>,
+    /// Sending half of the CONNECT stream.
+    connect: tokio::sync::Mutex<Option<quinn::SendStream>>,
+    /// Our HTTP/3 control stream, which must stay open.
+    _control: Option<quinn::SendStream>,
+}
+
+impl Client {
+    /// Connects to `https://host:port/path` (WebTransport) or `moqt://host:port/path` (moq on QUIC) and
+    /// sends SETUP. The server's SETUP is not waited for.
+    pub async fn connect(url: &str, config: ClientConfig) -> Result<Self, Error> {
+        let timeout = config.connect_timeout;
+        tokio::time::timeout(timeout, Self::dial(url, config)).await.map_err(|_| Error::ConnectTimeout)?
+    }
+
+    async fn dial(url: &str, config: ClientConfig) -> Result<Self, Error> {
+        let target = Target::parse(url)?;
+        let remote = target.resolve().await?;
+        let link = Link::default();
+        let socket = bind(&config, &link, remote)?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint_config = quinn::EndpointConfig::default();
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(endpoint_config, None, socket, runtime)?;
+        let alpn = match target.scheme {
+            Scheme::WebTransport => "h3",
+            Scheme::Raw => config.version.alpn(),
+        };
+        let tls = tls::client_config(&config.certs, alpn.as_bytes())?;
+        let tls = QuicClientConfig::try_from(tls).map_err(|e| Error::Setup(e.to_string()))?;
+        let mut quic = quinn::ClientConfig::new(Arc::new(tls));
+        quic.transport_config(Arc::new(config.tuning.to_quinn()));
+        let connecting = endpoint
+            .connect_with(quic, remote, &target.host)
+            .map_err(|e| Error::Setup(e.to_string()))?;
+        let connection = connecting.await?;
+        // The loops hold the connection: a dial given up half way must end them.
+        let mut guard = Guard(Some(connection.clone()));
+        let client = Self::establish(&target, config, connection, endpoint, link).await?;
+        guard.0 = None;
+        Ok(client)
+    }
+
+    async fn establish(
+        target: &Target,
+        config: ClientConfig,
+        connection: quinn::Connection,
+        endpoint: quinn::Endpoint,
+        link: Link,
+    ) -> Result<Self, Error> {
+        let established = Instant::now();
+        let webtransport = target.scheme == Scheme::WebTransport;
+        let carrier = Carrier { connection: connection.clone(), webtransport };
+        let (manual, incoming) = manual(config.manual);
+        let (settings_sender, settings) = oneshot::channel();
+        let session = Session::new(carrier, config.version, config.hop, manual, settings_sender);
+        let session = Arc::new(session);
+        session.start();
+        let (mut control, mut connect) = (None, None);
+        if webtransport {
+            control = Some(h3::send_settings(&connection).await?);
+            tokio::select! {
+                Ok(outcome) = settings => outcome?,
+                error = connection.closed() => return Err(error.into()),
+            }
+            let stream = h3::connect(&connection, target, config.version.alpn()).await?;
+            connect = Some(stream.send);
+            let session = session.clone();
+            tokio::spawn(async move {
+                if let Some(closed) = h3::closed(stream.recv).await {
+                    session.set_closed(closed);
+                }
+            });
+        }
+        let handle = Handle {
+            session,
+            endpoint,
+            link,
+            config,
+            established,
+            incoming: Mutex::new(incoming),
+            connect: tokio::sync::Mutex::new(connect),
+            _control: control,
+        };
+        let client = Self(Arc::new(handle));
+        if !client.0.config.manual {
+            client.send_setup((!webtransport).then(|| target.path.clone())).await?;
+        }
+        Ok(client)
+    }
+
+    async fn send_setup(&self, path: Option<String>) -> Result<(), Error> {
+        let config = &self.0.config;
+        let setup = Setup { path, role: config.role, cost: config.cost, hop: Some(config.hop), ..Setup::default() };
+        let mut stream = self.0.session.carrier.open_uni().await?;
+        stream.write(&request(UniType::Setup.id(), &setup, config.version)).await?;
+        stream.finish();
+        Ok(())
+    }
+
+    /// When the QUIC handshake was done.
+    pub fn established(&self) -> Instant {
+        self.0.established
+    }
+
+    /// QUIC's current estimate.
+    pub fn rtt(&self) -> Duration {
+        self.quic().rtt()
+    }
+
+    /// The QUIC connection, for statistics and anything else.
+    pub fn quic(&self) -> &quinn::Connection {
+        &self.0.session.carrier.connection
+    }
+
+    /// The local address, with the port now in use.
+    pub fn local_addr(&self) -> Result<SocketAddr, Error> {
+        Ok(self.0.endpoint.local_addr()?)
+    }
+
+    /// Makes a broadcast, not announced yet.
+    pub fn broadcast(&self, path: &str) -> Result<Broadcast, Error> {
+        Ok(Broadcast::new(self.0.session.clone(), parse_path(path)?))
+    }
+
+    /// Watches announcements below `prefix`. Returns once the initial set is there.
+    pub async fn announced(&self, prefix: &str) -> Result<Announced, Error> {
+        let prefix = parse_path(prefix)?;
+        Announced::open(self.0.session.clone(), prefix, self.0.config.exclude_hop).await
+    }
+
+    /// Subscribes. Returns once the request is written: a refusal is its first event.
+    pub async fn subscribe(&self, broadcast: &str, track: &str, prefs: Prefs) -> Result<Subscription, Error> {
+        let (broadcast, track) = (parse_path(broadcast)?, parse_track(track)?);
+        Subscription::open(self.0.session.clone(), broadcast, track, prefs).await
+    }
+
+    /// Asks for a track's properties; a refusal is [`Error::Reset`].
+    pub async fn track_info(&self, broadcast: &str, track: &str) -> Result<TrackInfo, Error> {
+        let ask = TrackRequest { broadcast: parse_path(broadcast)?, track: parse_track(track)? };
+        let (_send, recv) = self.ask(BidiType::Track, &ask).await?;
+        ControlReader::new(recv, self.0.session.version).expect().await
+    }
+
+    /// Fetches one group; a refusal is [`Error::Reset`] from its first read.
+    pub async fn fetch(&self, broadcast: &str, track: &str, group: u64) -> Result<Group, Error> {
+        let (broadcast, track) = (parse_path(broadcast)?, parse_track(track)?);
+        let priority = Prefs::default().priority;
+        let (_send, recv) = self.ask(BidiType::Fetch, &Fetch { broadcast, track, priority, group }).await?;
+        Ok(Group::bare(recv, self.0.session.version, group))
+    }
+
+    /// Asks the peer for one measurement of the connection.
+    pub async fn probe(&self) -> Result<Probe, Error> {
+        let (mut send, recv) = self.0.session.carrier.open_bidi().await?;
+        let mut kind = Vec::new();
+        relay_wire::varint::put(BidiType::Probe.id(), &mut kind);
+        send.write(&kind).await?;
+        let mut reader = ControlReader::new(recv, self.0.session.version);
+        let probe = reader.expect().await;
+        reader.stream().stop(relay_model::StreamCode(0));
+        send.finish();
+        probe
+    }
+
+    /// Tells the peer to move to `uri`.
+    pub async fn send_goaway(&self, uri: &str) -> Result<(), Error> {
+        self.ask(BidiType::Goaway, &Goaway { uri: uri.to_owned() }).await.map(|_| ())
+    }
+
+    /// The peer's SETUP, once it came.
+    pub async fn peer_setup(&self) -> Result<Setup, Error> {
+        self.first(self.0.session.setup.subscribe()).await
+    }
+
+    /// The peer's GOAWAY, once it came.
+    pub async fn goaway(&self) -> Result<String, Error> {
+        self.first(self.0.session.goaway.subscribe()).await
+    }
+
+    /// Waits for the end of the session and says how it came.
+    pub async fn closed(&self) -> Closed {
+        let mut closed = self.0.session.closed.subscribe();
+        match closed.wait_for(Option::is_some).await {
+            Ok(state) => state.clone().unwrap_or(Closed::Local),
+            Err(_) => Closed::Local,
+        }
+    }
+
+    /// Whether the session has ended, and how.
+    pub fn is_closed(&self) -> Option<Closed> {
+        self.0.session.closed.borrow().clone()
+    }
+
+    /// Closes the session with a code and a reason, by capsule first on WebTransport.
+    pub async fn close(&self, code: SessionCode, reason: &str) {
+        self.0.session.set_closed(Closed::Local);
+        let connect = self.0.connect.lock().await.take();
+        if let Some(mut connect) = connect {
+            h3::close(&mut connect, code.0, reason).await;
+            let _ = tokio::time::timeout(CLOSE_WAIT, connect.stopped()).await;
+        }
+        self.quic().close(code::to_quic(code.0), reason.as_bytes());
+    }
+
+    /// Waits until the peer must have seen the close.
+    pub async fn drained(&self) {
+        self.0.endpoint.wait_idle().await;
+    }
+
+    /// Moves the connection to a fresh socket: a new port, as a NAT would.
+    pub fn rebind(&self) -> Result<(), Error> {
+        let socket = bind(&self.0.config, &self.0.link, self.quic().remote_address())?;
+        Ok(self.0.endpoint.rebind_abstract(socket)?)
+    }
+
+    /// Control over the link: silence, loss, a slow rate.
+    pub fn link(&self) -> &Link {
+        &self.0.link
+    }
+
+    /// While true, incoming unidirectional streams stay in the transport, unread: no group arrives and
+    /// their stream credit is not given back. (A reader that merely does not read keeps its [`Group`]s
+    /// and does not call them.)
+    pub fn hold_streams(&self, hold: bool) {
+        self.0.session.hold.send_replace(hold);
+    }
+
+    /// The session without its protocol. The first caller gets what the peer opens, in manual mode.
+    pub fn raw(&self) -> Raw {
+        let incoming = self.0.incoming.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Raw { carrier: self.0.session.carrier.clone(), incoming }
+    }
+
+    async fn ask<M: Message>(&self, kind: BidiType, message: &M) -> Result<(SendStream, RecvStream), Error> {
+        let (mut send, recv) = self.0.session.carrier.open_bidi().await?;
+        send.write(&request(kind.id(), message, self.0.session.version)).await?;
+        send.finish();
+        Ok((send, recv))
+    }
+
+    async fn first<T: Clone>(
+        &self,
+        mut value: tokio::sync::watch::Receiver<Option<T>>,
+    ) -> Result<T, Error> {
+        tokio::select! {
+            found = value.wait_for(Option::is_some) => match found.map(|v| v.clone()) {
+                Ok(Some(value)) => Ok(value),
+                _ => Err(Error::Ended),
+            },
+            closed = self.closed() => Err(Error::Closed(closed)),
+        }
+    }
+}
+
+/// Closes the connection unless told otherwise.
+struct Guard(Option<quinn::Connection>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.0 {
+            connection.close(code::to_quic(SessionCode::NONE.0), b"");
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.session.set_closed(Closed::Local);
+        self.session.carrier.connection.close(code::to_quic(SessionCode::NONE.0), b"");
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("remote", &self.quic().remote_address()).finish_non_exhaustive()
+    }
+}
+
+fn parse_path(raw: &str) -> Result<Path, Error> {
+    Path::parse(raw).map_err(|e| Error::Name(e.to_string()))
+}
+
+fn parse_track(raw: &str) -> Result<TrackName, Error> {
+    TrackName::parse(raw).ok_or_else(|| Error::Name(raw.to_owned()))
+}
+
+fn manual(wanted: bool) -> (Option<Manual>, Option<Incoming>) {
+    if !wanted {
+        return (None, None);
+    }
+    let (uni_sender, uni) = mpsc::unbounded_channel();
+    let (bidi_sender, bidi) = mpsc::unbounded_channel();
+    let (datagram_sender, datagrams) = mpsc::unbounded_channel();
+    let manual = Manual { uni: uni_sender, bidi: bidi_sender, datagrams: datagram_sender };
+    (Some(manual), Some(Incoming { uni, bidi, datagrams }))
+}
+
+/// A fresh socket for `remote`, behind the link and whatever the caller put in between.
+fn bind(
+    config: &ClientConfig,
+    link: &Link,
+    remote: SocketAddr,
+) -> Result<Arc<dyn quinn::AsyncUdpSocket>, Error> {
+    let any = match remote {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = UdpSocket::bind(config.bind.unwrap_or(any))?;
+    if let Some(bytes) = config.socket_receive_buffer {
+        socket2::SockRef::from(&socket).set_recv_buffer_size(bytes)?;
+    }
+    let inner = match &config.socket {
+        Some(make) => make(socket)?,
+        None => quinn::TokioRuntime.wrap_udp_socket(socket)?,
+    };
+    Ok(link.wrap(inner))
+}

@@ -1,0 +1,78 @@
+//! Control messages of one stream, read as they complete.
+
+use bytes::Bytes;
+use relay_wire::{
+    Inbox,
+    lite::{Message, SubscribeResponse, Version},
+};
+
+use crate::{error::Error, stream::RecvStream};
+
+/// Reads messages off a stream, after its type.
+#[derive(Debug)]
+pub(crate) struct ControlReader {
+    stream: RecvStream,
+    inbox: Inbox,
+    version: Version,
+}
+
+impl ControlReader {
+    pub(crate) fn new(stream: RecvStream, version: Version) -> Self {
+        Self { stream, inbox: Inbox::new(), version }
+    }
+
+    /// The next message; `None` at a clean end.
+    pub(crate) async fn next<M: Message>(&mut self) -> Result<Option<M>, Error> {
+        loop {
+            if let Some(message) = self.inbox.next(self.version)? {
+                return Ok(Some(message));
+            }
+            if !self.fill().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next message, which must come.
+    pub(crate) async fn expect<M: Message>(&mut self) -> Result<M, Error> {
+        self.next().await?.ok_or(Error::Truncated)
+    }
+
+    /// The next answer of a subscribe stream; `None` at a clean end.
+    pub(crate) async fn next_response(&mut self) -> Result<Option<SubscribeResponse>, Error> {
+        loop {
+            if let Some(message) = SubscribeResponse::next(&mut self.inbox, self.version)? {
+                return Ok(Some(message));
+            }
+            if !self.fill().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The stream, for its codes.
+    pub(crate) fn stream(&mut self) -> &mut RecvStream {
+        &mut self.stream
+    }
+
+    /// False at the end.
+    async fn fill(&mut self) -> Result<bool, Error> {
+        let bytes: Option<Bytes> = self.stream.read().await?;
+        match bytes {
+            Some(bytes) => {
+                self.inbox.push(&bytes);
+                Ok(true)
+            }
+            None if self.inbox.is_empty() => Ok(false),
+            None => Err(Error::Truncated),
+        }
+    }
+}
+
+/// A request: the stream type, then one message.
+pub(crate) fn request<M: Message>(kind: u64, message: &M, version: Version) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    relay_wire::varint::put(kind, &mut out);
+    message.encode(version, &mut out);
+    out
+}

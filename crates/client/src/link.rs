@@ -1,0 +1,153 @@
+//! A socket that can be silenced, slowed and made lossy while in use.
+
+use std::{
+    future::Future,
+    io::{self, IoSliceMut},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use quinn::{
+    AsyncUdpSocket, UdpPoller,
+    udp::{RecvMeta, Transmit},
+};
+use tokio::time::{Duration, Instant, Sleep};
+
+/// Control over one client's link; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Link(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    muted: AtomicBool,
+    /// Bytes a second; 0 = as they come.
+    receive_rate: AtomicU64,
+    /// Of 1,000 incoming batches; 0 = none.
+    loss_per_mille: AtomicU64,
+    random: AtomicU64,
+}
+
+impl Link {
+    /// Drops everything both ways from now on: to the peer this client has vanished.
+    pub fn mute(&self, muted: bool) {
+        self.0.muted.store(muted, Relaxed);
+    }
+
+    /// Reads no faster than this from now on; what the kernel cannot hold meanwhile is lost.
+    pub fn set_receive_rate(&self, bytes_per_second: Option<u64>) {
+        self.0.receive_rate.store(bytes_per_second.unwrap_or(0), Relaxed);
+    }
+
+    /// Drops this share of incoming batches (a batch is one datagram, or a train of them), from a
+    /// fixed sequence.
+    pub fn set_loss(&self, per_mille: u64) {
+        self.0.loss_per_mille.store(per_mille, Relaxed);
+    }
+
+    pub(crate) fn wrap(&self, inner: Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> {
+        Arc::new(Socket { inner, link: self.clone(), resume: Mutex::new(None) })
+    }
+
+    fn loses(&self) -> bool {
+        let share = self.0.loss_per_mille.load(Relaxed);
+        if share == 0 {
+            return false;
+        }
+        // A Weyl sequence through a 64-bit mix: even, cheap and the same every run.
+        let mut x = self.0.random.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
+        x = (x ^ (x >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        (x >> 33) % 1_000 < share
+    }
+}
+
+#[derive(Debug)]
+struct Socket {
+    inner: Arc<dyn AsyncUdpSocket>,
+    link: Link,
+    /// Set while the receive rate makes us wait.
+    resume: Mutex<Option<Pin<Box<Sleep>>>>,
+}
+
+impl Socket {
+    fn poll_rate(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut resume = self.resume.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sleep) = resume.as_mut() {
+            ready!(sleep.as_mut().poll(cx));
+            *resume = None;
+        }
+        Poll::Ready(())
+    }
+
+    fn charge(&self, bytes: usize) {
+        let rate = self.link.0.receive_rate.load(Relaxed);
+        if rate > 0 {
+            let wait = Duration::from_secs_f64(bytes as f64 / rate as f64);
+            let sleep = tokio::time::sleep_until(Instant::now() + wait);
+            *self.resume.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::pin(sleep));
+        }
+    }
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.inner.clone().create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if self.link.0.muted.load(Relaxed) { Ok(()) } else { self.inner.try_send(transmit) }
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_rate(cx));
+            let slow = self.link.0.receive_rate.load(Relaxed) > 0;
+            let most = if slow { 1 } else { bufs.len().min(meta.len()) };
+            let (bufs, meta) = (&mut bufs[..most], &mut meta[..most]);
+            let count = ready!(self.inner.poll_recv(cx, bufs, meta))?;
+            self.charge(meta.iter().take(count).map(|m| m.len).sum());
+            if !self.link.0.muted.load(Relaxed) && !self.link.loses() {
+                return Poll::Ready(Ok(count));
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_comes_close_to_its_share() {
+        let link = Link::default();
+        assert!((0..1_000).all(|_| !link.loses()));
+        link.set_loss(100);
+        let lost = (0..10_000).filter(|_| link.loses()).count();
+        assert!((800..1_200).contains(&lost), "{lost}");
+    }
+}

@@ -1,0 +1,64 @@
+//! The session without its protocol: any stream, any bytes.
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::{
+    carrier::Carrier,
+    error::Error,
+    stream::{RecvStream, SendStream},
+};
+
+/// Raw access to a session. Streams are the session's own: on WebTransport they are marked as such, and
+/// the bytes begin after that. For less than that use [`Raw::quic`].
+#[derive(Debug)]
+pub struct Raw {
+    pub(crate) carrier: Carrier,
+    pub(crate) incoming: Option<Incoming>,
+}
+
+/// What the peer opens, in manual mode.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) uni: mpsc::UnboundedReceiver<RecvStream>,
+    pub(crate) bidi: mpsc::UnboundedReceiver<(SendStream, RecvStream)>,
+    pub(crate) datagrams: mpsc::UnboundedReceiver<Bytes>,
+}
+
+impl Raw {
+    /// Opens a unidirectional stream.
+    pub async fn open_uni(&self) -> Result<SendStream, Error> {
+        self.carrier.open_uni().await
+    }
+
+    /// Opens a bidirectional stream.
+    pub async fn open_bidi(&self) -> Result<(SendStream, RecvStream), Error> {
+        self.carrier.open_bidi().await
+    }
+
+    /// Sends a datagram.
+    pub fn datagram(&self, body: &[u8]) -> Result<(), Error> {
+        self.carrier.send_datagram(body)
+    }
+
+    /// The next unidirectional stream of the peer. `None` when the session ended, or at once when it is
+    /// not manual ([`crate::ClientConfig::manual`]) or another [`Raw`] accepts.
+    pub async fn accept_uni(&mut self) -> Option<RecvStream> {
+        self.incoming.as_mut()?.uni.recv().await
+    }
+
+    /// The next bidirectional stream of the peer. `None` as for [`Raw::accept_uni`].
+    pub async fn accept_bidi(&mut self) -> Option<(SendStream, RecvStream)> {
+        self.incoming.as_mut()?.bidi.recv().await
+    }
+
+    /// The next datagram. `None` as for [`Raw::accept_uni`].
+    pub async fn read_datagram(&mut self) -> Option<Bytes> {
+        self.incoming.as_mut()?.datagrams.recv().await
+    }
+
+    /// The QUIC connection itself.
+    pub fn quic(&self) -> &quinn::Connection {
+        &self.carrier.connection
+    }
+}

@@ -1,0 +1,222 @@
+//! The state of one session, and the loops that receive for it.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::Poll,
+};
+
+use bytes::Bytes;
+use relay_model::{Hop, StreamCode};
+use relay_wire::lite::{Datagram, Setup, UniType, Version};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    carrier::{Carrier, Uni},
+    code::Closed,
+    control::ControlReader,
+    error::Error,
+    groups::Group,
+    h3,
+    publish::Published,
+    serve,
+    stream::{RecvStream, SendStream},
+    subscribe::Event,
+};
+
+/// Shared by the handles of one client and its loops.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) carrier: Carrier,
+    pub(crate) version: Version,
+    pub(crate) hop: Hop,
+    pub(crate) published: Published,
+    /// Last GOAWAY received.
+    pub(crate) goaway: watch::Sender<Option<String>>,
+    /// The peer's SETUP.
+    pub(crate) setup: watch::Sender<Option<Setup>>,
+    pub(crate) closed: watch::Sender<Option<Closed>>,
+    /// While true, incoming unidirectional streams are left in the transport.
+    pub(crate) hold: watch::Sender<bool>,
+    /// Everything the peer opens, in manual mode.
+    pub(crate) manual: Option<Manual>,
+    subscriptions: Mutex<HashMap<u64, mpsc::UnboundedSender<Event>>>,
+    next_subscribe: AtomicU64,
+    /// Told how SETTINGS turned out, on WebTransport.
+    settings: Mutex<Option<oneshot::Sender<Result<(), Error>>>>,
+}
+
+/// Where streams and datagrams go when nothing is answered for the caller.
+#[derive(Debug)]
+pub(crate) struct Manual {
+    pub(crate) uni: mpsc::UnboundedSender<RecvStream>,
+    pub(crate) bidi: mpsc::UnboundedSender<(SendStream, RecvStream)>,
+    pub(crate) datagrams: mpsc::UnboundedSender<Bytes>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        carrier: Carrier,
+        version: Version,
+        hop: Hop,
+        manual: Option<Manual>,
+        settings: oneshot::Sender<Result<(), Error>>,
+    ) -> Self {
+        Self {
+            carrier,
+            version,
+            hop,
+            published: Published::default(),
+            goaway: watch::Sender::new(None),
+            setup: watch::Sender::new(None),
+            closed: watch::Sender::new(None),
+            hold: watch::Sender::new(false),
+            manual,
+            subscriptions: Mutex::default(),
+            next_subscribe: AtomicU64::new(0),
+            settings: Mutex::new(Some(settings)),
+        }
+    }
+
+    /// Starts receiving. The loops end with the connection.
+    pub(crate) fn start(self: &Arc<Self>) {
+        tokio::spawn(uni_loop(self.clone()));
+        tokio::spawn(bidi_loop(self.clone()));
+        tokio::spawn(datagram_loop(self.clone()));
+        let session = self.clone();
+        tokio::spawn(async move {
+            let error = session.carrier.connection.closed().await;
+            session.set_closed(Closed::from_quic(&error));
+        });
+    }
+
+    /// The first reason counts.
+    pub(crate) fn set_closed(&self, closed: Closed) {
+        self.closed.send_if_modified(|state| {
+            let first = state.is_none();
+            if first {
+                *state = Some(closed);
+            }
+            first
+        });
+    }
+
+    /// A fresh subscribe id and what will be received for it.
+    pub(crate) fn register(&self) -> (u64, mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>) {
+        let id = self.next_subscribe.fetch_add(1, Relaxed);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.subscriptions().insert(id, sender.clone());
+        (id, sender, receiver)
+    }
+
+    pub(crate) fn unregister(&self, id: u64) {
+        self.subscriptions().remove(&id);
+    }
+
+    fn subscriptions(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<Event>>> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False when nobody waits for `id`.
+    fn deliver(&self, id: u64, event: Event) -> Result<(), Event> {
+        match self.subscriptions().get(&id) {
+            Some(sender) => sender.send(event).map_err(|e| e.0),
+            None => Err(event),
+        }
+    }
+}
+
+async fn uni_loop(session: Arc<Session>) {
+    let mut hold = session.hold.subscribe();
+    loop {
+        if hold.wait_for(|hold| !hold).await.is_err() {
+            return;
+        }
+        let Ok(stream) = session.carrier.connection.accept_uni().await else { return };
+        now_or_spawned(uni(session.clone(), stream)).await;
+    }
+}
+
+/// Most streams bring their header along: those need no task. A stream whose header is late waits in
+/// one of its own.
+async fn now_or_spawned(work: impl Future<Output = ()> + Send + 'static) {
+    let mut work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work);
+    let pending = std::future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx).is_pending())).await;
+    if pending {
+        tokio::spawn(work);
+    }
+}
+
+/// A stream that makes no sense is stopped by being dropped; the session goes on.
+async fn uni(session: Arc<Session>, stream: quinn::RecvStream) {
+    match session.carrier.enter_uni(stream).await {
+        Ok(Uni::Http(kind, stream)) => http(&session, kind, stream).await,
+        Ok(Uni::Session(stream)) => match &session.manual {
+            Some(manual) => drop(manual.uni.send(stream)),
+            None => drop(session_uni(&session, stream).await),
+        },
+        Err(error) => tracing::debug!(%error, "incoming stream"),
+    }
+}
+
+async fn session_uni(session: &Session, mut stream: RecvStream) -> Result<(), Error> {
+    match stream.varint().await?.and_then(UniType::from_id) {
+        Some(UniType::Group) => {
+            let group = Group::accept(stream, session.version).await?;
+            if let Err(Event::Group(group)) = session.deliver(group.subscribe_id(), Event::Group(group)) {
+                group.stop(StreamCode::CANCEL);
+            }
+        }
+        Some(UniType::Setup) => {
+            let setup = ControlReader::new(stream, session.version).expect().await?;
+            session.setup.send_replace(Some(setup));
+        }
+        None => stream.stop(StreamCode(0)),
+    }
+    Ok(())
+}
+
+/// HTTP/3's own streams live as long as the connection: they are read and, SETTINGS aside, ignored.
+async fn http(session: &Session, kind: u64, mut stream: RecvStream) {
+    if kind == h3::CONTROL {
+        let outcome = h3::read_settings(&mut stream).await;
+        let waiter = session.settings.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waiter) = waiter {
+            let _ = waiter.send(outcome);
+        }
+    }
+    while let Ok(Some(_)) = stream.read().await {}
+}
+
+async fn bidi_loop(session: Arc<Session>) {
+    while let Ok((send, recv)) = session.carrier.connection.accept_bi().await {
+        let session = session.clone();
+        tokio::spawn(async move {
+            match session.carrier.enter_bidi(send, recv).await {
+                Ok((send, recv)) => match &session.manual {
+                    Some(manual) => drop(manual.bidi.send((send, recv))),
+                    None => serve::stream(session, send, recv).await,
+                },
+                Err(error) => tracing::debug!(%error, "incoming stream"),
+            }
+        });
+    }
+}
+
+async fn datagram_loop(session: Arc<Session>) {
+    while let Ok(body) = session.carrier.read_datagram().await {
+        if let Some(manual) = &session.manual {
+            let _ = manual.datagrams.send(body);
+            continue;
+        }
+        if let Ok(datagram) = Datagram::decode(session.version, body) {
+            let Datagram { subscribe, sequence, tick, payload } = datagram;
+            let _ = session.deliver(subscribe, Event::Datagram { sequence, tick, payload });
+        }
+    }
+}

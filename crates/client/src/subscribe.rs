@@ -1,0 +1,187 @@
+//! One subscription of ours.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use relay_model::{Path, Prefs, StreamCode, TrackName};
+use relay_wire::lite::{BidiType, Message, Subscribe, SubscribeResponse, SubscribeUpdate};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::yield_now,
+};
+
+use crate::{
+    control::{ControlReader, request},
+    error::Error,
+    groups::Group,
+    session::Session,
+    stream::SendStream,
+};
+
+/// What a subscription receives, in order of arrival.
+#[derive(Debug)]
+pub enum Event {
+    /// The first group is known.
+    Start {
+        /// Its number.
+        group: u64,
+    },
+    /// The track is over; groups below the bound may still come.
+    End {
+        /// Exclusive bound; 0 = there was none.
+        group: u64,
+    },
+    /// Groups that will not come.
+    Drop {
+        /// First of them.
+        start: u64,
+        /// Last of them.
+        end: u64,
+        /// Why.
+        code: u64,
+    },
+    /// A group begins to arrive.
+    Group(Group),
+    /// A group of one frame, as a datagram.
+    Datagram {
+        /// Number of the group.
+        sequence: u64,
+        /// Timestamp in ticks.
+        tick: u64,
+        /// The frame.
+        payload: Bytes,
+    },
+    /// The subscription stream was finished. Only groups under way follow.
+    Finished {
+        /// Whether END came before; without it the end is unclean.
+        clean: bool,
+    },
+    /// The subscription failed: [`Error::Reset`] with the peer's code, or the session ended. Only groups
+    /// under way follow.
+    Failed(Error),
+}
+
+/// A live subscription. Dropped, it is unsubscribed.
+#[derive(Debug)]
+pub struct Subscription {
+    session: Arc<Session>,
+    id: u64,
+    send: SendStream,
+    events: mpsc::UnboundedReceiver<Event>,
+    /// Dropped to give up the answers.
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Subscription {
+    pub(crate) async fn open(
+        session: Arc<Session>,
+        broadcast: Path,
+        track: TrackName,
+        prefs: Prefs,
+    ) -> Result<Self, Error> {
+        let (id, sender, events) = session.register();
+        let (stop, stopped) = oneshot::channel();
+        let subscribe = Subscribe { id, broadcast, track, prefs };
+        let opened = async {
+            let (mut send, recv) = session.carrier.open_bidi().await?;
+            send.write(&request(BidiType::Subscribe.id(), &subscribe, session.version)).await?;
+            Ok((send, recv))
+        };
+        let (send, recv) = match opened.await {
+            Ok(streams) => streams,
+            Err(error) => {
+                session.unregister(id);
+                return Err(error);
+            }
+        };
+        let reader = ControlReader::new(recv, session.version);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = answers(reader, sender) => {}
+                _ = stopped => {}
+            }
+        });
+        Ok(Self { session, id, send, events, stop: Some(stop) })
+    }
+
+    /// Its id on the wire.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What comes next. After [`Event::Finished`] or [`Event::Failed`] it may wait forever.
+    pub async fn next(&mut self) -> Event {
+        match self.events.recv().await {
+            Some(event) => event,
+            None => Event::Failed(Error::Ended),
+        }
+    }
+
+    /// The next group, other events skipped. [`Error::Ended`] after a finished subscription.
+    pub async fn next_group(&mut self) -> Result<Group, Error> {
+        loop {
+            match self.next().await {
+                Event::Group(group) => return Ok(group),
+                Event::Finished { .. } => return Err(Error::Ended),
+                Event::Failed(error) => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    /// Changes what is asked.
+    pub async fn update(&mut self, prefs: Prefs) -> Result<(), Error> {
+        let mut out = Vec::new();
+        SubscribeUpdate { prefs }.encode(self.session.version, &mut out);
+        self.send.write(&out).await
+    }
+
+    /// Ends it: STOP_SENDING and FIN. Groups under way are refused from now on.
+    pub fn unsubscribe(mut self) {
+        self.leave();
+    }
+
+    /// Ends it by reset.
+    pub fn reset(mut self, code: StreamCode) {
+        self.send.reset(code);
+        self.leave();
+    }
+
+    fn leave(&mut self) {
+        self.session.unregister(self.id);
+        self.stop = None;
+        self.send.finish();
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+async fn answers(mut reader: ControlReader, events: mpsc::UnboundedSender<Event>) {
+    let mut clean = false;
+    loop {
+        let event = match reader.next_response().await {
+            Ok(Some(SubscribeResponse::Start { group })) => Event::Start { group },
+            Ok(Some(SubscribeResponse::End { group })) => {
+                clean = true;
+                Event::End { group }
+            }
+            Ok(Some(SubscribeResponse::Drop { start, end, code })) => Event::Drop { start, end, code },
+            Ok(None) => Event::Finished { clean },
+            Err(error) => Event::Failed(error),
+        };
+        let last = matches!(event, Event::Finished { .. } | Event::Failed(_));
+        if last {
+            // Group streams that arrived together with the end are routed before it.
+            for _ in 0..4 {
+                yield_now().await;
+            }
+        }
+        if events.send(event).is_err() || last {
+            return;
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What must hold between any two events.
+
+use std::collections::BTreeSet;
+
+use relay_model::{LogId, SessionId, Want, limits};
+
+use crate::{
+    core::Core,
+    log::{Log, Upstream},
+    union::Union,
+};
+
+impl Core {
+    /// Asserts every invariant. Walks everything: for tests and simulations.
+    pub fn check(&self) {
+        self.sessions.keys().for_each(|id| self.check_session(*id));
+        self.check_routes();
+        self.logs.iter().for_each(|(id, log)| self.check_log(*id, log));
+        let armed = self.logs.values().filter(|log| log.deadline.is_some()).count();
+        assert_eq!(armed, self.timers.len(), "a deadline without its log");
+    }
+
+    fn check_session(&self, id: SessionId) {
+        let session = &self.sessions[&id];
+        assert!(session.announced.len() <= limits::ANNOUNCES);
+        assert!(session.subs.len() <= limits::SUBSCRIPTIONS);
+        for path in &session.announced {
+            assert!(session.permit.publish().allows(path), "announced outside the permit");
+            assert!(self.broadcasts[path].route_of(id).is_some(), "an announced path without its route");
+        }
+        for (sub, log) in &session.subs {
+            assert!(session.permit.subscribe().allows(&self.logs[log].path), "reads outside the permit");
+            assert!(self.logs[log].readers().any(|(reader, _)| *reader == (id, *sub)), "a lost reader");
+        }
+        for log in &session.writes {
+            assert_eq!(self.logs[log].upstream, Upstream::Open(id), "a writer the log does not know");
+        }
+    }
+
+    fn check_routes(&self) {
+        let mut tabled = BTreeSet::new();
+        for (path, broadcast) in &self.broadcasts {
+            broadcast.check();
+            assert!(!broadcast.is_empty(), "an emptied path was kept");
+            for candidate in broadcast.routes() {
+                let route = &candidate.route;
+                assert!(self.sessions[&route.session].announced.contains(path), "a route of nobody");
+                assert!(!route.passes(self.config.hop) && route.hops.len() <= limits::HOPS, "a loop");
+            }
+            for log in broadcast.logs() {
+                assert_eq!(&self.logs[&log].path, path);
+                assert_ne!(self.logs[&log].upstream, Upstream::Over, "an ended log takes readers");
+                assert!(tabled.insert(log), "a log is in the table twice");
+            }
+        }
+        let flowing = self.logs.iter().filter(|(_, log)| log.upstream != Upstream::Over);
+        assert_eq!(flowing.map(|(id, _)| *id).collect::<BTreeSet<_>>(), tabled, "a log got lost");
+    }
+
+    fn check_log(&self, id: LogId, log: &Log) {
+        let mut union = Union::default();
+        for ((session, sub), (prefs, want)) in log.readers() {
+            assert_eq!(self.sessions[session].subs.get(sub), Some(&id), "a reader of nobody");
+            union.add(*prefs, *want);
+        }
+        assert_eq!(union.live(), (log.wanted().1 == Want::Live).then(|| log.wanted().0));
+        let lingers = match log.upstream {
+            Upstream::Open(_) => log.is_unread(),
+            Upstream::Suspended => true,
+            Upstream::Over => false,
+        };
+        assert_eq!(log.deadline.is_some(), lingers, "a linger without end, or without cause");
+        assert!(log.deadline.is_none_or(|at| self.timers.contains(at, id)), "a linger that never ends");
+        let routes = || self.broadcasts.get(&log.path).into_iter().flat_map(|b| b.routes_to(log.publisher));
+        match log.upstream {
+            Upstream::Open(writer) => {
+                assert!(self.sessions[&writer].writes.contains(&id), "its writer does not know it");
+                assert!(log.epoch.0 > 0, "open without a fence");
+                let own = routes().find(|candidate| candidate.route.session == writer);
+                match own {
+                    Some(own) => assert_eq!(own.route.hops, log.hops),
+                    None => assert!(routes().next().is_none(), "left on a withdrawn route"),
+                }
+                assert_eq!(log.asked, log.wanted_of_open(), "its writer was not told what is wanted");
+            }
+            Upstream::Suspended => {
+                assert!(routes().next().is_none(), "waits for a publisher that is there");
+                assert!(!log.is_unread(), "waits for nobody");
+            }
+            Upstream::Over => assert!(!log.is_unread(), "kept for nobody"),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The machine: its state, and which handler takes which event.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::{Duration, Instant},
+};
+
+use foldhash::fast::RandomState;
+use relay_auth::Permit;
+use relay_model::{Ask, Hop, LogId, Path, SessionId, limits};
+
+use crate::{
+    event::{Action, Counts, Event, Tally},
+    log::Log,
+    outbox::Outbox,
+    route::Broadcast,
+    session::Session,
+    timers::Timers,
+};
+
+/// How the core behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Our own hop: chains that hold it are loops.
+    pub hop: Hop,
+    /// How long an unread log keeps its upstream, and a log whose publisher vanished waits for it.
+    pub linger: Duration,
+}
+
+impl Config {
+    /// The defaults of a relay that is `hop` to its peers.
+    pub fn new(hop: Hop) -> Self {
+        Self { hop, linger: limits::LINGER }
+    }
+}
+
+/// The control-plane state machine. After each [`Self::handle`] and [`Self::handle_timeout`] take all
+/// actions.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) sessions: HashMap<SessionId, Session, RandomState>,
+    pub(crate) broadcasts: HashMap<Path, Broadcast, RandomState>,
+    pub(crate) logs: HashMap<LogId, Log, RandomState>,
+    pub(crate) timers: Timers,
+    pub(crate) outbox: Outbox,
+    pub(crate) tally: Tally,
+    serial: u64,
+}
+
+impl Core {
+    /// A core that knows nobody.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            sessions: HashMap::default(),
+            broadcasts: HashMap::default(),
+            logs: HashMap::default(),
+            timers: Timers::default(),
+            outbox: Outbox::default(),
+            tally: Tally::default(),
+            serial: 0,
+        }
+    }
+
+    /// How much is held.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            sessions: self.sessions.len(),
+            paths: self.broadcasts.len(),
+            routes: self.sessions.values().map(|session| session.announced.len()).sum(),
+            logs: self.logs.len(),
+            readers: self.sessions.values().map(|session| session.subs.len()).sum(),
+            pending: self.outbox.len(),
+            timers: self.timers.len(),
+        }
+    }
+
+    /// What was refused or dropped so far.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Takes an event in.
+    pub fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Opened { session, permit, exclude } => self.opened(session, permit, exclude),
+            Event::Ask { session, ask } => self.ask(session, ask, now),
+            Event::Closed { session } => self.closed(session, now),
+        }
+    }
+
+    /// Ends the lingers that are over. Call when [`Self::next_deadline`] has passed; earlier is harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(log) = self.timers.pop_due(now) {
+            self.linger_over(log);
+        }
+    }
+
+    /// The next thing to be done.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.outbox.pop()
+    }
+
+    /// When [`Self::handle_timeout`] is next due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// A number that was never given before: ids of logs and ages of routes.
+    pub(crate) fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    fn opened(&mut self, id: SessionId, permit: Permit, exclude: Option<Hop>) {
+        if self.sessions.contains_key(&id) {
+            self.tally.unknown += 1;
+            return;
+        }
+        self.sessions.insert(id, Session::new(permit, exclude));
+    }
+
+    fn ask(&mut self, session: SessionId, ask: Ask, now: Instant) {
+        if !self.sessions.contains_key(&session) {
+            self.tally.unknown += 1;
+            return;
+        }
+        match ask {
+            Ask::Announce { path, hops, cost } => self.announce(session, path, hops, cost, now),
+            Ask::Unannounce { path } => self.unannounce(session, &path, now),
+            Ask::Subscribe { sub, path, track, prefs, want } => {
+                self.subscribe((session, sub), path, track, prefs, want);
+            }
+            Ask::Update { sub, prefs } => self.update((session, sub), prefs),
+            Ask::Unsubscribe { sub } => self.unsubscribe((session, sub), now),
+            Ask::Ended { log } => self.ended(session, log),
+        }
+    }
+
+    /// Its readers leave, then its routes; then what it wrote finds another way or waits.
+    fn closed(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.remove(&id) else {
+            self.tally.unknown += 1;
+            return;
+        };
+        for (sub, log) in session.subs {
+            self.leave(log, (id, sub), now);
+        }
+        let mut touched: BTreeSet<Path> = session.announced;
+        for path in &touched {
+            self.drop_route(id, path);
+        }
+        touched
+            .extend(session.writes.iter().filter_map(|log| self.logs.get(log)).map(|log| log.path.clone()));
+        for path in &touched {
+            self.settle(path, now);
+        }
+    }
+}

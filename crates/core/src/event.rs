@@ -1,0 +1,115 @@
+//! What goes in and what comes out.
+
+use relay_auth::Permit;
+use relay_model::{Ask, Epoch, Hop, LogId, Order, Path, Route, SessionId, StreamCode};
+
+/// Something that happened to a session. Events of one session come in the order they happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A session was admitted. First message of a session.
+    Opened {
+        /// Its id, never reused.
+        session: SessionId,
+        /// What it may do.
+        permit: Permit,
+        /// The peer's own hop: routes through it are not served to it. Anonymous counts as none.
+        exclude: Option<Hop>,
+    },
+    /// A session asks for something.
+    Ask {
+        /// Who asks.
+        session: SessionId,
+        /// What.
+        ask: Ask,
+    },
+    /// The session is gone. Last message of a session.
+    Closed {
+        /// Which one.
+        session: SessionId,
+    },
+}
+
+/// Something to be done, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Deliver `order` to the worker that owns `session`.
+    Order {
+        /// For whom.
+        session: SessionId,
+        /// What it shall do.
+        order: Order,
+    },
+    /// The routes of `path` are now these.
+    Board {
+        /// Absolute path of the broadcast.
+        path: Path,
+        /// Best first; empty = withdrawn.
+        routes: Vec<Route>,
+    },
+    /// Create a log in the store.
+    Create {
+        /// Its id, never reused.
+        log: LogId,
+    },
+    /// Only a writer of `epoch` may append to `log` from now on.
+    Fence {
+        /// A created log.
+        log: LogId,
+        /// Grows by one each time, from 1.
+        epoch: Epoch,
+    },
+    /// Append an unclean end to `log`: its publisher did not come back.
+    End {
+        /// A created log.
+        log: LogId,
+        /// Why.
+        code: StreamCode,
+    },
+    /// Nobody reads or writes `log` any more: drop it.
+    Retire {
+        /// A created log.
+        log: LogId,
+    },
+}
+
+/// How much the core holds. All zero when everyone left, the lingers passed and all actions were taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Sessions admitted and not closed.
+    pub sessions: usize,
+    /// Paths with a route or a log.
+    pub paths: usize,
+    /// Routes over all paths.
+    pub routes: usize,
+    /// Logs created and not retired.
+    pub logs: usize,
+    /// Subscriptions attached to a log.
+    pub readers: usize,
+    /// Actions not taken yet.
+    pub pending: usize,
+    /// Lingers that run.
+    pub timers: usize,
+}
+
+/// What was refused or dropped since the start, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Messages that named a session, subscription or log we do not know (any more), or reused an id.
+    pub unknown: u64,
+    /// Announces outside the permit.
+    pub announce_denied: u64,
+    /// Announces over [`relay_model::limits::ANNOUNCES`]; each cost its session.
+    pub announce_limit: u64,
+    /// Announces whose chain holds our own hop.
+    pub looped: u64,
+    /// Announces whose chain is over [`relay_model::limits::HOPS`].
+    pub too_many_hops: u64,
+    /// Subscriptions outside the permit.
+    pub subscribe_denied: u64,
+    /// Subscriptions over [`relay_model::limits::SUBSCRIPTIONS`].
+    pub subscribe_limit: u64,
+    /// Subscriptions to a path with no usable route.
+    pub unroutable: u64,
+    /// Logs ended because their publisher did not come back.
+    pub abandoned: u64,
+}

@@ -1,0 +1,177 @@
+//! Lists of events, checked after each by [`Core::check`] and by a model that consumes the actions.
+
+mod limits;
+mod model;
+mod random;
+mod routes;
+mod tracks;
+mod upstream;
+
+use std::time::{Duration, Instant};
+
+use relay_auth::{Permit, Policy};
+use relay_model::{
+    Ask, Epoch, Hop, Hops, LogId, Order, Path, Prefs, Route, Scope, SessionId, StreamCode, SubId, TrackName,
+    Want,
+};
+
+use crate::{Action, Config, Core, Event, Tally, tests::model::Model};
+
+/// Our own hop.
+const SELF: u64 = 999;
+const LINGER: Duration = Duration::from_secs(5);
+
+fn path(raw: &str) -> Path {
+    Path::parse(raw).unwrap()
+}
+
+fn track(name: &str) -> TrackName {
+    TrackName::parse(name).unwrap()
+}
+
+fn hops(chain: &[u64]) -> Hops {
+    chain.iter().copied().map(Hop).collect()
+}
+
+fn permit(publish: &str, subscribe: &str) -> Permit {
+    Policy::public(Scope::of([path(publish)]), Scope::of([path(subscribe)])).admit("/").unwrap()
+}
+
+/// A core on a virtual clock, and everything it did.
+struct Bench {
+    core: Core,
+    model: Model,
+    now: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let core = Core::new(Config { hop: Hop(SELF), linger: LINGER });
+        Self { core, model: Model::default(), now: Instant::now() }
+    }
+
+    /// Feeds one event and returns what came of it.
+    fn event(&mut self, event: Event) -> Vec<Action> {
+        self.model.before(&event);
+        self.core.handle(event, self.now);
+        self.settle()
+    }
+
+    fn ask(&mut self, session: u64, ask: Ask) -> Vec<Action> {
+        self.event(Event::Ask { session: SessionId(session), ask })
+    }
+
+    /// A session that may do everything.
+    fn open(&mut self, session: u64) {
+        self.open_with(session, permit("", ""), None);
+    }
+
+    fn open_with(&mut self, session: u64, permit: Permit, exclude: Option<u64>) {
+        let event = Event::Opened { session: SessionId(session), permit, exclude: exclude.map(Hop) };
+        assert_eq!(self.event(event), []);
+    }
+
+    fn close(&mut self, session: u64) -> Vec<Action> {
+        self.event(Event::Closed { session: SessionId(session) })
+    }
+
+    fn announce(&mut self, session: u64, raw: &str, chain: &[u64], cost: u64) -> Vec<Action> {
+        self.ask(session, Ask::Announce { path: path(raw), hops: hops(chain), cost })
+    }
+
+    fn unannounce(&mut self, session: u64, raw: &str) -> Vec<Action> {
+        self.ask(session, Ask::Unannounce { path: path(raw) })
+    }
+
+    fn subscribe(&mut self, session: u64, sub: u64, raw: &str) -> Vec<Action> {
+        self.subscribe_as(session, sub, raw, Prefs::default(), Want::Live)
+    }
+
+    fn subscribe_as(&mut self, session: u64, sub: u64, raw: &str, prefs: Prefs, want: Want) -> Vec<Action> {
+        let (path, track) = (path(raw), track("video"));
+        self.ask(session, Ask::Subscribe { sub: SubId(sub), path, track, prefs, want })
+    }
+
+    /// Subscribes and says which log serves it.
+    fn attached(&mut self, session: u64, sub: u64, raw: &str) -> LogId {
+        let actions = self.subscribe(session, sub, raw);
+        match actions.last() {
+            Some(Action::Order { order: Order::Attach { log, .. }, .. }) => *log,
+            _ => panic!("not attached: {actions:?}"),
+        }
+    }
+
+    fn unsubscribe(&mut self, session: u64, sub: u64) -> Vec<Action> {
+        self.ask(session, Ask::Unsubscribe { sub: SubId(sub) })
+    }
+
+    fn ended(&mut self, session: u64, log: LogId) -> Vec<Action> {
+        self.ask(session, Ask::Ended { log })
+    }
+
+    /// Lets time pass and the timers run.
+    fn pass(&mut self, time: Duration) -> Vec<Action> {
+        self.now += time;
+        if self.core.next_deadline().is_some_and(|at| at <= self.now) {
+            self.core.handle_timeout(self.now);
+        }
+        assert!(self.core.next_deadline().is_none_or(|at| at > self.now), "a timer was left");
+        self.settle()
+    }
+
+    /// Every session closes and every linger passes: nothing may be left.
+    fn everyone_leaves(mut self) {
+        for session in self.model.sessions() {
+            self.event(Event::Closed { session });
+        }
+        self.pass(LINGER * 2);
+        assert_eq!(self.core.counts(), crate::Counts::default());
+        self.model.assert_all_gone();
+    }
+
+    fn settle(&mut self) -> Vec<Action> {
+        let actions: Vec<Action> = std::iter::from_fn(|| self.core.poll_action()).collect();
+        actions.iter().for_each(|action| self.model.action(action));
+        self.model.after();
+        self.core.check();
+        actions
+    }
+}
+
+fn to(session: u64, order: Order) -> Action {
+    Action::Order { session: SessionId(session), order }
+}
+
+fn open_order(session: u64, log: LogId, epoch: u64, raw: &str) -> Action {
+    let (path, track) = (path(raw), track("video"));
+    let order =
+        Order::Open { log, epoch: Epoch(epoch), path, track, prefs: Prefs::default(), want: Want::Live };
+    to(session, order)
+}
+
+fn attach(session: u64, sub: u64, log: LogId) -> Action {
+    to(session, Order::Attach { sub: SubId(sub), log })
+}
+
+fn refuse(session: u64, sub: u64, code: StreamCode) -> Action {
+    to(session, Order::Refuse { sub: SubId(sub), code })
+}
+
+fn fence(log: LogId, epoch: u64) -> Action {
+    Action::Fence { log, epoch: Epoch(epoch) }
+}
+
+fn board(raw: &str, routes: &[(u64, &[u64], u64)]) -> Action {
+    let route = |(session, chain, cost): &(u64, &[u64], u64)| Route {
+        session: SessionId(*session),
+        hops: hops(chain),
+        cost: *cost,
+    };
+    Action::Board { path: path(raw), routes: routes.iter().map(route).collect() }
+}
+
+fn tally(set: impl FnOnce(&mut Tally)) -> Tally {
+    let mut tally = Tally::default();
+    set(&mut tally);
+    tally
+}

@@ -1,0 +1,282 @@
+//! What becomes of a log when its publisher moves, vanishes or comes back.
+
+use super::*;
+
+/// Session 1 publishes `a` as 7, session 9 reads it.
+fn flowing() -> (Bench, LogId) {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.open(9);
+    bench.announce(1, "a", &[7], 1);
+    let log = bench.attached(9, 0, "a");
+    (bench, log)
+}
+
+#[test]
+fn the_same_publisher_on_another_session_takes_over_at_once() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.announce(2, "a", &[7, 8], 5);
+    let shown = board("a", &[(2, &[7, 8], 5)]);
+    assert_eq!(bench.close(1), [shown, fence(log, 2), open_order(2, log, 2, "a")]);
+    assert_eq!(bench.ended(1, log), []);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_takeover_goes_to_a_route_that_serves_every_reader_if_there_is_one() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.open(3);
+    bench.announce(2, "a", &[7, 8], 2);
+    bench.announce(3, "a", &[7, 6], 5);
+    assert_eq!(bench.attached(2, 0, "a"), log);
+    bench.close(1);
+    assert_eq!(bench.model.writes(SessionId(3)), [log]);
+    // Better an echo to one than silence for all.
+    bench.close(3);
+    assert_eq!(bench.model.writes(SessionId(2)), [log]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_writer_that_reads_its_own_log_can_close() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.announce(2, "a", &[7, 8], 2);
+    let ask = Ask::Subscribe {
+        sub: SubId(0),
+        path: path("a"),
+        track: track("video"),
+        prefs: Prefs { priority: 200, ..Prefs::default() },
+        want: Want::Live,
+    };
+    bench.ask(2, ask);
+    bench.close(1);
+    assert_eq!(bench.model.writes(SessionId(2)), [log]);
+    bench.close(2);
+    assert_eq!(bench.pass(LINGER), [Action::End { log, code: StreamCode::UNROUTABLE }]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_publisher_that_comes_back_in_time_resumes_its_logs() {
+    let (mut bench, log) = flowing();
+    assert_eq!(bench.close(1), [board("a", &[])]);
+    assert_eq!(bench.core.next_deadline(), Some(bench.now + LINGER));
+    assert_eq!(bench.pass(LINGER - Duration::from_millis(1)), []);
+    bench.open(2);
+    let shown = board("a", &[(2, &[7], 1)]);
+    assert_eq!(bench.announce(2, "a", &[7], 1), [shown, fence(log, 2), open_order(2, log, 2, "a")]);
+    assert_eq!(bench.pass(LINGER * 2), []);
+    bench.open(3);
+    assert_eq!(bench.attached(3, 0, "a"), log);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_publisher_that_stays_away_ends_its_logs() {
+    let (mut bench, log) = flowing();
+    bench.close(1);
+    assert_eq!(bench.pass(LINGER), [Action::End { log, code: StreamCode::UNROUTABLE }]);
+    assert_eq!(bench.core.tally(), tally(|t| t.abandoned = 1));
+    // Too late: a new log.
+    bench.open(2);
+    assert_eq!(bench.announce(2, "a", &[7], 1).len(), 1);
+    bench.open(3);
+    assert_ne!(bench.attached(3, 0, "a"), log);
+    assert_eq!(bench.unsubscribe(9, 0), [Action::Retire { log }]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn nobody_new_joins_while_the_publisher_is_away() {
+    let (mut bench, _) = flowing();
+    bench.close(1);
+    bench.open(3);
+    assert_eq!(bench.subscribe(3, 0, "a"), [refuse(3, 0, StreamCode::UNROUTABLE)]);
+}
+
+#[test]
+fn a_suspended_log_goes_with_its_last_reader() {
+    let (mut bench, log) = flowing();
+    bench.close(1);
+    assert_eq!(bench.unsubscribe(9, 0), [Action::Retire { log }]);
+    assert_eq!(bench.core.next_deadline(), None);
+    assert_eq!(bench.core.counts().paths, 0);
+}
+
+#[test]
+fn an_unread_log_does_not_outlive_its_session() {
+    let (mut bench, log) = flowing();
+    bench.unsubscribe(9, 0);
+    assert_eq!(bench.close(1), [board("a", &[]), Action::Retire { log }]);
+    assert_eq!(bench.core.next_deadline(), None);
+}
+
+#[test]
+fn an_unread_log_is_not_taken_over() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.announce(2, "a", &[7, 8], 5);
+    bench.unsubscribe(9, 0);
+    assert_eq!(bench.close(1), [board("a", &[(2, &[7, 8], 5)]), Action::Retire { log }]);
+}
+
+#[test]
+fn another_publisher_does_not_resume_the_log() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.announce(2, "a", &[8], 1);
+    bench.close(1);
+    assert_eq!(bench.model.writes(SessionId(2)), []);
+    bench.open(3);
+    let other = bench.attached(3, 0, "a");
+    assert_ne!(other, log);
+    assert_eq!(bench.pass(LINGER), [Action::End { log, code: StreamCode::UNROUTABLE }]);
+    assert_eq!(bench.attached(3, 1, "a"), other);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_nameless_publisher_is_never_taken_for_the_one_before() {
+    let mut bench = Bench::new();
+    (1..=3).for_each(|session| bench.open(session));
+    bench.announce(1, "a", &[0], 1);
+    let log = bench.attached(3, 0, "a");
+    bench.announce(2, "a", &[0], 1);
+    bench.close(1);
+    assert_eq!(bench.model.writes(SessionId(2)), []);
+    assert_ne!(bench.attached(3, 1, "a"), log);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_new_incarnation_gets_new_readers_and_leaves_the_old_their_log() {
+    let (mut bench, log) = flowing();
+    bench.open(3);
+    assert_eq!(bench.announce(1, "a", &[8], 1), [board("a", &[(1, &[8], 1)])]);
+    let new = bench.attached(3, 0, "a");
+    assert_ne!(new, log);
+    assert_eq!(bench.model.writes(SessionId(1)), [log, new]);
+    bench.ended(1, log);
+    assert_eq!(bench.unsubscribe(9, 0), [Action::Retire { log }]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_better_incarnation_elsewhere_does_not_disturb_who_reads() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.open(3);
+    let shown = board("a", &[(2, &[8], 0), (1, &[7], 1)]);
+    assert_eq!(bench.announce(2, "a", &[8], 0), [shown]);
+    assert_ne!(bench.attached(3, 0, "a"), log);
+    assert_eq!(bench.model.writes(SessionId(1)), [log]);
+}
+
+#[test]
+fn a_better_route_to_the_same_publisher_does_not_disturb_who_reads() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.open(3);
+    assert_eq!(bench.announce(2, "a", &[7], 0).len(), 1);
+    assert_eq!(bench.attached(3, 0, "a"), log);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_withdrawn_broadcast_delivers_its_last_groups_to_those_who_read() {
+    let (mut bench, log) = flowing();
+    bench.open(3);
+    assert_eq!(bench.unannounce(1, "a"), [board("a", &[])]);
+    assert_eq!(bench.subscribe(3, 0, "a"), [refuse(3, 0, StreamCode::UNROUTABLE)]);
+    assert_eq!(bench.pass(LINGER * 3), []);
+    assert_eq!(bench.ended(1, log), []);
+    assert_eq!(bench.unsubscribe(9, 0), [Action::Retire { log }]);
+    assert_eq!(bench.core.counts().paths, 0);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_withdrawn_broadcast_nobody_reads_is_closed_after_the_linger() {
+    let (mut bench, log) = flowing();
+    bench.unannounce(1, "a");
+    bench.unsubscribe(9, 0);
+    assert_eq!(bench.pass(LINGER), [to(1, Order::Close { log }), Action::Retire { log }]);
+    assert_eq!(bench.core.counts().paths, 0);
+}
+
+#[test]
+fn a_broadcast_withdrawn_and_announced_again_carries_on() {
+    let (mut bench, log) = flowing();
+    bench.open(3);
+    bench.unannounce(1, "a");
+    assert_eq!(bench.announce(1, "a", &[7], 2), [board("a", &[(1, &[7], 2)])]);
+    assert_eq!(bench.attached(3, 0, "a"), log);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_withdrawn_route_gives_way_to_another_of_the_same_publisher() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.announce(2, "a", &[7, 8], 5);
+    let expected = [
+        board("a", &[(2, &[7, 8], 5)]),
+        to(1, Order::Close { log }),
+        fence(log, 2),
+        open_order(2, log, 2, "a"),
+    ];
+    assert_eq!(bench.unannounce(1, "a"), expected);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_withdrawn_broadcast_announced_elsewhere_moves_there() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.unannounce(1, "a");
+    let expected = [
+        board("a", &[(2, &[7, 8], 5)]),
+        to(1, Order::Close { log }),
+        fence(log, 2),
+        open_order(2, log, 2, "a"),
+    ];
+    assert_eq!(bench.announce(2, "a", &[7, 8], 5), expected);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_withdrawn_broadcast_whose_session_closes_waits_for_its_publisher_too() {
+    let (mut bench, log) = flowing();
+    bench.unannounce(1, "a");
+    assert_eq!(bench.close(1), []);
+    bench.open(2);
+    bench.announce(2, "a", &[7], 1);
+    assert_eq!(bench.model.writes(SessionId(2)), [log]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_rerouted_chain_is_seen_by_the_next_reader() {
+    let (mut bench, log) = flowing();
+    bench.open_with(3, permit("", ""), Some(8));
+    bench.open(4);
+    bench.announce(1, "a", &[7, 8], 1);
+    assert_eq!(bench.subscribe(3, 0, "a"), [refuse(3, 0, StreamCode::UNROUTABLE)]);
+    assert_eq!(bench.attached(4, 0, "a"), log);
+}
+
+#[test]
+fn what_is_wanted_while_the_publisher_is_away_is_asked_when_it_is_back() {
+    let (mut bench, log) = flowing();
+    bench.close(1);
+    let prefs = Prefs { priority: 3, ..Prefs::default() };
+    assert_eq!(bench.ask(9, Ask::Update { sub: SubId(0), prefs }), []);
+    bench.open(2);
+    let actions = bench.announce(2, "a", &[7], 1);
+    let order =
+        Order::Open { log, epoch: Epoch(2), path: path("a"), track: track("video"), prefs, want: Want::Live };
+    assert_eq!(actions.last(), Some(&to(2, order)));
+}

@@ -1,0 +1,168 @@
+//! Where a log's groups come from, from its first writer to its end. A log follows its publisher,
+//! not the session it was opened on.
+
+use std::time::Instant;
+
+use relay_model::{Epoch, LogId, Order, Path, Route, SessionId, StreamCode};
+
+use crate::{core::Core, event::Action, log::Upstream};
+
+impl Core {
+    /// Gives every log of `path` the upstream its routes call for. To be called after each change of
+    /// routes or sessions; does nothing when nothing has to change.
+    pub(crate) fn settle(&mut self, path: &Path, now: Instant) {
+        let logs: Vec<LogId> =
+            self.broadcasts.get(path).map(|broadcast| broadcast.logs().collect()).unwrap_or_default();
+        for log in logs {
+            self.settle_log(log, now);
+        }
+    }
+
+    fn settle_log(&mut self, log: LogId, now: Instant) {
+        let Some(state) = self.logs.get_mut(&log) else { return };
+        let Some(broadcast) = self.broadcasts.get(&state.path) else { return };
+        let writer = match state.upstream {
+            Upstream::Open(writer) => Some(writer),
+            Upstream::Suspended | Upstream::Over => None,
+        };
+        let own = writer.and_then(|writer| broadcast.route_of(writer));
+        if let Some(own) = own.filter(|own| own.publisher == state.publisher) {
+            state.hops = own.route.hops.clone();
+            return;
+        }
+        let alive = writer.is_some_and(|writer| self.sessions.contains_key(&writer));
+        match self.failover(log) {
+            Some(_) if self.is_unread(log) => self.retire(log),
+            Some(route) => self.open(log, &route),
+            // Withdrawn, and still delivering its last groups.
+            None if alive => {}
+            None if self.is_unread(log) => self.retire(log),
+            None => self.suspend(log, now),
+        }
+    }
+
+    /// The best route to the log's publisher that serves all readers, or else most of them: one that
+    /// reads its own words back finds a way round them on its side.
+    fn failover(&self, log: LogId) -> Option<Route> {
+        let state = self.logs.get(&log)?;
+        let routes =
+            || self.broadcasts.get(&state.path).into_iter().flat_map(|b| b.routes_to(state.publisher));
+        let serves_all = |route: &Route| {
+            state.readers().all(|((reader, _), _)| self.may_read(*reader, route.session, &route.hops))
+        };
+        let best = routes().find(|candidate| serves_all(&candidate.route)).or_else(|| routes().next());
+        best.map(|candidate| candidate.route.clone())
+    }
+
+    /// Makes the route's session the writer of `log`; one it had before is told to stop.
+    pub(crate) fn open(&mut self, log: LogId, route: &Route) {
+        self.close(log);
+        let Some(state) = self.logs.get_mut(&log) else { return };
+        if let Some(at) = state.deadline.take() {
+            self.timers.disarm(at, log);
+        }
+        state.epoch = Epoch(state.epoch.0 + 1);
+        state.asked = state.wanted();
+        state.hops = route.hops.clone();
+        state.upstream = Upstream::Open(route.session);
+        if let Some(session) = self.sessions.get_mut(&route.session) {
+            session.writes.insert(log);
+        }
+        let (epoch, (prefs, want)) = (state.epoch, state.asked);
+        let (path, track) = (state.path.clone(), state.track.clone());
+        self.outbox.push(Action::Fence { log, epoch });
+        self.outbox.order(route.session, Order::Open { log, epoch, path, track, prefs, want });
+    }
+
+    /// Tells the writer, if there is one, to stop; the log is suspended without a deadline.
+    fn close(&mut self, log: LogId) {
+        let Some(state) = self.logs.get_mut(&log) else { return };
+        let Upstream::Open(writer) = state.upstream else { return };
+        state.upstream = Upstream::Suspended;
+        if let Some(session) = self.sessions.get_mut(&writer) {
+            session.writes.remove(&log);
+            self.outbox.order(writer, Order::Close { log });
+        }
+    }
+
+    fn suspend(&mut self, log: LogId, now: Instant) {
+        let Some(state) = self.logs.get_mut(&log) else { return };
+        if state.upstream != Upstream::Suspended {
+            state.upstream = Upstream::Suspended;
+            self.arm(log, now);
+        }
+    }
+
+    /// Starts the linger of an open log nobody reads, or of a suspended one.
+    pub(crate) fn arm(&mut self, log: LogId, now: Instant) {
+        let Some(state) = self.logs.get_mut(&log) else { return };
+        if state.deadline.is_none() {
+            let at = now + self.config.linger;
+            state.deadline = Some(at);
+            self.timers.arm(at, log);
+        }
+    }
+
+    /// The linger of `log` is over, unless something happened that it waited for.
+    pub(crate) fn linger_over(&mut self, log: LogId) {
+        let Some(state) = self.logs.get_mut(&log) else { return };
+        state.deadline = None;
+        match state.upstream {
+            Upstream::Open(_) if state.is_unread() => self.retire(log),
+            Upstream::Suspended => {
+                self.tally.abandoned += 1;
+                self.outbox.push(Action::End { log, code: StreamCode::UNROUTABLE });
+                self.finish(log);
+            }
+            Upstream::Open(_) | Upstream::Over => {}
+        }
+    }
+
+    /// The writer says that `log` has ended. Readers stay until they have read it.
+    pub(crate) fn ended(&mut self, id: SessionId, log: LogId) {
+        let wrote = self.sessions.get_mut(&id).is_some_and(|session| session.writes.remove(&log));
+        if wrote {
+            self.finish(log);
+        } else {
+            // It crossed our own order to close.
+            self.tally.unknown += 1;
+        }
+    }
+
+    /// Nothing more comes: whoever asks for the track next gets a new log.
+    fn finish(&mut self, log: LogId) {
+        let Some(state) = self.logs.get_mut(&log) else { return };
+        state.upstream = Upstream::Over;
+        if state.is_unread() {
+            self.retire(log);
+        } else {
+            self.forget_log(log);
+        }
+    }
+
+    /// Drops a log nobody reads; its writer, if there is one, is told to stop.
+    pub(crate) fn retire(&mut self, log: LogId) {
+        self.close(log);
+        self.forget_log(log);
+        if self.logs.remove(&log).is_some() {
+            self.outbox.push(Action::Retire { log });
+        }
+    }
+
+    /// Takes a log out of the track table.
+    fn forget_log(&mut self, log: LogId) {
+        let Some(state) = self.logs.get_mut(&log) else { return };
+        if let Some(at) = state.deadline.take() {
+            self.timers.disarm(at, log);
+        }
+        let path = state.path.clone();
+        if let Some(broadcast) = self.broadcasts.get_mut(&path) {
+            broadcast.remove_log(state.publisher, &state.track, log);
+        }
+        self.forget_if_empty(&path);
+    }
+
+    fn is_unread(&self, log: LogId) -> bool {
+        self.logs.get(&log).is_some_and(|state| state.is_unread())
+    }
+}

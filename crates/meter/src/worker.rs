@@ -1,0 +1,175 @@
+//! What one worker counts.
+
+use crate::Histogram;
+
+macro_rules! worker {
+    (
+        counters { $($(#[$cdoc:meta])* $counter:ident,)* }
+        gauges { $($(#[$gdoc:meta])* $gauge:ident,)* }
+        histograms { $($(#[$hdoc:meta])* $histogram:ident,)* }
+    ) => {
+        /// Everything one worker counts, as plain fields: count with `+= 1`.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Worker {
+            $($(#[$cdoc])* pub $counter: u64,)*
+            $($(#[$gdoc])* pub $gauge: u64,)*
+            $($(#[$hdoc])* pub $histogram: Histogram,)*
+        }
+
+        impl Worker {
+            /// Adds what another worker counted.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$counter += other.$counter;)*
+                $(self.$gauge += other.$gauge;)*
+                $(self.$histogram.add(&other.$histogram);)*
+            }
+
+            /// Every counter (only grows) by name.
+            pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($counter), self.$counter),)*].into_iter()
+            }
+
+            /// Every gauge (goes up and down) by name.
+            pub fn gauges(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($gauge), self.$gauge),)*].into_iter()
+            }
+
+            /// Every histogram by name.
+            pub fn histograms(&self) -> impl Iterator<Item = (&'static str, &Histogram)> {
+                [$((stringify!($histogram), &self.$histogram),)*].into_iter()
+            }
+        }
+    };
+}
+
+worker! {
+    counters {
+        /// Times the worker woke from waiting.
+        wakes,
+        /// Turns of its loop.
+        turns,
+        /// Turns cut short by their time or datagram budget.
+        turns_cut,
+        /// Datagrams received.
+        datagrams_in,
+        /// Bytes received, UDP payload.
+        bytes_in,
+        /// Receive calls.
+        recv_calls,
+        /// Receive errors other than "nothing there".
+        recv_errors,
+        /// Datagrams sent.
+        datagrams_out,
+        /// Bytes sent, UDP payload.
+        bytes_out,
+        /// Send calls.
+        send_calls,
+        /// Sends the kernel refused for good; lost like any datagram.
+        send_errors,
+        /// Datagrams larger than the path takes (MTU probes).
+        send_too_large,
+        /// Segmented sends that failed and were repeated one by one; the connection stays without.
+        gso_failures,
+        /// Times the socket was full: the rest of the batch waited for room.
+        socket_full,
+        /// Datagrams that belonged to no connection and were dropped.
+        datagrams_unknown,
+        /// Answers without a connection: version negotiation, retry, stateless reset.
+        responses,
+        /// Connections accepted.
+        connections,
+        /// Sessions authorised.
+        sessions_opened,
+        /// Authorised sessions that ended.
+        sessions_closed,
+        /// Connections that ended before they were authorised, for no reason of ours.
+        sessions_abandoned,
+        /// Refused: the credential does not allow it.
+        refused_unauthorized,
+        /// Refused: not set up in time.
+        refused_setup_timeout,
+        /// Refused: no version in common.
+        refused_version,
+        /// Refused: no room for another session.
+        refused_full,
+        /// Refused: shutting down.
+        refused_draining,
+        /// Panics caught while datagrams were fed to a connection.
+        panics_feed,
+        /// Panics caught while a session took its input.
+        panics_input,
+        /// Panics caught while timers ran.
+        panics_timeout,
+        /// Panics caught while an order of core was carried out.
+        panics_order,
+        /// Panics caught while news were delivered.
+        panics_news,
+        /// Panics caught while a connection was flushed.
+        panics_flush,
+        /// Panics caught in the endpoint itself; it was rebuilt on its socket.
+        panics_endpoint,
+        /// Orders of core carried out.
+        orders,
+        /// Orders for sessions that were gone.
+        orders_unknown,
+        /// Asks passed to core.
+        asks,
+        /// Batches of news pulled from logs.
+        pulls,
+        /// Frames received from publishers.
+        frames_in,
+        /// Frame payload received from publishers, bytes.
+        payload_in,
+        /// Groups received from publishers.
+        groups_in,
+        /// Frames handed to subscribers' streams.
+        deliveries,
+        /// Frame payload handed to subscribers' streams, bytes.
+        payload_out,
+        /// Groups begun for subscribers.
+        groups_out,
+        /// Groups reset for a subscriber because they were too old or too far behind.
+        groups_expired,
+        /// Media datagrams received from publishers.
+        media_datagrams_in,
+        /// Media datagrams handed to subscribers.
+        media_datagrams_out,
+        /// Requests refused on an open session.
+        requests_refused,
+        /// Sessions closed for a protocol violation.
+        violations,
+    }
+    gauges {
+        /// Sessions now, authorised or not.
+        sessions,
+        /// Connections now, closing ones included.
+        connections_now,
+    }
+    histograms {
+        /// How long a turn took, microseconds.
+        turn_us,
+        /// Datagrams one receive call gave.
+        recv_batch,
+        /// Datagrams one send call took.
+        send_batch,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adding_workers_adds_every_field() {
+        let mut a = Worker { deliveries: 3, sessions: 1, ..Worker::default() };
+        a.turn_us.record(7);
+        let mut b = Worker { deliveries: 4, wakes: 1, sessions: 1, ..Worker::default() };
+        b.turn_us.record(9);
+        a.add(&b);
+        assert_eq!((a.deliveries, a.wakes, a.sessions), (7, 1, 2));
+        assert_eq!(a.turn_us.count(), 2);
+        assert!(a.counters().any(|(name, value)| (name, value) == ("deliveries", 7)));
+        assert!(a.gauges().any(|(name, value)| (name, value) == ("sessions", 2)));
+        assert!(a.histograms().any(|(name, value)| name == "turn_us" && value.sum() == 16));
+    }
+}

@@ -1,0 +1,194 @@
+//! The certificate a relay shows: read from PEM files, or made at start for development.
+
+mod development;
+mod pem;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use aws_lc_rs::{digest, hkdf};
+use rustls::{
+    crypto::aws_lc_rs::default_provider,
+    pki_types::{CertificateDer, PrivateKeyDer},
+    sign::CertifiedKey,
+};
+use x509_cert::{Certificate, der::Decode};
+
+pub use development::Renewing;
+
+/// A certificate chain, leaf first, with the private key of its leaf.
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    not_after: SystemTime,
+}
+
+/// SHA-256 of a leaf certificate: what a browser pins in `serverCertificateHashes`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint([u8; 32]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why there is no certificate to show.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file is damaged PEM.
+    #[error("{} is not valid PEM: {why}", file.display())]
+    Malformed {
+        /// The file.
+        file: PathBuf,
+        /// What the parser says.
+        why: String,
+    },
+    /// A file holds something else than it should.
+    #[error("no {wanted} in {}{}", file.display(), hint)]
+    Missing {
+        /// What was looked for.
+        wanted: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// A guess why.
+        hint: &'static str,
+    },
+    /// The leaf is not a certificate that can be read.
+    #[error("the certificate in {} cannot be read: {why}", file.display())]
+    Unparsable {
+        /// The file.
+        file: PathBuf,
+        /// What the parser says.
+        why: String,
+    },
+    /// The key belongs to another certificate.
+    #[error("the private key in {} does not belong to the certificate in {}", key.display(), cert.display())]
+    Mismatch {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// The key is of a kind that TLS cannot use.
+    #[error("the private key in {} cannot be used: {why}", key.display())]
+    UnusableKey {
+        /// The key's file.
+        key: PathBuf,
+        /// What the library says.
+        why: String,
+    },
+    /// The leaf's time is over.
+    #[error("the certificate in {} expired on {date}: renew it", file.display())]
+    Expired {
+        /// The file.
+        file: PathBuf,
+        /// Its last day.
+        date: time::Date,
+    },
+    /// The leaf's time has not come.
+    #[error("the certificate in {} is not valid before {date}: is the clock right?", file.display())]
+    NotYetValid {
+        /// The file.
+        file: PathBuf,
+        /// Its first day.
+        date: time::Date,
+    },
+    /// No certificate could be made.
+    #[error("cannot make a certificate: {0}")]
+    Generate(String),
+}
+
+impl Identity {
+    /// Reads the chain in `cert` and the key in `key` (PEM), and checks that they belong together
+    /// and are valid at `now`.
+    pub fn load(cert: &Path, key: &Path, now: SystemTime) -> Result<Self, Error> {
+        let chain = pem::certificates(cert)?;
+        let private = pem::private_key(key)?;
+        let validity = validity(&chain, cert)?;
+        if now > validity.1 {
+            return Err(Error::Expired { file: cert.into(), date: date(validity.1) });
+        }
+        if now < validity.0 {
+            return Err(Error::NotYetValid { file: cert.into(), date: date(validity.0) });
+        }
+        let identity = Self { chain, key: private, not_after: validity.1 };
+        identity.certified().map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => Error::Mismatch { cert: cert.into(), key: key.into() },
+            other => Error::UnusableKey { key: key.into(), why: other.to_string() },
+        })?;
+        Ok(identity)
+    }
+
+    /// What TLS signs with.
+    ///
+    /// # Errors
+    /// The key is of no known kind, or does not belong to the chain.
+    pub fn certified(&self) -> Result<Arc<CertifiedKey>, rustls::Error> {
+        CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &default_provider()).map(Arc::new)
+    }
+
+    /// SHA-256 of the leaf.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let leaf = self.chain.first().map_or(&[][..], |leaf| leaf.as_ref());
+        let mut out = [0; 32];
+        out.copy_from_slice(digest::digest(&digest::SHA256, leaf).as_ref());
+        Fingerprint(out)
+    }
+
+    /// When the leaf stops being valid.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
+    /// How long the leaf stays valid after `now`.
+    pub fn remaining(&self, now: SystemTime) -> Duration {
+        self.not_after.duration_since(now).unwrap_or_default()
+    }
+
+    /// A secret that survives a restart with the same key and tells nothing about it: a restarted
+    /// relay can then tell its old clients at once that their connections are gone.
+    pub fn stable_secret(&self) -> [u8; 32] {
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"moq-relay endpoint secret");
+        let mut out = [0; 32];
+        salt.extract(self.key.secret_der())
+            .expand(&[b"reset and address tokens"], hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(&mut out))
+            .expect("32 bytes are within what HKDF-SHA256 can give");
+        out
+    }
+}
+
+/// First and last moment of the leaf.
+fn validity(chain: &[CertificateDer<'_>], file: &Path) -> Result<(SystemTime, SystemTime), Error> {
+    let leaf = chain.first().map_or(&[][..], |leaf| leaf.as_ref());
+    let certificate = Certificate::from_der(leaf)
+        .map_err(|e| Error::Unparsable { file: file.into(), why: e.to_string() })?;
+    let validity = certificate.tbs_certificate().validity();
+    Ok((validity.not_before.to_system_time(), validity.not_after.to_system_time()))
+}
+
+fn date(at: SystemTime) -> time::Date {
+    time::OffsetDateTime::from(at).date()
+}
+
+#[cfg(test)]
+mod tests;

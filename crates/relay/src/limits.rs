@@ -1,0 +1,4 @@
+//! What the machine allows: open files and memory.
+
+pub mod memory;
+pub mod rlimit;

@@ -1,0 +1,122 @@
+//! Writing control messages: past the valve, first in line, held in bounded space when the peer
+//! gives no credit.
+
+use std::{collections::VecDeque, time::Instant};
+
+use bytes::Bytes;
+use relay_model::{StreamCode, limits};
+
+use crate::transport::{Stream, Transport, WriteError};
+
+/// Control bytes on their way to the peer.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    queue: VecDeque<Pending>,
+    bytes: usize,
+    /// Since when the queue has not moved.
+    stalled: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    stream: Stream,
+    bytes: Bytes,
+    finish: bool,
+}
+
+impl Control {
+    /// Sends a message on `stream`, after what waits for that stream.
+    pub(crate) fn send<T: Transport>(&mut self, t: &mut T, now: Instant, stream: Stream, message: Vec<u8>) {
+        self.push(t, now, Pending { stream, bytes: message.into(), finish: false });
+    }
+
+    /// Ends `stream` after what waits for it.
+    pub(crate) fn finish<T: Transport>(&mut self, t: &mut T, now: Instant, stream: Stream) {
+        self.push(t, now, Pending { stream, bytes: Bytes::new(), finish: true });
+    }
+
+    /// Abandons `stream` and what waits for it.
+    pub(crate) fn reset<T: Transport>(&mut self, t: &mut T, stream: Stream, code: StreamCode) {
+        self.queue.retain(|pending| pending.stream != stream);
+        self.bytes = self.queue.iter().map(|pending| pending.bytes.len()).sum();
+        t.reset(stream, code);
+    }
+
+    /// Tries what waits; call when the transport has room again.
+    pub(crate) fn flush<T: Transport>(&mut self, t: &mut T, now: Instant) {
+        if self.queue.is_empty() {
+            return;
+        }
+        t.exempt(true);
+        let mut blocked: Vec<Stream> = Vec::new();
+        for mut pending in std::mem::take(&mut self.queue) {
+            let before = pending.bytes.len();
+            let done = !blocked.contains(&pending.stream) && write(t, &mut pending);
+            self.bytes -= before - pending.bytes.len();
+            if before != pending.bytes.len() {
+                self.stalled = Some(now);
+            }
+            if !done {
+                blocked.push(pending.stream);
+                self.queue.push_back(pending);
+            }
+        }
+        t.exempt(false);
+        if self.queue.is_empty() {
+            self.stalled = None;
+        }
+    }
+
+    /// Whether the peer has taken too much space or time: the session must close.
+    pub(crate) fn is_stuck(&self, now: Instant) -> bool {
+        self.bytes > limits::CONTROL_QUEUE || self.deadline().is_some_and(|deadline| now >= deadline)
+    }
+
+    /// When a stalled queue becomes stuck.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.stalled.map(|since| since + limits::CONTROL_STALL)
+    }
+
+    /// Whether more may be queued without need: senders that can wait should.
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes < limits::CONTROL_QUEUE / 2
+    }
+
+    fn push<T: Transport>(&mut self, t: &mut T, now: Instant, mut pending: Pending) {
+        let waits = self.queue.iter().any(|other| other.stream == pending.stream);
+        if !waits {
+            t.exempt(true);
+            let done = write(t, &mut pending);
+            t.exempt(false);
+            if done {
+                return;
+            }
+        }
+        self.bytes += pending.bytes.len();
+        self.stalled.get_or_insert(now);
+        self.queue.push_back(pending);
+    }
+}
+
+/// Hands over what fits; true when nothing is left to do.
+fn write<T: Transport>(t: &mut T, pending: &mut Pending) -> bool {
+    while !pending.bytes.is_empty() {
+        match t.write(pending.stream, std::slice::from_mut(&mut pending.bytes)) {
+            Ok(0) | Err(WriteError::Blocked) => return false,
+            Ok(_) => {}
+            Err(WriteError::Stopped(code)) => {
+                t.reset(pending.stream, code);
+                pending.bytes = Bytes::new();
+                return true;
+            }
+            Err(WriteError::Gone) => {
+                pending.bytes = Bytes::new();
+                return true;
+            }
+        }
+    }
+    if pending.finish {
+        t.finish(pending.stream);
+    }
+    true
+}

@@ -1,0 +1,194 @@
+//! One group on its way to one subscriber: a position in a shared lane, never a queue.
+
+use std::rc::Rc;
+
+use bytes::{Buf, Bytes};
+use relay_meter::Worker as Meter;
+use relay_model::StreamCode;
+use smallvec::SmallVec;
+
+use crate::{
+    dialect::Framing,
+    lane::{Group, LaneEnd},
+    transport::{Stream, Transport, WriteError},
+};
+
+/// Handles copied out of a lane at a time.
+const HANDLES: usize = 16;
+
+/// A group being sent on a stream of its own.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    pub(crate) group: Rc<Group>,
+    pub(crate) stream: Option<Stream>,
+    /// What is left of the stream's header.
+    header: Bytes,
+    piece: usize,
+    offset: usize,
+    sent: u64,
+    /// Waits for `Writable`.
+    parked: bool,
+}
+
+/// Where a cursor stands after [`Cursor::advance`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Everything there is has been handed over; the group goes on.
+    Idle,
+    /// The byte allowance is used up.
+    Spent,
+    /// Finished or reset: forget the cursor.
+    Done,
+    /// The group ended before its stream could be opened: forget the cursor, say so.
+    Missed(StreamCode),
+    /// The transport took less than offered: wait for `Room`.
+    Short,
+    /// The stream is blocked: wait for its `Writable`.
+    Parked,
+    /// No stream credit: wait for `Openable`.
+    Unopened,
+}
+
+impl Cursor {
+    pub(crate) fn new(group: Rc<Group>) -> Self {
+        Self { group, stream: None, header: Bytes::new(), piece: 0, offset: 0, sent: 0, parked: false }
+    }
+
+    /// The stream was opened for it; `header` goes first.
+    pub(crate) fn opened(&mut self, stream: Stream, header: Bytes) {
+        self.stream = Some(stream);
+        self.header = header;
+    }
+
+    pub(crate) fn unpark(&mut self) {
+        self.parked = false;
+    }
+
+    /// Bytes there but not handed over.
+    pub(crate) fn unsent(&self, framing: Framing) -> u64 {
+        self.group.with_lane(framing, |lane| lane.bytes().saturating_sub(self.sent)).unwrap_or(0)
+    }
+
+    /// Whether [`Self::advance`] could do anything now.
+    pub(crate) fn is_runnable(&self, framing: Framing) -> bool {
+        !self.parked
+            && (!self.header.is_empty()
+                || self
+                    .group
+                    .with_lane(framing, |lane| lane.end().is_some() || self.piece < lane.pieces().len())
+                    .unwrap_or(true))
+    }
+
+    /// Gives the group up with `code`.
+    pub(crate) fn reset<T: Transport>(&self, t: &mut T, code: StreamCode) {
+        if let Some(stream) = self.stream {
+            t.reset(stream, code);
+        }
+    }
+
+    /// How the group ended, when it was cut short.
+    pub(crate) fn cut_short(&self, framing: Framing) -> Option<StreamCode> {
+        match self.group.with_lane(framing, |lane| lane.end()) {
+            Some(Some(LaneEnd::Reset(code))) => Some(code),
+            Some(_) => None,
+            None => Some(StreamCode::EVICTED),
+        }
+    }
+
+    /// Hands over what is there, about `allowance` bytes at most (reduced by what was taken).
+    pub(crate) fn advance<T: Transport>(
+        &mut self,
+        t: &mut T,
+        framing: Framing,
+        meter: &mut Meter,
+        allowance: &mut usize,
+    ) -> Step {
+        if let Some(code) = self.cut_short(framing) {
+            self.reset(t, code);
+            return if self.stream.is_some() { Step::Done } else { Step::Missed(code) };
+        }
+        let Some(stream) = self.stream else { return Step::Unopened };
+        if self.parked {
+            return Step::Parked;
+        }
+        loop {
+            let mut chunks: SmallVec<[Bytes; HANDLES]> = SmallVec::new();
+            let finished = self.gather(framing, *allowance, &mut chunks);
+            if chunks.is_empty() {
+                if finished {
+                    t.finish(stream);
+                    return Step::Done;
+                }
+                return if *allowance == 0 && self.unsent(framing) > 0 { Step::Spent } else { Step::Idle };
+            }
+            let offered: usize = chunks.iter().map(Bytes::len).sum();
+            match t.write(stream, &mut chunks) {
+                Ok(taken) => {
+                    self.took(taken, framing, meter);
+                    *allowance = allowance.saturating_sub(taken);
+                    if taken < offered {
+                        return Step::Short;
+                    }
+                }
+                Err(WriteError::Blocked) => {
+                    self.parked = true;
+                    return Step::Parked;
+                }
+                Err(WriteError::Stopped(code)) => {
+                    t.reset(stream, code);
+                    return Step::Done;
+                }
+                Err(WriteError::Gone) => return Step::Done,
+            }
+        }
+    }
+
+    /// Copies the next handles out of the lane; true when the group is finished and all of it has
+    /// been gathered before.
+    fn gather(&self, framing: Framing, allowance: usize, chunks: &mut SmallVec<[Bytes; HANDLES]>) -> bool {
+        if !self.header.is_empty() {
+            chunks.push(self.header.clone());
+        }
+        self.group
+            .with_lane(framing, |lane| {
+                let mut bytes = 0;
+                let mut offset = self.offset;
+                for piece in lane.pieces().iter().skip(self.piece) {
+                    if chunks.len() == HANDLES || bytes >= allowance {
+                        break;
+                    }
+                    let rest = piece.bytes.slice(offset.min(piece.bytes.len())..);
+                    offset = 0;
+                    bytes += rest.len();
+                    chunks.push(rest);
+                }
+                chunks.is_empty()
+                    && lane.end() == Some(LaneEnd::Finished)
+                    && self.piece >= lane.pieces().len()
+            })
+            .unwrap_or(false)
+    }
+
+    fn took(&mut self, taken: usize, framing: Framing, meter: &mut Meter) {
+        let header = taken.min(self.header.len());
+        if header > 0 {
+            self.header.advance(header);
+        }
+        let mut left = taken - header;
+        self.sent = self.sent.saturating_add(left as u64);
+        meter.payload_out += left as u64;
+        self.group.with_lane(framing, |lane| {
+            while let Some(piece) = lane.pieces().get(self.piece) {
+                let rest = piece.bytes.len().saturating_sub(self.offset);
+                if left < rest || left == 0 {
+                    self.offset += left;
+                    break;
+                }
+                left -= rest;
+                self.offset = 0;
+                self.piece += 1;
+                meter.deliveries += u64::from(piece.ends_frame);
+            }
+        });
+    }
+}

@@ -1,0 +1,457 @@
+//! The only caller of `write` for media: decides what enters the stream buffers, and what is
+//! given up when a peer is slow.
+
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use relay_meter::Worker as Meter;
+use relay_model::{StreamCode, SubId, Want, limits};
+use relay_wire::lite;
+use slab::Slab;
+
+use crate::{
+    control::Control,
+    cursor::{Cursor, Step},
+    dialect,
+    fanout::Batch,
+    lane::Group,
+    sub::Sub,
+    transport::{Dir, Stream, Transport},
+};
+
+/// Bytes a subscription sends before the next of the same priority has its turn.
+const QUANTUM: usize = 16 * 1024;
+/// How often superseded groups are looked at.
+const EXPIRY_TICK: Duration = Duration::from_millis(100);
+
+/// Everything a session sends to its peer as a publisher of media.
+#[derive(Debug)]
+pub(crate) struct Egress {
+    version: lite::Version,
+    subs: Slab<Sub>,
+    generation: u32,
+    /// A write fell short: nothing more goes out before `Room`.
+    congested: bool,
+    /// No stream credit: nothing new is opened before `Openable`.
+    unopenable: bool,
+    expiry: Option<Instant>,
+    /// Whose turn it is among equals.
+    turn: usize,
+    scratch: Vec<(u8, usize)>,
+}
+
+/// What the egress writes with.
+pub(crate) struct Out<'a, T: Transport> {
+    pub(crate) t: &'a mut T,
+    pub(crate) control: &'a mut Control,
+    pub(crate) meter: &'a mut Meter,
+    pub(crate) now: Instant,
+}
+
+impl Egress {
+    pub(crate) fn new(version: lite::Version) -> Self {
+        Self {
+            version,
+            subs: Slab::new(),
+            generation: 0,
+            congested: false,
+            unopenable: false,
+            expiry: None,
+            turn: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Adds a subscription; `None` past [`limits::SUBSCRIPTIONS`].
+    pub(crate) fn insert(&mut self, make: impl FnOnce(SubId) -> Sub) -> Option<SubId> {
+        if self.subs.len() >= limits::SUBSCRIPTIONS {
+            return None;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.subs.vacant_entry();
+        let id = SubId((u64::from(self.generation) << 32) | slot.key() as u64);
+        slot.insert(make(id));
+        Some(id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: SubId) -> Option<&mut Sub> {
+        self.subs.get_mut(id.0 as u32 as usize).filter(|sub| sub.id == id)
+    }
+
+    /// Forgets a subscription; what it was sending is reset.
+    pub(crate) fn remove<T: Transport>(&mut self, t: &mut T, id: SubId, code: StreamCode) -> Option<Sub> {
+        self.get_mut(id)?;
+        let sub = self.subs.remove(id.0 as u32 as usize);
+        sub.cursors.iter().for_each(|cursor| cursor.reset(t, code));
+        Some(sub)
+    }
+
+    /// Every subscription.
+    pub(crate) fn subs(&self) -> impl Iterator<Item = &Sub> {
+        self.subs.iter().map(|(_, sub)| sub)
+    }
+
+    /// When [`Self::expire`] is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.expiry
+    }
+
+    /// A log's news for one subscription. Returns true when the subscription is over.
+    pub(crate) fn news<T: Transport>(&mut self, out: &mut Out<'_, T>, id: SubId, batch: &Batch) -> bool {
+        let Some(sub) = self.subs.get_mut(id.0 as u32 as usize).filter(|sub| sub.id == id) else {
+            return false;
+        };
+        for group in &batch.opened {
+            if sub.take(group) {
+                out.meter.groups_out += 1;
+            }
+        }
+        for (start, end, code) in &batch.dropped {
+            dropped(out, self.version, sub, *start, *end, *code);
+        }
+        for (sequence, tick, payload) in &batch.datagrams {
+            datagram(out, self.version, sub, *sequence, *tick, payload);
+        }
+        if batch.end.is_some() {
+            sub.end = batch.end;
+        }
+        if sub.cursors.len() > 1 {
+            shed(out, self.version, sub);
+            self.expiry.get_or_insert(out.now + EXPIRY_TICK);
+        }
+        self.serve_if_free(out, id)
+    }
+
+    /// Groups a new reader starts with, oldest first.
+    pub(crate) fn begin<T: Transport>(
+        &mut self,
+        out: &mut Out<'_, T>,
+        id: SubId,
+        groups: &[Rc<Group>],
+        end: Option<relay_store::End>,
+    ) -> bool {
+        let Some(sub) = self.get_mut(id) else { return false };
+        for group in groups {
+            sub.take(group);
+        }
+        out.meter.groups_out += groups.len() as u64;
+        sub.end = end;
+        if sub.cursors.len() > 1 {
+            self.expiry.get_or_insert(out.now + EXPIRY_TICK);
+        }
+        self.serve_if_free(out, id)
+    }
+
+    /// The transport has room again: the backlog goes out by priority, in fair shares. Returns
+    /// subscriptions that are over.
+    pub(crate) fn room<T: Transport>(&mut self, out: &mut Out<'_, T>) -> Vec<SubId> {
+        if !self.congested {
+            return Vec::new();
+        }
+        self.congested = false;
+        self.fill(out)
+    }
+
+    /// Stream credit came.
+    pub(crate) fn openable<T: Transport>(&mut self, out: &mut Out<'_, T>) -> Vec<SubId> {
+        if !std::mem::take(&mut self.unopenable) {
+            return Vec::new();
+        }
+        self.fill(out)
+    }
+
+    /// A blocked stream may go on.
+    pub(crate) fn writable<T: Transport>(&mut self, out: &mut Out<'_, T>, stream: Stream) -> Vec<SubId> {
+        let Some((_, sub, at)) = self.find(stream) else { return Vec::new() };
+        sub.cursors[at].unpark();
+        if self.congested { Vec::new() } else { self.fill(out) }
+    }
+
+    /// The peer does not want a group any more.
+    pub(crate) fn stopped<T: Transport>(
+        &mut self,
+        out: &mut Out<'_, T>,
+        stream: Stream,
+        code: StreamCode,
+    ) -> Vec<SubId> {
+        out.t.reset(stream, code);
+        let Some((id, sub, at)) = self.find(stream) else { return Vec::new() };
+        sub.cursors.remove(at);
+        if self.serve_if_free(out, id) { vec![id] } else { Vec::new() }
+    }
+
+    /// New wishes of the peer.
+    pub(crate) fn update<T: Transport>(
+        &mut self,
+        out: &mut Out<'_, T>,
+        id: SubId,
+        prefs: relay_model::Prefs,
+    ) {
+        let Some(sub) = self.get_mut(id) else { return };
+        sub.prefs = prefs;
+        if let Some(start) = prefs.start {
+            sub.floor = Some(sub.floor.map_or(start, |floor| floor.max(start)));
+        }
+        let priority = sub.priority();
+        sub.cursors.iter().filter_map(|cursor| cursor.stream).for_each(|s| out.t.set_priority(s, priority));
+    }
+
+    /// Gives up superseded groups whose time is over; call when [`Self::deadline`] has passed.
+    pub(crate) fn expire<T: Transport>(&mut self, out: &mut Out<'_, T>) -> Vec<SubId> {
+        let Self { version, subs, expiry, .. } = self;
+        *expiry = None;
+        let mut over = Vec::new();
+        for (_, sub) in subs {
+            expire(out, *version, sub);
+            if sub.cursors.len() > 1 {
+                *expiry = Some(out.now + EXPIRY_TICK);
+            }
+            if sub.is_over().is_some() {
+                over.push(sub.id);
+            }
+        }
+        over
+    }
+
+    fn find(&mut self, stream: Stream) -> Option<(SubId, &mut Sub, usize)> {
+        self.subs.iter_mut().find_map(|(_, sub)| {
+            let at = sub.cursors.iter().position(|cursor| cursor.stream == Some(stream))?;
+            Some((sub.id, sub, at))
+        })
+    }
+
+    /// The fast path: no backlog, news go straight to their streams.
+    fn serve_if_free<T: Transport>(&mut self, out: &mut Out<'_, T>, id: SubId) -> bool {
+        let Self { version, subs, congested, unopenable, .. } = self;
+        let Some(sub) = subs.get_mut(id.0 as u32 as usize).filter(|sub| sub.id == id) else { return false };
+        if !*congested {
+            let mut allowance = usize::MAX;
+            match serve(out, *version, sub, *unopenable, &mut allowance) {
+                Served::Short => *congested = true,
+                Served::Unopened => *unopenable = true,
+                Served::Through | Served::Spent => {}
+            }
+        }
+        sub.is_over().is_some()
+    }
+
+    fn fill<T: Transport>(&mut self, out: &mut Out<'_, T>) -> Vec<SubId> {
+        let mut over = Vec::new();
+        let mut order = std::mem::take(&mut self.scratch);
+        order.clear();
+        let turn = self.turn;
+        order.extend(
+            self.subs
+                .iter()
+                .filter(|(_, sub)| sub.cursors.iter().any(|cursor| cursor.is_runnable(sub.framing)))
+                .map(|(slot, sub)| (sub.prefs.priority, slot)),
+        );
+        order.sort_unstable_by_key(|(priority, slot)| (u8::MAX - priority, *slot < turn, *slot));
+        for class in order.chunk_by(|a, b| a.0 == b.0) {
+            if !self.fill_class(out, class, &mut over) {
+                break;
+            }
+        }
+        self.scratch = order;
+        over
+    }
+
+    /// Deficit round robin over subscriptions of one priority; false when the room is used up.
+    fn fill_class<T: Transport>(
+        &mut self,
+        out: &mut Out<'_, T>,
+        class: &[(u8, usize)],
+        over: &mut Vec<SubId>,
+    ) -> bool {
+        let Self { version, subs, congested, unopenable, turn, .. } = self;
+        let mut spent = true;
+        while std::mem::take(&mut spent) {
+            for (_, slot) in class {
+                let Some(sub) = subs.get_mut(*slot) else { continue };
+                sub.deficit = sub.deficit.saturating_add(QUANTUM).min(2 * QUANTUM);
+                let mut allowance = sub.deficit;
+                expire(out, *version, sub);
+                let served = serve(out, *version, sub, *unopenable, &mut allowance);
+                sub.deficit = allowance;
+                if sub.is_over().is_some() && !over.contains(&sub.id) {
+                    over.push(sub.id);
+                }
+                match served {
+                    Served::Short => {
+                        *congested = true;
+                        *turn = *slot;
+                        return false;
+                    }
+                    Served::Unopened => *unopenable = true,
+                    Served::Spent => spent = true,
+                    Served::Through => sub.deficit = 0,
+                }
+            }
+        }
+        true
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    /// All there is, or all that is not blocked, is out.
+    Through,
+    /// The allowance is used up.
+    Spent,
+    /// The transport is full.
+    Short,
+    /// Only stream credit is missing.
+    Unopened,
+}
+
+/// Sends what a subscription has, newest group first (or oldest first where asked).
+fn serve<T: Transport>(
+    out: &mut Out<'_, T>,
+    version: lite::Version,
+    sub: &mut Sub,
+    mut unopenable: bool,
+    allowance: &mut usize,
+) -> Served {
+    let mut served = Served::Through;
+    if sub.cursors.len() > 1 {
+        let ordered = sub.prefs.ordered;
+        sub.cursors.sort_unstable_by_key(|cursor| {
+            let sequence = cursor.group.sequence();
+            if ordered { sequence } else { u64::MAX - sequence }
+        });
+    }
+    let mut at = 0;
+    while at < sub.cursors.len() {
+        if sub.cursors[at].stream.is_none() && sub.cursors[at].cut_short(sub.framing).is_none() && !unopenable
+        {
+            unopenable = !open(out, version, sub, at);
+        }
+        let framing = sub.framing;
+        match sub.cursors[at].advance(out.t, framing, out.meter, allowance) {
+            Step::Done => {
+                sub.cursors.remove(at);
+                continue;
+            }
+            Step::Missed(code) => {
+                let sequence = sub.cursors.remove(at).group.sequence();
+                dropped(out, version, sub, sequence, sequence, u64::from(code.0));
+                continue;
+            }
+            Step::Idle | Step::Parked => {}
+            Step::Unopened => served = Served::Unopened,
+            Step::Spent => return Served::Spent,
+            Step::Short => return Served::Short,
+        }
+        at += 1;
+    }
+    served
+}
+
+/// Opens the stream of a group, after naming the first group to the peer; false without credit.
+fn open<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Sub, at: usize) -> bool {
+    let Some(stream) = out.t.open(Dir::Uni, sub.priority()) else { return false };
+    let sequence = sub.cursors[at].group.sequence();
+    if !std::mem::replace(&mut sub.started, true) {
+        let first = sub.floor.unwrap_or(sequence).min(sequence);
+        let mut message = Vec::new();
+        lite::SubscribeResponse::Start { group: first }.encode(version, &mut message);
+        out.control.send(out.t, out.now, sub.stream, message);
+    }
+    sub.cursors[at].opened(stream, dialect::group_header(version, sub.wire_id, sequence));
+    true
+}
+
+/// Tells the peer that groups will not come.
+fn dropped<T: Transport>(
+    out: &mut Out<'_, T>,
+    version: lite::Version,
+    sub: &Sub,
+    start: u64,
+    end: u64,
+    code: u64,
+) {
+    if sub.want == Want::Live && sub.floor.is_some_and(|floor| end >= floor) {
+        let mut message = Vec::new();
+        lite::SubscribeResponse::Drop { start, end, code }.encode(version, &mut message);
+        out.control.send(out.t, out.now, sub.stream, message);
+    }
+}
+
+fn datagram<T: Transport>(
+    out: &mut Out<'_, T>,
+    version: lite::Version,
+    sub: &Sub,
+    sequence: u64,
+    tick: i64,
+    payload: &Bytes,
+) {
+    let wanted = sub.want == Want::Live
+        && sub.prefs.start.is_none_or(|start| sequence >= start)
+        && sub.prefs.end.is_none_or(|end| sequence <= end);
+    if !wanted {
+        return;
+    }
+    let tick = u64::try_from(tick).unwrap_or(0);
+    let message = lite::Datagram { subscribe: sub.wire_id, sequence, tick, payload: payload.clone() };
+    let mut bytes = Vec::with_capacity(payload.len() + 24);
+    message.encode(version, &mut bytes);
+    if bytes.len() <= out.t.max_datagram() && out.t.send_datagram(bytes.into()).is_ok() {
+        out.meter.media_datagrams_out += 1;
+    }
+}
+
+/// Resets superseded groups over the age budget; groups not begun are named as dropped.
+fn expire<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Sub) {
+    let mut at = 0;
+    while at < sub.cursors.len() {
+        let cursor = &sub.cursors[at];
+        let pending = cursor.stream.is_none() || cursor.unsent(sub.framing) > 0;
+        if pending && sub.is_expired(&cursor.group, out.now) {
+            give_up(out, version, sub, at, StreamCode::OLD);
+        } else {
+            at += 1;
+        }
+    }
+}
+
+/// Keeps the cursors of a reader and what its older groups hold back within their limits.
+fn shed<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Sub) {
+    loop {
+        let oldest = (0..sub.cursors.len()).min_by_key(|at| sub.cursors[*at].group.sequence());
+        let newest = sub.newest();
+        let behind: u64 = sub
+            .cursors
+            .iter()
+            .filter(|cursor| Some(cursor.group.sequence()) != newest)
+            .map(|cursor| cursor.unsent(sub.framing))
+            .sum();
+        let over = sub.cursors.len() > limits::READER_GROUPS || behind > limits::READER_LAG_BYTES as u64;
+        match oldest {
+            Some(at) if over && sub.cursors.len() > 1 => {
+                give_up(out, version, sub, at, StreamCode::TOO_FAR_BEHIND);
+            }
+            _ => return,
+        }
+    }
+}
+
+fn give_up<T: Transport>(
+    out: &mut Out<'_, T>,
+    version: lite::Version,
+    sub: &mut Sub,
+    at: usize,
+    code: StreamCode,
+) {
+    let cursor: Cursor = sub.cursors.remove(at);
+    out.meter.groups_expired += 1;
+    match cursor.stream {
+        Some(_) => cursor.reset(out.t, code),
+        None => {
+            let sequence = cursor.group.sequence();
+            dropped(out, version, sub, sequence, sequence, u64::from(code.0));
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Fan-out on one worker: a log is pulled once, under one lock, for all its readers here.
+
+use std::{collections::HashMap, rc::Rc, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use relay_model::{LogId, SessionId, SubId, TrackInfo, WorkerId};
+use relay_store::{End, Entry, Feed, Store};
+use smallvec::SmallVec;
+
+use crate::{dialect::Framing, lane::Group};
+
+/// One subscription that reads a log on this worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// The session it belongs to.
+    pub session: SessionId,
+    /// Its key in that session.
+    pub sub: SubId,
+}
+
+/// What one pull of a log brought, to be given to each reader.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Groups that opened, in arrival order.
+    pub opened: SmallVec<[Rc<Group>; 2]>,
+    /// Datagrams: group sequence, tick, payload.
+    pub datagrams: Vec<(u64, i64, Bytes)>,
+    /// Groups the publisher will not send: first, last, code.
+    pub dropped: Vec<(u64, u64, u64)>,
+    /// The track's properties, once known.
+    pub info: Option<TrackInfo>,
+    /// The track ended; nothing follows.
+    pub end: Option<End>,
+    /// The log has more: pull again.
+    pub more: bool,
+}
+
+/// The logs this worker reads, and who reads them here.
+#[derive(Debug)]
+pub struct Fanout {
+    worker: WorkerId,
+    mirrors: HashMap<LogId, Mirror, foldhash::fast::RandomState>,
+    watchers: Vec<SessionId>,
+    entries: Vec<Entry>,
+}
+
+/// A worker's own view of a log.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    feed: Feed,
+    info: Option<TrackInfo>,
+    end: Option<End>,
+    /// Highest group seen.
+    latest: Option<u64>,
+    /// The latest group and those that still have readers, by arrival.
+    groups: SmallVec<[Rc<Group>; 4]>,
+    readers: Vec<Reader>,
+    framings: SmallVec<[Framing; 2]>,
+}
+
+impl Fanout {
+    /// An empty fan-out for `worker`.
+    pub fn new(worker: WorkerId) -> Self {
+        Self { worker, mirrors: HashMap::default(), watchers: Vec::new(), entries: Vec::new() }
+    }
+
+    /// Takes the news of `log`. `None`: nobody here reads it. Give the batch to every
+    /// [`Self::readers`], then pull again while [`Batch::more`].
+    pub fn pull(&mut self, log: LogId, now: Instant) -> Option<Rc<Batch>> {
+        let mirror = self.mirrors.get_mut(&log)?;
+        mirror.prune();
+        self.entries.clear();
+        let pulled = mirror.feed.pull(&mut self.entries);
+        let mut batch = Batch { more: pulled.more, ..Batch::default() };
+        if pulled.lagged {
+            mirror.resync(now, &mut batch);
+        }
+        for entry in self.entries.drain(..) {
+            mirror.apply(entry, now, &mut batch);
+        }
+        Some(Rc::new(batch))
+    }
+
+    /// Who reads `log` here, appended to `out`.
+    pub fn readers(&self, log: LogId, out: &mut Vec<Reader>) {
+        if let Some(mirror) = self.mirrors.get(&log) {
+            out.extend_from_slice(&mirror.readers);
+        }
+    }
+
+    /// Sessions that watch announces, appended to `out`.
+    pub fn watchers(&self, out: &mut Vec<SessionId>) {
+        out.extend_from_slice(&self.watchers);
+    }
+
+    /// Logs that have a reader here.
+    pub fn logs(&self) -> usize {
+        self.mirrors.len()
+    }
+
+    pub(crate) fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
+    pub(crate) fn watch(&mut self, session: SessionId) {
+        if !self.watchers.contains(&session) {
+            self.watchers.push(session);
+        }
+    }
+
+    pub(crate) fn unwatch(&mut self, session: SessionId) {
+        self.watchers.retain(|watcher| *watcher != session);
+    }
+
+    /// Makes `reader` a reader of `log`. `None`: the log is gone.
+    pub(crate) fn attach(
+        &mut self,
+        store: &Arc<Store>,
+        log: LogId,
+        reader: Reader,
+        framing: Framing,
+    ) -> Option<&mut Mirror> {
+        use std::collections::hash_map::Entry as Slot;
+        let mirror = match self.mirrors.entry(log) {
+            Slot::Occupied(slot) => slot.into_mut(),
+            Slot::Vacant(slot) => slot.insert(Mirror::new(store, log, self.worker)?),
+        };
+        mirror.readers.push(reader);
+        if !mirror.framings.contains(&framing) {
+            mirror.framings.push(framing);
+        }
+        Some(mirror)
+    }
+
+    pub(crate) fn detach(&mut self, log: LogId, reader: Reader) {
+        if let Some(mirror) = self.mirrors.get_mut(&log) {
+            mirror.readers.retain(|other| *other != reader);
+            if mirror.readers.is_empty() {
+                self.mirrors.remove(&log);
+            }
+        }
+    }
+}
+
+impl Mirror {
+    fn new(store: &Arc<Store>, log: LogId, worker: WorkerId) -> Option<Self> {
+        let (feed, head) = store.log(log)?.feed(worker);
+        Some(Self {
+            feed,
+            info: head.info,
+            end: head.end,
+            latest: head.latest,
+            groups: SmallVec::new(),
+            readers: Vec::new(),
+            framings: SmallVec::new(),
+        })
+    }
+
+    pub(crate) fn info(&self) -> Option<TrackInfo> {
+        self.info
+    }
+
+    pub(crate) fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    pub(crate) fn latest(&self) -> Option<u64> {
+        self.latest
+    }
+
+    /// Held groups in `first..=latest seen`, ascending: later ones come as news.
+    pub(crate) fn held(&self, first: u64) -> Vec<u64> {
+        let Some(latest) = self.latest else { return Vec::new() };
+        let mut held = self.feed.head().groups;
+        held.retain(|sequence| (first..=latest).contains(sequence));
+        held
+    }
+
+    /// A held group with a lane of `framing`, replayed from the store when it is not here yet.
+    pub(crate) fn load(&mut self, sequence: u64, framing: Framing, now: Instant) -> Option<Rc<Group>> {
+        let known = self.groups.iter().rev().find(|group| group.sequence() == sequence).cloned();
+        if let Some(group) = known.as_ref().filter(|group| group.has_lane(framing)) {
+            return Some(group.clone());
+        }
+        let mut entries = Vec::new();
+        if !self.feed.group(sequence, &mut entries) {
+            return None;
+        }
+        let group = known.unwrap_or_else(|| {
+            let group = Group::new(sequence);
+            if self.latest.is_some_and(|latest| sequence < latest) {
+                group.supersede(now);
+            }
+            self.groups.push(group.clone());
+            group
+        });
+        group.add_lane(framing);
+        for entry in &entries {
+            group.apply_to(framing, entry);
+        }
+        Some(group)
+    }
+
+    /// Lets go of groups that only this mirror holds, the latest excepted.
+    fn prune(&mut self) {
+        let latest = self.latest;
+        self.groups.retain(|group| Rc::strong_count(group) > 1 || Some(group.sequence()) == latest);
+    }
+
+    fn apply(&mut self, entry: Entry, now: Instant, batch: &mut Batch) {
+        match entry {
+            Entry::Info(info) => {
+                self.info = Some(info);
+                batch.info = Some(info);
+            }
+            Entry::Group { sequence } => self.open(sequence, now, batch),
+            Entry::Object { group, .. }
+            | Entry::Data { group, .. }
+            | Entry::Finish { group, .. }
+            | Entry::Reset { group, .. } => {
+                if let Some(held) = self.find(group) {
+                    held.apply(&entry);
+                }
+            }
+            Entry::Evicted { group } => {
+                if let Some(held) = self.find(group) {
+                    held.evict();
+                }
+                self.groups.retain(|held| held.sequence() != group);
+            }
+            Entry::Datagram { group, tick, payload } => batch.datagrams.push((group, tick, payload)),
+            Entry::Dropped { start, end, code } => batch.dropped.push((start, end, code)),
+            Entry::End(end) => {
+                self.end = Some(end);
+                batch.end = Some(end);
+            }
+        }
+    }
+
+    fn find(&self, sequence: u64) -> Option<&Rc<Group>> {
+        self.groups.iter().rev().find(|group| group.sequence() == sequence)
+    }
+
+    fn open(&mut self, sequence: u64, now: Instant, batch: &mut Batch) {
+        if let Some(group) = self.find(sequence) {
+            batch.opened.push(group.clone());
+            return;
+        }
+        let group = Group::new(sequence);
+        for framing in &self.framings {
+            group.add_lane(*framing);
+        }
+        if self.latest.is_some_and(|latest| sequence < latest) {
+            group.supersede(now);
+        } else {
+            for older in &self.groups {
+                older.supersede(now);
+            }
+            self.latest = Some(sequence);
+        }
+        self.groups.push(group.clone());
+        batch.opened.push(group);
+    }
+
+    /// The journal was trimmed past this feed: what is held is read again from the index. Lanes
+    /// skip what they have; groups that are gone are dropped.
+    fn resync(&mut self, now: Instant, batch: &mut Batch) {
+        let head = self.feed.head();
+        let mut entries = Vec::new();
+        for group in std::mem::take(&mut self.groups) {
+            entries.clear();
+            if self.feed.group(group.sequence(), &mut entries) {
+                entries.iter().for_each(|entry| group.apply(entry));
+                self.groups.push(group);
+            } else {
+                group.evict();
+            }
+        }
+        let newer: Vec<u64> = head
+            .groups
+            .into_iter()
+            .filter(|sequence| self.latest.is_none_or(|latest| *sequence > latest))
+            .collect();
+        for sequence in newer {
+            self.open(sequence, now, batch);
+            entries.clear();
+            if self.feed.group(sequence, &mut entries)
+                && let Some(group) = self.find(sequence)
+            {
+                entries.iter().for_each(|entry| group.apply(entry));
+            }
+        }
+        if self.info.is_none() && head.info.is_some() {
+            self.info = head.info;
+            batch.info = head.info;
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Groups and datagrams of a publisher, from its streams into logs.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use relay_model::{Ask, StreamCode, limits};
+use relay_store::WriteError;
+use relay_wire::lite::{self, GroupEvent};
+
+use crate::{
+    ingest::{Ingest, PIECE, Target},
+    requests::Next,
+    session::{Cx, HOLD, Role, Session},
+    transport::{ReadError, Stream, Transport},
+};
+
+/// Bytes of a group stream read at a time.
+const READ: usize = 64 * 1024;
+
+impl Session {
+    // Groups of the peer.
+
+    pub(crate) fn read_group<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        stream: Stream,
+        mut ingest: Box<Ingest>,
+    ) -> Next {
+        if self.grant.is_none() {
+            self.hold_back(stream);
+            return Next::Keep(Role::Group(ingest));
+        }
+        loop {
+            match t.read(stream, READ) {
+                Ok(Some(bytes)) => {
+                    if let Err(code) = self.group_bytes(cx, &mut ingest, bytes) {
+                        t.stop(stream, code);
+                        self.group_over(cx, &mut ingest, Some(code));
+                        return Next::Done;
+                    }
+                }
+                Ok(None) => {
+                    self.group_over(cx, &mut ingest, None);
+                    return Next::Done;
+                }
+                Err(ReadError::Blocked) => break,
+                Err(ReadError::Reset(code)) => {
+                    self.group_over(cx, &mut ingest, Some(code));
+                    return Next::Done;
+                }
+                Err(ReadError::Gone) => {
+                    self.group_over(cx, &mut ingest, Some(StreamCode::CANCEL));
+                    return Next::Done;
+                }
+            }
+        }
+        if ingest.staged() > 0 {
+            self.hold(cx, stream, &mut ingest);
+        }
+        Next::Keep(Role::Group(ingest))
+    }
+
+    /// Parses bytes of a group; an error refuses the stream.
+    fn group_bytes(
+        &mut self,
+        cx: &mut Cx<'_>,
+        ingest: &mut Ingest,
+        mut bytes: Bytes,
+    ) -> Result<(), StreamCode> {
+        let budget: &Arc<_> = cx.store.budget();
+        while let Some(event) = ingest.next(&mut bytes).map_err(|error| error.stream_code())? {
+            if let GroupEvent::Header(header) = &event {
+                let up = self.upstreams.by_wire(header.subscribe).ok_or(StreamCode::CANCEL)?;
+                if up.groups >= limits::UPSTREAM_GROUPS {
+                    return Err(StreamCode::CANCEL);
+                }
+                up.group_opened(header.sequence);
+                up.writer.open_group(header.sequence);
+                cx.meter.groups_in += 1;
+                ingest.target = Some(Target { log: up.log, sequence: header.sequence });
+                self.is_dirty = true;
+                continue;
+            }
+            let target = ingest.target.ok_or(StreamCode::CANCEL)?;
+            let up = self.upstreams.get_mut(target.log).ok_or(StreamCode::CANCEL)?;
+            match event {
+                GroupEvent::Header(_) => {}
+                GroupEvent::Frame(head) => ingest.frame(head, &mut up.writer, budget, cx.meter),
+                GroupEvent::Payload(payload) => ingest.payload(&payload, &mut up.writer, budget, cx.meter),
+            }
+            self.is_dirty = true;
+        }
+        Ok(())
+    }
+
+    /// A group stream ended: cleanly without a code.
+    fn group_over(&mut self, cx: &mut Cx<'_>, ingest: &mut Ingest, code: Option<StreamCode>) {
+        let Some(up) = ingest.target.and_then(|target| self.upstreams.get_mut(target.log)) else { return };
+        up.group_closed();
+        match code {
+            None => ingest.finish(&mut up.writer, cx.store.budget()),
+            Some(code) => ingest.reset(&mut up.writer, cx.store.budget(), code),
+        }
+        self.is_dirty = true;
+    }
+
+    /// A partial frame goes on when it is large enough, or after the hold time.
+    fn hold(&mut self, cx: &mut Cx<'_>, stream: Stream, ingest: &mut Ingest) {
+        if ingest.staged() >= PIECE {
+            if let Some(up) = ingest.target.and_then(|target| self.upstreams.get_mut(target.log)) {
+                ingest.flush(&mut up.writer, cx.store.budget());
+                self.is_dirty = true;
+            }
+        } else if !std::mem::replace(&mut ingest.held, true) {
+            self.holding.push(stream);
+            self.hold.get_or_insert(cx.now + HOLD);
+        }
+    }
+
+    pub(crate) fn release_held_pieces(&mut self, cx: &mut Cx<'_>) {
+        self.hold = None;
+        for stream in std::mem::take(&mut self.holding) {
+            let Some(Role::Group(ingest)) = self.streams.get_mut(&stream) else { continue };
+            let Some(up) = ingest.target.and_then(|target| self.upstreams.get_mut(target.log)) else {
+                continue;
+            };
+            if ingest.held && ingest.staged() > 0 {
+                ingest.flush(&mut up.writer, cx.store.budget());
+                self.is_dirty = true;
+            }
+            ingest.held = false;
+        }
+    }
+
+    pub(crate) fn datagrams<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        while let Some(bytes) = t.recv_datagram() {
+            let Ok(datagram) = lite::Datagram::decode(self.config.version, bytes) else { continue };
+            let Some(up) = self.upstreams.by_wire(datagram.subscribe) else { continue };
+            let Ok(tick) = i64::try_from(datagram.tick) else { continue };
+            cx.meter.media_datagrams_in += 1;
+            let payload = cx.store.budget().chunk(datagram.payload.to_vec());
+            up.writer.datagram(datagram.sequence, tick, payload);
+            self.is_dirty = true;
+        }
+    }
+
+    /// Makes this turn's appends visible: one lock a log.
+    pub(crate) fn commit<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        if !std::mem::take(&mut self.is_dirty) {
+            return;
+        }
+        let mut lost = Vec::new();
+        for up in self.upstreams.iter_mut().filter(|up| up.writer.is_dirty()) {
+            if let Err(error) = up.writer.commit(cx.now, cx.rings) {
+                lost.push((up.log, error));
+            }
+        }
+        for (log, error) in lost {
+            self.close_upstream(t, cx, log);
+            if matches!(error, WriteError::Malformed) {
+                self.ask(cx, Ask::Ended { log });
+            }
+        }
+        self.end_upstreams(t, cx);
+    }
+}

@@ -1,0 +1,155 @@
+//! One group stream from a publisher: bytes in, objects appended to the log piece by piece.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use relay_meter::Worker as Meter;
+use relay_model::{LogId, StreamCode};
+use relay_store::{Budget, ObjectHead, Status, Writer};
+use relay_wire::{
+    Error,
+    lite::{self, FrameHead, GroupEvent, GroupReader},
+};
+
+/// A partial frame is passed on at this many bytes, its end, or the hold time.
+pub(crate) const PIECE: usize = 8 * 1024;
+/// Pieces are cut at this size, so that one allocation never pins more. Bytes.
+const CHUNK: usize = 64 * 1024;
+/// First allocation for a frame whose payload comes in parts. Bytes.
+const FIRST: usize = 2 * 1024;
+
+/// A group being received.
+#[derive(Debug)]
+pub(crate) struct Ingest {
+    reader: GroupReader,
+    /// Where it goes, once the group header has been read.
+    pub(crate) target: Option<Target>,
+    next_object: u64,
+    frame: Option<Frame>,
+    staged: Vec<u8>,
+    /// Whether a partial frame waits for the hold time.
+    pub(crate) held: bool,
+}
+
+/// The log and the group a stream feeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) log: LogId,
+    pub(crate) sequence: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    id: u64,
+    head: FrameHead,
+    received: u64,
+    /// Whether its head has been appended.
+    begun: bool,
+}
+
+impl Ingest {
+    pub(crate) fn new(version: lite::Version) -> Self {
+        Self {
+            reader: GroupReader::new(version),
+            target: None,
+            next_object: 0,
+            frame: None,
+            staged: Vec::new(),
+            held: false,
+        }
+    }
+
+    /// Next event in `input`; `None` when it is used up.
+    pub(crate) fn next(&mut self, input: &mut Bytes) -> Result<Option<GroupEvent>, Error> {
+        self.reader.next(input)
+    }
+
+    /// A frame begins.
+    pub(crate) fn frame(
+        &mut self,
+        head: FrameHead,
+        writer: &mut Writer,
+        budget: &Arc<Budget>,
+        meter: &mut Meter,
+    ) {
+        meter.frames_in += 1;
+        self.frame = Some(Frame { id: self.next_object, head, received: 0, begun: false });
+        self.next_object = self.next_object.saturating_add(1);
+        if head.size == 0 {
+            self.flush(writer, budget);
+        }
+    }
+
+    /// Payload of the current frame.
+    pub(crate) fn payload(
+        &mut self,
+        bytes: &Bytes,
+        writer: &mut Writer,
+        budget: &Arc<Budget>,
+        meter: &mut Meter,
+    ) {
+        let Some(frame) = &mut self.frame else { return };
+        meter.payload_in += bytes.len() as u64;
+        frame.received = frame.received.saturating_add(bytes.len() as u64);
+        let complete = frame.received >= frame.head.size;
+        if self.staged.capacity() - self.staged.len() < bytes.len() {
+            let rest = usize::try_from(frame.head.size.saturating_sub(frame.received)).unwrap_or(usize::MAX);
+            let ahead = if complete { 0 } else { rest.min(self.staged.len().max(FIRST)).min(CHUNK) };
+            self.staged.reserve_exact(bytes.len() + ahead);
+        }
+        self.staged.extend_from_slice(bytes);
+        if complete || self.staged.len() >= CHUNK {
+            self.flush(writer, budget);
+        }
+    }
+
+    /// Bytes received but not appended.
+    pub(crate) fn staged(&self) -> usize {
+        self.staged.len()
+    }
+
+    /// Appends what is staged.
+    pub(crate) fn flush(&mut self, writer: &mut Writer, budget: &Arc<Budget>) {
+        self.held = false;
+        let (Some(target), Some(frame)) = (self.target, &mut self.frame) else { return };
+        let mut staged = std::mem::take(&mut self.staged);
+        if staged.capacity() - staged.len() > staged.len() / 4 {
+            staged.shrink_to_fit();
+        }
+        let piece = if staged.is_empty() { Bytes::new() } else { budget.chunk(staged) };
+        if !frame.begun {
+            frame.begun = true;
+            let head = ObjectHead {
+                id: frame.id,
+                tick: Some(frame.head.tick),
+                size: frame.head.size,
+                status: Status::Normal,
+                properties: Bytes::new(),
+            };
+            writer.object(target.sequence, 0, head, piece);
+        } else if !piece.is_empty() {
+            writer.data(target.sequence, 0, piece);
+        }
+        if frame.received >= frame.head.size {
+            self.frame = None;
+        }
+    }
+
+    /// The publisher finished the stream.
+    pub(crate) fn finish(&mut self, writer: &mut Writer, budget: &Arc<Budget>) {
+        let Some(target) = self.target else { return };
+        if self.reader.at_boundary() {
+            writer.finish(target.sequence, 0);
+        } else {
+            self.flush(writer, budget);
+            writer.reset(target.sequence, 0, StreamCode::WRONG_SIZE);
+        }
+    }
+
+    /// The stream was cut short.
+    pub(crate) fn reset(&mut self, writer: &mut Writer, budget: &Arc<Budget>, code: StreamCode) {
+        let Some(target) = self.target else { return };
+        self.flush(writer, budget);
+        writer.reset(target.sequence, 0, code);
+    }
+}

@@ -1,0 +1,49 @@
+//! The receiving side of a control stream.
+
+use relay_model::{StreamCode, limits};
+use relay_wire::Inbox;
+
+use crate::transport::{ReadError, Stream, Transport};
+
+/// Bytes read at a time.
+const READ: usize = 16 * 1024;
+
+/// Control bytes of one stream and whether more can come.
+#[derive(Debug, Default)]
+pub(crate) struct Inlet {
+    pub(crate) inbox: Inbox,
+    end: Option<Ended>,
+}
+
+/// How the peer ended its side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// All was said.
+    Fin,
+    /// The peer gave up.
+    Reset(StreamCode),
+}
+
+impl Inlet {
+    /// Reads what is there, about one message at most. True when there may be more: take
+    /// messages out of the inbox and call again.
+    pub(crate) fn fill<T: Transport>(&mut self, t: &mut T, stream: Stream) -> bool {
+        while self.end.is_none() {
+            if self.inbox.len() > limits::CONTROL_MESSAGE_BYTES + READ {
+                return true;
+            }
+            match t.read(stream, READ) {
+                Ok(Some(bytes)) => self.inbox.push(&bytes),
+                Ok(None) => self.end = Some(Ended::Fin),
+                Err(ReadError::Blocked) => return false,
+                Err(ReadError::Reset(code)) => self.end = Some(Ended::Reset(code)),
+                Err(ReadError::Gone) => self.end = Some(Ended::Reset(StreamCode::CANCEL)),
+            }
+        }
+        false
+    }
+
+    pub(crate) fn end(&self) -> Option<Ended> {
+        self.end
+    }
+}

@@ -1,0 +1,196 @@
+//! A group as one worker sees it: the bytes of its stream, encoded once per framing and shared by
+//! every reader on the worker.
+
+use std::{cell::RefCell, rc::Rc, time::Instant};
+
+use bytes::Bytes;
+use relay_model::StreamCode;
+use relay_store::{Entry, ObjectHead};
+use smallvec::SmallVec;
+
+use crate::dialect::{Framing, JOINED_FRAME};
+
+/// A group held by a worker for its readers; a cursor holds it alive.
+#[derive(Debug)]
+pub struct Group {
+    sequence: u64,
+    state: RefCell<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lanes: SmallVec<[Lane; 1]>,
+    superseded: Option<Instant>,
+}
+
+/// The bytes of one group in one framing, after the group header.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    framing: Framing,
+    pieces: Vec<Piece>,
+    bytes: u64,
+    next_object: u64,
+    /// Declared payload bytes of the last object.
+    size: u64,
+    /// Payload bytes of the last object that are in `pieces`.
+    received: u64,
+    tick: i64,
+    end: Option<LaneEnd>,
+}
+
+/// A run of a lane's bytes that readers hand over as one handle.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    /// Never empty.
+    pub(crate) bytes: Bytes,
+    /// Whether a frame ends with it.
+    pub(crate) ends_frame: bool,
+}
+
+/// How a lane ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LaneEnd {
+    /// Complete: the stream is finished after the last piece.
+    Finished,
+    /// Cut short: the stream is reset.
+    Reset(StreamCode),
+}
+
+impl Group {
+    pub(crate) fn new(sequence: u64) -> Rc<Self> {
+        Rc::new(Self { sequence, state: RefCell::default() })
+    }
+
+    /// Sequence number in its track.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// When a later group opened, if one has.
+    pub(crate) fn superseded(&self) -> Option<Instant> {
+        self.state.borrow().superseded
+    }
+
+    pub(crate) fn supersede(&self, now: Instant) {
+        self.state.borrow_mut().superseded.get_or_insert(now);
+    }
+
+    pub(crate) fn has_lane(&self, framing: Framing) -> bool {
+        self.state.borrow().lanes.iter().any(|lane| lane.framing == framing)
+    }
+
+    /// Adds an empty lane, to be filled by [`Self::apply_to`] from a replay.
+    pub(crate) fn add_lane(&self, framing: Framing) {
+        self.state.borrow_mut().lanes.push(Lane::new(framing));
+    }
+
+    /// Applies an entry to every lane. What a lane already has is skipped.
+    pub(crate) fn apply(&self, entry: &Entry) {
+        for lane in &mut self.state.borrow_mut().lanes {
+            lane.apply(entry);
+        }
+    }
+
+    /// Applies an entry of a replay to one lane.
+    pub(crate) fn apply_to(&self, framing: Framing, entry: &Entry) {
+        if let Some(lane) = self.state.borrow_mut().lanes.iter_mut().find(|lane| lane.framing == framing) {
+            lane.apply(entry);
+        }
+    }
+
+    /// The cache dropped the group: its bytes are let go at once, its readers are reset.
+    pub(crate) fn evict(&self) {
+        for lane in &mut self.state.borrow_mut().lanes {
+            lane.pieces = Vec::new();
+            lane.end = Some(LaneEnd::Reset(StreamCode::EVICTED));
+        }
+    }
+
+    /// Runs `read` on the lane of a framing.
+    pub(crate) fn with_lane<R>(&self, framing: Framing, read: impl FnOnce(&Lane) -> R) -> Option<R> {
+        self.state.borrow().lanes.iter().find(|lane| lane.framing == framing).map(read)
+    }
+}
+
+impl Lane {
+    fn new(framing: Framing) -> Self {
+        Self {
+            framing,
+            pieces: Vec::new(),
+            bytes: 0,
+            next_object: 0,
+            size: 0,
+            received: 0,
+            tick: 0,
+            end: None,
+        }
+    }
+
+    /// What is there so far, in order.
+    pub(crate) fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// Sum of the pieces' lengths, bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn end(&self) -> Option<LaneEnd> {
+        self.end
+    }
+
+    fn apply(&mut self, entry: &Entry) {
+        if self.end.is_some() {
+            return;
+        }
+        match entry {
+            Entry::Object { head, payload, .. } => self.object(head, payload),
+            Entry::Data { object, offset, payload, .. }
+                if object.checked_add(1) == Some(self.next_object) && *offset >= self.received =>
+            {
+                self.push_payload(payload.clone());
+            }
+            Entry::Finish { .. } => self.end = Some(LaneEnd::Finished),
+            Entry::Reset { code, .. } => self.end = Some(LaneEnd::Reset(*code)),
+            _ => {}
+        }
+    }
+
+    fn object(&mut self, head: &ObjectHead, payload: &Bytes) {
+        if head.id < self.next_object {
+            return;
+        }
+        if head.id > self.next_object {
+            // A stream has no way to say that its head is missing.
+            self.end = Some(LaneEnd::Reset(StreamCode::OLD));
+            return;
+        }
+        self.next_object = self.next_object.saturating_add(1);
+        self.size = head.size;
+        self.received = 0;
+        let joined = head.size <= JOINED_FRAME && payload.len() as u64 == head.size;
+        let mut out = Vec::with_capacity(if joined { 16 + payload.len() } else { 16 });
+        self.tick = self.framing.head(self.tick, head, &mut out);
+        if joined {
+            out.extend_from_slice(payload);
+            self.received = head.size;
+            self.push(out.into(), true);
+        } else {
+            self.push(out.into(), false);
+            self.push_payload(payload.clone());
+        }
+    }
+
+    fn push_payload(&mut self, payload: Bytes) {
+        self.received = self.received.saturating_add(payload.len() as u64);
+        self.push(payload, self.received == self.size);
+    }
+
+    fn push(&mut self, bytes: Bytes, ends_frame: bool) {
+        if !bytes.is_empty() {
+            self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+            self.pieces.push(Piece { bytes, ends_frame });
+        }
+    }
+}

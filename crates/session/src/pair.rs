@@ -1,0 +1,217 @@
+//! Two [`Transport`] ends in memory, on a virtual clock: for tests and simulation.
+//!
+//! A pair behaves as QUIC does where a session can tell: credit, stream limits, a valve, loss that
+//! delays one stream but not its neighbours, priorities on a slow link, resets that overtake data.
+//! Nothing happens until [`Pair::advance`] is called, and the same seed and calls give the same
+//! run. The key of a stream is the same at both ends.
+
+mod link;
+mod rng;
+mod side;
+mod streams;
+
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use relay_model::{SessionCode, StreamCode, limits};
+
+pub use self::rng::Rng;
+use self::{link::Link, side::Side};
+use crate::transport::{DatagramError, Dir, Event, ReadError, Stats, Stream, Transport, WriteError};
+
+/// How one end sends, and what it allows its peer.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long what this end sends is on its way.
+    pub latency: Duration,
+    /// Bytes a second this end sends; `None` = no bound, 0 = nothing leaves.
+    pub rate: Option<u64>,
+    /// Share of this end's packets that are lost, `0.0..1.0`: stream bytes come late, datagrams never.
+    pub loss: f64,
+    /// Largest payload of a packet, bytes, at least 1.
+    pub mtu: usize,
+    /// Unsent and unacknowledged stream bytes that writes may pile up; the valve.
+    pub send_window: u64,
+    /// Share of writes that take fewer bytes than would fit (never none), `0.0..=1.0`.
+    pub partial: f64,
+    /// Credit of each stream the peer writes: unread bytes it may send.
+    pub stream_window: u64,
+    /// Credit of all streams the peer writes together.
+    pub connection_window: u64,
+    /// Bidirectional streams the peer may have open at once.
+    pub bidi_streams: u64,
+    /// Unidirectional streams the peer may have open at once.
+    pub uni_streams: u64,
+    /// Largest datagram this end takes, bytes; 0 = none.
+    pub max_datagram: usize,
+}
+
+impl Default for Options {
+    /// A fast, clean link to a generous peer.
+    fn default() -> Self {
+        Self {
+            latency: Duration::from_millis(5),
+            rate: None,
+            loss: 0.0,
+            mtu: 1_200,
+            send_window: u64::MAX,
+            partial: 0.0,
+            stream_window: limits::STREAM_WINDOW,
+            connection_window: limits::CONNECTION_WINDOW,
+            bidi_streams: limits::BIDI_STREAMS,
+            uni_streams: limits::UNI_STREAMS,
+            max_datagram: limits::DATAGRAM_PAYLOAD + 32,
+        }
+    }
+}
+
+/// Both ends of a carrier.
+#[derive(Debug)]
+pub struct Pair {
+    /// One end.
+    pub a: End,
+    /// The other.
+    pub b: End,
+}
+
+impl Pair {
+    /// A pair whose ends are alike.
+    pub fn new(seed: u64, options: Options) -> Self {
+        Self::with(seed, options.clone(), options)
+    }
+
+    /// A pair whose ends differ.
+    pub fn with(seed: u64, a: Options, b: Options) -> Self {
+        let link = Rc::new(RefCell::new(Link::new(seed, a, b)));
+        Self { a: End { link: link.clone(), side: 0 }, b: End { link, side: 1 } }
+    }
+
+    /// Moves the clock to `now` and all that leaves or arrives until then. What was written since
+    /// the last call leaves at the time of that call. A clock that goes backwards does nothing.
+    pub fn advance(&mut self, now: Instant) {
+        self.a.link.borrow_mut().advance(now);
+    }
+
+    /// When something leaves or arrives next; `None` when nothing is on its way.
+    pub fn next_arrival(&self) -> Option<Instant> {
+        self.a.link.borrow().next()
+    }
+
+    /// The carrier breaks: both ends see `Closed(Lost)` at once.
+    pub fn cut(&mut self, why: &str) {
+        self.a.link.borrow_mut().cut(why);
+    }
+}
+
+/// One end of a [`Pair`].
+///
+/// `Readable` is certain after a read that returned `Blocked`, and possible at other times.
+#[derive(Debug)]
+pub struct End {
+    link: Rc<RefCell<Link>>,
+    side: usize,
+}
+
+impl End {
+    /// Changes how this end sends. Its windows and stream limits are used as they are when a
+    /// stream opens; use [`End::allow`] to raise a stream limit.
+    pub fn tune(&mut self, change: impl FnOnce(&mut Options)) {
+        self.with(|side, _| change(&mut side.options));
+    }
+
+    /// Lets the peer have `more` streams open at once.
+    pub fn allow(&mut self, dir: Dir, more: u64) {
+        self.with(|side, _| side.allow(dir, more));
+    }
+
+    /// While on, this end grants no credit: no bytes, no streams. What it owes goes out after.
+    pub fn hold_credit(&mut self, on: bool) {
+        self.with(|side, _| side.hold_credit(on));
+    }
+
+    /// This end sees its peer at another address.
+    pub fn see_move(&mut self, to: SocketAddr) {
+        self.with(|side, _| side.push(Event::Moved(to)));
+    }
+
+    /// Stream bytes written here that the peer has not acknowledged.
+    pub fn outstanding(&self) -> u64 {
+        self.link.borrow().sides[self.side].outstanding()
+    }
+
+    /// Stream halves alive at this end: (sending, receiving).
+    pub fn live_streams(&self) -> (usize, usize) {
+        self.link.borrow().sides[self.side].live()
+    }
+
+    fn with<R>(&mut self, work: impl FnOnce(&mut Side, &mut Rng) -> R) -> R {
+        let link = &mut *self.link.borrow_mut();
+        work(&mut link.sides[self.side], &mut link.rng)
+    }
+}
+
+impl Transport for End {
+    fn poll(&mut self) -> Option<Event> {
+        self.with(|side, _| side.poll())
+    }
+
+    fn open(&mut self, dir: Dir, priority: i32) -> Option<Stream> {
+        self.with(|side, _| side.open(dir, priority))
+    }
+
+    fn read(&mut self, stream: Stream, max: usize) -> Result<Option<Bytes>, ReadError> {
+        self.with(|side, _| side.read(stream, max))
+    }
+
+    fn write(&mut self, stream: Stream, chunks: &mut [Bytes]) -> Result<usize, WriteError> {
+        self.with(|side, rng| side.write(stream, chunks, rng))
+    }
+
+    fn finish(&mut self, stream: Stream) {
+        self.with(|side, _| side.finish(stream));
+    }
+
+    fn reset(&mut self, stream: Stream, code: StreamCode) {
+        self.with(|side, _| side.reset(stream, code));
+    }
+
+    fn stop(&mut self, stream: Stream, code: StreamCode) {
+        self.with(|side, _| side.stop(stream, code));
+    }
+
+    fn set_priority(&mut self, stream: Stream, priority: i32) {
+        self.with(|side, _| side.set_priority(stream, priority));
+    }
+
+    fn send_datagram(&mut self, datagram: Bytes) -> Result<(), DatagramError> {
+        self.with(|side, _| side.send_datagram(datagram))
+    }
+
+    fn recv_datagram(&mut self) -> Option<Bytes> {
+        self.with(|side, _| side.recv_datagram())
+    }
+
+    fn max_datagram(&self) -> usize {
+        self.link.borrow().sides[self.side].max_datagram()
+    }
+
+    fn exempt(&mut self, on: bool) {
+        self.with(|side, _| side.exempt(on));
+    }
+
+    fn stats(&self) -> Stats {
+        self.link.borrow().stats(self.side)
+    }
+
+    fn close(&mut self, _now: Instant, code: SessionCode, reason: &str) {
+        self.with(|side, _| side.close(code, reason));
+    }
+}
+
+#[cfg(test)]
+mod tests;

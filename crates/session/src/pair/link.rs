@@ -1,0 +1,192 @@
+//! The wire between the ends: a clock, and what is on its way.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use relay_model::{SessionCode, StreamCode};
+
+use super::{Options, rng::Rng, side::Side};
+use crate::transport::{Closed, Dir, Stats};
+
+/// Size of what carries no payload, for a link with a rate.
+const CONTROL_BYTES: usize = 40;
+/// Times one packet may be lost in a row: keeps runs finite.
+const MAX_LOSSES: u32 = 16;
+/// What noticing a loss takes beyond a round trip.
+const RECOVERY: Duration = Duration::from_millis(5);
+
+/// What ends say to each other.
+#[derive(Debug)]
+pub(super) enum Frame {
+    Data {
+        stream: u64,
+        offset: u64,
+        payload: Bytes,
+        last: bool,
+    },
+    Reset {
+        stream: u64,
+        code: StreamCode,
+        size: u64,
+    },
+    Stop {
+        stream: u64,
+        code: StreamCode,
+    },
+    StreamCredit {
+        stream: u64,
+        limit: u64,
+    },
+    Credit {
+        limit: u64,
+    },
+    Streams {
+        dir: Dir,
+        limit: u64,
+    },
+    Datagram(Bytes),
+    Close {
+        code: SessionCode,
+        reason: String,
+    },
+    /// For everything above but `Datagram` and `Close`; with what stream bytes it covers.
+    Ack {
+        data: Option<(u64, u64, bool)>,
+    },
+}
+
+impl Frame {
+    fn size(&self) -> usize {
+        match self {
+            Self::Data { payload, .. } | Self::Datagram(payload) => CONTROL_BYTES + payload.len(),
+            _ => CONTROL_BYTES,
+        }
+    }
+
+    fn ack(&self) -> Option<Self> {
+        match self {
+            Self::Data { stream, payload, last, .. } => {
+                Some(Self::Ack { data: Some((*stream, payload.len() as u64, *last)) })
+            }
+            Self::Datagram(_) | Self::Close { .. } | Self::Ack { .. } => None,
+            _ => Some(Self::Ack { data: None }),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) rng: Rng,
+    pub(super) sides: [Side; 2],
+    clock: Option<Instant>,
+    /// When each side has put its last packet on the wire.
+    idle_at: [Option<Instant>; 2],
+    /// By time of arrival, then order of departure.
+    flights: BTreeMap<(Instant, u64), (usize, Frame)>,
+    departed: u64,
+}
+
+impl Link {
+    pub(super) fn new(seed: u64, a: Options, b: Options) -> Self {
+        let (to_a, to_b) = (b.clone(), a.clone());
+        Self {
+            rng: Rng::new(seed),
+            sides: [Side::new(0, a, &to_a), Side::new(1, b, &to_b)],
+            clock: None,
+            idle_at: [None; 2],
+            flights: BTreeMap::new(),
+            departed: 0,
+        }
+    }
+
+    pub(super) fn advance(&mut self, now: Instant) {
+        self.clock.get_or_insert(now);
+        self.sides.iter_mut().for_each(Side::grant);
+        while let Some((at, what)) = self.upcoming()
+            && at <= now
+        {
+            self.clock = self.clock.max(Some(at));
+            match what {
+                Next::Departure(side) => self.depart(side, at),
+                Next::Arrival => self.arrive(at),
+            }
+        }
+        self.clock = self.clock.max(Some(now));
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.upcoming().map(|(at, _)| at)
+    }
+
+    pub(super) fn cut(&mut self, why: &str) {
+        self.flights.clear();
+        for side in &mut self.sides {
+            side.end(Closed::Lost(why.to_owned()));
+        }
+    }
+
+    pub(super) fn stats(&self, side: usize) -> Stats {
+        let options = &self.sides[side].options;
+        Stats { rtt: Some(self.rtt()), bitrate: options.rate.map(|rate| rate.saturating_mul(8)) }
+    }
+
+    fn rtt(&self) -> Duration {
+        self.sides[0].options.latency + self.sides[1].options.latency
+    }
+
+    /// Departures before arrivals of the same time, side 0 before side 1.
+    fn upcoming(&self) -> Option<(Instant, Next)> {
+        let departures = [0, 1].map(|side| Some((self.departure(side)?, Next::Departure(side))));
+        let arrival = self.flights.keys().next().map(|(at, _)| (*at, Next::Arrival));
+        departures.into_iter().chain([arrival]).flatten().min()
+    }
+
+    fn departure(&self, side: usize) -> Option<Instant> {
+        let sender = &self.sides[side];
+        let open = sender.options.rate != Some(0);
+        (open && sender.has_output()).then_some(self.clock?.max(self.idle_at[side].unwrap_or(self.clock?)))
+    }
+
+    fn depart(&mut self, from: usize, at: Instant) {
+        let Some(frame) = self.sides[from].transmit() else { return };
+        let options = &self.sides[from].options;
+        let (latency, rate, loss) = (options.latency, options.rate, options.loss);
+        let mut losses = 0;
+        while losses < MAX_LOSSES && self.rng.chance(loss) {
+            losses += 1;
+        }
+        if let Some(rate) = rate {
+            let bytes = frame.size() as u64 * u64::from(losses + 1);
+            let nanos = bytes.saturating_mul(1_000_000_000).checked_div(rate).unwrap_or(0);
+            self.idle_at[from] = Some(at + Duration::from_nanos(nanos));
+        }
+        if losses > 0 && matches!(frame, Frame::Datagram(_)) {
+            return;
+        }
+        let recovery = (self.rtt() + RECOVERY) * losses;
+        self.fly(at + latency + recovery, 1 - from, frame);
+    }
+
+    fn arrive(&mut self, at: Instant) {
+        let Some((_, (to, frame))) = self.flights.pop_first() else { return };
+        if let Some(ack) = frame.ack() {
+            self.fly(at + self.sides[to].options.latency, 1 - to, ack);
+        }
+        self.sides[to].handle(frame, &mut self.rng);
+        self.sides[to].grant();
+    }
+
+    fn fly(&mut self, arrival: Instant, to: usize, frame: Frame) {
+        self.departed += 1;
+        self.flights.insert((arrival, self.departed), (to, frame));
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Next {
+    Departure(usize),
+    Arrival,
+}

@@ -1,0 +1,254 @@
+//! What the peer's streams ask, and who answers.
+
+use relay_model::{Prefs, StreamCode, Want};
+use relay_wire::{
+    Error,
+    lite::{self, BidiType, UniType},
+};
+
+use crate::{
+    ingest::Ingest,
+    inlet::Inlet,
+    session::{Cx, Output, Role, Session},
+    transport::{ReadError, Stream, Transport},
+};
+
+/// Code of a STOP_SENDING that only says "I have read what I wanted".
+pub(crate) const NO_ERROR: StreamCode = StreamCode::INTERNAL;
+/// What reading a stream came to.
+pub(crate) enum Next {
+    /// More may come.
+    Keep(Role),
+    /// The stream is done with.
+    Done,
+}
+
+/// A request of the peer, read whole.
+enum Asked {
+    Announce(lite::AnnounceRequest),
+    Subscribe(lite::Subscribe),
+    Track(lite::TrackRequest),
+    Goaway,
+}
+
+impl Session {
+    /// Reads a stream on, according to its role.
+    pub(crate) fn readable<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, stream: Stream) {
+        let Some(role) = self.streams.remove(&stream) else { return };
+        let next = match role {
+            Role::Group(ingest) => self.read_group(t, cx, stream, ingest),
+            Role::Request(inlet, kind) => self.read_request(t, cx, stream, inlet, kind),
+            Role::Header(inlet) => self.read_header(t, cx, stream, inlet),
+            Role::Setup(inlet) => self.read_setup(t, cx, stream, inlet),
+            Role::Watch(inlet) => self.read_watch(t, cx, stream, inlet),
+            Role::Sub(sub, inlet) => self.read_sub(t, cx, stream, sub, inlet),
+            Role::Intake(inlet, intake) => self.read_intake(t, cx, stream, inlet, intake),
+            Role::TrackUp(inlet, log) => self.read_track_up(t, cx, stream, inlet, log),
+            Role::SubscribeUp(inlet, log) => self.read_subscribe_up(t, cx, stream, inlet, log),
+        };
+        if let Next::Keep(role) = next {
+            self.streams.insert(stream, role);
+        }
+    }
+
+    /// The peer sent STOP_SENDING on one of our sending sides.
+    pub(crate) fn stopped<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        stream: Stream,
+        code: StreamCode,
+    ) {
+        match self.streams.get(&stream) {
+            Some(Role::Watch(_)) => {
+                self.streams.remove(&stream);
+                self.drop_watch(t, cx, stream);
+            }
+            Some(Role::Sub(sub, _)) => {
+                // Readers say so before they finish their own side: that ends the subscription.
+                let _ = (sub, code);
+            }
+            Some(_) => self.control.reset(t, stream, code),
+            None => {
+                let over = self.with_egress(t, cx, |egress, out| egress.stopped(out, stream, code));
+                self.finish_subs(t, cx, over);
+            }
+        }
+    }
+
+    fn read_request<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        stream: Stream,
+        mut inlet: Inlet,
+        mut kind: Option<BidiType>,
+    ) -> Next {
+        if !self.may_ask() {
+            self.hold_back(stream);
+            return Next::Keep(Role::Request(inlet, kind));
+        }
+        inlet.fill(t, stream);
+        if kind.is_none()
+            && let Some(id) = inlet.inbox.next_varint()
+        {
+            kind = BidiType::from_id(id);
+            if kind.is_none() {
+                return refuse(t, cx, stream, StreamCode::CANCEL);
+            }
+        }
+        let version = self.config.version;
+        let parsed = match kind {
+            None => Ok(None),
+            Some(BidiType::Announce) => inlet.inbox.next(version).map(|message| message.map(Asked::Announce)),
+            Some(BidiType::Subscribe) => {
+                inlet.inbox.next(version).map(|message| message.map(Asked::Subscribe))
+            }
+            Some(BidiType::Track) => inlet.inbox.next(version).map(|message| message.map(Asked::Track)),
+            Some(BidiType::Goaway) => {
+                inlet.inbox.next::<lite::Goaway>(version).map(|message| message.map(|_| Asked::Goaway))
+            }
+            // Not offered: SETUP says so of PROBE, and nothing can be fetched yet.
+            Some(BidiType::Probe | BidiType::Fetch) => return refuse(t, cx, stream, StreamCode::NOT_FOUND),
+        };
+        let role = match parsed {
+            Err(error) => return self.bad_request(t, cx, stream, &error),
+            Ok(None) if inlet.end().is_some() => return refuse(t, cx, stream, StreamCode::CANCEL),
+            Ok(None) => return Next::Keep(Role::Request(inlet, kind)),
+            Ok(Some(asked)) => self.start(t, cx, stream, inlet, asked),
+        };
+        if let Some(role) = role {
+            // More may have come behind the request.
+            self.streams.insert(stream, role);
+            self.readable(t, cx, stream);
+        }
+        Next::Done
+    }
+
+    /// Does what the peer asked for; the stream's new role, unless it is done with.
+    fn start<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        stream: Stream,
+        inlet: Inlet,
+        asked: Asked,
+    ) -> Option<Role> {
+        match asked {
+            Asked::Announce(request) => {
+                self.start_watch(t, cx, stream, &request);
+                Some(Role::Watch(inlet))
+            }
+            Asked::Subscribe(request) => {
+                let wanted = (request.id, request.prefs, Want::Live);
+                let sub = self.start_sub(t, cx, stream, &request.broadcast, request.track, wanted)?;
+                Some(Role::Sub(sub, inlet))
+            }
+            Asked::Track(request) => {
+                let wanted = (0, Prefs::default(), Want::Info);
+                let sub = self.start_sub(t, cx, stream, &request.broadcast, request.track, wanted)?;
+                Some(Role::Sub(sub, inlet))
+            }
+            Asked::Goaway => {
+                // A client that goes away closes by itself; until then it is served.
+                self.control.finish(t, cx.now, stream);
+                t.stop(stream, NO_ERROR);
+                None
+            }
+        }
+    }
+
+    /// A request that is no message: limits end the session, the rest only the stream.
+    pub(crate) fn bad_request<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        stream: Stream,
+        error: &Error,
+    ) -> Next {
+        match error {
+            Error::MessageTooLarge
+            | Error::Path(_)
+            | Error::TrackNameTooLong
+            | Error::TooManyHops
+            | Error::TooManyParameters
+            | Error::UriTooLong => {
+                self.violation(t, cx, &error.to_string());
+                Next::Done
+            }
+            _ => refuse(t, cx, stream, StreamCode::CANCEL),
+        }
+    }
+
+    fn read_header<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        stream: Stream,
+        mut inlet: Inlet,
+    ) -> Next {
+        // One byte at a time up to the type, so that group bytes stay in the transport.
+        let kind = loop {
+            if let Some(kind) = inlet.inbox.next_varint() {
+                break kind;
+            }
+            match t.read(stream, 1) {
+                Ok(Some(byte)) => inlet.inbox.push(&byte),
+                Ok(None) => return Next::Done,
+                Err(ReadError::Blocked) => return Next::Keep(Role::Header(inlet)),
+                Err(ReadError::Reset(_) | ReadError::Gone) => return Next::Done,
+            }
+        };
+        match UniType::from_id(kind) {
+            Some(UniType::Setup) if std::mem::replace(&mut self.has_setup, true) => {
+                self.violation(t, cx, "second SETUP stream");
+                Next::Done
+            }
+            Some(UniType::Setup) => self.read_setup(t, cx, stream, inlet),
+            Some(UniType::Group) => {
+                self.read_group(t, cx, stream, Box::new(Ingest::new(self.config.version)))
+            }
+            None => {
+                t.stop(stream, NO_ERROR);
+                Next::Done
+            }
+        }
+    }
+
+    fn read_setup<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        stream: Stream,
+        mut inlet: Inlet,
+    ) -> Next {
+        inlet.fill(t, stream);
+        match inlet.inbox.next::<lite::Setup>(self.config.version) {
+            Ok(None) if inlet.end().is_some() => {
+                self.violation(t, cx, "SETUP ended early");
+                Next::Done
+            }
+            Ok(None) => Next::Keep(Role::Setup(inlet)),
+            Ok(Some(setup)) => {
+                t.stop(stream, NO_ERROR);
+                if !self.config.has_url && self.grant.is_none() {
+                    cx.out.push(Output::Authorize { target: setup.path.unwrap_or_default() });
+                }
+                Next::Done
+            }
+            Err(error) => {
+                cx.meter.violations += 1;
+                self.close(t, cx.now, error.session_code(), &error.to_string());
+                Next::Done
+            }
+        }
+    }
+}
+
+/// Refuses a request: only its stream ends.
+pub(crate) fn refuse<T: Transport>(t: &mut T, cx: &mut Cx<'_>, stream: Stream, code: StreamCode) -> Next {
+    cx.meter.requests_refused += 1;
+    t.reset(stream, code);
+    t.stop(stream, NO_ERROR);
+    Next::Done
+}

@@ -1,0 +1,419 @@
+//! One peer: events in, messages out, both roles at once.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use relay_meter::Worker as Meter;
+use relay_model::{
+    Ask, Hop, LogId, Order, Path, Scope, SessionCode, SessionId, StreamCode, SubId, WorkerId, limits,
+};
+use relay_store::{Rings, Store};
+use relay_wire::lite::{self, Message};
+
+use crate::{
+    control::Control,
+    egress::{Egress, Out},
+    fanout::{Batch, Fanout},
+    ingest::Ingest,
+    inlet::Inlet,
+    transport::{Closed, Dir, Event, PRIORITY_CONTROL, Stream, Transport},
+    upstream::Upstreams,
+    watch::Watching,
+};
+
+/// How long a partial frame is held back for more of it.
+pub(crate) const HOLD: Duration = Duration::from_millis(1);
+
+/// What a session works with during a call.
+pub struct Cx<'a> {
+    /// The time of this turn.
+    pub now: Instant,
+    /// Logs, board and budget.
+    pub store: &'a Arc<Store>,
+    /// This worker's readers.
+    pub fanout: &'a mut Fanout,
+    /// Workers to wake at the end of the turn.
+    pub rings: &'a mut Rings,
+    /// This worker's counters.
+    pub meter: &'a mut Meter,
+    /// What the session wants of the worker and of core.
+    pub out: &'a mut Vec<Output>,
+}
+
+/// What a session wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// May this peer come in? Answer with [`Session::authorized`] or by closing the transport.
+    Authorize {
+        /// Raw path and query from SETUP; empty when none was sent.
+        target: String,
+    },
+    /// For core; credit comes back through [`Session::asks_done`].
+    Ask(Ask),
+}
+
+/// What an admitted peer may touch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Every path of the session is relative to it.
+    pub root: Path,
+    /// Absolute prefixes it may publish under.
+    pub publish: Scope,
+    /// Absolute prefixes it may subscribe under.
+    pub subscribe: Scope,
+}
+
+/// What a session is made from.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its id, never reused.
+    pub id: SessionId,
+    /// The worker it lives on.
+    pub worker: WorkerId,
+    /// The relay's own hop.
+    pub hop: Hop,
+    /// Stands in for the hop of a publisher that gives none, so that two of them differ. Random.
+    pub stamp: Hop,
+    /// The protocol version negotiated.
+    pub version: lite::Version,
+    /// Whether the URL came with the connection (WebTransport). Otherwise SETUP carries it and the
+    /// session asks with [`Output::Authorize`].
+    pub has_url: bool,
+}
+
+/// One peer on one transport.
+pub struct Session {
+    pub(crate) config: Config,
+    pub(crate) grant: Option<Grant>,
+    pub(crate) streams: HashMap<Stream, Role, foldhash::fast::RandomState>,
+    pub(crate) control: Control,
+    pub(crate) egress: Egress,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) watches: Vec<Watching>,
+    /// Streams not read on: before authorisation, or while core is behind.
+    pub(crate) held: Vec<Stream>,
+    /// Tracks to ask for, and prefixes to watch, as soon as the peer grants streams.
+    pub(crate) wanting: VecDeque<Wanted>,
+    /// Streams whose header must come in time, oldest first.
+    pub(crate) headers: VecDeque<(Instant, Stream)>,
+    /// Streams with a partial frame held back, and until when.
+    pub(crate) holding: Vec<Stream>,
+    pub(crate) hold: Option<Instant>,
+    pub(crate) in_flight: u32,
+    pub(crate) has_setup: bool,
+    pub(crate) is_dirty: bool,
+    setup_sent: bool,
+    closed: Option<Closed>,
+    closing: bool,
+}
+
+/// A bidirectional stream to be opened toward the peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Announces(Path),
+    Track(LogId),
+    Subscribe(LogId),
+}
+
+/// What a stream is for.
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// The peer's bidirectional stream, its request not read yet.
+    Request(Inlet, Option<lite::BidiType>),
+    /// The peer's unidirectional stream, its type not read yet.
+    Header(Inlet),
+    /// The peer's SETUP.
+    Setup(Inlet),
+    /// A group from the peer.
+    Group(Box<Ingest>),
+    /// The peer watches announces; we write.
+    Watch(Inlet),
+    /// The peer's SUBSCRIBE or TRACK request.
+    Sub(SubId, Inlet),
+    /// Our announce request: absolute prefix, sender's hop once known, what it announced.
+    Intake(Inlet, Box<crate::intake::Intake>),
+    /// Our TRACK request.
+    TrackUp(Inlet, LogId),
+    /// Our SUBSCRIBE.
+    SubscribeUp(Inlet, LogId),
+}
+
+impl Session {
+    /// A session on a fresh transport.
+    pub fn new(config: Config) -> Self {
+        Self {
+            egress: Egress::new(config.version),
+            config,
+            grant: None,
+            streams: HashMap::default(),
+            control: Control::default(),
+            upstreams: Upstreams::default(),
+            watches: Vec::new(),
+            held: Vec::new(),
+            wanting: VecDeque::new(),
+            headers: VecDeque::new(),
+            holding: Vec::new(),
+            hold: None,
+            in_flight: 0,
+            has_setup: false,
+            is_dirty: false,
+            setup_sent: false,
+            closed: None,
+            closing: false,
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> SessionId {
+        self.config.id
+    }
+
+    /// How the transport ended, once it has. Call [`Self::leave`] and drop the session.
+    pub fn closed(&self) -> Option<&Closed> {
+        self.closed.as_ref()
+    }
+
+    /// The peer is let in: its requests are served, its announces asked for.
+    pub fn authorized<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, grant: Grant) {
+        for prefix in grant.publish.prefixes() {
+            self.wanting.push_back(Wanted::Announces(prefix.clone()));
+        }
+        self.grant = Some(grant);
+        self.send_setup(t, cx.now);
+        self.open_wanted(t, cx);
+        self.resume_held(t, cx);
+        self.commit(t, cx);
+    }
+
+    /// Takes the transport's events and fills what room there is. Call after every batch of input.
+    pub fn input<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        while let Some(event) = t.poll() {
+            self.event(t, cx, event);
+        }
+        self.commit(t, cx);
+        self.check_control(t, cx.now);
+    }
+
+    /// Carries out an order of core.
+    pub fn order<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, order: Order) {
+        if self.is_over() {
+            return;
+        }
+        match order {
+            Order::Open { log, epoch, path, track, prefs, want } => {
+                self.open_upstream(t, cx, crate::intake::Track { log, epoch, path, track, prefs, want });
+            }
+            Order::Prefs { log, prefs, want } => self.update_upstream(t, cx, log, prefs, want),
+            Order::Close { log } => self.close_upstream(t, cx, log),
+            Order::Attach { sub, log } => self.attach(t, cx, sub, log),
+            Order::Refuse { sub, code } => self.refuse_sub(t, cx, sub, code),
+            Order::Kill { code, reason } => self.close(t, cx.now, code, reason),
+        }
+        self.commit(t, cx);
+    }
+
+    /// Core has taken `count` asks: as many more may be sent.
+    pub fn asks_done<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, count: u32) {
+        self.in_flight = self.in_flight.saturating_sub(count);
+        if !self.is_over() && self.may_ask() {
+            self.resume_held(t, cx);
+            self.commit(t, cx);
+        }
+    }
+
+    /// News of a log for one of this session's subscriptions.
+    pub fn news<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, sub: SubId, batch: &Batch) {
+        if self.is_over() {
+            return;
+        }
+        self.deliver(t, cx, sub, batch);
+    }
+
+    /// The announce board changed.
+    pub fn board<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        if !self.is_over() {
+            self.pump_watches(t, cx.now);
+        }
+    }
+
+    /// Does what is due. Call when [`Self::next_deadline`] has passed.
+    pub fn timeout<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        if self.is_over() {
+            return;
+        }
+        if self.hold.is_some_and(|due| cx.now >= due) {
+            self.release_held_pieces(cx);
+        }
+        if self.egress.deadline().is_some_and(|due| cx.now >= due) {
+            let over = self.with_egress(t, cx, |egress, out| egress.expire(out));
+            self.finish_subs(t, cx, over);
+        }
+        while let Some((_, stream)) = self.headers.front().copied().filter(|(due, _)| cx.now >= *due) {
+            self.headers.pop_front();
+            self.header_is_late(t, stream);
+        }
+        self.end_upstreams(t, cx);
+        self.commit(t, cx);
+        self.check_control(t, cx.now);
+    }
+
+    /// When [`Self::timeout`] is next due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.is_over() {
+            return None;
+        }
+        [
+            self.hold,
+            self.egress.deadline(),
+            self.headers.front().map(|(due, _)| *due),
+            self.upstreams.deadline(),
+            self.control.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Takes its readers and watches out of the fan-out. Call before dropping it, also after a panic.
+    pub fn leave(&mut self, fanout: &mut Fanout) {
+        for sub in self.egress.subs() {
+            if let Some(log) = sub.log {
+                fanout.detach(log, crate::Reader { session: self.config.id, sub: sub.id });
+            }
+        }
+        fanout.unwatch(self.config.id);
+    }
+
+    fn event<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, event: Event) {
+        if let Event::Closed(why) = event {
+            self.closed = Some(why);
+            return;
+        }
+        if self.is_over() {
+            return;
+        }
+        match event {
+            Event::Ready => {}
+            Event::Opened(stream, dir) => {
+                let role = match dir {
+                    Dir::Bi => Role::Request(Inlet::default(), None),
+                    Dir::Uni => Role::Header(Inlet::default()),
+                };
+                self.streams.insert(stream, role);
+                self.headers.push_back((cx.now + limits::STREAM_HEADER_TIMEOUT, stream));
+                self.readable(t, cx, stream);
+            }
+            Event::Readable(stream) => self.readable(t, cx, stream),
+            Event::Writable(stream) => {
+                self.control.flush(t, cx.now);
+                let over = self.with_egress(t, cx, |egress, out| egress.writable(out, stream));
+                self.finish_subs(t, cx, over);
+                self.pump_watches(t, cx.now);
+            }
+            Event::Stopped(stream, code) => self.stopped(t, cx, stream, code),
+            Event::Openable(Dir::Uni) => {
+                self.send_setup(t, cx.now);
+                let over = self.with_egress(t, cx, |egress, out| egress.openable(out));
+                self.finish_subs(t, cx, over);
+            }
+            Event::Openable(Dir::Bi) => self.open_wanted(t, cx),
+            Event::Datagram => self.datagrams(t, cx),
+            Event::Room => {
+                self.control.flush(t, cx.now);
+                let over = self.with_egress(t, cx, |egress, out| egress.room(out));
+                self.finish_subs(t, cx, over);
+                self.pump_watches(t, cx.now);
+            }
+            Event::Moved(address) => tracing::debug!(session = %self.config.id, %address, "peer moved"),
+            Event::Closed(_) => {}
+        }
+    }
+
+    /// Sends our SETUP, once, as soon as a stream can be had.
+    fn send_setup<T: Transport>(&mut self, t: &mut T, now: Instant) {
+        if self.setup_sent || self.grant.is_none() {
+            return;
+        }
+        let Some(stream) = t.open(Dir::Uni, PRIORITY_CONTROL) else { return };
+        self.setup_sent = true;
+        let setup = lite::Setup { probe: 0, path: None, role: None, cost: None, hop: Some(self.config.hop) };
+        let mut message = Vec::new();
+        relay_wire::varint::put(lite::UniType::Setup.id(), &mut message);
+        setup.encode(self.config.version, &mut message);
+        self.control.send(t, now, stream, message);
+        self.control.finish(t, now, stream);
+    }
+
+    /// Sends an ask to core.
+    pub(crate) fn ask(&mut self, cx: &mut Cx<'_>, ask: Ask) {
+        self.in_flight = self.in_flight.saturating_add(1);
+        cx.meter.asks += 1;
+        cx.out.push(Output::Ask(ask));
+    }
+
+    /// Whether requests that lead to asks may be read.
+    pub(crate) fn may_ask(&self) -> bool {
+        self.grant.is_some() && self.in_flight < limits::ASKS_IN_FLIGHT
+    }
+
+    /// Leaves a stream unread until it may be read.
+    pub(crate) fn hold_back(&mut self, stream: Stream) {
+        if !self.held.contains(&stream) {
+            self.held.push(stream);
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.closing || self.closed.is_some()
+    }
+
+    /// Ends the session for good.
+    pub(crate) fn close<T: Transport>(&mut self, t: &mut T, now: Instant, code: SessionCode, reason: &str) {
+        if !self.is_over() {
+            self.closing = true;
+            t.close(now, code, reason);
+        }
+    }
+
+    /// Closes a session whose peer broke the protocol.
+    pub(crate) fn violation<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, reason: &str) {
+        cx.meter.violations += 1;
+        tracing::debug!(session = %self.config.id, reason, "protocol violation");
+        self.close(t, cx.now, SessionCode::PROTOCOL_VIOLATION, reason);
+    }
+
+    pub(crate) fn with_egress<T: Transport, R>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        run: impl FnOnce(&mut Egress, &mut Out<'_, T>) -> R,
+    ) -> R {
+        let mut out = Out { t, control: &mut self.control, meter: &mut *cx.meter, now: cx.now };
+        run(&mut self.egress, &mut out)
+    }
+
+    fn resume_held<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        for stream in std::mem::take(&mut self.held) {
+            self.readable(t, cx, stream);
+        }
+    }
+
+    fn check_control<T: Transport>(&mut self, t: &mut T, now: Instant) {
+        if self.control.is_stuck(now) {
+            self.close(t, now, SessionCode::TIMEOUT, "control messages not taken");
+        }
+    }
+
+    fn header_is_late<T: Transport>(&mut self, t: &mut T, stream: Stream) {
+        let late = matches!(self.streams.get(&stream), Some(Role::Request(..) | Role::Header(_)))
+            && !self.held.contains(&stream);
+        if late {
+            self.streams.remove(&stream);
+            t.stop(stream, StreamCode::CONTROL_TIMEOUT);
+            t.reset(stream, StreamCode::CONTROL_TIMEOUT);
+        }
+    }
+}

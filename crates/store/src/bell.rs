@@ -1,0 +1,194 @@
+//! Who has news: a dirty list per worker, and a bell to wake it with, rung once a turn.
+//!
+//! A commit appends under the log's lock and sets the log's flag for each worker that follows it;
+//! the one who finds the flag clear puts the log on that worker's list. The worker clears the flag
+//! *before* it pulls, so what it does not see in that pull marks it anew.
+
+use std::{fmt, sync::Arc};
+
+use relay_model::{LogId, WorkerId, limits};
+use smallvec::SmallVec;
+
+use crate::sync::{AtomicBool, Mutex, Ordering};
+
+/// Bells of the workers and of the control runtime, which reads as worker N.
+const BELLS: usize = limits::WORKERS + 1;
+const WORDS: usize = BELLS.div_ceil(64);
+
+/// Workers to wake, collected over a turn, rung once by [`crate::Store::ring`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rings {
+    words: [u64; WORDS],
+}
+
+impl Rings {
+    /// Nobody to wake.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether nobody is to be woken.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| *word == 0)
+    }
+
+    /// Whether `worker` is to be woken.
+    pub fn contains(&self, worker: WorkerId) -> bool {
+        let index = usize::from(worker.0);
+        self.words.get(index / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
+    }
+
+    pub(crate) fn mark(&mut self, worker: WorkerId) {
+        let index = usize::from(worker.0);
+        if let Some(word) = self.words.get_mut(index / 64) {
+            *word |= 1 << (index % 64);
+        }
+    }
+
+    /// Takes everybody out.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = WorkerId> + use<> {
+        let words = std::mem::take(&mut self.words);
+        words.into_iter().enumerate().flat_map(|(at, word)| {
+            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| WorkerId((at * 64 + bit) as u16))
+        })
+    }
+}
+
+/// Which workers have yet to hear of a log's news. Apart from the log, so that a bell pins no payload.
+#[derive(Debug)]
+pub(crate) struct Flags {
+    id: LogId,
+    dirty: Box<[AtomicBool]>,
+}
+
+/// Workers whose list a log is to be put on, once its lock is released.
+pub(crate) type Marks = SmallVec<[WorkerId; 8]>;
+
+impl Flags {
+    pub(crate) fn new(id: LogId, bells: usize) -> Self {
+        Self { id, dirty: (0..bells).map(|_| AtomicBool::new(false)).collect() }
+    }
+
+    pub(crate) fn id(&self) -> LogId {
+        self.id
+    }
+
+    /// Sets `worker`'s flag. True when the caller must put the log on the worker's list. Always a
+    /// read-modify-write: a plain load may miss that the worker just cleared it.
+    pub(crate) fn set(&self, worker: WorkerId) -> bool {
+        self.dirty.get(usize::from(worker.0)).is_some_and(|flag| !flag.swap(true, Ordering::AcqRel))
+    }
+
+    fn clear(&self, worker: usize) {
+        if let Some(flag) = self.dirty.get(worker) {
+            flag.swap(false, Ordering::AcqRel);
+        }
+    }
+}
+
+type Ringer = Box<dyn Fn() + Send + Sync>;
+
+/// One worker's news.
+pub struct Bell {
+    worker: usize,
+    dirty: Mutex<Vec<Arc<Flags>>>,
+    board: AtomicBool,
+    rung: AtomicBool,
+    ringer: Mutex<Option<Ringer>>,
+}
+
+impl Bell {
+    pub(crate) fn new(worker: usize) -> Self {
+        Self {
+            worker,
+            dirty: Mutex::new(Vec::new()),
+            board: AtomicBool::new(false),
+            rung: AtomicBool::new(false),
+            ringer: Mutex::new(None),
+        }
+    }
+
+    /// How to wake the worker. It is called at most once until the worker's next [`Bell::take`], so
+    /// a woken worker must take; it must not call back into the store. A bell rung earlier rings at
+    /// once, so a rebuilt worker misses nothing.
+    pub fn set_ringer(&self, ringer: Box<dyn Fn() + Send + Sync>) {
+        let mut slot = self.ringer.lock();
+        if self.rung.load(Ordering::Acquire) {
+            ringer();
+        }
+        *slot = Some(ringer);
+    }
+
+    /// Appends the logs with news since the last call, each once. True: the announce board changed.
+    pub fn take(&self, out: &mut Vec<LogId>) -> bool {
+        self.rung.swap(false, Ordering::AcqRel);
+        for flags in self.dirty.lock().drain(..) {
+            flags.clear(self.worker);
+            out.push(flags.id());
+        }
+        self.board.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether a [`Bell::take`] would find anything.
+    pub fn is_pending(&self) -> bool {
+        self.board.load(Ordering::Acquire) || !self.dirty.lock().is_empty()
+    }
+
+    pub(crate) fn push(&self, flags: Arc<Flags>) {
+        self.dirty.lock().push(flags);
+    }
+
+    pub(crate) fn mark_board(&self) {
+        self.board.swap(true, Ordering::AcqRel);
+    }
+
+    pub(crate) fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            let slot = self.ringer.lock();
+            if let Some(ringer) = slot.as_ref() {
+                ringer();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bell").field("worker", &self.worker).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[test]
+    fn rings_hold_every_worker_and_the_control_runtime() {
+        let mut rings = Rings::new();
+        let all = [0, 63, 64, 255, 256].map(WorkerId);
+        all.iter().for_each(|worker| rings.mark(*worker));
+        assert!(rings.contains(WorkerId(256)) && !rings.contains(WorkerId(1)));
+        assert_eq!(rings.take().collect::<Vec<_>>(), all);
+        assert!(rings.is_empty());
+    }
+
+    #[cfg(not(shuttle))]
+    #[test]
+    fn a_bell_rings_once_until_it_is_taken() {
+        let rung = Arc::new(AtomicUsize::new(0));
+        let bell = Bell::new(0);
+        bell.ring();
+        let count = Arc::clone(&rung);
+        bell.set_ringer(Box::new(move || {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }));
+        assert_eq!(rung.load(std::sync::atomic::Ordering::Relaxed), 1, "rung before the ringer was set");
+        bell.ring();
+        assert_eq!(rung.load(std::sync::atomic::Ordering::Relaxed), 1);
+        bell.take(&mut Vec::new());
+        bell.ring();
+        assert_eq!(rung.load(std::sync::atomic::Ordering::Relaxed), 2);
+    }
+}

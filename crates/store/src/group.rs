@@ -1,0 +1,325 @@
+//! Groups, their strands, and what continues what.
+
+use std::{collections::VecDeque, time::Instant};
+
+use bytes::Bytes;
+use relay_model::{StreamCode, limits};
+use smallvec::SmallVec;
+
+use crate::{
+    bounds,
+    entry::{Entry, ObjectHead},
+};
+
+/// A group as held for late joiners.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) strands: SmallVec<[Strand; 1]>,
+    /// When a higher group opened; `None` for the latest.
+    pub(crate) superseded_at: Option<Instant>,
+    /// Part of its beginning is gone: no replay from the start.
+    pub(crate) head_missing: bool,
+    pub(crate) payload: u64,
+    pub(crate) overhead: u64,
+}
+
+/// An ordered run of objects that travels on one stream (a subgroup; moq-lite has exactly one).
+#[derive(Debug)]
+pub(crate) struct Strand {
+    pub(crate) id: u64,
+    pub(crate) state: StrandState,
+    /// Ascending ids. The last object ever received is always here, if only its head.
+    objects: VecDeque<Object>,
+    /// Objects below it may be gone.
+    held_from: u64,
+    /// Where the current writer's stream is, once it has begun an object.
+    incoming: Option<Incoming>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StrandState {
+    /// A writer continues it.
+    Open,
+    /// Its writer went away; a later one may continue.
+    Suspended,
+    /// Complete.
+    Finished,
+    /// Interrupted.
+    Reset(StreamCode),
+}
+
+#[derive(Debug)]
+struct Object {
+    head: ObjectHead,
+    received: u64,
+    pieces: SmallVec<[Bytes; 1]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Incoming {
+    object: u64,
+    size: u64,
+    offset: u64,
+}
+
+/// What a writer's next object is to a strand.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// The strand is over: ignore it.
+    Over,
+    /// It continues the strand.
+    New,
+    /// It is held, in whole or in part: only what is past that is new.
+    Held,
+    /// Objects between it and the last one are lost for good.
+    Gap,
+    /// The object before it is short of its declared size.
+    Short,
+    /// It contradicts the object held under its id.
+    Malformed,
+}
+
+/// What a piece of payload is to a strand.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// Nothing new.
+    Skipped,
+    /// These bytes at this offset of this object are new; whether they are kept for late joiners.
+    New { object: u64, offset: u64, payload: Bytes, held: bool },
+    /// More than the object's declared size.
+    Over,
+}
+
+impl Group {
+    pub(crate) fn new(superseded_at: Option<Instant>) -> Self {
+        Self {
+            strands: SmallVec::new(),
+            superseded_at,
+            head_missing: false,
+            payload: 0,
+            overhead: bounds::GROUP_OVERHEAD,
+        }
+    }
+
+    pub(crate) fn cost(&self) -> u64 {
+        self.payload + self.overhead
+    }
+
+    /// The strand, opened if it is new. `None`: one strand too many.
+    pub(crate) fn open(&mut self, id: u64) -> Option<&mut Strand> {
+        let at = match self.strands.iter().position(|strand| strand.id == id) {
+            Some(at) => at,
+            None if self.strands.len() >= bounds::GROUP_STRANDS => return None,
+            None => {
+                self.strands.push(Strand::new(id));
+                self.strands.len() - 1
+            }
+        };
+        let strand = self.strands.get_mut(at)?;
+        if strand.state == StrandState::Suspended {
+            strand.state = StrandState::Open;
+        }
+        Some(strand)
+    }
+
+    /// Drops the oldest objects while the group is over its limit; readers past them keep reading.
+    pub(crate) fn shed(&mut self) {
+        while self.cost() > limits::GROUP_BYTES {
+            let oldest = self.strands.iter_mut().filter(|strand| strand.can_shed());
+            let Some(strand) = oldest.min_by_key(|strand| strand.held_from_id()) else { break };
+            let freed = strand.shed();
+            self.payload -= freed.0;
+            self.overhead -= freed.1;
+            self.head_missing = true;
+        }
+    }
+
+    /// Copies a page of the group's objects to `out`, and how its strands stand once they are all
+    /// out. `None`: something that was asked for is not held.
+    pub(crate) fn replay(&self, sequence: u64, mut page: Page, out: &mut Vec<Entry>) -> Option<Replayed> {
+        let mut room = bounds::REPLAY_OBJECTS;
+        for (at, strand) in self.strands.iter().enumerate().skip(page.strand) {
+            let from = if at == page.strand { page.object } else { page.first };
+            if strand.held_from > from {
+                return None;
+            }
+            let start = strand.objects.partition_point(|object| object.head.id < from);
+            for object in strand.objects.range(start..) {
+                if room == 0 {
+                    (page.strand, page.object) = (at, object.head.id);
+                    return Some(Replayed::Page(page));
+                }
+                room -= 1;
+                object.replay(sequence, strand.id, out);
+            }
+            match strand.state {
+                StrandState::Open | StrandState::Suspended => {}
+                StrandState::Finished => out.push(Entry::Finish { group: sequence, strand: strand.id }),
+                StrandState::Reset(code) => {
+                    out.push(Entry::Reset { group: sequence, strand: strand.id, code });
+                }
+            }
+        }
+        Some(Replayed::All)
+    }
+}
+
+/// Where a replay is: a strand (strands only ever come after those there) and an object in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Page {
+    strand: usize,
+    object: u64,
+    first: u64,
+}
+
+/// How far a replay got.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Replayed {
+    /// There is more from here; the log may be unlocked in between, as only a strand's last object
+    /// can still grow.
+    Page(Page),
+    /// To the end.
+    All,
+}
+
+impl Page {
+    /// From object `first` of every strand on.
+    pub(crate) fn from(first: u64) -> Self {
+        Self { strand: 0, object: first, first }
+    }
+}
+
+impl Strand {
+    fn new(id: u64) -> Self {
+        Self { id, state: StrandState::Open, objects: VecDeque::new(), held_from: 0, incoming: None }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.state, StrandState::Finished | StrandState::Reset(_))
+    }
+
+    /// The writer went away.
+    pub(crate) fn suspend(&mut self) -> bool {
+        self.incoming = None;
+        if self.state == StrandState::Open {
+            self.state = StrandState::Suspended;
+        }
+        self.state == StrandState::Suspended
+    }
+
+    /// The writer's stream begins an object. `New` and `Held` expect its payload by
+    /// [`Strand::append`]; `New` first wants [`Strand::push`].
+    pub(crate) fn begin(&mut self, head: &ObjectHead) -> Begun {
+        let contradicts = |held: &Object| held.head.size != head.size;
+        if self.is_over() {
+            return if self.find(head.id).is_some_and(contradicts) { Begun::Malformed } else { Begun::Over };
+        }
+        if self.incoming.is_some_and(|incoming| incoming.offset < incoming.size) {
+            return Begun::Short;
+        }
+        let begun = match self.objects.back() {
+            None => Begun::New,
+            Some(last) if head.id > last.head.id => {
+                let resumed = self.incoming.is_none();
+                let next = last.head.id.checked_add(1) == Some(head.id);
+                if !last.is_complete() || (resumed && !next) { Begun::Gap } else { Begun::New }
+            }
+            Some(_) if self.find(head.id).is_some_and(contradicts) => Begun::Malformed,
+            Some(_) => Begun::Held,
+        };
+        if matches!(begun, Begun::New | Begun::Held) {
+            self.incoming = Some(Incoming { object: head.id, size: head.size, offset: 0 });
+        }
+        begun
+    }
+
+    /// Adds a new object with no payload yet.
+    pub(crate) fn push(&mut self, head: ObjectHead) {
+        self.objects.push_back(Object { head, received: 0, pieces: SmallVec::new() });
+    }
+
+    /// Payload of the object the writer's stream is in. New bytes are held (not when the head of
+    /// their object is gone) and handed back.
+    pub(crate) fn append(&mut self, mut piece: Bytes) -> Piece {
+        let Some(incoming) = self.incoming.as_mut().filter(|_| self.state == StrandState::Open) else {
+            return Piece::Skipped;
+        };
+        let start = incoming.offset;
+        let Some(end) = start.checked_add(piece.len() as u64).filter(|end| *end <= incoming.size) else {
+            return Piece::Over;
+        };
+        incoming.offset = end;
+        let Some(last) = self.objects.back_mut().filter(|last| last.head.id == incoming.object) else {
+            return Piece::Skipped;
+        };
+        if end <= last.received {
+            return Piece::Skipped;
+        }
+        let offset = last.received;
+        if let Ok(cut @ 1..) = usize::try_from(offset - start) {
+            piece = piece.slice(cut..);
+        }
+        last.received = end;
+        let held = last.head.id >= self.held_from;
+        if held {
+            last.pieces.push(piece.clone());
+        }
+        Piece::New { object: last.head.id, offset, payload: piece, held }
+    }
+
+    /// The writer's stream ended cleanly. False: in the middle of what it declared, or short of what
+    /// is held.
+    pub(crate) fn is_whole(&self) -> bool {
+        let Some(last) = self.objects.back() else { return true };
+        let at_last = self
+            .incoming
+            .is_none_or(|incoming| incoming.object == last.head.id && incoming.offset == incoming.size);
+        last.is_complete() && at_last
+    }
+
+    fn find(&self, id: u64) -> Option<&Object> {
+        let at = self.objects.binary_search_by_key(&id, |object| object.head.id).ok()?;
+        self.objects.get(at)
+    }
+
+    fn held_from_id(&self) -> u64 {
+        self.objects.front().map_or(u64::MAX, |object| object.head.id)
+    }
+
+    fn can_shed(&self) -> bool {
+        self.objects.len() > 1 || self.objects.back().is_some_and(|last| !last.pieces.is_empty())
+    }
+
+    /// Lets go of the oldest object; of the last one only its payload. Returns payload and overhead.
+    fn shed(&mut self) -> (u64, u64) {
+        let only_one = self.objects.len() == 1;
+        let Some(oldest) = self.objects.front_mut() else { return (0, 0) };
+        self.held_from = oldest.head.id.saturating_add(1);
+        let payload = oldest.pieces.iter().map(|piece| piece.len() as u64).sum();
+        let overhead = oldest.pieces.len() as u64 * bounds::PIECE_OVERHEAD;
+        if only_one {
+            oldest.pieces.clear();
+            return (payload, overhead);
+        }
+        self.objects.pop_front();
+        (payload, overhead + bounds::OBJECT_OVERHEAD)
+    }
+}
+
+impl Object {
+    fn is_complete(&self) -> bool {
+        self.received == self.head.size
+    }
+
+    fn replay(&self, group: u64, strand: u64, out: &mut Vec<Entry>) {
+        let mut pieces = self.pieces.iter().cloned();
+        let payload = pieces.next().unwrap_or_default();
+        let mut offset = payload.len() as u64;
+        out.push(Entry::Object { group, strand, head: self.head.clone(), payload });
+        for payload in pieces {
+            let after = offset + payload.len() as u64;
+            out.push(Entry::Data { group, strand, object: self.head.id, offset, payload });
+            offset = after;
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What every log of a store needs, without the table of logs.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use relay_model::WorkerId;
+
+use crate::{
+    bell::{Bell, Flags, Marks},
+    budget::Budget,
+};
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) bells: Box<[Bell]>,
+    pub(crate) max_age: Duration,
+    pub(crate) feeds: AtomicUsize,
+    pub(crate) clock: Clock,
+}
+
+impl Shared {
+    pub(crate) fn bell(&self, worker: WorkerId) -> Option<&Bell> {
+        self.bells.get(usize::from(worker.0))
+    }
+
+    /// Puts a log on the lists of `marks`. Never under a log's lock.
+    pub(crate) fn post(&self, flags: &Arc<Flags>, marks: &mut Marks) {
+        for worker in marks.drain(..) {
+            if let Some(bell) = self.bell(worker) {
+                bell.push(Arc::clone(flags));
+            }
+        }
+    }
+}
+
+/// Milliseconds since the first commit, moved by commits: good enough to tell what was read longer
+/// ago, without asking for the time on every pull.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    start: OnceLock<Instant>,
+    ms: AtomicU64,
+}
+
+impl Clock {
+    pub(crate) fn advance(&self, now: Instant) {
+        let start = *self.start.get_or_init(|| now);
+        let ms = u64::try_from(now.saturating_duration_since(start).as_millis()).unwrap_or(u64::MAX);
+        if ms > self.ms.load(Ordering::Relaxed) {
+            self.ms.fetch_max(ms, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn ms(&self) -> u64 {
+        self.ms.load(Ordering::Relaxed)
+    }
+}

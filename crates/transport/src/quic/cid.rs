@@ -1,0 +1,113 @@
+//! Connection ids that name their worker: `steering byte, 4 random bytes, 3 check bytes`.
+//!
+//! The kernel steers by the first byte modulo the number of workers. The check is keyed, so that a
+//! stray packet is dropped unless one of ours (this process or the one before it) made its id.
+
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use quinn_proto::{ConnectionId, ConnectionIdGenerator, InvalidCid};
+
+/// Bytes of a connection id.
+const LEN: usize = 8;
+/// Where the check starts.
+const CHECK: usize = 5;
+
+/// Makes and recognises the connection ids of one worker.
+pub(super) struct Generator {
+    /// Stable over restarts.
+    check: hmac::Key,
+    /// Fresh for each endpoint: its output over `counter` is the random part.
+    draw: hmac::Key,
+    counter: u64,
+    worker: u16,
+    workers: u16,
+}
+
+impl Generator {
+    /// For `worker` of `workers` (at most 256). `seed` must never repeat outside tests.
+    pub(super) fn new(check: hmac::Key, seed: &[u8; 32], worker: u16, workers: u16) -> Self {
+        Self { check, draw: hmac::Key::new(hmac::HMAC_SHA256, seed), counter: 0, worker, workers }
+    }
+
+    fn check_of(&self, head: &[u8]) -> [u8; LEN - CHECK] {
+        let tag = hmac::sign(&self.check, head);
+        let mut out = [0; LEN - CHECK];
+        for (out, tag) in out.iter_mut().zip(tag.as_ref()) {
+            *out = *tag;
+        }
+        out
+    }
+}
+
+impl ConnectionIdGenerator for Generator {
+    fn generate_cid(&mut self) -> ConnectionId {
+        self.counter = self.counter.wrapping_add(1);
+        let random = hmac::sign(&self.draw, &self.counter.to_be_bytes());
+        let mut cid = [0; LEN];
+        for (out, random) in cid.iter_mut().zip(random.as_ref()) {
+            *out = *random;
+        }
+        cid[0] = steer(cid[0], self.worker, self.workers);
+        let check = self.check_of(&cid[..CHECK]);
+        cid[CHECK..].copy_from_slice(&check);
+        ConnectionId::new(&cid)
+    }
+
+    fn validate(&self, cid: &ConnectionId) -> Result<(), InvalidCid> {
+        let Some((head, check)) = cid.split_at_checked(CHECK) else { return Err(InvalidCid) };
+        let ours = head.first().is_some_and(|byte| u16::from(*byte) % self.workers == self.worker);
+        if ours && check == self.check_of(head) { Ok(()) } else { Err(InvalidCid) }
+    }
+
+    fn cid_len(&self) -> usize {
+        LEN
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// The byte nearest to `random` that is `worker` modulo `workers`.
+fn steer(random: u8, worker: u16, workers: u16) -> u8 {
+    let random = u16::from(random);
+    let byte = random - random % workers + worker;
+    u8::try_from(byte).unwrap_or_else(|_| (byte - workers) as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &[7; 32])
+    }
+
+    #[test]
+    fn ids_name_their_worker_whatever_the_count() {
+        for workers in [1, 2, 3, 7, 200, 256] {
+            for worker in [0, workers / 2, workers - 1] {
+                let mut generator = Generator::new(key(), &[1; 32], worker, workers);
+                for _ in 0..100 {
+                    let cid = generator.generate_cid();
+                    assert_eq!(u16::from(cid[0]) % workers, worker);
+                    assert!(generator.validate(&cid).is_ok());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ids_of_a_former_process_are_ours_and_those_of_others_are_not() {
+        let cid = Generator::new(key(), &[1; 32], 1, 4).generate_cid();
+        assert!(Generator::new(key(), &[2; 32], 1, 4).validate(&cid).is_ok());
+        assert!(Generator::new(key(), &[2; 32], 2, 4).validate(&cid).is_err(), "another worker's");
+        let foreign = hmac::Key::new(hmac::HMAC_SHA256, &[8; 32]);
+        assert!(Generator::new(foreign, &[1; 32], 1, 4).validate(&cid).is_err(), "another key");
+        let mut bent: Vec<u8> = cid.to_vec();
+        bent[2] ^= 1;
+        assert!(Generator::new(key(), &[1; 32], 1, 4).validate(&ConnectionId::new(&bent)).is_err());
+        assert!(Generator::new(key(), &[1; 32], 1, 4).validate(&ConnectionId::new(&[])).is_err());
+    }
+}

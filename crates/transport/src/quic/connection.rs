@@ -1,0 +1,704 @@
+//! One connection: raw QUIC or WebTransport, told apart by ALPN, as a `Transport`.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use quinn_proto::{
+    ConnectionError, ConnectionEvent, EndpointEvent, Side, StreamEvent, StreamId, VarInt,
+    crypto::rustls::HandshakeData,
+};
+use relay_model::{SessionCode, StreamCode, limits};
+use relay_session::transport::{
+    self, Closed, DatagramError, Dir, Event, ReadError, Stream, Transport, WriteError,
+};
+
+use super::{
+    ALPN, Phase, Transmit, code,
+    rate::Rate,
+    webtransport::{End, Http},
+};
+
+/// Segments of one GSO send: what the kernel takes.
+const SEGMENTS: usize = 64;
+/// Bytes of one GSO send: the largest UDP payload over IPv4.
+const TRAIN_BYTES: usize = 65_507;
+/// What the valve lets in beyond 5/4 of the congestion window: work for the next flush.
+const VALVE_SLACK: u64 = 32 * 1024;
+/// How long a close capsule, or a refusal, may travel before the connection goes.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A QUIC connection that carries at most one session.
+///
+/// As a [`Transport`]: a [`Stream`] is a QUIC stream id; after [`Event::Datagram`] take datagrams
+/// until there are none, the next event comes only then.
+pub struct Connection {
+    quic: quinn_proto::Connection,
+    layer: Layer,
+    life: Life,
+    /// What `poll` has to tell before anything the library has.
+    due: Due,
+    /// The last event of all.
+    closed: Option<Closed>,
+    /// Canonical, as last told.
+    remote: SocketAddr,
+    /// Time of the last input; `poll` has none of its own.
+    now: Instant,
+    rate: Rate,
+    max_datagram: usize,
+    /// A write was short or blocked since the last `Room`.
+    starved: bool,
+    /// The valve is lifted.
+    exempt: bool,
+    /// Counted by the endpoint as a handshake of an unproved address.
+    unvalidated: bool,
+    /// An open had no credit, by direction.
+    refused: [bool; 2],
+}
+
+/// What is between QUIC streams and the session.
+enum Layer {
+    /// ALPN not known yet.
+    Unknown,
+    /// Nothing; and the ALPN.
+    Raw(&'static str),
+    /// WebTransport.
+    Http(Box<Http>),
+}
+
+enum Life {
+    /// Handshake or CONNECT not done; closed at the deadline.
+    Opening(Instant),
+    Ready,
+    /// Over for the session; the connection is closed at the deadline with this.
+    Leaving(Instant, VarInt, Bytes),
+    /// Over.
+    Over,
+}
+
+#[derive(Default)]
+struct Due {
+    ready: bool,
+    moved: bool,
+    room: bool,
+    datagram: bool,
+    /// Streams may wait to be accepted, by direction.
+    accept: [bool; 2],
+}
+
+const DIRS: [Dir; 2] = [Dir::Bi, Dir::Uni];
+
+impl Connection {
+    pub(super) fn new(quic: quinn_proto::Connection, now: Instant, unvalidated: bool) -> Self {
+        Self {
+            layer: Layer::Unknown,
+            life: Life::Opening(now + limits::SETUP_TIMEOUT),
+            due: Due::default(),
+            closed: None,
+            remote: quic.remote_address(),
+            now,
+            rate: Rate::new(now),
+            max_datagram: 0,
+            starved: false,
+            exempt: false,
+            unvalidated,
+            refused: [false; 2],
+            quic,
+        }
+    }
+
+    /// How far it is. Moves in [`super::Endpoint::settle`] and on `close`.
+    pub fn phase(&self) -> Phase {
+        match self.life {
+            _ if self.quic.is_drained() => Phase::Drained,
+            _ if self.quic.is_closed() => Phase::Closed,
+            Life::Opening(_) => Phase::Opening,
+            Life::Ready => Phase::Ready,
+            Life::Leaving(..) | Life::Over => Phase::Closed,
+        }
+    }
+
+    /// What the session speaks: the ALPN on raw QUIC, the subprotocol on WebTransport. `None` before
+    /// `Ready`. One of [`super::ALPN`], without `h3` on the server's side.
+    pub fn protocol(&self) -> Option<&'static str> {
+        match &self.layer {
+            Layer::Unknown => None,
+            Layer::Raw(alpn) => Some(alpn),
+            Layer::Http(http) => http.protocol(),
+        }
+    }
+
+    /// Whether it is WebTransport. Meaningful from `Ready` on.
+    pub fn is_webtransport(&self) -> bool {
+        matches!(self.layer, Layer::Http(_))
+    }
+
+    /// Path and query of the CONNECT request, raw as sent; `None` on raw QUIC.
+    pub fn target(&self) -> Option<&str> {
+        self.http()?.target()
+    }
+
+    /// The `origin` header of the CONNECT request.
+    pub fn origin(&self) -> Option<&str> {
+        self.http()?.origin()
+    }
+
+    /// The peer's address now (canonical).
+    pub fn remote(&self) -> SocketAddr {
+        self.quic.remote_address()
+    }
+
+    /// Next packets to send, written to `buf`, which is cleared first: up to `max_segments` datagrams
+    /// of one size in one train (at most 64, and at most what one GSO send can take). Pass 1 where GSO
+    /// failed. `None`: nothing to send now; the valve is set.
+    pub fn poll_transmit(&mut self, now: Instant, max_segments: usize, buf: &mut Vec<u8>) -> Option<Transmit> {
+        buf.clear();
+        let fit = TRAIN_BYTES / usize::from(self.quic.current_mtu()).max(1);
+        let transmit = self.quic.poll_transmit(now, max_segments.min(fit).clamp(1, SEGMENTS), buf);
+        if transmit.is_none() {
+            self.set_valve();
+        }
+        transmit.map(Into::into)
+    }
+
+    /// When [`super::Endpoint::handle_timeout`] is due. Changes with every call that takes `&mut self`.
+    pub fn next_deadline(&mut self) -> Option<Instant> {
+        let quic = self.quic.poll_timeout();
+        match self.life {
+            _ if self.quic.is_closed() => quic,
+            Life::Opening(at) | Life::Leaving(at, ..) => Some(quic.map_or(at, |quic| quic.min(at))),
+            Life::Ready | Life::Over => quic,
+        }
+    }
+
+    pub(super) fn feed(&mut self, event: ConnectionEvent) {
+        self.quic.handle_event(event);
+    }
+
+    pub(super) fn poll_endpoint_event(&mut self) -> Option<EndpointEvent> {
+        self.quic.poll_endpoint_events()
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        self.quic.handle_timeout(now);
+        match &self.life {
+            Life::Opening(at) if now >= *at => self.drop_it(code::session_to_wire(SessionCode::TIMEOUT), "setup timeout"),
+            Life::Leaving(at, code, reason) if now >= *at => {
+                self.quic.close(now, *code, reason.clone());
+                self.life = Life::Over;
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets input take effect: what concerns the handshake, HTTP/3 and the valve.
+    pub(super) fn advance(&mut self, now: Instant) {
+        self.now = now;
+        match self.life {
+            Life::Opening(_) => self.open_up(),
+            Life::Ready => {}
+            Life::Leaving(..) | Life::Over => self.wind_down(),
+        }
+        if matches!(self.layer, Layer::Http(_)) && !self.quic.is_closed() {
+            self.with_http(|http, quic| http.flush(quic));
+        }
+        self.max_datagram = self.datagram_size();
+        self.due.moved |= self.quic.remote_address() != self.remote;
+        self.due.room |= std::mem::take(&mut self.starved);
+        self.rate.sample(now, &self.quic);
+        self.set_valve();
+    }
+
+    /// Whether it is still counted as an unvalidated handshake.
+    pub(super) fn is_unvalidated(&self) -> bool {
+        self.unvalidated
+    }
+
+    /// Whether it stopped being an unvalidated handshake since last asked.
+    pub(super) fn validate(&mut self) -> bool {
+        let proved = self.unvalidated && !self.quic.is_handshaking();
+        self.unvalidated &= !proved;
+        proved
+    }
+
+    fn http(&self) -> Option<&Http> {
+        match &self.layer {
+            Layer::Http(http) => Some(http),
+            Layer::Unknown | Layer::Raw(_) => None,
+        }
+    }
+
+    /// HTTP/3's own writes are few and pass the valve.
+    fn with_http<R>(&mut self, act: impl FnOnce(&mut Http, &mut quinn_proto::Connection) -> R) -> Option<R> {
+        let Layer::Http(http) = &mut self.layer else { return None };
+        self.quic.set_send_window(u64::MAX);
+        let result = act(http, &mut self.quic);
+        self.set_valve();
+        Some(result)
+    }
+
+    /// Little more than the congestion window may be unsent or unacknowledged, so that a decision
+    /// about what to send is on the wire within a round trip. Never below the window: it would not grow.
+    fn set_valve(&mut self) {
+        let window = self.quic.congestion_state().window();
+        let valve = (window / 4).saturating_add(window).saturating_add(VALVE_SLACK);
+        self.quic.set_send_window(if self.exempt { u64::MAX } else { valve });
+    }
+
+    /// Before `Ready`: consumes the library's events.
+    fn open_up(&mut self) {
+        while matches!(self.life, Life::Opening(_))
+            && let Some(event) = self.quic.poll()
+        {
+            match event {
+                quinn_proto::Event::Connected => self.connected(),
+                quinn_proto::Event::Stream(event) => self.stream_while_opening(event),
+                quinn_proto::Event::DatagramReceived => self.due.datagram = true,
+                quinn_proto::Event::ConnectionLost { reason } => self.lost(reason),
+                quinn_proto::Event::HandshakeDataReady | quinn_proto::Event::DatagramsUnblocked => {}
+            }
+            self.check_http();
+        }
+    }
+
+    /// The handshake is done: the ALPN says what this is.
+    fn connected(&mut self) {
+        let data = self.quic.crypto_session().handshake_data();
+        let alpn = data
+            .and_then(|data| data.downcast::<HandshakeData>().ok())
+            .and_then(|data| data.protocol)
+            .and_then(|alpn| ALPN.into_iter().find(|known| known.as_bytes() == alpn));
+        match alpn {
+            None => self.drop_it(code::session_to_wire(SessionCode::VERSION), "no common version"),
+            Some("h3") if self.quic.side() == Side::Server => {
+                self.layer = Layer::Http(Box::default());
+                self.with_http(|http, quic| http.flush(quic));
+            }
+            Some(alpn) => {
+                self.layer = Layer::Raw(alpn);
+                self.become_ready();
+            }
+        }
+    }
+
+    fn become_ready(&mut self) {
+        self.life = Life::Ready;
+        self.due.ready = true;
+    }
+
+    fn stream_while_opening(&mut self, event: StreamEvent) {
+        match event {
+            StreamEvent::Opened { dir } => {
+                self.note_opened(dir);
+                // None can be the session's: there is no session yet.
+                while let Some(id) = self.quic.streams().accept(dir) {
+                    self.with_http(|http, quic| http.accepted(quic, id));
+                    if self.http().is_some_and(|http| http.protocol().is_some()) {
+                        // The rest is told in order after what is held.
+                        self.due.accept[index(dir)] = true;
+                        return;
+                    }
+                }
+            }
+            StreamEvent::Readable { id } => {
+                self.with_http(|http, quic| http.readable(quic, id));
+            }
+            StreamEvent::Stopped { id, .. } => {
+                self.with_http(|http, quic| http.stopped(quic, id));
+            }
+            StreamEvent::Writable { .. } | StreamEvent::Finished { .. } | StreamEvent::Available { .. } => {}
+        }
+    }
+
+    /// Acts on what HTTP/3 has found out.
+    fn check_http(&mut self) {
+        let Layer::Http(http) = &mut self.layer else { return };
+        let no_error = VarInt::from_u32(code::h3::NO_ERROR);
+        match http.take_end() {
+            Some(End::ByPeer(code, reason)) => self.end(Closed::ByPeer(code, reason), no_error, b""),
+            Some(End::Lost(why)) => self.end(Closed::Lost(why.to_owned()), no_error, b""),
+            Some(End::Violation(code, why)) => {
+                self.end(Closed::Lost(why.to_owned()), VarInt::from_u32(code), why.as_bytes());
+            }
+            None if !matches!(self.life, Life::Opening(_)) => {}
+            None if http.protocol().is_some() => self.become_ready(),
+            None if http.is_refused() => {
+                self.life = Life::Leaving(self.now + FAREWELL, no_error, Bytes::new());
+            }
+            None => {}
+        }
+    }
+
+    /// The session is over and the connection goes at once.
+    fn end(&mut self, closed: Closed, code: VarInt, reason: &'static [u8]) {
+        self.closed.get_or_insert(closed);
+        self.quic.close(self.now, code, Bytes::from_static(reason));
+        self.life = Life::Over;
+    }
+
+    /// Gives up on our own account.
+    fn drop_it(&mut self, code: VarInt, reason: &'static str) {
+        self.end(Closed::Lost(reason.to_owned()), code, reason.as_bytes());
+    }
+
+    fn lost(&mut self, reason: ConnectionError) {
+        let closed = match reason {
+            ConnectionError::ApplicationClosed(close) => Closed::ByPeer(
+                code::session_from_wire(close.error_code),
+                String::from_utf8_lossy(&close.reason).into_owned(),
+            ),
+            ConnectionError::LocallyClosed => Closed::ByUs,
+            other => Closed::Lost(other.to_string()),
+        };
+        self.closed.get_or_insert(closed);
+        self.life = Life::Over;
+    }
+
+    /// After the session's end: waits for the farewell to arrive.
+    fn wind_down(&mut self) {
+        while let Some(event) = self.quic.poll() {
+            let done = match event {
+                quinn_proto::Event::Stream(StreamEvent::Finished { id } | StreamEvent::Stopped { id, .. }) => {
+                    self.http().is_some_and(|http| http.is_session(id))
+                }
+                _ => false,
+            };
+            if done && let Life::Leaving(_, code, reason) = &self.life {
+                self.quic.close(self.now, *code, reason.clone());
+                self.life = Life::Over;
+            }
+        }
+    }
+
+    /// Streams were opened: whether more should be allowed.
+    fn note_opened(&mut self, dir: quinn_proto::Dir) {
+        let most = match dir {
+            quinn_proto::Dir::Bi => limits::BIDI_STREAMS_MAX,
+            quinn_proto::Dir::Uni => limits::UNI_STREAMS_MAX,
+        };
+        let allowed = self.quic.max_concurrent_streams(dir);
+        let open = self.quic.streams().remote_open_streams(dir);
+        if open.saturating_mul(2) >= allowed && allowed < most {
+            let grown = allowed.saturating_mul(2).min(most);
+            self.quic.set_max_concurrent_streams(dir, VarInt::from_u64(grown).unwrap_or(VarInt::MAX));
+        }
+    }
+
+    /// What is to be told before the library's events.
+    fn poll_due(&mut self) -> Option<Event> {
+        if std::mem::take(&mut self.due.ready) {
+            return Some(Event::Ready);
+        }
+        if std::mem::take(&mut self.due.moved) {
+            self.remote = self.quic.remote_address();
+            return Some(Event::Moved(self.remote));
+        }
+        if let Some(id) = self.with_http(|http, quic| http.release(quic)).flatten() {
+            return Some(Event::Opened(Stream(id.into()), to_dir(id.dir())));
+        }
+        if let Some(event) = self.poll_accept() {
+            return Some(event);
+        }
+        if std::mem::take(&mut self.due.datagram) {
+            return Some(Event::Datagram);
+        }
+        std::mem::take(&mut self.due.room).then_some(Event::Room)
+    }
+
+    fn poll_accept(&mut self) -> Option<Event> {
+        for dir in DIRS {
+            while let Some(due) = self.due.accept.get_mut(index(from_dir(dir)))
+                && *due
+            {
+                match self.quic.streams().accept(from_dir(dir)) {
+                    None => *due = false,
+                    Some(id) => {
+                        let ours = self.with_http(|http, quic| http.accepted(quic, id)).unwrap_or(true);
+                        if ours {
+                            return Some(Event::Opened(Stream(id.into()), dir));
+                        }
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// What a library event means to the session; `None`: nothing.
+    fn translate(&mut self, event: quinn_proto::Event) -> Option<Event> {
+        match event {
+            quinn_proto::Event::Stream(event) => self.translate_stream(event),
+            quinn_proto::Event::DatagramReceived => Some(Event::Datagram),
+            quinn_proto::Event::ConnectionLost { reason } => {
+                self.lost(reason);
+                None
+            }
+            quinn_proto::Event::Connected
+            | quinn_proto::Event::HandshakeDataReady
+            | quinn_proto::Event::DatagramsUnblocked => None,
+        }
+    }
+
+    fn translate_stream(&mut self, event: StreamEvent) -> Option<Event> {
+        match event {
+            StreamEvent::Opened { dir } => {
+                self.note_opened(dir);
+                self.due.accept[index(dir)] = true;
+                self.poll_accept()
+            }
+            StreamEvent::Readable { id } => {
+                match self.with_http(|http, quic| http.readable(quic, id)).flatten() {
+                    None => Some(Event::Readable(Stream(id.into()))),
+                    Some(true) => Some(Event::Opened(Stream(id.into()), to_dir(id.dir()))),
+                    Some(false) => None,
+                }
+            }
+            StreamEvent::Writable { id } => {
+                let blocked = self.with_http(|http, quic| {
+                    if http.owes(id) {
+                        http.flush(quic);
+                    }
+                    http.owes(id) || http.is_session(id)
+                });
+                (blocked != Some(true)).then_some(Event::Writable(Stream(id.into())))
+            }
+            StreamEvent::Stopped { id, error_code } => {
+                let ours = self.with_http(|http, quic| http.stopped(quic, id)) == Some(true);
+                (!ours).then(|| Event::Stopped(Stream(id.into()), code::stream_from_wire(error_code)))
+            }
+            StreamEvent::Available { dir } => {
+                let refused = self.refused.get_mut(index(dir)).is_some_and(std::mem::take);
+                refused.then_some(Event::Openable(to_dir(dir)))
+            }
+            StreamEvent::Finished { .. } => None,
+        }
+    }
+
+    fn datagram_size(&mut self) -> usize {
+        let size = self.quic.datagrams().max_size().unwrap_or(0);
+        match &self.layer {
+            Layer::Http(http) if !http.datagrams() => 0,
+            Layer::Http(http) => size.saturating_sub(http.datagram_overhead()),
+            Layer::Unknown | Layer::Raw(_) => size,
+        }
+    }
+
+    /// The QUIC id of a stream on which we may write.
+    fn sendable(&self, stream: Stream) -> Option<StreamId> {
+        let id = stream_id(stream)?;
+        (id.dir() == quinn_proto::Dir::Bi || id.initiator() == self.quic.side()).then_some(id)
+    }
+
+    /// The QUIC id of a stream from which we may read.
+    fn receivable(&self, stream: Stream) -> Option<StreamId> {
+        let id = stream_id(stream)?;
+        (id.dir() == quinn_proto::Dir::Bi || id.initiator() != self.quic.side()).then_some(id)
+    }
+}
+
+impl Transport for Connection {
+    fn poll(&mut self) -> Option<Event> {
+        if matches!(self.life, Life::Opening(_)) {
+            return None;
+        }
+        loop {
+            if let Some(closed) = self.closed.take() {
+                self.due = Due::default();
+                return Some(Event::Closed(closed));
+            }
+            if !matches!(self.life, Life::Ready) {
+                return None;
+            }
+            if let Some(event) = self.poll_due() {
+                return Some(event);
+            }
+            let event = self.quic.poll()?;
+            let event = self.translate(event);
+            self.check_http();
+            if event.is_some() {
+                return event;
+            }
+        }
+    }
+
+    fn open(&mut self, dir: Dir, priority: i32) -> Option<Stream> {
+        if !matches!(self.life, Life::Ready) {
+            return None;
+        }
+        let dir = from_dir(dir);
+        let Some(id) = self.quic.streams().open(dir) else {
+            if let Some(refused) = self.refused.get_mut(index(dir)) {
+                *refused = true;
+            }
+            return None;
+        };
+        // A stream just opened exists.
+        let _ = self.quic.send_stream(id).set_priority(priority);
+        self.with_http(|http, quic| http.opened(quic, id));
+        Some(Stream(id.into()))
+    }
+
+    fn read(&mut self, stream: Stream, max: usize) -> Result<Option<Bytes>, ReadError> {
+        let id = self.receivable(stream).ok_or(ReadError::Gone)?;
+        let mut recv = self.quic.recv_stream(id);
+        let mut chunks = recv.read(true).map_err(|_| ReadError::Gone)?;
+        match chunks.next(max) {
+            Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
+            Err(quinn_proto::ReadError::Blocked) => Err(ReadError::Blocked),
+            Err(quinn_proto::ReadError::Reset(code)) => Err(ReadError::Reset(code::stream_from_wire(code))),
+        }
+    }
+
+    fn write(&mut self, stream: Stream, chunks: &mut [Bytes]) -> Result<usize, WriteError> {
+        let id = self.sendable(stream).ok_or(WriteError::Gone)?;
+        let offered: usize = chunks.iter().map(Bytes::len).sum();
+        if offered == 0 {
+            return Ok(0);
+        }
+        if self.http().is_some_and(|http| http.owes(id)) {
+            self.with_http(|http, quic| http.flush(quic));
+            if self.http().is_some_and(|http| http.owes(id)) {
+                self.starved = true;
+                return Err(WriteError::Blocked);
+            }
+        }
+        match self.quic.send_stream(id).write_chunks(chunks) {
+            Ok(written) => {
+                self.starved |= written.bytes < offered;
+                Ok(written.bytes)
+            }
+            Err(quinn_proto::WriteError::Blocked) => {
+                self.starved = true;
+                Err(WriteError::Blocked)
+            }
+            Err(quinn_proto::WriteError::Stopped(code)) => {
+                Err(WriteError::Stopped(code::stream_from_wire(code)))
+            }
+            Err(quinn_proto::WriteError::ClosedStream) => Err(WriteError::Gone),
+        }
+    }
+
+    fn finish(&mut self, stream: Stream) {
+        let Some(id) = self.sendable(stream) else { return };
+        if let Layer::Http(http) = &mut self.layer
+            && http.finish_owed(id)
+        {
+            return;
+        }
+        // Fails where the stream is stopped (an event says so) or has ended.
+        let _ = self.quic.send_stream(id).finish();
+    }
+
+    fn reset(&mut self, stream: Stream, code: StreamCode) {
+        let Some(id) = self.sendable(stream) else { return };
+        if let Layer::Http(http) = &mut self.layer {
+            http.forget_owed(id);
+        }
+        // Fails where the stream has ended.
+        let _ = self.quic.send_stream(id).reset(code::stream_to_wire(code));
+    }
+
+    fn stop(&mut self, stream: Stream, code: StreamCode) {
+        let Some(id) = self.receivable(stream) else { return };
+        // Fails where the stream has ended.
+        let _ = self.quic.recv_stream(id).stop(code::stream_to_wire(code));
+    }
+
+    fn set_priority(&mut self, stream: Stream, priority: i32) {
+        if let Some(id) = self.sendable(stream) {
+            // Fails where the stream has ended.
+            let _ = self.quic.send_stream(id).set_priority(priority);
+        }
+    }
+
+    fn send_datagram(&mut self, datagram: Bytes) -> Result<(), DatagramError> {
+        let max = self.datagram_size();
+        if max == 0 {
+            return Err(DatagramError::Unsupported);
+        }
+        if datagram.len() > max {
+            return Err(DatagramError::TooLarge);
+        }
+        let datagram = match &self.layer {
+            Layer::Http(http) => http.wrap(&datagram).ok_or(DatagramError::Unsupported)?,
+            Layer::Unknown | Layer::Raw(_) => datagram,
+        };
+        use quinn_proto::SendDatagramError::{Blocked, Disabled, TooLarge, UnsupportedByPeer};
+        match self.quic.datagrams().send(datagram, true) {
+            Ok(()) => Ok(()),
+            Err(TooLarge | Blocked(_)) => Err(DatagramError::TooLarge),
+            Err(UnsupportedByPeer | Disabled) => Err(DatagramError::Unsupported),
+        }
+    }
+
+    fn recv_datagram(&mut self) -> Option<Bytes> {
+        loop {
+            let datagram = self.quic.datagrams().recv()?;
+            match &self.layer {
+                Layer::Unknown | Layer::Raw(_) => return Some(datagram),
+                Layer::Http(http) => {
+                    if let Some(payload) = http.unwrap(datagram) {
+                        return Some(payload);
+                    }
+                }
+            }
+        }
+    }
+
+    fn max_datagram(&self) -> usize {
+        self.max_datagram
+    }
+
+    fn exempt(&mut self, on: bool) {
+        self.exempt = on;
+        self.set_valve();
+    }
+
+    fn stats(&self) -> transport::Stats {
+        let rtt = self.quic.rtt();
+        let window = self.quic.congestion_state().window();
+        transport::Stats { rtt: Some(rtt), bitrate: self.rate.bitrate(window, rtt) }
+    }
+
+    fn close(&mut self, now: Instant, code: SessionCode, reason: &str) {
+        self.now = now;
+        if !matches!(self.life, Life::Opening(_) | Life::Ready) || self.quic.is_closed() {
+            return;
+        }
+        self.closed.get_or_insert(Closed::ByUs);
+        let wire = code::session_to_wire(code);
+        let text = Bytes::copy_from_slice(reason.as_bytes());
+        if self.protocol().is_some() && self.is_webtransport() {
+            self.with_http(|http, quic| http.close(quic, code, reason));
+            self.life = Life::Leaving(now + FAREWELL, wire, text);
+        } else {
+            self.quic.close(now, wire, text);
+            self.life = Life::Over;
+        }
+    }
+}
+
+fn stream_id(stream: Stream) -> Option<StreamId> {
+    VarInt::from_u64(stream.0).ok().map(StreamId::from)
+}
+
+fn to_dir(dir: quinn_proto::Dir) -> Dir {
+    match dir {
+        quinn_proto::Dir::Bi => Dir::Bi,
+        quinn_proto::Dir::Uni => Dir::Uni,
+    }
+}
+
+fn from_dir(dir: Dir) -> quinn_proto::Dir {
+    match dir {
+        Dir::Bi => quinn_proto::Dir::Bi,
+        Dir::Uni => quinn_proto::Dir::Uni,
+    }
+}
+
+fn index(dir: quinn_proto::Dir) -> usize {
+    dir as usize
+}

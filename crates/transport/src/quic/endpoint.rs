@@ -1,0 +1,232 @@
+//! All connections of one worker.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
+
+use aws_lc_rs::rand;
+use bytes::BytesMut;
+use quinn_proto::{ConnectionHandle, DatagramEvent, EndpointEvent, Incoming};
+use relay_model::{WorkerId, limits};
+
+use super::{ClientConfig, Config, ConnKey, Connection, Ecn, Fed, Phase, Stats, Transmit};
+
+/// Why an outgoing connection could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect: {0}")]
+pub struct ConnectError(#[from] quinn_proto::ConnectError);
+
+/// The QUIC endpoint of one worker: routes datagrams to connections, owns them.
+pub struct Endpoint {
+    inner: quinn_proto::Endpoint,
+    /// By the handle of the QUIC library, which reuses one only after [`Endpoint::remove`].
+    slots: Vec<Slot>,
+    live: usize,
+    /// Accepted, handshake not done, address not proved.
+    unvalidated: usize,
+    stats: Stats,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    conn: Option<Box<Connection>>,
+}
+
+impl Endpoint {
+    /// An endpoint for `worker`; `seed` fixes its randomness (tests), `None` draws it from the system.
+    /// `mtu_discovery`: the socket never fragments (DF set), so the path MTU may be probed.
+    pub fn new(config: &Config, worker: WorkerId, mtu_discovery: bool, seed: Option<[u8; 32]>) -> Self {
+        let cid_seed = seed.unwrap_or_else(|| {
+            let mut drawn = [0; 32];
+            rand::fill(&mut drawn).expect("the system gives random bytes");
+            drawn
+        });
+        let inner = quinn_proto::Endpoint::new(
+            Arc::new(config.endpoint(worker, cid_seed)),
+            Some(config.server.clone()),
+            mtu_discovery,
+            seed,
+        );
+        Self { inner, slots: Vec::new(), live: 0, unvalidated: 0, stats: Stats::default() }
+    }
+
+    /// Takes one received datagram. `remote` may be v4-mapped; it is canonicalised here. A
+    /// stateless answer is written to `out`, which is cleared first.
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        local_ip: Option<IpAddr>,
+        ecn: Option<Ecn>,
+        data: BytesMut,
+        out: &mut Vec<u8>,
+    ) -> Fed {
+        out.clear();
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        match self.inner.handle(now, remote, local_ip, ecn, data, out) {
+            None => {
+                self.stats.strays = self.stats.strays.saturating_add(1);
+                Fed::Nothing
+            }
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                let Some(conn) = self.slots.get_mut(handle.0).and_then(|slot| slot.conn.as_mut()) else {
+                    return Fed::Nothing;
+                };
+                conn.feed(event);
+                Fed::Conn(self.key(handle))
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => self.decide(incoming, now, out),
+            Some(DatagramEvent::Response(transmit)) => {
+                self.stats.responses = self.stats.responses.saturating_add(1);
+                Fed::Respond(transmit.into())
+            }
+        }
+    }
+
+    /// Starts an outgoing connection; flush it to send its first packet. It carries raw QUIC
+    /// streams whatever its ALPN.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        config: &ClientConfig,
+        remote: SocketAddr,
+        server_name: &str,
+    ) -> Result<ConnKey, ConnectError> {
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let (handle, conn) = self.inner.connect(now, config.inner.clone(), remote, server_name)?;
+        Ok(self.insert(handle, Connection::new(conn, now, false)))
+    }
+
+    /// Fires the timers of a connection that are due. Unknown keys are ignored.
+    pub fn handle_timeout(&mut self, key: ConnKey, now: Instant) {
+        if let Some(conn) = self.conn(key) {
+            conn.handle_timeout(now);
+        }
+    }
+
+    /// Lets what a connection was fed take effect; after a batch of input, a timeout or a close.
+    /// Unknown keys are `Drained`.
+    pub fn settle(&mut self, key: ConnKey, now: Instant) -> Phase {
+        let Self { inner, slots, unvalidated, .. } = self;
+        let Some(conn) = find(slots, key) else { return Phase::Drained };
+        while let Some(event) = conn.poll_endpoint_event() {
+            // Told in `remove`: until then the library must not reuse the handle.
+            if event.is_drained() {
+                continue;
+            }
+            if let Some(reply) = inner.handle_event(ConnectionHandle(key.slot()), event) {
+                conn.feed(reply);
+            }
+        }
+        conn.advance(now);
+        if conn.validate() {
+            *unvalidated = unvalidated.saturating_sub(1);
+        }
+        conn.phase()
+    }
+
+    /// The connection of `key`; `None` once removed.
+    pub fn conn(&mut self, key: ConnKey) -> Option<&mut Connection> {
+        find(&mut self.slots, key)
+    }
+
+    /// Forgets a connection: drained ones without a trace, others (after a panic) without a goodbye.
+    pub fn remove(&mut self, key: ConnKey) {
+        let slot = self.slots.get_mut(key.slot()).filter(|slot| slot.generation == key.generation);
+        let Some(conn) = slot.and_then(|slot| slot.conn.take()) else { return };
+        if conn.is_unvalidated() {
+            self.unvalidated = self.unvalidated.saturating_sub(1);
+        }
+        self.live = self.live.saturating_sub(1);
+        self.inner.handle_event(ConnectionHandle(key.slot()), EndpointEvent::drained());
+    }
+
+    /// Appends the keys of all connections, to close them at shutdown.
+    pub fn keys(&self, out: &mut Vec<ConnKey>) {
+        let held = self.slots.iter().enumerate().filter(|(_, slot)| slot.conn.is_some());
+        out.extend(held.map(|(index, slot)| ConnKey { slot: index as u32, generation: slot.generation }));
+    }
+
+    /// Connections held, draining ones included.
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether no connection is held.
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Every attempt is decided at once: an undecided one would buffer megabytes.
+    fn decide(&mut self, incoming: Incoming, now: Instant, out: &mut Vec<u8>) -> Fed {
+        let validated = incoming.remote_address_validated();
+        if !validated && self.unvalidated >= limits::UNVALIDATED_HANDSHAKES && incoming.may_retry() {
+            return match self.inner.retry(incoming, out) {
+                Ok(transmit) => {
+                    self.stats.retries = self.stats.retries.saturating_add(1);
+                    Fed::Respond(transmit.into())
+                }
+                Err(error) => {
+                    self.inner.ignore(error.into_incoming());
+                    Fed::Nothing
+                }
+            };
+        }
+        match self.inner.accept(incoming, now, out, None) {
+            Ok((handle, conn)) => {
+                self.stats.accepted = self.stats.accepted.saturating_add(1);
+                if !validated {
+                    self.unvalidated = self.unvalidated.saturating_add(1);
+                }
+                Fed::New(self.insert(handle, Connection::new(conn, now, !validated)))
+            }
+            Err(error) => {
+                self.stats.refused = self.stats.refused.saturating_add(1);
+                error.response.map_or(Fed::Nothing, |transmit| Fed::Respond(transmit.into()))
+            }
+        }
+    }
+
+    fn insert(&mut self, handle: ConnectionHandle, conn: Connection) -> ConnKey {
+        if self.slots.len() <= handle.0 {
+            self.slots.resize_with(handle.0 + 1, Slot::default);
+        }
+        if let Some(slot) = self.slots.get_mut(handle.0) {
+            debug_assert!(slot.conn.is_none(), "handles are reused after removal only");
+            slot.generation = slot.generation.wrapping_add(1);
+            slot.conn = Some(Box::new(conn));
+            self.live = self.live.saturating_add(1);
+        }
+        self.key(handle)
+    }
+
+    fn key(&self, handle: ConnectionHandle) -> ConnKey {
+        let generation = self.slots.get(handle.0).map_or(0, |slot| slot.generation);
+        ConnKey { slot: handle.0 as u32, generation }
+    }
+}
+
+fn find(slots: &mut [Slot], key: ConnKey) -> Option<&mut Connection> {
+    let slot = slots.get_mut(key.slot()).filter(|slot| slot.generation == key.generation)?;
+    slot.conn.as_deref_mut()
+}
+
+impl From<quinn_proto::Transmit> for Transmit {
+    fn from(from: quinn_proto::Transmit) -> Self {
+        Self {
+            destination: from.destination,
+            ecn: from.ecn,
+            len: from.size,
+            segment_size: from.segment_size,
+            src_ip: from.src_ip,
+        }
+    }
+}

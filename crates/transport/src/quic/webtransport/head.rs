@@ -1,0 +1,122 @@
+//! The first varints of an HTTP/3 stream: what it is, and for WebTransport streams whose.
+
+use web_transport_proto::VarInt;
+
+/// Type of a bidirectional WebTransport stream (as a frame type that takes the whole stream).
+pub(super) const BIDI: u64 = 0x41;
+/// Type of a unidirectional WebTransport stream.
+pub(super) const UNI: u64 = 0x54;
+
+/// Two varints at most.
+const MOST: usize = 16;
+
+/// Collects the start of a stream, never a byte more than needed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Head {
+    bytes: [u8; MOST],
+    len: usize,
+}
+
+/// What a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Belongs to the WebTransport session of this CONNECT stream.
+    Session(u64),
+    /// Any other stream, or the first frame of a request, of this type.
+    Other(u64),
+}
+
+impl Head {
+    /// Bytes still needed; 0 once [`Head::kind`] knows.
+    pub(super) fn missing(&self, session_type: u64) -> usize {
+        let rest = match self.first() {
+            Err(missing) => return missing,
+            Ok((kind, _)) if kind != session_type => return 0,
+            Ok((_, rest)) => rest,
+        };
+        size(rest).saturating_sub(rest.len())
+    }
+
+    /// Takes bytes, at most [`Head::missing`].
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if let Some(place) = self.bytes.get_mut(self.len) {
+                *place = *byte;
+                self.len += 1;
+            }
+        }
+    }
+
+    /// What the stream is; `None` while bytes are missing.
+    pub(super) fn kind(&self, session_type: u64) -> Option<Kind> {
+        let (kind, rest) = self.first().ok()?;
+        if kind != session_type {
+            return Some(Kind::Other(kind));
+        }
+        let mut rest = rest;
+        VarInt::decode(&mut rest).ok().map(|id| Kind::Session(id.into_inner()))
+    }
+
+    /// What was collected.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// The type and what follows it, or how many bytes it lacks.
+    fn first(&self) -> Result<(u64, &[u8]), usize> {
+        let mut rest = self.bytes();
+        let missing = size(rest).saturating_sub(rest.len());
+        match VarInt::decode(&mut rest) {
+            Ok(kind) if missing == 0 => Ok((kind.into_inner(), rest)),
+            _ => Err(missing.max(1)),
+        }
+    }
+}
+
+/// Length of the varint that starts here.
+fn size(bytes: &[u8]) -> usize {
+    bytes.first().map_or(1, |first| 1 << (first >> 6))
+}
+
+/// The start of a stream of our own.
+pub(super) fn prefix(stream_type: u64, session: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(MOST);
+    for value in [stream_type, session] {
+        VarInt::from_u64(value).unwrap_or(VarInt::MAX).encode(&mut out);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_head_is_never_overread() {
+        for session in [0, 4, 64 * 4, 1 << 20] {
+            let bytes = prefix(BIDI, session);
+            let mut head = Head::default();
+            let mut at = 0;
+            while head.missing(BIDI) > 0 {
+                assert_eq!(head.kind(BIDI), None);
+                assert!(head.missing(BIDI) <= bytes.len() - at);
+                head.push(&bytes[at..=at]);
+                at += 1;
+            }
+            assert_eq!(head.kind(BIDI), Some(Kind::Session(session)));
+            assert_eq!(at, bytes.len());
+        }
+    }
+
+    #[test]
+    fn other_types_end_after_the_type() {
+        let mut head = Head::default();
+        head.push(&[0x01]);
+        assert_eq!((head.missing(BIDI), head.kind(BIDI)), (0, Some(Kind::Other(1))));
+        let mut head = Head::default();
+        head.push(&[0x40]);
+        assert_eq!((head.missing(UNI), head.kind(UNI)), (1, None));
+        head.push(&[0x41]);
+        assert_eq!(head.kind(UNI), Some(Kind::Other(0x41)));
+    }
+}

@@ -1,0 +1,608 @@
+//! The server's side of HTTP/3 as far as one WebTransport session needs it: SETTINGS, one CONNECT,
+//! stream prefixes, the close capsule (RFC 9114, RFC 9220, draft-ietf-webtrans-http3).
+//!
+//! Streams of the session pass through untouched; only what is not (yet) the session's has a
+//! [`Role`] here. Every write of ours goes through [`Owed`], since the peer's credit may refuse it.
+
+mod capsule;
+mod head;
+mod request;
+
+use bytes::Bytes;
+use quinn_proto::{Connection, Dir, ReadError, Side, StreamId, VarInt};
+use relay_model::SessionCode;
+use relay_session::transport::PRIORITY_CONTROL;
+use web_transport_proto::{ConnectResponse, Frame, Setting, Settings, SettingsError, http::StatusCode};
+
+use self::{
+    capsule::Reader,
+    head::{Head, Kind},
+    request::Request,
+};
+use super::{ALPN, code::h3};
+
+/// Streams that are not (yet) the session's: control, QPACK, CONNECT, requests being read, streams
+/// that came before their CONNECT. Past it new ones are rejected.
+const SPARE_STREAMS: usize = 64;
+/// Requests being read at once; browsers have one.
+const REQUESTS: usize = 4;
+/// Bytes of one request: the field section we advertise, and some unknown frames before it.
+const REQUEST_BYTES: usize = 20 * 1024;
+/// Bytes of the control stream up to the end of SETTINGS.
+const SETTINGS_BYTES: usize = 4 * 1024;
+/// Bytes discarded of one control or QPACK stream: without a dynamic table they have little to say.
+const DISCARD_BYTES: usize = 64 * 1024;
+/// Bytes read at once from a stream of ours.
+const PIECE: usize = 16 * 1024;
+
+const CONTROL_STREAM: u64 = 0x00;
+const QPACK_ENCODER: u64 = 0x02;
+const QPACK_DECODER: u64 = 0x03;
+
+/// HTTP/3 of one connection.
+#[derive(Default)]
+pub(super) struct Http {
+    /// The peer's SETTINGS, once seen.
+    peer: Option<Peer>,
+    control_seen: bool,
+    settings_sent: bool,
+    session: Option<Session>,
+    roles: Vec<(StreamId, Role)>,
+    owed: Vec<Owed>,
+    /// Held streams may be released.
+    releasing: bool,
+    refused: bool,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy)]
+struct Peer {
+    datagrams: bool,
+}
+
+/// The accepted CONNECT.
+struct Session {
+    id: StreamId,
+    target: Box<str>,
+    origin: Option<Box<str>>,
+    protocol: &'static str,
+}
+
+/// Why the session is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The peer closed it.
+    ByPeer(SessionCode, String),
+    /// The CONNECT stream broke.
+    Lost(&'static str),
+    /// The peer broke HTTP/3: close the connection with this code.
+    Violation(u32, &'static str),
+}
+
+/// What a stream that is not the session's is for.
+enum Role {
+    /// Its type is not known yet.
+    Nascent(Head),
+    /// A session's, whose CONNECT has not come.
+    Held(u64),
+    /// The control stream up to SETTINGS.
+    Control(Vec<u8>),
+    /// Read and forgotten; bytes so far.
+    Discard(usize),
+    /// A request up to its field section.
+    Request(Vec<u8>),
+    /// A good request that waits for SETTINGS, and what followed it.
+    Waiting(Request, Vec<u8>),
+    /// The CONNECT stream.
+    Session(Reader),
+}
+
+/// Bytes of ours that must precede all others of their stream.
+struct Owed {
+    id: StreamId,
+    bytes: Bytes,
+    fin: bool,
+}
+
+/// What reading a stream of ours gave.
+enum Step {
+    /// Nothing more now.
+    Keep(Role),
+    /// Go on at once.
+    Again(Role),
+    /// It is none of our business any more.
+    Drop,
+    /// It belongs to the session.
+    Ours,
+}
+
+/// What a read gave.
+enum Piece {
+    Bytes(Bytes),
+    Blocked,
+    Fin,
+    Gone,
+}
+
+impl Http {
+    /// Path and query of the CONNECT.
+    pub(super) fn target(&self) -> Option<&str> {
+        self.session.as_ref().map(|session| &*session.target)
+    }
+
+    /// The `origin` header of the CONNECT.
+    pub(super) fn origin(&self) -> Option<&str> {
+        self.session.as_ref()?.origin.as_deref()
+    }
+
+    /// The subprotocol, once a session is accepted.
+    pub(super) fn protocol(&self) -> Option<&'static str> {
+        self.session.as_ref().map(|session| session.protocol)
+    }
+
+    /// Whether a CONNECT was refused.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Whether the peer takes HTTP datagrams.
+    pub(super) fn datagrams(&self) -> bool {
+        self.peer.is_some_and(|peer| peer.datagrams)
+    }
+
+    /// Why the session is over, once.
+    pub(super) fn take_end(&mut self) -> Option<End> {
+        self.end.take()
+    }
+
+    /// Opens the control stream if that was not possible before, and writes what is owed.
+    pub(super) fn flush(&mut self, quic: &mut Connection) {
+        if !self.settings_sent
+            && let Some(id) = quic.streams().open(Dir::Uni)
+        {
+            let mut settings = Settings::default();
+            settings.enable_webtransport(1);
+            let mut bytes = Vec::new();
+            settings.encode(&mut bytes);
+            self.settings_sent = true;
+            self.owe(quic, id, bytes, false);
+        }
+        self.owed.retain_mut(|owed| !owed.pay(quic));
+    }
+
+    /// Whether bytes of ours must still precede what the session writes to `id`.
+    pub(super) fn owes(&self, id: StreamId) -> bool {
+        !self.owed.is_empty() && self.owed.iter().any(|owed| owed.id == id)
+    }
+
+    /// The session's end of a stream whose prefix is still owed: FIN follows the prefix. Whether
+    /// that was so.
+    pub(super) fn finish_owed(&mut self, id: StreamId) -> bool {
+        let owed = self.owed.iter_mut().find(|owed| owed.id == id);
+        owed.map(|owed| owed.fin = true).is_some()
+    }
+
+    /// Forgets what is owed to a stream that is being reset.
+    pub(super) fn forget_owed(&mut self, id: StreamId) {
+        self.owed.retain(|owed| owed.id != id);
+    }
+
+    /// A stream the session opened: its prefix goes first.
+    pub(super) fn opened(&mut self, quic: &mut Connection, id: StreamId) {
+        let Some(session) = &self.session else { return };
+        let stream_type = if id.dir() == Dir::Bi { head::BIDI } else { head::UNI };
+        let bytes = head::prefix(stream_type, session.id.into());
+        self.owe_as_is(quic, id, bytes, false);
+    }
+
+    /// A stream the peer opened. Whether it is the session's already.
+    pub(super) fn accepted(&mut self, quic: &mut Connection, id: StreamId) -> bool {
+        if self.roles.len() >= SPARE_STREAMS {
+            abandon(quic, id, h3::BUFFERED_STREAM_REJECTED);
+            return false;
+        }
+        self.roles.push((id, Role::Nascent(Head::default())));
+        self.readable(quic, id) == Some(true)
+    }
+
+    /// A stream has something to read: `None` when it is not ours but the session's, else whether
+    /// it has just become the session's.
+    pub(super) fn readable(&mut self, quic: &mut Connection, id: StreamId) -> Option<bool> {
+        let index = self.roles.iter().position(|(other, _)| *other == id)?;
+        let (_, mut role) = self.roles.swap_remove(index);
+        let (kept, ours) = loop {
+            match self.step(quic, id, role) {
+                Step::Again(next) => role = next,
+                Step::Keep(role) => break (Some(role), false),
+                Step::Drop => break (None, false),
+                Step::Ours => break (None, true),
+            }
+        };
+        self.roles.extend(kept.map(|role| (id, role)));
+        self.answer_waiting(quic);
+        Some(ours)
+    }
+
+    /// The peer stopped a stream. Whether it was one of ours.
+    pub(super) fn stopped(&mut self, quic: &mut Connection, id: StreamId) -> bool {
+        if self.session.as_ref().is_some_and(|session| session.id == id) {
+            self.end = self.end.take().or(Some(End::Lost("peer stopped the connect stream")));
+            return true;
+        }
+        let ours = self.owed.iter().any(|owed| owed.id == id && owed.fin)
+            || self.roles.iter().any(|(other, _)| *other == id);
+        if ours {
+            abandon(quic, id, h3::NO_ERROR);
+            self.forget_owed(id);
+            self.roles.retain(|(other, _)| *other != id);
+        }
+        ours
+    }
+
+    /// Next stream that was held for the session just accepted; those of others are rejected.
+    pub(super) fn release(&mut self, quic: &mut Connection) -> Option<StreamId> {
+        if !self.releasing {
+            return None;
+        }
+        let session: u64 = self.session.as_ref()?.id.into();
+        while let Some(index) = self.roles.iter().position(|(_, role)| matches!(role, Role::Held(_))) {
+            // Order is kept: streams are told as they came.
+            let (id, role) = self.roles.remove(index);
+            match role {
+                Role::Held(of) if of == session => return Some(id),
+                _ => abandon(quic, id, h3::BUFFERED_STREAM_REJECTED),
+            }
+        }
+        self.releasing = false;
+        None
+    }
+
+    /// Ends the session from our side: the capsule, then FIN.
+    pub(super) fn close(&mut self, quic: &mut Connection, code: SessionCode, reason: &str) {
+        if let Some(session) = &self.session {
+            let id = session.id;
+            self.owe(quic, id, capsule::close(code.0, reason), true);
+        }
+    }
+
+    /// Whether `id` is the CONNECT stream.
+    pub(super) fn is_session(&self, id: StreamId) -> bool {
+        self.session.as_ref().is_some_and(|session| session.id == id)
+    }
+
+    /// The datagram with the session's quarter stream id in front.
+    pub(super) fn wrap(&self, payload: &[u8]) -> Option<Bytes> {
+        let quarter = self.quarter()?;
+        let mut out = Vec::with_capacity(payload.len().saturating_add(quarter.size()));
+        quarter.encode(&mut out);
+        out.extend_from_slice(payload);
+        Some(out.into())
+    }
+
+    /// The payload of a datagram of the session.
+    pub(super) fn unwrap(&self, datagram: Bytes) -> Option<Bytes> {
+        let mut rest: &[u8] = &datagram;
+        let quarter = web_transport_proto::VarInt::decode(&mut rest).ok()?;
+        let payload = datagram.slice(datagram.len().saturating_sub(rest.len())..);
+        (Some(quarter) == self.quarter()).then_some(payload)
+    }
+
+    /// What [`Http::wrap`] adds, bytes.
+    pub(super) fn datagram_overhead(&self) -> usize {
+        self.quarter().map_or(0, web_transport_proto::VarInt::size)
+    }
+
+    fn quarter(&self) -> Option<web_transport_proto::VarInt> {
+        let id: u64 = self.session.as_ref()?.id.into();
+        web_transport_proto::VarInt::from_u64(id / 4).ok()
+    }
+
+    fn step(&mut self, quic: &mut Connection, id: StreamId, role: Role) -> Step {
+        match role {
+            Role::Nascent(head) => self.nascent(quic, id, head),
+            Role::Held(session) => Step::Keep(Role::Held(session)),
+            Role::Control(bytes) => self.control(quic, id, bytes),
+            Role::Discard(count) => self.discard(quic, id, count),
+            Role::Request(bytes) => self.request(quic, id, bytes),
+            Role::Waiting(request, rest) => Step::Keep(Role::Waiting(request, rest)),
+            Role::Session(reader) => self.capsules(quic, id, reader),
+        }
+    }
+
+    fn nascent(&mut self, quic: &mut Connection, id: StreamId, mut head: Head) -> Step {
+        let session_type = if id.dir() == Dir::Bi { head::BIDI } else { head::UNI };
+        let Some(kind) = head.kind(session_type) else {
+            return match read(quic, id, head.missing(session_type).max(1)) {
+                Piece::Bytes(bytes) => {
+                    head.push(&bytes);
+                    Step::Again(Role::Nascent(head))
+                }
+                Piece::Blocked => Step::Keep(Role::Nascent(head)),
+                Piece::Fin | Piece::Gone => {
+                    abandon(quic, id, h3::REQUEST_INCOMPLETE);
+                    Step::Drop
+                }
+            };
+        };
+        match kind {
+            Kind::Session(session) => self.belongs(quic, id, session),
+            Kind::Other(_) if id.dir() == Dir::Bi => {
+                let reading = |role: &Role| matches!(role, Role::Request(_) | Role::Waiting(..));
+                if self.roles.iter().filter(|(_, role)| reading(role)).count() >= REQUESTS {
+                    abandon(quic, id, h3::REQUEST_REJECTED);
+                    return Step::Drop;
+                }
+                Step::Again(Role::Request(head.bytes().to_vec()))
+            }
+            Kind::Other(CONTROL_STREAM) if self.control_seen => {
+                self.violation(h3::STREAM_CREATION, "second control stream");
+                Step::Drop
+            }
+            Kind::Other(CONTROL_STREAM) => {
+                self.control_seen = true;
+                Step::Again(Role::Control(head.bytes().to_vec()))
+            }
+            Kind::Other(QPACK_ENCODER | QPACK_DECODER) => Step::Again(Role::Discard(0)),
+            Kind::Other(_) => {
+                abandon(quic, id, h3::STREAM_CREATION);
+                Step::Drop
+            }
+        }
+    }
+
+    fn belongs(&mut self, quic: &mut Connection, id: StreamId, session: u64) -> Step {
+        match &self.session {
+            Some(open) if u64::from(open.id) == session => Step::Ours,
+            None => Step::Keep(Role::Held(session)),
+            Some(_) => {
+                abandon(quic, id, h3::BUFFERED_STREAM_REJECTED);
+                Step::Drop
+            }
+        }
+    }
+
+    fn control(&mut self, quic: &mut Connection, id: StreamId, mut bytes: Vec<u8>) -> Step {
+        match Settings::decode(&mut bytes.as_slice()) {
+            Ok(settings) => {
+                let on = |setting| settings.get(&setting).is_some_and(|value| value.into_inner() == 1);
+                let datagrams = on(Setting::ENABLE_DATAGRAM) || on(Setting::ENABLE_DATAGRAM_DEPRECATED);
+                self.peer = Some(Peer { datagrams });
+                return Step::Again(Role::Discard(0));
+            }
+            Err(SettingsError::UnexpectedEnd) => {}
+            Err(SettingsError::UnexpectedFrame(_)) => {
+                self.violation(h3::MISSING_SETTINGS, "control stream without settings");
+                return Step::Drop;
+            }
+            Err(_) => {
+                self.violation(h3::SETTINGS, "malformed settings");
+                return Step::Drop;
+            }
+        }
+        let room = SETTINGS_BYTES.saturating_sub(bytes.len());
+        if room == 0 {
+            self.violation(h3::EXCESSIVE_LOAD, "settings too long");
+            return Step::Drop;
+        }
+        match read(quic, id, room) {
+            Piece::Bytes(more) => {
+                bytes.extend_from_slice(&more);
+                Step::Again(Role::Control(bytes))
+            }
+            Piece::Blocked => Step::Keep(Role::Control(bytes)),
+            Piece::Fin | Piece::Gone => {
+                self.violation(h3::MISSING_SETTINGS, "control stream ended early");
+                Step::Drop
+            }
+        }
+    }
+
+    fn discard(&mut self, quic: &mut Connection, id: StreamId, count: usize) -> Step {
+        if count > DISCARD_BYTES {
+            self.violation(h3::EXCESSIVE_LOAD, "too much on a control stream");
+            return Step::Drop;
+        }
+        match read(quic, id, PIECE) {
+            Piece::Bytes(bytes) => Step::Again(Role::Discard(count.saturating_add(bytes.len()))),
+            Piece::Blocked => Step::Keep(Role::Discard(count)),
+            Piece::Fin | Piece::Gone => Step::Drop,
+        }
+    }
+
+    fn request(&mut self, quic: &mut Connection, id: StreamId, mut bytes: Vec<u8>) -> Step {
+        match field_section(&bytes) {
+            Section::Here(section, rest) => {
+                return match request::parse(section) {
+                    Ok(request) => {
+                        let rest = rest.to_vec();
+                        Step::Keep(Role::Waiting(request, rest))
+                    }
+                    Err(status) => self.refuse(quic, id, status),
+                };
+            }
+            Section::Missing if bytes.len() < REQUEST_BYTES => {}
+            Section::Missing => return self.refuse(quic, id, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            Section::Unexpected => return self.refuse(quic, id, StatusCode::BAD_REQUEST),
+        }
+        match read(quic, id, REQUEST_BYTES.saturating_sub(bytes.len())) {
+            Piece::Bytes(more) => {
+                bytes.extend_from_slice(&more);
+                Step::Again(Role::Request(bytes))
+            }
+            Piece::Blocked => Step::Keep(Role::Request(bytes)),
+            Piece::Fin | Piece::Gone => {
+                abandon(quic, id, h3::REQUEST_INCOMPLETE);
+                Step::Drop
+            }
+        }
+    }
+
+    fn capsules(&mut self, quic: &mut Connection, id: StreamId, mut reader: Reader) -> Step {
+        let end = match read(quic, id, PIECE) {
+            Piece::Bytes(bytes) => match reader.push(&bytes) {
+                None => return Step::Again(Role::Session(reader)),
+                Some(close) => End::ByPeer(SessionCode(close.code), close.reason),
+            },
+            Piece::Blocked => return Step::Keep(Role::Session(reader)),
+            Piece::Fin => End::ByPeer(SessionCode::NONE, String::new()),
+            Piece::Gone => End::Lost("peer reset the connect stream"),
+        };
+        self.end = self.end.take().or(Some(end));
+        Step::Drop
+    }
+
+    /// Answers requests that waited for SETTINGS.
+    fn answer_waiting(&mut self, quic: &mut Connection) {
+        while self.peer.is_some()
+            && let Some(index) = self.roles.iter().position(|(_, role)| matches!(role, Role::Waiting(..)))
+        {
+            let (id, role) = self.roles.swap_remove(index);
+            let Role::Waiting(request, rest) = role else { continue };
+            if self.session.is_some() {
+                // One session a connection: SETTINGS said so.
+                self.refuse(quic, id, StatusCode::NOT_FOUND);
+                continue;
+            }
+            let spoken = |offer: &String| ALPN.into_iter().find(|name| name == offer && *name != "h3");
+            match request.protocols.iter().find_map(spoken) {
+                Some(protocol) => self.accept(quic, id, request, protocol, &rest),
+                None => {
+                    // The answer the WebSocket entrance gives: clients try what else they have.
+                    self.refused = true;
+                    self.refuse(quic, id, StatusCode::BAD_REQUEST);
+                }
+            }
+        }
+    }
+
+    fn accept(
+        &mut self,
+        quic: &mut Connection,
+        id: StreamId,
+        request: Request,
+        protocol: &'static str,
+        rest: &[u8],
+    ) {
+        self.session = Some(Session {
+            id,
+            target: request.target.into(),
+            origin: request.origin.map(Into::into),
+            protocol,
+        });
+        self.releasing = true;
+        self.refused = false;
+        self.respond(quic, id, ConnectResponse::OK.with_protocol(protocol), false);
+        let mut reader = Reader::default();
+        if let Some(close) = reader.push(rest) {
+            self.end = Some(End::ByPeer(SessionCode(close.code), close.reason));
+        }
+        self.roles.push((id, Role::Session(reader)));
+        // What came with the request has had its event already.
+        self.readable(quic, id);
+    }
+
+    fn refuse(&mut self, quic: &mut Connection, id: StreamId, status: StatusCode) -> Step {
+        if self.owed.len() < SPARE_STREAMS {
+            self.respond(quic, id, ConnectResponse::new(status), true);
+            stop(quic, id, h3::NO_ERROR);
+        } else {
+            abandon(quic, id, h3::REQUEST_REJECTED);
+        }
+        Step::Drop
+    }
+
+    fn respond(&mut self, quic: &mut Connection, id: StreamId, response: ConnectResponse, fin: bool) {
+        let mut bytes = Vec::new();
+        if response.encode(&mut bytes).is_err() {
+            debug_assert!(false, "our own answers can be encoded");
+        }
+        self.owe(quic, id, bytes, fin);
+    }
+
+    fn owe(&mut self, quic: &mut Connection, id: StreamId, bytes: Vec<u8>, fin: bool) {
+        let _ = quic.send_stream(id).set_priority(PRIORITY_CONTROL.saturating_add(1));
+        self.owe_as_is(quic, id, bytes, fin);
+    }
+
+    fn owe_as_is(&mut self, quic: &mut Connection, id: StreamId, bytes: Vec<u8>, fin: bool) {
+        let mut owed = Owed { id, bytes: bytes.into(), fin };
+        // In order behind what the same stream is owed already.
+        if self.owes(id) || !owed.pay(quic) {
+            self.owed.push(owed);
+        }
+    }
+
+    fn violation(&mut self, code: u32, reason: &'static str) {
+        self.end = self.end.take().or(Some(End::Violation(code, reason)));
+    }
+}
+
+impl Owed {
+    /// Writes what the peer's credit allows; whether nothing is left to do.
+    fn pay(&mut self, quic: &mut Connection) -> bool {
+        let mut stream = quic.send_stream(self.id);
+        while !self.bytes.is_empty() {
+            match stream.write_chunks(std::slice::from_mut(&mut self.bytes)) {
+                Ok(_) => {}
+                Err(quinn_proto::WriteError::Blocked) => return false,
+                Err(_) => return true,
+            }
+        }
+        if self.fin {
+            // Refused only where the peer has stopped the stream.
+            let _ = stream.finish();
+        }
+        true
+    }
+}
+
+/// The first HEADERS frame of a request.
+enum Section<'a> {
+    /// Its body, and what follows it.
+    Here(&'a [u8], &'a [u8]),
+    Missing,
+    Unexpected,
+}
+
+fn field_section(mut rest: &[u8]) -> Section<'_> {
+    loop {
+        let kind = Frame::decode(&mut rest);
+        let len = web_transport_proto::VarInt::decode(&mut rest);
+        let (Ok(kind), Ok(len)) = (kind, len) else { return Section::Missing };
+        if [Frame::DATA, Frame::SETTINGS, Frame::WEBTRANSPORT].contains(&kind) {
+            return Section::Unexpected;
+        }
+        let body = usize::try_from(len.into_inner()).ok().and_then(|len| rest.split_at_checked(len));
+        let Some((body, after)) = body else { return Section::Missing };
+        if kind == Frame::HEADERS {
+            return Section::Here(body, after);
+        }
+        rest = after;
+    }
+}
+
+fn read(quic: &mut Connection, id: StreamId, max: usize) -> Piece {
+    let mut stream = quic.recv_stream(id);
+    let Ok(mut chunks) = stream.read(true) else { return Piece::Gone };
+    match chunks.next(max) {
+        Ok(Some(chunk)) => Piece::Bytes(chunk.bytes),
+        Ok(None) => Piece::Fin,
+        Err(ReadError::Blocked) => Piece::Blocked,
+        Err(ReadError::Reset(_)) => Piece::Gone,
+    }
+}
+
+fn stop(quic: &mut Connection, id: StreamId, code: u32) {
+    // Fails where the peer's side has ended already.
+    let _ = quic.recv_stream(id).stop(VarInt::from_u32(code));
+}
+
+/// Both directions of a stream of the peer that nobody wants.
+fn abandon(quic: &mut Connection, id: StreamId, code: u32) {
+    debug_assert_eq!(id.initiator(), Side::Client);
+    stop(quic, id, code);
+    if id.dir() == Dir::Bi {
+        // Fails where it has ended already.
+        let _ = quic.send_stream(id).reset(VarInt::from_u32(code));
+    }
+}

@@ -1,0 +1,130 @@
+//! The fields of a message body, read and written.
+
+use std::sync::Arc;
+
+use relay_model::{Hop, Hops, Path, TrackName, limits};
+
+use crate::{Error, varint};
+
+/// Reads fields off a body whose end is known.
+#[derive(Debug)]
+pub(crate) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(body: &'a [u8]) -> Self {
+        Self(body)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Bytes not yet read.
+    pub(crate) fn rest(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The body must have been read to its end.
+    pub(crate) fn end(self) -> Result<(), Error> {
+        if self.is_empty() { Ok(()) } else { Err(Error::Leftover) }
+    }
+
+    pub(crate) fn varint(&mut self) -> Result<u64, Error> {
+        Ok(varint::get(&mut self.0)?)
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, Error> {
+        let (byte, rest) = self.0.split_first().ok_or(Error::Short)?;
+        self.0 = rest;
+        Ok(*byte)
+    }
+
+    /// A byte; anything but 0 is true.
+    pub(crate) fn flag(&mut self) -> Result<bool, Error> {
+        Ok(self.u8()? != 0)
+    }
+
+    /// 0 = absent, else the value plus one.
+    pub(crate) fn opt(&mut self) -> Result<Option<u64>, Error> {
+        Ok(self.varint()?.checked_sub(1))
+    }
+
+    /// Length-prefixed bytes.
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Error> {
+        let len = usize::try_from(self.varint()?).map_err(|_| Error::Short)?;
+        let (bytes, rest) = self.0.split_at_checked(len).ok_or(Error::Short)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    pub(crate) fn str(&mut self) -> Result<&'a str, Error> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| Error::Utf8)
+    }
+
+    pub(crate) fn path(&mut self) -> Result<Path, Error> {
+        Ok(Path::parse(self.str()?)?)
+    }
+
+    pub(crate) fn track(&mut self) -> Result<TrackName, Error> {
+        TrackName::parse(self.str()?).ok_or(Error::TrackNameTooLong)
+    }
+
+    pub(crate) fn hop(&mut self) -> Result<Hop, Error> {
+        Ok(Hop(self.varint()?))
+    }
+
+    /// A counted hop chain; only the anonymous hop may come twice.
+    pub(crate) fn hops(&mut self) -> Result<Hops, Error> {
+        let count = usize::try_from(self.varint()?).map_err(|_| Error::TooManyHops)?;
+        if count > limits::HOPS {
+            return Err(Error::TooManyHops);
+        }
+        let mut hops: Vec<Hop> = Vec::with_capacity(count.min(self.rest()));
+        for _ in 0..count {
+            let hop = self.hop()?;
+            if hop != Hop::ANONYMOUS && hops.contains(&hop) {
+                return Err(Error::RepeatedHop);
+            }
+            hops.push(hop);
+        }
+        Ok(Arc::from(hops))
+    }
+}
+
+/// Appends a message: its size, then what `write` appends.
+pub(crate) fn put_sized(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    write(out);
+    let size = out.len().saturating_sub(start) as u64;
+    varint::put(size, out);
+    // The size is known last and stands first.
+    if let Some(message) = out.get_mut(start..) {
+        message.rotate_right(varint::size(size));
+    }
+}
+
+pub(crate) fn put_flag(value: bool, out: &mut Vec<u8>) {
+    out.push(u8::from(value));
+}
+
+/// Group numbers come from peers: the one value that has no form becomes the next lower.
+pub(crate) fn put_opt(value: Option<u64>, out: &mut Vec<u8>) {
+    varint::put(value.map_or(0, |v| v.saturating_add(1).min(varint::MAX)), out);
+}
+
+pub(crate) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    varint::put(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+pub(crate) fn put_str(text: &str, out: &mut Vec<u8>) {
+    put_bytes(text.as_bytes(), out);
+}
+
+pub(crate) fn put_hops(hops: &[Hop], out: &mut Vec<u8>) {
+    debug_assert!(hops.len() <= limits::HOPS);
+    varint::put(hops.len() as u64, out);
+    for hop in hops {
+        varint::put(hop.0, out);
+    }
+}

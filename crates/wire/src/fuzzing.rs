@@ -1,0 +1,177 @@
+//! What must hold for any bytes, as functions that panic when it does not. Shared by the fuzz
+//! targets and the tests that replay their finds.
+
+use std::fmt::Debug;
+
+use bytes::Bytes;
+use relay_model::{Path, TrackInfo};
+
+use crate::{
+    Error, Inbox,
+    lite::{
+        Announce, AnnounceOk, AnnounceRequest, Datagram, Fetch, Goaway, Group, GroupEvent, GroupReader,
+        Message, Probe, Setup, Subscribe, SubscribeResponse, SubscribeUpdate, TrackRequest, Version,
+        put_frame_head, put_group_header,
+    },
+};
+
+const VERSION: Version = Version::V05;
+
+/// Panics when the bytes break a promise.
+pub type Check = fn(&[u8]);
+
+/// The decoder families, by the name of their fuzz target.
+pub const FAMILIES: &[(&str, Check)] =
+    &[("control", control), ("group", group), ("datagram", datagram), ("path", path)];
+
+/// The bytes as a body of every message, and as a stream of messages.
+pub fn control(data: &[u8]) {
+    body::<Setup>(data);
+    body::<AnnounceRequest>(data);
+    body::<AnnounceOk>(data);
+    body::<Announce>(data);
+    body::<Subscribe>(data);
+    body::<SubscribeUpdate>(data);
+    body::<TrackRequest>(data);
+    body::<TrackInfo>(data);
+    body::<Fetch>(data);
+    body::<Probe>(data);
+    body::<Goaway>(data);
+    body::<Group>(data);
+    assert_eq!(messages(&[data]), messages(&bytewise(data)));
+    assert_eq!(responses(&[data]), responses(&bytewise(data)));
+}
+
+/// The bytes as a group stream after its type, and as the answer to a fetch.
+pub fn group(data: &[u8]) {
+    for start in [GroupReader::new, GroupReader::frames] {
+        let whole = events(start(VERSION), &[data]);
+        assert_eq!(whole, events(start(VERSION), &bytewise(data)));
+        resent(&whole.0);
+    }
+}
+
+/// The bytes as a datagram.
+pub fn datagram(data: &[u8]) {
+    if let Ok(datagram) = Datagram::decode(VERSION, Bytes::copy_from_slice(data)) {
+        let mut out = Vec::new();
+        datagram.encode(VERSION, &mut out);
+        assert!(out.len() <= data.len());
+        assert_eq!(Datagram::decode(VERSION, out.into()), Ok(datagram));
+    }
+}
+
+/// The bytes as a path, and as two that are joined.
+pub fn path(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(path) = Path::parse(text) else { return };
+    assert_eq!(Path::parse(path.as_str()).as_ref(), Ok(&path));
+    assert!(
+        !path.as_str().contains("//") && !path.as_str().starts_with('/') && !path.as_str().ends_with('/')
+    );
+    assert!(path.has_prefix(&path) && path.has_prefix(&Path::root()));
+    let (head, tail) = text.split_once('/').unwrap_or((text, ""));
+    if let (Ok(head), Ok(tail)) = (Path::parse(head), Path::parse(tail)) {
+        assert_eq!(head.join(&tail).as_ref(), Ok(&path));
+        assert_eq!(path.strip_prefix(&head), Some(tail.as_str()));
+    }
+}
+
+/// What decodes can be encoded, and means the same.
+fn body<M: Message + PartialEq + Debug>(data: &[u8]) {
+    let Ok(message) = M::decode(VERSION, data) else { return };
+    let (mut inbox, mut out) = (Inbox::new(), Vec::new());
+    message.encode(VERSION, &mut out);
+    inbox.push(&out);
+    assert_eq!(inbox.next::<M>(VERSION), Ok(Some(message)));
+    assert!(inbox.is_empty());
+}
+
+fn bytewise(data: &[u8]) -> Vec<&[u8]> {
+    data.chunks(1).collect()
+}
+
+/// All that `take` takes, and the error it stopped at.
+fn drain<T>(
+    pieces: &[&[u8]],
+    mut take: impl FnMut(&mut Inbox) -> Result<Option<T>, Error>,
+) -> (Vec<T>, Option<Error>) {
+    let (mut inbox, mut all) = (Inbox::new(), Vec::new());
+    for piece in pieces {
+        inbox.push(piece);
+        loop {
+            match take(&mut inbox) {
+                Ok(Some(item)) => all.push(item),
+                Ok(None) => break,
+                Err(error) => return (all, Some(error)),
+            }
+        }
+    }
+    (all, None)
+}
+
+fn messages(pieces: &[&[u8]]) -> (Vec<Bytes>, Option<Error>) {
+    drain(pieces, Inbox::next_message)
+}
+
+fn responses(pieces: &[&[u8]]) -> (Vec<SubscribeResponse>, Option<Error>) {
+    drain(pieces, |inbox| SubscribeResponse::next(inbox, VERSION))
+}
+
+/// All events, with the pieces of a payload joined; the error; whether a FIN would be clean.
+fn events(mut reader: GroupReader, pieces: &[&[u8]]) -> (Vec<GroupEvent>, Option<Error>, bool) {
+    let mut all: Vec<GroupEvent> = Vec::new();
+    let mut payload = Vec::new();
+    for piece in pieces {
+        let mut input = Bytes::copy_from_slice(piece);
+        loop {
+            match reader.next(&mut input) {
+                Ok(Some(GroupEvent::Payload(piece))) => {
+                    assert!(!piece.is_empty());
+                    payload.extend_from_slice(&piece);
+                }
+                Ok(Some(event)) => {
+                    close_payload(&mut payload, &mut all);
+                    all.push(event);
+                }
+                Ok(None) => {
+                    assert!(input.is_empty());
+                    break;
+                }
+                Err(error) => {
+                    close_payload(&mut payload, &mut all);
+                    return (all, Some(error), reader.at_boundary());
+                }
+            }
+        }
+    }
+    close_payload(&mut payload, &mut all);
+    (all, None, reader.at_boundary())
+}
+
+fn close_payload(payload: &mut Vec<u8>, all: &mut Vec<GroupEvent>) {
+    if !payload.is_empty() {
+        all.push(GroupEvent::Payload(std::mem::take(payload).into()));
+    }
+}
+
+/// What was received can be sent on, and means the same.
+fn resent(received: &[GroupEvent]) {
+    let (mut out, mut previous, mut header) = (Vec::new(), 0, false);
+    for event in received {
+        match event {
+            GroupEvent::Header(group) => {
+                header = true;
+                put_group_header(VERSION, group, &mut out);
+                out.remove(0);
+            }
+            GroupEvent::Frame(head) => {
+                put_frame_head(VERSION, previous, *head, &mut out);
+                previous = head.tick;
+            }
+            GroupEvent::Payload(payload) => out.extend_from_slice(payload),
+        }
+    }
+    let start = if header { GroupReader::new } else { GroupReader::frames };
+    assert_eq!(events(start(VERSION), &[&out]).0, received);
+}

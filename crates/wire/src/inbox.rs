@@ -1,0 +1,144 @@
+//! Assembles the bytes of one control stream into messages.
+
+use bytes::{Buf, Bytes, BytesMut};
+use relay_model::limits;
+
+use crate::{
+    Error,
+    lite::{Message, Version},
+    varint,
+};
+
+/// Bytes received on one control stream and not yet taken.
+///
+/// Holds what was pushed and nothing more: a declared length reserves no memory.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    bytes: BytesMut,
+}
+
+impl Inbox {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds what arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Whether every byte was taken: a FIN is clean here.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Takes a bare integer, such as a stream type. `None` until it is whole.
+    pub fn next_varint(&mut self) -> Option<u64> {
+        let mut peek: &[u8] = &self.bytes;
+        let value = varint::get(&mut peek).ok()?;
+        self.skip_to(peek.len());
+        Some(value)
+    }
+
+    /// Takes the body of a size-prefixed message. `None` until it is whole; an error as soon as
+    /// its size is known to be over [`limits::CONTROL_MESSAGE_BYTES`].
+    pub fn next_message(&mut self) -> Result<Option<Bytes>, Error> {
+        let Some((start, len)) = sized(&self.bytes)? else { return Ok(None) };
+        self.bytes.advance(start);
+        let body = self.bytes.split_to(len).freeze();
+        self.let_go();
+        Ok(Some(body))
+    }
+
+    /// Takes a message with its type outside the size. `known` judges the type as soon as it is
+    /// there.
+    pub(crate) fn next_typed(&mut self, known: fn(u64) -> bool) -> Result<Option<(u64, Bytes)>, Error> {
+        let mut peek: &[u8] = &self.bytes;
+        let Ok(kind) = varint::get(&mut peek) else { return Ok(None) };
+        if !known(kind) {
+            return Err(Error::UnknownResponse);
+        }
+        if sized(peek)?.is_none() {
+            return Ok(None);
+        }
+        let rest = peek.len();
+        self.skip_to(rest);
+        Ok(self.next_message()?.map(|body| (kind, body)))
+    }
+
+    /// Takes and decodes one message. `None` until it is whole.
+    pub fn next<M: Message>(&mut self, version: Version) -> Result<Option<M>, Error> {
+        self.next_message()?.map(|body| M::decode(version, &body)).transpose()
+    }
+
+    fn skip_to(&mut self, rest: usize) {
+        self.bytes.advance(self.bytes.len().saturating_sub(rest));
+        self.let_go();
+    }
+
+    /// Most control streams idle for most of their life: then they hold no buffer.
+    fn let_go(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = BytesMut::new();
+        }
+    }
+}
+
+/// Where the body of the size-prefixed message at the front lies: its start and length.
+fn sized(mut bytes: &[u8]) -> Result<Option<(usize, usize)>, Error> {
+    let before = bytes.len();
+    let Ok(size) = varint::get(&mut bytes) else { return Ok(None) };
+    let size = usize::try_from(size).map_err(|_| Error::MessageTooLarge)?;
+    if size > limits::CONTROL_MESSAGE_BYTES {
+        return Err(Error::MessageTooLarge);
+    }
+    Ok((size <= bytes.len()).then(|| (before - bytes.len(), size)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lite::{Goaway, Probe};
+
+    fn inbox(bytes: &[u8]) -> Inbox {
+        let mut inbox = Inbox::new();
+        inbox.push(bytes);
+        inbox
+    }
+
+    #[test]
+    fn a_message_waits_for_its_last_byte() {
+        let mut inbox = inbox(&[4, 3, 7]);
+        assert_eq!(inbox.next_varint(), Some(4));
+        assert_eq!(inbox.next::<Probe>(Version::V05), Ok(None));
+        inbox.push(&[0x40]);
+        assert_eq!(inbox.next::<Probe>(Version::V05), Ok(None));
+        assert_eq!(inbox.len(), 3);
+        inbox.push(&[9, 3]);
+        assert_eq!(inbox.next(Version::V05), Ok(Some(Probe { bitrate: 7, rtt_ms: 9 })));
+        assert!(!inbox.is_empty());
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_refused_by_its_size_alone() {
+        let mut size = Vec::new();
+        varint::put(limits::CONTROL_MESSAGE_BYTES as u64, &mut size);
+        assert_eq!(inbox(&size).next_message(), Ok(None));
+        let mut whole = inbox(&size);
+        whole.push(&vec![0; limits::CONTROL_MESSAGE_BYTES]);
+        assert_eq!(whole.next_message().unwrap().map(|b| b.len()), Some(limits::CONTROL_MESSAGE_BYTES));
+
+        let mut size = Vec::new();
+        varint::put(limits::CONTROL_MESSAGE_BYTES as u64 + 1, &mut size);
+        assert_eq!(inbox(&size).next_message(), Err(Error::MessageTooLarge));
+        let mut size = Vec::new();
+        varint::put(varint::MAX, &mut size);
+        assert_eq!(inbox(&size).next::<Goaway>(Version::V05), Err(Error::MessageTooLarge));
+    }
+}

@@ -1,0 +1,51 @@
+//! Datagrams: groups of one small frame.
+
+use bytes::{Buf, Bytes};
+use relay_model::limits;
+
+use super::{TICK_MAX, Version};
+use crate::{Error, body::Reader, varint};
+
+/// A whole group in one datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// The subscription it belongs to; unknown = drop it.
+    pub subscribe: u64,
+    /// Sequence of the group.
+    pub sequence: u64,
+    /// Timestamp in ticks of the track's timescale, at most [`TICK_MAX`].
+    pub tick: u64,
+    /// At most [`limits::DATAGRAM_PAYLOAD`] bytes.
+    pub payload: Bytes,
+}
+
+impl Datagram {
+    /// Decodes a datagram's body. The payload is a slice of it.
+    pub fn decode(_: Version, mut body: Bytes) -> Result<Self, Error> {
+        let mut input = Reader::new(&body);
+        let (subscribe, sequence, tick) = (input.varint()?, input.varint()?, input.varint()?);
+        let rest = input.rest();
+        if rest > limits::DATAGRAM_PAYLOAD {
+            return Err(Error::DatagramTooLarge);
+        }
+        if tick > TICK_MAX.unsigned_abs() {
+            return Err(Error::Timestamp);
+        }
+        body.advance(body.len().saturating_sub(rest));
+        Ok(Self { subscribe, sequence, tick, payload: body })
+    }
+
+    /// Appends all that comes before the payload.
+    pub fn put_head(&self, _: Version, out: &mut Vec<u8>) {
+        varint::put(self.subscribe, out);
+        varint::put(self.sequence, out);
+        varint::put(self.tick, out);
+    }
+
+    /// Appends the whole body.
+    pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        debug_assert!(self.payload.len() <= limits::DATAGRAM_PAYLOAD);
+        self.put_head(version, out);
+        out.extend_from_slice(&self.payload);
+    }
+}

@@ -1,0 +1,236 @@
+//! Group streams: a header, then frames, decoded as they arrive.
+
+use bytes::{Buf, Bytes};
+use relay_model::limits;
+
+use super::{Body, Message, UniType, Version};
+use crate::{Error, body::Reader, varint};
+
+/// Highest timestamp. Two ticks in `0..=TICK_MAX` differ by no more than a frame can say, so
+/// what was received can always be sent again.
+pub const TICK_MAX: i64 = (1 << 61) - 1;
+
+/// Header of a group stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The subscription it belongs to.
+    pub subscribe: u64,
+    /// Its number in the track.
+    pub sequence: u64,
+}
+
+/// Header of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHead {
+    /// Timestamp in ticks of the track's timescale, absolute, in `0..=`[`TICK_MAX`].
+    pub tick: i64,
+    /// Payload bytes, at most [`limits::FRAME_BYTES`].
+    pub size: u64,
+}
+
+/// What a [`GroupReader`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupEvent {
+    /// The group's header; once, first.
+    Header(Group),
+    /// A frame begins; `size` bytes of [`GroupEvent::Payload`] follow.
+    Frame(FrameHead),
+    /// The next bytes of the last frame, a slice of the input; never empty.
+    Payload(Bytes),
+}
+
+/// Decodes a group stream as it arrives, after its stream type. Holds no payload: its size is
+/// fixed.
+#[derive(Debug)]
+pub struct GroupReader {
+    state: State,
+    partial: Partial,
+    tick: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    HeaderSize,
+    /// `left` bytes of the header are still to come, this field's included.
+    Subscribe {
+        left: u64,
+    },
+    Sequence {
+        left: u64,
+        subscribe: u64,
+    },
+    Tick,
+    Size,
+    Payload {
+        left: u64,
+    },
+    Failed(Error),
+}
+
+impl GroupReader {
+    /// Expects a header, then frames.
+    pub fn new(version: Version) -> Self {
+        Self::at(version, State::HeaderSize)
+    }
+
+    /// Expects frames alone: the answer to a [`super::Fetch`].
+    pub fn frames(version: Version) -> Self {
+        Self::at(version, State::Tick)
+    }
+
+    fn at(version: Version, state: State) -> Self {
+        match version {
+            Version::V05 => Self { state, partial: Partial::default(), tick: 0 },
+        }
+    }
+
+    /// The next event, taking its bytes off `input`. `None` when `input` is used up. After an
+    /// error there is nothing but that error.
+    pub fn next(&mut self, input: &mut Bytes) -> Result<Option<GroupEvent>, Error> {
+        loop {
+            if let State::Payload { left } = self.state {
+                return Ok(self.payload(left, input));
+            }
+            if let State::Failed(error) = self.state {
+                return Err(error);
+            }
+            let Some((value, width)) = self.partial.next(input) else { return Ok(None) };
+            match self.field(value, width) {
+                Ok(None) => {}
+                Ok(event) => return Ok(event),
+                Err(error) => {
+                    self.state = State::Failed(error);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Whether the header was read and no frame is half done: a FIN is clean here.
+    pub fn at_boundary(&self) -> bool {
+        matches!(self.state, State::Tick) && self.partial.is_empty()
+    }
+
+    fn payload(&mut self, left: u64, input: &mut Bytes) -> Option<GroupEvent> {
+        if input.is_empty() {
+            return None;
+        }
+        let take = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
+        let piece = input.split_to(take);
+        let left = left.saturating_sub(take as u64);
+        self.state = if left == 0 { State::Tick } else { State::Payload { left } };
+        Some(GroupEvent::Payload(piece))
+    }
+
+    /// One integer of a header was read, `width` bytes wide.
+    fn field(&mut self, value: u64, width: u64) -> Result<Option<GroupEvent>, Error> {
+        let (state, event) = match self.state {
+            State::HeaderSize => (State::Subscribe { left: value }, None),
+            State::Subscribe { left } => {
+                let left = left.checked_sub(width).ok_or(Error::Short)?;
+                (State::Sequence { left, subscribe: value }, None)
+            }
+            State::Sequence { left, subscribe } => match left.checked_sub(width).ok_or(Error::Short)? {
+                0 => (State::Tick, Some(GroupEvent::Header(Group { subscribe, sequence: value }))),
+                _ => return Err(Error::Leftover),
+            },
+            State::Tick => {
+                let tick = self.tick.checked_add(unzigzag(value)).ok_or(Error::Timestamp)?;
+                if !(0..=TICK_MAX).contains(&tick) {
+                    return Err(Error::Timestamp);
+                }
+                self.tick = tick;
+                (State::Size, None)
+            }
+            State::Size => {
+                if value > limits::FRAME_BYTES {
+                    return Err(Error::FrameTooLarge);
+                }
+                let head = FrameHead { tick: self.tick, size: value };
+                let next = if value == 0 { State::Tick } else { State::Payload { left: value } };
+                (next, Some(GroupEvent::Frame(head)))
+            }
+            // Neither reads integers; `next` has dealt with both.
+            state @ (State::Payload { .. } | State::Failed(_)) => (state, None),
+        };
+        self.state = state;
+        Ok(event)
+    }
+}
+
+/// Appends the stream type and the header.
+pub fn put_group_header(version: Version, group: &Group, out: &mut Vec<u8>) {
+    varint::put(UniType::Group.id(), out);
+    group.encode(version, out);
+}
+
+/// Appends the header of a frame that follows one of `previous_tick` (0 before the first).
+pub fn put_frame_head(version: Version, previous_tick: i64, head: FrameHead, out: &mut Vec<u8>) {
+    debug_assert!((0..=TICK_MAX).contains(&previous_tick) && (0..=TICK_MAX).contains(&head.tick));
+    match version {
+        Version::V05 => varint::put(zigzag(head.tick.saturating_sub(previous_tick)), out),
+    }
+    varint::put(head.size, out);
+}
+
+impl Body for Group {
+    fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(Self { subscribe: input.varint()?, sequence: input.varint()? })
+    }
+
+    fn write(&self, _: Version, out: &mut Vec<u8>) {
+        varint::put(self.subscribe, out);
+        varint::put(self.sequence, out);
+    }
+}
+
+/// An integer that arrives in pieces.
+#[derive(Debug, Default)]
+struct Partial {
+    value: u64,
+    /// Bytes read and bytes there are in all; 0 = not begun.
+    read: u8,
+    width: u8,
+}
+
+impl Partial {
+    fn is_empty(&self) -> bool {
+        self.read == 0
+    }
+
+    /// The integer and its width, once it is whole.
+    fn next(&mut self, input: &mut Bytes) -> Option<(u64, u64)> {
+        if self.is_empty() {
+            let mut peek: &[u8] = input;
+            if let Ok(value) = varint::get(&mut peek) {
+                let width = input.len().saturating_sub(peek.len());
+                input.advance(width);
+                return Some((value, width as u64));
+            }
+        }
+        while let Some(byte) = input.first().copied() {
+            input.advance(1);
+            if self.is_empty() {
+                self.width = 1 << (byte >> 6);
+                self.value = u64::from(byte & 0x3f);
+            } else {
+                self.value = (self.value << 8) | u64::from(byte);
+            }
+            self.read = self.read.saturating_add(1);
+            if self.read >= self.width {
+                let whole = std::mem::take(self);
+                return Some((whole.value, u64::from(whole.width)));
+            }
+        }
+        None
+    }
+}
+
+/// Signed as unsigned, small magnitudes first: 0, -1, 1, -2, 2.
+fn zigzag(value: i64) -> u64 {
+    (value.cast_unsigned() << 1) ^ (value >> 63).cast_unsigned()
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
+}

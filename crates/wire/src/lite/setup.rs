@@ -1,0 +1,130 @@
+//! SETUP: the one message of each side's setup stream.
+
+use relay_model::{Hop, limits};
+
+use super::{Body, Version};
+use crate::{
+    Error,
+    body::{Reader, put_bytes, put_str},
+    varint,
+};
+
+const PROBE: u64 = 1;
+const PATH: u64 = 2;
+const ROLE: u64 = 3;
+const COST: u64 = 4;
+const HOP: u64 = 5;
+
+/// Highest probe level; higher ones read as this.
+const PROBE_MAX: u64 = 2;
+
+/// What a peer says of itself when a session begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setup {
+    /// What it answers on a probe stream: 0 nothing, 1 measurements, 2 also padding.
+    pub probe: u64,
+    /// Path and query it connects to, raw; only on transports without a URL.
+    pub path: Option<String>,
+    /// What it limits itself to; `None` = both.
+    pub role: Option<Role>,
+    /// What it charges for what it sends; `None` = not said.
+    pub cost: Option<u64>,
+    /// Its id in hop chains; never anonymous.
+    pub hop: Option<Hop>,
+}
+
+/// The only half of the protocol a client wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// It only publishes.
+    Publisher,
+    /// It only subscribes.
+    Subscriber,
+}
+
+impl Role {
+    const fn id(self) -> u64 {
+        match self {
+            Self::Publisher => 1,
+            Self::Subscriber => 2,
+        }
+    }
+
+    const fn from_id(id: u64) -> Option<Self> {
+        match id {
+            1 => Some(Self::Publisher),
+            2 => Some(Self::Subscriber),
+            _ => None,
+        }
+    }
+}
+
+impl Setup {
+    fn parameter(&mut self, id: u64, value: &[u8]) -> Result<(), Error> {
+        match id {
+            PROBE => self.probe = number(value)?.min(PROBE_MAX),
+            PATH => {
+                let path = std::str::from_utf8(value).map_err(|_| Error::Utf8)?;
+                self.path = (!path.is_empty()).then(|| path.to_owned());
+            }
+            ROLE => self.role = Role::from_id(number(value)?),
+            COST => self.cost = Some(number(value)?),
+            HOP => self.hop = Some(Hop(number(value)?)).filter(|hop| *hop != Hop::ANONYMOUS),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The parameters that have a number to say, in order of id.
+    fn numbers(&self) -> impl Iterator<Item = (u64, u64)> {
+        [
+            (PROBE, Some(self.probe).filter(|level| *level != 0)),
+            (ROLE, self.role.map(Role::id)),
+            (COST, self.cost),
+            (HOP, self.hop.map(|hop| hop.0).filter(|hop| *hop != 0)),
+        ]
+        .into_iter()
+        .filter_map(|(id, value)| Some((id, value?)))
+    }
+}
+
+impl Body for Setup {
+    fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+        let count = usize::try_from(input.varint()?).unwrap_or(usize::MAX);
+        if count > limits::PARAMETERS {
+            return Err(Error::TooManyParameters);
+        }
+        let mut setup = Self::default();
+        let mut seen = Vec::with_capacity(count.min(input.rest()));
+        for _ in 0..count {
+            let id = input.varint()?;
+            if seen.contains(&id) {
+                return Err(Error::DuplicateParameter);
+            }
+            seen.push(id);
+            setup.parameter(id, input.bytes()?)?;
+        }
+        Ok(setup)
+    }
+
+    fn write(&self, _: Version, out: &mut Vec<u8>) {
+        let path = self.path.as_deref().filter(|path| !path.is_empty());
+        varint::put(self.numbers().count() as u64 + u64::from(path.is_some()), out);
+        for (id, value) in self.numbers() {
+            let mut bytes = Vec::with_capacity(varint::size(value));
+            varint::put(value, &mut bytes);
+            varint::put(id, out);
+            put_bytes(&bytes, out);
+        }
+        if let Some(path) = path {
+            varint::put(PATH, out);
+            put_str(path, out);
+        }
+    }
+}
+
+/// A value that is one integer and nothing else.
+fn number(mut value: &[u8]) -> Result<u64, Error> {
+    let number = varint::get(&mut value).map_err(|_| Error::MalformedParameter)?;
+    if value.is_empty() { Ok(number) } else { Err(Error::MalformedParameter) }
+}

@@ -1,0 +1,101 @@
+//! Arbitrary bytes never panic, and never decode to something that cannot be sent on.
+
+use proptest::prelude::*;
+use relay_model::{Hop, Path, Prefs, TrackInfo, TrackName};
+use relay_wire::{
+    fuzzing::FAMILIES,
+    lite::{
+        Announce, Datagram, Fetch, FrameHead, Goaway, Group, Message, Setup, Status, Subscribe,
+        SubscribeResponse, Version, put_frame_head, put_group_header,
+    },
+};
+
+const V: Version = Version::V05;
+
+fn check_all(bytes: &[u8]) {
+    for (_, check) in FAMILIES {
+        check(bytes);
+    }
+}
+
+/// Messages as they should be, to be damaged.
+fn samples() -> Vec<Vec<u8>> {
+    let (broadcast, track) = (Path::parse("live/room/cam").unwrap(), TrackName::parse("video").unwrap());
+    let setup =
+        Setup { probe: 1, path: Some("/a?b=c".into()), role: None, cost: Some(3), hop: Some(Hop(1 << 50)) };
+    let hops = [Hop(5), Hop(0), Hop(700), Hop(1 << 40)].into();
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    let mut add = |write: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = Vec::new();
+        write(&mut out);
+        // Once with what stands before the body, once without.
+        all.push(out.clone());
+        all.push(out.split_off(1));
+    };
+    add(&|out| setup.encode(V, out));
+    add(&|out| {
+        Announce { status: Status::Active, suffix: broadcast.clone(), hops: std::sync::Arc::clone(&hops) }
+            .encode(V, out)
+    });
+    add(&|out| {
+        Subscribe { id: 9, broadcast: broadcast.clone(), track: track.clone(), prefs: Prefs::default() }
+            .encode(V, out)
+    });
+    add(&|out| {
+        Fetch { broadcast: broadcast.clone(), track: track.clone(), priority: 1, group: 70_000 }
+            .encode(V, out)
+    });
+    add(&|out| TrackInfo::default().encode(V, out));
+    add(&|out| Goaway { uri: "https://relay.example/".into() }.encode(V, out));
+    add(&|out| {
+        SubscribeResponse::Start { group: 3 }.encode(V, out);
+        SubscribeResponse::Drop { start: 3, end: 100, code: 0x34 }.encode(V, out);
+        SubscribeResponse::End { group: 101 }.encode(V, out);
+    });
+    add(&|out| {
+        put_group_header(V, &Group { subscribe: 1, sequence: 300 }, out);
+        let mut previous = 0;
+        for (tick, size) in [(33_000, 5), (66_000, 0), (50_000, 80)] {
+            put_frame_head(V, previous, FrameHead { tick, size }, out);
+            out.extend((0..size).map(|_| 0xc5));
+            previous = tick;
+        }
+    });
+    add(&|out| {
+        Datagram { subscribe: 0, sequence: 77, tick: 1_000, payload: vec![1, 2, 3].into() }.encode(V, out)
+    });
+    add(&|out| out.extend_from_slice(b"//live///room/cam/"));
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn noise_does_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        check_all(&bytes);
+    }
+
+    #[test]
+    fn small_numbers_do_no_harm(bytes in prop::collection::vec(0..8_u8, 0..60)) {
+        check_all(&bytes);
+    }
+
+    #[test]
+    fn damaged_messages_do_no_harm(
+        sample in prop::sample::select(samples()),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in any::<prop::sample::Index>(),
+        keep: bool,
+    ) {
+        let mut bytes = sample;
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if !keep {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        check_all(&bytes);
+    }
+}

@@ -1,0 +1,127 @@
+//! Memory follows what was received, never what was declared. One test, alone in its process:
+//! it watches the allocator.
+
+use bytes::Bytes;
+use peak_alloc::PeakAlloc;
+use relay_model::{TrackInfo, limits};
+use relay_wire::{
+    Inbox,
+    lite::{
+        Announce, AnnounceRequest, Datagram, Fetch, Goaway, GroupReader, Message, Setup, Subscribe,
+        SubscribeResponse, Version,
+    },
+    varint,
+};
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+const V: Version = Version::V05;
+
+/// Heap bytes for one byte received: a one-byte hop id becomes eight, twice for a moment, and
+/// buffers double.
+const FACTOR: usize = 24;
+/// Bookkeeping, however short the input.
+const SLACK: usize = 1_024;
+
+/// The most that was held at once while `work` ran, beyond what was held before.
+fn peak(work: impl FnOnce()) -> usize {
+    let before = ALLOCATOR.current_usage();
+    ALLOCATOR.reset_peak_usage();
+    work();
+    ALLOCATOR.peak_usage().saturating_sub(before)
+}
+
+fn check(what: &str, input: &[u8], work: impl FnOnce(&[u8])) {
+    let held = peak(|| work(input));
+    let allowed = FACTOR * input.len() + SLACK;
+    assert!(held <= allowed, "{what}: {} bytes made us hold {held}, over {allowed}", input.len());
+}
+
+/// As a body of each message that has lengths in it.
+fn bodies(input: &[u8]) {
+    let _ = Setup::decode(V, input);
+    let _ = AnnounceRequest::decode(V, input);
+    let _ = Announce::decode(V, input);
+    let _ = Subscribe::decode(V, input);
+    let _ = Fetch::decode(V, input);
+    let _ = TrackInfo::decode(V, input);
+    let _ = Goaway::decode(V, input);
+}
+
+fn stream(input: &[u8]) {
+    let (mut control, mut responses) = (Inbox::new(), Inbox::new());
+    for piece in input.chunks(7) {
+        control.push(piece);
+        responses.push(piece);
+        while let Ok(Some(body)) = control.next_message() {
+            bodies(&body);
+        }
+        while let Ok(Some(_)) = SubscribeResponse::next(&mut responses, V) {}
+    }
+}
+
+fn group(input: &[u8]) {
+    for mut reader in [GroupReader::new(V), GroupReader::frames(V)] {
+        let mut input = Bytes::copy_from_slice(input);
+        while let Ok(Some(_)) = reader.next(&mut input) {}
+    }
+}
+
+fn datagram(input: &[u8]) {
+    let _ = Datagram::decode(V, Bytes::copy_from_slice(input));
+}
+
+/// `before`, then the integer `declared`, then `after`.
+fn declaring(before: &[u8], declared: u64, after: &[u8]) -> Vec<u8> {
+    let mut out = before.to_vec();
+    varint::put(declared, &mut out);
+    out.extend_from_slice(after);
+    out
+}
+
+/// Inputs that promise far more than they hold.
+fn promises() -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    let large = [limits::CONTROL_MESSAGE_BYTES as u64, limits::FRAME_BYTES, 1 << 40, varint::MAX];
+    for declared in large.into_iter().chain([limits::HOPS as u64, limits::PARAMETERS as u64, 60_000]) {
+        for before in [&[][..], &[0], &[1], &[1, 0], &[1, 2], &[2, 7, 9, 0], &[0, 0, 0, 0]] {
+            for after in [&[][..], &[0], &[1, 1, 1, 1]] {
+                all.push(declaring(before, declared, after));
+            }
+        }
+    }
+    all
+}
+
+/// Reproducible noise, small numbers more often than large ones.
+fn noise(mut state: u64) -> Vec<u8> {
+    let mut byte = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let [.., high, low] = (state >> 40).to_be_bytes();
+        if high < 128 { low % 9 } else { low }
+    };
+    let len = usize::from(byte()) * 3;
+    (0..len).map(|_| byte()).collect()
+}
+
+#[test]
+fn memory_follows_what_was_received() {
+    let watched = peak(|| drop(Vec::<u8>::with_capacity(1 << 20)));
+    assert!(watched >= 1 << 20, "the allocator is watched");
+
+    let mut inputs = promises();
+    inputs.extend((0..20_000).map(noise));
+    // As long as it may be, and all of it there.
+    inputs.push(declaring(
+        &[],
+        limits::CONTROL_MESSAGE_BYTES as u64,
+        &vec![1; limits::CONTROL_MESSAGE_BYTES],
+    ));
+    for input in &inputs {
+        check("body", input, bodies);
+        check("stream", input, stream);
+        check("group", input, group);
+        check("datagram", input, datagram);
+    }
+}

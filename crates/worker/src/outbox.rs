@@ -1,0 +1,178 @@
+//! Packets on their way to the socket, and what to do when it does not take them.
+
+use std::io;
+
+use relay_meter::Worker as Meter;
+use relay_transport::quic::Transmit;
+
+use crate::socket::{Io, Packet, SEND_BATCH};
+
+/// Queued bytes that are worth a send call of their own.
+const BATCH_BYTES: usize = 512 * 1024;
+
+/// Whether the socket took everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// Nothing is queued.
+    All,
+    /// The socket is full. The rest waits: poll no connection until it is sent.
+    Full,
+}
+
+/// Who sent a packet: the slot of a connection, if any.
+pub type Owner = Option<u32>;
+
+/// Packets of many connections, sent together.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// In sending order; those before `sent` are done.
+    packets: Vec<Packet>,
+    owners: Vec<Owner>,
+    sent: usize,
+    bytes: usize,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Outbox {
+    /// An empty buffer to write packets to, with room where one was used before.
+    pub fn buffer(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Gives back a buffer that was not needed.
+    pub fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < SEND_BATCH {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
+    /// Queues what a connection (or, without owner, an endpoint) wrote to `bytes`.
+    pub fn push(&mut self, transmit: &Transmit, bytes: Vec<u8>, owner: Owner) {
+        debug_assert_eq!(transmit.len, bytes.len());
+        self.bytes += bytes.len();
+        self.packets.push(Packet {
+            destination: transmit.destination,
+            src_ip: transmit.src_ip,
+            ecn: transmit.ecn,
+            segment: transmit.segment_size.and_then(|size| u16::try_from(size).ok()),
+            bytes,
+        });
+        self.owners.push(owner);
+    }
+
+    /// Whether enough is queued for a send call.
+    pub fn is_ripe(&self) -> bool {
+        self.packets.len() - self.sent >= SEND_BATCH || self.bytes >= BATCH_BYTES
+    }
+
+    /// Whether nothing is queued.
+    pub fn is_empty(&self) -> bool {
+        self.sent == self.packets.len()
+    }
+
+    /// Sends all that is queued, as far as the socket goes. Owners whose segmented packets failed
+    /// are added to `unsegmented`: from now on they must send datagrams one by one.
+    pub fn flush(&mut self, io: &mut impl Io, meter: &mut Meter, unsegmented: &mut Vec<u32>) -> Flushed {
+        while let Some(rest) = self.packets.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            let batch = rest.get(..SEND_BATCH).unwrap_or(rest);
+            meter.send_calls += 1;
+            match io.send(batch) {
+                Ok(taken) => self.took(taken, meter),
+                Err(error) => match Refusal::of(&error) {
+                    Refusal::Full => {
+                        meter.socket_full += 1;
+                        return Flushed::Full;
+                    }
+                    Refusal::Segmentation if self.first_is_train() => self.split_first(meter, unsegmented),
+                    Refusal::TooLarge => {
+                        meter.send_too_large += 1;
+                        self.sent += 1;
+                    }
+                    Refusal::Segmentation | Refusal::Lost => {
+                        meter.send_errors += 1;
+                        tracing::debug!(%error, "datagram not sent");
+                        self.sent += 1;
+                    }
+                },
+            }
+        }
+        self.reuse();
+        Flushed::All
+    }
+
+    /// Forgets what is queued.
+    pub fn clear(&mut self) {
+        self.reuse();
+    }
+
+    fn took(&mut self, taken: usize, meter: &mut Meter) {
+        let end = (self.sent + taken.max(1)).min(self.packets.len());
+        let mut datagrams = 0;
+        for packet in self.packets.get(self.sent..end).unwrap_or_default() {
+            datagrams += packet.datagrams() as u64;
+            meter.bytes_out += packet.bytes.len() as u64;
+        }
+        meter.datagrams_out += datagrams;
+        meter.send_batch.record(datagrams);
+        self.sent = end;
+    }
+
+    fn first_is_train(&self) -> bool {
+        self.packets.get(self.sent).is_some_and(|packet| packet.datagrams() > 1)
+    }
+
+    /// Puts the datagrams of the first packet in its place, one by one.
+    fn split_first(&mut self, meter: &mut Meter, unsegmented: &mut Vec<u32>) {
+        let at = self.sent;
+        let (Some(train), Some(&owner)) = (self.packets.get(at).cloned(), self.owners.get(at)) else { return };
+        meter.gso_failures += 1;
+        unsegmented.extend(owner);
+        let size = train.segment.map_or(train.bytes.len(), usize::from).max(1);
+        let singles: Vec<Packet> = train
+            .bytes
+            .chunks(size)
+            .map(|bytes| Packet { segment: None, bytes: bytes.to_vec(), ..train.clone() })
+            .collect();
+        self.owners.splice(at..=at, singles.iter().map(|_| owner));
+        self.packets.splice(at..=at, singles);
+    }
+
+    fn reuse(&mut self) {
+        self.sent = 0;
+        self.bytes = 0;
+        self.owners.clear();
+        let mut packets = std::mem::take(&mut self.packets);
+        for packet in packets.drain(..) {
+            self.recycle(packet.bytes);
+        }
+        self.packets = packets;
+    }
+}
+
+/// What a failed send means.
+enum Refusal {
+    /// Try again when there is room.
+    Full,
+    /// The device or the path cannot segment.
+    Segmentation,
+    /// Larger than the path takes: what an MTU probe is for.
+    TooLarge,
+    /// Lost, as the network may lose any datagram.
+    Lost,
+}
+
+impl Refusal {
+    fn of(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Self::Full,
+            Some(libc::EIO | libc::EINVAL) => Self::Segmentation,
+            Some(libc::EMSGSIZE) => Self::TooLarge,
+            _ if error.kind() == io::ErrorKind::WouldBlock => Self::Full,
+            _ => Self::Lost,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! The UDP sockets of a relay: one a worker, all on one port, and how packets pass them.
+//!
+//! [`bind`] makes the group; [`Socket`] is one member and implements [`Io`], which is all the
+//! engine sees of it.
+
+mod bind;
+mod option;
+mod recv;
+mod send;
+mod steer;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6},
+};
+
+use bytes::BytesMut;
+use relay_transport::quic::Ecn;
+
+pub use bind::{BindError, BufferClamp, Group, bind};
+pub use steer::Steering;
+
+/// Most packets one send call takes.
+pub const SEND_BATCH: usize = 64;
+
+/// One or more datagrams from one peer, as the kernel coalesced them.
+#[derive(Debug)]
+pub struct Received {
+    /// Who sent them. May be a v4-mapped address.
+    pub remote: SocketAddr,
+    /// The address they were sent to, if known.
+    pub local_ip: Option<IpAddr>,
+    /// Their ECN mark.
+    pub ecn: Option<Ecn>,
+    /// Bytes of each datagram but the last, which may be shorter.
+    pub stride: usize,
+    /// All of them, back to back.
+    pub data: BytesMut,
+}
+
+/// One or more datagrams for one peer.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    /// Where to.
+    pub destination: SocketAddr,
+    /// The local address to send from; `None` lets the kernel choose.
+    pub src_ip: Option<IpAddr>,
+    /// ECN mark.
+    pub ecn: Option<Ecn>,
+    /// Bytes of each datagram but the last; `None` = a single datagram.
+    pub segment: Option<u16>,
+    /// All of them, back to back.
+    pub bytes: Vec<u8>,
+}
+
+impl Packet {
+    /// How many datagrams it is.
+    pub fn datagrams(&self) -> usize {
+        match self.segment {
+            Some(size) if size > 0 => self.bytes.len().div_ceil(usize::from(size)),
+            _ => 1,
+        }
+    }
+}
+
+/// What the engine needs of a socket. Nothing blocks.
+pub trait Io {
+    /// Appends one batch of what has arrived to `out`. `WouldBlock`: nothing is left.
+    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<()>;
+    /// Sends packets from the front: how many were taken (at least one), or why the first was not.
+    fn send(&mut self, packets: &[Packet]) -> io::Result<usize>;
+    /// Most datagrams in one [`Packet`]; 1 = no segmentation offload.
+    fn max_segments(&self) -> usize;
+}
+
+/// One socket of a [`Group`].
+#[derive(Debug)]
+pub struct Socket {
+    io: mio::net::UdpSocket,
+    state: quinn_udp::UdpSocketState,
+    receiver: recv::Receiver,
+    is_v6: bool,
+}
+
+impl Socket {
+    fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+        let is_v6 = socket.local_addr()?.is_ipv6();
+        // Turns on GRO, ECN and destination addresses, forbids fragmentation.
+        let state = quinn_udp::UdpSocketState::new((&socket).into())?;
+        option::disable_timestamps(&socket)?;
+        Ok(Self { io: mio::net::UdpSocket::from_std(socket), state, receiver: recv::Receiver::new(), is_v6 })
+    }
+
+    /// Where it is bound.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    /// Whether the kernel never fragments what is sent, so that the path MTU may be probed.
+    pub fn never_fragments(&self) -> bool {
+        !self.state.may_fragment()
+    }
+
+    /// The socket, to wait for readiness.
+    pub fn source(&mut self) -> &mut mio::net::UdpSocket {
+        &mut self.io
+    }
+}
+
+impl Io for Socket {
+    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<()> {
+        self.receiver.recv(&self.state, &self.io, out)
+    }
+
+    fn send(&mut self, packets: &[Packet]) -> io::Result<usize> {
+        send::sendmmsg(&self.io, self.is_v6, packets)
+    }
+
+    fn max_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+}
+
+/// `addr` as a v4 address where it is a v4-mapped one.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddrV4::new(v4, v6.port()).into(),
+            None => addr,
+        },
+        SocketAddr::V4(_) => addr,
+    }
+}
+
+/// `addr` as a v6 socket takes it.
+fn mapped(addr: SocketAddr) -> SocketAddrV6 {
+    match addr {
+        SocketAddr::V4(v4) => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0),
+        SocketAddr::V6(v6) => v6,
+    }
+}
