@@ -17,8 +17,12 @@ VERSION = "moq-lite-05"
 SUBSCRIBERS = 50
 LARGE_FRAME_BYTES = 5_000_000
 DATAGRAMS = 50
+# Codes of applications travel as 64 and above.
+ABORT_CODE = 77
 # A publisher that vanishes without goodbye keeps its path for 5 s.
 LINGER_SECONDS = 5
+# The relay gives up a silent connection after 10 s.
+IDLE_SECONDS = 10
 
 suite = Suite("delivery")
 
@@ -156,8 +160,51 @@ async def leaving_withdraws(relay: Relay, transport: str) -> None:
         updates.cancel()
 
 
+# A publisher that writes half a group and then does nothing more; its arguments are URL and path.
+HALF_A_GROUP = """
+import asyncio, sys, moq
+async def main():
+    origin = moq.OriginProducer()
+    async with moq.Client(sys.argv[1], tls_verify=False, websocket_enabled=False, publish=origin,
+                          subscribe=moq.OriginProducer()):
+        broadcast = origin.create_broadcast(sys.argv[2])
+        track = broadcast.publish_track("data")
+        broadcast.announce()
+        await track.used()
+        track.append_group().write_frame(b"half")
+        await asyncio.sleep(120)
+asyncio.run(main())
+"""
+
+
+@suite.case("a publisher that is killed leaves no group that looks finished", seconds=60)
+async def killed_publisher(relay: Relay, transport: str) -> None:
+    path = f"{transport}/killed"
+    async with Peer(relay, transport) as subscriber:
+        updates = subscriber.announced(path)
+        publisher = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", HALF_A_GROUP, relay.url(transport), path, env=clean_environment()
+        )
+        try:
+            await expect_update(updates, "killed", active=True)
+            consumer = await subscribe(await subscriber.watch(path), "data")
+            group = await consumer.next_group()
+            check(group is not None and (await group.read_frame()) is not None, "nothing arrived")
+        finally:
+            publisher.kill()
+            await publisher.wait()
+        try:
+            frame = await group.read_frame()
+        except moq.Error:
+            pass
+        else:
+            raise Failure(f"half a group looked finished: {frame}")
+        await expect_update(updates, "killed", active=False)
+        updates.cancel()
+
+
 async def expect_update(updates: moq.AnnounceConsumer, name: str, active: bool) -> None:
-    update = await asyncio.wait_for(updates.__anext__(), LINGER_SECONDS + 10)
+    update = await asyncio.wait_for(updates.__anext__(), IDLE_SECONDS + LINGER_SECONDS + 10)
     seen = (update.prefix.rsplit("/", 1)[-1], update.active)
     check(seen == (name, active), f"announced {seen}, expected {(name, active)}")
 
@@ -313,14 +360,18 @@ async def ends(relay: Relay, transport: str) -> None:
         producer.write_frame(b"half")
         group = await cut
         check(group is not None and (await group.read_frame()) is not None, "nothing arrived")
-        producer.abort(77)
+        producer.abort(ABORT_CODE)
+        # The client tells of an abort only when it has something else to say.
+        broken.write_frame(b"next")
         try:
             frame = await group.read_frame()
         except moq.Error as error:
             details = moq.protocol_error(error)
-            check(details is not None and details.code == 77, f"the abort arrived as {error!r}")
+            check(details is not None and details.code == ABORT_CODE + 64, f"the abort arrived as {details or error}")
         else:
             raise Failure(f"an aborted group looked finished: {frame}")
+        following = await consumer.next_group()
+        check(following is not None and following.sequence == 1, "the group after an aborted one is missing")
 
 
 @suite.case("a missing track and a missing broadcast are refused")
@@ -330,7 +381,8 @@ async def missing(relay: Relay, transport: str) -> None:
         _broadcast, track = await live_track(publisher, path)
         watched = await subscriber.watch(path)
         try:
-            await asyncio.wait_for((await subscribe(watched, "no-such-track")).next_group(), 10)
+            refused = await subscribe(watched, "no-such-track")
+            await asyncio.wait_for(refused.next_group(), 10)
         except moq.Error as error:
             details = moq.protocol_error(error)
             check(
@@ -340,7 +392,8 @@ async def missing(relay: Relay, transport: str) -> None:
         else:
             raise Failure("a track that does not exist was served")
         # The refusal costs its neighbours nothing.
-        reading = asyncio.create_task(read_groups(await subscribe(watched, "data")))
+        consumer = await subscribe(watched, "data")
+        reading = asyncio.create_task(read_groups(consumer))
         await track.used()
         await publish_groups(track, groups=2, frames=1)
         track.finish()
@@ -360,7 +413,8 @@ async def leaving_subscriber(relay: Relay, transport: str) -> None:
         _broadcast, track = await live_track(publisher, path)
         reading = asyncio.create_task(read_groups(await subscribe(await stays.watch(path), "data")))
         async with Peer(relay, transport) as leaves:
-            first = asyncio.create_task((await subscribe(await leaves.watch(path), "data")).next_group())
+            leaving = await subscribe(await leaves.watch(path), "data")
+            first = asyncio.create_task(leaving.next_group())
             await track.used()
             writing = asyncio.create_task(publish_groups(track, groups=20, frames=3))
             await first
@@ -371,7 +425,8 @@ async def leaving_subscriber(relay: Relay, transport: str) -> None:
 
 def summary(received: dict[int, list[tuple[bytes, int]]]) -> str:
     """What arrived, in one line."""
-    return ", ".join(f"group {number}: {len(frames)} frames" for number, frames in sorted(received.items())) or "nothing"
+    groups = [f"group {number}: {len(frames)} frames" for number, frames in sorted(received.items())]
+    return ", ".join(groups) or "nothing"
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ STOP_SECONDS = 10
 TRANSPORTS = {"quic": "moqt", "webtransport": "https"}
 # Keep every group for this long: the client's default skips all but the newest.
 KEEP_ALL_US = 20_000_000
+# Functions of this file that every traceback goes through.
+RUNNER = {"_run_case", "bounded", "check"}
 
 
 class Failure(AssertionError):
@@ -222,15 +224,25 @@ class Suite:
         try:
             asyncio.run(bounded(work, seconds))
         except Exception as error:  # a case may fail in any way; the suite goes on
-            print(f"FAILED {label} ({time.monotonic() - started:.1f} s)")
-            if isinstance(error, TimeoutError):
-                print(f"       not done after {seconds} s, at:")
-            elif not isinstance(error, Failure):
-                print(f"       {type(error).__name__}: {error}")
-            print("       " + traceback.format_exc().strip().replace("\n", "\n       "), flush=True)
+            seconds = time.monotonic() - started
+            print(f"FAILED {label} ({seconds:.1f} s)")
+            print(f"       {explain(error)}", flush=True)
             return False
         print(f"ok     {label} ({time.monotonic() - started:.1f} s)", flush=True)
         return True
+
+
+def explain(error: BaseException) -> str:
+    """What went wrong, and where in the suites it did."""
+    if isinstance(error, TimeoutError) and error.__cause__ is not None:
+        return "not done in time, waiting " + explain(error.__cause__).split(", ", 1)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).parent == Path(__file__).parent]
+    # The runner's own frames come first, and say nothing.
+    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in ours if frame.name not in RUNNER]
+    kind = "" if isinstance(error, Failure) else f"{type(error).__name__}: "
+    details = moq.protocol_error(error)
+    return f"{kind}{details or error}, at {' < '.join(reversed(places)) or 'the start'}"
 
 
 async def bounded(work: Awaitable[None], seconds: int) -> None:

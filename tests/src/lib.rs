@@ -1,1 +1,36 @@
-//! Harness shared by the end to end tests.
+//! Harness shared by the end to end tests: a relay in this process, clients that check every byte,
+//! waiting on conditions with an end in time.
+
+pub mod hostile;
+pub mod media;
+pub mod memory;
+pub mod random;
+pub mod relay;
+
+use std::{future::Future, time::Duration};
+
+/// Runs `test` on a runtime of its own; panics when it takes longer than `seconds`.
+pub fn run(seconds: u64, test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let outcome = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(seconds), test).await });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    assert!(outcome.is_ok(), "not done after {seconds} s");
+}
+
+/// Waits for `condition`, looked at every few milliseconds; panics after `seconds`.
+pub async fn wait_until(what: &str, seconds: u64, mut condition: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "waited {seconds} s for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The outcome of `future`; panics when there is none after `seconds`.
+pub async fn within<T>(what: &str, seconds: u64, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(seconds), future).await {
+        Ok(outcome) => outcome,
+        Err(_) => panic!("waited {seconds} s for {what}"),
+    }
+}

@@ -23,7 +23,7 @@ use crate::{
     link::Link,
     publisher::Broadcast,
     raw::{Incoming, Raw},
-    session::{Manual, Session},
+    session::{EVENTS, Manual, Session},
     stream::{RecvStream, SendStream},
     subscribe::Subscription,
     target::{Scheme, Target},
@@ -74,9 +74,8 @@ impl Client {
         let tls = QuicClientConfig::try_from(tls).map_err(|e| Error::Setup(e.to_string()))?;
         let mut quic = quinn::ClientConfig::new(Arc::new(tls));
         quic.transport_config(Arc::new(config.tuning.to_quinn()));
-        let connecting = endpoint
-            .connect_with(quic, remote, &target.host)
-            .map_err(|e| Error::Setup(e.to_string()))?;
+        let connecting =
+            endpoint.connect_with(quic, remote, &target.host).map_err(|e| Error::Setup(e.to_string()))?;
         let connection = connecting.await?;
         // The loops hold the connection: a dial given up half way must end them.
         let mut guard = Guard(Some(connection.clone()));
@@ -135,7 +134,8 @@ impl Client {
 
     async fn send_setup(&self, path: Option<String>) -> Result<(), Error> {
         let config = &self.0.config;
-        let setup = Setup { path, role: config.role, cost: config.cost, hop: Some(config.hop), ..Setup::default() };
+        let setup =
+            Setup { path, role: config.role, cost: config.cost, hop: Some(config.hop), ..Setup::default() };
         let mut stream = self.0.session.carrier.open_uni().await?;
         stream.write(&request(UniType::Setup.id(), &setup, config.version)).await?;
         stream.finish();
@@ -283,10 +283,7 @@ impl Client {
         Ok((send, recv))
     }
 
-    async fn first<T: Clone>(
-        &self,
-        mut value: tokio::sync::watch::Receiver<Option<T>>,
-    ) -> Result<T, Error> {
+    async fn first<T: Clone>(&self, mut value: tokio::sync::watch::Receiver<Option<T>>) -> Result<T, Error> {
         tokio::select! {
             found = value.wait_for(Option::is_some) => match found.map(|v| v.clone()) {
                 Ok(Some(value)) => Ok(value),
@@ -333,9 +330,9 @@ fn manual(wanted: bool) -> (Option<Manual>, Option<Incoming>) {
     if !wanted {
         return (None, None);
     }
-    let (uni_sender, uni) = mpsc::unbounded_channel();
-    let (bidi_sender, bidi) = mpsc::unbounded_channel();
-    let (datagram_sender, datagrams) = mpsc::unbounded_channel();
+    let (uni_sender, uni) = mpsc::channel(EVENTS);
+    let (bidi_sender, bidi) = mpsc::channel(EVENTS);
+    let (datagram_sender, datagrams) = mpsc::channel(EVENTS);
     let manual = Manual { uni: uni_sender, bidi: bidi_sender, datagrams: datagram_sender };
     (Some(manual), Some(Incoming { uni, bidi, datagrams }))
 }

@@ -66,7 +66,7 @@ impl Published {
             .iter()
             .filter_map(|(path, entry)| announce(path, &prefix, Status::Active, entry.hops.as_ref()?))
             .collect();
-        let (events, changes) = mpsc::unbounded_channel();
+        let (events, changes) = queue();
         inner.watchers.push(Watcher { prefix, events });
         (initial, changes)
     }
@@ -102,7 +102,11 @@ fn announce(path: &Path, prefix: &Path, status: Status, hops: &Hops) -> Option<A
 #[derive(Debug)]
 pub(crate) enum Command {
     Group(Arc<GroupLog>),
-    Drop { start: u64, end: u64, code: u64 },
+    Drop {
+        start: u64,
+        end: u64,
+        code: u64,
+    },
     /// Exclusive bound; a FIN follows once the groups are out.
     End(u64),
     Abort(StreamCode),
@@ -152,7 +156,7 @@ impl TrackState {
 
     /// Adds a subscription; its commands begin with what is held that it wants.
     pub(crate) fn subscribe(&self, id: u64, prefs: Prefs) -> (u64, mpsc::UnboundedReceiver<Command>) {
-        let (commands, receiver) = mpsc::unbounded_channel();
+        let (commands, receiver) = queue();
         let mut track = self.lock();
         let key = track.next_key;
         track.next_key += 1;
@@ -252,4 +256,10 @@ impl Track {
 
 fn wants(prefs: &Prefs, sequence: u64) -> bool {
     prefs.start.is_none_or(|start| sequence >= start) && prefs.end.is_none_or(|end| sequence <= end)
+}
+
+/// What the application itself writes is its own to bound.
+#[expect(clippy::disallowed_methods, reason = "fed by the application, never by the peer")]
+fn queue<T>() -> (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>) {
+    mpsc::unbounded_channel()
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use relay_model::{Hop, Path, Prefs, StreamCode, TrackInfo, TrackName};
-use relay_wire::lite::{Datagram, FrameHead, Version};
+use relay_wire::lite::Datagram;
 use tokio::sync::watch;
 
 use crate::{
@@ -186,13 +186,6 @@ impl GroupWriter {
     pub fn reset(mut self, code: StreamCode) {
         self.done = true;
         self.log.end(End::Reset(code));
-    }
-
-    /// Bytes of a frame's header, for those who write the rest by [`GroupWriter::payload`].
-    pub fn encode_head(version: Version, previous_tick: i64, tick: i64, size: u64) -> Bytes {
-        let mut out = Vec::with_capacity(16);
-        relay_wire::lite::put_frame_head(version, previous_tick, FrameHead { tick, size }, &mut out);
-        out.into()
     }
 }
 

@@ -20,9 +20,9 @@ pub struct Raw {
 /// What the peer opens, in manual mode.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    pub(crate) uni: mpsc::UnboundedReceiver<RecvStream>,
-    pub(crate) bidi: mpsc::UnboundedReceiver<(SendStream, RecvStream)>,
-    pub(crate) datagrams: mpsc::UnboundedReceiver<Bytes>,
+    pub(crate) uni: mpsc::Receiver<RecvStream>,
+    pub(crate) bidi: mpsc::Receiver<(SendStream, RecvStream)>,
+    pub(crate) datagrams: mpsc::Receiver<Bytes>,
 }
 
 impl Raw {

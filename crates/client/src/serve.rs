@@ -115,7 +115,8 @@ async fn subscribe(
     };
     let (key, mut commands) = track.subscribe(request.id, request.prefs);
     let _guard = Unsubscribe { track: track.clone(), key };
-    let mut serving = Serving { session: session.clone(), id: request.id, started: false, groups: JoinSet::new() };
+    let mut serving =
+        Serving { session: session.clone(), id: request.id, started: false, groups: JoinSet::new() };
     loop {
         tokio::select! {
             Some(command) = commands.recv() => {

@@ -29,6 +29,9 @@ use crate::{
     subscribe::Event,
 };
 
+/// Events that wait for the application. Groups past it wait in their streams, datagrams are dropped.
+pub(crate) const EVENTS: usize = 1_024;
+
 /// Shared by the handles of one client and its loops.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -45,7 +48,7 @@ pub(crate) struct Session {
     pub(crate) hold: watch::Sender<bool>,
     /// Everything the peer opens, in manual mode.
     pub(crate) manual: Option<Manual>,
-    subscriptions: Mutex<HashMap<u64, mpsc::UnboundedSender<Event>>>,
+    subscriptions: Mutex<HashMap<u64, mpsc::Sender<Event>>>,
     next_subscribe: AtomicU64,
     /// Told how SETTINGS turned out, on WebTransport.
     settings: Mutex<Option<oneshot::Sender<Result<(), Error>>>>,
@@ -54,9 +57,9 @@ pub(crate) struct Session {
 /// Where streams and datagrams go when nothing is answered for the caller.
 #[derive(Debug)]
 pub(crate) struct Manual {
-    pub(crate) uni: mpsc::UnboundedSender<RecvStream>,
-    pub(crate) bidi: mpsc::UnboundedSender<(SendStream, RecvStream)>,
-    pub(crate) datagrams: mpsc::UnboundedSender<Bytes>,
+    pub(crate) uni: mpsc::Sender<RecvStream>,
+    pub(crate) bidi: mpsc::Sender<(SendStream, RecvStream)>,
+    pub(crate) datagrams: mpsc::Sender<Bytes>,
 }
 
 impl Session {
@@ -107,9 +110,9 @@ impl Session {
     }
 
     /// A fresh subscribe id and what will be received for it.
-    pub(crate) fn register(&self) -> (u64, mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>) {
+    pub(crate) fn register(&self) -> (u64, mpsc::Sender<Event>, mpsc::Receiver<Event>) {
         let id = self.next_subscribe.fetch_add(1, Relaxed);
-        let (sender, receiver) = mpsc::unbounded_channel();
+        let (sender, receiver) = mpsc::channel(EVENTS);
         self.subscriptions().insert(id, sender.clone());
         (id, sender, receiver)
     }
@@ -118,16 +121,12 @@ impl Session {
         self.subscriptions().remove(&id);
     }
 
-    fn subscriptions(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<Event>>> {
+    fn subscriptions(&self) -> MutexGuard<'_, HashMap<u64, mpsc::Sender<Event>>> {
         self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// False when nobody waits for `id`.
-    fn deliver(&self, id: u64, event: Event) -> Result<(), Event> {
-        match self.subscriptions().get(&id) {
-            Some(sender) => sender.send(event).map_err(|e| e.0),
-            None => Err(event),
-        }
+    fn subscriber(&self, id: u64) -> Option<mpsc::Sender<Event>> {
+        self.subscriptions().get(&id).cloned()
     }
 }
 
@@ -157,7 +156,7 @@ async fn uni(session: Arc<Session>, stream: quinn::RecvStream) {
     match session.carrier.enter_uni(stream).await {
         Ok(Uni::Http(kind, stream)) => http(&session, kind, stream).await,
         Ok(Uni::Session(stream)) => match &session.manual {
-            Some(manual) => drop(manual.uni.send(stream)),
+            Some(manual) => drop(manual.uni.send(stream).await),
             None => drop(session_uni(&session, stream).await),
         },
         Err(error) => tracing::debug!(%error, "incoming stream"),
@@ -168,9 +167,12 @@ async fn session_uni(session: &Session, mut stream: RecvStream) -> Result<(), Er
     match stream.varint().await?.and_then(UniType::from_id) {
         Some(UniType::Group) => {
             let group = Group::accept(stream, session.version).await?;
-            if let Err(Event::Group(group)) = session.deliver(group.subscribe_id(), Event::Group(group)) {
+            let Some(subscriber) = session.subscriber(group.subscribe_id()) else {
                 group.stop(StreamCode::CANCEL);
-            }
+                return Ok(());
+            };
+            // Waits for room; dropped with its subscription, the stream is stopped.
+            let _ = subscriber.send(Event::Group(group)).await;
         }
         Some(UniType::Setup) => {
             let setup = ControlReader::new(stream, session.version).expect().await?;
@@ -199,7 +201,7 @@ async fn bidi_loop(session: Arc<Session>) {
         tokio::spawn(async move {
             match session.carrier.enter_bidi(send, recv).await {
                 Ok((send, recv)) => match &session.manual {
-                    Some(manual) => drop(manual.bidi.send((send, recv))),
+                    Some(manual) => drop(manual.bidi.send((send, recv)).await),
                     None => serve::stream(session, send, recv).await,
                 },
                 Err(error) => tracing::debug!(%error, "incoming stream"),
@@ -208,15 +210,18 @@ async fn bidi_loop(session: Arc<Session>) {
     }
 }
 
+/// A datagram nobody makes room for is dropped.
 async fn datagram_loop(session: Arc<Session>) {
     while let Ok(body) = session.carrier.read_datagram().await {
         if let Some(manual) = &session.manual {
-            let _ = manual.datagrams.send(body);
+            let _ = manual.datagrams.try_send(body);
             continue;
         }
         if let Ok(datagram) = Datagram::decode(session.version, body) {
             let Datagram { subscribe, sequence, tick, payload } = datagram;
-            let _ = session.deliver(subscribe, Event::Datagram { sequence, tick, payload });
+            if let Some(subscriber) = session.subscriber(subscribe) {
+                let _ = subscriber.try_send(Event::Datagram { sequence, tick, payload });
+            }
         }
     }
 }

@@ -67,7 +67,7 @@ pub struct Subscription {
     session: Arc<Session>,
     id: u64,
     send: SendStream,
-    events: mpsc::UnboundedReceiver<Event>,
+    events: mpsc::Receiver<Event>,
     /// Dropped to give up the answers.
     stop: Option<oneshot::Sender<()>>,
 }
@@ -160,7 +160,7 @@ impl Drop for Subscription {
     }
 }
 
-async fn answers(mut reader: ControlReader, events: mpsc::UnboundedSender<Event>) {
+async fn answers(mut reader: ControlReader, events: mpsc::Sender<Event>) {
     let mut clean = false;
     loop {
         let event = match reader.next_response().await {
@@ -180,7 +180,7 @@ async fn answers(mut reader: ControlReader, events: mpsc::UnboundedSender<Event>
                 yield_now().await;
             }
         }
-        if events.send(event).is_err() || last {
+        if events.send(event).await.is_err() || last {
             return;
         }
     }

@@ -3,6 +3,8 @@
 
 mod server;
 
+use std::time::Duration;
+
 use relay_model::{Hop, Prefs, SessionCode, StreamCode, TrackInfo};
 
 use self::server::Server;
@@ -32,7 +34,6 @@ async fn groups_arrive_whole_in_both_directions() {
         group.frame(4, big.clone().into());
         group.frame(6, "".into());
         group.finish();
-        assert!(matches!(subscription.next().await, Event::Start { group: 9 }));
         let mut group = subscription.next_group().await.unwrap();
         assert_eq!(group.sequence(), 9);
         let frames = group.frames().await.unwrap();
@@ -94,7 +95,6 @@ async fn subscriptions_are_counted_updated_and_ended() {
     two.unsubscribe();
     track.wait_live(|live| live.subscriptions.len() == 1).await;
     track.end(7);
-    assert!(matches!(one.next().await, Event::Start { group: 2 }));
     let mut rest = Vec::new();
     loop {
         match one.next().await {
@@ -102,6 +102,7 @@ async fn subscriptions_are_counted_updated_and_ended() {
             event => rest.push(event),
         }
     }
+    assert!(rest.iter().any(|e| matches!(e, Event::Start { group: 2 })));
     assert!(rest.iter().any(|e| matches!(e, Event::Group(g) if g.sequence() == 2)));
     assert!(rest.iter().any(|e| matches!(e, Event::Drop { start: 4, end: 6, code: 0x34 })));
     assert!(rest.iter().any(|e| matches!(e, Event::End { group: 7 })));
@@ -112,10 +113,11 @@ async fn subscriptions_are_counted_updated_and_ended() {
 #[tokio::test]
 async fn what_is_not_there_is_refused_with_its_code() {
     let (client, server) = pair("https", ClientConfig::default()).await;
-    let not_found = |error| matches!(error, Error::Reset(code) if code.stream() == Some(StreamCode::NOT_FOUND));
+    let not_found =
+        |error: &Error| matches!(error, Error::Reset(code) if code.stream() == Some(StreamCode::NOT_FOUND));
     let mut subscription = server.subscribe("no", "such", Prefs::default()).await;
-    assert!(matches!(subscription.next().await, Event::Failed(error) if not_found(error)));
-    assert!(not_found(server.client_like().track_info("no", "such").await.unwrap_err()));
+    assert!(matches!(subscription.next().await, Event::Failed(ref error) if not_found(error)));
+    assert!(not_found(&server.client_like().track_info("no", "such").await.unwrap_err()));
     let broadcast = client.broadcast("b").unwrap();
     let track = broadcast.track("t", TrackInfo::default()).unwrap();
     let group = track.group(5);
@@ -124,7 +126,7 @@ async fn what_is_not_there_is_refused_with_its_code() {
     let mut fetched = server.client_like().fetch("b", "t", 5).await.unwrap();
     assert_eq!(fetched.frames().await.unwrap()[0].payload, "kept");
     let mut missing = server.client_like().fetch("b", "t", 6).await.unwrap();
-    assert!(not_found(missing.frame().await.unwrap_err()));
+    assert!(not_found(&missing.frame().await.unwrap_err()));
     track.abort(StreamCode::NOT_FOUND);
 }
 
@@ -138,7 +140,9 @@ async fn datagrams_carry_groups() {
         track.wait_subscribed().await;
         track.datagram(3, 44, "d".into()).unwrap();
         match subscription.next().await {
-            Event::Datagram { sequence, tick, payload } => assert_eq!((sequence, tick, &payload[..]), (3, 44, &b"d"[..])),
+            Event::Datagram { sequence, tick, payload } => {
+                assert_eq!((sequence, tick, &payload[..]), (3, 44, &b"d"[..]))
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -190,7 +194,8 @@ async fn a_reader_without_stream_credit_gets_groups_once_it_returns_some() {
         group.finish();
     }
     let mut first = subscription.next_group().await.unwrap();
-    assert!(matches!(&tokio::time::timeout(std::time::Duration::from_millis(50), subscription.next_group()).await, Err(_)));
+    let starved = tokio::time::timeout(Duration::from_millis(50), subscription.next_group()).await;
+    assert!(starved.is_err());
     first.frames().await.unwrap();
     drop(first);
     assert_eq!(subscription.next_group().await.unwrap().sequence(), 1);
@@ -215,7 +220,7 @@ async fn manual_sessions_see_every_stream_and_send_any_bytes() {
 
 #[tokio::test]
 async fn a_muted_link_is_a_dead_peer() {
-    let tuning = Tuning { idle: std::time::Duration::from_millis(300), keep_alive: None, ..Default::default() };
+    let tuning = Tuning { idle: Duration::from_millis(300), keep_alive: None, ..Default::default() };
     let (client, _server) = pair("moqt", ClientConfig { tuning, ..Default::default() }).await;
     client.link().mute(true);
     assert!(matches!(client.closed().await, Closed::Lost(_)));
@@ -226,7 +231,11 @@ async fn pins_decide_who_is_believed() {
     let listener = server::Listener::new();
     let url = format!("https://{}/", listener.addr);
     let wrong = ClientConfig { certs: Certs::Pinned(vec![[0; 32]]), ..Default::default() };
-    assert!(matches!(Client::connect(&url, wrong).await, Err(Error::Closed(_))));
+    let refused = tokio::select! {
+        refused = Client::connect(&url, wrong) => refused,
+        _ = listener.accept() => panic!("the handshake went through"),
+    };
+    assert!(matches!(refused, Err(Error::Closed(Closed::Lost(_)))));
     let right = ClientConfig { certs: Certs::Pinned(vec![listener.fingerprint]), ..Default::default() };
     let ack_frequency = Some(AckFrequency { threshold: 10, max_delay: None });
     let right = ClientConfig { tuning: Tuning { ack_frequency, ..Default::default() }, ..right };

@@ -47,9 +47,9 @@ impl ServerCertVerifier for Verifier {
             Certs::Pinned(pins) if pins.iter().any(|pin| *pin == fingerprint(leaf)) => {
                 Ok(ServerCertVerified::assertion())
             }
-            Certs::Pinned(_) => {
-                Err(rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure))
-            }
+            Certs::Pinned(_) => Err(rustls::Error::InvalidCertificate(
+                rustls::CertificateError::ApplicationVerificationFailure,
+            )),
         }
     }
 

@@ -134,7 +134,7 @@ impl Core {
             }
             Ask::Update { sub, prefs } => self.update((session, sub), prefs),
             Ask::Unsubscribe { sub } => self.unsubscribe((session, sub), now),
-            Ask::Ended { log } => self.ended(session, log),
+            Ask::Ended { log, epoch } => self.ended(session, log, epoch),
         }
     }
 

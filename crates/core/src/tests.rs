@@ -106,7 +106,8 @@ impl Bench {
     }
 
     fn ended(&mut self, session: u64, log: LogId) -> Vec<Action> {
-        self.ask(session, Ask::Ended { log })
+        let epoch = self.model.epoch(log);
+        self.ask(session, Ask::Ended { log, epoch })
     }
 
     /// Lets time pass and the timers run.

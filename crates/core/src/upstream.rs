@@ -119,8 +119,10 @@ impl Core {
     }
 
     /// The writer says that `log` has ended. Readers stay until they have read it.
-    pub(crate) fn ended(&mut self, id: SessionId, log: LogId) {
-        let wrote = self.sessions.get_mut(&id).is_some_and(|session| session.writes.remove(&log));
+    pub(crate) fn ended(&mut self, id: SessionId, log: LogId, epoch: Epoch) {
+        let is_newest = self.logs.get(&log).is_some_and(|state| state.epoch == epoch);
+        let wrote =
+            is_newest && self.sessions.get_mut(&id).is_some_and(|session| session.writes.remove(&log));
         if wrote {
             self.finish(log);
         } else {

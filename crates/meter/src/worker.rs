@@ -86,6 +86,8 @@ worker! {
         sessions_abandoned,
         /// Refused: the credential does not allow it.
         refused_unauthorized,
+        /// Refused: the request target is no path.
+        refused_malformed,
         /// Refused: not set up in time.
         refused_setup_timeout,
         /// Refused: no version in common.

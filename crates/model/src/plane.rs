@@ -65,6 +65,8 @@ pub enum Ask {
     Ended {
         /// The log that ended.
         log: LogId,
+        /// The writer that ended it; an older one's end is stale.
+        epoch: Epoch,
     },
 }
 

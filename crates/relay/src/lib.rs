@@ -1,6 +1,11 @@
 //! The relay as a library: configuration, certificates, what the machine allows, and wire-up.
 
+pub mod banner;
 pub mod certificate;
 pub mod cli;
 pub mod config;
 pub mod limits;
+mod serve;
+pub mod signals;
+
+pub use serve::run;

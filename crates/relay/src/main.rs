@@ -1,2 +1,39 @@
-//! The moq-relay binary.
-fn main() {}
+//! The `moq-relay` binary.
+
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use moq_relay::cli::Args;
+use tracing_subscriber::filter::{EnvFilter, FromEnvError, LevelFilter};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(error) = init_log() {
+        eprintln!("moq-relay: RUST_LOG: {error}");
+        return ExitCode::FAILURE;
+    }
+    match moq_relay::run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("moq-relay: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs to standard error what `RUST_LOG` asks for, `info` by default.
+fn init_log() -> Result<(), FromEnvError> {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env()?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
+    Ok(())
+}

@@ -37,6 +37,8 @@ pub(crate) struct Egress {
     congested: bool,
     /// No stream credit: nothing new is opened before `Openable`.
     unopenable: bool,
+    /// Room, credit or a writable stream came since the last [`Self::pump`].
+    due: bool,
     expiry: Option<Instant>,
     /// Whose turn it is among equals.
     turn: usize,
@@ -59,6 +61,7 @@ impl Egress {
             generation: 0,
             congested: false,
             unopenable: false,
+            due: false,
             expiry: None,
             turn: 0,
             scratch: Vec::new(),
@@ -134,6 +137,10 @@ impl Egress {
         end: Option<relay_store::End>,
     ) -> bool {
         let Some(sub) = self.get_mut(id) else { return false };
+        if let Some(first) = groups.first().filter(|_| sub.floor.is_some()) {
+            // What was asked for and is not held will not come: the first that is here is the first.
+            sub.floor = sub.floor.max(Some(first.sequence()));
+        }
         for group in groups {
             sub.take(group);
         }
@@ -145,29 +152,34 @@ impl Egress {
         self.serve_if_free(out, id)
     }
 
-    /// The transport has room again: the backlog goes out by priority, in fair shares. Returns
-    /// subscriptions that are over.
-    pub(crate) fn room<T: Transport>(&mut self, out: &mut Out<'_, T>) -> Vec<SubId> {
-        if !self.congested {
-            return Vec::new();
-        }
+    /// The transport has room again.
+    pub(crate) fn room(&mut self) {
         self.congested = false;
-        self.fill(out)
+        self.due = true;
     }
 
     /// Stream credit came.
-    pub(crate) fn openable<T: Transport>(&mut self, out: &mut Out<'_, T>) -> Vec<SubId> {
-        if !std::mem::take(&mut self.unopenable) {
-            return Vec::new();
-        }
-        self.fill(out)
+    pub(crate) fn openable(&mut self) {
+        self.unopenable = false;
+        self.due = true;
     }
 
     /// A blocked stream may go on.
-    pub(crate) fn writable<T: Transport>(&mut self, out: &mut Out<'_, T>, stream: Stream) -> Vec<SubId> {
-        let Some((_, sub, at)) = self.find(stream) else { return Vec::new() };
-        sub.cursors[at].unpark();
-        if self.congested { Vec::new() } else { self.fill(out) }
+    pub(crate) fn writable(&mut self, stream: Stream) {
+        if let Some((_, sub, at)) = self.find(stream) {
+            sub.cursors[at].unpark();
+            self.due = true;
+        }
+    }
+
+    /// After all events of a batch: the backlog goes out by priority, in fair shares. Whoever is
+    /// told first that it may write must not take what another deserves. Returns subscriptions that
+    /// are over.
+    pub(crate) fn pump<T: Transport>(&mut self, out: &mut Out<'_, T>) -> Vec<SubId> {
+        if !std::mem::take(&mut self.due) || self.congested {
+            return Vec::new();
+        }
+        self.fill(out)
     }
 
     /// The peer does not want a group any more.
@@ -271,7 +283,10 @@ impl Egress {
         while std::mem::take(&mut spent) {
             for (_, slot) in class {
                 let Some(sub) = subs.get_mut(*slot) else { continue };
-                sub.deficit = sub.deficit.saturating_add(QUANTUM).min(2 * QUANTUM);
+                // One that was cut short goes on with what it had left: room comes in small pieces.
+                if sub.deficit == 0 {
+                    sub.deficit = QUANTUM;
+                }
                 let mut allowance = sub.deficit;
                 expire(out, *version, sub);
                 let served = serve(out, *version, sub, *unopenable, &mut allowance);
@@ -282,7 +297,7 @@ impl Egress {
                 match served {
                     Served::Short => {
                         *congested = true;
-                        *turn = *slot;
+                        *turn = if sub.deficit == 0 { *slot + 1 } else { *slot };
                         return false;
                     }
                     Served::Unopened => *unopenable = true,
@@ -354,30 +369,34 @@ fn serve<T: Transport>(
 fn open<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Sub, at: usize) -> bool {
     let Some(stream) = out.t.open(Dir::Uni, sub.priority()) else { return false };
     let sequence = sub.cursors[at].group.sequence();
+    start(out, version, sub, sub.floor.unwrap_or(sequence).min(sequence));
+    sub.cursors[at].opened(stream, dialect::group_header(version, sub.wire_id, sequence));
+    true
+}
+
+/// Names the first group to the peer, before anything else is said of any.
+fn start<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Sub, first: u64) {
     if !std::mem::replace(&mut sub.started, true) {
-        let first = sub.floor.unwrap_or(sequence).min(sequence);
         let mut message = Vec::new();
         lite::SubscribeResponse::Start { group: first }.encode(version, &mut message);
         out.control.send(out.t, out.now, sub.stream, message);
     }
-    sub.cursors[at].opened(stream, dialect::group_header(version, sub.wire_id, sequence));
-    true
 }
 
 /// Tells the peer that groups will not come.
 fn dropped<T: Transport>(
     out: &mut Out<'_, T>,
     version: lite::Version,
-    sub: &Sub,
-    start: u64,
-    end: u64,
+    sub: &mut Sub,
+    first: u64,
+    last: u64,
     code: u64,
 ) {
-    if sub.want == Want::Live && sub.floor.is_some_and(|floor| end >= floor) {
-        let mut message = Vec::new();
-        lite::SubscribeResponse::Drop { start, end, code }.encode(version, &mut message);
-        out.control.send(out.t, out.now, sub.stream, message);
-    }
+    let Some(floor) = sub.floor.filter(|floor| last >= *floor && sub.want == Want::Live) else { return };
+    start(out, version, sub, floor);
+    let mut message = Vec::new();
+    lite::SubscribeResponse::Drop { start: first, end: last, code }.encode(version, &mut message);
+    out.control.send(out.t, out.now, sub.stream, message);
 }
 
 fn datagram<T: Transport>(

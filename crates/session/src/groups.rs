@@ -153,13 +153,13 @@ impl Session {
         let mut lost = Vec::new();
         for up in self.upstreams.iter_mut().filter(|up| up.writer.is_dirty()) {
             if let Err(error) = up.writer.commit(cx.now, cx.rings) {
-                lost.push((up.log, error));
+                lost.push((up.log, up.epoch, error));
             }
         }
-        for (log, error) in lost {
+        for (log, epoch, error) in lost {
             self.close_upstream(t, cx, log);
             if matches!(error, WriteError::Malformed) {
-                self.ask(cx, Ask::Ended { log });
+                self.ask(cx, Ask::Ended { log, epoch });
             }
         }
         self.end_upstreams(t, cx);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use relay_model::{Ask, Epoch, Hop, LogId, Path, Prefs, StreamCode, TrackInfo, TrackName, Want};
-use relay_store::End;
+use relay_store::{End, WriteError};
 use relay_wire::{
     Error,
     lite::{self, BidiType, Message, SubscribeResponse},
@@ -182,6 +182,7 @@ impl Session {
 
     pub(crate) fn open_upstream<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, track: Track) {
         let Some(log) = cx.store.log(track.log) else { return };
+        self.close_upstream(t, cx, track.log);
         let Some(writer) = log.writer(track.epoch) else { return };
         let root = self.grant.as_ref().map_or_else(Path::root, |grant| grant.root.clone());
         let Some(broadcast) = track.path.strip_prefix(&root).and_then(|rest| Path::parse(rest).ok()) else {
@@ -189,6 +190,7 @@ impl Session {
         };
         self.upstreams.insert(Opening {
             log: track.log,
+            epoch: track.epoch,
             broadcast,
             track: track.track,
             prefs: track.prefs,
@@ -252,10 +254,14 @@ impl Session {
     /// The track ended, however: the log's last entry is written and core is told.
     pub(crate) fn end_upstream<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId, end: End) {
         let Some(up) = self.upstreams.get_mut(log) else { return };
+        let epoch = up.epoch;
         up.writer.end(end);
-        let _ = up.writer.commit(cx.now, cx.rings);
+        // A fenced writer's end is stale: core has moved the log.
+        let ended = up.writer.commit(cx.now, cx.rings);
         self.close_upstream(t, cx, log);
-        self.ask(cx, Ask::Ended { log });
+        if ended != Err(WriteError::Fenced) {
+            self.ask(cx, Ask::Ended { log, epoch });
+        }
     }
 
     /// Ends tracks whose last groups have come, or were waited for long enough.
@@ -317,9 +323,10 @@ impl Session {
             loop {
                 let Some(up) = self.upstreams.get_mut(log) else { return Next::Done };
                 match SubscribeResponse::next(&mut inlet.inbox, self.config.version) {
-                    Ok(Some(SubscribeResponse::Start { .. })) => {}
+                    Ok(Some(SubscribeResponse::Start { group })) => up.start(group),
                     Ok(Some(SubscribeResponse::End { group })) => up.bound = Some(group),
                     Ok(Some(SubscribeResponse::Drop { start, end, code })) => {
+                        up.dropped(start, end);
                         up.writer.dropped(start, end, code);
                         self.is_dirty = true;
                     }

@@ -110,7 +110,8 @@ impl Pair {
 
 /// One end of a [`Pair`].
 ///
-/// `Readable` is certain after a read that returned `Blocked`, and possible at other times.
+/// `Readable` is certain after a read that returned `Blocked` and for the first bytes of an answer,
+/// and possible at other times.
 #[derive(Debug)]
 pub struct End {
     link: Rc<RefCell<Link>>,

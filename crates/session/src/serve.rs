@@ -211,9 +211,7 @@ impl Session {
 
     /// Gives one subscription a log's news.
     pub(crate) fn deliver<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId, batch: &Batch) {
-        if (batch.info.is_some() || batch.end.is_some())
-            && self.egress.get_mut(id).is_some_and(|sub| sub.want == Want::Info)
-        {
+        if self.egress.get_mut(id).is_some_and(|sub| sub.want == Want::Info) {
             self.answer_info(t, cx, id, batch.info, batch.end);
             return;
         }

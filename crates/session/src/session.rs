@@ -105,6 +105,8 @@ pub struct Session {
     pub(crate) in_flight: u32,
     pub(crate) has_setup: bool,
     pub(crate) is_dirty: bool,
+    /// Something could be written that could not before.
+    has_room: bool,
     setup_sent: bool,
     closed: Option<Closed>,
     closing: bool,
@@ -160,6 +162,7 @@ impl Session {
             in_flight: 0,
             has_setup: false,
             is_dirty: false,
+            has_room: false,
             setup_sent: false,
             closed: None,
             closing: false,
@@ -192,6 +195,9 @@ impl Session {
     pub fn input<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         while let Some(event) = t.poll() {
             self.event(t, cx, event);
+        }
+        if std::mem::take(&mut self.has_room) && !self.is_over() {
+            self.use_room(t, cx);
         }
         self.commit(t, cx);
         self.check_control(t, cx.now);
@@ -299,7 +305,10 @@ impl Session {
             Event::Ready => {}
             Event::Opened(stream, dir) => {
                 let role = match dir {
-                    Dir::Bi => Role::Request(Inlet::default(), None),
+                    Dir::Bi => {
+                        t.set_priority(stream, PRIORITY_CONTROL);
+                        Role::Request(Inlet::default(), None)
+                    }
                     Dir::Uni => Role::Header(Inlet::default()),
                 };
                 self.streams.insert(stream, role);
@@ -308,28 +317,32 @@ impl Session {
             }
             Event::Readable(stream) => self.readable(t, cx, stream),
             Event::Writable(stream) => {
-                self.control.flush(t, cx.now);
-                let over = self.with_egress(t, cx, |egress, out| egress.writable(out, stream));
-                self.finish_subs(t, cx, over);
-                self.pump_watches(t, cx.now);
+                self.has_room = true;
+                self.egress.writable(stream);
             }
             Event::Stopped(stream, code) => self.stopped(t, cx, stream, code),
             Event::Openable(Dir::Uni) => {
                 self.send_setup(t, cx.now);
-                let over = self.with_egress(t, cx, |egress, out| egress.openable(out));
-                self.finish_subs(t, cx, over);
+                self.has_room = true;
+                self.egress.openable();
             }
             Event::Openable(Dir::Bi) => self.open_wanted(t, cx),
             Event::Datagram => self.datagrams(t, cx),
             Event::Room => {
-                self.control.flush(t, cx.now);
-                let over = self.with_egress(t, cx, |egress, out| egress.room(out));
-                self.finish_subs(t, cx, over);
-                self.pump_watches(t, cx.now);
+                self.has_room = true;
+                self.egress.room();
             }
             Event::Moved(address) => tracing::debug!(session = %self.config.id, %address, "peer moved"),
             Event::Closed(_) => {}
         }
+    }
+
+    /// Control first, then media, then what can wait.
+    fn use_room<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        self.control.flush(t, cx.now);
+        let over = self.with_egress(t, cx, |egress, out| egress.pump(out));
+        self.finish_subs(t, cx, over);
+        self.pump_watches(t, cx.now);
     }
 
     /// Sends our SETUP, once, as soon as a stream can be had.

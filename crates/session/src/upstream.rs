@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_model::{LogId, Path, Prefs, StreamCode, TrackName, Want};
+use relay_model::{Epoch, LogId, Path, Prefs, StreamCode, TrackName, Want};
 use relay_store::{End, Writer};
 
 use crate::transport::Stream;
@@ -18,6 +18,7 @@ const STRAGGLERS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) log: LogId,
+    pub(crate) epoch: Epoch,
     /// Our id of the subscription.
     pub(crate) wire_id: u64,
     /// As the peer knows it.
@@ -30,7 +31,11 @@ pub(crate) struct Upstream {
     pub(crate) subscribe_stream: Option<Stream>,
     /// Group streams being received.
     pub(crate) groups: usize,
-    highest: Option<u64>,
+    /// First group of the subscription: as the publisher said, until then the lowest that came.
+    first: Option<u64>,
+    started: bool,
+    /// Groups that came, or were named as dropped.
+    accounted: u64,
     /// Exclusive end of the track, once the publisher has said.
     pub(crate) bound: Option<u64>,
     finishing: Option<Instant>,
@@ -40,7 +45,23 @@ impl Upstream {
     /// A group stream of it began.
     pub(crate) fn group_opened(&mut self, sequence: u64) {
         self.groups = self.groups.saturating_add(1);
-        self.highest = self.highest.max(Some(sequence));
+        self.accounted = self.accounted.saturating_add(1);
+        if !self.started {
+            self.first = Some(self.first.map_or(sequence, |first| first.min(sequence)));
+        }
+    }
+
+    /// The publisher named the first group.
+    pub(crate) fn start(&mut self, first: u64) {
+        self.first = Some(first);
+        self.started = true;
+    }
+
+    /// The publisher will not send `start..=end`.
+    pub(crate) fn dropped(&mut self, start: u64, end: u64) {
+        let start = start.max(self.first.unwrap_or(0));
+        let count = end.checked_sub(start).map_or(0, |more| more.saturating_add(1));
+        self.accounted = self.accounted.saturating_add(count);
     }
 
     /// A group stream of it ended, however.
@@ -62,8 +83,7 @@ impl Upstream {
     pub(crate) fn ended(&self, now: Instant) -> Option<End> {
         let deadline = self.finishing?;
         let bound = self.bound.unwrap_or(0);
-        let complete =
-            self.groups == 0 && self.highest.map_or(0, |highest| highest.saturating_add(1)) >= bound;
+        let complete = self.groups == 0 && self.first.unwrap_or(0).saturating_add(self.accounted) >= bound;
         (complete || now >= deadline).then_some(End { final_group: Some(bound), code: None })
     }
 }
@@ -79,6 +99,7 @@ pub(crate) struct Upstreams {
 /// What an upstream subscription starts from.
 pub(crate) struct Opening {
     pub(crate) log: LogId,
+    pub(crate) epoch: Epoch,
     pub(crate) broadcast: Path,
     pub(crate) track: TrackName,
     pub(crate) prefs: Prefs,
@@ -95,6 +116,7 @@ impl Upstreams {
             opening.log,
             Upstream {
                 log: opening.log,
+                epoch: opening.epoch,
                 wire_id,
                 broadcast: opening.broadcast,
                 track: opening.track,
@@ -104,7 +126,9 @@ impl Upstreams {
                 track_stream: None,
                 subscribe_stream: None,
                 groups: 0,
-                highest: None,
+                first: None,
+                started: false,
+                accounted: 0,
                 bound: None,
                 finishing: None,
             },

@@ -6,7 +6,8 @@ pub(crate) const PULL_ENTRIES: usize = 64;
 pub(crate) const PULL_BYTES: u64 = 256 * 1024;
 /// Entries held for the slowest worker: seconds of a busy track, half a megabyte of handles.
 pub(crate) const JOURNAL_ENTRIES: usize = 4_096;
-/// Payload bytes held for the slowest worker. What the sequence index has too costs nothing twice.
+/// Payload bytes held for the slowest worker (or one entry). What the sequence index has too costs
+/// nothing twice.
 pub(crate) const JOURNAL_BYTES: u64 = 8 * 1024 * 1024;
 /// An emptied journal gives back capacity above this many entries.
 pub(crate) const JOURNAL_IDLE_ENTRIES: usize = 128;

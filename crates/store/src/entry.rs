@@ -118,7 +118,7 @@ pub enum Entry {
         /// Its number.
         group: u64,
     },
-    /// The last entry of a log.
+    /// The last entry of a log; only [`Entry::Evicted`] may still follow.
     End(End),
 }
 

@@ -62,9 +62,13 @@ struct Incoming {
     offset: u64,
 }
 
+/// The track contradicts itself.
+#[derive(Debug)]
+pub(crate) struct Malformed;
+
 /// What a writer's next object is to a strand.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Begun {
+enum Begun {
     /// The strand is over: ignore it.
     Over,
     /// It continues the strand.
@@ -81,7 +85,7 @@ pub(crate) enum Begun {
 
 /// What a piece of payload is to a strand.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
+enum Piece {
     /// Nothing new.
     Skipped,
     /// These bytes at this offset of this object are new; whether they are kept for late joiners.
@@ -105,25 +109,104 @@ impl Group {
         self.payload + self.overhead
     }
 
-    /// The strand, opened if it is new. `None`: one strand too many.
-    pub(crate) fn open(&mut self, id: u64) -> Option<&mut Strand> {
-        let at = match self.strands.iter().position(|strand| strand.id == id) {
-            Some(at) => at,
-            None if self.strands.len() >= bounds::GROUP_STRANDS => return None,
-            None => {
-                self.strands.push(Strand::new(id));
-                self.strands.len() - 1
+    /// Index of the strand, opened if it is new or waits for a writer.
+    pub(crate) fn open(&mut self, id: u64) -> Result<usize, Malformed> {
+        let Some(at) = self.strands.iter().position(|strand| strand.id == id) else {
+            if self.strands.len() >= bounds::GROUP_STRANDS {
+                return Err(Malformed);
             }
+            self.strands.push(Strand::new(id));
+            return Ok(self.strands.len() - 1);
         };
-        let strand = self.strands.get_mut(at)?;
-        if strand.state == StrandState::Suspended {
+        if let Some(strand) = self.strands.get_mut(at).filter(|strand| strand.state == StrandState::Suspended)
+        {
             strand.state = StrandState::Open;
         }
-        Some(strand)
+        Ok(at)
+    }
+
+    /// A writer's next object.
+    pub(crate) fn object(
+        &mut self,
+        group: u64,
+        strand: u64,
+        head: ObjectHead,
+        payload: Bytes,
+    ) -> Result<Option<Entry>, Malformed> {
+        let at = self.open(strand)?;
+        let Some(found) = self.strands.get_mut(at) else { return Ok(None) };
+        let code = match found.begin(&head) {
+            Begun::Over => return Ok(None),
+            Begun::Malformed => return Err(Malformed),
+            Begun::Held => return Ok(self.data(group, strand, payload)),
+            Begun::New if payload.len() as u64 <= head.size => {
+                found.push(head.clone());
+                self.overhead += bounds::OBJECT_OVERHEAD;
+                if let Piece::New { held: true, .. } = found.append(payload.clone()) {
+                    self.payload += payload.len() as u64;
+                    self.overhead += bounds::PIECE_OVERHEAD;
+                }
+                self.shed();
+                return Ok(Some(Entry::Object { group, strand, head, payload }));
+            }
+            Begun::New | Begun::Short => StreamCode::WRONG_SIZE,
+            Begun::Gap => {
+                self.head_missing = true;
+                StreamCode::OLD
+            }
+        };
+        found.state = StrandState::Reset(code);
+        Ok(Some(Entry::Reset { group, strand, code }))
+    }
+
+    /// More payload of the object the writer's stream is in.
+    pub(crate) fn data(&mut self, group: u64, strand: u64, payload: Bytes) -> Option<Entry> {
+        let found = self.strands.iter_mut().find(|found| found.id == strand)?;
+        match found.append(payload) {
+            Piece::Skipped => None,
+            Piece::Over => {
+                let code = StreamCode::WRONG_SIZE;
+                found.state = StrandState::Reset(code);
+                Some(Entry::Reset { group, strand, code })
+            }
+            Piece::New { object, offset, payload, held } => {
+                if held {
+                    self.payload += payload.len() as u64;
+                    self.overhead += bounds::PIECE_OVERHEAD;
+                    self.shed();
+                }
+                Some(Entry::Data { group, strand, object, offset, payload })
+            }
+        }
+    }
+
+    /// The writer's stream ended cleanly, which counts only if nothing declared is missing.
+    pub(crate) fn finish(&mut self, group: u64, strand: u64) -> Result<Option<Entry>, Malformed> {
+        let at = self.open(strand)?;
+        let whole = self.strands.get(at).is_some_and(Strand::is_whole);
+        if !whole {
+            return self.reset(group, strand, StreamCode::WRONG_SIZE);
+        }
+        let Some(found) = self.strands.get_mut(at).filter(|found| !found.is_over()) else { return Ok(None) };
+        found.state = StrandState::Finished;
+        Ok(Some(Entry::Finish { group, strand }))
+    }
+
+    /// The writer's stream was interrupted.
+    pub(crate) fn reset(
+        &mut self,
+        group: u64,
+        strand: u64,
+        code: StreamCode,
+    ) -> Result<Option<Entry>, Malformed> {
+        let at = self.open(strand)?;
+        let Some(found) = self.strands.get_mut(at).filter(|found| !found.is_over()) else { return Ok(None) };
+        found.state = StrandState::Reset(code);
+        Ok(Some(Entry::Reset { group, strand, code }))
     }
 
     /// Drops the oldest objects while the group is over its limit; readers past them keep reading.
-    pub(crate) fn shed(&mut self) {
+    fn shed(&mut self) {
         while self.cost() > limits::GROUP_BYTES {
             let oldest = self.strands.iter_mut().filter(|strand| strand.can_shed());
             let Some(strand) = oldest.min_by_key(|strand| strand.held_from_id()) else { break };
@@ -209,7 +292,7 @@ impl Strand {
 
     /// The writer's stream begins an object. `New` and `Held` expect its payload by
     /// [`Strand::append`]; `New` first wants [`Strand::push`].
-    pub(crate) fn begin(&mut self, head: &ObjectHead) -> Begun {
+    fn begin(&mut self, head: &ObjectHead) -> Begun {
         let contradicts = |held: &Object| held.head.size != head.size;
         if self.is_over() {
             return if self.find(head.id).is_some_and(contradicts) { Begun::Malformed } else { Begun::Over };
@@ -234,13 +317,13 @@ impl Strand {
     }
 
     /// Adds a new object with no payload yet.
-    pub(crate) fn push(&mut self, head: ObjectHead) {
+    fn push(&mut self, head: ObjectHead) {
         self.objects.push_back(Object { head, received: 0, pieces: SmallVec::new() });
     }
 
     /// Payload of the object the writer's stream is in. New bytes are held (not when the head of
     /// their object is gone) and handed back.
-    pub(crate) fn append(&mut self, mut piece: Bytes) -> Piece {
+    fn append(&mut self, mut piece: Bytes) -> Piece {
         let Some(incoming) = self.incoming.as_mut().filter(|_| self.state == StrandState::Open) else {
             return Piece::Skipped;
         };
@@ -269,7 +352,7 @@ impl Strand {
 
     /// The writer's stream ended cleanly. False: in the middle of what it declared, or short of what
     /// is held.
-    pub(crate) fn is_whole(&self) -> bool {
+    fn is_whole(&self) -> bool {
         let Some(last) = self.objects.back() else { return true };
         let at_last = self
             .incoming

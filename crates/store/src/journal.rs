@@ -32,14 +32,11 @@ impl Journal {
         }
         self.bytes += entry.bytes();
         self.entries.push_back(entry);
-        while self.entries.len() > bounds::JOURNAL_ENTRIES || self.bytes > bounds::JOURNAL_BYTES {
+        while self.entries.len() > bounds::JOURNAL_ENTRIES
+            || (self.bytes > bounds::JOURNAL_BYTES && self.entries.len() > 1)
+        {
             self.pop();
         }
-    }
-
-    /// Whether anybody reads: what need not be pushed need not be cloned.
-    pub(crate) fn is_read(&self) -> bool {
-        !self.readers.is_empty()
     }
 
     /// Position after the last entry.
@@ -123,7 +120,10 @@ impl Journal {
     pub(crate) fn check(&self) {
         assert_eq!(self.bytes, self.entries.iter().map(Entry::bytes).sum::<u64>());
         let slowest = self.readers.iter().map(|reader| reader.cursor).min();
-        assert!(slowest.unwrap_or(self.tail()) <= self.base || self.entries.is_empty(), "a passed entry is held");
+        assert!(
+            slowest.unwrap_or(self.tail()) <= self.base || self.entries.is_empty(),
+            "a passed entry is held"
+        );
         assert!(self.readers.iter().all(|reader| reader.cursor <= self.tail()));
     }
 }

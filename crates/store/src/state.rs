@@ -5,15 +5,13 @@ use std::{
     time::Instant,
 };
 
-use bytes::Bytes;
 use relay_model::{Epoch, StreamCode, TrackInfo};
 
 use crate::{
     bell::{Flags, Marks, Rings},
-    bounds,
     budget::Share,
-    entry::{End, Entry, Head, ObjectHead},
-    group::{Begun, Group, Piece, Strand, StrandState},
+    entry::{End, Entry, Head},
+    group::{Group, Malformed, Strand, StrandState},
     journal::Journal,
 };
 
@@ -87,9 +85,6 @@ impl Seat {
     }
 }
 
-/// The track contradicts itself.
-pub(crate) struct Malformed;
-
 impl State {
     pub(crate) fn new(share: Share) -> Self {
         Self {
@@ -109,7 +104,12 @@ impl State {
 
     pub(crate) fn head(&self) -> Head {
         let whole = self.groups.iter().filter(|(_, group)| !group.head_missing);
-        Head { info: self.info, latest: self.latest, groups: whole.map(|(at, _)| *at).collect(), end: self.end }
+        Head {
+            info: self.info,
+            latest: self.latest,
+            groups: whole.map(|(at, _)| *at).collect(),
+            end: self.end,
+        }
     }
 
     /// Tells the workers that read about what was pushed since the journal's tail was `before`.
@@ -139,8 +139,7 @@ impl State {
         if !self.groups.contains_key(&sequence) {
             self.open_group(sequence, now);
         }
-        let Some(group) = self.groups.get_mut(&sequence) else { return Ok(()) };
-        group.open(strand).map(|_| ()).ok_or(Malformed)
+        self.change(sequence, |group| group.open(strand).map(|_| None))
     }
 
     fn open_group(&mut self, sequence: u64, now: Instant) {
@@ -170,92 +169,22 @@ impl State {
         }
     }
 
-    pub(crate) fn object(
+    /// Applies `change` to a held group; what happened is its entry. Groups that are not held (any
+    /// more) are left alone, and so is a log that ended.
+    pub(crate) fn change(
         &mut self,
         sequence: u64,
-        strand: u64,
-        head: ObjectHead,
-        piece: Bytes,
+        change: impl FnOnce(&mut Group) -> Result<Option<Entry>, Malformed>,
     ) -> Result<(), Malformed> {
-        let Some((group, strand)) = self.strand(sequence, strand)? else { return Ok(()) };
-        let code = match strand.begin(&head) {
-            Begun::Over => return Ok(()),
-            Begun::Malformed => return Err(Malformed),
-            Begun::Held => {
-                let strand = strand.id;
-                self.data(sequence, strand, piece);
-                return Ok(());
-            }
-            Begun::Gap => {
-                group.head_missing = true;
-                StreamCode::OLD
-            }
-            Begun::Short => StreamCode::WRONG_SIZE,
-            Begun::New if piece.len() as u64 > head.size => StreamCode::WRONG_SIZE,
-            Begun::New => {
-                let id = strand.id;
-                strand.push(head.clone());
-                let mut cost = bounds::OBJECT_OVERHEAD;
-                if let Piece::New { held: true, .. } = strand.append(piece.clone()) {
-                    group.payload += piece.len() as u64;
-                    cost += bounds::PIECE_OVERHEAD;
-                }
-                group.overhead += cost;
-                self.overhead += cost;
-                self.journal.push(Entry::Object { group: sequence, strand: id, head, payload: piece });
-                self.shed(sequence);
-                return Ok(());
-            }
-        };
-        let id = strand.id;
-        strand.state = StrandState::Reset(code);
-        self.journal.push(Entry::Reset { group: sequence, strand: id, code });
-        Ok(())
-    }
-
-    pub(crate) fn data(&mut self, sequence: u64, strand: u64, piece: Bytes) {
-        let Some(group) = self.groups.get_mut(&sequence) else { return };
-        let Some(found) = group.strands.iter_mut().find(|found| found.id == strand) else { return };
-        match found.append(piece) {
-            Piece::Skipped => {}
-            Piece::Over => {
-                let code = StreamCode::WRONG_SIZE;
-                found.state = StrandState::Reset(code);
-                self.journal.push(Entry::Reset { group: sequence, strand, code });
-            }
-            Piece::New { object, offset, payload, held } => {
-                if held {
-                    group.payload += payload.len() as u64;
-                    group.overhead += bounds::PIECE_OVERHEAD;
-                    self.overhead += bounds::PIECE_OVERHEAD;
-                }
-                self.journal.push(Entry::Data { group: sequence, strand, object, offset, payload });
-                self.shed(sequence);
-            }
-        }
-    }
-
-    pub(crate) fn finish(&mut self, sequence: u64, strand: u64) -> Result<(), Malformed> {
-        let Some((_, found)) = self.strand(sequence, strand)? else { return Ok(()) };
-        if found.is_over() {
+        if self.end.is_some() {
             return Ok(());
         }
-        self.journal.push(if found.is_whole() {
-            found.state = StrandState::Finished;
-            Entry::Finish { group: sequence, strand }
-        } else {
-            let code = StreamCode::WRONG_SIZE;
-            found.state = StrandState::Reset(code);
-            Entry::Reset { group: sequence, strand, code }
-        });
-        Ok(())
-    }
-
-    pub(crate) fn reset(&mut self, sequence: u64, strand: u64, code: StreamCode) -> Result<(), Malformed> {
-        let Some((_, found)) = self.strand(sequence, strand)? else { return Ok(()) };
-        if !found.is_over() {
-            found.state = StrandState::Reset(code);
-            self.journal.push(Entry::Reset { group: sequence, strand, code });
+        let Some(group) = self.groups.get_mut(&sequence) else { return Ok(()) };
+        let before = group.overhead;
+        let entry = change(group)?;
+        self.overhead = self.overhead - before + group.overhead;
+        if let Some(entry) = entry {
+            self.journal.push(entry);
         }
         Ok(())
     }
@@ -287,26 +216,12 @@ impl State {
         }
     }
 
-    /// The group and the strand of it, opened if it is new; `None` when the log ended or does not
-    /// hold the group.
-    fn strand(&mut self, sequence: u64, strand: u64) -> Result<Option<(&mut Group, &mut Strand)>, Malformed> {
-        todo!()
-    }
-
     fn reset_where(&mut self, code: StreamCode, which: impl Fn(&Strand) -> bool) {
         for (sequence, group) in &mut self.groups {
             for strand in group.strands.iter_mut().filter(|strand| which(strand)) {
                 strand.state = StrandState::Reset(code);
                 self.journal.push(Entry::Reset { group: *sequence, strand: strand.id, code });
             }
-        }
-    }
-
-    fn shed(&mut self, sequence: u64) {
-        if let Some(group) = self.groups.get_mut(&sequence) {
-            let before = group.overhead;
-            group.shed();
-            self.overhead -= before - group.overhead;
         }
     }
 }

@@ -1,5 +1,22 @@
 //! One thread a core: epoll loop, sockets, steering, batching.
+//!
+//! [`Relay`] starts it all. A worker is an [`engine::Worker`] on its own thread with its own
+//! [`socket::Socket`]; the control thread runs core and carries out what it decides.
+//!
+//! Invariants: a connection lives on one worker from first packet to last; no lock is shared with
+//! another worker per packet; a panic costs one connection; no member of a socket group is closed
+//! while another serves. Absent: tokio, tasks, channels per session.
 
+mod control;
+pub mod engine;
+pub mod mailbox;
 pub mod outbox;
+mod relay;
+mod run;
+pub mod slots;
 pub mod socket;
 pub mod wheel;
+
+pub use engine::{Fault, Stage};
+pub use relay::{Counts, Options, Relay, RunError, StartError};
+pub use socket::{BindError, BufferClamp, Steering};

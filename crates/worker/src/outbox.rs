@@ -125,7 +125,9 @@ impl Outbox {
     /// Puts the datagrams of the first packet in its place, one by one.
     fn split_first(&mut self, meter: &mut Meter, unsegmented: &mut Vec<u32>) {
         let at = self.sent;
-        let (Some(train), Some(&owner)) = (self.packets.get(at).cloned(), self.owners.get(at)) else { return };
+        let (Some(train), Some(&owner)) = (self.packets.get(at).cloned(), self.owners.get(at)) else {
+            return;
+        };
         meter.gso_failures += 1;
         unsegmented.extend(owner);
         let size = train.segment.map_or(train.bytes.len(), usize::from).max(1);

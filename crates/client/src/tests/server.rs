@@ -136,7 +136,8 @@ pub(super) struct Asker<'a>(&'a Session);
 
 impl Asker<'_> {
     pub(super) async fn track_info(&self, path: &str, track: &str) -> Result<relay_model::TrackInfo, Error> {
-        let ask = TrackRequest { broadcast: Path::parse(path).unwrap(), track: TrackName::parse(track).unwrap() };
+        let ask =
+            TrackRequest { broadcast: Path::parse(path).unwrap(), track: TrackName::parse(track).unwrap() };
         ControlReader::new(self.ask(BidiType::Track, &ask).await?, Version::V05).expect().await
     }
 

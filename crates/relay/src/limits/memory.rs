@@ -4,6 +4,8 @@ use std::{fs, path::Path};
 
 /// Share of the memory that the cache may use, percent: the rest is for connections and the kernel.
 pub const CACHE_PERCENT: u64 = 40;
+/// Share of the memory past which even the newest groups are let go, percent: before the kernel acts.
+pub const CEILING_PERCENT: u64 = 60;
 /// Assumed when the system tells nothing.
 const UNKNOWN: u64 = 1 << 30;
 
@@ -14,11 +16,16 @@ pub fn available() -> u64 {
 
 /// The default budget of the cache, bytes.
 pub fn cache_budget() -> u64 {
-    share(available())
+    share(available(), CACHE_PERCENT)
 }
 
-fn share(total: u64) -> u64 {
-    total / 100 * CACHE_PERCENT
+/// The most that payload may take, bytes, cached or on its way to a slow reader.
+pub fn ceiling() -> u64 {
+    share(available(), CEILING_PERCENT)
+}
+
+fn share(total: u64, percent: u64) -> u64 {
+    total / 100 * percent
 }
 
 /// As [`available`], in a file system that stands at `root`.
@@ -93,7 +100,8 @@ mod tests {
 
     #[test]
     fn the_cache_gets_its_share() {
-        assert_eq!(share(1_000), 400);
+        assert_eq!(share(1_000, CACHE_PERCENT), 400);
+        assert!(cache_budget() < ceiling() && ceiling() < available());
     }
 
     #[test]

@@ -163,7 +163,9 @@ impl Side {
         count.opened += 1;
         self.sending.insert(stream, Sending::new(priority, self.peer_stream_window));
         if dir == Dir::Bi {
-            self.receiving.insert(stream, Receiving::new(self.options.stream_window));
+            let mut half = Receiving::new(self.options.stream_window);
+            half.armed = true;
+            self.receiving.insert(stream, half);
         }
         Some(Stream(stream))
     }

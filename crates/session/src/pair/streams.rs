@@ -120,7 +120,7 @@ pub(super) struct Receiving {
     size: Option<u64>,
     pub(super) reset: Option<StreamCode>,
     pub(super) stopped: bool,
-    /// A read found nothing: `Readable` is owed.
+    /// `Readable` is owed: a read found nothing, or we opened the stream and never read.
     pub(super) armed: bool,
     /// What the connection's credit got back for this stream.
     released: u64,

@@ -366,7 +366,7 @@ fn streams_that_end_make_room_for_others() {
     assert!(bench.pair.a.open(Dir::Uni, 0).is_some());
     bench.pair.b.reset(bidi, StreamCode::CANCEL);
     bench.settle();
-    assert_eq!(events(&mut bench.pair.a), [Event::Openable(Dir::Bi)]);
+    assert_eq!(events(&mut bench.pair.a), [Event::Readable(bidi), Event::Openable(Dir::Bi)]);
     bench.pair.b.allow(Dir::Uni, 2);
     bench.settle();
     assert!(bench.pair.a.open(Dir::Uni, 0).is_some() && bench.pair.a.open(Dir::Uni, 0).is_some());

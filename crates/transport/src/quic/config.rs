@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::{hkdf, hmac};
 use quinn_proto::{
-    AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
-    congestion,
+    AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
+    VarInt, congestion,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use relay_model::{WorkerId, limits};
@@ -97,7 +97,8 @@ impl Config {
         if workers == 0 || usize::from(workers) > limits::WORKERS {
             return Err(ConfigError::Workers);
         }
-        let crypto = QuicServerConfig::try_from(server_tls(resolver)?).map_err(|_| ConfigError::NoInitialSuite)?;
+        let crypto =
+            QuicServerConfig::try_from(server_tls(resolver)?).map_err(|_| ConfigError::NoInitialSuite)?;
         let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, b"relay token").extract(secret);
         let mut server = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
         server.transport_config(Arc::new(transport(tuning)?));

@@ -26,6 +26,8 @@ pub struct Endpoint {
     live: usize,
     /// Accepted, handshake not done, address not proved.
     unvalidated: usize,
+    /// Being fed; survives only a panic.
+    feeding: Option<ConnKey>,
     stats: Stats,
 }
 
@@ -50,7 +52,7 @@ impl Endpoint {
             mtu_discovery,
             seed,
         );
-        Self { inner, slots: Vec::new(), live: 0, unvalidated: 0, stats: Stats::default() }
+        Self { inner, slots: Vec::new(), live: 0, unvalidated: 0, feeding: None, stats: Stats::default() }
     }
 
     /// Takes one received datagram. `remote` may be v4-mapped; it is canonicalised here. A
@@ -65,6 +67,7 @@ impl Endpoint {
         out: &mut Vec<u8>,
     ) -> Fed {
         out.clear();
+        self.feeding = None;
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         match self.inner.handle(now, remote, local_ip, ecn, data, out) {
             None => {
@@ -72,11 +75,12 @@ impl Endpoint {
                 Fed::Nothing
             }
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                let Some(conn) = self.slots.get_mut(handle.0).and_then(|slot| slot.conn.as_mut()) else {
-                    return Fed::Nothing;
-                };
+                let key = self.key(handle);
+                let Some(conn) = find(&mut self.slots, key) else { return Fed::Nothing };
+                self.feeding = Some(key);
                 conn.feed(event);
-                Fed::Conn(self.key(handle))
+                self.feeding = None;
+                Fed::Conn(key)
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.decide(incoming, now, out),
             Some(DatagramEvent::Response(transmit)) => {
@@ -142,6 +146,12 @@ impl Endpoint {
         }
         self.live = self.live.saturating_sub(1);
         self.inner.handle_event(ConnectionHandle(key.slot()), EndpointEvent::drained());
+    }
+
+    /// After [`Endpoint::handle`] panicked: the connection it was feeding, which is to be removed.
+    /// `None`: the endpoint itself cannot be trusted any more.
+    pub fn suspect(&self) -> Option<ConnKey> {
+        self.feeding
     }
 
     /// Appends the keys of all connections, to close them at shutdown.

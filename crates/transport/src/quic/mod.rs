@@ -114,3 +114,6 @@ pub struct Stats {
     /// Datagrams that belonged to nobody and got no answer.
     pub strays: u64,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
 use super::*;
 use crate::socket::Received;
@@ -27,6 +27,10 @@ impl Io for Script {
 
     fn max_segments(&self) -> usize {
         64
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
     }
 }
 
@@ -70,7 +74,8 @@ fn a_failed_train_is_sent_again_datagram_by_datagram() {
         queue(&mut outbox, 2, 2_500, Some(1_000));
         queue(&mut outbox, 3, 2_000, Some(1_000));
         // The middle one fails; then the socket is full within its datagrams.
-        let mut io = Script { answers: [Ok(1), Err(errno), Ok(1), Err(libc::EAGAIN)].into(), ..Script::default() };
+        let mut io =
+            Script { answers: [Ok(1), Err(errno), Ok(1), Err(libc::EAGAIN)].into(), ..Script::default() };
         assert_eq!(outbox.flush(&mut io, &mut meter, &mut off), Flushed::Full);
         assert_eq!(outbox.flush(&mut io, &mut meter, &mut off), Flushed::All);
         assert_eq!(

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Type};
 use super::{Socket, Steering, steer};
 
 /// Wanted kernel buffers of each socket and direction, bytes: some 50 ms of a busy worker.
-pub const BUFFER_BYTES: usize = 8 * 1024 * 1024;
+const BUFFER_BYTES: usize = 8 * 1024 * 1024;
 
 /// Attempts to find a free port when any will do.
 const PORT_ATTEMPTS: usize = 16;
@@ -170,4 +170,3 @@ fn classify(addr: SocketAddr, error: io::Error) -> BindError {
         _ => BindError::Other { addr, error },
     }
 }
-

@@ -14,12 +14,13 @@ mod tests;
 use std::{
     io,
     net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    time::Instant,
 };
 
 use bytes::BytesMut;
 use relay_transport::quic::Ecn;
 
-pub use bind::{BindError, BufferClamp, Group, bind};
+pub use bind::{BindError, BufferClamp, Group, GroupLock, bind};
 pub use steer::Steering;
 
 /// Most packets one send call takes.
@@ -73,6 +74,8 @@ pub trait Io {
     fn send(&mut self, packets: &[Packet]) -> io::Result<usize>;
     /// Most datagrams in one [`Packet`]; 1 = no segmentation offload.
     fn max_segments(&self) -> usize;
+    /// The time, to see how long a turn has taken.
+    fn now(&self) -> Instant;
 }
 
 /// One socket of a [`Group`].
@@ -120,6 +123,10 @@ impl Io for Socket {
 
     fn max_segments(&self) -> usize {
         self.state.max_gso_segments()
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
     }
 }
 

@@ -1,6 +1,6 @@
 use std::{
     net::{Ipv4Addr, Ipv6Addr, UdpSocket},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::*;
@@ -40,7 +40,8 @@ fn steers(bind_to: SocketAddr, reach: IpAddr) {
     const WORKERS: usize = 3;
     let mut group = bind(bind_to, WORKERS, Steering::ConnectionId).unwrap();
     let target = SocketAddr::new(reach, group.addr.port());
-    let any: IpAddr = if reach.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr =
+        if reach.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     for id in [0, 1, 2, 7, 128, 254, 255] {
         for packet in [short_header(id), long_header(id)] {
             // A new port each time: an address hash would spread these over all sockets.

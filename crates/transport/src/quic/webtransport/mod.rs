@@ -7,18 +7,15 @@
 mod capsule;
 mod head;
 mod request;
+mod roles;
 
 use bytes::Bytes;
-use quinn_proto::{Connection, Dir, ReadError, Side, StreamId, VarInt};
+use quinn_proto::{Connection, Dir, Side, StreamId, VarInt};
 use relay_model::SessionCode;
 use relay_session::transport::PRIORITY_CONTROL;
-use web_transport_proto::{ConnectResponse, Frame, Setting, Settings, SettingsError, http::StatusCode};
+use web_transport_proto::{ConnectResponse, Settings, http::StatusCode};
 
-use self::{
-    capsule::Reader,
-    head::{Head, Kind},
-    request::Request,
-};
+use self::{capsule::Reader, head::Head, request::Request};
 use super::{ALPN, code::h3};
 
 /// Streams that are not (yet) the session's: control, QPACK, CONNECT, requests being read, streams
@@ -34,10 +31,6 @@ const SETTINGS_BYTES: usize = 4 * 1024;
 const DISCARD_BYTES: usize = 64 * 1024;
 /// Bytes read at once from a stream of ours.
 const PIECE: usize = 16 * 1024;
-
-const CONTROL_STREAM: u64 = 0x00;
-const QPACK_ENCODER: u64 = 0x02;
-const QPACK_DECODER: u64 = 0x03;
 
 /// HTTP/3 of one connection.
 #[derive(Default)]
@@ -114,14 +107,6 @@ enum Step {
     Drop,
     /// It belongs to the session.
     Ours,
-}
-
-/// What a read gave.
-enum Piece {
-    Bytes(Bytes),
-    Blocked,
-    Fin,
-    Gone,
 }
 
 impl Http {
@@ -229,8 +214,9 @@ impl Http {
             self.end = self.end.take().or(Some(End::Lost("peer stopped the connect stream")));
             return true;
         }
-        let ours = self.owed.iter().any(|owed| owed.id == id && owed.fin)
-            || self.roles.iter().any(|(other, _)| *other == id);
+        // Streams of the peer are owed answers only; the session's own are owed prefixes.
+        let answer = id.initiator() == Side::Client && self.owes(id);
+        let ours = answer || self.roles.iter().any(|(other, _)| *other == id);
         if ours {
             abandon(quic, id, h3::NO_ERROR);
             self.forget_owed(id);
@@ -295,160 +281,6 @@ impl Http {
     fn quarter(&self) -> Option<web_transport_proto::VarInt> {
         let id: u64 = self.session.as_ref()?.id.into();
         web_transport_proto::VarInt::from_u64(id / 4).ok()
-    }
-
-    fn step(&mut self, quic: &mut Connection, id: StreamId, role: Role) -> Step {
-        match role {
-            Role::Nascent(head) => self.nascent(quic, id, head),
-            Role::Held(session) => Step::Keep(Role::Held(session)),
-            Role::Control(bytes) => self.control(quic, id, bytes),
-            Role::Discard(count) => self.discard(quic, id, count),
-            Role::Request(bytes) => self.request(quic, id, bytes),
-            Role::Waiting(request, rest) => Step::Keep(Role::Waiting(request, rest)),
-            Role::Session(reader) => self.capsules(quic, id, reader),
-        }
-    }
-
-    fn nascent(&mut self, quic: &mut Connection, id: StreamId, mut head: Head) -> Step {
-        let session_type = if id.dir() == Dir::Bi { head::BIDI } else { head::UNI };
-        let Some(kind) = head.kind(session_type) else {
-            return match read(quic, id, head.missing(session_type).max(1)) {
-                Piece::Bytes(bytes) => {
-                    head.push(&bytes);
-                    Step::Again(Role::Nascent(head))
-                }
-                Piece::Blocked => Step::Keep(Role::Nascent(head)),
-                Piece::Fin | Piece::Gone => {
-                    abandon(quic, id, h3::REQUEST_INCOMPLETE);
-                    Step::Drop
-                }
-            };
-        };
-        match kind {
-            Kind::Session(session) => self.belongs(quic, id, session),
-            Kind::Other(_) if id.dir() == Dir::Bi => {
-                let reading = |role: &Role| matches!(role, Role::Request(_) | Role::Waiting(..));
-                if self.roles.iter().filter(|(_, role)| reading(role)).count() >= REQUESTS {
-                    abandon(quic, id, h3::REQUEST_REJECTED);
-                    return Step::Drop;
-                }
-                Step::Again(Role::Request(head.bytes().to_vec()))
-            }
-            Kind::Other(CONTROL_STREAM) if self.control_seen => {
-                self.violation(h3::STREAM_CREATION, "second control stream");
-                Step::Drop
-            }
-            Kind::Other(CONTROL_STREAM) => {
-                self.control_seen = true;
-                Step::Again(Role::Control(head.bytes().to_vec()))
-            }
-            Kind::Other(QPACK_ENCODER | QPACK_DECODER) => Step::Again(Role::Discard(0)),
-            Kind::Other(_) => {
-                abandon(quic, id, h3::STREAM_CREATION);
-                Step::Drop
-            }
-        }
-    }
-
-    fn belongs(&mut self, quic: &mut Connection, id: StreamId, session: u64) -> Step {
-        match &self.session {
-            Some(open) if u64::from(open.id) == session => Step::Ours,
-            None => Step::Keep(Role::Held(session)),
-            Some(_) => {
-                abandon(quic, id, h3::BUFFERED_STREAM_REJECTED);
-                Step::Drop
-            }
-        }
-    }
-
-    fn control(&mut self, quic: &mut Connection, id: StreamId, mut bytes: Vec<u8>) -> Step {
-        match Settings::decode(&mut bytes.as_slice()) {
-            Ok(settings) => {
-                let on = |setting| settings.get(&setting).is_some_and(|value| value.into_inner() == 1);
-                let datagrams = on(Setting::ENABLE_DATAGRAM) || on(Setting::ENABLE_DATAGRAM_DEPRECATED);
-                self.peer = Some(Peer { datagrams });
-                return Step::Again(Role::Discard(0));
-            }
-            Err(SettingsError::UnexpectedEnd) => {}
-            Err(SettingsError::UnexpectedFrame(_)) => {
-                self.violation(h3::MISSING_SETTINGS, "control stream without settings");
-                return Step::Drop;
-            }
-            Err(_) => {
-                self.violation(h3::SETTINGS, "malformed settings");
-                return Step::Drop;
-            }
-        }
-        let room = SETTINGS_BYTES.saturating_sub(bytes.len());
-        if room == 0 {
-            self.violation(h3::EXCESSIVE_LOAD, "settings too long");
-            return Step::Drop;
-        }
-        match read(quic, id, room) {
-            Piece::Bytes(more) => {
-                bytes.extend_from_slice(&more);
-                Step::Again(Role::Control(bytes))
-            }
-            Piece::Blocked => Step::Keep(Role::Control(bytes)),
-            Piece::Fin | Piece::Gone => {
-                self.violation(h3::MISSING_SETTINGS, "control stream ended early");
-                Step::Drop
-            }
-        }
-    }
-
-    fn discard(&mut self, quic: &mut Connection, id: StreamId, count: usize) -> Step {
-        if count > DISCARD_BYTES {
-            self.violation(h3::EXCESSIVE_LOAD, "too much on a control stream");
-            return Step::Drop;
-        }
-        match read(quic, id, PIECE) {
-            Piece::Bytes(bytes) => Step::Again(Role::Discard(count.saturating_add(bytes.len()))),
-            Piece::Blocked => Step::Keep(Role::Discard(count)),
-            Piece::Fin | Piece::Gone => Step::Drop,
-        }
-    }
-
-    fn request(&mut self, quic: &mut Connection, id: StreamId, mut bytes: Vec<u8>) -> Step {
-        match field_section(&bytes) {
-            Section::Here(section, rest) => {
-                return match request::parse(section) {
-                    Ok(request) => {
-                        let rest = rest.to_vec();
-                        Step::Keep(Role::Waiting(request, rest))
-                    }
-                    Err(status) => self.refuse(quic, id, status),
-                };
-            }
-            Section::Missing if bytes.len() < REQUEST_BYTES => {}
-            Section::Missing => return self.refuse(quic, id, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
-            Section::Unexpected => return self.refuse(quic, id, StatusCode::BAD_REQUEST),
-        }
-        match read(quic, id, REQUEST_BYTES.saturating_sub(bytes.len())) {
-            Piece::Bytes(more) => {
-                bytes.extend_from_slice(&more);
-                Step::Again(Role::Request(bytes))
-            }
-            Piece::Blocked => Step::Keep(Role::Request(bytes)),
-            Piece::Fin | Piece::Gone => {
-                abandon(quic, id, h3::REQUEST_INCOMPLETE);
-                Step::Drop
-            }
-        }
-    }
-
-    fn capsules(&mut self, quic: &mut Connection, id: StreamId, mut reader: Reader) -> Step {
-        let end = match read(quic, id, PIECE) {
-            Piece::Bytes(bytes) => match reader.push(&bytes) {
-                None => return Step::Again(Role::Session(reader)),
-                Some(close) => End::ByPeer(SessionCode(close.code), close.reason),
-            },
-            Piece::Blocked => return Step::Keep(Role::Session(reader)),
-            Piece::Fin => End::ByPeer(SessionCode::NONE, String::new()),
-            Piece::Gone => End::Lost("peer reset the connect stream"),
-        };
-        self.end = self.end.take().or(Some(end));
-        Step::Drop
     }
 
     /// Answers requests that waited for SETTINGS.
@@ -553,42 +385,6 @@ impl Owed {
             let _ = stream.finish();
         }
         true
-    }
-}
-
-/// The first HEADERS frame of a request.
-enum Section<'a> {
-    /// Its body, and what follows it.
-    Here(&'a [u8], &'a [u8]),
-    Missing,
-    Unexpected,
-}
-
-fn field_section(mut rest: &[u8]) -> Section<'_> {
-    loop {
-        let kind = Frame::decode(&mut rest);
-        let len = web_transport_proto::VarInt::decode(&mut rest);
-        let (Ok(kind), Ok(len)) = (kind, len) else { return Section::Missing };
-        if [Frame::DATA, Frame::SETTINGS, Frame::WEBTRANSPORT].contains(&kind) {
-            return Section::Unexpected;
-        }
-        let body = usize::try_from(len.into_inner()).ok().and_then(|len| rest.split_at_checked(len));
-        let Some((body, after)) = body else { return Section::Missing };
-        if kind == Frame::HEADERS {
-            return Section::Here(body, after);
-        }
-        rest = after;
-    }
-}
-
-fn read(quic: &mut Connection, id: StreamId, max: usize) -> Piece {
-    let mut stream = quic.recv_stream(id);
-    let Ok(mut chunks) = stream.read(true) else { return Piece::Gone };
-    match chunks.next(max) {
-        Ok(Some(chunk)) => Piece::Bytes(chunk.bytes),
-        Ok(None) => Piece::Fin,
-        Err(ReadError::Blocked) => Piece::Blocked,
-        Err(ReadError::Reset(_)) => Piece::Gone,
     }
 }
 

@@ -1,5 +1,7 @@
 //! One connection: raw QUIC or WebTransport, told apart by ALPN, as a `Transport`.
 
+mod transport;
+
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
@@ -10,10 +12,8 @@ use quinn_proto::{
     ConnectionError, ConnectionEvent, EndpointEvent, Side, StreamEvent, StreamId, VarInt,
     crypto::rustls::HandshakeData,
 };
-use relay_model::{SessionCode, StreamCode, limits};
-use relay_session::transport::{
-    self, Closed, DatagramError, Dir, Event, ReadError, Stream, Transport, WriteError,
-};
+use relay_model::{SessionCode, limits};
+use relay_session::transport::{Closed, Dir, Event, Stream};
 
 use super::{
     ALPN, Phase, Transmit, code,
@@ -33,9 +33,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A QUIC connection that carries at most one session.
 ///
 /// As a [`Transport`]: a [`Stream`] is a QUIC stream id; after [`Event::Datagram`] take datagrams
-/// until there are none, the next event comes only then.
+/// until there are none, the next event comes only then; `Readable`, `Writable` and `Stopped` may name
+/// a stream that was stopped, reset or never told, and are then to be ignored (`reset` is harmless).
 pub struct Connection {
-    quic: quinn_proto::Connection,
+    pub(super) quic: quinn_proto::Connection,
     layer: Layer,
     life: Life,
     /// What `poll` has to tell before anything the library has.
@@ -50,6 +51,8 @@ pub struct Connection {
     max_datagram: usize,
     /// A write was short or blocked since the last `Room`.
     starved: bool,
+    /// Something came from the peer since the last settling.
+    fed: bool,
     /// The valve is lifted.
     exempt: bool,
     /// Counted by the endpoint as a handshake of an unproved address.
@@ -102,6 +105,7 @@ impl Connection {
             rate: Rate::new(now),
             max_datagram: 0,
             starved: false,
+            fed: false,
             exempt: false,
             unvalidated,
             refused: [false; 2],
@@ -153,7 +157,12 @@ impl Connection {
     /// Next packets to send, written to `buf`, which is cleared first: up to `max_segments` datagrams
     /// of one size in one train (at most 64, and at most what one GSO send can take). Pass 1 where GSO
     /// failed. `None`: nothing to send now; the valve is set.
-    pub fn poll_transmit(&mut self, now: Instant, max_segments: usize, buf: &mut Vec<u8>) -> Option<Transmit> {
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        max_segments: usize,
+        buf: &mut Vec<u8>,
+    ) -> Option<Transmit> {
         buf.clear();
         let fit = TRAIN_BYTES / usize::from(self.quic.current_mtu()).max(1);
         let transmit = self.quic.poll_transmit(now, max_segments.min(fit).clamp(1, SEGMENTS), buf);
@@ -174,6 +183,7 @@ impl Connection {
     }
 
     pub(super) fn feed(&mut self, event: ConnectionEvent) {
+        self.fed = true;
         self.quic.handle_event(event);
     }
 
@@ -185,7 +195,9 @@ impl Connection {
         self.now = now;
         self.quic.handle_timeout(now);
         match &self.life {
-            Life::Opening(at) if now >= *at => self.drop_it(code::session_to_wire(SessionCode::TIMEOUT), "setup timeout"),
+            Life::Opening(at) if now >= *at => {
+                self.drop_it(code::session_to_wire(SessionCode::TIMEOUT), "setup timeout")
+            }
             Life::Leaving(at, code, reason) if now >= *at => {
                 self.quic.close(now, *code, reason.clone());
                 self.life = Life::Over;
@@ -207,7 +219,9 @@ impl Connection {
         }
         self.max_datagram = self.datagram_size();
         self.due.moved |= self.quic.remote_address() != self.remote;
-        self.due.room |= std::mem::take(&mut self.starved);
+        if std::mem::take(&mut self.fed) {
+            self.due.room |= std::mem::take(&mut self.starved);
+        }
         self.rate.sample(now, &self.quic);
         self.set_valve();
     }
@@ -361,9 +375,9 @@ impl Connection {
     fn wind_down(&mut self) {
         while let Some(event) = self.quic.poll() {
             let done = match event {
-                quinn_proto::Event::Stream(StreamEvent::Finished { id } | StreamEvent::Stopped { id, .. }) => {
-                    self.http().is_some_and(|http| http.is_session(id))
-                }
+                quinn_proto::Event::Stream(
+                    StreamEvent::Finished { id } | StreamEvent::Stopped { id, .. },
+                ) => self.http().is_some_and(|http| http.is_session(id)),
                 _ => false,
             };
             if done && let Life::Leaving(_, code, reason) = &self.life {
@@ -496,188 +510,6 @@ impl Connection {
     fn receivable(&self, stream: Stream) -> Option<StreamId> {
         let id = stream_id(stream)?;
         (id.dir() == quinn_proto::Dir::Bi || id.initiator() != self.quic.side()).then_some(id)
-    }
-}
-
-impl Transport for Connection {
-    fn poll(&mut self) -> Option<Event> {
-        if matches!(self.life, Life::Opening(_)) {
-            return None;
-        }
-        loop {
-            if let Some(closed) = self.closed.take() {
-                self.due = Due::default();
-                return Some(Event::Closed(closed));
-            }
-            if !matches!(self.life, Life::Ready) {
-                return None;
-            }
-            if let Some(event) = self.poll_due() {
-                return Some(event);
-            }
-            let event = self.quic.poll()?;
-            let event = self.translate(event);
-            self.check_http();
-            if event.is_some() {
-                return event;
-            }
-        }
-    }
-
-    fn open(&mut self, dir: Dir, priority: i32) -> Option<Stream> {
-        if !matches!(self.life, Life::Ready) {
-            return None;
-        }
-        let dir = from_dir(dir);
-        let Some(id) = self.quic.streams().open(dir) else {
-            if let Some(refused) = self.refused.get_mut(index(dir)) {
-                *refused = true;
-            }
-            return None;
-        };
-        // A stream just opened exists.
-        let _ = self.quic.send_stream(id).set_priority(priority);
-        self.with_http(|http, quic| http.opened(quic, id));
-        Some(Stream(id.into()))
-    }
-
-    fn read(&mut self, stream: Stream, max: usize) -> Result<Option<Bytes>, ReadError> {
-        let id = self.receivable(stream).ok_or(ReadError::Gone)?;
-        let mut recv = self.quic.recv_stream(id);
-        let mut chunks = recv.read(true).map_err(|_| ReadError::Gone)?;
-        match chunks.next(max) {
-            Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
-            Err(quinn_proto::ReadError::Blocked) => Err(ReadError::Blocked),
-            Err(quinn_proto::ReadError::Reset(code)) => Err(ReadError::Reset(code::stream_from_wire(code))),
-        }
-    }
-
-    fn write(&mut self, stream: Stream, chunks: &mut [Bytes]) -> Result<usize, WriteError> {
-        let id = self.sendable(stream).ok_or(WriteError::Gone)?;
-        let offered: usize = chunks.iter().map(Bytes::len).sum();
-        if offered == 0 {
-            return Ok(0);
-        }
-        if self.http().is_some_and(|http| http.owes(id)) {
-            self.with_http(|http, quic| http.flush(quic));
-            if self.http().is_some_and(|http| http.owes(id)) {
-                self.starved = true;
-                return Err(WriteError::Blocked);
-            }
-        }
-        match self.quic.send_stream(id).write_chunks(chunks) {
-            Ok(written) => {
-                self.starved |= written.bytes < offered;
-                Ok(written.bytes)
-            }
-            Err(quinn_proto::WriteError::Blocked) => {
-                self.starved = true;
-                Err(WriteError::Blocked)
-            }
-            Err(quinn_proto::WriteError::Stopped(code)) => {
-                Err(WriteError::Stopped(code::stream_from_wire(code)))
-            }
-            Err(quinn_proto::WriteError::ClosedStream) => Err(WriteError::Gone),
-        }
-    }
-
-    fn finish(&mut self, stream: Stream) {
-        let Some(id) = self.sendable(stream) else { return };
-        if let Layer::Http(http) = &mut self.layer
-            && http.finish_owed(id)
-        {
-            return;
-        }
-        // Fails where the stream is stopped (an event says so) or has ended.
-        let _ = self.quic.send_stream(id).finish();
-    }
-
-    fn reset(&mut self, stream: Stream, code: StreamCode) {
-        let Some(id) = self.sendable(stream) else { return };
-        if let Layer::Http(http) = &mut self.layer {
-            http.forget_owed(id);
-        }
-        // Fails where the stream has ended.
-        let _ = self.quic.send_stream(id).reset(code::stream_to_wire(code));
-    }
-
-    fn stop(&mut self, stream: Stream, code: StreamCode) {
-        let Some(id) = self.receivable(stream) else { return };
-        // Fails where the stream has ended.
-        let _ = self.quic.recv_stream(id).stop(code::stream_to_wire(code));
-    }
-
-    fn set_priority(&mut self, stream: Stream, priority: i32) {
-        if let Some(id) = self.sendable(stream) {
-            // Fails where the stream has ended.
-            let _ = self.quic.send_stream(id).set_priority(priority);
-        }
-    }
-
-    fn send_datagram(&mut self, datagram: Bytes) -> Result<(), DatagramError> {
-        let max = self.datagram_size();
-        if max == 0 {
-            return Err(DatagramError::Unsupported);
-        }
-        if datagram.len() > max {
-            return Err(DatagramError::TooLarge);
-        }
-        let datagram = match &self.layer {
-            Layer::Http(http) => http.wrap(&datagram).ok_or(DatagramError::Unsupported)?,
-            Layer::Unknown | Layer::Raw(_) => datagram,
-        };
-        use quinn_proto::SendDatagramError::{Blocked, Disabled, TooLarge, UnsupportedByPeer};
-        match self.quic.datagrams().send(datagram, true) {
-            Ok(()) => Ok(()),
-            Err(TooLarge | Blocked(_)) => Err(DatagramError::TooLarge),
-            Err(UnsupportedByPeer | Disabled) => Err(DatagramError::Unsupported),
-        }
-    }
-
-    fn recv_datagram(&mut self) -> Option<Bytes> {
-        loop {
-            let datagram = self.quic.datagrams().recv()?;
-            match &self.layer {
-                Layer::Unknown | Layer::Raw(_) => return Some(datagram),
-                Layer::Http(http) => {
-                    if let Some(payload) = http.unwrap(datagram) {
-                        return Some(payload);
-                    }
-                }
-            }
-        }
-    }
-
-    fn max_datagram(&self) -> usize {
-        self.max_datagram
-    }
-
-    fn exempt(&mut self, on: bool) {
-        self.exempt = on;
-        self.set_valve();
-    }
-
-    fn stats(&self) -> transport::Stats {
-        let rtt = self.quic.rtt();
-        let window = self.quic.congestion_state().window();
-        transport::Stats { rtt: Some(rtt), bitrate: self.rate.bitrate(window, rtt) }
-    }
-
-    fn close(&mut self, now: Instant, code: SessionCode, reason: &str) {
-        self.now = now;
-        if !matches!(self.life, Life::Opening(_) | Life::Ready) || self.quic.is_closed() {
-            return;
-        }
-        self.closed.get_or_insert(Closed::ByUs);
-        let wire = code::session_to_wire(code);
-        let text = Bytes::copy_from_slice(reason.as_bytes());
-        if self.protocol().is_some() && self.is_webtransport() {
-            self.with_http(|http, quic| http.close(quic, code, reason));
-            self.life = Life::Leaving(now + FAREWELL, wire, text);
-        } else {
-            self.quic.close(now, wire, text);
-            self.life = Life::Over;
-        }
     }
 }
 

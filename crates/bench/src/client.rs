@@ -1,0 +1,148 @@
+//! The other ends of the relay's connections: a transport each, and moq-lite written by hand.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::BytesMut;
+use relay_model::WorkerId;
+use relay_session::transport::{Dir, Event, Stream, Transport};
+use relay_transport::quic::{ConnKey, Connection, Ecn, Endpoint};
+use relay_wire::{
+    lite::{BidiType, Message, Role, Setup, UniType, Version},
+    varint,
+};
+
+use crate::{
+    identity::{Identity, NAME},
+    link::{self, RELAY, Train},
+};
+
+pub(crate) const VERSION: Version = Version::V05;
+const SEGMENTS: usize = 64;
+
+/// What a client does with its connection.
+pub(crate) trait Play {
+    /// The connection is ready.
+    fn ready(&mut self, conn: &mut Connection) -> Result<()>;
+    /// A stream was opened by the relay, or has more to read.
+    fn readable(&mut self, conn: &mut Connection, stream: Stream) -> Result<()>;
+    /// Something else it may have been waiting for.
+    fn act(&mut self, conn: &mut Connection, now: Instant) -> Result<()>;
+    /// When it wants to act.
+    fn next(&self) -> Option<Instant>;
+}
+
+/// A client: an endpoint with one connection.
+pub(crate) struct Client<P> {
+    endpoint: Endpoint,
+    conn: ConnKey,
+    address: SocketAddr,
+    latency: Duration,
+    inbox: VecDeque<(Instant, Option<Ecn>, BytesMut)>,
+    deadline: Option<Instant>,
+    pub(crate) play: P,
+}
+
+impl<P: Play> Client<P> {
+    /// The `index`-th client; it connects in its first turn.
+    pub(crate) fn new(index: u32, identity: &Identity, now: Instant, play: P) -> Result<Self> {
+        let mut seed = [0; 32];
+        seed[..4].copy_from_slice(&(index + 1).to_be_bytes());
+        let mut endpoint = Endpoint::new(&identity.server, WorkerId(0), true, Some(seed));
+        let conn = endpoint.connect(now, &identity.client, RELAY, NAME)?;
+        Ok(Self {
+            endpoint,
+            conn,
+            address: link::address(index),
+            latency: link::latency(index),
+            inbox: VecDeque::new(),
+            deadline: Some(now),
+            play,
+        })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes what the relay sent at `now`.
+    pub(crate) fn send_in(&mut self, now: Instant, train: &Train) {
+        let at = now + self.latency;
+        self.inbox.extend(train.datagrams().map(|datagram| (at, train.ecn, datagram)));
+    }
+
+    /// When it has something to do.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        let inbox = self.inbox.front().map(|(at, ..)| *at);
+        [inbox, self.deadline, self.play.next()].into_iter().flatten().min()
+    }
+
+    /// Does what there is to do at `now`; `send` gets what it sends and when that arrives.
+    pub(crate) fn run(&mut self, now: Instant, mut send: impl FnMut(Instant, Train)) -> Result<()> {
+        let mut buffer = Vec::new();
+        while self.inbox.front().is_some_and(|(at, ..)| *at <= now)
+            && let Some((_, ecn, data)) = self.inbox.pop_front()
+        {
+            self.endpoint.handle(now, RELAY, Some(self.address.ip()), ecn, data, &mut buffer);
+        }
+        if self.deadline.is_some_and(|at| at <= now) {
+            self.endpoint.handle_timeout(self.conn, now);
+        }
+        self.endpoint.settle(self.conn, now);
+        let conn = self.endpoint.conn(self.conn).context("the connection is gone")?;
+        while let Some(event) = conn.poll() {
+            match event {
+                Event::Ready => self.play.ready(conn)?,
+                Event::Opened(stream, _) | Event::Readable(stream) => self.play.readable(conn, stream)?,
+                Event::Closed(why) => bail!("a client lost its connection: {why:?}"),
+                Event::Stopped(..)
+                | Event::Writable(_)
+                | Event::Openable(_)
+                | Event::Datagram
+                | Event::Room
+                | Event::Moved(_) => {}
+            }
+        }
+        self.play.act(conn, now)?;
+        while let Some(transmit) = conn.poll_transmit(now, SEGMENTS, &mut buffer) {
+            let stride = transmit.segment_size.unwrap_or(transmit.len);
+            let bytes = std::mem::take(&mut buffer);
+            send(now + self.latency, Train { peer: self.address, ecn: transmit.ecn, stride, bytes });
+        }
+        self.deadline = conn.next_deadline();
+        Ok(())
+    }
+}
+
+/// Opens the session's setup stream.
+pub(crate) fn set_up(conn: &mut Connection, role: Role) -> Result<()> {
+    let mut message = Vec::new();
+    varint::put(UniType::Setup.id(), &mut message);
+    Setup { path: Some("/".to_owned()), role: Some(role), ..Setup::default() }.encode(VERSION, &mut message);
+    let stream = conn.open(Dir::Uni, 0).context("no credit for the setup stream")?;
+    write(conn, stream, message)?;
+    conn.finish(stream);
+    Ok(())
+}
+
+/// Opens a request stream with its first message.
+pub(crate) fn request(conn: &mut Connection, kind: BidiType, body: &impl Message) -> Result<Stream> {
+    let mut message = Vec::new();
+    varint::put(kind.id(), &mut message);
+    body.encode(VERSION, &mut message);
+    let stream = conn.open(Dir::Bi, 0).context("no credit for a request")?;
+    write(conn, stream, message)?;
+    Ok(stream)
+}
+
+/// Writes all of it. With the valve lifted, only the relay's credit could forbid that.
+pub(crate) fn write(conn: &mut Connection, stream: Stream, bytes: Vec<u8>) -> Result<()> {
+    let offered = bytes.len();
+    let written = conn.write(stream, &mut [bytes.into()])?;
+    ensure!(written == offered, "the relay gives too little credit: {written} of {offered} bytes written");
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Datagrams between the relay and its clients, in memory.
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::{BinaryHeap, VecDeque},
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use relay_transport::quic::Ecn;
+use relay_worker::socket::{Io, Packet, Received};
+
+/// Where the relay listens.
+pub(crate) const RELAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 443);
+/// One way, at least.
+const LATENCY: Duration = Duration::from_millis(5);
+/// How much later than the one before it each client's datagrams arrive.
+const SKEW: Duration = Duration::from_micros(53);
+/// The relay looks at its socket this often: what arrives in between is one batch.
+const GLANCE_US: u128 = 250;
+/// Datagrams in one send, as Linux segments them.
+const SEGMENTS: usize = 64;
+
+/// One client's way to the relay and back.
+pub(crate) fn latency(client: u32) -> Duration {
+    LATENCY + SKEW * client
+}
+
+/// The address of the `index`-th client.
+pub(crate) fn address(index: u32) -> SocketAddr {
+    let [_, _, high, low] = (index + 1).to_be_bytes();
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 1, high, low)), 5_000)
+}
+
+/// A train of datagrams from one sender.
+#[derive(Debug)]
+pub(crate) struct Train {
+    /// The other end: the sender of what comes in, the receiver of what goes out.
+    pub(crate) peer: SocketAddr,
+    pub(crate) ecn: Option<Ecn>,
+    /// Bytes of each datagram but the last.
+    pub(crate) stride: usize,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Train {
+    /// Its datagrams, one by one.
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = BytesMut> {
+        self.bytes.chunks(self.stride.max(1)).map(BytesMut::from)
+    }
+}
+
+/// The relay's socket.
+#[derive(Debug)]
+pub(crate) struct Link {
+    start: Instant,
+    now: Instant,
+    on_the_way: BinaryHeap<Reverse<Arrival>>,
+    count: u64,
+    inbox: Vec<Received>,
+    outbox: VecDeque<Train>,
+}
+
+#[derive(Debug)]
+struct Arrival {
+    at: Instant,
+    /// Keeps the order of what arrives at the same time.
+    number: u64,
+    train: Train,
+}
+
+impl Link {
+    pub(crate) fn new(start: Instant) -> Self {
+        Self {
+            start,
+            now: start,
+            on_the_way: BinaryHeap::new(),
+            count: 0,
+            inbox: Vec::new(),
+            outbox: VecDeque::new(),
+        }
+    }
+
+    /// Sends to the relay; it arrives at `at`, or at the relay's next glance.
+    pub(crate) fn send_in(&mut self, at: Instant, train: Train) {
+        self.count += 1;
+        let glances = at.saturating_duration_since(self.start).as_micros().div_ceil(GLANCE_US);
+        let at = self.start + Duration::from_micros((glances * GLANCE_US) as u64);
+        self.on_the_way.push(Reverse(Arrival { at, number: self.count, train }));
+    }
+
+    /// When the next datagram arrives.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.on_the_way.peek().map(|Reverse(arrival)| arrival.at)
+    }
+
+    /// Lets time pass; true when something has arrived.
+    pub(crate) fn arrive(&mut self, now: Instant) -> bool {
+        self.now = now;
+        while self.on_the_way.peek().is_some_and(|Reverse(arrival)| arrival.at <= now)
+            && let Some(Reverse(Arrival { train, .. })) = self.on_the_way.pop()
+        {
+            self.inbox.push(Received {
+                remote: train.peer,
+                local_ip: Some(RELAY.ip()),
+                ecn: train.ecn,
+                stride: train.stride,
+                data: BytesMut::from(&train.bytes[..]),
+            });
+        }
+        !self.inbox.is_empty()
+    }
+
+    /// What the relay has sent, first to last.
+    pub(crate) fn take_sent(&mut self) -> impl Iterator<Item = Train> + '_ {
+        self.outbox.drain(..)
+    }
+}
+
+impl Io for Link {
+    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<()> {
+        outside_relay_side_recv(self, out)
+    }
+
+    fn send(&mut self, packets: &[Packet]) -> io::Result<usize> {
+        outside_relay_side_send(self, packets);
+        Ok(packets.len())
+    }
+
+    fn max_segments(&self) -> usize {
+        SEGMENTS
+    }
+
+    /// Stands still within a turn: no turn is ever cut short.
+    fn now(&self) -> Instant {
+        self.now
+    }
+}
+
+/// What a kernel would do. The name stops the count where [`crate::relay`]'s has started it.
+#[inline(never)]
+fn outside_relay_side_recv(link: &mut Link, out: &mut Vec<Received>) -> io::Result<()> {
+    out.append(&mut link.inbox);
+    if out.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+}
+
+/// The same for sending.
+#[inline(never)]
+fn outside_relay_side_send(link: &mut Link, packets: &[Packet]) {
+    link.outbox.extend(packets.iter().map(|packet| Train {
+        peer: packet.destination,
+        ecn: packet.ecn,
+        stride: packet.segment.map_or(packet.bytes.len(), usize::from),
+        bytes: packet.bytes.clone(),
+    }));
+}
+
+impl Ord for Arrival {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+impl PartialOrd for Arrival {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Arrival {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Arrival {}

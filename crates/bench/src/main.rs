@@ -1,0 +1,96 @@
+//! `delivery`: what one delivered frame costs the relay, counted instead of timed.
+//!
+//! A worker with its real endpoint, sessions and store serves one publisher and a few viewers in
+//! memory, on a clock that only moves from one event to the next. Callgrind counts the worker's
+//! turns (`relay_side`), not the clients and not the kernel; the counts hardly differ between runs,
+//! so a change of a few percent is a change of the code. `.ci/delivery` runs it.
+
+mod baseline;
+mod client;
+mod identity;
+mod link;
+mod profile;
+mod publisher;
+mod relay;
+mod run;
+mod scenario;
+mod viewer;
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{run::Options, scenario::Scenario};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What a delivery costs, counted.
+#[derive(Debug, Parser)]
+#[command(name = "delivery")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs one scenario and prints what happened as JSON; meant to run under callgrind
+    Run {
+        /// What to run
+        scenario: Scenario,
+        /// Viewers, all on the worker
+        #[arg(long, default_value_t = 20)]
+        viewers: u32,
+        /// Frames counted, instead of the scenario's number
+        #[arg(long)]
+        frames: Option<u64>,
+    },
+    /// Compares what callgrind counted with the baseline. Exits 1 when a delivery got dearer
+    Compare {
+        /// Where NAME.json (from `run`) and NAME.callgrind (from callgrind) are
+        results: PathBuf,
+        /// What to compare with
+        #[arg(long, default_value = "crates/bench/baseline.json")]
+        baseline: PathBuf,
+        /// Makes the results the baseline
+        #[arg(long)]
+        update: bool,
+    },
+    /// Prints where allocations of one profile come from, most frequent first
+    Allocations {
+        /// A profile, taken with `--separate-callers=N` to see more than the direct callers
+        profile: PathBuf,
+        /// What `run` printed
+        outcome: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match act(Args::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("delivery: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(command: Command) -> Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        Command::Run { scenario, viewers, frames } => {
+            let outcome = run::run(&Options { scenario, viewers, counted: frames })?;
+            writeln!(out, "{}", serde_json::to_string(&outcome)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Compare { results, baseline, update } => {
+            baseline::compare(&results, &baseline, update, &mut out)
+        }
+        Command::Allocations { profile, outcome } => {
+            baseline::allocations(&profile, &outcome, &mut out)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

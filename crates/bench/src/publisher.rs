@@ -1,0 +1,178 @@
+//! Publishes one track, frame by frame on the clock.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use relay_model::{Hop, Path, TrackInfo};
+use relay_session::transport::{Dir, ReadError, Stream, Transport};
+use relay_transport::quic::Connection;
+use relay_wire::{
+    Inbox,
+    lite::{
+        Announce, AnnounceOk, AnnounceRequest, BidiType, FrameHead, Group, Message, Role, Status, Subscribe,
+        SubscribeResponse, TrackRequest, put_frame_head, put_group_header,
+    },
+};
+
+use crate::{
+    client::{self, Play, VERSION},
+    scenario::Shape,
+};
+
+/// Ticks a second of the frames' timestamps.
+const TIMESCALE: u64 = 1_000_000;
+const HOP: Hop = Hop(77);
+const READ: usize = 64 * 1024;
+
+/// A publisher of one track.
+pub(crate) struct Publisher {
+    shape: Shape,
+    /// Requests of the relay that are not whole, or were answered (`None`).
+    requests: Vec<(Stream, Option<Inbox>)>,
+    /// The relay's number for its subscription, and when frame 0 is due.
+    live: Option<(u64, Instant)>,
+    wanted: Option<u64>,
+    group: Option<Stream>,
+    /// The next frame.
+    frame: u64,
+}
+
+impl Publisher {
+    pub(crate) fn new(shape: Shape) -> Self {
+        Self { shape, requests: Vec::new(), live: None, wanted: None, group: None, frame: 0 }
+    }
+
+    /// Whether the relay has asked for the track.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.is_some()
+    }
+
+    /// Frame 0 goes out at `start`.
+    pub(crate) fn start(&mut self, start: Instant) {
+        self.live = self.wanted.map(|id| (id, start));
+    }
+
+    /// When frame `number` is due.
+    fn due(&self, number: u64) -> Option<Instant> {
+        let (_, start) = self.live?;
+        Some(start + self.shape.period() * u32::try_from(number).unwrap_or(u32::MAX))
+    }
+
+    fn answer(&mut self, conn: &mut Connection, stream: Stream, inbox: &mut Inbox) -> Result<bool> {
+        let mut peek = std::mem::take(inbox);
+        // Requests are tiny and arrive whole.
+        let kind = peek.next_varint().context("half a request")?;
+        let mut message = Vec::new();
+        match BidiType::from_id(kind) {
+            Some(BidiType::Announce) => {
+                peek.next::<AnnounceRequest>(VERSION)?.context("half a request")?;
+                AnnounceOk { hop: HOP, count: 1 }.encode(VERSION, &mut message);
+                Announce { status: Status::Active, suffix: broadcast()?, hops: [].into() }
+                    .encode(VERSION, &mut message);
+                client::write(conn, stream, message)?;
+            }
+            Some(BidiType::Track) => {
+                peek.next::<TrackRequest>(VERSION)?.context("half a request")?;
+                TrackInfo { timescale: TIMESCALE, ..TrackInfo::default() }.encode(VERSION, &mut message);
+                client::write(conn, stream, message)?;
+                conn.finish(stream);
+            }
+            Some(BidiType::Subscribe) => {
+                let subscribe = peek.next::<Subscribe>(VERSION)?.context("half a request")?;
+                SubscribeResponse::Start { group: 0 }.encode(VERSION, &mut message);
+                client::write(conn, stream, message)?;
+                self.wanted = Some(subscribe.id);
+            }
+            _ => bail!("the relay asked for something else: {kind}"),
+        }
+        Ok(true)
+    }
+
+    fn publish(&mut self, conn: &mut Connection, subscribe: u64) -> Result<()> {
+        let (sequence, index) = self.shape.place(self.frame);
+        let mut bytes = Vec::with_capacity(self.shape.frame_bytes + 64);
+        let stream = match self.group {
+            Some(stream) => stream,
+            None => {
+                put_group_header(VERSION, &Group { subscribe, sequence }, &mut bytes);
+                let stream = conn.open(Dir::Uni, 0).context("no credit for a group")?;
+                *self.group.insert(stream)
+            }
+        };
+        let tick = |frame: u64| (frame * TIMESCALE / u64::from(self.shape.fps)).cast_signed();
+        let previous = if index == 0 { 0 } else { tick(self.frame - 1) };
+        let head = FrameHead { tick: tick(self.frame), size: self.shape.frame_bytes as u64 };
+        put_frame_head(VERSION, previous, head, &mut bytes);
+        let end = bytes.len() + self.shape.frame_bytes;
+        bytes.extend_from_slice(&self.frame.to_be_bytes());
+        bytes.resize(end, self.frame as u8);
+        client::write(conn, stream, bytes)?;
+        if index + 1 == self.shape.group_frames {
+            conn.finish(stream);
+            self.group = None;
+        }
+        self.frame += 1;
+        Ok(())
+    }
+}
+
+/// The broadcast's path.
+pub(crate) fn broadcast() -> Result<Path> {
+    Ok(Path::parse("bench")?)
+}
+
+impl Play for Publisher {
+    fn ready(&mut self, conn: &mut Connection) -> Result<()> {
+        conn.exempt(true);
+        client::set_up(conn, Role::Publisher)
+    }
+
+    fn readable(&mut self, conn: &mut Connection, stream: Stream) -> Result<()> {
+        let at = match self.requests.iter().position(|(of, _)| *of == stream) {
+            Some(at) => at,
+            None => {
+                self.requests.push((stream, Some(Inbox::new())));
+                self.requests.len() - 1
+            }
+        };
+        let mut inbox = self.requests[at].1.take();
+        loop {
+            match conn.read(stream, READ) {
+                Ok(Some(bytes)) => {
+                    if let Some(inbox) = &mut inbox {
+                        inbox.push(&bytes);
+                    }
+                }
+                Err(ReadError::Blocked) => break,
+                Ok(None) | Err(_) => {
+                    self.requests[at].1 = None;
+                    return Ok(());
+                }
+            }
+        }
+        // The relay's own setup stream is not answered.
+        let is_request = stream.0 & 2 == 0;
+        if let Some(mut held) = inbox.take()
+            && is_request
+            && !held.is_empty()
+        {
+            self.answer(conn, stream, &mut held)?;
+        } else {
+            self.requests[at].1 = inbox;
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, conn: &mut Connection, now: Instant) -> Result<()> {
+        while let Some((subscribe, _)) = self.live
+            && self.due(self.frame).is_some_and(|due| due <= now)
+        {
+            self.publish(conn, subscribe)?;
+        }
+        Ok(())
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.due(self.frame)
+    }
+}

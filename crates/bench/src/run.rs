@@ -1,0 +1,176 @@
+//! A run: clients and relay on one clock, which moves from one event to the next.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    client::{Client, Play},
+    identity::Identity,
+    link::{RELAY, Train},
+    publisher::Publisher,
+    relay::Relay,
+    scenario::Scenario,
+    viewer::Viewer,
+};
+
+/// How long connecting and subscribing may take.
+const JOIN: Duration = Duration::from_secs(1);
+
+/// What was run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) scenario: Scenario,
+    pub(crate) viewers: u32,
+    /// Frames counted, instead of the scenario's number.
+    pub(crate) counted: Option<u64>,
+}
+
+/// What happened while it was counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    pub(crate) scenario: Scenario,
+    pub(crate) viewers: u32,
+    pub(crate) frames: u64,
+    /// Frames times viewers: all of them arrived whole, once.
+    pub(crate) deliveries: u64,
+    /// Turns of the worker.
+    pub(crate) turns: u64,
+    pub(crate) datagrams_in: u64,
+    pub(crate) datagrams_out: u64,
+    /// Calls that would have been system calls.
+    pub(crate) sends: u64,
+}
+
+struct World {
+    now: Instant,
+    relay: Relay,
+    publisher: Client<Publisher>,
+    viewers: Vec<Client<Viewer>>,
+}
+
+/// Runs a scenario. Errors: a frame was lost, changed or late, or a connection broke.
+pub(crate) fn run(options: &Options) -> Result<Outcome> {
+    let shape = options.scenario.shape();
+    let counted = options.counted.unwrap_or(shape.counted);
+    let mut world = World::new(options)?;
+    let deadline = world.now + JOIN;
+    while world.now < deadline {
+        world.pass(shape.period())?;
+    }
+    ensure!(world.publisher.play.is_wanted(), "the relay has not asked for the track");
+
+    let period = shape.period();
+    let start = world.now + period / 2;
+    world.publisher.play.start(start);
+    let frames = |count: u64| period * u32::try_from(count).unwrap_or(u32::MAX);
+    // Half a period after the last frame of each part, everything of it has been delivered.
+    world.until(start + frames(shape.warmup) - period / 2)?;
+    let before = world.relay.meter();
+    let frames_before: u64 = world.frames();
+    world.relay.counting = true;
+    world.until(start + frames(shape.warmup + counted) - period / 2)?;
+    world.relay.counting = false;
+    let after = world.relay.meter();
+
+    let deliveries = counted * u64::from(options.viewers);
+    let delivered = world.frames() - frames_before;
+    ensure!(delivered == deliveries, "{delivered} frames were delivered instead of {deliveries}");
+    Ok(Outcome {
+        scenario: options.scenario,
+        viewers: options.viewers,
+        frames: counted,
+        deliveries,
+        turns: world.relay.turns,
+        datagrams_in: after.datagrams_in - before.datagrams_in,
+        datagrams_out: after.datagrams_out - before.datagrams_out,
+        sends: after.send_calls - before.send_calls,
+    })
+}
+
+impl World {
+    /// All connections are begun; the viewers' once the broadcast is announced.
+    fn new(options: &Options) -> Result<Self> {
+        // The only look at the real clock: everything else is relative to it.
+        let now = Instant::now();
+        let identity = Identity::generate()?;
+        let shape = options.scenario.shape();
+        let mut world = Self {
+            now,
+            relay: Relay::new(identity.server.clone(), now),
+            publisher: Client::new(0, &identity, now, Publisher::new(shape))?,
+            viewers: Vec::new(),
+        };
+        world.pass(JOIN)?;
+        for index in 1..=options.viewers {
+            // One after the other, so that each connection is the same in every run.
+            world.viewers.push(Client::new(index, &identity, world.now, Viewer::new(shape))?);
+            world.pass(Duration::from_millis(20))?;
+        }
+        Ok(world)
+    }
+
+    fn frames(&self) -> u64 {
+        self.viewers.iter().map(|viewer| viewer.play.frames).sum()
+    }
+
+    fn pass(&mut self, span: Duration) -> Result<()> {
+        self.until(self.now + span)
+    }
+
+    /// Lets everything happen that is due until `end`.
+    fn until(&mut self, end: Instant) -> Result<()> {
+        loop {
+            let clients = self.viewers.iter().map(Client::next).chain([self.publisher.next()]);
+            let next = clients.chain([self.relay.next()]).flatten().min();
+            let Some(next) = next.filter(|next| *next < end) else { break };
+            self.now = self.now.max(next);
+            self.step()?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<()> {
+        let Self { now, relay, publisher, viewers } = self;
+        turn(publisher, relay, *now)?;
+        for viewer in viewers.iter_mut() {
+            turn(viewer, relay, *now)?;
+        }
+        relay.run(*now);
+        for train in relay.link.take_sent() {
+            let viewer = viewers.iter_mut().find(|viewer| viewer.address() == train.peer);
+            match viewer {
+                Some(viewer) => viewer.send_in(*now, &train),
+                None => publisher.send_in(*now, &train),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn turn<P: Play>(client: &mut Client<P>, relay: &mut Relay, now: Instant) -> Result<()> {
+    if client.next().is_none_or(|next| next > now) {
+        return Ok(());
+    }
+    client.run(now, |at, train: Train| {
+        debug_assert_ne!(train.peer, RELAY, "a train names its sender");
+        relay.link.send_in(at, train);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_frame_of_every_scenario_is_delivered_once_and_whole() {
+        for scenario in [Scenario::Video, Scenario::Hd, Scenario::Audio, Scenario::Chat] {
+            let counted = Some(scenario.shape().group_frames);
+            let outcome = run(&Options { scenario, viewers: 3, counted }).unwrap();
+            assert_eq!(outcome.deliveries, 3 * scenario.shape().group_frames, "{scenario:?}");
+            assert!(outcome.turns > 0 && outcome.datagrams_out >= outcome.deliveries);
+        }
+    }
+}

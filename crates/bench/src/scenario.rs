@@ -1,0 +1,70 @@
+//! The loads: what is published, and how much of it is counted.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// A named load: one publisher of one track, the viewers all on the same worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Scenario {
+    /// 30 fps of 4,000 B, groups of 60.
+    Video,
+    /// 30 fps of 40,000 B, groups of 30.
+    Hd,
+    /// 50 fps of 300 B, groups of 5.
+    Audio,
+    /// 10 messages/s of 300 B, one a group.
+    Chat,
+}
+
+/// What a scenario consists of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// Frames a second.
+    pub(crate) fps: u32,
+    /// Bytes of a frame.
+    pub(crate) frame_bytes: usize,
+    /// Frames of a group.
+    pub(crate) group_frames: u64,
+    /// Frames before counting begins: congestion windows, path MTU and tables have grown by then.
+    pub(crate) warmup: u64,
+    /// Frames counted: whole groups.
+    pub(crate) counted: u64,
+}
+
+impl Scenario {
+    /// What it consists of.
+    pub(crate) fn shape(self) -> Shape {
+        let (fps, frame_bytes, group_frames, warmup, counted) = match self {
+            Self::Video => (30, 4_000, 60, 60, 120),
+            Self::Hd => (30, 40_000, 30, 30, 30),
+            Self::Audio => (50, 300, 5, 50, 200),
+            Self::Chat => (10, 300, 1, 20, 150),
+        };
+        Shape { fps, frame_bytes, group_frames, warmup, counted }
+    }
+
+    /// Its name on the command line, in files and in tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Video => "video",
+            Self::Hd => "hd",
+            Self::Audio => "audio",
+            Self::Chat => "chat",
+        }
+    }
+}
+
+impl Shape {
+    /// Time between two frames.
+    pub(crate) fn period(&self) -> Duration {
+        Duration::from_secs(1) / self.fps
+    }
+
+    /// Group and index within it of the `number`-th frame.
+    pub(crate) fn place(&self, number: u64) -> (u64, u64) {
+        (number / self.group_frames, number % self.group_frames)
+    }
+}

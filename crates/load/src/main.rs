@@ -1,0 +1,186 @@
+//! `relay-load`: load on a relay, and what it costs.
+
+use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use relay_load::{
+    bench::{self, Bench},
+    calibrate::calibrate,
+    run::{self, Options},
+    scenario::Scenario,
+};
+use serde::Serialize;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Load on a Media over QUIC relay, honest by construction: every frame is checked at every viewer.
+#[derive(Debug, Parser)]
+#[command(name = "relay-load", version, about)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs one scenario against a relay. Exits 1 when a frame was lost or a client dropped
+    Run {
+        /// What to run
+        scenario: Scenario,
+        /// The relay: https://HOST:PORT/PATH (WebTransport) or moqt://HOST:PORT/PATH (raw QUIC)
+        #[arg(long)]
+        url: String,
+        /// Speak this, whatever the scheme of the URL
+        #[arg(long)]
+        transport: Option<Transport>,
+        /// Length of the measured window
+        #[arg(long, default_value_t = 15.0)]
+        seconds: f64,
+        /// Seconds over which the viewers connect
+        #[arg(long, default_value_t = 3.0)]
+        ramp: f64,
+        /// Viewers, instead of the scenario's number
+        #[arg(long, value_name = "N")]
+        subscribers: Option<u32>,
+        /// The relay's process, to measure its CPU and memory
+        #[arg(long)]
+        pid: Option<u32>,
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measures this core: sealing and sending, two seconds
+    Calibrate {
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measures a relay binary: starts it on one core and the load on another, and prints a table
+    Bench(BenchArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct BenchArgs {
+    /// The relay to start, afresh for every run
+    #[arg(long, value_name = "FILE")]
+    relay: PathBuf,
+    /// What it is started with; {port} and {workers} are filled in
+    #[arg(long, default_value = "--bind 127.0.0.1:{port} --workers {workers}", allow_hyphen_values = true)]
+    relay_args: String,
+    /// Runs of each row; the table has their medians
+    #[arg(long, default_value_t = 5)]
+    runs: u32,
+    /// Length of the measured window
+    #[arg(long, default_value_t = 15.0)]
+    seconds: f64,
+    /// Seconds over which the viewers connect
+    #[arg(long, default_value_t = 3.0)]
+    ramp: f64,
+    /// Workers of the relay
+    #[arg(long, default_value_t = 1)]
+    workers: u32,
+    /// Cores of the relay, as taskset takes them
+    #[arg(long, default_value = "0")]
+    relay_cores: String,
+    /// Cores of the load, as taskset takes them
+    #[arg(long, default_value = "1")]
+    load_cores: String,
+    /// Only these scenarios
+    #[arg(long, value_delimiter = ',')]
+    scenarios: Vec<Scenario>,
+    /// Only these transports
+    #[arg(long, value_delimiter = ',')]
+    transports: Vec<Transport>,
+    /// Prints every run as a line of JSON too
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Transport {
+    /// WebTransport.
+    Wt,
+    /// moq on QUIC.
+    Raw,
+}
+
+impl Transport {
+    fn scheme(self) -> &'static str {
+        match self {
+            Self::Wt => "https",
+            Self::Raw => "moqt",
+        }
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    match Args::parse().command {
+        Command::Run { scenario, url, transport, seconds, ramp, subscribers, pid, json } => {
+            let options = Options {
+                url: with_transport(url, transport)?,
+                window: duration(seconds)?,
+                ramp: duration(ramp)?,
+                viewers: subscribers,
+                pid,
+            };
+            let report = runtime()?.block_on(run::run(scenario, &options))?;
+            print(&report, json)?;
+            Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Calibrate { json } => {
+            print(&calibrate()?, json)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Bench(args) => bench(args),
+    }
+}
+
+fn bench(args: BenchArgs) -> Result<ExitCode> {
+    let bench = Bench {
+        relay: args.relay,
+        relay_args: args.relay_args,
+        runs: args.runs.max(1),
+        seconds: args.seconds,
+        ramp: args.ramp,
+        workers: args.workers,
+        relay_cores: args.relay_cores,
+        load_cores: args.load_cores,
+        scenarios: if args.scenarios.is_empty() { Scenario::ALL.to_vec() } else { args.scenarios },
+        schemes: if args.transports.is_empty() {
+            vec!["https", "moqt"]
+        } else {
+            args.transports.iter().map(|transport| transport.scheme()).collect()
+        },
+    };
+    let each = |report: &_| if args.json { print(report, true) } else { Ok(()) };
+    let outcome = bench::run(&bench, each)?;
+    writeln!(std::io::stdout(), "{outcome}")?;
+    Ok(if outcome.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One thread: the generator gets one core.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+fn duration(seconds: f64) -> Result<Duration> {
+    Duration::try_from_secs_f64(seconds).with_context(|| format!("{seconds} is no length of time"))
+}
+
+fn with_transport(url: String, transport: Option<Transport>) -> Result<String> {
+    let Some(transport) = transport else { return Ok(url) };
+    let (_, rest) = url.split_once("://").with_context(|| format!("{url} is no URL"))?;
+    Ok(format!("{}://{rest}", transport.scheme()))
+}
+
+fn print<T: Serialize + std::fmt::Display>(value: &T, json: bool) -> Result<()> {
+    let mut out = std::io::stdout();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(value)?)?;
+    } else {
+        writeln!(out, "{value}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! One simulated publisher.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use relay_client::{Client, TrackInfo};
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    frame::{Filling, Stamp},
+    run::{Clock, Target},
+    scenario::Shape,
+};
+
+/// Ticks a second of the tracks.
+const TIMESCALE: u64 = 1_000_000;
+/// How long a superseded group stays of use: nothing is skipped by design.
+const MAX_AGE_MS: u64 = 5_000;
+/// Name of the one track of each broadcast.
+pub(crate) const TRACK: &str = "load";
+
+/// A publisher that runs until its stop time is known and reached.
+pub(crate) struct Publisher {
+    /// The session must stay open until every viewer was judged.
+    pub(crate) client: Client,
+    /// When its frame 0 is due, once it has begun.
+    pub(crate) pace: Arc<Pace>,
+    task: tokio::task::JoinHandle<()>,
+    _broadcast: relay_client::Broadcast,
+}
+
+/// Shared with the task that sends.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// Ns on the process's clock at which frame 0 is due; 0 = not begun.
+    start_ns: AtomicU64,
+    /// Frames from this number on are not sent.
+    stop: AtomicU64,
+    /// Worst delay of a frame behind its schedule, us.
+    late_us: AtomicU64,
+    sent: AtomicU64,
+    period: Duration,
+}
+
+impl Pace {
+    /// The number of the first frame due at or after `at_ns`. `None` when it has not begun.
+    pub(crate) fn first_due(&self, at_ns: u64) -> Option<u64> {
+        match self.start_ns.load(Relaxed) {
+            0 => None,
+            start => {
+                let elapsed = at_ns.saturating_sub(start);
+                Some((u128::from(elapsed)).div_ceil(self.period.as_nanos().max(1)) as u64)
+            }
+        }
+    }
+
+    /// Sends no frame from `number` on.
+    pub(crate) fn stop_at(&self, number: u64) {
+        self.stop.store(number, Relaxed);
+    }
+
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
+    pub(crate) fn late_us(&self) -> u64 {
+        self.late_us.load(Relaxed)
+    }
+
+    /// Frames before the window do not count.
+    pub(crate) fn forget_late(&self) {
+        self.late_us.store(0, Relaxed);
+    }
+}
+
+/// Path of the `index`-th publisher's broadcast.
+pub(crate) fn path(index: u32) -> String {
+    format!("load/{index}")
+}
+
+impl Publisher {
+    /// Connects and announces; frames flow once the relay has subscribed.
+    pub(crate) async fn start(target: &Target, shape: Shape, index: u32, clock: Clock) -> Result<Self> {
+        let client = target.connect().await.with_context(|| format!("publisher {index}"))?;
+        let broadcast = client.broadcast(&path(index))?;
+        let info = TrackInfo { timescale: TIMESCALE, max_age_ms: MAX_AGE_MS, ..TrackInfo::default() };
+        let track = broadcast.track(TRACK, info)?;
+        broadcast.announce();
+        let pace = Arc::new(Pace {
+            start_ns: AtomicU64::new(0),
+            stop: AtomicU64::new(u64::MAX),
+            late_us: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            period: shape.period(),
+        });
+        let task = tokio::spawn(send(track, pace.clone(), shape, index, clock));
+        Ok(Self { client, pace, task, _broadcast: broadcast })
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Sends on an absolute schedule: a late frame does not make the next one late.
+async fn send(track: relay_client::Track, pace: Arc<Pace>, shape: Shape, publisher: u32, clock: Clock) {
+    track.wait_subscribed().await;
+    let filling = Filling::new(shape.frame_bytes);
+    let start = Instant::now() + shape.offset(publisher);
+    pace.start_ns.store(clock.ns_at(start).max(1), Relaxed);
+    let mut open = None;
+    for number in 0.. {
+        let due = start + pace.period.mul_f64(number as f64);
+        sleep_until(due).await;
+        if number >= pace.stop.load(Relaxed) {
+            return;
+        }
+        let (group, index) = shape.place(number);
+        let writer = open.take().unwrap_or_else(|| track.group(group));
+        let sent_ns = clock.now_ns();
+        let stamp = Stamp { publisher, len: shape.frame_bytes as u32, group, index, sent_ns };
+        let tick = due.duration_since(start).as_micros() as i64;
+        writer.frame(tick, filling.frame(stamp));
+        if index + 1 == shape.group_frames {
+            writer.finish();
+        } else {
+            open = Some(writer);
+        }
+        pace.sent.store(number + 1, Relaxed);
+        pace.late_us.fetch_max(sent_ns.saturating_sub(clock.ns_at(due)) / 1_000, Relaxed);
+    }
+}

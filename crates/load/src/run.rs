@@ -1,0 +1,259 @@
+//! One measurement: ramp up, measure a window, drain, judge.
+
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use relay_client::{Client, ClientConfig};
+use tokio::time::{sleep, sleep_until, timeout};
+
+use crate::{
+    join, process,
+    publisher::{Publisher, path},
+    report::{Generator, Relay, Report},
+    scenario::{Scenario, Shape},
+    tally::{Spread, Tally},
+    viewer::Viewer,
+};
+
+/// Everything must be up this long after the ramp.
+const READY: Duration = Duration::from_secs(15);
+/// Quiet time between the last viewer and the window.
+const SETTLE: Duration = Duration::from_millis(500);
+/// How long frames of the window may still take to arrive after it.
+const DRAIN: Duration = Duration::from_secs(3);
+/// How often conditions are looked at.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// How to measure.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the relay is: `https://` for WebTransport, `moqt://` for raw QUIC.
+    pub url: String,
+    /// Length of the window.
+    pub window: Duration,
+    /// Over how long the viewers connect.
+    pub ramp: Duration,
+    /// Viewers, instead of the scenario's number.
+    pub viewers: Option<u32>,
+    /// The relay's process, whose CPU and memory are measured.
+    pub pid: Option<u32>,
+}
+
+/// Where and how every simulated client connects.
+#[derive(Clone)]
+pub(crate) struct Target {
+    url: String,
+}
+
+impl Target {
+    pub(crate) async fn connect(&self) -> Result<Client, relay_client::Error> {
+        Client::connect(&self.url, ClientConfig::default()).await
+    }
+}
+
+/// The process's own time, in ns since the run began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn now_ns(self) -> u64 {
+        self.0.elapsed().as_nanos() as u64
+    }
+
+    pub(crate) fn ns_at(self, at: tokio::time::Instant) -> u64 {
+        at.into_std().saturating_duration_since(self.0).as_nanos() as u64
+    }
+}
+
+/// Everything that is up during a run.
+pub(crate) struct Stage {
+    pub(crate) target: Target,
+    pub(crate) clock: Clock,
+    pub(crate) shape: Shape,
+    pub(crate) publishers: Vec<Publisher>,
+    pub(crate) viewers: Vec<Viewer>,
+}
+
+/// Runs `scenario` once. An error means that nothing was measured; losses and drops are in the report.
+pub async fn run(scenario: Scenario, options: &Options) -> Result<Report> {
+    process::raise_file_limit();
+    let mut shape = scenario.shape();
+    shape.viewers = options.viewers.unwrap_or(shape.viewers);
+    ensure!(shape.viewers > 0, "at least one viewer is needed");
+    let target = Target { url: options.url.clone() };
+    let clock = Clock(Instant::now());
+    let mut stage = Stage { target, clock, shape, publishers: Vec::new(), viewers: Vec::new() };
+    stage.publish().await?;
+    let rss_before = options.pid.map(process::rss_kib).transpose()?;
+    let mut report = match scenario {
+        Scenario::Join => join::run(&mut stage, options).await?,
+        _ => steady(&mut stage, options).await?,
+    };
+    report.scenario = scenario.name().to_owned();
+    report.transport = transport(&options.url).to_owned();
+    if let (Some(relay), Some(before)) = (&mut report.relay, rss_before) {
+        relay.rss_before_kib = before;
+        let grown = relay.rss_kib.saturating_sub(before) as f64;
+        relay.rss_per_connection_kib = grown / stage.viewers.len().max(1) as f64;
+    }
+    Ok(report)
+}
+
+/// The transport an address stands for, as reports name it.
+pub fn transport(url: &str) -> &'static str {
+    if url.starts_with("https:") { "wt" } else { "raw" }
+}
+
+async fn steady(stage: &mut Stage, options: &Options) -> Result<Report> {
+    let start = tokio::time::Instant::now();
+    for index in 0..stage.shape.viewers {
+        sleep_until(start + options.ramp.mul_f64(f64::from(index) / f64::from(stage.shape.viewers))).await;
+        stage.view(index % stage.shape.publishers);
+    }
+    stage.ready().await?;
+    sleep(SETTLE).await;
+    stage.measure(options, async |_| sleep(options.window).await, |_, window| window).await
+}
+
+impl Stage {
+    /// Starts the publishers and waits until the relay knows them.
+    async fn publish(&mut self) -> Result<()> {
+        for index in 0..self.shape.publishers {
+            let publisher = Publisher::start(&self.target, self.shape, index, self.clock).await?;
+            self.publishers.push(publisher);
+        }
+        let scout = self.target.connect().await.context("connect")?;
+        for index in 0..self.shape.publishers {
+            let path = path(index);
+            let seen = async { scout.announced(&path).await?.wait(&path, true).await };
+            timeout(READY, seen).await.with_context(|| format!("{path} is not announced"))??;
+        }
+        Ok(())
+    }
+
+    /// Adds a viewer of `publisher`.
+    pub(crate) fn view(&mut self, publisher: u32) {
+        self.viewers.push(Viewer::start(&self.target, self.shape, publisher, self.clock));
+    }
+
+    /// Waits until every viewer has a frame.
+    pub(crate) async fn ready(&self) -> Result<()> {
+        let deadline = Instant::now() + READY;
+        loop {
+            if let Some(why) = self.dropped().into_iter().next() {
+                bail!("a viewer dropped during the ramp: {why}");
+            }
+            let waiting = self.viewers.iter().filter(|viewer| viewer.view.latest().is_none()).count();
+            if waiting == 0 {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{waiting} viewers received nothing");
+            sleep(GLANCE).await;
+        }
+    }
+
+    /// Runs `during` as the window and judges each viewer by the frames `due` makes of it.
+    pub(crate) async fn measure(
+        &mut self,
+        options: &Options,
+        during: impl AsyncFnOnce(&mut Self),
+        due: impl Fn(&Viewer, Range<u64>) -> Range<u64>,
+    ) -> Result<Report> {
+        let me = std::process::id();
+        for publisher in &self.publishers {
+            publisher.pace.forget_late();
+        }
+        let starts = self.first_due()?;
+        let began = Instant::now();
+        let relay_before = options.pid.map(process::cpu).transpose()?;
+        let own_before = process::cpu(me)?;
+        during(self).await;
+        let ends = self.first_due()?;
+        let relay_after = options.pid.map(process::cpu).transpose()?;
+        let own_after = process::cpu(me)?;
+        let took = began.elapsed();
+        let rss_kib = options.pid.map(process::rss_kib).transpose()?.unwrap_or(0);
+        for (publisher, end) in self.publishers.iter().zip(&ends) {
+            publisher.pace.stop_at(*end);
+        }
+        self.drain(&ends).await;
+
+        let (tally, mut latencies) = self.judge(&starts, &ends, due);
+        let per_second = |cpu: Duration| cpu.as_secs_f64() / took.as_secs_f64();
+        let relay = relay_before.zip(relay_after).map(|(before, after)| {
+            let cpu = after.saturating_sub(before);
+            Relay {
+                cpu_us_per_delivery: cpu.as_secs_f64() * 1e6 / tally.delivered.max(1) as f64,
+                cpu_share: per_second(cpu),
+                rss_kib,
+                ..Relay::default()
+            }
+        });
+        let late_us = self.publishers.iter().map(|publisher| publisher.pace.late_us()).max();
+        let generator = Generator {
+            cpu_share: per_second(own_after.saturating_sub(own_before)),
+            publisher_late_ms: late_us.unwrap_or(0) as f64 / 1_000.0,
+        };
+        Ok(Report {
+            seconds: took.as_secs_f64(),
+            publishers: self.shape.publishers,
+            viewers: self.viewers.len() as u32,
+            latency_ms: Spread::of(&mut latencies),
+            dropped: self.dropped(),
+            tally,
+            relay,
+            generator,
+            ..Report::default()
+        })
+    }
+
+    /// Why viewers dropped, one entry each; a publisher that lost its session counts too.
+    fn dropped(&self) -> Vec<String> {
+        let publishers = self.publishers.iter().filter_map(|publisher| publisher.client.is_closed());
+        let publishers = publishers.map(|closed| format!("publisher: {closed}"));
+        publishers.chain(self.viewers.iter().filter_map(|viewer| viewer.view.dropped())).collect()
+    }
+
+    fn first_due(&self) -> Result<Vec<u64>> {
+        let now_ns = self.clock.now_ns();
+        let due = self.publishers.iter().map(|publisher| publisher.pace.first_due(now_ns));
+        due.collect::<Option<_>>().context("a publisher was never asked for its track")
+    }
+
+    /// Waits until the last frames are everywhere, or no longer.
+    async fn drain(&self, ends: &[u64]) {
+        let deadline = Instant::now() + DRAIN;
+        while Instant::now() < deadline {
+            let sent = self.publishers.iter().zip(ends).all(|(publisher, end)| publisher.pace.sent() >= *end);
+            let here = self.viewers.iter().all(|viewer| {
+                let last = ends.get(viewer.publisher as usize).map_or(0, |end| end.saturating_sub(1));
+                viewer.view.latest().is_some_and(|latest| latest >= last)
+            });
+            if sent && here {
+                return;
+            }
+            sleep(GLANCE).await;
+        }
+    }
+
+    fn judge(
+        &self,
+        starts: &[u64],
+        ends: &[u64],
+        due: impl Fn(&Viewer, Range<u64>) -> Range<u64>,
+    ) -> (Tally, Vec<u32>) {
+        let mut total = Tally::default();
+        let mut latencies = Vec::new();
+        for viewer in &self.viewers {
+            let publisher = viewer.publisher as usize;
+            let window =
+                starts.get(publisher).copied().unwrap_or(0)..ends.get(publisher).copied().unwrap_or(0);
+            let window = due(viewer, window);
+            total += viewer.view.with_ledger(|ledger| ledger.judge(window, &mut latencies));
+        }
+        (total, latencies)
+    }
+}

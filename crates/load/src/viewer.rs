@@ -1,0 +1,170 @@
+//! One simulated viewer.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, bail};
+use relay_client::{Client, Error, Event, Group, Piece, Prefs, Subscription};
+
+use crate::{
+    frame::Check,
+    publisher::{TRACK, path},
+    run::{Clock, Target},
+    scenario::Shape,
+    tally::{Arrival, Ledger},
+};
+
+/// Viewers wait this long for a superseded group: nothing is skipped by design.
+const MAX_AGE_MS: u64 = 2_000;
+
+/// What a viewer's task and the run share.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ledger: Ledger,
+    /// Why it dropped, which fails the run.
+    dropped: Option<String>,
+    /// From the connection's establishment to the first byte of a group, and the connection's least
+    /// round trip then, us.
+    joined: Option<(u32, u32)>,
+}
+
+impl View {
+    pub(crate) fn dropped(&self) -> Option<String> {
+        self.state().dropped.clone()
+    }
+
+    pub(crate) fn joined(&self) -> Option<(u32, u32)> {
+        self.state().joined
+    }
+
+    /// The number of its latest frame.
+    pub(crate) fn latest(&self) -> Option<u64> {
+        self.state().ledger.arrivals.last().map(|arrival| arrival.number)
+    }
+
+    /// The number of its first frame.
+    pub(crate) fn first(&self) -> Option<u64> {
+        self.state().ledger.arrivals.first().map(|arrival| arrival.number)
+    }
+
+    pub(crate) fn with_ledger<T>(&self, read: impl FnOnce(&Ledger) -> T) -> T {
+        read(&self.state().ledger)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A viewer of one publisher, until it is dropped.
+pub(crate) struct Viewer {
+    pub(crate) view: Arc<View>,
+    /// The publisher it watches.
+    pub(crate) publisher: u32,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Viewer {
+    /// Connects in a task of its own; how that went is in its [`View`].
+    pub(crate) fn start(target: &Target, shape: Shape, publisher: u32, clock: Clock) -> Self {
+        let view = Arc::new(View::default());
+        let (target, shared) = (target.clone(), view.clone());
+        let task = tokio::spawn(async move {
+            let watching = Watching { shape, publisher, clock, view: shared.clone() };
+            if let Err(error) = watching.run(&target).await {
+                shared.state().dropped.get_or_insert(format!("{error:#}"));
+            }
+        });
+        Self { view, publisher, task }
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Watching {
+    shape: Shape,
+    publisher: u32,
+    clock: Clock,
+    view: Arc<View>,
+}
+
+impl Watching {
+    async fn run(self, target: &Target) -> Result<()> {
+        let client = target.connect().await.context("connect")?;
+        let prefs = Prefs { max_age_ms: MAX_AGE_MS, ..Prefs::default() };
+        let mut subscription = client.subscribe(&path(self.publisher), TRACK, prefs).await?;
+        loop {
+            let group = next_group(&mut subscription).await?;
+            // One after the other: a frame of a later group never passes one of an earlier group here.
+            match self.group(&client, group).await {
+                Ok(()) => {}
+                Err(error @ Error::Closed(_)) => return Err(error.into()),
+                Err(_) => self.view.state().ledger.broken_groups += 1,
+            }
+        }
+    }
+
+    async fn group(&self, client: &Client, mut group: Group) -> Result<(), Error> {
+        let mut next_index = 0;
+        let mut check = Check::new(0);
+        while let Some(piece) = group.piece().await? {
+            match piece {
+                Piece::Frame { size, .. } => check = Check::new(size),
+                Piece::Payload(bytes) => check.push(&bytes),
+            }
+            self.note_join(client);
+            if check.is_whole() {
+                let check = std::mem::replace(&mut check, Check::new(0));
+                self.frame(&group, next_index, check);
+                next_index += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&self, group: &Group, index: u64, check: Check) {
+        let now_ns = self.clock.now_ns();
+        let mut state = self.view.state();
+        match check.finish() {
+            Some(stamp)
+                if (stamp.publisher, stamp.group, stamp.index)
+                    == (self.publisher, group.sequence(), index) =>
+            {
+                let number = stamp.group * self.shape.group_frames + stamp.index;
+                let latency_us =
+                    (now_ns.saturating_sub(stamp.sent_ns) / 1_000).min(u64::from(u32::MAX)) as u32;
+                state.ledger.arrivals.push(Arrival { number, latency_us });
+            }
+            _ => state.ledger.corrupt += 1,
+        }
+    }
+
+    /// The first byte of the first group is here.
+    fn note_join(&self, client: &Client) {
+        let mut state = self.view.state();
+        if state.joined.is_none() {
+            let took = client.established().elapsed().as_micros();
+            let rtt = client.quic().min_rtt().as_micros();
+            state.joined = Some((took as u32, rtt as u32));
+        }
+    }
+}
+
+async fn next_group(subscription: &mut Subscription) -> Result<Group> {
+    loop {
+        match subscription.next().await {
+            Event::Group(group) => return Ok(group),
+            Event::Finished { clean } => bail!("the subscription was finished, clean: {clean}"),
+            Event::Failed(error) => return Err(error).context("the subscription failed"),
+            Event::Start { .. } | Event::End { .. } | Event::Drop { .. } | Event::Datagram { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The least that fans out moq-lite-05 over raw QUIC, with faults on request. No cache, no routes, no
+//! limits: only enough to test the generator against.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use quinn::{Connection, RecvStream, SendStream, VarInt, crypto::rustls::QuicServerConfig};
+use relay_client::lite::{
+    Announce, AnnounceOk, AnnounceRequest, BidiType, Group, GroupEvent, GroupReader, Message, Status,
+    Subscribe, Version, put_group_header,
+};
+use relay_client::{Hop, Path, Prefs, TrackName};
+use relay_wire::{Inbox, varint};
+use tokio::sync::broadcast;
+
+const V: Version = Version::V05;
+
+/// What to do wrong, once, to the `after`-th group of the first viewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    /// One byte of a chunk is flipped.
+    Corrupt {
+        after: u64,
+    },
+    /// The group is not forwarded.
+    Skip {
+        after: u64,
+    },
+    /// It is forwarded twice.
+    Double {
+        after: u64,
+    },
+    /// The viewer's connection is closed.
+    Drop {
+        after: u64,
+    },
+}
+
+/// One group of a publisher as it arrives: `None` is its end.
+type Item = (u64, Option<Bytes>);
+
+struct Shared {
+    fault: Fault,
+    /// Groups of each announced path, and who publishes it.
+    paths: Mutex<HashMap<Path, (Connection, broadcast::Sender<Item>)>>,
+    viewers: Mutex<u64>,
+}
+
+/// Starts a relay on the current runtime.
+pub(crate) fn start(fault: Fault) -> SocketAddr {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    tls.alpn_protocols = vec![V.alpn().into()];
+    let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
+    let endpoint = quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = endpoint.local_addr().unwrap();
+    let shared = Arc::new(Shared { fault, paths: Mutex::default(), viewers: Mutex::default() });
+    tokio::spawn(async move {
+        while let Some(incoming) = endpoint.accept().await {
+            let shared = shared.clone();
+            tokio::spawn(async move {
+                if let Ok(connection) = incoming.await {
+                    tokio::spawn(learn(connection.clone(), shared.clone()));
+                    tokio::spawn(receive(connection.clone(), shared.clone()));
+                    while let Ok((send, recv)) = connection.accept_bi().await {
+                        tokio::spawn(answer(connection.clone(), send, recv, shared.clone()));
+                    }
+                }
+            });
+        }
+    });
+    addr
+}
+
+async fn message<M: Message>(recv: &mut RecvStream, inbox: &mut Inbox) -> Option<M> {
+    loop {
+        if let Some(message) = inbox.next(V).unwrap() {
+            return Some(message);
+        }
+        inbox.push(&recv.read_chunk(usize::MAX, true).await.ok()??.bytes);
+    }
+}
+
+/// Asks the peer what it announces, and subscribes to all of it.
+async fn learn(connection: Connection, shared: Arc<Shared>) -> Option<()> {
+    let (mut send, mut recv) = connection.open_bi().await.ok()?;
+    let mut out = vec![BidiType::Announce.id() as u8];
+    AnnounceRequest { prefix: Path::root(), exclude_hop: Hop(0) }.encode(V, &mut out);
+    send.write_all(&out).await.ok()?;
+    let mut inbox = Inbox::new();
+    let _: AnnounceOk = message(&mut recv, &mut inbox).await?;
+    while let Some(announce) = message::<Announce>(&mut recv, &mut inbox).await {
+        let groups = broadcast::channel(10_000).0;
+        shared.paths.lock().unwrap().insert(announce.suffix.clone(), (connection.clone(), groups));
+        let (mut ask, _answer) = connection.open_bi().await.ok()?;
+        let mut out = vec![BidiType::Subscribe.id() as u8];
+        let track = TrackName::parse("load").unwrap();
+        Subscribe { id: 0, broadcast: announce.suffix, track, prefs: Prefs::default() }.encode(V, &mut out);
+        ask.write_all(&out).await.ok()?;
+        tokio::spawn(async move { ask.stopped().await });
+        tokio::spawn(async move {
+            let mut answer = _answer;
+            while let Ok(Some(_)) = answer.read_chunk(usize::MAX, true).await {}
+        });
+    }
+    Some(())
+}
+
+async fn answer(
+    connection: Connection,
+    mut send: SendStream,
+    mut recv: RecvStream,
+    shared: Arc<Shared>,
+) -> Option<()> {
+    let mut inbox = Inbox::new();
+    let kind = loop {
+        if let Some(kind) = inbox.next_varint() {
+            break BidiType::from_id(kind)?;
+        }
+        inbox.push(&recv.read_chunk(usize::MAX, true).await.ok()??.bytes);
+    };
+    match kind {
+        BidiType::Announce => {
+            let request: AnnounceRequest = message(&mut recv, &mut inbox).await?;
+            let mut out = Vec::new();
+            AnnounceOk { hop: Hop(9), count: 0 }.encode(V, &mut out);
+            send.write_all(&out).await.ok()?;
+            while !shared.paths.lock().unwrap().contains_key(&request.prefix) {
+                if request.prefix.is_root() {
+                    return Some(());
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            let mut out = Vec::new();
+            Announce { status: Status::Active, suffix: Path::root(), hops: [].into() }.encode(V, &mut out);
+            send.write_all(&out).await.ok()?;
+        }
+        BidiType::Subscribe => {
+            let request: Subscribe = message(&mut recv, &mut inbox).await?;
+            let groups = shared.paths.lock().unwrap().get(&request.broadcast)?.1.subscribe();
+            let first = {
+                let mut viewers = shared.viewers.lock().unwrap();
+                *viewers += 1;
+                *viewers == 1
+            };
+            let fault = if first { shared.fault } else { Fault::None };
+            forward(connection, request.id, groups, fault).await;
+        }
+        _ => {}
+    }
+    // Held open: a dropped stream would be a finished one.
+    let _ = connection_over(&mut send).await;
+    Some(())
+}
+
+async fn connection_over(send: &mut SendStream) -> Option<VarInt> {
+    send.stopped().await.ok()?
+}
+
+async fn forward(
+    connection: Connection,
+    subscribe: u64,
+    mut groups: broadcast::Receiver<Item>,
+    fault: Fault,
+) {
+    let mut open: HashMap<u64, Vec<SendStream>> = HashMap::new();
+    let mut started = 0;
+    while let Ok((sequence, bytes)) = groups.recv().await {
+        let Some(bytes) = bytes else {
+            open.remove(&sequence);
+            continue;
+        };
+        let mut bytes = bytes.to_vec();
+        let streams = match open.entry(sequence) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                started += 1;
+                if fault == (Fault::Drop { after: started }) {
+                    connection.close(VarInt::from_u32(1), b"fault");
+                    return;
+                }
+                if fault == (Fault::Corrupt { after: started }) {
+                    *bytes.last_mut().unwrap() ^= 1;
+                }
+                let copies = match fault {
+                    Fault::Skip { after } if after == started => 0,
+                    Fault::Double { after } if after == started => 2,
+                    _ => 1,
+                };
+                entry.insert(open_group(&connection, Group { subscribe, sequence }, copies).await)
+            }
+        };
+        for stream in streams {
+            let _ = stream.write_all(&bytes).await;
+        }
+    }
+}
+
+async fn open_group(connection: &Connection, group: Group, copies: usize) -> Vec<SendStream> {
+    let mut streams = Vec::new();
+    for _ in 0..copies {
+        let Ok(mut stream) = connection.open_uni().await else { break };
+        let mut head = Vec::new();
+        put_group_header(V, &group, &mut head);
+        let _ = stream.write_all(&head).await;
+        streams.push(stream);
+    }
+    streams
+}
+
+/// Takes the publisher's groups apart just enough to know which they are.
+async fn receive(connection: Connection, shared: Arc<Shared>) {
+    while let Ok(mut stream) = connection.accept_uni().await {
+        let (connection, shared) = (connection.clone(), shared.clone());
+        tokio::spawn(async move {
+            let mut input = stream.read_chunk(usize::MAX, true).await.ok()??.bytes;
+            let mut peek: &[u8] = &input;
+            if varint::get(&mut peek).ok()? != 0 {
+                return None;
+            }
+            let used = input.len() - peek.len();
+            let mut input = input.split_off(used);
+            let mut reader = GroupReader::new(V);
+            let sequence = loop {
+                match reader.next(&mut input).unwrap() {
+                    Some(GroupEvent::Header(group)) => break group.sequence,
+                    _ => input = stream.read_chunk(usize::MAX, true).await.ok()??.bytes,
+                }
+            };
+            let groups = {
+                let paths = shared.paths.lock().unwrap();
+                let found = paths.values().find(|(c, _)| c.stable_id() == connection.stable_id());
+                found.map(|(_, groups)| groups.clone())?
+            };
+            if !input.is_empty() {
+                let _ = groups.send((sequence, Some(input)));
+            }
+            while let Ok(Some(chunk)) = stream.read_chunk(usize::MAX, true).await {
+                let _ = groups.send((sequence, Some(chunk.bytes)));
+            }
+            let _ = groups.send((sequence, None));
+            Some(())
+        });
+    }
+}

@@ -1,0 +1,84 @@
+//! What ends a relay: SIGTERM and SIGINT (the first asks, the second does not), or a failure of its own.
+
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicBool, mpsc},
+    thread,
+    time::Duration,
+};
+
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+    iterator::Signals,
+};
+
+/// Status of a process that a signal ended, less the signal: what shells report.
+const KILLED: i32 = 128;
+/// A signal and a failure may come together; the first one taken decides.
+const REASONS: usize = 2;
+
+/// Why to end.
+#[derive(Debug)]
+pub enum Reason<E> {
+    /// Somebody asked, with this signal.
+    Signal(&'static str),
+    /// The relay ended by itself.
+    Ended(Result<(), E>),
+}
+
+/// Collects reasons to end.
+pub struct Stop<E> {
+    sender: mpsc::SyncSender<Reason<E>>,
+    reasons: mpsc::Receiver<Reason<E>>,
+}
+
+impl<E: Send + 'static> Stop<E> {
+    /// Starts listening for signals. From the second one on the process exits at once, with the
+    /// status a shell expects of a killed process.
+    pub fn listen() -> io::Result<Self> {
+        let asked = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            // In this order: the first signal finds the flag down and raises it.
+            flag::register_conditional_shutdown(signal, KILLED + signal, asked.clone())?;
+            flag::register(signal, asked.clone())?;
+        }
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let (sender, reasons) = mpsc::sync_channel(REASONS);
+        let stop = Self { sender, reasons };
+        stop.on("signals", move || {
+            let signal = signals.forever().next();
+            Reason::Signal(if signal == Some(SIGINT) { "SIGINT" } else { "SIGTERM" })
+        })?;
+        Ok(stop)
+    }
+
+    /// Takes what `wait` returns for a reason, too. It runs on a thread of its own, called `name`.
+    pub fn on(&self, name: &str, wait: impl FnOnce() -> Reason<E> + Send + 'static) -> io::Result<()> {
+        let sender = self.sender.clone();
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // Nobody takes it any more when another reason came first.
+            let _ = sender.send(wait());
+        })?;
+        Ok(())
+    }
+
+    /// Waits at most `pause` for a reason.
+    pub fn wait(&self, pause: Duration) -> Option<Reason<E>> {
+        self.reasons.recv_timeout(pause).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_that_ends_by_itself_is_a_reason() {
+        let stop: Stop<&str> = Stop::listen().unwrap();
+        assert!(stop.wait(Duration::ZERO).is_none());
+        stop.on("fate", || Reason::Ended(Err("broken"))).unwrap();
+        let reason = stop.wait(Duration::from_secs(20));
+        assert!(matches!(reason, Some(Reason::Ended(Err("broken")))), "{reason:?}");
+    }
+}

@@ -1,0 +1,183 @@
+//! Promise: the binary starts, refuses and ends as its documentation says.
+
+#![allow(missing_docs)]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::UdpSocket,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn relay() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_moq-relay"));
+    for name in ["MOQ_CONFIG", "MOQ_BIND", "MOQ_WORKERS", "RUST_LOG"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A configuration file in a folder of its own.
+fn file(text: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.toml");
+    fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+/// Runs a relay that is expected to refuse; its status and what it said.
+fn refused(command: &mut Command) -> (Option<i32>, String) {
+    let Output { status, stderr, .. } = command.output().unwrap();
+    (status.code(), String::from_utf8(stderr).unwrap())
+}
+
+/// A UDP address that was free a moment ago.
+fn free_address() -> String {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// A relay that runs, and what it prints and logs.
+struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = mpsc::sync_channel(1_000);
+        forward(child.stdout.take().unwrap(), sender.clone());
+        forward(child.stderr.take().unwrap(), sender);
+        Self { child, lines }
+    }
+
+    /// The next line that holds `text`.
+    fn line_with(&self, text: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).expect("a line before the relay ends");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// How it ended. Its output ends with it.
+    fn end(mut self) -> ExitStatus {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(_) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the relay did not end"),
+            }
+        }
+    }
+}
+
+fn forward(output: impl Read + Send + 'static, sender: mpsc::SyncSender<String>) {
+    let lines = BufReader::new(output).lines().map_while(Result::ok);
+    thread::spawn(move || lines.into_iter().try_for_each(|line| sender.send(line)));
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Only matters when a test failed; the process may be gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_file_that_asks_for_tokens_is_refused_by_file_line_and_key() {
+    let (_folder, path) = file("[auth]\npublic = \"anon\"\nkey = \"root.jwk\"\n");
+    for by_flag in [false, true] {
+        let mut command = relay();
+        if by_flag {
+            command.arg("--config");
+        }
+        let (code, said) = refused(command.arg(&path));
+        assert_eq!(code, Some(1));
+        let place = format!("moq-relay: {}:3:1: `auth.key` ", path.display());
+        assert!(said.starts_with(&place) && said.contains("refuses to start rather than run open"), "{said}");
+    }
+}
+
+#[test]
+fn a_file_named_by_the_environment_is_read() {
+    let (_folder, path) = file("[sever]\n");
+    let (code, said) = refused(relay().env("MOQ_CONFIG", &path));
+    assert_eq!(code, Some(1));
+    assert!(said.contains(":1:2: unknown key `sever`; did you mean `server.bind`?"), "{said}");
+}
+
+#[test]
+fn a_missing_certificate_is_named() {
+    let (_folder, path) =
+        file("[tls]\ncert = \"/nonexistent/cert.pem\"\nkey = \"/k\"\n[auth]\npublic = \"\"\n");
+    let (code, said) = refused(relay().arg(&path));
+    assert_eq!(code, Some(1));
+    assert!(said.contains("cannot read /nonexistent/cert.pem: No such file"), "{said}");
+}
+
+#[test]
+fn a_wrong_flag_is_a_usage_error() {
+    assert_eq!(refused(relay().args(["--workers", "0"])).0, Some(2));
+    assert_eq!(refused(relay().args(["--bind", "nowhere"])).0, Some(2));
+}
+
+#[test]
+fn a_busy_address_is_named() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, said) = refused(relay().args(["--bind", &address]));
+    assert_eq!(code, Some(1));
+    assert!(said.contains(&format!("cannot serve on {address}")), "{said}");
+}
+
+#[test]
+fn a_development_relay_says_where_it_is_and_ends_well_when_asked() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let address = free_address();
+        let relay = Running::start(relay().args(["--bind", &address, "--workers", "2"]));
+        assert!(relay.line_with("https://").contains(&format!("https://{address}/")));
+        let certificate = relay.line_with("certificate");
+        let fingerprint = certificate.split_whitespace().nth(1).unwrap();
+        assert!(fingerprint.len() == 64 && fingerprint.bytes().all(|b| b.is_ascii_hexdigit()));
+        relay.signal(signal);
+        assert_eq!(relay.end().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_relay_with_a_file_of_its_own_certificate_serves() {
+    let (folder, path) = file("");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
+    let (cert_path, key_path) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    fs::write(&cert_path, certificate.pem()).unwrap();
+    fs::write(&key_path, key.serialize_pem()).unwrap();
+    let address = free_address();
+    let text = format!(
+        "[server]\nbind = {address:?}\n[tls]\ncert = {cert_path:?}\nkey = {key_path:?}\n[auth]\npublic = \"anon\"\n"
+    );
+    fs::write(&path, text).unwrap();
+    let relay = Running::start(relay().arg(&path));
+    assert!(relay.line_with("serving").contains("anon/**"));
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.end().code(), Some(0));
+}

@@ -1,0 +1,471 @@
+//! A relay of one worker around real sessions, a real store and a real fan-out. Core and the worker
+//! are played by a few lines: one route decides, orders are carried out in the next turn.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::{Index, IndexMut},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use relay_model::{
+    Ask, Epoch, Hop, LogId, Order, Path, Prefs, Route, Scope, SessionCode, SessionId, StreamCode, SubId,
+    TrackName, Want, WorkerId,
+};
+use relay_session::{
+    Config, Cx, Fanout, Grant, Output, Session,
+    pair::{Options, Pair},
+    transport::Transport,
+};
+use relay_store::{End, Rings, Store};
+
+use crate::peer::{Peer, V, path};
+
+pub(crate) const MS: Duration = Duration::from_millis(1);
+const WORKER: WorkerId = WorkerId(0);
+
+/// What a client's session is.
+pub(crate) struct Seat {
+    pub(crate) id: SessionId,
+    pub(crate) session: Option<Session>,
+    pub(crate) grant: Grant,
+    /// Whether an `Authorize` is answered.
+    pub(crate) admit: bool,
+    pub(crate) authorizes: Vec<String>,
+    is_let_in: bool,
+    orders: VecDeque<Order>,
+}
+
+/// One track that is pulled from a publisher.
+struct Pull {
+    key: (Path, TrackName),
+    source: usize,
+    epoch: Epoch,
+    readers: BTreeMap<(usize, SubId), (Prefs, Want)>,
+    ended: bool,
+}
+
+pub(crate) struct Relay {
+    pub(crate) seed: u64,
+    pub(crate) now: Instant,
+    pub(crate) store: Arc<Store>,
+    pub(crate) fanout: Fanout,
+    pub(crate) meter: relay_meter::Worker,
+    pub(crate) seats: Vec<Seat>,
+    pub(crate) peers: Vec<Peer>,
+    /// Asks wait while it is on.
+    pub(crate) core_sleeps: bool,
+    /// Every ask, in order.
+    pub(crate) asks: Vec<(usize, Ask)>,
+    rings: Rings,
+    mail: VecDeque<(usize, Ask)>,
+    routes: BTreeMap<Path, Vec<Route>>,
+    pulls: BTreeMap<LogId, Pull>,
+    logs: u64,
+}
+
+impl Index<usize> for Relay {
+    type Output = Peer;
+
+    fn index(&self, at: usize) -> &Peer {
+        &self.peers[at]
+    }
+}
+
+impl IndexMut<usize> for Relay {
+    fn index_mut(&mut self, at: usize) -> &mut Peer {
+        &mut self.peers[at]
+    }
+}
+
+/// The relay's end of a link: generous credit.
+pub(crate) fn host() -> Options {
+    Options { uni_streams: 1_024, bidi_streams: 2_048, ..Options::default() }
+}
+
+/// A subscriber's end: generous credit.
+pub(crate) fn guest() -> Options {
+    Options { uni_streams: 1_024, bidi_streams: 100, ..Options::default() }
+}
+
+pub(crate) fn everything() -> Grant {
+    Grant { root: Path::root(), publish: Scope::everything(), subscribe: Scope::everything() }
+}
+
+impl Relay {
+    pub(crate) fn new(seed: u64) -> Self {
+        let now = Instant::now();
+        let store = Store::new(relay_store::Config {
+            workers: 1,
+            capacity: 256 << 20,
+            ceiling: 512 << 20,
+            max_age: Duration::from_secs(30),
+        });
+        Self {
+            seed,
+            now,
+            store,
+            fanout: Fanout::new(WORKER),
+            meter: relay_meter::Worker::default(),
+            seats: Vec::new(),
+            peers: Vec::new(),
+            core_sleeps: false,
+            asks: Vec::new(),
+            rings: Rings::new(),
+            mail: VecDeque::new(),
+            routes: BTreeMap::new(),
+            pulls: BTreeMap::new(),
+            logs: 0,
+        }
+    }
+
+    /// A peer on a link; no SETUP sent.
+    pub(crate) fn link(&mut self, ours: Options, theirs: Options) -> usize {
+        let at = self.peers.len();
+        let id = SessionId::new(WORKER, at as u64 + 1);
+        let config = Config {
+            id,
+            worker: WORKER,
+            hop: Hop(1_000),
+            stamp: Hop(9_000 + at as u64),
+            version: V,
+            has_url: false,
+        };
+        self.peers
+            .push(Peer::new(Pair::with(self.seed.wrapping_mul(31) + at as u64, ours, theirs), self.now));
+        self.peers[at].hop = Hop(100 + at as u64);
+        self.seats.push(Seat {
+            id,
+            session: Some(Session::new(config)),
+            grant: everything(),
+            admit: true,
+            authorizes: Vec::new(),
+            is_let_in: false,
+            orders: VecDeque::new(),
+        });
+        at
+    }
+
+    /// A peer that has been let in.
+    pub(crate) fn connect(&mut self, ours: Options, theirs: Options) -> usize {
+        let at = self.link(ours, theirs);
+        self.peers[at].setup();
+        self.until("SETUP", |relay| !relay.peers[at].setups.is_empty());
+        at
+    }
+
+    /// A publisher of one broadcast, known to the relay.
+    pub(crate) fn publisher(&mut self, broadcast: &str, names: &[&str]) -> usize {
+        self.publisher_on(host(), guest(), broadcast, names)
+    }
+
+    pub(crate) fn publisher_on(
+        &mut self,
+        ours: Options,
+        theirs: Options,
+        broadcast: &str,
+        names: &[&str],
+    ) -> usize {
+        let at = self.connect(ours, theirs);
+        self.peers[at].publish(broadcast, names, &[]);
+        let broadcast = path(broadcast);
+        self.until("announce", |relay| relay.routes.contains_key(&broadcast));
+        at
+    }
+
+    pub(crate) fn subscriber(&mut self) -> usize {
+        self.connect(host(), guest())
+    }
+
+    /// Waits until the relay subscribed to `name`; its subscribe id.
+    pub(crate) fn upstream(&mut self, publisher: usize, name: &str) -> u64 {
+        self.until("upstream SUBSCRIBE", |relay| relay.peers[publisher].serving(name).is_some());
+        self.peers[publisher].serving(name).unwrap().1.id
+    }
+
+    pub(crate) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.turn();
+        }
+    }
+
+    /// Runs until `done`; a minute at most.
+    pub(crate) fn until(&mut self, what: &str, done: impl FnMut(&Self) -> bool) {
+        self.until_within(Duration::from_secs(60), what, done);
+    }
+
+    pub(crate) fn until_within(&mut self, most: Duration, what: &str, mut done: impl FnMut(&Self) -> bool) {
+        let end = self.now + most;
+        while !done(self) {
+            assert!(self.now < end, "seed {}: no {what} in {most:?}", self.seed);
+            self.turn();
+        }
+    }
+
+    /// A millisecond: what a worker does in a turn, then the peers'.
+    pub(crate) fn turn(&mut self) {
+        self.now += MS;
+        for at in 0..self.peers.len() {
+            self.peers[at].pair.advance(self.now);
+            self.with(at, |session, t, cx| session.input(t, cx));
+            if self.seats[at]
+                .session
+                .as_ref()
+                .and_then(Session::next_deadline)
+                .is_some_and(|due| due <= self.now)
+            {
+                self.with(at, |session, t, cx| session.timeout(t, cx));
+                let next = self.seats[at].session.as_ref().and_then(Session::next_deadline);
+                assert!(next.is_none_or(|due| due > self.now), "seed {}: a timer stays due", self.seed);
+            }
+            self.bury(at);
+        }
+        if !self.core_sleeps {
+            self.core();
+        }
+        for at in 0..self.peers.len() {
+            if std::mem::take(&mut self.seats[at].is_let_in) {
+                let grant = self.seats[at].grant.clone();
+                self.with(at, |session, t, cx| session.authorized(t, cx, grant));
+            }
+            while let Some(order) = self.seats[at].orders.pop_front() {
+                self.with(at, |session, t, cx| session.order(t, cx, order));
+            }
+            self.bury(at);
+        }
+        self.fan_out();
+        self.store.ring(&mut self.rings, None);
+        for peer in &mut self.peers {
+            peer.turn(self.now);
+        }
+    }
+
+    /// Drops a session as a worker does when its connection is gone.
+    pub(crate) fn drop_session(&mut self, at: usize) {
+        if let Some(mut session) = self.seats[at].session.take() {
+            session.leave(&mut self.fanout);
+            drop(session);
+            self.peers[at].pair.a.close(self.now, SessionCode::INTERNAL, "");
+            self.forget(at);
+        }
+    }
+
+    pub(crate) fn is_alive(&self, at: usize) -> bool {
+        self.seats[at].session.is_some() && self.peers[at].closed.is_none()
+    }
+
+    /// Runs `work` on a session as its worker does.
+    pub(crate) fn with(
+        &mut self,
+        at: usize,
+        work: impl FnOnce(&mut Session, &mut relay_session::pair::End, &mut Cx<'_>),
+    ) {
+        let mut out = Vec::new();
+        let Some(session) = &mut self.seats[at].session else { return };
+        let mut cx = Cx {
+            now: self.now,
+            store: &self.store,
+            fanout: &mut self.fanout,
+            rings: &mut self.rings,
+            meter: &mut self.meter,
+            out: &mut out,
+        };
+        work(session, &mut self.peers[at].pair.a, &mut cx);
+        for output in out {
+            match output {
+                Output::Ask(ask) => {
+                    self.asks.push((at, ask.clone()));
+                    self.mail.push_back((at, ask));
+                }
+                Output::Authorize { target } => {
+                    self.seats[at].authorizes.push(target);
+                    self.seats[at].is_let_in = self.seats[at].admit;
+                }
+            }
+        }
+    }
+
+    fn bury(&mut self, at: usize) {
+        if self.seats[at].session.as_ref().is_some_and(|session| session.closed().is_some()) {
+            self.drop_session(at);
+        }
+    }
+
+    fn fan_out(&mut self) {
+        let mut dirty = Vec::new();
+        let board = self.store.bell(WORKER).take(&mut dirty);
+        for log in dirty {
+            while let Some(batch) = self.fanout.pull(log, self.now) {
+                let mut readers = Vec::new();
+                self.fanout.readers(log, &mut readers);
+                for reader in readers {
+                    let Some(at) = self.seats.iter().position(|seat| seat.id == reader.session) else {
+                        continue;
+                    };
+                    self.with(at, |session, t, cx| session.news(t, cx, reader.sub, &batch));
+                }
+                if !batch.more {
+                    break;
+                }
+            }
+        }
+        if board {
+            let mut watchers = Vec::new();
+            self.fanout.watchers(&mut watchers);
+            for id in watchers {
+                let Some(at) = self.seats.iter().position(|seat| seat.id == id) else { continue };
+                self.with(at, |session, t, cx| session.board(t, cx));
+            }
+        }
+    }
+
+    // Core.
+
+    fn core(&mut self) {
+        for (at, ask) in std::mem::take(&mut self.mail) {
+            if self.seats[at].session.is_none() {
+                continue;
+            }
+            self.handle(at, ask);
+            self.with(at, |session, t, cx| session.asks_done(t, cx, 1));
+        }
+    }
+
+    fn handle(&mut self, at: usize, ask: Ask) {
+        let session = self.seats[at].id;
+        match ask {
+            Ask::Announce { path, hops, cost } => {
+                let routes = self.routes.entry(path.clone()).or_default();
+                routes.retain(|route| route.session != session);
+                routes.insert(0, Route { session, hops, cost });
+                self.store.board().set(path.clone(), routes.clone(), &mut self.rings);
+            }
+            Ask::Unannounce { path } => self.unroute(&path, session),
+            Ask::Subscribe { sub, path, track, prefs, want } => {
+                self.subscribe(at, sub, (path, track), prefs, want)
+            }
+            Ask::Update { sub, prefs } => {
+                for pull in self.pulls.values_mut() {
+                    if let Some(reader) = pull.readers.get_mut(&(at, sub)) {
+                        reader.0 = prefs;
+                    }
+                }
+                self.union_all();
+            }
+            Ask::Unsubscribe { sub } => self.unsubscribe(|reader| *reader == (at, sub)),
+            Ask::Ended { log, .. } => {
+                if let Some(pull) = self.pulls.get_mut(&log) {
+                    pull.ended = true;
+                }
+                self.sweep();
+            }
+        }
+    }
+
+    fn subscribe(&mut self, at: usize, sub: SubId, key: (Path, TrackName), prefs: Prefs, want: Want) {
+        let me = self.seats[at].id;
+        if !self.seats[at].grant.subscribe.allows(&key.0) {
+            self.seats[at].orders.push_back(Order::Refuse { sub, code: StreamCode::UNROUTABLE });
+            return;
+        }
+        let open = self.pulls.iter_mut().find(|(_, pull)| pull.key == key && !pull.ended);
+        if let Some((log, pull)) = open {
+            pull.readers.insert((at, sub), (prefs, want));
+            self.seats[at].orders.push_back(Order::Attach { sub, log: *log });
+            return self.union_all();
+        }
+        let route =
+            self.routes.get(&key.0).and_then(|routes| routes.iter().find(|route| route.session != me));
+        let Some(source) =
+            route.and_then(|route| self.seats.iter().position(|seat| seat.id == route.session))
+        else {
+            self.seats[at].orders.push_back(Order::Refuse { sub, code: StreamCode::UNROUTABLE });
+            return;
+        };
+        self.logs += 1;
+        let (log, epoch) = (LogId(self.logs), Epoch(1));
+        self.store.create(log);
+        self.store.fence(log, epoch);
+        let (path, track) = key.clone();
+        self.seats[source].orders.push_back(Order::Open { log, epoch, path, track, prefs, want });
+        self.seats[at].orders.push_back(Order::Attach { sub, log });
+        let readers = [((at, sub), (prefs, want))].into();
+        self.pulls.insert(log, Pull { key, source, epoch, readers, ended: false });
+    }
+
+    fn union_all(&mut self) {
+        for (log, pull) in &self.pulls {
+            let union = pull.readers.values().copied().reduce(|a, b| (a.0.union(b.0), a.1.max(b.1)));
+            if let Some((prefs, want)) = union.filter(|_| !pull.ended) {
+                self.seats[pull.source].orders.push_back(Order::Prefs { log: *log, prefs, want });
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, gone: impl Fn(&(usize, SubId)) -> bool) {
+        for pull in self.pulls.values_mut() {
+            pull.readers.retain(|reader, _| !gone(reader));
+        }
+        self.sweep();
+        self.union_all();
+    }
+
+    /// Logs nobody reads go at once: no linger here.
+    fn sweep(&mut self) {
+        let idle: Vec<_> =
+            self.pulls.iter().filter(|(_, pull)| pull.readers.is_empty()).map(|(log, _)| *log).collect();
+        for log in idle {
+            let Some(pull) = self.pulls.remove(&log) else { continue };
+            if !pull.ended {
+                self.seats[pull.source].orders.push_back(Order::Close { log });
+                self.store.fence(log, Epoch(pull.epoch.0 + 1));
+            }
+            self.store.retire(log);
+        }
+    }
+
+    fn unroute(&mut self, path: &Path, session: SessionId) {
+        if let Some(routes) = self.routes.get_mut(path) {
+            routes.retain(|route| route.session != session);
+            self.store.board().set(path.clone(), routes.clone(), &mut self.rings);
+        }
+        self.routes.retain(|_, routes| !routes.is_empty());
+    }
+
+    fn forget(&mut self, at: usize) {
+        self.mail.retain(|(from, _)| *from != at);
+        self.seats[at].orders.clear();
+        let id = self.seats[at].id;
+        for path in self.routes.keys().cloned().collect::<Vec<_>>() {
+            self.unroute(&path, id);
+        }
+        let now = self.now;
+        for (log, pull) in &mut self.pulls {
+            if pull.source == at && !pull.ended {
+                pull.ended = true;
+                let end = End { final_group: None, code: Some(StreamCode::SESSION_CLOSED) };
+                self.store.end(*log, end, now, &mut self.rings);
+            }
+        }
+        self.unsubscribe(|reader| reader.0 == at);
+    }
+
+    /// Everyone leaves; what remains would be a leak.
+    pub(crate) fn disperse(&mut self) {
+        for at in 0..self.peers.len() {
+            if self.peers[at].closed.is_none() {
+                self.peers[at].close(SessionCode::NONE, "bye");
+            }
+        }
+        let seed = self.seed;
+        self.until("end of all sessions", |relay| relay.seats.iter().all(|seat| seat.session.is_none()));
+        assert_eq!(self.fanout.logs(), 0, "seed {seed}");
+        let mut watchers = Vec::new();
+        self.fanout.watchers(&mut watchers);
+        assert_eq!(watchers, [], "seed {seed}");
+        let counts = self.store.counts();
+        assert_eq!((counts.logs, counts.feeds, counts.bytes), (0, 0, 0), "seed {seed}: {counts:?}");
+        assert_eq!((counts.board_paths, counts.watches), (0, 0), "seed {seed}: {counts:?}");
+    }
+}

@@ -1,0 +1,261 @@
+//! Each bound at its value and one past it.
+
+use relay_model::{SessionCode, StreamCode, limits};
+use relay_session::{pair::Options, transport::Closed};
+use relay_wire::{
+    lite::{BidiType, FrameHead, Group, SubscribeResponse, UniType, put_frame_head, put_group_header},
+    varint,
+};
+
+use crate::{
+    harness::{MS, Relay, guest, host},
+    peer::{V, group_bytes, path},
+    show::{Show, patient},
+};
+
+fn violation(closed: &Option<Closed>) -> bool {
+    matches!(closed, Some(Closed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)))
+}
+
+/// A SETUP whose body is `len` bytes, most of it a parameter nobody knows.
+fn setup_of(len: usize) -> Vec<u8> {
+    let mut body = vec![1, 0x2a];
+    varint::put(len as u64 - 2 - 4, &mut body);
+    assert_eq!(body.len(), 6);
+    body.resize(len, 0);
+    let mut out = vec![UniType::Setup.id() as u8];
+    varint::put(len as u64, &mut out);
+    out.extend_from_slice(&body);
+    out
+}
+
+#[test]
+fn a_control_message_of_the_limit_passes_and_one_past_it_closes() {
+    for past in [0, 1] {
+        let mut relay = Relay::new(1);
+        let at = relay.link(host(), guest());
+        relay[at].open_uni(setup_of(limits::CONTROL_MESSAGE_BYTES + past));
+        relay.run(MS * 100);
+        assert_eq!(relay[at].setups.len(), 1 - past);
+        assert_eq!(violation(&relay[at].closed), past == 1, "{:?}", relay[at].closed);
+        relay.disperse();
+    }
+}
+
+#[test]
+fn a_request_one_past_the_limit_closes_by_its_size_alone() {
+    for kind in [BidiType::Announce, BidiType::Subscribe, BidiType::Track] {
+        let mut relay = Relay::new(1);
+        let at = relay.subscriber();
+        let mut bytes = vec![kind.id() as u8];
+        varint::put(limits::CONTROL_MESSAGE_BYTES as u64 + 1, &mut bytes);
+        relay[at].open_bi(bytes);
+        relay.run(MS * 50);
+        assert!(violation(&relay[at].closed), "{kind:?}: {:?}", relay[at].closed);
+        relay.disperse();
+    }
+}
+
+#[test]
+fn a_path_of_the_limit_is_served_and_one_past_it_closes() {
+    for past in [0, 1] {
+        let mut relay = Relay::new(1);
+        let long = "x".repeat(limits::PATH_BYTES);
+        relay.publisher(&long, &["video"]);
+        let at = relay.subscriber();
+        let mut body = Vec::new();
+        varint::put((limits::PATH_BYTES + past) as u64, &mut body);
+        body.resize(body.len() + limits::PATH_BYTES + past, b'x');
+        body.extend_from_slice(b"\x05video");
+        let mut bytes = vec![BidiType::Track.id() as u8];
+        varint::put(body.len() as u64, &mut bytes);
+        bytes.extend_from_slice(&body);
+        let stream = relay[at].open_bi(bytes);
+        relay.run(MS * 100);
+        assert_eq!(relay[at].raw[&stream].0.len(), if past == 0 { 7 } else { 0 });
+        assert_eq!(violation(&relay[at].closed), past == 1);
+        relay.disperse();
+    }
+}
+
+#[test]
+fn a_frame_of_the_limit_passes_and_one_past_it_is_refused() {
+    for past in [0, 1] {
+        let mut relay = Relay::new(1);
+        let publisher = relay.publisher("live/cam", &["video"]);
+        let reader = relay.subscriber();
+        let sub = relay[reader].subscribe("live/cam", "video", patient());
+        let mut show = Show::new(&mut relay, publisher, "video");
+        let mut bytes = Vec::new();
+        put_group_header(V, &Group { subscribe: show.subscribe, sequence: 0 }, &mut bytes);
+        put_frame_head(V, 0, FrameHead { tick: 0, size: limits::FRAME_BYTES + past }, &mut bytes);
+        bytes.resize(bytes.len() + (limits::FRAME_BYTES + past) as usize, 7);
+        let stream = relay[publisher].open_uni(bytes);
+        relay[publisher].finish(stream);
+        relay.run(MS * 1_000);
+        if past == 0 {
+            assert!(relay[reader].has(sub, 0));
+            assert_eq!(relay[reader].group(sub, 0)[0].frames[0].1.len() as u64, limits::FRAME_BYTES);
+        } else {
+            assert_eq!(relay[publisher].stopped.get(&stream), Some(&StreamCode::FRAME_TOO_LARGE));
+            assert!(!relay[reader].has(sub, 0));
+            let ends: Vec<_> =
+                relay[reader].group(sub, 0).iter().map(|group| group.end.unwrap().code()).collect();
+            assert!(ends.iter().all(|code| *code == Some(StreamCode::FRAME_TOO_LARGE)), "{ends:?}");
+        }
+        // The track goes on either way.
+        show.groups.insert(0, vec![]);
+        show.run(&mut relay, 1, MS * 50, |_| vec![(0, vec![1])]);
+        assert!(relay[reader].has(sub, 1));
+        relay.disperse();
+    }
+}
+
+#[test]
+fn a_reader_has_groups_open_up_to_the_limit_and_loses_the_oldest_past_it() {
+    let mut relay = Relay::new(1);
+    let publisher = relay.publisher("live/cam", &["video"]);
+    let reader = relay.subscriber();
+    let sub = relay[reader].subscribe("live/cam", "video", patient());
+    let mut show = Show::new(&mut relay, publisher, "video");
+    let count = limits::READER_GROUPS as u64;
+    let mut streams = Vec::new();
+    for sequence in 0..=count {
+        let body = vec![(0, vec![1; 100]), (1, vec![2; 100])];
+        let whole = group_bytes(show.subscribe, sequence, &body);
+        streams.push((relay[publisher].open_uni(whole[..150].to_vec()), whole[150..].to_vec()));
+        show.groups.insert(sequence, body);
+        show.aired.insert(sequence, relay.now);
+        relay.run(MS * 20);
+        let ended = relay[reader].groups_of(sub).filter(|group| group.end.is_some()).count();
+        assert_eq!(ended, usize::from(sequence == count), "after group {sequence}");
+    }
+    for (stream, rest) in streams {
+        relay[publisher].write(stream, rest);
+        relay[publisher].finish(stream);
+    }
+    relay.run(MS * 50);
+    assert_eq!(show.check_resets(&relay, reader, sub), 1);
+    assert_eq!(relay[reader].group(sub, 0)[0].end.unwrap().code(), Some(StreamCode::TOO_FAR_BEHIND));
+    show.check_all(&relay, reader, sub, 1);
+    relay.disperse();
+}
+
+#[test]
+fn older_groups_may_lag_up_to_the_limit_and_the_oldest_goes_past_it() {
+    for past in [0, 1] {
+        let mut relay = Relay::new(1);
+        let publisher = relay.publisher("live/cam", &["video"]);
+        // A stream for SETUP, none for groups.
+        let reader = relay.connect(host(), Options { uni_streams: 1, ..guest() });
+        relay[reader].t().hold_credit(true);
+        let sub = relay[reader].subscribe("live/cam", "video", patient());
+        let mut show = Show::new(&mut relay, publisher, "video");
+        relay[reader].t().allow(relay_session::transport::Dir::Uni, 1_000);
+        // One frame each; its header takes 5 bytes.
+        let each = limits::READER_LAG_BYTES / 4;
+        for sequence in 0..4 {
+            let len = each - 5 + if sequence == 3 { past } else { 0 };
+            show.air(&mut relay, sequence, vec![(0, vec![sequence as u8; len])]);
+            relay.run(MS * 50);
+        }
+        show.air(&mut relay, 4, vec![(0, vec![4; 2 * each])]);
+        relay.run(MS * 200);
+        let dropped: Vec<_> = relay[reader]
+            .sub(sub)
+            .responses
+            .iter()
+            .filter(|response| matches!(response, SubscribeResponse::Drop { .. }))
+            .copied()
+            .collect();
+        if past > 0 {
+            let first = relay[reader].sub(sub).responses[0];
+            assert_eq!(first, SubscribeResponse::Start { group: 0 }, "START comes before any DROP");
+        }
+        let code = u64::from(StreamCode::TOO_FAR_BEHIND.0);
+        let expected = [SubscribeResponse::Drop { start: 0, end: 0, code }];
+        assert_eq!(dropped, expected[..past]);
+        relay[reader].t().hold_credit(false);
+        relay.run(MS * 500);
+        show.check_all(&relay, reader, sub, past as u64);
+        relay.disperse();
+    }
+}
+
+#[test]
+fn subscriptions_are_served_up_to_the_limit_and_refused_past_it() {
+    let mut relay = Relay::new(1);
+    relay.publisher("live/cam", &["video"]);
+    let reader = relay.subscriber();
+    let subs: Vec<_> =
+        (0..limits::SUBSCRIPTIONS).map(|_| relay[reader].subscribe("live/cam", "video", patient())).collect();
+    relay.run(MS * 1_000);
+    let past = relay[reader].subscribe("live/cam", "video", patient());
+    relay.run(MS * 100);
+    assert!(subs.iter().all(|sub| relay[reader].sub(*sub).end.is_none()));
+    assert!(relay[reader].sub(past).end.is_some_and(|end| !end.is_fin()));
+    relay[reader].finish(subs[0]);
+    relay.run(MS * 50);
+    let again = relay[reader].subscribe("live/cam", "video", patient());
+    relay.run(MS * 100);
+    assert!(relay[reader].sub(again).end.is_none());
+    relay.disperse();
+}
+
+#[test]
+fn a_session_asks_core_no_more_than_its_credit() {
+    let mut relay = Relay::new(1);
+    relay.publisher("live/cam", &["video"]);
+    let reader = relay.subscriber();
+    relay.run(MS * 50);
+    relay.core_sleeps = true;
+    let count = 3 * limits::ASKS_IN_FLIGHT as usize;
+    let answers: Vec<_> = (0..count).map(|_| relay[reader].ask_track("live/cam", "video")).collect();
+    let asked = |relay: &Relay| relay.asks.iter().filter(|(at, _)| *at == reader).count();
+    relay.run(MS * 500);
+    assert_eq!(asked(&relay), limits::ASKS_IN_FLIGHT as usize);
+    relay.core_sleeps = false;
+    relay.run(MS * 500);
+    assert!(answers.iter().all(|at| relay[reader].track_answers[at].info.is_some()));
+    relay.disperse();
+}
+
+#[test]
+fn announces_wait_for_core_and_none_is_lost() {
+    let mut relay = Relay::new(1);
+    let publisher = relay.subscriber();
+    relay.core_sleeps = true;
+    for n in 0..300 {
+        relay[publisher].publish(&format!("live/{n}"), &[], &[]);
+    }
+    relay.run(MS * 200);
+    assert_eq!(relay.asks.iter().filter(|(at, _)| *at == publisher).count(), limits::ASKS_IN_FLIGHT as usize);
+    relay.core_sleeps = false;
+    let watcher = relay.subscriber();
+    let watch = relay[watcher].watch("live");
+    relay.run(MS * 500);
+    let live = &relay[watcher].watches[&watch].live;
+    assert!((0..300).all(|n| live.contains_key(&path(&n.to_string()))), "{}", live.len());
+    relay.disperse();
+}
+
+#[test]
+fn control_bytes_a_peer_does_not_take_are_bounded_in_time() {
+    let mut relay = Relay::new(1);
+    relay.publisher("live/cam", &["video"]);
+    let theirs = Options { connection_window: 60, ..guest() };
+    let reader = relay.connect(host(), theirs);
+    relay[reader].t().hold_credit(true);
+    relay[reader].reads = false;
+    for _ in 0..20 {
+        relay[reader].ask_track("live/cam", "video");
+    }
+    relay.run(limits::CONTROL_STALL - MS * 100);
+    assert!(relay[reader].closed.is_none());
+    relay.run(MS * 300);
+    assert_eq!(
+        relay[reader].closed.as_ref().map(|closed| matches!(closed, Closed::ByPeer(SessionCode::TIMEOUT, _))),
+        Some(true)
+    );
+    relay.disperse();
+}

@@ -1,0 +1,13 @@
+//! Relay sessions driven over an in-memory carrier by peers that speak raw moq-lite.
+
+mod announce;
+mod control;
+mod datagram;
+mod delivery;
+mod end;
+mod harness;
+mod limit;
+mod peer;
+mod show;
+mod slow;
+mod tidy;

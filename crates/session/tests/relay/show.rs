@@ -1,0 +1,194 @@
+//! A track on the air, and what is checked of its readers.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use relay_model::{Prefs, StreamCode};
+use relay_session::{
+    pair::{Options, Rng},
+    transport::Stream,
+};
+use relay_wire::lite::SubscribeResponse;
+
+use crate::{
+    harness::{MS, Relay},
+    peer::Frames,
+};
+
+/// Prefs of a reader that wants every group, however late.
+pub(crate) fn patient() -> Prefs {
+    Prefs { max_age_ms: 600_000, ..Prefs::default() }
+}
+
+/// Runs `test` with many seeds; a failure names its seed. `SEEDS=20` runs twenty times as many.
+pub(crate) fn seeds(count: u64, test: impl Fn(u64, &mut Rng)) {
+    let times: u64 = std::env::var("SEEDS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    for seed in 0..count * times {
+        let _named = Named(seed);
+        test(seed, &mut Rng::new(seed));
+    }
+}
+
+/// Says its seed when the test fails.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("failed with seed {}", self.0);
+        }
+    }
+}
+
+/// A link as bad as `rng` makes it, with little credit.
+pub(crate) fn rough(rng: &mut Rng) -> Options {
+    Options {
+        latency: MS * (1 + rng.below(40) as u32),
+        rate: rng.chance(0.3).then(|| 200_000 + rng.below(2_000_000)),
+        loss: rng.below(20) as f64 / 100.0,
+        mtu: 100 + rng.below(1_300) as usize,
+        send_window: 1_000 + rng.below(60_000),
+        partial: rng.below(100) as f64 / 100.0,
+        stream_window: 1_500 + rng.below(30_000),
+        connection_window: 3_000 + rng.below(60_000),
+        bidi_streams: 8 + rng.below(8),
+        uni_streams: 1 + rng.below(6),
+        max_datagram: 1_300,
+    }
+}
+
+pub(crate) fn bytes(rng: &mut Rng, len: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(len + 8);
+    while out.len() < len {
+        out.extend_from_slice(&rng.draw().to_le_bytes());
+    }
+    out.truncate(len);
+    out
+}
+
+/// Some frames, empty ones among them, with ticks that go back now and then.
+pub(crate) fn frames(rng: &mut Rng, most: u64) -> Frames {
+    let mut tick = rng.below(1_000_000) as i64;
+    (0..1 + rng.below(5))
+        .map(|_| {
+            tick = (tick + rng.below(100) as i64 - 20).max(0);
+            let len = if rng.chance(0.1) { 0 } else { rng.below(most) };
+            (tick, bytes(rng, len as usize))
+        })
+        .collect()
+}
+
+/// One track of one publisher.
+pub(crate) struct Show {
+    pub(crate) publisher: usize,
+    pub(crate) subscribe: u64,
+    pub(crate) groups: BTreeMap<u64, Frames>,
+    /// When each was sent.
+    pub(crate) aired: BTreeMap<u64, Instant>,
+}
+
+impl Show {
+    /// Once the relay has subscribed to `name`.
+    pub(crate) fn new(relay: &mut Relay, publisher: usize, name: &str) -> Self {
+        let subscribe = relay.upstream(publisher, name);
+        Self { publisher, subscribe, groups: BTreeMap::new(), aired: BTreeMap::new() }
+    }
+
+    pub(crate) fn air(&mut self, relay: &mut Relay, sequence: u64, frames: Frames) {
+        relay[self.publisher].send_group(self.subscribe, sequence, &frames);
+        self.groups.insert(sequence, frames);
+        self.aired.insert(sequence, relay.now);
+    }
+
+    /// One group after another, `pause` apart.
+    pub(crate) fn run(
+        &mut self,
+        relay: &mut Relay,
+        count: u64,
+        pause: Duration,
+        make: impl Fn(u64) -> Frames,
+    ) {
+        for _ in 0..count {
+            let next = self.next();
+            self.air(relay, next, make(next));
+            relay.run(pause);
+        }
+    }
+
+    pub(crate) fn next(&self) -> u64 {
+        self.groups.last_key_value().map_or(0, |(last, _)| last + 1)
+    }
+
+    /// Says END and finishes the subscription.
+    pub(crate) fn end(&self, relay: &mut Relay, name: &str) {
+        let (stream, _) = relay[self.publisher].serving(name).expect("a live subscription");
+        let end = SubscribeResponse::End { group: self.next() };
+        relay[self.publisher].respond(stream, end);
+        relay[self.publisher].finish(stream);
+    }
+
+    /// Every stream of the subscription holds what was published, and nothing else: whole when
+    /// finished, a part of it when reset.
+    pub(crate) fn check_bytes(&self, relay: &Relay, reader: usize, sub: Stream) {
+        let seed = relay.seed;
+        for group in relay[reader].groups_of(sub) {
+            let sequence = group.sequence.unwrap();
+            let sent = &self.groups[&sequence];
+            assert_eq!(relay[reader].group(sub, sequence).len(), 1, "seed {seed}: group {sequence} twice");
+            if group.is_complete() {
+                assert!(group.frames == *sent, "seed {seed}: group {sequence} differs");
+                continue;
+            }
+            assert!(!group.end.is_some_and(|end| end.is_fin()), "seed {seed}: {sequence} cut and finished");
+            for (got, sent) in group.frames.iter().zip(sent) {
+                assert_eq!(got.0, sent.0, "seed {seed}: group {sequence}");
+                assert!(sent.1.starts_with(&got.1), "seed {seed}: group {sequence} differs");
+            }
+            assert!(group.frames.len() <= sent.len());
+        }
+    }
+
+    /// Every group from `first` on arrived whole and once.
+    pub(crate) fn check_all(&self, relay: &Relay, reader: usize, sub: Stream, first: u64) {
+        self.check_bytes(relay, reader, sub);
+        for sequence in self.groups.range(first..).map(|(sequence, _)| *sequence) {
+            assert!(relay[reader].has(sub, sequence), "seed {}: group {sequence} is missing", relay.seed);
+        }
+    }
+
+    /// Every group from the reader's first on arrived, was reset, or was named as dropped.
+    pub(crate) fn check_accounted(&self, relay: &Relay, reader: usize, sub: Stream) {
+        self.check_bytes(relay, reader, sub);
+        let seed = relay.seed;
+        let responses = &relay[reader].sub(sub).responses;
+        let Some(SubscribeResponse::Start { group: first }) = responses.first() else {
+            panic!("seed {seed}: no START: {responses:?}");
+        };
+        for (sequence, _) in self.groups.range(first..) {
+            let dropped = responses.iter().any(|response| {
+                matches!(response, SubscribeResponse::Drop { start, end, .. } if (start..=end).contains(&sequence))
+            });
+            let ended = relay[reader].group(sub, *sequence).iter().any(|group| group.end.is_some());
+            assert!(dropped != ended, "seed {seed}: group {sequence}: dropped {dropped}, ended {ended}");
+        }
+    }
+
+    /// Resets have a code of lateness, and never hit the newest group of their time.
+    pub(crate) fn check_resets(&self, relay: &Relay, reader: usize, sub: Stream) -> usize {
+        let mut resets = 0;
+        for group in relay[reader].groups_of(sub) {
+            let Some(code) = group.end.and_then(|end| end.code()) else { continue };
+            let (sequence, at) = (group.sequence.unwrap(), group.end.unwrap().at());
+            assert!(
+                [StreamCode::OLD, StreamCode::TOO_FAR_BEHIND].contains(&code),
+                "group {sequence}: {code}"
+            );
+            let newest = self.aired.iter().filter(|(_, aired)| **aired < at).map(|(newest, _)| *newest).max();
+            assert!(Some(sequence) < newest, "seed {}: the newest group {sequence} was reset", relay.seed);
+            resets += 1;
+        }
+        resets
+    }
+}

@@ -1,0 +1,167 @@
+//! A slow reader loses groups, never its session, and nobody else notices.
+
+use std::time::Duration;
+
+use relay_model::{Prefs, TrackInfo};
+use relay_session::pair::{Options, Rng};
+
+use crate::{
+    harness::{MS, Relay, guest, host},
+    peer::Frames,
+    show::{Show, bytes, patient, seeds},
+};
+
+/// Why a reader is slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slow {
+    /// It lets no more streams be opened.
+    Streams,
+    /// It reads its control streams only, until its connection's credit is used up.
+    Credit,
+    /// Its link carries a fraction of the track.
+    Link,
+}
+
+fn body(rng: &mut Rng) -> Frames {
+    (0..3).map(|n| (n, bytes(rng, 2_000 + rng.clone().below(1_500) as usize))).collect()
+}
+
+fn stalls_and_resumes(slow: Slow, seed: u64, rng: &mut Rng) {
+    let mut relay = Relay::new(seed);
+    let publisher = relay.publisher("live/cam", &["video"]);
+    let healthy = relay.subscriber();
+    let all = relay[healthy].subscribe("live/cam", "video", patient());
+    let ours = Options { send_window: 32 * 1024, partial: 0.2, ..host() };
+    let window = if slow == Slow::Credit { 50_000 } else { 1 << 24 };
+    let theirs = Options { uni_streams: 3, connection_window: window, ..guest() };
+    let reader = relay.connect(ours, theirs);
+    let prefs = Prefs { max_age_ms: 300, ..Prefs::default() };
+    let sub = relay[reader].subscribe("live/cam", "video", prefs);
+    let mut show = Show::new(&mut relay, publisher, "video");
+    for _ in 0..5 {
+        let next = show.next();
+        show.air(&mut relay, next, body(rng));
+        relay.run(MS * 50);
+    }
+
+    // About 150 kB a second for three seconds.
+    match slow {
+        Slow::Streams => relay[reader].t().hold_credit(true),
+        Slow::Credit => relay[reader].reads_groups = false,
+        Slow::Link => relay[reader].pair.a.tune(|options| options.rate = Some(20_000)),
+    }
+    let mut asked = None;
+    for n in 0..60 {
+        let next = show.next();
+        show.air(&mut relay, next, body(rng));
+        relay.run(MS * 50);
+        if n == 40 {
+            asked = Some(relay[reader].ask_track("live/cam", "video"));
+        }
+    }
+    let asked = asked.unwrap();
+    let answered = |relay: &Relay| relay[reader].track_answers[&asked].info == Some(TrackInfo::default());
+    assert!(relay.is_alive(reader), "seed {seed}");
+    if slow != Slow::Credit {
+        assert!(answered(&relay), "seed {seed}: control waits behind media");
+    }
+    assert!(
+        relay[reader].groups_of(sub).filter(|group| group.is_complete()).count() < 40,
+        "seed {seed}: not slow"
+    );
+
+    match slow {
+        Slow::Streams => relay[reader].t().hold_credit(false),
+        Slow::Credit => relay[reader].reads_groups = true,
+        Slow::Link => relay[reader].pair.a.tune(|options| options.rate = None),
+    }
+    let newest = show.next() - 1;
+    relay.run(MS * 500);
+    assert!(relay[reader].has(sub, newest), "seed {seed}: the newest group was given up");
+    assert!(answered(&relay), "seed {seed}");
+    for _ in 0..20 {
+        let next = show.next();
+        show.air(&mut relay, next, body(rng));
+        relay.run(MS * 50);
+    }
+    relay.run(MS * 200);
+    show.check_accounted(&relay, reader, sub);
+    show.check_resets(&relay, reader, sub);
+    show.check_all(&relay, reader, sub, newest);
+    show.check_all(&relay, healthy, all, 0);
+    assert!(relay.meter.groups_expired > 0, "seed {seed}: counted");
+
+    show.end(&mut relay, "video");
+    relay.until_within(Duration::from_secs(3), "end", |relay| relay[reader].sub(sub).end.is_some());
+    assert!(relay[reader].sub(sub).end.unwrap().is_fin());
+    relay.disperse();
+}
+
+#[test]
+fn a_reader_without_stream_credit_resumes_at_a_group() {
+    seeds(12, |seed, rng| stalls_and_resumes(Slow::Streams, seed, rng));
+}
+
+#[test]
+fn a_reader_without_connection_credit_resumes_at_a_group() {
+    seeds(12, |seed, rng| stalls_and_resumes(Slow::Credit, seed, rng));
+}
+
+#[test]
+fn a_reader_on_a_slow_link_resumes_at_a_group() {
+    seeds(12, |seed, rng| stalls_and_resumes(Slow::Link, seed, rng));
+}
+
+#[test]
+fn a_stream_without_credit_holds_back_no_other() {
+    let mut relay = Relay::new(1);
+    let publisher = relay.publisher("live/cam", &["video"]);
+    let theirs = Options { stream_window: 4_000, ..guest() };
+    let reader = relay.connect(host(), theirs);
+    let sub = relay[reader].subscribe("live/cam", "video", patient());
+    let mut show = Show::new(&mut relay, publisher, "video");
+    relay[reader].reads_groups = false;
+    show.air(&mut relay, 0, vec![(0, vec![1; 50_000])]);
+    relay.run(MS * 50);
+    show.run(&mut relay, 3, MS * 30, |_| vec![(0, vec![1; 1_000])]);
+    // Everything but the first has come whole into the reader's buffers.
+    relay[reader].t().hold_credit(true);
+    relay[reader].reads_groups = true;
+    relay.run(MS * 2);
+    assert!((1..4).all(|sequence| relay[reader].has(sub, sequence)));
+    assert!(!relay[reader].has(sub, 0));
+    relay[reader].t().hold_credit(false);
+    relay.run(MS * 500);
+    show.check_all(&relay, reader, sub, 0);
+    relay.disperse();
+}
+
+#[test]
+fn the_higher_priority_is_served_first_and_equals_share() {
+    let mut relay = Relay::new(1);
+    let names = ["high", "low", "equal"];
+    let publisher = relay.publisher("live/cam", &names);
+    let ours = Options { rate: Some(100_000), send_window: 16 * 1024, ..host() };
+    let reader = relay.connect(ours, guest());
+    let subs: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let priority = if *name == "high" { 200 } else { 100 };
+            relay[reader].subscribe("live/cam", name, Prefs { priority, ..patient() })
+        })
+        .collect();
+    relay.run(MS * 100);
+    let mut shows: Vec<_> = names.iter().map(|name| Show::new(&mut relay, publisher, name)).collect();
+    for at in [1, 2, 0] {
+        shows[at].air(&mut relay, 0, vec![(0, vec![1; 100_000])]);
+    }
+    let bytes = |relay: &Relay, at: usize| -> usize {
+        relay[reader].groups_of(subs[at]).flat_map(|group| &group.frames).map(|frame| frame.1.len()).sum()
+    };
+    relay.until("the high one", |relay| relay[reader].has(subs[0], 0));
+    assert!(bytes(&relay, 1) + bytes(&relay, 2) < 60_000, "{} {}", bytes(&relay, 1), bytes(&relay, 2));
+    relay.until("half", |relay| bytes(relay, 1) >= 60_000);
+    assert!(bytes(&relay, 2) >= 25_000, "{}", bytes(&relay, 2));
+    relay.until("all", |relay| relay[reader].has(subs[1], 0) && relay[reader].has(subs[2], 0));
+    relay.disperse();
+}

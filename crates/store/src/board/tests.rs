@@ -1,0 +1,297 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use proptest::prelude::*;
+use relay_model::{Hop, Path, Route, SessionId, WorkerId};
+
+use super::*;
+use crate::{Config, Store};
+
+const W0: WorkerId = WorkerId(0);
+const W1: WorkerId = WorkerId(1);
+
+fn store() -> Arc<Store> {
+    Store::new(Config { workers: 2, capacity: 1 << 30, ceiling: 1 << 31, max_age: Duration::from_secs(30) })
+}
+
+fn path(raw: &str) -> Path {
+    Path::parse(raw).unwrap()
+}
+
+fn routes(cost: u64) -> Vec<Route> {
+    vec![Route { session: SessionId(1), hops: Arc::new([Hop(1)]), cost }]
+}
+
+fn set(board: &Board, raw: &str, cost: Option<u64>) -> Rings {
+    let mut rings = Rings::new();
+    board.set(path(raw), cost.map(routes).unwrap_or_default(), &mut rings);
+    rings
+}
+
+/// Everything a watch has to say: path and cost, `None` = withdrawn.
+fn walk(watch: &mut Watch) -> Vec<(String, Option<u64>)> {
+    let mut out = Vec::new();
+    while watch.walk(3, &mut out) {}
+    assert!(!watch.walk(3, &mut out));
+    out.iter()
+        .map(|change| (change.path.to_string(), change.routes.first().map(|route| route.cost)))
+        .collect()
+}
+
+fn said(all: &[(&str, Option<u64>)]) -> Vec<(String, Option<u64>)> {
+    all.iter().map(|(path, cost)| ((*path).to_owned(), *cost)).collect()
+}
+
+#[test]
+fn the_first_walk_gives_what_is_live_below_the_prefix() {
+    let store = store();
+    let board = store.board();
+    for raw in ["a", "a/b", "a/c/d", "ab", "b"] {
+        set(board, raw, Some(1));
+    }
+    let mut watch = board.watch(W0, path("a"));
+    assert_eq!(walk(&mut watch), said(&[("a", Some(1)), ("a/b", Some(1)), ("a/c/d", Some(1))]));
+    assert_eq!(walk(&mut board.watch(W0, Path::root())).len(), 5);
+    assert_eq!(walk(&mut board.watch(W0, path("c"))), said(&[]));
+}
+
+#[test]
+fn changes_of_one_path_collapse_into_its_newest_state() {
+    let store = store();
+    let board = store.board();
+    let mut watch = board.watch(W0, Path::root());
+    walk(&mut watch);
+    set(board, "a", Some(1));
+    set(board, "b", Some(1));
+    set(board, "a", Some(2));
+    set(board, "gone", Some(1));
+    set(board, "gone", None);
+    assert_eq!(walk(&mut watch), said(&[("a", Some(2)), ("b", Some(1))]));
+    set(board, "a", None);
+    set(board, "a", Some(3));
+    set(board, "b", None);
+    assert_eq!(walk(&mut watch), said(&[("a", Some(3)), ("b", None)]));
+    assert_eq!(walk(&mut watch), said(&[]));
+}
+
+#[test]
+fn setting_what_is_set_is_no_change() {
+    let store = store();
+    let board = store.board();
+    let mut watch = board.watch(W0, Path::root());
+    walk(&mut watch);
+    assert!(!set(board, "a", Some(1)).is_empty());
+    walk(&mut watch);
+    assert!(set(board, "a", Some(1)).is_empty());
+    assert!(set(board, "never", None).is_empty());
+    assert!(!watch.is_pending());
+}
+
+#[test]
+fn only_workers_that_watch_a_prefix_of_the_path_are_woken() {
+    let store = store();
+    let board = store.board();
+    let _a = board.watch(W0, path("a"));
+    let b = board.watch(W1, path("b"));
+    let rings = set(board, "a/x", Some(1));
+    assert!(rings.contains(W0) && !rings.contains(W1));
+    assert!(store.bell(W0).take(&mut Vec::new()));
+    assert!(!store.bell(W0).take(&mut Vec::new()));
+    assert!(!store.bell(W1).take(&mut Vec::new()));
+    assert!(set(board, "b", Some(1)).contains(W1));
+    drop(b);
+    assert!(set(board, "b/c", Some(1)).is_empty());
+}
+
+#[test]
+fn a_walk_appends_no_more_than_asked() {
+    let store = store();
+    let board = store.board();
+    for at in 0..10 {
+        set(board, &format!("p{at}"), Some(1));
+    }
+    let mut watch = board.watch(W0, Path::root());
+    let mut out = Vec::new();
+    assert!(watch.walk(0, &mut out) && out.is_empty());
+    assert!(watch.walk(4, &mut out));
+    assert_eq!(out.len(), 4);
+    while watch.walk(4, &mut out) {}
+    assert_eq!(out.len(), 10);
+}
+
+#[test]
+fn a_watch_too_far_behind_compares_and_still_reports_withdrawals() {
+    let store = store();
+    let board = store.board();
+    for raw in ["keep", "lose", "turn"] {
+        set(board, raw, Some(1));
+    }
+    let mut watch = board.watch(W0, Path::root());
+    walk(&mut watch);
+    set(board, "lose", None);
+    set(board, "turn", Some(2));
+    set(board, "new", Some(1));
+    for at in 0..2 * bounds::BOARD_CHANGES as u64 {
+        set(board, "churn", Some(at));
+        set(board, "churn", None);
+    }
+    let mut got = walk(&mut watch);
+    got.sort();
+    assert_eq!(got, said(&[("lose", None), ("new", Some(1)), ("turn", Some(2))]));
+}
+
+#[test]
+fn what_a_prefix_remembers_is_bounded() {
+    let store = store();
+    let board = store.board();
+    let mut watch = board.watch(W0, Path::root());
+    for at in 0..10 * bounds::BOARD_CHANGES as u64 {
+        set(board, "churn", Some(at));
+    }
+    let remembered = board.inner.table.read().hubs.get(&Path::root()).map(|hub| hub.recent.len());
+    assert_eq!(remembered, Some(bounds::BOARD_CHANGES));
+    assert_eq!(walk(&mut watch).len(), 1);
+}
+
+#[test]
+fn nothing_is_left_when_everybody_left() {
+    let store = store();
+    let board = store.board();
+    let watches = [board.watch(W0, path("a")), board.watch(W1, path("a")), board.watch(W0, Path::root())];
+    set(board, "a/b", Some(1));
+    assert_eq!((board.watches(), board.paths()), (3, 1));
+    drop(watches);
+    set(board, "a/b", None);
+    assert_eq!((board.watches(), board.paths()), (0, 0));
+    assert!(board.inner.table.read().hubs.is_empty());
+}
+
+#[test]
+fn prefixes_of_a_path_are_its_leading_segments() {
+    let all = |raw: &'static str| prefixes(raw).collect::<Vec<_>>();
+    assert_eq!(all(""), [""]);
+    assert_eq!(all("a"), ["", "a"]);
+    assert_eq!(all("a/bc/d"), ["", "a", "a/bc", "a/bc/d"]);
+}
+
+#[test]
+fn a_hundred_thousand_paths_are_walked_and_changed_in_bounded_time() {
+    let started = Instant::now();
+    let store = store();
+    let board = store.board();
+    let mut early = board.watch(W0, Path::root());
+    let all = 100_000;
+    for at in 0..all {
+        set(board, &format!("room/{}/user/{at}", at % 1_000), Some(1));
+    }
+    let mut narrow: Vec<Watch> = (0..1_000).map(|at| board.watch(W1, path(&format!("room/{at}")))).collect();
+    assert!(narrow.iter_mut().all(|watch| walk(watch).len() == 100));
+    assert_eq!(walk(&mut early).len(), all);
+    for at in 0..all / 2 {
+        set(board, &format!("room/{}/user/{at}", at % 1_000), None);
+    }
+    assert_eq!(walk(&mut early).len(), all / 2);
+    assert_eq!(board.paths(), all / 2);
+    let table = board.inner.table.read();
+    let remembered: usize = table.hubs.values().map(|hub| hub.recent.len()).sum();
+    assert!(remembered <= all / 2 + 1_001 * bounds::BOARD_CHANGES, "{remembered} changes remembered");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+const PATHS: [&str; 8] = ["", "a", "a/b", "a/b/c", "a0", "b", "b/a", "c"];
+const PREFIXES: [&str; 4] = ["", "a", "a/b", "b"];
+
+#[derive(Clone, Debug)]
+enum Op {
+    Set { path: usize, cost: Option<u64> },
+    Churn { path: usize },
+    Watch { prefix: usize },
+    Drop { at: usize },
+    Walk { at: usize, max: usize },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let path = 0..PATHS.len();
+    prop_oneof![
+        6 => (path.clone(), prop::option::of(1..4u64)).prop_map(|(path, cost)| Op::Set { path, cost }),
+        1 => path.prop_map(|path| Op::Churn { path }),
+        1 => (0..PREFIXES.len()).prop_map(|prefix| Op::Watch { prefix }),
+        1 => (0..4usize).prop_map(|at| Op::Drop { at }),
+        4 => (0..4usize, 1..4usize).prop_map(|(at, max)| Op::Walk { at, max }),
+    ]
+}
+
+/// A watch and what its owner believes.
+struct Watcher {
+    watch: Watch,
+    believes: BTreeMap<String, u64>,
+}
+
+impl Watcher {
+    fn walk(&mut self, max: usize) -> bool {
+        let mut out = Vec::new();
+        let more = self.watch.walk(max, &mut out);
+        assert!(out.len() <= max);
+        for change in out {
+            assert!(change.path.has_prefix(self.watch.prefix()));
+            let key = change.path.to_string();
+            match change.routes.first() {
+                Some(route) => {
+                    self.believes.insert(key, route.cost);
+                }
+                None => assert!(self.believes.remove(&key).is_some(), "withdrew {key}, never announced"),
+            }
+        }
+        more
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_watch_comes_to_believe_what_is_set(ops in prop::collection::vec(op(), 1..120)) {
+        let store = store();
+        let board = store.board();
+        let mut model: BTreeMap<String, u64> = BTreeMap::new();
+        let mut watchers: Vec<Watcher> = Vec::new();
+        for op in ops {
+            match op {
+                Op::Set { path, cost } => {
+                    set(board, PATHS[path], cost);
+                    match cost {
+                        Some(cost) => model.insert(PATHS[path].to_owned(), cost),
+                        None => model.remove(PATHS[path]),
+                    };
+                }
+                Op::Churn { path } => {
+                    for cost in 0..bounds::BOARD_CHANGES as u64 + 1 {
+                        set(board, PATHS[path], Some(cost + 10));
+                    }
+                    model.insert(PATHS[path].to_owned(), bounds::BOARD_CHANGES as u64 + 10);
+                }
+                Op::Watch { prefix } if watchers.len() < 4 => watchers.push(Watcher {
+                    watch: board.watch(W0, path(PREFIXES[prefix])),
+                    believes: BTreeMap::new(),
+                }),
+                Op::Drop { at } if at < watchers.len() => drop(watchers.swap_remove(at)),
+                Op::Walk { at, max } if at < watchers.len() => {
+                    watchers[at].walk(max);
+                }
+                _ => {}
+            }
+        }
+        for watcher in &mut watchers {
+            while watcher.walk(2) {}
+            let prefix = watcher.watch.prefix();
+            let below = model.iter().filter(|(raw, _)| path(raw).has_prefix(prefix));
+            let expected: BTreeMap<_, _> = below.map(|(path, cost)| (path.clone(), *cost)).collect();
+            prop_assert_eq!(&watcher.believes, &expected);
+        }
+        let prefixes: BTreeSet<_> = watchers.iter().map(|watcher| watcher.watch.prefix().to_string()).collect();
+        prop_assert_eq!(board.inner.table.read().hubs.len(), prefixes.len());
+    }
+}

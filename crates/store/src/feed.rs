@@ -1,0 +1,94 @@
+//! Following a log: one worker's cursor into the journal, and replays for late joiners.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use relay_model::LogId;
+
+use crate::{
+    entry::{Entry, Head},
+    group::{Page, Replayed},
+    log::Log,
+};
+
+/// What a pull left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    /// Pull again: there is more now.
+    pub more: bool,
+    /// Entries were dropped before this feed saw them. This pull took none: read [`Feed::head`] and
+    /// the groups of interest anew with [`Feed::group`], then pull on (entries may repeat what the
+    /// replay had).
+    pub lagged: bool,
+}
+
+/// One worker's place in a log. Dropping it ends the worker's interest.
+#[derive(Debug)]
+pub struct Feed {
+    log: Arc<Log>,
+    key: u64,
+}
+
+impl Feed {
+    pub(crate) fn new(log: Arc<Log>, key: u64) -> Self {
+        log.shared.feeds.fetch_add(1, Ordering::Relaxed);
+        Self { log, key }
+    }
+
+    /// The log's id.
+    pub fn log_id(&self) -> LogId {
+        self.log.id()
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// Appends what came since the last pull, at most 64 entries or 256 KiB (the entry that crosses
+    /// it included). One lock of the log.
+    pub fn pull(&mut self, out: &mut Vec<Entry>) -> Pulled {
+        self.log.touch();
+        self.log.lock().journal.pull(self.key, out)
+    }
+
+    /// Replays a held group from its beginning: `Group`, then its objects, then how its strands
+    /// ended if they did. False, and nothing appended: not held, or not from the beginning.
+    pub fn group(&self, sequence: u64, out: &mut Vec<Entry>) -> bool {
+        self.group_from(sequence, 0, out)
+    }
+
+    /// As [`Feed::group`], from object `object` of every strand on: for a reader that has what comes
+    /// before it. Works while those objects are held, also when the group's head is gone.
+    pub fn group_from(&self, sequence: u64, object: u64, out: &mut Vec<Entry>) -> bool {
+        self.log.touch();
+        let start = out.len();
+        out.push(Entry::Group { sequence });
+        let mut page = Page::from(object);
+        loop {
+            let state = self.log.lock();
+            let group = state.groups.get(&sequence);
+            let whole = group.filter(|group| object > 0 || !group.head_missing);
+            match whole.and_then(|group| group.replay(sequence, page, out)) {
+                Some(Replayed::Page(next)) => page = next,
+                Some(Replayed::All) => return true,
+                None => {
+                    drop(state);
+                    out.truncate(start);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// The log as it is now.
+    pub fn head(&self) -> Head {
+        self.log.lock().head()
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.log.lock().journal.unregister(self.key);
+        self.log.shared.feeds.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,222 @@
+//! The table of logs, and the sweep that keeps them inside the budget.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak, atomic::AtomicUsize},
+    time::{Duration, Instant},
+};
+
+use foldhash::fast::RandomState;
+use relay_model::{Epoch, LogId, WorkerId, limits};
+
+use crate::{
+    bell::{Bell, Rings},
+    board::Board,
+    budget::Budget,
+    entry::End,
+    evict::Shed,
+    group::Group,
+    log::Log,
+    shared::{Clock, Shared},
+    sync::Mutex,
+};
+
+/// How large and how old.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Workers that read, not counting the control runtime, which reads as one more.
+    pub workers: usize,
+    /// What the cache aims at, bytes.
+    pub capacity: u64,
+    /// Where even the latest groups go, bytes.
+    pub ceiling: u64,
+    /// How long a superseded group is held at most.
+    pub max_age: Duration,
+}
+
+/// What is held, for metrics and leak tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Logs in the table.
+    pub logs: usize,
+    /// Live feeds.
+    pub feeds: usize,
+    /// Bytes of the budget in use.
+    pub bytes: u64,
+    /// Live paths on the announce board.
+    pub board_paths: usize,
+    /// Live watches of the announce board.
+    pub watches: usize,
+}
+
+/// All logs, the announce board, the bells.
+#[derive(Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+    board: Board,
+    logs: Mutex<HashMap<LogId, Arc<Log>, RandomState>>,
+    sweep: Mutex<Sweep>,
+    me: Weak<Self>,
+}
+
+/// When another sweep is worth it.
+#[derive(Debug, Default)]
+struct Sweep {
+    /// The last one could not do enough: wait until this many bytes are used.
+    not_below: u64,
+    trash: Vec<Group>,
+}
+
+impl Store {
+    /// An empty store.
+    pub fn new(config: Config) -> Arc<Self> {
+        debug_assert!(config.workers <= limits::WORKERS, "more workers than a connection id can name");
+        let bells = (0..=config.workers.min(limits::WORKERS)).map(Bell::new).collect();
+        let shared = Arc::new(Shared {
+            budget: Arc::new(Budget::new(config.capacity, config.ceiling)),
+            bells,
+            max_age: config.max_age,
+            feeds: AtomicUsize::new(0),
+            clock: Clock::default(),
+        });
+        Arc::new_cyclic(|me| Self {
+            board: Board::new(Arc::clone(&shared)),
+            shared,
+            logs: Mutex::new(HashMap::default()),
+            sweep: Mutex::new(Sweep::default()),
+            me: Weak::clone(me),
+        })
+    }
+
+    /// The announce board.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// The byte budget.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.shared.budget
+    }
+
+    /// The bell of `worker`. Workers are `0..=Config::workers`; the last is the control runtime. Any
+    /// other is a bug of the caller.
+    pub fn bell(&self, worker: WorkerId) -> &Bell {
+        let last = self.shared.bells.len() - 1;
+        debug_assert!(usize::from(worker.0) <= last, "no such worker: {worker:?}");
+        &self.shared.bells[usize::from(worker.0).min(last)]
+    }
+
+    /// Rings everybody in `rings` once and empties it, but for `skip`: a worker that takes its own
+    /// bell before it sleeps need not wake itself.
+    pub fn ring(&self, rings: &mut Rings, skip: Option<WorkerId>) {
+        for worker in rings.take().filter(|worker| Some(*worker) != skip) {
+            if let Some(bell) = self.shared.bell(worker) {
+                bell.ring();
+            }
+        }
+    }
+
+    /// A new log, or the one that is there.
+    pub fn create(&self, id: LogId) -> Arc<Log> {
+        let mut logs = self.logs.lock();
+        let log = logs
+            .entry(id)
+            .or_insert_with(|| Arc::new(Log::new(id, Arc::clone(&self.shared), Weak::clone(&self.me))));
+        Arc::clone(log)
+    }
+
+    /// A log by its id.
+    pub fn log(&self, id: LogId) -> Option<Arc<Log>> {
+        self.logs.lock().get(&id).cloned()
+    }
+
+    /// Fences writers below `epoch`. False: no such log.
+    pub fn fence(&self, id: LogId, epoch: Epoch) -> bool {
+        self.log(id).is_some_and(|log| {
+            log.fence(epoch);
+            true
+        })
+    }
+
+    /// Appends the end of a log, whoever its writer is. False: no such log.
+    pub fn end(&self, id: LogId, end: End, now: Instant, rings: &mut Rings) -> bool {
+        self.shared.clock.advance(now);
+        self.log(id).is_some_and(|log| {
+            log.end(end, rings);
+            true
+        })
+    }
+
+    /// Takes a log out of the table and fences its writer for good; what it holds goes with the last
+    /// feed. False: no such log.
+    pub fn retire(&self, id: LogId) -> bool {
+        let log = self.logs.lock().remove(&id);
+        log.is_some_and(|log| {
+            log.retire();
+            true
+        })
+    }
+
+    /// What is held.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            logs: self.logs.lock().len(),
+            feeds: self.shared.feeds.load(std::sync::atomic::Ordering::Relaxed),
+            bytes: self.shared.budget.used(),
+            board_paths: self.board.paths(),
+            watches: self.board.watches(),
+        }
+    }
+
+    /// Evicts from all logs, least recently read first: superseded groups down to a little under
+    /// the capacity; if that leaves the ceiling met, whole latest groups too. One sweep at a time,
+    /// and none while the last one's shortfall has not grown: what slow readers pin is theirs.
+    pub(crate) fn sweep(&self, rings: &mut Rings) {
+        let budget = &self.shared.budget;
+        let Some(mut sweep) = self.sweep.try_lock() else { return };
+        let used = budget.used();
+        if used <= budget.capacity() {
+            sweep.not_below = 0;
+            return;
+        }
+        if used < sweep.not_below {
+            return;
+        }
+        let slack = budget.capacity() / SLACK;
+        let logs = self.least_recently_read();
+        let target = budget.capacity() - slack;
+        self.shed(&logs, Shed::Superseded, target, &mut sweep.trash, rings);
+        if budget.at_ceiling() {
+            let target = budget.ceiling().saturating_sub(slack + 1);
+            self.shed(&logs, Shed::Latest, target, &mut sweep.trash, rings);
+        }
+        let used = budget.used();
+        let next = used.saturating_add(slack);
+        let ceiling = budget.ceiling();
+        sweep.not_below = match used {
+            _ if used <= budget.capacity() => 0,
+            _ if used < ceiling => next.min(ceiling),
+            _ => next,
+        };
+    }
+
+    fn shed(&self, logs: &[Arc<Log>], what: Shed, target: u64, trash: &mut Vec<Group>, rings: &mut Rings) {
+        for log in logs {
+            let excess = self.shared.budget.used().saturating_sub(target);
+            if excess == 0 {
+                return;
+            }
+            log.shed(what, excess, trash, rings);
+            trash.clear();
+        }
+    }
+
+    fn least_recently_read(&self) -> Vec<Arc<Log>> {
+        let mut logs: Vec<Arc<Log>> = self.logs.lock().values().cloned().collect();
+        logs.sort_by_cached_key(|log| (log.last_read(), log.id()));
+        logs
+    }
+}
+
+/// A sweep goes one part in this many below the capacity, so that the next is not due at once.
+const SLACK: u64 = 32;

@@ -1,0 +1,198 @@
+//! Continuing what an earlier writer left, and streams that lie about their size.
+
+use relay_model::StreamCode;
+
+use super::*;
+
+/// Objects 0 and 1 committed whole, then the writer is replaced by one of epoch 2.
+fn suspended() -> (Fixture, Feed) {
+    let mut f = Fixture::new();
+    let (mut feed, _) = f.log.feed(W0);
+    f.group(5, &[b"abc", b"de"]);
+    f.commit();
+    pull(&mut feed);
+    take_over(&mut f);
+    (f, feed)
+}
+
+fn take_over(f: &mut Fixture) {
+    let epoch = Epoch(f.writer.epoch().0 + 1);
+    f.writer = f.log.writer(epoch).unwrap();
+}
+
+#[test]
+fn a_suspended_log_says_nothing_to_its_readers() {
+    let mut f = Fixture::new();
+    let (mut feed, _) = f.log.feed(W0);
+    f.group(5, &[b"abc"]);
+    f.commit();
+    pull(&mut feed);
+    drop(f.writer);
+    assert!(pull(&mut feed).is_empty());
+    assert_eq!(feed.head().end, None);
+}
+
+#[test]
+fn the_next_object_continues_a_suspended_strand() {
+    let (mut f, mut feed) = suspended();
+    f.writer.open_group(5);
+    f.object(5, 2, b"f");
+    f.writer.finish(5, 0);
+    f.commit();
+    assert_eq!(pull(&mut feed), [object(5, 2, b"f"), finish(5)]);
+}
+
+#[test]
+fn an_earlier_object_skips_what_is_held() {
+    let (mut f, mut feed) = suspended();
+    f.writer.open_group(5);
+    f.object(5, 0, b"abc");
+    f.partial(5, 1, 2, b"d");
+    let rest = f.chunk(b"e");
+    f.writer.data(5, 0, rest);
+    f.object(5, 2, b"f");
+    f.commit();
+    assert_eq!(pull(&mut feed), [object(5, 2, b"f")]);
+}
+
+#[test]
+fn half_an_object_is_completed_with_the_bytes_that_are_missing() {
+    let mut f = Fixture::new();
+    let (mut feed, _) = f.log.feed(W0);
+    f.group(5, &[]);
+    f.partial(5, 0, 6, b"abc");
+    f.commit();
+    pull(&mut feed);
+    take_over(&mut f);
+    f.writer.open_group(5);
+    f.partial(5, 0, 6, b"ab");
+    let rest = f.chunk(b"cdef");
+    f.writer.data(5, 0, rest);
+    f.writer.finish(5, 0);
+    f.commit();
+    assert_eq!(pull(&mut feed), [data(5, 0, 3, b"def"), finish(5)]);
+    let entries = replay(&feed, 5).unwrap();
+    assert_eq!(entries[2..], [data(5, 0, 3, b"def"), finish(5)]);
+}
+
+#[test]
+fn a_later_object_resets_the_readers_and_marks_the_head_missing() {
+    let (mut f, mut feed) = suspended();
+    f.writer.open_group(5);
+    f.object(5, 3, b"x");
+    f.commit();
+    assert_eq!(pull(&mut feed), [reset(5, StreamCode::OLD)]);
+    assert_eq!(replay(&feed, 5), None);
+    assert_eq!(f.log.feed(W1).1.groups, [] as [u64; 0]);
+    f.object(5, 4, b"y");
+    f.commit();
+    assert!(pull(&mut feed).is_empty());
+}
+
+#[test]
+fn an_object_after_one_that_stays_incomplete_is_later_than_next() {
+    let mut f = Fixture::new();
+    let (mut feed, _) = f.log.feed(W0);
+    f.group(5, &[]);
+    f.partial(5, 0, 6, b"abc");
+    f.commit();
+    pull(&mut feed);
+    take_over(&mut f);
+    f.object(5, 1, b"x");
+    f.commit();
+    assert_eq!(pull(&mut feed), [reset(5, StreamCode::OLD)]);
+}
+
+#[test]
+fn gaps_are_legal_within_one_writers_stream() {
+    let mut f = Fixture::new();
+    let (mut feed, _) = f.log.feed(W0);
+    f.group(5, &[b"a"]);
+    f.object(5, 7, b"b");
+    f.commit();
+    assert_eq!(pull(&mut feed), [opened(5), object(5, 0, b"a"), object(5, 7, b"b")]);
+}
+
+#[test]
+fn the_same_object_again_is_skipped() {
+    let mut f = Fixture::new();
+    let (mut feed, _) = f.log.feed(W0);
+    f.group(5, &[b"a", b"b"]);
+    f.object(5, 0, b"a");
+    f.commit();
+    assert_eq!(pull(&mut feed), [opened(5), object(5, 0, b"a"), object(5, 1, b"b")]);
+}
+
+#[test]
+fn a_stream_that_ends_within_an_object_never_looks_finished() {
+    let mut f = Fixture::new();
+    let (mut feed, _) = f.log.feed(W0);
+    f.group(5, &[]);
+    f.partial(5, 0, 4, b"abc");
+    f.writer.finish(5, 0);
+    f.commit();
+    assert_eq!(pull(&mut feed).last(), Some(&reset(5, StreamCode::WRONG_SIZE)));
+    assert_eq!(replay(&feed, 5).unwrap().last(), Some(&reset(5, StreamCode::WRONG_SIZE)));
+}
+
+#[test]
+fn an_object_that_starts_before_the_last_is_done_resets_the_strand() {
+    let mut f = Fixture::new();
+    let (mut feed, _) = f.log.feed(W0);
+    f.group(5, &[]);
+    f.partial(5, 0, 4, b"abc");
+    f.object(5, 1, b"x");
+    f.commit();
+    assert_eq!(pull(&mut feed)[2..], [reset(5, StreamCode::WRONG_SIZE)]);
+}
+
+#[test]
+fn more_than_the_declared_size_resets_the_strand() {
+    let mut f = Fixture::new();
+    let (mut feed, _) = f.log.feed(W0);
+    f.group(5, &[]);
+    f.partial(5, 0, 3, b"abc");
+    let more = f.chunk(b"d");
+    f.writer.data(5, 0, more);
+    f.group(6, &[]);
+    f.partial(6, 0, 3, b"abcd");
+    f.commit();
+    let entries = pull(&mut feed);
+    assert_eq!(entries[2..], [reset(5, StreamCode::WRONG_SIZE), opened(6), reset(6, StreamCode::WRONG_SIZE)]);
+}
+
+#[test]
+fn a_continuation_that_ends_short_of_what_is_held_never_looks_finished() {
+    let (mut f, mut feed) = suspended();
+    f.writer.open_group(5);
+    f.object(5, 0, b"abc");
+    f.writer.finish(5, 0);
+    f.commit();
+    assert_eq!(pull(&mut feed), [reset(5, StreamCode::WRONG_SIZE)]);
+}
+
+#[test]
+fn a_suspended_strand_is_reset_once_it_is_superseded() {
+    let (mut f, mut feed) = suspended();
+    f.group(6, &[]);
+    f.commit();
+    assert_eq!(pull(&mut feed), [reset(5, StreamCode::OLD), opened(6)]);
+}
+
+#[test]
+fn a_reset_or_finished_strand_takes_nothing_more() {
+    let mut f = Fixture::new();
+    let (mut feed, _) = f.log.feed(W0);
+    f.group(1, &[b"a"]);
+    f.writer.finish(1, 0);
+    f.group(2, &[]);
+    f.writer.reset(2, 0, StreamCode(70));
+    f.commit();
+    pull(&mut feed);
+    f.object(1, 1, b"x");
+    f.writer.reset(1, 0, StreamCode::CANCEL);
+    f.object(2, 0, b"x");
+    f.writer.finish(2, 0);
+    f.commit();
+    assert!(pull(&mut feed).is_empty());
+}

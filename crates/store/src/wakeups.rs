@@ -1,0 +1,216 @@
+//! Attach against commit against clear: no wake-up is lost, whatever the interleaving.
+//!
+//! Run on real threads; with `RUSTFLAGS="--cfg shuttle"` on a scheduler that tries many.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use relay_model::{Epoch, LogId, Path, Route, SessionId, WorkerId};
+
+use crate::{Change, Config, End, Entry, Feed, ObjectHead, Rings, Store};
+
+#[cfg(shuttle)]
+use shuttle::thread;
+#[cfg(not(shuttle))]
+use std::thread;
+
+const LOGS: u64 = 2;
+#[cfg(not(shuttle))]
+const GROUPS: u64 = 300;
+#[cfg(shuttle)]
+const GROUPS: u64 = 2;
+
+/// What wakes a worker: its mailbox, as an eventfd would.
+#[cfg(not(shuttle))]
+fn mailbox() -> (impl Fn() + Send + Sync, impl Fn()) {
+    let (wake, woken) = std::sync::mpsc::sync_channel::<()>(1);
+    let wake = std::sync::Mutex::new(wake);
+    let ring = move || {
+        let _ = wake.lock().unwrap().try_send(());
+    };
+    let wait = move || woken.recv_timeout(Duration::from_secs(20)).expect("a wake-up was lost");
+    (ring, wait)
+}
+
+#[cfg(shuttle)]
+fn mailbox() -> (impl Fn() + Send + Sync, impl Fn()) {
+    let (wake, woken) = shuttle::sync::mpsc::sync_channel::<()>(1);
+    let wake = shuttle::sync::Mutex::new(wake);
+    let ring = move || {
+        let _ = wake.lock().unwrap().try_send(());
+    };
+    // A lost wake-up is a deadlock, which shuttle reports.
+    let wait = move || woken.recv().unwrap();
+    (ring, wait)
+}
+
+fn store(workers: usize) -> Arc<Store> {
+    Store::new(Config { workers, capacity: 1 << 40, ceiling: 1 << 41, max_age: Duration::from_secs(600) })
+}
+
+fn write(store: &Store, log: LogId, now: Instant) {
+    let mut writer = store.create(log).writer(Epoch(1)).unwrap();
+    let mut rings = Rings::new();
+    for group in 0..GROUPS {
+        writer.open_group(group);
+        let payload = store.budget().chunk(vec![group as u8; 3]);
+        writer.object(group, 0, ObjectHead::frame(0, None, 3), payload);
+        writer.finish(group, 0);
+        if group + 1 == GROUPS {
+            writer.end(End { final_group: Some(GROUPS), code: None });
+        }
+        writer.commit(now, &mut rings).unwrap();
+        store.ring(&mut rings, None);
+    }
+}
+
+struct Follower {
+    feed: Feed,
+    finished: u64,
+    ended: bool,
+}
+
+impl Follower {
+    fn attach(store: &Store, log: LogId, worker: WorkerId) -> Self {
+        let (feed, head) = store.create(log).feed(worker);
+        let mut follower = Self { feed, finished: 0, ended: head.end.is_some() };
+        let mut entries = Vec::new();
+        for sequence in head.groups {
+            assert!(follower.feed.group(sequence, &mut entries));
+        }
+        follower.take(entries);
+        follower
+    }
+
+    /// A replay may be ahead of the journal: a group counts once.
+    fn take(&mut self, entries: Vec<Entry>) {
+        for entry in entries {
+            match entry {
+                Entry::Finish { group, .. } if group == self.finished => self.finished += 1,
+                Entry::Finish { group, .. } => assert!(group < self.finished, "group {group} came too early"),
+                Entry::End(_) => self.ended = true,
+                _ => {}
+            }
+        }
+    }
+
+    fn pull(&mut self) -> bool {
+        let mut entries = Vec::new();
+        let pulled = self.feed.pull(&mut entries);
+        assert!(!pulled.lagged);
+        self.take(entries);
+        pulled.more
+    }
+
+    fn done(&self) -> bool {
+        self.ended && self.finished == GROUPS
+    }
+}
+
+/// A worker: attaches to every log at some point, then sleeps until it is woken.
+fn follow(store: &Store, worker: WorkerId) {
+    let (ring, wait) = mailbox();
+    store.bell(worker).set_ringer(Box::new(ring));
+    let mut followers: Vec<Follower> =
+        (0..LOGS).map(|log| Follower::attach(store, LogId(log), worker)).collect();
+    while !followers.iter().all(Follower::done) {
+        let mut logs = Vec::new();
+        store.bell(worker).take(&mut logs);
+        for log in &logs {
+            for follower in followers.iter_mut().filter(|follower| follower.feed.log_id() == *log) {
+                while follower.pull() {}
+            }
+        }
+        if logs.is_empty() && !followers.iter().all(Follower::done) {
+            wait();
+        }
+    }
+}
+
+fn logs() {
+    let store = store(2);
+    let now = Instant::now();
+    let writers = (0..LOGS).map(|log| {
+        let store = Arc::clone(&store);
+        thread::spawn(move || write(&store, LogId(log), now))
+    });
+    let readers = (0..2).map(|worker| {
+        let store = Arc::clone(&store);
+        thread::spawn(move || follow(&store, WorkerId(worker)))
+    });
+    let threads: Vec<_> = writers.chain(readers).collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    (0..LOGS).for_each(|log| assert!(store.retire(LogId(log))));
+    assert_eq!(store.counts().bytes, 0);
+}
+
+fn announce(store: &Store) {
+    let mut rings = Rings::new();
+    for cost in 1..=GROUPS {
+        let route = Route { session: SessionId(1), hops: Arc::new([]), cost };
+        store.board().set(Path::parse("a/b").unwrap(), vec![route], &mut rings);
+        store.ring(&mut rings, None);
+    }
+}
+
+fn watch(store: &Store, worker: WorkerId) {
+    let (ring, wait) = mailbox();
+    store.bell(worker).set_ringer(Box::new(ring));
+    let mut watch = store.board().watch(worker, Path::parse("a").unwrap());
+    let mut last = 0;
+    loop {
+        let board = store.bell(worker).take(&mut Vec::new());
+        let mut changes: Vec<Change> = Vec::new();
+        while watch.walk(1, &mut changes) {}
+        for change in changes {
+            let cost = change.routes.first().map_or(0, |route| route.cost);
+            assert!(cost > last, "a change went backwards or came twice");
+            last = cost;
+        }
+        if last == GROUPS {
+            return;
+        }
+        if !board {
+            wait();
+        }
+    }
+}
+
+fn board() {
+    let store = store(2);
+    let core = Arc::clone(&store);
+    let mut threads = vec![thread::spawn(move || announce(&core))];
+    for worker in 0..2 {
+        let store = Arc::clone(&store);
+        threads.push(thread::spawn(move || watch(&store, WorkerId(worker))));
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[cfg(not(shuttle))]
+#[test]
+fn every_feed_sees_everything_whenever_it_attached() {
+    (0..20).for_each(|_| logs());
+}
+
+#[cfg(not(shuttle))]
+#[test]
+fn every_watch_sees_the_newest_state_whenever_it_attached() {
+    (0..20).for_each(|_| board());
+}
+
+#[cfg(shuttle)]
+#[test]
+fn every_feed_sees_everything_in_any_interleaving() {
+    shuttle::check_random(logs, 3_000);
+    shuttle::check_pct(logs, 3_000, 3);
+}
+
+#[cfg(shuttle)]
+#[test]
+fn every_watch_sees_the_newest_state_in_any_interleaving() {
+    shuttle::check_random(board, 3_000);
+    shuttle::check_pct(board, 3_000, 3);
+}

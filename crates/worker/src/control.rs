@@ -1,0 +1,134 @@
+//! The control thread: the one place where core runs, and where what it decides is carried out.
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Instant,
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use parking_lot::Mutex;
+use relay_core::{Action, Core, Event};
+use relay_model::SessionId;
+use relay_store::{End, Rings, Store};
+
+use crate::mailbox::{Letter, Mailbox};
+
+/// Event batches taken before the actions are carried out and letters are posted.
+const BATCHES: usize = 64;
+
+/// What others see of core.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    /// What it holds.
+    pub counts: relay_core::Counts,
+    /// What it refused or dropped.
+    pub tally: relay_core::Tally,
+}
+
+/// Core, and what it acts on.
+pub(crate) struct Control {
+    core: Core,
+    store: Arc<Store>,
+    mailboxes: Vec<Arc<Mailbox>>,
+    seen: Arc<Mutex<Seen>>,
+    rings: Rings,
+    /// Letters to each worker.
+    letters: Vec<Vec<Letter>>,
+    /// Asks core has taken, by session.
+    taken: HashMap<SessionId, u32, foldhash::fast::RandomState>,
+}
+
+/// Core panicked: nothing it holds can be trusted any more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Panicked;
+
+impl Control {
+    pub(crate) fn new(
+        core: Core,
+        store: Arc<Store>,
+        mailboxes: Vec<Arc<Mailbox>>,
+        seen: Arc<Mutex<Seen>>,
+    ) -> Self {
+        let letters = mailboxes.iter().map(|_| Vec::new()).collect();
+        Self { core, store, mailboxes, seen, rings: Rings::new(), letters, taken: HashMap::default() }
+    }
+
+    /// Serves until all workers are gone, or core panics.
+    pub(crate) fn run(mut self, events: &Receiver<Vec<Event>>) -> Result<(), Panicked> {
+        loop {
+            let received = match self.core.next_deadline() {
+                Some(deadline) => events.recv_deadline(deadline),
+                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let first = match received {
+                Ok(batch) => Some(batch),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
+            let more = events.try_iter().take(BATCHES);
+            let batches: Vec<Vec<Event>> = first.into_iter().chain(more).collect();
+            self.step(batches, Instant::now())?;
+        }
+    }
+
+    /// Hands core what came and does what it says.
+    fn step(&mut self, batches: Vec<Vec<Event>>, now: Instant) -> Result<(), Panicked> {
+        let core = &mut self.core;
+        let taken = &mut self.taken;
+        let mut actions = Vec::new();
+        catch_unwind(AssertUnwindSafe(|| {
+            for event in batches.into_iter().flatten() {
+                match &event {
+                    Event::Ask { session, .. } => *taken.entry(*session).or_default() += 1,
+                    Event::Closed { session } => {
+                        taken.remove(session);
+                    }
+                    Event::Opened { .. } => {}
+                }
+                core.handle(event, now);
+            }
+            core.handle_timeout(now);
+            actions.extend(std::iter::from_fn(|| core.poll_action()));
+        }))
+        .map_err(|_| Panicked)?;
+        for action in actions {
+            self.act(action, now);
+        }
+        for (session, count) in self.taken.drain() {
+            if let Some(letters) = self.letters.get_mut(usize::from(session.worker().0)) {
+                letters.push(Letter::AsksDone(session, count));
+            }
+        }
+        for (mailbox, letters) in self.mailboxes.iter().zip(&mut self.letters) {
+            mailbox.post(letters);
+        }
+        self.store.ring(&mut self.rings, None);
+        *self.seen.lock() = Seen { counts: self.core.counts(), tally: self.core.tally() };
+        Ok(())
+    }
+
+    fn act(&mut self, action: Action, now: Instant) {
+        match action {
+            Action::Order { session, order } => {
+                if let Some(letters) = self.letters.get_mut(usize::from(session.worker().0)) {
+                    letters.push(Letter::Order(session, order));
+                }
+            }
+            Action::Board { path, routes } => self.store.board().set(path, routes, &mut self.rings),
+            Action::Create { log } => {
+                self.store.create(log);
+            }
+            Action::Fence { log, epoch } => {
+                self.store.fence(log, epoch);
+            }
+            Action::End { log, code } => {
+                self.store.end(log, End { final_group: None, code: Some(code) }, now, &mut self.rings);
+            }
+            Action::Retire { log } => {
+                self.store.retire(log);
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Who comes in: sessions are made, admitted, refused, and end.
+
+use std::time::{Instant, SystemTime};
+
+use relay_auth::Permit;
+use relay_core::Event;
+use relay_model::{Hop, SessionCode};
+use relay_session::{Config, Grant, Output, Session, transport::Transport};
+use relay_transport::quic::Phase;
+use relay_wire::lite;
+
+use super::{Stage, State, Worker, guard};
+
+/// Hops we draw fit a JSON number.
+const HOP_BITS: u32 = 53;
+
+impl Worker {
+    /// Makes the session of a connection that has become ready. False: the peer is gone.
+    pub(super) fn make_session(&mut self, index: u32, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(index) else { return false };
+        if peer.state != State::Opening {
+            return true;
+        }
+        let Some(conn) = self.endpoint.conn(peer.conn) else { return true };
+        let Some(version) = conn.protocol().and_then(lite::Version::from_alpn) else {
+            self.meter.refused_version += 1;
+            self.refuse(index, now, SessionCode::VERSION, "no version in common");
+            return true;
+        };
+        let target = conn.target().map(str::to_owned);
+        let stamp = Hop((self.random.next() >> (u64::BITS - HOP_BITS)).max(1));
+        peer.state = State::Waiting;
+        peer.session = Some(Box::new(Session::new(Config {
+            id: peer.id,
+            worker: self.id,
+            hop: self.shared.hop,
+            stamp,
+            version,
+            has_url: target.is_some(),
+        })));
+        if let Some(target) = target {
+            self.admit(index, now, &target);
+        }
+        true
+    }
+
+    /// What a session wants: most of it is for core.
+    pub(super) fn take_outputs(&mut self, index: u32, now: Instant) {
+        let mut out = std::mem::take(&mut self.scratch.out);
+        let id = self.peers.get(index).map(|peer| peer.id);
+        for output in out.drain(..) {
+            match (output, id) {
+                (Output::Ask(ask), Some(session)) => self.events.push(Event::Ask { session, ask }),
+                (Output::Authorize { target }, Some(_)) => self.admit(index, now, &target),
+                (_, None) => {}
+            }
+        }
+        if self.scratch.out.is_empty() {
+            self.scratch.out = out;
+        }
+    }
+
+    /// Lets a session in, or closes it, by what it asked for.
+    fn admit(&mut self, index: u32, now: Instant, target: &str) {
+        let Some(peer) = self.peers.get_mut(index).filter(|peer| peer.state == State::Waiting) else {
+            return;
+        };
+        match self.shared.policy.admit(target) {
+            Ok(permit) => {
+                peer.state = State::Open { until: expiry(&permit, now) };
+                self.meter.sessions_opened += 1;
+                let grant = Grant {
+                    root: permit.root().clone(),
+                    publish: permit.publish().clone(),
+                    subscribe: permit.subscribe().clone(),
+                };
+                // Before anything the session asks.
+                self.events.push(Event::Opened { session: peer.id, permit, exclude: None });
+                self.with_session(index, Stage::Input, now, |session, conn, cx| {
+                    session.authorized(conn, cx, grant);
+                });
+            }
+            Err(refusal) => {
+                match refusal {
+                    relay_auth::Refusal::Malformed => self.meter.refused_malformed += 1,
+                    relay_auth::Refusal::Unauthorized => self.meter.refused_unauthorized += 1,
+                }
+                self.refuse(index, now, refusal.session_code(), &refusal.to_string());
+            }
+        }
+    }
+
+    /// Closes a connection that was never let in. Whoever calls counts why.
+    pub(super) fn refuse(&mut self, index: u32, now: Instant, code: SessionCode, reason: &str) {
+        if let Some(peer) = self.peers.get_mut(index) {
+            tracing::debug!(session = %peer.id, %code, reason, "session refused");
+            peer.state = State::Over;
+        }
+        self.close(index, now, code, reason);
+    }
+
+    /// Closes a connection; its session ends when the close is flushed.
+    pub(super) fn close(&mut self, index: u32, now: Instant, code: SessionCode, reason: &str) {
+        let Self { peers, endpoint, .. } = self;
+        let Some(peer) = peers.get_mut(index) else { return };
+        let key = peer.conn;
+        let closed = guard(|| {
+            if let Some(conn) = endpoint.conn(key) {
+                conn.close(now, code, reason);
+            }
+        });
+        match closed {
+            Some(()) => self.mark_dirty(index),
+            None => self.bury(index, Stage::Flush),
+        }
+    }
+
+    /// Before a peer is flushed: if its connection is over, so is its session. False: the peer is gone.
+    pub(super) fn conclude(&mut self, index: u32, now: Instant) -> bool {
+        let Self { peers, endpoint, .. } = self;
+        let Some(peer) = peers.get_mut(index) else { return false };
+        let phase = endpoint.conn(peer.conn).map_or(Phase::Drained, |conn| conn.phase());
+        if matches!(phase, Phase::Opening | Phase::Ready) {
+            return true;
+        }
+        // It hears of its end, and says its last words to core.
+        if peer.session.is_some()
+            && !self.with_session(index, Stage::Input, now, |session, conn, cx| session.input(conn, cx))
+        {
+            return false;
+        }
+        let Self { peers, endpoint, fanout, .. } = self;
+        let Some(peer) = peers.get_mut(index) else { return false };
+        let (id, key) = (peer.id, peer.conn);
+        let session = peer.session.take();
+        let state = std::mem::replace(&mut peer.state, State::Over);
+        let clean = guard(|| {
+            if let Some(mut session) = session {
+                if let Some(why) = session.closed() {
+                    tracing::debug!(session = %id, ?why, "session ended");
+                }
+                session.leave(fanout);
+            }
+            endpoint.settle(key, now);
+        });
+        self.count_end(id, &state);
+        if clean.is_none() {
+            self.bury(index, Stage::Input);
+            return false;
+        }
+        true
+    }
+}
+
+/// When a permit ends, on the clock of this process.
+fn expiry(permit: &Permit, now: Instant) -> Option<Instant> {
+    let left = permit.expires()?.duration_since(SystemTime::now()).unwrap_or_default();
+    now.checked_add(left)
+}

@@ -1,0 +1,137 @@
+//! The last part of a turn: packets out.
+
+use std::time::Instant;
+
+use relay_transport::quic::Phase;
+
+use super::{Stage, Worker, guard};
+use crate::{outbox::Flushed, socket::Io};
+
+/// Trains one connection may send before the others have had their turn.
+const TRAINS: usize = 4;
+
+/// How far a connection's flush came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transmitted {
+    /// It has nothing more to send now.
+    All,
+    /// It has, or may have.
+    Some,
+    /// It panicked and is gone.
+    Gone,
+}
+
+impl Worker {
+    /// Sends what a full socket left behind.
+    pub(super) fn retry_full(&mut self, now: Instant, io: &mut impl Io) {
+        let is_over = self.full_since.is_none_or(|since| now >= since + super::RETRY_FULL);
+        if is_over && !self.outbox.is_empty() {
+            self.full_since = None;
+            self.send(now, io);
+        }
+    }
+
+    /// Flushes every connection with something to send, once, the rest of it after the others.
+    pub(super) fn flush(&mut self, now: Instant, io: &mut impl Io, end: Instant) {
+        while self.full_since.is_none() {
+            let Some(index) = self.dirty.pop_front() else { break };
+            self.flush_peer(index, now, io);
+            if io.now() >= end && !self.dirty.is_empty() {
+                self.meter.turns_cut += 1;
+                break;
+            }
+        }
+        if self.full_since.is_none() {
+            self.send(now, io);
+        }
+    }
+
+    fn flush_peer(&mut self, index: u32, now: Instant, io: &mut impl Io) {
+        // What concluding marks is flushed here.
+        if !self.conclude(index, now) {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(index) {
+            peer.is_dirty = false;
+        }
+        match self.transmit(index, now, io) {
+            Transmitted::Gone => return,
+            Transmitted::Some => self.mark_dirty(index),
+            Transmitted::All => {}
+        }
+        self.rearm(index);
+    }
+
+    /// Writes packets of one connection to the outbox, and the outbox to the socket when it is ripe.
+    fn transmit(&mut self, index: u32, now: Instant, io: &mut impl Io) -> Transmitted {
+        let Some(peer) = self.peers.get(index) else { return Transmitted::Gone };
+        let (id, key) = (peer.id, peer.conn);
+        let segments = if peer.unsegmented { 1 } else { io.max_segments().max(1) };
+        for _ in 0..TRAINS {
+            let mut buffer = self.outbox.buffer();
+            let Self { endpoint, shared, .. } = self;
+            let polled = guard(|| {
+                shared.fault(Stage::Flush, id);
+                endpoint.conn(key)?.poll_transmit(now, segments, &mut buffer)
+            });
+            match polled {
+                None => {
+                    self.bury(index, Stage::Flush);
+                    return Transmitted::Gone;
+                }
+                Some(None) => {
+                    self.outbox.recycle(buffer);
+                    return Transmitted::All;
+                }
+                Some(Some(transmit)) => self.outbox.push(&transmit, buffer, Some(index)),
+            }
+            if self.outbox.is_ripe() {
+                self.send(now, io);
+                if self.full_since.is_some() {
+                    break;
+                }
+            }
+        }
+        Transmitted::Some
+    }
+
+    /// The outbox to the socket, as far as it goes.
+    fn send(&mut self, now: Instant, io: &mut impl Io) {
+        let mut unsegmented = std::mem::take(&mut self.scratch.unsegmented);
+        if self.outbox.flush(io, &mut self.meter, &mut unsegmented) == Flushed::Full {
+            self.full_since = Some(now);
+        }
+        for index in unsegmented.drain(..) {
+            if let Some(peer) = self.peers.get_mut(index) {
+                peer.unsegmented = true;
+            }
+        }
+        self.scratch.unsegmented = unsegmented;
+    }
+
+    /// Sets the peer's timer anew, or removes it once nothing more will happen.
+    fn rearm(&mut self, index: u32) {
+        let Self { peers, endpoint, wheel, .. } = self;
+        let Some(peer) = peers.get_mut(index) else { return };
+        let key = peer.conn;
+        let of_session = peer.session.as_ref().and_then(|session| session.next_deadline());
+        let own = peer.deadline();
+        let of_conn = guard(|| {
+            let conn = endpoint.conn(key)?;
+            (conn.phase() != Phase::Drained).then(|| conn.next_deadline())
+        });
+        match of_conn {
+            Some(Some(of_conn)) => {
+                wheel.set(index, [of_conn, of_session, own].into_iter().flatten().min());
+            }
+            Some(None) => {
+                wheel.clear(index);
+                peers.remove(index);
+                if guard(|| endpoint.remove(key)).is_none() {
+                    self.meter.panics_endpoint += 1;
+                }
+            }
+            None => self.bury(index, Stage::Flush),
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! What a worker does: everything between its socket and its sessions, one turn at a time.
+//!
+//! [`Worker::turn`] takes the time and an [`Io`], so a test drives it without epoll. A turn:
+//! receive and feed; settle what was fed or is due; letters of other threads; news of logs, once a
+//! log for all its readers here; flush every connection that has something to send; tell core and
+//! other workers. It is bounded in time and datagrams; what is left comes next turn.
+//!
+//! Each connection's share runs guarded: a panic costs that connection and nobody else.
+
+mod admit;
+mod flush;
+mod news;
+mod peer;
+mod receive;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashSet, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Sender, TrySendError};
+use relay_auth::Policy;
+use relay_core::Event;
+use relay_meter::{Board, Worker as Meter};
+use relay_model::{Hop, LogId, SessionCode, SessionId, WorkerId};
+use relay_session::{Cx, Fanout, Output, Session};
+use relay_store::{Rings, Store};
+use relay_transport::quic::{self, Connection, Endpoint};
+
+use crate::{
+    mailbox::{Letter, Mailbox},
+    outbox::Outbox,
+    slots::Slots,
+    socket::{Io, Received},
+    wheel::Wheel,
+};
+use news::Delivery;
+use peer::{Peer, State};
+
+/// Longest turn; what is left waits for the next, so that nobody starves.
+const TURN: Duration = Duration::from_millis(2);
+/// Most datagrams received in a turn (a coalesced train is not cut).
+const TURN_DATAGRAMS: usize = 256;
+/// How often others get to see the counters.
+const PUBLISH: Duration = Duration::from_millis(250);
+/// When to try a full socket again even if nobody says that it has room: for lack of memory
+/// in the kernel, nobody does.
+const RETRY_FULL: Duration = Duration::from_millis(5);
+
+/// When to try core again when its channel is full.
+const RETRY_CORE: Duration = Duration::from_millis(1);
+
+/// A connection's share of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// What it was fed takes effect.
+    Feed,
+    /// The session takes events.
+    Input,
+    /// Timers that are due.
+    Timeout,
+    /// An order of core.
+    Order,
+    /// News of a log or of the announce board.
+    News,
+    /// Packets are made.
+    Flush,
+}
+
+/// Called at each stage of each session: a way for tests to make one fail.
+pub type Fault = Arc<dyn Fn(Stage, SessionId) + Send + Sync>;
+
+/// What the workers of a relay share.
+pub struct Shared {
+    /// QUIC keys, TLS, limits.
+    pub quic: quic::Config,
+    /// Logs and the announce board.
+    pub store: Arc<Store>,
+    /// Who may come in.
+    pub policy: Arc<Policy>,
+    /// The relay's own hop.
+    pub hop: Hop,
+    /// Where counters are shown.
+    pub board: Arc<Board>,
+    /// Fault injection.
+    pub fault: Option<Fault>,
+}
+
+/// When the next turn is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// At once: there is work left.
+    Now,
+    /// Then, or when the socket or somebody has news.
+    At(Instant),
+    /// When the socket or somebody has news.
+    Idle,
+}
+
+/// One worker: its endpoint, connections and sessions.
+pub struct Worker {
+    id: WorkerId,
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    core: Sender<Vec<Event>>,
+    /// What core has yet to hear.
+    events: Vec<Event>,
+
+    endpoint: Endpoint,
+    /// Whether the socket never fragments.
+    mtu_discovery: bool,
+    peers: Slots<Peer>,
+    /// Index of the peer by slot of its connection.
+    by_conn: Vec<u32>,
+    wheel: Wheel,
+
+    fanout: Fanout,
+    rings: Rings,
+    /// Logs to pull, in order; and the same for asking.
+    news: VecDeque<LogId>,
+    queued: HashSet<LogId, foldhash::fast::RandomState>,
+    /// A batch that has not reached all its readers.
+    delivery: Option<Delivery>,
+    board_changed: bool,
+    /// Sessions here made news after the bell was answered.
+    rung_itself: bool,
+
+    outbox: Outbox,
+    /// The socket is full since then.
+    full_since: Option<Instant>,
+    /// Peers with something to settle, and with something to send.
+    touched: Vec<u32>,
+    dirty: VecDeque<u32>,
+
+    /// The socket may have something.
+    readable: bool,
+    received: VecDeque<Received>,
+    letters: VecDeque<Letter>,
+    drain: Option<Drain>,
+
+    meter: Meter,
+    published: Instant,
+    /// Something was counted since.
+    unpublished: bool,
+    random: Random,
+    scratch: Scratch,
+}
+
+/// Shutting down.
+#[derive(Clone, Debug)]
+struct Drain {
+    code: SessionCode,
+    reason: Arc<str>,
+    until: Instant,
+}
+
+/// Vectors used again each turn.
+#[derive(Default)]
+struct Scratch {
+    received: Vec<Received>,
+    letters: Vec<Letter>,
+    due: Vec<u32>,
+    logs: Vec<LogId>,
+    watchers: Vec<SessionId>,
+    unsegmented: Vec<u32>,
+    out: Vec<Output>,
+}
+
+impl Worker {
+    /// A worker without connections. `mtu_discovery`: its socket never fragments.
+    pub fn new(
+        id: WorkerId,
+        shared: Arc<Shared>,
+        mailbox: Arc<Mailbox>,
+        core: Sender<Vec<Event>>,
+        mtu_discovery: bool,
+        now: Instant,
+    ) -> Self {
+        Self {
+            endpoint: Endpoint::new(&shared.quic, id, mtu_discovery, None),
+            id,
+            shared,
+            mailbox,
+            core,
+            events: Vec::new(),
+            mtu_discovery,
+            peers: Slots::new(id),
+            by_conn: Vec::new(),
+            wheel: Wheel::new(now),
+            fanout: Fanout::new(id),
+            rings: Rings::new(),
+            news: VecDeque::new(),
+            queued: HashSet::default(),
+            delivery: None,
+            board_changed: false,
+            rung_itself: false,
+            outbox: Outbox::default(),
+            full_since: None,
+            touched: Vec::new(),
+            dirty: VecDeque::new(),
+            readable: true,
+            received: VecDeque::new(),
+            letters: VecDeque::new(),
+            drain: None,
+            meter: Meter::default(),
+            published: now,
+            unpublished: false,
+            random: Random::new(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// The socket has something to receive.
+    pub fn readable(&mut self) {
+        self.readable = true;
+    }
+
+    /// The socket has room again.
+    pub fn writable(&mut self) {
+        self.full_since = None;
+    }
+
+    /// The thread was woken.
+    pub fn woken(&mut self) {
+        self.meter.wakes += 1;
+    }
+
+    /// Does what there is to do.
+    pub fn turn(&mut self, now: Instant, io: &mut impl Io) -> Next {
+        self.meter.turns += 1;
+        let end = now + TURN;
+        self.retry_full(now, io);
+        self.receive(now, io);
+        self.expire(now);
+        self.settle_touched(now);
+        self.read_letters(now, io, end);
+        self.deliver_news(now, io, end);
+        self.flush(now, io, end);
+        self.tell();
+        self.publish(now, io);
+        self.next(now)
+    }
+
+    /// Shut down, and nothing left to say or no time to say it.
+    pub fn is_done(&self, now: Instant) -> bool {
+        self.drain.as_ref().is_some_and(|drain| {
+            now >= drain.until || (self.peers.is_empty() && self.outbox.is_empty() && self.letters.is_empty())
+        })
+    }
+
+    /// The last words to core, and the last counters. May wait for core.
+    pub fn finish(&mut self) {
+        let _ = self.core.send(std::mem::take(&mut self.events));
+        self.gauge();
+        self.shared.board.publish(usize::from(self.id.0), &self.meter);
+    }
+
+    /// After a panic outside of any connection's share: every session ends, and a new endpoint
+    /// takes the old one's place on the same socket.
+    pub fn rebuild(&mut self, now: Instant) {
+        self.meter.panics_endpoint += 1;
+        tracing::error!(worker = self.id.0, "endpoint lost to a panic: rebuilding it, all its sessions end");
+        let indices: Vec<u32> = self.peers.indices().collect();
+        for index in indices {
+            let Some(peer) = self.peers.remove(index) else { continue };
+            self.forget_session(peer);
+        }
+        self.endpoint = Endpoint::new(&self.shared.quic, self.id, self.mtu_discovery, None);
+        self.by_conn.clear();
+        self.wheel = Wheel::new(now);
+        self.outbox.clear();
+        self.touched.clear();
+        self.dirty.clear();
+        self.received.clear();
+        self.readable = true;
+    }
+
+    /// Runs a session's share of a stage. Returns false when that cost the session its life.
+    fn with_session(
+        &mut self,
+        index: u32,
+        stage: Stage,
+        now: Instant,
+        run: impl FnOnce(&mut Session, &mut Connection, &mut Cx<'_>),
+    ) -> bool {
+        let Self { peers, endpoint, shared, fanout, rings, meter, scratch, .. } = self;
+        let Some(peer) = peers.get_mut(index) else { return false };
+        let Some(session) = peer.session.as_deref_mut() else { return true };
+        let Some(conn) = endpoint.conn(peer.conn) else { return true };
+        let id = peer.id;
+        let survived = guard(|| {
+            shared.fault(stage, id);
+            let mut cx = Cx { now, store: &shared.store, fanout, rings, meter, out: &mut scratch.out };
+            run(session, conn, &mut cx);
+        })
+        .is_some();
+        if !survived {
+            self.scratch.out.clear();
+            self.bury(index, stage);
+            return false;
+        }
+        self.mark_dirty(index);
+        if !self.scratch.out.is_empty() {
+            self.take_outputs(index, now);
+        }
+        true
+    }
+
+    /// After a panic in `stage`: the connection and its session are dropped, everything else stays.
+    fn bury(&mut self, index: u32, stage: Stage) {
+        *self.panics(stage) += 1;
+        let Some(peer) = self.peers.remove(index) else { return };
+        tracing::error!(session = %peer.id, ?stage, "session lost to a panic");
+        let key = peer.conn;
+        self.wheel.clear(index);
+        self.forget_session(peer);
+        if guard(|| self.endpoint.remove(key)).is_none() {
+            tracing::error!("a panic while a lost connection was removed");
+            self.meter.panics_endpoint += 1;
+        }
+    }
+
+    /// Ends what is left of a peer's session: its readers, its writers, core's view of it.
+    fn forget_session(&mut self, mut peer: Peer) {
+        if let Some(mut session) = peer.session.take() {
+            let fanout = &mut self.fanout;
+            if guard(|| session.leave(fanout)).is_none() || guard(|| drop(session)).is_none() {
+                tracing::error!(session = %peer.id, "a panic while a session was dropped");
+            }
+        }
+        self.count_end(peer.id, &peer.state);
+    }
+
+    fn count_end(&mut self, id: SessionId, state: &State) {
+        match state {
+            State::Opening | State::Waiting => self.meter.sessions_abandoned += 1,
+            State::Open { .. } => {
+                self.meter.sessions_closed += 1;
+                self.events.push(Event::Closed { session: id });
+            }
+            State::Over => {}
+        }
+    }
+
+    fn touch(&mut self, index: u32) {
+        if let Some(peer) = self.peers.get_mut(index)
+            && !std::mem::replace(&mut peer.is_touched, true)
+        {
+            self.touched.push(index);
+        }
+    }
+
+    fn mark_dirty(&mut self, index: u32) {
+        if let Some(peer) = self.peers.get_mut(index)
+            && !std::mem::replace(&mut peer.is_dirty, true)
+        {
+            self.dirty.push_back(index);
+        }
+    }
+
+    /// Peers whose deadlines have passed are touched.
+    fn expire(&mut self, now: Instant) {
+        let mut due = std::mem::take(&mut self.scratch.due);
+        self.wheel.expire(now, &mut due);
+        for index in due.drain(..) {
+            if let Some(peer) = self.peers.get_mut(index) {
+                peer.is_due = true;
+            }
+            self.touch(index);
+        }
+        self.scratch.due = due;
+    }
+
+    /// Hands this turn's events to core, and wakes workers with news.
+    fn tell(&mut self) {
+        if !self.events.is_empty() {
+            match self.core.try_send(std::mem::take(&mut self.events)) {
+                // Next turn: what sessions may have in flight bounds it.
+                Err(TrySendError::Full(events)) => self.events = events,
+                // Core is gone only when the relay is ending.
+                Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            }
+        }
+        self.rung_itself = false;
+        if !self.rings.is_empty() {
+            // Its own bell it answers itself.
+            self.rung_itself = self.rings.contains(self.id) && self.shared.store.bell(self.id).is_pending();
+            self.shared.store.ring(&mut self.rings, Some(self.id));
+        }
+    }
+
+    fn publish(&mut self, now: Instant, io: &impl Io) {
+        let took = io.now().saturating_duration_since(now);
+        self.meter.turn_us.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        self.unpublished = now < self.published + PUBLISH;
+        if !self.unpublished {
+            self.published = now;
+            self.gauge();
+            self.shared.board.publish(usize::from(self.id.0), &self.meter);
+        }
+    }
+
+    fn gauge(&mut self) {
+        self.meter.connections_now = self.peers.len() as u64;
+        self.meter.sessions = self
+            .peers
+            .indices()
+            .filter(|index| self.peers.get(*index).is_some_and(|peer| peer.session.is_some()))
+            .count() as u64;
+    }
+
+    fn next(&self, now: Instant) -> Next {
+        let is_full = self.full_since.is_some();
+        let is_busy = self.readable
+            || !self.received.is_empty()
+            || !self.letters.is_empty()
+            || !self.news.is_empty()
+            || self.delivery.is_some()
+            || self.board_changed
+            || self.rung_itself
+            || (!is_full && !self.dirty.is_empty());
+        if is_busy {
+            return Next::Now;
+        }
+        // A turn that did not publish is followed by one that does.
+        let publish = self.unpublished.then(|| self.published + PUBLISH);
+        let retry = self.full_since.map(|since| since + RETRY_FULL);
+        let until = self.drain.as_ref().map(|drain| drain.until);
+        let behind = (!self.events.is_empty()).then(|| now + RETRY_CORE);
+        let first = [self.wheel.next_wake(), publish, retry, until, behind].into_iter().flatten().min();
+        first.map_or(Next::Idle, Next::At)
+    }
+
+    fn panics(&mut self, stage: Stage) -> &mut u64 {
+        match stage {
+            Stage::Feed => &mut self.meter.panics_feed,
+            Stage::Input => &mut self.meter.panics_input,
+            Stage::Timeout => &mut self.meter.panics_timeout,
+            Stage::Order => &mut self.meter.panics_order,
+            Stage::News => &mut self.meter.panics_news,
+            Stage::Flush => &mut self.meter.panics_flush,
+        }
+    }
+}
+
+impl Shared {
+    fn fault(&self, stage: Stage, session: SessionId) {
+        if let Some(fault) = &self.fault {
+            fault(stage, session);
+        }
+    }
+}
+
+/// Runs `share`; `None` when it panicked. What it borrowed may be half changed: the caller drops it.
+fn guard<R>(share: impl FnOnce() -> R) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(share)).ok()
+}
+
+/// Random numbers nobody needs to be unable to guess (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        use std::hash::{BuildHasher, Hasher};
+        Self(std::hash::RandomState::new().build_hasher().finish())
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}

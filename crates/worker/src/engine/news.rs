@@ -1,0 +1,159 @@
+//! The second half of a turn: what other threads and other sessions have for ours.
+
+use std::{rc::Rc, time::Instant};
+
+use relay_model::LogId;
+use relay_session::{Batch, Reader};
+
+use super::{Drain, Stage, Worker, guard};
+use crate::{mailbox::Letter, socket::Io};
+
+/// Readers between two looks at the clock.
+const READERS_A_LOOK: usize = 16;
+
+/// A batch of news on its way to the readers of a log.
+pub(super) struct Delivery {
+    log: LogId,
+    batch: Rc<Batch>,
+    readers: Vec<Reader>,
+    next: usize,
+}
+
+impl Worker {
+    /// Orders of core and of the supervisor.
+    pub(super) fn read_letters(&mut self, now: Instant, io: &impl Io, end: Instant) {
+        let mut letters = std::mem::take(&mut self.scratch.letters);
+        self.mailbox.take(&mut letters);
+        self.letters.extend(letters.drain(..));
+        self.scratch.letters = letters;
+        while let Some(letter) = self.letters.pop_front() {
+            self.read_letter(now, letter);
+            if io.now() >= end {
+                break;
+            }
+        }
+    }
+
+    fn read_letter(&mut self, now: Instant, letter: Letter) {
+        match letter {
+            Letter::Order(session, order) => {
+                let Some(index) = self.peers.index_of(session) else {
+                    self.meter.orders_unknown += 1;
+                    return;
+                };
+                self.meter.orders += 1;
+                self.with_session(index, Stage::Order, now, |session, conn, cx| {
+                    session.order(conn, cx, order)
+                });
+            }
+            Letter::AsksDone(session, count) => {
+                let Some(index) = self.peers.index_of(session) else { return };
+                self.with_session(index, Stage::Order, now, |session, conn, cx| {
+                    session.asks_done(conn, cx, count);
+                });
+            }
+            Letter::Shutdown { code, reason, until } => {
+                let indices: Vec<u32> = self.peers.indices().collect();
+                for index in indices {
+                    self.close(index, now, code, &reason);
+                }
+                self.drain = Some(Drain { code, reason, until });
+            }
+        }
+    }
+
+    /// Pulls each log with news once and gives the batch to all its readers here; then walks the
+    /// announce board. Stops when the turn is over, to go on where it stopped.
+    pub(super) fn deliver_news(&mut self, now: Instant, io: &impl Io, end: Instant) {
+        self.answer_bell();
+        while self.delivery.is_some() || !self.news.is_empty() {
+            if !self.deliver(now, io, end) {
+                self.meter.turns_cut += 1;
+                return;
+            }
+        }
+        if std::mem::take(&mut self.board_changed) {
+            self.walk_board(now);
+        }
+    }
+
+    fn answer_bell(&mut self) {
+        let mut logs = std::mem::take(&mut self.scratch.logs);
+        self.board_changed |= self.shared.store.bell(self.id).take(&mut logs);
+        for log in logs.drain(..) {
+            if self.queued.insert(log) {
+                self.news.push_back(log);
+            }
+        }
+        self.scratch.logs = logs;
+    }
+
+    /// One batch to the readers it has not reached. False: no time left.
+    fn deliver(&mut self, now: Instant, io: &impl Io, end: Instant) -> bool {
+        let Some(mut delivery) = self.delivery.take().or_else(|| self.pull_next(now)) else { return true };
+        loop {
+            let rest = delivery.readers.get(delivery.next..).unwrap_or_default();
+            if rest.is_empty() {
+                break;
+            }
+            // At least these, however late it is.
+            for reader in rest.iter().take(READERS_A_LOOK) {
+                self.give(now, *reader, &delivery.batch);
+            }
+            delivery.next += READERS_A_LOOK;
+            if io.now() >= end && delivery.next < delivery.readers.len() {
+                self.delivery = Some(delivery);
+                return false;
+            }
+        }
+        if delivery.batch.more && self.queued.insert(delivery.log) {
+            self.news.push_back(delivery.log);
+        }
+        io.now() < end || self.news.is_empty()
+    }
+
+    fn give(&mut self, now: Instant, reader: Reader, batch: &Batch) {
+        // A reader that left meanwhile is not found, or not known to its session.
+        let Some(index) = self.peers.index_of(reader.session) else { return };
+        self.with_session(index, Stage::News, now, |session, conn, cx| {
+            session.news(conn, cx, reader.sub, batch);
+        });
+    }
+
+    /// The news of the next log that somebody here reads.
+    fn pull_next(&mut self, now: Instant) -> Option<Delivery> {
+        while let Some(log) = self.news.pop_front() {
+            self.queued.remove(&log);
+            let mut readers = Vec::new();
+            self.fanout.readers(log, &mut readers);
+            let fanout = &mut self.fanout;
+            match guard(|| fanout.pull(log, now)) {
+                Some(Some(batch)) => {
+                    self.meter.pulls += 1;
+                    return Some(Delivery { log, batch, readers, next: 0 });
+                }
+                Some(None) => {}
+                // What this log's readers share here is broken: it goes with them.
+                None => {
+                    for reader in readers {
+                        if let Some(index) = self.peers.index_of(reader.session) {
+                            self.bury(index, Stage::News);
+                        }
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn walk_board(&mut self, now: Instant) {
+        let mut watchers = std::mem::take(&mut self.scratch.watchers);
+        self.fanout.watchers(&mut watchers);
+        for session in watchers.drain(..) {
+            if let Some(index) = self.peers.index_of(session) {
+                self.with_session(index, Stage::News, now, |session, conn, cx| session.board(conn, cx));
+            }
+        }
+        self.scratch.watchers = watchers;
+    }
+}

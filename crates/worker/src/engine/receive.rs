@@ -1,0 +1,167 @@
+//! The first half of a turn: datagrams in, and what they and the timers lead to.
+
+use std::{io, time::Instant};
+
+use relay_model::{SessionCode, limits};
+use relay_transport::quic::{ConnKey, Fed, Phase};
+
+use super::{Peer, Stage, State, TURN_DATAGRAMS, Worker, guard};
+use crate::socket::{Io, Received};
+
+impl Worker {
+    /// Receives and feeds until nothing is left or the turn has its share.
+    pub(super) fn receive(&mut self, now: Instant, io: &mut impl Io) {
+        let mut fed = 0;
+        while fed < TURN_DATAGRAMS {
+            let Some(received) = self.received.pop_front() else {
+                if !self.readable || !self.receive_batch(io) {
+                    return;
+                }
+                continue;
+            };
+            fed += self.feed(now, received);
+        }
+        self.meter.turns_cut += 1;
+    }
+
+    /// One receive call. False: nothing is left.
+    fn receive_batch(&mut self, io: &mut impl Io) -> bool {
+        let mut batch = std::mem::take(&mut self.scratch.received);
+        let result = io.recv(&mut batch);
+        self.meter.recv_calls += 1;
+        if let Err(error) = &result
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            // Other errors are news of the past (a port unreachable): the next call goes on.
+            self.readable = error.kind() != io::ErrorKind::WouldBlock;
+            self.meter.recv_errors += u64::from(self.readable);
+        }
+        self.meter.recv_batch.record(batch.len() as u64);
+        self.received.extend(batch.drain(..));
+        self.scratch.received = batch;
+        self.readable
+    }
+
+    /// Feeds each datagram of a train; returns how many.
+    fn feed(&mut self, now: Instant, received: Received) -> usize {
+        let Received { remote, local_ip, ecn, stride, mut data } = received;
+        let mut count: usize = 0;
+        self.meter.bytes_in += data.len() as u64;
+        while !data.is_empty() {
+            let datagram =
+                if data.len() > stride { data.split_to(stride) } else { std::mem::take(&mut data) };
+            count += 1;
+            let mut answer = self.outbox.buffer();
+            let endpoint = &mut self.endpoint;
+            let fed = guard(|| endpoint.handle(now, remote, local_ip, ecn, datagram, &mut answer));
+            match fed {
+                Some(Fed::Respond(transmit)) if self.full_since.is_none() => {
+                    self.meter.responses += 1;
+                    self.outbox.push(&transmit, answer, None);
+                    continue;
+                }
+                Some(Fed::Conn(key)) => self.touch_conn(key),
+                Some(Fed::New(key)) => self.arrive(key, now),
+                // An answer without a connection is not worth a place in a full outbox.
+                Some(Fed::Nothing | Fed::Respond(_)) => self.meter.datagrams_unknown += 1,
+                None => self.endpoint_panicked(now),
+            }
+            self.outbox.recycle(answer);
+        }
+        self.meter.datagrams_in += count as u64;
+        count
+    }
+
+    /// A panic while a datagram was fed: the connection that took it is to blame, or else the
+    /// endpoint itself.
+    fn endpoint_panicked(&mut self, now: Instant) {
+        match self.endpoint.suspect().and_then(|key| self.peer_of(key)) {
+            Some(index) => self.bury(index, Stage::Feed),
+            None => self.rebuild(now),
+        }
+    }
+
+    fn peer_of(&self, key: ConnKey) -> Option<u32> {
+        let index = *self.by_conn.get(key.slot())?;
+        self.peers.get(index).is_some_and(|peer| peer.conn == key).then_some(index)
+    }
+
+    fn touch_conn(&mut self, key: ConnKey) {
+        if let Some(index) = self.peer_of(key) {
+            self.touch(index);
+        }
+    }
+
+    /// A new connection gets its place.
+    fn arrive(&mut self, key: ConnKey, now: Instant) {
+        self.meter.connections += 1;
+        let admit_by = now + limits::SETUP_TIMEOUT;
+        let Some(index) = self.peers.insert(|id| Peer::new(id, key, admit_by)) else {
+            self.meter.refused_full += 1;
+            self.endpoint.remove(key);
+            return;
+        };
+        if self.by_conn.len() <= key.slot() {
+            self.by_conn.resize(key.slot() + 1, u32::MAX);
+        }
+        if let Some(slot) = self.by_conn.get_mut(key.slot()) {
+            *slot = index;
+        }
+        if let Some(drain) = self.drain.clone() {
+            self.meter.refused_draining += 1;
+            self.refuse(index, now, drain.code, &drain.reason);
+        }
+        self.touch(index);
+    }
+
+    /// Each touched peer's input and timers take effect.
+    pub(super) fn settle_touched(&mut self, now: Instant) {
+        // Nothing is touched meanwhile; the vector goes back for its room.
+        let mut touched = std::mem::take(&mut self.touched);
+        for index in touched.drain(..) {
+            self.settle(index, now);
+        }
+        self.touched = touched;
+    }
+
+    fn settle(&mut self, index: u32, now: Instant) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        peer.is_touched = false;
+        let (id, key, is_due) = (peer.id, peer.conn, std::mem::take(&mut peer.is_due));
+        let Self { endpoint, shared, .. } = self;
+        let phase = guard(|| {
+            shared.fault(Stage::Feed, id);
+            if is_due {
+                endpoint.handle_timeout(key, now);
+            }
+            endpoint.settle(key, now)
+        });
+        let Some(phase) = phase else { return self.bury(index, Stage::Feed) };
+        self.mark_dirty(index);
+        if phase == Phase::Ready && !self.make_session(index, now) {
+            return;
+        }
+        let lives = self.with_session(index, Stage::Input, now, |session, conn, cx| session.input(conn, cx));
+        if lives && is_due {
+            self.time_out(index, now);
+        }
+    }
+
+    /// The session's timers, and the worker's own for the peer.
+    fn time_out(&mut self, index: u32, now: Instant) {
+        let Some(peer) = self.peers.get(index) else { return };
+        let is_due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
+        if is_due(peer.deadline()) {
+            if peer.state == State::Waiting {
+                self.meter.refused_setup_timeout += 1;
+                self.refuse(index, now, SessionCode::TIMEOUT, "not set up in time");
+            } else {
+                self.close(index, now, SessionCode::UNAUTHORIZED, "the credential has expired");
+            }
+            return;
+        }
+        if is_due(peer.session.as_ref().and_then(|session| session.next_deadline())) {
+            self.with_session(index, Stage::Timeout, now, |session, conn, cx| session.timeout(conn, cx));
+        }
+    }
+}

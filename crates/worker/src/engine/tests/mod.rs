@@ -1,0 +1,269 @@
+//! A worker driven turn by turn: no sockets, no threads, and a clock of the test's own.
+
+mod turns;
+
+use std::{
+    cell::Cell,
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use crossbeam_channel::Receiver;
+use relay_auth::Policy;
+use relay_core::Event;
+use relay_meter::Board;
+use relay_model::{Hop, Scope, WorkerId};
+use relay_session::transport::{Dir, Event as Heard, Transport};
+use relay_store::Store;
+use relay_transport::quic::{ClientConfig, Config, ConnKey, Endpoint, Phase, Tuning, certificate};
+use relay_wire::lite::{self, Message};
+use rustls_pki_types::PrivatePkcs8KeyDer;
+
+use super::{Next, Shared, Worker};
+use crate::{
+    mailbox::Mailbox,
+    socket::{Io, Packet, Received},
+};
+
+const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 443);
+const CLIENT: ([u8; 4], u16) = ([10, 0, 0, 2], 5_000);
+
+/// The worker's socket: what the test puts in and takes out.
+struct FakeIo {
+    inbound: VecDeque<Received>,
+    sent: Vec<(SocketAddr, Bytes)>,
+    /// Packets it takes before it is full.
+    room: usize,
+    /// Trains fail, as on a device without segmentation offload.
+    no_trains: bool,
+    trains: usize,
+    clock: Cell<Instant>,
+    /// What a look at the clock costs.
+    tick: Duration,
+}
+
+impl Io for FakeIo {
+    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<()> {
+        if self.inbound.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        out.extend(self.inbound.drain(..self.inbound.len().min(32)));
+        Ok(())
+    }
+
+    fn send(&mut self, packets: &[Packet]) -> io::Result<usize> {
+        let mut taken = 0;
+        for packet in packets {
+            let error = if self.room == 0 {
+                Some(libc::EAGAIN)
+            } else if self.no_trains && packet.datagrams() > 1 {
+                Some(libc::EIO)
+            } else {
+                None
+            };
+            match error {
+                Some(errno) if taken == 0 => return Err(io::Error::from_raw_os_error(errno)),
+                Some(_) => return Ok(taken),
+                None => {}
+            }
+            self.trains += usize::from(packet.datagrams() > 1);
+            let size = packet.segment.map_or(packet.bytes.len(), usize::from);
+            let datagrams = packet.bytes.chunks(size).map(Bytes::copy_from_slice);
+            self.sent.extend(datagrams.map(|datagram| (packet.destination, datagram)));
+            self.room -= 1;
+            taken += 1;
+        }
+        Ok(taken)
+    }
+
+    fn max_segments(&self) -> usize {
+        64
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.set(self.clock.get() + self.tick);
+        self.clock.get()
+    }
+}
+
+/// A worker, a client of it, and core's end of the channel.
+struct Bench {
+    now: Instant,
+    worker: Worker,
+    io: FakeIo,
+    next: Next,
+    core: Receiver<Vec<Event>>,
+    heard: Vec<Event>,
+    mailbox: Arc<Mailbox>,
+    client: Endpoint,
+}
+
+impl Bench {
+    fn new(policy: Policy) -> Self {
+        let now = Instant::now();
+        let store = Store::new(relay_store::Config {
+            workers: 1,
+            capacity: 1 << 20,
+            ceiling: 1 << 20,
+            max_age: Duration::MAX,
+        });
+        let shared = Shared {
+            quic: server_config(),
+            store,
+            policy: Arc::new(policy),
+            hop: Hop(1),
+            board: Arc::new(Board::new(1)),
+            fault: None,
+        };
+        let mailbox = Arc::new(Mailbox::new(Box::new(|| {})));
+        let (sender, core) = crossbeam_channel::bounded(1);
+        let worker = Worker::new(WorkerId(0), Arc::new(shared), mailbox.clone(), sender, false, now);
+        let io = FakeIo {
+            inbound: VecDeque::new(),
+            sent: Vec::new(),
+            room: usize::MAX,
+            no_trains: false,
+            trains: 0,
+            clock: Cell::new(now),
+            tick: Duration::ZERO,
+        };
+        let client = Endpoint::new(&server_config(), WorkerId(0), false, Some([9; 32]));
+        Self { now, worker, io, next: Next::Now, core, heard: Vec::new(), mailbox, client }
+    }
+
+    fn open_to_all() -> Self {
+        Self::new(Policy::public(Scope::everything(), Scope::everything()))
+    }
+
+    fn connect(&mut self) -> ConnKey {
+        self.client.connect(self.now, &client_config(), SERVER.into(), "localhost").unwrap()
+    }
+
+    /// One turn of the worker.
+    fn turn(&mut self) {
+        self.io.clock.set(self.now);
+        self.next = self.worker.turn(self.now, &mut self.io);
+        self.heard.extend(self.core.try_iter().flatten());
+    }
+
+    fn deliver(&mut self, datagram: &[u8]) {
+        self.io.inbound.push_back(Received {
+            remote: CLIENT.into(),
+            local_ip: None,
+            ecn: None,
+            stride: datagram.len(),
+            data: BytesMut::from(datagram),
+        });
+        self.worker.readable();
+    }
+
+    /// The client's side: takes what was sent, sends what it has.
+    fn client_turn(&mut self) {
+        let mut buf = Vec::new();
+        for (to, datagram) in std::mem::take(&mut self.io.sent) {
+            assert_eq!(to, CLIENT.into());
+            self.client.handle(self.now, SERVER.into(), None, None, BytesMut::from(&datagram[..]), &mut buf);
+        }
+        let mut keys = Vec::new();
+        self.client.keys(&mut keys);
+        for key in keys {
+            self.client.handle_timeout(key, self.now);
+            self.client.settle(key, self.now);
+            while let Some(conn) = self.client.conn(key) {
+                buf.clear();
+                let Some(_) = conn.poll_transmit(self.now, 1, &mut buf) else { break };
+                let datagram = std::mem::take(&mut buf);
+                self.deliver(&datagram);
+            }
+        }
+    }
+
+    /// Both sides until neither has anything for the other at this time.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            self.client_turn();
+            if self.io.inbound.is_empty() && self.next != Next::Now {
+                return;
+            }
+            self.turn();
+        }
+        panic!("it never settles");
+    }
+
+    /// Lets time pass, with a turn whenever the worker asks for one.
+    fn advance(&mut self, by: Duration) {
+        let until = self.now + by;
+        while self.now < until {
+            self.now = match self.next {
+                Next::At(at) => at.clamp(self.now, until),
+                Next::Now | Next::Idle => until,
+            };
+            self.next = Next::Now;
+            self.settle();
+        }
+    }
+
+    fn phase(&mut self, key: ConnKey) -> Phase {
+        self.client.conn(key).map_or(Phase::Drained, |conn| conn.phase())
+    }
+
+    /// The client sends its SETUP.
+    fn set_up(&mut self, key: ConnKey, path: &str) {
+        let now = self.now;
+        let conn = self.client.conn(key).unwrap();
+        let stream = conn.open(Dir::Uni, 0).unwrap();
+        let mut message = Vec::new();
+        relay_wire::varint::put(lite::UniType::Setup.id(), &mut message);
+        let setup = lite::Setup { probe: 0, path: Some(path.to_owned()), role: None, cost: None, hop: None };
+        setup.encode(lite::Version::V05, &mut message);
+        conn.write(stream, &mut [message.into()]).unwrap();
+        conn.finish(stream);
+        self.client.settle(key, now);
+        self.settle();
+    }
+
+    /// How the session ended for the client.
+    fn end(&mut self, key: ConnKey) -> relay_session::transport::Closed {
+        let conn = self.client.conn(key).expect("it keeps its closed connection");
+        loop {
+            match conn.poll() {
+                Some(Heard::Closed(why)) => return why,
+                Some(_) => {}
+                None => panic!("still open"),
+            }
+        }
+    }
+}
+
+/// A certificate too large for one datagram, so that handshakes have trains.
+fn identity() -> &'static rcgen::CertifiedKey<rcgen::KeyPair> {
+    static IDENTITY: OnceLock<rcgen::CertifiedKey<rcgen::KeyPair>> = OnceLock::new();
+    IDENTITY.get_or_init(|| {
+        let mut names: Vec<String> = (0..80).map(|n| format!("relay-{n}.example.com")).collect();
+        names.push("localhost".to_owned());
+        rcgen::generate_simple_self_signed(names).unwrap()
+    })
+}
+
+fn server_config() -> Config {
+    let key = PrivatePkcs8KeyDer::from(identity().signing_key.serialize_der());
+    let resolver = certificate(vec![identity().cert.der().clone()], key.into()).unwrap();
+    Config::new(resolver, &[3; 32], 1, &Tuning::default()).unwrap()
+}
+
+fn client_config() -> ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(identity().cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![lite::Version::V05.alpn().as_bytes().to_vec()];
+    ClientConfig::new(tls, &Tuning::default()).unwrap()
+}

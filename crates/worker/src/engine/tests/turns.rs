@@ -1,0 +1,251 @@
+use relay_model::{SessionCode, SessionId, limits};
+use relay_session::transport::Closed;
+
+use super::*;
+use crate::mailbox::Letter;
+
+/// Long enough for a closed connection to be forgotten.
+const DRAIN: Duration = Duration::from_secs(5);
+
+fn opened(bench: &Bench) -> Vec<SessionId> {
+    let opened = |event: &Event| match event {
+        Event::Opened { session, .. } => Some(*session),
+        _ => None,
+    };
+    bench.heard.iter().filter_map(opened).collect()
+}
+
+fn closed(bench: &Bench) -> Vec<SessionId> {
+    let closed = |event: &Event| match event {
+        Event::Closed { session } => Some(*session),
+        _ => None,
+    };
+    bench.heard.iter().filter_map(closed).collect()
+}
+
+fn assert_nothing_left(bench: &Bench) {
+    assert!(bench.worker.peers.is_empty(), "peers");
+    assert!(bench.worker.wheel.is_empty(), "timers");
+    assert!(bench.worker.endpoint.is_empty(), "connections");
+    assert!(bench.worker.outbox.is_empty(), "packets");
+    assert_eq!(bench.worker.fanout.logs(), 0);
+}
+
+#[test]
+fn core_hears_once_of_a_session_that_comes_and_once_that_it_goes() {
+    let mut bench = Bench::open_to_all();
+    let key = bench.connect();
+    bench.settle();
+    assert_eq!(bench.phase(key), Phase::Ready);
+    assert!(opened(&bench).is_empty(), "not before it said what it wants");
+    bench.set_up(key, "/");
+    let [session] = opened(&bench)[..] else { panic!("{:?}", bench.heard) };
+    assert_eq!(session.worker(), WorkerId(0));
+    bench.client.conn(key).unwrap().close(bench.now, SessionCode::NONE, "bye");
+    bench.settle();
+    assert_eq!(closed(&bench), [session]);
+    assert!(matches!(bench.heard.last(), Some(Event::Closed { .. })), "its last message");
+    bench.advance(DRAIN);
+    assert_nothing_left(&bench);
+    let meter = &bench.worker.meter;
+    assert_eq!((meter.connections, meter.sessions_opened, meter.sessions_closed), (1, 1, 1));
+}
+
+#[test]
+fn who_does_not_set_up_in_time_is_closed() {
+    let mut bench = Bench::open_to_all();
+    let key = bench.connect();
+    bench.settle();
+    bench.advance(limits::SETUP_TIMEOUT - Duration::from_millis(1));
+    assert_eq!(bench.phase(key), Phase::Ready);
+    bench.advance(Duration::from_millis(2));
+    assert_eq!(bench.end(key), Closed::ByPeer(SessionCode::TIMEOUT, "not set up in time".to_owned()));
+    bench.advance(DRAIN);
+    assert_nothing_left(&bench);
+    assert_eq!(bench.worker.meter.refused_setup_timeout, 1);
+    assert!(bench.heard.is_empty(), "core never heard of it: {:?}", bench.heard);
+}
+
+#[test]
+fn who_may_do_nothing_is_refused_and_core_never_hears_of_it() {
+    let mut bench = Bench::new(Policy::public(Scope::nothing(), Scope::nothing()));
+    let key = bench.connect();
+    bench.settle();
+    bench.set_up(key, "/room");
+    assert!(matches!(bench.end(key), Closed::ByPeer(SessionCode::UNAUTHORIZED, _)));
+    bench.advance(DRAIN);
+    assert_nothing_left(&bench);
+    assert_eq!((bench.worker.meter.refused_unauthorized, bench.worker.meter.sessions_abandoned), (1, 0));
+    assert!(bench.heard.is_empty());
+}
+
+#[test]
+fn a_turn_takes_its_share_of_datagrams_and_goes_on_in_the_next() {
+    let mut bench = Bench::open_to_all();
+    for _ in 0..600 {
+        bench.deliver(&[0x40; 30]);
+    }
+    for expected in [256, 512, 600] {
+        bench.turn();
+        assert_eq!(bench.worker.meter.datagrams_in, expected);
+    }
+    assert_ne!(bench.next, Next::Now);
+    assert_eq!(bench.worker.meter.turns_cut, 2);
+}
+
+#[test]
+fn a_turn_that_takes_too_long_leaves_the_rest_of_the_flush_to_the_next() {
+    let mut bench = Bench::open_to_all();
+    let keys: Vec<ConnKey> = (0..10).map(|_| bench.connect()).collect();
+    // Each look at the clock finds the turn over.
+    bench.io.tick = super::super::TURN;
+    bench.client_turn();
+    bench.turn();
+    assert_eq!(bench.next, Next::Now);
+    assert!(bench.worker.dirty.len() >= 8, "{}", bench.worker.dirty.len());
+    bench.settle();
+    assert!(keys.into_iter().all(|key| bench.phase(key) == Phase::Ready), "nobody starves");
+}
+
+#[test]
+fn a_full_socket_stops_the_flush_until_there_is_room() {
+    let mut bench = Bench::open_to_all();
+    let key = bench.connect();
+    bench.io.room = 0;
+    bench.client_turn();
+    bench.turn();
+    assert_eq!(bench.next, Next::At(bench.now + super::super::RETRY_FULL), "it does not spin");
+    let polled = bench.worker.outbox.is_empty();
+    assert!(!polled && bench.io.sent.is_empty(), "what was made is kept");
+    let calls = bench.worker.meter.send_calls;
+    bench.turn();
+    assert_eq!(bench.worker.meter.send_calls, calls, "no call before there may be room");
+    bench.io.room = usize::MAX;
+    bench.worker.writable();
+    bench.next = Next::Now;
+    bench.settle();
+    assert_eq!(bench.phase(key), Phase::Ready);
+    assert_eq!(bench.worker.meter.socket_full, 1);
+    assert!(bench.client.conn(key).is_some());
+}
+
+#[test]
+fn a_full_socket_is_tried_again_though_nobody_says_it_has_room() {
+    let mut bench = Bench::open_to_all();
+    let key = bench.connect();
+    bench.io.room = 0;
+    bench.client_turn();
+    bench.turn();
+    bench.io.room = usize::MAX;
+    bench.advance(super::super::RETRY_FULL);
+    assert_eq!(bench.phase(key), Phase::Ready);
+}
+
+#[test]
+fn a_path_without_segmentation_offload_costs_one_failure_and_no_datagram() {
+    let mut bench = Bench::open_to_all();
+    let with = bench.connect();
+    bench.settle();
+    assert_eq!(bench.phase(with), Phase::Ready);
+    assert!(bench.io.trains > 0, "the handshake had trains");
+    let before = bench.io.trains;
+    bench.io.no_trains = true;
+    let without = bench.connect();
+    let start = bench.now;
+    bench.settle();
+    assert_eq!(bench.phase(without), Phase::Ready);
+    assert_eq!(bench.now, start, "no retransmission was waited for");
+    assert_eq!(bench.worker.meter.gso_failures, 1, "from then on it sends datagrams one by one");
+    assert_eq!(bench.io.trains, before);
+}
+
+#[test]
+fn a_lost_endpoint_ends_its_sessions_and_serves_new_ones() {
+    let mut bench = Bench::open_to_all();
+    let old = bench.connect();
+    bench.settle();
+    bench.set_up(old, "/");
+    let sessions = opened(&bench);
+    bench.worker.rebuild(bench.now);
+    bench.turn();
+    assert_eq!(closed(&bench), sessions);
+    assert_nothing_left(&bench);
+    let new = bench.connect();
+    bench.settle();
+    bench.set_up(new, "/");
+    let all = opened(&bench);
+    assert_eq!(all.len(), 2);
+    assert_ne!(all.first(), all.last(), "ids are never used again");
+    assert_eq!(bench.worker.meter.panics_endpoint, 1);
+}
+
+#[test]
+fn a_shutdown_tells_every_peer_lets_nobody_in_and_ends() {
+    let mut bench = Bench::open_to_all();
+    let keys: Vec<ConnKey> = (0..3).map(|_| bench.connect()).collect();
+    bench.settle();
+    bench.set_up(keys[0], "/");
+    let until = bench.now + Duration::from_secs(10);
+    let letter = Letter::Shutdown { code: SessionCode::GOAWAY_TIMEOUT, reason: "maintenance".into(), until };
+    bench.mailbox.post(&mut vec![letter]);
+    bench.next = Next::Now;
+    bench.settle();
+    let told = Closed::ByPeer(SessionCode::GOAWAY_TIMEOUT, "maintenance".to_owned());
+    for key in keys {
+        assert_eq!(bench.end(key), told);
+    }
+    assert_eq!(closed(&bench).len(), 1);
+    let late = bench.connect();
+    bench.settle();
+    assert_ne!(bench.phase(late), Phase::Ready);
+    assert_eq!(bench.worker.meter.refused_draining, 1);
+    bench.advance(DRAIN);
+    assert_nothing_left(&bench);
+    assert!(bench.worker.is_done(bench.now));
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_the_deaf() {
+    let mut bench = Bench::open_to_all();
+    bench.connect();
+    bench.settle();
+    bench.io.room = 0;
+    let until = bench.now + Duration::from_secs(1);
+    let letter = Letter::Shutdown { code: SessionCode::NONE, reason: "".into(), until };
+    bench.mailbox.post(&mut vec![letter]);
+    bench.turn();
+    assert!(!bench.worker.is_done(bench.now));
+    assert!(bench.worker.is_done(until));
+}
+
+#[test]
+fn an_idle_worker_publishes_what_it_counted_and_then_sleeps() {
+    let mut bench = Bench::open_to_all();
+    bench.deliver(&[0x40; 30]);
+    bench.turn();
+    let Next::At(at) = bench.next else { panic!("{:?}", bench.next) };
+    assert!(at > bench.now);
+    bench.now = at;
+    bench.turn();
+    assert_eq!(bench.next, Next::Idle);
+    assert_eq!(bench.worker.shared.board.total(), bench.worker.meter);
+}
+
+#[test]
+fn events_wait_for_a_busy_core_and_keep_their_order() {
+    let mut bench = Bench::open_to_all();
+    let keys: Vec<ConnKey> = (0..2).map(|_| bench.connect()).collect();
+    bench.settle();
+    // Core takes nothing: its channel holds one batch.
+    let core = std::mem::replace(&mut bench.core, crossbeam_channel::bounded(0).1);
+    for key in &keys {
+        bench.set_up(*key, "/");
+        bench.client.conn(*key).unwrap().close(bench.now, SessionCode::NONE, "");
+        bench.settle();
+    }
+    assert!(matches!(bench.next, Next::At(at) if at <= bench.now + super::super::RETRY_CORE));
+    bench.core = core;
+    bench.advance(Duration::from_millis(10));
+    assert_eq!(opened(&bench).len(), 2);
+    assert_eq!(opened(&bench), closed(&bench));
+}

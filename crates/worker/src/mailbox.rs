@@ -1,0 +1,91 @@
+//! What other threads want of a worker.
+
+use std::{sync::Arc, time::Instant};
+
+use parking_lot::Mutex;
+use relay_model::{Order, SessionCode, SessionId};
+
+/// One message to a worker.
+#[derive(Clone, Debug)]
+pub enum Letter {
+    /// Core wants something of a session.
+    Order(SessionId, Order),
+    /// Core has taken so many asks of a session.
+    AsksDone(SessionId, u32),
+    /// Close everything, let nobody in, and end once all is said or time is up.
+    Shutdown {
+        /// What the peers are told.
+        code: SessionCode,
+        /// The same in words.
+        reason: Arc<str>,
+        /// When to end anyway.
+        until: Instant,
+    },
+}
+
+/// A worker's mailbox: the worker takes all letters at once, and is woken once for all of them.
+pub struct Mailbox {
+    letters: Mutex<Vec<Letter>>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Mailbox {
+    /// `wake` makes the worker look into it.
+    pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Self {
+        Self { letters: Mutex::default(), wake }
+    }
+
+    /// Adds `letters`, leaving the vector empty, and wakes the worker unless it was about to look.
+    pub fn post(&self, letters: &mut Vec<Letter>) {
+        if letters.is_empty() {
+            return;
+        }
+        let was_empty = {
+            let mut held = self.letters.lock();
+            let was_empty = held.is_empty();
+            held.append(letters);
+            was_empty
+        };
+        if was_empty {
+            (self.wake)();
+        }
+    }
+
+    /// Moves everything to the end of `out`.
+    pub fn take(&self, out: &mut Vec<Letter>) {
+        out.append(&mut self.letters.lock());
+    }
+}
+
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mailbox").field("letters", &self.letters.lock().len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn one_wake_for_all_letters_until_they_are_taken() {
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let count = wakes.clone();
+        let mailbox = Mailbox::new(Box::new(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        }));
+        let letter = || vec![Letter::AsksDone(SessionId(1), 1)];
+        mailbox.post(&mut Vec::new());
+        assert_eq!(wakes.load(Ordering::Relaxed), 0);
+        mailbox.post(&mut letter());
+        mailbox.post(&mut letter());
+        assert_eq!(wakes.load(Ordering::Relaxed), 1);
+        let mut taken = Vec::new();
+        mailbox.take(&mut taken);
+        assert_eq!(taken.len(), 2);
+        mailbox.post(&mut letter());
+        assert_eq!(wakes.load(Ordering::Relaxed), 2);
+    }
+}

@@ -1,0 +1,382 @@
+//! The supervisor: makes sockets, threads and what they share; ends them together.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Sender;
+use parking_lot::{Condvar, Mutex};
+use relay_auth::Policy;
+use relay_core::{Core, Event};
+use relay_meter::{Board, Worker as Meter};
+use relay_model::{Hop, SessionCode, WorkerId, limits};
+use relay_store::Store;
+use relay_transport::quic::{self, Tuning};
+use rustls::server::ResolvesServerCert;
+
+use crate::{
+    control::{Control, Panicked, Seen},
+    engine::{Fault, Shared, Worker},
+    mailbox::{Letter, Mailbox},
+    run::Reactor,
+    socket::{self, BindError, BufferClamp, GroupLock, Socket, Steering},
+};
+
+/// How long a shutdown waits for peers to hear of it.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Turns' worth of events that wait for core; more wait with their worker.
+const EVENT_BATCHES: usize = 1_024;
+/// Default of [`Options::max_age`].
+const MAX_AGE: Duration = Duration::from_secs(30);
+/// Default of [`Options::cache_bytes`].
+const CACHE_BYTES: u64 = 256 * 1024 * 1024;
+/// Default of [`Options::memory_bytes`].
+const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+
+/// What a relay is made from. [`Options::new`] gives defaults for all that has one.
+#[derive(Clone)]
+pub struct Options {
+    /// Where to listen. Port 0 takes any free one; an unspecified v6 address takes v4 too.
+    pub bind: SocketAddr,
+    /// Threads, each with its own socket, endpoint and sessions. Default: one a core.
+    pub workers: usize,
+    /// Gives the certificate.
+    pub resolver: Arc<dyn ResolvesServerCert>,
+    /// Stable over restarts: what reset tokens and connection ids are derived from.
+    pub secret: [u8; 32],
+    /// Knobs of QUIC.
+    pub tuning: Tuning,
+    /// Who may come in.
+    pub policy: Arc<Policy>,
+    /// The relay's own hop. Anonymous by default: give each relay one of its own.
+    pub hop: Hop,
+    /// How long a vanished publisher keeps its path.
+    pub linger: Duration,
+    /// What the cache of groups aims at, bytes.
+    pub cache_bytes: u64,
+    /// Where even the latest groups are let go, bytes.
+    pub memory_bytes: u64,
+    /// How long a superseded group is held at most.
+    pub max_age: Duration,
+    /// How datagrams find their worker.
+    pub steering: Steering,
+    /// Fault injection, for tests.
+    pub fault: Option<Fault>,
+}
+
+impl Options {
+    /// Defaults around what has none.
+    pub fn new(
+        bind: SocketAddr,
+        resolver: Arc<dyn ResolvesServerCert>,
+        secret: [u8; 32],
+        policy: Arc<Policy>,
+    ) -> Self {
+        Self {
+            bind,
+            workers: thread::available_parallelism().map_or(1, usize::from).min(limits::WORKERS),
+            resolver,
+            secret,
+            tuning: Tuning::default(),
+            policy,
+            hop: Hop::ANONYMOUS,
+            linger: limits::LINGER,
+            cache_bytes: CACHE_BYTES,
+            memory_bytes: MEMORY_BYTES,
+            max_age: MAX_AGE,
+            steering: Steering::default(),
+            fault: None,
+        }
+    }
+}
+
+/// Why a relay did not start. The texts are for people.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The sockets could not be made.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The certificate, its key or the limits are no good.
+    #[error(
+        "cannot serve QUIC with this certificate and key ({0}); check the tls section of the configuration"
+    )]
+    Quic(#[from] quic::ConfigError),
+    /// The kernel gave no poll or thread.
+    #[error(
+        "cannot start a worker ({0}); raise the limits on open files and threads (`ulimit -n`, `ulimit -u`)"
+    )]
+    Thread(#[source] io::Error),
+}
+
+/// Why a relay stopped without being asked to.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RunError {
+    /// A bug in the control plane: what it held cannot be trusted any more.
+    #[error("the control plane panicked; the panic above says where; restart the relay and report it")]
+    ControlPanicked,
+    /// A worker cannot go on.
+    #[error("worker {worker} failed: {reason}; restart the relay")]
+    Worker {
+        /// Which one.
+        worker: u16,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a relay holds and has done.
+#[derive(Clone, Debug)]
+pub struct Counts {
+    /// Each worker's counters, at most a quarter of a second old.
+    pub workers: Vec<Meter>,
+    /// What the store holds now.
+    pub store: relay_store::Counts,
+    /// What core held after its last event.
+    pub core: relay_core::Counts,
+    /// What core refused or dropped.
+    pub tally: relay_core::Tally,
+}
+
+impl Counts {
+    /// The counters of all workers together.
+    pub fn total(&self) -> Meter {
+        let mut total = Meter::default();
+        self.workers.iter().for_each(|worker| total.add(worker));
+        total
+    }
+
+    /// Panics caught in all stages of all workers.
+    pub fn panics(&self) -> u64 {
+        self.total().counters().filter(|(name, _)| name.starts_with("panics_")).map(|(_, count)| count).sum()
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = self.total();
+        write!(
+            f,
+            "{} sessions, {} broadcasts, {} tracks, {} subscriptions, {} KiB cached, \
+             {} frames in, {} deliveries, {} panics",
+            total.sessions,
+            self.store.board_paths,
+            self.core.logs,
+            self.core.readers,
+            self.store.bytes / 1024,
+            total.frames_in,
+            total.deliveries,
+            self.panics(),
+        )
+    }
+}
+
+/// A running relay. Dropping it shuts it down.
+pub struct Relay {
+    addr: SocketAddr,
+    clamp: Option<BufferClamp>,
+    mailboxes: Vec<Arc<Mailbox>>,
+    store: Arc<Store>,
+    board: Arc<Board>,
+    seen: Arc<Mutex<Seen>>,
+    threads: Mutex<Option<Threads>>,
+    fate: Arc<Fate>,
+}
+
+struct Threads {
+    workers: Vec<JoinHandle<Option<Socket>>>,
+    control: JoinHandle<()>,
+    /// Held until all sockets are closed.
+    _lock: GroupLock,
+}
+
+/// How the relay ended, once it has.
+#[derive(Default)]
+struct Fate {
+    end: Mutex<Option<Result<(), RunError>>>,
+    known: Condvar,
+}
+
+impl Fate {
+    /// The first one counts.
+    fn seal(&self, end: Result<(), RunError>) {
+        self.end.lock().get_or_insert(end);
+        self.known.notify_all();
+    }
+
+    fn wait(&self) -> Result<(), RunError> {
+        let mut end = self.end.lock();
+        loop {
+            if let Some(end) = &*end {
+                return end.clone();
+            }
+            self.known.wait(&mut end);
+        }
+    }
+}
+
+impl Relay {
+    /// Binds the sockets and starts the threads. Once it returns, the relay serves.
+    pub fn start(options: Options) -> Result<Self, StartError> {
+        let group = socket::bind(options.bind, options.workers, options.steering)?;
+        if let Some(clamp) = group.clamp {
+            tracing::warn!("{clamp}");
+        }
+        let workers = group.sockets.len();
+        let quic = quic::Config::new(options.resolver, &options.secret, workers as u16, &options.tuning)?;
+        let store = Store::new(relay_store::Config {
+            workers,
+            capacity: options.cache_bytes,
+            ceiling: options.memory_bytes.max(options.cache_bytes),
+            max_age: options.max_age,
+        });
+        let board = Arc::new(Board::new(workers));
+        let shared = Arc::new(Shared {
+            quic,
+            store: store.clone(),
+            policy: options.policy,
+            hop: options.hop,
+            board: board.clone(),
+            fault: options.fault,
+        });
+        let core =
+            Core::new(relay_core::Config { linger: options.linger, ..relay_core::Config::new(options.hop) });
+        let fate = Arc::new(Fate::default());
+        let seen = Arc::new(Mutex::new(Seen::default()));
+
+        let reactors: Vec<Reactor> =
+            (0..workers).map(|_| Reactor::new()).collect::<Result<_, _>>().map_err(StartError::Thread)?;
+        let mailboxes: Vec<Arc<Mailbox>> =
+            reactors.iter().map(|reactor| Arc::new(Mailbox::new(reactor.ringer()))).collect();
+        let (events, received) = crossbeam_channel::bounded(EVENT_BATCHES);
+        let control = {
+            let control = Control::new(core, store.clone(), mailboxes.clone(), seen.clone());
+            let fate = fate.clone();
+            spawn("control".to_owned(), move || {
+                if let Err(Panicked) = control.run(&received) {
+                    tracing::error!("the control plane panicked: the relay cannot go on");
+                    fate.seal(Err(RunError::ControlPanicked));
+                }
+            })?
+        };
+        let mut relay = Self {
+            addr: group.addr,
+            clamp: group.clamp,
+            mailboxes,
+            store,
+            board,
+            seen,
+            threads: Mutex::new(None),
+            fate,
+        };
+        let mut threads = Threads { workers: Vec::with_capacity(workers), control, _lock: group.lock };
+        for (index, (reactor, socket)) in reactors.into_iter().zip(group.sockets).enumerate() {
+            match relay.spawn_worker(index as u16, reactor, socket, &shared, events.clone()) {
+                Ok(worker) => threads.workers.push(worker),
+                Err(error) => {
+                    drop(events);
+                    *relay.threads.get_mut() = Some(threads);
+                    return Err(error);
+                }
+            }
+        }
+        *relay.threads.get_mut() = Some(threads);
+        Ok(relay)
+    }
+
+    /// Where it listens; the port is known even if any was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Set when the kernel gave smaller socket buffers than wanted (logged at start).
+    pub fn buffer_clamp(&self) -> Option<BufferClamp> {
+        self.clamp
+    }
+
+    /// What it holds and has done.
+    pub fn counts(&self) -> Counts {
+        let Seen { counts, tally } = *self.seen.lock();
+        Counts { workers: self.board.workers(), store: self.store.counts(), core: counts, tally }
+    }
+
+    /// Waits until the relay has ended. Errors: it was not asked to.
+    pub fn join(&self) -> Result<(), RunError> {
+        self.fate.wait()
+    }
+
+    /// Closes every session with `code`, gives the peers up to a second to hear of it, and ends all
+    /// threads. Calling it again does nothing.
+    pub fn shutdown(&self, code: SessionCode, reason: &str) {
+        let Some(threads) = self.threads.lock().take() else { return };
+        let until = Instant::now() + FAREWELL;
+        let letter = Letter::Shutdown { code, reason: reason.into(), until };
+        for mailbox in &self.mailboxes {
+            mailbox.post(&mut vec![letter.clone()]);
+        }
+        // A group's sockets are closed together: the kernel renumbers what is left.
+        let sockets: Vec<_> = threads.workers.into_iter().map(JoinHandle::join).collect();
+        drop(sockets);
+        if threads.control.join().is_err() {
+            self.fate.seal(Err(RunError::ControlPanicked));
+        }
+        self.fate.seal(Ok(()));
+    }
+
+    fn spawn_worker(
+        &self,
+        index: u16,
+        reactor: Reactor,
+        socket: Socket,
+        shared: &Arc<Shared>,
+        events: Sender<Vec<Event>>,
+    ) -> Result<JoinHandle<Option<Socket>>, StartError> {
+        let id = WorkerId(index);
+        let (shared, fate) = (shared.clone(), self.fate.clone());
+        let mailbox = self.mailboxes.get(usize::from(index)).cloned();
+        self.store.bell(id).set_ringer(reactor.ringer());
+        spawn(format!("worker-{index}"), move || {
+            let mailbox = mailbox?;
+            let mtu_discovery = socket.never_fragments();
+            // Sessions share things within their thread: the worker is made where it lives.
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                let worker = Worker::new(id, shared, mailbox, events, mtu_discovery, Instant::now());
+                reactor.run(worker, socket)
+            }));
+            let (socket, reason) = match ended {
+                Ok((socket, Ok(()))) => return Some(socket),
+                Ok((socket, Err(error))) => (Some(socket), error.to_string()),
+                Err(_) => (None, "it panicked outside of its turn".to_owned()),
+            };
+            tracing::error!(worker = index, reason, "a worker failed: the relay cannot go on");
+            fate.seal(Err(RunError::Worker { worker: index, reason }));
+            socket
+        })
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.shutdown(SessionCode::NONE, "going away");
+    }
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: String,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StartError> {
+    thread::Builder::new().name(name).spawn(run).map_err(StartError::Thread)
+}
+
+#[cfg(test)]
+mod tests;

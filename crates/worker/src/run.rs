@@ -1,0 +1,106 @@
+//! A worker's thread: waits for its socket, its timers and its mailbox, and takes a turn.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::{
+    engine::{Next, Worker},
+    socket::Socket,
+};
+
+const SOCKET: Token = Token(0);
+const WAKER: Token = Token(1);
+/// The socket and the waker.
+const EVENTS: usize = 4;
+/// Rebuilding a worker this often means that it will not get better.
+const MAX_REBUILDS: u32 = 100;
+
+/// What a worker waits on.
+pub(crate) struct Reactor {
+    poll: Poll,
+    waker: Arc<Waker>,
+}
+
+impl Reactor {
+    pub(crate) fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        Ok(Self { poll, waker })
+    }
+
+    /// Wakes the worker from anywhere.
+    pub(crate) fn ringer(&self) -> Box<dyn Fn() + Send + Sync> {
+        let waker = self.waker.clone();
+        Box::new(move || {
+            if let Err(error) = waker.wake() {
+                tracing::error!(%error, "cannot wake a worker");
+            }
+        })
+    }
+
+    /// Turns until the worker is done; gives the socket back, for all of a group must be closed
+    /// together. Errors: the poll failed, or the worker panics without end.
+    pub(crate) fn run(mut self, mut worker: Worker, mut socket: Socket) -> (Socket, io::Result<()>) {
+        let result = self.turn_until_done(&mut worker, &mut socket);
+        worker.finish();
+        (socket, result)
+    }
+
+    fn turn_until_done(&mut self, worker: &mut Worker, socket: &mut Socket) -> io::Result<()> {
+        self.poll.registry().register(socket.source(), SOCKET, Interest::READABLE | Interest::WRITABLE)?;
+        let mut events = Events::with_capacity(EVENTS);
+        let mut rebuilds = 0;
+        let mut next = Next::Now;
+        loop {
+            self.wait(worker, &mut events, next)?;
+            let now = Instant::now();
+            next = match catch_unwind(AssertUnwindSafe(|| worker.turn(now, socket))) {
+                Ok(next) => next,
+                Err(_) => {
+                    rebuilds += 1;
+                    if rebuilds > MAX_REBUILDS {
+                        return Err(io::Error::other("a worker panicked again and again"));
+                    }
+                    worker.rebuild(now);
+                    Next::Now
+                }
+            };
+            if worker.is_done(now) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Readiness comes in edges: the worker remembers it until it has used it up.
+    fn wait(&mut self, worker: &mut Worker, events: &mut Events, next: Next) -> io::Result<()> {
+        let timeout = match next {
+            Next::Now => Some(Duration::ZERO),
+            Next::At(at) => Some(at.saturating_duration_since(Instant::now())),
+            Next::Idle => None,
+        };
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        if next != Next::Now {
+            worker.woken();
+        }
+        for event in &*events {
+            if event.token() == SOCKET {
+                if event.is_readable() || event.is_error() {
+                    worker.readable();
+                }
+                if event.is_writable() {
+                    worker.writable();
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,301 @@
+//! Checked media: every frame says which it is, every reader knows what it must get.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Duration,
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use relay_client::{
+    Broadcast, Client, Error, Event, Frame, Group, GroupWriter, Prefs, StreamCode, Subscription, Track,
+    TrackInfo,
+};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+/// Group, index, whether it is the group's last, all before the pattern.
+const HEAD: usize = 17;
+/// How long a condition may take to become true.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The frame `index` of `group`: as many bytes as asked, at least its head.
+pub fn payload(group: u64, index: u64, last: bool, size: usize) -> Bytes {
+    let size = size.max(HEAD);
+    let mut out = BytesMut::with_capacity(size);
+    out.put_u64(group);
+    out.put_u64(index);
+    out.put_u8(last.into());
+    let mut state = group.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index.wrapping_mul(0xd6e8_feb8_6659_fd93);
+    while out.len() < size {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let word = state.to_be_bytes();
+        out.put_slice(&word[..word.len().min(size - out.len())]);
+    }
+    out.freeze()
+}
+
+/// Whether `frame` is the frame `index` of `group`, byte for byte; and whether it is the last.
+pub fn check(group: u64, index: u64, frame: &Frame) -> Result<bool, String> {
+    let last = frame.payload.get(HEAD - 1).is_some_and(|flag| *flag == 1);
+    if frame.payload != payload(group, index, last, frame.payload.len()) {
+        return Err(format!("frame {index} of group {group} is not what was sent"));
+    }
+    Ok(last)
+}
+
+/// One published track of checked groups.
+#[derive(Debug)]
+pub struct Source {
+    /// The announced broadcast; dropped, it is withdrawn.
+    pub broadcast: Broadcast,
+    /// The track.
+    pub track: Track,
+    /// Bytes of a frame.
+    pub size: usize,
+    /// The next group's number.
+    pub next: u64,
+}
+
+impl Source {
+    /// Announces `path` with a track `video` whose frames have `size` bytes.
+    pub fn announce(client: &Client, path: &str, size: usize) -> Self {
+        let broadcast = client.broadcast(path).expect("a path");
+        let info = TrackInfo { max_age_ms: 10_000, ..TrackInfo::default() };
+        let track = broadcast.track("video", info).expect("a name");
+        broadcast.announce();
+        Self { broadcast, track, size, next: 0 }
+    }
+
+    /// Opens the next group.
+    pub fn open(&mut self) -> OpenGroup {
+        let writer = self.track.group(self.next);
+        self.next += 1;
+        OpenGroup { writer, index: 0, size: self.size }
+    }
+
+    /// The next group with so many frames, whole. Its number.
+    pub fn group(&mut self, frames: u64) -> u64 {
+        let mut group = self.open();
+        (1..frames).for_each(|_| group.frame());
+        let sequence = group.writer.sequence();
+        group.finish();
+        sequence
+    }
+
+    /// Ends the track cleanly.
+    pub fn end(&self) {
+        self.track.end(self.next);
+    }
+}
+
+/// A group being written.
+#[derive(Debug)]
+pub struct OpenGroup {
+    /// The client's handle.
+    pub writer: GroupWriter,
+    index: u64,
+    size: usize,
+}
+
+impl OpenGroup {
+    /// Adds a frame that is not the last.
+    pub fn frame(&mut self) {
+        self.put(false);
+    }
+
+    /// Adds the last frame and finishes.
+    pub fn finish(mut self) {
+        self.put(true);
+        self.writer.finish();
+    }
+
+    fn put(&mut self, last: bool) {
+        let payload = payload(self.writer.sequence(), self.index, last, self.size);
+        self.writer.frame(self.index as i64, payload);
+        self.index += 1;
+    }
+}
+
+/// What a reader has got so far.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// First group, as the relay named it.
+    pub start: Option<u64>,
+    /// Frames received of each group, finished or not.
+    pub frames: BTreeMap<u64, u64>,
+    /// Groups with all their frames, in order, intact, once.
+    pub complete: BTreeSet<u64>,
+    /// Groups that broke off, and how.
+    pub cut: Vec<(u64, Option<StreamCode>)>,
+    /// Groups named as not coming: first, last, code.
+    pub dropped: Vec<(u64, u64, u64)>,
+    /// What must never happen: wrong bytes, a group twice, a clean finish without the last frame.
+    pub broken: Vec<String>,
+    /// END's bound.
+    pub end: Option<u64>,
+    /// `Some(true)`: END, then FIN. `Some(false)`: FIN alone.
+    pub finished: Option<bool>,
+    /// The subscription's reset, or how its session ended.
+    pub failed: Option<String>,
+    /// The code of that reset.
+    pub code: Option<StreamCode>,
+}
+
+impl Seen {
+    /// Which of `groups` did not come whole.
+    pub fn lost(&self, groups: Range<u64>) -> Vec<u64> {
+        groups.filter(|group| !self.complete.contains(group)).collect()
+    }
+
+    /// Whether the subscription is over, however.
+    pub fn is_over(&self) -> bool {
+        self.finished.is_some() || self.failed.is_some()
+    }
+
+    /// Panics unless all of `groups` came whole and nothing else happened.
+    pub fn assert_lossless(&self, groups: Range<u64>, who: &str) {
+        let lost = self.lost(groups);
+        let fine = lost.is_empty() && self.broken.is_empty() && self.cut.is_empty();
+        assert!(fine, "{who} lost {lost:?}, cut {:?}, broken {:?}, {:?}", self.cut, self.broken, self.failed);
+    }
+
+    fn begin(&mut self, group: u64) {
+        if self.frames.insert(group, 0).is_some() {
+            self.broken.push(format!("group {group} came twice"));
+        }
+    }
+}
+
+/// A subscription read to the end by a task of its own.
+#[derive(Debug)]
+pub struct Viewer {
+    seen: watch::Receiver<Seen>,
+    task: JoinHandle<()>,
+}
+
+/// Late groups are wanted, however long the test takes.
+pub fn patient() -> Prefs {
+    Prefs { max_age_ms: 60_000, ..Prefs::default() }
+}
+
+impl Viewer {
+    /// Subscribes to `video` of `path` and reads.
+    pub async fn join(client: &Client, path: &str) -> Self {
+        Self::of(client.subscribe(path, "video", patient()).await.expect("subscribe"))
+    }
+
+    /// Reads `subscription`.
+    pub fn of(subscription: Subscription) -> Self {
+        let (sender, seen) = watch::channel(Seen::default());
+        Self { seen, task: tokio::spawn(view(subscription, sender)) }
+    }
+
+    /// What it has got so far.
+    pub fn seen(&self) -> Seen {
+        self.seen.borrow().clone()
+    }
+
+    /// Waits for `condition`; panics when it does not come.
+    pub async fn wait(&self, what: &str, condition: impl FnMut(&Seen) -> bool) {
+        if !self.reaches(PATIENCE, condition).await {
+            panic!("waited for {what}, got {:?}", self.seen.borrow());
+        }
+    }
+
+    /// Whether `condition` becomes true within `time`.
+    pub async fn reaches(&self, time: Duration, condition: impl FnMut(&Seen) -> bool) -> bool {
+        let mut seen = self.seen.clone();
+        matches!(tokio::time::timeout(time, seen.wait_for(condition)).await, Ok(Ok(_)))
+    }
+
+    /// Waits for `group` to be complete.
+    pub async fn wait_group(&self, group: u64) {
+        self.wait(&format!("group {group}"), |seen| seen.complete.contains(&group)).await;
+    }
+
+    /// Waits for the subscription's end and for the groups under way, and says what was got.
+    pub async fn finish(self) -> Seen {
+        self.wait("the end", Seen::is_over).await;
+        if tokio::time::timeout(PATIENCE, self.task).await.is_err() {
+            panic!("groups stay open after the end: {:?}", self.seen.borrow());
+        }
+        let seen = self.seen.borrow().clone();
+        seen
+    }
+
+    /// Unsubscribes.
+    pub fn leave(self) {
+        self.task.abort();
+    }
+}
+
+async fn view(mut subscription: Subscription, seen: watch::Sender<Seen>) {
+    let mut groups = JoinSet::new();
+    loop {
+        match subscription.next().await {
+            Event::Start { group } => seen.send_modify(|s| s.start = Some(group)),
+            Event::End { group } => seen.send_modify(|s| s.end = Some(group)),
+            Event::Drop { start, end, code } => seen.send_modify(|s| s.dropped.push((start, end, code))),
+            Event::Group(group) => {
+                seen.send_modify(|s| s.begin(group.sequence()));
+                groups.spawn(read(group, seen.clone()));
+            }
+            Event::Datagram { .. } => {}
+            Event::Finished { clean } => {
+                seen.send_modify(|s| s.finished = Some(clean));
+                break;
+            }
+            Event::Failed(error) => {
+                seen.send_modify(|s| {
+                    s.code = code_of(&error);
+                    s.failed = Some(error.to_string());
+                });
+                break;
+            }
+        }
+    }
+    while groups.join_next().await.is_some() {}
+}
+
+async fn read(mut group: Group, seen: watch::Sender<Seen>) {
+    let (sequence, mut index, mut last) = (group.sequence(), 0, false);
+    loop {
+        match group.frame().await {
+            Ok(Some(frame)) => {
+                let checked = check(sequence, index, &frame);
+                index += 1;
+                seen.send_modify(|s| {
+                    s.frames.insert(sequence, index);
+                    if last {
+                        s.broken.push(format!("group {sequence} goes on after its last frame"));
+                    }
+                    match checked {
+                        Ok(flag) => last = flag,
+                        Err(why) => s.broken.push(why),
+                    }
+                });
+            }
+            Ok(None) if last => {
+                seen.send_modify(|s| {
+                    s.complete.insert(sequence);
+                });
+                return;
+            }
+            Ok(None) => {
+                return seen.send_modify(|s| s.broken.push(format!("group {sequence} finished early")));
+            }
+            Err(error) => return seen.send_modify(|s| s.cut.push((sequence, code_of(&error)))),
+        }
+    }
+}
+
+/// The application's code, when the peer reset a stream with one.
+pub fn code_of(error: &Error) -> Option<StreamCode> {
+    match error {
+        Error::Reset(code) | Error::Stopped(code) => code.stream(),
+        _ => None,
+    }
+}

@@ -1,0 +1,198 @@
+//! A relay in this process, and clients of it.
+
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    sync::{Arc, LazyLock},
+};
+
+use relay_auth::Policy;
+use relay_client::{Client, ClientConfig};
+use relay_meter::Worker as Meter;
+use relay_model::{Hop, Scope};
+use relay_transport::quic::certificate;
+use relay_worker::{Counts, Relay};
+pub use relay_worker::{Options, Stage, Steering};
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use tokio::task::JoinSet;
+
+use crate::wait_until;
+
+/// Handshakes under way at once when many clients are made.
+const DIALS: usize = 16;
+
+static IDENTITY: LazyLock<rcgen::CertifiedKey<rcgen::KeyPair>> = LazyLock::new(|| {
+    rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate")
+});
+
+/// A relay on a port of its own on loopback, over IPv4 and IPv6, open to everybody.
+#[derive(Debug)]
+pub struct TestRelay {
+    relay: Relay,
+}
+
+/// How the relay is addressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// 127.0.0.1
+    V4,
+    /// ::1
+    V6,
+}
+
+impl TestRelay {
+    /// With so many workers and the defaults of a deployed relay.
+    pub fn start(workers: usize) -> Self {
+        Self::with(workers, |_| {})
+    }
+
+    /// The same, changed by `change`.
+    pub fn with(workers: usize, change: impl FnOnce(&mut Options)) -> Self {
+        let key = PrivatePkcs8KeyDer::from(IDENTITY.signing_key.serialize_der());
+        let resolver = certificate(vec![IDENTITY.cert.der().clone()], key.into()).expect("a resolver");
+        let policy = Arc::new(Policy::public(Scope::everything(), Scope::everything()));
+        let bind = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        let mut options = Options::new(bind, resolver, [7; 32], policy);
+        options.workers = workers;
+        options.hop = Hop(0x7e57);
+        change(&mut options);
+        Self { relay: Relay::start(options).expect("a relay") }
+    }
+
+    /// Ends it, as a signal would.
+    pub fn stop(&self, code: relay_model::SessionCode, reason: &str) {
+        self.relay.shutdown(code, reason);
+    }
+
+    /// The address for moq on QUIC.
+    pub fn raw(&self) -> String {
+        self.raw_at(Host::V4)
+    }
+
+    /// The address for WebTransport.
+    pub fn web(&self) -> String {
+        self.web_at(Host::V4)
+    }
+
+    /// Both addresses.
+    pub fn schemes(&self) -> [String; 2] {
+        [self.raw(), self.web()]
+    }
+
+    /// The same over one address family.
+    pub fn raw_at(&self, host: Host) -> String {
+        format!("moqt://{}/", self.authority(host))
+    }
+
+    /// The same over one address family.
+    pub fn web_at(&self, host: Host) -> String {
+        format!("https://{}/", self.authority(host))
+    }
+
+    fn authority(&self, host: Host) -> String {
+        let port = self.relay.local_addr().port();
+        match host {
+            Host::V4 => format!("127.0.0.1:{port}"),
+            Host::V6 => format!("[::1]:{port}"),
+        }
+    }
+
+    /// A client over raw QUIC.
+    pub async fn connect(&self) -> Client {
+        self.connect_to(&self.raw(), ClientConfig::default()).await
+    }
+
+    /// A client of one's own making.
+    pub async fn connect_to(&self, url: &str, config: ClientConfig) -> Client {
+        Client::connect(url, config).await.unwrap_or_else(|error| panic!("connect to {url}: {error}"))
+    }
+
+    /// So many clients, raw and WebTransport in turn.
+    pub async fn clients(&self, count: usize) -> Vec<Client> {
+        let urls = self.schemes().into_iter().cycle().take(count).collect();
+        self.connect_all(urls, ClientConfig::default()).await
+    }
+
+    /// A client for each address, in order, a few at a time.
+    pub async fn connect_all(&self, urls: Vec<String>, config: ClientConfig) -> Vec<Client> {
+        let mut clients = Vec::with_capacity(urls.len());
+        for batch in urls.chunks(DIALS) {
+            let mut dials = JoinSet::new();
+            for (at, url) in batch.iter().cloned().enumerate() {
+                // Each is somebody else.
+                let config = ClientConfig { hop: ClientConfig::default().hop, ..config.clone() };
+                dials.spawn(async move { (at, Client::connect(&url, config).await) });
+            }
+            let mut made = dials.join_all().await;
+            made.sort_by_key(|(at, _)| *at);
+            clients.extend(made.into_iter().map(|(_, client)| client.expect("a client")));
+        }
+        clients
+    }
+
+    /// Waits until `path` is announced to whoever asks.
+    pub async fn announced(&self, path: &str) {
+        let client = self.connect().await;
+        let mut watch = client.announced("").await.expect("a watch");
+        crate::within(path, 10, watch.wait(path, true)).await.expect("an announcement");
+    }
+
+    /// What it holds and has done; counters of workers at most a quarter of a second old.
+    pub fn counts(&self) -> Counts {
+        self.relay.counts()
+    }
+
+    /// The counters of all workers together.
+    pub fn meter(&self) -> Meter {
+        self.counts().total()
+    }
+
+    /// Waits until the counters say so.
+    pub async fn wait_meter(&self, what: &str, condition: impl Fn(&Meter) -> bool) {
+        wait_until(what, 15, || condition(&self.meter())).await;
+    }
+
+    /// Waits until so many subscriptions are served from a log.
+    pub async fn wait_readers(&self, readers: usize) {
+        wait_until("readers", 15, || self.counts().core.readers == readers).await;
+    }
+
+    /// Workers that have had a session.
+    pub fn busy_workers(&self) -> usize {
+        self.counts().workers.iter().filter(|worker| worker.sessions_opened > 0).count()
+    }
+
+    /// Waits until nothing is left of anybody: call when all clients are gone. Panics past the linger.
+    pub async fn wait_empty(&self) {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(15);
+        loop {
+            let left = self.left();
+            if left.is_empty() {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "left behind: {left:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What is held, by name, without the zeros.
+    fn left(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.counts();
+        let (core, store, total) = (counts.core, counts.store, counts.total());
+        let held = [
+            ("core sessions", core.sessions as u64),
+            ("core paths", core.paths as u64),
+            ("core routes", core.routes as u64),
+            ("core logs", core.logs as u64),
+            ("core readers", core.readers as u64),
+            ("core timers", core.timers as u64),
+            ("store logs", store.logs as u64),
+            ("store feeds", store.feeds as u64),
+            ("store bytes", store.bytes),
+            ("announced paths", store.board_paths as u64),
+            ("announce watches", store.watches as u64),
+            ("sessions", total.sessions),
+            ("connections", total.connections_now),
+        ];
+        held.into_iter().filter(|(_, count)| *count > 0).collect()
+    }
+}

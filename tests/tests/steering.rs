@@ -1,0 +1,97 @@
+//! Promise: a peer whose address changes, in the middle of a group and again and again, stays on
+//! its worker and loses nothing; without steering it does.
+
+#![allow(missing_docs)]
+
+use std::time::Duration;
+
+use relay_client::{Client, ClientConfig};
+use relay_tests::{
+    media::{Seen, Source, Viewer},
+    relay::{Host, Steering, TestRelay},
+    run, wait_until,
+};
+
+const WORKERS: usize = 4;
+const CONNECTIONS: usize = 200;
+const MOVES: usize = 5;
+/// Enough that none of them stays where it was by chance.
+const UNSTEERED: usize = 24;
+
+async fn connect(relay: &TestRelay, hosts: &[Host], count: usize) -> Vec<Client> {
+    let urls: Vec<_> = hosts.iter().flat_map(|host| [relay.raw_at(*host), relay.web_at(*host)]).collect();
+    let urls = (0..count).map(|at| urls[at % urls.len()].clone()).collect();
+    relay.connect_all(urls, ClientConfig::default()).await
+}
+
+#[test]
+fn moving_peers_lose_no_group() {
+    run(100, async {
+        let relay = TestRelay::start(WORKERS);
+        let mut clients = connect(&relay, &[Host::V4, Host::V6], CONNECTIONS).await;
+        let publisher = clients.remove(0);
+        let mut source = Source::announce(&publisher, "cam", 1_500);
+        relay.announced("cam").await;
+        let mut viewers = Vec::new();
+        for client in &clients {
+            viewers.push(Viewer::join(client, "cam").await);
+        }
+        source.track.wait_subscribed().await;
+        for _ in 0..MOVES {
+            let group = source.next;
+            let mut open = source.open();
+            open.frame();
+            for viewer in &viewers {
+                viewer.wait("half a group", |seen| seen.frames.get(&group) == Some(&1)).await;
+            }
+            let before = publisher.local_addr().expect("an address");
+            for client in clients.iter().chain([&publisher]) {
+                client.rebind().expect("a new socket");
+            }
+            assert_ne!(publisher.local_addr().expect("an address"), before);
+            open.frame();
+            open.finish();
+            for viewer in &viewers {
+                viewer.wait_group(group).await;
+            }
+        }
+        source.end();
+        for viewer in viewers {
+            viewer.finish().await.assert_lossless(0..MOVES as u64, "a moving subscriber");
+        }
+        wait_until("sessions on several workers", 5, || relay.busy_workers() > 1).await;
+
+        // The same without steering, but for a publisher that stays where it is.
+        let relay = TestRelay::with(WORKERS, |options| options.steering = Steering::Off);
+        let publisher = relay.connect().await;
+        let mut source = Source::announce(&publisher, "cam", 1_500);
+        relay.announced("cam").await;
+        let clients = connect(&relay, &[Host::V4, Host::V6], UNSTEERED).await;
+        let mut viewers = Vec::new();
+        for client in &clients {
+            viewers.push(Viewer::join(client, "cam").await);
+        }
+        source.track.wait_subscribed().await;
+        let mut open = source.open();
+        open.frame();
+        for viewer in &viewers {
+            viewer.wait("half a group", |seen| seen.frames.get(&0) == Some(&1)).await;
+        }
+        clients.iter().for_each(|client| client.rebind().expect("a new socket"));
+        open.finish();
+        // The first groups may still come by the old address.
+        let lost = wait_until("groups lost without steering", 10, || {
+            source.group(2);
+            viewers.iter().any(|viewer| viewer.seen().is_over())
+        });
+        lost.await;
+        let last = source.group(2);
+        let done = |seen: &Seen| seen.complete.contains(&last) || seen.is_over();
+        let mut lost = 0;
+        for viewer in &viewers {
+            viewer.reaches(Duration::from_millis(300), done).await;
+            lost += viewer.seen().lost(0..last + 1).len();
+        }
+        assert!(lost > 0, "nothing was lost without steering: the test does not see what it should");
+    });
+}
