@@ -4,6 +4,7 @@
 pub mod hostile;
 pub mod media;
 pub mod memory;
+pub mod peer;
 pub mod random;
 pub mod relay;
 

@@ -9,6 +9,7 @@ use relay_auth::Policy;
 use relay_client::{Client, ClientConfig};
 use relay_meter::Worker as Meter;
 use relay_model::{Hop, Scope};
+use relay_store::Store;
 use relay_transport::quic::certificate;
 use relay_worker::{Counts, Relay};
 pub use relay_worker::{Options, Stage, Steering};
@@ -139,6 +140,11 @@ impl TestRelay {
     /// What it holds and has done; counters of workers at most a quarter of a second old.
     pub fn counts(&self) -> Counts {
         self.relay.counts()
+    }
+
+    /// Its logs and announce board.
+    pub fn store(&self) -> &Arc<Store> {
+        self.relay.store()
     }
 
     /// The counters of all workers together.

@@ -120,7 +120,7 @@ impl Link {
 }
 
 impl Io for Link {
-    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<()> {
+    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<bool> {
         outside_relay_side_recv(self, out)
     }
 
@@ -141,9 +141,9 @@ impl Io for Link {
 
 /// What a kernel would do. The name stops the count where [`crate::relay`]'s has started it.
 #[inline(never)]
-fn outside_relay_side_recv(link: &mut Link, out: &mut Vec<Received>) -> io::Result<()> {
+fn outside_relay_side_recv(link: &mut Link, out: &mut Vec<Received>) -> io::Result<bool> {
     out.append(&mut link.inbox);
-    if out.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    if out.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(false) }
 }
 
 /// The same for sending.

@@ -6,9 +6,11 @@
 //! - A viewer that drops, at any time, fails the run.
 //! - Every simulated client has its own socket, and all of them share one thread, so that the generator
 //!   needs one core and no more. It reports its own share of that core: close to 1, it measured itself.
-//! - Latency is from the moment a publisher hands a frame over to the moment a viewer has all of it,
-//!   both on the same clock, queueing in the generator included.
+//! - Latency is from the moment a publisher hands a frame over to the moment its last byte arrives at
+//!   the viewer's socket, by the kernel's time stamp: viewers that share a core wait for each other, real
+//!   ones do not. How long until the viewer has checked it, that queue included, is reported beside it.
 
+mod arrival;
 pub mod bench;
 pub mod calibrate;
 pub mod frame;

@@ -9,12 +9,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use relay_client::{Client, TrackInfo};
+use relay_client::{Client, GroupWriter, SessionCode, TrackInfo};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
+    arrival::Clock,
     frame::{Filling, Stamp},
-    run::{Clock, Target},
+    run::Target,
     scenario::Shape,
 };
 
@@ -32,7 +33,7 @@ pub(crate) struct Publisher {
     /// When its frame 0 is due, once it has begun.
     pub(crate) pace: Arc<Pace>,
     task: tokio::task::JoinHandle<()>,
-    _broadcast: relay_client::Broadcast,
+    broadcast: relay_client::Broadcast,
 }
 
 /// Shared with the task that sends.
@@ -79,16 +80,11 @@ impl Pace {
     }
 }
 
-/// Path of the `index`-th publisher's broadcast.
-pub(crate) fn path(index: u32) -> String {
-    format!("load/{index}")
-}
-
 impl Publisher {
     /// Connects and announces; frames flow once the relay has subscribed.
     pub(crate) async fn start(target: &Target, shape: Shape, index: u32, clock: Clock) -> Result<Self> {
-        let client = target.connect().await.with_context(|| format!("publisher {index}"))?;
-        let broadcast = client.broadcast(&path(index))?;
+        let (client, _) = target.connect().await.with_context(|| format!("publisher {index}"))?;
+        let broadcast = client.broadcast(&target.path(index))?;
         let info = TrackInfo { timescale: TIMESCALE, max_age_ms: MAX_AGE_MS, ..TrackInfo::default() };
         let track = broadcast.track(TRACK, info)?;
         broadcast.announce();
@@ -100,13 +96,14 @@ impl Publisher {
             period: shape.period(),
         });
         let task = tokio::spawn(send(track, pace.clone(), shape, index, clock));
-        Ok(Self { client, pace, task, _broadcast: broadcast })
+        Ok(Self { client, pace, task, broadcast })
     }
-}
 
-impl Drop for Publisher {
-    fn drop(&mut self) {
+    /// Takes its broadcast back and leaves.
+    pub(crate) async fn stop(self) {
         self.task.abort();
+        self.broadcast.withdraw();
+        self.client.close(SessionCode::NONE, "").await;
     }
 }
 
@@ -115,16 +112,21 @@ async fn send(track: relay_client::Track, pace: Arc<Pace>, shape: Shape, publish
     track.wait_subscribed().await;
     let filling = Filling::new(shape.frame_bytes);
     let start = Instant::now() + shape.offset(publisher);
-    pace.start_ns.store(clock.ns_at(start).max(1), Relaxed);
-    let mut open = None;
+    pace.start_ns.store(clock.ns_at(start.into_std()).max(1), Relaxed);
+    let mut open: Option<GroupWriter> = None;
     for number in 0.. {
         let due = start + pace.period.mul_f64(number as f64);
         sleep_until(due).await;
+        let open_writer = open.take();
         if number >= pace.stop.load(Relaxed) {
+            // Dropped, it would be reset.
+            if let Some(writer) = open_writer {
+                writer.finish();
+            }
             return;
         }
         let (group, index) = shape.place(number);
-        let writer = open.take().unwrap_or_else(|| track.group(group));
+        let writer = open_writer.unwrap_or_else(|| track.group(group));
         let sent_ns = clock.now_ns();
         let stamp = Stamp { publisher, len: shape.frame_bytes as u32, group, index, sent_ns };
         let tick = due.duration_since(start).as_micros() as i64;
@@ -135,6 +137,6 @@ async fn send(track: relay_client::Track, pace: Arc<Pace>, shape: Shape, publish
             open = Some(writer);
         }
         pace.sent.store(number + 1, Relaxed);
-        pace.late_us.fetch_max(sent_ns.saturating_sub(clock.ns_at(due)) / 1_000, Relaxed);
+        pace.late_us.fetch_max(sent_ns.saturating_sub(clock.ns_at(due.into_std())) / 1_000, Relaxed);
     }
 }

@@ -21,8 +21,10 @@ pub struct Report {
     pub viewers: u32,
     /// Frames of the window.
     pub tally: Tally,
-    /// Publish to delivery, of delivered frames.
+    /// From publishing to arrival at the viewer's socket, of delivered frames.
     pub latency_ms: Spread,
+    /// From publishing to the viewer having checked the frame: how far this process was behind too.
+    pub checked_ms: Spread,
     /// Why clients dropped, one entry each.
     pub dropped: Vec<String>,
     /// The relay's process, when it was named.
@@ -80,7 +82,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tally, latency_ms, generator, .. } = self;
+        let Self { tally, latency_ms, checked_ms, generator, .. } = self;
         writeln!(
             f,
             "{} over {}: {} publishers, {} viewers, {:.1} s",
@@ -98,11 +100,13 @@ impl fmt::Display for Report {
             tally.corrupt,
             tally.broken_groups
         )?;
-        writeln!(
-            f,
-            "latency p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
-            latency_ms.p50, latency_ms.p99, latency_ms.max
-        )?;
+        for (name, spread) in [("latency", latency_ms), ("checked", checked_ms)] {
+            writeln!(
+                f,
+                "{name} p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+                spread.p50, spread.p99, spread.max
+            )?;
+        }
         if let Some(join) = &self.join {
             writeln!(
                 f,

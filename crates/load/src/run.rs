@@ -1,23 +1,29 @@
 //! One measurement: ramp up, measure a window, drain, judge.
 
 use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
     ops::Range,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use relay_client::{Client, ClientConfig};
+use relay_client::{Client, ClientConfig, SocketFactory};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::{
+    arrival::{self, Clock, LastArrival},
     join, process,
-    publisher::{Publisher, path},
+    publisher::Publisher,
     report::{Generator, Relay, Report},
     scenario::{Scenario, Shape},
-    tally::{Spread, Tally},
+    tally::{Spread, Tally, Times},
     viewer::Viewer,
 };
 
+/// Viewers do not connect faster than this, one after the other: two cores manage no more.
+const HANDSHAKE: Duration = Duration::from_millis(5);
 /// Everything must be up this long after the ramp.
 const READY: Duration = Duration::from_secs(15);
 /// Quiet time between the last viewer and the window.
@@ -26,6 +32,9 @@ const SETTLE: Duration = Duration::from_millis(500);
 const DRAIN: Duration = Duration::from_secs(3);
 /// How often conditions are looked at.
 const GLANCE: Duration = Duration::from_millis(20);
+
+/// Time for the last packets to leave.
+const GOODBYE: Duration = Duration::from_millis(100);
 
 /// How to measure.
 #[derive(Clone, Debug)]
@@ -46,25 +55,24 @@ pub struct Options {
 #[derive(Clone)]
 pub(crate) struct Target {
     url: String,
+    /// Ours alone, so that nothing of another run is mistaken for ours.
+    prefix: String,
+    clock: Clock,
 }
 
 impl Target {
-    pub(crate) async fn connect(&self) -> Result<Client, relay_client::Error> {
-        Client::connect(&self.url, ClientConfig::default()).await
-    }
-}
-
-/// The process's own time, in ns since the run began.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(Instant);
-
-impl Clock {
-    pub(crate) fn now_ns(self) -> u64 {
-        self.0.elapsed().as_nanos() as u64
+    /// A session, and when what its socket read had arrived.
+    pub(crate) async fn connect(&self) -> Result<(Client, LastArrival), relay_client::Error> {
+        let (clock, last) = (self.clock, LastArrival::default());
+        let told = last.clone();
+        let socket: SocketFactory = Arc::new(move |socket| arrival::wrap(socket, clock, told.clone()));
+        let config = ClientConfig { socket: Some(socket), ..ClientConfig::default() };
+        Ok((Client::connect(&self.url, config).await?, last))
     }
 
-    pub(crate) fn ns_at(self, at: tokio::time::Instant) -> u64 {
-        at.into_std().saturating_duration_since(self.0).as_nanos() as u64
+    /// Path of the `index`-th publisher's broadcast.
+    pub(crate) fn path(&self, index: u32) -> String {
+        format!("{}/{index}", self.prefix)
     }
 }
 
@@ -83,8 +91,9 @@ pub async fn run(scenario: Scenario, options: &Options) -> Result<Report> {
     let mut shape = scenario.shape();
     shape.viewers = options.viewers.unwrap_or(shape.viewers);
     ensure!(shape.viewers > 0, "at least one viewer is needed");
-    let target = Target { url: options.url.clone() };
-    let clock = Clock(Instant::now());
+    let prefix = format!("load/{:016x}", RandomState::new().build_hasher().finish());
+    let clock = Clock::new();
+    let target = Target { url: options.url.clone(), prefix, clock };
     let mut stage = Stage { target, clock, shape, publishers: Vec::new(), viewers: Vec::new() };
     stage.publish().await?;
     let rss_before = options.pid.map(process::rss_kib).transpose()?;
@@ -93,11 +102,13 @@ pub async fn run(scenario: Scenario, options: &Options) -> Result<Report> {
         _ => steady(&mut stage, options).await?,
     };
     report.scenario = scenario.name().to_owned();
+    let viewers = stage.viewers.len().max(1);
+    stage.leave().await;
     report.transport = transport(&options.url).to_owned();
     if let (Some(relay), Some(before)) = (&mut report.relay, rss_before) {
         relay.rss_before_kib = before;
         let grown = relay.rss_kib.saturating_sub(before) as f64;
-        relay.rss_per_connection_kib = grown / stage.viewers.len().max(1) as f64;
+        relay.rss_per_connection_kib = grown / viewers as f64;
     }
     Ok(report)
 }
@@ -109,8 +120,9 @@ pub fn transport(url: &str) -> &'static str {
 
 async fn steady(stage: &mut Stage, options: &Options) -> Result<Report> {
     let start = tokio::time::Instant::now();
+    let ramp = options.ramp.max(HANDSHAKE * stage.shape.viewers);
     for index in 0..stage.shape.viewers {
-        sleep_until(start + options.ramp.mul_f64(f64::from(index) / f64::from(stage.shape.viewers))).await;
+        sleep_until(start + ramp.mul_f64(f64::from(index) / f64::from(stage.shape.viewers))).await;
         stage.view(index % stage.shape.publishers);
     }
     stage.ready().await?;
@@ -125,9 +137,9 @@ impl Stage {
             let publisher = Publisher::start(&self.target, self.shape, index, self.clock).await?;
             self.publishers.push(publisher);
         }
-        let scout = self.target.connect().await.context("connect")?;
+        let (scout, _) = self.target.connect().await.context("connect")?;
         for index in 0..self.shape.publishers {
-            let path = path(index);
+            let path = self.target.path(index);
             let seen = async { scout.announced(&path).await?.wait(&path, true).await };
             timeout(READY, seen).await.with_context(|| format!("{path} is not announced"))??;
         }
@@ -181,7 +193,7 @@ impl Stage {
         }
         self.drain(&ends).await;
 
-        let (tally, mut latencies) = self.judge(&starts, &ends, due);
+        let (tally, mut times) = self.judge(&starts, &ends, due);
         let per_second = |cpu: Duration| cpu.as_secs_f64() / took.as_secs_f64();
         let relay = relay_before.zip(relay_after).map(|(before, after)| {
             let cpu = after.saturating_sub(before);
@@ -201,7 +213,8 @@ impl Stage {
             seconds: took.as_secs_f64(),
             publishers: self.shape.publishers,
             viewers: self.viewers.len() as u32,
-            latency_ms: Spread::of(&mut latencies),
+            latency_ms: Spread::of(&mut times.arrived_us),
+            checked_ms: Spread::of(&mut times.checked_us),
             dropped: self.dropped(),
             tally,
             relay,
@@ -215,6 +228,18 @@ impl Stage {
         let publishers = self.publishers.iter().filter_map(|publisher| publisher.client.is_closed());
         let publishers = publishers.map(|closed| format!("publisher: {closed}"));
         publishers.chain(self.viewers.iter().filter_map(|viewer| viewer.view.dropped())).collect()
+    }
+
+    /// Everybody leaves in good order.
+    async fn leave(self) {
+        for viewer in self.viewers {
+            viewer.stop().await;
+        }
+        for publisher in self.publishers {
+            publisher.stop().await;
+        }
+        // The goodbyes are sent by tasks of the connections.
+        sleep(GOODBYE).await;
     }
 
     fn first_due(&self) -> Result<Vec<u64>> {
@@ -244,16 +269,16 @@ impl Stage {
         starts: &[u64],
         ends: &[u64],
         due: impl Fn(&Viewer, Range<u64>) -> Range<u64>,
-    ) -> (Tally, Vec<u32>) {
+    ) -> (Tally, Times) {
         let mut total = Tally::default();
-        let mut latencies = Vec::new();
+        let mut times = Times::default();
         for viewer in &self.viewers {
             let publisher = viewer.publisher as usize;
             let window =
                 starts.get(publisher).copied().unwrap_or(0)..ends.get(publisher).copied().unwrap_or(0);
             let window = due(viewer, window);
-            total += viewer.view.with_ledger(|ledger| ledger.judge(window, &mut latencies));
+            total += viewer.view.with_ledger(|ledger| ledger.judge(window, &mut times));
         }
-        (total, latencies)
+        (total, times)
     }
 }

@@ -9,8 +9,26 @@ use serde::{Deserialize, Serialize};
 pub struct Arrival {
     /// Its number among its publisher's frames.
     pub number: u64,
-    /// From sending to the last byte's arrival, us.
-    pub latency_us: u32,
+    /// How long it took. `None` for one sent before this viewer connected.
+    pub took: Option<Took>,
+}
+
+/// Times since a frame was sent, us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Took {
+    /// Until its last byte was in the viewer's socket.
+    pub arrived_us: u32,
+    /// Until the viewer had checked it.
+    pub checked_us: u32,
+}
+
+/// The times of many frames, us.
+#[derive(Clone, Debug, Default)]
+pub struct Times {
+    /// See [`Took::arrived_us`].
+    pub arrived_us: Vec<u32>,
+    /// See [`Took::checked_us`].
+    pub checked_us: Vec<u32>,
 }
 
 /// Everything one viewer saw, in order.
@@ -46,9 +64,9 @@ pub struct Tally {
 }
 
 impl Ledger {
-    /// Judges the frames numbered `window`, all of which were sent. Appends the latencies of those
+    /// Judges the frames numbered `window`, all of which were sent. Appends the times of those
     /// delivered.
-    pub fn judge(&self, window: Range<u64>, latencies_us: &mut Vec<u32>) -> Tally {
+    pub fn judge(&self, window: Range<u64>, times: &mut Times) -> Tally {
         let size = window.end.saturating_sub(window.start);
         let mut seen = vec![false; usize::try_from(size).unwrap_or(0)];
         let mut tally = Tally {
@@ -71,7 +89,8 @@ impl Ledger {
                 tally.reordered += 1;
             } else {
                 tally.delivered += 1;
-                latencies_us.push(arrival.latency_us);
+                times.arrived_us.extend(arrival.took.map(|took| took.arrived_us));
+                times.checked_us.extend(arrival.took.map(|took| took.checked_us));
             }
         }
         tally.missing = seen.iter().filter(|seen| !**seen).count() as u64;
@@ -120,20 +139,22 @@ impl Spread {
 mod tests {
     use super::*;
 
+    const TOOK: Took = Took { arrived_us: 1, checked_us: 2 };
+
     fn ledger(numbers: &[u64]) -> Ledger {
-        let arrivals = numbers.iter().map(|&number| Arrival { number, latency_us: 1 }).collect();
+        let arrivals = numbers.iter().map(|&number| Arrival { number, took: Some(TOOK) }).collect();
         Ledger { arrivals, ..Ledger::default() }
     }
 
     fn judge(numbers: &[u64]) -> Tally {
-        ledger(numbers).judge(10..14, &mut Vec::new())
+        ledger(numbers).judge(10..14, &mut Times::default())
     }
 
     #[test]
     fn only_the_window_counts() {
-        let mut latencies = Vec::new();
-        let tally = ledger(&[8, 9, 10, 11, 12, 13, 14]).judge(10..14, &mut latencies);
-        assert_eq!((tally.expected, tally.delivered, tally.lost, latencies.len()), (4, 4, 0, 4));
+        let mut times = Times::default();
+        let tally = ledger(&[8, 9, 10, 11, 12, 13, 14]).judge(10..14, &mut times);
+        assert_eq!((tally.expected, tally.delivered, tally.lost, times.arrived_us.len()), (4, 4, 0, 4));
     }
 
     #[test]
@@ -152,7 +173,7 @@ mod tests {
     #[test]
     fn damage_is_lost_whenever_it_came() {
         let ledger = Ledger { corrupt: 2, ..ledger(&[10, 11, 12, 13]) };
-        assert_eq!(ledger.judge(10..14, &mut Vec::new()).lost, 2);
+        assert_eq!(ledger.judge(10..14, &mut Times::default()).lost, 2);
     }
 
     #[test]

@@ -6,11 +6,12 @@ use anyhow::{Context, Result, bail};
 use relay_client::{Client, Error, Event, Group, Piece, Prefs, Subscription};
 
 use crate::{
+    arrival::{Clock, LastArrival},
     frame::Check,
-    publisher::{TRACK, path},
-    run::{Clock, Target},
+    publisher::TRACK,
+    run::Target,
     scenario::Shape,
-    tally::{Arrival, Ledger},
+    tally::{Arrival, Ledger, Took},
 };
 
 /// Viewers wait this long for a superseded group: nothing is skipped by design.
@@ -83,10 +84,18 @@ impl Viewer {
     }
 }
 
-impl Drop for Viewer {
-    fn drop(&mut self) {
+impl Viewer {
+    /// Ends it; its session is closed on the way.
+    pub(crate) async fn stop(self) {
         self.task.abort();
+        let _ = self.task.await;
     }
+}
+
+/// A viewer's session, and what its socket knows.
+struct Link {
+    client: Client,
+    last_arrival: LastArrival,
 }
 
 struct Watching {
@@ -98,13 +107,14 @@ struct Watching {
 
 impl Watching {
     async fn run(self, target: &Target) -> Result<()> {
-        let client = target.connect().await.context("connect")?;
+        let (client, last_arrival) = target.connect().await.context("connect")?;
+        let link = Link { client, last_arrival };
         let prefs = Prefs { max_age_ms: MAX_AGE_MS, ..Prefs::default() };
-        let mut subscription = client.subscribe(&path(self.publisher), TRACK, prefs).await?;
+        let mut subscription = link.client.subscribe(&target.path(self.publisher), TRACK, prefs).await?;
         loop {
             let group = next_group(&mut subscription).await?;
             // One after the other: a frame of a later group never passes one of an earlier group here.
-            match self.group(&client, group).await {
+            match self.group(&link, group).await {
                 Ok(()) => {}
                 Err(error @ Error::Closed(_)) => return Err(error.into()),
                 Err(_) => self.view.state().ledger.broken_groups += 1,
@@ -112,7 +122,7 @@ impl Watching {
         }
     }
 
-    async fn group(&self, client: &Client, mut group: Group) -> Result<(), Error> {
+    async fn group(&self, link: &Link, mut group: Group) -> Result<(), Error> {
         let mut next_index = 0;
         let mut check = Check::new(0);
         while let Some(piece) = group.piece().await? {
@@ -120,17 +130,17 @@ impl Watching {
                 Piece::Frame { size, .. } => check = Check::new(size),
                 Piece::Payload(bytes) => check.push(&bytes),
             }
-            self.note_join(client);
+            self.note_join(link);
             if check.is_whole() {
                 let check = std::mem::replace(&mut check, Check::new(0));
-                self.frame(&group, next_index, check);
+                self.frame(link, &group, next_index, check);
                 next_index += 1;
             }
         }
         Ok(())
     }
 
-    fn frame(&self, group: &Group, index: u64, check: Check) {
+    fn frame(&self, link: &Link, group: &Group, index: u64, check: Check) {
         let now_ns = self.clock.now_ns();
         let mut state = self.view.state();
         match check.finish() {
@@ -139,20 +149,26 @@ impl Watching {
                     == (self.publisher, group.sequence(), index) =>
             {
                 let number = stamp.group * self.shape.group_frames + stamp.index;
-                let latency_us =
-                    (now_ns.saturating_sub(stamp.sent_ns) / 1_000).min(u64::from(u32::MAX)) as u32;
-                state.ledger.arrivals.push(Arrival { number, latency_us });
+                let since_us =
+                    |at: u64| u32::try_from(at.saturating_sub(stamp.sent_ns) / 1_000).unwrap_or(u32::MAX);
+                let is_live = stamp.sent_ns >= self.clock.ns_at(link.client.established());
+                // What the socket read last completed the frame, or came after what did.
+                let took = is_live.then(|| Took {
+                    arrived_us: since_us(link.last_arrival.ns().min(now_ns)),
+                    checked_us: since_us(now_ns),
+                });
+                state.ledger.arrivals.push(Arrival { number, took });
             }
             _ => state.ledger.corrupt += 1,
         }
     }
 
     /// The first byte of the first group is here.
-    fn note_join(&self, client: &Client) {
+    fn note_join(&self, link: &Link) {
         let mut state = self.view.state();
         if state.joined.is_none() {
-            let took = client.established().elapsed().as_micros();
-            let rtt = client.quic().min_rtt().as_micros();
+            let took = link.client.established().elapsed().as_micros();
+            let rtt = link.client.quic().min_rtt().as_micros();
             state.joined = Some((took as u32, rtt as u32));
         }
     }

@@ -9,6 +9,7 @@ use clap::Parser;
 use moq_relay::cli::Args;
 use tracing_subscriber::filter::{EnvFilter, FromEnvError, LevelFilter};
 
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc};
 use relay_model::{LogId, WorkerId, limits};
 use smallvec::SmallVec;
 
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
 /// Bells of the workers and of the control runtime, which reads as worker N.
 const BELLS: usize = limits::WORKERS + 1;
@@ -94,6 +94,7 @@ pub struct Bell {
     dirty: Mutex<Vec<Arc<Flags>>>,
     board: AtomicBool,
     rung: AtomicBool,
+    rings: AtomicU64,
     ringer: Mutex<Option<Ringer>>,
 }
 
@@ -104,6 +105,7 @@ impl Bell {
             dirty: Mutex::new(Vec::new()),
             board: AtomicBool::new(false),
             rung: AtomicBool::new(false),
+            rings: AtomicU64::new(0),
             ringer: Mutex::new(None),
         }
     }
@@ -129,6 +131,11 @@ impl Bell {
         self.board.swap(false, Ordering::AcqRel)
     }
 
+    /// How often the worker was woken for news.
+    pub fn rings(&self) -> u64 {
+        self.rings.load(Ordering::Relaxed)
+    }
+
     /// Whether a [`Bell::take`] would find anything.
     pub fn is_pending(&self) -> bool {
         self.board.load(Ordering::Acquire) || !self.dirty.lock().is_empty()
@@ -144,6 +151,7 @@ impl Bell {
 
     pub(crate) fn ring(&self) {
         if !self.rung.swap(true, Ordering::AcqRel) {
+            self.rings.fetch_add(1, Ordering::Relaxed);
             let slot = self.ringer.lock();
             if let Some(ringer) = slot.as_ref() {
                 ringer();
@@ -189,5 +197,6 @@ mod tests {
         bell.take(&mut Vec::new());
         bell.ring();
         assert_eq!(rung.load(std::sync::atomic::Ordering::Relaxed), 2);
+        assert_eq!(bell.rings(), 2);
     }
 }

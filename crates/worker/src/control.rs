@@ -1,11 +1,6 @@
 //! The control thread: the one place where core runs, and where what it decides is carried out.
 
-use std::{
-    collections::HashMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
@@ -40,10 +35,6 @@ pub(crate) struct Control {
     taken: HashMap<SessionId, u32, foldhash::fast::RandomState>,
 }
 
-/// Core panicked: nothing it holds can be trusted any more.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Panicked;
-
 impl Control {
     pub(crate) fn new(
         core: Core,
@@ -55,8 +46,9 @@ impl Control {
         Self { core, store, mailboxes, seen, rings: Rings::new(), letters, taken: HashMap::default() }
     }
 
-    /// Serves until all workers are gone, or core panics.
-    pub(crate) fn run(mut self, events: &Receiver<Vec<Event>>) -> Result<(), Panicked> {
+    /// Serves until all workers are gone. A panic is for the caller to catch: nothing that core
+    /// holds can be trusted after it.
+    pub(crate) fn run(mut self, events: &Receiver<Vec<Event>>) {
         loop {
             let received = match self.core.next_deadline() {
                 Some(deadline) => events.recv_deadline(deadline),
@@ -65,35 +57,28 @@ impl Control {
             let first = match received {
                 Ok(batch) => Some(batch),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return,
             };
             let more = events.try_iter().take(BATCHES);
             let batches: Vec<Vec<Event>> = first.into_iter().chain(more).collect();
-            self.step(batches, Instant::now())?;
+            self.step(batches, Instant::now());
         }
     }
 
     /// Hands core what came and does what it says.
-    fn step(&mut self, batches: Vec<Vec<Event>>, now: Instant) -> Result<(), Panicked> {
-        let core = &mut self.core;
-        let taken = &mut self.taken;
-        let mut actions = Vec::new();
-        catch_unwind(AssertUnwindSafe(|| {
-            for event in batches.into_iter().flatten() {
-                match &event {
-                    Event::Ask { session, .. } => *taken.entry(*session).or_default() += 1,
-                    Event::Closed { session } => {
-                        taken.remove(session);
-                    }
-                    Event::Opened { .. } => {}
+    fn step(&mut self, batches: Vec<Vec<Event>>, now: Instant) {
+        for event in batches.into_iter().flatten() {
+            match &event {
+                Event::Ask { session, .. } => *self.taken.entry(*session).or_default() += 1,
+                Event::Closed { session } => {
+                    self.taken.remove(session);
                 }
-                core.handle(event, now);
+                Event::Opened { .. } => {}
             }
-            core.handle_timeout(now);
-            actions.extend(std::iter::from_fn(|| core.poll_action()));
-        }))
-        .map_err(|_| Panicked)?;
-        for action in actions {
+            self.core.handle(event, now);
+        }
+        self.core.handle_timeout(now);
+        while let Some(action) = self.core.poll_action() {
             self.act(action, now);
         }
         for (session, count) in self.taken.drain() {
@@ -106,7 +91,6 @@ impl Control {
         }
         self.store.ring(&mut self.rings, None);
         *self.seen.lock() = Seen { counts: self.core.counts(), tally: self.core.tally() };
-        Ok(())
     }
 
     fn act(&mut self, action: Action, now: Instant) {

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 use relay_auth::Policy;
 use relay_core::{Core, Event};
@@ -20,7 +20,7 @@ use relay_transport::quic::{self, Tuning};
 use rustls::server::ResolvesServerCert;
 
 use crate::{
-    control::{Control, Panicked, Seen},
+    control::{Control, Seen},
     engine::{Fault, Shared, Worker},
     mailbox::{Letter, Mailbox},
     run::Reactor,
@@ -227,52 +227,25 @@ impl Relay {
             tracing::warn!("{clamp}");
         }
         let workers = group.sockets.len();
-        let quic = quic::Config::new(options.resolver, &options.secret, workers as u16, &options.tuning)?;
-        let store = Store::new(relay_store::Config {
-            workers,
-            capacity: options.cache_bytes,
-            ceiling: options.memory_bytes.max(options.cache_bytes),
-            max_age: options.max_age,
-        });
-        let board = Arc::new(Board::new(workers));
-        let shared = Arc::new(Shared {
-            quic,
-            store: store.clone(),
-            policy: options.policy,
-            hop: options.hop,
-            board: board.clone(),
-            fault: options.fault,
-        });
         let core =
             Core::new(relay_core::Config { linger: options.linger, ..relay_core::Config::new(options.hop) });
-        let fate = Arc::new(Fate::default());
-        let seen = Arc::new(Mutex::new(Seen::default()));
-
+        let shared = Arc::new(share(options, workers)?);
         let reactors: Vec<Reactor> =
             (0..workers).map(|_| Reactor::new()).collect::<Result<_, _>>().map_err(StartError::Thread)?;
         let mailboxes: Vec<Arc<Mailbox>> =
             reactors.iter().map(|reactor| Arc::new(Mailbox::new(reactor.ringer()))).collect();
         let (events, received) = crossbeam_channel::bounded(EVENT_BATCHES);
-        let control = {
-            let control = Control::new(core, store.clone(), mailboxes.clone(), seen.clone());
-            let fate = fate.clone();
-            spawn("control".to_owned(), move || {
-                if let Err(Panicked) = control.run(&received) {
-                    tracing::error!("the control plane panicked: the relay cannot go on");
-                    fate.seal(Err(RunError::ControlPanicked));
-                }
-            })?
-        };
         let mut relay = Self {
             addr: group.addr,
             clamp: group.clamp,
             mailboxes,
-            store,
-            board,
-            seen,
+            store: shared.store.clone(),
+            board: shared.board.clone(),
+            seen: Arc::default(),
             threads: Mutex::new(None),
-            fate,
+            fate: Arc::default(),
         };
+        let control = relay.spawn_control(core, received)?;
         let mut threads = Threads { workers: Vec::with_capacity(workers), control, _lock: group.lock };
         for (index, (reactor, socket)) in reactors.into_iter().zip(group.sockets).enumerate() {
             match relay.spawn_worker(index as u16, reactor, socket, &shared, events.clone()) {
@@ -304,6 +277,11 @@ impl Relay {
         Counts { workers: self.board.workers(), store: self.store.counts(), core: counts, tally }
     }
 
+    /// Its logs and announce board, to look into.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
     /// Waits until the relay has ended. Errors: it was not asked to.
     pub fn join(&self) -> Result<(), RunError> {
         self.fate.wait()
@@ -325,6 +303,17 @@ impl Relay {
             self.fate.seal(Err(RunError::ControlPanicked));
         }
         self.fate.seal(Ok(()));
+    }
+
+    fn spawn_control(&self, core: Core, events: Receiver<Vec<Event>>) -> Result<JoinHandle<()>, StartError> {
+        let control = Control::new(core, self.store.clone(), self.mailboxes.clone(), self.seen.clone());
+        let fate = self.fate.clone();
+        spawn("control".to_owned(), move || {
+            if catch_unwind(AssertUnwindSafe(|| control.run(&events))).is_err() {
+                tracing::error!("the control plane panicked: the relay cannot go on");
+                fate.seal(Err(RunError::ControlPanicked));
+            }
+        })
     }
 
     fn spawn_worker(
@@ -369,6 +358,25 @@ impl fmt::Debug for Relay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Relay").field("addr", &self.addr).finish_non_exhaustive()
     }
+}
+
+/// What workers share, from what the caller asked for.
+fn share(options: Options, workers: usize) -> Result<Shared, StartError> {
+    let quic = quic::Config::new(options.resolver, &options.secret, workers as u16, &options.tuning)?;
+    let store = Store::new(relay_store::Config {
+        workers,
+        capacity: options.cache_bytes,
+        ceiling: options.memory_bytes.max(options.cache_bytes),
+        max_age: options.max_age,
+    });
+    Ok(Shared {
+        quic,
+        store,
+        policy: options.policy,
+        hop: options.hop,
+        board: Arc::new(Board::new(workers)),
+        fault: options.fault,
+    })
 }
 
 fn spawn<T: Send + 'static>(

@@ -53,7 +53,8 @@ impl Reactor {
     }
 
     fn turn_until_done(&mut self, worker: &mut Worker, socket: &mut Socket) -> io::Result<()> {
-        self.poll.registry().register(socket.source(), SOCKET, Interest::READABLE | Interest::WRITABLE)?;
+        self.poll.registry().register(socket.source(), SOCKET, Interest::READABLE)?;
+        let mut was_full = false;
         let mut events = Events::with_capacity(EVENTS);
         let mut rebuilds = 0;
         let mut next = Next::Now;
@@ -73,6 +74,12 @@ impl Reactor {
             };
             if worker.is_done(now) {
                 return Ok(());
+            }
+            // Asked for only while it matters: every packet that leaves a socket makes it writable.
+            if std::mem::replace(&mut was_full, worker.is_full()) != was_full {
+                let full = Interest::READABLE | Interest::WRITABLE;
+                let interest = if was_full { full } else { Interest::READABLE };
+                self.poll.registry().reregister(socket.source(), SOCKET, interest)?;
             }
         }
     }

@@ -27,7 +27,7 @@ fn order(rng: &mut Rng, count: u64) -> Vec<u64> {
 
 #[test]
 fn every_group_arrives_whole_and_once_whatever_the_links() {
-    seeds(60, |seed, rng| {
+    seeds(40, |seed, rng| {
         let mut relay = Relay::new(seed);
         let (ours, theirs) = (rough(rng), rough(rng));
         let publisher = relay.publisher_on(ours, theirs, "live/cam", &TRACKS);
@@ -86,7 +86,7 @@ fn every_group_arrives_whole_and_once_whatever_the_links() {
 
 #[test]
 fn a_late_joiner_gets_the_latest_group_from_its_first_frame() {
-    seeds(12, |seed, rng| {
+    seeds(6, |seed, rng| {
         let mut relay = Relay::new(seed);
         let publisher = relay.publisher("live/cam", &["video"]);
         let first = relay.subscriber();

@@ -8,6 +8,7 @@ mod end;
 mod harness;
 mod limit;
 mod peer;
+mod record;
 mod show;
 mod slow;
 mod tidy;

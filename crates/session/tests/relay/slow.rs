@@ -137,6 +137,24 @@ fn a_stream_without_credit_holds_back_no_other() {
 }
 
 #[test]
+fn control_does_not_wait_for_the_valve() {
+    let mut relay = Relay::new(1);
+    let publisher = relay.publisher("live/cam", &["video"]);
+    let ours = Options { latency: MS * 500, send_window: 10_000, ..host() };
+    let reader = relay.connect(ours, guest());
+    relay[reader].subscribe("live/cam", "video", patient());
+    let mut show = Show::new(&mut relay, publisher, "video");
+    relay.run(MS * 2_000);
+    show.air(&mut relay, 0, vec![(0, vec![1; 100_000])]);
+    relay.until("a full valve", |relay| relay[reader].pair.a.outstanding() >= 10_000);
+    let asked = relay[reader].ask_track("live/cam", "video");
+    // There and back once; an acknowledgement would take as long again.
+    relay.run(MS * 600);
+    assert!(relay[reader].track_answers[&asked].info.is_some());
+    relay.disperse();
+}
+
+#[test]
 fn the_higher_priority_is_served_first_and_equals_share() {
     let mut relay = Relay::new(1);
     let names = ["high", "low", "equal"];

@@ -224,6 +224,11 @@ impl Worker {
         self.full_since = None;
     }
 
+    /// Whether the socket is full: somebody should call [`Worker::writable`].
+    pub fn is_full(&self) -> bool {
+        self.full_since.is_some()
+    }
+
     /// The thread was woken.
     pub fn woken(&mut self) {
         self.meter.wakes += 1;

@@ -24,22 +24,21 @@ impl Worker {
         self.meter.turns_cut += 1;
     }
 
-    /// One receive call. False: nothing is left.
+    /// One receive call. False: nothing came.
     fn receive_batch(&mut self, io: &mut impl Io) -> bool {
         let mut batch = std::mem::take(&mut self.scratch.received);
-        let result = io.recv(&mut batch);
         self.meter.recv_calls += 1;
-        if let Err(error) = &result
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            // Other errors are news of the past (a port unreachable): the next call goes on.
-            self.readable = error.kind() != io::ErrorKind::WouldBlock;
-            self.meter.recv_errors += u64::from(self.readable);
+        match io.recv(&mut batch) {
+            Ok(more) => self.readable = more,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+            // News of the past, such as a port unreachable: the next turn goes on.
+            Err(_) => self.meter.recv_errors += 1,
         }
+        let came = !batch.is_empty();
         self.meter.recv_batch.record(batch.len() as u64);
         self.received.extend(batch.drain(..));
         self.scratch.received = batch;
-        self.readable
+        came
     }
 
     /// Feeds each datagram of a train; returns how many.

@@ -13,7 +13,7 @@ struct Script {
 }
 
 impl Io for Script {
-    fn recv(&mut self, _: &mut Vec<Received>) -> io::Result<()> {
+    fn recv(&mut self, _: &mut Vec<Received>) -> io::Result<bool> {
         Err(io::ErrorKind::WouldBlock.into())
     }
 

@@ -68,8 +68,9 @@ impl Packet {
 
 /// What the engine needs of a socket. Nothing blocks.
 pub trait Io {
-    /// Appends one batch of what has arrived to `out`. `WouldBlock`: nothing is left.
-    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<()>;
+    /// Appends one batch of what has arrived to `out`, and says whether there may be more.
+    /// `WouldBlock`: there was nothing.
+    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<bool>;
     /// Sends packets from the front: how many were taken (at least one), or why the first was not.
     fn send(&mut self, packets: &[Packet]) -> io::Result<usize>;
     /// Most datagrams in one [`Packet`]; 1 = no segmentation offload.
@@ -113,7 +114,7 @@ impl Socket {
 }
 
 impl Io for Socket {
-    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<()> {
+    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<bool> {
         self.receiver.recv(&self.state, &self.io, out)
     }
 

@@ -41,7 +41,7 @@ impl Receiver {
         state: &UdpSocketState,
         socket: &impl AsFd,
         out: &mut Vec<Received>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let mut chunks = self.buffer.chunks_exact_mut(MESSAGE_BYTES);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
@@ -56,6 +56,7 @@ impl Receiver {
                 data: BytesMut::from(bytes),
             });
         }
-        Ok(())
+        // A short batch means that the queue was empty: what comes later is news to the poll.
+        Ok(count == BATCH_SIZE)
     }
 }

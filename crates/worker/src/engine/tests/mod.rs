@@ -47,12 +47,12 @@ struct FakeIo {
 }
 
 impl Io for FakeIo {
-    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<()> {
+    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<bool> {
         if self.inbound.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         out.extend(self.inbound.drain(..self.inbound.len().min(32)));
-        Ok(())
+        Ok(!self.inbound.is_empty())
     }
 
     fn send(&mut self, packets: &[Packet]) -> io::Result<usize> {

@@ -1,0 +1,129 @@
+//! What a scripted peer heard.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use relay_model::{Hops, Path, Prefs, StreamCode, TrackInfo, limits};
+use relay_session::transport::Stream;
+use relay_wire::{
+    Inbox,
+    lite::{Announce, AnnounceOk, AnnounceRequest, Status, Subscribe, SubscribeResponse, TrackRequest},
+};
+
+use crate::peer::{V, track};
+
+/// How a stream ended, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Fin(Instant),
+    Reset(StreamCode, Instant),
+}
+
+impl Ended {
+    pub(crate) fn is_fin(self) -> bool {
+        matches!(self, Self::Fin(_))
+    }
+
+    pub(crate) fn code(self) -> Option<StreamCode> {
+        match self {
+            Self::Fin(_) => None,
+            Self::Reset(code, _) => Some(code),
+        }
+    }
+
+    pub(crate) fn at(self) -> Instant {
+        match self {
+            Self::Fin(at) | Self::Reset(_, at) => at,
+        }
+    }
+}
+
+/// Frames of a group: (tick, payload).
+pub(crate) type Frames = Vec<(i64, Vec<u8>)>;
+
+/// A group as the peer published or received it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GroupIn {
+    pub(crate) subscribe: u64,
+    /// `None` until its header has come.
+    pub(crate) sequence: Option<u64>,
+    pub(crate) frames: Frames,
+    /// Declared size of the last frame.
+    pub(crate) size: u64,
+    pub(crate) end: Option<Ended>,
+    /// FIN came between frames.
+    pub(crate) clean: bool,
+}
+
+impl GroupIn {
+    pub(crate) fn is_complete(&self) -> bool {
+        self.clean && self.end.is_some_and(Ended::is_fin)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct WatchIn {
+    pub(crate) ok: Option<AnnounceOk>,
+    pub(crate) live: BTreeMap<Path, Hops>,
+    pub(crate) heard: Vec<Announce>,
+    pub(crate) end: Option<Ended>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct SubIn {
+    /// The subscribe id its groups name.
+    pub(crate) id: u64,
+    pub(crate) responses: Vec<SubscribeResponse>,
+    /// When END came.
+    pub(crate) said_end: Option<Instant>,
+    pub(crate) end: Option<Ended>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct TrackIn {
+    pub(crate) info: Option<TrackInfo>,
+    pub(crate) end: Option<Ended>,
+}
+
+/// What the relay asked of the peer.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) stream: Stream,
+    pub(crate) what: Ask,
+    pub(crate) updates: Vec<Prefs>,
+    pub(crate) end: Option<Ended>,
+}
+
+impl Asked {
+    pub(crate) fn what_is_track(&self, name: &str) -> bool {
+        matches!(&self.what, Ask::Track(request) if request.track == track(name))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Announce(AnnounceRequest),
+    Track(TrackRequest),
+    Subscribe(Subscribe),
+}
+
+/// Takes what an announce stream says.
+pub(crate) fn hear_watch(inbox: &mut Inbox, watch: &mut WatchIn) {
+    if watch.ok.is_none() {
+        watch.ok = inbox.next(V).unwrap();
+    }
+    if watch.ok.is_none() {
+        return;
+    }
+    while let Some(announce) = inbox.next::<Announce>(V).unwrap() {
+        match announce.status {
+            Status::Active => {
+                watch.live.insert(announce.suffix.clone(), announce.hops.clone());
+            }
+            Status::Ended => {
+                watch.live.remove(&announce.suffix).expect("an end of something live");
+            }
+        }
+        assert!(announce.hops.len() <= limits::HOPS);
+        watch.heard.push(announce);
+    }
+}
