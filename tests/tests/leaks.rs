@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use relay_client::{Client, ClientConfig, Tuning};
+use relay_client::{Broadcast, Client, ClientConfig, Tuning};
 use relay_tests::{memory, relay::TestRelay, run, wait_until};
 
 const CYCLES: usize = 10;
@@ -15,14 +15,13 @@ const PART: usize = 1_000;
 /// By so much may memory differ between the cycle after the first and the last, percent.
 const SPREAD: u64 = 5;
 
-/// Announces, and keeps nothing that would take it back.
-fn announce(client: &Client, at: usize) {
-    for path in 0..PATHS {
+fn announce(client: &Client, at: usize) -> Vec<Broadcast> {
+    let announce = |path| {
         let broadcast = client.broadcast(&format!("session-{at}/path-{path}")).expect("a path");
         broadcast.announce();
-        // Dropped, it would be withdrawn: the session's end is to do that.
-        std::mem::forget(broadcast);
-    }
+        broadcast
+    };
+    (0..PATHS).map(announce).collect()
 }
 
 #[test]
@@ -40,12 +39,13 @@ fn a_thousand_sessions_with_a_hundred_paths_each_leave_nothing() {
                 let urls = relay.schemes().into_iter().cycle().take(PART).collect();
                 let clients = relay.connect_all(urls, config.clone()).await;
                 println!("connected {:?}", since.elapsed());
-                for (at, client) in clients.iter().enumerate() {
-                    announce(client, part * PART + at);
-                }
+                let broadcasts: Vec<_> =
+                    clients.iter().enumerate().map(|(at, client)| announce(client, part * PART + at)).collect();
                 wait_until("the paths", 20, || relay.counts().store.board_paths == PART * PATHS).await;
                 println!("announced {:?}", since.elapsed());
+                // The end of the session withdraws them, not the client.
                 drop(clients);
+                drop(broadcasts);
             }
             relay.wait_empty().await;
             resident.push(memory::resident());

@@ -227,10 +227,10 @@ fn watches_have_a_limit() {
         let peer = Peer::greet(&relay, &relay.raw()).await;
         let request = AnnounceRequest { prefix: path("x"), exclude_hop: Hop::ANONYMOUS };
         let mut streams = Vec::new();
-        for _ in 0..limits::FETCHES {
+        for _ in 0..limits::ANNOUNCE_REQUESTS {
             streams.push(peer.ask(BidiType::Announce, &request).await);
         }
-        wait_until("the watches", 10, || relay.counts().store.watches == limits::FETCHES).await;
+        wait_until("the watches", 10, || relay.counts().store.watches == limits::ANNOUNCE_REQUESTS).await;
         assert_eq!(peer.client.is_closed(), None);
         streams.push(peer.ask(BidiType::Announce, &request).await);
         assert_violation(&peer, "a watch too many").await;

@@ -65,12 +65,13 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     let start = world.now + period / 2;
     world.publisher.play.start(start);
     let frames = |count: u64| period * u32::try_from(count).unwrap_or(u32::MAX);
-    // Half a period after the last frame of each part, everything of it has been delivered.
-    world.until(start + frames(shape.warmup) - period / 2)?;
+    // Just before a frame is due, everything before it has been delivered.
+    let quiet = period / 16;
+    world.until(start + frames(shape.warmup) - quiet)?;
     let before = world.relay.meter();
     let frames_before: u64 = world.frames();
     world.relay.counting = true;
-    world.until(start + frames(shape.warmup + counted) - period / 2)?;
+    world.until(start + frames(shape.warmup + counted) - quiet)?;
     world.relay.counting = false;
     let after = world.relay.meter();
 

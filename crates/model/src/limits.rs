@@ -42,12 +42,8 @@ pub const UNVALIDATED_HANDSHAKES: usize = 256;
 pub const ANNOUNCES: usize = 1_000;
 /// Live subscriptions (and track-info requests) of one session.
 pub const SUBSCRIPTIONS: usize = 1_000;
-/// Live fetches of one session.
-pub const FETCHES: usize = 64;
-/// Control requests a second, sustained.
-pub const CONTROL_RATE: u32 = 200;
-/// Control requests in a burst: subscribing to 500 tracks at join is normal.
-pub const CONTROL_BURST: u32 = 500;
+/// Live announce requests of one session: a client watches a handful of prefixes.
+pub const ANNOUNCE_REQUESTS: usize = 64;
 /// Messages of one session on their way to core; past it its control streams are not read.
 pub const ASKS_IN_FLIGHT: u32 = 64;
 /// Control bytes the peer's credit refuses, held for [`CONTROL_STALL`].

@@ -61,12 +61,16 @@ impl Session {
     ) {
         match self.streams.get(&stream) {
             Some(Role::Watch(_)) => {
-                self.streams.remove(&stream);
-                self.drop_watch(t, cx, stream);
+                self.drop_watch(cx, stream);
+                self.control.reset(t, stream, code);
+                self.forget(t, stream);
             }
             Some(Role::Sub(sub, _)) => {
-                // Readers say so before they finish their own side: that ends the subscription.
-                let _ = (sub, code);
+                // Who reads no answer wants none; a stopped stream lives until it is reset.
+                let sub = *sub;
+                self.drop_sub(t, cx, sub);
+                self.control.reset(t, stream, code);
+                self.forget(t, stream);
             }
             Some(_) => self.control.reset(t, stream, code),
             None => {

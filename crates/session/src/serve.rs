@@ -34,7 +34,7 @@ impl Session {
             self.violation(t, cx, "announce prefix too long");
             return;
         };
-        if self.watches.len() >= limits::FETCHES {
+        if self.watches.len() >= limits::ANNOUNCE_REQUESTS {
             self.violation(t, cx, "too many announce requests");
             return;
         }
@@ -75,16 +75,16 @@ impl Session {
         if inlet.end().is_none() {
             t.stop(stream, NO_ERROR);
         }
-        self.drop_watch(t, cx, stream);
+        self.drop_watch(cx, stream);
+        self.control.finish(t, cx.now, stream);
         Next::Done
     }
 
-    pub(crate) fn drop_watch<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, stream: Stream) {
+    pub(crate) fn drop_watch(&mut self, cx: &mut Cx<'_>, stream: Stream) {
         self.watches.retain(|watching| watching.stream != stream);
         if self.watches.is_empty() {
             cx.fanout.unwatch(self.config.id);
         }
-        self.control.finish(t, cx.now, stream);
     }
 
     // Subscriptions of the peer.
