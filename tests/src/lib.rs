@@ -5,6 +5,7 @@ pub mod hostile;
 pub mod media;
 pub mod memory;
 pub mod peer;
+pub mod process;
 pub mod random;
 pub mod relay;
 

@@ -110,24 +110,7 @@ impl TestRelay {
     /// So many clients, raw and WebTransport in turn.
     pub async fn clients(&self, count: usize) -> Vec<Client> {
         let urls = self.schemes().into_iter().cycle().take(count).collect();
-        self.connect_all(urls, ClientConfig::default()).await
-    }
-
-    /// A client for each address, in order, a few at a time.
-    pub async fn connect_all(&self, urls: Vec<String>, config: ClientConfig) -> Vec<Client> {
-        let mut clients = Vec::with_capacity(urls.len());
-        for batch in urls.chunks(DIALS) {
-            let mut dials = JoinSet::new();
-            for (at, url) in batch.iter().cloned().enumerate() {
-                // Each is somebody else.
-                let config = ClientConfig { hop: ClientConfig::default().hop, ..config.clone() };
-                dials.spawn(async move { (at, Client::connect(&url, config).await) });
-            }
-            let mut made = dials.join_all().await;
-            made.sort_by_key(|(at, _)| *at);
-            clients.extend(made.into_iter().map(|(_, client)| client.expect("a client")));
-        }
-        clients
+        connect_all(urls, ClientConfig::default()).await
     }
 
     /// Waits until `path` is announced to whoever asks.
@@ -181,7 +164,7 @@ impl TestRelay {
     }
 
     /// What is held, by name, without the zeros.
-    fn left(&self) -> Vec<(&'static str, u64)> {
+    pub fn left(&self) -> Vec<(&'static str, u64)> {
         let counts = self.counts();
         let (core, store, total) = (counts.core, counts.store, counts.total());
         let held = [
@@ -201,4 +184,21 @@ impl TestRelay {
         ];
         held.into_iter().filter(|(_, count)| *count > 0).collect()
     }
+}
+
+/// A client for each address, in order, a few at a time.
+pub async fn connect_all(urls: Vec<String>, config: ClientConfig) -> Vec<Client> {
+    let mut clients = Vec::with_capacity(urls.len());
+    for batch in urls.chunks(DIALS) {
+        let mut dials = JoinSet::new();
+        for (at, url) in batch.iter().cloned().enumerate() {
+            // Each is somebody else.
+            let config = ClientConfig { hop: ClientConfig::default().hop, ..config.clone() };
+            dials.spawn(async move { (at, Client::connect(&url, config).await) });
+        }
+        let mut made = dials.join_all().await;
+        made.sort_by_key(|(at, _)| *at);
+        clients.extend(made.into_iter().map(|(_, client)| client.expect("a client")));
+    }
+    clients
 }

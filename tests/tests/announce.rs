@@ -72,10 +72,10 @@ fn what_a_vanished_publisher_announced_is_withdrawn() {
         publisher.link().mute(true);
         let mut gone = [next(&mut watch).await, next(&mut watch).await];
         gone.sort_by_key(|gone| gone.path.clone());
-        assert_eq!(gone.map(|gone| (gone.path.as_str().to_owned(), gone.active)), [
-            ("a".to_owned(), false),
-            ("b".to_owned(), false)
-        ]);
+        assert_eq!(
+            gone.map(|gone| (gone.path.as_str().to_owned(), gone.active)),
+            [("a".to_owned(), false), ("b".to_owned(), false)]
+        );
     });
 }
 

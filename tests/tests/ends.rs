@@ -186,7 +186,9 @@ fn a_relay_that_stops_says_so() {
     run(30, async {
         let relay = relay();
         let clients = relay.clients(4).await;
-        tokio::task::spawn_blocking(move || relay.stop(SessionCode::NONE, "going away")).await.expect("a stop");
+        tokio::task::spawn_blocking(move || relay.stop(SessionCode::NONE, "going away"))
+            .await
+            .expect("a stop");
         for client in clients {
             let closed = within("the close", 10, client.closed()).await;
             let relay_client::Closed::Peer { code, reason } = closed else { panic!("{closed:?}") };

@@ -13,9 +13,7 @@ use relay_tests::{
     relay::TestRelay,
     run, wait_until, within,
 };
-use relay_wire::lite::{
-    AnnounceRequest, BidiType, FrameHead, SubscribeUpdate, UniType, put_frame_head,
-};
+use relay_wire::lite::{AnnounceRequest, BidiType, FrameHead, SubscribeUpdate, UniType, put_frame_head};
 
 /// A SETUP with one unknown parameter, so long that the body has `size` bytes.
 fn setup_of(size: usize) -> Vec<u8> {

@@ -110,13 +110,14 @@ fn a_root_outside_is_refused() {
         for url in relay.schemes() {
             for path in ["other", "anon/../other", "anon%2f..%2fother", "anonymous", "anon?jwt=x.y.z"] {
                 let url = format!("{url}{path}");
-                let closed = match within("an answer", 10, Client::connect(&url, ClientConfig::default())).await {
-                    Ok(client) => within("the close", 10, client.closed()).await,
-                    Err(Error::Closed(closed)) => closed,
-                    // WebTransport may refuse the request itself.
-                    Err(Error::WebTransport(_)) => continue,
-                    Err(other) => panic!("{url}: {other}"),
-                };
+                let closed =
+                    match within("an answer", 10, Client::connect(&url, ClientConfig::default())).await {
+                        Ok(client) => within("the close", 10, client.closed()).await,
+                        Err(Error::Closed(closed)) => closed,
+                        // WebTransport may refuse the request itself.
+                        Err(Error::WebTransport(_)) => continue,
+                        Err(other) => panic!("{url}: {other}"),
+                    };
                 let Closed::Peer { code, .. } = &closed else { panic!("{url}: {closed:?}") };
                 let expected = [Some(SessionCode::UNAUTHORIZED), Some(SessionCode::PROTOCOL_VIOLATION)];
                 assert!(expected.contains(&code.session()), "{url}: {closed:?}");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use relay_client::{Client, ClientConfig};
 use relay_tests::{
     media::{Source, Viewer},
-    relay::{Host, Steering, TestRelay},
+    relay::{Host, Steering, TestRelay, connect_all},
     run, wait_until,
 };
 
@@ -23,7 +23,7 @@ const GRACE: Duration = Duration::from_secs(1);
 async fn connect(relay: &TestRelay, hosts: &[Host], count: usize) -> Vec<Client> {
     let urls: Vec<_> = hosts.iter().flat_map(|host| [relay.raw_at(*host), relay.web_at(*host)]).collect();
     let urls = (0..count).map(|at| urls[at % urls.len()].clone()).collect();
-    relay.connect_all(urls, ClientConfig::default()).await
+    connect_all(urls, ClientConfig::default()).await
 }
 
 #[test]

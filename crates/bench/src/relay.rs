@@ -75,10 +75,7 @@ impl Relay {
         let (sender, events) = crossbeam_channel::bounded(EVENT_BATCHES);
         Self {
             worker: Worker::new(WORKER, shared, mailbox.clone(), sender, true, now),
-            core: Core::new(relay_core::Config {
-                linger: limits::LINGER,
-                ..relay_core::Config::new(HOP)
-            }),
+            core: Core::new(relay_core::Config { linger: limits::LINGER, ..relay_core::Config::new(HOP) }),
             events,
             mailbox,
             store,

@@ -96,7 +96,11 @@ impl Play for Viewer {
         client::set_up(conn, Role::Subscriber)?;
         let track = TrackName::parse("track").context("a track name")?;
         let prefs = Prefs { max_age_ms: MAX_AGE_MS, ..Prefs::default() };
-        client::request(conn, BidiType::Subscribe, &Subscribe { id: 0, broadcast: broadcast()?, track, prefs })?;
+        client::request(
+            conn,
+            BidiType::Subscribe,
+            &Subscribe { id: 0, broadcast: broadcast()?, track, prefs },
+        )?;
         Ok(())
     }
 
@@ -105,8 +109,7 @@ impl Play for Viewer {
         let at = match self.groups.iter().position(|(of, _)| *of == stream) {
             Some(at) => at,
             None => {
-                let reading =
-                    Reading { reader: None, is_setup: !is_uni, group: None, begun: 0, received: 0 };
+                let reading = Reading { reader: None, is_setup: !is_uni, group: None, begun: 0, received: 0 };
                 self.groups.push((stream, reading));
                 self.groups.len() - 1
             }

@@ -96,6 +96,8 @@ impl PartialOrd for Path {
     }
 }
 
+/// For hash maps: hashes and equality agree with the text's. The order does not, so an ordered map
+/// must be searched by `Path`.
 impl Borrow<str> for Path {
     fn borrow(&self) -> &str {
         &self.0

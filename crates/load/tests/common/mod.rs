@@ -8,10 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use quinn::{Connection, RecvStream, SendStream, VarInt, crypto::rustls::QuicServerConfig};
 use relay_client::lite::{
     Announce, AnnounceOk, AnnounceRequest, BidiType, Group, GroupEvent, GroupReader, Message, Status,
     Subscribe, Version, put_group_header,
+};
+use relay_client::quinn::{
+    self, Connection, RecvStream, SendStream, VarInt, crypto::rustls::QuicServerConfig,
 };
 use relay_client::{Hop, Path, Prefs, TrackName};
 use relay_wire::{Inbox, varint};

@@ -1,0 +1,86 @@
+//! A relay in a process of its own, where nothing of its clients is counted: the test binary starts
+//! itself again with one ignored test, which serves and answers questions on its standard input.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use crate::relay::TestRelay;
+
+/// Answers begin with this; everything else is the test harness's.
+const MARK: &str = "relay> ";
+
+/// The body of the ignored test: serves until standard input ends.
+#[expect(clippy::print_stdout, reason = "the answers")]
+pub fn serve(relay: &TestRelay) {
+    println!("\n{MARK}{}", relay.schemes().join(" "));
+    for question in std::io::stdin().lines().map_while(Result::ok) {
+        let counts = relay.counts();
+        let answer = match question.as_str() {
+            "paths" => counts.store.board_paths as u64,
+            "left" => relay.left().iter().map(|(_, count)| count).sum(),
+            "closed" => counts.total().sessions_closed,
+            "panics" => counts.panics(),
+            other => panic!("what is {other}?"),
+        };
+        println!("{MARK}{answer}");
+    }
+}
+
+/// The other side of it.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    ask: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    /// Its addresses: moq on QUIC, WebTransport.
+    pub urls: Vec<String>,
+}
+
+impl Process {
+    /// Starts this binary's test of that name.
+    pub fn start(test: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("a binary"))
+            .args(["--exact", test, "--ignored", "--nocapture"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process");
+        let ask = child.stdin.take().expect("its input");
+        let answers = BufReader::new(child.stdout.take().expect("its output"));
+        let mut process = Self { child, ask, answers, urls: Vec::new() };
+        process.urls = process.answer().split(' ').map(str::to_owned).collect();
+        process
+    }
+
+    /// A number it counts.
+    pub fn count(&mut self, what: &str) -> u64 {
+        writeln!(self.ask, "{what}").expect("a live process");
+        self.answer().parse().expect("a number")
+    }
+
+    /// Resident memory, bytes.
+    pub fn resident(&self) -> u64 {
+        crate::memory::resident(self.child.id())
+    }
+
+    fn answer(&mut self) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let read = self.answers.read_line(&mut line).expect("a live process");
+            assert!(read > 0, "the relay is gone");
+            if let Some(answer) = line.strip_prefix(MARK) {
+                return answer.trim_end().to_owned();
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
