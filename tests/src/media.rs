@@ -222,8 +222,7 @@ impl Viewer {
         if tokio::time::timeout(PATIENCE, self.task).await.is_err() {
             panic!("groups stay open after the end: {:?}", self.seen.borrow());
         }
-        let seen = self.seen.borrow().clone();
-        seen
+        self.seen.borrow().clone()
     }
 
     /// Unsubscribes.

@@ -1,6 +1,6 @@
 //! Promise: what a frame costs in wake-ups and locks grows with workers, not with subscribers.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::print_stdout)]
 
 use relay_model::{LogId, WorkerId};
 use relay_tests::{

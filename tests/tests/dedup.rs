@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use relay_client::Prefs;
 use relay_tests::{
     media::{Source, Viewer},
     relay::TestRelay,
@@ -70,5 +71,47 @@ fn one_that_joins_as_the_last_leaves_is_served_by_one_upstream_subscription() {
             assert_eq!(source.track.live_subscriptions(), 1, "round {round}");
         }
         assert_eq!(source.track.live().peak, 1);
+    });
+}
+
+#[test]
+fn what_one_asks_for_takes_nothing_from_another() {
+    run(60, async {
+        let relay = TestRelay::start(2);
+        let publisher = relay.connect().await;
+        let mut source = Source::announce(&publisher, "room/cam", 500);
+        relay.announced("room/cam").await;
+        let clients = relay.clients(3).await;
+        let viewer = Viewer::join(&clients[0], "room/cam").await;
+        within("the subscription", 10, source.track.wait_subscribed()).await;
+        let first = source.group(2);
+        viewer.wait_group(first).await;
+        // Others want groups that will never be, no longer want any, or want little.
+        let odd = [
+            Prefs { start: Some(1 << 60), ..Prefs::default() },
+            Prefs { start: Some(0), end: Some(0), ..Prefs::default() },
+            Prefs { priority: 0, ordered: true, ..Prefs::default() },
+        ];
+        for prefs in odd {
+            let plain = Prefs::default();
+            let mut asked = Vec::new();
+            for first in [prefs, plain] {
+                asked.push(clients[1].subscribe("room/cam", "video", first).await.expect("subscribe"));
+            }
+            relay.wait_readers(3).await;
+            asked[1].update(prefs).await.expect("an update");
+            let latest = source.next - 1;
+            let late = Viewer::join(&clients[2], "room/cam").await;
+            late.wait_group(latest).await;
+            for _ in 0..3 {
+                let group = source.group(2);
+                viewer.wait_group(group).await;
+                late.wait_group(group).await;
+            }
+            drop(asked);
+            late.leave();
+            relay.wait_readers(1).await;
+        }
+        assert_eq!(source.track.live_subscriptions(), 1);
     });
 }

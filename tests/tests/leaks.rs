@@ -1,6 +1,6 @@
 //! Promise: sessions that come, announce and go leave nothing behind, however often.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::print_stdout)]
 
 use std::time::Duration;
 

@@ -11,6 +11,7 @@ pub(crate) struct Union {
     live: usize,
     ordered: usize,
     endless: usize,
+    latest: usize,
     priority: Bag<u8>,
     max_age_ms: Bag<u64>,
     start: Bag<u64>,
@@ -25,6 +26,7 @@ impl Union {
         self.live += 1;
         self.ordered += usize::from(prefs.ordered);
         self.endless += usize::from(prefs.end.is_none());
+        self.latest += usize::from(prefs.start.is_none());
         self.priority.add(Some(prefs.priority));
         self.max_age_ms.add(Some(prefs.max_age_ms));
         self.start.add(prefs.start);
@@ -39,6 +41,7 @@ impl Union {
         self.live -= 1;
         self.ordered -= usize::from(prefs.ordered);
         self.endless -= usize::from(prefs.end.is_none());
+        self.latest -= usize::from(prefs.start.is_none());
         self.priority.remove(Some(prefs.priority));
         self.max_age_ms.remove(Some(prefs.max_age_ms));
         self.start.remove(prefs.start);
@@ -51,7 +54,7 @@ impl Union {
             priority: self.priority.max().unwrap_or_default(),
             ordered: self.ordered == self.live,
             max_age_ms: self.max_age_ms.max().unwrap_or_default(),
-            start: self.start.min(),
+            start: if self.latest == 0 { self.start.min() } else { None },
             end: if self.endless == 0 { self.end.max() } else { None },
         })
     }

@@ -78,9 +78,11 @@ impl Prefs {
             priority: self.priority.max(other.priority),
             ordered: self.ordered && other.ordered,
             max_age_ms: self.max_age_ms.max(other.max_age_ms),
+            // Where the latest is wanted, a number could lie beyond it: that would starve who wants it.
+            // Older groups then come out of the cache, as far as it holds them.
             start: match (self.start, other.start) {
                 (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
+                _ => None,
             },
             end: match (self.end, other.end) {
                 (Some(a), Some(b)) => Some(a.max(b)),

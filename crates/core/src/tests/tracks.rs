@@ -120,6 +120,18 @@ fn the_upstream_is_asked_for_the_union() {
 }
 
 #[test]
+fn who_asks_for_groups_far_ahead_takes_the_latest_from_nobody() {
+    let mut bench = published(2);
+    let ahead = Prefs { start: Some(1 << 60), ..prefs(5) };
+    let actions = bench.subscribe_as(2, 0, "a", ahead, Want::Live);
+    let Action::Create { log } = actions[0] else { panic!("{actions:?}") };
+    let latest = to(1, Order::Prefs { log, prefs: prefs(5), want: Want::Live });
+    assert_eq!(bench.subscribe_as(3, 0, "a", prefs(5), Want::Live), [latest, attach(3, 0, log)]);
+    assert_eq!(bench.ask(2, Ask::Update { sub: SubId(0), prefs: Prefs { start: Some(7), ..ahead } }), []);
+    bench.everyone_leaves();
+}
+
+#[test]
 fn groups_are_asked_for_once_somebody_wants_more_than_properties() {
     let mut bench = published(2);
     let actions = bench.subscribe_as(2, 0, "a", prefs(5), Want::Info);
