@@ -1,6 +1,10 @@
 //! The control thread: the one place where core runs, and where what it decides is carried out.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
@@ -12,6 +16,9 @@ use crate::mailbox::{Letter, Mailbox};
 
 /// Event batches taken before the actions are carried out and letters are posted.
 const BATCHES: usize = 64;
+/// How long what others see of core may lag behind: counting it takes time in proportion to its
+/// sessions.
+const SHOW: Duration = Duration::from_millis(20);
 
 /// What others see of core.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,6 +35,8 @@ pub(crate) struct Control {
     store: Arc<Store>,
     mailboxes: Vec<Arc<Mailbox>>,
     seen: Arc<Mutex<Seen>>,
+    /// When they are to see it next, if it may have changed.
+    show_at: Option<Instant>,
     rings: Rings,
     /// Letters to each worker.
     letters: Vec<Vec<Letter>>,
@@ -43,14 +52,23 @@ impl Control {
         seen: Arc<Mutex<Seen>>,
     ) -> Self {
         let letters = mailboxes.iter().map(|_| Vec::new()).collect();
-        Self { core, store, mailboxes, seen, rings: Rings::new(), letters, taken: HashMap::default() }
+        Self {
+            core,
+            store,
+            mailboxes,
+            seen,
+            show_at: None,
+            rings: Rings::new(),
+            letters,
+            taken: HashMap::default(),
+        }
     }
 
     /// Serves until all workers are gone. A panic is for the caller to catch: nothing that core
     /// holds can be trusted after it.
     pub(crate) fn run(mut self, events: &Receiver<Vec<Event>>) {
         loop {
-            let received = match self.core.next_deadline() {
+            let received = match self.core.next_deadline().into_iter().chain(self.show_at).min() {
                 Some(deadline) => events.recv_deadline(deadline),
                 None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
@@ -90,7 +108,10 @@ impl Control {
             mailbox.post(letters);
         }
         self.store.ring(&mut self.rings, None);
-        *self.seen.lock() = Seen { counts: self.core.counts(), tally: self.core.tally() };
+        if now >= *self.show_at.get_or_insert(now + SHOW) {
+            self.show_at = None;
+            *self.seen.lock() = Seen { counts: self.core.counts(), tally: self.core.tally() };
+        }
     }
 
     fn act(&mut self, action: Action, now: Instant) {
