@@ -109,7 +109,7 @@ pub(crate) fn compare(
     for line in &verdict.lines {
         writeln!(out, "{line}")?;
     }
-    writeln!(out, "delivery: {} passed, {} failed", verdict.passed, verdict.failed)?;
+    writeln!(out, "cost: {} passed, {} failed", verdict.passed, verdict.failed)?;
     Ok(if verdict.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -25,18 +25,16 @@ pub(crate) enum Layer {
 const OURS: [&str; 10] =
     ["session", "store", "wire", "transport", "worker", "meter", "model", "core", "auth", "bench"];
 
-/// What the allocator is called for.
-const ALLOCATE: [&str; 8] = [
-    "mi_malloc",
-    "mi_zalloc",
-    "mi_calloc",
-    "mi_realloc",
+/// The ways into the allocator: ours, and the C library's, which ciphers might use.
+const ALLOCATE: [&str; 7] = [
     "mi_malloc_aligned",
     "mi_zalloc_aligned",
-    "mi_calloc_aligned",
     "mi_realloc_aligned",
+    "mi_malloc",
+    "malloc",
+    "calloc",
+    "realloc",
 ];
-const ALLOCATE_C: [&str; 3] = ["malloc", "calloc", "realloc"];
 
 /// One profile.
 #[derive(Debug, Default)]
@@ -46,8 +44,8 @@ pub(crate) struct Profile {
     pub(crate) layers: BTreeMap<Layer, u64>,
     /// Blocks allocated or reallocated.
     pub(crate) allocations: u64,
-    /// The same by who asked: the calling function, as deep as the profile separates callers.
-    pub(crate) sites: HashMap<String, u64>,
+    /// The same by who asked: callers, innermost first, as deep as the profile separates them.
+    pub(crate) sites: BTreeMap<String, u64>,
 }
 
 /// Strings are named once and numbered.
@@ -78,25 +76,33 @@ struct Reader {
     file: String,
     function: String,
     object: String,
-    callee: String,
+    /// First instruction of each way into the allocator, and how often it ran.
+    entries: HashMap<String, (u64, u64)>,
     /// The next cost line is that of a call: it belongs to the callee.
     after_call: bool,
     layer: Option<Layer>,
+    /// Whose the code before it in the function is.
+    near: Option<Layer>,
 }
 
 impl Profile {
-    /// Reads callgrind's output (positions not compressed).
+    /// Reads callgrind's output (by instruction, positions not compressed).
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut reader = Reader::default();
         for (number, line) in text.lines().enumerate() {
             reader.line(line).with_context(|| format!("line {}: {line}", number + 1))?;
         }
-        let sum: u64 = reader.profile.layers.values().sum();
-        let total = reader.profile.total;
-        if total == 0 || sum != total {
-            bail!("{sum} instructions were read of {total}");
+        let Reader { mut profile, entries, .. } = reader;
+        let sum: u64 = profile.layers.values().sum();
+        if profile.total == 0 || sum != profile.total {
+            bail!("{sum} instructions were read of {}", profile.total);
         }
-        Ok(reader.profile)
+        for (function, (_, count)) in entries {
+            let callers = function.split_once('\'').map_or("", |(_, callers)| callers);
+            profile.allocations += count;
+            *profile.sites.entry(callers.to_owned()).or_default() += count;
+        }
+        Ok(profile)
     }
 
     /// Instructions of all crates of the workspace.
@@ -112,8 +118,8 @@ impl Profile {
 
 impl Reader {
     fn line(&mut self, line: &str) -> Result<()> {
-        if line.starts_with(|first: char| first.is_ascii_digit()) {
-            return self.cost(line);
+        if let Some(rest) = line.strip_prefix("0x") {
+            return self.cost(rest);
         }
         let Some((key, value)) = line.split_once(['=', ':']) else { return Ok(()) };
         let value = value.trim_start();
@@ -125,49 +131,56 @@ impl Reader {
             "fn" => {
                 self.function = self.functions.resolve(value)?.to_owned();
                 self.layer = None;
+                self.near = None;
             }
             "ob" => {
                 self.object = self.objects.resolve(value)?.to_owned();
                 self.layer = None;
             }
-            "cfn" => self.callee = self.functions.resolve(value)?.to_owned(),
+            "cfn" => {
+                self.functions.resolve(value)?;
+            }
             "cfi" | "cfl" => {
                 self.files.resolve(value)?;
             }
             "cob" => {
                 self.objects.resolve(value)?;
             }
-            "calls" => {
-                self.after_call = true;
-                self.call(value)?;
-            }
+            // How often it was called is counted even while nothing else is.
+            "calls" => self.after_call = true,
             "totals" => self.profile.total = value.parse()?,
             _ => {}
         }
         Ok(())
     }
 
-    /// `line instructions`.
+    /// Whose the instruction is: by its source file, so that inlined code counts where it was
+    /// written; code of the standard library and of small crates counts for the code it stands in.
+    fn layer(&mut self) -> Layer {
+        if let Some(layer) = self.layer {
+            return layer;
+        }
+        let named = layer_of_file(&self.file).or_else(|| layer_of_symbol(&self.function, &self.object));
+        self.near = named.or(self.near);
+        let layer = self.near.unwrap_or_else(|| owner(plain(&self.function)));
+        *self.layer.insert(layer)
+    }
+
+    /// `address line instructions`.
     fn cost(&mut self, line: &str) -> Result<()> {
         if std::mem::take(&mut self.after_call) {
             return Ok(());
         }
-        let count: u64 = line.split(' ').nth(1).context("no instructions")?.parse()?;
-        let layer = *self.layer.get_or_insert_with(|| layer_of(&self.file, &self.function, &self.object));
+        let mut words = line.split(' ');
+        let address = u64::from_str_radix(words.next().unwrap_or_default(), 16)?;
+        let count: u64 = words.nth(1).context("no instructions")?.parse()?;
+        let layer = self.layer();
         *self.profile.layers.entry(layer).or_default() += count;
-        Ok(())
-    }
-
-    /// `count line`.
-    fn call(&mut self, value: &str) -> Result<()> {
-        let callee = plain(&self.callee);
-        let caller = plain(&self.function);
-        let is_allocation = (ALLOCATE.contains(&callee) && !is_mimalloc(caller))
-            || (ALLOCATE_C.contains(&callee) && !ALLOCATE_C.contains(&caller));
-        if is_allocation {
-            let count: u64 = value.split(' ').next().context("no count")?.parse()?;
-            self.profile.allocations += count;
-            *self.profile.sites.entry(self.function.clone()).or_default() += count;
+        if ALLOCATE.contains(&plain(&self.function)) {
+            let entry = self.entries.entry(self.function.clone()).or_insert((address, count));
+            if address < entry.0 {
+                *entry = (address, count);
+            }
         }
         Ok(())
     }
@@ -182,27 +195,27 @@ fn is_mimalloc(function: &str) -> bool {
     function.starts_with("mi_") || function.starts_with("_mi_")
 }
 
-/// By the source file, so that inlined code counts where it was written; code of the standard
-/// library and of small crates counts for whose function it is part of.
-fn layer_of(file: &str, function: &str, object: &str) -> Layer {
-    let crates = file.split_once("crates/").and_then(|(_, rest)| rest.split_once('/'));
-    if let Some(ours) = crates.and_then(|(name, _)| OURS.into_iter().find(|ours| *ours == name)) {
-        return Layer::Ours(ours);
+fn layer_of_file(file: &str) -> Option<Layer> {
+    let ours = file.split_once("crates/").and_then(|(_, rest)| rest.split_once('/'));
+    if let Some(name) = ours.and_then(|(name, _)| OURS.into_iter().find(|ours| *ours == name)) {
+        return Some(Layer::Ours(name));
     }
-    let function = plain(function);
-    if file.contains("/quinn-proto-") {
-        return Layer::Quic;
+    match file {
+        _ if file.contains("/quinn-proto-") => Some(Layer::Quic),
+        _ if file.contains("/rustls-") || file.contains("/aws-lc") => Some(Layer::Crypto),
+        _ if file.contains("mimalloc") => Some(Layer::Allocator),
+        _ => None,
     }
-    if file.contains("/rustls-") || file.contains("/aws-lc") || is_crypto(function) {
-        return Layer::Crypto;
+}
+
+/// For what has no source file.
+fn layer_of_symbol(function: &str, object: &str) -> Option<Layer> {
+    match plain(function) {
+        function if is_crypto(function) => Some(Layer::Crypto),
+        function if is_mimalloc(function) => Some(Layer::Allocator),
+        _ if object.contains("/libc") || object.contains("/ld-") => Some(Layer::Libc),
+        _ => None,
     }
-    if file.contains("mimalloc") || is_mimalloc(function) {
-        return Layer::Allocator;
-    }
-    if object.contains("/libc") || object.contains("/ld-") {
-        return Layer::Libc;
-    }
-    owner(function)
 }
 
 fn is_crypto(function: &str) -> bool {
@@ -210,7 +223,7 @@ fn is_crypto(function: &str) -> bool {
     PARTS.iter().any(|part| function.contains(part))
 }
 
-/// Who a function of no file of ours belongs to: the first of our crates or libraries it names.
+/// Whose a function is that stands for itself: the first of our crates or libraries it names.
 fn owner(function: &str) -> Layer {
     let ours = OURS.into_iter().filter_map(|name| {
         let at = function.find(&format!("relay_{name}::"))?;
@@ -229,43 +242,44 @@ mod tests {
     const SAMPLE: &str = "\
 version: 1
 events: Ir
-summary: 137
 
 ob=(1) /bin/delivery
 fl=(1) /home/me/crates/session/src/egress.rs
 fn=(1) relay_session::egress::serve
-10 100
+0x10 10 100
 fi=(2) /registry/quinn-proto-0.11.19/src/connection/mod.rs
-20 5
+0x14 20 5
 fe=(3) /rustc/0/library/alloc/src/vec.rs
-21 7
-cfn=(2) mi_malloc_aligned
-calls=3 0
-22 25
+0x18 21 7
+cfn=(2) mi_malloc_aligned'relay_session::egress::serve
+calls=9 0
+0x1c 22 28
+
 fl=(4) ???
 fn=(2)
-0 20
-cfn=(3) mi_malloc
+0x44 0 20
+0x40 0 3
+cfn=(3) _mi_malloc_generic
 calls=3 0
-0 5
+0x48 0 5
 
 fn=(3)
-0 5
+0x80 0 5
 
-totals: 137
+totals: 140
 ";
 
     #[test]
     fn inlined_code_counts_where_it_was_written() {
         let profile = Profile::parse(SAMPLE).unwrap();
-        assert_eq!(profile.layer(Layer::Ours("session")), 107, "and the standard library for its caller");
-        assert_eq!(profile.layer(Layer::Quic), 5);
-        assert_eq!(profile.layer(Layer::Allocator), 25);
-        assert_eq!(profile.ours(), 107);
+        assert_eq!(profile.layer(Layer::Ours("session")), 100);
+        assert_eq!(profile.layer(Layer::Quic), 12, "with the library code it stands next to");
+        assert_eq!(profile.layer(Layer::Allocator), 28);
+        assert_eq!(profile.ours(), 100);
     }
 
     #[test]
-    fn an_allocation_is_a_call_into_the_allocator_from_outside() {
+    fn an_allocation_is_an_entry_into_the_allocator_while_counting() {
         let profile = Profile::parse(SAMPLE).unwrap();
         assert_eq!(profile.allocations, 3);
         assert_eq!(profile.sites["relay_session::egress::serve"], 3);
@@ -273,7 +287,7 @@ totals: 137
 
     #[test]
     fn a_profile_that_does_not_add_up_is_refused() {
-        assert!(Profile::parse(&SAMPLE.replace("totals: 137", "totals: 138")).is_err());
+        assert!(Profile::parse(&SAMPLE.replace("totals: 140", "totals: 141")).is_err());
         assert!(Profile::parse("").is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use relay_model::{Hop, Path, TrackInfo};
-use relay_session::transport::{Dir, ReadError, Stream, Transport};
+use relay_session::transport::{Dir, Stream, Transport};
 use relay_transport::quic::Connection;
 use relay_wire::{
     Inbox,
@@ -27,8 +27,8 @@ const READ: usize = 64 * 1024;
 /// A publisher of one track.
 pub(crate) struct Publisher {
     shape: Shape,
-    /// Requests of the relay that are not whole, or were answered (`None`).
-    requests: Vec<(Stream, Option<Inbox>)>,
+    /// Requests of the relay that were answered.
+    answered: Vec<Stream>,
     /// The relay's number for its subscription, and when frame 0 is due.
     live: Option<(u64, Instant)>,
     wanted: Option<u64>,
@@ -39,7 +39,7 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     pub(crate) fn new(shape: Shape) -> Self {
-        Self { shape, requests: Vec::new(), live: None, wanted: None, group: None, frame: 0 }
+        Self { shape, answered: Vec::new(), live: None, wanted: None, group: None, frame: 0 }
     }
 
     /// Whether the relay has asked for the track.
@@ -58,34 +58,33 @@ impl Publisher {
         Some(start + self.shape.period() * u32::try_from(number).unwrap_or(u32::MAX))
     }
 
-    fn answer(&mut self, conn: &mut Connection, stream: Stream, inbox: &mut Inbox) -> Result<bool> {
-        let mut peek = std::mem::take(inbox);
+    fn answer(&mut self, conn: &mut Connection, stream: Stream, mut request: Inbox) -> Result<()> {
         // Requests are tiny and arrive whole.
-        let kind = peek.next_varint().context("half a request")?;
+        let kind = request.next_varint().context("half a request")?;
         let mut message = Vec::new();
         match BidiType::from_id(kind) {
             Some(BidiType::Announce) => {
-                peek.next::<AnnounceRequest>(VERSION)?.context("half a request")?;
+                request.next::<AnnounceRequest>(VERSION)?.context("half a request")?;
                 AnnounceOk { hop: HOP, count: 1 }.encode(VERSION, &mut message);
                 Announce { status: Status::Active, suffix: broadcast()?, hops: [].into() }
                     .encode(VERSION, &mut message);
                 client::write(conn, stream, message)?;
             }
             Some(BidiType::Track) => {
-                peek.next::<TrackRequest>(VERSION)?.context("half a request")?;
+                request.next::<TrackRequest>(VERSION)?.context("half a request")?;
                 TrackInfo { timescale: TIMESCALE, ..TrackInfo::default() }.encode(VERSION, &mut message);
                 client::write(conn, stream, message)?;
                 conn.finish(stream);
             }
             Some(BidiType::Subscribe) => {
-                let subscribe = peek.next::<Subscribe>(VERSION)?.context("half a request")?;
+                let subscribe = request.next::<Subscribe>(VERSION)?.context("half a request")?;
                 SubscribeResponse::Start { group: 0 }.encode(VERSION, &mut message);
                 client::write(conn, stream, message)?;
                 self.wanted = Some(subscribe.id);
             }
             _ => bail!("the relay asked for something else: {kind}"),
         }
-        Ok(true)
+        Ok(())
     }
 
     fn publish(&mut self, conn: &mut Connection, subscribe: u64) -> Result<()> {
@@ -128,39 +127,17 @@ impl Play for Publisher {
     }
 
     fn readable(&mut self, conn: &mut Connection, stream: Stream) -> Result<()> {
-        let at = match self.requests.iter().position(|(of, _)| *of == stream) {
-            Some(at) => at,
-            None => {
-                self.requests.push((stream, Some(Inbox::new())));
-                self.requests.len() - 1
-            }
-        };
-        let mut inbox = self.requests[at].1.take();
-        loop {
-            match conn.read(stream, READ) {
-                Ok(Some(bytes)) => {
-                    if let Some(inbox) = &mut inbox {
-                        inbox.push(&bytes);
-                    }
-                }
-                Err(ReadError::Blocked) => break,
-                Ok(None) | Err(_) => {
-                    self.requests[at].1 = None;
-                    return Ok(());
-                }
-            }
+        let mut request = Inbox::new();
+        while let Ok(Some(bytes)) = conn.read(stream, READ) {
+            request.push(&bytes);
         }
-        // The relay's own setup stream is not answered.
-        let is_request = stream.0 & 2 == 0;
-        if let Some(mut held) = inbox.take()
-            && is_request
-            && !held.is_empty()
-        {
-            self.answer(conn, stream, &mut held)?;
-        } else {
-            self.requests[at].1 = inbox;
+        // The relay's setup needs no answer, nor what it says later on a request.
+        let is_request = stream.0 & 2 == 0 && !request.is_empty();
+        if !is_request || self.answered.contains(&stream) {
+            return Ok(());
         }
-        Ok(())
+        self.answered.push(stream);
+        self.answer(conn, stream, request)
     }
 
     fn act(&mut self, conn: &mut Connection, now: Instant) -> Result<()> {

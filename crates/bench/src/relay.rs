@@ -43,8 +43,7 @@ pub(crate) struct Relay {
     woken: Arc<AtomicBool>,
     pub(crate) link: Link,
     next: Next,
-    /// Whether turns are counted, and how many were.
-    pub(crate) counting: bool,
+    /// Turns counted.
     pub(crate) turns: u64,
 }
 
@@ -84,7 +83,6 @@ impl Relay {
             woken,
             link: Link::new(now),
             next: Next::Now,
-            counting: false,
             turns: 0,
         }
     }
@@ -106,7 +104,7 @@ impl Relay {
             return;
         }
         loop {
-            self.next = if self.counting {
+            self.next = if self.link.counting {
                 self.turns += 1;
                 relay_side(&mut self.worker, now, &mut self.link)
             } else {

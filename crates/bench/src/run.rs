@@ -70,9 +70,9 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     world.until(start + frames(shape.warmup) - quiet)?;
     let before = world.relay.meter();
     let frames_before: u64 = world.frames();
-    world.relay.counting = true;
+    world.relay.link.counting = true;
     world.until(start + frames(shape.warmup + counted) - quiet)?;
-    world.relay.counting = false;
+    world.relay.link.counting = false;
     let after = world.relay.meter();
 
     let deliveries = counted * u64::from(options.viewers);

@@ -38,10 +38,10 @@ impl Scenario {
     /// What it consists of.
     pub(crate) fn shape(self) -> Shape {
         let (fps, frame_bytes, group_frames, warmup, counted) = match self {
-            Self::Video => (30, 4_000, 60, 60, 120),
-            Self::Hd => (30, 40_000, 30, 30, 30),
-            Self::Audio => (50, 300, 5, 50, 200),
-            Self::Chat => (10, 300, 1, 20, 150),
+            Self::Video => (30, 4_000, 60, 60, 180),
+            Self::Hd => (30, 40_000, 30, 60, 60),
+            Self::Audio => (50, 300, 5, 50, 400),
+            Self::Chat => (10, 300, 1, 20, 300),
         };
         Shape { fps, frame_bytes, group_frames, warmup, counted }
     }

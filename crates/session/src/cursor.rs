@@ -49,6 +49,20 @@ pub(crate) enum Step {
     Unopened,
 }
 
+/// What one pass over a lane found.
+struct Gathered {
+    /// With the header.
+    bytes: usize,
+    /// The piece after the last one gathered.
+    piece: usize,
+    /// Frames that end in what was gathered.
+    frames: u64,
+    /// Whether nothing is left of the lane.
+    is_all: bool,
+    /// Whether nothing will follow.
+    is_finished: bool,
+}
+
 impl Cursor {
     pub(crate) fn new(group: Rc<Group>) -> Self {
         Self { group, stream: None, header: Bytes::new(), piece: 0, offset: 0, sent: 0, parked: false }
@@ -113,60 +127,91 @@ impl Cursor {
         }
         loop {
             let mut chunks: SmallVec<[Bytes; HANDLES]> = SmallVec::new();
-            let finished = self.gather(framing, *allowance, &mut chunks);
-            if chunks.is_empty() {
-                if finished {
+            let gathered = self.gather(framing, *allowance, &mut chunks);
+            if gathered.bytes > 0 {
+                match t.write(stream, &mut chunks) {
+                    Ok(taken) => {
+                        *allowance = allowance.saturating_sub(taken);
+                        if taken < gathered.bytes {
+                            self.took(taken, framing, meter);
+                            return Step::Short;
+                        }
+                        self.took_all(&gathered, meter);
+                    }
+                    Err(WriteError::Blocked) => {
+                        self.parked = true;
+                        return Step::Parked;
+                    }
+                    Err(WriteError::Stopped(code)) => {
+                        t.reset(stream, code);
+                        return Step::Done;
+                    }
+                    Err(WriteError::Gone) => return Step::Done,
+                }
+            }
+            if gathered.is_all {
+                if gathered.is_finished {
                     t.finish(stream);
                     return Step::Done;
                 }
-                return if *allowance == 0 && self.unsent(framing) > 0 { Step::Spent } else { Step::Idle };
+                return Step::Idle;
             }
-            let offered: usize = chunks.iter().map(Bytes::len).sum();
-            match t.write(stream, &mut chunks) {
-                Ok(taken) => {
-                    self.took(taken, framing, meter);
-                    *allowance = allowance.saturating_sub(taken);
-                    if taken < offered {
-                        return Step::Short;
-                    }
-                }
-                Err(WriteError::Blocked) => {
-                    self.parked = true;
-                    return Step::Parked;
-                }
-                Err(WriteError::Stopped(code)) => {
-                    t.reset(stream, code);
-                    return Step::Done;
-                }
-                Err(WriteError::Gone) => return Step::Done,
+            if *allowance == 0 {
+                return Step::Spent;
             }
         }
     }
 
-    /// Copies the next handles out of the lane; true when the group is finished and all of it has
-    /// been gathered before.
-    fn gather(&self, framing: Framing, allowance: usize, chunks: &mut SmallVec<[Bytes; HANDLES]>) -> bool {
+    /// All that was gathered has been handed over.
+    fn took_all(&mut self, gathered: &Gathered, meter: &mut Meter) {
+        let payload = (gathered.bytes - self.header.len()) as u64;
+        self.header = Bytes::new();
+        self.sent = self.sent.saturating_add(payload);
+        self.piece = gathered.piece;
+        self.offset = 0;
+        meter.payload_out += payload;
+        meter.deliveries += gathered.frames;
+    }
+
+    /// Copies the next handles out of the lane.
+    fn gather(
+        &self,
+        framing: Framing,
+        allowance: usize,
+        chunks: &mut SmallVec<[Bytes; HANDLES]>,
+    ) -> Gathered {
+        let mut gathered = Gathered {
+            bytes: self.header.len(),
+            piece: self.piece,
+            frames: 0,
+            is_all: false,
+            is_finished: false,
+        };
         if !self.header.is_empty() {
             chunks.push(self.header.clone());
         }
-        self.group
-            .with_lane(framing, |lane| {
-                let mut bytes = 0;
-                let mut offset = self.offset;
-                for piece in lane.pieces().iter().skip(self.piece) {
-                    if chunks.len() == HANDLES || bytes >= allowance {
-                        break;
-                    }
-                    let rest = piece.bytes.slice(offset.min(piece.bytes.len())..);
-                    offset = 0;
-                    bytes += rest.len();
-                    chunks.push(rest);
+        self.group.with_lane(framing, |lane| {
+            let mut budget = allowance;
+            let mut offset = self.offset;
+            for piece in lane.pieces().get(self.piece..).unwrap_or_default() {
+                if chunks.len() == HANDLES || budget == 0 {
+                    break;
                 }
-                chunks.is_empty()
-                    && lane.end() == Some(LaneEnd::Finished)
-                    && self.piece >= lane.pieces().len()
-            })
-            .unwrap_or(false)
+                let rest = match offset {
+                    0 => piece.bytes.clone(),
+                    offset => piece.bytes.slice(offset.min(piece.bytes.len())..),
+                };
+                offset = 0;
+                budget = budget.saturating_sub(rest.len());
+                gathered.bytes += rest.len();
+                gathered.piece += 1;
+                gathered.frames += u64::from(piece.ends_frame);
+                chunks.push(rest);
+            }
+            gathered.is_all = gathered.piece >= lane.pieces().len();
+            gathered.is_finished = lane.end() == Some(LaneEnd::Finished);
+        });
+        gathered
     }
 
     fn took(&mut self, taken: usize, framing: Framing, meter: &mut Meter) {

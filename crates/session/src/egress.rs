@@ -121,7 +121,7 @@ impl Egress {
         if batch.end.is_some() {
             sub.end = batch.end;
         }
-        if sub.cursors.len() > 1 {
+        if sub.lags() {
             shed(out, self.version, sub);
             self.expiry.get_or_insert(out.now + EXPIRY_TICK);
         }
@@ -146,7 +146,7 @@ impl Egress {
         }
         out.meter.groups_out += groups.len() as u64;
         sub.end = end;
-        if sub.cursors.len() > 1 {
+        if sub.lags() {
             self.expiry.get_or_insert(out.now + EXPIRY_TICK);
         }
         self.serve_if_free(out, id)
@@ -218,7 +218,7 @@ impl Egress {
         let mut over = Vec::new();
         for (_, sub) in subs {
             expire(out, *version, sub);
-            if sub.cursors.len() > 1 {
+            if sub.lags() {
                 *expiry = Some(out.now + EXPIRY_TICK);
             }
             if sub.is_over().is_some() {
@@ -370,7 +370,9 @@ fn open<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Su
     let Some(stream) = out.t.open(Dir::Uni, sub.priority()) else { return false };
     let sequence = sub.cursors[at].group.sequence();
     start(out, version, sub, sub.floor.unwrap_or(sequence).min(sequence));
-    sub.cursors[at].opened(stream, dialect::group_header(version, sub.wire_id, sequence));
+    let wire_id = sub.wire_id;
+    let header = sub.cursors[at].group.header(wire_id, || dialect::group_header(version, wire_id, sequence));
+    sub.cursors[at].opened(stream, header);
     true
 }
 

@@ -21,6 +21,8 @@ pub struct Group {
 struct State {
     lanes: SmallVec<[Lane; 1]>,
     superseded: Option<Instant>,
+    /// The last stream header made, and for whose subscription id: clients of one kind number theirs alike.
+    header: Option<(u64, Bytes)>,
 }
 
 /// The bytes of one group in one framing, after the group header.
@@ -73,6 +75,15 @@ impl Group {
 
     pub(crate) fn supersede(&self, now: Instant) {
         self.state.borrow_mut().superseded.get_or_insert(now);
+    }
+
+    /// The start of its stream for subscription `wire_id`: shared by readers that number alike.
+    pub(crate) fn header(&self, wire_id: u64, make: impl FnOnce() -> Bytes) -> Bytes {
+        let mut state = self.state.borrow_mut();
+        match &state.header {
+            Some((of, header)) if *of == wire_id => header.clone(),
+            _ => state.header.insert((wire_id, make())).1.clone(),
+        }
     }
 
     pub(crate) fn has_lane(&self, framing: Framing) -> bool {

@@ -82,6 +82,11 @@ impl Sub {
         self.seen.highest
     }
 
+    /// Whether a group older than the newest is still being sent: its time may run out.
+    pub(crate) fn lags(&self) -> bool {
+        self.cursors.iter().any(|cursor| Some(cursor.group.sequence()) != self.newest())
+    }
+
     /// Whether a cursor's group has outlived the subscriber's age budget. The newest never has.
     pub(crate) fn is_expired(&self, group: &Group, now: std::time::Instant) -> bool {
         let budget = Duration::from_millis(self.prefs.max_age_ms);

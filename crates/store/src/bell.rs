@@ -47,9 +47,19 @@ impl Rings {
 
     /// Takes everybody out.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = WorkerId> + use<> {
-        let words = std::mem::take(&mut self.words);
-        words.into_iter().enumerate().flat_map(|(at, word)| {
-            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| WorkerId((at * 64 + bit) as u16))
+        let mut words = std::mem::take(&mut self.words);
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            loop {
+                let word = words.get_mut(at)?;
+                if *word == 0 {
+                    at += 1;
+                    continue;
+                }
+                let bit = word.trailing_zeros() as usize;
+                *word &= *word - 1;
+                return Some(WorkerId((at * 64 + bit) as u16));
+            }
         })
     }
 }

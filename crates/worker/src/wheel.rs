@@ -165,12 +165,14 @@ impl Wheel {
     }
 
     fn tick_at_or_before(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX / 2)
+        let since = at.saturating_duration_since(self.epoch);
+        since.as_secs().saturating_mul(1_000).saturating_add(u64::from(since.subsec_millis()))
     }
 
     fn tick_at_or_after(&self, at: Instant) -> u64 {
-        let ticks = at.saturating_duration_since(self.epoch).as_nanos().div_ceil(1_000_000);
-        u64::try_from(ticks).unwrap_or(u64::MAX / 2)
+        let since = at.saturating_duration_since(self.epoch);
+        let millis = u64::from(since.subsec_nanos().div_ceil(1_000_000));
+        since.as_secs().saturating_mul(1_000).saturating_add(millis)
     }
 }
 

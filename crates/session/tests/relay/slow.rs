@@ -137,6 +137,30 @@ fn a_stream_without_credit_holds_back_no_other() {
 }
 
 #[test]
+fn a_blocked_group_is_given_up_when_its_time_is_over_though_the_newest_is_through() {
+    let mut relay = Relay::new(1);
+    let publisher = relay.publisher("live/cam", &["video"]);
+    let theirs = Options { stream_window: 4_000, ..guest() };
+    let reader = relay.connect(host(), theirs);
+    let prefs = Prefs { max_age_ms: 300, ..Prefs::default() };
+    let sub = relay[reader].subscribe("live/cam", "video", prefs);
+    let mut show = Show::new(&mut relay, publisher, "video");
+    relay[reader].reads_groups = false;
+    show.air(&mut relay, 0, vec![(0, vec![1; 50_000])]);
+    relay.run(MS * 50);
+    show.air(&mut relay, 1, vec![(0, vec![1; 1_000])]);
+    relay.run(MS * 150);
+    assert_eq!(relay.meter.groups_expired, 0, "too early");
+    // Nothing is published any more: only the clock can tell.
+    relay.run(MS * 500);
+    assert_eq!(relay.meter.groups_expired, 1);
+    relay[reader].reads_groups = true;
+    relay.run(MS * 50);
+    assert!(relay[reader].has(sub, 1) && !relay[reader].has(sub, 0));
+    relay.disperse();
+}
+
+#[test]
 fn control_does_not_wait_for_the_valve() {
     let mut relay = Relay::new(1);
     let publisher = relay.publisher("live/cam", &["video"]);
