@@ -43,6 +43,9 @@ impl Process {
     pub fn start(test: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("a binary"))
             .args(["--exact", test, "--ignored", "--nocapture"])
+            // One heap: with one a thread, what is resident is the sum of what each held at most, and
+            // chance decides which worker gets more sessions in which cycle.
+            .env("MALLOC_ARENA_MAX", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

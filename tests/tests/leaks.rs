@@ -12,9 +12,12 @@ use relay_tests::{
 };
 
 const CYCLES: usize = 10;
+/// Sessions of one cycle before the first that counts, more than the others have: tables and the heap grow
+/// in steps to the height of a cycle, and which of equals is the highest is chance.
+const WARM_UP: usize = 1_250;
 const SESSIONS: usize = 1_000;
 const PATHS: usize = 100;
-/// By so much may memory differ between the cycle after the first and the last, percent.
+/// By so much may memory differ between the early cycles and the last, percent.
 const SPREAD: u64 = 5;
 
 #[test]
@@ -44,12 +47,13 @@ fn a_thousand_sessions_with_a_hundred_paths_each_leave_nothing() {
             ..ClientConfig::default()
         };
         let mut resident = Vec::new();
-        for _ in 0..CYCLES {
-            let urls = relay.urls.iter().cycle().take(SESSIONS).cloned().collect();
+        for cycle in 0..=CYCLES {
+            let count = if cycle == 0 { WARM_UP } else { SESSIONS };
+            let urls = relay.urls.iter().cycle().take(count).cloned().collect();
             let clients = connect_all(urls, config.clone()).await;
             let broadcasts: Vec<_> =
                 clients.iter().enumerate().map(|(at, client)| announce(client, at)).collect();
-            let all = (SESSIONS * PATHS) as u64;
+            let all = (count * PATHS) as u64;
             wait_until("the paths", 20, || relay.count("paths") == all).await;
             // The end of the session withdraws them, not the client.
             drop(clients);
@@ -59,10 +63,17 @@ fn a_thousand_sessions_with_a_hundred_paths_each_leave_nothing() {
         }
         let kib: Vec<_> = resident.iter().map(|bytes| bytes / 1024).collect();
         println!("KiB after each cycle: {kib:?}");
-        let sessions = (CYCLES * SESSIONS) as u64;
+        let sessions = (WARM_UP + CYCLES * SESSIONS) as u64;
         wait_until("all sessions", 5, || relay.count("closed") == sessions).await;
         assert_eq!(relay.count("panics"), 0);
-        let (second, last) = (resident[1], resident[CYCLES - 1]);
-        assert!(last <= second + second * SPREAD / 100, "{second} bytes grew to {last}: {kib:?}");
+        // One step of the heap may still fall into the early cycles; what leaks grows with every one.
+        let (early, last) = (median(&resident[2..=4]), resident[CYCLES]);
+        assert!(last <= early + early * SPREAD / 100, "{early} bytes grew to {last}: {kib:?}");
     });
+}
+
+fn median(of: &[u64]) -> u64 {
+    let mut sorted = of.to_vec();
+    sorted.sort_unstable();
+    sorted[sorted.len() / 2]
 }
