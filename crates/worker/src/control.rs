@@ -94,11 +94,11 @@ impl Control {
                 Event::Opened { .. } => {}
             }
             self.core.handle(event, now);
+            // One by one: many sessions that leave at once must not pile up what they cause.
+            self.act_all(now);
         }
         self.core.handle_timeout(now);
-        while let Some(action) = self.core.poll_action() {
-            self.act(action, now);
-        }
+        self.act_all(now);
         for (session, count) in self.taken.drain() {
             if let Some(letters) = self.letters.get_mut(usize::from(session.worker().0)) {
                 letters.push(Letter::AsksDone(session, count));
@@ -111,6 +111,12 @@ impl Control {
         if now >= *self.show_at.get_or_insert(now + SHOW) {
             self.show_at = None;
             *self.seen.lock() = Seen { counts: self.core.counts(), tally: self.core.tally() };
+        }
+    }
+
+    fn act_all(&mut self, now: Instant) {
+        while let Some(action) = self.core.poll_action() {
+            self.act(action, now);
         }
     }
 
