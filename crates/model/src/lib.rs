@@ -14,6 +14,6 @@ pub use code::{SessionCode, StreamCode};
 pub use id::{Epoch, LogId, SessionId, SubId, WorkerId};
 pub use path::{Path, PathError};
 pub use plane::{Ask, Order, Want};
-pub use route::{Hop, Hops, Route};
+pub use route::{Cost, Hop, Hops, Route};
 pub use scope::Scope;
-pub use track::{Prefs, TrackInfo, TrackName};
+pub use track::{Prefs, Start, TrackInfo, TrackName};

@@ -42,6 +42,20 @@ pub const UNVALIDATED_HANDSHAKES: usize = 256;
 pub const ANNOUNCES: usize = 1_000;
 /// Live subscriptions (and track-info requests) of one session.
 pub const SUBSCRIPTIONS: usize = 1_000;
+/// Live FETCH requests of one session: a player seeks in a handful of tracks.
+pub const FETCHES: usize = 64;
+/// Requests of one session refused for their number before it is closed: a client that does not listen.
+pub const REFUSALS: u32 = 100;
+/// Control requests of one session a second, once [`REQUEST_BURST`] is spent.
+pub const REQUEST_RATE: u32 = 200;
+/// Control requests at once: subscribing to 500 tracks at join is normal.
+pub const REQUEST_BURST: u32 = 500;
+/// How long a session may ask faster than [`REQUEST_RATE`] without a pause before it is closed.
+pub const REQUEST_FLOOD: Duration = Duration::from_secs(10);
+/// Requests toward one peer that wait for its stream credit; one more is refused to who asked.
+pub const WAITING_REQUESTS: usize = 1_024;
+/// How long a request may wait for the peer's stream credit.
+pub const WAITING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Live announce requests of one session: a client watches a handful of prefixes.
 pub const ANNOUNCE_REQUESTS: usize = 64;
 /// Messages of one session on their way to core; past it its control streams are not read.
@@ -62,5 +76,12 @@ pub const GROUP_BYTES: u64 = 32 * 1024 * 1024;
 pub const UPSTREAM_GROUPS: usize = 1_024;
 /// How long a vanished publisher keeps its path, and an unread log its upstream subscription.
 pub const LINGER: Duration = Duration::from_secs(5);
+/// How long the routes shown to others stay as they were when a publisher vanishes: a failover or a
+/// quick return is then one update or none.
+pub const HOLD_BACK: Duration = Duration::from_millis(300);
+/// How long clients have to move when the relay is told to stop.
+pub const DRAIN: Duration = Duration::from_secs(10);
+/// Longest URI of a GOAWAY, bytes; what the protocol allows.
+pub const GOAWAY_URI_BYTES: usize = 8_192;
 /// Most workers: the steering byte of a connection id.
 pub const WORKERS: usize = 256;

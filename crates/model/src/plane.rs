@@ -5,14 +5,14 @@ use crate::{
     code::{SessionCode, StreamCode},
     id::{Epoch, LogId, SubId},
     path::Path,
-    route::Hops,
+    route::{Cost, Hop, Hops},
     track::{Prefs, TrackName},
 };
 
 /// How much of a track is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Want {
-    /// Its properties only (a TRACK request).
+    /// Its properties only (a TRACK request), or old groups out of the cache (a FETCH request).
     Info,
     /// Its groups as they come.
     Live,
@@ -28,7 +28,7 @@ pub enum Ask {
         /// Chain, original publisher first, the peer itself last, never empty.
         hops: Hops,
         /// Price including the link.
-        cost: u64,
+        cost: Cost,
     },
     /// The peer withdraws `path`. Unknown paths are ignored.
     Unannounce {
@@ -59,6 +59,33 @@ pub enum Ask {
     Unsubscribe {
         /// The session's own key.
         sub: SubId,
+    },
+    /// A FETCH wants a group that the log neither holds nor knows to be absent: ask its publisher for
+    /// all of it. `sub` is attached, and waits for the group's entries in the log until it
+    /// unsubscribes. However many ask, the publisher is asked once.
+    Pull {
+        /// The session's own key.
+        sub: SubId,
+        /// The group's sequence.
+        group: u64,
+    },
+    /// The peer said its own hop: routes through it are of no use to it. Replaces what it said before;
+    /// anonymous = none.
+    Exclude {
+        /// The peer's hop.
+        hop: Hop,
+    },
+    /// The peer is going away (GOAWAY): its routes are the last choice from now on, and what flows
+    /// through it moves where it can.
+    Draining,
+    /// An [`Order::Pull`] is over, however: the log has its outcome. The group may be asked for again.
+    Pulled {
+        /// The log.
+        log: LogId,
+        /// The writer that was ordered.
+        epoch: Epoch,
+        /// The group's sequence.
+        group: u64,
     },
     /// The upstream side of `log` is over: refused, reset or finished; the session has already
     /// appended the end to the log. Later subscribers get a new log.
@@ -101,6 +128,21 @@ pub enum Order {
     Close {
         /// An open log.
         log: LogId,
+    },
+    /// Fetch one old group of an open log from the peer, whole, into the log; always answered by
+    /// [`Ask::Pulled`], unless the log is closed or the pull dropped first.
+    Pull {
+        /// An open log.
+        log: LogId,
+        /// The group's sequence.
+        group: u64,
+    },
+    /// Nobody waits for that group any more: cancel the fetch.
+    DropPull {
+        /// The log.
+        log: LogId,
+        /// The group's sequence.
+        group: u64,
     },
     /// Serve subscription `sub` from `log`.
     Attach {

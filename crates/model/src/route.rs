@@ -16,6 +16,30 @@ impl Hop {
 /// A hop chain, original publisher first, at most [`crate::limits::HOPS`].
 pub type Hops = Arc<[Hop]>;
 
+/// Price of a route, lower is better: first what it costs to join what flows already, then what it
+/// costs to start it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Cost {
+    /// To join a broadcast that somebody on the way reads already.
+    pub warm: u64,
+    /// To be the first reader.
+    pub cold: u64,
+}
+
+impl Cost {
+    /// Where prices stop growing: the largest number the wire can carry.
+    pub const MAX: u64 = (1 << 62) - 1;
+    /// Of a route that came over a version without prices.
+    pub const UNKNOWN: Self = Self { warm: 0, cold: Self::MAX };
+
+    /// With the price of one more link.
+    #[must_use]
+    pub fn plus(self, price: u64) -> Self {
+        let add = |cost: u64| cost.saturating_add(price).min(Self::MAX);
+        Self { warm: add(self.warm), cold: add(self.cold) }
+    }
+}
+
 /// One way to reach a broadcast.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -23,8 +47,8 @@ pub struct Route {
     pub session: SessionId,
     /// Who it passed, original publisher first, the announcing peer last.
     pub hops: Hops,
-    /// What it costs to join, lower is better.
-    pub cost: u64,
+    /// What it costs, this relay's own link included.
+    pub cost: Cost,
 }
 
 impl Route {

@@ -49,6 +49,47 @@ impl Default for TrackInfo {
     }
 }
 
+/// Where a subscription begins. Only a log can tell which group that is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// The latest group there is, or else the first that comes (moq-lite-01..05 without a start).
+    #[default]
+    Latest,
+    /// This group, and later ones (moq-lite-03..05 with a start).
+    Group(u64),
+    /// The oldest group not below the floor that is still within the age budget; the latest always is
+    /// (moq-lite-06).
+    Fresh {
+        /// Groups below it are not wanted.
+        floor: u64,
+    },
+}
+
+impl Start {
+    /// Groups below it are never wanted; `None` until the log has resolved the start.
+    pub fn floor(self) -> Option<u64> {
+        match self {
+            Self::Latest => None,
+            Self::Group(group) => Some(group),
+            Self::Fresh { floor } => Some(floor),
+        }
+    }
+
+    /// What one upstream subscription must ask to serve both.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Group(a), Self::Group(b)) => Self::Group(a.min(b)),
+            // Where the latest is wanted, a number could lie beyond it: that would starve who wants it.
+            // Older groups then come out of the cache, as far as it holds them.
+            (Self::Latest, Self::Latest | Self::Group(_)) | (Self::Group(_), Self::Latest) => Self::Latest,
+            (Self::Fresh { .. }, Self::Latest) | (Self::Latest, Self::Fresh { .. }) => Self::Fresh { floor: 0 },
+            (Self::Fresh { floor: a }, Self::Fresh { floor: b } | Self::Group(b))
+            | (Self::Group(a), Self::Fresh { floor: b }) => Self::Fresh { floor: a.min(b) },
+        }
+    }
+}
+
 /// What one subscriber asks of a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefs {
@@ -58,36 +99,50 @@ pub struct Prefs {
     pub ordered: bool,
     /// How long a superseded group may still be delivered, in ms; 0 = only the newest.
     pub max_age_ms: u64,
-    /// First group wanted; `None` = the latest.
-    pub start: Option<u64>,
+    /// First group wanted.
+    pub start: Start,
+    /// First frame wanted of the group that [`Start::floor`] names; 0 = all of it (moq-lite-06).
+    pub start_frame: u64,
     /// Last group wanted, inclusive; `None` = no end.
     pub end: Option<u64>,
+    /// Last frame wanted of the end group, inclusive; `None` = all of it (moq-lite-06).
+    pub end_frame: Option<u64>,
 }
 
 impl Default for Prefs {
     fn default() -> Self {
-        Self { priority: 127, ordered: false, max_age_ms: 0, start: None, end: None }
+        Self {
+            priority: 127,
+            ordered: false,
+            max_age_ms: 0,
+            start: Start::Latest,
+            start_frame: 0,
+            end: None,
+            end_frame: None,
+        }
     }
 }
 
 impl Prefs {
-    /// What one upstream subscription must ask to serve both.
+    /// What one upstream subscription must ask to serve both. Frame bounds stay only where both agree
+    /// on them and on their group: a frame too many is cut off again downstream.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
+        let start = self.start.union(other.start);
+        let end = match (self.end, other.end) {
+            (Some(a), Some(b)) => Some(a.max(b)),
+            _ => None,
+        };
+        let same_start = self.start == other.start && self.start_frame == other.start_frame;
+        let same_end = self.end == other.end && self.end_frame == other.end_frame;
         Self {
             priority: self.priority.max(other.priority),
             ordered: self.ordered && other.ordered,
             max_age_ms: self.max_age_ms.max(other.max_age_ms),
-            // Where the latest is wanted, a number could lie beyond it: that would starve who wants it.
-            // Older groups then come out of the cache, as far as it holds them.
-            start: match (self.start, other.start) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                _ => None,
-            },
-            end: match (self.end, other.end) {
-                (Some(a), Some(b)) => Some(a.max(b)),
-                _ => None,
-            },
+            start,
+            start_frame: if same_start { self.start_frame } else { 0 },
+            end,
+            end_frame: if same_end { self.end_frame } else { None },
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::{
     varint,
 };
 
-/// Longest URI of a [`Goaway`], bytes; what the protocol allows.
-pub const GOAWAY_URI_BYTES: usize = 8_192;
+
+
 
 /// Asks for a track's properties.
 #[derive(Clone, Debug, PartialEq, Eq)]
