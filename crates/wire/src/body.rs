@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use relay_model::{Hop, Hops, Path, TrackName, limits};
+use relay_model::{Cost, Hop, Hops, Path, TrackName, limits};
 
 use crate::{Error, varint};
 
@@ -73,6 +73,20 @@ impl<'a> Reader<'a> {
         Ok(Hop(self.varint()?))
     }
 
+    /// A chain of which only the length is told: nobody in it has a name.
+    pub(crate) fn hop_count(&mut self) -> Result<Hops, Error> {
+        let count = usize::try_from(self.varint()?).map_err(|_| Error::TooManyHops)?;
+        if count > limits::HOPS {
+            return Err(Error::TooManyHops);
+        }
+        Ok(std::iter::repeat_n(Hop::ANONYMOUS, count).collect())
+    }
+
+    /// A price: warm, then cold.
+    pub(crate) fn cost(&mut self) -> Result<Cost, Error> {
+        Ok(Cost { warm: self.varint()?, cold: self.varint()? })
+    }
+
     /// A counted hop chain; only the anonymous hop may come twice.
     pub(crate) fn hops(&mut self) -> Result<Hops, Error> {
         let count = usize::try_from(self.varint()?).map_err(|_| Error::TooManyHops)?;
@@ -89,6 +103,17 @@ impl<'a> Reader<'a> {
         }
         Ok(Arc::from(hops))
     }
+}
+
+/// Reads a body to its last byte.
+pub(crate) fn whole<T>(
+    body: &[u8],
+    read: impl FnOnce(&mut Reader<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut input = Reader::new(body);
+    let value = read(&mut input)?;
+    input.end()?;
+    Ok(value)
 }
 
 /// Appends a message: its size, then what `write` appends.
@@ -127,4 +152,9 @@ pub(crate) fn put_hops(hops: &[Hop], out: &mut Vec<u8>) {
     for hop in hops {
         varint::put(hop.0, out);
     }
+}
+
+pub(crate) fn put_cost(cost: Cost, out: &mut Vec<u8>) {
+    varint::put(cost.warm.min(Cost::MAX), out);
+    varint::put(cost.cold.min(Cost::MAX), out);
 }

@@ -25,8 +25,8 @@ pub enum Error {
     /// A track name is longer than [`limits::TRACK_NAME_BYTES`].
     #[error("track name is longer than {} bytes", limits::TRACK_NAME_BYTES)]
     TrackNameTooLong,
-    /// A GOAWAY URI is longer than [`crate::lite::GOAWAY_URI_BYTES`].
-    #[error("goaway uri is longer than {} bytes", crate::lite::GOAWAY_URI_BYTES)]
+    /// A GOAWAY URI is longer than [`limits::GOAWAY_URI_BYTES`].
+    #[error("goaway uri is longer than {} bytes", limits::GOAWAY_URI_BYTES)]
     UriTooLong,
     /// A hop chain is longer than [`limits::HOPS`].
     #[error("hop chain is longer than {}", limits::HOPS)]

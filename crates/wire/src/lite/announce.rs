@@ -1,11 +1,11 @@
 //! The announce stream: which broadcasts there are below a prefix.
 
-use relay_model::{Hop, Hops, Path};
+use relay_model::{Cost, Hop, Hops, Path};
 
 use super::{Body, Version};
 use crate::{
-    Error,
-    body::{Reader, put_hops, put_str},
+    Error, Inbox,
+    body::{Reader, put_cost, put_hops, put_sized, put_str, whole},
     varint,
 };
 
@@ -14,11 +14,12 @@ use crate::{
 pub struct AnnounceRequest {
     /// What suffixes are relative to.
     pub prefix: Path,
-    /// Routes through this hop are of no use to the asker; anonymous = none.
+    /// Routes through this hop are of no use to the asker; anonymous = none. Travels on moq-lite-04 and
+    /// 05 only.
     pub exclude_hop: Hop,
 }
 
-/// First answer to an [`AnnounceRequest`].
+/// First answer to an [`AnnounceRequest`], from moq-lite-05 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceOk {
     /// The sender's id; not in the chains that follow, the receiver appends it.
@@ -29,50 +30,146 @@ pub struct AnnounceOk {
 
 /// One broadcast came, changed its route, or went.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Announce {
-    /// Which of these.
-    pub status: Status,
-    /// Path below the prefix asked for.
-    pub suffix: Path,
-    /// Chain without the sender, original publisher first; empty when ended.
-    pub hops: Hops,
+pub enum Announce {
+    /// There. For a path already there: its route is replaced in place (moq-lite-05; 03 and 04 want it
+    /// ended first, 06 has [`Announce::Restart`]). On moq-lite-06 it takes the stream's next number,
+    /// from 0.
+    Active {
+        /// Path below the prefix asked for.
+        suffix: Path,
+        /// Chain, original publisher first. On moq-lite-05 and later without the sender. On moq-lite-03
+        /// only its length travels: all anonymous.
+        hops: Hops,
+        /// Its price without this link; [`Cost::UNKNOWN`] before moq-lite-06.
+        cost: Cost,
+    },
+    /// Gone (moq-lite-03..05).
+    Ended {
+        /// Path below the prefix asked for.
+        suffix: Path,
+    },
+    /// The route of a live announce changed (moq-lite-06).
+    Restart {
+        /// The announce's number on this stream.
+        id: u64,
+        /// Its new chain, without the sender.
+        hops: Hops,
+        /// Its new price.
+        cost: Cost,
+    },
+    /// A live announce is over (moq-lite-06).
+    EndedId {
+        /// The announce's number on this stream; never used again.
+        id: u64,
+    },
 }
 
-/// State of an announced broadcast.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Status {
-    /// Gone.
-    Ended,
-    /// There; for a path already there: its route is replaced in place.
-    Active,
-}
+const ENDED: u64 = 0;
+const ACTIVE: u64 = 1;
+/// An older word for a second [`ACTIVE`].
+const REPLACED: u64 = 2;
 
-impl Status {
-    const fn id(self) -> u64 {
-        match self {
-            Self::Ended => 0,
-            Self::Active => 1,
+const START: u64 = 0;
+const END: u64 = 1;
+const RESTART: u64 = 2;
+
+impl Announce {
+    /// Takes one announce. `None` until it is whole. On moq-lite-06 types that are not known are
+    /// passed over.
+    pub fn next(inbox: &mut Inbox, version: Version) -> Result<Option<Self>, Error> {
+        if !version.has_announce_ids() {
+            let body = inbox.next_message()?;
+            return body.map(|body| whole(&body, |input| Self::read_status(version, input))).transpose();
+        }
+        while let Some((kind, body)) = inbox.next_typed(|_| true)? {
+            if matches!(kind, START | END | RESTART) {
+                return whole(&body, |input| Self::read_typed(kind, input)).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Appends it, in the form that `version` has for it. The forms of other versions are a bug of the
+    /// caller's, and are left out.
+    pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        if version.has_announce_ids() { self.put_typed(out) } else { self.put_status(version, out) }
+    }
+
+    fn read_status(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+        let status = input.varint()?;
+        let suffix = input.path()?;
+        let hops = if version.has_hop_ids() { input.hops()? } else { input.hop_count()? };
+        match status {
+            ENDED => Ok(Self::Ended { suffix }),
+            ACTIVE | REPLACED => Ok(Self::Active { suffix, hops, cost: Cost::UNKNOWN }),
+            _ => Err(Error::Value("announce status")),
         }
     }
 
-    /// 2 is an older word for a second "active".
-    const fn from_id(id: u64) -> Option<Self> {
-        match id {
-            0 => Some(Self::Ended),
-            1 | 2 => Some(Self::Active),
-            _ => None,
-        }
+    fn put_status(&self, version: Version, out: &mut Vec<u8>) {
+        let (status, suffix, hops) = match self {
+            Self::Active { suffix, hops, .. } => (ACTIVE, suffix, &hops[..]),
+            Self::Ended { suffix } => (ENDED, suffix, &[][..]),
+            Self::Restart { .. } | Self::EndedId { .. } => {
+                debug_assert!(false, "{self:?} on {version:?}");
+                return;
+            }
+        };
+        put_sized(out, |out| {
+            varint::put(status, out);
+            put_str(suffix.as_str(), out);
+            if version.has_hop_ids() { put_hops(hops, out) } else { varint::put(hops.len() as u64, out) }
+        });
+    }
+
+    fn read_typed(kind: u64, input: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(match kind {
+            START => Self::Active { suffix: input.path()?, hops: input.hops()?, cost: input.cost()? },
+            RESTART => Self::Restart { id: input.varint()?, hops: input.hops()?, cost: input.cost()? },
+            _ => Self::EndedId { id: input.varint()? },
+        })
+    }
+
+    fn put_typed(&self, out: &mut Vec<u8>) {
+        let kind = match self {
+            Self::Active { .. } => START,
+            Self::Restart { .. } => RESTART,
+            Self::EndedId { .. } => END,
+            Self::Ended { .. } => {
+                debug_assert!(false, "{self:?} has no number");
+                return;
+            }
+        };
+        varint::put(kind, out);
+        put_sized(out, |out| match self {
+            Self::Active { suffix, hops, cost } => {
+                put_str(suffix.as_str(), out);
+                put_hops(hops, out);
+                put_cost(*cost, out);
+            }
+            Self::Restart { id, hops, cost } => {
+                varint::put(*id, out);
+                put_hops(hops, out);
+                put_cost(*cost, out);
+            }
+            Self::EndedId { id } => varint::put(*id, out),
+            Self::Ended { .. } => {}
+        });
     }
 }
 
 impl Body for AnnounceRequest {
-    fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self { prefix: input.path()?, exclude_hop: input.hop()? })
+    fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+        let prefix = input.path()?;
+        let exclude_hop = if version.has_exclude_hop() { input.hop()? } else { Hop::ANONYMOUS };
+        Ok(Self { prefix, exclude_hop })
     }
 
-    fn write(&self, _: Version, out: &mut Vec<u8>) {
+    fn write(&self, version: Version, out: &mut Vec<u8>) {
         put_str(self.prefix.as_str(), out);
-        varint::put(self.exclude_hop.0, out);
+        if version.has_exclude_hop() {
+            varint::put(self.exclude_hop.0, out);
+        }
     }
 }
 
@@ -84,18 +181,5 @@ impl Body for AnnounceOk {
     fn write(&self, _: Version, out: &mut Vec<u8>) {
         varint::put(self.hop.0, out);
         varint::put(self.count, out);
-    }
-}
-
-impl Body for Announce {
-    fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
-        let status = Status::from_id(input.varint()?).ok_or(Error::Value("announce status"))?;
-        Ok(Self { status, suffix: input.path()?, hops: input.hops()? })
-    }
-
-    fn write(&self, _: Version, out: &mut Vec<u8>) {
-        varint::put(self.status.id(), out);
-        put_str(self.suffix.as_str(), out);
-        put_hops(&self.hops, out);
     }
 }

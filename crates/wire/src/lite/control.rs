@@ -1,16 +1,13 @@
 //! The small streams: track properties, fetch, probe, goaway.
 
-use relay_model::{Path, TrackInfo, TrackName};
+use relay_model::{Path, TrackInfo, TrackName, limits};
 
 use super::{Body, Version};
 use crate::{
     Error,
-    body::{Reader, put_flag, put_str},
+    body::{Reader, put_flag, put_opt, put_str},
     varint,
 };
-
-
-
 
 /// Asks for a track's properties.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +18,7 @@ pub struct TrackRequest {
     pub track: TrackName,
 }
 
-/// Asks for one group, whole, on the same stream.
+/// Asks for one group, answered by its frames on the same stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
     /// Path of the broadcast.
@@ -32,6 +29,10 @@ pub struct Fetch {
     pub priority: u8,
     /// Its sequence.
     pub group: u64,
+    /// First frame wanted (moq-lite-06; before, all are).
+    pub start_frame: u64,
+    /// Last frame wanted, inclusive; `None` = to its end (moq-lite-06; before, all are).
+    pub end_frame: Option<u64>,
 }
 
 /// What the sender measured of the connection.
@@ -39,14 +40,14 @@ pub struct Fetch {
 pub struct Probe {
     /// Estimated bits a second; 0 = unknown.
     pub bitrate: u64,
-    /// Round trip, ms; 0 = unknown.
+    /// Round trip, ms; 0 = unknown. Travels from moq-lite-04 on.
     pub rtt_ms: u64,
 }
 
 /// The sender wants the session to move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Goaway {
-    /// Where to, at most [`GOAWAY_URI_BYTES`]; empty = the same place.
+    /// Where to, at most [`limits::GOAWAY_URI_BYTES`]; empty = the same place.
     pub uri: String,
 }
 
@@ -62,65 +63,81 @@ impl Body for TrackRequest {
 }
 
 impl Body for TrackInfo {
-    fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
         let info = Self {
             priority: input.u8()?,
-            ordered: input.flag()?,
+            ordered: if version.has_frame_ranges() { false } else { input.flag()? },
             max_age_ms: input.varint()?,
             timescale: input.varint()?,
         };
         if info.timescale == 0 { Err(Error::Value("timescale")) } else { Ok(info) }
     }
 
-    fn write(&self, _: Version, out: &mut Vec<u8>) {
+    fn write(&self, version: Version, out: &mut Vec<u8>) {
         debug_assert_ne!(self.timescale, 0);
         out.push(self.priority);
-        put_flag(self.ordered, out);
+        if !version.has_frame_ranges() {
+            put_flag(self.ordered, out);
+        }
         varint::put(self.max_age_ms, out);
         varint::put(self.timescale, out);
     }
 }
 
 impl Body for Fetch {
-    fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self {
+    fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+        let ranges = version.has_frame_ranges();
+        let fetch = Self {
             broadcast: input.path()?,
             track: input.track()?,
             priority: input.u8()?,
             group: input.varint()?,
-        })
+            start_frame: if ranges { input.varint()? } else { 0 },
+            end_frame: if ranges { input.opt()? } else { None },
+        };
+        match fetch.end_frame {
+            Some(end) if end < fetch.start_frame => Err(Error::Value("frame range")),
+            _ => Ok(fetch),
+        }
     }
 
-    fn write(&self, _: Version, out: &mut Vec<u8>) {
+    fn write(&self, version: Version, out: &mut Vec<u8>) {
         put_str(self.broadcast.as_str(), out);
         put_str(self.track.as_str(), out);
         out.push(self.priority);
         varint::put(self.group, out);
+        if version.has_frame_ranges() {
+            varint::put(self.start_frame.min(varint::MAX), out);
+            put_opt(self.end_frame, out);
+        }
     }
 }
 
 impl Body for Probe {
-    fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self { bitrate: input.varint()?, rtt_ms: input.varint()? })
+    fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+        let bitrate = input.varint()?;
+        Ok(Self { bitrate, rtt_ms: if version >= Version::V04 { input.varint()? } else { 0 } })
     }
 
-    fn write(&self, _: Version, out: &mut Vec<u8>) {
-        varint::put(self.bitrate, out);
-        varint::put(self.rtt_ms, out);
+    fn write(&self, version: Version, out: &mut Vec<u8>) {
+        varint::put(self.bitrate.min(varint::MAX), out);
+        if version >= Version::V04 {
+            varint::put(self.rtt_ms.min(varint::MAX), out);
+        }
     }
 }
 
 impl Body for Goaway {
     fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
         let uri = input.str()?;
-        if uri.len() > GOAWAY_URI_BYTES {
+        if uri.len() > limits::GOAWAY_URI_BYTES {
             return Err(Error::UriTooLong);
         }
         Ok(Self { uri: uri.to_owned() })
     }
 
     fn write(&self, _: Version, out: &mut Vec<u8>) {
-        debug_assert!(self.uri.len() <= GOAWAY_URI_BYTES);
+        debug_assert!(self.uri.len() <= limits::GOAWAY_URI_BYTES);
         put_str(&self.uri, out);
     }
 }

@@ -17,13 +17,16 @@ pub struct Group {
     pub subscribe: u64,
     /// Its number in the track.
     pub sequence: u64,
+    /// Index in the group of the first frame on this stream (moq-lite-06; before, always 0).
+    pub first_frame: u64,
 }
 
 /// Header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHead {
-    /// Timestamp in ticks of the track's timescale, absolute, in `0..=`[`TICK_MAX`].
-    pub tick: i64,
+    /// Timestamp in ticks of the track's timescale, absolute, in `0..=`[`TICK_MAX`]; `None` before
+    /// moq-lite-05.
+    pub tick: Option<i64>,
     /// Payload bytes, at most [`limits::FRAME_BYTES`].
     pub size: u64,
 }
@@ -43,12 +46,13 @@ pub enum GroupEvent {
 /// fixed.
 #[derive(Debug)]
 pub struct GroupReader {
+    version: Version,
     state: State,
     partial: Partial,
     tick: i64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     HeaderSize,
     /// `left` bytes of the header are still to come, this field's included.
@@ -58,6 +62,11 @@ enum State {
     Sequence {
         left: u64,
         subscribe: u64,
+    },
+    FirstFrame {
+        left: u64,
+        subscribe: u64,
+        sequence: u64,
     },
     Tick,
     Size,
@@ -75,13 +84,11 @@ impl GroupReader {
 
     /// Expects frames alone: the answer to a [`super::Fetch`].
     pub fn frames(version: Version) -> Self {
-        Self::at(version, State::Tick)
+        Self::at(version, State::frame(version))
     }
 
     fn at(version: Version, state: State) -> Self {
-        match version {
-            Version::V05 => Self { state, partial: Partial::default(), tick: 0 },
-        }
+        Self { version, state, partial: Partial::default(), tick: 0 }
     }
 
     /// The next event, taking its bytes off `input`. `None` when `input` is used up. After an
@@ -108,7 +115,7 @@ impl GroupReader {
 
     /// Whether the header was read and no frame is half done: a FIN is clean here.
     pub fn at_boundary(&self) -> bool {
-        matches!(self.state, State::Tick) && self.partial.is_empty()
+        self.state == State::frame(self.version) && self.partial.is_empty()
     }
 
     fn payload(&mut self, left: u64, input: &mut Bytes) -> Option<GroupEvent> {
@@ -118,7 +125,7 @@ impl GroupReader {
         let take = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
         let piece = input.split_to(take);
         let left = left.saturating_sub(take as u64);
-        self.state = if left == 0 { State::Tick } else { State::Payload { left } };
+        self.state = if left == 0 { State::frame(self.version) } else { State::Payload { left } };
         Some(GroupEvent::Payload(piece))
     }
 
@@ -130,10 +137,18 @@ impl GroupReader {
                 let left = left.checked_sub(width).ok_or(Error::Short)?;
                 (State::Sequence { left, subscribe: value }, None)
             }
-            State::Sequence { left, subscribe } => match left.checked_sub(width).ok_or(Error::Short)? {
-                0 => (State::Tick, Some(GroupEvent::Header(Group { subscribe, sequence: value }))),
-                _ => return Err(Error::Leftover),
-            },
+            State::Sequence { left, subscribe } => {
+                let left = left.checked_sub(width).ok_or(Error::Short)?;
+                if self.version.has_frame_ranges() {
+                    (State::FirstFrame { left, subscribe, sequence: value }, None)
+                } else {
+                    self.header(left, Group { subscribe, sequence: value, first_frame: 0 })?
+                }
+            }
+            State::FirstFrame { left, subscribe, sequence } => {
+                let left = left.checked_sub(width).ok_or(Error::Short)?;
+                self.header(left, Group { subscribe, sequence, first_frame: value })?
+            }
             State::Tick => {
                 let tick = self.tick.checked_add(unzigzag(value)).ok_or(Error::Timestamp)?;
                 if !(0..=TICK_MAX).contains(&tick) {
@@ -146,8 +161,10 @@ impl GroupReader {
                 if value > limits::FRAME_BYTES {
                     return Err(Error::FrameTooLarge);
                 }
-                let head = FrameHead { tick: self.tick, size: value };
-                let next = if value == 0 { State::Tick } else { State::Payload { left: value } };
+                let tick = self.version.has_timestamps().then_some(self.tick);
+                let head = FrameHead { tick, size: value };
+                let next =
+                    if value == 0 { State::frame(self.version) } else { State::Payload { left: value } };
                 (next, Some(GroupEvent::Frame(head)))
             }
             // Neither reads integers; `next` has dealt with both.
@@ -155,6 +172,21 @@ impl GroupReader {
         };
         self.state = state;
         Ok(event)
+    }
+
+    /// The header is whole, with `left` bytes to its end.
+    fn header(&self, left: u64, group: Group) -> Result<(State, Option<GroupEvent>), Error> {
+        match left {
+            0 => Ok((State::frame(self.version), Some(GroupEvent::Header(group)))),
+            _ => Err(Error::Leftover),
+        }
+    }
+}
+
+impl State {
+    /// Where a frame begins.
+    fn frame(version: Version) -> Self {
+        if version.has_timestamps() { Self::Tick } else { Self::Size }
     }
 }
 
@@ -164,23 +196,32 @@ pub fn put_group_header(version: Version, group: &Group, out: &mut Vec<u8>) {
     group.encode(version, out);
 }
 
-/// Appends the header of a frame that follows one of `previous_tick` (0 before the first).
+/// Appends the header of a frame that follows one of `previous_tick` (0 before the first). A frame
+/// without a tick repeats the previous one.
 pub fn put_frame_head(version: Version, previous_tick: i64, head: FrameHead, out: &mut Vec<u8>) {
-    debug_assert!((0..=TICK_MAX).contains(&previous_tick) && (0..=TICK_MAX).contains(&head.tick));
-    match version {
-        Version::V05 => varint::put(zigzag(head.tick.saturating_sub(previous_tick)), out),
+    if version.has_timestamps() {
+        let tick = head.tick.unwrap_or(previous_tick);
+        debug_assert!((0..=TICK_MAX).contains(&previous_tick) && (0..=TICK_MAX).contains(&tick));
+        varint::put(zigzag(tick.saturating_sub(previous_tick)), out);
     }
     varint::put(head.size, out);
 }
 
 impl Body for Group {
-    fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self { subscribe: input.varint()?, sequence: input.varint()? })
+    fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            subscribe: input.varint()?,
+            sequence: input.varint()?,
+            first_frame: if version.has_frame_ranges() { input.varint()? } else { 0 },
+        })
     }
 
-    fn write(&self, _: Version, out: &mut Vec<u8>) {
+    fn write(&self, version: Version, out: &mut Vec<u8>) {
         varint::put(self.subscribe, out);
         varint::put(self.sequence, out);
+        if version.has_frame_ranges() {
+            varint::put(self.first_frame, out);
+        }
     }
 }
 

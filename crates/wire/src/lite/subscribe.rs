@@ -1,15 +1,16 @@
 //! The subscribe stream: what of a track is wanted, and which of it there is.
 
-use bytes::Bytes;
-use relay_model::{Path, Prefs, TrackName};
+use relay_model::{Path, Prefs, Start, TrackName};
 
 use super::{Body, Version};
 use crate::{
     Error, Inbox,
-    body::{Reader, put_flag, put_opt, put_sized, put_str},
+    body::{Reader, put_flag, put_opt, put_sized, put_str, whole},
     varint,
 };
 
+const OK: u64 = 0;
+const OK_DROP: u64 = 1;
 const START: u64 = 0;
 const END: u64 = 1;
 const DROP: u64 = 2;
@@ -34,15 +35,33 @@ pub struct SubscribeUpdate {
     pub prefs: Prefs,
 }
 
+/// Accepts a subscription (moq-lite-03 and 04): what the publisher makes of the preferences. Peers echo
+/// the priority and leave the rest at zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubscribeOk {
+    /// Publisher priority, higher wins.
+    pub priority: u8,
+    /// Whether groups are meant to be delivered in order.
+    pub ordered: bool,
+    /// How long a superseded group stays useful, in ms.
+    pub max_age_ms: u64,
+    /// First group, if known.
+    pub start: Option<u64>,
+    /// Last group, if known.
+    pub end: Option<u64>,
+}
+
 /// What a publisher says of a subscription besides its groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubscribeResponse {
-    /// The first group is known.
+    /// It is served (moq-lite-03 and 04); first response.
+    Ok(SubscribeOk),
+    /// The first group is known (moq-lite-05 and later).
     Start {
         /// Its sequence.
         group: u64,
     },
-    /// The track is over.
+    /// The track is over (moq-lite-05 and later; before, a FIN says so).
     End {
         /// One past the last group; 0 = there never was one.
         group: u64,
@@ -62,36 +81,62 @@ impl SubscribeResponse {
     /// Takes one response. `None` until it is whole. An unknown type is an error: it cannot be
     /// skipped.
     pub fn next(inbox: &mut Inbox, version: Version) -> Result<Option<Self>, Error> {
-        let Some((kind, body)) = inbox.next_typed(|kind| matches!(kind, START | END | DROP))? else {
-            return Ok(None);
+        let known: fn(u64) -> bool = match version.has_subscribe_ok() {
+            true => |kind| matches!(kind, OK | OK_DROP),
+            false => |kind| matches!(kind, START | END | DROP),
         };
-        Self::decode(version, kind, &body).map(Some)
-    }
-
-    /// Appends the response with its type and size.
-    pub fn encode(&self, _: Version, out: &mut Vec<u8>) {
-        let (kind, fields, count) = match *self {
-            Self::Start { group } => (START, [group, 0, 0], 1),
-            Self::End { group } => (END, [group, 0, 0], 1),
-            Self::Drop { start, end, code } => (DROP, [start, end, code], 3),
-        };
-        varint::put(kind, out);
-        put_sized(out, |out| fields.iter().take(count).for_each(|field| varint::put(*field, out)));
-    }
-
-    fn decode(_: Version, kind: u64, body: &Bytes) -> Result<Self, Error> {
-        let mut input = Reader::new(body);
-        let response = match kind {
-            START => Self::Start { group: input.varint()? },
-            END => Self::End { group: input.varint()? },
-            DROP => Self::Drop { start: input.varint()?, end: input.varint()?, code: input.varint()? },
-            _ => return Err(Error::UnknownResponse),
-        };
-        input.end()?;
+        let Some((kind, body)) = inbox.next_typed(known)? else { return Ok(None) };
+        let response = whole(&body, |input| Self::read(version, kind, input))?;
         match response {
             Self::Drop { start, end, .. } if end < start => Err(Error::Value("dropped range")),
-            response => Ok(response),
+            response => Ok(Some(response)),
         }
+    }
+
+    /// Appends the response with its type and size. What `version` has no form for is a bug of the
+    /// caller's, and is left out.
+    pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        let old = version.has_subscribe_ok();
+        let kind = match self {
+            Self::Ok(_) if old => OK,
+            Self::Drop { .. } if old => OK_DROP,
+            Self::Start { .. } if !old => START,
+            Self::End { .. } if !old => END,
+            Self::Drop { .. } => DROP,
+            Self::Ok(_) | Self::Start { .. } | Self::End { .. } => {
+                debug_assert!(false, "{self:?} on {version:?}");
+                return;
+            }
+        };
+        varint::put(kind, out);
+        put_sized(out, |out| match *self {
+            Self::Ok(ok) => {
+                out.push(ok.priority);
+                put_flag(ok.ordered, out);
+                varint::put(ok.max_age_ms, out);
+                put_opt(ok.start, out);
+                put_opt(ok.end, out);
+            }
+            Self::Start { group } | Self::End { group } => varint::put(group, out),
+            Self::Drop { start, end, code } => {
+                [start, end, code].into_iter().for_each(|field| varint::put(field, out));
+            }
+        });
+    }
+
+    fn read(version: Version, kind: u64, input: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(match (version.has_subscribe_ok(), kind) {
+            (true, OK) => Self::Ok(SubscribeOk {
+                priority: input.u8()?,
+                ordered: input.flag()?,
+                max_age_ms: input.varint()?,
+                start: input.opt()?,
+                end: input.opt()?,
+            }),
+            (false, START) => Self::Start { group: input.varint()? },
+            (false, END) => Self::End { group: input.varint()? },
+            _ => Self::Drop { start: input.varint()?, end: input.varint()?, code: input.varint()? },
+        })
     }
 }
 
@@ -123,20 +168,45 @@ impl Body for SubscribeUpdate {
     }
 }
 
-fn read_prefs(_: Version, input: &mut Reader<'_>) -> Result<Prefs, Error> {
-    Ok(Prefs {
+fn read_prefs(version: Version, input: &mut Reader<'_>) -> Result<Prefs, Error> {
+    if !version.has_frame_ranges() {
+        return Ok(Prefs {
+            priority: input.u8()?,
+            ordered: input.flag()?,
+            max_age_ms: input.varint()?,
+            start: input.opt()?.map_or(Start::Latest, Start::Group),
+            end: input.opt()?,
+            ..Prefs::default()
+        });
+    }
+    let prefs = Prefs {
         priority: input.u8()?,
-        ordered: input.flag()?,
+        ordered: false,
         max_age_ms: input.varint()?,
-        start: input.opt()?,
+        start: Start::Fresh { floor: input.varint()? },
         end: input.opt()?,
-    })
+        start_frame: input.varint()?,
+        end_frame: input.opt()?,
+    };
+    if prefs.end_frame.is_some() && prefs.end.is_none() {
+        return Err(Error::Value("end frame without an end group"));
+    }
+    Ok(prefs)
 }
 
-fn put_prefs(_: Version, prefs: &Prefs, out: &mut Vec<u8>) {
+fn put_prefs(version: Version, prefs: &Prefs, out: &mut Vec<u8>) {
     out.push(prefs.priority);
+    if version.has_frame_ranges() {
+        varint::put(prefs.max_age_ms, out);
+        varint::put(prefs.start.floor().unwrap_or(0).min(varint::MAX), out);
+        put_opt(prefs.end, out);
+        varint::put(prefs.start_frame.min(varint::MAX), out);
+        put_opt(prefs.end_frame.filter(|_| prefs.end.is_some()), out);
+        return;
+    }
     put_flag(prefs.ordered, out);
     varint::put(prefs.max_age_ms, out);
-    put_opt(prefs.start, out);
+    // No floor is no start: these versions then begin at the latest.
+    put_opt(prefs.start.floor().filter(|_| prefs.start != Start::Fresh { floor: 0 }), out);
     put_opt(prefs.end, out);
 }
