@@ -138,6 +138,22 @@ worker! {
         media_datagrams_out,
         /// Requests refused on an open session.
         requests_refused,
+        /// Subscriptions and track requests refused for their number.
+        subscriptions_limited,
+        /// Fetches refused for their number.
+        fetches_limited,
+        /// Requests refused because memory is at its ceiling.
+        requests_refused_memory,
+        /// Requests toward a peer that got no stream of it in time, or found too many waiting.
+        requests_starved,
+        /// Times a peer that asks too fast was let on.
+        requests_paced,
+        /// Sessions that were asked to move.
+        goaways_out,
+        /// Peers that said they go away.
+        goaways_in,
+        /// Groups of publishers refused because memory is at its ceiling.
+        groups_refused,
         /// Sessions closed for a protocol violation.
         violations,
     }

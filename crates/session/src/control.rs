@@ -77,6 +77,11 @@ impl Control {
         self.stalled.map(|since| since + limits::CONTROL_STALL)
     }
 
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Whether more may be queued without need: senders that can wait should.
     pub(crate) fn has_room(&self) -> bool {
         self.bytes < limits::CONTROL_QUEUE / 2

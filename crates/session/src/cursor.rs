@@ -8,7 +8,7 @@ use relay_model::StreamCode;
 use smallvec::SmallVec;
 
 use crate::{
-    dialect::Framing,
+    dialect::Shape,
     lane::{Group, LaneEnd},
     transport::{Stream, Transport, WriteError},
 };
@@ -20,6 +20,7 @@ const HANDLES: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Cursor {
     pub(crate) group: Rc<Group>,
+    pub(crate) shape: Shape,
     pub(crate) stream: Option<Stream>,
     /// What is left of the stream's header.
     header: Bytes,
@@ -64,8 +65,13 @@ struct Gathered {
 }
 
 impl Cursor {
-    pub(crate) fn new(group: Rc<Group>) -> Self {
-        Self { group, stream: None, header: Bytes::new(), piece: 0, offset: 0, sent: 0, parked: false }
+    pub(crate) fn new(group: Rc<Group>, shape: Shape) -> Self {
+        Self { group, shape, stream: None, header: Bytes::new(), piece: 0, offset: 0, sent: 0, parked: false }
+    }
+
+    /// A cursor on a stream that is there already, without a header.
+    pub(crate) fn on(stream: Stream, group: Rc<Group>, shape: Shape) -> Self {
+        Self { stream: Some(stream), ..Self::new(group, shape) }
     }
 
     /// The stream was opened for it; `header` goes first.
@@ -79,17 +85,17 @@ impl Cursor {
     }
 
     /// Bytes there but not handed over.
-    pub(crate) fn unsent(&self, framing: Framing) -> u64 {
-        self.group.with_lane(framing, |lane| lane.bytes().saturating_sub(self.sent)).unwrap_or(0)
+    pub(crate) fn unsent(&self) -> u64 {
+        self.group.with_lane(self.shape, |lane| lane.bytes().saturating_sub(self.sent)).unwrap_or(0)
     }
 
     /// Whether [`Self::advance`] could do anything now.
-    pub(crate) fn is_runnable(&self, framing: Framing) -> bool {
+    pub(crate) fn is_runnable(&self) -> bool {
         !self.parked
             && (!self.header.is_empty()
                 || self
                     .group
-                    .with_lane(framing, |lane| lane.end().is_some() || self.piece < lane.pieces().len())
+                    .with_lane(self.shape, |lane| lane.end().is_some() || self.piece < lane.pieces().len())
                     .unwrap_or(true))
     }
 
@@ -101,8 +107,8 @@ impl Cursor {
     }
 
     /// How the group ended, when it was cut short.
-    pub(crate) fn cut_short(&self, framing: Framing) -> Option<StreamCode> {
-        match self.group.with_lane(framing, |lane| lane.end()) {
+    pub(crate) fn cut_short(&self) -> Option<StreamCode> {
+        match self.group.with_lane(self.shape, |lane| lane.end()) {
             Some(Some(LaneEnd::Reset(code))) => Some(code),
             Some(_) => None,
             None => Some(StreamCode::EVICTED),
@@ -113,11 +119,10 @@ impl Cursor {
     pub(crate) fn advance<T: Transport>(
         &mut self,
         t: &mut T,
-        framing: Framing,
         meter: &mut Meter,
         allowance: &mut usize,
     ) -> Step {
-        if let Some(code) = self.cut_short(framing) {
+        if let Some(code) = self.cut_short() {
             self.reset(t, code);
             return if self.stream.is_some() { Step::Done } else { Step::Missed(code) };
         }
@@ -127,13 +132,13 @@ impl Cursor {
         }
         loop {
             let mut chunks: SmallVec<[Bytes; HANDLES]> = SmallVec::new();
-            let gathered = self.gather(framing, *allowance, &mut chunks);
+            let gathered = self.gather(*allowance, &mut chunks);
             if gathered.bytes > 0 {
                 match t.write(stream, &mut chunks) {
                     Ok(taken) => {
                         *allowance = allowance.saturating_sub(taken);
                         if taken < gathered.bytes {
-                            self.took(taken, framing, meter);
+                            self.took(taken, meter);
                             return Step::Short;
                         }
                         self.took_all(&gathered, meter);
@@ -174,12 +179,7 @@ impl Cursor {
     }
 
     /// Copies the next handles out of the lane.
-    fn gather(
-        &self,
-        framing: Framing,
-        allowance: usize,
-        chunks: &mut SmallVec<[Bytes; HANDLES]>,
-    ) -> Gathered {
+    fn gather(&self, allowance: usize, chunks: &mut SmallVec<[Bytes; HANDLES]>) -> Gathered {
         let mut gathered = Gathered {
             bytes: self.header.len(),
             piece: self.piece,
@@ -190,7 +190,7 @@ impl Cursor {
         if !self.header.is_empty() {
             chunks.push(self.header.clone());
         }
-        self.group.with_lane(framing, |lane| {
+        self.group.with_lane(self.shape, |lane| {
             let mut budget = allowance;
             let mut offset = self.offset;
             for piece in lane.pieces().get(self.piece..).unwrap_or_default() {
@@ -214,7 +214,7 @@ impl Cursor {
         gathered
     }
 
-    fn took(&mut self, taken: usize, framing: Framing, meter: &mut Meter) {
+    fn took(&mut self, taken: usize, meter: &mut Meter) {
         let header = taken.min(self.header.len());
         if header > 0 {
             self.header.advance(header);
@@ -222,7 +222,7 @@ impl Cursor {
         let mut left = taken - header;
         self.sent = self.sent.saturating_add(left as u64);
         meter.payload_out += left as u64;
-        self.group.with_lane(framing, |lane| {
+        self.group.with_lane(self.shape, |lane| {
             while let Some(piece) = lane.pieces().get(self.piece) {
                 let rest = piece.bytes.len().saturating_sub(self.offset);
                 if left < rest || left == 0 {

@@ -12,35 +12,56 @@ pub(crate) const JOINED_FRAME: u64 = 1_200;
 /// encoded bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Framing {
-    /// moq-lite-05: zigzag timestamp delta, size, payload.
+    /// moq-lite-03 and 04: size, payload.
+    LiteBare,
+    /// moq-lite-05 and 06: zigzag timestamp delta, size, payload.
     LiteTimed,
 }
 
 impl Framing {
     /// The framing of a moq-lite version.
     pub fn of(version: lite::Version) -> Self {
-        match version {
-            lite::Version::V05 => Self::LiteTimed,
-        }
+        if version.has_timestamps() { Self::LiteTimed } else { Self::LiteBare }
     }
 
     /// Appends an object's header; `previous` is the tick of the object before it on the stream.
     /// Returns the tick the next header counts from.
     pub(crate) fn head(self, previous: i64, head: &ObjectHead, out: &mut Vec<u8>) -> i64 {
-        match self {
-            Self::LiteTimed => {
-                let tick = head.tick.unwrap_or(previous);
-                let frame = lite::FrameHead { tick, size: head.size };
-                lite::put_frame_head(lite::Version::V05, previous, frame, out);
-                tick
-            }
-        }
+        let tick = head.tick.unwrap_or(previous);
+        let frame = lite::FrameHead { tick: Some(tick), size: head.size };
+        let version = match self {
+            Self::LiteBare => lite::Version::V04,
+            Self::LiteTimed => lite::Version::V05,
+        };
+        lite::put_frame_head(version, previous, frame, out);
+        tick
+    }
+}
+
+/// What of a group a stream carries, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Shape {
+    pub(crate) framing: Framing,
+    /// First object.
+    pub(crate) first: u64,
+    /// Last object, inclusive: the stream is finished after it.
+    pub(crate) last: u64,
+}
+
+impl Shape {
+    /// All of the group.
+    pub(crate) fn whole(framing: Framing) -> Self {
+        Self { framing, first: 0, last: u64::MAX }
+    }
+
+    pub(crate) fn is_whole(self) -> bool {
+        self == Self::whole(self.framing)
     }
 }
 
 /// The start of a group stream: type and GROUP message.
-pub(crate) fn group_header(version: lite::Version, subscribe: u64, sequence: u64) -> Bytes {
+pub(crate) fn group_header(version: lite::Version, subscribe: u64, sequence: u64, first_frame: u64) -> Bytes {
     let mut out = Vec::with_capacity(16);
-    lite::put_group_header(version, &lite::Group { subscribe, sequence }, &mut out);
+    lite::put_group_header(version, &lite::Group { subscribe, sequence, first_frame }, &mut out);
     out.into()
 }

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use relay_meter::Worker as Meter;
-use relay_model::{StreamCode, SubId, Want, limits};
+use relay_model::{StreamCode, SubId, limits};
 use relay_wire::lite;
 use slab::Slab;
 
@@ -18,7 +18,7 @@ use crate::{
     dialect,
     fanout::Batch,
     lane::Group,
-    sub::Sub,
+    sub::{Kind, Sub},
     transport::{Dir, Stream, Transport},
 };
 
@@ -40,6 +40,8 @@ pub(crate) struct Egress {
     /// Room, credit or a writable stream came since the last [`Self::pump`].
     due: bool,
     expiry: Option<Instant>,
+    /// No group is begun any more.
+    winding: bool,
     /// Whose turn it is among equals.
     turn: usize,
     scratch: Vec<(u8, usize)>,
@@ -63,6 +65,7 @@ impl Egress {
             unopenable: false,
             due: false,
             expiry: None,
+            winding: false,
             turn: 0,
             scratch: Vec::new(),
         }
@@ -107,7 +110,7 @@ impl Egress {
         let Some(sub) = self.subs.get_mut(id.0 as u32 as usize).filter(|sub| sub.id == id) else {
             return false;
         };
-        for group in &batch.opened {
+        for group in batch.opened.iter().filter(|_| !self.winding) {
             if sub.take(group) {
                 out.meter.groups_out += 1;
             }
@@ -136,20 +139,56 @@ impl Egress {
         groups: &[Rc<Group>],
         end: Option<relay_store::End>,
     ) -> bool {
+        let winding = self.winding;
         let Some(sub) = self.get_mut(id) else { return false };
         if let Some(first) = groups.first().filter(|_| sub.floor.is_some()) {
             // What was asked for and is not held will not come: the first that is here is the first.
             sub.floor = sub.floor.max(Some(first.sequence()));
         }
-        for group in groups {
-            sub.take(group);
+        for group in groups.iter().filter(|_| !winding) {
+            out.meter.groups_out += u64::from(sub.take(group));
         }
-        out.meter.groups_out += groups.len() as u64;
         sub.end = end;
         if sub.lags() {
             self.expiry.get_or_insert(out.now + EXPIRY_TICK);
         }
         self.serve_if_free(out, id)
+    }
+
+    /// Puts a fetched group on its request's stream.
+    pub(crate) fn fetched<T: Transport>(
+        &mut self,
+        out: &mut Out<'_, T>,
+        id: SubId,
+        group: Rc<Group>,
+    ) -> bool {
+        let Some(sub) = self.get_mut(id) else { return false };
+        let shape = sub.shape(group.sequence());
+        sub.started = true;
+        sub.cursors.push(Cursor::on(sub.stream, group, shape));
+        out.t.set_priority(sub.stream, sub.priority());
+        self.serve_if_free(out, id)
+    }
+
+    /// Begins no group any more; those begun go on.
+    pub(crate) fn wind_down<T: Transport>(&mut self, out: &mut Out<'_, T>) {
+        self.winding = true;
+        for (_, sub) in &mut self.subs {
+            let version = self.version;
+            while let Some(at) = sub.cursors.iter().position(|cursor| cursor.stream.is_none()) {
+                give_up(out, version, sub, at, StreamCode::GOING_AWAY);
+            }
+        }
+    }
+
+    /// Whether every group begun has been handed over.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.subs().all(|sub| sub.cursors.is_empty())
+    }
+
+    /// Requests of one kind.
+    pub(crate) fn fetches(&self) -> usize {
+        self.subs().filter(|sub| matches!(sub.kind, Kind::Fetch { .. })).count()
     }
 
     /// The transport has room again.
@@ -203,10 +242,7 @@ impl Egress {
         prefs: relay_model::Prefs,
     ) {
         let Some(sub) = self.get_mut(id) else { return };
-        sub.prefs = prefs;
-        if let Some(start) = prefs.start {
-            sub.floor = Some(sub.floor.map_or(start, |floor| floor.max(start)));
-        }
+        sub.update(prefs);
         let priority = sub.priority();
         sub.cursors.iter().filter_map(|cursor| cursor.stream).for_each(|s| out.t.set_priority(s, priority));
     }
@@ -258,7 +294,7 @@ impl Egress {
         order.extend(
             self.subs
                 .iter()
-                .filter(|(_, sub)| sub.cursors.iter().any(|cursor| cursor.is_runnable(sub.framing)))
+                .filter(|(_, sub)| sub.cursors.iter().any(|cursor| cursor.is_runnable()))
                 .map(|(slot, sub)| (sub.prefs.priority, slot)),
         );
         order.sort_unstable_by_key(|(priority, slot)| (u8::MAX - priority, *slot < turn, *slot));
@@ -340,12 +376,10 @@ fn serve<T: Transport>(
     }
     let mut at = 0;
     while at < sub.cursors.len() {
-        if sub.cursors[at].stream.is_none() && sub.cursors[at].cut_short(sub.framing).is_none() && !unopenable
-        {
+        if sub.cursors[at].stream.is_none() && sub.cursors[at].cut_short().is_none() && !unopenable {
             unopenable = !open(out, version, sub, at);
         }
-        let framing = sub.framing;
-        match sub.cursors[at].advance(out.t, framing, out.meter, allowance) {
+        match sub.cursors[at].advance(out.t, out.meter, allowance) {
             Step::Done => {
                 sub.cursors.remove(at);
                 continue;
@@ -371,14 +405,16 @@ fn open<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Su
     let sequence = sub.cursors[at].group.sequence();
     start(out, version, sub, sub.floor.unwrap_or(sequence).min(sequence));
     let wire_id = sub.wire_id;
-    let header = sub.cursors[at].group.header(wire_id, || dialect::group_header(version, wire_id, sequence));
+    let shape = sub.cursors[at].shape;
+    let make = || dialect::group_header(version, wire_id, sequence, shape.first);
+    let header = if shape.first == 0 { sub.cursors[at].group.header(wire_id, make) } else { make() };
     sub.cursors[at].opened(stream, header);
     true
 }
 
 /// Names the first group to the peer, before anything else is said of any.
 fn start<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Sub, first: u64) {
-    if !std::mem::replace(&mut sub.started, true) {
+    if !std::mem::replace(&mut sub.started, true) && !version.has_subscribe_ok() {
         let mut message = Vec::new();
         lite::SubscribeResponse::Start { group: first }.encode(version, &mut message);
         out.control.send(out.t, out.now, sub.stream, message);
@@ -394,7 +430,7 @@ fn dropped<T: Transport>(
     last: u64,
     code: u64,
 ) {
-    let Some(floor) = sub.floor.filter(|floor| last >= *floor && sub.want == Want::Live) else { return };
+    let Some(floor) = sub.floor.filter(|floor| last >= *floor && sub.kind == Kind::Live) else { return };
     start(out, version, sub, floor);
     let mut message = Vec::new();
     lite::SubscribeResponse::Drop { start: first, end: last, code }.encode(version, &mut message);
@@ -409,10 +445,7 @@ fn datagram<T: Transport>(
     tick: i64,
     payload: &Bytes,
 ) {
-    let wanted = sub.want == Want::Live
-        && sub.prefs.start.is_none_or(|start| sequence >= start)
-        && sub.prefs.end.is_none_or(|end| sequence <= end);
-    if !wanted {
+    if !version.has_timestamps() || !sub.wants(sequence) {
         return;
     }
     let tick = u64::try_from(tick).unwrap_or(0);
@@ -429,7 +462,7 @@ fn expire<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut 
     let mut at = 0;
     while at < sub.cursors.len() {
         let cursor = &sub.cursors[at];
-        let pending = cursor.stream.is_none() || cursor.unsent(sub.framing) > 0;
+        let pending = cursor.stream.is_none() || cursor.unsent() > 0;
         if pending && sub.is_expired(&cursor.group, out.now) {
             give_up(out, version, sub, at, StreamCode::OLD);
         } else {
@@ -447,7 +480,7 @@ fn shed<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Su
             .cursors
             .iter()
             .filter(|cursor| Some(cursor.group.sequence()) != newest)
-            .map(|cursor| cursor.unsent(sub.framing))
+            .map(|cursor| cursor.unsent())
             .sum();
         let over = sub.cursors.len() > limits::READER_GROUPS || behind > limits::READER_LAG_BYTES as u64;
         match oldest {

@@ -1,13 +1,21 @@
 //! Fan-out on one worker: a log is pulled once, under one lock, for all its readers here.
 
-use std::{collections::HashMap, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use relay_model::{LogId, SessionId, SubId, TrackInfo, WorkerId};
-use relay_store::{End, Entry, Feed, Store};
+use relay_model::{LogId, SessionId, Start, StreamCode, SubId, TrackInfo, WorkerId};
+use relay_store::{End, Entry, Feed, Lookup, Store};
 use smallvec::SmallVec;
 
-use crate::{dialect::Framing, lane::Group};
+use crate::{
+    dialect::{Framing, Shape},
+    lane::Group,
+};
 
 /// One subscription that reads a log on this worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +87,13 @@ impl Fanout {
             mirror.apply(entry, now, &mut batch);
         }
         Some(Rc::new(batch))
+    }
+
+    /// Gives a group of a log that is read here a lane of `shape`, as far as the log still has it.
+    pub(crate) fn shape(&mut self, log: LogId, sequence: u64, shape: Shape, now: Instant) {
+        if let Some(mirror) = self.mirrors.get_mut(&log) {
+            mirror.load(sequence, shape, now);
+        }
     }
 
     /// Who reads `log` here, appended to `out`.
@@ -164,41 +179,63 @@ impl Mirror {
         self.end
     }
 
-    pub(crate) fn latest(&self) -> Option<u64> {
-        self.latest
-    }
-
-    /// Held groups in `first..=latest seen`, ascending: later ones come as news.
-    pub(crate) fn held(&self, first: u64) -> Vec<u64> {
+    /// Held groups that a subscription starts with, ascending: later ones come as news. Only the latest,
+    /// or all from a number, or those not below a floor that are within the age budget.
+    pub(crate) fn first_groups(&self, start: Start, max_age_ms: u64, now: Instant) -> Vec<u64> {
         let Some(latest) = self.latest else { return Vec::new() };
-        let mut held = self.feed.head().groups;
-        held.retain(|sequence| (first..=latest).contains(sequence));
-        held
+        let Some(floor) = start.floor() else { return vec![latest] };
+        let budget = Duration::from_millis(max_age_ms);
+        let is_fresh =
+            |since: Option<Instant>| since.is_none_or(|since| now.saturating_duration_since(since) <= budget);
+        let held = self.feed.head().groups.into_iter();
+        let wanted = held.filter(|held| {
+            !held.fetched
+                && (floor..=latest).contains(&held.sequence)
+                && (start == Start::Group(floor) || is_fresh(held.superseded))
+        });
+        wanted.map(|held| held.sequence).collect()
     }
 
-    /// A held group with a lane of `framing`, replayed from the store when it is not here yet.
-    pub(crate) fn load(&mut self, sequence: u64, framing: Framing, now: Instant) -> Option<Rc<Group>> {
-        let known = self.groups.iter().rev().find(|group| group.sequence() == sequence).cloned();
-        if let Some(group) = known.as_ref().filter(|group| group.has_lane(framing)) {
+    /// What the log knows of a group, from object `first` on.
+    pub(crate) fn lookup(&self, sequence: u64, first: u64) -> Lookup {
+        self.feed.lookup(sequence, first)
+    }
+
+    /// A held group with a lane of `shape`, replayed from the store when it is not here yet.
+    pub(crate) fn load(&mut self, sequence: u64, shape: Shape, now: Instant) -> Option<Rc<Group>> {
+        let known = self.find(sequence).cloned();
+        if let Some(group) = known.as_ref().filter(|group| group.has_lane(shape)) {
             return Some(group.clone());
         }
         let mut entries = Vec::new();
-        if !self.feed.group(sequence, &mut entries) {
+        if !self.feed.group_from(sequence, shape.first, &mut entries) {
             return None;
         }
-        let group = known.unwrap_or_else(|| {
-            let group = Group::new(sequence);
-            if self.latest.is_some_and(|latest| sequence < latest) {
-                group.supersede(now);
-            }
-            self.groups.push(group.clone());
-            group
-        });
-        group.add_lane(framing);
+        let group = known.unwrap_or_else(|| self.hold(Group::new(sequence), now));
+        group.add_lane(shape);
         for entry in &entries {
-            group.apply_to(framing, entry);
+            group.apply_to(shape, entry);
         }
         Some(group)
+    }
+
+    /// A group that somebody fetches: what comes of it comes as news.
+    pub(crate) fn await_group(&mut self, sequence: u64, shape: Shape, now: Instant) -> Rc<Group> {
+        let known = self.find(sequence).cloned();
+        let group = known.unwrap_or_else(|| self.hold(Group::awaited(sequence), now));
+        if !group.has_lane(shape) {
+            group.add_lane(shape);
+        }
+        group
+    }
+
+    /// Adds a group that did not come as news.
+    fn hold(&mut self, group: Rc<Group>, now: Instant) -> Rc<Group> {
+        if self.latest.is_some_and(|latest| group.sequence() < latest) {
+            group.supersede(now);
+        }
+        self.groups.push(group.clone());
+        group
     }
 
     /// Lets go of groups that only this mirror holds, the latest excepted.
@@ -222,19 +259,28 @@ impl Mirror {
                     held.apply(&entry);
                 }
             }
-            Entry::Evicted { group } => {
-                if let Some(held) = self.find(group) {
-                    held.evict();
+            Entry::Evicted { group } => self.drop_group(group, StreamCode::EVICTED),
+            Entry::Absent { group, code } => {
+                if self.find(group).is_some_and(|held| held.is_awaited()) {
+                    self.drop_group(group, code);
                 }
-                self.groups.retain(|held| held.sequence() != group);
             }
             Entry::Datagram { group, tick, payload } => batch.datagrams.push((group, tick, payload)),
             Entry::Dropped { start, end, code } => batch.dropped.push((start, end, code)),
             Entry::End(end) => {
                 self.end = Some(end);
                 batch.end = Some(end);
+                let code = end.code.unwrap_or(StreamCode::NOT_FOUND);
+                self.groups.iter().filter(|group| group.is_awaited()).for_each(|group| group.fail(code));
             }
         }
+    }
+
+    fn drop_group(&mut self, sequence: u64, code: StreamCode) {
+        if let Some(held) = self.find(sequence) {
+            held.fail(code);
+        }
+        self.groups.retain(|held| held.sequence() != sequence);
     }
 
     fn find(&self, sequence: u64) -> Option<&Rc<Group>> {
@@ -243,12 +289,17 @@ impl Mirror {
 
     fn open(&mut self, sequence: u64, now: Instant, batch: &mut Batch) {
         if let Some(group) = self.find(sequence) {
+            for shape in self.framings.iter().map(|framing| Shape::whole(*framing)) {
+                if !group.has_lane(shape) {
+                    group.add_lane(shape);
+                }
+            }
             batch.opened.push(group.clone());
             return;
         }
         let group = Group::new(sequence);
         for framing in &self.framings {
-            group.add_lane(*framing);
+            group.add_lane(Shape::whole(*framing));
         }
         if self.latest.is_some_and(|latest| sequence < latest) {
             group.supersede(now);
@@ -272,14 +323,17 @@ impl Mirror {
             if self.feed.group(group.sequence(), &mut entries) {
                 entries.iter().for_each(|entry| group.apply(entry));
                 self.groups.push(group);
+            } else if group.is_awaited() && self.feed.lookup(group.sequence(), 0) == Lookup::Unknown {
+                self.groups.push(group);
             } else {
-                group.evict();
+                group.fail(StreamCode::EVICTED);
             }
         }
         let newer: Vec<u64> = head
             .groups
             .into_iter()
-            .filter(|sequence| self.latest.is_none_or(|latest| *sequence > latest))
+            .filter(|held| !held.fetched && self.latest.is_none_or(|latest| held.sequence > latest))
+            .map(|held| held.sequence)
             .collect();
         for sequence in newer {
             self.open(sequence, now, batch);

@@ -12,6 +12,7 @@ use crate::{
     requests::Next,
     session::{Cx, HOLD, Role, Session},
     transport::{ReadError, Stream, Transport},
+    upstream::unclean,
 };
 
 /// Bytes of a group stream read at a time.
@@ -62,23 +63,19 @@ impl Session {
     }
 
     /// Parses bytes of a group; an error refuses the stream.
-    fn group_bytes(
+    pub(crate) fn group_bytes(
         &mut self,
         cx: &mut Cx<'_>,
         ingest: &mut Ingest,
         mut bytes: Bytes,
     ) -> Result<(), StreamCode> {
         let budget: &Arc<_> = cx.store.budget();
+        if !self.config.version.has_timestamps() {
+            ingest.set_clock(self.config.clock_ms(cx.now));
+        }
         while let Some(event) = ingest.next(&mut bytes).map_err(|error| error.stream_code())? {
             if let GroupEvent::Header(header) = &event {
-                let up = self.upstreams.by_wire(header.subscribe).ok_or(StreamCode::CANCEL)?;
-                if up.groups >= limits::UPSTREAM_GROUPS {
-                    return Err(StreamCode::CANCEL);
-                }
-                up.group_opened(header.sequence);
-                up.writer.open_group(header.sequence);
-                cx.meter.groups_in += 1;
-                ingest.target = Some(Target { log: up.log, sequence: header.sequence });
+                ingest.begin(self.open_group(cx, *header)?, header.first_frame);
                 self.is_dirty = true;
                 continue;
             }
@@ -94,6 +91,35 @@ impl Session {
         Ok(())
     }
 
+    /// A group of one of our subscriptions begins; an error refuses it.
+    fn open_group(&mut self, cx: &mut Cx<'_>, header: lite::Group) -> Result<Target, StreamCode> {
+        let up = self.upstreams.by_wire(header.subscribe).ok_or(StreamCode::CANCEL)?;
+        if !up.continues(header.sequence) {
+            let log = up.log;
+            self.restarted.push(log);
+            return Err(StreamCode::CANCEL);
+        }
+        if up.groups >= limits::UPSTREAM_GROUPS {
+            return Err(StreamCode::CANCEL);
+        }
+        if cx.store.budget().at_ceiling() {
+            // Whatever else can go has gone: better a group less than the process.
+            cx.meter.groups_refused += 1;
+            return Err(StreamCode::EVICTED);
+        }
+        up.group_opened(header.sequence);
+        up.writer.open_group_at(header.sequence, header.first_frame);
+        cx.meter.groups_in += 1;
+        Ok(Target { log: up.log, sequence: header.sequence, strand: 0 })
+    }
+
+    /// Ends logs whose publisher counts anew: what it says now belongs to another one.
+    pub(crate) fn end_restarted<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        for log in std::mem::take(&mut self.restarted) {
+            self.end_upstream(t, cx, log, unclean(StreamCode::GOING_AWAY));
+        }
+    }
+
     /// A group stream ended: cleanly without a code.
     fn group_over(&mut self, cx: &mut Cx<'_>, ingest: &mut Ingest, code: Option<StreamCode>) {
         let Some(up) = ingest.target.and_then(|target| self.upstreams.get_mut(target.log)) else { return };
@@ -105,13 +131,20 @@ impl Session {
         self.is_dirty = true;
     }
 
+    /// Passes on what is there of a partial frame.
+    pub(crate) fn flush_partial(&mut self, cx: &mut Cx<'_>, ingest: &mut Ingest) {
+        if ingest.staged() > 0
+            && let Some(up) = ingest.target.and_then(|target| self.upstreams.get_mut(target.log))
+        {
+            ingest.flush(&mut up.writer, cx.store.budget());
+            self.is_dirty = true;
+        }
+    }
+
     /// A partial frame goes on when it is large enough, or after the hold time.
     fn hold(&mut self, cx: &mut Cx<'_>, stream: Stream, ingest: &mut Ingest) {
         if ingest.staged() >= PIECE {
-            if let Some(up) = ingest.target.and_then(|target| self.upstreams.get_mut(target.log)) {
-                ingest.flush(&mut up.writer, cx.store.budget());
-                self.is_dirty = true;
-            }
+            self.flush_partial(cx, ingest);
         } else if !std::mem::replace(&mut ingest.held, true) {
             self.holding.push(stream);
             self.hold.get_or_insert(cx.now + HOLD);
@@ -135,6 +168,9 @@ impl Session {
 
     pub(crate) fn datagrams<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         while let Some(bytes) = t.recv_datagram() {
+            if !self.config.version.has_timestamps() || cx.store.budget().at_ceiling() {
+                continue;
+            }
             let Ok(datagram) = lite::Datagram::decode(self.config.version, bytes) else { continue };
             let Some(up) = self.upstreams.by_wire(datagram.subscribe) else { continue };
             let Ok(tick) = i64::try_from(datagram.tick) else { continue };
@@ -149,6 +185,9 @@ impl Session {
     pub(crate) fn commit<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         if !std::mem::take(&mut self.is_dirty) {
             return;
+        }
+        if !self.restarted.is_empty() {
+            self.end_restarted(t, cx);
         }
         let mut lost = Vec::new();
         for up in self.upstreams.iter_mut().filter(|up| up.writer.is_dirty()) {

@@ -25,6 +25,10 @@ pub(crate) struct Ingest {
     /// Where it goes, once the group header has been read.
     pub(crate) target: Option<Target>,
     next_object: u64,
+    /// What frames of a version without timestamps are stamped with: when they came.
+    stamp: i64,
+    /// Whether its group has been opened in the log.
+    begun: bool,
     frame: Option<Frame>,
     staged: Vec<u8>,
     /// Whether a partial frame waits for the hold time.
@@ -36,6 +40,8 @@ pub(crate) struct Ingest {
 pub(crate) struct Target {
     pub(crate) log: LogId,
     pub(crate) sequence: u64,
+    /// 0, or [`relay_store::FETCHED`].
+    pub(crate) strand: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,11 +54,23 @@ struct Frame {
 }
 
 impl Ingest {
+    /// A group stream, after its type.
     pub(crate) fn new(version: lite::Version) -> Self {
+        Self::with(GroupReader::new(version), None)
+    }
+
+    /// The answer to a FETCH: frames alone.
+    pub(crate) fn fetched(version: lite::Version, target: Target) -> Self {
+        Self::with(GroupReader::frames(version), Some(target))
+    }
+
+    fn with(reader: GroupReader, target: Option<Target>) -> Self {
         Self {
-            reader: GroupReader::new(version),
-            target: None,
+            reader,
+            target,
             next_object: 0,
+            stamp: 0,
+            begun: false,
             frame: None,
             staged: Vec::new(),
             held: false,
@@ -62,6 +80,27 @@ impl Ingest {
     /// Next event in `input`; `None` when it is used up.
     pub(crate) fn next(&mut self, input: &mut Bytes) -> Result<Option<GroupEvent>, Error> {
         self.reader.next(input)
+    }
+
+    /// Whether its group has been opened in the log.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    pub(crate) fn set_begun(&mut self) {
+        self.begun = true;
+    }
+
+    /// The group header was read: where it goes, and which frame comes first.
+    pub(crate) fn begin(&mut self, target: Target, first_frame: u64) {
+        self.target = Some(target);
+        self.begun = true;
+        self.next_object = first_frame;
+    }
+
+    /// The relay's own clock, in ms, for frames that carry no time.
+    pub(crate) fn set_clock(&mut self, ms: i64) {
+        self.stamp = ms;
     }
 
     /// A frame begins.
@@ -121,14 +160,14 @@ impl Ingest {
             frame.begun = true;
             let head = ObjectHead {
                 id: frame.id,
-                tick: Some(frame.head.tick),
+                tick: Some(frame.head.tick.unwrap_or(self.stamp)),
                 size: frame.head.size,
                 status: Status::Normal,
                 properties: Bytes::new(),
             };
-            writer.object(target.sequence, 0, head, piece);
+            writer.object(target.sequence, target.strand, head, piece);
         } else if !piece.is_empty() {
-            writer.data(target.sequence, 0, piece);
+            writer.data(target.sequence, target.strand, piece);
         }
         if frame.received >= frame.head.size {
             self.frame = None;
@@ -139,10 +178,10 @@ impl Ingest {
     pub(crate) fn finish(&mut self, writer: &mut Writer, budget: &Arc<Budget>) {
         let Some(target) = self.target else { return };
         if self.reader.at_boundary() {
-            writer.finish(target.sequence, 0);
+            writer.finish(target.sequence, target.strand);
         } else {
             self.flush(writer, budget);
-            writer.reset(target.sequence, 0, StreamCode::WRONG_SIZE);
+            writer.reset(target.sequence, target.strand, StreamCode::WRONG_SIZE);
         }
     }
 
@@ -150,6 +189,6 @@ impl Ingest {
     pub(crate) fn reset(&mut self, writer: &mut Writer, budget: &Arc<Budget>, code: StreamCode) {
         let Some(target) = self.target else { return };
         self.flush(writer, budget);
-        writer.reset(target.sequence, 0, code);
+        writer.reset(target.sequence, target.strand, code);
     }
 }

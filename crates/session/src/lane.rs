@@ -1,20 +1,26 @@
-//! A group as one worker sees it: the bytes of its stream, encoded once per framing and shared by
-//! every reader on the worker.
+//! A group as one worker sees it: the bytes of its stream, encoded once per shape and shared by every
+//! reader on the worker that wants it so.
 
-use std::{cell::RefCell, rc::Rc, time::Instant};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Instant,
+};
 
 use bytes::Bytes;
 use relay_model::StreamCode;
 use relay_store::{Entry, ObjectHead};
 use smallvec::SmallVec;
 
-use crate::dialect::{Framing, JOINED_FRAME};
+use crate::dialect::{JOINED_FRAME, Shape};
 
 /// A group held by a worker for its readers; a cursor holds it alive.
 #[derive(Debug)]
 pub struct Group {
     sequence: u64,
     state: RefCell<State>,
+    /// It is not in the log yet: a publisher was asked for it.
+    awaited: Cell<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -25,10 +31,10 @@ struct State {
     header: Option<(u64, Bytes)>,
 }
 
-/// The bytes of one group in one framing, after the group header.
+/// The bytes of one group in one shape, after the group header.
 #[derive(Debug)]
 pub(crate) struct Lane {
-    framing: Framing,
+    shape: Shape,
     pieces: Vec<Piece>,
     bytes: u64,
     next_object: u64,
@@ -60,7 +66,19 @@ pub(crate) enum LaneEnd {
 
 impl Group {
     pub(crate) fn new(sequence: u64) -> Rc<Self> {
-        Rc::new(Self { sequence, state: RefCell::default() })
+        Rc::new(Self { sequence, state: RefCell::default(), awaited: Cell::new(false) })
+    }
+
+    /// One that is being fetched and of which nothing has come.
+    pub(crate) fn awaited(sequence: u64) -> Rc<Self> {
+        let group = Self::new(sequence);
+        group.awaited.set(true);
+        group
+    }
+
+    /// Whether nothing of it has come so far.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited.get()
     }
 
     /// Sequence number in its track.
@@ -77,7 +95,8 @@ impl Group {
         self.state.borrow_mut().superseded.get_or_insert(now);
     }
 
-    /// The start of its stream for subscription `wire_id`: shared by readers that number alike.
+    /// The start of its stream for subscription `wire_id`: shared by readers that number alike and want
+    /// the whole group.
     pub(crate) fn header(&self, wire_id: u64, make: impl FnOnce() -> Bytes) -> Bytes {
         let mut state = self.state.borrow_mut();
         match &state.header {
@@ -86,50 +105,52 @@ impl Group {
         }
     }
 
-    pub(crate) fn has_lane(&self, framing: Framing) -> bool {
-        self.state.borrow().lanes.iter().any(|lane| lane.framing == framing)
+    pub(crate) fn has_lane(&self, shape: Shape) -> bool {
+        self.state.borrow().lanes.iter().any(|lane| lane.shape == shape)
     }
 
     /// Adds an empty lane, to be filled by [`Self::apply_to`] from a replay.
-    pub(crate) fn add_lane(&self, framing: Framing) {
-        self.state.borrow_mut().lanes.push(Lane::new(framing));
+    pub(crate) fn add_lane(&self, shape: Shape) {
+        self.state.borrow_mut().lanes.push(Lane::new(shape));
     }
 
     /// Applies an entry to every lane. What a lane already has is skipped.
     pub(crate) fn apply(&self, entry: &Entry) {
+        self.awaited.set(false);
         for lane in &mut self.state.borrow_mut().lanes {
             lane.apply(entry);
         }
     }
 
     /// Applies an entry of a replay to one lane.
-    pub(crate) fn apply_to(&self, framing: Framing, entry: &Entry) {
-        if let Some(lane) = self.state.borrow_mut().lanes.iter_mut().find(|lane| lane.framing == framing) {
+    pub(crate) fn apply_to(&self, shape: Shape, entry: &Entry) {
+        if let Some(lane) = self.state.borrow_mut().lanes.iter_mut().find(|lane| lane.shape == shape) {
             lane.apply(entry);
         }
     }
 
-    /// The cache dropped the group: its bytes are let go at once, its readers are reset.
-    pub(crate) fn evict(&self) {
+    /// Nothing more of it comes: its bytes are let go at once, its readers are reset.
+    pub(crate) fn fail(&self, code: StreamCode) {
+        self.awaited.set(false);
         for lane in &mut self.state.borrow_mut().lanes {
             lane.pieces = Vec::new();
-            lane.end = Some(LaneEnd::Reset(StreamCode::EVICTED));
+            lane.end = Some(LaneEnd::Reset(code));
         }
     }
 
-    /// Runs `read` on the lane of a framing.
-    pub(crate) fn with_lane<R>(&self, framing: Framing, read: impl FnOnce(&Lane) -> R) -> Option<R> {
-        self.state.borrow().lanes.iter().find(|lane| lane.framing == framing).map(read)
+    /// Runs `read` on the lane of a shape.
+    pub(crate) fn with_lane<R>(&self, shape: Shape, read: impl FnOnce(&Lane) -> R) -> Option<R> {
+        self.state.borrow().lanes.iter().find(|lane| lane.shape == shape).map(read)
     }
 }
 
 impl Lane {
-    fn new(framing: Framing) -> Self {
+    fn new(shape: Shape) -> Self {
         Self {
-            framing,
+            shape,
             pieces: Vec::new(),
             bytes: 0,
-            next_object: 0,
+            next_object: shape.first,
             size: 0,
             received: 0,
             tick: 0,
@@ -161,6 +182,7 @@ impl Lane {
                 if object.checked_add(1) == Some(self.next_object) && *offset >= self.received =>
             {
                 self.push_payload(payload.clone());
+                self.end_at_last();
             }
             Entry::Finish { .. } => self.end = Some(LaneEnd::Finished),
             Entry::Reset { code, .. } => self.end = Some(LaneEnd::Reset(*code)),
@@ -177,12 +199,16 @@ impl Lane {
             self.end = Some(LaneEnd::Reset(StreamCode::OLD));
             return;
         }
+        if head.id > self.shape.last {
+            self.end = Some(LaneEnd::Finished);
+            return;
+        }
         self.next_object = self.next_object.saturating_add(1);
         self.size = head.size;
         self.received = 0;
         let joined = head.size <= JOINED_FRAME && payload.len() as u64 == head.size;
         let mut out = Vec::with_capacity(if joined { 16 + payload.len() } else { 16 });
-        self.tick = self.framing.head(self.tick, head, &mut out);
+        self.tick = self.shape.framing.head(self.tick, head, &mut out);
         if joined {
             out.extend_from_slice(payload);
             self.received = head.size;
@@ -190,6 +216,14 @@ impl Lane {
         } else {
             self.push(out.into(), false);
             self.push_payload(payload.clone());
+        }
+        self.end_at_last();
+    }
+
+    /// The last object wanted is whole: nothing more is.
+    fn end_at_last(&mut self) {
+        if self.received == self.size && self.next_object.checked_sub(1) == Some(self.shape.last) {
+            self.end = Some(LaneEnd::Finished);
         }
     }
 

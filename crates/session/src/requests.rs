@@ -1,6 +1,6 @@
 //! What the peer's streams ask, and who answers.
 
-use relay_model::{Prefs, StreamCode, Want};
+use relay_model::{Ask, Hop, Prefs, StreamCode, limits};
 use relay_wire::{
     Error,
     lite::{self, BidiType, UniType},
@@ -9,7 +9,9 @@ use relay_wire::{
 use crate::{
     ingest::Ingest,
     inlet::Inlet,
+    probe,
     session::{Cx, Output, Role, Session},
+    sub::Kind,
     transport::{ReadError, Stream, Transport},
 };
 
@@ -28,6 +30,8 @@ enum Asked {
     Announce(lite::AnnounceRequest),
     Subscribe(lite::Subscribe),
     Track(lite::TrackRequest),
+    Fetch(lite::Fetch),
+    Probe,
     Goaway,
 }
 
@@ -45,6 +49,9 @@ impl Session {
             Role::Intake(inlet, intake) => self.read_intake(t, cx, stream, inlet, intake),
             Role::TrackUp(inlet, log) => self.read_track_up(t, cx, stream, inlet, log),
             Role::SubscribeUp(inlet, log) => self.read_subscribe_up(t, cx, stream, inlet, log),
+            Role::FetchUp(ingest) => self.read_fetch_up(t, cx, stream, ingest),
+            Role::Probe(inlet) => self.read_probe(t, cx, stream, inlet),
+            Role::Said => Next::Done,
         };
         if let Next::Keep(role) = next {
             self.streams.insert(stream, role);
@@ -62,6 +69,11 @@ impl Session {
         match self.streams.get(&stream) {
             Some(Role::Watch(_)) => {
                 self.drop_watch(cx, stream);
+                self.control.reset(t, stream, code);
+                self.forget(t, stream);
+            }
+            Some(Role::Probe(_)) => {
+                self.probes.remove(stream);
                 self.control.reset(t, stream, code);
                 self.forget(t, stream);
             }
@@ -88,7 +100,7 @@ impl Session {
         mut inlet: Inlet,
         mut kind: Option<BidiType>,
     ) -> Next {
-        if !self.may_ask() {
+        if !self.may_ask() || !self.pace.allows(cx.now) {
             self.hold_back(stream);
             return Next::Keep(Role::Request(inlet, kind));
         }
@@ -96,7 +108,7 @@ impl Session {
         if kind.is_none()
             && let Some(id) = inlet.inbox.next_varint()
         {
-            kind = BidiType::from_id(id);
+            kind = BidiType::from_id(self.config.version, id);
             if kind.is_none() {
                 return refuse(t, cx, stream, StreamCode::CANCEL);
             }
@@ -112,14 +124,17 @@ impl Session {
             Some(BidiType::Goaway) => {
                 inlet.inbox.next::<lite::Goaway>(version).map(|message| message.map(|_| Asked::Goaway))
             }
-            // Not offered: SETUP says so of PROBE, and nothing can be fetched yet.
-            Some(BidiType::Probe | BidiType::Fetch) => return refuse(t, cx, stream, StreamCode::NOT_FOUND),
+            Some(BidiType::Fetch) => inlet.inbox.next(version).map(|message| message.map(Asked::Fetch)),
+            Some(BidiType::Probe) => Ok(Some(Asked::Probe)),
         };
         let role = match parsed {
             Err(error) => return self.bad_request(t, cx, stream, &error),
             Ok(None) if inlet.end().is_some() => return refuse(t, cx, stream, StreamCode::CANCEL),
             Ok(None) => return Next::Keep(Role::Request(inlet, kind)),
-            Ok(Some(asked)) => self.start(t, cx, stream, inlet, asked),
+            Ok(Some(asked)) => {
+                self.pace.took(cx.now);
+                self.begin(t, cx, stream, inlet, asked)
+            }
         };
         if let Some(role) = role {
             // More may have come behind the request.
@@ -130,7 +145,7 @@ impl Session {
     }
 
     /// Does what the peer asked for; the stream's new role, unless it is done with.
-    fn start<T: Transport>(
+    fn begin<T: Transport>(
         &mut self,
         t: &mut T,
         cx: &mut Cx<'_>,
@@ -144,22 +159,67 @@ impl Session {
                 Some(Role::Watch(inlet))
             }
             Asked::Subscribe(request) => {
-                let wanted = (request.id, request.prefs, Want::Live);
+                let wanted = (request.id, request.prefs, Kind::Live);
                 let sub = self.start_sub(t, cx, stream, &request.broadcast, request.track, wanted)?;
                 Some(Role::Sub(sub, inlet))
             }
             Asked::Track(request) => {
-                let wanted = (0, Prefs::default(), Want::Info);
+                let wanted = (0, Prefs::default(), Kind::Info);
                 let sub = self.start_sub(t, cx, stream, &request.broadcast, request.track, wanted)?;
                 Some(Role::Sub(sub, inlet))
             }
+            Asked::Fetch(request) => {
+                let sub = self.start_fetch(t, cx, stream, request)?;
+                Some(Role::Sub(sub, inlet))
+            }
+            Asked::Probe if t.stats().rtt.is_none() || self.probes.len() >= probe::PROBES => {
+                refuse(t, cx, stream, StreamCode::NOT_FOUND);
+                None
+            }
+            Asked::Probe => {
+                self.probes.add(stream, cx.now);
+                self.probes.pump(t, &mut self.control, self.config.version, cx.now);
+                Some(Role::Probe(inlet))
+            }
             Asked::Goaway => {
-                // A client that goes away closes by itself; until then it is served.
+                // It closes by itself; until then it is served, and its broadcasts are the last choice.
+                if !std::mem::replace(&mut self.peer.draining, true) {
+                    cx.meter.goaways_in += 1;
+                    self.ask(cx, Ask::Draining);
+                }
                 self.control.finish(t, cx.now, stream);
                 t.stop(stream, NO_ERROR);
                 None
             }
         }
+    }
+
+    /// One request more than a session may have: it is refused, and whoever goes on is closed.
+    pub(crate) fn refuse_limit<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, stream: Stream) {
+        self.refusals = self.refusals.saturating_add(1);
+        refuse(t, cx, stream, StreamCode::CANCEL);
+        if self.refusals > limits::REFUSALS {
+            self.violation(t, cx, "too many requests at once");
+        }
+    }
+
+    fn read_probe<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        stream: Stream,
+        mut inlet: Inlet,
+    ) -> Next {
+        inlet.fill(t, stream);
+        if inlet.end().is_none() && inlet.inbox.is_empty() {
+            return Next::Keep(Role::Probe(inlet));
+        }
+        if inlet.end().is_none() {
+            t.stop(stream, NO_ERROR);
+        }
+        self.probes.remove(stream);
+        self.control.finish(t, cx.now, stream);
+        Next::Done
     }
 
     /// A request that is no message: limits end the session, the rest only the stream.
@@ -203,7 +263,7 @@ impl Session {
                 Err(ReadError::Reset(_) | ReadError::Gone) => return Next::Done,
             }
         };
-        match UniType::from_id(kind) {
+        match UniType::from_id(self.config.version, kind) {
             Some(UniType::Setup) if std::mem::replace(&mut self.has_setup, true) => {
                 self.violation(t, cx, "second SETUP stream");
                 Next::Done
@@ -235,15 +295,33 @@ impl Session {
             Ok(None) => Next::Keep(Role::Setup(inlet)),
             Ok(Some(setup)) => {
                 t.stop(stream, NO_ERROR);
-                if !self.config.has_url && self.grant.is_none() {
-                    cx.out.push(Output::Authorize { target: setup.path.unwrap_or_default() });
-                }
+                self.take_setup(t, cx, setup);
                 Next::Done
             }
             Err(error) => {
                 cx.meter.violations += 1;
                 self.close(t, cx.now, error.session_code(), &error.to_string());
                 Next::Done
+            }
+        }
+    }
+}
+
+impl Session {
+    /// The peer has said what it is.
+    fn take_setup<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, setup: lite::Setup) {
+        self.peer.is_known = true;
+        self.peer.price = setup.cost;
+        if !self.config.has_url && self.grant.is_none() {
+            cx.out.push(Output::Authorize { target: setup.path.unwrap_or_default() });
+        }
+        if self.config.version.has_announce_ids() {
+            self.peer.exclude = setup.hop.unwrap_or(Hop::ANONYMOUS);
+            for watching in &mut self.watches {
+                watching.viewer.exclude = self.peer.exclude;
+            }
+            if self.grant.is_some() {
+                self.met(t, cx);
             }
         }
     }

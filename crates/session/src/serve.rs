@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use relay_model::{Ask, LogId, Path, Prefs, StreamCode, SubId, TrackInfo, TrackName, Want, limits};
+use relay_model::{Ask, Hop, LogId, Path, Prefs, StreamCode, SubId, TrackInfo, TrackName, limits};
 use relay_store::End;
 use relay_wire::{
     Error,
@@ -10,11 +10,11 @@ use relay_wire::{
 };
 
 use crate::{
-    Batch, Framing, Reader,
+    Batch, Framing, Reader, fetch,
     inlet::{Ended, Inlet},
     requests::{NO_ERROR, Next, refuse},
     session::{Cx, Role, Session},
-    sub::Sub,
+    sub::{Kind, Sub},
     transport::{Stream, Transport},
     watch::{Viewer, Watching},
 };
@@ -44,15 +44,27 @@ impl Session {
             hop: self.config.hop,
             scope: grant.subscribe.clone(),
             prefix,
-            exclude: request.exclude_hop,
+            exclude: self.exclude(request.exclude_hop),
         };
         cx.fanout.watch(self.config.id);
         self.watches.push(Watching::new(stream, viewer, watch));
+        if request.exclude_hop != Hop::ANONYMOUS && self.peer.exclude != request.exclude_hop {
+            self.peer.exclude = request.exclude_hop;
+            self.ask(cx, Ask::Exclude { hop: request.exclude_hop });
+        }
         self.pump_watches(t, cx.now);
+    }
+
+    /// The hop whose routes are of no use to the peer: said in the request, or else in SETUP.
+    fn exclude(&self, asked: Hop) -> Hop {
+        if self.config.version.has_exclude_hop() { asked } else { self.peer.exclude }
     }
 
     /// Tells the peer what changed, as far as it takes it.
     pub(crate) fn pump_watches<T: Transport>(&mut self, t: &mut T, now: Instant) {
+        if !self.may_meet() {
+            return;
+        }
         for watching in &mut self.watches {
             while self.control.has_room() {
                 let Some(message) = watching.next(self.config.version) else { break };
@@ -96,25 +108,35 @@ impl Session {
         stream: Stream,
         broadcast: &Path,
         track: TrackName,
-        (wire_id, prefs, want): (u64, Prefs, Want),
+        (wire_id, prefs, kind): (u64, Prefs, Kind),
     ) -> Option<SubId> {
         let path = self.grant.as_ref()?.root.join(broadcast);
         let Ok(path) = path else {
             self.violation(t, cx, "broadcast path too long");
             return None;
         };
-        let taken = want == Want::Live
-            && self.egress.subs().any(|sub| sub.want == Want::Live && sub.wire_id == wire_id);
+        let taken = kind == Kind::Live
+            && self.egress.subs().any(|sub| sub.kind == Kind::Live && sub.wire_id == wire_id);
         if taken {
             self.violation(t, cx, "subscribe id is in use");
             return None;
         }
+        if self.winding {
+            refuse(t, cx, stream, StreamCode::GOING_AWAY);
+            return None;
+        }
+        if cx.store.budget().at_ceiling() {
+            cx.meter.requests_refused_memory += 1;
+            refuse(t, cx, stream, StreamCode::INTERNAL);
+            return None;
+        }
         let framing = Framing::of(self.config.version);
-        let Some(sub) = self.egress.insert(|id| Sub::new(id, wire_id, stream, want, prefs, framing)) else {
-            refuse(t, cx, stream, StreamCode::CANCEL);
+        let Some(sub) = self.egress.insert(|id| Sub::new(id, wire_id, stream, kind, prefs, framing)) else {
+            cx.meter.subscriptions_limited += 1;
+            self.refuse_limit(t, cx, stream);
             return None;
         };
-        self.ask(cx, Ask::Subscribe { sub, path, track, prefs, want });
+        self.ask(cx, Ask::Subscribe { sub, path, track, prefs, want: kind.want() });
         Some(sub)
     }
 
@@ -126,10 +148,10 @@ impl Session {
         id: SubId,
         mut inlet: Inlet,
     ) -> Next {
-        let Some(want) = self.egress.get_mut(id).map(|sub| sub.want) else { return Next::Done };
+        let Some(kind) = self.egress.get_mut(id).map(|sub| sub.kind) else { return Next::Done };
         loop {
             let more = inlet.fill(t, stream);
-            if want == Want::Live {
+            if kind == Kind::Live {
                 match self.take_updates(t, cx, id, &mut inlet) {
                     Ok(true) => {}
                     Ok(false) => {
@@ -148,8 +170,8 @@ impl Session {
         }
         match inlet.end() {
             None => Next::Keep(Role::Sub(id, inlet)),
-            // A TRACK request may be finished before it is answered.
-            Some(Ended::Fin) if want == Want::Info => Next::Keep(Role::Sub(id, inlet)),
+            // A request that is one message may be finished before it is answered.
+            Some(Ended::Fin) if kind != Kind::Live => Next::Keep(Role::Sub(id, inlet)),
             Some(Ended::Fin) => {
                 self.drop_sub(t, cx, id);
                 self.control.finish(t, cx.now, stream);
@@ -171,11 +193,12 @@ impl Session {
         id: SubId,
         inlet: &mut Inlet,
     ) -> Result<bool, Error> {
-        while self.may_ask() {
+        while self.may_ask() && self.pace.allows(cx.now) {
             let Some(update) = inlet.inbox.next::<lite::SubscribeUpdate>(self.config.version)? else {
                 return Ok(true);
             };
             let prefs = update.prefs;
+            self.pace.took(cx.now);
             self.with_egress(t, cx, |egress, out| egress.update(out, id, prefs));
             self.ask(cx, Ask::Update { sub: id, prefs });
         }
@@ -186,24 +209,34 @@ impl Session {
     pub(crate) fn attach<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId, log: LogId) {
         let reader = Reader { session: self.config.id, sub: id };
         let Some(sub) = self.egress.get_mut(id) else { return };
-        let (want, framing, start) = (sub.want, sub.framing, sub.prefs.start);
-        let Some(mirror) = cx.fanout.attach(cx.store, log, reader, framing) else {
+        let (prefs, stream) = (sub.prefs, sub.stream);
+        let Some(mirror) = cx.fanout.attach(cx.store, log, reader, sub.framing) else {
             self.refuse_sub(t, cx, id, StreamCode::NOT_FOUND);
             return;
         };
         sub.log = Some(log);
         let (info, end) = (mirror.info(), mirror.end());
-        if want == Want::Info {
-            self.answer_info(t, cx, id, info, end);
-            return;
+        match sub.kind {
+            Kind::Info => return self.answer_info(t, cx, id, info, end),
+            Kind::Fetch { group, .. } => {
+                let found = fetch::find(mirror, group, sub.shape(group), cx.now);
+                return self.answer_fetch(t, cx, id, found);
+            }
+            Kind::Live => {}
         }
-        let mut first: Vec<u64> = match start {
-            None => mirror.latest().into_iter().collect(),
-            Some(start) => mirror.held(start),
-        };
+        if self.config.version.has_subscribe_ok() {
+            let ok = lite::SubscribeOk { priority: prefs.priority, ..lite::SubscribeOk::default() };
+            let mut message = Vec::new();
+            SubscribeResponse::Ok(ok).encode(self.config.version, &mut message);
+            self.control.send(t, cx.now, stream, message);
+        }
+        let mut first = mirror.first_groups(prefs.start, prefs.max_age_ms, cx.now);
+        first.retain(|sequence| sub.wants(*sequence));
         let surplus = first.len().saturating_sub(limits::READER_GROUPS);
-        let groups: Vec<_> =
-            first.drain(surplus..).filter_map(|sequence| mirror.load(sequence, framing, cx.now)).collect();
+        let groups: Vec<_> = first
+            .drain(surplus..)
+            .filter_map(|sequence| mirror.load(sequence, sub.shape(sequence), cx.now))
+            .collect();
         if self.with_egress(t, cx, |egress, out| egress.begin(out, id, &groups, end)) {
             self.finish_subs(t, cx, vec![id]);
         }
@@ -211,9 +244,18 @@ impl Session {
 
     /// Gives one subscription a log's news.
     pub(crate) fn deliver<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId, batch: &Batch) {
-        if self.egress.get_mut(id).is_some_and(|sub| sub.want == Want::Info) {
+        let Some(sub) = self.egress.get_mut(id) else { return };
+        if sub.kind == Kind::Info {
             self.answer_info(t, cx, id, batch.info, batch.end);
             return;
+        }
+        if let Some(log) = sub.log.filter(|_| sub.has_frame_bounds()) {
+            for sequence in batch.opened.iter().map(|group| group.sequence()) {
+                let shape = sub.shape(sequence);
+                if !shape.is_whole() {
+                    cx.fanout.shape(log, sequence, shape, cx.now);
+                }
+            }
         }
         if self.with_egress(t, cx, |egress, out| egress.news(out, id, batch)) {
             self.finish_subs(t, cx, vec![id]);
@@ -250,14 +292,23 @@ impl Session {
                 Some(code) => self.refuse_sub(t, cx, id, code),
                 None => {
                     let Some(sub) = self.drop_sub(t, cx, id) else { continue };
-                    let mut message = Vec::new();
-                    SubscribeResponse::End { group: sub.bound() }.encode(self.config.version, &mut message);
-                    self.control.send(t, cx.now, sub.stream, message);
-                    self.control.finish(t, cx.now, sub.stream);
+                    if sub.kind == Kind::Live {
+                        self.say_end(t, cx.now, &sub);
+                    }
                     self.forget(t, sub.stream);
                 }
             }
         }
+    }
+
+    /// A track ended cleanly. Versions without END have only the FIN.
+    fn say_end<T: Transport>(&mut self, t: &mut T, now: Instant, sub: &Sub) {
+        if !self.config.version.has_subscribe_ok() {
+            let mut message = Vec::new();
+            SubscribeResponse::End { group: sub.bound() }.encode(self.config.version, &mut message);
+            self.control.send(t, now, sub.stream, message);
+        }
+        self.control.finish(t, now, sub.stream);
     }
 
     /// Ends a subscription with a reset of its answer.

@@ -1,7 +1,7 @@
 //! One peer: events in, messages out, both roles at once.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,8 +19,11 @@ use crate::{
     fanout::{Batch, Fanout},
     ingest::Ingest,
     inlet::Inlet,
+    pace::Pace,
+    probe::Probes,
     transport::{Closed, Dir, Event, PRIORITY_CONTROL, Stream, Transport},
     upstream::Upstreams,
+    wanted::Wanted,
     watch::Watching,
 };
 
@@ -80,8 +83,30 @@ pub struct Config {
     /// The protocol version negotiated.
     pub version: lite::Version,
     /// Whether the URL came with the connection (WebTransport). Otherwise SETUP carries it and the
-    /// session asks with [`Output::Authorize`].
+    /// session asks with [`Output::Authorize`]; versions without SETUP have none.
     pub has_url: bool,
+    /// When the process began: what frames that carry no time are stamped from.
+    pub started: Instant,
+}
+
+impl Config {
+    /// The relay's own clock, ms.
+    pub(crate) fn clock_ms(&self, now: Instant) -> i64 {
+        i64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// What the peer said of itself.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// Its SETUP was read.
+    pub(crate) is_known: bool,
+    /// What it charges for what it sends.
+    pub(crate) price: Option<u64>,
+    /// Routes through this hop are of no use to it.
+    pub(crate) exclude: Hop,
+    /// It said that it is going away.
+    pub(crate) draining: bool,
 }
 
 /// One peer on one transport.
@@ -93,10 +118,17 @@ pub struct Session {
     pub(crate) egress: Egress,
     pub(crate) upstreams: Upstreams,
     pub(crate) watches: Vec<Watching>,
-    /// Streams not read on: before authorisation, or while core is behind.
-    pub(crate) held: Vec<Stream>,
-    /// Tracks to ask for, and prefixes to watch, as soon as the peer grants streams.
-    pub(crate) wanting: VecDeque<Wanted>,
+    pub(crate) probes: Probes,
+    pub(crate) peer: Peer,
+    /// Streams not read on: before authorisation, while core is behind, or while the peer asks too fast.
+    pub(crate) held: BTreeSet<Stream>,
+    pub(crate) pace: Pace,
+    /// Requests refused for their number.
+    pub(crate) refusals: u32,
+    /// What to ask for as soon as the peer grants streams, and since when.
+    pub(crate) wanting: VecDeque<(Instant, Wanted)>,
+    /// Logs whose publisher turned out to count anew.
+    pub(crate) restarted: Vec<LogId>,
     /// Streams whose header must come in time, oldest first.
     pub(crate) headers: VecDeque<(Instant, Stream)>,
     /// Streams with a partial frame held back, and until when.
@@ -105,19 +137,14 @@ pub struct Session {
     pub(crate) in_flight: u32,
     pub(crate) has_setup: bool,
     pub(crate) is_dirty: bool,
+    /// Groups begun are finished, and nothing else is begun.
+    pub(crate) winding: bool,
+    said_goaway: bool,
     /// Something could be written that could not before.
     has_room: bool,
     setup_sent: bool,
     closed: Option<Closed>,
     closing: bool,
-}
-
-/// A bidirectional stream to be opened toward the peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    Announces(Path),
-    Track(LogId),
-    Subscribe(LogId),
 }
 
 /// What a stream is for.
@@ -141,6 +168,12 @@ pub(crate) enum Role {
     TrackUp(Inlet, LogId),
     /// Our SUBSCRIBE.
     SubscribeUp(Inlet, LogId),
+    /// Our FETCH.
+    FetchUp(Box<Ingest>),
+    /// The peer wants to know what its path carries.
+    Probe(Inlet),
+    /// All is said: nothing of it is read.
+    Said,
 }
 
 impl Session {
@@ -154,14 +187,21 @@ impl Session {
             control: Control::default(),
             upstreams: Upstreams::default(),
             watches: Vec::new(),
-            held: Vec::new(),
+            probes: Probes::default(),
+            peer: Peer { is_known: false, price: None, exclude: Hop::ANONYMOUS, draining: false },
+            held: BTreeSet::new(),
+            pace: Pace::default(),
+            refusals: 0,
             wanting: VecDeque::new(),
+            restarted: Vec::new(),
             headers: VecDeque::new(),
             holding: Vec::new(),
             hold: None,
             in_flight: 0,
             has_setup: false,
             is_dirty: false,
+            winding: false,
+            said_goaway: false,
             has_room: false,
             setup_sent: false,
             closed: None,
@@ -181,14 +221,64 @@ impl Session {
 
     /// The peer is let in: its requests are served, its announces asked for.
     pub fn authorized<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, grant: Grant) {
-        for prefix in grant.publish.prefixes() {
-            self.wanting.push_back(Wanted::Announces(prefix.clone()));
-        }
         self.grant = Some(grant);
         self.send_setup(t, cx.now);
-        self.open_wanted(t, cx);
+        if self.may_meet() {
+            self.met(t, cx);
+        }
         self.resume_held(t, cx);
         self.commit(t, cx);
+    }
+
+    /// Whether announces may go either way: where SETUP says what they are priced and filtered by, it
+    /// must have been read.
+    pub(crate) fn may_meet(&self) -> bool {
+        self.grant.is_some() && (self.peer.is_known || !self.config.version.has_announce_ids())
+    }
+
+    /// The peer is let in and known: its announces are asked for, and ours go out. Once.
+    pub(crate) fn met<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        let Some(grant) = &self.grant else { return };
+        for prefix in grant.publish.prefixes().to_vec() {
+            self.want(t, cx, Wanted::Announces(prefix));
+        }
+        if self.peer.exclude != Hop::ANONYMOUS {
+            self.ask(cx, Ask::Exclude { hop: self.peer.exclude });
+        }
+        self.pump_watches(t, cx.now);
+    }
+
+    /// Asks for leave where nothing in the protocol names a path: versions without SETUP on a transport
+    /// without a URL. Call once, when the transport is ready.
+    pub fn start(&mut self, cx: &mut Cx<'_>) {
+        if !self.config.has_url && !self.config.version.has_setup() {
+            cx.out.push(Output::Authorize { target: String::new() });
+        }
+    }
+
+    /// Tells the peer to move to another session, to the same place. Where the version has no word for it
+    /// nothing is said.
+    pub fn go_away<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        if self.is_over() || std::mem::replace(&mut self.said_goaway, true) {
+            return;
+        }
+        if self.config.version.has_goaway() {
+            cx.meter.goaways_out += 1;
+            self.wanting.push_front((cx.now, Wanted::Goaway));
+            self.open_wanted(t, cx);
+        }
+    }
+
+    /// From now on no group is begun and no request is taken; those begun are finished.
+    pub fn wind_down<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        if !self.is_over() && !std::mem::replace(&mut self.winding, true) {
+            self.with_egress(t, cx, |egress, out| egress.wind_down(out));
+        }
+    }
+
+    /// Whether all that was begun has been handed to the transport.
+    pub fn is_quiet(&self) -> bool {
+        self.egress.is_quiet() && self.control.is_empty()
     }
 
     /// Takes the transport's events and fills what room there is. Call after every batch of input.
@@ -210,10 +300,12 @@ impl Session {
         }
         match order {
             Order::Open { log, epoch, path, track, prefs, want } => {
-                self.open_upstream(t, cx, crate::intake::Track { log, epoch, path, track, prefs, want });
+                self.open_upstream(t, cx, crate::tracks::Track { log, epoch, path, track, prefs, want });
             }
             Order::Prefs { log, prefs, want } => self.update_upstream(t, cx, log, prefs, want),
             Order::Close { log } => self.close_upstream(t, cx, log),
+            Order::Pull { log, group } => self.pull(t, cx, log, group),
+            Order::DropPull { log, group } => self.drop_pull(t, log, group),
             Order::Attach { sub, log } => self.attach(t, cx, sub, log),
             Order::Refuse { sub, code } => self.refuse_sub(t, cx, sub, code),
             Order::Kill { code, reason } => self.close(t, cx.now, code, reason),
@@ -257,6 +349,9 @@ impl Session {
             let over = self.with_egress(t, cx, |egress, out| egress.expire(out));
             self.finish_subs(t, cx, over);
         }
+        self.probes.pump(t, &mut self.control, self.config.version, cx.now);
+        self.expire_wanted(t, cx);
+        self.let_on(t, cx);
         while let Some((_, stream)) = self.headers.front().copied().filter(|(due, _)| cx.now >= *due) {
             self.headers.pop_front();
             self.header_is_late(t, stream);
@@ -277,6 +372,9 @@ impl Session {
             self.headers.front().map(|(due, _)| *due),
             self.upstreams.deadline(),
             self.control.deadline(),
+            self.probes.deadline(),
+            self.pace.deadline(),
+            self.wanting_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -347,12 +445,13 @@ impl Session {
 
     /// Sends our SETUP, once, as soon as a stream can be had.
     fn send_setup<T: Transport>(&mut self, t: &mut T, now: Instant) {
-        if self.setup_sent || self.grant.is_none() {
+        if self.setup_sent || self.grant.is_none() || !self.config.version.has_setup() {
             return;
         }
         let Some(stream) = t.open(Dir::Uni, PRIORITY_CONTROL) else { return };
         self.setup_sent = true;
-        let setup = lite::Setup { probe: 0, path: None, role: None, cost: None, hop: Some(self.config.hop) };
+        let probe = u64::from(t.stats().rtt.is_some());
+        let setup = lite::Setup { probe, path: None, role: None, cost: None, hop: Some(self.config.hop) };
         let mut message = Vec::new();
         relay_wire::varint::put(lite::UniType::Setup.id(), &mut message);
         setup.encode(self.config.version, &mut message);
@@ -374,9 +473,7 @@ impl Session {
 
     /// Leaves a stream unread until it may be read.
     pub(crate) fn hold_back(&mut self, stream: Stream) {
-        if !self.held.contains(&stream) {
-            self.held.push(stream);
-        }
+        self.held.insert(stream);
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -408,10 +505,37 @@ impl Session {
         run(&mut self.egress, &mut out)
     }
 
+    /// Reads on what was held back, oldest first, as far as it may be.
     fn resume_held<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        for stream in std::mem::take(&mut self.held) {
+        let mut waiting = std::mem::take(&mut self.held);
+        while let Some(stream) = waiting.pop_first() {
             self.readable(t, cx, stream);
+            if !self.held.is_empty() && self.is_held_back(cx.now) {
+                break;
+            }
         }
+        self.held.append(&mut waiting);
+        if self.held.is_empty() {
+            self.pace.caught_up();
+        }
+    }
+
+    /// Whether nothing held back may be read.
+    fn is_held_back(&mut self, now: Instant) -> bool {
+        !self.may_ask() || !self.pace.allows(now)
+    }
+
+    /// Lets a peer on that asked too fast; closes it if it does nothing else.
+    fn let_on<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        if !self.pace.resumes(cx.now) {
+            return;
+        }
+        cx.meter.requests_paced += 1;
+        if self.pace.is_flooded(cx.now) {
+            self.violation(t, cx, "too many requests");
+            return;
+        }
+        self.resume_held(t, cx);
     }
 
     fn check_control<T: Transport>(&mut self, t: &mut T, now: Instant) {

@@ -1,12 +1,44 @@
-//! One downstream subscription or track-info request.
+//! One downstream subscription, track-info request or fetch.
 
 use std::{rc::Rc, time::Duration};
 
-use relay_model::{LogId, Prefs, StreamCode, SubId, Want};
+use relay_model::{LogId, Prefs, Start, StreamCode, SubId, Want};
 use relay_store::End;
 use smallvec::SmallVec;
 
-use crate::{cursor::Cursor, dialect::Framing, lane::Group, transport::Stream};
+use crate::{
+    cursor::Cursor,
+    dialect::{Framing, Shape},
+    lane::Group,
+    transport::Stream,
+};
+
+/// What a request of the peer is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A track's properties.
+    Info,
+    /// Groups as they come.
+    Live,
+    /// One group, on the request's own stream.
+    Fetch {
+        group: u64,
+        /// First object wanted.
+        first: u64,
+        /// Last object wanted, inclusive.
+        last: u64,
+    },
+}
+
+impl Kind {
+    /// What core is asked for.
+    pub(crate) fn want(self) -> Want {
+        match self {
+            Self::Live => Want::Live,
+            Self::Info | Self::Fetch { .. } => Want::Info,
+        }
+    }
+}
 
 /// What the peer asked of one track, and how far it has been served.
 #[derive(Debug)]
@@ -16,14 +48,16 @@ pub(crate) struct Sub {
     pub(crate) wire_id: u64,
     /// The request's stream.
     pub(crate) stream: Stream,
-    pub(crate) want: Want,
+    pub(crate) kind: Kind,
     pub(crate) prefs: Prefs,
     pub(crate) framing: Framing,
     /// The log that serves it, once core has said.
     pub(crate) log: Option<LogId>,
     pub(crate) cursors: SmallVec<[Cursor; 1]>,
     pub(crate) end: Option<End>,
-    /// Lowest group that is still wanted; known with the first group.
+    /// Groups below it were never wanted.
+    lowest: u64,
+    /// First group of the subscription; known with that group where no number was asked for.
     pub(crate) floor: Option<u64>,
     /// Whether the first group has been named to the peer.
     pub(crate) started: bool,
@@ -37,25 +71,65 @@ impl Sub {
         id: SubId,
         wire_id: u64,
         stream: Stream,
-        want: Want,
+        kind: Kind,
         prefs: Prefs,
         framing: Framing,
     ) -> Self {
+        let floor = match prefs.start {
+            Start::Group(group) => Some(group),
+            Start::Latest | Start::Fresh { .. } => None,
+        };
         Self {
             id,
             wire_id,
             stream,
-            want,
+            kind,
             prefs,
             framing,
             log: None,
             cursors: SmallVec::new(),
             end: None,
-            floor: prefs.start,
+            lowest: prefs.start.floor().unwrap_or(0),
+            floor,
             started: false,
             deficit: 0,
             seen: Seen::default(),
         }
+    }
+
+    /// Takes new wishes in. What was asked for before and is on its way stays so.
+    pub(crate) fn update(&mut self, prefs: Prefs) {
+        self.prefs = prefs;
+        if let Some(start) = prefs.start.floor() {
+            self.lowest = start;
+            self.floor = self.floor.map(|floor| floor.max(start));
+        }
+    }
+
+    /// What its peer gets of a group.
+    pub(crate) fn shape(&self, sequence: u64) -> Shape {
+        if let Kind::Fetch { first, last, .. } = self.kind {
+            return Shape { framing: self.framing, first, last };
+        }
+        let is_first = self.prefs.start.floor() == Some(sequence);
+        let is_last = self.prefs.end == Some(sequence);
+        Shape {
+            framing: self.framing,
+            first: if is_first { self.prefs.start_frame } else { 0 },
+            last: self.prefs.end_frame.filter(|_| is_last).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Whether some group is wanted in part only.
+    pub(crate) fn has_frame_bounds(&self) -> bool {
+        self.prefs.start_frame > 0 || self.prefs.end_frame.is_some()
+    }
+
+    /// Whether a group lies in what was asked for.
+    pub(crate) fn wants(&self, sequence: u64) -> bool {
+        self.kind == Kind::Live
+            && sequence >= self.floor.unwrap_or(self.lowest)
+            && self.prefs.end.is_none_or(|end| sequence <= end)
     }
 
     /// QUIC priority of its media.
@@ -67,12 +141,10 @@ impl Sub {
     /// first one taken is the floor when none was asked.
     pub(crate) fn take(&mut self, group: &Rc<Group>) -> bool {
         let sequence = group.sequence();
-        let wanted = self.floor.is_none_or(|floor| sequence >= floor)
-            && self.prefs.end.is_none_or(|end| sequence <= end)
-            && self.seen.insert(sequence);
+        let wanted = self.wants(sequence) && self.seen.insert(sequence);
         if wanted {
             self.floor.get_or_insert(sequence);
-            self.cursors.push(Cursor::new(group.clone()));
+            self.cursors.push(Cursor::new(group.clone(), self.shape(sequence)));
         }
         wanted
     }
@@ -84,13 +156,15 @@ impl Sub {
 
     /// Whether a group older than the newest is still being sent: its time may run out.
     pub(crate) fn lags(&self) -> bool {
-        self.cursors.iter().any(|cursor| Some(cursor.group.sequence()) != self.newest())
+        self.kind == Kind::Live
+            && self.cursors.iter().any(|cursor| Some(cursor.group.sequence()) != self.newest())
     }
 
     /// Whether a cursor's group has outlived the subscriber's age budget. The newest never has.
     pub(crate) fn is_expired(&self, group: &Group, now: std::time::Instant) -> bool {
         let budget = Duration::from_millis(self.prefs.max_age_ms);
-        Some(group.sequence()) != self.newest()
+        self.kind == Kind::Live
+            && Some(group.sequence()) != self.newest()
             && group.superseded().is_some_and(|since| now.saturating_duration_since(since) > budget)
     }
 
@@ -102,8 +176,12 @@ impl Sub {
             .unwrap_or(0)
     }
 
-    /// Whether the end may be said: the track ended and every group taken is accounted for.
+    /// Whether the end may be said: the track ended (a fetch: was answered, one way or the other) and
+    /// every group taken is accounted for.
     pub(crate) fn is_over(&self) -> Option<Option<StreamCode>> {
+        if let Kind::Fetch { .. } = self.kind {
+            return (self.started && self.cursors.is_empty()).then_some(None);
+        }
         self.end.filter(|_| self.cursors.is_empty()).map(|end| end.code)
     }
 }

@@ -5,14 +5,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_model::{Epoch, LogId, Path, Prefs, StreamCode, TrackName, Want};
-use relay_store::{End, Writer};
+use relay_model::{Epoch, LogId, Path, Prefs, Start, StreamCode, TrackName, Want, limits};
+use relay_store::{End, Resume, Writer};
 
 use crate::transport::Stream;
 
 /// How long groups may still arrive after the publisher said it was done: streams overtake each
 /// other.
 const STRAGGLERS: Duration = Duration::from_secs(1);
+/// How much longer a group that has begun to arrive by then may take.
+const LAST_GROUPS: Duration = Duration::from_secs(4);
+/// How long a publisher that came back may say nothing before it is asked anew, without a number: it may
+/// count from the beginning again.
+const RESUME: Duration = Duration::from_secs(2);
 
 /// One upstream subscription.
 #[derive(Debug)]
@@ -29,6 +34,14 @@ pub(crate) struct Upstream {
     pub(crate) writer: Writer,
     pub(crate) track_stream: Option<Stream>,
     pub(crate) subscribe_stream: Option<Stream>,
+    /// Old groups being fetched, and the stream of each once it is open.
+    pub(crate) pulls: Vec<(u64, Option<Stream>)>,
+    /// Where an earlier writer of the log left off.
+    pub(crate) resume: Option<Resume>,
+    /// It was asked for the latest instead, having been mute.
+    anew: bool,
+    /// Until when the first word of a resumed subscription is waited for.
+    resume_by: Option<Instant>,
     /// Group streams being received.
     pub(crate) groups: usize,
     /// First group of the subscription: as the publisher said, until then the lowest that came.
@@ -42,6 +55,46 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
+    /// What to ask of the publisher: from where an earlier writer left off, if there was one. Whatever is
+    /// younger than that is fresh until the gap is closed.
+    pub(crate) fn asked(&self) -> Prefs {
+        let Some(resume) = self.resume.filter(|_| !self.anew) else { return self.prefs };
+        let (group, frame) =
+            if resume.finished { (resume.group.saturating_add(1), 0) } else { (resume.group, resume.object) };
+        Prefs {
+            start: match self.prefs.start {
+                Start::Fresh { .. } => Start::Fresh { floor: group },
+                Start::Latest | Start::Group(_) => Start::Group(group),
+            },
+            start_frame: frame,
+            max_age_ms: self.prefs.max_age_ms.max(limits::LINGER.as_millis() as u64),
+            ..self.prefs
+        }
+    }
+
+    /// From now on whatever comes first decides whether the publisher goes on or counts anew.
+    pub(crate) fn ask_for_latest(&mut self) {
+        self.anew = true;
+    }
+
+    /// The subscription was sent: a resumed one is waited for.
+    pub(crate) fn subscribed(&mut self, stream: Stream, now: Instant) {
+        self.subscribe_stream = Some(stream);
+        self.resume_by = self.resume.filter(|_| !self.anew).map(|_| now + RESUME);
+    }
+
+    /// Whether the first word of a resumed subscription has not come in time. True once.
+    pub(crate) fn is_mute(&mut self, now: Instant) -> bool {
+        self.resume_by.take_if(|by| now >= *by).is_some()
+    }
+
+    /// A group of a resumed subscription came: false when its number lies before where the log left off,
+    /// which means that the publisher counts anew. After the first one this is settled.
+    pub(crate) fn continues(&mut self, sequence: u64) -> bool {
+        self.resume_by = None;
+        self.resume.take().is_none_or(|resume| sequence >= resume.group)
+    }
+
     /// A group stream of it began.
     pub(crate) fn group_opened(&mut self, sequence: u64) {
         self.groups = self.groups.saturating_add(1);
@@ -74,17 +127,25 @@ impl Upstream {
         self.finishing = Some(now + STRAGGLERS);
     }
 
-    /// When the wait for stragglers is over.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.finishing
+    /// Whether the publisher has said that it is done.
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.finishing.is_some()
     }
 
-    /// How the track ended, once nothing more is expected.
+    /// When it is to be looked at again.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let late = if self.groups == 0 { Duration::ZERO } else { LAST_GROUPS };
+        self.finishing.map(|at| at + late).into_iter().chain(self.resume_by).min()
+    }
+
+    /// How the track ended, once nothing more is expected. Versions that do not say where the track ends
+    /// are waited for.
     pub(crate) fn ended(&self, now: Instant) -> Option<End> {
         let deadline = self.finishing?;
-        let bound = self.bound.unwrap_or(0);
-        let complete = self.groups == 0 && self.first.unwrap_or(0).saturating_add(self.accounted) >= bound;
-        (complete || now >= deadline).then_some(End { final_group: Some(bound), code: None })
+        let counted = self.first.unwrap_or(0).saturating_add(self.accounted);
+        let complete = self.groups == 0 && self.bound.is_some_and(|bound| counted >= bound);
+        let waited = now >= deadline && (self.groups == 0 || now >= deadline + LAST_GROUPS);
+        (complete || waited).then_some(End { final_group: self.bound, code: None })
     }
 }
 
@@ -105,6 +166,7 @@ pub(crate) struct Opening {
     pub(crate) prefs: Prefs,
     pub(crate) want: Want,
     pub(crate) writer: Writer,
+    pub(crate) resume: Option<Resume>,
 }
 
 impl Upstreams {
@@ -125,6 +187,10 @@ impl Upstreams {
                 writer: opening.writer,
                 track_stream: None,
                 subscribe_stream: None,
+                pulls: Vec::new(),
+                resume: opening.resume,
+                anew: false,
+                resume_by: None,
                 groups: 0,
                 first: None,
                 started: false,
@@ -149,11 +215,25 @@ impl Upstreams {
         Some(upstream)
     }
 
+    /// A new wire id for the subscription of `log`: groups of the old one are refused from now on.
+    pub(crate) fn renumber(&mut self, log: LogId) {
+        let Some(upstream) = self.by_log.get_mut(&log) else { return };
+        self.by_wire.remove(&upstream.wire_id);
+        upstream.wire_id = self.next_id;
+        self.next_id = self.next_id.saturating_add(1);
+        self.by_wire.insert(upstream.wire_id, log);
+    }
+
+    /// Resumed subscriptions that stayed mute.
+    pub(crate) fn mute(&mut self, now: Instant) -> Vec<LogId> {
+        self.by_log.values_mut().filter_map(|up| up.is_mute(now).then_some(up.log)).collect()
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Upstream> {
         self.by_log.values_mut()
     }
 
-    /// Earliest end of a wait for stragglers.
+    /// Earliest end of a wait.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.by_log.values().filter_map(Upstream::deadline).min()
     }

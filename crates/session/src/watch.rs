@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use relay_model::{Hop, Hops, Path, Route, Scope, SessionId};
+use relay_model::{Cost, Hop, Hops, Path, Route, Scope, SessionId, limits};
 use relay_store::{Change, Watch};
-use relay_wire::lite::{self, Message};
+use relay_wire::lite::{self, Announce, Message, Version};
 
 use crate::transport::Stream;
 
@@ -15,12 +15,22 @@ const STEP: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Watching {
     pub(crate) stream: Stream,
-    viewer: Viewer,
+    pub(crate) viewer: Viewer,
     watch: Watch,
     /// What the peer believes is live, and through whom.
-    told: HashMap<Path, Hops, foldhash::fast::RandomState>,
+    told: HashMap<Path, Told, foldhash::fast::RandomState>,
+    /// Number of the next announce, where they have one.
+    next_id: u64,
     queue: VecDeque<Change>,
     greeted: bool,
+}
+
+/// A live announce as the peer knows it.
+#[derive(Clone, Debug)]
+struct Told {
+    id: u64,
+    hops: Hops,
+    cost: Cost,
 }
 
 /// Whose eyes the board is seen with.
@@ -37,25 +47,45 @@ pub(crate) struct Viewer {
 }
 
 impl Viewer {
-    /// The route this peer may be told of: not its own, not one that passes it, in its scope.
+    /// The route this peer may be told of: not its own, not one that passes it, in its scope, and with a
+    /// chain that still has room for us.
     fn pick<'a>(&self, path: &Path, routes: &'a [Route]) -> Option<&'a Route> {
         if !self.scope.allows(path) {
             return None;
         }
         routes.iter().find(|route| {
-            route.session != self.session && (self.exclude == Hop::ANONYMOUS || !route.passes(self.exclude))
+            route.session != self.session
+                && route.hops.len() < limits::HOPS
+                && (self.exclude == Hop::ANONYMOUS || !route.passes(self.exclude))
         })
+    }
+
+    /// A chain as it is written for the peer: with us at its end where the version has no other place
+    /// for it.
+    fn chain(&self, hops: &Hops, version: Version) -> Hops {
+        if version.has_announce_ok() {
+            return hops.clone();
+        }
+        hops.iter().copied().chain([self.hop]).collect()
     }
 }
 
 impl Watching {
     pub(crate) fn new(stream: Stream, viewer: Viewer, watch: Watch) -> Self {
-        Self { stream, viewer, watch, told: HashMap::default(), queue: VecDeque::new(), greeted: false }
+        Self {
+            stream,
+            viewer,
+            watch,
+            told: HashMap::default(),
+            next_id: 0,
+            queue: VecDeque::new(),
+            greeted: false,
+        }
     }
 
-    /// The next message for the peer; `None` until the board changes.
-    pub(crate) fn next(&mut self, version: lite::Version) -> Option<Vec<u8>> {
-        if !self.greeted {
+    /// The next bytes for the peer; `None` until the board changes.
+    pub(crate) fn next(&mut self, version: Version) -> Option<Vec<u8>> {
+        if !std::mem::replace(&mut self.greeted, true) && version.has_announce_ok() {
             return Some(self.greet(version));
         }
         loop {
@@ -76,8 +106,7 @@ impl Watching {
     }
 
     /// The first message: how many broadcasts follow at once.
-    fn greet(&mut self, version: lite::Version) -> Vec<u8> {
-        self.greeted = true;
+    fn greet(&mut self, version: Version) -> Vec<u8> {
         let mut changes = Vec::new();
         while self.watch.walk(STEP, &mut changes) {}
         changes.retain(|change| self.viewer.pick(&change.path, &change.routes).is_some());
@@ -88,23 +117,63 @@ impl Watching {
         message
     }
 
-    fn change(&mut self, change: &Change, version: lite::Version) -> Option<Vec<u8>> {
+    fn change(&mut self, change: &Change, version: Version) -> Option<Vec<u8>> {
         let suffix = Path::parse(change.path.strip_prefix(&self.viewer.prefix)?).ok()?;
-        let announce = match self.viewer.pick(&change.path, &change.routes) {
-            Some(route) => {
-                let before = self.told.insert(change.path.clone(), route.hops.clone());
-                if before.is_some_and(|hops| hops == route.hops) {
+        let route = self.viewer.pick(&change.path, &change.routes);
+        let told = self.told.get(&change.path).cloned();
+        let mut message = Vec::new();
+        match (route, told) {
+            (None, None) => return None,
+            (None, Some(told)) => {
+                self.told.remove(&change.path);
+                ended(told.id, suffix, version).encode(version, &mut message);
+            }
+            (Some(route), None) => self.start(&change.path, suffix, route, version, &mut message),
+            (Some(route), Some(told)) => {
+                let priced = version.has_announce_ids() && told.cost != route.cost;
+                if told.hops == route.hops && !priced {
                     return None;
                 }
-                lite::Announce { status: lite::Status::Active, suffix, hops: route.hops.clone() }
+                if version.replaces_announces() {
+                    self.replace(change, suffix, route, told.id, version, &mut message);
+                } else if told.hops.first() == route.hops.first() {
+                    // Another way to the same publisher: these versions cannot say so, and need not.
+                    return None;
+                } else {
+                    ended(told.id, suffix.clone(), version).encode(version, &mut message);
+                    self.start(&change.path, suffix, route, version, &mut message);
+                }
             }
-            None => {
-                self.told.remove(&change.path)?;
-                lite::Announce { status: lite::Status::Ended, suffix, hops: [].into() }
-            }
-        };
-        let mut message = Vec::new();
-        announce.encode(version, &mut message);
+        }
         Some(message)
     }
+
+    fn start(&mut self, path: &Path, suffix: Path, route: &Route, version: Version, out: &mut Vec<u8>) {
+        let told = Told { id: self.next_id, hops: route.hops.clone(), cost: route.cost };
+        self.next_id = self.next_id.saturating_add(1);
+        self.told.insert(path.clone(), told);
+        let hops = self.viewer.chain(&route.hops, version);
+        Announce::Active { suffix, hops, cost: route.cost }.encode(version, out);
+    }
+
+    fn replace(
+        &mut self,
+        change: &Change,
+        suffix: Path,
+        route: &Route,
+        id: u64,
+        version: Version,
+        out: &mut Vec<u8>,
+    ) {
+        let (hops, cost) = (route.hops.clone(), route.cost);
+        self.told.insert(change.path.clone(), Told { id, hops: hops.clone(), cost });
+        match version.has_announce_ids() {
+            true => Announce::Restart { id, hops, cost }.encode(version, out),
+            false => Announce::Active { suffix, hops, cost }.encode(version, out),
+        }
+    }
+}
+
+fn ended(id: u64, suffix: Path, version: Version) -> Announce {
+    if version.has_announce_ids() { Announce::EndedId { id } } else { Announce::Ended { suffix } }
 }

@@ -83,7 +83,7 @@ fn a_later_object_resets_the_readers_and_marks_the_head_missing() {
     f.commit();
     assert_eq!(pull(&mut feed), [reset(5, StreamCode::OLD)]);
     assert_eq!(replay(&feed, 5), None);
-    assert_eq!(f.log.feed(W1).1.groups, [] as [u64; 0]);
+    assert_eq!(held(&f.log.feed(W1).1), [] as [u64; 0]);
     f.object(5, 4, b"y");
     f.commit();
     assert!(pull(&mut feed).is_empty());

@@ -1,0 +1,91 @@
+//! PROBE: telling a peer what its path carries.
+
+use std::time::{Duration, Instant};
+
+use relay_wire::lite::{self, Message};
+
+use crate::{
+    control::Control,
+    transport::{Stats, Stream, Transport},
+};
+
+/// How often the path is looked at.
+const SAMPLE: Duration = Duration::from_millis(200);
+/// A figure that has not moved is repeated this often.
+const REFRESH: Duration = Duration::from_secs(10);
+/// Probe streams of one session: one is enough for anybody.
+pub(crate) const PROBES: usize = 4;
+
+/// The probe streams of a peer.
+#[derive(Debug, Default)]
+pub(crate) struct Probes {
+    streams: Vec<Probing>,
+    next: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Probing {
+    stream: Stream,
+    said: Option<(Instant, lite::Probe)>,
+}
+
+impl Probes {
+    pub(crate) fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    pub(crate) fn add(&mut self, stream: Stream, now: Instant) {
+        self.streams.push(Probing { stream, said: None });
+        self.next = Some(now);
+    }
+
+    pub(crate) fn remove(&mut self, stream: Stream) {
+        self.streams.retain(|probing| probing.stream != stream);
+        if self.streams.is_empty() {
+            self.next = None;
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Says what has moved since it was last said. Call when [`Self::deadline`] has passed.
+    pub(crate) fn pump<T: Transport>(
+        &mut self,
+        t: &mut T,
+        control: &mut Control,
+        version: lite::Version,
+        now: Instant,
+    ) {
+        if self.next.is_none_or(|next| now < next) {
+            return;
+        }
+        self.next = Some(now + SAMPLE);
+        let measured = probe(t.stats());
+        for probing in &mut self.streams {
+            let stale = probing.said.is_none_or(|(at, said)| {
+                now.saturating_duration_since(at) >= REFRESH
+                    || moved(said.bitrate, measured.bitrate)
+                    || moved(said.rtt_ms, measured.rtt_ms)
+            });
+            if stale && control.has_room() {
+                probing.said = Some((now, measured));
+                let mut message = Vec::new();
+                measured.encode(version, &mut message);
+                control.send(t, now, probing.stream, message);
+            }
+        }
+    }
+}
+
+/// 0 means unknown on the wire, so what is measured is at least 1.
+fn probe(stats: Stats) -> lite::Probe {
+    let rtt_ms = stats.rtt.map_or(0, |rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX).max(1));
+    lite::Probe { bitrate: stats.bitrate.map_or(0, |bitrate| bitrate.max(1)), rtt_ms }
+}
+
+/// By a quarter or more.
+fn moved(before: u64, now: u64) -> bool {
+    before.abs_diff(now) > before / 4
+}

@@ -1,0 +1,245 @@
+//! Tracks the relay asks a publishing peer for, and how they end.
+
+use relay_model::{Ask, LogId, Path, Prefs, StreamCode, TrackInfo, Want};
+use relay_store::{End, WriteError};
+use relay_wire::lite::{self, Message, SubscribeResponse};
+
+use crate::{
+    inlet::{Ended, Inlet},
+    requests::{NO_ERROR, Next, refuse},
+    session::{Cx, Role, Session},
+    transport::{Stream, Transport},
+    upstream::{Opening, unclean},
+    wanted::Wanted,
+};
+
+/// An upstream track core wants.
+pub(crate) struct Track {
+    pub(crate) log: LogId,
+    pub(crate) epoch: relay_model::Epoch,
+    pub(crate) path: Path,
+    pub(crate) track: relay_model::TrackName,
+    pub(crate) prefs: Prefs,
+    pub(crate) want: Want,
+}
+
+impl Session {
+    pub(crate) fn open_upstream<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, track: Track) {
+        let Some(log) = cx.store.log(track.log) else { return };
+        self.close_upstream(t, cx, track.log);
+        // What an earlier writer left, before this one takes its place.
+        let resume = log.resume();
+        let Some(mut writer) = log.writer(track.epoch) else { return };
+        let root = self.grant.as_ref().map_or_else(Path::root, |grant| grant.root.clone());
+        let Some(broadcast) = track.path.strip_prefix(&root).and_then(|rest| Path::parse(rest).ok()) else {
+            return;
+        };
+        let has_tracks = self.config.version.has_tracks();
+        if !has_tracks {
+            // Nothing says what the track is like: what a publisher says by default, on our clock.
+            writer.info(TrackInfo::default());
+            self.is_dirty = true;
+        }
+        self.upstreams.insert(Opening {
+            log: track.log,
+            epoch: track.epoch,
+            broadcast,
+            track: track.track,
+            prefs: track.prefs,
+            want: track.want,
+            writer,
+            resume,
+        });
+        if has_tracks {
+            self.want(t, cx, Wanted::Track(track.log));
+        }
+        if track.want == Want::Live {
+            self.want(t, cx, Wanted::Subscribe(track.log));
+        }
+    }
+
+    /// A resumed publisher that says nothing may count from the beginning again: it is asked once more,
+    /// for the latest it has.
+    pub(crate) fn ask_anew<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId) {
+        let Some(stream) = self.upstreams.get_mut(log).and_then(|up| up.subscribe_stream.take()) else {
+            return;
+        };
+        if self.streams.remove(&stream).is_some() {
+            t.stop(stream, NO_ERROR);
+            self.control.finish(t, cx.now, stream);
+        }
+        self.upstreams.renumber(log);
+        if let Some(up) = self.upstreams.get_mut(log) {
+            up.ask_for_latest();
+        }
+        self.want(t, cx, Wanted::Subscribe(log));
+    }
+
+    pub(crate) fn update_upstream<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        log: LogId,
+        prefs: Prefs,
+        want: Want,
+    ) {
+        let version = self.config.version;
+        let Some(up) = self.upstreams.get_mut(log) else { return };
+        let changed = up.prefs != prefs;
+        up.prefs = prefs;
+        if want > up.want {
+            up.want = want;
+            self.want(t, cx, Wanted::Subscribe(log));
+        } else if let Some(stream) = up.subscribe_stream.filter(|_| changed && !up.is_finishing()) {
+            let prefs = up.asked();
+            let mut message = Vec::new();
+            lite::SubscribeUpdate { prefs }.encode(version, &mut message);
+            self.control.send(t, cx.now, stream, message);
+        }
+    }
+
+    /// Nobody reads the track any more.
+    pub(crate) fn close_upstream<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId) {
+        let Some(up) = self.upstreams.remove(log) else { return };
+        for stream in [up.track_stream, up.subscribe_stream].into_iter().flatten() {
+            if self.streams.remove(&stream).is_some() {
+                t.stop(stream, NO_ERROR);
+                self.control.finish(t, cx.now, stream);
+            }
+        }
+        for stream in up.pulls.iter().filter_map(|(_, stream)| *stream) {
+            self.cancel_pull(t, stream);
+        }
+        self.drop_groups(t, log);
+    }
+
+    /// Refuses the groups of a track that is gone.
+    pub(crate) fn drop_groups<T: Transport>(&mut self, t: &mut T, log: LogId) {
+        self.streams.retain(|stream, role| {
+            let gone =
+                matches!(role, Role::Group(ingest) if ingest.target.is_some_and(|target| target.log == log));
+            if gone {
+                t.stop(*stream, StreamCode::CANCEL);
+            }
+            !gone
+        });
+    }
+
+    /// The track ended, however: the log's last entry is written and core is told.
+    pub(crate) fn end_upstream<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId, end: End) {
+        let Some(up) = self.upstreams.get_mut(log) else { return };
+        let epoch = up.epoch;
+        up.writer.end(end);
+        // A fenced writer's end is stale: core has moved the log.
+        let ended = up.writer.commit(cx.now, cx.rings);
+        self.close_upstream(t, cx, log);
+        if ended != Err(WriteError::Fenced) {
+            self.ask(cx, Ask::Ended { log, epoch });
+        }
+    }
+
+    /// Ends tracks whose last groups have come, or were waited for long enough; asks those anew that came
+    /// back and are mute.
+    pub(crate) fn end_upstreams<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        if self.upstreams.deadline().is_some() {
+            for log in self.upstreams.mute(cx.now) {
+                self.ask_anew(t, cx, log);
+            }
+            for (log, end) in self.upstreams.ended(cx.now) {
+                self.end_upstream(t, cx, log, end);
+            }
+        }
+    }
+
+    pub(crate) fn read_track_up<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        stream: Stream,
+        mut inlet: Inlet,
+        log: LogId,
+    ) -> Next {
+        inlet.fill(t, stream);
+        let info = match inlet.inbox.next::<TrackInfo>(self.config.version) {
+            Ok(Some(info)) => info,
+            Ok(None) => {
+                let code = match inlet.end() {
+                    None => return Next::Keep(Role::TrackUp(inlet, log)),
+                    Some(Ended::Fin) => StreamCode::NOT_FOUND,
+                    Some(Ended::Reset(code)) => code,
+                };
+                self.control.reset(t, stream, StreamCode::CANCEL);
+                self.end_upstream(t, cx, log, unclean(code));
+                return Next::Done;
+            }
+            Err(_) => {
+                refuse(t, cx, stream, StreamCode::CANCEL);
+                self.end_upstream(t, cx, log, unclean(StreamCode::MALFORMED_TRACK));
+                return Next::Done;
+            }
+        };
+        if let Some(up) = self.upstreams.get_mut(log) {
+            up.track_stream = None;
+            up.writer.info(info);
+            self.is_dirty = true;
+        }
+        t.stop(stream, NO_ERROR);
+        self.control.finish(t, cx.now, stream);
+        Next::Done
+    }
+
+    pub(crate) fn read_subscribe_up<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        stream: Stream,
+        mut inlet: Inlet,
+        log: LogId,
+    ) -> Next {
+        loop {
+            let more = inlet.fill(t, stream);
+            loop {
+                let Some(up) = self.upstreams.get_mut(log) else { return Next::Done };
+                match SubscribeResponse::next(&mut inlet.inbox, self.config.version) {
+                    Ok(Some(SubscribeResponse::Ok(_))) => {}
+                    Ok(Some(SubscribeResponse::Start { group })) => up.start(group),
+                    Ok(Some(SubscribeResponse::End { group })) => up.bound = Some(group),
+                    Ok(Some(SubscribeResponse::Drop { start, end, code })) => {
+                        up.dropped(start, end);
+                        up.writer.dropped(start, end, code);
+                        self.is_dirty = true;
+                    }
+                    Ok(None) => break,
+                    Err(_) => {
+                        refuse(t, cx, stream, StreamCode::CANCEL);
+                        self.end_upstream(t, cx, log, unclean(StreamCode::MALFORMED_TRACK));
+                        return Next::Done;
+                    }
+                }
+            }
+            if !more {
+                break;
+            }
+        }
+        let Some(up) = self.upstreams.get_mut(log) else { return Next::Done };
+        match inlet.end() {
+            None => return Next::Keep(Role::SubscribeUp(inlet, log)),
+            // Before moq-lite-05 this is all that is said of an end.
+            Some(Ended::Fin) if up.bound.is_some() || !self.config.version.has_tracks() => {
+                up.finish(cx.now);
+                up.subscribe_stream = None;
+                self.control.finish(t, cx.now, stream);
+                self.end_upstreams(t, cx);
+            }
+            Some(Ended::Fin) => {
+                self.control.finish(t, cx.now, stream);
+                self.end_upstream(t, cx, log, unclean(StreamCode::CANCEL));
+            }
+            Some(Ended::Reset(code)) => {
+                self.control.finish(t, cx.now, stream);
+                self.end_upstream(t, cx, log, unclean(code));
+            }
+        }
+        Next::Done
+    }
+}
