@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_model::{Epoch, LogId, Path, Route, SessionId, WorkerId};
+use relay_model::{Cost, Epoch, LogId, Path, Route, SessionId, WorkerId};
 
 use crate::{Change, Config, End, Entry, Feed, ObjectHead, Rings, Store};
 
@@ -149,7 +149,7 @@ fn logs() {
 fn announce(store: &Store) {
     let mut rings = Rings::new();
     for cost in 1..=GROUPS {
-        let route = Route { session: SessionId(1), hops: Arc::new([]), cost };
+        let route = Route { session: SessionId(1), hops: Arc::new([]), cost: Cost { warm: 0, cold: cost } };
         store.board().set(Path::parse("a/b").unwrap(), vec![route], &mut rings);
         store.ring(&mut rings, None);
     }
@@ -164,7 +164,7 @@ fn watch(store: &Store, worker: WorkerId) {
         let mut changes: Vec<Change> = Vec::new();
         while news && watch.walk(1, &mut changes) {}
         for change in changes {
-            let cost = change.routes.first().map_or(0, |route| route.cost);
+            let cost = change.routes.first().map_or(0, |route| route.cost.cold);
             assert!(cost > last, "a change went backwards or came twice");
             last = cost;
         }

@@ -5,7 +5,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use relay_model::{Hop, Path, Route, SessionId, WorkerId};
+use relay_model::{Cost, Hop, Path, Route, SessionId, WorkerId};
 
 use super::*;
 use crate::{Config, Store};
@@ -22,7 +22,7 @@ fn path(raw: &str) -> Path {
 }
 
 fn routes(cost: u64) -> Vec<Route> {
-    vec![Route { session: SessionId(1), hops: Arc::new([Hop(1)]), cost }]
+    vec![Route { session: SessionId(1), hops: Arc::new([Hop(1)]), cost: Cost { warm: 0, cold: cost } }]
 }
 
 fn set(board: &Board, raw: &str, cost: Option<u64>) -> Rings {
@@ -37,7 +37,7 @@ fn walk(watch: &mut Watch) -> Vec<(String, Option<u64>)> {
     while watch.walk(3, &mut out) {}
     assert!(!watch.walk(3, &mut out));
     out.iter()
-        .map(|change| (change.path.to_string(), change.routes.first().map(|route| route.cost)))
+        .map(|change| (change.path.to_string(), change.routes.first().map(|route| route.cost.cold)))
         .collect()
 }
 
@@ -240,7 +240,7 @@ impl Watcher {
             let key = change.path.to_string();
             match change.routes.first() {
                 Some(route) => {
-                    self.believes.insert(key, route.cost);
+                    self.believes.insert(key, route.cost.cold);
                 }
                 None => assert!(self.believes.remove(&key).is_some(), "withdrew {key}, never announced"),
             }
