@@ -23,6 +23,11 @@ pub(crate) const GROUP_OVERHEAD: u64 = 256;
 pub(crate) const OBJECT_OVERHEAD: u64 = 160;
 /// What each further piece of an object costs besides its payload, bytes.
 pub(crate) const PIECE_OVERHEAD: u64 = 96;
+/// Ranges of groups a log knows its publisher not to have; the oldest knowledge goes past it, and is
+/// asked for again.
+pub(crate) const ABSENT_RANGES: usize = 1_024;
+/// What such a range costs, bytes.
+pub(crate) const RANGE_OVERHEAD: u64 = 32;
 /// Changes a watched prefix remembers whatever its size; a watch further behind walks it anew.
 pub(crate) const BOARD_CHANGES: usize = 256;
 /// Paths one walk may look at without reporting one, per change asked for.

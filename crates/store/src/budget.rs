@@ -12,14 +12,22 @@ use bytes::Bytes;
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicU64,
-    capacity: u64,
-    ceiling: u64,
+    capacity: AtomicU64,
+    ceiling: AtomicU64,
 }
 
 impl Budget {
     /// A budget of `capacity` bytes that never goes past `ceiling` by choice.
     pub(crate) fn new(capacity: u64, ceiling: u64) -> Self {
-        Self { used: AtomicU64::new(0), capacity, ceiling: ceiling.max(capacity) }
+        let ceiling = AtomicU64::new(ceiling.max(capacity));
+        Self { used: AtomicU64::new(0), capacity: AtomicU64::new(capacity), ceiling }
+    }
+
+    /// Other limits from now on, bytes; the ceiling is at least the capacity. Nothing is evicted here:
+    /// that is for the next commit, or [`crate::Store::trim`] when nobody writes.
+    pub fn set_limits(&self, capacity: u64, ceiling: u64) {
+        self.capacity.store(capacity, Ordering::Relaxed);
+        self.ceiling.store(ceiling.max(capacity), Ordering::Relaxed);
     }
 
     /// Turns `data` into shared bytes that are counted (by capacity) until the last handle drops.
@@ -38,22 +46,22 @@ impl Budget {
 
     /// What the cache aims at, bytes.
     pub fn capacity(&self) -> u64 {
-        self.capacity
+        self.capacity.load(Ordering::Relaxed)
     }
 
     /// What the process must not exceed, bytes.
     pub fn ceiling(&self) -> u64 {
-        self.ceiling
+        self.ceiling.load(Ordering::Relaxed)
     }
 
     /// Whether superseded groups must go.
     pub fn over_capacity(&self) -> bool {
-        self.used() > self.capacity
+        self.used() > self.capacity()
     }
 
     /// Whether new work must be refused.
     pub fn at_ceiling(&self) -> bool {
-        self.used() >= self.ceiling
+        self.used() >= self.ceiling()
     }
 
     fn add(&self, bytes: u64) {

@@ -1,5 +1,7 @@
 //! What readers of a log meet, in arrival order.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use relay_model::{StreamCode, TrackInfo};
 
@@ -50,7 +52,7 @@ pub struct End {
 pub enum Entry {
     /// The track's properties became known (once).
     Info(TrackInfo),
-    /// A group opened.
+    /// A group opened. One that was fetched before it came is followed by what is held of it.
     Group {
         /// Its number.
         sequence: u64,
@@ -113,7 +115,16 @@ pub enum Entry {
         /// Why, as the publisher said it.
         code: u64,
     },
-    /// The cache let go of a group: drop its handles, nothing more of it follows.
+    /// A group that somebody fetched did not come. Whoever waits for it waits no longer.
+    Absent {
+        /// Its number.
+        group: u64,
+        /// Why.
+        code: StreamCode,
+    },
+    /// The cache let go of a group: drop its handles, nothing more of it follows. Only when it was
+    /// damaged and is brought anew does that follow, as of a group that began with this entry: by a
+    /// fetch without, by a live stream with another [`Entry::Group`].
     Evicted {
         /// Its number.
         group: u64,
@@ -142,7 +153,41 @@ pub struct Head {
     /// The highest group that ever opened; it may be gone from the cache.
     pub latest: Option<u64>,
     /// Groups held from their beginning, ascending: those [`crate::Feed::group`] can replay.
-    pub groups: Vec<u64>,
+    pub groups: Vec<HeldGroup>,
     /// How it ended, if it did.
     pub end: Option<End>,
+}
+
+/// A group held from its beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldGroup {
+    /// Its number.
+    pub sequence: u64,
+    /// Since when a later group was open, or when a fetch brought it; `None` for the latest.
+    pub superseded: Option<Instant>,
+    /// It came by FETCH: those who follow live were never told of it.
+    pub fetched: bool,
+}
+
+/// What a log can say about a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// [`crate::Feed::group_from`] works from the object asked for on, and the group is complete or
+    /// still coming: the journal has the rest.
+    Held,
+    /// It will not come, and why.
+    Absent(StreamCode),
+    /// Only the publisher can tell.
+    Unknown,
+}
+
+/// Where a new writer of the same publisher goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// The latest group.
+    pub group: u64,
+    /// The first of its objects that is not held whole.
+    pub object: u64,
+    /// It takes nothing more, being complete or cut short: go on with the next group.
+    pub finished: bool,
 }

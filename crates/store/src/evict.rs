@@ -3,13 +3,21 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{bounds, budget::Budget, entry::Entry, group::Group, state::State};
+use crate::{
+    bounds,
+    budget::Budget,
+    entry::Entry,
+    group::Group,
+    state::{State, Superseded},
+};
 
 /// What a sweep takes from a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shed {
-    /// Superseded groups, oldest first.
+    /// Superseded groups, oldest first, but for those that a fetch is bringing.
     Superseded,
+    /// Those too.
+    Fetches,
     /// The latest group too.
     Latest,
 }
@@ -24,14 +32,10 @@ impl State {
         budget: &Budget,
         trash: &mut Vec<Group>,
     ) -> bool {
-        let own = self.info.map(|info| Duration::from_millis(info.max_age_ms));
-        let max_age = own.map_or(max_age, |own| own.min(max_age));
-        while let Some((since, _)) = self.superseded.front()
-            && now.saturating_duration_since(*since) > max_age
-        {
-            self.evict_oldest(trash);
-        }
-        while self.groups.len() > bounds::LOG_GROUPS && self.evict_oldest(trash).is_some() {}
+        self.age(now, max_age, trash);
+        while self.groups.len() > bounds::LOG_GROUPS
+            && (self.evict_oldest(trash).is_some() || self.evict_fetch(trash).is_some())
+        {}
         self.share.set(self.overhead);
         let freed: u64 = trash.iter().map(|group| group.payload).sum();
         let excess = budget.used().saturating_sub(budget.capacity()).saturating_sub(freed);
@@ -39,12 +43,36 @@ impl State {
         left > 0
     }
 
+    /// Evicts what was superseded too long ago. A group that a fetch is bringing stays until the
+    /// fetch is over.
+    pub(crate) fn age(&mut self, now: Instant, max_age: Duration, trash: &mut Vec<Group>) {
+        let own = self.info.map(|info| Duration::from_millis(info.max_age_ms));
+        let max_age = own.map_or(max_age, |own| own.min(max_age));
+        while let Some(oldest) = self.superseded.front().copied()
+            && now.saturating_duration_since(oldest.since) > max_age
+        {
+            self.superseded.pop_front();
+            if self.is_coming_by_fetch(oldest) {
+                self.superseded.push_back(Superseded { since: now, ..oldest });
+                if let Some(group) = self.groups.get_mut(&oldest.sequence) {
+                    group.superseded_at = Some(now);
+                }
+            } else {
+                self.evict(oldest.sequence, trash);
+            }
+        }
+    }
+
     /// Evicts until about `excess` bytes are unlinked or nothing of the kind is left. Returns what
     /// was unlinked; somebody may still hold handles to it.
     pub(crate) fn shed(&mut self, what: Shed, excess: u64, trash: &mut Vec<Group>) -> u64 {
         let mut freed = 0;
         while freed < excess {
-            match self.evict_oldest(trash) {
+            let evicted = match what {
+                Shed::Superseded => self.evict_oldest(trash),
+                Shed::Fetches | Shed::Latest => self.evict_oldest(trash).or_else(|| self.evict_fetch(trash)),
+            };
+            match evicted {
                 Some(cost) => freed += cost,
                 None => break,
             }
@@ -60,11 +88,23 @@ impl State {
     }
 
     fn evict_oldest(&mut self, trash: &mut Vec<Group>) -> Option<u64> {
-        let (_, sequence) = self.superseded.pop_front()?;
-        Some(self.evict(sequence, trash))
+        let at = self.superseded.iter().position(|oldest| !self.is_coming_by_fetch(*oldest))?;
+        let oldest = self.superseded.remove(at)?;
+        Some(self.evict(oldest.sequence, trash))
     }
 
-    fn evict(&mut self, sequence: u64, trash: &mut Vec<Group>) -> u64 {
+    /// The oldest of those that a fetch is bringing.
+    fn evict_fetch(&mut self, trash: &mut Vec<Group>) -> Option<u64> {
+        let oldest = self.superseded.pop_front()?;
+        Some(self.evict(oldest.sequence, trash))
+    }
+
+    fn is_coming_by_fetch(&self, group: Superseded) -> bool {
+        group.fetched && self.groups.get(&group.sequence).is_some_and(Group::is_coming_by_fetch)
+    }
+
+    /// Unlinks a group that is in no queue any more. Returns its cost, bytes.
+    pub(crate) fn evict(&mut self, sequence: u64, trash: &mut Vec<Group>) -> u64 {
         let Some(group) = self.groups.remove(&sequence) else { return 0 };
         let cost = group.cost();
         self.overhead -= group.overhead;

@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use relay_model::LogId;
 
 use crate::{
-    entry::{Entry, Head},
+    entry::{Entry, Head, Lookup},
     group::{Page, Replayed},
     log::Log,
 };
@@ -67,7 +67,7 @@ impl Feed {
         loop {
             let state = self.log.lock();
             let group = state.groups.get(&sequence);
-            let whole = group.filter(|group| object > 0 || !group.head_missing);
+            let whole = group.filter(|group| object > 0 || !group.lost_head());
             match whole.and_then(|group| group.replay(sequence, page, out)) {
                 Some(Replayed::Page(next)) => page = next,
                 Some(Replayed::All) => return true,
@@ -78,6 +78,15 @@ impl Feed {
                 }
             }
         }
+    }
+
+    /// Whether a group can be read from object `first_object` on. Of a group that is interrupted, or
+    /// has lost that object, only the publisher may have more: unknown while the log goes on; after
+    /// its end absent, with the code of the interruption or [`relay_model::StreamCode::EVICTED`]. One
+    /// lock of the log. Pull first, so that nothing older than the answer is still to come.
+    pub fn lookup(&self, sequence: u64, first_object: u64) -> Lookup {
+        self.log.touch();
+        self.log.lock().lookup(sequence, first_object)
     }
 
     /// The log as it is now.

@@ -11,14 +11,21 @@ use crate::{
     entry::{Entry, ObjectHead},
 };
 
+/// The strand a fetch writes: it is strand 0 of a group that came by FETCH, and of no other. A stream of
+/// the live subscription and the answer to a fetch may bring the same group at once; which of the two
+/// feeds it is decided by where the group came from, and what the other brings is skipped.
+pub const FETCHED: u64 = u64::MAX;
+
 /// A group as held for late joiners.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) strands: SmallVec<[Strand; 1]>,
-    /// When a higher group opened; `None` for the latest.
+    /// When a higher group opened, or a fetch brought it; `None` for the latest.
     pub(crate) superseded_at: Option<Instant>,
-    /// Part of its beginning is gone: no replay from the start.
-    pub(crate) head_missing: bool,
+    /// It came by FETCH: live readers do not know of it.
+    pub(crate) fetched: bool,
+    /// Objects between two that came are lost: no replay from the start.
+    gap: bool,
     pub(crate) payload: u64,
     pub(crate) overhead: u64,
 }
@@ -26,7 +33,10 @@ pub(crate) struct Group {
 /// An ordered run of objects that travels on one stream (a subgroup; moq-lite has exactly one).
 #[derive(Debug)]
 pub(crate) struct Strand {
+    /// As readers know it.
     pub(crate) id: u64,
+    /// As writers name it: [`FETCHED`] in a fetched group.
+    key: u64,
     pub(crate) state: StrandState,
     /// Ascending ids. The last object ever received is always here, if only its head.
     objects: VecDeque<Object>,
@@ -99,7 +109,8 @@ impl Group {
         Self {
             strands: SmallVec::new(),
             superseded_at,
-            head_missing: false,
+            fetched: false,
+            gap: false,
             payload: 0,
             overhead: bounds::GROUP_OVERHEAD,
         }
@@ -109,20 +120,107 @@ impl Group {
         self.payload + self.overhead
     }
 
-    /// Index of the strand, opened if it is new or waits for a writer.
-    pub(crate) fn open(&mut self, id: u64) -> Result<usize, Malformed> {
-        let Some(at) = self.strands.iter().position(|strand| strand.id == id) else {
+    /// One that a fetch brings.
+    pub(crate) fn fetched(now: Instant) -> Self {
+        Self { fetched: true, ..Self::new(Some(now)) }
+    }
+
+    /// Part of its beginning is gone, or never came: no replay from the start.
+    pub(crate) fn lost_head(&self) -> bool {
+        self.gap || self.strands.iter().any(|strand| strand.held_from > 0)
+    }
+
+    /// It was interrupted.
+    pub(crate) fn cut_short(&self) -> Option<StreamCode> {
+        self.strands.iter().find_map(|strand| match strand.state {
+            StrandState::Reset(code) => Some(code),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.strands.iter().all(Strand::is_over)
+    }
+
+    /// A fetch is bringing it.
+    pub(crate) fn is_coming_by_fetch(&self) -> bool {
+        self.fetched && self.strands.iter().any(|strand| strand.state == StrandState::Open)
+    }
+
+    /// The fetch that brought it lost its writer; the next one begins anew.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.fetched && self.strands.iter().any(|strand| strand.state == StrandState::Suspended)
+    }
+
+    /// Whether [`Group::replay`] works from object `first` on, and all the rest is there or coming.
+    pub(crate) fn serves(&self, first: u64) -> bool {
+        let replays = self.strands.iter().all(|strand| strand.held_from <= first);
+        replays && !self.is_abandoned() && (first > 0 || !self.gap) && self.cut_short().is_none()
+    }
+
+    /// What strand 0 wants next, and whether it takes nothing more.
+    pub(crate) fn resume(&self) -> (u64, bool) {
+        let first = self.strands.iter().find(|strand| strand.id == 0);
+        first.map_or((0, false), |strand| (strand.wanted(), strand.is_over()))
+    }
+
+    /// Another stream begins to bring what is not over.
+    pub(crate) fn restart(&mut self) {
+        for strand in &mut self.strands {
+            strand.incoming = None;
+            if strand.state == StrandState::Suspended {
+                strand.state = StrandState::Open;
+            }
+        }
+    }
+
+    /// A stream of the live subscription takes over from the fetch.
+    pub(crate) fn come_live(&mut self) {
+        self.fetched = false;
+        self.restart();
+        self.strands.iter_mut().for_each(|strand| strand.key = strand.id);
+    }
+
+    /// Index of the strand, opened if it is new or waits for a writer. `None`: it is not for this
+    /// writer's stream to bring.
+    pub(crate) fn open(&mut self, key: u64) -> Result<Option<usize>, Malformed> {
+        let Some(at) = self.strands.iter().position(|strand| strand.key == key) else {
+            if self.fetched != (key == FETCHED) {
+                return Ok(None);
+            }
             if self.strands.len() >= bounds::GROUP_STRANDS {
                 return Err(Malformed);
             }
-            self.strands.push(Strand::new(id));
-            return Ok(self.strands.len() - 1);
+            self.strands.push(Strand::new(key));
+            return Ok(Some(self.strands.len() - 1));
         };
         if let Some(strand) = self.strands.get_mut(at).filter(|strand| strand.state == StrandState::Suspended)
         {
+            if self.fetched {
+                return Ok(None);
+            }
             strand.state = StrandState::Open;
         }
-        Ok(at)
+        Ok(Some(at))
+    }
+
+    /// A writer's stream begins with object `first`. What is between that and what is held is lost.
+    pub(crate) fn starts_at(
+        &mut self,
+        group: u64,
+        strand: u64,
+        first: u64,
+    ) -> Result<Option<Entry>, Malformed> {
+        let Some(at) = self.open(strand)? else { return Ok(None) };
+        let Some(found) = self.strands.get_mut(at).filter(|found| !found.is_over()) else { return Ok(None) };
+        if found.objects.is_empty() {
+            found.held_from = first;
+        } else if first > found.wanted() {
+            self.gap = true;
+            found.state = StrandState::Reset(StreamCode::OLD);
+            return Ok(Some(Entry::Reset { group, strand: found.id, code: StreamCode::OLD }));
+        }
+        Ok(None)
     }
 
     /// A writer's next object.
@@ -133,8 +231,9 @@ impl Group {
         head: ObjectHead,
         payload: Bytes,
     ) -> Result<Option<Entry>, Malformed> {
-        let at = self.open(strand)?;
+        let Some(at) = self.open(strand)? else { return Ok(None) };
         let Some(found) = self.strands.get_mut(at) else { return Ok(None) };
+        let id = found.id;
         let code = match found.begin(&head) {
             Begun::Over => return Ok(None),
             Begun::Malformed => return Err(Malformed),
@@ -147,21 +246,22 @@ impl Group {
                     self.overhead += bounds::PIECE_OVERHEAD;
                 }
                 self.shed();
-                return Ok(Some(Entry::Object { group, strand, head, payload }));
+                return Ok(Some(Entry::Object { group, strand: id, head, payload }));
             }
             Begun::New | Begun::Short => StreamCode::WRONG_SIZE,
             Begun::Gap => {
-                self.head_missing = true;
+                self.gap = true;
                 StreamCode::OLD
             }
         };
         found.state = StrandState::Reset(code);
-        Ok(Some(Entry::Reset { group, strand, code }))
+        Ok(Some(Entry::Reset { group, strand: id, code }))
     }
 
     /// More payload of the object the writer's stream is in.
     pub(crate) fn data(&mut self, group: u64, strand: u64, payload: Bytes) -> Option<Entry> {
-        let found = self.strands.iter_mut().find(|found| found.id == strand)?;
+        let found = self.strands.iter_mut().find(|found| found.key == strand)?;
+        let strand = found.id;
         match found.append(payload) {
             Piece::Skipped => None,
             Piece::Over => {
@@ -182,14 +282,14 @@ impl Group {
 
     /// The writer's stream ended cleanly, which counts only if nothing declared is missing.
     pub(crate) fn finish(&mut self, group: u64, strand: u64) -> Result<Option<Entry>, Malformed> {
-        let at = self.open(strand)?;
+        let Some(at) = self.open(strand)? else { return Ok(None) };
         let whole = self.strands.get(at).is_some_and(Strand::is_whole);
         if !whole {
             return self.reset(group, strand, StreamCode::WRONG_SIZE);
         }
         let Some(found) = self.strands.get_mut(at).filter(|found| !found.is_over()) else { return Ok(None) };
         found.state = StrandState::Finished;
-        Ok(Some(Entry::Finish { group, strand }))
+        Ok(Some(Entry::Finish { group, strand: found.id }))
     }
 
     /// The writer's stream was interrupted.
@@ -199,10 +299,10 @@ impl Group {
         strand: u64,
         code: StreamCode,
     ) -> Result<Option<Entry>, Malformed> {
-        let at = self.open(strand)?;
+        let Some(at) = self.open(strand)? else { return Ok(None) };
         let Some(found) = self.strands.get_mut(at).filter(|found| !found.is_over()) else { return Ok(None) };
         found.state = StrandState::Reset(code);
-        Ok(Some(Entry::Reset { group, strand, code }))
+        Ok(Some(Entry::Reset { group, strand: found.id, code }))
     }
 
     /// Drops the oldest objects while the group is over its limit; readers past them keep reading.
@@ -213,7 +313,6 @@ impl Group {
             let freed = strand.shed();
             self.payload -= freed.0;
             self.overhead -= freed.1;
-            self.head_missing = true;
         }
     }
 
@@ -273,12 +372,22 @@ impl Page {
 }
 
 impl Strand {
-    fn new(id: u64) -> Self {
-        Self { id, state: StrandState::Open, objects: VecDeque::new(), held_from: 0, incoming: None }
+    fn new(key: u64) -> Self {
+        let id = if key == FETCHED { 0 } else { key };
+        Self { id, key, state: StrandState::Open, objects: VecDeque::new(), held_from: 0, incoming: None }
     }
 
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.state, StrandState::Finished | StrandState::Reset(_))
+    }
+
+    /// Index of the first object that is not held whole.
+    fn wanted(&self) -> u64 {
+        match self.objects.back() {
+            None => self.held_from,
+            Some(last) if last.is_complete() => last.head.id.saturating_add(1),
+            Some(last) => last.head.id,
+        }
     }
 
     /// The writer went away.
@@ -301,7 +410,13 @@ impl Strand {
             return Begun::Short;
         }
         let begun = match self.objects.back() {
-            None => Begun::New,
+            None => {
+                // Strand 0 counts from 0; the others of a group begin where they like.
+                if self.id == 0 {
+                    self.held_from = head.id;
+                }
+                Begun::New
+            }
             Some(last) if head.id > last.head.id => {
                 let resumed = self.incoming.is_none();
                 let next = last.head.id.checked_add(1) == Some(head.id);

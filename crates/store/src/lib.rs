@@ -12,6 +12,7 @@
 //! Lock order: a sweep holds the sweep lock while it takes the log table's, logs' and bells' locks,
 //! one at a time. Apart from that nobody holds two locks of this crate.
 
+mod absent;
 mod bell;
 mod board;
 mod bounds;
@@ -31,8 +32,9 @@ mod writer;
 pub use bell::{Bell, Rings};
 pub use board::{Board, Change, Watch};
 pub use budget::Budget;
-pub use entry::{End, Entry, Head, ObjectHead, Status};
+pub use entry::{End, Entry, Head, HeldGroup, Lookup, ObjectHead, Resume, Status};
 pub use feed::{Feed, Pulled};
+pub use group::FETCHED;
 pub use log::Log;
 pub use store::{Config, Counts, Store};
 pub use writer::{WriteError, Writer};

@@ -1,13 +1,16 @@
 //! One track of one incarnation of a broadcast.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Instant,
+};
 
 use relay_model::{Epoch, LogId, WorkerId};
 
 use crate::{
     bell::{Flags, Marks, Rings},
     budget::Share,
-    entry::{End, Head},
+    entry::{End, Head, Resume},
     evict::Shed,
     feed::Feed,
     group::Group,
@@ -70,6 +73,12 @@ impl Log {
         (Feed::new(Arc::clone(self), key), head)
     }
 
+    /// Where a new writer of the same publisher goes on. `None`: no group ever came live, or the
+    /// latest is gone from the cache.
+    pub fn resume(&self) -> Option<Resume> {
+        self.lock().resume()
+    }
+
     /// How often the log was locked.
     pub fn lock_count(&self) -> u64 {
         self.state.lock().locks
@@ -90,25 +99,32 @@ impl Log {
 
     /// Appends the end, whoever the writer is.
     pub(crate) fn end(&self, end: End, rings: &mut Rings) {
-        let mut marks = Marks::new();
-        let mut state = self.lock();
-        let before = state.journal.tail();
-        state.end(end);
-        state.announce(before, &self.flags, &mut marks, rings);
-        drop(state);
-        self.shared.post(&self.flags, &mut marks);
+        self.update(rings, |state| state.end(end));
     }
 
     /// Unlinks about `excess` bytes for the budget.
     pub(crate) fn shed(&self, what: Shed, excess: u64, trash: &mut Vec<Group>, rings: &mut Rings) -> u64 {
+        self.update(rings, |state| state.shed(what, excess, trash))
+    }
+
+    /// Unlinks what is too old.
+    pub(crate) fn age(&self, now: Instant, trash: &mut Vec<Group>, rings: &mut Rings) {
+        self.update(rings, |state| {
+            state.age(now, self.shared.max_age, trash);
+            state.share.set(state.overhead);
+        });
+    }
+
+    /// Changes the log under its lock and tells who reads it.
+    fn update<T>(&self, rings: &mut Rings, change: impl FnOnce(&mut State) -> T) -> T {
         let mut marks = Marks::new();
         let mut state = self.lock();
         let before = state.journal.tail();
-        let freed = state.shed(what, excess, trash);
+        let changed = change(&mut state);
         state.announce(before, &self.flags, &mut marks, rings);
         drop(state);
         self.shared.post(&self.flags, &mut marks);
-        freed
+        changed
     }
 
     /// Asks the budget's sweep over all logs. Not under any log's lock.

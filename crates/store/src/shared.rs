@@ -13,6 +13,7 @@ use relay_model::WorkerId;
 use crate::{
     bell::{Bell, Flags, Marks},
     budget::Budget,
+    group::Group,
 };
 
 #[derive(Debug)]
@@ -22,11 +23,30 @@ pub(crate) struct Shared {
     pub(crate) max_age: Duration,
     pub(crate) feeds: AtomicUsize,
     pub(crate) clock: Clock,
+    pub(crate) evicted: Evicted,
+}
+
+/// What the cache let go of since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Evicted {
+    pub(crate) groups: AtomicU64,
+    /// Payload and bookkeeping.
+    pub(crate) bytes: AtomicU64,
 }
 
 impl Shared {
     pub(crate) fn bell(&self, worker: WorkerId) -> Option<&Bell> {
         self.bells.get(usize::from(worker.0))
+    }
+
+    /// Drops what was unlinked, and counts it. Not under a log's lock.
+    pub(crate) fn bury(&self, trash: &mut Vec<Group>) {
+        if trash.is_empty() {
+            return;
+        }
+        self.evicted.groups.fetch_add(trash.len() as u64, Ordering::Relaxed);
+        self.evicted.bytes.fetch_add(trash.iter().map(Group::cost).sum(), Ordering::Relaxed);
+        trash.clear();
     }
 
     /// Puts a log on the lists of `marks`. Never under a log's lock.

@@ -8,10 +8,11 @@ use std::{
 use relay_model::{Epoch, StreamCode, TrackInfo};
 
 use crate::{
+    absent::Absent,
     bell::{Flags, Marks, Rings},
     budget::Share,
-    entry::{End, Entry, Head},
-    group::{Group, Malformed, Strand, StrandState},
+    entry::{End, Entry, Head, HeldGroup, Lookup, Resume},
+    group::{FETCHED, Group, Malformed, Page, Replayed, Strand, StrandState},
     journal::Journal,
 };
 
@@ -21,18 +22,30 @@ pub(crate) struct State {
     /// The highest group that ever opened, held or not.
     pub(crate) latest: Option<u64>,
     pub(crate) groups: BTreeMap<u64, Group>,
-    /// The held groups below the latest, in the order they were superseded.
-    pub(crate) superseded: VecDeque<(Instant, u64)>,
+    /// The held groups below the latest and those that were fetched, by their age.
+    pub(crate) superseded: VecDeque<Superseded>,
+    /// Groups the publisher is known not to have.
+    pub(crate) absent: Absent,
     pub(crate) end: Option<End>,
     pub(crate) journal: Journal,
     pub(crate) seat: Seat,
-    /// What the groups cost besides their payload.
+    /// What the groups cost besides their payload, and what is known to be absent.
     pub(crate) overhead: u64,
     pub(crate) share: Share,
     /// Strands may wait for a writer to continue them.
     has_suspended: bool,
     /// How often the lock was taken.
     pub(crate) locks: u64,
+}
+
+/// A group that may go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Superseded {
+    /// As the group has it.
+    pub(crate) since: Instant,
+    pub(crate) sequence: u64,
+    /// A fetch brought it, or brings it still.
+    pub(crate) fetched: bool,
 }
 
 /// Who may write. A writer holds the seat until a later epoch takes or bars it.
@@ -92,6 +105,7 @@ impl State {
             latest: None,
             groups: BTreeMap::new(),
             superseded: VecDeque::new(),
+            absent: Absent::default(),
             end: None,
             journal: Journal::default(),
             seat: Seat::default(),
@@ -103,13 +117,37 @@ impl State {
     }
 
     pub(crate) fn head(&self) -> Head {
-        let whole = self.groups.iter().filter(|(_, group)| !group.head_missing);
-        Head {
-            info: self.info,
-            latest: self.latest,
-            groups: whole.map(|(at, _)| *at).collect(),
-            end: self.end,
+        let whole = self.groups.iter().filter(|(_, group)| !group.lost_head());
+        let held = |(sequence, group): (&u64, &Group)| HeldGroup {
+            sequence: *sequence,
+            superseded: group.superseded_at,
+            fetched: group.fetched,
+        };
+        Head { info: self.info, latest: self.latest, groups: whole.map(held).collect(), end: self.end }
+    }
+
+    pub(crate) fn lookup(&self, sequence: u64, first_object: u64) -> Lookup {
+        let held = self.groups.get(&sequence);
+        if held.is_some_and(|group| group.serves(first_object)) {
+            return Lookup::Held;
         }
+        let final_group = self.end.and_then(|end| end.final_group);
+        if self.absent.contains(sequence) || final_group.is_some_and(|bound| sequence >= bound) {
+            return Lookup::Absent(StreamCode::NOT_FOUND);
+        }
+        if self.end.is_none() {
+            return Lookup::Unknown;
+        }
+        // Below the latest it may never have been; nobody can tell any more.
+        let existed = self.latest.is_some_and(|latest| sequence <= latest) || held.is_some();
+        let lost = if existed { StreamCode::EVICTED } else { StreamCode::NOT_FOUND };
+        Lookup::Absent(held.and_then(Group::cut_short).unwrap_or(lost))
+    }
+
+    pub(crate) fn resume(&self) -> Option<Resume> {
+        let group = self.latest?;
+        let (object, finished) = self.groups.get(&group)?.resume();
+        Some(Resume { group, object, finished })
     }
 
     /// Tells the workers that read about what was pushed since the journal's tail was `before`.
@@ -132,12 +170,26 @@ impl State {
         }
     }
 
-    pub(crate) fn open(&mut self, sequence: u64, strand: u64, now: Instant) -> Result<(), Malformed> {
-        if self.end.is_some() {
+    /// A live stream of a group begins, with object `first` of the strand.
+    pub(crate) fn open(
+        &mut self,
+        sequence: u64,
+        strand: u64,
+        first: u64,
+        now: Instant,
+        trash: &mut Vec<Group>,
+    ) -> Result<(), Malformed> {
+        if self.end.is_some() || strand == FETCHED {
             return Ok(());
         }
-        if !self.groups.contains_key(&sequence) {
-            self.open_group(sequence, now);
+        self.known_present(sequence);
+        match self.groups.get(&sequence) {
+            None => self.open_group(sequence, now),
+            Some(group) if group.fetched => self.come_live(sequence, now, trash),
+            Some(_) => {}
+        }
+        if first > 0 {
+            return self.change(sequence, |group| group.starts_at(sequence, strand, first));
         }
         self.change(sequence, |group| group.open(strand).map(|_| None))
     }
@@ -145,14 +197,17 @@ impl State {
     fn open_group(&mut self, sequence: u64, now: Instant) {
         let superseded_at = self.latest.is_some_and(|latest| sequence < latest).then_some(now);
         if superseded_at.is_some() {
-            self.superseded.push_back((now, sequence));
+            self.superseded.push_back(Superseded { since: now, sequence, fetched: false });
         } else if self.latest != Some(sequence) {
             self.supersede(sequence, now);
         }
-        let group = Group::new(superseded_at);
+        self.insert(sequence, Group::new(superseded_at));
+        self.journal.push(Entry::Group { sequence });
+    }
+
+    fn insert(&mut self, sequence: u64, group: Group) {
         self.overhead += group.overhead;
         self.groups.insert(sequence, group);
-        self.journal.push(Entry::Group { sequence });
     }
 
     /// `sequence` is the new latest group.
@@ -160,13 +215,89 @@ impl State {
         let before = self.latest.replace(sequence);
         if let Some(before) = before
             && let Some(group) = self.groups.get_mut(&before)
+            && group.superseded_at.is_none()
         {
             group.superseded_at = Some(now);
-            self.superseded.push_back((now, before));
+            self.superseded.push_back(Superseded { since: now, sequence: before, fetched: false });
         }
         if std::mem::take(&mut self.has_suspended) {
             self.reset_where(StreamCode::OLD, |strand| strand.state == StrandState::Suspended);
         }
+    }
+
+    /// The answer to a fetch begins. What is whole or coming stays; what was cut short or lost its head
+    /// gives way, as nothing can mend it.
+    pub(crate) fn open_fetched(&mut self, sequence: u64, now: Instant, trash: &mut Vec<Group>) {
+        if self.end.is_some() {
+            return;
+        }
+        self.known_present(sequence);
+        if let Some(group) = self.groups.get_mut(&sequence) {
+            let is_damaged = group.cut_short().is_some() || group.lost_head() || group.is_abandoned();
+            if !is_damaged || !(group.fetched || group.is_over()) {
+                if group.fetched {
+                    group.restart();
+                }
+                return;
+            }
+            self.unlink(sequence, trash);
+        }
+        self.insert(sequence, Group::fetched(now));
+        self.superseded.push_back(Superseded { since: now, sequence, fetched: true });
+        // A fetched group has this strand and no other: opening it cannot fail.
+        let _ = self.change(sequence, |group| group.open(FETCHED).map(|_| None));
+    }
+
+    /// A live stream brings a group that a fetch has brought, in whole or in part. Those who follow
+    /// live get what is held after the group's opening, those who waited for the fetch have it
+    /// already. One that is damaged, or too long to be told under the lock, begins anew.
+    fn come_live(&mut self, sequence: u64, now: Instant, trash: &mut Vec<Group>) {
+        let mut held = Vec::new();
+        let Some(group) = self.groups.get_mut(&sequence) else { return };
+        let is_whole = group.cut_short().is_none() && !group.lost_head();
+        let told =
+            is_whole && matches!(group.replay(sequence, Page::from(0), &mut held), Some(Replayed::All));
+        if !told {
+            self.unlink(sequence, trash);
+            return self.open_group(sequence, now);
+        }
+        group.come_live();
+        if self.latest.is_none_or(|latest| sequence >= latest) {
+            group.superseded_at = None;
+            self.superseded.retain(|group| group.sequence != sequence);
+            if self.latest != Some(sequence) {
+                self.supersede(sequence, now);
+            }
+        } else if let Some(queued) = self.superseded.iter_mut().find(|group| group.sequence == sequence) {
+            queued.fetched = false;
+        }
+        self.journal.push(Entry::Group { sequence });
+        held.into_iter().for_each(|entry| self.journal.push(entry));
+    }
+
+    /// Lets go of a group that another takes the place of.
+    fn unlink(&mut self, sequence: u64, trash: &mut Vec<Group>) {
+        self.superseded.retain(|group| group.sequence != sequence);
+        self.evict(sequence, trash);
+    }
+
+    /// A fetch of a group failed; `absent`: because there is no such group.
+    pub(crate) fn fetch_failed(&mut self, group: u64, code: StreamCode, absent: bool) {
+        if self.end.is_some() {
+            return;
+        }
+        if absent {
+            self.overhead -= self.absent.overhead();
+            self.absent.insert(group);
+            self.overhead += self.absent.overhead();
+        }
+        self.journal.push(Entry::Absent { group, code });
+    }
+
+    fn known_present(&mut self, sequence: u64) {
+        self.overhead -= self.absent.overhead();
+        self.absent.remove(sequence);
+        self.overhead += self.absent.overhead();
     }
 
     /// Applies `change` to a held group; what happened is its entry. Groups that are not held (any

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak, atomic::AtomicUsize},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,7 +20,7 @@ use crate::{
     evict::Shed,
     group::Group,
     log::Log,
-    shared::{Clock, Shared},
+    shared::{Clock, Evicted, Shared},
     sync::Mutex,
 };
 
@@ -34,7 +37,7 @@ pub struct Config {
     pub max_age: Duration,
 }
 
-/// What is held, for metrics and leak tests.
+/// What is held and what was let go of, for metrics and leak tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Logs in the table.
@@ -47,6 +50,22 @@ pub struct Counts {
     pub board_paths: usize,
     /// Live watches of the announce board.
     pub watches: usize,
+    /// What the cache aims at now, bytes.
+    pub capacity: u64,
+    /// Where even the latest groups go now, bytes.
+    pub ceiling: u64,
+    /// Groups the cache let go of since the start: too old, no room, or damaged and brought anew.
+    pub evicted_groups: u64,
+    /// What they cost, bytes.
+    pub evicted_bytes: u64,
+}
+
+impl Counts {
+    /// Whether nothing is held, whatever was.
+    pub fn is_empty(&self) -> bool {
+        let Self { logs, feeds, bytes, board_paths, watches, .. } = *self;
+        [logs, feeds, board_paths, watches] == [0; 4] && bytes == 0
+    }
 }
 
 /// All logs, the announce board, the bells.
@@ -64,6 +83,8 @@ pub struct Store {
 struct Sweep {
     /// The last one could not do enough: wait until this many bytes are used.
     not_below: u64,
+    /// Capacity and ceiling it went by.
+    limits: (u64, u64),
     trash: Vec<Group>,
 }
 
@@ -78,6 +99,7 @@ impl Store {
             max_age: config.max_age,
             feeds: AtomicUsize::new(0),
             clock: Clock::default(),
+            evicted: Evicted::default(),
         });
         Arc::new_cyclic(|me| Self {
             board: Board::new(Arc::clone(&shared)),
@@ -157,44 +179,66 @@ impl Store {
         })
     }
 
-    /// What is held.
+    /// What is held, and what was let go of.
     pub fn counts(&self) -> Counts {
+        let Shared { budget, feeds, evicted, .. } = &*self.shared;
         Counts {
             logs: self.logs.lock().len(),
-            feeds: self.shared.feeds.load(std::sync::atomic::Ordering::Relaxed),
-            bytes: self.shared.budget.used(),
+            feeds: feeds.load(Ordering::Relaxed),
+            bytes: budget.used(),
             board_paths: self.board.paths(),
             watches: self.board.watches(),
+            capacity: budget.capacity(),
+            ceiling: budget.ceiling(),
+            evicted_groups: evicted.groups.load(Ordering::Relaxed),
+            evicted_bytes: evicted.bytes.load(Ordering::Relaxed),
         }
     }
 
+    /// Evicts what is too old and what the budget has no room for, from logs that nobody writes too.
+    /// For whoever keeps time, or has just shrunk the limits: commits do this for the logs they write.
+    pub fn trim(&self, now: Instant, rings: &mut Rings) {
+        self.shared.clock.advance(now);
+        let mut trash = Vec::new();
+        for log in self.least_recently_read() {
+            log.age(now, &mut trash, rings);
+            self.shared.bury(&mut trash);
+        }
+        self.sweep(rings);
+    }
+
     /// Evicts from all logs, least recently read first: superseded groups down to a little under
-    /// the capacity; if that leaves the ceiling met, whole latest groups too. One sweep at a time,
-    /// and none while the last one's shortfall has not grown: what slow readers pin is theirs.
+    /// the capacity; if that leaves the ceiling met, what fetches are bringing and then whole latest
+    /// groups too. One sweep at a time, and none while the last one's shortfall has not grown (unless
+    /// the limits changed): what slow readers pin is theirs.
     pub(crate) fn sweep(&self, rings: &mut Rings) {
         let budget = &self.shared.budget;
         let Some(mut sweep) = self.sweep.try_lock() else { return };
+        let (capacity, ceiling) = (budget.capacity(), budget.ceiling());
+        if sweep.limits != (capacity, ceiling) {
+            sweep.limits = (capacity, ceiling);
+            sweep.not_below = 0;
+        }
         let used = budget.used();
-        if used <= budget.capacity() {
+        if used <= capacity {
             sweep.not_below = 0;
             return;
         }
         if used < sweep.not_below {
             return;
         }
-        let slack = budget.capacity() / SLACK;
+        let slack = capacity / SLACK;
         let logs = self.least_recently_read();
-        let target = budget.capacity() - slack;
-        self.shed(&logs, Shed::Superseded, target, &mut sweep.trash, rings);
-        if budget.at_ceiling() {
-            let target = budget.ceiling().saturating_sub(slack + 1);
-            self.shed(&logs, Shed::Latest, target, &mut sweep.trash, rings);
+        self.shed(&logs, Shed::Superseded, capacity - slack, &mut sweep.trash, rings);
+        for what in [Shed::Fetches, Shed::Latest] {
+            if budget.used() >= ceiling {
+                self.shed(&logs, what, ceiling.saturating_sub(slack + 1), &mut sweep.trash, rings);
+            }
         }
         let used = budget.used();
         let next = used.saturating_add(slack);
-        let ceiling = budget.ceiling();
         sweep.not_below = match used {
-            _ if used <= budget.capacity() => 0,
+            _ if used <= capacity => 0,
             _ if used < ceiling => next.min(ceiling),
             _ => next,
         };
@@ -207,7 +251,7 @@ impl Store {
                 return;
             }
             log.shed(what, excess, trash, rings);
-            trash.clear();
+            self.shared.bury(trash);
         }
     }
 

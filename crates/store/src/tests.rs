@@ -8,10 +8,11 @@ use std::{
 use bytes::Bytes;
 use relay_model::{Epoch, LogId, WorkerId};
 
-use crate::{Config, Entry, Feed, Log, ObjectHead, Rings, Store, Writer};
+use crate::{Config, Entry, Feed, Head, Log, ObjectHead, Rings, Store, Writer};
 
 mod budget;
 mod fencing;
+mod fetch;
 mod model;
 mod order;
 mod resume;
@@ -70,6 +71,11 @@ impl Fixture {
         let payload = self.chunk(payload);
         self.writer.object(group, 0, ObjectHead::frame(id, None, size), payload);
     }
+}
+
+/// Numbers of the groups held from their beginning.
+fn held(head: &Head) -> Vec<u64> {
+    head.groups.iter().map(|group| group.sequence).collect()
 }
 
 fn pull(feed: &mut Feed) -> Vec<Entry> {

@@ -77,8 +77,8 @@ impl Follower {
         let (feed, head) = store.create(log).feed(worker);
         let mut follower = Self { feed, finished: 0, ended: head.end.is_some() };
         let mut entries = Vec::new();
-        for sequence in head.groups {
-            assert!(follower.feed.group(sequence, &mut entries));
+        for group in head.groups {
+            assert!(follower.feed.group(group.sequence, &mut entries));
         }
         follower.take(entries);
         follower

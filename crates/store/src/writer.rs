@@ -43,7 +43,9 @@ pub struct Writer {
 #[derive(Debug)]
 enum Staged {
     Info(TrackInfo),
-    Open { group: u64, strand: u64 },
+    Open { group: u64, strand: u64, object: u64 },
+    Fetched { group: u64 },
+    Failed { group: u64, code: StreamCode, absent: bool },
     Object { group: u64, strand: u64, head: ObjectHead, payload: Bytes },
     Data { group: u64, strand: u64, payload: Bytes },
     Finish { group: u64, strand: u64 },
@@ -77,9 +79,39 @@ impl Writer {
         self.open_strand(sequence, 0);
     }
 
+    /// As [`Writer::open_group`], of a stream that begins with object `object` of the group (moq-lite-06
+    /// says so in GROUP). Where that is past the next one wanted, the strand is reset with
+    /// [`StreamCode::OLD`]; where nothing of the group is held, its head is missing: it cannot be
+    /// replayed from its beginning, and those who follow get it from that object on.
+    pub fn open_group_at(&mut self, sequence: u64, object: u64) {
+        self.staged.push(Staged::Open { group: sequence, strand: 0, object });
+    }
+
+    /// The answer to a FETCH of a group begins; its objects, end or reset follow with strand
+    /// [`crate::FETCHED`], from object 0 on (what is held is skipped). The journal has those entries, as
+    /// of strand 0, but not the group's opening; it is not the latest group and supersedes none, and its
+    /// age counts from now. A group that is whole or comes live stays as it is, and the answer is
+    /// skipped; one that was cut short or has lost its head is evicted first. Once a live stream of the
+    /// group begins ([`Writer::open_group`]), the rest of the answer is skipped.
+    pub fn fetched_group(&mut self, sequence: u64) {
+        self.staged.push(Staged::Fetched { group: sequence });
+    }
+
+    /// The publisher says that it has no such group, which is remembered until the group comes (of the
+    /// last 1,024 ranges of such groups). `code` is for those who wait.
+    pub fn absent(&mut self, group: u64, code: StreamCode) {
+        self.staged.push(Staged::Failed { group, code, absent: true });
+    }
+
+    /// A FETCH of a group came to nothing for another reason: those who wait are told, and the next one
+    /// may ask again.
+    pub fn fetch_failed(&mut self, group: u64, code: StreamCode) {
+        self.staged.push(Staged::Failed { group, code, absent: false });
+    }
+
     /// Opens one strand of a group that need not have a strand 0, or continues it. At most 64 a group.
     pub fn open_strand(&mut self, group: u64, strand: u64) {
-        self.staged.push(Staged::Open { group, strand });
+        self.staged.push(Staged::Open { group, strand, object: 0 });
     }
 
     /// The strand's next object with the first of its payload (nothing, some or all of it). In a
@@ -142,14 +174,15 @@ impl Writer {
             return Err(WriteError::Fenced);
         }
         let before = state.journal.tail();
-        let applied = self.staged.drain(..).try_for_each(|staged| staged.apply(&mut state, now));
+        let applied =
+            self.staged.drain(..).try_for_each(|staged| staged.apply(&mut state, now, &mut self.trash));
         if applied.is_err() {
             state.end(End { final_group: None, code: Some(StreamCode::MALFORMED_TRACK) });
         }
         let excess = state.settle(now, shared.max_age, &shared.budget, &mut self.trash);
         state.announce(before, &self.log.flags, &mut self.marks, rings);
         drop(state);
-        self.trash.clear();
+        shared.bury(&mut self.trash);
         shared.post(&self.log.flags, &mut self.marks);
         if excess {
             self.log.sweep(rings);
@@ -168,10 +201,12 @@ impl Drop for Writer {
 }
 
 impl Staged {
-    fn apply(self, state: &mut State, now: Instant) -> Result<(), Malformed> {
+    fn apply(self, state: &mut State, now: Instant, trash: &mut Vec<Group>) -> Result<(), Malformed> {
         match self {
             Self::Info(info) => state.set_info(info),
-            Self::Open { group, strand } => return state.open(group, strand, now),
+            Self::Open { group, strand, object } => return state.open(group, strand, object, now, trash),
+            Self::Fetched { group } => state.open_fetched(group, now, trash),
+            Self::Failed { group, code, absent } => state.fetch_failed(group, code, absent),
             Self::Object { group, strand, head, payload } => {
                 return state.change(group, |held| held.object(group, strand, head, payload));
             }

@@ -118,7 +118,7 @@ fn one_strand_past_the_limit_is_malformed() {
         f.writer.open_strand(1, strand);
     }
     f.commit();
-    f.writer.open_strand(1, u64::MAX);
+    f.writer.open_strand(1, crate::FETCHED - 1);
     assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(WriteError::Malformed));
 }
 

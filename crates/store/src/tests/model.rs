@@ -5,12 +5,12 @@ use proptest::prelude::*;
 use relay_model::{StreamCode, TrackInfo};
 
 use super::*;
-use crate::End;
+use crate::{End, FETCHED};
 
 mod naive;
 mod reader;
 
-use naive::{Naive, Step};
+use naive::{From, Naive, Step, Streams};
 use reader::Reader;
 
 const MAX_AGE_MS: u64 = 1_000;
@@ -20,9 +20,10 @@ const WORKERS: u16 = 2;
 enum Op {
     /// A writer of a later epoch.
     Claim,
-    /// Stage on one of the writers, the newest being the last.
+    /// Stage on one of the writers, the newest being the last, from one of its two streams of a group.
     Stage {
         writer: usize,
+        from: From,
         step: Step,
     },
     Commit {
@@ -39,6 +40,11 @@ enum Op {
     },
     Detach {
         reader: usize,
+    },
+    /// A reader wants a group that it may not be told of.
+    Await {
+        reader: usize,
+        group: u64,
     },
     /// A worker's turn, cut short after so many pulls.
     Turn {
@@ -72,6 +78,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => group.clone().prop_map(Step::Reset),
         1 => group.clone().prop_map(Step::Datagram),
         1 => (500..3_000u64).prop_map(Step::Info),
+        1 => group.clone().prop_map(Step::Absent),
+        1 => group.clone().prop_map(Step::Failed),
     ]
 }
 
@@ -80,13 +88,15 @@ fn op() -> impl Strategy<Value = Op> {
     let worker = 0..WORKERS;
     prop_oneof![
         2 => Just(Op::Claim),
-        24 => (writer.clone(), step()).prop_map(|(writer, step)| Op::Stage { writer, step }),
+        24 => (writer.clone(), step()).prop_map(|(writer, step)| Op::Stage { writer, from: From::Live, step }),
+        12 => (writer.clone(), step()).prop_map(|(writer, step)| Op::Stage { writer, from: From::Fetch, step }),
         10 => (writer.clone(), prop_oneof![8 => Just(0u64), 3 => 1..700u64]).prop_map(|(writer, ms)| Op::Commit { writer, ms }),
         1 => writer.prop_map(|writer| Op::DropWriter { writer }),
         1 => Just(Op::Fence),
         1 => prop::bool::weighted(0.1).prop_map(|end| if end { Op::End } else { Op::Fence }),
         3 => worker.clone().prop_map(|worker| Op::Attach { worker }),
         1 => (0..4usize).prop_map(|reader| Op::Detach { reader }),
+        2 => (0..4usize, 0..6u64).prop_map(|(reader, group)| Op::Await { reader, group }),
         8 => (worker, 1..4usize).prop_map(|(worker, pulls)| Op::Turn { worker, pulls }),
     ]
 }
@@ -97,7 +107,7 @@ struct World {
     now: Instant,
     rings: Rings,
     epoch: u64,
-    writers: Vec<(Writer, Vec<Step>)>,
+    writers: Vec<(Writer, Vec<(From, Step)>, Streams)>,
     readers: Vec<Reader>,
     /// Workers that have not finished pulling.
     busy: [bool; WORKERS as usize],
@@ -127,11 +137,11 @@ impl World {
     fn apply(&mut self, op: Op) {
         match op {
             Op::Claim => self.claim(),
-            Op::Stage { writer, step } => self.stage(writer, step),
+            Op::Stage { writer, from, step } => self.stage(writer, from, step),
             Op::Commit { writer, ms } => self.commit(writer, ms),
             Op::DropWriter { writer } => {
                 if let Some(at) = self.writer(writer) {
-                    let (writer, _) = self.writers.remove(at);
+                    let (writer, ..) = self.writers.remove(at);
                     self.naive.leave(writer.epoch().0);
                 }
             }
@@ -149,6 +159,11 @@ impl World {
                 self.readers.push(Reader::attach(&self.log, WorkerId(worker)));
             }
             Op::Detach { reader } if reader < self.readers.len() => drop(self.readers.remove(reader)),
+            Op::Await { reader, group } => {
+                if let Some(reader) = self.readers.get_mut(reader) {
+                    reader.wait_for(group);
+                }
+            }
             Op::Turn { worker, pulls } => self.turn(worker, pulls),
             Op::Attach { .. } | Op::Detach { .. } => {}
         }
@@ -165,36 +180,40 @@ impl World {
         self.epoch += 1;
         let claimed = self.log.writer(Epoch(self.epoch));
         assert_eq!(claimed.is_some(), self.naive.claim(self.epoch));
-        self.writers.extend(claimed.map(|writer| (writer, Vec::new())));
+        self.writers.extend(claimed.map(|writer| (writer, Vec::new(), Streams::default())));
     }
 
-    fn stage(&mut self, which: usize, step: Step) {
+    fn stage(&mut self, which: usize, from: From, step: Step) {
         let Some(at) = self.writer(which) else { return };
-        let Some((writer, steps)) = self.writers.get_mut(at) else { return };
-        let Some(step) = self.naive.concrete(steps, step) else { return };
+        let Some((writer, steps, streams)) = self.writers.get_mut(at) else { return };
+        let Some(step) = self.naive.concrete(streams, from, step) else { return };
         let budget = self.store.budget();
+        let strand = if from == From::Fetch { FETCHED } else { 0 };
         match &step {
+            Step::Open(group) if from == From::Fetch => writer.fetched_group(*group),
             Step::Open(group) => writer.open_group(*group),
             Step::Object { group, object, size, len } => {
                 let piece = budget.chunk(payload(*group, *object, 0, *len));
-                writer.object(*group, 0, ObjectHead::frame(*object, None, *size), piece);
+                writer.object(*group, strand, ObjectHead::frame(*object, None, *size), piece);
             }
             Step::Piece { group, object, offset, len } => {
-                writer.data(*group, 0, budget.chunk(payload(*group, *object, *offset, *len)));
+                writer.data(*group, strand, budget.chunk(payload(*group, *object, *offset, *len)));
             }
-            Step::Finish(group) => writer.finish(*group, 0),
-            Step::Reset(group) => writer.reset(*group, 0, StreamCode(70)),
+            Step::Finish(group) => writer.finish(*group, strand),
+            Step::Reset(group) => writer.reset(*group, strand, StreamCode(70)),
             Step::Datagram(group) => writer.datagram(*group, 0, budget.chunk(vec![1; 8])),
             Step::Info(ms) => writer.info(TrackInfo { max_age_ms: *ms, ..TrackInfo::default() }),
+            Step::Absent(group) => writer.absent(*group, StreamCode::NOT_FOUND),
+            Step::Failed(group) => writer.fetch_failed(*group, StreamCode::CONTROL_TIMEOUT),
             Step::Next { .. } | Step::Again { .. } | Step::Data { .. } => return,
         }
-        steps.push(step);
+        steps.push((from, step));
     }
 
     fn commit(&mut self, which: usize, ms: u64) {
         self.now += Duration::from_millis(ms);
         let Some(at) = self.writer(which) else { return };
-        let Some((writer, steps)) = self.writers.get_mut(at) else { return };
+        let Some((writer, steps, _)) = self.writers.get_mut(at) else { return };
         if steps.is_empty() {
             return;
         }
@@ -225,7 +244,8 @@ impl World {
         state.locks -= 1;
         state.journal.check();
         let overhead: u64 = state.groups.values().map(|group| group.overhead).sum();
-        assert_eq!(overhead, state.overhead);
+        assert_eq!(overhead + state.absent.overhead(), state.overhead);
+        assert!(state.superseded.iter().map(|group| group.since).is_sorted());
         assert_eq!(
             state.superseded.len(),
             state.groups.values().filter(|g| g.superseded_at.is_some()).count()
@@ -233,6 +253,10 @@ impl World {
         assert_eq!(state.latest, self.naive.latest);
         if self.exact {
             assert!(state.groups.keys().eq(self.naive.groups.keys()));
+            for (group, object) in (0..7).flat_map(|group| (0..4).map(move |object| (group, object))) {
+                assert_eq!(state.lookup(group, object), self.naive.lookup(group, object), "{group} {object}");
+            }
+            assert_eq!(state.resume(), self.naive.resume());
         }
     }
 
@@ -260,7 +284,7 @@ fn run(ops: Vec<Op>, capacity: u64, ceiling: u64, exact: bool) {
     let store = Arc::clone(&world.store);
     store.retire(LogId(1));
     drop(world);
-    assert_eq!(store.counts(), crate::Counts::default());
+    assert!(store.counts().is_empty());
 }
 
 proptest! {

@@ -1,14 +1,24 @@
 //! The rules once more, with no index, no journal and no sharing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
 use relay_model::StreamCode;
 
 use super::{MAX_AGE_MS, size};
-use crate::WriteError;
+use crate::{Lookup, Resume, WriteError};
+
+/// Which of a writer's two streams of a group a step is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum From {
+    Live,
+    Fetch,
+}
+
+/// The last object a writer's stream began, and the bytes of it that it sent.
+pub(super) type Streams = HashMap<(From, u64), (u64, u64)>;
 
 /// What a writer stages.
 #[derive(Clone, Debug)]
@@ -35,6 +45,10 @@ pub(super) enum Step {
     Reset(u64),
     Datagram(u64),
     Info(u64),
+    /// The publisher has no such group.
+    Absent(u64),
+    /// A fetch failed otherwise.
+    Failed(u64),
     /// What `Next` and `Again` came to.
     Object {
         group: u64,
@@ -69,6 +83,7 @@ pub(super) struct Group {
     incoming: Option<(u64, u64)>,
     pub(super) head_missing: bool,
     superseded_at: Option<Instant>,
+    fetched: bool,
 }
 
 #[derive(Debug, Default)]
@@ -76,49 +91,45 @@ pub(super) struct Naive {
     pub(super) latest: Option<u64>,
     pub(super) groups: BTreeMap<u64, Group>,
     pub(super) ended: bool,
+    absent: BTreeSet<u64>,
     max_age_ms: Option<u64>,
     barred_below: u64,
     seated: Option<u64>,
 }
 
 impl Naive {
-    /// Fills in ids and offsets, from what is staged and held, as a session would know them.
-    pub(super) fn concrete(&self, staged: &[Step], step: Step) -> Option<Step> {
-        let last = |wanted: u64| {
-            let staged = staged.iter().rev().find_map(|step| match step {
-                Step::Object { group, object, len, .. } if *group == wanted => Some((*object, *len)),
-                Step::Piece { group, object, offset, len } if *group == wanted => {
-                    Some((*object, offset + len))
-                }
-                _ => None,
-            });
-            staged.or_else(|| self.groups.get(&wanted)?.incoming)
-        };
-        Some(match step {
+    /// Fills in ids and offsets, as a session would know them: where its streams are, or else what a
+    /// log told it to resume from.
+    pub(super) fn concrete(&self, streams: &mut Streams, from: From, step: Step) -> Option<Step> {
+        let step = match step {
             Step::Next { group, ahead, pieces } => {
-                let held = || self.groups.get(&group)?.objects.last().map(|(object, _)| *object);
-                let object =
-                    last(group).map(|(object, _)| object).or_else(held).map_or(0, |object| object + 1);
-                let object = object + ahead / 4;
+                let resumed = || self.groups.get(&group).filter(|_| from == From::Live).map(Group::wanted);
+                let next = streams.get(&(from, group)).map(|(object, _)| object + 1);
+                let object = next.or_else(resumed).unwrap_or(0) + ahead / 4;
                 let size = size(group, object);
-                Step::Object {
-                    group,
-                    object,
-                    size,
-                    len: if pieces == 0 { size } else { size / (pieces + 1) },
-                }
+                let len = if pieces == 0 { size } else { size / (pieces + 1) };
+                Step::Object { group, object, size, len }
             }
             Step::Again { group, object } => {
                 Step::Object { group, object, size: size(group, object), len: size(group, object) / 2 }
             }
             Step::Data { group, len } => {
-                let (object, offset) = last(group)?;
+                let (object, offset) = *streams.get(&(from, group))?;
                 let left = size(group, object).saturating_sub(offset);
                 let len = if len == 4 { len.max(left) } else { len.min(left) };
                 (len > 0).then_some(Step::Piece { group, object, offset, len })?
             }
             other => other,
-        })
+        };
+        match step {
+            Step::Open(group) if from == From::Fetch => drop(streams.remove(&(from, group))),
+            Step::Object { group, object, len, .. } => drop(streams.insert((from, group), (object, len))),
+            Step::Piece { group, object, offset, len } => {
+                streams.insert((from, group), (object, offset + len));
+            }
+            _ => {}
+        }
+        Some(step)
     }
 
     pub(super) fn claim(&mut self, epoch: u64) -> bool {
@@ -154,17 +165,20 @@ impl Naive {
     pub(super) fn commit(
         &mut self,
         epoch: u64,
-        steps: impl Iterator<Item = Step>,
+        steps: impl Iterator<Item = (From, Step)>,
         now: Instant,
     ) -> Result<(), WriteError> {
-        let steps: Vec<Step> = steps.collect();
+        let steps: Vec<_> = steps.collect();
         if self.seated != Some(epoch) {
             return Err(WriteError::Fenced);
         }
-        for step in steps {
-            self.apply(step, now);
+        for (from, step) in steps {
+            self.apply(from, step, now);
         }
         let max_age = Duration::from_millis(self.max_age_ms.unwrap_or(MAX_AGE_MS).min(MAX_AGE_MS));
+        for group in self.groups.values_mut().filter(|group| group.fetched && group.state == State::Open) {
+            group.superseded_at = group.superseded_at.map(|at| if now - at > max_age { now } else { at });
+        }
         self.groups.retain(|_, group| group.superseded_at.is_none_or(|at| now - at <= max_age));
         Ok(())
     }
@@ -178,7 +192,7 @@ impl Naive {
         }
     }
 
-    fn apply(&mut self, step: Step, now: Instant) {
+    fn apply(&mut self, from: From, step: Step, now: Instant) {
         if self.ended {
             return;
         }
@@ -186,24 +200,63 @@ impl Naive {
             Step::Info(ms) => {
                 self.max_age_ms.get_or_insert(ms);
             }
+            Step::Open(sequence) if from == From::Fetch => self.fetch(sequence, now),
             Step::Open(sequence) => self.open(sequence, now),
-            Step::Object { group, object, len, .. } => self.held(group, |held| held.object(object, len)),
-            Step::Piece { group, len, .. } => self.held(group, |held| held.piece(len)),
-            Step::Finish(group) => self.held(group, Group::finish),
-            Step::Reset(group) => self.held(group, |held| held.reset(StreamCode(70))),
+            Step::Object { group, object, len, .. } => {
+                self.held(from, group, |held| held.object(object, len))
+            }
+            Step::Piece { group, len, .. } => self.held(from, group, |held| held.piece(len)),
+            Step::Finish(group) => self.held(from, group, Group::finish),
+            Step::Reset(group) => self.held(from, group, |held| held.reset(StreamCode(70))),
+            Step::Absent(group) => drop(self.absent.insert(group)),
             _ => {}
         }
     }
 
-    fn held(&mut self, sequence: u64, change: impl FnOnce(&mut Group)) {
-        if let Some(group) = self.groups.get_mut(&sequence) {
+    fn held(&mut self, from: From, sequence: u64, change: impl FnOnce(&mut Group)) {
+        if let Some(group) = self.groups.get_mut(&sequence)
+            && group.fetched == (from == From::Fetch)
+        {
             change(group);
         }
     }
 
+    /// Damaged for good: what is held of it is given up for what comes.
+    fn is_damaged(&self, sequence: u64) -> bool {
+        self.groups.get(&sequence).is_some_and(|group| {
+            (group.fetched || group.is_over())
+                && (group.head_missing || matches!(group.state, State::Reset(_)))
+        })
+    }
+
+    fn fetch(&mut self, sequence: u64, now: Instant) {
+        self.absent.remove(&sequence);
+        let is_abandoned = |group: &Group| group.fetched && group.state == State::Suspended;
+        if self.is_damaged(sequence) || self.groups.get(&sequence).is_some_and(is_abandoned) {
+            self.groups.remove(&sequence);
+        }
+        let fresh = Group { fetched: true, superseded_at: Some(now), ..Group::new(sequence) };
+        let group = self.groups.entry(sequence).or_insert(fresh);
+        if group.fetched {
+            group.incoming = None;
+        }
+    }
+
     fn open(&mut self, sequence: u64, now: Instant) {
+        self.absent.remove(&sequence);
+        if self.groups.get(&sequence).is_some_and(|group| group.fetched) && self.is_damaged(sequence) {
+            self.groups.remove(&sequence);
+        }
+        if let Some(group) = self.groups.get_mut(&sequence).filter(|group| group.fetched) {
+            group.fetched = false;
+            group.incoming = None;
+            group.state = if group.state == State::Suspended { State::Open } else { group.state };
+            if self.latest.is_none_or(|latest| sequence >= latest) {
+                group.superseded_at = None;
+            }
+        }
         if self.latest.is_none_or(|latest| sequence > latest) {
-            for (_, group) in self.groups.iter_mut() {
+            for group in self.groups.values_mut().filter(|group| group.sequence != sequence) {
                 group.superseded_at.get_or_insert(now);
                 if group.state == State::Suspended {
                     group.reset(StreamCode::OLD);
@@ -212,21 +265,66 @@ impl Naive {
             self.latest = Some(sequence);
         }
         let superseded_at = (self.latest != Some(sequence)).then_some(now);
-        let group = self.groups.entry(sequence).or_insert(Group {
+        let group = self.groups.entry(sequence).or_insert(Group { superseded_at, ..Group::new(sequence) });
+        group.resume();
+    }
+
+    pub(super) fn lookup(&self, sequence: u64, object: u64) -> Lookup {
+        let held = self.groups.get(&sequence);
+        if held.is_some_and(|group| group.serves(object)) {
+            return Lookup::Held;
+        }
+        match held.map(|group| group.state) {
+            _ if self.absent.contains(&sequence) => Lookup::Absent(StreamCode::NOT_FOUND),
+            _ if !self.ended => Lookup::Unknown,
+            Some(State::Reset(code)) => Lookup::Absent(code),
+            None if self.latest.is_none_or(|latest| sequence > latest) => {
+                Lookup::Absent(StreamCode::NOT_FOUND)
+            }
+            _ => Lookup::Absent(StreamCode::EVICTED),
+        }
+    }
+
+    pub(super) fn resume(&self) -> Option<Resume> {
+        let group = self.groups.get(&self.latest?)?;
+        Some(Resume { group: group.sequence, object: group.wanted(), finished: group.is_over() })
+    }
+}
+
+impl Group {
+    fn new(sequence: u64) -> Self {
+        Self {
             sequence,
             state: State::Open,
             objects: Vec::new(),
             incoming: None,
             head_missing: false,
-            superseded_at,
-        });
-        group.resume();
+            superseded_at: None,
+            fetched: false,
+        }
     }
-}
 
-impl Group {
+    fn is_over(&self) -> bool {
+        matches!(self.state, State::Finished | State::Reset(_))
+    }
+
+    /// The first object that is not there whole.
+    fn wanted(&self) -> u64 {
+        let last = self.objects.last();
+        last.map_or(0, |(id, _)| if self.last_is_whole() { id + 1 } else { *id })
+    }
+
+    fn serves(&self, object: u64) -> bool {
+        let first = self.objects.first().map_or(0, |(id, _)| *id);
+        match self.state {
+            State::Reset(_) => false,
+            State::Suspended => !self.fetched && object >= first,
+            State::Open | State::Finished => object >= first,
+        }
+    }
+
     fn resume(&mut self) {
-        if self.state == State::Suspended {
+        if self.state == State::Suspended && !self.fetched {
             self.state = State::Open;
         }
     }
@@ -252,6 +350,7 @@ impl Group {
                 self.head_missing = true;
                 return self.reset(StreamCode::OLD);
             }
+            self.head_missing |= last.is_none() && object > 0;
             self.objects.push((object, 0));
         }
         self.incoming = Some((object, 0));

@@ -9,13 +9,15 @@ use super::{
     naive::{Naive, State},
     size,
 };
-use crate::{Entry, Feed, Head, Log};
+use crate::{Entry, Feed, Head, Log, Lookup};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct View {
     /// Object id and received bytes.
     objects: Vec<(u64, u64)>,
     over: Option<Result<(), StreamCode>>,
+    /// Its entries may come twice: it was asked for.
+    asked: bool,
 }
 
 pub(super) struct Reader {
@@ -31,13 +33,30 @@ impl Reader {
         let (feed, head) = log.feed(worker);
         let mut reader =
             Self { worker, feed, ended: head.end.is_some(), head: head.clone(), groups: BTreeMap::new() };
-        assert!(head.groups.is_sorted());
-        for sequence in head.groups {
+        assert!(head.groups.is_sorted_by_key(|group| group.sequence));
+        for group in head.groups {
+            reader.groups.entry(group.sequence).or_default().asked = group.fetched;
             let mut entries = Vec::new();
-            assert!(reader.feed.group(sequence, &mut entries), "a group of the head is not held");
+            assert!(reader.feed.group(group.sequence, &mut entries), "a group of the head is not held");
             entries.into_iter().for_each(|entry| reader.entry(entry, true));
         }
         reader
+    }
+
+    /// As a FETCH does: reads what is held, and follows the journal for the rest.
+    pub(super) fn wait_for(&mut self, sequence: u64) {
+        while self.pull() {}
+        if self.groups.contains_key(&sequence) {
+            return;
+        }
+        let mut entries = Vec::new();
+        match self.feed.lookup(sequence, 0) {
+            Lookup::Held => assert!(self.feed.group(sequence, &mut entries), "said to be held"),
+            Lookup::Absent(_) => return,
+            Lookup::Unknown => entries.push(Entry::Group { sequence }),
+        }
+        entries.into_iter().for_each(|entry| self.entry(entry, true));
+        self.groups.entry(sequence).or_default().asked = true;
     }
 
     pub(super) fn pull(&mut self) -> bool {
@@ -54,45 +73,26 @@ impl Reader {
         match entry {
             Entry::Info(info) => assert!(self.head.info.replace(info).is_none(), "told twice"),
             Entry::Group { sequence } => {
-                assert!(
-                    self.groups.insert(sequence, View::default()).is_none(),
-                    "group {sequence} opened twice"
-                );
+                let view = self.groups.entry(sequence).or_default();
+                assert!(view.asked || *view == View::default(), "group {sequence} opened twice");
             }
-            Entry::Object { group, strand: 0, head, payload } => {
-                let view = self.open(group);
-                assert!(view.last_is_whole(group), "object {} of {group} after a hole", head.id);
-                assert!(view.objects.last().is_none_or(|(last, _)| *last < head.id), "out of order");
-                assert_eq!(head.size, size(group, head.id));
-                view.objects.push((head.id, 0));
-                view.bytes(group, head.id, 0, &payload);
+            Entry::Object { group, .. }
+            | Entry::Data { group, .. }
+            | Entry::Finish { group, .. }
+            | Entry::Reset { group, .. } => {
+                // Of a group it was not told of and did not ask for.
+                let Some(view) = self.groups.get_mut(&group) else { return };
+                view.entry(group, entry);
             }
-            Entry::Data { group, strand: 0, object, offset, payload } => {
-                assert!(!payload.is_empty());
-                self.open(group).bytes(group, object, offset, &payload);
-            }
-            Entry::Finish { group, strand: 0 } => {
-                let view = self.open(group);
-                assert!(view.last_is_whole(group), "an interrupted strand looks finished");
-                view.over = Some(Ok(()));
-            }
-            Entry::Reset { group, strand: 0, code } => match self.groups.get_mut(&group) {
-                Some(view) if view.over.is_none() => view.over = Some(Err(code)),
-                other => panic!("reset of {other:?}"),
-            },
             Entry::Evicted { group } => {
-                self.groups.remove(&group);
+                // Whoever asked for it waits for another.
+                if let Some(view) = self.groups.remove(&group).filter(|view| view.asked) {
+                    self.groups.insert(group, View { asked: view.asked, ..View::default() });
+                }
             }
             Entry::End(_) => self.ended = true,
-            Entry::Datagram { .. } => {}
+            Entry::Datagram { .. } | Entry::Absent { .. } => {}
             other => panic!("unexpected {other:?}"),
-        }
-    }
-
-    fn open(&mut self, group: u64) -> &mut View {
-        match self.groups.get_mut(&group) {
-            Some(view) if view.over.is_none() => view,
-            other => panic!("an entry for group {group}, which is {other:?}"),
         }
     }
 
@@ -103,11 +103,20 @@ impl Reader {
         assert_eq!(now.info, self.head.info);
         let held = log.lock().groups.keys().copied().collect::<Vec<_>>();
         // What it follows is held; what is held and not followed had lost its head when it came.
-        assert!(self.groups.keys().all(|sequence| held.contains(sequence)));
-        for sequence in &now.groups {
-            let view = self.groups.get(sequence).unwrap_or_else(|| panic!("never heard of {sequence}"));
+        assert!(self.groups.iter().all(|(sequence, view)| view.asked || held.contains(sequence)));
+        for group in &now.groups {
+            let sequence = &group.sequence;
+            let view = match self.groups.get(sequence) {
+                None if group.fetched => continue,
+                view => view.unwrap_or_else(|| panic!("never heard of {sequence}")),
+            };
+            if view.asked && self.feed.lookup(*sequence, 0) != Lookup::Held {
+                continue;
+            }
             let mut replayed = Self::attach(log, self.worker);
-            assert_eq!(replayed.groups.remove(sequence).as_ref(), Some(view), "live and replay differ");
+            let replayed = replayed.groups.remove(sequence).expect("what is in the head can be replayed");
+            assert_eq!(replayed.objects, view.objects, "live and replay differ in {sequence}");
+            assert_eq!(replayed.over, view.over, "live and replay differ in {sequence}");
             if exact {
                 view.check_against(sequence, naive);
             }
@@ -116,6 +125,45 @@ impl Reader {
 }
 
 impl View {
+    fn entry(&mut self, group: u64, entry: Entry) {
+        if self.asked && self.has(&entry) {
+            return;
+        }
+        assert!(self.over.is_none(), "{entry:?} of a group that is over");
+        match entry {
+            Entry::Object { strand: 0, head, payload, .. } => {
+                assert!(self.last_is_whole(group), "object {} of {group} after a hole", head.id);
+                assert!(self.objects.last().is_none_or(|(last, _)| *last < head.id), "out of order");
+                assert_eq!(head.size, size(group, head.id));
+                self.objects.push((head.id, 0));
+                self.bytes(group, head.id, 0, &payload);
+            }
+            Entry::Data { strand: 0, object, offset, payload, .. } => {
+                assert!(!payload.is_empty());
+                self.bytes(group, object, offset, &payload);
+            }
+            Entry::Finish { strand: 0, .. } => {
+                assert!(self.last_is_whole(group), "an interrupted strand looks finished");
+                self.over = Some(Ok(()));
+            }
+            Entry::Reset { strand: 0, code, .. } => self.over = Some(Err(code)),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    /// It came before, or is of an object that this reader was too late for.
+    fn has(&self, entry: &Entry) -> bool {
+        let last = self.objects.last();
+        match entry {
+            Entry::Object { head, .. } => last.is_some_and(|(id, _)| head.id <= *id),
+            Entry::Data { object, offset, .. } => {
+                last.is_none_or(|(id, received)| object != id || offset < received)
+            }
+            Entry::Finish { .. } => self.over == Some(Ok(())),
+            _ => false,
+        }
+    }
+
     fn last_is_whole(&self, group: u64) -> bool {
         self.objects.last().is_none_or(|(id, received)| *received == size(group, *id))
     }
