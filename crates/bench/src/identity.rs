@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
-use relay_transport::quic::{ALPN, ClientConfig, Config, Tuning, certificate};
+use relay_transport::quic::{ClientConfig, Config, Tuning, Version, certificate};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
 /// What QUIC keys are derived from.
@@ -35,7 +35,7 @@ impl Identity {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        tls.alpn_protocols = vec![ALPN[0].as_bytes().to_vec()];
+        tls.alpn_protocols = vec![Version::V05.alpn().as_bytes().to_vec()];
         // The relay keeps a quiet connection alive; a client need not.
         let tuning = Tuning { keep_alive: Duration::from_secs(60), ..Tuning::default() };
         Ok(Self { server, client: ClientConfig::new(tls, &tuning)? })

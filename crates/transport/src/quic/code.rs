@@ -35,9 +35,9 @@ pub(super) fn session_to_wire(code: SessionCode) -> VarInt {
 }
 
 /// The stream code of a reset or a stop. Codes outside the WebTransport space come from other
-/// stacks: small ones are taken as they are.
+/// stacks: small ones are taken as they are. Those of the old registry become present ones.
 pub(super) fn stream_from_wire(code: VarInt) -> StreamCode {
-    from_wire(code).map_or(StreamCode::INTERNAL, StreamCode)
+    from_wire(code).map_or(StreamCode::INTERNAL, StreamCode::from_peer)
 }
 
 /// The session code of an application close.
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn codes_survive_the_wire() {
         for code in [0, 1, 0x1d, 0x1e, 0x1f, 0x33, 64, 0xffff_ffff] {
-            assert_eq!(stream_from_wire(stream_to_wire(StreamCode(code))), StreamCode(code));
+            assert_eq!(stream_from_wire(stream_to_wire(StreamCode(code))), StreamCode::from_peer(code));
             assert_eq!(session_from_wire(session_to_wire(SessionCode(code))), SessionCode(code));
         }
     }
@@ -73,6 +73,7 @@ mod tests {
     #[test]
     fn codes_of_other_stacks_mean_something() {
         assert_eq!(stream_from_wire(VarInt::from_u32(1)), StreamCode::CANCEL);
+        assert_eq!(stream_from_wire(VarInt::from_u32(13)), StreamCode::NOT_FOUND, "of the old registry");
         assert_eq!(stream_from_wire(VarInt::MAX), StreamCode::INTERNAL);
         assert_eq!(session_from_wire(VarInt::from_u32(h3::NO_ERROR)), SessionCode::NONE);
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use aws_lc_rs::{hkdf, hmac};
 use quinn_proto::{
     AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
-    VarInt, congestion,
+    VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use relay_model::{WorkerId, limits};
@@ -16,7 +16,7 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
-use super::{ALPN, cid};
+use super::{H3, Version, cid, rate, versions::Versions};
 
 /// Smallest datagram every path must carry (RFC 9000).
 const INITIAL_MTU: u16 = 1_200;
@@ -43,6 +43,9 @@ pub enum ConfigError {
     /// A duration QUIC cannot express.
     #[error("idle timeout out of range")]
     Idle,
+    /// [`Tuning::versions`] is empty.
+    #[error("no protocol version to speak")]
+    Versions,
 }
 
 /// Congestion controllers on offer.
@@ -64,6 +67,9 @@ pub struct Tuning {
     pub keep_alive: Duration,
     /// Who decides how much may be in flight.
     pub congestion: Congestion,
+    /// Protocol versions spoken, in any order; a client of raw QUIC gets the newest it offers, one of
+    /// WebTransport the first it offers.
+    pub versions: Vec<Version>,
 }
 
 impl Default for Tuning {
@@ -72,6 +78,7 @@ impl Default for Tuning {
             idle: Duration::from_secs(10),
             keep_alive: Duration::from_secs(5),
             congestion: Congestion::default(),
+            versions: Version::ALL.to_vec(),
         }
     }
 }
@@ -83,6 +90,7 @@ pub struct Config {
     reset_key: Arc<hmac::Key>,
     cid_key: hmac::Key,
     pub(super) workers: u16,
+    pub(super) versions: Versions,
 }
 
 impl Config {
@@ -97,8 +105,9 @@ impl Config {
         if workers == 0 || usize::from(workers) > limits::WORKERS {
             return Err(ConfigError::Workers);
         }
-        let crypto =
-            QuicServerConfig::try_from(server_tls(resolver)?).map_err(|_| ConfigError::NoInitialSuite)?;
+        let versions = Versions::of(&tuning.versions).ok_or(ConfigError::Versions)?;
+        let tls = server_tls(resolver, versions)?;
+        let crypto = QuicServerConfig::try_from(tls).map_err(|_| ConfigError::NoInitialSuite)?;
         let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, b"relay token").extract(secret);
         let mut server = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
         server.transport_config(Arc::new(transport(tuning)?));
@@ -107,6 +116,7 @@ impl Config {
             reset_key: Arc::new(derive(secret, b"relay reset")),
             cid_key: derive(secret, b"relay connection id"),
             workers,
+            versions,
         })
     }
 
@@ -149,7 +159,10 @@ fn derive(secret: &[u8; 32], label: &[u8]) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, tag.as_ref())
 }
 
-fn server_tls(resolver: Arc<dyn ResolvesServerCert>) -> Result<rustls::ServerConfig, ConfigError> {
+fn server_tls(
+    resolver: Arc<dyn ResolvesServerCert>,
+    versions: Versions,
+) -> Result<rustls::ServerConfig, ConfigError> {
     // AES-128 first: with hardware AES it costs the least, and a client that lacks it offers ChaCha20.
     let suites = vec![
         provider::cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -162,7 +175,8 @@ fn server_tls(resolver: Arc<dyn ResolvesServerCert>) -> Result<rustls::ServerCon
         .with_no_client_auth()
         .with_cert_resolver(resolver);
     tls.ignore_client_order = true;
-    tls.alpn_protocols = ALPN.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let names = versions.iter().map(Version::alpn).chain([H3]);
+    tls.alpn_protocols = names.map(|name| name.as_bytes().to_vec()).collect();
     tls.max_early_data_size = 0;
     tls.ticketer = provider::Ticketer::new()?;
     Ok(tls)
@@ -187,15 +201,8 @@ fn transport(tuning: &Tuning) -> Result<TransportConfig, ConfigError> {
         .mtu_discovery_config(Some(mtu))
         .ack_frequency_config(Some(acks))
         .keep_alive_interval(Some(tuning.keep_alive))
-        .max_idle_timeout(Some(IdleTimeout::try_from(tuning.idle).map_err(|_| ConfigError::Idle)?));
-    match tuning.congestion {
-        Congestion::Cubic => {
-            config.congestion_controller_factory(Arc::new(congestion::CubicConfig::default()));
-        }
-        Congestion::Bbr => {
-            config.congestion_controller_factory(Arc::new(congestion::BbrConfig::default()));
-        }
-    }
+        .max_idle_timeout(Some(IdleTimeout::try_from(tuning.idle).map_err(|_| ConfigError::Idle)?))
+        .congestion_controller_factory(rate::factory(tuning.congestion));
     Ok(config)
 }
 

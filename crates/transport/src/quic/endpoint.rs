@@ -11,7 +11,9 @@ use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EndpointEvent, Incoming};
 use relay_model::{WorkerId, limits};
 
-use super::{ClientConfig, Config, ConnKey, Connection, Ecn, Fed, Phase, Stats, Transmit};
+use super::{
+    ClientConfig, Config, ConnKey, Connection, Ecn, Fed, Phase, Stats, Transmit, versions::Versions,
+};
 
 /// Why an outgoing connection could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,9 @@ pub struct Endpoint {
     unvalidated: usize,
     /// Being fed; survives only a panic.
     feeding: Option<ConnKey>,
+    versions: Versions,
+    /// New connections are refused.
+    refusing: bool,
     stats: Stats,
 }
 
@@ -52,7 +57,16 @@ impl Endpoint {
             mtu_discovery,
             seed,
         );
-        Self { inner, slots: Vec::new(), live: 0, unvalidated: 0, feeding: None, stats: Stats::default() }
+        Self {
+            inner,
+            slots: Vec::new(),
+            live: 0,
+            unvalidated: 0,
+            feeding: None,
+            versions: config.versions,
+            refusing: false,
+            stats: Stats::default(),
+        }
     }
 
     /// Takes one received datagram. `remote` may be v4-mapped; it is canonicalised here. A
@@ -101,7 +115,7 @@ impl Endpoint {
     ) -> Result<ConnKey, ConnectError> {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let (handle, conn) = self.inner.connect(now, config.inner.clone(), remote, server_name)?;
-        Ok(self.insert(handle, Connection::new(conn, now, false)))
+        Ok(self.insert(handle, Connection::new(conn, now, false, Versions::ALL)))
     }
 
     /// Fires the timers of a connection that are due. Unknown keys are ignored.
@@ -154,6 +168,11 @@ impl Endpoint {
         self.feeding
     }
 
+    /// Whether new connections are refused from now on, with CONNECTION_REFUSED and before any handshake.
+    pub fn refuse_new(&mut self, on: bool) {
+        self.refusing = on;
+    }
+
     /// Appends the keys of all connections, to close them at shutdown.
     pub fn keys(&self, out: &mut Vec<ConnKey>) {
         let held = self.slots.iter().enumerate().filter(|(_, slot)| slot.conn.is_some());
@@ -177,6 +196,10 @@ impl Endpoint {
 
     /// Every attempt is decided at once: an undecided one would buffer megabytes.
     fn decide(&mut self, incoming: Incoming, now: Instant, out: &mut Vec<u8>) -> Fed {
+        if self.refusing {
+            self.stats.refused = self.stats.refused.saturating_add(1);
+            return Fed::Refused(self.inner.refuse(incoming, out).into());
+        }
         let validated = incoming.remote_address_validated();
         if !validated && self.unvalidated >= limits::UNVALIDATED_HANDSHAKES && incoming.may_retry() {
             return match self.inner.retry(incoming, out) {
@@ -196,7 +219,7 @@ impl Endpoint {
                 if !validated {
                     self.unvalidated = self.unvalidated.saturating_add(1);
                 }
-                Fed::New(self.insert(handle, Connection::new(conn, now, !validated)))
+                Fed::New(self.insert(handle, Connection::new(conn, now, !validated, self.versions)))
             }
             Err(error) => {
                 self.stats.refused = self.stats.refused.saturating_add(1);

@@ -22,6 +22,7 @@ mod config;
 mod connection;
 mod endpoint;
 mod rate;
+mod versions;
 mod webtransport;
 
 use std::net::{IpAddr, SocketAddr};
@@ -30,9 +31,10 @@ pub use config::{ClientConfig, Config, ConfigError, Congestion, Tuning, certific
 pub use connection::Connection;
 pub use endpoint::{ConnectError, Endpoint};
 pub use quinn_proto::EcnCodepoint as Ecn;
+pub use relay_wire::lite::Version;
 
-/// ALPN names spoken, in the server's order of preference. `h3` carries WebTransport.
-pub const ALPN: [&str; 2] = ["moq-lite-05", "h3"];
+/// ALPN of WebTransport. The names of raw QUIC are those of the [`Version`]s.
+pub const H3: &str = "h3";
 
 /// Key of a connection of one endpoint: a slot and its generation, so that a stale key finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,6 +71,8 @@ pub enum Fed {
     New(ConnKey),
     /// Send this; its bytes are in the buffer given to [`Endpoint::handle`].
     Respond(Transmit),
+    /// As `Respond`: a new connection was refused because of [`Endpoint::refuse_new`].
+    Refused(Transmit),
 }
 
 /// What to send: the whole buffer given to the call that returned it, which held nothing else
@@ -107,7 +111,7 @@ pub struct Stats {
     pub accepted: u64,
     /// Retry packets sent instead.
     pub retries: u64,
-    /// Connection attempts that failed in their first packet.
+    /// Connection attempts refused, or that failed in their first packet.
     pub refused: u64,
     /// Other stateless answers: version negotiation, resets, refusals.
     pub responses: u64,

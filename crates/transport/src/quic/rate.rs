@@ -1,47 +1,258 @@
-//! How fast a connection delivers, for PROBE.
+//! How fast a path delivers, for PROBE: a congestion controller that measures what it is told.
+//!
+//! Only acknowledged bytes count: bytes sent into a deep queue have not been delivered. The library
+//! says of each acknowledgement whether the path or the application was what held the sender back; only
+//! in the first case is the rate that of the path.
 
-use std::time::{Duration, Instant};
+use std::{
+    any::Any,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use quinn_proto::{
+    RttEstimator,
+    congestion::{Bbr, BbrConfig, Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig},
+};
+
+use super::Congestion;
 
 /// Shortest span measured.
 const SPAN: Duration = Duration::from_millis(250);
+/// Round trips in a span, at least.
+const ROUND_TRIPS: u32 = 4;
+/// Silence after which nothing measured before holds.
+const SILENCE: Duration = Duration::from_secs(2);
+/// A path that carries less, bytes a second, is idle: nothing can be said about it.
+const IDLE: u64 = 2_000;
+/// Spans without full load after which the rate under load is forgotten.
+const FADE: u32 = 40;
 
-/// The best delivery rate seen lately. The library has no rate sampler: sent bytes less lost ones
-/// stand for delivered ones.
-pub(super) struct Rate {
+/// What a path delivers.
+#[derive(Clone, Debug, Default)]
+struct Rate {
+    span: Option<Span>,
+    last: Option<Instant>,
+    /// Bytes a second under full load, smoothed.
+    full: Option<u64>,
+    /// Spans since.
+    fading: u32,
+    /// Bytes a second under less: a lower bound, fading by a sixteenth a span.
+    least: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
     since: Instant,
     bytes: u64,
-    /// Bytes a second, fading by a sixteenth a span.
-    best: u64,
+    /// Those acknowledged while the application had nothing to send.
+    idle_bytes: u64,
 }
 
 impl Rate {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, bytes: 0, best: 0 }
+    fn acked(&mut self, now: Instant, bytes: u64, is_idle: bool, rtt: Duration) {
+        let silent = self.last.replace(now).is_none_or(|last| now.saturating_duration_since(last) > SILENCE);
+        if silent {
+            *self = Self { last: self.last, ..Self::default() };
+        }
+        // The first bytes of all were delivered before it.
+        let Some(span) = &mut self.span else {
+            self.span = Some(Span { since: now, bytes: 0, idle_bytes: 0 });
+            return;
+        };
+        span.bytes = span.bytes.saturating_add(bytes);
+        if is_idle {
+            span.idle_bytes = span.idle_bytes.saturating_add(bytes);
+        }
+        let took = now.saturating_duration_since(span.since);
+        if took >= SPAN.max(rtt.saturating_mul(ROUND_TRIPS)) {
+            let done = *span;
+            self.span = Some(Span { since: now, bytes: 0, idle_bytes: 0 });
+            self.measured(done, took);
+        }
     }
 
-    /// Called often; measures once a span.
-    pub(super) fn sample(&mut self, now: Instant, quic: &quinn_proto::Connection) {
-        let span = now.saturating_duration_since(self.since);
-        if span < SPAN {
+    fn measured(&mut self, span: Span, took: Duration) {
+        let rate = a_second(span.bytes, took);
+        self.least = rate.max(self.least - self.least / 16);
+        if self.least < IDLE {
+            self.full = None;
             return;
         }
-        let stats = quic.stats();
-        let bytes = stats.udp_tx.bytes.saturating_sub(stats.path.lost_bytes);
-        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
-        let rate = bytes.saturating_sub(self.bytes).saturating_mul(1_000_000) / micros;
-        self.best = rate.max(self.best - self.best / 16);
-        self.since = now;
-        self.bytes = bytes;
+        let was_full = span.idle_bytes <= span.bytes / 8;
+        self.fading = if was_full { 0 } else { self.fading.saturating_add(1) };
+        self.full = match self.full {
+            _ if self.fading > FADE => None,
+            Some(full) if was_full && rate >= full => Some(full.midpoint(rate)),
+            Some(full) if was_full => Some(full - (full - rate) / 4),
+            // It carries at least what it just has.
+            Some(full) => Some(full.max(rate)),
+            None if was_full => Some(rate),
+            None => None,
+        };
     }
 
-    /// Bits a second the congestion window would carry, at most twice the best delivered:
-    /// window over round trip is absurd on a short path and stale on an idle one.
-    pub(super) fn bitrate(&self, window: u64, rtt: Duration) -> Option<u64> {
-        if self.best == 0 {
+    /// Bits a second. Under full load: what it carries. Under less: what the congestion window would
+    /// carry, at most twice what was delivered, for on a short or idle path window over round trip is
+    /// absurd. `None`: too little was sent lately to tell.
+    fn bitrate(&self, window: u64, rtt: Duration) -> Option<u64> {
+        if self.least < IDLE {
             return None;
         }
-        let micros = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX).max(1);
-        let carried = window.saturating_mul(1_000_000) / micros;
-        Some(carried.min(self.best.saturating_mul(2)).saturating_mul(8))
+        let guess = || a_second(window, rtt).min(self.least.saturating_mul(2));
+        Some(self.full.unwrap_or_else(guess).saturating_mul(8))
+    }
+}
+
+fn a_second(bytes: u64, took: Duration) -> u64 {
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+    bytes.saturating_mul(1_000_000) / micros
+}
+
+/// A congestion controller, measured. Its metrics name the bitrate of [`bitrate`] as the pacing rate.
+struct Measured<C> {
+    inner: C,
+    rate: Rate,
+    rtt: Duration,
+}
+
+impl<C> Measured<C> {
+    fn boxed(inner: C) -> Box<Self> {
+        Box::new(Self { inner, rate: Rate::default(), rtt: Duration::ZERO })
+    }
+}
+
+impl<C: Controller + Clone + 'static> Controller for Measured<C> {
+    fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
+        self.inner.on_sent(now, bytes, last_packet_number);
+    }
+
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+        self.rtt = rtt.get();
+        self.rate.acked(now, bytes, app_limited, self.rtt);
+        self.inner.on_ack(now, sent, bytes, app_limited, rtt);
+    }
+
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest: Option<u64>) {
+        self.inner.on_end_acks(now, in_flight, app_limited, largest);
+    }
+
+    fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent: bool, lost_bytes: u64) {
+        self.inner.on_congestion_event(now, sent, is_persistent, lost_bytes);
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.inner.on_mtu_update(new_mtu);
+    }
+
+    fn window(&self) -> u64 {
+        self.inner.window()
+    }
+
+    fn metrics(&self) -> ControllerMetrics {
+        let mut metrics = self.inner.metrics();
+        metrics.pacing_rate = self.rate.bitrate(self.inner.window(), self.rtt);
+        metrics
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(Self { inner: self.inner.clone(), rate: self.rate.clone(), rtt: self.rtt })
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.inner.initial_window()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+/// Bits a second the path of `quic` carries, if that can be told.
+pub(super) fn bitrate(quic: &quinn_proto::Connection) -> Option<u64> {
+    quic.congestion_state().metrics().pacing_rate
+}
+
+/// Makes measured controllers of one kind.
+pub(super) fn factory(congestion: Congestion) -> Arc<dyn ControllerFactory + Send + Sync> {
+    Arc::new(Factory(congestion, Arc::default(), Arc::default()))
+}
+
+struct Factory(Congestion, Arc<CubicConfig>, Arc<BbrConfig>);
+
+impl ControllerFactory for Factory {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        match self.0 {
+            Congestion::Cubic => Measured::boxed(Cubic::new(self.1.clone(), now, current_mtu)),
+            Congestion::Bbr => Measured::boxed(Bbr::new(self.2.clone(), current_mtu)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Duration = Duration::from_millis(40);
+
+    /// Acknowledges `rate` bytes a second for `span`, every 10 ms.
+    fn carry(measure: &mut Rate, now: &mut Instant, rate: u64, is_idle: bool, span: Duration) {
+        let end = *now + span;
+        while *now < end {
+            *now += Duration::from_millis(10);
+            measure.acked(*now, rate / 100, is_idle, RTT);
+        }
+    }
+
+    #[test]
+    fn under_full_load_the_rate_is_that_of_the_path() {
+        let (mut rate, mut now) = (Rate::default(), Instant::now());
+        carry(&mut rate, &mut now, 625_000, false, Duration::from_secs(3));
+        // However large the window.
+        let told = rate.bitrate(10_000_000, RTT).unwrap();
+        assert!((4_800_000..=5_200_000).contains(&told), "{told}");
+        carry(&mut rate, &mut now, 125_000, false, Duration::from_secs(5));
+        let told = rate.bitrate(10_000_000, RTT).unwrap();
+        assert!((900_000..=1_200_000).contains(&told), "{told}: it follows a path that got slower");
+    }
+
+    #[test]
+    fn what_an_application_did_not_send_is_not_held_against_the_path() {
+        let (mut rate, mut now) = (Rate::default(), Instant::now());
+        carry(&mut rate, &mut now, 100_000, true, Duration::from_secs(3));
+        let told = rate.bitrate(10_000_000, RTT).unwrap();
+        assert!((1_500_000..=1_700_000).contains(&told), "{told}: room for twice as much");
+        assert_eq!(rate.bitrate(4_000, RTT), Some(800_000), "no more than the window");
+        // What the path carried under load is remembered for a while.
+        carry(&mut rate, &mut now, 625_000, false, Duration::from_secs(3));
+        carry(&mut rate, &mut now, 100_000, true, Duration::from_secs(3));
+        assert!(rate.bitrate(10_000_000, RTT).unwrap() > 4_500_000);
+        carry(&mut rate, &mut now, 100_000, true, Duration::from_secs(20));
+        assert!(rate.bitrate(10_000_000, RTT).unwrap() < 2_000_000);
+    }
+
+    #[test]
+    fn nothing_is_said_of_an_idle_path() {
+        let (mut rate, mut now) = (Rate::default(), Instant::now());
+        assert_eq!(rate.bitrate(14_720, RTT), None);
+        carry(&mut rate, &mut now, 1_500, true, Duration::from_secs(3));
+        assert_eq!(rate.bitrate(14_720, RTT), None, "pings and probes are no load");
+        carry(&mut rate, &mut now, 625_000, false, Duration::from_secs(3));
+        assert!(rate.bitrate(14_720, RTT).is_some());
+        now += Duration::from_secs(5);
+        rate.acked(now, 40, true, RTT);
+        assert_eq!(rate.bitrate(14_720, RTT), None, "forgotten");
+    }
+
+    #[test]
+    fn a_burst_into_a_deep_queue_is_measured_as_it_drains() {
+        let (mut rate, mut now) = (Rate::default(), Instant::now());
+        carry(&mut rate, &mut now, 20_000, true, Duration::from_secs(2));
+        // A keyframe: full load until its last flight, then nothing more to send.
+        carry(&mut rate, &mut now, 625_000, false, Duration::from_millis(100));
+        carry(&mut rate, &mut now, 625_000, true, Duration::from_millis(100));
+        carry(&mut rate, &mut now, 20_000, true, Duration::from_millis(300));
+        let told = rate.bitrate(1_000_000, RTT).unwrap();
+        assert!(told <= 2 * 5_000_000, "{told}");
     }
 }

@@ -16,8 +16,8 @@ use relay_model::{SessionCode, limits};
 use relay_session::transport::{Closed, Dir, Event, Stream};
 
 use super::{
-    ALPN, Phase, Transmit, code,
-    rate::Rate,
+    H3, Phase, Transmit, code,
+    versions::Versions,
     webtransport::{End, Http},
 };
 
@@ -47,7 +47,6 @@ pub struct Connection {
     remote: SocketAddr,
     /// Time of the last input; `poll` has none of its own.
     now: Instant,
-    rate: Rate,
     max_datagram: usize,
     /// A write was short or blocked since the last `Room`.
     starved: bool,
@@ -57,6 +56,8 @@ pub struct Connection {
     exempt: bool,
     /// Counted by the endpoint as a handshake of an unproved address.
     unvalidated: bool,
+    /// Spoken on this end.
+    versions: Versions,
     /// An open had no credit, by direction.
     refused: [bool; 2],
 }
@@ -94,7 +95,12 @@ struct Due {
 const DIRS: [Dir; 2] = [Dir::Bi, Dir::Uni];
 
 impl Connection {
-    pub(super) fn new(quic: quinn_proto::Connection, now: Instant, unvalidated: bool) -> Self {
+    pub(super) fn new(
+        quic: quinn_proto::Connection,
+        now: Instant,
+        unvalidated: bool,
+        versions: Versions,
+    ) -> Self {
         Self {
             layer: Layer::Unknown,
             life: Life::Opening(now + limits::SETUP_TIMEOUT),
@@ -102,12 +108,12 @@ impl Connection {
             closed: None,
             remote: quic.remote_address(),
             now,
-            rate: Rate::new(now),
             max_datagram: 0,
             starved: false,
             fed: false,
             exempt: false,
             unvalidated,
+            versions,
             refused: [false; 2],
             quic,
         }
@@ -125,7 +131,7 @@ impl Connection {
     }
 
     /// What the session speaks: the ALPN on raw QUIC, the subprotocol on WebTransport. `None` before
-    /// `Ready`. One of [`super::ALPN`], without `h3` on the server's side.
+    /// `Ready`. The name of a [`super::Version`]; on the client's side also [`H3`].
     pub fn protocol(&self) -> Option<&'static str> {
         match &self.layer {
             Layer::Unknown => None,
@@ -222,7 +228,6 @@ impl Connection {
         if std::mem::take(&mut self.fed) {
             self.due.room |= std::mem::take(&mut self.starved);
         }
-        self.rate.sample(now, &self.quic);
         self.set_valve();
     }
 
@@ -281,14 +286,13 @@ impl Connection {
     /// The handshake is done: the ALPN says what this is.
     fn connected(&mut self) {
         let data = self.quic.crypto_session().handshake_data();
-        let alpn = data
-            .and_then(|data| data.downcast::<HandshakeData>().ok())
-            .and_then(|data| data.protocol)
-            .and_then(|alpn| ALPN.into_iter().find(|known| known.as_bytes() == alpn));
-        match alpn {
+        let alpn = data.and_then(|data| data.downcast::<HandshakeData>().ok()).and_then(|data| data.protocol);
+        let is_h3 = |alpn: &Vec<u8>| alpn == H3.as_bytes();
+        let spoken = |alpn: Vec<u8>| if is_h3(&alpn) { Some(H3) } else { self.versions.named(&alpn) };
+        match alpn.and_then(spoken) {
             None => self.drop_it(code::session_to_wire(SessionCode::VERSION), "no common version"),
-            Some("h3") if self.quic.side() == Side::Server => {
-                self.layer = Layer::Http(Box::default());
+            Some(H3) if self.quic.side() == Side::Server => {
+                self.layer = Layer::Http(Box::new(Http::new(self.versions)));
                 self.with_http(|http, quic| http.flush(quic));
             }
             Some(alpn) => {

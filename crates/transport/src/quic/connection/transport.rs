@@ -10,7 +10,7 @@ use relay_session::transport::{
 };
 
 use super::{Connection, Due, FAREWELL, Layer, Life, from_dir, index};
-use crate::quic::code;
+use crate::quic::{code, rate};
 
 impl Transport for Connection {
     fn poll(&mut self) -> Option<Event> {
@@ -178,9 +178,7 @@ impl Transport for Connection {
     }
 
     fn stats(&self) -> Stats {
-        let rtt = self.quic.rtt();
-        let window = self.quic.congestion_state().window();
-        Stats { rtt: Some(rtt), bitrate: self.rate.bitrate(window, rtt) }
+        Stats { rtt: Some(self.quic.rtt()), bitrate: rate::bitrate(&self.quic) }
     }
 
     fn close(&mut self, now: Instant, code: SessionCode, reason: &str) {

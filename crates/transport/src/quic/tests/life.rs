@@ -18,6 +18,23 @@ fn an_unknown_alpn_is_refused() {
 }
 
 #[test]
+fn new_connections_are_refused_on_demand_and_old_ones_live_on() {
+    let mut pair = Pair::new();
+    let (old, server) = pair.connect(&["moq-lite-05"]);
+    pair.server.endpoint.refuse_new(true);
+    let refused = pair.dial(&["moq-lite-05"]);
+    pair.settle();
+    let events = pair.client_events(refused);
+    assert!(matches!(events[..], [Event::Closed(Closed::Lost(_))]), "{events:?}");
+    assert_eq!((pair.server.endpoint.len(), pair.server.endpoint.stats().refused), (1, 1));
+    assert_eq!(pair.server.conn(server).phase(), Phase::Ready);
+    assert_eq!(pair.client_events(old), [Event::Ready]);
+    pair.server.endpoint.refuse_new(false);
+    let (_, next) = pair.connect(&["moq-lite-05"]);
+    assert_eq!(pair.server.conn(next).phase(), Phase::Ready);
+}
+
+#[test]
 fn stale_keys_find_nothing() {
     let mut pair = Pair::new();
     let (client, server) = pair.connect(&["moq-lite-05"]);

@@ -34,8 +34,12 @@ fn identity() -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
 }
 
 fn server_config() -> Config {
+    server_config_with(Tuning::default())
+}
+
+fn server_config_with(tuning: Tuning) -> Config {
     let (cert, key) = identity();
-    Config::new(certificate(vec![cert], key).unwrap(), &SECRET, 4, &Tuning::default()).unwrap()
+    Config::new(certificate(vec![cert], key).unwrap(), &SECRET, 4, &tuning).unwrap()
 }
 
 fn client_config(alpn: &[&str]) -> ClientConfig {
@@ -88,7 +92,7 @@ impl Node {
             let (_, from, data) = self.inbound.pop_front().unwrap();
             match self.endpoint.handle(now, from, None, None, data, &mut buf) {
                 Fed::New(key) => self.accepted.push(key),
-                Fed::Respond(transmit) => sent.extend(cut(&transmit, &buf)),
+                Fed::Respond(transmit) | Fed::Refused(transmit) => sent.extend(cut(&transmit, &buf)),
                 Fed::Conn(_) | Fed::Nothing => {}
             }
         }
@@ -144,6 +148,14 @@ impl Pair {
             segments: 64,
             captured: Vec::new(),
         }
+    }
+
+    /// With a server that speaks `versions` only.
+    fn speaking(versions: &[Version]) -> Self {
+        let mut pair = Self::new();
+        let config = server_config_with(Tuning { versions: versions.to_vec(), ..Tuning::default() });
+        pair.server.endpoint = Endpoint::new(&config, WorkerId(1), true, Some([2; 32]));
+        pair
     }
 
     fn dial(&mut self, alpn: &[&str]) -> ConnKey {

@@ -54,7 +54,10 @@ struct Browser {
 impl Browser {
     /// Connected by QUIC, nothing sent on it.
     fn silent() -> Self {
-        let mut pair = Pair::new();
+        Self::silent_with(Pair::new())
+    }
+
+    fn silent_with(mut pair: Pair) -> Self {
         let (client, server) = pair.connect(&["h3"]);
         assert_eq!(pair.client_events(client)[0], Event::Ready);
         let connect = pair.client.conn(client).open(Dir::Bi, 0).unwrap();
@@ -71,7 +74,7 @@ impl Browser {
         let connect = browser.connect;
         let (bytes, _) = read_all(browser.us(), connect);
         let response = ConnectResponse::decode(&mut bytes.as_slice()).unwrap();
-        assert_eq!(response.protocol.as_deref(), Some("moq-lite-05"));
+        assert_eq!(response.protocol.as_deref(), Some("moq-lite-06"));
         browser
     }
 
@@ -148,7 +151,7 @@ fn a_session_knows_its_target_origin_and_protocol() {
     let mut browser = Browser::ready();
     let conn = browser.relay();
     assert!(conn.is_webtransport());
-    assert_eq!(conn.protocol(), Some("moq-lite-05"));
+    assert_eq!(conn.protocol(), Some("moq-lite-06"));
     // The test's URL type folds the dots before they are sent.
     assert_eq!(conn.target(), Some("/room?jwt=a%2Fb"));
     assert_eq!(conn.origin(), Some("https://app.example"));
@@ -160,6 +163,16 @@ fn the_first_offer_we_speak_is_taken() {
     browser.send_uni(&settings());
     browser.request(&["h3", "moqt-18", "moq-lite-05", "moq-lite-04"]);
     assert_eq!(browser.events(), [Event::Ready]);
+    assert_eq!(browser.relay().protocol(), Some("moq-lite-05"), "not our newest, the client's first");
+}
+
+#[test]
+fn an_offer_we_are_not_to_speak_is_passed_over() {
+    let mut browser = Browser::silent_with(Pair::speaking(&[Version::V04]));
+    browser.send_uni(&settings());
+    browser.request(&["moq-lite-06", "moq-lite-05", "moq-lite-04", "moq-lite-03"]);
+    assert_eq!(browser.events(), [Event::Ready]);
+    assert_eq!(browser.relay().protocol(), Some("moq-lite-04"));
 }
 
 #[test]
@@ -356,7 +369,7 @@ fn a_connection_closed_by_the_browser_ends_the_session() {
 
 #[test]
 fn offers_we_do_not_speak_are_refused() {
-    for offer in [&["moq-lite-04"][..], &["h3"], &[]] {
+    for offer in [&["moq-lite-02"][..], &["h3"], &[]] {
         let mut browser = Browser::silent();
         browser.send_uni(&settings());
         browser.request(offer);

@@ -16,7 +16,7 @@ use relay_session::transport::PRIORITY_CONTROL;
 use web_transport_proto::{ConnectResponse, Settings, http::StatusCode};
 
 use self::{capsule::Reader, head::Head, request::Request};
-use super::{ALPN, code::h3};
+use super::{code::h3, versions::Versions};
 
 /// Streams that are not (yet) the session's: control, QPACK, CONNECT, requests being read, streams
 /// that came before their CONNECT. Past it new ones are rejected.
@@ -33,7 +33,6 @@ const DISCARD_BYTES: usize = 64 * 1024;
 const PIECE: usize = 16 * 1024;
 
 /// HTTP/3 of one connection.
-#[derive(Default)]
 pub(super) struct Http {
     /// The peer's SETTINGS, once seen.
     peer: Option<Peer>,
@@ -46,6 +45,8 @@ pub(super) struct Http {
     releasing: bool,
     refused: bool,
     end: Option<End>,
+    /// Offered to clients as subprotocols.
+    versions: Versions,
 }
 
 #[derive(Clone, Copy)]
@@ -110,6 +111,22 @@ enum Step {
 }
 
 impl Http {
+    /// Nothing said or heard yet.
+    pub(super) fn new(versions: Versions) -> Self {
+        Self {
+            peer: None,
+            control_seen: false,
+            settings_sent: false,
+            session: None,
+            roles: Vec::new(),
+            owed: Vec::new(),
+            releasing: false,
+            refused: false,
+            end: None,
+            versions,
+        }
+    }
+
     /// Path and query of the CONNECT.
     pub(super) fn target(&self) -> Option<&str> {
         self.session.as_ref().map(|session| &*session.target)
@@ -295,7 +312,7 @@ impl Http {
                 self.refuse(quic, id, StatusCode::NOT_FOUND);
                 continue;
             }
-            let spoken = |offer: &String| ALPN.into_iter().find(|name| name == offer && *name != "h3");
+            let spoken = |offer: &String| self.versions.named(offer.as_bytes());
             match request.protocols.iter().find_map(spoken) {
                 Some(protocol) => self.accept(quic, id, request, protocol, &rest),
                 None => {
