@@ -11,12 +11,13 @@ use std::{
 
 use crossbeam_channel::Receiver;
 use relay_auth::Policy;
-use relay_core::{Action, Core, Event};
+use relay_core::{Core, Event};
 use relay_meter::Board;
 use relay_model::{Hop, Scope, SessionId, WorkerId, limits};
-use relay_store::{End, Rings, Store};
+use relay_store::{Rings, Store};
 use relay_transport::quic::Config;
 use relay_worker::{
+    carry_out,
     engine::{Next, Shared, Worker},
     mailbox::{Letter, Mailbox},
 };
@@ -68,6 +69,7 @@ impl Relay {
             store: store.clone(),
             policy: Arc::new(Policy::public(Scope::everything(), Scope::everything())),
             hop: HOP,
+            started: now,
             board: board.clone(),
             fault: None,
         });
@@ -138,22 +140,8 @@ impl Relay {
         }
         self.core.handle_timeout(now);
         while let Some(action) = self.core.poll_action() {
-            match action {
-                Action::Order { session, order } => letters.push(Letter::Order(session, order)),
-                Action::Board { path, routes } => self.store.board().set(path, routes, &mut self.rings),
-                Action::Create { log } => {
-                    self.store.create(log);
-                }
-                Action::Fence { log, epoch } => {
-                    self.store.fence(log, epoch);
-                }
-                Action::End { log, code } => {
-                    self.store.end(log, End { final_group: None, code: Some(code) }, now, &mut self.rings);
-                }
-                Action::Retire { log } => {
-                    self.store.retire(log);
-                }
-            }
+            let order = carry_out(action, &self.store, &mut self.rings, now);
+            letters.extend(order.map(|(session, order)| Letter::Order(session, order)));
         }
         letters.extend(asks.into_iter().map(|(session, count)| Letter::AsksDone(session, count)));
         self.mailbox.post(&mut letters);

@@ -94,8 +94,12 @@ worker! {
         refused_version,
         /// Refused: no room for another session.
         refused_full,
-        /// Refused: shutting down.
+        /// Refused: draining or shutting down.
         refused_draining,
+        /// Refused: memory is at its ceiling.
+        refused_memory,
+        /// Sessions closed because they had not left a relay that ends.
+        sessions_sent_away,
         /// Panics caught while datagrams were fed to a connection.
         panics_feed,
         /// Panics caught while a session took its input.

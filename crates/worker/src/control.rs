@@ -9,7 +9,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 use relay_core::{Action, Core, Event};
-use relay_model::SessionId;
+use relay_model::{Order, SessionId};
 use relay_store::{End, Rings, Store};
 
 use crate::mailbox::{Letter, Mailbox};
@@ -88,7 +88,7 @@ impl Control {
         for event in batches.into_iter().flatten() {
             match &event {
                 Event::Ask { session, .. } => *self.taken.entry(*session).or_default() += 1,
-                Event::Closed { session } => {
+                Event::Closed { session, .. } => {
                     self.taken.remove(session);
                 }
                 Event::Opened { .. } => {}
@@ -116,30 +116,38 @@ impl Control {
 
     fn act_all(&mut self, now: Instant) {
         while let Some(action) = self.core.poll_action() {
-            self.act(action, now);
+            let order = carry_out(action, &self.store, &mut self.rings, now);
+            if let Some((session, order)) = order
+                && let Some(letters) = self.letters.get_mut(usize::from(session.worker().0))
+            {
+                letters.push(Letter::Order(session, order));
+            }
         }
     }
+}
 
-    fn act(&mut self, action: Action, now: Instant) {
-        match action {
-            Action::Order { session, order } => {
-                if let Some(letters) = self.letters.get_mut(usize::from(session.worker().0)) {
-                    letters.push(Letter::Order(session, order));
-                }
-            }
-            Action::Board { path, routes } => self.store.board().set(path, routes, &mut self.rings),
-            Action::Create { log } => {
-                self.store.create(log);
-            }
-            Action::Fence { log, epoch } => {
-                self.store.fence(log, epoch);
-            }
-            Action::End { log, code } => {
-                self.store.end(log, End { final_group: None, code: Some(code) }, now, &mut self.rings);
-            }
-            Action::Retire { log } => {
-                self.store.retire(log);
-            }
+/// Does what core decided, as far as the store is concerned. Returns what is for a session.
+pub fn carry_out(
+    action: Action,
+    store: &Arc<Store>,
+    rings: &mut Rings,
+    now: Instant,
+) -> Option<(SessionId, Order)> {
+    match action {
+        Action::Order { session, order } => return Some((session, order)),
+        Action::Board { path, routes } => store.board().set(path, routes, rings),
+        Action::Create { log } => {
+            store.create(log);
+        }
+        Action::Fence { log, epoch } => {
+            store.fence(log, epoch);
+        }
+        Action::End { log, code } => {
+            store.end(log, End { final_group: None, code: Some(code) }, now, rings);
+        }
+        Action::Retire { log } => {
+            store.retire(log);
         }
     }
+    None
 }

@@ -17,6 +17,9 @@ pub mod slots;
 pub mod socket;
 pub mod wheel;
 
+pub use control::carry_out;
 pub use engine::{Fault, Stage};
 pub use relay::{Counts, Options, Relay, RunError, StartError};
+pub use relay_core::Takeover;
+pub use relay_transport::quic::Version;
 pub use socket::{BindError, BufferClamp, Steering};

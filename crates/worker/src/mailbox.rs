@@ -1,9 +1,17 @@
 //! What other threads want of a worker.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use relay_model::{Order, SessionCode, SessionId};
+
+/// Where in the window of a drain sessions begin to wind down, percent.
+const WIND_DOWN_PERCENT: u32 = 70;
+/// Where in it those that are left are closed, percent.
+const CLOSE_PERCENT: u32 = 95;
 
 /// One message to a worker.
 #[derive(Clone, Debug)]
@@ -12,7 +20,9 @@ pub enum Letter {
     Order(SessionId, Order),
     /// Core has taken so many asks of a session.
     AsksDone(SessionId, u32),
-    /// Close everything, let nobody in, and end once all is said or time is up.
+    /// Let nobody in, ask everybody to leave, close who does not, and end once nobody is left.
+    Drain(Drain),
+    /// Close everything at once, let nobody in, and end once all is said or time is up.
     Shutdown {
         /// What the peers are told.
         code: SessionCode,
@@ -21,6 +31,39 @@ pub enum Letter {
         /// When to end anyway.
         until: Instant,
     },
+}
+
+/// How a worker is left in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// What sessions that do not leave are told.
+    pub code: SessionCode,
+    /// The same in words.
+    pub reason: Arc<str>,
+    /// From when on those that are left begin no more groups, one after another.
+    pub wind_down: Instant,
+    /// When those that are left are closed, whatever they are about.
+    pub close: Instant,
+    /// When to end anyway.
+    pub until: Instant,
+}
+
+impl Drain {
+    /// A drain that begins `now` and is over after `window`: most of it for those who leave by
+    /// themselves, the last three tenths for the others, and of that a little for the closes to arrive.
+    pub fn new(code: SessionCode, reason: &str, now: Instant, window: Duration) -> Self {
+        let at = |percent: u32| now + window / 100 * percent;
+        let (wind_down, close) = (at(WIND_DOWN_PERCENT), at(CLOSE_PERCENT));
+        Self { code, reason: reason.into(), wind_down, close, until: now + window }
+    }
+
+    /// When the session at `place` of `count` begins to wind down: they take their turns over the first
+    /// half of what is left of the window, so that they do not all look for another relay at once.
+    pub fn turn_of(&self, place: usize, count: usize) -> Instant {
+        let span = self.close.saturating_duration_since(self.wind_down) / 2;
+        let share = place as f64 / count.max(1) as f64;
+        self.wind_down + span.mul_f64(share.clamp(0.0, 1.0))
+    }
 }
 
 /// A worker's mailbox: the worker takes all letters at once, and is woken once for all of them.

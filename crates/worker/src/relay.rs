@@ -4,7 +4,10 @@ use std::{
     fmt, io,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -12,17 +15,17 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 use relay_auth::Policy;
-use relay_core::{Core, Event};
+use relay_core::{Core, Event, Takeover};
 use relay_meter::{Board, Worker as Meter};
 use relay_model::{Hop, SessionCode, WorkerId, limits};
-use relay_store::Store;
+use relay_store::{Rings, Store};
 use relay_transport::quic::{self, Tuning};
 use rustls::server::ResolvesServerCert;
 
 use crate::{
     control::{Control, Seen},
     engine::{Fault, Shared, Worker},
-    mailbox::{Letter, Mailbox},
+    mailbox::{Drain, Letter, Mailbox},
     run::Reactor,
     socket::{self, BindError, BufferClamp, GroupLock, Socket, Steering},
 };
@@ -63,6 +66,8 @@ pub struct Options {
     pub memory_bytes: u64,
     /// How long a superseded group is held at most.
     pub max_age: Duration,
+    /// Who may publish a path that somebody publishes already.
+    pub takeover: Takeover,
     /// How datagrams find their worker.
     pub steering: Steering,
     /// Fault injection, for tests.
@@ -89,6 +94,7 @@ impl Options {
             cache_bytes: CACHE_BYTES,
             memory_bytes: MEMORY_BYTES,
             max_age: MAX_AGE,
+            takeover: Takeover::default(),
             steering: Steering::default(),
             fault: None,
         }
@@ -150,6 +156,11 @@ impl Counts {
         total
     }
 
+    /// Connections and sessions refused, for whatever reason.
+    pub fn refused(&self) -> u64 {
+        self.total().counters().filter(|(name, _)| name.starts_with("refused_")).map(|(_, count)| count).sum()
+    }
+
     /// Panics caught in all stages of all workers.
     pub fn panics(&self) -> u64 {
         self.total().counters().filter(|(name, _)| name.starts_with("panics_")).map(|(_, count)| count).sum()
@@ -162,7 +173,7 @@ impl fmt::Display for Counts {
         write!(
             f,
             "{} sessions, {} broadcasts, {} tracks, {} subscriptions, {} KiB cached, \
-             {} frames in, {} deliveries, {} panics",
+             {} frames in, {} deliveries, {} ghosts, {} takeovers held, {} refused, {} panics",
             total.sessions,
             self.store.board_paths,
             self.core.logs,
@@ -170,6 +181,9 @@ impl fmt::Display for Counts {
             self.store.bytes / 1024,
             total.frames_in,
             total.deliveries,
+            self.core.ghosts,
+            self.tally.takeover_held,
+            self.refused(),
             self.panics(),
         )
     }
@@ -185,6 +199,7 @@ pub struct Relay {
     seen: Arc<Mutex<Seen>>,
     threads: Mutex<Option<Threads>>,
     fate: Arc<Fate>,
+    ending: AtomicBool,
 }
 
 struct Threads {
@@ -227,8 +242,11 @@ impl Relay {
             tracing::warn!("{clamp}");
         }
         let workers = group.sockets.len();
-        let core =
-            Core::new(relay_core::Config { linger: options.linger, ..relay_core::Config::new(options.hop) });
+        let core = Core::new(relay_core::Config {
+            linger: options.linger,
+            takeover: options.takeover,
+            ..relay_core::Config::new(options.hop)
+        });
         let shared = Arc::new(share(options, workers)?);
         let reactors: Vec<Reactor> =
             (0..workers).map(|_| Reactor::new()).collect::<Result<_, _>>().map_err(StartError::Thread)?;
@@ -244,6 +262,7 @@ impl Relay {
             seen: Arc::default(),
             threads: Mutex::new(None),
             fate: Arc::default(),
+            ending: AtomicBool::new(false),
         };
         let control = relay.spawn_control(core, received)?;
         let mut threads = Threads { workers: Vec::with_capacity(workers), control, _lock: group.lock };
@@ -287,12 +306,39 @@ impl Relay {
         self.fate.wait()
     }
 
+    /// Whether it takes new sessions: not once it drains, shuts down or has failed.
+    pub fn is_ready(&self) -> bool {
+        !self.ending.load(Ordering::Relaxed) && self.fate.end.lock().is_none()
+    }
+
+    /// New limits of what is held, bytes (see [`Options::cache_bytes`] and [`Options::memory_bytes`]),
+    /// and evicts what is past them or too old. To be called now and then even if nothing changed: logs
+    /// that nobody writes to age too.
+    pub fn set_memory(&self, cache_bytes: u64, memory_bytes: u64) {
+        self.store.budget().set_limits(cache_bytes, memory_bytes);
+        let mut rings = Rings::new();
+        self.store.trim(Instant::now(), &mut rings);
+        self.store.ring(&mut rings, None);
+    }
+
+    /// Leaves in order: refuses new sessions, asks those it has to move (GOAWAY), and closes those that
+    /// are left in the last three tenths of `window`, one after another, each once what it had begun is
+    /// said, with `code` and `reason`. Returns when nobody is left and all threads have ended, at the
+    /// latest after `window`. Calling it again, or after [`Relay::shutdown`], does nothing.
+    pub fn drain(&self, window: Duration, code: SessionCode, reason: &str) {
+        self.end(Letter::Drain(Drain::new(code, reason, Instant::now(), window)));
+    }
+
     /// Closes every session with `code`, gives the peers up to a second to hear of it, and ends all
     /// threads. Calling it again does nothing.
     pub fn shutdown(&self, code: SessionCode, reason: &str) {
+        self.end(Letter::Shutdown { code, reason: reason.into(), until: Instant::now() + FAREWELL });
+    }
+
+    /// Has every worker end by `letter`, and waits for all threads.
+    fn end(&self, letter: Letter) {
+        self.ending.store(true, Ordering::Relaxed);
         let Some(threads) = self.threads.lock().take() else { return };
-        let until = Instant::now() + FAREWELL;
-        let letter = Letter::Shutdown { code, reason: reason.into(), until };
         for mailbox in &self.mailboxes {
             mailbox.post(&mut vec![letter.clone()]);
         }
@@ -374,6 +420,7 @@ fn share(options: Options, workers: usize) -> Result<Shared, StartError> {
         store,
         policy: options.policy,
         hop: options.hop,
+        started: Instant::now(),
         board: Arc::new(Board::new(workers)),
         fault: options.fault,
     })

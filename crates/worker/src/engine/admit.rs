@@ -5,7 +5,10 @@ use std::time::{Instant, SystemTime};
 use relay_auth::Permit;
 use relay_core::Event;
 use relay_model::{Hop, SessionCode};
-use relay_session::{Config, Grant, Output, Session, transport::Transport};
+use relay_session::{
+    Config, Grant, Output, Session,
+    transport::{Closed, Transport},
+};
 use relay_transport::quic::Phase;
 use relay_wire::lite;
 
@@ -37,11 +40,12 @@ impl Worker {
             stamp,
             version,
             has_url: target.is_some(),
+            started: self.shared.started,
         })));
         if let Some(target) = target {
             self.admit(index, now, &target);
         }
-        true
+        self.with_session(index, Stage::Input, now, |session, _, cx| session.start(cx))
     }
 
     /// What a session wants: most of it is for core.
@@ -75,7 +79,7 @@ impl Worker {
                     subscribe: permit.subscribe().clone(),
                 };
                 // Before anything the session asks.
-                self.events.push(Event::Opened { session: peer.id, permit, exclude: None });
+                self.events.push(Event::Opened { session: peer.id, permit });
                 self.with_session(index, Stage::Input, now, |session, conn, cx| {
                     session.authorized(conn, cx, grant);
                 });
@@ -133,6 +137,8 @@ impl Worker {
         let Some(peer) = peers.get_mut(index) else { return false };
         let (id, key) = (peer.id, peer.conn);
         let session = peer.session.take();
+        let ended = session.as_ref().and_then(|session| session.closed());
+        let vanished = !matches!(ended, Some(Closed::ByUs | Closed::ByPeer(..)));
         let state = std::mem::replace(&mut peer.state, State::Over);
         let clean = guard(|| {
             if let Some(mut session) = session {
@@ -143,7 +149,7 @@ impl Worker {
             }
             endpoint.settle(key, now);
         });
-        self.count_end(id, &state);
+        self.count_end(id, &state, vanished);
         if clean.is_none() {
             self.bury(index, Stage::Input);
             return false;

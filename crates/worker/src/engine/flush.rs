@@ -59,6 +59,7 @@ impl Worker {
             Transmitted::Some => self.mark_dirty(index),
             Transmitted::All => {}
         }
+        self.check_winding(index, now);
         self.rearm(index);
     }
 

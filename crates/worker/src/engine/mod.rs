@@ -8,6 +8,7 @@
 //! Each connection's share runs guarded: a panic costs that connection and nobody else.
 
 mod admit;
+mod drain;
 mod flush;
 mod news;
 mod peer;
@@ -26,7 +27,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use relay_auth::Policy;
 use relay_core::Event;
 use relay_meter::{Board, Worker as Meter};
-use relay_model::{Hop, LogId, SessionCode, SessionId, WorkerId};
+use relay_model::{Hop, LogId, SessionId, WorkerId};
 use relay_session::{Cx, Fanout, Output, Session};
 use relay_store::{Rings, Store};
 use relay_transport::quic::{self, Connection, Endpoint};
@@ -38,6 +39,7 @@ use crate::{
     socket::{Io, Received},
     wheel::Wheel,
 };
+use drain::Ending;
 use news::Delivery;
 use peer::{Peer, State};
 
@@ -86,6 +88,8 @@ pub struct Shared {
     pub hop: Hop,
     /// Where counters are shown.
     pub board: Arc<Board>,
+    /// When the process began.
+    pub started: Instant,
     /// Fault injection.
     pub fault: Option<Fault>,
 }
@@ -140,7 +144,7 @@ pub struct Worker {
     readable: bool,
     received: VecDeque<Received>,
     letters: VecDeque<Letter>,
-    drain: Option<Drain>,
+    ending: Option<Ending>,
 
     meter: Meter,
     published: Instant,
@@ -148,14 +152,6 @@ pub struct Worker {
     unpublished: bool,
     random: Random,
     scratch: Scratch,
-}
-
-/// Shutting down.
-#[derive(Clone, Debug)]
-struct Drain {
-    code: SessionCode,
-    reason: Arc<str>,
-    until: Instant,
 }
 
 /// Vectors used again each turn.
@@ -205,7 +201,7 @@ impl Worker {
             readable: true,
             received: VecDeque::new(),
             letters: VecDeque::new(),
-            drain: None,
+            ending: None,
             meter: Meter::default(),
             published: now,
             unpublished: false,
@@ -241,6 +237,7 @@ impl Worker {
         self.retry_full(now, io);
         self.receive(now, io);
         self.expire(now);
+        self.part(now);
         self.settle_touched(now);
         self.read_letters(now, io, end);
         self.deliver_news(now, io, end);
@@ -250,10 +247,11 @@ impl Worker {
         self.next(now)
     }
 
-    /// Shut down, and nothing left to say or no time to say it.
+    /// Drained or shut down, and nothing left to say or no time to say it.
     pub fn is_done(&self, now: Instant) -> bool {
-        self.drain.as_ref().is_some_and(|drain| {
-            now >= drain.until || (self.peers.is_empty() && self.outbox.is_empty() && self.letters.is_empty())
+        self.ending.as_ref().is_some_and(|ending| {
+            now >= ending.until()
+                || (self.peers.is_empty() && self.outbox.is_empty() && self.letters.is_empty())
         })
     }
 
@@ -337,15 +335,16 @@ impl Worker {
                 tracing::error!(session = %peer.id, "a panic while a session was dropped");
             }
         }
-        self.count_end(peer.id, &peer.state);
+        self.count_end(peer.id, &peer.state, true);
     }
 
-    fn count_end(&mut self, id: SessionId, state: &State) {
+    /// `vanished`: nobody meant it to end.
+    fn count_end(&mut self, id: SessionId, state: &State, vanished: bool) {
         match state {
             State::Opening | State::Waiting => self.meter.sessions_abandoned += 1,
             State::Open { .. } => {
                 self.meter.sessions_closed += 1;
-                self.events.push(Event::Closed { session: id });
+                self.events.push(Event::Closed { session: id, vanished });
             }
             State::Over => {}
         }
@@ -434,7 +433,7 @@ impl Worker {
         // A turn that did not publish is followed by one that does.
         let publish = self.unpublished.then(|| self.published + PUBLISH);
         let retry = self.full_since.map(|since| since + RETRY_FULL);
-        let until = self.drain.as_ref().map(|drain| drain.until);
+        let until = self.ending.as_ref().map(Ending::next);
         let behind = (!self.events.is_empty()).then(|| now + RETRY_CORE);
         let first = [self.wheel.next_wake(), publish, retry, until, behind].into_iter().flatten().min();
         first.map_or(Next::Idle, Next::At)

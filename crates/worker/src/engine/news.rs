@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Instant};
 use relay_model::LogId;
 use relay_session::{Batch, Reader};
 
-use super::{Drain, Stage, Worker, guard};
+use super::{Stage, Worker, drain::Ending, guard};
 use crate::{mailbox::Letter, socket::Io};
 
 /// Readers between two looks at the clock.
@@ -52,12 +52,13 @@ impl Worker {
                     session.asks_done(conn, cx, count);
                 });
             }
+            Letter::Drain(drain) => self.start_drain(now, drain),
             Letter::Shutdown { code, reason, until } => {
                 let indices: Vec<u32> = self.peers.indices().collect();
                 for index in indices {
                     self.close(index, now, code, &reason);
                 }
-                self.drain = Some(Drain { code, reason, until });
+                self.ending = Some(Ending::Closed(until));
             }
         }
     }

@@ -23,6 +23,19 @@ pub(super) struct Peer {
     pub(super) is_dirty: bool,
     /// A deadline has passed.
     pub(super) is_due: bool,
+    /// How far it is on its way out, when the relay is.
+    pub(super) leaving: Option<Leaving>,
+}
+
+/// What is next for a session that did not leave a relay that ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// It begins nothing more from then on.
+    WindDown(Instant),
+    /// It finishes what it has begun.
+    Winding,
+    /// It is closed then.
+    Close(Instant),
 }
 
 /// How far a peer is.
@@ -53,16 +66,32 @@ impl Peer {
             is_touched: false,
             is_dirty: false,
             is_due: false,
+            leaving: None,
         }
     }
 
     /// When the worker itself has to act on it.
     pub(super) fn deadline(&self) -> Option<Instant> {
+        self.ends_at().into_iter().chain(self.leaves_at()).min()
+    }
+
+    /// When it has had its time.
+    pub(super) fn ends_at(&self) -> Option<Instant> {
         match self.state {
             // Until it is ready the connection keeps the time itself.
             State::Opening | State::Over => None,
             State::Waiting => Some(self.admit_by),
             State::Open { until } => until,
+        }
+    }
+
+    /// When it takes its next step out.
+    pub(super) fn leaves_at(&self) -> Option<Instant> {
+        match self.leaving {
+            Some(Leaving::WindDown(at) | Leaving::Close(at)) if matches!(self.state, State::Open { .. }) => {
+                Some(at)
+            }
+            _ => None,
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::socket::{Io, Received};
 impl Worker {
     /// Receives and feeds until nothing is left or the turn has its share.
     pub(super) fn receive(&mut self, now: Instant, io: &mut impl Io) {
+        // Before the handshake: what cannot be held cannot be begun.
+        self.endpoint.refuse_new(self.ending.is_some() || self.shared.store.budget().at_ceiling());
         let mut fed = 0;
         while fed < TURN_DATAGRAMS {
             let Some(received) = self.received.pop_front() else {
@@ -59,6 +61,13 @@ impl Worker {
                     self.outbox.push(&transmit, answer, None);
                     continue;
                 }
+                Some(Fed::Refused(transmit)) => {
+                    self.count_refusal();
+                    if self.full_since.is_none() {
+                        self.outbox.push(&transmit, answer, None);
+                        continue;
+                    }
+                }
                 Some(Fed::Conn(key)) => self.touch_conn(key),
                 Some(Fed::New(key)) => self.arrive(key, now),
                 // An answer without a connection is not worth a place in a full outbox.
@@ -77,6 +86,14 @@ impl Worker {
         match self.endpoint.suspect().and_then(|key| self.peer_of(key)) {
             Some(index) => self.bury(index, Stage::Feed),
             None => self.rebuild(now),
+        }
+    }
+
+    fn count_refusal(&mut self) {
+        if self.ending.is_some() {
+            self.meter.refused_draining += 1;
+        } else {
+            self.meter.refused_memory += 1;
         }
     }
 
@@ -105,10 +122,6 @@ impl Worker {
         }
         if let Some(slot) = self.by_conn.get_mut(key.slot()) {
             *slot = index;
-        }
-        if let Some(drain) = self.drain.clone() {
-            self.meter.refused_draining += 1;
-            self.refuse(index, now, drain.code, &drain.reason);
         }
         self.touch(index);
     }
@@ -150,7 +163,7 @@ impl Worker {
     fn time_out(&mut self, index: u32, now: Instant) {
         let Some(peer) = self.peers.get(index) else { return };
         let is_due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
-        if is_due(peer.deadline()) {
+        if is_due(peer.ends_at()) {
             if peer.state == State::Waiting {
                 self.meter.refused_setup_timeout += 1;
                 self.refuse(index, now, SessionCode::TIMEOUT, "not set up in time");
@@ -159,6 +172,10 @@ impl Worker {
             }
             return;
         }
+        if is_due(peer.leaves_at()) {
+            self.leave(index, now);
+        }
+        let Some(peer) = self.peers.get(index) else { return };
         if is_due(peer.session.as_ref().and_then(|session| session.next_deadline())) {
             self.with_session(index, Stage::Timeout, now, |session, conn, cx| session.timeout(conn, cx));
         }

@@ -116,6 +116,7 @@ impl Bench {
             store,
             policy: Arc::new(policy),
             hop: Hop(1),
+            started: now,
             board: Arc::new(Board::new(1)),
             fault: None,
         };

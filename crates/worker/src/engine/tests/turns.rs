@@ -17,7 +17,7 @@ fn opened(bench: &Bench) -> Vec<SessionId> {
 
 fn closed(bench: &Bench) -> Vec<SessionId> {
     let closed = |event: &Event| match event {
-        Event::Closed { session } => Some(*session),
+        Event::Closed { session, .. } => Some(*session),
         _ => None,
     };
     bench.heard.iter().filter_map(closed).collect()

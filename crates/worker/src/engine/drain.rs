@@ -1,0 +1,137 @@
+//! How a worker is left: in order, or at once.
+
+use std::time::{Duration, Instant};
+
+use relay_session::transport::Transport;
+
+use super::{Stage, State, Worker, peer::Leaving};
+use crate::mailbox::Drain;
+
+/// Round trips that what was handed to the transport last gets to arrive before the close, at least.
+const ROUND_TRIPS: u32 = 3;
+/// The least time it gets.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// A worker that lets nobody in any more.
+#[derive(Clone, Debug)]
+pub(super) enum Ending {
+    /// Sessions leave by themselves.
+    Waiting(Drain),
+    /// Those that are left wind down, each at its turn.
+    Parting(Drain),
+    /// All are closed; the end comes then at the latest.
+    Closed(Instant),
+}
+
+impl Ending {
+    /// When the worker ends anyway.
+    pub(super) fn until(&self) -> Instant {
+        match self {
+            Self::Waiting(drain) | Self::Parting(drain) => drain.until,
+            Self::Closed(until) => *until,
+        }
+    }
+
+    /// When it goes on.
+    pub(super) fn next(&self) -> Instant {
+        match self {
+            Self::Waiting(drain) => drain.wind_down,
+            Self::Parting(drain) => drain.close,
+            Self::Closed(until) => *until,
+        }
+    }
+}
+
+impl Worker {
+    /// Begins to drain: who is not let in yet is refused, everybody else is asked to leave.
+    pub(super) fn start_drain(&mut self, now: Instant, drain: Drain) {
+        if self.ending.is_some() {
+            return;
+        }
+        let indices: Vec<u32> = self.peers.indices().collect();
+        for index in indices {
+            match self.peers.get(index).map(|peer| peer.state) {
+                Some(State::Open { .. }) => {
+                    self.with_session(index, Stage::Order, now, |session, conn, cx| {
+                        session.go_away(conn, cx)
+                    });
+                }
+                Some(State::Opening | State::Waiting) => {
+                    self.meter.refused_draining += 1;
+                    self.refuse(index, now, drain.code, &drain.reason);
+                }
+                Some(State::Over) | None => {}
+            }
+        }
+        self.ending = Some(Ending::Waiting(drain));
+    }
+
+    /// What a drain has due by `now`.
+    pub(super) fn part(&mut self, now: Instant) {
+        let Some(mut ending) = self.ending.take_if(|ending| now >= ending.next()) else { return };
+        if let Ending::Waiting(drain) = ending {
+            self.give_turns(&drain);
+            ending = Ending::Parting(drain);
+        }
+        if let Ending::Parting(drain) = &ending
+            && now >= drain.close
+        {
+            for index in self.open_peers() {
+                self.meter.sessions_sent_away += 1;
+                self.close(index, now, drain.code, &drain.reason);
+            }
+            ending = Ending::Closed(drain.until);
+        }
+        self.ending = Some(ending);
+    }
+
+    /// Each session that is left gets its turn to wind down.
+    fn give_turns(&mut self, drain: &Drain) {
+        let left = self.open_peers();
+        for (place, index) in left.iter().enumerate() {
+            if let Some(peer) = self.peers.get_mut(*index) {
+                peer.leaving = Some(Leaving::WindDown(drain.turn_of(place, left.len())));
+            }
+            self.mark_dirty(*index);
+        }
+    }
+
+    fn open_peers(&self) -> Vec<u32> {
+        let is_open =
+            |index: &u32| self.peers.get(*index).is_some_and(|peer| matches!(peer.state, State::Open { .. }));
+        self.peers.indices().filter(is_open).collect()
+    }
+
+    /// The session's turn has come, or what it had begun is said.
+    pub(super) fn leave(&mut self, index: u32, now: Instant) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        match peer.leaving {
+            Some(Leaving::WindDown(_)) => {
+                peer.leaving = Some(Leaving::Winding);
+                self.with_session(index, Stage::Timeout, now, |session, conn, cx| {
+                    session.wind_down(conn, cx)
+                });
+            }
+            Some(Leaving::Close(_)) => {
+                peer.leaving = None;
+                if let Some(Ending::Waiting(drain) | Ending::Parting(drain)) = self.ending.clone() {
+                    self.meter.sessions_sent_away += 1;
+                    self.close(index, now, drain.code, &drain.reason);
+                }
+            }
+            Some(Leaving::Winding) | None => {}
+        }
+    }
+
+    /// A session that winds down and has handed over all it began gets a little time for it to arrive.
+    pub(super) fn check_winding(&mut self, index: u32, now: Instant) {
+        let Self { peers, endpoint, .. } = self;
+        let Some(peer) = peers.get_mut(index).filter(|peer| peer.leaving == Some(Leaving::Winding)) else {
+            return;
+        };
+        if peer.session.as_ref().is_some_and(|session| session.is_quiet()) {
+            let rtt = endpoint.conn(peer.conn).and_then(|conn| conn.stats().rtt).unwrap_or_default();
+            peer.leaving = Some(Leaving::Close(now + LAST_WORDS.max(rtt.saturating_mul(ROUND_TRIPS))));
+        }
+    }
+}
