@@ -7,6 +7,7 @@ use relay_model::{Cost, Hop, Hops, Path, Prefs, Start, TrackInfo, TrackName, lim
 use super::*;
 use crate::{Inbox, varint};
 
+mod carried;
 mod dialect;
 mod limit;
 mod stream;
