@@ -13,12 +13,20 @@ struct Grant {
     root: Path,
     publish: Scope,
     subscribe: Scope,
+    holder: Holder,
+}
+
+/// Who shows a credential.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) subject: Option<Arc<str>>,
+    pub(crate) peer: bool,
 }
 
 impl Permit {
     /// Scopes are absolute and lie within `root`.
-    pub(crate) fn new(root: Path, publish: Scope, subscribe: Scope) -> Self {
-        Self(Arc::new(Grant { root, publish, subscribe }))
+    pub(crate) fn new(root: Path, publish: Scope, subscribe: Scope, holder: Holder) -> Self {
+        Self(Arc::new(Grant { root, publish, subscribe, holder }))
     }
 
     /// Absolute path every path the peer names is relative to.
@@ -41,8 +49,13 @@ impl Permit {
         None
     }
 
-    /// Who it is, when the credential says; `None` = the public.
-    pub fn identity(&self) -> Option<&str> {
-        None
+    /// Whom the credential names; `None` = the public.
+    pub fn subject(&self) -> Option<&str> {
+        self.0.holder.subject.as_deref()
+    }
+
+    /// Whether it is a relay of the same cluster, which speaks for publishers that others admitted.
+    pub fn is_peer(&self) -> bool {
+        self.0.holder.peer
     }
 }

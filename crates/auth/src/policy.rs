@@ -1,20 +1,38 @@
 //! The rule that turns a request target into a permit.
 
+use std::sync::Arc;
+
 use relay_model::Scope;
 
-use crate::{Permit, Refusal, target::Target};
+use crate::{Permit, Refusal, permit::Holder, target::Target};
 
 /// Whom the relay lets in, and where.
 #[derive(Clone, Debug)]
 pub struct Policy {
     publish: Scope,
     subscribe: Scope,
+    holder: Holder,
 }
 
 impl Policy {
     /// Anyone, without a credential, may publish and subscribe in these scopes.
     pub fn public(publish: Scope, subscribe: Scope) -> Self {
-        Self { publish, subscribe }
+        Self { publish, subscribe, holder: Holder::default() }
+    }
+
+    /// Whoever is admitted is `subject` from now on: for an entrance that knows who comes through it
+    /// without a token, and the way to a permit with a subject where a test needs one.
+    #[must_use]
+    pub fn with_subject(mut self, subject: impl Into<Arc<str>>) -> Self {
+        self.holder.subject = Some(subject.into());
+        self
+    }
+
+    /// Whoever is admitted is a relay of the same cluster: for the entrance that only those have.
+    #[must_use]
+    pub fn for_peers(mut self) -> Self {
+        self.holder.peer = true;
+        self
     }
 
     /// Admits `raw_target`: path and query exactly as the client sent them (`/a/b?jwt=..`),
@@ -33,7 +51,7 @@ impl Policy {
         if publish.is_empty() && subscribe.is_empty() {
             return Err(Refusal::Unauthorized);
         }
-        Ok(Permit::new(target.path, publish, subscribe))
+        Ok(Permit::new(target.path, publish, subscribe, self.holder.clone()))
     }
 }
 

@@ -2,13 +2,18 @@
 
 use std::time::Instant;
 
-use relay_model::{Hop, Hops, Order, Path, Route, SessionCode, SessionId, limits};
+use relay_model::{Cost, Hop, Hops, Order, Path, Route, SessionCode, SessionId, limits};
 
-use crate::{core::Core, event::Action};
+use crate::{
+    core::{Core, Takeover},
+    event::Action,
+    route::{Broadcast, Offer},
+    timers::Timer,
+};
 
 impl Core {
     /// `id` is a known session.
-    pub(crate) fn announce(&mut self, id: SessionId, path: Path, hops: Hops, cost: u64, now: Instant) {
+    pub(crate) fn announce(&mut self, id: SessionId, path: Path, hops: Hops, cost: Cost, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.killed {
             return;
@@ -32,9 +37,11 @@ impl Core {
             }
             session.announced.insert(path.clone());
         }
-        let broadcast = self.broadcasts.entry(path.clone()).or_default();
-        if broadcast.put(&path, Route { session: id, hops, cost }, serial) {
-            self.show(&path);
+        let (permit, draining) = (session.permit.clone(), session.draining);
+        let offer = Offer { route: Route { session: id, hops, cost }, permit, draining, serial };
+        self.broadcasts.entry(path.clone()).or_default();
+        if self.reshape(&path, |broadcast, takeover| broadcast.put(&path, offer, takeover)) == Some(false) {
+            self.tally.takeover_held += 1;
         }
         self.settle(&path, now);
     }
@@ -49,12 +56,42 @@ impl Core {
         }
     }
 
+    /// `id` is a known session. Its routes are the last choice from now on, also those to come.
+    pub(crate) fn drain(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.draining) else { return };
+        session.draining = true;
+        for path in session.announced.clone() {
+            self.reshape(&path, |broadcast, _| broadcast.drain(id));
+            self.settle(&path, now);
+        }
+    }
+
     /// Takes the route of `id` out of the table; the caller keeps the session's side.
     pub(crate) fn drop_route(&mut self, id: SessionId, path: &Path) {
-        if self.broadcasts.get_mut(path).is_some_and(|broadcast| broadcast.remove(id)) {
-            self.show(path);
-        }
+        self.reshape(path, |broadcast, _| broadcast.remove(id));
         self.forget_if_empty(path);
+    }
+
+    /// Changes the routes of `path`, and says what is shown now if that changed: once, whatever comes of
+    /// it. `None` for an unknown path.
+    pub(crate) fn reshape<T>(
+        &mut self,
+        path: &Path,
+        change: impl FnOnce(&mut Broadcast, Takeover) -> T,
+    ) -> Option<T> {
+        let broadcast = self.broadcasts.get_mut(path)?;
+        let before = broadcast.visible();
+        let result = change(broadcast, self.config.takeover);
+        let dropped = broadcast.tidy(self.config.takeover);
+        let routes = broadcast.visible();
+        if routes != before {
+            self.outbox.push(Action::Board { path: path.clone(), routes });
+        }
+        for (session, due) in dropped {
+            self.ghosts -= 1;
+            self.timers.disarm(due, Timer::Ghost(path.clone(), session));
+        }
+        Some(result)
     }
 
     /// Leaves nothing of a path that has neither route nor log.
@@ -62,11 +99,6 @@ impl Core {
         if self.broadcasts.get(path).is_some_and(|broadcast| broadcast.is_empty()) {
             self.broadcasts.remove(path);
         }
-    }
-
-    fn show(&mut self, path: &Path) {
-        let routes = self.broadcasts.get(path).map(|broadcast| broadcast.visible()).unwrap_or_default();
-        self.outbox.push(Action::Board { path: path.clone(), routes });
     }
 
     /// The loop rule; counts what breaks it.

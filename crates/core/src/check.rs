@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use relay_model::{LogId, SessionId, Want, limits};
+use relay_model::{LogId, SessionId, limits};
 
 use crate::{
     core::Core,
+    ghost::GHOSTS,
     log::{Log, Upstream},
-    union::Union,
+    timers::Timer,
 };
 
 impl Core {
@@ -17,7 +18,10 @@ impl Core {
         self.check_routes();
         self.logs.iter().for_each(|(id, log)| self.check_log(*id, log));
         let armed = self.logs.values().filter(|log| log.deadline.is_some()).count();
-        assert_eq!(armed, self.timers.len(), "a deadline without its log");
+        let ghosts: usize = self.broadcasts.values().map(|broadcast| broadcast.ghosts().count()).sum();
+        assert_eq!(ghosts, self.ghosts, "ghosts are miscounted");
+        assert!(ghosts <= GHOSTS);
+        assert_eq!(armed + ghosts, self.timers.len(), "a deadline of nobody");
     }
 
     fn check_session(&self, id: SessionId) {
@@ -26,7 +30,8 @@ impl Core {
         assert!(session.subs.len() <= limits::SUBSCRIPTIONS);
         for path in &session.announced {
             assert!(session.permit.publish().allows(path), "announced outside the permit");
-            assert!(self.broadcasts[path].route_of(id).is_some(), "an announced path without its route");
+            let routes = self.broadcasts[path].routes();
+            assert!(routes.iter().any(|candidate| candidate.route.session == id), "a path without its route");
         }
         for (sub, log) in &session.subs {
             assert!(session.permit.subscribe().allows(&self.logs[log].path), "reads outside the permit");
@@ -40,11 +45,20 @@ impl Core {
     fn check_routes(&self) {
         let mut tabled = BTreeSet::new();
         for (path, broadcast) in &self.broadcasts {
-            broadcast.check();
+            broadcast.check(self.config.takeover);
             assert!(!broadcast.is_empty(), "an emptied path was kept");
             for candidate in broadcast.routes() {
                 let route = &candidate.route;
-                assert!(self.sessions[&route.session].announced.contains(path), "a route of nobody");
+                match candidate.ghost {
+                    Some(ghost) => {
+                        assert!(!self.sessions.contains_key(&route.session), "a ghost of the living");
+                        let timer = Timer::Ghost(path.clone(), route.session);
+                        assert!(self.timers.contains(ghost.due, timer), "a ghost that never goes");
+                    }
+                    None => {
+                        assert!(self.sessions[&route.session].announced.contains(path), "a route of nobody")
+                    }
+                }
                 assert!(!route.passes(self.config.hop) && route.hops.len() <= limits::HOPS, "a loop");
             }
             for log in broadcast.logs() {
@@ -58,19 +72,22 @@ impl Core {
     }
 
     fn check_log(&self, id: LogId, log: &Log) {
-        let mut union = Union::default();
-        for ((session, sub), (prefs, want)) in log.readers() {
-            assert_eq!(self.sessions[session].subs.get(sub), Some(&id), "a reader of nobody");
-            union.add(*prefs, *want);
+        log.check();
+        for ((session, sub), reading) in log.readers() {
+            let session = &self.sessions[session];
+            assert_eq!(session.subs.get(sub), Some(&id), "a reader of nobody");
+            assert_eq!(session.exclude, reading.exclude, "a reader whose hop is not known");
         }
-        assert_eq!(union.live(), (log.wanted().1 == Want::Live).then(|| log.wanted().0));
         let lingers = match log.upstream {
             Upstream::Open(_) => log.is_unread(),
             Upstream::Suspended => true,
             Upstream::Over => false,
         };
         assert_eq!(log.deadline.is_some(), lingers, "a linger without end, or without cause");
-        assert!(log.deadline.is_none_or(|at| self.timers.contains(at, id)), "a linger that never ends");
+        assert!(
+            log.deadline.is_none_or(|at| self.timers.contains(at, Timer::Log(id))),
+            "a linger that never ends"
+        );
         let routes = || self.broadcasts.get(&log.path).into_iter().flat_map(|b| b.routes_to(log.publisher));
         match log.upstream {
             Upstream::Open(writer) => {
@@ -78,7 +95,12 @@ impl Core {
                 assert!(log.epoch.0 > 0, "open without a fence");
                 let own = routes().find(|candidate| candidate.route.session == writer);
                 match own {
-                    Some(own) => assert_eq!(own.route.hops, log.hops),
+                    Some(own) => {
+                        assert_eq!(own.route.hops, log.hops);
+                        let mut better = routes().take_while(|candidate| candidate.route.session != writer);
+                        let missed = better.any(|candidate| log.serves_through(&candidate.route));
+                        assert!(log.is_unread() || !missed, "a better route was missed");
+                    }
                     None => assert!(routes().next().is_none(), "left on a withdrawn route"),
                 }
                 assert_eq!(log.asked, log.wanted_of_open(), "its writer was not told what is wanted");
@@ -86,8 +108,14 @@ impl Core {
             Upstream::Suspended => {
                 assert!(routes().next().is_none(), "waits for a publisher that is there");
                 assert!(!log.is_unread(), "waits for nobody");
+                let broadcast = &self.broadcasts[&log.path];
+                let silent = broadcast.is_served() && !broadcast.expects(log.publisher);
+                assert!(!silent, "silent beside another publisher");
             }
-            Upstream::Over => assert!(!log.is_unread(), "kept for nobody"),
+            Upstream::Over => {
+                assert!(!log.is_unread(), "kept for nobody");
+                assert_eq!(log.pulls().len(), 0, "waits for what cannot come");
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     outbox::Outbox,
     route::Broadcast,
     session::Session,
-    timers::Timers,
+    timers::{Timer, Timers},
 };
 
 /// How the core behaves.
@@ -23,14 +23,30 @@ use crate::{
 pub struct Config {
     /// Our own hop: chains that hold it are loops.
     pub hop: Hop,
-    /// How long an unread log keeps its upstream, and a log whose publisher vanished waits for it.
+    /// How long an unread log keeps its upstream, and a publisher that vanished its path and its logs.
     pub linger: Duration,
+    /// How long the routes shown stay as they were when a publisher vanishes; at most the linger.
+    pub hold_back: Duration,
+    /// Who may publish a path that somebody publishes already.
+    pub takeover: Takeover,
+}
+
+/// Who may publish a path that somebody publishes already. Relays of the same cluster always may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Takeover {
+    /// Whoever may publish there.
+    Any,
+    /// The subject that took the path while it was free; the public is one subject. Others wait until
+    /// its last route is gone, and until it is not expected back.
+    #[default]
+    Identity,
 }
 
 impl Config {
     /// The defaults of a relay that is `hop` to its peers.
     pub fn new(hop: Hop) -> Self {
-        Self { hop, linger: limits::LINGER }
+        let (linger, hold_back) = (limits::LINGER, limits::HOLD_BACK);
+        Self { hop, linger, hold_back, takeover: Takeover::default() }
     }
 }
 
@@ -45,6 +61,8 @@ pub struct Core {
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) tally: Tally,
+    /// How many ghosts there are over all paths.
+    pub(crate) ghosts: usize,
     serial: u64,
 }
 
@@ -59,6 +77,7 @@ impl Core {
             timers: Timers::default(),
             outbox: Outbox::default(),
             tally: Tally::default(),
+            ghosts: 0,
             serial: 0,
         }
     }
@@ -69,8 +88,10 @@ impl Core {
             sessions: self.sessions.len(),
             paths: self.broadcasts.len(),
             routes: self.sessions.values().map(|session| session.announced.len()).sum(),
+            ghosts: self.ghosts,
             logs: self.logs.len(),
             readers: self.sessions.values().map(|session| session.subs.len()).sum(),
+            pulls: self.logs.values().map(|log| log.pulls().len()).sum(),
             pending: self.outbox.len(),
             timers: self.timers.len(),
         }
@@ -84,16 +105,19 @@ impl Core {
     /// Takes an event in.
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Opened { session, permit, exclude } => self.opened(session, permit, exclude),
+            Event::Opened { session, permit } => self.opened(session, permit),
             Event::Ask { session, ask } => self.ask(session, ask, now),
-            Event::Closed { session } => self.closed(session, now),
+            Event::Closed { session, vanished } => self.closed(session, vanished, now),
         }
     }
 
-    /// Ends the lingers that are over. Call when [`Self::next_deadline`] has passed; earlier is harmless.
+    /// Does what is due. Call when [`Self::next_deadline`] has passed; earlier is harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(log) = self.timers.pop_due(now) {
-            self.linger_over(log);
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Log(log) => self.linger_over(log),
+                Timer::Ghost(path, session) => self.ghost_due(session, &path, now),
+            }
         }
     }
 
@@ -113,12 +137,12 @@ impl Core {
         self.serial
     }
 
-    fn opened(&mut self, id: SessionId, permit: Permit, exclude: Option<Hop>) {
+    fn opened(&mut self, id: SessionId, permit: Permit) {
         if self.sessions.contains_key(&id) {
             self.tally.unknown += 1;
             return;
         }
-        self.sessions.insert(id, Session::new(permit, exclude));
+        self.sessions.insert(id, Session::new(permit));
     }
 
     fn ask(&mut self, session: SessionId, ask: Ask, now: Instant) {
@@ -130,26 +154,35 @@ impl Core {
             Ask::Announce { path, hops, cost } => self.announce(session, path, hops, cost, now),
             Ask::Unannounce { path } => self.unannounce(session, &path, now),
             Ask::Subscribe { sub, path, track, prefs, want } => {
-                self.subscribe((session, sub), path, track, prefs, want);
+                self.subscribe((session, sub), (path, track), (prefs, want), now);
             }
             Ask::Update { sub, prefs } => self.update((session, sub), prefs),
             Ask::Unsubscribe { sub } => self.unsubscribe((session, sub), now),
+            Ask::Pull { sub, group } => self.pull((session, sub), group),
+            Ask::Pulled { log, epoch, group } => self.pulled(session, log, epoch, group),
+            Ask::Exclude { hop } => self.exclude(session, hop),
+            Ask::Draining => self.drain(session, now),
             Ask::Ended { log, epoch } => self.ended(session, log, epoch),
         }
     }
 
-    /// Its readers leave, then its routes; then what it wrote finds another way or waits.
-    fn closed(&mut self, id: SessionId, now: Instant) {
+    /// Its routes go or become ghosts, then its readers leave; then what it wrote finds another way or
+    /// waits.
+    fn closed(&mut self, id: SessionId, vanished: bool, now: Instant) {
         let Some(session) = self.sessions.remove(&id) else {
             self.tally.unknown += 1;
             return;
         };
-        for (sub, log) in session.subs {
-            self.leave(log, (id, sub), now);
-        }
         let mut touched: BTreeSet<Path> = session.announced;
         for path in &touched {
-            self.drop_route(id, path);
+            if vanished {
+                self.haunt(id, path, now);
+            } else {
+                self.drop_route(id, path);
+            }
+        }
+        for (sub, log) in session.subs {
+            self.leave(log, (id, sub), now);
         }
         touched
             .extend(session.writes.iter().filter_map(|log| self.logs.get(log)).map(|log| log.path.clone()));

@@ -1,7 +1,7 @@
 //! What goes in and what comes out.
 
 use relay_auth::Permit;
-use relay_model::{Ask, Epoch, Hop, LogId, Order, Path, Route, SessionId, StreamCode};
+use relay_model::{Ask, Epoch, LogId, Order, Path, Route, SessionId, StreamCode};
 
 /// Something that happened to a session. Events of one session come in the order they happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +12,6 @@ pub enum Event {
         session: SessionId,
         /// What it may do.
         permit: Permit,
-        /// The peer's own hop: routes through it are not served to it. Anonymous counts as none.
-        exclude: Option<Hop>,
     },
     /// A session asks for something.
     Ask {
@@ -26,6 +24,9 @@ pub enum Event {
     Closed {
         /// Which one.
         session: SessionId,
+        /// Whether it went without a word (idle, reset, a panic of ours), and so may be back soon. Not
+        /// when the peer closed it, nor when we did.
+        vanished: bool,
     },
 }
 
@@ -58,7 +59,7 @@ pub enum Action {
         /// Grows by one each time, from 1.
         epoch: Epoch,
     },
-    /// Append an unclean end to `log`: its publisher did not come back.
+    /// Append an unclean end to `log`: its publisher did not come back, or another one has its place.
     End {
         /// A created log.
         log: LogId,
@@ -79,15 +80,19 @@ pub struct Counts {
     pub sessions: usize,
     /// Paths with a route or a log.
     pub paths: usize,
-    /// Routes over all paths.
+    /// Routes that sessions announced and did not withdraw, over all paths.
     pub routes: usize,
+    /// Routes of sessions that vanished, kept for their return.
+    pub ghosts: usize,
     /// Logs created and not retired.
     pub logs: usize,
     /// Subscriptions attached to a log.
     pub readers: usize,
+    /// Old groups that a reader waits for.
+    pub pulls: usize,
     /// Actions not taken yet.
     pub pending: usize,
-    /// Lingers that run.
+    /// Lingers and hold-backs that run.
     pub timers: usize,
 }
 
@@ -110,6 +115,14 @@ pub struct Tally {
     pub subscribe_limit: u64,
     /// Subscriptions to a path with no usable route.
     pub unroutable: u64,
+    /// Pulls of a subscription that is not attached (any more), or whose log is over.
+    pub pull_unknown: u64,
+    /// Announces that wait because another subject holds the path.
+    pub takeover_held: u64,
+    /// Routes of vanished sessions withdrawn at once because there were too many of them.
+    pub ghost_limit: u64,
     /// Logs ended because their publisher did not come back.
     pub abandoned: u64,
+    /// Logs ended because their publisher was gone and another had the path.
+    pub replaced: u64,
 }

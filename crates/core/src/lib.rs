@@ -7,14 +7,19 @@
 //! Rules, each kept in one place:
 //! - routes of a path are ordered the same way on every relay (`route`);
 //! - however many readers, a track is asked for once (`subscribe`);
-//! - a log's upstream follows its publisher, not its session (`upstream`).
+//! - a log's upstream follows the best route of its publisher, not a session (`upstream`);
+//! - who vanishes without a word is expected back for a while (`ghost`);
+//! - a path belongs to who took it while it was free (`route`);
+//! - however many wait for an old group, its publisher is asked once (`pull`).
 
 mod announce;
 mod check;
 mod core;
 mod event;
+mod ghost;
 mod log;
 mod outbox;
+mod pull;
 mod route;
 mod session;
 mod subscribe;
@@ -25,6 +30,6 @@ mod union;
 mod upstream;
 
 pub use crate::{
-    core::{Config, Core},
+    core::{Config, Core, Takeover},
     event::{Action, Counts, Event, Tally},
 };

@@ -1,9 +1,12 @@
 //! Routes of one path, best first, and the logs that carry its tracks.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{cmp::Reverse, collections::BTreeMap, time::Instant};
 
-use relay_model::{Hop, LogId, Path, Route, SessionId, TrackName};
+use relay_auth::Permit;
+use relay_model::{Cost, Hop, LogId, Path, Route, SessionId, TrackName};
 use smallvec::SmallVec;
+
+use crate::core::Takeover;
 
 /// Who made a broadcast: what must not change under a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,22 +18,50 @@ pub(crate) enum Publisher {
 }
 
 /// Preference among routes, lowest first. The same chains give the same order on every relay,
-/// and of two equal ones the newer wins: a publisher that came back beats its own ghost.
+/// and of two equal ones the newer wins: a publisher that came back beats what it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
+    draining: bool,
     anonymous: bool,
-    cost: u64,
+    cost: Cost,
     hops: usize,
     tie: u64,
     age: Reverse<u64>,
 }
 
-/// One live route.
+/// What a session announces.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) route: Route,
+    /// What the session may do, and for whom it speaks.
+    pub(crate) permit: Permit,
+    pub(crate) draining: bool,
+    /// Grows with every offer.
+    pub(crate) serial: u64,
+}
+
+/// One route.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub(crate) route: Route,
     pub(crate) publisher: Publisher,
+    /// Of a session that vanished.
+    pub(crate) ghost: Option<Ghost>,
+    pub(crate) permit: Permit,
+    /// Whether it counts: not while another subject holds the path.
+    pub(crate) admitted: bool,
     rank: Rank,
+}
+
+/// What is left of a route whose session vanished: shown as it was, and never used for data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ghost {
+    /// It stays whatever else there is. After that it is a last resort.
+    pub(crate) held_back: bool,
+    /// When its timer is due: the end of the hold-back, then of the linger.
+    pub(crate) due: Instant,
+    /// When it is withdrawn at the latest.
+    pub(crate) until: Instant,
 }
 
 /// One path: its routes and its logs. Gone when both are.
@@ -44,49 +75,114 @@ pub(crate) struct Broadcast {
 pub(crate) type Logs = SmallVec<[LogId; 1]>;
 
 impl Broadcast {
-    /// Adds the route, or replaces the one its session has. `serial` grows with every call.
-    /// Returns whether the visible list changed.
-    pub(crate) fn put(&mut self, path: &Path, route: Route, serial: u64) -> bool {
-        let old = self.position(route.session).map(|at| (at, self.routes.remove(at)));
+    /// Adds the route, or replaces the one its session has. A publisher that comes in a new place needs
+    /// no ghost any more. Returns whether the route counts. [`Self::tidy`] must follow.
+    pub(crate) fn put(&mut self, path: &Path, offer: Offer, takeover: Takeover) -> bool {
+        let Offer { route, permit, draining, serial } = offer;
+        let session = route.session;
+        let old = self.position(session).map(|at| self.routes.remove(at));
         let publisher = match route.publisher() {
             Hop::ANONYMOUS => Publisher::Nameless(serial),
             hop => Publisher::Named(hop),
         };
-        let age = match &old {
-            Some((_, old)) if old.publisher == publisher => old.rank.age,
-            _ => Reverse(serial),
+        let same = old.as_ref().filter(|old| old.publisher == publisher);
+        let is_new = same.is_none();
+        let age = same.map_or(Reverse(serial), |same| same.rank.age);
+        let rank = Rank::new(path, &route, draining, age);
+        let admitted = old.is_some_and(|old| old.admitted);
+        self.insert(Candidate { route, publisher, ghost: None, permit, admitted, rank });
+        self.admit(takeover);
+        let counts = self.route_of(session).is_some();
+        if counts && is_new {
+            let ghosts = self.routes.iter_mut().filter(|candidate| candidate.publisher == publisher);
+            ghosts.filter_map(|candidate| candidate.ghost.as_mut()).for_each(|ghost| ghost.held_back = false);
+        }
+        counts
+    }
+
+    /// Drops the route of `session`, live or not. [`Self::tidy`] must follow.
+    pub(crate) fn remove(&mut self, session: SessionId) {
+        self.routes.retain(|candidate| candidate.route.session != session);
+    }
+
+    /// Makes a ghost of the route of `session`, or drops it if it does not count. Returns whether there
+    /// is one. [`Self::tidy`] must follow.
+    pub(crate) fn haunt(&mut self, session: SessionId, ghost: Ghost) -> bool {
+        let Some(candidate) = self.position(session).and_then(|at| self.routes.get_mut(at)) else {
+            return false;
         };
-        let candidate = Candidate { rank: Rank::new(path, &route, age), route, publisher };
-        let at = self.routes.partition_point(|other| other.rank < candidate.rank);
-        let same = old.is_some_and(|(was, old)| was == at && old.route == candidate.route);
-        self.routes.insert(at, candidate);
-        !same
+        if candidate.admitted {
+            candidate.ghost = Some(ghost);
+            return true;
+        }
+        self.remove(session);
+        false
     }
 
-    /// Drops the route of `session`. Returns whether there was one.
-    pub(crate) fn remove(&mut self, session: SessionId) -> bool {
-        let at = self.position(session);
-        at.map(|at| self.routes.remove(at)).is_some()
+    /// The ghost that `session` left.
+    pub(crate) fn ghost_of(&mut self, session: SessionId) -> Option<&mut Ghost> {
+        let at = self.position(session)?;
+        self.routes.get_mut(at)?.ghost.as_mut()
     }
 
-    /// All routes, best first.
+    /// The session of this route is going away.
+    pub(crate) fn drain(&mut self, session: SessionId) {
+        if let Some(at) = self.position(session) {
+            let mut candidate = self.routes.remove(at);
+            candidate.rank.draining = true;
+            self.insert(candidate);
+        }
+    }
+
+    /// Gives the path a holder if it has none, and drops the ghosts that are not needed any more.
+    /// Returns those: session and deadline.
+    pub(crate) fn tidy(&mut self, takeover: Takeover) -> Vec<(SessionId, Instant)> {
+        let mut dropped = self.drop_ghosts();
+        // The last ghost of the holder may have gone; and who comes after may stand in for a peer's.
+        self.admit(takeover);
+        dropped.extend(self.drop_ghosts());
+        dropped
+    }
+
+    /// Routes for data, best first.
+    pub(crate) fn usable(&self) -> impl Iterator<Item = &Candidate> {
+        self.routes.iter().filter(|candidate| candidate.admitted && candidate.ghost.is_none())
+    }
+
+    /// Whether there is a route for data.
+    pub(crate) fn is_served(&self) -> bool {
+        self.usable().next().is_some()
+    }
+
+    /// Routes whose publisher may come back, best first.
+    pub(crate) fn ghosts(&self) -> impl Iterator<Item = &Candidate> {
+        self.routes.iter().filter(|candidate| candidate.ghost.is_some())
+    }
+
+    /// What the announce board shows, best first.
+    pub(crate) fn visible(&self) -> Vec<Route> {
+        let shown = self.routes.iter().filter(|candidate| candidate.admitted);
+        shown.map(|candidate| candidate.route.clone()).collect()
+    }
+
+    /// All that is remembered.
     pub(crate) fn routes(&self) -> &[Candidate] {
         &self.routes
     }
 
-    /// What the announce board shows.
-    pub(crate) fn visible(&self) -> Vec<Route> {
-        self.routes.iter().map(|candidate| candidate.route.clone()).collect()
-    }
-
-    /// The route `session` announced.
+    /// The usable route `session` announced.
     pub(crate) fn route_of(&self, session: SessionId) -> Option<&Candidate> {
-        self.routes.iter().find(|candidate| candidate.route.session == session)
+        self.usable().find(|candidate| candidate.route.session == session)
     }
 
-    /// The routes that lead to `publisher`, best first.
+    /// The usable routes that lead to `publisher`, best first.
     pub(crate) fn routes_to(&self, publisher: Publisher) -> impl Iterator<Item = &Candidate> {
-        self.routes.iter().filter(move |candidate| candidate.publisher == publisher)
+        self.usable().filter(move |candidate| candidate.publisher == publisher)
+    }
+
+    /// Whether `publisher` is there or may come back soon.
+    pub(crate) fn expects(&self, publisher: Publisher) -> bool {
+        self.usable().chain(self.ghosts()).any(|candidate| candidate.publisher == publisher)
     }
 
     /// Logs of one track that still have, or wait for, an upstream.
@@ -118,10 +214,61 @@ impl Broadcast {
         self.routes.is_empty() && self.logs.is_empty()
     }
 
-    /// Asserts the order of the routes.
-    pub(crate) fn check(&self) {
+    /// Asserts the order of the routes, who holds the path, and that no ghost stays in vain.
+    pub(crate) fn check(&self, takeover: Takeover) {
         assert!(self.routes.is_sorted_by(|a, b| a.rank < b.rank), "routes out of order");
+        let holder = self.holder();
+        for candidate in &self.routes {
+            let free = takeover == Takeover::Any || candidate.permit.is_peer();
+            let admitted =
+                free || holder.is_some_and(|holder| holder.subject() == candidate.permit.subject());
+            assert_eq!(candidate.admitted, admitted, "held by another, or kept waiting for nobody");
+            assert!(admitted || candidate.ghost.is_none(), "a ghost of what was never shown");
+        }
+        if self.is_served() {
+            let held_back = |ghost: &Candidate| ghost.ghost.is_some_and(|ghost| ghost.held_back);
+            assert!(self.ghosts().all(held_back), "a ghost beside a live route");
+        }
         assert!(self.logs.values().all(|logs| !logs.is_empty()), "a track without a log was kept");
+    }
+
+    /// Who holds the path: whose routes count already, or else whose is best.
+    fn holder(&self) -> Option<&Permit> {
+        let owned = || self.routes.iter().filter(|candidate| !candidate.permit.is_peer());
+        let holder = owned().find(|candidate| candidate.admitted).or_else(|| owned().next());
+        holder.map(|candidate| &candidate.permit)
+    }
+
+    /// Decides which routes count. Relays of the cluster neither hold a path nor are kept from it: their
+    /// publishers were admitted elsewhere.
+    fn admit(&mut self, takeover: Takeover) {
+        let holder = self.holder().cloned();
+        for candidate in &mut self.routes {
+            let free = takeover == Takeover::Any || candidate.permit.is_peer();
+            candidate.admitted =
+                free || holder.as_ref().is_some_and(|holder| holder.subject() == candidate.permit.subject());
+        }
+    }
+
+    /// Beside a live route, a ghost goes when its hold-back is over.
+    fn drop_ghosts(&mut self) -> Vec<(SessionId, Instant)> {
+        let mut dropped = Vec::new();
+        if !self.is_served() {
+            return dropped;
+        }
+        self.routes.retain(|candidate| match candidate.ghost {
+            Some(ghost) if !ghost.held_back => {
+                dropped.push((candidate.route.session, ghost.due));
+                false
+            }
+            _ => true,
+        });
+        dropped
+    }
+
+    fn insert(&mut self, candidate: Candidate) {
+        let at = self.routes.partition_point(|other| other.rank < candidate.rank);
+        self.routes.insert(at, candidate);
     }
 
     fn position(&self, session: SessionId) -> Option<usize> {
@@ -130,10 +277,11 @@ impl Broadcast {
 }
 
 impl Rank {
-    fn new(path: &Path, route: &Route, age: Reverse<u64>) -> Self {
+    fn new(path: &Path, route: &Route, draining: bool, age: Reverse<u64>) -> Self {
         // An unnamed publisher has a stamp in front of its zero.
         let anonymous = route.hops.iter().take(2).any(|hop| *hop == Hop::ANONYMOUS);
-        Self { anonymous, cost: route.cost, hops: route.hops.len(), tie: tie(path, &route.hops), age }
+        let tie = tie(path, &route.hops);
+        Self { draining, anonymous, cost: route.cost, hops: route.hops.len(), tie, age }
     }
 }
 

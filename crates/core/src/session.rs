@@ -10,7 +10,10 @@ use relay_model::{Hop, LogId, Path, SubId};
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) permit: Permit,
+    /// The peer's own hop, if it said one.
     pub(crate) exclude: Option<Hop>,
+    /// The peer is going away: its routes are the last choice.
+    pub(crate) draining: bool,
     /// Paths it has a live route for.
     pub(crate) announced: BTreeSet<Path>,
     /// Which log serves each of its subscriptions.
@@ -22,10 +25,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(permit: Permit, exclude: Option<Hop>) -> Self {
+    pub(crate) fn new(permit: Permit) -> Self {
         Self {
             permit,
-            exclude: exclude.filter(|hop| *hop != Hop::ANONYMOUS),
+            exclude: None,
+            draining: false,
             announced: BTreeSet::new(),
             subs: BTreeMap::new(),
             writes: BTreeSet::new(),

@@ -3,14 +3,15 @@
 use std::time::Instant;
 
 use relay_model::{
-    Hop, Hops, LogId, Order, Path, Prefs, Route, SessionId, StreamCode, TrackName, Want, limits,
+    Hop, Hops, LogId, Order, Path, Prefs, SessionId, StreamCode, SubId, TrackName, Want, limits,
 };
 
 use crate::{
     core::Core,
     event::Action,
     log::{Log, Reader, Upstream},
-    route::Publisher,
+    route::{Candidate, Publisher},
+    timers::Timer,
 };
 
 impl Core {
@@ -18,10 +19,9 @@ impl Core {
     pub(crate) fn subscribe(
         &mut self,
         reader: Reader,
-        path: Path,
-        track: TrackName,
-        prefs: Prefs,
-        want: Want,
+        (path, track): (Path, TrackName),
+        (prefs, want): (Prefs, Want),
+        now: Instant,
     ) {
         let (id, sub) = reader;
         let Some(session) = self.sessions.get(&id) else { return };
@@ -36,20 +36,24 @@ impl Core {
             return;
         }
         // Whether it is not there or not allowed is not told apart.
-        let Some((route, publisher)) = self.resolve(id, &path) else {
+        let Some(Candidate { route, publisher, ghost, .. }) = self.resolve(id, &path) else {
             self.outbox.order(id, Order::Refuse { sub, code: StreamCode::UNROUTABLE });
             return;
         };
         let log = match self.shared_log(id, &path, publisher, &track) {
             Some(log) => {
                 self.join(log, reader, prefs, want);
+                self.improve(log);
                 self.sync_prefs(log);
                 log
             }
             None => {
                 let log = self.create(path, publisher, track, &route.hops);
                 self.join(log, reader, prefs, want);
-                self.open(log, &route);
+                match ghost {
+                    None => self.open(log, &route),
+                    Some(_) => self.arm(log, now),
+                }
                 log
             }
         };
@@ -81,12 +85,35 @@ impl Core {
     /// Takes a reader out of its log; the caller keeps the session's side.
     pub(crate) fn leave(&mut self, log: LogId, reader: Reader, now: Instant) {
         let Some(state) = self.logs.get_mut(&log) else { return };
-        state.remove(reader);
-        match state.upstream {
-            Upstream::Open(_) if state.is_unread() => self.arm(log, now),
-            Upstream::Open(_) => self.sync_prefs(log),
-            Upstream::Suspended | Upstream::Over if state.is_unread() => self.retire(log),
+        let abandoned = state.remove(reader);
+        let (upstream, unread) = (state.upstream, state.is_unread());
+        if let Some(group) = abandoned {
+            self.drop_pull(log, group);
+        }
+        match upstream {
+            Upstream::Open(_) if unread => self.arm(log, now),
+            Upstream::Open(_) => {
+                self.improve(log);
+                self.sync_prefs(log);
+            }
+            Upstream::Suspended | Upstream::Over if unread => self.retire(log),
             Upstream::Suspended | Upstream::Over => {}
+        }
+    }
+
+    /// `id` is a known session. What it reads already stays, whatever way it comes.
+    pub(crate) fn exclude(&mut self, id: SessionId, hop: Hop) {
+        let exclude = Some(hop).filter(|hop| *hop != Hop::ANONYMOUS);
+        let Some(session) = self.sessions.get_mut(&id).filter(|session| session.exclude != exclude) else {
+            return;
+        };
+        session.exclude = exclude;
+        let subs: Vec<(SubId, LogId)> = session.subs.iter().map(|(sub, log)| (*sub, *log)).collect();
+        for (sub, log) in subs {
+            if let Some(state) = self.logs.get_mut(&log) {
+                state.set_exclude((id, sub), exclude);
+                self.improve(log);
+            }
         }
     }
 
@@ -105,17 +132,20 @@ impl Core {
         }
     }
 
-    /// The best route `id` may be served through. `None`, counted, without any.
-    fn resolve(&mut self, id: SessionId, path: &Path) -> Option<(Route, Publisher)> {
+    /// The best route `id` may be served through; where nobody is left, the ghost to wait for. `None`,
+    /// counted, without any.
+    fn resolve(&mut self, id: SessionId, path: &Path) -> Option<Candidate> {
         let session = self.sessions.get(&id)?;
         if !session.permit.subscribe().allows(path) {
             self.tally.subscribe_denied += 1;
             return None;
         }
-        let mut routes =
-            self.broadcasts.get(path).map(|broadcast| broadcast.routes()).unwrap_or_default().iter();
-        let best = routes.find(|candidate| self.may_read(id, candidate.route.session, &candidate.route.hops));
-        let best = best.map(|candidate| (candidate.route.clone(), candidate.publisher));
+        let best = self.broadcasts.get(path).and_then(|broadcast| {
+            let ghosts = broadcast.ghosts().filter(|_| !broadcast.is_served());
+            let mut routes = broadcast.usable().chain(ghosts);
+            routes.find(|candidate| self.may_read(id, candidate.route.session, &candidate.route.hops))
+        });
+        let best = best.cloned();
         if best.is_none() {
             self.tally.unroutable += 1;
         }
@@ -134,14 +164,18 @@ impl Core {
         let (Some(state), Some(session)) = (self.logs.get_mut(&log), self.sessions.get_mut(&id)) else {
             return;
         };
-        state.add((id, sub), prefs, want);
+        state.add((id, sub), prefs, want, session.exclude);
         session.subs.insert(sub, log);
-        if let Some(at) = state.deadline.take() {
-            self.timers.disarm(at, log);
+        // A suspended one waits for its publisher, and not for readers.
+        if state.upstream != Upstream::Suspended
+            && let Some(at) = state.deadline.take()
+        {
+            self.timers.disarm(at, Timer::Log(log));
         }
     }
 
-    /// A log of the track that flows, on a route `id` may be served through.
+    /// A log of the track that flows, or will when its publisher is back, on a route `id` may be served
+    /// through.
     fn shared_log(
         &self,
         id: SessionId,
@@ -153,14 +187,19 @@ impl Core {
         logs.iter().copied().find(|log| {
             self.logs.get(log).is_some_and(|state| match state.upstream {
                 Upstream::Open(writer) => self.may_read(id, writer, &state.hops),
-                Upstream::Suspended | Upstream::Over => false,
+                Upstream::Suspended => self.may_pass(id, &state.hops),
+                Upstream::Over => false,
             })
         })
     }
 
     /// Split horizon: nobody is served what comes from themselves.
-    pub(crate) fn may_read(&self, id: SessionId, writer: SessionId, hops: &Hops) -> bool {
+    fn may_read(&self, id: SessionId, writer: SessionId, hops: &Hops) -> bool {
+        id != writer && self.may_pass(id, hops)
+    }
+
+    fn may_pass(&self, id: SessionId, hops: &Hops) -> bool {
         let exclude: Option<Hop> = self.sessions.get(&id).and_then(|session| session.exclude);
-        id != writer && exclude.is_none_or(|hop| !hops.contains(&hop))
+        exclude.is_none_or(|hop| !hops.contains(&hop))
     }
 }

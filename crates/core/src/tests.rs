@@ -1,9 +1,12 @@
 //! Lists of events, checked after each by [`Core::check`] and by a model that consumes the actions.
 
+mod ghosts;
 mod limits;
 mod model;
+mod pulls;
 mod random;
 mod routes;
+mod takeover;
 mod tracks;
 mod upstream;
 
@@ -11,15 +14,18 @@ use std::time::{Duration, Instant};
 
 use relay_auth::{Permit, Policy};
 use relay_model::{
-    Ask, Epoch, Hop, Hops, LogId, Order, Path, Prefs, Route, Scope, SessionId, StreamCode, SubId, TrackName,
-    Want,
+    Ask, Cost, Epoch, Hop, Hops, LogId, Order, Path, Prefs, Route, Scope, SessionId, Start, StreamCode,
+    SubId, TrackName, Want,
 };
 
-use crate::{Action, Config, Core, Event, Tally, tests::model::Model};
+use crate::{Action, Config, Core, Event, Takeover, Tally, tests::model::Model};
 
 /// Our own hop.
 const SELF: u64 = 999;
 const LINGER: Duration = Duration::from_secs(5);
+const HOLD_BACK: Duration = Duration::from_millis(300);
+/// The shortest time.
+const TICK: Duration = Duration::from_millis(1);
 
 fn path(raw: &str) -> Path {
     Path::parse(raw).unwrap()
@@ -33,8 +39,17 @@ fn hops(chain: &[u64]) -> Hops {
     chain.iter().copied().map(Hop).collect()
 }
 
+/// Warm and cold are equal, as behind a publisher.
+fn cost(price: u64) -> Cost {
+    Cost { warm: price, cold: price }
+}
+
+fn policy(publish: &str, subscribe: &str) -> Policy {
+    Policy::public(Scope::of([path(publish)]), Scope::of([path(subscribe)]))
+}
+
 fn permit(publish: &str, subscribe: &str) -> Permit {
-    Policy::public(Scope::of([path(publish)]), Scope::of([path(subscribe)])).admit("/").unwrap()
+    policy(publish, subscribe).admit("/").unwrap()
 }
 
 /// A core on a virtual clock, and everything it did.
@@ -46,13 +61,18 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let core = Core::new(Config { hop: Hop(SELF), linger: LINGER });
-        Self { core, model: Model::default(), now: Instant::now() }
+        Self::with(Takeover::Identity)
+    }
+
+    fn with(takeover: Takeover) -> Self {
+        let core = Core::new(Config { hop: Hop(SELF), linger: LINGER, hold_back: HOLD_BACK, takeover });
+        let now = Instant::now();
+        Self { core, model: Model::new(takeover, now), now }
     }
 
     /// Feeds one event and returns what came of it.
     fn event(&mut self, event: Event) -> Vec<Action> {
-        self.model.before(&event);
+        self.model.before(&event, self.now);
         self.core.handle(event, self.now);
         self.settle()
     }
@@ -63,19 +83,43 @@ impl Bench {
 
     /// A session that may do everything.
     fn open(&mut self, session: u64) {
-        self.open_with(session, permit("", ""), None);
+        self.open_with(session, permit("", ""));
     }
 
-    fn open_with(&mut self, session: u64, permit: Permit, exclude: Option<u64>) {
-        let event = Event::Opened { session: SessionId(session), permit, exclude: exclude.map(Hop) };
-        assert_eq!(self.event(event), []);
+    fn open_with(&mut self, session: u64, permit: Permit) {
+        assert_eq!(self.event(Event::Opened { session: SessionId(session), permit }), []);
     }
 
+    /// A session that may do everything, of `subject`.
+    fn open_as(&mut self, session: u64, subject: &str) {
+        self.open_with(session, policy("", "").with_subject(subject).admit("/").unwrap());
+    }
+
+    /// A session that may do everything, and does not want routes through `hop`.
+    fn open_behind(&mut self, session: u64, hop: u64) {
+        self.open(session);
+        assert_eq!(self.exclude(session, hop), []);
+    }
+
+    fn exclude(&mut self, session: u64, hop: u64) -> Vec<Action> {
+        self.ask(session, Ask::Exclude { hop: Hop(hop) })
+    }
+
+    /// The session says goodbye.
     fn close(&mut self, session: u64) -> Vec<Action> {
-        self.event(Event::Closed { session: SessionId(session) })
+        self.event(Event::Closed { session: SessionId(session), vanished: false })
     }
 
-    fn announce(&mut self, session: u64, raw: &str, chain: &[u64], cost: u64) -> Vec<Action> {
+    /// The session goes without a word.
+    fn vanish(&mut self, session: u64) -> Vec<Action> {
+        self.event(Event::Closed { session: SessionId(session), vanished: true })
+    }
+
+    fn announce(&mut self, session: u64, raw: &str, chain: &[u64], price: u64) -> Vec<Action> {
+        self.announce_at(session, raw, chain, cost(price))
+    }
+
+    fn announce_at(&mut self, session: u64, raw: &str, chain: &[u64], cost: Cost) -> Vec<Action> {
         self.ask(session, Ask::Announce { path: path(raw), hops: hops(chain), cost })
     }
 
@@ -105,6 +149,16 @@ impl Bench {
         self.ask(session, Ask::Unsubscribe { sub: SubId(sub) })
     }
 
+    fn pull(&mut self, session: u64, sub: u64, group: u64) -> Vec<Action> {
+        self.ask(session, Ask::Pull { sub: SubId(sub), group })
+    }
+
+    /// `session`, as the newest writer of `log`, says that a pull is over.
+    fn pulled(&mut self, session: u64, log: LogId, group: u64) -> Vec<Action> {
+        let epoch = self.model.epoch(log);
+        self.ask(session, Ask::Pulled { log, epoch, group })
+    }
+
     fn ended(&mut self, session: u64, log: LogId) -> Vec<Action> {
         let epoch = self.model.epoch(log);
         self.ask(session, Ask::Ended { log, epoch })
@@ -113,6 +167,7 @@ impl Bench {
     /// Lets time pass and the timers run.
     fn pass(&mut self, time: Duration) -> Vec<Action> {
         self.now += time;
+        self.model.tick(self.now);
         if self.core.next_deadline().is_some_and(|at| at <= self.now) {
             self.core.handle_timeout(self.now);
         }
@@ -120,12 +175,12 @@ impl Bench {
         self.settle()
     }
 
-    /// Every session closes and every linger passes: nothing may be left.
+    /// Every session vanishes and every linger passes: nothing may be left.
     fn everyone_leaves(mut self) {
         for session in self.model.sessions() {
-            self.event(Event::Closed { session });
+            self.vanish(session.0);
         }
-        self.pass(LINGER * 2);
+        self.pass(LINGER + Duration::from_secs(1));
         assert_eq!(self.core.counts(), crate::Counts::default());
         self.model.assert_all_gone();
     }
@@ -158,6 +213,18 @@ fn refuse(session: u64, sub: u64, code: StreamCode) -> Action {
     to(session, Order::Refuse { sub: SubId(sub), code })
 }
 
+fn pull(session: u64, log: LogId, group: u64) -> Action {
+    to(session, Order::Pull { log, group })
+}
+
+fn drop_pull(session: u64, log: LogId, group: u64) -> Action {
+    to(session, Order::DropPull { log, group })
+}
+
+fn ended(log: LogId) -> Action {
+    Action::End { log, code: StreamCode::UNROUTABLE }
+}
+
 fn fence(log: LogId, epoch: u64) -> Action {
     Action::Fence { log, epoch: Epoch(epoch) }
 }
@@ -166,7 +233,7 @@ fn board(raw: &str, routes: &[(u64, &[u64], u64)]) -> Action {
     let route = |(session, chain, cost): &(u64, &[u64], u64)| Route {
         session: SessionId(*session),
         hops: hops(chain),
-        cost: *cost,
+        cost: self::cost(*cost),
     };
     Action::Board { path: path(raw), routes: routes.iter().map(route).collect() }
 }

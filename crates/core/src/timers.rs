@@ -1,30 +1,37 @@
-//! Lingers: at most one deadline a log.
+//! Deadlines: at most one a log, and one a ghost.
 
 use std::{collections::BTreeSet, time::Instant};
 
-use relay_model::LogId;
+use relay_model::{LogId, Path, SessionId};
 
-/// Deadlines in order. The owner keeps each log's own deadline to disarm it.
+/// What waits for its time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// The linger of a log.
+    Log(LogId),
+    /// The next thing to come of a ghost: its hold-back is over, or its linger.
+    Ghost(Path, SessionId),
+}
+
+/// Deadlines in order. The owner keeps each one's own to disarm it.
 #[derive(Debug, Default)]
-pub(crate) struct Timers(BTreeSet<(Instant, LogId)>);
+pub(crate) struct Timers(BTreeSet<(Instant, Timer)>);
 
 impl Timers {
-    pub(crate) fn arm(&mut self, at: Instant, log: LogId) {
-        self.0.insert((at, log));
+    pub(crate) fn arm(&mut self, at: Instant, timer: Timer) {
+        self.0.insert((at, timer));
     }
 
-    pub(crate) fn disarm(&mut self, at: Instant, log: LogId) {
-        self.0.remove(&(at, log));
+    pub(crate) fn disarm(&mut self, at: Instant, timer: Timer) {
+        self.0.remove(&(at, timer));
     }
 
-    /// The next log whose deadline has passed; it is disarmed.
-    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<LogId> {
-        let (at, log) = *self.0.first()?;
-        if at > now {
+    /// The next whose deadline has passed; it is disarmed.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
+        if self.0.first()?.0 > now {
             return None;
         }
-        self.0.pop_first();
-        Some(log)
+        self.0.pop_first().map(|(_, timer)| timer)
     }
 
     pub(crate) fn next(&self) -> Option<Instant> {
@@ -35,7 +42,7 @@ impl Timers {
         self.0.len()
     }
 
-    pub(crate) fn contains(&self, at: Instant, log: LogId) -> bool {
-        self.0.contains(&(at, log))
+    pub(crate) fn contains(&self, at: Instant, timer: Timer) -> bool {
+        self.0.contains(&(at, timer))
     }
 }

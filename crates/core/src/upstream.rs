@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use relay_model::{Epoch, LogId, Order, Path, Route, SessionId, StreamCode};
 
-use crate::{core::Core, event::Action, log::Upstream};
+use crate::{core::Core, event::Action, log::Upstream, timers::Timer};
 
 impl Core {
     /// Gives every log of `path` the upstream its routes call for. To be called after each change of
@@ -28,6 +28,7 @@ impl Core {
         let own = writer.and_then(|writer| broadcast.route_of(writer));
         if let Some(own) = own.filter(|own| own.publisher == state.publisher) {
             state.hops = own.route.hops.clone();
+            self.improve(log);
             return;
         }
         let alive = writer.is_some_and(|writer| self.sessions.contains_key(&writer));
@@ -37,8 +38,33 @@ impl Core {
             // Withdrawn, and still delivering its last groups.
             None if alive => {}
             None if self.is_unread(log) => self.retire(log),
+            // Its readers shall turn to the other one.
+            None if self.is_replaced(log) => {
+                self.tally.replaced += 1;
+                self.break_off(log);
+            }
             None => self.suspend(log, now),
         }
+    }
+
+    /// Moves a log that is read to a better route of its publisher than its writer's own, if one serves
+    /// all its readers. Nothing moves among equals, as routes have a strict order.
+    pub(crate) fn improve(&mut self, log: LogId) {
+        if let Some(route) = self.better_route(log) {
+            self.open(log, &route);
+        }
+    }
+
+    fn better_route(&self, log: LogId) -> Option<Route> {
+        let state = self.logs.get(&log).filter(|state| !state.is_unread())?;
+        let Upstream::Open(writer) = state.upstream else { return None };
+        let broadcast = self.broadcasts.get(&state.path)?;
+        // Whether a withdrawn one is left is not a matter of better or worse.
+        broadcast.route_of(writer).filter(|own| own.publisher == state.publisher)?;
+        let routes = broadcast.routes_to(state.publisher);
+        let mut better = routes.take_while(|candidate| candidate.route.session != writer);
+        let best = better.find(|candidate| state.serves_through(&candidate.route))?;
+        Some(best.route.clone())
     }
 
     /// The best route to the log's publisher that serves all readers, or else most of them: one that
@@ -47,19 +73,25 @@ impl Core {
         let state = self.logs.get(&log)?;
         let routes =
             || self.broadcasts.get(&state.path).into_iter().flat_map(|b| b.routes_to(state.publisher));
-        let serves_all = |route: &Route| {
-            state.readers().all(|((reader, _), _)| self.may_read(*reader, route.session, &route.hops))
-        };
-        let best = routes().find(|candidate| serves_all(&candidate.route)).or_else(|| routes().next());
+        let serves_all = routes().find(|candidate| state.serves_through(&candidate.route));
+        let best = serves_all.or_else(|| routes().next());
         best.map(|candidate| candidate.route.clone())
     }
 
-    /// Makes the route's session the writer of `log`; one it had before is told to stop.
+    /// Whether the publisher of `log` is gone, is not expected back, and another one is there.
+    fn is_replaced(&self, log: LogId) -> bool {
+        let Some(state) = self.logs.get(&log) else { return false };
+        let broadcast = self.broadcasts.get(&state.path);
+        broadcast.is_some_and(|b| b.is_served() && !b.expects(state.publisher))
+    }
+
+    /// Makes the route's session the writer of `log`; one it had before is told to stop. What is waited
+    /// for is ordered anew.
     pub(crate) fn open(&mut self, log: LogId, route: &Route) {
         self.close(log);
         let Some(state) = self.logs.get_mut(&log) else { return };
         if let Some(at) = state.deadline.take() {
-            self.timers.disarm(at, log);
+            self.timers.disarm(at, Timer::Log(log));
         }
         state.epoch = Epoch(state.epoch.0 + 1);
         state.asked = state.wanted();
@@ -72,6 +104,7 @@ impl Core {
         let (path, track) = (state.path.clone(), state.track.clone());
         self.outbox.push(Action::Fence { log, epoch });
         self.outbox.order(route.session, Order::Open { log, epoch, path, track, prefs, want });
+        self.order_pulls(log);
     }
 
     /// Tells the writer, if there is one, to stop; the log is suspended without a deadline.
@@ -99,7 +132,7 @@ impl Core {
         if state.deadline.is_none() {
             let at = now + self.config.linger;
             state.deadline = Some(at);
-            self.timers.arm(at, log);
+            self.timers.arm(at, Timer::Log(log));
         }
     }
 
@@ -111,11 +144,16 @@ impl Core {
             Upstream::Open(_) if state.is_unread() => self.retire(log),
             Upstream::Suspended => {
                 self.tally.abandoned += 1;
-                self.outbox.push(Action::End { log, code: StreamCode::UNROUTABLE });
-                self.finish(log);
+                self.break_off(log);
             }
             Upstream::Open(_) | Upstream::Over => {}
         }
+    }
+
+    /// Ends a log that has no writer (any more).
+    fn break_off(&mut self, log: LogId) {
+        self.outbox.push(Action::End { log, code: StreamCode::UNROUTABLE });
+        self.finish(log);
     }
 
     /// The writer says that `log` has ended. Readers stay until they have read it.
@@ -135,6 +173,7 @@ impl Core {
     fn finish(&mut self, log: LogId) {
         let Some(state) = self.logs.get_mut(&log) else { return };
         state.upstream = Upstream::Over;
+        state.stop_pulls();
         if state.is_unread() {
             self.retire(log);
         } else {
@@ -155,7 +194,7 @@ impl Core {
     fn forget_log(&mut self, log: LogId) {
         let Some(state) = self.logs.get_mut(&log) else { return };
         if let Some(at) = state.deadline.take() {
-            self.timers.disarm(at, log);
+            self.timers.disarm(at, Timer::Log(log));
         }
         let path = state.path.clone();
         if let Some(broadcast) = self.broadcasts.get_mut(&path) {

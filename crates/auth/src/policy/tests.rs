@@ -163,7 +163,7 @@ fn grants_are_narrowed_to_the_root() {
                 let permit = got.unwrap();
                 assert_eq!(permit.publish(), &scope(publish), "{raw:?}");
                 assert_eq!(permit.subscribe(), &scope(subscribe), "{raw:?}");
-                assert_eq!((permit.expires(), permit.identity()), (None, None));
+                assert_eq!((permit.expires(), permit.subject(), permit.is_peer()), (None, None, false));
             }
             None => assert_eq!(got, Err(Refusal::Unauthorized), "{raw:?}"),
         }
@@ -195,6 +195,15 @@ fn each_refusal_has_its_session_code() {
 #[test]
 fn a_malformed_path_is_told_apart_from_a_refused_one_even_with_a_token() {
     assert_eq!(open().admit("/../x?jwt=x"), Err(Refusal::Malformed));
+}
+
+#[test]
+fn a_permit_says_whom_its_policy_is_for() {
+    let alice = open().with_subject("alice").admit("/a").unwrap();
+    assert_eq!((alice.subject(), alice.is_peer()), (Some("alice"), false));
+    assert_ne!(alice, open().admit("/a").unwrap());
+    let relay = open().for_peers().admit("/a").unwrap();
+    assert_eq!((relay.subject(), relay.is_peer()), (None, true));
 }
 
 proptest::proptest! {

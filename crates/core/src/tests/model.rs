@@ -1,46 +1,82 @@
 //! What the store and the workers would make of the actions, written without a look at the core.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod place;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use relay_auth::Permit;
-use relay_model::{Ask, Epoch, Hop, Hops, LogId, Order, Path, Route, SessionId, SubId, TrackName, limits};
+use relay_model::{
+    Ask, Cost, Epoch, Hop, Hops, LogId, Order, Path, Route, SessionId, StreamCode, SubId, TrackName, limits,
+};
 
-use super::SELF;
-use crate::{Action, Event};
+use self::place::{Entry, Place};
+use super::{LINGER, SELF};
+use crate::{Action, Event, Takeover};
 
 #[derive(Debug)]
 struct Peer {
     permit: Permit,
     exclude: Option<Hop>,
-    announced: BTreeMap<Path, (Hops, u64)>,
+    draining: bool,
     /// Asked and not answered.
     waiting: BTreeMap<SubId, (Path, TrackName)>,
     /// Answered with a log.
     attached: BTreeMap<SubId, LogId>,
+    /// The old group a subscription waits for.
+    pulls: BTreeMap<SubId, u64>,
     killed: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Store {
     epoch: u64,
-    track: Option<(Path, TrackName)>,
+    track: (Path, TrackName),
     publisher: Option<Hop>,
     hops: Option<Hops>,
     open: Option<SessionId>,
+    /// Who wrote it until the order that was just given.
+    closed: Option<SessionId>,
+    /// Since when nobody writes it.
+    silent: Instant,
     over: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Model {
+    takeover: Takeover,
+    now: Instant,
+    /// When the timers last ran.
+    ticked: Instant,
     peers: BTreeMap<SessionId, Peer>,
+    places: BTreeMap<Path, Place>,
     logs: BTreeMap<LogId, Store>,
     created: BTreeSet<LogId>,
+    /// Pulls that the writer of the log has the order for.
+    pulling: BTreeSet<(LogId, u64)>,
     board: BTreeMap<Path, Vec<Route>>,
     /// The session whose subscription is being handled.
     asking: Option<(SessionId, Path, TrackName)>,
 }
 
 impl Model {
+    pub(super) fn new(takeover: Takeover, now: Instant) -> Self {
+        Self {
+            takeover,
+            now,
+            ticked: now,
+            peers: BTreeMap::new(),
+            places: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            created: BTreeSet::new(),
+            pulling: BTreeSet::new(),
+            board: BTreeMap::new(),
+            asking: None,
+        }
+    }
+
     pub(super) fn sessions(&self) -> Vec<SessionId> {
         self.peers.keys().copied().collect()
     }
@@ -50,26 +86,40 @@ impl Model {
         self.logs.iter().filter(|(_, log)| log.open == Some(session)).map(|(id, _)| *id).collect()
     }
 
-    pub(super) fn before(&mut self, event: &Event) {
-        self.asking = None;
+    /// The newest writer of a log; 0 when there is none.
+    pub(super) fn epoch(&self, log: LogId) -> Epoch {
+        Epoch(self.logs.get(&log).map_or(0, |state| state.epoch))
+    }
+
+    /// The timers are about to run.
+    pub(super) fn tick(&mut self, now: Instant) {
+        (self.now, self.ticked, self.asking) = (now, now, None);
+    }
+
+    pub(super) fn before(&mut self, event: &Event, now: Instant) {
+        (self.now, self.asking) = (now, None);
         match event {
-            Event::Opened { session, permit, exclude } => {
+            Event::Opened { session, permit } => {
                 self.peers.entry(*session).or_insert_with(|| Peer {
                     permit: permit.clone(),
-                    exclude: exclude.filter(|hop| hop.0 != 0),
-                    announced: BTreeMap::new(),
+                    exclude: None,
+                    draining: false,
                     waiting: BTreeMap::new(),
                     attached: BTreeMap::new(),
+                    pulls: BTreeMap::new(),
                     killed: false,
                 });
             }
             Event::Ask { session, ask } => self.before_ask(*session, ask),
-            Event::Closed { session } => {
+            Event::Closed { session, vanished } => {
                 self.peers.remove(session);
-                self.logs
-                    .values_mut()
-                    .filter(|log| log.open == Some(*session))
-                    .for_each(|log| log.open = None);
+                for place in self.places.values_mut() {
+                    place.leave(*session, vanished.then_some(now), self.takeover);
+                }
+                for (id, log) in self.logs.iter_mut().filter(|(_, log)| log.open == Some(*session)) {
+                    (log.open, log.silent) = (None, now);
+                    self.pulling.retain(|(log, _)| log != id);
+                }
             }
         }
     }
@@ -77,20 +127,8 @@ impl Model {
     fn before_ask(&mut self, session: SessionId, ask: &Ask) {
         let Some(peer) = self.peers.get_mut(&session) else { return };
         match ask {
-            Ask::Announce { path, hops, cost } => {
-                let full = peer.announced.len() >= limits::ANNOUNCES && !peer.announced.contains_key(path);
-                if peer.killed || full || !peer.permit.publish().allows(path) {
-                    return;
-                }
-                if hops.contains(&Hop(SELF)) || hops.len() > limits::HOPS {
-                    peer.announced.remove(path);
-                } else {
-                    peer.announced.insert(path.clone(), (hops.clone(), *cost));
-                }
-            }
-            Ask::Unannounce { path } => {
-                peer.announced.remove(path);
-            }
+            Ask::Announce { path, hops, cost } => self.announce(session, path, hops, *cost),
+            Ask::Unannounce { path } => self.unannounce(session, path),
             Ask::Subscribe { sub, path, track, .. } => {
                 if !peer.attached.contains_key(sub) {
                     peer.waiting.insert(*sub, (path.clone(), track.clone()));
@@ -100,19 +138,79 @@ impl Model {
             Ask::Update { .. } => {}
             Ask::Unsubscribe { sub } => {
                 peer.attached.remove(sub);
+                peer.pulls.remove(sub);
+            }
+            Ask::Exclude { hop } => peer.exclude = Some(*hop).filter(|hop| hop.0 != 0),
+            Ask::Draining => {
+                peer.draining = true;
+                let entries = self.places.values_mut().flat_map(|place| &mut place.entries);
+                entries.filter(|entry| entry.session == session).for_each(|entry| entry.draining = true);
+            }
+            Ask::Pull { sub, group } => {
+                if peer.attached.get(sub).is_some_and(|log| !self.logs[log].over) {
+                    peer.pulls.insert(*sub, *group);
+                }
+            }
+            Ask::Pulled { log, epoch, group } => {
+                if self.is_writer(session, *log, *epoch) && self.pulling.remove(&(*log, *group)) {
+                    self.stop_pulls(*log, Some(*group));
+                }
             }
             Ask::Ended { log, epoch } => {
-                let newest = |state: &&mut Store| state.open == Some(session) && state.epoch == epoch.0;
-                if let Some(state) = self.logs.get_mut(log).filter(newest) {
-                    (state.open, state.over) = (None, true);
+                if self.is_writer(session, *log, *epoch) {
+                    self.end(*log);
                 }
             }
         }
     }
 
-    /// The newest writer of a log; 0 when there is none.
-    pub(super) fn epoch(&self, log: LogId) -> Epoch {
-        Epoch(self.logs.get(&log).map_or(0, |state| state.epoch))
+    fn announce(&mut self, session: SessionId, path: &Path, hops: &Hops, cost: Cost) {
+        let peer = &self.peers[&session];
+        let live = |place: &Place| place.live(session).is_some();
+        let announced = self.places.values().filter(|place| live(place)).count();
+        let full = announced >= limits::ANNOUNCES && !self.places.get(path).is_some_and(live);
+        if peer.killed || !peer.permit.publish().allows(path) {
+            return;
+        }
+        if hops.contains(&Hop(SELF)) || hops.len() > limits::HOPS {
+            self.unannounce(session, path);
+        } else if !full {
+            let entry = Entry {
+                session,
+                hops: hops.clone(),
+                cost,
+                permit: peer.permit.clone(),
+                draining: peer.draining,
+                vanished: None,
+                displaced: false,
+            };
+            self.places.entry(path.clone()).or_default().announce(entry, self.takeover);
+        }
+    }
+
+    fn unannounce(&mut self, session: SessionId, path: &Path) {
+        if let Some(place) = self.places.get_mut(path) {
+            place.leave(session, None, self.takeover);
+        }
+    }
+
+    fn is_writer(&self, session: SessionId, log: LogId, epoch: Epoch) -> bool {
+        self.logs.get(&log).is_some_and(|state| state.open == Some(session) && state.epoch == epoch.0)
+    }
+
+    fn end(&mut self, log: LogId) {
+        let state = self.logs.get_mut(&log).unwrap();
+        (state.open, state.over) = (None, true);
+        self.stop_pulls(log, None);
+        self.pulling.retain(|(other, _)| *other != log);
+    }
+
+    /// Nobody waits for `group` of `log` any more; for none of its groups without one.
+    fn stop_pulls(&mut self, log: LogId, group: Option<u64>) {
+        for Peer { attached, pulls, .. } in self.peers.values_mut() {
+            pulls
+                .retain(|sub, at| attached.get(sub) != Some(&log) || group.is_some_and(|group| group != *at));
+        }
     }
 
     pub(super) fn action(&mut self, action: &Action) {
@@ -126,8 +224,19 @@ impl Model {
             }
             Action::Create { log } => {
                 assert!(self.created.insert(*log), "an id was reused");
+                let (_, path, track) = self.asking.clone().expect("a log nobody asked for");
                 self.assert_needed();
-                self.logs.insert(*log, Store::default());
+                let state = Store {
+                    epoch: 0,
+                    track: (path, track),
+                    publisher: None,
+                    hops: None,
+                    open: None,
+                    closed: None,
+                    silent: self.now,
+                    over: false,
+                };
+                self.logs.insert(*log, state);
             }
             Action::Fence { log, epoch } => {
                 let state = self.logs.get_mut(log).expect("fenced a log that is not there");
@@ -136,9 +245,9 @@ impl Model {
                 state.epoch = epoch.0;
             }
             Action::End { log, .. } => {
-                let state = self.logs.get_mut(log).expect("ended a log that is not there");
+                let state = self.logs.get(log).expect("ended a log that is not there");
                 assert!(!state.over && state.open.is_none(), "ended under its writer");
-                state.over = true;
+                self.end(*log);
             }
             Action::Retire { log } => {
                 let state = self.logs.remove(log).expect("retired a log that is not there");
@@ -159,98 +268,182 @@ impl Model {
             Order::Close { log } => {
                 let state = self.logs.get_mut(log).expect("closed a log that is not there");
                 assert_eq!(state.open.take(), Some(session), "closed what was not open");
+                state.closed = Some(session);
+                self.pulling.retain(|(other, _)| other != log);
             }
-            Order::Attach { sub, log } => {
-                let peer = self.peers.get_mut(&session).unwrap();
-                let wanted = peer.waiting.remove(sub).expect("answered what was not asked");
-                let state = &self.logs[log];
-                assert!(!state.over, "attached to an ended log");
-                assert_eq!(state.track.as_ref(), Some(&wanted), "attached to another track");
-                assert_ne!(state.open, Some(session), "served its own words");
-                let excluded = peer.exclude.is_some_and(|hop| state.hops.as_ref().unwrap().contains(&hop));
-                assert!(!excluded, "served through itself");
-                assert!(peer.permit.subscribe().allows(&wanted.0), "served outside its permit");
-                peer.attached.insert(*sub, *log);
+            Order::Pull { log, group } => {
+                assert_eq!(self.logs[log].open, Some(session), "a pull from no writer");
+                assert!(self.pulling.insert((*log, *group)), "a second pull of one group");
             }
-            Order::Refuse { sub, .. } => {
+            Order::DropPull { log, group } => {
+                assert_eq!(self.logs[log].open, Some(session), "a pull dropped by no writer");
+                assert!(self.pulling.remove(&(*log, *group)), "dropped what was not pulled");
+            }
+            Order::Attach { sub, log } => self.attach(session, *sub, *log),
+            Order::Refuse { sub, code } => {
                 let peer = self.peers.get_mut(&session).unwrap();
-                peer.waiting.remove(sub).expect("answered what was not asked");
+                let (path, _) = peer.waiting.remove(sub).expect("answered what was not asked");
+                if *code == StreamCode::UNROUTABLE && self.peers[&session].permit.subscribe().allows(&path) {
+                    assert!(self.resolve(session, &path).is_none(), "refused what could be served");
+                }
             }
             Order::Kill { .. } => self.peers.get_mut(&session).unwrap().killed = true,
         }
     }
 
+    fn attach(&mut self, session: SessionId, sub: SubId, log: LogId) {
+        let peer = self.peers.get_mut(&session).unwrap();
+        let wanted = peer.waiting.remove(&sub).expect("answered what was not asked");
+        let best = self.resolve(session, &wanted.0).expect("served what does not exist").clone();
+        let state = self.logs.get_mut(&log).unwrap();
+        if state.epoch == 0 && state.publisher.is_none() {
+            state.publisher = best.hops.first().copied();
+            state.hops = Some(best.hops.clone());
+        }
+        let peer = self.peers.get_mut(&session).unwrap();
+        assert!(!state.over, "attached to an ended log");
+        assert_eq!(state.track, wanted, "attached to another track");
+        assert_ne!(state.open, Some(session), "served its own words");
+        assert!(state.open.is_some() || best.vanished.is_some(), "left to wait beside a live route");
+        assert_eq!(state.publisher, best.hops.first().copied(), "served by another than the best");
+        let excluded = peer.exclude.is_some_and(|hop| state.hops.as_ref().unwrap().contains(&hop));
+        assert!(!excluded, "served through itself");
+        assert!(peer.permit.subscribe().allows(&wanted.0), "served outside its permit");
+        peer.attached.insert(sub, log);
+    }
+
     fn open(&mut self, session: SessionId, log: LogId, epoch: Epoch, path: &Path, track: &TrackName) {
-        let (hops, _) =
-            self.peers[&session].announced.get(path).expect("asked who does not publish it").clone();
-        let state = self.logs.get_mut(&log).expect("opened a log that is not there");
+        let place = &self.places[path];
+        let entry = place.live(session).expect("asked who does not publish it");
+        let mut shown = self.board.get(path).into_iter().flatten();
+        assert!(shown.any(|route| route.session == session), "asked who is not shown");
+        let state = &self.logs[&log];
         assert_eq!(state.open, None, "two upstream asks at once");
         assert!(!state.over, "opened an ended log");
         assert_eq!(epoch.0, state.epoch, "opened with a stale epoch");
-        let named = (path.clone(), track.clone());
-        assert!(state.track.as_ref().is_none_or(|track| *track == named), "a log changed its track");
-        let publisher = hops.first().copied();
+        assert_eq!(state.track, (path.clone(), track.clone()), "a log changed its track");
+        let publisher = entry.hops.first().copied();
         assert!(state.publisher.is_none() || state.publisher == publisher, "a log changed its publisher");
         assert!(
             state.epoch == 1 || publisher != Some(Hop::ANONYMOUS),
             "a nameless publisher was taken for another"
         );
-        *state = Store { track: Some(named), publisher, hops: Some(hops), open: Some(session), ..*state };
+        let before = state.closed.and_then(|before| place.live(before));
+        if let Some(before) = before.filter(|before| before.hops.first().copied() == publisher) {
+            assert!(entry.worth() <= before.worth(), "moved to a worse route");
+            assert!(self.serves_all(log, entry), "moved where it does not serve all");
+        }
+        let hops = entry.hops.clone();
+        let state = self.logs.get_mut(&log).unwrap();
+        (state.publisher, state.hops, state.open, state.closed) =
+            (publisher, Some(hops), Some(session), None);
+    }
+
+    fn may_read(&self, session: SessionId, entry: &Entry) -> bool {
+        let exclude = self.peers[&session].exclude;
+        entry.session != session && !exclude.is_some_and(|hop| entry.hops.contains(&hop))
+    }
+
+    fn serves_all(&self, log: LogId, entry: &Entry) -> bool {
+        let readers = self.peers.iter().filter(|(_, peer)| peer.attached.values().any(|at| *at == log));
+        readers.into_iter().all(|(session, _)| self.may_read(*session, entry))
+    }
+
+    /// The route that serves the session, by the order on the board; a ghost only where nothing lives.
+    fn resolve(&self, session: SessionId, path: &Path) -> Option<&Entry> {
+        let shown = self.board.get(path)?;
+        let entry = |route: &Route| self.places[path].entries.iter().find(|e| e.session == route.session);
+        let entries = || shown.iter().filter_map(entry);
+        let dead = entries().all(|entry| entry.vanished.is_some());
+        entries().find(|entry| (dead || entry.vanished.is_none()) && self.may_read(session, entry))
     }
 
     /// A new log is made only where no other of the track could serve the one who asks.
     fn assert_needed(&self) {
-        let (session, path, track) = self.asking.as_ref().expect("a log nobody asked for");
+        let (session, path, track) = self.asking.as_ref().unwrap();
+        let best = self.resolve(*session, path).expect("a log for nobody");
+        let publisher = best.hops.first().copied().filter(|hop| *hop != Hop::ANONYMOUS);
         let exclude = self.peers[session].exclude;
-        let usable = |writer: &SessionId, hops: &Hops| {
-            writer != session && !exclude.is_some_and(|hop| hops.contains(&hop))
-        };
-        let best = self.board[path].iter().find(|route| usable(&route.session, &route.hops)).unwrap();
-        for log in self.logs.values() {
-            let same_track = log.track.as_ref() == Some(&(path.clone(), track.clone()));
-            let same =
-                same_track && log.publisher == Some(best.publisher()) && best.publisher() != Hop::ANONYMOUS;
-            let Some(writer) = log.open.filter(|_| same) else { continue };
-            let announced = self.peers[&writer].announced.get(path);
-            let current = announced.filter(|(hops, _)| hops.first() == Some(&best.publisher()));
-            assert!(!usable(&writer, &current.unwrap().0), "a second upstream ask for one track");
+        for log in self.logs.values().filter(|log| !log.over) {
+            if log.track != (path.clone(), track.clone()) || publisher.is_none() || log.publisher != publisher
+            {
+                continue;
+            }
+            let excluded = exclude.is_some_and(|hop| log.hops.as_ref().unwrap().contains(&hop));
+            assert!(excluded || log.open == Some(*session), "a second upstream ask for one track");
         }
     }
 
-    /// After each event: all answered, and the board shows what is announced.
+    /// After each event: all answered, the board shows what is announced, every log comes the best way
+    /// there is, and what is waited for is pulled.
     pub(super) fn after(&mut self) {
         for peer in self.peers.values() {
             assert!(peer.waiting.is_empty(), "no answer");
         }
-        let mut announced: BTreeMap<&Path, BTreeSet<(SessionId, &Hops, u64)>> = BTreeMap::new();
-        for (session, peer) in &self.peers {
-            for (path, (hops, cost)) in &peer.announced {
-                announced.entry(path).or_default().insert((*session, hops, *cost));
-            }
+        for (path, place) in &mut self.places {
+            let shown = self.board.get(path).map_or(&[][..], |routes| routes);
+            place.settle(self.takeover, self.ticked, shown);
+            place.assert_shown(self.takeover, shown);
         }
-        assert!(
-            self.board.keys().eq(announced.keys().copied()),
-            "the board shows other paths than are announced"
-        );
-        for (path, routes) in &self.board {
-            let shown: BTreeSet<_> =
-                routes.iter().map(|route| (route.session, &route.hops, route.cost)).collect();
-            assert_eq!(shown, announced[path], "the board shows a dead route or hides one");
-            assert_eq!(routes.len(), shown.len(), "a session has two routes");
+        self.places.retain(|_, place| !place.entries.is_empty());
+        assert!(self.board.keys().all(|path| self.places.contains_key(path)), "shows what nobody announces");
+        for (path, name) in self.logs.values().map(|log| log.track.clone()).collect::<BTreeSet<_>>() {
+            self.assert_routed(&path, &name);
         }
-        // Opened logs follow the chain their session announces now.
-        for log in self.logs.values_mut() {
-            let Some((writer, (path, _))) = log.open.zip(log.track.as_ref()) else { continue };
-            if let Some((hops, _)) = self.peers[&writer].announced.get(path)
-                && hops.first().copied() == log.publisher
-            {
-                log.hops = Some(hops.clone());
+        self.assert_pulled();
+    }
+
+    fn assert_routed(&mut self, path: &Path, track: &TrackName) {
+        let empty = Place::default();
+        let place = self.places.get(path).unwrap_or(&empty);
+        let usable: Vec<Entry> = place.usable(self.takeover).cloned().collect();
+        let logs = self.logs.iter().filter(|(_, log)| log.track.0 == *path && log.track.1 == *track);
+        let ids: Vec<LogId> = logs.filter(|(_, log)| !log.over).map(|(id, _)| *id).collect();
+        for id in ids {
+            let named = self.logs[&id].publisher.filter(|hop| *hop != Hop::ANONYMOUS);
+            let same = |entry: &&Entry| entry.hops.first().copied() == named;
+            let read = self.peers.values().any(|peer| peer.attached.values().any(|log| *log == id));
+            match self.logs[&id].open {
+                Some(writer) => {
+                    let own = usable.iter().filter(same).find(|entry| entry.session == writer);
+                    let Some(own) = own else { continue };
+                    for other in usable.iter().filter(same).filter(|_| read) {
+                        let better = other.worth() < own.worth() && self.serves_all(id, other);
+                        assert!(!better, "left on the worse route");
+                    }
+                    self.logs.get_mut(&id).unwrap().hops = Some(own.hops.clone());
+                }
+                None => {
+                    assert!(read, "kept for nobody");
+                    assert!(self.logs[&id].silent + LINGER > self.ticked, "waits too long");
+                    assert!(!usable.iter().any(|entry| same(&entry)), "waits for who is there");
+                    let publisher = self.logs[&id].publisher;
+                    let ghosts = place.entries.iter().filter(|entry| entry.vanished.is_some());
+                    let mut back = ghosts.map(|ghost| ghost.hops.first().copied());
+                    let expected = back.any(|ghost| ghost == publisher);
+                    assert!(usable.is_empty() || expected, "silent beside another publisher");
+                }
             }
         }
     }
 
+    fn assert_pulled(&self) {
+        let mut wanted: BTreeSet<(LogId, u64)> = BTreeSet::new();
+        for peer in self.peers.values() {
+            wanted.extend(peer.pulls.iter().map(|(sub, group)| (peer.attached[sub], *group)));
+        }
+        wanted.retain(|(log, _)| self.logs[log].open.is_some());
+        assert_eq!(self.pulling, wanted, "pulled for nobody, or not pulled for somebody");
+    }
+
+    /// The groups that `session` is pulling.
+    pub(super) fn pulls(&self, session: SessionId) -> Vec<(LogId, u64)> {
+        self.pulling.iter().filter(|(log, _)| self.logs[log].open == Some(session)).copied().collect()
+    }
+
     pub(super) fn assert_all_gone(&self) {
         assert!(self.logs.is_empty(), "created and never retired: {:?}", self.logs.keys());
-        assert!(self.board.is_empty());
+        assert!(self.board.is_empty() && self.places.is_empty());
+        assert!(self.pulling.is_empty());
     }
 }

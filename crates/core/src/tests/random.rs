@@ -4,19 +4,26 @@ use proptest::{collection::vec, option, prelude::*, sample::Index};
 
 use super::*;
 
-/// How a peer that comes is set up: what it may do, and the hop it does not want back.
-type Setup = (u8, Option<u64>);
+/// How a peer that comes is set up: what it may do, who it is, and the hop it does not want back.
+type Setup = (u8, u8, Option<u64>);
 
 #[derive(Clone, Debug)]
 enum Step {
     Open(Setup),
     Close(Index),
-    Announce(Index, u8, Vec<u64>, u64),
+    Vanish(Index),
+    Draining(Index),
+    Exclude(Index, u64),
+    Announce(Index, u8, Vec<u64>, Cost),
     Unannounce(Index, u8),
     Subscribe(Index, u64, u8, u8, Prefs, bool),
     Update(Index, u64, Prefs),
     Unsubscribe(Index, u64),
     Ended(Index, Index),
+    Pull(Index, u64, u64),
+    Pulled(Index, Index),
+    /// A pull is over that was not ordered, or not from there.
+    StrayPulled(Index, u64, u64, u64),
     Stray(Index, u64),
     Pass(u64),
     /// Time passes and the timers are late.
@@ -26,9 +33,26 @@ enum Step {
 const PATHS: [&str; 3] = ["a", "a/b", "c"];
 
 fn prefs() -> impl Strategy<Value = Prefs> {
-    (0..3_u8, any::<bool>(), option::of(0..3_u64), option::of(0..3_u64)).prop_map(
-        |(priority, ordered, start, end)| Prefs { priority, ordered, start, end, ..Prefs::default() },
+    let start = prop_oneof![
+        Just(Start::Latest),
+        (0..3_u64).prop_map(Start::Group),
+        (0..3_u64).prop_map(|floor| Start::Fresh { floor }),
+    ];
+    (0..3_u8, any::<bool>(), start, 0..2_u64, option::of(0..3_u64), option::of(0..2_u64)).prop_map(
+        |(priority, ordered, start, start_frame, end, end_frame)| Prefs {
+            priority,
+            ordered,
+            start,
+            start_frame,
+            end,
+            end_frame,
+            ..Prefs::default()
+        },
     )
+}
+
+fn cost() -> impl Strategy<Value = Cost> {
+    (0..3_u64, 0..2_u64).prop_map(|(warm, cold)| Cost { warm, cold })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -36,17 +60,23 @@ fn step() -> impl Strategy<Value = Step> {
     let sub = 0..6_u64;
     let hop = prop_oneof![1 => Just(0_u64), 1 => Just(SELF), 12 => 1..5_u64];
     prop_oneof![
-        3 => (0..4_u8, option::of(0..5_u64)).prop_map(Step::Open),
-        2 => who().prop_map(Step::Close),
-        5 => (who(), 0..3_u8, vec(hop, 1..4), 0..3_u64).prop_map(|(w, p, h, c)| Step::Announce(w, p, h, c)),
+        4 => (0..4_u8, 0..5_u8, option::of(0..5_u64)).prop_map(Step::Open),
+        1 => who().prop_map(Step::Close),
+        2 => who().prop_map(Step::Vanish),
+        1 => who().prop_map(Step::Draining),
+        1 => (who(), 0..5_u64).prop_map(|(w, h)| Step::Exclude(w, h)),
+        6 => (who(), 0..3_u8, vec(hop, 1..4), cost()).prop_map(|(w, p, h, c)| Step::Announce(w, p, h, c)),
         2 => (who(), 0..3_u8).prop_map(|(w, p)| Step::Unannounce(w, p)),
         6 => (who(), sub.clone(), 0..3_u8, 0..2_u8, prefs(), any::<bool>())
             .prop_map(|(w, s, p, t, f, l)| Step::Subscribe(w, s, p, t, f, l)),
         1 => (who(), sub.clone(), prefs()).prop_map(|(w, s, f)| Step::Update(w, s, f)),
         4 => (who(), sub.clone()).prop_map(|(w, s)| Step::Unsubscribe(w, s)),
         2 => (who(), who()).prop_map(|(w, l)| Step::Ended(w, l)),
+        5 => (who(), sub, 0..3_u64).prop_map(|(w, s, g)| Step::Pull(w, s, g)),
+        2 => (who(), who()).prop_map(|(w, g)| Step::Pulled(w, g)),
+        1 => (who(), 0..40_u64, 0..3_u64, 0..3_u64).prop_map(|(w, l, e, g)| Step::StrayPulled(w, l, e, g)),
         1 => (who(), 0..40_u64).prop_map(|(w, l)| Step::Stray(w, l)),
-        3 => prop_oneof![Just(0), Just(1_000), Just(2_500), Just(5_000)].prop_map(Step::Pass),
+        4 => prop_oneof![Just(0), Just(100), Just(300), Just(1_000), Just(4_700), Just(5_000)].prop_map(Step::Pass),
         1 => (0..6_000_u64).prop_map(Step::Late),
     ]
 }
@@ -66,22 +96,43 @@ impl Run {
     fn step(&mut self, step: Step) -> Option<()> {
         let bench = &mut self.bench;
         match step {
-            Step::Open((kind, exclude)) => {
-                let permit = match kind {
-                    0 => permit("a", "c"),
-                    1 => permit("c", ""),
-                    _ => permit("", ""),
+            Step::Open((kind, who, exclude)) => {
+                let policy = match kind {
+                    0 => policy("a", "c"),
+                    1 => policy("c", ""),
+                    _ => policy("", ""),
+                };
+                let policy = match who {
+                    0 => policy.with_subject("alice"),
+                    1 => policy.with_subject("bob"),
+                    2 => policy.for_peers(),
+                    _ => policy,
                 };
                 self.next += 1;
-                bench.open_with(self.next, permit, exclude);
+                bench.open_with(self.next, policy.admit("/").unwrap());
+                if let Some(hop) = exclude {
+                    bench.exclude(self.next, hop);
+                }
             }
             Step::Close(who) => {
                 let who = self.who(who)?;
                 self.bench.close(who);
             }
+            Step::Vanish(who) => {
+                let who = self.who(who)?;
+                self.bench.vanish(who);
+            }
+            Step::Draining(who) => {
+                let who = self.who(who)?;
+                self.bench.ask(who, Ask::Draining);
+            }
+            Step::Exclude(who, hop) => {
+                let who = self.who(who)?;
+                self.bench.exclude(who, hop);
+            }
             Step::Announce(who, path, chain, cost) => {
                 let who = self.who(who)?;
-                self.bench.announce(who, PATHS[usize::from(path)], &chain, cost);
+                self.bench.announce_at(who, PATHS[usize::from(path)], &chain, cost);
             }
             Step::Unannounce(who, path) => {
                 let who = self.who(who)?;
@@ -109,6 +160,23 @@ impl Run {
                     self.bench.ended(who, *which.get(&logs));
                 }
             }
+            Step::Pull(who, sub, group) => {
+                let who = self.who(who)?;
+                self.bench.pull(who, sub, group);
+            }
+            Step::Pulled(who, which) => {
+                let who = self.who(who)?;
+                let pulls = self.bench.model.pulls(SessionId(who));
+                if !pulls.is_empty() {
+                    let (log, group) = which.get(&pulls);
+                    assert_eq!(self.bench.pulled(who, *log, *group), []);
+                }
+            }
+            Step::StrayPulled(who, log, epoch, group) => {
+                let who = self.who(who)?;
+                let (log, epoch) = (LogId(log), Epoch(epoch));
+                assert_eq!(self.bench.ask(who, Ask::Pulled { log, epoch, group }), []);
+            }
             Step::Stray(who, log) => {
                 let who = self.who(who)?;
                 if !self.bench.model.writes(SessionId(who)).contains(&LogId(log)) {
@@ -128,8 +196,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(3_000))]
 
     #[test]
-    fn any_history_keeps_every_promise_and_leaves_nothing(steps in vec(step(), 1..80)) {
-        let mut run = Run { bench: Bench::new(), next: 0 };
+    fn any_history_keeps_every_promise_and_leaves_nothing(any in any::<bool>(), steps in vec(step(), 1..100)) {
+        let takeover = if any { Takeover::Any } else { Takeover::Identity };
+        let mut run = Run { bench: Bench::with(takeover), next: 0 };
         for step in steps {
             run.step(step);
         }

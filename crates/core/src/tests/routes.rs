@@ -60,6 +60,48 @@ fn a_lower_cost_comes_before_a_shorter_chain() {
     assert_eq!(order(&[(&[5], u64::MAX), (&[6, 7, 8], u64::MAX - 1)]), [2, 1]);
 }
 
+/// The board of one path after session 1 and 2 announce the same at these prices.
+fn cheaper(first: Cost, second: Cost) -> Vec<u64> {
+    let mut bench = Bench::new();
+    (1..=2).for_each(|session| bench.open(session));
+    bench.announce_at(1, "a", &[5], first);
+    match bench.announce_at(2, "a", &[5], second).as_slice() {
+        [Action::Board { routes, .. }] => routes.iter().map(|route| route.session.0).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_flows_already_is_cheaper_than_what_would_be_cheap_to_start() {
+    assert_eq!(cheaper(Cost { warm: 0, cold: 9 }, Cost { warm: 1, cold: 1 }), [1, 2]);
+    assert_eq!(cheaper(Cost { warm: 1, cold: 2 }, Cost { warm: 1, cold: 3 }), [1, 2]);
+    assert_eq!(cheaper(Cost::UNKNOWN, cost(0)), [2, 1]);
+}
+
+#[test]
+fn a_draining_session_comes_last_with_all_it_announces() {
+    let mut bench = Bench::new();
+    (1..=2).for_each(|session| bench.open(session));
+    bench.announce(1, "a", &[5], 0);
+    bench.announce(2, "a", &[0], 9);
+    bench.announce(2, "b", &[0], 9);
+    assert_eq!(bench.ask(1, Ask::Draining), [board("a", &[(2, &[0], 9), (1, &[5], 0)])]);
+    assert_eq!(bench.announce(1, "b", &[5], 0), [board("b", &[(2, &[0], 9), (1, &[5], 0)])]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn the_withdrawal_of_an_unknown_path_is_ignored() {
+    let mut bench = Bench::new();
+    (1..=2).for_each(|session| bench.open(session));
+    bench.announce(1, "a", &[5], 1);
+    assert_eq!(bench.unannounce(1, "b"), []);
+    assert_eq!(bench.unannounce(2, "a"), [], "of another session");
+    assert_eq!(bench.core.tally(), Tally::default());
+    assert_eq!(bench.core.counts().routes, 1);
+    bench.everyone_leaves();
+}
+
 #[test]
 fn a_shorter_chain_comes_before_a_longer_one() {
     assert_eq!(order(&[(&[5, 6], 1), (&[7], 1)]), [2, 1]);
@@ -81,7 +123,7 @@ fn equal_routes_have_the_same_order_whoever_came_first() {
 }
 
 #[test]
-fn a_publisher_that_came_back_beats_its_own_ghost() {
+fn of_equal_routes_the_newest_is_the_best() {
     assert_eq!(order(&[(&[5], 1), (&[5], 1), (&[5], 1)]), [3, 2, 1]);
 }
 
@@ -98,7 +140,7 @@ fn repricing_a_route_does_not_make_it_newer() {
 }
 
 #[test]
-fn a_chain_through_ourselves_is_dropped() {
+fn an_announce_of_ours_that_comes_back_is_dropped() {
     let mut bench = Bench::new();
     bench.open(1);
     assert_eq!(bench.announce(1, "a", &[5, SELF, 6], 1), []);
@@ -118,7 +160,7 @@ fn a_route_replaced_by_a_loop_is_gone() {
 #[test]
 fn an_announce_outside_the_permit_is_ignored_and_counted() {
     let mut bench = Bench::new();
-    bench.open_with(1, permit("mine", ""), None);
+    bench.open_with(1, permit("mine", ""));
     assert_eq!(bench.announce(1, "other", &[5], 1), []);
     assert_eq!(bench.announce(1, "mineral", &[5], 1), []);
     assert_eq!(bench.core.tally(), tally(|t| t.announce_denied = 2));
@@ -134,7 +176,7 @@ fn what_names_nobody_we_know_is_dropped_and_counted() {
     assert_eq!(bench.unsubscribe(1, 3), []);
     assert_eq!(bench.ask(1, Ask::Update { sub: SubId(3), prefs: Prefs::default() }), []);
     assert_eq!(bench.ended(1, LogId(77)), []);
-    let again = Event::Opened { session: SessionId(1), permit: permit("", ""), exclude: None };
+    let again = Event::Opened { session: SessionId(1), permit: permit("", "") };
     assert_eq!(bench.event(again), []);
     assert_eq!(bench.core.tally(), tally(|t| t.unknown = 6));
     bench.everyone_leaves();

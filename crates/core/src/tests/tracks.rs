@@ -66,7 +66,7 @@ fn no_route_is_unroutable() {
 #[test]
 fn what_is_not_allowed_looks_like_what_is_not_there() {
     let mut bench = published(0);
-    bench.open_with(2, permit("", "mine"), None);
+    bench.open_with(2, permit("", "mine"));
     assert_eq!(bench.subscribe(2, 0, "a"), [refuse(2, 0, StreamCode::UNROUTABLE)]);
     assert_eq!(bench.core.tally(), tally(|t| t.subscribe_denied = 1));
 }
@@ -81,8 +81,8 @@ fn a_session_is_not_served_its_own_broadcast() {
 fn a_peer_is_not_served_through_itself() {
     let mut bench = Bench::new();
     bench.open(1);
-    bench.open_with(2, permit("", ""), Some(8));
-    bench.open_with(3, permit("", ""), Some(0));
+    bench.open_behind(2, 8);
+    bench.open_behind(3, 0);
     bench.announce(1, "a", &[7, 8, 9], 1);
     assert_eq!(bench.subscribe(2, 0, "a"), [refuse(2, 0, StreamCode::UNROUTABLE)]);
     bench.attached(3, 0, "a");
@@ -92,7 +92,7 @@ fn a_peer_is_not_served_through_itself() {
 fn a_reader_that_may_not_use_the_open_route_gets_the_next_best() {
     let mut bench = Bench::new();
     (1..=3).for_each(|session| bench.open(session));
-    bench.open_with(4, permit("", ""), Some(8));
+    bench.open_behind(4, 8);
     bench.announce(1, "a", &[7, 8], 1);
     bench.announce(2, "a", &[7, 9], 5);
     let shared = bench.attached(3, 0, "a");
@@ -122,12 +122,15 @@ fn the_upstream_is_asked_for_the_union() {
 #[test]
 fn who_asks_for_groups_far_ahead_takes_the_latest_from_nobody() {
     let mut bench = published(2);
-    let ahead = Prefs { start: Some(1 << 60), ..prefs(5) };
+    let ahead = Prefs { start: Start::Group(1 << 60), ..prefs(5) };
     let actions = bench.subscribe_as(2, 0, "a", ahead, Want::Live);
     let Action::Create { log } = actions[0] else { panic!("{actions:?}") };
     let latest = to(1, Order::Prefs { log, prefs: prefs(5), want: Want::Live });
     assert_eq!(bench.subscribe_as(3, 0, "a", prefs(5), Want::Live), [latest, attach(3, 0, log)]);
-    assert_eq!(bench.ask(2, Ask::Update { sub: SubId(0), prefs: Prefs { start: Some(7), ..ahead } }), []);
+    assert_eq!(
+        bench.ask(2, Ask::Update { sub: SubId(0), prefs: Prefs { start: Start::Group(7), ..ahead } }),
+        []
+    );
     bench.everyone_leaves();
 }
 
@@ -237,11 +240,11 @@ fn a_reader_whose_session_closes_counts_as_gone() {
 fn news_not_yet_taken_is_replaced_by_newer_news() {
     let mut bench = published(1);
     let now = bench.now;
-    let announce = |cost| Event::Ask {
+    let announce = |price| Event::Ask {
         session: SessionId(1),
-        ask: Ask::Announce { path: path("a"), hops: hops(&[7]), cost },
+        ask: Ask::Announce { path: path("a"), hops: hops(&[7]), cost: cost(price) },
     };
-    (2..100).for_each(|cost| bench.core.handle(announce(cost), now));
+    (2..100).for_each(|price| bench.core.handle(announce(price), now));
     assert_eq!(bench.core.counts().pending, 1);
     assert_eq!(bench.core.poll_action(), Some(board("a", &[(1, &[7], 99)])));
 }

@@ -128,13 +128,20 @@ fn another_publisher_does_not_resume_the_log() {
     let (mut bench, log) = flowing();
     bench.open(2);
     bench.announce(2, "a", &[8], 1);
-    bench.close(1);
+    // Its readers turn to the other one at once.
+    assert_eq!(bench.close(1), [board("a", &[(2, &[8], 1)]), ended(log)]);
+    assert_eq!(bench.core.tally(), tally(|t| t.replaced = 1));
     assert_eq!(bench.model.writes(SessionId(2)), []);
-    bench.open(3);
-    let other = bench.attached(3, 0, "a");
-    assert_ne!(other, log);
-    assert_eq!(bench.pass(LINGER), [Action::End { log, code: StreamCode::UNROUTABLE }]);
-    assert_eq!(bench.attached(3, 1, "a"), other);
+    assert_ne!(bench.attached(9, 1, "a"), log);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn another_publisher_that_comes_later_does_not_resume_the_log() {
+    let (mut bench, log) = flowing();
+    bench.close(1);
+    bench.open(2);
+    assert_eq!(bench.announce(2, "a", &[8], 1), [board("a", &[(2, &[8], 1)]), ended(log)]);
     bench.everyone_leaves();
 }
 
@@ -175,13 +182,129 @@ fn a_better_incarnation_elsewhere_does_not_disturb_who_reads() {
     assert_eq!(bench.model.writes(SessionId(1)), [log]);
 }
 
-#[test]
-fn a_better_route_to_the_same_publisher_does_not_disturb_who_reads() {
+/// Session 1 publishes `a` as 7, session 9 reads it; then session 2 announces the publisher `chain`
+/// ends at. Whether the log moved there.
+fn moves(chain: &[u64], cost: Cost) -> bool {
     let (mut bench, log) = flowing();
     bench.open(2);
-    bench.open(3);
-    assert_eq!(bench.announce(2, "a", &[7], 0).len(), 1);
+    let actions = bench.announce_at(2, "a", chain, cost);
+    let moved = bench.model.writes(SessionId(2)) == [log];
+    assert_eq!(actions.len(), if moved { 4 } else { 1 }, "{actions:?}");
+    bench.everyone_leaves();
+    moved
+}
+
+#[test]
+fn a_log_moves_to_a_better_route_of_its_publisher_and_to_no_other() {
+    assert!(moves(&[7, 8], Cost { warm: 0, cold: 1 }), "cheaper");
+    assert!(moves(&[7], cost(1)), "newer");
+    assert!(!moves(&[7, 8], cost(1)), "longer");
+    assert!(!moves(&[7], cost(2)), "dearer");
+    assert!(!moves(&[8], cost(0)), "of another publisher");
+}
+
+#[test]
+fn a_publisher_that_reconnects_takes_its_logs_along_before_the_old_session_is_known_dead() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    let expected = [
+        board("a", &[(2, &[7], 1), (1, &[7], 1)]),
+        to(1, Order::Close { log }),
+        fence(log, 2),
+        open_order(2, log, 2, "a"),
+    ];
+    assert_eq!(bench.announce(2, "a", &[7], 1), expected);
+    // The old one dies later, and nobody notices.
+    assert_eq!(bench.vanish(1), []);
+    assert_eq!(bench.pass(HOLD_BACK), [board("a", &[(2, &[7], 1)])]);
+    assert_eq!(bench.pass(LINGER), []);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_log_that_moved_stays_while_its_route_is_the_best() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.announce(2, "a", &[7], 1);
+    assert_eq!(bench.model.writes(SessionId(2)), [log]);
+    // The same once more, and a new price that changes nothing about the order.
+    assert_eq!(bench.announce(1, "a", &[7], 1), []);
+    assert_eq!(bench.announce(1, "a", &[7], 3).len(), 1);
+    assert_eq!(bench.announce(2, "a", &[7], 2).len(), 1);
+    assert_eq!(bench.model.writes(SessionId(2)), [log]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_log_does_not_move_where_a_reader_would_hear_itself() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.open_behind(3, 8);
+    assert_eq!(bench.attached(2, 0, "a"), log);
     assert_eq!(bench.attached(3, 0, "a"), log);
+    assert_eq!(bench.announce(2, "a", &[7, 8], 0).len(), 1);
+    bench.unsubscribe(2, 0);
+    assert_eq!(bench.model.writes(SessionId(1)), [log]);
+    // The last it would not serve leaves.
+    let moved = [to(1, Order::Close { log }), fence(log, 2), open_order(2, log, 2, "a")];
+    assert_eq!(bench.unsubscribe(3, 0), moved);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_log_nobody_reads_moves_when_somebody_does() {
+    let (mut bench, log) = flowing();
+    bench.unsubscribe(9, 0);
+    bench.open(2);
+    assert_eq!(bench.announce(2, "a", &[7], 0).len(), 1);
+    bench.open(3);
+    let moved = [to(1, Order::Close { log }), fence(log, 2), open_order(2, log, 2, "a"), attach(3, 0, log)];
+    assert_eq!(bench.subscribe(3, 0, "a"), moved);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn what_flows_through_a_draining_session_moves_to_another_of_the_publisher() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.announce(2, "a", &[7, 8], 9);
+    let expected = [
+        board("a", &[(2, &[7, 8], 9), (1, &[7], 1)]),
+        to(1, Order::Close { log }),
+        fence(log, 2),
+        open_order(2, log, 2, "a"),
+    ];
+    assert_eq!(bench.ask(1, Ask::Draining), expected);
+    assert_eq!(bench.ask(1, Ask::Draining), []);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn what_flows_through_a_draining_session_stays_where_there_is_no_other() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.announce(2, "a", &[8], 9);
+    assert_eq!(bench.ask(1, Ask::Draining), [board("a", &[(2, &[8], 9), (1, &[7], 1)])]);
+    assert_eq!(bench.model.writes(SessionId(1)), [log]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_hop_said_late_counts_for_what_comes_after() {
+    let (mut bench, log) = flowing();
+    bench.announce(1, "a", &[7, 8], 1);
+    // What it reads already stays.
+    assert_eq!(bench.exclude(9, 8), []);
+    assert_eq!(bench.model.writes(SessionId(1)), [log]);
+    assert_eq!(bench.subscribe(9, 1, "a"), [refuse(9, 1, StreamCode::UNROUTABLE)]);
+    // The log does not move to another route that leads back.
+    bench.open(2);
+    assert_eq!(bench.announce(2, "a", &[7, 8], 0).len(), 1);
+    // What it said last counts.
+    let moved = [to(1, Order::Close { log }), fence(log, 2)];
+    let actions = bench.exclude(9, 0);
+    assert_eq!(actions[..2], moved);
+    assert_eq!(bench.attached(9, 2, "a"), log);
     bench.everyone_leaves();
 }
 
@@ -261,7 +384,7 @@ fn a_withdrawn_broadcast_whose_session_closes_waits_for_its_publisher_too() {
 #[test]
 fn a_rerouted_chain_is_seen_by_the_next_reader() {
     let (mut bench, log) = flowing();
-    bench.open_with(3, permit("", ""), Some(8));
+    bench.open_behind(3, 8);
     bench.open(4);
     bench.announce(1, "a", &[7, 8], 1);
     assert_eq!(bench.subscribe(3, 0, "a"), [refuse(3, 0, StreamCode::UNROUTABLE)]);

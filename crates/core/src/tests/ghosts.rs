@@ -1,0 +1,237 @@
+//! Publishers that vanish without a word.
+
+use relay_model::limits;
+
+use super::*;
+use crate::ghost::GHOSTS;
+
+/// Session 1 publishes `a` as 7, session 9 reads it.
+fn flowing(takeover: Takeover) -> (Bench, LogId) {
+    let mut bench = Bench::with(takeover);
+    bench.open(1);
+    bench.open(9);
+    bench.announce(1, "a", &[7], 1);
+    let log = bench.attached(9, 0, "a");
+    (bench, log)
+}
+
+#[test]
+fn a_goodbye_withdraws_at_once() {
+    let (mut bench, _) = flowing(Takeover::Any);
+    assert_eq!(bench.close(1), [board("a", &[])]);
+    assert_eq!(bench.core.counts().ghosts, 0);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn who_vanishes_stays_on_the_board_until_the_linger_is_over() {
+    let (mut bench, log) = flowing(Takeover::Any);
+    assert_eq!(bench.vanish(1), []);
+    let counts = bench.core.counts();
+    assert_eq!((counts.ghosts, counts.routes, counts.paths), (1, 0, 1));
+    assert_eq!(bench.pass(HOLD_BACK), []);
+    assert_eq!(bench.pass(LINGER - HOLD_BACK - TICK), []);
+    assert_eq!(bench.pass(TICK), [ended(log), board("a", &[])]);
+    assert_eq!(bench.core.tally(), tally(|t| t.abandoned = 1));
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_publisher_that_returns_beats_its_ghost_in_one_update() {
+    for away in [HOLD_BACK / 2, HOLD_BACK * 2] {
+        let (mut bench, log) = flowing(Takeover::Any);
+        assert_eq!(bench.vanish(1), []);
+        assert_eq!(bench.pass(away), []);
+        bench.open(2);
+        let back = [board("a", &[(2, &[7], 1)]), fence(log, 2), open_order(2, log, 2, "a")];
+        assert_eq!(bench.announce(2, "a", &[7], 1), back);
+        assert_eq!(bench.core.next_deadline(), None);
+        assert_eq!(bench.pass(LINGER * 2), []);
+        bench.everyone_leaves();
+    }
+}
+
+#[test]
+fn a_failover_is_one_update_after_the_hold_back_and_no_end() {
+    let (mut bench, log) = flowing(Takeover::Any);
+    bench.open(2);
+    bench.announce(2, "a", &[7, 8], 5);
+    // Data does not wait.
+    assert_eq!(bench.vanish(1), [fence(log, 2), open_order(2, log, 2, "a")]);
+    assert_eq!(bench.pass(HOLD_BACK - TICK), []);
+    assert_eq!(bench.pass(TICK), [board("a", &[(2, &[7, 8], 5)])]);
+    assert_eq!(bench.pass(LINGER * 2), []);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_new_price_beside_a_ghost_does_not_end_its_hold_back() {
+    let (mut bench, _) = flowing(Takeover::Any);
+    bench.open(2);
+    bench.announce(2, "a", &[7, 8], 5);
+    bench.vanish(1);
+    assert_eq!(bench.announce(2, "a", &[7, 8], 5), []);
+    assert_eq!(bench.announce(2, "a", &[7, 8], 6), [board("a", &[(1, &[7], 1), (2, &[7, 8], 6)])]);
+    assert_eq!(bench.pass(HOLD_BACK), [board("a", &[(2, &[7, 8], 6)])]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn readers_turn_to_another_publisher_when_the_hold_back_is_over() {
+    let (mut bench, log) = flowing(Takeover::Any);
+    bench.open(2);
+    bench.announce(2, "a", &[8], 5);
+    assert_eq!(bench.vanish(1), []);
+    assert_eq!(bench.pass(HOLD_BACK - TICK), []);
+    assert_eq!(bench.pass(TICK), [board("a", &[(2, &[8], 5)]), ended(log)]);
+    assert_eq!(bench.core.tally(), tally(|t| t.replaced = 1));
+    bench.everyone_leaves();
+}
+
+#[test]
+fn another_publisher_that_comes_in_the_hold_back_takes_over_when_it_is_over() {
+    let (mut bench, log) = flowing(Takeover::Any);
+    bench.vanish(1);
+    bench.pass(HOLD_BACK / 2);
+    bench.open(2);
+    assert_eq!(bench.announce(2, "a", &[8], 5), [board("a", &[(1, &[7], 1), (2, &[8], 5)])]);
+    assert_eq!(bench.pass(HOLD_BACK / 2), [board("a", &[(2, &[8], 5)]), ended(log)]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn another_publisher_that_comes_after_the_hold_back_takes_over_at_once() {
+    let (mut bench, log) = flowing(Takeover::Any);
+    bench.vanish(1);
+    bench.pass(HOLD_BACK);
+    bench.open(2);
+    assert_eq!(bench.announce(2, "a", &[8], 5), [board("a", &[(2, &[8], 5)]), ended(log)]);
+    assert_eq!(bench.core.next_deadline(), None);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn who_asks_for_a_ghost_waits_for_its_return_in_the_log_that_waits() {
+    let (mut bench, log) = flowing(Takeover::Any);
+    bench.vanish(1);
+    bench.open(3);
+    assert_eq!(bench.subscribe(3, 0, "a"), [attach(3, 0, log)]);
+    bench.pass(LINGER - TICK);
+    assert_eq!(bench.subscribe(3, 1, "a"), [attach(3, 1, log)]);
+    // Its linger is that of the log.
+    assert_eq!(bench.pass(TICK), [ended(log), board("a", &[])]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn who_asks_for_another_track_of_a_ghost_waits_for_its_return() {
+    let mut bench = Bench::new();
+    (1..=3).for_each(|session| bench.open(session));
+    bench.announce(1, "a", &[7], 1);
+    bench.vanish(1);
+    bench.pass(LINGER / 2);
+    let actions = bench.subscribe(2, 0, "a");
+    let Some(Action::Create { log }) = actions.first().cloned() else { panic!("{actions:?}") };
+    assert_eq!(actions, [Action::Create { log }, attach(2, 0, log)]);
+    assert_eq!(bench.subscribe(3, 0, "a"), [attach(3, 0, log)]);
+    bench.open(4);
+    let back = [board("a", &[(4, &[7], 1)]), fence(log, 1), open_order(4, log, 1, "a")];
+    assert_eq!(bench.announce(4, "a", &[7], 1), back);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_log_that_waits_for_a_ghost_has_a_linger_of_its_own() {
+    let mut bench = Bench::new();
+    (1..=2).for_each(|session| bench.open(session));
+    bench.announce(1, "a", &[7], 1);
+    bench.vanish(1);
+    bench.pass(LINGER / 2);
+    let log = bench.attached(2, 0, "a");
+    assert_eq!(bench.pass(LINGER / 2), [board("a", &[])]);
+    assert_eq!(bench.pass(LINGER / 2), [ended(log)]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_ghost_serves_nobody_it_did_not_serve_alive() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.announce(1, "a", &[7, 8], 1);
+    bench.vanish(1);
+    bench.open_behind(2, 8);
+    assert_eq!(bench.subscribe(2, 0, "a"), [refuse(2, 0, StreamCode::UNROUTABLE)]);
+    bench.open_with(3, permit("", "mine"));
+    assert_eq!(bench.subscribe(3, 0, "a"), [refuse(3, 0, StreamCode::UNROUTABLE)]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn nobody_waits_for_a_ghost_where_somebody_lives() {
+    let mut bench = Bench::new();
+    (1..=2).for_each(|session| bench.open(session));
+    bench.announce(1, "a", &[7], 1);
+    bench.announce(2, "a", &[7], 1);
+    bench.vanish(1);
+    assert_eq!(bench.subscribe(2, 0, "a"), [refuse(2, 0, StreamCode::UNROUTABLE)]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_live_route_serves_before_a_better_ghost() {
+    let mut bench = Bench::with(Takeover::Any);
+    (1..=3).for_each(|session| bench.open(session));
+    bench.announce(1, "a", &[7], 1);
+    bench.announce(2, "a", &[8], 5);
+    bench.vanish(1);
+    let log = bench.attached(3, 0, "a");
+    assert_eq!(bench.model.writes(SessionId(2)), [log]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn ghosts_have_a_limit_and_past_it_who_vanishes_says_goodbye() {
+    let mut core = Core::new(Config::new(Hop(SELF)));
+    let now = Instant::now();
+    let publish = |core: &mut Core, session: usize, paths: usize| {
+        let session = SessionId(u64::try_from(session).unwrap());
+        core.handle(Event::Opened { session, permit: permit("", "") }, now);
+        for n in 0..paths {
+            let ask =
+                Ask::Announce { path: path(&format!("{session}/{n}")), hops: hops(&[7]), cost: cost(1) };
+            core.handle(Event::Ask { session, ask }, now);
+        }
+        while core.poll_action().is_some() {}
+        core.handle(Event::Closed { session, vanished: true }, now);
+    };
+    for session in 0..GHOSTS / limits::ANNOUNCES {
+        publish(&mut core, session, limits::ANNOUNCES);
+    }
+    assert_eq!((core.counts().ghosts, core.tally().ghost_limit), (GHOSTS, 0));
+    publish(&mut core, GHOSTS, 1);
+    assert_eq!(core.poll_action(), Some(board(&format!("{GHOSTS}/0"), &[])));
+    assert_eq!((core.counts().ghosts, core.tally().ghost_limit), (GHOSTS, 1));
+    core.handle_timeout(now + limits::LINGER);
+    while core.poll_action().is_some() {}
+    assert_eq!(core.counts(), crate::Counts::default());
+}
+
+#[test]
+fn nothing_is_left_of_who_vanished_once_the_linger_is_over() {
+    let mut bench = Bench::new();
+    for session in 1..=20 {
+        bench.open(session);
+        bench.announce(session, &format!("a/{}", session % 7), &[session, session % 3], 1);
+    }
+    for session in 1..=20 {
+        bench.subscribe(session, 0, &format!("a/{}", (session + 1) % 7));
+        bench.pull(session, 0, 3);
+    }
+    assert_eq!(bench.core.counts().pulls, 7);
+    for session in 1..=20 {
+        bench.vanish(session);
+        bench.pass(TICK * 40);
+    }
+    assert_ne!(bench.core.counts(), crate::Counts::default());
+    bench.everyone_leaves();
+}

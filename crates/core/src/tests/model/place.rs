@@ -1,0 +1,118 @@
+//! Who announces one path, and what others may see of that.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use relay_auth::Permit;
+use relay_model::{Cost, Hop, Hops, Route, SessionId};
+
+use super::super::{HOLD_BACK, LINGER};
+use crate::Takeover;
+
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) session: SessionId,
+    pub(super) hops: Hops,
+    pub(super) cost: Cost,
+    pub(super) permit: Permit,
+    pub(super) draining: bool,
+    /// When its session did.
+    pub(super) vanished: Option<Instant>,
+    /// Its publisher has come in another place.
+    pub(super) displaced: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    pub(super) entries: Vec<Entry>,
+    /// Who took it while it was free.
+    holder: Option<Permit>,
+}
+
+impl Entry {
+    /// Lower is better; equal ones may stand in any order.
+    pub(super) fn worth(&self) -> (bool, bool, u64, u64, usize) {
+        let anonymous = self.hops.iter().take(2).any(|hop| *hop == Hop::ANONYMOUS);
+        (self.draining, anonymous, self.cost.warm, self.cost.cold, self.hops.len())
+    }
+}
+
+impl Place {
+    pub(super) fn live(&self, session: SessionId) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.session == session && entry.vanished.is_none())
+    }
+
+    pub(super) fn counts(&self, entry: &Entry, takeover: Takeover) -> bool {
+        let holds = |holder: &Permit| holder.subject() == entry.permit.subject();
+        takeover == Takeover::Any || entry.permit.is_peer() || self.holder.as_ref().is_some_and(holds)
+    }
+
+    pub(super) fn usable(&self, takeover: Takeover) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(move |entry| entry.vanished.is_none() && self.counts(entry, takeover))
+    }
+
+    pub(super) fn announce(&mut self, entry: Entry, takeover: Takeover) {
+        if self.holder.is_none() && !entry.permit.is_peer() {
+            self.holder = Some(entry.permit.clone());
+        }
+        let publisher = entry.hops.first().copied().filter(|hop| *hop != Hop::ANONYMOUS);
+        let before = self.live(entry.session).and_then(|entry| entry.hops.first().copied());
+        if publisher != before && publisher.is_some() && self.counts(&entry, takeover) {
+            let same = self.entries.iter_mut().filter(|other| other.hops.first().copied() == publisher);
+            same.for_each(|other| other.displaced = true);
+        }
+        self.entries.retain(|other| other.session != entry.session);
+        self.entries.push(entry);
+    }
+
+    pub(super) fn leave(&mut self, session: SessionId, vanished: Option<Instant>, takeover: Takeover) {
+        let entry = self.live(session).cloned();
+        self.entries.retain(|entry| entry.session != session);
+        if let Some(entry) = entry
+            && vanished.is_some()
+            && self.counts(&entry, takeover)
+        {
+            self.entries.push(Entry { vanished, displaced: false, ..entry });
+        }
+    }
+
+    /// Drops the ghosts that have had their time when the timers last ran, and lets the next subject in,
+    /// whichever of the best the board says.
+    pub(super) fn settle(&mut self, takeover: Takeover, ticked: Instant, shown: &[Route]) {
+        self.entries.retain(|entry| entry.vanished.is_none_or(|since| since + LINGER > ticked));
+        self.drop_ghosts(takeover, ticked);
+        let owned = || self.entries.iter().filter(|entry| !entry.permit.is_peer());
+        let holds = |entry: &Entry| {
+            self.holder.as_ref().is_some_and(|holder| holder.subject() == entry.permit.subject())
+        };
+        if !owned().any(holds) {
+            let shown = |entry: &&Entry| shown.iter().any(|route| route.session == entry.session);
+            let next = owned().filter(shown).min_by_key(|entry| entry.worth());
+            let best = owned().map(Entry::worth).min();
+            assert_eq!(next.map(Entry::worth), best, "the best of those who wait was not let in");
+            self.holder = next.map(|entry| entry.permit.clone());
+        }
+        self.drop_ghosts(takeover, ticked);
+    }
+
+    fn drop_ghosts(&mut self, takeover: Takeover, ticked: Instant) {
+        if self.usable(takeover).next().is_some() {
+            let stays = |entry: &Entry| {
+                entry.vanished.is_none_or(|since| !entry.displaced && since + HOLD_BACK > ticked)
+            };
+            self.entries.retain(stays);
+        }
+    }
+
+    pub(super) fn assert_shown(&self, takeover: Takeover, shown: &[Route]) {
+        let entry = |route: &Route| (route.session, route.hops.clone(), route.cost);
+        let routes: BTreeSet<_> = shown.iter().map(entry).collect();
+        assert_eq!(routes.len(), shown.len(), "a session has two routes");
+        let counted = self.entries.iter().filter(|entry| self.counts(entry, takeover));
+        let expected: BTreeSet<_> = counted.map(|e| (e.session, e.hops.clone(), e.cost)).collect();
+        assert_eq!(routes, expected, "the board shows what is gone or hides what is there");
+        let worths = shown
+            .iter()
+            .map(|route| self.entries.iter().find(|entry| entry.session == route.session).map(Entry::worth));
+        assert!(worths.is_sorted(), "a worse route before a better one");
+    }
+}

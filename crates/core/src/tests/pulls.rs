@@ -1,0 +1,150 @@
+//! Old groups: one upstream pull however many wait.
+
+use super::*;
+
+/// Session 1 publishes `a` as 7, sessions 2 to 4 read it.
+fn flowing() -> (Bench, LogId) {
+    let mut bench = Bench::new();
+    (1..=4).for_each(|session| bench.open(session));
+    bench.announce(1, "a", &[7], 1);
+    let log = bench.attached(2, 0, "a");
+    bench.attached(3, 0, "a");
+    bench.attached(4, 0, "a");
+    (bench, log)
+}
+
+#[test]
+fn many_who_wait_for_a_group_cost_one_pull() {
+    let (mut bench, log) = flowing();
+    assert_eq!(bench.pull(2, 0, 5), [pull(1, log, 5)]);
+    assert_eq!(bench.pull(3, 0, 5), []);
+    assert_eq!(bench.pull(2, 0, 5), []);
+    assert_eq!(bench.pull(4, 0, 6), [pull(1, log, 6)]);
+    assert_eq!(bench.core.counts().pulls, 2);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_pull_is_cancelled_when_the_last_who_waits_leaves() {
+    let (mut bench, log) = flowing();
+    bench.pull(2, 0, 5);
+    bench.pull(3, 0, 5);
+    assert_eq!(bench.unsubscribe(2, 0), []);
+    assert_eq!(bench.unsubscribe(3, 0), [drop_pull(1, log, 5)]);
+    // A session that closes leaves, too.
+    bench.pull(4, 0, 6);
+    assert_eq!(bench.vanish(4), [drop_pull(1, log, 6)]);
+    assert_eq!(bench.core.counts().pulls, 0);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_reader_waits_for_the_last_group_it_asked_for() {
+    let (mut bench, log) = flowing();
+    bench.pull(2, 0, 5);
+    assert_eq!(bench.pull(2, 0, 6), [drop_pull(1, log, 5), pull(1, log, 6)]);
+    bench.pull(3, 0, 6);
+    assert_eq!(bench.pull(2, 0, 7), [pull(1, log, 7)]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_pull_that_is_over_is_not_cancelled_and_may_be_asked_again() {
+    let (mut bench, log) = flowing();
+    bench.pull(2, 0, 5);
+    bench.pull(3, 0, 5);
+    assert_eq!(bench.pulled(1, log, 5), []);
+    assert_eq!(bench.core.counts().pulls, 0);
+    assert_eq!(bench.unsubscribe(2, 0), []);
+    assert_eq!(bench.pull(3, 0, 5), [pull(1, log, 5)]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn only_the_writer_it_was_ordered_from_ends_a_pull() {
+    let (mut bench, log) = flowing();
+    bench.pull(2, 0, 5);
+    let stale = |group| Ask::Pulled { log, epoch: Epoch(9), group };
+    assert_eq!(bench.ask(1, stale(5)), []);
+    assert_eq!(bench.pulled(3, log, 5), []);
+    assert_eq!(bench.pulled(1, log, 6), []);
+    assert_eq!(bench.core.tally(), tally(|t| t.unknown = 3));
+    assert_eq!(bench.core.counts().pulls, 1);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_new_writer_is_asked_for_what_is_waited_for() {
+    let (mut bench, log) = flowing();
+    bench.pull(2, 0, 5);
+    bench.pull(3, 0, 6);
+    bench.pulled(1, log, 6);
+    bench.open(5);
+    let moved = [
+        board("a", &[(5, &[7], 0), (1, &[7], 1)]),
+        to(1, Order::Close { log }),
+        fence(log, 2),
+        open_order(5, log, 2, "a"),
+        pull(5, log, 5),
+    ];
+    assert_eq!(bench.announce(5, "a", &[7], 0), moved);
+    // What the old one says of it comes too late.
+    assert_eq!(bench.ask(1, Ask::Pulled { log, epoch: Epoch(1), group: 5 }), []);
+    assert_eq!(bench.unsubscribe(2, 0), [drop_pull(5, log, 5)]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn what_is_asked_while_the_publisher_is_away_is_pulled_when_it_is_back() {
+    let (mut bench, log) = flowing();
+    bench.pull(2, 0, 5);
+    assert_eq!(bench.vanish(1), []);
+    assert_eq!(bench.pull(3, 0, 6), []);
+    assert_eq!(bench.pull(4, 0, 7), []);
+    assert_eq!(bench.unsubscribe(4, 0), []);
+    bench.open(5);
+    let back = [
+        board("a", &[(5, &[7], 1)]),
+        fence(log, 2),
+        open_order(5, log, 2, "a"),
+        pull(5, log, 5),
+        pull(5, log, 6),
+    ];
+    assert_eq!(bench.announce(5, "a", &[7], 1), back);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_log_that_ends_pulls_nothing_more() {
+    let (mut bench, log) = flowing();
+    bench.pull(2, 0, 5);
+    assert_eq!(bench.ended(1, log), []);
+    assert_eq!(bench.core.counts().pulls, 0);
+    assert_eq!(bench.unsubscribe(2, 0), []);
+    assert_eq!(bench.pull(3, 0, 5), []);
+    assert_eq!(bench.core.tally(), tally(|t| t.pull_unknown = 1));
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_pull_of_nobody_is_dropped_and_counted() {
+    let (mut bench, _) = flowing();
+    assert_eq!(bench.pull(2, 7, 5), []);
+    assert_eq!(bench.core.tally(), tally(|t| t.pull_unknown = 1));
+    bench.everyone_leaves();
+}
+
+#[test]
+fn who_waits_for_a_group_keeps_the_log_read() {
+    let mut bench = Bench::new();
+    (1..=2).for_each(|session| bench.open(session));
+    bench.announce(1, "a", &[7], 1);
+    let actions = bench.subscribe_as(2, 0, "a", Prefs::default(), Want::Info);
+    let Action::Create { log } = actions[0] else { panic!("{actions:?}") };
+    bench.pull(2, 0, 5);
+    assert_eq!(bench.pass(LINGER * 2), []);
+    let left = bench.unsubscribe(2, 0);
+    assert_eq!(left, [drop_pull(1, log, 5)]);
+    assert_eq!(bench.pass(LINGER), [to(1, Order::Close { log }), Action::Retire { log }]);
+    bench.everyone_leaves();
+}
