@@ -55,6 +55,7 @@ pub struct Peer {
     serving: BTreeMap<Stream, Serving>,
     next_subscribe: u64,
     started: bool,
+    leaving: bool,
 }
 
 /// A broadcast as a watcher knows it.
@@ -148,13 +149,17 @@ impl Peer {
             serving: BTreeMap::new(),
             next_subscribe: 0,
             started: false,
+            leaving: false,
         }
     }
 
     /// Takes part: reads what came, serves what is asked of it.
     pub fn turn(&mut self, t: &mut End, now: Instant) {
-        if !std::mem::replace(&mut self.started, true) {
-            self.begin(t);
+        if self.closed.is_some() {
+            return;
+        }
+        if !self.started {
+            self.started = self.begin(t);
         }
         while let Some(event) = t.poll() {
             match event {
@@ -188,6 +193,7 @@ impl Peer {
 
     /// Leaves with a word.
     pub fn goodbye(&mut self, t: &mut End, now: Instant) {
+        self.leaving = true;
         t.close(now, SessionCode::NONE, "bye");
     }
 
@@ -240,16 +246,18 @@ impl Peer {
         }
     }
 
-    fn begin(&mut self, t: &mut End) {
+    /// Says its SETUP, as soon as it can.
+    fn begin(&mut self, t: &mut End) -> bool {
         if self.version.has_setup() {
             let hop = Some(self.hop).filter(|hop| *hop != Hop::ANONYMOUS);
             let mut out = Vec::new();
             varint::put(UniType::Setup.id(), &mut out);
             Setup { hop, ..Setup::default() }.encode(self.version, &mut out);
-            let stream = t.open(Dir::Uni, 0).expect("stream credit");
+            let Some(stream) = t.open(Dir::Uni, 0) else { return false };
             self.write(t, stream, out);
             self.finish(t, stream);
         }
+        true
     }
 
     fn ask(&mut self, t: &mut End, kind: BidiType, message: &impl Message) -> Stream {
@@ -291,7 +299,9 @@ impl Peer {
     }
 
     fn complain(&mut self, what: String) {
-        self.broken.push(what);
+        if !self.leaving {
+            self.broken.push(what);
+        }
     }
 }
 
