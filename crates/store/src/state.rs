@@ -205,6 +205,7 @@ impl State {
         self.journal.push(Entry::Group { sequence });
     }
 
+    #[inline]
     fn insert(&mut self, sequence: u64, group: Group) {
         self.overhead += group.overhead;
         self.groups.insert(sequence, group);
@@ -251,6 +252,7 @@ impl State {
     /// A live stream brings a group that a fetch has brought, in whole or in part. Those who follow
     /// live get what is held after the group's opening, those who waited for the fetch have it
     /// already. One that is damaged, or too long to be told under the lock, begins anew.
+    #[cold]
     fn come_live(&mut self, sequence: u64, now: Instant, trash: &mut Vec<Group>) {
         let mut held = Vec::new();
         let Some(group) = self.groups.get_mut(&sequence) else { return };
@@ -295,6 +297,9 @@ impl State {
     }
 
     fn known_present(&mut self, sequence: u64) {
+        if self.absent.is_empty() {
+            return;
+        }
         self.overhead -= self.absent.overhead();
         self.absent.remove(sequence);
         self.overhead += self.absent.overhead();
