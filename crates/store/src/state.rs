@@ -264,14 +264,13 @@ impl State {
             return self.open_group(sequence, now);
         }
         group.come_live();
-        if self.latest.is_none_or(|latest| sequence >= latest) {
-            group.superseded_at = None;
-            self.superseded.retain(|group| group.sequence != sequence);
-            if self.latest != Some(sequence) {
-                self.supersede(sequence, now);
-            }
-        } else if let Some(queued) = self.superseded.iter_mut().find(|group| group.sequence == sequence) {
-            queued.fetched = false;
+        // From now on it is as old as any that comes now.
+        self.superseded.retain(|group| group.sequence != sequence);
+        group.superseded_at = self.latest.is_some_and(|latest| sequence < latest).then_some(now);
+        if group.superseded_at.is_some() {
+            self.superseded.push_back(Superseded { since: now, sequence, fetched: false });
+        } else if self.latest != Some(sequence) {
+            self.supersede(sequence, now);
         }
         self.journal.push(Entry::Group { sequence });
         held.into_iter().for_each(|entry| self.journal.push(entry));
