@@ -155,7 +155,8 @@ impl Story {
         }
         self.run(SETTLED);
         for _ in 0..events {
-            let before: Vec<usize> = self.viewers.iter().map(|at| self.world.peers[*at].updates.len()).collect();
+            let before: Vec<usize> =
+                self.viewers.iter().map(|at| self.world.peers[*at].updates.len()).collect();
             let viewers = self.viewers.clone();
             self.calm_event();
             self.run(GONE + SETTLED);
@@ -272,7 +273,9 @@ impl Story {
         let peer = self.world.join(relay, Peer::new(version, hop));
         let price = self.world.rng.below(3);
         let incarnation = content.borrow().incarnation;
-        self.log.push(format!("publisher {peer} ({hop:?}, {version:?}) of {path} #{incarnation} at relay {relay}"));
+        self.log.push(format!(
+            "publisher {peer} ({hop:?}, {version:?}) of {path} #{incarnation} at relay {relay}"
+        ));
         let cost = Cost { warm: price, cold: price };
         self.world.with_peer(peer, |peer, t, _| peer.publish(t, path, content, cost));
         self.sources[at].peers.push((peer, relay));
@@ -452,8 +455,11 @@ impl Story {
         for (at, peer) in self.world.peers.iter().enumerate() {
             assert!(peer.broken.is_empty(), "{self}: client {at}: {:?}", peer.broken);
         }
-        let contents: BTreeMap<u64, &Shared> =
-            self.sources.iter().map(|source| (source.content.borrow().incarnation, &source.content)).collect();
+        let contents: BTreeMap<u64, &Shared> = self
+            .sources
+            .iter()
+            .map(|source| (source.content.borrow().incarnation, &source.content))
+            .collect();
         for viewer in &self.viewers {
             for sub in &self.world.peers[*viewer].subs {
                 for (sequence, group) in &sub.groups {

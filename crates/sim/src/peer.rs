@@ -125,8 +125,17 @@ enum Role {
     Request(Inbox, Option<BidiType>),
     /// Nothing is made of it.
     Deaf,
-    Group { reader: Box<GroupReader>, to: Option<(usize, u64)>, payload: Vec<u8> },
-    Watch { inbox: Inbox, greeted: bool, next: u64, ids: BTreeMap<u64, Path> },
+    Group {
+        reader: Box<GroupReader>,
+        to: Option<(usize, u64)>,
+        payload: Vec<u8>,
+    },
+    Watch {
+        inbox: Inbox,
+        greeted: bool,
+        next: u64,
+        ids: BTreeMap<u64, Path>,
+    },
     Sub(Inbox, usize),
     Serve(Inbox),
 }

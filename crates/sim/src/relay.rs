@@ -127,7 +127,12 @@ impl Relay {
     }
 
     /// Delivers some of what the planes have for each other; links of sessions are looked up with `link`.
-    pub fn planes(&mut self, rng: &mut Rng, now: Instant, mut link: impl FnMut(SessionId, &mut dyn FnMut(&mut End))) {
+    pub fn planes(
+        &mut self,
+        rng: &mut Rng,
+        now: Instant,
+        mut link: impl FnMut(SessionId, &mut dyn FnMut(&mut End)),
+    ) {
         for _ in 0..=rng.below(3) {
             let at = rng.below(self.workers.len() as u64) as usize;
             for _ in 0..rng.below(6) {

@@ -81,8 +81,7 @@ impl World {
 
     fn link(&mut self, a: Who, b: Who) -> u64 {
         let latency = Duration::from_millis(1 + self.rng.below(20));
-        let options =
-            Options { latency, uni_streams: 1_024, bidi_streams: 1_024, ..Options::default() };
+        let options = Options { latency, uni_streams: 1_024, bidi_streams: 1_024, ..Options::default() };
         let id = self.next_link;
         self.next_link += 1;
         for who in [a, b] {
@@ -113,7 +112,11 @@ impl World {
     }
 
     /// Lets a client do something on its link.
-    pub fn with_peer<R>(&mut self, at: usize, work: impl FnOnce(&mut Peer, &mut End, Instant) -> R) -> Option<R> {
+    pub fn with_peer<R>(
+        &mut self,
+        at: usize,
+        work: impl FnOnce(&mut Peer, &mut End, Instant) -> R,
+    ) -> Option<R> {
         let link = self.links.get_mut(self.of_peer.get(&at)?)?;
         Some(work(&mut self.peers[at], &mut link.pair.b, self.now))
     }

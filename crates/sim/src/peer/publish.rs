@@ -176,7 +176,9 @@ impl Peer {
         });
         for (sequence, group) in content.groups.range(from..) {
             let first = match serving.prefs.start.floor() {
-                Some(floor) if floor == *sequence && self.version.has_frame_ranges() => serving.prefs.start_frame,
+                Some(floor) if floor == *sequence && self.version.has_frame_ranges() => {
+                    serving.prefs.start_frame
+                }
                 _ => 0,
             };
             if !serving.open.contains_key(sequence) {
