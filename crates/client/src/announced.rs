@@ -1,9 +1,12 @@
 //! Watching what is announced below a prefix.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
-use relay_model::{Hop, Path};
-use relay_wire::lite::{Announce, AnnounceOk, AnnounceRequest, BidiType, Status};
+use relay_model::{Cost, Hop, Hops, Path};
+use relay_wire::lite::{Announce, AnnounceOk, AnnounceRequest, BidiType, Version};
 
 use crate::{
     control::{ControlReader, request},
@@ -12,6 +15,9 @@ use crate::{
     stream::SendStream,
 };
 
+/// Most broadcasts one watch follows: ten times what a relay lets one identity announce.
+const LIVE: usize = 1_000_000;
+
 /// One broadcast came, changed its route, or went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
@@ -19,15 +25,20 @@ pub struct Announcement {
     pub path: Path,
     /// Whether it is there.
     pub active: bool,
-    /// Who it passes, original publisher first, the peer last; empty when gone.
+    /// Whether it was there already: only its route changed. Never before moq-lite-05, where a change is
+    /// an end and a beginning.
+    pub update: bool,
+    /// Who it passes, original publisher first, the peer last; empty when gone. On moq-lite-03 only
+    /// their number is known: all are anonymous.
     pub hops: Vec<Hop>,
+    /// Its price, without the link to us. `None` before moq-lite-06, and when gone.
+    pub cost: Option<Cost>,
 }
 
 /// A live watch. Dropped, it ends.
 #[derive(Debug)]
 pub struct Announced {
-    prefix: Path,
-    hop: Hop,
+    live: Live,
     initial: VecDeque<Announcement>,
     reader: ControlReader,
     send: SendStream,
@@ -39,26 +50,32 @@ impl Announced {
         let ask = AnnounceRequest { prefix: prefix.clone(), exclude_hop };
         send.write(&request(BidiType::Announce.id(), &ask, session.version)).await?;
         let mut reader = ControlReader::new(recv, session.version);
-        let AnnounceOk { hop, count } = reader.expect().await?;
-        let mut watch = Self { prefix, hop, initial: VecDeque::new(), reader, send };
-        for _ in 0..count {
+        let ok = match session.version.has_announce_ok() {
+            true => reader.expect().await?,
+            false => AnnounceOk { hop: Hop::ANONYMOUS, count: 0 },
+        };
+        let live = Live::new(session.version, prefix, ok.hop);
+        let mut watch = Self { live, initial: VecDeque::new(), reader, send };
+        for _ in 0..ok.count {
             let announcement = watch.read().await?.ok_or(Error::Truncated)?;
             watch.initial.push_back(announcement);
         }
         Ok(watch)
     }
 
-    /// The peer's id, as it said here.
+    /// The peer's id, as it said here; anonymous before moq-lite-05, which has no word for it.
     pub fn hop(&self) -> Hop {
-        self.hop
+        self.live.hop
     }
 
-    /// What was announced when the watch began, and was not taken by [`Announced::next`] yet.
+    /// What was announced when the watch began, and was not taken by [`Announced::next`] yet. Empty
+    /// before moq-lite-05, which does not say where the initial set ends.
     pub fn initial(&self) -> impl Iterator<Item = &Announcement> {
         self.initial.iter()
     }
 
-    /// The next announcement; `None` when the peer finished the stream.
+    /// The next announcement; `None` when the peer finished the stream. The end of what was not there
+    /// is passed over. [`Error::Protocol`] when the peer ends, changes or repeats what it must not.
     pub async fn next(&mut self) -> Result<Option<Announcement>, Error> {
         match self.initial.pop_front() {
             Some(announcement) => Ok(Some(announcement)),
@@ -77,19 +94,148 @@ impl Announced {
     }
 
     async fn read(&mut self) -> Result<Option<Announcement>, Error> {
-        let Some(Announce { status, suffix, hops }) = self.reader.next().await? else { return Ok(None) };
-        let path = self.prefix.join(&suffix).map_err(|e| Error::Malformed(e.to_string()))?;
-        let active = status == Status::Active;
-        let mut hops = hops.to_vec();
-        if active {
-            hops.push(self.hop);
+        while let Some(announce) = self.reader.next_by(Announce::next).await? {
+            if let Some(announcement) = self.live.apply(announce)? {
+                return Ok(Some(announcement));
+            }
         }
-        Ok(Some(Announcement { path, active, hops }))
+        Ok(None)
     }
 }
 
 impl Drop for Announced {
     fn drop(&mut self) {
         self.send.finish();
+    }
+}
+
+/// What is announced on one stream.
+#[derive(Debug)]
+struct Live {
+    version: Version,
+    prefix: Path,
+    /// Who sends.
+    hop: Hop,
+    /// Suffixes, with their numbers.
+    ids: HashMap<Path, u64>,
+    /// The other way round; moq-lite-06 only.
+    suffixes: HashMap<u64, Path>,
+    next_id: u64,
+}
+
+impl Live {
+    fn new(version: Version, prefix: Path, hop: Hop) -> Self {
+        Self { version, prefix, hop, ids: HashMap::new(), suffixes: HashMap::new(), next_id: 0 }
+    }
+
+    fn apply(&mut self, announce: Announce) -> Result<Option<Announcement>, Error> {
+        match announce {
+            Announce::Active { suffix, hops, cost } => {
+                let update = self.ids.contains_key(&suffix);
+                if update && (self.version.has_announce_ids() || !self.version.replaces_announces()) {
+                    return Err(Error::Protocol("a live broadcast was announced again"));
+                }
+                if !update {
+                    self.insert(suffix.clone())?;
+                }
+                self.active(&suffix, update, &hops, cost).map(Some)
+            }
+            Announce::Restart { id, hops, cost } => {
+                let suffix = self.suffixes.get(&id).ok_or(Error::Protocol("unknown announce id"))?;
+                self.active(suffix, true, &hops, cost).map(Some)
+            }
+            Announce::Ended { suffix } => match self.ids.remove(&suffix) {
+                Some(_) => self.ended(&suffix).map(Some),
+                None => Ok(None),
+            },
+            Announce::EndedId { id } => {
+                let suffix = self.suffixes.remove(&id).ok_or(Error::Protocol("unknown announce id"))?;
+                self.ids.remove(&suffix);
+                self.ended(&suffix).map(Some)
+            }
+        }
+    }
+
+    fn insert(&mut self, suffix: Path) -> Result<(), Error> {
+        if self.ids.len() >= LIVE {
+            return Err(Error::Protocol("more broadcasts than a watch follows"));
+        }
+        if self.version.has_announce_ids() {
+            self.suffixes.insert(self.next_id, suffix.clone());
+        }
+        self.ids.insert(suffix, self.next_id);
+        self.next_id = self.next_id.saturating_add(1);
+        Ok(())
+    }
+
+    fn active(&self, suffix: &Path, update: bool, hops: &Hops, cost: Cost) -> Result<Announcement, Error> {
+        let mut hops = hops.to_vec();
+        if self.version.has_announce_ok() {
+            hops.push(self.hop);
+        }
+        let cost = self.version.has_announce_ids().then_some(cost);
+        Ok(Announcement { path: self.path(suffix)?, active: true, update, hops, cost })
+    }
+
+    fn ended(&self, suffix: &Path) -> Result<Announcement, Error> {
+        let path = self.path(suffix)?;
+        Ok(Announcement { path, active: false, update: false, hops: Vec::new(), cost: None })
+    }
+
+    fn path(&self, suffix: &Path) -> Result<Path, Error> {
+        self.prefix.join(suffix).map_err(|e| Error::Malformed(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn active(suffix: &str, hop: u64) -> Announce {
+        let cost = Cost { warm: 1, cold: 2 };
+        Announce::Active { suffix: Path::parse(suffix).unwrap(), hops: [Hop(hop)].into(), cost }
+    }
+
+    fn live(version: Version) -> Live {
+        Live::new(version, Path::parse("p").unwrap(), Hop(9))
+    }
+
+    fn violates(outcome: Result<Option<Announcement>, Error>) -> bool {
+        matches!(outcome, Err(Error::Protocol(_)))
+    }
+
+    #[test]
+    fn a_live_broadcast_is_announced_again_only_where_that_replaces_it() {
+        for version in [Version::V03, Version::V04, Version::V06] {
+            let mut live = live(version);
+            live.apply(active("a", 1)).unwrap();
+            assert!(violates(live.apply(active("a", 2))), "{version:?}");
+        }
+        let mut live = live(Version::V05);
+        assert!(!live.apply(active("a", 1)).unwrap().unwrap().update);
+        let again = live.apply(active("a", 2)).unwrap().unwrap();
+        assert!(again.update && again.active && again.cost.is_none());
+        assert_eq!((again.path.as_str(), &again.hops[..]), ("p/a", &[Hop(2), Hop(9)][..]));
+        let ended = Announce::Ended { suffix: Path::parse("a").unwrap() };
+        assert!(!live.apply(ended.clone()).unwrap().unwrap().active);
+        assert_eq!(live.apply(ended).unwrap(), None);
+    }
+
+    #[test]
+    fn numbers_name_what_is_live_and_are_not_used_twice() {
+        let mut live = live(Version::V06);
+        for suffix in ["a", "b"] {
+            live.apply(active(suffix, 1)).unwrap();
+        }
+        let restart = |id| Announce::Restart { id, hops: [Hop(5)].into(), cost: Cost { warm: 3, cold: 4 } };
+        let changed = live.apply(restart(1)).unwrap().unwrap();
+        assert_eq!((changed.path.as_str(), changed.update), ("p/b", true));
+        assert_eq!(changed.cost, Some(Cost { warm: 3, cold: 4 }));
+        assert!(violates(live.apply(restart(2))));
+        assert_eq!(live.apply(Announce::EndedId { id: 0 }).unwrap().unwrap().path.as_str(), "p/a");
+        assert!(violates(live.apply(Announce::EndedId { id: 0 })));
+        assert!(violates(live.apply(restart(0))));
+        live.apply(active("a", 1)).unwrap();
+        assert_eq!(live.apply(Announce::EndedId { id: 2 }).unwrap().unwrap().path.as_str(), "p/a");
     }
 }

@@ -1,7 +1,7 @@
 //! One QUIC connection as a session's streams and datagrams, raw or inside WebTransport.
 
 use bytes::{Buf, Bytes, BytesMut};
-use relay_wire::varint;
+use relay_wire::{lite::Version, varint};
 
 use crate::{
     error::Error,
@@ -20,6 +20,7 @@ pub(crate) const WT_SESSION: u64 = 0;
 pub(crate) struct Carrier {
     pub(crate) connection: quinn::Connection,
     pub(crate) webtransport: bool,
+    pub(crate) version: Version,
 }
 
 /// What an incoming unidirectional stream is for.

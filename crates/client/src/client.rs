@@ -8,23 +8,24 @@ use std::{
 
 use quinn::{Runtime, crypto::rustls::QuicClientConfig};
 use relay_model::{Path, Prefs, SessionCode, TrackInfo, TrackName};
-use relay_wire::lite::{BidiType, Fetch, Goaway, Message, Probe, Setup, TrackRequest, UniType};
+use relay_wire::lite::{Fetch, Setup, UniType, Version};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     announced::Announced,
+    ask::Probes,
     carrier::Carrier,
     code::{self, Closed},
     config::ClientConfig,
-    control::{ControlReader, request},
+    control::request,
     error::Error,
     groups::Group,
     h3,
     link::Link,
+    publish::Published,
     publisher::Broadcast,
     raw::{Incoming, Raw},
     session::{EVENTS, Manual, Session},
-    stream::{RecvStream, SendStream},
     subscribe::Subscription,
     target::{Scheme, Target},
     tls,
@@ -52,13 +53,24 @@ struct Handle {
 
 impl Client {
     /// Connects to `https://host:port/path` (WebTransport) or `moqt://host:port/path` (moq on QUIC) and
-    /// sends SETUP. The server's SETUP is not waited for.
+    /// sends SETUP if the version has it. The server's SETUP is not waited for. Before moq-lite-05
+    /// nothing carries the path of a `moqt` URL: the server sees none.
     pub async fn connect(url: &str, config: ClientConfig) -> Result<Self, Error> {
-        let timeout = config.connect_timeout;
-        tokio::time::timeout(timeout, Self::dial(url, config)).await.map_err(|_| Error::ConnectTimeout)?
+        Self::connect_publishing(url, config, Arc::default()).await
     }
 
-    async fn dial(url: &str, config: ClientConfig) -> Result<Self, Error> {
+    /// The same, serving what is published already.
+    pub(crate) async fn connect_publishing(
+        url: &str,
+        config: ClientConfig,
+        published: Arc<Published>,
+    ) -> Result<Self, Error> {
+        let timeout = config.connect_timeout;
+        let dial = Self::dial(url, config, published);
+        tokio::time::timeout(timeout, dial).await.map_err(|_| Error::ConnectTimeout)?
+    }
+
+    async fn dial(url: &str, config: ClientConfig, published: Arc<Published>) -> Result<Self, Error> {
         let target = Target::parse(url)?;
         let remote = target.resolve().await?;
         let link = Link::default();
@@ -79,7 +91,13 @@ impl Client {
         let connection = connecting.await?;
         // The loops hold the connection: a dial given up half way must end them.
         let mut guard = Guard(Some(connection.clone()));
-        let client = Self::establish(&target, config, connection, endpoint, link).await?;
+        let (settings_sender, settings) = oneshot::channel();
+        let (manual, incoming) = manual(config.manual);
+        let webtransport = target.scheme == Scheme::WebTransport;
+        let carrier = Carrier { connection, webtransport, version: config.version };
+        let session = Arc::new(Session::new(carrier, config.hop, published, manual, settings_sender));
+        let socket = Socket { endpoint, link, incoming };
+        let client = Self::establish(&target, config, session, socket, settings).await?;
         guard.0 = None;
         Ok(client)
     }
@@ -87,17 +105,13 @@ impl Client {
     async fn establish(
         target: &Target,
         config: ClientConfig,
-        connection: quinn::Connection,
-        endpoint: quinn::Endpoint,
-        link: Link,
+        session: Arc<Session>,
+        socket: Socket,
+        settings: oneshot::Receiver<Result<(), Error>>,
     ) -> Result<Self, Error> {
         let established = Instant::now();
-        let webtransport = target.scheme == Scheme::WebTransport;
-        let carrier = Carrier { connection: connection.clone(), webtransport };
-        let (manual, incoming) = manual(config.manual);
-        let (settings_sender, settings) = oneshot::channel();
-        let session = Session::new(carrier, config.version, config.hop, manual, settings_sender);
-        let session = Arc::new(session);
+        let connection = session.carrier.connection.clone();
+        let webtransport = session.carrier.webtransport;
         session.start();
         let (mut control, mut connect) = (None, None);
         if webtransport {
@@ -117,16 +131,16 @@ impl Client {
         }
         let handle = Handle {
             session,
-            endpoint,
-            link,
+            endpoint: socket.endpoint,
+            link: socket.link,
             config,
             established,
-            incoming: Mutex::new(incoming),
+            incoming: Mutex::new(socket.incoming),
             connect: tokio::sync::Mutex::new(connect),
             _control: control,
         };
         let client = Self(Arc::new(handle));
-        if !client.0.config.manual {
+        if !client.0.config.manual && client.version().has_setup() {
             client.send_setup((!webtransport).then(|| target.path.clone())).await?;
         }
         Ok(client)
@@ -140,6 +154,11 @@ impl Client {
         stream.write(&request(UniType::Setup.id(), &setup, config.version)).await?;
         stream.finish();
         Ok(())
+    }
+
+    /// The session's version.
+    pub fn version(&self) -> Version {
+        self.0.session.version
     }
 
     /// When the QUIC handshake was done.
@@ -164,10 +183,11 @@ impl Client {
 
     /// Makes a broadcast, not announced yet.
     pub fn broadcast(&self, path: &str) -> Result<Broadcast, Error> {
-        Ok(Broadcast::new(self.0.session.clone(), parse_path(path)?))
+        Ok(Broadcast::new(self.0.session.published.clone(), parse_path(path)?))
     }
 
-    /// Watches announcements below `prefix`. Returns once the initial set is there.
+    /// Watches announcements below `prefix`. Returns once the initial set is there, or, before
+    /// moq-lite-05, at once.
     pub async fn announced(&self, prefix: &str) -> Result<Announced, Error> {
         let prefix = parse_path(prefix)?;
         Announced::open(self.0.session.clone(), prefix, self.0.config.exclude_hop).await
@@ -179,46 +199,49 @@ impl Client {
         Subscription::open(self.0.session.clone(), broadcast, track, prefs).await
     }
 
-    /// Asks for a track's properties; a refusal is [`Error::Reset`].
+    /// Asks for a track's properties; a refusal is [`Error::Reset`]. [`Error::Unsupported`] before
+    /// moq-lite-05.
     pub async fn track_info(&self, broadcast: &str, track: &str) -> Result<TrackInfo, Error> {
-        let ask = TrackRequest { broadcast: parse_path(broadcast)?, track: parse_track(track)? };
-        let (_send, recv) = self.ask(BidiType::Track, &ask).await?;
-        ControlReader::new(recv, self.0.session.version).expect().await
+        self.0.session.track_info(parse_path(broadcast)?, parse_track(track)?).await
     }
 
-    /// Fetches one group; a refusal is [`Error::Reset`] from its first read.
-    pub async fn fetch(&self, broadcast: &str, track: &str, group: u64) -> Result<Group, Error> {
+    /// Asks for one group, or (moq-lite-06) its frames from `start_frame` to `end_frame`, both included.
+    /// Returns once the request is written: a refusal is the [`Error::Reset`] of its first frame.
+    /// Dropped early, the group is given up. [`Error::Unsupported`] before moq-lite-05, and for some
+    /// frames on it.
+    pub async fn fetch(
+        &self,
+        broadcast: &str,
+        track: &str,
+        group: u64,
+        start_frame: u64,
+        end_frame: Option<u64>,
+        priority: u8,
+    ) -> Result<Group, Error> {
         let (broadcast, track) = (parse_path(broadcast)?, parse_track(track)?);
-        let priority = Prefs::default().priority;
-        let (_send, recv) = self.ask(BidiType::Fetch, &Fetch { broadcast, track, priority, group }).await?;
-        Ok(Group::bare(recv, self.0.session.version, group))
+        self.0.session.fetch(Fetch { broadcast, track, priority, group, start_frame, end_frame }).await
     }
 
-    /// Asks the peer for one measurement of the connection.
-    pub async fn probe(&self) -> Result<Probe, Error> {
-        let (mut send, recv) = self.0.session.carrier.open_bidi().await?;
-        let mut kind = Vec::new();
-        relay_wire::varint::put(BidiType::Probe.id(), &mut kind);
-        send.write(&kind).await?;
-        let mut reader = ControlReader::new(recv, self.0.session.version);
-        let probe = reader.expect().await;
-        reader.stream().stop(relay_model::StreamCode(0));
-        send.finish();
-        probe
+    /// Asks the peer for measurements of the connection, from now on.
+    pub async fn probe(&self) -> Result<Probes, Error> {
+        self.0.session.probe().await
     }
 
-    /// Tells the peer to move to `uri`.
-    pub async fn send_goaway(&self, uri: &str) -> Result<(), Error> {
-        self.ask(BidiType::Goaway, &Goaway { uri: uri.to_owned() }).await.map(|_| ())
+    /// Asks the peer to move to `uri`; empty = to come back to the same place. [`Error::Unsupported`] on
+    /// moq-lite-03.
+    pub async fn go_away(&self, uri: &str) -> Result<(), Error> {
+        self.0.session.go_away(uri).await
     }
 
-    /// The peer's SETUP, once it came.
+    /// The peer's SETUP, once it came. [`Error::Unsupported`] before moq-lite-05.
     pub async fn peer_setup(&self) -> Result<Setup, Error> {
+        self.0.session.need(self.version().has_setup(), "SETUP")?;
         self.first(self.0.session.setup.subscribe()).await
     }
 
-    /// The peer's GOAWAY, once it came.
-    pub async fn goaway(&self) -> Result<String, Error> {
+    /// Where the peer wants us to go (its GOAWAY), once it said so; empty = to come back to the same
+    /// place.
+    pub async fn going_away(&self) -> Result<String, Error> {
         self.first(self.0.session.goaway.subscribe()).await
     }
 
@@ -276,11 +299,9 @@ impl Client {
         Raw { carrier: self.0.session.carrier.clone(), incoming }
     }
 
-    async fn ask<M: Message>(&self, kind: BidiType, message: &M) -> Result<(SendStream, RecvStream), Error> {
-        let (mut send, recv) = self.0.session.carrier.open_bidi().await?;
-        send.write(&request(kind.id(), message, self.0.session.version)).await?;
-        send.finish();
-        Ok((send, recv))
+    /// The session, for what the crate does with it.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.0.session
     }
 
     async fn first<T: Clone>(&self, mut value: tokio::sync::watch::Receiver<Option<T>>) -> Result<T, Error> {
@@ -292,6 +313,13 @@ impl Client {
             closed = self.closed() => Err(Error::Closed(closed)),
         }
     }
+}
+
+/// What a session stands on.
+struct Socket {
+    endpoint: quinn::Endpoint,
+    link: Link,
+    incoming: Option<Incoming>,
 }
 
 /// Closes the connection unless told otherwise.
@@ -318,7 +346,7 @@ impl std::fmt::Debug for Client {
     }
 }
 
-fn parse_path(raw: &str) -> Result<Path, Error> {
+pub(crate) fn parse_path(raw: &str) -> Result<Path, Error> {
     Path::parse(raw).map_err(|e| Error::Name(e.to_string()))
 }
 
@@ -326,7 +354,7 @@ fn parse_track(raw: &str) -> Result<TrackName, Error> {
     TrackName::parse(raw).ok_or_else(|| Error::Name(raw.to_owned()))
 }
 
-fn manual(wanted: bool) -> (Option<Manual>, Option<Incoming>) {
+pub(crate) fn manual(wanted: bool) -> (Option<Manual>, Option<Incoming>) {
     if !wanted {
         return (None, None);
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use relay_wire::{
     Inbox,
-    lite::{Message, SubscribeResponse, Version},
+    lite::{Message, Version},
 };
 
 use crate::{error::Error, stream::RecvStream};
@@ -23,14 +23,7 @@ impl ControlReader {
 
     /// The next message; `None` at a clean end.
     pub(crate) async fn next<M: Message>(&mut self) -> Result<Option<M>, Error> {
-        loop {
-            if let Some(message) = self.inbox.next(self.version)? {
-                return Ok(Some(message));
-            }
-            if !self.fill().await? {
-                return Ok(None);
-            }
-        }
+        self.next_by(Inbox::next::<M>).await
     }
 
     /// The next message, which must come.
@@ -38,10 +31,13 @@ impl ControlReader {
         self.next().await?.ok_or(Error::Truncated)
     }
 
-    /// The next answer of a subscribe stream; `None` at a clean end.
-    pub(crate) async fn next_response(&mut self) -> Result<Option<SubscribeResponse>, Error> {
+    /// The next message that `take` finds; `None` at a clean end.
+    pub(crate) async fn next_by<T>(
+        &mut self,
+        take: impl Fn(&mut Inbox, Version) -> Result<Option<T>, relay_wire::Error>,
+    ) -> Result<Option<T>, Error> {
         loop {
-            if let Some(message) = SubscribeResponse::next(&mut self.inbox, self.version)? {
+            if let Some(message) = take(&mut self.inbox, self.version)? {
                 return Ok(Some(message));
             }
             if !self.fill().await? {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use relay_model::SessionCode;
+
 use crate::code::{Closed, Code};
 
 /// Why an operation failed.
@@ -28,6 +30,12 @@ pub enum Error {
     /// HTTP/3 or WebTransport establishment failed, with what the server said.
     #[error("webtransport: {0}")]
     WebTransport(String),
+    /// The server refused CONNECT with this HTTP status.
+    #[error("refused with http status {0}")]
+    Status(u16),
+    /// The session's version has no such thing.
+    #[error("{0} has no {1}")]
+    Unsupported(&'static str, &'static str),
     /// The peer reset the stream.
     #[error("reset with {0}")]
     Reset(Code),
@@ -37,12 +45,26 @@ pub enum Error {
     /// The peer broke the encoding.
     #[error("malformed: {0}")]
     Malformed(String),
+    /// The peer broke a rule of the protocol.
+    #[error("protocol violation: {0}")]
+    Protocol(&'static str),
     /// The stream ended in the middle of a message or frame.
     #[error("stream ended in the middle of a message")]
     Truncated,
     /// The subscription is over; the event before says how.
     #[error("subscription ended")]
     Ended,
+}
+
+impl Error {
+    /// Whether the server says that the credential does not allow it: trying again is of no use.
+    pub fn is_unauthorized(&self) -> bool {
+        match self {
+            Self::Closed(Closed::Peer { code, .. }) => code.session() == Some(SessionCode::UNAUTHORIZED),
+            Self::Status(status) => matches!(status, 401 | 403),
+            _ => false,
+        }
+    }
 }
 
 impl From<std::io::Error> for Error {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use relay_model::StreamCode;
 use relay_wire::lite::{FrameHead, Version, put_frame_head};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 /// Payloads up to this share a chunk with their frame's header.
 const JOINED_BYTES: usize = 1_200;
@@ -17,57 +17,49 @@ pub(crate) enum End {
     Reset(StreamCode),
 }
 
-/// Encoded bytes after the group header, the same for every subscription.
+/// What the application wrote, in no version's form: sessions of several may carry it, from any frame.
+#[derive(Clone, Debug)]
+enum Item {
+    /// A whole frame.
+    Frame { tick: i64, payload: Bytes },
+    /// A frame whose payload follows in pieces.
+    Begin { tick: i64, size: u64 },
+    /// More of the frame begun; unbegun, anything at all.
+    Piece(Bytes),
+}
+
+/// A group as the application wrote it, the same for every stream.
 #[derive(Debug)]
 pub(crate) struct GroupLog {
     pub(crate) sequence: u64,
-    version: Version,
     state: Mutex<State>,
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    chunks: Vec<Bytes>,
-    previous_tick: i64,
+    items: Vec<Item>,
     end: Option<End>,
+    /// When a later group began; `None` for the latest.
+    superseded: Option<Instant>,
 }
 
 impl GroupLog {
-    pub(crate) fn new(sequence: u64, version: Version) -> Self {
-        Self { sequence, version, state: Mutex::default(), changed: Notify::new() }
+    pub(crate) fn new(sequence: u64) -> Self {
+        Self { sequence, state: Mutex::default(), changed: Notify::new() }
     }
 
     /// A frame's header; its payload follows by [`GroupLog::payload`].
     pub(crate) fn begin(&self, tick: i64, size: u64) {
-        let mut state = self.state();
-        let mut head = Vec::with_capacity(16);
-        put_frame_head(self.version, state.previous_tick, FrameHead { tick, size }, &mut head);
-        state.previous_tick = tick;
-        state.chunks.push(head.into());
-        drop(state);
-        self.changed.notify_waiters();
+        self.push(Item::Begin { tick, size });
     }
 
     pub(crate) fn payload(&self, piece: Bytes) {
-        self.state().chunks.push(piece);
-        self.changed.notify_waiters();
+        self.push(Item::Piece(piece));
     }
 
     pub(crate) fn frame(&self, tick: i64, payload: Bytes) {
-        if payload.len() > JOINED_BYTES {
-            self.begin(tick, payload.len() as u64);
-            return self.payload(payload);
-        }
-        let mut state = self.state();
-        let mut chunk = Vec::with_capacity(16 + payload.len());
-        let head = FrameHead { tick, size: payload.len() as u64 };
-        put_frame_head(self.version, state.previous_tick, head, &mut chunk);
-        chunk.extend_from_slice(&payload);
-        state.previous_tick = tick;
-        state.chunks.push(chunk.into());
-        drop(state);
-        self.changed.notify_waiters();
+        self.push(Item::Frame { tick, payload });
     }
 
     /// The first end counts.
@@ -76,21 +68,25 @@ impl GroupLog {
         self.changed.notify_waiters();
     }
 
-    /// Chunks from the `position`-th on, and the end if it is known.
-    pub(crate) fn read(&self, position: usize) -> (Vec<Bytes>, Option<End>) {
-        let state = self.state();
-        (state.chunks.get(position..).unwrap_or_default().to_vec(), state.end)
+    /// A later group began; the first time counts.
+    pub(crate) fn supersede(&self, now: Instant) {
+        self.state().superseded.get_or_insert(now);
     }
 
-    /// Waits until there is something after `position`, or an end.
-    pub(crate) async fn wait(&self, position: usize) {
+    /// When a later group began; `None` for the latest.
+    pub(crate) fn superseded(&self) -> Option<Instant> {
+        self.state().superseded
+    }
+
+    /// Waits until there is something after `position` items, or an end.
+    async fn wait(&self, position: usize) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             {
                 let state = self.state();
-                if state.chunks.len() > position || state.end.is_some() {
+                if state.items.len() > position || state.end.is_some() {
                     return;
                 }
             }
@@ -111,7 +107,146 @@ impl GroupLog {
         }
     }
 
+    fn push(&self, item: Item) {
+        self.state().items.push(item);
+        self.changed.notify_waiters();
+    }
+
+    fn read(&self, position: usize) -> (Vec<Item>, Option<End>) {
+        let state = self.state();
+        (state.items.get(position..).unwrap_or_default().to_vec(), state.end)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which frames of a group are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Index of the first.
+    pub(crate) first: u64,
+    /// Index of the last; `None` = to the group's end.
+    pub(crate) last: Option<u64>,
+}
+
+/// A position in a group, and its frames in the form of one version.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    version: Version,
+    span: Span,
+    /// Items taken.
+    position: usize,
+    /// Frames begun, whether in the span or not.
+    begun: u64,
+    /// Payload bytes that the last frame still lacks.
+    lacks: u64,
+    previous_tick: i64,
+}
+
+impl Encoder {
+    pub(crate) fn new(version: Version, span: Span) -> Self {
+        Self { version, span, position: 0, begun: 0, lacks: 0, previous_tick: 0 }
+    }
+
+    /// Waits for more of `log` and appends it to `out`. `Some` when the stream ends with it.
+    pub(crate) async fn next(&mut self, log: &GroupLog, out: &mut Vec<Bytes>) -> Option<End> {
+        loop {
+            let (items, end) = log.read(self.position);
+            self.position = self.position.saturating_add(items.len());
+            for item in items {
+                if self.is_done() {
+                    return Some(End::Finished);
+                }
+                self.item(item, out);
+            }
+            if self.is_done() {
+                return Some(End::Finished);
+            }
+            if end.is_some() || !out.is_empty() {
+                return end;
+            }
+            log.wait(self.position).await;
+        }
+    }
+
+    /// Whether the last frame wanted is complete.
+    fn is_done(&self) -> bool {
+        self.lacks == 0 && self.span.last.is_some_and(|last| self.begun > last)
+    }
+
+    fn item(&mut self, item: Item, out: &mut Vec<Bytes>) {
+        let size = match &item {
+            Item::Frame { payload, .. } => Some(payload.len() as u64),
+            Item::Begin { size, .. } => Some(*size),
+            Item::Piece(_) => None,
+        };
+        if size.is_some() {
+            self.begun = self.begun.saturating_add(1);
+        }
+        let wanted = self.begun > self.span.first || (self.begun == 0 && self.span.first == 0);
+        match item {
+            Item::Frame { tick, payload } if wanted => self.frame(tick, payload, out),
+            Item::Begin { tick, size } => {
+                self.lacks = size;
+                if wanted {
+                    out.push(self.head(tick, size, 0).into());
+                }
+            }
+            Item::Piece(piece) => {
+                self.lacks = self.lacks.saturating_sub(piece.len() as u64);
+                if wanted {
+                    out.push(piece);
+                }
+            }
+            Item::Frame { .. } => {}
+        }
+    }
+
+    fn frame(&mut self, tick: i64, payload: Bytes, out: &mut Vec<Bytes>) {
+        let size = payload.len() as u64;
+        if payload.len() > JOINED_BYTES {
+            out.push(self.head(tick, size, 0).into());
+            return out.push(payload);
+        }
+        let mut chunk = self.head(tick, size, payload.len());
+        chunk.extend_from_slice(&payload);
+        out.push(chunk.into());
+    }
+
+    /// A frame's header, with room for `more` bytes.
+    fn head(&mut self, tick: i64, size: u64, more: usize) -> Vec<u8> {
+        let mut head = Vec::with_capacity(16_usize.saturating_add(more));
+        put_frame_head(self.version, self.previous_tick, FrameHead { tick: Some(tick), size }, &mut head);
+        self.previous_tick = tick;
+        head
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What of a group of three frames, the second in pieces, leaves for `span`.
+    async fn encoded(span: Span) -> (Vec<u8>, Option<End>) {
+        let log = GroupLog::new(0);
+        log.frame(10, "a".into());
+        log.begin(20, 2);
+        log.payload("b".into());
+        log.payload("c".into());
+        log.frame(30, "d".into());
+        let (mut encoder, mut out) = (Encoder::new(Version::V06, span), Vec::new());
+        let end = encoder.next(&log, &mut out).await;
+        (out.into_iter().flatten().collect(), end)
+    }
+
+    #[tokio::test]
+    async fn a_span_is_cut_out_at_frames_and_its_first_timestamp_is_absolute() {
+        assert_eq!(encoded(Span::default()).await, (vec![20, 1, b'a', 20, 2, b'b', b'c', 20, 1, b'd'], None));
+        let span = Span { first: 1, last: Some(1) };
+        assert_eq!(encoded(span).await, (vec![40, 2, b'b', b'c'], Some(End::Finished)));
+        let span = Span { first: 2, last: None };
+        assert_eq!(encoded(span).await, (vec![60, 1, b'd'], None));
     }
 }

@@ -9,8 +9,8 @@ use crate::{error::Error, stream::RecvStream};
 /// A whole frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Timestamp in ticks of the track's timescale.
-    pub tick: i64,
+    /// Timestamp in ticks of the track's timescale; `None` before moq-lite-05.
+    pub tick: Option<i64>,
     /// The payload.
     pub payload: Bytes,
 }
@@ -20,8 +20,8 @@ pub struct Frame {
 pub enum Piece {
     /// A frame begins.
     Frame {
-        /// Timestamp in ticks of the track's timescale.
-        tick: i64,
+        /// Timestamp in ticks of the track's timescale; `None` before moq-lite-05.
+        tick: Option<i64>,
         /// Payload bytes that follow.
         size: u64,
     },
@@ -37,32 +37,40 @@ pub struct Group {
     input: Bytes,
     subscribe: u64,
     sequence: u64,
+    first_frame: u64,
 }
 
 impl Group {
     /// Reads the header of a group stream, after its type.
     pub(crate) async fn accept(stream: RecvStream, version: Version) -> Result<Self, Error> {
         let decoder = GroupReader::new(version);
-        let mut group = Self { stream, decoder, input: Bytes::new(), subscribe: 0, sequence: 0 };
+        let mut group =
+            Self { stream, decoder, input: Bytes::new(), subscribe: 0, sequence: 0, first_frame: 0 };
         match group.event().await? {
             Some(GroupEvent::Header(header)) => {
                 group.subscribe = header.subscribe;
                 group.sequence = header.sequence;
+                group.first_frame = header.first_frame;
                 Ok(group)
             }
             _ => Err(Error::Truncated),
         }
     }
 
-    /// Frames alone, as in the answer to a fetch of `sequence`.
-    pub(crate) fn bare(stream: RecvStream, version: Version, sequence: u64) -> Self {
+    /// Frames alone, as in the answer to a fetch of `sequence` from `first_frame` on.
+    pub(crate) fn bare(stream: RecvStream, version: Version, sequence: u64, first_frame: u64) -> Self {
         let decoder = GroupReader::frames(version);
-        Self { stream, decoder, input: Bytes::new(), subscribe: 0, sequence }
+        Self { stream, decoder, input: Bytes::new(), subscribe: 0, sequence, first_frame }
     }
 
     /// Number of the group in its track.
     pub fn sequence(&self) -> u64 {
         self.sequence
+    }
+
+    /// Index in the group of the first frame that comes; 0 = all of it.
+    pub fn first_frame(&self) -> u64 {
+        self.first_frame
     }
 
     /// The subscription it came for.

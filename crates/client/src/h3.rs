@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use web_transport_proto::{
-    Capsule, ConnectRequest, ConnectResponse, Frame, Http3CapsuleReader, Settings, VarInt,
+    Capsule, ConnectError, ConnectRequest, ConnectResponse, Frame, Http3CapsuleReader, Settings, VarInt,
 };
 
 use crate::{
@@ -62,6 +62,7 @@ pub(crate) async fn connect(
     send.write_all(&bytes).await?;
     let response = match ConnectResponse::read(&mut recv).await {
         Ok(response) => response,
+        Err(ConnectError::WrongStatus(Some(status))) => return Err(Error::Status(status.as_u16())),
         Err(error) => {
             return Err(match connection.close_reason() {
                 Some(reason) => reason.into(),

@@ -24,10 +24,16 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Speaks moq-lite-03 to 06, whichever [`ClientConfig::version`] says, and what a version lacks is
+//! [`Error::Unsupported`].
+//!
 //! A session lives as long as a [`Client`] handle does; the last one dropped closes it. Everything
-//! runs on the tokio runtime it was started on, which may be a current-thread one.
+//! runs on the tokio runtime it was started on, which may be a current-thread one. [`Reconnecting`] keeps a
+//! session, through losses and requests to move.
 
 mod announced;
+mod announcer;
+mod ask;
 mod carrier;
 mod client;
 mod code;
@@ -41,6 +47,7 @@ mod link;
 mod publish;
 mod publisher;
 mod raw;
+mod reconnect;
 mod serve;
 mod session;
 mod stream;
@@ -49,19 +56,21 @@ mod target;
 mod tls;
 
 pub use announced::{Announced, Announcement};
+pub use ask::Probes;
 pub use client::Client;
 pub use code::{Closed, Code};
 pub use config::{AckFrequency, Certs, ClientConfig, SocketFactory, Tuning};
 pub use error::Error;
 pub use groups::{Frame, Group, Piece};
 pub use link::Link;
-pub use publisher::{Broadcast, GroupWriter, Live, Track};
+pub use publisher::{Broadcast, Fetches, GroupWriter, Live, Track};
 pub use raw::Raw;
+pub use reconnect::{Reconnecting, Retry};
 pub use stream::{RecvStream, SendStream};
 pub use subscribe::{Event, Subscription};
 
 pub use quinn;
-pub use relay_model::{Hop, Path, Prefs, SessionCode, StreamCode, TrackInfo, TrackName};
+pub use relay_model::{Cost, Hop, Path, Prefs, SessionCode, Start, StreamCode, TrackInfo, TrackName};
 pub use relay_wire::lite;
 
 #[cfg(test)]

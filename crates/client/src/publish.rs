@@ -5,16 +5,19 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use relay_model::{Path, Prefs, StreamCode, TrackInfo, TrackName, route::Hops};
-use relay_wire::lite::{Announce, Status};
-use tokio::sync::{mpsc, watch};
+use relay_model::{Cost, Hops, Path, Prefs, Start, StreamCode, TrackInfo, TrackName};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Duration, Instant},
+};
 
 use crate::{
-    grouplog::{End, GroupLog},
+    carrier::Carrier,
+    grouplog::{End, GroupLog, Span},
     publisher::Live,
 };
 
-/// All broadcasts of one client.
+/// All broadcasts of one publisher, whichever session carries them.
 #[derive(Debug, Default)]
 pub(crate) struct Published(Mutex<Inner>);
 
@@ -27,29 +30,49 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Entry {
     /// `Some` while announced.
-    hops: Option<Hops>,
+    shown: Option<Shown>,
     tracks: HashMap<TrackName, Arc<TrackState>>,
+}
+
+/// The route of an announced broadcast, as we show it.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown {
+    /// Original publisher first, this one left out.
+    pub(crate) hops: Hops,
+    pub(crate) cost: Cost,
+}
+
+/// A broadcast below a watched prefix came, changed its route (`Some`), or went.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) suffix: Path,
+    pub(crate) shown: Option<Shown>,
 }
 
 #[derive(Debug)]
 struct Watcher {
     prefix: Path,
-    events: mpsc::UnboundedSender<Announce>,
+    events: mpsc::UnboundedSender<Change>,
 }
 
 impl Published {
-    pub(crate) fn announce(&self, path: &Path, hops: Hops) {
+    pub(crate) fn announce(&self, path: &Path, shown: Shown) {
         let mut inner = self.lock();
-        inner.broadcasts.entry(path.clone()).or_default().hops = Some(hops.clone());
-        inner.tell(path, Status::Active, &hops);
+        inner.broadcasts.entry(path.clone()).or_default().shown = Some(shown.clone());
+        inner.tell(path, Some(&shown));
     }
 
     pub(crate) fn withdraw(&self, path: &Path) {
         let mut inner = self.lock();
-        let live = inner.broadcasts.get_mut(path).and_then(|entry| entry.hops.take());
+        let live = inner.broadcasts.get_mut(path).and_then(|entry| entry.shown.take());
         if live.is_some() {
-            inner.tell(path, Status::Ended, &Arc::from([]));
+            inner.tell(path, None);
         }
+    }
+
+    /// Whether anything is announced.
+    pub(crate) fn is_announcing(&self) -> bool {
+        self.lock().broadcasts.values().any(|entry| entry.shown.is_some())
     }
 
     /// Withdraws it and forgets its tracks; those already subscribed go on.
@@ -59,12 +82,12 @@ impl Published {
     }
 
     /// What is announced below `prefix` now, and every change from now on.
-    pub(crate) fn watch(&self, prefix: Path) -> (Vec<Announce>, mpsc::UnboundedReceiver<Announce>) {
+    pub(crate) fn watch(&self, prefix: Path) -> (Vec<Change>, mpsc::UnboundedReceiver<Change>) {
         let mut inner = self.lock();
         let initial = inner
             .broadcasts
             .iter()
-            .filter_map(|(path, entry)| announce(path, &prefix, Status::Active, entry.hops.as_ref()?))
+            .filter_map(|(path, entry)| change(path, &prefix, Some(entry.shown.as_ref()?)))
             .collect();
         let (events, changes) = queue();
         inner.watchers.push(Watcher { prefix, events });
@@ -85,23 +108,23 @@ impl Published {
 }
 
 impl Inner {
-    fn tell(&mut self, path: &Path, status: Status, hops: &Hops) {
-        self.watchers.retain(|watcher| match announce(path, &watcher.prefix, status, hops) {
-            Some(message) => watcher.events.send(message).is_ok(),
+    fn tell(&mut self, path: &Path, shown: Option<&Shown>) {
+        self.watchers.retain(|watcher| match change(path, &watcher.prefix, shown) {
+            Some(change) => watcher.events.send(change).is_ok(),
             None => !watcher.events.is_closed(),
         });
     }
 }
 
-fn announce(path: &Path, prefix: &Path, status: Status, hops: &Hops) -> Option<Announce> {
+fn change(path: &Path, prefix: &Path, shown: Option<&Shown>) -> Option<Change> {
     let suffix = Path::parse(path.strip_prefix(prefix)?).ok()?;
-    Some(Announce { status, suffix, hops: hops.clone() })
+    Some(Change { suffix, shown: shown.cloned() })
 }
 
 /// What the stream of one subscription is told to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Group(Arc<GroupLog>),
+    Group(Arc<GroupLog>, Span),
     Drop {
         start: u64,
         end: u64,
@@ -134,6 +157,8 @@ struct Subscriber {
     key: u64,
     id: u64,
     prefs: Prefs,
+    /// Of the session it came on.
+    carrier: Carrier,
     commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -154,27 +179,40 @@ impl TrackState {
         track.trim();
     }
 
-    /// Adds a subscription; its commands begin with what is held that it wants.
-    pub(crate) fn subscribe(&self, id: u64, prefs: Prefs) -> (u64, mpsc::UnboundedReceiver<Command>) {
+    /// Adds a subscription that came by `carrier`; its commands begin with what is held that it wants.
+    pub(crate) fn subscribe(
+        &self,
+        id: u64,
+        prefs: Prefs,
+        carrier: Carrier,
+    ) -> (u64, mpsc::UnboundedReceiver<Command>) {
         let (commands, receiver) = queue();
         let mut track = self.lock();
         let key = track.next_key;
         track.next_key += 1;
-        for group in track.held(&prefs) {
-            let _ = commands.send(Command::Group(group));
+        for group in track.held(&prefs, self.info.max_age_ms) {
+            let span = span(&prefs, group.sequence);
+            let _ = commands.send(Command::Group(group, span));
         }
         if let Some(end) = track.ended {
             let _ = commands.send(Command::End(end));
         }
-        track.subscribers.push(Subscriber { key, id, prefs, commands });
+        track.subscribers.push(Subscriber { key, id, prefs, carrier, commands });
         self.tell(&track, true);
         (key, receiver)
     }
 
+    /// What is held and only wanted now goes out too.
     pub(crate) fn update(&self, key: u64, prefs: Prefs) {
         let mut track = self.lock();
+        let held = track.held(&prefs, self.info.max_age_ms);
         if let Some(subscriber) = track.subscribers.iter_mut().find(|s| s.key == key) {
-            subscriber.prefs = prefs;
+            let old = std::mem::replace(&mut subscriber.prefs, prefs);
+            for group in held {
+                if let Some(span) = newly_wanted(&old, &prefs, group.sequence) {
+                    let _ = subscriber.commands.send(Command::Group(group, span));
+                }
+            }
         }
         self.live.send_modify(|live| live.updates += 1);
         self.tell(&track, false);
@@ -189,9 +227,14 @@ impl TrackState {
     pub(crate) fn open(&self, group: Arc<GroupLog>) {
         let mut track = self.lock();
         for subscriber in track.subscribers.iter().filter(|s| wants(&s.prefs, group.sequence)) {
-            let _ = subscriber.commands.send(Command::Group(group.clone()));
+            let span = span(&subscriber.prefs, group.sequence);
+            let _ = subscriber.commands.send(Command::Group(group.clone(), span));
         }
         track.groups.insert(group.sequence, group);
+        let now = Instant::now();
+        for superseded in track.groups.values().rev().skip(1) {
+            superseded.supersede(now);
+        }
         track.trim();
     }
 
@@ -199,9 +242,16 @@ impl TrackState {
         self.lock().groups.get(&sequence).cloned()
     }
 
-    /// The ids of live subscriptions that want `sequence`.
-    pub(crate) fn ids(&self, sequence: u64) -> Vec<u64> {
-        self.lock().subscribers.iter().filter(|s| wants(&s.prefs, sequence)).map(|s| s.id).collect()
+    /// Live subscriptions that want `sequence`: their ids and where they came from.
+    pub(crate) fn readers(&self, sequence: u64) -> Vec<(u64, Carrier)> {
+        let track = self.lock();
+        let readers = track.subscribers.iter().filter(|s| wants(&s.prefs, sequence));
+        readers.map(|s| (s.id, s.carrier.clone())).collect()
+    }
+
+    /// Changes the counters.
+    pub(crate) fn count(&self, change: impl FnOnce(&mut Live)) {
+        self.live.send_modify(change);
     }
 
     pub(crate) fn dropped(&self, start: u64, end: u64, code: u64) {
@@ -246,16 +296,45 @@ impl Track {
         }
     }
 
-    fn held(&self, prefs: &Prefs) -> Vec<Arc<GroupLog>> {
+    /// Groups a subscription begins with.
+    fn held(&self, prefs: &Prefs, max_age_ms: u64) -> Vec<Arc<GroupLog>> {
+        let wanted = self.groups.values().filter(|g| wants(prefs, g.sequence)).cloned();
         match prefs.start {
-            None => self.groups.values().next_back().cloned().into_iter().collect(),
-            Some(_) => self.groups.values().filter(|g| wants(prefs, g.sequence)).cloned().collect(),
+            Start::Latest => {
+                let latest = self.groups.values().next_back().filter(|g| wants(prefs, g.sequence));
+                latest.cloned().into_iter().collect()
+            }
+            Start::Group(_) => wanted.collect(),
+            Start::Fresh { .. } => {
+                let budget = Duration::from_millis(prefs.max_age_ms.min(max_age_ms));
+                let fresh = |g: &Arc<GroupLog>| g.superseded().is_none_or(|at| at.elapsed() <= budget);
+                wanted.filter(fresh).collect()
+            }
         }
     }
 }
 
 fn wants(prefs: &Prefs, sequence: u64) -> bool {
-    prefs.start.is_none_or(|start| sequence >= start) && prefs.end.is_none_or(|end| sequence <= end)
+    prefs.start.floor().is_none_or(|floor| sequence >= floor) && prefs.end.is_none_or(|end| sequence <= end)
+}
+
+/// The frames of a wanted group that are.
+fn span(prefs: &Prefs, sequence: u64) -> Span {
+    Span {
+        first: if prefs.start.floor() == Some(sequence) { prefs.start_frame } else { 0 },
+        last: prefs.end_frame.filter(|_| prefs.end == Some(sequence)),
+    }
+}
+
+/// What of a group must be sent that was not wanted before: all, or what lies behind the old end.
+fn newly_wanted(old: &Prefs, new: &Prefs, sequence: u64) -> Option<Span> {
+    let span_now = span(new, sequence);
+    if !wants(old, sequence) {
+        return wants(new, sequence).then_some(span_now);
+    }
+    let old_last = span(old, sequence).last?;
+    let more = wants(new, sequence) && span_now.last.is_none_or(|last| last > old_last);
+    more.then(|| Span { first: old_last.saturating_add(1), ..span_now })
 }
 
 /// What the application itself writes is its own to bound.

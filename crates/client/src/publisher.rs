@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use relay_model::{Hop, Path, Prefs, StreamCode, TrackInfo, TrackName};
+use relay_model::{Cost, Hop, Path, Prefs, StreamCode, TrackInfo, TrackName};
 use relay_wire::lite::Datagram;
 use tokio::sync::watch;
 
 use crate::{
     error::Error,
     grouplog::{End, GroupLog},
-    publish::TrackState,
-    session::Session,
+    publish::{Published, Shown, TrackState},
 };
 
 /// Groups a track keeps to answer late subscriptions and fetches with.
@@ -20,13 +19,13 @@ const RETAIN: usize = 4;
 /// A broadcast of this client. Dropped, it is withdrawn and its tracks are forgotten.
 #[derive(Debug)]
 pub struct Broadcast {
-    session: Arc<Session>,
+    published: Arc<Published>,
     path: Path,
 }
 
 impl Broadcast {
-    pub(crate) fn new(session: Arc<Session>, path: Path) -> Self {
-        Self { session, path }
+    pub(crate) fn new(published: Arc<Published>, path: Path) -> Self {
+        Self { published, path }
     }
 
     /// Tells every peer that watches, now and later.
@@ -34,33 +33,39 @@ impl Broadcast {
         self.announce_through(&[]);
     }
 
-    /// The same with a hop chain, original publisher first and this client left out. Announcing what
-    /// is already announced replaces its route.
+    /// The same with a hop chain, original publisher first and this client left out.
     pub fn announce_through(&self, hops: &[Hop]) {
-        self.session.published.announce(&self.path, hops.into());
+        self.announce_with(hops, Cost::default());
+    }
+
+    /// The same with a price too, which travels on moq-lite-06 only. Announcing what is already
+    /// announced replaces its route: by RESTART on moq-lite-06, by a second active on 05, by ended and
+    /// active before. A chain too long for the wire is not announced.
+    pub fn announce_with(&self, hops: &[Hop], cost: Cost) {
+        self.published.announce(&self.path, Shown { hops: hops.into(), cost });
     }
 
     /// Takes the announcement back; tracks are still served.
     pub fn withdraw(&self) {
-        self.session.published.withdraw(&self.path);
+        self.published.withdraw(&self.path);
     }
 
     /// Adds a track that can be subscribed to.
     pub fn track(&self, name: &str, info: TrackInfo) -> Result<Track, Error> {
         let name = TrackName::parse(name).ok_or_else(|| Error::Name(name.to_owned()))?;
         let state = Arc::new(TrackState::new(info, RETAIN));
-        self.session.published.add_track(&self.path, name, state.clone());
-        Ok(Track { session: self.session.clone(), live: state.live(), state })
+        self.published.add_track(&self.path, name, state.clone());
+        Ok(Track { live: state.live(), state })
     }
 }
 
 impl Drop for Broadcast {
     fn drop(&mut self) {
-        self.session.published.remove(&self.path);
+        self.published.remove(&self.path);
     }
 }
 
-/// Who is subscribed to a track.
+/// Who is subscribed to a track, and what else was asked of it, on all sessions.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
     /// Live subscriptions: id and what they ask.
@@ -71,12 +76,29 @@ pub struct Live {
     pub ever: u64,
     /// SUBSCRIBE_UPDATEs received.
     pub updates: u64,
+    /// TRACK requests received.
+    pub info_requests: u64,
+    /// What became of FETCH requests.
+    pub fetches: Fetches,
+}
+
+/// FETCH requests of a track, by outcome. Those asked and nothing else are under way, or met a reset
+/// group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fetches {
+    /// Received.
+    pub asked: u64,
+    /// Answered to the last frame.
+    pub served: u64,
+    /// Refused: the group is not held.
+    pub refused: u64,
+    /// Given up by the peer before their end, or lost with its session.
+    pub cancelled: u64,
 }
 
 /// A track of this client. Groups written to it go to every live subscription.
 #[derive(Clone, Debug)]
 pub struct Track {
-    session: Arc<Session>,
     state: Arc<TrackState>,
     live: watch::Receiver<Live>,
 }
@@ -116,18 +138,21 @@ impl Track {
 
     /// Opens a group, on every live subscription that wants it.
     pub fn group(&self, sequence: u64) -> GroupWriter {
-        let log = Arc::new(GroupLog::new(sequence, self.session.version));
+        let log = Arc::new(GroupLog::new(sequence));
         self.state.open(log.clone());
         GroupWriter { log, done: false }
     }
 
-    /// Sends a group of one small frame as a datagram.
+    /// Sends a group of one small frame as a datagram. Sessions before moq-lite-05 have none, and get
+    /// none.
     pub fn datagram(&self, sequence: u64, tick: u64, payload: Bytes) -> Result<(), Error> {
-        for subscribe in self.state.ids(sequence) {
-            let mut body = Vec::with_capacity(24 + payload.len());
-            Datagram { subscribe, sequence, tick, payload: payload.clone() }
-                .encode(self.session.version, &mut body);
-            self.session.carrier.send_datagram(&body)?;
+        for (subscribe, carrier) in self.state.readers(sequence) {
+            if carrier.version.has_timestamps() {
+                let mut body = Vec::with_capacity(24 + payload.len());
+                Datagram { subscribe, sequence, tick, payload: payload.clone() }
+                    .encode(carrier.version, &mut body);
+                carrier.send_datagram(&body)?;
+            }
         }
         Ok(())
     }
@@ -137,7 +162,8 @@ impl Track {
         self.state.dropped(start, end, code);
     }
 
-    /// Ends the track cleanly: END with this exclusive bound, what is open goes out, then FIN.
+    /// Ends the track cleanly: END with this exclusive bound (from moq-lite-05 on), what is open goes
+    /// out, then FIN.
     pub fn end(&self, bound: u64) {
         self.state.end(bound);
     }
@@ -161,7 +187,7 @@ impl GroupWriter {
         self.log.sequence
     }
 
-    /// Adds a whole frame.
+    /// Adds a whole frame. Its tick is left out before moq-lite-05.
     pub fn frame(&self, tick: i64, payload: Bytes) {
         self.log.frame(tick, payload);
     }

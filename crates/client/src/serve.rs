@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use relay_model::StreamCode;
+use relay_model::{Prefs, StreamCode};
 use relay_wire::lite::{
-    AnnounceOk, AnnounceRequest, BidiType, Fetch, Goaway, Group, Message, Subscribe, SubscribeResponse,
+    AnnounceRequest, BidiType, Fetch, Goaway, Group, Message, Subscribe, SubscribeOk, SubscribeResponse,
     SubscribeUpdate, TrackRequest, put_group_header,
 };
 use tokio::task::JoinSet;
 
 use crate::{
+    announcer::Announcer,
     control::ControlReader,
     error::Error,
-    grouplog::{End, GroupLog},
+    grouplog::{Encoder, End, GroupLog, Span},
     publish::{Command, TrackState},
     session::Session,
     stream::{RecvStream, SendStream},
@@ -22,12 +22,12 @@ use crate::{
 /// Serves one stream the peer opened, to its end.
 pub(crate) async fn stream(session: Arc<Session>, mut send: SendStream, mut recv: RecvStream) {
     let kind = match recv.varint().await {
-        Ok(Some(kind)) => BidiType::from_id(kind),
+        Ok(Some(kind)) => BidiType::from_id(session.version, kind),
         _ => None,
     };
     let Some(kind) = kind else { return refuse(&mut send, &mut recv) };
     if kind == BidiType::Probe {
-        // We said probe level 0.
+        // We said probe level 0, or, before SETUP, could not say so.
         return refuse(&mut send, &mut recv);
     }
     let reader = ControlReader::new(recv, session.version);
@@ -50,18 +50,17 @@ fn refuse(send: &mut SendStream, recv: &mut RecvStream) {
 async fn announce(session: &Session, mut send: SendStream, mut reader: ControlReader) -> Result<(), Error> {
     let request: AnnounceRequest = reader.expect().await?;
     let (initial, mut changes) = session.published.watch(request.prefix);
+    let mut announcer = Announcer::new(session.version, session.hop);
     let mut out = Vec::new();
-    AnnounceOk { hop: session.hop, count: initial.len() as u64 }.encode(session.version, &mut out);
-    for message in initial {
-        message.encode(session.version, &mut out);
-    }
+    announcer.put_initial(initial, &mut out);
     send.write(&out).await?;
+    session.duties.send_modify(|duties| duties.told = duties.told.saturating_add(1));
     loop {
         tokio::select! {
-            message = changes.recv() => {
-                let Some(message) = message else { break };
+            change = changes.recv() => {
+                let Some(change) = change else { break };
                 out.clear();
-                message.encode(session.version, &mut out);
+                announcer.put(change, &mut out);
                 send.write(&out).await?;
             }
             _ = reader.next::<AnnounceRequest>() => break,
@@ -77,6 +76,7 @@ async fn track(session: &Session, mut send: SendStream, mut reader: ControlReade
         send.reset(StreamCode::NOT_FOUND);
         return Ok(());
     };
+    track.count(|live| live.info_requests += 1);
     let mut out = Vec::new();
     track.info.encode(session.version, &mut out);
     send.write(&out).await?;
@@ -93,13 +93,38 @@ async fn goaway(session: &Session, mut send: SendStream, mut reader: ControlRead
 
 async fn fetch(session: &Session, mut send: SendStream, mut reader: ControlReader) -> Result<(), Error> {
     let request: Fetch = reader.expect().await?;
-    let track = session.published.track(&request.broadcast, &request.track);
-    match track.and_then(|track| track.group(request.group)) {
-        Some(group) => copy(&group, &mut send, Vec::new()).await,
-        None => {
-            send.reset(StreamCode::NOT_FOUND);
-            Ok(())
-        }
+    let Some(track) = session.published.track(&request.broadcast, &request.track) else {
+        send.reset(StreamCode::NOT_FOUND);
+        return Ok(());
+    };
+    track.count(|live| live.fetches.asked += 1);
+    let Some(group) = track.group(request.group) else {
+        track.count(|live| live.fetches.refused += 1);
+        send.reset(StreamCode::NOT_FOUND);
+        return Ok(());
+    };
+    let mut encoder =
+        Encoder::new(session.version, Span { first: request.start_frame, last: request.end_frame });
+    let abandoned = send.abandoned();
+    let outcome = tokio::select! {
+        outcome = copy(&group, &mut encoder, &mut send, Vec::new()) => outcome,
+        () = abandoned => Err(Error::Ended),
+        error = reset_of(&mut reader) => Err(error),
+    };
+    track.count(|live| match &outcome {
+        Ok(End::Finished) => live.fetches.served += 1,
+        Ok(End::Reset(_)) => {}
+        Err(_) => live.fetches.cancelled += 1,
+    });
+    outcome.map(|_| ())
+}
+
+/// Waits until the asker resets its side, if ever: a FIN only says that it has asked.
+async fn reset_of(reader: &mut ControlReader) -> Error {
+    match reader.next::<Fetch>().await {
+        Ok(None) => std::future::pending().await,
+        Ok(Some(_)) => Error::Protocol("a second request on a stream"),
+        Err(error) => error,
     }
 }
 
@@ -113,10 +138,11 @@ async fn subscribe(
         send.reset(StreamCode::NOT_FOUND);
         return Ok(());
     };
-    let (key, mut commands) = track.subscribe(request.id, request.prefs);
-    let _guard = Unsubscribe { track: track.clone(), key };
+    let (key, mut commands) = track.subscribe(request.id, request.prefs, session.carrier.clone());
+    let _guard = Unsubscribe::new(session.clone(), track.clone(), key);
     let mut serving =
         Serving { session: session.clone(), id: request.id, started: false, groups: JoinSet::new() };
+    serving.accept(&request.prefs, &mut send).await?;
     loop {
         tokio::select! {
             Some(command) = commands.recv() => {
@@ -138,13 +164,23 @@ async fn subscribe(
 
 /// Takes the subscription off its track however the stream ends.
 struct Unsubscribe {
+    session: Arc<Session>,
     track: Arc<TrackState>,
     key: u64,
+}
+
+impl Unsubscribe {
+    fn new(session: Arc<Session>, track: Arc<TrackState>, key: u64) -> Self {
+        session.duties.send_modify(|duties| duties.subscriptions = duties.subscriptions.saturating_add(1));
+        Self { session, track, key }
+    }
 }
 
 impl Drop for Unsubscribe {
     fn drop(&mut self) {
         self.track.unsubscribe(self.key);
+        let duties = &self.session.duties;
+        duties.send_modify(|duties| duties.subscriptions = duties.subscriptions.saturating_sub(1));
     }
 }
 
@@ -157,17 +193,27 @@ struct Serving {
 }
 
 impl Serving {
+    /// Says so where the version wants it said: other fields than the priority stay zero, as peers
+    /// leave them.
+    async fn accept(&self, prefs: &Prefs, send: &mut SendStream) -> Result<(), Error> {
+        if self.session.version.has_subscribe_ok() {
+            let ok = SubscribeOk { priority: prefs.priority, ..SubscribeOk::default() };
+            self.respond(send, SubscribeResponse::Ok(ok)).await?;
+        }
+        Ok(())
+    }
+
     /// False when the subscription is over.
     async fn command(&mut self, command: Command, send: &mut SendStream) -> Result<bool, Error> {
         match command {
-            Command::Group(log) => {
-                if !self.started {
-                    self.started = true;
+            Command::Group(log, span) => {
+                if !self.started && !self.session.version.has_subscribe_ok() {
                     self.respond(send, SubscribeResponse::Start { group: log.sequence }).await?;
                 }
+                self.started = true;
                 let (session, id) = (self.session.clone(), self.id);
                 self.groups.spawn(async move {
-                    let _ = group(&session, id, &log).await;
+                    let _ = group(&session, id, &log, span).await;
                 });
                 Ok(true)
             }
@@ -176,7 +222,9 @@ impl Serving {
                 Ok(true)
             }
             Command::End(bound) => {
-                self.respond(send, SubscribeResponse::End { group: bound }).await?;
+                if !self.session.version.has_subscribe_ok() {
+                    self.respond(send, SubscribeResponse::End { group: bound }).await?;
+                }
                 while self.groups.join_next().await.is_some() {}
                 send.finish();
                 Ok(false)
@@ -196,46 +244,52 @@ impl Serving {
     }
 }
 
-async fn group(session: &Session, subscribe: u64, log: &GroupLog) -> Result<(), Error> {
+async fn group(session: &Session, subscribe: u64, log: &GroupLog, span: Span) -> Result<End, Error> {
     let mut head = Vec::with_capacity(24);
-    put_group_header(session.version, &Group { subscribe, sequence: log.sequence }, &mut head);
+    let header = Group { subscribe, sequence: log.sequence, first_frame: span.first };
+    put_group_header(session.version, &header, &mut head);
     let mut send = tokio::select! {
         stream = session.carrier.open_uni() => stream?,
         // Without stream credit it may be over before it began.
-        _ = log.reset() => return Ok(()),
+        code = log.reset() => return Ok(End::Reset(code)),
     };
-    copy(log, &mut send, head).await
+    copy(log, &mut Encoder::new(session.version, span), &mut send, head).await
 }
 
-/// Writes `head`, then the log as it grows, then its end.
-async fn copy(log: &GroupLog, send: &mut SendStream, head: Vec<u8>) -> Result<(), Error> {
-    let mut position = 0;
-    let mut head = Some(head).filter(|head| !head.is_empty());
+/// Writes `head`, then the log as it grows, then its end, which it returns.
+async fn copy(
+    log: &GroupLog,
+    encoder: &mut Encoder,
+    send: &mut SendStream,
+    head: Vec<u8>,
+) -> Result<End, Error> {
+    let mut out = Vec::new();
+    if !head.is_empty() {
+        out.push(head.into());
+    }
     loop {
-        let (mut chunks, end) = log.read(position);
-        position += chunks.len();
-        if let Some(head) = head.take() {
-            chunks.insert(0, Bytes::from(head));
-        }
+        let end = encoder.next(log, &mut out).await;
+        let chunks = out.as_mut_slice();
         if !chunks.is_empty() {
             tokio::select! {
-                written = send.write_chunks(&mut chunks) => written?,
+                written = send.write_chunks(chunks) => written?,
                 code = log.reset() => {
                     send.reset(code);
-                    return Ok(());
+                    return Ok(End::Reset(code));
                 }
             }
+            out.clear();
         }
         match end {
+            None => {}
             Some(End::Finished) => {
                 send.finish();
-                return Ok(());
+                return Ok(End::Finished);
             }
             Some(End::Reset(code)) => {
                 send.reset(code);
-                return Ok(());
+                return Ok(End::Reset(code));
             }
-            None => log.wait(position).await,
         }
     }
 }

@@ -38,7 +38,9 @@ pub(crate) struct Session {
     pub(crate) carrier: Carrier,
     pub(crate) version: Version,
     pub(crate) hop: Hop,
-    pub(crate) published: Published,
+    /// Shared with the other sessions of the same publisher, if any.
+    pub(crate) published: Arc<Published>,
+    pub(crate) duties: watch::Sender<Duties>,
     /// Last GOAWAY received.
     pub(crate) goaway: watch::Sender<Option<String>>,
     /// The peer's SETUP.
@@ -54,6 +56,15 @@ pub(crate) struct Session {
     settings: Mutex<Option<oneshot::Sender<Result<(), Error>>>>,
 }
 
+/// What the peer has of us as a publisher.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Duties {
+    /// Announce streams whose initial set was written, ever.
+    pub(crate) told: u64,
+    /// Live subscriptions.
+    pub(crate) subscriptions: u64,
+}
+
 /// Where streams and datagrams go when nothing is answered for the caller.
 #[derive(Debug)]
 pub(crate) struct Manual {
@@ -65,16 +76,17 @@ pub(crate) struct Manual {
 impl Session {
     pub(crate) fn new(
         carrier: Carrier,
-        version: Version,
         hop: Hop,
+        published: Arc<Published>,
         manual: Option<Manual>,
         settings: oneshot::Sender<Result<(), Error>>,
     ) -> Self {
         Self {
+            version: carrier.version,
             carrier,
-            version,
             hop,
-            published: Published::default(),
+            published,
+            duties: watch::Sender::default(),
             goaway: watch::Sender::new(None),
             setup: watch::Sender::new(None),
             closed: watch::Sender::new(None),
@@ -164,7 +176,8 @@ async fn uni(session: Arc<Session>, stream: quinn::RecvStream) {
 }
 
 async fn session_uni(session: &Session, mut stream: RecvStream) -> Result<(), Error> {
-    match stream.varint().await?.and_then(UniType::from_id) {
+    let kind = stream.varint().await?.and_then(|kind| UniType::from_id(session.version, kind));
+    match kind {
         Some(UniType::Group) => {
             let group = Group::accept(stream, session.version).await?;
             let Some(subscriber) = session.subscriber(group.subscribe_id()) else {

@@ -62,6 +62,16 @@ impl SendStream {
         }
     }
 
+    /// Completes when the peer gave the stream up, or its connection is gone; never when all went well.
+    pub(crate) fn abandoned(&self) -> impl Future<Output = ()> + Send + 'static {
+        let stopped = self.inner.stopped();
+        async move {
+            if let Ok(None) = stopped.await {
+                std::future::pending().await
+            }
+        }
+    }
+
     /// Index of the stream on the QUIC connection, with direction and initiator bits.
     pub fn id(&self) -> u64 {
         self.inner.id().into()

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use relay_model::{Path, Prefs, StreamCode, TrackName};
-use relay_wire::lite::{BidiType, Message, Subscribe, SubscribeResponse, SubscribeUpdate};
+use relay_wire::lite::{
+    BidiType, Message, Subscribe, SubscribeOk, SubscribeResponse, SubscribeUpdate, Version,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     task::yield_now,
@@ -21,12 +23,14 @@ use crate::{
 /// What a subscription receives, in order of arrival.
 #[derive(Debug)]
 pub enum Event {
-    /// The first group is known.
+    /// It is accepted (moq-lite-03 and 04; later versions accept by not refusing).
+    Ok(SubscribeOk),
+    /// The first group is known (moq-lite-05 and later).
     Start {
         /// Its number.
         group: u64,
     },
-    /// The track is over; groups below the bound may still come.
+    /// The track is over; groups below the bound may still come (moq-lite-05 and later).
     End {
         /// Exclusive bound; 0 = there was none.
         group: u64,
@@ -46,14 +50,15 @@ pub enum Event {
     Datagram {
         /// Number of the group.
         sequence: u64,
-        /// Timestamp in ticks.
+        /// Timestamp in ticks of the track's timescale.
         tick: u64,
         /// The frame.
         payload: Bytes,
     },
     /// The subscription stream was finished. Only groups under way follow.
     Finished {
-        /// Whether END came before; without it the end is unclean.
+        /// Whether the track ended well: END came before. On moq-lite-03 and 04, which have no END, a
+        /// FIN of an accepted subscription says so alone.
         clean: bool,
     },
     /// The subscription failed: [`Error::Reset`] with the peer's code, or the session ended. Only groups
@@ -95,9 +100,10 @@ impl Subscription {
             }
         };
         let reader = ControlReader::new(recv, session.version);
+        let version = session.version;
         tokio::spawn(async move {
             tokio::select! {
-                _ = answers(reader, sender) => {}
+                _ = answers(reader, version, sender) => {}
                 _ = stopped => {}
             }
         });
@@ -160,10 +166,14 @@ impl Drop for Subscription {
     }
 }
 
-async fn answers(mut reader: ControlReader, events: mpsc::Sender<Event>) {
+async fn answers(mut reader: ControlReader, version: Version, events: mpsc::Sender<Event>) {
     let mut clean = false;
     loop {
-        let event = match reader.next_response().await {
+        let event = match reader.next_by(SubscribeResponse::next).await {
+            Ok(Some(SubscribeResponse::Ok(ok))) => {
+                clean = version.has_subscribe_ok();
+                Event::Ok(ok)
+            }
             Ok(Some(SubscribeResponse::Start { group })) => Event::Start { group },
             Ok(Some(SubscribeResponse::End { group })) => {
                 clean = true;

@@ -103,7 +103,8 @@ impl Core {
         let (epoch, (prefs, want)) = (state.epoch, state.asked);
         let (path, track) = (state.path.clone(), state.track.clone());
         self.outbox.push(Action::Fence { log, epoch });
-        self.outbox.order(route.session, Order::Open { log, epoch, path, track, prefs, want });
+        let publisher = route.publisher();
+        self.outbox.order(route.session, Order::Open { log, epoch, path, publisher, track, prefs, want });
         self.order_pulls(log);
     }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use relay_client::lite::Version;
 
 use crate::{calibrate::Calibration, join, report::Report, scenario::Scenario};
 
@@ -46,6 +47,8 @@ pub struct Bench {
     pub scenarios: Vec<Scenario>,
     /// URL schemes, one for each transport.
     pub schemes: Vec<&'static str>,
+    /// What publishers and viewers speak.
+    pub version: Version,
 }
 
 /// All runs.
@@ -108,6 +111,7 @@ fn once(bench: &Bench, scenario: Scenario, scheme: &str) -> Result<Report> {
     let output = on_cores(&bench.load_cores, std::env::current_exe()?)
         .args(["run", scenario.name(), "--json"])
         .args(["--url", &format!("{scheme}://127.0.0.1:{}/", relay.port)])
+        .args(["--version", bench.version.alpn()])
         .args(["--pid", &relay.child.id().to_string()])
         .args(["--seconds", &bench.seconds.to_string()])
         .args(["--ramp", &bench.ramp.to_string()])
@@ -144,12 +148,12 @@ impl Relay {
             .spawn()
             .with_context(|| format!("start {}", bench.relay.display()))?;
         let mut relay = Self { child, port };
-        relay.wait_ready()?;
+        relay.wait_ready(bench.version)?;
         Ok(relay)
     }
 
     /// Ready when a session can be had.
-    fn wait_ready(&mut self) -> Result<()> {
+    fn wait_ready(&mut self, version: Version) -> Result<()> {
         let deadline = Instant::now() + START;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let url = format!("moqt://127.0.0.1:{}/", self.port);
@@ -158,6 +162,7 @@ impl Relay {
                 anyhow::bail!("the relay ended with {status}");
             }
             let config = relay_client::ClientConfig {
+                version,
                 connect_timeout: Duration::from_millis(500),
                 ..relay_client::ClientConfig::default()
             };

@@ -4,6 +4,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use relay_client::lite::Version;
 use relay_load::{
     bench::{self, Bench},
     calibrate::calibrate,
@@ -14,6 +15,9 @@ use serde::Serialize;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What figures so far were taken with.
+const DEFAULT_VERSION: &str = "moq-lite-05";
 
 /// Load on a Media over QUIC relay, honest by construction: every frame is checked at every viewer.
 #[derive(Debug, Parser)]
@@ -35,6 +39,9 @@ enum Command {
         /// Speak this, whatever the scheme of the URL
         #[arg(long)]
         transport: Option<Transport>,
+        /// Protocol version of publishers and viewers
+        #[arg(long, value_name = "NAME", value_parser = version, default_value = DEFAULT_VERSION)]
+        version: Version,
         /// Length of the measured window
         #[arg(long, default_value_t = 15.0)]
         seconds: f64,
@@ -87,6 +94,9 @@ struct BenchArgs {
     /// Cores of the load, as taskset takes them
     #[arg(long, default_value = "1")]
     load_cores: String,
+    /// Protocol version of publishers and viewers
+    #[arg(long, value_name = "NAME", value_parser = version, default_value = DEFAULT_VERSION)]
+    version: Version,
     /// Only these scenarios
     #[arg(long, value_delimiter = ',')]
     scenarios: Vec<Scenario>,
@@ -117,9 +127,10 @@ impl Transport {
 
 fn main() -> Result<ExitCode> {
     match Args::parse().command {
-        Command::Run { scenario, url, transport, seconds, ramp, subscribers, pid, json } => {
+        Command::Run { scenario, url, transport, version, seconds, ramp, subscribers, pid, json } => {
             let options = Options {
                 url: with_transport(url, transport)?,
+                version,
                 window: duration(seconds)?,
                 ramp: duration(ramp)?,
                 viewers: subscribers,
@@ -147,6 +158,7 @@ fn bench(args: BenchArgs) -> Result<ExitCode> {
         workers: args.workers,
         relay_cores: args.relay_cores,
         load_cores: args.load_cores,
+        version: args.version,
         scenarios: if args.scenarios.is_empty() { Scenario::ALL.to_vec() } else { args.scenarios },
         schemes: if args.transports.is_empty() {
             vec!["https", "moqt"]
@@ -167,6 +179,14 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 fn duration(seconds: f64) -> Result<Duration> {
     Duration::try_from_secs_f64(seconds).with_context(|| format!("{seconds} is no length of time"))
+}
+
+/// The version of a name such as `moq-lite-06`.
+fn version(name: &str) -> Result<Version, String> {
+    Version::from_alpn(name).ok_or_else(|| {
+        let known: Vec<_> = Version::ALL.iter().map(|version| version.alpn()).collect();
+        format!("not one of {}", known.join(", "))
+    })
 }
 
 fn with_transport(url: String, transport: Option<Transport>) -> Result<String> {

@@ -13,6 +13,9 @@ pub struct Report {
     pub scenario: String,
     /// `wt` or `raw`.
     pub transport: String,
+    /// Protocol version, as ALPN names it.
+    #[serde(default)]
+    pub version: String,
     /// Length of the window.
     pub seconds: f64,
     /// Publishers.
@@ -85,8 +88,8 @@ impl fmt::Display for Report {
         let Self { tally, latency_ms, checked_ms, generator, .. } = self;
         writeln!(
             f,
-            "{} over {}: {} publishers, {} viewers, {:.1} s",
-            self.scenario, self.transport, self.publishers, self.viewers, self.seconds
+            "{} over {}, {}: {} publishers, {} viewers, {:.1} s",
+            self.scenario, self.transport, self.version, self.publishers, self.viewers, self.seconds
         )?;
         writeln!(
             f,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use relay_client::{Client, ClientConfig, SocketFactory};
+use relay_client::{Client, ClientConfig, SocketFactory, lite::Version};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::{
@@ -41,6 +41,8 @@ const GOODBYE: Duration = Duration::from_millis(100);
 pub struct Options {
     /// Where the relay is: `https://` for WebTransport, `moqt://` for raw QUIC.
     pub url: String,
+    /// What publishers and viewers speak.
+    pub version: Version,
     /// Length of the window.
     pub window: Duration,
     /// Over how long the viewers connect.
@@ -55,6 +57,7 @@ pub struct Options {
 #[derive(Clone)]
 pub(crate) struct Target {
     url: String,
+    version: Version,
     /// Ours alone, so that nothing of another run is mistaken for ours.
     prefix: String,
     clock: Clock,
@@ -66,7 +69,7 @@ impl Target {
         let (clock, last) = (self.clock, LastArrival::default());
         let told = last.clone();
         let socket: SocketFactory = Arc::new(move |socket| arrival::wrap(socket, clock, told.clone()));
-        let config = ClientConfig { socket: Some(socket), ..ClientConfig::default() };
+        let config = ClientConfig { version: self.version, socket: Some(socket), ..ClientConfig::default() };
         Ok((Client::connect(&self.url, config).await?, last))
     }
 
@@ -93,7 +96,7 @@ pub async fn run(scenario: Scenario, options: &Options) -> Result<Report> {
     ensure!(shape.viewers > 0, "at least one viewer is needed");
     let prefix = format!("load/{:016x}", RandomState::new().build_hasher().finish());
     let clock = Clock::new();
-    let target = Target { url: options.url.clone(), prefix, clock };
+    let target = Target { url: options.url.clone(), version: options.version, prefix, clock };
     let mut stage = Stage { target, clock, shape, publishers: Vec::new(), viewers: Vec::new() };
     stage.publish().await?;
     let rss_before = options.pid.map(process::rss_kib).transpose()?;
@@ -105,6 +108,7 @@ pub async fn run(scenario: Scenario, options: &Options) -> Result<Report> {
     let viewers = stage.viewers.len().max(1);
     stage.leave().await;
     report.transport = transport(&options.url).to_owned();
+    report.version = options.version.alpn().to_owned();
     if let (Some(relay), Some(before)) = (&mut report.relay, rss_before) {
         relay.rss_before_kib = before;
         let grown = relay.rss_kib.saturating_sub(before) as f64;

@@ -180,7 +180,11 @@ async fn next_group(subscription: &mut Subscription) -> Result<Group> {
             Event::Group(group) => return Ok(group),
             Event::Finished { clean } => bail!("the subscription was finished, clean: {clean}"),
             Event::Failed(error) => return Err(error).context("the subscription failed"),
-            Event::Start { .. } | Event::End { .. } | Event::Drop { .. } | Event::Datagram { .. } => {}
+            Event::Ok(_)
+            | Event::Start { .. }
+            | Event::End { .. }
+            | Event::Drop { .. }
+            | Event::Datagram { .. } => {}
         }
     }
 }

@@ -5,6 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::Fault;
+use relay_client::lite::Version;
 use relay_load::{
     report::Report,
     run::{self, Options},
@@ -15,9 +16,14 @@ use relay_load::{
 const AFTER: u64 = 12;
 
 async fn run(fault: Fault, scenario: Scenario) -> Report {
-    let addr = common::start(fault);
+    run_with(Version::V05, fault, scenario).await
+}
+
+async fn run_with(version: Version, fault: Fault, scenario: Scenario) -> Report {
+    let addr = common::start(version, fault);
     let options = Options {
         url: format!("moqt://{addr}/"),
+        version,
         window: Duration::from_secs(2),
         ramp: Duration::from_millis(100),
         viewers: Some(20),
@@ -36,6 +42,16 @@ async fn a_sound_relay_delivers_everything() {
     assert!(report.relay.unwrap().rss_kib > 0);
     let text = serde_json::to_string(&report).unwrap();
     assert!(serde_json::from_str::<Report>(&text).unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn every_version_can_be_measured() {
+    let measure = |version| run_with(version, Fault::None, Scenario::Chat);
+    let reports = tokio::join!(measure(Version::V03), measure(Version::V04), measure(Version::V06));
+    for (report, name) in [(reports.0, "03"), (reports.1, "04"), (reports.2, "06")] {
+        assert!(report.is_clean(), "{report}");
+        assert_eq!(report.version, format!("moq-lite-{name}"));
+    }
 }
 
 #[tokio::test]

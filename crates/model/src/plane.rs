@@ -108,6 +108,9 @@ pub enum Order {
         epoch: Epoch,
         /// Absolute path of the broadcast.
         path: Path,
+        /// Who made it: the first hop of the route, anonymous when it has no name. A SUBSCRIBE names a
+        /// path only; the session sees to it that this publisher answers.
+        publisher: Hop,
         /// Track in it.
         track: TrackName,
         /// The union of what readers ask.

@@ -259,6 +259,8 @@ impl Mirror {
                     held.apply(&entry);
                 }
             }
+            // Who waits for a fetch and has nothing yet gets what replaces a damaged group.
+            Entry::Evicted { group } if self.find(group).is_some_and(|held| held.is_awaited()) => {}
             Entry::Evicted { group } => self.drop_group(group, StreamCode::EVICTED),
             Entry::Absent { group, code } => {
                 if self.find(group).is_some_and(|held| held.is_awaited()) {

@@ -1,6 +1,6 @@
 //! Announces of a peer that publishes.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use relay_model::{Ask, Cost, Hop, Hops, Path};
 use relay_wire::{
@@ -90,7 +90,7 @@ impl Session {
             return Next::Keep(Role::Intake(inlet, intake));
         }
         for path in intake.live.into_keys() {
-            self.ask(cx, Ask::Unannounce { path });
+            self.unroute(cx, path);
         }
         self.control.finish(t, cx.now, stream);
         Next::Done
@@ -126,13 +126,13 @@ impl Session {
             Announce::Ended { suffix } => {
                 let path = intake.prefix.join(&suffix)?;
                 if intake.remove(&path) {
-                    self.ask(cx, Ask::Unannounce { path });
+                    self.unroute(cx, path);
                 }
             }
             Announce::EndedId { id } => {
                 let path = intake.path_of(id)?;
                 intake.remove(&path);
-                self.ask(cx, Ask::Unannounce { path });
+                self.unroute(cx, path);
             }
         }
         Ok(true)
@@ -151,6 +151,24 @@ impl Session {
             true => cost.plus(self.peer.price.unwrap_or(LINK_PRICE)),
             false => cost,
         };
+        if let Some(publisher) = chain.first().copied() {
+            self.publishers.insert(path.clone(), publisher);
+            self.doubt(&path, publisher, cx.now);
+        }
         self.ask(cx, Ask::Announce { path, hops: chain.into(), cost });
+    }
+
+    fn unroute(&mut self, cx: &mut Cx<'_>, path: Path) {
+        self.publishers.remove(&path);
+        self.ask(cx, Ask::Unannounce { path });
+    }
+
+    /// `path` is somebody else's from now on. What was asked for just before may be answered by either:
+    /// it is broken off, or a log could hold groups of both.
+    fn doubt(&mut self, path: &Path, publisher: Hop, now: Instant) {
+        let doubtful = self.upstreams.iter_mut().filter(|up| up.path == *path);
+        let doubtful = doubtful.filter(|up| up.publisher != publisher && up.is_young(now));
+        self.restarted.extend(doubtful.map(|up| up.log));
+        self.is_dirty |= !self.restarted.is_empty();
     }
 }

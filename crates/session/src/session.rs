@@ -21,6 +21,7 @@ use crate::{
     inlet::Inlet,
     pace::Pace,
     probe::Probes,
+    tracks::Track,
     transport::{Closed, Dir, Event, PRIORITY_CONTROL, Stream, Transport},
     upstream::Upstreams,
     wanted::Wanted,
@@ -117,6 +118,8 @@ pub struct Session {
     pub(crate) control: Control,
     pub(crate) egress: Egress,
     pub(crate) upstreams: Upstreams,
+    /// Who makes each broadcast that the peer announces: first hop of its chain.
+    pub(crate) publishers: HashMap<Path, Hop, foldhash::fast::RandomState>,
     pub(crate) watches: Vec<Watching>,
     pub(crate) probes: Probes,
     pub(crate) peer: Peer,
@@ -186,6 +189,7 @@ impl Session {
             streams: HashMap::default(),
             control: Control::default(),
             upstreams: Upstreams::default(),
+            publishers: HashMap::default(),
             watches: Vec::new(),
             probes: Probes::default(),
             peer: Peer { is_known: false, price: None, exclude: Hop::ANONYMOUS, draining: false },
@@ -299,8 +303,9 @@ impl Session {
             return;
         }
         match order {
-            Order::Open { log, epoch, path, track, prefs, want } => {
-                self.open_upstream(t, cx, crate::tracks::Track { log, epoch, path, track, prefs, want });
+            Order::Open { log, epoch, path, publisher, track, prefs, want } => {
+                let wanted = Track { log, epoch, path, publisher, track, prefs, want };
+                self.open_upstream(t, cx, wanted);
             }
             Order::Prefs { log, prefs, want } => self.update_upstream(t, cx, log, prefs, want),
             Order::Close { log } => self.close_upstream(t, cx, log),

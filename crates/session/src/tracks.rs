@@ -1,6 +1,6 @@
 //! Tracks the relay asks a publishing peer for, and how they end.
 
-use relay_model::{Ask, LogId, Path, Prefs, StreamCode, TrackInfo, Want};
+use relay_model::{Ask, Hop, LogId, Path, Prefs, StreamCode, TrackInfo, Want};
 use relay_store::{End, WriteError};
 use relay_wire::lite::{self, Message, SubscribeResponse};
 
@@ -18,6 +18,7 @@ pub(crate) struct Track {
     pub(crate) log: LogId,
     pub(crate) epoch: relay_model::Epoch,
     pub(crate) path: Path,
+    pub(crate) publisher: Hop,
     pub(crate) track: relay_model::TrackName,
     pub(crate) prefs: Prefs,
     pub(crate) want: Want,
@@ -40,9 +41,12 @@ impl Session {
             writer.info(TrackInfo::default());
             self.is_dirty = true;
         }
+        let up_path = track.path.clone();
         self.upstreams.insert(Opening {
             log: track.log,
             epoch: track.epoch,
+            path: track.path,
+            publisher: track.publisher,
             broadcast,
             track: track.track,
             prefs: track.prefs,
@@ -50,6 +54,12 @@ impl Session {
             writer,
             resume,
         });
+        let announced = self.publishers.get(&up_path).copied();
+        if announced != Some(track.publisher) && track.publisher != Hop::ANONYMOUS {
+            // The order crossed an announce: somebody else would answer.
+            self.end_upstream(t, cx, track.log, unclean(StreamCode::UNROUTABLE));
+            return;
+        }
         if has_tracks {
             self.want(t, cx, Wanted::Track(track.log));
         }

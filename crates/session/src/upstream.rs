@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_model::{Epoch, LogId, Path, Prefs, Start, StreamCode, TrackName, Want, limits};
+use relay_model::{Epoch, Hop, LogId, Path, Prefs, Start, StreamCode, TrackName, Want, limits};
 use relay_store::{End, Resume, Writer};
 
 use crate::transport::Stream;
@@ -15,6 +15,8 @@ use crate::transport::Stream;
 const STRAGGLERS: Duration = Duration::from_secs(1);
 /// How much longer a group that has begun to arrive by then may take.
 const LAST_GROUPS: Duration = Duration::from_secs(4);
+/// A request older than this was answered by whoever was announced when it was sent.
+const DOUBT: Duration = Duration::from_secs(2);
 /// How long a publisher that came back may say nothing before it is asked anew, without a number: it may
 /// count from the beginning again.
 const RESUME: Duration = Duration::from_secs(2);
@@ -26,12 +28,18 @@ pub(crate) struct Upstream {
     pub(crate) epoch: Epoch,
     /// Our id of the subscription.
     pub(crate) wire_id: u64,
-    /// As the peer knows it.
+    /// Absolute path of the broadcast.
+    pub(crate) path: Path,
+    /// Who made it.
+    pub(crate) publisher: Hop,
+    /// Its path as the peer knows it.
     pub(crate) broadcast: Path,
     pub(crate) track: TrackName,
     pub(crate) prefs: Prefs,
     pub(crate) want: Want,
     pub(crate) writer: Writer,
+    /// When the publisher was asked for groups.
+    asked_at: Option<Instant>,
     pub(crate) track_stream: Option<Stream>,
     pub(crate) subscribe_stream: Option<Stream>,
     /// Old groups being fetched, and the stream of each once it is open.
@@ -80,7 +88,13 @@ impl Upstream {
     /// The subscription was sent: a resumed one is waited for.
     pub(crate) fn subscribed(&mut self, stream: Stream, now: Instant) {
         self.subscribe_stream = Some(stream);
+        self.asked_at = Some(now);
         self.resume_by = self.resume.filter(|_| !self.anew).map(|_| now + RESUME);
+    }
+
+    /// Whether it was asked for so lately that the peer may have answered with another publisher's track.
+    pub(crate) fn is_young(&self, now: Instant) -> bool {
+        self.asked_at.is_none_or(|at| now.saturating_duration_since(at) < DOUBT)
     }
 
     /// Whether the first word of a resumed subscription has not come in time. True once.
@@ -161,6 +175,8 @@ pub(crate) struct Upstreams {
 pub(crate) struct Opening {
     pub(crate) log: LogId,
     pub(crate) epoch: Epoch,
+    pub(crate) path: Path,
+    pub(crate) publisher: Hop,
     pub(crate) broadcast: Path,
     pub(crate) track: TrackName,
     pub(crate) prefs: Prefs,
@@ -180,11 +196,14 @@ impl Upstreams {
                 log: opening.log,
                 epoch: opening.epoch,
                 wire_id,
+                path: opening.path,
+                publisher: opening.publisher,
                 broadcast: opening.broadcast,
                 track: opening.track,
                 prefs: opening.prefs,
                 want: opening.want,
                 writer: opening.writer,
+                asked_at: None,
                 track_stream: None,
                 subscribe_stream: None,
                 pulls: Vec::new(),

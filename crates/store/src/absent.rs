@@ -20,6 +20,10 @@ struct Range {
 }
 
 impl Absent {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
     pub(crate) fn contains(&self, group: u64) -> bool {
         self.find(group).is_ok()
     }

@@ -45,21 +45,25 @@ impl State {
 
     /// Evicts what was superseded too long ago. A group that a fetch is bringing stays until the
     /// fetch is over.
+    #[inline]
     pub(crate) fn age(&mut self, now: Instant, max_age: Duration, trash: &mut Vec<Group>) {
         let own = self.info.map(|info| Duration::from_millis(info.max_age_ms));
         let max_age = own.map_or(max_age, |own| own.min(max_age));
-        while let Some(oldest) = self.superseded.front().copied()
+        while let Some(oldest) = self.superseded.front()
             && now.saturating_duration_since(oldest.since) > max_age
         {
-            self.superseded.pop_front();
-            if self.is_coming_by_fetch(oldest) {
-                self.superseded.push_back(Superseded { since: now, ..oldest });
-                if let Some(group) = self.groups.get_mut(&oldest.sequence) {
-                    group.superseded_at = Some(now);
-                }
-            } else {
-                self.evict(oldest.sequence, trash);
-            }
+            self.outdate(now, trash);
+        }
+    }
+
+    /// The oldest is too old.
+    fn outdate(&mut self, now: Instant, trash: &mut Vec<Group>) {
+        let Some(oldest) = self.superseded.pop_front() else { return };
+        if !self.is_coming_by_fetch(oldest) {
+            self.evict(oldest.sequence, trash);
+        } else if let Some(group) = self.groups.get_mut(&oldest.sequence) {
+            group.superseded_at = Some(now);
+            self.superseded.push_back(Superseded { since: now, ..oldest });
         }
     }
 

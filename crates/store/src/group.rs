@@ -432,6 +432,7 @@ impl Strand {
     }
 
     /// Adds a new object with no payload yet.
+    #[inline]
     fn push(&mut self, head: ObjectHead) {
         self.objects.push_back(Object { head, received: 0, pieces: SmallVec::new() });
     }

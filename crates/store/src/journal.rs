@@ -67,6 +67,7 @@ impl Journal {
 
     /// Copies the next entries to `out`. The slowest reader takes them instead, so nothing is
     /// cloned for it and nothing dropped here.
+    #[inline]
     pub(crate) fn pull(&mut self, key: u64, out: &mut Vec<Entry>) -> Pulled {
         let Some(at) = self.readers.iter().position(|reader| reader.key == key) else {
             return Pulled { more: false, lagged: false };

@@ -50,6 +50,7 @@ impl Shared {
     }
 
     /// Puts a log on the lists of `marks`. Never under a log's lock.
+    #[inline]
     pub(crate) fn post(&self, flags: &Arc<Flags>, marks: &mut Marks) {
         for worker in marks.drain(..) {
             if let Some(bell) = self.bell(worker) {

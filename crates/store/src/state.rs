@@ -205,6 +205,7 @@ impl State {
         self.journal.push(Entry::Group { sequence });
     }
 
+    #[inline]
     fn insert(&mut self, sequence: u64, group: Group) {
         self.overhead += group.overhead;
         self.groups.insert(sequence, group);
@@ -251,6 +252,7 @@ impl State {
     /// A live stream brings a group that a fetch has brought, in whole or in part. Those who follow
     /// live get what is held after the group's opening, those who waited for the fetch have it
     /// already. One that is damaged, or too long to be told under the lock, begins anew.
+    #[cold]
     fn come_live(&mut self, sequence: u64, now: Instant, trash: &mut Vec<Group>) {
         let mut held = Vec::new();
         let Some(group) = self.groups.get_mut(&sequence) else { return };
@@ -262,14 +264,13 @@ impl State {
             return self.open_group(sequence, now);
         }
         group.come_live();
-        if self.latest.is_none_or(|latest| sequence >= latest) {
-            group.superseded_at = None;
-            self.superseded.retain(|group| group.sequence != sequence);
-            if self.latest != Some(sequence) {
-                self.supersede(sequence, now);
-            }
-        } else if let Some(queued) = self.superseded.iter_mut().find(|group| group.sequence == sequence) {
-            queued.fetched = false;
+        // From now on it is as old as any that comes now.
+        self.superseded.retain(|group| group.sequence != sequence);
+        group.superseded_at = self.latest.is_some_and(|latest| sequence < latest).then_some(now);
+        if group.superseded_at.is_some() {
+            self.superseded.push_back(Superseded { since: now, sequence, fetched: false });
+        } else if self.latest != Some(sequence) {
+            self.supersede(sequence, now);
         }
         self.journal.push(Entry::Group { sequence });
         held.into_iter().for_each(|entry| self.journal.push(entry));
@@ -295,6 +296,9 @@ impl State {
     }
 
     fn known_present(&mut self, sequence: u64) {
+        if self.absent.is_empty() {
+            return;
+        }
         self.overhead -= self.absent.overhead();
         self.absent.remove(sequence);
         self.overhead += self.absent.overhead();

@@ -73,7 +73,8 @@ impl<'a> Reader<'a> {
         Ok(Hop(self.varint()?))
     }
 
-    /// A chain of which only the length is told: nobody in it has a name.
+    /// A chain of which only the length is told: nobody in it has a name. The one value that takes memory
+    /// for what is declared and not sent, [`limits::HOPS`] ids at most.
     pub(crate) fn hop_count(&mut self) -> Result<Hops, Error> {
         let count = usize::try_from(self.varint()?).map_err(|_| Error::TooManyHops)?;
         if count > limits::HOPS {

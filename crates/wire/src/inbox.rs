@@ -104,7 +104,7 @@ fn sized(mut bytes: &[u8]) -> Result<Option<(usize, usize)>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lite::{Goaway, Probe};
+    use crate::lite::{Announce, Goaway, Probe};
 
     fn inbox(bytes: &[u8]) -> Inbox {
         let mut inbox = Inbox::new();
@@ -123,6 +123,25 @@ mod tests {
         inbox.push(&[9, 3]);
         assert_eq!(inbox.next(Version::V05), Ok(Some(Probe { bitrate: 7, rtt_ms: 9 })));
         assert!(!inbox.is_empty());
+    }
+
+    #[test]
+    fn a_type_before_the_size_waits_with_its_message() {
+        let mut inbox = inbox(&[1]);
+        assert_eq!(Announce::next(&mut inbox, Version::V06), Ok(None));
+        inbox.push(&[2, 0x40]);
+        assert_eq!(Announce::next(&mut inbox, Version::V06), Ok(None));
+        assert_eq!(inbox.len(), 3);
+        inbox.push(&[9, 1]);
+        assert_eq!(Announce::next(&mut inbox, Version::V06), Ok(Some(Announce::EndedId { id: 9 })));
+        assert_eq!(inbox.len(), 1);
+    }
+
+    #[test]
+    fn a_type_that_is_passed_over_is_not_kept() {
+        let mut inbox = inbox(&[9, 3, 1, 2, 3, 9]);
+        assert_eq!(Announce::next(&mut inbox, Version::V06), Ok(None));
+        assert_eq!(inbox.len(), 1, "but for what may still become one");
     }
 
     #[test]

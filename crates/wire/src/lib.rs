@@ -8,6 +8,7 @@
 //!   [`lite::Message`].
 //! - Group streams: [`lite::GroupReader`], which never copies a payload.
 //! - Datagrams: [`lite::Datagram`].
+//! - What a version can say, and what is lost between two: [`lite::carries`].
 
 #![forbid(unsafe_code)]
 

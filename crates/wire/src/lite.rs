@@ -3,6 +3,7 @@
 //! A message body is read to its last byte or not at all.
 
 mod announce;
+pub mod carries;
 mod control;
 mod datagram;
 mod group;
@@ -102,6 +103,16 @@ impl Version {
     /// Whether a group may begin, and a range begin and end, at a frame.
     pub fn has_frame_ranges(self) -> bool {
         self >= Self::V06
+    }
+
+    /// Whether older groups first can be asked for.
+    pub fn has_order_hint(self) -> bool {
+        self <= Self::V05
+    }
+
+    /// Whether a [`Probe`] tells round trips.
+    pub fn has_round_trips(self) -> bool {
+        self >= Self::V04
     }
 
     /// Whether a session can be asked to move.

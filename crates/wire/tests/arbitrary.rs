@@ -1,16 +1,14 @@
 //! Arbitrary bytes never panic, and never decode to something that cannot be sent on.
 
 use proptest::prelude::*;
-use relay_model::{Hop, Path, Prefs, TrackInfo, TrackName};
+use relay_model::{Cost, Hop, Path, Prefs, Start, TrackInfo, TrackName};
 use relay_wire::{
     fuzzing::FAMILIES,
     lite::{
-        Announce, Datagram, Fetch, FrameHead, Goaway, Group, Message, Setup, Status, Subscribe,
+        Announce, Datagram, Fetch, FrameHead, Goaway, Group, Message, Setup, Subscribe, SubscribeOk,
         SubscribeResponse, Version, put_frame_head, put_group_header,
     },
 };
-
-const V: Version = Version::V05;
 
 fn check_all(bytes: &[u8]) {
     for (_, check) in FAMILIES {
@@ -20,10 +18,20 @@ fn check_all(bytes: &[u8]) {
 
 /// Messages as they should be, to be damaged.
 fn samples() -> Vec<Vec<u8>> {
+    Version::ALL.iter().flat_map(|version| samples_of(*version)).collect()
+}
+
+fn samples_of(version: Version) -> Vec<Vec<u8>> {
     let (broadcast, track) = (Path::parse("live/room/cam").unwrap(), TrackName::parse("video").unwrap());
     let setup =
         Setup { probe: 1, path: Some("/a?b=c".into()), role: None, cost: Some(3), hop: Some(Hop(1 << 50)) };
-    let hops = [Hop(5), Hop(0), Hop(700), Hop(1 << 40)].into();
+    let prefs = Prefs {
+        start: Start::Group(7),
+        end: Some(70),
+        start_frame: 3,
+        end_frame: Some(5),
+        ..Prefs::default()
+    };
     let mut all: Vec<Vec<u8>> = Vec::new();
     let mut add = |write: &dyn Fn(&mut Vec<u8>)| {
         let mut out = Vec::new();
@@ -32,40 +40,62 @@ fn samples() -> Vec<Vec<u8>> {
         all.push(out.clone());
         all.push(out.split_off(1));
     };
-    add(&|out| setup.encode(V, out));
+    add(&|out| setup.encode(version, out));
+    add(&|out| announces(version, &broadcast).iter().for_each(|announce| announce.encode(version, out)));
     add(&|out| {
-        Announce { status: Status::Active, suffix: broadcast.clone(), hops: std::sync::Arc::clone(&hops) }
-            .encode(V, out)
+        Subscribe { id: 9, broadcast: broadcast.clone(), track: track.clone(), prefs }.encode(version, out)
     });
     add(&|out| {
-        Subscribe { id: 9, broadcast: broadcast.clone(), track: track.clone(), prefs: Prefs::default() }
-            .encode(V, out)
+        Fetch {
+            broadcast: broadcast.clone(),
+            track: track.clone(),
+            priority: 1,
+            group: 70_000,
+            start_frame: 2,
+            end_frame: Some(90),
+        }
+        .encode(version, out)
+    });
+    add(&|out| TrackInfo::default().encode(version, out));
+    add(&|out| Goaway { uri: "https://relay.example/".into() }.encode(version, out));
+    add(&|out| {
+        let old = version <= Version::V04;
+        let first = if old {
+            SubscribeResponse::Ok(SubscribeOk { start: Some(3), ..SubscribeOk::default() })
+        } else {
+            SubscribeResponse::Start { group: 3 }
+        };
+        first.encode(version, out);
+        SubscribeResponse::Drop { start: 3, end: 100, code: 0x34 }.encode(version, out);
+        if !old {
+            SubscribeResponse::End { group: 101 }.encode(version, out);
+        }
     });
     add(&|out| {
-        Fetch { broadcast: broadcast.clone(), track: track.clone(), priority: 1, group: 70_000 }
-            .encode(V, out)
-    });
-    add(&|out| TrackInfo::default().encode(V, out));
-    add(&|out| Goaway { uri: "https://relay.example/".into() }.encode(V, out));
-    add(&|out| {
-        SubscribeResponse::Start { group: 3 }.encode(V, out);
-        SubscribeResponse::Drop { start: 3, end: 100, code: 0x34 }.encode(V, out);
-        SubscribeResponse::End { group: 101 }.encode(V, out);
-    });
-    add(&|out| {
-        put_group_header(V, &Group { subscribe: 1, sequence: 300 }, out);
+        put_group_header(version, &Group { subscribe: 1, sequence: 300, first_frame: 2 }, out);
         let mut previous = 0;
         for (tick, size) in [(33_000, 5), (66_000, 0), (50_000, 80)] {
-            put_frame_head(V, previous, FrameHead { tick, size }, out);
+            put_frame_head(version, previous, FrameHead { tick: Some(tick), size }, out);
             out.extend((0..size).map(|_| 0xc5));
             previous = tick;
         }
     });
     add(&|out| {
-        Datagram { subscribe: 0, sequence: 77, tick: 1_000, payload: vec![1, 2, 3].into() }.encode(V, out)
+        Datagram { subscribe: 0, sequence: 77, tick: 1_000, payload: vec![1, 2, 3].into() }
+            .encode(version, out)
     });
     add(&|out| out.extend_from_slice(b"//live///room/cam/"));
     all
+}
+
+fn announces(version: Version, suffix: &Path) -> Vec<Announce> {
+    let (suffix, cost) = (suffix.clone(), Cost { warm: 3, cold: 70_000 });
+    let hops: relay_model::Hops = [Hop(5), Hop(0), Hop(700), Hop(1 << 40)].into();
+    let active = Announce::Active { suffix: suffix.clone(), hops: std::sync::Arc::clone(&hops), cost };
+    match version {
+        Version::V06 => vec![active, Announce::Restart { id: 0, hops, cost }, Announce::EndedId { id: 0 }],
+        _ => vec![active, Announce::Ended { suffix }],
+    }
 }
 
 proptest! {

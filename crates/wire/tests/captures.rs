@@ -7,42 +7,48 @@ use std::{
 };
 
 use bytes::Bytes;
-use relay_model::{Hop, Prefs, TrackInfo};
+use relay_model::{Hop, Hops, Prefs, TrackInfo};
 use relay_wire::{
     Inbox,
     lite::{
         Announce, AnnounceOk, AnnounceRequest, BidiType, Datagram, Fetch, FrameHead, Goaway, GroupEvent,
-        GroupReader, Message, Probe, Role, Setup, Status, Subscribe, SubscribeResponse, SubscribeUpdate,
+        GroupReader, Message, Probe, Role, Setup, Subscribe, SubscribeOk, SubscribeResponse, SubscribeUpdate,
         TrackRequest, UniType, Version, put_frame_head,
     },
     varint,
 };
 use serde::Deserialize;
 
-const V: Version = Version::V05;
+/// Captures of each version, in the order of the columns of [`COUNTS`].
+const FILES: [(Version, usize); 4] =
+    [(Version::V03, 16), (Version::V04, 17), (Version::V05, 21), (Version::V06, 18)];
 
-/// What all captures hold together, so that nothing passes by being skipped.
-const COUNTS: &[(&str, usize)] = &[
-    ("ANNOUNCE", 104),
-    ("ANNOUNCE_OK", 88),
-    ("ANNOUNCE_REQUEST", 89),
-    ("DATAGRAM", 6),
-    ("FETCH", 3),
-    ("FIN", 344),
-    ("FRAME", 142),
-    ("GOAWAY", 2),
-    ("GROUP", 94),
-    ("PROBE", 195),
-    ("RESET_STREAM", 50),
-    ("SETUP", 89),
-    ("STOP_SENDING", 271),
-    ("SUBSCRIBE", 34),
-    ("SUBSCRIBE_END", 15),
-    ("SUBSCRIBE_START", 32),
-    ("SUBSCRIBE_UPDATE", 8),
-    ("TRACK", 64),
-    ("TRACK_INFO", 53),
-    ("stream", 422),
+/// What all captures of a version hold together, so that nothing passes by being skipped.
+const COUNTS: &[(&str, [usize; 4])] = &[
+    ("ANNOUNCE", [58, 77, 104, 0]),
+    ("ANNOUNCE_OK", [0, 0, 88, 74]),
+    ("ANNOUNCE_REQUEST", [70, 74, 89, 75]),
+    ("DATAGRAM", [0, 0, 6, 6]),
+    ("END", [0, 0, 0, 12]),
+    ("FETCH", [0, 0, 3, 3]),
+    ("FIN", [107, 105, 344, 228]),
+    ("FRAME", [101, 97, 142, 81]),
+    ("GOAWAY", [0, 2, 2, 2]),
+    ("GROUP", [72, 67, 94, 49]),
+    ("PROBE", [54, 179, 195, 146]),
+    ("RESET_STREAM", [32, 28, 50, 27]),
+    ("RESTART", [0, 0, 0, 9]),
+    ("SETUP", [0, 0, 89, 75]),
+    ("START", [0, 0, 0, 42]),
+    ("STOP_SENDING", [44, 43, 271, 187]),
+    ("SUBSCRIBE", [32, 32, 34, 22]),
+    ("SUBSCRIBE_END", [0, 0, 15, 7]),
+    ("SUBSCRIBE_OK", [27, 27, 0, 0]),
+    ("SUBSCRIBE_START", [0, 0, 32, 20]),
+    ("SUBSCRIBE_UPDATE", [6, 6, 8, 4]),
+    ("TRACK", [0, 0, 64, 40]),
+    ("TRACK_INFO", [0, 0, 53, 35]),
+    ("stream", [243, 248, 422, 306]),
 ];
 
 #[derive(Deserialize)]
@@ -67,11 +73,12 @@ struct Event {
 
 #[test]
 fn captured_sessions_decode_to_what_their_peers_meant() {
-    let mut counts = BTreeMap::new();
-    let mut files = 0;
+    let mut counts: BTreeMap<String, [usize; 4]> = BTreeMap::new();
+    let mut files = [0; 4];
     for (name, capture) in captures() {
-        assert_eq!(Version::from_alpn(&capture.version), Some(V), "{name}");
-        let mut replay = Replay::default();
+        let version = Version::from_alpn(&capture.version).unwrap();
+        let column = FILES.iter().position(|(of, _)| *of == version).unwrap();
+        let mut replay = Replay::new(version);
         for (index, event) in capture.events.iter().enumerate() {
             replay.event(index, event);
         }
@@ -82,11 +89,11 @@ fn captured_sessions_decode_to_what_their_peers_meant() {
             stream.check(&format!("{name} {key:?}"));
         }
         for line in &replay.lines {
-            *counts.entry(kind(line).to_owned()).or_insert(0) += 1;
+            counts.entry(kind(line).to_owned()).or_default()[column] += 1;
         }
-        files += 1;
+        files[column] += 1;
     }
-    assert_eq!(files, 21);
+    assert_eq!(files, FILES.map(|(_, count)| count));
     assert_eq!(counts, COUNTS.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect());
 }
 
@@ -152,25 +159,29 @@ impl Key {
 }
 
 /// Every stream of one capture, and what came out of them.
-#[derive(Default)]
 struct Replay {
+    version: Version,
     streams: HashMap<Key, Stream>,
     lines: Vec<String>,
 }
 
 impl Replay {
+    fn new(version: Version) -> Self {
+        Self { version, streams: HashMap::new(), lines: Vec::new() }
+    }
+
     fn event(&mut self, index: usize, event: &Event) {
         let mut lines = Vec::new();
         let prefix = format!("[{index}] {} {}", event.session, event.dir);
         if let Some(body) = &event.datagram {
-            self.lines.push(format!("{prefix} {}", datagram(unhex(body))));
+            self.lines.push(format!("{prefix} {}", datagram(self.version, unhex(body))));
             return;
         }
         let Some(stream) = event.stream else { return };
         let key = Key { session: event.session.clone(), stream, dir: event.dir.clone() };
         if let Some(data) = &event.data {
             let role = self.role(&key);
-            let stream = self.streams.entry(key).or_insert_with(|| Stream::new(role));
+            let stream = self.streams.entry(key).or_insert_with(|| Stream::new(self.version, role));
             stream.push(&unhex(data), &mut lines);
             if event.fin {
                 stream.check("at its FIN");
@@ -189,7 +200,9 @@ impl Replay {
         }
         match self.streams.get(&key.reverse()).map(|asked| &asked.state) {
             Some(State::Request(kind)) | Some(State::Asked(kind)) => match kind {
-                BidiType::Fetch => State::Frames(Box::new(Frames::new(GroupReader::frames(V)))),
+                BidiType::Fetch => {
+                    State::Frames(Box::new(Frames::new(self.version, GroupReader::frames(self.version))))
+                }
                 kind => State::Answer(*kind, 0),
             },
             other => panic!("{key:?} answers {other:?}"),
@@ -213,6 +226,7 @@ enum State {
 
 /// One direction of one stream.
 struct Stream {
+    version: Version,
     state: State,
     inbox: Inbox,
     received: Vec<u8>,
@@ -220,8 +234,8 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(state: State) -> Self {
-        Self { state, inbox: Inbox::new(), received: Vec::new(), encoded: Vec::new() }
+    fn new(version: Version, state: State) -> Self {
+        Self { version, state, inbox: Inbox::new(), received: Vec::new(), encoded: Vec::new() }
     }
 
     fn push(&mut self, bytes: &[u8], lines: &mut Vec<String>) {
@@ -246,8 +260,11 @@ impl Stream {
         match self.state {
             State::UniType => {
                 let id = self.kind()?;
-                let (state, name) = match UniType::from_id(id).unwrap() {
-                    UniType::Group => (State::Frames(Box::new(Frames::new(GroupReader::new(V)))), "group"),
+                let version = self.version;
+                let (state, name) = match UniType::from_id(version, id).unwrap() {
+                    UniType::Group => {
+                        (State::Frames(Box::new(Frames::new(version, GroupReader::new(version)))), "group")
+                    }
                     UniType::Setup => (State::Setup, "setup"),
                 };
                 self.state = state;
@@ -255,7 +272,7 @@ impl Stream {
             }
             State::BidiType => {
                 let id = self.kind()?;
-                let kind = BidiType::from_id(id).unwrap();
+                let kind = BidiType::from_id(self.version, id).unwrap();
                 self.state = State::Request(kind);
                 Some(format!("stream type {id} ({})", format!("{kind:?}").to_lowercase()))
             }
@@ -267,7 +284,10 @@ impl Stream {
             }
             State::Asked(kind) => {
                 assert!(kind == BidiType::Subscribe || self.inbox.is_empty(), "{kind:?} goes on");
-                self.message(|update: &SubscribeUpdate| format!("SUBSCRIBE_UPDATE {}", prefs(&update.prefs)))
+                let version = self.version;
+                self.message(|update: &SubscribeUpdate| {
+                    format!("SUBSCRIBE_UPDATE {}", prefs(version, &update.prefs))
+                })
             }
             State::Answer(kind, count) => {
                 let line = self.answer(kind, count)?;
@@ -285,24 +305,26 @@ impl Stream {
     }
 
     fn message<M: Message>(&mut self, line: impl FnOnce(&M) -> String) -> Option<String> {
-        let message = self.inbox.next::<M>(V).unwrap()?;
-        message.encode(V, &mut self.encoded);
+        let message = self.inbox.next::<M>(self.version).unwrap()?;
+        message.encode(self.version, &mut self.encoded);
         Some(line(&message))
     }
 
     fn request(&mut self, kind: BidiType) -> Option<String> {
+        let version = self.version;
         match kind {
             BidiType::Announce => self.message(|m: &AnnounceRequest| {
-                format!("ANNOUNCE_REQUEST prefix='{}' exclude_hop={}", m.prefix, m.exclude_hop.0)
+                let exclude = match version {
+                    Version::V04 | Version::V05 => format!(" exclude_hop={}", m.exclude_hop.0),
+                    Version::V03 | Version::V06 => String::new(),
+                };
+                format!("ANNOUNCE_REQUEST prefix='{}'{exclude}", m.prefix)
             }),
             BidiType::Subscribe => self.message(|m: &Subscribe| {
-                let prefs = prefs(&m.prefs);
+                let prefs = prefs(version, &m.prefs);
                 format!("SUBSCRIBE id={} broadcast='{}' track='{}' {prefs}", m.id, m.broadcast, m.track)
             }),
-            BidiType::Fetch => self.message(|m: &Fetch| {
-                let Fetch { broadcast, track, priority, group } = m;
-                format!("FETCH broadcast='{broadcast}' track='{track}' priority={priority} group={group}")
-            }),
+            BidiType::Fetch => self.message(|m: &Fetch| fetch(version, m)),
             BidiType::Probe => None,
             BidiType::Goaway => self.message(|m: &Goaway| format!("GOAWAY uri='{}'", m.uri)),
             BidiType::Track => self
@@ -311,26 +333,26 @@ impl Stream {
     }
 
     fn answer(&mut self, kind: BidiType, count: usize) -> Option<String> {
+        let version = self.version;
         match (kind, count) {
-            (BidiType::Announce, 0) => {
+            (BidiType::Announce, 0) if version >= Version::V05 => {
                 self.message(|m: &AnnounceOk| format!("ANNOUNCE_OK hop={} count={}", m.hop.0, m.count))
             }
-            (BidiType::Announce, _) => self.message(announce),
+            (BidiType::Announce, _) => {
+                let message = Announce::next(&mut self.inbox, version).unwrap()?;
+                message.encode(version, &mut self.encoded);
+                Some(announce(version, &message))
+            }
             (BidiType::Subscribe, _) => {
-                let response = SubscribeResponse::next(&mut self.inbox, V).unwrap()?;
-                response.encode(V, &mut self.encoded);
-                Some(match response {
-                    SubscribeResponse::Start { group } => format!("SUBSCRIBE_START group={group}"),
-                    SubscribeResponse::End { group } => format!("SUBSCRIBE_END group={group} (exclusive)"),
-                    SubscribeResponse::Drop { start, end, code } => {
-                        format!("SUBSCRIBE_DROP start={start} end={end} error={code}")
-                    }
-                })
+                let message = SubscribeResponse::next(&mut self.inbox, version).unwrap()?;
+                message.encode(version, &mut self.encoded);
+                Some(response(&message))
             }
-            (BidiType::Probe, _) => {
-                self.message(|m: &Probe| format!("PROBE bitrate={} rtt={}", m.bitrate, m.rtt_ms))
-            }
-            (BidiType::Track, 0) => self.message(track_info),
+            (BidiType::Probe, _) => self.message(|m: &Probe| match version {
+                Version::V03 => format!("PROBE bitrate={}", m.bitrate),
+                _ => format!("PROBE bitrate={} rtt={}", m.bitrate, m.rtt_ms),
+            }),
+            (BidiType::Track, 0) => self.message(|m: &TrackInfo| track_info(version, m)),
             (kind, count) => {
                 assert!(self.inbox.is_empty(), "{kind:?} has no answer {count}");
                 None
@@ -355,53 +377,60 @@ impl Stream {
 /// A group stream, or the answer to a fetch.
 #[derive(Debug)]
 struct Frames {
+    version: Version,
     reader: GroupReader,
-    tick: i64,
-    head: Option<FrameHead>,
-    delta: i64,
+    previous: i64,
+    /// A frame whose payload is not whole, and its step in time as the line has it.
+    frame: Option<(FrameHead, String)>,
     payload: Vec<u8>,
 }
 
 impl Frames {
-    fn new(reader: GroupReader) -> Self {
-        Self { reader, tick: 0, head: None, delta: 0, payload: Vec::new() }
+    fn new(version: Version, reader: GroupReader) -> Self {
+        Self { version, reader, previous: 0, frame: None, payload: Vec::new() }
     }
 
     fn push(&mut self, mut input: Bytes, encoded: &mut Vec<u8>, lines: &mut Vec<String>) {
         while let Some(event) = self.reader.next(&mut input).unwrap() {
             match event {
                 GroupEvent::Header(group) => {
-                    group.encode(V, encoded);
-                    lines.push(format!("GROUP subscribe_id={} sequence={}", group.subscribe, group.sequence));
+                    group.encode(self.version, encoded);
+                    let mut line =
+                        format!("GROUP subscribe_id={} sequence={}", group.subscribe, group.sequence);
+                    if self.version >= Version::V06 {
+                        write!(line, " first_frame={}", group.first_frame).unwrap();
+                    }
+                    lines.push(line);
                 }
                 GroupEvent::Frame(head) => {
-                    put_frame_head(V, self.tick, head, encoded);
-                    self.delta = head.tick - self.tick;
-                    self.tick = head.tick;
-                    self.head = Some(head);
+                    put_frame_head(self.version, self.previous, head, encoded);
+                    assert_eq!(head.tick.is_some(), self.version >= Version::V05);
+                    let delta = head.tick.map_or(String::new(), |tick| {
+                        format!(" ts_delta={}", tick - std::mem::replace(&mut self.previous, tick))
+                    });
+                    self.frame = Some((head, delta));
                 }
                 GroupEvent::Payload(piece) => {
                     encoded.extend_from_slice(&piece);
                     self.payload.extend_from_slice(&piece);
                 }
             }
-            if let Some(head) = self.head.take_if(|head| head.size == self.payload.len() as u64) {
+            if let Some((head, delta)) =
+                self.frame.take_if(|(head, _)| head.size == self.payload.len() as u64)
+            {
                 let payload = std::mem::take(&mut self.payload);
-                let (delta, size) = (self.delta, head.size);
-                lines.push(format!(
-                    "FRAME ts_delta={delta} size={size} payload=b'{}'",
-                    payload.escape_ascii()
-                ));
+                let size = head.size;
+                lines.push(format!("FRAME{delta} size={size} payload=b'{}'", payload.escape_ascii()));
             }
         }
         assert!(input.is_empty());
     }
 }
 
-fn datagram(body: Vec<u8>) -> String {
-    let datagram = Datagram::decode(V, body.clone().into()).unwrap();
+fn datagram(version: Version, body: Vec<u8>) -> String {
+    let datagram = Datagram::decode(version, body.clone().into()).unwrap();
     let mut encoded = Vec::new();
-    datagram.encode(V, &mut encoded);
+    datagram.encode(version, &mut encoded);
     assert_eq!(encoded, body);
     let Datagram { subscribe, sequence, tick, payload } = datagram;
     let payload = payload.escape_ascii();
@@ -427,31 +456,78 @@ fn setup(setup: &Setup) -> String {
     format!("SETUP [{}]", parameters.join(", "))
 }
 
-fn announce(announce: &Announce) -> String {
-    let status = match announce.status {
-        Status::Ended => "0 (ended)",
-        Status::Active => "1 (active)",
+fn announce(version: Version, announce: &Announce) -> String {
+    let chain = |hops: &Hops| match version {
+        Version::V03 => format!("hop_count={}", hops.len()),
+        _ => format!("hops={:?}", hops.iter().map(|hop| hop.0).collect::<Vec<u64>>()),
     };
-    let hops: Vec<u64> = announce.hops.iter().map(|hop| hop.0).collect();
-    format!("ANNOUNCE status={status} suffix='{}' hops={hops:?}", announce.suffix)
-}
-
-fn track_info(info: &TrackInfo) -> String {
-    let TrackInfo { priority, ordered, max_age_ms, timescale } = info;
-    let ordered = u8::from(*ordered);
-    format!("TRACK_INFO priority={priority} ordered={ordered} max_age={max_age_ms} timescale={timescale}")
-}
-
-fn prefs(prefs: &Prefs) -> String {
-    let mut out = format!(
-        "priority={} ordered={} max_latency={}",
-        prefs.priority,
-        u8::from(prefs.ordered),
-        prefs.max_age_ms
-    );
-    for (name, group) in [("start_group", prefs.start), ("end_group", prefs.end)] {
-        let group = group.map_or("None".to_owned(), |group| group.to_string());
-        write!(out, " {name}={group}").unwrap();
+    match announce {
+        Announce::Active { suffix, hops, cost } if version >= Version::V06 => {
+            format!("START suffix='{suffix}' {} warm={} cold={}", chain(hops), cost.warm, cost.cold)
+        }
+        Announce::Active { suffix, hops, .. } => {
+            format!("ANNOUNCE status=1 (active) suffix='{suffix}' {}", chain(hops))
+        }
+        Announce::Ended { suffix } => {
+            format!("ANNOUNCE status=0 (ended) suffix='{suffix}' {}", chain(&Hops::from([])))
+        }
+        Announce::Restart { id, hops, cost } => {
+            format!("RESTART id={id} {} warm={} cold={}", chain(hops), cost.warm, cost.cold)
+        }
+        Announce::EndedId { id } => format!("END id={id}"),
     }
-    out
+}
+
+fn response(response: &SubscribeResponse) -> String {
+    match response {
+        SubscribeResponse::Ok(SubscribeOk { priority, ordered, max_age_ms, start, end }) => format!(
+            "SUBSCRIBE_OK priority={priority} ordered={} max_latency={max_age_ms} start_group={} end_group={}",
+            u8::from(*ordered),
+            or_none(*start),
+            or_none(*end)
+        ),
+        SubscribeResponse::Start { group } => format!("SUBSCRIBE_START group={group}"),
+        SubscribeResponse::End { group } => format!("SUBSCRIBE_END group={group} (exclusive)"),
+        SubscribeResponse::Drop { start, end, code } => {
+            format!("SUBSCRIBE_DROP start={start} end={end} error={code}")
+        }
+    }
+}
+
+fn track_info(version: Version, info: &TrackInfo) -> String {
+    let TrackInfo { priority, ordered, max_age_ms, timescale } = info;
+    let ordered = match version {
+        Version::V06 => String::new(),
+        _ => format!(" ordered={}", u8::from(*ordered)),
+    };
+    format!("TRACK_INFO priority={priority}{ordered} max_age={max_age_ms} timescale={timescale}")
+}
+
+fn fetch(version: Version, fetch: &Fetch) -> String {
+    let Fetch { broadcast, track, priority, group, start_frame, end_frame } = fetch;
+    let range = match version {
+        Version::V06 => format!(" start_frame={start_frame} end_frame={}", or_none(*end_frame)),
+        _ => String::new(),
+    };
+    format!("FETCH broadcast='{broadcast}' track='{track}' priority={priority} group={group}{range}")
+}
+
+fn prefs(version: Version, prefs: &Prefs) -> String {
+    let Prefs { priority, ordered, max_age_ms, start, start_frame, end, end_frame } = *prefs;
+    let (start, end) = (or_none(start.floor()), or_none(end));
+    match version {
+        Version::V06 => format!(
+            "priority={priority} max_age={max_age_ms} start_group={start} end_group={end} \
+             start_frame={start_frame} end_frame={}",
+            or_none(end_frame)
+        ),
+        _ => format!(
+            "priority={priority} ordered={} max_latency={max_age_ms} start_group={start} end_group={end}",
+            u8::from(ordered)
+        ),
+    }
+}
+
+fn or_none(value: Option<u64>) -> String {
+    value.map_or("None".to_owned(), |value| value.to_string())
 }

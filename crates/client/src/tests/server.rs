@@ -4,17 +4,16 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
 use quinn::crypto::rustls::QuicServerConfig;
-use relay_model::{Hop, Path, Prefs, SessionCode, TrackName};
-use relay_wire::lite::{Setup, Version};
+use relay_model::{Hop, Path, Prefs, SessionCode, TrackInfo, TrackName};
+use relay_wire::lite::{Fetch, Setup, Version};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::sync::oneshot;
 use web_transport_proto::{ConnectRequest, ConnectResponse};
 
 use crate::{
-    Announced, Broadcast, Closed, Error, Group, Subscription, carrier::Carrier, code, control::ControlReader,
-    control::request, h3, session::Session,
+    Announced, Broadcast, Closed, Error, Group, Raw, Subscription, carrier::Carrier, client::manual, code,
+    h3, session::Session,
 };
-use relay_wire::lite::{BidiType, Fetch, Message, TrackRequest};
 
 pub(super) struct Listener {
     endpoint: quinn::Endpoint,
@@ -35,7 +34,8 @@ impl Listener {
             .with_no_client_auth()
             .with_single_cert(vec![cert], key.into())
             .unwrap();
-        tls.alpn_protocols = vec![b"moq-lite-05".to_vec(), b"h3".to_vec()];
+        let versions = Version::ALL.iter().map(|version| version.alpn());
+        tls.alpn_protocols = versions.chain(["h3"]).map(|name| name.as_bytes().to_vec()).collect();
         let crypto = QuicServerConfig::try_from(tls).unwrap();
         let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         let endpoint = quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
@@ -43,15 +43,42 @@ impl Listener {
         Self { endpoint, addr, fingerprint }
     }
 
-    /// The next connection that is established.
+    /// The address to dial.
+    pub(super) fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://{}/app?jwt=a.b", self.addr)
+    }
+
+    /// The next session that is established.
     pub(super) async fn accept(&self) -> Server {
+        let (connection, alpn) = self.connection().await;
+        Server::establish(connection, alpn, self.endpoint.clone(), false).await.0
+    }
+
+    /// The same, with all that the peer opens left to the test.
+    pub(super) async fn accept_manual(&self) -> (Server, Raw) {
+        let (connection, alpn) = self.connection().await;
+        Server::establish(connection, alpn, self.endpoint.clone(), true).await
+    }
+
+    /// Refuses the next CONNECT.
+    pub(super) async fn refuse(&self, status: u16) {
+        let (connection, _) = self.connection().await;
+        let _control = h3::send_settings(&connection).await.unwrap();
+        let (mut send, mut recv) = connection.accept_bi().await.unwrap();
+        ConnectRequest::read(&mut recv).await.unwrap();
+        let mut out = BytesMut::new();
+        ConnectResponse::new(status.try_into().unwrap()).encode(&mut out).unwrap();
+        send.write_all(&out).await.unwrap();
+        connection.closed().await;
+    }
+
+    async fn connection(&self) -> (quinn::Connection, String) {
         loop {
             let connecting = self.endpoint.accept().await.unwrap();
             let Ok(connection) = connecting.await else { continue };
             let data = connection.handshake_data().unwrap();
             let data = data.downcast::<quinn::crypto::rustls::HandshakeData>().unwrap();
-            let webtransport = data.protocol.as_deref() == Some(b"h3");
-            return Server::establish(connection, webtransport, self.endpoint.clone()).await;
+            return (connection, String::from_utf8(data.protocol.unwrap()).unwrap());
         }
     }
 }
@@ -64,21 +91,33 @@ pub(super) struct Server {
 }
 
 impl Server {
-    async fn establish(connection: quinn::Connection, webtransport: bool, endpoint: quinn::Endpoint) -> Self {
+    async fn establish(
+        connection: quinn::Connection,
+        alpn: String,
+        endpoint: quinn::Endpoint,
+        by_hand: bool,
+    ) -> (Self, Raw) {
         let (mut control, mut connect, mut closing) = (None, None, None);
+        let webtransport = alpn == "h3";
+        let mut protocol = alpn;
         if webtransport {
             control = Some(h3::send_settings(&connection).await.unwrap());
             let (mut send, mut recv) = connection.accept_bi().await.unwrap();
             let request = ConnectRequest::read(&mut recv).await.unwrap();
-            assert_eq!(request.protocols, ["moq-lite-05"]);
+            assert_eq!(request.protocols.len(), 1);
+            protocol = request.protocols[0].clone();
             let mut out = BytesMut::new();
-            ConnectResponse::OK.with_protocol("moq-lite-05").encode(&mut out).unwrap();
+            ConnectResponse::OK.with_protocol(protocol.as_str()).encode(&mut out).unwrap();
             send.write_all(&out).await.unwrap();
             connect = Some(send);
             closing = Some(recv);
         }
-        let carrier = Carrier { connection, webtransport };
-        let session = Arc::new(Session::new(carrier, Version::V05, Hop(1), None, oneshot::channel().0));
+        let version = Version::from_alpn(&protocol).unwrap();
+        let carrier = Carrier { connection, webtransport, version };
+        let (manual, incoming) = manual(by_hand);
+        let raw = Raw { carrier: carrier.clone(), incoming };
+        let session = Session::new(carrier, Hop(1), Arc::default(), manual, oneshot::channel().0);
+        let session = Arc::new(session);
         session.start();
         if let Some(recv) = closing {
             let session = session.clone();
@@ -88,11 +127,12 @@ impl Server {
                 }
             });
         }
-        Self { session, connect: tokio::sync::Mutex::new(connect), _control: control, _endpoint: endpoint }
+        let connect = tokio::sync::Mutex::new(connect);
+        (Self { session, connect, _control: control, _endpoint: endpoint }, raw)
     }
 
     pub(super) fn broadcast(&self, path: &str) -> Broadcast {
-        Broadcast::new(self.session.clone(), Path::parse(path).unwrap())
+        Broadcast::new(self.session.published.clone(), Path::parse(path).unwrap())
     }
 
     pub(super) async fn subscribe(&self, path: &str, track: &str, prefs: Prefs) -> Subscription {
@@ -122,35 +162,41 @@ impl Server {
         closed.wait_for(Option::is_some).await.unwrap().clone().unwrap()
     }
 
+    pub(super) fn is_closed(&self) -> Option<Closed> {
+        self.session.closed.borrow().clone()
+    }
+
+    /// Streams of any kind.
+    pub(super) fn raw(&self) -> Raw {
+        Raw { carrier: self.session.carrier.clone(), incoming: None }
+    }
+
     pub(super) fn remote(&self) -> SocketAddr {
         self.session.carrier.connection.remote_address()
     }
 
-    /// Requests of one answer, as a client makes them.
-    pub(super) fn client_like(&self) -> Asker<'_> {
-        Asker(&self.session)
-    }
-}
-
-pub(super) struct Asker<'a>(&'a Session);
-
-impl Asker<'_> {
-    pub(super) async fn track_info(&self, path: &str, track: &str) -> Result<relay_model::TrackInfo, Error> {
-        let ask =
-            TrackRequest { broadcast: Path::parse(path).unwrap(), track: TrackName::parse(track).unwrap() };
-        ControlReader::new(self.ask(BidiType::Track, &ask).await?, Version::V05).expect().await
+    /// Whether the client has sent a SETUP so far.
+    pub(super) fn has_setup(&self) -> bool {
+        self.session.setup.borrow().is_some()
     }
 
-    pub(super) async fn fetch(&self, path: &str, track: &str, group: u64) -> Result<Group, Error> {
-        let (broadcast, track) = (Path::parse(path).unwrap(), TrackName::parse(track).unwrap());
-        let ask = Fetch { broadcast, track, priority: 1, group };
-        Ok(Group::bare(self.ask(BidiType::Fetch, &ask).await?, Version::V05, group))
+    pub(super) async fn go_away(&self, uri: &str) -> Result<(), Error> {
+        self.session.go_away(uri).await
     }
 
-    async fn ask<M: Message>(&self, kind: BidiType, message: &M) -> Result<crate::RecvStream, Error> {
-        let (mut send, recv) = self.0.carrier.open_bidi().await?;
-        send.write(&request(kind.id(), message, Version::V05)).await?;
-        send.finish();
-        Ok(recv)
+    pub(super) async fn goaway(&self) -> String {
+        let mut goaway = self.session.goaway.subscribe();
+        goaway.wait_for(Option::is_some).await.unwrap().clone().unwrap()
+    }
+
+    pub(super) async fn track_info(&self, path: &str, track: &str) -> Result<TrackInfo, Error> {
+        self.session.track_info(Path::parse(path).unwrap(), TrackName::parse(track).unwrap()).await
+    }
+
+    /// Frames from the first of `frames` to the second, of a group of `b/t`.
+    pub(super) async fn fetch(&self, group: u64, frames: (u64, Option<u64>)) -> Result<Group, Error> {
+        let (broadcast, track) = (Path::parse("b").unwrap(), TrackName::parse("t").unwrap());
+        let (start_frame, end_frame) = frames;
+        self.session.fetch(Fetch { broadcast, track, priority: 1, group, start_frame, end_frame }).await
     }
 }

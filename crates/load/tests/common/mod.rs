@@ -1,4 +1,4 @@
-//! The least that fans out moq-lite-05 over raw QUIC, with faults on request. No cache, no routes, no
+//! The least that fans out moq-lite over raw QUIC, with faults on request. No cache, no routes, no
 //! limits: only enough to test the generator against.
 
 use std::{
@@ -9,17 +9,15 @@ use std::{
 
 use bytes::Bytes;
 use relay_client::lite::{
-    Announce, AnnounceOk, AnnounceRequest, BidiType, Group, GroupEvent, GroupReader, Message, Status,
-    Subscribe, Version, put_group_header,
+    Announce, AnnounceOk, AnnounceRequest, BidiType, Group, GroupEvent, GroupReader, Message, Subscribe,
+    Version, put_group_header,
 };
 use relay_client::quinn::{
     self, Connection, RecvStream, SendStream, VarInt, crypto::rustls::QuicServerConfig,
 };
-use relay_client::{Hop, Path, Prefs, TrackName};
+use relay_client::{Cost, Hop, Path, Prefs, TrackName};
 use relay_wire::{Inbox, varint};
 use tokio::sync::broadcast;
-
-const V: Version = Version::V05;
 
 /// What to do wrong, once, to the `after`-th group of the first viewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +45,7 @@ pub(crate) enum Fault {
 type Item = (u64, Option<Bytes>);
 
 struct Shared {
+    version: Version,
     fault: Fault,
     /// Groups of each announced path, and who publishes it.
     paths: Mutex<HashMap<Path, (Connection, broadcast::Sender<Item>)>>,
@@ -54,7 +53,7 @@ struct Shared {
 }
 
 /// Starts a relay on the current runtime.
-pub(crate) fn start(fault: Fault) -> SocketAddr {
+pub(crate) fn start(version: Version, fault: Fault) -> SocketAddr {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -64,11 +63,11 @@ pub(crate) fn start(fault: Fault) -> SocketAddr {
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key.into())
         .unwrap();
-    tls.alpn_protocols = vec![V.alpn().into()];
+    tls.alpn_protocols = vec![version.alpn().into()];
     let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
     let endpoint = quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = endpoint.local_addr().unwrap();
-    let shared = Arc::new(Shared { fault, paths: Mutex::default(), viewers: Mutex::default() });
+    let shared = Arc::new(Shared { version, fault, paths: Mutex::default(), viewers: Mutex::default() });
     tokio::spawn(async move {
         while let Some(incoming) = endpoint.accept().await {
             let shared = shared.clone();
@@ -86,9 +85,13 @@ pub(crate) fn start(fault: Fault) -> SocketAddr {
     addr
 }
 
-async fn message<M: Message>(recv: &mut RecvStream, inbox: &mut Inbox) -> Option<M> {
+async fn message<M>(
+    recv: &mut RecvStream,
+    inbox: &mut Inbox,
+    take: impl Fn(&mut Inbox) -> Result<Option<M>, relay_wire::Error>,
+) -> Option<M> {
     loop {
-        if let Some(message) = inbox.next(V).unwrap() {
+        if let Some(message) = take(inbox).unwrap() {
             return Some(message);
         }
         inbox.push(&recv.read_chunk(usize::MAX, true).await.ok()??.bytes);
@@ -97,19 +100,23 @@ async fn message<M: Message>(recv: &mut RecvStream, inbox: &mut Inbox) -> Option
 
 /// Asks the peer what it announces, and subscribes to all of it.
 async fn learn(connection: Connection, shared: Arc<Shared>) -> Option<()> {
+    let version = shared.version;
     let (mut send, mut recv) = connection.open_bi().await.ok()?;
     let mut out = vec![BidiType::Announce.id() as u8];
-    AnnounceRequest { prefix: Path::root(), exclude_hop: Hop(0) }.encode(V, &mut out);
+    AnnounceRequest { prefix: Path::root(), exclude_hop: Hop(0) }.encode(version, &mut out);
     send.write_all(&out).await.ok()?;
     let mut inbox = Inbox::new();
-    let _: AnnounceOk = message(&mut recv, &mut inbox).await?;
-    while let Some(announce) = message::<Announce>(&mut recv, &mut inbox).await {
+    if version.has_announce_ok() {
+        message(&mut recv, &mut inbox, |inbox| inbox.next::<AnnounceOk>(version)).await?;
+    }
+    while let Some(announce) = message(&mut recv, &mut inbox, |inbox| Announce::next(inbox, version)).await {
+        let Announce::Active { suffix, .. } = announce else { continue };
         let groups = broadcast::channel(10_000).0;
-        shared.paths.lock().unwrap().insert(announce.suffix.clone(), (connection.clone(), groups));
+        shared.paths.lock().unwrap().insert(suffix.clone(), (connection.clone(), groups));
         let (mut ask, _answer) = connection.open_bi().await.ok()?;
         let mut out = vec![BidiType::Subscribe.id() as u8];
         let track = TrackName::parse("load").unwrap();
-        Subscribe { id: 0, broadcast: announce.suffix, track, prefs: Prefs::default() }.encode(V, &mut out);
+        Subscribe { id: 0, broadcast: suffix, track, prefs: Prefs::default() }.encode(version, &mut out);
         ask.write_all(&out).await.ok()?;
         tokio::spawn(async move { ask.stopped().await });
         tokio::spawn(async move {
@@ -126,18 +133,22 @@ async fn answer(
     mut recv: RecvStream,
     shared: Arc<Shared>,
 ) -> Option<()> {
+    let version = shared.version;
     let mut inbox = Inbox::new();
     let kind = loop {
         if let Some(kind) = inbox.next_varint() {
-            break BidiType::from_id(kind)?;
+            break BidiType::from_id(version, kind)?;
         }
         inbox.push(&recv.read_chunk(usize::MAX, true).await.ok()??.bytes);
     };
     match kind {
         BidiType::Announce => {
-            let request: AnnounceRequest = message(&mut recv, &mut inbox).await?;
+            let request: AnnounceRequest =
+                message(&mut recv, &mut inbox, |inbox| inbox.next(version)).await?;
             let mut out = Vec::new();
-            AnnounceOk { hop: Hop(9), count: 0 }.encode(V, &mut out);
+            if version.has_announce_ok() {
+                AnnounceOk { hop: Hop(9), count: 0 }.encode(version, &mut out);
+            }
             send.write_all(&out).await.ok()?;
             while !shared.paths.lock().unwrap().contains_key(&request.prefix) {
                 if request.prefix.is_root() {
@@ -146,11 +157,12 @@ async fn answer(
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
             let mut out = Vec::new();
-            Announce { status: Status::Active, suffix: Path::root(), hops: [].into() }.encode(V, &mut out);
+            let (suffix, cost) = (Path::root(), Cost::default());
+            Announce::Active { suffix, hops: [].into(), cost }.encode(version, &mut out);
             send.write_all(&out).await.ok()?;
         }
         BidiType::Subscribe => {
-            let request: Subscribe = message(&mut recv, &mut inbox).await?;
+            let request: Subscribe = message(&mut recv, &mut inbox, |inbox| inbox.next(version)).await?;
             let groups = shared.paths.lock().unwrap().get(&request.broadcast)?.1.subscribe();
             let first = {
                 let mut viewers = shared.viewers.lock().unwrap();
@@ -158,7 +170,7 @@ async fn answer(
                 *viewers == 1
             };
             let fault = if first { shared.fault } else { Fault::None };
-            forward(connection, request.id, groups, fault).await;
+            forward(connection, (version, request.id), groups, fault).await;
         }
         _ => {}
     }
@@ -173,7 +185,7 @@ async fn connection_over(send: &mut SendStream) -> Option<VarInt> {
 
 async fn forward(
     connection: Connection,
-    subscribe: u64,
+    (version, subscribe): (Version, u64),
     mut groups: broadcast::Receiver<Item>,
     fault: Fault,
 ) {
@@ -201,7 +213,8 @@ async fn forward(
                     Fault::Double { after } if after == started => 2,
                     _ => 1,
                 };
-                entry.insert(open_group(&connection, Group { subscribe, sequence }, copies).await)
+                let group = Group { subscribe, sequence, first_frame: 0 };
+                entry.insert(open_group(&connection, version, group, copies).await)
             }
         };
         for stream in streams {
@@ -210,12 +223,17 @@ async fn forward(
     }
 }
 
-async fn open_group(connection: &Connection, group: Group, copies: usize) -> Vec<SendStream> {
+async fn open_group(
+    connection: &Connection,
+    version: Version,
+    group: Group,
+    copies: usize,
+) -> Vec<SendStream> {
     let mut streams = Vec::new();
     for _ in 0..copies {
         let Ok(mut stream) = connection.open_uni().await else { break };
         let mut head = Vec::new();
-        put_group_header(V, &group, &mut head);
+        put_group_header(version, &group, &mut head);
         let _ = stream.write_all(&head).await;
         streams.push(stream);
     }
@@ -234,7 +252,7 @@ async fn receive(connection: Connection, shared: Arc<Shared>) {
             }
             let used = input.len() - peek.len();
             let mut input = input.split_off(used);
-            let mut reader = GroupReader::new(V);
+            let mut reader = GroupReader::new(shared.version);
             let sequence = loop {
                 match reader.next(&mut input).unwrap() {
                     Some(GroupEvent::Header(group)) => break group.sequence,

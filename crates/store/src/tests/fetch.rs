@@ -236,6 +236,23 @@ fn a_fetched_group_that_comes_live_is_told_whole_to_those_who_follow() {
 }
 
 #[test]
+fn a_fetched_group_that_comes_live_late_ages_from_then() {
+    let (mut f, mut feed) = live();
+    f.fetch(3, &[b"x"]);
+    f.writer.finish(3, FETCHED);
+    f.commit();
+    pull(&mut feed);
+    f.later(20_000);
+    f.group(3, &[b"x"]);
+    f.commit();
+    assert_eq!(pull(&mut feed), [opened(3), object(3, 0, b"x"), finish(3)]);
+    f.later(20_000);
+    f.writer.datagram(0, 0, Bytes::new());
+    f.commit();
+    assert_eq!((feed.head().latest, held(&feed.head())), (Some(6), vec![3, 6]));
+}
+
+#[test]
 fn a_damaged_fetched_group_that_comes_live_begins_anew() {
     let (mut f, mut feed) = live();
     f.fetch(7, &[b"x"]);

@@ -101,13 +101,16 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// What a writer has staged, and from which of its streams.
+type Staged = Vec<(From, Step)>;
+
 struct World {
     store: Arc<Store>,
     log: Arc<Log>,
     now: Instant,
     rings: Rings,
     epoch: u64,
-    writers: Vec<(Writer, Vec<(From, Step)>, Streams)>,
+    writers: Vec<(Writer, Staged, Streams)>,
     readers: Vec<Reader>,
     /// Workers that have not finished pulling.
     busy: [bool; WORKERS as usize],
@@ -180,7 +183,7 @@ impl World {
         self.epoch += 1;
         let claimed = self.log.writer(Epoch(self.epoch));
         assert_eq!(claimed.is_some(), self.naive.claim(self.epoch));
-        self.writers.extend(claimed.map(|writer| (writer, Vec::new(), Streams::default())));
+        self.writers.extend(claimed.map(|writer| (writer, Staged::new(), Streams::default())));
     }
 
     fn stage(&mut self, which: usize, from: From, step: Step) {

@@ -66,7 +66,7 @@ impl Body for TrackInfo {
     fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
         let info = Self {
             priority: input.u8()?,
-            ordered: if version.has_frame_ranges() { false } else { input.flag()? },
+            ordered: if version.has_order_hint() { input.flag()? } else { false },
             max_age_ms: input.varint()?,
             timescale: input.varint()?,
         };
@@ -76,7 +76,7 @@ impl Body for TrackInfo {
     fn write(&self, version: Version, out: &mut Vec<u8>) {
         debug_assert_ne!(self.timescale, 0);
         out.push(self.priority);
-        if !version.has_frame_ranges() {
+        if version.has_order_hint() {
             put_flag(self.ordered, out);
         }
         varint::put(self.max_age_ms, out);
@@ -116,12 +116,12 @@ impl Body for Fetch {
 impl Body for Probe {
     fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
         let bitrate = input.varint()?;
-        Ok(Self { bitrate, rtt_ms: if version >= Version::V04 { input.varint()? } else { 0 } })
+        Ok(Self { bitrate, rtt_ms: if version.has_round_trips() { input.varint()? } else { 0 } })
     }
 
     fn write(&self, version: Version, out: &mut Vec<u8>) {
         varint::put(self.bitrate.min(varint::MAX), out);
-        if version >= Version::V04 {
+        if version.has_round_trips() {
             varint::put(self.rtt_ms.min(varint::MAX), out);
         }
     }

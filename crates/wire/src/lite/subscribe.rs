@@ -194,19 +194,25 @@ fn read_prefs(version: Version, input: &mut Reader<'_>) -> Result<Prefs, Error> 
     Ok(prefs)
 }
 
+/// Appends them as `version` can say them.
+///
+/// A start that it has no form for becomes the nearest one: on moq-lite-06 the latest becomes no floor and
+/// a group its floor; before, a floor becomes the group to begin with, and no floor the latest. So what a
+/// subscriber without wishes asks in one version is what it would ask in the other.
 fn put_prefs(version: Version, prefs: &Prefs, out: &mut Vec<u8>) {
     out.push(prefs.priority);
     if version.has_frame_ranges() {
+        let floor = prefs.start.floor();
         varint::put(prefs.max_age_ms, out);
-        varint::put(prefs.start.floor().unwrap_or(0).min(varint::MAX), out);
+        varint::put(floor.unwrap_or(0).min(varint::MAX), out);
         put_opt(prefs.end, out);
-        varint::put(prefs.start_frame.min(varint::MAX), out);
+        // With no floor, it would be read as a frame of group 0.
+        varint::put(floor.map_or(0, |_| prefs.start_frame).min(varint::MAX), out);
         put_opt(prefs.end_frame.filter(|_| prefs.end.is_some()), out);
         return;
     }
     put_flag(prefs.ordered, out);
     varint::put(prefs.max_age_ms, out);
-    // No floor is no start: these versions then begin at the latest.
     put_opt(prefs.start.floor().filter(|_| prefs.start != Start::Fresh { floor: 0 }), out);
     put_opt(prefs.end, out);
 }

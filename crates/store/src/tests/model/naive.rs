@@ -216,6 +216,7 @@ impl Naive {
     fn held(&mut self, from: From, sequence: u64, change: impl FnOnce(&mut Group)) {
         if let Some(group) = self.groups.get_mut(&sequence)
             && group.fetched == (from == From::Fetch)
+            && !(group.fetched && group.state == State::Suspended)
         {
             change(group);
         }
@@ -251,9 +252,7 @@ impl Naive {
             group.fetched = false;
             group.incoming = None;
             group.state = if group.state == State::Suspended { State::Open } else { group.state };
-            if self.latest.is_none_or(|latest| sequence >= latest) {
-                group.superseded_at = None;
-            }
+            group.superseded_at = self.latest.is_some_and(|latest| sequence < latest).then_some(now);
         }
         if self.latest.is_none_or(|latest| sequence > latest) {
             for group in self.groups.values_mut().filter(|group| group.sequence != sequence) {

@@ -10,105 +10,175 @@ fn with_size(value: &[u8]) -> Vec<u8> {
 
 #[test]
 fn path_bytes() {
-    let at = with_size(&[b'x'; limits::PATH_BYTES]);
-    assert!(AnnounceRequest::decode(V, &[&at, &[0][..]].concat()).is_ok());
-    let past = with_size(&[b'x'; limits::PATH_BYTES + 1]);
-    let refused = AnnounceRequest::decode(V, &[&past, &[0][..]].concat());
-    assert_eq!(refused, Err(Error::Path(relay_model::PathError::TooLong)));
+    for version in all() {
+        // The hop it excludes, where it names one.
+        let after: &[u8] = if matches!(version, V04 | V05) { &[0] } else { &[] };
+        let request = |len: usize| {
+            AnnounceRequest::decode(version, &[&with_size(&vec![b'x'; len]), after].concat()).map(|_| ())
+        };
+        assert_eq!(request(limits::PATH_BYTES), Ok(()));
+        assert_eq!(request(limits::PATH_BYTES + 1), Err(Error::Path(relay_model::PathError::TooLong)));
+    }
 }
 
 #[test]
 fn path_segments() {
-    let at = "x/".repeat(limits::PATH_SEGMENTS);
-    assert!(TrackRequest::decode(V, &[with_size(at.as_bytes()), vec![0]].concat()).is_ok());
-    let past = with_size(format!("{at}x").as_bytes());
-    let refused = TrackRequest::decode(V, &[past, vec![0]].concat());
-    assert_eq!(refused, Err(Error::Path(relay_model::PathError::TooManySegments)));
+    for version in all() {
+        let request = |path: &str| {
+            TrackRequest::decode(version, &[with_size(path.as_bytes()), vec![0]].concat()).map(|_| ())
+        };
+        let at = "x/".repeat(limits::PATH_SEGMENTS);
+        assert_eq!(request(&at), Ok(()));
+        assert_eq!(request(&format!("{at}x")), Err(Error::Path(relay_model::PathError::TooManySegments)));
+    }
 }
 
 #[test]
 fn track_name_bytes() {
-    let at = with_size(&[b'x'; limits::TRACK_NAME_BYTES]);
-    assert!(TrackRequest::decode(V, &[&[0][..], &at].concat()).is_ok());
-    let past = with_size(&[b'x'; limits::TRACK_NAME_BYTES + 1]);
-    assert_eq!(TrackRequest::decode(V, &[&[0][..], &past].concat()), Err(Error::TrackNameTooLong));
+    for version in all() {
+        let request = |len: usize| {
+            TrackRequest::decode(version, &[&[0][..], &with_size(&vec![b'x'; len])].concat()).map(|_| ())
+        };
+        assert_eq!(request(limits::TRACK_NAME_BYTES), Ok(()));
+        assert_eq!(request(limits::TRACK_NAME_BYTES + 1), Err(Error::TrackNameTooLong));
+    }
 }
 
 #[test]
 fn goaway_uri_bytes() {
-    let at = with_size(&[b'x'; GOAWAY_URI_BYTES]);
-    assert!(Goaway::decode(V, &at).is_ok());
-    let past = with_size(&[b'x'; GOAWAY_URI_BYTES + 1]);
-    assert_eq!(Goaway::decode(V, &past), Err(Error::UriTooLong));
+    for version in all() {
+        let goaway = |len: usize| Goaway::decode(version, &with_size(&vec![b'x'; len])).map(|_| ());
+        assert_eq!(goaway(limits::GOAWAY_URI_BYTES), Ok(()));
+        assert_eq!(goaway(limits::GOAWAY_URI_BYTES + 1), Err(Error::UriTooLong));
+    }
+}
+
+/// An announce of the root over that many hops.
+fn announce_over(version: Version, count: usize) -> Vec<u8> {
+    let mut body = if version == V06 { vec![0] } else { vec![1, 0] };
+    varint::put(count as u64, &mut body);
+    if version >= V04 {
+        (1..=count as u64).for_each(|hop| varint::put(hop, &mut body));
+    }
+    if version == V06 {
+        body.extend([0, 0]);
+    }
+    let before: &[u8] = if version == V06 { &[0] } else { &[] };
+    [before, &with_size(&body)].concat()
 }
 
 #[test]
 fn hops() {
-    let announce = |count: usize| {
-        let mut body = vec![1, 0];
+    for version in all() {
+        let hops = |count: usize| {
+            announces(version, &announce_over(version, count)).map(|announces| match &announces[..] {
+                [Announce::Active { hops, .. }] => hops.len(),
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(hops(limits::HOPS), Ok(limits::HOPS));
+        assert_eq!(hops(limits::HOPS + 1), Err(Error::TooManyHops));
+    }
+    // A count that would be a great deal of memory.
+    let mut count = Vec::new();
+    varint::put(varint::MAX, &mut count);
+    assert_eq!(announces(V03, &with_size(&[&[1, 0], &count[..]].concat())), Err(Error::TooManyHops));
+}
+
+#[test]
+fn hops_of_a_restart() {
+    let restart = |count: usize| {
+        let mut body = vec![7];
         varint::put(count as u64, &mut body);
         (1..=count as u64).for_each(|hop| varint::put(hop, &mut body));
-        Announce::decode(V, &body)
+        body.extend([0, 0]);
+        announces(V06, &[&[2], &with_size(&body)[..]].concat()).map(|announces| announces.len())
     };
-    assert_eq!(announce(limits::HOPS).map(|announce| announce.hops.len()), Ok(limits::HOPS));
-    assert_eq!(announce(limits::HOPS + 1), Err(Error::TooManyHops));
+    assert_eq!(restart(limits::HOPS), Ok(1));
+    assert_eq!(restart(limits::HOPS + 1), Err(Error::TooManyHops));
+}
+
+#[test]
+fn announce_bytes() {
+    // Even one that is passed over: it has to be held until it is whole.
+    for (version, before) in [(V03, &[][..]), (V04, &[]), (V05, &[]), (V06, &[0]), (V06, &[9])] {
+        let mut inbox = Inbox::new();
+        let size = |size: usize| {
+            let mut out = before.to_vec();
+            varint::put(size as u64, &mut out);
+            out
+        };
+        inbox.push(&size(limits::CONTROL_MESSAGE_BYTES));
+        assert_eq!(Announce::next(&mut inbox, version), Ok(None));
+        let mut inbox = Inbox::new();
+        inbox.push(&size(limits::CONTROL_MESSAGE_BYTES + 1));
+        assert_eq!(Announce::next(&mut inbox, version), Err(Error::MessageTooLarge));
+    }
 }
 
 #[test]
 fn parameters() {
-    let setup = |count: usize| {
-        let mut body = Vec::new();
-        varint::put(count as u64, &mut body);
-        for id in 0..count as u64 {
-            varint::put(1_000 + id, &mut body);
-            body.push(0);
-        }
-        Setup::decode(V, &body)
-    };
-    assert_eq!(setup(limits::PARAMETERS), Ok(Setup::default()));
-    assert_eq!(setup(limits::PARAMETERS + 1), Err(Error::TooManyParameters));
+    for version in [V05, V06] {
+        let setup = |count: usize| {
+            let mut body = Vec::new();
+            varint::put(count as u64, &mut body);
+            for id in 0..count as u64 {
+                varint::put(1_000 + id, &mut body);
+                body.push(0);
+            }
+            Setup::decode(version, &body)
+        };
+        assert_eq!(setup(limits::PARAMETERS), Ok(Setup::default()));
+        assert_eq!(setup(limits::PARAMETERS + 1), Err(Error::TooManyParameters));
+    }
 }
 
 #[test]
 fn datagram_payload() {
-    let datagram = |len: usize| Datagram::decode(V, [vec![0, 0, 0], vec![7; len]].concat().into());
-    assert!(datagram(limits::DATAGRAM_PAYLOAD).is_ok());
-    assert_eq!(datagram(limits::DATAGRAM_PAYLOAD + 1), Err(Error::DatagramTooLarge));
+    for version in [V05, V06] {
+        let datagram = |len: usize| Datagram::decode(version, [vec![0, 0, 0], vec![7; len]].concat().into());
+        assert!(datagram(limits::DATAGRAM_PAYLOAD).is_ok());
+        assert_eq!(datagram(limits::DATAGRAM_PAYLOAD + 1), Err(Error::DatagramTooLarge));
+    }
 }
 
 #[test]
 fn datagram_tick() {
-    let datagram = |tick: u64| {
-        let mut body = vec![0, 0];
-        varint::put(tick, &mut body);
-        Datagram::decode(V, body.into())
-    };
-    assert!(datagram(TICK_MAX.unsigned_abs()).is_ok());
-    assert_eq!(datagram(TICK_MAX.unsigned_abs() + 1), Err(Error::Timestamp));
+    for version in [V05, V06] {
+        let datagram = |tick: u64| {
+            let mut body = vec![0, 0];
+            varint::put(tick, &mut body);
+            Datagram::decode(version, body.into())
+        };
+        assert!(datagram(TICK_MAX.unsigned_abs()).is_ok());
+        assert_eq!(datagram(TICK_MAX.unsigned_abs() + 1), Err(Error::Timestamp));
+    }
 }
 
 #[test]
 fn frame_bytes() {
-    let frame = |size: u64| {
-        let mut out = vec![0];
-        varint::put(size, &mut out);
-        GroupReader::frames(V).next(&mut out.into())
-    };
-    let head = FrameHead { tick: 0, size: limits::FRAME_BYTES };
-    assert_eq!(frame(limits::FRAME_BYTES), Ok(Some(GroupEvent::Frame(head))));
-    assert_eq!(frame(limits::FRAME_BYTES + 1), Err(Error::FrameTooLarge));
+    for version in all() {
+        let frame = |size: u64| {
+            let mut out = if version >= V05 { vec![0] } else { Vec::new() };
+            varint::put(size, &mut out);
+            GroupReader::frames(version).next(&mut out.into())
+        };
+        let head = FrameHead { tick: (version >= V05).then_some(0), size: limits::FRAME_BYTES };
+        assert_eq!(frame(limits::FRAME_BYTES), Ok(Some(GroupEvent::Frame(head))));
+        assert_eq!(frame(limits::FRAME_BYTES + 1), Err(Error::FrameTooLarge));
+    }
 }
 
 #[test]
 fn frame_tick() {
     // Zigzag: an even number is twice the step forward, an odd one a step back.
-    let steps = |deltas: &[u64]| {
+    let steps = |version: Version, deltas: &[u64]| {
         let mut out = Vec::new();
         for delta in deltas {
             varint::put(*delta, &mut out);
             out.push(0);
         }
-        let (mut reader, mut input, mut last) = (GroupReader::frames(V), Bytes::from(out), 0);
+        let (mut reader, mut input, mut last) = (GroupReader::frames(version), Bytes::from(out), None);
         while let Some(event) = reader.next(&mut input)? {
             if let GroupEvent::Frame(head) = event {
                 last = head.tick;
@@ -117,16 +187,26 @@ fn frame_tick() {
         Ok(last)
     };
     let far = TICK_MAX.unsigned_abs();
-    assert_eq!(steps(&[2 * far]), Ok(TICK_MAX));
-    assert_eq!(steps(&[2 * far, 2 * far - 1]), Ok(0));
-    assert_eq!(steps(&[2 * far, 2]), Err(Error::Timestamp));
-    assert_eq!(steps(&[1]), Err(Error::Timestamp));
-    assert_eq!(steps(&[10, 11]), Err(Error::Timestamp));
+    for version in [V05, V06] {
+        assert_eq!(steps(version, &[2 * far]), Ok(Some(TICK_MAX)));
+        assert_eq!(steps(version, &[2 * far, 2 * far - 1]), Ok(Some(0)));
+        assert_eq!(steps(version, &[2 * far, 2]), Err(Error::Timestamp));
+        assert_eq!(steps(version, &[1]), Err(Error::Timestamp));
+        assert_eq!(steps(version, &[10, 11]), Err(Error::Timestamp));
+    }
 }
 
 #[test]
 fn the_widest_group_number_can_be_asked_for() {
-    let prefs = Prefs { start: Some(varint::MAX), ..Prefs::default() };
-    let back = SubscribeUpdate::decode(V, &body(&SubscribeUpdate { prefs })).unwrap();
-    assert_eq!(back.prefs.start, Some(varint::MAX - 1));
+    let asked = |version: Version, start: Start| {
+        let prefs = Prefs { start, end: Some(varint::MAX), ..Prefs::default() };
+        SubscribeUpdate::decode(version, &body(version, &SubscribeUpdate { prefs })).unwrap().prefs
+    };
+    for version in [V03, V04, V05] {
+        let prefs = asked(version, Start::Group(varint::MAX));
+        assert_eq!((prefs.start, prefs.end), (Start::Group(varint::MAX - 1), Some(varint::MAX - 1)));
+    }
+    // The start is plain there.
+    let prefs = asked(V06, Start::Fresh { floor: varint::MAX });
+    assert_eq!((prefs.start, prefs.end), (Start::Fresh { floor: varint::MAX }, Some(varint::MAX - 1)));
 }

@@ -31,109 +31,182 @@ fn read(reader: &mut GroupReader, pieces: Vec<Bytes>) -> Result<Vec<GroupEvent>,
     Ok(events)
 }
 
-fn any_frames() -> impl Strategy<Value = Vec<(i64, Vec<u8>)>> {
-    let tick = prop_oneof![0..1_000_i64, 0..=TICK_MAX];
+/// Frames with the timestamps that the version has.
+fn any_frames(version: Version) -> impl Strategy<Value = Vec<(Option<i64>, Vec<u8>)>> {
+    let tick = match version {
+        V03 | V04 => Just(None).boxed(),
+        V05 | V06 => prop_oneof![0..1_000_i64, 0..=TICK_MAX].prop_map(Some).boxed(),
+    };
     prop::collection::vec((tick, prop::collection::vec(any::<u8>(), 0..100)), 0..6)
 }
 
-fn group_stream(group: Group, frames: &[(i64, Vec<u8>)]) -> (Vec<u8>, Vec<GroupEvent>) {
+/// A group stream, what is in it, and where a FIN would be clean.
+fn group_stream(
+    version: Version,
+    group: Group,
+    frames: &[(Option<i64>, Vec<u8>)],
+) -> (Vec<u8>, Vec<GroupEvent>, Vec<usize>) {
     let (mut out, mut events, mut previous) = (Vec::new(), vec![GroupEvent::Header(group)], 0);
-    put_group_header(V, &group, &mut out);
+    put_group_header(version, &group, &mut out);
+    let mut boundaries = vec![out.len()];
     for (tick, payload) in frames {
         let head = FrameHead { tick: *tick, size: payload.len() as u64 };
-        put_frame_head(V, previous, head, &mut out);
+        put_frame_head(version, previous, head, &mut out);
         out.extend_from_slice(payload);
-        previous = *tick;
+        boundaries.push(out.len());
+        previous = tick.unwrap_or(previous);
         events.push(GroupEvent::Frame(head));
         if !payload.is_empty() {
             events.push(GroupEvent::Payload(payload.clone().into()));
         }
     }
-    (out, events)
+    (out, events, boundaries)
 }
 
 proptest! {
     #[test]
     fn a_group_reads_the_same_in_any_pieces(
-        subscribe in int(), sequence in int(), frames in any_frames(), cuts in cuts(),
+        groups in each(|version| (any_group(version), any_frames(version))), cuts in cuts(),
     ) {
-        let (bytes, events) = group_stream(Group { subscribe, sequence }, &frames);
-        prop_assert_eq!(bytes[0], 0);
-        let mut reader = GroupReader::new(V);
-        prop_assert_eq!(read(&mut reader, pieces(&bytes[1..], cuts)), Ok(events));
-        prop_assert!(reader.at_boundary());
+        for (version, (group, frames)) in groups {
+            let (bytes, events, _) = group_stream(version, group, &frames);
+            prop_assert_eq!(bytes[0], 0);
+            let mut reader = GroupReader::new(version);
+            prop_assert_eq!(read(&mut reader, pieces(&bytes[1..], cuts.clone())), Ok(events));
+            prop_assert!(reader.at_boundary());
+        }
     }
 
     #[test]
     fn a_group_cut_short_is_not_at_a_boundary(
-        frames in any_frames().prop_filter("no frames", |frames| !frames.is_empty()), cut: prop::sample::Index,
+        groups in each(|version| (any_group(version), any_frames(version))), cut: prop::sample::Index,
     ) {
-        let (bytes, _) = group_stream(Group { subscribe: 1, sequence: 2 }, &frames);
-        let (mut whole, _) = group_stream(Group { subscribe: 1, sequence: 2 }, &[]);
-        let mut boundaries = vec![whole.len()];
-        let mut previous = 0;
-        for (tick, payload) in &frames {
-            put_frame_head(V, previous, FrameHead { tick: *tick, size: payload.len() as u64 }, &mut whole);
-            whole.extend_from_slice(payload);
-            previous = *tick;
-            boundaries.push(whole.len());
+        for (version, (group, frames)) in groups {
+            let (bytes, _, boundaries) = group_stream(version, group, &frames);
+            let cut = cut.index(bytes.len()) + 1;
+            let mut reader = GroupReader::new(version);
+            read(&mut reader, vec![Bytes::copy_from_slice(&bytes[1..cut])]).unwrap();
+            prop_assert_eq!(reader.at_boundary(), boundaries.contains(&cut));
         }
-        let cut = cut.index(bytes.len()) + 1;
-        let mut reader = GroupReader::new(V);
-        read(&mut reader, vec![Bytes::copy_from_slice(&bytes[1..cut])]).unwrap();
-        prop_assert_eq!(reader.at_boundary(), boundaries.contains(&cut));
     }
 
     #[test]
     fn control_messages_read_the_same_in_any_pieces(
-        responses in prop::collection::vec(any_response(), 1..5), setup in any_setup(), cuts in cuts(),
+        sent in each(|version| prop::collection::vec(any_response(version), 1..5)),
+        setup in any_setup(), cuts in cuts(),
     ) {
-        let mut bytes = Vec::new();
-        varint::put(BidiType::Subscribe.id(), &mut bytes);
-        setup.encode(V, &mut bytes);
-        responses.iter().for_each(|response| response.encode(V, &mut bytes));
+        for (version, sent) in sent {
+            let mut bytes = Vec::new();
+            varint::put(BidiType::Subscribe.id(), &mut bytes);
+            setup.encode(version, &mut bytes);
+            sent.iter().for_each(|response| response.encode(version, &mut bytes));
 
-        let mut inbox = Inbox::new();
-        let (mut kind, mut first, mut rest) = (None, None, Vec::new());
-        for piece in pieces(&bytes, cuts) {
-            inbox.push(&piece);
-            kind = kind.or_else(|| inbox.next_varint());
-            if kind.is_some() && first.is_none() {
-                first = inbox.next::<Setup>(V).unwrap();
+            let mut inbox = Inbox::new();
+            let (mut kind, mut first, mut rest) = (None, None, Vec::new());
+            for piece in pieces(&bytes, cuts.clone()) {
+                inbox.push(&piece);
+                kind = kind.or_else(|| inbox.next_varint());
+                if kind.is_some() && first.is_none() {
+                    first = inbox.next::<Setup>(version).unwrap();
+                }
+                while first.is_some()
+                    && let Some(response) = SubscribeResponse::next(&mut inbox, version).unwrap()
+                {
+                    rest.push(response);
+                }
             }
-            while first.is_some() && let Some(response) = SubscribeResponse::next(&mut inbox, V).unwrap() {
-                rest.push(response);
-            }
+            prop_assert!(inbox.is_empty());
+            prop_assert_eq!((kind, first, rest), (Some(2), Some(setup.clone()), sent));
         }
-        prop_assert!(inbox.is_empty());
-        prop_assert_eq!((kind, first, rest), (Some(2), Some(setup), responses));
+    }
+
+    #[test]
+    fn announces_read_the_same_in_any_pieces(
+        sent in each(|version| prop::collection::vec(any_announce(version), 1..5)), cuts in cuts(),
+    ) {
+        for (version, sent) in sent {
+            let mut bytes = Vec::new();
+            for announce in &sent {
+                announce.encode(version, &mut bytes);
+                if version == V06 {
+                    // Of a type that is not known.
+                    bytes.extend([0x40, 0x63, 2, 0xff, 0xff]);
+                }
+            }
+            let (mut inbox, mut rest) = (Inbox::new(), Vec::new());
+            for piece in pieces(&bytes, cuts.clone()) {
+                inbox.push(&piece);
+                while let Some(announce) = Announce::next(&mut inbox, version).unwrap() {
+                    rest.push(announce);
+                }
+            }
+            prop_assert!(inbox.is_empty());
+            prop_assert_eq!(rest, sent);
+        }
     }
 }
 
 #[test]
 fn payloads_are_slices_of_the_input() {
-    let mut input = Bytes::from_static(&[2, 1, 2, 0, 3, b'a', b'b', b'c']);
-    let range = input.as_ptr_range();
-    let mut reader = GroupReader::new(V);
-    let payload = std::iter::from_fn(|| reader.next(&mut input).unwrap())
-        .find_map(|event| if let GroupEvent::Payload(payload) = event { Some(payload) } else { None });
-    assert!(payload.is_some_and(|payload| range.contains(&payload.as_ptr()) && payload.len() == 3));
+    // The header, then a frame, as the oldest and the newest version have them.
+    let streams: [(Version, &'static [u8]); 3] = [
+        (V03, &[2, 1, 2, 3, b'a', b'b', b'c']),
+        (V05, &[2, 1, 2, 0, 3, b'a', b'b', b'c']),
+        (V06, &[3, 1, 2, 0, 0, 3, b'a', b'b', b'c']),
+    ];
+    for (version, bytes) in streams {
+        let mut input = Bytes::from_static(bytes);
+        let range = input.as_ptr_range();
+        let mut reader = GroupReader::new(version);
+        let payload = std::iter::from_fn(|| reader.next(&mut input).unwrap())
+            .find_map(|event| if let GroupEvent::Payload(payload) = event { Some(payload) } else { None });
+        assert!(payload.is_some_and(|payload| range.contains(&payload.as_ptr()) && payload.len() == 3));
+    }
 }
 
 #[test]
 fn a_group_header_must_fill_its_size() {
-    let first = |bytes: &'static [u8]| GroupReader::new(V).next(&mut Bytes::from_static(bytes));
-    assert_eq!(first(&[2, 1, 2]), Ok(Some(GroupEvent::Header(Group { subscribe: 1, sequence: 2 }))));
-    assert_eq!(first(&[1, 1, 2]), Err(Error::Short));
-    assert_eq!(first(&[0, 1, 2]), Err(Error::Short));
-    assert_eq!(first(&[3, 1, 2]), Err(Error::Leftover));
-    assert_eq!(first(&[3, 0x40, 1, 2]), Ok(Some(GroupEvent::Header(Group { subscribe: 1, sequence: 2 }))));
+    let first =
+        |version, bytes: &'static [u8]| GroupReader::new(version).next(&mut Bytes::from_static(bytes));
+    let header = |first_frame| Ok(Some(GroupEvent::Header(Group { subscribe: 1, sequence: 2, first_frame })));
+    for version in [V03, V04, V05] {
+        assert_eq!(first(version, &[2, 1, 2]), header(0));
+        assert_eq!(first(version, &[1, 1, 2]), Err(Error::Short));
+        assert_eq!(first(version, &[0, 1, 2]), Err(Error::Short));
+        assert_eq!(first(version, &[3, 1, 2]), Err(Error::Leftover));
+        assert_eq!(first(version, &[3, 0x40, 1, 2]), header(0));
+    }
+    assert_eq!(first(V06, &[3, 1, 2, 9]), header(9));
+    assert_eq!(first(V06, &[2, 1, 2, 9]), Err(Error::Short));
+    assert_eq!(first(V06, &[1, 1, 2, 9]), Err(Error::Short));
+    assert_eq!(first(V06, &[0, 1, 2, 9]), Err(Error::Short));
+    assert_eq!(first(V06, &[4, 1, 2, 9]), Err(Error::Leftover));
+    assert_eq!(first(V06, &[4, 1, 2, 0x40, 9]), header(9));
 }
 
 #[test]
 fn after_an_error_there_is_nothing_else() {
-    let mut reader = GroupReader::frames(V);
-    assert_eq!(reader.next(&mut Bytes::from_static(&[1])), Err(Error::Timestamp));
-    assert_eq!(reader.next(&mut Bytes::from_static(&[0, 0])), Err(Error::Timestamp));
-    assert!(!reader.at_boundary());
+    let mut large = Vec::new();
+    varint::put(limits::FRAME_BYTES + 1, &mut large);
+    let large = Bytes::from(large);
+    for (version, bytes, error) in [
+        (V03, large.clone(), Error::FrameTooLarge),
+        (V04, large, Error::FrameTooLarge),
+        (V05, Bytes::from_static(&[1]), Error::Timestamp),
+        (V06, Bytes::from_static(&[1]), Error::Timestamp),
+    ] {
+        let mut reader = GroupReader::frames(version);
+        assert_eq!(reader.next(&mut bytes.clone()), Err(error));
+        assert_eq!(reader.next(&mut Bytes::from_static(&[0, 0])), Err(error));
+        assert!(!reader.at_boundary());
+    }
+}
+
+#[test]
+fn a_frame_without_a_tick_repeats_the_one_before() {
+    for version in [V05, V06] {
+        let mut out = Vec::new();
+        put_frame_head(version, 7, FrameHead { tick: None, size: 1 }, &mut out);
+        assert_eq!(out, [0, 1]);
+    }
 }

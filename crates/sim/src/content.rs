@@ -1,0 +1,106 @@
+//! What publishers say: one track whose frames name themselves, so that a reader can tell what it got.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+
+/// Bytes of a frame's name: incarnation, group, frame.
+const NAME: usize = 24;
+
+/// One incarnation of a track. Publishers that stand in for each other share it.
+pub type Shared = Rc<RefCell<Content>>;
+
+/// The groups of an incarnation so far.
+#[derive(Debug)]
+pub struct Content {
+    /// Never used twice in a run.
+    pub incarnation: u64,
+    /// Frames of each group, and whether it is complete.
+    pub groups: BTreeMap<u64, Group>,
+    next: u64,
+    /// No more groups come.
+    pub ended: bool,
+}
+
+/// One group as published.
+#[derive(Clone, Debug, Default)]
+pub struct Group {
+    /// Its frames so far.
+    pub frames: u64,
+    /// No more frames come.
+    pub finished: bool,
+}
+
+/// The name a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// Which incarnation said it.
+    pub incarnation: u64,
+    /// In which group.
+    pub group: u64,
+    /// Its index in the group.
+    pub frame: u64,
+}
+
+impl Content {
+    /// An incarnation that counts its groups from `first`.
+    pub fn new(incarnation: u64, first: u64) -> Shared {
+        Rc::new(RefCell::new(Self { incarnation, groups: BTreeMap::new(), next: first, ended: false }))
+    }
+
+    /// Another frame, in a new group every `frames`.
+    pub fn grow(&mut self, frames: u64) {
+        if self.ended {
+            return;
+        }
+        let open = self.groups.last_entry().filter(|last| !last.get().finished);
+        let group = match open {
+            Some(last) => last.into_mut(),
+            None => {
+                let at = self.next;
+                self.next += 1;
+                self.groups.entry(at).or_default()
+            }
+        };
+        group.frames += 1;
+        group.finished = group.frames >= frames;
+        while self.groups.len() > 64 {
+            self.groups.pop_first();
+        }
+    }
+
+    /// The last group is complete and none follows.
+    pub fn end(&mut self) {
+        self.ended = true;
+        if let Some(mut last) = self.groups.last_entry() {
+            last.get_mut().finished = true;
+        }
+    }
+
+    /// The highest group.
+    pub fn latest(&self) -> Option<u64> {
+        self.groups.last_key_value().map(|(at, _)| *at)
+    }
+
+    /// One past the highest group.
+    pub fn bound(&self) -> u64 {
+        self.latest().map_or(0, |latest| latest + 1)
+    }
+}
+
+impl Name {
+    /// A frame's payload: its name, and a few bytes more so that frames differ in length.
+    pub fn payload(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(NAME + 8);
+        for field in [self.incarnation, self.group, self.frame] {
+            out.extend_from_slice(&field.to_be_bytes());
+        }
+        out.resize(NAME + (self.frame % 8) as usize, 0x5a);
+        out
+    }
+
+    /// Reads a payload back. `None`: it is none of ours, or was tampered with.
+    pub fn of(payload: &[u8]) -> Option<Self> {
+        let field = |at: usize| Some(u64::from_be_bytes(payload.get(at..at + 8)?.try_into().ok()?));
+        let name = Self { incarnation: field(0)?, group: field(8)?, frame: field(16)? };
+        (name.payload() == payload).then_some(name)
+    }
+}

@@ -1,0 +1,319 @@
+//! A scripted client: publishes what it is given, watches and subscribes, and writes down what it hears.
+//! It shares the codec with the relay and nothing else.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use relay_model::{Cost, Hop, Hops, Path, Prefs, SessionCode, StreamCode, TrackInfo, TrackName};
+use relay_session::{
+    pair::End,
+    transport::{Closed, Dir, Event, ReadError, Stream, Transport},
+};
+use relay_wire::{
+    Inbox,
+    lite::{
+        Announce, AnnounceOk, AnnounceRequest, BidiType, Fetch, FrameHead, Group, GroupEvent, GroupReader,
+        Message, Setup, Subscribe, SubscribeOk, SubscribeResponse, SubscribeUpdate, TrackRequest, UniType,
+        Version, put_frame_head, put_group_header,
+    },
+    varint,
+};
+
+mod publish;
+mod read;
+
+use crate::content::{Name, Shared};
+use publish::Serving;
+
+/// The one track of every broadcast.
+pub const TRACK: &str = "t";
+
+/// A client.
+pub struct Peer {
+    /// What it speaks.
+    pub version: Version,
+    /// Its name in chains; anonymous clients say none.
+    pub hop: Hop,
+    /// Whether it still has a link.
+    pub closed: Option<Closed>,
+    /// What it publishes, and at which price.
+    pub broadcasts: BTreeMap<Path, (Shared, Cost)>,
+    /// What it knows to be live, if it watches.
+    pub live: BTreeMap<Path, Live>,
+    /// Each change of that, in order.
+    pub updates: Vec<(Instant, Path, Update)>,
+    /// Its subscriptions, over or not.
+    pub subs: Vec<Sub>,
+    /// What was wrong with what it heard.
+    pub broken: Vec<String>,
+    roles: BTreeMap<Stream, Role>,
+    pending: BTreeMap<Stream, Pending>,
+    announcing: Vec<Announcing>,
+    serving: BTreeMap<Stream, Serving>,
+    next_subscribe: u64,
+    started: bool,
+    leaving: bool,
+}
+
+/// A broadcast as a watcher knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// Its chain, as it was said.
+    pub hops: Hops,
+    id: u64,
+}
+
+/// What a watcher was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// It came.
+    Came,
+    /// It has another route.
+    Moved,
+    /// It went.
+    Went,
+}
+
+/// One subscription.
+#[derive(Debug)]
+pub struct Sub {
+    /// Its broadcast.
+    pub path: Path,
+    /// When it was asked for.
+    pub since: Instant,
+    stream: Stream,
+    id: u64,
+    /// Groups that came, by sequence.
+    pub groups: BTreeMap<u64, GroupIn>,
+    /// The one incarnation all of it is from.
+    pub incarnation: Option<u64>,
+    /// When its last frame came.
+    pub last: Option<Instant>,
+    /// How it ended: without a code, cleanly.
+    pub end: Option<Option<StreamCode>>,
+    bound: Option<u64>,
+}
+
+/// A group that came.
+#[derive(Clone, Debug, Default)]
+pub struct GroupIn {
+    /// Frames, from the first on.
+    pub frames: u64,
+    /// How it ended: without a code, completely.
+    pub end: Option<Option<StreamCode>>,
+}
+
+#[derive(Default)]
+struct Pending {
+    bytes: VecDeque<Bytes>,
+    finish: bool,
+}
+
+struct Announcing {
+    stream: Stream,
+    prefix: Path,
+    told: BTreeMap<Path, (u64, Cost)>,
+    next: u64,
+}
+
+/// What a stream it reads is for.
+enum Role {
+    Header(Inbox),
+    Request(Inbox, Option<BidiType>),
+    /// Nothing is made of it.
+    Deaf,
+    Group {
+        reader: Box<GroupReader>,
+        to: Option<(usize, u64)>,
+        payload: Vec<u8>,
+    },
+    Watch {
+        inbox: Inbox,
+        greeted: bool,
+        next: u64,
+        ids: BTreeMap<u64, Path>,
+    },
+    Sub(Inbox, usize),
+    Serve(Inbox),
+}
+
+impl Peer {
+    /// A client that has said nothing yet.
+    pub fn new(version: Version, hop: Hop) -> Self {
+        Self {
+            version,
+            hop,
+            closed: None,
+            broadcasts: BTreeMap::new(),
+            live: BTreeMap::new(),
+            updates: Vec::new(),
+            subs: Vec::new(),
+            broken: Vec::new(),
+            roles: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            announcing: Vec::new(),
+            serving: BTreeMap::new(),
+            next_subscribe: 0,
+            started: false,
+            leaving: false,
+        }
+    }
+
+    /// Takes part: reads what came, serves what is asked of it.
+    pub fn turn(&mut self, t: &mut End, now: Instant) {
+        if self.closed.is_some() {
+            return;
+        }
+        if !self.started {
+            self.started = self.begin(t);
+        }
+        while let Some(event) = t.poll() {
+            match event {
+                Event::Opened(stream, Dir::Uni) => {
+                    self.roles.insert(stream, Role::Header(Inbox::new()));
+                }
+                Event::Opened(stream, Dir::Bi) => {
+                    self.roles.insert(stream, Role::Request(Inbox::new(), None));
+                }
+                Event::Stopped(stream, code) => {
+                    self.pending.remove(&stream);
+                    t.reset(stream, code);
+                    self.serving.remove(&stream);
+                }
+                Event::Closed(why) => {
+                    self.closed = Some(why);
+                    self.live.clear();
+                    return;
+                }
+                _ => {}
+            }
+        }
+        for stream in self.roles.keys().copied().collect::<Vec<_>>() {
+            self.read(t, stream, now);
+        }
+        for stream in self.pending.keys().copied().collect::<Vec<_>>() {
+            self.flush(t, stream);
+        }
+        self.serve(t);
+    }
+
+    /// Leaves with a word.
+    pub fn goodbye(&mut self, t: &mut End, now: Instant) {
+        self.leaving = true;
+        t.close(now, SessionCode::NONE, "bye");
+    }
+
+    /// Subscriptions of the relay that this peer serves now, by broadcast.
+    pub fn served(&self) -> BTreeMap<Path, usize> {
+        let mut count = BTreeMap::new();
+        for serving in self.serving.values() {
+            *count.entry(serving.path.clone()).or_default() += 1;
+        }
+        count
+    }
+
+    /// Watches everything.
+    pub fn watch(&mut self, t: &mut End) {
+        let request = AnnounceRequest { prefix: Path::root(), exclude_hop: Hop::ANONYMOUS };
+        let stream = self.ask(t, BidiType::Announce, &request);
+        let role = Role::Watch { inbox: Inbox::new(), greeted: false, next: 0, ids: BTreeMap::new() };
+        self.roles.insert(stream, role);
+    }
+
+    /// Subscribes to the track of a broadcast.
+    pub fn subscribe(&mut self, t: &mut End, path: Path, prefs: Prefs, now: Instant) {
+        let id = self.next_subscribe;
+        self.next_subscribe += 1;
+        let request = Subscribe { id, broadcast: path.clone(), track: track(), prefs };
+        let stream = self.ask(t, BidiType::Subscribe, &request);
+        self.roles.insert(stream, Role::Sub(Inbox::new(), self.subs.len()));
+        self.subs.push(Sub {
+            path,
+            since: now,
+            stream,
+            id,
+            groups: BTreeMap::new(),
+            incarnation: None,
+            last: None,
+            end: None,
+            bound: None,
+        });
+    }
+
+    /// Ends a subscription.
+    pub fn unsubscribe(&mut self, t: &mut End, at: usize) {
+        let sub = &mut self.subs[at];
+        if sub.end.is_none() {
+            sub.end = Some(Some(StreamCode::CANCEL));
+            let stream = sub.stream;
+            t.stop(stream, StreamCode::INTERNAL);
+            self.finish(t, stream);
+            self.roles.insert(stream, Role::Deaf);
+        }
+    }
+
+    /// Says its SETUP, as soon as it can.
+    fn begin(&mut self, t: &mut End) -> bool {
+        if self.version.has_setup() {
+            let hop = Some(self.hop).filter(|hop| *hop != Hop::ANONYMOUS);
+            let mut out = Vec::new();
+            varint::put(UniType::Setup.id(), &mut out);
+            Setup { hop, ..Setup::default() }.encode(self.version, &mut out);
+            let Some(stream) = t.open(Dir::Uni, 0) else { return false };
+            self.write(t, stream, out);
+            self.finish(t, stream);
+        }
+        true
+    }
+
+    fn ask(&mut self, t: &mut End, kind: BidiType, message: &impl Message) -> Stream {
+        let mut out = Vec::new();
+        varint::put(kind.id(), &mut out);
+        message.encode(self.version, &mut out);
+        let stream = t.open(Dir::Bi, 0).expect("stream credit");
+        self.write(t, stream, out);
+        stream
+    }
+
+    fn write(&mut self, t: &mut End, stream: Stream, bytes: Vec<u8>) {
+        self.pending.entry(stream).or_default().bytes.push_back(bytes.into());
+        self.flush(t, stream);
+    }
+
+    fn finish(&mut self, t: &mut End, stream: Stream) {
+        self.pending.entry(stream).or_default().finish = true;
+        self.flush(t, stream);
+    }
+
+    fn flush(&mut self, t: &mut End, stream: Stream) {
+        let Some(pending) = self.pending.get_mut(&stream) else { return };
+        while let Some(front) = pending.bytes.front_mut() {
+            if front.is_empty() {
+                pending.bytes.pop_front();
+                continue;
+            }
+            match t.write(stream, std::slice::from_mut(front)) {
+                Ok(_) => {}
+                Err(relay_session::transport::WriteError::Blocked) => return,
+                Err(_) => pending.bytes.clear(),
+            }
+        }
+        if pending.finish {
+            t.finish(stream);
+        }
+        self.pending.remove(&stream);
+    }
+
+    fn complain(&mut self, what: String) {
+        if !self.leaving {
+            self.broken.push(what);
+        }
+    }
+}
+
+fn track() -> TrackName {
+    TrackName::parse(TRACK).expect("a short name")
+}

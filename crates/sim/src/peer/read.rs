@@ -1,0 +1,224 @@
+//! Reading: requests of the relay, and what it answers.
+
+use super::*;
+
+impl Peer {
+    pub(super) fn read(&mut self, t: &mut End, stream: Stream, now: Instant) {
+        let Some(mut role) = self.roles.remove(&stream) else { return };
+        loop {
+            // A byte at a time up to a group's type, so that its bytes stay in order.
+            let max = if matches!(role, Role::Header(_)) { 1 } else { 64 * 1024 };
+            match t.read(stream, max) {
+                Ok(Some(bytes)) => role = self.hear(t, stream, role, bytes, now),
+                Ok(None) => return self.over(t, stream, role, None),
+                Err(ReadError::Blocked) => break,
+                Err(ReadError::Reset(code)) => return self.over(t, stream, role, Some(code)),
+                Err(ReadError::Gone) => return self.over(t, stream, role, Some(StreamCode::CANCEL)),
+            }
+        }
+        self.roles.insert(stream, role);
+    }
+
+    fn hear(&mut self, t: &mut End, stream: Stream, role: Role, bytes: Bytes, now: Instant) -> Role {
+        match role {
+            Role::Deaf => Role::Deaf,
+            Role::Header(mut inbox) => {
+                inbox.push(&bytes);
+                match inbox.next_varint().map(|kind| UniType::from_id(self.version, kind)) {
+                    None => Role::Header(inbox),
+                    Some(Some(UniType::Group)) => {
+                        let reader = Box::new(GroupReader::new(self.version));
+                        Role::Group { reader, to: None, payload: Vec::new() }
+                    }
+                    Some(_) => Role::Deaf,
+                }
+            }
+            Role::Request(mut inbox, mut kind) => {
+                inbox.push(&bytes);
+                if kind.is_none() {
+                    kind = inbox.next_varint().and_then(|id| BidiType::from_id(self.version, id));
+                }
+                match kind {
+                    Some(kind) => self.request(t, stream, inbox, kind),
+                    None => Role::Request(inbox, None),
+                }
+            }
+            Role::Serve(mut inbox) => {
+                inbox.push(&bytes);
+                while let Some(update) = inbox.next(self.version).expect("an update of the relay") {
+                    self.updated(stream, update);
+                }
+                Role::Serve(inbox)
+            }
+            Role::Group { mut reader, mut to, mut payload } => {
+                self.group(&mut reader, &mut to, &mut payload, bytes, now);
+                Role::Group { reader, to, payload }
+            }
+            Role::Watch { mut inbox, mut greeted, mut next, mut ids } => {
+                inbox.push(&bytes);
+                self.announces(&mut inbox, &mut greeted, &mut next, &mut ids, now);
+                Role::Watch { inbox, greeted, next, ids }
+            }
+            Role::Sub(mut inbox, at) => {
+                inbox.push(&bytes);
+                while let Some(response) =
+                    SubscribeResponse::next(&mut inbox, self.version).expect("a response of the relay")
+                {
+                    if let SubscribeResponse::End { group } = response {
+                        self.subs[at].bound = Some(group);
+                    }
+                }
+                Role::Sub(inbox, at)
+            }
+        }
+    }
+
+    fn request(&mut self, t: &mut End, stream: Stream, mut inbox: Inbox, kind: BidiType) -> Role {
+        let version = self.version;
+        let heard = match kind {
+            BidiType::Announce => inbox.next(version).map(|request| {
+                request.map(|request| {
+                    self.announce(t, stream, request);
+                    Role::Deaf
+                })
+            }),
+            BidiType::Track => inbox.next(version).map(|request| {
+                request.map(|request: TrackRequest| {
+                    self.describe(t, stream, &request);
+                    Role::Deaf
+                })
+            }),
+            BidiType::Fetch => inbox.next(version).map(|request| {
+                request.map(|request: Fetch| {
+                    self.fetch(t, stream, &request);
+                    Role::Deaf
+                })
+            }),
+            BidiType::Subscribe => inbox.next(version).map(|request| {
+                request.map(|request: Subscribe| match self.accept(t, stream, request) {
+                    true => Role::Serve(Inbox::new()),
+                    false => Role::Deaf,
+                })
+            }),
+            BidiType::Probe | BidiType::Goaway => Ok(Some(Role::Deaf)),
+        };
+        let role = heard.expect("a request of the relay");
+        role.unwrap_or(Role::Request(inbox, Some(kind)))
+    }
+
+    fn announces(
+        &mut self,
+        inbox: &mut Inbox,
+        greeted: &mut bool,
+        next: &mut u64,
+        ids: &mut BTreeMap<u64, Path>,
+        now: Instant,
+    ) {
+        if self.version.has_announce_ok() && !*greeted {
+            let Some(_) = inbox.next::<AnnounceOk>(self.version).expect("a greeting") else { return };
+            *greeted = true;
+        }
+        while let Some(announce) = Announce::next(inbox, self.version).expect("an announce of the relay") {
+            let (path, update) = match announce {
+                Announce::Active { suffix, hops, .. } => {
+                    let id = *next;
+                    *next += 1;
+                    ids.insert(id, suffix.clone());
+                    let before = self.live.insert(suffix.clone(), Live { hops, id });
+                    if before.is_some() && self.version != Version::V05 {
+                        self.complain(format!("{suffix} announced while live"));
+                    }
+                    (suffix, if before.is_some() { Update::Moved } else { Update::Came })
+                }
+                Announce::Restart { id, hops, .. } => {
+                    let Some(path) = ids.get(&id).cloned() else {
+                        self.complain(format!("restart of unknown announce {id}"));
+                        continue;
+                    };
+                    self.live.insert(path.clone(), Live { hops, id });
+                    (path, Update::Moved)
+                }
+                Announce::Ended { suffix } => (suffix, Update::Went),
+                Announce::EndedId { id } => {
+                    let Some(path) = ids.remove(&id) else {
+                        self.complain(format!("end of unknown announce {id}"));
+                        continue;
+                    };
+                    (path, Update::Went)
+                }
+            };
+            if update == Update::Went && self.live.remove(&path).is_none() {
+                self.complain(format!("end of {path}, which is not live"));
+            }
+            self.updates.push((now, path, update));
+        }
+    }
+
+    fn group(
+        &mut self,
+        reader: &mut GroupReader,
+        to: &mut Option<(usize, u64)>,
+        payload: &mut Vec<u8>,
+        mut bytes: Bytes,
+        now: Instant,
+    ) {
+        while let Some(event) = reader.next(&mut bytes).expect("a group of the relay") {
+            match event {
+                GroupEvent::Header(Group { subscribe, sequence, first_frame }) => {
+                    let Some(at) = self.subs.iter().position(|sub| sub.id == subscribe) else { continue };
+                    *to = Some((at, sequence));
+                    let sub = &mut self.subs[at];
+                    if sub.groups.contains_key(&sequence) {
+                        let what = format!("group {sequence} of {} came twice", sub.path);
+                        self.complain(what);
+                        continue;
+                    }
+                    sub.groups.insert(sequence, GroupIn { frames: first_frame, end: None });
+                }
+                GroupEvent::Frame(_) => payload.clear(),
+                GroupEvent::Payload(piece) => payload.extend_from_slice(&piece),
+            }
+            let Some(name) = Name::of(payload) else { continue };
+            payload.clear();
+            if let Some((at, sequence)) = *to {
+                self.frame(at, sequence, name, now);
+            }
+        }
+    }
+
+    fn frame(&mut self, at: usize, sequence: u64, name: Name, now: Instant) {
+        let sub = &mut self.subs[at];
+        let Some(group) = sub.groups.get_mut(&sequence) else { return };
+        let incarnation = *sub.incarnation.get_or_insert(name.incarnation);
+        sub.last = Some(now);
+        let expected = Name { incarnation, group: sequence, frame: group.frames };
+        group.frames += 1;
+        if name != expected {
+            let what = format!("{}: {name:?} where {expected:?} was due", sub.path);
+            self.complain(what);
+        }
+    }
+
+    fn over(&mut self, t: &mut End, stream: Stream, role: Role, code: Option<StreamCode>) {
+        match role {
+            Role::Group { reader, to: Some((at, sequence)), .. } => {
+                if code.is_none() && !reader.at_boundary() {
+                    self.complain(format!("group {sequence} ended between frames"));
+                }
+                if let Some(group) = self.subs[at].groups.get_mut(&sequence) {
+                    group.end = Some(code);
+                }
+            }
+            Role::Sub(_, at) => {
+                let sub = &mut self.subs[at];
+                let clean = code.is_none() && (sub.bound.is_some() || self.version.has_subscribe_ok());
+                sub.end = Some(if clean { None } else { Some(code.unwrap_or(StreamCode::CANCEL)) });
+                self.finish(t, stream);
+            }
+            Role::Serve(_) => self.unserve(t, stream),
+            Role::Watch { .. } => self.complain(format!("an announce stream ended: {code:?}")),
+            Role::Request(..) => t.reset(stream, StreamCode::CANCEL),
+            Role::Group { .. } | Role::Header(_) | Role::Deaf => {}
+        }
+    }
+}

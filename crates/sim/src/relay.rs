@@ -1,0 +1,304 @@
+//! One relay: the real control and data planes, with the messages between them in any order that the
+//! channels of a real one allow.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use relay_auth::{Permit, Policy};
+use relay_core::{Action, Core, Event};
+use relay_model::{Ask, Hop, Order, Scope, SessionId, WorkerId};
+use relay_session::{
+    Config, Cx, Fanout, Grant, Output, Session,
+    pair::{End, Rng},
+    transport::Closed,
+};
+use relay_store::{Rings, Store};
+use relay_wire::lite::Version;
+
+/// Workers of each relay: two, so that sessions of one relay can be out of step.
+const WORKERS: u16 = 2;
+/// Bytes the cache aims at and may not pass: far more than a run uses.
+const MEMORY: u64 = 64 << 20;
+
+/// One relay.
+pub struct Relay {
+    /// Its hop.
+    pub hop: Hop,
+    store: Arc<Store>,
+    core: Core,
+    workers: Vec<Worker>,
+    seats: BTreeMap<SessionId, Seat>,
+    rings: Rings,
+    permit: Permit,
+    started: Instant,
+    next: u64,
+    /// A session that a peer of the run broke the protocol on, and how.
+    pub closed_by_us: Vec<(SessionId, String)>,
+}
+
+struct Worker {
+    fanout: Fanout,
+    meter: relay_meter::Worker,
+    to_core: VecDeque<Event>,
+    from_core: VecDeque<Letter>,
+}
+
+enum Letter {
+    Order(SessionId, Order),
+    Done(SessionId, u32),
+}
+
+struct Seat {
+    session: Session,
+    worker: usize,
+    is_let_in: bool,
+    /// Asks that core has not taken.
+    asked: u32,
+}
+
+impl Relay {
+    /// A relay without sessions.
+    pub fn new(hop: Hop, now: Instant) -> Self {
+        let store = Store::new(relay_store::Config {
+            workers: usize::from(WORKERS),
+            capacity: MEMORY,
+            ceiling: 2 * MEMORY,
+            max_age: Duration::from_secs(30),
+        });
+        let everything = Policy::public(Scope::everything(), Scope::everything());
+        Self {
+            hop,
+            store,
+            core: Core::new(relay_core::Config::new(hop)),
+            workers: (0..WORKERS).map(Worker::new).collect(),
+            seats: BTreeMap::new(),
+            rings: Rings::new(),
+            permit: everything.admit("/").expect("the root is open to all"),
+            started: now,
+            next: 0,
+            closed_by_us: Vec::new(),
+        }
+    }
+
+    /// A session on a new link.
+    pub fn connect(&mut self, version: Version, rng: &mut Rng) -> SessionId {
+        let worker = rng.below(u64::from(WORKERS)) as u16;
+        self.next += 1;
+        let id = SessionId::new(WorkerId(worker), self.next);
+        let session = Session::new(Config {
+            id,
+            worker: WorkerId(worker),
+            hop: self.hop,
+            stamp: Hop(rng.draw() >> 11 | 1),
+            version,
+            has_url: true,
+            started: self.started,
+        });
+        self.seats.insert(id, Seat { session, worker: usize::from(worker), is_let_in: false, asked: 0 });
+        id
+    }
+
+    /// Lets the session do what its link brought, and what is due.
+    pub fn input(&mut self, id: SessionId, t: &mut End, now: Instant) {
+        let Some(seat) = self.seats.get_mut(&id) else { return };
+        if !std::mem::replace(&mut seat.is_let_in, true) {
+            let permit = self.permit.clone();
+            let grant = Grant {
+                root: permit.root().clone(),
+                publish: permit.publish().clone(),
+                subscribe: permit.subscribe().clone(),
+            };
+            let worker = seat.worker;
+            self.workers[worker].to_core.push_back(Event::Opened { session: id, permit });
+            self.with(id, now, |session, cx| session.authorized(t, cx, grant));
+        }
+        self.with(id, now, |session, cx| session.input(t, cx));
+        let due = |seat: &Seat| seat.session.next_deadline().is_some_and(|due| due <= now);
+        if self.seats.get(&id).is_some_and(due) {
+            self.with(id, now, |session, cx| session.timeout(t, cx));
+        }
+        let closed = self.seats.get(&id).and_then(|seat| seat.session.closed().cloned());
+        if let Some(why) = closed {
+            self.leave(id, &why);
+        }
+    }
+
+    /// Delivers some of what the planes have for each other; links of sessions are looked up with `link`.
+    pub fn planes(
+        &mut self,
+        rng: &mut Rng,
+        now: Instant,
+        mut link: impl FnMut(SessionId, &mut dyn FnMut(&mut End)),
+    ) {
+        for _ in 0..=rng.below(3) {
+            let at = rng.below(self.workers.len() as u64) as usize;
+            for _ in 0..rng.below(6) {
+                let Some(event) = self.workers[at].to_core.pop_front() else { break };
+                self.core_takes(event, now);
+            }
+        }
+        self.core.handle_timeout(now);
+        self.act(now);
+        for at in 0..self.workers.len() {
+            for _ in 0..rng.below(6) {
+                let Some(letter) = self.workers[at].from_core.pop_front() else { break };
+                let id = match &letter {
+                    Letter::Order(id, _) | Letter::Done(id, _) => *id,
+                };
+                let mut letter = Some(letter);
+                link(id, &mut |t| {
+                    if let Some(letter) = letter.take() {
+                        self.deliver(letter, t, now);
+                    }
+                });
+            }
+            self.fan_out(at, now, &mut link);
+        }
+        self.store.ring(&mut self.rings, None);
+        self.core.check();
+    }
+
+    /// Whether nothing waits between the planes.
+    pub fn is_still(&self) -> bool {
+        self.workers.iter().all(|worker| worker.to_core.is_empty() && worker.from_core.is_empty())
+    }
+
+    /// When something is due by the clock.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let sessions = self.seats.values().filter_map(|seat| seat.session.next_deadline());
+        sessions.chain(self.core.next_deadline()).min()
+    }
+
+    /// What is held, for tests of what is left behind.
+    pub fn counts(&self) -> (relay_core::Counts, relay_store::Counts) {
+        (self.core.counts(), self.store.counts())
+    }
+
+    fn with(&mut self, id: SessionId, now: Instant, work: impl FnOnce(&mut Session, &mut Cx<'_>)) {
+        let Some(seat) = self.seats.get_mut(&id) else { return };
+        let worker = &mut self.workers[seat.worker];
+        let mut out = Vec::new();
+        let mut cx = Cx {
+            now,
+            store: &self.store,
+            fanout: &mut worker.fanout,
+            rings: &mut self.rings,
+            meter: &mut worker.meter,
+            out: &mut out,
+        };
+        work(&mut seat.session, &mut cx);
+        for output in out {
+            if let Output::Ask(ask) = output {
+                seat.asked += 1;
+                worker.to_core.push_back(Event::Ask { session: id, ask });
+            }
+        }
+    }
+
+    fn leave(&mut self, id: SessionId, why: &Closed) {
+        let Some(mut seat) = self.seats.remove(&id) else { return };
+        let worker = &mut self.workers[seat.worker];
+        seat.session.leave(&mut worker.fanout);
+        if let Closed::ByPeer(code, reason) = why
+            && code.0 != 0
+        {
+            self.closed_by_us.push((id, format!("the peer closed: {code} {reason}")));
+        }
+        if matches!(why, Closed::ByUs) {
+            self.closed_by_us.push((id, "this relay closed it".to_owned()));
+        }
+        drop(seat);
+        let vanished = matches!(why, Closed::Lost(_));
+        worker.to_core.push_back(Event::Closed { session: id, vanished });
+    }
+
+    fn core_takes(&mut self, event: Event, now: Instant) {
+        if let Event::Ask { session, ask } = &event {
+            debug_assert!(!matches!(ask, Ask::Announce { hops, .. } if hops.is_empty()));
+            if let Some(seat) = self.seats.get_mut(session) {
+                seat.asked = seat.asked.saturating_sub(1);
+            }
+            let at = usize::from(session.worker().0);
+            self.workers[at].from_core.push_back(Letter::Done(*session, 1));
+        }
+        self.core.handle(event, now);
+        self.act(now);
+    }
+
+    fn act(&mut self, now: Instant) {
+        while let Some(action) = self.core.poll_action() {
+            match action {
+                Action::Order { session, order } => {
+                    let at = usize::from(session.worker().0);
+                    self.workers[at].from_core.push_back(Letter::Order(session, order));
+                }
+                Action::Board { path, routes } => self.store.board().set(path, routes, &mut self.rings),
+                Action::Create { log } => {
+                    self.store.create(log);
+                }
+                Action::Fence { log, epoch } => {
+                    self.store.fence(log, epoch);
+                }
+                Action::End { log, code } => {
+                    let end = relay_store::End { final_group: None, code: Some(code) };
+                    self.store.end(log, end, now, &mut self.rings);
+                }
+                Action::Retire { log } => {
+                    self.store.retire(log);
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, letter: Letter, t: &mut End, now: Instant) {
+        match letter {
+            Letter::Order(id, order) => self.with(id, now, |session, cx| session.order(t, cx, order)),
+            Letter::Done(id, count) => self.with(id, now, |session, cx| session.asks_done(t, cx, count)),
+        }
+    }
+
+    fn fan_out(
+        &mut self,
+        at: usize,
+        now: Instant,
+        link: &mut impl FnMut(SessionId, &mut dyn FnMut(&mut End)),
+    ) {
+        let mut dirty = Vec::new();
+        let board = self.store.bell(WorkerId(at as u16)).take(&mut dirty);
+        for log in dirty {
+            while let Some(batch) = self.workers[at].fanout.pull(log, now) {
+                let mut readers = Vec::new();
+                self.workers[at].fanout.readers(log, &mut readers);
+                for reader in readers {
+                    link(reader.session, &mut |t| {
+                        self.with(reader.session, now, |session, cx| session.news(t, cx, reader.sub, &batch));
+                    });
+                }
+                if !batch.more {
+                    break;
+                }
+            }
+        }
+        if board {
+            let mut watchers = Vec::new();
+            self.workers[at].fanout.watchers(&mut watchers);
+            for id in watchers {
+                link(id, &mut |t| self.with(id, now, |session, cx| session.board(t, cx)));
+            }
+        }
+    }
+}
+
+impl Worker {
+    fn new(at: u16) -> Self {
+        Self {
+            fanout: Fanout::new(WorkerId(at)),
+            meter: relay_meter::Worker::default(),
+            to_core: VecDeque::new(),
+            from_core: VecDeque::new(),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Everybody and the links between them.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use relay_model::{Hop, SessionId};
+use relay_session::pair::{End, Options, Pair, Rng};
+use relay_wire::lite::Version;
+
+use crate::{peer::Peer, relay::Relay};
+
+/// How far the clock moves at a time while something is on its way.
+const STEP: Duration = Duration::from_millis(2);
+/// And at most while nothing is.
+const IDLE: Duration = Duration::from_millis(50);
+
+/// Who is at an end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Relay(usize, SessionId),
+    Peer(usize),
+}
+
+struct Link {
+    pair: Pair,
+    a: Who,
+    b: Who,
+}
+
+/// A run.
+pub struct World {
+    /// The virtual time.
+    pub now: Instant,
+    /// Decides everything that is left to chance.
+    pub rng: Rng,
+    /// The relays.
+    pub relays: Vec<Relay>,
+    /// The clients, gone ones included.
+    pub peers: Vec<Peer>,
+    links: BTreeMap<u64, Link>,
+    of_session: BTreeMap<(usize, SessionId), u64>,
+    of_peer: BTreeMap<usize, u64>,
+    next_link: u64,
+}
+
+impl World {
+    /// `relays` relays that do not know each other.
+    pub fn new(seed: u64, relays: usize) -> Self {
+        let (now, mut rng) = (Instant::now(), Rng::new(seed));
+        let relays = (0..relays).map(|at| Relay::new(Hop(1_000 + at as u64), now)).collect();
+        rng.draw();
+        Self {
+            now,
+            rng,
+            relays,
+            peers: Vec::new(),
+            links: BTreeMap::new(),
+            of_session: BTreeMap::new(),
+            of_peer: BTreeMap::new(),
+            next_link: 0,
+        }
+    }
+
+    /// Links two relays.
+    pub fn peer_relays(&mut self, one: usize, other: usize, version: Version) -> u64 {
+        let a = Who::Relay(one, self.relays[one].connect(version, &mut self.rng));
+        let b = Who::Relay(other, self.relays[other].connect(version, &mut self.rng));
+        self.link(a, b)
+    }
+
+    /// A client at a relay.
+    pub fn join(&mut self, relay: usize, peer: Peer) -> usize {
+        let a = Who::Relay(relay, self.relays[relay].connect(peer.version, &mut self.rng));
+        let at = self.peers.len();
+        self.peers.push(peer);
+        self.link(a, Who::Peer(at));
+        at
+    }
+
+    fn link(&mut self, a: Who, b: Who) -> u64 {
+        let latency = Duration::from_millis(1 + self.rng.below(20));
+        let options = Options { latency, uni_streams: 1_024, bidi_streams: 1_024, ..Options::default() };
+        let id = self.next_link;
+        self.next_link += 1;
+        for who in [a, b] {
+            match who {
+                Who::Relay(relay, session) => {
+                    self.of_session.insert((relay, session), id);
+                }
+                Who::Peer(peer) => {
+                    self.of_peer.insert(peer, id);
+                }
+            }
+        }
+        let pair = Pair::new(self.rng.draw(), options);
+        self.links.insert(id, Link { pair, a, b });
+        id
+    }
+
+    /// The link breaks without a word.
+    pub fn cut(&mut self, link: u64) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.pair.cut("the link broke");
+        }
+    }
+
+    /// The link of a client.
+    pub fn link_of(&self, peer: usize) -> Option<u64> {
+        self.of_peer.get(&peer).copied()
+    }
+
+    /// Lets a client do something on its link.
+    pub fn with_peer<R>(
+        &mut self,
+        at: usize,
+        work: impl FnOnce(&mut Peer, &mut End, Instant) -> R,
+    ) -> Option<R> {
+        let link = self.links.get_mut(self.of_peer.get(&at)?)?;
+        Some(work(&mut self.peers[at], &mut link.pair.b, self.now))
+    }
+
+    /// Runs for `time`.
+    pub fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            let step = self.next_step();
+            self.now = (self.now + step).min(until);
+            self.step();
+        }
+    }
+
+    /// Runs until nothing is on its way between the planes.
+    pub fn drain_planes(&mut self) {
+        for _ in 0..1_000 {
+            if self.relays.iter().all(Relay::is_still) {
+                return;
+            }
+            self.now += STEP;
+            self.step();
+        }
+        panic!("messages between the planes never end");
+    }
+
+    /// As far as nothing can happen, or a small step.
+    fn next_step(&mut self) -> Duration {
+        if !self.relays.iter().all(Relay::is_still) {
+            return STEP;
+        }
+        let arrivals = self.links.values().filter_map(|link| link.pair.next_arrival());
+        let timers = self.relays.iter().filter_map(Relay::next_deadline);
+        let next = arrivals.chain(timers).min();
+        next.map_or(IDLE, |next| next.saturating_duration_since(self.now).clamp(STEP, IDLE))
+    }
+
+    fn step(&mut self) {
+        let now = self.now;
+        for link in self.links.values_mut() {
+            link.pair.advance(now);
+            for (who, end) in [(link.a, &mut link.pair.a), (link.b, &mut link.pair.b)] {
+                match who {
+                    Who::Relay(relay, session) => self.relays[relay].input(session, end, now),
+                    Who::Peer(peer) => self.peers[peer].turn(end, now),
+                }
+            }
+        }
+        let Self { relays, links, of_session, rng, .. } = self;
+        for (at, relay) in relays.iter_mut().enumerate() {
+            relay.planes(rng, now, |session, work| {
+                let link = of_session.get(&(at, session)).and_then(|link| links.get_mut(link));
+                if let Some(link) = link {
+                    let is_a = matches!(link.a, Who::Relay(relay, of) if relay == at && of == session);
+                    work(if is_a { &mut link.pair.a } else { &mut link.pair.b });
+                }
+            });
+        }
+        for peer in 0..self.peers.len() {
+            if self.peers[peer].closed.is_some() {
+                self.of_peer.remove(&peer);
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The table of what is carried, against what the protocol is known to be.
+
+use super::{
+    carries::{Feature, Reach, lost},
+    *,
+};
+
+fn carried(version: Version) -> Vec<Feature> {
+    Feature::ALL.iter().copied().filter(|feature| version.carries(*feature)).collect()
+}
+
+#[test]
+fn versions_carry_what_the_protocol_gave_them() {
+    use Feature::*;
+    assert_eq!(carried(V03), [OrderHint]);
+    assert_eq!(carried(V04), [HopIds, OrderHint, RoundTrips, Goaway]);
+    let v05 = [
+        HopIds,
+        TrackProperties,
+        Timestamps,
+        Datagrams,
+        Fetch,
+        FirstGroup,
+        CleanEnd,
+        OrderHint,
+        Setup,
+        InitialSet,
+        Replacement,
+        RoundTrips,
+        Goaway,
+    ];
+    assert_eq!(carried(V05), v05);
+    // Prices and frame ranges came, the hint went.
+    let v06: Vec<Feature> = Feature::ALL.iter().copied().filter(|feature| *feature != OrderHint).collect();
+    assert_eq!(carried(V06), v06);
+}
+
+#[test]
+fn what_either_side_cannot_say_is_lost() {
+    use Feature::*;
+    let lost = |publisher, subscriber| lost(publisher, subscriber).collect::<Vec<Feature>>();
+    assert_eq!(lost(V06, V06), [OrderHint]);
+    assert_eq!(lost(V05, V05), [Prices, FrameRanges]);
+    assert_eq!(lost(V05, V06), [Prices, FrameRanges, OrderHint]);
+    let old = [Prices, TrackProperties, Timestamps, Datagrams, Fetch, FirstGroup, CleanEnd, FrameRanges];
+    assert_eq!(lost(V04, V05), old);
+    assert_eq!(lost(V03, V03), [&[HopIds], &old[..]].concat());
+    for (one, other) in all().flat_map(|one| all().map(move |other| (one, other))) {
+        assert_eq!(lost(one, other), lost(other, one));
+        assert!(lost(one, one).iter().all(|feature| lost(one, other).contains(feature)));
+        assert!(lost(one, other).iter().all(|feature| feature.reach() == Reach::Broadcast));
+    }
+}
+
+#[test]
+fn every_feature_is_listed_once_and_can_be_told_from_the_others() {
+    for (place, feature) in Feature::ALL.iter().enumerate() {
+        assert_eq!(*feature as usize, place, "none is left out between two, and none comes twice");
+    }
+    assert_eq!(Feature::ALL.last(), Some(&Feature::Goaway));
+    let names: std::collections::HashSet<_> = Feature::ALL.iter().map(|feature| feature.name()).collect();
+    assert_eq!(names.len(), Feature::ALL.len());
+    for feature in Feature::ALL {
+        assert!(feature.describe().ends_with('.') && !feature.describe().contains('|'), "{feature:?}");
+        assert!(all().any(|version| version.carries(*feature)), "{feature:?}");
+        assert!(!all().all(|version| version.carries(*feature)), "{feature:?} is no difference");
+    }
+}
