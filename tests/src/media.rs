@@ -235,6 +235,7 @@ async fn view(mut subscription: Subscription, seen: watch::Sender<Seen>) {
     let mut groups = JoinSet::new();
     loop {
         match subscription.next().await {
+            Event::Ok(_) => {}
             Event::Start { group } => seen.send_modify(|s| s.start = Some(group)),
             Event::End { group } => seen.send_modify(|s| s.end = Some(group)),
             Event::Drop { start, end, code } => seen.send_modify(|s| s.dropped.push((start, end, code))),

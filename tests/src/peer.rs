@@ -5,18 +5,19 @@ use relay_client::{
     Client, ClientConfig, Closed, Error, Hop, Path, Prefs, Raw, RecvStream, SendStream, SessionCode,
     StreamCode, TrackInfo,
 };
+use relay_model::Cost;
 use relay_wire::{
     Inbox,
     lite::{
-        Announce, AnnounceOk, AnnounceRequest, BidiType, Group, Message, Setup, Status, Subscribe,
-        TrackRequest, UniType, Version, put_group_header,
+        Announce, AnnounceOk, AnnounceRequest, BidiType, Group, Message, Setup, Subscribe, TrackRequest,
+        UniType, Version, put_group_header,
     },
     varint,
 };
 
 use crate::{media::code_of, relay::TestRelay, within};
 
-/// The one version.
+/// The version it speaks.
 pub const VERSION: Version = Version::V05;
 
 /// A session whose streams are all ours to fill.
@@ -87,7 +88,7 @@ impl Peer {
         loop {
             let (mut send, mut recv) =
                 within("a request", 15, self.raw.accept_bidi()).await.expect("a live session");
-            let kind = recv.varint().await.expect("a type").and_then(BidiType::from_id);
+            let kind = recv.varint().await.expect("a type").and_then(|id| BidiType::from_id(VERSION, id));
             match kind.expect("a known type") {
                 BidiType::Announce => {
                     let _: AnnounceRequest = message(&mut recv).await;
@@ -129,7 +130,11 @@ impl Upstream {
     /// The header of a group stream for it, type first.
     pub fn group_header(&self, sequence: u64) -> Vec<u8> {
         let mut out = Vec::new();
-        put_group_header(VERSION, &Group { subscribe: self.subscribe.id, sequence }, &mut out);
+        put_group_header(
+            VERSION,
+            &Group { subscribe: self.subscribe.id, sequence, first_frame: 0 },
+            &mut out,
+        );
         out
     }
 }
@@ -148,7 +153,8 @@ pub fn path(raw: &str) -> Path {
 /// What a publisher of one broadcast answers to an announce request.
 pub fn announcing(suffix: &str, hops: &[Hop]) -> Vec<u8> {
     let mut out = encoded(&AnnounceOk { hop: ClientConfig::default().hop, count: 1 });
-    out.extend(encoded(&Announce { status: Status::Active, suffix: path(suffix), hops: hops.into() }));
+    let announce = Announce::Active { suffix: path(suffix), hops: hops.into(), cost: Cost::UNKNOWN };
+    announce.encode(VERSION, &mut out);
     out
 }
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use relay_client::Prefs;
+use relay_model::Start;
 use relay_tests::{
     media::{Source, Viewer},
     relay::TestRelay,
@@ -88,8 +89,8 @@ fn what_one_asks_for_takes_nothing_from_another() {
         viewer.wait_group(first).await;
         // Others want groups that will never be, no longer want any, or want little.
         let odd = [
-            Prefs { start: Some(1 << 60), ..Prefs::default() },
-            Prefs { start: Some(0), end: Some(0), ..Prefs::default() },
+            Prefs { start: Start::Group(1 << 60), ..Prefs::default() },
+            Prefs { start: Start::Group(0), end: Some(0), ..Prefs::default() },
             Prefs { priority: 0, ordered: true, ..Prefs::default() },
         ];
         for prefs in odd {

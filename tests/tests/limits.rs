@@ -279,7 +279,7 @@ fn a_frame_over_its_limit_ends_its_stream_alone() {
         let (upstream, publisher) = upstream.await.expect("a subscription");
         let group = |sequence: u64, size: u64| {
             let mut bytes = upstream.group_header(sequence);
-            put_frame_head(relay_tests::peer::VERSION, 0, FrameHead { tick: 0, size }, &mut bytes);
+            put_frame_head(relay_tests::peer::VERSION, 0, FrameHead { tick: Some(0), size }, &mut bytes);
             bytes
         };
         let fits = publisher.uni(&group(0, limits::FRAME_BYTES), false).await;

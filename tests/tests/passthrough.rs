@@ -19,10 +19,10 @@ async fn check(client: &Client, path: &str, track: &Track) {
 
     let sent: Vec<Frame> = [(0, 1), (5, 0), (3, 1_200), (1_000_000_007, 1_201), (1, 70_000), (1 << 40, 17)]
         .into_iter()
-        .map(|(tick, size)| Frame { tick, payload: payload(1, 2, false, 70_000).slice(..size) })
+        .map(|(tick, size)| Frame { tick: Some(tick), payload: payload(1, 2, false, 70_000).slice(..size) })
         .collect();
     let group = track.group(1 << 33);
-    sent.iter().for_each(|frame| group.frame(frame.tick, frame.payload.clone()));
+    sent.iter().for_each(|frame| group.frame(frame.tick.expect("a time"), frame.payload.clone()));
     group.finish();
     let mut group = within("the group", 10, subscription.next_group()).await.expect("a group");
     assert_eq!(group.sequence(), 1 << 33);
