@@ -28,11 +28,13 @@ pub struct ClientConfig {
     pub bind: Option<SocketAddr>,
     /// The one protocol version offered.
     pub version: lite::Version,
-    /// The hop id in SETUP and ANNOUNCE_OK. Default: random. Keep it to come back as the same publisher.
+    /// Our hop id: in SETUP and ANNOUNCE_OK, before them at the end of announced chains. Default: random.
+    /// Keep it to come back as the same publisher.
     pub hop: Hop,
-    /// Routes through this hop are not announced to us. Default: none.
+    /// Routes through this hop are not announced to us (moq-lite-04 and 05; later, the hop id of SETUP
+    /// says so). Default: none.
     pub exclude_hop: Hop,
-    /// The role in SETUP; default: both.
+    /// The role in SETUP, which moq-lite-03 and 04 do not have; default: both.
     pub role: Option<lite::Role>,
     /// The egress price in SETUP; default: not sent.
     pub cost: Option<u64>,

@@ -143,18 +143,20 @@ impl Track {
         GroupWriter { log, done: false }
     }
 
-    /// Sends a group of one small frame as a datagram. Sessions before moq-lite-05 have none, and get
-    /// none.
-    pub fn datagram(&self, sequence: u64, tick: u64, payload: Bytes) -> Result<(), Error> {
+    /// Sends a group of one small frame as a datagram, and says to how many subscriptions. Sessions
+    /// before moq-lite-05 have no datagrams, and get none.
+    pub fn datagram(&self, sequence: u64, tick: u64, payload: Bytes) -> Result<usize, Error> {
+        let mut sent = 0;
         for (subscribe, carrier) in self.state.readers(sequence) {
             if carrier.version.has_timestamps() {
                 let mut body = Vec::with_capacity(24 + payload.len());
                 Datagram { subscribe, sequence, tick, payload: payload.clone() }
                     .encode(carrier.version, &mut body);
                 carrier.send_datagram(&body)?;
+                sent += 1;
             }
         }
-        Ok(())
+        Ok(sent)
     }
 
     /// Says that these groups, both ends included, will not come.

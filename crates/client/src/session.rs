@@ -230,6 +230,9 @@ async fn datagram_loop(session: Arc<Session>) {
             let _ = manual.datagrams.try_send(body);
             continue;
         }
+        if !session.version.has_timestamps() {
+            continue;
+        }
         if let Ok(datagram) = Datagram::decode(session.version, body) {
             let Datagram { subscribe, sequence, tick, payload } = datagram;
             if let Some(subscriber) = session.subscriber(subscribe) {

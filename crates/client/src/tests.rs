@@ -10,7 +10,7 @@ use std::time::Duration;
 use relay_model::{Hop, Prefs, SessionCode, Start, StreamCode, TrackInfo};
 
 use self::server::Server;
-use crate::{AckFrequency, Certs, Client, ClientConfig, Closed, Code, Error, Event, Piece, Tuning};
+use crate::{AckFrequency, Certs, Client, ClientConfig, Closed, Code, Error, Event, Piece, Tuning, lite};
 
 const SCHEMES: [&str; 2] = ["moqt", "https"];
 
@@ -140,7 +140,7 @@ async fn datagrams_carry_groups() {
         let track = broadcast.track("t", TrackInfo::default()).unwrap();
         let mut subscription = server.subscribe("b", "t", Prefs::default()).await;
         track.wait_subscribed().await;
-        track.datagram(3, 44, "d".into()).unwrap();
+        assert_eq!(track.datagram(3, 44, "d".into()).unwrap(), 1);
         match subscription.next().await {
             Event::Datagram { sequence, tick, payload } => {
                 assert_eq!((sequence, tick, &payload[..]), (3, 44, &b"d"[..]))
@@ -205,8 +205,10 @@ async fn a_reader_without_stream_credit_gets_groups_once_it_returns_some() {
 
 #[tokio::test]
 async fn manual_sessions_see_every_stream_and_send_any_bytes() {
-    for scheme in SCHEMES {
-        let (client, server) = pair(scheme, ClientConfig { manual: true, ..Default::default() }).await;
+    for (scheme, version) in SCHEMES.into_iter().flat_map(|s| lite::Version::ALL.iter().map(move |v| (s, *v)))
+    {
+        let (client, server) =
+            pair(scheme, ClientConfig { version, manual: true, ..Default::default() }).await;
         let mut raw = client.raw();
         let mut stream = raw.open_uni().await.unwrap();
         stream.write(&[0x3f, 1, 2, 3]).await.unwrap();
@@ -217,6 +219,7 @@ async fn manual_sessions_see_every_stream_and_send_any_bytes() {
         assert_eq!(recv.varint().await.unwrap(), Some(2));
         raw.quic().close(9u32.into(), b"rude");
         assert_eq!(server.closed().await, Closed::Peer { code: Code::Foreign(9), reason: "rude".into() });
+        assert!(!server.has_setup());
     }
 }
 

@@ -69,6 +69,34 @@ async fn asked_to_move_a_publisher_is_there_before_it_is_gone_here() {
 }
 
 #[tokio::test]
+async fn the_old_session_stays_until_the_new_place_knows_what_is_announced() {
+    let (here, there) = (Listener::new(), Listener::new());
+    let kept = start(&here, "moqt", Version::V06);
+    let broadcast = kept.broadcast("b").unwrap();
+    broadcast.announce();
+    let old = here.accept().await;
+    old.go_away(&there.url("moqt")).await.unwrap();
+    let new = there.accept().await;
+    kept.session(2).await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(old.announced("").await.initial().count(), 1);
+    }
+    assert_eq!(new.announced("").await.initial().count(), 1);
+    old.closed().await;
+}
+
+#[tokio::test]
+async fn refused_where_it_was_sent_it_comes_home() {
+    let (here, there) = (Listener::new(), Listener::new());
+    let kept = start(&here, "moqt", Version::V05);
+    let old = here.accept().await;
+    old.go_away(&there.url("moqt")).await.unwrap();
+    there.accept().await.close(SessionCode::UNAUTHORIZED, "not here").await;
+    let _home = here.accept().await;
+    assert_eq!(kept.session(3).await.unwrap().quic().remote_address(), here.addr);
+}
+
+#[tokio::test]
 async fn a_reader_that_stays_does_not_keep_the_old_session_forever() {
     let (here, there) = (Listener::new(), Listener::new());
     let retry = Retry { overlap: Duration::from_millis(20), ..SOON };

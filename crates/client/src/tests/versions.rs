@@ -388,7 +388,7 @@ async fn what_a_version_lacks_is_not_asked_and_not_answered() {
         }
         let _subscription = server.subscribe("b", "t", Prefs::default()).await;
         track.wait_subscribed().await;
-        track.datagram(5, 0, "nowhere".into()).unwrap();
+        assert_eq!(track.datagram(5, 0, "nowhere".into()).unwrap(), 0);
     }
 }
 
