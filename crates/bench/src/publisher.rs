@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use relay_model::{Hop, Path, TrackInfo};
+use relay_model::{Cost, Hop, Path, TrackInfo};
 use relay_session::transport::{Dir, Stream, Transport};
 use relay_transport::quic::Connection;
 use relay_wire::{
     Inbox,
     lite::{
-        Announce, AnnounceOk, AnnounceRequest, BidiType, FrameHead, Group, Message, Role, Status, Subscribe,
+        Announce, AnnounceOk, AnnounceRequest, BidiType, FrameHead, Group, Message, Role, Subscribe,
         SubscribeResponse, TrackRequest, put_frame_head, put_group_header,
     },
 };
@@ -62,11 +62,11 @@ impl Publisher {
         // Requests are tiny and arrive whole.
         let kind = request.next_varint().context("half a request")?;
         let mut message = Vec::new();
-        match BidiType::from_id(kind) {
+        match BidiType::from_id(VERSION, kind) {
             Some(BidiType::Announce) => {
                 request.next::<AnnounceRequest>(VERSION)?.context("half a request")?;
                 AnnounceOk { hop: HOP, count: 1 }.encode(VERSION, &mut message);
-                Announce { status: Status::Active, suffix: broadcast()?, hops: [].into() }
+                Announce::Active { suffix: broadcast()?, hops: [].into(), cost: Cost::UNKNOWN }
                     .encode(VERSION, &mut message);
                 client::write(conn, stream, message)?;
             }
@@ -93,14 +93,14 @@ impl Publisher {
         let stream = match self.group {
             Some(stream) => stream,
             None => {
-                put_group_header(VERSION, &Group { subscribe, sequence }, &mut bytes);
+                put_group_header(VERSION, &Group { subscribe, sequence, first_frame: 0 }, &mut bytes);
                 let stream = conn.open(Dir::Uni, 0).context("no credit for a group")?;
                 *self.group.insert(stream)
             }
         };
         let tick = |frame: u64| (frame * TIMESCALE / u64::from(self.shape.fps)).cast_signed();
         let previous = if index == 0 { 0 } else { tick(self.frame - 1) };
-        let head = FrameHead { tick: tick(self.frame), size: self.shape.frame_bytes as u64 };
+        let head = FrameHead { tick: Some(tick(self.frame)), size: self.shape.frame_bytes as u64 };
         put_frame_head(VERSION, previous, head, &mut bytes);
         let end = bytes.len() + self.shape.frame_bytes;
         bytes.extend_from_slice(&self.frame.to_be_bytes());

@@ -58,7 +58,7 @@ impl Viewer {
             let kind = varint::get(&mut peek).ok().context("half a stream type")?;
             let rest = bytes.split_off(bytes.len() - peek.len());
             bytes = rest;
-            reading.is_setup = UniType::from_id(kind) != Some(UniType::Group);
+            reading.is_setup = UniType::from_id(VERSION, kind) != Some(UniType::Group);
             reading.reader = Some(GroupReader::new(VERSION));
         }
         while !reading.is_setup
