@@ -272,3 +272,96 @@ fn a_store_with_news_nobody_took_is_freed() {
     assert!(weak.upgrade().is_none());
     assert_eq!(budget.used(), 0);
 }
+
+#[test]
+fn limits_that_shrink_are_honoured_by_the_next_commit_or_trim() {
+    let mut f = Fixture::with(100 * GROUP, 200 * GROUP);
+    fill(&mut f, 0..8);
+    f.store.budget().set_limits(4 * GROUP, 8 * GROUP);
+    assert_eq!(f.store.budget().used(), 8 * GROUP, "nothing goes by itself");
+    fill(&mut f, 8..9);
+    assert_eq!(held(&f.log.feed(W0).1), [5, 6, 7, 8]);
+    f.store.budget().set_limits(2 * GROUP, 0);
+    assert_eq!(f.store.budget().ceiling(), 2 * GROUP, "the ceiling is never below the capacity");
+    f.store.budget().set_limits(2 * GROUP, 4 * GROUP);
+    let (mut feed, _) = f.log.feed(W1);
+    f.store.trim(f.now, &mut f.rings);
+    assert_eq!(held(&f.log.feed(W0).1), [8], "a little under the capacity");
+    assert_eq!(evicted(&pull(&mut feed)), [5, 6, 7]);
+    assert!(f.rings.contains(W1));
+}
+
+#[test]
+fn a_shortfall_under_other_limits_does_not_hold_up_a_sweep() {
+    let mut f = Fixture::with(GROUP, 100 * GROUP);
+    let pinned = f.chunk(&vec![0; 10 * GROUP as usize]);
+    fill(&mut f, 0..1);
+    f.store.trim(f.now, &mut f.rings);
+    assert_eq!(held(&f.log.feed(W0).1), [0], "over capacity, below the ceiling");
+    f.store.budget().set_limits(GROUP, 5 * GROUP);
+    f.store.trim(f.now, &mut f.rings);
+    assert_eq!(held(&f.log.feed(W0).1), []);
+    drop(pinned);
+}
+
+#[test]
+fn a_trim_ages_logs_that_nobody_writes_but_for_their_latest_group() {
+    let mut f = Fixture::new();
+    let (mut feed, _) = f.log.feed(W0);
+    fill(&mut f, 0..3);
+    pull(&mut feed);
+    f.later(30_000);
+    f.store.trim(f.now, &mut f.rings);
+    assert_eq!(held(&feed.head()), [0, 1, 2], "at the limit they stay");
+    f.later(1);
+    f.store.trim(f.now, &mut f.rings);
+    assert_eq!(held(&feed.head()), [2]);
+    assert_eq!(evicted(&pull(&mut feed)), [0, 1]);
+    assert_eq!(f.store.budget().used(), GROUP);
+}
+
+/// Stages a fetch of one frame.
+fn fetch(f: &mut Fixture, sequence: u64) {
+    let payload = f.chunk(&[0; FRAME]);
+    f.writer.fetched_group(sequence);
+    f.writer.object(sequence, crate::FETCHED, ObjectHead::frame(0, None, FRAME as u64), payload);
+    f.commit();
+}
+
+#[test]
+fn what_a_fetch_is_bringing_goes_after_all_else_that_is_superseded() {
+    let mut f = Fixture::with(4 * GROUP, 100 * GROUP);
+    fill(&mut f, 5..7);
+    fetch(&mut f, 0);
+    fill(&mut f, 7..10);
+    assert_eq!(held(&f.log.feed(W0).1), [0, 7, 8, 9]);
+    f.store.budget().set_limits(GROUP, 100 * GROUP);
+    f.store.trim(f.now, &mut f.rings);
+    assert_eq!(held(&f.log.feed(W0).1), [0, 9], "over capacity, below the ceiling");
+    f.writer.finish(0, crate::FETCHED);
+    f.commit();
+    assert_eq!(held(&f.log.feed(W0).1), [9], "once it is over it is like the others");
+}
+
+#[test]
+fn at_the_ceiling_what_a_fetch_is_bringing_goes_before_any_latest_group() {
+    let mut f = Fixture::with(GROUP, 10 * GROUP);
+    fill(&mut f, 5..6);
+    fetch(&mut f, 0);
+    f.store.budget().set_limits(GROUP, 2 * GROUP);
+    assert!(f.store.budget().at_ceiling());
+    f.store.trim(f.now, &mut f.rings);
+    assert_eq!(held(&f.log.feed(W0).1), [5]);
+}
+
+#[test]
+fn what_was_evicted_is_counted() {
+    let mut f = Fixture::with(2 * GROUP, 100 * GROUP);
+    fill(&mut f, 0..5);
+    f.later(60_000);
+    f.store.trim(f.now, &mut f.rings);
+    let counts = f.store.counts();
+    assert_eq!((counts.evicted_groups, counts.evicted_bytes), (4, 4 * GROUP));
+    assert_eq!((counts.capacity, counts.ceiling), (2 * GROUP, 100 * GROUP));
+    assert!(!counts.is_empty());
+}

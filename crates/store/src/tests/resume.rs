@@ -3,6 +3,7 @@
 use relay_model::StreamCode;
 
 use super::*;
+use crate::Resume;
 
 /// Objects 0 and 1 committed whole, then the writer is replaced by one of epoch 2.
 fn suspended() -> (Fixture, Feed) {
@@ -195,4 +196,109 @@ fn a_reset_or_finished_strand_takes_nothing_more() {
     f.writer.finish(2, 0);
     f.commit();
     assert!(pull(&mut feed).is_empty());
+}
+
+#[test]
+fn the_resume_point_is_the_first_object_that_is_not_held_whole() {
+    let mut f = Fixture::new();
+    let resume = |f: &Fixture| f.log.resume();
+    assert_eq!(resume(&f), None, "nothing came live");
+    f.writer.fetched_group(9);
+    f.commit();
+    assert_eq!(resume(&f), None, "nothing came live");
+    f.group(5, &[]);
+    f.commit();
+    assert_eq!(resume(&f), Some(Resume { group: 5, object: 0, finished: false }));
+    f.object(5, 0, b"a");
+    f.commit();
+    assert_eq!(resume(&f), Some(Resume { group: 5, object: 1, finished: false }));
+    f.partial(5, 1, 2, b"b");
+    f.commit();
+    assert_eq!(
+        resume(&f),
+        Some(Resume { group: 5, object: 1, finished: false }),
+        "half of it counts as none"
+    );
+    let rest = f.chunk(b"c");
+    f.writer.data(5, 0, rest);
+    f.writer.finish(5, 0);
+    f.group(4, &[]);
+    f.commit();
+    assert_eq!(resume(&f), Some(Resume { group: 5, object: 2, finished: true }));
+    f.group(6, &[]);
+    f.writer.reset(6, 0, StreamCode(70));
+    f.commit();
+    assert_eq!(resume(&f), Some(Resume { group: 6, object: 0, finished: true }), "it takes nothing more");
+}
+
+#[test]
+fn there_is_no_resume_point_once_the_latest_group_is_gone() {
+    let mut f = Fixture::with(1, 2);
+    f.group(5, &[b"a"]);
+    f.commit();
+    assert_eq!((f.log.resume(), f.log.feed(W0).1.latest), (None, Some(5)));
+}
+
+#[test]
+fn a_writer_that_resumes_where_the_log_says_loses_and_repeats_nothing() {
+    let (mut f, mut feed) = suspended();
+    f.partial(5, 2, 4, b"fg");
+    f.commit();
+    pull(&mut feed);
+    take_over(&mut f);
+    let at = f.log.resume().unwrap();
+    f.writer.open_group_at(at.group, at.object);
+    f.partial(5, at.object, 4, b"fghi");
+    f.object(5, 3, b"j");
+    f.writer.finish(5, 0);
+    f.commit();
+    assert_eq!(pull(&mut feed), [data(5, 2, 2, b"hi"), object(5, 3, b"j"), finish(5)]);
+}
+
+#[test]
+fn a_group_joined_in_its_middle_reaches_those_who_follow_and_cannot_be_replayed_from_its_beginning() {
+    let mut f = Fixture::new();
+    let (mut feed, _) = f.log.feed(W0);
+    f.writer.open_group_at(5, 3);
+    f.object(5, 3, b"d");
+    f.object(5, 4, b"e");
+    f.group(6, &[]);
+    f.object(6, 2, b"c");
+    f.commit();
+    let live = pull(&mut feed);
+    assert_eq!(live, [opened(5), object(5, 3, b"d"), object(5, 4, b"e"), opened(6), object(6, 2, b"c")]);
+    assert_eq!((replay(&feed, 5), replay(&feed, 6)), (None, None));
+    let head = feed.head();
+    assert_eq!((head.latest, held(&head)), (Some(6), vec![]));
+    let mut tail = Vec::new();
+    assert!(feed.group_from(5, 3, &mut tail));
+    assert_eq!(tail, live[..3]);
+    assert_eq!(f.log.resume(), Some(Resume { group: 6, object: 3, finished: false }));
+}
+
+#[test]
+fn a_stream_that_begins_past_what_is_wanted_resets_the_readers_even_when_it_is_empty() {
+    let (mut f, mut feed) = suspended();
+    f.writer.open_group_at(5, 3);
+    f.writer.finish(5, 0);
+    f.commit();
+    assert_eq!(pull(&mut feed), [reset(5, StreamCode::OLD)]);
+    assert_eq!(replay(&feed, 5), None);
+    f.writer.open_group_at(6, 3);
+    f.writer.finish(6, 0);
+    f.commit();
+    assert_eq!(pull(&mut feed), [opened(6), finish(6)]);
+    assert_eq!(replay(&feed, 6), None, "what came before its end is missing");
+}
+
+#[test]
+fn a_group_of_which_nothing_came_is_begun_anew_from_its_first_object() {
+    let mut f = Fixture::new();
+    let (feed, _) = f.log.feed(W0);
+    f.writer.open_group_at(5, 3);
+    f.commit();
+    take_over(&mut f);
+    f.group(5, &[b"a"]);
+    f.commit();
+    assert_eq!(replay(&feed, 5).unwrap(), [opened(5), object(5, 0, b"a")]);
 }
