@@ -5,13 +5,13 @@ use std::time::Duration;
 use relay_model::{SessionCode, StreamCode, TrackInfo};
 use relay_session::transport::Closed;
 use relay_wire::{
-    lite::{BidiType, Goaway, Setup, TrackRequest, UniType},
+    lite::{BidiType, Goaway, Setup, TrackRequest, UniType, Version},
     varint,
 };
 
 use crate::{
     harness::{MS, Relay, guest, host},
-    peer::{encoded, path, request, track},
+    peer::{encoded, path, track},
     show::{Show, patient, rough, seeds},
 };
 
@@ -84,7 +84,7 @@ fn groups_that_come_before_the_track_info_are_no_answer_to_a_track_request() {
     show.run(&mut relay, 2, MS * 50, |_| vec![(0, vec![1])]);
     show.check_all(&relay, reader, sub, 0);
     let request = relay[publisher].asked.iter().find(|asked| asked.what_is_track("video")).unwrap().stream;
-    relay[publisher].write(request, encoded(&TrackInfo::default()));
+    relay[publisher].write(request, encoded(Version::V05, &TrackInfo::default()));
     relay[publisher].finish(request);
     relay.run(MS * 50);
     assert_eq!(relay[reader].track_answers[&answer].info, Some(TrackInfo::default()));
@@ -176,7 +176,7 @@ fn a_request_may_come_byte_by_byte() {
     let publisher = relay.publisher("live/cam", &["video"]);
     let reader = relay.subscriber();
     let message = TrackRequest { broadcast: path("live/cam"), track: track("video") };
-    let bytes = request(BidiType::Track.id(), &message);
+    let bytes = relay[reader].request(BidiType::Track.id(), &message);
     let stream = relay[reader].open_bi(vec![]);
     for byte in bytes {
         relay[reader].write(stream, vec![byte]);
@@ -189,7 +189,7 @@ fn a_request_may_come_byte_by_byte() {
     let sub = relay[reader].subscribe("live/cam", "video", patient());
     let show = Show::new(&mut relay, publisher, "video");
     let bytes =
-        crate::peer::group_bytes(show.subscribe, 0, &[(3, vec![1, 2, 3]), (1, vec![]), (400, vec![4])]);
+        relay[publisher].group_bytes(show.subscribe, 0, &[(3, vec![1, 2, 3]), (1, vec![]), (400, vec![4])]);
     let stream = relay[publisher].open_uni(vec![]);
     for byte in bytes {
         relay[publisher].write(stream, vec![byte]);
@@ -248,7 +248,8 @@ fn a_request_with_bytes_left_over_ends_only_its_stream() {
 fn a_group_of_an_unknown_subscription_is_refused() {
     let mut relay = Relay::new(1);
     let reader = relay.subscriber();
-    let stream = relay[reader].open_uni(crate::peer::group_bytes(5, 0, &[(0, vec![1; 100])]));
+    let bytes = relay[reader].group_bytes(5, 0, &[(0, vec![1; 100])]);
+    let stream = relay[reader].open_uni(bytes);
     relay.run(MS * 30);
     assert_eq!(relay[reader].stopped.get(&stream), Some(&StreamCode::CANCEL));
     assert!(relay.is_alive(reader));
@@ -273,7 +274,7 @@ fn a_stream_without_its_header_is_given_up_in_time() {
 fn a_goaway_of_a_client_ends_nothing() {
     let mut relay = Relay::new(1);
     let publisher = relay.publisher("live/cam", &["video"]);
-    let bytes = request(BidiType::Goaway.id(), &Goaway { uri: String::new() });
+    let bytes = relay[publisher].request(BidiType::Goaway.id(), &Goaway { uri: String::new() });
     let stream = relay[publisher].open_bi(bytes);
     relay[publisher].finish(stream);
     relay.run(MS * 50);

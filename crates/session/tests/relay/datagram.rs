@@ -7,7 +7,6 @@ use relay_wire::lite::Datagram;
 
 use crate::{
     harness::{MS, Relay, guest, host},
-    peer::V,
     show::{Show, bytes, patient, seeds},
 };
 
@@ -15,7 +14,7 @@ fn send(relay: &mut Relay, show: &Show, sequence: u64, payload: Vec<u8>) {
     let datagram =
         Datagram { subscribe: show.subscribe, sequence, tick: 10 * sequence, payload: payload.into() };
     let mut out = Vec::new();
-    datagram.encode(V, &mut out);
+    datagram.encode(relay[show.publisher].version, &mut out);
     relay[show.publisher].t().send_datagram(out.into()).unwrap();
 }
 

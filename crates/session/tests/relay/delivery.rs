@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_model::{Prefs, limits};
+use relay_model::{Prefs, Start, limits};
 use relay_session::pair::Rng;
 use relay_wire::lite::SubscribeResponse;
 
@@ -96,7 +96,7 @@ fn a_late_joiner_gets_the_latest_group_from_its_first_frame() {
 
         // A small frame, then 5 MB of which half has come.
         let body = vec![(7, bytes(rng, 10)), (8, bytes(rng, 5_000_000)), (9, vec![]), (10, bytes(rng, 100))];
-        let whole = crate::peer::group_bytes(show.subscribe, 3, &body);
+        let whole = relay[publisher].group_bytes(show.subscribe, 3, &body);
         let half = 2_500_000 + rng.below(1_000) as usize;
         let stream = relay[publisher].open_uni(whole[..half].to_vec());
         show.groups.insert(3, body);
@@ -144,7 +144,7 @@ fn a_partial_frame_is_passed_on_before_its_end() {
     let reader = relay.subscriber();
     let sub = relay[reader].subscribe("live/cam", "video", patient());
     let show = Show::new(&mut relay, publisher, "video");
-    let whole = crate::peer::group_bytes(show.subscribe, 0, &[(1, vec![5; 10_000])]);
+    let whole = relay[publisher].group_bytes(show.subscribe, 0, &[(1, vec![5; 10_000])]);
     let stream = relay[publisher].open_uni(whole[..60].to_vec());
     relay.run(MS * 30);
     let got = |relay: &Relay| relay[reader].group(sub, 0).first().map_or(0, |group| group.frames[0].1.len());
@@ -165,7 +165,7 @@ fn a_reader_gets_no_group_outside_its_range() {
         let mut show = Show::new(&mut relay, publisher, "video");
         show.run(&mut relay, 6, MS * 10, |n| vec![(0, vec![n as u8; 100])]);
         let (start, end) = (3 + rng.below(2), 8 + rng.below(2));
-        let prefs = Prefs { start: Some(start), end: Some(end), ..patient() };
+        let prefs = Prefs { start: Start::Group(start), end: Some(end), ..patient() };
         let some = relay[reader].subscribe("live/cam", "video", prefs);
         relay.run(MS * 30);
         show.run(&mut relay, 6, MS * 10, |n| vec![(0, vec![n as u8; 100])]);
@@ -191,7 +191,7 @@ fn a_start_too_far_back_is_named_where_it_really_begins() {
     let surplus = 8;
     let count = limits::READER_GROUPS as u64 + surplus;
     show.run(&mut relay, count, MS * 5, |n| vec![(0, vec![n as u8; 100])]);
-    let sub = relay[second].subscribe("live/cam", "video", Prefs { start: Some(0), ..patient() });
+    let sub = relay[second].subscribe("live/cam", "video", Prefs { start: Start::Group(0), ..patient() });
     relay.run(MS * 100);
     show.end(&mut relay, "video");
     relay.run(MS * 100);

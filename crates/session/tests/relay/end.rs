@@ -8,7 +8,6 @@ use relay_wire::lite::SubscribeResponse;
 
 use crate::{
     harness::{MS, Relay, guest, host},
-    peer::group_bytes,
     show::{Show, frames, patient, rough, seeds},
 };
 
@@ -46,7 +45,7 @@ fn an_interrupted_group_never_looks_finished() {
 
         let mut body = frames(rng, 8_000);
         body.push((1, vec![1; 1_000]));
-        let whole = group_bytes(show.subscribe, 2, &body);
+        let whole = relay[publisher].group_bytes(show.subscribe, 2, &body);
         // Never between frames: some of the last one has come, not all.
         let cut = whole.len() - 1 - rng.below(900) as usize;
         show.groups.insert(2, body);
@@ -169,7 +168,8 @@ fn a_reader_that_leaves_is_answered_and_ends_the_upstream() {
         let reader = relay.subscriber();
         let sub = relay[reader].subscribe("live/cam", "video", patient());
         let mut show = Show::new(&mut relay, publisher, "video");
-        let stream = relay[publisher].open_uni(group_bytes(show.subscribe, 0, &[(0, vec![1; 10])]));
+        let bytes = relay[publisher].group_bytes(show.subscribe, 0, &[(0, vec![1; 10])]);
+        let stream = relay[publisher].open_uni(bytes);
         relay.run(MS * 30);
         assert_eq!(relay[reader].group(sub, 0).len(), 1);
         if reset {

@@ -6,6 +6,7 @@ mod datagram;
 mod delivery;
 mod end;
 mod harness;
+mod hear;
 mod limit;
 mod peer;
 mod record;

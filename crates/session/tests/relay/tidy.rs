@@ -5,7 +5,6 @@ use relay_session::pair::Rng;
 
 use crate::{
     harness::{MS, Relay},
-    peer::group_bytes,
     show::{frames, patient, rough, seeds},
 };
 
@@ -35,7 +34,7 @@ fn stir(relay: &mut Relay, at: usize, rng: &mut Rng, n: u64) {
         _ => {
             if let Some((_, subscribe)) = relay[at].serving(pick) {
                 let body = frames(rng, 20_000);
-                let whole = group_bytes(subscribe.id, n, &body);
+                let whole = relay[at].group_bytes(subscribe.id, n, &body);
                 let cut = if rng.chance(0.5) { whole.len() } else { rng.below(whole.len() as u64) as usize };
                 relay[at].send_raw_group(whole[..cut].to_vec(), cut == whole.len());
             }
