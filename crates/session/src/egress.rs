@@ -407,7 +407,7 @@ fn open<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Su
     let wire_id = sub.wire_id;
     let shape = sub.cursors[at].shape;
     let make = || dialect::group_header(version, wire_id, sequence, shape.first);
-    let header = if shape.first == 0 { sub.cursors[at].group.header(wire_id, make) } else { make() };
+    let header = if shape.first == 0 { sub.cursors[at].group.header(version, wire_id, make) } else { make() };
     sub.cursors[at].opened(stream, header);
     true
 }

@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use relay_model::StreamCode;
 use relay_store::{Entry, ObjectHead};
+use relay_wire::lite::Version;
 use smallvec::SmallVec;
 
 use crate::dialect::{JOINED_FRAME, Shape};
@@ -27,8 +28,9 @@ pub struct Group {
 struct State {
     lanes: SmallVec<[Lane; 1]>,
     superseded: Option<Instant>,
-    /// The last stream header made, and for whose subscription id: clients of one kind number theirs alike.
-    header: Option<(u64, Bytes)>,
+    /// The last stream header made, in whose version and for which subscription id: clients of one kind
+    /// number theirs alike.
+    header: Option<((Version, u64), Bytes)>,
 }
 
 /// The bytes of one group in one shape, after the group header.
@@ -95,13 +97,13 @@ impl Group {
         self.state.borrow_mut().superseded.get_or_insert(now);
     }
 
-    /// The start of its stream for subscription `wire_id`: shared by readers that number alike and want
-    /// the whole group.
-    pub(crate) fn header(&self, wire_id: u64, make: impl FnOnce() -> Bytes) -> Bytes {
+    /// The start of its stream for subscription `wire_id`: shared by readers of one version that number
+    /// alike and want the whole group.
+    pub(crate) fn header(&self, version: Version, wire_id: u64, make: impl FnOnce() -> Bytes) -> Bytes {
         let mut state = self.state.borrow_mut();
         match &state.header {
-            Some((of, header)) if *of == wire_id => header.clone(),
-            _ => state.header.insert((wire_id, make())).1.clone(),
+            Some((of, header)) if *of == (version, wire_id) => header.clone(),
+            _ => state.header.insert(((version, wire_id), make())).1.clone(),
         }
     }
 

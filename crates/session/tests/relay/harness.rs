@@ -436,7 +436,10 @@ impl Relay {
         self.seats[source].orders.push_back(Order::Open { log, epoch, path, track, prefs, want });
         self.seats[at].orders.push_back(Order::Attach { sub, log });
         let readers = [((at, sub), (prefs, want))].into();
-        self.pulls.insert(log, Pull { key, source, epoch, readers, fetches: BTreeMap::new(), orphan: false, ended: false });
+        self.pulls.insert(
+            log,
+            Pull { key, source, epoch, readers, fetches: BTreeMap::new(), orphan: false, ended: false },
+        );
     }
 
     fn fetch(&mut self, at: usize, sub: SubId, group: u64) {

@@ -34,7 +34,6 @@ pub(crate) enum Role {
 }
 
 impl Peer {
-
     /// One turn: events, all that can be read and written.
     pub(crate) fn turn(&mut self, now: Instant) {
         self.now = now;
@@ -132,7 +131,10 @@ impl Peer {
         match &mut role {
             Role::Header(inbox) => {
                 inbox.push(&bytes);
-                match inbox.next_varint().map(|kind| UniType::from_id(version, kind).expect("a known stream type")) {
+                match inbox
+                    .next_varint()
+                    .map(|kind| UniType::from_id(version, kind).expect("a known stream type"))
+                {
                     None => {}
                     Some(UniType::Setup) => return Role::Setup(Inbox::new()),
                     Some(UniType::Group) => {
@@ -172,7 +174,9 @@ impl Peer {
             Role::Request(inbox, kind) => {
                 inbox.push(&bytes);
                 if kind.is_none() {
-                    *kind = inbox.next_varint().map(|id| BidiType::from_id(version, id).expect("a known request"));
+                    *kind = inbox
+                        .next_varint()
+                        .map(|id| BidiType::from_id(version, id).expect("a known request"));
                 }
                 let what = match kind {
                     Some(BidiType::Announce) => inbox.next(version).unwrap().map(Ask::Announce),
@@ -206,7 +210,8 @@ impl Peer {
         match what {
             Ask::Announce(request) => {
                 let mut announcing = Announcing::new(stream, request.prefix);
-                let below = |broadcast: &relay_model::Path| Some(path(broadcast.strip_prefix(&announcing.prefix)?));
+                let below =
+                    |broadcast: &relay_model::Path| Some(path(broadcast.strip_prefix(&announcing.prefix)?));
                 let live: Vec<_> = self
                     .broadcasts
                     .iter()

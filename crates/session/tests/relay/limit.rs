@@ -3,7 +3,9 @@
 use relay_model::{SessionCode, StreamCode, limits};
 use relay_session::{pair::Options, transport::Closed};
 use relay_wire::{
-    lite::{BidiType, FrameHead, Group, SubscribeResponse, UniType, Version, put_frame_head, put_group_header},
+    lite::{
+        BidiType, FrameHead, Group, SubscribeResponse, UniType, Version, put_frame_head, put_group_header,
+    },
     varint,
 };
 
@@ -87,8 +89,17 @@ fn a_frame_of_the_limit_passes_and_one_past_it_is_refused() {
         let sub = relay[reader].subscribe("live/cam", "video", patient());
         let mut show = Show::new(&mut relay, publisher, "video");
         let mut bytes = Vec::new();
-        put_group_header(Version::V05, &Group { subscribe: show.subscribe, sequence: 0, first_frame: 0 }, &mut bytes);
-        put_frame_head(Version::V05, 0, FrameHead { tick: Some(0), size: limits::FRAME_BYTES + past }, &mut bytes);
+        put_group_header(
+            Version::V05,
+            &Group { subscribe: show.subscribe, sequence: 0, first_frame: 0 },
+            &mut bytes,
+        );
+        put_frame_head(
+            Version::V05,
+            0,
+            FrameHead { tick: Some(0), size: limits::FRAME_BYTES + past },
+            &mut bytes,
+        );
         bytes.resize(bytes.len() + (limits::FRAME_BYTES + past) as usize, 7);
         let stream = relay[publisher].open_uni(bytes);
         relay[publisher].finish(stream);
@@ -189,7 +200,8 @@ fn subscriptions_are_served_up_to_the_limit_and_refused_past_it() {
     let reader = relay.subscriber();
     let subs: Vec<_> =
         (0..limits::SUBSCRIPTIONS).map(|_| relay[reader].subscribe("live/cam", "video", patient())).collect();
-    relay.run(MS * 1_000);
+    // They are paced.
+    relay.run(MS * 4_000);
     let past = relay[reader].subscribe("live/cam", "video", patient());
     relay.run(MS * 100);
     assert!(subs.iter().all(|sub| relay[reader].sub(*sub).end.is_none()));

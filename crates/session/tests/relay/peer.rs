@@ -432,7 +432,10 @@ impl Peer {
 
     /// What the relay fetches of a track now.
     pub(crate) fn fetching(&self, name: &str) -> Vec<(Stream, Fetch)> {
-        self.fetched(name).filter(|(_, _, end)| end.is_none()).map(|(stream, fetch, _)| (stream, fetch)).collect()
+        self.fetched(name)
+            .filter(|(_, _, end)| end.is_none())
+            .map(|(stream, fetch, _)| (stream, fetch))
+            .collect()
     }
 
     /// All that the relay ever fetched of a track, and how it ended its side.

@@ -7,7 +7,8 @@ use relay_session::transport::Stream;
 use relay_wire::{
     Inbox,
     lite::{
-        Announce, AnnounceOk, AnnounceRequest, Fetch, Goaway, Subscribe, SubscribeResponse, TrackRequest, Version,
+        Announce, AnnounceOk, AnnounceRequest, Fetch, Goaway, Subscribe, SubscribeResponse, TrackRequest,
+        Version,
     },
 };
 

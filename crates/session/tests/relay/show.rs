@@ -10,7 +10,7 @@ use relay_session::{
     pair::{Options, Rng},
     transport::Stream,
 };
-use relay_wire::lite::{SubscribeResponse, Version};
+use relay_wire::lite::{SubscribeOk, SubscribeResponse, Version};
 
 use crate::{
     harness::{MS, Relay},
@@ -20,6 +20,11 @@ use crate::{
 /// Prefs of a reader that wants every group, however late.
 pub(crate) fn patient() -> Prefs {
     Prefs { max_age_ms: 600_000, ..Prefs::default() }
+}
+
+/// What a reader of moq-lite-03 and 04 that asked with the usual priority is told first.
+pub(crate) fn accepted() -> SubscribeResponse {
+    SubscribeResponse::Ok(SubscribeOk { priority: 127, ..SubscribeOk::default() })
 }
 
 /// Runs `test` with many seeds; a failure names its seed. `SEEDS=20` runs twenty times as many.
