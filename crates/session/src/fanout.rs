@@ -219,14 +219,26 @@ impl Mirror {
         Some(group)
     }
 
-    /// A group that somebody fetches: what comes of it comes as news.
-    pub(crate) fn await_group(&mut self, sequence: u64, shape: Shape, now: Instant) -> Rc<Group> {
+    /// Whether a held group came by FETCH, or comes so.
+    pub(crate) fn is_fetched(&self, sequence: u64) -> bool {
+        self.feed.head().groups.iter().any(|held| held.sequence == sequence && held.fetched)
+    }
+
+    /// A group that somebody fetches: what comes of it comes as news. `None`: it still comes live, without
+    /// what is asked for.
+    pub(crate) fn await_group(&mut self, sequence: u64, shape: Shape, now: Instant) -> Option<Rc<Group>> {
         let known = self.find(sequence).cloned();
+        if known.as_ref().is_some_and(|group| !group.is_awaited() && !group.is_over()) {
+            return None;
+        }
+        // One that was cut short stays so for its readers; this is another.
+        self.groups.retain(|group| group.sequence() != sequence || group.is_awaited());
+        let known = known.filter(|group| group.is_awaited());
         let group = known.unwrap_or_else(|| self.hold(Group::awaited(sequence), now));
         if !group.has_lane(shape) {
             group.add_lane(shape);
         }
-        group
+        Some(group)
     }
 
     /// Adds a group that did not come as news.
@@ -259,7 +271,12 @@ impl Mirror {
                     held.apply(&entry);
                 }
             }
-            Entry::Evicted { group } => self.drop_group(group, StreamCode::EVICTED),
+            Entry::Evicted { group } => {
+                // One that is awaited takes the place of what is evicted.
+                if self.find(group).is_some_and(|held| !held.is_awaited()) {
+                    self.drop_group(group, StreamCode::EVICTED);
+                }
+            }
             Entry::Absent { group, code } => {
                 if self.find(group).is_some_and(|held| held.is_awaited()) {
                     self.drop_group(group, code);

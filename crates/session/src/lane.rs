@@ -111,6 +111,16 @@ impl Group {
         self.state.borrow().lanes.iter().any(|lane| lane.shape == shape)
     }
 
+    /// Whether nothing more comes of a lane.
+    pub(crate) fn has_ended(&self, shape: Shape) -> bool {
+        self.with_lane(shape, |lane| lane.end().is_some()).unwrap_or(true)
+    }
+
+    /// Whether nothing more comes of any lane.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state.borrow().lanes.iter().all(|lane| lane.end().is_some())
+    }
+
     /// Adds an empty lane, to be filled by [`Self::apply_to`] from a replay.
     pub(crate) fn add_lane(&self, shape: Shape) {
         self.state.borrow_mut().lanes.push(Lane::new(shape));
@@ -118,6 +128,11 @@ impl Group {
 
     /// Applies an entry to every lane. What a lane already has is skipped.
     pub(crate) fn apply(&self, entry: &Entry) {
+        let begins = !matches!(entry, Entry::Object { head, .. } if head.id > 0);
+        if self.is_awaited() && (!begins || matches!(entry, Entry::Data { .. })) {
+            // Of an earlier stream, which was cut short: what a fetch brings begins at its first object.
+            return;
+        }
         self.awaited.set(false);
         for lane in &mut self.state.borrow_mut().lanes {
             lane.apply(entry);

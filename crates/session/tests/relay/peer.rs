@@ -345,6 +345,17 @@ impl Peer {
         stream
     }
 
+    /// Wants no answer to a request any more.
+    pub(crate) fn give_up(&mut self, stream: Stream, by_stop: bool) {
+        if by_stop {
+            self.t().stop(stream, StreamCode::CANCEL);
+            self.finish(stream);
+        } else {
+            self.t().stop(stream, StreamCode::CANCEL);
+            self.reset(stream, StreamCode::CANCEL);
+        }
+    }
+
     pub(crate) fn sub(&self, stream: Stream) -> &SubIn {
         &self.subs[&stream]
     }
@@ -445,6 +456,13 @@ impl Peer {
             Ask::Fetch(fetch) if fetch.track == name => Some((asked.stream, fetch.clone(), asked.end)),
             _ => None,
         })
+    }
+
+    /// The whole answer to a FETCH.
+    pub(crate) fn answer_fetch(&mut self, stream: Stream, frames: &Frames) {
+        let bytes = frame_bytes(self.version, frames);
+        self.write(stream, bytes);
+        self.finish(stream);
     }
 
     /// Streams a whole group, as soon as there is a stream for it.
