@@ -89,6 +89,11 @@ impl Fanout {
         Some(Rc::new(batch))
     }
 
+    /// The view of a log that is read here.
+    pub(crate) fn mirror(&mut self, log: LogId) -> Option<&mut Mirror> {
+        self.mirrors.get_mut(&log)
+    }
+
     /// Gives a group of a log that is read here a lane of `shape`, as far as the log still has it.
     pub(crate) fn shape(&mut self, log: LogId, sequence: u64, shape: Shape, now: Instant) {
         if let Some(mirror) = self.mirrors.get_mut(&log) {

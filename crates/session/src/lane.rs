@@ -196,7 +196,9 @@ impl Lane {
         match entry {
             Entry::Object { head, payload, .. } => self.object(head, payload),
             Entry::Data { object, offset, payload, .. }
-                if object.checked_add(1) == Some(self.next_object) && *offset >= self.received =>
+                if *object >= self.shape.first
+                    && object.checked_add(1) == Some(self.next_object)
+                    && *offset >= self.received =>
             {
                 self.push_payload(payload.clone());
                 self.end_at_last();

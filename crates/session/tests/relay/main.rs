@@ -13,6 +13,7 @@ mod peer;
 mod range;
 mod record;
 mod resume;
+mod routes;
 mod show;
 mod slow;
 mod tidy;
