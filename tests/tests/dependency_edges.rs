@@ -76,7 +76,7 @@ const OWNERS: &[(&str, &[&str])] = &[
 const BANNED: &[&str] = &["ring", "openssl-sys", "native-tls"];
 
 /// Not bound by the tables: they use everything, and nothing may use them.
-const OUTSIDE: &[&str] = &["relay-tests", "relay-bench"];
+const OUTSIDE: &[&str] = &["relay-tests", "relay-bench", "relay-sim"];
 
 /// What a cargo command prints.
 fn cargo(arguments: &[&str]) -> String {

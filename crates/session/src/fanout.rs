@@ -89,6 +89,11 @@ impl Fanout {
         Some(Rc::new(batch))
     }
 
+    /// The view of a log that is read here.
+    pub(crate) fn mirror(&mut self, log: LogId) -> Option<&mut Mirror> {
+        self.mirrors.get_mut(&log)
+    }
+
     /// Gives a group of a log that is read here a lane of `shape`, as far as the log still has it.
     pub(crate) fn shape(&mut self, log: LogId, sequence: u64, shape: Shape, now: Instant) {
         if let Some(mirror) = self.mirrors.get_mut(&log) {
@@ -219,14 +224,26 @@ impl Mirror {
         Some(group)
     }
 
-    /// A group that somebody fetches: what comes of it comes as news.
-    pub(crate) fn await_group(&mut self, sequence: u64, shape: Shape, now: Instant) -> Rc<Group> {
+    /// Whether a held group came by FETCH, or comes so.
+    pub(crate) fn is_fetched(&self, sequence: u64) -> bool {
+        self.feed.head().groups.iter().any(|held| held.sequence == sequence && held.fetched)
+    }
+
+    /// A group that somebody fetches: what comes of it comes as news. `None`: it still comes live, without
+    /// what is asked for.
+    pub(crate) fn await_group(&mut self, sequence: u64, shape: Shape, now: Instant) -> Option<Rc<Group>> {
         let known = self.find(sequence).cloned();
+        if known.as_ref().is_some_and(|group| !group.is_awaited() && !group.is_over()) {
+            return None;
+        }
+        // One that was cut short stays so for its readers; this is another.
+        self.groups.retain(|group| group.sequence() != sequence || group.is_awaited());
+        let known = known.filter(|group| group.is_awaited());
         let group = known.unwrap_or_else(|| self.hold(Group::awaited(sequence), now));
         if !group.has_lane(shape) {
             group.add_lane(shape);
         }
-        group
+        Some(group)
     }
 
     /// Adds a group that did not come as news.
@@ -259,9 +276,12 @@ impl Mirror {
                     held.apply(&entry);
                 }
             }
-            // Who waits for a fetch and has nothing yet gets what replaces a damaged group.
-            Entry::Evicted { group } if self.find(group).is_some_and(|held| held.is_awaited()) => {}
-            Entry::Evicted { group } => self.drop_group(group, StreamCode::EVICTED),
+            Entry::Evicted { group } => {
+                // One that is awaited takes the place of what is evicted.
+                if self.find(group).is_some_and(|held| !held.is_awaited()) {
+                    self.drop_group(group, StreamCode::EVICTED);
+                }
+            }
             Entry::Absent { group, code } => {
                 if self.find(group).is_some_and(|held| held.is_awaited()) {
                     self.drop_group(group, code);

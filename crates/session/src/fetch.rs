@@ -19,7 +19,8 @@ use crate::{
 pub(crate) enum Found {
     /// It is here; what it lacks comes as news.
     Group(Rc<Group>),
-    /// It has to be asked for, and comes as news.
+    /// It has to be asked for, or is coming because somebody has asked: what it lacks comes as news, as
+    /// long as core knows that it is wanted.
     Awaited(Rc<Group>),
     /// It cannot be had.
     Refused(StreamCode),
@@ -64,13 +65,17 @@ impl Session {
 pub(crate) fn find(mirror: &mut Mirror, group: u64, shape: Shape, now: Instant) -> Found {
     match mirror.lookup(group, shape.first) {
         Lookup::Held => match mirror.load(group, shape, now) {
-            Some(held) => Found::Group(held),
+            Some(held) if held.has_ended(shape) || !mirror.is_fetched(group) => Found::Group(held),
+            Some(held) => Found::Awaited(held),
             None => Found::Refused(StreamCode::EVICTED),
         },
         Lookup::Absent(code) => Found::Refused(code),
         Lookup::Unknown => match mirror.end() {
             Some(end) => Found::Refused(end.code.unwrap_or(StreamCode::NOT_FOUND)),
-            None => Found::Awaited(mirror.await_group(group, shape, now)),
+            None => match mirror.await_group(group, shape, now) {
+                Some(group) => Found::Awaited(group),
+                None => Found::Refused(StreamCode::EVICTED),
+            },
         },
     }
 }

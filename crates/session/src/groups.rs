@@ -97,6 +97,7 @@ impl Session {
         if !up.continues(header.sequence) {
             let log = up.log;
             self.restarted.push(log);
+            self.is_dirty = true;
             return Err(StreamCode::CANCEL);
         }
         if up.groups >= limits::UPSTREAM_GROUPS {

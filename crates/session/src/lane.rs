@@ -28,9 +28,9 @@ pub struct Group {
 struct State {
     lanes: SmallVec<[Lane; 1]>,
     superseded: Option<Instant>,
-    /// The last stream header made, for which version and subscription id: clients of one kind number
-    /// theirs alike.
-    header: Option<(Version, u64, Bytes)>,
+    /// The last stream header made, in whose version and for which subscription id: clients of one kind
+    /// number theirs alike.
+    header: Option<((Version, u64), Bytes)>,
 }
 
 /// The bytes of one group in one shape, after the group header.
@@ -97,18 +97,28 @@ impl Group {
         self.state.borrow_mut().superseded.get_or_insert(now);
     }
 
-    /// The start of its stream for subscription `wire_id`: shared by readers that number alike and want
-    /// the whole group.
+    /// The start of its stream for subscription `wire_id`: shared by readers of one version that number
+    /// alike and want the whole group.
     pub(crate) fn header(&self, version: Version, wire_id: u64, make: impl FnOnce() -> Bytes) -> Bytes {
         let mut state = self.state.borrow_mut();
         match &state.header {
-            Some((made, of, header)) if *made == version && *of == wire_id => header.clone(),
-            _ => state.header.insert((version, wire_id, make())).2.clone(),
+            Some((of, header)) if *of == (version, wire_id) => header.clone(),
+            _ => state.header.insert(((version, wire_id), make())).1.clone(),
         }
     }
 
     pub(crate) fn has_lane(&self, shape: Shape) -> bool {
         self.state.borrow().lanes.iter().any(|lane| lane.shape == shape)
+    }
+
+    /// Whether nothing more comes of a lane.
+    pub(crate) fn has_ended(&self, shape: Shape) -> bool {
+        self.with_lane(shape, |lane| lane.end().is_some()).unwrap_or(true)
+    }
+
+    /// Whether nothing more comes of any lane.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state.borrow().lanes.iter().all(|lane| lane.end().is_some())
     }
 
     /// Adds an empty lane, to be filled by [`Self::apply_to`] from a replay.
@@ -118,6 +128,11 @@ impl Group {
 
     /// Applies an entry to every lane. What a lane already has is skipped.
     pub(crate) fn apply(&self, entry: &Entry) {
+        let begins = !matches!(entry, Entry::Object { head, .. } if head.id > 0);
+        if self.is_awaited() && (!begins || matches!(entry, Entry::Data { .. })) {
+            // Of an earlier stream, which was cut short: what a fetch brings begins at its first object.
+            return;
+        }
         self.awaited.set(false);
         for lane in &mut self.state.borrow_mut().lanes {
             lane.apply(entry);
@@ -181,7 +196,9 @@ impl Lane {
         match entry {
             Entry::Object { head, payload, .. } => self.object(head, payload),
             Entry::Data { object, offset, payload, .. }
-                if object.checked_add(1) == Some(self.next_object) && *offset >= self.received =>
+                if *object >= self.shape.first
+                    && object.checked_add(1) == Some(self.next_object)
+                    && *offset >= self.received =>
             {
                 self.push_payload(payload.clone());
                 self.end_at_last();

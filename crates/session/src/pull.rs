@@ -111,6 +111,8 @@ impl Session {
                 return Next::Done;
             }
         }
+        // Where the log took none of it, those who wait must not wait for good.
+        up.writer.fetch_failed(target.sequence, over.unwrap_or(StreamCode::EVICTED));
         self.pull_over(cx, target.log, target.sequence);
         Next::Done
     }

@@ -1,6 +1,6 @@
 //! Serving a peer: announces it watches, tracks it subscribes to.
 
-use std::time::Instant;
+use std::{rc::Rc, time::Instant};
 
 use relay_model::{Ask, Hop, LogId, Path, Prefs, StreamCode, SubId, TrackInfo, TrackName, limits};
 use relay_store::End;
@@ -8,9 +8,12 @@ use relay_wire::{
     Error,
     lite::{self, Message, SubscribeResponse},
 };
+use smallvec::SmallVec;
 
 use crate::{
-    Batch, Framing, Reader, fetch,
+    Batch, Framing, Group, Reader,
+    fanout::Mirror,
+    fetch,
     inlet::{Ended, Inlet},
     requests::{NO_ERROR, Next, refuse},
     session::{Cx, Role, Session},
@@ -199,10 +202,24 @@ impl Session {
             };
             let prefs = update.prefs;
             self.pace.took(cx.now);
-            self.with_egress(t, cx, |egress, out| egress.update(out, id, prefs));
+            self.update_sub(t, cx, id, prefs);
             self.ask(cx, Ask::Update { sub: id, prefs });
         }
         Ok(inlet.inbox.is_empty())
+    }
+
+    /// Takes new wishes in. Of the groups that a raised end lets in, those that are held come at once.
+    fn update_sub<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId, prefs: Prefs) {
+        let Some(before) = self.egress.get_mut(id).map(|sub| sub.prefs) else { return };
+        self.with_egress(t, cx, |egress, out| egress.update(out, id, prefs));
+        let Some(end) = before.end.filter(|end| prefs.end.is_none_or(|new| new > *end)) else { return };
+        let Some(sub) = self.egress.get_mut(id) else { return };
+        let Some(mirror) = sub.log.and_then(|log| cx.fanout.mirror(log)) else { return };
+        let opened = first_groups(mirror, sub, cx.now, |sequence| sequence > end);
+        let batch = Batch { opened, ..Batch::default() };
+        if self.with_egress(t, cx, |egress, out| egress.news(out, id, &batch)) {
+            self.finish_subs(t, cx, vec![id]);
+        }
     }
 
     /// Core found the log that serves a subscription.
@@ -230,13 +247,7 @@ impl Session {
             SubscribeResponse::Ok(ok).encode(self.config.version, &mut message);
             self.control.send(t, cx.now, stream, message);
         }
-        let mut first = mirror.first_groups(prefs.start, prefs.max_age_ms, cx.now);
-        first.retain(|sequence| sub.wants(*sequence));
-        let surplus = first.len().saturating_sub(limits::READER_GROUPS);
-        let groups: Vec<_> = first
-            .drain(surplus..)
-            .filter_map(|sequence| mirror.load(sequence, sub.shape(sequence), cx.now))
-            .collect();
+        let groups = first_groups(mirror, sub, cx.now, |_| true);
         if self.with_egress(t, cx, |egress, out| egress.begin(out, id, &groups, end)) {
             self.finish_subs(t, cx, vec![id]);
         }
@@ -340,4 +351,18 @@ impl Session {
         self.streams.remove(&stream);
         t.stop(stream, NO_ERROR);
     }
+}
+
+/// The held groups that a subscription wants and `among` allows, oldest first: the newest of them, as many
+/// as a reader may have open.
+fn first_groups(
+    mirror: &mut Mirror,
+    sub: &Sub,
+    now: Instant,
+    among: impl Fn(u64) -> bool,
+) -> SmallVec<[Rc<Group>; 2]> {
+    let mut first = mirror.first_groups(sub.prefs.start, sub.prefs.max_age_ms, now);
+    first.retain(|sequence| sub.wants(*sequence) && among(*sequence));
+    let surplus = first.len().saturating_sub(limits::READER_GROUPS);
+    first.drain(surplus..).filter_map(|sequence| mirror.load(sequence, sub.shape(sequence), now)).collect()
 }

@@ -49,13 +49,13 @@ pub(crate) struct Viewer {
 impl Viewer {
     /// The route this peer may be told of: not its own, not one that passes it, in its scope, and with a
     /// chain that still has room for us.
-    fn pick<'a>(&self, path: &Path, routes: &'a [Route]) -> Option<&'a Route> {
+    fn pick<'a>(&self, path: &Path, routes: &'a [Route], version: Version) -> Option<&'a Route> {
         if !self.scope.allows(path) {
             return None;
         }
         routes.iter().find(|route| {
             route.session != self.session
-                && route.hops.len() < limits::HOPS
+                && route.hops.len() + usize::from(!version.has_announce_ok()) <= limits::HOPS
                 && (self.exclude == Hop::ANONYMOUS || !route.passes(self.exclude))
         })
     }
@@ -109,7 +109,7 @@ impl Watching {
     fn greet(&mut self, version: Version) -> Vec<u8> {
         let mut changes = Vec::new();
         while self.watch.walk(STEP, &mut changes) {}
-        changes.retain(|change| self.viewer.pick(&change.path, &change.routes).is_some());
+        changes.retain(|change| self.viewer.pick(&change.path, &change.routes, version).is_some());
         let ok = lite::AnnounceOk { hop: self.viewer.hop, count: changes.len() as u64 };
         self.queue.extend(changes);
         let mut message = Vec::new();
@@ -119,7 +119,7 @@ impl Watching {
 
     fn change(&mut self, change: &Change, version: Version) -> Option<Vec<u8>> {
         let suffix = Path::parse(change.path.strip_prefix(&self.viewer.prefix)?).ok()?;
-        let route = self.viewer.pick(&change.path, &change.routes);
+        let route = self.viewer.pick(&change.path, &change.routes, version);
         let told = self.told.get(&change.path).cloned();
         let mut message = Vec::new();
         match (route, told) {

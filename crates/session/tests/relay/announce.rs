@@ -3,18 +3,36 @@
 use std::collections::BTreeMap;
 
 use relay_model::{Hop, Scope, SessionCode};
+use relay_wire::lite::Version;
 
 use crate::{
     harness::{MS, Relay, everything, guest, host},
     peer::path,
-    show::{rough, seeds},
+    show::{rough, seeds, version_of, versions},
 };
+
+/// The chain `watcher` is told of a broadcast that `publisher` announced behind `before`.
+fn chain(relay: &Relay, publisher: usize, watcher: usize, before: &[u64]) -> Vec<Hop> {
+    let mut chain: Vec<_> = before.iter().copied().map(Hop).chain([relay[publisher].hop]).collect();
+    if !relay[publisher].version.has_hop_ids() {
+        chain.fill(Hop::ANONYMOUS);
+        chain.insert(0, Hop(9_000 + publisher as u64));
+    }
+    if !relay[watcher].version.has_announce_ok() {
+        chain.push(Hop(1_000));
+    }
+    if !relay[watcher].version.has_hop_ids() {
+        chain.fill(Hop::ANONYMOUS);
+    }
+    chain
+}
 
 #[test]
 fn announces_withdrawals_and_replacements_reach_watchers() {
     seeds(60, |seed, rng| {
-        let mut relay = Relay::new(seed);
+        let mut relay = Relay::of(version_of(seed / 4), seed);
         let publishers = [0; 2].map(|_| relay.subscriber());
+        relay.version = version_of(seed);
         let (ours, theirs) = (rough(rng), rough(rng));
         let watcher = relay.connect(ours, theirs);
         let early = relay[watcher].watch("");
@@ -39,11 +57,11 @@ fn announces_withdrawals_and_replacements_reach_watchers() {
             live.iter().map(|((at, name), first)| (path(name), (*at, *first))).collect();
         for (watch, prefix) in [(early, ""), (late, prefix.as_str())] {
             let watch = &relay[watcher].watches[&watch];
-            assert_eq!(watch.ok.unwrap().hop, Hop(1_000));
+            assert!(watch.ok.is_none_or(|ok| ok.hop == Hop(1_000)));
             let mut below: BTreeMap<_, _> = BTreeMap::new();
             for (broadcast, (at, first)) in &expected {
                 if let Some(suffix) = broadcast.strip_prefix(&path(prefix)) {
-                    below.insert(path(suffix), vec![Hop(*first), relay[*at].hop]);
+                    below.insert(path(suffix), chain(&relay, *at, watcher, &[*first]));
                 }
             }
             let told: BTreeMap<_, _> =
@@ -52,7 +70,7 @@ fn announces_withdrawals_and_replacements_reach_watchers() {
         }
         // What was live at the time came first, as counted.
         let late = &relay[watcher].watches[&late];
-        assert_eq!(late.ok.unwrap().count, late.heard.len() as u64, "seed {seed}");
+        assert!(late.ok.is_none_or(|ok| ok.count == late.heard.len() as u64), "seed {seed}");
 
         relay[publishers[0]].close(SessionCode::NONE, "");
         relay.run(MS * 2_000);
@@ -65,116 +83,116 @@ fn announces_withdrawals_and_replacements_reach_watchers() {
 }
 
 #[test]
-fn a_replaced_route_is_told_in_place() {
-    let mut relay = Relay::new(1);
-    let publisher = relay.publisher("live/cam", &[]);
-    let watcher = relay.subscriber();
-    let watch = relay[watcher].watch("live");
-    relay.run(MS * 50);
-    relay[publisher].publish("live/cam", &[], &[5]);
-    relay.run(MS * 50);
-    let watch = &relay[watcher].watches[&watch];
-    let chains: Vec<_> = watch.heard.iter().map(|announce| announce.hops.to_vec()).collect();
-    let me = relay[publisher].hop;
-    assert_eq!(chains, [vec![me], vec![Hop(5), me]]);
-    relay.disperse();
-}
-
-#[test]
 fn an_anonymous_publisher_is_stamped() {
-    let mut relay = Relay::new(1);
-    let at = relay.link(host(), guest());
-    relay[at].hop = Hop::ANONYMOUS;
-    relay[at].setup();
-    relay[at].publish("live/cam", &[], &[]);
-    let watcher = relay.subscriber();
-    let watch = relay[watcher].watch("");
-    relay.run(MS * 50);
-    let hops = relay[watcher].watches[&watch].live[&path("live/cam")].to_vec();
-    assert_eq!(hops, [Hop(9_000 + at as u64), Hop::ANONYMOUS]);
-    relay.disperse();
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        let at = relay.link(host(), guest());
+        relay[at].hop = Hop::ANONYMOUS;
+        relay.let_in(at);
+        relay[at].publish("live/cam", &[], &[]);
+        let watcher = relay.subscriber();
+        let watch = relay[watcher].watch("");
+        relay.run(MS * 50);
+        let hops = relay[watcher].watches[&watch].live[&path("live/cam")].to_vec();
+        let stamped: &[Hop] = match version {
+            Version::V03 => &[Hop::ANONYMOUS; 3],
+            Version::V04 => &[Hop(9_000), Hop::ANONYMOUS, Hop(1_000)],
+            Version::V05 | Version::V06 => &[Hop(9_000), Hop::ANONYMOUS],
+        };
+        assert_eq!((at, hops.as_slice()), (0, stamped));
+        relay.disperse();
+    });
 }
 
 #[test]
 fn a_peer_is_not_told_of_its_own_broadcasts() {
-    let mut relay = Relay::new(1);
-    let publisher = relay.publisher("live/cam", &[]);
-    let watch = relay[publisher].watch("");
-    relay.run(MS * 50);
-    let watch = &relay[publisher].watches[&watch];
-    assert_eq!(watch.ok.unwrap().count, 0);
-    assert_eq!(watch.heard, []);
-    relay.disperse();
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        let publisher = relay.publisher("live/cam", &[]);
+        let watch = relay[publisher].watch("");
+        relay.run(MS * 50);
+        let watch = &relay[publisher].watches[&watch];
+        assert_eq!(watch.ok.map(|ok| ok.count), version.has_announce_ok().then_some(0));
+        assert_eq!(watch.heard, []);
+        relay.disperse();
+    });
 }
 
 #[test]
 fn a_prefix_outside_the_scope_is_an_empty_set_that_stays_open() {
-    let mut relay = Relay::new(1);
-    let publisher = relay.publisher("live/cam", &[]);
-    relay[publisher].publish("other/cam", &[], &[]);
-    let watcher = relay.link(host(), guest());
-    relay.seats[watcher].grant.subscribe = Scope::of([path("other")]);
-    relay[watcher].setup();
-    relay.run(MS * 50);
-    let outside = relay[watcher].watch("live");
-    let above = relay[watcher].watch("");
-    relay.run(MS * 50);
-    relay[publisher].publish("live/two", &[], &[]);
-    relay[publisher].publish("other/two", &[], &[]);
-    relay.run(MS * 1_000);
-    let outside = &relay[watcher].watches[&outside];
-    assert_eq!((outside.ok.unwrap().count, outside.heard.len(), outside.end), (0, 0, None));
-    let told: Vec<_> = relay[watcher].watches[&above].live.keys().map(ToString::to_string).collect();
-    assert_eq!(told, ["other/cam", "other/two"]);
-    relay.disperse();
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        let publisher = relay.publisher("live/cam", &[]);
+        relay[publisher].publish("other/cam", &[], &[]);
+        let watcher = relay.link(host(), guest());
+        relay.seats[watcher].grant.subscribe = Scope::of([path("other")]);
+        relay.let_in(watcher);
+        relay.run(MS * 50);
+        let outside = relay[watcher].watch("live");
+        let above = relay[watcher].watch("");
+        relay.run(MS * 50);
+        relay[publisher].publish("live/two", &[], &[]);
+        relay[publisher].publish("other/two", &[], &[]);
+        relay.run(MS * 1_000);
+        let outside = &relay[watcher].watches[&outside];
+        assert_eq!(outside.ok.map(|ok| ok.count), version.has_announce_ok().then_some(0));
+        assert_eq!((outside.heard.len(), outside.end), (0, None));
+        let told: Vec<_> = relay[watcher].watches[&above].live.keys().map(ToString::to_string).collect();
+        assert_eq!(told, ["other/cam", "other/two"]);
+        relay.disperse();
+    });
 }
 
 #[test]
 fn paths_are_relative_to_the_root_of_the_session() {
-    let mut relay = Relay::new(1);
-    let publisher = relay.link(host(), guest());
-    let mut grant = everything();
-    grant.root = path("live");
-    grant.publish = Scope::of([path("live/a")]);
-    relay.seats[publisher].grant = grant.clone();
-    relay[publisher].setup();
-    relay[publisher].publish("a/cam", &["video"], &[]);
-    let watcher = relay.subscriber();
-    let watch = relay[watcher].watch("");
-    relay.run(MS * 50);
-    let crate::peer::Ask::Announce(asked) = &relay[publisher].asked[0].what else { panic!() };
-    assert_eq!(asked.prefix, path("a"));
-    assert_eq!(relay[watcher].watches[&watch].live.keys().collect::<Vec<_>>(), [&path("live/a/cam")]);
-    relay[watcher].subscribe("live/a/cam", "video", Default::default());
-    relay.upstream(publisher, "video");
-    let (_, subscribe) = relay[publisher].serving("video").unwrap();
-    assert_eq!(subscribe.broadcast, path("a/cam"));
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        let publisher = relay.link(host(), guest());
+        let mut grant = everything();
+        grant.root = path("live");
+        grant.publish = Scope::of([path("live/a")]);
+        relay.seats[publisher].grant = grant.clone();
+        relay.let_in(publisher);
+        relay[publisher].publish("a/cam", &["video"], &[]);
+        let watcher = relay.subscriber();
+        let watch = relay[watcher].watch("");
+        relay.run(MS * 50);
+        let crate::peer::Ask::Announce(asked) = &relay[publisher].asked[0].what else { panic!() };
+        assert_eq!(asked.prefix, path("a"));
+        assert_eq!(relay[watcher].watches[&watch].live.keys().collect::<Vec<_>>(), [&path("live/a/cam")]);
+        relay[watcher].subscribe("live/a/cam", "video", Default::default());
+        relay.upstream(publisher, "video");
+        let (_, subscribe) = relay[publisher].serving("video").unwrap();
+        assert_eq!(subscribe.broadcast, path("a/cam"));
 
-    let guest_ = relay.link(host(), guest());
-    grant.root = path("live/a");
-    relay.seats[guest_].grant = grant;
-    relay[guest_].setup();
-    relay.run(MS * 50);
-    let watch = relay[guest_].watch("");
-    let answer = relay[guest_].ask_track("cam", "video");
-    relay.run(MS * 100);
-    assert_eq!(relay[guest_].watches[&watch].live.keys().collect::<Vec<_>>(), [&path("cam")]);
-    assert!(relay[guest_].track_answers[&answer].info.is_some());
-    relay.disperse();
+        let guest_ = relay.link(host(), guest());
+        grant.root = path("live/a");
+        relay.seats[guest_].grant = grant;
+        relay.let_in(guest_);
+        relay.run(MS * 50);
+        let watch = relay[guest_].watch("");
+        let answer = version.has_tracks().then(|| relay[guest_].ask_track("cam", "video"));
+        relay.run(MS * 100);
+        assert_eq!(relay[guest_].watches[&watch].live.keys().collect::<Vec<_>>(), [&path("cam")]);
+        assert!(answer.is_none_or(|answer| relay[guest_].track_answers[&answer].info.is_some()));
+        relay.disperse();
+    });
 }
 
 #[test]
 fn a_watcher_that_is_done_is_answered_with_fin() {
-    let mut relay = Relay::new(1);
-    let publisher = relay.publisher("live/cam", &[]);
-    let watcher = relay.subscriber();
-    let watch = relay[watcher].watch("");
-    relay.run(MS * 50);
-    relay[watcher].finish(watch);
-    relay.run(MS * 50);
-    assert!(relay[watcher].watches[&watch].end.unwrap().is_fin());
-    relay[publisher].publish("live/two", &[], &[]);
-    relay.run(MS * 50);
-    assert!(relay.is_alive(watcher));
-    relay.disperse();
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        let publisher = relay.publisher("live/cam", &[]);
+        let watcher = relay.subscriber();
+        let watch = relay[watcher].watch("");
+        relay.run(MS * 50);
+        relay[watcher].finish(watch);
+        relay.run(MS * 50);
+        assert!(relay[watcher].watches[&watch].end.unwrap().is_fin());
+        relay[publisher].publish("live/two", &[], &[]);
+        relay.run(MS * 50);
+        assert!(relay.is_alive(watcher));
+        relay.disperse();
+    });
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 use relay_model::{SessionCode, StreamCode, TrackInfo};
 use relay_session::transport::Closed;
 use relay_wire::{
-    lite::{BidiType, Goaway, Setup, TrackRequest, UniType},
+    lite::{BidiType, Goaway, Setup, TrackRequest, UniType, Version},
     varint,
 };
 
 use crate::{
     harness::{MS, Relay, guest, host},
-    peer::{encoded, path, request, track},
-    show::{Show, patient, rough, seeds},
+    peer::{encoded, path, track},
+    show::{Show, patient, rough, seeds, version_of, versions},
 };
 
 fn violation(closed: &Option<Closed>) -> bool {
@@ -22,9 +22,10 @@ fn violation(closed: &Option<Closed>) -> bool {
 #[test]
 fn track_info_is_served_and_refused() {
     seeds(20, |seed, rng| {
-        let mut relay = Relay::new(seed);
+        let mut relay = Relay::of(version_of(seed % 2), seed);
         let publisher = relay.publisher("live/cam", &["video"]);
-        let info = TrackInfo { priority: 9, ordered: true, max_age_ms: 77, timescale: 90_000 };
+        let ordered = relay.version == Version::V05;
+        let info = TrackInfo { priority: 9, ordered, max_age_ms: 77, timescale: 90_000 };
         relay[publisher].tracks.insert((path("live/cam"), track("video")), info);
         let (ours, theirs) = (rough(rng), rough(rng));
         let reader = relay.connect(ours, theirs);
@@ -84,7 +85,7 @@ fn groups_that_come_before_the_track_info_are_no_answer_to_a_track_request() {
     show.run(&mut relay, 2, MS * 50, |_| vec![(0, vec![1])]);
     show.check_all(&relay, reader, sub, 0);
     let request = relay[publisher].asked.iter().find(|asked| asked.what_is_track("video")).unwrap().stream;
-    relay[publisher].write(request, encoded(&TrackInfo::default()));
+    relay[publisher].write(request, encoded(Version::V05, &TrackInfo::default()));
     relay[publisher].finish(request);
     relay.run(MS * 50);
     assert_eq!(relay[reader].track_answers[&answer].info, Some(TrackInfo::default()));
@@ -93,15 +94,17 @@ fn groups_that_come_before_the_track_info_are_no_answer_to_a_track_request() {
 
 #[test]
 fn a_subscription_to_an_absent_track_is_refused() {
-    let mut relay = Relay::new(1);
-    relay.publisher("live/cam", &["video"]);
-    let reader = relay.subscriber();
-    let absent = relay[reader].subscribe("live/cam", "absent", patient());
-    let nowhere = relay[reader].subscribe("live/other", "video", patient());
-    relay.run(MS * 100);
-    assert_eq!(relay[reader].sub(absent).end.unwrap().code(), Some(StreamCode::NOT_FOUND));
-    assert_eq!(relay[reader].sub(nowhere).end.unwrap().code(), Some(StreamCode::UNROUTABLE));
-    relay.disperse();
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        relay.publisher("live/cam", &["video"]);
+        let reader = relay.subscriber();
+        let absent = relay[reader].subscribe("live/cam", "absent", patient());
+        let nowhere = relay[reader].subscribe("live/other", "video", patient());
+        relay.run(MS * 100);
+        assert_eq!(relay[reader].sub(absent).end.unwrap().code(), Some(StreamCode::NOT_FOUND));
+        assert_eq!(relay[reader].sub(nowhere).end.unwrap().code(), Some(StreamCode::UNROUTABLE));
+        relay.disperse();
+    });
 }
 
 #[test]
@@ -144,7 +147,7 @@ fn nothing_is_said_before_the_peer_is_let_in() {
 #[test]
 fn streams_before_setup_are_served_after_authorisation() {
     seeds(20, |seed, rng| {
-        let mut relay = Relay::new(seed);
+        let mut relay = Relay::of(version_of(seed % 2), seed);
         let publisher = relay.publisher("live/cam", &["video"]);
         let (mut ours, theirs) = (rough(rng), rough(rng));
         ours.uni_streams += 2;
@@ -176,7 +179,7 @@ fn a_request_may_come_byte_by_byte() {
     let publisher = relay.publisher("live/cam", &["video"]);
     let reader = relay.subscriber();
     let message = TrackRequest { broadcast: path("live/cam"), track: track("video") };
-    let bytes = request(BidiType::Track.id(), &message);
+    let bytes = relay[reader].request(BidiType::Track.id(), &message);
     let stream = relay[reader].open_bi(vec![]);
     for byte in bytes {
         relay[reader].write(stream, vec![byte]);
@@ -189,7 +192,7 @@ fn a_request_may_come_byte_by_byte() {
     let sub = relay[reader].subscribe("live/cam", "video", patient());
     let show = Show::new(&mut relay, publisher, "video");
     let bytes =
-        crate::peer::group_bytes(show.subscribe, 0, &[(3, vec![1, 2, 3]), (1, vec![]), (400, vec![4])]);
+        relay[publisher].group_bytes(show.subscribe, 0, &[(3, vec![1, 2, 3]), (1, vec![]), (400, vec![4])]);
     let stream = relay[publisher].open_uni(vec![]);
     for byte in bytes {
         relay[publisher].write(stream, vec![byte]);
@@ -246,13 +249,16 @@ fn a_request_with_bytes_left_over_ends_only_its_stream() {
 
 #[test]
 fn a_group_of_an_unknown_subscription_is_refused() {
-    let mut relay = Relay::new(1);
-    let reader = relay.subscriber();
-    let stream = relay[reader].open_uni(crate::peer::group_bytes(5, 0, &[(0, vec![1; 100])]));
-    relay.run(MS * 30);
-    assert_eq!(relay[reader].stopped.get(&stream), Some(&StreamCode::CANCEL));
-    assert!(relay.is_alive(reader));
-    relay.disperse();
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        let reader = relay.subscriber();
+        let bytes = relay[reader].group_bytes(5, 0, &[(0, vec![1; 100])]);
+        let stream = relay[reader].open_uni(bytes);
+        relay.run(MS * 30);
+        assert_eq!(relay[reader].stopped.get(&stream), Some(&StreamCode::CANCEL));
+        assert!(relay.is_alive(reader));
+        relay.disperse();
+    });
 }
 
 #[test]
@@ -273,7 +279,7 @@ fn a_stream_without_its_header_is_given_up_in_time() {
 fn a_goaway_of_a_client_ends_nothing() {
     let mut relay = Relay::new(1);
     let publisher = relay.publisher("live/cam", &["video"]);
-    let bytes = request(BidiType::Goaway.id(), &Goaway { uri: String::new() });
+    let bytes = relay[publisher].request(BidiType::Goaway.id(), &Goaway { uri: String::new() });
     let stream = relay[publisher].open_bi(bytes);
     relay[publisher].finish(stream);
     relay.run(MS * 50);
@@ -285,24 +291,31 @@ fn a_goaway_of_a_client_ends_nothing() {
 
 #[test]
 fn the_same_subscribe_id_twice_is_a_violation() {
-    let mut relay = Relay::new(1);
-    relay.publisher("live/cam", &["video"]);
-    let reader = relay.subscriber();
-    relay[reader].subscribe("live/cam", "video", patient());
-    relay[reader].reuse_subscribe_id();
-    relay[reader].subscribe("live/cam", "video", patient());
-    relay.run(MS * 50);
-    assert!(violation(&relay[reader].closed), "{:?}", relay[reader].closed);
-    relay.disperse();
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        relay.publisher("live/cam", &["video"]);
+        let reader = relay.subscriber();
+        relay[reader].subscribe("live/cam", "video", patient());
+        relay[reader].reuse_subscribe_id();
+        relay[reader].subscribe("live/cam", "video", patient());
+        relay.run(MS * 50);
+        assert!(violation(&relay[reader].closed), "{:?}", relay[reader].closed);
+        relay.disperse();
+    });
 }
 
 #[test]
 fn the_relay_kills_a_session_with_the_code_it_is_told() {
-    let mut relay = Relay::new(1);
-    let reader = relay.subscriber();
-    let kill = relay_model::Order::Kill { code: SessionCode::UNAUTHORIZED, reason: "expired" };
-    relay.with(reader, |session, t, cx| session.order(t, cx, kill));
-    relay.run(MS * 50);
-    assert_eq!(relay[reader].closed, Some(Closed::ByPeer(SessionCode::UNAUTHORIZED, "expired".to_owned())));
-    relay.disperse();
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        let reader = relay.subscriber();
+        let kill = relay_model::Order::Kill { code: SessionCode::UNAUTHORIZED, reason: "expired" };
+        relay.with(reader, |session, t, cx| session.order(t, cx, kill));
+        relay.run(MS * 50);
+        assert_eq!(
+            relay[reader].closed,
+            Some(Closed::ByPeer(SessionCode::UNAUTHORIZED, "expired".to_owned()))
+        );
+        relay.disperse();
+    });
 }

@@ -7,22 +7,21 @@ use relay_wire::lite::Datagram;
 
 use crate::{
     harness::{MS, Relay, guest, host},
-    peer::V,
-    show::{Show, bytes, patient, seeds},
+    show::{Show, bytes, patient, seeds, version_of},
 };
 
 fn send(relay: &mut Relay, show: &Show, sequence: u64, payload: Vec<u8>) {
     let datagram =
         Datagram { subscribe: show.subscribe, sequence, tick: 10 * sequence, payload: payload.into() };
     let mut out = Vec::new();
-    datagram.encode(V, &mut out);
+    datagram.encode(relay[show.publisher].version, &mut out);
     relay[show.publisher].t().send_datagram(out.into()).unwrap();
 }
 
 #[test]
 fn datagrams_pass_whole_or_not_at_all() {
     seeds(20, |seed, rng| {
-        let mut relay = Relay::new(seed);
+        let mut relay = Relay::of(version_of(seed % 2), seed);
         let publisher = relay.publisher("live/cam", &["audio"]);
         let readers = [relay.subscriber(), relay.subscriber()];
         let lossy = relay.connect(Options { loss: 0.5, ..host() }, guest());

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use relay_model::{Prefs, limits};
+use relay_model::{Prefs, Start, limits};
 use relay_session::pair::Rng;
 use relay_wire::lite::SubscribeResponse;
 
 use crate::{
     harness::{MS, Relay, guest, host},
-    show::{Show, bytes, frames, patient, rough, seeds},
+    show::{Show, accepted, bytes, frames, patient, rough, seeds, version_of, versions},
 };
 
 const TRACKS: [&str; 2] = ["video", "audio"];
@@ -27,12 +27,14 @@ fn order(rng: &mut Rng, count: u64) -> Vec<u64> {
 
 #[test]
 fn every_group_arrives_whole_and_once_whatever_the_links() {
-    seeds(40, |seed, rng| {
-        let mut relay = Relay::new(seed);
+    seeds(48, |seed, rng| {
+        // Each publisher's version meets each reader's.
+        let mut relay = Relay::of(version_of(seed), seed);
         let (ours, theirs) = (rough(rng), rough(rng));
         let publisher = relay.publisher_on(ours, theirs, "live/cam", &TRACKS);
         let readers: Vec<_> = (0..3)
-            .map(|_| {
+            .map(|n| {
+                relay.version = version_of(seed / 4 + n);
                 let (ours, theirs) = (rough(rng), rough(rng));
                 relay.connect(ours, theirs)
             })
@@ -73,11 +75,10 @@ fn every_group_arrives_whole_and_once_whatever_the_links() {
                 show.check_all(&relay, *reader, *sub, 0);
                 let answer = relay[*reader].sub(*sub);
                 assert!(answer.end.unwrap().is_fin(), "seed {seed}: {answer:?}");
-                assert_eq!(
-                    answer.responses,
-                    [SubscribeResponse::Start { group: 0 }, SubscribeResponse::End { group: 12 }],
-                    "seed {seed}"
-                );
+                let said = [SubscribeResponse::Start { group: 0 }, SubscribeResponse::End { group: 12 }];
+                let old = relay[*reader].version.has_subscribe_ok();
+                let expected: &[_] = if old { &[accepted()] } else { &said };
+                assert_eq!(answer.responses, expected, "seed {seed}");
             }
         }
         relay.disperse();
@@ -86,8 +87,8 @@ fn every_group_arrives_whole_and_once_whatever_the_links() {
 
 #[test]
 fn a_late_joiner_gets_the_latest_group_from_its_first_frame() {
-    seeds(6, |seed, rng| {
-        let mut relay = Relay::new(seed);
+    seeds(8, |seed, rng| {
+        let mut relay = Relay::of(version_of(seed), seed);
         let publisher = relay.publisher("live/cam", &["video"]);
         let first = relay.subscriber();
         let early = relay[first].subscribe("live/cam", "video", patient());
@@ -96,7 +97,7 @@ fn a_late_joiner_gets_the_latest_group_from_its_first_frame() {
 
         // A small frame, then 5 MB of which half has come.
         let body = vec![(7, bytes(rng, 10)), (8, bytes(rng, 5_000_000)), (9, vec![]), (10, bytes(rng, 100))];
-        let whole = crate::peer::group_bytes(show.subscribe, 3, &body);
+        let whole = relay[publisher].group_bytes(show.subscribe, 3, &body);
         let half = 2_500_000 + rng.below(1_000) as usize;
         let stream = relay[publisher].open_uni(whole[..half].to_vec());
         show.groups.insert(3, body);
@@ -106,7 +107,7 @@ fn a_late_joiner_gets_the_latest_group_from_its_first_frame() {
         let links = [0; 2].map(|_| relay.connect(relay_session::pair::Options { loss, ..host() }, guest()));
         let mut subs = vec![(first, early)];
         for reader in links {
-            subs.push((reader, relay[reader].subscribe("live/cam", "video", patient())));
+            subs.push((reader, relay[reader].subscribe("live/cam", "video", Prefs::default())));
             // One joins while more of the group arrives.
             let more = rng.below(1_000_000) as usize;
             let next = half + 400_000 * (subs.len() - 2);
@@ -131,7 +132,9 @@ fn a_late_joiner_gets_the_latest_group_from_its_first_frame() {
         show.check_all(&relay, first, early, 0);
         for (reader, sub) in &subs[1..] {
             show.check_all(&relay, *reader, *sub, 3);
-            assert_eq!(relay[*reader].sub(*sub).responses, [SubscribeResponse::Start { group: 3 }]);
+            let old = relay.version.has_subscribe_ok();
+            let said = if old { accepted() } else { SubscribeResponse::Start { group: 3 } };
+            assert_eq!(relay[*reader].sub(*sub).responses, [said]);
         }
         relay.disperse();
     });
@@ -139,33 +142,36 @@ fn a_late_joiner_gets_the_latest_group_from_its_first_frame() {
 
 #[test]
 fn a_partial_frame_is_passed_on_before_its_end() {
-    let mut relay = Relay::new(1);
-    let publisher = relay.publisher("live/cam", &["video"]);
-    let reader = relay.subscriber();
-    let sub = relay[reader].subscribe("live/cam", "video", patient());
-    let show = Show::new(&mut relay, publisher, "video");
-    let whole = crate::peer::group_bytes(show.subscribe, 0, &[(1, vec![5; 10_000])]);
-    let stream = relay[publisher].open_uni(whole[..60].to_vec());
-    relay.run(MS * 30);
-    let got = |relay: &Relay| relay[reader].group(sub, 0).first().map_or(0, |group| group.frames[0].1.len());
-    assert!(got(&relay) >= 50, "{}", got(&relay));
-    relay[publisher].write(stream, whole[60..9_000].to_vec());
-    relay.run(MS * 30);
-    assert!(got(&relay) >= 8_980, "{}", got(&relay));
-    relay.disperse();
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        let publisher = relay.publisher("live/cam", &["video"]);
+        let reader = relay.subscriber();
+        let sub = relay[reader].subscribe("live/cam", "video", patient());
+        let show = Show::new(&mut relay, publisher, "video");
+        let whole = relay[publisher].group_bytes(show.subscribe, 0, &[(1, vec![5; 10_000])]);
+        let stream = relay[publisher].open_uni(whole[..60].to_vec());
+        relay.run(MS * 30);
+        let got =
+            |relay: &Relay| relay[reader].group(sub, 0).first().map_or(0, |group| group.frames[0].1.len());
+        assert!(got(&relay) >= 50, "{}", got(&relay));
+        relay[publisher].write(stream, whole[60..9_000].to_vec());
+        relay.run(MS * 30);
+        assert!(got(&relay) >= 8_980, "{}", got(&relay));
+        relay.disperse();
+    });
 }
 
 #[test]
 fn a_reader_gets_no_group_outside_its_range() {
-    seeds(10, |seed, rng| {
-        let mut relay = Relay::new(seed);
+    seeds(12, |seed, rng| {
+        let mut relay = Relay::of(version_of(seed), seed);
         let publisher = relay.publisher("live/cam", &["video"]);
         let reader = relay.connect(host(), guest());
         let all = relay[reader].subscribe("live/cam", "video", patient());
         let mut show = Show::new(&mut relay, publisher, "video");
         show.run(&mut relay, 6, MS * 10, |n| vec![(0, vec![n as u8; 100])]);
         let (start, end) = (3 + rng.below(2), 8 + rng.below(2));
-        let prefs = Prefs { start: Some(start), end: Some(end), ..patient() };
+        let prefs = Prefs { start: Start::Group(start), end: Some(end), ..patient() };
         let some = relay[reader].subscribe("live/cam", "video", prefs);
         relay.run(MS * 30);
         show.run(&mut relay, 6, MS * 10, |n| vec![(0, vec![n as u8; 100])]);
@@ -175,7 +181,9 @@ fn a_reader_gets_no_group_outside_its_range() {
         let mut got: Vec<_> = relay[reader].groups_of(some).filter_map(|group| group.sequence).collect();
         got.sort_unstable();
         assert_eq!(got, (start..=end).collect::<Vec<_>>());
-        assert_eq!(relay[reader].sub(some).responses, [SubscribeResponse::Start { group: start }]);
+        let old = relay.version.has_subscribe_ok();
+        let said = if old { accepted() } else { SubscribeResponse::Start { group: start } };
+        assert_eq!(relay[reader].sub(some).responses, [said]);
         assert_eq!(relay[reader].sub(some).end, None, "the end of the range ends nothing");
         relay.disperse();
     });
@@ -191,7 +199,7 @@ fn a_start_too_far_back_is_named_where_it_really_begins() {
     let surplus = 8;
     let count = limits::READER_GROUPS as u64 + surplus;
     show.run(&mut relay, count, MS * 5, |n| vec![(0, vec![n as u8; 100])]);
-    let sub = relay[second].subscribe("live/cam", "video", Prefs { start: Some(0), ..patient() });
+    let sub = relay[second].subscribe("live/cam", "video", Prefs { start: Start::Group(0), ..patient() });
     relay.run(MS * 100);
     show.end(&mut relay, "video");
     relay.run(MS * 100);
@@ -223,20 +231,27 @@ fn one_upstream_subscription_serves_all_with_the_widest_prefs() {
 
 #[test]
 fn many_groups_fan_out_to_many_readers() {
-    let mut relay = Relay::new(1);
-    let publisher = relay.publisher("live/cam", &["video"]);
-    let readers: Vec<_> = (0..20).map(|_| relay.subscriber()).collect();
-    let subs: Vec<_> =
-        readers.iter().map(|reader| relay[*reader].subscribe("live/cam", "video", patient())).collect();
-    relay.run(MS * 50);
-    let mut show = Show::new(&mut relay, publisher, "video");
-    let count = 3 * limits::READER_GROUPS as u64;
-    show.run(&mut relay, count, MS * 5, |n| {
-        vec![(n as i64, vec![n as u8; 500]), (n as i64 + 1, vec![1; 2_000])]
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        let publisher = relay.publisher("live/cam", &["video"]);
+        let readers: Vec<_> = (0..12)
+            .map(|n| {
+                relay.version = version_of(n);
+                relay.subscriber()
+            })
+            .collect();
+        let subs: Vec<_> =
+            readers.iter().map(|reader| relay[*reader].subscribe("live/cam", "video", patient())).collect();
+        relay.run(MS * 50);
+        let mut show = Show::new(&mut relay, publisher, "video");
+        let count = 3 * limits::READER_GROUPS as u64;
+        show.run(&mut relay, count, MS * 5, |n| {
+            vec![(n as i64, vec![n as u8; 500]), (n as i64 + 1, vec![1; 2_000])]
+        });
+        relay.run(MS * 100);
+        for (reader, sub) in readers.iter().zip(subs) {
+            show.check_all(&relay, *reader, sub, 0);
+        }
+        relay.disperse();
     });
-    relay.run(MS * 100);
-    for (reader, sub) in readers.iter().zip(subs) {
-        show.check_all(&relay, *reader, sub, 0);
-    }
-    relay.disperse();
 }

@@ -19,7 +19,9 @@ use relay_session::{
 };
 use relay_store::{End, Rings, Store};
 
-use crate::peer::{Peer, V, path};
+use relay_wire::lite::Version;
+
+use crate::peer::{Peer, path};
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
 const WORKER: WorkerId = WorkerId(0);
@@ -33,6 +35,8 @@ pub(crate) struct Seat {
     pub(crate) admit: bool,
     pub(crate) authorizes: Vec<String>,
     is_let_in: bool,
+    /// What the peer said to be of no use to it.
+    pub(crate) exclude: Hop,
     orders: VecDeque<Order>,
 }
 
@@ -42,12 +46,23 @@ struct Pull {
     source: usize,
     epoch: Epoch,
     readers: BTreeMap<(usize, SubId), (Prefs, Want)>,
+    /// Who waits for which old group.
+    fetches: BTreeMap<u64, Vec<(usize, SubId)>>,
+    /// Its publisher left; its log waits for another session of it.
+    orphan: bool,
     ended: bool,
 }
 
 pub(crate) struct Relay {
     pub(crate) seed: u64,
+    /// Of the peers that connect from now on.
+    pub(crate) version: Version,
+    /// Whether their URL comes with the connection.
+    pub(crate) has_url: bool,
+    /// Whether logs wait for their publisher when its session ends.
+    pub(crate) lingers: bool,
     pub(crate) now: Instant,
+    pub(crate) started: Instant,
     pub(crate) store: Arc<Store>,
     pub(crate) fanout: Fanout,
     pub(crate) meter: relay_meter::Worker,
@@ -93,7 +108,13 @@ pub(crate) fn everything() -> Grant {
 }
 
 impl Relay {
+    /// One whose peers speak moq-lite-05.
     pub(crate) fn new(seed: u64) -> Self {
+        Self::of(Version::V05, seed)
+    }
+
+    /// One whose peers speak `version`.
+    pub(crate) fn of(version: Version, seed: u64) -> Self {
         let now = Instant::now();
         let store = Store::new(relay_store::Config {
             workers: 1,
@@ -103,6 +124,10 @@ impl Relay {
         });
         Self {
             seed,
+            version,
+            has_url: false,
+            lingers: false,
+            started: now,
             now,
             store,
             fanout: Fanout::new(WORKER),
@@ -128,11 +153,12 @@ impl Relay {
             worker: WORKER,
             hop: Hop(1_000),
             stamp: Hop(9_000 + at as u64),
-            version: V,
-            has_url: false,
+            version: self.version,
+            has_url: self.has_url,
+            started: self.started,
         };
-        self.peers
-            .push(Peer::new(Pair::with(self.seed.wrapping_mul(31) + at as u64, ours, theirs), self.now));
+        let pair = Pair::with(self.seed.wrapping_mul(31) + at as u64, ours, theirs);
+        self.peers.push(Peer::new(self.version, pair, self.now));
         self.peers[at].hop = Hop(100 + at as u64);
         self.seats.push(Seat {
             id,
@@ -140,18 +166,29 @@ impl Relay {
             grant: everything(),
             admit: true,
             authorizes: Vec::new(),
-            is_let_in: false,
+            is_let_in: self.has_url,
+            exclude: Hop::ANONYMOUS,
             orders: VecDeque::new(),
         });
+        self.with(at, |session, _, cx| session.start(cx));
         at
     }
 
     /// A peer that has been let in.
     pub(crate) fn connect(&mut self, ours: Options, theirs: Options) -> usize {
         let at = self.link(ours, theirs);
-        self.peers[at].setup();
-        self.until("SETUP", |relay| !relay.peers[at].setups.is_empty());
+        self.let_in(at);
         at
+    }
+
+    /// The peer says SETUP where there is one, and is let in.
+    pub(crate) fn let_in(&mut self, at: usize) {
+        if self.peers[at].version.has_setup() {
+            self.peers[at].setup();
+            self.until("SETUP", |relay| !relay.peers[at].setups.is_empty());
+        } else {
+            self.until("announce request", |relay| !relay.peers[at].asked.is_empty());
+        }
     }
 
     /// A publisher of one broadcast, known to the relay.
@@ -354,6 +391,14 @@ impl Relay {
                 self.union_all();
             }
             Ask::Unsubscribe { sub } => self.unsubscribe(|reader| *reader == (at, sub)),
+            Ask::Exclude { hop } => self.seats[at].exclude = hop,
+            Ask::Draining => {}
+            Ask::Pull { sub, group } => self.fetch(at, sub, group),
+            Ask::Pulled { log, epoch, group } => {
+                if let Some(pull) = self.pulls.get_mut(&log).filter(|pull| pull.epoch == epoch) {
+                    pull.fetches.remove(&group);
+                }
+            }
             Ask::Ended { log, .. } => {
                 if let Some(pull) = self.pulls.get_mut(&log) {
                     pull.ended = true;
@@ -391,13 +436,42 @@ impl Relay {
         self.seats[source].orders.push_back(Order::Open { log, epoch, path, track, prefs, want });
         self.seats[at].orders.push_back(Order::Attach { sub, log });
         let readers = [((at, sub), (prefs, want))].into();
-        self.pulls.insert(log, Pull { key, source, epoch, readers, ended: false });
+        self.pulls.insert(
+            log,
+            Pull { key, source, epoch, readers, fetches: BTreeMap::new(), orphan: false, ended: false },
+        );
+    }
+
+    fn fetch(&mut self, at: usize, sub: SubId, group: u64) {
+        let wanted = self.pulls.iter_mut().find(|(_, pull)| pull.readers.contains_key(&(at, sub)));
+        let Some((log, pull)) = wanted.filter(|(_, pull)| !pull.ended) else { return };
+        let waiting = pull.fetches.entry(group).or_default();
+        if waiting.is_empty() {
+            self.seats[pull.source].orders.push_back(Order::Pull { log: *log, group });
+        }
+        waiting.push((at, sub));
+    }
+
+    /// The logs of a track go on with another session of its publisher.
+    pub(crate) fn resume(&mut self, name: &str, source: usize) {
+        for (log, pull) in &mut self.pulls {
+            if pull.key.1.as_str() != name || pull.ended {
+                continue;
+            }
+            (pull.source, pull.orphan, pull.epoch) = (source, false, Epoch(pull.epoch.0 + 1));
+            self.store.fence(*log, pull.epoch);
+            let union = pull.readers.values().copied().reduce(|a, b| (a.0.union(b.0), a.1.max(b.1)));
+            let (prefs, want) = union.expect("a reader");
+            let (path, track) = pull.key.clone();
+            let (log, epoch) = (*log, pull.epoch);
+            self.seats[source].orders.push_back(Order::Open { log, epoch, path, track, prefs, want });
+        }
     }
 
     fn union_all(&mut self) {
         for (log, pull) in &self.pulls {
             let union = pull.readers.values().copied().reduce(|a, b| (a.0.union(b.0), a.1.max(b.1)));
-            if let Some((prefs, want)) = union.filter(|_| !pull.ended) {
+            if let Some((prefs, want)) = union.filter(|_| !pull.ended && !pull.orphan) {
                 self.seats[pull.source].orders.push_back(Order::Prefs { log: *log, prefs, want });
             }
         }
@@ -406,6 +480,16 @@ impl Relay {
     fn unsubscribe(&mut self, gone: impl Fn(&(usize, SubId)) -> bool) {
         for pull in self.pulls.values_mut() {
             pull.readers.retain(|reader, _| !gone(reader));
+        }
+        for (log, pull) in &mut self.pulls {
+            pull.fetches.retain(|group, waiting| {
+                waiting.retain(|reader| !gone(reader));
+                if waiting.is_empty() && !pull.ended && !pull.orphan {
+                    let order = Order::DropPull { log: *log, group: *group };
+                    self.seats[pull.source].orders.push_back(order);
+                }
+                !waiting.is_empty()
+            });
         }
         self.sweep();
         self.union_all();
@@ -417,7 +501,7 @@ impl Relay {
             self.pulls.iter().filter(|(_, pull)| pull.readers.is_empty()).map(|(log, _)| *log).collect();
         for log in idle {
             let Some(pull) = self.pulls.remove(&log) else { continue };
-            if !pull.ended {
+            if !pull.ended && !pull.orphan {
                 self.seats[pull.source].orders.push_back(Order::Close { log });
                 self.store.fence(log, Epoch(pull.epoch.0 + 1));
             }
@@ -442,7 +526,10 @@ impl Relay {
         }
         let now = self.now;
         for (log, pull) in &mut self.pulls {
-            if pull.source == at && !pull.ended {
+            if pull.source == at && !pull.ended && self.lingers {
+                pull.orphan = true;
+                self.store.fence(*log, Epoch(pull.epoch.0 + 1));
+            } else if pull.source == at && !pull.ended {
                 pull.ended = true;
                 let end = End { final_group: None, code: Some(StreamCode::SESSION_CLOSED) };
                 self.store.end(*log, end, now, &mut self.rings);

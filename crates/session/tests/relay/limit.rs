@@ -3,13 +3,15 @@
 use relay_model::{SessionCode, StreamCode, limits};
 use relay_session::{pair::Options, transport::Closed};
 use relay_wire::{
-    lite::{BidiType, FrameHead, Group, SubscribeResponse, UniType, put_frame_head, put_group_header},
+    lite::{
+        BidiType, FrameHead, Group, SubscribeResponse, UniType, Version, put_frame_head, put_group_header,
+    },
     varint,
 };
 
 use crate::{
     harness::{MS, Relay, guest, host},
-    peer::{V, group_bytes, path},
+    peer::path,
     show::{Show, patient},
 };
 
@@ -87,8 +89,17 @@ fn a_frame_of_the_limit_passes_and_one_past_it_is_refused() {
         let sub = relay[reader].subscribe("live/cam", "video", patient());
         let mut show = Show::new(&mut relay, publisher, "video");
         let mut bytes = Vec::new();
-        put_group_header(V, &Group { subscribe: show.subscribe, sequence: 0 }, &mut bytes);
-        put_frame_head(V, 0, FrameHead { tick: 0, size: limits::FRAME_BYTES + past }, &mut bytes);
+        put_group_header(
+            Version::V05,
+            &Group { subscribe: show.subscribe, sequence: 0, first_frame: 0 },
+            &mut bytes,
+        );
+        put_frame_head(
+            Version::V05,
+            0,
+            FrameHead { tick: Some(0), size: limits::FRAME_BYTES + past },
+            &mut bytes,
+        );
         bytes.resize(bytes.len() + (limits::FRAME_BYTES + past) as usize, 7);
         let stream = relay[publisher].open_uni(bytes);
         relay[publisher].finish(stream);
@@ -122,7 +133,7 @@ fn a_reader_has_groups_open_up_to_the_limit_and_loses_the_oldest_past_it() {
     let mut streams = Vec::new();
     for sequence in 0..=count {
         let body = vec![(0, vec![1; 100]), (1, vec![2; 100])];
-        let whole = group_bytes(show.subscribe, sequence, &body);
+        let whole = relay[publisher].group_bytes(show.subscribe, sequence, &body);
         streams.push((relay[publisher].open_uni(whole[..150].to_vec()), whole[150..].to_vec()));
         show.groups.insert(sequence, body);
         show.aired.insert(sequence, relay.now);
@@ -189,7 +200,8 @@ fn subscriptions_are_served_up_to_the_limit_and_refused_past_it() {
     let reader = relay.subscriber();
     let subs: Vec<_> =
         (0..limits::SUBSCRIPTIONS).map(|_| relay[reader].subscribe("live/cam", "video", patient())).collect();
-    relay.run(MS * 1_000);
+    // They are paced.
+    relay.run(MS * 4_000);
     let past = relay[reader].subscribe("live/cam", "video", patient());
     relay.run(MS * 100);
     assert!(subs.iter().all(|sub| relay[reader].sub(*sub).end.is_none()));

@@ -1,4 +1,5 @@
-//! A scripted peer: raw moq-lite-05 messages on its end of a pair, everything it hears recorded.
+//! A scripted peer: raw moq-lite messages of its version on its end of a pair, everything it hears
+//! recorded.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -6,53 +7,77 @@ use std::{
 };
 
 use bytes::Bytes;
-use relay_model::{Hop, Hops, Path, Prefs, SessionCode, StreamCode, TrackInfo, TrackName};
+use relay_model::{Cost, Hop, Hops, Path, Prefs, SessionCode, StreamCode, TrackInfo, TrackName};
 use relay_session::{
     pair::{End, Pair},
-    transport::{Closed, Dir, Event, ReadError, Stream, Transport, WriteError},
+    transport::{Closed, Dir, Stream, Transport, WriteError},
 };
 use relay_wire::{
     Inbox,
     lite::{
-        Announce, AnnounceOk, AnnounceRequest, BidiType, Datagram, FrameHead, Group, GroupEvent, GroupReader,
-        Message, Setup, Status, Subscribe, SubscribeResponse, SubscribeUpdate, TrackRequest, UniType,
-        Version, put_frame_head, put_group_header,
+        Announce, AnnounceRequest, BidiType, Datagram, Fetch, FrameHead, Group, GroupReader, Message, Setup,
+        Subscribe, SubscribeResponse, SubscribeUpdate, TrackRequest, UniType, Version, put_frame_head,
+        put_group_header,
     },
     varint,
 };
 
-use crate::record::hear_watch;
+use crate::hear::Role;
 pub(crate) use crate::record::{Ask, Asked, Ended, Frames, GroupIn, SubIn, TrackIn, WatchIn};
 
-pub(crate) const V: Version = Version::V05;
-
-/// What a stream the peer reads is for.
-enum Role {
-    Header(Inbox),
-    Request(Inbox, Option<BidiType>),
-    Setup(Inbox),
-    Group(usize, GroupReader),
-    Watch(Inbox, Stream),
-    Sub(Inbox, Stream),
-    Track(Inbox, Stream),
-    Asked(Inbox, usize),
-    /// Bytes are kept, nothing more.
-    Raw(Stream),
-}
-
 #[derive(Default)]
-struct Pending {
+pub(crate) struct Pending {
     bytes: VecDeque<Bytes>,
     finish: bool,
 }
 
+/// An announce request of the relay, and what was announced on it.
+pub(crate) struct Announcing {
+    pub(crate) stream: Stream,
+    pub(crate) prefix: Path,
+    live: BTreeMap<Path, u64>,
+    next_id: u64,
+}
+
+impl Announcing {
+    pub(crate) fn new(stream: Stream, prefix: Path) -> Self {
+        Self { stream, prefix, live: BTreeMap::new(), next_id: 0 }
+    }
+
+    /// What `version` says of a new route, or of one that changed.
+    pub(crate) fn active(&mut self, version: Version, suffix: Path, hops: Hops, cost: Cost) -> Vec<Announce> {
+        let live = self.live.get(&suffix).copied();
+        if version.has_announce_ids()
+            && let Some(id) = live
+        {
+            return vec![Announce::Restart { id, hops, cost }];
+        }
+        let mut said = Vec::new();
+        if live.is_some() && !version.replaces_announces() {
+            said.push(Announce::Ended { suffix: suffix.clone() });
+        }
+        self.live.insert(suffix.clone(), self.next_id);
+        self.next_id += 1;
+        said.push(Announce::Active { suffix, hops, cost });
+        said
+    }
+
+    fn ended(&mut self, version: Version, suffix: Path) -> Option<Announce> {
+        let id = self.live.remove(&suffix)?;
+        Some(if version.has_announce_ids() { Announce::EndedId { id } } else { Announce::Ended { suffix } })
+    }
+}
+
 pub(crate) struct Peer {
     pub(crate) pair: Pair,
+    pub(crate) version: Version,
     pub(crate) now: Instant,
     /// What it publishes: a broadcast is announced when it has an entry.
     pub(crate) tracks: BTreeMap<(Path, TrackName), TrackInfo>,
     pub(crate) broadcasts: BTreeMap<Path, Hops>,
     pub(crate) hop: Hop,
+    /// Price of what it announces.
+    pub(crate) cost: Cost,
     /// Whether group streams, or any streams, are read.
     pub(crate) reads_groups: bool,
     pub(crate) reads: bool,
@@ -70,11 +95,12 @@ pub(crate) struct Peer {
     pub(crate) asked: Vec<Asked>,
     pub(crate) datagrams: Vec<Datagram>,
     pub(crate) stopped: BTreeMap<Stream, StreamCode>,
-    roles: BTreeMap<Stream, Role>,
-    pending: BTreeMap<Stream, Pending>,
+    pub(crate) fetches: BTreeMap<Stream, GroupIn>,
+    pub(crate) roles: BTreeMap<Stream, Role>,
+    pub(crate) pending: BTreeMap<Stream, Pending>,
     /// Group streams that wait for stream credit.
     unopened: VecDeque<Vec<u8>>,
-    announce_streams: Vec<(Stream, Path)>,
+    pub(crate) announcing: Vec<Announcing>,
     next_subscribe: u64,
 }
 
@@ -86,27 +112,27 @@ pub(crate) fn track(raw: &str) -> TrackName {
     TrackName::parse(raw).unwrap()
 }
 
-pub(crate) fn encoded(message: &impl Message) -> Vec<u8> {
+pub(crate) fn encoded(version: Version, message: &impl Message) -> Vec<u8> {
     let mut out = Vec::new();
-    message.encode(V, &mut out);
+    message.encode(version, &mut out);
     out
 }
 
 /// A stream's type and first message.
-pub(crate) fn request(kind: u64, message: &impl Message) -> Vec<u8> {
+pub(crate) fn request(version: Version, kind: u64, message: &impl Message) -> Vec<u8> {
     let mut out = Vec::new();
     varint::put(kind, &mut out);
-    message.encode(V, &mut out);
+    message.encode(version, &mut out);
     out
 }
 
-/// A group stream up to its last frame.
-pub(crate) fn group_bytes(subscribe: u64, sequence: u64, frames: &[(i64, Vec<u8>)]) -> Vec<u8> {
+/// Frames as they stand on a stream.
+pub(crate) fn frame_bytes(version: Version, frames: &[(i64, Vec<u8>)]) -> Vec<u8> {
     let mut out = Vec::new();
-    put_group_header(V, &Group { subscribe, sequence }, &mut out);
     let mut previous = 0;
     for (tick, payload) in frames {
-        put_frame_head(V, previous, FrameHead { tick: *tick, size: payload.len() as u64 }, &mut out);
+        let head = FrameHead { tick: Some(*tick), size: payload.len() as u64 };
+        put_frame_head(version, previous, head, &mut out);
         out.extend_from_slice(payload);
         previous = *tick;
     }
@@ -114,13 +140,15 @@ pub(crate) fn group_bytes(subscribe: u64, sequence: u64, frames: &[(i64, Vec<u8>
 }
 
 impl Peer {
-    pub(crate) fn new(pair: Pair, now: Instant) -> Self {
+    pub(crate) fn new(version: Version, pair: Pair, now: Instant) -> Self {
         Self {
             pair,
+            version,
             now,
             tracks: BTreeMap::new(),
             broadcasts: BTreeMap::new(),
             hop: Hop(77),
+            cost: Cost::default(),
             reads_groups: true,
             reads: true,
             answers: true,
@@ -135,10 +163,11 @@ impl Peer {
             asked: Vec::new(),
             datagrams: Vec::new(),
             stopped: BTreeMap::new(),
+            fetches: BTreeMap::new(),
             roles: BTreeMap::new(),
             pending: BTreeMap::new(),
             unopened: VecDeque::new(),
-            announce_streams: Vec::new(),
+            announcing: Vec::new(),
             next_subscribe: 0,
         }
     }
@@ -194,7 +223,7 @@ impl Peer {
         self.pending.is_empty() && self.unopened.is_empty()
     }
 
-    fn flush(&mut self, stream: Stream) {
+    pub(crate) fn flush(&mut self, stream: Stream) {
         let Some(pending) = self.pending.get_mut(&stream) else { return };
         while let Some(front) = pending.bytes.front_mut() {
             if front.is_empty() {
@@ -215,12 +244,37 @@ impl Peer {
 
     // Both roles.
 
+    /// A stream's type and first message, in the peer's version.
+    pub(crate) fn request(&self, kind: u64, message: &impl Message) -> Vec<u8> {
+        request(self.version, kind, message)
+    }
+
+    /// A group stream up to its last frame.
+    pub(crate) fn group_bytes(&self, subscribe: u64, sequence: u64, frames: &[(i64, Vec<u8>)]) -> Vec<u8> {
+        self.group_bytes_from(subscribe, sequence, 0, frames)
+    }
+
+    /// The same, of which `frames` begin with number `first`.
+    pub(crate) fn group_bytes_from(
+        &self,
+        subscribe: u64,
+        sequence: u64,
+        first_frame: u64,
+        frames: &[(i64, Vec<u8>)],
+    ) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_group_header(self.version, &Group { subscribe, sequence, first_frame }, &mut out);
+        out.extend_from_slice(&frame_bytes(self.version, frames));
+        out
+    }
+
     pub(crate) fn setup(&mut self) -> Stream {
         self.setup_with(Setup { path: Some("/".to_owned()), hop: Some(self.hop), ..Setup::default() })
     }
 
     pub(crate) fn setup_with(&mut self, setup: Setup) -> Stream {
-        let stream = self.open_uni(request(UniType::Setup.id(), &setup));
+        let bytes = self.request(UniType::Setup.id(), &setup);
+        let stream = self.open_uni(bytes);
         self.finish(stream);
         stream
     }
@@ -231,7 +285,8 @@ impl Peer {
         let id = self.next_subscribe;
         self.next_subscribe += 1;
         let message = Subscribe { id, broadcast: path(broadcast), track: track(name), prefs };
-        let stream = self.open(Dir::Bi, request(BidiType::Subscribe.id(), &message));
+        let bytes = self.request(BidiType::Subscribe.id(), &message);
+        let stream = self.open(Dir::Bi, bytes);
         self.subs.insert(stream, SubIn { id, ..SubIn::default() });
         self.roles.insert(stream, Role::Sub(Inbox::new(), stream));
         stream
@@ -243,12 +298,18 @@ impl Peer {
     }
 
     pub(crate) fn update(&mut self, stream: Stream, prefs: Prefs) {
-        self.write(stream, encoded(&SubscribeUpdate { prefs }));
+        self.write(stream, encoded(self.version, &SubscribeUpdate { prefs }));
     }
 
     pub(crate) fn watch(&mut self, prefix: &str) -> Stream {
-        let message = AnnounceRequest { prefix: path(prefix), exclude_hop: Hop::ANONYMOUS };
-        let stream = self.open(Dir::Bi, request(BidiType::Announce.id(), &message));
+        self.watch_without(prefix, Hop::ANONYMOUS)
+    }
+
+    /// Watches but for what passes `exclude_hop`.
+    pub(crate) fn watch_without(&mut self, prefix: &str, exclude_hop: Hop) -> Stream {
+        let message = AnnounceRequest { prefix: path(prefix), exclude_hop };
+        let bytes = self.request(BidiType::Announce.id(), &message);
+        let stream = self.open(Dir::Bi, bytes);
         self.watches.insert(stream, WatchIn::default());
         self.roles.insert(stream, Role::Watch(Inbox::new(), stream));
         stream
@@ -256,10 +317,43 @@ impl Peer {
 
     pub(crate) fn ask_track(&mut self, broadcast: &str, name: &str) -> Stream {
         let message = TrackRequest { broadcast: path(broadcast), track: track(name) };
-        let stream = self.open(Dir::Bi, request(BidiType::Track.id(), &message));
+        let bytes = self.request(BidiType::Track.id(), &message);
+        let stream = self.open(Dir::Bi, bytes);
         self.track_answers.insert(stream, TrackIn::default());
         self.roles.insert(stream, Role::Track(Inbox::new(), stream));
         stream
+    }
+
+    pub(crate) fn fetch(&mut self, broadcast: &str, name: &str, group: u64) -> Stream {
+        self.fetch_frames(broadcast, name, group, 0, None)
+    }
+
+    pub(crate) fn fetch_frames(
+        &mut self,
+        broadcast: &str,
+        name: &str,
+        group: u64,
+        start_frame: u64,
+        end_frame: Option<u64>,
+    ) -> Stream {
+        let (broadcast, track) = (path(broadcast), track(name));
+        let message = Fetch { broadcast, track, priority: 5, group, start_frame, end_frame };
+        let bytes = self.request(BidiType::Fetch.id(), &message);
+        let stream = self.open(Dir::Bi, bytes);
+        self.fetches.insert(stream, GroupIn::default());
+        self.roles.insert(stream, Role::Fetch(stream, GroupReader::frames(self.version)));
+        stream
+    }
+
+    /// Wants no answer to a request any more.
+    pub(crate) fn give_up(&mut self, stream: Stream, by_stop: bool) {
+        if by_stop {
+            self.t().stop(stream, StreamCode::CANCEL);
+            self.finish(stream);
+        } else {
+            self.t().stop(stream, StreamCode::CANCEL);
+            self.reset(stream, StreamCode::CANCEL);
+        }
     }
 
     pub(crate) fn sub(&self, stream: Stream) -> &SubIn {
@@ -296,22 +390,45 @@ impl Peer {
     /// A new route for a broadcast, known or not.
     pub(crate) fn announce(&mut self, broadcast: Path, hops: Hops) {
         self.broadcasts.insert(broadcast.clone(), hops.clone());
-        self.tell(&broadcast, Status::Active, hops);
+        let (version, cost) = (self.version, self.cost);
+        let hops = self.chain(&hops);
+        for mut announcing in std::mem::take(&mut self.announcing) {
+            if let Some(rest) = broadcast.strip_prefix(&announcing.prefix) {
+                for said in announcing.active(version, path(rest), hops.clone(), cost) {
+                    self.say(announcing.stream, &said);
+                }
+            }
+            self.announcing.push(announcing);
+        }
+    }
+
+    /// A chain as it stands in an announce: with the peer at its end where it has no other place.
+    pub(crate) fn chain(&self, hops: &Hops) -> Hops {
+        if self.version.has_announce_ok() {
+            return hops.clone();
+        }
+        hops.iter().copied().chain([self.hop]).collect()
     }
 
     pub(crate) fn withdraw(&mut self, broadcast: &str) {
         let broadcast = path(broadcast);
         self.broadcasts.remove(&broadcast);
-        self.tell(&broadcast, Status::Ended, [].into());
+        let version = self.version;
+        for mut announcing in std::mem::take(&mut self.announcing) {
+            if let Some(rest) = broadcast.strip_prefix(&announcing.prefix)
+                && let Some(said) = announcing.ended(version, path(rest))
+            {
+                self.say(announcing.stream, &said);
+            }
+            self.announcing.push(announcing);
+        }
     }
 
-    fn tell(&mut self, broadcast: &Path, status: Status, hops: Hops) {
-        for (stream, prefix) in self.announce_streams.clone() {
-            if let Some(rest) = broadcast.strip_prefix(&prefix) {
-                let suffix = path(rest);
-                self.write(stream, encoded(&Announce { status, suffix, hops: hops.clone() }));
-            }
-        }
+    /// One message of an announce stream, whatever was said before.
+    pub(crate) fn say(&mut self, stream: Stream, announce: &Announce) {
+        let mut out = Vec::new();
+        announce.encode(self.version, &mut out);
+        self.write(stream, out);
     }
 
     /// The relay's subscription to a track, its latest.
@@ -324,9 +441,34 @@ impl Peer {
         })
     }
 
+    /// What the relay fetches of a track now.
+    pub(crate) fn fetching(&self, name: &str) -> Vec<(Stream, Fetch)> {
+        self.fetched(name)
+            .filter(|(_, _, end)| end.is_none())
+            .map(|(stream, fetch, _)| (stream, fetch))
+            .collect()
+    }
+
+    /// All that the relay ever fetched of a track, and how it ended its side.
+    pub(crate) fn fetched(&self, name: &str) -> impl Iterator<Item = (Stream, Fetch, Option<Ended>)> {
+        let name = track(name);
+        self.asked.iter().filter_map(move |asked| match &asked.what {
+            Ask::Fetch(fetch) if fetch.track == name => Some((asked.stream, fetch.clone(), asked.end)),
+            _ => None,
+        })
+    }
+
+    /// The whole answer to a FETCH.
+    pub(crate) fn answer_fetch(&mut self, stream: Stream, frames: &Frames) {
+        let bytes = frame_bytes(self.version, frames);
+        self.write(stream, bytes);
+        self.finish(stream);
+    }
+
     /// Streams a whole group, as soon as there is a stream for it.
     pub(crate) fn send_group(&mut self, subscribe: u64, sequence: u64, frames: &Frames) {
-        self.unopened.push_back(group_bytes(subscribe, sequence, frames));
+        let bytes = self.group_bytes(subscribe, sequence, frames);
+        self.unopened.push_back(bytes);
         self.open_groups();
     }
 
@@ -340,7 +482,7 @@ impl Peer {
         }
     }
 
-    fn open_groups(&mut self) {
+    pub(crate) fn open_groups(&mut self) {
         while !self.unopened.is_empty()
             && let Some(stream) = self.t().open(Dir::Uni, 0)
         {
@@ -352,217 +494,7 @@ impl Peer {
 
     pub(crate) fn respond(&mut self, stream: Stream, response: SubscribeResponse) {
         let mut out = Vec::new();
-        response.encode(V, &mut out);
+        response.encode(self.version, &mut out);
         self.write(stream, out);
-    }
-
-    // What comes.
-
-    /// One turn: events, all that can be read and written.
-    pub(crate) fn turn(&mut self, now: Instant) {
-        self.now = now;
-        while let Some(event) = self.t().poll() {
-            self.event(event);
-        }
-        if !self.reads {
-            return;
-        }
-        for stream in self.roles.keys().copied().collect::<Vec<_>>() {
-            self.read(stream);
-        }
-        for stream in self.pending.keys().copied().collect::<Vec<_>>() {
-            self.flush(stream);
-        }
-        self.open_groups();
-    }
-
-    fn event(&mut self, event: Event) {
-        match event {
-            Event::Ready => self.ready = true,
-            Event::Opened(stream, Dir::Uni) => {
-                self.roles.insert(stream, Role::Header(Inbox::new()));
-            }
-            Event::Opened(stream, Dir::Bi) => {
-                self.roles.insert(stream, Role::Request(Inbox::new(), None));
-            }
-            Event::Stopped(stream, code) => {
-                self.stopped.insert(stream, code);
-                self.reset(stream, code);
-            }
-            Event::Datagram => {
-                while let Some(bytes) = self.t().recv_datagram() {
-                    self.datagrams.push(Datagram::decode(V, bytes).unwrap());
-                }
-            }
-            Event::Closed(why) => {
-                assert_eq!(self.closed, None);
-                self.closed = Some(why);
-            }
-            Event::Readable(_) | Event::Writable(_) | Event::Openable(_) | Event::Room | Event::Moved(_) => {}
-        }
-    }
-
-    fn read(&mut self, stream: Stream) {
-        let Some(mut role) = self.roles.remove(&stream) else { return };
-        loop {
-            if matches!(role, Role::Group(..)) && !self.reads_groups {
-                break;
-            }
-            // A byte at a time up to a group's type, so that its bytes stay in order.
-            let max = if matches!(role, Role::Header(_)) { 1 } else { 64 * 1024 };
-            let ended = match self.t().read(stream, max) {
-                Ok(Some(bytes)) => {
-                    role = self.hear(stream, role, bytes);
-                    continue;
-                }
-                Ok(None) => Ended::Fin(self.now),
-                Err(ReadError::Blocked) => break,
-                Err(ReadError::Reset(code)) => Ended::Reset(code, self.now),
-                Err(ReadError::Gone) => return,
-            };
-            return self.ended(role, ended);
-        }
-        self.roles.insert(stream, role);
-    }
-
-    fn ended(&mut self, role: Role, ended: Ended) {
-        match role {
-            Role::Group(at, reader) => {
-                let group = &mut self.groups[at];
-                group.clean = reader.at_boundary();
-                group.end = Some(ended);
-            }
-            Role::Watch(_, key) => self.watches.get_mut(&key).unwrap().end = Some(ended),
-            Role::Sub(_, key) => self.subs.get_mut(&key).unwrap().end = Some(ended),
-            Role::Track(_, key) => self.track_answers.get_mut(&key).unwrap().end = Some(ended),
-            Role::Raw(key) => self.raw.get_mut(&key).unwrap().1 = Some(ended),
-            Role::Asked(_, at) => {
-                self.asked[at].end = Some(ended);
-                let stream = self.asked[at].stream;
-                self.finish(stream);
-            }
-            Role::Header(_) | Role::Request(..) | Role::Setup(_) => {}
-        }
-    }
-
-    fn hear(&mut self, stream: Stream, mut role: Role, bytes: Bytes) -> Role {
-        match &mut role {
-            Role::Header(inbox) => {
-                inbox.push(&bytes);
-                match inbox.next_varint().map(|kind| UniType::from_id(kind).expect("a known stream type")) {
-                    None => {}
-                    Some(UniType::Setup) => return Role::Setup(Inbox::new()),
-                    Some(UniType::Group) => {
-                        self.groups.push(GroupIn::default());
-                        return Role::Group(self.groups.len() - 1, GroupReader::new(V));
-                    }
-                }
-            }
-            Role::Setup(inbox) => {
-                inbox.push(&bytes);
-                self.setups.extend(inbox.next::<Setup>(V).unwrap());
-            }
-            Role::Group(at, reader) => self.hear_group(*at, reader, bytes),
-            Role::Watch(inbox, key) => {
-                inbox.push(&bytes);
-                hear_watch(inbox, self.watches.get_mut(key).unwrap());
-            }
-            Role::Sub(inbox, key) => {
-                inbox.push(&bytes);
-                let sub = self.subs.get_mut(key).unwrap();
-                while let Some(response) = SubscribeResponse::next(inbox, V).unwrap() {
-                    if matches!(response, SubscribeResponse::End { .. }) {
-                        sub.said_end = Some(self.now);
-                    }
-                    sub.responses.push(response);
-                }
-            }
-            Role::Track(inbox, key) => {
-                inbox.push(&bytes);
-                let answer = self.track_answers.get_mut(key).unwrap();
-                if let Some(info) = inbox.next::<TrackInfo>(V).unwrap() {
-                    assert_eq!(answer.info.replace(info), None);
-                }
-            }
-            Role::Raw(key) => self.raw.get_mut(key).unwrap().0.extend_from_slice(&bytes),
-            Role::Request(inbox, kind) => {
-                inbox.push(&bytes);
-                if kind.is_none() {
-                    *kind = inbox.next_varint().map(|id| BidiType::from_id(id).expect("a known request"));
-                }
-                let what = match kind {
-                    Some(BidiType::Announce) => inbox.next(V).unwrap().map(Ask::Announce),
-                    Some(BidiType::Track) => inbox.next(V).unwrap().map(Ask::Track),
-                    Some(BidiType::Subscribe) => inbox.next(V).unwrap().map(Ask::Subscribe),
-                    None => None,
-                    Some(other) => panic!("unexpected {other:?}"),
-                };
-                if let Some(what) = what {
-                    let rest = std::mem::take(inbox);
-                    self.asked.push(Asked { stream, what: what.clone(), updates: Vec::new(), end: None });
-                    if self.answers {
-                        self.answer(stream, what);
-                    }
-                    return Role::Asked(rest, self.asked.len() - 1);
-                }
-            }
-            Role::Asked(inbox, at) => {
-                inbox.push(&bytes);
-                while let Some(update) = inbox.next::<SubscribeUpdate>(V).unwrap() {
-                    self.asked[*at].updates.push(update.prefs);
-                }
-            }
-        }
-        role
-    }
-
-    fn hear_group(&mut self, at: usize, reader: &mut GroupReader, mut bytes: Bytes) {
-        let group = &mut self.groups[at];
-        while let Some(event) = reader.next(&mut bytes).expect("a well-formed group") {
-            match event {
-                GroupEvent::Header(header) => {
-                    group.sequence = Some(header.sequence);
-                    group.subscribe = header.subscribe;
-                }
-                GroupEvent::Frame(head) => {
-                    group.frames.push((head.tick, Vec::new()));
-                    group.size = head.size;
-                }
-                GroupEvent::Payload(piece) => group.frames.last_mut().unwrap().1.extend_from_slice(&piece),
-            }
-        }
-    }
-
-    fn answer(&mut self, stream: Stream, what: Ask) {
-        match what {
-            Ask::Announce(request) => {
-                let prefix = request.prefix;
-                let live: Vec<_> = self
-                    .broadcasts
-                    .iter()
-                    .filter_map(|(broadcast, hops)| {
-                        Some((path(broadcast.strip_prefix(&prefix)?), hops.clone()))
-                    })
-                    .collect();
-                self.write(stream, encoded(&AnnounceOk { hop: self.hop, count: live.len() as u64 }));
-                for (suffix, hops) in live {
-                    self.write(stream, encoded(&Announce { status: Status::Active, suffix, hops }));
-                }
-                self.announce_streams.push((stream, prefix));
-            }
-            Ask::Track(request) => match self.tracks.get(&(request.broadcast, request.track)) {
-                Some(info) => {
-                    let bytes = encoded(info);
-                    self.write(stream, bytes);
-                    self.finish(stream);
-                }
-                None => self.reset(stream, StreamCode::NOT_FOUND),
-            },
-            Ask::Subscribe(request) => {
-                if !self.tracks.contains_key(&(request.broadcast, request.track)) {
-                    self.reset(stream, StreamCode::NOT_FOUND);
-                }
-            }
-        }
     }
 }

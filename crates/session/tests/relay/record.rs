@@ -2,14 +2,17 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use relay_model::{Hops, Path, Prefs, StreamCode, TrackInfo, limits};
+use relay_model::{Cost, Hops, Path, Prefs, StreamCode, TrackInfo, limits};
 use relay_session::transport::Stream;
 use relay_wire::{
     Inbox,
-    lite::{Announce, AnnounceOk, AnnounceRequest, Status, Subscribe, SubscribeResponse, TrackRequest},
+    lite::{
+        Announce, AnnounceOk, AnnounceRequest, Fetch, Goaway, Subscribe, SubscribeResponse, TrackRequest,
+        Version,
+    },
 };
 
-use crate::peer::{V, track};
+use crate::peer::track;
 
 /// How a stream ended, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,9 @@ impl Ended {
     }
 }
 
+/// The tick of a frame that came without one.
+pub(crate) const UNTIMED: i64 = -1;
+
 /// Frames of a group: (tick, payload).
 pub(crate) type Frames = Vec<(i64, Vec<u8>)>;
 
@@ -46,6 +52,7 @@ pub(crate) struct GroupIn {
     pub(crate) subscribe: u64,
     /// `None` until its header has come.
     pub(crate) sequence: Option<u64>,
+    pub(crate) first_frame: u64,
     pub(crate) frames: Frames,
     /// Declared size of the last frame.
     pub(crate) size: u64,
@@ -64,6 +71,9 @@ impl GroupIn {
 pub(crate) struct WatchIn {
     pub(crate) ok: Option<AnnounceOk>,
     pub(crate) live: BTreeMap<Path, Hops>,
+    pub(crate) costs: BTreeMap<Path, Cost>,
+    by_id: BTreeMap<u64, Path>,
+    next_id: u64,
     pub(crate) heard: Vec<Announce>,
     pub(crate) end: Option<Ended>,
 }
@@ -104,26 +114,42 @@ pub(crate) enum Ask {
     Announce(AnnounceRequest),
     Track(TrackRequest),
     Subscribe(Subscribe),
+    Fetch(Fetch),
+    Goaway(Goaway),
 }
 
-/// Takes what an announce stream says.
-pub(crate) fn hear_watch(inbox: &mut Inbox, watch: &mut WatchIn) {
-    if watch.ok.is_none() {
-        watch.ok = inbox.next(V).unwrap();
+/// Takes what an announce stream says; what a version forbids fails the test.
+pub(crate) fn hear_watch(version: Version, inbox: &mut Inbox, watch: &mut WatchIn) {
+    if version.has_announce_ok() && watch.ok.is_none() {
+        watch.ok = inbox.next(version).unwrap();
+        if watch.ok.is_none() {
+            return;
+        }
     }
-    if watch.ok.is_none() {
-        return;
-    }
-    while let Some(announce) = inbox.next::<Announce>(V).unwrap() {
-        match announce.status {
-            Status::Active => {
-                watch.live.insert(announce.suffix.clone(), announce.hops.clone());
+    while let Some(announce) = Announce::next(inbox, version).unwrap() {
+        watch.heard.push(announce.clone());
+        match announce {
+            Announce::Active { suffix, hops, cost } => {
+                let before = watch.live.insert(suffix.clone(), hops.clone());
+                assert!(before.is_none() || version == Version::V05, "{suffix} is live already");
+                assert!(hops.len() <= limits::HOPS);
+                watch.costs.insert(suffix.clone(), cost);
+                watch.by_id.insert(watch.next_id, suffix);
+                watch.next_id += 1;
             }
-            Status::Ended => {
-                watch.live.remove(&announce.suffix).expect("an end of something live");
+            Announce::Restart { id, hops, cost } => {
+                let suffix = watch.by_id.get(&id).expect("a number in use");
+                assert!(hops.len() <= limits::HOPS);
+                watch.live.insert(suffix.clone(), hops);
+                watch.costs.insert(suffix.clone(), cost);
+            }
+            Announce::Ended { suffix } => {
+                watch.live.remove(&suffix).expect("an end of something live");
+            }
+            Announce::EndedId { id } => {
+                let suffix = watch.by_id.remove(&id).expect("a number in use");
+                watch.live.remove(&suffix).expect("an end of something live");
             }
         }
-        assert!(announce.hops.len() <= limits::HOPS);
-        watch.heard.push(announce);
     }
 }

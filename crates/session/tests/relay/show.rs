@@ -10,7 +10,7 @@ use relay_session::{
     pair::{Options, Rng},
     transport::Stream,
 };
-use relay_wire::lite::SubscribeResponse;
+use relay_wire::lite::{SubscribeOk, SubscribeResponse, Version};
 
 use crate::{
     harness::{MS, Relay},
@@ -22,6 +22,11 @@ pub(crate) fn patient() -> Prefs {
     Prefs { max_age_ms: 600_000, ..Prefs::default() }
 }
 
+/// What a reader of moq-lite-03 and 04 that asked with the usual priority is told first.
+pub(crate) fn accepted() -> SubscribeResponse {
+    SubscribeResponse::Ok(SubscribeOk { priority: 127, ..SubscribeOk::default() })
+}
+
 /// Runs `test` with many seeds; a failure names its seed. `SEEDS=20` runs twenty times as many.
 pub(crate) fn seeds(count: u64, test: impl Fn(u64, &mut Rng)) {
     let times: u64 = std::env::var("SEEDS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
@@ -31,13 +36,26 @@ pub(crate) fn seeds(count: u64, test: impl Fn(u64, &mut Rng)) {
     }
 }
 
-/// Says its seed when the test fails.
-struct Named(u64);
+/// Runs `test` with every version; a failure names it.
+pub(crate) fn versions(test: impl Fn(Version)) {
+    for version in Version::ALL {
+        let _named = Named(version.alpn());
+        test(*version);
+    }
+}
 
-impl Drop for Named {
+/// Each seed has a version.
+pub(crate) fn version_of(seed: u64) -> Version {
+    Version::ALL[(seed % Version::ALL.len() as u64) as usize]
+}
+
+/// Says what it was about when the test fails.
+struct Named<T: std::fmt::Display>(T);
+
+impl<T: std::fmt::Display> Drop for Named<T> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("failed with seed {}", self.0);
+            eprintln!("failed with {}", self.0);
         }
     }
 }
@@ -124,8 +142,10 @@ impl Show {
     /// Says END and finishes the subscription.
     pub(crate) fn end(&self, relay: &mut Relay, name: &str) {
         let (stream, _) = relay[self.publisher].serving(name).expect("a live subscription");
-        let end = SubscribeResponse::End { group: self.next() };
-        relay[self.publisher].respond(stream, end);
+        if !relay[self.publisher].version.has_subscribe_ok() {
+            let end = SubscribeResponse::End { group: self.next() };
+            relay[self.publisher].respond(stream, end);
+        }
         relay[self.publisher].finish(stream);
     }
 
@@ -135,7 +155,7 @@ impl Show {
         let seed = relay.seed;
         for group in relay[reader].groups_of(sub) {
             let sequence = group.sequence.unwrap();
-            let sent = &self.groups[&sequence];
+            let sent = &self.as_heard(relay, reader, sequence, &group.frames);
             assert_eq!(relay[reader].group(sub, sequence).len(), 1, "seed {seed}: group {sequence} twice");
             if group.is_complete() {
                 assert!(group.frames == *sent, "seed {seed}: group {sequence} differs");
@@ -148,6 +168,17 @@ impl Show {
             }
             assert!(group.frames.len() <= sent.len());
         }
+    }
+
+    /// A group as `reader` should hear it: of two versions that both carry times with those that were
+    /// sent, otherwise with those that came.
+    fn as_heard(&self, relay: &Relay, reader: usize, sequence: u64, got: &Frames) -> Frames {
+        let timed = [reader, self.publisher].iter().all(|at| relay[*at].version.has_timestamps());
+        let mut sent = self.groups[&sequence].clone();
+        if !timed {
+            sent.iter_mut().zip(got).for_each(|(frame, got)| frame.0 = got.0);
+        }
+        sent
     }
 
     /// Every group from `first` on arrived whole and once.
@@ -163,8 +194,10 @@ impl Show {
         self.check_bytes(relay, reader, sub);
         let seed = relay.seed;
         let responses = &relay[reader].sub(sub).responses;
-        let Some(SubscribeResponse::Start { group: first }) = responses.first() else {
-            panic!("seed {seed}: no START: {responses:?}");
+        let first = match responses.first() {
+            Some(SubscribeResponse::Start { group }) => *group,
+            Some(SubscribeResponse::Ok(_)) => 0,
+            other => panic!("seed {seed}: {other:?} first"),
         };
         for (sequence, _) in self.groups.range(first..) {
             let dropped = responses.iter().any(|response| {

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use relay_model::{Prefs, TrackInfo};
-use relay_session::pair::{Options, Rng};
+use relay_model::Prefs;
+use relay_session::{
+    pair::{Options, Rng},
+    transport::Stream,
+};
 
 use crate::{
     harness::{MS, Relay, guest, host},
     peer::Frames,
-    show::{Show, bytes, patient, seeds},
+    show::{Show, bytes, patient, seeds, version_of},
 };
 
 /// Why a reader is slow.
@@ -26,8 +29,23 @@ fn body(rng: &mut Rng) -> Frames {
     (0..3).map(|n| (n, bytes(rng, 2_000 + rng.clone().below(1_500) as usize))).collect()
 }
 
+/// A request whose answer is control: for properties, or else for announces.
+fn ask(relay: &mut Relay, reader: usize) -> Stream {
+    if relay[reader].version.has_tracks() {
+        return relay[reader].ask_track("live/cam", "video");
+    }
+    relay[reader].watch("live")
+}
+
+fn is_answered(relay: &Relay, reader: usize, asked: Stream) -> bool {
+    match relay[reader].track_answers.get(&asked) {
+        Some(answer) => answer.info.is_some(),
+        None => !relay[reader].watches[&asked].live.is_empty(),
+    }
+}
+
 fn stalls_and_resumes(slow: Slow, seed: u64, rng: &mut Rng) {
-    let mut relay = Relay::new(seed);
+    let mut relay = Relay::of(version_of(seed), seed);
     let publisher = relay.publisher("live/cam", &["video"]);
     let healthy = relay.subscriber();
     let all = relay[healthy].subscribe("live/cam", "video", patient());
@@ -56,11 +74,11 @@ fn stalls_and_resumes(slow: Slow, seed: u64, rng: &mut Rng) {
         show.air(&mut relay, next, body(rng));
         relay.run(MS * 50);
         if n == 40 {
-            asked = Some(relay[reader].ask_track("live/cam", "video"));
+            asked = Some(ask(&mut relay, reader));
         }
     }
     let asked = asked.unwrap();
-    let answered = |relay: &Relay| relay[reader].track_answers[&asked].info == Some(TrackInfo::default());
+    let answered = |relay: &Relay| is_answered(relay, reader, asked);
     assert!(relay.is_alive(reader), "seed {seed}");
     if slow != Slow::Credit {
         assert!(answered(&relay), "seed {seed}: control waits behind media");

@@ -5,8 +5,7 @@ use relay_session::pair::Rng;
 
 use crate::{
     harness::{MS, Relay},
-    peer::group_bytes,
-    show::{frames, patient, rough, seeds},
+    show::{frames, patient, rough, seeds, version_of},
 };
 
 /// Something a peer might do.
@@ -23,8 +22,9 @@ fn stir(relay: &mut Relay, at: usize, rng: &mut Rng, n: u64) {
         4 | 5 => {
             relay[at].subscribe(&name, pick, patient());
         }
-        6 => {
+        6 if relay[at].version.has_tracks() => {
             relay[at].ask_track(&name, pick);
+            relay[at].fetch(&name, pick, n / 2);
         }
         7 => {
             let open = relay[at].subs.iter().find(|(_, sub)| sub.end.is_none()).map(|(stream, _)| *stream);
@@ -35,7 +35,7 @@ fn stir(relay: &mut Relay, at: usize, rng: &mut Rng, n: u64) {
         _ => {
             if let Some((_, subscribe)) = relay[at].serving(pick) {
                 let body = frames(rng, 20_000);
-                let whole = group_bytes(subscribe.id, n, &body);
+                let whole = relay[at].group_bytes(subscribe.id, n, &body);
                 let cut = if rng.chance(0.5) { whole.len() } else { rng.below(whole.len() as u64) as usize };
                 relay[at].send_raw_group(whole[..cut].to_vec(), cut == whole.len());
             }
@@ -46,7 +46,7 @@ fn stir(relay: &mut Relay, at: usize, rng: &mut Rng, n: u64) {
 #[test]
 fn sessions_that_end_at_any_moment_leave_nothing_behind() {
     seeds(80, |seed, rng| {
-        let mut relay = Relay::new(seed);
+        let mut relay = Relay::of(version_of(seed), seed);
         let mut present = Vec::new();
         for n in 0..120 {
             if present.len() < 4 && rng.chance(0.2) {
@@ -54,6 +54,7 @@ fn sessions_that_end_at_any_moment_leave_nothing_behind() {
                 ours.bidi_streams = 500;
                 theirs.bidi_streams = 500;
                 ours.uni_streams += 1;
+                relay.version = version_of(rng.below(4));
                 present.push(relay.connect(ours, theirs));
             }
             if present.is_empty() {

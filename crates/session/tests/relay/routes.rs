@@ -1,0 +1,455 @@
+//! How each version says which broadcasts there are, and by which way.
+
+use relay_model::{Ask, Cost, Hop, SessionCode, limits};
+use relay_session::transport::{Closed, Stream};
+use relay_wire::{
+    lite::{Announce, AnnounceOk, Setup, Version},
+    varint,
+};
+
+use crate::{
+    harness::{MS, Relay, guest, host},
+    peer::{encoded, path},
+    show::versions,
+};
+
+/// Two publishers of one version, of whom the first has announced `live/cam`, and a watcher of it.
+fn watched(version: Version) -> (Relay, [usize; 2], usize, Stream) {
+    let mut relay = Relay::of(version, 1);
+    let publishers = [relay.publisher("live/cam", &[]), relay.subscriber()];
+    let watcher = relay.subscriber();
+    let watch = relay[watcher].watch("live");
+    relay.run(MS * 50);
+    (relay, publishers, watcher, watch)
+}
+
+fn heard(relay: &Relay, watcher: usize, watch: Stream) -> &[Announce] {
+    &relay[watcher].watches[&watch].heard
+}
+
+fn closed_with(relay: &Relay, at: usize) -> Option<SessionCode> {
+    match &relay[at].closed {
+        Some(Closed::ByPeer(code, _)) => Some(*code),
+        _ => None,
+    }
+}
+
+/// The announce stream that the relay opened toward a peer, unanswered.
+fn intake(relay: &mut Relay, setup: Setup) -> (usize, Stream) {
+    let at = relay.link(host(), guest());
+    relay[at].answers = false;
+    if relay[at].version.has_setup() {
+        relay[at].setup_with(setup);
+    }
+    relay.until("announce request", |relay| !relay[at].asked.is_empty());
+    let stream = relay[at].asked[0].stream;
+    if relay[at].version.has_announce_ok() {
+        let ok = encoded(relay[at].version, &AnnounceOk { hop: relay[at].hop, count: 0 });
+        relay[at].write(stream, ok);
+    }
+    (at, stream)
+}
+
+fn active(suffix: &str, hops: &[u64]) -> Announce {
+    let hops = hops.iter().copied().map(Hop).collect();
+    Announce::Active { suffix: path(suffix), hops, cost: Cost { warm: 2, cold: 3 } }
+}
+
+fn announced(relay: &Relay, at: usize) -> Vec<(Vec<Hop>, Cost)> {
+    let asks = relay.asks.iter().filter(|(from, _)| *from == at);
+    asks.filter_map(|(_, ask)| match ask {
+        Ask::Announce { hops, cost, .. } => Some((hops.to_vec(), *cost)),
+        _ => None,
+    })
+    .collect()
+}
+
+#[test]
+fn a_route_that_changes_is_replaced_where_the_version_can_say_so() {
+    versions(|version| {
+        let (mut relay, [publisher, _], watcher, watch) = watched(version);
+        let me = relay[publisher].hop.0;
+        // Another way to the same publisher.
+        relay[publisher].publish("live/cam", &[], &[me + 500]);
+        relay.run(MS * 50);
+        let before = heard(&relay, watcher, watch).len();
+        relay[publisher].publish("live/cam", &[], &[me + 500, 7]);
+        relay.run(MS * 50);
+        let said = &heard(&relay, watcher, watch)[before..];
+        let hops = [me + 500, 7, me].map(Hop);
+        match version {
+            Version::V06 => {
+                let cost = Cost { warm: 1, cold: 1 };
+                assert_eq!(said, [Announce::Restart { id: 0, hops: hops.into(), cost }]);
+            }
+            Version::V05 => {
+                let cost = Cost::UNKNOWN;
+                assert_eq!(said, [Announce::Active { suffix: path("cam"), hops: hops.into(), cost }]);
+            }
+            // Chains without names tell nobody that the publisher is the same; but it is one session.
+            Version::V04 | Version::V03 => assert_eq!(said, []),
+        }
+        relay.disperse();
+    });
+}
+
+#[test]
+fn another_publisher_is_told_apart() {
+    versions(|version| {
+        let (mut relay, [first, second], watcher, watch) = watched(version);
+        relay[second].publish("live/cam", &[], &[]);
+        relay.run(MS * 50);
+        let kinds: Vec<_> = heard(&relay, watcher, watch)
+            .iter()
+            .map(|announce| match announce {
+                Announce::Active { .. } => "active",
+                Announce::Ended { .. } => "ended",
+                Announce::Restart { .. } => "restart",
+                Announce::EndedId { .. } => "end",
+            })
+            .collect();
+        let expected: &[_] = match version {
+            Version::V06 => &["active", "restart"],
+            Version::V05 => &["active", "active"],
+            Version::V04 | Version::V03 => &["active", "ended", "active"],
+        };
+        assert_eq!(kinds, expected);
+        // It goes: the first one's is left. Then that goes too.
+        relay[second].withdraw("live/cam");
+        relay.run(MS * 50);
+        assert_eq!(relay[watcher].watches[&watch].live.len(), 1);
+        if version.has_hop_ids() {
+            let hops = &relay[watcher].watches[&watch].live[&path("cam")];
+            assert_eq!(hops[0], relay[first].hop);
+        }
+        relay[first].withdraw("live/cam");
+        relay.run(MS * 50);
+        assert_eq!(relay[watcher].watches[&watch].live.len(), 0);
+        relay.disperse();
+    });
+}
+
+#[test]
+fn chains_end_with_the_relay_where_nothing_else_names_it() {
+    versions(|version| {
+        let (relay, [publisher, _], watcher, watch) = watched(version);
+        let me = relay[publisher].hop;
+        let told = relay[watcher].watches[&watch].live[&path("cam")].to_vec();
+        let expected = match version {
+            // The publisher, its stamp, and this relay.
+            Version::V03 => vec![Hop::ANONYMOUS; 3],
+            Version::V04 => vec![me, Hop(1_000)],
+            Version::V05 | Version::V06 => vec![me],
+        };
+        assert_eq!(told, expected);
+        let ok = relay[watcher].watches[&watch].ok;
+        assert_eq!(ok, version.has_announce_ok().then_some(AnnounceOk { hop: Hop(1_000), count: 1 }));
+    });
+}
+
+#[test]
+fn numbers_of_06_are_taken_in_order_and_never_again() {
+    let (mut relay, [publisher, _], watcher, watch) = watched(Version::V06);
+    for name in ["a", "b"] {
+        relay[publisher].publish(&format!("live/{name}"), &[], &[]);
+        relay.run(MS * 30);
+    }
+    relay[publisher].withdraw("live/cam");
+    relay.run(MS * 30);
+    relay[publisher].publish("live/cam", &[], &[]);
+    relay.run(MS * 30);
+    relay[publisher].withdraw("live/b");
+    relay[publisher].withdraw("live/cam");
+    relay.run(MS * 30);
+    // Numbers count up from 0 in the order of the announces: `hear_watch` has checked that they fit.
+    let ended: Vec<_> = heard(&relay, watcher, watch)
+        .iter()
+        .filter_map(|announce| match announce {
+            Announce::EndedId { id } => Some(*id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ended, [0, 2, 3]);
+    assert_eq!(relay[watcher].watches[&watch].live.keys().collect::<Vec<_>>(), [&path("a")]);
+    relay.disperse();
+}
+
+#[test]
+fn a_route_of_06_costs_what_was_announced_and_the_link() {
+    for (said, link) in [(None, 1), (Some(0), 0), (Some(7), 7), (Some(Cost::MAX), Cost::MAX)] {
+        let mut relay = Relay::of(Version::V06, 1);
+        let setup = Setup { cost: said, path: Some("/".to_owned()), ..Setup::default() };
+        let (publisher, stream) = intake(&mut relay, setup);
+        relay[publisher].say(stream, &active("live/cam", &[]));
+        let watcher = relay.subscriber();
+        let watch = relay[watcher].watch("");
+        relay.run(MS * 50);
+        let add = |price: u64| price.saturating_add(link).min(Cost::MAX);
+        let expected = Cost { warm: add(2), cold: add(3) };
+        assert_eq!(relay[watcher].watches[&watch].costs[&path("live/cam")], expected);
+        // A new price alone is told in place.
+        let restart = Announce::Restart { id: 0, hops: [].into(), cost: Cost { warm: 0, cold: 3 } };
+        relay[publisher].say(stream, &restart);
+        relay.run(MS * 50);
+        let expected = Cost { warm: add(0), cold: add(3) };
+        assert_eq!(relay[watcher].watches[&watch].costs[&path("live/cam")], expected);
+        // The same again is no news.
+        relay[publisher].say(stream, &restart);
+        relay.run(MS * 50);
+        let news = if link == Cost::MAX { 1 } else { 2 };
+        assert_eq!(heard(&relay, watcher, watch).len(), news);
+        relay.disperse();
+    }
+}
+
+#[test]
+fn a_route_of_earlier_versions_has_no_price() {
+    for version in [Version::V05, Version::V04, Version::V03] {
+        let mut relay = Relay::of(version, 1);
+        let setup = Setup { cost: Some(7), path: Some("/".to_owned()), ..Setup::default() };
+        let (publisher, stream) = intake(&mut relay, setup);
+        relay[publisher].say(stream, &active("live/cam", &[5]));
+        relay.run(MS * 50);
+        assert_eq!(announced(&relay, publisher)[0].1, Cost::UNKNOWN);
+        relay.version = Version::V06;
+        let watcher = relay.subscriber();
+        let watch = relay[watcher].watch("");
+        relay.run(MS * 50);
+        assert_eq!(relay[watcher].watches[&watch].costs[&path("live/cam")], Cost::UNKNOWN);
+        relay.disperse();
+    }
+}
+
+#[test]
+fn an_announce_of_06_that_contradicts_the_stream_closes_with_3() {
+    let restart = |id| Announce::Restart { id, hops: [].into(), cost: Cost::default() };
+    let wrong: [&[Announce]; 7] = [
+        &[restart(0)],
+        &[Announce::EndedId { id: 0 }],
+        &[active("live/cam", &[]), restart(1)],
+        &[active("live/cam", &[]), active("live/cam", &[9])],
+        &[active("live/cam", &[]), Announce::EndedId { id: 0 }, Announce::EndedId { id: 0 }],
+        &[active("live/cam", &[]), Announce::EndedId { id: 0 }, restart(0)],
+        &[
+            active("live/cam", &[]),
+            Announce::EndedId { id: 0 },
+            active("live/cam", &[]),
+            Announce::EndedId { id: 0 },
+        ],
+    ];
+    for said in wrong {
+        let mut relay = Relay::of(Version::V06, 1);
+        let (publisher, stream) =
+            intake(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
+        let (last, before) = said.split_last().unwrap();
+        for announce in before {
+            relay[publisher].say(stream, announce);
+        }
+        relay.run(MS * 50);
+        assert!(relay.is_alive(publisher), "{before:?}");
+        relay[publisher].say(stream, last);
+        relay.run(MS * 50);
+        assert_eq!(closed_with(&relay, publisher), Some(SessionCode::PROTOCOL_VIOLATION), "{said:?}");
+        relay.disperse();
+    }
+}
+
+#[test]
+fn an_announce_type_of_06_that_nobody_knows_is_passed_over_and_takes_no_number() {
+    let mut relay = Relay::of(Version::V06, 1);
+    let (publisher, stream) = intake(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
+    for kind in [3, 9, 16_000, varint::MAX] {
+        let mut unknown = Vec::new();
+        varint::put(kind, &mut unknown);
+        unknown.extend_from_slice(&[3, 1, 2, 3]);
+        relay[publisher].write(stream, unknown);
+    }
+    relay[publisher].say(stream, &active("live/cam", &[]));
+    let end = Announce::EndedId { id: 0 };
+    let watcher = relay.subscriber();
+    let watch = relay[watcher].watch("");
+    relay.run(MS * 50);
+    assert_eq!(relay[watcher].watches[&watch].live.len(), 1);
+    relay[publisher].say(stream, &end);
+    relay.run(MS * 50);
+    assert_eq!(relay[watcher].watches[&watch].live.len(), 0);
+    assert!(relay.is_alive(publisher));
+    relay.disperse();
+}
+
+#[test]
+fn an_end_of_an_unknown_path_is_ignored() {
+    for version in [Version::V05, Version::V04, Version::V03] {
+        let mut relay = Relay::of(version, 1);
+        let (publisher, stream) =
+            intake(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
+        relay[publisher].say(stream, &Announce::Ended { suffix: path("nothing") });
+        relay[publisher].say(stream, &active("live/cam", &[5]));
+        relay.run(MS * 50);
+        assert!(relay.is_alive(publisher));
+        assert_eq!(announced(&relay, publisher).len(), 1);
+        relay.disperse();
+    }
+}
+
+#[test]
+fn a_count_of_hops_becomes_a_chain_without_names_behind_a_stamp() {
+    let mut relay = Relay::of(Version::V03, 1);
+    let (publisher, stream) = intake(&mut relay, Setup::default());
+    relay[publisher].say(stream, &active("live/cam", &[1, 2, 3]));
+    relay.run(MS * 50);
+    let stamp = Hop(9_000 + publisher as u64);
+    let chain = vec![stamp, Hop::ANONYMOUS, Hop::ANONYMOUS, Hop::ANONYMOUS];
+    assert_eq!(announced(&relay, publisher)[0].0, chain);
+    let watcher = relay.subscriber();
+    let watch = relay[watcher].watch("");
+    relay.run(MS * 50);
+    // Two more than came: the stamp, and this relay.
+    assert_eq!(relay[watcher].watches[&watch].live[&path("live/cam")].len(), 5);
+    relay.disperse();
+}
+
+#[test]
+fn a_chain_with_room_for_one_more_is_passed_on_and_a_full_one_is_not() {
+    versions(|version| {
+        // As core has it: the sender is in it.
+        for full in [false, true] {
+            let mut relay = Relay::of(version, 1);
+            let (publisher, stream) =
+                intake(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
+            let added = match version {
+                Version::V03 => 1,
+                Version::V04 => 0,
+                Version::V05 | Version::V06 => 1,
+            };
+            let count = (limits::HOPS - 1 + usize::from(full) - added) as u64;
+            let hops: Vec<_> = (1..=count).collect();
+            relay[publisher].say(stream, &active("live/cam", &hops));
+            let watchers: Vec<_> = Version::ALL
+                .iter()
+                .map(|version| {
+                    relay.version = *version;
+                    let watcher = relay.subscriber();
+                    (watcher, relay[watcher].watch(""))
+                })
+                .collect();
+            relay.run(MS * 50);
+            assert_eq!(announced(&relay, publisher)[0].0.len(), limits::HOPS - usize::from(!full));
+            for (watcher, watch) in watchers {
+                assert_eq!(relay[watcher].watches[&watch].live.len(), usize::from(!full));
+            }
+            relay.disperse();
+        }
+    });
+}
+
+#[test]
+fn a_chain_one_past_the_limit_ends_the_session() {
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        let (publisher, stream) =
+            intake(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
+        let mut body = Vec::new();
+        match version {
+            Version::V06 => {
+                varint::put(0, &mut body);
+            }
+            _ => varint::put(1, &mut body),
+        }
+        let mut rest = vec![];
+        if !version.has_announce_ids() {
+            rest.append(&mut body);
+        }
+        rest.extend_from_slice(b"\x01x");
+        varint::put(limits::HOPS as u64 + 1, &mut rest);
+        if version.has_hop_ids() {
+            rest.extend(1..=limits::HOPS as u8 + 1);
+        }
+        if version.has_announce_ids() {
+            rest.extend_from_slice(&[0, 0]);
+        }
+        varint::put(rest.len() as u64, &mut body);
+        body.append(&mut rest);
+        relay[publisher].write(stream, body);
+        relay.run(MS * 50);
+        assert_eq!(closed_with(&relay, publisher), Some(SessionCode::PROTOCOL_VIOLATION));
+        relay.disperse();
+    });
+}
+
+#[test]
+fn routes_through_the_hop_a_peer_names_are_kept_from_it() {
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        relay.version = Version::V05;
+        let publisher = relay.publisher("live/through", &[]);
+        relay[publisher].publish("live/through", &[], &[50, 60]);
+        relay[publisher].publish("live/beside", &[], &[50, 61]);
+        relay.version = version;
+        let watcher = relay.link(host(), guest());
+        relay[watcher].hop = Hop(60);
+        relay.let_in(watcher);
+        let hop = if version.has_exclude_hop() { Hop(60) } else { Hop::ANONYMOUS };
+        let watch = relay[watcher].watch_without("live", hop);
+        relay.run(MS * 50);
+        let seen = &relay[watcher].watches[&watch];
+        let told: Vec<_> = seen.live.keys().map(ToString::to_string).collect();
+        if version == Version::V03 {
+            assert_eq!(told, ["beside", "through"], "it has no word for it");
+        } else {
+            assert_eq!(told, ["beside"]);
+            assert!(seen.ok.is_none_or(|ok| ok.count == 1));
+            assert_eq!(relay.seats[watcher].exclude, Hop(60), "core does not route it there either");
+        }
+        relay.disperse();
+    });
+}
+
+#[test]
+fn announces_of_06_wait_for_the_setup_of_who_asks() {
+    let mut relay = Relay::of(Version::V06, 1);
+    let publisher = relay.publisher("live/through", &[]);
+    relay[publisher].publish("live/through", &[], &[60]);
+    relay[publisher].publish("live/beside", &[], &[]);
+    relay.has_url = true;
+    let watcher = relay.link(host(), guest());
+    let watch = relay[watcher].watch("live");
+    relay.run(MS * 500);
+    assert_eq!(relay[watcher].setups.len(), 1, "it is let in by its URL");
+    assert_eq!(relay[watcher].watches[&watch].ok, None);
+    assert!(relay[watcher].asked.is_empty(), "what it announces could not be priced");
+    relay[watcher].setup_with(Setup { hop: Some(Hop(60)), ..Setup::default() });
+    relay.run(MS * 50);
+    let seen = &relay[watcher].watches[&watch];
+    assert_eq!(seen.ok.map(|ok| ok.count), Some(1));
+    assert_eq!(seen.live.keys().collect::<Vec<_>>(), [&path("beside")]);
+    assert_eq!(relay[watcher].asked.len(), 1);
+    relay.disperse();
+}
+
+#[test]
+fn other_versions_with_a_url_wait_for_no_setup() {
+    for version in [Version::V05, Version::V04, Version::V03] {
+        let mut relay = Relay::of(version, 1);
+        relay.publisher("live/cam", &[]);
+        relay.has_url = true;
+        let watcher = relay.link(host(), guest());
+        let watch = relay[watcher].watch("live");
+        relay.run(MS * 50);
+        assert_eq!(relay[watcher].watches[&watch].live.len(), 1);
+        assert_eq!(relay[watcher].asked.len(), 1);
+        assert!(relay.seats[watcher].authorizes.is_empty());
+        relay.disperse();
+    }
+}
+
+#[test]
+fn versions_without_setup_on_a_transport_without_a_url_ask_for_leave_at_once() {
+    for version in [Version::V04, Version::V03] {
+        let mut relay = Relay::of(version, 1);
+        let at = relay.subscriber();
+        assert_eq!(relay.seats[at].authorizes, [""]);
+        assert!(relay[at].setups.is_empty(), "there is none");
+        relay.disperse();
+    }
+}
