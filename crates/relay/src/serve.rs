@@ -5,7 +5,7 @@ use std::{
     num::NonZeroUsize,
     sync::Arc,
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -20,12 +20,18 @@ use crate::{
     certificate::{Identity, Renewing},
     cli::Args,
     config::{Config, Tls},
-    limits::{memory, rlimit},
+    limits::{
+        memory,
+        payload::{Plan, Watch},
+        rlimit,
+    },
     signals::{Reason, Stop},
 };
 
+/// How often memory is looked at.
+const TICK: Duration = Duration::from_millis(500);
 /// How often a line of counters goes to the debug log, and the certificate is looked at.
-const TICK: Duration = Duration::from_secs(10);
+const SHOW: Duration = Duration::from_secs(10);
 /// A certificate this close to its end is worth a warning at start.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3_600);
 /// Ids of relays stay below this: JavaScript peers keep them as floating-point numbers.
@@ -46,14 +52,26 @@ pub fn run(args: &Args) -> Result<()> {
         move || Reason::Ended(relay.join())
     })?;
     announce(&config, &certificate, &relay);
-    match wait(&stop, &certificate, &relay) {
-        Reason::Signal(signal) => {
-            info!(signal, "going away");
-            relay.shutdown(SessionCode::NONE, "going away");
-            Ok(())
+    let mut memory = Watch::new(plan(&config));
+    loop {
+        match wait(&stop, &certificate, &relay, &mut memory) {
+            Reason::Signal(signal) => drain(signal, config.drain_timeout, relay.clone())?,
+            Reason::Ended(end) => return Ok(end?),
         }
-        Reason::Ended(end) => Ok(end?),
     }
+}
+
+/// Starts leaving. The relay has ended once it is done; what recurs goes on meanwhile.
+fn drain(signal: &str, window: Duration, relay: Arc<Relay>) -> Result<()> {
+    info!(signal, seconds = window.as_secs_f64(), sessions = relay.counts().total().sessions, "draining");
+    let leave = move || relay.drain(window, SessionCode::GOAWAY_TIMEOUT, "goaway timeout");
+    thread::Builder::new().name("drain".to_owned()).spawn(leave).context("cannot start draining")?;
+    Ok(())
+}
+
+/// What the cache may take, as configured.
+fn plan(config: &Config) -> Plan {
+    Plan::new(&config.cache, memory::read().limit)
 }
 
 /// The file, where there is one, under the flags.
@@ -119,9 +137,13 @@ fn start(args: &Args, config: &Config, certificate: &Certificate) -> Result<Arc<
     let secret = certificate.identity.stable_secret();
     let mut options = Options::new(config.bind, certificate.resolver.clone(), secret, policy);
     options.workers = workers(args);
-    options.hop = random_hop()?;
-    options.cache_bytes = memory::cache_budget();
-    options.memory_bytes = memory::ceiling();
+    options.hop = config.hop.map_or_else(random_hop, Ok)?;
+    options.tuning.versions.clone_from(&config.versions);
+    options.takeover = config.takeover;
+    let limits = plan(config).limits(0, 0, &memory::read());
+    options.cache_bytes = limits.capacity;
+    options.memory_bytes = limits.ceiling;
+    options.max_age = config.cache.duration;
     let relay = Relay::start(options).with_context(|| format!("cannot serve on {}", config.bind))?;
     Ok(Arc::new(relay))
 }
@@ -163,12 +185,23 @@ fn shown(public: &Path) -> String {
 }
 
 /// Sees to what recurs until there is a reason to end.
-fn wait(stop: &Stop<RunError>, certificate: &Certificate, relay: &Relay) -> Reason<RunError> {
+fn wait(
+    stop: &Stop<RunError>,
+    certificate: &Certificate,
+    relay: &Relay,
+    memory: &mut Watch,
+) -> Reason<RunError> {
+    let mut shown = Instant::now();
     loop {
         if let Some(reason) = stop.wait(TICK) {
             return reason;
         }
-        certificate.tend();
-        debug!("{}", relay.counts());
+        let limits = memory.look(relay.store().budget().used(), &memory::read());
+        relay.set_memory(limits.capacity, limits.ceiling);
+        if shown.elapsed() >= SHOW {
+            shown = Instant::now();
+            certificate.tend();
+            debug!("{}", relay.counts());
+        }
     }
 }

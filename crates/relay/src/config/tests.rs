@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    file::{KEYS, known_keys},
+    *,
+};
 
 fn parse(text: &str) -> Result<Config, Error> {
     Config::parse(FilePath::new("relay.toml"), text)
@@ -12,18 +15,35 @@ fn refusal(text: &str) -> String {
 #[test]
 fn a_whole_file_is_understood() {
     let text = "
+        drain_timeout = \"1m\"
         [server]
         bind = \"[::1]:9000\"
+        version = [\"moq-lite-05\", \"moq-lite-06\"]
+        hop = 7
         [tls]
         cert = \"/etc/relay/cert.pem\"
         key = \"/etc/relay/key.pem\"
         [auth]
         public = \"/anon/\"
+        takeover = \"any\"
+        [cache]
+        capacity = \"8GiB\"
+        headroom = \"20%\"
+        duration = 90
     ";
     let expected = Config {
         bind: "[::1]:9000".parse().unwrap(),
         tls: Tls::Files { cert: "/etc/relay/cert.pem".into(), key: "/etc/relay/key.pem".into() },
         public: Path::parse("anon").unwrap(),
+        versions: vec![Version::V05, Version::V06],
+        hop: Some(Hop(7)),
+        cache: Cache {
+            capacity: Size::Bytes(8 << 30),
+            headroom: Size::Percent(20),
+            duration: Duration::from_secs(90),
+        },
+        takeover: Takeover::Any,
+        drain_timeout: Duration::from_secs(60),
         from_file: true,
     };
     assert_eq!(parse(text).unwrap(), expected);
@@ -35,6 +55,15 @@ fn an_empty_prefix_opens_everything() {
     assert!(config.public.is_root());
     assert_eq!(config.bind, DEFAULT_BIND);
     assert_eq!(config.tls, Tls::Generated);
+    assert_eq!(config, Config { bind: DEFAULT_BIND, from_file: true, ..Config::development() });
+    assert_eq!((config.drain_timeout, config.takeover), (DRAIN_TIMEOUT, Takeover::Identity));
+    assert_eq!(config.versions, Version::ALL);
+}
+
+#[test]
+fn a_single_version_needs_no_list() {
+    let config = parse("auth.public = \"\"\nserver.version = \"moq-lite-04\"\n").unwrap();
+    assert_eq!(config.versions, [Version::V04]);
 }
 
 #[test]
@@ -55,24 +84,12 @@ fn an_unknown_key_is_refused_where_it_stands_with_the_nearest_name() {
             "relay.toml:2:3: unknown key `auth.pubilc`; did you mean `auth.public`?",
         ),
         ("bind = \"[::]:1\"\n", "relay.toml:1:1: unknown key `bind`; did you mean `server.bind`?"),
-        (
-            "[tls]\ncertificate = \"x\"\n",
-            "relay.toml:2:1: unknown key `tls.certificate`; \
-          the keys are `auth.public`, `server.bind`, `tls.cert`, `tls.key`",
-        ),
+        ("[tls]\ncertificate = \"x\"\n", "relay.toml:2:1: unknown key `tls.certificate`; the keys are ALL"),
         ("[sever]\nbind = \"x\"\n", "relay.toml:1:2: unknown key `sever`; did you mean `server.bind`?"),
-        (
-            "\"ü\".x = 1\n",
-            "relay.toml:1:1: unknown key `ü`; \
-          the keys are `auth.public`, `server.bind`, `tls.cert`, `tls.key`",
-        ),
-        (
-            "server = { \"ü\" = 1 }\n",
-            "relay.toml:1:12: unknown key `server.ü`; \
-          the keys are `auth.public`, `server.bind`, `tls.cert`, `tls.key`",
-        ),
+        ("\"ü\".x = 1\n", "relay.toml:1:1: unknown key `ü`; the keys are ALL"),
+        ("server = { \"ü\" = 1 }\n", "relay.toml:1:12: unknown key `server.ü`; the keys are ALL"),
     ] {
-        assert_eq!(refusal(text), expected);
+        assert_eq!(refusal(text), expected.replace("ALL", &known_keys()));
     }
 }
 
@@ -116,6 +133,41 @@ fn a_value_of_the_wrong_kind_names_its_key() {
     ] {
         assert_eq!(refusal(text), expected);
     }
+    let known = "\"moq-lite-06\", \"moq-lite-05\", \"moq-lite-04\", \"moq-lite-03\"";
+    for (line, expected) in [
+        (
+            "server.version = [\"moq-lite-05\", \"moq-lite-99\"]",
+            format!("`server.version`: \"moq-lite-99\" is no version we speak; the versions are {known}"),
+        ),
+        ("server.version = []", format!("`server.version`: name at least one version: {known}")),
+        (
+            "server.version = 5",
+            format!("`server.version`: 5 is no version we speak; the versions are {known}"),
+        ),
+        ("server.hop = 0", "`server.hop`: 0 is no hop; write a number from 1 to 9007199254740991".to_owned()),
+        (
+            "auth.takeover = \"all\"",
+            "`auth.takeover`: \"all\" is not known; write \"identity\" or \"any\"".to_owned(),
+        ),
+        (
+            "cache.capacity = \"lots\"",
+            "`cache.capacity`: \"lots\" is no size; write \"8GiB\", \"500MB\" or \"75%\", \
+             or a number of bytes"
+                .to_owned(),
+        ),
+        (
+            "drain_timeout = \"soon\"",
+            "`drain_timeout`: \"soon\" is no duration; write \"10s\", \"500ms\" or \"2m\", \
+             or a number of seconds"
+                .to_owned(),
+        ),
+    ] {
+        let column = 1 + line.find(" = ").unwrap() + " = ".len();
+        assert_eq!(
+            refusal(&format!("auth.public = \"\"\n{line}\n")),
+            format!("relay.toml:2:{column}: {expected}")
+        );
+    }
     assert!(refusal("server = 3\n").starts_with("relay.toml:1:10: `server`: invalid type: integer `3`"));
     let long = format!("auth.public = \"{}\"\n", "x".repeat(1_025));
     assert_eq!(refusal(&long), "relay.toml:1:15: `auth.public`: path is longer than 1024 bytes");
@@ -150,10 +202,25 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn every_known_key_is_read() {
-    let sample = |key: &str| if key == "server.bind" { "127.0.0.1:1" } else { "x" };
-    let text: String = KEYS.iter().map(|key| format!("{key} = {:?}\n", sample(key))).collect();
+    let sample = |key: &str| match key {
+        "auth.takeover" => "\"any\"",
+        "cache.capacity" | "cache.headroom" => "1",
+        "cache.duration" | "drain_timeout" => "2",
+        "server.bind" => "\"127.0.0.1:1\"",
+        "server.hop" => "3",
+        "server.version" => "\"moq-lite-05\"",
+        _ => "\"x\"",
+    };
+    let text: String = KEYS.iter().map(|key| format!("{key} = {}\n", sample(key))).collect();
     let config = parse(&text).unwrap();
     assert_eq!(config.bind, "127.0.0.1:1".parse().unwrap());
     assert_eq!(config.tls, Tls::Files { cert: "x".into(), key: "x".into() });
     assert_eq!(config.public.as_str(), "x");
+    assert_eq!(
+        (config.takeover, config.hop, &config.versions[..]),
+        (Takeover::Any, Some(Hop(3)), &[Version::V05][..])
+    );
+    let two = Duration::from_secs(2);
+    let cache = Cache { capacity: Size::Bytes(1), headroom: Size::Bytes(1), duration: two };
+    assert_eq!((config.cache, config.drain_timeout), (cache, two));
 }

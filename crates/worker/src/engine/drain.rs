@@ -64,6 +64,8 @@ impl Worker {
             }
         }
         self.ending = Some(Ending::Waiting(drain));
+        // A window may be so short that all of it is over.
+        self.part(now);
     }
 
     /// What a drain has due by `now`.

@@ -1,5 +1,6 @@
 //! A worker driven turn by turn: no sockets, no threads, and a clock of the test's own.
 
+mod drain;
 mod turns;
 
 use std::{
@@ -141,7 +142,11 @@ impl Bench {
     }
 
     fn connect(&mut self) -> ConnKey {
-        self.client.connect(self.now, &client_config(), SERVER.into(), "localhost").unwrap()
+        self.connect_with(lite::Version::V05)
+    }
+
+    fn connect_with(&mut self, version: lite::Version) -> ConnKey {
+        self.client.connect(self.now, &client_config(version), SERVER.into(), "localhost").unwrap()
     }
 
     /// One turn of the worker.
@@ -256,7 +261,7 @@ fn server_config() -> Config {
     Config::new(resolver, &[3; 32], 1, &Tuning::default()).unwrap()
 }
 
-fn client_config() -> ClientConfig {
+fn client_config(version: lite::Version) -> ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(identity().cert.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -265,6 +270,6 @@ fn client_config() -> ClientConfig {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    tls.alpn_protocols = vec![lite::Version::V05.alpn().as_bytes().to_vec()];
+    tls.alpn_protocols = vec![version.alpn().as_bytes().to_vec()];
     ClientConfig::new(tls, &Tuning::default()).unwrap()
 }

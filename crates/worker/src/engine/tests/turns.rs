@@ -15,7 +15,7 @@ fn opened(bench: &Bench) -> Vec<SessionId> {
     bench.heard.iter().filter_map(opened).collect()
 }
 
-fn closed(bench: &Bench) -> Vec<SessionId> {
+pub(super) fn closed(bench: &Bench) -> Vec<SessionId> {
     let closed = |event: &Event| match event {
         Event::Closed { session, .. } => Some(*session),
         _ => None,
@@ -49,6 +49,46 @@ fn core_hears_once_of_a_session_that_comes_and_once_that_it_goes() {
     assert_nothing_left(&bench);
     let meter = &bench.worker.meter;
     assert_eq!((meter.connections, meter.sessions_opened, meter.sessions_closed), (1, 1, 1));
+}
+
+#[test]
+fn versions_without_setup_are_let_in_at_the_root_at_once() {
+    let mut bench = Bench::open_to_all();
+    for version in [lite::Version::V03, lite::Version::V04] {
+        bench.heard.clear();
+        let key = bench.connect_with(version);
+        bench.settle();
+        let [Event::Opened { permit, .. }] = &bench.heard[..] else { panic!("{:?}", bench.heard) };
+        assert!(permit.root().is_root());
+        assert_eq!(bench.phase(key), Phase::Ready);
+    }
+}
+
+#[test]
+fn who_goes_without_a_word_has_vanished_and_who_is_closed_has_not() {
+    let vanished = |bench: &Bench| match bench.heard.last() {
+        Some(Event::Closed { vanished, .. }) => *vanished,
+        other => panic!("{other:?}"),
+    };
+    let mut bench = Bench::open_to_all();
+    let [leaves, dies] = [bench.connect(), bench.connect()];
+    bench.settle();
+    bench.set_up(leaves, "/");
+    bench.client.conn(leaves).unwrap().close(bench.now, SessionCode::NONE, "bye");
+    bench.settle();
+    assert!(!vanished(&bench));
+    bench.set_up(dies, "/");
+    bench.client.remove(dies);
+    bench.advance(Duration::from_secs(30));
+    assert_eq!(closed(&bench).len(), 2);
+    assert!(vanished(&bench));
+    let panicked = bench.connect();
+    bench.settle();
+    bench.set_up(panicked, "/");
+    let index = bench.worker.peers.indices().last().unwrap();
+    bench.worker.bury(index, super::super::Stage::News);
+    bench.turn();
+    assert!(vanished(&bench), "our fault, and it will be back");
 }
 
 #[test]

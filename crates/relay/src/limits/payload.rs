@@ -1,0 +1,170 @@
+//! How much of the memory payload may take: as configured, as long as the machine has it.
+
+use super::memory::Reading;
+use crate::config::{Cache, Size};
+
+/// Past this share of the memory even the newest groups are let go, percent: before the kernel acts.
+const CEILING: Size = Size::Percent(60);
+/// What memory just let go counts for less of at each look: an eighth.
+const FORGET: u64 = 8;
+
+/// What payload may take, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// What the cache aims at.
+    pub capacity: u64,
+    /// Where even the newest groups are let go, and nothing new is taken.
+    pub ceiling: u64,
+}
+
+/// What was asked for, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    wished: Limits,
+    headroom: u64,
+}
+
+/// Follows the memory of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    plan: Plan,
+    /// Payload and resident memory at the last look.
+    last: Option<(u64, u64)>,
+    /// Payload let go that the allocator has not given back yet.
+    returning: u64,
+}
+
+impl Plan {
+    /// What `cache` means where `available` bytes may be used.
+    pub fn new(cache: &Cache, available: u64) -> Self {
+        let (capacity, headroom) = (cache.capacity.of(available), cache.headroom.of(available));
+        // Between the capacity and what must stay free, however close they are.
+        let between =
+            capacity.saturating_add(available.saturating_sub(headroom).saturating_sub(capacity) / 2);
+        let ceiling = CEILING.of(available).max(between);
+        Self { wished: Limits { capacity, ceiling: ceiling.max(capacity) }, headroom }
+    }
+
+    /// What payload may take when it takes `used` now and `returning` bytes are about to be free.
+    ///
+    /// The process is larger than its payload: by connections, by what the allocator keeps. All of that
+    /// is in use, so what is free plus what payload has is the room there is for payload.
+    pub fn limits(&self, used: u64, returning: u64, reading: &Reading) -> Limits {
+        // Not every group counts us alone, nor at once.
+        let ours = reading.limit.saturating_sub(reading.resident);
+        let room = used.saturating_add(reading.free.min(ours)).saturating_add(returning);
+        let capacity = self.wished.capacity.min(room.saturating_sub(self.headroom));
+        let ceiling = self.wished.ceiling.min(room.saturating_sub(self.headroom / 2));
+        Limits { capacity, ceiling: ceiling.max(capacity) }
+    }
+}
+
+impl Watch {
+    /// Follows `plan`.
+    pub fn new(plan: Plan) -> Self {
+        Self { plan, last: None, returning: 0 }
+    }
+
+    /// What payload may take from now on, when it takes `used`. Call at even intervals.
+    pub fn look(&mut self, used: u64, reading: &Reading) -> Limits {
+        if let Some((used_before, resident_before)) = self.last {
+            let gone = used_before.saturating_sub(used);
+            let came = used.saturating_sub(used_before);
+            let returned = resident_before.saturating_sub(reading.resident);
+            // Without this one shortage would empty the cache: memory let go comes back late.
+            self.returning =
+                self.returning.saturating_add(gone).saturating_sub(came.saturating_add(returned));
+        }
+        self.last = Some((used, reading.resident));
+        let limits = self.plan.limits(used, self.returning, reading);
+        self.returning -= self.returning.div_ceil(FORGET);
+        limits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn cache(capacity: Size, headroom: Size) -> Cache {
+        Cache { capacity, headroom, duration: Duration::ZERO }
+    }
+
+    fn plan() -> Plan {
+        Plan::new(&Cache::default(), 1_000 * MIB)
+    }
+
+    fn reading(free: u64, resident: u64) -> Reading {
+        Reading { limit: 1_000 * MIB, free: free * MIB, resident: resident * MIB }
+    }
+
+    /// Capacity and ceiling, MiB.
+    fn shown(limits: Limits) -> (u64, u64) {
+        (limits.capacity / MIB, limits.ceiling / MIB)
+    }
+
+    #[test]
+    fn with_memory_to_spare_the_limits_are_those_asked_for() {
+        assert_eq!(shown(plan().limits(0, 0, &reading(950, 20))), (400, 600));
+        assert_eq!(shown(plan().limits(390 * MIB, 0, &reading(500, 450))), (400, 600));
+        let small = Plan::new(&cache(Size::Bytes(8 * MIB), Size::Bytes(0)), 1_000 * MIB);
+        assert_eq!(shown(small.limits(0, 0, &reading(950, 20))), (8, 600));
+        let large = Plan::new(&cache(Size::Percent(80), Size::Percent(10)), 1_000 * MIB);
+        assert_eq!(shown(large.limits(0, 0, &reading(990, 10))), (800, 850), "between capacity and headroom");
+    }
+
+    #[test]
+    fn what_others_take_is_not_ours_and_headroom_stays_free() {
+        // 300 MiB are free, 100 of them must stay so.
+        assert_eq!(shown(plan().limits(100 * MIB, 0, &reading(300, 120))), (300, 350));
+        assert_eq!(shown(plan().limits(200 * MIB, 0, &reading(60, 220))), (160, 210), "40 MiB must go");
+        assert_eq!(shown(plan().limits(30 * MIB, 0, &reading(10, 60))), (0, 0));
+    }
+
+    #[test]
+    fn what_the_process_takes_beyond_its_payload_is_taken_off() {
+        // Whatever a group says is free: 700 MiB are ours already, 100 of them payload.
+        assert_eq!(shown(plan().limits(100 * MIB, 0, &reading(950, 700))), (300, 350));
+    }
+
+    #[test]
+    fn the_ceiling_is_never_below_the_capacity_and_both_stay_below_the_limit() {
+        for used in (0..1_000).step_by(50) {
+            for free in (0..1_000).step_by(50) {
+                let resident = used + 30;
+                let limits = plan().limits(used * MIB, 0, &reading(free, resident));
+                assert!(limits.capacity <= limits.ceiling);
+                // All that payload may still grow by is free.
+                let grows = (limits.ceiling / MIB).saturating_sub(used);
+                assert!(
+                    grows <= free && resident + grows <= 1_000.max(resident),
+                    "{used} {free}: {limits:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn memory_that_comes_back_late_does_not_empty_the_cache() {
+        let mut watch = Watch::new(plan());
+        assert_eq!(shown(watch.look(400 * MIB, &reading(100, 500))), (400, 450));
+        // Somebody takes 60 MiB: as much must go.
+        assert_eq!(shown(watch.look(400 * MIB, &reading(40, 500))).0, 340);
+        // It went, but the allocator has not returned it.
+        for _ in 0..2 {
+            let capacity = watch.look(340 * MIB, &reading(40, 500)).capacity / MIB;
+            assert!((325..=340).contains(&capacity), "{capacity}");
+        }
+        assert_eq!(shown(watch.look(340 * MIB, &reading(100, 440))).0, 340, "it has");
+        // And what never comes back is not hoped for for long.
+        let mut watch = Watch::new(plan());
+        watch.look(400 * MIB, &reading(40, 500));
+        let hoped: Vec<u64> =
+            (0..40).map(|_| watch.look(340 * MIB, &reading(40, 500)).capacity / MIB).collect();
+        assert!(hoped.first() > hoped.last() && hoped.last().is_some_and(|last| *last <= 281), "{hoped:?}");
+    }
+}
