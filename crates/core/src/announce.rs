@@ -30,6 +30,7 @@ impl Core {
         }
         let serial = self.next_serial();
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        let (permit, draining) = (session.permit.clone(), session.draining);
         if !session.announced.contains(&path) {
             if session.announced.len() >= limits::ANNOUNCES {
                 self.kill(id, "too many announces");
@@ -37,8 +38,8 @@ impl Core {
                 return;
             }
             session.announced.insert(path.clone());
+            self.revive(id, &path);
         }
-        let (permit, draining) = (session.permit.clone(), session.draining);
         let offer = Offer { route: Route { session: id, hops, cost }, permit, draining, serial };
         self.broadcasts.entry(path.clone()).or_default();
         if self.reshape(&path, |broadcast, takeover| broadcast.put(&path, offer, takeover)) == Some(false) {
@@ -52,7 +53,7 @@ impl Core {
     pub(crate) fn unannounce(&mut self, id: SessionId, path: &Path, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.announced.remove(path) {
-            self.drop_route(id, path);
+            self.withdraw(id, path, now);
             self.settle(path, now);
         }
     }

@@ -178,7 +178,7 @@ impl Core {
             if vanished {
                 self.haunt(id, path, now);
             } else {
-                self.drop_route(id, path);
+                self.withdraw(id, path, now);
             }
         }
         for (sub, log) in session.subs {

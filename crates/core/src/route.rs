@@ -45,7 +45,7 @@ pub(crate) struct Offer {
 pub(crate) struct Candidate {
     pub(crate) route: Route,
     pub(crate) publisher: Publisher,
-    /// Of a session that vanished.
+    /// Of a session that vanished, or withdrew it.
     pub(crate) ghost: Option<Ghost>,
     pub(crate) permit: Permit,
     /// Whether it counts: not while another subject holds the path.
@@ -53,9 +53,12 @@ pub(crate) struct Candidate {
     rank: Rank,
 }
 
-/// What is left of a route whose session vanished: shown as it was, and never used for data.
+/// What is left of a route whose session vanished or said goodbye: shown as it was, and never used for
+/// data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ghost {
+    /// Its session said goodbye, and may still be there. It is never a last resort.
+    pub(crate) gone: bool,
     /// It stays whatever else there is. After that it is a last resort.
     pub(crate) held_back: bool,
     /// When its timer is due: the end of the hold-back, then of the linger.
@@ -119,6 +122,16 @@ impl Broadcast {
         false
     }
 
+    /// The same for a session that says goodbye: there is a ghost only where another route serves the
+    /// path.
+    pub(crate) fn withdraw(&mut self, session: SessionId, ghost: Ghost) -> bool {
+        if self.usable().any(|other| other.route.session != session) {
+            return self.haunt(session, ghost);
+        }
+        self.remove(session);
+        false
+    }
+
     /// The ghost that `session` left.
     pub(crate) fn ghost_of(&mut self, session: SessionId) -> Option<&mut Ghost> {
         let at = self.position(session)?;
@@ -154,9 +167,20 @@ impl Broadcast {
         self.usable().next().is_some()
     }
 
-    /// Routes whose publisher may come back, best first.
+    /// Routes whose session is gone or withdrew them, best first.
     pub(crate) fn ghosts(&self) -> impl Iterator<Item = &Candidate> {
         self.routes.iter().filter(|candidate| candidate.ghost.is_some())
+    }
+
+    /// The ghosts whose publisher may come back, best first.
+    pub(crate) fn last_resorts(&self) -> impl Iterator<Item = &Candidate> {
+        self.ghosts().filter(|candidate| candidate.ghost.is_some_and(|ghost| !ghost.gone))
+    }
+
+    /// Whether `session` said of its route to `publisher` that it is gone, and that does not show yet.
+    pub(crate) fn is_leaving(&self, session: SessionId, publisher: Publisher) -> bool {
+        let own = self.ghosts().find(|candidate| candidate.route.session == session);
+        own.is_some_and(|own| own.publisher == publisher && own.ghost.is_some_and(|ghost| ghost.gone))
     }
 
     /// What the announce board shows, best first.
@@ -182,7 +206,7 @@ impl Broadcast {
 
     /// Whether `publisher` is there or may come back soon.
     pub(crate) fn expects(&self, publisher: Publisher) -> bool {
-        self.usable().chain(self.ghosts()).any(|candidate| candidate.publisher == publisher)
+        self.usable().chain(self.last_resorts()).any(|candidate| candidate.publisher == publisher)
     }
 
     /// Logs of one track that still have, or wait for, an upstream.
@@ -228,6 +252,8 @@ impl Broadcast {
         if self.is_served() {
             let held_back = |ghost: &Candidate| ghost.ghost.is_some_and(|ghost| ghost.held_back);
             assert!(self.ghosts().all(held_back), "a ghost beside a live route");
+        } else {
+            assert_eq!(self.ghosts().count(), self.last_resorts().count(), "gone, and the last resort");
         }
         assert!(self.logs.values().all(|logs| !logs.is_empty()), "a track without a log was kept");
     }
@@ -250,14 +276,12 @@ impl Broadcast {
         }
     }
 
-    /// Beside a live route, a ghost goes when its hold-back is over.
+    /// Beside a live route, a ghost goes when its hold-back is over. Without one, what is gone goes.
     fn drop_ghosts(&mut self) -> Vec<(SessionId, Instant)> {
         let mut dropped = Vec::new();
-        if !self.is_served() {
-            return dropped;
-        }
+        let served = self.is_served();
         self.routes.retain(|candidate| match candidate.ghost {
-            Some(ghost) if !ghost.held_back => {
+            Some(ghost) if if served { !ghost.held_back } else { ghost.gone } => {
                 dropped.push((candidate.route.session, ghost.due));
                 false
             }

@@ -198,10 +198,18 @@ fn to(session: u64, order: Order) -> Action {
     Action::Order { session: SessionId(session), order }
 }
 
+/// Of the publisher 7.
 fn open_order(session: u64, log: LogId, epoch: u64, raw: &str) -> Action {
     let (path, track) = (path(raw), track("video"));
-    let order =
-        Order::Open { log, epoch: Epoch(epoch), path, track, prefs: Prefs::default(), want: Want::Live };
+    let order = Order::Open {
+        log,
+        epoch: Epoch(epoch),
+        path,
+        publisher: Hop(7),
+        track,
+        prefs: Prefs::default(),
+        want: Want::Live,
+    };
     to(session, order)
 }
 

@@ -114,7 +114,7 @@ impl Model {
             Event::Closed { session, vanished } => {
                 self.peers.remove(session);
                 for place in self.places.values_mut() {
-                    place.leave(*session, vanished.then_some(now), self.takeover);
+                    place.leave(*session, !vanished, now, self.takeover);
                 }
                 for (id, log) in self.logs.iter_mut().filter(|(_, log)| log.open == Some(*session)) {
                     (log.open, log.silent) = (None, now);
@@ -144,7 +144,9 @@ impl Model {
             Ask::Draining => {
                 peer.draining = true;
                 let entries = self.places.values_mut().flat_map(|place| &mut place.entries);
-                entries.filter(|entry| entry.session == session).for_each(|entry| entry.draining = true);
+                entries
+                    .filter(|entry| entry.session == session && entry.vanished.is_none())
+                    .for_each(|entry| entry.draining = true);
             }
             Ask::Pull { sub, group } => {
                 if peer.attached.get(sub).is_some_and(|log| !self.logs[log].over) {
@@ -182,6 +184,7 @@ impl Model {
                 permit: peer.permit.clone(),
                 draining: peer.draining,
                 vanished: None,
+                gone: false,
                 displaced: false,
             };
             self.places.entry(path.clone()).or_default().announce(entry, self.takeover);
@@ -190,7 +193,7 @@ impl Model {
 
     fn unannounce(&mut self, session: SessionId, path: &Path) {
         if let Some(place) = self.places.get_mut(path) {
-            place.leave(session, None, self.takeover);
+            place.leave(session, true, self.now, self.takeover);
         }
     }
 
@@ -263,12 +266,21 @@ impl Model {
     fn order(&mut self, session: SessionId, order: &Order) {
         assert!(self.peers.contains_key(&session), "an order to a session that is gone: {order:?}");
         match order {
-            Order::Open { log, epoch, path, track, .. } => self.open(session, *log, *epoch, path, track),
+            Order::Open { log, epoch, path, publisher, track, .. } => {
+                let entry = self.places[path].live(session).expect("asked who does not publish it");
+                assert_eq!(entry.hops.first(), Some(publisher), "asked for another publisher");
+                self.open(session, *log, *epoch, path, track);
+            }
             Order::Prefs { log, .. } => assert_eq!(self.logs[log].open, Some(session), "prefs to no writer"),
             Order::Close { log } => {
                 let state = self.logs.get_mut(log).expect("closed a log that is not there");
                 assert_eq!(state.open.take(), Some(session), "closed what was not open");
                 state.closed = Some(session);
+                let (read, state) = (self.is_read(*log), &self.logs[log]);
+                let place = self.places.get(&state.track.0).filter(|_| read);
+                let leaving = place.is_some_and(|place| place.is_leaving(session, state.publisher));
+                let over = place.is_some_and(|place| place.is_over(session, self.takeover, self.ticked));
+                assert!(!leaving || over, "did not get to say its end");
                 self.pulling.retain(|(other, _)| other != log);
             }
             Order::Pull { log, group } => {
@@ -355,7 +367,8 @@ impl Model {
         let entry = |route: &Route| self.places[path].entries.iter().find(|e| e.session == route.session);
         let entries = || shown.iter().filter_map(entry);
         let dead = entries().all(|entry| entry.vanished.is_some());
-        entries().find(|entry| (dead || entry.vanished.is_none()) && self.may_read(session, entry))
+        let serves = |entry: &Entry| entry.vanished.is_none() || (dead && !entry.gone);
+        entries().find(|entry| serves(entry) && self.may_read(session, entry))
     }
 
     /// A new log is made only where no other of the track could serve the one who asks.
@@ -402,11 +415,18 @@ impl Model {
         for id in ids {
             let named = self.logs[&id].publisher.filter(|hop| *hop != Hop::ANONYMOUS);
             let same = |entry: &&Entry| entry.hops.first().copied() == named;
-            let read = self.peers.values().any(|peer| peer.attached.values().any(|log| *log == id));
+            let read = self.is_read(id);
             match self.logs[&id].open {
                 Some(writer) => {
                     let own = usable.iter().filter(same).find(|entry| entry.session == writer);
-                    let Some(own) = own else { continue };
+                    let Some(own) = own else {
+                        let leaving = place.is_leaving(writer, self.logs[&id].publisher);
+                        assert!(
+                            leaving || !usable.iter().any(|entry| same(&entry)),
+                            "left on a withdrawn route"
+                        );
+                        continue;
+                    };
                     for other in usable.iter().filter(same).filter(|_| read) {
                         let better = other.worth() < own.worth() && self.serves_all(id, other);
                         assert!(!better, "left on the worse route");
@@ -418,13 +438,17 @@ impl Model {
                     assert!(self.logs[&id].silent + LINGER > self.ticked, "waits too long");
                     assert!(!usable.iter().any(|entry| same(&entry)), "waits for who is there");
                     let publisher = self.logs[&id].publisher;
-                    let ghosts = place.entries.iter().filter(|entry| entry.vanished.is_some());
+                    let ghosts = place.entries.iter().filter(|entry| entry.vanished.is_some() && !entry.gone);
                     let mut back = ghosts.map(|ghost| ghost.hops.first().copied());
                     let expected = back.any(|ghost| ghost == publisher);
                     assert!(usable.is_empty() || expected, "silent beside another publisher");
                 }
             }
         }
+    }
+
+    fn is_read(&self, log: LogId) -> bool {
+        self.peers.values().any(|peer| peer.attached.values().any(|at| *at == log))
     }
 
     fn assert_pulled(&self) {

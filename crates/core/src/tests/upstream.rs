@@ -399,7 +399,14 @@ fn what_is_wanted_while_the_publisher_is_away_is_asked_when_it_is_back() {
     assert_eq!(bench.ask(9, Ask::Update { sub: SubId(0), prefs }), []);
     bench.open(2);
     let actions = bench.announce(2, "a", &[7], 1);
-    let order =
-        Order::Open { log, epoch: Epoch(2), path: path("a"), track: track("video"), prefs, want: Want::Live };
+    let order = Order::Open {
+        log,
+        epoch: Epoch(2),
+        path: path("a"),
+        publisher: Hop(7),
+        track: track("video"),
+        prefs,
+        want: Want::Live,
+    };
     assert_eq!(actions.last(), Some(&to(2, order)));
 }

@@ -15,8 +15,10 @@ pub(super) struct Entry {
     pub(super) cost: Cost,
     pub(super) permit: Permit,
     pub(super) draining: bool,
-    /// When its session did.
+    /// When its session did, or withdrew it.
     pub(super) vanished: Option<Instant>,
+    /// Its session said goodbye.
+    pub(super) gone: bool,
     /// Its publisher has come in another place.
     pub(super) displaced: bool,
 }
@@ -55,7 +57,8 @@ impl Place {
             self.holder = Some(entry.permit.clone());
         }
         let publisher = entry.hops.first().copied().filter(|hop| *hop != Hop::ANONYMOUS);
-        let before = self.live(entry.session).and_then(|entry| entry.hops.first().copied());
+        let before = self.entries.iter().find(|other| other.session == entry.session);
+        let before = before.and_then(|entry| entry.hops.first().copied());
         if publisher != before && publisher.is_some() && self.counts(&entry, takeover) {
             let same = self.entries.iter_mut().filter(|other| other.hops.first().copied() == publisher);
             same.for_each(|other| other.displaced = true);
@@ -64,15 +67,30 @@ impl Place {
         self.entries.push(entry);
     }
 
-    pub(super) fn leave(&mut self, session: SessionId, vanished: Option<Instant>, takeover: Takeover) {
-        let entry = self.live(session).cloned();
+    /// The session vanished, or said goodbye.
+    pub(super) fn leave(&mut self, session: SessionId, gone: bool, now: Instant, takeover: Takeover) {
+        let Some(entry) = self.live(session).cloned() else { return };
         self.entries.retain(|entry| entry.session != session);
-        if let Some(entry) = entry
-            && vanished.is_some()
-            && self.counts(&entry, takeover)
-        {
-            self.entries.push(Entry { vanished, displaced: false, ..entry });
+        let stays = !gone || self.usable(takeover).next().is_some();
+        if stays && self.counts(&entry, takeover) {
+            self.entries.push(Entry { vanished: Some(now), gone, displaced: false, ..entry });
         }
+    }
+
+    /// Whether `session` withdrew a route to `publisher` that is still shown.
+    pub(super) fn is_leaving(&self, session: SessionId, publisher: Option<Hop>) -> bool {
+        let named = publisher.filter(|hop| *hop != Hop::ANONYMOUS);
+        let mut own = self.entries.iter().filter(|entry| entry.session == session && entry.gone);
+        own.any(|entry| entry.hops.first().copied() == named)
+    }
+
+    /// Whether the ghost that `session` left is no longer held back.
+    pub(super) fn is_over(&self, session: SessionId, takeover: Takeover, ticked: Instant) -> bool {
+        let held_back = |entry: &Entry| {
+            entry.vanished.is_some_and(|since| !entry.displaced && since + HOLD_BACK > ticked)
+        };
+        let mut own = self.entries.iter().filter(|entry| entry.session == session);
+        self.usable(takeover).next().is_none() || !own.any(held_back)
     }
 
     /// Drops the ghosts that have had their time when the timers last ran, and lets the next subject in,
@@ -100,6 +118,8 @@ impl Place {
                 entry.vanished.is_none_or(|since| !entry.displaced && since + HOLD_BACK > ticked)
             };
             self.entries.retain(stays);
+        } else {
+            self.entries.retain(|entry| !entry.gone);
         }
     }
 
