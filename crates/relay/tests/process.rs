@@ -4,15 +4,18 @@
 
 use std::{
     fs,
+    future::Future,
     io::{BufRead, BufReader, Read},
     net::UdpSocket,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use relay_client::{Client, ClientConfig, Closed, Code};
+use relay_model::SessionCode;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -180,4 +183,71 @@ fn a_relay_with_a_file_of_its_own_certificate_serves() {
     assert!(relay.line_with("serving").contains("anon/**"));
     relay.signal(Signal::TERM);
     assert_eq!(relay.end().code(), Some(0));
+}
+
+/// A relay that gives sessions `window` to leave, and a client of it.
+async fn with_client(window: Duration) -> (TempDir, Running, String, Client) {
+    let address = free_address();
+    let text = format!(
+        "drain_timeout = {}\n[server]\nbind = {address:?}\n[auth]\npublic = \"\"\n",
+        window.as_secs_f64()
+    );
+    let (folder, path) = file(&text);
+    let relay = Running::start(relay().arg(&path));
+    relay.line_with("serving");
+    let url = format!("moqt://{address}/");
+    let client = Client::connect(&url, ClientConfig::default()).await.unwrap();
+    client.peer_setup().await.unwrap();
+    (folder, relay, url, client)
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE * 3, test).await }).expect("in time");
+}
+
+#[test]
+fn a_relay_that_ends_asks_its_clients_to_move_and_waits_for_them_only() {
+    run(async {
+        let window = PATIENCE;
+        let (_folder, relay, url, client) = with_client(window).await;
+        relay.signal(Signal::TERM);
+        let started = Instant::now();
+        client.going_away().await.unwrap();
+        assert!(Client::connect(&url, ClientConfig::default()).await.is_err(), "nobody new is let in");
+        assert!(client.is_closed().is_none(), "it has time");
+        client.close(SessionCode::NONE, "moving").await;
+        assert_eq!(relay.end().code(), Some(0));
+        assert!(started.elapsed() < window / 2, "it did not wait for its window");
+    });
+}
+
+#[test]
+fn a_client_that_does_not_move_is_closed_within_the_window() {
+    run(async {
+        let window = Duration::from_secs(3);
+        let (_folder, relay, _, client) = with_client(window).await;
+        relay.signal(Signal::INT);
+        let started = Instant::now();
+        client.going_away().await.unwrap();
+        let Closed::Peer { code, reason } = client.closed().await else { panic!("not closed by the relay") };
+        let told = Code::App(SessionCode::GOAWAY_TIMEOUT.0);
+        assert_eq!((code, reason.as_str()), (told, "goaway timeout"));
+        assert!(started.elapsed() >= window / 2, "it had its time");
+        assert_eq!(relay.end().code(), Some(0));
+        assert!(started.elapsed() < window + PATIENCE / 2);
+    });
+}
+
+#[test]
+fn a_second_signal_ends_a_relay_at_once() {
+    run(async {
+        let (_folder, relay, _, client) = with_client(PATIENCE * 2).await;
+        relay.signal(Signal::TERM);
+        client.going_away().await.unwrap();
+        let started = Instant::now();
+        relay.signal(Signal::INT);
+        assert_eq!(relay.end().code(), Some(128 + 2));
+        assert!(started.elapsed() < PATIENCE);
+    });
 }

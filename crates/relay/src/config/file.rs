@@ -86,7 +86,7 @@ impl Source<'_> {
         self.check_keys(table.get_ref())?;
         let raw: Raw = toml::from_str(self.text).map_err(|e| self.wrong_kind(table.get_ref(), &e))?;
         let Raw { server, tls, auth, cache, drain_timeout } = raw;
-        let default = Config::open_to(self.public(auth.public)?);
+        let default = Config::open_to(Path::root());
         Ok(Config {
             bind: self.read("server.bind", server.bind, value::address)?.unwrap_or(default.bind),
             tls: self.tls(tls)?,
@@ -99,6 +99,7 @@ impl Source<'_> {
             drain_timeout: self
                 .read("drain_timeout", drain_timeout, value::duration)?
                 .unwrap_or(default.drain_timeout),
+            public: self.public(auth.public)?,
             ..default
         })
     }

@@ -40,7 +40,7 @@ impl Plan {
         let (capacity, headroom) = (cache.capacity.of(available), cache.headroom.of(available));
         // Between the capacity and what must stay free, however close they are.
         let between =
-            capacity.saturating_add(available.saturating_sub(headroom).saturating_sub(capacity) / 2);
+            capacity.saturating_add(available.saturating_sub(headroom).saturating_sub(capacity) / 4);
         let ceiling = CEILING.of(available).max(between);
         Self { wished: Limits { capacity, ceiling: ceiling.max(capacity) }, headroom }
     }
@@ -114,7 +114,7 @@ mod tests {
         let small = Plan::new(&cache(Size::Bytes(8 * MIB), Size::Bytes(0)), 1_000 * MIB);
         assert_eq!(shown(small.limits(0, 0, &reading(950, 20))), (8, 600));
         let large = Plan::new(&cache(Size::Percent(80), Size::Percent(10)), 1_000 * MIB);
-        assert_eq!(shown(large.limits(0, 0, &reading(990, 10))), (800, 850), "between capacity and headroom");
+        assert_eq!(shown(large.limits(0, 0, &reading(990, 10))), (800, 825), "between capacity and headroom");
     }
 
     #[test]
