@@ -57,12 +57,14 @@ impl Drain {
         Self { code, reason: reason.into(), wind_down, close, until: now + window }
     }
 
-    /// When the session at `place` of `count` begins to wind down: they take their turns over the first
-    /// half of what is left of the window, so that they do not all look for another relay at once.
-    pub fn turn_of(&self, place: usize, count: usize) -> Instant {
-        let span = self.close.saturating_duration_since(self.wind_down) / 2;
+    /// When the session at `place` of `count` begins to wind down: one after another, so that they do not
+    /// all look for another relay at once. Publishers take their turns after everybody else, for groups
+    /// that readers are still to finish come from them.
+    pub fn turn_of(&self, place: usize, count: usize, publishes: bool) -> Instant {
+        let half = self.close.saturating_duration_since(self.wind_down) / 2;
+        let (from, span) = if publishes { (self.wind_down + half, half / 2) } else { (self.wind_down, half) };
         let share = place as f64 / count.max(1) as f64;
-        self.wind_down + span.mul_f64(share.clamp(0.0, 1.0))
+        from + span.mul_f64(share.clamp(0.0, 1.0))
     }
 }
 

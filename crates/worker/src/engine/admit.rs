@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use relay_auth::Permit;
 use relay_core::Event;
-use relay_model::{Hop, SessionCode};
+use relay_model::{Ask, Hop, SessionCode};
 use relay_session::{
     Config, Grant, Output, Session,
     transport::{Closed, Transport},
@@ -52,6 +52,12 @@ impl Worker {
     pub(super) fn take_outputs(&mut self, index: u32, now: Instant) {
         let mut out = std::mem::take(&mut self.scratch.out);
         let id = self.peers.get(index).map(|peer| peer.id);
+        let announces = |output: &Output| matches!(output, Output::Ask(Ask::Announce { .. }));
+        if out.iter().any(announces)
+            && let Some(peer) = self.peers.get_mut(index)
+        {
+            peer.publishes = true;
+        }
         for output in out.drain(..) {
             match (output, id) {
                 (Output::Ask(ask), Some(session)) => self.events.push(Event::Ask { session, ask }),

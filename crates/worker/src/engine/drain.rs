@@ -89,12 +89,16 @@ impl Worker {
 
     /// Each session that is left gets its turn to wind down.
     fn give_turns(&mut self, drain: &Drain) {
-        let left = self.open_peers();
-        for (place, index) in left.iter().enumerate() {
-            if let Some(peer) = self.peers.get_mut(*index) {
-                peer.leaving = Some(Leaving::WindDown(drain.turn_of(place, left.len())));
+        let publishes = |index: &u32| self.peers.get(*index).is_some_and(|peer| peer.publishes);
+        let (publishers, others): (Vec<u32>, Vec<u32>) = self.open_peers().into_iter().partition(publishes);
+        for (left, publishes) in [(others, false), (publishers, true)] {
+            for (place, index) in left.iter().enumerate() {
+                if let Some(peer) = self.peers.get_mut(*index) {
+                    let turn = drain.turn_of(place, left.len(), publishes);
+                    peer.leaving = Some(Leaving::WindDown(turn));
+                }
+                self.mark_dirty(*index);
             }
-            self.mark_dirty(*index);
         }
     }
 

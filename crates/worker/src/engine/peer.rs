@@ -23,6 +23,8 @@ pub(super) struct Peer {
     pub(super) is_dirty: bool,
     /// A deadline has passed.
     pub(super) is_due: bool,
+    /// It has announced something.
+    pub(super) publishes: bool,
     /// How far it is on its way out, when the relay is.
     pub(super) leaving: Option<Leaving>,
 }
@@ -66,6 +68,7 @@ impl Peer {
             is_touched: false,
             is_dirty: false,
             is_due: false,
+            publishes: false,
             leaving: None,
         }
     }

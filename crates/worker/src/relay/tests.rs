@@ -201,6 +201,46 @@ fn a_shutdown_tells_the_peers_and_frees_the_port() {
 }
 
 #[test]
+fn a_drain_lets_readers_finish_the_groups_they_have_begun() {
+    run(async {
+        let relay = Arc::new(Relay::start(options(2)).unwrap());
+        let (publisher, viewer) = (connect(&relay).await, connect(&relay).await);
+        let track = publish(&publisher, "live/cam");
+        let mut reader = subscribe(&viewer, "live/cam").await;
+        track.wait_subscribed().await;
+        let group = track.group(3);
+        group.frame(0, "begun".into());
+        let mut received = reader.next_group().await.unwrap();
+        assert_eq!(received.frame().await.unwrap().expect("a frame").payload, "begun");
+        assert!(relay.is_ready());
+        let draining = relay.clone();
+        let window = Duration::from_secs(6);
+        let drained = tokio::task::spawn_blocking(move || {
+            draining.drain(window, SessionCode::GOAWAY_TIMEOUT, "goaway timeout");
+        });
+        viewer.going_away().await.unwrap();
+        publisher.going_away().await.unwrap();
+        assert!(!relay.is_ready());
+        // Until the viewer's turn has come: then its requests are refused.
+        while viewer.track_info("live/cam", "video").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(viewer.is_closed().is_none(), "a group is not finished");
+        group.frame(1, "finished".into());
+        group.finish();
+        assert_eq!(received.frame().await.unwrap().expect("a frame").payload, "finished");
+        assert!(received.frame().await.unwrap().is_none(), "a clean end");
+        for client in [&viewer, &publisher] {
+            let Closed::Peer { code, .. } = client.closed().await else { panic!("not closed by the relay") };
+            assert_eq!(code, Code::App(SessionCode::GOAWAY_TIMEOUT.0));
+        }
+        drained.await.unwrap();
+        relay.join().unwrap();
+        assert_eq!(relay.counts().total().sessions_sent_away, 2);
+    });
+}
+
+#[test]
 fn a_port_in_use_is_said_so() {
     let relay = Relay::start(options(1)).unwrap();
     let error = Relay::start(Options { bind: relay.local_addr(), ..options(1) }).unwrap_err();

@@ -138,12 +138,16 @@ fn a_drain_without_a_window_is_a_shutdown() {
 fn turns_to_leave_are_spread_and_leave_time_to_finish() {
     let start = Instant::now();
     let drain = Drain::new(SessionCode::NONE, "", start, WINDOW);
-    let turns: Vec<Instant> = (0..100).map(|place| drain.turn_of(place, 100)).collect();
+    let turns: Vec<Instant> = (0..100).map(|place| drain.turn_of(place, 100, false)).collect();
     assert_eq!(turns.first(), Some(&(start + WINDOW * 7 / 10)));
     assert!(turns.windows(2).all(|pair| pair[0] < pair[1]));
     assert!(turns.last().is_some_and(|last| *last + Duration::from_secs(1) < drain.close));
     assert!(drain.close < drain.until);
-    assert_eq!(drain.turn_of(7, 0), drain.turn_of(1, 1), "never past its span");
+    let publishers: Vec<Instant> = (0..100).map(|place| drain.turn_of(place, 100, true)).collect();
+    assert!(publishers.windows(2).all(|pair| pair[0] < pair[1]));
+    assert!(turns.last() < publishers.first(), "who sends to the others goes last");
+    assert!(publishers.last().is_some_and(|last| *last + Duration::from_millis(500) < drain.close));
+    assert_eq!(drain.turn_of(7, 0, false), drain.turn_of(1, 1, false), "never past its span");
 }
 
 #[test]
