@@ -49,6 +49,8 @@ pub struct Options {
     pub uni_streams: u64,
     /// Largest datagram this end takes, bytes; 0 = none.
     pub max_datagram: usize,
+    /// Whether this end knows figures of its path.
+    pub measures: bool,
 }
 
 impl Default for Options {
@@ -66,6 +68,7 @@ impl Default for Options {
             bidi_streams: limits::BIDI_STREAMS,
             uni_streams: limits::UNI_STREAMS,
             max_datagram: limits::DATAGRAM_PAYLOAD + 32,
+            measures: true,
         }
     }
 }

@@ -32,6 +32,11 @@ pub(crate) enum Wanted {
 impl Session {
     /// Queues a request and opens what can be opened. A queue that is full refuses it to who asked.
     pub(crate) fn want<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, wanted: Wanted) {
+        if self.wanting.len() >= limits::WAITING_REQUESTS {
+            let mut waiting = std::mem::take(&mut self.wanting);
+            waiting.retain(|(_, wanted)| self.is_wanted(wanted));
+            self.wanting = waiting;
+        }
         if self.wanting.len() >= limits::WAITING_REQUESTS && !matches!(wanted, Wanted::Announces(_)) {
             self.give_up_wanted(t, cx, &wanted);
             return;

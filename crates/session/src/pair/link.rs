@@ -130,6 +130,9 @@ impl Link {
 
     pub(super) fn stats(&self, side: usize) -> Stats {
         let options = &self.sides[side].options;
+        if !options.measures {
+            return Stats::default();
+        }
         Stats { rtt: Some(self.rtt()), bitrate: options.rate.map(|rate| rate.saturating_mul(8)) }
     }
 

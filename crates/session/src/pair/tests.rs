@@ -76,6 +76,7 @@ fn rough(rng: &mut Rng) -> Options {
         bidi_streams: 1 + rng.below(4),
         uni_streams: 1 + rng.below(4),
         max_datagram: 1_200,
+        measures: true,
     }
 }
 

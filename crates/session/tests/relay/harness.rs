@@ -206,7 +206,10 @@ impl Relay {
         let at = self.connect(ours, theirs);
         self.peers[at].publish(broadcast, names, &[]);
         let broadcast = path(broadcast);
-        self.until("announce", |relay| relay.routes.contains_key(&broadcast));
+        let id = self.seats[at].id;
+        self.until("announce", |relay| {
+            relay.routes.get(&broadcast).is_some_and(|routes| routes.iter().any(|route| route.session == id))
+        });
         at
     }
 
@@ -359,6 +362,11 @@ impl Relay {
 
     // Core.
 
+    /// Asks under way are lost; how many there were.
+    pub(crate) fn forget_mail(&mut self) -> usize {
+        std::mem::take(&mut self.mail).len()
+    }
+
     fn core(&mut self) {
         for (at, ask) in std::mem::take(&mut self.mail) {
             if self.seats[at].session.is_none() {
@@ -433,7 +441,9 @@ impl Relay {
         self.store.create(log);
         self.store.fence(log, epoch);
         let (path, track) = key.clone();
-        self.seats[source].orders.push_back(Order::Open { log, epoch, path, track, prefs, want });
+        let publisher = publisher_of(&self.routes, &path, self.seats[source].id);
+        let open = Order::Open { log, epoch, path, publisher, track, prefs, want };
+        self.seats[source].orders.push_back(open);
         self.seats[at].orders.push_back(Order::Attach { sub, log });
         let readers = [((at, sub), (prefs, want))].into();
         self.pulls.insert(
@@ -458,13 +468,15 @@ impl Relay {
             if pull.key.1.as_str() != name || pull.ended {
                 continue;
             }
+            let publisher = publisher_of(&self.routes, &pull.key.0, self.seats[source].id);
             (pull.source, pull.orphan, pull.epoch) = (source, false, Epoch(pull.epoch.0 + 1));
             self.store.fence(*log, pull.epoch);
             let union = pull.readers.values().copied().reduce(|a, b| (a.0.union(b.0), a.1.max(b.1)));
             let (prefs, want) = union.expect("a reader");
             let (path, track) = pull.key.clone();
             let (log, epoch) = (*log, pull.epoch);
-            self.seats[source].orders.push_back(Order::Open { log, epoch, path, track, prefs, want });
+            let open = Order::Open { log, epoch, path, publisher, track, prefs, want };
+            self.seats[source].orders.push_back(open);
         }
     }
 
@@ -555,4 +567,10 @@ impl Relay {
         assert_eq!((counts.logs, counts.feeds, counts.bytes), (0, 0, 0), "seed {seed}: {counts:?}");
         assert_eq!((counts.board_paths, counts.watches), (0, 0), "seed {seed}: {counts:?}");
     }
+}
+
+/// First hop of a session's route.
+fn publisher_of(routes: &BTreeMap<Path, Vec<Route>>, path: &Path, session: SessionId) -> Hop {
+    let route = routes.get(path).and_then(|routes| routes.iter().find(|route| route.session == session));
+    route.map_or(Hop::ANONYMOUS, Route::publisher)
 }

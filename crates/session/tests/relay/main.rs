@@ -1,6 +1,7 @@
 //! Relay sessions driven over an in-memory carrier by peers that speak raw moq-lite.
 
 mod announce;
+mod bridge;
 mod control;
 mod datagram;
 mod delivery;
@@ -8,8 +9,12 @@ mod end;
 mod fetch;
 mod harness;
 mod hear;
+mod hostile;
+mod leave;
 mod limit;
+mod pace;
 mod peer;
+mod probe;
 mod range;
 mod record;
 mod resume;

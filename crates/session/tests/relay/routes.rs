@@ -1,6 +1,6 @@
 //! How each version says which broadcasts there are, and by which way.
 
-use relay_model::{Ask, Cost, Hop, SessionCode, limits};
+use relay_model::{Ask, Cost, Hop, SessionCode, StreamCode, limits};
 use relay_session::transport::{Closed, Stream};
 use relay_wire::{
     lite::{Announce, AnnounceOk, Setup, Version},
@@ -310,20 +310,18 @@ fn a_count_of_hops_becomes_a_chain_without_names_behind_a_stamp() {
 }
 
 #[test]
-fn a_chain_with_room_for_one_more_is_passed_on_and_a_full_one_is_not() {
+fn a_chain_is_passed_on_as_long_as_it_fits() {
     versions(|version| {
-        // As core has it: the sender is in it.
-        for full in [false, true] {
+        // As core has it: the sender is in it, and the stamp of who sends a count.
+        for length in [limits::HOPS - 1, limits::HOPS, limits::HOPS + 1] {
             let mut relay = Relay::of(version, 1);
             let (publisher, stream) =
                 intake(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
-            let added = match version {
-                Version::V03 => 1,
-                Version::V04 => 0,
-                Version::V05 | Version::V06 => 1,
-            };
-            let count = (limits::HOPS - 1 + usize::from(full) - added) as u64;
-            let hops: Vec<_> = (1..=count).collect();
+            let added = usize::from(version != Version::V04);
+            if length - added > limits::HOPS {
+                continue;
+            }
+            let hops: Vec<_> = (1..=(length - added) as u64).collect();
             relay[publisher].say(stream, &active("live/cam", &hops));
             let watchers: Vec<_> = Version::ALL
                 .iter()
@@ -334,13 +332,60 @@ fn a_chain_with_room_for_one_more_is_passed_on_and_a_full_one_is_not() {
                 })
                 .collect();
             relay.run(MS * 50);
-            assert_eq!(announced(&relay, publisher)[0].0.len(), limits::HOPS - usize::from(!full));
+            assert_eq!(announced(&relay, publisher)[0].0.len(), length);
             for (watcher, watch) in watchers {
-                assert_eq!(relay[watcher].watches[&watch].live.len(), usize::from(!full));
+                // Before moq-lite-05 this relay is written into it.
+                let most = limits::HOPS - usize::from(!relay[watcher].version.has_announce_ok());
+                assert_eq!(relay[watcher].watches[&watch].live.len(), usize::from(length <= most));
             }
             relay.disperse();
         }
     });
+}
+
+#[test]
+fn a_track_of_somebody_else_than_was_ordered_is_not_asked_for() {
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        let publisher = relay.publisher("live/cam", &["video"]);
+        let reader = relay.subscriber();
+        // Core has not heard of it yet when it is asked for the track.
+        relay.core_sleeps = true;
+        if version == Version::V03 {
+            // A count names nobody: only a withdrawal can be told.
+            relay[publisher].withdraw("live/cam");
+        } else {
+            relay[publisher].publish("live/cam", &[], &[500]);
+        }
+        relay.run(MS * 30);
+        let kept = relay.forget_mail();
+        relay.core_sleeps = false;
+        let sub = relay[reader].subscribe("live/cam", "video", Default::default());
+        relay.run(MS * 50);
+        assert_eq!(relay[reader].sub(sub).end.and_then(|end| end.code()), Some(StreamCode::UNROUTABLE));
+        assert!(relay[publisher].serving("video").is_none());
+        assert!(kept > 0);
+        relay.disperse();
+    });
+}
+
+#[test]
+fn what_was_asked_for_just_before_a_publisher_changed_is_broken_off() {
+    for version in [Version::V06, Version::V05, Version::V04] {
+        for young in [true, false] {
+            let mut relay = Relay::of(version, 1);
+            let publisher = relay.publisher("live/cam", &["video"]);
+            let reader = relay.subscriber();
+            let sub = relay[reader].subscribe("live/cam", "video", Default::default());
+            relay.upstream(publisher, "video");
+            relay.run(MS * if young { 1_900 } else { 2_100 });
+            relay[publisher].publish("live/cam", &[], &[500]);
+            relay.run(MS * 50);
+            assert_eq!(relay[reader].sub(sub).end.is_some_and(|end| !end.is_fin()), young);
+            assert_eq!(relay[publisher].serving("video").is_none(), young);
+            relay.disperse();
+        }
+    }
 }
 
 #[test]

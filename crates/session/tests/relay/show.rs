@@ -74,6 +74,7 @@ pub(crate) fn rough(rng: &mut Rng) -> Options {
         bidi_streams: 8 + rng.below(8),
         uni_streams: 1 + rng.below(6),
         max_datagram: 1_300,
+        measures: true,
     }
 }
 

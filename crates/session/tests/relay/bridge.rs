@@ -1,0 +1,156 @@
+//! Between versions: what one can say and the other cannot.
+
+use relay_model::{Prefs, TrackInfo};
+use relay_wire::lite::{SubscribeResponse, Version};
+
+use crate::{
+    harness::{MS, Relay},
+    peer::Frames,
+    record::UNTIMED,
+    show::{Show, patient, versions},
+};
+
+fn body(n: u64) -> Frames {
+    vec![(90 * n as i64, vec![n as u8; 10]), (40, vec![7; 3_000]), (90 * n as i64 + 1, vec![])]
+}
+
+#[test]
+fn payloads_are_the_same_in_every_pair_of_versions_and_times_where_both_have_them() {
+    versions(|publishing| {
+        let mut relay = Relay::of(publishing, 1);
+        let publisher = relay.publisher("live/cam", &["video"]);
+        let readers: Vec<_> = Version::ALL
+            .iter()
+            .map(|version| {
+                relay.version = *version;
+                let reader = relay.subscriber();
+                (reader, relay[reader].subscribe("live/cam", "video", patient()))
+            })
+            .collect();
+        let mut show = Show::new(&mut relay, publisher, "video");
+        show.run(&mut relay, 4, MS * 20, body);
+        show.end(&mut relay, "video");
+        relay.run(MS * 2_000);
+        for (reader, sub) in readers {
+            show.check_all(&relay, reader, sub, 0);
+            assert!(relay[reader].sub(sub).end.unwrap().is_fin());
+            let ticks: Vec<_> = relay[reader].group(sub, 1)[0].frames.iter().map(|frame| frame.0).collect();
+            if !relay[reader].version.has_timestamps() {
+                assert_eq!(ticks, [UNTIMED; 3]);
+            } else if publishing.has_timestamps() {
+                assert_eq!(ticks, [90, 40, 91]);
+            }
+        }
+        relay.disperse();
+    });
+}
+
+#[test]
+fn frames_without_a_time_are_stamped_with_the_clock_of_the_relay() {
+    for publishing in [Version::V04, Version::V03] {
+        let mut relay = Relay::of(publishing, 1);
+        let publisher = relay.publisher("live/cam", &["video"]);
+        relay.version = Version::V06;
+        let reader = relay.subscriber();
+        let sub = relay[reader].subscribe("live/cam", "video", patient());
+        let show = Show::new(&mut relay, publisher, "video");
+        relay.run(MS * 1_234);
+        let bytes = relay[publisher].group_bytes(show.subscribe, 0, &[(0, vec![1; 20])]);
+        let stream = relay[publisher].open_uni(bytes);
+        let mut sent = vec![(relay.now - relay.started).as_millis() as i64];
+        relay.run(MS * 700);
+        relay[publisher].write(stream, vec![2, 8, 8]);
+        sent.push((relay.now - relay.started).as_millis() as i64);
+        relay.run(MS * 30);
+        let ticks: Vec<_> = relay[reader].group(sub, 0)[0].frames.iter().map(|frame| frame.0).collect();
+        assert_eq!(ticks.len(), 2);
+        for (tick, sent) in ticks.iter().zip(sent) {
+            assert!((sent..sent + 10).contains(tick), "sent at {sent}, stamped {tick}");
+        }
+        // In the unit that the track's properties name.
+        let info = relay[reader].ask_track("live/cam", "video");
+        relay.run(MS * 30);
+        assert_eq!(relay[reader].track_answers[&info].info, Some(TrackInfo::default()));
+        assert_eq!(TrackInfo::default().timescale, 1_000);
+        relay.disperse();
+    }
+}
+
+#[test]
+fn properties_are_answered_for_publishers_that_have_no_word_for_them() {
+    for publishing in [Version::V04, Version::V03] {
+        let mut relay = Relay::of(publishing, 1);
+        let publisher = relay.publisher("live/cam", &["video"]);
+        for version in [Version::V06, Version::V05] {
+            relay.version = version;
+            let reader = relay.subscriber();
+            let info = relay[reader].ask_track("live/cam", "video");
+            relay.run(MS * 30);
+            let answer = &relay[reader].track_answers[&info];
+            assert_eq!(answer.info, Some(TrackInfo::default()));
+            assert!(answer.end.unwrap().is_fin());
+        }
+        assert!(relay[publisher].serving("video").is_none(), "nobody asked for groups");
+        relay.disperse();
+    }
+}
+
+#[test]
+fn a_fin_is_the_end_of_a_track_before_05_and_its_last_groups_are_waited_for() {
+    for publishing in [Version::V04, Version::V03] {
+        let mut relay = Relay::of(publishing, 1);
+        let publisher = relay.publisher("live/cam", &["video"]);
+        let readers: Vec<_> = Version::ALL
+            .iter()
+            .map(|version| {
+                relay.version = *version;
+                let reader = relay.subscriber();
+                (reader, relay[reader].subscribe("live/cam", "video", patient()))
+            })
+            .collect();
+        let mut show = Show::new(&mut relay, publisher, "video");
+        show.run(&mut relay, 2, MS * 20, body);
+        show.end(&mut relay, "video");
+        relay.run(MS * 400);
+        // It was on its way when the end was said.
+        let bytes = relay[publisher].group_bytes(show.subscribe, 2, &body(2));
+        let late = relay[publisher].open_uni(bytes[..1_000].to_vec());
+        show.groups.insert(2, body(2));
+        relay.run(MS * 1_500);
+        for (reader, sub) in &readers {
+            assert!(relay[*reader].sub(*sub).end.is_none(), "its last group still comes");
+        }
+        relay[publisher].write(late, bytes[1_000..].to_vec());
+        relay[publisher].finish(late);
+        relay.run(MS * 100);
+        for (reader, sub) in readers {
+            show.check_all(&relay, reader, sub, 0);
+            let answer = relay[reader].sub(sub);
+            assert!(answer.end.unwrap().is_fin());
+            if !relay[reader].version.has_subscribe_ok() {
+                assert_eq!(answer.responses.last(), Some(&SubscribeResponse::End { group: 3 }));
+            }
+        }
+        relay.disperse();
+    }
+}
+
+#[test]
+fn a_subscription_is_accepted_or_its_first_group_named_before_anything_else() {
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        let publisher = relay.publisher("live/cam", &["video"]);
+        let reader = relay.subscriber();
+        let sub = relay[reader].subscribe("live/cam", "video", Prefs { priority: 9, ..patient() });
+        relay.upstream(publisher, "video");
+        relay.run(MS * 50);
+        let said = &relay[reader].sub(sub).responses;
+        if version.has_subscribe_ok() {
+            let ok = relay_wire::lite::SubscribeOk { priority: 9, ..Default::default() };
+            assert_eq!(*said, [SubscribeResponse::Ok(ok)], "at once");
+        } else {
+            assert_eq!(*said, [], "nothing is known yet");
+        }
+        relay.disperse();
+    });
+}
