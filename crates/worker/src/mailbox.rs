@@ -10,6 +10,8 @@ use relay_model::{Order, SessionCode, SessionId};
 
 /// Where in the window of a drain sessions begin to wind down, percent.
 const WIND_DOWN_PERCENT: u32 = 70;
+/// Longer drains are cut to this: nobody waits for longer, and later moments may not fit the clock.
+const LONGEST_DRAIN: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Where in it those that are left are closed, percent.
 const CLOSE_PERCENT: u32 = 95;
 
@@ -52,6 +54,7 @@ impl Drain {
     /// A drain that begins `now` and is over after `window`: most of it for those who leave by
     /// themselves, the last three tenths for the others, and of that a little for the closes to arrive.
     pub fn new(code: SessionCode, reason: &str, now: Instant, window: Duration) -> Self {
+        let window = window.min(LONGEST_DRAIN);
         let at = |percent: u32| now + window / 100 * percent;
         let (wind_down, close) = (at(WIND_DOWN_PERCENT), at(CLOSE_PERCENT));
         Self { code, reason: reason.into(), wind_down, close, until: now + window }
