@@ -51,6 +51,8 @@ struct Pull {
     /// Its publisher left; its log waits for another session of it.
     orphan: bool,
     ended: bool,
+    /// What readers ask together has been said.
+    said: Option<(Prefs, Want)>,
 }
 
 pub(crate) struct Relay {
@@ -448,7 +450,16 @@ impl Relay {
         let readers = [((at, sub), (prefs, want))].into();
         self.pulls.insert(
             log,
-            Pull { key, source, epoch, readers, fetches: BTreeMap::new(), orphan: false, ended: false },
+            Pull {
+                key,
+                source,
+                epoch,
+                readers,
+                fetches: BTreeMap::new(),
+                orphan: false,
+                ended: false,
+                said: None,
+            },
         );
     }
 
@@ -481,8 +492,12 @@ impl Relay {
     }
 
     fn union_all(&mut self) {
-        for (log, pull) in &self.pulls {
+        for (log, pull) in &mut self.pulls {
             let union = pull.readers.values().copied().reduce(|a, b| (a.0.union(b.0), a.1.max(b.1)));
+            if pull.said == union {
+                continue;
+            }
+            pull.said = union;
             if let Some((prefs, want)) = union.filter(|_| !pull.ended && !pull.orphan) {
                 self.seats[pull.source].orders.push_back(Order::Prefs { log: *log, prefs, want });
             }

@@ -201,7 +201,9 @@ fn subscriptions_are_served_up_to_the_limit_and_refused_past_it() {
     let subs: Vec<_> =
         (0..limits::SUBSCRIPTIONS).map(|_| relay[reader].subscribe("live/cam", "video", patient())).collect();
     // They are paced.
+    relay[reader].reads = false;
     relay.run(MS * 4_000);
+    relay[reader].reads = true;
     let past = relay[reader].subscribe("live/cam", "video", patient());
     relay.run(MS * 100);
     assert!(subs.iter().all(|sub| relay[reader].sub(*sub).end.is_none()));

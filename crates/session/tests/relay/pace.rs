@@ -41,7 +41,7 @@ fn a_burst_passes_and_what_is_more_is_slowed() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let at = relay.subscriber();
-        relay.run(MS * 5_000);
+        relay.run(MS * 100);
         ask(&mut relay, at, 1_000);
         relay.run(MS * 40);
         let passed = requests(&relay, at);
@@ -49,7 +49,9 @@ fn a_burst_passes_and_what_is_more_is_slowed() {
         relay.run(MS * 1_000);
         let passed = requests(&relay, at) - passed;
         assert!((190..=210).contains(&passed), "{passed} in a second");
+        relay[at].reads = false;
         relay.run(MS * 2_000);
+        relay[at].reads = true;
         assert_eq!(requests(&relay, at), 1_000);
         assert!(relay.is_alive(at) && relay.meter.requests_paced > 0);
         relay.disperse();
@@ -62,7 +64,7 @@ fn updates_are_requests_too() {
     relay.publisher("live/cam", &["video"]);
     let at = relay.subscriber();
     let sub = relay[at].subscribe("live/cam", "video", patient());
-    relay.run(MS * 5_000);
+    relay.run(MS * 100);
     for n in 0..700u64 {
         relay[at].update(sub, Prefs { priority: n as u8, ..patient() });
     }
@@ -203,7 +205,12 @@ fn requests_wait_up_to_the_limit_and_one_past_it_is_refused_at_once() {
         codes.collect()
     };
     assert_eq!(refused(&relay), [StreamCode::CONTROL_TIMEOUT; 2]);
-    relay.run(limits::WAITING_TIMEOUT);
+    // Nothing is said until then.
+    subs.iter().for_each(|(reader, _)| relay[*reader].reads = false);
+    relay.run(limits::WAITING_TIMEOUT - MS * 300);
+    subs.iter().for_each(|(reader, _)| relay[*reader].reads = true);
+    assert_eq!(refused(&relay).len(), 2);
+    relay.run(MS * 300);
     assert_eq!(refused(&relay).len(), count);
     assert!(relay.is_alive(publisher));
     relay.run(Duration::from_millis(100));
