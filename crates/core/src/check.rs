@@ -51,7 +51,10 @@ impl Core {
                 let route = &candidate.route;
                 match candidate.ghost {
                     Some(ghost) => {
-                        assert!(!self.sessions.contains_key(&route.session), "a ghost of the living");
+                        if let Some(session) = self.sessions.get(&route.session) {
+                            assert!(ghost.gone.is_some(), "a ghost of the living");
+                            assert!(!session.announced.contains(path), "a ghost of what is there");
+                        }
                         let timer = Timer::Ghost(path.clone(), route.session);
                         assert!(self.timers.contains(ghost.due, timer), "a ghost that never goes");
                     }
@@ -101,7 +104,11 @@ impl Core {
                         let missed = better.any(|candidate| log.serves_through(&candidate.route));
                         assert!(log.is_unread() || !missed, "a better route was missed");
                     }
-                    None => assert!(routes().next().is_none(), "left on a withdrawn route"),
+                    None => {
+                        let leaving = self.broadcasts.get(&log.path);
+                        let leaving = leaving.is_some_and(|b| b.is_leaving(writer, log.publisher));
+                        assert!(leaving || routes().next().is_none(), "left on a withdrawn route");
+                    }
                 }
                 assert_eq!(log.asked, log.wanted_of_open(), "its writer was not told what is wanted");
             }

@@ -82,7 +82,7 @@ pub struct Counts {
     pub paths: usize,
     /// Routes that sessions announced and did not withdraw, over all paths.
     pub routes: usize,
-    /// Routes of sessions that vanished, kept for their return.
+    /// Routes that vanished, kept for their return, and withdrawn ones that are shown for a moment yet.
     pub ghosts: usize,
     /// Logs created and not retired.
     pub logs: usize,
@@ -119,7 +119,7 @@ pub struct Tally {
     pub pull_unknown: u64,
     /// Announces that wait because another subject holds the path.
     pub takeover_held: u64,
-    /// Routes of vanished sessions withdrawn at once because there were too many of them.
+    /// Routes that were not kept when they vanished or were withdrawn: too many were.
     pub ghost_limit: u64,
     /// Logs ended because their publisher did not come back.
     pub abandoned: u64,

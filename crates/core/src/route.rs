@@ -45,23 +45,41 @@ pub(crate) struct Offer {
 pub(crate) struct Candidate {
     pub(crate) route: Route,
     pub(crate) publisher: Publisher,
-    /// Of a session that vanished.
+    /// Of a session that vanished, or withdrew it.
     pub(crate) ghost: Option<Ghost>,
     pub(crate) permit: Permit,
     /// Whether it counts: not while another subject holds the path.
     pub(crate) admitted: bool,
+    /// A relay on its way has taken its word back, see [`Gone`].
+    silenced: bool,
+    /// Of what its session said last of it.
+    serial: u64,
     rank: Rank,
 }
 
-/// What is left of a route whose session vanished: shown as it was, and never used for data.
+/// What is left of a route whose session vanished or said goodbye: shown as it was, and never used for
+/// data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ghost {
+    /// Its session said goodbye, and may still be there. It is never a last resort.
+    pub(crate) gone: Option<Gone>,
     /// It stays whatever else there is. After that it is a last resort.
     pub(crate) held_back: bool,
     /// When its timer is due: the end of the hold-back, then of the linger.
     pub(crate) due: Instant,
     /// When it is withdrawn at the latest.
     pub(crate) until: Instant,
+}
+
+/// A goodbye.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gone {
+    /// The relay that took back its word: it has no route left but such as pass us. What others said
+    /// before, having it from there, is about to be taken back too: while this is fresh it is not used,
+    /// nor shown where there is nothing else.
+    pub(crate) relay: Option<Hop>,
+    /// Compares with those of offers.
+    pub(crate) serial: u64,
 }
 
 /// One path: its routes and its logs. Gone when both are.
@@ -90,7 +108,8 @@ impl Broadcast {
         let age = same.map_or(Reverse(serial), |same| same.rank.age);
         let rank = Rank::new(path, &route, draining, age);
         let admitted = old.is_some_and(|old| old.admitted);
-        self.insert(Candidate { route, publisher, ghost: None, permit, admitted, rank });
+        let silenced = false;
+        self.insert(Candidate { route, publisher, ghost: None, permit, admitted, silenced, serial, rank });
         self.admit(takeover);
         let counts = self.route_of(session).is_some();
         if counts && is_new {
@@ -105,18 +124,11 @@ impl Broadcast {
         self.routes.retain(|candidate| candidate.route.session != session);
     }
 
-    /// Makes a ghost of the route of `session`, or drops it if it does not count. Returns whether there
-    /// is one. [`Self::tidy`] must follow.
-    pub(crate) fn haunt(&mut self, session: SessionId, ghost: Ghost) -> bool {
-        let Some(candidate) = self.position(session).and_then(|at| self.routes.get_mut(at)) else {
-            return false;
-        };
-        if candidate.admitted {
+    /// Makes a ghost of the route of `session`. [`Self::tidy`] must follow.
+    pub(crate) fn haunt(&mut self, session: SessionId, ghost: Ghost) {
+        if let Some(candidate) = self.position(session).and_then(|at| self.routes.get_mut(at)) {
             candidate.ghost = Some(ghost);
-            return true;
         }
-        self.remove(session);
-        false
     }
 
     /// The ghost that `session` left.
@@ -137,16 +149,19 @@ impl Broadcast {
     /// Gives the path a holder if it has none, and drops the ghosts that are not needed any more.
     /// Returns those: session and deadline.
     pub(crate) fn tidy(&mut self, takeover: Takeover) -> Vec<(SessionId, Instant)> {
+        self.silence();
         let mut dropped = self.drop_ghosts();
         // The last ghost of the holder may have gone; and who comes after may stand in for a peer's.
         self.admit(takeover);
+        self.silence();
         dropped.extend(self.drop_ghosts());
+        self.silence();
         dropped
     }
 
     /// Routes for data, best first.
     pub(crate) fn usable(&self) -> impl Iterator<Item = &Candidate> {
-        self.routes.iter().filter(|candidate| candidate.admitted && candidate.ghost.is_none())
+        self.live().filter(|candidate| !candidate.silenced)
     }
 
     /// Whether there is a route for data.
@@ -154,20 +169,41 @@ impl Broadcast {
         self.usable().next().is_some()
     }
 
-    /// Routes whose publisher may come back, best first.
+    /// Routes whose session is gone or withdrew them, best first.
     pub(crate) fn ghosts(&self) -> impl Iterator<Item = &Candidate> {
         self.routes.iter().filter(|candidate| candidate.ghost.is_some())
     }
 
+    /// The ghosts whose publisher may come back, best first.
+    pub(crate) fn last_resorts(&self) -> impl Iterator<Item = &Candidate> {
+        self.ghosts().filter(|candidate| candidate.ghost.is_some_and(|ghost| ghost.gone.is_none()))
+    }
+
+    /// Whether `session` said of its route to `publisher` that it is gone, and that does not show yet.
+    pub(crate) fn is_leaving(&self, session: SessionId, publisher: Publisher) -> bool {
+        let own = self.ghosts().find(|candidate| candidate.route.session == session);
+        own.is_some_and(|own| {
+            own.publisher == publisher && own.ghost.is_some_and(|ghost| ghost.gone.is_some())
+        })
+    }
+
     /// What the announce board shows, best first.
     pub(crate) fn visible(&self) -> Vec<Route> {
-        let shown = self.routes.iter().filter(|candidate| candidate.admitted);
+        let served = self.is_served();
+        let last_resort = |ghost: Ghost| ghost.gone.is_none();
+        let stays = |candidate: &&Candidate| served || candidate.ghost.is_some_and(last_resort);
+        let shown = self.routes.iter().filter(|candidate| candidate.admitted).filter(stays);
         shown.map(|candidate| candidate.route.clone()).collect()
     }
 
     /// All that is remembered.
     pub(crate) fn routes(&self) -> &[Candidate] {
         &self.routes
+    }
+
+    /// The route of `session`, whatever it is worth.
+    pub(crate) fn announced_by(&self, session: SessionId) -> Option<&Candidate> {
+        self.routes.iter().find(|candidate| candidate.route.session == session)
     }
 
     /// The usable route `session` announced.
@@ -182,7 +218,7 @@ impl Broadcast {
 
     /// Whether `publisher` is there or may come back soon.
     pub(crate) fn expects(&self, publisher: Publisher) -> bool {
-        self.usable().chain(self.ghosts()).any(|candidate| candidate.publisher == publisher)
+        self.usable().chain(self.last_resorts()).any(|candidate| candidate.publisher == publisher)
     }
 
     /// Logs of one track that still have, or wait for, an upstream.
@@ -228,6 +264,17 @@ impl Broadcast {
         if self.is_served() {
             let held_back = |ghost: &Candidate| ghost.ghost.is_some_and(|ghost| ghost.held_back);
             assert!(self.ghosts().all(held_back), "a ghost beside a live route");
+        } else {
+            let vain =
+                |ghost: &Candidate| ghost.ghost.is_some_and(|g| g.gone.is_some_and(|g| !self.silences(g)));
+            assert!(!self.ghosts().any(vain), "gone, and nothing else is there");
+        }
+        for candidate in &self.routes {
+            let silenced = self
+                .ghosts()
+                .filter_map(|ghost| ghost.ghost?.gone)
+                .any(|gone| self.is_silenced(candidate, gone));
+            assert_eq!(candidate.silenced, silenced, "silenced by nobody, or not silenced");
         }
         assert!(self.logs.values().all(|logs| !logs.is_empty()), "a track without a log was kept");
     }
@@ -250,19 +297,52 @@ impl Broadcast {
         }
     }
 
-    /// Beside a live route, a ghost goes when its hold-back is over.
+    /// What sessions announce and may, believed or not, best first.
+    fn live(&self) -> impl Iterator<Item = &Candidate> {
+        self.routes.iter().filter(|candidate| candidate.admitted && candidate.ghost.is_none())
+    }
+
+    /// Whether `candidate` is what others said before, having it from the relay that said `gone`. Not if
+    /// that relay still has a route for us, on another session.
+    fn is_silenced(&self, candidate: &Candidate, gone: Gone) -> bool {
+        let Some(relay) = gone.relay else { return false };
+        let Some((from, passed)) = candidate.route.hops.split_last() else { return false };
+        let is_hearsay = *from != relay && passed.contains(&relay);
+        let is_older = candidate.serial < gone.serial && candidate.ghost.is_none();
+        is_hearsay && is_older && !self.live().any(|other| other.route.hops.last() == Some(&relay))
+    }
+
+    /// Whether the goodbye says something of another route.
+    fn silences(&self, gone: Gone) -> bool {
+        gone.relay.is_some() && self.live().any(|candidate| self.is_silenced(candidate, gone))
+    }
+
+    /// Decides which routes are believed.
+    fn silence(&mut self) {
+        let gone: SmallVec<[Gone; 4]> = self.ghosts().filter_map(|ghost| ghost.ghost?.gone).collect();
+        let silenced: SmallVec<[bool; 8]> = self
+            .routes
+            .iter()
+            .map(|candidate| gone.iter().any(|gone| self.is_silenced(candidate, *gone)))
+            .collect();
+        for (candidate, silenced) in self.routes.iter_mut().zip(silenced) {
+            candidate.silenced = silenced;
+        }
+    }
+
+    /// Beside a live route, a ghost goes when its hold-back is over. Without one, what is gone goes, once
+    /// it is all that was said.
     fn drop_ghosts(&mut self) -> Vec<(SessionId, Instant)> {
         let mut dropped = Vec::new();
-        if !self.is_served() {
-            return dropped;
-        }
-        self.routes.retain(|candidate| match candidate.ghost {
-            Some(ghost) if !ghost.held_back => {
-                dropped.push((candidate.route.session, ghost.due));
-                false
+        let served = self.is_served();
+        for ghost in self.ghosts() {
+            let Some(Ghost { gone, held_back, due, .. }) = ghost.ghost else { continue };
+            let over = if served { !held_back } else { gone.is_some_and(|gone| !self.silences(gone)) };
+            if over {
+                dropped.push((ghost.route.session, due));
             }
-            _ => true,
-        });
+        }
+        dropped.iter().for_each(|(session, _)| self.remove(*session));
         dropped
     }
 

@@ -141,7 +141,7 @@ impl Core {
             return None;
         }
         let best = self.broadcasts.get(path).and_then(|broadcast| {
-            let ghosts = broadcast.ghosts().filter(|_| !broadcast.is_served());
+            let ghosts = broadcast.last_resorts().filter(|_| !broadcast.is_served());
             let mut routes = broadcast.usable().chain(ghosts);
             routes.find(|candidate| self.may_read(id, candidate.route.session, &candidate.route.hops))
         });

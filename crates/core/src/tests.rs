@@ -1,6 +1,7 @@
 //! Lists of events, checked after each by [`Core::check`] and by a model that consumes the actions.
 
 mod ghosts;
+mod goodbyes;
 mod limits;
 mod model;
 mod pulls;
@@ -198,10 +199,18 @@ fn to(session: u64, order: Order) -> Action {
     Action::Order { session: SessionId(session), order }
 }
 
+/// Of the publisher 7.
 fn open_order(session: u64, log: LogId, epoch: u64, raw: &str) -> Action {
     let (path, track) = (path(raw), track("video"));
-    let order =
-        Order::Open { log, epoch: Epoch(epoch), path, track, prefs: Prefs::default(), want: Want::Live };
+    let order = Order::Open {
+        log,
+        epoch: Epoch(epoch),
+        path,
+        publisher: Hop(7),
+        track,
+        prefs: Prefs::default(),
+        want: Want::Live,
+    };
     to(session, order)
 }
 

@@ -32,10 +32,13 @@ impl Core {
             return;
         }
         let alive = writer.is_some_and(|writer| self.sessions.contains_key(&writer));
+        if alive && writer.is_some_and(|writer| broadcast.is_leaving(writer, state.publisher)) {
+            return; // It is still delivering its last groups, perhaps its end.
+        }
         match self.failover(log) {
             Some(_) if self.is_unread(log) => self.retire(log),
             Some(route) => self.open(log, &route),
-            // Withdrawn, and still delivering its last groups.
+            // Withdrawn, and perhaps still delivering.
             None if alive => {}
             None if self.is_unread(log) => self.retire(log),
             // Its readers shall turn to the other one.

@@ -12,7 +12,7 @@ use relay_model::{
     Ask, Cost, Epoch, Hop, Hops, LogId, Order, Path, Route, SessionId, StreamCode, SubId, TrackName, limits,
 };
 
-use self::place::{Entry, Place};
+use self::place::{Entry, Leave, Place};
 use super::{LINGER, SELF};
 use crate::{Action, Event, Takeover};
 
@@ -114,7 +114,8 @@ impl Model {
             Event::Closed { session, vanished } => {
                 self.peers.remove(session);
                 for place in self.places.values_mut() {
-                    place.leave(*session, vanished.then_some(now), self.takeover);
+                    let how = if *vanished { Leave::Vanished } else { Leave::Closed };
+                    place.leave(*session, how, now, self.takeover);
                 }
                 for (id, log) in self.logs.iter_mut().filter(|(_, log)| log.open == Some(*session)) {
                     (log.open, log.silent) = (None, now);
@@ -128,7 +129,7 @@ impl Model {
         let Some(peer) = self.peers.get_mut(&session) else { return };
         match ask {
             Ask::Announce { path, hops, cost } => self.announce(session, path, hops, *cost),
-            Ask::Unannounce { path } => self.unannounce(session, path),
+            Ask::Unannounce { path } => self.unannounce(session, path, Leave::LastWord),
             Ask::Subscribe { sub, path, track, .. } => {
                 if !peer.attached.contains_key(sub) {
                     peer.waiting.insert(*sub, (path.clone(), track.clone()));
@@ -144,7 +145,9 @@ impl Model {
             Ask::Draining => {
                 peer.draining = true;
                 let entries = self.places.values_mut().flat_map(|place| &mut place.entries);
-                entries.filter(|entry| entry.session == session).for_each(|entry| entry.draining = true);
+                entries
+                    .filter(|entry| entry.session == session && entry.vanished.is_none())
+                    .for_each(|entry| entry.draining = true);
             }
             Ask::Pull { sub, group } => {
                 if peer.attached.get(sub).is_some_and(|log| !self.logs[log].over) {
@@ -173,24 +176,17 @@ impl Model {
             return;
         }
         if hops.contains(&Hop(SELF)) || hops.len() > limits::HOPS {
-            self.unannounce(session, path);
+            self.unannounce(session, path, Leave::Looped);
         } else if !full {
-            let entry = Entry {
-                session,
-                hops: hops.clone(),
-                cost,
-                permit: peer.permit.clone(),
-                draining: peer.draining,
-                vanished: None,
-                displaced: false,
-            };
+            let (permit, draining) = (peer.permit.clone(), peer.draining);
+            let entry = Entry::new(session, (hops.clone(), cost), permit, draining);
             self.places.entry(path.clone()).or_default().announce(entry, self.takeover);
         }
     }
 
-    fn unannounce(&mut self, session: SessionId, path: &Path) {
+    fn unannounce(&mut self, session: SessionId, path: &Path, how: Leave) {
         if let Some(place) = self.places.get_mut(path) {
-            place.leave(session, None, self.takeover);
+            place.leave(session, how, self.now, self.takeover);
         }
     }
 
@@ -263,12 +259,21 @@ impl Model {
     fn order(&mut self, session: SessionId, order: &Order) {
         assert!(self.peers.contains_key(&session), "an order to a session that is gone: {order:?}");
         match order {
-            Order::Open { log, epoch, path, track, .. } => self.open(session, *log, *epoch, path, track),
+            Order::Open { log, epoch, path, publisher, track, .. } => {
+                let entry = self.places[path].live(session).expect("asked who does not publish it");
+                assert_eq!(entry.hops.first(), Some(publisher), "asked for another publisher");
+                self.open(session, *log, *epoch, path, track);
+            }
             Order::Prefs { log, .. } => assert_eq!(self.logs[log].open, Some(session), "prefs to no writer"),
             Order::Close { log } => {
                 let state = self.logs.get_mut(log).expect("closed a log that is not there");
                 assert_eq!(state.open.take(), Some(session), "closed what was not open");
                 state.closed = Some(session);
+                let (read, state) = (self.is_read(*log), &self.logs[log]);
+                let place = self.places.get(&state.track.0).filter(|_| read);
+                let leaving = place.is_some_and(|place| place.is_leaving(session, state.publisher));
+                let over = place.is_some_and(|place| place.is_over(session, self.takeover, self.ticked));
+                assert!(!leaving || over, "did not get to say its end");
                 self.pulling.retain(|(other, _)| other != log);
             }
             Order::Pull { log, group } => {
@@ -355,7 +360,8 @@ impl Model {
         let entry = |route: &Route| self.places[path].entries.iter().find(|e| e.session == route.session);
         let entries = || shown.iter().filter_map(entry);
         let dead = entries().all(|entry| entry.vanished.is_some());
-        entries().find(|entry| (dead || entry.vanished.is_none()) && self.may_read(session, entry))
+        let serves = |entry: &Entry| entry.vanished.is_none() || (dead && !entry.gone);
+        entries().find(|entry| serves(entry) && self.may_read(session, entry))
     }
 
     /// A new log is made only where no other of the track could serve the one who asks.
@@ -402,11 +408,18 @@ impl Model {
         for id in ids {
             let named = self.logs[&id].publisher.filter(|hop| *hop != Hop::ANONYMOUS);
             let same = |entry: &&Entry| entry.hops.first().copied() == named;
-            let read = self.peers.values().any(|peer| peer.attached.values().any(|log| *log == id));
+            let read = self.is_read(id);
             match self.logs[&id].open {
                 Some(writer) => {
                     let own = usable.iter().filter(same).find(|entry| entry.session == writer);
-                    let Some(own) = own else { continue };
+                    let Some(own) = own else {
+                        let leaving = place.is_leaving(writer, self.logs[&id].publisher);
+                        assert!(
+                            leaving || !usable.iter().any(|entry| same(&entry)),
+                            "left on a withdrawn route"
+                        );
+                        continue;
+                    };
                     for other in usable.iter().filter(same).filter(|_| read) {
                         let better = other.worth() < own.worth() && self.serves_all(id, other);
                         assert!(!better, "left on the worse route");
@@ -418,13 +431,17 @@ impl Model {
                     assert!(self.logs[&id].silent + LINGER > self.ticked, "waits too long");
                     assert!(!usable.iter().any(|entry| same(&entry)), "waits for who is there");
                     let publisher = self.logs[&id].publisher;
-                    let ghosts = place.entries.iter().filter(|entry| entry.vanished.is_some());
+                    let ghosts = place.entries.iter().filter(|entry| entry.vanished.is_some() && !entry.gone);
                     let mut back = ghosts.map(|ghost| ghost.hops.first().copied());
                     let expected = back.any(|ghost| ghost == publisher);
                     assert!(usable.is_empty() || expected, "silent beside another publisher");
                 }
             }
         }
+    }
+
+    fn is_read(&self, log: LogId) -> bool {
+        self.peers.values().any(|peer| peer.attached.values().any(|at| *at == log))
     }
 
     fn assert_pulled(&self) {

@@ -15,20 +15,47 @@ pub(super) struct Entry {
     pub(super) cost: Cost,
     pub(super) permit: Permit,
     pub(super) draining: bool,
-    /// When its session did.
+    /// When its session did, or withdrew it.
     pub(super) vanished: Option<Instant>,
+    /// Its session said goodbye.
+    pub(super) gone: bool,
+    /// That was the last word of this relay.
+    said: Option<Hop>,
     /// Its publisher has come in another place.
     pub(super) displaced: bool,
 }
 
+/// How a route goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    Vanished,
+    /// Its session said goodbye to all.
+    Closed,
+    /// Its relay has no other any more.
+    LastWord,
+    /// It was replaced by one that leads nowhere.
+    Looped,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Place {
+    /// In the order of what was said last of each.
     pub(super) entries: Vec<Entry>,
     /// Who took it while it was free.
     holder: Option<Permit>,
 }
 
 impl Entry {
+    pub(super) fn new(
+        session: SessionId,
+        (hops, cost): (Hops, Cost),
+        permit: Permit,
+        draining: bool,
+    ) -> Self {
+        let (vanished, gone, said, displaced) = (None, false, None, false);
+        Self { session, hops, cost, permit, draining, vanished, gone, said, displaced }
+    }
+
     /// Lower is better; equal ones may stand in any order.
     pub(super) fn worth(&self) -> (bool, bool, u64, u64, usize) {
         let anonymous = self.hops.iter().take(2).any(|hop| *hop == Hop::ANONYMOUS);
@@ -47,7 +74,24 @@ impl Place {
     }
 
     pub(super) fn usable(&self, takeover: Takeover) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(move |entry| entry.vanished.is_none() && self.counts(entry, takeover))
+        let trusted = self.entries.iter().enumerate().filter(move |(at, _)| !self.is_hearsay(*at, takeover));
+        let trusted = trusted.map(|(_, entry)| entry);
+        trusted.filter(move |entry| entry.vanished.is_none() && self.counts(entry, takeover))
+    }
+
+    /// Whether a relay on its way has said since that there is nothing.
+    fn is_hearsay(&self, at: usize, takeover: Takeover) -> bool {
+        (at + 1..self.entries.len()).any(|word| self.contradicts(word, at, takeover))
+    }
+
+    /// Whether the goodbye at `word` is the last word of a relay that the route at `at` came through.
+    fn contradicts(&self, word: usize, at: usize, takeover: Takeover) -> bool {
+        let (entry, Some(relay)) = (&self.entries[at], self.entries[word].said) else { return false };
+        let way = &entry.hops[..entry.hops.len().saturating_sub(1)];
+        let direct = entry.hops.last() == Some(&relay);
+        let mut live = self.entries.iter().filter(|e| e.vanished.is_none() && self.counts(e, takeover));
+        let speaks = live.any(|e| e.hops.last() == Some(&relay));
+        at < word && entry.vanished.is_none() && !direct && way.contains(&relay) && !speaks
     }
 
     pub(super) fn announce(&mut self, entry: Entry, takeover: Takeover) {
@@ -55,7 +99,8 @@ impl Place {
             self.holder = Some(entry.permit.clone());
         }
         let publisher = entry.hops.first().copied().filter(|hop| *hop != Hop::ANONYMOUS);
-        let before = self.live(entry.session).and_then(|entry| entry.hops.first().copied());
+        let before = self.entries.iter().find(|other| other.session == entry.session);
+        let before = before.and_then(|entry| entry.hops.first().copied());
         if publisher != before && publisher.is_some() && self.counts(&entry, takeover) {
             let same = self.entries.iter_mut().filter(|other| other.hops.first().copied() == publisher);
             same.for_each(|other| other.displaced = true);
@@ -64,21 +109,54 @@ impl Place {
         self.entries.push(entry);
     }
 
-    pub(super) fn leave(&mut self, session: SessionId, vanished: Option<Instant>, takeover: Takeover) {
-        let entry = self.live(session).cloned();
+    /// The session vanished, or said goodbye.
+    pub(super) fn leave(&mut self, session: SessionId, how: Leave, now: Instant, takeover: Takeover) {
+        let Some(entry) = self.live(session).cloned() else { return };
         self.entries.retain(|entry| entry.session != session);
-        if let Some(entry) = entry
-            && vanished.is_some()
-            && self.counts(&entry, takeover)
-        {
-            self.entries.push(Entry { vanished, displaced: false, ..entry });
+        if self.counts(&entry, takeover) {
+            let is_relay = entry.hops.len() > 1 && how == Leave::LastWord;
+            let said = entry.hops.last().copied().filter(|hop| is_relay && *hop != Hop::ANONYMOUS);
+            let gone = how != Leave::Vanished;
+            self.entries.push(Entry { vanished: Some(now), gone, said, displaced: false, ..entry });
+            self.drop_gone(takeover);
         }
+    }
+
+    /// A goodbye is of no interest once nothing is left that is used, or that it contradicts.
+    fn drop_gone(&mut self, takeover: Takeover) {
+        if self.usable(takeover).next().is_none() {
+            let counts = |at: &usize| self.counts(&self.entries[*at], takeover);
+            let vain = |word: &usize| {
+                let contradicted = |at: usize| self.contradicts(*word, at, takeover) && counts(&at);
+                self.entries[*word].gone && !(0..*word).any(contradicted)
+            };
+            let vain: BTreeSet<SessionId> =
+                (0..self.entries.len()).filter(vain).map(|at| self.entries[at].session).collect();
+            self.entries.retain(|entry| !vain.contains(&entry.session));
+        }
+    }
+
+    /// Whether `session` withdrew a route to `publisher` that is still shown.
+    pub(super) fn is_leaving(&self, session: SessionId, publisher: Option<Hop>) -> bool {
+        let named = publisher.filter(|hop| *hop != Hop::ANONYMOUS);
+        let mut own = self.entries.iter().filter(|entry| entry.session == session && entry.gone);
+        own.any(|entry| entry.hops.first().copied() == named)
+    }
+
+    /// Whether the ghost that `session` left is no longer held back.
+    pub(super) fn is_over(&self, session: SessionId, takeover: Takeover, ticked: Instant) -> bool {
+        let held_back = |entry: &Entry| {
+            entry.vanished.is_some_and(|since| !entry.displaced && since + HOLD_BACK > ticked)
+        };
+        let mut own = self.entries.iter().filter(|entry| entry.session == session);
+        self.usable(takeover).next().is_none() || !own.any(held_back)
     }
 
     /// Drops the ghosts that have had their time when the timers last ran, and lets the next subject in,
     /// whichever of the best the board says.
     pub(super) fn settle(&mut self, takeover: Takeover, ticked: Instant, shown: &[Route]) {
-        self.entries.retain(|entry| entry.vanished.is_none_or(|since| since + LINGER > ticked));
+        let over = |entry: &Entry| if entry.gone { HOLD_BACK } else { LINGER };
+        self.entries.retain(|entry| entry.vanished.is_none_or(|since| since + over(entry) > ticked));
         self.drop_ghosts(takeover, ticked);
         let owned = || self.entries.iter().filter(|entry| !entry.permit.is_peer());
         let holds = |entry: &Entry| {
@@ -101,13 +179,16 @@ impl Place {
             };
             self.entries.retain(stays);
         }
+        self.drop_gone(takeover);
     }
 
     pub(super) fn assert_shown(&self, takeover: Takeover, shown: &[Route]) {
         let entry = |route: &Route| (route.session, route.hops.clone(), route.cost);
         let routes: BTreeSet<_> = shown.iter().map(entry).collect();
         assert_eq!(routes.len(), shown.len(), "a session has two routes");
-        let counted = self.entries.iter().filter(|entry| self.counts(entry, takeover));
+        let served = self.usable(takeover).next().is_some();
+        let stays = |entry: &&Entry| served || (entry.vanished.is_some() && !entry.gone);
+        let counted = self.entries.iter().filter(|entry| self.counts(entry, takeover)).filter(stays);
         let expected: BTreeSet<_> = counted.map(|e| (e.session, e.hops.clone(), e.cost)).collect();
         assert_eq!(routes, expected, "the board shows what is gone or hides what is there");
         let worths = shown
