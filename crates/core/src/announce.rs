@@ -16,7 +16,6 @@ impl Core {
     pub(crate) fn announce(&mut self, id: SessionId, path: Path, hops: Hops, cost: Cost, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.killed {
-            self.tally.announce_limit += 1;
             return;
         }
         if !session.permit.publish().allows(&path) {
@@ -25,7 +24,7 @@ impl Core {
         }
         if !self.chain_is_sound(&hops) {
             // It takes the place of what was announced before, if only to lead nowhere.
-            self.unannounce(id, &path, now);
+            self.unannounce(id, &path, false, now);
             return;
         }
         let serial = self.next_serial();
@@ -49,13 +48,21 @@ impl Core {
     }
 
     /// `id` is a known session. Its log, if it writes one, may still deliver its last groups and its
-    /// end; nobody new finds it.
-    pub(crate) fn unannounce(&mut self, id: SessionId, path: &Path, now: Instant) {
+    /// end; nobody new finds it. `last_word`: the peer has no other route that it could offer us.
+    pub(crate) fn unannounce(&mut self, id: SessionId, path: &Path, last_word: bool, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.announced.remove(path) {
-            self.withdraw(id, path, now);
+            let relay = Some(path).filter(|_| last_word).and_then(|path| self.relay_of(id, path));
+            self.withdrawn(id, path, relay, now);
             self.settle(path, now);
         }
+    }
+
+    /// The relay that announced the route of `id`; `None`: a publisher of its own, or one without a name.
+    fn relay_of(&self, id: SessionId, path: &Path) -> Option<Hop> {
+        let own = self.broadcasts.get(path)?.announced_by(id)?;
+        let (relay, before) = own.route.hops.split_last()?;
+        Some(*relay).filter(|relay| *relay != Hop::ANONYMOUS && !before.is_empty())
     }
 
     /// `id` is a known session. Its routes are the last choice from now on, also those to come.

@@ -52,7 +52,7 @@ impl Core {
                 match candidate.ghost {
                     Some(ghost) => {
                         if let Some(session) = self.sessions.get(&route.session) {
-                            assert!(ghost.gone, "a ghost of the living");
+                            assert!(ghost.gone.is_some(), "a ghost of the living");
                             assert!(!session.announced.contains(path), "a ghost of what is there");
                         }
                         let timer = Timer::Ghost(path.clone(), route.session);

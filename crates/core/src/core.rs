@@ -25,7 +25,8 @@ pub struct Config {
     pub hop: Hop,
     /// How long an unread log keeps its upstream, and a publisher that vanished its path and its logs.
     pub linger: Duration,
-    /// How long the routes shown stay as they were when a publisher vanishes; at most the linger.
+    /// How long the routes shown stay as they were when a publisher vanishes, or leaves beside another;
+    /// at most the linger.
     pub hold_back: Duration,
     /// Who may publish a path that somebody publishes already.
     pub takeover: Takeover,
@@ -152,7 +153,7 @@ impl Core {
         }
         match ask {
             Ask::Announce { path, hops, cost } => self.announce(session, path, hops, cost, now),
-            Ask::Unannounce { path } => self.unannounce(session, &path, now),
+            Ask::Unannounce { path } => self.unannounce(session, &path, true, now),
             Ask::Subscribe { sub, path, track, prefs, want } => {
                 self.subscribe((session, sub), (path, track), (prefs, want), now);
             }
@@ -176,9 +177,9 @@ impl Core {
         let mut touched: BTreeSet<Path> = session.announced;
         for path in &touched {
             if vanished {
-                self.haunt(id, path, now);
+                self.vanished(id, path, now);
             } else {
-                self.withdraw(id, path, now);
+                self.withdrawn(id, path, None, now);
             }
         }
         for (sub, log) in session.subs {

@@ -5,13 +5,19 @@
 //! longer, so that who asks for them waits instead of failing.
 //!
 //! And of sessions that say goodbye while others serve the path: in a mesh those may be about to say the
-//! same, so the route stays on the board for the same moment, and all that comes of it is one update.
+//! same, so the route stays on the board for the same moment, and all that comes of it is one update. A relay
+//! that takes back what it said speaks for all who have it from there. Where two relays had it from a
+//! third, each could otherwise wait for the other, and show it the dead route meanwhile.
 
 use std::time::Instant;
 
-use relay_model::{Path, SessionId};
+use relay_model::{Hop, Path, SessionId};
 
-use crate::{core::Core, route::Ghost, timers::Timer};
+use crate::{
+    core::Core,
+    route::{Ghost, Gone},
+    timers::Timer,
+};
 
 /// Most ghosts at once. They cost what live routes cost, without a session that could be closed for
 /// them: past it, who goes is gone at once.
@@ -19,26 +25,15 @@ pub(crate) const GHOSTS: usize = 100_000;
 
 impl Core {
     /// The session of this route vanished, and is forgotten already.
-    pub(crate) fn haunt(&mut self, id: SessionId, path: &Path, now: Instant) {
-        if self.is_haunted(id, path) {
-            return;
-        }
-        let until = now + self.config.linger;
-        let due = self.hold_back_end(now);
-        let ghost = Ghost { gone: false, held_back: true, due, until };
-        let haunts = self.reshape(path, |broadcast, _| broadcast.haunt(id, ghost)) == Some(true);
-        self.ghost_made(id, path, due, haunts);
+    pub(crate) fn vanished(&mut self, id: SessionId, path: &Path, now: Instant) {
+        self.haunt(id, path, now, None);
     }
 
-    /// The session of this route says goodbye to it; the caller keeps the session's side.
-    pub(crate) fn withdraw(&mut self, id: SessionId, path: &Path, now: Instant) {
-        if self.is_haunted(id, path) {
-            return;
-        }
-        let due = self.hold_back_end(now);
-        let ghost = Ghost { gone: true, held_back: true, due, until: due };
-        let haunts = self.reshape(path, |broadcast, _| broadcast.withdraw(id, ghost)) == Some(true);
-        self.ghost_made(id, path, due, haunts);
+    /// The session of this route says goodbye; the caller keeps the session's side. Where it is the last
+    /// word of `relay` about the path, that speaks for others too, see [`Gone`].
+    pub(crate) fn withdrawn(&mut self, id: SessionId, path: &Path, relay: Option<Hop>, now: Instant) {
+        let serial = self.next_serial();
+        self.haunt(id, path, now, Some(Gone { relay, serial }));
     }
 
     /// `id` announces `path` again, which it had withdrawn: the route it has takes the ghost's place.
@@ -50,27 +45,26 @@ impl Core {
         }
     }
 
-    /// Whether there are too many ghosts for one more; then the route is dropped.
-    fn is_haunted(&mut self, id: SessionId, path: &Path) -> bool {
-        let full = self.ghosts >= GHOSTS;
-        if full {
+    /// Leaves a ghost of the route of `id`, if it counts and there is a use for one.
+    fn haunt(&mut self, id: SessionId, path: &Path, now: Instant, gone: Option<Gone>) {
+        let Some(broadcast) = self.broadcasts.get(path) else { return };
+        let alone = broadcast.routes().len() == 1;
+        let admitted = broadcast.announced_by(id).is_some_and(|own| own.admitted);
+        let wanted = admitted && !(gone.is_some() && alone);
+        if wanted && self.ghosts >= GHOSTS {
             self.tally.ghost_limit += 1;
+        }
+        if !wanted || self.ghosts >= GHOSTS {
             self.drop_route(id, path);
+            return;
         }
-        full
-    }
-
-    /// Until when what is shown stays as it is, if somebody goes now.
-    fn hold_back_end(&self, now: Instant) -> Instant {
-        now + self.config.linger.min(self.config.hold_back)
-    }
-
-    /// Counts the ghost that was just made, if one was.
-    fn ghost_made(&mut self, id: SessionId, path: &Path, due: Instant, made: bool) {
-        if made {
-            self.ghosts += 1;
-            self.timers.arm(due, Timer::Ghost(path.clone(), id));
-        }
+        let until = now + self.config.linger;
+        let due = until.min(now + self.config.hold_back);
+        // It may go in the same breath; then this is disarmed again.
+        self.ghosts += 1;
+        self.timers.arm(due, Timer::Ghost(path.clone(), id));
+        let ghost = Ghost { gone, held_back: true, due, until };
+        self.reshape(path, |broadcast, _| broadcast.haunt(id, ghost));
         self.forget_if_empty(path);
     }
 
@@ -79,7 +73,7 @@ impl Core {
         let Some(ghost) = self.broadcasts.get_mut(path).and_then(|broadcast| broadcast.ghost_of(id)) else {
             return;
         };
-        if ghost.held_back && !ghost.gone {
+        if ghost.held_back && ghost.gone.is_none() {
             // It may go in the same breath; then this is disarmed again.
             (ghost.held_back, ghost.due) = (false, ghost.until);
             self.timers.arm(ghost.until, Timer::Ghost(path.clone(), id));

@@ -50,6 +50,10 @@ pub(crate) struct Candidate {
     pub(crate) permit: Permit,
     /// Whether it counts: not while another subject holds the path.
     pub(crate) admitted: bool,
+    /// A relay on its way has taken its word back, see [`Gone`].
+    silenced: bool,
+    /// Of what its session said last of it.
+    serial: u64,
     rank: Rank,
 }
 
@@ -58,13 +62,24 @@ pub(crate) struct Candidate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ghost {
     /// Its session said goodbye, and may still be there. It is never a last resort.
-    pub(crate) gone: bool,
+    pub(crate) gone: Option<Gone>,
     /// It stays whatever else there is. After that it is a last resort.
     pub(crate) held_back: bool,
     /// When its timer is due: the end of the hold-back, then of the linger.
     pub(crate) due: Instant,
     /// When it is withdrawn at the latest.
     pub(crate) until: Instant,
+}
+
+/// A goodbye.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gone {
+    /// The relay that took back its word: it has no route left but such as pass us. What others said
+    /// before, having it from there, is about to be taken back too: while this is fresh it is not used,
+    /// nor shown where there is nothing else.
+    pub(crate) relay: Option<Hop>,
+    /// Compares with those of offers.
+    pub(crate) serial: u64,
 }
 
 /// One path: its routes and its logs. Gone when both are.
@@ -93,7 +108,8 @@ impl Broadcast {
         let age = same.map_or(Reverse(serial), |same| same.rank.age);
         let rank = Rank::new(path, &route, draining, age);
         let admitted = old.is_some_and(|old| old.admitted);
-        self.insert(Candidate { route, publisher, ghost: None, permit, admitted, rank });
+        let silenced = false;
+        self.insert(Candidate { route, publisher, ghost: None, permit, admitted, silenced, serial, rank });
         self.admit(takeover);
         let counts = self.route_of(session).is_some();
         if counts && is_new {
@@ -108,28 +124,11 @@ impl Broadcast {
         self.routes.retain(|candidate| candidate.route.session != session);
     }
 
-    /// Makes a ghost of the route of `session`, or drops it if it does not count. Returns whether there
-    /// is one. [`Self::tidy`] must follow.
-    pub(crate) fn haunt(&mut self, session: SessionId, ghost: Ghost) -> bool {
-        let Some(candidate) = self.position(session).and_then(|at| self.routes.get_mut(at)) else {
-            return false;
-        };
-        if candidate.admitted {
+    /// Makes a ghost of the route of `session`. [`Self::tidy`] must follow.
+    pub(crate) fn haunt(&mut self, session: SessionId, ghost: Ghost) {
+        if let Some(candidate) = self.position(session).and_then(|at| self.routes.get_mut(at)) {
             candidate.ghost = Some(ghost);
-            return true;
         }
-        self.remove(session);
-        false
-    }
-
-    /// The same for a session that says goodbye: there is a ghost only where another route serves the
-    /// path.
-    pub(crate) fn withdraw(&mut self, session: SessionId, ghost: Ghost) -> bool {
-        if self.usable().any(|other| other.route.session != session) {
-            return self.haunt(session, ghost);
-        }
-        self.remove(session);
-        false
     }
 
     /// The ghost that `session` left.
@@ -150,16 +149,19 @@ impl Broadcast {
     /// Gives the path a holder if it has none, and drops the ghosts that are not needed any more.
     /// Returns those: session and deadline.
     pub(crate) fn tidy(&mut self, takeover: Takeover) -> Vec<(SessionId, Instant)> {
+        self.silence();
         let mut dropped = self.drop_ghosts();
         // The last ghost of the holder may have gone; and who comes after may stand in for a peer's.
         self.admit(takeover);
+        self.silence();
         dropped.extend(self.drop_ghosts());
+        self.silence();
         dropped
     }
 
     /// Routes for data, best first.
     pub(crate) fn usable(&self) -> impl Iterator<Item = &Candidate> {
-        self.routes.iter().filter(|candidate| candidate.admitted && candidate.ghost.is_none())
+        self.live().filter(|candidate| !candidate.silenced)
     }
 
     /// Whether there is a route for data.
@@ -174,24 +176,34 @@ impl Broadcast {
 
     /// The ghosts whose publisher may come back, best first.
     pub(crate) fn last_resorts(&self) -> impl Iterator<Item = &Candidate> {
-        self.ghosts().filter(|candidate| candidate.ghost.is_some_and(|ghost| !ghost.gone))
+        self.ghosts().filter(|candidate| candidate.ghost.is_some_and(|ghost| ghost.gone.is_none()))
     }
 
     /// Whether `session` said of its route to `publisher` that it is gone, and that does not show yet.
     pub(crate) fn is_leaving(&self, session: SessionId, publisher: Publisher) -> bool {
         let own = self.ghosts().find(|candidate| candidate.route.session == session);
-        own.is_some_and(|own| own.publisher == publisher && own.ghost.is_some_and(|ghost| ghost.gone))
+        own.is_some_and(|own| {
+            own.publisher == publisher && own.ghost.is_some_and(|ghost| ghost.gone.is_some())
+        })
     }
 
     /// What the announce board shows, best first.
     pub(crate) fn visible(&self) -> Vec<Route> {
-        let shown = self.routes.iter().filter(|candidate| candidate.admitted);
+        let served = self.is_served();
+        let last_resort = |ghost: Ghost| ghost.gone.is_none();
+        let stays = |candidate: &&Candidate| served || candidate.ghost.is_some_and(last_resort);
+        let shown = self.routes.iter().filter(|candidate| candidate.admitted).filter(stays);
         shown.map(|candidate| candidate.route.clone()).collect()
     }
 
     /// All that is remembered.
     pub(crate) fn routes(&self) -> &[Candidate] {
         &self.routes
+    }
+
+    /// The route of `session`, whatever it is worth.
+    pub(crate) fn announced_by(&self, session: SessionId) -> Option<&Candidate> {
+        self.routes.iter().find(|candidate| candidate.route.session == session)
     }
 
     /// The usable route `session` announced.
@@ -253,7 +265,16 @@ impl Broadcast {
             let held_back = |ghost: &Candidate| ghost.ghost.is_some_and(|ghost| ghost.held_back);
             assert!(self.ghosts().all(held_back), "a ghost beside a live route");
         } else {
-            assert_eq!(self.ghosts().count(), self.last_resorts().count(), "gone, and the last resort");
+            let vain =
+                |ghost: &Candidate| ghost.ghost.is_some_and(|g| g.gone.is_some_and(|g| !self.silences(g)));
+            assert!(!self.ghosts().any(vain), "gone, and nothing else is there");
+        }
+        for candidate in &self.routes {
+            let silenced = self
+                .ghosts()
+                .filter_map(|ghost| ghost.ghost?.gone)
+                .any(|gone| self.is_silenced(candidate, gone));
+            assert_eq!(candidate.silenced, silenced, "silenced by nobody, or not silenced");
         }
         assert!(self.logs.values().all(|logs| !logs.is_empty()), "a track without a log was kept");
     }
@@ -276,17 +297,52 @@ impl Broadcast {
         }
     }
 
-    /// Beside a live route, a ghost goes when its hold-back is over. Without one, what is gone goes.
+    /// What sessions announce and may, believed or not, best first.
+    fn live(&self) -> impl Iterator<Item = &Candidate> {
+        self.routes.iter().filter(|candidate| candidate.admitted && candidate.ghost.is_none())
+    }
+
+    /// Whether `candidate` is what others said before, having it from the relay that said `gone`. Not if
+    /// that relay still has a route for us, on another session.
+    fn is_silenced(&self, candidate: &Candidate, gone: Gone) -> bool {
+        let Some(relay) = gone.relay else { return false };
+        let Some((from, passed)) = candidate.route.hops.split_last() else { return false };
+        let is_hearsay = *from != relay && passed.contains(&relay);
+        let is_older = candidate.serial < gone.serial && candidate.ghost.is_none();
+        is_hearsay && is_older && !self.live().any(|other| other.route.hops.last() == Some(&relay))
+    }
+
+    /// Whether the goodbye says something of another route.
+    fn silences(&self, gone: Gone) -> bool {
+        gone.relay.is_some() && self.live().any(|candidate| self.is_silenced(candidate, gone))
+    }
+
+    /// Decides which routes are believed.
+    fn silence(&mut self) {
+        let gone: SmallVec<[Gone; 4]> = self.ghosts().filter_map(|ghost| ghost.ghost?.gone).collect();
+        let silenced: SmallVec<[bool; 8]> = self
+            .routes
+            .iter()
+            .map(|candidate| gone.iter().any(|gone| self.is_silenced(candidate, *gone)))
+            .collect();
+        for (candidate, silenced) in self.routes.iter_mut().zip(silenced) {
+            candidate.silenced = silenced;
+        }
+    }
+
+    /// Beside a live route, a ghost goes when its hold-back is over. Without one, what is gone goes, once
+    /// it is all that was said.
     fn drop_ghosts(&mut self) -> Vec<(SessionId, Instant)> {
         let mut dropped = Vec::new();
         let served = self.is_served();
-        self.routes.retain(|candidate| match candidate.ghost {
-            Some(ghost) if if served { !ghost.held_back } else { ghost.gone } => {
-                dropped.push((candidate.route.session, ghost.due));
-                false
+        for ghost in self.ghosts() {
+            let Some(Ghost { gone, held_back, due, .. }) = ghost.ghost else { continue };
+            let over = if served { !held_back } else { gone.is_some_and(|gone| !self.silences(gone)) };
+            if over {
+                dropped.push((ghost.route.session, due));
             }
-            _ => true,
-        });
+        }
+        dropped.iter().for_each(|(session, _)| self.remove(*session));
         dropped
     }
 

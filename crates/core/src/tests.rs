@@ -1,6 +1,7 @@
 //! Lists of events, checked after each by [`Core::check`] and by a model that consumes the actions.
 
 mod ghosts;
+mod goodbyes;
 mod limits;
 mod model;
 mod pulls;

@@ -5,7 +5,11 @@
 
 #![allow(missing_docs)]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
 
 use relay_sim::history::Story;
 
@@ -19,15 +23,25 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// Runs the stories; the seed of each that fails is named, and the first failure shown.
-fn stories(kind: &str, tell: impl Fn(&mut Story)) {
+/// Runs the stories, on all cores; each failure is shown, and its seed named.
+fn stories(kind: &str, tell: impl Fn(&mut Story) + Sync) {
     if let Some(seed) = number("SIM_SEED") {
         return tell(&mut Story::new(seed));
     }
     let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
-    let failed: Vec<u64> = (0..seeds)
-        .filter(|seed| catch_unwind(AssertUnwindSafe(|| tell(&mut Story::new(*seed)))).is_err())
-        .collect();
+    let next = AtomicU64::new(0);
+    let some = || {
+        let mine = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < seeds));
+        mine.filter(|seed| catch_unwind(AssertUnwindSafe(|| tell(&mut Story::new(*seed)))).is_err()).collect()
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let mut failed: Vec<u64> = thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(some)).collect();
+        all.into_iter()
+            .flat_map(|each: thread::ScopedJoinHandle<'_, Vec<u64>>| each.join().expect("caught"))
+            .collect()
+    });
+    failed.sort_unstable();
     assert!(failed.is_empty(), "{kind}: {} of {seeds} stories failed: seeds {failed:?}", failed.len());
 }
 

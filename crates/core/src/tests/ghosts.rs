@@ -16,14 +16,6 @@ fn flowing(takeover: Takeover) -> (Bench, LogId) {
 }
 
 #[test]
-fn a_goodbye_withdraws_at_once() {
-    let (mut bench, _) = flowing(Takeover::Any);
-    assert_eq!(bench.close(1), [board("a", &[])]);
-    assert_eq!(bench.core.counts().ghosts, 0);
-    bench.everyone_leaves();
-}
-
-#[test]
 fn who_vanishes_stays_on_the_board_until_the_linger_is_over() {
     let (mut bench, log) = flowing(Takeover::Any);
     assert_eq!(bench.vanish(1), []);
@@ -190,7 +182,7 @@ fn a_live_route_serves_before_a_better_ghost() {
 }
 
 #[test]
-fn ghosts_have_a_limit_and_past_it_who_vanishes_says_goodbye() {
+fn ghosts_have_a_limit_and_past_it_who_goes_is_gone_at_once() {
     let mut core = Core::new(Config::new(Hop(SELF)));
     let now = Instant::now();
     let publish = |core: &mut Core, session: usize, paths: usize| {
@@ -211,6 +203,8 @@ fn ghosts_have_a_limit_and_past_it_who_vanishes_says_goodbye() {
     publish(&mut core, GHOSTS, 1);
     assert_eq!(core.poll_action(), Some(board(&format!("{GHOSTS}/0"), &[])));
     assert_eq!((core.counts().ghosts, core.tally().ghost_limit), (GHOSTS, 1));
+    say_goodbye_beside_another(&mut core, now);
+    assert_eq!((core.counts().ghosts, core.tally().ghost_limit), (GHOSTS, 2));
     core.handle_timeout(now + limits::LINGER);
     while core.poll_action().is_some() {}
     assert_eq!(core.counts(), crate::Counts::default());
@@ -234,4 +228,21 @@ fn nothing_is_left_of_who_vanished_once_the_linger_is_over() {
     }
     assert_ne!(bench.core.counts(), crate::Counts::default());
     bench.everyone_leaves();
+}
+
+/// Sessions 1 and 2 of the last thousand announce `a`; 1 withdraws, and that shows at once.
+fn say_goodbye_beside_another(core: &mut Core, now: Instant) {
+    let ask = |core: &mut Core, session: u64, ask: Ask| {
+        core.handle(Event::Ask { session: SessionId(session), ask }, now);
+    };
+    let sessions = [u64::MAX - 1, u64::MAX];
+    for session in sessions {
+        core.handle(Event::Opened { session: SessionId(session), permit: permit("", "") }, now);
+        ask(core, session, Ask::Announce { path: path("a"), hops: hops(&[7]), cost: cost(1) });
+    }
+    while core.poll_action().is_some() {}
+    ask(core, sessions[0], Ask::Unannounce { path: path("a") });
+    assert_eq!(core.poll_action(), Some(board("a", &[(sessions[1], &[7], 1)])));
+    core.handle(Event::Closed { session: SessionId(sessions[1]), vanished: false }, now);
+    core.handle(Event::Closed { session: SessionId(sessions[0]), vanished: false }, now);
 }

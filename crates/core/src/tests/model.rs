@@ -12,7 +12,7 @@ use relay_model::{
     Ask, Cost, Epoch, Hop, Hops, LogId, Order, Path, Route, SessionId, StreamCode, SubId, TrackName, limits,
 };
 
-use self::place::{Entry, Place};
+use self::place::{Entry, Leave, Place};
 use super::{LINGER, SELF};
 use crate::{Action, Event, Takeover};
 
@@ -114,7 +114,8 @@ impl Model {
             Event::Closed { session, vanished } => {
                 self.peers.remove(session);
                 for place in self.places.values_mut() {
-                    place.leave(*session, !vanished, now, self.takeover);
+                    let how = if *vanished { Leave::Vanished } else { Leave::Closed };
+                    place.leave(*session, how, now, self.takeover);
                 }
                 for (id, log) in self.logs.iter_mut().filter(|(_, log)| log.open == Some(*session)) {
                     (log.open, log.silent) = (None, now);
@@ -128,7 +129,7 @@ impl Model {
         let Some(peer) = self.peers.get_mut(&session) else { return };
         match ask {
             Ask::Announce { path, hops, cost } => self.announce(session, path, hops, *cost),
-            Ask::Unannounce { path } => self.unannounce(session, path),
+            Ask::Unannounce { path } => self.unannounce(session, path, Leave::LastWord),
             Ask::Subscribe { sub, path, track, .. } => {
                 if !peer.attached.contains_key(sub) {
                     peer.waiting.insert(*sub, (path.clone(), track.clone()));
@@ -175,25 +176,17 @@ impl Model {
             return;
         }
         if hops.contains(&Hop(SELF)) || hops.len() > limits::HOPS {
-            self.unannounce(session, path);
+            self.unannounce(session, path, Leave::Looped);
         } else if !full {
-            let entry = Entry {
-                session,
-                hops: hops.clone(),
-                cost,
-                permit: peer.permit.clone(),
-                draining: peer.draining,
-                vanished: None,
-                gone: false,
-                displaced: false,
-            };
+            let (permit, draining) = (peer.permit.clone(), peer.draining);
+            let entry = Entry::new(session, (hops.clone(), cost), permit, draining);
             self.places.entry(path.clone()).or_default().announce(entry, self.takeover);
         }
     }
 
-    fn unannounce(&mut self, session: SessionId, path: &Path) {
+    fn unannounce(&mut self, session: SessionId, path: &Path, how: Leave) {
         if let Some(place) = self.places.get_mut(path) {
-            place.leave(session, true, self.now, self.takeover);
+            place.leave(session, how, self.now, self.takeover);
         }
     }
 

@@ -55,6 +55,12 @@ fn cost() -> impl Strategy<Value = Cost> {
     (0..3_u64, 0..2_u64).prop_map(|(warm, cold)| Cost { warm, cold })
 }
 
+/// Any, or one of a relay whose word others pass on.
+fn chain(hop: impl Strategy<Value = u64>) -> impl Strategy<Value = Vec<u64>> {
+    let passed_on = prop_oneof![Just(vec![1, 2]), Just(vec![1, 2, 3]), Just(vec![1, 2, 4])];
+    prop_oneof![2 => vec(hop, 1..4), 1 => passed_on]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let who = any::<Index>;
     let sub = 0..6_u64;
@@ -65,7 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => who().prop_map(Step::Vanish),
         1 => who().prop_map(Step::Draining),
         1 => (who(), 0..5_u64).prop_map(|(w, h)| Step::Exclude(w, h)),
-        6 => (who(), 0..3_u8, vec(hop, 1..4), cost()).prop_map(|(w, p, h, c)| Step::Announce(w, p, h, c)),
+        6 => (who(), 0..3_u8, chain(hop), cost()).prop_map(|(w, p, h, c)| Step::Announce(w, p, h, c)),
         2 => (who(), 0..3_u8).prop_map(|(w, p)| Step::Unannounce(w, p)),
         6 => (who(), sub.clone(), 0..3_u8, 0..2_u8, prefs(), any::<bool>())
             .prop_map(|(w, s, p, t, f, l)| Step::Subscribe(w, s, p, t, f, l)),

@@ -19,18 +19,43 @@ pub(super) struct Entry {
     pub(super) vanished: Option<Instant>,
     /// Its session said goodbye.
     pub(super) gone: bool,
+    /// That was the last word of this relay.
+    said: Option<Hop>,
     /// Its publisher has come in another place.
     pub(super) displaced: bool,
 }
 
+/// How a route goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    Vanished,
+    /// Its session said goodbye to all.
+    Closed,
+    /// Its relay has no other any more.
+    LastWord,
+    /// It was replaced by one that leads nowhere.
+    Looped,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Place {
+    /// In the order of what was said last of each.
     pub(super) entries: Vec<Entry>,
     /// Who took it while it was free.
     holder: Option<Permit>,
 }
 
 impl Entry {
+    pub(super) fn new(
+        session: SessionId,
+        (hops, cost): (Hops, Cost),
+        permit: Permit,
+        draining: bool,
+    ) -> Self {
+        let (vanished, gone, said, displaced) = (None, false, None, false);
+        Self { session, hops, cost, permit, draining, vanished, gone, said, displaced }
+    }
+
     /// Lower is better; equal ones may stand in any order.
     pub(super) fn worth(&self) -> (bool, bool, u64, u64, usize) {
         let anonymous = self.hops.iter().take(2).any(|hop| *hop == Hop::ANONYMOUS);
@@ -49,7 +74,24 @@ impl Place {
     }
 
     pub(super) fn usable(&self, takeover: Takeover) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(move |entry| entry.vanished.is_none() && self.counts(entry, takeover))
+        let trusted = self.entries.iter().enumerate().filter(move |(at, _)| !self.is_hearsay(*at, takeover));
+        let trusted = trusted.map(|(_, entry)| entry);
+        trusted.filter(move |entry| entry.vanished.is_none() && self.counts(entry, takeover))
+    }
+
+    /// Whether a relay on its way has said since that there is nothing.
+    fn is_hearsay(&self, at: usize, takeover: Takeover) -> bool {
+        (at + 1..self.entries.len()).any(|word| self.contradicts(word, at, takeover))
+    }
+
+    /// Whether the goodbye at `word` is the last word of a relay that the route at `at` came through.
+    fn contradicts(&self, word: usize, at: usize, takeover: Takeover) -> bool {
+        let (entry, Some(relay)) = (&self.entries[at], self.entries[word].said) else { return false };
+        let way = &entry.hops[..entry.hops.len().saturating_sub(1)];
+        let direct = entry.hops.last() == Some(&relay);
+        let mut live = self.entries.iter().filter(|e| e.vanished.is_none() && self.counts(e, takeover));
+        let speaks = live.any(|e| e.hops.last() == Some(&relay));
+        at < word && entry.vanished.is_none() && !direct && way.contains(&relay) && !speaks
     }
 
     pub(super) fn announce(&mut self, entry: Entry, takeover: Takeover) {
@@ -68,12 +110,29 @@ impl Place {
     }
 
     /// The session vanished, or said goodbye.
-    pub(super) fn leave(&mut self, session: SessionId, gone: bool, now: Instant, takeover: Takeover) {
+    pub(super) fn leave(&mut self, session: SessionId, how: Leave, now: Instant, takeover: Takeover) {
         let Some(entry) = self.live(session).cloned() else { return };
         self.entries.retain(|entry| entry.session != session);
-        let stays = !gone || self.usable(takeover).next().is_some();
-        if stays && self.counts(&entry, takeover) {
-            self.entries.push(Entry { vanished: Some(now), gone, displaced: false, ..entry });
+        if self.counts(&entry, takeover) {
+            let is_relay = entry.hops.len() > 1 && how == Leave::LastWord;
+            let said = entry.hops.last().copied().filter(|hop| is_relay && *hop != Hop::ANONYMOUS);
+            let gone = how != Leave::Vanished;
+            self.entries.push(Entry { vanished: Some(now), gone, said, displaced: false, ..entry });
+            self.drop_gone(takeover);
+        }
+    }
+
+    /// A goodbye is of no interest once nothing is left that is used, or that it contradicts.
+    fn drop_gone(&mut self, takeover: Takeover) {
+        if self.usable(takeover).next().is_none() {
+            let counts = |at: &usize| self.counts(&self.entries[*at], takeover);
+            let vain = |word: &usize| {
+                let contradicted = |at: usize| self.contradicts(*word, at, takeover) && counts(&at);
+                self.entries[*word].gone && !(0..*word).any(contradicted)
+            };
+            let vain: BTreeSet<SessionId> =
+                (0..self.entries.len()).filter(vain).map(|at| self.entries[at].session).collect();
+            self.entries.retain(|entry| !vain.contains(&entry.session));
         }
     }
 
@@ -96,7 +155,8 @@ impl Place {
     /// Drops the ghosts that have had their time when the timers last ran, and lets the next subject in,
     /// whichever of the best the board says.
     pub(super) fn settle(&mut self, takeover: Takeover, ticked: Instant, shown: &[Route]) {
-        self.entries.retain(|entry| entry.vanished.is_none_or(|since| since + LINGER > ticked));
+        let over = |entry: &Entry| if entry.gone { HOLD_BACK } else { LINGER };
+        self.entries.retain(|entry| entry.vanished.is_none_or(|since| since + over(entry) > ticked));
         self.drop_ghosts(takeover, ticked);
         let owned = || self.entries.iter().filter(|entry| !entry.permit.is_peer());
         let holds = |entry: &Entry| {
@@ -118,16 +178,17 @@ impl Place {
                 entry.vanished.is_none_or(|since| !entry.displaced && since + HOLD_BACK > ticked)
             };
             self.entries.retain(stays);
-        } else {
-            self.entries.retain(|entry| !entry.gone);
         }
+        self.drop_gone(takeover);
     }
 
     pub(super) fn assert_shown(&self, takeover: Takeover, shown: &[Route]) {
         let entry = |route: &Route| (route.session, route.hops.clone(), route.cost);
         let routes: BTreeSet<_> = shown.iter().map(entry).collect();
         assert_eq!(routes.len(), shown.len(), "a session has two routes");
-        let counted = self.entries.iter().filter(|entry| self.counts(entry, takeover));
+        let served = self.usable(takeover).next().is_some();
+        let stays = |entry: &&Entry| served || (entry.vanished.is_some() && !entry.gone);
+        let counted = self.entries.iter().filter(|entry| self.counts(entry, takeover)).filter(stays);
         let expected: BTreeSet<_> = counted.map(|e| (e.session, e.hops.clone(), e.cost)).collect();
         assert_eq!(routes, expected, "the board shows what is gone or hides what is there");
         let worths = shown
