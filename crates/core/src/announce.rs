@@ -16,6 +16,7 @@ impl Core {
     pub(crate) fn announce(&mut self, id: SessionId, path: Path, hops: Hops, cost: Cost, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.killed {
+            self.tally.announce_limit += 1;
             return;
         }
         if !session.permit.publish().allows(&path) {

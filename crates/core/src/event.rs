@@ -103,7 +103,8 @@ pub struct Tally {
     pub unknown: u64,
     /// Announces outside the permit.
     pub announce_denied: u64,
-    /// Announces over [`relay_model::limits::ANNOUNCES`]; each cost its session.
+    /// Announces over [`relay_model::limits::ANNOUNCES`], which cost the session, and what it announced
+    /// after that.
     pub announce_limit: u64,
     /// Announces whose chain holds our own hop.
     pub looped: u64,

@@ -17,6 +17,7 @@ fn one_announce_too_many_costs_the_session() {
     assert_eq!(bench.announce(1, "b", &[7], 1), [to(1, kill)]);
     assert_eq!(bench.core.tally(), tally(|t| t.announce_limit = 1));
     assert_eq!(bench.announce(1, "b", &[7], 1), []);
+    assert_eq!(bench.core.tally(), tally(|t| t.announce_limit = 2));
     assert_eq!(bench.subscribe(1, 0, "b"), [refuse(1, 0, StreamCode::CANCEL)]);
     bench.everyone_leaves();
 }
