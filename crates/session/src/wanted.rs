@@ -98,7 +98,7 @@ impl Session {
             Wanted::Fetch(log, group) => self
                 .upstreams
                 .get_mut(*log)
-                .is_some_and(|up| up.pulls.iter().any(|pull| *pull == (*group, None))),
+                .is_some_and(|up| up.pulls.contains(&(*group, None))),
         }
     }
 
