@@ -95,10 +95,9 @@ impl Session {
         match wanted {
             Wanted::Announces(_) | Wanted::Goaway => true,
             Wanted::Track(log) | Wanted::Subscribe(log) => self.upstreams.get_mut(*log).is_some(),
-            Wanted::Fetch(log, group) => self
-                .upstreams
-                .get_mut(*log)
-                .is_some_and(|up| up.pulls.contains(&(*group, None))),
+            Wanted::Fetch(log, group) => {
+                self.upstreams.get_mut(*log).is_some_and(|up| up.pulls.contains(&(*group, None)))
+            }
         }
     }
 

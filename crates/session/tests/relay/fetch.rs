@@ -371,21 +371,21 @@ fn fetches_wait_up_to_the_limit_and_one_past_it_is_refused() {
 
 #[test]
 fn who_goes_on_past_the_limit_is_closed() {
-    let (mut relay, _, reader) = on_air(Version::V06);
-    let reader_ = relay.connect(host(), guest());
+    let (mut relay, _, other) = on_air(Version::V06);
+    let eager = relay.connect(host(), guest());
     let waiting = limits::FETCHES + limits::REFUSALS as usize;
     for at in 0..waiting {
-        relay[reader_].fetch("live/cam", "video", 3);
+        relay[eager].fetch("live/cam", "video", 3);
         if at % 20 == 0 {
             relay.run(MS * 20);
         }
     }
     relay.run(MS * 100);
-    assert!(relay.is_alive(reader_), "as many are refused");
-    relay[reader_].fetch("live/cam", "video", 3);
+    assert!(relay.is_alive(eager), "as many are refused");
+    relay[eager].fetch("live/cam", "video", 3);
     relay.run(MS * 50);
-    assert!(matches!(relay[reader_].closed, Some(Closed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _))));
-    assert!(relay.is_alive(reader));
+    assert!(matches!(relay[eager].closed, Some(Closed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _))));
+    assert!(relay.is_alive(other));
     relay.disperse();
 }
 
