@@ -113,12 +113,14 @@ fn a_second(bytes: u64, took: Duration) -> u64 {
 struct Measured<C> {
     inner: C,
     rate: Rate,
+    /// Bytes acknowledged by the frame being read: packets are many, frames are few.
+    batch: u64,
     rtt: Duration,
 }
 
 impl<C> Measured<C> {
     fn boxed(inner: C) -> Box<Self> {
-        Box::new(Self { inner, rate: Rate::default(), rtt: Duration::ZERO })
+        Box::new(Self { inner, rate: Rate::default(), batch: 0, rtt: Duration::ZERO })
     }
 }
 
@@ -128,12 +130,17 @@ impl<C: Controller + Clone + 'static> Controller for Measured<C> {
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
-        self.rtt = rtt.get();
-        self.rate.acked(now, bytes, app_limited, self.rtt);
+        if self.batch == 0 {
+            self.rtt = rtt.get();
+        }
+        self.batch = self.batch.saturating_add(bytes);
         self.inner.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest: Option<u64>) {
+        if self.batch > 0 {
+            self.rate.acked(now, std::mem::take(&mut self.batch), app_limited, self.rtt);
+        }
         self.inner.on_end_acks(now, in_flight, app_limited, largest);
     }
 
@@ -156,7 +163,12 @@ impl<C: Controller + Clone + 'static> Controller for Measured<C> {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { inner: self.inner.clone(), rate: self.rate.clone(), rtt: self.rtt })
+        Box::new(Self {
+            inner: self.inner.clone(),
+            rate: self.rate.clone(),
+            batch: self.batch,
+            rtt: self.rtt,
+        })
     }
 
     fn initial_window(&self) -> u64 {
