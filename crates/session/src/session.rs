@@ -366,24 +366,34 @@ impl Session {
         self.check_control(t, cx.now);
     }
 
-    /// When [`Self::timeout`] is next due.
+    /// When [`Self::timeout`] is next due. Asked after every turn of every session: what most sessions
+    /// have none of costs a look.
     pub fn next_deadline(&self) -> Option<Instant> {
         if self.is_over() {
             return None;
         }
-        [
-            self.hold,
-            self.egress.deadline(),
-            self.headers.front().map(|(due, _)| *due),
-            self.upstreams.deadline(),
-            self.control.deadline(),
-            self.probes.deadline(),
-            self.pace.deadline(),
-            self.wanting_deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let mut soonest = self.hold;
+        let mut due = |at: Option<Instant>| {
+            if let Some(at) = at
+                && soonest.is_none_or(|soonest| at < soonest)
+            {
+                soonest = Some(at);
+            }
+        };
+        due(self.egress.deadline());
+        due(self.control.deadline());
+        due(self.probes.deadline());
+        due(self.pace.deadline());
+        if let Some((at, _)) = self.headers.front() {
+            due(Some(*at));
+        }
+        if !self.upstreams.is_empty() {
+            due(self.upstreams.deadline());
+        }
+        if !self.wanting.is_empty() {
+            due(self.wanting_deadline());
+        }
+        soonest
     }
 
     /// Takes its readers and watches out of the fan-out. Call before dropping it, also after a panic.

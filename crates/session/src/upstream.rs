@@ -220,6 +220,10 @@ impl Upstreams {
         );
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_log.is_empty()
+    }
+
     pub(crate) fn get_mut(&mut self, log: LogId) -> Option<&mut Upstream> {
         self.by_log.get_mut(&log)
     }
