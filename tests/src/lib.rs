@@ -4,6 +4,7 @@
 pub mod hostile;
 pub mod media;
 pub mod memory;
+pub mod netns;
 pub mod peer;
 pub mod process;
 pub mod random;

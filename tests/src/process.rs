@@ -22,6 +22,12 @@ pub fn serve(relay: &TestRelay) {
             "left" => relay.left().iter().map(|(_, count)| count).sum(),
             "closed" => counts.total().sessions_closed,
             "panics" => counts.panics(),
+            "sessions" => counts.total().sessions,
+            "bytes" => counts.store.bytes,
+            "refused" => {
+                let total = counts.total();
+                total.refused_memory + total.requests_refused_memory + total.groups_refused
+            }
             other => panic!("what is {other}?"),
         };
         println!("{MARK}{answer}");
@@ -41,7 +47,12 @@ pub struct Process {
 impl Process {
     /// Starts this binary's test of that name.
     pub fn start(test: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("a binary"))
+        Self::start_by(Command::new(std::env::current_exe().expect("a binary")), test)
+    }
+
+    /// The same by a command that ends with this binary's path, such as one that enters a namespace.
+    pub fn start_by(mut command: Command, test: &str) -> Self {
+        let mut child = command
             .args(["--exact", test, "--ignored", "--nocapture"])
             // One heap: with one a thread, what is resident is the sum of what each held at most, and
             // chance decides which worker gets more sessions in which cycle.
@@ -61,6 +72,16 @@ impl Process {
     pub fn count(&mut self, what: &str) -> u64 {
         writeln!(self.ask, "{what}").expect("a live process");
         self.answer().parse().expect("a number")
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended, by itself or by the kernel's hand.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
     }
 
     /// Resident memory, bytes.

@@ -93,6 +93,9 @@ impl Session {
 
     /// A group of one of our subscriptions begins; an error refuses it.
     fn open_group(&mut self, cx: &mut Cx<'_>, header: lite::Group) -> Result<Target, StreamCode> {
+        if self.winding {
+            return Err(StreamCode::GOING_AWAY);
+        }
         let up = self.upstreams.by_wire(header.subscribe).ok_or(StreamCode::CANCEL)?;
         if !up.continues(header.sequence) {
             let log = up.log;

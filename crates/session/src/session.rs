@@ -273,16 +273,16 @@ impl Session {
         }
     }
 
-    /// From now on no group is begun and no request is taken; those begun are finished.
+    /// From now on no group is begun, either way, and no request is taken; those begun are finished.
     pub fn wind_down<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         if !self.is_over() && !std::mem::replace(&mut self.winding, true) {
             self.with_egress(t, cx, |egress, out| egress.wind_down(out));
         }
     }
 
-    /// Whether all that was begun has been handed to the transport.
+    /// Whether all that was begun has been handed to the transport, or has come from it.
     pub fn is_quiet(&self) -> bool {
-        self.egress.is_quiet() && self.control.is_empty()
+        self.egress.is_quiet() && self.control.is_empty() && !self.upstreams.is_receiving()
     }
 
     /// Takes the transport's events and fills what room there is. Call after every batch of input.

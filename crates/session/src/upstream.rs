@@ -220,6 +220,11 @@ impl Upstreams {
         );
     }
 
+    /// Whether a group is being received.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.by_log.values().any(|up| up.groups > 0)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.by_log.is_empty()
     }

@@ -1,7 +1,7 @@
 //! What other threads want of a worker.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     time::{Duration, Instant},
 };
 
@@ -36,8 +36,11 @@ pub enum Letter {
 }
 
 /// How a worker is left in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Drain {
+    /// Workers that still have sessions. One that has none stays until all have none: whoever comes to its
+    /// socket must be refused, and not wait for an answer.
+    pub busy: Arc<AtomicUsize>,
     /// What sessions that do not leave are told.
     pub code: SessionCode,
     /// The same in words.
@@ -51,13 +54,14 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// A drain that begins `now` and is over after `window`: most of it for those who leave by
+    /// A drain of `workers` that begins `now` and is over after `window`: most of it for those who leave by
     /// themselves, the last three tenths for the others, and of that a little for the closes to arrive.
-    pub fn new(code: SessionCode, reason: &str, now: Instant, window: Duration) -> Self {
+    pub fn new(workers: usize, code: SessionCode, reason: &str, now: Instant, window: Duration) -> Self {
         let window = window.min(LONGEST_DRAIN);
         let at = |percent: u32| now + window / 100 * percent;
         let (wind_down, close) = (at(WIND_DOWN_PERCENT), at(CLOSE_PERCENT));
-        Self { code, reason: reason.into(), wind_down, close, until: now + window }
+        let busy = Arc::new(AtomicUsize::new(workers));
+        Self { busy, code, reason: reason.into(), wind_down, close, until: now + window }
     }
 
     /// When the session at `place` of `count` begins to wind down: one after another, so that they do not

@@ -326,7 +326,7 @@ impl Relay {
     /// said, with `code` and `reason`. Returns when nobody is left and all threads have ended, at the
     /// latest after `window`. Calling it again, or after [`Relay::shutdown`], does nothing.
     pub fn drain(&self, window: Duration, code: SessionCode, reason: &str) {
-        self.end(Letter::Drain(Drain::new(code, reason, Instant::now(), window)));
+        self.end(Letter::Drain(Drain::new(self.mailboxes.len(), code, reason, Instant::now(), window)));
     }
 
     /// Closes every session with `code`, gives the peers up to a second to hear of it, and ends all

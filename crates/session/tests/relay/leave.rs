@@ -160,3 +160,29 @@ fn groups_that_wait_for_a_stream_are_not_begun_any_more() {
         relay.disperse();
     }
 }
+
+#[test]
+fn a_publisher_that_is_wound_down_finishes_the_group_it_is_in_and_begins_none() {
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        let publisher = relay.publisher("live/cam", &["video"]);
+        let reader = relay.subscriber();
+        let sub = relay[reader].subscribe("live/cam", "video", patient());
+        let mut show = Show::new(&mut relay, publisher, "video");
+        show.run(&mut relay, 1, MS * 30, |_| vec![(0, vec![1; 100])]);
+        let body = vec![(1, vec![5; 1_000])];
+        let bytes = relay[publisher].group_bytes(show.subscribe, 1, &body);
+        let begun = relay[publisher].open_uni(bytes[..700].to_vec());
+        relay.run(MS * 30);
+        relay.with(publisher, |session, t, cx| session.wind_down(t, cx));
+        assert!(!is_quiet(&relay, publisher), "a group is on its way");
+        relay[publisher].send_group(show.subscribe, 2, &vec![(2, vec![6; 100])]);
+        relay[publisher].write(begun, bytes[700..].to_vec());
+        relay[publisher].finish(begun);
+        relay.run(MS * 60);
+        assert!(is_quiet(&relay, publisher));
+        assert!(relay[reader].has(sub, 1), "it was finished");
+        assert!(relay[reader].group(sub, 2).is_empty(), "and none was begun");
+        relay.disperse();
+    });
+}

@@ -1,6 +1,9 @@
 //! How a worker is left: in order, or at once.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use relay_session::transport::Transport;
 
@@ -32,6 +35,14 @@ impl Ending {
         }
     }
 
+    /// Whether no worker has sessions any more.
+    pub(super) fn is_everybody_done(&self) -> bool {
+        match self {
+            Self::Waiting(drain) | Self::Parting(drain) => drain.busy.load(Ordering::Relaxed) == 0,
+            Self::Closed(_) => true,
+        }
+    }
+
     /// When it goes on.
     pub(super) fn next(&self) -> Instant {
         match self {
@@ -43,6 +54,15 @@ impl Ending {
 }
 
 impl Worker {
+    /// Says once that this worker of a drain has no session any more.
+    pub(super) fn count_off(&mut self) {
+        let Some(Ending::Waiting(drain) | Ending::Parting(drain)) = &self.ending else { return };
+        if !self.counted_off && self.has_nobody() {
+            drain.busy.fetch_sub(1, Ordering::Relaxed);
+            self.counted_off = true;
+        }
+    }
+
     /// Begins to drain: who is not let in yet is refused, everybody else is asked to leave.
     pub(super) fn start_drain(&mut self, now: Instant, drain: Drain) {
         if self.ending.is_some() {

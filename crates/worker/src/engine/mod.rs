@@ -55,6 +55,8 @@ const RETRY_FULL: Duration = Duration::from_millis(5);
 
 /// When to try core again when its channel is full.
 const RETRY_CORE: Duration = Duration::from_millis(1);
+/// How often a worker that nobody is left at looks whether the others are done.
+const OTHERS: Duration = Duration::from_millis(20);
 
 /// A connection's share of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -145,6 +147,8 @@ pub struct Worker {
     received: VecDeque<Received>,
     letters: VecDeque<Letter>,
     ending: Option<Ending>,
+    /// It has said that it has no sessions any more.
+    counted_off: bool,
 
     meter: Meter,
     published: Instant,
@@ -202,6 +206,7 @@ impl Worker {
             received: VecDeque::new(),
             letters: VecDeque::new(),
             ending: None,
+            counted_off: false,
             meter: Meter::default(),
             published: now,
             unpublished: false,
@@ -244,15 +249,20 @@ impl Worker {
         self.flush(now, io, end);
         self.tell();
         self.publish(now, io);
+        self.count_off();
         self.next(now)
     }
 
-    /// Drained or shut down, and nothing left to say or no time to say it.
+    /// Drained or shut down, and nothing left to say, here or at any other worker, or no time to say it.
     pub fn is_done(&self, now: Instant) -> bool {
-        self.ending.as_ref().is_some_and(|ending| {
-            now >= ending.until()
-                || (self.peers.is_empty() && self.outbox.is_empty() && self.letters.is_empty())
-        })
+        self.ending
+            .as_ref()
+            .is_some_and(|ending| now >= ending.until() || (self.has_nobody() && ending.is_everybody_done()))
+    }
+
+    /// Nobody is left, and nothing to be said.
+    fn has_nobody(&self) -> bool {
+        self.peers.is_empty() && self.outbox.is_empty() && self.letters.is_empty()
     }
 
     /// The last words to core, and the last counters. May wait for core.
@@ -435,7 +445,9 @@ impl Worker {
         let retry = self.full_since.map(|since| since + RETRY_FULL);
         let until = self.ending.as_ref().map(Ending::next);
         let behind = (!self.events.is_empty()).then(|| now + RETRY_CORE);
-        let first = [self.wheel.next_wake(), publish, retry, until, behind].into_iter().flatten().min();
+        let others = self.counted_off.then(|| now + OTHERS);
+        let due = [self.wheel.next_wake(), publish, retry, until, behind, others];
+        let first = due.into_iter().flatten().min();
         first.map_or(Next::Idle, Next::At)
     }
 

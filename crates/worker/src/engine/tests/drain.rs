@@ -22,7 +22,7 @@ impl Bench {
 
     /// Begins to drain; when it must be over.
     fn drain(&mut self, window: Duration) -> Instant {
-        let drain = Drain::new(SessionCode::GOAWAY_TIMEOUT, "goaway timeout", self.now, window);
+        let drain = Drain::new(1, SessionCode::GOAWAY_TIMEOUT, "goaway timeout", self.now, window);
         let until = drain.until;
         self.mailbox.post(&mut vec![Letter::Drain(drain)]);
         self.next = Next::Now;
@@ -137,7 +137,7 @@ fn a_drain_without_a_window_is_a_shutdown() {
 #[test]
 fn turns_to_leave_are_spread_and_leave_time_to_finish() {
     let start = Instant::now();
-    let drain = Drain::new(SessionCode::NONE, "", start, WINDOW);
+    let drain = Drain::new(1, SessionCode::NONE, "", start, WINDOW);
     let turns: Vec<Instant> = (0..100).map(|place| drain.turn_of(place, 100, false)).collect();
     assert_eq!(turns.first(), Some(&(start + WINDOW * 7 / 10)));
     assert!(turns.windows(2).all(|pair| pair[0] < pair[1]));

@@ -1,0 +1,102 @@
+//! The binary as a process: what its tests share.
+
+#![allow(dead_code, reason = "each test file uses what it needs")]
+
+use std::{
+    fs,
+    future::Future,
+    io::{BufRead, BufReader, Read},
+    net::UdpSocket,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) fn relay() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_moq-relay"));
+    for name in ["MOQ_CONFIG", "MOQ_BIND", "MOQ_WORKERS", "RUST_LOG"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A configuration file in a folder of its own.
+pub(crate) fn file(text: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.toml");
+    fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+/// A UDP address that was free a moment ago.
+pub(crate) fn free_address() -> String {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// A relay that runs, and what it prints and logs.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = mpsc::sync_channel(1_000);
+        forward(child.stdout.take().unwrap(), sender.clone());
+        forward(child.stderr.take().unwrap(), sender);
+        Self { child, lines }
+    }
+
+    /// The next line that holds `text`.
+    pub(crate) fn line_with(&self, text: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).expect("a line before the relay ends");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// How it ended. Its output ends with it.
+    pub(crate) fn end(mut self) -> ExitStatus {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(_) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the relay did not end"),
+            }
+        }
+    }
+}
+
+fn forward(output: impl Read + Send + 'static, sender: mpsc::SyncSender<String>) {
+    let lines = BufReader::new(output).lines().map_while(Result::ok);
+    thread::spawn(move || lines.into_iter().try_for_each(|line| sender.send(line)));
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Only matters when a test failed; the process may be gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE * 3, test).await }).expect("in time");
+}

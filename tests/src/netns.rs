@@ -1,0 +1,106 @@
+//! A network namespace with a shaped link to it, made by a test and gone with it.
+
+use std::{
+    io::ErrorKind,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// A second host on this machine.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    /// Its address, as this side sees it.
+    pub address: Ipv4Addr,
+}
+
+impl Namespace {
+    /// A namespace whose sending side carries `rate` (as `tc` has it) with a queue of `queue`. `None`,
+    /// said aloud, where namespaces cannot be made.
+    #[expect(clippy::print_stdout, reason = "why a test does nothing")]
+    pub fn shaped(rate: &str, queue: Duration) -> Option<Self> {
+        let id = std::process::id() % 10_000;
+        let (name, here, there) = (format!("moq{id}"), format!("mq{id}a"), format!("mq{id}b"));
+        if let Err(why) = run("ip", &["netns", "add", &name]) {
+            println!("skipped: no network namespace can be made here ({why})");
+            return None;
+        }
+        let subnet = (id % 250) as u8;
+        let namespace = Self { name: name.clone(), address: Ipv4Addr::new(10, 213, subnet, 2) };
+        let (near, far) = (format!("10.213.{subnet}.1/30"), format!("{}/30", namespace.address));
+        let queue = format!("{}ms", queue.as_millis());
+        let within = ["netns", "exec", &name];
+        let steps: [(&str, Vec<&str>); 7] = [
+            ("ip", vec!["link", "add", &here, "type", "veth", "peer", "name", &there, "netns", &name]),
+            ("ip", vec!["addr", "add", &near, "dev", &here]),
+            ("ip", vec!["link", "set", &here, "up"]),
+            ("ip", [&within[..], &["ip", "addr", "add", &far, "dev", &there]].concat()),
+            ("ip", [&within[..], &["ip", "link", "set", &there, "up"]].concat()),
+            ("ip", [&within[..], &["ip", "link", "set", "lo", "up"]].concat()),
+            (
+                "ip",
+                [
+                    &within[..],
+                    &["tc", "qdisc", "add", "dev", &there, "root", "tbf", "rate", rate],
+                    &["burst", "16kb", "latency", &queue],
+                ]
+                .concat(),
+            ),
+        ];
+        for (program, arguments) in &steps {
+            if let Err(why) = run(program, arguments) {
+                println!("skipped: {program} {} says {why}", arguments.join(" "));
+                return None;
+            }
+        }
+        Some(namespace)
+    }
+
+    /// Starts this binary again inside.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(std::env::current_exe().expect("a binary"));
+        command
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // The link goes with it.
+        let _ = run("ip", &["netns", "del", &self.name]);
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new(program).args(arguments).output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+}
+
+/// Sends back whatever comes to `port`, for as long as the process lives.
+pub fn echo(port: u16) {
+    let socket = UdpSocket::bind(("0.0.0.0", port)).expect("a socket");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..length], from);
+        }
+    });
+}
+
+/// One round trip to an [`echo`]; `None` when nothing comes back within a second.
+pub fn round_trip(to: SocketAddr) -> Option<Duration> {
+    let socket = UdpSocket::bind(("0.0.0.0", 0)).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+    let sent = Instant::now();
+    socket.send_to(b"echo", to).expect("a send");
+    let mut buffer = [0; 64];
+    match socket.recv_from(&mut buffer) {
+        Ok(_) => Some(sent.elapsed()),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
+        Err(error) => panic!("no echo: {error}"),
+    }
+}
