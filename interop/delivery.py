@@ -12,6 +12,8 @@ import sys
 import moq
 from groups import check_groups, expected_groups, frame_of, live_track, publish_groups, read_frames, read_groups
 from harness import Failure, Peer, Relay, check, clean_environment, expect_update, subscribe
+import leaving
+import ranges
 from runner import Cases, Suite
 
 SUBSCRIBERS = 50
@@ -21,10 +23,6 @@ LARGE_FRAME_BYTES = 5_000_000
 DATAGRAMS = 50
 # Codes of applications travel as 64 and above.
 ABORT_CODE = 77
-# A publisher that vanishes without goodbye keeps its path for 5 s.
-LINGER_SECONDS = 5
-# The relay gives up a silent connection after 10 s.
-IDLE_SECONDS = 10
 
 cases = Cases()
 
@@ -108,61 +106,6 @@ async def announce_and_withdraw(relay: Relay, transport: str) -> None:
         await expect_update(updates, "late", active=False)
         late.announce()
         await expect_update(updates, "late", active=True)
-        updates.cancel()
-
-
-@cases.case("a publisher that leaves takes its broadcasts along", seconds=LINGER_SECONDS + 30)
-async def leaving_withdraws(relay: Relay, transport: str) -> None:
-    async with Peer(relay, transport) as watcher:
-        updates = watcher.announced(f"{transport}/leaving")
-        async with Peer(relay, transport) as publisher:
-            broadcast = publisher.broadcast(f"{transport}/leaving/cam")
-            broadcast.announce()
-            await expect_update(updates, "cam", active=True)
-        await expect_update(updates, "cam", active=False)
-        updates.cancel()
-
-
-# A publisher that writes half a group and then does nothing more; its arguments are URL and path.
-HALF_A_GROUP = """
-import asyncio, sys, moq
-async def main():
-    origin = moq.OriginProducer()
-    async with moq.Client(sys.argv[1], tls_verify=False, websocket_enabled=False, publish=origin,
-                          subscribe=moq.OriginProducer()):
-        broadcast = origin.create_broadcast(sys.argv[2])
-        track = broadcast.publish_track("data")
-        broadcast.announce()
-        await track.used()
-        track.append_group().write_frame(b"half")
-        await asyncio.sleep(120)
-asyncio.run(main())
-"""
-
-
-@cases.case("a publisher that is killed leaves no group that looks finished", seconds=60, long=True)
-async def killed_publisher(relay: Relay, transport: str) -> None:
-    path = f"{transport}/killed"
-    async with Peer(relay, transport) as subscriber:
-        updates = subscriber.announced(path)
-        publisher = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", HALF_A_GROUP, relay.url(transport), path, env=clean_environment()
-        )
-        try:
-            await expect_update(updates, "killed", active=True)
-            consumer = await subscribe(await subscriber.watch(path), "data")
-            group = await consumer.next_group()
-            check(group is not None and (await group.read_frame()) is not None, "nothing arrived")
-        finally:
-            publisher.kill()
-            await publisher.wait()
-        try:
-            frame = await group.read_frame()
-        except moq.Error:
-            pass
-        else:
-            raise Failure(f"half a group looked finished: {frame}")
-        await expect_update(updates, "killed", active=False)
         updates.cancel()
 
 
@@ -391,4 +334,4 @@ async def leaving_subscriber(relay: Relay, transport: str) -> None:
 
 
 if __name__ == "__main__":
-    Suite("delivery", cases.all).main()
+    Suite("delivery", [*cases.all, *ranges.cases.all, *leaving.cases.all]).main()
