@@ -89,17 +89,17 @@ class Relay:
             if self.fingerprint and any(self.address in seen for seen in self.output):
                 ready.set()
 
-    def stop(self) -> None:
-        """Asks the relay to end and checks that it ends well."""
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Asks the relay to end and checks that it ends well, within `seconds`."""
         if self.process is None:
             return
         check(self.process.poll() is None, f"the relay died with status {self.process.returncode}")
         self.process.send_signal(signal.SIGTERM)
         try:
-            status = self.process.wait(STOP_SECONDS)
+            status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            raise Failure(f"the relay did not end within {STOP_SECONDS} s of SIGTERM") from None
+            raise Failure(f"the relay did not end within {seconds} s of SIGTERM") from None
         check(status == 0, f"the relay ended with status {status} after SIGTERM")
 
     def log(self) -> str:

@@ -77,24 +77,27 @@ async def update(relay: Relay, transport: str) -> None:
 @cases.case("a late subscriber receives as much of the past as it accepts")
 async def max_age(relay: Relay, transport: str) -> None:
     path = f"{transport}/age"
-    async with Peer(relay, transport) as publisher, Peer(relay, transport) as early, Peer(relay, transport) as late:
+    # Of several subscriptions to a track, a client makes one; so each has a client.
+    peers = [Peer(relay, transport) for _ in range(4)]
+    async with peers[0] as publisher, peers[1] as early, peers[2] as modest, peers[3] as greedy:
         _broadcast, track = await live_track(publisher, path)
         reading = asyncio.create_task(read_groups(await subscribe(await early.watch(path), "data")))
         await track.used()
         await publish_groups(track, groups=6, frames=2)
         await asyncio.sleep(SETTLE_SECONDS)
-        watched = await late.watch(path)
+        latest = await subscribe(await modest.watch(path), "data", max_age_us=0)
+        everything = await subscribe(await greedy.watch(path), "data")
         received: dict[str, Groups] = {"nothing old": {}, "everything": {}}
-        ages = {"nothing old": 0, "everything": KEEP_ALL_US}
-        consumers = {
-            name: await watched.subscribe_track("data", preferences(max_age_us=age)) for name, age in ages.items()
-        }
-        collecting = [asyncio.create_task(collect(consumers[name], received[name])) for name in ages]
+        consumers = zip((latest, everything), received.values(), strict=True)
+        collecting = [asyncio.create_task(collect(consumer, groups)) for consumer, groups in consumers]
         await asyncio.sleep(SETTLE_SECONDS)
         await publish_groups(track, range(6, 8), frames=2)
         track.finish()
         await asyncio.gather(reading, *collecting)
-        print({n: list(r) for n, r in received.items()})
+        past = range(6) if relay.version.past else range(5, 6)
+        expected = {"nothing old": [5, 6, 7], "everything": [*past, 6, 7]}
+        seen = {name: sorted(groups) for name, groups in received.items()}
+        check(seen == expected, f"received {seen}, expected {expected}")
 
 
 async def fetch(broadcast: moq.BroadcastConsumer, group: int) -> list[tuple[bytes, int]]:
