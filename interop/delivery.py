@@ -8,12 +8,13 @@ import random
 import re
 import subprocess
 import sys
+import time
 
+import leaving
 import moq
+import ranges
 from groups import check_groups, expected_groups, frame_of, live_track, publish_groups, read_frames, read_groups
 from harness import Failure, Peer, Relay, check, clean_environment, expect_update, subscribe
-import leaving
-import ranges
 from runner import Cases, Suite
 
 SUBSCRIBERS = 50
@@ -21,6 +22,10 @@ SUBSCRIBERS = 50
 CLIENT_DEFAULTS = (127, 5_000_000, 1000)
 LARGE_FRAME_BYTES = 5_000_000
 DATAGRAMS = 50
+# An end that names the last group comes sooner than this, and one that waits for stragglers later.
+STRAGGLERS_SECONDS = 2
+# How often the relay says at least what it can send: 10 s; the first time at once.
+PROBE_SECONDS = 3
 # Codes of applications travel as 64 and above.
 ABORT_CODE = 77
 
@@ -60,8 +65,10 @@ async def frames_arrive_unchanged(relay: Relay, transport: str) -> None:
         await track.used()
         await publish_groups(track, groups=8, frames=5)
         track.finish()
-        received = await reading
-        check_groups(relay.version, received, expected_groups(8, 5))
+        ended = time.monotonic()
+        check_groups(relay.version, await reading, expected_groups(8, 5))
+        waited = time.monotonic() - ended
+        check((waited < STRAGGLERS_SECONDS) == relay.version.clean_end, f"the end of the track took {waited:.1f} s")
 
 
 @cases.case("a track keeps its timescale, priority and age where the version has them")
@@ -331,6 +338,23 @@ async def leaving_subscriber(relay: Relay, transport: str) -> None:
         await writing
         track.finish()
         check_groups(relay.version, await reading, expected_groups(20, 3), "the one that stayed")
+
+
+@cases.case("a subscriber is told what the relay can send it")
+async def probe(relay: Relay, transport: str) -> None:
+    path = f"{transport}/probe"
+    async with Peer(relay, transport) as publisher, Peer(relay, transport) as subscriber:
+        _broadcast, track = await live_track(publisher, path)
+        reading = asyncio.create_task(read_groups(await subscribe(await subscriber.watch(path), "data")))
+        await track.used()
+        await publish_groups(track, groups=10, frames=20)
+        deadline = time.monotonic() + PROBE_SECONDS
+        while (rate := subscriber.session.stats().estimated_recv_rate_bps) is None:
+            check(time.monotonic() < deadline, f"no word of the relay on its bitrate in {PROBE_SECONDS} s")
+            await asyncio.sleep(0.05)
+        check(rate > 0, "the relay says that it can send nothing")
+        track.finish()
+        await reading
 
 
 if __name__ == "__main__":

@@ -23,9 +23,11 @@ class Version:
     fetch: bool
     # A late subscriber gets the old groups that its max age accepts; without, it begins with the latest.
     past: bool
+    # An announcement names its publisher; without, one that follows another looks like the same.
+    hop_ids: bool
     # The path in the URL of a raw QUIC session reaches the relay (in SETUP); without, its root is the root.
     quic_path: bool
-    # An end of track names its last group; without, both sides wait for stragglers.
+    # An end of track names its last group; without, both sides wait some seconds for stragglers.
     clean_end: bool
     # A session can be asked to move elsewhere.
     goaway: bool
@@ -39,11 +41,11 @@ class Version:
 VERSIONS = {
     version.name: version
     for version in (
-        #        name           times  props  dgrams fetch  past   path   end    goaway
-        Version("moq-lite-06", True, True, True, True, True, True, True, True),
-        Version("moq-lite-05", True, True, True, True, False, True, True, True),
-        Version("moq-lite-04", False, False, False, False, False, False, False, True),
-        Version("moq-lite-03", False, False, False, False, False, False, False, False),
+        #        name           times  props  dgrams fetch  past   hops   path   end    goaway
+        Version("moq-lite-06", True, True, True, True, True, True, True, True, True),
+        Version("moq-lite-05", True, True, True, True, False, True, True, True, True),
+        Version("moq-lite-04", False, False, False, False, False, True, False, False, True),
+        Version("moq-lite-03", False, False, False, False, False, False, False, False, False),
     )
 }
 NEWEST = next(iter(VERSIONS))
