@@ -39,10 +39,13 @@ class Case:
     long: bool
     # Ends a relay, so it needs one that this run can start.
     own_relay: bool
+    # Whether a version has what the case is about.
+    where: Callable[[Version], bool]
 
     def runs(self, version: Version, transport: str) -> bool:
         """Whether it is worth its time over `transport` in `version`."""
-        return not self.long or version.name in list(VERSIONS)[:2] or transport == next(iter(TRANSPORTS))
+        both = not self.long or version.name in list(VERSIONS)[:2]
+        return self.where(version) and (both or transport == next(iter(TRANSPORTS)))
 
 
 @dataclass
@@ -59,11 +62,12 @@ class Cases:
         alone: bool = False,
         long: bool = False,
         own_relay: bool = False,
+        where: Callable[[Version], bool] = lambda _version: True,
     ) -> Callable[[Work], Work]:
         """Registers a function under the promise it checks."""
 
         def register(work: Work) -> Work:
-            self.all.append(Case(promise, work, seconds, alone, long, own_relay))
+            self.all.append(Case(promise, work, seconds, alone, long, own_relay, where))
             return work
 
         return register
