@@ -116,6 +116,18 @@ async def announce_and_withdraw(relay: Relay, transport: str) -> None:
         updates.cancel()
 
 
+@cases.case("an announcement names its publisher and the relay where the version has ids")
+async def hop_ids(relay: Relay, transport: str) -> None:
+    path = f"{transport}/hops"
+    async with Peer(relay, transport) as publisher, Peer(relay, transport) as watcher:
+        broadcast = publisher.broadcast(path)
+        broadcast.announce()
+        hops = (await anext(watcher.announced(path))).route.hops
+        # Without ids the client stamps the front and knows of the others only that they are.
+        named = all(hops) and len(hops) == 2
+        check(named == relay.version.hop_ids and len(hops) >= 2, f"the hops are {hops}")
+
+
 @cases.case("a client rooted at a path sees and fills only what is below it, where the path can be told")
 async def rooted_session(relay: Relay, transport: str) -> None:
     root = f"{transport}/rooted"
