@@ -1,4 +1,4 @@
-"""What the suites share: a relay to talk to, clients, and a runner with bounded time.
+"""What the suites share: a relay to talk to, and clients.
 
 The client is the published `moq-rs` package: nothing here was written for this relay, so what passes
 is what a stranger would see.
@@ -6,22 +6,19 @@ is what a stranger would see.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import re
 import signal
 import socket
 import subprocess
-import sys
+import tempfile
 import threading
-import time
-import traceback
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import moq
+from versions import NEWEST, VERSIONS, Version
 
 # Longest a case may take, seconds, unless it says otherwise.
 CASE_SECONDS = 30
@@ -32,8 +29,6 @@ STOP_SECONDS = 10
 TRANSPORTS = {"quic": "moqt", "webtransport": "https"}
 # Keep every group for this long: the client's default skips all but the newest.
 KEEP_ALL_US = 20_000_000
-# Functions of this file that every traceback goes through.
-RUNNER = {"_run_case", "bounded", "check"}
 
 
 class Failure(AssertionError):
@@ -48,27 +43,42 @@ def check(condition: bool, message: str) -> None:
 
 @dataclass
 class Relay:
-    """A relay that listens on `address`; `process` when this run started it."""
+    """A relay that listens on `address` and speaks `version`; `process` when this run started it."""
 
     address: str
+    version: Version
+    binary: Path | None = None
+    workers: int = 2
     fingerprint: str | None = None
     process: subprocess.Popen[str] | None = None
     output: list[str] = field(default_factory=list)
 
     @classmethod
-    def spawn(cls, binary: Path, *arguments: str) -> Relay:
-        """Starts `binary` as a development relay on a free loopback port and waits until it serves."""
-        relay = cls(address=f"127.0.0.1:{free_port()}")
-        command = [str(binary), "--bind", relay.address, *arguments]
-        relay.process = subprocess.Popen(
+    def spawn(cls, binary: Path, version: Version = VERSIONS[NEWEST], workers: int = 2) -> Relay:
+        """Starts `binary` on a free loopback port, with `version` alone and open to all, until it serves."""
+        relay = cls(f"127.0.0.1:{free_port()}", version, binary, workers)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "relay.toml"
+            file.write_text(
+                f'[server]\nbind = "{relay.address}"\nversion = "{version.name}"\n[auth]\npublic = ""\n'
+            )
+            relay._start([str(binary), "--config", str(file), "--workers", str(workers)])
+        return relay
+
+    def another(self) -> Relay:
+        """A second relay like this one, for a case that ends it."""
+        check(self.binary is not None, "this relay was not started here")
+        return Relay.spawn(self.binary, self.version, self.workers)
+
+    def _start(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean_environment()
         )
         ready = threading.Event()
-        threading.Thread(target=relay._collect, args=(ready,), daemon=True).start()
+        threading.Thread(target=self._collect, args=(ready,), daemon=True).start()
         if not ready.wait(START_SECONDS):
-            relay.process.kill()
-            raise Failure(f"the relay did not say where it listens:\n{relay.log()}")
-        return relay
+            self.process.kill()
+            raise Failure(f"the relay did not say where it listens:\n{self.log()}")
 
     def _collect(self, ready: threading.Event) -> None:
         assert self.process is not None and self.process.stdout is not None
@@ -79,17 +89,17 @@ class Relay:
             if self.fingerprint and any(self.address in seen for seen in self.output):
                 ready.set()
 
-    def stop(self) -> None:
-        """Asks the relay to end and checks that it ends well."""
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Asks the relay to end and checks that it ends well, within `seconds`."""
         if self.process is None:
             return
         check(self.process.poll() is None, f"the relay died with status {self.process.returncode}")
         self.process.send_signal(signal.SIGTERM)
         try:
-            status = self.process.wait(STOP_SECONDS)
+            status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            raise Failure(f"the relay did not end within {STOP_SECONDS} s of SIGTERM") from None
+            raise Failure(f"the relay did not end within {seconds} s of SIGTERM") from None
         check(status == 0, f"the relay ended with status {status} after SIGTERM")
 
     def log(self) -> str:
@@ -116,13 +126,13 @@ def free_port() -> int:
 class Peer:
     """One session with origins of its own, so that nothing loops back inside the client."""
 
-    def __init__(self, relay: Relay, transport: str, path: str = "") -> None:
+    def __init__(self, relay: Relay, transport: str, path: str = "", reconnect: bool = False) -> None:
         self.published = moq.OriginProducer()
         self._client = moq.Client(
             relay.url(transport, path),
             **trust(relay),
             websocket_enabled=False,
-            reconnect=False,
+            reconnect=reconnect,
             publish=self.published,
             subscribe=moq.OriginProducer(),
         )
@@ -161,90 +171,13 @@ def trust(relay: Relay) -> dict[str, object]:
     return {"tls_fingerprints": [relay.fingerprint]} if relay.fingerprint else {"tls_verify": False}
 
 
-async def subscribe(
-    broadcast: moq.BroadcastConsumer, track: str, max_age_us: int = KEEP_ALL_US
-) -> moq.TrackConsumer:
-    """A subscription that keeps every group."""
-    return await broadcast.subscribe_track(track, moq.Subscription(max_age_us=max_age_us))
+async def subscribe(broadcast: moq.BroadcastConsumer, track: str, **preferences: int | None) -> moq.TrackConsumer:
+    """A subscription that keeps every group, unless `preferences` say otherwise."""
+    return await broadcast.subscribe_track(track, moq.Subscription(**{"max_age_us": KEEP_ALL_US, **preferences}))
 
 
-Case = Callable[[Relay, str], Awaitable[None]]
-
-
-@dataclass
-class Suite:
-    """Cases that run over each transport, one after the other."""
-
-    name: str
-    cases: list[tuple[str, Case, int]] = field(default_factory=list)
-
-    def case(self, promise: str, seconds: int = CASE_SECONDS) -> Callable[[Case], Case]:
-        """Registers a case under the promise it checks."""
-
-        def register(function: Case) -> Case:
-            self.cases.append((promise, function, seconds))
-            return function
-
-        return register
-
-    def main(self) -> None:
-        """Runs the suite as a program: prints a line a case and a summary, exits 1 after a failure."""
-        parser = argparse.ArgumentParser(description=f"The {self.name} suite, against a relay.")
-        parser.add_argument("--relay", type=Path, default=Path("target/release/moq-relay"), help="binary to start")
-        parser.add_argument("--address", help="IP:PORT of a relay that already runs, instead of starting one")
-        parser.add_argument("--workers", default="2", help="worker threads of the relay that is started")
-        parser.add_argument("--only", default="", help="run cases whose name contains this")
-        options = parser.parse_args()
-        relay = (
-            Relay(options.address)
-            if options.address
-            else Relay.spawn(options.relay, "--workers", options.workers)
-        )
-        failed = self._run(relay, options.only)
-        sys.exit(1 if failed else 0)
-
-    def _run(self, relay: Relay, only: str) -> int:
-        passed = failed = 0
-        for transport in TRANSPORTS:
-            for promise, function, seconds in self.cases:
-                if only not in promise:
-                    continue
-                good = self._run_case(f"{transport}: {promise}", function(relay, transport), seconds)
-                passed, failed = passed + good, failed + (not good)
-        if relay.process is not None:
-            good = self._run_case("the relay ends well on SIGTERM", asyncio.to_thread(relay.stop), CASE_SECONDS)
-            passed, failed = passed + good, failed + (not good)
-        if failed:
-            print(f"--- last lines of the relay\n{relay.log()}---")
-        print(f"{self.name}: {passed} passed, {failed} failed", flush=True)
-        return failed
-
-    def _run_case(self, label: str, work: Awaitable[None], seconds: int) -> bool:
-        started = time.monotonic()
-        try:
-            asyncio.run(bounded(work, seconds))
-        except Exception as error:  # a case may fail in any way; the suite goes on
-            seconds = time.monotonic() - started
-            print(f"FAILED {label} ({seconds:.1f} s)")
-            print(f"       {explain(error)}", flush=True)
-            return False
-        print(f"ok     {label} ({time.monotonic() - started:.1f} s)", flush=True)
-        return True
-
-
-def explain(error: BaseException) -> str:
-    """What went wrong, and where in the suites it did."""
-    if isinstance(error, TimeoutError) and error.__cause__ is not None:
-        return "not done in time, waiting " + explain(error.__cause__).split(", ", 1)[-1]
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if Path(frame.filename).parent == Path(__file__).parent]
-    # The runner's own frames come first, and say nothing.
-    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in ours if frame.name not in RUNNER]
-    kind = "" if isinstance(error, Failure) else f"{type(error).__name__}: "
-    details = moq.protocol_error(error)
-    return f"{kind}{details or error}, at {' < '.join(reversed(places)) or 'the start'}"
-
-
-async def bounded(work: Awaitable[None], seconds: int) -> None:
-    """Awaits `work`, at most `seconds`."""
-    await asyncio.wait_for(work, seconds)
+async def expect_update(updates: moq.AnnounceConsumer, name: str, active: bool, seconds: float = CASE_SECONDS) -> None:
+    """The next announcement is that `name`, a last segment, comes or goes."""
+    update = await asyncio.wait_for(updates.__anext__(), seconds)
+    seen = (update.prefix.rsplit("/", 1)[-1], update.active)
+    check(seen == (name, active), f"announced {seen}, expected {(name, active)}")

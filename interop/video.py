@@ -11,7 +11,9 @@ from functools import cache
 from pathlib import Path
 
 import moq
-from harness import KEEP_ALL_US, Peer, Relay, Suite, check
+from harness import KEEP_ALL_US, Peer, Relay, check
+from runner import Cases, Suite
+from versions import NEWEST
 
 SECONDS = 4
 RATE = 30
@@ -26,7 +28,7 @@ FFMPEG = [
     *("-movflags", "empty_moov+default_base_moof+frag_every_frame", "-f", "mp4"),
 ]
 
-suite = Suite("video")
+cases = Cases()
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ async def first_rendition(broadcast: moq.BroadcastConsumer) -> tuple[str, moq.Vi
     raise AssertionError("the catalog ended without video")
 
 
-@suite.case("every picture arrives with its bytes, timestamp and key frame mark", seconds=60)
+@cases.case("every picture arrives with its bytes, timestamp and key frame mark", seconds=60)
 async def pictures(relay: Relay, transport: str) -> None:
     async with Peer(relay, transport) as publisher, Peer(relay, transport) as viewer:
         broadcast = publisher.broadcast(f"{transport}/pictures")
@@ -157,7 +159,7 @@ def compare(received: list[Sample], sent: list[Sample]) -> None:
     check(len(received) == len(sent), f"{len(received)} of {len(sent)} pictures arrived")
 
 
-@suite.case("what arrives plays: ffmpeg decodes it to the same pictures", seconds=90)
+@cases.case("what arrives plays: ffmpeg decodes it to the same pictures", seconds=90)
 async def playback(relay: Relay, transport: str) -> None:
     async with Peer(relay, transport) as publisher, Peer(relay, transport) as viewer:
         broadcast = publisher.broadcast(f"{transport}/playback")
@@ -194,4 +196,4 @@ def decode(data: bytes) -> list[str]:
 
 
 if __name__ == "__main__":
-    suite.main()
+    Suite("video", cases.all, [NEWEST]).main()
