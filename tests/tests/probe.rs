@@ -54,7 +54,11 @@ fn a_full_link_is_measured_within_its_tolerance() {
         let mut subscription =
             viewer.subscribe("full", "video", Prefs::default()).await.expect("a subscription");
         within("the subscription", 10, track.wait_subscribed()).await;
-        tokio::spawn(async move { while subscription.next_group().await.is_ok() {} });
+        tokio::spawn(async move {
+            while let Ok(mut group) = subscription.next_group().await {
+                tokio::spawn(async move { while let Ok(Some(_)) = group.frame().await {} });
+            }
+        });
 
         let said = Arc::new(Mutex::new(None::<lite::Probe>));
         let mut probes = viewer.probe().await.expect("a probe stream");
