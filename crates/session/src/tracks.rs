@@ -30,7 +30,11 @@ impl Session {
         self.close_upstream(t, cx, track.log);
         // What an earlier writer left, before this one takes its place.
         let resume = log.resume();
-        let Some(mut writer) = log.writer(track.epoch) else { return };
+        let Some(mut writer) = log.writer(track.epoch) else {
+            // The end of an earlier writer crossed this order: core must not keep the log for new readers.
+            self.ask(cx, Ask::Ended { log: track.log, epoch: track.epoch });
+            return;
+        };
         let root = self.grant.as_ref().map_or_else(Path::root, |grant| grant.root.clone());
         let Some(broadcast) = track.path.strip_prefix(&root).and_then(|rest| Path::parse(rest).ok()) else {
             return;

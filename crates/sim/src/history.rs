@@ -541,7 +541,8 @@ impl Story {
             for path in peer.live.keys() {
                 let subs = || peer.subs.iter().filter(|sub| sub.path == *path);
                 let flows = subs().any(|sub| sub.end.is_none());
-                assert!(flows || subs().next().is_none(), "{self}: viewer {viewer} is refused {path}");
+                let ends: Vec<_> = subs().map(|sub| (sub.end, sub.incarnation, sub.groups.len())).collect();
+                assert!(flows || ends.is_empty(), "{self}: viewer {viewer} is refused {path}: {ends:?}");
             }
         }
     }
