@@ -64,6 +64,11 @@ impl TestRelay {
         self.relay.shutdown(code, reason);
     }
 
+    /// Drains it, as a signal would: waits until it is over.
+    pub fn drain(&self, window: std::time::Duration, code: relay_model::SessionCode, reason: &str) {
+        self.relay.drain(window, code, reason);
+    }
+
     /// The address for moq on QUIC.
     pub fn raw(&self) -> String {
         self.raw_at(Host::V4)

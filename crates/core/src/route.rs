@@ -360,7 +360,10 @@ impl Rank {
     fn new(path: &Path, route: &Route, draining: bool, age: Reverse<u64>) -> Self {
         // An unnamed publisher has a stamp in front of its zero.
         let anonymous = route.hops.iter().take(2).any(|hop| *hop == Hop::ANONYMOUS);
-        let tie = tie(path, &route.hops);
+        // Publishers of our own are told apart by age alone: who comes last is who is meant. Routes
+        // through others are told apart the same way everywhere, whichever came first.
+        let own = route.hops.len() <= 1 + usize::from(anonymous);
+        let tie = if own { 0 } else { tie(path, &route.hops) };
         Self { draining, anonymous, cost: route.cost, hops: route.hops.len(), tie, age }
     }
 }

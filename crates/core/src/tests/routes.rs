@@ -109,7 +109,8 @@ fn a_shorter_chain_comes_before_a_longer_one() {
 
 #[test]
 fn equal_routes_have_the_same_order_whoever_came_first() {
-    let chains: [&[u64]; 3] = [&[5], &[6], &[7]];
+    // Through another relay each; of our own publishers the newest is meant.
+    let chains: [&[u64]; 3] = [&[5, 8], &[6, 8], &[7, 8]];
     let reference: Vec<&[u64]> = order(&chains.map(|chain| (chain, 1)))
         .iter()
         .map(|session| chains[usize::try_from(*session).unwrap() - 1])
@@ -120,6 +121,12 @@ fn equal_routes_have_the_same_order_whoever_came_first() {
         .map(|session| turned[usize::try_from(*session).unwrap() - 1])
         .collect();
     assert_eq!(reference, other);
+}
+
+#[test]
+fn of_two_publishers_of_our_own_the_newer_has_the_path() {
+    assert_eq!(order(&[(&[5], 1), (&[6], 1), (&[7], 1)]), [3, 2, 1]);
+    assert_eq!(order(&[(&[7], 1), (&[6], 1), (&[5], 1)]), [3, 2, 1]);
 }
 
 #[test]
