@@ -83,7 +83,9 @@ impl Start {
             // Where the latest is wanted, a number could lie beyond it: that would starve who wants it.
             // Older groups then come out of the cache, as far as it holds them.
             (Self::Latest, Self::Latest | Self::Group(_)) | (Self::Group(_), Self::Latest) => Self::Latest,
-            (Self::Fresh { .. }, Self::Latest) | (Self::Latest, Self::Fresh { .. }) => Self::Fresh { floor: 0 },
+            (Self::Fresh { .. }, Self::Latest) | (Self::Latest, Self::Fresh { .. }) => {
+                Self::Fresh { floor: 0 }
+            }
             (Self::Fresh { floor: a }, Self::Fresh { floor: b } | Self::Group(b))
             | (Self::Group(a), Self::Fresh { floor: b }) => Self::Fresh { floor: a.min(b) },
         }
