@@ -40,6 +40,11 @@ impl Core {
             self.outbox.order(id, Order::Refuse { sub, code: StreamCode::UNROUTABLE });
             return;
         };
+        if self.is_mistaken(id, &path, publisher, prefs) {
+            self.tally.unroutable += 1;
+            self.outbox.order(id, Order::Refuse { sub, code: StreamCode::GOING_AWAY });
+            return;
+        }
         let log = match self.shared_log(id, &path, publisher, &track) {
             Some(log) => {
                 self.join(log, reader, prefs, want);
@@ -150,6 +155,17 @@ impl Core {
             self.tally.unroutable += 1;
         }
         best
+    }
+
+    /// Whether `id` is still shown another publisher than the one that would answer it: a group number it
+    /// asks from is that one's, and groups of two publishers would meet in its log.
+    fn is_mistaken(&self, id: SessionId, path: &Path, publisher: Publisher, prefs: Prefs) -> bool {
+        prefs.start.floor().is_some_and(|floor| floor > 0)
+            && self.broadcasts.get(path).is_some_and(|broadcast| {
+                let mut shown = broadcast.routes().iter().filter(|candidate| candidate.admitted);
+                let shown = shown.find(|shown| self.may_read(id, shown.route.session, &shown.route.hops));
+                shown.is_some_and(|shown| shown.ghost.is_some() && shown.publisher != publisher)
+            })
     }
 
     fn create(&mut self, path: Path, publisher: Publisher, track: TrackName, hops: &Hops) -> LogId {

@@ -246,3 +246,32 @@ fn say_goodbye_beside_another(core: &mut Core, now: Instant) {
     core.handle(Event::Closed { session: SessionId(sessions[1]), vanished: false }, now);
     core.handle(Event::Closed { session: SessionId(sessions[0]), vanished: false }, now);
 }
+
+#[test]
+fn who_asks_by_the_numbers_of_a_ghost_is_not_answered_by_another() {
+    let mut bench = Bench::new();
+    (1..=4).for_each(|id| bench.open(id));
+    bench.announce(1, "a", &[7], 1);
+    bench.announce(2, "a", &[8], 2);
+    bench.vanish(1);
+    let ask = |sub: u64, start| {
+        let prefs = Prefs { start, ..Prefs::default() };
+        Ask::Subscribe { sub: SubId(sub), path: path("a"), track: track("video"), prefs, want: Want::Live }
+    };
+    // It is still shown 7, whose group 5 is none of 8's.
+    let actions = bench.ask(3, ask(1, relay_model::Start::Group(5)));
+    assert!(
+        actions.iter().any(|action| matches!(
+            action,
+            Action::Order { order: Order::Refuse { code: StreamCode::GOING_AWAY, .. }, .. }
+        )),
+        "{actions:?}"
+    );
+    // Who asks for whatever is latest gets it.
+    let actions = bench.ask(4, ask(1, relay_model::Start::Latest));
+    assert!(actions.iter().any(|action| matches!(action, Action::Order { order: Order::Attach { .. }, .. })));
+    bench.pass(limits::HOLD_BACK);
+    let actions = bench.ask(3, ask(2, relay_model::Start::Group(5)));
+    assert!(actions.iter().any(|action| matches!(action, Action::Order { order: Order::Attach { .. }, .. })));
+    bench.everyone_leaves();
+}
