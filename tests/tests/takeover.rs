@@ -112,9 +112,9 @@ fn whoever_takes_a_path_is_heard_at_once_whatever_its_numbers() {
 
         let second = publisher(&relay, Version::V05, Hop(2)).await;
         let mut low = source(&second, 0);
-        first.close(SessionCode::NONE, "bye").await;
         let update = within("the other publisher", 2, watch.next()).await.expect("a watch").expect("news");
         assert!(update.active && update.hops.first() == Some(&Hop(2)), "{update:?}");
+        first.close(SessionCode::NONE, "bye").await;
         // The old subscription is told, and a new one hears the new numbers.
         viewer.wait("an end", |seen| seen.is_over()).await;
         let viewer = Viewer::join(&client, "live").await;
