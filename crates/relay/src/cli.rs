@@ -2,15 +2,38 @@
 
 use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 /// A Media over QUIC relay: routes live broadcasts between publishers and subscribers.
 ///
 /// Without a configuration file it is a development relay: it listens on this machine only, makes
 /// its own certificate and lets everybody publish and subscribe.
-#[derive(Clone, Debug, Default, Parser)]
-#[command(name = "moq-relay", version, about)]
-pub struct Args {
+#[derive(Clone, Debug, Parser)]
+#[command(name = "moq-relay", version, about, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do instead of running a relay.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+
+    /// How to run a relay.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What else the binary does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Verb {
+    /// Prints a shell's completions, to be saved where that shell looks for them
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// How to run a relay.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunArgs {
     /// Configuration file (TOML); the same as --config
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
@@ -28,7 +51,7 @@ pub struct Args {
     pub workers: Option<NonZeroU16>,
 }
 
-impl Args {
+impl RunArgs {
     /// The configuration file, however it was named; the plain argument wins.
     pub fn config_file(&self) -> Option<&PathBuf> {
         self.file.as_ref().or(self.config.as_ref())
@@ -51,20 +74,20 @@ mod tests {
 
     #[test]
     fn the_definition_is_consistent() {
-        Args::command().debug_assert();
+        Cli::command().debug_assert();
     }
 
     #[test]
     fn a_file_is_named_by_argument_or_flag() {
         for line in [&["moq-relay", "relay.toml"][..], &["moq-relay", "--config", "relay.toml"]] {
-            let args = Args::try_parse_from(line).unwrap();
+            let args = Cli::try_parse_from(line).unwrap().run;
             assert_eq!(args.config_file(), Some(&PathBuf::from("relay.toml")));
         }
     }
 
     #[test]
     fn workers_hold_their_limit_and_one_past_is_refused() {
-        let parse = |n: &str| Args::try_parse_from(["moq-relay", "--workers", n]);
+        let parse = |n: &str| Cli::try_parse_from(["moq-relay", "--workers", n]).map(|cli| cli.run);
         assert_eq!(parse("256").unwrap().workers, NonZeroU16::new(256));
         for bad in ["257", "0", "many"] {
             assert_eq!(parse(bad).unwrap_err().kind(), ErrorKind::ValueValidation);

@@ -5,8 +5,8 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
-use moq_relay::cli::Args;
+use clap::{CommandFactory, Parser};
+use moq_relay::cli::{Cli, Verb};
 use tracing_subscriber::filter::{EnvFilter, FromEnvError, LevelFilter};
 
 #[cfg(feature = "mimalloc")]
@@ -14,12 +14,19 @@ use tracing_subscriber::filter::{EnvFilter, FromEnvError, LevelFilter};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let cli = Cli::parse();
     if let Err(error) = init_log() {
         eprintln!("moq-relay: RUST_LOG: {error}");
         return ExitCode::FAILURE;
     }
-    match moq_relay::run(&args) {
+    let ended = match cli.verb {
+        Some(Verb::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "moq-relay", &mut io::stdout());
+            Ok(())
+        }
+        None => moq_relay::run(&cli.run),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("moq-relay: {error:#}");

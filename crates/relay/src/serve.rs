@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use crate::{
     banner::Banner,
     certificate::{Identity, Renewing},
-    cli::Args,
+    cli::RunArgs,
     config::{Config, Tls},
     limits::{
         memory,
@@ -41,7 +41,7 @@ const HOP_BITS: u32 = 53;
 ///
 /// # Errors
 /// What kept it from starting or from going on, in words for the person who started it.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &RunArgs) -> Result<()> {
     let stop = Stop::listen().context("cannot listen for signals")?;
     let config = configuration(args)?;
     raise_file_limit();
@@ -75,7 +75,7 @@ fn plan(config: &Config) -> Plan {
 }
 
 /// The file, where there is one, under the flags.
-fn configuration(args: &Args) -> Result<Config> {
+fn configuration(args: &RunArgs) -> Result<Config> {
     let mut config = match args.config_file() {
         Some(file) => Config::load(file)?,
         None => Config::development(),
@@ -131,7 +131,7 @@ impl Certificate {
     }
 }
 
-fn start(args: &Args, config: &Config, certificate: &Certificate) -> Result<Arc<Relay>> {
+fn start(args: &RunArgs, config: &Config, certificate: &Certificate) -> Result<Arc<Relay>> {
     let open = Scope::of([config.public.clone()]);
     let policy = Arc::new(Policy::public(open.clone(), open));
     let secret = certificate.identity.stable_secret();
@@ -149,7 +149,7 @@ fn start(args: &Args, config: &Config, certificate: &Certificate) -> Result<Arc<
 }
 
 /// As asked, or one a core as far as connection ids can name them.
-fn workers(args: &Args) -> usize {
+fn workers(args: &RunArgs) -> usize {
     let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
     args.workers.map_or_else(cores, |workers| usize::from(workers.get())).min(limits::WORKERS)
 }
