@@ -37,7 +37,7 @@ impl Identity {
             .with_no_client_auth();
         tls.alpn_protocols = vec![Version::V05.alpn().as_bytes().to_vec()];
         // The relay keeps a quiet connection alive; a client need not.
-        let tuning = Tuning { keep_alive: Duration::from_secs(60), ..Tuning::default() };
+        let tuning = Tuning { keep_alive: Some(Duration::from_secs(60)), ..Tuning::default() };
         Ok(Self { server, client: ClientConfig::new(tls, &tuning)? })
     }
 }

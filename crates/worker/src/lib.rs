@@ -21,5 +21,5 @@ pub use control::carry_out;
 pub use engine::{Fault, Stage};
 pub use relay::{Counts, Options, Relay, RunError, StartError};
 pub use relay_core::Takeover;
-pub use relay_transport::quic::Version;
+pub use relay_transport::quic::{Congestion, Tuning, Version, mtu};
 pub use socket::{BindError, BufferClamp, Steering};

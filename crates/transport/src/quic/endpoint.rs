@@ -12,7 +12,8 @@ use quinn_proto::{ConnectionHandle, DatagramEvent, EndpointEvent, Incoming};
 use relay_model::{WorkerId, limits};
 
 use super::{
-    ClientConfig, Config, ConnKey, Connection, Ecn, Fed, Phase, Stats, Transmit, versions::Versions,
+    ClientConfig, Config, ConnKey, Connection, Ecn, Fed, Phase, Stats, Transmit, config::Most,
+    versions::Versions,
 };
 
 /// Why an outgoing connection could not be started.
@@ -31,6 +32,7 @@ pub struct Endpoint {
     /// Being fed; survives only a panic.
     feeding: Option<ConnKey>,
     versions: Versions,
+    most: Most,
     /// New connections are refused.
     refusing: bool,
     stats: Stats,
@@ -64,6 +66,7 @@ impl Endpoint {
             unvalidated: 0,
             feeding: None,
             versions: config.versions,
+            most: config.most,
             refusing: false,
             stats: Stats::default(),
         }
@@ -115,7 +118,7 @@ impl Endpoint {
     ) -> Result<ConnKey, ConnectError> {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let (handle, conn) = self.inner.connect(now, config.inner.clone(), remote, server_name)?;
-        Ok(self.insert(handle, Connection::new(conn, now, false, Versions::ALL)))
+        Ok(self.insert(handle, Connection::new(conn, now, false, Versions::ALL, self.most)))
     }
 
     /// Fires the timers of a connection that are due. Unknown keys are ignored.
@@ -219,7 +222,8 @@ impl Endpoint {
                 if !validated {
                     self.unvalidated = self.unvalidated.saturating_add(1);
                 }
-                Fed::New(self.insert(handle, Connection::new(conn, now, !validated, self.versions)))
+                let conn = Connection::new(conn, now, !validated, self.versions, self.most);
+                Fed::New(self.insert(handle, conn))
             }
             Err(error) => {
                 self.stats.refused = self.stats.refused.saturating_add(1);

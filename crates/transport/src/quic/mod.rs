@@ -27,7 +27,7 @@ mod webtransport;
 
 use std::net::{IpAddr, SocketAddr};
 
-pub use config::{ClientConfig, Config, ConfigError, Congestion, Tuning, certificate};
+pub use config::{ClientConfig, Config, ConfigError, Congestion, Tuning, certificate, mtu};
 pub use connection::Connection;
 pub use endpoint::{ConnectError, Endpoint};
 pub use quinn_proto::EcnCodepoint as Ecn;

@@ -12,7 +12,10 @@ use std::{
 
 use quinn_proto::{
     RttEstimator,
-    congestion::{Bbr, BbrConfig, Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig},
+    congestion::{
+        Bbr, BbrConfig, Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig, NewReno,
+        NewRenoConfig,
+    },
 };
 
 use super::Congestion;
@@ -187,16 +190,17 @@ pub(super) fn bitrate(quic: &quinn_proto::Connection) -> Option<u64> {
 
 /// Makes measured controllers of one kind.
 pub(super) fn factory(congestion: Congestion) -> Arc<dyn ControllerFactory + Send + Sync> {
-    Arc::new(Factory(congestion, Arc::default(), Arc::default()))
+    Arc::new(Factory(congestion, Arc::default(), Arc::default(), Arc::default()))
 }
 
-struct Factory(Congestion, Arc<CubicConfig>, Arc<BbrConfig>);
+struct Factory(Congestion, Arc<CubicConfig>, Arc<BbrConfig>, Arc<NewRenoConfig>);
 
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         match self.0 {
             Congestion::Cubic => Measured::boxed(Cubic::new(self.1.clone(), now, current_mtu)),
             Congestion::Bbr => Measured::boxed(Bbr::new(self.2.clone(), current_mtu)),
+            Congestion::NewReno => Measured::boxed(NewReno::new(self.3.clone(), now, current_mtu)),
         }
     }
 }
@@ -214,6 +218,14 @@ mod tests {
             *now += Duration::from_millis(10);
             measure.acked(*now, rate / 100, is_idle, RTT);
         }
+    }
+
+    #[test]
+    fn each_controller_is_the_one_asked_for() {
+        let built = |congestion| factory(congestion).build(Instant::now(), 1_200).into_any();
+        assert!(built(Congestion::Cubic).is::<Measured<Cubic>>());
+        assert!(built(Congestion::Bbr).is::<Measured<Bbr>>());
+        assert!(built(Congestion::NewReno).is::<Measured<NewReno>>());
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Worker {
     fn transmit(&mut self, index: u32, now: Instant, io: &mut impl Io) -> Transmitted {
         let Some(peer) = self.peers.get(index) else { return Transmitted::Gone };
         let (id, key) = (peer.id, peer.conn);
-        let segments = if peer.unsegmented { 1 } else { io.max_segments().max(1) };
+        let segments = if peer.unsegmented { 1 } else { self.shared.quic.segments(io.max_segments()) };
         for _ in 0..TRAINS {
             let mut buffer = self.outbox.buffer();
             let Self { endpoint, shared, .. } = self;

@@ -17,6 +17,7 @@ use relay_session::transport::{Closed, Dir, Event, Stream};
 
 use super::{
     H3, Phase, Transmit, code,
+    config::Most,
     versions::Versions,
     webtransport::{End, Http},
 };
@@ -58,6 +59,8 @@ pub struct Connection {
     unvalidated: bool,
     /// Spoken on this end.
     versions: Versions,
+    /// Where growth of the streams the peer may open stops.
+    most: Most,
     /// An open had no credit, by direction.
     refused: [bool; 2],
 }
@@ -100,6 +103,7 @@ impl Connection {
         now: Instant,
         unvalidated: bool,
         versions: Versions,
+        most: Most,
     ) -> Self {
         Self {
             layer: Layer::Unknown,
@@ -114,6 +118,7 @@ impl Connection {
             exempt: false,
             unvalidated,
             versions,
+            most,
             refused: [false; 2],
             quic,
         }
@@ -393,10 +398,7 @@ impl Connection {
 
     /// Streams were opened: whether more should be allowed.
     fn note_opened(&mut self, dir: quinn_proto::Dir) {
-        let most = match dir {
-            quinn_proto::Dir::Bi => limits::BIDI_STREAMS_MAX,
-            quinn_proto::Dir::Uni => limits::UNI_STREAMS_MAX,
-        };
+        let most = self.most.towards(dir);
         let allowed = self.quic.max_concurrent_streams(dir);
         let open = self.quic.streams().remote_open_streams(dir);
         if open.saturating_mul(2) >= allowed && allowed < most {

@@ -152,8 +152,13 @@ impl Pair {
 
     /// With a server that speaks `versions` only.
     fn speaking(versions: &[Version]) -> Self {
+        Self::tuned(Tuning { versions: versions.to_vec(), ..Tuning::default() })
+    }
+
+    /// With a server tuned like this.
+    fn tuned(tuning: Tuning) -> Self {
         let mut pair = Self::new();
-        let config = server_config_with(Tuning { versions: versions.to_vec(), ..Tuning::default() });
+        let config = server_config_with(tuning);
         pair.server.endpoint = Endpoint::new(&config, WorkerId(1), true, Some([2; 32]));
         pair
     }

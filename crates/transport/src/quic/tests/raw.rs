@@ -216,6 +216,39 @@ fn the_peer_may_open_more_as_it_uses_what_it_has() {
 }
 
 #[test]
+fn the_streams_a_peer_may_open_stop_where_the_operator_says() {
+    let mut pair = Pair::tuned(Tuning { max_streams: Some(40), ..Tuning::default() });
+    let (client, server) = pair.connect(RAW);
+    for dir in [Dir::Bi, Dir::Uni] {
+        let mut open = 0;
+        for _ in 0..8 {
+            while let Some(stream) = pair.client.conn(client).open(dir, 0) {
+                write_all(pair.client.conn(client), stream, b"x");
+                open += 1;
+            }
+            pair.settle();
+            pair.server_events(server);
+            pair.settle();
+            pair.client_events(client);
+        }
+        assert_eq!(open, 40, "{dir:?}");
+    }
+}
+
+#[test]
+fn a_silent_peer_is_given_up_after_the_idle_timeout_set() {
+    let idle = Duration::from_secs(2);
+    let mut pair = Pair::tuned(Tuning { idle, keep_alive: None, ..Tuning::default() });
+    let (_, server) = pair.connect(RAW);
+    pair.server_events(server);
+    pair.client.endpoint = Pair::new().client.endpoint;
+    pair.run(idle - Duration::from_millis(500));
+    assert!(!pair.server_events(server).iter().any(|event| matches!(event, Event::Closed(_))));
+    pair.run(Duration::from_secs(1));
+    assert!(pair.server_events(server).iter().any(|event| matches!(event, Event::Closed(_))));
+}
+
+#[test]
 fn a_finished_stream_gives_its_place_back() {
     let (mut pair, client, server) = ready();
     for round in 0..limits::UNI_STREAMS * 4 {

@@ -105,6 +105,10 @@ struct Bench {
 
 impl Bench {
     fn new(policy: Policy) -> Self {
+        Self::tuned(policy, &Tuning::default())
+    }
+
+    fn tuned(policy: Policy, tuning: &Tuning) -> Self {
         let now = Instant::now();
         let store = Store::new(relay_store::Config {
             workers: 1,
@@ -113,7 +117,7 @@ impl Bench {
             max_age: Duration::MAX,
         });
         let shared = Shared {
-            quic: server_config(),
+            quic: server_config(tuning),
             store,
             policy: Arc::new(policy),
             hop: Hop(1),
@@ -133,7 +137,7 @@ impl Bench {
             clock: Cell::new(now),
             tick: Duration::ZERO,
         };
-        let client = Endpoint::new(&server_config(), WorkerId(0), false, Some([9; 32]));
+        let client = Endpoint::new(&server_config(tuning), WorkerId(0), false, Some([9; 32]));
         Self { now, worker, io, next: Next::Now, core, heard: Vec::new(), mailbox, client }
     }
 
@@ -255,10 +259,10 @@ fn identity() -> &'static rcgen::CertifiedKey<rcgen::KeyPair> {
     })
 }
 
-fn server_config() -> Config {
+fn server_config(tuning: &Tuning) -> Config {
     let key = PrivatePkcs8KeyDer::from(identity().signing_key.serialize_der());
     let resolver = certificate(vec![identity().cert.der().clone()], key.into()).unwrap();
-    Config::new(resolver, &[3; 32], 1, &Tuning::default()).unwrap()
+    Config::new(resolver, &[3; 32], 1, tuning).unwrap()
 }
 
 fn client_config(version: lite::Version) -> ClientConfig {

@@ -200,6 +200,17 @@ fn a_path_without_segmentation_offload_costs_one_failure_and_no_datagram() {
 }
 
 #[test]
+fn without_segmentation_offload_every_datagram_is_handed_over_alone() {
+    let everybody = || relay_model::Scope::everything();
+    let policy = Policy::public(everybody(), everybody());
+    let mut bench = Bench::tuned(policy, &Tuning { segmentation: false, ..Tuning::default() });
+    let key = bench.connect();
+    bench.settle();
+    assert_eq!(bench.phase(key), Phase::Ready);
+    assert_eq!((bench.io.trains, bench.worker.meter.gso_failures), (0, 0));
+}
+
+#[test]
 fn a_lost_endpoint_ends_its_sessions_and_serves_new_ones() {
     let mut bench = Bench::open_to_all();
     let old = bench.connect();
