@@ -1,9 +1,11 @@
 //! The command line.
 
-use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
+mod run;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+
+pub use run::RunArgs;
 
 /// A Media over QUIC relay: routes live broadcasts between publishers and subscribers.
 ///
@@ -24,6 +26,14 @@ pub struct Cli {
 /// What else the binary does.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
+    /// Explains what a relay would do with these settings, and starts nothing
+    ///
+    /// Everything is resolved as it would be for a relay: where it listens, who may do what, which
+    /// certificate it shows, what it may hold, and where each value comes from.
+    ///
+    /// The exit code is 0 when the relay would start, 1 when it would not, and 2 when the command line is
+    /// wrong.
+    Check(CheckArgs),
     /// Prints a shell's completions, to be saved where that shell looks for them
     Completions {
         /// The shell
@@ -31,66 +41,26 @@ pub enum Verb {
     },
 }
 
-/// How to run a relay.
-#[derive(Clone, Debug, Default, Args)]
-pub struct RunArgs {
-    /// Configuration file (TOML); the same as --config
-    #[arg(value_name = "FILE")]
-    pub file: Option<PathBuf>,
+/// What to check.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// Prints JSON instead of text
+    #[arg(long)]
+    pub json: bool,
 
-    /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE", env = "MOQ_CONFIG")]
-    pub config: Option<PathBuf>,
-
-    /// UDP address to listen on, instead of the configured one
-    #[arg(long, value_name = "IP:PORT", env = "MOQ_BIND")]
-    pub bind: Option<SocketAddr>,
-
-    /// Worker threads; the default is one a core
-    #[arg(long, value_name = "N", env = "MOQ_WORKERS", value_parser = workers)]
-    pub workers: Option<NonZeroU16>,
-}
-
-impl RunArgs {
-    /// The configuration file, however it was named; the plain argument wins.
-    pub fn config_file(&self) -> Option<&PathBuf> {
-        self.file.as_ref().or(self.config.as_ref())
-    }
-}
-
-fn workers(text: &str) -> Result<NonZeroU16, String> {
-    let most = relay_model::limits::WORKERS;
-    match text.parse::<NonZeroU16>() {
-        Ok(count) if usize::from(count.get()) <= most => Ok(count),
-        _ => Err(format!("expected a number from 1 to {most}")),
-    }
+    /// The relay that would be run.
+    #[command(flatten)]
+    pub run: RunArgs,
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, Parser, error::ErrorKind};
+    use clap::CommandFactory;
 
     use super::*;
 
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_file_is_named_by_argument_or_flag() {
-        for line in [&["moq-relay", "relay.toml"][..], &["moq-relay", "--config", "relay.toml"]] {
-            let args = Cli::try_parse_from(line).unwrap().run;
-            assert_eq!(args.config_file(), Some(&PathBuf::from("relay.toml")));
-        }
-    }
-
-    #[test]
-    fn workers_hold_their_limit_and_one_past_is_refused() {
-        let parse = |n: &str| Cli::try_parse_from(["moq-relay", "--workers", n]).map(|cli| cli.run);
-        assert_eq!(parse("256").unwrap().workers, NonZeroU16::new(256));
-        for bad in ["257", "0", "many"] {
-            assert_eq!(parse(bad).unwrap_err().kind(), ErrorKind::ValueValidation);
-        }
     }
 }

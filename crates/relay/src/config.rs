@@ -1,21 +1,36 @@
 //! What the relay is told to do: flags, environment and a TOML file become one [`Config`].
 //!
-//! A file is checked before it is believed: a key nobody reads, a value of the wrong kind and an
-//! option that is not enforced are all refused with the place they stand at.
+//! A flag goes before the environment, that before the file, that before the default; what is known of
+//! each key is in [`table`]. Everything is checked before it is believed, also what another layer covers: a
+//! key nobody reads, a value of the wrong kind and an option that is not enforced are all refused, all at
+//! once, with the place they stand at.
 
 mod file;
+mod hint;
+mod kind;
+mod problem;
+mod resolve;
+mod rules;
+mod show;
+mod source;
+pub mod table;
 mod value;
 
 use std::{
-    fmt, fs,
+    fs,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU16,
     path::{Path as FilePath, PathBuf},
     time::Duration,
 };
 
-use relay_model::{Hop, Path};
-use relay_worker::{Takeover, Version};
+use relay_model::{Hop, Scope, limits};
+use relay_worker::{Takeover, Tuning};
+use tracing::level_filters::LevelFilter;
 
+pub use problem::{Error, Problem, Refusal};
+pub use resolve::{Outside, Resolution, Warning};
+pub use source::{Place, Position, Setting, Source};
 pub use value::Size;
 
 /// Where a relay without a file listens: loopback, over IPv4 because every client can reach it.
@@ -29,6 +44,8 @@ pub const DEFAULT_PORT: u16 = 4443;
 
 /// How long sessions get to leave a relay that ends.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest file that is read: whatever is longer is no configuration.
+pub const FILE_BYTES: u64 = 1024 * 1024;
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,18 +54,26 @@ pub struct Config {
     pub bind: SocketAddr,
     /// Where the certificate comes from.
     pub tls: Tls,
-    /// Prefix that anybody may publish and subscribe below; the root is everything.
-    pub public: Path,
-    /// Protocol versions spoken.
-    pub versions: Vec<Version>,
+    /// Where anybody may publish.
+    pub publish: Scope,
+    /// Where anybody may subscribe.
+    pub subscribe: Scope,
     /// The relay's own hop; drawn at start when there is none.
     pub hop: Option<Hop>,
     /// What may be held.
     pub cache: Cache,
     /// Who may publish a path that somebody publishes already.
     pub takeover: Takeover,
+    /// How long a publisher that vanished keeps its path.
+    pub linger: Duration,
     /// How long sessions get to leave a relay that ends.
     pub drain_timeout: Duration,
+    /// Worker threads; `None` = one a core.
+    pub workers: Option<NonZeroU16>,
+    /// How QUIC behaves, and the versions spoken over it.
+    pub quic: Tuning,
+    /// What is logged, and how.
+    pub log: Log,
     /// Whether a file was read; without one this is a development relay.
     pub from_file: bool,
 }
@@ -84,128 +109,92 @@ pub enum Tls {
     },
 }
 
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file cannot be read.
-    #[error("cannot read {}: {source}", file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// Something in the file is wrong.
-    #[error("{}:{at}: {problem}", file.display())]
-    Refused {
-        /// The file.
-        file: PathBuf,
-        /// Where in it.
-        at: Position,
-        /// What is wrong.
-        problem: Problem,
-    },
-    /// The file lacks something.
-    #[error("{}: {problem}", file.display())]
-    Incomplete {
-        /// The file.
-        file: PathBuf,
-        /// What is missing.
-        problem: Problem,
-    },
+/// What is logged, and how; `None` = nothing was said of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// How much.
+    pub level: Option<LevelFilter>,
+    /// How a line looks.
+    pub format: Option<Format>,
 }
 
-/// What is wrong with a file.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Problem {
-    /// Not TOML.
-    #[error("{0}")]
-    Syntax(String),
-    /// A key nobody reads.
-    #[error("unknown key `{key}`; {hint}")]
-    UnknownKey {
-        /// The key, dotted.
-        key: String,
-        /// What may have been meant.
-        hint: String,
-    },
-    /// A known key with a value that makes no sense.
-    #[error("`{key}`: {what}")]
-    Value {
-        /// The key, dotted.
-        key: String,
-        /// What was expected.
-        what: String,
-    },
-    /// A key that restricts access and is not enforced.
-    #[error(
-        "`{0}` asks for token authentication, which is not enforced yet: \
-         the relay refuses to start rather than run open; remove the key, or use `auth.public` alone"
-    )]
-    Unenforced(String),
-    /// One of `tls.cert` and `tls.key` without the other.
-    #[error("`{present}` needs `{missing}` beside it")]
-    HalfTls {
-        /// The key that is there.
-        present: &'static str,
-        /// The key that is not.
-        missing: &'static str,
-    },
-    /// No rule says who may connect.
-    #[error(
-        "nobody may connect: set `auth.public` to the prefix that is open to all, \
-         or to \"\" to open everything"
-    )]
-    NobodyAllowed,
-}
-
-/// A place in a file, both counted from 1; the column counts characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// Line.
-    pub line: usize,
-    /// Column.
-    pub column: usize,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.line, self.column)
-    }
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 impl Config {
     /// A relay for one's own machine: loopback, a generated certificate, everything open.
     pub fn development() -> Self {
-        Self { bind: DEVELOPMENT_BIND, from_file: false, ..Self::open_to(Path::root()) }
+        let open = Scope::everything();
+        Self {
+            bind: DEVELOPMENT_BIND,
+            publish: open.clone(),
+            subscribe: open,
+            from_file: false,
+            ..Self::closed()
+        }
     }
 
-    /// The defaults of a file that opens `public`.
-    fn open_to(public: Path) -> Self {
+    /// The defaults of a file, which let nobody in.
+    fn closed() -> Self {
         Self {
             bind: DEFAULT_BIND,
             tls: Tls::Generated,
-            public,
-            versions: Version::ALL.to_vec(),
+            publish: Scope::nothing(),
+            subscribe: Scope::nothing(),
             hop: None,
             cache: Cache::default(),
             takeover: Takeover::default(),
+            linger: limits::LINGER,
             drain_timeout: DRAIN_TIMEOUT,
+            workers: None,
+            quic: Tuning::default(),
+            log: Log::default(),
             from_file: true,
         }
     }
 
     /// Reads and checks `file`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
     pub fn load(file: &FilePath) -> Result<Self, Error> {
-        let text = fs::read_to_string(file)
-            .map_err(|source| Error::Unreadable { file: file.to_path_buf(), source })?;
-        Self::parse(file, &text)
+        Self::resolve(Some(file), &Outside::default())?.into_config()
     }
 
     /// Checks `text`, the content of `file`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
     pub fn parse(file: &FilePath, text: &str) -> Result<Self, Error> {
-        file::parse(file, text)
+        resolve::resolve(Some((file, text)), &Outside::default()).into_config()
     }
+
+    /// What all layers say together, and what is wrong with it: `file`, where there is one, under what is
+    /// said `outside` of it.
+    ///
+    /// # Errors
+    /// The file cannot be read. Whatever else is wrong is part of the resolution.
+    pub fn resolve(file: Option<&FilePath>, outside: &Outside) -> Result<Resolution, Error> {
+        let text = file.map(read).transpose()?;
+        Ok(resolve::resolve(file.zip(text.as_deref()), outside))
+    }
+}
+
+fn read(file: &FilePath) -> Result<String, Error> {
+    let unreadable = |source| Error::Unreadable { file: file.to_path_buf(), source };
+    let size = fs::metadata(file).map_err(unreadable)?.len();
+    if size > FILE_BYTES {
+        let refusal = Refusal { place: Place::File(file.into(), None), problem: Problem::TooLong(size) };
+        return Err(Error::Refused(vec![refusal]));
+    }
+    fs::read_to_string(file).map_err(unreadable)
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 
 pub mod banner;
 pub mod certificate;
+mod check;
 pub mod cli;
 pub mod config;
 pub mod limits;
 mod serve;
 pub mod signals;
 
+pub use check::check;
 pub use serve::run;

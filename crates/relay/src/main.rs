@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "moq-relay", &mut io::stdout());
             Ok(())
         }
+        Some(Verb::Check(args)) => return moq_relay::check(&args),
         None => moq_relay::run(&cli.run),
     };
     match ended {

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     num::NonZeroUsize,
+    path::PathBuf,
     sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime},
@@ -10,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use relay_auth::Policy;
-use relay_model::{Hop, Path, Scope, SessionCode, limits};
+use relay_model::{Hop, Scope, SessionCode, limits};
 use relay_worker::{Options, Relay, RunError};
 use rustls::{server::ResolvesServerCert, sign::SingleCertAndKey};
 use tracing::{debug, info, warn};
@@ -33,7 +34,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// How often a line of counters goes to the debug log, and the certificate is looked at.
 const SHOW: Duration = Duration::from_secs(10);
 /// A certificate this close to its end is worth a warning at start.
-const SOON: Duration = Duration::from_secs(14 * 24 * 3_600);
+pub(crate) const SOON: Duration = Duration::from_secs(14 * 24 * 3_600);
 /// Ids of relays stay below this: JavaScript peers keep them as floating-point numbers.
 const HOP_BITS: u32 = 53;
 
@@ -46,7 +47,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let config = configuration(args)?;
     raise_file_limit();
     let certificate = Certificate::prepare(&config.tls)?;
-    let relay = start(args, &config, &certificate)?;
+    let relay = start(&config, &certificate)?;
     stop.on("fate", {
         let relay = relay.clone();
         move || Reason::Ended(relay.join())
@@ -70,20 +71,17 @@ fn drain(signal: &str, window: Duration, relay: Arc<Relay>) -> Result<()> {
 }
 
 /// What the cache may take, as configured.
-fn plan(config: &Config) -> Plan {
+pub(crate) fn plan(config: &Config) -> Plan {
     Plan::new(&config.cache, memory::read().limit)
 }
 
-/// The file, where there is one, under the flags.
+/// The file, where there is one, under the environment and the flags.
 fn configuration(args: &RunArgs) -> Result<Config> {
-    let mut config = match args.config_file() {
-        Some(file) => Config::load(file)?,
-        None => Config::development(),
-    };
-    if let Some(bind) = args.bind {
-        config.bind = bind;
+    let resolution = Config::resolve(args.config_file().map(PathBuf::as_path), &args.outside())?;
+    for warning in &resolution.warnings {
+        warn!("{}{}", warning.place, warning.text);
     }
-    Ok(config)
+    Ok(resolution.into_config()?)
 }
 
 fn raise_file_limit() {
@@ -131,15 +129,15 @@ impl Certificate {
     }
 }
 
-fn start(args: &RunArgs, config: &Config, certificate: &Certificate) -> Result<Arc<Relay>> {
-    let open = Scope::of([config.public.clone()]);
-    let policy = Arc::new(Policy::public(open.clone(), open));
+fn start(config: &Config, certificate: &Certificate) -> Result<Arc<Relay>> {
+    let policy = Arc::new(Policy::public(config.publish.clone(), config.subscribe.clone()));
     let secret = certificate.identity.stable_secret();
     let mut options = Options::new(config.bind, certificate.resolver.clone(), secret, policy);
-    options.workers = workers(args);
+    options.workers = workers(config);
     options.hop = config.hop.map_or_else(random_hop, Ok)?;
-    options.tuning.versions.clone_from(&config.versions);
+    options.tuning = config.quic.clone();
     options.takeover = config.takeover;
+    options.linger = config.linger;
     let limits = plan(config).limits(0, 0, &memory::read());
     options.cache_bytes = limits.capacity;
     options.memory_bytes = limits.ceiling;
@@ -149,9 +147,9 @@ fn start(args: &RunArgs, config: &Config, certificate: &Certificate) -> Result<A
 }
 
 /// As asked, or one a core as far as connection ids can name them.
-fn workers(args: &RunArgs) -> usize {
+pub(crate) fn workers(config: &Config) -> usize {
     let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    args.workers.map_or_else(cores, |workers| usize::from(workers.get())).min(limits::WORKERS)
+    config.workers.map_or_else(cores, |workers| usize::from(workers.get())).min(limits::WORKERS)
 }
 
 /// An id that no other relay has drawn.
@@ -164,7 +162,7 @@ fn random_hop() -> Result<Hop> {
 /// Tells whoever started it that the relay serves.
 fn announce(config: &Config, certificate: &Certificate, relay: &Relay) {
     let address = relay.local_addr();
-    info!(%address, public = %shown(&config.public), "serving");
+    info!(%address, publish = %shown(&config.publish), subscribe = %shown(&config.subscribe), "serving");
     if certificate.renewing.is_some() && config.from_file {
         let fingerprint = certificate.identity.fingerprint();
         warn!(%fingerprint, "no [tls] in the file: showing a self-signed certificate");
@@ -179,9 +177,13 @@ fn announce(config: &Config, certificate: &Certificate, relay: &Relay) {
     }
 }
 
-/// A prefix as the log shows it.
-fn shown(public: &Path) -> String {
-    if public.is_root() { "everything".to_owned() } else { format!("{public}/**") }
+/// What is open, for people.
+pub(crate) fn shown(scope: &Scope) -> String {
+    match scope.prefixes() {
+        [] => "nothing".to_owned(),
+        [root] if root.is_root() => "everything".to_owned(),
+        prefixes => prefixes.iter().map(|prefix| format!("{prefix}/**")).collect::<Vec<_>>().join(", "),
+    }
 }
 
 /// Sees to what recurs until there is a reason to end.

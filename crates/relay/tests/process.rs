@@ -44,7 +44,7 @@ fn a_file_named_by_the_environment_is_read() {
     let (_folder, path) = file("[sever]\n");
     let (code, said) = refused(relay().env("MOQ_CONFIG", &path));
     assert_eq!(code, Some(1));
-    assert!(said.contains(":1:2: unknown key `sever`; did you mean `server.bind`?"), "{said}");
+    assert!(said.contains(":1:2: unknown key `sever`; did you mean the section `server`?"), "{said}");
 }
 
 #[test]

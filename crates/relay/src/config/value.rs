@@ -1,15 +1,30 @@
 //! What single values mean. Errors say what was expected, for the person who wrote them.
 
-use std::{net::SocketAddr, time::Duration};
+mod quic;
 
-use relay_model::Hop;
+use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
+
+use relay_model::{Hop, Path, limits};
 use relay_worker::{Takeover, Version};
 use toml::Value;
+use tracing::level_filters::LevelFilter;
+
+use super::Format;
+
+pub(super) use quic::{congestion, idle, keep_alive, mtu, streams};
 
 /// Longer spans are a mistake, and would not fit a clock.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// A path kept longer than that is blocked, not kept.
+const LONGEST_LINGER: Duration = Duration::from_secs(600);
 /// JavaScript peers keep hops as floating-point numbers.
 const LARGEST_HOP: u64 = (1 << 53) - 1;
+/// The most of one list: what anybody writes by hand fits many times over.
+const LIST: usize = 1_000;
+/// Versions other relays speak and this one does not.
+const UNSPOKEN: [&str; 2] = ["moq-lite-01", "moq-lite-02"];
+/// Drafts of moq-transport there are.
+const DRAFTS: std::ops::RangeInclusive<u8> = 7..=22;
 /// Units of time, ms.
 const TIMES: [(&str, u64); 6] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("min", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
@@ -35,6 +50,15 @@ pub enum Size {
     Percent(u8),
 }
 
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "{bytes}"),
+            Self::Percent(percent) => write!(f, "\"{percent}%\""),
+        }
+    }
+}
+
 impl Size {
     /// Bytes, where `available` may be used.
     pub fn of(self, available: u64) -> u64 {
@@ -45,10 +69,20 @@ impl Size {
     }
 }
 
+/// Versions, as far as this relay speaks them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Versions {
+    /// Those it speaks; at least one.
+    pub(super) spoken: Vec<Version>,
+    /// Those that others speak.
+    pub(super) unspoken: Vec<String>,
+}
+
 /// `IP:PORT`.
-pub(super) fn address(text: &String) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!("{text:?} is no address; write IP:PORT, as in \"[::]:4443\" or \"127.0.0.1:4443\"")
+pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
+    let address = value.as_str().and_then(|text| text.parse().ok());
+    address.ok_or_else(|| {
+        format!("{value} is no address; write IP:PORT, as in \"[::]:4443\" or \"127.0.0.1:4443\"")
     })
 }
 
@@ -84,22 +118,40 @@ pub(super) fn size(value: &Value) -> Result<Size, String> {
     })
 }
 
-/// One name or a list of them.
-pub(super) fn versions(value: &Value) -> Result<Vec<Version>, String> {
-    let names = match value {
-        Value::Array(names) => names.as_slice(),
-        name => std::slice::from_ref(name),
-    };
+/// How long a path is kept.
+pub(super) fn linger(value: &Value) -> Result<Duration, String> {
+    duration(value).and_then(|it| {
+        if it <= LONGEST_LINGER { Ok(it) } else { Err(format!("{value} is too long; at most 10m")) }
+    })
+}
+
+/// One name or a list of them. Names of versions that others speak are no mistake, as long as one is left.
+pub(super) fn versions(value: &Value) -> Result<Versions, String> {
     let known =
         || Version::ALL.iter().map(|version| format!("{:?}", version.alpn())).collect::<Vec<_>>().join(", ");
-    if names.is_empty() {
-        return Err(format!("name at least one version: {}", known()));
+    let mut versions = Versions::default();
+    for name in list(value)? {
+        match name.as_str().map(|text| (text, Version::from_alpn(text))) {
+            Some((_, Some(version))) => versions.spoken.push(version),
+            Some((text, None)) if is_version_elsewhere(text) => versions.unspoken.push(text.to_owned()),
+            _ => return Err(format!("{name} is no version we speak; the versions are {}", known())),
+        }
     }
-    let named = |name: &Value| {
-        let version = name.as_str().and_then(Version::from_alpn);
-        version.ok_or_else(|| format!("{name} is no version we speak; the versions are {}", known()))
+    if !versions.spoken.is_empty() {
+        Ok(versions)
+    } else if versions.unspoken.is_empty() {
+        Err(format!("name at least one version: {}", known()))
+    } else {
+        Err(format!("{value} names no version we speak; add one of {}", known()))
+    }
+}
+
+fn is_version_elsewhere(name: &str) -> bool {
+    let draft = || {
+        let number = name.strip_prefix("moq-transport-").or_else(|| name.strip_prefix("moqt-"))?;
+        number.parse().ok()
     };
-    names.iter().map(named).collect()
+    UNSPOKEN.contains(&name) || draft().is_some_and(|draft: u8| DRAFTS.contains(&draft))
 }
 
 /// A number other relays know this one by.
@@ -111,11 +163,101 @@ pub(super) fn hop(value: &Value) -> Result<Hop, String> {
 }
 
 /// Who may take a path over.
-pub(super) fn takeover(text: &String) -> Result<Takeover, String> {
-    match text.as_str() {
-        "identity" => Ok(Takeover::Identity),
-        "any" => Ok(Takeover::Any),
-        _ => Err(format!("{text:?} is not known; write \"identity\" or \"any\"")),
+pub(super) fn takeover(value: &Value) -> Result<Takeover, String> {
+    match value.as_str() {
+        Some("identity") => Ok(Takeover::Identity),
+        Some("any") => Ok(Takeover::Any),
+        _ => Err(format!("{value} is not known; write \"identity\" or \"any\"")),
+    }
+}
+
+/// One file or a list of them.
+pub(super) fn files(value: &Value) -> Result<Vec<PathBuf>, String> {
+    texts(value, "file").map(|files| files.into_iter().map(PathBuf::from).collect())
+}
+
+/// One host name or a list of them.
+pub(super) fn names(value: &Value) -> Result<Vec<String>, String> {
+    texts(value, "host name")
+}
+
+/// One prefix or a list of them; `x/**` is `x`. Several that include the root contradict each other.
+pub(super) fn prefixes(value: &Value) -> Result<Vec<Path>, String> {
+    let prefix = |value: &Value| {
+        let text =
+            value.as_str().ok_or_else(|| format!("{value} is no path; write it as a text, in quotes"))?;
+        let stem = text.strip_suffix("**").filter(|stem| stem.is_empty() || stem.ends_with('/'));
+        let stem = stem.unwrap_or(text);
+        if stem.contains('*') {
+            return Err(format!("{value} is no prefix; `*` may only stand at the end, as in \"anon/**\""));
+        }
+        Path::parse(stem).map_err(|error| error.to_string())
+    };
+    let paths: Vec<Path> = list(value)?.iter().map(prefix).collect::<Result<_, _>>()?;
+    if paths.len() > 1 && paths.iter().any(Path::is_root) {
+        return Err(format!("{value}: \"\" opens everything, and the rest says otherwise; keep one of them"));
+    }
+    Ok(paths)
+}
+
+/// A number of threads.
+pub(super) fn workers(value: &Value) -> Result<NonZeroU16, String> {
+    let count = value.as_integer().and_then(|count| u16::try_from(count).ok()).and_then(NonZeroU16::new);
+    count.filter(|count| usize::from(count.get()) <= limits::WORKERS).ok_or_else(|| {
+        format!("{value}: expected a number from 1 to {}; leave it out for one a core", limits::WORKERS)
+    })
+}
+
+/// Yes or no.
+pub(super) fn switch(value: &Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| format!("{value} is no switch; write true or false, without quotes"))
+}
+
+/// How much is logged.
+pub(super) fn level(value: &Value) -> Result<LevelFilter, String> {
+    let level = value
+        .as_str()
+        .filter(|text| !text.is_empty() && text.parse::<u8>().is_err())
+        .and_then(|text| text.parse().ok());
+    level.ok_or_else(|| {
+        format!(
+            "{value} is no level; write \"error\", \"warn\", \"info\", \"debug\", \"trace\" or \"off\" \
+             (RUST_LOG takes more than that)"
+        )
+    })
+}
+
+/// How log lines look.
+pub(super) fn format(value: &Value) -> Result<Format, String> {
+    match value.as_str() {
+        Some("text") => Ok(Format::Text),
+        Some("json") => Ok(Format::Json),
+        _ => Err(format!("{value} is not known; write \"text\" or \"json\"")),
+    }
+}
+
+/// The values of a list; a single one needs none.
+fn list(value: &Value) -> Result<&[Value], String> {
+    let values = match value {
+        Value::Array(values) => values.as_slice(),
+        value => std::slice::from_ref(value),
+    };
+    if values.len() > LIST {
+        Err(format!("{} are too many; at most {LIST}", values.len()))
+    } else {
+        Ok(values)
+    }
+}
+
+/// At least one text, none of them empty.
+fn texts(value: &Value, what: &str) -> Result<Vec<String>, String> {
+    let text = |value: &Value| match value.as_str() {
+        Some(text) if !text.is_empty() => Ok(text.to_owned()),
+        _ => Err(format!("{value} is no {what}; write it as a text, in quotes")),
+    };
+    match list(value)? {
+        [] => Err(format!("name at least one {what}, or leave the key out")),
+        values => values.iter().map(text).collect(),
     }
 }
 
@@ -183,6 +325,55 @@ mod tests {
         for bad in ["101%", "-1%", "8G", "GiB", "", "8", "99999999999TiB"] {
             assert!(size(&text(bad)).is_err(), "{bad}");
         }
+        assert_eq!((Size::Bytes(7).to_string(), Size::Percent(7).to_string()), ("7".into(), "\"7%\"".into()));
         assert_eq!((Size::Percent(40).of(1_000), Size::Bytes(7).of(1_000)), (400, 7));
+    }
+
+    #[test]
+    fn versions_that_only_others_speak_are_told_apart_from_mistakes() {
+        let names = |names: &[&str]| Value::Array(names.iter().map(|name| text(name)).collect());
+        let both = versions(&names(&["moq-lite-05", "moq-transport-16", "moqt-18", "moq-lite-02"])).unwrap();
+        assert_eq!(both.spoken, [Version::V05]);
+        assert_eq!(both.unspoken, ["moq-transport-16", "moqt-18", "moq-lite-02"]);
+        for bad in ["moq-transport-16", "moq-transport-23", "moq-transport-", "moqt-256", "moq-lite-5", ""] {
+            assert!(versions(&text(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_may_be_written_as_a_pattern() {
+        let parse = |raw: &str| prefixes(&text(raw)).map(|paths| paths[0].as_str().to_owned());
+        for (raw, path) in [("anon", "anon"), ("anon/**", "anon"), ("**", ""), ("/", ""), ("a/b/**", "a/b")] {
+            assert_eq!(parse(raw).unwrap(), path, "{raw}");
+        }
+        for bad in ["*", "anon/*", "a**", "**/a", "an*n", "a/**/b/**"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert!(prefixes(&Value::Array(vec![text(""), text("anon")])).unwrap_err().contains("keep one"));
+        assert_eq!(prefixes(&Value::Array(Vec::new())), Ok(Vec::new()), "nobody");
+    }
+
+    #[test]
+    fn a_list_holds_its_limit_and_one_past_is_refused() {
+        let of = |count| Value::Array(vec![text("a"); count]);
+        assert_eq!(files(&of(LIST)).unwrap().len(), LIST);
+        assert!(files(&of(LIST + 1)).unwrap_err().contains("at most 1000"));
+        assert!(files(&of(0)).is_err() && files(&text("")).is_err() && names(&Value::Integer(1)).is_err());
+    }
+
+    #[test]
+    fn a_linger_holds_its_limit_and_one_past_is_refused() {
+        assert_eq!(linger(&text("10m")), Ok(LONGEST_LINGER));
+        assert!(linger(&text("600001ms")).is_err());
+        assert_eq!(linger(&Value::Integer(0)), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_level_is_a_name() {
+        assert_eq!(level(&text("DEBUG")), Ok(LevelFilter::DEBUG));
+        assert_eq!(level(&text("off")), Ok(LevelFilter::OFF));
+        for bad in ["3", "", "verbose", "moq_relay=trace"] {
+            assert!(level(&text(bad)).is_err(), "{bad}");
+        }
     }
 }

@@ -1,0 +1,34 @@
+//! The verb `check`: what a relay would do with its settings, explained; nothing is started.
+
+mod certificate;
+mod json;
+mod report;
+mod text;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use crate::{cli::CheckArgs, config::Config};
+use report::Report;
+
+/// Explains the settings on standard output. The status says whether a relay would start with them.
+pub fn check(args: &CheckArgs) -> ExitCode {
+    let file = args.run.config_file();
+    let outside = args.run.outside();
+    let report = match Config::resolve(file.map(PathBuf::as_path), &outside) {
+        Ok(resolution) => Report::of(file.cloned(), resolution),
+        Err(error) => {
+            eprintln!("moq-relay: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let said = if args.json { json::written(&report) } else { report.to_string() };
+    let mut out = io::stdout().lock();
+    if out.write_all(said.as_bytes()).and_then(|()| out.flush()).is_err() {
+        return ExitCode::FAILURE;
+    }
+    if report.starts() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,71 @@
+//! A report for programs.
+
+use serde_json::{Value, json};
+
+use super::{certificate::Certificate, report::Report};
+use crate::config::Source;
+
+/// The report as one JSON object.
+pub(super) fn written(report: &Report) -> String {
+    let mut value = json!({
+        "file": report.file.as_ref().map(|file| file.display().to_string()),
+        "starts": report.starts(),
+        "refused": report.refusals(),
+        "warnings": report.resolution.warnings.iter()
+            .map(|warning| format!("{}{}", warning.place, warning.text)).collect::<Vec<_>>(),
+    });
+    if report.is_understood()
+        && let Some(object) = value.as_object_mut()
+    {
+        let config = &report.resolution.config;
+        let paths = |scope: &relay_model::Scope| {
+            scope.prefixes().iter().map(|path| path.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        object.insert(
+            "listens".into(),
+            json!({
+                "address": config.bind.to_string(),
+                "transports": ["webtransport", "quic"],
+                "versions": config.quic.versions.iter().map(|version| version.alpn()).collect::<Vec<_>>(),
+            }),
+        );
+        object.insert(
+            "anonymous".into(),
+            json!({
+                "publish": paths(&config.publish),
+                "subscribe": paths(&config.subscribe),
+            }),
+        );
+        object.insert("certificate".into(), certificate(&report.certificate));
+        object.insert("memory_bytes".into(), report.memory.into());
+        object.insert("cache_bytes".into(), report.limits.capacity.into());
+        object.insert("ceiling_bytes".into(), report.limits.ceiling.into());
+        object.insert("workers".into(), report.workers.into());
+        object.insert("drain_seconds".into(), config.drain_timeout.as_secs_f64().into());
+        object.insert("settings".into(), settings(report));
+    }
+    format!("{value:#}\n")
+}
+
+fn certificate(certificate: &Certificate) -> Value {
+    match certificate {
+        Certificate::Made => json!({ "made_at_start": true }),
+        Certificate::None(why) => json!({ "refused": why }),
+        Certificate::Read { file, names, until, days, fingerprint } => json!({
+            "file": file, "names": names, "until": until, "days": days, "sha256": fingerprint,
+        }),
+    }
+}
+
+fn settings(report: &Report) -> Value {
+    let one = |setting: &crate::config::Setting| {
+        let source = match &setting.source {
+            Source::Flag(name) => json!({ "flag": name }),
+            Source::Variable(name) => json!({ "variable": name }),
+            Source::File { key, at } => json!({ "key": key, "line": at.line, "column": at.column }),
+            Source::Default => json!("default"),
+        };
+        (setting.key.to_owned(), json!({ "value": setting.value, "source": source }))
+    };
+    Value::Object(report.resolution.settings.iter().map(one).collect())
+}

@@ -1,0 +1,101 @@
+//! A report for people.
+
+use std::fmt;
+
+use super::{certificate::Certificate, report::Report};
+use crate::{config::Config, serve::shown};
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name =
+            self.file.as_ref().map_or_else(|| "without a file".to_owned(), |file| file.display().to_string());
+        let verdict = match (self.starts(), self.resolution.waits_for_tokens()) {
+            (true, _) => "a relay would start",
+            (false, true) => "understood, but a relay would not start before tokens are enforced",
+            (false, false) => "a relay would not start",
+        };
+        writeln!(f, "{name}: {verdict}")?;
+        section(f, "refused", self.refusals())?;
+        let warnings = &self.resolution.warnings;
+        section(f, "warnings", warnings.iter().map(|warning| format!("{}{}", warning.place, warning.text)))?;
+        if self.is_understood() {
+            self.explanation(f)?;
+            self.settings(f)?;
+        }
+        Ok(())
+    }
+}
+
+fn section(f: &mut fmt::Formatter<'_>, title: &str, lines: impl IntoIterator<Item = String>) -> fmt::Result {
+    let mut lines = lines.into_iter().peekable();
+    if lines.peek().is_some() {
+        writeln!(f, "\n{title}")?;
+    }
+    lines.try_for_each(|line| writeln!(f, "  {line}"))
+}
+
+impl Report {
+    fn explanation(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config = &self.resolution.config;
+        let versions: Vec<&str> = config.quic.versions.iter().map(|version| version.alpn()).collect();
+        writeln!(f, "\nlistens")?;
+        writeln!(f, "  UDP          {}, {}", config.bind, reach(config))?;
+        writeln!(f, "  transports   WebTransport, raw QUIC")?;
+        writeln!(f, "  versions     {}", versions.join(", "))?;
+        writeln!(f, "\nwho may do what")?;
+        writeln!(f, "  publish      everybody: {}", shown(&config.publish))?;
+        writeln!(f, "  subscribe    everybody: {}", shown(&config.subscribe))?;
+        writeln!(f, "  tokens       not enforced yet: who shows one is refused")?;
+        self.certificate(f)?;
+        writeln!(f, "\nholds")?;
+        writeln!(f, "  memory       {} may be used on this machine", size(self.memory))?;
+        writeln!(f, "  cache        up to {} now", size(self.limits.capacity))?;
+        writeln!(f, "  ceiling      {}: past it nothing new is taken", size(self.limits.ceiling))?;
+        writeln!(f, "\nruns")?;
+        writeln!(f, "  workers      {}", self.workers)?;
+        writeln!(f, "  drain        {:?} for clients to move when it is told to stop", config.drain_timeout)
+    }
+
+    fn certificate(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\ncertificate")?;
+        match &self.certificate {
+            Certificate::Made => {
+                writeln!(f, "  made at start, self-signed, for localhost, 127.0.0.1 and ::1")
+            }
+            Certificate::None(why) => writeln!(f, "  none: {why}"),
+            Certificate::Read { file, names, until, days, fingerprint } => {
+                writeln!(f, "  file         {file}, and its key matches")?;
+                writeln!(f, "  names        {}", names.join(", "))?;
+                writeln!(f, "  valid        until {until}, {days} days")?;
+                writeln!(f, "  SHA-256      {fingerprint}")
+            }
+        }
+    }
+
+    fn settings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nsettings, where they come from, and what they are")?;
+        for setting in &self.resolution.settings {
+            writeln!(f, "  {:<24} {:<20} {}", setting.key, setting.source.to_string(), setting.value)?;
+        }
+        Ok(())
+    }
+}
+
+/// Who can reach the address.
+fn reach(config: &Config) -> &'static str {
+    match config.bind.ip() {
+        ip if ip.is_loopback() => "this machine only",
+        ip if ip.is_unspecified() && ip.is_ipv6() => "all interfaces, IPv6 and IPv4",
+        ip if ip.is_unspecified() => "all interfaces, IPv4 only",
+        _ => "one interface",
+    }
+}
+
+fn size(bytes: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    if bytes >= 10_240 * MIB {
+        format!("{} GiB", bytes / (1_024 * MIB))
+    } else {
+        format!("{} MiB", bytes / MIB)
+    }
+}

@@ -1,0 +1,141 @@
+//! What values a key takes.
+
+use toml::Value;
+
+use super::value;
+
+/// A kind of value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `IP:PORT`.
+    Address,
+    /// One protocol version or several.
+    Versions,
+    /// A hop id.
+    Hop,
+    /// One file or several.
+    Files,
+    /// One host name or several.
+    Names,
+    /// One path prefix or several.
+    Prefixes,
+    /// Who may take a path over.
+    Takeover,
+    /// An amount of memory.
+    Size,
+    /// A span of time.
+    Duration,
+    /// How long a path is kept.
+    Linger,
+    /// A number of threads.
+    Workers,
+    /// A congestion controller.
+    Congestion,
+    /// An idle timeout.
+    Idle,
+    /// A keep-alive interval; none at zero.
+    KeepAlive,
+    /// Yes or no.
+    Switch,
+    /// A number of streams.
+    Streams,
+    /// The size of a datagram.
+    Mtu,
+    /// How much is logged.
+    Level,
+    /// How log lines look.
+    Format,
+    /// Not looked at.
+    Any,
+}
+
+impl Kind {
+    /// What a file holds there, as the documentation says it.
+    pub fn written(self) -> &'static str {
+        match self {
+            Self::Address => "`\"IP:PORT\"`",
+            Self::Versions => "name, or list of them",
+            Self::Hop | Self::Workers | Self::Streams | Self::Mtu => "number",
+            Self::Files => "file, or list of them",
+            Self::Names => "host name, or list of them",
+            Self::Prefixes => "path, or list of them",
+            Self::Takeover | Self::Congestion | Self::Level | Self::Format => "name",
+            Self::Size => "`\"8GiB\"`, `\"75%\"`, or bytes",
+            Self::Duration | Self::Linger | Self::Idle | Self::KeepAlive => "`\"10s\"`, `\"2m\"`, or seconds",
+            Self::Switch => "`true` or `false`",
+            Self::Any => "",
+        }
+    }
+
+    /// What stands for a value in the help.
+    pub fn placeholder(self) -> &'static str {
+        match self {
+            Self::Address => "IP:PORT",
+            Self::Versions => "VERSION",
+            Self::Hop | Self::Workers | Self::Streams => "N",
+            Self::Mtu => "BYTES",
+            Self::Files => "FILE",
+            Self::Names => "NAME",
+            Self::Prefixes => "PATH",
+            Self::Takeover => "WHO",
+            Self::Size => "SIZE",
+            Self::Duration | Self::Linger | Self::Idle | Self::KeepAlive => "TIME",
+            Self::Congestion => "NAME",
+            Self::Switch => "BOOL",
+            Self::Level => "LEVEL",
+            Self::Format => "FORMAT",
+            Self::Any => "VALUE",
+        }
+    }
+
+    /// Whether several values may be given.
+    pub fn is_list(self) -> bool {
+        matches!(self, Self::Versions | Self::Files | Self::Names | Self::Prefixes)
+    }
+
+    /// What a flag or a variable says, as a file would say it.
+    pub fn of_text(self, text: &str) -> Value {
+        let string = |text: &str| Value::String(text.to_owned());
+        if self.is_list() {
+            return Value::Array(text.split(',').map(|part| string(part.trim())).collect());
+        }
+        match self {
+            Self::Address | Self::Takeover | Self::Congestion | Self::Level | Self::Format => string(text),
+            _ => {
+                let number = || text.parse().ok().map(Value::Integer);
+                let fraction = || text.parse().ok().filter(|it: &f64| it.is_finite()).map(Value::Float);
+                let switch = || text.parse().ok().map(Value::Boolean);
+                number().or_else(fraction).or_else(switch).unwrap_or_else(|| string(text))
+            }
+        }
+    }
+
+    /// Whether `value` is of this kind.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn check(self, value: &Value) -> Result<(), String> {
+        match self {
+            Self::Address => value::address(value).map(drop),
+            Self::Versions => value::versions(value).map(drop),
+            Self::Hop => value::hop(value).map(drop),
+            Self::Files => value::files(value).map(drop),
+            Self::Names => value::names(value).map(drop),
+            Self::Prefixes => value::prefixes(value).map(drop),
+            Self::Takeover => value::takeover(value).map(drop),
+            Self::Size => value::size(value).map(drop),
+            Self::Duration => value::duration(value).map(drop),
+            Self::Linger => value::linger(value).map(drop),
+            Self::Workers => value::workers(value).map(drop),
+            Self::Congestion => value::congestion(value).map(drop),
+            Self::Idle => value::idle(value).map(drop),
+            Self::KeepAlive => value::keep_alive(value).map(drop),
+            Self::Switch => value::switch(value).map(drop),
+            Self::Streams => value::streams(value).map(drop),
+            Self::Mtu => value::mtu(value).map(drop),
+            Self::Level => value::level(value).map(drop),
+            Self::Format => value::format(value).map(drop),
+            Self::Any => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! All layers become one configuration.
+
+use std::{env, path::Path as FilePath};
+
+use relay_model::{Path, Scope};
+use toml::Value;
+
+use super::{
+    Cache, Config, Error, Place, Problem, Refusal, Setting, Source, Tls,
+    file::{self, Given},
+    hint, rules, show,
+    table::{self, Status},
+    value,
+};
+
+/// What is said outside of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Outside {
+    /// Values of flags, by their key.
+    pub flags: Vec<(&'static str, Vec<String>)>,
+    /// Variables, whatever they are for.
+    pub variables: Vec<(String, String)>,
+}
+
+/// What all layers say together.
+#[derive(Debug)]
+pub struct Resolution {
+    /// What would be run; what is refused is left out.
+    pub config: Config,
+    /// Every value in use, and where it comes from.
+    pub settings: Vec<Setting>,
+    /// What is wrong. Empty: it may be run.
+    pub refusals: Vec<Refusal>,
+    /// What should be known.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// What it is about.
+    pub place: Place,
+    /// What there is to say.
+    pub text: String,
+}
+
+impl Outside {
+    /// With the variables of this process that are ours.
+    pub fn with_environment(flags: Vec<(&'static str, Vec<String>)>) -> Self {
+        let ours = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            let name = name.into_string().ok().filter(|name| name.starts_with("MOQ_"))?;
+            Some((name, value.to_string_lossy().into_owned()))
+        };
+        let mut variables: Vec<_> = env::vars_os().filter_map(ours).collect();
+        variables.sort();
+        Self { flags, variables }
+    }
+}
+
+impl Resolution {
+    /// The configuration, if nothing is wrong with it.
+    ///
+    /// # Errors
+    /// Everything that is.
+    pub fn into_config(self) -> Result<Config, Error> {
+        if self.refusals.is_empty() { Ok(self.config) } else { Err(Error::Refused(self.refusals)) }
+    }
+
+    /// Whether all that is wrong is that what restricts access is not enforced yet.
+    pub fn waits_for_tokens(&self) -> bool {
+        let waits = |refusal: &Refusal| matches!(refusal.problem, Problem::Unenforced(_));
+        !self.refusals.is_empty() && self.refusals.iter().all(waits)
+    }
+
+    /// Where the value of `key` comes from.
+    pub fn source(&self, key: &str) -> &Source {
+        let found = self.settings.iter().find(|setting| setting.key == key);
+        found.map_or(&Source::Default, |setting| &setting.source)
+    }
+}
+
+/// Resolves the layers: `file` with its text, under what is said outside.
+pub(super) fn resolve(file: Option<(&FilePath, &str)>, outside: &Outside) -> Resolution {
+    let content = file.map(|(_, text)| file::read(text));
+    let is_toml = content.as_ref().is_none_or(|content| content.is_toml);
+    let mut layers = Layers { file: file.map(|(file, _)| file), ..Layers::default() };
+    layers.outside(outside);
+    for (at, problem) in content.as_ref().map(|content| content.problems.clone()).unwrap_or_default() {
+        let place = Place::File(layers.file.unwrap_or(FilePath::new("")).into(), Some(at));
+        layers.refusals.push(Refusal { place, problem });
+    }
+    layers.given.extend(content.map(|content| content.given).unwrap_or_default());
+    layers.look_through();
+    let mut config = if file.is_some() { Config::closed() } else { Config::development() };
+    layers.fill(&mut config);
+    if is_toml {
+        layers.check(&mut config);
+    }
+    layers.refusals.sort_by_key(order);
+    layers.warnings.sort_by_key(|warning| warning.place.position());
+    let settings = show::settings(&config, &layers.sources);
+    Resolution { config, settings, refusals: layers.refusals, warnings: layers.warnings }
+}
+
+/// What would open the relay comes first, then everything by its place.
+fn order(refusal: &Refusal) -> (bool, bool, Option<super::Position>) {
+    let opens = matches!(refusal.problem, Problem::Unenforced(_));
+    let at = refusal.place.position();
+    (!opens, at.is_none(), at)
+}
+
+/// A value, and where it comes from.
+#[derive(Clone, Debug)]
+pub(super) struct Sourced<T> {
+    pub(super) value: T,
+    pub(super) source: Source,
+    /// The key as it is spelled there.
+    pub(super) spelled: String,
+}
+
+/// What was given, strongest first, and what was found out about it.
+#[derive(Default)]
+pub(super) struct Layers<'a> {
+    pub(super) file: Option<&'a FilePath>,
+    given: Vec<Given>,
+    pub(super) sources: Vec<(&'static str, Source)>,
+    pub(super) refusals: Vec<Refusal>,
+    pub(super) warnings: Vec<Warning>,
+}
+
+impl Layers<'_> {
+    fn outside(&mut self, outside: &Outside) {
+        for (key, texts) in &outside.flags {
+            let Some(entry) = table::find(key) else { continue };
+            let flag = entry.names().flag();
+            let value = entry.kind.of_text(&texts.join(","));
+            let source = Source::Flag(flag.clone());
+            self.given.push(Given { entry, spelled: flag, value, source, key_at: None });
+        }
+        for (entry, names) in table::named() {
+            for name in &names.variables {
+                let Some((_, text)) = outside.variables.iter().find(|(given, _)| given == name) else {
+                    continue;
+                };
+                let source = Source::Variable(name.clone());
+                if text.is_empty() && entry.is_used() {
+                    let what = "it is empty; unset it, or give it a value (** opens everything)";
+                    self.refuse(&source, None, Problem::Outside(what.to_owned()));
+                    continue;
+                }
+                let value = entry.kind.of_text(text);
+                self.given.push(Given { entry, spelled: name.clone(), value, source, key_at: None });
+            }
+        }
+        for (name, _) in &outside.variables {
+            let is_known = table::named().any(|(_, names)| names.variables.contains(name));
+            if let Some(near) = hint::variable(name).filter(|_| !is_known && name != "MOQ_CONFIG") {
+                let text = format!("nobody reads this variable; did you mean {near}?");
+                self.warnings.push(Warning { place: Place::Named(name.clone()), text });
+            }
+        }
+    }
+
+    /// Says what comes of keys that are not used.
+    fn look_through(&mut self) {
+        for given in self.given.clone() {
+            let (key, asks) = (given.spelled.clone(), !asks_for_nothing(&given.value));
+            match given.entry.status {
+                Status::Unenforced => self.refuse(&given.source, given.key_at, Problem::Unenforced(key)),
+                Status::Refused(instead) if asks => {
+                    self.refuse(&given.source, given.key_at, Problem::Refused { key, instead });
+                }
+                Status::Idle(why) if asks => {
+                    let text = format!("`{key}` changes nothing here: {why}");
+                    let place = self.place(&given.source, given.key_at);
+                    self.warnings.push(Warning { place, text });
+                }
+                Status::Used(_) | Status::Refused(_) | Status::Idle(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn place(&self, source: &Source, at: Option<super::Position>) -> Place {
+        match (source, self.file) {
+            (Source::Flag(name) | Source::Variable(name), _) => Place::Named(name.clone()),
+            (Source::File { at: value, .. }, Some(file)) => {
+                Place::File(file.into(), Some(at.unwrap_or(*value)))
+            }
+            (Source::Default, Some(file)) => Place::File(file.into(), None),
+            (_, None) => Place::Nowhere,
+        }
+    }
+
+    pub(super) fn refuse(&mut self, source: &Source, at: Option<super::Position>, problem: Problem) {
+        let place = self.place(source, at);
+        self.refusals.push(Refusal { place, problem });
+    }
+
+    pub(super) fn warn(&mut self, source: &Source, text: String) {
+        let place = self.place(source, None);
+        self.warnings.push(Warning { place, text });
+    }
+
+    /// The strongest value of `key`, if any is given; all of them are checked.
+    pub(super) fn get<T: Clone + PartialEq>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&Value) -> Result<T, String>,
+    ) -> Option<Sourced<T>> {
+        let mut found: Vec<Sourced<T>> = Vec::new();
+        let given: Vec<Given> = self.given.iter().filter(|given| given.entry.key == key).cloned().collect();
+        for Given { spelled, value, source, .. } in given {
+            match parse(&value) {
+                Ok(value) => {
+                    let same = found.iter().find(|one| one.source.rank() == source.rank());
+                    if let Some(other) = same.filter(|one| one.value != value) {
+                        let at = if matches!(other.source, Source::File { .. }) { " at " } else { "" };
+                        let at = if at.is_empty() { String::new() } else { format!("{at}{}", other.source) };
+                        let other = format!("`{}`{at}", other.spelled);
+                        self.refuse(&source, None, Problem::Contradiction { key: spelled.clone(), other });
+                    }
+                    found.push(Sourced { value, source, spelled });
+                }
+                Err(what) if matches!(source, Source::File { .. }) => {
+                    self.refuse(&source, None, Problem::Value { key: spelled, what });
+                }
+                Err(what) => self.refuse(&source, None, Problem::Outside(what)),
+            }
+        }
+        found.sort_by_key(|one| one.source.rank());
+        let first = found.into_iter().next()?;
+        self.sources.push((key, first.source.clone()));
+        Some(first)
+    }
+
+    fn set<T: Clone + PartialEq>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&Value) -> Result<T, String>,
+        into: &mut T,
+    ) {
+        if let Some(sourced) = self.get(key, parse) {
+            *into = sourced.value;
+        }
+    }
+
+    fn fill(&mut self, config: &mut Config) {
+        self.set("server.bind", value::address, &mut config.bind);
+        if let Some(versions) = self.get("server.version", value::versions) {
+            config.quic.versions = versions.value.spoken;
+            if !versions.value.unspoken.is_empty() {
+                let text =
+                    format!("not spoken here, and not offered: {}", versions.value.unspoken.join(", "));
+                self.warn(&versions.source, text);
+            }
+        }
+        self.set("server.hop", |value| value::hop(value).map(Some), &mut config.hop);
+        self.tls(config);
+        self.access(config);
+        self.set("auth.takeover", value::takeover, &mut config.takeover);
+        let Cache { capacity, headroom, duration } = &mut config.cache;
+        self.set("cache.capacity", value::size, capacity);
+        self.set("cache.headroom", value::size, headroom);
+        self.set("cache.duration", value::duration, duration);
+        self.set("cluster.linger", value::linger, &mut config.linger);
+        self.set("drain_timeout", value::duration, &mut config.drain_timeout);
+        self.set("runtime.workers", |value| value::workers(value).map(Some), &mut config.workers);
+        let quic = &mut config.quic;
+        self.set("quic.congestion_control", value::congestion, &mut quic.congestion);
+        self.set("quic.idle_timeout", value::idle, &mut quic.idle);
+        // Half of it: a ping has time to be lost once.
+        quic.keep_alive = quic.keep_alive.map(|interval| interval.min(quic.idle / 2));
+        self.set("quic.keep_alive", value::keep_alive, &mut quic.keep_alive);
+        self.set("quic.gso", value::switch, &mut quic.segmentation);
+        self.set("quic.max_streams", |value| value::streams(value).map(Some), &mut quic.max_streams);
+        self.set("quic.initial_mtu", value::mtu, &mut quic.initial_mtu);
+        self.set("quic.max_mtu", value::mtu, &mut quic.max_mtu);
+        self.set("quic.mtu_discovery", value::switch, &mut quic.mtu_discovery);
+        self.set("log.level", |value| value::level(value).map(Some), &mut config.log.level);
+        self.set("log.format", |value| value::format(value).map(Some), &mut config.log.format);
+    }
+
+    fn tls(&mut self, config: &mut Config) {
+        let certs = self.get("tls.cert", value::files);
+        let keys = self.get("tls.key", value::files);
+        let generate = self.get("tls.generate", value::names);
+        rules::certificates(self, certs.as_ref(), keys.as_ref(), generate.as_ref());
+        if let (Some(certs), Some(keys)) = (certs, keys)
+            && let (Some(cert), Some(key)) = (certs.value.first(), keys.value.first())
+        {
+            config.tls = Tls::Files { cert: cert.clone(), key: key.clone() };
+        }
+    }
+
+    /// Who may do what: what is said of one direction goes before what is said of both, unless that comes
+    /// from a stronger layer.
+    fn access(&mut self, config: &mut Config) {
+        let both = self.get("auth.public", value::prefixes);
+        let publish = self.get("auth.public.publish", value::prefixes);
+        let subscribe = self.get("auth.public.subscribe", value::prefixes);
+        if both.is_none() && publish.is_none() && subscribe.is_none() {
+            return;
+        }
+        config.publish = self.direction(both.as_ref(), publish.as_ref());
+        config.subscribe = self.direction(both.as_ref(), subscribe.as_ref());
+    }
+
+    fn direction(&mut self, both: Option<&Sourced<Vec<Path>>>, one: Option<&Sourced<Vec<Path>>>) -> Scope {
+        let chosen = match (both, one) {
+            (Some(both), Some(one)) if both.source.rank() == one.source.rank() => {
+                let what =
+                    format!("`{}` and `{}` both say who may come in; keep one", both.spelled, one.spelled);
+                self.refuse(&one.source, None, Problem::Together(what));
+                both
+            }
+            (Some(both), Some(one)) if both.source.rank() < one.source.rank() => both,
+            (_, Some(one)) => one,
+            (Some(both), None) => both,
+            (None, None) => return Scope::nothing(),
+        };
+        Scope::of(chosen.value.clone())
+    }
+
+    fn check(&mut self, config: &mut Config) {
+        rules::together(self, config);
+        let nobody = config.publish.is_empty() && config.subscribe.is_empty();
+        // What is missing is said once what is there is understood.
+        if nobody && self.refusals.is_empty() {
+            self.refuse(&Source::Default, None, Problem::NobodyAllowed);
+        }
+    }
+
+    /// Where the value of `key` comes from.
+    pub(super) fn source(&self, key: &str) -> Source {
+        let found = self.sources.iter().find(|(known, _)| *known == key);
+        found.map_or(Source::Default, |(_, source)| source.clone())
+    }
+
+    /// The first given value of a key, in use or not.
+    pub(super) fn given(&self, key: &str) -> Option<Source> {
+        self.given.iter().find(|given| given.entry.key == key).map(|given| given.source.clone())
+    }
+}
+
+/// A switch that is off, or nothing at all.
+fn asks_for_nothing(value: &Value) -> bool {
+    match value {
+        Value::Boolean(on) => !on,
+        Value::String(text) => text.is_empty(),
+        Value::Array(values) => values.is_empty(),
+        _ => false,
+    }
+}

@@ -1,0 +1,113 @@
+//! Values in use, as a file would say them.
+
+use std::time::Duration;
+
+use relay_model::Scope;
+use relay_worker::{Congestion, Takeover};
+use toml::Value;
+
+use super::{Config, Format, Setting, Source, Tls, table};
+
+/// Every setting in use, in the order of the table.
+pub(super) fn settings(config: &Config, sources: &[(&'static str, Source)]) -> Vec<Setting> {
+    let used = table::entries().filter(|entry| entry.is_used());
+    used.map(|entry| {
+        let found = sources.iter().find(|(key, _)| *key == entry.key);
+        let source = found.map_or(Source::Default, |(_, source)| source.clone());
+        let value = shown(config, entry.key, &source).unwrap_or_default();
+        Setting { key: entry.key, value, source }
+    })
+    .collect()
+}
+
+fn shown(config: &Config, key: &str, source: &Source) -> Option<String> {
+    let quic = &config.quic;
+    Some(match key {
+        "server.bind" => text(config.bind),
+        "server.version" => list(quic.versions.iter().map(|version| version.alpn().to_owned())),
+        "server.hop" => config.hop.map_or_else(|| "random".to_owned(), |hop| hop.0.to_string()),
+        "tls.cert" | "tls.key" | "tls.generate" => tls(config, key, source),
+        "auth.public" => match (source, config.publish == config.subscribe) {
+            (Source::Default, _) => "none".to_owned(),
+            (_, true) => scope(&config.publish),
+            (_, false) => "see below".to_owned(),
+        },
+        "auth.public.subscribe" => scope(&config.subscribe),
+        "auth.public.publish" => scope(&config.publish),
+        "auth.takeover" => text(match config.takeover {
+            Takeover::Identity => "identity",
+            Takeover::Any => "any",
+        }),
+        "cache.capacity" => config.cache.capacity.to_string(),
+        "cache.headroom" => config.cache.headroom.to_string(),
+        "cache.duration" => span(config.cache.duration),
+        "cluster.linger" => span(config.linger),
+        "drain_timeout" => span(config.drain_timeout),
+        "runtime.workers" => {
+            config.workers.map_or_else(|| "one a core".to_owned(), |count| count.to_string())
+        }
+        "quic.congestion_control" => text(match quic.congestion {
+            Congestion::Cubic => "cubic",
+            Congestion::Bbr => "bbr",
+            Congestion::NewReno => "newreno",
+        }),
+        "quic.idle_timeout" => span(quic.idle),
+        "quic.keep_alive" => span(quic.keep_alive.unwrap_or_default()),
+        "quic.gso" => quic.segmentation.to_string(),
+        "quic.max_streams" => {
+            quic.max_streams.map_or_else(|| "2048 and 1024".to_owned(), |most| most.to_string())
+        }
+        "quic.initial_mtu" => quic.initial_mtu.to_string(),
+        "quic.max_mtu" => quic.max_mtu.to_string(),
+        "quic.mtu_discovery" => quic.mtu_discovery.to_string(),
+        "log.level" => {
+            config.log.level.map_or_else(|| text("info"), |level| text(level.to_string().to_lowercase()))
+        }
+        "log.format" => text(match config.log.format.unwrap_or_default() {
+            Format::Text => "text",
+            Format::Json => "json",
+        }),
+        _ => return None,
+    })
+}
+
+fn tls(config: &Config, key: &str, source: &Source) -> String {
+    match (&config.tls, key) {
+        (Tls::Files { cert, .. }, "tls.cert") => text(cert.display()),
+        (Tls::Files { key, .. }, "tls.key") => text(key.display()),
+        (Tls::Generated, "tls.generate") if *source != Source::Default => list(["localhost".to_owned()]),
+        _ => "none".to_owned(),
+    }
+}
+
+fn text(value: impl ToString) -> String {
+    Value::String(value.to_string()).to_string()
+}
+
+fn list(values: impl IntoIterator<Item = String>) -> String {
+    Value::Array(values.into_iter().map(Value::String).collect()).to_string()
+}
+
+fn scope(scope: &Scope) -> String {
+    match scope.prefixes() {
+        [one] => text(one),
+        prefixes => list(prefixes.iter().map(ToString::to_string)),
+    }
+}
+
+/// A span of time, as a file would say it.
+fn span(span: Duration) -> String {
+    text(format!("{span:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_in_use_can_be_shown() {
+        for setting in settings(&Config::development(), &[]) {
+            assert!(!setting.value.is_empty(), "{}", setting.key);
+        }
+    }
+}

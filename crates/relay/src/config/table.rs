@@ -1,0 +1,176 @@
+//! Every key a configuration file may hold, in one list: the parser, the hints, the command line, `check`
+//! and `docs/configuration.md` are all made from it.
+
+mod elsewhere;
+mod page;
+mod used;
+
+use std::sync::LazyLock;
+
+pub use super::kind::Kind;
+
+pub use page::markdown;
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// The key, dotted. One that ends in `.*` stands for all below it.
+    pub key: &'static str,
+    /// Other spellings of it in a file: those of deployed relays.
+    pub spellings: &'static [&'static str],
+    /// Names that flag and variable have beside those made from the key and its spellings; the first is
+    /// the one we show.
+    pub short: &'static [&'static str],
+    /// What values it takes.
+    pub kind: Kind,
+    /// What comes of it.
+    pub status: Status,
+    /// What it means, for whoever writes it.
+    pub meaning: &'static str,
+}
+
+/// What comes of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It is obeyed. What holds without it, as a file would say it.
+    Used(&'static str),
+    /// It is accepted with a warning: it changes nothing here. Why.
+    Idle(&'static str),
+    /// It is refused, because the relay would be another one than it asks for. What to do instead.
+    Refused(&'static str),
+    /// It restricts who may connect, which is not enforced yet: refused.
+    Unenforced,
+}
+
+/// What an entry is called outside of a file.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// Flags, without dashes; the first is shown.
+    pub flags: Vec<String>,
+    /// Environment variables; the first is shown.
+    pub variables: Vec<String>,
+}
+
+/// All entries: first what is used, then the rest.
+pub fn entries() -> impl Iterator<Item = &'static Entry> {
+    used::ENTRIES.iter().chain(elsewhere::ENTRIES)
+}
+
+/// All entries that can be given on the command line or in the environment, with their names there.
+pub fn named() -> impl Iterator<Item = (&'static Entry, &'static Names)> {
+    static NAMES: LazyLock<Vec<Names>> = LazyLock::new(|| entries().map(Names::of).collect());
+    entries().zip(NAMES.iter()).filter(|(entry, _)| !entry.is_section())
+}
+
+/// The entry that `key` spells, by whatever spelling.
+pub(super) fn find(key: &str) -> Option<&'static Entry> {
+    entries().find(|entry| entry.all_spellings().any(|spelling| spelling == key)).or_else(|| {
+        let covers = |entry: &&Entry| entry.key.strip_suffix('*').is_some_and(|stem| key.starts_with(stem));
+        entries().find(covers)
+    })
+}
+
+/// Whether keys lie below `key`.
+pub(super) fn is_section(key: &str) -> bool {
+    let below = |spelling: &str| {
+        spelling.strip_prefix(key).is_some_and(|rest| rest.starts_with('.') && rest.len() > 1)
+    };
+    entries().any(|entry| entry.all_spellings().any(below))
+}
+
+impl Entry {
+    /// The key and its other spellings.
+    pub fn all_spellings(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.key).chain(self.spellings.iter().copied())
+    }
+
+    /// Whether it is obeyed.
+    pub fn is_used(&self) -> bool {
+        matches!(self.status, Status::Used(_))
+    }
+
+    fn is_section(&self) -> bool {
+        self.key.ends_with(".*")
+    }
+
+    /// Its names on the command line and in the environment.
+    pub fn names(&self) -> &'static Names {
+        static NONE: Names = Names { flags: Vec::new(), variables: Vec::new() };
+        named().find(|(entry, _)| entry.key == self.key).map_or(&NONE, |(_, names)| names)
+    }
+}
+
+impl Names {
+    /// Made from the key: `server.hop` is `--server-hop` and `MOQ_SERVER_HOP`.
+    fn of(entry: &Entry) -> Self {
+        let mut flags: Vec<String> = Vec::new();
+        let made = entry.all_spellings().map(|key| key.replace(['.', '_'], "-"));
+        for flag in entry.short.iter().map(|&short| short.to_owned()).chain(made) {
+            if !flags.contains(&flag) {
+                flags.push(flag);
+            }
+        }
+        let variable = |flag: &String| format!("MOQ_{}", flag.replace('-', "_").to_uppercase());
+        Self { variables: flags.iter().map(variable).collect(), flags }
+    }
+
+    /// The flag that is shown, with its dashes.
+    pub fn flag(&self) -> String {
+        self.flags.first().map_or_else(String::new, |flag| format!("--{flag}"))
+    }
+
+    /// The variable that is shown.
+    pub fn variable(&self) -> &str {
+        self.variables.first().map_or("", String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_spelling_flag_or_variable_means_two_things() {
+        let mut seen = HashSet::new();
+        for entry in entries() {
+            for spelling in entry.all_spellings() {
+                assert!(seen.insert(spelling.to_owned()), "{spelling} stands twice");
+            }
+        }
+        let mut seen = HashSet::from(["config".to_owned(), "MOQ_CONFIG".to_owned()]);
+        for (entry, names) in named() {
+            for name in names.flags.iter().chain(&names.variables) {
+                assert!(seen.insert(name.clone()), "{name} of {} stands twice", entry.key);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_made_from_the_key() {
+        let names = find("server.hop").unwrap().names();
+        assert_eq!((names.flag().as_str(), names.variable()), ("--server-hop", "MOQ_SERVER_HOP"));
+        let names = find("listen.bind").unwrap().names();
+        assert_eq!((names.flag().as_str(), names.variable()), ("--bind", "MOQ_BIND"));
+        for deployed in ["MOQ_SERVER_BIND", "MOQ_LISTEN", "MOQ_SERVER_LISTEN"] {
+            assert!(names.variables.iter().any(|name| name == deployed), "{deployed}");
+        }
+    }
+
+    #[test]
+    fn a_section_is_known_by_what_lies_below_it() {
+        assert!(is_section("server") && is_section("server.tls") && is_section("auth.public"));
+        assert!(!is_section("server.bind") && !is_section("serve") && !is_section("drain_timeout"));
+    }
+
+    #[test]
+    fn the_value_said_to_be_the_default_is_one_that_may_be_written() {
+        for entry in entries() {
+            let Status::Used(default) = entry.status else { continue };
+            if let Ok(value) = toml::from_str::<toml::Table>(&format!("value = {default}")) {
+                entry.kind.check(&value["value"]).unwrap_or_else(|error| panic!("{}: {error}", entry.key));
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Keys of deployed relays that do nothing here, or that this relay must refuse.
+
+use super::{Entry, Kind, Status};
+
+type Spellings = &'static [&'static str];
+
+const fn entry(
+    key: &'static str,
+    spellings: Spellings,
+    short: Spellings,
+    status: Status,
+    meaning: &'static str,
+) -> Entry {
+    Entry { key, spellings, short, kind: Kind::Any, status, meaning }
+}
+
+/// Of the web server that is not there yet.
+const fn web(key: &'static str, meaning: &'static str) -> Entry {
+    const WHY: &str = "no HTTP and no WebSocket is served yet: clients come over QUIC and WebTransport";
+    entry(key, &[], &[], Status::Idle(WHY), meaning)
+}
+
+/// Of connections to other relays.
+const fn dial(key: &'static str, spellings: Spellings, short: Spellings, meaning: &'static str) -> Entry {
+    entry(key, spellings, short, Status::Idle("no other relays are dialled yet"), meaning)
+}
+
+/// A connection to another relay that would not be made.
+const fn link(key: &'static str, spellings: Spellings, short: Spellings, meaning: &'static str) -> Entry {
+    const INSTEAD: &str = "relays are not linked yet, and this one would look healthy while it misses what the \
+                           others have; remove the key to run it on its own";
+    entry(key, spellings, short, Status::Refused(INSTEAD), meaning)
+}
+
+/// Of authentication by token.
+const fn token(key: &'static str, spellings: Spellings, short: Spellings, meaning: &'static str) -> Entry {
+    entry(key, spellings, short, Status::Unenforced, meaning)
+}
+
+/// Of something that does nothing here.
+const fn idle(key: &'static str, spellings: Spellings, why: &'static str, meaning: &'static str) -> Entry {
+    entry(key, spellings, &[], Status::Idle(why), meaning)
+}
+
+const ENGINE: &str = "there is one QUIC engine";
+const WINDOW: &str = "windows are sized by the relay";
+const LISTENER: &str = "QUIC and WebTransport are the only entrances yet";
+const MTLS: &str = "client certificates are not asked for yet: who has one gets what everybody gets";
+const BALANCER: &str = "connection ids are not made for a load balancer yet, and clients that move would be lost; \
+                        remove the key and balance by address";
+const STAYS: &str = "clients stay at the address they came to";
+const TOKENS: &str = "it goes with authentication by token, which is not there yet";
+const STATS: &str = "counters are not published as broadcasts yet";
+const IROH: &str = "there is no peer-to-peer entrance";
+
+pub(super) static ENTRIES: &[Entry] = &[
+    token("auth.key", &[], &[], "key that tokens are checked with"),
+    token("auth.key_dir", &[], &[], "keys that tokens are checked with, by id"),
+    token("auth.url", &[], &[], "server asked about each session"),
+    token("auth.api", &["auth.auth_api"], &[], "server asked about each session"),
+    token("auth.api_mode", &[], &[], "how that server is asked"),
+    token("auth.public.api", &["auth.public_api"], &[], "server asked what is public"),
+    token("auth.domains", &[], &["auth-domain"], "host names that become the first part of a path"),
+    idle("auth.mtls_tier", &[], TOKENS, "label of peers that show a certificate"),
+    idle("auth.tls.root", &[], TOKENS, "whom to trust when keys are fetched"),
+    idle("auth.tls.cert", &[], TOKENS, "certificate shown when keys are fetched"),
+    idle("auth.tls.key", &[], TOKENS, "its private key"),
+    idle("auth.tls.disable_verify", &[], TOKENS, "trust anybody when keys are fetched"),
+    idle("tls.root", &["server.tls.root", "listen.tls.root"], MTLS, "authorities of client certificates"),
+    idle("server.backend", &["listen.backend"], ENGINE, "QUIC library"),
+    idle("listen.timeout", &[], "handshake and setup have 5 seconds", "how long a handshake may take"),
+    idle("server.tcp.bind", &["listen.tcp.bind"], LISTENER, "TCP address for trusted peers"),
+    idle("listen.tcp.tls", &[], LISTENER, "TLS on that address"),
+    idle("server.unix.bind", &["listen.unix.bind"], LISTENER, "Unix socket for trusted peers"),
+    idle("server.unix.allow.uid", &["listen.unix.allow.uid"], LISTENER, "users let in there"),
+    idle("server.unix.allow.gid", &["listen.unix.allow.gid"], LISTENER, "groups let in there"),
+    idle("server.unix.allow.pid", &["listen.unix.allow.pid"], LISTENER, "processes let in there"),
+    entry(
+        "server.quic.preferred_v4",
+        &["listen.preferred_v4"],
+        &["server-preferred-v4"],
+        Status::Idle(STAYS),
+        "IPv4 address clients are asked to move to",
+    ),
+    entry(
+        "server.quic.preferred_v6",
+        &["listen.preferred_v6"],
+        &["server-preferred-v6"],
+        Status::Idle(STAYS),
+        "IPv6 address clients are asked to move to",
+    ),
+    entry(
+        "listen.lb_id",
+        &["server.quic.quic_lb_id", "server.quic.lb_id"],
+        &["listen-quic-lb-id"],
+        Status::Refused(BALANCER),
+        "id of this relay at a QUIC load balancer",
+    ),
+    entry(
+        "listen.lb_nonce",
+        &["server.quic.quic_lb_nonce", "server.quic.lb_nonce"],
+        &["listen-quic-lb-nonce"],
+        Status::Refused(BALANCER),
+        "length of the random part of connection ids",
+    ),
+    entry("listen.load_balancer", &[], &[], Status::Refused(BALANCER), "scheme of a QUIC load balancer"),
+    idle("quic.receive_window", &["server.quic.receive_window"], WINDOW, "unread bytes of a connection"),
+    idle(
+        "quic.stream_receive_window",
+        &["server.quic.stream_receive_window"],
+        WINDOW,
+        "unread bytes of a stream",
+    ),
+    idle("quic.send_window", &["server.quic.send_window"], WINDOW, "unacknowledged bytes of a connection"),
+    idle("quic.qlog", &["server.quic.qlog"], "no QUIC traces are written", "folder for QUIC traces"),
+    idle("runtime.pin", &[], "the system places the workers", "keep each worker on a core"),
+    idle("runtime.io_uring", &[], "workers use epoll", "io_uring for the sockets"),
+    web("web.http.listen", "TCP address for HTTP"),
+    web("web.https.listen", "TCP address for HTTPS and WebSocket"),
+    web("web.https.cert", "certificate shown there"),
+    web("web.https.key", "its private key"),
+    web("web.https.root", "authorities of client certificates there"),
+    web("web.ws", "WebSocket for clients without WebTransport"),
+    web("internal.listen", "TCP address for metrics and health, for operators only"),
+    link("cluster.connect", &["cluster.root"], &[], "relays to link to"),
+    link("cluster.connect_api", &[], &[], "server that lists the relays to link to"),
+    link("cluster.mesh", &[], &[], "find other relays by what they announce"),
+    link("cluster.lan.enabled", &[], &["cluster-lan"], "find other relays on the local network"),
+    dial("cluster.lan.secret", &[], &[], "secret of relays on the local network"),
+    dial("cluster.lan.app", &[], &[], "name of their group"),
+    dial("cluster.node", &[], &[], "URL other relays find this one at"),
+    dial("cluster.token", &[], &[], "token shown to other relays"),
+    dial("cluster.tier", &[], &[], "label of links to other relays"),
+    dial("cluster.connect_api_tls_root", &[], &[], "whom to trust when the list of relays is fetched"),
+    dial("client.connect", &["connect.url"], &["connect"], "URL to dial"),
+    dial("client.bind", &["connect.bind"], &[], "address to dial from"),
+    dial("client.backend", &["connect.backend"], &[], "QUIC library"),
+    dial("client.version", &["connect.version"], &[], "versions to offer"),
+    dial("client.timeout", &["connect.timeout"], &["client-connect-timeout"], "how long dialling may take"),
+    dial("client.failover_delay", &["connect.race"], &[], "when the next address is tried"),
+    dial("client.resolution_delay", &["connect.resolution_delay"], &[], "how long IPv4 waits for IPv6"),
+    dial("connect.once", &[], &[], "dial once only"),
+    dial("client.tls.root", &["connect.tls.root"], &[], "whom to trust"),
+    dial(
+        "client.tls.system_roots",
+        &["connect.tls.system_roots"],
+        &["tls-system-roots"],
+        "trust those of the system",
+    ),
+    dial(
+        "client.tls.fingerprint",
+        &["connect.tls.fingerprint"],
+        &["tls-fingerprint"],
+        "certificates to trust",
+    ),
+    dial("client.tls.cert", &["connect.tls.cert"], &[], "certificate to show"),
+    dial("client.tls.key", &["connect.tls.key"], &[], "its private key"),
+    dial(
+        "client.tls.disable_verify",
+        &["connect.tls.insecure", "connect.tls.disable_verify"],
+        &["tls-disable-verify"],
+        "trust anybody",
+    ),
+    dial("client.tls.host_name", &["connect.tls.host_name"], &[], "name to expect"),
+    dial(
+        "client.backoff.initial",
+        &["connect.backoff.initial"],
+        &["backoff-initial"],
+        "first wait to dial again",
+    ),
+    dial(
+        "client.backoff.multiplier",
+        &["connect.backoff.multiplier"],
+        &["backoff-multiplier"],
+        "growth of that wait",
+    ),
+    dial("client.backoff.max", &["connect.backoff.max"], &["backoff-max"], "longest wait"),
+    dial("client.backoff.timeout", &["connect.backoff.timeout"], &["backoff-timeout"], "when to give up"),
+    dial(
+        "client.websocket.enabled",
+        &["connect.websocket.enabled"],
+        &["websocket-enabled"],
+        "fall back to TCP",
+    ),
+    dial("client.websocket.delay", &["connect.websocket.delay"], &["websocket-delay"], "when to fall back"),
+    dial("connect.goaway.redirect", &[], &["goaway-redirect"], "where a relay that leaves may send us"),
+    dial(
+        "connect.goaway.handover",
+        &[],
+        &["goaway-handover"],
+        "how long a relay that leaves goes on serving",
+    ),
+    dial("client.quic.congestion_control", &[], &[], "congestion control"),
+    dial("client.quic.idle_timeout", &[], &[], "idle timeout"),
+    dial("client.quic.keep_alive", &[], &[], "keep-alive"),
+    dial("client.quic.gso", &[], &[], "segmentation offload"),
+    dial("client.quic.max_streams", &[], &["client-max-streams"], "streams a peer may have open"),
+    dial("client.quic.mtu_discovery", &[], &[], "probing for larger datagrams"),
+    dial("client.quic.qlog", &[], &[], "folder for QUIC traces"),
+    idle("stats.enabled", &[], STATS, "publish counters as broadcasts"),
+    idle("stats.prefix", &[], STATS, "where they are published"),
+    idle("stats.interval", &[], STATS, "how often"),
+    idle("stats.node", &[], STATS, "name of this relay in them"),
+    idle("stats.depth", &[], STATS, "how finely they are split"),
+    idle("stats.linger", &[], STATS, "how long an empty one stays"),
+    idle("iroh.enabled", &[], IROH, "peer-to-peer entrance"),
+    idle("iroh.secret", &[], IROH, "its key"),
+    idle("iroh.bind_v4", &[], IROH, "its IPv4 address"),
+    idle("iroh.bind_v6", &[], IROH, "its IPv6 address"),
+    idle("iroh.disable_relay", &[], IROH, "direct connections only"),
+    idle("jemalloc.*", &[], "memory comes from another allocator", "memory profiles"),
+];

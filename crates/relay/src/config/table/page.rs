@@ -1,0 +1,58 @@
+//! The tables of `docs/configuration.md`.
+
+use std::fmt::Write;
+
+use super::{Entry, Status, entries};
+
+/// What stands in `docs/configuration.md` between its marks.
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "## Keys that are obeyed\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n",
+    );
+    for entry in entries() {
+        if let Status::Used(default) = entry.status {
+            let default = if default.contains(['"']) || default == "true" {
+                format!("`{default}`")
+            } else {
+                default.to_owned()
+            };
+            let _ = writeln!(
+                page,
+                "| `{}` | {} | {default} | {} |",
+                entry.key,
+                entry.kind.written(),
+                entry.meaning
+            );
+        }
+    }
+    page += "\n## Other names of them\n\nFlags and variables have all names that the spellings of a file give \
+             them, too.\n\n| key | flag | variable | also in a file as |\n| --- | --- | --- | --- |\n";
+    for entry in entries().filter(|entry| entry.is_used()) {
+        let names = entry.names();
+        let (flag, variable) = (names.flag(), names.variable());
+        let _ = writeln!(page, "| `{}` | `{flag}` | `{variable}` | {} |", entry.key, ticked(entry.spellings));
+    }
+    page += "\n## Keys that are accepted with a warning\n\nThey change nothing here.\n\n";
+    rest(&mut page, "why", |status| if let Status::Idle(why) = status { Some(why) } else { None });
+    page += "\n## Keys that are refused\n\nWithout them the relay would be another one than the file asks for.\n\n";
+    rest(&mut page, "why, and what to do", |status| match status {
+        Status::Refused(instead) => Some(instead),
+        Status::Unenforced => Some("tokens are not enforced yet; use `auth.public` alone"),
+        _ => None,
+    });
+    page
+}
+
+/// The entries that `pick` has something to say of.
+fn rest(page: &mut String, title: &str, pick: impl Fn(Status) -> Option<&'static str>) {
+    let _ = writeln!(page, "| key | also as | what it asks for | {title} |\n| --- | --- | --- | --- |");
+    for entry in entries() {
+        if let (Some(said), Entry { key, spellings, meaning, .. }) = (pick(entry.status), entry) {
+            let _ = writeln!(page, "| `{key}` | {} | {meaning} | {said} |", ticked(spellings));
+        }
+    }
+}
+
+fn ticked(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}

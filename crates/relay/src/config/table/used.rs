@@ -1,0 +1,124 @@
+//! The keys that are obeyed.
+
+use super::{Entry, Kind, Status};
+
+const fn used(key: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Entry {
+    Entry { key, spellings: &[], short: &[], kind, status: Status::Used(default), meaning }
+}
+
+impl Entry {
+    const fn or(mut self, spellings: &'static [&'static str]) -> Self {
+        self.spellings = spellings;
+        self
+    }
+
+    const fn short(mut self, short: &'static [&'static str]) -> Self {
+        self.short = short;
+        self
+    }
+}
+
+pub(super) static ENTRIES: &[Entry] = &[
+    used("server.bind", Kind::Address, "\"[::]:4443\"", "UDP address to listen on")
+        .or(&["server.listen", "listen.bind"])
+        .short(&["bind", "listen"]),
+    used("server.version", Kind::Versions, "all", "protocol versions that are offered")
+        .or(&["listen.version"]),
+    used("server.hop", Kind::Hop, "random", "the relay's id in hop chains, below 2^53; give each its own")
+        .or(&["cluster.id"]),
+    used("tls.cert", Kind::Files, "none", "certificate chain, leaf first (PEM); wants `tls.key`")
+        .or(&["server.tls.cert", "listen.tls.cert"]),
+    used("tls.key", Kind::Files, "none", "private key of the certificate (PEM)")
+        .or(&["server.tls.key", "listen.tls.key"]),
+    used(
+        "tls.generate",
+        Kind::Names,
+        "none",
+        "make a self-signed certificate at start, for development; without `tls.cert` that is done anyway",
+    )
+    .or(&["server.tls.generate", "listen.tls.generate"]),
+    used(
+        "auth.public",
+        Kind::Prefixes,
+        "none: required",
+        "prefixes that everybody may publish and subscribe below; `\"\"` opens everything",
+    ),
+    used(
+        "auth.public.subscribe",
+        Kind::Prefixes,
+        "`auth.public`",
+        "prefixes that everybody may subscribe below",
+    )
+    .or(&["auth.public_subscribe"]),
+    used("auth.public.publish", Kind::Prefixes, "`auth.public`", "prefixes that everybody may publish below")
+        .or(&["auth.public_publish"]),
+    used(
+        "auth.takeover",
+        Kind::Takeover,
+        "\"identity\"",
+        "who may take a path that is live: whoever shows the same token subject, or `\"any\"`",
+    ),
+    used("cache.capacity", Kind::Size, "\"40%\"", "groups held, as bytes or a share of the memory there is"),
+    used(
+        "cache.headroom",
+        Kind::Size,
+        "\"10%\"",
+        "memory to leave free; the cache gives way when the machine or control group runs short",
+    ),
+    used("cache.duration", Kind::Duration, "\"30s\"", "how long a superseded group is held at most"),
+    used(
+        "cluster.linger",
+        Kind::Linger,
+        "\"5s\"",
+        "how long a publisher that vanished without goodbye keeps its path",
+    ),
+    used(
+        "drain_timeout",
+        Kind::Duration,
+        "\"10s\"",
+        "how long clients have to move when the relay is told to stop",
+    ),
+    used("runtime.workers", Kind::Workers, "one a core", "worker threads").short(&["workers"]),
+    used(
+        "quic.congestion_control",
+        Kind::Congestion,
+        "\"cubic\"",
+        "who decides how much may be in flight: `\"cubic\"` (or `\"loss\"`), `\"bbr\"` (or `\"delay\"`), \
+         `\"newreno\"`",
+    )
+    .or(&["server.quic.congestion_control"]),
+    used("quic.idle_timeout", Kind::Idle, "\"10s\"", "silence after which a connection is given up")
+        .or(&["server.quic.idle_timeout"]),
+    used(
+        "quic.keep_alive",
+        Kind::KeepAlive,
+        "\"5s\"",
+        "silence after which a ping is sent, by default at most half of `quic.idle_timeout`; \
+         `\"0s\"` sends none",
+    )
+    .or(&["server.quic.keep_alive"]),
+    used(
+        "quic.gso",
+        Kind::Switch,
+        "true",
+        "UDP segmentation offload; turn it off for a network card that garbles it",
+    )
+    .or(&["server.quic.gso"]),
+    used(
+        "quic.max_streams",
+        Kind::Streams,
+        "2048 and 1024",
+        "bidirectional and unidirectional streams a peer may have open; it starts with fewer and gets \
+         more as it uses them",
+    )
+    .or(&["server.quic.max_streams"])
+    .short(&["quic-max-streams", "server-max-streams"]),
+    used("quic.initial_mtu", Kind::Mtu, "1200", "largest datagram before the path was probed, bytes")
+        .or(&["server.quic.initial_mtu"]),
+    used("quic.max_mtu", Kind::Mtu, "1452", "largest datagram probed for, bytes")
+        .or(&["server.quic.max_mtu"]),
+    used("quic.mtu_discovery", Kind::Switch, "true", "probe for larger datagrams")
+        .or(&["server.quic.mtu_discovery"]),
+    used("log.level", Kind::Level, "\"info\"", "what is logged; `RUST_LOG` says it more finely and wins"),
+    used("log.format", Kind::Format, "\"text\"", "`\"text\"`, or `\"json\"`: one object a line"),
+];

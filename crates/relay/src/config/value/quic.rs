@@ -1,0 +1,117 @@
+//! What the values of the `quic` section mean.
+
+use std::time::Duration;
+
+use relay_model::limits;
+use relay_worker::{Congestion, mtu as sizes};
+use toml::Value;
+
+use super::duration;
+
+/// Shorter ones end connections that only had a bad moment.
+const SHORTEST_IDLE: Duration = Duration::from_secs(1);
+/// Longer ones keep what vanished.
+const LONGEST_IDLE: Duration = Duration::from_secs(600);
+/// Shorter pauses between pings are load, not life.
+const SHORTEST_KEEP_ALIVE: Duration = Duration::from_millis(100);
+/// Each stream a peer may open costs memory whether it does or not.
+const MOST_STREAMS: u64 = 65_536;
+
+/// A congestion controller, by its name or its family.
+pub(in super::super) fn congestion(value: &Value) -> Result<Congestion, String> {
+    match value.as_str().map(str::to_ascii_lowercase).as_deref() {
+        Some("cubic" | "loss") => Ok(Congestion::Cubic),
+        Some("bbr" | "delay") => Ok(Congestion::Bbr),
+        Some("newreno" | "new-reno" | "reno") => Ok(Congestion::NewReno),
+        _ => Err(format!(
+            "{value} is no congestion control; write \"cubic\" (or \"loss\"), \"bbr\" (or \"delay\"), \
+             or \"newreno\""
+        )),
+    }
+}
+
+/// Silence after which a connection is given up.
+pub(in super::super) fn idle(value: &Value) -> Result<Duration, String> {
+    let idle = duration(value)?;
+    if (SHORTEST_IDLE..=LONGEST_IDLE).contains(&idle) {
+        Ok(idle)
+    } else {
+        Err(format!(
+            "{value} is out of range, \"1s\" to \"10m\": without an idle timeout whoever vanishes stays"
+        ))
+    }
+}
+
+/// Silence after which a ping is sent; zero = none is.
+pub(in super::super) fn keep_alive(value: &Value) -> Result<Option<Duration>, String> {
+    let interval = duration(value)?;
+    if interval.is_zero() {
+        Ok(None)
+    } else if interval >= SHORTEST_KEEP_ALIVE {
+        Ok(Some(interval))
+    } else {
+        Err(format!("{value} is too short; at least \"100ms\", or \"0s\" for none"))
+    }
+}
+
+/// Streams of one direction.
+pub(in super::super) fn streams(value: &Value) -> Result<u64, String> {
+    let count = value.as_integer().and_then(|count| u64::try_from(count).ok());
+    count
+        .filter(|count| (limits::UNI_STREAMS..=MOST_STREAMS).contains(count))
+        .ok_or_else(|| format!("{value}: expected a number from {} to {MOST_STREAMS}", limits::UNI_STREAMS))
+}
+
+/// The size of a datagram, bytes.
+pub(in super::super) fn mtu(value: &Value) -> Result<u16, String> {
+    let bytes = value.as_integer().and_then(|bytes| u16::try_from(bytes).ok());
+    bytes.filter(|bytes| (sizes::SMALLEST..=sizes::LARGEST).contains(bytes)).ok_or_else(|| {
+        format!(
+            "{value}: expected a number of bytes from {} (what every path must carry) to {} (an Ethernet frame)",
+            sizes::SMALLEST,
+            sizes::LARGEST
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::String(text.to_owned())
+    }
+
+    #[test]
+    fn a_controller_goes_by_its_name_or_by_its_family() {
+        for (names, expected) in [
+            (["cubic", "loss", "CUBIC"], Congestion::Cubic),
+            (["bbr", "delay", "BBR"], Congestion::Bbr),
+            (["newreno", "new-reno", "reno"], Congestion::NewReno),
+        ] {
+            assert!(names.iter().all(|name| congestion(&text(name)) == Ok(expected)));
+        }
+        assert!(congestion(&text("vegas")).is_err() && congestion(&Value::Integer(1)).is_err());
+    }
+
+    #[test]
+    fn numbers_hold_their_limits_and_one_past_is_refused() {
+        let of = Value::Integer;
+        assert_eq!((streams(&of(16)), streams(&of(65_536))), (Ok(16), Ok(65_536)));
+        assert!(streams(&of(15)).is_err() && streams(&of(65_537)).is_err() && streams(&of(-1)).is_err());
+        assert_eq!((mtu(&of(1_200)), mtu(&of(1_472))), (Ok(1_200), Ok(1_472)));
+        assert!(mtu(&of(1_199)).is_err() && mtu(&of(1_473)).is_err() && mtu(&text("1200")).is_err());
+    }
+
+    #[test]
+    fn timeouts_hold_their_limits_and_one_past_is_refused() {
+        assert_eq!(idle(&text("1s")), Ok(SHORTEST_IDLE));
+        assert_eq!(idle(&text("10m")), Ok(LONGEST_IDLE));
+        assert!(
+            idle(&text("999ms")).is_err() && idle(&text("600001ms")).is_err() && idle(&text("0")).is_err()
+        );
+        assert_eq!(keep_alive(&text("100ms")), Ok(Some(SHORTEST_KEEP_ALIVE)));
+        assert_eq!(keep_alive(&text("0s")), Ok(None));
+        assert!(keep_alive(&text("99ms")).is_err());
+    }
+}

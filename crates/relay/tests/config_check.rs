@@ -1,0 +1,148 @@
+//! Promise: `check` explains a file before anybody runs it, and what it says stays as it is.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p moq-relay --test config_check` writes what it says now.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Output,
+};
+
+use tempfile::TempDir;
+
+use common::relay;
+
+fn here(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder)
+}
+
+/// All fixtures, and the certificate they name, in a folder of their own.
+fn fixtures() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for from in [here("fixtures"), here("fixtures/refused")] {
+        for entry in fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+            }
+        }
+    }
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["relay.example.com".into(), "127.0.0.1".into()];
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
+    params.not_after = rcgen::date_time_ymd(2999, 1, 1);
+    let certificate = params.self_signed(&key).unwrap();
+    fs::write(folder.path().join("cert.pem"), certificate.pem()).unwrap();
+    fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
+    folder
+}
+
+fn check(folder: &TempDir, args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = relay();
+    command.current_dir(folder.path()).arg("check").args(args).envs(variables.iter().copied());
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let said = String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap();
+    (status.code(), said)
+}
+
+/// Without what differs between machines and days.
+fn masked(said: &str) -> String {
+    let line = |line: &str| {
+        let label = line.split_whitespace().next().unwrap_or_default().trim_matches(['"', ':']);
+        let is_text = line.starts_with("  ") && !line.contains(':') || line.contains("ceiling");
+        match label {
+            "memory" | "cache" | "ceiling" | "workers" | "SHA-256" | "valid" if is_text => {
+                format!("  {label:<12} MASKED")
+            }
+            "memory_bytes" | "cache_bytes" | "ceiling_bytes" | "workers" | "sha256" | "days" => {
+                format!("{}\"{label}\": MASKED", &line[..line.len() - line.trim_start().len()])
+            }
+            _ => line.to_owned(),
+        }
+    };
+    said.lines().map(|text| line(text) + "\n").collect()
+}
+
+fn golden(name: &str, said: &str) {
+    let file = here("golden/check").join(name);
+    let said = masked(said);
+    if env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&file, &said).unwrap();
+    }
+    let expected = fs::read_to_string(&file).unwrap_or_default();
+    assert!(said == expected, "{} should hold (UPDATE_GOLDEN=1 writes it):\n{said}", file.display());
+}
+
+#[test]
+fn what_check_says_of_a_file_stays_as_it_is() {
+    let folder = fixtures();
+    for (name, starts) in [
+        ("seed", false),
+        ("minimal", true),
+        ("dev-0.14", true),
+        ("open-0.14", true),
+        ("prod-0.14", false),
+        ("leaf-0.14", false),
+        ("root-0.14", true),
+        ("edge-0.17", true),
+        ("auth-0.17", false),
+        ("syntax", false),
+        ("unknown-key", false),
+        ("wrong-value", false),
+        ("two-spellings", false),
+        ("half-certificate", false),
+        ("certificates", false),
+        ("combinations", false),
+        ("stream-only", false),
+        ("nobody", false),
+        ("no-certificate", false),
+    ] {
+        let (code, said) = check(&folder, &[&format!("{name}.toml")], &[]);
+        golden(&format!("{name}.txt"), &said);
+        assert_eq!(code, Some(i32::from(!starts)), "{name}: {said}");
+    }
+}
+
+#[test]
+fn check_says_the_same_to_programs() {
+    let folder = fixtures();
+    let (code, said) = check(&folder, &["open-0.14.toml", "--json"], &[]);
+    assert_eq!(code, Some(0));
+    golden("open-0.14.json", &said);
+    let (code, said) = check(&folder, &["unknown-key.toml", "--json"], &[]);
+    assert_eq!(code, Some(1));
+    golden("unknown-key.json", &said);
+}
+
+#[test]
+fn check_names_the_layer_of_every_value() {
+    let folder = fixtures();
+    let variables =
+        [("MOQ_CACHE_DURATION", "2m"), ("MOQ_SERVER_BIND", "127.0.0.1:1"), ("MOQ_CACHE_HEADROM", "1")];
+    let line = ["minimal.toml", "--cache-duration", "90s", "--tls-generate", "localhost"];
+    let (code, said) = check(&folder, &line, &variables);
+    assert_eq!(code, Some(0), "{said}");
+    golden("layers.txt", &said);
+}
+
+#[test]
+fn check_needs_no_file() {
+    let (code, said) = check(&fixtures(), &[], &[]);
+    assert_eq!(code, Some(0), "{said}");
+    golden("no-file.txt", &said);
+}
+
+#[test]
+fn a_wrong_command_line_is_a_usage_error() {
+    let folder = fixtures();
+    for line in [&["--nonsense"][..], &["--cache-duration", "soon"], &["a.toml", "b.toml"]] {
+        assert_eq!(check(&folder, line, &[]).0, Some(2), "{line:?}");
+    }
+    let (code, said) = check(&folder, &["absent.toml"], &[]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("cannot read absent.toml: No such file"), "{said}");
+}

@@ -1,0 +1,107 @@
+//! Promise: files of deployed relays are started, with warnings, or refused with what to do.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use std::{fs, path::Path, process::Output};
+
+use relay_client::{Client, ClientConfig};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use common::{Running, free_address, relay, run};
+
+enum Outcome {
+    /// Serves; the log holds each of these.
+    Started(&'static [&'static str]),
+    /// Ends with status 1 and says each of these.
+    Refused(&'static [&'static str]),
+}
+
+use Outcome::{Refused, Started};
+
+const FILES: &[(&str, Outcome)] = &[
+    ("seed", Refused(&["`auth.key` asks for token authentication"])),
+    ("minimal", Started(&["anon/**"])),
+    (
+        "dev-0.14",
+        Started(&[
+            "`web.http.listen` changes nothing here",
+            "`stats.enabled` changes nothing here",
+            "`iroh.secret` changes nothing here",
+            "subscribe=everything",
+        ]),
+    ),
+    (
+        "open-0.14",
+        Started(&[
+            "not spoken here, and not offered: moq-transport-16",
+            "`server.tls.root` changes nothing here",
+            "`cluster.node` changes nothing here",
+            "publish=anon/**, demo/viewer/** subscribe=anon/**, demo/**",
+        ]),
+    ),
+    ("prod-0.14", Refused(&["`auth.key` asks for token authentication"])),
+    ("leaf-0.14", Refused(&["`cluster.connect` cannot be obeyed: relays are not linked yet"])),
+    ("root-0.14", Started(&["`server.tls.root` changes nothing here", "publish=everything"])),
+    (
+        "edge-0.17",
+        Started(&[
+            "`listen.timeout` changes nothing here",
+            "`quic.receive_window` changes nothing here",
+            "`internal.listen` changes nothing here",
+            "publish=anon/** subscribe=anon/**, demo/**",
+        ]),
+    ),
+    ("auth-0.17", Refused(&["`auth.url` asks for token authentication"])),
+];
+
+/// The file and the certificate it names, in a folder of their own.
+fn prepared(name: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/{name}.toml"));
+    fs::copy(file, folder.path().join("relay.toml")).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
+    fs::write(folder.path().join("cert.pem"), certificate.pem()).unwrap();
+    fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
+    folder
+}
+
+async fn serves(name: &str, said: &[&str]) {
+    let folder = prepared(name);
+    let address = free_address();
+    let mut command = relay();
+    command.current_dir(folder.path()).args(["relay.toml", "--server-bind", &address]);
+    let relay = Running::start(&mut command);
+    let mut log = relay.line_with("");
+    while !log.contains(" serving ") {
+        log = log + "\n" + &relay.line_with("");
+    }
+    assert!(said.iter().all(|text| log.contains(text)), "{name}: {log}");
+    let client = Client::connect(&format!("moqt://{address}/anon"), ClientConfig::default()).await.unwrap();
+    client.peer_setup().await.unwrap();
+    relay.signal(Signal::TERM);
+    drop(client);
+    assert_eq!(relay.end().code(), Some(0), "{name}");
+}
+
+#[test]
+fn files_of_deployed_relays_are_started_or_refused_as_the_table_says() {
+    for (name, outcome) in FILES {
+        match outcome {
+            Started(said) => run(serves(name, said)),
+            Refused(said) => {
+                let folder = prepared(name);
+                let mut command = relay();
+                let Output { status, stderr, .. } =
+                    command.current_dir(folder.path()).arg("relay.toml").output().unwrap();
+                let stderr = String::from_utf8(stderr).unwrap();
+                assert_eq!(status.code(), Some(1), "{name}: {stderr}");
+                assert!(said.iter().all(|text| stderr.contains(text)), "{name}: {stderr}");
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The page about configuration says what the code does.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p moq-relay --test config_page` writes it.
+
+#![allow(missing_docs)]
+
+use std::{env, fs, path::PathBuf};
+
+use moq_relay::config::table;
+
+const BEGIN: &str = "<!-- tables: begin (made by moq_relay::config::table) -->\n";
+const END: &str = "<!-- tables: end -->\n";
+
+#[test]
+fn the_page_about_configuration_holds_the_tables_as_they_are() {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    let page = fs::read_to_string(&file).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("the tables have a beginning");
+    let (_, after) = rest.split_once(END).expect("the tables have an end");
+    let expected = format!("{before}{BEGIN}\n{}\n{END}{after}", table::markdown().trim());
+    if env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&file, &expected).unwrap();
+        return;
+    }
+    assert!(page == expected, "docs/configuration.md is not what the code says; UPDATE_GOLDEN=1 writes it");
+}
