@@ -7,7 +7,7 @@ use std::{
 
 use super::certificate::Certificate;
 use crate::{
-    config::{Config, Resolution, Tls},
+    config::{Config, Place, Resolution, Source, Tls, Warning},
     limits::{memory, payload::Limits},
     serve::{self, SOON},
 };
@@ -45,10 +45,7 @@ impl Report {
         let limits = serve::plan(config).limits(0, 0, &reading);
         let workers = serve::workers(config);
         let more = hazards(config, &certificate);
-        resolution.warnings.extend(
-            more.into_iter()
-                .map(|text| crate::config::Warning { place: crate::config::Place::Nowhere, text }),
-        );
+        resolution.warnings.extend(more.into_iter().map(|text| Warning { place: Place::Nowhere, text }));
         Self { file, resolution, certificate, workers, memory: reading.limit, limits }
     }
 
@@ -61,7 +58,12 @@ impl Report {
     pub(super) fn refusals(&self) -> Vec<String> {
         let mut all: Vec<String> = self.resolution.refusals.iter().map(ToString::to_string).collect();
         if let Certificate::None(why) = &self.certificate {
-            all.push(why.clone());
+            let file = self.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+            all.push(match self.resolution.source("tls.cert") {
+                Source::File { at, .. } => format!("{file}:{at}: {why}"),
+                Source::Flag(name) | Source::Variable(name) => format!("{name}: {why}"),
+                Source::Default => why.clone(),
+            });
         }
         all
     }

@@ -73,7 +73,7 @@ fn argument(entry: &'static table::Entry, names: &'static table::Names) -> Arg {
         .aliases(flags)
         .value_name(kind.placeholder())
         .value_parser(check)
-        .help(format!("{} [env: {}]", entry.meaning.replace('`', ""), names.variable()))
+        .help(format!("{} [env: {}]", sentence(entry.meaning), names.variable()))
         .hide(!entry.is_used());
     match kind {
         table::Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
@@ -81,6 +81,13 @@ fn argument(entry: &'static table::Entry, names: &'static table::Names) -> Arg {
         kind if kind.is_list() => arg.action(ArgAction::Append),
         _ => arg,
     }
+}
+
+/// A meaning as the help begins it, without marks.
+fn sentence(meaning: &str) -> String {
+    let plain = meaning.replace('`', "");
+    let mut letters = plain.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 #[cfg(test)]

@@ -301,11 +301,16 @@ impl Layers<'_> {
         if both.is_none() && publish.is_none() && subscribe.is_none() {
             return;
         }
-        config.publish = self.direction(both.as_ref(), publish.as_ref());
-        config.subscribe = self.direction(both.as_ref(), subscribe.as_ref());
+        config.publish = self.direction("auth.public.publish", both.as_ref(), publish.as_ref());
+        config.subscribe = self.direction("auth.public.subscribe", both.as_ref(), subscribe.as_ref());
     }
 
-    fn direction(&mut self, both: Option<&Sourced<Vec<Path>>>, one: Option<&Sourced<Vec<Path>>>) -> Scope {
+    fn direction(
+        &mut self,
+        key: &'static str,
+        both: Option<&Sourced<Vec<Path>>>,
+        one: Option<&Sourced<Vec<Path>>>,
+    ) -> Scope {
         let chosen = match (both, one) {
             (Some(both), Some(one)) if both.source.rank() == one.source.rank() => {
                 let what =
@@ -318,6 +323,8 @@ impl Layers<'_> {
             (Some(both), None) => both,
             (None, None) => return Scope::nothing(),
         };
+        self.sources.retain(|(known, _)| *known != key);
+        self.sources.push((key, chosen.source.clone()));
         Scope::of(chosen.value.clone())
     }
 

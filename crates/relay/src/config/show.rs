@@ -28,7 +28,7 @@ fn shown(config: &Config, key: &str, source: &Source) -> Option<String> {
         "server.hop" => config.hop.map_or_else(|| "random".to_owned(), |hop| hop.0.to_string()),
         "tls.cert" | "tls.key" | "tls.generate" => tls(config, key, source),
         "auth.public" => match (source, config.publish == config.subscribe) {
-            (Source::Default, _) => "none".to_owned(),
+            (Source::Default, _) if config.from_file => "none".to_owned(),
             (_, true) => scope(&config.publish),
             (_, false) => "see below".to_owned(),
         },
