@@ -4,13 +4,18 @@
 
 mod common;
 
-use std::{fs, path::Path, process::Output};
+use std::{
+    fs,
+    path::Path,
+    process::Output,
+    time::{Duration, Instant},
+};
 
-use relay_client::{Client, ClientConfig};
+use relay_client::{Client, ClientConfig, Tuning};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use common::{Running, free_address, relay, run};
+use common::{Running, file, free_address, relay, run};
 
 enum Outcome {
     /// Serves; the log holds each of these.
@@ -104,4 +109,37 @@ fn files_of_deployed_relays_are_started_or_refused_as_the_table_says() {
             }
         }
     }
+}
+
+/// How many threads of the process are workers.
+fn workers(relay: &Running) -> usize {
+    let threads = fs::read_dir(format!("/proc/{}/task", relay.child.id())).unwrap();
+    let names = threads.filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).ok());
+    names.filter(|name| name.starts_with("worker-")).count()
+}
+
+#[test]
+fn what_a_file_says_of_threads_and_of_quic_holds() {
+    run(async {
+        let address = free_address();
+        let (_folder, path) = file(&format!(
+            "auth.public = \"\"\nserver.bind = {address:?}\nruntime.workers = 3\n\
+             quic = {{ idle_timeout = \"1s\", keep_alive = 0 }}\n"
+        ));
+        let relay = Running::start(relay().arg(&path));
+        relay.line_with("serving");
+        // Threads name themselves.
+        while workers(&relay) != 3 {
+            tokio::task::yield_now().await;
+        }
+        let long = Duration::from_secs(60);
+        let tuning = Tuning { idle: long, keep_alive: None, ..Tuning::default() };
+        let config = ClientConfig { tuning, ..ClientConfig::default() };
+        let client = Client::connect(&format!("moqt://{address}/"), config).await.unwrap();
+        let started = Instant::now();
+        client.closed().await;
+        assert!(started.elapsed() < long / 2, "it was given up after its own time");
+        relay.signal(Signal::TERM);
+        assert_eq!(relay.end().code(), Some(0));
+    });
 }

@@ -76,8 +76,10 @@ fn argument(entry: &'static table::Entry, names: &'static table::Names) -> Arg {
         .help(format!("{} [env: {}]", sentence(entry.meaning), names.variable()))
         .hide(!entry.is_used());
     match kind {
-        table::Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
-        table::Kind::Any => arg.num_args(0..=1).action(ArgAction::Append).default_missing_value("true"),
+        table::Kind::Switch | table::Kind::AnySwitch => {
+            arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+        }
+        table::Kind::Any => arg.action(ArgAction::Append),
         kind if kind.is_list() => arg.action(ArgAction::Append),
         _ => arg,
     }
@@ -118,6 +120,14 @@ mod tests {
         for bad in ["257", "0", "many"] {
             let error = Cli::try_parse_from(["moq-relay", "--workers", bad]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ValueValidation);
+        }
+    }
+
+    #[test]
+    fn a_switch_does_not_take_the_file_for_its_value() {
+        for switch in ["--iroh-enabled", "--quic-gso", "--cluster-mesh"] {
+            let args = Cli::try_parse_from(["moq-relay", switch, "relay.toml"]).unwrap().run;
+            assert_eq!(args.config_file(), Some(&PathBuf::from("relay.toml")), "{switch}");
         }
     }
 

@@ -47,6 +47,8 @@ pub enum Kind {
     Format,
     /// Not looked at.
     Any,
+    /// Not looked at; yes or no elsewhere.
+    AnySwitch,
 }
 
 impl Kind {
@@ -63,7 +65,7 @@ impl Kind {
             Self::Size => "`\"8GiB\"`, `\"75%\"`, or bytes",
             Self::Duration | Self::Linger | Self::Idle | Self::KeepAlive => "`\"10s\"`, `\"2m\"`, or seconds",
             Self::Switch => "`true` or `false`",
-            Self::Any => "",
+            Self::Any | Self::AnySwitch => "",
         }
     }
 
@@ -81,7 +83,7 @@ impl Kind {
             Self::Size => "SIZE",
             Self::Duration | Self::Linger | Self::Idle | Self::KeepAlive => "TIME",
             Self::Congestion => "NAME",
-            Self::Switch => "BOOL",
+            Self::Switch | Self::AnySwitch => "BOOL",
             Self::Level => "LEVEL",
             Self::Format => "FORMAT",
             Self::Any => "VALUE",
@@ -135,7 +137,7 @@ impl Kind {
             Self::Mtu => value::mtu(value).map(drop),
             Self::Level => value::level(value).map(drop),
             Self::Format => value::format(value).map(drop),
-            Self::Any => Ok(()),
+            Self::Any | Self::AnySwitch => Ok(()),
         }
     }
 }

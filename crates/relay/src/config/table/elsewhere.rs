@@ -42,6 +42,14 @@ const fn idle(key: &'static str, spellings: Spellings, why: &'static str, meanin
     entry(key, spellings, &[], Status::Idle(why), meaning)
 }
 
+impl Entry {
+    /// Its flag stands without a value.
+    const fn switch(mut self) -> Self {
+        self.kind = Kind::AnySwitch;
+        self
+    }
+}
+
 const ENGINE: &str = "there is one QUIC engine";
 const WINDOW: &str = "windows are sized by the relay";
 const LISTENER: &str = "QUIC and WebTransport are the only entrances yet";
@@ -65,12 +73,12 @@ pub(super) static ENTRIES: &[Entry] = &[
     idle("auth.tls.root", &[], TOKENS, "whom to trust when keys are fetched"),
     idle("auth.tls.cert", &[], TOKENS, "certificate shown when keys are fetched"),
     idle("auth.tls.key", &[], TOKENS, "its private key"),
-    idle("auth.tls.disable_verify", &[], TOKENS, "trust anybody when keys are fetched"),
+    idle("auth.tls.disable_verify", &[], TOKENS, "trust anybody when keys are fetched").switch(),
     idle("tls.root", &["server.tls.root", "listen.tls.root"], MTLS, "authorities of client certificates"),
     idle("server.backend", &["listen.backend"], ENGINE, "QUIC library"),
     idle("listen.timeout", &[], "handshake and setup have 5 seconds", "how long a handshake may take"),
     idle("server.tcp.bind", &["listen.tcp.bind"], LISTENER, "TCP address for trusted peers"),
-    idle("listen.tcp.tls", &[], LISTENER, "TLS on that address"),
+    idle("listen.tcp.tls", &[], LISTENER, "TLS on that address").switch(),
     idle("server.unix.bind", &["listen.unix.bind"], LISTENER, "Unix socket for trusted peers"),
     idle("server.unix.allow.uid", &["listen.unix.allow.uid"], LISTENER, "users let in there"),
     idle("server.unix.allow.gid", &["listen.unix.allow.gid"], LISTENER, "groups let in there"),
@@ -113,19 +121,19 @@ pub(super) static ENTRIES: &[Entry] = &[
     ),
     idle("quic.send_window", &["server.quic.send_window"], WINDOW, "unacknowledged bytes of a connection"),
     idle("quic.qlog", &["server.quic.qlog"], "no QUIC traces are written", "folder for QUIC traces"),
-    idle("runtime.pin", &[], "the system places the workers", "keep each worker on a core"),
-    idle("runtime.io_uring", &[], "workers use epoll", "io_uring for the sockets"),
+    idle("runtime.pin", &[], "the system places the workers", "keep each worker on a core").switch(),
+    idle("runtime.io_uring", &[], "workers use epoll", "io_uring for the sockets").switch(),
     web("web.http.listen", "TCP address for HTTP"),
     web("web.https.listen", "TCP address for HTTPS and WebSocket"),
     web("web.https.cert", "certificate shown there"),
     web("web.https.key", "its private key"),
     web("web.https.root", "authorities of client certificates there"),
-    web("web.ws", "WebSocket for clients without WebTransport"),
+    web("web.ws", "WebSocket for clients without WebTransport").switch(),
     web("internal.listen", "TCP address for metrics and health, for operators only"),
     link("cluster.connect", &["cluster.root"], &[], "relays to link to"),
     link("cluster.connect_api", &[], &[], "server that lists the relays to link to"),
-    link("cluster.mesh", &[], &[], "find other relays by what they announce"),
-    link("cluster.lan.enabled", &[], &["cluster-lan"], "find other relays on the local network"),
+    link("cluster.mesh", &[], &[], "find other relays by what they announce").switch(),
+    link("cluster.lan.enabled", &[], &["cluster-lan"], "find other relays on the local network").switch(),
     dial("cluster.lan.secret", &[], &[], "secret of relays on the local network"),
     dial("cluster.lan.app", &[], &[], "name of their group"),
     dial("cluster.node", &[], &[], "URL other relays find this one at"),
@@ -139,14 +147,15 @@ pub(super) static ENTRIES: &[Entry] = &[
     dial("client.timeout", &["connect.timeout"], &["client-connect-timeout"], "how long dialling may take"),
     dial("client.failover_delay", &["connect.race"], &[], "when the next address is tried"),
     dial("client.resolution_delay", &["connect.resolution_delay"], &[], "how long IPv4 waits for IPv6"),
-    dial("connect.once", &[], &[], "dial once only"),
+    dial("connect.once", &[], &[], "dial once only").switch(),
     dial("client.tls.root", &["connect.tls.root"], &[], "whom to trust"),
     dial(
         "client.tls.system_roots",
         &["connect.tls.system_roots"],
         &["tls-system-roots"],
         "trust those of the system",
-    ),
+    )
+    .switch(),
     dial(
         "client.tls.fingerprint",
         &["connect.tls.fingerprint"],
@@ -160,7 +169,8 @@ pub(super) static ENTRIES: &[Entry] = &[
         &["connect.tls.insecure", "connect.tls.disable_verify"],
         &["tls-disable-verify"],
         "trust anybody",
-    ),
+    )
+    .switch(),
     dial("client.tls.host_name", &["connect.tls.host_name"], &[], "name to expect"),
     dial(
         "client.backoff.initial",
@@ -181,7 +191,8 @@ pub(super) static ENTRIES: &[Entry] = &[
         &["connect.websocket.enabled"],
         &["websocket-enabled"],
         "fall back to TCP",
-    ),
+    )
+    .switch(),
     dial("client.websocket.delay", &["connect.websocket.delay"], &["websocket-delay"], "when to fall back"),
     dial("connect.goaway.redirect", &[], &["goaway-redirect"], "where a relay that leaves may send us"),
     dial(
@@ -193,20 +204,20 @@ pub(super) static ENTRIES: &[Entry] = &[
     dial("client.quic.congestion_control", &[], &[], "congestion control"),
     dial("client.quic.idle_timeout", &[], &[], "idle timeout"),
     dial("client.quic.keep_alive", &[], &[], "keep-alive"),
-    dial("client.quic.gso", &[], &[], "segmentation offload"),
+    dial("client.quic.gso", &[], &[], "segmentation offload").switch(),
     dial("client.quic.max_streams", &[], &["client-max-streams"], "streams a peer may have open"),
-    dial("client.quic.mtu_discovery", &[], &[], "probing for larger datagrams"),
+    dial("client.quic.mtu_discovery", &[], &[], "probing for larger datagrams").switch(),
     dial("client.quic.qlog", &[], &[], "folder for QUIC traces"),
-    idle("stats.enabled", &[], STATS, "publish counters as broadcasts"),
+    idle("stats.enabled", &[], STATS, "publish counters as broadcasts").switch(),
     idle("stats.prefix", &[], STATS, "where they are published"),
     idle("stats.interval", &[], STATS, "how often"),
     idle("stats.node", &[], STATS, "name of this relay in them"),
     idle("stats.depth", &[], STATS, "how finely they are split"),
     idle("stats.linger", &[], STATS, "how long an empty one stays"),
-    idle("iroh.enabled", &[], IROH, "peer-to-peer entrance"),
+    idle("iroh.enabled", &[], IROH, "peer-to-peer entrance").switch(),
     idle("iroh.secret", &[], IROH, "its key"),
     idle("iroh.bind_v4", &[], IROH, "its IPv4 address"),
     idle("iroh.bind_v6", &[], IROH, "its IPv6 address"),
-    idle("iroh.disable_relay", &[], IROH, "direct connections only"),
+    idle("iroh.disable_relay", &[], IROH, "direct connections only").switch(),
     idle("jemalloc.*", &[], "memory comes from another allocator", "memory profiles"),
 ];
