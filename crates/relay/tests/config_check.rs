@@ -31,14 +31,19 @@ fn fixtures() -> TempDir {
             }
         }
     }
+    certify(&folder, time::OffsetDateTime::now_utc() + time::Duration::days(36_500));
+    folder
+}
+
+/// Puts a certificate there that ends then.
+fn certify(folder: &TempDir, end: time::OffsetDateTime) {
     let key = rcgen::KeyPair::generate().unwrap();
     let names = vec!["relay.example.com".into(), "127.0.0.1".into()];
     let mut params = rcgen::CertificateParams::new(names).unwrap();
-    params.not_after = rcgen::date_time_ymd(2999, 1, 1);
+    params.not_after = end;
     let certificate = params.self_signed(&key).unwrap();
     fs::write(folder.path().join("cert.pem"), certificate.pem()).unwrap();
     fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
-    folder
 }
 
 fn check(folder: &TempDir, args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
@@ -58,7 +63,7 @@ fn masked(said: &str) -> String {
             "memory" | "cache" | "ceiling" | "workers" | "SHA-256" | "valid" if is_text => {
                 format!("  {label:<12} MASKED")
             }
-            "memory_bytes" | "cache_bytes" | "ceiling_bytes" | "workers" | "sha256" | "days" => {
+            "memory_bytes" | "cache_bytes" | "ceiling_bytes" | "workers" | "sha256" | "days" | "until" => {
                 format!("{}\"{label}\": MASKED", &line[..line.len() - line.trim_start().len()])
             }
             _ => line.to_owned(),
@@ -145,4 +150,35 @@ fn a_wrong_command_line_is_a_usage_error() {
     let (code, said) = check(&folder, &["absent.toml"], &[]);
     assert_eq!(code, Some(1));
     assert!(said.contains("cannot read absent.toml: No such file"), "{said}");
+}
+
+#[test]
+fn a_certificate_about_to_end_is_a_warning_and_one_past_it_is_refused() {
+    let folder = fixtures();
+    let now = time::OffsetDateTime::now_utc();
+    certify(&folder, now + time::Duration::hours(5 * 24 + 1));
+    let (code, said) = check(&folder, &["open-0.14.toml"], &[]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("  the certificate expires in 5 days\n"), "{said}");
+    certify(&folder, now - time::Duration::days(2));
+    let (code, said) = check(&folder, &["open-0.14.toml"], &[]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("open-0.14.toml:7:8: the certificate in cert.pem expired on "), "{said}");
+}
+
+#[test]
+fn hazards_are_named() {
+    let folder = fixtures();
+    let line = ["minimal.toml", "--drain-timeout", "5m", "--auth-takeover", "any", "--bind", "[::]:0"];
+    let (code, said) = check(&folder, &line, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    for expected in
+        ["systemd kills after 90s", "whoever may publish a path may take it", "port 0 takes a free one"]
+    {
+        assert!(said.contains(expected), "{said}");
+    }
+    let (_, said) = check(&folder, &["minimal.toml", "--auth-public", "**"], &[]);
+    assert!(said.contains("whoever reaches this address may publish and subscribe to everything"), "{said}");
+    let (_, said) = check(&folder, &["minimal.toml", "--auth-public", "**", "--bind", "127.0.0.1:1"], &[]);
+    assert!(!said.contains("whoever reaches this address"), "loopback is no exposure: {said}");
 }

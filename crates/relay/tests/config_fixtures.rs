@@ -138,7 +138,7 @@ fn what_a_file_says_of_threads_and_of_quic_holds() {
         let client = Client::connect(&format!("moqt://{address}/"), config).await.unwrap();
         let started = Instant::now();
         client.closed().await;
-        assert!(started.elapsed() < long / 2, "it was given up after its own time");
+        assert!(started.elapsed() < Duration::from_secs(8), "that is less than the default");
         relay.signal(Signal::TERM);
         assert_eq!(relay.end().code(), Some(0));
     });
