@@ -29,11 +29,15 @@ pub(crate) struct Intake {
     /// The same by number, where announces have one.
     by_id: HashMap<u64, Path, foldhash::fast::RandomState>,
     next_id: u64,
+    /// A broadcast that ended, while more of what was said with it is there to be read: the same path by
+    /// somebody else is how a replacement is said where there is no other word for it.
+    ending: Option<Path>,
 }
 
 impl Intake {
     pub(crate) fn new(prefix: Path) -> Self {
-        Self { prefix, sender: None, live: HashMap::default(), by_id: HashMap::default(), next_id: 0 }
+        let (live, by_id) = (HashMap::default(), HashMap::default());
+        Self { prefix, sender: None, live, by_id, next_id: 0, ending: None }
     }
 
     /// A broadcast came: it takes the next number.
@@ -89,7 +93,7 @@ impl Session {
         if inlet.end().is_none() {
             return Next::Keep(Role::Intake(inlet, intake));
         }
-        for path in intake.live.into_keys() {
+        for path in intake.live.into_keys().chain(intake.ending) {
             self.unroute(cx, path);
         }
         self.control.finish(t, cx.now, stream);
@@ -110,9 +114,13 @@ impl Session {
             return Ok(true);
         }
         let Some(announce) = Announce::next(&mut inlet.inbox, version)? else { return Ok(false) };
+        let ended = intake.ending.take();
         match announce {
             Announce::Active { suffix, hops, cost } => {
                 let path = intake.prefix.join(&suffix)?;
+                if let Some(ended) = ended.filter(|ended| *ended != path) {
+                    self.unroute(cx, ended);
+                }
                 if version.has_announce_ids() && intake.live.contains_key(&path) {
                     return Err(Error::Value("announce of a live path"));
                 }
@@ -125,8 +133,16 @@ impl Session {
             }
             Announce::Ended { suffix } => {
                 let path = intake.prefix.join(&suffix)?;
-                if intake.remove(&path) {
+                if let Some(ended) = ended {
+                    self.unroute(cx, ended);
+                }
+                if !intake.remove(&path) {
+                    return Ok(true);
+                }
+                if version.replaces_announces() || inlet.inbox.is_empty() {
                     self.unroute(cx, path);
+                } else {
+                    intake.ending = Some(path);
                 }
             }
             Announce::EndedId { id } => {
@@ -143,6 +159,9 @@ impl Session {
         let mut chain: Vec<Hop> = hops.iter().copied().chain(intake.sender).collect();
         if chain.is_empty() {
             chain.push(Hop::ANONYMOUS);
+        }
+        if chain.len() > 1 {
+            self.know_relay();
         }
         if chain.first() == Some(&Hop::ANONYMOUS) {
             chain.insert(0, self.config.stamp);

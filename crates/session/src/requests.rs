@@ -312,6 +312,10 @@ impl Session {
     fn take_setup<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, setup: lite::Setup) {
         self.peer.is_known = true;
         self.peer.price = setup.cost;
+        if setup.cost.is_some() {
+            // Only those who pass things on have a price.
+            self.know_relay();
+        }
         if !self.config.has_url && self.grant.is_none() {
             cx.out.push(Output::Authorize { target: setup.path.unwrap_or_default() });
         }

@@ -48,6 +48,7 @@ impl Session {
             scope: grant.subscribe.clone(),
             prefix,
             exclude: self.exclude(request.exclude_hop),
+            is_relay: self.peer.is_relay,
         };
         cx.fanout.watch(self.config.id);
         self.watches.push(Watching::new(stream, viewer, watch));
@@ -61,6 +62,14 @@ impl Session {
     /// The hop whose routes are of no use to the peer: said in the request, or else in SETUP.
     fn exclude(&self, asked: Hop) -> Hop {
         if self.config.version.has_exclude_hop() { asked } else { self.peer.exclude }
+    }
+
+    /// The peer turns out to pass on what others publish: from here on it is told of every way there is.
+    pub(crate) fn know_relay(&mut self) {
+        if !std::mem::replace(&mut self.peer.is_relay, true) {
+            self.watches.iter_mut().for_each(Watching::tell_all);
+            self.has_room = true;
+        }
     }
 
     /// Tells the peer what changed, as far as it takes it.

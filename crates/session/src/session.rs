@@ -68,6 +68,8 @@ pub struct Grant {
     pub publish: Scope,
     /// Absolute prefixes it may subscribe under.
     pub subscribe: Scope,
+    /// It is a relay of the same cluster.
+    pub is_peer: bool,
 }
 
 /// What a session is made from.
@@ -108,6 +110,8 @@ pub(crate) struct Peer {
     pub(crate) exclude: Hop,
     /// It said that it is going away.
     pub(crate) draining: bool,
+    /// It passes on what others publish: it is told of every way there is.
+    pub(crate) is_relay: bool,
 }
 
 /// One peer on one transport.
@@ -144,7 +148,7 @@ pub struct Session {
     pub(crate) winding: bool,
     said_goaway: bool,
     /// Something could be written that could not before.
-    has_room: bool,
+    pub(crate) has_room: bool,
     setup_sent: bool,
     closed: Option<Closed>,
     closing: bool,
@@ -192,7 +196,7 @@ impl Session {
             publishers: HashMap::default(),
             watches: Vec::new(),
             probes: Probes::default(),
-            peer: Peer { is_known: false, price: None, exclude: Hop::ANONYMOUS, draining: false },
+            peer: Peer { is_known: false, price: None, exclude: Hop::ANONYMOUS, draining: false, is_relay: false },
             held: BTreeSet::new(),
             pace: Pace::default(),
             refusals: 0,
@@ -225,6 +229,9 @@ impl Session {
 
     /// The peer is let in: its requests are served, its announces asked for.
     pub fn authorized<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, grant: Grant) {
+        if grant.is_peer {
+            self.know_relay();
+        }
         self.grant = Some(grant);
         self.send_setup(t, cx.now);
         if self.may_meet() {

@@ -44,6 +44,9 @@ pub(crate) struct Viewer {
     pub(crate) prefix: Path,
     /// Routes through this hop are withheld.
     pub(crate) exclude: Hop,
+    /// It passes on what it hears, and must know the way. For whoever only reads, one way is as good as
+    /// another: of a detour to the same publisher it is not told.
+    pub(crate) is_relay: bool,
 }
 
 impl Viewer {
@@ -105,6 +108,12 @@ impl Watching {
         }
     }
 
+    /// The peer is a relay: what was kept from it is looked at again.
+    pub(crate) fn tell_all(&mut self) {
+        self.viewer.is_relay = true;
+        self.watch.again();
+    }
+
     /// The first message: how many broadcasts follow at once.
     fn greet(&mut self, version: Version) -> Vec<u8> {
         let mut changes = Vec::new();
@@ -130,15 +139,16 @@ impl Watching {
             }
             (Some(route), None) => self.start(&change.path, suffix, route, version, &mut message),
             (Some(route), Some(told)) => {
-                let priced = version.has_announce_ids() && told.cost != route.cost;
-                if told.hops == route.hops && !priced {
+                let is_same_way = told.hops == route.hops;
+                let is_priced = version.has_announce_ids() && told.cost != route.cost;
+                let is_same_publisher = told.hops.first() == route.hops.first();
+                // Versions that cannot replace an announce have no word for another way.
+                let is_told = version.replaces_announces() && self.viewer.is_relay;
+                if is_same_way && !is_priced || is_same_publisher && !is_same_way && !is_told {
                     return None;
                 }
                 if version.replaces_announces() {
                     self.replace(change, suffix, route, told.id, version, &mut message);
-                } else if told.hops.first() == route.hops.first() {
-                    // Another way to the same publisher: these versions cannot say so, and need not.
-                    return None;
                 } else {
                     ended(told.id, suffix.clone(), version).encode(version, &mut message);
                     self.start(&change.path, suffix, route, version, &mut message);

@@ -32,7 +32,8 @@ pub struct Relay {
     workers: Vec<Worker>,
     seats: BTreeMap<SessionId, Seat>,
     rings: Rings,
-    permit: Permit,
+    /// Of clients, and of other relays.
+    permits: [Permit; 2],
     started: Instant,
     next: u64,
     /// A session that a peer of the run broke the protocol on, and how.
@@ -55,6 +56,7 @@ struct Seat {
     session: Session,
     worker: usize,
     is_let_in: bool,
+    is_peer: bool,
     /// Asks that core has not taken.
     asked: u32,
 }
@@ -69,6 +71,7 @@ impl Relay {
             max_age: Duration::from_secs(30),
         });
         let everything = Policy::public(Scope::everything(), Scope::everything());
+        let permits = [everything.clone(), everything.for_peers()];
         Self {
             hop,
             store,
@@ -76,15 +79,15 @@ impl Relay {
             workers: (0..WORKERS).map(Worker::new).collect(),
             seats: BTreeMap::new(),
             rings: Rings::new(),
-            permit: everything.admit("/").expect("the root is open to all"),
+            permits: permits.map(|policy| policy.admit("/").expect("the root is open to all")),
             started: now,
             next: 0,
             closed_by_us: Vec::new(),
         }
     }
 
-    /// A session on a new link.
-    pub fn connect(&mut self, version: Version, rng: &mut Rng) -> SessionId {
+    /// A session on a new link, to another relay or to a client.
+    pub fn connect(&mut self, version: Version, is_peer: bool, rng: &mut Rng) -> SessionId {
         let worker = rng.below(u64::from(WORKERS)) as u16;
         self.next += 1;
         let id = SessionId::new(WorkerId(worker), self.next);
@@ -97,7 +100,7 @@ impl Relay {
             has_url: true,
             started: self.started,
         });
-        self.seats.insert(id, Seat { session, worker: usize::from(worker), is_let_in: false, asked: 0 });
+        self.seats.insert(id, Seat { session, worker: usize::from(worker), is_let_in: false, is_peer, asked: 0 });
         id
     }
 
@@ -105,11 +108,12 @@ impl Relay {
     pub fn input(&mut self, id: SessionId, t: &mut End, now: Instant) {
         let Some(seat) = self.seats.get_mut(&id) else { return };
         if !std::mem::replace(&mut seat.is_let_in, true) {
-            let permit = self.permit.clone();
+            let permit = self.permits[usize::from(seat.is_peer)].clone();
             let grant = Grant {
                 root: permit.root().clone(),
                 publish: permit.publish().clone(),
                 subscribe: permit.subscribe().clone(),
+                is_peer: permit.is_peer(),
             };
             let worker = seat.worker;
             self.workers[worker].to_core.push_back(Event::Opened { session: id, permit });

@@ -65,14 +65,14 @@ impl World {
 
     /// Links two relays.
     pub fn peer_relays(&mut self, one: usize, other: usize, version: Version) -> u64 {
-        let a = Who::Relay(one, self.relays[one].connect(version, &mut self.rng));
-        let b = Who::Relay(other, self.relays[other].connect(version, &mut self.rng));
+        let a = Who::Relay(one, self.relays[one].connect(version, true, &mut self.rng));
+        let b = Who::Relay(other, self.relays[other].connect(version, true, &mut self.rng));
         self.link(a, b)
     }
 
     /// A client at a relay.
     pub fn join(&mut self, relay: usize, peer: Peer) -> usize {
-        let a = Who::Relay(relay, self.relays[relay].connect(peer.version, &mut self.rng));
+        let a = Who::Relay(relay, self.relays[relay].connect(peer.version, false, &mut self.rng));
         let at = self.peers.len();
         self.peers.push(peer);
         self.link(a, Who::Peer(at));

@@ -106,7 +106,8 @@ pub(crate) fn guest() -> Options {
 }
 
 pub(crate) fn everything() -> Grant {
-    Grant { root: Path::root(), publish: Scope::everything(), subscribe: Scope::everything() }
+    let (publish, subscribe) = (Scope::everything(), Scope::everything());
+    Grant { root: Path::root(), publish, subscribe, is_peer: false }
 }
 
 impl Relay {

@@ -61,6 +61,14 @@ impl Watch {
         &self.prefix
     }
 
+    /// Gives everything live once more, and what was not reported yet.
+    pub fn again(&mut self) {
+        // No slot has this version: versions count from 1.
+        self.reported.values_mut().for_each(|version| *version = 0);
+        self.seen = self.news.load(Ordering::Acquire);
+        self.comparing = Some(Progress::Start);
+    }
+
     /// Whether a walk would find anything. Takes no lock.
     pub fn is_pending(&self) -> bool {
         self.comparing.is_some() || self.news.load(Ordering::Acquire) != self.seen

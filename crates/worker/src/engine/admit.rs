@@ -83,6 +83,7 @@ impl Worker {
                     root: permit.root().clone(),
                     publish: permit.publish().clone(),
                     subscribe: permit.subscribe().clone(),
+                    is_peer: permit.is_peer(),
                 };
                 // Before anything the session asks.
                 self.events.push(Event::Opened { session: peer.id, permit });
