@@ -100,7 +100,8 @@ impl Relay {
             has_url: true,
             started: self.started,
         });
-        self.seats.insert(id, Seat { session, worker: usize::from(worker), is_let_in: false, is_peer, asked: 0 });
+        self.seats
+            .insert(id, Seat { session, worker: usize::from(worker), is_let_in: false, is_peer, asked: 0 });
         id
     }
 
