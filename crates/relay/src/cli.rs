@@ -5,6 +5,8 @@ use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::{doctor, log};
+
 /// A Media over QUIC relay: routes live broadcasts between publishers and subscribers.
 ///
 /// Without a configuration file it is a development relay: it listens on this machine only, makes
@@ -24,6 +26,10 @@ pub struct Cli {
 /// What else the binary does.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
+    /// Looks at the machine, the configuration, the certificate and the port, and says what is wrong
+    ///
+    /// Ends with 0 if a relay can run (warnings included), with 1 if something keeps it from that.
+    Doctor(doctor::Args),
     /// Prints a shell's completions, to be saved where that shell looks for them
     Completions {
         /// The shell
@@ -49,6 +55,10 @@ pub struct RunArgs {
     /// Worker threads; the default is one a core
     #[arg(long, value_name = "N", env = "MOQ_WORKERS", value_parser = workers)]
     pub workers: Option<NonZeroU16>,
+
+    /// Shape of the log
+    #[arg(long, value_name = "FORMAT", env = "MOQ_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: log::Format,
 }
 
 impl RunArgs {
@@ -58,7 +68,7 @@ impl RunArgs {
     }
 }
 
-fn workers(text: &str) -> Result<NonZeroU16, String> {
+pub(crate) fn workers(text: &str) -> Result<NonZeroU16, String> {
     let most = relay_model::limits::WORKERS;
     match text.parse::<NonZeroU16>() {
         Ok(count) if usize::from(count.get()) <= most => Ok(count),

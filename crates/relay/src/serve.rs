@@ -2,38 +2,39 @@
 
 use std::{
     io::{self, Write},
-    num::NonZeroUsize,
+    num::{NonZeroU16, NonZeroUsize},
     sync::Arc,
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, anyhow};
 use relay_auth::Policy;
 use relay_model::{Hop, Path, Scope, SessionCode, limits};
-use relay_worker::{Options, Relay, RunError};
+use relay_worker::{Options, Relay};
 use rustls::{server::ResolvesServerCert, sign::SingleCertAndKey};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     banner::Banner,
-    certificate::{Identity, Renewing},
+    certificate::{self, Identity, Renewing},
+    chores::Chores,
     cli::RunArgs,
     config::{Config, Tls},
+    doctor::{reading::Files, verdict},
     limits::{
         memory,
         payload::{Plan, Watch},
         rlimit,
     },
+    log,
+    notify::Notify,
     signals::{Reason, Stop},
+    trouble::{self, Trouble},
 };
 
-/// How often memory is looked at.
-const TICK: Duration = Duration::from_millis(500);
-/// How often a line of counters goes to the debug log, and the certificate is looked at.
-const SHOW: Duration = Duration::from_secs(10);
-/// A certificate this close to its end is worth a warning at start.
-const SOON: Duration = Duration::from_secs(14 * 24 * 3_600);
+/// What a service manager grants beyond the window of a drain, to end in.
+const ENDING: Duration = Duration::from_secs(5);
 /// Ids of relays stay below this: JavaScript peers keep them as floating-point numbers.
 const HOP_BITS: u32 = 53;
 
@@ -44,6 +45,8 @@ const HOP_BITS: u32 = 53;
 pub fn run(args: &RunArgs) -> Result<()> {
     let stop = Stop::listen().context("cannot listen for signals")?;
     let config = configuration(args)?;
+    log::init(None, args.log_format)?;
+    let notify = Notify::from_env().context("NOTIFY_SOCKET")?;
     raise_file_limit();
     let certificate = Certificate::prepare(&config.tls)?;
     let relay = start(args, &config, &certificate)?;
@@ -52,12 +55,23 @@ pub fn run(args: &RunArgs) -> Result<()> {
         move || Reason::Ended(relay.join())
     })?;
     announce(&config, &certificate, &relay);
-    let mut memory = Watch::new(plan(&config));
+    warn_of_machine(&config, &relay, workers(args.workers));
+    let address = relay.local_addr();
+    if let Err(error) = notify.ready(&format!("serving on udp {address}")) {
+        warn!(%error, "the service manager does not hear that the relay serves");
+    }
+    let mut chores = Chores::new(Watch::new(plan(&config)));
     loop {
-        match wait(&stop, &certificate, &relay, &mut memory) {
-            Reason::Signal(signal) => drain(signal, config.drain_timeout, relay.clone())?,
-            Reason::Ended(end) => return Ok(end?),
+        if let Some(reason) = stop.wait(Chores::pause(&notify)) {
+            match reason {
+                Reason::Signal(signal) => {
+                    notify.stopping(config.drain_timeout.saturating_add(ENDING), "draining");
+                    drain(signal, config.drain_timeout, relay.clone())?;
+                }
+                Reason::Ended(end) => return Ok(end?),
+            }
         }
+        chores.run(&relay, certificate.renewing.as_deref(), &notify);
     }
 }
 
@@ -87,12 +101,20 @@ fn configuration(args: &RunArgs) -> Result<Config> {
 }
 
 fn raise_file_limit() {
-    let limit = rlimit::raise().unwrap_or_else(|error| {
-        warn!(%error, "cannot raise the limit on open files");
-        rlimit::current()
-    });
-    if let Some(limit) = limit.filter(|limit| *limit < rlimit::COMFORTABLE) {
-        warn!(limit, "few files may be open; raise the hard limit (ulimit -Hn) for a busy relay");
+    if let Err(error) = rlimit::raise() {
+        warn!(%error, "cannot raise the limit on open files to the hard one");
+    }
+}
+
+/// What the machine has too little of.
+fn warn_of_machine(config: &Config, relay: &Relay, workers: usize) {
+    let memory = memory::read();
+    let cache = plan(config).limits(0, 0, &memory).capacity;
+    let files = Files { hard: rlimit::current(), needed: rlimit::needed(workers), workers };
+    for verdict in
+        [verdict::buffers(&Ok(relay.buffers())), verdict::files(&files), verdict::memory(&memory, cache)]
+    {
+        verdict.trouble().inspect(|trouble| warn!("{trouble}"));
     }
 }
 
@@ -113,21 +135,11 @@ impl Certificate {
             return Ok(Self { identity, resolver: renewing.clone(), renewing: Some(renewing) });
         };
         let identity = Identity::load(cert, key, now)?;
-        let remaining = identity.remaining(now);
-        if remaining < SOON {
-            warn!(days = remaining.as_secs() / 86_400, "the certificate expires soon");
+        for doubt in certificate::warnings(&identity, cert, key, now) {
+            warn!("{doubt}");
         }
         let resolver = Arc::new(SingleCertAndKey::from(identity.certified()?));
         Ok(Self { identity, resolver, renewing: None })
-    }
-
-    /// Renews a generated certificate when it is time.
-    fn tend(&self) {
-        match self.renewing.as_ref().map(|renewing| renewing.renew(SystemTime::now())) {
-            Some(Ok(Some(fingerprint))) => info!(%fingerprint, "made a new certificate"),
-            Some(Err(error)) => warn!(%error, "the certificate could not be renewed"),
-            Some(Ok(None)) | None => {}
-        }
     }
 }
 
@@ -136,7 +148,7 @@ fn start(args: &RunArgs, config: &Config, certificate: &Certificate) -> Result<A
     let policy = Arc::new(Policy::public(open.clone(), open));
     let secret = certificate.identity.stable_secret();
     let mut options = Options::new(config.bind, certificate.resolver.clone(), secret, policy);
-    options.workers = workers(args);
+    options.workers = workers(args.workers);
     options.hop = config.hop.map_or_else(random_hop, Ok)?;
     options.tuning.versions.clone_from(&config.versions);
     options.takeover = config.takeover;
@@ -144,14 +156,19 @@ fn start(args: &RunArgs, config: &Config, certificate: &Certificate) -> Result<A
     options.cache_bytes = limits.capacity;
     options.memory_bytes = limits.ceiling;
     options.max_age = config.cache.duration;
-    let relay = Relay::start(options).with_context(|| format!("cannot serve on {}", config.bind))?;
+    let workers = options.workers;
+    let relay = Relay::start(options).map_err(|error| -> Trouble { trouble::start(&error, workers) })?;
     Ok(Arc::new(relay))
 }
 
 /// As asked, or one a core as far as connection ids can name them.
-fn workers(args: &RunArgs) -> usize {
-    let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    args.workers.map_or_else(cores, |workers| usize::from(workers.get())).min(limits::WORKERS)
+pub(crate) fn workers(asked: Option<NonZeroU16>) -> usize {
+    asked.map_or_else(cores, |workers| usize::from(workers.get())).min(limits::WORKERS)
+}
+
+/// How many cores this process may use.
+pub(crate) fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// An id that no other relay has drawn.
@@ -182,26 +199,4 @@ fn announce(config: &Config, certificate: &Certificate, relay: &Relay) {
 /// A prefix as the log shows it.
 fn shown(public: &Path) -> String {
     if public.is_root() { "everything".to_owned() } else { format!("{public}/**") }
-}
-
-/// Sees to what recurs until there is a reason to end.
-fn wait(
-    stop: &Stop<RunError>,
-    certificate: &Certificate,
-    relay: &Relay,
-    memory: &mut Watch,
-) -> Reason<RunError> {
-    let mut shown = Instant::now();
-    loop {
-        if let Some(reason) = stop.wait(TICK) {
-            return reason;
-        }
-        let limits = memory.look(relay.store().budget().used(), &memory::read());
-        relay.set_memory(limits.capacity, limits.ceiling);
-        if shown.elapsed() >= SHOW {
-            shown = Instant::now();
-            certificate.tend();
-            debug!("{}", relay.counts());
-        }
-    }
 }
