@@ -27,9 +27,14 @@ pub(crate) struct Chores {
     alive: Option<Instant>,
 }
 
+/// A change is told this much later: not all counters show it at the same moment.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// The last line of counts.
 #[derive(Default)]
 struct Census {
+    /// Since when there is something new.
+    changed: Option<Instant>,
     last: Option<(Instant, Line)>,
 }
 
@@ -125,12 +130,17 @@ impl Line {
 }
 
 impl Census {
-    /// What to say now, if anything: what changed after a quiet minute is said at once.
+    /// What to say now, if anything: what changed after a quiet minute is said a moment later.
     fn take(&mut self, line: Line, now: Instant) -> Option<Line> {
-        let said = self.last.map_or(Line::default(), |(_, line)| line);
-        if line == said || !is_due(self.last.map(|(at, _)| at), CENSUS, now) {
+        if line == self.last.map_or(Line::default(), |(_, line)| line) {
+            self.changed = None;
             return None;
         }
+        let settled = now >= *self.changed.get_or_insert(now) + SETTLE;
+        if !settled || !is_due(self.last.map(|(at, _)| at), CENSUS, now) {
+            return None;
+        }
+        self.changed = None;
         self.last = Some((now, line));
         Some(line)
     }
@@ -141,17 +151,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_told_at_once_after_a_quiet_minute_and_then_once_a_minute() {
+    fn counts_are_told_soon_after_a_quiet_minute_and_then_once_a_minute() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let with = |sessions| Line { sessions, ..Line::default() };
         let mut census = Census::default();
         assert_eq!(census.take(with(0), at(0)), None, "an idle relay says nothing");
+        assert_eq!(census.take(with(1), at(6)), None, "others may not show it yet");
         assert_eq!(census.take(with(1), at(7)), Some(with(1)));
         assert_eq!(census.take(with(2), at(8)), None, "too soon");
         assert_eq!(census.take(with(3), at(66)), None);
         assert_eq!(census.take(with(3), at(67)), Some(with(3)));
         assert_eq!(census.take(with(3), at(500)), None, "nothing new");
-        assert_eq!(census.take(with(4), at(501)), Some(with(4)));
+        assert_eq!(census.take(with(4), at(501)), None);
+        assert_eq!(census.take(with(5), at(502)), Some(with(5)), "what holds by then");
     }
 }
