@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn what_the_system_says_has_a_name() {
         let named = |addr: &str, errno| {
-            let error = classify(addr.parse().unwrap(), io::Error::from_raw_os_error(errno));
+            let error = BindError::of(addr.parse().unwrap(), io::Error::from_raw_os_error(errno));
             error.to_string()
         };
         for (addr, errno, expected) in [
