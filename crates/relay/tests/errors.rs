@@ -187,7 +187,7 @@ fn a_certificate_that_cannot_be_read_is_told() {
     golden("errors/folder.txt", &files.refusal());
 
     let files = Pair::new(&cert, &key);
-    fs::set_permissions(files.path("key.pem"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(files.path("key.pem"), fs::Permissions::from_mode(0o000)).unwrap();
     let all = "-dac_override,-dac_read_search";
     let said = if rustix::process::geteuid().is_root() {
         let Some(mut command) = below("setpriv", &["--bounding-set", all, "--inh-caps", all]) else { return };
