@@ -52,6 +52,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "relay-transport",
             "relay-worker",
             "relay-meter",
+            // A handshake with the relay's own port, as any client makes it.
+            "relay-client",
         ],
     ),
     // The client shares the codec with the relay and nothing else: it runs on an async QUIC library
@@ -66,7 +68,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("quinn-udp", &["relay-worker"]),
     ("mio", &["relay-worker"]),
     ("quinn", &["relay-client"]),
-    ("tokio", &["relay-client", "relay-load"]),
+    ("tokio", &["relay-client", "relay-load", "moq-relay"]),
     ("web-transport-proto", &["relay-transport", "relay-client"]),
     ("rcgen", &["moq-relay"]),
     ("toml", &["moq-relay"]),

@@ -1,11 +1,14 @@
 //! The certificate a relay shows: read from PEM files, or made at start for development.
 
 mod development;
+mod error;
 mod pem;
+mod warning;
 
 use std::{
     fmt,
-    path::{Path, PathBuf},
+    net::{Ipv4Addr, Ipv6Addr},
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -16,9 +19,16 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer},
     sign::CertifiedKey,
 };
-use x509_cert::{Certificate, der::Decode};
+use x509_cert::{
+    Certificate,
+    der::Decode,
+    ext::pkix::{SubjectAltName, name::GeneralName},
+};
 
 pub use development::Renewing;
+pub use error::Error;
+pub(crate) use warning::SOON;
+pub use warning::warnings;
 
 /// A certificate chain, leaf first, with the private key of its leaf.
 pub struct Identity {
@@ -43,80 +53,6 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Why there is no certificate to show.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file cannot be read.
-    #[error("cannot read {}: {source}", file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// A file is damaged PEM.
-    #[error("{} is not valid PEM: {why}", file.display())]
-    Malformed {
-        /// The file.
-        file: PathBuf,
-        /// What the parser says.
-        why: String,
-    },
-    /// A file holds something else than it should.
-    #[error("no {wanted} in {}{}", file.display(), hint)]
-    Missing {
-        /// What was looked for.
-        wanted: &'static str,
-        /// The file.
-        file: PathBuf,
-        /// A guess why.
-        hint: &'static str,
-    },
-    /// The leaf is not a certificate that can be read.
-    #[error("the certificate in {} cannot be read: {why}", file.display())]
-    Unparsable {
-        /// The file.
-        file: PathBuf,
-        /// What the parser says.
-        why: String,
-    },
-    /// The key belongs to another certificate.
-    #[error("the private key in {} does not belong to the certificate in {}", key.display(), cert.display())]
-    Mismatch {
-        /// The certificate's file.
-        cert: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-    },
-    /// The key is of a kind that TLS cannot use.
-    #[error("the private key in {} cannot be used: {why}", key.display())]
-    UnusableKey {
-        /// The key's file.
-        key: PathBuf,
-        /// What the library says.
-        why: String,
-    },
-    /// The leaf's time is over.
-    #[error("the certificate in {} expired on {date}: renew it", file.display())]
-    Expired {
-        /// The file.
-        file: PathBuf,
-        /// Its last day.
-        date: time::Date,
-    },
-    /// The leaf's time has not come.
-    #[error("the certificate in {} is not valid before {date}: is the clock right?", file.display())]
-    NotYetValid {
-        /// The file.
-        file: PathBuf,
-        /// Its first day.
-        date: time::Date,
-    },
-    /// No certificate could be made.
-    #[error("cannot make a certificate: {0}")]
-    Generate(String),
-}
-
 impl Identity {
     /// Reads the chain in `cert` and the key in `key` (PEM), and checks that they belong together
     /// and are valid at `now`.
@@ -132,10 +68,35 @@ impl Identity {
         }
         let identity = Self { chain, key: private, not_after: validity.1 };
         identity.certified().map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => Error::Mismatch { cert: cert.into(), key: key.into() },
+            rustls::Error::InconsistentKeys(_) => {
+                Error::Mismatch { cert: cert.into(), key: key.into(), place: identity.place_of_key() }
+            }
             other => Error::UnusableKey { key: key.into(), why: other.to_string() },
         })?;
         Ok(identity)
+    }
+
+    /// Which certificate of the chain the key belongs to, counted from 1.
+    fn place_of_key(&self) -> Option<usize> {
+        let fits = |certificate: &CertificateDer<'static>| {
+            let alone = vec![certificate.clone()];
+            CertifiedKey::from_der(alone, self.key.clone_key(), &default_provider()).is_ok()
+        };
+        self.chain.iter().position(fits).map(|index| index + 1)
+    }
+
+    /// The names and addresses the leaf is for, as it spells them.
+    pub fn names(&self) -> Vec<String> {
+        let leaf = self.chain.first().and_then(|leaf| Certificate::from_der(leaf).ok());
+        let names = leaf.as_ref().and_then(|leaf| {
+            leaf.tbs_certificate().get_extension::<SubjectAltName>().ok().flatten().map(|(_, names)| names.0)
+        });
+        names.unwrap_or_default().iter().filter_map(name).collect()
+    }
+
+    /// How many certificates are shown.
+    pub fn chain_len(&self) -> usize {
+        self.chain.len()
     }
 
     /// What TLS signs with.
@@ -186,7 +147,20 @@ fn validity(chain: &[CertificateDer<'_>], file: &Path) -> Result<(SystemTime, Sy
     Ok((validity.not_before.to_system_time(), validity.not_after.to_system_time()))
 }
 
-fn date(at: SystemTime) -> time::Date {
+/// A name or an address; other kinds are not for TLS servers.
+fn name(name: &GeneralName) -> Option<String> {
+    match name {
+        GeneralName::DnsName(name) => Some(name.as_str().escape_default().to_string()),
+        GeneralName::IpAddress(bytes) => match bytes.as_bytes() {
+            bytes if bytes.len() == 4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).to_string()),
+            bytes => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).to_string()),
+        },
+        _ => None,
+    }
+}
+
+/// The day of a moment, UTC.
+pub(crate) fn date(at: SystemTime) -> time::Date {
     time::OffsetDateTime::from(at).date()
 }
 

@@ -7,6 +7,8 @@ use clap_complete::Shell;
 
 pub use run::RunArgs;
 
+use crate::doctor;
+
 /// A Media over QUIC relay: routes live broadcasts between publishers and subscribers.
 ///
 /// Without a configuration file it is a development relay: it listens on this machine only, makes
@@ -34,6 +36,10 @@ pub enum Verb {
     /// The exit code is 0 when the relay would start, 1 when it would not, and 2 when the command line is
     /// wrong.
     Check(CheckArgs),
+    /// Looks at the machine, the configuration, the certificate and the port, and says what is wrong
+    ///
+    /// Ends with 0 if a relay can run (warnings included), with 1 if something keeps it from that.
+    Doctor(doctor::Args),
     /// Prints a shell's completions, to be saved where that shell looks for them
     Completions {
         /// The shell

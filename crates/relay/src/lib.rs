@@ -1,13 +1,18 @@
-//! The relay as a library: configuration, certificates, what the machine allows, and wire-up.
+//! The relay as a library: configuration, certificates, what the machine allows, the log, and wire-up.
 
 pub mod banner;
 pub mod certificate;
 mod check;
+mod chores;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod limits;
+pub mod log;
+pub mod notify;
 mod serve;
 pub mod signals;
+pub mod trouble;
 
 pub use check::check;
 pub use serve::run;

@@ -6,35 +6,36 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, anyhow};
 use relay_auth::Policy;
 use relay_model::{Hop, Scope, SessionCode, limits};
-use relay_worker::{Options, Relay, RunError};
+use relay_worker::{Options, Relay};
 use rustls::{server::ResolvesServerCert, sign::SingleCertAndKey};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     banner::Banner,
-    certificate::{Identity, Renewing},
+    certificate::{self, Identity, Renewing},
+    chores::Chores,
     cli::RunArgs,
     config::{Config, Tls},
+    doctor::{reading::Files, verdict},
     limits::{
         memory,
         payload::{Plan, Watch},
         rlimit,
     },
+    log,
+    notify::Notify,
     signals::{Reason, Stop},
+    trouble::{self, Trouble},
 };
 
-/// How often memory is looked at.
-const TICK: Duration = Duration::from_millis(500);
-/// How often a line of counters goes to the debug log, and the certificate is looked at.
-const SHOW: Duration = Duration::from_secs(10);
-/// A certificate this close to its end is worth a warning at start.
-pub(crate) const SOON: Duration = Duration::from_secs(14 * 24 * 3_600);
+/// What a service manager grants beyond the window of a drain, to end in.
+const ENDING: Duration = Duration::from_secs(5);
 /// Ids of relays stay below this: JavaScript peers keep them as floating-point numbers.
 const HOP_BITS: u32 = 53;
 
@@ -45,6 +46,7 @@ const HOP_BITS: u32 = 53;
 pub fn run(args: &RunArgs) -> Result<()> {
     let stop = Stop::listen().context("cannot listen for signals")?;
     let config = configuration(args)?;
+    let notify = Notify::from_env().context("NOTIFY_SOCKET")?;
     raise_file_limit();
     let certificate = Certificate::prepare(&config.tls)?;
     let relay = start(&config, &certificate)?;
@@ -53,12 +55,23 @@ pub fn run(args: &RunArgs) -> Result<()> {
         move || Reason::Ended(relay.join())
     })?;
     announce(&config, &certificate, &relay);
-    let mut memory = Watch::new(plan(&config));
+    warn_of_machine(&config, &relay, workers(&config));
+    let address = relay.local_addr();
+    if let Err(error) = notify.ready(&format!("serving on udp {address}")) {
+        warn!(%error, "the service manager does not hear that the relay serves");
+    }
+    let mut chores = Chores::new(Watch::new(plan(&config)));
     loop {
-        match wait(&stop, &certificate, &relay, &mut memory) {
-            Reason::Signal(signal) => drain(signal, config.drain_timeout, relay.clone())?,
-            Reason::Ended(end) => return Ok(end?),
+        if let Some(reason) = stop.wait(Chores::pause(&notify)) {
+            match reason {
+                Reason::Signal(signal) => {
+                    notify.stopping(config.drain_timeout.saturating_add(ENDING), "draining");
+                    drain(signal, config.drain_timeout, relay.clone())?;
+                }
+                Reason::Ended(end) => return Ok(end?),
+            }
         }
+        chores.run(&relay, certificate.renewing.as_deref(), &notify);
     }
 }
 
@@ -75,22 +88,33 @@ pub(crate) fn plan(config: &Config) -> Plan {
     Plan::new(&config.cache, memory::read().limit)
 }
 
-/// The file, where there is one, under the environment and the flags.
+/// The file, where there is one, under the environment and the flags; the log starts as they say.
 fn configuration(args: &RunArgs) -> Result<Config> {
-    let resolution = Config::resolve(args.config_file().map(PathBuf::as_path), &args.outside())?;
-    for warning in &resolution.warnings {
+    let mut resolution = Config::resolve(args.config_file().map(PathBuf::as_path), &args.outside())?;
+    let warnings = std::mem::take(&mut resolution.warnings);
+    let config = resolution.into_config()?;
+    log::init(config.log.level, config.log.format.unwrap_or_default())?;
+    for warning in warnings {
         warn!("{}{}", warning.place, warning.text);
     }
-    Ok(resolution.into_config()?)
+    Ok(config)
 }
 
 fn raise_file_limit() {
-    let limit = rlimit::raise().unwrap_or_else(|error| {
-        warn!(%error, "cannot raise the limit on open files");
-        rlimit::current()
-    });
-    if let Some(limit) = limit.filter(|limit| *limit < rlimit::COMFORTABLE) {
-        warn!(limit, "few files may be open; raise the hard limit (ulimit -Hn) for a busy relay");
+    if let Err(error) = rlimit::raise() {
+        warn!(%error, "cannot raise the limit on open files to the hard one");
+    }
+}
+
+/// What the machine has too little of.
+fn warn_of_machine(config: &Config, relay: &Relay, workers: usize) {
+    let memory = memory::read();
+    let cache = plan(config).limits(0, 0, &memory).capacity;
+    let files = Files { hard: rlimit::current(), needed: rlimit::needed(workers), workers };
+    for verdict in
+        [verdict::buffers(&Ok(relay.buffers())), verdict::files(&files), verdict::memory(&memory, cache)]
+    {
+        verdict.trouble().inspect(|trouble| warn!("{trouble}"));
     }
 }
 
@@ -111,21 +135,11 @@ impl Certificate {
             return Ok(Self { identity, resolver: renewing.clone(), renewing: Some(renewing) });
         };
         let identity = Identity::load(cert, key, now)?;
-        let remaining = identity.remaining(now);
-        if remaining < SOON {
-            warn!(days = remaining.as_secs() / 86_400, "the certificate expires soon");
+        for doubt in certificate::warnings(&identity, cert, key, now) {
+            warn!("{doubt}");
         }
         let resolver = Arc::new(SingleCertAndKey::from(identity.certified()?));
         Ok(Self { identity, resolver, renewing: None })
-    }
-
-    /// Renews a generated certificate when it is time.
-    fn tend(&self) {
-        match self.renewing.as_ref().map(|renewing| renewing.renew(SystemTime::now())) {
-            Some(Ok(Some(fingerprint))) => info!(%fingerprint, "made a new certificate"),
-            Some(Err(error)) => warn!(%error, "the certificate could not be renewed"),
-            Some(Ok(None)) | None => {}
-        }
     }
 }
 
@@ -142,14 +156,19 @@ fn start(config: &Config, certificate: &Certificate) -> Result<Arc<Relay>> {
     options.cache_bytes = limits.capacity;
     options.memory_bytes = limits.ceiling;
     options.max_age = config.cache.duration;
-    let relay = Relay::start(options).with_context(|| format!("cannot serve on {}", config.bind))?;
+    let workers = options.workers;
+    let relay = Relay::start(options).map_err(|error| -> Trouble { trouble::start(&error, workers) })?;
     Ok(Arc::new(relay))
 }
 
 /// As asked, or one a core as far as connection ids can name them.
 pub(crate) fn workers(config: &Config) -> usize {
-    let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
     config.workers.map_or_else(cores, |workers| usize::from(workers.get())).min(limits::WORKERS)
+}
+
+/// How many cores this process may use.
+pub(crate) fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// An id that no other relay has drawn.
@@ -183,27 +202,5 @@ pub(crate) fn shown(scope: &Scope) -> String {
         [] => "nothing".to_owned(),
         [root] if root.is_root() => "everything".to_owned(),
         prefixes => prefixes.iter().map(|prefix| format!("{prefix}/**")).collect::<Vec<_>>().join(", "),
-    }
-}
-
-/// Sees to what recurs until there is a reason to end.
-fn wait(
-    stop: &Stop<RunError>,
-    certificate: &Certificate,
-    relay: &Relay,
-    memory: &mut Watch,
-) -> Reason<RunError> {
-    let mut shown = Instant::now();
-    loop {
-        if let Some(reason) = stop.wait(TICK) {
-            return reason;
-        }
-        let limits = memory.look(relay.store().budget().used(), &memory::read());
-        relay.set_memory(limits.capacity, limits.ceiling);
-        if shown.elapsed() >= SHOW {
-            shown = Instant::now();
-            certificate.tend();
-            debug!("{}", relay.counts());
-        }
     }
 }

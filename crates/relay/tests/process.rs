@@ -53,7 +53,7 @@ fn a_missing_certificate_is_named() {
         file("[tls]\ncert = \"/nonexistent/cert.pem\"\nkey = \"/k\"\n[auth]\npublic = \"\"\n");
     let (code, said) = refused(relay().arg(&path));
     assert_eq!(code, Some(1));
-    assert!(said.contains("cannot read /nonexistent/cert.pem: No such file"), "{said}");
+    assert!(said.contains("there is no file /nonexistent/cert.pem"), "{said}");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_busy_address_is_named() {
     let address = taken.local_addr().unwrap().to_string();
     let (code, said) = refused(relay().args(["--bind", &address]));
     assert_eq!(code, Some(1));
-    assert!(said.contains(&format!("cannot serve on {address}")), "{said}");
+    assert!(said.contains(&format!("udp {address} is already in use")), "{said}");
 }
 
 #[test]

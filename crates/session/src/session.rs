@@ -152,6 +152,8 @@ pub struct Session {
     setup_sent: bool,
     closed: Option<Closed>,
     closing: bool,
+    /// What the peer was told when the session ended itself.
+    parting: Option<(SessionCode, Box<str>)>,
 }
 
 /// What a stream is for.
@@ -220,6 +222,7 @@ impl Session {
             setup_sent: false,
             closed: None,
             closing: false,
+            parting: None,
         }
     }
 
@@ -231,6 +234,11 @@ impl Session {
     /// How the transport ended, once it has. Call [`Self::leave`] and drop the session.
     pub fn closed(&self) -> Option<&Closed> {
         self.closed.as_ref()
+    }
+
+    /// What the peer was told, if the session ended itself: for a violation, or because core said so.
+    pub fn parting(&self) -> Option<(SessionCode, &str)> {
+        self.parting.as_ref().map(|(code, reason)| (*code, &**reason))
     }
 
     /// The peer is let in: its requests are served, its announces asked for.
@@ -512,6 +520,7 @@ impl Session {
     pub(crate) fn close<T: Transport>(&mut self, t: &mut T, now: Instant, code: SessionCode, reason: &str) {
         if !self.is_over() {
             self.closing = true;
+            self.parting = Some((code, reason.into()));
             t.close(now, code, reason);
         }
     }

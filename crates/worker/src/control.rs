@@ -12,7 +12,10 @@ use relay_core::{Action, Core, Event};
 use relay_model::{Order, SessionId};
 use relay_store::{End, Rings, Store};
 
-use crate::mailbox::{Letter, Mailbox};
+use crate::{
+    mailbox::{Letter, Mailbox},
+    pulse::Beats,
+};
 
 /// Event batches taken before the actions are carried out and letters are posted.
 const BATCHES: usize = 64;
@@ -37,6 +40,7 @@ pub(crate) struct Control {
     seen: Arc<Mutex<Seen>>,
     /// When they are to see it next, if it may have changed.
     show_at: Option<Instant>,
+    beats: Beats,
     rings: Rings,
     /// Letters to each worker.
     letters: Vec<Vec<Letter>>,
@@ -50,6 +54,7 @@ impl Control {
         store: Arc<Store>,
         mailboxes: Vec<Arc<Mailbox>>,
         seen: Arc<Mutex<Seen>>,
+        beats: Beats,
     ) -> Self {
         let letters = mailboxes.iter().map(|_| Vec::new()).collect();
         Self {
@@ -58,6 +63,7 @@ impl Control {
             mailboxes,
             seen,
             show_at: None,
+            beats,
             rings: Rings::new(),
             letters,
             taken: HashMap::default(),
@@ -85,6 +91,7 @@ impl Control {
 
     /// Hands core what came and does what it says.
     fn step(&mut self, batches: Vec<Vec<Event>>, now: Instant) {
+        self.beats.beat();
         for event in batches.into_iter().flatten() {
             match &event {
                 Event::Ask { session, .. } => *self.taken.entry(*session).or_default() += 1,

@@ -103,6 +103,11 @@ impl Mailbox {
         }
     }
 
+    /// Wakes the worker without a letter: it takes a turn, and that can be seen.
+    pub fn ring(&self) {
+        (self.wake)();
+    }
+
     /// Moves everything to the end of `out`.
     pub fn take(&self, out: &mut Vec<Letter>) {
         out.append(&mut self.letters.lock());

@@ -26,8 +26,9 @@ use crate::{
     control::{Control, Seen},
     engine::{Fault, Shared, Worker},
     mailbox::{Drain, Letter, Mailbox},
+    pulse::Pulse,
     run::Reactor,
-    socket::{self, BindError, BufferClamp, GroupLock, Socket, Steering},
+    socket::{self, BindError, Buffers, GroupLock, Socket, Steering},
 };
 
 /// How long a shutdown waits for peers to hear of it.
@@ -108,14 +109,10 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The certificate, its key or the limits are no good.
-    #[error(
-        "cannot serve QUIC with this certificate and key ({0}); check the tls section of the configuration"
-    )]
+    #[error("cannot serve QUIC with this certificate and key ({0})")]
     Quic(#[from] quic::ConfigError),
     /// The kernel gave no poll or thread.
-    #[error(
-        "cannot start a worker ({0}); raise the limits on open files and threads (`ulimit -n`, `ulimit -u`)"
-    )]
+    #[error("cannot start a worker ({0})")]
     Thread(#[source] io::Error),
 }
 
@@ -192,7 +189,7 @@ impl fmt::Display for Counts {
 /// A running relay. Dropping it shuts it down.
 pub struct Relay {
     addr: SocketAddr,
-    clamp: Option<BufferClamp>,
+    buffers: Buffers,
     mailboxes: Vec<Arc<Mailbox>>,
     store: Arc<Store>,
     board: Arc<Board>,
@@ -200,11 +197,14 @@ pub struct Relay {
     threads: Mutex<Option<Threads>>,
     fate: Arc<Fate>,
     ending: AtomicBool,
+    pulse: Mutex<Pulse>,
 }
 
 struct Threads {
     workers: Vec<JoinHandle<Option<Socket>>>,
     control: JoinHandle<()>,
+    /// To make the control thread take a turn.
+    events: Sender<Vec<Event>>,
     /// Held until all sockets are closed.
     _lock: GroupLock,
 }
@@ -238,9 +238,6 @@ impl Relay {
     /// Binds the sockets and starts the threads. Once it returns, the relay serves.
     pub fn start(options: Options) -> Result<Self, StartError> {
         let group = socket::bind(options.bind, options.workers, options.steering)?;
-        if let Some(clamp) = group.clamp {
-            tracing::warn!("{clamp}");
-        }
         let workers = group.sockets.len();
         let core = Core::new(relay_core::Config {
             linger: options.linger,
@@ -255,7 +252,7 @@ impl Relay {
         let (events, received) = crossbeam_channel::bounded(EVENT_BATCHES);
         let mut relay = Self {
             addr: group.addr,
-            clamp: group.clamp,
+            buffers: group.buffers,
             mailboxes,
             store: shared.store.clone(),
             board: shared.board.clone(),
@@ -263,14 +260,15 @@ impl Relay {
             threads: Mutex::new(None),
             fate: Arc::default(),
             ending: AtomicBool::new(false),
+            pulse: Mutex::new(Pulse::new()),
         };
         let control = relay.spawn_control(core, received)?;
-        let mut threads = Threads { workers: Vec::with_capacity(workers), control, _lock: group.lock };
+        let mut threads =
+            Threads { workers: Vec::with_capacity(workers), control, events, _lock: group.lock };
         for (index, (reactor, socket)) in reactors.into_iter().zip(group.sockets).enumerate() {
-            match relay.spawn_worker(index as u16, reactor, socket, &shared, events.clone()) {
+            match relay.spawn_worker(index as u16, reactor, socket, &shared, threads.events.clone()) {
                 Ok(worker) => threads.workers.push(worker),
                 Err(error) => {
-                    drop(events);
                     *relay.threads.get_mut() = Some(threads);
                     return Err(error);
                 }
@@ -285,9 +283,9 @@ impl Relay {
         self.addr
     }
 
-    /// Set when the kernel gave smaller socket buffers than wanted (logged at start).
-    pub fn buffer_clamp(&self) -> Option<BufferClamp> {
-        self.clamp
+    /// What its sockets got of the kernel buffers wanted; telling somebody is up to the caller.
+    pub fn buffers(&self) -> Buffers {
+        self.buffers
     }
 
     /// What it holds and has done.
@@ -309,6 +307,18 @@ impl Relay {
     /// Whether it takes new sessions: not once it drains, shuts down or has failed.
     pub fn is_ready(&self) -> bool {
         !self.ending.load(Ordering::Relaxed) && self.fate.end.lock().is_none()
+    }
+
+    /// Asks every thread for a sign of life, and says which have given none since they were last asked: for
+    /// a watchdog, which calls it again and again. Nobody is missed while the relay is ending.
+    pub fn pulse(&self) -> Vec<String> {
+        let threads = self.threads.lock();
+        let Some(threads) = &*threads else { return Vec::new() };
+        let silent = self.pulse.lock().look();
+        // A full channel is a turn that is due anyway.
+        let _ = threads.events.try_send(Vec::new());
+        self.mailboxes.iter().for_each(|mailbox| mailbox.ring());
+        silent
     }
 
     /// New limits of what is held, bytes (see [`Options::cache_bytes`] and [`Options::memory_bytes`]),
@@ -345,6 +355,8 @@ impl Relay {
         // A group's sockets are closed together: the kernel renumbers what is left.
         let sockets: Vec<_> = threads.workers.into_iter().map(JoinHandle::join).collect();
         drop(sockets);
+        // Core ends with the last of those who tell it things.
+        drop(threads.events);
         if threads.control.join().is_err() {
             self.fate.seal(Err(RunError::ControlPanicked));
         }
@@ -352,7 +364,9 @@ impl Relay {
     }
 
     fn spawn_control(&self, core: Core, events: Receiver<Vec<Event>>) -> Result<JoinHandle<()>, StartError> {
-        let control = Control::new(core, self.store.clone(), self.mailboxes.clone(), self.seen.clone());
+        let beats = self.pulse.lock().follow("control");
+        let control =
+            Control::new(core, self.store.clone(), self.mailboxes.clone(), self.seen.clone(), beats);
         let fate = self.fate.clone();
         spawn("control".to_owned(), move || {
             if catch_unwind(AssertUnwindSafe(|| control.run(&events))).is_err() {
@@ -374,13 +388,15 @@ impl Relay {
         let (shared, fate) = (shared.clone(), self.fate.clone());
         let mailbox = self.mailboxes.get(usize::from(index)).cloned();
         self.store.bell(id).set_ringer(reactor.ringer());
-        spawn(format!("worker-{index}"), move || {
+        let name = format!("worker-{index}");
+        let beats = self.pulse.lock().follow(&name);
+        spawn(name, move || {
             let mailbox = mailbox?;
             let mtu_discovery = socket.never_fragments();
             // Sessions share things within their thread: the worker is made where it lives.
             let ended = catch_unwind(AssertUnwindSafe(|| {
                 let worker = Worker::new(id, shared, mailbox, events, mtu_discovery, Instant::now());
-                reactor.run(worker, socket)
+                reactor.run(worker, socket, &beats)
             }));
             let (socket, reason) = match ended {
                 Ok((socket, Ok(()))) => return Some(socket),

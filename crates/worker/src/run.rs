@@ -11,6 +11,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::{
     engine::{Next, Worker},
+    pulse::Beats,
     socket::Socket,
 };
 
@@ -46,13 +47,19 @@ impl Reactor {
 
     /// Turns until the worker is done; gives the socket back, for all of a group must be closed
     /// together. Errors: the poll failed, or the worker panics without end.
-    pub(crate) fn run(mut self, mut worker: Worker, mut socket: Socket) -> (Socket, io::Result<()>) {
-        let result = self.turn_until_done(&mut worker, &mut socket);
+    /// Each turn is a beat.
+    pub(crate) fn run(
+        mut self,
+        mut worker: Worker,
+        mut socket: Socket,
+        beats: &Beats,
+    ) -> (Socket, io::Result<()>) {
+        let result = self.turn_until_done(&mut worker, &mut socket, beats);
         worker.finish();
         (socket, result)
     }
 
-    fn turn_until_done(&mut self, worker: &mut Worker, socket: &mut Socket) -> io::Result<()> {
+    fn turn_until_done(&mut self, worker: &mut Worker, socket: &mut Socket, beats: &Beats) -> io::Result<()> {
         self.poll.registry().register(socket.source(), SOCKET, Interest::READABLE)?;
         let mut was_full = false;
         let mut events = Events::with_capacity(EVENTS);
@@ -72,6 +79,7 @@ impl Reactor {
                     Next::Now
                 }
             };
+            beats.beat();
             if worker.is_done(now) {
                 return Ok(());
             }

@@ -1,4 +1,4 @@
-//! PEM files, with errors that say what to do.
+//! PEM files.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,10 @@ use rustls::pki_types::{
     pem::{self, PemObject},
 };
 
-use super::Error;
+use super::{Error, error::Found};
+
+/// How an encrypted key is marked: in its label, or in a header of the older form.
+const ENCRYPTED: [&str; 2] = ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"];
 
 /// All certificates of `file`, in its order; at least one.
 pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -16,11 +19,9 @@ pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| malformed(file, &error))?;
     if chain.is_empty() {
-        let hint = match PrivateKeyDer::from_pem_slice(&text) {
-            Ok(_) => ": it holds a private key; are `tls.cert` and `tls.key` swapped?",
-            Err(_) => ": expected PEM, with a line -----BEGIN CERTIFICATE-----",
-        };
-        return Err(Error::Missing { wanted: "certificate", file: file.into(), hint });
+        let has_key = contains(&text, "PRIVATE KEY-----");
+        let found = if has_key { Found::Other("private key") } else { nothing_known(&text) };
+        return Err(Error::Missing { wanted: "certificate", file: file.into(), found });
     }
     Ok(chain)
 }
@@ -28,27 +29,28 @@ pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
 /// The first private key of `file`.
 pub(super) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     let text = read(file)?;
+    let missing = |found| Error::Missing { wanted: "private key", file: file.into(), found };
+    if ENCRYPTED.iter().any(|mark| contains(&text, mark)) {
+        return Err(missing(Found::Encrypted));
+    }
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
-        pem::Error::NoItemsFound => {
-            let hint = key_hint(&text);
-            Error::Missing { wanted: "private key", file: file.into(), hint }
+        pem::Error::NoItemsFound if contains(&text, "BEGIN DSA PRIVATE KEY") => {
+            missing(Found::Obsolete("DSA"))
         }
+        pem::Error::NoItemsFound if contains(&text, "BEGIN CERTIFICATE") => {
+            missing(Found::Other("certificate"))
+        }
+        pem::Error::NoItemsFound => missing(nothing_known(&text)),
         other => malformed(file, &other),
     })
 }
 
-fn key_hint(text: &[u8]) -> &'static str {
-    if contains(text, b"BEGIN ENCRYPTED PRIVATE KEY") {
-        ": it is encrypted; decrypt it first, as with `openssl pkey`"
-    } else if contains(text, b"BEGIN CERTIFICATE") {
-        ": it holds a certificate; are `tls.cert` and `tls.key` swapped?"
-    } else {
-        ": expected PEM, with a line -----BEGIN PRIVATE KEY-----"
-    }
+fn nothing_known(text: &[u8]) -> Found {
+    if text.trim_ascii().is_empty() { Found::Nothing } else { Found::NoPem }
 }
 
-fn contains(text: &[u8], needle: &[u8]) -> bool {
-    text.windows(needle.len()).any(|window| window == needle)
+fn contains(text: &[u8], needle: &str) -> bool {
+    text.windows(needle.len()).any(|window| window == needle.as_bytes())
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Error> {

@@ -1,4 +1,4 @@
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
@@ -56,10 +56,23 @@ fn what_is_wrong_with_the_files_is_said_plainly() {
     let (other, _) = pair();
     let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
     let broken = "-----BEGIN CERTIFICATE-----\n%%%%\n-----END CERTIFICATE-----\n";
+    let old =
+        "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END EC PRIVATE KEY-----\n";
+    let dsa = "-----BEGIN DSA PRIVATE KEY-----\nAAAA\n-----END DSA PRIVATE KEY-----\n";
+    let reversed = format!("{other}{cert}");
     for (cert, key, expected) in [
-        (&other[..], &key[..], "the private key in key.pem does not belong to the certificate in cert.pem"),
-        ("hello", &key, "no certificate in cert.pem: expected PEM, with a line -----BEGIN CERTIFICATE-----"),
-        ("", &key, "no certificate in cert.pem: expected PEM, with a line -----BEGIN CERTIFICATE-----"),
+        (
+            &other[..],
+            &key[..],
+            "the private key in key.pem does not belong to the certificate in cert.pem; name",
+        ),
+        (
+            &reversed,
+            &key,
+            "the private key in key.pem does not belong to the certificate in cert.pem; it belongs to certificate 2 of that file: put that one first",
+        ),
+        ("hello", &key, "no certificate in cert.pem; expected PEM, with a line -----BEGIN CERTIFICATE-----"),
+        ("", &key, "no certificate in cert.pem: the file is empty; "),
         (
             &key,
             &cert,
@@ -73,18 +86,65 @@ fn what_is_wrong_with_the_files_is_said_plainly() {
         (
             &cert,
             encrypted,
-            "no private key in key.pem: it is encrypted; decrypt it first, as with `openssl pkey`",
+            "no private key in key.pem that can be used: it is encrypted; decrypt it (`openssl pkey",
         ),
-        (&cert, "", "no private key in key.pem: expected PEM, with a line -----BEGIN PRIVATE KEY-----"),
+        (&cert, old, "no private key in key.pem that can be used: it is encrypted; "),
+        (&cert, dsa, "no private key in key.pem that can be used: it is a DSA key; "),
+        (&cert, "hello", "no private key in key.pem; expected PEM, with a line -----BEGIN PRIVATE KEY-----"),
+        (broken, &key, "cert.pem is not valid PEM: "),
     ] {
-        assert_eq!(Files::new(cert, key).refusal(), expected);
+        let said = Files::new(cert, key).refusal();
+        assert!(said.starts_with(expected), "{said}");
     }
-    assert!(Files::new(broken, &key).refusal().starts_with("cert.pem is not valid PEM: "));
-    let missing = Identity::load(Path::new("/nonexistent.pem"), Path::new("/x"), SystemTime::now());
-    assert_eq!(
-        missing.err().unwrap().to_string(),
-        "cannot read /nonexistent.pem: No such file or directory (os error 2)"
+}
+
+/// What is doubtful about a pair in PEM.
+fn doubts(cert: &str, key: &str, mode: u32) -> Vec<String> {
+    let files = Files::new(cert, key);
+    let path = |name: &str| files.folder.path().join(name);
+    fs::set_permissions(path("key.pem"), fs::Permissions::from_mode(mode)).unwrap();
+    let now = SystemTime::now();
+    let all = warnings(&files.load_at(now).unwrap(), &path("cert.pem"), &path("key.pem"), now);
+    let folder = format!("{}/", files.folder.path().display());
+    all.into_iter().map(|doubt| doubt.what.replace(&folder, "")).collect()
+}
+
+#[test]
+fn what_is_doubtful_about_a_pair_that_can_be_shown_is_said() {
+    let far = SystemTime::now() + 90 * DAY;
+    let issuer_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, "an issuer");
+    let issuer_pem = params.self_signed(&issuer_key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(params, issuer_key);
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["relay.example".to_owned()]).unwrap();
+    params.not_after = far.into();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let leaf = params.signed_by(&key, &issuer).unwrap().pem();
+    let key = key.serialize_pem();
+    assert_eq!(doubts(&format!("{leaf}{issuer_pem}"), &key, 0o640), [""; 0]);
+    let alone = doubts(&leaf, &key, 0o600);
+    assert_eq!(alone.len(), 1);
+    assert!(
+        alone[0].starts_with("the chain in cert.pem is incomplete: ") && alone[0].contains("an issuer"),
+        "{alone:?}"
     );
+    assert_eq!(
+        doubts(&format!("{leaf}{issuer_pem}"), &key, 0o604),
+        ["every user of this machine can read the private key in key.pem"]
+    );
+    let (soon, key) = pair();
+    let soon = doubts(&soon, &key, 0o600);
+    assert!(soon[0].starts_with("the certificate in cert.pem expires on 20"), "{soon:?}");
+    assert_eq!(soon.len(), 1, "a self-signed one stands alone");
+}
+
+#[test]
+fn the_names_of_a_certificate_are_known() {
+    let identity = Identity::generate(SystemTime::now()).unwrap();
+    assert_eq!(identity.names(), ["localhost", "127.0.0.1", "::1"]);
 }
 
 #[test]
@@ -92,9 +152,9 @@ fn a_certificate_outside_its_time_is_refused() {
     let (cert, key) = pair();
     let files = Files::new(&cert, &key);
     let late = files.load_at(SystemTime::now() + 3 * DAY).err().unwrap().to_string();
-    assert!(late.contains("expired on 20") && late.ends_with(": renew it"), "{late}");
+    assert!(late.contains("expired on 20") && late.contains("; renew it (`certbot renew`)"), "{late}");
     let early = files.load_at(SystemTime::now() - 3 * DAY).err().unwrap().to_string();
-    assert!(early.ends_with("is the clock right?"), "{early}");
+    assert!(early.contains("; is the clock of this machine right?"), "{early}");
 }
 
 #[test]

@@ -7,9 +7,10 @@ use std::{
 
 use super::certificate::Certificate;
 use crate::{
+    certificate::SOON,
     config::{Config, Place, Resolution, Source, Tls, Warning},
     limits::{memory, payload::Limits},
-    serve::{self, SOON},
+    serve,
 };
 
 /// Longer than service managers wait by default.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
+pub(crate) mod golden;
+
 use std::{
     fs,
     future::Future,
@@ -22,7 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn relay() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_moq-relay"));
-    for name in ["MOQ_CONFIG", "MOQ_BIND", "MOQ_WORKERS", "RUST_LOG"] {
+    for name in ["MOQ_CONFIG", "MOQ_BIND", "MOQ_WORKERS", "MOQ_LOG_FORMAT", "NOTIFY_SOCKET", "RUST_LOG"] {
         command.env_remove(name);
     }
     command.stdin(Stdio::null());

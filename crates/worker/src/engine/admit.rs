@@ -12,7 +12,10 @@ use relay_session::{
 use relay_transport::quic::Phase;
 use relay_wire::lite;
 
-use super::{Stage, State, Worker, guard};
+use super::{
+    SESSIONS, Stage, State, Worker, guard,
+    words::{self, Parting},
+};
 
 /// Hops we draw fit a JSON number.
 const HOP_BITS: u32 = 53;
@@ -60,7 +63,10 @@ impl Worker {
         }
         for output in out.drain(..) {
             match (output, id) {
-                (Output::Ask(ask), Some(session)) => self.events.push(Event::Ask { session, ask }),
+                (Output::Ask(ask), Some(session)) => {
+                    tracing::trace!(target: SESSIONS, %session, ?ask, "asks");
+                    self.events.push(Event::Ask { session, ask });
+                }
                 (Output::Authorize { target }, Some(_)) => self.admit(index, now, &target),
                 (_, None) => {}
             }
@@ -79,6 +85,9 @@ impl Worker {
             Ok(permit) => {
                 peer.state = State::Open { until: expiry(&permit, now) };
                 self.meter.sessions_opened += 1;
+                if let Some(conn) = self.endpoint.conn(peer.conn) {
+                    words::accepted(peer.id, conn, &permit);
+                }
                 let grant = Grant {
                     root: permit.root().clone(),
                     publish: permit.publish().clone(),
@@ -104,7 +113,7 @@ impl Worker {
     /// Closes a connection that was never let in. Whoever calls counts why.
     pub(super) fn refuse(&mut self, index: u32, now: Instant, code: SessionCode, reason: &str) {
         if let Some(peer) = self.peers.get_mut(index) {
-            tracing::debug!(session = %peer.id, %code, reason, "session refused");
+            words::refused(peer.id, self.endpoint.conn(peer.conn), code, reason);
             peer.state = State::Over;
         }
         self.close(index, now, code, reason);
@@ -115,6 +124,7 @@ impl Worker {
         let Self { peers, endpoint, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return };
         let key = peer.conn;
+        peer.parting.get_or_insert_with(|| Parting { code, reason: reason.into() });
         let closed = guard(|| {
             if let Some(conn) = endpoint.conn(key) {
                 conn.close(now, code, reason);
@@ -144,14 +154,24 @@ impl Worker {
         let Some(peer) = peers.get_mut(index) else { return false };
         let (id, key) = (peer.id, peer.conn);
         let session = peer.session.take();
-        let ended = session.as_ref().and_then(|session| session.closed());
-        let vanished = !matches!(ended, Some(Closed::ByUs | Closed::ByPeer(..)));
+        let (parting, lasted) = (peer.parting.take(), words::lasted(peer.admit_by, now));
+        let vanished = !matches!(
+            session.as_ref().and_then(|session| session.closed()),
+            Some(Closed::ByUs | Closed::ByPeer(..))
+        );
         let state = std::mem::replace(&mut peer.state, State::Over);
         let clean = guard(|| {
-            if let Some(mut session) = session {
-                if let Some(why) = session.closed() {
-                    tracing::debug!(session = %id, ?why, "session ended");
+            match state {
+                State::Open { .. } => {
+                    let said = session.as_ref().and_then(|session| session.parting());
+                    let said = said.map(|(code, reason)| Parting { code, reason: reason.into() });
+                    let why = session.as_ref().and_then(|session| session.closed());
+                    words::ended(id, why, parting.or(said).as_ref(), lasted);
                 }
+                State::Opening | State::Waiting => words::failed(id, endpoint.conn(key)),
+                State::Over => {}
+            }
+            if let Some(mut session) = session {
                 session.leave(fanout);
             }
             endpoint.settle(key, now);

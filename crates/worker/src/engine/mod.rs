@@ -15,6 +15,7 @@ mod peer;
 mod receive;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -42,6 +43,7 @@ use crate::{
 use drain::Ending;
 use news::Delivery;
 use peer::{Peer, State};
+pub use words::SESSIONS;
 
 /// Longest turn; what is left waits for the next, so that nobody starves.
 const TURN: Duration = Duration::from_millis(2);

@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Instant};
 use relay_model::LogId;
 use relay_session::{Batch, Reader};
 
-use super::{Stage, Worker, drain::Ending, guard};
+use super::{SESSIONS, Stage, Worker, drain::Ending, guard};
 use crate::{mailbox::Letter, socket::Io};
 
 /// Readers between two looks at the clock.
@@ -42,6 +42,7 @@ impl Worker {
                     return;
                 };
                 self.meter.orders += 1;
+                tracing::trace!(target: SESSIONS, %session, ?order, "ordered");
                 self.with_session(index, Stage::Order, now, |session, conn, cx| {
                     session.order(conn, cx, order)
                 });

@@ -6,6 +6,8 @@ use relay_model::SessionId;
 use relay_session::Session;
 use relay_transport::quic::ConnKey;
 
+use super::words::Parting;
+
 /// A connection, from its first packet until nothing more is sent on it.
 pub(super) struct Peer {
     /// The session's id, from the start.
@@ -27,6 +29,8 @@ pub(super) struct Peer {
     pub(super) publishes: bool,
     /// How far it is on its way out, when the relay is.
     pub(super) leaving: Option<Leaving>,
+    /// What it was told when we ended it.
+    pub(super) parting: Option<Parting>,
 }
 
 /// What is next for a session that did not leave a relay that ends.
@@ -70,6 +74,7 @@ impl Peer {
             is_due: false,
             publishes: false,
             leaving: None,
+            parting: None,
         }
     }
 

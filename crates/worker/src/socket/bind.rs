@@ -12,36 +12,34 @@ use socket2::{Domain, Protocol, Type};
 use super::{Socket, Steering, steer};
 
 /// Wanted kernel buffers of each socket and direction, bytes: some 50 ms of a busy worker.
-const BUFFER_BYTES: usize = 8 * 1024 * 1024;
+pub const BUFFER_BYTES: usize = 8 * 1024 * 1024;
 
 /// Attempts to find a free port when any will do.
 const PORT_ATTEMPTS: usize = 16;
 
-/// Why the sockets could not be made. The texts are for people.
+/// Why the sockets could not be made. The texts say what is wrong; what to do about it depends on who asks.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another process has the port.
-    #[error(
-        "udp {0} is already in use by another process; stop it, or listen on another port \
-         (`ss -lunp 'sport = :{port}'` shows who has it)",
-        port = .0.port()
-    )]
+    #[error("udp {0} is already in use by another process")]
     InUse(SocketAddr),
     /// The address is not one of this machine's.
-    #[error("this machine has no address {0}; listen on [::] for all of them, or correct the address")]
+    #[error("this machine has no address {0}")]
     NoSuchAddress(std::net::IpAddr),
+    /// The kernel has no IPv6.
+    #[error("cannot listen on udp {0}: this machine has no IPv6")]
+    NoIpv6(SocketAddr),
     /// Ports below 1024 are for the privileged.
-    #[error(
-        "not allowed to listen on udp port {port}; use a port from 1024, or give the binary the right: \
-         `setcap cap_net_bind_service=+ep`",
-        port = .0.port()
-    )]
+    #[error("not allowed to listen on udp port {port}", port = .0.port())]
     Forbidden(SocketAddr),
+    /// No more files may be open.
+    #[error("too many open files: every worker takes some")]
+    Files,
     /// More workers than a connection id can name, or none.
     #[error("{0} workers asked for; choose 1 to {max}", max = limits::WORKERS)]
     Workers(usize),
     /// The kernel refused the steering program.
-    #[error("the kernel refused to steer packets to workers ({0}); Linux 4.6 or newer is needed")]
+    #[error("the kernel refused to steer packets to workers ({0})")]
     Steering(#[source] io::Error),
     /// Anything else.
     #[error("cannot listen on udp {addr}: {error}")]
@@ -54,9 +52,23 @@ pub enum BindError {
     },
 }
 
-/// The kernel gave less buffer than wanted.
+impl BindError {
+    /// What the system's refusal to bind to `addr` means.
+    pub fn of(addr: SocketAddr, error: io::Error) -> Self {
+        match (error.kind(), error.raw_os_error()) {
+            (io::ErrorKind::AddrInUse, _) => Self::InUse(addr),
+            (io::ErrorKind::AddrNotAvailable, _) => Self::NoSuchAddress(addr.ip()),
+            (io::ErrorKind::PermissionDenied, _) => Self::Forbidden(addr),
+            (_, Some(libc::EAFNOSUPPORT)) if addr.is_ipv6() => Self::NoIpv6(addr),
+            (_, Some(libc::EMFILE | libc::ENFILE)) => Self::Files,
+            _ => Self::Other { addr, error },
+        }
+    }
+}
+
+/// What the kernel gave of the buffers wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BufferClamp {
+pub struct Buffers {
     /// Bytes wanted each way.
     pub wanted: usize,
     /// Receive buffer got, bytes.
@@ -65,17 +77,10 @@ pub struct BufferClamp {
     pub send: usize,
 }
 
-impl std::fmt::Display for BufferClamp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "socket buffers are {} KiB (receive) and {} KiB (send) instead of {} KiB: bursts may be lost; \
-             raise them with `sysctl -w net.core.rmem_max={wanted} net.core.wmem_max={wanted}`",
-            self.recv / 1024,
-            self.send / 1024,
-            self.wanted / 1024,
-            wanted = self.wanted,
-        )
+impl Buffers {
+    /// Whether they are smaller than wanted.
+    pub fn are_clamped(&self) -> bool {
+        self.recv < self.wanted || self.send < self.wanted
     }
 }
 
@@ -86,8 +91,8 @@ pub struct Group {
     pub sockets: Vec<Socket>,
     /// Where they are bound; the port is known even if any was asked for.
     pub addr: SocketAddr,
-    /// Set when the kernel clamped the buffers.
-    pub clamp: Option<BufferClamp>,
+    /// The smallest buffers of any of them.
+    pub buffers: Buffers,
     /// Keeps a second relay from joining the group.
     pub lock: GroupLock,
 }
@@ -105,18 +110,19 @@ pub fn bind(addr: SocketAddr, workers: usize, steering: Steering) -> Result<Grou
         return Err(BindError::Workers(workers));
     }
     let (addr, lock) = claim(addr)?;
-    let fail = |error| classify(addr, error);
+    let fail = |error| BindError::of(addr, error);
     let mut sockets = Vec::with_capacity(workers);
-    let mut clamp = None;
+    let mut buffers = Buffers { wanted: BUFFER_BYTES, recv: usize::MAX, send: usize::MAX };
     for index in 0..workers {
         let socket = open(addr, true).map_err(fail)?;
-        clamp = clamp.or(size_buffers(&socket).map_err(fail)?);
+        let Buffers { recv, send, .. } = size_buffers(&socket).map_err(fail)?;
+        buffers = Buffers { recv: buffers.recv.min(recv), send: buffers.send.min(send), ..buffers };
         if index == 0 && steering == Steering::ConnectionId {
             steer::attach(&socket, workers as u32).map_err(BindError::Steering)?;
         }
         sockets.push(Socket::new(socket.into()).map_err(fail)?);
     }
-    Ok(Group { sockets, addr, clamp, lock })
+    Ok(Group { sockets, addr, buffers, lock })
 }
 
 /// Makes sure that nobody else has the address, and settles the port if any will do.
@@ -127,7 +133,7 @@ fn claim(addr: SocketAddr) -> Result<(SocketAddr, GroupLock), BindError> {
         match try_claim(addr) {
             Ok(claimed) => return Ok(claimed),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
-            Err(error) => return Err(classify(addr, error)),
+            Err(error) => return Err(BindError::of(addr, error)),
         }
     }
 }
@@ -143,7 +149,7 @@ fn try_claim(addr: SocketAddr) -> io::Result<(SocketAddr, GroupLock)> {
     Ok((addr, GroupLock { _listener }))
 }
 
-fn open(addr: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
+pub(super) fn open(addr: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
     let socket = socket2::Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if addr.ip() == Ipv6Addr::UNSPECIFIED {
         socket.set_only_v6(false)?;
@@ -153,20 +159,34 @@ fn open(addr: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
     Ok(socket)
 }
 
-fn size_buffers(socket: &socket2::Socket) -> io::Result<Option<BufferClamp>> {
+pub(super) fn size_buffers(socket: &socket2::Socket) -> io::Result<Buffers> {
     socket.set_recv_buffer_size(BUFFER_BYTES)?;
     socket.set_send_buffer_size(BUFFER_BYTES)?;
     // The kernel reports twice what it grants, for its own bookkeeping.
     let (recv, send) = (socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2);
-    let clamped = recv < BUFFER_BYTES || send < BUFFER_BYTES;
-    Ok(clamped.then_some(BufferClamp { wanted: BUFFER_BYTES, recv, send }))
+    Ok(Buffers { wanted: BUFFER_BYTES, recv, send })
 }
 
-fn classify(addr: SocketAddr, error: io::Error) -> BindError {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse(addr),
-        io::ErrorKind::AddrNotAvailable => BindError::NoSuchAddress(addr.ip()),
-        io::ErrorKind::PermissionDenied => BindError::Forbidden(addr),
-        _ => BindError::Other { addr, error },
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_has_a_name() {
+        let named = |addr: &str, errno| {
+            let error = BindError::of(addr.parse().unwrap(), io::Error::from_raw_os_error(errno));
+            error.to_string()
+        };
+        for (addr, errno, expected) in [
+            ("[::]:4443", libc::EADDRINUSE, "udp [::]:4443 is already in use by another process"),
+            ("192.0.2.1:4443", libc::EADDRNOTAVAIL, "this machine has no address 192.0.2.1"),
+            ("[::]:443", libc::EACCES, "not allowed to listen on udp port 443"),
+            ("[::]:4443", libc::EAFNOSUPPORT, "cannot listen on udp [::]:4443: this machine has no IPv6"),
+            ("[::]:4443", libc::EMFILE, "too many open files: every worker takes some"),
+        ] {
+            assert_eq!(named(addr, errno), expected);
+        }
+        let other = named("127.0.0.1:1", libc::EAFNOSUPPORT);
+        assert!(other.starts_with("cannot listen on udp 127.0.0.1:1: Address family not supp"), "{other}");
     }
 }

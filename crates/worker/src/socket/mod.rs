@@ -5,6 +5,7 @@
 
 mod bind;
 mod option;
+pub mod probe;
 mod recv;
 mod send;
 mod steer;
@@ -20,7 +21,7 @@ use std::{
 use bytes::BytesMut;
 use relay_transport::quic::Ecn;
 
-pub use bind::{BindError, BufferClamp, Group, GroupLock, bind};
+pub use bind::{BUFFER_BYTES, BindError, Buffers, Group, GroupLock, bind};
 pub use steer::Steering;
 
 /// Most packets one send call takes.

@@ -1,0 +1,63 @@
+//! What is doubtful about a certificate that can be shown.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use rustls::pki_types::CertificateDer;
+use x509_cert::{Certificate, der::Decode};
+
+use super::{Identity, date};
+use crate::trouble::Trouble;
+
+/// A certificate this close to its end is worth a warning.
+pub(crate) const SOON: Duration = Duration::from_secs(14 * DAY);
+const DAY: u64 = 24 * 3_600;
+/// Permission bits of everybody who is neither the owner nor of the group.
+const OTHERS: u32 = 0o007;
+
+/// What is doubtful about `identity`, which came from these files.
+pub fn warnings(identity: &Identity, cert: &Path, key: &Path, now: SystemTime) -> Vec<Trouble> {
+    let mut all = Vec::new();
+    let remaining = identity.remaining(now);
+    if remaining < SOON {
+        let days = remaining.as_secs() / DAY;
+        all.push(Trouble::new(
+            format!(
+                "the certificate in {} expires on {}, in {days} days",
+                cert.display(),
+                date(identity.not_after())
+            ),
+            "renew it (`certbot renew`), then start the relay again",
+        ));
+    }
+    if let Some(issuer) = missing_issuer(&identity.chain) {
+        all.push(Trouble::new(
+            format!(
+                "the chain in {} is incomplete: the certificate of its issuer ({issuer}) is not in it",
+                cert.display()
+            ),
+            "clients may not trust it: use the file with the whole chain (certbot calls it fullchain.pem)",
+        ));
+    }
+    if fs::metadata(key).is_ok_and(|metadata| metadata.mode() & OTHERS != 0) {
+        all.push(Trouble::new(
+            format!("every user of this machine can read the private key in {}", key.display()),
+            format!("take that from them: `chmod o-rwx {}`", key.display()),
+        ));
+    }
+    all
+}
+
+/// The issuer of the leaf, if its certificate should follow and does not. A self-signed one stands alone.
+fn missing_issuer(chain: &[CertificateDer<'static>]) -> Option<String> {
+    let parsed: Vec<Certificate> = chain.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
+    let (leaf, rest) = parsed.split_first()?;
+    let leaf = leaf.tbs_certificate();
+    let follows = rest.iter().any(|next| next.tbs_certificate().subject() == leaf.issuer());
+    let complete = follows || leaf.issuer() == leaf.subject();
+    (!complete).then(|| leaf.issuer().to_string().escape_default().to_string())
+}

@@ -1,0 +1,169 @@
+//! What recurs while a relay runs: memory, the certificate, a line of counts, signs of life.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use relay_worker::{Counts, Relay};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    certificate::Renewing,
+    limits::{memory, payload::Watch},
+    notify::Notify,
+};
+
+/// How often memory is looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// How often a line of counters goes to the debug log, and the certificate is looked at.
+const SHOW: Duration = Duration::from_secs(10);
+/// At most this often a line of counts goes to the log, and only if there is something new in it.
+const CENSUS: Duration = Duration::from_secs(60);
+
+/// What recurs, and when it was done last.
+pub(crate) struct Chores {
+    memory: Watch,
+    looked: Option<Instant>,
+    shown: Instant,
+    census: Census,
+    alive: Option<Instant>,
+}
+
+/// A change is told this much later: not all counters show it at the same moment.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// The last line of counts.
+#[derive(Default)]
+struct Census {
+    /// Since when there is something new.
+    changed: Option<Instant>,
+    last: Option<(Instant, Line)>,
+}
+
+/// What a line of counts says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Line {
+    sessions: u64,
+    broadcasts: u64,
+    subscriptions: u64,
+    opened: u64,
+    closed: u64,
+    refused: u64,
+}
+
+impl Chores {
+    pub(crate) fn new(memory: Watch) -> Self {
+        Self { memory, looked: None, shown: Instant::now(), census: Census::default(), alive: None }
+    }
+
+    /// How long to wait between two calls of [`Self::run`].
+    pub(crate) fn pause(notify: &Notify) -> Duration {
+        notify.watchdog().map_or(TICK, |interval| interval.min(TICK))
+    }
+
+    /// Does what is due.
+    pub(crate) fn run(&mut self, relay: &Relay, certificate: Option<&Renewing>, notify: &Notify) {
+        let now = Instant::now();
+        if is_due(self.looked, TICK, now) {
+            self.looked = Some(now);
+            let limits = self.memory.look(relay.store().budget().used(), &memory::read());
+            relay.set_memory(limits.capacity, limits.ceiling);
+        }
+        let counts = relay.counts();
+        if now >= self.shown + SHOW {
+            self.shown = now;
+            certificate.inspect(|certificate| tend(certificate));
+            debug!("{counts}");
+        }
+        if let Some(Line { sessions, broadcasts, subscriptions, opened, closed, refused }) =
+            self.census.take(Line::of(&counts), now)
+        {
+            info!(sessions, broadcasts, subscriptions, opened, closed, refused, "counts");
+            let state = if relay.is_ready() { "serving" } else { "draining" };
+            notify.status(&format!("{state} {sessions} sessions, {broadcasts} broadcasts"));
+        }
+        if let Some(interval) = notify.watchdog().filter(|interval| is_due(self.alive, *interval, now)) {
+            self.look_alive(relay, notify, interval, now);
+        }
+    }
+
+    /// Tells the service manager that the relay lives, if all of its threads do.
+    fn look_alive(&mut self, relay: &Relay, notify: &Notify, interval: Duration, now: Instant) {
+        let silent = relay.pulse();
+        // Nobody has been asked before the first time.
+        if self.alive.is_none() || silent.is_empty() {
+            notify.alive();
+        } else {
+            let seconds = interval.as_secs_f64();
+            error!(
+                threads = silent.join(", "),
+                seconds, "no turn was taken: the watchdog is not told that all is well"
+            );
+        }
+        self.alive = Some(now);
+    }
+}
+
+fn is_due(last: Option<Instant>, interval: Duration, now: Instant) -> bool {
+    last.is_none_or(|last| now >= last + interval)
+}
+
+/// Renews a generated certificate when it is time.
+fn tend(certificate: &Renewing) {
+    match certificate.renew(SystemTime::now()) {
+        Ok(Some(fingerprint)) => info!(%fingerprint, "made a new certificate"),
+        Err(error) => warn!(%error, "the certificate could not be renewed"),
+        Ok(None) => {}
+    }
+}
+
+impl Line {
+    fn of(counts: &Counts) -> Self {
+        let total = counts.total();
+        Self {
+            sessions: total.sessions,
+            broadcasts: counts.store.board_paths as u64,
+            subscriptions: counts.core.readers as u64,
+            opened: total.sessions_opened,
+            closed: total.sessions_closed,
+            refused: counts.refused(),
+        }
+    }
+}
+
+impl Census {
+    /// What to say now, if anything: what changed after a quiet minute is said a moment later.
+    fn take(&mut self, line: Line, now: Instant) -> Option<Line> {
+        if line == self.last.map_or(Line::default(), |(_, line)| line) {
+            self.changed = None;
+            return None;
+        }
+        let settled = now >= *self.changed.get_or_insert(now) + SETTLE;
+        if !settled || !is_due(self.last.map(|(at, _)| at), CENSUS, now) {
+            return None;
+        }
+        self.changed = None;
+        self.last = Some((now, line));
+        Some(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_told_soon_after_a_quiet_minute_and_then_once_a_minute() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let with = |sessions| Line { sessions, ..Line::default() };
+        let mut census = Census::default();
+        assert_eq!(census.take(with(0), at(0)), None, "an idle relay says nothing");
+        assert_eq!(census.take(with(1), at(6)), None, "others may not show it yet");
+        assert_eq!(census.take(with(1), at(7)), Some(with(1)));
+        assert_eq!(census.take(with(2), at(8)), None, "too soon");
+        assert_eq!(census.take(with(3), at(66)), None);
+        assert_eq!(census.take(with(3), at(67)), Some(with(3)));
+        assert_eq!(census.take(with(3), at(500)), None, "nothing new");
+        assert_eq!(census.take(with(4), at(501)), None);
+        assert_eq!(census.take(with(5), at(502)), Some(with(5)), "what holds by then");
+    }
+}

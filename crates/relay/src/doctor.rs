@@ -1,0 +1,120 @@
+//! `moq-relay doctor`: looks at the machine and the configuration, and says what is wrong and what to do.
+//!
+//! Reading the machine (`probe`, `reach`) is kept apart from judging what was read (`verdict`), so that every
+//! verdict has a test, whatever machine the test runs on.
+
+mod probe;
+mod reach;
+pub mod reading;
+mod show;
+pub mod verdict;
+
+use std::{
+    env,
+    io::{self, IsTerminal, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+use clap::Args as ClapArgs;
+use relay_worker::probe as sockets;
+
+use self::{
+    reading::Port,
+    show::{Finding, Report},
+    verdict::Verdict,
+};
+use crate::{
+    cli::RunArgs,
+    config::{Config, Resolution},
+    limits::{memory, payload::Plan},
+    serve::{cores, workers},
+};
+
+/// What to look at.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub struct Args {
+    /// Only whether a relay answers at its address, as a health check asks
+    #[arg(long)]
+    pub running: bool,
+
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+
+    /// The relay in question.
+    #[command(flatten)]
+    pub relay: RunArgs,
+}
+
+/// Looks, and prints what it found to standard output. Whether a relay can run here: warnings do not keep it
+/// from that, failures do.
+///
+/// # Errors
+/// Nobody takes the output.
+pub fn run(args: &Args) -> Result<bool> {
+    let colour = io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let report = Report { findings: look(args), colour };
+    let mut out = io::stdout().lock();
+    if args.json {
+        writeln!(out, "{:#}", report.json())?;
+    } else {
+        write!(out, "{report}")?;
+    }
+    out.flush()?;
+    Ok(report.counts().1 == 0)
+}
+
+/// Everything, in the order in which one thing needs another.
+fn look(args: &Args) -> Vec<Finding> {
+    let file = args.relay.config_file().map(PathBuf::as_path);
+    let resolved = Config::resolve(file, &args.relay.outside()).and_then(Resolution::into_config);
+    let (config, refusal) = match resolved {
+        Ok(config) => (config, None),
+        Err(error) => (Config::development(), Some(error.to_string())),
+    };
+    let bind = config.bind;
+    let reach = || reach::port(bind);
+    let configuration =
+        Finding { check: "configuration", verdict: verdict::configuration(file, refusal.as_deref()) };
+    if args.running {
+        return vec![configuration, Finding { check: "port", verdict: verdict::running(&reach()) }];
+    }
+    let mut findings = vec![configuration];
+    findings.extend(machine(&config));
+    findings.extend(
+        verdict::certificate(&probe::certificate(&config.tls))
+            .into_iter()
+            .map(|verdict| Finding { check: "certificate", verdict }),
+    );
+    findings.extend(network(bind, &reach()));
+    findings
+}
+
+fn machine(config: &Config) -> Vec<Finding> {
+    let workers = workers(config);
+    let memory = memory::read();
+    let cache = Plan::new(&config.cache, memory.limit).limits(0, 0, &memory).capacity;
+    let words = |error: &dyn std::fmt::Display| error.to_string();
+    let verdicts: [(&'static str, Verdict); 7] = [
+        ("cores", verdict::cores(cores(), workers)),
+        ("memory", verdict::memory(&memory, cache)),
+        ("open files", verdict::files(&probe::files(workers))),
+        ("clock", verdict::clock(&probe::clock(Path::new("/")))),
+        ("buffers", verdict::buffers(&sockets::buffers().map_err(|error| words(&error)))),
+        ("offload", verdict::offload(&sockets::offload().map_err(|error| words(&error)))),
+        ("steering", verdict::steering(&sockets::steering().map_err(|error| words(&error)))),
+    ];
+    verdicts.map(|(check, verdict)| Finding { check, verdict }).into()
+}
+
+fn network(bind: SocketAddr, port: &Port) -> [Finding; 2] {
+    [
+        Finding { check: "IPv6", verdict: verdict::ipv6(&probe::ipv6(), bind) },
+        Finding { check: "port", verdict: verdict::port(port) },
+    ]
+}
+
+#[cfg(test)]
+mod tests;

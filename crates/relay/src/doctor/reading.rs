@@ -1,0 +1,104 @@
+//! What was read, before anybody judges it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use time::{Date, OffsetDateTime};
+
+use crate::trouble::{Trouble, holder::Holder};
+
+/// Open files.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// Hard limit; `None` is no limit.
+    pub hard: Option<u64>,
+    /// What these workers need.
+    pub needed: u64,
+    /// How many workers there will be.
+    pub workers: usize,
+}
+
+/// The time.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    /// What the clock says.
+    pub now: OffsetDateTime,
+    /// Who keeps it right, where that can be seen.
+    pub keeper: Option<String>,
+}
+
+/// The certificate the configuration names.
+#[derive(Clone, Debug)]
+pub enum Certificate {
+    /// None: one is made at start.
+    Generated,
+    /// It cannot be shown.
+    Refused(Trouble),
+    /// It can.
+    Loaded(Shown),
+}
+
+/// A certificate that can be shown.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Names and addresses it is for.
+    pub names: Vec<String>,
+    /// Its last day.
+    pub until: Date,
+    /// Certificates in its file.
+    pub chain: usize,
+    /// What is doubtful about it.
+    pub doubts: Vec<Trouble>,
+}
+
+/// IPv6 of the machine.
+#[derive(Clone, Debug)]
+pub enum Ipv6 {
+    /// There is none, and what the system says.
+    Missing(String),
+    /// There is, but no route out.
+    Local,
+    /// There is an address that others can reach.
+    Global,
+}
+
+/// The relay's own port.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Where the relay listens.
+    pub bind: SocketAddr,
+    /// What is there now.
+    pub standing: Standing,
+}
+
+/// What is at a port.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// Nobody may listen there.
+    Refused(Trouble),
+    /// Nobody listens there now.
+    Free {
+        /// The address of this machine it was tried through.
+        via: IpAddr,
+        /// Whether what was sent came.
+        arrived: bool,
+    },
+    /// Somebody does.
+    Taken {
+        /// Who.
+        holder: Holder,
+        /// What was answered at each address of this machine that was tried.
+        answers: Vec<Answer>,
+    },
+}
+
+/// What was answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Where it was asked.
+    pub at: SocketAddr,
+    /// How long a QUIC handshake took, or what went wrong.
+    pub took: Result<Duration, String>,
+}

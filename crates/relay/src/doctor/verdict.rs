@@ -1,0 +1,261 @@
+//! From readings to verdicts. Nothing here looks at the machine: a table of readings tests all of it.
+
+use std::{net::IpAddr, path::Path, time::Duration};
+
+use relay_worker::{Buffers, probe::Offload};
+use time::{OffsetDateTime, macros::datetime};
+
+use super::reading::{Answer, Certificate, Clock, Files, Ipv6, Port, Shown, Standing};
+use crate::{
+    limits::memory,
+    trouble::{self, RAISE_FILES, Trouble, bytes, without_ipv6},
+};
+
+/// No clock that is right shows anything before.
+const EARLIEST: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
+/// Below this many open files a busy relay may run short once connections take one each (TCP).
+const COMFORTABLE_FILES: u64 = 4_096;
+/// With less memory the cache is too small to be of use.
+const COMFORTABLE_MEMORY: u64 = 256 << 20;
+/// With less memory a relay starts and serves a handful.
+const LEAST_MEMORY: u64 = 48 << 20;
+/// Where the system settings go that keep the buffers large.
+pub const SYSCTL_FILE: &str = "packaging/99-moq-relay.conf";
+
+/// What a reading means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should be: in words.
+    Ok(String),
+    /// It works, but not as well as it could.
+    Warn(Trouble),
+    /// A relay will not start, or not be reached.
+    Fail(Trouble),
+}
+
+impl Verdict {
+    /// What is doubtful or wrong.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        match self {
+            Self::Ok(_) => None,
+            Self::Warn(trouble) | Self::Fail(trouble) => Some(trouble),
+        }
+    }
+
+    fn warn(what: impl Into<String>, todo: impl Into<String>) -> Self {
+        Self::Warn(Trouble::new(what, todo))
+    }
+
+    fn fail(what: impl Into<String>, todo: impl Into<String>) -> Self {
+        Self::Fail(Trouble::new(what, todo))
+    }
+}
+
+/// Kernel buffers of a UDP socket.
+pub fn buffers(reading: &Result<Buffers, String>) -> Verdict {
+    let Buffers { wanted, recv, send } = match reading {
+        Ok(buffers) => *buffers,
+        Err(error) => {
+            return Verdict::fail(
+                format!("cannot make a UDP socket: {error}"),
+                "look at the line on IPv4 and at the sandbox",
+            );
+        }
+    };
+    let shown = |count: usize| bytes(count as u64);
+    if recv >= wanted && send >= wanted {
+        return Verdict::Ok(format!("{} to receive and to send", shown(wanted)));
+    }
+    Verdict::warn(
+        format!(
+            "the kernel gives a socket {} to receive and {} to send of {} asked for: bursts may be lost",
+            shown(recv),
+            shown(send),
+            shown(wanted)
+        ),
+        format!(
+            "`sysctl -w net.core.rmem_max={wanted} net.core.wmem_max={wanted}`, and {SYSCTL_FILE} in \
+             /etc/sysctl.d to keep it"
+        ),
+    )
+}
+
+/// Segmentation offloads of a UDP socket.
+pub fn offload(reading: &Result<Offload, String>) -> Verdict {
+    match reading {
+        Ok(Offload { send: 2.., receive: 2.. }) => Verdict::Ok("GSO to send, GRO to receive".to_owned()),
+        Ok(Offload { send, .. }) => Verdict::warn(
+            format!(
+                "the kernel has no {}: every packet costs a call of its own",
+                if *send < 2 { "GSO" } else { "GRO" }
+            ),
+            "Linux 5.0 or newer has both; a sandbox may hide them",
+        ),
+        Err(error) => Verdict::fail(format!("cannot make a UDP socket: {error}"), "look at the sandbox"),
+    }
+}
+
+/// Whether datagrams reach the worker they are for.
+pub fn steering(reading: &Result<(), String>) -> Verdict {
+    match reading {
+        Ok(()) => Verdict::Ok("datagrams reach the worker they are for".to_owned()),
+        Err(error) => Verdict::fail(
+            format!("datagrams are not steered to workers: {error}"),
+            "Linux 4.6 or newer is needed, and a sandbox has to allow SO_ATTACH_REUSEPORT_CBPF",
+        ),
+    }
+}
+
+/// Open files.
+pub fn files(Files { hard, needed, workers }: &Files) -> Verdict {
+    match hard {
+        Some(hard) if hard < needed => Verdict::Fail(Trouble::new(
+            format!("at most {hard} files may be open, and {workers} workers need {needed}"),
+            RAISE_FILES,
+        )),
+        Some(hard) if *hard < COMFORTABLE_FILES => Verdict::warn(
+            format!(
+                "at most {hard} files may be open: enough for any number of QUIC connections, which take \
+                 none, but few for anything else"
+            ),
+            RAISE_FILES,
+        ),
+        Some(hard) => Verdict::Ok(format!("{hard} may be open, {workers} workers need {needed}")),
+        None => Verdict::Ok(format!("any number may be open, {workers} workers need {needed}")),
+    }
+}
+
+/// Memory, of which the cache may take `cache`.
+pub fn memory(reading: &memory::Reading, cache: u64) -> Verdict {
+    let memory::Reading { limit, free, .. } = *reading;
+    let todo = "give the relay more (MemoryMax= in a systemd unit, --memory for a container), or a smaller \
+                `cache.capacity`";
+    let (all, free, cache) = (bytes(limit), bytes(free), bytes(cache));
+    match limit {
+        0..LEAST_MEMORY => Verdict::fail(format!("{all} of memory is not enough to serve anybody"), todo),
+        LEAST_MEMORY..COMFORTABLE_MEMORY => {
+            Verdict::warn(format!("{all} of memory: the cache gets {cache} of it"), todo)
+        }
+        _ => Verdict::Ok(format!("{all}, {free} of it free; the cache gets {cache}")),
+    }
+}
+
+/// The time.
+pub fn clock(Clock { now, keeper }: &Clock) -> Verdict {
+    let now = now.replace_nanosecond(0).unwrap_or(*now);
+    let (date, time) = (now.date(), now.time());
+    if now < EARLIEST {
+        return Verdict::fail(
+            format!("it is {date}, says the clock: no certificate can be checked"),
+            "set it and keep it right (`timedatectl set-ntp true`)",
+        );
+    }
+    let keeper = keeper.as_deref().unwrap_or("nothing that is known here");
+    let (hour, minute, second) = time.as_hms();
+    Verdict::Ok(format!("{date} {hour:02}:{minute:02}:{second:02} UTC, kept by {keeper}"))
+}
+
+/// Cores and workers.
+pub fn cores(cores: usize, workers: usize) -> Verdict {
+    if workers > cores {
+        return Verdict::warn(
+            format!("{workers} workers share {cores} cores"),
+            "leave --workers out: one a core is best",
+        );
+    }
+    Verdict::Ok(format!("{cores}, {workers} of them with a worker"))
+}
+
+/// The certificate. One line for each thing that is doubtful.
+pub fn certificate(reading: &Certificate) -> Vec<Verdict> {
+    match reading {
+        Certificate::Generated => {
+            vec![Verdict::Ok(
+                "made at start, for development: browsers and clients have to be told".to_owned(),
+            )]
+        }
+        Certificate::Refused(trouble) => vec![Verdict::Fail(trouble.clone())],
+        Certificate::Loaded(Shown { names, until, chain, doubts }) if doubts.is_empty() => {
+            let names = if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") };
+            vec![Verdict::Ok(format!("for {names}, until {until}, chain of {chain}"))]
+        }
+        Certificate::Loaded(Shown { doubts, .. }) => doubts.iter().cloned().map(Verdict::Warn).collect(),
+    }
+}
+
+/// IPv6, for a relay that listens at `bind`.
+pub fn ipv6(reading: &Ipv6, bind: std::net::SocketAddr) -> Verdict {
+    match (bind.ip(), reading) {
+        (IpAddr::V4(_), _) => Verdict::Ok("not asked for: the relay listens on IPv4 alone".to_owned()),
+        (_, Ipv6::Missing(why)) => Verdict::fail(
+            format!("this machine has no IPv6 ({why}), and {bind} needs it"),
+            without_ipv6(bind),
+        ),
+        (_, Ipv6::Local) => Verdict::Ok("on this machine only: it has no address of its own".to_owned()),
+        (_, Ipv6::Global) => Verdict::Ok("with an address of its own".to_owned()),
+    }
+}
+
+/// The relay's own port.
+pub fn port(Port { bind, standing }: &Port) -> Verdict {
+    let number = bind.port();
+    match standing {
+        Standing::Refused(trouble) => Verdict::Fail(trouble.clone()),
+        Standing::Free { via, arrived: true } if via.is_loopback() => {
+            Verdict::Ok(format!("udp {bind} is free, and a datagram to {via} arrives"))
+        }
+        Standing::Free { via, arrived: true } => Verdict::Ok(format!(
+            "udp {bind} is free, and a datagram to {via} arrives; firewalls in front have to let udp {number} in"
+        )),
+        Standing::Free { via, arrived: false } => Verdict::fail(
+            format!("udp {bind} is free, but a datagram to {via} does not arrive"),
+            format!(
+                "let udp {number} in on this machine's own firewall (`nft list ruleset`, `ufw allow {number}/udp`)"
+            ),
+        ),
+        Standing::Taken { holder, answers } => taken(*bind, holder, answers),
+    }
+}
+
+fn taken(bind: std::net::SocketAddr, holder: &trouble::holder::Holder, answers: &[Answer]) -> Verdict {
+    let unanswered = answers.iter().find_map(|answer| Some((answer.at, answer.took.as_ref().err()?)));
+    let slowest = answers.iter().filter_map(|answer| answer.took.as_ref().ok()).max();
+    let at = answers.iter().map(|answer| answer.at.to_string()).collect::<Vec<_>>().join(" and ");
+    match (unanswered, slowest) {
+        (None, Some(took)) => Verdict::Ok(format!("{holder} answers QUIC at {at} ({})", millis(*took))),
+        (None, None) => Verdict::Fail(trouble::in_use(bind, holder)),
+        (Some(_), None) => {
+            let Trouble { what, todo } = trouble::in_use(bind, holder);
+            Verdict::fail(format!("{what}, which does not answer as a relay"), todo)
+        }
+        (Some((at, why)), Some(_)) => Verdict::fail(
+            format!("{holder} answers QUIC, but not at {at}: {why}"),
+            format!("let udp {} in on this machine's own firewall", bind.port()),
+        ),
+    }
+}
+
+/// Whether a relay answers: a port that is free is as bad as one that others have.
+pub fn running(reading: &Port) -> Verdict {
+    match &reading.standing {
+        Standing::Free { .. } => {
+            Verdict::fail(format!("nobody listens at udp {}", reading.bind), "start the relay")
+        }
+        Standing::Refused(_) | Standing::Taken { .. } => port(reading),
+    }
+}
+
+/// The configuration: its file, if there is one, or why it is refused.
+pub fn configuration(file: Option<&Path>, refusal: Option<&str>) -> Verdict {
+    match (file, refusal) {
+        (_, Some(refusal)) => {
+            Verdict::fail(refusal, "correct the file; what follows is for a relay without one")
+        }
+        (Some(file), None) => Verdict::Ok(file.display().to_string()),
+        (None, None) => Verdict::Ok("none: a development relay".to_owned()),
+    }
+}
+
+fn millis(took: Duration) -> String {
+    format!("{:.1} ms", took.as_secs_f64() * 1_000.0)
+}

@@ -1,0 +1,153 @@
+//! The log on standard error: what is shown, and in which shape.
+
+use std::{
+    env,
+    io::{self, IsTerminal},
+    str::FromStr,
+};
+
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+
+use crate::config::Format;
+
+/// The relay's name for all of its parts: in a filter it stands for every crate of ours.
+const NAME: &str = "moq_relay";
+/// What the names of our other crates begin with. A filter goes by how a name begins.
+const PARTS: &str = "relay_";
+/// The variable that says what is shown; it wins over the configuration.
+const VARIABLE: &str = "RUST_LOG";
+
+/// A filter that cannot be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A directive is wrong.
+    #[error(
+        "{place}: {value:?} is no log filter ({why}); write a level (error, warn, info, debug, trace), or `moq_relay=debug,quinn_proto=warn`"
+    )]
+    Filter {
+        /// Where it was written.
+        place: &'static str,
+        /// What was written.
+        value: String,
+        /// What the parser says.
+        why: String,
+    },
+    /// A log was begun already.
+    #[error("the log has been started twice")]
+    Twice,
+}
+
+/// Starts the log: what `RUST_LOG` asks for, or else `level` of the configuration, or else `info`.
+///
+/// # Errors
+/// One of them is no filter, or the log runs already.
+pub fn init(level: Option<LevelFilter>, format: Format) -> Result<(), Error> {
+    let variable = env::var(VARIABLE).ok();
+    let level = level.map(|level| level.to_string());
+    let filter = filter(variable.as_deref(), level.as_deref())?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let started = match format {
+        Format::Text => builder.with_ansi(has_colour()).try_init(),
+        Format::Json => {
+            builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+        }
+    };
+    started.map_err(|_| Error::Twice)
+}
+
+/// Whether somebody looks at standard error who likes colour.
+fn has_colour() -> bool {
+    io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn filter(variable: Option<&str>, level: Option<&str>) -> Result<EnvFilter, Error> {
+    let written = |text: Option<&str>| text.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
+    let (place, text) = match (written(variable), written(level)) {
+        (Some(text), _) => (VARIABLE, text),
+        (None, Some(text)) => ("`log.level`", text),
+        (None, None) => ("", "info".to_owned()),
+    };
+    let refuse = |why: String| Error::Filter { place, value: text.clone(), why };
+    let directives = split(&text);
+    // A word alone would be taken for the name of a part, and everything else fall silent.
+    if let [word] = directives.as_slice()
+        && word.chars().all(char::is_alphanumeric)
+        && LevelFilter::from_str(word).is_err()
+    {
+        return Err(refuse(format!("there is no level {word:?}")));
+    }
+    let directives: Vec<String> = directives.into_iter().flat_map(expand).collect();
+    let builder = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    builder.parse(directives.join(",")).map_err(|error| refuse(error.to_string()))
+}
+
+/// The directives of a filter: commas separate them, but not those within the fields of a span.
+fn split(text: &str) -> Vec<&str> {
+    let mut depth = 0_usize;
+    let separates = |c: char| {
+        match c {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    };
+    text.split(separates).map(str::trim).filter(|directive| !directive.is_empty()).collect()
+}
+
+/// `moq_relay=LEVEL` is for all crates of ours; any other directive stays what it is.
+fn expand(directive: &str) -> Vec<String> {
+    let mut out = vec![directive.to_owned()];
+    if let Some(rest) = directive.strip_prefix(NAME)
+        && (rest.is_empty() || rest.starts_with(['=', '[']))
+    {
+        out.push(format!("{PARTS}{rest}"));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(variable: Option<&str>, level: Option<&str>) -> String {
+        let filter = filter(variable, level).unwrap().to_string();
+        let mut directives: Vec<&str> = filter.split(',').collect();
+        directives.sort_unstable();
+        directives.join(",")
+    }
+
+    #[test]
+    fn the_variable_wins_over_the_file_and_info_is_the_rest() {
+        assert_eq!(shown(None, None), "info");
+        assert_eq!(shown(None, Some("debug")), "debug");
+        assert_eq!(shown(Some("warn"), Some("debug")), "warn");
+        assert_eq!(shown(Some(" "), Some("debug")), "debug", "an empty variable says nothing");
+    }
+
+    #[test]
+    fn the_name_of_the_relay_stands_for_all_of_its_parts() {
+        assert_eq!(shown(Some("moq_relay=trace"), None), "moq_relay=trace,relay_=trace");
+        assert_eq!(shown(Some("info, moq_relay=debug"), None), "info,moq_relay=debug,relay_=debug");
+        assert_eq!(shown(Some("moq_relay::session=debug"), None), "moq_relay::session=debug");
+        assert_eq!(
+            split("moq_relay[session{id=1,x=2}]=trace,warn"),
+            ["moq_relay[session{id=1,x=2}]=trace", "warn"]
+        );
+        assert_eq!(expand("moq_relay[a]=trace"), ["moq_relay[a]=trace", "relay_[a]=trace"]);
+        assert_eq!(expand("moq_relay"), ["moq_relay", "relay_"]);
+        assert_eq!(expand("moq_relays=info"), ["moq_relays=info"]);
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_refused_with_its_place() {
+        let refusal = |variable, level| filter(variable, level).unwrap_err().to_string();
+        let said = refusal(Some("loud"), None);
+        assert!(
+            said.starts_with("RUST_LOG: \"loud\" is no log filter (there is no level \"loud\")"),
+            "{said}"
+        );
+        let said = refusal(None, Some("moq_relay=loud"));
+        assert!(said.starts_with("`log.level`: \"moq_relay=loud\" is no log filter ("), "{said}");
+    }
+}

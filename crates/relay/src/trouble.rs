@@ -1,0 +1,97 @@
+//! What is wrong, in words for a person: what it is, and what to do about it.
+
+pub mod holder;
+mod start;
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+pub use start::{RAISE_FILES, start};
+pub(crate) use start::{bind_error, in_use, without_ipv6};
+
+/// Something is wrong, and something can be done about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Trouble {
+    /// What is wrong: a clause, lower case, no full stop.
+    pub what: String,
+    /// What to do: the same, in the imperative.
+    pub todo: String,
+}
+
+impl Trouble {
+    /// Both halves of it.
+    pub fn new(what: impl Into<String>, todo: impl Into<String>) -> Self {
+        Self { what: what.into(), todo: todo.into() }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what, self.todo)
+    }
+}
+
+/// The user this process runs as: permissions are theirs.
+pub fn user() -> String {
+    named(Path::new("/"), rustix::process::geteuid().as_raw())
+}
+
+/// A user by number, with the name the system below `root` has for it.
+fn named(root: &Path, uid: u32) -> String {
+    let users = fs::read_to_string(root.join("etc/passwd")).unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    });
+    match name {
+        Some(name) => format!("{} (uid {uid})", name.escape_default()),
+        None => format!("uid {uid}"),
+    }
+}
+
+/// Whether the kernel of the system below `root` has IPv6 switched on.
+pub(crate) fn has_ipv6(root: &Path) -> bool {
+    let path =
+        |name: &str| -> PathBuf { root.join("proc/sys/net/ipv6/conf").join(name).join("disable_ipv6") };
+    ["all", "lo"].iter().all(|name| fs::read_to_string(path(name)).is_ok_and(|text| text.trim() == "0"))
+}
+
+/// A number of bytes as people read it.
+pub(crate) fn bytes(count: u64) -> String {
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+    match count {
+        GIB.. => format!("{:.1} GiB", count as f64 / GIB as f64),
+        MIB.. => format!("{} MiB", count / MIB),
+        _ => format!("{} KiB", count / KIB),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_named_where_the_system_knows_the_name() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("etc")).unwrap();
+        fs::write(
+            root.path().join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\nmoq:x:77:7::/:/bin/false\n",
+        )
+        .unwrap();
+        assert_eq!(named(root.path(), 77), "moq (uid 77)");
+        assert_eq!(named(root.path(), 78), "uid 78");
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!(bytes(212_992), "208 KiB");
+        assert_eq!(bytes(8 << 20), "8 MiB");
+        assert_eq!(bytes(3 << 29), "1.5 GiB");
+    }
+}

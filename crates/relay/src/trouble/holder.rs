@@ -1,0 +1,178 @@
+//! Who has a UDP port: the sockets of the kernel's table, and the processes that hold them.
+
+use std::{
+    fmt, fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+};
+
+use super::named;
+
+/// Most processes looked at; a machine with more does not tell.
+const PROCESSES: usize = 100_000;
+
+/// Who has a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A process we may look at.
+    Process {
+        /// Its id.
+        pid: u32,
+        /// Its name, escaped.
+        name: String,
+    },
+    /// A process we may not look at, of this user.
+    User(String),
+    /// The system does not tell.
+    Unknown,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { pid, name } => write!(f, "{name} (pid {pid})"),
+            Self::User(user) => write!(f, "a process of {user}"),
+            Self::Unknown => f.write_str("another process"),
+        }
+    }
+}
+
+/// A socket of the kernel's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Socket {
+    local: SocketAddr,
+    uid: u32,
+    inode: u64,
+}
+
+/// Who keeps others from listening at `addr`.
+pub fn of(addr: SocketAddr) -> Holder {
+    below(Path::new("/"), addr)
+}
+
+/// As [`of`], in a file system that stands at `root`.
+pub fn below(root: &Path, addr: SocketAddr) -> Holder {
+    let mut sockets = Vec::new();
+    for table in ["proc/net/udp", "proc/net/udp6"] {
+        let text = fs::read_to_string(root.join(table)).unwrap_or_default();
+        sockets.extend(text.lines().filter_map(parse).filter(|socket| meets(socket.local, addr)));
+    }
+    let Some(first) = sockets.first() else { return Holder::Unknown };
+    match process(root, &sockets) {
+        Some((pid, name)) => Holder::Process { pid, name },
+        None => Holder::User(named(root, first.uid)),
+    }
+}
+
+/// Whether a socket at `held` keeps another from `wanted`.
+fn meets(held: SocketAddr, wanted: SocketAddr) -> bool {
+    let (a, b) = (held.ip().to_canonical(), wanted.ip().to_canonical());
+    // Unspecified in version 6 takes version 4 too, as ours does and most do.
+    let covers = |any: IpAddr, other: IpAddr| any.is_unspecified() && (any.is_ipv6() || other.is_ipv4());
+    held.port() == wanted.port() && (a == b || covers(a, b) || covers(b, a))
+}
+
+/// A line of `/proc/net/udp` or `udp6`: number, local and remote address, state, queues, timer, retransmits,
+/// user, timeout, inode.
+fn parse(line: &str) -> Option<Socket> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let (ip, port) = fields.get(1)?.split_once(':')?;
+    let ip = match ip.len() {
+        8 => IpAddr::from(Ipv4Addr::from(word(ip)?)),
+        32 => {
+            let mut bytes = [0; 16];
+            for (at, out) in bytes.chunks_exact_mut(4).enumerate() {
+                out.copy_from_slice(&word(ip.get(at * 8..at * 8 + 8)?)?);
+            }
+            IpAddr::from(Ipv6Addr::from(bytes))
+        }
+        _ => return None,
+    };
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let (uid, inode) = (fields.get(7)?.parse().ok()?, fields.get(9)?.parse().ok()?);
+    Some(Socket { local: SocketAddr::new(ip, port), uid, inode })
+}
+
+/// Four bytes of an address: the kernel prints them as one number of the machine's order.
+fn word(hex: &str) -> Option<[u8; 4]> {
+    u32::from_str_radix(hex, 16).ok().map(u32::to_ne_bytes)
+}
+
+/// The first process that has one of `sockets` open.
+fn process(root: &Path, sockets: &[Socket]) -> Option<(u32, String)> {
+    let wanted: Vec<String> = sockets.iter().map(|socket| format!("socket:[{}]", socket.inode)).collect();
+    let proc = root.join("proc");
+    let entries = fs::read_dir(&proc).ok()?.flatten().take(PROCESSES);
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).find_map(|pid| {
+        let folder = proc.join(pid.to_string());
+        let files = fs::read_dir(folder.join("fd")).ok()?;
+        let holds = files.flatten().any(|file| {
+            let target = fs::read_link(file.path()).unwrap_or_default();
+            target.to_str().is_some_and(|target| wanted.iter().any(|wanted| wanted == target))
+        });
+        let name = fs::read_to_string(folder.join("comm")).unwrap_or_default();
+        holds.then(|| (pid, name.trim_end().escape_default().to_string()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::UdpSocket, os::unix::fs::symlink};
+
+    use super::*;
+
+    const HEAD: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n";
+
+    #[test]
+    fn a_port_of_this_process_is_known_to_be() {
+        for at in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let Ok(socket) = UdpSocket::bind(at) else { continue };
+            let Holder::Process { pid, .. } = of(socket.local_addr().unwrap()) else {
+                panic!("{at} is not found")
+            };
+            assert_eq!(pid, std::process::id());
+        }
+    }
+
+    /// A machine with one socket at loopback port 4443, of user 77.
+    fn machine(table: &str, line: &str) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("proc/net")).unwrap();
+        fs::write(root.path().join("proc/net").join(table), format!("{HEAD}{line}\n")).unwrap();
+        root
+    }
+
+    fn at(root: &Path, addr: &str) -> Holder {
+        below(root, addr.parse().unwrap())
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn what_the_system_does_not_tell_is_not_made_up() {
+        let root = machine(
+            "udp",
+            " 7: 0100007F:115B 00000000:0000 07 00000000:00000000 00:00000000 00000000    77        0 4711 2 0 0",
+        );
+        assert_eq!(at(root.path(), "127.0.0.1:4443"), Holder::User("uid 77".to_owned()));
+        assert_eq!(at(root.path(), "127.0.0.1:4444"), Holder::Unknown);
+        assert_eq!(at(root.path(), "192.0.2.1:4443"), Holder::Unknown, "another address");
+        assert_eq!(at(root.path(), "0.0.0.0:4443"), Holder::User("uid 77".to_owned()), "all addresses");
+        let folder = root.path().join("proc/815");
+        fs::create_dir_all(folder.join("fd")).unwrap();
+        fs::write(folder.join("comm"), "evil\x1b[2J\n").unwrap();
+        symlink("socket:[4711]", folder.join("fd/3")).unwrap();
+        let holder = at(root.path(), "127.0.0.1:4443");
+        assert_eq!(holder.to_string(), "evil\\u{1b}[2J (pid 815)", "a name of others is escaped");
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn a_socket_for_all_of_version_6_holds_version_4_too() {
+        let root = machine(
+            "udp6",
+            " 7: 00000000000000000000000000000000:115B 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000     5        0 9 2 0 0",
+        );
+        assert_eq!(at(root.path(), "127.0.0.1:4443"), Holder::User("uid 5".to_owned()));
+        assert_eq!(at(root.path(), "[::1]:4443"), Holder::User("uid 5".to_owned()));
+    }
+}

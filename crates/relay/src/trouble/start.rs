@@ -1,0 +1,156 @@
+//! Why a relay does not start, in words.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+};
+
+use relay_worker::{BindError, StartError};
+
+use super::{Trouble, has_ipv6, holder, holder::Holder};
+use crate::limits::rlimit;
+
+/// How the limit on open files is raised.
+pub const RAISE_FILES: &str = "raise the hard limit (LimitNOFILE=65536 in a systemd unit, \
+     --ulimit nofile=65536 for a container, `ulimit -Hn` in a shell)";
+/// Ports below this are for the privileged, unless the system says otherwise.
+const PRIVILEGED: u16 = 1_024;
+
+/// What kept a relay with `workers` from starting.
+pub fn start(error: &StartError, workers: usize) -> Trouble {
+    match error {
+        StartError::Bind(error) => bind(Path::new("/"), error, workers),
+        StartError::Quic(_) => Trouble::new(error.to_string(), "look at [tls] in the configuration"),
+        StartError::Thread(cause) => thread(cause, workers),
+    }
+}
+
+/// Why the sockets could not be made on the machine whose files are below `root`.
+fn bind(root: &Path, error: &BindError, workers: usize) -> Trouble {
+    let what = error.to_string();
+    match error {
+        BindError::InUse(addr) => in_use(*addr, &holder::below(root, *addr)),
+        BindError::NoSuchAddress(IpAddr::V6(ip)) if !has_ipv6(root) => {
+            let alike = if ip.is_loopback() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+            Trouble::new(
+                format!("cannot listen on {ip}: IPv6 is switched off on this machine"),
+                format!(
+                    "listen on {alike} instead, or switch it on (`sysctl -w net.ipv6.conf.all.disable_ipv6=0`)"
+                ),
+            )
+        }
+        BindError::NoSuchAddress(_) => Trouble::new(
+            what,
+            "listen on [::] for all addresses, or on one of its own (`ip address` lists them)",
+        ),
+        BindError::NoIpv6(addr) => Trouble::new(what, without_ipv6(*addr)),
+        BindError::Forbidden(addr) => forbidden(root, *addr, what),
+        BindError::Files => files(workers, rlimit::hard()),
+        BindError::Workers(_) => Trouble::new(what, "change --workers"),
+        BindError::Steering(_) => Trouble::new(
+            what,
+            "Linux 4.6 or newer is needed, and a sandbox has to allow SO_ATTACH_REUSEPORT_CBPF",
+        ),
+        BindError::Other { .. } => Trouble::new(what, "`moq-relay doctor` looks at what the machine allows"),
+    }
+}
+
+/// Why a socket cannot be bound to `addr`.
+pub(crate) fn bind_error(root: &Path, addr: SocketAddr, error: io::Error) -> Trouble {
+    bind(root, &BindError::of(addr, error), 1)
+}
+
+/// What to write where there is no IPv6.
+pub(crate) fn without_ipv6(addr: SocketAddr) -> String {
+    let alike = if addr.ip().is_loopback() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+    let at = SocketAddr::from((alike, addr.port()));
+    format!("listen on IPv4 alone: --bind {at}, or bind = \"{at}\" in [server]")
+}
+
+/// Somebody has the port.
+pub(crate) fn in_use(addr: SocketAddr, holder: &Holder) -> Trouble {
+    let port = addr.port();
+    let who = match holder {
+        Holder::Process { .. } => "stop it",
+        Holder::User(_) | Holder::Unknown => {
+            &format!("`sudo ss -ulpn 'sport = :{port}'` shows which one: stop it")
+        }
+    };
+    let next = SocketAddr::new(addr.ip(), port.checked_add(1).unwrap_or(PRIVILEGED));
+    Trouble::new(
+        format!("udp {addr} is already in use by {holder}"),
+        format!("{who}, or listen on another port (--bind {next}, or `bind` in [server])"),
+    )
+}
+
+fn forbidden(root: &Path, addr: SocketAddr, what: String) -> Trouble {
+    let file = root.join("proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first = fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(PRIVILEGED);
+    if addr.port() >= first {
+        return Trouble::new(
+            what,
+            "a security policy forbids it (SELinux, AppArmor, a sandbox): change it there",
+        );
+    }
+    Trouble::new(
+        what,
+        format!(
+            "ports below {first} need CAP_NET_BIND_SERVICE (AmbientCapabilities= in a systemd unit, or \
+             `setcap cap_net_bind_service=+ep` on the binary); or use a port from {first}"
+        ),
+    )
+}
+
+/// Too few files may be open for `workers`.
+fn files(workers: usize, hard: Option<u64>) -> Trouble {
+    let needed = rlimit::needed(workers);
+    let limit = hard.map_or_else(|| "no more".to_owned(), |hard| format!("at most {hard}"));
+    Trouble::new(format!("{limit} files may be open, and {workers} workers need {needed}"), RAISE_FILES)
+}
+
+fn thread(cause: &io::Error, workers: usize) -> Trouble {
+    match cause.kind() {
+        // EAGAIN of a thread that could not be made.
+        io::ErrorKind::WouldBlock => Trouble::new(
+            format!("cannot start a worker: no more threads ({cause})"),
+            "raise the limit on threads (TasksMax= in a systemd unit, `ulimit -u` in a shell)",
+        ),
+        _ if rlimit::hard().is_some_and(|hard| hard < rlimit::needed(workers)) => {
+            files(workers, rlimit::hard())
+        }
+        _ => Trouble::new(
+            format!("cannot start a worker ({cause})"),
+            "`moq-relay doctor` looks at what the machine allows",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(error: &BindError) -> String {
+        bind(Path::new("/nonexistent"), error, 4).to_string()
+    }
+
+    #[test]
+    fn what_cannot_be_made_here_still_says_what_to_do() {
+        let here: SocketAddr = "[::]:4443".parse().unwrap();
+        assert_eq!(
+            said(&BindError::NoIpv6(here)),
+            "cannot listen on udp [::]:4443: this machine has no IPv6; listen on IPv4 alone: --bind \
+             0.0.0.0:4443, or bind = \"0.0.0.0:4443\" in [server]"
+        );
+        assert_eq!(
+            said(&BindError::InUse(here)),
+            "udp [::]:4443 is already in use by another process; `sudo ss -ulpn 'sport = :4443'` shows which \
+             one: stop it, or listen on another port (--bind [::]:4444, or `bind` in [server])"
+        );
+        assert!(said(&BindError::Forbidden(here)).ends_with("change it there"), "not for its number");
+        let refused = io::Error::from_raw_os_error(1);
+        assert!(said(&BindError::Steering(refused)).contains("; Linux 4.6 or newer is needed"));
+        let again = io::Error::from_raw_os_error(11);
+        assert!(thread(&again, 1).to_string().contains("TasksMax="));
+    }
+}

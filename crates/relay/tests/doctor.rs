@@ -1,0 +1,108 @@
+//! Promise: `doctor` says whether a relay can run here, and with which status it ends is documented.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use std::{
+    net::UdpSocket,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+use common::{Running, file, free_address, golden::golden, relay};
+
+/// Checks whose outcome is the machine's.
+const OF_THE_MACHINE: [&str; 8] =
+    ["cores", "memory", "open files", "clock", "buffers", "offload", "steering", "IPv6"];
+
+fn doctor(args: &[&str]) -> (Option<i32>, String) {
+    let mut command: Command = relay();
+    let Output { status, stdout, stderr } = command.arg("doctor").args(args).output().unwrap();
+    assert!(stderr.is_empty(), "{}", String::from_utf8_lossy(&stderr));
+    (status.code(), String::from_utf8(stdout).unwrap())
+}
+
+/// The checks of a JSON report: name, status, words; those of the machine by name only.
+fn checks(json: &str) -> String {
+    let report: Value = serde_json::from_str(json).expect("one JSON object");
+    let mut out = String::new();
+    for check in report["checks"].as_array().unwrap() {
+        let name = check["check"].as_str().unwrap();
+        if OF_THE_MACHINE.contains(&name) {
+            assert!(check["what"].as_str().is_some_and(|what| !what.is_empty()), "{check}");
+            assert_eq!(check["todo"].is_null(), check["status"] == "ok", "{check}");
+            out.push_str(&format!("{name}: (of the machine)\n"));
+        } else {
+            out.push_str(&format!("{name}: {} {} {}\n", check["status"], check["what"], check["todo"]));
+        }
+    }
+    out
+}
+
+#[test]
+fn a_machine_where_nothing_runs_is_looked_at() {
+    let address = free_address();
+    let (code, json) = doctor(&["--bind", &address, "--json"]);
+    golden("doctor/free.txt", &checks(&json).replace(&address, "ADDRESS"));
+    let failures = serde_json::from_str::<Value>(&json).unwrap()["failures"].as_u64().unwrap();
+    assert_eq!(code, Some(i32::from(failures > 0)));
+    // The table says the same, a line a check.
+    let (_, table) = doctor(&["--bind", &address]);
+    for name in OF_THE_MACHINE.iter().chain(&["configuration", "certificate", "port"]) {
+        assert!(table.lines().any(|line| line.contains(&format!(" {name} "))), "{name} is not in {table}");
+    }
+    assert!(!table.contains('\x1b'), "no terminal, no colours");
+}
+
+#[test]
+fn a_relay_that_runs_is_spoken_to() {
+    let address = free_address();
+    let running = Running::start(relay().args(["--bind", &address]));
+    running.line_with("https://");
+    let (code, said) = doctor(&["--bind", &address, "--running"]);
+    assert_eq!(code, Some(0), "{said}");
+    let holder = format!("moq-relay (pid {}) answers QUIC at {address}", running.child.id());
+    assert!(said.contains(&holder), "{said}");
+}
+
+#[test]
+fn a_port_that_somebody_else_has_is_a_failure() {
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    let (code, said) = doctor(&["--bind", &address]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains(&format!("udp {address} is already in use by")), "{said}");
+    assert!(said.contains("which does not answer as a relay"), "{said}");
+}
+
+#[test]
+fn a_health_check_fails_where_nobody_listens() {
+    let address = free_address();
+    let (code, said) = doctor(&["--bind", &address, "--running"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains(&format!("nobody listens at udp {address}")), "{said}");
+}
+
+#[test]
+fn a_file_that_is_refused_and_a_certificate_that_is_missing_are_failures() {
+    let (_folder, path) = file("[sever]\n");
+    let (code, said) = doctor(&[path.to_str().unwrap(), "--bind", &free_address()]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("unknown key `sever`"), "{said}");
+    let (_folder, path) = file("[tls]\ncert = \"/nonexistent/c.pem\"\nkey = \"/k\"\n[auth]\npublic = \"\"\n");
+    let (code, said) = doctor(&[path.to_str().unwrap(), "--bind", &free_address()]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("fail  certificate   there is no file /nonexistent/c.pem"), "{said}");
+}
+
+#[test]
+fn the_sysctl_file_asks_for_what_doctor_asks_for() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/99-moq-relay.conf");
+    let text = std::fs::read_to_string(file).unwrap();
+    for name in ["rmem_max", "wmem_max"] {
+        let line = format!("net.core.{name} = {}", relay_worker::BUFFER_BYTES);
+        assert!(text.lines().any(|found| found == line), "{line}");
+    }
+}

@@ -1,0 +1,218 @@
+//! Promise: what keeps a relay from starting is said in words: what it is, and what to do.
+
+#![allow(missing_docs)]
+#![allow(clippy::print_stdout, reason = "why a test does nothing")]
+
+mod common;
+
+use std::{
+    fs,
+    net::UdpSocket,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
+    time::{Duration, SystemTime},
+};
+
+use common::{Running, file, free_address, golden::golden, relay};
+use rcgen::{CertificateParams, KeyPair};
+use tempfile::TempDir;
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// What a relay that refuses says, its status being 1.
+fn refusal(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said.lines().find(|line| line.starts_with("moq-relay: ")).map(|line| format!("{line}\n")).expect(&said)
+}
+
+/// `text` with each of `masks` replaced.
+fn masked(text: &str, masks: &[(&str, &str)]) -> String {
+    masks.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// The relay, below a program that takes something from it. `None`, said aloud, where that is not allowed.
+fn below(program: &str, args: &[&str]) -> Option<Command> {
+    let works = Command::new(program).args(args).arg("true").stderr(Stdio::null()).status();
+    if !works.is_ok_and(|status| status.success()) {
+        println!("skipped: {program} {} does not work here", args.join(" "));
+        return None;
+    }
+    let mut command = Command::new(program);
+    command.args(args).arg(env!("CARGO_BIN_EXE_moq-relay")).env_remove("RUST_LOG");
+    Some(command)
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_with_who_has_it() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let said = refusal(relay().args(["--bind", &address.to_string()]));
+    let pid = format!("(pid {})", std::process::id());
+    let name = fs::read_to_string("/proc/self/comm").unwrap();
+    let next = format!(":{}", u32::from(address.port()) + 1);
+    let port = format!(":{}", address.port());
+    golden(
+        "errors/port-in-use.txt",
+        &masked(&said, &[(&pid, "(pid PID)"), (name.trim(), "NAME"), (&next, ":NEXT"), (&port, ":PORT")]),
+    );
+}
+
+#[test]
+fn another_relay_at_the_port_is_named() {
+    let address = free_address();
+    let first = Running::start(relay().args(["--bind", &address]));
+    first.line_with("https://");
+    let said = refusal(relay().args(["--bind", &address]));
+    assert!(said.contains(&format!("already in use by moq-relay (pid {})", first.child.id())), "{said}");
+}
+
+#[test]
+fn an_address_of_others_is_told() {
+    golden("errors/no-such-address.txt", &refusal(relay().args(["--bind", "192.0.2.77:4443"])));
+}
+
+#[test]
+fn a_low_port_needs_a_capability() {
+    let drop = ["--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service"];
+    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    if first.trim() != "1024" {
+        println!("skipped: low ports are free for all here");
+        return;
+    }
+    let Some(mut command) = below("setpriv", &drop) else { return };
+    golden("errors/forbidden.txt", &refusal(command.args(["--bind", "127.0.0.1:443"])));
+}
+
+#[test]
+fn a_machine_without_ipv6_is_told_what_to_write() {
+    let off = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 && exec \"$@\"";
+    let Some(mut command) = below("unshare", &["-n", "sh", "-c", off, "sh"]) else { return };
+    golden("errors/no-ipv6.txt", &refusal(command.args(["--bind", "[::1]:4443"])));
+}
+
+#[test]
+fn too_few_open_files_are_told() {
+    let Some(mut command) = below("prlimit", &["--nofile=12:12"]) else { return };
+    let address = free_address();
+    golden("errors/files.txt", &refusal(command.args(["--bind", &address, "--workers", "8"])));
+}
+
+#[test]
+fn a_small_limit_on_files_is_warned_of() {
+    let Some(mut command) = below("prlimit", &["--nofile=1024:1024"]) else { return };
+    let address = free_address();
+    let relay = Running::start(command.args(["--bind", &address, "--workers", "1"]));
+    let line = relay.line_with("files may be open");
+    assert!(
+        line.contains("WARN") && line.contains("at most 1024") && line.contains("LimitNOFILE="),
+        "{line}"
+    );
+}
+
+/// A relay with these PEM files.
+struct Pair {
+    folder: TempDir,
+}
+
+impl Pair {
+    fn new(cert: &str, key: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = Self { folder };
+        for (name, text) in [("cert.pem", cert), ("key.pem", key)] {
+            fs::write(pair.path(name), text).unwrap();
+        }
+        pair
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn configured(&self, command: &mut Command) -> String {
+        let (cert, key) = (self.path("cert.pem"), self.path("key.pem"));
+        let text = format!(
+            "[server]\nbind = \"127.0.0.1:0\"\n[tls]\ncert = {cert:?}\nkey = {key:?}\n[auth]\npublic = \"\"\n"
+        );
+        let (_folder, path) = file(&text);
+        let said = refusal(command.arg(&path));
+        said.replace(&self.folder.path().display().to_string(), "/etc/relay")
+    }
+
+    fn refusal(&self) -> String {
+        self.configured(&mut relay())
+    }
+}
+
+fn pair(from: SystemTime, until: SystemTime) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["relay.example".to_owned()]).unwrap();
+    (params.not_before, params.not_after) = (from.into(), until.into());
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[test]
+fn what_is_wrong_with_a_certificate_is_told() {
+    let now = SystemTime::now();
+    let (cert, key) = pair(now - DAY, now + DAY);
+    let (other, _) = pair(now - DAY, now + DAY);
+    let epoch = SystemTime::UNIX_EPOCH;
+    let (old, old_key) = pair(epoch, epoch + 10_000 * DAY);
+    let (early, early_key) = pair(epoch + 40_000 * DAY, epoch + 41_000 * DAY);
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let unusable = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    for (name, cert, key) in [
+        ("no-pem", "hello", &key[..]),
+        ("empty", "", &key),
+        ("swapped", &key, &cert),
+        ("mismatch", &other, &key),
+        ("expired", &old, &old_key),
+        ("not-yet-valid", &early, &early_key),
+        ("encrypted-key", &cert, encrypted),
+        ("unusable-key", &cert, unusable),
+    ] {
+        golden(&format!("errors/{name}.txt"), &Pair::new(cert, key).refusal());
+    }
+}
+
+#[test]
+fn a_certificate_that_cannot_be_read_is_told() {
+    let now = SystemTime::now();
+    let (cert, key) = pair(now - DAY, now + DAY);
+    let files = Pair::new(&cert, &key);
+    fs::remove_file(files.path("cert.pem")).unwrap();
+    golden("errors/not-found.txt", &files.refusal());
+    fs::create_dir(files.path("cert.pem")).unwrap();
+    golden("errors/folder.txt", &files.refusal());
+
+    let files = Pair::new(&cert, &key);
+    fs::set_permissions(files.path("key.pem"), fs::Permissions::from_mode(0o000)).unwrap();
+    let all = "-dac_override,-dac_read_search";
+    let said = if rustix::process::geteuid().is_root() {
+        let Some(mut command) = below("setpriv", &["--bounding-set", all, "--inh-caps", all]) else { return };
+        files.configured(&mut command)
+    } else {
+        files.refusal()
+    };
+    let (before, after) = said.split_once("runs as ").unwrap();
+    let (_, after) = after.split_once(';').unwrap();
+    golden("errors/not-allowed.txt", &format!("{before}runs as USER;{after}"));
+}
+
+#[test]
+fn a_key_that_everybody_can_read_is_warned_of() {
+    let now = SystemTime::now();
+    let (cert, key) = pair(now - DAY, now + 90 * DAY);
+    let files = Pair::new(&cert, &key);
+    fs::set_permissions(files.path("key.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+    let (cert, key) = (files.path("cert.pem"), files.path("key.pem"));
+    let text = format!(
+        "[server]\nbind = \"127.0.0.1:0\"\n[tls]\ncert = {cert:?}\nkey = {key:?}\n[auth]\npublic = \"\"\n"
+    );
+    let (_folder, path) = file(&text);
+    let relay = Running::start(relay().arg(&path));
+    let line = relay.line_with("can read the private key");
+    assert!(line.contains("WARN") && line.contains("chmod o-rwx"), "{line}");
+    relay.line_with("serving");
+}
