@@ -24,11 +24,55 @@ pub struct Cli {
 /// What else the binary does.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
+    /// Shows a relay at work: with a publisher and a subscriber inside, and what to try next
+    Demo(DemoArgs),
+
+    /// Publishes standard input or a file
+    Pub(relay_cli::PubArgs),
+
+    /// Writes a track to standard output
+    Sub(relay_cli::SubArgs),
+
+    /// Lists broadcasts
+    Ls(relay_cli::LsArgs),
+
+    /// Writes one group to standard output
+    Fetch(relay_cli::FetchArgs),
+
+    /// Puts load on a relay and prints what came of it
+    Load(relay_cli::LoadArgs),
+
+    /// Prints a manual page (`moq-relay man | man -l -`)
+    Man {
+        /// Of this verb; without one, of moq-relay
+        #[arg(value_name = "VERB", conflicts_with = "dir")]
+        verb: Option<String>,
+        /// Writes all pages into this folder
+        #[arg(long, value_name = "FOLDER")]
+        dir: Option<PathBuf>,
+    },
+
     /// Prints a shell's completions, to be saved where that shell looks for them
     Completions {
         /// The shell
         shell: Shell,
     },
+}
+
+/// Shows a relay at work.
+///
+/// It runs the relay in this process, a publisher (broadcast demo/clock with the tracks clock and pattern) and
+/// a subscriber of both, over real QUIC, and prints a line a second. Ctrl-C lets everybody leave and ends with
+/// status 0.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DemoArgs {
+    /// UDP address to listen on; the default is this machine only
+    #[arg(long, value_name = "IP:PORT")]
+    pub bind: Option<SocketAddr>,
+
+    /// Ends by itself after this many seconds (`5` or `5s`)
+    #[arg(long = "for", value_name = "TIME", value_parser = relay_cli::duration)]
+    pub time: Option<std::time::Duration>,
 }
 
 /// How to run a relay.

@@ -4,8 +4,10 @@ pub mod banner;
 pub mod certificate;
 pub mod cli;
 pub mod config;
+mod demo;
 pub mod limits;
 mod serve;
 pub mod signals;
 
+pub use demo::run as demo;
 pub use serve::run;

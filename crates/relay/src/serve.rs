@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     banner::Banner,
-    certificate::{Identity, Renewing},
+    certificate::{Fingerprint, Identity, Renewing},
     cli::RunArgs,
     config::{Config, Tls},
     limits::{
@@ -42,31 +42,77 @@ const HOP_BITS: u32 = 53;
 /// # Errors
 /// What kept it from starting or from going on, in words for the person who started it.
 pub fn run(args: &RunArgs) -> Result<()> {
-    let stop = Stop::listen().context("cannot listen for signals")?;
-    let config = configuration(args)?;
-    raise_file_limit();
-    let certificate = Certificate::prepare(&config.tls)?;
-    let relay = start(args, &config, &certificate)?;
-    stop.on("fate", {
-        let relay = relay.clone();
-        move || Reason::Ended(relay.join())
-    })?;
-    announce(&config, &certificate, &relay);
-    let mut memory = Watch::new(plan(&config));
+    let mut serving = Serving::start(args)?;
+    announce(&serving.config, &serving.certificate, &serving.relay);
     loop {
-        match wait(&stop, &certificate, &relay, &mut memory) {
-            Reason::Signal(signal) => drain(signal, config.drain_timeout, relay.clone())?,
+        match serving.wait() {
+            Reason::Signal(signal) => serving.drain(signal)?,
             Reason::Ended(end) => return Ok(end?),
         }
     }
 }
 
-/// Starts leaving. The relay has ended once it is done; what recurs goes on meanwhile.
-fn drain(signal: &str, window: Duration, relay: Arc<Relay>) -> Result<()> {
-    info!(signal, seconds = window.as_secs_f64(), sessions = relay.counts().total().sessions, "draining");
-    let leave = move || relay.drain(window, SessionCode::GOAWAY_TIMEOUT, "goaway timeout");
-    thread::Builder::new().name("drain".to_owned()).spawn(leave).context("cannot start draining")?;
-    Ok(())
+/// A relay that runs, and what it needs to be seen to.
+pub(crate) struct Serving {
+    pub(crate) relay: Arc<Relay>,
+    config: Config,
+    certificate: Certificate,
+    stop: Stop<RunError>,
+    memory: Watch,
+}
+
+impl Serving {
+    /// Starts a relay; signals are listened for from here on.
+    pub(crate) fn start(args: &RunArgs) -> Result<Self> {
+        let stop = Stop::listen().context("cannot listen for signals")?;
+        let config = configuration(args)?;
+        raise_file_limit();
+        let certificate = Certificate::prepare(&config.tls)?;
+        let relay = start(args, &config, &certificate)?;
+        stop.on("fate", {
+            let relay = relay.clone();
+            move || Reason::Ended(relay.join())
+        })?;
+        let memory = Watch::new(plan(&config));
+        Ok(Self { relay, config, certificate, stop, memory })
+    }
+
+    /// Of the certificate it shows.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.certificate.identity.fingerprint()
+    }
+
+    /// Sees to what recurs until there is a reason to end.
+    pub(crate) fn wait(&mut self) -> Reason<RunError> {
+        let mut shown = Instant::now();
+        loop {
+            if let Some(reason) = self.wait_for(TICK) {
+                return reason;
+            }
+            if shown.elapsed() >= SHOW {
+                shown = Instant::now();
+                self.certificate.tend();
+                debug!("{}", self.relay.counts());
+            }
+        }
+    }
+
+    /// The same, no longer than `pause`, which should be short.
+    pub(crate) fn wait_for(&mut self, pause: Duration) -> Option<Reason<RunError>> {
+        let reason = self.stop.wait(pause);
+        let limits = self.memory.look(self.relay.store().budget().used(), &memory::read());
+        self.relay.set_memory(limits.capacity, limits.ceiling);
+        reason
+    }
+
+    /// Starts leaving. The relay has ended once it is done; what recurs goes on meanwhile.
+    pub(crate) fn drain(&self, why: &str) -> Result<()> {
+        let (window, relay) = (self.config.drain_timeout, self.relay.clone());
+        info!(why, seconds = window.as_secs_f64(), sessions = relay.counts().total().sessions, "draining");
+        let leave = move || relay.drain(window, SessionCode::GOAWAY_TIMEOUT, "goaway timeout");
+        thread::Builder::new().name("drain".to_owned()).spawn(leave).context("cannot start draining")?;
+        Ok(())
+    }
 }
 
 /// What the cache may take, as configured.
@@ -182,26 +228,4 @@ fn announce(config: &Config, certificate: &Certificate, relay: &Relay) {
 /// A prefix as the log shows it.
 fn shown(public: &Path) -> String {
     if public.is_root() { "everything".to_owned() } else { format!("{public}/**") }
-}
-
-/// Sees to what recurs until there is a reason to end.
-fn wait(
-    stop: &Stop<RunError>,
-    certificate: &Certificate,
-    relay: &Relay,
-    memory: &mut Watch,
-) -> Reason<RunError> {
-    let mut shown = Instant::now();
-    loop {
-        if let Some(reason) = stop.wait(TICK) {
-            return reason;
-        }
-        let limits = memory.look(relay.store().budget().used(), &memory::read());
-        relay.set_memory(limits.capacity, limits.ceiling);
-        if shown.elapsed() >= SHOW {
-            shown = Instant::now();
-            certificate.tend();
-            debug!("{}", relay.counts());
-        }
-    }
 }
