@@ -119,6 +119,11 @@ impl Place {
     fn unreachable(&self, error: &Error) -> Failure {
         let (host, port) = (&self.host, self.port);
         let text = error.to_string();
+        let reason = match text.rsplit("invalid peer certificate: ").next() {
+            Some("ApplicationVerificationFailure") => "its fingerprint is another one",
+            Some("UnknownIssuer") => "nobody known signed it",
+            other => other.unwrap_or_default(),
+        };
         let (exit, message) = match error {
             Error::ConnectTimeout => (
                 Exit::Unreachable,
@@ -141,7 +146,7 @@ impl Place {
                 format!(
                     "the certificate of {host}:{port} is not trusted ({}): give --fingerprint HEX to pin it, \
                      --root FILE to trust who signed it, or --insecure to believe any",
-                    text.rsplit("invalid peer certificate: ").next().unwrap_or(&text)
+                    reason
                 ),
             ),
             _ if error.is_unauthorized() => (

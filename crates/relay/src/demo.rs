@@ -90,8 +90,7 @@ fn banner(address: SocketAddr, near: SocketAddr) -> String {
            {me} ls https://{near}/\n  \
            {me} sub https://{near}/ {BROADCAST} {CLOCK} --lines\n  \
            clear; {me} sub https://{near}/ {BROADCAST} {PATTERN}\n  \
-           date | {me} pub https://{near}/ me/date now --lines\n  \
-           {me} sub https://{near}/ me/date now --lines     (then pub goes on)\n  \
+           {me} sub https://{near}/ me/date now --lines & date | {me} pub https://{near}/ me/date now --lines\n  \
            {me} load video --url https://{near}/ --subscribers 20 --window 5s\n\n\
          Ctrl-C ends it.\n\n",
         version = env!("CARGO_PKG_VERSION"),
