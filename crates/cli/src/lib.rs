@@ -23,7 +23,7 @@ mod stop;
 mod subscribe;
 mod track;
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 pub use args::{ConnectArgs, Fingerprint, HowArgs, Span, TrackArgs, duration};
 pub use exit::{EXIT_CODES, Exit, Failure};
@@ -33,6 +33,9 @@ pub use load::LoadArgs;
 pub use ls::LsArgs;
 pub use publish::PubArgs;
 pub use subscribe::SubArgs;
+
+/// Time for the last packets to leave.
+const GOODBYE: Duration = Duration::from_millis(20);
 
 /// Publishes standard input or a file, to its end.
 ///
@@ -77,7 +80,13 @@ pub fn load(args: &LoadArgs) -> Result<Exit, Failure> {
 /// One thread is enough for a client; files and pipes have threads of their own.
 fn run(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(work);
+    let ended = runtime.block_on(async {
+        let ended = work.await;
+        // The session was closed when its last handle went; a task sends the goodbye. Without it the relay
+        // would hold the session until it times out.
+        tokio::time::sleep(GOODBYE).await;
+        ended
+    });
     // A thread may still wait for input that never comes.
     runtime.shutdown_background();
     ended

@@ -69,18 +69,20 @@ pub(crate) async fn run(args: &LsArgs) -> Result<Exit, Failure> {
             return Ok(Exit::Done);
         }
     }
-    while args.follow {
+    if !args.follow {
+        return Ok(Exit::Done);
+    }
+    loop {
         let next = tokio::select! {
             next = watch.next() => next.map_err(failed)?,
             exit = stop.asked() => return Ok(exit),
         };
         match next {
             Some(announcement) if show(args, &announcement)? => {}
-            Some(_) => break,
+            Some(_) => return Ok(Exit::Done),
             None => return Err(Failure::new(Exit::Incomplete, "the relay ended the list of broadcasts")),
         }
     }
-    Ok(Exit::Done)
 }
 
 /// Prints one; false when nobody reads any more.
