@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use clap::Args;
 use relay_client::{Client, GroupWriter, Live, Track, TrackInfo};
 use relay_model::SessionCode;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
     args::{ConnectArgs, TrackArgs, duration},
@@ -33,6 +33,8 @@ const RETAIN_BYTES: usize = 32 * 1024 * 1024;
 const MAX_AGE_MS: u64 = 30_000;
 /// How long the last groups are there to be fetched by whoever missed one; each fetch begins it anew.
 const LINGER: Duration = Duration::from_millis(500);
+/// Before moq-lite-05 nothing names the last group: a relay waits for stragglers, and the publisher with it.
+const LINGER_UNNAMED: Duration = Duration::from_secs(4);
 /// How long the relay may take to acknowledge the last of it.
 const FAREWELL: Duration = Duration::from_secs(20);
 /// Waiting for somebody is said after this long.
@@ -76,6 +78,10 @@ pub struct PubArgs {
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Framing")]
     group_time: Option<Duration>,
 
+    /// At most this many bytes a second, for subscribers that do not say how fast they are
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+
     /// Priority of the track, 0 to 255: higher goes first
     #[arg(long, value_name = "N", default_value_t = 127)]
     priority: u8,
@@ -108,6 +114,7 @@ pub(crate) async fn run(args: &PubArgs) -> Result<Exit, Failure> {
         stop,
         wait: !args.no_wait,
         started: Instant::now(),
+        flowing: None,
         group: None,
         next: 0,
         largest: 1,
@@ -129,6 +136,8 @@ struct Publisher<'a> {
     stop: Stop,
     wait: bool,
     started: Instant,
+    /// When the first frame came.
+    flowing: Option<Instant>,
     group: Option<Open>,
     /// Number of the next group.
     next: u64,
@@ -196,6 +205,9 @@ impl Publisher<'_> {
             self.progress.groups += 1;
             self.group = Some(Open { writer, frames: 0, bytes: 0, since: Instant::now() });
         }
+        if let Some(exit) = self.paced(args.rate).await {
+            return Ok(Some(exit));
+        }
         let tick = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
         if let Some(group) = &mut self.group {
             group.frames += 1;
@@ -206,6 +218,19 @@ impl Publisher<'_> {
         }
         self.progress.tick();
         Ok(None)
+    }
+
+    /// Waits until what was published so far is no more than the rate allows.
+    async fn paced(&mut self, rate: Option<u64>) -> Option<Exit> {
+        let since = *self.flowing.get_or_insert_with(Instant::now);
+        let due = since + Duration::from_secs_f64(self.progress.bytes as f64 / rate? as f64);
+        if due <= Instant::now() {
+            return None;
+        }
+        tokio::select! {
+            () = sleep_until(due) => None,
+            exit = self.stop.asked() => Some(exit),
+        }
     }
 
     fn end_group(&mut self) {
@@ -257,6 +282,7 @@ impl Publisher<'_> {
         self.end_group();
         self.track.end(self.next);
         let track = self.track.clone();
+        let linger = if self.client.version().has_subscribe_ok() { LINGER_UNNAMED } else { LINGER };
         let _ = timeout(FAREWELL, async {
             track.wait_live(|live| live.unfinished == 0).await;
             if track.live().ever == 0 {
@@ -271,7 +297,7 @@ impl Publisher<'_> {
                 });
                 tokio::select! {
                     () = news => track.wait_live(|live| live.unfinished == 0).await,
-                    () = sleep(LINGER) => return,
+                    () = sleep(linger) => return,
                     _ = self.client.closed() => return,
                 }
             }
