@@ -20,7 +20,7 @@ pub struct ConnectArgs {
 /// How to connect, wherever to.
 #[derive(Clone, Debug, Args)]
 pub struct HowArgs {
-    /// Protocol version to speak; without it, the newest that the relay speaks too
+    /// Protocol version to speak; without it, the best for the verb that the relay speaks too
     #[arg(long, value_name = "NAME", value_parser = version, help_heading = "Connection")]
     pub(crate) protocol: Option<Version>,
 

@@ -13,9 +13,7 @@ use crate::{
     stop::Stop,
 };
 
-/// Writes one group of a track to standard output.
-///
-/// The relay serves it out of its cache, or asks the publisher for it.
+/// Which group to write to standard output.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_long_help = EXIT_CODES,

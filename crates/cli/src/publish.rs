@@ -37,14 +37,14 @@ const LINGER: Duration = Duration::from_millis(500);
 const LINGER_UNNAMED: Duration = Duration::from_secs(4);
 /// How long the relay may take to acknowledge the last of it.
 const FAREWELL: Duration = Duration::from_secs(20);
+/// A subscriber that asks for the latest group begins with what is the latest once the relay serves it, a moment
+/// after we hear of it. So the first group stays the only one until the subscriber has moved its window, or, as
+/// others than `sub` have none, for so long.
+const SETTLE: Duration = Duration::from_millis(250);
 /// Waiting for somebody is said after this long.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Publishes standard input, or a file, as one track of a broadcast, to its end.
-///
-/// Input is read only while somebody is subscribed, and no faster than subscribers take it where they say
-/// how fast that is, as `sub` does: nothing is lost. With --no-wait it is read at once and always, as a live
-/// source needs it, and what nobody asked for is gone.
+/// What to publish, where, and how it is cut.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_long_help = EXIT_CODES,
@@ -250,10 +250,13 @@ impl Publisher<'_> {
         let wanted = |live: &Live| {
             live.subscriptions.iter().any(|(_, prefs)| prefs.end.is_none_or(|end| sequence <= end))
         };
-        let ready = track.wait_live(|live| {
-            let streams = live.unfinished.saturating_sub(live.subscriptions.len());
-            streams < most && (!wait || wanted(live))
-        });
+        let ready = async {
+            if sequence == 1 && wait {
+                let _ = timeout(SETTLE, track.wait_live(|live| live.updates > 0)).await;
+            }
+            let free = |live: &Live| live.unfinished.saturating_sub(live.subscriptions.len()) < most;
+            track.wait_live(|live| free(live) && (!wait || wanted(live))).await;
+        };
         tokio::pin!(ready);
         let patience = sleep(PATIENCE);
         tokio::pin!(patience);

@@ -41,11 +41,7 @@ const VERSIONS: [Version; 4] = [Version::V05, Version::V06, Version::V04, Versio
 /// Waiting for somebody is said after this long.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Writes a track to standard output, to its end, groups in the order of their numbers.
-///
-/// It waits for the broadcast to be announced. What the relay gives up because this end is slow is fetched
-/// afterwards, where the version can (moq-lite-05 and later): nothing is skipped that can still be had. With
-/// --max-age it rather skips than falls behind. Whatever is skipped is said, and the status is 6.
+/// What to write to standard output, and how.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_long_help = EXIT_CODES,

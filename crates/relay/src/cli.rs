@@ -24,22 +24,40 @@ pub struct Cli {
 /// What else the binary does.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
-    /// Shows a relay at work: with a publisher and a subscriber inside, and what to try next
+    /// Shows a relay at work, with what to try next
+    ///
+    /// It runs the relay in this process, a publisher (broadcast demo/clock with the tracks clock and pattern)
+    /// and a subscriber of both, over real QUIC, and prints a line a second. Ctrl-C lets everybody leave and ends
+    /// with status 0.
     Demo(DemoArgs),
 
     /// Publishes standard input or a file
+    ///
+    /// All of it becomes one track of a broadcast, which ends with it. Input is read only while somebody is
+    /// subscribed, and no faster than subscribers take it where they say how fast that is, as `sub` does: nothing
+    /// is lost. With --no-wait it is read at once and always, as a live source needs it, and what nobody asked
+    /// for is gone.
     Pub(relay_cli::PubArgs),
 
     /// Writes a track to standard output
+    ///
+    /// Groups come in the order of their numbers, to the end of the track. The broadcast is waited for. What the
+    /// relay gives up because this end is slow is fetched afterwards, where the version can (moq-lite-05 and
+    /// later): nothing is skipped that can still be had. With --max-age it rather skips than falls behind.
+    /// Whatever is skipped is said, and the status is 6.
     Sub(relay_cli::SubArgs),
 
     /// Lists broadcasts
     Ls(relay_cli::LsArgs),
 
     /// Writes one group to standard output
+    ///
+    /// The relay serves it out of its cache, or asks the publisher for it.
     Fetch(relay_cli::FetchArgs),
 
     /// Puts load on a relay and prints what came of it
+    ///
+    /// Every frame is checked at every viewer; the status is 6 when one is missing.
     Load(relay_cli::LoadArgs),
 
     /// Prints a manual page (`moq-relay man | man -l -`)
@@ -59,11 +77,7 @@ pub enum Verb {
     },
 }
 
-/// Shows a relay at work.
-///
-/// It runs the relay in this process, a publisher (broadcast demo/clock with the tracks clock and pattern) and
-/// a subscriber of both, over real QUIC, and prints a line a second. Ctrl-C lets everybody leave and ends with
-/// status 0.
+/// How to show a relay at work.
 #[derive(Clone, Debug, Default, Args)]
 pub struct DemoArgs {
     /// UDP address to listen on; the default is this machine only

@@ -17,8 +17,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // What a verb shows is not to be broken up by the log.
-    let level = if cli.verb.is_some() { LevelFilter::WARN } else { LevelFilter::INFO };
+    // What a verb shows is not to be broken up by the log; what is good to know for a server is not so for a
+    // first look.
+    let level = match cli.verb {
+        None => LevelFilter::INFO,
+        Some(Verb::Demo(_)) => LevelFilter::ERROR,
+        Some(_) => LevelFilter::WARN,
+    };
     if let Err(error) = init_log(level) {
         eprintln!("moq-relay: RUST_LOG: {error}");
         return ExitCode::FAILURE;
