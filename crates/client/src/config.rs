@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use relay_model::Hop;
 use relay_wire::lite;
+use rustls::pki_types::CertificateDer;
 
 /// Which server certificates are believed.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +14,8 @@ pub enum Certs {
     Any,
     /// Only a leaf whose DER has one of these SHA-256 fingerprints.
     Pinned(Vec<[u8; 32]>),
+    /// What chains up to one of these certificates (DER), is for the host dialled and in its time.
+    Roots(Vec<CertificateDer<'static>>),
 }
 
 /// Turns a bound socket into what quinn reads and writes; the default is quinn's own for tokio.

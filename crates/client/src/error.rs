@@ -15,6 +15,14 @@ pub enum Error {
     /// A path or track name is over its limit.
     #[error("bad name: {0}")]
     Name(String),
+    /// The host's name stands for no address.
+    #[error("cannot resolve {host}: {why}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver says.
+        why: String,
+    },
     /// The socket could not be made or bound.
     #[error("socket: {0}")]
     Io(#[from] Arc<std::io::Error>),

@@ -80,6 +80,8 @@ pub struct Live {
     pub info_requests: u64,
     /// What became of FETCH requests.
     pub fetches: Fetches,
+    /// Subscriptions and streams of groups that go on, or of which the peer has not acknowledged all.
+    pub unfinished: usize,
 }
 
 /// FETCH requests of a track, by outcome. Those asked and nothing else are under way, or met a reset

@@ -105,6 +105,7 @@ async fn fetch(session: &Session, mut send: SendStream, mut reader: ControlReade
     };
     let mut encoder =
         Encoder::new(session.version, Span { first: request.start_frame, last: request.end_frame });
+    let unfinished = Unfinished::new(track.clone());
     let abandoned = send.abandoned();
     let outcome = tokio::select! {
         outcome = copy(&group, &mut encoder, &mut send, Vec::new()) => outcome,
@@ -116,6 +117,9 @@ async fn fetch(session: &Session, mut send: SendStream, mut reader: ControlReade
         Ok(End::Reset(_)) => {}
         Err(_) => live.fetches.cancelled += 1,
     });
+    if outcome.is_ok() {
+        unfinished.until_acknowledged(&send);
+    }
     outcome.map(|_| ())
 }
 
@@ -138,15 +142,22 @@ async fn subscribe(
         send.reset(StreamCode::NOT_FOUND);
         return Ok(());
     };
+    let unfinished = Unfinished::new(track.clone());
     let (key, mut commands) = track.subscribe(request.id, request.prefs, session.carrier.clone());
     let _guard = Unsubscribe::new(session.clone(), track.clone(), key);
-    let mut serving =
-        Serving { session: session.clone(), id: request.id, started: false, groups: JoinSet::new() };
+    let mut serving = Serving {
+        session: session.clone(),
+        track: track.clone(),
+        id: request.id,
+        started: false,
+        groups: JoinSet::new(),
+    };
     serving.accept(&request.prefs, &mut send).await?;
     loop {
         tokio::select! {
             Some(command) = commands.recv() => {
                 if !serving.command(command, &mut send).await? {
+                    unfinished.until_acknowledged(&send);
                     return Ok(());
                 }
             }
@@ -159,6 +170,31 @@ async fn subscribe(
             },
             Some(_) = serving.groups.join_next() => {}
         }
+    }
+}
+
+/// Counts a stream of a track until the peer has acknowledged all of it, or it is given up.
+struct Unfinished(Arc<TrackState>);
+
+impl Unfinished {
+    fn new(track: Arc<TrackState>) -> Self {
+        track.count(|live| live.unfinished = live.unfinished.saturating_add(1));
+        Self(track)
+    }
+
+    /// `send` was ended. Nobody waits here.
+    fn until_acknowledged(self, send: &SendStream) {
+        let acknowledged = send.acknowledged();
+        tokio::spawn(async move {
+            acknowledged.await;
+            drop(self);
+        });
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.0.count(|live| live.unfinished = live.unfinished.saturating_sub(1));
     }
 }
 
@@ -186,6 +222,7 @@ impl Drop for Unsubscribe {
 
 struct Serving {
     session: Arc<Session>,
+    track: Arc<TrackState>,
     id: u64,
     started: bool,
     /// Dropped, they reset their streams.
@@ -212,8 +249,11 @@ impl Serving {
                 }
                 self.started = true;
                 let (session, id) = (self.session.clone(), self.id);
+                let unfinished = Unfinished::new(self.track.clone());
                 self.groups.spawn(async move {
-                    let _ = group(&session, id, &log, span).await;
+                    if let Ok(Some(send)) = group(&session, id, &log, span).await {
+                        unfinished.until_acknowledged(&send);
+                    }
                 });
                 Ok(true)
             }
@@ -244,16 +284,23 @@ impl Serving {
     }
 }
 
-async fn group(session: &Session, subscribe: u64, log: &GroupLog, span: Span) -> Result<End, Error> {
+/// The stream it ended, if it came to one.
+async fn group(
+    session: &Session,
+    subscribe: u64,
+    log: &GroupLog,
+    span: Span,
+) -> Result<Option<SendStream>, Error> {
     let mut head = Vec::with_capacity(24);
     let header = Group { subscribe, sequence: log.sequence, first_frame: span.first };
     put_group_header(session.version, &header, &mut head);
     let mut send = tokio::select! {
         stream = session.carrier.open_uni() => stream?,
         // Without stream credit it may be over before it began.
-        code = log.reset() => return Ok(End::Reset(code)),
+        _ = log.reset() => return Ok(None),
     };
-    copy(log, &mut Encoder::new(session.version, span), &mut send, head).await
+    copy(log, &mut Encoder::new(session.version, span), &mut send, head).await?;
+    Ok(Some(send))
 }
 
 /// Writes `head`, then the log as it grows, then its end, which it returns.

@@ -62,6 +62,12 @@ impl SendStream {
         }
     }
 
+    /// Completes when the peer has acknowledged all of the stream, or it is over in another way.
+    pub(crate) fn acknowledged(&self) -> impl Future<Output = ()> + Send + 'static {
+        let stopped = self.inner.stopped();
+        async move { drop(stopped.await) }
+    }
+
     /// Completes when the peer gave the stream up, or its connection is gone; never when all went well.
     pub(crate) fn abandoned(&self) -> impl Future<Output = ()> + Send + 'static {
         let stopped = self.inner.stopped();

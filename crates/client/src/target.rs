@@ -44,8 +44,9 @@ impl Target {
 
     /// The first address the name resolves to.
     pub(crate) async fn resolve(&self) -> Result<SocketAddr, Error> {
-        let mut found = tokio::net::lookup_host((self.host.as_str(), self.port)).await?;
-        found.next().ok_or_else(|| Error::Url(format!("{} has no address", self.host)))
+        let failed = |why: String| Error::Resolve { host: self.host.clone(), why };
+        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
+        found.map_err(|e| failed(e.to_string()))?.next().ok_or_else(|| failed("it has no address".into()))
     }
 }
 

@@ -1,10 +1,13 @@
-//! TLS for a client that believes any certificate, or a pinned one.
+//! TLS for a client that believes any certificate, a pinned one, or what chains up to a root.
 
 use std::sync::Arc;
 
 use rustls::{
     DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
@@ -14,22 +17,40 @@ use crate::{config::Certs, error::Error};
 /// TLS 1.3 with `alpn` and nothing resumed: every connection stands for itself.
 pub(crate) fn client_config(certs: &Certs, alpn: &[u8]) -> Result<rustls::ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = Verifier { certs: certs.clone(), provider: provider.clone() };
+    let verifier: Arc<dyn ServerCertVerifier> = match certs {
+        Certs::Any => Arc::new(Verifier { pins: None, provider: provider.clone() }),
+        Certs::Pinned(pins) => Arc::new(Verifier { pins: Some(pins.clone()), provider: provider.clone() }),
+        Certs::Roots(roots) => by_roots(roots, provider.clone())?,
+    };
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| Error::Setup(e.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
 }
 
-/// Believes what [`Certs`] says; the handshake signature is always checked.
+/// The usual check of chain, name and time.
+fn by_roots(
+    roots: &[CertificateDer<'static>],
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, Error> {
+    let mut store = rustls::RootCertStore::empty();
+    // A system's store may hold some that nobody can use.
+    store.add_parsable_certificates(roots.iter().cloned());
+    WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider)
+        .build()
+        .map_err(|error| Error::Setup(format!("no root certificate to go by: {error}")))
+}
+
+/// Believes any leaf, or only those pinned; the handshake signature is always checked.
 #[derive(Debug)]
 struct Verifier {
-    certs: Certs,
+    /// `None` = any.
+    pins: Option<Vec<[u8; 32]>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -42,12 +63,10 @@ impl ServerCertVerifier for Verifier {
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        match &self.certs {
-            Certs::Any => Ok(ServerCertVerified::assertion()),
-            Certs::Pinned(pins) if pins.iter().any(|pin| *pin == fingerprint(leaf)) => {
-                Ok(ServerCertVerified::assertion())
-            }
-            Certs::Pinned(_) => Err(rustls::Error::InvalidCertificate(
+        match &self.pins {
+            None => Ok(ServerCertVerified::assertion()),
+            Some(pins) if pins.contains(&fingerprint(leaf)) => Ok(ServerCertVerified::assertion()),
+            Some(_) => Err(rustls::Error::InvalidCertificate(
                 rustls::CertificateError::ApplicationVerificationFailure,
             )),
         }

@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use relay_client::lite::Version;
+use relay_client::{Certs, lite::Version};
 use relay_load::{
     bench::{self, Bench},
     calibrate::calibrate,
@@ -135,6 +135,7 @@ fn main() -> Result<ExitCode> {
                 ramp: duration(ramp)?,
                 viewers: subscribers,
                 pid,
+                certs: Certs::Any,
             };
             let report = runtime()?.block_on(run::run(scenario, &options))?;
             print(&report, json)?;

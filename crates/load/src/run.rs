@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use relay_client::{Client, ClientConfig, SocketFactory, lite::Version};
+use relay_client::{Certs, Client, ClientConfig, SocketFactory, lite::Version};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::{
@@ -51,6 +51,8 @@ pub struct Options {
     pub viewers: Option<u32>,
     /// The relay's process, whose CPU and memory are measured.
     pub pid: Option<u32>,
+    /// Which certificates of the relay are believed.
+    pub certs: Certs,
 }
 
 /// Where and how every simulated client connects.
@@ -61,6 +63,7 @@ pub(crate) struct Target {
     /// Ours alone, so that nothing of another run is mistaken for ours.
     prefix: String,
     clock: Clock,
+    certs: Certs,
 }
 
 impl Target {
@@ -69,7 +72,12 @@ impl Target {
         let (clock, last) = (self.clock, LastArrival::default());
         let told = last.clone();
         let socket: SocketFactory = Arc::new(move |socket| arrival::wrap(socket, clock, told.clone()));
-        let config = ClientConfig { version: self.version, socket: Some(socket), ..ClientConfig::default() };
+        let config = ClientConfig {
+            version: self.version,
+            socket: Some(socket),
+            certs: self.certs.clone(),
+            ..ClientConfig::default()
+        };
         Ok((Client::connect(&self.url, config).await?, last))
     }
 
@@ -96,7 +104,8 @@ pub async fn run(scenario: Scenario, options: &Options) -> Result<Report> {
     ensure!(shape.viewers > 0, "at least one viewer is needed");
     let prefix = format!("load/{:016x}", RandomState::new().build_hasher().finish());
     let clock = Clock::new();
-    let target = Target { url: options.url.clone(), version: options.version, prefix, clock };
+    let (url, certs) = (options.url.clone(), options.certs.clone());
+    let target = Target { url, version: options.version, prefix, clock, certs };
     let mut stage = Stage { target, clock, shape, publishers: Vec::new(), viewers: Vec::new() };
     stage.publish().await?;
     let rss_before = options.pid.map(process::rss_kib).transpose()?;

@@ -28,6 +28,7 @@ async fn run_with(version: Version, fault: Fault, scenario: Scenario) -> Report 
         ramp: Duration::from_millis(100),
         viewers: Some(20),
         pid: Some(std::process::id()),
+        certs: relay_client::Certs::Any,
     };
     run::run(scenario, &options).await.unwrap()
 }

@@ -2,6 +2,8 @@
 
 mod run;
 
+use std::{net::SocketAddr, path::PathBuf};
+
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -28,6 +30,13 @@ pub struct Cli {
 /// What else the binary does.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
+    /// Shows a relay at work, with what to try next
+    ///
+    /// It runs the relay in this process, a publisher (broadcast demo/clock with the tracks clock and pattern)
+    /// and a subscriber of both, over real QUIC, and prints a line a second. Ctrl-C lets everybody leave and ends
+    /// with status 0.
+    Demo(DemoArgs),
+
     /// Explains what a relay would do with these settings, and starts nothing
     ///
     /// Everything is resolved as it would be for a relay: where it listens, who may do what, which
@@ -36,15 +45,68 @@ pub enum Verb {
     /// The exit code is 0 when the relay would start, 1 when it would not, and 2 when the command line is
     /// wrong.
     Check(CheckArgs),
+
     /// Looks at the machine, the configuration, the certificate and the port, and says what is wrong
     ///
     /// Ends with 0 if a relay can run (warnings included), with 1 if something keeps it from that.
     Doctor(doctor::Args),
+
+    /// Publishes standard input or a file
+    ///
+    /// All of it becomes one track of a broadcast, which ends with it. Input is read only while somebody is
+    /// subscribed, and no faster than subscribers take it where they say how fast that is, as `sub` does: nothing
+    /// is lost. With --no-wait it is read at once and always, as a live source needs it, and what nobody asked
+    /// for is gone.
+    Pub(relay_cli::PubArgs),
+
+    /// Writes a track to standard output
+    ///
+    /// Groups come in the order of their numbers, to the end of the track. The broadcast is waited for. What the
+    /// relay gives up because this end is slow is fetched afterwards, where the version can (moq-lite-05 and
+    /// later): nothing is skipped that can still be had. With --max-age it rather skips than falls behind.
+    /// Whatever is skipped is said, and the status is 6.
+    Sub(relay_cli::SubArgs),
+
+    /// Lists broadcasts
+    Ls(relay_cli::LsArgs),
+
+    /// Writes one group to standard output
+    ///
+    /// The relay serves it out of its cache, or asks the publisher for it.
+    Fetch(relay_cli::FetchArgs),
+
+    /// Puts load on a relay and prints what came of it
+    ///
+    /// Every frame is checked at every viewer; the status is 6 when one is missing.
+    Load(relay_cli::LoadArgs),
+
+    /// Prints a manual page (`moq-relay man | man -l -`)
+    Man {
+        /// Of this verb; without one, of moq-relay
+        #[arg(value_name = "VERB", conflicts_with = "dir")]
+        verb: Option<String>,
+        /// Writes all pages into this folder
+        #[arg(long, value_name = "FOLDER")]
+        dir: Option<PathBuf>,
+    },
+
     /// Prints a shell's completions, to be saved where that shell looks for them
     Completions {
         /// The shell
         shell: Shell,
     },
+}
+
+/// How to show a relay at work.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DemoArgs {
+    /// UDP address to listen on; the default is this machine only
+    #[arg(long, value_name = "IP:PORT")]
+    pub bind: Option<SocketAddr>,
+
+    /// Ends by itself after this many seconds (`5` or `5s`)
+    #[arg(long = "for", value_name = "TIME", value_parser = relay_cli::duration)]
+    pub time: Option<std::time::Duration>,
 }
 
 /// What to check.

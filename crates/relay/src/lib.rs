@@ -6,6 +6,7 @@ mod check;
 mod chores;
 pub mod cli;
 pub mod config;
+mod demo;
 pub mod doctor;
 pub mod limits;
 pub mod log;
@@ -15,4 +16,5 @@ pub mod signals;
 pub mod trouble;
 
 pub use check::check;
+pub use demo::run as demo;
 pub use serve::run;

@@ -1,9 +1,20 @@
 //! The `moq-relay` binary.
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
 
+use anyhow::Result;
 use clap::{CommandFactory, Parser};
-use moq_relay::cli::{Cli, Verb};
+use moq_relay::{
+    cli::{Cli, Verb},
+    config::Format,
+    log,
+};
+use relay_cli::{Exit, Failure};
+use tracing::level_filters::LevelFilter;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -11,21 +22,84 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let ended = match cli.verb {
-        Some(Verb::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "moq-relay", &mut io::stdout());
-            Ok(true)
-        }
-        Some(Verb::Check(args)) => return moq_relay::check(&args),
-        Some(Verb::Doctor(args)) => moq_relay::doctor::run(&args),
-        None => moq_relay::run(&cli.run).map(|()| true),
-    };
-    match ended {
+    match cli.verb {
+        None => ended(moq_relay::run(&cli.run).map(|()| true)),
+        Some(Verb::Demo(args)) => ended(moq_relay::demo(&args).map(|()| true)),
+        Some(Verb::Check(args)) => moq_relay::check(&args),
+        Some(Verb::Doctor(args)) => ended(moq_relay::doctor::run(&args)),
+        // What a client shows is not to be broken up by the log.
+        Some(verb) => match log::init(Some(LevelFilter::WARN), Format::Text) {
+            Ok(()) => left(client(&verb)),
+            Err(error) => ended(Err(error.into())),
+        },
+    }
+}
+
+/// How a relay, or a look at one, ended.
+fn ended(result: Result<bool>) -> ExitCode {
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("moq-relay: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// How a client ended.
+fn left(result: Result<Exit, Failure>) -> ExitCode {
+    match result {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(failure) => {
+            eprintln!("moq-relay: {failure}");
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+/// Runs a verb that is no relay.
+fn client(verb: &Verb) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Pub(args) => relay_cli::publish(args),
+        Verb::Sub(args) => relay_cli::subscribe(args),
+        Verb::Ls(args) => relay_cli::ls(args),
+        Verb::Fetch(args) => relay_cli::fetch(args),
+        Verb::Load(args) => relay_cli::load(args),
+        Verb::Completions { shell } => {
+            let mut out = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "moq-relay", &mut out);
+            print(&out)
+        }
+        Verb::Man { verb, dir } => manual(verb.as_deref(), dir.as_deref()),
+        Verb::Check(_) | Verb::Demo(_) | Verb::Doctor(_) => Ok(Exit::Done),
+    }
+}
+
+fn manual(verb: Option<&str>, dir: Option<&Path>) -> Result<Exit, Failure> {
+    let mut whole = Cli::command();
+    // Sub-commands get their full names.
+    whole.build();
+    if let Some(dir) = dir {
+        clap_mangen::generate_to(whole, dir)?;
+        return Ok(Exit::Done);
+    }
+    let page = match verb {
+        None => whole,
+        Some(name) => match whole.find_subcommand(name) {
+            Some(found) => found.clone(),
+            None => return Err(io::Error::other(format!("there is no verb `{name}`")).into()),
+        },
+    };
+    let mut out = Vec::new();
+    clap_mangen::Man::new(page).render(&mut out)?;
+    print(&out)
+}
+
+/// To standard output; a reader that goes away had enough.
+fn print(text: &[u8]) -> Result<Exit, Failure> {
+    match io::stdout().lock().write_all(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(Exit::Done),
     }
 }

@@ -12,13 +12,13 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use relay_auth::Policy;
 use relay_model::{Hop, Scope, SessionCode, limits};
-use relay_worker::{Options, Relay};
+use relay_worker::{Options, Relay, RunError};
 use rustls::{server::ResolvesServerCert, sign::SingleCertAndKey};
-use tracing::{info, warn};
+use tracing::{info, level_filters::LevelFilter, warn};
 
 use crate::{
     banner::Banner,
-    certificate::{self, Identity, Renewing},
+    certificate::{self, Fingerprint, Identity, Renewing},
     chores::Chores,
     cli::RunArgs,
     config::{Config, Tls},
@@ -44,43 +44,85 @@ const HOP_BITS: u32 = 53;
 /// # Errors
 /// What kept it from starting or from going on, in words for the person who started it.
 pub fn run(args: &RunArgs) -> Result<()> {
-    let stop = Stop::listen().context("cannot listen for signals")?;
-    let config = configuration(args)?;
-    let notify = Notify::from_env().context("NOTIFY_SOCKET")?;
-    raise_file_limit();
-    let certificate = Certificate::prepare(&config.tls)?;
-    let relay = start(&config, &certificate)?;
-    stop.on("fate", {
-        let relay = relay.clone();
-        move || Reason::Ended(relay.join())
-    })?;
-    announce(&config, &certificate, &relay);
-    warn_of_machine(&config, &relay, workers(&config));
-    let address = relay.local_addr();
-    if let Err(error) = notify.ready(&format!("serving on udp {address}")) {
-        warn!(%error, "the service manager does not hear that the relay serves");
-    }
-    let mut chores = Chores::new(Watch::new(plan(&config)));
+    let mut serving = Serving::start(args, LevelFilter::INFO)?;
+    serving.announce();
     loop {
-        if let Some(reason) = stop.wait(Chores::pause(&notify)) {
-            match reason {
-                Reason::Signal(signal) => {
-                    notify.stopping(config.drain_timeout.saturating_add(ENDING), "draining");
-                    drain(signal, config.drain_timeout, relay.clone())?;
-                }
-                Reason::Ended(end) => return Ok(end?),
-            }
+        match serving.wait() {
+            Reason::Signal(signal) => serving.drain(signal)?,
+            Reason::Ended(end) => return Ok(end?),
         }
-        chores.run(&relay, certificate.renewing.as_deref(), &notify);
     }
 }
 
-/// Starts leaving. The relay has ended once it is done; what recurs goes on meanwhile.
-fn drain(signal: &str, window: Duration, relay: Arc<Relay>) -> Result<()> {
-    info!(signal, seconds = window.as_secs_f64(), sessions = relay.counts().total().sessions, "draining");
-    let leave = move || relay.drain(window, SessionCode::GOAWAY_TIMEOUT, "goaway timeout");
-    thread::Builder::new().name("drain".to_owned()).spawn(leave).context("cannot start draining")?;
-    Ok(())
+/// A relay that runs, and what it needs to be seen to.
+pub(crate) struct Serving {
+    pub(crate) relay: Arc<Relay>,
+    config: Config,
+    certificate: Certificate,
+    stop: Stop<RunError>,
+    chores: Chores,
+    notify: Notify,
+}
+
+impl Serving {
+    /// Starts a relay, and its log at `level` unless another is configured; signals are listened for from
+    /// here on.
+    pub(crate) fn start(args: &RunArgs, level: LevelFilter) -> Result<Self> {
+        let stop = Stop::listen().context("cannot listen for signals")?;
+        let config = configuration(args, level)?;
+        let notify = Notify::from_env().context("NOTIFY_SOCKET")?;
+        raise_file_limit();
+        let certificate = Certificate::prepare(&config.tls)?;
+        let relay = start(&config, &certificate)?;
+        stop.on("fate", {
+            let relay = relay.clone();
+            move || Reason::Ended(relay.join())
+        })?;
+        let chores = Chores::new(Watch::new(plan(&config)));
+        Ok(Self { relay, config, certificate, stop, chores, notify })
+    }
+
+    /// Tells whoever started it that it serves.
+    fn announce(&self) {
+        let Self { relay, config, certificate, notify, .. } = self;
+        announce(config, certificate, relay);
+        warn_of_machine(config, relay, workers(config));
+        if let Err(error) = notify.ready(&format!("serving on udp {}", relay.local_addr())) {
+            warn!(%error, "the service manager does not hear that the relay serves");
+        }
+    }
+
+    /// Of the certificate it shows.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.certificate.identity.fingerprint()
+    }
+
+    /// Sees to what recurs until there is a reason to end.
+    pub(crate) fn wait(&mut self) -> Reason<RunError> {
+        loop {
+            if let Some(reason) = self.wait_for(Chores::pause(&self.notify)) {
+                return reason;
+            }
+        }
+    }
+
+    /// The same, no longer than `pause`, which should be short.
+    pub(crate) fn wait_for(&mut self, pause: Duration) -> Option<Reason<RunError>> {
+        let reason = self.stop.wait(pause);
+        self.chores.run(&self.relay, self.certificate.renewing.as_deref(), &self.notify);
+        reason
+    }
+
+    /// Starts leaving, because of `signal` or whatever else. The relay has ended once it is done; what
+    /// recurs goes on meanwhile.
+    pub(crate) fn drain(&self, signal: &str) -> Result<()> {
+        let (window, relay) = (self.config.drain_timeout, self.relay.clone());
+        self.notify.stopping(window.saturating_add(ENDING), "draining");
+        info!(signal, seconds = window.as_secs_f64(), sessions = relay.counts().total().sessions, "draining");
+        let leave = move || relay.drain(window, SessionCode::GOAWAY_TIMEOUT, "goaway timeout");
+        thread::Builder::new().name("drain".to_owned()).spawn(leave).context("cannot start draining")?;
+        Ok(())
+    }
 }
 
 /// What the cache may take, as configured.
@@ -89,11 +131,11 @@ pub(crate) fn plan(config: &Config) -> Plan {
 }
 
 /// The file, where there is one, under the environment and the flags; the log starts as they say.
-fn configuration(args: &RunArgs) -> Result<Config> {
+fn configuration(args: &RunArgs, level: LevelFilter) -> Result<Config> {
     let mut resolution = Config::resolve(args.config_file().map(PathBuf::as_path), &args.outside())?;
     let warnings = std::mem::take(&mut resolution.warnings);
     let config = resolution.into_config()?;
-    log::init(config.log.level, config.log.format.unwrap_or_default())?;
+    log::init(config.log.level.or(Some(level)), config.log.format.unwrap_or_default())?;
     for warning in warnings {
         warn!("{}{}", warning.place, warning.text);
     }

@@ -1,0 +1,300 @@
+//! A session with a relay, or why there is none, in words.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use relay_client::{Certs, Client, ClientConfig, Closed, Code, Error, Tuning, lite::Version};
+use relay_model::{SessionCode, StreamCode};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+
+use crate::{
+    args::{ConnectArgs, HowArgs},
+    exit::{Exit, Failure},
+    progress::note,
+    stop::Stop,
+};
+
+/// Groups that may wait in their streams, and HTTP/3's own streams.
+const UNI_STREAMS: u32 = 64;
+const STREAM_WINDOW: u32 = 1024 * 1024;
+/// No stream can starve another: there is room for the window of each.
+const CONNECTION_WINDOW: u32 = UNI_STREAMS * STREAM_WINDOW;
+/// The versions of a client without wishes, newest first.
+pub(crate) const NEWEST_FIRST: [Version; 4] = [Version::V06, Version::V05, Version::V04, Version::V03];
+/// A relay that answers has answered by then; else it is asked whether anybody listens there at all.
+const UNANSWERED: Duration = Duration::from_millis(400);
+const PROBE: Duration = Duration::from_millis(200);
+
+/// Connects as the arguments say. `Err` with the exit of a signal when one came first.
+pub(crate) async fn connect(
+    args: &ConnectArgs,
+    offered: &[Version],
+    stop: &mut Stop,
+) -> Result<Client, Failure> {
+    let place = Place::of(&args.url)?;
+    let certs = args.how.certs(&place)?;
+    let versions: Vec<Version> = match args.how.protocol {
+        Some(version) => vec![version],
+        None => offered.to_vec(),
+    };
+    let mut last = None;
+    for version in versions {
+        let config = ClientConfig {
+            certs: certs.clone(),
+            version,
+            connect_timeout: args.how.timeout,
+            tuning: Tuning {
+                uni_streams: UNI_STREAMS,
+                stream_window: STREAM_WINDOW,
+                connection_window: CONNECTION_WINDOW,
+                ..Tuning::default()
+            },
+            ..ClientConfig::default()
+        };
+        let outcome = tokio::select! {
+            outcome = Client::connect(&args.url, config) => outcome,
+            () = nobody(&place) => return Err(place.silent()),
+            exit = stop.asked() => return Err(Failure::new(exit, "stopped while connecting")),
+        };
+        match outcome {
+            Ok(client) => return Ok(client),
+            Err(error) if is_version(&error) => last = Some(error),
+            Err(error) => return Err(place.unreachable(&error)),
+        }
+    }
+    let asked = args.how.protocol.map_or("moq-lite-03 to 06", Version::alpn);
+    let why = last.map(|error| error.to_string()).unwrap_or_default();
+    Err(Failure::new(
+        Exit::Unreachable,
+        format!("the relay at {} speaks no version that was offered ({asked}): {why}", place.shown),
+    ))
+}
+
+/// Where a relay is, as it may be shown.
+pub(crate) struct Place {
+    /// The URL without its query, where tokens are.
+    pub(crate) shown: String,
+    host: String,
+    port: u16,
+}
+
+impl Place {
+    pub(crate) fn of(url: &str) -> Result<Self, Failure> {
+        let shown = url.split(['?', '#']).next().unwrap_or_default().to_owned();
+        let wrong = || {
+            let help = "expected https://HOST:PORT/PATH (WebTransport) or moqt://HOST:PORT/PATH (raw QUIC)";
+            Failure::new(Exit::Usage, format!("`{shown}` is no address of a relay: {help}"))
+        };
+        let (scheme, rest) = shown.split_once("://").ok_or_else(wrong)?;
+        let authority = rest.split('/').next().unwrap_or_default();
+        let known = ["https", "moqt", "moql"].contains(&scheme);
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(v6) => v6.split_once(']').map(|(host, port)| (host, port.strip_prefix(':'))),
+            None => Some(authority.split_once(':').map_or((authority, None), |(h, p)| (h, Some(p)))),
+        }
+        .filter(|(host, _)| known && !host.is_empty())
+        .ok_or_else(wrong)?;
+        let port = port.map_or(Ok(443), str::parse).map_err(|_| wrong())?;
+        let host = host.to_owned();
+        Ok(Self { host, port, shown })
+    }
+
+    fn is_loopback(&self) -> bool {
+        self.host == "localhost"
+            || self.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
+    fn silent(&self) -> Failure {
+        Failure::new(
+            Exit::Unreachable,
+            format!(
+                "nothing listens on UDP {}:{}: is the relay running, is the port right?",
+                self.host, self.port
+            ),
+        )
+    }
+
+    fn unreachable(&self, error: &Error) -> Failure {
+        let (host, port) = (&self.host, self.port);
+        let text = error.to_string();
+        let reason = match text.rsplit("invalid peer certificate: ").next() {
+            Some("ApplicationVerificationFailure") => "its fingerprint is another one",
+            Some("UnknownIssuer") => "nobody known signed it",
+            other => other.unwrap_or_default(),
+        };
+        let (exit, message) = match error {
+            Error::ConnectTimeout => (
+                Exit::Unreachable,
+                format!(
+                    "nothing answered on UDP {host}:{port}: is the relay running, is the port open for UDP?"
+                ),
+            ),
+            Error::Resolve { why, .. } => {
+                (Exit::Unreachable, format!("the name {host} cannot be resolved: {why}"))
+            }
+            Error::Status(401 | 403) => (
+                Exit::Refused,
+                format!(
+                    "the relay at {} does not allow it ({text}): does the URL carry the right path and ?jwt=?",
+                    self.shown
+                ),
+            ),
+            _ if text.contains("invalid peer certificate") => (
+                Exit::Unreachable,
+                format!(
+                    "the certificate of {host}:{port} is not trusted ({}): give --fingerprint HEX to pin it, \
+                     --root FILE to trust who signed it, or --insecure to believe any",
+                    reason
+                ),
+            ),
+            _ if error.is_unauthorized() => (
+                Exit::Refused,
+                format!(
+                    "the relay at {} does not allow it: does the URL carry the right path and ?jwt=?",
+                    self.shown
+                ),
+            ),
+            _ => (Exit::Unreachable, format!("no session with {}: {}", self.shown, describe(error))),
+        };
+        Failure::new(exit, message)
+    }
+}
+
+/// Whether the peer lacks the version, and another may do.
+fn is_version(error: &Error) -> bool {
+    match error {
+        Error::Status(400) => true,
+        Error::WebTransport(why) => why.contains("the server chose"),
+        // The alert no_application_protocol.
+        Error::Closed(Closed::Lost(why)) => why.contains("error 120"),
+        _ => false,
+    }
+}
+
+/// Completes when the system says that nothing listens there; else never.
+async fn nobody(place: &Place) {
+    tokio::time::sleep(UNANSWERED).await;
+    let found = tokio::net::lookup_host((place.host.as_str(), place.port)).await;
+    let address = found.ok().and_then(|mut found| found.next());
+    let silent = match address {
+        Some(address) => tokio::task::spawn_blocking(move || is_refused(address)).await.unwrap_or(false),
+        None => false,
+    };
+    if !silent {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// One byte, which no relay takes for anything: where nobody listens the system answers for it.
+fn is_refused(address: SocketAddr) -> bool {
+    let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let probe = || -> std::io::Result<()> {
+        let socket = UdpSocket::bind(any)?;
+        socket.connect(address)?;
+        socket.set_read_timeout(Some(PROBE))?;
+        socket.send(&[0])?;
+        socket.recv(&mut [0; 1]).map(drop)
+    };
+    probe().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
+impl HowArgs {
+    /// What to believe. On one's own machine any certificate will do, and that is said.
+    pub(crate) fn certs(&self, place: &Place) -> Result<Certs, Failure> {
+        if self.insecure {
+            return Ok(Certs::Any);
+        }
+        if !self.fingerprint.is_empty() {
+            return Ok(Certs::Pinned(self.fingerprint.iter().map(|pin| pin.0).collect()));
+        }
+        if !self.root.is_empty() {
+            let mut roots = Vec::new();
+            for file in &self.root {
+                let failed = |why: String| Failure::new(Exit::Failed, format!("{}: {why}", file.display()));
+                for root in CertificateDer::pem_file_iter(file).map_err(|e| failed(e.to_string()))? {
+                    roots.push(root.map_err(|e| failed(e.to_string()))?);
+                }
+            }
+            return Ok(Certs::Roots(roots));
+        }
+        if place.is_loopback() {
+            note(format_args!(
+                "{} is this machine: its certificate is not checked (--root or --fingerprint would)",
+                place.host
+            ));
+            return Ok(Certs::Any);
+        }
+        Ok(Certs::Roots(rustls_native_certs::load_native_certs().certs))
+    }
+}
+
+/// An error of the session or of a stream, with its codes in words.
+pub(crate) fn describe(error: &Error) -> String {
+    let word = |code: &Code, name: Option<String>| name.unwrap_or_else(|| format!("code {code}"));
+    let stream = |code: &Code| word(code, code.stream().map(|c| StreamCode::from_peer(c.0).to_string()));
+    match error {
+        Error::Reset(code) => format!("the relay says: {}", stream(code)),
+        Error::Stopped(code) => format!("the relay wants no more: {}", stream(code)),
+        Error::Closed(closed) => ended(closed),
+        other => other.to_string(),
+    }
+}
+
+/// How a session ended, with its code in words.
+pub(crate) fn ended(closed: &Closed) -> String {
+    match closed {
+        Closed::Peer { code, reason } => {
+            let name = code.session().map_or_else(|| code.to_string(), |c: SessionCode| c.to_string());
+            let reason: String = reason.chars().flat_map(char::escape_default).collect();
+            format!("the relay closed the session: {name} {reason}").trim_end().to_owned()
+        }
+        Closed::Lost(why) => format!("the connection was lost: {why}"),
+        Closed::Local => "the session was closed".to_owned(),
+    }
+}
+
+/// A refused or broken request as a failure; `what` was asked for.
+pub(crate) fn refused(error: &Error, what: &str) -> Failure {
+    let code = match error {
+        Error::Reset(code) => code.stream().map(|code| StreamCode::from_peer(code.0)),
+        _ => None,
+    };
+    let exit = match code {
+        Some(StreamCode::NOT_FOUND | StreamCode::UNROUTABLE | StreamCode::EVICTED | StreamCode::OLD) => {
+            Exit::NotFound
+        }
+        _ if error.is_unauthorized() => Exit::Refused,
+        _ => Exit::Incomplete,
+    };
+    Failure::new(exit, format!("{what}: {}", describe(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let place = Place::of("https://relay.example:4443/live?jwt=secret").unwrap();
+        assert_eq!((place.shown.as_str(), place.port), ("https://relay.example:4443/live", 4443));
+        for bad in ["relay?jwt=secret", "ftp://x?jwt=secret", "https://?jwt=secret"] {
+            let said = Place::of(bad).err().unwrap().to_string();
+            assert!(!said.contains("secret"), "{said}");
+        }
+    }
+
+    #[test]
+    fn only_this_machine_is_believed_unseen() {
+        for (url, own) in [
+            ("moqt://127.0.0.1:1/", true),
+            ("moqt://[::1]:1/", true),
+            ("https://localhost/", true),
+            ("https://192.0.2.1/", false),
+            ("https://localhost.example/", false),
+        ] {
+            assert_eq!(Place::of(url).unwrap().is_loopback(), own, "{url}");
+        }
+    }
+}

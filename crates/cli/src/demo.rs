@@ -1,0 +1,244 @@
+//! What moves in a demonstration: a publisher with a clock and a picture, and a subscriber, on QUIC.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use relay_client::{Certs, Client, ClientConfig, Prefs, Track, TrackInfo};
+use tokio::time::{Instant, sleep_until};
+
+use crate::exit::{Exit, Failure};
+
+/// Path of the broadcast.
+pub const BROADCAST: &str = "demo/clock";
+/// The track of times: a group a second.
+pub const CLOCK: &str = "clock";
+/// The track of pictures, for a terminal.
+pub const PATTERN: &str = "pattern";
+
+/// Frames a second of each track, and so of a group.
+const FPS: u64 = 10;
+/// Latencies kept between two looks.
+const SAMPLES: usize = 4_096;
+const WIDTH: u64 = 64;
+const HEIGHT: u64 = 16;
+
+/// What the subscriber saw.
+#[derive(Debug, Default)]
+struct Seen {
+    frames: AtomicU64,
+    bytes: AtomicU64,
+    /// From publishing to receiving, us.
+    latency_us: Mutex<Vec<u64>>,
+    trouble: Mutex<Option<String>>,
+}
+
+/// The publisher and the subscriber, for as long as this lives.
+#[derive(Debug)]
+pub struct Actors {
+    seen: Arc<Seen>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// What the subscriber saw since the last look.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// Frames in all.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Median and largest latency, ms; `None` when nothing came.
+    pub latency_ms: Option<(f64, f64)>,
+    /// Why nothing comes any more.
+    pub trouble: Option<String>,
+}
+
+impl Actors {
+    /// Starts both against the relay at `url` that shows the certificate with this fingerprint.
+    ///
+    /// # Errors
+    /// There are no resources for a thread.
+    pub fn start(url: String, fingerprint: [u8; 32]) -> Result<Self, Failure> {
+        let seen = Arc::new(Seen::default());
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let shared = seen.clone();
+        let work = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    ended = act(&url, fingerprint, &shared) => {
+                        let why = ended.err().map_or_else(|| "the track ended".to_owned(), |e| e.to_string());
+                        *shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+                    }
+                    _ = stopped => {}
+                }
+                // The goodbyes are sent by tasks of the connections.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            });
+        };
+        let thread = thread::Builder::new().name("demo".to_owned()).spawn(work)?;
+        Ok(Self { seen, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// What was seen since the last look.
+    pub fn look(&self) -> Look {
+        let lock = |samples: &Mutex<Vec<u64>>| {
+            std::mem::take(&mut *samples.lock().unwrap_or_else(PoisonError::into_inner))
+        };
+        let mut samples = lock(&self.seen.latency_us);
+        samples.sort_unstable();
+        let ms = |us: &u64| *us as f64 / 1_000.0;
+        Look {
+            frames: self.seen.frames.swap(0, Relaxed),
+            bytes: self.seen.bytes.swap(0, Relaxed),
+            latency_ms: samples
+                .get(samples.len() / 2)
+                .zip(samples.last())
+                .map(|(p50, max)| (ms(p50), ms(max))),
+            trouble: self.seen.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    /// Both leave; returns when they have.
+    pub fn leave(mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of theirs has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Time this process has used so far.
+pub fn cpu() -> Duration {
+    relay_load::process::cpu(std::process::id()).unwrap_or_default()
+}
+
+/// Memory of this process, MiB.
+pub fn memory_mib() -> u64 {
+    relay_load::process::rss_kib(std::process::id()).unwrap_or_default() / 1_024
+}
+
+async fn act(url: &str, fingerprint: [u8; 32], seen: &Arc<Seen>) -> Result<(), Failure> {
+    let config = || ClientConfig { certs: Certs::Pinned(vec![fingerprint]), ..ClientConfig::default() };
+    let failed = |error: relay_client::Error| Failure::new(Exit::Failed, error.to_string());
+    let publisher = Client::connect(url, config()).await.map_err(failed)?;
+    let broadcast = publisher.broadcast(BROADCAST).map_err(failed)?;
+    let info = TrackInfo { timescale: 1_000_000, ..TrackInfo::default() };
+    let clock = broadcast.track(CLOCK, info).map_err(failed)?;
+    let pattern = broadcast.track(PATTERN, info).map_err(failed)?;
+    for track in [&clock, &pattern] {
+        // Half a minute to fetch from.
+        track.retain(30);
+    }
+    broadcast.announce();
+    let viewer = Client::connect(url, config()).await.map_err(failed)?;
+    viewer.announced(BROADCAST).await.map_err(failed)?.wait(BROADCAST, true).await.map_err(failed)?;
+    tokio::select! {
+        () = publish(&clock, &pattern) => Ok(()),
+        ended = view(&viewer, CLOCK, seen) => ended.map_err(failed),
+        ended = view(&viewer, PATTERN, seen) => ended.map_err(failed),
+    }
+}
+
+/// A group a second, with its number the second: whoever comes back goes on counting.
+async fn publish(clock: &Track, pattern: &Track) {
+    let mut group = unix_us() / 1_000_000;
+    loop {
+        let started = Instant::now();
+        let (times, pictures) = (clock.group(group), pattern.group(group));
+        for index in 0..FPS {
+            sleep_until(started + Duration::from_millis(1_000 * index / FPS)).await;
+            let tick = unix_us();
+            let ticks = i64::try_from(tick).unwrap_or(i64::MAX);
+            times.frame(ticks, utc(tick).into());
+            pictures.frame(ticks, picture(group * FPS + index, &utc(tick)).into());
+        }
+        times.finish();
+        pictures.finish();
+        group += 1;
+        sleep_until(started + Duration::from_secs(1)).await;
+    }
+}
+
+async fn view(client: &Client, track: &str, seen: &Arc<Seen>) -> Result<(), relay_client::Error> {
+    let mut subscription = client.subscribe(BROADCAST, track, Prefs::default()).await?;
+    loop {
+        let mut group = subscription.next_group().await?;
+        let seen = seen.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(frame)) = group.frame().await {
+                let now = unix_us();
+                seen.frames.fetch_add(1, Relaxed);
+                seen.bytes.fetch_add(frame.payload.len() as u64, Relaxed);
+                let sent = frame.tick.and_then(|tick| u64::try_from(tick).ok());
+                let mut samples = seen.latency_us.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(sent) = sent.filter(|_| samples.len() < SAMPLES) {
+                    samples.push(now.saturating_sub(sent));
+                }
+            }
+        });
+    }
+}
+
+fn unix_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A time as ISO 8601 has it, to the millisecond.
+fn utc(unix_us: u64) -> String {
+    let at = time::OffsetDateTime::from(UNIX_EPOCH + Duration::from_micros(unix_us));
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        at.year(),
+        u8::from(at.month()),
+        at.day(),
+        at.hour(),
+        at.minute(),
+        at.second(),
+        at.millisecond()
+    )
+}
+
+/// Colour bars with a dot that moves, drawn over the one before.
+fn picture(number: u64, time: &str) -> String {
+    let mut out = String::with_capacity(2_048);
+    out.push_str("\x1b[H");
+    let bounce = |at: u64, size: u64| (at % (2 * size)).min(2 * size - 1 - at % (2 * size));
+    let (x, y) = (bounce(number, WIDTH), bounce(number / 2, HEIGHT));
+    for row in 0..HEIGHT {
+        for bar in 0..8 {
+            out.push_str(&format!("\x1b[4{}m", 7 - bar));
+            for column in bar * WIDTH / 8..(bar + 1) * WIDTH / 8 {
+                out.push_str(if (column, row) == (x, y) { "\u{25cf}" } else { " " });
+            }
+        }
+        out.push_str("\x1b[0m\x1b[K\r\n");
+    }
+    out.push_str(&format!("{time}  frame {number}\x1b[K\r\n"));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_written_as_everybody_reads_it() {
+        assert_eq!(utc(1_790_000_000_123_456), "2026-09-21T14:13:20.123Z");
+    }
+
+    #[test]
+    fn every_picture_has_one_dot() {
+        for number in 0..300 {
+            assert_eq!(picture(number, "").matches('\u{25cf}').count(), 1, "{number}");
+        }
+    }
+}

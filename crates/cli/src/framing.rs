@@ -1,0 +1,182 @@
+//! How a stream of bytes is cut into frames, and frames are put back into one.
+
+use bytes::{Buf, Bytes, BytesMut};
+use clap::Args;
+
+/// Largest frame, bytes: what the relay takes.
+pub(crate) const FRAME_BYTES: usize = 16 * 1024 * 1024;
+/// Largest frame where no size was asked for.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// How frames are told apart outside; the same for reading and writing. Raw bytes unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[group(multiple = false)]
+pub struct FramingArgs {
+    /// A frame is a line, without its newline
+    #[arg(long, help_heading = "Framing")]
+    pub(crate) lines: bool,
+
+    /// Before each frame stands its length: four bytes, the highest first
+    #[arg(long, help_heading = "Framing")]
+    pub(crate) length_prefixed: bool,
+}
+
+/// How frames are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// Not at all: frames of this size, or of whatever there is at a time.
+    Raw(Option<usize>),
+    Lines,
+    LengthPrefixed,
+}
+
+impl FramingArgs {
+    pub(crate) fn framing(self, frame_size: Option<usize>) -> Framing {
+        match self {
+            Self { lines: true, .. } => Framing::Lines,
+            Self { length_prefixed: true, .. } => Framing::LengthPrefixed,
+            Self { .. } => Framing::Raw(frame_size),
+        }
+    }
+}
+
+/// What is wrong with input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// It ends within a frame.
+    Truncated,
+    /// A frame is over [`FRAME_BYTES`].
+    TooLarge,
+}
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Truncated => "the input ends in the middle of a frame",
+            Self::TooLarge => "a frame of the input is larger than 16 MiB, the most a relay takes",
+        })
+    }
+}
+
+impl Framing {
+    /// Takes the next frame off the front of `input`; `None` when more is needed, or, at the end, all is
+    /// taken.
+    pub(crate) fn cut(self, input: &mut BytesMut, at_end: bool) -> Result<Option<Bytes>, Wrong> {
+        let frame = match self {
+            Self::Raw(None) => self::take(input, input.len().min(CHUNK_BYTES), true),
+            Self::Raw(Some(size)) => self::take(input, size, at_end),
+            Self::Lines => match input.iter().position(|byte| *byte == b'\n') {
+                Some(end) => {
+                    let line = input.split_to(end).freeze();
+                    input.advance(1);
+                    return if line.len() > FRAME_BYTES { Err(Wrong::TooLarge) } else { Ok(Some(line)) };
+                }
+                None => self::take(input, usize::MAX, at_end),
+            },
+            Self::LengthPrefixed => return length_prefixed(input, at_end),
+        };
+        match frame {
+            None if input.len() > FRAME_BYTES => Err(Wrong::TooLarge),
+            frame => Ok(frame),
+        }
+    }
+
+    /// Whether a frame goes out in pieces, as they come: where nothing marks its ends.
+    pub(crate) fn is_raw(self) -> bool {
+        matches!(self, Self::Raw(_))
+    }
+
+    /// A whole frame as it is written.
+    pub(crate) fn wrap(self, frame: &[u8]) -> Bytes {
+        let mut out = BytesMut::with_capacity(frame.len() + 4);
+        if self == Self::LengthPrefixed {
+            out.extend_from_slice(&u32::try_from(frame.len()).unwrap_or(u32::MAX).to_be_bytes());
+        }
+        out.extend_from_slice(frame);
+        if self == Self::Lines {
+            out.extend_from_slice(b"\n");
+        }
+        out.freeze()
+    }
+}
+
+/// `size` bytes, or the rest when `short` is enough.
+fn take(input: &mut BytesMut, size: usize, short: bool) -> Option<Bytes> {
+    match input.len() {
+        0 => None,
+        len if len >= size => Some(input.split_to(size).freeze()),
+        _ => short.then(|| input.split().freeze()),
+    }
+}
+
+fn length_prefixed(input: &mut BytesMut, at_end: bool) -> Result<Option<Bytes>, Wrong> {
+    let Some(head) = input.first_chunk::<4>() else {
+        return if at_end && !input.is_empty() { Err(Wrong::Truncated) } else { Ok(None) };
+    };
+    let size = u32::from_be_bytes(*head) as usize;
+    if size > FRAME_BYTES {
+        return Err(Wrong::TooLarge);
+    }
+    if input.len() - 4 < size {
+        return if at_end { Err(Wrong::Truncated) } else { Ok(None) };
+    }
+    input.advance(4);
+    Ok(Some(input.split_to(size).freeze()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All frames of `input`, given in two halves cut at `at`.
+    fn frames(framing: Framing, input: &[u8], at: usize) -> Result<Vec<Bytes>, Wrong> {
+        let (first, second) = input.split_at(at);
+        let (mut held, mut out) = (BytesMut::from(first), Vec::new());
+        while let Some(frame) = framing.cut(&mut held, false)? {
+            out.push(frame);
+        }
+        held.extend_from_slice(second);
+        while let Some(frame) = framing.cut(&mut held, true)? {
+            out.push(frame);
+        }
+        Ok(out)
+    }
+
+    #[test]
+    fn marked_frames_are_the_same_however_input_comes() {
+        let lines = b"one\n\ntwo\r\nlast";
+        let prefixed = b"\0\0\0\x03one\0\0\0\0\0\0\0\x01x";
+        for at in 0..=lines.len() {
+            let found = frames(Framing::Lines, lines, at).unwrap();
+            assert_eq!(found, [&b"one"[..], b"", b"two\r", b"last"]);
+        }
+        for at in 0..=prefixed.len() {
+            let found = frames(Framing::LengthPrefixed, prefixed, at).unwrap();
+            assert_eq!(found, [&b"one"[..], b"", b"x"]);
+            let again: Vec<u8> = found.iter().flat_map(|f| Framing::LengthPrefixed.wrap(f)).collect();
+            assert_eq!(again, prefixed);
+        }
+    }
+
+    #[test]
+    fn frames_of_a_size_are_of_that_size_but_the_last() {
+        for at in 0..=10 {
+            let found = frames(Framing::Raw(Some(4)), b"0123456789", at).unwrap();
+            assert_eq!(found, [&b"0123"[..], b"4567", b"89"]);
+        }
+    }
+
+    #[test]
+    fn a_frame_cut_short_or_too_large_is_refused() {
+        for short in [&b"\0\0"[..], b"\0\0\0\x02x"] {
+            assert_eq!(frames(Framing::LengthPrefixed, short, 0), Err(Wrong::Truncated));
+        }
+        let size = u32::try_from(FRAME_BYTES).unwrap();
+        let mut held = BytesMut::from(&size.to_be_bytes()[..]);
+        assert_eq!(Framing::LengthPrefixed.cut(&mut held, false), Ok(None));
+        let mut held = BytesMut::from(&(size + 1).to_be_bytes()[..]);
+        assert_eq!(Framing::LengthPrefixed.cut(&mut held, false), Err(Wrong::TooLarge));
+        let mut long = BytesMut::zeroed(FRAME_BYTES + 1);
+        assert_eq!(Framing::Lines.cut(&mut long, false), Err(Wrong::TooLarge));
+    }
+}

@@ -1,0 +1,187 @@
+//! The first minute: a relay at work, with a publisher and a subscriber of its own.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow};
+use relay_cli::demo::{Actors, BROADCAST, CLOCK, Look, PATTERN};
+use relay_meter::Worker as Meter;
+use relay_worker::Counts;
+use tracing::level_filters::LevelFilter;
+
+use crate::{
+    cli::{DemoArgs, RunArgs},
+    serve::Serving,
+    signals::Reason,
+};
+
+/// A status line is printed this often.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How long the loop waits for a reason to end.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Runs the demonstration until a signal or its time ends it.
+///
+/// # Errors
+/// What kept it from starting or from going on, in words for the person who started it.
+pub fn run(args: &DemoArgs) -> Result<()> {
+    let flags = args.bind.map(|bind| ("server.bind", vec![bind.to_string()]));
+    let relay = RunArgs { flags: flags.into_iter().collect(), ..RunArgs::default() };
+    // What is good to know for a server is not so for a first look.
+    let mut serving = Serving::start(&relay, LevelFilter::ERROR)?;
+    let address = serving.relay.local_addr();
+    let near = reachable(address);
+    let actors = Actors::start(format!("moqt://{near}/"), serving.fingerprint().bytes())?;
+    say(&banner(address, near));
+    let started = Instant::now();
+    let mut status = Status::new(&serving);
+    let why = loop {
+        match serving.wait_for(GLANCE) {
+            Some(Reason::Signal(signal)) => break signal,
+            Some(Reason::Ended(end)) => {
+                return Err(end.err().map_or_else(|| anyhow!("the relay ended"), Into::into));
+            }
+            None => {}
+        }
+        if let Some(line) = status.line(&serving, &actors) {
+            status.show(&line);
+        }
+        if args.time.is_some_and(|time| started.elapsed() >= time) {
+            break "time";
+        }
+    };
+    status.done();
+    actors.leave();
+    serving.drain(why)?;
+    loop {
+        match serving.wait() {
+            Reason::Signal(_) => {}
+            Reason::Ended(end) => return Ok(end?),
+        }
+    }
+}
+
+/// An address this machine reaches it by.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// What is running, for whom, and what to try: lines that can be copied as they are.
+fn banner(address: SocketAddr, near: SocketAddr) -> String {
+    let who = match address.ip() {
+        ip if ip.is_loopback() => {
+            "reachable from this machine only (--bind IP:PORT opens it to others)".to_owned()
+        }
+        ip if ip.is_unspecified() => format!(
+            "OPEN TO EVERYBODY who reaches UDP port {} on any address of this machine",
+            address.port()
+        ),
+        ip => format!("OPEN TO EVERYBODY who reaches {ip}, UDP port {}", address.port()),
+    };
+    let me = std::env::args().next().unwrap_or_else(|| "moq-relay".to_owned());
+    format!(
+        "moq-relay {version} demo: a relay on {address}, a publisher and a subscriber\n\
+         {who}\n\n\
+         Try next, in another terminal:\n\n  \
+           {me} ls https://{near}/\n  \
+           {me} sub https://{near}/ {BROADCAST} {CLOCK} --lines\n  \
+           clear; {me} sub https://{near}/ {BROADCAST} {PATTERN}\n  \
+           {me} sub https://{near}/ me/date now --lines & date | {me} pub https://{near}/ me/date now --lines\n  \
+           {me} load video --url https://{near}/ --subscribers 20 --window 5s\n\n\
+         Ctrl-C ends it.\n\n",
+        version = env!("CARGO_PKG_VERSION"),
+    )
+}
+
+/// Nobody may be listening to standard output; the relay runs on.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// What was counted when the last line was made.
+struct Status {
+    at: Instant,
+    meter: Meter,
+    cpu: Duration,
+    in_place: bool,
+}
+
+impl Status {
+    fn new(serving: &Serving) -> Self {
+        let in_place = io::stdout().is_terminal();
+        Self { at: Instant::now(), meter: serving.relay.counts().total(), cpu: cpu(), in_place }
+    }
+
+    /// The next line, when it is time.
+    fn line(&mut self, serving: &Serving, actors: &Actors) -> Option<String> {
+        let took = self.at.elapsed();
+        if took < PERIOD {
+            return None;
+        }
+        let counts = serving.relay.counts();
+        let (meter, cpu) = (counts.total(), cpu());
+        let line = describe(&counts, &self.meter, took, cpu.saturating_sub(self.cpu), &actors.look());
+        (self.at, self.meter, self.cpu) = (Instant::now(), meter, cpu);
+        Some(line)
+    }
+
+    fn show(&self, line: &str) {
+        say(&if self.in_place { format!("\r\x1b[K{line}") } else { format!("{line}\n") });
+    }
+
+    fn done(&self) {
+        if self.in_place {
+            say("\n");
+        }
+    }
+}
+
+fn describe(counts: &Counts, before: &Meter, took: Duration, cpu: Duration, look: &Look) -> String {
+    let (now, seconds) = (counts.total(), took.as_secs_f64());
+    let per_second = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
+    let latency = match (look.latency_ms, &look.trouble) {
+        (_, Some(trouble)) => format!("the demo's own clients stopped: {trouble}"),
+        (Some((p50, max)), None) => format!("latency {p50:.1} ms (max {max:.1})"),
+        (None, None) => "latency -".to_owned(),
+    };
+    format!(
+        "{} sessions  {} broadcasts  {:.0} frames/s out  {:.2} Mbit/s  {latency}  cpu {:.1} %  {} MiB",
+        now.sessions,
+        counts.store.board_paths,
+        per_second(now.deliveries, before.deliveries),
+        per_second(now.bytes_out, before.bytes_out) * 8.0 / 1e6,
+        cpu.as_secs_f64() / seconds * 100.0,
+        relay_cli::demo::memory_mib(),
+    )
+}
+
+/// What this process used so far, clients included.
+fn cpu() -> Duration {
+    relay_cli::demo::cpu()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_let_in_is_named() {
+        let said = |address: &str| {
+            let address = address.parse().unwrap();
+            banner(address, reachable(address))
+        };
+        assert!(said("127.0.0.1:4443").contains("from this machine only"));
+        assert!(said("0.0.0.0:5000").contains("OPEN TO EVERYBODY who reaches UDP port 5000 on any address"));
+        assert!(said("0.0.0.0:5000").contains("ls https://127.0.0.1:5000/"));
+        assert!(said("192.0.2.1:5000").contains("OPEN TO EVERYBODY who reaches 192.0.2.1"));
+    }
+}
