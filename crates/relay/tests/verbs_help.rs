@@ -21,7 +21,7 @@ fn golden(name: &str, found: &str) {
 
 #[test]
 fn every_verb_says_how_it_is_used() {
-    for verb in ["demo", "pub", "sub", "ls", "fetch", "load", "man", "completions"] {
+    for verb in ["demo", "check", "doctor", "pub", "sub", "ls", "fetch", "load", "man", "completions"] {
         let output = relay().args([verb, "--help"]).output().unwrap();
         assert_eq!(output.status.code(), Some(0));
         golden(&format!("{verb}.txt"), &String::from_utf8(output.stdout).unwrap());

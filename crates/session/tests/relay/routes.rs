@@ -65,7 +65,7 @@ fn announced(relay: &Relay, at: usize) -> Vec<(Vec<Hop>, Cost)> {
 }
 
 #[test]
-fn a_route_that_changes_is_replaced_where_the_version_can_say_so() {
+fn a_detour_is_told_to_whoever_passes_it_on_and_to_nobody_who_only_reads() {
     versions(|version| {
         let (mut relay, [publisher, _], watcher, watch) = watched(version);
         let me = relay[publisher].hop.0;
@@ -74,6 +74,10 @@ fn a_route_that_changes_is_replaced_where_the_version_can_say_so() {
         relay.run(MS * 50);
         let before = heard(&relay, watcher, watch).len();
         relay[publisher].publish("live/cam", &[], &[me + 500, 7]);
+        relay.run(MS * 50);
+        assert_eq!(heard(&relay, watcher, watch)[before..], []);
+        // A chain of two: it is a relay, and gets what was kept from it.
+        relay[watcher].publish("other", &[], &[8_000, 8_001]);
         relay.run(MS * 50);
         let said = &heard(&relay, watcher, watch)[before..];
         let hops = [me + 500, 7, me].map(Hop);
@@ -91,6 +95,36 @@ fn a_route_that_changes_is_replaced_where_the_version_can_say_so() {
         }
         relay.disperse();
     });
+}
+
+#[test]
+fn an_end_and_a_beginning_in_one_write_are_a_replacement_where_there_is_no_other_word() {
+    for version in [Version::V03, Version::V04] {
+        let mut relay = Relay::of(version, 1);
+        let (at, stream) = intake(&mut relay, Setup::default());
+        let mut say = |announces: &[Announce]| {
+            let mut out = Vec::new();
+            announces.iter().for_each(|announce| announce.encode(version, &mut out));
+            let before = relay.asks.len();
+            relay[at].write(stream, out);
+            relay.run(MS * 50);
+            let asked = relay.asks[before..].iter().filter(|(from, _)| *from == at);
+            asked
+                .filter_map(|(_, ask)| match ask {
+                    Ask::Announce { path, .. } => Some(format!("+{path}")),
+                    Ask::Unannounce { path } => Some(format!("-{path}")),
+                    _ => None,
+                })
+                .collect::<Vec<_>>()
+        };
+        let ended = |suffix| Announce::Ended { suffix: path(suffix) };
+        assert_eq!(say(&[active("a", &[7])]), ["+a"]);
+        assert_eq!(say(&[ended("a"), active("a", &[8])]), ["+a"]);
+        assert_eq!(say(&[ended("a"), active("b", &[7])]), ["-a", "+b"]);
+        assert_eq!(say(&[active("a", &[7]), ended("a"), ended("b")]), ["+a", "-a", "-b"]);
+        assert_eq!(say(&[active("a", &[7])]), ["+a"]);
+        assert_eq!(say(&[ended("a")]), ["-a"], "nothing is waited for");
+    }
 }
 
 #[test]
