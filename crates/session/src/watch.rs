@@ -142,8 +142,9 @@ impl Watching {
                 let is_same_way = told.hops == route.hops;
                 let is_priced = version.has_announce_ids() && told.cost != route.cost;
                 let is_same_publisher = told.hops.first() == route.hops.first();
-                // Versions that cannot replace an announce have no word for another way.
-                let is_told = version.replaces_announces() && self.viewer.is_relay;
+                // A relay must know each way, also where that takes an end and a beginning: with chains
+                // that are not true, relays would read from each other in a circle.
+                let is_told = self.viewer.is_relay;
                 if is_same_way && !is_priced || is_same_publisher && !is_same_way && !is_told {
                     return None;
                 }
