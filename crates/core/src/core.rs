@@ -161,7 +161,7 @@ impl Core {
             Ask::Unsubscribe { sub } => self.unsubscribe((session, sub), now),
             Ask::Pull { sub, group } => self.pull((session, sub), group),
             Ask::Pulled { log, epoch, group } => self.pulled(session, log, epoch, group),
-            Ask::Exclude { hop } => self.exclude(session, hop),
+            Ask::Exclude { hop } => self.exclude(session, hop, now),
             Ask::Draining => self.drain(session, now),
             Ask::Ended { log, epoch } => self.ended(session, log, epoch),
         }

@@ -126,4 +126,6 @@ pub struct Tally {
     pub abandoned: u64,
     /// Logs ended because their publisher was gone and another had the path.
     pub replaced: u64,
+    /// Logs ended because who was asked for them just before may have meant another publisher.
+    pub doubtful: u64,
 }

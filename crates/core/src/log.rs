@@ -5,7 +5,8 @@ use std::{
     time::Instant,
 };
 
-use relay_model::{Epoch, Hop, Hops, Path, Prefs, Route, SessionId, SubId, TrackName, Want};
+use relay_model::{Epoch, Hop, Hops, Path, Prefs, Route, SessionId, SubId, TrackName, Want, limits};
+use smallvec::SmallVec;
 
 use crate::{
     route::Publisher,
@@ -38,6 +39,8 @@ pub(crate) struct Log {
     pub(crate) deadline: Option<Instant>,
     /// What the upstream was last asked for.
     pub(crate) asked: (Prefs, Want),
+    /// Who was asked for it lately, and when: each may have answered with another publisher's track.
+    asked_of: SmallVec<[(SessionId, Instant); 1]>,
     /// Ordered, so that a session's own are found at once.
     readers: BTreeMap<Reader, Reading>,
     union: Union,
@@ -81,11 +84,23 @@ impl Log {
             epoch: Epoch(0),
             deadline: None,
             asked: (Prefs::default(), Want::Info),
+            asked_of: SmallVec::new(),
             readers: BTreeMap::new(),
             union: Union::default(),
             excluded: Bag::default(),
             pulls: BTreeMap::new(),
         }
+    }
+
+    /// `session` is asked for it now.
+    pub(crate) fn ask_of(&mut self, session: SessionId, now: Instant) {
+        self.asked_of.retain(|(before, at)| *before != session && is_fresh(*at, now));
+        self.asked_of.push((session, now));
+    }
+
+    /// Who was asked so lately that the answer may have crossed a change of publisher.
+    pub(crate) fn asked_lately(&self, now: Instant) -> impl Iterator<Item = SessionId> {
+        self.asked_of.iter().filter(move |(_, at)| is_fresh(*at, now)).map(|(session, _)| *session)
     }
 
     /// The reader is new.
@@ -209,4 +224,9 @@ impl Log {
         assert_eq!(excluded, self.excluded);
         assert_eq!(pulls, self.pulls, "a pull nobody waits for, or a wait without a pull");
     }
+}
+
+/// Whether what was asked at `at` may have crossed a change of publisher that is heard of only `now`.
+fn is_fresh(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) < limits::DOUBT
 }

@@ -48,7 +48,7 @@ impl Core {
         let log = match self.shared_log(id, &path, publisher, &track) {
             Some(log) => {
                 self.join(log, reader, prefs, want);
-                self.improve(log);
+                self.improve(log, now);
                 self.sync_prefs(log);
                 log
             }
@@ -56,7 +56,7 @@ impl Core {
                 let log = self.create(path, publisher, track, &route.hops);
                 self.join(log, reader, prefs, want);
                 match ghost {
-                    None => self.open(log, &route),
+                    None => self.open(log, &route, now),
                     Some(_) => self.arm(log, now),
                 }
                 log
@@ -98,7 +98,7 @@ impl Core {
         match upstream {
             Upstream::Open(_) if unread => self.arm(log, now),
             Upstream::Open(_) => {
-                self.improve(log);
+                self.improve(log, now);
                 self.sync_prefs(log);
             }
             Upstream::Suspended | Upstream::Over if unread => self.retire(log),
@@ -107,7 +107,7 @@ impl Core {
     }
 
     /// `id` is a known session. What it reads already stays, whatever way it comes.
-    pub(crate) fn exclude(&mut self, id: SessionId, hop: Hop) {
+    pub(crate) fn exclude(&mut self, id: SessionId, hop: Hop, now: Instant) {
         let exclude = Some(hop).filter(|hop| *hop != Hop::ANONYMOUS);
         let Some(session) = self.sessions.get_mut(&id).filter(|session| session.exclude != exclude) else {
             return;
@@ -117,7 +117,7 @@ impl Core {
         for (sub, log) in subs {
             if let Some(state) = self.logs.get_mut(&log) {
                 state.set_exclude((id, sub), exclude);
-                self.improve(log);
+                self.improve(log, now);
             }
         }
     }

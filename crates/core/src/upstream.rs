@@ -19,16 +19,26 @@ impl Core {
     }
 
     fn settle_log(&mut self, log: LogId, now: Instant) {
-        let Some(state) = self.logs.get_mut(&log) else { return };
-        let Some(broadcast) = self.broadcasts.get(&state.path) else { return };
+        let Some(state) = self.logs.get(&log) else { return };
         let writer = match state.upstream {
             Upstream::Open(writer) => Some(writer),
             Upstream::Suspended | Upstream::Over => None,
         };
+        // A writer in doubt ends the log itself, as it knows what it asked and when; not so once another
+        // writes, or is about to.
+        let doubtful = self.doubtful(log, now);
+        if doubtful.is_some_and(|of| Some(of) != writer || self.failover(log).is_some()) {
+            self.tally.doubtful += 1;
+            self.close(log);
+            self.break_off(log, StreamCode::GOING_AWAY);
+            return;
+        }
+        let Some(state) = self.logs.get_mut(&log) else { return };
+        let Some(broadcast) = self.broadcasts.get(&state.path) else { return };
         let own = writer.and_then(|writer| broadcast.route_of(writer));
         if let Some(own) = own.filter(|own| own.publisher == state.publisher) {
             state.hops = own.route.hops.clone();
-            self.improve(log);
+            self.improve(log, now);
             return;
         }
         let alive = writer.is_some_and(|writer| self.sessions.contains_key(&writer));
@@ -37,14 +47,14 @@ impl Core {
         }
         match self.failover(log) {
             Some(_) if self.is_unread(log) => self.retire(log),
-            Some(route) => self.open(log, &route),
+            Some(route) => self.open(log, &route, now),
             // Withdrawn, and perhaps still delivering.
             None if alive => {}
             None if self.is_unread(log) => self.retire(log),
             // Its readers shall turn to the other one.
             None if self.is_replaced(log) => {
                 self.tally.replaced += 1;
-                self.break_off(log);
+                self.break_off(log, StreamCode::UNROUTABLE);
             }
             None => self.suspend(log, now),
         }
@@ -52,9 +62,9 @@ impl Core {
 
     /// Moves a log that is read to a better route of its publisher than its writer's own, if one serves
     /// all its readers. Nothing moves among equals, as routes have a strict order.
-    pub(crate) fn improve(&mut self, log: LogId) {
+    pub(crate) fn improve(&mut self, log: LogId, now: Instant) {
         if let Some(route) = self.better_route(log) {
-            self.open(log, &route);
+            self.open(log, &route, now);
         }
     }
 
@@ -88,9 +98,20 @@ impl Core {
         broadcast.is_some_and(|b| b.is_served() && !b.expects(state.publisher))
     }
 
+    /// Who was asked for `log` just now, and says that the path is another publisher's: it may have been
+    /// when the question came, and groups of two publishers would meet in the log.
+    fn doubtful(&self, log: LogId, now: Instant) -> Option<SessionId> {
+        let state = self.logs.get(&log)?;
+        let broadcast = self.broadcasts.get(&state.path)?;
+        state.asked_lately(now).find(|session| {
+            let said = broadcast.announced_by(*session).filter(|said| said.ghost.is_none());
+            said.is_some_and(|said| said.publisher != state.publisher)
+        })
+    }
+
     /// Makes the route's session the writer of `log`; one it had before is told to stop. What is waited
     /// for is ordered anew.
-    pub(crate) fn open(&mut self, log: LogId, route: &Route) {
+    pub(crate) fn open(&mut self, log: LogId, route: &Route, now: Instant) {
         self.close(log);
         let Some(state) = self.logs.get_mut(&log) else { return };
         if let Some(at) = state.deadline.take() {
@@ -100,6 +121,7 @@ impl Core {
         state.asked = state.wanted();
         state.hops = route.hops.clone();
         state.upstream = Upstream::Open(route.session);
+        state.ask_of(route.session, now);
         if let Some(session) = self.sessions.get_mut(&route.session) {
             session.writes.insert(log);
         }
@@ -148,15 +170,15 @@ impl Core {
             Upstream::Open(_) if state.is_unread() => self.retire(log),
             Upstream::Suspended => {
                 self.tally.abandoned += 1;
-                self.break_off(log);
+                self.break_off(log, StreamCode::UNROUTABLE);
             }
             Upstream::Open(_) | Upstream::Over => {}
         }
     }
 
     /// Ends a log that has no writer (any more).
-    fn break_off(&mut self, log: LogId) {
-        self.outbox.push(Action::End { log, code: StreamCode::UNROUTABLE });
+    fn break_off(&mut self, log: LogId, code: StreamCode) {
+        self.outbox.push(Action::End { log, code });
         self.finish(log);
     }
 

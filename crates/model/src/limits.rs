@@ -79,6 +79,8 @@ pub const LINGER: Duration = Duration::from_secs(5);
 /// How long the routes shown to others stay as they were when a publisher vanishes: a failover or a
 /// quick return is then one update or none.
 pub const HOLD_BACK: Duration = Duration::from_millis(300);
+/// A track asked for longer ago than this was answered by whoever was announced when it was asked for.
+pub const DOUBT: Duration = Duration::from_secs(2);
 /// How long clients have to move when the relay is told to stop.
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// Longest URI of a GOAWAY, bytes; what the protocol allows.

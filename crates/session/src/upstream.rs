@@ -15,8 +15,6 @@ use crate::transport::Stream;
 const STRAGGLERS: Duration = Duration::from_secs(1);
 /// How much longer a group that has begun to arrive by then may take.
 const LAST_GROUPS: Duration = Duration::from_secs(4);
-/// A request older than this was answered by whoever was announced when it was sent.
-const DOUBT: Duration = Duration::from_secs(2);
 /// How long a publisher that came back may say nothing before it is asked anew, without a number: it may
 /// count from the beginning again.
 const RESUME: Duration = Duration::from_secs(2);
@@ -94,7 +92,7 @@ impl Upstream {
 
     /// Whether it was asked for so lately that the peer may have answered with another publisher's track.
     pub(crate) fn is_young(&self, now: Instant) -> bool {
-        self.asked_at.is_none_or(|at| now.saturating_duration_since(at) < DOUBT)
+        self.asked_at.is_none_or(|at| now.saturating_duration_since(at) < limits::DOUBT)
     }
 
     /// Whether the first word of a resumed subscription has not come in time. True once.

@@ -396,3 +396,42 @@ fn what_is_wanted_while_the_publisher_is_away_is_asked_when_it_is_back() {
     };
     assert_eq!(actions.last(), Some(&to(2, order)));
 }
+
+#[test]
+fn a_log_that_may_hold_another_publishers_groups_does_not_live_on_elsewhere() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    // A better way to the same publisher: the log moves, with what session 1 has said so far.
+    bench.announce(2, "a", &[7], 0);
+    assert_eq!(bench.model.writes(SessionId(2)), [log]);
+    // That was asked for while the news of another publisher was on its way.
+    let actions = bench.announce(1, "a", &[8], 1);
+    assert!(actions.contains(&Action::End { log, code: StreamCode::GOING_AWAY }), "{actions:?}");
+    assert_eq!(bench.core.tally(), tally(|t| t.doubtful = 1));
+    bench.unsubscribe(9, 0);
+    assert_ne!(bench.attached(9, 1, "a"), log);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_log_whose_writer_may_have_answered_for_another_publisher_does_not_move() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.announce(2, "a", &[7, 6], 5);
+    let actions = bench.announce(1, "a", &[8], 1);
+    assert!(actions.contains(&Action::End { log, code: StreamCode::GOING_AWAY }), "{actions:?}");
+    assert_eq!(bench.model.writes(SessionId(2)), [], "what was mixed went on");
+    bench.unsubscribe(9, 0);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_log_that_was_answered_long_ago_follows_its_publisher_without_a_doubt() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.announce(2, "a", &[7, 6], 5);
+    bench.pass(relay_model::limits::DOUBT);
+    bench.announce(1, "a", &[8], 1);
+    assert_eq!(bench.model.writes(SessionId(2)), [log]);
+    bench.everyone_leaves();
+}
