@@ -72,7 +72,7 @@ impl Session {
         }
     }
 
-    /// A resumed publisher that says nothing may count from the beginning again: it is asked once more,
+    /// Asks once more. A resumed publisher that says nothing may count from the beginning again: it is asked
     /// for the latest it has.
     pub(crate) fn ask_anew<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId) {
         let Some(stream) = self.upstreams.get_mut(log).and_then(|up| up.subscribe_stream.take()) else {
@@ -100,10 +100,12 @@ impl Session {
         let version = self.config.version;
         let Some(up) = self.upstreams.get_mut(log) else { return };
         let changed = up.prefs != prefs;
-        up.prefs = prefs;
+        let waits_in_vain = up.wish(prefs);
         if want > up.want {
             up.want = want;
             self.want(t, cx, Wanted::Subscribe(log));
+        } else if waits_in_vain && !up.is_finishing() {
+            self.ask_anew(t, cx, log);
         } else if let Some(stream) = up.subscribe_stream.filter(|_| changed && !up.is_finishing()) {
             let prefs = up.asked();
             let mut message = Vec::new();

@@ -78,6 +78,16 @@ impl Upstream {
         }
     }
 
+    /// Takes new wishes in. True when the publisher waits for a group that is not what is wanted first any
+    /// more, and must be asked anew: where it begins is decided once, and an update comes too late.
+    pub(crate) fn wish(&mut self, prefs: Prefs) -> bool {
+        let before = self.asked().start.floor();
+        self.prefs = prefs;
+        let now = self.asked().start.floor();
+        let is_earlier = before.is_some_and(|before| now.map_or(before > 0, |now| now < before));
+        is_earlier && self.accounted == 0
+    }
+
     /// From now on whatever comes first decides whether the publisher goes on or counts anew.
     pub(crate) fn ask_for_latest(&mut self) {
         self.anew = true;

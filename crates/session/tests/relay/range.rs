@@ -221,8 +221,11 @@ fn every_wish_reaches_the_publisher_also_when_it_changes() {
             end_frame: frames.then_some(3),
         };
         let sub = relay[reader].subscribe("live/cam", "video", first);
-        relay.upstream(publisher, "video");
+        let subscribe = relay.upstream(publisher, "video");
         assert_eq!(relay[publisher].serving("video").unwrap().1.prefs, first);
+        // Before the first group an earlier start is asked for anew.
+        relay[publisher].send_group(subscribe, 5, &vec![(0, vec![1; 10])]);
+        relay.run(MS * 30);
         let changes = [
             Prefs { priority: 200, ..first },
             Prefs { ordered: false, ..first },

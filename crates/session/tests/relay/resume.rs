@@ -181,6 +181,33 @@ fn a_publisher_that_is_mute_is_asked_anew_and_may_go_on() {
 }
 
 #[test]
+fn who_asks_for_the_latest_does_not_wait_for_a_group_that_another_asked_for() {
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        let publisher = relay.publisher("live/cam", &["video"]);
+        let early = relay.subscriber();
+        relay[early].subscribe("live/cam", "video", Prefs { start: Start::Group(128), ..patient() });
+        let first = relay.upstream(publisher, "video");
+        let late = relay.subscriber();
+        let sub = relay[late].subscribe("live/cam", "video", patient());
+        relay.run(MS * 50);
+        // A publisher decides once where it begins: it is asked anew.
+        let second = relay.upstream(publisher, "video");
+        assert_ne!(second, first);
+        assert_ne!(relay[publisher].serving("video").unwrap().1.prefs.start, Start::Group(128));
+        relay[publisher].send_group(second, 3, &body(3));
+        relay.run(MS * 50);
+        assert!(relay[late].has(sub, 3));
+        // Once it sends, whoever comes is served by what is asked for already.
+        let third = relay.subscriber();
+        relay[third].subscribe("live/cam", "video", patient());
+        relay.run(MS * 50);
+        assert_eq!(relay.upstream(publisher, "video"), second);
+        relay.disperse();
+    });
+}
+
+#[test]
 fn a_publisher_that_counts_from_zero_again_ends_the_log() {
     versions(|version| {
         for asked_anew in [false, true] {
