@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use relay_worker::Counts;
 use tracing::level_filters::LevelFilter;
 
 use crate::{
+    banner::reachable,
     cli::{DemoArgs, RunArgs},
     serve::Serving,
     signals::Reason,
@@ -62,16 +63,6 @@ pub fn run(args: &DemoArgs) -> Result<()> {
             Reason::Ended(end) => return Ok(end?),
         }
     }
-}
-
-/// An address this machine reaches it by.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 /// What is running, for whom, and what to try: lines that can be copied as they are.
