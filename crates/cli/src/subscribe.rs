@@ -247,6 +247,13 @@ impl Reader<'_> {
 
     fn step(&mut self) -> Next {
         if let (None, Some(first)) = (self.next, self.waiting.keys().next().copied()) {
+            // Streams overtake each other: the group that is here first need not be the one that was given
+            // first, which the publisher names where it can.
+            let since = *self.since.get_or_insert_with(Instant::now);
+            let is_said = self.client.version().has_tracks();
+            if is_said && self.finished.is_none() && since.elapsed() < STRAGGLERS {
+                return Next::Wait;
+            }
             self.begin(first);
         }
         let Some(next) = self.next else {
@@ -279,7 +286,8 @@ impl Reader<'_> {
     }
 
     fn begin(&mut self, first: u64) {
-        self.next = Some(first);
+        (self.next, self.since) = (Some(first), None);
+        self.waiting = self.waiting.split_off(&first);
         if first > 0 {
             self.progress.clear();
             note(format_args!("begins with group {first}, the latest the relay gives"));
@@ -303,6 +311,7 @@ impl Reader<'_> {
     async fn wait(&mut self, output: &Output, stop: &mut Stop) -> Result<(), Ended> {
         let pause = match (&self.finished, self.since) {
             (Some((at, _)), _) => Some(*at + STRAGGLERS),
+            (None, Some(since)) if self.next.is_none() => Some(since + STRAGGLERS),
             (None, Some(since)) => Some(self.due(since)),
             (None, None) => None,
         };
