@@ -40,7 +40,8 @@ impl Core {
             session.announced.insert(path.clone());
             self.revive(id, &path);
         }
-        let offer = Offer { route: Route { session: id, hops, cost }, permit, draining, serial };
+        let offer =
+            Offer { route: Route { session: id, hops, cost, fading: false }, permit, draining, serial };
         self.broadcasts.entry(path.clone()).or_default();
         if self.reshape(&path, |broadcast, takeover| broadcast.put(&path, offer, takeover)) == Some(false) {
             self.tally.takeover_held += 1;

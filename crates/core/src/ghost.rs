@@ -7,7 +7,9 @@
 //! And of sessions that say goodbye while others serve the path: in a mesh those may be about to say the
 //! same, so the route stays on the board for the same moment, and all that comes of it is one update. A relay
 //! that takes back what it said speaks for all who have it from there. Where two relays had it from a
-//! third, each could otherwise wait for the other, and show it the dead route meanwhile.
+//! third, each could otherwise wait for the other, and show it the dead route meanwhile. Relays are told of
+//! that at once. Who only reads is still shown the dead route for that moment: a relay that had it from
+//! there may know of another publisher, and has kept it to itself until now.
 
 use std::time::Instant;
 

@@ -192,8 +192,14 @@ impl Broadcast {
         let served = self.is_served();
         let last_resort = |ghost: Ghost| ghost.gone.is_none();
         let stays = |candidate: &&Candidate| served || candidate.ghost.is_some_and(last_resort);
-        let shown = self.routes.iter().filter(|candidate| candidate.admitted).filter(stays);
-        shown.map(|candidate| candidate.route.clone()).collect()
+        let admitted = || self.routes.iter().filter(|candidate| candidate.admitted);
+        let shown: Vec<Route> = admitted().filter(stays).map(|candidate| candidate.route.clone()).collect();
+        if served || !shown.is_empty() {
+            return shown;
+        }
+        // Goodbyes that others have not confirmed yet.
+        let gone = admitted().filter(|candidate| candidate.ghost.is_some());
+        gone.map(|candidate| Route { fading: true, ..candidate.route.clone() }).collect()
     }
 
     /// All that is remembered.

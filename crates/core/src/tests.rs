@@ -243,8 +243,16 @@ fn board(raw: &str, routes: &[(u64, &[u64], u64)]) -> Action {
         session: SessionId(*session),
         hops: hops(chain),
         cost: self::cost(*cost),
+        fading: false,
     };
     Action::Board { path: path(raw), routes: routes.iter().map(route).collect() }
+}
+
+/// Only readers are shown these.
+fn fading(raw: &str, routes: &[(u64, &[u64], u64)]) -> Action {
+    let Action::Board { path, mut routes } = board(raw, routes) else { unreachable!() };
+    routes.iter_mut().for_each(|route| route.fading = true);
+    Action::Board { path, routes }
 }
 
 fn tally(set: impl FnOnce(&mut Tally)) -> Tally {

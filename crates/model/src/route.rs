@@ -49,6 +49,9 @@ pub struct Route {
     pub hops: Hops,
     /// What it costs, this relay's own link included.
     pub cost: Cost,
+    /// Its relay has taken it back, and nothing else is there that is believed: for a moment it is still
+    /// shown to who only reads, in case another relay says that the broadcast goes on.
+    pub fading: bool,
 }
 
 impl Route {

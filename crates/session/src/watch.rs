@@ -50,7 +50,7 @@ pub(crate) struct Viewer {
 }
 
 impl Viewer {
-    /// The route this peer may be told of: not its own, not one that passes it, in its scope, and with a
+    /// The route this peer may be told of: no fading one if it passes on what it hears, not its own, not one that passes it, in its scope, and with a
     /// chain that still has room for us.
     fn pick<'a>(&self, path: &Path, routes: &'a [Route], version: Version) -> Option<&'a Route> {
         if !self.scope.allows(path) {
@@ -58,6 +58,7 @@ impl Viewer {
         }
         routes.iter().find(|route| {
             route.session != self.session
+                && !(route.fading && self.is_relay)
                 && route.hops.len() + usize::from(!version.has_announce_ok()) <= limits::HOPS
                 && (self.exclude == Hop::ANONYMOUS || !route.passes(self.exclude))
         })

@@ -149,7 +149,12 @@ fn logs() {
 fn announce(store: &Store) {
     let mut rings = Rings::new();
     for cost in 1..=GROUPS {
-        let route = Route { session: SessionId(1), hops: Arc::new([]), cost: Cost { warm: 0, cold: cost } };
+        let route = Route {
+            session: SessionId(1),
+            hops: Arc::new([]),
+            cost: Cost { warm: 0, cold: cost },
+            fading: false,
+        };
         store.board().set(Path::parse("a/b").unwrap(), vec![route], &mut rings);
         store.ring(&mut rings, None);
     }

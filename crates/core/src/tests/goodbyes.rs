@@ -187,11 +187,11 @@ fn a_publisher_that_moves_with_a_goodbye_is_one_update() {
 #[test]
 fn a_publisher_that_leaves_a_triangle_is_one_update_to_who_watches_at_the_other_corners() {
     let (mut bench, log) = triangle();
-    assert_eq!(bench.unannounce(1, "a"), [board("a", &[])]);
+    assert_eq!(bench.unannounce(1, "a"), [fading("a", &[(1, &[7, 20], 1)])]);
     // What the other corner says is about to be taken back: nobody is sent there.
     assert_eq!(bench.subscribe(9, 1, "a"), [refuse(9, 1, StreamCode::UNROUTABLE)]);
     assert_eq!(bench.pass(TICK * 20), []);
-    assert_eq!(bench.unannounce(2, "a"), []);
+    assert_eq!(bench.unannounce(2, "a"), [board("a", &[])]);
     assert_eq!(bench.core.counts().ghosts, 0);
     // The end is still on its way.
     assert_eq!(bench.ended(1, log), []);
@@ -207,6 +207,18 @@ fn what_others_pass_on_counts_again_if_they_do_not_take_it_back() {
     let actions = bench.pass(TICK);
     assert_eq!(shown(&actions), [&board("a", &[(2, &[7, 20, 30], 2)])]);
     assert_eq!(bench.model.writes(SessionId(2)), [log]);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn a_broadcast_that_goes_on_beyond_another_corner_is_never_gone_for_readers() {
+    let (mut bench, _) = triangle();
+    assert_eq!(shown(&bench.unannounce(1, "a")), [&fading("a", &[(1, &[7, 20], 1)])]);
+    bench.pass(HOLD_BACK - TICK);
+    // The other corner has a publisher behind it that it had no reason to tell of.
+    let actions = bench.announce(2, "a", &[8, 30], 4);
+    let Some(Action::Board { routes, .. }) = shown(&actions).last() else { panic!("{actions:?}") };
+    assert!(!routes.is_empty() && routes.iter().all(|route| !route.fading), "{routes:?}");
     bench.everyone_leaves();
 }
 

@@ -386,7 +386,7 @@ impl Relay {
             Ask::Announce { path, hops, cost } => {
                 let routes = self.routes.entry(path.clone()).or_default();
                 routes.retain(|route| route.session != session);
-                routes.insert(0, Route { session, hops, cost });
+                routes.insert(0, Route { session, hops, cost, fading: false });
                 self.store.board().set(path.clone(), routes.clone(), &mut self.rings);
             }
             Ask::Unannounce { path } => self.unroute(&path, session),
@@ -534,6 +534,15 @@ impl Relay {
                 self.store.fence(log, Epoch(pull.epoch.0 + 1));
             }
             self.store.retire(log);
+        }
+    }
+
+    /// Whatever leads to the broadcast was taken back, and nobody has confirmed it.
+    pub(crate) fn fade(&mut self, broadcast: &str) {
+        let path = path(broadcast);
+        if let Some(routes) = self.routes.get_mut(&path) {
+            routes.iter_mut().for_each(|route| route.fading = true);
+            self.store.board().set(path, routes.clone(), &mut self.rings);
         }
     }
 

@@ -130,6 +130,24 @@ fn an_end_and_a_beginning_in_one_write_are_a_replacement_where_there_is_no_other
 }
 
 #[test]
+fn a_route_that_fades_is_gone_for_relays_at_once_and_for_readers_later() {
+    versions(|version| {
+        let (mut relay, _, reader, watch) = watched(version);
+        let passes_on = relay.subscriber();
+        relay[passes_on].publish("other/cam", &[], &[3]);
+        let other = relay[passes_on].watch("live");
+        relay.run(MS * 50);
+        assert_eq!(relay[passes_on].watches[&other].live.len(), 1);
+        relay.fade("live/cam");
+        relay.run(MS * 50);
+        assert_eq!(relay[passes_on].watches[&other].live.len(), 0);
+        assert_eq!(relay[reader].watches[&watch].live.len(), 1);
+        assert_eq!(heard(&relay, reader, watch).len(), 1);
+        relay.disperse();
+    });
+}
+
+#[test]
 fn another_publisher_is_told_apart() {
     versions(|version| {
         let (mut relay, [first, second], watcher, watch) = watched(version);

@@ -22,7 +22,12 @@ fn path(raw: &str) -> Path {
 }
 
 fn routes(cost: u64) -> Vec<Route> {
-    vec![Route { session: SessionId(1), hops: Arc::new([Hop(1)]), cost: Cost { warm: 0, cold: cost } }]
+    vec![Route {
+        session: SessionId(1),
+        hops: Arc::new([Hop(1)]),
+        cost: Cost { warm: 0, cold: cost },
+        fading: false,
+    }]
 }
 
 fn set(board: &Board, raw: &str, cost: Option<u64>) -> Rings {

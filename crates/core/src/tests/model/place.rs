@@ -189,7 +189,14 @@ impl Place {
         let served = self.usable(takeover).next().is_some();
         let stays = |entry: &&Entry| served || (entry.vanished.is_some() && !entry.gone);
         let counted = self.entries.iter().filter(|entry| self.counts(entry, takeover)).filter(stays);
-        let expected: BTreeSet<_> = counted.map(|e| (e.session, e.hops.clone(), e.cost)).collect();
+        let all = |e: &Entry| (e.session, e.hops.clone(), e.cost);
+        let mut expected: BTreeSet<_> = counted.map(all).collect();
+        let fades = expected.is_empty() && !served;
+        if fades {
+            let gone = self.entries.iter().filter(|entry| self.counts(entry, takeover) && entry.gone);
+            expected.extend(gone.map(all));
+        }
+        assert!(shown.iter().all(|route| route.fading == fades), "shown to whom it is not for");
         assert_eq!(routes, expected, "the board shows what is gone or hides what is there");
         let worths = shown
             .iter()
