@@ -539,11 +539,9 @@ impl Relay {
 
     /// Whatever leads to the broadcast was taken back, and nobody has confirmed it.
     pub(crate) fn fade(&mut self, broadcast: &str) {
-        let path = path(broadcast);
-        if let Some(routes) = self.routes.get_mut(&path) {
-            routes.iter_mut().for_each(|route| route.fading = true);
-            self.store.board().set(path, routes.clone(), &mut self.rings);
-        }
+        let routes = self.routes.get_mut(&path(broadcast)).expect("announced");
+        routes.iter_mut().for_each(|route| route.fading = true);
+        self.store.board().set(path(broadcast), routes.clone(), &mut self.rings);
     }
 
     fn unroute(&mut self, path: &Path, session: SessionId) {
