@@ -21,7 +21,8 @@ impl Core {
         let ghosts: usize = self.broadcasts.values().map(|broadcast| broadcast.ghosts().count()).sum();
         assert_eq!(ghosts, self.ghosts, "ghosts are miscounted");
         assert!(ghosts <= GHOSTS);
-        assert_eq!(armed + ghosts, self.timers.len(), "a deadline of nobody");
+        let merging = self.logs.values().filter(|log| log.merge_at.is_some()).count();
+        assert_eq!(armed + merging + ghosts, self.timers.len(), "a deadline of nobody");
     }
 
     fn check_session(&self, id: SessionId) {
@@ -91,6 +92,12 @@ impl Core {
             log.deadline.is_none_or(|at| self.timers.contains(at, Timer::Log(id))),
             "a linger that never ends"
         );
+        if let Some(twin) = self.twin(id) {
+            let planned = log.merge_at.is_some() || self.logs[&twin].merge_at.is_some();
+            assert!(planned, "two logs of one track with one writer");
+        }
+        let merge = || Timer::Merge(id);
+        assert!(log.merge_at.is_none_or(|at| self.timers.contains(at, merge())), "never merged");
         let routes = || self.broadcasts.get(&log.path).into_iter().flat_map(|b| b.routes_to(log.publisher));
         match log.upstream {
             Upstream::Open(writer) => {

@@ -117,6 +117,7 @@ impl Core {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
                 Timer::Log(log) => self.linger_over(log),
+                Timer::Merge(log) => self.merge(log, now),
                 Timer::Ghost(path, session) => self.ghost_due(session, &path, now),
             }
         }

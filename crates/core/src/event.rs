@@ -128,4 +128,6 @@ pub struct Tally {
     pub replaced: u64,
     /// Logs ended because who was asked for them just before may have meant another publisher.
     pub doubtful: u64,
+    /// Logs whose readers went over to another log of the track, as both came from one writer.
+    pub merged: u64,
 }

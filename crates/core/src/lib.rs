@@ -7,6 +7,7 @@
 //! Rules, each kept in one place:
 //! - routes of a path are ordered the same way on every relay (`route`);
 //! - however many readers, a track is asked for once (`subscribe`);
+//! - two logs of one track that come to one writer become one (`merge`);
 //! - a log's upstream follows the best route of its publisher, not a session (`upstream`);
 //! - who vanishes without a word is expected back for a while (`ghost`);
 //! - a path belongs to who took it while it was free (`route`);
@@ -18,6 +19,7 @@ mod core;
 mod event;
 mod ghost;
 mod log;
+mod merge;
 mod outbox;
 mod pull;
 mod route;

@@ -37,6 +37,8 @@ pub(crate) struct Log {
     pub(crate) epoch: Epoch,
     /// When the linger ends: of an open log nobody reads, or of a suspended one.
     pub(crate) deadline: Option<Instant>,
+    /// When its readers go over to another log of the track, if that still comes from the same writer.
+    pub(crate) merge_at: Option<Instant>,
     /// What the upstream was last asked for.
     pub(crate) asked: (Prefs, Want),
     /// Who was asked for it lately, and when: each may have answered with another publisher's track.
@@ -83,6 +85,7 @@ impl Log {
             hops,
             epoch: Epoch(0),
             deadline: None,
+            merge_at: None,
             asked: (Prefs::default(), Want::Info),
             asked_of: SmallVec::new(),
             readers: BTreeMap::new(),

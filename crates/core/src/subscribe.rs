@@ -176,7 +176,7 @@ impl Core {
         log
     }
 
-    fn join(&mut self, log: LogId, (id, sub): Reader, prefs: Prefs, want: Want) {
+    pub(crate) fn join(&mut self, log: LogId, (id, sub): Reader, prefs: Prefs, want: Want) {
         let (Some(state), Some(session)) = (self.logs.get_mut(&log), self.sessions.get_mut(&id)) else {
             return;
         };

@@ -1,4 +1,4 @@
-//! Deadlines: at most one a log, and one a ghost.
+//! Deadlines: at most one of each kind a log, and one a ghost.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -9,6 +9,8 @@ use relay_model::{LogId, Path, SessionId};
 pub(crate) enum Timer {
     /// The linger of a log.
     Log(LogId),
+    /// A log that came to the writer of another one of its track is to be merged into that.
+    Merge(LogId),
     /// The next thing to come of a ghost: its hold-back is over, or its linger.
     Ghost(Path, SessionId),
 }

@@ -131,6 +131,7 @@ impl Core {
         let publisher = route.publisher();
         self.outbox.order(route.session, Order::Open { log, epoch, path, publisher, track, prefs, want });
         self.order_pulls(log);
+        self.plan_merge(log, now);
     }
 
     /// Tells the writer, if there is one, to stop; the log is suspended without a deadline.
@@ -138,6 +139,7 @@ impl Core {
         let Some(state) = self.logs.get_mut(&log) else { return };
         let Upstream::Open(writer) = state.upstream else { return };
         state.upstream = Upstream::Suspended;
+        self.cancel_merge(log);
         if let Some(session) = self.sessions.get_mut(&writer) {
             session.writes.remove(&log);
             self.outbox.order(writer, Order::Close { log });
@@ -148,6 +150,7 @@ impl Core {
         let Some(state) = self.logs.get_mut(&log) else { return };
         if state.upstream != Upstream::Suspended {
             state.upstream = Upstream::Suspended;
+            self.cancel_merge(log);
             self.arm(log, now);
         }
     }
@@ -200,7 +203,9 @@ impl Core {
         let Some(state) = self.logs.get_mut(&log) else { return };
         state.upstream = Upstream::Over;
         state.stop_pulls();
-        if state.is_unread() {
+        let is_unread = state.is_unread();
+        self.cancel_merge(log);
+        if is_unread {
             self.retire(log);
         } else {
             self.forget_log(log);

@@ -81,6 +81,9 @@ pub const LINGER: Duration = Duration::from_secs(5);
 pub const HOLD_BACK: Duration = Duration::from_millis(300);
 /// A track asked for longer ago than this was answered by whoever was announced when it was asked for.
 pub const DOUBT: Duration = Duration::from_secs(2);
+/// How long two logs of one track may come to one writer before their readers share one: by then the one
+/// that came last has caught up, and nobody misses anything.
+pub const MERGE: Duration = Duration::from_secs(2);
 /// How long clients have to move when the relay is told to stop.
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// Longest URI of a GOAWAY, bytes; what the protocol allows.

@@ -147,7 +147,8 @@ pub enum Order {
         /// The group's sequence.
         group: u64,
     },
-    /// Serve subscription `sub` from `log`.
+    /// Serve subscription `sub` from `log`; one that is served from another log of the same publisher's
+    /// track goes on where it is.
     Attach {
         /// The session's key.
         sub: SubId,

@@ -62,6 +62,8 @@ pub(crate) struct Mirror {
     latest: Option<u64>,
     /// The latest group and those that still have readers, by arrival.
     groups: SmallVec<[Rc<Group>; 4]>,
+    /// Groups that readers brought along from another log of the track, and that are here as well.
+    brought: Vec<Rc<Group>>,
     readers: Vec<Reader>,
     framings: SmallVec<[Framing; 2]>,
 }
@@ -171,6 +173,7 @@ impl Mirror {
             end: head.end,
             latest: head.latest,
             groups: SmallVec::new(),
+            brought: Vec::new(),
             readers: Vec::new(),
             framings: SmallVec::new(),
         })
@@ -246,6 +249,33 @@ impl Mirror {
         Some(group)
     }
 
+    /// Brings a group that began in another log of the track up to what this log has of it.
+    pub(crate) fn catch_up(&self, group: &Group) -> bool {
+        let mut entries = Vec::new();
+        let is_held = self.feed.group(group.sequence(), &mut entries);
+        entries.iter().for_each(|entry| group.apply(entry));
+        is_held
+    }
+
+    /// A reader comes from another log of the track, with a group of which it has sent a part: it goes on
+    /// with what comes here. What does not come is reset.
+    pub(crate) fn adopt(&mut self, group: &Rc<Group>, now: Instant) {
+        let is_known = self.groups.iter().chain(&self.brought).any(|held| Rc::ptr_eq(held, group));
+        if is_known {
+            return;
+        }
+        match self.lookup(group.sequence(), 0) {
+            _ if self.catch_up(group) => {}
+            Lookup::Absent(code) => return group.fail(code),
+            _ if group.is_awaited() => {}
+            _ => return group.fail(StreamCode::EVICTED),
+        }
+        match self.find(group.sequence()) {
+            Some(_) => self.brought.push(group.clone()),
+            None => drop(self.hold(group.clone(), now)),
+        }
+    }
+
     /// Adds a group that did not come as news.
     fn hold(&mut self, group: Rc<Group>, now: Instant) -> Rc<Group> {
         if self.latest.is_some_and(|latest| group.sequence() < latest) {
@@ -259,6 +289,7 @@ impl Mirror {
     fn prune(&mut self) {
         let latest = self.latest;
         self.groups.retain(|group| Rc::strong_count(group) > 1 || Some(group.sequence()) == latest);
+        self.brought.retain(|group| Rc::strong_count(group) > 1);
     }
 
     fn apply(&mut self, entry: Entry, now: Instant, batch: &mut Batch) {
@@ -275,6 +306,10 @@ impl Mirror {
                 if let Some(held) = self.find(group) {
                     held.apply(&entry);
                 }
+                self.brought
+                    .iter()
+                    .filter(|held| held.sequence() == group)
+                    .for_each(|held| held.apply(&entry));
             }
             Entry::Evicted { group } => {
                 // One that is awaited takes the place of what is evicted.
@@ -293,16 +328,17 @@ impl Mirror {
                 self.end = Some(end);
                 batch.end = Some(end);
                 let code = end.code.unwrap_or(StreamCode::NOT_FOUND);
-                self.groups.iter().filter(|group| group.is_awaited()).for_each(|group| group.fail(code));
+                let held = self.groups.iter().chain(&self.brought);
+                held.filter(|group| group.is_awaited()).for_each(|group| group.fail(code));
             }
         }
     }
 
     fn drop_group(&mut self, sequence: u64, code: StreamCode) {
-        if let Some(held) = self.find(sequence) {
-            held.fail(code);
-        }
+        let held = self.groups.iter().chain(&self.brought);
+        held.filter(|held| held.sequence() == sequence).for_each(|held| held.fail(code));
         self.groups.retain(|held| held.sequence() != sequence);
+        self.brought.retain(|held| held.sequence() != sequence);
     }
 
     fn find(&self, sequence: u64) -> Option<&Rc<Group>> {
@@ -326,9 +362,7 @@ impl Mirror {
         if self.latest.is_some_and(|latest| sequence < latest) {
             group.supersede(now);
         } else {
-            for older in &self.groups {
-                older.supersede(now);
-            }
+            self.groups.iter().chain(&self.brought).for_each(|older| older.supersede(now));
             self.latest = Some(sequence);
         }
         self.groups.push(group.clone());
@@ -347,6 +381,13 @@ impl Mirror {
                 self.groups.push(group);
             } else if group.is_awaited() && self.feed.lookup(group.sequence(), 0) == Lookup::Unknown {
                 self.groups.push(group);
+            } else {
+                group.fail(StreamCode::EVICTED);
+            }
+        }
+        for group in std::mem::take(&mut self.brought) {
+            if self.catch_up(&group) || group.is_awaited() {
+                self.brought.push(group);
             } else {
                 group.fail(StreamCode::EVICTED);
             }

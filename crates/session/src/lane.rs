@@ -196,12 +196,9 @@ impl Lane {
         match entry {
             Entry::Object { head, payload, .. } => self.object(head, payload),
             Entry::Data { object, offset, payload, .. }
-                if *object >= self.shape.first
-                    && object.checked_add(1) == Some(self.next_object)
-                    && *offset >= self.received =>
+                if *object >= self.shape.first && object.checked_add(1) == Some(self.next_object) =>
             {
-                self.push_payload(payload.clone());
-                self.end_at_last();
+                self.payload(*offset, payload);
             }
             Entry::Finish { .. } => self.end = Some(LaneEnd::Finished),
             Entry::Reset { code, .. } => self.end = Some(LaneEnd::Reset(*code)),
@@ -211,6 +208,9 @@ impl Lane {
 
     fn object(&mut self, head: &ObjectHead, payload: &Bytes) {
         if head.id < self.next_object {
+            if head.id >= self.shape.first && head.id.checked_add(1) == Some(self.next_object) {
+                self.payload(0, payload);
+            }
             return;
         }
         if head.id > self.next_object {
@@ -237,6 +237,18 @@ impl Lane {
             self.push_payload(payload.clone());
         }
         self.end_at_last();
+    }
+
+    /// Payload of the last object, from byte `offset` on: what is there already is skipped. Another log of
+    /// the track is cut into other pieces.
+    fn payload(&mut self, offset: u64, payload: &Bytes) {
+        let known = usize::try_from(self.received.saturating_sub(offset)).unwrap_or(usize::MAX);
+        if offset > self.received {
+            self.end = Some(LaneEnd::Reset(StreamCode::INTERNAL));
+        } else if known < payload.len() {
+            self.push_payload(payload.slice(known..));
+            self.end_at_last();
+        }
     }
 
     /// The last object wanted is whole: nothing more is.

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Instant};
 
-use relay_model::{Ask, Hop, LogId, Path, Prefs, StreamCode, SubId, TrackInfo, TrackName, limits};
+use relay_model::{Ask, Hop, LogId, Path, Prefs, Start, StreamCode, SubId, TrackInfo, TrackName, limits};
 use relay_store::End;
 use relay_wire::{
     Error,
@@ -231,10 +231,13 @@ impl Session {
         }
     }
 
-    /// Core found the log that serves a subscription.
+    /// Core found the log that serves a subscription, or another one for it.
     pub(crate) fn attach<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId, log: LogId) {
         let reader = Reader { session: self.config.id, sub: id };
         let Some(sub) = self.egress.get_mut(id) else { return };
+        if sub.log.is_some() {
+            return self.change_log(t, cx, id, log);
+        }
         let (prefs, stream) = (sub.prefs, sub.stream);
         let Some(mirror) = cx.fanout.attach(cx.store, log, reader, sub.framing) else {
             self.refuse_sub(t, cx, id, StreamCode::NOT_FOUND);
@@ -258,6 +261,40 @@ impl Session {
         }
         let groups = first_groups(mirror, sub, cx.now, |_| true);
         if self.with_egress(t, cx, |egress, out| egress.begin(out, id, &groups, end)) {
+            self.finish_subs(t, cx, vec![id]);
+        }
+    }
+
+    /// A subscription goes on with another log of the same publisher's track: what it is sending is
+    /// completed from there.
+    fn change_log<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId, log: LogId) {
+        let reader = Reader { session: self.config.id, sub: id };
+        let Some(sub) = self.egress.get_mut(id) else { return };
+        let Some(before) = sub.log.replace(log) else { return };
+        let open = sub.cursors.iter().filter(|cursor| !cursor.group.has_ended(cursor.shape));
+        let open: SmallVec<[Rc<Group>; 2]> = open.map(|cursor| cursor.group.clone()).collect();
+        if let Some(mirror) = cx.fanout.mirror(before) {
+            // What this worker has not pulled yet.
+            for group in &open {
+                mirror.catch_up(group);
+            }
+        }
+        cx.fanout.detach(before, reader);
+        let Some(mirror) = cx.fanout.attach(cx.store, log, reader, sub.framing) else {
+            sub.log = None;
+            return self.refuse_sub(t, cx, id, StreamCode::NOT_FOUND);
+        };
+        open.iter().filter(|group| !group.is_over()).for_each(|group| mirror.adopt(group, cx.now));
+        let (info, end) = (mirror.info(), mirror.end());
+        if sub.kind == Kind::Info {
+            return self.answer_info(t, cx, id, info, end);
+        }
+        let opened = match sub.kind {
+            Kind::Live => first_groups(mirror, sub, cx.now, |_| true),
+            _ => SmallVec::new(),
+        };
+        let batch = Batch { opened, end, ..Batch::default() };
+        if self.with_egress(t, cx, |egress, out| egress.news(out, id, &batch)) {
             self.finish_subs(t, cx, vec![id]);
         }
     }
@@ -370,7 +407,12 @@ fn first_groups(
     now: Instant,
     among: impl Fn(u64) -> bool,
 ) -> SmallVec<[Rc<Group>; 2]> {
-    let mut first = mirror.first_groups(sub.prefs.start, sub.prefs.max_age_ms, now);
+    // Where a subscription has begun is known by then, also when no number was asked for.
+    let start = match (sub.prefs.start, sub.floor) {
+        (Start::Latest | Start::Fresh { .. }, Some(floor)) => Start::Fresh { floor },
+        (start, _) => start,
+    };
+    let mut first = mirror.first_groups(start, sub.prefs.max_age_ms, now);
     first.retain(|sequence| sub.wants(*sequence) && among(*sequence));
     let surplus = first.len().saturating_sub(limits::READER_GROUPS);
     first.drain(surplus..).filter_map(|sequence| mirror.load(sequence, sub.shape(sequence), now)).collect()

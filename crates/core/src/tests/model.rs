@@ -298,6 +298,13 @@ impl Model {
 
     fn attach(&mut self, session: SessionId, sub: SubId, log: LogId) {
         let peer = self.peers.get_mut(&session).unwrap();
+        if let Some(before) = peer.attached.insert(sub, log) {
+            let (before, after) = (&self.logs[&before], &self.logs[&log]);
+            assert_eq!(before.track, after.track, "went over to another track");
+            assert_eq!(before.publisher, after.publisher, "went over to another publisher");
+            assert!(after.open.is_some() && before.open == after.open, "went over to another writer");
+            return;
+        }
         let wanted = peer.waiting.remove(&sub).expect("answered what was not asked");
         let best = self.resolve(session, &wanted.0).expect("served what does not exist").clone();
         let state = self.logs.get_mut(&log).unwrap();
@@ -314,7 +321,6 @@ impl Model {
         let excluded = peer.exclude.is_some_and(|hop| state.hops.as_ref().unwrap().contains(&hop));
         assert!(!excluded, "served through itself");
         assert!(peer.permit.subscribe().allows(&wanted.0), "served outside its permit");
-        peer.attached.insert(sub, log);
     }
 
     fn open(&mut self, session: SessionId, log: LogId, epoch: Epoch, path: &Path, track: &TrackName) {
