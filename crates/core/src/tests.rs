@@ -3,6 +3,7 @@
 mod ghosts;
 mod goodbyes;
 mod limits;
+mod merge;
 mod model;
 mod pulls;
 mod random;

@@ -37,22 +37,22 @@ pub(crate) struct Seat {
     is_let_in: bool,
     /// What the peer said to be of no use to it.
     pub(crate) exclude: Hop,
-    orders: VecDeque<Order>,
+    pub(crate) orders: VecDeque<Order>,
 }
 
 /// One track that is pulled from a publisher.
-struct Pull {
+pub(crate) struct Pull {
     key: (Path, TrackName),
-    source: usize,
-    epoch: Epoch,
-    readers: BTreeMap<(usize, SubId), (Prefs, Want)>,
+    pub(crate) source: usize,
+    pub(crate) epoch: Epoch,
+    pub(crate) readers: BTreeMap<(usize, SubId), (Prefs, Want)>,
     /// Who waits for which old group.
-    fetches: BTreeMap<u64, Vec<(usize, SubId)>>,
+    pub(crate) fetches: BTreeMap<u64, Vec<(usize, SubId)>>,
     /// Its publisher left; its log waits for another session of it.
-    orphan: bool,
-    ended: bool,
+    pub(crate) orphan: bool,
+    pub(crate) ended: bool,
     /// What readers ask together has been said.
-    said: Option<(Prefs, Want)>,
+    pub(crate) said: Option<(Prefs, Want)>,
 }
 
 pub(crate) struct Relay {
@@ -77,7 +77,9 @@ pub(crate) struct Relay {
     rings: Rings,
     mail: VecDeque<(usize, Ask)>,
     routes: BTreeMap<Path, Vec<Route>>,
-    pulls: BTreeMap<LogId, Pull>,
+    pub(crate) pulls: BTreeMap<LogId, Pull>,
+    /// Whoever subscribes next gets a log of its own.
+    pub(crate) apart: bool,
     logs: u64,
 }
 
@@ -138,6 +140,7 @@ impl Relay {
             seats: Vec::new(),
             peers: Vec::new(),
             core_sleeps: false,
+            apart: false,
             asks: Vec::new(),
             rings: Rings::new(),
             mail: VecDeque::new(),
@@ -426,7 +429,8 @@ impl Relay {
             return;
         }
         let open = self.pulls.iter_mut().find(|(_, pull)| pull.key == key && !pull.ended);
-        if let Some((log, pull)) = open {
+        let apart = std::mem::take(&mut self.apart);
+        if let Some((log, pull)) = open.filter(|_| !apart) {
             pull.readers.insert((at, sub), (prefs, want));
             self.seats[at].orders.push_back(Order::Attach { sub, log: *log });
             return self.union_all();
@@ -489,51 +493,6 @@ impl Relay {
             let (log, epoch) = (*log, pull.epoch);
             let open = Order::Open { log, epoch, path, publisher, track, prefs, want };
             self.seats[source].orders.push_back(open);
-        }
-    }
-
-    fn union_all(&mut self) {
-        for (log, pull) in &mut self.pulls {
-            let union = pull.readers.values().copied().reduce(|a, b| (a.0.union(b.0), a.1.max(b.1)));
-            if pull.said == union {
-                continue;
-            }
-            pull.said = union;
-            if let Some((prefs, want)) = union.filter(|_| !pull.ended && !pull.orphan) {
-                self.seats[pull.source].orders.push_back(Order::Prefs { log: *log, prefs, want });
-            }
-        }
-    }
-
-    fn unsubscribe(&mut self, gone: impl Fn(&(usize, SubId)) -> bool) {
-        for pull in self.pulls.values_mut() {
-            pull.readers.retain(|reader, _| !gone(reader));
-        }
-        for (log, pull) in &mut self.pulls {
-            pull.fetches.retain(|group, waiting| {
-                waiting.retain(|reader| !gone(reader));
-                if waiting.is_empty() && !pull.ended && !pull.orphan {
-                    let order = Order::DropPull { log: *log, group: *group };
-                    self.seats[pull.source].orders.push_back(order);
-                }
-                !waiting.is_empty()
-            });
-        }
-        self.sweep();
-        self.union_all();
-    }
-
-    /// Logs nobody reads go at once: no linger here.
-    fn sweep(&mut self) {
-        let idle: Vec<_> =
-            self.pulls.iter().filter(|(_, pull)| pull.readers.is_empty()).map(|(log, _)| *log).collect();
-        for log in idle {
-            let Some(pull) = self.pulls.remove(&log) else { continue };
-            if !pull.ended && !pull.orphan {
-                self.seats[pull.source].orders.push_back(Order::Close { log });
-                self.store.fence(log, Epoch(pull.epoch.0 + 1));
-            }
-            self.store.retire(log);
         }
     }
 

@@ -12,6 +12,8 @@ mod hear;
 mod hostile;
 mod leave;
 mod limit;
+mod logs;
+mod merge;
 mod pace;
 mod peer;
 mod probe;
