@@ -213,8 +213,12 @@ impl HowArgs {
             let mut roots = Vec::new();
             for file in &self.root {
                 let failed = |why: String| Failure::new(Exit::Failed, format!("{}: {why}", file.display()));
+                let before = roots.len();
                 for root in CertificateDer::pem_file_iter(file).map_err(|e| failed(e.to_string()))? {
                     roots.push(root.map_err(|e| failed(e.to_string()))?);
+                }
+                if roots.len() == before {
+                    return Err(failed("holds no certificate in PEM".to_owned()));
                 }
             }
             return Ok(Certs::Roots(roots));
@@ -253,6 +257,12 @@ pub(crate) fn ended(closed: &Closed) -> String {
         Closed::Lost(why) => format!("the connection was lost: {why}"),
         Closed::Local => "the session was closed".to_owned(),
     }
+}
+
+/// A session that ended too early as a failure.
+pub(crate) fn broken(closed: &Closed) -> Failure {
+    let is_refused = Error::Closed(closed.clone()).is_unauthorized();
+    Failure::new(if is_refused { Exit::Refused } else { Exit::Incomplete }, ended(closed))
 }
 
 /// A refused or broken request as a failure; `what` was asked for.

@@ -3,7 +3,7 @@
 use std::{io::Write, time::Duration};
 
 use clap::Args;
-use relay_client::lite::Version;
+use relay_client::{Error, lite::Version};
 use relay_load::{
     run::{self, Options},
     scenario::Scenario,
@@ -55,6 +55,13 @@ pub struct LoadArgs {
 pub(crate) async fn run(args: &LoadArgs) -> Result<Exit, Failure> {
     let mut stop = Stop::listen()?;
     let place = Place::of(&args.url)?;
+    let publishers = args.scenario.shape().publishers;
+    if let Some(few) = args.subscribers.filter(|subscribers| *subscribers < publishers) {
+        let name = args.scenario.name();
+        let message =
+            format!("{name} has {publishers} publishers, each for somebody: --subscribers {few} is too few");
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let options = Options {
         url: args.url.clone(),
         version: args.how.protocol.unwrap_or(Version::V05),
@@ -75,8 +82,11 @@ pub(crate) async fn run(args: &LoadArgs) -> Result<Exit, Failure> {
         report = run::run(args.scenario, &options) => report,
         exit = stop.asked() => return Ok(exit),
     };
-    let report = report
-        .map_err(|error| Failure::new(Exit::Unreachable, format!("nothing was measured: {error:#}")))?;
+    let report = report.map_err(|error| {
+        let is_refused = error.downcast_ref::<Error>().is_some_and(Error::is_unauthorized);
+        let exit = if is_refused { Exit::Refused } else { Exit::Unreachable };
+        Failure::new(exit, format!("nothing was measured: {error:#}"))
+    })?;
     let mut out = std::io::stdout().lock();
     if args.json {
         let line = serde_json::to_string(&report).map_err(|e| Failure::new(Exit::Failed, e.to_string()))?;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
     args::{ConnectArgs, TrackArgs, duration},
-    connect::{NEWEST_FIRST, connect, ended},
+    connect::{NEWEST_FIRST, broken, connect},
     exit::{EXIT_CODES, Exit, Failure},
     framing::{FRAME_BYTES, FramingArgs},
     input,
@@ -174,7 +174,7 @@ impl Publisher<'_> {
             let read = tokio::select! {
                 read = source.recv() => read,
                 exit = self.stop.asked() => return Ok(exit),
-                closed = self.client.closed() => return Err(Failure::new(Exit::Incomplete, ended(&closed))),
+                closed = self.client.closed() => return Err(broken(&closed)),
             };
             match read {
                 Some(bytes) => held.extend_from_slice(&bytes.map_err(|error| {
@@ -267,7 +267,7 @@ impl Publisher<'_> {
                 () = &mut ready => return Ok(None),
                 exit = self.stop.asked() => return Ok(Some(exit)),
                 closed = self.client.closed() => {
-                    return Err(Failure::new(Exit::Incomplete, ended(&closed)));
+                    return Err(broken(&closed));
                 }
                 () = &mut patience, if !said => {
                     said = true;
