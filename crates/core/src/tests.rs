@@ -6,6 +6,7 @@ mod limits;
 mod model;
 mod pulls;
 mod random;
+mod revised;
 mod routes;
 mod takeover;
 mod tracks;
