@@ -18,7 +18,7 @@ fn only(prefix: &str) -> Scope {
 }
 
 fn relay(publish: Scope, subscribe: Scope) -> TestRelay {
-    TestRelay::with(2, |options| options.policy = Arc::new(Policy::public(publish, subscribe)))
+    TestRelay::with(2, |options| options.gate = Arc::new(Policy::public(publish, subscribe)))
 }
 
 #[test]

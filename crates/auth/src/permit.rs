@@ -21,6 +21,7 @@ struct Grant {
 pub(crate) struct Holder {
     pub(crate) subject: Option<Arc<str>>,
     pub(crate) peer: bool,
+    pub(crate) expires: Option<SystemTime>,
 }
 
 impl Permit {
@@ -46,7 +47,7 @@ impl Permit {
 
     /// When the session must end; `None` = never.
     pub fn expires(&self) -> Option<SystemTime> {
-        None
+        self.0.holder.expires
     }
 
     /// Whom the credential names; `None` = the public.

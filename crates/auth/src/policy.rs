@@ -1,6 +1,6 @@
 //! The rule that turns a request target into a permit.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use relay_model::Scope;
 
@@ -25,6 +25,14 @@ impl Policy {
     #[must_use]
     pub fn with_subject(mut self, subject: impl Into<Arc<str>>) -> Self {
         self.holder.subject = Some(subject.into());
+        self
+    }
+
+    /// Whoever is admitted may stay until then: for an entrance that knows how long, and the way to a permit
+    /// that ends where a test needs one.
+    #[must_use]
+    pub fn until(mut self, expires: SystemTime) -> Self {
+        self.holder.expires = Some(expires);
         self
     }
 

@@ -67,7 +67,9 @@ impl Relay {
         let shared = Arc::new(Shared {
             quic,
             store: store.clone(),
-            policy: Arc::new(Policy::public(Scope::everything(), Scope::everything())),
+            gate: Arc::new(Policy::public(Scope::everything(), Scope::everything())),
+            wall: Arc::new(std::time::SystemTime::now),
+            local: ([10, 0, 0, 1], 443).into(),
             hop: HOP,
             started: now,
             board: board.clone(),

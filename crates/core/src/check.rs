@@ -40,6 +40,7 @@ impl Core {
         }
         for log in &session.writes {
             assert_eq!(self.logs[log].upstream, Upstream::Open(id), "a writer the log does not know");
+            assert!(session.permit.publish().allows(&self.logs[log].path), "writes outside the permit");
         }
     }
 

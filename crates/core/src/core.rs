@@ -107,6 +107,7 @@ impl Core {
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::Opened { session, permit } => self.opened(session, permit),
+            Event::Revised { session, permit } => self.revised(session, permit, now),
             Event::Ask { session, ask } => self.ask(session, ask, now),
             Event::Closed { session, vanished } => self.closed(session, vanished, now),
         }

@@ -13,6 +13,13 @@ pub enum Event {
         /// What it may do.
         permit: Permit,
     },
+    /// What the session may do has changed. The permit is one of the same subject.
+    Revised {
+        /// Which one.
+        session: SessionId,
+        /// What it may do from now on.
+        permit: Permit,
+    },
     /// A session asks for something.
     Ask {
         /// Who asks.
@@ -101,7 +108,7 @@ pub struct Counts {
 pub struct Tally {
     /// Messages that named a session, subscription or log we do not know (any more), or reused an id.
     pub unknown: u64,
-    /// Announces outside the permit.
+    /// Announces outside the permit, or that a narrower one has ended.
     pub announce_denied: u64,
     /// Announces over [`relay_model::limits::ANNOUNCES`], which cost the session, and what it announced
     /// after that.
@@ -110,7 +117,7 @@ pub struct Tally {
     pub looped: u64,
     /// Announces whose chain is over [`relay_model::limits::HOPS`].
     pub too_many_hops: u64,
-    /// Subscriptions outside the permit.
+    /// Subscriptions outside the permit, or that a narrower one has ended.
     pub subscribe_denied: u64,
     /// Subscriptions over [`relay_model::limits::SUBSCRIPTIONS`].
     pub subscribe_limit: u64,

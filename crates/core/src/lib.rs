@@ -11,7 +11,8 @@
 //! - a log's upstream follows the best route of its publisher, not a session (`upstream`);
 //! - who vanishes without a word is expected back for a while (`ghost`);
 //! - a path belongs to who took it while it was free (`route`);
-//! - however many wait for an old group, its publisher is asked once (`pull`).
+//! - however many wait for an old group, its publisher is asked once (`pull`);
+//! - a permit may change while its session lives, and nothing outlives it (`revise`).
 
 mod announce;
 mod check;
@@ -22,6 +23,7 @@ mod log;
 mod merge;
 mod outbox;
 mod pull;
+mod revise;
 mod route;
 mod session;
 mod subscribe;

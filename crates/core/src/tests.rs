@@ -7,6 +7,7 @@ mod merge;
 mod model;
 mod pulls;
 mod random;
+mod revised;
 mod routes;
 mod takeover;
 mod tracks;

@@ -82,7 +82,7 @@ impl Core {
 
     /// The best route to the log's publisher that serves all readers, or else most of them: one that
     /// reads its own words back finds a way round them on its side.
-    fn failover(&self, log: LogId) -> Option<Route> {
+    pub(crate) fn failover(&self, log: LogId) -> Option<Route> {
         let state = self.logs.get(&log)?;
         let routes =
             || self.broadcasts.get(&state.path).into_iter().flat_map(|b| b.routes_to(state.publisher));
@@ -135,7 +135,7 @@ impl Core {
     }
 
     /// Tells the writer, if there is one, to stop; the log is suspended without a deadline.
-    fn close(&mut self, log: LogId) {
+    pub(crate) fn close(&mut self, log: LogId) {
         let Some(state) = self.logs.get_mut(&log) else { return };
         let Upstream::Open(writer) = state.upstream else { return };
         state.upstream = Upstream::Suspended;
@@ -180,7 +180,7 @@ impl Core {
     }
 
     /// Ends a log that has no writer (any more).
-    fn break_off(&mut self, log: LogId, code: StreamCode) {
+    pub(crate) fn break_off(&mut self, log: LogId, code: StreamCode) {
         self.outbox.push(Action::End { log, code });
         self.finish(log);
     }

@@ -86,6 +86,10 @@ worker! {
         sessions_abandoned,
         /// Refused: the credential does not allow it.
         refused_unauthorized,
+        /// Refused: who decides could not be asked, or failed.
+        refused_unavailable,
+        /// Refused: who decides did not answer in time.
+        refused_auth_timeout,
         /// Refused: the request target is no path.
         refused_malformed,
         /// Refused: not set up in time.
@@ -98,6 +102,12 @@ worker! {
         refused_draining,
         /// Refused: memory is at its ceiling.
         refused_memory,
+        /// Sessions closed because their permit had expired.
+        sessions_expired,
+        /// Sessions closed because whoever let them in took that back.
+        sessions_revoked,
+        /// Sessions whose permit was replaced while they lived.
+        sessions_revised,
         /// Sessions closed because they had not left a relay that ends.
         sessions_sent_away,
         /// Panics caught while datagrams were fed to a connection.
@@ -140,6 +150,8 @@ worker! {
         media_datagrams_in,
         /// Media datagrams handed to subscribers.
         media_datagrams_out,
+        /// Sessions closed because the one thing they came to do is not allowed.
+        roles_refused,
         /// Requests refused on an open session.
         requests_refused,
         /// Subscriptions and track requests refused for their number.

@@ -16,6 +16,8 @@ pub const PARAMETERS: usize = 64;
 pub const HOPS: usize = 32;
 /// Handshake plus setup must be done by then.
 pub const SETUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Who decides about a session must have answered by then.
+pub const AUTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The header of a stream must arrive this soon after it opens.
 pub const STREAM_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bidirectional streams a peer may open at first; grown when half used.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use relay_model::{Ask, Cost, Hop, Hops, Path};
+use relay_model::{Ask, Cost, Hop, Hops, Path, limits};
 use relay_wire::{
     Error,
     lite::{self, Announce},
@@ -17,6 +17,19 @@ use crate::{
 
 /// What a link costs whose sender names no price.
 const LINK_PRICE: u64 = 1;
+
+/// Broadcasts a peer may announce, allowed or not: those core refuses cost memory too.
+const HEARD: usize = 2 * limits::ANNOUNCES;
+
+/// What the peer said last of one broadcast.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    /// Publisher first, as core was told.
+    pub(crate) hops: Hops,
+    pub(crate) cost: Cost,
+    /// Requests of ours that it was announced on and did not end.
+    times: usize,
+}
 
 /// Announces coming from the peer on one of our requests.
 #[derive(Debug)]
@@ -40,14 +53,21 @@ impl Intake {
         Self { prefix, sender: None, live, by_id, next_id: 0, ending: None }
     }
 
-    /// A broadcast came: it takes the next number.
-    fn insert(&mut self, path: Path) {
+    /// Absolute prefix asked for.
+    pub(crate) fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
+    /// A broadcast came: it takes the next number. True: it was not there.
+    fn insert(&mut self, path: Path) -> bool {
         let id = self.next_id;
         self.next_id = self.next_id.saturating_add(1);
-        if let Some(before) = self.live.insert(path.clone(), id) {
+        let before = self.live.insert(path.clone(), id);
+        if let Some(before) = before {
             self.by_id.remove(&before);
         }
         self.by_id.insert(id, path);
+        before.is_none()
     }
 
     /// A broadcast went; false when it was not there.
@@ -93,11 +113,16 @@ impl Session {
         if inlet.end().is_none() {
             return Next::Keep(Role::Intake(inlet, intake));
         }
+        self.forget_intake(cx, *intake);
+        self.control.finish(t, cx.now, stream);
+        Next::Done
+    }
+
+    /// All that was announced on a request is gone with it.
+    pub(crate) fn forget_intake(&mut self, cx: &mut Cx<'_>, intake: Intake) {
         for path in intake.live.into_keys().chain(intake.ending) {
             self.unroute(cx, path);
         }
-        self.control.finish(t, cx.now, stream);
-        Next::Done
     }
 
     /// Takes one message of an announce stream; false when there is no whole one.
@@ -118,18 +143,22 @@ impl Session {
         match announce {
             Announce::Active { suffix, hops, cost } => {
                 let path = intake.prefix.join(&suffix)?;
-                if let Some(ended) = ended.filter(|ended| *ended != path) {
+                let is_replacement = ended.as_ref() == Some(&path);
+                if let Some(ended) = ended.filter(|_| !is_replacement) {
                     self.unroute(cx, ended);
                 }
                 if version.has_announce_ids() && intake.live.contains_key(&path) {
                     return Err(Error::Value("announce of a live path"));
                 }
-                intake.insert(path.clone());
-                self.ask_route(cx, intake, path, &hops, cost);
+                let is_new = intake.insert(path.clone()) && !is_replacement;
+                if is_new && self.heard.len() >= HEARD && !self.heard.contains_key(&path) {
+                    return Err(Error::Value("too many announces"));
+                }
+                self.ask_route(cx, intake, path, (&hops, cost), is_new);
             }
             Announce::Restart { id, hops, cost } => {
                 let path = intake.path_of(id)?;
-                self.ask_route(cx, intake, path, &hops, cost);
+                self.ask_route(cx, intake, path, (&hops, cost), false);
             }
             Announce::Ended { suffix } => {
                 let path = intake.prefix.join(&suffix)?;
@@ -155,7 +184,15 @@ impl Session {
     }
 
     /// Tells core of a route: its chain with the peer in it, its price with this link in it.
-    fn ask_route(&mut self, cx: &mut Cx<'_>, intake: &Intake, path: Path, hops: &Hops, cost: Cost) {
+    /// `is_new`: it was not announced on this request before.
+    fn ask_route(
+        &mut self,
+        cx: &mut Cx<'_>,
+        intake: &Intake,
+        path: Path,
+        (hops, cost): (&Hops, Cost),
+        is_new: bool,
+    ) {
         let mut chain: Vec<Hop> = hops.iter().copied().chain(intake.sender).collect();
         if chain.is_empty() {
             chain.push(Hop::ANONYMOUS);
@@ -171,14 +208,23 @@ impl Session {
             false => cost,
         };
         if let Some(publisher) = chain.first().copied() {
-            self.publishers.insert(path.clone(), publisher);
             self.doubt(&path, publisher, cx.now);
         }
-        self.ask(cx, Ask::Announce { path, hops: chain.into(), cost });
+        let hops = Hops::from(chain);
+        let times = self.heard.get(&path).map_or(0, |heard| heard.times) + usize::from(is_new);
+        self.heard.insert(path.clone(), Heard { hops: hops.clone(), cost, times });
+        self.ask(cx, Ask::Announce { path, hops, cost });
     }
 
+    /// It ended on one request. Where prefixes overlap it may be there on another.
     fn unroute(&mut self, cx: &mut Cx<'_>, path: Path) {
-        self.publishers.remove(&path);
+        if let Some(heard) = self.heard.get_mut(&path)
+            && heard.times > 1
+        {
+            heard.times -= 1;
+            return;
+        }
+        self.heard.remove(&path);
         self.ask(cx, Ask::Unannounce { path });
     }
 

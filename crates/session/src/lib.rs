@@ -23,6 +23,7 @@ pub mod pair;
 mod probe;
 mod pull;
 mod requests;
+mod revise;
 mod serve;
 mod session;
 mod sub;

@@ -244,6 +244,17 @@ impl Session {
         }
     }
 
+    /// The stream's request, or its type, has not come in time.
+    pub(crate) fn header_is_late<T: Transport>(&mut self, t: &mut T, stream: Stream) {
+        let late = matches!(self.streams.get(&stream), Some(Role::Request(..) | Role::Header(_)))
+            && !self.held.contains(&stream);
+        if late {
+            self.streams.remove(&stream);
+            t.stop(stream, StreamCode::CONTROL_TIMEOUT);
+            t.reset(stream, StreamCode::CONTROL_TIMEOUT);
+        }
+    }
+
     fn read_header<T: Transport>(
         &mut self,
         t: &mut T,
@@ -311,13 +322,17 @@ impl Session {
     /// The peer has said what it is.
     fn take_setup<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, setup: lite::Setup) {
         self.peer.is_known = true;
-        self.peer.price = setup.cost;
+        (self.peer.price, self.peer.role) = (setup.cost, setup.role);
         if setup.cost.is_some() {
             // Only those who pass things on have a price.
             self.know_relay();
         }
+        self.check_role(t, cx);
+        if self.is_over() {
+            return;
+        }
         if !self.config.has_url && self.grant.is_none() {
-            cx.out.push(Output::Authorize { target: setup.path.unwrap_or_default() });
+            cx.out.push(Output::Authorize { target: setup.path.unwrap_or_default(), role: setup.role });
         }
         if self.config.version.has_announce_ids() {
             self.peer.exclude = setup.hop.unwrap_or(Hop::ANONYMOUS);

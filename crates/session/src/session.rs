@@ -7,9 +7,7 @@ use std::{
 };
 
 use relay_meter::Worker as Meter;
-use relay_model::{
-    Ask, Hop, LogId, Order, Path, Scope, SessionCode, SessionId, StreamCode, SubId, WorkerId, limits,
-};
+use relay_model::{Ask, Hop, LogId, Order, Path, Scope, SessionCode, SessionId, SubId, WorkerId, limits};
 use relay_store::{Rings, Store};
 use relay_wire::lite::{self, Message};
 
@@ -19,6 +17,7 @@ use crate::{
     fanout::{Batch, Fanout},
     ingest::Ingest,
     inlet::Inlet,
+    intake::Heard,
     pace::Pace,
     probe::Probes,
     tracks::Track,
@@ -54,6 +53,8 @@ pub enum Output {
     Authorize {
         /// Raw path and query from SETUP; empty when none was sent.
         target: String,
+        /// The only thing it says it wants to do; `None` = both, or not said.
+        role: Option<lite::Role>,
     },
     /// For core; credit comes back through [`Session::asks_done`].
     Ask(Ask),
@@ -104,6 +105,8 @@ impl Config {
 pub(crate) struct Peer {
     /// Its SETUP was read.
     pub(crate) is_known: bool,
+    /// The only thing it came to do; `None` = both, or not said.
+    pub(crate) role: Option<lite::Role>,
     /// What it charges for what it sends.
     pub(crate) price: Option<u64>,
     /// Routes through this hop are of no use to it.
@@ -122,8 +125,8 @@ pub struct Session {
     pub(crate) control: Control,
     pub(crate) egress: Egress,
     pub(crate) upstreams: Upstreams,
-    /// Who makes each broadcast that the peer announces: first hop of its chain.
-    pub(crate) publishers: HashMap<Path, Hop, foldhash::fast::RandomState>,
+    /// What the peer announces, whether core takes it or not.
+    pub(crate) heard: HashMap<Path, Heard, foldhash::fast::RandomState>,
     pub(crate) watches: Vec<Watching>,
     pub(crate) probes: Probes,
     pub(crate) peer: Peer,
@@ -195,11 +198,12 @@ impl Session {
             streams: HashMap::default(),
             control: Control::default(),
             upstreams: Upstreams::default(),
-            publishers: HashMap::default(),
+            heard: HashMap::default(),
             watches: Vec::new(),
             probes: Probes::default(),
             peer: Peer {
                 is_known: false,
+                role: None,
                 price: None,
                 exclude: Hop::ANONYMOUS,
                 draining: false,
@@ -247,6 +251,10 @@ impl Session {
             self.know_relay();
         }
         self.grant = Some(grant);
+        self.check_role(t, cx);
+        if self.is_over() {
+            return;
+        }
         self.send_setup(t, cx.now);
         if self.may_meet() {
             self.met(t, cx);
@@ -277,7 +285,7 @@ impl Session {
     /// without a URL. Call once, when the transport is ready.
     pub fn start(&mut self, cx: &mut Cx<'_>) {
         if !self.config.has_url && !self.config.version.has_setup() {
-            cx.out.push(Output::Authorize { target: String::new() });
+            cx.out.push(Output::Authorize { target: String::new(), role: None });
         }
     }
 
@@ -578,16 +586,6 @@ impl Session {
     fn check_control<T: Transport>(&mut self, t: &mut T, now: Instant) {
         if self.control.is_stuck(now) {
             self.close(t, now, SessionCode::TIMEOUT, "control messages not taken");
-        }
-    }
-
-    fn header_is_late<T: Transport>(&mut self, t: &mut T, stream: Stream) {
-        let late = matches!(self.streams.get(&stream), Some(Role::Request(..) | Role::Header(_)))
-            && !self.held.contains(&stream);
-        if late {
-            self.streams.remove(&stream);
-            t.stop(stream, StreamCode::CONTROL_TIMEOUT);
-            t.reset(stream, StreamCode::CONTROL_TIMEOUT);
         }
     }
 }

@@ -58,7 +58,7 @@ impl Session {
             writer,
             resume,
         });
-        let announced = self.publishers.get(&up_path).copied();
+        let announced = self.publisher_of(&up_path);
         if announced != Some(track.publisher) && track.publisher != Hop::ANONYMOUS {
             // The order crossed an announce: somebody else would answer.
             self.end_upstream(t, cx, track.log, unclean(StreamCode::UNROUTABLE));

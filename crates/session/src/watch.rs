@@ -22,6 +22,8 @@ pub(crate) struct Watching {
     /// Number of the next announce, where they have one.
     next_id: u64,
     queue: VecDeque<Change>,
+    /// How many at the front of the queue were counted in the greeting.
+    counted: usize,
     greeted: bool,
 }
 
@@ -83,6 +85,7 @@ impl Watching {
             told: HashMap::default(),
             next_id: 0,
             queue: VecDeque::new(),
+            counted: 0,
             greeted: false,
         }
     }
@@ -102,6 +105,7 @@ impl Watching {
                 self.queue.extend(changes);
             }
             while let Some(change) = self.queue.pop_front() {
+                self.counted = self.counted.saturating_sub(1);
                 if let Some(message) = self.change(&change, version) {
                     return Some(message);
                 }
@@ -115,12 +119,24 @@ impl Watching {
         self.watch.again();
     }
 
+    /// The peer may see another part of the board from now on. False: something that was counted in the
+    /// greeting and is not said yet may not be said any more. The peer would wait for it; what is left is
+    /// to break off.
+    #[must_use]
+    pub(crate) fn revise(&mut self, scope: Scope, version: Version) -> bool {
+        self.viewer.scope = scope;
+        self.watch.again();
+        let mut counted = self.queue.iter().take(self.counted);
+        counted.all(|change| self.viewer.pick(&change.path, &change.routes, version).is_some())
+    }
+
     /// The first message: how many broadcasts follow at once.
     fn greet(&mut self, version: Version) -> Vec<u8> {
         let mut changes = Vec::new();
         while self.watch.walk(STEP, &mut changes) {}
         changes.retain(|change| self.viewer.pick(&change.path, &change.routes, version).is_some());
         let ok = lite::AnnounceOk { hop: self.viewer.hop, count: changes.len() as u64 };
+        self.counted = changes.len();
         self.queue.extend(changes);
         let mut message = Vec::new();
         ok.encode(version, &mut message);

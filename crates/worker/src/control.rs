@@ -98,7 +98,7 @@ impl Control {
                 Event::Closed { session, .. } => {
                     self.taken.remove(session);
                 }
-                Event::Opened { .. } => {}
+                Event::Opened { .. } | Event::Revised { .. } => {}
             }
             self.core.handle(event, now);
             // One by one: many sessions that leave at once must not pile up what they cause.

@@ -9,6 +9,7 @@
 
 mod control;
 pub mod engine;
+pub mod gate;
 pub mod mailbox;
 pub mod outbox;
 mod pulse;
@@ -20,6 +21,7 @@ pub mod wheel;
 
 pub use control::carry_out;
 pub use engine::{Fault, Stage};
+pub use gate::{Answer, Denial, Ended, EndedBy, Gate, PeerCertificate, Reply, Request, Sessions, WallClock};
 pub use relay::{Counts, Options, Relay, RunError, StartError};
 pub use relay_core::Takeover;
 pub use relay_transport::quic::{Congestion, Tuning, Version, mtu};

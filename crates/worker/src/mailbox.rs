@@ -6,7 +6,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use relay_auth::Permit;
 use relay_model::{Order, SessionCode, SessionId};
+
+use crate::gate::{Denial, Which};
 
 /// Where in the window of a drain sessions begin to wind down, percent.
 const WIND_DOWN_PERCENT: u32 = 70;
@@ -22,6 +25,28 @@ pub enum Letter {
     Order(SessionId, Order),
     /// Core has taken so many asks of a session.
     AsksDone(SessionId, u32),
+    /// Whether a session is let in that waits for that.
+    Answer(SessionId, Result<Permit, Denial>),
+    /// What a session may do from now on.
+    Revise(SessionId, Permit),
+    /// End a session that was let in.
+    End {
+        /// Which one.
+        session: SessionId,
+        /// What the peer is told.
+        code: SessionCode,
+        /// The same in words.
+        reason: Arc<str>,
+    },
+    /// End every session that was let in with such a permit.
+    EndWhere {
+        /// With which.
+        which: Which,
+        /// What the peers are told.
+        code: SessionCode,
+        /// The same in words.
+        reason: Arc<str>,
+    },
     /// Let nobody in, ask everybody to leave, close who does not, and end once nobody is left.
     Drain(Drain),
     /// Close everything at once, let nobody in, and end once all is said or time is up.

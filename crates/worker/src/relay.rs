@@ -9,12 +9,11 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
-use relay_auth::Policy;
 use relay_core::{Core, Event, Takeover};
 use relay_meter::{Board, Worker as Meter};
 use relay_model::{Hop, SessionCode, WorkerId, limits};
@@ -25,6 +24,7 @@ use rustls::server::ResolvesServerCert;
 use crate::{
     control::{Control, Seen},
     engine::{Fault, Shared, Worker},
+    gate::{Gate, Sessions, WallClock},
     mailbox::{Drain, Letter, Mailbox},
     pulse::Pulse,
     run::Reactor,
@@ -55,8 +55,10 @@ pub struct Options {
     pub secret: [u8; 32],
     /// Knobs of QUIC.
     pub tuning: Tuning,
-    /// Who may come in.
-    pub policy: Arc<Policy>,
+    /// Who decides who may come in: a `relay_auth::Policy`, or whoever asks others.
+    pub gate: Arc<dyn Gate>,
+    /// Gives the time of day, by which permits end. Default: the system's.
+    pub wall: WallClock,
     /// The relay's own hop. Anonymous by default: give each relay one of its own.
     pub hop: Hop,
     /// How long a vanished publisher keeps its path.
@@ -81,7 +83,7 @@ impl Options {
         bind: SocketAddr,
         resolver: Arc<dyn ResolvesServerCert>,
         secret: [u8; 32],
-        policy: Arc<Policy>,
+        gate: Arc<dyn Gate>,
     ) -> Self {
         Self {
             bind,
@@ -89,7 +91,8 @@ impl Options {
             resolver,
             secret,
             tuning: Tuning::default(),
-            policy,
+            gate,
+            wall: Arc::new(SystemTime::now),
             hop: Hop::ANONYMOUS,
             linger: limits::LINGER,
             cache_bytes: CACHE_BYTES,
@@ -244,11 +247,12 @@ impl Relay {
             takeover: options.takeover,
             ..relay_core::Config::new(options.hop)
         });
-        let shared = Arc::new(share(options, workers)?);
+        let shared = Arc::new(share(options, workers, group.addr)?);
         let reactors: Vec<Reactor> =
             (0..workers).map(|_| Reactor::new()).collect::<Result<_, _>>().map_err(StartError::Thread)?;
         let mailboxes: Vec<Arc<Mailbox>> =
             reactors.iter().map(|reactor| Arc::new(Mailbox::new(reactor.ringer()))).collect();
+        shared.gate.started(&Sessions::new(&mailboxes));
         let (events, received) = crossbeam_channel::bounded(EVENT_BATCHES);
         let mut relay = Self {
             addr: group.addr,
@@ -292,6 +296,11 @@ impl Relay {
     pub fn counts(&self) -> Counts {
         let Seen { counts, tally } = *self.seen.lock();
         Counts { workers: self.board.workers(), store: self.store.counts(), core: counts, tally }
+    }
+
+    /// Its sessions, to act on them.
+    pub fn sessions(&self) -> Sessions {
+        Sessions::new(&self.mailboxes)
     }
 
     /// Its logs and announce board, to look into.
@@ -423,7 +432,7 @@ impl fmt::Debug for Relay {
 }
 
 /// What workers share, from what the caller asked for.
-fn share(options: Options, workers: usize) -> Result<Shared, StartError> {
+fn share(options: Options, workers: usize, local: SocketAddr) -> Result<Shared, StartError> {
     let quic = quic::Config::new(options.resolver, &options.secret, workers as u16, &options.tuning)?;
     let store = Store::new(relay_store::Config {
         workers,
@@ -434,7 +443,9 @@ fn share(options: Options, workers: usize) -> Result<Shared, StartError> {
     Ok(Shared {
         quic,
         store,
-        policy: options.policy,
+        gate: options.gate,
+        wall: options.wall,
+        local,
         hop: options.hop,
         started: Instant::now(),
         board: Arc::new(Board::new(workers)),

@@ -59,6 +59,8 @@ pub(super) struct Model {
     board: BTreeMap<Path, Vec<Route>>,
     /// The session whose subscription is being handled.
     asking: Option<(SessionId, Path, TrackName)>,
+    /// The session whose permit was just revised.
+    revised: Option<SessionId>,
 }
 
 impl Model {
@@ -74,6 +76,7 @@ impl Model {
             pulling: BTreeSet::new(),
             board: BTreeMap::new(),
             asking: None,
+            revised: None,
         }
     }
 
@@ -93,11 +96,11 @@ impl Model {
 
     /// The timers are about to run.
     pub(super) fn tick(&mut self, now: Instant) {
-        (self.now, self.ticked, self.asking) = (now, now, None);
+        (self.now, self.ticked, self.asking, self.revised) = (now, now, None, None);
     }
 
     pub(super) fn before(&mut self, event: &Event, now: Instant) {
-        (self.now, self.asking) = (now, None);
+        (self.now, self.asking, self.revised) = (now, None, None);
         match event {
             Event::Opened { session, permit } => {
                 self.peers.entry(*session).or_insert_with(|| Peer {
@@ -110,6 +113,7 @@ impl Model {
                     killed: false,
                 });
             }
+            Event::Revised { session, permit } => self.revise(*session, permit),
             Event::Ask { session, ask } => self.before_ask(*session, ask),
             Event::Closed { session, vanished } => {
                 self.peers.remove(session);
@@ -123,6 +127,26 @@ impl Model {
                 }
             }
         }
+    }
+
+    fn revise(&mut self, session: SessionId, permit: &Permit) {
+        let Some(peer) = self.peers.get_mut(&session) else { return };
+        peer.permit = permit.clone();
+        self.revised = Some(session);
+        let outside = |path: &&Path| !permit.publish().allows(path);
+        for path in self.places.keys().filter(outside).cloned().collect::<Vec<_>>() {
+            self.unannounce(session, &path, Leave::Looped);
+        }
+    }
+
+    /// A subscription that was served is refused.
+    fn expel(&mut self, session: SessionId, sub: SubId) {
+        assert_eq!(self.revised, Some(session), "answered what was not asked");
+        let peer = self.peers.get_mut(&session).unwrap();
+        let log = peer.attached.remove(&sub).expect("refused what was never asked");
+        peer.pulls.remove(&sub);
+        let path = &self.logs[&log].track.0;
+        assert!(!peer.permit.subscribe().allows(path), "refused what is allowed");
     }
 
     fn before_ask(&mut self, session: SessionId, ask: &Ask) {
@@ -273,7 +297,7 @@ impl Model {
                 let place = self.places.get(&state.track.0).filter(|_| read);
                 let leaving = place.is_some_and(|place| place.is_leaving(session, state.publisher));
                 let over = place.is_some_and(|place| place.is_over(session, self.takeover, self.ticked));
-                assert!(!leaving || over, "did not get to say its end");
+                assert!(!leaving || over || self.revised == Some(session), "did not get to say its end");
                 self.pulling.retain(|(other, _)| other != log);
             }
             Order::Pull { log, group } => {
@@ -287,7 +311,9 @@ impl Model {
             Order::Attach { sub, log } => self.attach(session, *sub, *log),
             Order::Refuse { sub, code } => {
                 let peer = self.peers.get_mut(&session).unwrap();
-                let (path, _) = peer.waiting.remove(sub).expect("answered what was not asked");
+                let Some((path, _)) = peer.waiting.remove(sub) else {
+                    return self.expel(session, *sub);
+                };
                 if *code == StreamCode::UNROUTABLE && self.peers[&session].permit.subscribe().allows(&path) {
                     assert!(self.resolve(session, &path).is_none(), "refused what could be served");
                 }
@@ -339,7 +365,8 @@ impl Model {
             state.epoch == 1 || publisher != Some(Hop::ANONYMOUS),
             "a nameless publisher was taken for another"
         );
-        let before = state.closed.and_then(|before| place.live(before));
+        let believed = |session| place.usable(self.takeover).find(|entry| entry.session == session);
+        let before = state.closed.and_then(believed);
         if let Some(before) = before.filter(|before| before.hops.first().copied() == publisher) {
             assert!(entry.worth() <= before.worth(), "moved to a worse route");
             assert!(self.serves_all(log, entry), "moved where it does not serve all");
@@ -365,8 +392,11 @@ impl Model {
         let shown = self.board.get(path)?;
         let entry = |route: &Route| self.places[path].entries.iter().find(|e| e.session == route.session);
         let entries = || shown.iter().filter_map(entry);
-        let dead = entries().all(|entry| entry.vanished.is_some());
-        let serves = |entry: &Entry| entry.vanished.is_none() || (dead && !entry.gone);
+        // Of what is shown, a relay on its way may have taken its word back.
+        let usable: BTreeSet<SessionId> =
+            self.places[path].usable(self.takeover).map(|entry| entry.session).collect();
+        let ghost = |entry: &Entry| usable.is_empty() && entry.vanished.is_some() && !entry.gone;
+        let serves = |entry: &Entry| usable.contains(&entry.session) || ghost(entry);
         entries().find(|entry| serves(entry) && self.may_read(session, entry))
     }
 
@@ -391,6 +421,12 @@ impl Model {
     pub(super) fn after(&mut self) {
         for peer in self.peers.values() {
             assert!(peer.waiting.is_empty(), "no answer");
+            let outside = |log: &LogId| !peer.permit.subscribe().allows(&self.logs[log].track.0);
+            assert!(!peer.attached.values().any(outside), "reads outside its permit");
+        }
+        for (session, log) in self.logs.values().filter_map(|log| log.open.map(|session| (session, log))) {
+            let permit = &self.peers[&session].permit;
+            assert!(permit.publish().allows(&log.track.0), "writes outside its permit");
         }
         for (path, place) in &mut self.places {
             let shown = self.board.get(path).map_or(&[][..], |routes| routes);

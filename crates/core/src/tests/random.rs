@@ -1,5 +1,7 @@
 //! Random histories: whatever peers do in whatever order, the promises hold after each step.
 
+use std::collections::BTreeMap;
+
 use proptest::{collection::vec, option, prelude::*, sample::Index};
 
 use super::*;
@@ -10,6 +12,8 @@ type Setup = (u8, u8, Option<u64>);
 #[derive(Clone, Debug)]
 enum Step {
     Open(Setup),
+    /// Its permit becomes one of these.
+    Revise(Index, u8),
     Close(Index),
     Vanish(Index),
     Draining(Index),
@@ -67,6 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
     let hop = prop_oneof![1 => Just(0_u64), 1 => Just(SELF), 12 => 1..5_u64];
     prop_oneof![
         4 => (0..4_u8, 0..5_u8, option::of(0..5_u64)).prop_map(Step::Open),
+        2 => (who(), 0..4_u8).prop_map(|(w, k)| Step::Revise(w, k)),
         1 => who().prop_map(Step::Close),
         2 => who().prop_map(Step::Vanish),
         1 => who().prop_map(Step::Draining),
@@ -91,6 +96,23 @@ fn step() -> impl Strategy<Value = Step> {
 struct Run {
     bench: Bench,
     next: u64,
+    /// Whose each session is.
+    kinds: BTreeMap<u64, u8>,
+}
+
+fn permit_of(kind: u8, who: u8) -> Permit {
+    let policy = match kind {
+        0 => policy("a", "c"),
+        1 => policy("c", ""),
+        _ => policy("", ""),
+    };
+    let policy = match who {
+        0 => policy.with_subject("alice"),
+        1 => policy.with_subject("bob"),
+        2 => policy.for_peers(),
+        _ => policy,
+    };
+    policy.admit("/").unwrap()
 }
 
 impl Run {
@@ -103,22 +125,17 @@ impl Run {
         let bench = &mut self.bench;
         match step {
             Step::Open((kind, who, exclude)) => {
-                let policy = match kind {
-                    0 => policy("a", "c"),
-                    1 => policy("c", ""),
-                    _ => policy("", ""),
-                };
-                let policy = match who {
-                    0 => policy.with_subject("alice"),
-                    1 => policy.with_subject("bob"),
-                    2 => policy.for_peers(),
-                    _ => policy,
-                };
                 self.next += 1;
-                bench.open_with(self.next, policy.admit("/").unwrap());
+                self.kinds.insert(self.next, who);
+                bench.open_with(self.next, permit_of(kind, who));
                 if let Some(hop) = exclude {
                     bench.exclude(self.next, hop);
                 }
+            }
+            Step::Revise(who, kind) => {
+                let session = self.who(who)?;
+                let permit = permit_of(kind, self.kinds[&session]);
+                self.bench.event(Event::Revised { session: SessionId(session), permit });
             }
             Step::Close(who) => {
                 let who = self.who(who)?;
@@ -204,7 +221,7 @@ proptest! {
     #[test]
     fn any_history_keeps_every_promise_and_leaves_nothing(any in any::<bool>(), steps in vec(step(), 1..100)) {
         let takeover = if any { Takeover::Any } else { Takeover::Identity };
-        let mut run = Run { bench: Bench::with(takeover), next: 0 };
+        let mut run = Run { bench: Bench::with(takeover), next: 0, kinds: BTreeMap::new() };
         for step in steps {
             run.step(step);
         }

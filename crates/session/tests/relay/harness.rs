@@ -324,7 +324,7 @@ impl Relay {
                     self.asks.push((at, ask.clone()));
                     self.mail.push_back((at, ask));
                 }
-                Output::Authorize { target } => {
+                Output::Authorize { target, .. } => {
                     self.seats[at].authorizes.push(target);
                     self.seats[at].is_let_in = self.seats[at].admit;
                 }

@@ -104,6 +104,15 @@ pub enum Phase {
     Drained,
 }
 
+/// What one connection has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes received, UDP payload.
+    pub bytes_in: u64,
+    /// Bytes sent, UDP payload.
+    pub bytes_out: u64,
+}
+
 /// Counters of one endpoint since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {

@@ -1,10 +1,10 @@
 //! Who comes in: sessions are made, admitted, refused, and end.
 
-use std::time::{Instant, SystemTime};
+use std::{net::SocketAddr, time::Instant};
 
-use relay_auth::Permit;
+use relay_auth::{Permit, Refusal};
 use relay_core::Event;
-use relay_model::{Ask, Hop, SessionCode};
+use relay_model::{Ask, Hop, SessionCode, SessionId, limits};
 use relay_session::{
     Config, Grant, Output, Session,
     transport::{Closed, Transport},
@@ -16,6 +16,7 @@ use super::{
     SESSIONS, Stage, State, Worker, guard,
     words::{self, Parting},
 };
+use crate::gate::{Answer, Denial, Request};
 
 /// Hops we draw fit a JSON number.
 const HOP_BITS: u32 = 53;
@@ -46,7 +47,7 @@ impl Worker {
             started: self.shared.started,
         })));
         if let Some(target) = target {
-            self.admit(index, now, &target);
+            self.ask_gate(index, now, target, None);
         }
         self.with_session(index, Stage::Input, now, |session, _, cx| session.start(cx))
     }
@@ -67,7 +68,7 @@ impl Worker {
                     tracing::trace!(target: SESSIONS, %session, ?ask, "asks");
                     self.events.push(Event::Ask { session, ask });
                 }
-                (Output::Authorize { target }, Some(_)) => self.admit(index, now, &target),
+                (Output::Authorize { target, role }, Some(_)) => self.ask_gate(index, now, target, role),
                 (_, None) => {}
             }
         }
@@ -76,38 +77,85 @@ impl Worker {
         }
     }
 
-    /// Lets a session in, or closes it, by what it asked for.
-    fn admit(&mut self, index: u32, now: Instant, target: &str) {
-        let Some(peer) = self.peers.get_mut(index).filter(|peer| peer.state == State::Waiting) else {
+    /// May this session come in?
+    fn ask_gate(&mut self, index: u32, now: Instant, target: String, role: Option<lite::Role>) {
+        let Self { peers, endpoint, shared, mailbox, .. } = self;
+        let Some(peer) = peers.get_mut(index).filter(|peer| peer.state == State::Waiting) else { return };
+        let Some(conn) = endpoint.conn(peer.conn) else { return };
+        let local = SocketAddr::new(conn.local_ip().unwrap_or(shared.local.ip()), shared.local.port());
+        let request = Request {
+            session: peer.id,
+            target,
+            transport: if conn.is_webtransport() { "webtransport" } else { "quic" },
+            version: conn.protocol().unwrap_or_default(),
+            remote: conn.remote(),
+            local,
+            server_name: conn.server_name(),
+            role,
+            certificate: None,
+            now: (shared.wall)(),
+            mailbox: mailbox.clone(),
+        };
+        (peer.is_asked, peer.state) = (true, State::Asked(now + limits::AUTH_TIMEOUT));
+        let gate = shared.gate.clone();
+        match guard(|| gate.admit(&request)) {
+            Some(Answer::Now(answer)) => self.decide(index, now, answer),
+            Some(Answer::Later) => self.mark_dirty(index),
+            None => self.bury(index, Stage::Input),
+        }
+    }
+
+    /// The gate has answered late. Whoever did not wait is gone.
+    pub(super) fn answered(&mut self, session: SessionId, now: Instant, answer: Result<Permit, Denial>) {
+        if let Some(index) = self.peers.index_of(session) {
+            self.decide(index, now, answer);
+        }
+    }
+
+    /// Lets a session in, or closes it. It counts once.
+    fn decide(&mut self, index: u32, now: Instant, answer: Result<Permit, Denial>) {
+        let wall = (self.shared.wall)();
+        let answer = answer.and_then(|permit| match permit.expires() {
+            Some(at) if at <= wall => Err(Denial::Expired),
+            _ => Ok(permit),
+        });
+        let Some(peer) = self.peers.get_mut(index).filter(|peer| matches!(peer.state, State::Asked(_)))
+        else {
             return;
         };
-        match self.shared.policy.admit(target) {
-            Ok(permit) => {
-                peer.state = State::Open { until: expiry(&permit, now) };
-                self.meter.sessions_opened += 1;
-                if let Some(conn) = self.endpoint.conn(peer.conn) {
-                    words::accepted(peer.id, conn, &permit);
-                }
-                let grant = Grant {
-                    root: permit.root().clone(),
-                    publish: permit.publish().clone(),
-                    subscribe: permit.subscribe().clone(),
-                    is_peer: permit.is_peer(),
-                };
-                // Before anything the session asks.
-                self.events.push(Event::Opened { session: peer.id, permit });
-                self.with_session(index, Stage::Input, now, |session, conn, cx| {
-                    session.authorized(conn, cx, grant);
-                });
-            }
-            Err(refusal) => {
-                match refusal {
-                    relay_auth::Refusal::Malformed => self.meter.refused_malformed += 1,
-                    relay_auth::Refusal::Unauthorized => self.meter.refused_unauthorized += 1,
-                }
-                self.refuse(index, now, refusal.session_code(), &refusal.to_string());
-            }
+        let permit = match answer {
+            Ok(permit) => permit,
+            Err(denial) => return self.deny(index, now, denial),
+        };
+        (peer.state, peer.permit) = (State::Open, Some(permit.clone()));
+        let id = peer.id;
+        self.meter.sessions_opened += 1;
+        self.expiring.set(id, None, permit.expires(), now);
+        if let Some(conn) = self.endpoint.conn(peer.conn) {
+            words::accepted(id, conn, &permit);
         }
+        let grant = Grant {
+            root: permit.root().clone(),
+            publish: permit.publish().clone(),
+            subscribe: permit.subscribe().clone(),
+            is_peer: permit.is_peer(),
+        };
+        // Before anything the session asks.
+        self.events.push(Event::Opened { session: id, permit });
+        self.with_session(index, Stage::Input, now, |session, conn, cx| {
+            session.authorized(conn, cx, grant);
+        });
+    }
+
+    /// Does not let a session in.
+    pub(super) fn deny(&mut self, index: u32, now: Instant, denial: Denial) {
+        *match denial {
+            Denial::Refused(Refusal::Malformed) => &mut self.meter.refused_malformed,
+            Denial::Refused(_) | Denial::Expired => &mut self.meter.refused_unauthorized,
+            Denial::Unavailable => &mut self.meter.refused_unavailable,
+            Denial::TimedOut => &mut self.meter.refused_auth_timeout,
+        } += 1;
+        self.refuse(index, now, denial.session_code(), &denial.to_string());
     }
 
     /// Closes a connection that was never let in. Whoever calls counts why.
@@ -150,25 +198,21 @@ impl Worker {
         {
             return false;
         }
-        let Self { peers, endpoint, fanout, .. } = self;
-        let Some(peer) = peers.get_mut(index) else { return false };
+        let Some(peer) = self.peers.get_mut(index) else { return false };
         let (id, key) = (peer.id, peer.conn);
         let session = peer.session.take();
-        let (parting, lasted) = (peer.parting.take(), words::lasted(peer.admit_by, now));
-        let vanished = !matches!(
-            session.as_ref().and_then(|session| session.closed()),
-            Some(Closed::ByUs | Closed::ByPeer(..))
-        );
+        let why = session.as_ref().and_then(|session| session.closed()).cloned();
+        let said = session.as_ref().and_then(|session| session.parting());
+        let said = said.map(|(code, reason)| Parting { code, reason: reason.into() });
+        let (parting, lasted) = (peer.parting.take().or(said), words::lasted(peer.admit_by, now));
+        let vanished = !matches!(why, Some(Closed::ByUs | Closed::ByPeer(..)));
         let state = std::mem::replace(&mut peer.state, State::Over);
+        self.report(index, now, why.as_ref(), parting.as_ref());
+        let Self { endpoint, fanout, .. } = self;
         let clean = guard(|| {
             match state {
-                State::Open { .. } => {
-                    let said = session.as_ref().and_then(|session| session.parting());
-                    let said = said.map(|(code, reason)| Parting { code, reason: reason.into() });
-                    let why = session.as_ref().and_then(|session| session.closed());
-                    words::ended(id, why, parting.or(said).as_ref(), lasted);
-                }
-                State::Opening | State::Waiting => words::failed(id, endpoint.conn(key)),
+                State::Open => words::ended(id, why.as_ref(), parting.as_ref(), lasted),
+                State::Opening | State::Waiting | State::Asked(_) => words::failed(id, endpoint.conn(key)),
                 State::Over => {}
             }
             if let Some(mut session) = session {
@@ -176,17 +220,11 @@ impl Worker {
             }
             endpoint.settle(key, now);
         });
-        self.count_end(id, &state, vanished);
+        self.count_end(id, state, vanished);
         if clean.is_none() {
             self.bury(index, Stage::Input);
             return false;
         }
         true
     }
-}
-
-/// When a permit ends, on the clock of this process.
-fn expiry(permit: &Permit, now: Instant) -> Option<Instant> {
-    let left = permit.expires()?.duration_since(SystemTime::now()).unwrap_or_default();
-    now.checked_add(left)
 }

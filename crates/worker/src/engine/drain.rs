@@ -71,12 +71,12 @@ impl Worker {
         let indices: Vec<u32> = self.peers.indices().collect();
         for index in indices {
             match self.peers.get(index).map(|peer| peer.state) {
-                Some(State::Open { .. }) => {
+                Some(State::Open) => {
                     self.with_session(index, Stage::Order, now, |session, conn, cx| {
                         session.go_away(conn, cx)
                     });
                 }
-                Some(State::Opening | State::Waiting) => {
+                Some(State::Opening | State::Waiting | State::Asked(_)) => {
                     self.meter.refused_draining += 1;
                     self.refuse(index, now, drain.code, &drain.reason);
                 }
@@ -123,8 +123,7 @@ impl Worker {
     }
 
     fn open_peers(&self) -> Vec<u32> {
-        let is_open =
-            |index: &u32| self.peers.get(*index).is_some_and(|peer| matches!(peer.state, State::Open { .. }));
+        let is_open = |index: &u32| self.peers.get(*index).is_some_and(|peer| peer.state == State::Open);
         self.peers.indices().filter(is_open).collect()
     }
 

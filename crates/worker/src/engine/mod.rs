@@ -9,23 +9,25 @@
 
 mod admit;
 mod drain;
+mod expiry;
 mod flush;
 mod news;
 mod peer;
 mod receive;
+mod revoke;
 #[cfg(test)]
 mod tests;
 mod words;
 
 use std::{
     collections::{HashSet, VecDeque},
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Sender, TrySendError};
-use relay_auth::Policy;
 use relay_core::Event;
 use relay_meter::{Board, Worker as Meter};
 use relay_model::{Hop, LogId, SessionId, WorkerId};
@@ -34,6 +36,7 @@ use relay_store::{Rings, Store};
 use relay_transport::quic::{self, Connection, Endpoint};
 
 use crate::{
+    gate::{Gate, WallClock},
     mailbox::{Letter, Mailbox},
     outbox::Outbox,
     slots::Slots,
@@ -41,6 +44,7 @@ use crate::{
     wheel::Wheel,
 };
 use drain::Ending;
+use expiry::Expiring;
 use news::Delivery;
 use peer::{Peer, State};
 pub use words::SESSIONS;
@@ -86,8 +90,12 @@ pub struct Shared {
     pub quic: quic::Config,
     /// Logs and the announce board.
     pub store: Arc<Store>,
-    /// Who may come in.
-    pub policy: Arc<Policy>,
+    /// Who decides who may come in.
+    pub gate: Arc<dyn Gate>,
+    /// The time of day.
+    pub wall: WallClock,
+    /// Where the relay listens.
+    pub local: SocketAddr,
     /// The relay's own hop.
     pub hop: Hop,
     /// Where counters are shown.
@@ -125,6 +133,7 @@ pub struct Worker {
     /// Index of the peer by slot of its connection.
     by_conn: Vec<u32>,
     wheel: Wheel,
+    expiring: Expiring,
 
     fanout: Fanout,
     rings: Rings,
@@ -193,6 +202,7 @@ impl Worker {
             peers: Slots::new(id),
             by_conn: Vec::new(),
             wheel: Wheel::new(now),
+            expiring: Expiring::default(),
             fanout: Fanout::new(id),
             rings: Rings::new(),
             news: VecDeque::new(),
@@ -244,6 +254,7 @@ impl Worker {
         self.retry_full(now, io);
         self.receive(now, io);
         self.expire(now);
+        self.expire_permits(now);
         self.part(now);
         self.settle_touched(now);
         self.read_letters(now, io, end);
@@ -269,6 +280,7 @@ impl Worker {
 
     /// The last words to core, and the last counters. May wait for core.
     pub fn finish(&mut self) {
+        self.report_all(Instant::now());
         let _ = self.core.send(std::mem::take(&mut self.events));
         self.gauge();
         self.shared.board.publish(usize::from(self.id.0), &self.meter);
@@ -282,7 +294,7 @@ impl Worker {
         let indices: Vec<u32> = self.peers.indices().collect();
         for index in indices {
             let Some(peer) = self.peers.remove(index) else { continue };
-            self.forget_session(peer);
+            self.forget_session(peer, now);
         }
         self.endpoint = Endpoint::new(&self.shared.quic, self.id, self.mtu_discovery, None);
         self.by_conn.clear();
@@ -332,7 +344,7 @@ impl Worker {
         tracing::error!(session = %peer.id, ?stage, "session lost to a panic");
         let key = peer.conn;
         self.wheel.clear(index);
-        self.forget_session(peer);
+        self.forget_session(peer, Instant::now());
         if guard(|| self.endpoint.remove(key)).is_none() {
             tracing::error!("a panic while a lost connection was removed");
             self.meter.panics_endpoint += 1;
@@ -340,21 +352,22 @@ impl Worker {
     }
 
     /// Ends what is left of a peer's session: its readers, its writers, core's view of it.
-    fn forget_session(&mut self, mut peer: Peer) {
+    fn forget_session(&mut self, mut peer: Peer, now: Instant) {
+        self.report_lost(&mut peer, now);
         if let Some(mut session) = peer.session.take() {
             let fanout = &mut self.fanout;
             if guard(|| session.leave(fanout)).is_none() || guard(|| drop(session)).is_none() {
                 tracing::error!(session = %peer.id, "a panic while a session was dropped");
             }
         }
-        self.count_end(peer.id, &peer.state, true);
+        self.count_end(peer.id, peer.state, true);
     }
 
     /// `vanished`: nobody meant it to end.
-    fn count_end(&mut self, id: SessionId, state: &State, vanished: bool) {
+    fn count_end(&mut self, id: SessionId, state: State, vanished: bool) {
         match state {
-            State::Opening | State::Waiting => self.meter.sessions_abandoned += 1,
-            State::Open { .. } => {
+            State::Opening | State::Waiting | State::Asked(_) => self.meter.sessions_abandoned += 1,
+            State::Open => {
                 self.meter.sessions_closed += 1;
                 self.events.push(Event::Closed { session: id, vanished });
             }
@@ -448,7 +461,8 @@ impl Worker {
         let until = self.ending.as_ref().map(Ending::next);
         let behind = (!self.events.is_empty()).then(|| now + RETRY_CORE);
         let others = self.counted_off.then(|| now + OTHERS);
-        let due = [self.wheel.next_wake(), publish, retry, until, behind, others];
+        let expiring = self.expiring.next();
+        let due = [self.wheel.next_wake(), publish, retry, until, behind, others, expiring];
         let first = due.into_iter().flatten().min();
         first.map_or(Next::Idle, Next::At)
     }

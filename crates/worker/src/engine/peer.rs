@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use relay_auth::Permit;
 use relay_model::SessionId;
 use relay_session::Session;
 use relay_transport::quic::ConnKey;
@@ -15,6 +16,10 @@ pub(super) struct Peer {
     pub(super) conn: ConnKey,
     pub(super) session: Option<Box<Session>>,
     pub(super) state: State,
+    /// What it may do, once it is let in.
+    pub(super) permit: Option<Permit>,
+    /// The gate was asked about it, and has not heard of its end.
+    pub(super) is_asked: bool,
     /// When it must be let in.
     pub(super) admit_by: Instant,
     /// Segmented sends failed on its path.
@@ -49,13 +54,12 @@ pub(super) enum Leaving {
 pub(super) enum State {
     /// The connection is not ready: no session yet.
     Opening,
-    /// The session waits to be let in.
+    /// The session has not said what it wants.
     Waiting,
+    /// It has: the gate is to answer by then.
+    Asked(Instant),
     /// Let in; core knows it.
-    Open {
-        /// When its permit ends.
-        until: Option<Instant>,
-    },
+    Open,
     /// Refused or ended: only the connection's close is left.
     Over,
 }
@@ -67,6 +71,8 @@ impl Peer {
             conn,
             session: None,
             state: State::Opening,
+            permit: None,
+            is_asked: false,
             admit_by,
             unsegmented: false,
             is_touched: false,
@@ -83,22 +89,20 @@ impl Peer {
         self.ends_at().into_iter().chain(self.leaves_at()).min()
     }
 
-    /// When it has had its time.
+    /// When it has had its time to be let in.
     pub(super) fn ends_at(&self) -> Option<Instant> {
         match self.state {
             // Until it is ready the connection keeps the time itself.
-            State::Opening | State::Over => None,
+            State::Opening | State::Open | State::Over => None,
             State::Waiting => Some(self.admit_by),
-            State::Open { until } => until,
+            State::Asked(until) => Some(until),
         }
     }
 
     /// When it takes its next step out.
     pub(super) fn leaves_at(&self) -> Option<Instant> {
         match self.leaving {
-            Some(Leaving::WindDown(at) | Leaving::Close(at)) if matches!(self.state, State::Open { .. }) => {
-                Some(at)
-            }
+            Some(Leaving::WindDown(at) | Leaving::Close(at)) if self.state == State::Open => Some(at),
             _ => None,
         }
     }

@@ -6,7 +6,10 @@ use relay_model::{SessionCode, limits};
 use relay_transport::quic::{ConnKey, Fed, Phase};
 
 use super::{Peer, Stage, State, TURN_DATAGRAMS, Worker, guard};
-use crate::socket::{Io, Received};
+use crate::{
+    gate::Denial,
+    socket::{Io, Received},
+};
 
 impl Worker {
     /// Receives and feeds until nothing is left or the turn has its share.
@@ -168,7 +171,7 @@ impl Worker {
                 self.meter.refused_setup_timeout += 1;
                 self.refuse(index, now, SessionCode::TIMEOUT, "not set up in time");
             } else {
-                self.close(index, now, SessionCode::UNAUTHORIZED, "the credential has expired");
+                self.deny(index, now, Denial::TimedOut);
             }
             return;
         }

@@ -8,6 +8,8 @@ use relay_model::{SessionCode, SessionId};
 use relay_session::transport::{Closed, Transport};
 use relay_transport::quic::Connection;
 
+use crate::gate::EndedBy;
+
 /// Where a session's own lines are found: `RUST_LOG=info,moq_relay::session=debug` shows them alone.
 /// What a peer said is a value of its own in them, never part of a message: both formats escape values.
 pub const SESSIONS: &str = "moq_relay::session";
@@ -35,14 +37,27 @@ pub(super) fn refused(id: SessionId, conn: Option<&mut Connection>, code: Sessio
 /// A session that was let in is over. `ours`: what we told the peer, if we ended it.
 pub(super) fn ended(id: SessionId, why: Option<&Closed>, ours: Option<&Parting>, lasted: Duration) {
     let duration_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
-    let (by, code, reason) = match (why, ours) {
-        (Some(Closed::ByPeer(code, reason)), _) => ("peer", Some(*code), reason.as_str()),
-        (Some(Closed::Lost(reason)), _) => ("transport", None, reason.as_str()),
-        (_, Some(Parting { code, reason })) => ("relay", Some(*code), &**reason),
-        (Some(Closed::ByUs) | None, None) => ("relay", None, ""),
-    };
+    let (by, code, reason) = cause(why, ours);
     let code = code.map(tracing::field::display);
-    tracing::debug!(target: SESSIONS, session = %id, by, code, reason, duration_ms, "ended");
+    tracing::debug!(target: SESSIONS, session = %id, by = by.name(), code, reason, duration_ms, "ended");
+}
+
+/// Who ended a session, with what code and words. `ours`: what we told the peer, if we ended it.
+pub(super) fn cause<'a>(
+    why: Option<&'a Closed>,
+    ours: Option<&'a Parting>,
+) -> (EndedBy, Option<SessionCode>, &'a str) {
+    match (why, ours) {
+        (Some(Closed::ByPeer(code, reason)), _) => (EndedBy::Peer, Some(*code), reason),
+        (Some(Closed::Lost(reason)), _) => (EndedBy::Transport, None, reason),
+        (_, Some(Parting { code, reason })) => (EndedBy::Relay, Some(*code), reason),
+        (Some(Closed::ByUs) | None, None) => (EndedBy::Relay, None, ""),
+    }
+}
+
+/// A session that was let in may do something else from now on.
+pub(super) fn revised(id: SessionId) {
+    tracing::debug!(target: SESSIONS, session = %id, "permit replaced");
 }
 
 /// A connection is over before it was a session: no handshake, no request, or none that was understood.

@@ -5,6 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use relay_auth::Policy;
 use relay_client::{Client, ClientConfig, Closed, Code, Prefs, Subscription, Track};
 use relay_model::{Scope, SessionId, TrackInfo};
 

@@ -164,7 +164,10 @@ impl Place {
         };
         if !owned().any(holds) {
             let shown = |entry: &&Entry| shown.iter().any(|route| route.session == entry.session);
-            let next = owned().filter(shown).min_by_key(|entry| entry.worth());
+            // Who is let in may be one who is not believed for now.
+            let silenced = (0..self.entries.len())
+                .all(|at| self.entries[at].vanished.is_some() || self.is_hearsay(at, takeover));
+            let next = owned().filter(|entry| silenced || shown(entry)).min_by_key(|entry| entry.worth());
             let best = owned().map(Entry::worth).min();
             assert_eq!(next.map(Entry::worth), best, "the best of those who wait was not let in");
             self.holder = next.map(|entry| entry.permit.clone());

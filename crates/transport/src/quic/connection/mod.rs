@@ -3,7 +3,7 @@
 mod transport;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,7 @@ use relay_model::{SessionCode, limits};
 use relay_session::transport::{Closed, Dir, Event, Stream};
 
 use super::{
-    H3, Phase, Transmit, code,
+    H3, Phase, Traffic, Transmit, code,
     config::Most,
     versions::Versions,
     webtransport::{End, Http},
@@ -163,6 +163,23 @@ impl Connection {
     /// The peer's address now (canonical).
     pub fn remote(&self) -> SocketAddr {
         self.quic.remote_address()
+    }
+
+    /// Our own address that the peer reaches, where the socket says so.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.quic.local_ip()
+    }
+
+    /// The host the peer asked for in its handshake (SNI).
+    pub fn server_name(&self) -> Option<String> {
+        let data = self.quic.crypto_session().handshake_data()?;
+        data.downcast::<HandshakeData>().ok()?.server_name
+    }
+
+    /// Bytes received and sent so far, UDP payload.
+    pub fn traffic(&self) -> Traffic {
+        let stats = self.quic.stats();
+        Traffic { bytes_in: stats.udp_rx.bytes, bytes_out: stats.udp_tx.bytes }
     }
 
     /// Next packets to send, written to `buf`, which is cleared first: up to `max_segments` datagrams

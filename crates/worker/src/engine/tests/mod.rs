@@ -1,6 +1,7 @@
 //! A worker driven turn by turn: no sockets, no threads, and a clock of the test's own.
 
 mod drain;
+mod gate;
 mod turns;
 
 use std::{
@@ -9,11 +10,12 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::{Bytes, BytesMut};
 use crossbeam_channel::Receiver;
+use parking_lot::Mutex;
 use relay_auth::Policy;
 use relay_core::Event;
 use relay_meter::Board;
@@ -26,11 +28,14 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 
 use super::{Next, Shared, Worker};
 use crate::{
+    gate::{Gate, Sessions},
     mailbox::Mailbox,
     socket::{Io, Packet, Received},
 };
 
 const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 443);
+/// When the tests play.
+const DAY: Duration = Duration::from_secs(20_000 * 24 * 3_600);
 const CLIENT: ([u8; 4], u16) = ([10, 0, 0, 2], 5_000);
 
 /// The worker's socket: what the test puts in and takes out.
@@ -94,6 +99,8 @@ impl Io for FakeIo {
 /// A worker, a client of it, and core's end of the channel.
 struct Bench {
     now: Instant,
+    /// What the wall clock shows; it goes on with `now`.
+    time_of_day: Arc<Mutex<SystemTime>>,
     worker: Worker,
     io: FakeIo,
     next: Next,
@@ -109,6 +116,12 @@ impl Bench {
     }
 
     fn tuned(policy: Policy, tuning: &Tuning) -> Self {
+        Self::gated(Arc::new(policy), tuning)
+    }
+
+    fn gated(gate: Arc<dyn Gate>, tuning: &Tuning) -> Self {
+        let time_of_day = Arc::new(Mutex::new(SystemTime::UNIX_EPOCH + DAY));
+        let wall = time_of_day.clone();
         let now = Instant::now();
         let store = Store::new(relay_store::Config {
             workers: 1,
@@ -119,7 +132,9 @@ impl Bench {
         let shared = Shared {
             quic: server_config(tuning),
             store,
-            policy: Arc::new(policy),
+            gate: gate.clone(),
+            wall: Arc::new(move || *wall.lock()),
+            local: SERVER.into(),
             hop: Hop(1),
             started: now,
             board: Arc::new(Board::new(1)),
@@ -138,7 +153,9 @@ impl Bench {
             tick: Duration::ZERO,
         };
         let client = Endpoint::new(&server_config(tuning), WorkerId(0), false, Some([9; 32]));
-        Self { now, worker, io, next: Next::Now, core, heard: Vec::new(), mailbox, client }
+        gate.started(&Sessions::new(std::slice::from_ref(&mailbox)));
+        let heard = Vec::new();
+        Self { now, time_of_day, worker, io, next: Next::Now, core, heard, mailbox, client }
     }
 
     fn open_to_all() -> Self {
@@ -208,10 +225,12 @@ impl Bench {
     fn advance(&mut self, by: Duration) {
         let until = self.now + by;
         while self.now < until {
+            let before = self.now;
             self.now = match self.next {
                 Next::At(at) => at.clamp(self.now, until),
                 Next::Now | Next::Idle => until,
             };
+            *self.time_of_day.lock() += self.now - before;
             self.next = Next::Now;
             self.settle();
         }

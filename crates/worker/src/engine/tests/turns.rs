@@ -7,7 +7,7 @@ use crate::mailbox::Letter;
 /// Long enough for a closed connection to be forgotten.
 const DRAIN: Duration = Duration::from_secs(5);
 
-fn opened(bench: &Bench) -> Vec<SessionId> {
+pub(super) fn opened(bench: &Bench) -> Vec<SessionId> {
     let opened = |event: &Event| match event {
         Event::Opened { session, .. } => Some(*session),
         _ => None,

@@ -1,0 +1,132 @@
+//! What becomes of a session that was let in: its permit changes, or is taken back; and the gate hears of
+//! its end.
+
+use std::time::Instant;
+
+use relay_auth::Permit;
+use relay_core::Event;
+use relay_meter::Worker as Meter;
+use relay_model::{SessionCode, SessionId};
+use relay_session::transport::Closed;
+use relay_transport::quic::Endpoint;
+
+use super::{
+    Shared, Stage, State, Worker,
+    expiry::Expiring,
+    guard,
+    peer::Peer,
+    words::{self, Parting},
+};
+use crate::gate::{Ended, Which};
+
+impl Worker {
+    /// A session may do something else from now on. Core hears of it before anything the session asks
+    /// after that.
+    pub(super) fn revise(&mut self, session: SessionId, now: Instant, permit: Permit) {
+        let Some(index) = self.open_peer(session) else { return };
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let Some(before) = peer.permit.replace(permit.clone()) else { return };
+        self.meter.sessions_revised += 1;
+        words::revised(session);
+        self.expiring.set(session, before.expires(), permit.expires(), now);
+        let same = (before.root(), before.subject(), before.is_peer())
+            == (permit.root(), permit.subject(), permit.is_peer());
+        if !same {
+            // Routes and paths are tied to who it was: it comes again as who it is.
+            self.revoke(session, now, SessionCode::UNAUTHORIZED, "the credential is another's");
+            return;
+        }
+        if (before.publish(), before.subscribe()) == (permit.publish(), permit.subscribe()) {
+            return;
+        }
+        self.events.push(Event::Revised { session, permit: permit.clone() });
+        self.with_session(index, Stage::Order, now, |session, conn, cx| {
+            session.revised(conn, cx, permit.publish(), permit.subscribe());
+        });
+    }
+
+    /// Ends a session that was let in.
+    pub(super) fn revoke(&mut self, session: SessionId, now: Instant, code: SessionCode, reason: &str) {
+        let Some(index) = self.open_peer(session) else { return };
+        self.meter.sessions_revoked += 1;
+        self.close(index, now, code, reason);
+    }
+
+    /// Ends every session that was let in with such a permit.
+    pub(super) fn revoke_where(&mut self, which: &Which, now: Instant, code: SessionCode, reason: &str) {
+        // What cannot be judged is not kept.
+        let is_meant = |permit: &Permit| guard(|| which.is(permit)).unwrap_or(true);
+        let meant: Vec<SessionId> = self
+            .peers
+            .indices()
+            .filter_map(|index| self.peers.get(index))
+            .filter(|peer| peer.permit.as_ref().is_some_and(is_meant))
+            .map(|peer| peer.id)
+            .collect();
+        for session in meant {
+            self.revoke(session, now, code, reason);
+        }
+    }
+
+    /// Where a session is that was let in, and that nobody has ended.
+    fn open_peer(&self, session: SessionId) -> Option<u32> {
+        let index = self.peers.index_of(session)?;
+        let peer = self.peers.get(index)?;
+        (peer.state == State::Open && peer.parting.is_none()).then_some(index)
+    }
+
+    /// The gate hears of the end of the session at `index`, once. `ours`: what we told the peer, if we
+    /// ended it.
+    pub(super) fn report(&mut self, index: u32, now: Instant, why: Option<&Closed>, ours: Option<&Parting>) {
+        let Self { peers, endpoint, shared, expiring, meter, .. } = self;
+        if let Some(peer) = peers.get_mut(index) {
+            report_of(peer, (endpoint, shared, expiring, meter), now, (why, ours));
+        }
+    }
+
+    /// The same for a session that was lost.
+    pub(super) fn report_lost(&mut self, peer: &mut Peer, now: Instant) {
+        let Self { endpoint, shared, expiring, meter, .. } = self;
+        report_of(peer, (endpoint, shared, expiring, meter), now, (None, None));
+    }
+
+    /// The worker ends: the gate hears of those that it could not say goodbye to.
+    pub(super) fn report_all(&mut self, now: Instant) {
+        let indices: Vec<u32> = self.peers.indices().collect();
+        for index in indices {
+            self.report(index, now, None, None);
+        }
+    }
+}
+
+fn report_of(
+    peer: &mut Peer,
+    (endpoint, shared, expiring, meter): (&mut Endpoint, &Shared, &mut Expiring, &mut Meter),
+    now: Instant,
+    (why, ours): (Option<&Closed>, Option<&Parting>),
+) {
+    let permit = peer.permit.take();
+    expiring.clear(peer.id, permit.as_ref().and_then(Permit::expires));
+    if !std::mem::take(&mut peer.is_asked) {
+        return;
+    }
+    let (by, code, reason) = words::cause(why, ours);
+    let told = guard(|| {
+        let traffic = endpoint.conn(peer.conn).map(|conn| conn.traffic()).unwrap_or_default();
+        let ended = Ended {
+            session: peer.id,
+            admitted: permit.is_some(),
+            bytes_in: traffic.bytes_in,
+            bytes_out: traffic.bytes_out,
+            lasted: words::lasted(peer.admit_by, now),
+            by,
+            code,
+            reason,
+        };
+        shared.gate.ended(&ended);
+    });
+    if told.is_none() {
+        meter.panics_input += 1;
+        tracing::error!(session = %peer.id, "a panic while the end of a session was reported");
+    }
+}

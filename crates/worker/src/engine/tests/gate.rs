@@ -1,0 +1,338 @@
+//! Who is let in when the answer comes late, and how long a permit holds.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use relay_model::{Ask, SessionCode, SessionId, limits};
+use relay_session::transport::Closed;
+
+use super::{
+    turns::{closed, opened},
+    *,
+};
+use crate::gate::{Answer, Denial, Ended, EndedBy, Reply, Request};
+
+/// Long enough for a closed connection to be forgotten.
+const DRAIN: Duration = Duration::from_secs(5);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Of which session, whether it was let in, who ended it, and how.
+type End = (SessionId, bool, EndedBy, Option<SessionCode>, String);
+
+/// A gate that a test answers for, and what it heard.
+#[derive(Default)]
+struct Doorman {
+    owed: Mutex<Vec<Reply>>,
+    asked: Mutex<Vec<Request>>,
+    ended: Mutex<Vec<End>>,
+    bytes: Mutex<(u64, u64)>,
+    sessions: Mutex<Option<Sessions>>,
+    panics: AtomicUsize,
+}
+
+impl Gate for Doorman {
+    fn admit(&self, request: &Request) -> Answer {
+        assert_eq!(self.panics.load(Ordering::Relaxed), 0, "injected");
+        self.asked.lock().push(request.clone());
+        self.owed.lock().push(request.reply());
+        Answer::Later
+    }
+
+    fn ended(&self, ended: &Ended<'_>) {
+        let Ended { session, admitted, by, code, reason, .. } = ended;
+        self.ended.lock().push((*session, *admitted, *by, *code, (*reason).to_owned()));
+        *self.bytes.lock() = (ended.bytes_in, ended.bytes_out);
+    }
+
+    fn started(&self, sessions: &Sessions) {
+        *self.sessions.lock() = Some(sessions.clone());
+    }
+}
+
+impl Doorman {
+    fn sessions(&self) -> Sessions {
+        self.sessions.lock().clone().expect("it was told")
+    }
+}
+
+fn permit() -> relay_auth::Permit {
+    open().admit("/").unwrap()
+}
+
+fn open() -> Policy {
+    Policy::public(Scope::everything(), Scope::everything())
+}
+
+fn told(code: SessionCode, reason: &str) -> Closed {
+    Closed::ByPeer(code, reason.to_owned())
+}
+
+impl Bench {
+    fn with_doorman() -> (Self, Arc<Doorman>, ConnKey) {
+        let doorman = Arc::new(Doorman::default());
+        let mut bench = Self::gated(doorman.clone(), &Tuning::default());
+        let key = bench.connect();
+        bench.settle();
+        bench.set_up(key, "/room?jwt=secret");
+        (bench, doorman, key)
+    }
+
+    /// Letters are read.
+    fn read(&mut self) {
+        self.next = Next::Now;
+        self.settle();
+    }
+
+    /// A session whose permit ends `after`.
+    fn until(after: Duration) -> (Self, ConnKey) {
+        let mut bench = Self::new(open().until(SystemTime::UNIX_EPOCH + DAY + after));
+        let key = bench.connect();
+        bench.settle();
+        bench.set_up(key, "/");
+        (bench, key)
+    }
+
+    fn is_open(&mut self, key: ConnKey) -> bool {
+        self.phase(key) == Phase::Ready
+    }
+}
+
+#[test]
+fn a_late_answer_lets_in_and_what_was_asked_meanwhile_comes_after() {
+    let (mut bench, doorman, key) = Bench::with_doorman();
+    let request = doorman.asked.lock().pop().expect("it is asked");
+    assert_eq!((request.target.as_str(), request.transport), ("/room?jwt=secret", "quic"));
+    assert_eq!((request.remote, request.local), (CLIENT.into(), SERVER.into()));
+    assert_eq!(request.server_name.as_deref(), Some("localhost"));
+    assert!(!format!("{request:?}").contains("secret"));
+    let conn = bench.client.conn(key).unwrap();
+    let stream = conn.open(Dir::Bi, 0).unwrap();
+    let mut message = Vec::new();
+    relay_wire::varint::put(lite::BidiType::Track.id(), &mut message);
+    let (broadcast, track) = (relay_model::Path::root(), relay_model::TrackName::parse("t").unwrap());
+    lite::TrackRequest { broadcast, track }.encode(lite::Version::V05, &mut message);
+    conn.write(stream, &mut [message.into()]).unwrap();
+    bench.client.settle(key, bench.now);
+    bench.advance(limits::AUTH_TIMEOUT - SECOND);
+    assert!(bench.heard.is_empty(), "core hears of nobody who is not let in: {:?}", bench.heard);
+    let reply = doorman.owed.lock().pop().unwrap();
+    reply.give(Ok(permit()));
+    bench.read();
+    assert!(matches!(
+        &bench.heard[..],
+        [Event::Opened { .. }, Event::Ask { ask: Ask::Subscribe { .. }, .. }]
+    ));
+    bench.advance(DRAIN);
+    assert!(bench.is_open(key));
+    assert!(doorman.ended.lock().is_empty());
+}
+
+#[test]
+fn who_gets_no_answer_in_time_is_closed_and_a_later_one_changes_nothing() {
+    let (mut bench, doorman, key) = Bench::with_doorman();
+    bench.advance(limits::AUTH_TIMEOUT - Duration::from_millis(1));
+    assert!(bench.is_open(key));
+    bench.advance(Duration::from_millis(2));
+    assert_eq!(bench.end(key), told(SessionCode::TIMEOUT, "authorization timed out"));
+    assert_eq!(bench.worker.meter.refused_auth_timeout, 1);
+    doorman.owed.lock().pop().unwrap().give(Ok(permit()));
+    bench.read();
+    bench.advance(DRAIN);
+    assert!(bench.heard.is_empty() && bench.worker.peers.is_empty());
+    let ended = doorman.ended.lock();
+    assert_eq!(ended.len(), 1);
+    assert!(!ended[0].1, "it never came in");
+    assert_eq!((ended[0].2, ended[0].3), (EndedBy::Relay, Some(SessionCode::TIMEOUT)));
+}
+
+#[test]
+fn a_gate_that_forgets_or_fails_lets_nobody_in_and_says_so_at_once() {
+    let (mut bench, doorman, key) = Bench::with_doorman();
+    doorman.owed.lock().clear();
+    bench.read();
+    assert_eq!(bench.end(key), told(SessionCode::INTERNAL, "authorization unavailable"));
+    assert_eq!(bench.worker.meter.refused_unavailable, 1);
+    let key = bench.connect();
+    bench.settle();
+    bench.set_up(key, "/");
+    let refusal = open().admit("/..").unwrap_err();
+    doorman.owed.lock().pop().unwrap().give(Err(Denial::Refused(refusal)));
+    bench.read();
+    assert!(matches!(bench.end(key), Closed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)));
+    assert_eq!(bench.worker.meter.refused_malformed, 1);
+}
+
+#[test]
+fn a_gate_that_panics_costs_the_session_it_was_asked_about() {
+    let (mut bench, doorman, _) = Bench::with_doorman();
+    doorman.owed.lock().pop().unwrap().give(Ok(permit()));
+    bench.read();
+    doorman.panics.store(1, Ordering::Relaxed);
+    let key = bench.connect();
+    bench.settle();
+    bench.set_up(key, "/");
+    assert_eq!((bench.worker.meter.panics_input, bench.worker.meter.panics_endpoint), (1, 0));
+    assert_eq!(bench.worker.peers.len(), 1);
+    assert_eq!(closed(&bench), []);
+}
+
+#[test]
+fn the_gate_hears_once_of_each_end_with_what_was_carried() {
+    let (mut bench, doorman, key) = Bench::with_doorman();
+    doorman.owed.lock().pop().unwrap().give(Ok(permit()));
+    bench.read();
+    let session = opened(&bench)[0];
+    bench.client.conn(key).unwrap().close(bench.now, SessionCode(77), "bye");
+    bench.read();
+    let expected = (session, true, EndedBy::Peer, Some(SessionCode(77)), "bye".to_owned());
+    assert_eq!(*doorman.ended.lock(), [expected]);
+    let (bytes_in, bytes_out) = *doorman.bytes.lock();
+    assert!(bytes_in > 1_200 && bytes_out > 1_200, "{bytes_in} {bytes_out}");
+    bench.advance(DRAIN);
+    bench.worker.finish();
+    assert_eq!(doorman.ended.lock().len(), 1);
+    // Who leaves without an answer, too.
+    let (mut bench, doorman, key) = Bench::with_doorman();
+    bench.client.conn(key).unwrap().close(bench.now, SessionCode::NONE, "");
+    bench.read();
+    assert_eq!(doorman.ended.lock().len(), 1);
+    assert!(!doorman.ended.lock()[0].1);
+    // And who is lost with the worker.
+    let (mut bench, doorman, _) = Bench::with_doorman();
+    bench.worker.rebuild(bench.now);
+    assert_eq!(doorman.ended.lock().len(), 1);
+}
+
+#[test]
+fn a_session_ends_when_its_permit_does() {
+    let (mut bench, key) = Bench::until(10 * SECOND);
+    bench.advance(10 * SECOND - Duration::from_millis(1));
+    assert!(bench.is_open(key));
+    bench.advance(Duration::from_millis(2));
+    assert_eq!(bench.end(key), told(SessionCode::UNAUTHORIZED, "expired"));
+    assert_eq!(bench.worker.meter.sessions_expired, 1);
+    bench.advance(DRAIN);
+    assert_eq!(closed(&bench).len(), 1);
+    assert_eq!(bench.next, Next::Idle, "nobody is waited for");
+}
+
+#[test]
+fn a_session_ends_within_a_second_of_a_clock_that_steps_forward() {
+    let (mut bench, key) = Bench::until(3_600 * SECOND);
+    bench.advance(SECOND);
+    *bench.time_of_day.lock() += 3_600 * SECOND;
+    bench.advance(SECOND);
+    assert_eq!(bench.end(key), told(SessionCode::UNAUTHORIZED, "expired"));
+}
+
+#[test]
+fn a_session_lives_on_when_the_clock_steps_back_and_ends_by_the_new_time() {
+    let (mut bench, key) = Bench::until(10 * SECOND);
+    bench.advance(9 * SECOND);
+    *bench.time_of_day.lock() -= 60 * SECOND;
+    bench.advance(60 * SECOND);
+    assert!(bench.is_open(key));
+    bench.advance(SECOND);
+    assert_eq!(bench.end(key), told(SessionCode::UNAUTHORIZED, "expired"));
+}
+
+#[test]
+fn who_comes_with_what_is_over_is_not_let_in() {
+    let mut bench = Bench::new(open().until(SystemTime::UNIX_EPOCH + DAY));
+    let key = bench.connect();
+    bench.settle();
+    bench.set_up(key, "/");
+    assert_eq!(bench.end(key), told(SessionCode::UNAUTHORIZED, "expired"));
+    assert_eq!((bench.worker.meter.refused_unauthorized, bench.worker.meter.sessions_opened), (1, 0));
+}
+
+#[test]
+fn sessions_that_end_leave_no_deadline_behind() {
+    let (mut bench, key) = Bench::until(3_600 * SECOND);
+    assert!(bench.worker.expiring.next().is_some());
+    bench.client.conn(key).unwrap().close(bench.now, SessionCode::NONE, "");
+    bench.read();
+    bench.advance(DRAIN);
+    assert_eq!((bench.worker.expiring.next(), bench.next), (None, Next::Idle));
+}
+
+#[test]
+fn a_new_expiry_takes_the_place_of_the_old_one() {
+    let (mut bench, doorman, key) = Bench::with_doorman();
+    let until = |seconds: u32| {
+        let at = SystemTime::UNIX_EPOCH + DAY + seconds * SECOND;
+        open().until(at).admit("/").unwrap()
+    };
+    doorman.owed.lock().pop().unwrap().give(Ok(until(5)));
+    bench.read();
+    let session = opened(&bench)[0];
+    doorman.sessions().revise(session, until(30));
+    bench.advance(29 * SECOND);
+    assert!(bench.is_open(key));
+    doorman.sessions().revise(session, until(10));
+    bench.read();
+    bench.advance(SECOND / 10);
+    assert_eq!(bench.end(key), told(SessionCode::UNAUTHORIZED, "expired"));
+    assert_eq!(bench.worker.meter.sessions_revised, 2);
+    assert!(!bench.heard.iter().any(|event| matches!(event, Event::Revised { .. })), "the same scopes");
+}
+
+#[test]
+fn core_hears_of_a_narrower_permit_before_what_is_asked_under_it() {
+    let (mut bench, doorman, key) = Bench::with_doorman();
+    doorman.owed.lock().pop().unwrap().give(Ok(permit()));
+    bench.read();
+    let session = opened(&bench)[0];
+    let anon = Scope::of([relay_model::Path::parse("anon").unwrap()]);
+    let narrow = Policy::public(anon.clone(), anon).admit("/").unwrap();
+    doorman.sessions().revise(session, narrow.clone());
+    bench.read();
+    assert_eq!(bench.heard.last(), Some(&Event::Revised { session, permit: narrow }));
+    assert!(bench.is_open(key));
+    // Another's permit is no revision.
+    let other = open().with_subject("mallory").admit("/").unwrap();
+    doorman.sessions().revise(session, other);
+    bench.read();
+    assert!(matches!(bench.end(key), Closed::ByPeer(SessionCode::UNAUTHORIZED, _)));
+}
+
+#[test]
+fn sessions_are_ended_one_by_one_or_by_what_they_were_let_in_with() {
+    let (mut bench, doorman, first) = Bench::with_doorman();
+    let mut keys = vec![first];
+    for _ in 0..2 {
+        keys.push(bench.connect());
+        bench.settle();
+        bench.set_up(keys[keys.len() - 1], "/");
+    }
+    let replies: Vec<Reply> = doorman.owed.lock().drain(..).collect();
+    for (reply, subject) in replies.into_iter().zip(["alice", "bob", "bob"]) {
+        reply.give(Ok(open().with_subject(subject).admit("/").unwrap()));
+    }
+    bench.read();
+    let sessions = opened(&bench);
+    assert_eq!(sessions.len(), 3);
+    let revoke = doorman.sessions();
+    revoke.end_where(SessionCode::UNAUTHORIZED, "revoked", |permit| permit.subject() == Some("bob"));
+    bench.read();
+    assert!(bench.is_open(keys[0]));
+    for key in &keys[1..] {
+        assert_eq!(bench.end(*key), told(SessionCode::UNAUTHORIZED, "revoked"));
+    }
+    revoke.end(sessions[0], SessionCode(99), "enough");
+    revoke.end(sessions[1], SessionCode(99), "it is over already");
+    bench.read();
+    assert_eq!(bench.end(keys[0]), told(SessionCode(99), "enough"));
+    assert_eq!(bench.worker.meter.sessions_revoked, 3);
+    bench.advance(DRAIN);
+    assert_eq!(closed(&bench).len(), 3);
+}
+
+#[test]
+fn a_predicate_that_panics_keeps_nobody() {
+    let (mut bench, doorman, key) = Bench::with_doorman();
+    doorman.owed.lock().pop().unwrap().give(Ok(permit()));
+    bench.read();
+    doorman.sessions().end_where(SessionCode::UNAUTHORIZED, "revoked", |_| panic!("injected"));
+    bench.read();
+    assert_eq!(bench.end(key), told(SessionCode::UNAUTHORIZED, "revoked"));
+}
