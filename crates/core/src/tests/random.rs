@@ -115,7 +115,7 @@ impl Run {
                     _ => policy,
                 };
                 self.next += 1;
-                bench.open_with(self.next, policy.admit("/").unwrap());
+                bench.open_with(self.next, policy.admit("/", SystemTime::UNIX_EPOCH).unwrap());
                 if let Some(hop) = exclude {
                     bench.exclude(self.next, hop);
                 }

@@ -81,7 +81,7 @@ impl Worker {
         let Some(peer) = self.peers.get_mut(index).filter(|peer| peer.state == State::Waiting) else {
             return;
         };
-        match self.shared.policy.admit(target) {
+        match self.shared.policy.admit(target, SystemTime::now()) {
             Ok(permit) => {
                 peer.state = State::Open { until: expiry(&permit, now) };
                 self.meter.sessions_opened += 1;
@@ -103,7 +103,7 @@ impl Worker {
             Err(refusal) => {
                 match refusal {
                     relay_auth::Refusal::Malformed => self.meter.refused_malformed += 1,
-                    relay_auth::Refusal::Unauthorized => self.meter.refused_unauthorized += 1,
+                    _ => self.meter.refused_unauthorized += 1,
                 }
                 self.refuse(index, now, refusal.session_code(), &refusal.to_string());
             }
