@@ -4,6 +4,8 @@ use std::{sync::Arc, time::SystemTime};
 
 use relay_model::{Path, Scope};
 
+use crate::{Key, KeyId, KeyMark};
+
 /// What one session may do. Only [`crate::Policy`] makes one; cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permit(Arc<Grant>);
@@ -16,12 +18,26 @@ struct Grant {
     holder: Holder,
 }
 
-/// Who shows a credential.
+/// Who shows a credential, and how long it lasts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Holder {
     pub(crate) subject: Option<Arc<str>>,
     pub(crate) peer: bool,
     pub(crate) expires: Option<SystemTime>,
+    pub(crate) key: Option<Signer>,
+}
+
+/// The key that a token was verified by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Signer {
+    id: Option<KeyId>,
+    mark: KeyMark,
+}
+
+impl Signer {
+    pub(crate) fn of(key: &Key) -> Self {
+        Self { id: key.id().cloned(), mark: key.mark() }
+    }
 }
 
 impl Permit {
@@ -35,12 +51,12 @@ impl Permit {
         &self.0.root
     }
 
-    /// Where it may publish: absolute prefixes.
+    /// Where it may publish, in absolute paths.
     pub fn publish(&self) -> &Scope {
         &self.0.publish
     }
 
-    /// Where it may subscribe: absolute prefixes.
+    /// Where it may subscribe, in absolute paths.
     pub fn subscribe(&self) -> &Scope {
         &self.0.subscribe
     }
@@ -51,6 +67,9 @@ impl Permit {
     }
 
     /// Whom the credential names; `None` = the public.
+    ///
+    /// A token without `sub` names whoever shows that token, as `token:` and part of a digest: its
+    /// holder can take over from itself, nobody else can.
     pub fn subject(&self) -> Option<&str> {
         self.0.holder.subject.as_deref()
     }
@@ -58,5 +77,16 @@ impl Permit {
     /// Whether it is a relay of the same cluster, which speaks for publishers that others admitted.
     pub fn is_peer(&self) -> bool {
         self.0.holder.peer
+    }
+
+    /// Name of the key that the token was verified by, if there was a token and the key has one.
+    pub fn key_id(&self) -> Option<&KeyId> {
+        self.0.holder.key.as_ref()?.id.as_ref()
+    }
+
+    /// The key that the token was verified by; `None` = no token. The session must end once
+    /// [`crate::Keys::holds`] denies it.
+    pub fn key_mark(&self) -> Option<KeyMark> {
+        self.0.holder.key.as_ref().map(|key| key.mark)
     }
 }

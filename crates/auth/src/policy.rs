@@ -1,10 +1,18 @@
 //! The rule that turns a request target into a permit.
 
-use std::{sync::Arc, time::SystemTime};
+#[cfg(any(test, feature = "test-cases"))]
+pub mod cases;
 
-use relay_model::Scope;
+use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
-use crate::{Permit, Refusal, permit::Holder, target::Target};
+use relay_model::{Path, Pattern, Scope};
+
+use crate::{
+    Flaw, Grants, KeyId, Keys, Permit, Refusal,
+    permit::{Holder, Signer},
+    target::{self, Target},
+    token::{TOKEN_BYTES, Token},
+};
 
 /// Whom the relay lets in, and where.
 #[derive(Clone, Debug)]
@@ -12,16 +20,42 @@ pub struct Policy {
     publish: Scope,
     subscribe: Scope,
     holder: Holder,
+    keys: Arc<Keys>,
+}
+
+/// What an auth server allows a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Granted {
+    /// The root of the session instead of the path it asked for.
+    pub root: Option<Path>,
+    /// What it may publish, relative to the root.
+    pub publish: Vec<Pattern>,
+    /// What it may subscribe to, relative to the root.
+    pub subscribe: Vec<Pattern>,
+    /// When the session must end.
+    pub expires: Option<SystemTime>,
+    /// Whose session it is.
+    pub subject: Option<Arc<str>>,
+    /// Whether it is a relay of the same cluster.
+    pub peer: bool,
 }
 
 impl Policy {
-    /// Anyone, without a credential, may publish and subscribe in these scopes.
+    /// Anyone, without a credential, may publish and subscribe in these scopes. No token is accepted.
     pub fn public(publish: Scope, subscribe: Scope) -> Self {
-        Self { publish, subscribe, holder: Holder::default() }
+        Self { publish, subscribe, holder: Holder::default(), keys: Arc::default() }
     }
 
-    /// Whoever is admitted is `subject` from now on: for an entrance that knows who comes through it
-    /// without a token, and the way to a permit with a subject where a test needs one.
+    /// Tokens of these keys are accepted from now on. Whoever shows one gets what it grants, and nothing
+    /// that is public.
+    #[must_use]
+    pub fn with_keys(mut self, keys: impl Into<Arc<Keys>>) -> Self {
+        self.keys = keys.into();
+        self
+    }
+
+    /// Whoever is admitted without a token is `subject` from now on: for an entrance that knows who comes
+    /// through it, and the way to a permit with a subject where a test needs one.
     #[must_use]
     pub fn with_subject(mut self, subject: impl Into<Arc<str>>) -> Self {
         self.holder.subject = Some(subject.into());
@@ -43,24 +77,118 @@ impl Policy {
         self
     }
 
+    /// The keys whose tokens are accepted.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
     /// Admits `raw_target`: path and query exactly as the client sent them (`/a/b?jwt=..`),
     /// nothing decoded. The path becomes the root of the session and the grants are narrowed to it;
     /// a root above the grants is fine.
     ///
-    /// Errors: [`Refusal::Malformed`] for a target that is no path, [`Refusal::Unauthorized`] when
-    /// nothing is allowed at that root or a token is shown (none is accepted).
-    pub fn admit(&self, raw_target: &str) -> Result<Permit, Refusal> {
+    /// Errors: [`Refusal::Malformed`] for a target that is no path; [`Refusal::Unauthorized`] when there
+    /// is no token and nothing is public at that root, or a token and no keys; the others say what is
+    /// wrong with the token. At [`Refusal::UnknownKey`], [`Policy::missing_key`] says which it is.
+    pub fn admit(&self, raw_target: &str, now: SystemTime) -> Result<Permit, Refusal> {
         let target = Target::parse(raw_target)?;
-        if target.token.is_some() {
+        let Some(token) = target.token else {
+            let holder = self.holder.clone();
+            return permit(target.path, &self.publish, &self.subscribe, holder, Refusal::Unauthorized);
+        };
+        if self.keys.is_empty() {
             return Err(Refusal::Unauthorized);
         }
-        let publish = self.publish.narrow(&target.path);
-        let subscribe = self.subscribe.narrow(&target.path);
-        if publish.is_empty() && subscribe.is_empty() {
-            return Err(Refusal::Unauthorized);
-        }
-        Ok(Permit::new(target.path, publish, subscribe, self.holder.clone()))
+        let token = unescaped(token).map_err(|flaw| flaw.refusal())?;
+        let verified = self.keys.check(&token, now).map_err(|flaw| flaw.refusal())?;
+        let (publish, subscribe) = verified.claims.grants.scopes().map_err(|_| Refusal::MalformedToken)?;
+        let holder = Holder {
+            subject: Some(verified.subject),
+            peer: self.holder.peer,
+            expires: verified.claims.expires,
+            key: Some(Signer::of(&verified.key)),
+        };
+        permit(target.path, &publish, &subscribe, holder, Refusal::OutOfScope)
     }
+
+    /// The name of the key that the token in `raw_target` wants and that is not here: for whoever can
+    /// fetch it and ask again.
+    pub fn missing_key(&self, raw_target: &str) -> Option<KeyId> {
+        let token = unescaped(Target::parse(raw_target).ok()?.token?).ok()?;
+        let id = Token::parse(&token).ok()?.key?;
+        self.keys.get(&id).is_none().then_some(id)
+    }
+
+    /// Whether what a permit rests on still stands: the key its token was verified by. Its end in time
+    /// is [`Permit::expires`].
+    pub fn upholds(&self, permit: &Permit) -> bool {
+        permit.key_mark().is_none_or(|key| self.keys.holds(key))
+    }
+
+    /// Admits by the word of an auth server, which was shown the credential.
+    ///
+    /// Errors: [`Refusal::Malformed`] as for [`Policy::admit`]; [`Refusal::Expired`];
+    /// [`Refusal::Unauthorized`] when nothing is granted, or only paths that cannot be.
+    pub fn grant(raw_target: &str, granted: Granted, now: SystemTime) -> Result<Permit, Refusal> {
+        let path = Target::parse(raw_target)?.path;
+        let root = granted.root.unwrap_or(path);
+        let grants = Grants { root, publish: granted.publish, subscribe: granted.subscribe };
+        let (publish, subscribe) = grants.scopes().map_err(|_| Refusal::Unauthorized)?;
+        let holder = Holder {
+            subject: granted.subject,
+            peer: granted.peer,
+            expires: not_over(granted.expires, now)?,
+            key: None,
+        };
+        permit(grants.root, &publish, &subscribe, holder, Refusal::Unauthorized)
+    }
+
+    /// Admits a relay of the same cluster that showed a certificate of ours, valid until `not_after`, to
+    /// everything below the path it asked for. `subject` is its name, for the log.
+    ///
+    /// Errors: [`Refusal::Malformed`] as for [`Policy::admit`]; [`Refusal::Expired`].
+    pub fn peer(
+        raw_target: &str,
+        subject: impl Into<Arc<str>>,
+        not_after: SystemTime,
+        now: SystemTime,
+    ) -> Result<Permit, Refusal> {
+        let root = Target::parse(raw_target)?.path;
+        let expires = not_over(Some(not_after), now)?;
+        let everything = Scope::everything();
+        let holder = Holder { subject: Some(subject.into()), peer: true, expires, key: None };
+        permit(root, &everything, &everything, holder, Refusal::Unauthorized)
+    }
+}
+
+/// A permit for what is left of the scopes at `root`, or `nothing` if nothing is.
+fn permit(
+    root: Path,
+    publish: &Scope,
+    subscribe: &Scope,
+    holder: Holder,
+    nothing: Refusal,
+) -> Result<Permit, Refusal> {
+    let (publish, subscribe) = (publish.narrow(&root), subscribe.narrow(&root));
+    if publish.is_empty() && subscribe.is_empty() {
+        return Err(nothing);
+    }
+    Ok(Permit::new(root, publish, subscribe, holder))
+}
+
+fn not_over(expires: Option<SystemTime>, now: SystemTime) -> Result<Option<SystemTime>, Refusal> {
+    if expires.is_some_and(|at| at <= now) { Err(Refusal::Expired) } else { Ok(expires) }
+}
+
+/// A token as it was before somebody built a URL with it. No character of a token needs an escape, but
+/// some tools escape all the same.
+fn unescaped(token: &str) -> Result<Cow<'_, str>, Flaw> {
+    if token.len() > TOKEN_BYTES {
+        return Err(Flaw::TooLong);
+    }
+    if token.contains('%') {
+        return target::decode(token).map(Cow::Owned).ok_or(Flaw::Shape);
+    }
+    Ok(Cow::Borrowed(token))
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ fn token(query: &str) -> Option<&str> {
 }
 
 /// Percent-decodes once. `None` for a broken escape or text that is no UTF-8.
-fn decode(raw: &str) -> Option<String> {
+pub(crate) fn decode(raw: &str) -> Option<String> {
     let mut bytes = raw.bytes();
     let mut out = Vec::with_capacity(raw.len());
     while let Some(byte) = bytes.next() {

@@ -13,7 +13,7 @@ mod takeover;
 mod tracks;
 mod upstream;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use relay_auth::{Permit, Policy};
 use relay_model::{
@@ -52,7 +52,7 @@ fn policy(publish: &str, subscribe: &str) -> Policy {
 }
 
 fn permit(publish: &str, subscribe: &str) -> Permit {
-    policy(publish, subscribe).admit("/").unwrap()
+    policy(publish, subscribe).admit("/", SystemTime::UNIX_EPOCH).unwrap()
 }
 
 /// A core on a virtual clock, and everything it did.
@@ -95,7 +95,10 @@ impl Bench {
 
     /// A session that may do everything, of `subject`.
     fn open_as(&mut self, session: u64, subject: &str) {
-        self.open_with(session, policy("", "").with_subject(subject).admit("/").unwrap());
+        self.open_with(
+            session,
+            policy("", "").with_subject(subject).admit("/", SystemTime::UNIX_EPOCH).unwrap(),
+        );
     }
 
     /// A session that may do everything, and does not want routes through `hop`.

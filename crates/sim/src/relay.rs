@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use relay_auth::{Permit, Policy};
@@ -79,7 +79,8 @@ impl Relay {
             workers: (0..WORKERS).map(Worker::new).collect(),
             seats: BTreeMap::new(),
             rings: Rings::new(),
-            permits: permits.map(|policy| policy.admit("/").expect("the root is open to all")),
+            permits: permits
+                .map(|policy| policy.admit("/", SystemTime::UNIX_EPOCH).expect("the root is open to all")),
             started: now,
             next: 0,
             closed_by_us: Vec::new(),

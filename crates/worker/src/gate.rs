@@ -285,6 +285,6 @@ pub type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 impl Gate for Policy {
     fn admit(&self, request: &Request) -> Answer {
-        Answer::Now(Policy::admit(self, &request.target).map_err(Denial::from))
+        Answer::Now(Policy::admit(self, &request.target, request.now).map_err(Denial::from))
     }
 }

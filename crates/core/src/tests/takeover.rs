@@ -113,7 +113,7 @@ fn a_route_that_waits_leaves_no_ghost() {
 #[test]
 fn relays_of_the_cluster_neither_hold_a_path_nor_are_kept_from_it() {
     let mut bench = Bench::new();
-    let relay = policy("", "").for_peers().admit("/").unwrap();
+    let relay = policy("", "").for_peers().admit("/", SystemTime::UNIX_EPOCH).unwrap();
     bench.open_with(1, relay);
     bench.open_as(2, "alice");
     bench.open_as(3, "bob");

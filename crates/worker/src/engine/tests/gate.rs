@@ -55,7 +55,7 @@ impl Doorman {
 }
 
 fn permit() -> relay_auth::Permit {
-    open().admit("/").unwrap()
+    open().admit("/", SystemTime::now()).unwrap()
 }
 
 fn open() -> Policy {
@@ -154,7 +154,7 @@ fn a_gate_that_forgets_or_fails_lets_nobody_in_and_says_so_at_once() {
     let key = bench.connect();
     bench.settle();
     bench.set_up(key, "/");
-    let refusal = open().admit("/..").unwrap_err();
+    let refusal = open().admit("/..", SystemTime::now()).unwrap_err();
     doorman.owed.lock().pop().unwrap().give(Err(Denial::Refused(refusal)));
     bench.read();
     assert!(matches!(bench.end(key), Closed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)));
@@ -260,7 +260,7 @@ fn a_new_expiry_takes_the_place_of_the_old_one() {
     let (mut bench, doorman, key) = Bench::with_doorman();
     let until = |seconds: u32| {
         let at = SystemTime::UNIX_EPOCH + DAY + seconds * SECOND;
-        open().until(at).admit("/").unwrap()
+        open().until(at).admit("/", SystemTime::now()).unwrap()
     };
     doorman.owed.lock().pop().unwrap().give(Ok(until(5)));
     bench.read();
@@ -283,13 +283,13 @@ fn core_hears_of_a_narrower_permit_before_what_is_asked_under_it() {
     bench.read();
     let session = opened(&bench)[0];
     let anon = Scope::of([relay_model::Path::parse("anon").unwrap()]);
-    let narrow = Policy::public(anon.clone(), anon).admit("/").unwrap();
+    let narrow = Policy::public(anon.clone(), anon).admit("/", SystemTime::now()).unwrap();
     doorman.sessions().revise(session, narrow.clone());
     bench.read();
     assert_eq!(bench.heard.last(), Some(&Event::Revised { session, permit: narrow }));
     assert!(bench.is_open(key));
     // Another's permit is no revision.
-    let other = open().with_subject("mallory").admit("/").unwrap();
+    let other = open().with_subject("mallory").admit("/", SystemTime::now()).unwrap();
     doorman.sessions().revise(session, other);
     bench.read();
     assert!(matches!(bench.end(key), Closed::ByPeer(SessionCode::UNAUTHORIZED, _)));
@@ -306,7 +306,7 @@ fn sessions_are_ended_one_by_one_or_by_what_they_were_let_in_with() {
     }
     let replies: Vec<Reply> = doorman.owed.lock().drain(..).collect();
     for (reply, subject) in replies.into_iter().zip(["alice", "bob", "bob"]) {
-        reply.give(Ok(open().with_subject(subject).admit("/").unwrap()));
+        reply.give(Ok(open().with_subject(subject).admit("/", SystemTime::now()).unwrap()));
     }
     bench.read();
     let sessions = opened(&bench);

@@ -1,0 +1,141 @@
+//! How tokens are signed.
+
+use std::{fmt, str::FromStr};
+
+/// A signature algorithm of RFC 7518 or RFC 8037. There is no `none`, so nothing can choose it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Algorithm {
+    HS256,
+    HS384,
+    HS512,
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    EdDSA,
+}
+
+/// What kind of key an algorithm takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    Secret,
+    Rsa,
+    Curve(Curve),
+}
+
+/// A curve, and its facts in RFC 7518, 6.2 and RFC 8037, 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Curve {
+    P256,
+    P384,
+    Ed25519,
+}
+
+impl Curve {
+    /// Its `crv`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::P256 => "P-256",
+            Self::P384 => "P-384",
+            Self::Ed25519 => "Ed25519",
+        }
+    }
+
+    /// The `kty` of its keys.
+    pub(crate) fn kind(self) -> &'static str {
+        if self.has_y() { "EC" } else { "OKP" }
+    }
+
+    /// Length of a number.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::P384 => 48,
+            Self::P256 | Self::Ed25519 => 32,
+        }
+    }
+
+    /// Whether a point has two coordinates.
+    pub(crate) fn has_y(self) -> bool {
+        self != Self::Ed25519
+    }
+}
+
+/// No algorithm has this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no such algorithm; there are {}", Algorithm::NAMES)]
+pub struct UnknownAlgorithm;
+
+impl Algorithm {
+    /// Every one there is.
+    pub const ALL: [Self; 12] = [
+        Self::HS256,
+        Self::HS384,
+        Self::HS512,
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+        Self::ES256,
+        Self::ES384,
+        Self::EdDSA,
+    ];
+
+    /// Their names, for people.
+    pub const NAMES: &str =
+        "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA";
+
+    /// The name in a header or key.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HS256 => "HS256",
+            Self::HS384 => "HS384",
+            Self::HS512 => "HS512",
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::EdDSA => "EdDSA",
+        }
+    }
+
+    /// Whether whoever can verify can sign too, so that there is no public half of a key.
+    pub fn is_symmetric(self) -> bool {
+        self.family() == Family::Secret
+    }
+
+    pub(crate) fn family(self) -> Family {
+        match self {
+            Self::HS256 | Self::HS384 | Self::HS512 => Family::Secret,
+            Self::RS256 | Self::RS384 | Self::RS512 | Self::PS256 | Self::PS384 | Self::PS512 => Family::Rsa,
+            Self::ES256 => Family::Curve(Curve::P256),
+            Self::ES384 => Family::Curve(Curve::P384),
+            Self::EdDSA => Family::Curve(Curve::Ed25519),
+        }
+    }
+}
+
+/// Case counts.
+impl FromStr for Algorithm {
+    type Err = UnknownAlgorithm;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name).ok_or(UnknownAlgorithm)
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,293 @@
+//! What a token says: RFC 7519, and the grants of deployed tools.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use relay_model::{Path, Pattern, Scope};
+use serde_json::{Map, Value};
+
+use crate::{
+    Flaw,
+    flaw::{ClaimError, Fault},
+    json::Object,
+};
+
+/// How far another clock may be ahead of ours when it says from when on a token holds. None for its end:
+/// deployed verifiers have none either.
+pub const LEEWAY: Duration = Duration::from_secs(60);
+/// Most paths that one token or key may list for one verb.
+pub const GRANTS: usize = 512;
+/// Longest `sub` in bytes.
+pub const SUBJECT_BYTES: usize = 256;
+/// Begins the identity of tokens that name no subject.
+pub(crate) const NAMELESS: &str = "token:";
+
+/// What may be done where: patterns below a root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grants {
+    /// The patterns are relative to it.
+    pub root: Path,
+    /// What may be published.
+    pub publish: Vec<Pattern>,
+    /// What may be subscribed to.
+    pub subscribe: Vec<Pattern>,
+}
+
+/// What a token says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// What it allows.
+    pub grants: Grants,
+    /// `exp`: from when on it is refused, and its sessions end.
+    pub expires: Option<SystemTime>,
+    /// `nbf`: until when it is refused.
+    pub not_before: Option<SystemTime>,
+    /// `iat`: when it was made. Decides nothing, as with deployed verifiers.
+    pub issued: Option<SystemTime>,
+    /// `sub`: whose it is. Whoever shows it again may take over what it publishes.
+    pub subject: Option<Arc<str>>,
+}
+
+impl Default for Grants {
+    fn default() -> Self {
+        Self { root: Path::root(), publish: Vec::new(), subscribe: Vec::new() }
+    }
+}
+
+impl Grants {
+    /// Whether nothing is granted.
+    pub fn is_empty(&self) -> bool {
+        self.publish.is_empty() && self.subscribe.is_empty()
+    }
+
+    /// Where may be published, then where subscribed: in absolute paths. Errors when a path would be too
+    /// long.
+    pub(crate) fn scopes(&self) -> Result<(Scope, Scope), relay_model::PathError> {
+        let absolute = |patterns: &[Pattern]| {
+            patterns.iter().map(|pattern| pattern.under(&self.root)).collect::<Result<_, _>>()
+        };
+        Ok((absolute(&self.publish)?, absolute(&self.subscribe)?))
+    }
+
+    /// Reads `root`, and `put` and `get` or `publish` and `subscribe`.
+    fn read(object: &Object) -> Result<Self, ClaimError> {
+        let root = match object.get("root") {
+            None => Path::root(),
+            Some(root) => path("root", root)?,
+        };
+        let has = |name: &str| object.get(name).is_some();
+        let grants = if has("publish") || has("subscribe") {
+            if has("put") || has("get") {
+                return Err(ClaimError { claim: "publish", fault: Fault::Mixed });
+            }
+            Self {
+                root,
+                publish: list(object, "publish", pattern)?,
+                subscribe: list(object, "subscribe", pattern)?,
+            }
+        } else {
+            let subtree = |name, value: &Value| path(name, value).map(Pattern::subtree);
+            Self { root, publish: list(object, "put", subtree)?, subscribe: list(object, "get", subtree)? }
+        };
+        grants.scopes().map_err(|_| ClaimError { claim: "root", fault: Fault::Path })?;
+        Ok(grants)
+    }
+
+    /// As prefixes where they all are that, which every tool reads; else as patterns, which an old one
+    /// takes for no grant at all.
+    fn write(&self, object: &mut Map<String, Value>) {
+        if !self.root.is_root() {
+            object.insert("root".into(), self.root.as_str().into());
+        }
+        let prefixes = |patterns: &[Pattern]| -> Option<Vec<String>> {
+            patterns.iter().map(|pattern| Some(pattern.as_subtree()?.to_string())).collect()
+        };
+        let mut put = |name: &str, texts: Vec<String>| {
+            if !texts.is_empty() {
+                object.insert(name.to_owned(), texts.into());
+            }
+        };
+        if let (Some(publish), Some(subscribe)) = (prefixes(&self.publish), prefixes(&self.subscribe)) {
+            put("put", publish);
+            put("get", subscribe);
+        } else {
+            put("publish", self.publish.iter().map(ToString::to_string).collect());
+            put("subscribe", self.subscribe.iter().map(ToString::to_string).collect());
+        }
+    }
+}
+
+impl Claims {
+    pub(crate) fn read(payload: &[u8]) -> Result<Self, Flaw> {
+        let object = Object::parse(payload).map_err(Flaw::Payload)?;
+        // Whom it is for. We have no name that a token could call us by: RFC 7519, 4.1.3.
+        if object.get("aud").is_some() {
+            return Err(Flaw::Audience);
+        }
+        let claims = Self {
+            grants: Grants::read(&object)?,
+            expires: time(&object, "exp")?,
+            not_before: time(&object, "nbf")?,
+            issued: time(&object, "iat")?,
+            subject: subject(&object)?,
+        };
+        if claims.grants.is_empty() {
+            return Err(Flaw::Useless);
+        }
+        Ok(claims)
+    }
+
+    /// The payload of a token.
+    pub fn to_json(&self) -> String {
+        let mut object = Map::new();
+        // Some verifiers want it even where it says nothing.
+        object.insert("root".into(), "".into());
+        self.grants.write(&mut object);
+        let times = [("exp", self.expires), ("nbf", self.not_before), ("iat", self.issued)];
+        for (name, time) in times {
+            if let Some(time) = time {
+                object.insert(name.into(), seconds(time).into());
+            }
+        }
+        if let Some(subject) = &self.subject {
+            object.insert("sub".into(), subject.as_ref().into());
+        }
+        Value::Object(object).to_string()
+    }
+
+    pub(crate) fn check_times(&self, now: SystemTime) -> Result<(), Flaw> {
+        if let Some(at) = self.expires.filter(|at| *at <= now) {
+            return Err(Flaw::Expired { at });
+        }
+        match self.not_before {
+            Some(at) if now.checked_add(LEEWAY).is_some_and(|latest| at > latest) => {
+                Err(Flaw::NotYetValid { at })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The most that tokens of a key may grant.
+#[derive(Clone, Debug)]
+pub(crate) struct Ceiling {
+    grants: Grants,
+    publish: Scope,
+    subscribe: Scope,
+}
+
+impl Ceiling {
+    pub(crate) fn new(grants: Grants) -> Result<Self, Fault> {
+        if grants.is_empty() {
+            return Err(Fault::Nothing);
+        }
+        let (publish, subscribe) = grants.scopes().map_err(|_| Fault::Path)?;
+        Ok(Self { grants, publish, subscribe })
+    }
+
+    pub(crate) fn read(object: &Object) -> Result<Self, Fault> {
+        let known = ["root", "put", "get", "publish", "subscribe"];
+        if object.names().any(|name| !known.contains(&name)) {
+            return Err(Fault::Unknown);
+        }
+        Self::new(Grants::read(object).map_err(|error| error.fault)?)
+    }
+
+    pub(crate) fn grants(&self) -> &Grants {
+        &self.grants
+    }
+
+    pub(crate) fn covers(&self, claims: &Claims) -> bool {
+        claims.grants.scopes().is_ok_and(|(publish, subscribe)| {
+            self.publish.covers(&publish) && self.subscribe.covers(&subscribe)
+        })
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let mut object = Map::new();
+        self.grants.write(&mut object);
+        Value::Object(object)
+    }
+}
+
+/// One text or a list of them.
+fn list(
+    object: &Object,
+    claim: &'static str,
+    read: impl Fn(&'static str, &Value) -> Result<Pattern, ClaimError>,
+) -> Result<Vec<Pattern>, ClaimError> {
+    match object.get(claim) {
+        None => Ok(Vec::new()),
+        Some(Value::Array(values)) if values.len() > GRANTS => {
+            Err(ClaimError { claim, fault: Fault::TooMany })
+        }
+        Some(Value::Array(values)) => values.iter().map(|value| read(claim, value)).collect(),
+        Some(value) => Ok(vec![read(claim, value)?]),
+    }
+}
+
+fn path(claim: &'static str, value: &Value) -> Result<Path, ClaimError> {
+    let text = value.as_str().ok_or(ClaimError { claim, fault: Fault::Text })?;
+    let path = Path::parse(text).map_err(|_| ClaimError { claim, fault: Fault::Path })?;
+    check_segments(claim, path.as_str())?;
+    Ok(path)
+}
+
+fn pattern(claim: &'static str, value: &Value) -> Result<Pattern, ClaimError> {
+    let text = value.as_str().ok_or(ClaimError { claim, fault: Fault::Text })?;
+    check_segments(claim, text)?;
+    Pattern::parse(text).map_err(|error| ClaimError { claim, fault: Fault::Pattern(error) })
+}
+
+/// Refuses what no request can name and what another reader could take for another path.
+fn check_segments(claim: &'static str, text: &str) -> Result<(), ClaimError> {
+    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(ClaimError { claim, fault: Fault::Dots });
+    }
+    if text.contains(char::is_control) {
+        return Err(ClaimError { claim, fault: Fault::Control });
+    }
+    Ok(())
+}
+
+/// Whole seconds of this era. `null` is no time, as deployed verifiers have it.
+fn time(object: &Object, claim: &'static str) -> Result<Option<SystemTime>, ClaimError> {
+    let error = ClaimError { claim, fault: Fault::Time };
+    let seconds = match object.get(claim) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(value) => value.as_u64().filter(|seconds| i64::try_from(*seconds).is_ok()).ok_or(error)?,
+    };
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).map(Some).ok_or(error)
+}
+
+/// Rounded down: a token never lasts longer than was asked for.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn subject(object: &Object) -> Result<Option<Arc<str>>, ClaimError> {
+    let claim = "sub";
+    let Some(value) = object.get(claim) else { return Ok(None) };
+    let text = value.as_str().ok_or(ClaimError { claim, fault: Fault::Text })?;
+    check_subject(text).map_err(|fault| ClaimError { claim, fault })?;
+    Ok(if text.is_empty() { None } else { Some(text.into()) })
+}
+
+/// Whether a text can be a `sub`: not too long, printable, and not what we call tokens without one.
+pub(crate) fn check_subject(text: &str) -> Result<(), Fault> {
+    if text.len() > SUBJECT_BYTES {
+        return Err(Fault::TooLong);
+    }
+    if text.contains(char::is_control) {
+        return Err(Fault::Control);
+    }
+    if text.starts_with(NAMELESS) {
+        return Err(Fault::Reserved);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

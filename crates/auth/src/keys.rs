@@ -1,0 +1,137 @@
+//! The keys a relay trusts.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use crate::{Claims, Flaw, Key, KeyError, KeyId, KeyMark, json::Object, key::object, token::Token};
+
+/// Most keys in a set: as many as one could still look through.
+pub const KEYS: usize = 1_024;
+/// Most keys without a name: each of them is tried.
+pub const NAMELESS_KEYS: usize = 8;
+
+/// A set of keys, found by the name that a token's header says.
+///
+/// A token without a name is the only key's of the set, or else of those without a name; a token with a
+/// name that no key has is tried with those without one too, as deployed relays with one key do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keys {
+    named: BTreeMap<KeyId, Key>,
+    nameless: Vec<Key>,
+}
+
+/// A token that was found good.
+#[derive(Clone, Debug)]
+pub(crate) struct Verified {
+    pub(crate) claims: Claims,
+    pub(crate) key: Key,
+    /// Who shows it.
+    pub(crate) subject: std::sync::Arc<str>,
+}
+
+impl Keys {
+    /// No keys.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a key. Errors when another has its name, or there are too many.
+    pub fn insert(&mut self, key: Key) -> Result<(), KeyError> {
+        let is_full = self.len() >= KEYS || key.id().is_none() && self.nameless.len() >= NAMELESS_KEYS;
+        if is_full {
+            return Err(KeyError::TooMany);
+        }
+        match key.id().cloned() {
+            None if !self.nameless.contains(&key) => self.nameless.push(key),
+            Some(id) if !self.named.contains_key(&id) => drop(self.named.insert(id, key)),
+            Some(id) if self.named.get(&id) != Some(&key) => return Err(KeyError::SameId),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Reads a JSON Web Key Set, or a single key. Keys of a set that are no good are left out and
+    /// reported by their place in it: one key of a kind we do not know must not lock out all others.
+    pub fn parse(text: &str) -> Result<(Self, Vec<(usize, KeyError)>), KeyError> {
+        let object = object(text)?;
+        let mut keys = Self::new();
+        let Some(listed) = object.get("keys") else {
+            keys.insert(Key::read(&object)?)?;
+            return Ok((keys, Vec::new()));
+        };
+        let listed = listed.as_array().ok_or(KeyError::Field("keys"))?;
+        let mut faults = Vec::new();
+        for (at, value) in listed.iter().enumerate() {
+            let key = Object::of(value).ok_or(KeyError::Field("keys")).and_then(|key| Key::read(&key));
+            if let Err(error) = key.and_then(|key| keys.insert(key)) {
+                faults.push((at, error));
+            }
+        }
+        Ok((keys, faults))
+    }
+
+    /// The key of that name.
+    pub fn get(&self, id: &KeyId) -> Option<&Key> {
+        self.named.get(id)
+    }
+
+    /// Every key: those with a name in its order, then the others.
+    pub fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.named.values().chain(&self.nameless)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.named.len() + self.nameless.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty() && self.nameless.is_empty()
+    }
+
+    /// Whether a key is still here, unchanged.
+    pub fn holds(&self, mark: KeyMark) -> bool {
+        self.iter().any(|key| key.mark() == mark)
+    }
+
+    /// What `token` says, if a key of ours signed it and it holds at `now`.
+    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, Flaw> {
+        self.check(token, now).map(|verified| verified.claims)
+    }
+
+    pub(crate) fn check(&self, token: &str, now: SystemTime) -> Result<Verified, Flaw> {
+        let token = Token::parse(token)?;
+        let key = self.signer(&token)?;
+        let claims = token.claims()?;
+        claims.check_times(now)?;
+        key.check_ceiling(&claims)?;
+        let subject = claims.subject.clone().unwrap_or_else(|| token.identity().into());
+        Ok(Verified { claims, key: key.clone(), subject })
+    }
+
+    /// The key that signed it.
+    pub(crate) fn signer(&self, token: &Token<'_>) -> Result<&Key, Flaw> {
+        let only = || if self.named.len() == 1 { self.named.values().next() } else { None };
+        let chosen = match &token.key {
+            Some(id) => self.named.get(id),
+            None if self.nameless.is_empty() => only(),
+            None => None,
+        };
+        if let Some(key) = chosen {
+            return key.check_signature(token).map(|()| key);
+        }
+        let mut flaw = Flaw::UnknownKey(token.key.clone());
+        for key in &self.nameless {
+            match key.check_signature(token) {
+                Ok(()) => return Ok(key),
+                // With a name, the key may yet turn up; without one, it can only be these.
+                Err(found) if token.key.is_none() => flaw = found,
+                Err(_) => {}
+            }
+        }
+        Err(flaw)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,329 @@
+//! Sets of paths as a grant writes them: `room/*/cam`, `anon/**`.
+//!
+//! The language is the one deployed tokens and auth servers speak (`moq-pattern` 0.1): segments
+//! between single slashes, each of them
+//!
+//! - text: that segment, compared byte by byte;
+//! - `*`: any one segment;
+//! - `a*b`: one segment that begins with `a` and ends with `b`;
+//! - `**`: any number of segments, none too; once in a pattern.
+//!
+//! A pattern is exact: `foo` is that path alone, `foo/**` is it and all below it, the empty pattern is
+//! the root alone.
+
+use std::{fmt, sync::Arc};
+
+use smallvec::SmallVec;
+
+use crate::{
+    limits,
+    path::{Path, PathError},
+};
+
+/// A set of paths. Two patterns that allow the same paths are equal.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pattern {
+    /// The segments before the first that is not plain text.
+    head: Path,
+    rest: Rest,
+}
+
+/// What may follow the head.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Rest {
+    Nothing,
+    Anything,
+    /// Starts with a segment that is not plain text; a `**` stands before the `*` next to it.
+    Segments(Arc<[Segment]>),
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Segment {
+    Text(Arc<str>),
+    One,
+    Part { start: Arc<str>, end: Arc<str> },
+    Run,
+}
+
+/// Why a text is no pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// A slash at the start or end, or two in a row.
+    #[error("a pattern has no empty segment: no slash at its start or end, and no two in a row")]
+    EmptySegment,
+    /// A segment with more than one `*` that is not `**`.
+    #[error("a segment has at most one `*`, or is `**`")]
+    Stars,
+    /// More than one `**`.
+    #[error("`**` may stand in a pattern once")]
+    Runs,
+    /// Its plain part is no path.
+    #[error(transparent)]
+    Path(#[from] PathError),
+}
+
+type Parts<'a> = SmallVec<[&'a str; 8]>;
+
+impl Pattern {
+    /// `path` and all below it.
+    pub fn subtree(path: Path) -> Self {
+        Self { head: path, rest: Rest::Anything }
+    }
+
+    /// `path` alone.
+    pub fn exact(path: Path) -> Self {
+        Self { head: path, rest: Rest::Nothing }
+    }
+
+    /// Reads the text of a pattern.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        if text.len() > limits::PATH_BYTES {
+            return Err(PathError::TooLong.into());
+        }
+        let segments = parts(text).iter().map(|part| Segment::parse(part)).collect::<Result<Vec<_>, _>>()?;
+        if segments.iter().filter(|segment| **segment == Segment::Run).count() > 1 {
+            return Err(PatternError::Runs);
+        }
+        Ok(Self::build(&Path::root(), &segments)?)
+    }
+
+    /// The pattern below `root`, in absolute paths. Errors when no path is that long.
+    pub fn under(&self, root: &Path) -> Result<Self, PathError> {
+        Ok(Self { head: root.join(&self.head)?, rest: self.rest.clone() })
+    }
+
+    /// Whether `path` is one of the set.
+    pub fn matches(&self, path: &Path) -> bool {
+        let Some(below) = path.strip_prefix(&self.head) else { return false };
+        match &self.rest {
+            Rest::Nothing => below.is_empty(),
+            Rest::Anything => true,
+            Rest::Segments(segments) => all_match(segments, &parts(below)),
+        }
+    }
+
+    /// Whether every path of `other` is one of this set.
+    pub fn covers(&self, other: &Self) -> bool {
+        match &self.rest {
+            Rest::Nothing => self == other,
+            Rest::Anything => other.head.has_prefix(&self.head),
+            Rest::Segments(_) => covers(&self.segments(), &other.segments()),
+        }
+    }
+
+    /// The part of the set that lies in `root` or is it, as patterns of absolute paths. More than one
+    /// where a `**` may end within the root or go on below it.
+    pub fn narrow(&self, root: &Path) -> Vec<Self> {
+        if self.head.has_prefix(root) {
+            return vec![self.clone()];
+        }
+        let Some(deeper) = root.strip_prefix(&self.head) else { return Vec::new() };
+        match &self.rest {
+            Rest::Nothing => Vec::new(),
+            Rest::Anything => vec![Self::subtree(root.clone())],
+            // What is longer than any path matches none.
+            Rest::Segments(segments) => left_over(segments, &parts(deeper))
+                .iter()
+                .filter_map(|segments| Self::build(root, segments).ok())
+                .collect(),
+        }
+    }
+
+    /// The path that all the set lies at or below.
+    pub fn head(&self) -> &Path {
+        &self.head
+    }
+
+    /// The path, where the set is that path and all below it.
+    pub fn as_subtree(&self) -> Option<&Path> {
+        (self.rest == Rest::Anything).then_some(&self.head)
+    }
+
+    /// `head` with `segments` behind it, in the one way to write that set.
+    fn build(head: &Path, segments: &[Segment]) -> Result<Self, PathError> {
+        let fixed = segments.iter().filter(|segment| **segment != Segment::Run).count();
+        if parts(head.as_str()).len() + fixed > limits::PATH_SEGMENTS {
+            return Err(PathError::TooManySegments);
+        }
+        let plain = segments.iter().take_while(|segment| matches!(segment, Segment::Text(_))).count();
+        let (plain, rest) = segments.split_at(plain);
+        let plain: Vec<&str> = plain
+            .iter()
+            .filter_map(|segment| if let Segment::Text(text) = segment { Some(&**text) } else { None })
+            .collect();
+        let head = head.join(&Path::parse(&plain.join("/"))?)?;
+        let mut rest = rest.to_vec();
+        if let Some(run) = rest.iter().position(|segment| *segment == Segment::Run) {
+            let ones = rest.iter().take(run).rev().take_while(|segment| **segment == Segment::One).count();
+            rest.swap(run - ones, run);
+        }
+        let rest = match rest.as_slice() {
+            [] => Rest::Nothing,
+            [Segment::Run] => Rest::Anything,
+            _ => Rest::Segments(rest.into()),
+        };
+        Ok(Self { head, rest })
+    }
+
+    fn segments(&self) -> Vec<Segment> {
+        let mut all: Vec<Segment> =
+            parts(self.head.as_str()).iter().map(|part| Segment::Text((*part).into())).collect();
+        match &self.rest {
+            Rest::Nothing => {}
+            Rest::Anything => all.push(Segment::Run),
+            Rest::Segments(rest) => all.extend(rest.iter().cloned()),
+        }
+        all
+    }
+}
+
+impl Segment {
+    fn parse(text: &str) -> Result<Self, PatternError> {
+        Ok(match text {
+            "" => return Err(PatternError::EmptySegment),
+            "*" => Self::One,
+            "**" => Self::Run,
+            _ => match text.split_once('*') {
+                None => Self::Text(text.into()),
+                Some((_, end)) if end.contains('*') => return Err(PatternError::Stars),
+                Some((start, end)) => Self::Part { start: start.into(), end: end.into() },
+            },
+        })
+    }
+
+    fn matches(&self, part: &str) -> bool {
+        match self {
+            Self::Text(text) => **text == *part,
+            Self::One => true,
+            Self::Part { start, end } => {
+                part.strip_prefix(&**start).is_some_and(|rest| rest.ends_with(&**end))
+            }
+            Self::Run => false,
+        }
+    }
+
+    /// Whether each segment that `other` matches is matched. Runs are none of its business.
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::Run) => false,
+            (_, Self::Text(text)) => self.matches(text),
+            (Self::One, _) => true,
+            (Self::Part { start, end }, Self::Part { start: from, end: to }) => {
+                from.starts_with(&**start) && to.ends_with(&**end)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The segments of a path or pattern; none for the root.
+fn parts(text: &str) -> Parts<'_> {
+    if text.is_empty() { Parts::new() } else { text.split('/').collect() }
+}
+
+/// What stands before the run and after it; nothing is after where there is none.
+fn halves(segments: &[Segment]) -> (&[Segment], Option<&[Segment]>) {
+    let mut halves = segments.split(|segment| *segment == Segment::Run);
+    (halves.next().unwrap_or_default(), halves.next())
+}
+
+fn all_match(segments: &[Segment], parts: &[&str]) -> bool {
+    let (front, back) = halves(segments);
+    let fits = match back {
+        None => parts.len() == front.len(),
+        Some(back) => parts.len() >= front.len() + back.len(),
+    };
+    let ends = back.unwrap_or_default().iter().rev().zip(parts.iter().rev());
+    fits && front.iter().zip(parts).chain(ends).all(|(segment, part)| segment.matches(part))
+}
+
+fn covers(ours: &[Segment], theirs: &[Segment]) -> bool {
+    let ((front, back), (their_front, their_back)) = (halves(ours), halves(theirs));
+    // Their shortest path must be long enough, and ours must not be all of one length if theirs are not.
+    let count = |front: &[Segment], back: Option<&[Segment]>| front.len() + back.unwrap_or_default().len();
+    let (least, theirs_least) = (count(front, back), count(their_front, their_back));
+    match (back, their_back) {
+        (None, Some(_)) => false,
+        (None, None) => {
+            least == theirs_least && front.iter().zip(their_front).all(|(ours, other)| ours.covers(other))
+        }
+        (Some(back), None) => {
+            let ends = back.iter().rev().zip(their_front.iter().rev());
+            least <= theirs_least
+                && front.iter().zip(their_front).chain(ends).all(|(ours, other)| ours.covers(other))
+        }
+        (Some(back), Some(their_back)) => {
+            // Anything may stand where their run is, so beyond their ends ours must take anything.
+            let within = |ours: Option<&Segment>, other: Option<&Segment>| match (ours, other) {
+                (Some(ours), Some(other)) => ours.covers(other),
+                (Some(ours), None) => *ours == Segment::One,
+                (None, _) => true,
+            };
+            least <= theirs_least
+                && (0..front.len()).all(|at| within(front.get(at), their_front.get(at)))
+                && (1..=back.len()).all(|at| within(from_end(back, at), from_end(their_back, at)))
+        }
+    }
+}
+
+fn from_end(segments: &[Segment], at: usize) -> Option<&Segment> {
+    segments.len().checked_sub(at).and_then(|index| segments.get(index))
+}
+
+/// What may follow once `parts` were taken from the front, in every way that is possible.
+fn left_over(segments: &[Segment], parts: &[&str]) -> Vec<Vec<Segment>> {
+    let (front, back) = halves(segments);
+    let taken = front.len().min(parts.len());
+    if !front.iter().zip(parts).all(|(segment, part)| segment.matches(part)) {
+        return Vec::new();
+    }
+    let parts = parts.get(taken..).unwrap_or_default();
+    match back {
+        None if parts.is_empty() => vec![segments.get(taken..).unwrap_or_default().to_vec()],
+        None => Vec::new(),
+        Some(_) if parts.is_empty() => vec![segments.get(taken..).unwrap_or_default().to_vec()],
+        Some(back) => {
+            // The run goes on below, or the last parts are the first of what stands behind it.
+            let mut all = vec![[&[Segment::Run], back].concat()];
+            for ours in 1..=back.len().min(parts.len()) {
+                let (first, left) = back.split_at(ours);
+                let last = parts.get(parts.len() - ours..).unwrap_or_default();
+                if first.iter().zip(last).all(|(segment, part)| segment.matches(part)) {
+                    all.push(left.to_vec());
+                }
+            }
+            all
+        }
+    }
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::One => f.write_str("*"),
+            Self::Part { start, end } => write!(f, "{start}*{end}"),
+            Self::Run => f.write_str("**"),
+        }
+    }
+}
+
+/// Its text. A `*` in the name of a path looks like one of the language.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, segment) in self.segments().iter().enumerate() {
+            let slash = if at == 0 { "" } else { "/" };
+            write!(f, "{slash}{segment}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_string(), f)
+    }
+}
+
+#[cfg(test)]
+mod tests;
