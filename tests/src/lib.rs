@@ -1,6 +1,7 @@
 //! Harness shared by the end to end tests: a relay in this process, clients that check every byte,
 //! waiting on conditions with an end in time.
 
+pub mod certificates;
 pub mod hostile;
 pub mod media;
 pub mod memory;

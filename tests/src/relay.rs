@@ -94,8 +94,13 @@ impl TestRelay {
         format!("https://{}/", self.authority(host))
     }
 
+    /// The port it listens at.
+    pub fn port(&self) -> u16 {
+        self.relay.local_addr().port()
+    }
+
     fn authority(&self, host: Host) -> String {
-        let port = self.relay.local_addr().port();
+        let port = self.port();
         match host {
             Host::V4 => format!("127.0.0.1:{port}"),
             Host::V6 => format!("[::1]:{port}"),

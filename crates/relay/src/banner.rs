@@ -57,7 +57,8 @@ mod tests {
     use crate::certificate::Identity;
 
     fn banner(address: &str) -> String {
-        let fingerprint = Identity::generate(SystemTime::now()).unwrap().fingerprint();
+        let fingerprint =
+            Identity::generate(&["localhost".to_owned()], SystemTime::now()).unwrap().fingerprint();
         Banner { address: address.parse().unwrap(), fingerprint }.to_string()
     }
 

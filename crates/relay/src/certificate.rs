@@ -1,9 +1,17 @@
-//! The certificate a relay shows: read from PEM files, or made at start for development.
+//! The certificates a relay shows: read from PEM files and again when they change, or made for development;
+//! and those it asks of clients.
 
+mod countdown;
 mod development;
 mod error;
+mod look;
+mod names;
+mod news;
 mod pem;
+mod store;
 mod warning;
+mod watched;
+mod watcher;
 
 use std::{
     fmt,
@@ -25,15 +33,20 @@ use x509_cert::{
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
-pub use development::Renewing;
+pub(crate) use development::names as made_for;
 pub use error::Error;
-pub(crate) use warning::SOON;
+pub(crate) use look::authorities;
+pub use news::News;
+pub use store::Store;
+pub(crate) use warning::ending;
 pub use warning::warnings;
+pub use watcher::Watcher;
 
 /// A certificate chain, leaf first, with the private key of its leaf.
 pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    not_before: SystemTime,
     not_after: SystemTime,
 }
 
@@ -42,6 +55,13 @@ pub struct Identity {
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
+    /// Of a certificate (DER).
+    pub fn of(certificate: &[u8]) -> Self {
+        let mut out = [0; 32];
+        out.copy_from_slice(digest::digest(&digest::SHA256, certificate).as_ref());
+        Self(out)
+    }
+
     /// The hash itself.
     pub fn bytes(self) -> [u8; 32] {
         self.0
@@ -64,8 +84,19 @@ impl Identity {
     /// Reads the chain in `cert` and the key in `key` (PEM), and checks that they belong together
     /// and are valid at `now`.
     pub fn load(cert: &Path, key: &Path, now: SystemTime) -> Result<Self, Error> {
-        let chain = pem::certificates(cert)?;
-        let private = pem::private_key(key)?;
+        Self::of(cert, &pem::read(cert)?, key, &pem::read(key)?, now)
+    }
+
+    /// The same of what was read already.
+    fn of(
+        cert: &Path,
+        cert_text: &[u8],
+        key: &Path,
+        key_text: &[u8],
+        now: SystemTime,
+    ) -> Result<Self, Error> {
+        let chain = pem::certificates(cert, cert_text)?;
+        let private = pem::private_key(key, key_text)?;
         let validity = validity(&chain, cert)?;
         if now > validity.1 {
             return Err(Error::Expired { file: cert.into(), date: date(validity.1) });
@@ -73,7 +104,7 @@ impl Identity {
         if now < validity.0 {
             return Err(Error::NotYetValid { file: cert.into(), date: date(validity.0) });
         }
-        let identity = Self { chain, key: private, not_after: validity.1 };
+        let identity = Self { chain, key: private, not_before: validity.0, not_after: validity.1 };
         identity.certified().map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {
                 Error::Mismatch { cert: cert.into(), key: key.into(), place: identity.place_of_key() }
@@ -116,15 +147,17 @@ impl Identity {
 
     /// SHA-256 of the leaf.
     pub fn fingerprint(&self) -> Fingerprint {
-        let leaf = self.chain.first().map_or(&[][..], |leaf| leaf.as_ref());
-        let mut out = [0; 32];
-        out.copy_from_slice(digest::digest(&digest::SHA256, leaf).as_ref());
-        Fingerprint(out)
+        Fingerprint::of(self.chain.first().map_or(&[][..], |leaf| leaf.as_ref()))
     }
 
     /// When the leaf stops being valid.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
+    }
+
+    /// How long the leaf is valid in all.
+    pub fn lifetime(&self) -> Duration {
+        self.not_after.duration_since(self.not_before).unwrap_or_default()
     }
 
     /// How long the leaf stays valid after `now`.

@@ -1,19 +1,19 @@
-//! What recurs while a relay runs: memory, the certificate, a line of counts, signs of life.
+//! What recurs while a relay runs: memory, a line of counts, signs of life.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use relay_worker::{Counts, Relay};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use crate::{
-    certificate::Renewing,
+    certificate::Watcher,
     limits::{memory, payload::Watch},
     notify::Notify,
 };
 
 /// How often memory is looked at.
 const TICK: Duration = Duration::from_millis(500);
-/// How often a line of counters goes to the debug log, and the certificate is looked at.
+/// How often a line of counters goes to the debug log.
 const SHOW: Duration = Duration::from_secs(10);
 /// At most this often a line of counts goes to the log, and only if there is something new in it.
 const CENSUS: Duration = Duration::from_secs(60);
@@ -24,7 +24,30 @@ pub(crate) struct Chores {
     looked: Option<Instant>,
     shown: Instant,
     census: Census,
+    told: Told,
     alive: Option<Instant>,
+}
+
+/// What the service manager shows of the relay.
+#[derive(Default)]
+struct Told {
+    sessions: u64,
+    broadcasts: u64,
+    /// What is wrong with the certificates.
+    trouble: Option<String>,
+}
+
+impl Told {
+    fn tell(&self, relay: &Relay, notify: &Notify) {
+        let Self { sessions, broadcasts, trouble } = self;
+        let state = if relay.is_ready() { "serving" } else { "draining" };
+        let mut status = format!("{state} {sessions} sessions, {broadcasts} broadcasts");
+        if let Some(trouble) = trouble {
+            status += "; what was read before is in use: ";
+            status += trouble;
+        }
+        notify.status(&status);
+    }
 }
 
 /// A change is told this much later: not all counters show it at the same moment.
@@ -51,7 +74,8 @@ struct Line {
 
 impl Chores {
     pub(crate) fn new(memory: Watch) -> Self {
-        Self { memory, looked: None, shown: Instant::now(), census: Census::default(), alive: None }
+        let (shown, census, told) = (Instant::now(), Census::default(), Told::default());
+        Self { memory, looked: None, shown, census, told, alive: None }
     }
 
     /// How long to wait between two calls of [`Self::run`].
@@ -60,7 +84,7 @@ impl Chores {
     }
 
     /// Does what is due.
-    pub(crate) fn run(&mut self, relay: &Relay, certificate: Option<&Renewing>, notify: &Notify) {
+    pub(crate) fn run(&mut self, relay: &Relay, certificates: &Watcher, notify: &Notify) {
         let now = Instant::now();
         if is_due(self.looked, TICK, now) {
             self.looked = Some(now);
@@ -70,18 +94,27 @@ impl Chores {
         let counts = relay.counts();
         if now >= self.shown + SHOW {
             self.shown = now;
-            certificate.inspect(|certificate| tend(certificate));
             debug!("{counts}");
         }
         if let Some(Line { sessions, broadcasts, subscriptions, opened, closed, refused }) =
             self.census.take(Line::of(&counts), now)
         {
             info!(sessions, broadcasts, subscriptions, opened, closed, refused, "counts");
-            let state = if relay.is_ready() { "serving" } else { "draining" };
-            notify.status(&format!("{state} {sessions} sessions, {broadcasts} broadcasts"));
+            self.told = Told { sessions, broadcasts, trouble: certificates.trouble() };
+            self.told.tell(relay, notify);
         }
+        self.tell_trouble(relay, certificates, notify);
         if let Some(interval) = notify.watchdog().filter(|interval| is_due(self.alive, *interval, now)) {
             self.look_alive(relay, notify, interval, now);
+        }
+    }
+
+    /// Tells the service manager that a certificate cannot be read any more, or can be again.
+    fn tell_trouble(&mut self, relay: &Relay, certificates: &Watcher, notify: &Notify) {
+        let trouble = certificates.trouble();
+        if trouble != self.told.trouble {
+            self.told.trouble = trouble;
+            self.told.tell(relay, notify);
         }
     }
 
@@ -104,15 +137,6 @@ impl Chores {
 
 fn is_due(last: Option<Instant>, interval: Duration, now: Instant) -> bool {
     last.is_none_or(|last| now >= last + interval)
-}
-
-/// Renews a generated certificate when it is time.
-fn tend(certificate: &Renewing) {
-    match certificate.renew(SystemTime::now()) {
-        Ok(Some(fingerprint)) => info!(%fingerprint, "made a new certificate"),
-        Err(error) => warn!(%error, "the certificate could not be renewed"),
-        Ok(None) => {}
-    }
 }
 
 impl Line {

@@ -39,6 +39,8 @@ pub const DEVELOPMENT_BIND: SocketAddr =
 /// Where a relay with a file listens unless the file says otherwise: all interfaces.
 pub const DEFAULT_BIND: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT);
+/// What a generated certificate is for unless something else is said.
+pub const DEVELOPMENT_NAME: &str = "localhost";
 /// The port MoQ relays are found at in development.
 pub const DEFAULT_PORT: u16 = 4443;
 
@@ -52,8 +54,10 @@ pub const FILE_BYTES: u64 = 1024 * 1024;
 pub struct Config {
     /// UDP address to listen on.
     pub bind: SocketAddr,
-    /// Where the certificate comes from.
+    /// Where the certificates come from.
     pub tls: Tls,
+    /// Files of the authorities that vouch for clients; none: clients are not asked.
+    pub client_roots: Vec<PathBuf>,
     /// Where anybody may publish.
     pub publish: Scope,
     /// Where anybody may subscribe.
@@ -95,18 +99,22 @@ impl Default for Cache {
     }
 }
 
-/// Where the certificate comes from.
+/// Where the certificates come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tls {
-    /// Made at start, self-signed, for development.
-    Generated,
-    /// Read from two PEM files.
-    Files {
-        /// The certificate chain, leaf first.
-        cert: PathBuf,
-        /// Its private key.
-        key: PathBuf,
-    },
+    /// Made at start, self-signed, for development: for these names and addresses.
+    Generated(Vec<String>),
+    /// Read from PEM files. Clients that ask for none of their names get the first.
+    Files(Vec<Pair>),
+}
+
+/// Two PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The certificate chain, leaf first.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// What is logged, and how; `None` = nothing was said of it.
@@ -145,7 +153,8 @@ impl Config {
     fn closed() -> Self {
         Self {
             bind: DEFAULT_BIND,
-            tls: Tls::Generated,
+            tls: Tls::Generated(vec![DEVELOPMENT_NAME.to_owned()]),
+            client_roots: Vec::new(),
             publish: Scope::nothing(),
             subscribe: Scope::nothing(),
             hop: None,

@@ -79,15 +79,16 @@ fn look(args: &Args) -> Vec<Finding> {
     let configuration =
         Finding { check: "configuration", verdict: verdict::configuration(file, refusal.as_deref()) };
     if args.running {
-        return vec![configuration, Finding { check: "port", verdict: verdict::running(&reach()) }];
+        let port = reach();
+        let shown = probe::running(&config, &port);
+        let shown = shown.map(|shown| Finding { check: "certificate", verdict: verdict::in_use(&shown) });
+        let port = Finding { check: "port", verdict: verdict::running(&port) };
+        return [configuration, port].into_iter().chain(shown).collect();
     }
     let mut findings = vec![configuration];
     findings.extend(machine(&config));
-    findings.extend(
-        verdict::certificate(&probe::certificate(&config.tls))
-            .into_iter()
-            .map(|verdict| Finding { check: "certificate", verdict }),
-    );
+    let verdicts = probe::certificates(&config).iter().flat_map(verdict::certificate).collect::<Vec<_>>();
+    findings.extend(verdicts.into_iter().map(|verdict| Finding { check: "certificate", verdict }));
     findings.extend(network(bind, &reach()));
     findings
 }

@@ -13,12 +13,11 @@ use anyhow::{Context, Result, anyhow};
 use relay_auth::Policy;
 use relay_model::{Hop, Scope, SessionCode, limits};
 use relay_worker::{Options, Relay, RunError};
-use rustls::{server::ResolvesServerCert, sign::SingleCertAndKey};
 use tracing::{info, level_filters::LevelFilter, warn};
 
 use crate::{
     banner::Banner,
-    certificate::{self, Fingerprint, Identity, Renewing},
+    certificate::{Fingerprint, News, Store, Watcher, made_for},
     chores::Chores,
     cli::RunArgs,
     config::{Config, Tls},
@@ -58,7 +57,9 @@ pub fn run(args: &RunArgs) -> Result<()> {
 pub(crate) struct Serving {
     pub(crate) relay: Arc<Relay>,
     config: Config,
-    certificate: Certificate,
+    /// Of the certificate that was shown first.
+    fingerprint: Fingerprint,
+    certificates: Watcher,
     stop: Stop<RunError>,
     chores: Chores,
     notify: Notify,
@@ -72,20 +73,23 @@ impl Serving {
         let config = configuration(args, level)?;
         let notify = Notify::from_env().context("NOTIFY_SOCKET")?;
         raise_file_limit();
-        let certificate = Certificate::prepare(&config.tls)?;
-        let relay = start(&config, &certificate)?;
+        let certificates = certificates(&config)?;
+        let fingerprint = certificates.fingerprint();
+        let relay = start(&config, &certificates)?;
+        let certificates =
+            Watcher::start(certificates, stop.hangups()).context("cannot watch the certificates")?;
         stop.on("fate", {
             let relay = relay.clone();
             move || Reason::Ended(relay.join())
         })?;
         let chores = Chores::new(Watch::new(plan(&config)));
-        Ok(Self { relay, config, certificate, stop, chores, notify })
+        Ok(Self { relay, config, fingerprint, certificates, stop, chores, notify })
     }
 
     /// Tells whoever started it that it serves.
     fn announce(&self) {
-        let Self { relay, config, certificate, notify, .. } = self;
-        announce(config, certificate, relay);
+        let Self { relay, config, fingerprint, notify, .. } = self;
+        announce(config, *fingerprint, relay);
         warn_of_machine(config, relay, workers(config));
         if let Err(error) = notify.ready(&format!("serving on udp {}", relay.local_addr())) {
             warn!(%error, "the service manager does not hear that the relay serves");
@@ -94,7 +98,7 @@ impl Serving {
 
     /// Of the certificate it shows.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
-        self.certificate.identity.fingerprint()
+        self.fingerprint
     }
 
     /// Sees to what recurs until there is a reason to end.
@@ -109,7 +113,7 @@ impl Serving {
     /// The same, no longer than `pause`, which should be short.
     pub(crate) fn wait_for(&mut self, pause: Duration) -> Option<Reason<RunError>> {
         let reason = self.stop.wait(pause);
-        self.chores.run(&self.relay, self.certificate.renewing.as_deref(), &self.notify);
+        self.chores.run(&self.relay, &self.certificates, &self.notify);
         reason
     }
 
@@ -160,35 +164,19 @@ fn warn_of_machine(config: &Config, relay: &Relay, workers: usize) {
     }
 }
 
-/// What the relay shows, and what follows from it.
-struct Certificate {
-    identity: Identity,
-    resolver: Arc<dyn ResolvesServerCert>,
-    /// The same resolver, when the certificate is ours to renew.
-    renewing: Option<Arc<Renewing>>,
+/// What the relay shows, and asks of clients.
+fn certificates(config: &Config) -> Result<Store> {
+    let now = SystemTime::now();
+    let store = Store::open(&config.tls, &config.client_roots, now)?;
+    store.opening(now).iter().for_each(News::log);
+    Ok(store)
 }
 
-impl Certificate {
-    fn prepare(tls: &Tls) -> Result<Self> {
-        let now = SystemTime::now();
-        let Tls::Files { cert, key } = tls else {
-            let identity = Identity::generate(now)?;
-            let renewing = Arc::new(Renewing::new(&identity)?);
-            return Ok(Self { identity, resolver: renewing.clone(), renewing: Some(renewing) });
-        };
-        let identity = Identity::load(cert, key, now)?;
-        for doubt in certificate::warnings(&identity, cert, key, now) {
-            warn!("{doubt}");
-        }
-        let resolver = Arc::new(SingleCertAndKey::from(identity.certified()?));
-        Ok(Self { identity, resolver, renewing: None })
-    }
-}
-
-fn start(config: &Config, certificate: &Certificate) -> Result<Arc<Relay>> {
+fn start(config: &Config, certificates: &Store) -> Result<Arc<Relay>> {
     let policy = Arc::new(Policy::public(config.publish.clone(), config.subscribe.clone()));
-    let secret = certificate.identity.stable_secret();
-    let mut options = Options::new(config.bind, certificate.resolver.clone(), secret, policy);
+    let secret = certificates.stable_secret();
+    let mut options = Options::new(config.bind, certificates.resolver(), secret, policy);
+    certificates.furnish(&mut options);
     options.workers = workers(config);
     options.hop = config.hop.map_or_else(random_hop, Ok)?;
     options.tuning = config.quic.clone();
@@ -221,18 +209,20 @@ fn random_hop() -> Result<Hop> {
 }
 
 /// Tells whoever started it that the relay serves.
-fn announce(config: &Config, certificate: &Certificate, relay: &Relay) {
+fn announce(config: &Config, fingerprint: Fingerprint, relay: &Relay) {
     let address = relay.local_addr();
     info!(%address, publish = %shown(&config.publish), subscribe = %shown(&config.subscribe), "serving");
-    if certificate.renewing.is_some() && config.from_file {
-        let fingerprint = certificate.identity.fingerprint();
-        warn!(%fingerprint, "no [tls] in the file: showing a self-signed certificate");
+    if let Tls::Generated(names) = &config.tls
+        && config.from_file
+    {
+        let names = made_for(names).join(", ");
+        warn!(%fingerprint, names, "no certificate is configured: showing a self-signed one");
     }
     if !config.from_file {
         if !address.ip().is_loopback() {
             warn!("open to everybody who can reach this address; a configuration file can restrict it");
         }
-        let banner = Banner { address, fingerprint: certificate.identity.fingerprint() };
+        let banner = Banner { address, fingerprint };
         // Nobody may be listening to standard output; the log has the address.
         let _ = write!(io::stdout().lock(), "{banner}").and_then(|()| io::stdout().flush());
     }

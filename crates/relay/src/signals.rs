@@ -1,4 +1,5 @@
-//! What ends a relay: SIGTERM and SIGINT (the first asks, the second does not), or a failure of its own.
+//! What ends a relay: SIGTERM and SIGINT (the first asks, the second does not), or a failure of its own. SIGHUP
+//! does not: it asks for files to be read again.
 
 use std::{
     io,
@@ -8,7 +9,7 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     flag,
     iterator::Signals,
 };
@@ -31,6 +32,7 @@ pub enum Reason<E> {
 pub struct Stop<E> {
     sender: mpsc::SyncSender<Reason<E>>,
     reasons: mpsc::Receiver<Reason<E>>,
+    hangups: Arc<AtomicBool>,
 }
 
 impl<E: Send + 'static> Stop<E> {
@@ -43,14 +45,21 @@ impl<E: Send + 'static> Stop<E> {
             flag::register_conditional_shutdown(signal, KILLED + signal, asked.clone())?;
             flag::register(signal, asked.clone())?;
         }
+        let hangups = Arc::new(AtomicBool::new(false));
+        flag::register(SIGHUP, hangups.clone())?;
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
         let (sender, reasons) = mpsc::sync_channel(REASONS);
-        let stop = Self { sender, reasons };
+        let stop = Self { sender, reasons, hangups };
         stop.on("signals", move || {
             let signal = signals.forever().next();
             Reason::Signal(if signal == Some(SIGINT) { "SIGINT" } else { "SIGTERM" })
         })?;
         Ok(stop)
+    }
+
+    /// Raised by each SIGHUP; whoever reads files again takes it down.
+    pub fn hangups(&self) -> Arc<AtomicBool> {
+        self.hangups.clone()
     }
 
     /// Takes what `wait` returns for a reason, too. It runs on a thread of its own, called `name`.

@@ -42,8 +42,11 @@ fn certify(folder: &TempDir, end: time::OffsetDateTime) {
     let mut params = rcgen::CertificateParams::new(names).unwrap();
     params.not_after = end;
     let certificate = params.self_signed(&key).unwrap();
-    fs::write(folder.path().join("cert.pem"), certificate.pem()).unwrap();
-    fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
+    for (name, text) in
+        [("cert.pem", certificate.pem()), ("ca.pem", certificate.pem()), ("key.pem", key.serialize_pem())]
+    {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
 }
 
 fn check(folder: &TempDir, args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
@@ -159,7 +162,10 @@ fn a_certificate_about_to_end_is_a_warning_and_one_past_it_is_refused() {
     certify(&folder, now + time::Duration::hours(5 * 24 + 1));
     let (code, said) = check(&folder, &["open-0.14.toml"], &[]);
     assert_eq!(code, Some(0));
-    assert!(said.contains("  the certificate expires in 5 days\n"), "{said}");
+    assert!(
+        said.contains("  the certificate in cert.pem expires on ") && said.contains(", in 5 days; renew it"),
+        "{said}"
+    );
     certify(&folder, now - time::Duration::days(2));
     let (code, said) = check(&folder, &["open-0.14.toml"], &[]);
     assert_eq!(code, Some(1));

@@ -42,14 +42,13 @@ const FILES: &[(&str, Outcome)] = &[
         "open-0.14",
         Started(&[
             "not spoken here, and not offered: moq-transport-16",
-            "`server.tls.root` changes nothing here",
             "`cluster.node` changes nothing here",
             "publish=anon/**, demo/viewer/** subscribe=anon/**, demo/**",
         ]),
     ),
     ("prod-0.14", Refused(&["`auth.key` asks for token authentication"])),
     ("leaf-0.14", Refused(&["`cluster.connect` cannot be obeyed: relays are not linked yet"])),
-    ("root-0.14", Started(&["`server.tls.root` changes nothing here", "publish=everything"])),
+    ("root-0.14", Started(&["`web.http.listen` changes nothing here", "publish=everything"])),
     (
         "edge-0.17",
         Started(&[
@@ -71,6 +70,7 @@ fn prepared(name: &str) -> TempDir {
     let certificate =
         rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
     fs::write(folder.path().join("cert.pem"), certificate.pem()).unwrap();
+    fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
     fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
     folder
 }

@@ -68,6 +68,44 @@ fn a_relay_that_runs_is_spoken_to() {
 }
 
 #[test]
+fn a_relay_that_shows_a_certificate_of_before_is_told_of() {
+    let (folder, path) = file("");
+    let address = free_address();
+    let write = || {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let cert =
+            rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
+        std::fs::write(folder.path().join("cert.pem"), cert.pem()).unwrap();
+        std::fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
+    };
+    write();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let text = format!(
+        "server.bind = {address:?}\ntls = {{ cert = {cert:?}, key = {key:?} }}\nauth.public = \"\"\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    let running = Running::start(relay().arg(&path));
+    running.line_with("serving");
+    let ask = || doctor(&[path.to_str().unwrap(), "--running"]);
+    let (code, said) = ask();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("ok    certificate   the one in ") && said.contains("cert.pem is shown, until "),
+        "{said}"
+    );
+    std::fs::write(&cert, "torn").unwrap();
+    let line = running.line_with("the certificate of before is still shown");
+    assert!(line.contains("ERROR") && line.contains("no certificate in "), "{line}");
+    let (code, said) = ask();
+    assert_eq!(code, Some(0), "it serves: {said}");
+    assert!(said.contains("warn  certificate   no certificate in "), "{said}");
+    assert!(said.contains("cert.pem: the relay shows one of before ("), "{said}");
+    write();
+    running.line_with("showing a certificate");
+    assert!(ask().1.contains("cert.pem is shown, until "));
+}
+
+#[test]
 fn a_port_that_somebody_else_has_is_a_failure() {
     let other = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap().to_string();

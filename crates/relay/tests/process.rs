@@ -105,6 +105,21 @@ fn a_relay_with_a_file_of_its_own_certificate_serves() {
     assert_eq!(relay.end().code(), Some(0));
 }
 
+#[test]
+fn a_hangup_has_the_certificates_read_again_and_ends_nothing() {
+    run(async {
+        let (_folder, relay, _, client) = with_client(PATIENCE).await;
+        for _ in 0..2 {
+            relay.signal(Signal::HUP);
+            relay.line_with("read again: no certificate has changed");
+        }
+        assert!(client.is_closed().is_none());
+        relay.signal(Signal::TERM);
+        drop(client);
+        assert_eq!(relay.end().code(), Some(0));
+    });
+}
+
 /// A relay that gives sessions `window` to leave, and a client of it.
 async fn with_client(window: Duration) -> (TempDir, Running, String, Client) {
     let address = free_address();

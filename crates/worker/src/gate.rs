@@ -16,6 +16,7 @@ use std::{
 
 use relay_auth::{Permit, Policy, Refusal};
 use relay_model::{SessionCode, SessionId};
+use relay_transport::quic::PeerCertificate;
 use relay_wire::lite;
 
 use crate::mailbox::{Letter, Mailbox};
@@ -74,19 +75,6 @@ pub struct Request {
     pub now: SystemTime,
     /// Where a late answer goes.
     pub(crate) mailbox: Arc<Mailbox>,
-}
-
-/// What a client certificate says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerCertificate {
-    /// Whom it names.
-    pub name: Option<String>,
-    /// SHA-256 of the certificate (DER).
-    pub fingerprint: [u8; 32],
-    /// The last moment it is good.
-    pub not_after: SystemTime,
-    /// Who signed it.
-    pub issuer: String,
 }
 
 impl Request {

@@ -18,7 +18,7 @@ use relay_core::{Core, Event, Takeover};
 use relay_meter::{Board, Worker as Meter};
 use relay_model::{Hop, SessionCode, WorkerId, limits};
 use relay_store::{Rings, Store};
-use relay_transport::quic::{self, Tuning};
+use relay_transport::quic::{self, Clients, Tickets, Tls, Tuning};
 use rustls::server::ResolvesServerCert;
 
 use crate::{
@@ -51,6 +51,10 @@ pub struct Options {
     pub workers: usize,
     /// Gives the certificate.
     pub resolver: Arc<dyn ResolvesServerCert>,
+    /// Whose certificates clients may show; `None` asks for none.
+    pub clients: Option<Arc<Clients>>,
+    /// To be renewed by whoever changes the certificate: nobody resumes a session of before then.
+    pub tickets: Arc<Tickets>,
     /// Stable over restarts: what reset tokens and connection ids are derived from.
     pub secret: [u8; 32],
     /// Knobs of QUIC.
@@ -89,6 +93,8 @@ impl Options {
             bind,
             workers: thread::available_parallelism().map_or(1, usize::from).min(limits::WORKERS),
             resolver,
+            clients: None,
+            tickets: Arc::default(),
             secret,
             tuning: Tuning::default(),
             gate,
@@ -433,7 +439,8 @@ impl fmt::Debug for Relay {
 
 /// What workers share, from what the caller asked for.
 fn share(options: Options, workers: usize, local: SocketAddr) -> Result<Shared, StartError> {
-    let quic = quic::Config::new(options.resolver, &options.secret, workers as u16, &options.tuning)?;
+    let tls = Tls { resolver: options.resolver, clients: options.clients, tickets: options.tickets };
+    let quic = quic::Config::new(tls, &options.secret, workers as u16, &options.tuning)?;
     let store = Store::new(relay_store::Config {
         workers,
         capacity: options.cache_bytes,

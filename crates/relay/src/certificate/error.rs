@@ -67,6 +67,13 @@ pub enum Error {
         /// Its first day.
         date: time::Date,
     },
+    /// A file of authorities holds what cannot be one.
+    UnusableRoot {
+        /// The file.
+        file: PathBuf,
+        /// What the library says.
+        why: String,
+    },
     /// No certificate could be made.
     Generate(String),
 }
@@ -122,11 +129,15 @@ impl Error {
             ),
             Self::Expired { file, date } => Trouble::new(
                 format!("the certificate in {} expired on {date}", file.display()),
-                "renew it (`certbot renew`), then start the relay again",
+                "renew it (`certbot renew`)",
             ),
             Self::NotYetValid { file, date } => Trouble::new(
                 format!("the certificate in {} is not valid before {date}", file.display()),
                 "is the clock of this machine right? (`date -u`)",
+            ),
+            Self::UnusableRoot { file, why } => Trouble::new(
+                format!("the authorities in {} cannot be used: {why}", file.display()),
+                "`tls.root` names PEM files of the authorities that issue certificates to clients",
             ),
             Self::Generate(why) => {
                 Trouble::new(format!("cannot make a certificate: {why}"), "name one in [tls]: cert and key")

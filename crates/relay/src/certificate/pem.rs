@@ -1,6 +1,6 @@
 //! PEM files.
 
-use std::{fs, path::Path};
+use std::{fs::File, io::Read, path::Path};
 
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer,
@@ -12,35 +12,48 @@ use super::{Error, error::Found};
 /// How an encrypted key is marked: in its label, or in a header of the older form.
 const ENCRYPTED: [&str; 2] = ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"];
 
-/// All certificates of `file`, in its order; at least one.
-pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let text = read(file)?;
-    let chain = CertificateDer::pem_slice_iter(&text)
+/// Longer files are none of ours: a chain has a few KiB, all roots of a system a few hundred.
+const FILE_BYTES: u64 = 4 << 20;
+
+/// What `file` holds.
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
+    let unreadable = |source| Error::Unreadable { file: file.into(), source };
+    let mut text = Vec::new();
+    File::open(file).map_err(unreadable)?.take(FILE_BYTES + 1).read_to_end(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > FILE_BYTES {
+        let why = format!("it is larger than {} MiB", FILE_BYTES >> 20);
+        return Err(Error::Malformed { file: file.into(), why });
+    }
+    Ok(text)
+}
+
+/// All certificates of `file`, which holds `text`, in its order; at least one.
+pub(super) fn certificates(file: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let chain = CertificateDer::pem_slice_iter(text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| malformed(file, &error))?;
     if chain.is_empty() {
-        let has_key = contains(&text, "PRIVATE KEY-----");
-        let found = if has_key { Found::Other("private key") } else { nothing_known(&text) };
+        let has_key = contains(text, "PRIVATE KEY-----");
+        let found = if has_key { Found::Other("private key") } else { nothing_known(text) };
         return Err(Error::Missing { wanted: "certificate", file: file.into(), found });
     }
     Ok(chain)
 }
 
-/// The first private key of `file`.
-pub(super) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    let text = read(file)?;
+/// The first private key of `file`, which holds `text`.
+pub(super) fn private_key(file: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
     let missing = |found| Error::Missing { wanted: "private key", file: file.into(), found };
-    if ENCRYPTED.iter().any(|mark| contains(&text, mark)) {
+    if ENCRYPTED.iter().any(|mark| contains(text, mark)) {
         return Err(missing(Found::Encrypted));
     }
-    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
-        pem::Error::NoItemsFound if contains(&text, "BEGIN DSA PRIVATE KEY") => {
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
+        pem::Error::NoItemsFound if contains(text, "BEGIN DSA PRIVATE KEY") => {
             missing(Found::Obsolete("DSA"))
         }
-        pem::Error::NoItemsFound if contains(&text, "BEGIN CERTIFICATE") => {
+        pem::Error::NoItemsFound if contains(text, "BEGIN CERTIFICATE") => {
             missing(Found::Other("certificate"))
         }
-        pem::Error::NoItemsFound => missing(nothing_known(&text)),
+        pem::Error::NoItemsFound => missing(nothing_known(text)),
         other => malformed(file, &other),
     })
 }
@@ -51,10 +64,6 @@ fn nothing_known(text: &[u8]) -> Found {
 
 fn contains(text: &[u8], needle: &str) -> bool {
     text.windows(needle.len()).any(|window| window == needle.as_bytes())
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(file).map_err(|source| Error::Unreadable { file: file.into(), source })
 }
 
 fn malformed(file: &Path, error: &pem::Error) -> Error {

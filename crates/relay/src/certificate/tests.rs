@@ -141,9 +141,33 @@ fn what_is_doubtful_about_a_pair_that_can_be_shown_is_said() {
     assert_eq!(soon.len(), 1, "a self-signed one stands alone");
 }
 
+fn localhost() -> Vec<String> {
+    vec!["localhost".to_owned()]
+}
+
+#[test]
+fn a_certificate_is_made_for_the_names_that_are_asked_for() {
+    let made = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        Identity::generate(&names, SystemTime::now()).map(|identity| identity.names())
+    };
+    assert_eq!(made(&["relay.lan", "10.0.0.7"]).unwrap(), ["relay.lan", "10.0.0.7"]);
+    assert_eq!(made(&["*.lan", "localhost", "::1"]).unwrap(), ["*.lan", "localhost", "::1", "127.0.0.1"]);
+    assert!(made(&["bücher"]).is_err());
+}
+
+#[test]
+fn a_file_that_is_too_large_is_not_read() {
+    let (cert, key) = pair();
+    let files = Files::new(&cert, &key);
+    let large = fs::File::create(files.folder.path().join("cert.pem")).unwrap();
+    large.set_len((4 << 20) + 1).unwrap();
+    assert!(files.refusal().contains("it is larger than 4 MiB"), "{}", files.refusal());
+}
+
 #[test]
 fn the_names_of_a_certificate_are_known() {
-    let identity = Identity::generate(SystemTime::now()).unwrap();
+    let identity = Identity::generate(&localhost(), SystemTime::now()).unwrap();
     assert_eq!(identity.names(), ["localhost", "127.0.0.1", "::1"]);
 }
 
@@ -159,7 +183,7 @@ fn a_certificate_outside_its_time_is_refused() {
 
 #[test]
 fn a_development_certificate_is_one_that_browsers_pin() {
-    let identity = Identity::generate(SystemTime::now()).unwrap();
+    let identity = Identity::generate(&localhost(), SystemTime::now()).unwrap();
     let certificate = Certificate::from_der(identity.chain[0].as_ref()).unwrap();
     let body = certificate.tbs_certificate();
     let (from, until) = validity(&identity.chain, Path::new("")).unwrap();
@@ -176,23 +200,13 @@ fn a_development_certificate_is_one_that_browsers_pin() {
 }
 
 #[test]
-fn a_development_certificate_is_renewed_before_it_ends() {
-    let start = SystemTime::now();
-    let renewing = Renewing::new(&Identity::generate(start).unwrap()).unwrap();
-    assert_eq!(renewing.renew(start + 9 * DAY).unwrap(), None);
-    let renewed = renewing.renew(start + 11 * DAY).unwrap();
-    assert!(renewed.is_some());
-    assert_eq!(renewing.renew(start + 12 * DAY).unwrap(), None);
-}
-
-#[test]
 fn the_stable_secret_depends_on_the_key_alone() {
     let (cert, key) = pair();
     let files = Files::new(&cert, &key);
     let first = files.load_at(SystemTime::now()).unwrap();
     let second = files.load_at(SystemTime::now() + Duration::from_secs(60)).unwrap();
     assert_eq!(first.stable_secret(), second.stable_secret());
-    let other = Identity::generate(SystemTime::now()).unwrap();
+    let other = Identity::generate(&localhost(), SystemTime::now()).unwrap();
     assert_ne!(first.stable_secret(), other.stable_secret());
     assert_ne!(first.stable_secret(), [0; 32]);
 }

@@ -1,39 +1,19 @@
 //! What is doubtful about a certificate that can be shown.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, time::SystemTime};
 
 use rustls::pki_types::CertificateDer;
 use x509_cert::{Certificate, der::Decode};
 
-use super::{Identity, date};
+use super::{Identity, countdown, date};
 use crate::trouble::Trouble;
 
-/// A certificate this close to its end is worth a warning.
-pub(crate) const SOON: Duration = Duration::from_secs(14 * DAY);
-const DAY: u64 = 24 * 3_600;
 /// Permission bits of everybody who is neither the owner nor of the group.
 const OTHERS: u32 = 0o007;
 
 /// What is doubtful about `identity`, which came from these files.
 pub fn warnings(identity: &Identity, cert: &Path, key: &Path, now: SystemTime) -> Vec<Trouble> {
-    let mut all = Vec::new();
-    let remaining = identity.remaining(now);
-    if remaining < SOON {
-        let days = remaining.as_secs() / DAY;
-        all.push(Trouble::new(
-            format!(
-                "the certificate in {} expires on {}, in {days} days",
-                cert.display(),
-                date(identity.not_after())
-            ),
-            "renew it (`certbot renew`), then start the relay again",
-        ));
-    }
+    let mut all: Vec<Trouble> = ending(identity, cert, now).into_iter().collect();
     if let Some(issuer) = missing_issuer(&identity.chain) {
         all.push(Trouble::new(
             format!(
@@ -50,6 +30,20 @@ pub fn warnings(identity: &Identity, cert: &Path, key: &Path, now: SystemTime) -
         ));
     }
     all
+}
+
+/// That `identity`, which came from this file, ends soon or has ended.
+pub(crate) fn ending(identity: &Identity, cert: &Path, now: SystemTime) -> Option<Trouble> {
+    let remaining = identity.remaining(now);
+    let mark = countdown::mark(identity.lifetime(), remaining)?;
+    let (cert, day) = (cert.display(), date(identity.not_after()));
+    let what = match (mark, remaining.as_secs() / countdown::DAY.as_secs()) {
+        (0, _) => format!("the certificate in {cert} expired on {day}"),
+        (_, 0) => format!("the certificate in {cert} expires on {day}, in less than a day"),
+        (_, 1) => format!("the certificate in {cert} expires on {day}, in 1 day"),
+        (_, days) => format!("the certificate in {cert} expires on {day}, in {days} days"),
+    };
+    Some(Trouble::new(what, "renew it (`certbot renew`); a relay that runs takes it up by itself"))
 }
 
 /// The issuer of the leaf, if its certificate should follow and does not. A self-signed one stands alone.

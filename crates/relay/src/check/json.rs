@@ -36,7 +36,11 @@ pub(super) fn written(report: &Report) -> String {
                 "subscribe": paths(&config.subscribe),
             }),
         );
-        object.insert("certificate".into(), certificate(&report.certificate));
+        object.insert(
+            "certificates".into(),
+            report.certificates.iter().map(certificate).collect::<Vec<_>>().into(),
+        );
+        object.insert("client_authorities".into(), authorities(report));
         object.insert("memory_bytes".into(), report.memory.into());
         object.insert("cache_bytes".into(), report.limits.capacity.into());
         object.insert("ceiling_bytes".into(), report.limits.ceiling.into());
@@ -49,11 +53,19 @@ pub(super) fn written(report: &Report) -> String {
 
 fn certificate(certificate: &Certificate) -> Value {
     match certificate {
-        Certificate::Made => json!({ "made_at_start": true }),
+        Certificate::Made(names) => json!({ "made_at_start": true, "names": names }),
         Certificate::None(why) => json!({ "refused": why }),
-        Certificate::Read { file, names, until, days, fingerprint } => json!({
+        Certificate::Read { file, names, until, days, fingerprint, .. } => json!({
             "file": file, "names": names, "until": until, "days": days, "sha256": fingerprint,
         }),
+    }
+}
+
+fn authorities(report: &Report) -> Value {
+    match &report.authorities {
+        None => Value::Null,
+        Some(Ok(count)) => json!(count),
+        Some(Err(why)) => json!({ "refused": why }),
     }
 }
 

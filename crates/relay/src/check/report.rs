@@ -5,9 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, authorities};
 use crate::{
-    certificate::SOON,
     config::{Config, Place, Resolution, Source, Tls, Warning},
     limits::{memory, payload::Limits},
     serve,
@@ -27,8 +26,10 @@ pub(super) struct Report {
     pub(super) file: Option<PathBuf>,
     /// The settings.
     pub(super) resolution: Resolution,
-    /// The certificate it would show.
-    pub(super) certificate: Certificate,
+    /// The certificates it would show.
+    pub(super) certificates: Vec<Certificate>,
+    /// How many authorities vouch for clients, if clients are asked; or why they cannot be used.
+    pub(super) authorities: Option<Result<usize, String>>,
     /// Threads it would have.
     pub(super) workers: usize,
     /// What the machine, or our part of it, has.
@@ -42,12 +43,13 @@ impl Report {
     pub(super) fn of(file: Option<PathBuf>, mut resolution: Resolution) -> Self {
         let config = &resolution.config;
         let reading = memory::read();
-        let certificate = Certificate::of(&config.tls, SystemTime::now());
+        let certificates = Certificate::all(&config.tls, SystemTime::now());
+        let authorities = authorities(config);
         let limits = serve::plan(config).limits(0, 0, &reading);
         let workers = serve::workers(config);
-        let more = hazards(config, &certificate);
+        let more = hazards(config, &certificates);
         resolution.warnings.extend(more.into_iter().map(|text| Warning { place: Place::Nowhere, text }));
-        Self { file, resolution, certificate, workers, memory: reading.limit, limits }
+        Self { file, resolution, certificates, authorities, workers, memory: reading.limit, limits }
     }
 
     /// Whether a relay would start, as far as can be told without starting one.
@@ -58,15 +60,24 @@ impl Report {
     /// Everything a relay would not start for.
     pub(super) fn refusals(&self) -> Vec<String> {
         let mut all: Vec<String> = self.resolution.refusals.iter().map(ToString::to_string).collect();
-        if let Certificate::None(why) = &self.certificate {
-            let file = self.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
-            all.push(match self.resolution.source("tls.cert") {
-                Source::File { at, .. } => format!("{file}:{at}: {why}"),
-                Source::Flag(name) | Source::Variable(name) => format!("{name}: {why}"),
-                Source::Default => why.clone(),
-            });
-        }
+        let missing = self.certificates.iter().filter_map(|certificate| match certificate {
+            Certificate::None(why) => Some(("tls.cert", why)),
+            _ => None,
+        });
+        let unusable = self.authorities.iter().filter_map(|found| found.as_ref().err());
+        let troubles = missing.chain(unusable.map(|why| ("tls.root", why)));
+        all.extend(troubles.map(|(key, why)| self.at(key, why)));
         all
+    }
+
+    /// What is wrong with what `key` names, and where that is said.
+    fn at(&self, key: &str, why: &str) -> String {
+        let file = self.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+        match self.resolution.source(key) {
+            Source::File { at, .. } => format!("{file}:{at}: {why}"),
+            Source::Flag(name) | Source::Variable(name) => format!("{name}: {why}"),
+            Source::Default => why.to_owned(),
+        }
     }
 
     /// Whether what was written could be understood, so that explaining it makes sense.
@@ -76,7 +87,7 @@ impl Report {
 }
 
 /// What an operator may not have meant.
-fn hazards(config: &Config, certificate: &Certificate) -> Vec<String> {
+fn hazards(config: &Config, certificates: &[Certificate]) -> Vec<String> {
     let mut all = Vec::new();
     let is_exposed = !config.bind.ip().is_loopback();
     let everybody = |scope: &relay_model::Scope| scope.prefixes().iter().any(relay_model::Path::is_root);
@@ -93,14 +104,13 @@ fn hazards(config: &Config, certificate: &Certificate) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if config.tls == Tls::Generated && is_exposed {
+    if matches!(config.tls, Tls::Generated(_)) && is_exposed {
         all.push("no certificate is configured: clients must pin the one that is made at start".to_owned());
     }
-    if let Certificate::Read { days, .. } = certificate
-        && Duration::from_secs(days * 86_400) < SOON
-    {
-        all.push(format!("the certificate expires in {days} days"));
-    }
+    all.extend(certificates.iter().filter_map(|certificate| match certificate {
+        Certificate::Read { ending: Some(ending), .. } => Some(ending.to_string()),
+        _ => None,
+    }));
     if (1..PRIVILEGED).contains(&config.bind.port()) {
         let port = config.bind.port();
         all.push(format!(

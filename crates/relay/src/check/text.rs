@@ -46,7 +46,7 @@ impl Report {
         writeln!(f, "  publish      everybody: {}", shown(&config.publish))?;
         writeln!(f, "  subscribe    everybody: {}", shown(&config.subscribe))?;
         writeln!(f, "  tokens       not enforced yet: who shows one is refused")?;
-        self.certificate(f)?;
+        self.certificates(f)?;
         writeln!(f, "\nholds")?;
         writeln!(f, "  memory       {} may be used on this machine", size(self.memory))?;
         writeln!(f, "  cache        up to {} now", size(self.limits.capacity))?;
@@ -56,19 +56,35 @@ impl Report {
         writeln!(f, "  drain        {:?} for clients to move when it is told to stop", config.drain_timeout)
     }
 
-    fn certificate(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\ncertificate")?;
-        match &self.certificate {
-            Certificate::Made => {
-                writeln!(f, "  made at start, self-signed, for localhost, 127.0.0.1 and ::1")
+    fn certificates(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let several = self.certificates.len() > 1;
+        writeln!(
+            f,
+            "\ncertificate{}",
+            if several { "s, the first for who asks for no name of the others" } else { "" }
+        )?;
+        for certificate in &self.certificates {
+            match certificate {
+                Certificate::Made(names) => {
+                    writeln!(f, "  made at start, self-signed, for {}", names.join(", "))?;
+                }
+                Certificate::None(why) => writeln!(f, "  none: {why}")?,
+                Certificate::Read { file, names, until, days, fingerprint, .. } => {
+                    writeln!(f, "  file         {file}, and its key matches")?;
+                    writeln!(f, "  names        {}", names.join(", "))?;
+                    writeln!(f, "  valid        until {until}, {days} days")?;
+                    writeln!(f, "  SHA-256      {fingerprint}")?;
+                }
             }
-            Certificate::None(why) => writeln!(f, "  none: {why}"),
-            Certificate::Read { file, names, until, days, fingerprint } => {
-                writeln!(f, "  file         {file}, and its key matches")?;
-                writeln!(f, "  names        {}", names.join(", "))?;
-                writeln!(f, "  valid        until {until}, {days} days")?;
-                writeln!(f, "  SHA-256      {fingerprint}")
-            }
+        }
+        match &self.authorities {
+            None => writeln!(f, "  clients      are asked for none"),
+            Some(Err(why)) => writeln!(f, "  clients      none would get in: {why}"),
+            Some(Ok(count)) => writeln!(
+                f,
+                "  clients      may show one of {count} {}, and need not",
+                if *count == 1 { "authority" } else { "authorities" }
+            ),
         }
     }
 

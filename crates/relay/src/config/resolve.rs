@@ -6,7 +6,7 @@ use relay_model::{Path, Scope};
 use toml::Value;
 
 use super::{
-    Cache, Config, Error, Place, Problem, Refusal, Setting, Source, Tls,
+    Cache, Config, Error, Pair, Place, Problem, Refusal, Setting, Source, Tls,
     file::{self, Given},
     hint, rules, show,
     table::{self, Status},
@@ -285,11 +285,13 @@ impl Layers<'_> {
         let keys = self.get("tls.key", value::files);
         let generate = self.get("tls.generate", value::names);
         rules::certificates(self, certs.as_ref(), keys.as_ref(), generate.as_ref());
-        if let (Some(certs), Some(keys)) = (certs, keys)
-            && let (Some(cert), Some(key)) = (certs.value.first(), keys.value.first())
-        {
-            config.tls = Tls::Files { cert: cert.clone(), key: key.clone() };
+        if let (Some(certs), Some(keys)) = (certs, keys) {
+            let pairs = certs.value.into_iter().zip(keys.value).map(|(cert, key)| Pair { cert, key });
+            config.tls = Tls::Files(pairs.collect());
+        } else if let Some(generate) = generate {
+            config.tls = Tls::Generated(generate.value);
         }
+        self.set("tls.root", value::files, &mut config.client_roots);
     }
 
     /// Who may do what: what is said of one direction goes before what is said of both, unless that comes

@@ -7,9 +7,6 @@ use super::{
     resolve::{Layers, Sourced},
 };
 
-/// The names a generated certificate has.
-const GENERATED: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
-
 /// Certificates have a key each, and are read or made.
 pub(super) fn certificates(
     layers: &mut Layers<'_>,
@@ -32,14 +29,6 @@ pub(super) fn certificates(
             );
             layers.refuse(&keys.source, None, Problem::Together(what));
         }
-        (Some(certs), Some(_)) if certs.value.len() > 1 => {
-            let what = format!(
-                "`{}` names {} certificates; one is shown so far: keep one that holds all names",
-                certs.spelled,
-                certs.value.len()
-            );
-            layers.refuse(&certs.source, None, Problem::Together(what));
-        }
         _ => {}
     }
     let Some(generate) = generate else { return };
@@ -49,10 +38,6 @@ pub(super) fn certificates(
             generate.spelled, certs.spelled
         );
         layers.refuse(&generate.source, None, Problem::Together(what));
-    } else if let Some(other) = generate.value.iter().find(|name| !GENERATED.contains(&name.as_str())) {
-        let text =
-            format!("the certificate made at start is for {} only, not for {other}", GENERATED.join(", "));
-        layers.warn(&generate.source, text);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Values in use, as a file would say them.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use relay_model::Scope;
 use relay_worker::{Congestion, Takeover};
@@ -26,7 +26,7 @@ fn shown(config: &Config, key: &str, source: &Source) -> Option<String> {
         "server.bind" => text(config.bind),
         "server.version" => list(quic.versions.iter().map(|version| version.alpn().to_owned())),
         "server.hop" => config.hop.map_or_else(|| "random".to_owned(), |hop| hop.0.to_string()),
-        "tls.cert" | "tls.key" | "tls.generate" => tls(config, key, source),
+        "tls.cert" | "tls.key" | "tls.generate" | "tls.root" => tls(config, key, source),
         "auth.public" => match (source, config.publish == config.subscribe) {
             (Source::Default, _) if config.from_file => "none".to_owned(),
             (_, true) => scope(&config.publish),
@@ -73,10 +73,20 @@ fn shown(config: &Config, key: &str, source: &Source) -> Option<String> {
 
 fn tls(config: &Config, key: &str, source: &Source) -> String {
     match (&config.tls, key) {
-        (Tls::Files { cert, .. }, "tls.cert") => text(cert.display()),
-        (Tls::Files { key, .. }, "tls.key") => text(key.display()),
-        (Tls::Generated, "tls.generate") if *source != Source::Default => list(["localhost".to_owned()]),
+        (Tls::Files(pairs), "tls.cert") => files(pairs.iter().map(|pair| &pair.cert)),
+        (Tls::Files(pairs), "tls.key") => files(pairs.iter().map(|pair| &pair.key)),
+        (Tls::Generated(names), "tls.generate") if *source != Source::Default => list(names.iter().cloned()),
+        (_, "tls.root") if !config.client_roots.is_empty() => files(&config.client_roots),
         _ => "none".to_owned(),
+    }
+}
+
+/// One file, or a list of them.
+fn files<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> String {
+    let mut files: Vec<String> = files.into_iter().map(|file| file.display().to_string()).collect();
+    match files.pop() {
+        Some(only) if files.is_empty() => text(only),
+        last => list(files.into_iter().chain(last)),
     }
 }
 

@@ -176,9 +176,23 @@ pub(super) fn files(value: &Value) -> Result<Vec<PathBuf>, String> {
     texts(value, "file").map(|files| files.into_iter().map(PathBuf::from).collect())
 }
 
-/// One host name or a list of them.
+/// One host name or a list of them; addresses, and a `*` for the first label, may stand there too.
 pub(super) fn names(value: &Value) -> Result<Vec<String>, String> {
-    texts(value, "host name")
+    let names = texts(value, "host name")?;
+    match names.iter().find(|name| !is_host(name)) {
+        None => Ok(names),
+        Some(bad) if !bad.is_ascii() => {
+            Err(format!("{bad:?} is no host name that TLS knows; write it in its ASCII form (xn--...)"))
+        }
+        Some(bad) => Err(format!("{bad:?} is no host name; write one as in \"relay.example.com\"")),
+    }
+}
+
+fn is_host(name: &str) -> bool {
+    let of_label = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(of_label);
+    let rest = name.strip_prefix("*.").unwrap_or(name);
+    name.parse::<std::net::IpAddr>().is_ok() || name.len() <= 253 && rest.split('.').all(is_label)
 }
 
 /// One prefix or a list of them; `x/**` is `x`. Several that include the root contradict each other.
@@ -359,6 +373,21 @@ mod tests {
         assert_eq!(files(&of(LIST)).unwrap().len(), LIST);
         assert!(files(&of(LIST + 1)).unwrap_err().contains("at most 1000"));
         assert!(files(&of(0)).is_err() && files(&text("")).is_err() && names(&Value::Integer(1)).is_err());
+    }
+
+    #[test]
+    fn a_host_is_a_name_an_address_or_a_wildcard() {
+        let long = format!("{}.example", "a".repeat(63));
+        for good in
+            ["localhost", "relay.example.com", "*.example.com", "10.0.0.1", "::1", "xn--bcher-kva.de", &long]
+        {
+            assert_eq!(names(&text(good)), Ok(vec![good.to_owned()]));
+        }
+        let long = format!("{}.example", "a".repeat(64));
+        for bad in ["a b", "a..b", ".", "*", "a.*.b", "https://x", "x:443", &long, &"a.".repeat(127)] {
+            assert!(names(&text(bad)).is_err(), "{bad}");
+        }
+        assert!(names(&text("bücher.de")).unwrap_err().contains("xn--"));
     }
 
     #[test]

@@ -8,10 +8,10 @@ use std::{
 
 use time::OffsetDateTime;
 
-use super::reading::{Certificate, Clock, Files, Ipv6, Shown};
+use super::reading::{Certificate, Clock, Files, Ipv6, Port, Running, Shown, Standing};
 use crate::{
     certificate::{self, Identity},
-    config::Tls,
+    config::{Config, Pair, Tls},
     limits::rlimit,
 };
 
@@ -34,9 +34,33 @@ pub(super) fn clock(root: &Path) -> Clock {
     Clock { now: OffsetDateTime::now_utc(), keeper: keeper.map(|(_, name)| name.to_owned()) }
 }
 
-/// The certificate that `tls` names.
-pub(super) fn certificate(tls: &Tls) -> Certificate {
-    let Tls::Files { cert, key } = tls else { return Certificate::Generated };
+/// The certificates that `config` names, and those that vouch for clients.
+pub(super) fn certificates(config: &Config) -> Vec<Certificate> {
+    let mut all: Vec<Certificate> = match &config.tls {
+        Tls::Generated(_) => vec![Certificate::Generated],
+        Tls::Files(pairs) => pairs.iter().map(certificate).collect(),
+    };
+    if !config.client_roots.is_empty() {
+        let found = certificate::authorities(&config.client_roots);
+        all.push(found.map_or_else(|error| Certificate::Refused(error.trouble()), Certificate::Authorities));
+    }
+    all
+}
+
+/// The certificate that `config` names first, beside the one that was shown to who asked for no name.
+pub(super) fn running(config: &Config, port: &Port) -> Option<Running> {
+    let Tls::Files(pairs) = &config.tls else { return None };
+    let (Some(Pair { cert, key }), Standing::Taken { answers, .. }) = (pairs.first(), &port.standing) else {
+        return None;
+    };
+    let shown = answers.iter().find_map(|answer| answer.shown)?;
+    let named = Identity::load(cert, key, SystemTime::now())
+        .map(|identity| (identity.fingerprint(), certificate::date(identity.not_after())))
+        .map_err(|error| error.trouble());
+    Some(Running { file: cert.display().to_string(), named, shown })
+}
+
+fn certificate(Pair { cert, key }: &Pair) -> Certificate {
     let now = SystemTime::now();
     match Identity::load(cert, key, now) {
         Err(error) => Certificate::Refused(error.trouble()),

@@ -9,12 +9,16 @@ use std::{
 };
 
 use relay_client::{Client, ClientConfig, Error};
+use rustls::pki_types::CertificateDer;
 
 use super::{
     probe::own_address,
     reading::{Answer, Port, Standing},
 };
-use crate::trouble::{Trouble, bind_error, holder};
+use crate::{
+    certificate::Fingerprint,
+    trouble::{Trouble, bind_error, holder},
+};
 
 /// How long a handshake with this machine may take.
 const HANDSHAKE: Duration = Duration::from_secs(3);
@@ -62,14 +66,14 @@ fn ways(bind: SocketAddr) -> Vec<SocketAddr> {
 /// A handshake with who listens at `at`. That it lets us in is not asked.
 fn ask(at: SocketAddr) -> Answer {
     let began = Instant::now();
-    let took = match handshake(at) {
-        Ok(()) => Ok(began.elapsed()),
-        Err(why) => Err(why),
-    };
-    Answer { at, took }
+    match handshake(at) {
+        Ok(shown) => Answer { at, took: Ok(began.elapsed()), shown },
+        Err(why) => Answer { at, took: Err(why), shown: None },
+    }
 }
 
-fn handshake(at: SocketAddr) -> Result<(), String> {
+/// The certificate that was shown, if the handshake got as far as to look at it.
+fn handshake(at: SocketAddr) -> Result<Option<Fingerprint>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -78,12 +82,14 @@ fn handshake(at: SocketAddr) -> Result<(), String> {
     runtime.block_on(async {
         match Client::connect(&format!("moqt://{at}/"), config).await {
             Ok(client) => {
+                let chain = client.quic().peer_identity();
+                let chain = chain.and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
                 client.close(relay_client::SessionCode::NONE, "doctor").await;
                 client.drained().await;
-                Ok(())
+                Ok(chain.and_then(|chain| chain.first().map(|leaf| Fingerprint::of(leaf))))
             }
             // It spoke to us, whatever it said.
-            Err(Error::Closed(relay_client::Closed::Peer { .. })) => Ok(()),
+            Err(Error::Closed(relay_client::Closed::Peer { .. })) => Ok(None),
             Err(error) => Err(error.to_string()),
         }
     })

@@ -7,7 +7,10 @@ use std::{
 
 use time::{Date, OffsetDateTime};
 
-use crate::trouble::{Trouble, holder::Holder};
+use crate::{
+    certificate::Fingerprint,
+    trouble::{Trouble, holder::Holder},
+};
 
 /// Open files.
 #[derive(Clone, Debug)]
@@ -34,6 +37,8 @@ pub struct Clock {
 pub enum Certificate {
     /// None: one is made at start.
     Generated,
+    /// It vouches for clients: so many authorities.
+    Authorities(usize),
     /// It cannot be shown.
     Refused(Trouble),
     /// It can.
@@ -101,4 +106,17 @@ pub struct Answer {
     pub at: SocketAddr,
     /// How long a QUIC handshake took, or what went wrong.
     pub took: Result<Duration, String>,
+    /// The certificate that was shown.
+    pub shown: Option<Fingerprint>,
+}
+
+/// The certificate that the configuration names, and the one that a running relay shows.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Its file.
+    pub file: String,
+    /// What is in it, and its last day; or why nothing can be shown of it.
+    pub named: Result<(Fingerprint, Date), Trouble>,
+    /// What is shown.
+    pub shown: Fingerprint,
 }

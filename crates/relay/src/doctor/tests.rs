@@ -4,10 +4,11 @@ use relay_worker::{Buffers, probe::Offload};
 use time::macros::{date, datetime};
 
 use super::{
-    reading::{Answer, Certificate, Clock, Files, Ipv6, Shown, Standing},
+    reading::{Answer, Certificate, Clock, Files, Ipv6, Running, Shown, Standing},
     *,
 };
 use crate::{
+    certificate::Fingerprint,
     limits::memory::Reading,
     trouble::{Trouble, holder::Holder},
 };
@@ -28,7 +29,7 @@ fn taken(answers: &[Result<u64, &str>]) -> Standing {
         holder: Holder::Process { pid: 7, name: "moq-relay".to_owned() },
         answers: answers
             .iter()
-            .map(|answer| Answer { at: at("127.0.0.1:4443"), took: took(answer) })
+            .map(|answer| Answer { at: at("127.0.0.1:4443"), took: took(answer), shown: None })
             .collect(),
     }
 }
@@ -36,6 +37,12 @@ fn taken(answers: &[Result<u64, &str>]) -> Standing {
 fn shown(doubts: Vec<Trouble>) -> Certificate {
     let names = vec!["relay.example.com".to_owned()];
     Certificate::Loaded(Shown { names, until: date!(2027 - 01 - 31), chain: 2, doubts })
+}
+
+/// Where the relay shows the certificate `one`.
+fn in_use(named: Result<&[u8], Trouble>) -> Verdict {
+    let named = named.map(|named| (Fingerprint::of(named), date!(2027 - 01 - 31)));
+    verdict::in_use(&Running { file: "cert.pem".to_owned(), named, shown: Fingerprint::of(b"one") })
 }
 
 fn memory_of(mib: u64) -> Reading {
@@ -87,6 +94,7 @@ fn all() -> Vec<(&'static str, Verdict)> {
         ("steering", verdict::steering(&Ok(()))),
         ("steering", verdict::steering(&denied())),
         ("certificate", only(&Certificate::Generated)),
+        ("certificate", only(&Certificate::Authorities(1))),
         ("certificate", only(&shown(Vec::new()))),
         ("certificate", only(&shown(vec![doubt()]))),
         ("certificate", only(&Certificate::Refused(Trouble::new("there is no file x", "correct [tls]")))),
@@ -103,6 +111,9 @@ fn all() -> Vec<(&'static str, Verdict)> {
         ("port", port(Standing::Refused(Trouble::new("not allowed", "use another port")))),
         ("running", verdict::running(&Port { bind: at("[::]:4443"), standing: free("::1", true) })),
         ("running", verdict::running(&Port { bind: at("[::]:4443"), standing: taken(&[Ok(2)]) })),
+        ("in use", in_use(Ok(b"one"))),
+        ("in use", in_use(Ok(b"two"))),
+        ("in use", in_use(Err(Trouble::new("there is no file x", "correct [tls]")))),
     ]
 }
 

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::Path, time::Duration};
 use relay_worker::{Buffers, probe::Offload};
 use time::{OffsetDateTime, macros::datetime};
 
-use super::reading::{Answer, Certificate, Clock, Files, Ipv6, Port, Shown, Standing};
+use super::reading::{Answer, Certificate, Clock, Files, Ipv6, Port, Running, Shown, Standing};
 use crate::{
     limits::memory,
     trouble::{self, RAISE_FILES, Trouble, bytes, without_ipv6},
@@ -174,12 +174,37 @@ pub fn certificate(reading: &Certificate) -> Vec<Verdict> {
                 "made at start, for development: browsers and clients have to be told".to_owned(),
             )]
         }
+        Certificate::Authorities(count) => {
+            let authorities = if *count == 1 {
+                "1 authority vouches".to_owned()
+            } else {
+                format!("{count} authorities vouch")
+            };
+            vec![Verdict::Ok(format!("{authorities} for clients, who need no certificate"))]
+        }
         Certificate::Refused(trouble) => vec![Verdict::Fail(trouble.clone())],
         Certificate::Loaded(Shown { names, until, chain, doubts }) if doubts.is_empty() => {
             let names = if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") };
             vec![Verdict::Ok(format!("for {names}, until {until}, chain of {chain}"))]
         }
         Certificate::Loaded(Shown { doubts, .. }) => doubts.iter().cloned().map(Verdict::Warn).collect(),
+    }
+}
+
+/// Whether a running relay shows the certificate it is configured with.
+pub fn in_use(Running { file, named, shown }: &Running) -> Verdict {
+    match named {
+        Ok((named, until)) if named == shown => {
+            Verdict::Ok(format!("the one in {file} is shown, until {until}"))
+        }
+        Ok(_) => Verdict::warn(
+            format!("the relay shows another one than {file} holds ({shown})"),
+            "a change is taken up within two seconds; if it is not, is that the file the relay reads? (its log \
+             names it)",
+        ),
+        Err(Trouble { what, todo }) => {
+            Verdict::warn(format!("{what}: the relay shows one of before ({shown})"), todo.clone())
+        }
     }
 }
 

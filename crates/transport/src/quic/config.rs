@@ -10,13 +10,13 @@ use quinn_proto::{
 };
 use relay_model::{WorkerId, limits};
 use rustls::{
-    crypto::{CryptoProvider, aws_lc_rs as provider},
+    crypto::aws_lc_rs as provider,
     pki_types::{CertificateDer, PrivateKeyDer},
     server::ResolvesServerCert,
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
-use super::{H3, Version, cid, rate, versions::Versions};
+use super::{Tls, Version, cid, rate, versions::Versions};
 
 /// Sizes of datagrams, bytes.
 pub mod mtu {
@@ -153,10 +153,10 @@ impl Most {
 }
 
 impl Config {
-    /// `resolver` gives the certificate; `secret` is stable over restarts (reset tokens, retry tokens
+    /// `tls` gives the certificate (a resolver alone will do); `secret` is stable over restarts (reset tokens, retry tokens
     /// and connection-id checks are derived from it); `workers` is the size of the reuseport group.
     pub fn new(
-        resolver: Arc<dyn ResolvesServerCert>,
+        tls: impl Into<Tls>,
         secret: &[u8; 32],
         workers: u16,
         tuning: &Tuning,
@@ -165,7 +165,7 @@ impl Config {
             return Err(ConfigError::Workers);
         }
         let versions = Versions::of(&tuning.versions).ok_or(ConfigError::Versions)?;
-        let tls = server_tls(resolver, versions)?;
+        let tls = tls.into().server(versions)?;
         let crypto = QuicServerConfig::try_from(tls).map_err(|_| ConfigError::NoInitialSuite)?;
         let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, b"relay token").extract(secret);
         let mut server = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
@@ -223,29 +223,6 @@ impl ClientConfig {
 fn derive(secret: &[u8; 32], label: &[u8]) -> hmac::Key {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), label);
     hmac::Key::new(hmac::HMAC_SHA256, tag.as_ref())
-}
-
-fn server_tls(
-    resolver: Arc<dyn ResolvesServerCert>,
-    versions: Versions,
-) -> Result<rustls::ServerConfig, ConfigError> {
-    // AES-128 first: with hardware AES it costs the least, and a client that lacks it offers ChaCha20.
-    let suites = vec![
-        provider::cipher_suite::TLS13_AES_128_GCM_SHA256,
-        provider::cipher_suite::TLS13_AES_256_GCM_SHA384,
-        provider::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-    ];
-    let provider_ = CryptoProvider { cipher_suites: suites, ..provider::default_provider() };
-    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(provider_))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
-        .with_cert_resolver(resolver);
-    tls.ignore_client_order = true;
-    let names = versions.iter().map(Version::alpn).chain([H3]);
-    tls.alpn_protocols = names.map(|name| name.as_bytes().to_vec()).collect();
-    tls.max_early_data_size = 0;
-    tls.ticketer = provider::Ticketer::new()?;
-    Ok(tls)
 }
 
 fn transport(tuning: &Tuning) -> Result<TransportConfig, ConfigError> {

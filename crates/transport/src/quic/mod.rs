@@ -22,6 +22,7 @@ mod config;
 mod connection;
 mod endpoint;
 mod rate;
+mod tls;
 mod versions;
 mod webtransport;
 
@@ -32,6 +33,7 @@ pub use connection::Connection;
 pub use endpoint::{ConnectError, Endpoint};
 pub use quinn_proto::EcnCodepoint as Ecn;
 pub use relay_wire::lite::Version;
+pub use tls::{Clients, PeerCertificate, RootsError, Tickets, Tls};
 
 /// ALPN of WebTransport. The names of raw QUIC are those of the [`Version`]s.
 pub const H3: &str = "h3";

@@ -92,7 +92,7 @@ impl Worker {
             local,
             server_name: conn.server_name(),
             role,
-            certificate: None,
+            certificate: conn.peer_certificate().cloned(),
             now: (shared.wall)(),
             mailbox: mailbox.clone(),
         };

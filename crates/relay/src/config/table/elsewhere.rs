@@ -53,7 +53,6 @@ impl Entry {
 const ENGINE: &str = "there is one QUIC engine";
 const WINDOW: &str = "windows are sized by the relay";
 const LISTENER: &str = "QUIC and WebTransport are the only entrances yet";
-const MTLS: &str = "client certificates are not asked for yet: who has one gets what everybody gets";
 const BALANCER: &str = "connection ids are not made for a load balancer yet, and clients that move would be lost; \
                         remove the key and balance by address";
 const STAYS: &str = "clients stay at the address they came to";
@@ -74,7 +73,6 @@ pub(super) static ENTRIES: &[Entry] = &[
     idle("auth.tls.cert", &[], TOKENS, "certificate shown when keys are fetched"),
     idle("auth.tls.key", &[], TOKENS, "its private key"),
     idle("auth.tls.disable_verify", &[], TOKENS, "trust anybody when keys are fetched").switch(),
-    idle("tls.root", &["server.tls.root", "listen.tls.root"], MTLS, "authorities of client certificates"),
     idle("server.backend", &["listen.backend"], ENGINE, "QUIC library"),
     idle("listen.timeout", &[], "handshake and setup have 5 seconds", "how long a handshake may take"),
     idle("server.tcp.bind", &["listen.tcp.bind"], LISTENER, "TCP address for trusted peers"),

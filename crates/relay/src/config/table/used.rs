@@ -26,17 +26,32 @@ pub(super) static ENTRIES: &[Entry] = &[
         .or(&["listen.version"]),
     used("server.hop", Kind::Hop, "random", "the relay's id in hop chains, below 2^53; give each its own")
         .or(&["cluster.id"]),
-    used("tls.cert", Kind::Files, "none", "certificate chain, leaf first (PEM); wants `tls.key`")
-        .or(&["server.tls.cert", "listen.tls.cert"]),
-    used("tls.key", Kind::Files, "none", "private key of the certificate (PEM)")
+    used(
+        "tls.cert",
+        Kind::Files,
+        "none",
+        "certificate chain, leaf first (PEM); wants `tls.key`. Of several, a client gets the one for the name it \
+         asks for, else the first. Read again when it changes",
+    )
+    .or(&["server.tls.cert", "listen.tls.cert"]),
+    used("tls.key", Kind::Files, "none", "private key of the certificate (PEM); one for each, in the same order")
         .or(&["server.tls.key", "listen.tls.key"]),
     used(
         "tls.generate",
         Kind::Names,
         "none",
-        "make a self-signed certificate at start, for development; without `tls.cert` that is done anyway",
+        "make a self-signed certificate for these names, for development; without `tls.cert` one for localhost is \
+         made anyway",
     )
     .or(&["server.tls.generate", "listen.tls.generate"]),
+    used(
+        "tls.root",
+        Kind::Files,
+        "none",
+        "authorities of client certificates (PEM): clients may show one, need not, and are refused with one of \
+         anybody else. Read again when it changes",
+    )
+    .or(&["server.tls.root", "listen.tls.root"]),
     used(
         "auth.public",
         Kind::Prefixes,

@@ -14,9 +14,10 @@ use quinn_proto::{
 };
 use relay_model::{SessionCode, limits};
 use relay_session::transport::{Closed, Dir, Event, Stream};
+use rustls::pki_types::CertificateDer;
 
 use super::{
-    H3, Phase, Traffic, Transmit, code,
+    H3, PeerCertificate, Phase, Traffic, Transmit, code,
     config::Most,
     versions::Versions,
     webtransport::{End, Http},
@@ -63,6 +64,8 @@ pub struct Connection {
     most: Most,
     /// An open had no credit, by direction.
     refused: [bool; 2],
+    /// What a client showed, verified.
+    peer: Option<Box<PeerCertificate>>,
 }
 
 /// What is between QUIC streams and the session.
@@ -120,6 +123,7 @@ impl Connection {
             versions,
             most,
             refused: [false; 2],
+            peer: None,
             quic,
         }
     }
@@ -158,6 +162,12 @@ impl Connection {
     /// The `origin` header of the CONNECT request.
     pub fn origin(&self) -> Option<&str> {
         self.http()?.origin()
+    }
+
+    /// The certificate the client showed, verified in this handshake; `None` when it showed none, was not asked
+    /// for any, on an outgoing connection, and before `Ready`.
+    pub fn peer_certificate(&self) -> Option<&PeerCertificate> {
+        self.peer.as_deref()
     }
 
     /// The peer's address now (canonical).
@@ -307,6 +317,9 @@ impl Connection {
 
     /// The handshake is done: the ALPN says what this is.
     fn connected(&mut self) {
+        if !self.note_peer() {
+            return self.drop_it(code::session_to_wire(SessionCode::UNAUTHORIZED), "unreadable certificate");
+        }
         let data = self.quic.crypto_session().handshake_data();
         let alpn = data.and_then(|data| data.downcast::<HandshakeData>().ok()).and_then(|data| data.protocol);
         let is_h3 = |alpn: &Vec<u8>| alpn == H3.as_bytes();
@@ -322,6 +335,18 @@ impl Connection {
                 self.become_ready();
             }
         }
+    }
+
+    /// Keeps what the client showed. False: it showed something, and nobody can say what.
+    fn note_peer(&mut self) -> bool {
+        let identity = match self.quic.side() {
+            Side::Server => self.quic.crypto_session().peer_identity(),
+            Side::Client => None,
+        };
+        let Some(identity) = identity else { return true };
+        let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok();
+        self.peer = chain.and_then(|chain| PeerCertificate::of_chain(&chain)).map(Box::new);
+        self.peer.is_some()
     }
 
     fn become_ready(&mut self) {

@@ -3,6 +3,7 @@
 mod hostile;
 mod life;
 mod raw;
+mod tls;
 mod webtransport;
 
 use std::{

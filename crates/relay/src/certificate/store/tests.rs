@@ -1,0 +1,282 @@
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use rustls::server::ProducesTickets;
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::Pair;
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// A pair in PEM that is valid for so many days from `now` on.
+fn made(name: &str, now: SystemTime, days: u32) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.not_before = now.into();
+    params.not_after = (now + DAY * days).into();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+fn authority() -> String {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+}
+
+/// A folder with a pair, and the store that reads it.
+struct Bench {
+    folder: TempDir,
+    store: Store,
+    now: SystemTime,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(|folder, now| {
+            let (cert, key) = made("a.example", now, 90);
+            fs::write(folder.join("cert.pem"), cert).unwrap();
+            fs::write(folder.join("key.pem"), key).unwrap();
+        })
+    }
+
+    fn with(fill: impl FnOnce(&Path, SystemTime)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        fill(folder.path(), now);
+        let pair = Pair { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
+        let store = Store::open(&Tls::Files(vec![pair]), &[], now).unwrap();
+        Self { folder, store, now }
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn put(&self, (cert, key): &(String, String)) {
+        self.write("cert.pem", cert);
+        self.write("key.pem", key);
+    }
+
+    /// One look.
+    fn look(&mut self) -> Vec<News> {
+        self.now += Duration::from_millis(500);
+        self.store.look(self.now, false)
+    }
+
+    /// As many looks as it takes to believe what is there.
+    fn settle(&mut self) -> Vec<News> {
+        let mut news = self.look();
+        news.extend(self.look());
+        news
+    }
+
+    /// What is said when something cannot be used.
+    fn kept(&mut self) -> String {
+        match &self.settle()[..] {
+            [News::Kept(trouble)] => trouble.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn is_shown(news: &[News]) -> bool {
+    matches!(news, [News::Shown { .. }, ..])
+}
+
+#[test]
+fn a_new_pair_is_shown_once_it_has_settled_and_at_once_in_a_hurry() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.settle(), []);
+    let first = bench.store.fingerprint();
+    bench.put(&made("b.example", bench.now, 90));
+    assert_eq!(bench.look(), [], "somebody may be writing still");
+    assert_eq!(bench.store.fingerprint(), first);
+    let news = bench.look();
+    let [News::Shown { names, fingerprint, .. }] = &news[..] else { panic!("{news:?}") };
+    assert_eq!((&names[..], *fingerprint), (&["b.example".to_owned()][..], bench.store.fingerprint()));
+    assert_ne!(*fingerprint, first);
+    bench.put(&made("c.example", bench.now, 90));
+    assert!(is_shown(&bench.store.look(bench.now, true)));
+    assert_eq!(bench.store.look(bench.now, true), [News::Unchanged], "who asks gets an answer");
+}
+
+#[test]
+fn what_cannot_be_used_is_told_once_and_replaces_nothing() {
+    let mut bench = Bench::new();
+    let good = (
+        fs::read_to_string(bench.folder.path().join("cert.pem")).unwrap(),
+        fs::read_to_string(bench.folder.path().join("key.pem")).unwrap(),
+    );
+    let first = bench.store.fingerprint();
+    let torn = good.0.get(..good.0.len() / 2).unwrap().to_owned();
+    let (other, other_key) = made("b.example", bench.now, 90);
+    let expired = made("b.example", bench.now - DAY * 90, 80);
+    for (cert, key, expected) in [
+        (&torn, &good.1, "cert.pem is not valid PEM: "),
+        (&good.0, &other_key, "does not belong to the certificate in "),
+        (&other, &good.1, "does not belong to the certificate in "),
+        (&expired.0, &expired.1, "cert.pem expired on "),
+        (&String::new(), &good.1, "cert.pem: the file is empty"),
+        (&good.1, &good.0, "it holds a private key"),
+    ] {
+        bench.write("cert.pem", cert);
+        bench.write("key.pem", key);
+        let said = bench.kept();
+        assert!(said.contains(expected), "{said}");
+        assert!(said.contains(": the certificate of before is still shown, until 2"), "{said}");
+        assert!(bench.store.trouble().is_some_and(|trouble| trouble.contains(expected)));
+        assert_eq!(bench.settle(), [], "once");
+        assert_eq!(bench.store.fingerprint(), first);
+        bench.put(&good);
+        assert!(matches!(bench.settle()[..], [News::Well(_)]), "{expected}");
+        assert_eq!(bench.store.trouble(), None);
+    }
+    fs::remove_file(bench.folder.path().join("cert.pem")).unwrap();
+    assert!(bench.kept().contains("there is no file "));
+    fs::create_dir(bench.folder.path().join("cert.pem")).unwrap();
+    assert!(bench.kept().contains("is a folder"), "another state is told anew");
+    bench.now += DAY;
+    assert!(bench.kept().contains("is a folder"), "and what lasts, once a day");
+    assert_eq!(bench.store.fingerprint(), first);
+    fs::remove_dir(bench.folder.path().join("cert.pem")).unwrap();
+    bench.put(&(other, other_key));
+    assert!(is_shown(&bench.settle()));
+    assert_eq!(bench.store.trouble(), None);
+}
+
+#[test]
+fn a_pair_that_comes_in_two_steps_is_shown_when_it_is_whole() {
+    let mut bench = Bench::new();
+    let (cert, key) = made("b.example", bench.now, 90);
+    bench.write("cert.pem", &cert);
+    assert_eq!(bench.look(), [], "a step in between is nothing to talk about");
+    bench.write("key.pem", &key);
+    assert_eq!(bench.look(), []);
+    assert!(is_shown(&bench.look()));
+}
+
+#[test]
+fn a_symlink_that_is_turned_is_a_change() {
+    // As certbot does: a link for each file.
+    let mut bench = Bench::with(|folder, now| {
+        for version in [1, 2] {
+            let (cert, key) = made("a.example", now, 90);
+            fs::write(folder.join(format!("cert{version}.pem")), cert).unwrap();
+            fs::write(folder.join(format!("key{version}.pem")), key).unwrap();
+        }
+        symlink("cert1.pem", folder.join("cert.pem")).unwrap();
+        symlink("key1.pem", folder.join("key.pem")).unwrap();
+    });
+    let first = bench.store.fingerprint();
+    for (name, to) in [("cert.pem", "cert2.pem"), ("key.pem", "key2.pem")] {
+        let path = bench.folder.path().join(name);
+        fs::remove_file(&path).unwrap();
+        symlink(to, path).unwrap();
+    }
+    assert!(is_shown(&bench.settle()));
+    assert_ne!(bench.store.fingerprint(), first);
+
+    // As Kubernetes does: a link to the folder of all files.
+    let turn = |folder: &Path, version: u32, now| {
+        let (cert, key) = made("a.example", now, 90);
+        let of = folder.join(format!("..{version}"));
+        fs::create_dir(&of).unwrap();
+        fs::write(of.join("cert.pem"), cert).unwrap();
+        fs::write(of.join("key.pem"), key).unwrap();
+        symlink(format!("..{version}"), folder.join("..new")).unwrap();
+        fs::rename(folder.join("..new"), folder.join("..data")).unwrap();
+    };
+    let mut bench = Bench::with(|folder, now| {
+        turn(folder, 1, now);
+        symlink("..data/cert.pem", folder.join("cert.pem")).unwrap();
+        symlink("..data/key.pem", folder.join("key.pem")).unwrap();
+    });
+    turn(bench.folder.path(), 2, bench.now);
+    assert!(is_shown(&bench.settle()));
+}
+
+#[test]
+fn what_is_not_valid_yet_is_shown_when_it_is() {
+    let mut bench = Bench::new();
+    bench.put(&made("b.example", bench.now + DAY, 90));
+    let said = bench.kept();
+    assert!(said.contains("is not valid before "), "{said}");
+    bench.now += DAY;
+    assert!(is_shown(&bench.look()));
+}
+
+#[test]
+fn the_end_is_told_ahead_and_a_new_certificate_ends_that() {
+    let mut bench = Bench::new();
+    let mut all = Vec::new();
+    for _ in 0..90 {
+        bench.now += DAY;
+        all.extend(bench.look());
+    }
+    assert!(all.iter().all(|news| matches!(news, News::Ending(_))), "{all:?}");
+    assert_eq!(all.len(), 6, "{all:?}");
+    assert!(matches!(&all[..], [.., News::Ending(last)] if last.what.contains("expired on")), "{all:?}");
+    bench.put(&made("b.example", bench.now, 90));
+    assert!(is_shown(&bench.settle()));
+    bench.now += DAY;
+    assert_eq!(bench.settle(), []);
+}
+
+#[test]
+fn a_certificate_that_was_made_is_renewed_before_it_ends() {
+    let start = SystemTime::now();
+    let mut store = Store::open(&Tls::Generated(vec!["relay.lan".to_owned()]), &[], start).unwrap();
+    let first = store.fingerprint();
+    assert_eq!(store.look(start + DAY * 9, false), []);
+    let news = store.look(start + DAY * 11, false);
+    let [News::Shown { names, fingerprint, .. }] = &news[..] else { panic!("{news:?}") };
+    assert_eq!(names[..], ["relay.lan".to_owned()]);
+    assert_ne!(*fingerprint, first);
+    assert_eq!(store.look(start + DAY * 12, false), []);
+}
+
+#[test]
+fn a_new_certificate_ends_the_tickets_of_before() {
+    let mut bench = Bench::new();
+    bench.store.tickets.renew().unwrap();
+    let ticket = bench.store.tickets.encrypt(b"secret").unwrap();
+    bench.settle();
+    assert!(bench.store.tickets.decrypt(&ticket).is_some());
+    bench.put(&made("b.example", bench.now, 90));
+    bench.settle();
+    assert_eq!(bench.store.tickets.decrypt(&ticket), None);
+}
+
+#[test]
+fn authorities_are_taken_up_and_what_cannot_be_one_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (folder.path().join("one.pem"), folder.path().join("two.pem"));
+    fs::write(&one, authority()).unwrap();
+    fs::write(&two, authority() + &authority()).unwrap();
+    let now = SystemTime::now();
+    let tls = Tls::Generated(vec!["localhost".to_owned()]);
+    let mut store = Store::open(&tls, &[one.clone(), two.clone()], now).unwrap();
+    assert!(store.clients().is_some());
+    fs::write(&two, authority()).unwrap();
+    assert_eq!(store.look(now, false), []);
+    assert!(matches!(store.look(now, false)[..], [News::Roots { count: 2, .. }]));
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for (text, expected) in [("", "the file is empty"), (broken, "two.pem cannot be used: certificate 1 ")] {
+        fs::write(&two, text).unwrap();
+        let news = store.look(now, true);
+        let [News::Kept(trouble)] = &news[..] else { panic!("{news:?}") };
+        let said = trouble.to_string();
+        assert!(said.contains(expected) && said.contains("judged by the authorities of before"), "{said}");
+        assert!(store.trouble().is_some());
+    }
+    assert!(Store::open(&tls, &[one, two], now).is_err(), "a start says so");
+    assert!(Store::open(&tls, &[], now).unwrap().clients().is_none(), "nobody is asked");
+}

@@ -1,0 +1,68 @@
+//! TLS of a server: what is shown to clients and what is asked of them, all of which may change meanwhile.
+
+mod clients;
+mod peer;
+mod tickets;
+
+use std::sync::Arc;
+
+use rustls::{
+    crypto::{CryptoProvider, aws_lc_rs as provider},
+    server::{NoServerSessionStorage, ResolvesServerCert},
+};
+
+use super::{ConfigError, H3, Version, versions::Versions};
+
+pub use clients::{Clients, RootsError};
+pub use peer::PeerCertificate;
+pub use tickets::Tickets;
+
+/// What a server shows in a handshake, and what it asks for. Cheap to clone; all clones change together.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Gives the certificate.
+    pub resolver: Arc<dyn ResolvesServerCert>,
+    /// Whose certificates clients may show; `None` asks for none.
+    pub clients: Option<Arc<Clients>>,
+    /// To be renewed with the certificate: a session that is resumed does not see it.
+    pub tickets: Arc<Tickets>,
+}
+
+impl From<Arc<dyn ResolvesServerCert>> for Tls {
+    fn from(resolver: Arc<dyn ResolvesServerCert>) -> Self {
+        Self { resolver, clients: None, tickets: Arc::default() }
+    }
+}
+
+impl Tls {
+    /// TLS 1.3 for these versions.
+    pub(super) fn server(self, versions: Versions) -> Result<rustls::ServerConfig, ConfigError> {
+        // AES-128 first: with hardware AES it costs the least, and a client that lacks it offers ChaCha20.
+        let suites = vec![
+            provider::cipher_suite::TLS13_AES_128_GCM_SHA256,
+            provider::cipher_suite::TLS13_AES_256_GCM_SHA384,
+            provider::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        ];
+        let provider_ = CryptoProvider { cipher_suites: suites, ..provider::default_provider() };
+        let builder = rustls::ServerConfig::builder_with_provider(Arc::new(provider_))
+            .with_protocol_versions(&[&rustls::version::TLS13])?;
+        let mut tls = match &self.clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => builder.with_client_cert_verifier(clients.clone()),
+        }
+        .with_cert_resolver(self.resolver);
+        tls.ignore_client_order = true;
+        let names = versions.iter().map(Version::alpn).chain([H3]);
+        tls.alpn_protocols = names.map(|name| name.as_bytes().to_vec()).collect();
+        tls.max_early_data_size = 0;
+        if self.clients.is_some() {
+            // A resumed session would keep what an old root vouched for: it is always asked anew.
+            tls.send_tls13_tickets = 0;
+            tls.session_storage = Arc::new(NoServerSessionStorage {});
+        } else {
+            self.tickets.renew()?;
+            tls.ticketer = self.tickets;
+        }
+        Ok(tls)
+    }
+}
