@@ -49,6 +49,42 @@ impl Keys {
         Ok(())
     }
 
+    /// Adds a key under a name that need not be its own: that of the file it was found in. Errors as for
+    /// [`Keys::insert`].
+    pub fn insert_as(&mut self, id: KeyId, key: Key) -> Result<(), KeyError> {
+        if self.len() >= KEYS {
+            return Err(KeyError::TooMany);
+        }
+        match self.named.get(&id) {
+            Some(other) if *other != key => Err(KeyError::SameId),
+            _ => {
+                self.named.insert(id, key);
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets the key of that name.
+    pub fn remove(&mut self, id: &KeyId) -> Option<Key> {
+        self.named.remove(id)
+    }
+
+    /// Adds all keys of another set; of two with one name the one that is here stays. Returns why some
+    /// could not be added.
+    pub fn absorb(&mut self, other: &Self) -> Vec<KeyError> {
+        let named = other.named.iter().map(|(id, key)| (Some(id), key));
+        let all = named.chain(other.nameless.iter().map(|key| (None, key)));
+        let mut faults = Vec::new();
+        for (id, key) in all {
+            let added = match id {
+                Some(id) => self.insert_as(id.clone(), key.clone()),
+                None => self.insert(key.clone()),
+            };
+            faults.extend(added.err());
+        }
+        faults
+    }
+
     /// Reads a JSON Web Key Set, or a single key. Keys of a set that are no good are left out and
     /// reported by their place in it: one key of a kind we do not know must not lock out all others.
     pub fn parse(text: &str) -> Result<(Self, Vec<(usize, KeyError)>), KeyError> {
@@ -77,6 +113,11 @@ impl Keys {
     /// Every key: those with a name in its order, then the others.
     pub fn iter(&self) -> impl Iterator<Item = &Key> {
         self.named.values().chain(&self.nameless)
+    }
+
+    /// Those that are found by a name, with it.
+    pub fn iter_named(&self) -> impl Iterator<Item = (&KeyId, &Key)> {
+        self.named.iter()
     }
 
     /// How many there are.

@@ -46,6 +46,10 @@ impl Permit {
         Self(Arc::new(Grant { root, publish, subscribe, holder }))
     }
 
+    pub(crate) fn holder(&self) -> &Holder {
+        &self.0.holder
+    }
+
     /// Absolute path every path the peer names is relative to.
     pub fn root(&self) -> &Path {
         &self.0.root

@@ -142,6 +142,20 @@ impl Policy {
         permit(grants.root, &publish, &subscribe, holder, Refusal::Unauthorized)
     }
 
+    /// The same permit below another root: an auth server knows the path that was asked for under another
+    /// name.
+    ///
+    /// Errors: [`Refusal::Unauthorized`] when no path is that long.
+    pub fn moved(permit: &Permit, root: Path) -> Result<Permit, Refusal> {
+        let moved = |scope: &Scope| -> Option<Scope> {
+            let of = |pattern: &Pattern| pattern.within(permit.root())?.under(&root).ok();
+            scope.patterns().iter().map(of).collect()
+        };
+        let publish = moved(permit.publish()).ok_or(Refusal::Unauthorized)?;
+        let subscribe = moved(permit.subscribe()).ok_or(Refusal::Unauthorized)?;
+        Ok(Permit::new(root, publish, subscribe, permit.holder().clone()))
+    }
+
     /// Admits a relay of the same cluster that showed a certificate of ours, valid until `not_after`, to
     /// everything below the path it asked for. `subject` is its name, for the log.
     ///

@@ -92,6 +92,12 @@ impl Pattern {
         Ok(Self { head: root.join(&self.head)?, rest: self.rest.clone() })
     }
 
+    /// The pattern below `root`, as seen from there; `None` when its plain part does not lie in `root`.
+    pub fn within(&self, root: &Path) -> Option<Self> {
+        let head = Path::parse(self.head.strip_prefix(root)?).ok()?;
+        Some(Self { head, rest: self.rest.clone() })
+    }
+
     /// Whether `path` is one of the set.
     pub fn matches(&self, path: &Path) -> bool {
         let Some(below) = path.strip_prefix(&self.head) else { return false };

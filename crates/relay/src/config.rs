@@ -26,10 +26,12 @@ use std::{
 
 use relay_model::{Hop, Scope, limits};
 use relay_worker::{Takeover, Tuning};
+use reqwest::Url;
 use tracing::level_filters::LevelFilter;
 
 pub use problem::{Error, Problem, Refusal};
 pub use resolve::{Outside, Resolution, Warning};
+pub(crate) use show::redacted;
 pub use source::{Place, Position, Setting, Source};
 pub use value::Size;
 
@@ -62,6 +64,8 @@ pub struct Config {
     pub publish: Scope,
     /// Where anybody may subscribe.
     pub subscribe: Scope,
+    /// Who else may come in, by what.
+    pub auth: Auth,
     /// The relay's own hop; drawn at start when there is none.
     pub hop: Option<Hop>,
     /// What may be held.
@@ -80,6 +84,72 @@ pub struct Config {
     pub log: Log,
     /// Whether a file was read; without one this is a development relay.
     pub from_file: bool,
+}
+
+/// Who may come in beside the public.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// What is believed.
+    pub credentials: Credentials,
+    /// How often what is kept elsewhere is asked for again.
+    pub refresh: Duration,
+    /// Host names whose first labels become the first part of the path.
+    pub domains: Vec<String>,
+    /// How the relay and whoever it asks believe each other.
+    pub tls: AuthTls,
+}
+
+/// What is believed of who comes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// Nothing: there is the public, and who shows a certificate.
+    #[default]
+    None,
+    /// Tokens, by the keys in these files.
+    Files(Vec<PathBuf>),
+    /// Tokens, by keys that are found by name.
+    Dir(KeyDir),
+    /// Nothing here: a server decides on each session.
+    Server(Url),
+    /// Nothing here: a server decides on each path and key.
+    Api(Url),
+}
+
+/// Where keys are found by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyDir {
+    /// In a folder.
+    Local(PathBuf),
+    /// On a server: as files of that name, or as one set.
+    Remote(Url),
+}
+
+/// TLS toward whoever is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthTls {
+    /// Files of the authorities that are trusted; none: those of the system.
+    pub roots: Vec<PathBuf>,
+    /// The certificate that is shown, and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Anybody is trusted.
+    pub disable_verify: bool,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        let refresh = Duration::from_secs(60);
+        Self { credentials: Credentials::None, refresh, domains: Vec::new(), tls: AuthTls::default() }
+    }
+}
+
+impl Auth {
+    /// Whether anything is asked over HTTP.
+    pub fn asks(&self) -> bool {
+        matches!(
+            self.credentials,
+            Credentials::Dir(KeyDir::Remote(_)) | Credentials::Server(_) | Credentials::Api(_)
+        )
+    }
 }
 
 /// What may be held.
@@ -157,6 +227,7 @@ impl Config {
             client_roots: Vec::new(),
             publish: Scope::nothing(),
             subscribe: Scope::nothing(),
+            auth: Auth::default(),
             hop: None,
             cache: Cache::default(),
             takeover: Takeover::default(),

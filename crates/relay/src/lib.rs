@@ -1,5 +1,6 @@
 //! The relay as a library: configuration, certificates, what the machine allows, the log, and wire-up.
 
+mod access;
 pub mod banner;
 pub mod certificate;
 mod check;

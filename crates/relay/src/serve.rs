@@ -11,11 +11,12 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use relay_auth::Policy;
-use relay_model::{Hop, Scope, SessionCode, limits};
+use relay_model::{Hop, Path, Scope, SessionCode, limits};
 use relay_worker::{Options, Relay, RunError};
 use tracing::{info, level_filters::LevelFilter, warn};
 
 use crate::{
+    access::Access,
     banner::Banner,
     certificate::{Fingerprint, News, Store, Watcher, made_for},
     chores::Chores,
@@ -173,12 +174,14 @@ fn certificates(config: &Config) -> Result<Store> {
 }
 
 fn start(config: &Config, certificates: &Store) -> Result<Arc<Relay>> {
-    let policy = Arc::new(Policy::public(config.publish.clone(), config.subscribe.clone()));
+    let hop = config.hop.map_or_else(random_hop, Ok)?;
+    let public = Policy::public(config.publish.clone(), config.subscribe.clone());
+    let access = Arc::new(Access::start(public, &config.auth, &hop.0.to_string())?);
     let secret = certificates.stable_secret();
-    let mut options = Options::new(config.bind, certificates.resolver(), secret, policy);
+    let mut options = Options::new(config.bind, certificates.resolver(), secret, access);
     certificates.furnish(&mut options);
     options.workers = workers(config);
-    options.hop = config.hop.map_or_else(random_hop, Ok)?;
+    options.hop = hop;
     options.tuning = config.quic.clone();
     options.takeover = config.takeover;
     options.linger = config.linger;
@@ -230,9 +233,9 @@ fn announce(config: &Config, fingerprint: Fingerprint, relay: &Relay) {
 
 /// What is open, for people.
 pub(crate) fn shown(scope: &Scope) -> String {
-    match scope.prefixes() {
+    match scope.patterns() {
         [] => "nothing".to_owned(),
-        [root] if root.is_root() => "everything".to_owned(),
-        prefixes => prefixes.iter().map(|prefix| format!("{prefix}/**")).collect::<Vec<_>>().join(", "),
+        [all] if all.as_subtree().is_some_and(Path::is_root) => "everything".to_owned(),
+        patterns => patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     }
 }

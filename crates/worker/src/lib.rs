@@ -27,4 +27,5 @@ pub use relay_core::Takeover;
 pub use relay_transport::quic::{
     Clients, Congestion, PeerCertificate, RootsError, Tickets, Tuning, Version, mtu,
 };
+pub use relay_wire::lite::Role;
 pub use socket::{BUFFER_BYTES, BindError, Buffers, Steering, probe};

@@ -82,7 +82,7 @@ impl Report {
 
     /// Whether what was written could be understood, so that explaining it makes sense.
     pub(super) fn is_understood(&self) -> bool {
-        self.resolution.refusals.is_empty() || self.resolution.waits_for_tokens()
+        self.resolution.refusals.is_empty()
     }
 }
 
@@ -90,7 +90,7 @@ impl Report {
 fn hazards(config: &Config, certificates: &[Certificate]) -> Vec<String> {
     let mut all = Vec::new();
     let is_exposed = !config.bind.ip().is_loopback();
-    let everybody = |scope: &relay_model::Scope| scope.prefixes().iter().any(relay_model::Path::is_root);
+    let everybody = |scope: &relay_model::Scope| scope.covers(&relay_model::Scope::everything());
     match (everybody(&config.publish), everybody(&config.subscribe)) {
         (true, true) if is_exposed => {
             all.push("whoever reaches this address may publish and subscribe to everything".to_owned());

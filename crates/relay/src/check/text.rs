@@ -3,17 +3,16 @@
 use std::fmt;
 
 use super::{certificate::Certificate, report::Report};
-use crate::{config::Config, serve::shown};
+use crate::{
+    config::{Config, Credentials, KeyDir, redacted},
+    serve::shown,
+};
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name =
             self.file.as_ref().map_or_else(|| "without a file".to_owned(), |file| file.display().to_string());
-        let verdict = match (self.starts(), self.resolution.waits_for_tokens()) {
-            (true, _) => "a relay would start",
-            (false, true) => "understood, but a relay would not start before tokens are enforced",
-            (false, false) => "a relay would not start",
-        };
+        let verdict = if self.starts() { "a relay would start" } else { "a relay would not start" };
         writeln!(f, "{name}: {verdict}")?;
         section(f, "refused", self.refusals())?;
         let warnings = &self.resolution.warnings;
@@ -45,7 +44,7 @@ impl Report {
         writeln!(f, "\nwho may do what")?;
         writeln!(f, "  publish      everybody: {}", shown(&config.publish))?;
         writeln!(f, "  subscribe    everybody: {}", shown(&config.subscribe))?;
-        writeln!(f, "  tokens       not enforced yet: who shows one is refused")?;
+        self.credentials(f)?;
         self.certificates(f)?;
         writeln!(f, "\nholds")?;
         writeln!(f, "  memory       {} may be used on this machine", size(self.memory))?;
@@ -54,6 +53,42 @@ impl Report {
         writeln!(f, "\nruns")?;
         writeln!(f, "  workers      {}", self.workers)?;
         writeln!(f, "  drain        {:?} for clients to move when it is told to stop", config.drain_timeout)
+    }
+
+    fn credentials(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let auth = &self.resolution.config.auth;
+        let refresh = auth.refresh;
+        match &auth.credentials {
+            Credentials::None => writeln!(f, "  tokens       none is taken: who shows one is refused"),
+            Credentials::Files(files) => {
+                let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+                writeln!(f, "  tokens       what they grant, by {}", files.join(", "))
+            }
+            Credentials::Dir(KeyDir::Local(folder)) => {
+                writeln!(f, "  tokens       what they grant, by the keys in {}", folder.display())
+            }
+            Credentials::Dir(KeyDir::Remote(url)) => {
+                writeln!(
+                    f,
+                    "  tokens       what they grant, by keys of {}, asked again every {refresh:?}",
+                    redacted(url)
+                )
+            }
+            Credentials::Server(url) => {
+                writeln!(
+                    f,
+                    "  sessions     {} decides on each; nobody comes in while it fails",
+                    redacted(url)
+                )
+            }
+            Credentials::Api(url) => {
+                writeln!(
+                    f,
+                    "  sessions     {} decides, path by path; nobody comes in while it fails",
+                    redacted(url)
+                )
+            }
+        }
     }
 
     fn certificates(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -15,6 +15,12 @@ pub enum Kind {
     Hop,
     /// One file or several.
     Files,
+    /// One file.
+    File,
+    /// A folder of keys, or an address where they are.
+    KeyDir,
+    /// An address of HTTP.
+    Url,
     /// One host name or several.
     Names,
     /// One path prefix or several.
@@ -59,6 +65,9 @@ impl Kind {
             Self::Versions => "name, or list of them",
             Self::Hop | Self::Workers | Self::Streams | Self::Mtu => "number",
             Self::Files => "file, or list of them",
+            Self::File => "file",
+            Self::KeyDir => "folder or URL",
+            Self::Url => "URL",
             Self::Names => "host name, or list of them",
             Self::Prefixes => "path, or list of them",
             Self::Takeover | Self::Congestion | Self::Level | Self::Format => "name",
@@ -76,7 +85,9 @@ impl Kind {
             Self::Versions => "VERSION",
             Self::Hop | Self::Workers | Self::Streams => "N",
             Self::Mtu => "BYTES",
-            Self::Files => "FILE",
+            Self::Files | Self::File => "FILE",
+            Self::KeyDir => "FOLDER|URL",
+            Self::Url => "URL",
             Self::Names => "NAME",
             Self::Prefixes => "PATH",
             Self::Takeover => "WHO",
@@ -102,6 +113,7 @@ impl Kind {
             return Value::Array(text.split(',').map(|part| string(part.trim())).collect());
         }
         match self {
+            Self::File | Self::KeyDir | Self::Url => string(text),
             Self::Address | Self::Takeover | Self::Congestion | Self::Level | Self::Format => string(text),
             _ => {
                 let number = || text.parse().ok().map(Value::Integer);
@@ -122,6 +134,9 @@ impl Kind {
             Self::Versions => value::versions(value).map(drop),
             Self::Hop => value::hop(value).map(drop),
             Self::Files => value::files(value).map(drop),
+            Self::File => value::file(value).map(drop),
+            Self::KeyDir => value::key_dir(value).map(drop),
+            Self::Url => value::url(value).map(drop),
             Self::Names => value::names(value).map(drop),
             Self::Prefixes => value::prefixes(value).map(drop),
             Self::Takeover => value::takeover(value).map(drop),

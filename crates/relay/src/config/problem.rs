@@ -71,12 +71,6 @@ pub enum Problem {
     /// A flag or a variable with such a value: its name is its place.
     #[error("{0}")]
     Outside(String),
-    /// A key that restricts access and is not enforced.
-    #[error(
-        "`{0}` asks for token authentication, which is not enforced yet: \
-         the relay refuses to start rather than run open; remove the key, or use `auth.public` alone"
-    )]
-    Unenforced(String),
     /// A key that cannot be obeyed, and without which the relay would be another one.
     #[error("`{key}` cannot be obeyed: {instead}")]
     Refused {

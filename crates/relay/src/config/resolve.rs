@@ -2,11 +2,11 @@
 
 use std::{env, path::Path as FilePath};
 
-use relay_model::{Path, Scope};
+use relay_model::{Pattern, Scope};
 use toml::Value;
 
 use super::{
-    Cache, Config, Error, Pair, Place, Problem, Refusal, Setting, Source, Tls,
+    Cache, Config, Credentials, Error, Pair, Place, Problem, Refusal, Setting, Source, Tls,
     file::{self, Given},
     hint, rules, show,
     table::{self, Status},
@@ -66,12 +66,6 @@ impl Resolution {
         if self.refusals.is_empty() { Ok(self.config) } else { Err(Error::Refused(self.refusals)) }
     }
 
-    /// Whether all that is wrong is that what restricts access is not enforced yet.
-    pub fn waits_for_tokens(&self) -> bool {
-        let waits = |refusal: &Refusal| matches!(refusal.problem, Problem::Unenforced(_));
-        !self.refusals.is_empty() && self.refusals.iter().all(waits)
-    }
-
     /// Where the value of `key` comes from.
     pub fn source(&self, key: &str) -> &Source {
         let found = self.settings.iter().find(|setting| setting.key == key);
@@ -102,11 +96,17 @@ pub(super) fn resolve(file: Option<(&FilePath, &str)>, outside: &Outside) -> Res
     Resolution { config, settings, refusals: layers.refusals, warnings: layers.warnings }
 }
 
-/// What would open the relay comes first, then everything by its place.
-fn order(refusal: &Refusal) -> (bool, bool, Option<super::Position>) {
-    let opens = matches!(refusal.problem, Problem::Unenforced(_));
+/// Everything by its place.
+fn order(refusal: &Refusal) -> (bool, Option<super::Position>) {
     let at = refusal.place.position();
-    (!opens, at.is_none(), at)
+    (at.is_none(), at)
+}
+
+impl<T> Sourced<T> {
+    /// How it is spelled, and where.
+    fn said(&self) -> (String, Source) {
+        (self.spelled.clone(), self.source.clone())
+    }
 }
 
 /// A value, and where it comes from.
@@ -166,7 +166,6 @@ impl Layers<'_> {
         for given in self.given.clone() {
             let (key, asks) = (given.spelled.clone(), !asks_for_nothing(&given.value));
             match given.entry.status {
-                Status::Unenforced => self.refuse(&given.source, given.key_at, Problem::Unenforced(key)),
                 Status::Refused(instead) if asks => {
                     self.refuse(&given.source, given.key_at, Problem::Refused { key, instead });
                 }
@@ -297,6 +296,7 @@ impl Layers<'_> {
     /// Who may do what: what is said of one direction goes before what is said of both, unless that comes
     /// from a stronger layer.
     fn access(&mut self, config: &mut Config) {
+        self.credentials(config);
         let both = self.get("auth.public", value::prefixes);
         let publish = self.get("auth.public.publish", value::prefixes);
         let subscribe = self.get("auth.public.subscribe", value::prefixes);
@@ -307,11 +307,44 @@ impl Layers<'_> {
         config.subscribe = self.direction("auth.public.subscribe", both.as_ref(), subscribe.as_ref());
     }
 
+    /// What is believed of who comes. There is one way; several would each let in whom another refuses.
+    fn credentials(&mut self, config: &mut Config) {
+        let key = self.get("auth.key", value::files);
+        let dir = self.get("auth.key_dir", value::key_dir);
+        let server = self.get("auth.url", value::url);
+        let api = self.get("auth.api", value::url);
+        let given = [
+            key.as_ref().map(Sourced::said),
+            dir.as_ref().map(Sourced::said),
+            server.as_ref().map(Sourced::said),
+            api.as_ref().map(Sourced::said),
+        ];
+        let mut given = given.into_iter().flatten();
+        if let (Some((first, _)), Some((second, source))) = (given.next(), given.next()) {
+            let what = format!("`{first}` and `{second}` both say whom to believe; keep one");
+            self.refuse(&source, None, Problem::Together(what));
+        }
+        config.auth.credentials = match (server, api, dir, key) {
+            (Some(url), ..) => Credentials::Server(url.value),
+            (_, Some(url), ..) => Credentials::Api(url.value),
+            (_, _, Some(dir), _) => Credentials::Dir(dir.value),
+            (_, _, _, Some(key)) => Credentials::Files(key.value),
+            _ => Credentials::None,
+        };
+        self.set("auth.refresh", value::refresh, &mut config.auth.refresh);
+        self.set("auth.domains", value::names, &mut config.auth.domains);
+        self.set("auth.tls.root", value::files, &mut config.auth.tls.roots);
+        self.set("auth.tls.disable_verify", value::switch, &mut config.auth.tls.disable_verify);
+        let (cert, key) = (self.get("auth.tls.cert", value::file), self.get("auth.tls.key", value::file));
+        rules::pair(self, cert.as_ref(), key.as_ref());
+        config.auth.tls.identity = cert.zip(key).map(|(cert, key)| (cert.value, key.value));
+    }
+
     fn direction(
         &mut self,
         key: &'static str,
-        both: Option<&Sourced<Vec<Path>>>,
-        one: Option<&Sourced<Vec<Path>>>,
+        both: Option<&Sourced<Vec<Pattern>>>,
+        one: Option<&Sourced<Vec<Pattern>>>,
     ) -> Scope {
         let chosen = match (both, one) {
             (Some(both), Some(one)) if both.source.rank() == one.source.rank() => {
@@ -327,12 +360,13 @@ impl Layers<'_> {
         };
         self.sources.retain(|(known, _)| *known != key);
         self.sources.push((key, chosen.source.clone()));
-        Scope::of(chosen.value.clone())
+        chosen.value.iter().cloned().collect()
     }
 
     fn check(&mut self, config: &mut Config) {
         rules::together(self, config);
-        let nobody = config.publish.is_empty() && config.subscribe.is_empty();
+        let others = config.auth.credentials != Credentials::None || !config.client_roots.is_empty();
+        let nobody = config.publish.is_empty() && config.subscribe.is_empty() && !others;
         // What is missing is said once what is there is understood.
         if nobody && self.refusals.is_empty() {
             self.refuse(&Source::Default, None, Problem::NobodyAllowed);

@@ -41,6 +41,16 @@ pub(super) fn certificates(
     }
 }
 
+/// What is shown where the relay asks has a key.
+pub(super) fn pair(layers: &mut Layers<'_>, cert: Option<&Sourced<PathBuf>>, key: Option<&Sourced<PathBuf>>) {
+    let (there, missing) = match (cert, key) {
+        (Some(cert), None) => (cert, "auth.tls.key"),
+        (None, Some(key)) => (key, "auth.tls.cert"),
+        _ => return,
+    };
+    layers.refuse(&there.source, None, Problem::HalfTls { present: there.spelled.clone(), missing });
+}
+
 /// The rest.
 pub(super) fn together(layers: &mut Layers<'_>, config: &Config) {
     let quic = &config.quic;

@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use relay_model::Scope;
+use relay_model::{Path, Pattern, Scope};
 use relay_worker::{Congestion, Takeover};
 use toml::Value;
 
-use super::{Config, Format, Setting, Source, Tls, table};
+use super::{Config, Credentials, Format, KeyDir, Setting, Source, Tls, table};
 
 /// Every setting in use, in the order of the table.
 pub(super) fn settings(config: &Config, sources: &[(&'static str, Source)]) -> Vec<Setting> {
@@ -34,6 +34,19 @@ fn shown(config: &Config, key: &str, source: &Source) -> Option<String> {
         },
         "auth.public.subscribe" => scope(&config.subscribe),
         "auth.public.publish" => scope(&config.publish),
+        "auth.key" | "auth.key_dir" | "auth.url" | "auth.api" => credentials(&config.auth.credentials, key),
+        "auth.refresh" => span(config.auth.refresh),
+        "auth.domains" if config.auth.domains.is_empty() => "none".to_owned(),
+        "auth.domains" => list(config.auth.domains.iter().cloned()),
+        "auth.tls.root" if config.auth.tls.roots.is_empty() => "the system's".to_owned(),
+        "auth.tls.root" => files(&config.auth.tls.roots),
+        "auth.tls.cert" => {
+            config.auth.tls.identity.as_ref().map_or_else(|| "none".to_owned(), |(cert, _)| files([cert]))
+        }
+        "auth.tls.key" => {
+            config.auth.tls.identity.as_ref().map_or_else(|| "none".to_owned(), |(_, key)| files([key]))
+        }
+        "auth.tls.disable_verify" => config.auth.tls.disable_verify.to_string(),
         "auth.takeover" => text(match config.takeover {
             Takeover::Identity => "identity",
             Takeover::Any => "any",
@@ -81,6 +94,28 @@ fn tls(config: &Config, key: &str, source: &Source) -> String {
     }
 }
 
+/// An address is shown without what may be a secret in it.
+fn credentials(credentials: &Credentials, key: &str) -> String {
+    match (credentials, key) {
+        (Credentials::Files(keys), "auth.key") => files(keys),
+        (Credentials::Dir(KeyDir::Local(folder)), "auth.key_dir") => text(folder.display()),
+        (Credentials::Dir(KeyDir::Remote(url)), "auth.key_dir")
+        | (Credentials::Server(url), "auth.url")
+        | (Credentials::Api(url), "auth.api") => text(redacted(url)),
+        _ => "none".to_owned(),
+    }
+}
+
+/// Scheme, host and path: a query or a password may be a secret.
+pub(crate) fn redacted(url: &reqwest::Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    // Both can only fail where there is no host.
+    let _ = url.set_password(None);
+    let _ = url.set_username("");
+    url.to_string()
+}
+
 /// One file, or a list of them.
 fn files<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> String {
     let mut files: Vec<String> = files.into_iter().map(|file| file.display().to_string()).collect();
@@ -99,9 +134,10 @@ fn list(values: impl IntoIterator<Item = String>) -> String {
 }
 
 fn scope(scope: &Scope) -> String {
-    match scope.prefixes() {
-        [one] => text(one),
-        prefixes => list(prefixes.iter().map(ToString::to_string)),
+    let shown = |pattern: &Pattern| pattern.as_subtree().map_or_else(|| pattern.to_string(), Path::to_string);
+    match scope.patterns() {
+        [one] => text(shown(one)),
+        patterns => list(patterns.iter().map(shown)),
     }
 }
 

@@ -38,8 +38,6 @@ pub enum Status {
     Idle(&'static str),
     /// It is refused, because the relay would be another one than it asks for. What to do instead.
     Refused(&'static str),
-    /// It restricts who may connect, which is not enforced yet: refused.
-    Unenforced,
 }
 
 /// What an entry is called outside of a file.

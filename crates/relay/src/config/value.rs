@@ -4,12 +4,13 @@ mod quic;
 
 use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
-use relay_model::{Hop, Path, limits};
+use relay_model::{Hop, Path, Pattern, limits};
 use relay_worker::{Takeover, Version};
+use reqwest::Url;
 use toml::Value;
 use tracing::level_filters::LevelFilter;
 
-use super::Format;
+use super::{Format, KeyDir};
 
 pub(super) use quic::{congestion, idle, keep_alive, mtu, streams};
 
@@ -176,6 +177,58 @@ pub(super) fn files(value: &Value) -> Result<Vec<PathBuf>, String> {
     texts(value, "file").map(|files| files.into_iter().map(PathBuf::from).collect())
 }
 
+/// One file.
+pub(super) fn file(value: &Value) -> Result<PathBuf, String> {
+    match value.as_str() {
+        Some(text) if !text.is_empty() => Ok(text.into()),
+        _ => Err(format!("{value} is no file; write it as a text, in quotes")),
+    }
+}
+
+/// A folder of keys, or where they are asked for.
+pub(super) fn key_dir(value: &Value) -> Result<KeyDir, String> {
+    match value.as_str() {
+        Some(text) if text.contains("://") => url(value).map(KeyDir::Remote),
+        _ => file(value).map(KeyDir::Local),
+    }
+}
+
+/// An address that is asked over HTTP. Over plain HTTP whoever is on the way decides who may come in.
+pub(super) fn url(value: &Value) -> Result<Url, String> {
+    let wrong =
+        || format!("{value} is no address to ask at; write one as in \"https://auth.example.com/moq\"");
+    let url: Url = value.as_str().ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
+    let is_here = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => return Err(wrong()),
+    };
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_here => Ok(url),
+        "http" => Err(format!(
+            "{value} is plain HTTP: whoever is on the way would decide who may come in; use https:// (on this \
+             machine http:// is fine)"
+        )),
+        _ => Err(wrong()),
+    }
+}
+
+/// How often something is asked for again.
+pub(super) fn refresh(value: &Value) -> Result<Duration, String> {
+    let pause = duration(value)?;
+    match pause {
+        pause if pause < Duration::from_secs(1) => {
+            Err(format!("{value} is too often; once a second is enough"))
+        }
+        pause if pause > Duration::from_secs(24 * 3_600) => {
+            Err(format!("{value} is too seldom: a key that is revoked would hold that long; a day at most"))
+        }
+        pause => Ok(pause),
+    }
+}
+
 /// One host name or a list of them; addresses, and a `*` for the first label, may stand there too.
 pub(super) fn names(value: &Value) -> Result<Vec<String>, String> {
     let names = texts(value, "host name")?;
@@ -195,23 +248,23 @@ fn is_host(name: &str) -> bool {
     name.parse::<std::net::IpAddr>().is_ok() || name.len() <= 253 && rest.split('.').all(is_label)
 }
 
-/// One prefix or a list of them; `x/**` is `x`. Several that include the root contradict each other.
-pub(super) fn prefixes(value: &Value) -> Result<Vec<Path>, String> {
-    let prefix = |value: &Value| {
+/// One prefix or pattern, or a list of them: `x` is `x/**`, and one with a `*` means what it says. Several that
+/// include everything contradict each other.
+pub(super) fn prefixes(value: &Value) -> Result<Vec<Pattern>, String> {
+    let pattern = |value: &Value| {
         let text =
             value.as_str().ok_or_else(|| format!("{value} is no path; write it as a text, in quotes"))?;
-        let stem = text.strip_suffix("**").filter(|stem| stem.is_empty() || stem.ends_with('/'));
-        let stem = stem.unwrap_or(text);
-        if stem.contains('*') {
-            return Err(format!("{value} is no prefix; `*` may only stand at the end, as in \"anon/**\""));
+        if text.contains('*') {
+            return Pattern::parse(text.trim_matches('/')).map_err(|error| format!("{value}: {error}"));
         }
-        Path::parse(stem).map_err(|error| error.to_string())
+        Path::parse(text).map(Pattern::subtree).map_err(|error| error.to_string())
     };
-    let paths: Vec<Path> = list(value)?.iter().map(prefix).collect::<Result<_, _>>()?;
-    if paths.len() > 1 && paths.iter().any(Path::is_root) {
+    let patterns: Vec<Pattern> = list(value)?.iter().map(pattern).collect::<Result<_, _>>()?;
+    let is_all = |pattern: &Pattern| pattern.as_subtree().is_some_and(Path::is_root);
+    if patterns.len() > 1 && patterns.iter().any(is_all) {
         return Err(format!("{value}: \"\" opens everything, and the rest says otherwise; keep one of them"));
     }
-    Ok(paths)
+    Ok(patterns)
 }
 
 /// A number of threads.
@@ -356,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_prefix_may_be_written_as_a_pattern() {
-        let parse = |raw: &str| prefixes(&text(raw)).map(|paths| paths[0].as_str().to_owned());
+        let parse = |raw: &str| prefixes(&text(raw)).map(|patterns| patterns[0].to_string());
         for (raw, path) in [("anon", "anon"), ("anon/**", "anon"), ("**", ""), ("/", ""), ("a/b/**", "a/b")] {
             assert_eq!(parse(raw).unwrap(), path, "{raw}");
         }

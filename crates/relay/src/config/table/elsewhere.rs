@@ -32,11 +32,6 @@ const fn link(key: &'static str, spellings: Spellings, short: Spellings, meaning
     entry(key, spellings, short, Status::Refused(INSTEAD), meaning)
 }
 
-/// Of authentication by token.
-const fn token(key: &'static str, spellings: Spellings, short: Spellings, meaning: &'static str) -> Entry {
-    entry(key, spellings, short, Status::Unenforced, meaning)
-}
-
 /// Of something that does nothing here.
 const fn idle(key: &'static str, spellings: Spellings, why: &'static str, meaning: &'static str) -> Entry {
     entry(key, spellings, &[], Status::Idle(why), meaning)
@@ -56,23 +51,20 @@ const LISTENER: &str = "QUIC and WebTransport are the only entrances yet";
 const BALANCER: &str = "connection ids are not made for a load balancer yet, and clients that move would be lost; \
                         remove the key and balance by address";
 const STAYS: &str = "clients stay at the address they came to";
-const TOKENS: &str = "it goes with authentication by token, which is not there yet";
+const MODE: &str = "there is one way to ask; remove the key";
 const STATS: &str = "counters are not published as broadcasts yet";
 const IROH: &str = "there is no peer-to-peer entrance";
 
 pub(super) static ENTRIES: &[Entry] = &[
-    token("auth.key", &[], &[], "key that tokens are checked with"),
-    token("auth.key_dir", &[], &[], "keys that tokens are checked with, by id"),
-    token("auth.url", &[], &[], "server asked about each session"),
-    token("auth.api", &["auth.auth_api"], &[], "server asked about each session"),
-    token("auth.api_mode", &[], &[], "how that server is asked"),
-    token("auth.public.api", &["auth.public_api"], &[], "server asked what is public"),
-    token("auth.domains", &[], &["auth-domain"], "host names that become the first part of a path"),
-    idle("auth.mtls_tier", &[], TOKENS, "label of peers that show a certificate"),
-    idle("auth.tls.root", &[], TOKENS, "whom to trust when keys are fetched"),
-    idle("auth.tls.cert", &[], TOKENS, "certificate shown when keys are fetched"),
-    idle("auth.tls.key", &[], TOKENS, "its private key"),
-    idle("auth.tls.disable_verify", &[], TOKENS, "trust anybody when keys are fetched").switch(),
+    entry("auth.api_mode", &[], &[], Status::Refused(MODE), "how the server of `auth.api` is asked"),
+    entry(
+        "auth.public.api",
+        &["auth.public_api"],
+        &[],
+        Status::Refused("`auth.api` says what is public, too; or write it down as `auth.public`"),
+        "server asked what is public",
+    ),
+    idle("auth.mtls_tier", &[], STATS, "label of peers that show a certificate"),
     idle("server.backend", &["listen.backend"], ENGINE, "QUIC library"),
     idle("listen.timeout", &[], "handshake and setup have 5 seconds", "how long a handshake may take"),
     idle("server.tcp.bind", &["listen.tcp.bind"], LISTENER, "TCP address for trusted peers"),

@@ -37,7 +37,6 @@ pub fn markdown() -> String {
     page += "\n## Keys that are refused\n\nWithout them the relay would be another one than the file asks for.\n\n";
     rest(&mut page, "why, and what to do", |status| match status {
         Status::Refused(instead) => Some(instead),
-        Status::Unenforced => Some("tokens are not enforced yet; use `auth.public` alone"),
         _ => None,
     });
     page

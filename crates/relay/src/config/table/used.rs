@@ -67,6 +67,29 @@ pub(super) static ENTRIES: &[Entry] = &[
     .or(&["auth.public_subscribe"]),
     used("auth.public.publish", Kind::Prefixes, "`auth.public`", "prefixes that everybody may publish below")
         .or(&["auth.public_publish"]),
+    used("auth.key", Kind::Files, "none", "key that tokens are checked with (JWK), or a set of them. Read again when it changes"),
+    used(
+        "auth.key_dir",
+        Kind::KeyDir,
+        "none",
+        "keys that tokens are checked with, by name: a folder of `NAME.jwk`, the `https://` address of one, or that \
+         of a key set (`.json`)",
+    ),
+    used("auth.url", Kind::Url, "none", "server that decides on each session: one POST when it comes, one when it ends"),
+    used("auth.api", Kind::Url, "none", "server that decides on each path and key, the older way: one GET")
+        .or(&["auth.auth_api"]),
+    used("auth.refresh", Kind::Duration, "`\"60s\"`", "how often remote keys and grants are asked for again"),
+    used(
+        "auth.domains",
+        Kind::Names,
+        "none",
+        "host names whose subdomains become the first part of the path: with `example.com`, `a.example.com` is `/a`",
+    )
+    .short(&["auth-domain"]),
+    used("auth.tls.root", Kind::Files, "the system's", "authorities trusted where keys and grants are asked for (PEM)"),
+    used("auth.tls.cert", Kind::File, "none", "certificate shown there (PEM)"),
+    used("auth.tls.key", Kind::File, "none", "its private key (PEM)"),
+    used("auth.tls.disable_verify", Kind::Switch, "`false`", "trust anybody there: for tests only"),
     used(
         "auth.takeover",
         Kind::Takeover,

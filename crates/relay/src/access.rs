@@ -1,0 +1,241 @@
+//! Who may come in: public paths, tokens, client certificates, and whoever is asked about them.
+//!
+//! [`Access`] is the relay's [`Gate`]. What it knows by itself (public paths, keys out of files) it answers at
+//! once, on the worker's thread. What has to be asked over HTTP it answers later, from a runtime of its own:
+//! a key by its name ([`remote`]), or everything ([`server`], [`api`]).
+//!
+//! What is taken back ends the sessions that rest on it. Every answer is made, and given, under the lock
+//! that a change takes: none that was made of what holds no more comes after the change.
+
+mod api;
+mod cache;
+mod files;
+mod http;
+mod remote;
+mod server;
+
+use std::{
+    io,
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+    time::SystemTime,
+};
+
+use relay_auth::{Keys, Permit, Policy, Refusal};
+use relay_model::SessionCode;
+use relay_worker::{Answer, Denial, Ended, Gate, Request, Sessions};
+use thiserror::Error;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::config::{Auth, Credentials, KeyDir};
+
+/// What a session is told whose right to be here was taken back.
+const REVOKED: &str = "revoked";
+
+/// Why nobody could be let in as configured.
+#[derive(Debug, Error)]
+pub(crate) enum AccessError {
+    /// A file of keys that is not there, or is none.
+    #[error("{0}")]
+    Keys(String),
+    /// What is needed to ask over HTTP.
+    #[error("{0}")]
+    Http(String),
+    /// The system gives no thread.
+    #[error("cannot start what keeps keys up to date: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Who may come in.
+pub(crate) struct Access {
+    known: Arc<Known>,
+    asked: Asked,
+    /// Host names whose first labels become the first part of the path, longest first.
+    domains: Vec<String>,
+    /// Keeps files up to date, for as long as it lives.
+    _files: Option<files::Watcher>,
+    /// Where is asked. Dropped last.
+    _runtime: Option<Runtime>,
+}
+
+/// Who is asked what is not known.
+enum Asked {
+    Nobody,
+    /// For a key.
+    Keys(Arc<remote::Keyring>),
+    /// For everything.
+    Server(Arc<server::Server>),
+    /// For everything, the older way.
+    Api(Arc<api::Api>),
+}
+
+/// What is known without asking, and the sessions it holds for.
+pub(super) struct Known {
+    policy: RwLock<Arc<Policy>>,
+    sessions: OnceLock<Sessions>,
+}
+
+impl Known {
+    fn new(policy: Policy) -> Self {
+        Self { policy: RwLock::new(Arc::new(policy)), sessions: OnceLock::new() }
+    }
+
+    fn policy(&self) -> Arc<Policy> {
+        self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Runs `answer` with what holds now; what it gives away is given before anything changes.
+    fn answering<T>(&self, answer: impl FnOnce(&Policy) -> T) -> T {
+        answer(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Other keys hold from now on; sessions of tokens by those that are gone end.
+    fn set_keys(&self, keys: Keys) {
+        let policy = {
+            let mut policy = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+            if policy.keys() == &keys {
+                return;
+            }
+            *policy = Arc::new(Policy::clone(&policy).with_keys(keys));
+            policy.clone()
+        };
+        if let Some(sessions) = self.sessions.get() {
+            sessions.end_where(SessionCode::UNAUTHORIZED, REVOKED, move |permit| !policy.upholds(permit));
+        }
+    }
+
+    fn end(&self, session: relay_model::SessionId, code: SessionCode, reason: &str) {
+        if let Some(sessions) = self.sessions.get() {
+            sessions.end(session, code, reason);
+        }
+    }
+
+    fn revise(&self, session: relay_model::SessionId, permit: Permit) {
+        if let Some(sessions) = self.sessions.get() {
+            sessions.revise(session, permit);
+        }
+    }
+}
+
+impl Access {
+    /// Reads what is configured, and starts keeping it up to date. `policy` is what is public; `node` is how
+    /// this relay is called toward a server that is asked.
+    ///
+    /// # Errors
+    /// [`AccessError`]: what is wrong, and with which file.
+    pub(crate) fn start(policy: Policy, auth: &Auth, node: &str) -> Result<Self, AccessError> {
+        let known = Arc::new(Known::new(policy));
+        let mut domains = auth.domains.clone();
+        domains.sort_by_key(|domain| std::cmp::Reverse(domain.len()));
+        let (mut runtime, mut watcher) = (None, None);
+        let asked = match &auth.credentials {
+            Credentials::None => Asked::Nobody,
+            Credentials::Files(files) => {
+                watcher = Some(files::Watcher::start(files::Source::Files(files.clone()), known.clone())?);
+                Asked::Nobody
+            }
+            Credentials::Dir(KeyDir::Local(folder)) => {
+                watcher = Some(files::Watcher::start(files::Source::Folder(folder.clone()), known.clone())?);
+                Asked::Nobody
+            }
+            Credentials::Dir(KeyDir::Remote(url)) => {
+                let (http, on) = asking(auth, &mut runtime)?;
+                Asked::Keys(remote::Keyring::start(url.clone(), auth.refresh, http, known.clone(), &on))
+            }
+            Credentials::Server(url) => {
+                let (http, on) = asking(auth, &mut runtime)?;
+                Asked::Server(server::Server::start(url.clone(), node, http, known.clone(), &on))
+            }
+            Credentials::Api(url) => {
+                let (http, on) = asking(auth, &mut runtime)?;
+                Asked::Api(api::Api::start(url.clone(), auth.refresh, http, known.clone(), &on))
+            }
+        };
+        Ok(Self { known, asked, domains, _files: watcher, _runtime: runtime })
+    }
+
+    /// The target as it is decided on: below the path that its host name stands for.
+    fn target(&self, request: &Request) -> String {
+        if self.domains.is_empty() || request.transport != "webtransport" {
+            return request.target.clone();
+        }
+        let host = request.server_name.as_deref().unwrap_or_default().trim_end_matches('.').to_lowercase();
+        let below =
+            self.domains.iter().find_map(|domain| host.strip_suffix(domain.as_str())?.strip_suffix('.'));
+        let Some(labels) = below else { return request.target.clone() };
+        let mut target = String::new();
+        for label in labels.rsplit('.') {
+            target.push('/');
+            target.push_str(label);
+        }
+        if !request.target.starts_with(['/', '?']) && !request.target.is_empty() {
+            target.push('/');
+        }
+        target.push_str(&request.target);
+        target
+    }
+
+    /// By what is known here.
+    fn decide(&self, request: &Request, target: &str) -> Result<Permit, Refusal> {
+        if let Some(certificate) = &request.certificate {
+            return Policy::peer(target, peer_name(certificate), certificate.not_after, request.now);
+        }
+        self.known.policy().admit(target, request.now)
+    }
+}
+
+/// What asks over HTTP, and where it runs.
+fn asking(
+    auth: &Auth,
+    runtime: &mut Option<Runtime>,
+) -> Result<(http::Http, tokio::runtime::Handle), AccessError> {
+    let http = http::Http::new(&auth.tls)?;
+    let started = Builder::new_multi_thread().worker_threads(1).thread_name("access").enable_all().build()?;
+    let handle = started.handle().clone();
+    *runtime = Some(started);
+    Ok((http, handle))
+}
+
+/// How a certificate is called in the log, and as the holder of what it publishes.
+fn peer_name(certificate: &relay_worker::PeerCertificate) -> String {
+    let digits = certificate.fingerprint.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
+    match &certificate.name {
+        Some(name) => format!("certificate:{}", name.escape_default()),
+        None => format!("certificate:{digits}"),
+    }
+}
+
+impl Gate for Access {
+    fn admit(&self, request: &Request) -> Answer {
+        let target = self.target(request);
+        match &self.asked {
+            Asked::Server(server) => return server.admit(request, target),
+            Asked::Api(api) => return api.admit(request, target),
+            Asked::Nobody | Asked::Keys(_) => {}
+        }
+        if let Asked::Keys(keyring) = &self.asked
+            && request.certificate.is_none()
+            && self.known.policy().missing_key(&target).is_some()
+        {
+            return keyring.admit(request, target);
+        }
+        Answer::Now(self.decide(request, &target).map_err(Denial::from))
+    }
+
+    fn ended(&self, ended: &Ended<'_>) {
+        match &self.asked {
+            Asked::Server(server) => server.ended(ended),
+            Asked::Api(api) => api.ended(ended.session),
+            Asked::Nobody | Asked::Keys(_) => {}
+        }
+    }
+
+    fn started(&self, sessions: &Sessions) {
+        // Once.
+        let _ = self.known.sessions.set(sessions.clone());
+    }
+}
+
+/// Wall-clock time.
+fn now() -> SystemTime {
+    SystemTime::now()
+}

@@ -1,0 +1,312 @@
+//! The older way to ask a server about sessions: a GET that brings what is public below a path, the key of a
+//! token, and the name that the path has there.
+//!
+//! What a server says of a path and a key is asked for once, kept for as long as it says, and asked for again
+//! while sessions rest on it. It fails closed.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use relay_auth::{Key, Keys, Permit, Policy, Refusal};
+use relay_model::{Path, Scope, SessionId};
+use relay_worker::{Answer, Denial, PeerCertificate, Reply, Request};
+use reqwest::Url;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::{runtime::Handle, sync::Semaphore, time::sleep};
+use tracing::warn;
+
+use super::{
+    Known, REVOKED,
+    http::{Http, Outage, Response},
+    now, peer_name,
+};
+
+/// Questions that are asked at once.
+const AT_ONCE: usize = 64;
+/// Sessions that wait for an answer.
+const WAITING: usize = 2_048;
+/// Questions whose answers are kept.
+const KEPT: usize = 10_000;
+
+/// A server that decides.
+pub(super) struct Api {
+    base: Url,
+    refresh: Duration,
+    http: Http,
+    known: Arc<Known>,
+    on: Handle,
+    turns: Semaphore,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    asked: HashMap<Url, Asked>,
+    /// Which question a session rests on.
+    of: HashMap<SessionId, Url>,
+    waits: usize,
+    said: Option<String>,
+}
+
+/// One question.
+#[derive(Default)]
+struct Asked {
+    answer: Option<(Arc<Said>, Instant)>,
+    waiting: Vec<(Guest, Reply)>,
+    /// Sessions that were let in by it.
+    live: HashMap<SessionId, Guest>,
+}
+
+/// Who asks to come in.
+#[derive(Clone)]
+struct Guest {
+    target: String,
+    certificate: Option<PeerCertificate>,
+}
+
+/// What is answered.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Said {
+    alias: Option<String>,
+    public: Public,
+    key: Option<Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Public {
+    subscribe: Vec<String>,
+    publish: Vec<String>,
+}
+
+impl Api {
+    pub(super) fn start(
+        base: Url,
+        refresh: Duration,
+        http: Http,
+        known: Arc<Known>,
+        on: &Handle,
+    ) -> Arc<Self> {
+        let (turns, state) = (Semaphore::new(AT_ONCE), Mutex::default());
+        let api = Arc::new(Self { base, refresh, http, known, on: on.clone(), turns, state });
+        let lasting = Arc::downgrade(&api);
+        on.spawn(async move {
+            loop {
+                sleep(refresh).await;
+                let Some(api) = lasting.upgrade() else { return };
+                api.renew().await;
+            }
+        });
+        api
+    }
+
+    pub(super) fn admit(self: &Arc<Self>, request: &Request, target: String) -> Answer {
+        let url = match self.question(request, &target) {
+            Ok(url) => url,
+            Err(refusal) => return Answer::Now(Err(refusal.into())),
+        };
+        let guest = Guest { target, certificate: request.certificate.clone() };
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if state.waits >= WAITING || (state.asked.len() >= KEPT && !state.asked.contains_key(&url)) {
+            return Answer::Now(Err(Denial::Unavailable));
+        }
+        state.of.insert(request.session, url.clone());
+        let asked = state.asked.entry(url.clone()).or_default();
+        if let Some((said, until)) = &asked.answer
+            && Instant::now() < *until
+        {
+            let answer = said.permit(&guest, request.now);
+            if answer.is_ok() {
+                asked.live.insert(request.session, guest);
+            }
+            return Answer::Now(answer);
+        }
+        let is_first = asked.waiting.is_empty();
+        asked.waiting.push((guest, request.reply()));
+        state.waits += 1;
+        drop(guard);
+        if is_first {
+            let api = self.clone();
+            self.on.spawn(async move { api.decide(url).await });
+        }
+        Answer::Later
+    }
+
+    pub(super) fn ended(&self, session: SessionId) {
+        let mut state = self.state();
+        if let Some(url) = state.of.remove(&session)
+            && let Some(asked) = state.asked.get_mut(&url)
+        {
+            asked.live.remove(&session);
+        }
+    }
+
+    /// The question about a session.
+    fn question(&self, request: &Request, target: &str) -> Result<Url, Refusal> {
+        // Checks that it is a path at all, whatever may be done there.
+        let anything = Policy::public(Scope::everything(), Scope::everything());
+        let path = target.split_once('?').map_or(target, |(path, _)| path);
+        let root = anything.admit(path, request.now)?.root().clone();
+        let kid = anything.missing_key(target);
+        let mut url = self.base.clone();
+        {
+            let mut query = url.query_pairs_mut();
+            query.append_pair("root", root.as_str());
+            if let Some(kid) = &kid {
+                query.append_pair("kid", kid.as_str());
+            }
+            if request.certificate.is_some() {
+                query.append_pair("mtls", "true");
+            }
+            query.append_pair("transport", "quic");
+        }
+        Ok(url)
+    }
+
+    /// Asks, and answers who waits.
+    async fn decide(self: Arc<Self>, url: Url) {
+        let answer = self.ask(&url).await;
+        let mut state = self.state();
+        let waits = &mut *state;
+        let Some(asked) = waits.asked.get_mut(&url) else { return };
+        let waiting = std::mem::take(&mut asked.waiting);
+        waits.waits = waits.waits.saturating_sub(waiting.len());
+        match answer {
+            Err(outage) => {
+                waits.complain(Some(format!("the auth server fails, and nobody is let in: {outage}")));
+                // Those who wait are told by the end of their replies.
+            }
+            Ok((said, until)) => {
+                for (guest, reply) in waiting {
+                    let permit = said.permit(&guest, now());
+                    // Whoever did not wait is gone.
+                    if permit.is_ok() && waits.of.contains_key(&reply.session()) {
+                        asked.live.insert(reply.session(), guest);
+                    }
+                    reply.give(permit);
+                }
+                asked.answer = Some((said, until));
+                waits.complain(None);
+            }
+        }
+    }
+
+    /// Asks again about what sessions rest on, and forgets the rest.
+    async fn renew(&self) {
+        let now = Instant::now();
+        let urls: Vec<Url> = {
+            let mut state = self.state();
+            state.asked.retain(|_, asked| {
+                let is_fresh = asked.answer.as_ref().is_some_and(|(_, until)| now < *until);
+                is_fresh || !asked.live.is_empty() || !asked.waiting.is_empty()
+            });
+            state
+                .asked
+                .iter()
+                .filter(|(_, asked)| !asked.live.is_empty())
+                .map(|(url, _)| url.clone())
+                .collect()
+        };
+        for url in urls {
+            let answer = self.ask(&url).await;
+            let mut state = self.state();
+            let Some(asked) = state.asked.get_mut(&url) else { continue };
+            match answer {
+                Ok((said, until)) => {
+                    for (session, guest) in &asked.live {
+                        match said.permit(guest, super::now()) {
+                            Ok(permit) => self.known.revise(*session, permit),
+                            Err(denial) => self.known.end(*session, denial.session_code(), REVOKED),
+                        }
+                    }
+                    asked.answer = Some((said, until));
+                }
+                Err(outage) => {
+                    // Nobody new comes in on it; who is in stays: the server may be back in a moment.
+                    asked.answer = None;
+                    state.complain(Some(format!("the auth server fails: {outage}")));
+                }
+            }
+        }
+    }
+
+    async fn ask(&self, url: &Url) -> Result<(Arc<Said>, Instant), Outage> {
+        let _turn = self.turns.acquire().await.map_err(|_| Outage::Failed("the relay ends".to_owned()))?;
+        let response = self.http.get(url.clone()).await?;
+        let said = Said::of(&response)?;
+        Ok((Arc::new(said), response.at + response.lifetime.unwrap_or_default().min(self.refresh)))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Says what is wrong, once; and that it is over.
+    fn complain(&mut self, what: Option<String>) {
+        match &what {
+            Some(what) if self.said.as_ref() != Some(what) => warn!("{what}"),
+            None if self.said.is_some() => warn!("the auth server answers again"),
+            _ => {}
+        }
+        self.said = what;
+    }
+}
+
+impl Said {
+    fn of(response: &Response) -> Result<Self, Outage> {
+        if !response.status.is_success() {
+            return Err(Outage::Status(response.status));
+        }
+        serde_json::from_slice(&response.body)
+            .map_err(|error| Outage::Nonsense(format!("the answer makes no sense: {error}")))
+    }
+
+    fn permit(&self, guest: &Guest, now: SystemTime) -> Result<Permit, Denial> {
+        let permit = match &guest.certificate {
+            Some(certificate) => {
+                Policy::peer(&guest.target, peer_name(certificate), certificate.not_after, now)?
+            }
+            None => self.policy(&guest.target, now)?.admit(&guest.target, now)?,
+        };
+        let Some(alias) = &self.alias else { return Ok(permit) };
+        let alias = Path::parse(alias.trim_matches('/')).map_err(|_| Denial::Unavailable)?;
+        if depth(&alias) != depth(permit.root()) {
+            return Err(Denial::Unavailable);
+        }
+        Ok(Policy::moved(&permit, alias)?)
+    }
+
+    /// What is public below the path that is asked for, and the key.
+    fn policy(&self, target: &str, now: SystemTime) -> Result<Policy, Denial> {
+        let anything = Policy::public(Scope::everything(), Scope::everything());
+        let path = target.split_once('?').map_or(target, |(path, _)| path);
+        let root = anything.admit(path, now)?.root().clone();
+        let scope = |prefixes: &[String]| -> Result<Scope, Denial> {
+            let below = |prefix: &String| root.join(&Path::parse(prefix.trim_matches('/'))?);
+            prefixes
+                .iter()
+                .map(below)
+                .collect::<Result<Vec<_>, _>>()
+                .map(Scope::of)
+                .map_err(|_| Denial::Unavailable)
+        };
+        let public = Policy::public(scope(&self.public.publish)?, scope(&self.public.subscribe)?);
+        let Some(key) = &self.key else { return Ok(public) };
+        let mut keys = Keys::new();
+        let key = Key::parse(&key.to_string()).map_err(|_| Denial::Unavailable)?;
+        keys.insert(key).map_err(|_| Denial::Unavailable)?;
+        Ok(public.with_keys(keys))
+    }
+}
+
+fn depth(path: &Path) -> usize {
+    path.as_str().split('/').filter(|part| !part.is_empty()).count()
+}

@@ -1,0 +1,49 @@
+//! What an HTTP answer says of how long it holds.
+
+use std::time::Duration;
+
+use reqwest::header::{CACHE_CONTROL, HeaderMap};
+
+/// Longest that anything is kept without asking again.
+const LONGEST: Duration = Duration::from_secs(3_600);
+
+/// How long the answer may be used again; `None` = it does not say. `Some(0)`: not at all.
+pub(super) fn lifetime(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let mut age = None;
+    for directive in values.flat_map(|value| value.split(',')) {
+        let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+        match name.trim().to_ascii_lowercase().as_str() {
+            "no-store" | "no-cache" => return Some(Duration::ZERO),
+            "max-age" => {
+                let seconds = value.trim().trim_matches('"').parse().unwrap_or(0);
+                age = Some(Duration::from_secs(seconds).min(LONGEST));
+            }
+            _ => {}
+        }
+    }
+    age
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_says_how_long_it_holds() {
+        for (said, kept) in [
+            (&[][..], None),
+            (&["max-age=30"], Some(30)),
+            (&["private, Max-Age=\"5\""], Some(5)),
+            (&["max-age=60", "no-store"], Some(0)),
+            (&["no-cache"], Some(0)),
+            (&["max-age=soon"], Some(0)),
+            (&["max-age=99999999"], Some(3_600)),
+            (&["public"], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            said.iter().for_each(|value| drop(headers.append(CACHE_CONTROL, value.parse().unwrap())));
+            assert_eq!(lifetime(&headers), kept.map(Duration::from_secs), "{said:?}");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Keys out of files, kept up with them.
+//!
+//! A file that is gone takes its keys along at once: removing it is how a key is revoked. One that cannot be
+//! read or understood keeps those it had, as somebody may be writing it.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use relay_auth::{Key, KeyId, Keys};
+use tracing::{info, warn};
+
+use super::{AccessError, Known};
+
+/// How often files are looked at: a session ends within a second of the removal of its key.
+const PERIOD: Duration = Duration::from_millis(400);
+/// Largest file that is read: a set of as many keys as there may be.
+const FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Where keys are.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// In these files: a key each, or a set.
+    Files(Vec<PathBuf>),
+    /// In `KID.jwk` of this folder.
+    Folder(PathBuf),
+}
+
+/// Keeps the keys up with their files, for as long as it lives.
+pub(super) struct Watcher {
+    /// Dropped with it: the thread ends then.
+    _alive: mpsc::SyncSender<()>,
+}
+
+impl Watcher {
+    /// Reads the keys, and starts looking for changes.
+    pub(super) fn start(source: Source, known: Arc<Known>) -> Result<Self, AccessError> {
+        let mut shelf = Shelf { source, files: BTreeMap::new(), said: None };
+        shelf.open().map_err(AccessError::Keys)?;
+        known.set_keys(shelf.keys());
+        let (alive, ended) = mpsc::sync_channel::<()>(0);
+        thread::Builder::new().name("keys".to_owned()).spawn(move || {
+            while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
+                if shelf.look() {
+                    let keys = shelf.keys();
+                    info!(keys = keys.len(), "the keys that tokens are checked with have changed");
+                    known.set_keys(keys);
+                }
+            }
+        })?;
+        Ok(Self { _alive: alive })
+    }
+}
+
+/// The files, and what they held.
+struct Shelf {
+    source: Source,
+    files: BTreeMap<PathBuf, Held>,
+    /// What is wrong with the folder, as it was said.
+    said: Option<String>,
+}
+
+/// What a file held when it was last understood.
+struct Held {
+    stamp: Stamp,
+    keys: Keys,
+}
+
+/// Tells one content of a file from another.
+type Stamp = (Option<SystemTime>, u64, u64);
+
+impl Shelf {
+    /// The first look: what cannot be used then is refused.
+    fn open(&mut self) -> Result<(), String> {
+        let files = self.list().map_err(|error| format!("{}: {error}", self.place().display()))?;
+        for file in files {
+            match (self.read(&file), &self.source) {
+                (Ok(held), _) => drop(self.files.insert(file, held)),
+                (Err(what), Source::Files(_)) => return Err(format!("{}: {what}", file.display())),
+                // One bad file must not lock out everybody else.
+                (Err(what), Source::Folder(_)) => warn!("{}: {what}: its tokens are refused", file.display()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks again. Whether other keys hold now.
+    fn look(&mut self) -> bool {
+        let files = match self.list() {
+            Ok(files) => files,
+            // A folder that is gone is one whose keys are.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                self.complain(&format!("{}: {error}: the keys of before hold", self.place().display()));
+                return false;
+            }
+        };
+        let mut trouble = Vec::new();
+        let before = self.files.len();
+        self.files.retain(|file, _| files.contains(file));
+        let mut changed = self.files.len() != before;
+        for file in files {
+            let stamp = match stamp(&file) {
+                Ok(stamp) => stamp,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    changed |= self.files.remove(&file).is_some();
+                    trouble.push(format!("{} is gone: its tokens are refused", file.display()));
+                    continue;
+                }
+                Err(error) => {
+                    trouble.push(format!("{}: {error}: the keys of before hold", file.display()));
+                    continue;
+                }
+            };
+            if self.files.get(&file).is_some_and(|held| held.stamp == stamp) {
+                continue;
+            }
+            match self.read(&file) {
+                Ok(held) => {
+                    changed |= self.files.get(&file).is_none_or(|before| before.keys != held.keys);
+                    self.files.insert(file, held);
+                }
+                Err(what) if self.files.contains_key(&file) => {
+                    trouble.push(format!("{}: {what}: the keys of before hold", file.display()));
+                }
+                Err(what) => trouble.push(format!("{}: {what}: its tokens are refused", file.display())),
+            }
+        }
+        self.complain(&trouble.join("; "));
+        changed
+    }
+
+    /// Says what is wrong, once.
+    fn complain(&mut self, what: &str) {
+        if what.is_empty() {
+            self.said = None;
+        } else if self.said.as_deref() != Some(what) {
+            warn!("{what}");
+            self.said = Some(what.to_owned());
+        }
+    }
+
+    fn place(&self) -> &Path {
+        match &self.source {
+            Source::Folder(folder) => folder,
+            Source::Files(files) => files.first().map_or(Path::new(""), PathBuf::as_path),
+        }
+    }
+
+    fn list(&self) -> io::Result<Vec<PathBuf>> {
+        let folder = match &self.source {
+            Source::Files(files) => return Ok(files.clone()),
+            Source::Folder(folder) => folder,
+        };
+        let mut files = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if name(&path).is_some() {
+                files.push(path);
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    fn read(&self, file: &Path) -> Result<Held, String> {
+        let is_folder = matches!(self.source, Source::Folder(_));
+        read(file, name(file).filter(|_| is_folder))
+    }
+
+    /// All that hold. Of two with one name the first counts.
+    fn keys(&self) -> Keys {
+        let mut keys = Keys::new();
+        for (file, held) in &self.files {
+            for error in keys.absorb(&held.keys) {
+                warn!("{}: {error}: its tokens are refused", file.display());
+            }
+        }
+        keys
+    }
+}
+
+/// What a key in a folder is called: `NAME.jwk`.
+fn name(file: &Path) -> Option<KeyId> {
+    let is_key = file.extension().is_some_and(|extension| extension == "jwk");
+    file.file_stem().filter(|_| is_key)?.to_str()?.parse().ok()
+}
+
+fn stamp(file: &Path) -> io::Result<Stamp> {
+    use std::os::unix::fs::MetadataExt;
+    let found = fs::metadata(file)?;
+    Ok((found.modified().ok(), found.len(), found.ino()))
+}
+
+fn read(file: &Path, name: Option<KeyId>) -> Result<Held, String> {
+    let stamp = stamp(file).map_err(|error| error.to_string())?;
+    if stamp.1 > FILE_BYTES {
+        return Err(format!("it is larger than {FILE_BYTES} bytes"));
+    }
+    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let (keys, faults) = match name {
+        // In a folder the file says what a key is called, as deployed relays look it up.
+        Some(id) => {
+            let mut keys = Keys::new();
+            let key = Key::parse(text.trim()).map_err(|error| error.to_string())?;
+            keys.insert_as(id, key).map_err(|error| error.to_string())?;
+            (keys, Vec::new())
+        }
+        None => Keys::parse(text.trim()).map_err(|error| error.to_string())?,
+    };
+    for (at, fault) in faults {
+        warn!("{}: key {at} of the set: {fault}: its tokens are refused", file.display());
+    }
+    Ok(Held { stamp, keys })
+}

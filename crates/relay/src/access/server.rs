@@ -1,0 +1,500 @@
+//! An auth server that is asked about every session: whether it may come in, now and then whether it still
+//! may, and that is told when it has ended. One JSON request each.
+//!
+//! It fails closed: whoever cannot be decided on is not let in, and may try again. A session that is in stays
+//! for as long as it was allowed to; if it was to be asked about again and that cannot be done, it ends
+//! after [`GRACE`].
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use aws_lc_rs::digest;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use relay_auth::{Granted, Permit, Policy};
+use relay_model::{Path, Pattern, SessionCode, SessionId};
+use relay_worker::{Answer, Denial, Ended, Reply, Request};
+use reqwest::{StatusCode, Url};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::{runtime::Handle, sync::Semaphore, task::AbortHandle, time::sleep};
+use tracing::warn;
+
+use super::{
+    Known, REVOKED,
+    http::{Http, Outage, Response},
+    now,
+};
+
+/// Questions that are asked at once.
+const AT_ONCE: usize = 64;
+/// Questions that wait for their turn, or for an answer.
+const WAITING: usize = 2_048;
+/// Answers that are kept for as long as their server says.
+const KEPT: usize = 10_000;
+/// How long a session goes on that was to be asked about again, and cannot be.
+const GRACE: Duration = Duration::from_secs(30);
+/// No session is asked about more often.
+const SOONEST: Duration = Duration::from_secs(1);
+/// Numbers from here on are times of day, not spans of time.
+const TIMES: f64 = 1e9;
+
+/// A server that decides.
+pub(super) struct Server {
+    url: Url,
+    node: String,
+    http: Http,
+    known: Arc<Known>,
+    on: Handle,
+    turns: Semaphore,
+    waiting: AtomicUsize,
+    live: Mutex<HashMap<SessionId, Live>>,
+    kept: Mutex<HashMap<[u8; 32], (Instant, Verdict)>>,
+    said: Mutex<Option<String>>,
+}
+
+/// A session that was asked about.
+struct Live {
+    question: Arc<Question>,
+    /// What asks about it again.
+    again: Option<AbortHandle>,
+}
+
+/// What is asked about a session; every time the same, but for the event.
+#[derive(Serialize)]
+struct Question {
+    id: String,
+    node: String,
+    transport: &'static str,
+    remote: String,
+    local: String,
+    server_name: Option<String>,
+    alpn: &'static str,
+    path: String,
+    query: String,
+    token: Option<Token>,
+    role: Option<&'static str>,
+    tls: Option<Tls>,
+    #[serde(skip)]
+    target: String,
+}
+
+#[derive(Serialize)]
+struct Token {
+    kind: u64,
+    value: String,
+}
+
+#[derive(Serialize)]
+struct Tls {
+    name: Option<String>,
+    fingerprint: String,
+    expires: u64,
+    issuer: String,
+}
+
+/// What is sent.
+#[derive(Serialize)]
+struct Message<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    question: &'a Question,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    end: Option<Totals>,
+}
+
+/// How a session ended.
+#[derive(Serialize)]
+struct Totals {
+    bytes_received: u64,
+    bytes_sent: u64,
+    duration_ms: u64,
+    ended_by: &'static str,
+    reason: String,
+}
+
+/// What is answered; `grant` may stand around all of it.
+#[derive(Deserialize)]
+struct Said {
+    #[serde(default)]
+    grant: Option<Grant>,
+    #[serde(flatten)]
+    flat: Grant,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+struct Grant {
+    publish: Vec<String>,
+    subscribe: Vec<String>,
+    root: Option<String>,
+    mounts: Value,
+    expires: Option<f64>,
+    revalidate: Option<f64>,
+    subject: Option<String>,
+    peer: Value,
+}
+
+/// A server's word.
+#[derive(Clone)]
+enum Verdict {
+    Granted { granted: Granted, again: Option<Duration> },
+    Refused,
+}
+
+impl Server {
+    pub(super) fn start(url: Url, node: &str, http: Http, known: Arc<Known>, on: &Handle) -> Arc<Self> {
+        Arc::new(Self {
+            url,
+            node: node.to_owned(),
+            http,
+            known,
+            on: on.clone(),
+            turns: Semaphore::new(AT_ONCE),
+            waiting: AtomicUsize::new(0),
+            live: Mutex::default(),
+            kept: Mutex::default(),
+            said: Mutex::default(),
+        })
+    }
+
+    pub(super) fn admit(self: &Arc<Self>, request: &Request, target: String) -> Answer {
+        let question = Arc::new(Question::of(request, target, &self.node));
+        let live = Live { question: question.clone(), again: None };
+        lock(&self.live).insert(request.session, live);
+        if let Some(verdict) = self.remembered(&question) {
+            let answer = verdict.permit(&question, request.now);
+            if answer.is_ok() {
+                self.ask_again(request.session, &verdict);
+            }
+            return Answer::Now(answer);
+        }
+        let Some(turn) = self.queue() else { return Answer::Now(Err(Denial::Unavailable)) };
+        let (server, reply) = (self.clone(), request.reply());
+        self.on.spawn(async move {
+            server.decide(&question, reply).await;
+            drop(turn);
+        });
+        Answer::Later
+    }
+
+    pub(super) fn ended(self: &Arc<Self>, ended: &Ended<'_>) {
+        let Some(live) = lock(&self.live).remove(&ended.session) else { return };
+        if let Some(again) = live.again {
+            again.abort();
+        }
+        if !ended.admitted {
+            return;
+        }
+        let end = Totals {
+            bytes_received: ended.bytes_in,
+            bytes_sent: ended.bytes_out,
+            duration_ms: u64::try_from(ended.lasted.as_millis()).unwrap_or(u64::MAX),
+            ended_by: ended.by.name(),
+            reason: ended.reason.chars().take(256).collect(),
+        };
+        let Some(turn) = self.queue() else {
+            self.complain(Some("too many sessions ended at once: the server does not hear of all"));
+            return;
+        };
+        let server = self.clone();
+        self.on.spawn(async move {
+            // Whoever counts bytes shall not miss them for a moment's trouble.
+            for pause in [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5)] {
+                sleep(pause).await;
+                let asked = server.ask("end", &live.question, Some(&end)).await;
+                if asked.is_ok_and(|response| !response.status.is_server_error()) {
+                    break;
+                }
+            }
+            drop(turn);
+        });
+    }
+
+    async fn decide(self: &Arc<Self>, question: &Arc<Question>, reply: Reply) {
+        let session = reply.session();
+        match self.verdict("connect", question).await {
+            Err(outage) => {
+                self.complain(Some(&format!("the auth server fails, and nobody is let in: {outage}")));
+                reply.give(Err(Denial::Unavailable));
+            }
+            Ok(verdict) => {
+                self.complain(None);
+                let answer = verdict.permit(question, now());
+                let is_in = answer.is_ok();
+                reply.give(answer);
+                if is_in {
+                    self.ask_again(session, &verdict);
+                }
+            }
+        }
+    }
+
+    /// Asks about a live session again when its verdict says so.
+    fn ask_again(self: &Arc<Self>, session: SessionId, verdict: &Verdict) {
+        let Verdict::Granted { again: Some(pause), .. } = verdict else { return };
+        let (server, pause) = (Arc::downgrade(self), (*pause).max(SOONEST));
+        let mut live = lock(&self.live);
+        let Some(known) = live.get_mut(&session) else { return };
+        let question = known.question.clone();
+        let task = self.on.spawn(async move {
+            let (mut pause, mut since) = (pause, None);
+            loop {
+                sleep(pause).await;
+                let Some(server) = server.upgrade() else { return };
+                match server.look_again(session, &question, &mut since).await {
+                    Some(next) => pause = next.max(SOONEST),
+                    None => return,
+                }
+            }
+        });
+        known.again = Some(task.abort_handle());
+    }
+
+    /// Asks about a live session. When to ask next; `None`: not again.
+    async fn look_again(
+        &self,
+        session: SessionId,
+        question: &Question,
+        since: &mut Option<Instant>,
+    ) -> Option<Duration> {
+        let answer = match self.verdict("revalidate", question).await {
+            Ok(verdict) => {
+                *since = None;
+                let next = match &verdict {
+                    Verdict::Granted { again, .. } => *again,
+                    Verdict::Refused => None,
+                };
+                verdict.permit(question, now()).map(|permit| (permit, next))
+            }
+            Err(outage) => {
+                let first = *since.get_or_insert_with(Instant::now);
+                self.complain(Some(&format!("the auth server fails: {outage}")));
+                if first.elapsed() < GRACE {
+                    return Some(Duration::from_secs(5));
+                }
+                self.known.end(session, SessionCode::INTERNAL, "authorization unavailable");
+                return None;
+            }
+        };
+        match answer {
+            Ok((permit, next)) => {
+                self.known.revise(session, permit);
+                next
+            }
+            Err(denial) => {
+                self.known.end(session, denial.session_code(), REVOKED);
+                None
+            }
+        }
+    }
+
+    async fn verdict(&self, event: &'static str, question: &Question) -> Result<Verdict, Outage> {
+        let response = self.ask(event, question, None).await?;
+        let verdict = Verdict::of(&response, question)?;
+        let lasts = response.lifetime.filter(|lasts| !lasts.is_zero());
+        let mut kept = lock(&self.kept);
+        match lasts {
+            Some(lasts) => {
+                let now = Instant::now();
+                if kept.len() >= KEPT {
+                    kept.retain(|_, (until, _)| now < *until);
+                }
+                if kept.len() < KEPT {
+                    kept.insert(question.mark(), (response.at + lasts, verdict.clone()));
+                }
+            }
+            None => drop(kept.remove(&question.mark())),
+        }
+        Ok(verdict)
+    }
+
+    async fn ask(
+        &self,
+        event: &'static str,
+        question: &Question,
+        end: Option<&Totals>,
+    ) -> Result<Response, Outage> {
+        let end = end.map(|end| Totals { reason: end.reason.clone(), ..*end });
+        let body = serde_json::to_vec(&Message { event, question, end });
+        let body = body.map_err(|error| Outage::Nonsense(error.to_string()))?;
+        let _turn = self.turns.acquire().await.map_err(|_| Outage::Failed("the relay ends".to_owned()))?;
+        self.http.post(self.url.clone(), body).await
+    }
+
+    fn remembered(&self, question: &Question) -> Option<Verdict> {
+        let mut kept = lock(&self.kept);
+        if kept.is_empty() {
+            return None;
+        }
+        let mark = question.mark();
+        let (until, verdict) = kept.get(&mark)?;
+        if Instant::now() < *until {
+            return Some(verdict.clone());
+        }
+        kept.remove(&mark);
+        None
+    }
+
+    /// A place among those who wait, for as long as it is held.
+    fn queue(self: &Arc<Self>) -> Option<Turn> {
+        let waited = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let turn = Turn(self.clone());
+        (waited < WAITING).then_some(turn)
+    }
+
+    /// Says what is wrong, once; and that it is over.
+    fn complain(&self, what: Option<&str>) {
+        let mut said = lock(&self.said);
+        match what {
+            Some(what) if said.as_deref() != Some(what) => warn!("{what}"),
+            None if said.is_some() => warn!("the auth server answers again"),
+            _ => {}
+        }
+        *said = what.map(str::to_owned);
+    }
+}
+
+/// One of those who wait.
+struct Turn(Arc<Server>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Question {
+    fn of(request: &Request, target: String, node: &str) -> Self {
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let token =
+            query.split('&').filter_map(|pair| pair.strip_prefix("jwt=")).rfind(|value| !value.is_empty());
+        let tls = request.certificate.as_ref().map(|certificate| Tls {
+            name: certificate.name.clone(),
+            fingerprint: certificate.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect(),
+            expires: seconds(certificate.not_after),
+            issuer: certificate.issuer.clone(),
+        });
+        Self {
+            id: request.session.to_string(),
+            node: node.to_owned(),
+            transport: request.transport,
+            remote: request.remote.to_string(),
+            local: request.local.to_string(),
+            server_name: request.server_name.clone(),
+            alpn: request.version,
+            path: path.to_owned(),
+            query: query.to_owned(),
+            token: token.map(|value| Token { kind: 0, value: URL_SAFE_NO_PAD.encode(value) }),
+            role: request.role.map(role),
+            tls,
+            target,
+        }
+    }
+
+    /// Tells questions apart that may be answered differently: all but the session's own number and port.
+    fn mark(&self) -> [u8; 32] {
+        let remote = self.remote.rsplit_once(':').map_or(self.remote.as_str(), |(address, _)| address);
+        let tls = self.tls.as_ref().map_or("", |tls| tls.fingerprint.as_str());
+        let name = self.server_name.as_deref().unwrap_or_default();
+        let parts =
+            [&self.target, remote, self.transport, self.alpn, self.role.unwrap_or_default(), tls, name];
+        let mut context = digest::Context::new(&digest::SHA256);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut out = [0; 32];
+        out.copy_from_slice(context.finish().as_ref());
+        out
+    }
+
+    /// Who shows the credential, where the server does not say.
+    fn holder(&self) -> Option<Arc<str>> {
+        if let Some(tls) = &self.tls {
+            return Some(format!("certificate:{}", tls.fingerprint.get(..16).unwrap_or_default()).into());
+        }
+        let token = self.token.as_ref()?;
+        let mark = digest::digest(&digest::SHA256, token.value.as_bytes());
+        let mark: String = mark.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Some(format!("token:{mark}").into())
+    }
+}
+
+impl Verdict {
+    fn of(response: &Response, question: &Question) -> Result<Self, Outage> {
+        match response.status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Self::Refused),
+            status if !status.is_success() => return Err(Outage::Status(status)),
+            _ => {}
+        }
+        let nonsense =
+            |what: &dyn std::fmt::Display| Outage::Nonsense(format!("the answer makes no sense: {what}"));
+        let said: Said = serde_json::from_slice(&response.body).map_err(|error| nonsense(&error))?;
+        let said = said.grant.unwrap_or(said.flat);
+        let has_mounts = match &said.mounts {
+            Value::Null => false,
+            Value::Array(mounts) => !mounts.is_empty(),
+            Value::Object(mounts) => !mounts.is_empty(),
+            _ => true,
+        };
+        if has_mounts {
+            return Err(nonsense(&"`mounts` are not known here"));
+        }
+        let patterns = |texts: &[String]| -> Result<Vec<Pattern>, Outage> {
+            texts.iter().map(|text| Pattern::parse(text).map_err(|error| nonsense(&error))).collect()
+        };
+        let root = match said.root.as_deref() {
+            None => None,
+            Some(root) => Some(Path::parse(root.trim_matches('/')).map_err(|error| nonsense(&error))?),
+        };
+        let now = now();
+        let granted = Granted {
+            root,
+            publish: patterns(&said.publish)?,
+            subscribe: patterns(&said.subscribe)?,
+            expires: said.expires.map(|at| time(at, now)).transpose().map_err(|what| nonsense(&what))?,
+            subject: said.subject.as_deref().map(Arc::from).or_else(|| question.holder()),
+            peer: matches!(said.peer, Value::Bool(true)),
+        };
+        let again = said.revalidate.map(|at| time(at, now)).transpose().map_err(|what| nonsense(&what))?;
+        let again = again.map(|at| at.duration_since(now).unwrap_or_default());
+        Ok(Self::Granted { granted, again })
+    }
+
+    fn permit(&self, question: &Question, now: SystemTime) -> Result<Permit, Denial> {
+        match self {
+            Self::Granted { granted, .. } => {
+                Policy::grant(&question.target, granted.clone(), now).map_err(Denial::from)
+            }
+            Self::Refused => Err(relay_auth::Refusal::Unauthorized.into()),
+        }
+    }
+}
+
+/// A time of day in seconds since 1970, or a number of seconds from `now`.
+fn time(seconds: f64, now: SystemTime) -> Result<SystemTime, &'static str> {
+    let span = Duration::try_from_secs_f64(seconds).map_err(|_| "a time before all times")?;
+    let from = if seconds >= TIMES { SystemTime::UNIX_EPOCH } else { now };
+    from.checked_add(span).ok_or("a time after all times")
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn role(role: relay_worker::Role) -> &'static str {
+    match role {
+        relay_worker::Role::Publisher => "publisher",
+        relay_worker::Role::Subscriber => "subscriber",
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
