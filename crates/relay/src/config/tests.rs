@@ -65,6 +65,7 @@ fn a_whole_file_is_understood() {
         client_roots: vec!["/etc/relay/ca.pem".into()],
         publish: anon.clone(),
         subscribe: anon,
+        auth: Auth::default(),
         hop: Some(Hop(7)),
         cache: Cache {
             capacity: Size::Bytes(8 << 30),
