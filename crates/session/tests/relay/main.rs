@@ -18,6 +18,7 @@ mod probe;
 mod range;
 mod record;
 mod resume;
+mod revise;
 mod routes;
 mod show;
 mod slow;
