@@ -7,9 +7,11 @@ pub mod media;
 pub mod memory;
 pub mod netns;
 pub mod peer;
+pub mod porter;
 pub mod process;
 pub mod random;
 pub mod relay;
+pub mod rights;
 
 use std::{future::Future, time::Duration};
 

@@ -20,6 +20,7 @@ mod probe;
 mod range;
 mod record;
 mod resume;
+mod revise;
 mod routes;
 mod show;
 mod slow;

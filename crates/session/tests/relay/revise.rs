@@ -1,0 +1,169 @@
+//! What a peer may do changes while it is there.
+
+use std::collections::BTreeSet;
+
+use relay_model::{Ask, Path, Scope, SessionCode, StreamCode, limits};
+use relay_session::{pair::Options, transport::Closed};
+
+use crate::{
+    harness::{MS, Relay, everything, guest, host},
+    peer::{Ask as Request, path},
+    record::Ended,
+    show::{rough, seeds, version_of, versions},
+};
+
+fn scope(prefixes: &[&str]) -> Scope {
+    Scope::of(prefixes.iter().map(|raw| path(raw)))
+}
+
+impl Relay {
+    fn revise(&mut self, at: usize, publish: &Scope, subscribe: &Scope) {
+        self.with(at, |session, t, cx| session.revised(t, cx, publish, subscribe));
+    }
+
+    /// Prefixes that the relay asked `at` to announce below, in order.
+    fn prefixes(&self, at: usize) -> Vec<String> {
+        let asked = self[at].asked.iter().filter_map(|asked| match &asked.what {
+            Request::Announce(request) => Some(request.prefix.as_str().to_owned()),
+            _ => None,
+        });
+        asked.collect()
+    }
+
+    /// What core was told of `broadcast`, in order: whether it is there.
+    fn told(&self, broadcast: &str) -> Vec<bool> {
+        let broadcast = path(broadcast);
+        let told = self.asks.iter().filter_map(|(_, ask)| match ask {
+            Ask::Announce { path, .. } => (*path == broadcast).then_some(true),
+            Ask::Unannounce { path } => (*path == broadcast).then_some(false),
+            _ => None,
+        });
+        told.collect()
+    }
+}
+
+#[test]
+fn a_watch_shows_what_may_be_seen_however_often_that_changes() {
+    seeds(60, |seed, rng| {
+        let mut relay = Relay::of(version_of(seed / 4), seed);
+        let publisher = relay.subscriber();
+        relay.version = version_of(seed);
+        let (ours, theirs) = (rough(rng), rough(rng));
+        let watcher = relay.connect(ours, theirs);
+        let watch = relay[watcher].watch("");
+        let mut live: BTreeSet<String> = BTreeSet::new();
+        let mut seen = Scope::everything();
+        for _ in 0..40 {
+            let name = format!("{}/{}", ["a", "b", "c"][rng.below(3) as usize], rng.below(4));
+            if live.remove(&name) {
+                relay[publisher].withdraw(&name);
+            } else {
+                relay[publisher].publish(&name, &[], &[]);
+                live.insert(name);
+            }
+            if rng.chance(0.4) {
+                let all = [&["a"][..], &["b", "c/1"], &["c"], &[], &[""]];
+                seen = scope(all[rng.below(5) as usize]);
+                relay.revise(watcher, &Scope::everything(), &seen);
+            }
+            relay.run(MS * rng.below(60) as u32);
+        }
+        relay.run(MS * 3_000);
+        assert!(relay.is_alive(watcher));
+        let watch = &relay[watcher].watches[&watch];
+        // Only a greeting that cannot be finished ends it.
+        let is_broken = watch.end.and_then(Ended::code) == Some(StreamCode::CANCEL);
+        let is_whole = watch.ok.is_none_or(|ok| watch.heard.len() as u64 >= ok.count);
+        assert!(watch.end.is_none() || (is_broken && !is_whole), "{:?}", watch.end);
+        if watch.end.is_none() {
+            let shown: Vec<Path> = watch.live.keys().cloned().collect();
+            let expected: BTreeSet<Path> =
+                live.iter().map(|name| path(name)).filter(|path| seen.allows(path)).collect();
+            assert_eq!(shown.into_iter().collect::<BTreeSet<_>>(), expected, "seed {seed}");
+        }
+    });
+}
+
+#[test]
+fn a_greeting_that_may_not_be_finished_is_broken_off_and_the_session_lives() {
+    for (narrow, breaks) in [("a", false), ("b", true)] {
+        let mut relay = Relay::new(1);
+        let publisher = relay.subscriber();
+        for n in 0..1_500 {
+            relay[publisher].publish(&format!("a/{n:04}/{}", "x".repeat(60)), &[], &[]);
+        }
+        relay.run(MS * 500);
+        // Less than the greeting fits.
+        let theirs = Options { stream_window: 20_000, connection_window: 40_000, ..guest() };
+        let watcher = relay.connect(host(), theirs);
+        relay[watcher].reads = false;
+        let watch = relay[watcher].watch("");
+        relay.run(MS * 100);
+        relay.revise(watcher, &Scope::everything(), &scope(&[narrow]));
+        relay[watcher].reads = true;
+        relay.run(MS * 1_000);
+        let seen = &relay[watcher].watches[&watch];
+        match breaks {
+            true => assert_eq!(seen.end.and_then(Ended::code), Some(StreamCode::CANCEL)),
+            false => assert_eq!((seen.end, seen.live.len()), (None, 1_500)),
+        }
+        assert!(relay.is_alive(watcher));
+        relay.disperse();
+    }
+}
+
+#[test]
+fn what_is_granted_is_asked_for_and_what_is_not_any_more_is_stopped() {
+    versions(|version| {
+        let mut relay = Relay::of(version, 1);
+        let at = relay.link(host(), guest());
+        relay.seats[at].grant = relay_session::Grant { publish: scope(&["a"]), ..everything() };
+        relay.let_in(at);
+        relay[at].publish("a/1", &[], &[]);
+        relay[at].publish("b/1", &[], &[]);
+        relay.run(MS * 50);
+        assert_eq!(relay.prefixes(at), ["a"]);
+        assert_eq!((relay.told("a/1"), relay.told("b/1")), (vec![true], vec![]));
+
+        relay.revise(at, &scope(&["b"]), &Scope::everything());
+        relay.run(MS * 50);
+        assert_eq!(relay.prefixes(at), ["a", "b"]);
+        assert_eq!((relay.told("a/1"), relay.told("b/1")), (vec![true, false], vec![true]));
+        assert!(relay[at].stopped.values().any(|code| *code == StreamCode::CANCEL), "{version:?}");
+
+        // Wider: what is asked for already stays. Narrower, too: core is the judge.
+        relay.revise(at, &Scope::everything(), &Scope::everything());
+        relay.run(MS * 50);
+        relay.revise(at, &scope(&["b/1"]), &Scope::everything());
+        relay.run(MS * 50);
+        assert_eq!(relay.prefixes(at), ["a", "b", ""]);
+        assert_eq!(relay.told("b/1"), [true, true], "it never went");
+        relay.revise(at, &scope(&["a", "b"]), &Scope::everything());
+        relay.run(MS * 50);
+        assert_eq!(relay.prefixes(at), ["a", "b", ""], "asked for already");
+        assert_eq!(relay.told("a/1"), [true, false, true, true], "core takes it again");
+
+        // It is announced on two requests; it is gone when it is on both.
+        relay[at].withdraw("b/1");
+        relay.run(MS * 50);
+        assert_eq!(relay.told("b/1"), [true, true, false]);
+        assert!(relay.is_alive(at));
+        relay.disperse();
+    });
+}
+
+#[test]
+fn what_core_refuses_has_a_bound_too() {
+    for past in [0, 1] {
+        let mut relay = Relay::new(1);
+        let at = relay.subscriber();
+        for n in 0..2 * limits::ANNOUNCES + past {
+            relay[at].publish(&n.to_string(), &[], &[]);
+        }
+        relay.run(MS * 2_000);
+        let is_violation =
+            matches!(relay[at].closed, Some(Closed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)));
+        assert_eq!(is_violation, past == 1, "{:?}", relay[at].closed);
+        relay.disperse();
+    }
+}

@@ -1,0 +1,145 @@
+//! A gate that a test changes as it goes, and what it heard.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use relay_auth::{Permit, Policy};
+use relay_model::{Scope, SessionCode, SessionId};
+use relay_worker::{Answer, Denial, Ended, EndedBy, Gate, Reply, Request, Sessions};
+
+use crate::{relay::TestRelay, wait_until};
+
+/// Lets in whom its policy of the moment lets in.
+#[derive(Debug)]
+pub struct Porter {
+    policy: Mutex<Policy>,
+    /// Whether answers are kept back.
+    is_slow: AtomicBool,
+    owed: Mutex<Vec<(Request, Reply)>>,
+    admitted: Mutex<Vec<SessionId>>,
+    ended: Mutex<Vec<Farewell>>,
+    sessions: OnceLock<Sessions>,
+}
+
+/// How a session ended.
+#[derive(Clone, Debug)]
+pub struct Farewell {
+    /// Which one.
+    pub session: SessionId,
+    /// It had been let in.
+    pub admitted: bool,
+    /// Bytes received and sent.
+    pub bytes: (u64, u64),
+    /// Who ended it.
+    pub by: EndedBy,
+    /// With what code.
+    pub code: Option<SessionCode>,
+}
+
+impl Porter {
+    /// A relay with so many workers and a porter, who lets in everybody at first.
+    pub fn relay(workers: usize) -> (TestRelay, Arc<Self>) {
+        Self::relay_with(workers, |_| {})
+    }
+
+    /// The same, changed by `change`.
+    pub fn relay_with(
+        workers: usize,
+        change: impl FnOnce(&mut crate::relay::Options),
+    ) -> (TestRelay, Arc<Self>) {
+        let porter = Arc::new(Self {
+            policy: Mutex::new(open()),
+            is_slow: AtomicBool::new(false),
+            owed: Mutex::default(),
+            admitted: Mutex::default(),
+            ended: Mutex::default(),
+            sessions: OnceLock::new(),
+        });
+        let gate = porter.clone();
+        let relay = TestRelay::with(workers, |options| {
+            options.gate = gate;
+            change(options);
+        });
+        (relay, porter)
+    }
+
+    /// From now on whoever comes is judged by this.
+    pub fn judge_by(&self, policy: Policy) {
+        *lock(&self.policy) = policy;
+    }
+
+    /// From now on answers wait for [`Porter::answer`], or do not.
+    pub fn be_slow(&self, slow: bool) {
+        self.is_slow.store(slow, Ordering::Relaxed);
+    }
+
+    /// How many wait for an answer.
+    pub fn owes(&self) -> usize {
+        lock(&self.owed).len()
+    }
+
+    /// Answers everybody who waits.
+    pub fn answer(&self) {
+        for (request, reply) in lock(&self.owed).drain(..).collect::<Vec<_>>() {
+            reply.give(self.judge(&request));
+        }
+    }
+
+    /// To act on the sessions of the relay.
+    pub fn sessions(&self) -> &Sessions {
+        self.sessions.get().expect("the relay has started")
+    }
+
+    /// Who was let in, in order.
+    pub fn admitted(&self) -> Vec<SessionId> {
+        lock(&self.admitted).clone()
+    }
+
+    /// Waits until so many were let in; the last of them.
+    pub async fn wait_admitted(&self, count: usize) -> SessionId {
+        wait_until("sessions", 10, || self.admitted().len() >= count).await;
+        *self.admitted().last().expect("a session")
+    }
+
+    /// The ends it heard of.
+    pub fn farewells(&self) -> Vec<Farewell> {
+        lock(&self.ended).clone()
+    }
+
+    fn judge(&self, request: &Request) -> Result<Permit, Denial> {
+        let permit = lock(&self.policy).admit(&request.target)?;
+        lock(&self.admitted).push(request.session);
+        Ok(permit)
+    }
+}
+
+impl Gate for Porter {
+    fn admit(&self, request: &Request) -> Answer {
+        if self.is_slow.load(Ordering::Relaxed) {
+            lock(&self.owed).push((request.clone(), request.reply()));
+            return Answer::Later;
+        }
+        Answer::Now(self.judge(request))
+    }
+
+    fn ended(&self, ended: &Ended<'_>) {
+        let Ended { session, admitted, by, code, .. } = *ended;
+        let bytes = (ended.bytes_in, ended.bytes_out);
+        lock(&self.ended).push(Farewell { session, admitted, bytes, by, code });
+    }
+
+    fn started(&self, sessions: &Sessions) {
+        assert!(self.sessions.set(sessions.clone()).is_ok(), "told twice");
+    }
+}
+
+/// Anybody may do anything.
+pub fn open() -> Policy {
+    Policy::public(Scope::everything(), Scope::everything())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
