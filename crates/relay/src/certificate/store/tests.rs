@@ -153,6 +153,30 @@ fn what_cannot_be_used_is_told_once_and_replaces_nothing() {
 }
 
 #[test]
+fn what_is_doubtful_is_told_when_it_is_new() {
+    let mut bench = Bench::new();
+    let open = |bench: &Bench| {
+        let path = bench.folder.path().join("key.pem");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    };
+    bench.put(&made("b.example", bench.now, 90));
+    bench.settle();
+    for expected in [1, 0] {
+        bench.put(&made("b.example", bench.now, 90));
+        open(&bench);
+        let news = bench.settle();
+        let doubts = news.iter().filter(|news| matches!(news, News::Doubt(_))).count();
+        assert!(is_shown(&news) && doubts == expected, "{news:?}");
+    }
+    bench.put(&made("b.example", bench.now, 3));
+    let news = bench.settle();
+    assert!(matches!(news[..], [News::Shown { .. }]), "three days are its whole life: {news:?}");
+    bench.put(&made("b.example", bench.now - DAY * 80, 87));
+    let news = bench.settle();
+    assert!(matches!(news[..], [News::Shown { .. }, News::Ending(_)]), "the end is told once: {news:?}");
+}
+
+#[test]
 fn a_pair_that_comes_in_two_steps_is_shown_when_it_is_whole() {
     let mut bench = Bench::new();
     let (cert, key) = made("b.example", bench.now, 90);
