@@ -113,6 +113,7 @@ impl Chores {
     fn tell_trouble(&mut self, relay: &Relay, certificates: &Watcher, notify: &Notify) {
         let trouble = certificates.trouble();
         if trouble != self.told.trouble {
+            trouble.as_ref().inspect(|trouble| debug!(trouble, "certificates of before are in use"));
             self.told.trouble = trouble;
             self.told.tell(relay, notify);
         }

@@ -19,6 +19,8 @@ pub(super) struct Kept {
     pub(super) identity: Identity,
     pub(super) certified: Arc<CertifiedKey>,
     countdown: Countdown,
+    /// What was doubtful about it when it was taken up, its end apart.
+    doubts: Vec<Trouble>,
     pub(super) said: Said,
 }
 
@@ -33,7 +35,8 @@ impl Kept {
         let (watched, contents) = Watched::new(vec![pair.cert.clone(), pair.key.clone()]);
         let identity = identity(pair, contents, now)?;
         let mut kept = Self::of(Source::Files(pair.clone(), watched), identity)?;
-        // That is among the doubts of the start.
+        // Both are said at the start.
+        kept.doubts = kept.lasting_doubts(now);
         kept.countdown.is_due(kept.identity.lifetime(), kept.identity.remaining(now), now);
         Ok(kept)
     }
@@ -46,7 +49,7 @@ impl Kept {
     fn of(source: Source, identity: Identity) -> Result<Self, Error> {
         let certified = identity.certified().map_err(|error| Error::Generate(error.to_string()))?;
         let (countdown, said) = (Countdown::default(), Said::default());
-        Ok(Self { source, identity, certified, countdown, said })
+        Ok(Self { source, identity, certified, countdown, doubts: Vec::new(), said })
     }
 
     /// What is doubtful about it.
@@ -100,10 +103,17 @@ impl Kept {
         (self.identity, self.certified) = (identity, certified);
         (self.countdown, self.said) = (Countdown::default(), Said::default());
         news.push(self.shown());
-        let doubts = self.doubts(now).into_iter();
-        let is_end = |doubt: &Trouble| self.ending(now).is_some_and(|end| end == *doubt);
-        news.extend(doubts.filter(|doubt| !is_end(doubt)).map(News::Doubt));
+        let doubts = self.lasting_doubts(now);
+        let new = doubts.iter().filter(|doubt| !self.doubts.contains(doubt)).cloned();
+        news.extend(new.map(News::Doubt));
+        self.doubts = doubts;
         true
+    }
+
+    /// What is doubtful about it apart from its end.
+    fn lasting_doubts(&self, now: SystemTime) -> Vec<Trouble> {
+        let end = self.ending(now);
+        self.doubts(now).into_iter().filter(|doubt| end.as_ref() != Some(doubt)).collect()
     }
 
     /// That it is shown.

@@ -6,7 +6,7 @@ use aws_lc_rs::{hkdf, hmac};
 use quinn_proto::{
     AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
     VarInt,
-    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+    crypto::rustls::{NoInitialCipherSuite, QuicClientConfig},
 };
 use relay_model::{WorkerId, limits};
 use rustls::{
@@ -42,7 +42,7 @@ pub enum ConfigError {
     Tls(#[from] rustls::Error),
     /// No TLS 1.3 suite for QUIC's first packets.
     #[error("no cipher suite for initial packets")]
-    NoInitialSuite,
+    NoInitialSuite(#[from] NoInitialCipherSuite),
     /// More workers than a connection id can name, or none.
     #[error("worker count must be 1 to {}", limits::WORKERS)]
     Workers,
@@ -153,8 +153,8 @@ impl Most {
 }
 
 impl Config {
-    /// `tls` gives the certificate (a resolver alone will do); `secret` is stable over restarts (reset tokens, retry tokens
-    /// and connection-id checks are derived from it); `workers` is the size of the reuseport group.
+    /// `tls` gives the certificate (a resolver alone will do); `secret` is stable over restarts (reset tokens,
+    /// retry tokens and connection-id checks are derived from it); `workers` is the size of the reuseport group.
     pub fn new(
         tls: impl Into<Tls>,
         secret: &[u8; 32],
@@ -165,8 +165,7 @@ impl Config {
             return Err(ConfigError::Workers);
         }
         let versions = Versions::of(&tuning.versions).ok_or(ConfigError::Versions)?;
-        let tls = tls.into().server(versions)?;
-        let crypto = QuicServerConfig::try_from(tls).map_err(|_| ConfigError::NoInitialSuite)?;
+        let crypto = tls.into().server(versions)?;
         let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, b"relay token").extract(secret);
         let mut server = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
         server.transport_config(Arc::new(transport(tuning)?));
@@ -213,7 +212,7 @@ pub struct ClientConfig {
 impl ClientConfig {
     /// `tls` says whom to trust and which ALPN to offer; the rest is as for the server.
     pub fn new(tls: rustls::ClientConfig, tuning: &Tuning) -> Result<Self, ConfigError> {
-        let crypto = QuicClientConfig::try_from(tls).map_err(|_| ConfigError::NoInitialSuite)?;
+        let crypto = QuicClientConfig::try_from(tls)?;
         let mut inner = quinn_proto::ClientConfig::new(Arc::new(crypto));
         inner.transport_config(Arc::new(transport(tuning)?));
         Ok(Self { inner })

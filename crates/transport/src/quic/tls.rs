@@ -15,6 +15,7 @@ use super::{ConfigError, H3, Version, versions::Versions};
 
 pub use clients::{Clients, RootsError};
 pub use peer::PeerCertificate;
+pub(super) use tickets::Handshakes;
 pub use tickets::Tickets;
 
 /// What a server shows in a handshake, and what it asks for. Cheap to clone; all clones change together.
@@ -36,7 +37,7 @@ impl From<Arc<dyn ResolvesServerCert>> for Tls {
 
 impl Tls {
     /// TLS 1.3 for these versions.
-    pub(super) fn server(self, versions: Versions) -> Result<rustls::ServerConfig, ConfigError> {
+    pub(super) fn server(self, versions: Versions) -> Result<Handshakes, ConfigError> {
         // AES-128 first: with hardware AES it costs the least, and a client that lacks it offers ChaCha20.
         let suites = vec![
             provider::cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -59,10 +60,9 @@ impl Tls {
             // A resumed session would keep what an old root vouched for: it is always asked anew.
             tls.send_tls13_tickets = 0;
             tls.session_storage = Arc::new(NoServerSessionStorage {});
-        } else {
-            self.tickets.renew()?;
-            tls.ticketer = self.tickets;
+            return Ok(Handshakes::new(tls, Arc::default())?);
         }
-        Ok(tls)
+        self.tickets.renew()?;
+        Ok(Handshakes::new(tls, self.tickets)?)
     }
 }

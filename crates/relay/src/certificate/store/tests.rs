@@ -6,7 +6,6 @@ use std::{
 };
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
-use rustls::server::ProducesTickets;
 use tempfile::TempDir;
 
 use super::*;
@@ -153,6 +152,30 @@ fn what_cannot_be_used_is_told_once_and_replaces_nothing() {
 }
 
 #[test]
+fn what_is_doubtful_is_told_when_it_is_new() {
+    let mut bench = Bench::new();
+    let open = |bench: &Bench| {
+        let path = bench.folder.path().join("key.pem");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    };
+    bench.put(&made("b.example", bench.now, 90));
+    bench.settle();
+    for expected in [1, 0] {
+        bench.put(&made("b.example", bench.now, 90));
+        open(&bench);
+        let news = bench.settle();
+        let doubts = news.iter().filter(|news| matches!(news, News::Doubt(_))).count();
+        assert!(is_shown(&news) && doubts == expected, "{news:?}");
+    }
+    bench.put(&made("b.example", bench.now, 3));
+    let news = bench.settle();
+    assert!(matches!(news[..], [News::Shown { .. }]), "three days are its whole life: {news:?}");
+    bench.put(&made("b.example", bench.now - DAY * 80, 87));
+    let news = bench.settle();
+    assert!(matches!(news[..], [News::Shown { .. }, News::Ending(_)]), "the end is told once: {news:?}");
+}
+
+#[test]
 fn a_pair_that_comes_in_two_steps_is_shown_when_it_is_whole() {
     let mut bench = Bench::new();
     let (cert, key) = made("b.example", bench.now, 90);
@@ -247,12 +270,13 @@ fn a_certificate_that_was_made_is_renewed_before_it_ends() {
 fn a_new_certificate_ends_the_tickets_of_before() {
     let mut bench = Bench::new();
     bench.store.tickets.renew().unwrap();
-    let ticket = bench.store.tickets.encrypt(b"secret").unwrap();
+    let before = bench.store.tickets.current().unwrap();
+    let is_same = |bench: &Bench| Arc::ptr_eq(&before, &bench.store.tickets.current().unwrap());
     bench.settle();
-    assert!(bench.store.tickets.decrypt(&ticket).is_some());
+    assert!(is_same(&bench));
     bench.put(&made("b.example", bench.now, 90));
     bench.settle();
-    assert_eq!(bench.store.tickets.decrypt(&ticket), None);
+    assert!(!is_same(&bench));
 }
 
 #[test]

@@ -136,6 +136,13 @@ impl Dialler {
         (client, *pair.server.accepted.last().expect("accepted"))
     }
 
+    /// A connection that is begun, of which the server has seen the first packet only.
+    fn begin(&self, pair: &mut Pair) {
+        let addr = pair.server.addr;
+        pair.client.endpoint.connect(pair.now, &self.config, addr, "localhost").unwrap();
+        pair.run(pair.latency + Duration::from_millis(1));
+    }
+
     /// How many handshakes showed a certificate.
     fn seen(&self) -> usize {
         self.noting.seen.lock().unwrap().len()
@@ -270,4 +277,24 @@ fn who_could_resume_sees_a_new_certificate_all_the_same() {
     assert_eq!((dialler.seen(), dialler.last()), (2, newest));
     dialler.dial(&mut pair);
     assert_eq!(dialler.seen(), 2, "and resumes again");
+}
+
+#[test]
+fn a_handshake_that_a_new_certificate_overtakes_is_not_resumed() {
+    let authority = Authority::new("an authority");
+    let made = || authority.issue("localhost", SystemTime::now() + HOUR);
+    let (first, second) = (made(), made());
+    let (oldest, newest) = (first.0.clone(), second.0.clone());
+    let resolver = Arc::new(Resolver(RwLock::new(certified(first))));
+    let tls = Tls::from(resolver.clone() as Arc<dyn ResolvesServerCert>);
+    let tickets = tls.tickets.clone();
+    let mut pair = pair_with(tls);
+    let dialler = Dialler::new(None);
+    dialler.begin(&mut pair);
+    *resolver.0.write().unwrap() = certified(second);
+    tickets.renew().unwrap();
+    pair.run(Duration::from_millis(150));
+    assert_eq!((dialler.seen(), dialler.last()), (1, oldest), "it began before");
+    dialler.dial(&mut pair);
+    assert_eq!((dialler.seen(), dialler.last()), (2, newest));
 }

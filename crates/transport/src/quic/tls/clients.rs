@@ -20,6 +20,8 @@ use super::PeerCertificate;
 
 /// Refusals are logged this often at most: anybody can bring them about.
 const SAY_SECS: u64 = 10;
+/// So much of a name is shown of somebody nobody vouches for.
+const NAME_CHARS: usize = 128;
 
 /// Why certificates cannot be roots.
 #[derive(Debug, thiserror::Error)]
@@ -90,12 +92,12 @@ impl Clients {
         drop(said);
         let unsaid = self.unsaid.swap(0, Ordering::Relaxed);
         let of = PeerCertificate::read(leaf).ok();
-        let (name, issuer) = of.map(|of| (of.name, of.issuer)).unzip();
+        let short = |text: &String| text.chars().take(NAME_CHARS).collect::<String>();
         // Values, not parts of the message: what a peer wrote is escaped.
         tracing::warn!(
             target: "moq_relay::tls",
-            name = name.flatten(),
-            issuer,
+            name = of.as_ref().and_then(|of| of.name.as_ref()).map(short),
+            issuer = of.as_ref().map(|of| short(&of.issuer)),
             why = %why,
             unsaid,
             "the certificate of a client does not verify against `tls.root`: its handshake is refused"

@@ -104,6 +104,22 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_that_was_tampered_with_is_read_or_not_and_that_is_all() {
+        let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::OrganizationName, "organization");
+        let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let good = made.der().to_vec();
+        for at in 0..good.len() {
+            for value in [0, 1, 0x30, 0x7f, 0x80, 0x84, 0xff] {
+                let mut bad = good.clone();
+                bad[at] = value;
+                let _ = PeerCertificate::read(&CertificateDer::from(bad));
+            }
+            let _ = PeerCertificate::read(&CertificateDer::from(&good[..at]));
+        }
+    }
+
+    #[test]
     fn whatever_is_no_certificate_is_unreadable() {
         for bytes in [&b""[..], b"\x30\x00", &[0xff; 64]] {
             assert!(PeerCertificate::read(&CertificateDer::from(bytes)).is_err());
