@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 pub use run::RunArgs;
 
-use crate::doctor;
+use crate::{doctor, token};
 
 /// A Media over QUIC relay: routes live broadcasts between publishers and subscribers.
 ///
@@ -50,6 +50,13 @@ pub enum Verb {
     ///
     /// Ends with 0 if a relay can run (warnings included), with 1 if something keeps it from that.
     Doctor(doctor::Args),
+
+    /// Makes keys, and signs, verifies and shows tokens
+    Token {
+        /// What to do
+        #[command(subcommand)]
+        verb: token::TokenVerb,
+    },
 
     /// Publishes standard input or a file
     ///
