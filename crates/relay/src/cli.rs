@@ -43,7 +43,7 @@ pub enum Verb {
     /// certificate it shows, what it may hold, and where each value comes from.
     ///
     /// The exit code is 0 when the relay would start, 1 when it would not, and 2 when the command line is
-    /// wrong.
+    /// wrong. With --token-key it is 1 as well when the token does not hold.
     Check(CheckArgs),
 
     /// Looks at the machine, the configuration, the certificate and the port, and says what is wrong
@@ -122,6 +122,14 @@ pub struct CheckArgs {
     /// Prints JSON instead of text
     #[arg(long)]
     pub json: bool,
+
+    /// Says what who shows this token may do: a token, a URL with one, or `-` for standard input
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
+
+    /// A key, or a set of keys, that may have signed it; without one it is not verified. May be repeated
+    #[arg(long, value_name = "FILE", requires = "token")]
+    pub token_key: Vec<PathBuf>,
 
     /// The relay that would be run.
     #[command(flatten)]

@@ -8,6 +8,7 @@ mod verify;
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, SystemTime},
 };
@@ -17,6 +18,7 @@ use clap::Subcommand;
 use relay_model::{Path, Pattern};
 
 pub use generate::GenerateArgs;
+pub(crate) use show::Shown;
 pub use sign::SignArgs;
 pub use verify::{InspectArgs, VerifyArgs};
 
@@ -78,6 +80,16 @@ const MISUSE: u8 = 2;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Misuse(String);
+
+/// What there is to say about a token, for `check`: `text` is the token, a URL with one, or `-`. Without
+/// keys it is not verified.
+pub(crate) fn about(text: &str, keys: &[PathBuf], now: SystemTime) -> Result<Shown> {
+    let token = if text == "-" { read::token_in(text.as_ref())? } else { read::token(text) };
+    if keys.is_empty() {
+        return Ok(verify::look(&token, None, now));
+    }
+    Ok(verify::judge(&token, &verify::keys(keys, None, &token)?, None, now))
+}
 
 /// A path or pattern of a command line.
 fn grant(text: &str) -> Result<Pattern, String> {

@@ -275,6 +275,38 @@ fn inspecting_says_that_nothing_is_proven() {
 }
 
 #[test]
+fn a_relay_says_what_a_token_and_what_anybody_may_do() {
+    let desk = Desk::new();
+    desk.output(&["generate", "--kid", "a", "--out", "a.jwk"], "", 0);
+    desk.output(&["generate", "--kid", "b", "--out", "b.jwk"], "", 0);
+    fs::write(desk.path().join("relay.toml"), "auth.public = \"anon\"\n").unwrap();
+    let token = desk.sign(&["--key", "a.jwk", "--root", "room", "--put", "alice", "--expires", "1h"]);
+    let check = |args: &[&str]| {
+        let mut command = relay();
+        let output = command.current_dir(desk.path()).args(["check", "relay.toml", "--token"]).args(args);
+        let output = output.output().unwrap();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let signature = token.rsplit('.').next().unwrap();
+    for (args, status, said) in [
+        (&[token.as_str()][..], 0, "not verified: anybody can have written this"),
+        (&[&token, "--token-key", "a.jwk"], 0, "the token holds"),
+        (&[&token, "--token-key", "b.jwk"], 1, "no key with the `kid` a is known"),
+        (&["x", "--token-key", "a.jwk"], 1, "not a token"),
+    ] {
+        let (code, out) = check(args);
+        assert_eq!(code, Some(status), "{out}");
+        assert!(out.contains(said) && out.contains("everybody: anon/**"), "{out}");
+        assert!(!out.contains(signature), "{out}");
+        assert_eq!(args[0] != "x", out.contains("room/alice/**"), "{out}");
+    }
+    let (_, json) = check(&[&token, "--token-key", "a.jwk", "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["token"]["holds"], &json["anonymous"]["publish"][0]), (&true.into(), &"anon".into()));
+    assert_eq!(check(&[&token, "--token-key", "none.jwk"]).0, Some(1));
+}
+
+#[test]
 fn a_command_line_that_makes_no_sense_ends_with_2() {
     let desk = Desk::new();
     desk.output(&["generate", "--out", "a.jwk"], "", 0);

@@ -11,6 +11,7 @@ use crate::{
     config::{Config, Place, Resolution, Source, Tls, Warning},
     limits::{memory, payload::Limits},
     serve,
+    token::Shown,
 };
 
 /// Longer than service managers wait by default.
@@ -35,6 +36,8 @@ pub(super) struct Report {
     pub(super) memory: u64,
     /// What it would hold.
     pub(super) limits: Limits,
+    /// A token that somebody asks about.
+    pub(super) token: Option<Shown>,
 }
 
 impl Report {
@@ -47,7 +50,7 @@ impl Report {
         let workers = serve::workers(config);
         let more = hazards(config, &certificate);
         resolution.warnings.extend(more.into_iter().map(|text| Warning { place: Place::Nowhere, text }));
-        Self { file, resolution, certificate, workers, memory: reading.limit, limits }
+        Self { file, resolution, certificate, workers, memory: reading.limit, limits, token: None }
     }
 
     /// Whether a relay would start, as far as can be told without starting one.

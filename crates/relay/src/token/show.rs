@@ -10,33 +10,39 @@ use relay_model::{Path, Scope};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-/// What is to be shown.
-pub(super) struct Shown<'a> {
+/// What there is to say about a token.
+#[derive(Debug)]
+pub(crate) struct Shown {
     /// What it says; `None` = that could not be read at all.
-    pub(super) said: Option<&'a Said>,
+    pub(super) said: Option<Said>,
     /// Whether it holds; `None` = nobody looked.
     pub(super) holds: Option<bool>,
     /// Why not.
     pub(super) reasons: Vec<String>,
     /// Where a session would be.
-    pub(super) at: Option<&'a Path>,
+    pub(super) at: Option<Path>,
     pub(super) now: SystemTime,
 }
 
-impl Shown<'_> {
+impl Shown {
+    /// Whether it may be relied on: it was verified, and it holds.
+    pub(crate) fn holds(&self) -> bool {
+        self.holds == Some(true)
+    }
+
     fn claims(&self) -> Option<&Claims> {
-        self.said?.claims.as_ref().ok()
+        self.said.as_ref()?.claims.as_ref().ok()
     }
 
     /// What a session may publish and subscribe to: at the path in question, or anywhere.
     fn scopes(&self) -> Option<(Scope, Scope)> {
         let nowhere = || (Scope::nothing(), Scope::nothing());
-        let root = self.at.cloned().unwrap_or_else(Path::root);
+        let root = self.at.clone().unwrap_or_else(Path::root);
         self.claims().map(|claims| claims.grants.at(&root).unwrap_or_else(nowhere))
     }
 
     /// Lines for a person.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut out = match self.holds {
             Some(true) => "the token holds\n".to_owned(),
             Some(false) => "the token does not hold\n".to_owned(),
@@ -45,7 +51,7 @@ impl Shown<'_> {
         for reason in &self.reasons {
             line(&mut out, "because", reason);
         }
-        if let Some(said) = self.said {
+        if let Some(said) = &self.said {
             let key = said.key.as_ref().map_or_else(|| "not named".to_owned(), ToString::to_string);
             line(&mut out, "key", &format!("{key}, {}", said.algorithm));
             if !said.ignored.is_empty() {
@@ -55,7 +61,7 @@ impl Shown<'_> {
             }
         }
         if let (Some(claims), Some((publish, subscribe))) = (self.claims(), self.scopes()) {
-            if let Some(root) = self.at {
+            if let Some(root) = &self.at {
                 line(&mut out, "at", &format!("/{root}"));
             }
             line(&mut out, "publish", &scope(&publish));
@@ -73,22 +79,22 @@ impl Shown<'_> {
         out
     }
 
-    /// One JSON object.
-    pub(super) fn json(&self) -> String {
+    /// One object for a program.
+    pub(crate) fn json(&self) -> Value {
         let mut value = json!({ "holds": self.holds, "reasons": self.reasons });
         let mut put = |name: &str, what: Value| {
             if let Some(object) = value.as_object_mut() {
                 object.insert(name.to_owned(), what);
             }
         };
-        if let Some(said) = self.said {
+        if let Some(said) = &self.said {
             put("algorithm", said.algorithm.name().into());
             put("kid", said.key.as_ref().map(ToString::to_string).into());
             put("ignored", said.ignored.clone().into());
         }
         if let (Some(claims), Some((publish, subscribe))) = (self.claims(), self.scopes()) {
             put("root", claims.grants.root.as_str().into());
-            put("at", self.at.map(Path::as_str).into());
+            put("at", self.at.as_ref().map(Path::as_str).into());
             let patterns =
                 |scope: &Scope| scope.patterns().iter().map(ToString::to_string).collect::<Vec<_>>();
             put("publish", patterns(&publish).into());
@@ -98,7 +104,7 @@ impl Shown<'_> {
             put("not_before", claims.not_before.map(unix).into());
             put("issued", claims.issued.map(unix).into());
         }
-        format!("{value:#}\n")
+        value
     }
 
     /// A time, and how far away it is.

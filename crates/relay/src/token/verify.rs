@@ -1,6 +1,9 @@
 //! `token verify` and `token inspect`.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{
+    path::{Path as File, PathBuf},
+    time::SystemTime,
+};
 
 use anyhow::{Result, anyhow};
 use clap::Args;
@@ -57,8 +60,8 @@ impl TokenArgs {
         self.token.as_deref().map_or_else(|| read::token_in(&self.input), |token| Ok(read::token(token)))
     }
 
-    fn print(&self, shown: &Shown<'_>) -> Result<()> {
-        print(&if self.json { shown.json() } else { shown.text() })
+    fn print(&self, shown: &Shown) -> Result<()> {
+        print(&if self.json { format!("{:#}\n", shown.json()) } else { shown.text() })
     }
 }
 
@@ -72,38 +75,46 @@ pub(super) fn run(args: &VerifyArgs, now: SystemTime) -> Result<bool> {
         return Err(Misuse(why.to_owned()).into());
     }
     let token = args.token.read()?;
-    let keys = keys(args, &token)?;
-    let verdict = explain(&token, &keys, now);
-    let mut reasons: Vec<String> = verdict.flaws.iter().map(ToString::to_string).collect();
-    if let (Some(at), Some(claims)) = (&args.token.at, verdict.claims())
-        && claims.grants.at(at).is_none()
-    {
-        reasons.push(format!("it grants nothing at /{at}"));
-    }
-    let holds = reasons.is_empty();
-    let (said, at) = (verdict.said.as_ref(), args.token.at.as_ref());
-    args.token.print(&Shown { said, holds: Some(holds), reasons, at, now })?;
-    Ok(holds)
+    let keys = keys(&args.key, args.key_dir.as_deref(), &token)?;
+    let shown = judge(&token, &keys, args.token.at.clone(), now);
+    args.token.print(&shown)?;
+    Ok(shown.holds())
 }
 
 /// Whether it could be read.
 pub(super) fn inspect(args: &InspectArgs, now: SystemTime) -> Result<bool> {
-    let said = relay_auth::inspect(&args.token.read()?);
-    let flaw = said.as_ref().map_or_else(Some, |said| said.claims.as_ref().err());
-    let reasons: Vec<String> = flaw.into_iter().map(ToString::to_string).collect();
-    let is_read = reasons.is_empty();
-    let (said, at) = (said.as_ref().ok(), args.token.at.as_ref());
-    args.token.print(&Shown { said, holds: None, reasons, at, now })?;
-    Ok(is_read)
+    let shown = look(&args.token.read()?, args.token.at.clone(), now);
+    args.token.print(&shown)?;
+    Ok(shown.reasons.is_empty())
 }
 
-/// The keys that are named, and the one of the folder that the token names.
-fn keys(args: &VerifyArgs, token: &str) -> Result<Keys> {
+/// What a relay with these keys would make of a token, at a path or anywhere.
+pub(super) fn judge(token: &str, keys: &Keys, at: Option<Path>, now: SystemTime) -> Shown {
+    let verdict = explain(token, keys, now);
+    let mut reasons: Vec<String> = verdict.flaws.iter().map(ToString::to_string).collect();
+    if let (Some(at), Some(claims)) = (&at, verdict.claims())
+        && claims.grants.at(at).is_none()
+    {
+        reasons.push(format!("it grants nothing at /{at}"));
+    }
+    Shown { said: verdict.said, holds: Some(reasons.is_empty()), reasons, at, now }
+}
+
+/// What a token says, whoever signed it.
+pub(super) fn look(token: &str, at: Option<Path>, now: SystemTime) -> Shown {
+    let said = relay_auth::inspect(token);
+    let flaw = said.as_ref().map_or_else(Some, |said| said.claims.as_ref().err());
+    let reasons = flaw.into_iter().map(ToString::to_string).collect();
+    Shown { said: said.ok(), holds: None, reasons, at, now }
+}
+
+/// The keys in these files, and the one of the folder that the token names.
+pub(super) fn keys(files: &[PathBuf], folder: Option<&File>, token: &str) -> Result<Keys> {
     let mut keys = Keys::new();
-    let mut files = args.key.clone();
+    let mut files = files.to_vec();
     // Its name cannot be that of another folder: see `KeyId`.
     let named = relay_auth::inspect(token).ok().and_then(|said| said.key);
-    if let (Some(folder), Some(id)) = (&args.key_dir, named) {
+    if let (Some(folder), Some(id)) = (folder, named) {
         let file = folder.join(format!("{id}.jwk"));
         if file.exists() {
             files.push(file);
