@@ -109,7 +109,7 @@ impl Porter {
     }
 
     fn judge(&self, request: &Request) -> Result<Permit, Denial> {
-        let permit = lock(&self.policy).admit(&request.target)?;
+        let permit = lock(&self.policy).admit(&request.target, request.now)?;
         lock(&self.admitted).push(request.session);
         Ok(permit)
     }

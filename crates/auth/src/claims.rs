@@ -21,6 +21,9 @@ pub const LEEWAY: Duration = Duration::from_secs(60);
 pub const GRANTS: usize = 512;
 /// Longest `sub` in bytes.
 pub const SUBJECT_BYTES: usize = 256;
+/// Every claim that decides something.
+pub(crate) const CLAIMS: [&str; 10] =
+    ["root", "put", "get", "publish", "subscribe", "exp", "nbf", "iat", "sub", "aud"];
 /// Begins the identity of tokens that name no subject.
 pub(crate) const NAMELESS: &str = "token:";
 
@@ -60,6 +63,14 @@ impl Grants {
     /// Whether nothing is granted.
     pub fn is_empty(&self) -> bool {
         self.publish.is_empty() && self.subscribe.is_empty()
+    }
+
+    /// Where a session with this root may publish, then where it may subscribe, in absolute paths;
+    /// `None` = it would be refused.
+    pub fn at(&self, root: &Path) -> Option<(Scope, Scope)> {
+        let (publish, subscribe) = self.scopes().ok()?;
+        let (publish, subscribe) = (publish.narrow(root), subscribe.narrow(root));
+        (!publish.is_empty() || !subscribe.is_empty()).then_some((publish, subscribe))
     }
 
     /// Where may be published, then where subscribed: in absolute paths. Errors when a path would be too

@@ -2,8 +2,6 @@
 
 use std::time::SystemTime;
 
-use relay_model::Path;
-
 use crate::{Algorithm, Claims, Flaw, Key, KeyId, Keys, token::Token};
 
 /// What a token says of itself; nothing of it is proven.
@@ -15,12 +13,20 @@ pub struct Said {
     pub key: Option<KeyId>,
     /// What it claims, or why that cannot be read.
     pub claims: Result<Claims, Flaw>,
+    /// Names of claims that decide nothing here. As the token has them: escape them before they are shown.
+    pub ignored: Vec<String>,
+}
+
+impl Said {
+    fn of(token: &Token<'_>) -> Self {
+        let (algorithm, key) = (token.algorithm, token.key.clone());
+        Self { algorithm, key, claims: token.claims(), ignored: token.ignored() }
+    }
 }
 
 /// Reads a token without verifying it. Errors when not even its header can be read.
 pub fn inspect(token: &str) -> Result<Said, Flaw> {
-    let token = Token::parse(token)?;
-    Ok(Said { algorithm: token.algorithm, key: token.key.clone(), claims: token.claims() })
+    Token::parse(token).map(|token| Said::of(&token))
 }
 
 /// Whether a token holds, and everything that keeps it from it.
@@ -46,16 +52,9 @@ impl Verdict {
         !self.flaws.is_empty() && self.flaws.iter().all(untimely)
     }
 
-    /// Whose sessions are of the same identity, if they show it.
+    /// What it says, if that can be read.
     pub fn claims(&self) -> Option<&Claims> {
         self.said.as_ref()?.claims.as_ref().ok()
-    }
-
-    /// The paths a session at `root` could do something with; `None` = it would be refused there.
-    pub fn at(&self, root: &Path) -> Option<(relay_model::Scope, relay_model::Scope)> {
-        let (publish, subscribe) = self.claims()?.grants.scopes().ok()?;
-        let (publish, subscribe) = (publish.narrow(root), subscribe.narrow(root));
-        (!publish.is_empty() || !subscribe.is_empty()).then_some((publish, subscribe))
     }
 }
 
@@ -66,7 +65,7 @@ pub fn explain(token: &str, keys: &Keys, now: SystemTime) -> Verdict {
         Ok(parsed) => parsed,
         Err(flaw) => return Verdict { said: None, key: None, flaws: vec![flaw] },
     };
-    let claims = parsed.claims();
+    let said = Said::of(&parsed);
     let mut flaws = Vec::new();
     let key = match keys.signer(&parsed) {
         Ok(key) => Some(key.clone()),
@@ -75,14 +74,13 @@ pub fn explain(token: &str, keys: &Keys, now: SystemTime) -> Verdict {
             None
         }
     };
-    match &claims {
+    match &said.claims {
         Err(flaw) => flaws.push(flaw.clone()),
         Ok(claims) => {
             flaws.extend(key.as_ref().and_then(|key| key.check_ceiling(claims).err()));
             flaws.extend(claims.check_times(now).err());
         }
     }
-    let said = Said { algorithm: parsed.algorithm, key: parsed.key.clone(), claims };
     Verdict { said: Some(said), key, flaws }
 }
 

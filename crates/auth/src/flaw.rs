@@ -125,7 +125,7 @@ pub enum Fault {
 }
 
 /// Why a token was not made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
     /// There is no private half, or `key_ops` has no `sign`.
     #[error("the key cannot sign: it is a public half, or its `key_ops` has no `sign`")]
@@ -139,6 +139,9 @@ pub enum SignError {
     /// Nobody would read it.
     #[error("the token would have {0} bytes, and relays read {max}", max = crate::TOKEN_BYTES)]
     TooLong(usize),
+    /// It would be refused.
+    #[error("relays would refuse the token: {0}")]
+    Refused(Flaw),
     /// The library said no.
     #[error("signing failed")]
     Failed,

@@ -205,11 +205,13 @@ impl Key {
             return Err(SignError::Useless);
         }
         self.check_ceiling(claims).map_err(|_| SignError::ExceedsKey)?;
+        let payload = claims.to_json();
+        Claims::read(payload.as_bytes()).map_err(SignError::Refused)?;
         let mut header = json!({ "alg": self.0.algorithm.name(), "typ": "JWT" });
         if let (Some(header), Some(id)) = (header.as_object_mut(), &self.0.id) {
             header.insert("kid".into(), id.as_str().into());
         }
-        let token = seal(signer, &header.to_string(), &claims.to_json()).ok_or(SignError::Failed)?;
+        let token = seal(signer, &header.to_string(), &payload).ok_or(SignError::Failed)?;
         if token.len() > crate::TOKEN_BYTES {
             return Err(SignError::TooLong(token.len()));
         }
@@ -240,7 +242,7 @@ impl Key {
         if token.algorithm != self.0.algorithm {
             return Err(Flaw::OtherAlgorithm { token: token.algorithm, key: self.0.algorithm });
         }
-        let signature = encoding::decode(token.signature).ok_or(Flaw::Shape)?;
+        let signature = encoding::decode(token.signature).ok_or(Flaw::BadSignature)?;
         if !self.0.verifier.accepts(token.signed.as_bytes(), &signature) {
             return Err(Flaw::BadSignature);
         }

@@ -2,7 +2,13 @@
 
 use aws_lc_rs::digest;
 
-use crate::{Algorithm, Claims, Flaw, KeyId, claims::NAMELESS, encoding, json::Object, key_id::hex};
+use crate::{
+    Algorithm, Claims, Flaw, KeyId,
+    claims::{CLAIMS, NAMELESS},
+    encoding,
+    json::Object,
+    key_id::hex,
+};
 
 /// Longest token. Longer ones are refused unread.
 pub const TOKEN_BYTES: usize = 8 * 1024;
@@ -48,6 +54,13 @@ impl<'a> Token<'a> {
     /// What it says, whoever signed it.
     pub(crate) fn claims(&self) -> Result<Claims, Flaw> {
         Claims::read(&self.payload()?)
+    }
+
+    /// Names of claims that decide nothing.
+    pub(crate) fn ignored(&self) -> Vec<String> {
+        let object = self.payload().ok().and_then(|payload| Object::parse(&payload).ok());
+        let names = object.as_ref().map(Object::names).into_iter().flatten();
+        names.filter(|name| !CLAIMS.contains(name)).map(str::to_owned).collect()
     }
 
     /// Who shows it, where it names no subject: whoever shows the same claims under the same key again.

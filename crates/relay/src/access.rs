@@ -16,6 +16,7 @@ mod server;
 
 use std::{
     io,
+    path::PathBuf,
     sync::{Arc, OnceLock, PoisonError, RwLock},
     time::SystemTime,
 };
@@ -126,17 +127,10 @@ impl Access {
         let known = Arc::new(Known::new(policy));
         let mut domains = auth.domains.clone();
         domains.sort_by_key(|domain| std::cmp::Reverse(domain.len()));
-        let (mut runtime, mut watcher) = (None, None);
+        let watcher = source(auth).map(|source| files::Watcher::start(source, known.clone())).transpose()?;
+        let mut runtime = None;
         let asked = match &auth.credentials {
-            Credentials::None => Asked::Nobody,
-            Credentials::Files(files) => {
-                watcher = Some(files::Watcher::start(files::Source::Files(files.clone()), known.clone())?);
-                Asked::Nobody
-            }
-            Credentials::Dir(KeyDir::Local(folder)) => {
-                watcher = Some(files::Watcher::start(files::Source::Folder(folder.clone()), known.clone())?);
-                Asked::Nobody
-            }
+            Credentials::None | Credentials::Files(_) | Credentials::Dir(KeyDir::Local(_)) => Asked::Nobody,
             Credentials::Dir(KeyDir::Remote(url)) => {
                 let (http, on) = asking(auth, &mut runtime)?;
                 Asked::Keys(remote::Keyring::start(url.clone(), auth.refresh, http, known.clone(), &on))
@@ -181,6 +175,26 @@ impl Access {
         }
         self.known.policy().admit(target, request.now)
     }
+}
+
+/// The files of keys of this machine that `auth` names, if it does.
+fn source(auth: &Auth) -> Option<files::Source> {
+    match &auth.credentials {
+        Credentials::Files(files) => Some(files::Source::Files(files.clone())),
+        Credentials::Dir(KeyDir::Local(folder)) => Some(files::Source::Folder(folder.clone())),
+        _ => None,
+    }
+}
+
+/// The same, file by file.
+pub(crate) fn key_files(auth: &Auth) -> Vec<PathBuf> {
+    source(auth).and_then(|source| files::all(source).ok()).unwrap_or_default()
+}
+
+/// What would keep a relay from starting, as far as can be told without asking anybody.
+pub(crate) fn trouble(auth: &Auth) -> Option<String> {
+    let keys = source(auth).and_then(files::trouble);
+    keys.or_else(|| auth.asks().then(|| http::Http::new(&auth.tls).err().map(|error| error.to_string()))?)
 }
 
 /// What asks over HTTP, and where it runs.

@@ -9,26 +9,46 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    time::SystemTime,
 };
 
-use crate::{cli::CheckArgs, config::Config};
+use crate::{
+    access,
+    cli::CheckArgs,
+    config::Config,
+    token::{self, Shown},
+};
 use report::Report;
 
 /// Explains the settings on standard output. The status says whether a relay would start with them.
 pub fn check(args: &CheckArgs) -> ExitCode {
     let file = args.run.config_file();
     let outside = args.run.outside();
-    let report = match Config::resolve(file.map(PathBuf::as_path), &outside) {
+    let mut report = match Config::resolve(file.map(PathBuf::as_path), &outside) {
         Ok(resolution) => Report::of(file.cloned(), resolution),
         Err(error) => {
             eprintln!("moq-relay: {error}");
             return ExitCode::FAILURE;
         }
     };
+    if let Some(token) = &args.token {
+        let keys = match args.token_key.as_slice() {
+            [] => access::key_files(&report.resolution.config.auth),
+            given => given.to_vec(),
+        };
+        match token::about(token, &keys, SystemTime::now()) {
+            Ok(shown) => report.token = Some(shown),
+            Err(error) => {
+                eprintln!("moq-relay: {error:#}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
     let said = if args.json { json::written(&report) } else { report.to_string() };
     let mut out = io::stdout().lock();
     if out.write_all(said.as_bytes()).and_then(|()| out.flush()).is_err() {
         return ExitCode::FAILURE;
     }
-    if report.starts() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let holds = args.token_key.is_empty() || report.token.as_ref().is_none_or(Shown::holds);
+    if report.starts() && holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

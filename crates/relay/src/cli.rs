@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 pub use run::RunArgs;
 
-use crate::doctor;
+use crate::{doctor, token};
 
 /// A Media over QUIC relay: routes live broadcasts between publishers and subscribers.
 ///
@@ -43,13 +43,20 @@ pub enum Verb {
     /// certificate it shows, what it may hold, and where each value comes from.
     ///
     /// The exit code is 0 when the relay would start, 1 when it would not, and 2 when the command line is
-    /// wrong.
+    /// wrong. With --token-key it is 1 as well when the token does not hold.
     Check(CheckArgs),
 
     /// Looks at the machine, the configuration, the certificate and the port, and says what is wrong
     ///
     /// Ends with 0 if a relay can run (warnings included), with 1 if something keeps it from that.
     Doctor(doctor::Args),
+
+    /// Makes keys, and signs, verifies and shows tokens
+    Token {
+        /// What to do
+        #[command(subcommand)]
+        verb: token::TokenVerb,
+    },
 
     /// Publishes standard input or a file
     ///
@@ -115,6 +122,14 @@ pub struct CheckArgs {
     /// Prints JSON instead of text
     #[arg(long)]
     pub json: bool,
+
+    /// Says what who shows this token may do: a token, a URL with one, or `-` for standard input
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
+
+    /// A key, or a set of keys, that may have signed it; without one it is not verified. May be repeated
+    #[arg(long, value_name = "FILE", requires = "token")]
+    pub token_key: Vec<PathBuf>,
 
     /// The relay that would be run.
     #[command(flatten)]

@@ -142,6 +142,19 @@ impl Default for Auth {
     }
 }
 
+impl Credentials {
+    /// The key of the file that says so.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::None => "auth",
+            Self::Files(_) => "auth.key",
+            Self::Dir(_) => "auth.key_dir",
+            Self::Server(_) => "auth.url",
+            Self::Api(_) => "auth.api",
+        }
+    }
+}
+
 impl Auth {
     /// Whether anything is asked over HTTP.
     pub fn asks(&self) -> bool {

@@ -14,6 +14,7 @@ pub mod log;
 pub mod notify;
 mod serve;
 pub mod signals;
+pub mod token;
 pub mod trouble;
 
 pub use check::check;

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         None => ended(moq_relay::run(&cli.run).map(|()| true)),
         Some(Verb::Demo(args)) => ended(moq_relay::demo(&args).map(|()| true)),
         Some(Verb::Check(args)) => moq_relay::check(&args),
+        Some(Verb::Token { verb }) => moq_relay::token::run(&verb),
         Some(Verb::Doctor(args)) => ended(moq_relay::doctor::run(&args)),
         // What a client shows is not to be broken up by the log.
         Some(verb) => match log::init(Some(LevelFilter::WARN), Format::Text) {
@@ -72,7 +73,7 @@ fn client(verb: &Verb) -> Result<Exit, Failure> {
             print(&out)
         }
         Verb::Man { verb, dir } => manual(verb.as_deref(), dir.as_deref()),
-        Verb::Check(_) | Verb::Demo(_) | Verb::Doctor(_) => Ok(Exit::Done),
+        Verb::Check(_) | Verb::Demo(_) | Verb::Doctor(_) | Verb::Token { .. } => Ok(Exit::Done),
     }
 }
 

@@ -21,10 +21,17 @@ fn golden(name: &str, found: &str) {
 
 #[test]
 fn every_verb_says_how_it_is_used() {
-    for verb in ["demo", "check", "doctor", "pub", "sub", "ls", "fetch", "load", "man", "completions"] {
+    for verb in
+        ["demo", "check", "doctor", "pub", "sub", "ls", "fetch", "load", "token", "man", "completions"]
+    {
         let output = relay().args([verb, "--help"]).output().unwrap();
         assert_eq!(output.status.code(), Some(0));
         golden(&format!("{verb}.txt"), &String::from_utf8(output.stdout).unwrap());
+    }
+    for verb in ["generate", "sign", "verify", "inspect"] {
+        let output = relay().args(["token", verb, "--help"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        golden(&format!("token-{verb}.txt"), &String::from_utf8(output.stdout).unwrap());
     }
 }
 
@@ -33,10 +40,10 @@ fn every_verb_has_a_manual_page() {
     let folder = tempfile::tempdir().unwrap();
     let status = relay().args(["man", "--dir"]).arg(folder.path()).status().unwrap();
     assert!(status.success());
-    for verb in ["demo", "pub", "sub", "ls", "fetch", "load"] {
+    for verb in ["demo", "pub", "sub", "ls", "fetch", "load", "token", "token-sign"] {
         let page = fs::read_to_string(folder.path().join(format!("moq-relay-{verb}.1"))).unwrap();
         assert!(page.contains(".SH SYNOPSIS"), "{page}");
-        let one = relay().args(["man", verb]).output().unwrap();
+        let one = relay().args(["man", verb.split('-').next().unwrap()]).output().unwrap();
         assert!(String::from_utf8(one.stdout).unwrap().contains(".SH SYNOPSIS"));
     }
 }

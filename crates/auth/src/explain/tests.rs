@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use relay_model::Path;
+
 use super::*;
 
 fn now() -> SystemTime {
@@ -67,7 +69,16 @@ fn what_a_token_grants_at_a_path_is_what_a_session_there_gets() {
         .with_keys(keys(&key))
         .admit(&format!("/room/alice?jwt={token}"), now())
         .unwrap();
-    assert_eq!(verdict.at(&root), Some((permit.publish().clone(), permit.subscribe().clone())));
-    assert_eq!(verdict.at(&Path::parse("other").unwrap()), None);
+    let grants = &verdict.claims().unwrap().grants;
+    assert_eq!(grants.at(&root), Some((permit.publish().clone(), permit.subscribe().clone())));
+    assert_eq!(grants.at(&Path::parse("other").unwrap()), None);
     assert_eq!(inspect(&token).unwrap().claims.as_ref().ok(), verdict.claims());
+}
+
+#[test]
+fn claims_that_decide_nothing_are_named() {
+    let key = key("k");
+    let claims = r#"{"root":"room","get":"","iat":1,"jti":"x","cluster":true}"#;
+    let token = key.seal(r#"{"alg":"HS256"}"#, claims).unwrap();
+    assert_eq!(inspect(&token).unwrap().ignored, ["cluster", "jti"]);
 }

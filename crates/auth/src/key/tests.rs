@@ -214,6 +214,10 @@ fn a_token_that_no_relay_would_take_is_not_signed() {
     assert_eq!(key.sign(&Claims::default()), Err(SignError::Useless));
     let subject = |length: usize| Claims { subject: Some("s".repeat(length).into()), ..claims() };
     assert!(key.sign(&subject(crate::SUBJECT_BYTES)).is_ok());
+    assert!(matches!(key.sign(&subject(crate::SUBJECT_BYTES + 1)), Err(SignError::Refused(_))));
+    let dots = vec![Pattern::parse("../a").unwrap()];
+    let dots = Claims { grants: Grants { subscribe: dots, ..Grants::default() }, ..Claims::default() };
+    assert!(matches!(key.sign(&dots), Err(SignError::Refused(_))));
     let publish: Vec<Pattern> =
         (0..crate::GRANTS).map(|at| Pattern::parse(&format!("{at}-long-name/**")).unwrap()).collect();
     let long = Claims { grants: Grants { publish, ..Grants::default() }, ..Claims::default() };

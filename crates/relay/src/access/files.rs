@@ -43,7 +43,7 @@ pub(super) struct Watcher {
 impl Watcher {
     /// Reads the keys, and starts looking for changes.
     pub(super) fn start(source: Source, known: Arc<Known>) -> Result<Self, AccessError> {
-        let mut shelf = Shelf { source, files: BTreeMap::new(), said: None };
+        let mut shelf = Shelf::new(source);
         shelf.open().map_err(AccessError::Keys)?;
         known.set_keys(shelf.keys());
         let (alive, ended) = mpsc::sync_channel::<()>(0);
@@ -58,6 +58,16 @@ impl Watcher {
         })?;
         Ok(Self { _alive: alive })
     }
+}
+
+/// The files of keys there are.
+pub(super) fn all(source: Source) -> io::Result<Vec<PathBuf>> {
+    Shelf::new(source).list()
+}
+
+/// What would keep a relay from starting with these keys.
+pub(super) fn trouble(source: Source) -> Option<String> {
+    Shelf::new(source).open().err()
 }
 
 /// The files, and what they held.
@@ -78,6 +88,10 @@ struct Held {
 type Stamp = (Option<SystemTime>, u64, u64);
 
 impl Shelf {
+    fn new(source: Source) -> Self {
+        Self { source, files: BTreeMap::new(), said: None }
+    }
+
     /// The first look: what cannot be used then is refused.
     fn open(&mut self) -> Result<(), String> {
         let files = self.list().map_err(|error| format!("{}: {error}", self.place().display()))?;

@@ -14,6 +14,9 @@ pub(super) fn written(report: &Report) -> String {
         "warnings": report.resolution.warnings.iter()
             .map(|warning| format!("{}{}", warning.place, warning.text)).collect::<Vec<_>>(),
     });
+    if let (Some(token), Some(object)) = (&report.token, value.as_object_mut()) {
+        object.insert("token".into(), token.json());
+    }
     if report.is_understood()
         && let Some(object) = value.as_object_mut()
     {

@@ -7,9 +7,11 @@ use std::{
 
 use super::certificate::{Certificate, authorities};
 use crate::{
+    access,
     config::{Config, Place, Resolution, Source, Tls, Warning},
     limits::{memory, payload::Limits},
     serve,
+    token::Shown,
 };
 
 /// Longer than service managers wait by default.
@@ -36,6 +38,10 @@ pub(super) struct Report {
     pub(super) memory: u64,
     /// What it would hold.
     pub(super) limits: Limits,
+    /// What cannot be used of what tokens are checked with: the key that names it, and why.
+    credentials: Option<(&'static str, String)>,
+    /// A token that somebody asks about.
+    pub(super) token: Option<Shown>,
 }
 
 impl Report {
@@ -45,11 +51,22 @@ impl Report {
         let reading = memory::read();
         let certificates = Certificate::all(&config.tls, SystemTime::now());
         let authorities = authorities(config);
+        let credentials = access::trouble(&config.auth).map(|why| (config.auth.credentials.key(), why));
         let limits = serve::plan(config).limits(0, 0, &reading);
         let workers = serve::workers(config);
         let more = hazards(config, &certificates);
         resolution.warnings.extend(more.into_iter().map(|text| Warning { place: Place::Nowhere, text }));
-        Self { file, resolution, certificates, authorities, workers, memory: reading.limit, limits }
+        Self {
+            file,
+            resolution,
+            certificates,
+            authorities,
+            workers,
+            memory: reading.limit,
+            limits,
+            credentials,
+            token: None,
+        }
     }
 
     /// Whether a relay would start, as far as can be told without starting one.
@@ -65,7 +82,8 @@ impl Report {
             _ => None,
         });
         let unusable = self.authorities.iter().filter_map(|found| found.as_ref().err());
-        let troubles = missing.chain(unusable.map(|why| ("tls.root", why)));
+        let credentials = self.credentials.as_ref().map(|(key, why)| (*key, why));
+        let troubles = missing.chain(unusable.map(|why| ("tls.root", why))).chain(credentials);
         all.extend(troubles.map(|(key, why)| self.at(key, why)));
         all
     }

@@ -17,6 +17,9 @@ impl fmt::Display for Report {
         section(f, "refused", self.refusals())?;
         let warnings = &self.resolution.warnings;
         section(f, "warnings", warnings.iter().map(|warning| format!("{}{}", warning.place, warning.text)))?;
+        if let Some(token) = &self.token {
+            write!(f, "\n{}", token.text())?;
+        }
         if self.is_understood() {
             self.explanation(f)?;
             self.settings(f)?;

@@ -151,23 +151,35 @@ fn the_first_unknown_key_of_the_file_is_named() {
 }
 
 #[test]
-fn token_authentication_is_refused_rather_than_ignored() {
-    for (key, line) in [("key", 4), ("key_dir", 4), ("url", 4), ("api", 4)] {
-        let text = format!("[server]\n[auth]\npublic = \"\"\n{key} = \"root.jwk\"\n");
-        assert_eq!(
-            refusal(&text),
-            format!(
-                "relay.toml:{line}:1: `auth.{key}` asks for token authentication, which is not enforced yet: \
-                 the relay refuses to start rather than run open; remove the key, or use `auth.public` alone"
-            )
-        );
+fn whom_to_believe_is_said_in_one_way() {
+    let credentials = |line: &str| parse(&format!("[auth]\n{line}\n")).unwrap().auth.credentials;
+    let url = |raw: &str| raw.parse().unwrap();
+    for (line, expected) in [
+        ("key = \"root.jwk\"", Credentials::Files(vec!["root.jwk".into()])),
+        ("key_dir = \"/keys\"", Credentials::Dir(KeyDir::Local("/keys".into()))),
+        ("key_dir = \"https://a.b/keys\"", Credentials::Dir(KeyDir::Remote(url("https://a.b/keys")))),
+        ("url = \"https://a.b/\"", Credentials::Server(url("https://a.b/"))),
+        ("url = \"http://127.0.0.1:1/\"", Credentials::Server(url("http://127.0.0.1:1/"))),
+        ("auth_api = \"https://a.b/x?y=z\"", Credentials::Api(url("https://a.b/x?y=z"))),
+        ("public = \"\"", Credentials::None),
+    ] {
+        assert_eq!(credentials(line), expected, "{line}");
     }
-}
-
-#[test]
-fn token_authentication_is_named_before_any_other_mistake() {
-    let text = "typo = 1\n[auth]\nkey.path = \"root.jwk\"\n";
-    assert!(refusal(text).starts_with("relay.toml:3:1: `auth.key` asks for token authentication"));
+    let both = "[auth]\nkey = \"root.jwk\"\nurl = \"https://a.b/\"\n";
+    assert_eq!(refusal(both), "relay.toml:3:1: `auth.key` and `auth.url` both say whom to believe; keep one");
+    for (line, said) in [
+        ("url = \"http://auth.example.com/\"", "is plain HTTP"),
+        ("url = \"auth.example.com\"", "is no address to ask at"),
+        ("api = \"ftp://a.b\"", "is no address to ask at"),
+        ("key_dir = \"http://a.b/keys\"", "is plain HTTP"),
+        ("key = []", "name at least one file"),
+        ("refresh = \"10ms\"", "is too often"),
+        ("refresh = \"7d\"", "is too seldom"),
+        ("tls.cert = \"cert.pem\"", "`auth.tls.cert` needs `auth.tls.key` beside it"),
+    ] {
+        let said_of = refusal(&format!("[auth]\npublic = \"\"\n{line}\n"));
+        assert!(said_of.contains(said), "{line}: {said_of}");
+    }
 }
 
 #[test]

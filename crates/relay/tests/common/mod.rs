@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
 pub(crate) mod golden;
+pub(crate) mod web;
 
 use std::{
     fs,
@@ -71,6 +72,18 @@ impl Running {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// How it ended, and all that it said since it was listened to last.
+    pub(crate) fn end_saying(mut self) -> (ExitStatus, Vec<String>) {
+        let mut said = Vec::new();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => said.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return (self.child.wait().unwrap(), said),
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the relay did not end"),
+            }
+        }
     }
 
     /// How it ended. Its output ends with it.

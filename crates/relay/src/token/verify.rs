@@ -1,0 +1,129 @@
+//! `token verify` and `token inspect`.
+
+use std::{
+    path::{Path as File, PathBuf},
+    time::SystemTime,
+};
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+use relay_auth::{Keys, explain};
+use relay_model::Path;
+
+use super::{EXIT_CODES, Misuse, path, print, read, show::Shown};
+
+/// What token to verify, and by which keys.
+#[derive(Clone, Debug, Args)]
+#[command(after_long_help = EXIT_CODES)]
+pub struct VerifyArgs {
+    /// A key or a set of keys that may have signed it; may be repeated; `-` is standard input
+    #[arg(long, value_name = "FILE", required_unless_present = "key_dir")]
+    key: Vec<PathBuf>,
+
+    /// A folder where the key is `KID.jwk`
+    #[arg(long, value_name = "FOLDER")]
+    key_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    token: TokenArgs,
+}
+
+/// What token to show.
+#[derive(Clone, Debug, Args)]
+#[command(after_long_help = EXIT_CODES)]
+pub struct InspectArgs {
+    #[command(flatten)]
+    token: TokenArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+struct TokenArgs {
+    /// The token, or a URL with one; without it, standard input. Others on this machine see command lines
+    #[arg(value_name = "TOKEN", conflicts_with = "input")]
+    token: Option<String>,
+
+    /// Where the token is; `-` is standard input
+    #[arg(long = "in", value_name = "FILE", default_value = "-", hide_default_value = true)]
+    input: PathBuf,
+
+    /// Only what it grants to a session at this path
+    #[arg(long = "path", value_name = "PATH", value_parser = path)]
+    at: Option<Path>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl TokenArgs {
+    fn read(&self) -> Result<String> {
+        self.token.as_deref().map_or_else(|| read::token_in(&self.input), |token| Ok(read::token(token)))
+    }
+
+    fn print(&self, shown: &Shown) -> Result<()> {
+        print(&if self.json { format!("{:#}\n", shown.json()) } else { shown.text() })
+    }
+}
+
+/// Whether it holds.
+pub(super) fn run(args: &VerifyArgs, now: SystemTime) -> Result<bool> {
+    if args.token.token.is_none()
+        && read::is_stdin(&args.token.input)
+        && args.key.iter().any(|key| read::is_stdin(key))
+    {
+        let why = "the key and the token would both come from standard input; name a file with --key or --in";
+        return Err(Misuse(why.to_owned()).into());
+    }
+    let token = args.token.read()?;
+    let keys = keys(&args.key, args.key_dir.as_deref(), &token)?;
+    let shown = judge(&token, &keys, args.token.at.clone(), now);
+    args.token.print(&shown)?;
+    Ok(shown.holds())
+}
+
+/// Whether it could be read.
+pub(super) fn inspect(args: &InspectArgs, now: SystemTime) -> Result<bool> {
+    let shown = look(&args.token.read()?, args.token.at.clone(), now);
+    args.token.print(&shown)?;
+    Ok(shown.reasons.is_empty())
+}
+
+/// What a relay with these keys would make of a token, at a path or anywhere.
+pub(super) fn judge(token: &str, keys: &Keys, at: Option<Path>, now: SystemTime) -> Shown {
+    let verdict = explain(token, keys, now);
+    let mut reasons: Vec<String> = verdict.flaws.iter().map(ToString::to_string).collect();
+    if let (Some(at), Some(claims)) = (&at, verdict.claims())
+        && claims.grants.at(at).is_none()
+    {
+        reasons.push(format!("it grants nothing at /{at}"));
+    }
+    Shown { said: verdict.said, holds: Some(reasons.is_empty()), reasons, at, now }
+}
+
+/// What a token says, whoever signed it.
+pub(super) fn look(token: &str, at: Option<Path>, now: SystemTime) -> Shown {
+    let said = relay_auth::inspect(token);
+    let flaw = said.as_ref().map_or_else(Some, |said| said.claims.as_ref().err());
+    let reasons = flaw.into_iter().map(ToString::to_string).collect();
+    Shown { said: said.ok(), holds: None, reasons, at, now }
+}
+
+/// The keys in these files, and the one of the folder that the token names.
+pub(super) fn keys(files: &[PathBuf], folder: Option<&File>, token: &str) -> Result<Keys> {
+    let mut keys = Keys::new();
+    let mut files = files.to_vec();
+    // Its name cannot be that of another folder: see `KeyId`.
+    let named = relay_auth::inspect(token).ok().and_then(|said| said.key);
+    if let (Some(folder), Some(id)) = (folder, named) {
+        let file = folder.join(format!("{id}.jwk"));
+        if file.exists() {
+            files.push(file);
+        }
+    }
+    for file in files {
+        for key in read::keys(&file)?.iter() {
+            keys.insert(key.clone()).map_err(|error| anyhow!("{}: {error}", file.display()))?;
+        }
+    }
+    Ok(keys)
+}

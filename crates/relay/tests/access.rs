@@ -1,0 +1,443 @@
+//! Promise: who may come in is what files, key servers and auth servers say, as they say it now.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use relay_auth::{Algorithm, Claims, Grants, Key, KeyId};
+use relay_client::{Client, ClientConfig, Closed, Error, Prefs, SessionCode, TrackInfo};
+use relay_model::{Path, Pattern};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use common::{
+    Running, free_address, relay, run,
+    web::{Answer, Asked, Web},
+};
+
+/// A relay with this much of a file, beside files of keys.
+struct Site {
+    folder: TempDir,
+    relay: Running,
+    address: String,
+}
+
+impl Site {
+    fn new(auth: &str) -> Self {
+        Self::with(auth, |_| {})
+    }
+
+    fn with(auth: &str, prepare: impl FnOnce(&std::path::Path)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        prepare(folder.path());
+        let address = free_address();
+        let text = format!("[server]\nbind = \"{address}\"\nhop = 77\n[auth]\n{auth}\n");
+        fs::write(folder.path().join("relay.toml"), text).unwrap();
+        let mut command = relay();
+        command.current_dir(folder.path()).arg("relay.toml").env("RUST_LOG", "moq_relay=trace");
+        let relay = Running::start(&mut command);
+        relay.line_with("serving");
+        Self { folder, relay, address }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn url(&self, scheme: &str, target: &str) -> String {
+        format!("{scheme}://{}{target}", self.address)
+    }
+
+    /// Comes in, and is in once the relay says who it is.
+    async fn enter(&self, target: &str) -> Result<Client, Closed> {
+        self.enter_by("moqt", target).await
+    }
+
+    async fn enter_by(&self, scheme: &str, target: &str) -> Result<Client, Closed> {
+        let client = match Client::connect(&self.url(scheme, target), ClientConfig::default()).await {
+            Err(Error::Closed(closed)) => return Err(closed),
+            client => client.unwrap(),
+        };
+        // Whoever is not let in is not answered.
+        match client.announced("").await {
+            Ok(_) => Ok(client),
+            Err(_) => Err(client.closed().await),
+        }
+    }
+
+    async fn refused(&self, target: &str) -> Closed {
+        match self.enter(target).await {
+            Ok(_) => panic!("{target} was let in"),
+            Err(closed) => closed,
+        }
+    }
+}
+
+fn key(id: &str) -> Key {
+    Key::generate(Algorithm::ES256, Some(id.parse::<KeyId>().unwrap())).unwrap()
+}
+
+/// Publishes and subscribes below `room`.
+fn claims(room: &str) -> Claims {
+    let all = vec![Pattern::parse("**").unwrap()];
+    let root = Path::parse(room).unwrap();
+    Claims { grants: Grants { root, publish: all.clone(), subscribe: all }, ..Claims::default() }
+}
+
+fn token(key: &Key, room: &str) -> String {
+    key.sign(&claims(room)).unwrap()
+}
+
+fn code(closed: &Closed) -> Option<SessionCode> {
+    match closed {
+        Closed::Peer { code, .. } => code.session(),
+        _ => None,
+    }
+}
+
+fn unauthorized(closed: &Closed) {
+    assert_eq!(code(closed), Some(SessionCode::UNAUTHORIZED), "{closed:?}");
+}
+
+/// What one publishes as `path` reaches the other as `seen`.
+async fn flows(publisher: &Client, path: &str, subscriber: &Client, seen: &str) {
+    let broadcast = publisher.broadcast(path).unwrap();
+    let track = broadcast.track("t", TrackInfo::default()).unwrap();
+    broadcast.announce();
+    subscriber.announced("").await.unwrap().wait(seen, true).await.unwrap();
+    let mut subscription = subscriber.subscribe(seen, "t", Prefs::default()).await.unwrap();
+    track.wait_subscribed().await;
+    let group = track.group(0);
+    group.frame(0, "x".into());
+    group.finish();
+    assert_eq!(subscription.next_group().await.unwrap().frames().await.unwrap().len(), 1);
+}
+
+async fn ends(client: &Client, what: &str) -> Closed {
+    timeout(Duration::from_secs(8), client.closed()).await.unwrap_or_else(|_| panic!("{what} goes on"))
+}
+
+#[test]
+fn the_file_of_the_first_page_lets_in_the_public_and_who_has_a_token() {
+    run(async {
+        let key = key("root");
+        let (jwk, text) = (key.public().unwrap().to_json(), token(&key, "room"));
+        let site = Site::with("public = \"anon\"\nkey = \"root.jwk\"", |folder| {
+            fs::write(folder.join("root.jwk"), jwk).unwrap();
+        });
+        for scheme in ["moqt", "https"] {
+            let member = site.enter_by(scheme, &format!("/room?jwt={text}")).await.unwrap();
+            let above = site.enter_by(scheme, &format!("/?jwt={text}")).await.unwrap();
+            flows(&member, &format!("{scheme}/cam"), &above, &format!("room/{scheme}/cam")).await;
+            let anybody = site.enter_by(scheme, "/anon").await.unwrap();
+            flows(&anybody, scheme, &anybody_else(&site, scheme).await, &format!("anon/{scheme}")).await;
+        }
+        unauthorized(&site.refused("/room").await);
+        unauthorized(&site.refused(&format!("/other?jwt={text}")).await);
+        unauthorized(&site.refused(&format!("/room?jwt={}", &text[..text.len() - 4])).await);
+    });
+}
+
+async fn anybody_else(site: &Site, scheme: &str) -> Client {
+    site.enter_by(scheme, "/").await.unwrap()
+}
+
+#[test]
+fn a_session_ends_with_its_token() {
+    run(async {
+        let key = key("root");
+        let site = Site::with("key = \"root.jwk\"", |folder| {
+            fs::write(folder.join("root.jwk"), key.to_json()).unwrap();
+        });
+        // A token counts in seconds.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(now + 3);
+        let brief = key.sign(&Claims { expires: Some(at), ..claims("room") }).unwrap();
+        let client = site.enter(&format!("/room?jwt={brief}")).await.unwrap();
+        unauthorized(&ends(&client, "what has expired").await);
+        let late = SystemTime::now().duration_since(at).expect("not before its time");
+        assert!(late < Duration::from_millis(1_500), "{late:?} after its time");
+        unauthorized(&site.refused(&format!("/room?jwt={brief}")).await);
+    });
+}
+
+#[test]
+fn keys_in_a_folder_come_and_go_while_the_relay_runs() {
+    run(async {
+        let (first, second) = (key("first"), key("second"));
+        let site = Site::with("key_dir = \"keys\"", |folder| {
+            fs::create_dir(folder.join("keys")).unwrap();
+            fs::write(folder.join("keys/first.jwk"), first.public().unwrap().to_json()).unwrap();
+        });
+        let of = |key: &Key| format!("/room?jwt={}", token(key, "room"));
+        let one = site.enter(&of(&first)).await.unwrap();
+        unauthorized(&site.refused(&of(&second)).await);
+        fs::write(site.file("keys/second.jwk"), second.public().unwrap().to_base64url()).unwrap();
+        site.relay.line_with("keys that tokens are checked with have changed");
+        let two = site.enter(&of(&second)).await.unwrap();
+        // Somebody is writing it: what it held goes on.
+        fs::write(site.file("keys/second.jwk"), "{\"kty\":").unwrap();
+        site.relay.line_with("the keys of before hold");
+        drop(site.enter(&of(&second)).await.unwrap());
+        fs::remove_file(site.file("keys/first.jwk")).unwrap();
+        unauthorized(&ends(&one, "a session of a key that is gone").await);
+        assert_eq!(two.is_closed(), None);
+        unauthorized(&site.refused(&of(&first)).await);
+    });
+}
+
+#[test]
+fn a_key_on_a_server_is_asked_for_once_and_asked_for_again() {
+    run(async {
+        let (known, unknown) = (key("known"), key("unknown"));
+        let jwk = known.public().unwrap().to_json();
+        let web = Web::start(move |asked: &Asked| match asked.target.as_str() {
+            "/keys/known.jwk" => Answer::ok(jwk.clone()).after(Duration::from_millis(200)),
+            _ => Answer::status(404),
+        })
+        .await;
+        let site = Site::new(&format!("key_dir = \"{}/keys\"\nrefresh = \"1s\"", web.url));
+        let of = |key: &Key| format!("/room?jwt={}", token(key, "room"));
+        let target = of(&known);
+        let (one, two, three) = tokio::join!(site.enter(&target), site.enter(&target), site.enter(&target));
+        let client = one.unwrap();
+        drop((two.unwrap(), three.unwrap()));
+        let asked = |name: &str| web.asked().iter().filter(|asked| asked.target.contains(name)).count();
+        assert_eq!(asked("/known.jwk"), 1);
+        unauthorized(&site.refused(&of(&unknown)).await);
+        unauthorized(&site.refused(&of(&unknown)).await);
+        assert_eq!(asked("/unknown.jwk"), 1, "that there is none is remembered");
+        // A server that fails revokes nothing; one that knows the key no more does.
+        web.now(|_| Answer::status(500));
+        site.relay.line_with("that of before holds");
+        assert_eq!(client.is_closed(), None);
+        web.now(|_| Answer::status(404));
+        unauthorized(&ends(&client, "a session of a revoked key").await);
+    });
+}
+
+#[test]
+fn a_key_set_is_taken_as_it_is_now() {
+    run(async {
+        let (first, second) = (key("first"), key("second"));
+        let set = |keys: &[&Key]| {
+            let keys: Vec<Value> = keys
+                .iter()
+                .map(|key| serde_json::from_str(&key.public().unwrap().to_json()).unwrap())
+                .collect();
+            json!({ "keys": keys }).to_string()
+        };
+        let before = set(&[&first]);
+        let web = Web::start(move |_: &Asked| Answer::ok(before.clone())).await;
+        let site = Site::new(&format!("key_dir = \"{}/jwks.json\"\nrefresh = \"1s\"", web.url));
+        let of = |key: &Key| format!("/room?jwt={}", token(key, "room"));
+        let client = site.enter(&of(&first)).await.unwrap();
+        let after = set(&[&second]);
+        web.now(move |_| Answer::ok(after.clone()));
+        unauthorized(&ends(&client, "a session of a key that is not in the set").await);
+        drop(site.enter(&of(&second)).await.unwrap());
+    });
+}
+
+fn event(asked: &Asked, name: &str) -> Option<Value> {
+    let body: Value = serde_json::from_str(&asked.body).ok()?;
+    (asked.method == "POST" && body["event"] == name).then_some(body)
+}
+
+#[test]
+fn an_auth_server_decides_and_hears_of_the_end() {
+    run(async {
+        let web = Web::start(|asked: &Asked| match event(asked, "connect") {
+            Some(body) if body["query"] == "jwt=sesame" => {
+                Answer::ok(json!({ "publish": ["**"], "subscribe": ["**"] }).to_string())
+            }
+            Some(_) => Answer::status(403),
+            None => Answer::ok(""),
+        })
+        .await;
+        let site = Site::new(&format!("url = \"{}/auth\"", web.url));
+        let client = site.enter_by("https", "/room?jwt=sesame").await.unwrap();
+        unauthorized(&site.refused("/room?jwt=nothing").await);
+        let asked =
+            event(&web.until("about a session", |asked| event(asked, "connect").is_some()).await, "connect");
+        let asked = asked.unwrap();
+        for (name, value) in [
+            ("node", json!("77")),
+            ("transport", json!("webtransport")),
+            ("alpn", json!("moq-lite-05")),
+            ("path", json!("/room")),
+            ("token", json!({ "kind": 0, "value": "c2VzYW1l" })),
+            ("tls", Value::Null),
+        ] {
+            assert_eq!(asked[name], value, "{name} of {asked}");
+        }
+        assert!(asked["remote"].as_str().unwrap().starts_with("127.0.0.1:"), "{asked}");
+        flows(&client, "cam", &client_of(&site).await, "cam").await;
+        client.close(SessionCode::NONE, "bye").await;
+        let is_it = |asked: &Asked, id: &Value| event(asked, "end").is_some_and(|end| end["id"] == *id);
+        let end = web.until("of an end", |end| is_it(end, &asked["id"])).await;
+        let end = event(&end, "end").unwrap();
+        assert_eq!((&end["id"], &end["ended_by"]), (&asked["id"], &json!("peer")), "{end}");
+        assert!(
+            end["bytes_received"].as_u64() > Some(1_000) && end["bytes_sent"].as_u64() > Some(1_000),
+            "{end}"
+        );
+        let ends = web.asked().iter().filter(|asked| event(asked, "end").is_some()).count();
+        assert!(ends <= 2, "nobody hears of those that were not let in");
+    });
+}
+
+async fn client_of(site: &Site) -> Client {
+    site.enter("/room?jwt=sesame").await.unwrap()
+}
+
+#[test]
+fn an_auth_server_narrows_and_revokes_while_a_session_lives() {
+    run(async {
+        let granted = |publish: &[&str]| {
+            json!({ "grant": { "publish": publish, "subscribe": ["**"], "revalidate": 1 } }).to_string()
+        };
+        let wide = granted(&["**"]);
+        let web = Web::start(move |_: &Asked| Answer::ok(wide.clone())).await;
+        let site = Site::new(&format!("url = \"{}\"", web.url));
+        let publisher = site.enter("/room").await.unwrap();
+        let watcher = site.enter("/room").await.unwrap();
+        let (kept, lost) = (publisher.broadcast("kept").unwrap(), publisher.broadcast("lost").unwrap());
+        kept.announce();
+        lost.announce();
+        let mut watch = watcher.announced("").await.unwrap();
+        watch.wait("kept", true).await.unwrap();
+        watch.wait("lost", true).await.unwrap();
+        let narrow = granted(&["kept"]);
+        web.now(move |_| Answer::ok(narrow.clone()));
+        watch.wait("lost", false).await.unwrap();
+        assert_eq!(publisher.is_closed(), None);
+        web.now(|_| Answer::status(401));
+        unauthorized(&ends(&publisher, "who was revoked").await);
+    });
+}
+
+#[test]
+fn nobody_comes_in_while_the_auth_server_fails() {
+    run(async {
+        let good = || Answer::ok(json!({ "publish": ["**"] }).to_string());
+        let web = Web::start(move |_: &Asked| good()).await;
+        let site = Site::new(&format!("url = \"{}\"", web.url));
+        drop(site.enter("/room").await.unwrap());
+        for answer in [
+            Answer::status(500),
+            Answer::status(302).with("location: /elsewhere"),
+            Answer::ok("not JSON"),
+            Answer::ok("[]"),
+            Answer::ok(json!({ "publish": ["**/**"] }).to_string()),
+            Answer::ok(json!({ "publish": ["**"], "mounts": [{ "path": "x" }] }).to_string()),
+            Answer::ok(json!({ "publish": ["**"], "expires": -1 }).to_string()),
+            Answer::ok("x".repeat(300 * 1024)),
+            good().after(Duration::from_secs(20)),
+        ] {
+            let said = format!("{} {}", answer.status, answer.body.chars().take(60).collect::<String>());
+            let mut answers = Some(answer);
+            web.now(move |_| answers.take().unwrap_or_else(|| Answer::status(500)));
+            let closed = site.refused("/room").await;
+            assert_eq!(code(&closed), Some(SessionCode::INTERNAL), "{said}: {closed:?}");
+        }
+        // An empty grant is an answer: what a new attempt cannot change.
+        web.now(|_| Answer::ok("{}"));
+        unauthorized(&site.refused("/room").await);
+        web.now(move |_| good());
+        drop(site.enter("/room").await.unwrap());
+    });
+}
+
+#[test]
+fn an_answer_of_an_auth_server_is_kept_as_long_as_it_says() {
+    run(async {
+        let said = json!({ "subscribe": ["**"] }).to_string();
+        let web =
+            Web::start(move |_: &Asked| Answer::ok(said.clone()).with("cache-control: private, max-age=60"))
+                .await;
+        let site = Site::new(&format!("url = \"{}\"", web.url));
+        for _ in 0..3 {
+            drop(site.enter("/room?jwt=a").await.unwrap());
+        }
+        drop(site.enter("/room?jwt=b").await.unwrap());
+        let asked = web.asked().iter().filter(|asked| event(asked, "connect").is_some()).count();
+        assert_eq!(asked, 2);
+    });
+}
+
+#[test]
+fn the_older_kind_of_auth_server_names_keys_and_what_is_public() {
+    run(async {
+        let key = key("k1");
+        let jwk: Value = serde_json::from_str(&key.public().unwrap().to_json()).unwrap();
+        let is_revoked = Arc::new(AtomicBool::new(false));
+        let revoked = is_revoked.clone();
+        let web = Web::start(move |asked: &Asked| {
+            let has = |part: &str| asked.target.contains(part);
+            if !has("root=demo") || !has("transport=quic") {
+                return Answer::status(404);
+            }
+            let mut said = json!({ "alias": "x7/room", "public": { "subscribe": ["cam"] }, "tier": "gold" });
+            if has("kid=k1") && !revoked.load(Ordering::Relaxed) {
+                said["key"] = jwk.clone();
+            }
+            Answer::ok(said.to_string())
+        })
+        .await;
+        let site = Site::new(&format!("api = \"{}/auth?v=1\"\nrefresh = \"1s\"", web.url));
+        let member = site.enter(&format!("/demo/room?jwt={}", token(&key, "demo"))).await.unwrap();
+        let public = site.enter("/demo/room").await.unwrap();
+        flows(&member, "cam", &public, "cam").await;
+        assert!(web.asked().iter().any(|asked| asked.target.contains("v=1&root=demo%2Froom&kid=k1")));
+        let closed = site.refused("/other").await;
+        assert_eq!(code(&closed), Some(SessionCode::INTERNAL), "{closed:?}");
+        is_revoked.store(true, Ordering::Relaxed);
+        unauthorized(&ends(&member, "who has a revoked key").await);
+        assert_eq!(public.is_closed(), None);
+    });
+}
+
+#[test]
+fn no_token_and_no_signature_is_ever_logged() {
+    run(async {
+        let key = key("root");
+        let good = token(&key, "room");
+        let jwk = key.to_json();
+        let site = Site::with("public = \"anon\"\nkey = \"root.jwk\"", |folder| {
+            fs::write(folder.join("root.jwk"), jwk).unwrap();
+        });
+        let parts: Vec<String> = good.split('.').map(str::to_owned).collect();
+        let bad = format!("{}.{}.{}", parts[0], parts[1], parts[2].chars().rev().collect::<String>());
+        for scheme in ["moqt", "https"] {
+            let member = site.enter_by(scheme, &format!("/room?jwt={good}")).await.unwrap();
+            flows(&member, scheme, &site.enter(&format!("/room?jwt={good}")).await.unwrap(), scheme).await;
+            for target in
+                [format!("/room?jwt={bad}"), format!("/a%zz?jwt={good}"), format!("/x?jwt={good}&jwt=y.z.q")]
+            {
+                let closed = site.enter_by(scheme, &target).await.err().unwrap();
+                let Closed::Peer { reason, .. } = &closed else { panic!("{closed:?}") };
+                assert!(!reason.contains(&parts[1]) && reason.len() < 64, "{reason}");
+            }
+        }
+        site.relay.signal(rustix::process::Signal::TERM);
+        let (status, said) = site.relay.end_saying();
+        assert_eq!(status.code(), Some(0));
+        assert!(said.iter().any(|line| line.contains("TRACE")), "it was listened to closely: {said:#?}");
+        for line in &said {
+            let shows = parts.iter().chain([&bad]).any(|part| line.contains(part.as_str()));
+            assert!(!shows && !line.contains("jwt="), "{line}");
+        }
+    });
+}
