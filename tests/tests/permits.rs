@@ -196,7 +196,9 @@ fn a_session_that_is_taken_back_is_closed_with_its_code_and_the_gate_hears_what_
         read.wait_group(group).await;
         porter.sessions().end(session, SessionCode::UNAUTHORIZED, "revoked");
         assert_eq!(closed(&client).await, (SessionCode::UNAUTHORIZED, "revoked".to_owned()));
-        read.wait("the end", |seen| seen.is_over()).await;
+        wait_until("its path to go", 10, || relay.store().board().paths() == 0).await;
+        let refused = Viewer::join(&viewer, "a").await;
+        refused.wait("the refusal", |seen| seen.code == Some(StreamCode::UNROUTABLE)).await;
         let ended = || porter.farewells().into_iter().find(|farewell| farewell.session == session);
         wait_until("the farewell", 10, || ended().is_some()).await;
         let farewell = ended().expect("it came");

@@ -109,8 +109,8 @@ impl Reply {
         self.session
     }
 
-    /// The answer. It has to be made of what holds when it is given: whoever takes something back with
-    /// [`Sessions::end_where`] must see to it that no answer made of that comes after.
+    /// The answer. One made of what was taken back since the question ([`Sessions::end_where`]) does not
+    /// count.
     pub fn give(mut self, answer: Result<Permit, Denial>) {
         self.post(answer);
     }
@@ -224,8 +224,9 @@ impl Sessions {
     }
 
     /// Ends every session whose permit is one of `which`: of a key that was removed, of a subject that was
-    /// revoked. Those that are let in before this returns are seen; see [`Reply::give`]. `which` runs on the
-    /// workers' threads and must not wait.
+    /// revoked. Call it once new answers are made without what is taken back: those that were made with it and
+    /// are still under way are seen too. `which` runs on the workers' threads and must not wait; one that
+    /// panics means everybody.
     pub fn end_where(
         &self,
         code: SessionCode,

@@ -127,6 +127,12 @@ impl Worker {
             Ok(permit) => permit,
             Err(denial) => return self.deny(index, now, denial),
         };
+        let taken_back = std::mem::take(&mut peer.taken_back);
+        if let Some(hit) = taken_back.into_iter().find(|taken_back| taken_back.is(&permit)) {
+            self.meter.refused_unauthorized += 1;
+            self.refuse(index, now, hit.parting.code, &hit.parting.reason);
+            return;
+        }
         (peer.state, peer.permit) = (State::Open, Some(permit.clone()));
         let id = peer.id;
         self.meter.sessions_opened += 1;

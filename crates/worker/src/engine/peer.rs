@@ -7,7 +7,8 @@ use relay_model::SessionId;
 use relay_session::Session;
 use relay_transport::quic::ConnKey;
 
-use super::words::Parting;
+use super::{guard, words::Parting};
+use crate::gate::Which;
 
 /// A connection, from its first packet until nothing more is sent on it.
 pub(super) struct Peer {
@@ -18,6 +19,8 @@ pub(super) struct Peer {
     pub(super) state: State,
     /// What it may do, once it is let in.
     pub(super) permit: Option<Permit>,
+    /// What was taken back while it waits for an answer, which may be made of that.
+    pub(super) taken_back: Vec<TakenBack>,
     /// The gate was asked about it, and has not heard of its end.
     pub(super) is_asked: bool,
     /// When it must be let in.
@@ -36,6 +39,21 @@ pub(super) struct Peer {
     pub(super) leaving: Option<Leaving>,
     /// What it was told when we ended it.
     pub(super) parting: Option<Parting>,
+}
+
+/// Permits that do not count any more.
+#[derive(Clone, Debug)]
+pub(super) struct TakenBack {
+    pub(super) which: Which,
+    /// What whoever has one is told.
+    pub(super) parting: Parting,
+}
+
+impl TakenBack {
+    /// What cannot be judged is not kept.
+    pub(super) fn is(&self, permit: &Permit) -> bool {
+        guard(|| self.which.is(permit)).unwrap_or(true)
+    }
 }
 
 /// What is next for a session that did not leave a relay that ends.
@@ -72,6 +90,7 @@ impl Peer {
             session: None,
             state: State::Opening,
             permit: None,
+            taken_back: Vec::new(),
             is_asked: false,
             admit_by,
             unsegmented: false,

@@ -14,7 +14,7 @@ use super::{
     Shared, Stage, State, Worker,
     expiry::Expiring,
     guard,
-    peer::Peer,
+    peer::{Peer, TakenBack},
     words::{self, Parting},
 };
 use crate::gate::{Ended, Which};
@@ -52,19 +52,21 @@ impl Worker {
         self.close(index, now, code, reason);
     }
 
-    /// Ends every session that was let in with such a permit.
-    pub(super) fn revoke_where(&mut self, which: &Which, now: Instant, code: SessionCode, reason: &str) {
-        // What cannot be judged is not kept.
-        let is_meant = |permit: &Permit| guard(|| which.is(permit)).unwrap_or(true);
-        let meant: Vec<SessionId> = self
-            .peers
-            .indices()
-            .filter_map(|index| self.peers.get(index))
-            .filter(|peer| peer.permit.as_ref().is_some_and(is_meant))
-            .map(|peer| peer.id)
-            .collect();
-        for session in meant {
-            self.revoke(session, now, code, reason);
+    /// Ends every session that was let in with such a permit, and lets nobody in with one who waits.
+    pub(super) fn revoke_where(&mut self, which: Which, now: Instant, code: SessionCode, reason: &str) {
+        let parting = Parting { code, reason: reason.into() };
+        let taken_back = TakenBack { which, parting };
+        let indices: Vec<u32> = self.peers.indices().collect();
+        for index in indices {
+            let Some(peer) = self.peers.get_mut(index) else { continue };
+            match peer.state {
+                State::Asked(_) => peer.taken_back.push(taken_back.clone()),
+                State::Open if peer.permit.as_ref().is_some_and(|permit| taken_back.is(permit)) => {
+                    let session = peer.id;
+                    self.revoke(session, now, code, reason);
+                }
+                State::Opening | State::Waiting | State::Open | State::Over => {}
+            }
         }
     }
 

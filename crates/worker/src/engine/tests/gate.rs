@@ -328,6 +328,27 @@ fn sessions_are_ended_one_by_one_or_by_what_they_were_let_in_with() {
 }
 
 #[test]
+fn an_answer_made_of_what_was_taken_back_meanwhile_lets_nobody_in() {
+    let (mut bench, doorman, bob) = Bench::with_doorman();
+    let alice = bench.connect();
+    bench.settle();
+    bench.set_up(alice, "/");
+    doorman
+        .sessions()
+        .end_where(SessionCode::UNAUTHORIZED, "revoked", |permit| permit.subject() == Some("bob"));
+    bench.read();
+    let replies: Vec<Reply> = doorman.owed.lock().drain(..).collect();
+    for (reply, subject) in replies.into_iter().zip(["bob", "alice"]) {
+        reply.give(Ok(open().with_subject(subject).admit("/").unwrap()));
+    }
+    bench.read();
+    assert_eq!(bench.end(bob), told(SessionCode::UNAUTHORIZED, "revoked"));
+    assert!(bench.is_open(alice));
+    assert_eq!(opened(&bench).len(), 1, "core never heard of the other");
+    assert_eq!(bench.worker.meter.refused_unauthorized, 1);
+}
+
+#[test]
 fn a_predicate_that_panics_keeps_nobody() {
     let (mut bench, doorman, key) = Bench::with_doorman();
     doorman.owed.lock().pop().unwrap().give(Ok(permit()));
