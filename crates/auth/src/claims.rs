@@ -17,8 +17,9 @@ use crate::{
 /// How far another clock may be ahead of ours when it says from when on a token holds. None for its end:
 /// deployed verifiers have none either.
 pub const LEEWAY: Duration = Duration::from_secs(60);
-/// Most paths that one token or key may list for one verb.
-pub const GRANTS: usize = 512;
+/// Most paths that one token or key may list for one verb: finding out which patterns lie within others
+/// takes time that grows with the square.
+pub const GRANTS: usize = 256;
 /// Longest `sub` in bytes.
 pub const SUBJECT_BYTES: usize = 256;
 /// Every claim that decides something.

@@ -21,6 +21,7 @@ pub struct Policy {
     subscribe: Scope,
     holder: Holder,
     keys: Arc<Keys>,
+    takes_tokens: bool,
 }
 
 /// What an auth server allows a session.
@@ -43,14 +44,15 @@ pub struct Granted {
 impl Policy {
     /// Anyone, without a credential, may publish and subscribe in these scopes. No token is accepted.
     pub fn public(publish: Scope, subscribe: Scope) -> Self {
-        Self { publish, subscribe, holder: Holder::default(), keys: Arc::default() }
+        Self { publish, subscribe, holder: Holder::default(), keys: Arc::default(), takes_tokens: false }
     }
 
-    /// Tokens of these keys are accepted from now on. Whoever shows one gets what it grants, and nothing
-    /// that is public.
+    /// Tokens of these keys are accepted from now on; there may be none yet. Whoever shows one gets what it
+    /// grants, and nothing that is public.
     #[must_use]
     pub fn with_keys(mut self, keys: impl Into<Arc<Keys>>) -> Self {
         self.keys = keys.into();
+        self.takes_tokens = true;
         self
     }
 
@@ -87,15 +89,15 @@ impl Policy {
     /// a root above the grants is fine.
     ///
     /// Errors: [`Refusal::Malformed`] for a target that is no path; [`Refusal::Unauthorized`] when there
-    /// is no token and nothing is public at that root, or a token and no keys; the others say what is
-    /// wrong with the token. At [`Refusal::UnknownKey`], [`Policy::missing_key`] says which it is.
+    /// is no token and nothing is public at that root, or a token where none is accepted; the others say what
+    /// is wrong with the token. At [`Refusal::UnknownKey`], [`Policy::missing_key`] says which it is.
     pub fn admit(&self, raw_target: &str, now: SystemTime) -> Result<Permit, Refusal> {
         let target = Target::parse(raw_target)?;
         let Some(token) = target.token else {
             let holder = self.holder.clone();
             return permit(target.path, &self.publish, &self.subscribe, holder, Refusal::Unauthorized);
         };
-        if self.keys.is_empty() {
+        if !self.takes_tokens {
             return Err(Refusal::Unauthorized);
         }
         let token = unescaped(token).map_err(|flaw| flaw.refusal())?;

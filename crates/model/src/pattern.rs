@@ -20,7 +20,8 @@ use crate::{
     path::{Path, PathError},
 };
 
-/// A set of paths. Two patterns that allow the same paths are equal.
+/// A set of paths. Two patterns that allow the same paths are equal. Ordered so that all that lies below a
+/// subtree comes right after it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pattern {
     /// The segments before the first that is not plain text.
@@ -31,8 +32,8 @@ pub struct Pattern {
 /// What may follow the head.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Rest {
-    Nothing,
     Anything,
+    Nothing,
     /// Starts with a segment that is not plain text; a `**` stands before the `*` next to it.
     Segments(Arc<[Segment]>),
 }
@@ -113,6 +114,8 @@ impl Pattern {
         match &self.rest {
             Rest::Nothing => self == other,
             Rest::Anything => other.head.has_prefix(&self.head),
+            Rest::Segments(ours) if other.head == self.head => covers(ours, other.rest.segments()),
+            Rest::Segments(_) if !other.head.has_prefix(&self.head) => false,
             Rest::Segments(_) => covers(&self.segments(), &other.segments()),
         }
     }
@@ -174,12 +177,18 @@ impl Pattern {
     fn segments(&self) -> Vec<Segment> {
         let mut all: Vec<Segment> =
             parts(self.head.as_str()).iter().map(|part| Segment::Text((*part).into())).collect();
-        match &self.rest {
-            Rest::Nothing => {}
-            Rest::Anything => all.push(Segment::Run),
-            Rest::Segments(rest) => all.extend(rest.iter().cloned()),
-        }
+        all.extend_from_slice(self.rest.segments());
         all
+    }
+}
+
+impl Rest {
+    fn segments(&self) -> &[Segment] {
+        match self {
+            Self::Anything => &[Segment::Run],
+            Self::Nothing => &[],
+            Self::Segments(segments) => segments,
+        }
     }
 }
 

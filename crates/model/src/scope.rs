@@ -55,6 +55,9 @@ impl Scope {
     /// The part of the scope that lies in `root`: grants below it, or all of it.
     #[must_use]
     pub fn narrow(&self, root: &Path) -> Self {
+        if root.is_root() {
+            return self.clone();
+        }
         self.patterns.iter().flat_map(|pattern| pattern.narrow(root)).collect()
     }
 }
@@ -65,13 +68,24 @@ impl FromIterator<Pattern> for Scope {
         let mut all: Vec<Pattern> = patterns.into_iter().collect();
         all.sort();
         all.dedup();
-        let mut kept: Vec<Pattern> = Vec::with_capacity(all.len());
+        // Prefixes are many where patterns are few. Of those only the one before can be above the next.
+        let mut subtrees: Vec<Pattern> = Vec::with_capacity(all.len());
+        let mut others: Vec<Pattern> = Vec::new();
         for pattern in all {
-            if !kept.iter().any(|above| above.covers(&pattern)) {
-                kept.retain(|other| !pattern.covers(other));
-                kept.push(pattern);
+            if subtrees.last().is_some_and(|above| above.covers(&pattern)) {
+                continue;
             }
+            let kept = if pattern.as_subtree().is_some() { &mut subtrees } else { &mut others };
+            kept.push(pattern);
         }
+        let covered = |at: usize, pattern: &Pattern| {
+            others.iter().enumerate().any(|(other, above)| other != at && above.covers(pattern))
+        };
+        // Two that cover each other are one, and there was only one of it.
+        let kept = others.iter().enumerate().filter(|(at, pattern)| !covered(*at, pattern));
+        let mut kept: Vec<Pattern> = kept.map(|(_, pattern)| pattern.clone()).collect();
+        kept.extend(subtrees.into_iter().filter(|pattern| !covered(usize::MAX, pattern)));
+        kept.sort();
         // In order, whatever lies below a head comes after it.
         let mut heads: Vec<Path> = Vec::with_capacity(kept.len());
         for pattern in &kept {
@@ -117,6 +131,25 @@ mod tests {
             assert_eq!(scope(&order), scope(&["a/**", "*/x"]), "{order:?}");
         }
         assert_eq!(scope(&["a/x", "**"]), Scope::everything());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_scope_allows_what_its_patterns_match_and_holds_none_in_vain(
+            texts in proptest::collection::vec("(a|b|\\*|a\\*)(/(a|b|\\*)){0,2}(/\\*\\*)?", 0..8),
+            below in "[ab](/[ab]){0,3}",
+        ) {
+            let patterns: Vec<Pattern> = texts.iter().map(|text| Pattern::parse(text).unwrap()).collect();
+            let scope: Scope = patterns.iter().cloned().collect();
+            let expected = patterns.iter().any(|pattern| pattern.matches(&path(&below)));
+            proptest::prop_assert_eq!(scope.allows(&path(&below)), expected);
+            for (at, pattern) in scope.patterns().iter().enumerate() {
+                let others = scope.patterns().iter().enumerate().filter(|(other, _)| *other != at);
+                proptest::prop_assert!(!others.into_iter().any(|(_, above)| above.covers(pattern)), "{:?}", scope);
+                let under = |head: &Path| pattern.head().has_prefix(head);
+                proptest::prop_assert_eq!(scope.prefixes().iter().filter(|head| under(head)).count(), 1);
+            }
+        }
     }
 
     #[test]

@@ -218,8 +218,9 @@ fn a_token_that_no_relay_would_take_is_not_signed() {
     let dots = vec![Pattern::parse("../a").unwrap()];
     let dots = Claims { grants: Grants { subscribe: dots, ..Grants::default() }, ..Claims::default() };
     assert!(matches!(key.sign(&dots), Err(SignError::Refused(_))));
-    let publish: Vec<Pattern> =
-        (0..crate::GRANTS).map(|at| Pattern::parse(&format!("{at}-long-name/**")).unwrap()).collect();
+    let publish: Vec<Pattern> = (0..crate::GRANTS)
+        .map(|at| Pattern::parse(&format!("{at}-with-a-very-long-name/**")).unwrap())
+        .collect();
     let long = Claims { grants: Grants { publish, ..Grants::default() }, ..Claims::default() };
     assert!(matches!(key.sign(&long), Err(SignError::TooLong(_))));
 }

@@ -307,6 +307,9 @@ fn a_key_that_is_missing_is_named_and_only_then() {
     assert_eq!(policy.admit(&raw, now()), Err(Refusal::UnknownKey));
     assert_eq!(policy.missing_key(&raw).unwrap().as_str(), "other");
     assert!(open().with_keys(keys(&[&ours, &other])).admit(&raw, now()).is_ok());
+    // Nor is it different where keys are still to come.
+    assert_eq!(open().with_keys(Keys::new()).admit(&raw, now()), Err(Refusal::UnknownKey));
+    assert_eq!(open().admit(&raw, now()), Err(Refusal::Unauthorized), "no tokens here");
     assert_eq!(policy.missing_key(&target(&ours, r#"{"root":"room","get":""}"#)), None);
     assert_eq!((policy.missing_key("/room"), policy.missing_key("/room?jwt=x")), (None, None));
 }
