@@ -127,7 +127,11 @@ impl Access {
         let known = Arc::new(Known::new(policy));
         let mut domains = auth.domains.clone();
         domains.sort_by_key(|domain| std::cmp::Reverse(domain.len()));
-        let watcher = source(auth).map(|source| files::Watcher::start(source, known.clone())).transpose()?;
+        let watcher = source(auth).map(|source| files::Watcher::start(source, known.clone())).transpose();
+        let watcher = watcher.map_err(|error| match error {
+            AccessError::Keys(what) => AccessError::Keys(format!("`{}`: {what}", auth.credentials.key())),
+            error => error,
+        })?;
         let mut runtime = None;
         let asked = match &auth.credentials {
             Credentials::None | Credentials::Files(_) | Credentials::Dir(KeyDir::Local(_)) => Asked::Nobody,

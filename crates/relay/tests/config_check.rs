@@ -97,7 +97,7 @@ fn what_check_says_of_a_file_stays_as_it_is() {
         ("leaf-0.14", false),
         ("root-0.14", true),
         ("edge-0.17", true),
-        ("auth-0.17", false),
+        ("auth-0.17", true),
         ("syntax", false),
         ("unknown-key", false),
         ("wrong-value", false),

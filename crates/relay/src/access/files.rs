@@ -94,7 +94,10 @@ impl Shelf {
 
     /// The first look: what cannot be used then is refused.
     fn open(&mut self) -> Result<(), String> {
-        let files = self.list().map_err(|error| format!("{}: {error}", self.place().display()))?;
+        let files = self.list().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => format!("there is no folder {}", self.place().display()),
+            _ => format!("{}: {error}", self.place().display()),
+        })?;
         for file in files {
             match (self.read(&file), &self.source) {
                 (Ok(held), _) => drop(self.files.insert(file, held)),
@@ -215,7 +218,14 @@ fn stamp(file: &Path) -> io::Result<Stamp> {
 }
 
 fn read(file: &Path, name: Option<KeyId>) -> Result<Held, String> {
-    let stamp = stamp(file).map_err(|error| error.to_string())?;
+    let stamp = stamp(file).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            "there is no such file; `moq-relay token generate` makes keys (a relative path \
+                                    starts where the relay is started)"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    })?;
     if stamp.1 > FILE_BYTES {
         return Err(format!("it is larger than {FILE_BYTES} bytes"));
     }

@@ -41,6 +41,8 @@ pub(super) struct Keyring {
     known: Arc<Known>,
     on: Handle,
     state: Mutex<State>,
+    /// When the set was asked for last; held by who asks for it.
+    asking: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// How a key is asked for.
@@ -59,8 +61,6 @@ struct State {
     /// Who waits for which key.
     waiting: BTreeMap<KeyId, Vec<(String, Reply)>>,
     waits: usize,
-    /// When the set was asked for last.
-    asked: Option<Instant>,
     /// What is wrong, as it was said.
     said: Option<String>,
 }
@@ -87,7 +87,7 @@ impl Keyring {
             refresh,
             known,
             on: on.clone(),
-            state: Mutex::new(State::default()),
+            state: Mutex::default(), asking: tokio::sync::Mutex::default()
         });
         // Without a key there is nothing to check a token by, and a policy without keys says so at once.
         let lasting = Arc::downgrade(&keyring);
@@ -132,7 +132,7 @@ impl Keyring {
     async fn seek(self: Arc<Self>, id: KeyId) {
         let found = match &self.place {
             Place::Each(_) => self.one(&id).await,
-            Place::Set(_) => self.all().await.map(|()| match self.state().keys.get(&id) {
+            Place::Set(_) => self.all(SET_PAUSE).await.map(|()| match self.state().keys.get(&id) {
                 Some(key) => Found::Key(key.clone()),
                 None => Found::Absent,
             }),
@@ -162,7 +162,7 @@ impl Keyring {
     /// Asks for all that is known, again.
     async fn renew(&self) {
         if let Place::Set(_) = &self.place {
-            if let Err(outage) = self.all().await {
+            if let Err(outage) = self.all(Duration::ZERO).await {
                 self.complain(Some(&format!("the keys cannot be asked for: {outage}; those of before hold")));
             }
             return;
@@ -202,15 +202,13 @@ impl Keyring {
         }
     }
 
-    /// Asks for the set.
-    async fn all(&self) -> Result<(), Outage> {
+    /// Asks for the set, unless it was asked for less than `pause` ago.
+    async fn all(&self, pause: Duration) -> Result<(), Outage> {
         let Place::Set(url) = &self.place else { return Ok(()) };
-        {
-            let mut state = self.state();
-            if state.asked.is_some_and(|at| at.elapsed() < SET_PAUSE) {
-                return Ok(());
-            }
-            state.asked = Some(Instant::now());
+        // Whoever comes meanwhile waits for the same answer.
+        let mut asked = self.asking.lock().await;
+        if asked.is_some_and(|at| at.elapsed() < pause) {
+            return Ok(());
         }
         let response = self.http.get(url.clone()).await?;
         if !response.status.is_success() {
@@ -227,6 +225,7 @@ impl Keyring {
         state.absent.clear();
         drop(state);
         self.known.set_keys(keys);
+        *asked = Some(Instant::now());
         Ok(())
     }
 

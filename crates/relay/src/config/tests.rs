@@ -166,7 +166,7 @@ fn whom_to_believe_is_said_in_one_way() {
         assert_eq!(credentials(line), expected, "{line}");
     }
     let both = "[auth]\nkey = \"root.jwk\"\nurl = \"https://a.b/\"\n";
-    assert_eq!(refusal(both), "relay.toml:3:1: `auth.key` and `auth.url` both say whom to believe; keep one");
+    assert_eq!(refusal(both), "relay.toml:3:7: `auth.key` and `auth.url` both say whom to believe; keep one");
     for (line, said) in [
         ("url = \"http://auth.example.com/\"", "is plain HTTP"),
         ("url = \"auth.example.com\"", "is no address to ask at"),
