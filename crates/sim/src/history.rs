@@ -4,6 +4,8 @@
 //! must be true, and once the storm is over everything works again. In a *calm* one thing happens at a
 //! time, and each watcher hears of it at most once.
 
+mod judged;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,

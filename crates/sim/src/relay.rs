@@ -9,7 +9,7 @@ use std::{
 
 use relay_auth::{Permit, Policy};
 use relay_core::{Action, Core, Event};
-use relay_model::{Ask, Hop, Order, Scope, SessionId, WorkerId};
+use relay_model::{Ask, Hop, Order, Path, Scope, SessionId, WorkerId};
 use relay_session::{
     Config, Cx, Fanout, Grant, Output, Session,
     pair::{End, Rng},
@@ -130,6 +130,23 @@ impl Relay {
         if let Some(why) = closed {
             self.leave(id, &why);
         }
+    }
+
+    /// A client may publish and subscribe there from now on, if it is let in.
+    pub fn revise(
+        &mut self,
+        id: SessionId,
+        (publish, subscribe): (&Scope, &Scope),
+        t: &mut End,
+        now: Instant,
+    ) {
+        let Some(seat) = self.seats.get(&id).filter(|seat| seat.is_let_in) else { return };
+        // A permit for nothing at all is not made; one for what is never published comes to the same.
+        let nowhere = Scope::of([Path::parse("nowhere").expect("a path")]);
+        let some = |scope: &Scope| if scope.is_empty() { nowhere.clone() } else { scope.clone() };
+        let permit = Policy::public(some(publish), some(subscribe)).admit("/", std::time::SystemTime::UNIX_EPOCH).expect("something is allowed");
+        self.workers[seat.worker].to_core.push_back(Event::Revised { session: id, permit: permit.clone() });
+        self.with(id, now, |session, cx| session.revised(t, cx, permit.publish(), permit.subscribe()));
     }
 
     /// Delivers some of what the planes have for each other; links of sessions are looked up with `link`.

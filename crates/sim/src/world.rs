@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_model::{Hop, SessionId};
+use relay_model::{Hop, Scope, SessionId};
 use relay_session::pair::{End, Options, Pair, Rng};
 use relay_wire::lite::Version;
 
@@ -119,6 +119,13 @@ impl World {
     ) -> Option<R> {
         let link = self.links.get_mut(self.of_peer.get(&at)?)?;
         Some(work(&mut self.peers[at], &mut link.pair.b, self.now))
+    }
+
+    /// A client may do this from now on, if its link stands.
+    pub fn revise(&mut self, peer: usize, publish: &Scope, subscribe: &Scope) {
+        let link = self.of_peer.get(&peer).and_then(|link| self.links.get_mut(link));
+        let Some(Link { pair, a: Who::Relay(relay, session), .. }) = link else { return };
+        self.relays[*relay].revise(*session, (publish, subscribe), &mut pair.a, self.now);
     }
 
     /// Runs for `time`.

@@ -87,7 +87,8 @@ impl Keyring {
             refresh,
             known,
             on: on.clone(),
-            state: Mutex::default(), asking: tokio::sync::Mutex::default()
+            state: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
         });
         // Without a key there is nothing to check a token by, and a policy without keys says so at once.
         let lasting = Arc::downgrade(&keyring);
