@@ -29,7 +29,7 @@ fn only(prefix: &str) -> Scope {
 }
 
 fn permit(publish: Scope, subscribe: Scope) -> Permit {
-    Policy::public(publish, subscribe).admit("/").expect("a permit")
+    Policy::public(publish, subscribe).admit("/", std::time::SystemTime::now()).expect("a permit")
 }
 
 /// Runs `test` with every version over QUIC and over WebTransport.

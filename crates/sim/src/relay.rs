@@ -144,7 +144,9 @@ impl Relay {
         // A permit for nothing at all is not made; one for what is never published comes to the same.
         let nowhere = Scope::of([Path::parse("nowhere").expect("a path")]);
         let some = |scope: &Scope| if scope.is_empty() { nowhere.clone() } else { scope.clone() };
-        let permit = Policy::public(some(publish), some(subscribe)).admit("/", std::time::SystemTime::UNIX_EPOCH).expect("something is allowed");
+        let permit = Policy::public(some(publish), some(subscribe))
+            .admit("/", std::time::SystemTime::UNIX_EPOCH)
+            .expect("something is allowed");
         self.workers[seat.worker].to_core.push_back(Event::Revised { session: id, permit: permit.clone() });
         self.with(id, now, |session, cx| session.revised(t, cx, permit.publish(), permit.subscribe()));
     }
