@@ -21,7 +21,9 @@ pub mod wheel;
 
 pub use control::carry_out;
 pub use engine::{Fault, Stage};
-pub use gate::{Answer, Denial, Ended, EndedBy, Gate, PeerCertificate, Reply, Request, Sessions, WallClock};
+pub use gate::{
+    Answer, Denial, Ended, EndedBy, Gate, PeerCertificate, Reply, Request, Role, Sessions, WallClock,
+};
 pub use relay::{Counts, Options, Relay, RunError, StartError};
 pub use relay_core::Takeover;
 pub use relay_transport::quic::{Congestion, Tuning, Version, mtu};
