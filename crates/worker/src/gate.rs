@@ -17,7 +17,7 @@ use std::{
 use relay_auth::{Permit, Policy, Refusal};
 use relay_model::{SessionCode, SessionId};
 use relay_transport::quic::PeerCertificate;
-use relay_wire::lite;
+pub use relay_wire::lite::Role;
 
 use crate::mailbox::{Letter, Mailbox};
 
@@ -68,7 +68,7 @@ pub struct Request {
     /// The host it asked for (SNI).
     pub server_name: Option<String>,
     /// The only thing it says it wants to do; `None` = both, or not said yet (WebTransport).
-    pub role: Option<lite::Role>,
+    pub role: Option<Role>,
     /// The certificate it showed, if it was asked for one and the chain is good.
     pub certificate: Option<PeerCertificate>,
     /// Wall clock.

@@ -21,11 +21,10 @@ pub mod wheel;
 
 pub use control::carry_out;
 pub use engine::{Fault, Stage};
-pub use gate::{Answer, Denial, Ended, EndedBy, Gate, Reply, Request, Sessions, WallClock};
+pub use gate::{Answer, Denial, Ended, EndedBy, Gate, Reply, Request, Role, Sessions, WallClock};
 pub use relay::{Counts, Options, Relay, RunError, StartError};
 pub use relay_core::Takeover;
 pub use relay_transport::quic::{
     Clients, Congestion, PeerCertificate, RootsError, Tickets, Tuning, Version, mtu,
 };
-pub use relay_wire::lite::Role;
 pub use socket::{BUFFER_BYTES, BindError, Buffers, Steering, probe};
