@@ -339,7 +339,7 @@ fn an_answer_made_of_what_was_taken_back_meanwhile_lets_nobody_in() {
     bench.read();
     let replies: Vec<Reply> = doorman.owed.lock().drain(..).collect();
     for (reply, subject) in replies.into_iter().zip(["bob", "alice"]) {
-        reply.give(Ok(open().with_subject(subject).admit("/").unwrap()));
+        reply.give(Ok(open().with_subject(subject).admit("/", SystemTime::now()).unwrap()));
     }
     bench.read();
     assert_eq!(bench.end(bob), told(SessionCode::UNAUTHORIZED, "revoked"));
