@@ -18,7 +18,8 @@ use std::{
     io,
     path::PathBuf,
     sync::{Arc, OnceLock, PoisonError, RwLock},
-    time::SystemTime,
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 use relay_auth::{Keys, Permit, Policy, Refusal};
@@ -54,8 +55,8 @@ pub(crate) struct Access {
     domains: Vec<String>,
     /// Keeps files up to date, for as long as it lives.
     _files: Option<files::Watcher>,
-    /// Where is asked. Dropped last.
-    _runtime: Option<Runtime>,
+    /// Where is asked.
+    runtime: Option<Runtime>,
 }
 
 /// Who is asked what is not known.
@@ -148,7 +149,16 @@ impl Access {
                 Asked::Api(api::Api::start(url.clone(), auth.refresh, http, known.clone(), &on))
             }
         };
-        Ok(Self { known, asked, domains, _files: watcher, _runtime: runtime })
+        Ok(Self { known, asked, domains, _files: watcher, runtime })
+    }
+
+    /// Waits until whoever is asked has heard of the sessions that ended; no longer than `most`.
+    pub(crate) fn settle(&self, most: Duration) {
+        let Asked::Server(server) = &self.asked else { return };
+        let until = Instant::now() + most;
+        while !server.is_quiet() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The target as it is decided on: below the path that its host name stands for.
@@ -178,6 +188,15 @@ impl Access {
             return Policy::peer(target, peer_name(certificate), certificate.not_after, request.now);
         }
         self.known.policy().admit(target, request.now)
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        // A name that is looked up must not hold up the end.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -36,6 +36,8 @@ use crate::{
 
 /// What a service manager grants beyond the window of a drain, to end in.
 const ENDING: Duration = Duration::from_secs(5);
+/// How long a relay that has ended waits until an auth server has heard of all ends.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// Ids of relays stay below this: JavaScript peers keep them as floating-point numbers.
 const HOP_BITS: u32 = 53;
 
@@ -49,7 +51,10 @@ pub fn run(args: &RunArgs) -> Result<()> {
     loop {
         match serving.wait() {
             Reason::Signal(signal) => serving.drain(signal)?,
-            Reason::Ended(end) => return Ok(end?),
+            Reason::Ended(end) => {
+                serving.access.settle(LAST_WORDS);
+                return Ok(end?);
+            }
         }
     }
 }
@@ -57,6 +62,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
 /// A relay that runs, and what it needs to be seen to.
 pub(crate) struct Serving {
     pub(crate) relay: Arc<Relay>,
+    access: Arc<Access>,
     config: Config,
     /// Of the certificate that was shown first.
     fingerprint: Fingerprint,
@@ -76,7 +82,7 @@ impl Serving {
         raise_file_limit();
         let certificates = certificates(&config)?;
         let fingerprint = certificates.fingerprint();
-        let relay = start(&config, &certificates)?;
+        let (relay, access) = start(&config, &certificates)?;
         let certificates =
             Watcher::start(certificates, stop.hangups()).context("cannot watch the certificates")?;
         stop.on("fate", {
@@ -84,7 +90,7 @@ impl Serving {
             move || Reason::Ended(relay.join())
         })?;
         let chores = Chores::new(Watch::new(plan(&config)));
-        Ok(Self { relay, config, fingerprint, certificates, stop, chores, notify })
+        Ok(Self { relay, access, config, fingerprint, certificates, stop, chores, notify })
     }
 
     /// Tells whoever started it that it serves.
@@ -173,12 +179,12 @@ fn certificates(config: &Config) -> Result<Store> {
     Ok(store)
 }
 
-fn start(config: &Config, certificates: &Store) -> Result<Arc<Relay>> {
+fn start(config: &Config, certificates: &Store) -> Result<(Arc<Relay>, Arc<Access>)> {
     let hop = config.hop.map_or_else(random_hop, Ok)?;
     let public = Policy::public(config.publish.clone(), config.subscribe.clone());
     let access = Arc::new(Access::start(public, &config.auth, &hop.0.to_string())?);
     let secret = certificates.stable_secret();
-    let mut options = Options::new(config.bind, certificates.resolver(), secret, access);
+    let mut options = Options::new(config.bind, certificates.resolver(), secret, access.clone());
     certificates.furnish(&mut options);
     options.workers = workers(config);
     options.hop = hop;
@@ -191,7 +197,7 @@ fn start(config: &Config, certificates: &Store) -> Result<Arc<Relay>> {
     options.max_age = config.cache.duration;
     let workers = options.workers;
     let relay = Relay::start(options).map_err(|error| -> Trouble { trouble::start(&error, workers) })?;
-    Ok(Arc::new(relay))
+    Ok((Arc::new(relay), access))
 }
 
 /// As asked, or one a core as far as connection ids can name them.

@@ -13,7 +13,7 @@ use std::{
 use relay_auth::{Key, KeyId, Keys, Refusal};
 use relay_worker::{Answer, Denial, Reply, Request};
 use reqwest::{StatusCode, Url};
-use tokio::{runtime::Handle, time::sleep};
+use tokio::{runtime::Handle, task::JoinSet, time::sleep};
 use tracing::{info, warn};
 
 use super::{
@@ -161,7 +161,7 @@ impl Keyring {
     }
 
     /// Asks for all that is known, again.
-    async fn renew(&self) {
+    async fn renew(self: &Arc<Self>) {
         if let Place::Set(_) = &self.place {
             if let Err(outage) = self.all(Duration::ZERO).await {
                 self.complain(Some(&format!("the keys cannot be asked for: {outage}; those of before hold")));
@@ -169,21 +169,38 @@ impl Keyring {
             return;
         }
         let ids: Vec<KeyId> = self.state().keys.iter_named().map(|(id, _)| id.clone()).collect();
+        let (mut asking, mut ids) = (JoinSet::new(), ids.into_iter());
         let mut trouble = None;
-        for id in ids {
-            match self.one(&id).await {
-                Ok(Found::Key(key)) => self.learn(&id, Some(key)),
-                Ok(Found::Absent) => {
-                    info!(key = %id, "a key is gone from its server: its sessions end");
-                    self.learn(&id, None);
-                }
-                Err(outage) => {
-                    trouble =
-                        Some(format!("key {id} cannot be asked for again: {outage}; that of before holds"));
-                }
+        loop {
+            // So many at once that one that hangs does not keep the others from being asked for.
+            while asking.len() < AT_ONCE
+                && let Some(id) = ids.next()
+            {
+                let keyring = self.clone();
+                asking.spawn(async move { keyring.ask_again(&id).await });
+            }
+            match asking.join_next().await {
+                Some(Ok(said)) => trouble = said.or(trouble),
+                Some(Err(_)) => {}
+                None => break,
             }
         }
         self.complain(trouble.as_deref());
+    }
+
+    /// Asks for a key again. What is wrong, if anything.
+    async fn ask_again(&self, id: &KeyId) -> Option<String> {
+        match self.one(id).await {
+            Ok(Found::Key(key)) => self.learn(id, Some(key)),
+            Ok(Found::Absent) => {
+                info!(key = %id, "a key is gone from its server: its sessions end");
+                self.learn(id, None);
+            }
+            Err(outage) => {
+                return Some(format!("key {id} cannot be asked for again: {outage}; that of before holds"));
+            }
+        }
+        None
     }
 
     /// Asks for one key.

@@ -216,6 +216,11 @@ impl Server {
         });
     }
 
+    /// Whether nothing is asked, nor waits for its turn.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0
+    }
+
     async fn decide(self: &Arc<Self>, question: &Arc<Question>, reply: Reply) {
         let session = reply.session();
         match self.verdict("connect", question).await {
