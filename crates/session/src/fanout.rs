@@ -204,6 +204,11 @@ impl Mirror {
         wanted.map(|held| held.sequence).collect()
     }
 
+    /// Whether no later group has come.
+    pub(crate) fn is_latest(&self, sequence: u64) -> bool {
+        self.latest == Some(sequence)
+    }
+
     /// What the log knows of a group, from object `first` on.
     pub(crate) fn lookup(&self, sequence: u64, first: u64) -> Lookup {
         self.feed.lookup(sequence, first)

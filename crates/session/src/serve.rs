@@ -3,7 +3,7 @@
 use std::{rc::Rc, time::Instant};
 
 use relay_model::{Ask, Hop, LogId, Path, Prefs, Start, StreamCode, SubId, TrackInfo, TrackName, limits};
-use relay_store::End;
+use relay_store::{End, Lookup};
 use relay_wire::{
     Error,
     lite::{self, Message, SubscribeResponse},
@@ -413,6 +413,14 @@ fn first_groups(
         (start, _) => start,
     };
     let mut first = mirror.first_groups(start, sub.prefs.max_age_ms, now);
+    // A group that came without its first frames is none to begin with, except for who does not want those.
+    if let Some(floor) = sub.prefs.start.floor().filter(|_| sub.prefs.start_frame > 0)
+        && !first.contains(&floor)
+        && mirror.is_latest(floor)
+        && mirror.lookup(floor, sub.prefs.start_frame) == Lookup::Held
+    {
+        first.insert(0, floor);
+    }
     first.retain(|sequence| sub.wants(*sequence) && among(*sequence));
     let surplus = first.len().saturating_sub(limits::READER_GROUPS);
     first.drain(surplus..).filter_map(|sequence| mirror.load(sequence, sub.shape(sequence), now)).collect()

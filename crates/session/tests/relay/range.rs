@@ -78,6 +78,27 @@ fn a_subscription_begins_with_the_group_it_names() {
 }
 
 #[test]
+fn whoever_wants_no_first_frames_is_served_from_a_group_that_came_without_them() {
+    let mut relay = Relay::of(Version::V06, 1);
+    let publisher = relay.publisher("live/cam", &["video"]);
+    let prefs = Prefs { start: Start::Fresh { floor: 3 }, start_frame: 2, ..patient() };
+    let first = relay.subscriber();
+    let before = relay[first].subscribe("live/cam", "video", prefs);
+    let show = Show::new(&mut relay, publisher, "video");
+    let bytes = relay[publisher].group_bytes_from(show.subscribe, 3, 2, &body(3)[2..]);
+    relay[publisher].send_raw_group(bytes, true);
+    relay.run(MS * 30);
+    // That it is held already makes no difference: whoever reads may come a moment after it.
+    let second = relay.subscriber();
+    let after = relay[second].subscribe("live/cam", "video", prefs);
+    relay.run(MS * 30);
+    for (reader, sub) in [(first, before), (second, after)] {
+        assert_eq!(stream(&relay, reader, sub, 3), (2, body(3)[2..].to_vec(), true));
+    }
+    relay.disperse();
+}
+
+#[test]
 fn a_subscription_of_06_begins_with_the_oldest_group_that_is_fresh() {
     let (mut relay, _, reader) = held(Version::V06);
     // Group 5 is the latest; 4 was superseded some 100 ms ago, 3 some 200 ms ago.
