@@ -112,6 +112,12 @@ impl Policy {
         permit(target.path, &publish, &subscribe, holder, Refusal::OutOfScope)
     }
 
+    /// The token in `raw_target`, as whoever made the URL had it; `None` without one, or without a path.
+    pub fn token(raw_target: &str) -> Option<String> {
+        let token = Target::parse(raw_target).ok()?.token?;
+        Some(target::decode(token).unwrap_or_else(|| token.to_owned()))
+    }
+
     /// The name of the key that the token in `raw_target` wants and that is not here: for whoever can
     /// fetch it and ask again.
     pub fn missing_key(&self, raw_target: &str) -> Option<KeyId> {

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use relay_client::{Certs, Client, ClientConfig, Closed, Code, Error, Tuning, lite::Version};
+use relay_client::{
+    Certs, Client, ClientConfig, Closed, Code, Error, Tuning,
+    lite::{Role, Version},
+};
 use relay_model::{SessionCode, StreamCode};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
@@ -33,6 +36,16 @@ pub(crate) async fn connect(
     offered: &[Version],
     stop: &mut Stop,
 ) -> Result<Client, Failure> {
+    connect_as(None, args, offered, stop).await
+}
+
+/// The same, for one thing only: a relay that does not allow it says so at once.
+pub(crate) async fn connect_as(
+    role: Option<Role>,
+    args: &ConnectArgs,
+    offered: &[Version],
+    stop: &mut Stop,
+) -> Result<Client, Failure> {
     let place = Place::of(&args.url)?;
     let certs = args.how.certs(&place)?;
     let versions: Vec<Version> = match args.how.protocol {
@@ -45,6 +58,7 @@ pub(crate) async fn connect(
             certs: certs.clone(),
             version,
             connect_timeout: args.how.timeout,
+            role,
             tuning: Tuning {
                 uni_streams: UNI_STREAMS,
                 stream_window: STREAM_WINDOW,

@@ -4,13 +4,13 @@ use std::{path::Path, time::Duration};
 
 use bytes::BytesMut;
 use clap::Args;
-use relay_client::{Client, GroupWriter, Live, Track, TrackInfo};
+use relay_client::{Client, GroupWriter, Live, Track, TrackInfo, lite::Role};
 use relay_model::SessionCode;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
     args::{ConnectArgs, TrackArgs, duration},
-    connect::{NEWEST_FIRST, broken, connect},
+    connect::{NEWEST_FIRST, broken, connect_as},
     exit::{EXIT_CODES, Exit, Failure},
     framing::{FRAME_BYTES, FramingArgs},
     input,
@@ -102,7 +102,7 @@ pub(crate) async fn run(args: &PubArgs) -> Result<Exit, Failure> {
     }
     let file = rest.first().map(Path::new);
     let mut stop = Stop::listen()?;
-    let client = connect(&args.connect, &NEWEST_FIRST, &mut stop).await?;
+    let client = connect_as(Some(Role::Publisher), &args.connect, &NEWEST_FIRST, &mut stop).await?;
     let bad = |error: relay_client::Error| Failure::new(Exit::Usage, error.to_string());
     let broadcast = client.broadcast(&named.broadcast).map_err(bad)?;
     let info = TrackInfo { priority: args.priority, max_age_ms: MAX_AGE_MS, ..TrackInfo::default() };

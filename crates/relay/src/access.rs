@@ -27,6 +27,7 @@ use relay_model::SessionCode;
 use relay_worker::{Answer, Denial, Ended, Gate, Request, Sessions};
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
+use tracing::warn;
 
 use crate::config::{Auth, Credentials, KeyDir};
 
@@ -126,6 +127,9 @@ impl Access {
     /// [`AccessError`]: what is wrong, and with which file.
     pub(crate) fn start(policy: Policy, auth: &Auth, node: &str) -> Result<Self, AccessError> {
         let known = Arc::new(Known::new(policy));
+        if auth.asks() && auth.tls.disable_verify {
+            warn!("`auth.tls.disable_verify`: whoever is on the way decides who may come in");
+        }
         let mut domains = auth.domains.clone();
         domains.sort_by_key(|domain| std::cmp::Reverse(domain.len()));
         let watcher = source(auth).map(|source| files::Watcher::start(source, known.clone())).transpose();

@@ -21,7 +21,7 @@ use crate::{
     certificate::{Fingerprint, News, Store, Watcher, made_for},
     chores::Chores,
     cli::RunArgs,
-    config::{Config, Tls},
+    config::{Config, Credentials, Tls},
     doctor::{reading::Files, verdict},
     limits::{
         memory,
@@ -220,7 +220,15 @@ fn random_hop() -> Result<Hop> {
 /// Tells whoever started it that the relay serves.
 fn announce(config: &Config, fingerprint: Fingerprint, relay: &Relay) {
     let address = relay.local_addr();
-    info!(%address, publish = %shown(&config.publish), subscribe = %shown(&config.subscribe), "serving");
+    let (publish, subscribe) = (shown(&config.publish), shown(&config.subscribe));
+    let credentials = config.auth.credentials.key();
+    match config.auth.credentials {
+        Credentials::None => info!(%address, %publish, %subscribe, "serving"),
+        Credentials::Server(_) | Credentials::Api(_) => info!(%address, credentials, "serving"),
+        Credentials::Files(_) | Credentials::Dir(_) => {
+            info!(%address, %publish, %subscribe, credentials, "serving");
+        }
+    }
     if let Tls::Generated(names) = &config.tls
         && config.from_file
     {

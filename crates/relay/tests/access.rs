@@ -198,6 +198,26 @@ fn keys_in_a_folder_come_and_go_while_the_relay_runs() {
 }
 
 #[test]
+fn another_key_in_the_same_file_is_noticed_whatever_the_time_of_the_file_says() {
+    run(async {
+        let keys = [key("same"), key("same")];
+        let jwk = |key: &Key| key.public().unwrap().to_json();
+        let site = Site::with("key_dir = \"keys\"", |folder| {
+            fs::create_dir(folder.join("keys")).unwrap();
+            fs::write(folder.join("keys/same.jwk"), jwk(&keys[0])).unwrap();
+        });
+        let of = |key: &Key| format!("/room?jwt={}", token(key, "room"));
+        let client = site.enter(&of(&keys[0])).await.unwrap();
+        let file = site.file("keys/same.jwk");
+        let time = fs::metadata(&file).unwrap().modified().unwrap();
+        fs::write(&file, jwk(&keys[1])).unwrap();
+        fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+        unauthorized(&ends(&client, "a session of a key that was replaced").await);
+        drop(site.enter(&of(&keys[1])).await.unwrap());
+    });
+}
+
+#[test]
 fn a_key_on_a_server_is_asked_for_once_and_asked_for_again() {
     run(async {
         let (known, unknown) = (key("known"), key("unknown"));
@@ -386,6 +406,9 @@ fn the_older_kind_of_auth_server_names_keys_and_what_is_public() {
         let revoked = is_revoked.clone();
         let web = Web::start(move |asked: &Asked| {
             let has = |part: &str| asked.target.contains(part);
+            if has("root=forbidden") {
+                return Answer::status(403);
+            }
             if !has("root=demo") || !has("transport=quic") {
                 return Answer::status(404);
             }
@@ -403,6 +426,7 @@ fn the_older_kind_of_auth_server_names_keys_and_what_is_public() {
         assert!(web.asked().iter().any(|asked| asked.target.contains("v=1&root=demo%2Froom&kid=k1")));
         let closed = site.refused("/other").await;
         assert_eq!(code(&closed), Some(SessionCode::INTERNAL), "{closed:?}");
+        unauthorized(&site.refused("/forbidden").await);
         is_revoked.store(true, Ordering::Relaxed);
         unauthorized(&ends(&member, "who has a revoked key").await);
         assert_eq!(public.is_closed(), None);

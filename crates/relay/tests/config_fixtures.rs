@@ -68,7 +68,7 @@ const FILES: &[(&str, Outcome)] = &[
         ]),
     ),
     // Nobody answers there.
-    ("auth-0.17", Closed(&["publish=nothing"])),
+    ("auth-0.17", Closed(&["credentials=\"auth.url\""])),
 ];
 
 /// The file and the certificate it names, in a folder of their own.

@@ -158,6 +158,23 @@ fn a_token_that_is_not_taken_is_said_with_its_status_and_never_shown() {
 }
 
 #[test]
+fn a_publisher_that_may_only_read_is_told_at_once() {
+    let address = free_address();
+    let (_folder, file) = common::file(&format!(
+        "[server]\nbind = \"{address}\"\n[auth.public]\nsubscribe = \"\"\npublish = \"studio\"\n"
+    ));
+    let running = Running::start(relay().arg(&file));
+    running.line_with("serving");
+    let publish = |target: &str| {
+        let url = format!("moqt://{address}{target}");
+        relay().args(["pub", &url, "b", "t", "--no-wait", "--insecure"]).output().unwrap()
+    };
+    let refused = publish("/stage");
+    assert_eq!(refused.status.code(), Some(4), "{}", text(&refused.stderr));
+    assert_eq!(publish("/studio").status.code(), Some(0));
+}
+
+#[test]
 fn a_load_is_told_as_one_object_when_asked() {
     let (_relay, address) = open();
     let url = format!("https://{address}/");

@@ -13,10 +13,10 @@ use std::{
 use relay_auth::{Key, Keys, Permit, Policy, Refusal};
 use relay_model::{Path, Scope, SessionId};
 use relay_worker::{Answer, Denial, PeerCertificate, Reply, Request};
-use reqwest::Url;
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::{runtime::Handle, sync::Semaphore, time::sleep};
+use tokio::{runtime::Handle, sync::Semaphore, task::JoinSet, time::sleep};
 use tracing::warn;
 
 use super::{
@@ -72,6 +72,9 @@ struct Guest {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Said {
+    /// Nobody comes in on that question.
+    #[serde(skip)]
+    refused: bool,
     alias: Option<String>,
     public: Public,
     key: Option<Value>,
@@ -195,17 +198,18 @@ impl Api {
                 waits.complain(None);
             }
         }
+        // What is of no more use makes room.
+        if waits.asked.get(&url).is_some_and(|asked| !asked.is_of_use(Instant::now())) {
+            waits.asked.remove(&url);
+        }
     }
 
     /// Asks again about what sessions rest on, and forgets the rest.
-    async fn renew(&self) {
+    async fn renew(self: &Arc<Self>) {
         let now = Instant::now();
         let urls: Vec<Url> = {
             let mut state = self.state();
-            state.asked.retain(|_, asked| {
-                let is_fresh = asked.answer.as_ref().is_some_and(|(_, until)| now < *until);
-                is_fresh || !asked.live.is_empty() || !asked.waiting.is_empty()
-            });
+            state.asked.retain(|_, asked| asked.is_of_use(now));
             state
                 .asked
                 .iter()
@@ -213,25 +217,39 @@ impl Api {
                 .map(|(url, _)| url.clone())
                 .collect()
         };
-        for url in urls {
-            let answer = self.ask(&url).await;
-            let mut state = self.state();
-            let Some(asked) = state.asked.get_mut(&url) else { continue };
-            match answer {
-                Ok((said, until)) => {
-                    for (session, guest) in &asked.live {
-                        match said.permit(guest, super::now()) {
-                            Ok(permit) => self.known.revise(*session, permit),
-                            Err(denial) => self.known.end(*session, denial.session_code(), REVOKED),
-                        }
+        let (mut asking, mut urls) = (JoinSet::new(), urls.into_iter());
+        loop {
+            while asking.len() < AT_ONCE
+                && let Some(url) = urls.next()
+            {
+                let api = self.clone();
+                asking.spawn(async move { api.look_again(url).await });
+            }
+            if asking.join_next().await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Asks again about what sessions rest on.
+    async fn look_again(&self, url: Url) {
+        let answer = self.ask(&url).await;
+        let mut state = self.state();
+        let Some(asked) = state.asked.get_mut(&url) else { return };
+        match answer {
+            Ok((said, until)) => {
+                for (session, guest) in &asked.live {
+                    match said.permit(guest, now()) {
+                        Ok(permit) => self.known.revise(*session, permit),
+                        Err(denial) => self.known.end(*session, denial.session_code(), REVOKED),
                     }
-                    asked.answer = Some((said, until));
                 }
-                Err(outage) => {
-                    // Nobody new comes in on it; who is in stays: the server may be back in a moment.
-                    asked.answer = None;
-                    state.complain(Some(format!("the auth server fails: {outage}")));
-                }
+                asked.answer = Some((said, until));
+            }
+            Err(outage) => {
+                // Nobody new comes in on it; who is in stays: the server may be back in a moment.
+                asked.answer = None;
+                state.complain(Some(format!("the auth server fails: {outage}")));
             }
         }
     }
@@ -245,6 +263,13 @@ impl Api {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Asked {
+    fn is_of_use(&self, now: Instant) -> bool {
+        let is_fresh = self.answer.as_ref().is_some_and(|(_, until)| now < *until);
+        is_fresh || !self.live.is_empty() || !self.waiting.is_empty()
     }
 }
 
@@ -262,14 +287,21 @@ impl State {
 
 impl Said {
     fn of(response: &Response) -> Result<Self, Outage> {
-        if !response.status.is_success() {
-            return Err(Outage::Status(response.status));
+        match response.status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                return Ok(Self { refused: true, ..Self::default() });
+            }
+            status if !status.is_success() => return Err(Outage::Status(status)),
+            _ => {}
         }
         serde_json::from_slice(&response.body)
             .map_err(|error| Outage::Nonsense(format!("the answer makes no sense: {error}")))
     }
 
     fn permit(&self, guest: &Guest, now: SystemTime) -> Result<Permit, Denial> {
+        if self.refused {
+            return Err(Refusal::Unauthorized.into());
+        }
         let permit = match &guest.certificate {
             Some(certificate) => {
                 Policy::peer(&guest.target, peer_name(certificate), certificate.not_after, now)?

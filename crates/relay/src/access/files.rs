@@ -22,6 +22,8 @@ use super::{AccessError, Known};
 
 /// How often files are looked at: a session ends within a second of the removal of its key.
 const PERIOD: Duration = Duration::from_millis(400);
+/// Times of files are no finer than that anywhere.
+const TICK: Duration = Duration::from_secs(3);
 /// Largest file that is read: a set of as many keys as there may be.
 const FILE_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -45,7 +47,11 @@ impl Watcher {
     pub(super) fn start(source: Source, known: Arc<Known>) -> Result<Self, AccessError> {
         let mut shelf = Shelf::new(source);
         shelf.open().map_err(AccessError::Keys)?;
-        known.set_keys(shelf.keys());
+        let keys = shelf.keys();
+        if keys.is_empty() {
+            warn!("{}: there is no key yet: every token is refused", shelf.place().display());
+        }
+        known.set_keys(keys);
         let (alive, ended) = mpsc::sync_channel::<()>(0);
         thread::Builder::new().name("keys".to_owned()).spawn(move || {
             while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
@@ -81,11 +87,32 @@ struct Shelf {
 /// What a file held when it was last understood.
 struct Held {
     stamp: Stamp,
+    /// Whether it was read long enough after its last change for the stamp to tell.
+    settled: bool,
+    /// Whether it holds a secret that others on this machine may read.
+    is_exposed: bool,
     keys: Keys,
 }
 
-/// Tells one content of a file from another.
-type Stamp = (Option<SystemTime>, u64, u64);
+/// Tells one content of a file from another: what the system notes of it, the time of its last change
+/// included, which no program can set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    modified: (i64, i64),
+    changed: (i64, i64),
+    bytes: u64,
+    inode: u64,
+    device: u64,
+}
+
+impl Stamp {
+    /// Whether the file was left alone for so long before `now` that another change would have another time.
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let changed = Duration::from_secs(u64::try_from(self.changed.0).unwrap_or_default());
+        now.checked_sub(changed).is_some_and(|since| since > TICK)
+    }
+}
 
 impl Shelf {
     fn new(source: Source) -> Self {
@@ -100,7 +127,12 @@ impl Shelf {
         })?;
         for file in files {
             match (self.read(&file), &self.source) {
-                (Ok(held), _) => drop(self.files.insert(file, held)),
+                (Ok(held), _) => {
+                    if held.is_exposed {
+                        warn!("{}: others may read it, and make tokens with it; chmod 600", file.display());
+                    }
+                    self.files.insert(file, held);
+                }
                 (Err(what), Source::Files(_)) => return Err(format!("{}: {what}", file.display())),
                 // One bad file must not lock out everybody else.
                 (Err(what), Source::Folder(_)) => warn!("{}: {what}: its tokens are refused", file.display()),
@@ -126,7 +158,7 @@ impl Shelf {
         let mut changed = self.files.len() != before;
         for file in files {
             let stamp = match stamp(&file) {
-                Ok(stamp) => stamp,
+                Ok((stamp, _)) => stamp,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     changed |= self.files.remove(&file).is_some();
                     trouble.push(format!("{} is gone: its tokens are refused", file.display()));
@@ -137,7 +169,7 @@ impl Shelf {
                     continue;
                 }
             };
-            if self.files.get(&file).is_some_and(|held| held.stamp == stamp) {
+            if self.files.get(&file).is_some_and(|held| held.settled && held.stamp == stamp) {
                 continue;
             }
             match self.read(&file) {
@@ -211,14 +243,21 @@ fn name(file: &Path) -> Option<KeyId> {
     file.file_stem().filter(|_| is_key)?.to_str()?.parse().ok()
 }
 
-fn stamp(file: &Path) -> io::Result<Stamp> {
+fn stamp(file: &Path) -> io::Result<(Stamp, u32)> {
     use std::os::unix::fs::MetadataExt;
     let found = fs::metadata(file)?;
-    Ok((found.modified().ok(), found.len(), found.ino()))
+    let stamp = Stamp {
+        modified: (found.mtime(), found.mtime_nsec()),
+        changed: (found.ctime(), found.ctime_nsec()),
+        bytes: found.len(),
+        inode: found.ino(),
+        device: found.dev(),
+    };
+    Ok((stamp, found.mode()))
 }
 
 fn read(file: &Path, name: Option<KeyId>) -> Result<Held, String> {
-    let stamp = stamp(file).map_err(|error| match error.kind() {
+    let (stamp, mode) = stamp(file).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             "there is no such file; `moq-relay token generate` makes keys (a relative path \
                                     starts where the relay is started)"
@@ -226,7 +265,8 @@ fn read(file: &Path, name: Option<KeyId>) -> Result<Held, String> {
         }
         _ => error.to_string(),
     })?;
-    if stamp.1 > FILE_BYTES {
+    let settled = stamp.is_settled(SystemTime::now());
+    if stamp.bytes > FILE_BYTES {
         return Err(format!("it is larger than {FILE_BYTES} bytes"));
     }
     let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
@@ -243,5 +283,6 @@ fn read(file: &Path, name: Option<KeyId>) -> Result<Held, String> {
     for (at, fault) in faults {
         warn!("{}: key {at} of the set: {fault}: its tokens are refused", file.display());
     }
-    Ok(Held { stamp, keys })
+    let is_exposed = mode & 0o004 != 0 && keys.iter().any(Key::is_private);
+    Ok(Held { stamp, settled, is_exposed, keys })
 }

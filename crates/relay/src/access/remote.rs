@@ -41,8 +41,8 @@ pub(super) struct Keyring {
     known: Arc<Known>,
     on: Handle,
     state: Mutex<State>,
-    /// When the set was asked for last; held by who asks for it.
-    asking: tokio::sync::Mutex<Option<Instant>>,
+    /// When the set was asked for last, and whether it came; held by who asks for it.
+    asking: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 
 /// How a key is asked for.
@@ -225,9 +225,20 @@ impl Keyring {
         let Place::Set(url) = &self.place else { return Ok(()) };
         // Whoever comes meanwhile waits for the same answer.
         let mut asked = self.asking.lock().await;
-        if asked.is_some_and(|at| at.elapsed() < pause) {
-            return Ok(());
+        match *asked {
+            Some((at, true)) if at.elapsed() < pause => return Ok(()),
+            Some((at, false)) if at.elapsed() < pause => {
+                return Err(Outage::Failed("it failed a moment ago".to_owned()));
+            }
+            _ => {}
         }
+        let taken = self.take(url).await;
+        *asked = Some((Instant::now(), taken.is_ok()));
+        taken
+    }
+
+    /// Takes the set as it is there.
+    async fn take(&self, url: &Url) -> Result<(), Outage> {
         let response = self.http.get(url.clone()).await?;
         if !response.status.is_success() {
             return Err(Outage::Status(response.status));
@@ -239,11 +250,14 @@ impl Keyring {
         let said = said.collect::<Vec<_>>().join("; ");
         self.complain(Some(said.as_str()).filter(|said| !said.is_empty()));
         let mut state = self.state();
+        let gone = state.keys.iter().filter(|key| !keys.holds(key.mark())).count();
         state.keys = keys.clone();
         state.absent.clear();
         drop(state);
+        if gone > 0 {
+            info!(keys = gone, "keys are gone from their server: their sessions end");
+        }
         self.known.set_keys(keys);
-        *asked = Some(Instant::now());
         Ok(())
     }
 

@@ -377,8 +377,7 @@ impl Drop for Turn {
 impl Question {
     fn of(request: &Request, target: String, node: &str) -> Self {
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-        let token =
-            query.split('&').filter_map(|pair| pair.strip_prefix("jwt=")).rfind(|value| !value.is_empty());
+        let token = Policy::token(&target);
         let tls = request.certificate.as_ref().map(|certificate| Tls {
             name: certificate.name.clone(),
             fingerprint: certificate.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect(),

@@ -122,6 +122,9 @@ fn hazards(config: &Config, certificates: &[Certificate]) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if config.auth.tls.disable_verify {
+        all.push("`auth.tls.disable_verify`: whoever is on the way decides who may come in".to_owned());
+    }
     if matches!(config.tls, Tls::Generated(_)) && is_exposed {
         all.push("no certificate is configured: clients must pin the one that is made at start".to_owned());
     }

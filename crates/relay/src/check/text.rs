@@ -60,6 +60,10 @@ impl Report {
 
     fn credentials(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let auth = &self.resolution.config.auth;
+        let decides = matches!(auth.credentials, Credentials::Server(_));
+        if self.authorities.is_some() && !decides {
+            writeln!(f, "  certificates everything below the path, by an authority of `tls.root`")?;
+        }
         let refresh = auth.refresh;
         match &auth.credentials {
             Credentials::None => writeln!(f, "  tokens       none is taken: who shows one is refused"),

@@ -101,7 +101,7 @@ pub enum Problem {
     /// No rule says who may connect.
     #[error(
         "nobody may connect: set `auth.public` to the prefix that is open to all, \
-         or to \"\" to open everything"
+         or to \"\" to open everything; or `auth.key` to let in who has a token"
     )]
     NobodyAllowed,
 }

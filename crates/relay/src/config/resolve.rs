@@ -324,6 +324,7 @@ impl Layers<'_> {
             let what = format!("`{first}` and `{second}` both say whom to believe; keep one");
             self.refuse(&source, None, Problem::Together(what));
         }
+        let decides = server.as_ref().map(Sourced::said).or_else(|| api.as_ref().map(Sourced::said));
         config.auth.credentials = match (server, api, dir, key) {
             (Some(url), ..) => Credentials::Server(url.value),
             (_, Some(url), ..) => Credentials::Api(url.value),
@@ -338,6 +339,12 @@ impl Layers<'_> {
         let (cert, key) = (self.get("auth.tls.cert", value::file), self.get("auth.tls.key", value::file));
         rules::pair(self, cert.as_ref(), key.as_ref());
         config.auth.tls.identity = cert.zip(key).map(|(cert, key)| (cert.value, key.value));
+        let public = ["auth.public", "auth.public.publish", "auth.public.subscribe"];
+        if let (Some((decides, _)), Some(source)) = (decides, public.iter().find_map(|key| self.given(key))) {
+            let what =
+                format!("`auth.public` beside `{decides}`: that server decides on everybody; keep one");
+            self.refuse(&source, None, Problem::Together(what));
+        }
     }
 
     fn direction(

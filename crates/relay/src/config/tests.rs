@@ -117,7 +117,7 @@ fn a_file_that_lets_nobody_in_is_refused() {
     assert_eq!(
         refusal("[server]\nbind = \"[::]:4443\"\n"),
         "relay.toml: nobody may connect: set `auth.public` to the prefix that is open to all, \
-         or to \"\" to open everything"
+         or to \"\" to open everything; or `auth.key` to let in who has a token"
     );
 }
 
@@ -167,6 +167,8 @@ fn whom_to_believe_is_said_in_one_way() {
     }
     let both = "[auth]\nkey = \"root.jwk\"\nurl = \"https://a.b/\"\n";
     assert_eq!(refusal(both), "relay.toml:3:7: `auth.key` and `auth.url` both say whom to believe; keep one");
+    let beside = "[auth]\npublic = \"anon\"\nurl = \"https://a.b/\"\n";
+    assert!(refusal(beside).contains("`auth.public` beside `auth.url`: that server decides on everybody"));
     for (line, said) in [
         ("url = \"http://auth.example.com/\"", "is plain HTTP"),
         ("url = \"auth.example.com\"", "is no address to ask at"),

@@ -55,8 +55,8 @@ pub(super) static ENTRIES: &[Entry] = &[
     used(
         "auth.public",
         Kind::Prefixes,
-        "none: required",
-        "prefixes that everybody may publish and subscribe below; `\"\"` opens everything",
+        "none",
+        "prefixes that everybody may publish and subscribe below, or patterns (`rooms/*/chat`); `\"\"` opens everything",
     ),
     used(
         "auth.public.subscribe",
@@ -75,7 +75,7 @@ pub(super) static ENTRIES: &[Entry] = &[
         "keys that tokens are checked with, by name: a folder of `NAME.jwk`, the `https://` address of one, or that \
          of a key set (`.json`)",
     ),
-    used("auth.url", Kind::Url, "none", "server that decides on each session: one POST when it comes, one when it ends"),
+    used("auth.url", Kind::Url, "none", "server that decides on each session: a POST when it comes, when it says so again, and when it ends"),
     used("auth.api", Kind::Url, "none", "server that decides on each path and key, the older way: one GET")
         .or(&["auth.auth_api"]),
     used("auth.refresh", Kind::Duration, "`\"60s\"`", "how often remote keys and grants are asked for again"),
@@ -83,7 +83,8 @@ pub(super) static ENTRIES: &[Entry] = &[
         "auth.domains",
         Kind::Names,
         "none",
-        "host names whose subdomains become the first part of the path: with `example.com`, `a.example.com` is `/a`",
+        "host names whose subdomains become the first part of the path, over WebTransport: with `example.com`, \
+         `b.a.example.com` is `/a/b`",
     )
     .short(&["auth-domain"]),
     used("auth.tls.root", Kind::Files, "the system's", "authorities trusted where keys and grants are asked for (PEM)"),
