@@ -72,7 +72,7 @@ impl Recording {
 /// A relay that runs, and what it prints and logs.
 pub(crate) struct Running {
     pub(crate) child: Child,
-    lines: mpsc::Receiver<String>,
+    lines: Mutex<mpsc::Receiver<String>>,
 }
 
 impl Running {
@@ -81,13 +81,13 @@ impl Running {
         let (sender, lines) = mpsc::sync_channel(1_000);
         forward(child.stdout.take().unwrap(), sender.clone());
         forward(child.stderr.take().unwrap(), sender);
-        Self { child, lines }
+        Self { child, lines: Mutex::new(lines) }
     }
 
     /// From now on all that it says is kept aside: for one that says more than anybody listens to.
     pub(crate) fn record(&mut self) -> Recording {
         let (_, nothing) = mpsc::sync_channel(0);
-        let lines = std::mem::replace(&mut self.lines, nothing);
+        let lines = std::mem::replace(self.lines.get_mut().unwrap(), nothing);
         let said = Arc::<Mutex<Vec<String>>>::default();
         let into = said.clone();
         let thread = thread::spawn(move || lines.iter().for_each(|line| into.lock().unwrap().push(line)));
@@ -97,7 +97,8 @@ impl Running {
     /// The next line that holds `text`.
     pub(crate) fn line_with(&self, text: &str) -> String {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).expect("a line before the relay ends");
+            let line =
+                self.lines.lock().unwrap().recv_timeout(PATIENCE).expect("a line before the relay ends");
             if line.contains(text) {
                 return line;
             }
@@ -112,7 +113,7 @@ impl Running {
     pub(crate) fn end_saying(mut self) -> (ExitStatus, Vec<String>) {
         let mut said = Vec::new();
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.lock().unwrap().recv_timeout(PATIENCE) {
                 Ok(line) => said.push(line),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return (self.child.wait().unwrap(), said),
                 Err(mpsc::RecvTimeoutError::Timeout) => panic!("the relay did not end"),
@@ -123,7 +124,7 @@ impl Running {
     /// How it ended. Its output ends with it.
     pub(crate) fn end(mut self) -> ExitStatus {
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.lock().unwrap().recv_timeout(PATIENCE) {
                 Ok(_) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
                 Err(mpsc::RecvTimeoutError::Timeout) => panic!("the relay did not end"),

@@ -41,6 +41,13 @@ impl Site {
         (site, recording)
     }
 
+    /// One that says what it says without being asked.
+    pub(crate) fn quiet(auth: &str) -> Self {
+        let site = Self::start("info", auth, |_| {});
+        site.relay.line_with("serving");
+        site
+    }
+
     fn start(log: &str, auth: &str, prepare: impl FnOnce(&File)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         prepare(folder.path());
