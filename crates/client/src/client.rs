@@ -82,7 +82,7 @@ impl Client {
             Scheme::WebTransport => "h3",
             Scheme::Raw => config.version.alpn(),
         };
-        let tls = tls::client_config(&config.certs, alpn.as_bytes())?;
+        let tls = tls::client_config(&config.certs, config.identity.as_ref(), alpn.as_bytes())?;
         let tls = QuicClientConfig::try_from(tls).map_err(|e| Error::Setup(e.to_string()))?;
         let mut quic = quinn::ClientConfig::new(Arc::new(tls));
         quic.transport_config(Arc::new(config.tuning.to_quinn()));

@@ -1,10 +1,10 @@
 //! Everything a caller may turn, from credentials to a starved receive window.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use relay_model::Hop;
 use relay_wire::lite;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Which server certificates are believed.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +18,27 @@ pub enum Certs {
     Roots(Vec<CertificateDer<'static>>),
 }
 
+/// A certificate of the client's own, shown to a server that asks for one. `Debug` leaves the key out.
+#[derive(Clone)]
+pub struct Identity {
+    /// The certificate, then those between it and the authority (DER).
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: Arc<PrivateKeyDer<'static>>,
+}
+
+impl Identity {
+    /// `chain` begins with the client's own certificate; `key` is the key of that.
+    pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
+        Self { chain, key: Arc::new(key) }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("certificates", &self.chain.len()).finish_non_exhaustive()
+    }
+}
+
 /// Turns a bound socket into what quinn reads and writes; the default is quinn's own for tokio.
 pub type SocketFactory =
     Arc<dyn Fn(std::net::UdpSocket) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> + Send + Sync>;
@@ -27,6 +48,8 @@ pub type SocketFactory =
 pub struct ClientConfig {
     /// Which server certificates are believed.
     pub certs: Certs,
+    /// What is shown to a server that asks who we are; default: nothing.
+    pub identity: Option<Identity>,
     /// Local address; default: any port on the remote's address family.
     pub bind: Option<SocketAddr>,
     /// The one protocol version offered.
@@ -57,6 +80,7 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             certs: Certs::Any,
+            identity: None,
             bind: None,
             version: lite::Version::V05,
             hop: random_hop(),

@@ -59,7 +59,7 @@ pub use announced::{Announced, Announcement};
 pub use ask::Probes;
 pub use client::Client;
 pub use code::{Closed, Code};
-pub use config::{AckFrequency, Certs, ClientConfig, SocketFactory, Tuning};
+pub use config::{AckFrequency, Certs, ClientConfig, Identity, SocketFactory, Tuning};
 pub use error::Error;
 pub use groups::{Frame, Group, Piece};
 pub use link::Link;

@@ -12,22 +12,34 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-use crate::{config::Certs, error::Error};
+use crate::{
+    config::{Certs, Identity},
+    error::Error,
+};
 
 /// TLS 1.3 with `alpn` and nothing resumed: every connection stands for itself.
-pub(crate) fn client_config(certs: &Certs, alpn: &[u8]) -> Result<rustls::ClientConfig, Error> {
+pub(crate) fn client_config(
+    certs: &Certs,
+    identity: Option<&Identity>,
+    alpn: &[u8],
+) -> Result<rustls::ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match certs {
         Certs::Any => Arc::new(Verifier { pins: None, provider: provider.clone() }),
         Certs::Pinned(pins) => Arc::new(Verifier { pins: Some(pins.clone()), provider: provider.clone() }),
         Certs::Roots(roots) => by_roots(roots, provider.clone())?,
     };
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| Error::Setup(e.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => builder
+            .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
+            .map_err(|e| Error::Setup(format!("the client's certificate cannot be used: {e}")))?,
+    };
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)

@@ -6,7 +6,6 @@ mod common;
 
 use std::{
     fs,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,119 +13,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use relay_auth::{Algorithm, Claims, Grants, Key, KeyId};
-use relay_client::{Client, ClientConfig, Closed, Error, Prefs, SessionCode, TrackInfo};
-use relay_model::{Path, Pattern};
+use relay_auth::{Claims, Key};
+use relay_client::{Client, SessionCode};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::time::timeout;
 
 use common::{
-    Running, free_address, relay, run,
+    run,
+    site::{Site, claims, code, ends, flows, key, token, unauthorized},
     web::{Answer, Asked, Web},
 };
-
-/// A relay with this much of a file, beside files of keys.
-struct Site {
-    folder: TempDir,
-    relay: Running,
-    address: String,
-}
-
-impl Site {
-    fn new(auth: &str) -> Self {
-        Self::with(auth, |_| {})
-    }
-
-    fn with(auth: &str, prepare: impl FnOnce(&std::path::Path)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        prepare(folder.path());
-        let address = free_address();
-        let text = format!("[server]\nbind = \"{address}\"\nhop = 77\n[auth]\n{auth}\n");
-        fs::write(folder.path().join("relay.toml"), text).unwrap();
-        let mut command = relay();
-        command.current_dir(folder.path()).arg("relay.toml").env("RUST_LOG", "moq_relay=trace");
-        let relay = Running::start(&mut command);
-        relay.line_with("serving");
-        Self { folder, relay, address }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn url(&self, scheme: &str, target: &str) -> String {
-        format!("{scheme}://{}{target}", self.address)
-    }
-
-    /// Comes in, and is in once the relay says who it is.
-    async fn enter(&self, target: &str) -> Result<Client, Closed> {
-        self.enter_by("moqt", target).await
-    }
-
-    async fn enter_by(&self, scheme: &str, target: &str) -> Result<Client, Closed> {
-        let client = match Client::connect(&self.url(scheme, target), ClientConfig::default()).await {
-            Err(Error::Closed(closed)) => return Err(closed),
-            client => client.unwrap(),
-        };
-        // Whoever is not let in is not answered.
-        match client.announced("").await {
-            Ok(_) => Ok(client),
-            Err(_) => Err(client.closed().await),
-        }
-    }
-
-    async fn refused(&self, target: &str) -> Closed {
-        match self.enter(target).await {
-            Ok(_) => panic!("{target} was let in"),
-            Err(closed) => closed,
-        }
-    }
-}
-
-fn key(id: &str) -> Key {
-    Key::generate(Algorithm::ES256, Some(id.parse::<KeyId>().unwrap())).unwrap()
-}
-
-/// Publishes and subscribes below `room`.
-fn claims(room: &str) -> Claims {
-    let all = vec![Pattern::parse("**").unwrap()];
-    let root = Path::parse(room).unwrap();
-    Claims { grants: Grants { root, publish: all.clone(), subscribe: all }, ..Claims::default() }
-}
-
-fn token(key: &Key, room: &str) -> String {
-    key.sign(&claims(room)).unwrap()
-}
-
-fn code(closed: &Closed) -> Option<SessionCode> {
-    match closed {
-        Closed::Peer { code, .. } => code.session(),
-        _ => None,
-    }
-}
-
-fn unauthorized(closed: &Closed) {
-    assert_eq!(code(closed), Some(SessionCode::UNAUTHORIZED), "{closed:?}");
-}
-
-/// What one publishes as `path` reaches the other as `seen`.
-async fn flows(publisher: &Client, path: &str, subscriber: &Client, seen: &str) {
-    let broadcast = publisher.broadcast(path).unwrap();
-    let track = broadcast.track("t", TrackInfo::default()).unwrap();
-    broadcast.announce();
-    subscriber.announced("").await.unwrap().wait(seen, true).await.unwrap();
-    let mut subscription = subscriber.subscribe(seen, "t", Prefs::default()).await.unwrap();
-    track.wait_subscribed().await;
-    let group = track.group(0);
-    group.frame(0, "x".into());
-    group.finish();
-    assert_eq!(subscription.next_group().await.unwrap().frames().await.unwrap().len(), 1);
-}
-
-async fn ends(client: &Client, what: &str) -> Closed {
-    timeout(Duration::from_secs(8), client.closed()).await.unwrap_or_else(|_| panic!("{what} goes on"))
-}
 
 #[test]
 fn the_file_of_the_first_page_lets_in_the_public_and_who_has_a_token() {
@@ -430,38 +325,5 @@ fn the_older_kind_of_auth_server_names_keys_and_what_is_public() {
         is_revoked.store(true, Ordering::Relaxed);
         unauthorized(&ends(&member, "who has a revoked key").await);
         assert_eq!(public.is_closed(), None);
-    });
-}
-
-#[test]
-fn no_token_and_no_signature_is_ever_logged() {
-    run(async {
-        let key = key("root");
-        let good = token(&key, "room");
-        let jwk = key.to_json();
-        let site = Site::with("public = \"anon\"\nkey = \"root.jwk\"", |folder| {
-            fs::write(folder.join("root.jwk"), jwk).unwrap();
-        });
-        let parts: Vec<String> = good.split('.').map(str::to_owned).collect();
-        let bad = format!("{}.{}.{}", parts[0], parts[1], parts[2].chars().rev().collect::<String>());
-        for scheme in ["moqt", "https"] {
-            let member = site.enter_by(scheme, &format!("/room?jwt={good}")).await.unwrap();
-            flows(&member, scheme, &site.enter(&format!("/room?jwt={good}")).await.unwrap(), scheme).await;
-            for target in
-                [format!("/room?jwt={bad}"), format!("/a%zz?jwt={good}"), format!("/x?jwt={good}&jwt=y.z.q")]
-            {
-                let closed = site.enter_by(scheme, &target).await.err().unwrap();
-                let Closed::Peer { reason, .. } = &closed else { panic!("{closed:?}") };
-                assert!(!reason.contains(&parts[1]) && reason.len() < 64, "{reason}");
-            }
-        }
-        site.relay.signal(rustix::process::Signal::TERM);
-        let (status, said) = site.relay.end_saying();
-        assert_eq!(status.code(), Some(0));
-        assert!(said.iter().any(|line| line.contains("TRACE")), "it was listened to closely: {said:#?}");
-        for line in &said {
-            let shows = parts.iter().chain([&bad]).any(|part| line.contains(part.as_str()));
-            assert!(!shows && !line.contains("jwt="), "{line}");
-        }
     });
 }

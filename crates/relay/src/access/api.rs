@@ -21,7 +21,7 @@ use tracing::warn;
 
 use super::{
     Known, REVOKED,
-    http::{Http, Outage, Response},
+    http::{Http, Outage, Response, flaw},
     now, peer_name,
 };
 
@@ -295,7 +295,7 @@ impl Said {
             _ => {}
         }
         serde_json::from_slice(&response.body)
-            .map_err(|error| Outage::Nonsense(format!("the answer makes no sense: {error}")))
+            .map_err(|error| Outage::Nonsense(format!("the answer makes no sense: {}", flaw(&error))))
     }
 
     fn permit(&self, guest: &Guest, now: SystemTime) -> Result<Permit, Denial> {

@@ -88,6 +88,19 @@ impl Http {
     }
 }
 
+/// What is wrong with the JSON of an answer, and where. Never what it says: a server may repeat what it was
+/// asked, and that holds a token.
+pub(super) fn flaw(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    match said.rsplit_once(", expected ") {
+        Some((_, expected)) if error.is_data() => format!("it is not {expected}"),
+        _ if error.is_data() => {
+            format!("something in it is of another kind at line {} column {}", error.line(), error.column())
+        }
+        _ => format!("it is no JSON at line {} column {}", error.line(), error.column()),
+    }
+}
+
 /// An error without the URL it is about, and with its causes.
 fn words(error: &reqwest::Error) -> String {
     let mut said = if error.is_timeout() { "no answer in time".to_owned() } else { String::new() };

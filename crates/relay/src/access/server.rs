@@ -27,7 +27,7 @@ use tracing::warn;
 
 use super::{
     Known, REVOKED,
-    http::{Http, Outage, Response},
+    http::{Http, Outage, Response, flaw},
     now,
 };
 
@@ -439,7 +439,7 @@ impl Verdict {
         }
         let nonsense =
             |what: &dyn std::fmt::Display| Outage::Nonsense(format!("the answer makes no sense: {what}"));
-        let said: Said = serde_json::from_slice(&response.body).map_err(|error| nonsense(&error))?;
+        let said: Said = serde_json::from_slice(&response.body).map_err(|error| nonsense(&flaw(&error)))?;
         let said = said.grant.unwrap_or(said.flat);
         let has_mounts = match &said.mounts {
             Value::Null => false,
@@ -450,12 +450,24 @@ impl Verdict {
         if has_mounts {
             return Err(nonsense(&"`mounts` are not known here"));
         }
+        // No request can name those, so nobody can mean them.
+        let undotted = |text: &str| match text.split('/').any(|segment| matches!(segment, "." | "..")) {
+            true => Err(nonsense(&"a path has no dot segments")),
+            false => Ok(()),
+        };
         let patterns = |texts: &[String]| -> Result<Vec<Pattern>, Outage> {
-            texts.iter().map(|text| Pattern::parse(text).map_err(|error| nonsense(&error))).collect()
+            let pattern = |text: &String| {
+                undotted(text)?;
+                Pattern::parse(text).map_err(|error| nonsense(&error))
+            };
+            texts.iter().map(pattern).collect()
         };
         let root = match said.root.as_deref() {
             None => None,
-            Some(root) => Some(Path::parse(root.trim_matches('/')).map_err(|error| nonsense(&error))?),
+            Some(root) => {
+                undotted(root)?;
+                Some(Path::parse(root.trim_matches('/')).map_err(|error| nonsense(&error))?)
+            }
         };
         let now = now();
         let granted = Granted {

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
 pub(crate) mod golden;
+pub(crate) mod site;
 pub(crate) mod web;
 
 use std::{
@@ -12,9 +13,9 @@ use std::{
     net::UdpSocket,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
-    thread,
-    time::Duration,
+    sync::{Arc, Mutex, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -45,10 +46,33 @@ pub(crate) fn free_address() -> String {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
+/// All that a relay says, from its first line on.
+pub(crate) struct Recording {
+    said: Arc<Mutex<Vec<String>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Recording {
+    /// Waits for a line that holds `text`.
+    pub(crate) fn wait_for(&self, text: &str) {
+        let began = Instant::now();
+        while !self.said.lock().unwrap().iter().any(|line| line.contains(text)) {
+            assert!(began.elapsed() < PATIENCE, "it does not say {text:?}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// All of it, once the relay has ended.
+    pub(crate) fn all(self) -> Vec<String> {
+        self.thread.join().unwrap();
+        std::mem::take(&mut *self.said.lock().unwrap())
+    }
+}
+
 /// A relay that runs, and what it prints and logs.
 pub(crate) struct Running {
     pub(crate) child: Child,
-    lines: mpsc::Receiver<String>,
+    lines: Mutex<mpsc::Receiver<String>>,
 }
 
 impl Running {
@@ -57,13 +81,24 @@ impl Running {
         let (sender, lines) = mpsc::sync_channel(1_000);
         forward(child.stdout.take().unwrap(), sender.clone());
         forward(child.stderr.take().unwrap(), sender);
-        Self { child, lines }
+        Self { child, lines: Mutex::new(lines) }
+    }
+
+    /// From now on all that it says is kept aside: for one that says more than anybody listens to.
+    pub(crate) fn record(&mut self) -> Recording {
+        let (_, nothing) = mpsc::sync_channel(0);
+        let lines = std::mem::replace(self.lines.get_mut().unwrap(), nothing);
+        let said = Arc::<Mutex<Vec<String>>>::default();
+        let into = said.clone();
+        let thread = thread::spawn(move || lines.iter().for_each(|line| into.lock().unwrap().push(line)));
+        Recording { said, thread }
     }
 
     /// The next line that holds `text`.
     pub(crate) fn line_with(&self, text: &str) -> String {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).expect("a line before the relay ends");
+            let line =
+                self.lines.lock().unwrap().recv_timeout(PATIENCE).expect("a line before the relay ends");
             if line.contains(text) {
                 return line;
             }
@@ -78,7 +113,7 @@ impl Running {
     pub(crate) fn end_saying(mut self) -> (ExitStatus, Vec<String>) {
         let mut said = Vec::new();
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.lock().unwrap().recv_timeout(PATIENCE) {
                 Ok(line) => said.push(line),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return (self.child.wait().unwrap(), said),
                 Err(mpsc::RecvTimeoutError::Timeout) => panic!("the relay did not end"),
@@ -89,7 +124,7 @@ impl Running {
     /// How it ended. Its output ends with it.
     pub(crate) fn end(mut self) -> ExitStatus {
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.lock().unwrap().recv_timeout(PATIENCE) {
                 Ok(_) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
                 Err(mpsc::RecvTimeoutError::Timeout) => panic!("the relay did not end"),

@@ -1,0 +1,219 @@
+//! Promise: thousands of bad tokens cost memory nothing, and those who have good ones do not notice.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use relay_auth::{Claims, Key};
+use relay_client::{Client, ClientConfig, Error, Prefs, SessionCode, TrackInfo};
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
+
+use common::{
+    PATIENCE, run,
+    site::{Site, claims, code, flows, key, token},
+    web::{Answer, Asked, Web},
+};
+
+/// Attempts, and those before, after which the relay holds what it ever will.
+const ATTEMPTS: usize = 10_000;
+const WARM_UP: usize = 1_500;
+/// Attempts at once.
+const AT_ONCE: usize = 24;
+/// What the relay may hold more afterwards, bytes: a kilobyte kept of each would be more.
+const BOUND: u64 = 6 << 20;
+/// Between the groups of the good publishers.
+const PACE: Duration = Duration::from_millis(10);
+/// Longest token that is read, and one that is not.
+const LONG: usize = 8 * 1_024;
+const TOO_LONG: usize = 16 * 1_024;
+
+/// What is shown.
+struct Bad {
+    expired: String,
+    forged: String,
+    long: String,
+    too_long: String,
+}
+
+/// A token that says this; the signature is of its kind, and wrong.
+fn unsigned(header: &str, payload: &str) -> String {
+    let [header, payload] = [header, payload].map(|text| URL_SAFE_NO_PAD.encode(text));
+    format!("{header}.{payload}.{}", URL_SAFE_NO_PAD.encode([1; 64]))
+}
+
+impl Bad {
+    /// `known` is a key that the relay finds.
+    fn new(known: &Key) -> Self {
+        let past = Some(SystemTime::now() - Duration::from_secs(60));
+        let sized = |length: usize| {
+            let of = |fill: usize| {
+                let payload = format!(r#"{{"root":"room","get":"","x":"{}"}}"#, "x".repeat(fill));
+                unsigned(r#"{"alg":"ES256","kid":"known"}"#, &payload)
+            };
+            of((length - of(0).len()) / 4 * 3)
+        };
+        let (long, too_long) = (sized(LONG), sized(TOO_LONG));
+        assert!((LONG - 8..=LONG).contains(&long.len()) && too_long.len() > TOO_LONG - 8);
+        Self {
+            expired: known.sign(&Claims { expires: past, ..claims("room") }).unwrap(),
+            // The same name, another key.
+            forged: token(&key("known"), "room"),
+            long,
+            too_long,
+        }
+    }
+
+    /// One of each kind in turn; those of keys that nobody has are all different.
+    fn token(&self, number: usize) -> String {
+        match number % 7 {
+            0 => self.forged.clone(),
+            1 => unsigned(&format!(r#"{{"alg":"ES256","kid":"k{number}"}}"#), r#"{"get":""}"#),
+            2 => format!("{number}.garbage-{number}.{}", "A".repeat(number % 300)),
+            3 => self.long.clone(),
+            4 => self.too_long.clone(),
+            5 => unsigned(r#"{"alg":"none","kid":"known"}"#, r#"{"get":""}"#),
+            _ => self.expired.clone(),
+        }
+    }
+}
+
+/// How attempts ended.
+type Ends = BTreeMap<String, usize>;
+
+/// So many attempts, a few at a time, over both transports.
+async fn attempts(site: &Arc<Site>, bad: &Arc<Bad>, count: usize) -> Ends {
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut all = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let (site, bad, next) = (site.clone(), bad.clone(), next.clone());
+        all.spawn(async move {
+            let mut ends = Ends::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return ends;
+                }
+                *ends.entry(attempt(&site, &bad, number).await).or_default() += 1;
+            }
+        });
+    }
+    let mut ends = Ends::new();
+    for part in all.join_all().await {
+        part.into_iter().for_each(|(end, count)| *ends.entry(end).or_default() += count);
+    }
+    ends
+}
+
+async fn attempt(site: &Site, bad: &Bad, number: usize) -> String {
+    // The longest are more than the client's library sends in the head of a request.
+    let scheme = if number.is_multiple_of(4) && number % 7 != 4 { "https" } else { "moqt" };
+    let url = site.url(scheme, &format!("/room?jwt={}", bad.token(number)));
+    let closed = match Client::connect(&url, ClientConfig::default()).await {
+        Ok(client) => client.closed().await,
+        Err(Error::Closed(closed)) => closed,
+        // WebTransport may say it at once.
+        Err(Error::Status(status)) => return format!("status {status}"),
+        Err(error) => panic!("attempt {number}: {error}"),
+    };
+    match code(&closed) {
+        Some(SessionCode::UNAUTHORIZED) => "unauthorized".to_owned(),
+        // Too many ask for keys that nobody has: the next one may ask again.
+        Some(SessionCode::INTERNAL) if number % 7 == 1 => "later".to_owned(),
+        _ => panic!("attempt {number}: {closed:?}"),
+    }
+}
+
+/// A publisher and a subscriber who were let in, until they are told to stop: groups sent and received.
+fn good(site: &Arc<Site>, scheme: &'static str, target: &str, stop: &Arc<AtomicBool>) -> JoinHandle<u64> {
+    let (site, target, stop) = (site.clone(), target.to_owned(), stop.clone());
+    tokio::spawn(async move {
+        let publisher = site.enter_by(scheme, &target).await.unwrap();
+        let subscriber = site.enter_by(scheme, &target).await.unwrap();
+        let broadcast = publisher.broadcast(scheme).unwrap();
+        let track = broadcast.track("t", TrackInfo { max_age_ms: 30_000, ..TrackInfo::default() }).unwrap();
+        broadcast.announce();
+        subscriber.announced("").await.unwrap().wait(scheme, true).await.unwrap();
+        let prefs = Prefs { max_age_ms: 30_000, ..Prefs::default() };
+        let mut subscription = subscriber.subscribe(scheme, "t", prefs).await.unwrap();
+        track.wait_subscribed().await;
+        let mut number = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let payload = format!("{scheme} {number}");
+            let group = track.group(number);
+            group.frame(0, payload.clone().into());
+            group.finish();
+            // Each is waited for: none is lost, and none is late.
+            let mut received = subscription.next_group().await.unwrap();
+            assert_eq!(received.sequence(), number);
+            assert_eq!(received.frame().await.unwrap().unwrap().payload, payload);
+            number += 1;
+            sleep(PACE).await;
+        }
+        assert!(publisher.is_closed().is_none() && subscriber.is_closed().is_none());
+        number
+    })
+}
+
+/// What the process holds, bytes.
+fn resident(process: u32) -> u64 {
+    let pages = fs::read_to_string(format!("/proc/{process}/statm")).unwrap();
+    let pages: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * rustix::param::page_size() as u64
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "what was measured")]
+fn ten_thousand_bad_tokens_leave_nothing_behind_and_harm_nobody() {
+    run(async {
+        let known = key("known");
+        let jwk = known.public().unwrap().to_json();
+        let web = Web::start(move |asked: &Asked| match asked.target.as_str() {
+            "/known.jwk" => Answer::ok(jwk.clone()),
+            _ => Answer::status(404),
+        })
+        .await;
+        let site = Arc::new(Site::quiet(&format!("key_dir = \"{}/\"", web.url)));
+        let bad = Arc::new(Bad::new(&known));
+        let target = format!("/room?jwt={}", token(&known, "room"));
+        let stop = Arc::new(AtomicBool::new(false));
+        let goods = ["moqt", "https"].map(|scheme| good(&site, scheme, &target, &stop));
+        attempts(&site, &bad, WARM_UP).await;
+        let process = site.relay.child.id();
+        let (before, began) = (resident(process), Instant::now());
+        let ends = attempts(&site, &bad, ATTEMPTS).await;
+        let took = began.elapsed();
+        // What is closed lingers for a moment, as QUIC wants it.
+        let mut after = resident(process);
+        while after > before + BOUND && began.elapsed() < took + PATIENCE / 2 {
+            sleep(Duration::from_millis(100)).await;
+            after = resident(process);
+        }
+        stop.store(true, Ordering::Relaxed);
+        let mut groups = Vec::new();
+        for good in goods {
+            groups.push(good.await.unwrap());
+        }
+        println!("{ATTEMPTS} in {took:?}: {ends:?}; {before} bytes before, {after} after; groups {groups:?}");
+        assert_eq!(ends.values().sum::<usize>(), ATTEMPTS, "{ends:?}");
+        assert!(after <= before + BOUND, "{before} bytes before, {after} after");
+        assert!(groups.iter().all(|groups| *groups > 100), "{groups:?}");
+        // Whoever comes now is let in.
+        let one = site.enter(&target).await.unwrap();
+        let other = site.enter_by("https", &target).await.unwrap();
+        flows(&one, "after", &other, "after").await;
+    });
+}
