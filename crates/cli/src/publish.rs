@@ -124,7 +124,12 @@ pub(crate) async fn run(args: &PubArgs) -> Result<Exit, Failure> {
     if client.is_closed().is_none() {
         publisher.finish().await;
     }
-    let outcome = outcome.and_then(|exit| publisher.verdict(exit));
+    let outcome =
+        outcome.and_then(|exit| publisher.verdict(exit)).and_then(|exit| match client.is_closed() {
+            // Whoever had nothing to say, and was not let in, hears of it all the same.
+            Some(closed) if exit == Exit::Done => Err(broken(&closed)),
+            _ => Ok(exit),
+        });
     broadcast.withdraw();
     client.close(SessionCode::NONE, "done").await;
     outcome
