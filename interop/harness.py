@@ -54,13 +54,18 @@ class Relay:
     output: list[str] = field(default_factory=list)
 
     @classmethod
-    def spawn(cls, binary: Path, version: Version = VERSIONS[NEWEST], workers: int = 2) -> Relay:
-        """Starts `binary` on a free loopback port, with `version` alone and open to all, until it serves."""
+    def spawn(
+        cls, binary: Path, version: Version = VERSIONS[NEWEST], workers: int = 2, auth: str = 'public = ""'
+    ) -> Relay:
+        """Starts `binary` on a free loopback port, with `version` alone, until it serves.
+
+        `auth` is what its file says of who may come in: unless told otherwise, everybody.
+        """
         relay = cls(f"127.0.0.1:{free_port()}", version, binary, workers)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "relay.toml"
             file.write_text(
-                f'[server]\nbind = "{relay.address}"\nversion = "{version.name}"\n[auth]\npublic = ""\n'
+                f'[server]\nbind = "{relay.address}"\nversion = "{version.name}"\n[auth]\n{auth}\n'
             )
             relay._start([str(binary), "--config", str(file), "--workers", str(workers)])
         return relay
@@ -68,7 +73,7 @@ class Relay:
     def another(self) -> Relay:
         """A second relay like this one, for a case that ends it."""
         check(self.binary is not None, "this relay was not started here")
-        return Relay.spawn(self.binary, self.version, self.workers)
+        return type(self).spawn(self.binary, self.version, self.workers)
 
     def _start(self, command: list[str]) -> None:
         self.process = subprocess.Popen(
@@ -127,6 +132,7 @@ class Peer:
     """One session with origins of its own, so that nothing loops back inside the client."""
 
     def __init__(self, relay: Relay, transport: str, path: str = "", reconnect: bool = False) -> None:
+        self.version = relay.version
         self.published = moq.OriginProducer()
         self._client = moq.Client(
             relay.url(transport, path),

@@ -256,6 +256,8 @@ fn nobody_comes_in_while_the_auth_server_fails() {
             Answer::ok("not JSON"),
             Answer::ok("[]"),
             Answer::ok(json!({ "publish": ["**/**"] }).to_string()),
+            Answer::ok(json!({ "publish": ["a/../**"] }).to_string()),
+            Answer::ok(json!({ "publish": ["**"], "root": "a/./b" }).to_string()),
             Answer::ok(json!({ "publish": ["**"], "mounts": [{ "path": "x" }] }).to_string()),
             Answer::ok(json!({ "publish": ["**"], "expires": -1 }).to_string()),
             Answer::ok("x".repeat(300 * 1024)),

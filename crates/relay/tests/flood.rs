@@ -217,3 +217,21 @@ fn ten_thousand_bad_tokens_leave_nothing_behind_and_harm_nobody() {
         flows(&one, "after", &other, "after").await;
     });
 }
+
+#[test]
+fn bad_tokens_do_not_fill_the_log_while_keys_cannot_be_asked_for() {
+    run(async {
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (site, recording) = Site::recorded("info", &format!("key_dir = \"http://{gone}/\""), |_| {});
+        for number in 0..20 {
+            let header = format!(r#"{{"alg":"ES256","kid":"k{number}"}}"#);
+            let closed = site.refused(&format!("/room?jwt={}", unsigned(&header, r#"{"get":""}"#))).await;
+            assert_eq!(code(&closed), Some(SessionCode::INTERNAL), "{closed:?}");
+        }
+        site.relay.signal(rustix::process::Signal::TERM);
+        assert_eq!(site.relay.end().code(), Some(0));
+        let said = recording.all();
+        let complaints = said.iter().filter(|line| line.contains("cannot be asked for")).count();
+        assert_eq!(complaints, 1, "{said:#?}");
+    });
+}

@@ -142,7 +142,8 @@ impl Keyring {
         match found {
             Ok(Found::Key(key)) => self.learn(&id, Some(key)),
             Ok(Found::Absent) => self.learn(&id, None),
-            Err(outage) => self.complain(Some(&format!("key {id} cannot be asked for: {outage}"))),
+            // Without its name, which whoever shows a token chooses: one outage is said once.
+            Err(outage) => self.complain(Some(&format!("keys cannot be asked for: {outage}"))),
         }
         let waiting = {
             let mut state = self.state();
