@@ -9,6 +9,7 @@
 
 mod api;
 mod cache;
+mod complaint;
 mod files;
 mod http;
 mod remote;
@@ -130,30 +131,29 @@ impl Access {
         if auth.asks() && auth.tls.disable_verify {
             warn!("`auth.tls.disable_verify`: whoever is on the way decides who may come in");
         }
-        let mut domains = auth.domains.clone();
+        let mut domains: Vec<String> = auth.domains.iter().map(|domain| domain.to_lowercase()).collect();
         domains.sort_by_key(|domain| std::cmp::Reverse(domain.len()));
         let watcher = source(auth).map(|source| files::Watcher::start(source, known.clone())).transpose();
         let watcher = watcher.map_err(|error| match error {
             AccessError::Keys(what) => AccessError::Keys(format!("`{}`: {what}", auth.credentials.key())),
             error => error,
         })?;
-        let mut runtime = None;
-        let asked = match &auth.credentials {
+        if !auth.asks() {
+            return Ok(Self { known, asked: Asked::Nobody, domains, _files: watcher, runtime: None });
+        }
+        let http = http::Http::new(&auth.tls)?;
+        let runtime =
+            Builder::new_multi_thread().worker_threads(1).thread_name("access").enable_all().build()?;
+        let (on, refresh, to) = (runtime.handle(), auth.refresh, known.clone());
+        let asked = match auth.credentials.clone() {
             Credentials::None | Credentials::Files(_) | Credentials::Dir(KeyDir::Local(_)) => Asked::Nobody,
             Credentials::Dir(KeyDir::Remote(url)) => {
-                let (http, on) = asking(auth, &mut runtime)?;
-                Asked::Keys(remote::Keyring::start(url.clone(), auth.refresh, http, known.clone(), &on))
+                Asked::Keys(remote::Keyring::start(url, refresh, http, to, on))
             }
-            Credentials::Server(url) => {
-                let (http, on) = asking(auth, &mut runtime)?;
-                Asked::Server(server::Server::start(url.clone(), node, http, known.clone(), &on))
-            }
-            Credentials::Api(url) => {
-                let (http, on) = asking(auth, &mut runtime)?;
-                Asked::Api(api::Api::start(url.clone(), auth.refresh, http, known.clone(), &on))
-            }
+            Credentials::Server(url) => Asked::Server(server::Server::start(url, node, http, to, on)),
+            Credentials::Api(url) => Asked::Api(api::Api::start(url, refresh, http, to, on)),
         };
-        Ok(Self { known, asked, domains, _files: watcher, runtime })
+        Ok(Self { known, asked, domains, _files: watcher, runtime: Some(runtime) })
     }
 
     /// Waits until whoever is asked has heard of the sessions that ended; no longer than `most`.
@@ -222,18 +222,6 @@ pub(crate) fn key_files(auth: &Auth) -> Vec<PathBuf> {
 pub(crate) fn trouble(auth: &Auth) -> Option<String> {
     let keys = source(auth).and_then(files::trouble);
     keys.or_else(|| auth.asks().then(|| http::Http::new(&auth.tls).err().map(|error| error.to_string()))?)
-}
-
-/// What asks over HTTP, and where it runs.
-fn asking(
-    auth: &Auth,
-    runtime: &mut Option<Runtime>,
-) -> Result<(http::Http, tokio::runtime::Handle), AccessError> {
-    let http = http::Http::new(&auth.tls)?;
-    let started = Builder::new_multi_thread().worker_threads(1).thread_name("access").enable_all().build()?;
-    let handle = started.handle().clone();
-    *runtime = Some(started);
-    Ok((http, handle))
 }
 
 /// How a certificate is called in the log, and as the holder of what it publishes.

@@ -21,6 +21,7 @@ use tracing::warn;
 
 use super::{
     Known, REVOKED,
+    complaint::Complaint,
     http::{Http, Outage, Response, flaw},
     now, peer_name,
 };
@@ -49,7 +50,7 @@ struct State {
     /// Which question a session rests on.
     of: HashMap<SessionId, Url>,
     waits: usize,
-    said: Option<String>,
+    trouble: Complaint,
 }
 
 /// One question.
@@ -276,12 +277,9 @@ impl Asked {
 impl State {
     /// Says what is wrong, once; and that it is over.
     fn complain(&mut self, what: Option<String>) {
-        match &what {
-            Some(what) if self.said.as_ref() != Some(what) => warn!("{what}"),
-            None if self.said.is_some() => warn!("the auth server answers again"),
-            _ => {}
+        if self.trouble.now(what.as_deref()) {
+            warn!("the auth server answers again");
         }
-        self.said = what;
     }
 }
 

@@ -18,7 +18,7 @@ use std::{
 use relay_auth::{Key, KeyId, Keys};
 use tracing::{info, warn};
 
-use super::{AccessError, Known};
+use super::{AccessError, Known, complaint::Complaint};
 
 /// How often files are looked at: a session ends within a second of the removal of its key.
 const PERIOD: Duration = Duration::from_millis(400);
@@ -80,8 +80,8 @@ pub(super) fn trouble(source: Source) -> Option<String> {
 struct Shelf {
     source: Source,
     files: BTreeMap<PathBuf, Held>,
-    /// What is wrong with the folder, as it was said.
-    said: Option<String>,
+    /// What is wrong with them.
+    trouble: Complaint,
 }
 
 /// What a file held when it was last understood.
@@ -116,7 +116,7 @@ impl Stamp {
 
 impl Shelf {
     fn new(source: Source) -> Self {
-        Self { source, files: BTreeMap::new(), said: None }
+        Self { source, files: BTreeMap::new(), trouble: Complaint::default() }
     }
 
     /// The first look: what cannot be used then is refused.
@@ -148,7 +148,8 @@ impl Shelf {
             // A folder that is gone is one whose keys are.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => {
-                self.complain(&format!("{}: {error}: the keys of before hold", self.place().display()));
+                let what = format!("{}: {error}: the keys of before hold", self.place().display());
+                self.trouble.now(Some(&what));
                 return false;
             }
         };
@@ -183,18 +184,9 @@ impl Shelf {
                 Err(what) => trouble.push(format!("{}: {what}: its tokens are refused", file.display())),
             }
         }
-        self.complain(&trouble.join("; "));
+        let trouble = trouble.join("; ");
+        self.trouble.now(Some(trouble.as_str()).filter(|what| !what.is_empty()));
         changed
-    }
-
-    /// Says what is wrong, once.
-    fn complain(&mut self, what: &str) {
-        if what.is_empty() {
-            self.said = None;
-        } else if self.said.as_deref() != Some(what) {
-            warn!("{what}");
-            self.said = Some(what.to_owned());
-        }
     }
 
     fn place(&self) -> &Path {

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::{
     Known,
+    complaint::Complaint,
     http::{Http, Outage, Response},
     now,
 };
@@ -61,8 +62,8 @@ struct State {
     /// Who waits for which key.
     waiting: BTreeMap<KeyId, Vec<(String, Reply)>>,
     waits: usize,
-    /// What is wrong, as it was said.
-    said: Option<String>,
+    /// What is wrong with the server, or with what it says.
+    trouble: Complaint,
 }
 
 /// What a server says of a key.
@@ -290,11 +291,7 @@ impl Keyring {
 
     /// Says what is wrong, once.
     fn complain(&self, what: Option<&str>) {
-        let mut state = self.state();
-        if state.said.as_deref() != what {
-            what.inspect(|what| warn!("{what}"));
-            state.said = what.map(str::to_owned);
-        }
+        self.state().trouble.now(what);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

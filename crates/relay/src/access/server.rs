@@ -27,6 +27,7 @@ use tracing::warn;
 
 use super::{
     Known, REVOKED,
+    complaint::Complaint,
     http::{Http, Outage, Response, flaw},
     now,
 };
@@ -55,7 +56,7 @@ pub(super) struct Server {
     waiting: AtomicUsize,
     live: Mutex<HashMap<SessionId, Live>>,
     kept: Mutex<HashMap<[u8; 32], (Instant, Verdict)>>,
-    said: Mutex<Option<String>>,
+    trouble: Mutex<Complaint>,
 }
 
 /// A session that was asked about.
@@ -159,7 +160,7 @@ impl Server {
             waiting: AtomicUsize::new(0),
             live: Mutex::default(),
             kept: Mutex::default(),
-            said: Mutex::default(),
+            trouble: Mutex::default(),
         })
     }
 
@@ -355,13 +356,9 @@ impl Server {
 
     /// Says what is wrong, once; and that it is over.
     fn complain(&self, what: Option<&str>) {
-        let mut said = lock(&self.said);
-        match what {
-            Some(what) if said.as_deref() != Some(what) => warn!("{what}"),
-            None if said.is_some() => warn!("the auth server answers again"),
-            _ => {}
+        if lock(&self.trouble).now(what) {
+            warn!("the auth server answers again");
         }
-        *said = what.map(str::to_owned);
     }
 }
 
