@@ -46,6 +46,19 @@ const EDGES: &[(&str, &[&str])] = &[
     ("relay-load", &["relay-model", "relay-wire", "relay-client"]),
     // The verbs are clients of any relay: they know nothing of ours.
     ("relay-cli", &["relay-model", "relay-client", "relay-load"]),
+    // What HTTP shows is read from where it is held.
+    (
+        "relay-admin",
+        &[
+            "relay-model",
+            "relay-store",
+            "relay-auth",
+            "relay-core",
+            "relay-meter",
+            "relay-transport",
+            "relay-worker",
+        ],
+    ),
     // The binary wires up what the worker needs; it speaks no wire format.
     (
         "moq-relay",
@@ -58,6 +71,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "relay-transport",
             "relay-worker",
             "relay-meter",
+            "relay-admin",
             // A handshake with the relay's own port, as any client makes it.
             "relay-client",
             "relay-cli",
@@ -71,7 +85,11 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("quinn-udp", &["relay-worker"]),
     ("mio", &["relay-worker"]),
     ("quinn", &["relay-client"]),
-    ("tokio", &["relay-client", "relay-load", "relay-cli", "moq-relay"]),
+    ("tokio", &["relay-client", "relay-load", "relay-cli", "relay-admin", "moq-relay"]),
+    ("axum", &["relay-admin"]),
+    ("hyper", &["relay-admin"]),
+    ("tokio-rustls", &["relay-admin"]),
+    ("tungstenite", &["relay-transport"]),
     ("web-transport-proto", &["relay-transport", "relay-client"]),
     ("rcgen", &["moq-relay"]),
     ("toml", &["moq-relay"]),

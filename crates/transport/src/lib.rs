@@ -1,3 +1,5 @@
-//! QUIC and WebTransport under the session engine's Transport trait.
+//! What carries sessions, under the session engine's Transport trait: QUIC, WebTransport, and qmux over
+//! whatever carries bytes in order.
 
+pub mod qmux;
 pub mod quic;

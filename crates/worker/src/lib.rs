@@ -7,6 +7,7 @@
 //! another worker per packet; a panic costs one connection; no member of a socket group is closed
 //! while another serves. Absent: tokio, tasks, channels per session.
 
+mod arrival;
 mod control;
 pub mod engine;
 pub mod gate;
@@ -19,6 +20,7 @@ pub mod slots;
 pub mod socket;
 pub mod wheel;
 
+pub use arrival::{Arrivals, Link, Newcomer, Place, Socket, Turned, Verdict};
 pub use control::carry_out;
 pub use engine::{Fault, Stage};
 pub use gate::{Answer, Denial, Ended, EndedBy, Gate, Reply, Request, Role, Sessions, WallClock};

@@ -1,0 +1,109 @@
+//! Sessions that come over a stream socket: how the thread that accepted it hands it to a worker.
+//!
+//! First the worker hears who comes, asks the gate as for any other session, and gives its verdict; then
+//! it is given the socket. So an HTTP server can answer an upgrade in its own words before the socket
+//! leaves it, and there is one place where sessions are let in.
+
+use std::{fmt, net::SocketAddr, os::unix::net::UnixStream, time::Duration};
+
+use relay_transport::{
+    qmux::{Framing, Over},
+    quic::PeerCertificate,
+};
+
+use crate::gate::Denial;
+
+/// Who comes, before its socket does.
+#[derive(Clone, Debug)]
+pub struct Newcomer {
+    /// How streams are laid out.
+    pub framing: Framing,
+    /// What carries them.
+    pub over: Over,
+    /// The protocol version agreed on, as ALPN names it; `None`: to be found out in-band, by the transport
+    /// parameters of a byte stream or by the exchange of SETUP of the older versions.
+    pub protocol: Option<&'static str>,
+    /// Raw path and query of the URL; `None` where SETUP carries them. May hold a token.
+    pub target: Option<String>,
+    /// What the gate and logs call it: `websocket`, `tcp` or `unix`.
+    pub transport: &'static str,
+    /// The peer's address, as a trusted proxy tells it if there is one. Of a Unix socket: unspecified.
+    pub remote: SocketAddr,
+    /// Our address that it came to.
+    pub local: SocketAddr,
+    /// The host it asked for.
+    pub server_name: Option<String>,
+    /// The certificate it showed, verified.
+    pub certificate: Option<PeerCertificate>,
+    /// Round trip time as the kernel measured it during the handshake.
+    pub rtt: Option<Duration>,
+}
+
+/// A connected socket, blocking or not.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+/// The socket of who was let in.
+#[derive(Debug)]
+pub struct Link {
+    /// The socket itself.
+    pub socket: Socket,
+    /// TLS on it, handshake done.
+    pub tls: Option<Box<rustls::ServerConnection>>,
+    /// What was read from it already and is the session's: after TLS, after the upgrade request.
+    pub received: Vec<u8>,
+}
+
+/// Why a newcomer was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Turned {
+    /// The gate does not let it in.
+    #[error(transparent)]
+    Denied(#[from] Denial),
+    /// The relay is about to end.
+    #[error("the relay is going away")]
+    Leaving,
+    /// No room for another.
+    #[error("too many connections")]
+    Full,
+}
+
+/// Hears once what became of a newcomer; runs on a worker's thread and must not wait. Dropped unheard when
+/// the relay ends.
+pub type Verdict = Box<dyn FnOnce(Result<Place, Turned>) + Send>;
+
+/// A place in a worker for who was let in. Dropped without a socket, the session ends.
+pub struct Place {
+    /// Takes the link to the worker.
+    give: Box<dyn FnOnce(Link) + Send>,
+}
+
+impl Place {
+    /// Hands over the socket.
+    pub fn take(self, link: Link) {
+        (self.give)(link);
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").finish_non_exhaustive()
+    }
+}
+
+/// Where newcomers are announced; a handle for any thread.
+#[derive(Clone, Debug)]
+pub struct Arrivals;
+
+impl Arrivals {
+    /// Announces `newcomer` to the worker with the fewest connections, which gives its `verdict`.
+    pub fn arrive(&self, newcomer: Newcomer, verdict: Verdict) {
+        let _ = newcomer;
+        verdict(Err(Turned::Full));
+    }
+}
