@@ -18,9 +18,21 @@
 //!
 //! Nothing here wakes anybody: every change comes from one of these calls.
 
+mod carrier;
+mod clock;
 mod config;
 mod connection;
+mod counts;
+mod datagrams;
+mod frame;
 mod limits;
+mod output;
+mod params;
+mod recv;
+mod send;
+mod streams;
+mod violation;
+mod websocket;
 
 pub use config::Config;
 pub use connection::Connection;
@@ -46,3 +58,6 @@ pub enum Over {
     /// Bytes: TCP, TLS or a Unix socket.
     Bytes,
 }
+
+#[cfg(test)]
+mod tests;
