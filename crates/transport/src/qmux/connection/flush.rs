@@ -85,9 +85,8 @@ impl Connection {
             writer.unit(scratch, 0, []);
             return true;
         }
-        let is_datagram_next =
-            !self.streams.is_urgent() && !(self.is_media_next && self.streams.has_packet());
-        if is_datagram_next && let Some(datagram) = self.datagrams.pop() {
+        let is_stream_next = self.streams.is_urgent() || (self.is_media_next && self.streams.has_packet());
+        if !is_stream_next && let Some(datagram) = self.datagrams.pop() {
             self.is_media_next = true;
             frame::put_datagram(datagram.len(), scratch);
             writer.unit(scratch, datagram.len(), [datagram]);

@@ -84,14 +84,13 @@ impl Connection {
     /// Part of a record, a message, or the endless run of frames.
     fn on_part(&mut self, mut part: &[u8], is_end: bool) -> Result<(), Violation> {
         while matches!(self.life, Life::Opening(_) | Life::Ready) {
-            if let Some(data) = self.intake.data {
-                if !self.on_data(data, &mut part, is_end)? {
-                    return Ok(());
-                }
-            } else if part.is_empty() && self.intake.head.is_empty() {
-                return Ok(());
-            } else if !self.on_head(&mut part, is_end)? {
-                return Ok(());
+            let goes_on = match self.intake.data {
+                Some(data) => self.on_data(data, &mut part, is_end)?,
+                None if part.is_empty() && self.intake.head.is_empty() => false,
+                None => self.on_head(&mut part, is_end)?,
+            };
+            if !goes_on {
+                break;
             }
         }
         Ok(())

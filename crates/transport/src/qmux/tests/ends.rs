@@ -21,10 +21,10 @@ struct Load {
 impl Load {
     fn new(rng: &mut Rng) -> Self {
         let body = |n: u64, rng: &mut Rng| {
-            let size = 1 + if n % 3 == 0 { rng.below(3_000_000) } else { rng.below(3_000) };
+            let size = 1 + if n.is_multiple_of(5) { rng.below(3_000_000) } else { rng.below(3_000) };
             (0..size).map(|at| (at as u8).wrapping_mul(31) ^ n as u8).collect()
         };
-        Self { bodies: (0..40).map(|n| body(n, rng)).collect(), ..Self::default() }
+        Self { bodies: (0..20).map(|n| body(n, rng)).collect(), ..Self::default() }
     }
 
     fn pump(&mut self, from: &mut Connection, stream: Stream) {
@@ -32,7 +32,9 @@ impl Load {
         while !rest.is_empty() {
             let mut chunks = [rest.split_to(rest.len().min(900)), rest.split_to(rest.len().min(70_000))];
             let wrote = from.write(stream, &mut chunks);
-            *rest = chunks.concat().into_iter().chain(rest.iter().copied()).collect::<Vec<_>>().into();
+            if chunks.iter().any(|chunk| !chunk.is_empty()) {
+                *rest = [&chunks.concat()[..], rest].concat().into();
+            }
             match wrote {
                 Ok(0) | Err(WriteError::Blocked) => return,
                 Ok(_) if chunks.iter().any(|chunk| !chunk.is_empty()) => return,
@@ -46,7 +48,7 @@ impl Load {
 
     fn send(&mut self, from: &mut Connection) {
         while let Some(body) = self.bodies.last() {
-            let dir = if body.len() % 2 == 0 { Dir::Uni } else { Dir::Bi };
+            let dir = if body.len().is_multiple_of(2) { Dir::Uni } else { Dir::Bi };
             let Some(stream) = from.open(dir, (body.len() % 3) as i32) else { break };
             self.left.insert(stream, self.bodies.pop().unwrap().into());
             self.pump(from, stream);
@@ -99,7 +101,7 @@ fn transfer(framing: Framing, over: Over, seed: u64) {
     let mut ends = Ends::new(framing, over, seed);
     let mut load = Load::new(&mut ends.rng);
     let mut expected = load.bodies.clone();
-    let is_up = seed % 2 == 0;
+    let is_up = seed.is_multiple_of(2);
     let mut idle = 0;
     while load.got.len() < expected.len() {
         let moved = ends.step();
@@ -132,7 +134,7 @@ fn transfer(framing: Framing, over: Over, seed: u64) {
 #[test]
 fn every_byte_arrives_once_and_in_order_however_it_is_cut() {
     for (framing, over) in KINDS {
-        for seed in 0..6 {
+        for seed in 0..4 {
             transfer(framing, over, seed);
         }
     }
@@ -234,7 +236,7 @@ fn credit_of_stream_and_connection_is_kept_and_comes_back_by_reading() {
         // Of the connection, what another stream held.
         ends.settle();
         assert!(!events(&mut ends.client).contains(&Event::Writable(extra)));
-        take(&mut ends.server, streams[1]);
+        let _ = take(&mut ends.server, streams[1]);
         ends.settle();
         assert!(events(&mut ends.client).contains(&Event::Writable(extra)));
         assert_eq!(put(&mut ends.client, streams[0], &vec![0; 1 << 20]), Ok(worth as usize));
@@ -503,6 +505,6 @@ fn without_credit_what_is_not_read_holds_the_carrier() {
     let held = ends.server.traffic().bytes_in;
     assert!(held < limits::LEGACY_UNREAD + 100_000, "{held}");
     ends.server.poll();
-    take(&mut ends.server, stream);
+    let _ = take(&mut ends.server, stream);
     assert!(ends.server.wants_input());
 }

@@ -79,13 +79,13 @@ impl Ends {
             let mut out = Vec::new();
             let max = 1 + self.rng.below(40_000) as usize;
             let had = from.has_output();
-            let sent = from.transmit(self.now, max, &mut out);
-            assert_eq!(had, sent > 0, "output as announced");
+            let sent = if wire.len() < 200_000 { from.transmit(self.now, max, &mut out) } else { 0 };
+            assert!(had || sent == 0, "output as announced");
             assert_eq!(sent, out.iter().map(Bytes::len).sum::<usize>());
             assert!(sent < max + 17_000, "{sent} for {max}");
             out.iter().for_each(|chunk| wire.extend_from_slice(chunk));
             if to.wants_input() && !wire.is_empty() {
-                let most = if self.rng.below(2) == 0 { 7 } else { 60_000 };
+                let most = if self.rng.below(4) == 0 { 7 } else { 60_000 };
                 let size = 1 + self.rng.below(most) as usize;
                 let part: Vec<u8> = wire.drain(..size.min(wire.len())).collect();
                 to.receive(self.now, &part);
