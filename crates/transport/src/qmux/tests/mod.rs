@@ -1,5 +1,6 @@
 //! Two ends against each other, real bytes of others, and bytes of nobody's.
 
+mod captures;
 mod ends;
 
 use std::time::{Duration, Instant};
