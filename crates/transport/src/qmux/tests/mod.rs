@@ -2,6 +2,7 @@
 
 mod captures;
 mod ends;
+mod hostile;
 
 use std::time::{Duration, Instant};
 
