@@ -11,10 +11,7 @@ use relay_auth::Permit;
 use relay_core::Event;
 use relay_model::{Ask, LogId, Order, SessionCode, SessionId, StreamCode, SubId};
 use relay_store::Store;
-use relay_worker::{
-    Answer, Asker, Denial, Ended, EndedBy, Seat, Told, Which,
-    mailbox::Letter,
-};
+use relay_worker::{Answer, Asker, Denial, Ended, EndedBy, Seat, Told, Which, mailbox::Letter};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -197,17 +194,23 @@ impl Hub {
             Letter::Answer(session, answer) => self.change(session, |state| state.answer = Some(answer)),
             Letter::Revise(session, permit) => self.revise(session, permit),
             Letter::End { session, code, reason } => {
-                self.change(session, |state| drop(state.over.get_or_insert(Over { code, reason })));
+                self.change(session, |state| {
+                    state.over.get_or_insert(Over { code, reason });
+                });
             }
             Letter::EndWhere { which, code, reason } => {
-                self.every().iter().for_each(|visit| visit.take_back(&which, &Over { code, reason: reason.clone() }));
+                self.every()
+                    .iter()
+                    .for_each(|visit| visit.take_back(&which, &Over { code, reason: reason.clone() }));
             }
             Letter::Order(session, order) => match order {
                 Order::Attach { log, .. } => self.change(session, |state| state.served = Some(Ok(log))),
                 Order::Refuse { code, .. } => self.change(session, |state| state.served = Some(Err(code))),
                 Order::Kill { code, reason } => {
                     let over = Over { code, reason: reason.into() };
-                    self.change(session, |state| drop(state.over.get_or_insert(over)));
+                    self.change(session, |state| {
+                        state.over.get_or_insert(over);
+                    });
                 }
                 // For who publishes.
                 Order::Open { .. }
@@ -270,7 +273,9 @@ impl Visit {
     fn take_back(&self, which: &Which, over: &Over) {
         let mut state = self.state.lock();
         match &state.permit {
-            Some(permit) if which.is(permit) => drop(state.over.get_or_insert(over.clone())),
+            Some(permit) if which.is(permit) => {
+                state.over.get_or_insert(over.clone());
+            }
             Some(_) => {}
             None => state.taken_back.push((which.clone(), over.clone())),
         }

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use axum::response::Response;
 use aws_lc_rs::digest;
+use axum::response::Response;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Version,
@@ -234,7 +234,11 @@ mod tests {
             (&["qmux-01", "qmux-00.moql"], "qmux-00.moql", Some("moql")),
             (&["webtransport", "qmux-00", "qmux-01"], "qmux-01", None),
             (&["webtransport", "qmux-02"], "webtransport", None),
-            (&["qmux-02.moq-lite-06", "qmux-01.moqt-18", "qmux-01.moq-lite-03"], "qmux-01.moq-lite-03", Some("moq-lite-03")),
+            (
+                &["qmux-02.moq-lite-06", "qmux-01.moqt-18", "qmux-01.moq-lite-03"],
+                "qmux-01.moq-lite-03",
+                Some("moq-lite-03"),
+            ),
         ] {
             assert_eq!(chosen(offered), Some((name.to_owned(), protocol)), "{offered:?}");
         }

@@ -406,8 +406,7 @@ impl Relay {
 
     fn spawn_control(&self, core: Core, events: Receiver<Vec<Event>>) -> Result<JoinHandle<()>, StartError> {
         let beats = self.pulse.lock().follow("control");
-        let control =
-            Control::new(core, self.store.clone(), self.addressees(), self.seen.clone(), beats);
+        let control = Control::new(core, self.store.clone(), self.addressees(), self.seen.clone(), beats);
         let fate = self.fate.clone();
         spawn("control".to_owned(), move || {
             if catch_unwind(AssertUnwindSafe(|| control.run(&events))).is_err() {
