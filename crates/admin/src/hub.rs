@@ -2,10 +2,13 @@
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasher, RandomState},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use axum::response::Response;
+use hyper::StatusCode;
 use parking_lot::Mutex;
 use relay_auth::Permit;
 use relay_core::Event;
@@ -17,7 +20,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::limits::READERS;
+use crate::{
+    limits::READERS,
+    site::{empty, plain},
+    tap::Tap,
+    websocket::denied,
+};
 
 /// How late a step of the clock may be noticed: a reader ends within a second of its permit.
 const RECHECK: Duration = Duration::from_millis(500);
@@ -37,13 +45,20 @@ struct Inner {
     events: Mutex<Vec<Event>>,
     /// There is something to do.
     wake: Notify,
+    boot: u64,
 }
 
 #[derive(Default)]
 struct Visits {
     all: HashMap<SessionId, Arc<Visit>>,
-    by_log: HashMap<LogId, Vec<Arc<Visit>>>,
+    by_log: HashMap<LogId, Followed>,
     is_over: bool,
+}
+
+/// A log, and who reads it.
+struct Followed {
+    tap: Arc<Tap>,
+    readers: Vec<Arc<Visit>>,
 }
 
 /// One reader.
@@ -63,6 +78,9 @@ struct State {
     over: Option<Over>,
     served: Option<Result<LogId, StreamCode>>,
     watches: bool,
+    /// The group that was asked for from the publisher, and whether that failed.
+    pulls: Option<u64>,
+    has_failed: bool,
 }
 
 /// Why a reader must end.
@@ -85,7 +103,9 @@ pub(crate) enum Refused {
 impl Hub {
     /// Takes the seat; a task of the current runtime sees to it.
     pub(crate) fn start(seat: Seat) -> Self {
-        let inner = Inner { seat, visits: Mutex::default(), events: Mutex::default(), wake: Notify::new() };
+        let boot = RandomState::new().hash_one(seat.wall());
+        let (visits, events, wake) = Default::default();
+        let inner = Inner { seat, visits, events, wake, boot };
         let hub = Self(Arc::new(inner));
         let woken = Arc::downgrade(&hub.0);
         hub.0.seat.on_news(move || {
@@ -173,7 +193,15 @@ impl Hub {
     fn tell_readers(&self, logs: &mut Vec<LogId>, is_board: bool) {
         let visits = self.0.visits.lock();
         for log in logs.drain(..) {
-            visits.by_log.get(&log).into_iter().flatten().for_each(|visit| visit.news.notify_one());
+            let Some(Followed { tap, readers }) = visits.by_log.get(&log) else { continue };
+            let mut failed = Vec::new();
+            tap.drain(&mut failed);
+            for visit in readers {
+                let mut state = visit.state.lock();
+                state.has_failed |= state.pulls.is_some_and(|group| failed.contains(&group));
+                drop(state);
+                visit.news.notify_one();
+            }
         }
         if is_board {
             let watching = visits.all.values().filter(|visit| visit.state.lock().watches);
@@ -361,19 +389,44 @@ impl Visitor {
         self.visit.state.lock().served.take()
     }
 
-    /// Wakes it for what comes into `log`, instead of another one.
-    pub(crate) fn follow(&mut self, log: LogId) {
+    /// Reads `log` from now on, instead of another one, and is woken for what comes into it. `None`: it is
+    /// gone.
+    pub(crate) fn follow(&mut self, log: LogId) -> Option<Arc<Tap>> {
         self.unfollow();
+        let feed = self.hub.store().log(log)?;
+        let mut visits = self.hub.0.visits.lock();
+        let followed = visits.by_log.entry(log).or_insert_with(|| Followed {
+            tap: Arc::new(Tap::new(feed.feed(self.hub.worker()))),
+            readers: Vec::new(),
+        });
+        followed.readers.push(self.visit.clone());
         self.followed = Some(log);
-        self.hub.0.visits.lock().by_log.entry(log).or_default().push(self.visit.clone());
+        let mut state = self.visit.state.lock();
+        (state.pulls, state.has_failed) = (None, false);
+        Some(followed.tap.clone())
+    }
+
+    /// Asks the publisher for an old group.
+    pub(crate) fn pull(&mut self, group: u64) {
+        let mut state = self.visit.state.lock();
+        if state.pulls.replace(group).is_some() {
+            return;
+        }
+        drop(state);
+        self.ask(Ask::Pull { sub: SUB, group });
+    }
+
+    /// Whether that failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.visit.state.lock().has_failed
     }
 
     fn unfollow(&mut self) {
         let Some(log) = self.followed.take() else { return };
         let mut visits = self.hub.0.visits.lock();
-        if let Some(all) = visits.by_log.get_mut(&log) {
-            all.retain(|visit| visit.id != self.visit.id);
-            if all.is_empty() {
+        if let Some(Followed { readers, .. }) = visits.by_log.get_mut(&log) {
+            readers.retain(|visit| visit.id != self.visit.id);
+            if readers.is_empty() {
                 visits.by_log.remove(&log);
             }
         }
@@ -403,7 +456,23 @@ impl Drop for Visitor {
     }
 }
 
+impl Refused {
+    /// What it is over HTTP.
+    pub(crate) fn response(self) -> Response {
+        match self {
+            Self::Denied(denial) => empty(denied(denial)),
+            Self::Full => plain(StatusCode::SERVICE_UNAVAILABLE, "too many readers\n"),
+            Self::Leaving => plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        }
+    }
+}
+
 impl Hub {
+    /// Another one after each start: what is cached of one relay is not taken for another's.
+    pub(crate) fn boot(&self) -> u64 {
+        self.0.boot
+    }
+
     /// As whom the store knows it.
     pub(crate) fn worker(&self) -> relay_model::WorkerId {
         self.0.seat.worker()

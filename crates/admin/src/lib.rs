@@ -20,6 +20,7 @@ mod site;
 mod slots;
 mod socket;
 mod stream;
+mod tap;
 pub mod tls;
 mod websocket;
 

@@ -21,7 +21,7 @@ use hyper::{
     service::{Service, service_fn},
 };
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
-use relay_worker::Relay;
+use relay_worker::{Asker, Relay};
 use tokio::time::timeout;
 
 use crate::{
@@ -43,7 +43,7 @@ const NOTHING_HERE: &str = "<!doctype html>\n<html lang=\"en\"><head><meta chars
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 /// What is kept nowhere.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// What stands behind a port.
@@ -76,6 +76,23 @@ pub(crate) struct Asked {
     pub(crate) query: String,
     pub(crate) headers: HeaderMap,
     pub(crate) client: Client,
+}
+
+impl Asked {
+    /// Who asks, for what lies at `path`.
+    pub(crate) fn asker(&self, path: &str) -> Asker {
+        let path = if path.is_empty() { "/" } else { path };
+        let mark = if self.query.is_empty() { "" } else { "?" };
+        Asker {
+            target: format!("{path}{mark}{}", self.query),
+            transport: "http",
+            version: "http/1.1",
+            remote: self.client.remote,
+            local: self.client.local,
+            server_name: self.client.server_name.clone(),
+            certificate: self.client.certificate.clone(),
+        }
+    }
 }
 
 impl Site {
