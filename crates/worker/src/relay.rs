@@ -25,6 +25,7 @@ use crate::{
     control::{Control, Seen},
     engine::{Fault, Shared, Worker},
     gate::{Gate, Sessions, WallClock},
+    inspect::{Inspector, Question},
     mailbox::{Drain, Letter, Mailbox},
     pulse::Pulse,
     run::Reactor,
@@ -155,6 +156,12 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// As workers published it, as the store holds it, as core was last seen.
+    pub(crate) fn of(board: &Board, store: &Store, seen: Seen) -> Self {
+        let Seen { counts, tally } = seen;
+        Self { workers: board.workers(), store: store.counts(), core: counts, tally }
+    }
+
     /// The counters of all workers together.
     pub fn total(&self) -> Meter {
         let mut total = Meter::default();
@@ -201,8 +208,8 @@ pub struct Relay {
     buffers: Buffers,
     mailboxes: Vec<Arc<Mailbox>>,
     store: Arc<Store>,
-    board: Arc<Board>,
     seen: Arc<Mutex<Seen>>,
+    inspector: Inspector,
     threads: Mutex<Option<Threads>>,
     fate: Arc<Fate>,
     ending: AtomicBool,
@@ -260,19 +267,27 @@ impl Relay {
             reactors.iter().map(|reactor| Arc::new(Mailbox::new(reactor.ringer()))).collect();
         shared.gate.started(&Sessions::new(&mailboxes));
         let (events, received) = crossbeam_channel::bounded(EVENT_BATCHES);
+        let seen = Arc::default();
+        let (inspector, questions) = Inspector::new(
+            &mailboxes,
+            shared.store.clone(),
+            shared.board.clone(),
+            Arc::clone(&seen),
+            shared.started,
+        );
         let mut relay = Self {
             addr: group.addr,
             buffers: group.buffers,
             mailboxes,
             store: shared.store.clone(),
-            board: shared.board.clone(),
-            seen: Arc::default(),
+            seen,
             threads: Mutex::new(None),
             fate: Arc::default(),
             ending: AtomicBool::new(false),
+            inspector,
             pulse: Mutex::new(Pulse::new()),
         };
-        let control = relay.spawn_control(core, received)?;
+        let control = relay.spawn_control(core, received, questions)?;
         let mut threads =
             Threads { workers: Vec::with_capacity(workers), control, events, _lock: group.lock };
         for (index, (reactor, socket)) in reactors.into_iter().zip(group.sockets).enumerate() {
@@ -300,13 +315,17 @@ impl Relay {
 
     /// What it holds and has done.
     pub fn counts(&self) -> Counts {
-        let Seen { counts, tally } = *self.seen.lock();
-        Counts { workers: self.board.workers(), store: self.store.counts(), core: counts, tally }
+        self.inspector.counts()
     }
 
     /// Its sessions, to act on them.
     pub fn sessions(&self) -> Sessions {
         Sessions::new(&self.mailboxes)
+    }
+
+    /// What it holds right now, to be asked from any thread.
+    pub fn inspect(&self) -> Inspector {
+        self.inspector.clone()
     }
 
     /// Its logs and announce board, to look into.
@@ -378,10 +397,21 @@ impl Relay {
         self.fate.seal(Ok(()));
     }
 
-    fn spawn_control(&self, core: Core, events: Receiver<Vec<Event>>) -> Result<JoinHandle<()>, StartError> {
+    fn spawn_control(
+        &self,
+        core: Core,
+        events: Receiver<Vec<Event>>,
+        questions: Receiver<Question>,
+    ) -> Result<JoinHandle<()>, StartError> {
         let beats = self.pulse.lock().follow("control");
-        let control =
-            Control::new(core, self.store.clone(), self.mailboxes.clone(), self.seen.clone(), beats);
+        let control = Control::new(
+            core,
+            self.store.clone(),
+            self.mailboxes.clone(),
+            self.seen.clone(),
+            questions,
+            beats,
+        );
         let fate = self.fate.clone();
         spawn("control".to_owned(), move || {
             if catch_unwind(AssertUnwindSafe(|| control.run(&events))).is_err() {
