@@ -16,6 +16,7 @@ mod fetch;
 mod groups;
 mod ingest;
 mod inlet;
+mod inspect;
 mod intake;
 mod lane;
 mod pace;
