@@ -18,6 +18,7 @@ mod ingest;
 mod inlet;
 mod intake;
 mod lane;
+mod opening;
 mod pace;
 pub mod pair;
 mod probe;
