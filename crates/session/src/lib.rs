@@ -19,6 +19,7 @@ mod inlet;
 mod inspect;
 mod intake;
 mod lane;
+mod opening;
 mod pace;
 pub mod pair;
 mod probe;
