@@ -443,7 +443,8 @@ fn a_worker_that_is_stuck_is_named_and_not_waited_for() {
         assert_eq!(desk.ask("GET /health").await.0, 200);
         barrier.set(true);
         // Something for a worker to do.
-        let _held = clients[0].broadcast("a").expect("a path").announce();
+        let held = clients[0].broadcast("a").expect("a path");
+        held.announce();
         wait_until("a worker that is stuck", 10, || barrier.held.load(Ordering::SeqCst)).await;
         let began = Instant::now();
         let listed = desk.json("/sessions").await;
@@ -455,7 +456,7 @@ fn a_worker_that_is_stuck_is_named_and_not_waited_for() {
         let (status, health) = desk.ask("GET /health").await;
         assert!(status == 503 && health.contains(silent.as_str().expect("a name")), "{status} {health}");
         let event = desk.stream("/status").await.next().await;
-        assert_eq!(list(&event["silent"]), [silent.clone()]);
+        assert_eq!(list(&event["silent"]), std::slice::from_ref(silent));
         barrier.set(false);
         desk.until("all sessions again", 5, |it| list(&it["sessions"]).len() == 8).await;
         assert_eq!(desk.ask("GET /health").await.0, 200);
