@@ -309,3 +309,6 @@ fn wants_events(headers: &HeaderMap) -> bool {
         part.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
     })
 }
+
+#[cfg(test)]
+mod tests;
