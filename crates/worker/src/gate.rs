@@ -258,7 +258,8 @@ impl fmt::Debug for Sessions {
 pub struct Which(Arc<dyn Fn(&Permit) -> bool + Send + Sync>);
 
 impl Which {
-    pub(crate) fn is(&self, permit: &Permit) -> bool {
+    /// Says so.
+    pub fn is(&self, permit: &Permit) -> bool {
         (self.0)(permit)
     }
 }

@@ -1,7 +1,10 @@
 //! What other threads want of a worker.
 
 use std::{
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -104,17 +107,33 @@ impl Drain {
 pub struct Mailbox {
     letters: Mutex<Vec<Letter>>,
     wake: Box<dyn Fn() + Send + Sync>,
+    /// Nobody reads it: what is posted is for nobody.
+    is_vacant: AtomicBool,
 }
 
 impl Mailbox {
     /// `wake` makes the worker look into it.
     pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { letters: Mutex::default(), wake }
+        Self { letters: Mutex::default(), wake, is_vacant: AtomicBool::new(false) }
+    }
+
+    /// One that nobody reads yet, and where nothing is kept until then.
+    pub(crate) fn vacant(wake: Box<dyn Fn() + Send + Sync>) -> Self {
+        Self { is_vacant: AtomicBool::new(true), ..Self::new(wake) }
+    }
+
+    /// Somebody reads it from now on.
+    pub(crate) fn occupy(&self) {
+        self.is_vacant.store(false, Ordering::Release);
     }
 
     /// Adds `letters`, leaving the vector empty, and wakes the worker unless it was about to look.
     pub fn post(&self, letters: &mut Vec<Letter>) {
         if letters.is_empty() {
+            return;
+        }
+        if self.is_vacant.load(Ordering::Acquire) {
+            letters.clear();
             return;
         }
         let was_empty = {
@@ -147,8 +166,6 @@ impl std::fmt::Debug for Mailbox {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
 
     #[test]
