@@ -89,6 +89,7 @@ export class Overview {
 		text(byId("in-now"), bitrate(traffic.in_bps));
 		text(byId("out-now"), bitrate(traffic.out_bps));
 		// Exact, for who reads the page by program.
+		byId("traffic").dataset.at = `${traffic.bytes_out}:${relay.uptime_s}`;
 		byId("traffic").dataset.inBps = `${traffic.in_bps}`;
 		byId("traffic").dataset.outBps = `${traffic.out_bps}`;
 		this.#graph.push(Date.now(), traffic.in_bps, traffic.out_bps);
