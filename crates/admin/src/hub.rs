@@ -409,9 +409,10 @@ impl Visitor {
     /// Asks the publisher for an old group.
     pub(crate) fn pull(&mut self, group: u64) {
         let mut state = self.visit.state.lock();
-        if state.pulls.replace(group).is_some() {
+        if state.pulls.replace(group) == Some(group) {
             return;
         }
+        state.has_failed = false;
         drop(state);
         self.ask(Ask::Pull { sub: SUB, group });
     }

@@ -32,6 +32,8 @@ use tracing::warn;
 
 use crate::config::{Auth, Credentials, KeyDir};
 
+/// What names a host that was asked for: a browser comes by any of them for the same.
+const NAMED: [&str; 3] = ["webtransport", "websocket", "http"];
 /// What a session is told whose right to be here was taken back.
 const REVOKED: &str = "revoked";
 
@@ -167,7 +169,7 @@ impl Access {
 
     /// The target as it is decided on: below the path that its host name stands for.
     fn target(&self, request: &Request) -> String {
-        if self.domains.is_empty() || request.transport != "webtransport" {
+        if self.domains.is_empty() || !NAMED.contains(&request.transport) {
             return request.target.clone();
         }
         let host = request.server_name.as_deref().unwrap_or_default().trim_end_matches('.').to_lowercase();

@@ -81,22 +81,23 @@ impl Reader {
         }
     }
 
-    /// Finds `group`, or else the latest, which is the first that comes if there is none. Its number.
+    /// Finds `group`, or else the latest that can be read, which is the first that comes if there is none. Its
+    /// number.
     pub(super) async fn begin(&mut self, group: Option<u64>) -> Result<u64, Missed> {
-        self.group = group;
+        let mut newest_missed = None;
         loop {
             self.look()?;
             let (latest, has_ended) = self.tap.as_ref().map(|tap| tap.head()).unwrap_or_default();
-            self.group = self.group.or(latest);
-            if self.locate()?
-                && let Some(group) = self.group
-            {
-                return Ok(group);
+            self.group = group.or(latest.filter(|latest| Some(*latest) > newest_missed));
+            match (self.locate(), self.group) {
+                (Ok(true), Some(found)) => return Ok(found),
+                (Err(Missed::Nothing), Some(missed)) if group.is_none() && !has_ended => {
+                    newest_missed = Some(missed);
+                }
+                (Err(missed), _) => return Err(missed),
+                (Ok(_), None) if has_ended => return Err(Missed::Nothing),
+                (Ok(_), _) => self.visitor.news().await,
             }
-            if self.group.is_none() && has_ended {
-                return Err(Missed::Nothing);
-            }
-            self.visitor.news().await;
         }
     }
 

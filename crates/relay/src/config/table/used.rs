@@ -83,7 +83,7 @@ pub(super) static ENTRIES: &[Entry] = &[
         "auth.domains",
         Kind::Names,
         "none",
-        "host names whose subdomains become the first part of the path, over WebTransport: with `example.com`, \
+        "host names whose subdomains become the first part of the path, over WebTransport, WebSocket and HTTP: with `example.com`, \
          `b.a.example.com` is `/a/b`",
     )
     .short(&["auth-domain"]),
