@@ -15,6 +15,7 @@ mod hub;
 pub mod internal;
 pub mod limits;
 mod link;
+pub mod page;
 mod proxy;
 mod server;
 mod site;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use relay_admin::{Options, Origins, Proxies, Server, StartError, tls};
+use relay_admin::{Options, Origins, Proxies, Server, StartError, page, tls};
 use relay_worker::{Clients, Relay, Version};
 use rustls::server::ResolvesServerCert;
 use tracing::{info, warn};
@@ -59,6 +59,9 @@ impl Web {
         }
         if web.websocket {
             options.websocket = config.quic.versions.iter().map(|version| Version::alpn(*version)).collect();
+        }
+        if web.page {
+            options.routes.push(page::router());
         }
         options.origins = Origins::new(web.origins.clone());
         options.proxies = Proxies::new(web.proxies.clone());

@@ -1,0 +1,137 @@
+// The published libraries in a browser: every pair of them, against the verbs of the binary, over both carriers.
+
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { check, eventually, moving, pause, same, sha256 } from "./harness.mjs";
+import { block } from "./pages/shared.js";
+
+const GROUPS = 6;
+const SIZES = [1, 300, 1200, 70_000];
+
+/** What a subscriber must have read. */
+const expected = Array.from({ length: GROUPS }, (_, group) => ({
+	sequence: group,
+	frames: SIZES.map((size, frame) => `${size}:${sha256(block(group, frame, size))}`),
+}));
+
+const all = Buffer.concat(expected.flatMap((_, group) => SIZES.map((size, frame) => block(group, frame, size))));
+
+let paths = 0;
+const freshPath = () => `browser/${++paths}`;
+
+const ordered = (groups) => groups.toSorted((a, b) => a.sequence - b.sequence);
+
+function agreed(page, version, transport) {
+	same(page.session, { version, transport }, "session");
+}
+
+/** One page publishes, another reads to the end. */
+async function between(suite, relay, publisher, subscriber, options, versions) {
+	const transport = options.websocket ? "websocket" : "webtransport";
+	const [from, to] = [await suite.client(publisher, relay, options), await suite.client(subscriber, relay, options)];
+	agreed(from, versions[0], transport);
+	agreed(to, versions[1], transport);
+	const path = freshPath();
+	const reading = to.evaluate((at) => client.subscribe(at), path);
+	// Old versions learn of a track's end only with that of its broadcast.
+	const publishing = from.evaluate(([at, groups, sizes]) => client.publish(at, groups, sizes), [path, GROUPS, SIZES]);
+	await publishing;
+	await pause(500);
+	await from.evaluate(() => client.close());
+	same(ordered(await reading), expected, "groups");
+	await to.evaluate(() => client.close());
+}
+
+/** What the binary publishes arrives in the page. */
+async function fromVerb(suite, relay, name, options, version) {
+	const page = await suite.client(name, relay, options);
+	same(page.session.version, version, "version");
+	const path = freshPath();
+	const folder = mkdtempSync(join(tmpdir(), "moq-browser-"));
+	const file = join(folder, "data");
+	writeFileSync(file, all);
+	const reading = page.evaluate((at) => client.subscribe(at), path);
+	// A page does not say how fast it reads, so it is told how fast to go.
+	const verb = relay.verb(["pub", "--frame-size", "10000", "--group-frames", "2", "--rate", "400000", relay.https, path, "data", file]);
+	const groups = ordered(await reading);
+	await verb.done;
+	rmSync(folder, { recursive: true });
+	const frames = groups.flatMap(({ frames: some }) => some);
+	const parts = Array.from({ length: Math.ceil(all.byteLength / 10_000) }, (_, at) => all.subarray(at * 10_000, (at + 1) * 10_000));
+	same(frames, parts.map((part) => `${part.byteLength}:${sha256(part)}`), "frames");
+	await page.evaluate(() => client.close());
+}
+
+/** What the page publishes comes out of the binary. */
+async function toVerb(suite, relay, name, options, version) {
+	const page = await suite.client(name, relay, options);
+	same(page.session.version, version, "version");
+	const path = freshPath();
+	const verb = relay.verb(["sub", relay.https, path, "data"]);
+	await page.evaluate(([at, groups, sizes]) => client.publish(at, groups, sizes), [path, GROUPS, SIZES]);
+	await pause(500);
+	await page.evaluate(() => client.close());
+	const got = await verb.done;
+	check(Buffer.compare(got, all) === 0, `${got.byteLength} bytes came out of ${all.byteLength}, or others`);
+}
+
+export async function clients(suite, relay) {
+	const current = ["net 0.3.4", "net 0.2.8"];
+	for (const websocket of [false, true]) {
+		const over = websocket ? "WebSocket" : "WebTransport";
+		for (const publisher of current) {
+			for (const subscriber of current) {
+				await suite.case(`${over}: ${publisher} to ${subscriber}, bytes as they were, moq-lite-05`, () =>
+					between(suite, relay, publisher, subscriber, { websocket }, ["moq-lite-05", "moq-lite-05"]),
+				);
+			}
+		}
+		for (const name of current) {
+			await suite.case(`${over}: pub to ${name}`, () => fromVerb(suite, relay, name, { websocket }, "moq-lite-05"));
+			await suite.case(`${over}: ${name} to sub`, () => toVerb(suite, relay, name, { websocket }, "moq-lite-05"));
+		}
+	}
+	// They offer WebSocket no version, so one is agreed on in the first stream.
+	for (const old of ["net 0.1.9", "lite 0.2.2"]) {
+		await suite.case(`WebSocket: ${old} to itself, in moq-lite-02`, () => between(suite, relay, old, old, { websocket: true }, ["moq-lite-02", "moq-lite-02"]));
+		await suite.case(`WebSocket: ${old} to net 0.3.4`, () => between(suite, relay, old, "net 0.3.4", { websocket: true }, ["moq-lite-02", "moq-lite-05"]));
+		await suite.case(`WebSocket: net 0.3.4 to ${old}`, () => between(suite, relay, "net 0.3.4", old, { websocket: true }, ["moq-lite-05", "moq-lite-02"]));
+	}
+}
+
+export async function components(suite, relay, screenshot) {
+	const media = (query) => `${suite.site.base}/media?${new URLSearchParams({ url: relay.http, ...query })}`;
+	for (const websocket of [false, true]) {
+		const over = websocket ? "WebSocket" : "WebTransport";
+		await suite.case(`${over}: @moq/publish shows its camera to @moq/watch`, async () => {
+			const path = `camera/${websocket}.hang`;
+			const open = async (query) => {
+				const page = await suite.page("about:blank");
+				if (websocket) await page.addInitScript(() => delete globalThis.WebTransport);
+				await page.goto(media(query));
+				return page;
+			};
+			await open({ publish: path });
+			const viewer = await open({ watch: path });
+			await moving(viewer, "#screen");
+			if (screenshot && !websocket) await viewer.screenshot({ path: screenshot });
+			const errors = viewer.said.filter(({ type }) => type === "error");
+			same(errors, [], "errors on the console");
+		});
+	}
+	await suite.case("@moq/publish shows its camera on the page of the relay", async () => {
+		await suite.page(media({ publish: "camera/there.hang" }));
+		const page = await suite.page(`${relay.http}#watch=camera/there.hang`);
+		await moving(page, "#watch-canvas");
+	});
+	await suite.case("the page's test pattern is played by @moq/watch", async () => {
+		const page = await suite.page(relay.http);
+		await page.fill("#publish-path", "pattern.hang");
+		await page.click("#publish-pattern");
+		await eventually("it is published", () => page.isVisible("#publish-live"));
+		const viewer = await suite.page(media({ watch: "pattern.hang" }));
+		await moving(viewer, "#screen");
+	});
+}

@@ -1,0 +1,198 @@
+// Publishes the test pattern or the camera as a *hang* broadcast: a catalog, and a video track whose groups
+// begin with a key frame.
+
+import { Broadcast, Path, Time } from "@moq/net";
+import { CATALOG, pack } from "./hang.js";
+import { draw, drawCamera } from "./pattern.js";
+import { dial, each } from "./relay.js";
+
+const FPS = 30;
+const GROUP_FRAMES = 60;
+const BITRATE = 1_200_000;
+// More than this waiting and the machine cannot keep up: frames are left out rather than late.
+const ENCODER_QUEUE = 3;
+// Time for the goodbye to leave before the session is closed.
+const GOODBYE_MS = 300;
+
+// In order of how many can play it, and how little it costs to make.
+const CODECS = ["avc1.42e01e", "vp8", "vp09.00.30.08", "av01.0.04M.08"];
+
+/** The first codec that this browser can make. */
+async function choose(width, height) {
+	if (!("VideoEncoder" in globalThis)) {
+		throw new Error(
+			globalThis.isSecureContext
+				? "This browser has no video encoder (WebCodecs); a newer Chrome, Edge, Safari or Firefox has one."
+				: "Browsers encode video only on https:// pages and on localhost. Open this page at one of those to publish.",
+		);
+	}
+	for (const codec of CODECS) {
+		const config = { codec, width, height, bitrate: BITRATE, framerate: FPS, latencyMode: "realtime" };
+		// Parameter sets in front of every key frame, so that a viewer can begin at any of them.
+		if (codec.startsWith("avc1")) config.avc = { format: "annexb" };
+		const { supported } = await VideoEncoder.isConfigSupported(config).catch(() => ({ supported: false }));
+		if (supported) return config;
+	}
+	throw new Error("This browser encodes none of H.264, VP8, VP9 and AV1.");
+}
+
+/** The camera, as a video element that plays. */
+async function camera() {
+	if (!navigator.mediaDevices?.getUserMedia) {
+		throw new Error("Browsers give a camera only to https:// pages and to localhost. The test pattern may work here.");
+	}
+	let stream;
+	try {
+		stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: FPS } } });
+	} catch (error) {
+		const why = { NotAllowedError: "The camera was not allowed.", NotFoundError: "There is no camera here.", NotReadableError: "The camera is in use elsewhere." };
+		throw new Error(why[error.name] ?? `The camera does not open: ${error.message}`, { cause: error });
+	}
+	const video = Object.assign(document.createElement("video"), { muted: true, playsInline: true, srcObject: stream });
+	await video.play();
+	return { video, stop: () => stream.getTracks().forEach((track) => track.stop()) };
+}
+
+/** Calls back `FPS` times a second, in a tab that nobody looks at as well: timers of a page are slowed there. */
+function ticker(tick) {
+	const source = `setInterval(() => postMessage(0), ${1000 / FPS})`;
+	const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+	const worker = new Worker(url);
+	URL.revokeObjectURL(url);
+	worker.onmessage = tick;
+	return () => worker.terminate();
+}
+
+/** Something being published. `onEnd` hears why it ended by itself. */
+export class Publication {
+	#canvas;
+	#context;
+	#onEnd;
+	#source;
+	#encoder;
+	#group;
+	#track;
+	#broadcast = new Broadcast.Producer();
+	#connection;
+	#endings = [];
+	#start = performance.now();
+	#frame = 0;
+	#since = { at: performance.now(), frames: 0, bytes: 0 };
+	#made = { frames: 0, bytes: 0, groups: 0 };
+	#ended = false;
+
+	/** What it is published as. */
+	path;
+	/** `pattern` or `camera`. */
+	kind;
+	/** What the encoder was set to. */
+	config;
+
+	constructor(kind, path, canvas, onEnd) {
+		this.kind = kind;
+		this.path = path;
+		this.#canvas = canvas;
+		this.#context = canvas.getContext("2d", { alpha: false, desynchronized: true });
+		this.#onEnd = onEnd;
+	}
+
+	/** Begins; throws what a person can read when it cannot. */
+	async begin() {
+		const { width, height } = this.#canvas;
+		this.config = await choose(width, height);
+		if (this.kind === "camera") this.#source = await camera();
+		this.#track = this.#broadcast.createTrack("video", { timescale: Time.Timescale.MICRO, priority: 60 });
+		this.#encoder = new VideoEncoder({
+			output: (chunk) => this.#encoded(chunk),
+			error: (error) => this.end(`The encoder gave up: ${error.message}`),
+		});
+		this.#encoder.configure(this.config);
+		this.#broadcast.createTrack(CATALOG, { priority: 100 }).writeJson(this.#catalog());
+		this.#connection = dial();
+		this.#endings.push(each(this.#connection.established, (session) => session?.publish(Path.from(this.path), this.#broadcast)));
+		this.#endings.push(ticker(() => this.#tick()));
+	}
+
+	/** The session it goes out on, once there is one. */
+	get session() {
+		return this.#connection?.established.peek();
+	}
+
+	/** What went out since this was asked last. */
+	rates() {
+		const now = performance.now();
+		const seconds = Math.max(0.001, (now - this.#since.at) / 1000);
+		const rates = {
+			fps: (this.#made.frames - this.#since.frames) / seconds,
+			bps: ((this.#made.bytes - this.#since.bytes) * 8) / seconds,
+			groups: this.#made.groups,
+			watched: this.#track?.used.peek() ?? false,
+		};
+		this.#since = { at: now, frames: this.#made.frames, bytes: this.#made.bytes };
+		return rates;
+	}
+
+	/** Ends it, with a goodbye to the relay. */
+	end(why) {
+		if (this.#ended) return;
+		this.#ended = true;
+		for (const ending of this.#endings) ending();
+		this.#source?.stop();
+		if (this.#encoder && this.#encoder.state !== "closed") this.#encoder.close();
+		this.#group?.close();
+		this.#track?.close();
+		this.#broadcast.close();
+		const connection = this.#connection;
+		setTimeout(() => connection?.close(), GOODBYE_MS);
+		this.#onEnd(why);
+	}
+
+	#catalog() {
+		const { codec, width, height } = this.config;
+		const rendition = {
+			codec,
+			container: { kind: "legacy" },
+			codedWidth: width,
+			codedHeight: height,
+			framerate: FPS,
+			bitrate: BITRATE,
+			optimizeForLatency: true,
+		};
+		return { video: { renditions: { video: rendition }, display: { width, height } } };
+	}
+
+	#tick() {
+		if (this.#encoder.state !== "configured" || this.#encoder.encodeQueueSize > ENCODER_QUEUE) return;
+		const { width, height } = this.#canvas;
+		// The time of day is the timestamp, so a viewer can say how old a picture is.
+		const now = performance.timeOrigin + performance.now();
+		if (this.kind === "camera") {
+			if (this.#source.video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return;
+			drawCamera(this.#context, { width, height }, this.#source.video, now, this.#frame, this.path);
+		} else {
+			draw(this.#context, { width, height }, now, this.#frame, this.path);
+		}
+		const picture = new VideoFrame(this.#canvas, { timestamp: Math.round(now * 1000), duration: Math.round(1e6 / FPS) });
+		this.#encoder.encode(picture, { keyFrame: this.#frame % GROUP_FRAMES === 0 });
+		picture.close();
+		this.#frame += 1;
+	}
+
+	#encoded(chunk) {
+		if (this.#ended) return;
+		if (chunk.type === "key") {
+			this.#group?.close();
+			this.#group = this.#track.appendGroup();
+			this.#made.groups += 1;
+		}
+		const frame = pack(chunk);
+		this.#group?.writeFrame(frame);
+		this.#made.frames += 1;
+		this.#made.bytes += frame.payload.byteLength;
+	}
+
+	/** Seconds since it began. */
+	get age() {
+		return (performance.now() - this.#start) / 1000;
+	}
+}

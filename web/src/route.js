@@ -1,0 +1,29 @@
+// What is open, in the address: `#watch=PATH`, `#broadcast=PATH`, `#broadcast=PATH&track=NAME`.
+
+// Slashes stay readable in an address that people share.
+const encode = (value) => encodeURIComponent(value).replaceAll("%2F", "/");
+
+/** What the address says is open. */
+export function read() {
+	const said = new URLSearchParams(location.hash.slice(1));
+	const watch = said.get("watch");
+	return { path: watch ?? said.get("broadcast"), watch: watch !== null, track: said.get("track") };
+}
+
+/** The fragment for what is open. */
+export function fragment({ path, watch = false, track = null }) {
+	if (path === null) return "";
+	const name = watch ? "watch" : "broadcast";
+	return `#${name}=${encode(path)}${track === null ? "" : `&track=${encode(track)}`}`;
+}
+
+/** Makes the address say what is open; a step back closes it again. */
+export function write(open) {
+	const wanted = fragment(open);
+	if (location.hash !== wanted) history.pushState(null, "", wanted || location.pathname + location.search);
+}
+
+/** An address to share. The token stays out of it: whoever gets it must have one of their own. */
+export function share(path) {
+	return `${location.origin}${location.pathname}${fragment({ path, watch: true })}`;
+}

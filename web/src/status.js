@@ -1,0 +1,65 @@
+// What the relay says of itself: one snapshot to know whether it says anything, then a stream of them.
+
+// The relay sends one a second.
+const SILENCE_MS = 5000;
+const RETRY_MS = [500, 1000, 2000, 5000];
+
+const address = (parameters = {}) => {
+	const url = new URL("status", location.href);
+	url.hash = "";
+	url.search = "";
+	const token = new URLSearchParams(location.search).get("jwt");
+	if (token) url.searchParams.set("jwt", token);
+	for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
+	return url;
+};
+
+/** One snapshot; `parameters` narrow it. */
+export async function snapshot(parameters) {
+	const answer = await fetch(address(parameters), { headers: { accept: "application/json" }, cache: "no-store" });
+	if (!answer.ok) throw Object.assign(new Error(`status ${answer.status}`), { code: answer.status });
+	return answer.json();
+}
+
+/**
+ * Follows the relay for as long as the page lives. `onState` hears `connecting`, `live`, `lost`, `private`
+ * (this address does not say) or `refused` (it says only to who may know); `onStatus` each snapshot.
+ */
+export function follow(onState, onStatus) {
+	let failures = 0;
+	let source;
+	let silence;
+
+	const again = (state, wait) => {
+		source?.close();
+		clearTimeout(silence);
+		onState(state);
+		setTimeout(begin, wait);
+	};
+	const lost = () => {
+		failures += 1;
+		again("lost", RETRY_MS[Math.min(failures, RETRY_MS.length) - 1]);
+	};
+	const heard = (status) => {
+		failures = 0;
+		clearTimeout(silence);
+		silence = setTimeout(lost, SILENCE_MS);
+		onState("live");
+		onStatus(status);
+	};
+	const begin = async () => {
+		try {
+			heard(await snapshot());
+		} catch (error) {
+			// A relay that does not say may be restarted with other settings: asked again, seldom.
+			if (error.code === 404) return again("private", 30_000);
+			if (error.code === 401 || error.code === 403) return again("refused", 30_000);
+			return lost();
+		}
+		source = new EventSource(address());
+		source.addEventListener("status", (event) => heard(JSON.parse(event.data)));
+		source.onerror = lost;
+	};
+	onState("connecting");
+	begin();
+}

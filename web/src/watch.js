@@ -1,0 +1,205 @@
+// Plays the video of a *hang* broadcast: newest picture first, onto a canvas.
+
+import { Path } from "@moq/net";
+import { CATALOG, catalogs, unhex, unpacker } from "./hang.js";
+import { borrow, each } from "./relay.js";
+
+// A group that is not the newest is worth waiting for this long.
+const LATE_MS = 1000;
+// Timestamps this near to the clock are taken for times of day.
+const CLOCK_MS = 600_000;
+
+/** The renditions that this browser can play, largest first. */
+async function playable(catalog) {
+	const found = [];
+	let trouble = "There is no video in this broadcast.";
+	for (const [name, config] of Object.entries(catalog.video?.renditions ?? {})) {
+		const unpack = unpacker(config.container?.kind);
+		if (!unpack) {
+			trouble = `This page does not play the container “${config.container.kind}”.`;
+			continue;
+		}
+		if (!("VideoDecoder" in globalThis)) {
+			trouble = globalThis.isSecureContext ? "This browser has no video decoder (WebCodecs)." : "Browsers decode video this way only on https:// pages and on localhost.";
+			continue;
+		}
+		const decoder = { codec: config.codec, optimizeForLatency: true };
+		if (config.codedWidth && config.codedHeight) Object.assign(decoder, { codedWidth: config.codedWidth, codedHeight: config.codedHeight });
+		if (config.description) decoder.description = unhex(config.description);
+		const { supported } = await VideoDecoder.isConfigSupported(decoder).catch(() => ({ supported: false }));
+		if (supported) found.push({ name, decoder, unpack, size: (config.codedWidth ?? 0) * (config.codedHeight ?? 0) });
+		else trouble = `This browser does not decode ${config.codec}.`;
+	}
+	found.sort((a, b) => b.size - a.size);
+	return { found, trouble };
+}
+
+/** Something being watched. `onNote` hears what to tell the person, or an empty string when all is well. */
+export class Player {
+	#canvas;
+	#context;
+	#onNote;
+	#lease = borrow();
+	#handle;
+	#endings = [];
+	#broadcast;
+	#catalog;
+	#video;
+	#decoder;
+	#latest;
+	#drawing = 0;
+	#ended = false;
+	#since = { at: performance.now(), frames: 0, bytes: 0 };
+	#seen = { frames: 0, bytes: 0, groups: 0 };
+
+	/** What is decoded: codec and size. */
+	playing = "";
+	/** How old the picture is, by the two clocks, where the publisher's timestamps say the time of day. */
+	latency;
+
+	constructor(path, canvas, onNote) {
+		this.#canvas = canvas;
+		this.#context = canvas.getContext("2d", { alpha: false });
+		this.#onNote = onNote;
+		onNote("Waiting for the broadcast.");
+		this.#handle = this.#lease.connection.announcedBroadcast(Path.from(path));
+		this.#endings.push(each(this.#handle.active, (broadcast) => this.#open(broadcast)));
+	}
+
+	/** The session it comes over, once there is one. */
+	get session() {
+		return this.#lease.connection.established.peek();
+	}
+
+	/** What came since this was asked last. */
+	rates() {
+		const now = performance.now();
+		const seconds = Math.max(0.001, (now - this.#since.at) / 1000);
+		const rates = {
+			fps: (this.#seen.frames - this.#since.frames) / seconds,
+			bps: ((this.#seen.bytes - this.#since.bytes) * 8) / seconds,
+			groups: this.#seen.groups,
+		};
+		this.#since = { at: now, frames: this.#seen.frames, bytes: this.#seen.bytes };
+		return rates;
+	}
+
+	/** Ends it. */
+	end() {
+		if (this.#ended) return;
+		this.#ended = true;
+		for (const ending of this.#endings) ending();
+		this.#stop();
+		this.#handle.close();
+		cancelAnimationFrame(this.#drawing);
+		this.#latest?.close();
+		this.#latest = undefined;
+		this.#lease.giveBack();
+	}
+
+	#stop() {
+		this.#catalog?.close();
+		this.#video?.close();
+		if (this.#decoder && this.#decoder.state !== "closed") this.#decoder.close();
+		this.#catalog = this.#video = this.#decoder = undefined;
+	}
+
+	#open(broadcast) {
+		if (this.#ended || broadcast === this.#broadcast) return;
+		const before = this.#broadcast;
+		this.#broadcast = broadcast;
+		this.#stop();
+		if (!broadcast) {
+			if (before) this.#onNote("The broadcast has ended. It is played again when it comes back.");
+			return;
+		}
+		this.#onNote("");
+		this.#follow(broadcast).catch((error) => {
+			if (!this.#ended && broadcast === this.#broadcast) this.#onNote(`No catalog: ${error.message}`);
+		});
+	}
+
+	async #follow(broadcast) {
+		const subscription = broadcast.track(CATALOG).subscribe({ priority: 100 });
+		this.#catalog = subscription;
+		let current;
+		for await (const catalog of catalogs(subscription)) {
+			const { found, trouble } = await playable(catalog);
+			if (this.#ended || broadcast !== this.#broadcast) return;
+			if (found.length === 0) {
+				this.#onNote(trouble);
+				continue;
+			}
+			const { size, unpack, ...rest } = found[0];
+			const wanted = JSON.stringify(rest);
+			if (wanted === current) continue;
+			current = wanted;
+			this.#onNote("");
+			this.#play(broadcast, found[0]);
+		}
+	}
+
+	async #play(broadcast, rendition) {
+		this.#video?.close();
+		const video = broadcast.track(rendition.name).subscribe({ priority: 60, latencyMax: LATE_MS });
+		this.#video = video;
+		try {
+			for (let group = await video.nextGroup(); group; group = await video.nextGroup()) {
+				this.#seen.groups += 1;
+				// What is lost of a group is lost; the next one begins anew.
+				await this.#group(group, rendition).catch(() => {});
+				if (video !== this.#video) return;
+			}
+		} catch (error) {
+			if (video === this.#video && !this.#ended) this.#onNote(`The video broke off: ${error.message}`);
+		}
+	}
+
+	async #group(group, { decoder, unpack }) {
+		let first = true;
+		for (let frame = await group.readFrame(); frame && !this.#ended; frame = await group.readFrame()) {
+			const { timestamp, data } = unpack(frame.payload);
+			this.#seen.bytes += frame.payload.byteLength;
+			// A frame without payload only says how far the track has come.
+			if (data.byteLength === 0) continue;
+			if (first) this.#ready(decoder);
+			this.#decoder.decode(new EncodedVideoChunk({ type: first ? "key" : "delta", timestamp, data }));
+			first = false;
+		}
+	}
+
+	#ready(config) {
+		if (this.#decoder?.state === "configured") return;
+		const decoder = new VideoDecoder({
+			output: (picture) => this.#show(picture, config),
+			// The next key frame gets a new one.
+			error: (error) => console.warn("decoder:", error.message),
+		});
+		decoder.configure(config);
+		this.#decoder = decoder;
+	}
+
+	#show(picture, { codec }) {
+		if (this.#ended) return picture.close();
+		this.#seen.frames += 1;
+		this.playing = `${codec} ${picture.displayWidth}×${picture.displayHeight}`;
+		this.#latest?.close();
+		this.#latest = picture;
+		this.#drawing ||= requestAnimationFrame(() => this.#draw());
+	}
+
+	#draw() {
+		this.#drawing = 0;
+		const picture = this.#latest;
+		this.#latest = undefined;
+		if (!picture) return;
+		if (this.#canvas.width !== picture.displayWidth || this.#canvas.height !== picture.displayHeight) {
+			this.#canvas.width = picture.displayWidth;
+			this.#canvas.height = picture.displayHeight;
+		}
+		this.#context.drawImage(picture, 0, 0);
+		const age = performance.timeOrigin + performance.now() - picture.timestamp / 1000;
+		this.latency = Math.abs(age) < CLOCK_MS ? age : undefined;
+		picture.close();
+	}
+}
