@@ -247,8 +247,12 @@ impl Hub {
                 | Order::Pull { .. }
                 | Order::DropPull { .. } => {}
             },
-            // A reader has few asks under way; who looks asks the workers.
-            Letter::AsksDone(..) | Letter::Inspect(_) => {}
+            // A reader has few asks under way; the others are for workers.
+            Letter::AsksDone(..)
+            | Letter::Inspect(_)
+            | Letter::Arrive(_)
+            | Letter::Link(..)
+            | Letter::Unlinked(_) => {}
             // They come when the relay has ended.
             Letter::Drain(_) | Letter::Shutdown { .. } => {
                 self.end_all(&Over { code: SessionCode::NONE, reason: "going away".into() });

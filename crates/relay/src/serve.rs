@@ -87,7 +87,7 @@ impl Serving {
         let certificates = certificates(&config)?;
         let fingerprint = certificates.fingerprint();
         let (relay, access) = start(&config, &certificates)?;
-        let web = Web::start(&relay, &config, &certificates, stop.hangups())?;
+        let web = Web::start(&relay, &config, &certificates, &stop)?;
         let certificates =
             Watcher::start(certificates, stop.hangups()).context("cannot watch the certificates")?;
         stop.on("fate", {

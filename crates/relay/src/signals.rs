@@ -16,13 +16,13 @@ use signal_hook::{
 
 /// Status of a process that a signal ended, less the signal: what shells report.
 const KILLED: i32 = 128;
-/// A signal and a failure may come together; the first one taken decides.
-const REASONS: usize = 2;
+/// A signal, a request and a failure may come together; the first one taken decides.
+const REASONS: usize = 3;
 
 /// Why to end.
 #[derive(Debug)]
 pub enum Reason<E> {
-    /// Somebody asked, with this signal.
+    /// Somebody asked, with this signal or in this way.
     Signal(&'static str),
     /// The relay ended by itself.
     Ended(Result<(), E>),
@@ -60,6 +60,13 @@ impl<E: Send + 'static> Stop<E> {
     /// Raised by each SIGHUP; whoever reads files again takes it down.
     pub fn hangups(&self) -> Arc<AtomicBool> {
         self.hangups.clone()
+    }
+
+    /// Asks for a drain, in the way called `how`; from any thread.
+    pub fn asker(&self, how: &'static str) -> impl Fn() + Send + Sync + 'static {
+        let sender = self.sender.clone();
+        // Where there is no room there is a reason already.
+        move || drop(sender.try_send(Reason::Signal(how)))
     }
 
     /// Takes what `wait` returns for a reason, too. It runs on a thread of its own, called `name`.

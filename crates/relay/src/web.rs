@@ -1,19 +1,22 @@
 //! Entrances over TCP and Unix sockets, as configured.
 
-use std::{
-    sync::{Arc, atomic::AtomicBool},
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 
 use anyhow::{Context, Result};
-use relay_admin::{Options, Origins, Proxies, Server, StartError, page, tls};
-use relay_worker::{Clients, Relay, Version};
+use relay_admin::{
+    Fingerprint, Options, Origins, Proxies, Server, StartError, internal, page,
+    status::{self, About, Status},
+    tls,
+};
+use relay_worker::{Clients, Relay, RunError, Version};
 use rustls::server::ResolvesServerCert;
 use tracing::{info, warn};
 
 use crate::{
     certificate::{News, Store, Watcher},
     config::{Config, Tls},
+    limits::memory,
+    signals::Stop,
 };
 
 /// What is spoken over HTTPS.
@@ -26,7 +29,7 @@ pub(crate) struct Web {
 }
 
 impl Web {
-    /// Serves what `config` names. `None`: it names nothing. `asked`: set to have certificates read again.
+    /// Serves what `config` names. `None`: it names nothing. What is asked of the whole relay goes to `stop`.
     ///
     /// # Errors
     /// An address is taken, or a certificate is of no use.
@@ -34,11 +37,12 @@ impl Web {
         relay: &Arc<Relay>,
         config: &Config,
         certificates: &Store,
-        asked: Arc<AtomicBool>,
+        stop: &Stop<RunError>,
     ) -> Result<Option<Self>> {
         let web = &config.web;
         let fingerprint = certificates.fingerprint_of_now();
-        let mut options = Options::new(Arc::new(move || fingerprint().map(|it| it.to_string())));
+        let fingerprint: Fingerprint = Arc::new(move || fingerprint().map(|it| it.to_string()));
+        let mut options = Options::new(fingerprint.clone());
         // A port that the kernel chose is known by now.
         let at = |address| if address == config.bind { relay.local_addr() } else { address };
         options.http = web.http.map(at);
@@ -51,7 +55,9 @@ impl Web {
                 let resolver =
                     if web.certificates.is_empty() { certificates.resolver() } else { own.resolver() };
                 let shown: Shown = (resolver, own.clients());
-                watcher = Some(Watcher::start(own, asked).context("cannot watch the certificates of HTTPS")?);
+                watcher = Some(
+                    Watcher::start(own, stop.hangups()).context("cannot watch the certificates of HTTPS")?,
+                );
                 shown
             };
             let server = tls::server(resolver, clients, &[HTTP]).context("TLS for HTTPS")?;
@@ -60,8 +66,20 @@ impl Web {
         if web.websocket {
             options.websocket = config.quic.versions.iter().map(|version| Version::alpn(*version)).collect();
         }
+        let status = Status::new(relay.clone(), about(config, fingerprint, stop));
         if web.page {
             options.routes.push(page::router());
+            // What a relay serves is for everybody only on one's own machine.
+            if !config.from_file {
+                options.routes.push(status::router(status.clone()));
+            }
+        }
+        if let Some(address) = web.internal {
+            let mut routes = internal::router(status);
+            if web.page {
+                routes = routes.merge(page::router());
+            }
+            options.internal = Some((address, routes));
         }
         options.origins = Origins::new(web.origins.clone());
         options.proxies = Proxies::new(web.proxies.clone());
@@ -93,6 +111,20 @@ impl Web {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// What the relay says of itself.
+fn about(config: &Config, fingerprint: Fingerprint, stop: &Stop<RunError>) -> About {
+    About {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        name: config.bind.to_string(),
+        fingerprint,
+        memory: Arc::new(|| {
+            let reading = memory::read();
+            status::Memory { resident: reading.resident, limit: Some(reading.limit) }
+        }),
+        drain: Arc::new(stop.asker("POST /drain")),
     }
 }
 

@@ -192,7 +192,8 @@ fn a_hundred_thousand_names_are_listed_in_little_memory() {
             let client = site.client().await;
             let broadcasts: Vec<Broadcast> = (0..NAMES / PUBLISHERS)
                 .map(|number| {
-                    let path = format!("a-rather-long-name-of-a-room/{publisher:03}/and-of-a-camera/{number:04}");
+                    let path =
+                        format!("a-rather-long-name-of-a-room/{publisher:03}/and-of-a-camera/{number:04}");
                     let broadcast = client.broadcast(&path).unwrap();
                     broadcast.announce();
                     broadcast

@@ -12,6 +12,7 @@ mod control;
 pub mod engine;
 pub mod gate;
 mod inspect;
+mod line;
 pub mod mailbox;
 pub mod outbox;
 mod pulse;

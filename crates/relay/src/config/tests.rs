@@ -88,6 +88,7 @@ fn a_whole_file_is_understood() {
             mtu_discovery: false,
         },
         log: Log { level: Some(LevelFilter::DEBUG), format: Some(Format::Json) },
+        web: Web::default(),
         from_file: true,
     };
     let parsed = resolution(text);

@@ -45,7 +45,7 @@ impl Default for Web {
             certificates: Vec::new(),
             roots: Vec::new(),
             websocket: true,
-            page: true,
+            page: false,
             origins: Vec::new(),
             proxies: Vec::new(),
             internal: None,
@@ -69,6 +69,7 @@ impl Layers<'_> {
     pub(super) fn web(&mut self, config: &mut Config) {
         let some_address = |value: &_| value::address(value).map(Some);
         let web = &mut config.web;
+        web.page = !config.from_file;
         self.set("web.http.listen", some_address, &mut web.http);
         self.set("web.https.listen", some_address, &mut web.https);
         let certs = self.get("web.https.cert", value::files);

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use relay_session::transport::Transport;
+use relay_wire::lite;
 
 use super::{State, Worker, guard, words};
 use crate::inspect::{Asked, SESSIONS_LISTED, SessionList, SessionSeen, Wanted};
@@ -50,19 +50,19 @@ impl Worker {
     /// One session as others may see it.
     fn describe(&mut self, index: u32, now: Instant) -> Option<SessionSeen> {
         let Self { peers, endpoint, .. } = self;
-        let peer = peers.get(index)?;
+        let peer = peers.get_mut(index)?;
         let (root, session) = (peer.permit.as_ref()?.root().clone(), peer.session.as_deref()?);
         guard(|| {
-            let conn = endpoint.conn(peer.conn)?;
+            let conn = peer.carrier.conn(endpoint)?;
             let traffic = conn.traffic();
             Some(SessionSeen {
                 id: peer.id,
                 remote: conn.remote(),
-                transport: if conn.is_webtransport() { "webtransport" } else { "quic" },
-                version: conn.protocol().unwrap_or_default(),
+                transport: conn.transport(),
+                version: session.version().map_or(lite::legacy::ALPN, lite::Version::name),
                 root,
                 age: words::lasted(peer.admit_by, now),
-                rtt: conn.stats().rtt,
+                rtt: conn.rtt(),
                 bytes_in: traffic.bytes_in,
                 bytes_out: traffic.bytes_out,
                 publishes: session.publishes(),

@@ -185,7 +185,7 @@ pub(super) static ENTRIES: &[Entry] = &[
         "authorities of client certificates over HTTPS (PEM): browsers ask their users for one then",
     ),
     used("web.ws", Kind::Switch, "true", "WebSocket for clients without WebTransport"),
-    used("web.page", Kind::Switch, "true", "a page for people at `/`"),
+    used("web.page", Kind::Switch, "false", "a page for people at `/`; without a file it is there"),
     used(
         "web.origins",
         Kind::Origins,
