@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use relay_admin::{Options, Origins, Proxies, Server, StartError, tls};
+use relay_admin::{Options, Origins, Proxies, Router, Server, StartError, tls};
 use relay_worker::{Clients, Relay, Version};
 use rustls::server::ResolvesServerCert;
 use tracing::{info, warn};
@@ -62,6 +62,7 @@ impl Web {
         }
         options.origins = Origins::new(web.origins.clone());
         options.proxies = Proxies::new(web.proxies.clone());
+        options.internal = web.internal.map(|address| (address, Router::new()));
         options.tcp = match web.tcp {
             Some(address) if web.tcp_tls => {
                 let server = tls::server(certificates.resolver(), certificates.clients(), &[]);
