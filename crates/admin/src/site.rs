@@ -64,6 +64,7 @@ pub(crate) struct Public {
 
 /// What operators ask.
 pub(crate) struct Internal {
+    relay: Arc<Relay>,
     router: TowerToHyperService<Router>,
 }
 
@@ -126,6 +127,11 @@ impl Site {
                 public.answer(client, request).await
             }
             Self::Internal(internal) => {
+                match request.uri().path() {
+                    "/health" => return plain(StatusCode::OK, "ok\n"),
+                    "/ready" => return ready(&internal.relay),
+                    _ => {}
+                }
                 request.extensions_mut().insert(client);
                 routed(&internal.router, request).await
             }
@@ -190,8 +196,7 @@ impl Public {
     async fn own(&self, route: Route, asked: Asked) -> Response {
         match route {
             Route::Health => plain(StatusCode::OK, "ok\n"),
-            Route::Ready if self.relay.is_ready() => plain(StatusCode::OK, "ready\n"),
-            Route::Ready => plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            Route::Ready => ready(&self.relay),
             Route::Certificate => match (self.fingerprint)() {
                 Some(fingerprint) => text(StatusCode::OK, fingerprint.into()),
                 None => plain(StatusCode::NOT_FOUND, "no certificate\n"),
@@ -210,8 +215,9 @@ impl Public {
 }
 
 impl Internal {
-    pub(crate) fn new(router: Router) -> Self {
-        Self { router: TowerToHyperService::new(router.layer(DefaultBodyLimit::max(BODY_BYTES))) }
+    pub(crate) fn new(relay: Arc<Relay>, router: Router) -> Self {
+        let router = TowerToHyperService::new(router.layer(DefaultBodyLimit::max(BODY_BYTES)));
+        Self { relay, router }
     }
 }
 
@@ -237,6 +243,15 @@ impl Route {
                 .or_else(|| Some((Self::Announced, below("/announced")?)))
                 .or_else(|| Some((Self::Fetch, below("/fetch")?))),
         }
+    }
+}
+
+/// Whether clients should be sent here.
+fn ready(relay: &Relay) -> Response {
+    if relay.is_ready() {
+        plain(StatusCode::OK, "ready\n")
+    } else {
+        plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
     }
 }
 

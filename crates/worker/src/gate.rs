@@ -69,6 +69,8 @@ pub struct Request {
     pub server_name: Option<String>,
     /// The only thing it says it wants to do; `None` = both, or not said yet (WebTransport).
     pub role: Option<Role>,
+    /// The origin of the page it comes from, if a browser says one.
+    pub origin: Option<String>,
     /// The certificate it showed, if it was asked for one and the chain is good.
     pub certificate: Option<PeerCertificate>,
     /// Wall clock.

@@ -178,6 +178,7 @@ impl Seat {
             local,
             server_name,
             role: None,
+            origin: None,
             certificate,
             now: self.wall(),
             mailbox: self.mailbox.clone(),

@@ -110,6 +110,7 @@ impl Worker {
             local: conn.local(shared.local),
             server_name: conn.server_name(),
             role,
+            origin: conn.origin().map(str::to_owned),
             certificate: conn.peer_certificate().cloned(),
             now: (shared.wall)(),
             mailbox: mailbox.clone(),

@@ -116,6 +116,14 @@ impl Conn<'_> {
         }
     }
 
+    /// Of the page that a browser came from. Where HTTP let it in, HTTP has looked at it.
+    pub(super) fn origin(&self) -> Option<&str> {
+        match self {
+            Self::Quic(conn) => conn.origin(),
+            Self::Stream(_) => None,
+        }
+    }
+
     pub(super) fn peer_certificate(&self) -> Option<&PeerCertificate> {
         match self {
             Self::Quic(conn) => conn.peer_certificate(),
