@@ -39,7 +39,8 @@ async def version_is_negotiated(relay: Relay, transport: str) -> None:
         "import asyncio, sys, moq\n"
         "moq.log_level('info')\n"
         "async def main():\n"
-        "    async with moq.Client(sys.argv[1], tls_verify=False, websocket_enabled=False, reconnect=False):\n"
+        "    url, websocket = sys.argv[1], sys.argv[1].startswith('ws')\n"
+        "    async with moq.Client(url, tls_verify=False, websocket_enabled=websocket, reconnect=False):\n"
         "        await asyncio.sleep(0.2)\n"
         "asyncio.run(main())\n"
     )

@@ -7,6 +7,7 @@ is what a stranger would see.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -26,7 +27,7 @@ CASE_SECONDS = 30
 START_SECONDS = 20
 STOP_SECONDS = 10
 # How each transport is asked for.
-TRANSPORTS = {"quic": "moqt", "webtransport": "https"}
+TRANSPORTS = {"quic": "moqt", "webtransport": "https", "websocket": "ws"}
 # Keep every group for this long: the client's default skips all but the newest.
 KEEP_ALL_US = 20_000_000
 
@@ -65,7 +66,8 @@ class Relay:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "relay.toml"
             file.write_text(
-                f'[server]\nbind = "{relay.address}"\nversion = "{version.name}"\n[auth]\n{auth}\n'
+                f'[server]\nbind = "{relay.address}"\nversion = "{version.name}"\n'
+                f'[web.http]\nlisten = "{relay.address}"\n[auth]\n{auth}\n'
             )
             relay._start([str(binary), "--config", str(file), "--workers", str(workers)])
         return relay
@@ -122,10 +124,18 @@ def clean_environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A UDP port that was free a moment ago."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that was free a moment ago, of UDP and of TCP."""
+    for _ in range(100):
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+        ):
+            udp.bind(("127.0.0.1", 0))
+            port = udp.getsockname()[1]
+            with contextlib.suppress(OSError):
+                tcp.bind(("127.0.0.1", port))
+                return port
+    raise Failure("no port is free of both UDP and TCP")
 
 
 class Peer:
@@ -137,7 +147,7 @@ class Peer:
         self._client = moq.Client(
             relay.url(transport, path),
             **trust(relay),
-            websocket_enabled=False,
+            websocket_enabled=transport == "websocket",
             reconnect=reconnect,
             publish=self.published,
             subscribe=moq.OriginProducer(),

@@ -34,8 +34,8 @@ HALF_A_GROUP = """
 import asyncio, sys, moq
 async def main():
     origin = moq.OriginProducer()
-    async with moq.Client(sys.argv[1], tls_verify=False, websocket_enabled=False, publish=origin,
-                          subscribe=moq.OriginProducer()):
+    async with moq.Client(sys.argv[1], tls_verify=False, websocket_enabled=sys.argv[1].startswith("ws"),
+                          publish=origin, subscribe=moq.OriginProducer()):
         broadcast = origin.create_broadcast(sys.argv[2])
         track = broadcast.publish_track("data")
         broadcast.announce()

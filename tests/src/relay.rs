@@ -28,7 +28,7 @@ static IDENTITY: LazyLock<rcgen::CertifiedKey<rcgen::KeyPair>> = LazyLock::new(|
 /// A relay on a port of its own on loopback, over IPv4 and IPv6, open to everybody.
 #[derive(Debug)]
 pub struct TestRelay {
-    relay: Relay,
+    relay: Arc<Relay>,
 }
 
 /// How the relay is addressed.
@@ -56,7 +56,7 @@ impl TestRelay {
         options.workers = workers;
         options.hop = Hop(0x7e57);
         change(&mut options);
-        Self { relay: Relay::start(options).expect("a relay") }
+        Self { relay: Arc::new(Relay::start(options).expect("a relay")) }
     }
 
     /// Ends it, as a signal would.
@@ -133,6 +133,11 @@ impl TestRelay {
     /// What it holds and has done; counters of workers at most a quarter of a second old.
     pub fn counts(&self) -> Counts {
         self.relay.counts()
+    }
+
+    /// The relay itself, for who serves what it holds.
+    pub fn shared(&self) -> Arc<Relay> {
+        self.relay.clone()
     }
 
     /// Its logs and announce board.

@@ -100,7 +100,12 @@ fn a_publisher_that_leaves_in_a_group_leaves_it_unfinished() {
 
 #[test]
 fn a_publisher_that_breaks_off_leaves_its_group_unfinished() {
-    run(30, publisher_ends(async |publisher| publisher.quic().close(quinn::VarInt::from_u32(9), b"")));
+    run(
+        30,
+        publisher_ends(async |publisher| {
+            publisher.quic().expect("quic").close(quinn::VarInt::from_u32(9), b"")
+        }),
+    );
 }
 
 #[test]

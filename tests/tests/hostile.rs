@@ -176,7 +176,7 @@ impl Attack<'_> {
     async fn http(&mut self) -> bool {
         let bidi = self.random.one_in(2);
         let spoilt = spoil(good::http(bidi), self.random);
-        let quic = self.peer.raw.quic();
+        let quic = self.peer.raw.quic().expect("quic");
         let opened = async {
             if bidi {
                 let (mut send, recv) = quic.open_bi().await?;
@@ -208,7 +208,11 @@ impl Attack<'_> {
         if self.random.one_in(2) {
             let code = self.random.draw() >> 2 >> self.random.below(62);
             let reason = self.random.bytes(20);
-            self.peer.client.quic().close(quinn::VarInt::from_u64(code).expect("62 bits"), &reason);
+            self.peer
+                .client
+                .quic()
+                .expect("quic")
+                .close(quinn::VarInt::from_u64(code).expect("62 bits"), &reason);
             self.tally.count("close");
         }
     }

@@ -8,8 +8,9 @@ use relay_client::lite::Version;
 /// Where the relay is and how it is believed.
 #[derive(Clone, Debug, Args)]
 pub struct ConnectArgs {
-    /// The relay: https://HOST:PORT/PATH (WebTransport) or moqt://HOST:PORT/PATH (raw QUIC). A token goes
-    /// along as ?jwt=TOKEN and is never shown
+    /// The relay: https://HOST:PORT/PATH (WebTransport), moqt://HOST:PORT/PATH (raw QUIC), wss:// or
+    /// ws://HOST:PORT/PATH (WebSocket), tcp://HOST:PORT/PATH or unix:///FILE:/PATH. A token goes along as
+    /// ?jwt=TOKEN and is never shown
     #[arg(value_name = "URL")]
     pub url: String,
 

@@ -90,44 +90,80 @@ pub(crate) async fn connect_as(
 pub(crate) struct Place {
     /// The URL without its query, where tokens are.
     pub(crate) shown: String,
+    /// Or the file of a socket.
     host: String,
     port: u16,
+    carrier: Carrier,
+}
+
+/// What the port is one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carrier {
+    Udp,
+    Tcp,
+    /// A socket in the file system, without a port.
+    File,
 }
 
 impl Place {
     pub(crate) fn of(url: &str) -> Result<Self, Failure> {
         let shown = url.split(['?', '#']).next().unwrap_or_default().to_owned();
         let wrong = || {
-            let help = "expected https://HOST:PORT/PATH (WebTransport) or moqt://HOST:PORT/PATH (raw QUIC)";
+            let help = "expected https://HOST:PORT/PATH (WebTransport), moqt://HOST:PORT/PATH (raw QUIC), \
+                        wss:// or ws://HOST:PORT/PATH (WebSocket), tcp://HOST:PORT/PATH or unix:///FILE:/PATH";
             Failure::new(Exit::Usage, format!("`{shown}` is no address of a relay: {help}"))
         };
         let (scheme, rest) = shown.split_once("://").ok_or_else(wrong)?;
+        let carrier = match scheme {
+            "https" | "moqt" | "moql" => Carrier::Udp,
+            "wss" | "ws" | "tcp" => Carrier::Tcp,
+            "unix" => Carrier::File,
+            _ => return Err(wrong()),
+        };
+        if carrier == Carrier::File {
+            let file = rest.split(':').next().unwrap_or_default().to_owned();
+            return match file.starts_with('/') {
+                true => Ok(Self { host: file, port: 0, carrier, shown }),
+                false => Err(wrong()),
+            };
+        }
         let authority = rest.split('/').next().unwrap_or_default();
-        let known = ["https", "moqt", "moql"].contains(&scheme);
         let (host, port) = match authority.strip_prefix('[') {
             Some(v6) => v6.split_once(']').map(|(host, port)| (host, port.strip_prefix(':'))),
             None => Some(authority.split_once(':').map_or((authority, None), |(h, p)| (h, Some(p)))),
         }
-        .filter(|(host, _)| known && !host.is_empty())
+        .filter(|(host, _)| !host.is_empty())
         .ok_or_else(wrong)?;
-        let port = port.map_or(Ok(443), str::parse).map_err(|_| wrong())?;
+        let default = if scheme == "ws" { 80 } else { 443 };
+        let port = port.map_or(Ok(default), str::parse).map_err(|_| wrong())?;
         let host = host.to_owned();
-        Ok(Self { host, port, shown })
+        Ok(Self { host, port, carrier, shown })
     }
 
     fn is_loopback(&self) -> bool {
-        self.host == "localhost"
+        self.carrier == Carrier::File
+            || self.host == "localhost"
             || self.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
     fn silent(&self) -> Failure {
         Failure::new(
             Exit::Unreachable,
-            format!(
-                "nothing listens on UDP {}:{}: is the relay running, is the port right?",
-                self.host, self.port
-            ),
+            format!("nothing listens on {}: is the relay running, is the {} right?", self.at(), self.what()),
         )
+    }
+
+    /// Where it listens.
+    fn at(&self) -> String {
+        match self.carrier {
+            Carrier::Udp => format!("UDP {}:{}", self.host, self.port),
+            Carrier::Tcp => format!("TCP {}:{}", self.host, self.port),
+            Carrier::File => self.host.clone(),
+        }
+    }
+
+    fn what(&self) -> &'static str {
+        if self.carrier == Carrier::File { "file" } else { "port" }
     }
 
     fn unreachable(&self, error: &Error) -> Failure {
@@ -141,10 +177,17 @@ impl Place {
         let (exit, message) = match error {
             Error::ConnectTimeout => (
                 Exit::Unreachable,
-                format!(
-                    "nothing answered on UDP {host}:{port}: is the relay running, is the port open for UDP?"
-                ),
+                match self.carrier {
+                    Carrier::Udp => format!(
+                        "nothing answered on UDP {host}:{port}: is the relay running, is the port open for UDP?"
+                    ),
+                    _ => format!("nothing answered on {}: is it a relay that listens there?", self.at()),
+                },
             ),
+            Error::Io(why) if is_nobody(why) => return self.silent(),
+            Error::Io(why) if self.carrier == Carrier::File => {
+                (Exit::Unreachable, format!("the socket {host} cannot be used: {why}"))
+            }
             Error::Resolve { why, .. } => {
                 (Exit::Unreachable, format!("the name {host} cannot be resolved: {why}"))
             }
@@ -176,11 +219,16 @@ impl Place {
     }
 }
 
+/// Whether that says that nothing listens there.
+fn is_nobody(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound)
+}
+
 /// Whether the peer lacks the version, and another may do.
 fn is_version(error: &Error) -> bool {
     match error {
         Error::Status(400) => true,
-        Error::WebTransport(why) => why.contains("the server chose"),
+        Error::WebTransport(why) | Error::Socket(why) => why.contains("the server chose"),
         // The alert no_application_protocol.
         Error::Closed(Closed::Lost(why)) => why.contains("error 120"),
         _ => false,
@@ -189,6 +237,10 @@ fn is_version(error: &Error) -> bool {
 
 /// Completes when the system says that nothing listens there; else never.
 async fn nobody(place: &Place) {
+    if place.carrier != Carrier::Udp {
+        // The dial is told.
+        return std::future::pending().await;
+    }
     tokio::time::sleep(UNANSWERED).await;
     let found = tokio::net::lookup_host((place.host.as_str(), place.port)).await;
     let address = found.ok().and_then(|mut found| found.next());
@@ -307,6 +359,22 @@ mod tests {
             let said = Place::of(bad).err().unwrap().to_string();
             assert!(!said.contains("secret"), "{said}");
         }
+    }
+
+    #[test]
+    fn a_relay_is_found_on_any_kind_of_socket() {
+        let place = |url| Place::of(url).unwrap();
+        assert_eq!(place("ws://relay.example/live").at(), "TCP relay.example:80");
+        assert_eq!(place("wss://relay.example?jwt=secret").at(), "TCP relay.example:443");
+        assert_eq!(place("tcp://relay.example:7/").at(), "TCP relay.example:7");
+        let unix = place("unix:///run/relay.sock:/live?jwt=secret");
+        assert_eq!(
+            (unix.at(), unix.shown.as_str()),
+            ("/run/relay.sock".into(), "unix:///run/relay.sock:/live")
+        );
+        assert!(unix.is_loopback() && place("ws://127.0.0.1:1/").is_loopback());
+        assert!(!place("wss://relay.example/").is_loopback());
+        assert!(Place::of("unix://relay.sock").is_err());
     }
 
     #[test]

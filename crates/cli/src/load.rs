@@ -24,7 +24,8 @@ pub struct LoadArgs {
     /// What to run
     scenario: Scenario,
 
-    /// The relay: https://HOST:PORT/PATH (WebTransport) or moqt://HOST:PORT/PATH (raw QUIC)
+    /// The relay: https://HOST:PORT/PATH (WebTransport), moqt://HOST:PORT/PATH (raw QUIC), wss:// or
+    /// ws://HOST:PORT/PATH (WebSocket), tcp://HOST:PORT/PATH or unix:///FILE:/PATH
     #[arg(long, value_name = "URL")]
     url: String,
 

@@ -1,9 +1,12 @@
-//! One QUIC connection as a session's streams and datagrams, raw or inside WebTransport.
+//! What a session's streams and datagrams go over: QUIC, raw or with WebTransport in between, or a stream
+//! socket.
 
 use bytes::{Buf, Bytes, BytesMut};
 use relay_wire::{lite::Version, varint};
+use web_transport_trait::{Session as _, Stats as _};
 
 use crate::{
+    code::{self, Closed},
     error::Error,
     stream::{RecvStream, SendStream},
 };
@@ -18,9 +21,15 @@ pub(crate) const WT_SESSION: u64 = 0;
 /// The connection and how streams are marked on it.
 #[derive(Clone, Debug)]
 pub(crate) struct Carrier {
-    pub(crate) connection: quinn::Connection,
-    pub(crate) webtransport: bool,
+    pub(crate) wire: Wire,
     pub(crate) version: Version,
+}
+
+/// What bytes travel on.
+#[derive(Clone)]
+pub(crate) enum Wire {
+    Quic { connection: quinn::Connection, webtransport: bool },
+    Socket(qmux::Session),
 }
 
 /// What an incoming unidirectional stream is for.
@@ -32,21 +41,40 @@ pub(crate) enum Uni {
 }
 
 impl Carrier {
+    pub(crate) fn quic(&self) -> Option<&quinn::Connection> {
+        match &self.wire {
+            Wire::Quic { connection, .. } => Some(connection),
+            Wire::Socket(_) => None,
+        }
+    }
+
+    pub(crate) fn webtransport(&self) -> bool {
+        matches!(self.wire, Wire::Quic { webtransport: true, .. })
+    }
+
     pub(crate) async fn open_uni(&self) -> Result<SendStream, Error> {
-        let mut stream = SendStream::new(self.connection.open_uni().await?);
+        let mut stream = match &self.wire {
+            Wire::Quic { connection, .. } => SendStream::new(connection.open_uni().await?),
+            Wire::Socket(session) => SendStream::of_socket(session.open_uni().await?),
+        };
         self.mark(&mut stream, WT_UNI).await?;
         Ok(stream)
     }
 
     pub(crate) async fn open_bidi(&self) -> Result<(SendStream, RecvStream), Error> {
-        let (send, recv) = self.connection.open_bi().await?;
-        let mut send = SendStream::new(send);
+        let (mut send, recv) = match &self.wire {
+            Wire::Quic { connection, .. } => {
+                let (send, recv) = connection.open_bi().await?;
+                (SendStream::new(send), RecvStream::new(recv))
+            }
+            Wire::Socket(session) => of_socket(session.open_bi().await?),
+        };
         self.mark(&mut send, WT_BIDI).await?;
-        Ok((send, RecvStream::new(recv)))
+        Ok((send, recv))
     }
 
     async fn mark(&self, stream: &mut SendStream, kind: u64) -> Result<(), Error> {
-        if !self.webtransport {
+        if !self.webtransport() {
             return Ok(());
         }
         let mut head = Vec::with_capacity(4);
@@ -55,10 +83,28 @@ impl Carrier {
         stream.write(&head).await
     }
 
+    /// The next unidirectional stream of the peer; [`Self::enter_uni`] goes on with it.
+    pub(crate) async fn accept_uni(&self) -> Result<RecvStream, Error> {
+        Ok(match &self.wire {
+            Wire::Quic { connection, .. } => RecvStream::new(connection.accept_uni().await?),
+            Wire::Socket(session) => RecvStream::of_socket(session.accept_uni().await?),
+        })
+    }
+
+    /// The next bidirectional stream of the peer; [`Self::enter_bidi`] goes on with it.
+    pub(crate) async fn accept_bidi(&self) -> Result<(SendStream, RecvStream), Error> {
+        Ok(match &self.wire {
+            Wire::Quic { connection, .. } => {
+                let (send, recv) = connection.accept_bi().await?;
+                (SendStream::new(send), RecvStream::new(recv))
+            }
+            Wire::Socket(session) => of_socket(session.accept_bi().await?),
+        })
+    }
+
     /// Reads what an accepted unidirectional stream says before the session's own bytes.
-    pub(crate) async fn enter_uni(&self, stream: quinn::RecvStream) -> Result<Uni, Error> {
-        let mut stream = RecvStream::new(stream);
-        if !self.webtransport {
+    pub(crate) async fn enter_uni(&self, mut stream: RecvStream) -> Result<Uni, Error> {
+        if !self.webtransport() {
             return Ok(Uni::Session(stream));
         }
         let kind = stream.varint().await?.ok_or(Error::Truncated)?;
@@ -70,37 +116,46 @@ impl Carrier {
     }
 
     /// The same for a bidirectional stream.
-    pub(crate) async fn enter_bidi(
-        &self,
-        send: quinn::SendStream,
-        recv: quinn::RecvStream,
-    ) -> Result<(SendStream, RecvStream), Error> {
-        let (send, mut recv) = (SendStream::new(send), RecvStream::new(recv));
-        if self.webtransport {
+    pub(crate) async fn enter_bidi(&self, recv: &mut RecvStream) -> Result<(), Error> {
+        if self.webtransport() {
             let kind = recv.varint().await?.ok_or(Error::Truncated)?;
             if kind != WT_BIDI {
                 return Err(Error::WebTransport(format!("server opened a stream of frame type {kind:#x}")));
             }
-            expect_session(&mut recv).await?;
+            expect_session(recv).await?;
         }
-        Ok((send, recv))
+        Ok(())
     }
 
     pub(crate) fn send_datagram(&self, body: &[u8]) -> Result<(), Error> {
+        let Wire::Quic { connection, webtransport } = &self.wire else {
+            return self.send_by_socket(body);
+        };
         let mut out = BytesMut::with_capacity(body.len() + 1);
-        if self.webtransport {
+        if *webtransport {
             // The quarter stream id of the CONNECT stream, which is 0.
             out.extend_from_slice(&[0]);
         }
         out.extend_from_slice(body);
-        self.connection.send_datagram(out.freeze()).map_err(|e| Error::Setup(e.to_string()))
+        connection.send_datagram(out.freeze()).map_err(|e| Error::Setup(e.to_string()))
+    }
+
+    fn send_by_socket(&self, body: &[u8]) -> Result<(), Error> {
+        match &self.wire {
+            Wire::Socket(session) => Ok(session.send_datagram(Bytes::copy_from_slice(body))?),
+            Wire::Quic { .. } => Ok(()),
+        }
     }
 
     /// The next datagram's body; those of other sessions are skipped.
     pub(crate) async fn read_datagram(&self) -> Result<Bytes, Error> {
+        let (connection, webtransport) = match &self.wire {
+            Wire::Quic { connection, webtransport } => (connection, *webtransport),
+            Wire::Socket(session) => return Ok(session.recv_datagram().await?),
+        };
         loop {
-            let mut body = self.connection.read_datagram().await?;
-            if !self.webtransport {
+            let mut body = connection.read_datagram().await?;
+            if !webtransport {
                 return Ok(body);
             }
             let mut peek: &[u8] = &body;
@@ -111,11 +166,48 @@ impl Carrier {
             }
         }
     }
+
+    /// Waits for the end of the connection, and says how it came.
+    pub(crate) async fn closed(&self) -> Closed {
+        match &self.wire {
+            Wire::Quic { connection, .. } => Closed::from_quic(&connection.closed().await),
+            Wire::Socket(session) => Closed::from_socket(&session.closed().await),
+        }
+    }
+
+    pub(crate) fn close(&self, code: u32, reason: &str) {
+        match &self.wire {
+            Wire::Quic { connection, .. } => connection.close(code::to_quic(code), reason.as_bytes()),
+            Wire::Socket(session) => session.close(code, reason),
+        }
+    }
+
+    /// What the transport has measured; 0 when it has not yet.
+    pub(crate) fn rtt(&self) -> std::time::Duration {
+        match &self.wire {
+            Wire::Quic { connection, .. } => connection.rtt(),
+            Wire::Socket(session) => session.stats().rtt().unwrap_or_default(),
+        }
+    }
+}
+
+fn of_socket((send, recv): (qmux::SendStream, qmux::RecvStream)) -> (SendStream, RecvStream) {
+    (SendStream::of_socket(send), RecvStream::of_socket(recv))
 }
 
 async fn expect_session(stream: &mut RecvStream) -> Result<(), Error> {
     match stream.varint().await? {
         Some(WT_SESSION) => Ok(()),
         other => Err(Error::WebTransport(format!("stream of session {other:?}"))),
+    }
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Quic { webtransport: true, .. } => "WebTransport",
+            Self::Quic { .. } => "QUIC",
+            Self::Socket(_) => "a stream socket",
+        })
     }
 }

@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     announced::Announced,
     ask::Probes,
-    carrier::Carrier,
-    code::{self, Closed},
+    carrier::{Carrier, Wire},
+    code::Closed,
     config::ClientConfig,
     control::request,
     error::Error,
@@ -26,6 +26,7 @@ use crate::{
     publisher::Broadcast,
     raw::{Incoming, Raw},
     session::{EVENTS, Manual, Session},
+    socket,
     subscribe::Subscription,
     target::{Scheme, Target},
     tls,
@@ -33,6 +34,8 @@ use crate::{
 
 /// How long a polite close waits for the goodbye to be acknowledged.
 const CLOSE_WAIT: Duration = Duration::from_millis(250);
+/// How long what was handed to a stream socket has to get there before the close.
+const WRITE_WAIT: Duration = Duration::from_millis(10);
 
 /// A session with a relay, on a socket of its own. Cheap to clone; the last clone dropped closes it.
 #[derive(Clone)]
@@ -40,7 +43,7 @@ pub struct Client(Arc<Handle>);
 
 struct Handle {
     session: Arc<Session>,
-    endpoint: quinn::Endpoint,
+    socket: Place,
     link: Link,
     config: ClientConfig,
     established: Instant,
@@ -52,9 +55,10 @@ struct Handle {
 }
 
 impl Client {
-    /// Connects to `https://host:port/path` (WebTransport) or `moqt://host:port/path` (moq on QUIC) and
-    /// sends SETUP if the version has it. The server's SETUP is not waited for. Before moq-lite-05
-    /// nothing carries the path of a `moqt` URL: the server sees none.
+    /// Connects to `https://host:port/path` (WebTransport), `moqt://host:port/path` (moq on QUIC),
+    /// `wss://host:port/path` (WebSocket on TLS), `ws://host:port/path` (WebSocket), `tcp://host:port/path`
+    /// or `unix:///file:/path` and sends SETUP if the version has it. The server's SETUP is not waited for.
+    /// Before moq-lite-05 nothing carries the path of a `moqt`, `tcp` or `unix` URL: the server sees none.
     pub async fn connect(url: &str, config: ClientConfig) -> Result<Self, Error> {
         Self::connect_publishing(url, config, Arc::default()).await
     }
@@ -72,6 +76,9 @@ impl Client {
 
     async fn dial(url: &str, config: ClientConfig, published: Arc<Published>) -> Result<Self, Error> {
         let target = Target::parse(url)?;
+        if !matches!(target.scheme, Scheme::WebTransport | Scheme::Raw) {
+            return Self::dial_socket(&target, config, published).await;
+        }
         let remote = target.resolve().await?;
         let link = Link::default();
         let socket = bind(&config, &link, remote)?;
@@ -80,7 +87,7 @@ impl Client {
         let endpoint = quinn::Endpoint::new_with_abstract_socket(endpoint_config, None, socket, runtime)?;
         let alpn = match target.scheme {
             Scheme::WebTransport => "h3",
-            Scheme::Raw => config.version.alpn(),
+            _ => config.version.alpn(),
         };
         let tls = tls::client_config(&config.certs, config.identity.as_ref(), alpn.as_bytes())?;
         let tls = QuicClientConfig::try_from(tls).map_err(|e| Error::Setup(e.to_string()))?;
@@ -89,15 +96,36 @@ impl Client {
         let connecting =
             endpoint.connect_with(quic, remote, &target.host).map_err(|e| Error::Setup(e.to_string()))?;
         let connection = connecting.await?;
+        let webtransport = target.scheme == Scheme::WebTransport;
+        let carrier = Carrier { wire: Wire::Quic { connection, webtransport }, version: config.version };
+        Self::begin(&target, config, published, carrier, (Place::Quic(endpoint), link)).await
+    }
+
+    async fn dial_socket(
+        target: &Target,
+        config: ClientConfig,
+        published: Arc<Published>,
+    ) -> Result<Self, Error> {
+        let (session, here) = socket::dial(target, &config).await?;
+        let carrier = Carrier { wire: Wire::Socket(session), version: config.version };
+        Self::begin(target, config, published, carrier, (Place::Socket(here), Link::default())).await
+    }
+
+    /// A session on a connection that is there.
+    async fn begin(
+        target: &Target,
+        config: ClientConfig,
+        published: Arc<Published>,
+        carrier: Carrier,
+        (socket, link): (Place, Link),
+    ) -> Result<Self, Error> {
         // The loops hold the connection: a dial given up half way must end them.
-        let mut guard = Guard(Some(connection.clone()));
+        let mut guard = Guard(Some(carrier.clone()));
         let (settings_sender, settings) = oneshot::channel();
         let (manual, incoming) = manual(config.manual);
-        let webtransport = target.scheme == Scheme::WebTransport;
-        let carrier = Carrier { connection, webtransport, version: config.version };
         let session = Arc::new(Session::new(carrier, config.hop, published, manual, settings_sender));
-        let socket = Socket { endpoint, link, incoming };
-        let client = Self::establish(&target, config, session, socket, settings).await?;
+        let socket = Socket { socket, link, incoming };
+        let client = Self::establish(target, config, session, socket, settings).await?;
         guard.0 = None;
         Ok(client)
     }
@@ -110,11 +138,9 @@ impl Client {
         settings: oneshot::Receiver<Result<(), Error>>,
     ) -> Result<Self, Error> {
         let established = Instant::now();
-        let connection = session.carrier.connection.clone();
-        let webtransport = session.carrier.webtransport;
         session.start();
         let (mut control, mut connect) = (None, None);
-        if webtransport {
+        if let Wire::Quic { connection, webtransport: true } = session.carrier.wire.clone() {
             control = Some(h3::send_settings(&connection).await?);
             tokio::select! {
                 Ok(outcome) = settings => outcome?,
@@ -131,7 +157,7 @@ impl Client {
         }
         let handle = Handle {
             session,
-            endpoint: socket.endpoint,
+            socket: socket.socket,
             link: socket.link,
             config,
             established,
@@ -141,7 +167,7 @@ impl Client {
         };
         let client = Self(Arc::new(handle));
         if !client.0.config.manual && client.version().has_setup() {
-            client.send_setup((!webtransport).then(|| target.path.clone())).await?;
+            client.send_setup((!target.scheme.has_url()).then(|| target.path.clone())).await?;
         }
         Ok(client)
     }
@@ -161,24 +187,27 @@ impl Client {
         self.0.session.version
     }
 
-    /// When the QUIC handshake was done.
+    /// When the connection's handshake was done.
     pub fn established(&self) -> Instant {
         self.0.established
     }
 
-    /// QUIC's current estimate.
+    /// The transport's current estimate; 0 where it has none.
     pub fn rtt(&self) -> Duration {
-        self.quic().rtt()
+        self.0.session.carrier.rtt()
     }
 
-    /// The QUIC connection, for statistics and anything else.
-    pub fn quic(&self) -> &quinn::Connection {
-        &self.0.session.carrier.connection
+    /// The QUIC connection, for statistics and anything else; `None` on a stream socket.
+    pub fn quic(&self) -> Option<&quinn::Connection> {
+        self.0.session.carrier.quic()
     }
 
-    /// The local address, with the port now in use.
+    /// The local address, with the port now in use. [`Error::Unsupported`] in the file system.
     pub fn local_addr(&self) -> Result<SocketAddr, Error> {
-        Ok(self.0.endpoint.local_addr()?)
+        match &self.0.socket {
+            Place::Quic(endpoint) => Ok(endpoint.local_addr()?),
+            Place::Socket(here) => here.ok_or(Error::Unsupported("a socket in the file system", "address")),
+        }
     }
 
     /// Makes a broadcast, not announced yet.
@@ -267,21 +296,33 @@ impl Client {
             h3::close(&mut connect, code.0, reason).await;
             let _ = tokio::time::timeout(CLOSE_WAIT, connect.stopped()).await;
         }
-        self.quic().close(code::to_quic(code.0), reason.as_bytes());
+        if matches!(self.0.socket, Place::Socket(_)) {
+            // Its close gives up what is being written, goodbyes included.
+            tokio::time::sleep(WRITE_WAIT).await;
+        }
+        self.0.session.carrier.close(code.0, reason);
     }
 
     /// Waits until the peer must have seen the close.
     pub async fn drained(&self) {
-        self.0.endpoint.wait_idle().await;
+        match &self.0.socket {
+            Place::Quic(endpoint) => endpoint.wait_idle().await,
+            // Nobody says that it has: it is given the time.
+            Place::Socket(_) => tokio::time::sleep(CLOSE_WAIT).await,
+        }
     }
 
-    /// Moves the connection to a fresh socket: a new port, as a NAT would.
+    /// Moves the connection to a fresh socket: a new port, as a NAT would. [`Error::Unsupported`] on a
+    /// stream socket.
     pub fn rebind(&self) -> Result<(), Error> {
-        let socket = bind(&self.0.config, &self.0.link, self.quic().remote_address())?;
-        Ok(self.0.endpoint.rebind_abstract(socket)?)
+        let (Place::Quic(endpoint), Some(connection)) = (&self.0.socket, self.quic()) else {
+            return Err(Error::Unsupported("a stream socket", "other address"));
+        };
+        let socket = bind(&self.0.config, &self.0.link, connection.remote_address())?;
+        Ok(endpoint.rebind_abstract(socket)?)
     }
 
-    /// Control over the link: silence, loss, a slow rate.
+    /// Control over the link: silence, loss, a slow rate. Of no effect on a stream socket.
     pub fn link(&self) -> &Link {
         &self.0.link
     }
@@ -317,18 +358,25 @@ impl Client {
 
 /// What a session stands on.
 struct Socket {
-    endpoint: quinn::Endpoint,
+    socket: Place,
     link: Link,
     incoming: Option<Incoming>,
 }
 
+/// Where our end is.
+enum Place {
+    Quic(quinn::Endpoint),
+    /// Its address, if it has one.
+    Socket(Option<SocketAddr>),
+}
+
 /// Closes the connection unless told otherwise.
-struct Guard(Option<quinn::Connection>);
+struct Guard(Option<Carrier>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(connection) = &self.0 {
-            connection.close(code::to_quic(SessionCode::NONE.0), b"");
+        if let Some(carrier) = &self.0 {
+            carrier.close(SessionCode::NONE.0, "");
         }
     }
 }
@@ -336,13 +384,13 @@ impl Drop for Guard {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.session.set_closed(Closed::Local);
-        self.session.carrier.connection.close(code::to_quic(SessionCode::NONE.0), b"");
+        self.session.carrier.close(SessionCode::NONE.0, "");
     }
 }
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("remote", &self.quic().remote_address()).finish_non_exhaustive()
+        f.debug_struct("Client").field("on", &self.0.session.carrier.wire).finish_non_exhaustive()
     }
 }
 

@@ -74,6 +74,16 @@ impl Closed {
     }
 }
 
+impl Closed {
+    pub(crate) fn from_socket(error: &qmux::Error) -> Self {
+        use web_transport_trait::Error as _;
+        match error.session_error() {
+            Some((code, reason)) => Self::Peer { code: Code::App(code), reason },
+            None => Self::Lost(error.to_string()),
+        }
+    }
+}
+
 /// A code of ours as a QUIC varint, in the WebTransport application range.
 pub(crate) fn to_quic(code: u32) -> quinn::VarInt {
     varint(web_transport_proto::error_to_http3(code))

@@ -38,7 +38,10 @@ pub enum Error {
     /// HTTP/3 or WebTransport establishment failed, with what the server said.
     #[error("webtransport: {0}")]
     WebTransport(String),
-    /// The server refused CONNECT with this HTTP status.
+    /// A WebSocket or another stream socket came to no session, with what the server said.
+    #[error("{0}")]
+    Socket(String),
+    /// The server refused CONNECT, or the upgrade to a WebSocket, with this HTTP status.
     #[error("refused with http status {0}")]
     Status(u16),
     /// The session's version has no such thing.
@@ -103,6 +106,20 @@ impl From<quinn::WriteError> for Error {
             quinn::WriteError::Stopped(code) => Self::Stopped(Code::from_quic(code.into_inner())),
             quinn::WriteError::ConnectionLost(error) => error.into(),
             other => Self::Setup(other.to_string()),
+        }
+    }
+}
+
+impl From<qmux::Error> for Error {
+    fn from(error: qmux::Error) -> Self {
+        use web_transport_trait::Error as _;
+        let code = || error.stream_error().map_or(Code::Foreign(u64::MAX), Code::App);
+        match &error {
+            qmux::Error::StreamReset(_) => Self::Reset(code()),
+            qmux::Error::StreamStop(_) => Self::Stopped(code()),
+            qmux::Error::Http(status) => Self::Status(*status),
+            qmux::Error::DatagramsUnsupported | qmux::Error::FrameTooLarge => Self::Setup(error.to_string()),
+            _ => Self::Closed(Closed::from_socket(&error)),
         }
     }
 }

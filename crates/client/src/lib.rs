@@ -1,6 +1,6 @@
 //! An async client of any moq-lite relay: publish, subscribe, watch announcements, misbehave.
 //!
-//! Built on the published `quinn` and only the codec of this workspace, and deliberately *not* on
+//! Built on the published `quinn` and `qmux` and only the codec of this workspace, and deliberately *not* on
 //! `relay-session` or `relay-transport`: end-to-end tests and the load generator use it against the
 //! relay, and a mistake shared by both ends would pass every test.
 //!
@@ -50,6 +50,7 @@ mod raw;
 mod reconnect;
 mod serve;
 mod session;
+mod socket;
 mod stream;
 mod subscribe;
 mod target;

@@ -57,8 +57,8 @@ impl Raw {
         self.incoming.as_mut()?.datagrams.recv().await
     }
 
-    /// The QUIC connection itself.
-    pub fn quic(&self) -> &quinn::Connection {
-        &self.carrier.connection
+    /// The QUIC connection itself; `None` on a stream socket.
+    pub fn quic(&self) -> Option<&quinn::Connection> {
+        self.carrier.quic()
     }
 }

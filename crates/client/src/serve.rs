@@ -118,7 +118,7 @@ async fn fetch(session: &Session, mut send: SendStream, mut reader: ControlReade
         Err(_) => live.fetches.cancelled += 1,
     });
     if outcome.is_ok() {
-        unfinished.until_acknowledged(&send);
+        unfinished.until_acknowledged(send);
     }
     outcome.map(|_| ())
 }
@@ -157,7 +157,7 @@ async fn subscribe(
         tokio::select! {
             Some(command) = commands.recv() => {
                 if !serving.command(command, &mut send).await? {
-                    unfinished.until_acknowledged(&send);
+                    unfinished.until_acknowledged(send);
                     return Ok(());
                 }
             }
@@ -183,10 +183,9 @@ impl Unfinished {
     }
 
     /// `send` was ended. Nobody waits here.
-    fn until_acknowledged(self, send: &SendStream) {
-        let acknowledged = send.acknowledged();
+    fn until_acknowledged(self, mut send: SendStream) {
         tokio::spawn(async move {
-            acknowledged.await;
+            let _ = send.stopped().await;
             drop(self);
         });
     }
@@ -252,7 +251,7 @@ impl Serving {
                 let unfinished = Unfinished::new(self.track.clone());
                 self.groups.spawn(async move {
                     if let Ok(Some(send)) = group(&session, id, &log, span).await {
-                        unfinished.until_acknowledged(&send);
+                        unfinished.until_acknowledged(send);
                     }
                 });
                 Ok(true)

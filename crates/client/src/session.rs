@@ -105,8 +105,8 @@ impl Session {
         tokio::spawn(datagram_loop(self.clone()));
         let session = self.clone();
         tokio::spawn(async move {
-            let error = session.carrier.connection.closed().await;
-            session.set_closed(Closed::from_quic(&error));
+            let closed = session.carrier.closed().await;
+            session.set_closed(closed);
         });
     }
 
@@ -148,7 +148,7 @@ async fn uni_loop(session: Arc<Session>) {
         if hold.wait_for(|hold| !hold).await.is_err() {
             return;
         }
-        let Ok(stream) = session.carrier.connection.accept_uni().await else { return };
+        let Ok(stream) = session.carrier.accept_uni().await else { return };
         now_or_spawned(uni(session.clone(), stream)).await;
     }
 }
@@ -164,7 +164,7 @@ async fn now_or_spawned(work: impl Future<Output = ()> + Send + 'static) {
 }
 
 /// A stream that makes no sense is stopped by being dropped; the session goes on.
-async fn uni(session: Arc<Session>, stream: quinn::RecvStream) {
+async fn uni(session: Arc<Session>, stream: RecvStream) {
     match session.carrier.enter_uni(stream).await {
         Ok(Uni::Http(kind, stream)) => http(&session, kind, stream).await,
         Ok(Uni::Session(stream)) => match &session.manual {
@@ -209,11 +209,11 @@ async fn http(session: &Session, kind: u64, mut stream: RecvStream) {
 }
 
 async fn bidi_loop(session: Arc<Session>) {
-    while let Ok((send, recv)) = session.carrier.connection.accept_bi().await {
+    while let Ok((send, mut recv)) = session.carrier.accept_bidi().await {
         let session = session.clone();
         tokio::spawn(async move {
-            match session.carrier.enter_bidi(send, recv).await {
-                Ok((send, recv)) => match &session.manual {
+            match session.carrier.enter_bidi(&mut recv).await {
+                Ok(()) => match &session.manual {
                     Some(manual) => drop(manual.bidi.send((send, recv)).await),
                     None => serve::stream(session, send, recv).await,
                 },

@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes};
 use relay_model::StreamCode;
 use relay_wire::varint;
+use web_transport_trait as mux;
 
 use crate::{
     code::{self, Code},
@@ -10,78 +11,127 @@ use crate::{
 };
 
 /// The sending half of a stream. Dropped unfinished, it is reset, never quietly finished.
-#[derive(Debug)]
 pub struct SendStream {
-    inner: quinn::SendStream,
+    inner: Sending,
     done: bool,
+}
+
+enum Sending {
+    Quic(quinn::SendStream),
+    Mux(qmux::SendStream),
 }
 
 impl SendStream {
     pub(crate) fn new(inner: quinn::SendStream) -> Self {
-        Self { inner, done: false }
+        Self { inner: Sending::Quic(inner), done: false }
+    }
+
+    pub(crate) fn of_socket(inner: qmux::SendStream) -> Self {
+        Self { inner: Sending::Mux(inner), done: false }
     }
 
     /// Writes all of `bytes`, waiting for credit.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        Ok(self.inner.write_all(bytes).await?)
+        match &mut self.inner {
+            Sending::Quic(stream) => Ok(stream.write_all(bytes).await?),
+            Sending::Mux(stream) => Ok(mux::SendStream::write_all(stream, bytes).await?),
+        }
     }
 
-    /// Writes all of `chunks` without copying them first, waiting for credit.
+    /// Writes all of `chunks` without copying them first, waiting for credit. Given up half way, some of
+    /// them may be gone.
     pub async fn write_chunks(&mut self, chunks: &mut [Bytes]) -> Result<(), Error> {
-        Ok(self.inner.write_all_chunks(chunks).await?)
+        match &mut self.inner {
+            Sending::Quic(stream) => Ok(stream.write_all_chunks(chunks).await?),
+            Sending::Mux(stream) => {
+                for chunk in chunks {
+                    mux::SendStream::write_all_buf(stream, chunk).await?;
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Ends the stream cleanly.
     pub fn finish(&mut self) {
         self.done = true;
-        let _ = self.inner.finish();
+        match &mut self.inner {
+            Sending::Quic(stream) => drop(stream.finish()),
+            Sending::Mux(stream) => drop(mux::SendStream::finish(stream)),
+        }
     }
 
     /// Ends the stream with a code.
     pub fn reset(&mut self, code: StreamCode) {
-        self.reset_raw(code::to_quic(code.0).into_inner());
+        self.done = true;
+        match &mut self.inner {
+            Sending::Quic(stream) => drop(stream.reset(code::to_quic(code.0))),
+            Sending::Mux(stream) => mux::SendStream::reset(stream, code.0),
+        }
     }
 
     /// Ends the stream with a QUIC code of any kind, unmapped.
     pub fn reset_raw(&mut self, code: u64) {
         self.done = true;
-        let _ = self.inner.reset(code::varint(code));
-    }
-
-    /// Larger goes first.
-    pub fn set_priority(&self, priority: i32) {
-        let _ = self.inner.set_priority(priority);
-    }
-
-    /// Waits until the peer stopped the stream (its code) or acknowledged all of it (`None`).
-    pub async fn stopped(&mut self) -> Result<Option<Code>, Error> {
-        match self.inner.stopped().await {
-            Ok(code) => Ok(code.map(|c| Code::from_quic(c.into_inner()))),
-            Err(quinn::StoppedError::ConnectionLost(error)) => Err(error.into()),
-            Err(other) => Err(Error::Setup(other.to_string())),
+        match &mut self.inner {
+            Sending::Quic(stream) => drop(stream.reset(code::varint(code))),
+            Sending::Mux(stream) => mux::SendStream::reset(stream, small(code)),
         }
     }
 
-    /// Completes when the peer has acknowledged all of the stream, or it is over in another way.
-    pub(crate) fn acknowledged(&self) -> impl Future<Output = ()> + Send + 'static {
-        let stopped = self.inner.stopped();
-        async move { drop(stopped.await) }
+    /// Larger goes first.
+    pub fn set_priority(&mut self, priority: i32) {
+        match &mut self.inner {
+            Sending::Quic(stream) => drop(stream.set_priority(priority)),
+            Sending::Mux(stream) => mux::SendStream::set_priority(stream, priority),
+        }
     }
 
-    /// Completes when the peer gave the stream up, or its connection is gone; never when all went well.
+    /// Waits until the peer stopped the stream (its code) or acknowledged all of it (`None`). On a stream
+    /// socket, where nothing is acknowledged: until all of it was handed over.
+    pub async fn stopped(&mut self) -> Result<Option<Code>, Error> {
+        match &mut self.inner {
+            Sending::Quic(stream) => match stream.stopped().await {
+                Ok(code) => Ok(code.map(|c| Code::from_quic(c.into_inner()))),
+                Err(quinn::StoppedError::ConnectionLost(error)) => Err(error.into()),
+                Err(other) => Err(Error::Setup(other.to_string())),
+            },
+            Sending::Mux(stream) => match mux::SendStream::closed(stream).await.map_err(Error::from) {
+                Ok(()) => Ok(None),
+                Err(Error::Stopped(code)) => Ok(Some(code)),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Completes when the peer gave the stream up, or its connection is gone; never when all went well. On
+    /// a stream socket that shows when the stream is written next.
     pub(crate) fn abandoned(&self) -> impl Future<Output = ()> + Send + 'static {
-        let stopped = self.inner.stopped();
+        let stopped = match &self.inner {
+            Sending::Quic(stream) => Some(stream.stopped()),
+            Sending::Mux(_) => None,
+        };
         async move {
-            if let Ok(None) = stopped.await {
+            let ended = match stopped {
+                Some(stopped) => stopped.await,
+                None => Ok(None),
+            };
+            if let Ok(None) = ended {
                 std::future::pending().await
             }
         }
     }
+}
 
-    /// Index of the stream on the QUIC connection, with direction and initiator bits.
-    pub fn id(&self) -> u64 {
-        self.inner.id().into()
+impl std::fmt::Debug for SendStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SendStream").field("done", &self.done).finish_non_exhaustive()
     }
+}
+
+/// A code where there is no room for more.
+fn small(code: u64) -> u32 {
+    u32::try_from(code).unwrap_or(u32::MAX)
 }
 
 impl Drop for SendStream {
@@ -93,17 +143,25 @@ impl Drop for SendStream {
 }
 
 /// The receiving half of a stream. Dropped before its end, it is stopped with code 0.
-#[derive(Debug)]
 pub struct RecvStream {
-    inner: quinn::RecvStream,
+    inner: Receiving,
     /// Read, but not taken yet; goes first.
     front: Bytes,
     done: bool,
 }
 
+enum Receiving {
+    Quic(quinn::RecvStream),
+    Mux(qmux::RecvStream),
+}
+
 impl RecvStream {
     pub(crate) fn new(inner: quinn::RecvStream) -> Self {
-        Self { inner, front: Bytes::new(), done: false }
+        Self { inner: Receiving::Quic(inner), front: Bytes::new(), done: false }
+    }
+
+    pub(crate) fn of_socket(inner: qmux::RecvStream) -> Self {
+        Self { inner: Receiving::Mux(inner), front: Bytes::new(), done: false }
     }
 
     /// The next bytes, as they came; `None` at the end.
@@ -114,17 +172,17 @@ impl RecvStream {
         if self.done {
             return Ok(None);
         }
-        match self.inner.read_chunk(usize::MAX, true).await {
-            Ok(Some(chunk)) => Ok(Some(chunk.bytes)),
-            Ok(None) => {
-                self.done = true;
-                Ok(None)
+        let read = match &mut self.inner {
+            Receiving::Quic(stream) => match stream.read_chunk(usize::MAX, true).await {
+                Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
+                Err(error) => Err(error.into()),
+            },
+            Receiving::Mux(stream) => {
+                mux::RecvStream::read_chunk(stream, usize::MAX).await.map_err(Error::from)
             }
-            Err(error) => {
-                self.done = true;
-                Err(error.into())
-            }
-        }
+        };
+        self.done = !matches!(read, Ok(Some(_)));
+        read
     }
 
     /// Everything up to the end, at most `limit` bytes.
@@ -167,18 +225,26 @@ impl RecvStream {
 
     /// Tells the peer that nothing more is wanted.
     pub fn stop(&mut self, code: StreamCode) {
-        self.stop_raw(code::to_quic(code.0).into_inner());
+        self.done = true;
+        match &mut self.inner {
+            Receiving::Quic(stream) => drop(stream.stop(code::to_quic(code.0))),
+            Receiving::Mux(stream) => mux::RecvStream::stop(stream, code.0),
+        }
     }
 
     /// The same with a QUIC code of any kind, unmapped.
     pub fn stop_raw(&mut self, code: u64) {
         self.done = true;
-        let _ = self.inner.stop(code::varint(code));
+        match &mut self.inner {
+            Receiving::Quic(stream) => drop(stream.stop(code::varint(code))),
+            Receiving::Mux(stream) => mux::RecvStream::stop(stream, small(code)),
+        }
     }
+}
 
-    /// Index of the stream on the QUIC connection, with direction and initiator bits.
-    pub fn id(&self) -> u64 {
-        self.inner.id().into()
+impl std::fmt::Debug for RecvStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecvStream").field("done", &self.done).finish_non_exhaustive()
     }
 }
 
@@ -190,6 +256,7 @@ impl Drop for RecvStream {
     }
 }
 
+/// For HTTP/3, which is only on QUIC.
 impl tokio::io::AsyncRead for RecvStream {
     fn poll_read(
         mut self: std::pin::Pin<&mut Self>,
@@ -201,6 +268,9 @@ impl tokio::io::AsyncRead for RecvStream {
             buf.put_slice(&self.front.split_to(take));
             return std::task::Poll::Ready(Ok(()));
         }
-        tokio::io::AsyncRead::poll_read(std::pin::Pin::new(&mut self.inner), cx, buf)
+        match &mut self.inner {
+            Receiving::Quic(stream) => tokio::io::AsyncRead::poll_read(std::pin::Pin::new(stream), cx, buf),
+            Receiving::Mux(_) => std::task::Poll::Ready(Err(std::io::ErrorKind::Unsupported.into())),
+        }
     }
 }

@@ -11,6 +11,22 @@ pub(crate) enum Scheme {
     WebTransport,
     /// `moqt`: moq straight on QUIC.
     Raw,
+    /// `ws` and `wss`: a WebSocket, on TCP or on TLS.
+    WebSocket {
+        /// Inside TLS.
+        tls: bool,
+    },
+    /// `tcp`: a TCP connection.
+    Tcp,
+    /// `unix`: a socket in the file system, whose path is the host.
+    Unix,
+}
+
+impl Scheme {
+    /// Whether the path goes along with the connection; else SETUP carries it.
+    pub(crate) fn has_url(self) -> bool {
+        matches!(self, Self::WebTransport | Self::WebSocket { .. })
+    }
 }
 
 /// A parsed address.
@@ -25,6 +41,7 @@ pub(crate) struct Target {
 }
 
 const DEFAULT_PORT: u16 = 443;
+const PLAIN_PORT: u16 = 80;
 
 impl Target {
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
@@ -33,13 +50,36 @@ impl Target {
         let scheme = match scheme {
             "https" => Scheme::WebTransport,
             "moqt" | "moql" => Scheme::Raw,
+            "ws" => Scheme::WebSocket { tls: false },
+            "wss" => Scheme::WebSocket { tls: true },
+            "tcp" => Scheme::Tcp,
+            "unix" => return Self::unix(url, rest).ok_or_else(bad),
             _ => return Err(bad()),
         };
         let split = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(split);
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        let (host, port) = split_authority(authority).ok_or_else(bad)?;
+        let default = if scheme == (Scheme::WebSocket { tls: false }) { PLAIN_PORT } else { DEFAULT_PORT };
+        let (host, port) = split_authority(authority, default).ok_or_else(bad)?;
         Ok(Self { scheme, host, port, path, url: url.to_owned() })
+    }
+
+    /// What a WebSocket asks for, without what no server is sent.
+    pub(crate) fn upgrade_url(&self) -> String {
+        let scheme = if self.scheme == (Scheme::WebSocket { tls: true }) { "wss" } else { "ws" };
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let path = self.path.split('#').next().unwrap_or_default();
+        format!("{scheme}://{host}:{}{path}", self.port)
+    }
+
+    /// `unix:///run/relay.sock`, and behind a colon the path of the session, as web servers write it.
+    fn unix(url: &str, rest: &str) -> Option<Self> {
+        let split = rest.find([':', '?']).unwrap_or(rest.len());
+        let (file, path) = rest.split_at(split);
+        let path = path.strip_prefix(':').unwrap_or(path);
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let host = file.starts_with('/').then(|| file.to_owned())?;
+        Some(Self { scheme: Scheme::Unix, host, port: 0, path, url: url.to_owned() })
     }
 
     /// The first address the name resolves to.
@@ -51,7 +91,7 @@ impl Target {
 }
 
 /// `host`, `host:port`, `[v6]` and `[v6]:port`.
-fn split_authority(authority: &str) -> Option<(String, u16)> {
+fn split_authority(authority: &str, default: u16) -> Option<(String, u16)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']')?;
@@ -67,7 +107,7 @@ fn split_authority(authority: &str) -> Option<(String, u16)> {
     }
     let port = match port {
         Some(port) => port.parse().ok()?,
-        None => DEFAULT_PORT,
+        None => default,
     };
     Some((host.to_owned(), port))
 }
@@ -84,6 +124,23 @@ mod tests {
         assert_eq!(target.path, "/a/../b%2e?jwt=x.y.z");
         assert_eq!(Target::parse("https://relay").unwrap().path, "/");
         assert_eq!(Target::parse("https://relay?jwt=1").unwrap().path, "/?jwt=1");
+    }
+
+    #[test]
+    fn sockets_have_addresses_of_their_own() {
+        let parse = |url: &str| Target::parse(url).unwrap();
+        let plain = parse("ws://relay/a/../b?jwt=1");
+        assert_eq!((plain.port, plain.path.as_str(), plain.scheme.has_url()), (80, "/a/../b?jwt=1", true));
+        assert_eq!(parse("wss://relay").port, 443);
+        let tcp = parse("tcp://[::1]:9/live");
+        assert_eq!((tcp.host.as_str(), tcp.port, tcp.path.as_str()), ("::1", 9, "/live"));
+        for (url, path) in [("", "/"), (":/live?jwt=1", "/live?jwt=1"), ("?jwt=1", "/?jwt=1")] {
+            let url = format!("unix:///run/relay.sock{url}");
+            let unix = parse(&url);
+            assert_eq!((unix.host.as_str(), unix.path.as_str()), ("/run/relay.sock", path));
+            assert!(!unix.scheme.has_url());
+        }
+        assert!(Target::parse("unix://relay.sock").is_err());
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Core {
         }
         let offer =
             Offer { route: Route { session: id, hops, cost, fading: false }, permit, draining, serial };
-        self.broadcasts.entry(path.clone()).or_default();
+        self.broadcasts.entry(path.clone()).or_default().comes(now);
         if self.reshape(&path, |broadcast, takeover| broadcast.put(&path, offer, takeover)) == Some(false) {
             self.tally.takeover_held += 1;
         }

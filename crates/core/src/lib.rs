@@ -19,6 +19,7 @@ mod check;
 mod core;
 mod event;
 mod ghost;
+mod inspect;
 mod log;
 mod merge;
 mod outbox;
@@ -36,4 +37,5 @@ mod upstream;
 pub use crate::{
     core::{Config, Core, Takeover},
     event::{Action, Counts, Event, Tally},
+    inspect::{BroadcastSeen, Listing, Look, TrackSeen},
 };

@@ -87,6 +87,8 @@ pub(crate) struct Gone {
 pub(crate) struct Broadcast {
     routes: Vec<Candidate>,
     logs: BTreeMap<(Publisher, TrackName), Logs>,
+    /// Since when there has been a route of whatever kind.
+    since: Option<Instant>,
 }
 
 /// Logs of one track. One, unless a reader may not be served through the first one's route.
@@ -117,6 +119,18 @@ impl Broadcast {
             ghosts.filter_map(|candidate| candidate.ghost.as_mut()).for_each(|ghost| ghost.held_back = false);
         }
         counts
+    }
+
+    /// A route is about to come.
+    pub(crate) fn comes(&mut self, now: Instant) {
+        if self.routes.is_empty() {
+            self.since = Some(now);
+        }
+    }
+
+    /// Since when there has been a route of whatever kind.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.since
     }
 
     /// Drops the route of `session`, live or not. [`Self::tidy`] must follow.
@@ -235,6 +249,11 @@ impl Broadcast {
     /// Logs of all tracks, oldest first within each.
     pub(crate) fn logs(&self) -> impl Iterator<Item = LogId> {
         self.logs.values().flatten().copied()
+    }
+
+    /// The same by track.
+    pub(crate) fn tracks(&self) -> impl Iterator<Item = (&TrackName, &Logs)> {
+        self.logs.iter().map(|((_, track), logs)| (track, logs))
     }
 
     pub(crate) fn add_log(&mut self, publisher: Publisher, track: TrackName, log: LogId) {

@@ -3,6 +3,7 @@
 mod ghosts;
 mod goodbyes;
 mod limits;
+mod look;
 mod merge;
 mod model;
 mod pulls;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    net::{Ipv4Addr, UdpSocket},
+    net::{Ipv4Addr, TcpListener, UdpSocket},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -29,7 +29,7 @@ const CONNECTION_KIB: f64 = 50.0;
 pub struct Bench {
     /// The relay's binary.
     pub relay: PathBuf,
-    /// Its arguments, with `{port}` and `{workers}`.
+    /// Its arguments, with `{port}` (UDP), `{ws}`, `{wss}` and `{tcp}` (TCP) and `{workers}`.
     pub relay_args: String,
     /// Runs of each row.
     pub runs: u32,
@@ -110,7 +110,7 @@ fn once(bench: &Bench, scenario: Scenario, scheme: &str) -> Result<Report> {
     let relay = Relay::start(bench)?;
     let output = on_cores(&bench.load_cores, std::env::current_exe()?)
         .args(["run", scenario.name(), "--json"])
-        .args(["--url", &format!("{scheme}://127.0.0.1:{}/", relay.port)])
+        .args(["--url", &format!("{scheme}://127.0.0.1:{}/", relay.port_of(scheme))])
         .args(["--version", bench.version.alpn()])
         .args(["--pid", &relay.child.id().to_string()])
         .args(["--seconds", &bench.seconds.to_string()])
@@ -131,15 +131,27 @@ fn on_cores(cores: &str, program: PathBuf) -> Command {
 struct Relay {
     child: Child,
     port: u16,
+    /// Of each kind of stream socket.
+    tcp: [(&'static str, u16); 3],
 }
 
 impl Relay {
     fn start(bench: &Bench) -> Result<Self> {
         let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let filled = bench
+        let mut tcp = [("ws", 0), ("wss", 0), ("tcp", 0)];
+        let held: Vec<TcpListener> =
+            tcp.iter().map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
+        for (place, listener) in tcp.iter_mut().zip(&held) {
+            place.1 = listener.local_addr()?.port();
+        }
+        drop(held);
+        let mut filled = bench
             .relay_args
             .replace("{port}", &port.to_string())
             .replace("{workers}", &bench.workers.to_string());
+        for (name, port) in tcp {
+            filled = filled.replace(&format!("{{{name}}}"), &port.to_string());
+        }
         let child = on_cores(&bench.relay_cores, bench.relay.clone())
             .args(filled.split_whitespace())
             .env("RUST_LOG", "warn")
@@ -147,9 +159,14 @@ impl Relay {
             .stdout(Stdio::null())
             .spawn()
             .with_context(|| format!("start {}", bench.relay.display()))?;
-        let mut relay = Self { child, port };
+        let mut relay = Self { child, port, tcp };
         relay.wait_ready(bench.version)?;
         Ok(relay)
+    }
+
+    /// Where it listens for clients of that scheme.
+    fn port_of(&self, scheme: &str) -> u16 {
+        self.tcp.iter().find(|(name, _)| *name == scheme).map_or(self.port, |(_, port)| *port)
     }
 
     /// Ready when a session can be had.

@@ -33,7 +33,8 @@ enum Command {
     Run {
         /// What to run
         scenario: Scenario,
-        /// The relay: https://HOST:PORT/PATH (WebTransport) or moqt://HOST:PORT/PATH (raw QUIC)
+        /// The relay: https://HOST:PORT/PATH (WebTransport), moqt://HOST:PORT/PATH (raw QUIC), wss:// or
+        /// ws://HOST:PORT/PATH (WebSocket), tcp://HOST:PORT/PATH or unix:///FILE:/PATH
         #[arg(long)]
         url: String,
         /// Speak this, whatever the scheme of the URL
@@ -73,7 +74,7 @@ struct BenchArgs {
     /// The relay to start, afresh for every run
     #[arg(long, value_name = "FILE")]
     relay: PathBuf,
-    /// What it is started with; {port} and {workers} are filled in
+    /// What it is started with; {port}, {ws}, {wss}, {tcp} (ports) and {workers} are filled in
     #[arg(long, default_value = "--bind 127.0.0.1:{port} --workers {workers}", allow_hyphen_values = true)]
     relay_args: String,
     /// Runs of each row; the table has their medians
@@ -100,7 +101,8 @@ struct BenchArgs {
     /// Only these scenarios
     #[arg(long, value_delimiter = ',')]
     scenarios: Vec<Scenario>,
-    /// Only these transports
+    /// Only these transports; without it WebTransport and raw QUIC, and of ws, wss and tcp those that
+    /// --relay-args has a port for
     #[arg(long, value_delimiter = ',')]
     transports: Vec<Transport>,
     /// Prints every run as a line of JSON too
@@ -114,6 +116,12 @@ enum Transport {
     Wt,
     /// moq on QUIC.
     Raw,
+    /// WebSocket.
+    Ws,
+    /// WebSocket on TLS.
+    Wss,
+    /// TCP.
+    Tcp,
 }
 
 impl Transport {
@@ -121,6 +129,9 @@ impl Transport {
         match self {
             Self::Wt => "https",
             Self::Raw => "moqt",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+            Self::Tcp => "tcp",
         }
     }
 }
@@ -150,6 +161,7 @@ fn main() -> Result<ExitCode> {
 }
 
 fn bench(args: BenchArgs) -> Result<ExitCode> {
+    let relay_args = args.relay_args.clone();
     let bench = Bench {
         relay: args.relay,
         relay_args: args.relay_args,
@@ -162,7 +174,8 @@ fn bench(args: BenchArgs) -> Result<ExitCode> {
         version: args.version,
         scenarios: if args.scenarios.is_empty() { Scenario::ALL.to_vec() } else { args.scenarios },
         schemes: if args.transports.is_empty() {
-            vec!["https", "moqt"]
+            let ports = |scheme: &&str| relay_args.contains(&format!("{{{scheme}}}"));
+            ["https", "moqt"].into_iter().chain(["ws", "wss", "tcp"].into_iter().filter(ports)).collect()
         } else {
             args.transports.iter().map(|transport| transport.scheme()).collect()
         },

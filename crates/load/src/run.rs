@@ -39,7 +39,8 @@ const GOODBYE: Duration = Duration::from_millis(100);
 /// How to measure.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where the relay is: `https://` for WebTransport, `moqt://` for raw QUIC.
+    /// Where the relay is: `https://` for WebTransport, `moqt://` for raw QUIC, `ws://` and `wss://` for a
+    /// WebSocket, `tcp://`, `unix://`.
     pub url: String,
     /// What publishers and viewers speak.
     pub version: Version,
@@ -128,7 +129,14 @@ pub async fn run(scenario: Scenario, options: &Options) -> Result<Report> {
 
 /// The transport an address stands for, as reports name it.
 pub fn transport(url: &str) -> &'static str {
-    if url.starts_with("https:") { "wt" } else { "raw" }
+    match url.split(':').next() {
+        Some("https") => "wt",
+        Some("ws") => "ws",
+        Some("wss") => "wss",
+        Some("tcp") => "tcp",
+        Some("unix") => "unix",
+        _ => "raw",
+    }
 }
 
 async fn steady(stage: &mut Stage, options: &Options) -> Result<Report> {

@@ -98,6 +98,16 @@ struct Link {
     last_arrival: LastArrival,
 }
 
+impl Link {
+    /// When what was read last had come, at most `now_ns`. On a stream socket nobody knows, and it is now.
+    fn arrived_ns(&self, now_ns: u64) -> u64 {
+        match self.client.quic() {
+            Some(_) => self.last_arrival.ns().min(now_ns),
+            None => now_ns,
+        }
+    }
+}
+
 struct Watching {
     shape: Shape,
     publisher: u32,
@@ -154,7 +164,7 @@ impl Watching {
                 let is_live = stamp.sent_ns >= self.clock.ns_at(link.client.established());
                 // What the socket read last completed the frame, or came after what did.
                 let took = is_live.then(|| Took {
-                    arrived_us: since_us(link.last_arrival.ns().min(now_ns)),
+                    arrived_us: since_us(link.arrived_ns(now_ns)),
                     checked_us: since_us(now_ns),
                 });
                 state.ledger.arrivals.push(Arrival { number, took });
@@ -168,7 +178,7 @@ impl Watching {
         let mut state = self.view.state();
         if state.joined.is_none() {
             let took = link.client.established().elapsed().as_micros();
-            let rtt = link.client.quic().min_rtt().as_micros();
+            let rtt = link.client.quic().map_or_else(|| link.client.rtt(), |quic| quic.min_rtt()).as_micros();
             state.joined = Some((took as u32, rtt as u32));
         }
     }

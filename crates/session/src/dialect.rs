@@ -12,7 +12,7 @@ pub(crate) const JOINED_FRAME: u64 = 1_200;
 /// encoded bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Framing {
-    /// moq-lite-03 and 04: size, payload.
+    /// Before moq-lite-05: size, payload.
     LiteBare,
     /// moq-lite-05 and 06: zigzag timestamp delta, size, payload.
     LiteTimed,

@@ -71,6 +71,11 @@ impl Egress {
         }
     }
 
+    /// The version is known now. Nothing has been written.
+    pub(crate) fn speak(&mut self, version: lite::Version) {
+        self.version = version;
+    }
+
     /// Adds a subscription; `None` past [`limits::SUBSCRIPTIONS`].
     pub(crate) fn insert(&mut self, make: impl FnOnce(SubId) -> Sub) -> Option<SubId> {
         if self.subs.len() >= limits::SUBSCRIPTIONS {
@@ -432,6 +437,9 @@ fn dropped<T: Transport>(
 ) {
     let Some(floor) = sub.floor.filter(|floor| last >= *floor && sub.kind == Kind::Live) else { return };
     start(out, version, sub, floor);
+    if !version.has_drops() {
+        return;
+    }
     let mut message = Vec::new();
     lite::SubscribeResponse::Drop { start: first, end: last, code }.encode(version, &mut message);
     out.control.send(out.t, out.now, sub.stream, message);

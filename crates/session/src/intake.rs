@@ -1,6 +1,9 @@
 //! Announces of a peer that publishes.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Instant,
+};
 
 use relay_model::{Ask, Cost, Hop, Hops, Path, limits};
 use relay_wire::{
@@ -38,6 +41,8 @@ pub(crate) struct Intake {
     prefix: Path,
     /// The peer's hop, once it has said it, where chains leave it out.
     sender: Option<Hop>,
+    /// Where a list of all that is there comes first: it has come, and this of it is not looked at yet.
+    initial: Option<VecDeque<Path>>,
     live: HashMap<Path, u64, foldhash::fast::RandomState>,
     /// The same by number, where announces have one.
     by_id: HashMap<u64, Path, foldhash::fast::RandomState>,
@@ -50,7 +55,7 @@ pub(crate) struct Intake {
 impl Intake {
     pub(crate) fn new(prefix: Path) -> Self {
         let (live, by_id) = (HashMap::default(), HashMap::default());
-        Self { prefix, sender: None, live, by_id, next_id: 0, ending: None }
+        Self { prefix, sender: None, initial: None, live, by_id, next_id: 0, ending: None }
     }
 
     /// Absolute prefix asked for.
@@ -138,7 +143,16 @@ impl Session {
             intake.sender = Some(ok.hop);
             return Ok(true);
         }
-        let Some(announce) = Announce::next(&mut inlet.inbox, version)? else { return Ok(false) };
+        if version.has_announce_init() && intake.initial.is_none() {
+            let Some(init) = inlet.inbox.next::<lite::AnnounceInit>(version)? else { return Ok(false) };
+            intake.initial = Some(init.suffixes.into());
+            return Ok(true);
+        }
+        let announce = match intake.initial.as_mut().and_then(VecDeque::pop_front) {
+            Some(suffix) => Some(Announce::Active { suffix, hops: [].into(), cost: Cost::UNKNOWN }),
+            None => Announce::next(&mut inlet.inbox, version)?,
+        };
+        let Some(announce) = announce else { return Ok(false) };
         let ended = intake.ending.take();
         match announce {
             Announce::Active { suffix, hops, cost } => {

@@ -44,6 +44,8 @@ impl Session {
             Role::Request(inlet, kind) => self.read_request(t, cx, stream, inlet, kind),
             Role::Header(inlet) => self.read_header(t, cx, stream, inlet),
             Role::Setup(inlet) => self.read_setup(t, cx, stream, inlet),
+            Role::ClientSetup(inlet) => self.read_client_setup(t, cx, stream, inlet),
+            Role::Session(inlet) => self.read_session(t, cx, stream, inlet),
             Role::Watch(inlet) => self.read_watch(t, cx, stream, inlet),
             Role::Sub(sub, inlet) => self.read_sub(t, cx, stream, sub, inlet),
             Role::Intake(inlet, intake) => self.read_intake(t, cx, stream, inlet, intake),
@@ -84,6 +86,8 @@ impl Session {
                 self.control.reset(t, stream, code);
                 self.forget(t, stream);
             }
+            // Its end would be the end of the session.
+            Some(Role::ClientSetup(_) | Role::Session(_)) => {}
             Some(_) => self.control.reset(t, stream, code),
             None => {
                 let over = self.with_egress(t, cx, |egress, out| egress.stopped(out, stream, code));
@@ -100,6 +104,9 @@ impl Session {
         mut inlet: Inlet,
         mut kind: Option<BidiType>,
     ) -> Next {
+        if self.opening.is_some() && kind.is_none() {
+            return self.read_first(t, cx, stream, inlet);
+        }
         if !self.may_ask() || !self.pace.allows(cx.now) {
             self.hold_back(stream);
             return Next::Keep(Role::Request(inlet, kind));
@@ -235,6 +242,7 @@ impl Session {
             | Error::Path(_)
             | Error::TrackNameTooLong
             | Error::TooManyHops
+            | Error::TooManyAnnounces
             | Error::TooManyParameters
             | Error::UriTooLong => {
                 self.violation(t, cx, &error.to_string());

@@ -205,6 +205,10 @@ impl Session {
         id: SubId,
         inlet: &mut Inlet,
     ) -> Result<bool, Error> {
+        if !self.config.version.has_ranges() {
+            // Nothing is said of changes; @moq/lite sends a new priority as a bare byte.
+            return self.take_priorities(t, cx, id, inlet);
+        }
         while self.may_ask() && self.pace.allows(cx.now) {
             let Some(update) = inlet.inbox.next::<lite::SubscribeUpdate>(self.config.version)? else {
                 return Ok(true);
@@ -215,6 +219,30 @@ impl Session {
             self.ask(cx, Ask::Update { sub: id, prefs });
         }
         Ok(inlet.inbox.is_empty())
+    }
+
+    /// The same for a subscription that is a priority and nothing else.
+    fn take_priorities<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        id: SubId,
+        inlet: &mut Inlet,
+    ) -> Result<bool, Error> {
+        if inlet.inbox.is_empty() {
+            return Ok(true);
+        }
+        if !self.may_ask() || !self.pace.allows(cx.now) {
+            return Ok(false);
+        }
+        let (last, before) = (inlet.inbox.take_last(), self.egress.get_mut(id).map(|sub| sub.prefs));
+        if let (Some(priority), Some(before)) = (last, before) {
+            let prefs = Prefs { priority, ..before };
+            self.pace.took(cx.now);
+            self.update_sub(t, cx, id, prefs);
+            self.ask(cx, Ask::Update { sub: id, prefs });
+        }
+        Ok(true)
     }
 
     /// Takes new wishes in. Of the groups that a raised end lets in, those that are held come at once.

@@ -18,6 +18,7 @@ use crate::{
     ingest::Ingest,
     inlet::Inlet,
     intake::Heard,
+    opening::Opening,
     pace::Pace,
     probe::Probes,
     tracks::Track,
@@ -84,7 +85,8 @@ pub struct Config {
     pub hop: Hop,
     /// Stands in for the hop of a publisher that gives none, so that two of them differ. Random.
     pub stamp: Hop,
-    /// The protocol version negotiated.
+    /// The protocol version negotiated. One of [`lite::Version::LEGACY`] says only that it is one of them:
+    /// which is agreed on with the peer in its first stream.
     pub version: lite::Version,
     /// Whether the URL came with the connection (WebTransport). Otherwise SETUP carries it and the
     /// session asks with [`Output::Authorize`]; versions without SETUP have none.
@@ -121,6 +123,8 @@ pub(crate) struct Peer {
 pub struct Session {
     pub(crate) config: Config,
     pub(crate) grant: Option<Grant>,
+    /// Its version is not known yet.
+    pub(crate) opening: Option<Opening>,
     pub(crate) streams: HashMap<Stream, Role, foldhash::fast::RandomState>,
     pub(crate) control: Control,
     pub(crate) egress: Egress,
@@ -168,6 +172,10 @@ pub(crate) enum Role {
     Header(Inlet),
     /// The peer's SETUP.
     Setup(Inlet),
+    /// The list of versions that the peer offers.
+    ClientSetup(Inlet),
+    /// The stream that the session began with, and ends with.
+    Session(Inlet),
     /// A group from the peer.
     Group(Box<Ingest>),
     /// The peer watches announces; we write.
@@ -193,6 +201,7 @@ impl Session {
     pub fn new(config: Config) -> Self {
         Self {
             egress: Egress::new(config.version),
+            opening: Opening::of(config.version),
             config,
             grant: None,
             streams: HashMap::default(),
@@ -266,7 +275,9 @@ impl Session {
     /// Whether announces may go either way: where SETUP says what they are priced and filtered by, it
     /// must have been read.
     pub(crate) fn may_meet(&self) -> bool {
-        self.grant.is_some() && (self.peer.is_known || !self.config.version.has_announce_ids())
+        self.grant.is_some()
+            && self.opening.is_none()
+            && (self.peer.is_known || !self.config.version.has_announce_ids())
     }
 
     /// The peer is let in and known: its announces are asked for, and ours go out. Once.
@@ -279,14 +290,6 @@ impl Session {
             self.ask(cx, Ask::Exclude { hop: self.peer.exclude });
         }
         self.pump_watches(t, cx.now);
-    }
-
-    /// Asks for leave where nothing in the protocol names a path: versions without SETUP on a transport
-    /// without a URL. Call once, when the transport is ready.
-    pub fn start(&mut self, cx: &mut Cx<'_>) {
-        if !self.config.has_url && !self.config.version.has_setup() {
-            cx.out.push(Output::Authorize { target: String::new(), role: None });
-        }
     }
 
     /// Tells the peer to move to another session, to the same place. Where the version has no word for it
@@ -392,6 +395,9 @@ impl Session {
         }
         self.end_upstreams(t, cx);
         self.commit(t, cx);
+        if self.is_opening_late(cx.now) {
+            self.close(t, cx.now, SessionCode::TIMEOUT, "no SETUP in time");
+        }
         self.check_control(t, cx.now);
     }
 
@@ -413,6 +419,7 @@ impl Session {
         due(self.control.deadline());
         due(self.probes.deadline());
         due(self.pace.deadline());
+        due(self.opening.as_ref().and_then(Opening::deadline));
         if let Some((at, _)) = self.headers.front() {
             due(Some(*at));
         }
@@ -512,7 +519,7 @@ impl Session {
 
     /// Whether requests that lead to asks may be read.
     pub(crate) fn may_ask(&self) -> bool {
-        self.grant.is_some() && self.in_flight < limits::ASKS_IN_FLIGHT
+        self.grant.is_some() && self.opening.is_none() && self.in_flight < limits::ASKS_IN_FLIGHT
     }
 
     /// Leaves a stream unread until it may be read.
@@ -551,7 +558,7 @@ impl Session {
     }
 
     /// Reads on what was held back, oldest first, as far as it may be.
-    fn resume_held<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+    pub(crate) fn resume_held<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         let mut waiting = std::mem::take(&mut self.held);
         while let Some(stream) = waiting.pop_first() {
             self.readable(t, cx, stream);

@@ -104,6 +104,8 @@ impl Session {
         if want > up.want {
             up.want = want;
             self.want(t, cx, Wanted::Subscribe(log));
+        } else if !version.has_ranges() {
+            // It cannot say where to begin, nor that it has changed its mind.
         } else if waits_in_vain && !up.is_finishing() {
             self.ask_anew(t, cx, log);
         } else if let Some(stream) = up.subscribe_stream.filter(|_| changed && !up.is_finishing()) {

@@ -11,6 +11,9 @@ use crate::transport::Stream;
 /// Changes taken from the board at a time.
 const STEP: usize = 64;
 
+/// Bytes of a list of all that is there: it must fit a message wherever it is read.
+const LIST_BYTES: usize = limits::CONTROL_MESSAGE_BYTES / 2;
+
 /// One announce request of the peer.
 #[derive(Debug)]
 pub(crate) struct Watching {
@@ -92,8 +95,13 @@ impl Watching {
 
     /// The next bytes for the peer; `None` until the board changes.
     pub(crate) fn next(&mut self, version: Version) -> Option<Vec<u8>> {
-        if !std::mem::replace(&mut self.greeted, true) && version.has_announce_ok() {
-            return Some(self.greet(version));
+        if !std::mem::replace(&mut self.greeted, true) {
+            if version.has_announce_ok() {
+                return Some(self.greet(version));
+            }
+            if version.has_announce_init() {
+                return Some(self.list(version));
+            }
         }
         loop {
             if self.queue.is_empty() {
@@ -140,6 +148,33 @@ impl Watching {
         self.queue.extend(changes);
         let mut message = Vec::new();
         ok.encode(version, &mut message);
+        message
+    }
+
+    /// The first message where it names what is there: as much as one holds, the rest follows at once.
+    fn list(&mut self, version: Version) -> Vec<u8> {
+        let mut changes = Vec::new();
+        while self.watch.walk(STEP, &mut changes) {}
+        let (mut init, mut bytes) = (lite::AnnounceInit::default(), 0);
+        for change in changes {
+            let Some(route) = self.viewer.pick(&change.path, &change.routes, version) else { continue };
+            let suffix =
+                change.path.strip_prefix(&self.viewer.prefix).and_then(|rest| Path::parse(rest).ok());
+            let Some(suffix) = suffix else { continue };
+            // Its length takes two bytes at most.
+            bytes += suffix.as_str().len() + 2;
+            let is_full = bytes > LIST_BYTES || init.suffixes.len() >= lite::AnnounceInit::MOST;
+            if is_full || self.told.contains_key(&change.path) {
+                self.queue.push_back(change);
+                continue;
+            }
+            let told = Told { id: self.next_id, hops: route.hops.clone(), cost: route.cost };
+            self.next_id = self.next_id.saturating_add(1);
+            self.told.insert(change.path.clone(), told);
+            init.suffixes.push(suffix);
+        }
+        let mut message = Vec::new();
+        init.encode(version, &mut message);
         message
     }
 

@@ -12,6 +12,7 @@ use crate::{
     bell::{Flags, Marks, Rings},
     budget::Share,
     entry::{End, Entry, Head, HeldGroup, Lookup, Resume},
+    figures::Brought,
     group::{FETCHED, Group, Malformed, Page, Replayed, Strand, StrandState},
     journal::Journal,
 };
@@ -36,6 +37,8 @@ pub(crate) struct State {
     has_suspended: bool,
     /// How often the lock was taken.
     pub(crate) locks: u64,
+    /// What writers have brought, also what was held already.
+    pub(crate) brought: Brought,
 }
 
 /// A group that may go.
@@ -113,6 +116,7 @@ impl State {
             share,
             has_suspended: false,
             locks: 0,
+            brought: Brought::default(),
         }
     }
 
@@ -208,6 +212,7 @@ impl State {
     #[inline]
     fn insert(&mut self, sequence: u64, group: Group) {
         self.overhead += group.overhead;
+        self.brought.groups += 1;
         self.groups.insert(sequence, group);
     }
 

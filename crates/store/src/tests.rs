@@ -13,6 +13,7 @@ use crate::{Config, Entry, Feed, Head, Log, ObjectHead, Rings, Store, Writer};
 mod budget;
 mod fencing;
 mod fetch;
+mod figures;
 mod model;
 mod order;
 mod resume;

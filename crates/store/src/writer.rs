@@ -8,6 +8,7 @@ use relay_model::{Epoch, StreamCode, TrackInfo};
 use crate::{
     bell::{Marks, Rings},
     entry::{End, Entry, ObjectHead},
+    figures::Brought,
     group::{Group, Malformed},
     log::Log,
     state::State,
@@ -35,6 +36,8 @@ pub struct Writer {
     log: Arc<Log>,
     epoch: Epoch,
     staged: Vec<Staged>,
+    /// What is staged, in numbers.
+    brought: Brought,
     /// What a commit unlinked; kept for its capacity.
     trash: Vec<Group>,
     marks: Marks,
@@ -56,7 +59,14 @@ enum Staged {
 
 impl Writer {
     pub(crate) fn new(log: Arc<Log>, epoch: Epoch) -> Self {
-        Self { log, epoch, staged: Vec::new(), trash: Vec::new(), marks: Marks::new() }
+        Self {
+            log,
+            epoch,
+            staged: Vec::new(),
+            brought: Brought::default(),
+            trash: Vec::new(),
+            marks: Marks::new(),
+        }
     }
 
     /// The log it writes to.
@@ -117,12 +127,15 @@ impl Writer {
     /// The strand's next object with the first of its payload (nothing, some or all of it). In a
     /// strand taken over from an earlier writer, what is held already is skipped.
     pub fn object(&mut self, group: u64, strand: u64, head: ObjectHead, first_piece: Bytes) {
+        self.brought.frames += 1;
+        self.brought.bytes += first_piece.len() as u64;
         self.staged.push(Staged::Object { group, strand, head, payload: first_piece });
     }
 
     /// More payload of the strand's last object.
     pub fn data(&mut self, group: u64, strand: u64, piece: Bytes) {
         if !piece.is_empty() {
+            self.brought.bytes += piece.len() as u64;
             self.staged.push(Staged::Data { group, strand, payload: piece });
         }
     }
@@ -140,6 +153,8 @@ impl Writer {
 
     /// An object of its own, for whoever follows now.
     pub fn datagram(&mut self, group: u64, tick: i64, payload: Bytes) {
+        self.brought.frames += 1;
+        self.brought.bytes += payload.len() as u64;
         self.staged.push(Staged::Pass(Entry::Datagram { group, tick, payload }));
     }
 
@@ -167,12 +182,14 @@ impl Writer {
         }
         let shared = &self.log.shared;
         shared.clock.advance(now);
+        let brought = std::mem::take(&mut self.brought);
         let mut state = self.log.lock();
         if !state.seat.holds(self.epoch) {
             drop(state);
             self.staged.clear();
             return Err(WriteError::Fenced);
         }
+        state.brought.add(brought);
         let before = state.journal.tail();
         let applied =
             self.staged.drain(..).try_for_each(|staged| staged.apply(&mut state, now, &mut self.trash));

@@ -37,6 +37,12 @@ pub enum Error {
     /// A message has more parameters than [`limits::PARAMETERS`].
     #[error("more than {} parameters", limits::PARAMETERS)]
     TooManyParameters,
+    /// A list of announces is longer than a peer may announce.
+    #[error("too many announces")]
+    TooManyAnnounces,
+    /// The first message of a moq-lite-01 or 02 session is no SETUP that we take.
+    #[error("setup is longer than {} bytes", crate::lite::legacy::SETUP_BYTES)]
+    SetupTooLarge,
     /// A parameter comes twice.
     #[error("duplicate")]
     DuplicateParameter,

@@ -9,8 +9,10 @@ use relay_model::{Path, TrackInfo};
 use crate::{
     Error, Inbox,
     lite::{
-        Announce, AnnounceOk, AnnounceRequest, Datagram, Fetch, Goaway, Group, GroupEvent, GroupReader,
-        Message, Probe, Setup, Subscribe, SubscribeResponse, SubscribeUpdate, TrackRequest, Version,
+        Announce, AnnounceInit, AnnounceOk, AnnounceRequest, Datagram, Fetch, Goaway, Group, GroupEvent,
+        GroupReader, Message, Probe, Setup, Subscribe, SubscribeResponse, SubscribeUpdate, TrackRequest,
+        Version,
+        legacy::{self, ClientSetup, ServerSetup, SessionInfo},
         put_frame_head, put_group_header,
     },
 };
@@ -25,10 +27,13 @@ pub const FAMILIES: &[(&str, Check)] =
 /// The bytes as a body of every message, and as a stream of messages, in every version.
 pub fn control(data: &[u8]) {
     assert_eq!(messages(&[data]), messages(&bytewise(data)));
-    for version in Version::ALL.iter().copied() {
+    setups(data);
+    for version in Version::every() {
         body::<Setup>(version, data);
         body::<AnnounceRequest>(version, data);
         body::<AnnounceOk>(version, data);
+        body::<AnnounceInit>(version, data);
+        body::<SessionInfo>(version, data);
         body::<Subscribe>(version, data);
         body::<SubscribeUpdate>(version, data);
         body::<TrackRequest>(version, data);
@@ -42,9 +47,28 @@ pub fn control(data: &[u8]) {
     }
 }
 
+/// The bytes as what a session without a version begins with, from either side.
+fn setups(data: &[u8]) {
+    let client = drain(&[data], ClientSetup::next);
+    assert_eq!(client, drain(&bytewise(data), ClientSetup::next));
+    for setup in &client.0 {
+        let mut out = Vec::new();
+        setup.encode(&mut out);
+        // Behind the type of its stream.
+        assert_eq!(out.remove(0), legacy::CLIENT_SETUP as u8);
+        assert_eq!(drain(&[&out], ClientSetup::next).0, std::slice::from_ref(setup));
+        assert!(setup.choose().is_none_or(Version::has_legacy_setup));
+    }
+    let server = drain(&[data], ServerSetup::next);
+    assert_eq!(server, drain(&bytewise(data), ServerSetup::next));
+    let mut out = Vec::new();
+    server.0.iter().for_each(|setup| setup.encode(&mut out));
+    assert_eq!(drain(&[&out], ServerSetup::next), (server.0, None));
+}
+
 /// The bytes as a group stream after its type, and as the answer to a fetch.
 pub fn group(data: &[u8]) {
-    for version in Version::ALL.iter().copied() {
+    for version in Version::every() {
         for start in [GroupReader::new, GroupReader::frames] {
             let whole = events(start(version), &[data]);
             assert_eq!(whole, events(start(version), &bytewise(data)));
@@ -55,7 +79,7 @@ pub fn group(data: &[u8]) {
 
 /// The bytes as a datagram.
 pub fn datagram(data: &[u8]) {
-    for version in Version::ALL.iter().copied() {
+    for version in Version::every() {
         if let Ok(datagram) = Datagram::decode(version, Bytes::copy_from_slice(data)) {
             let mut out = Vec::new();
             datagram.encode(version, &mut out);

@@ -46,6 +46,13 @@ impl Inbox {
         Some(value)
     }
 
+    /// Takes all that waits, for its last byte.
+    pub fn take_last(&mut self) -> Option<u8> {
+        let last = self.bytes.last().copied();
+        self.bytes = BytesMut::new();
+        last
+    }
+
     /// Takes the body of a size-prefixed message. `None` until it is whole; an error as soon as
     /// its size is known to be over [`limits::CONTROL_MESSAGE_BYTES`].
     pub fn next_message(&mut self) -> Result<Option<Bytes>, Error> {
@@ -54,6 +61,40 @@ impl Inbox {
         let body = self.bytes.split_to(len).freeze();
         self.let_go();
         Ok(Some(body))
+    }
+
+    /// Takes the body of a message whose length stands before it in two bytes. `None` until it is whole; an
+    /// error as soon as its length is known to be over `most`.
+    pub(crate) fn next_short(&mut self, most: usize) -> Result<Option<Bytes>, Error> {
+        let Some(len) = self.bytes.first_chunk().map(|len| usize::from(u16::from_be_bytes(*len))) else {
+            return Ok(None);
+        };
+        if len > most {
+            return Err(Error::SetupTooLarge);
+        }
+        if self.bytes.len() < len + 2 {
+            return Ok(None);
+        }
+        self.bytes.advance(2);
+        let body = self.bytes.split_to(len).freeze();
+        self.let_go();
+        Ok(Some(body))
+    }
+
+    /// The same behind an integer that must be `kind`, which is judged as soon as it is there.
+    pub(crate) fn next_short_typed(&mut self, kind: u64, most: usize) -> Result<Option<Bytes>, Error> {
+        let mut peek: &[u8] = &self.bytes;
+        let Ok(found) = varint::get(&mut peek) else { return Ok(None) };
+        if found != kind {
+            return Err(Error::UnknownResponse);
+        }
+        let rest = peek.len();
+        let whole = peek.first_chunk().map(|len| usize::from(u16::from_be_bytes(*len)) + 2);
+        if whole.is_none_or(|whole| rest < whole && whole - 2 <= most) {
+            return Ok(None);
+        }
+        self.skip_to(rest);
+        self.next_short(most)
     }
 
     /// Takes a message with its type outside the size. `known` judges the type as soon as it is

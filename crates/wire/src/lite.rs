@@ -7,10 +7,11 @@ pub mod carries;
 mod control;
 mod datagram;
 mod group;
+pub mod legacy;
 mod setup;
 mod subscribe;
 
-pub use announce::{Announce, AnnounceOk, AnnounceRequest};
+pub use announce::{Announce, AnnounceInit, AnnounceOk, AnnounceRequest};
 pub use control::{Fetch, Goaway, Probe, TrackRequest};
 pub use datagram::Datagram;
 pub use group::{FrameHead, Group, GroupEvent, GroupReader, TICK_MAX, put_frame_head, put_group_header};
@@ -25,6 +26,11 @@ use crate::{
 /// A version of moq-lite. Later ones compare greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
+    /// moq-lite-01: agreed on in the exchange of [`legacy`]; announces without chains, subscriptions
+    /// that are a priority and nothing else.
+    V01,
+    /// moq-lite-02: the same, but for an acceptance that says nothing.
+    V02,
     /// moq-lite-03: no SETUP, hop counts, frames without timestamps.
     V03,
     /// moq-lite-04: hop ids, GOAWAY, round trips in PROBE.
@@ -36,12 +42,23 @@ pub enum Version {
 }
 
 impl Version {
-    /// All of them, newest first.
+    /// Those that have a name of their own in ALPN, newest first.
     pub const ALL: &'static [Self] = &[Self::V06, Self::V05, Self::V04, Self::V03];
 
-    /// Its name in ALPN and in WebTransport and WebSocket subprotocols.
-    pub const fn alpn(self) -> &'static str {
+    /// The older ones, newest first: which of them a session has is said in its first stream
+    /// ([`legacy`]).
+    pub const LEGACY: &'static [Self] = &[Self::V02, Self::V01];
+
+    /// All there are, newest first.
+    pub fn every() -> impl DoubleEndedIterator<Item = Self> + Clone {
+        Self::ALL.iter().chain(Self::LEGACY).copied()
+    }
+
+    /// What it is called.
+    pub const fn name(self) -> &'static str {
         match self {
+            Self::V01 => "moq-lite-01",
+            Self::V02 => "moq-lite-02",
             Self::V03 => "moq-lite-03",
             Self::V04 => "moq-lite-04",
             Self::V05 => "moq-lite-05",
@@ -49,9 +66,55 @@ impl Version {
         }
     }
 
-    /// The version of that name.
+    /// The name that a connection has for it in ALPN and in WebTransport and WebSocket subprotocols:
+    /// those of [`Self::LEGACY`] have one together.
+    pub const fn alpn(self) -> &'static str {
+        match self {
+            Self::V01 | Self::V02 => legacy::ALPN,
+            named => named.name(),
+        }
+    }
+
+    /// The version of that name in ALPN, if it names one.
     pub fn from_alpn(alpn: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|version| version.alpn() == alpn)
+    }
+
+    /// Whether a session begins with the exchange of [`legacy`], whose stream stays open as long as it.
+    pub fn has_legacy_setup(self) -> bool {
+        self <= Self::V02
+    }
+
+    /// Whether an announce stream begins with [`AnnounceInit`].
+    pub fn has_announce_init(self) -> bool {
+        self <= Self::V02
+    }
+
+    /// Whether announces have chains, if only their length.
+    pub fn has_hops(self) -> bool {
+        self >= Self::V03
+    }
+
+    /// Whether a subscription says which groups it wants and how old they may be, and may change its
+    /// mind ([`SubscribeUpdate`]); else it is a priority.
+    pub fn has_ranges(self) -> bool {
+        self >= Self::V03
+    }
+
+    /// Whether answers to a subscription have types, so that groups that will not come can be named
+    /// ([`SubscribeResponse::Drop`]); else there is one answer.
+    pub fn has_drops(self) -> bool {
+        self >= Self::V03
+    }
+
+    /// Whether [`SubscribeOk`] says anything.
+    pub fn has_ok_fields(self) -> bool {
+        self != Self::V02
+    }
+
+    /// Whether the bitrate of a connection can be asked for ([`Probe`]).
+    pub fn has_probe(self) -> bool {
+        self >= Self::V03
     }
 
     /// Whether each side sends a [`Setup`].
@@ -107,7 +170,7 @@ impl Version {
 
     /// Whether older groups first can be asked for.
     pub fn has_order_hint(self) -> bool {
-        self <= Self::V05
+        (Self::V03..=Self::V05).contains(&self)
     }
 
     /// Whether a [`Probe`] tells round trips.
@@ -151,7 +214,7 @@ impl BidiType {
             1 => Self::Announce,
             2 => Self::Subscribe,
             3 if version.has_tracks() => Self::Fetch,
-            4 => Self::Probe,
+            4 if version.has_probe() => Self::Probe,
             5 if version.has_goaway() => Self::Goaway,
             6 if version.has_tracks() => Self::Track,
             _ => return None,

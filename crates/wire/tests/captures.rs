@@ -11,44 +11,55 @@ use relay_model::{Hop, Hops, Prefs, TrackInfo};
 use relay_wire::{
     Inbox,
     lite::{
-        Announce, AnnounceOk, AnnounceRequest, BidiType, Datagram, Fetch, FrameHead, Goaway, GroupEvent,
-        GroupReader, Message, Probe, Role, Setup, Subscribe, SubscribeOk, SubscribeResponse, SubscribeUpdate,
-        TrackRequest, UniType, Version, put_frame_head,
+        Announce, AnnounceInit, AnnounceOk, AnnounceRequest, BidiType, Datagram, Fetch, FrameHead, Goaway,
+        GroupEvent, GroupReader, Message, Probe, Role, Setup, Subscribe, SubscribeOk, SubscribeResponse,
+        SubscribeUpdate, TrackRequest, UniType, Version,
+        legacy::{self, ClientSetup, ServerSetup, Value},
+        put_frame_head,
     },
     varint,
 };
 use serde::Deserialize;
 
 /// Captures of each version, in the order of the columns of [`COUNTS`].
-const FILES: [(Version, usize); 4] =
-    [(Version::V03, 16), (Version::V04, 17), (Version::V05, 21), (Version::V06, 18)];
+const FILES: [(Version, usize); 6] = [
+    (Version::V01, 13),
+    (Version::V02, 23),
+    (Version::V03, 16),
+    (Version::V04, 17),
+    (Version::V05, 21),
+    (Version::V06, 18),
+];
 
 /// What all captures of a version hold together, so that nothing passes by being skipped.
-const COUNTS: &[(&str, [usize; 4])] = &[
-    ("ANNOUNCE", [58, 77, 104, 0]),
-    ("ANNOUNCE_OK", [0, 0, 88, 74]),
-    ("ANNOUNCE_REQUEST", [70, 74, 89, 75]),
-    ("DATAGRAM", [0, 0, 6, 6]),
-    ("END", [0, 0, 0, 12]),
-    ("FETCH", [0, 0, 3, 3]),
-    ("FIN", [107, 105, 344, 228]),
-    ("FRAME", [101, 97, 142, 81]),
-    ("GOAWAY", [0, 2, 2, 2]),
-    ("GROUP", [72, 67, 94, 49]),
-    ("PROBE", [54, 179, 195, 146]),
-    ("RESET_STREAM", [32, 28, 50, 27]),
-    ("RESTART", [0, 0, 0, 9]),
-    ("SETUP", [0, 0, 89, 75]),
-    ("START", [0, 0, 0, 42]),
-    ("STOP_SENDING", [44, 43, 271, 187]),
-    ("SUBSCRIBE", [32, 32, 34, 22]),
-    ("SUBSCRIBE_END", [0, 0, 15, 7]),
-    ("SUBSCRIBE_OK", [27, 27, 0, 0]),
-    ("SUBSCRIBE_START", [0, 0, 32, 20]),
-    ("SUBSCRIBE_UPDATE", [6, 6, 8, 4]),
-    ("TRACK", [0, 0, 64, 40]),
-    ("TRACK_INFO", [0, 0, 53, 35]),
-    ("stream", [243, 248, 422, 306]),
+const COUNTS: &[(&str, [usize; 6])] = &[
+    ("ANNOUNCE", [39, 67, 58, 77, 104, 0]),
+    ("ANNOUNCE_INIT", [56, 94, 0, 0, 0, 0]),
+    ("ANNOUNCE_OK", [0, 0, 0, 0, 88, 74]),
+    ("ANNOUNCE_REQUEST", [56, 94, 70, 74, 89, 75]),
+    ("CLIENT_SETUP", [28, 47, 0, 0, 0, 0]),
+    ("DATAGRAM", [0, 0, 0, 0, 6, 6]),
+    ("END", [0, 0, 0, 0, 0, 12]),
+    ("FETCH", [0, 0, 0, 0, 3, 3]),
+    ("FIN", [57, 147, 107, 105, 344, 228]),
+    ("FRAME", [58, 153, 101, 97, 142, 81]),
+    ("GOAWAY", [0, 0, 0, 2, 2, 2]),
+    ("GROUP", [38, 107, 72, 67, 94, 49]),
+    ("PROBE", [0, 0, 54, 179, 195, 146]),
+    ("RESET_STREAM", [26, 31, 32, 28, 50, 27]),
+    ("RESTART", [0, 0, 0, 0, 0, 9]),
+    ("SERVER_SETUP", [28, 47, 0, 0, 0, 0]),
+    ("SETUP", [0, 0, 0, 0, 89, 75]),
+    ("START", [0, 0, 0, 0, 0, 42]),
+    ("STOP_SENDING", [32, 52, 44, 43, 271, 187]),
+    ("SUBSCRIBE", [20, 42, 32, 32, 34, 22]),
+    ("SUBSCRIBE_END", [0, 0, 0, 0, 15, 7]),
+    ("SUBSCRIBE_OK", [17, 37, 27, 27, 0, 0]),
+    ("SUBSCRIBE_START", [0, 0, 0, 0, 32, 20]),
+    ("SUBSCRIBE_UPDATE", [0, 0, 6, 6, 8, 4]),
+    ("TRACK", [0, 0, 0, 0, 64, 40]),
+    ("TRACK_INFO", [0, 0, 0, 0, 53, 35]),
+    ("stream", [114, 243, 243, 248, 422, 306]),
 ];
 
 #[derive(Deserialize)]
@@ -73,10 +84,10 @@ struct Event {
 
 #[test]
 fn captured_sessions_decode_to_what_their_peers_meant() {
-    let mut counts: BTreeMap<String, [usize; 4]> = BTreeMap::new();
-    let mut files = [0; 4];
+    let mut counts: BTreeMap<String, [usize; 6]> = BTreeMap::new();
+    let mut files = [0; 6];
     for (name, capture) in captures() {
-        let version = Version::from_alpn(&capture.version).unwrap();
+        let version = Version::every().find(|version| version.name() == capture.version).unwrap();
         let column = FILES.iter().position(|(of, _)| *of == version).unwrap();
         let mut replay = Replay::new(version);
         for (index, event) in capture.events.iter().enumerate() {
@@ -84,7 +95,8 @@ fn captured_sessions_decode_to_what_their_peers_meant() {
         }
         let meant: Vec<String> =
             capture.decoded.iter().filter(|line| is_message(line)).map(|line| in_order(line)).collect();
-        assert_eq!(replay.lines, meant, "{name}");
+        let lines: Vec<String> = replay.lines.iter().map(|line| in_order(line)).collect();
+        assert_eq!(lines, meant, "{name}");
         for (key, stream) in &replay.streams {
             stream.check(&format!("{name} {key:?}"));
         }
@@ -125,7 +137,10 @@ fn kind(line: &str) -> &str {
 
 /// Parameters come in random order: sort those of a SETUP line.
 fn in_order(line: &str) -> String {
-    let Some((head, list)) = line.split_once(": SETUP [") else { return line.to_owned() };
+    let Some((head, list)) = line.split_once(": SETUP [").or_else(|| line.split_once(" params=[")) else {
+        return line.to_owned();
+    };
+    let list = list.replace(['"', '\''], "");
     let mut parameters: Vec<&str> = list.trim_end_matches(']').split(", ").collect();
     parameters.sort_unstable();
     format!("{head}: SETUP [{}]", parameters.join(", "))
@@ -199,6 +214,7 @@ impl Replay {
             return if key.is_uni() { State::UniType } else { State::BidiType };
         }
         match self.streams.get(&key.reverse()).map(|asked| &asked.state) {
+            Some(State::Said) => State::ServerSetup,
             Some(State::Request(kind)) | Some(State::Asked(kind)) => match kind {
                 BidiType::Fetch => {
                     State::Frames(Box::new(Frames::new(self.version, GroupReader::frames(self.version))))
@@ -215,6 +231,10 @@ enum State {
     UniType,
     BidiType,
     Setup,
+    ClientSetup,
+    ServerSetup,
+    /// Either was read: the exchange is over.
+    Said,
     /// The first message of a request is due.
     Request(BidiType),
     /// It was read.
@@ -272,11 +292,31 @@ impl Stream {
             }
             State::BidiType => {
                 let id = self.kind()?;
+                if id == legacy::CLIENT_SETUP {
+                    self.state = State::ClientSetup;
+                    return self.step();
+                }
                 let kind = BidiType::from_id(self.version, id).unwrap();
                 self.state = State::Request(kind);
                 Some(format!("stream type {id} ({})", format!("{kind:?}").to_lowercase()))
             }
             State::Setup => self.message(setup),
+            State::ClientSetup => {
+                let setup = ClientSetup::next(&mut self.inbox).unwrap()?;
+                self.encoded.clear();
+                setup.encode(&mut self.encoded);
+                assert_eq!(setup.choose(), Some(Version::V02), "the client would rather have it");
+                self.state = State::Said;
+                Some(client_setup(&setup))
+            }
+            State::ServerSetup => {
+                let setup = ServerSetup::next(&mut self.inbox).unwrap()?;
+                assert_eq!(setup.version, self.version);
+                setup.encode(&mut self.encoded);
+                self.state = State::Said;
+                Some(format!("SERVER_SETUP version={:#x} params=[]", legacy::code(setup.version).unwrap()))
+            }
+            State::Said => None,
             State::Request(kind) => {
                 let line = self.request(kind)?;
                 self.state = State::Asked(kind);
@@ -316,7 +356,7 @@ impl Stream {
             BidiType::Announce => self.message(|m: &AnnounceRequest| {
                 let exclude = match version {
                     Version::V04 | Version::V05 => format!(" exclude_hop={}", m.exclude_hop.0),
-                    Version::V03 | Version::V06 => String::new(),
+                    _ => String::new(),
                 };
                 format!("ANNOUNCE_REQUEST prefix='{}'{exclude}", m.prefix)
             }),
@@ -338,6 +378,10 @@ impl Stream {
             (BidiType::Announce, 0) if version >= Version::V05 => {
                 self.message(|m: &AnnounceOk| format!("ANNOUNCE_OK hop={} count={}", m.hop.0, m.count))
             }
+            (BidiType::Announce, 0) if version <= Version::V02 => self.message(|m: &AnnounceInit| {
+                let suffixes: Vec<String> = m.suffixes.iter().map(|suffix| format!("'{suffix}'")).collect();
+                format!("ANNOUNCE_INIT [{}]", suffixes.join(", "))
+            }),
             (BidiType::Announce, _) => {
                 let message = Announce::next(&mut self.inbox, version).unwrap()?;
                 message.encode(version, &mut self.encoded);
@@ -346,7 +390,7 @@ impl Stream {
             (BidiType::Subscribe, _) => {
                 let message = SubscribeResponse::next(&mut self.inbox, version).unwrap()?;
                 message.encode(version, &mut self.encoded);
-                Some(response(&message))
+                Some(response(version, &message))
             }
             (BidiType::Probe, _) => self.message(|m: &Probe| match version {
                 Version::V03 => format!("PROBE bitrate={}", m.bitrate),
@@ -456,30 +500,48 @@ fn setup(setup: &Setup) -> String {
     format!("SETUP [{}]", parameters.join(", "))
 }
 
+fn client_setup(setup: &ClientSetup) -> String {
+    let versions: Vec<String> = setup.versions.iter().map(|code| format!("'{code:#x}'")).collect();
+    let parameters: Vec<String> = setup
+        .parameters
+        .iter()
+        .map(|(id, value)| match value {
+            Value::Number(number) => format!("'{id:#x}={number}'"),
+            Value::Bytes(bytes) => format!("\"{id:#x}=b'{}'\"", bytes.escape_ascii()),
+        })
+        .collect();
+    format!("CLIENT_SETUP versions=[{}] params=[{}]", versions.join(", "), parameters.join(", "))
+}
+
 fn announce(version: Version, announce: &Announce) -> String {
     let chain = |hops: &Hops| match version {
-        Version::V03 => format!("hop_count={}", hops.len()),
-        _ => format!("hops={:?}", hops.iter().map(|hop| hop.0).collect::<Vec<u64>>()),
+        Version::V01 | Version::V02 => String::new(),
+        Version::V03 => format!(" hop_count={}", hops.len()),
+        _ => format!(" hops={:?}", hops.iter().map(|hop| hop.0).collect::<Vec<u64>>()),
     };
     match announce {
         Announce::Active { suffix, hops, cost } if version >= Version::V06 => {
-            format!("START suffix='{suffix}' {} warm={} cold={}", chain(hops), cost.warm, cost.cold)
+            format!("START suffix='{suffix}'{} warm={} cold={}", chain(hops), cost.warm, cost.cold)
         }
         Announce::Active { suffix, hops, .. } => {
-            format!("ANNOUNCE status=1 (active) suffix='{suffix}' {}", chain(hops))
+            format!("ANNOUNCE status=1 (active) suffix='{suffix}'{}", chain(hops))
         }
         Announce::Ended { suffix } => {
-            format!("ANNOUNCE status=0 (ended) suffix='{suffix}' {}", chain(&Hops::from([])))
+            format!("ANNOUNCE status=0 (ended) suffix='{suffix}'{}", chain(&Hops::from([])))
         }
         Announce::Restart { id, hops, cost } => {
-            format!("RESTART id={id} {} warm={} cold={}", chain(hops), cost.warm, cost.cold)
+            format!("RESTART id={id}{} warm={} cold={}", chain(hops), cost.warm, cost.cold)
         }
         Announce::EndedId { id } => format!("END id={id}"),
     }
 }
 
-fn response(response: &SubscribeResponse) -> String {
+fn response(version: Version, response: &SubscribeResponse) -> String {
     match response {
+        SubscribeResponse::Ok(_) if version == Version::V02 => "SUBSCRIBE_OK (empty)".to_owned(),
+        SubscribeResponse::Ok(ok) if version == Version::V01 => {
+            format!("SUBSCRIBE_OK priority={}", ok.priority)
+        }
         SubscribeResponse::Ok(SubscribeOk { priority, ordered, max_age_ms, start, end }) => format!(
             "SUBSCRIBE_OK priority={priority} ordered={} max_latency={max_age_ms} start_group={} end_group={}",
             u8::from(*ordered),
@@ -516,6 +578,7 @@ fn prefs(version: Version, prefs: &Prefs) -> String {
     let Prefs { priority, ordered, max_age_ms, start, start_frame, end, end_frame } = *prefs;
     let (start, end) = (or_none(start.floor()), or_none(end));
     match version {
+        Version::V01 | Version::V02 => format!("priority={priority}"),
         Version::V06 => format!(
             "priority={priority} max_age={max_age_ms} start_group={start} end_group={end} \
              start_frame={start_frame} end_frame={}",

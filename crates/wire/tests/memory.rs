@@ -7,8 +7,8 @@ use relay_model::{TrackInfo, limits};
 use relay_wire::{
     Inbox,
     lite::{
-        Announce, AnnounceRequest, Datagram, Fetch, Goaway, GroupReader, Message, Setup, Subscribe,
-        SubscribeResponse, Version,
+        Announce, AnnounceInit, AnnounceRequest, Datagram, Fetch, Goaway, GroupReader, Message, Setup,
+        Subscribe, SubscribeResponse, Version, legacy::ClientSetup,
     },
     varint,
 };
@@ -32,7 +32,7 @@ fn peak(work: impl FnOnce()) -> usize {
 }
 
 fn check(what: &str, input: &[u8], work: fn(Version, &[u8])) {
-    for version in Version::ALL.iter().copied() {
+    for version in Version::every() {
         let held = peak(|| work(version, input));
         let allowed = FACTOR * input.len() + SLACK;
         let len = input.len();
@@ -44,6 +44,7 @@ fn check(what: &str, input: &[u8], work: fn(Version, &[u8])) {
 fn bodies(version: Version, input: &[u8]) {
     let _ = Setup::decode(version, input);
     let _ = AnnounceRequest::decode(version, input);
+    let _ = AnnounceInit::decode(version, input);
     let _ = Subscribe::decode(version, input);
     let _ = Fetch::decode(version, input);
     let _ = TrackInfo::decode(version, input);
@@ -52,10 +53,13 @@ fn bodies(version: Version, input: &[u8]) {
 
 fn stream(version: Version, input: &[u8]) {
     let (mut control, mut responses, mut announces) = (Inbox::new(), Inbox::new(), Inbox::new());
+    let mut setups = Inbox::new();
     for piece in input.chunks(7) {
         control.push(piece);
         responses.push(piece);
         announces.push(piece);
+        setups.push(piece);
+        while let Ok(Some(_)) = ClientSetup::next(&mut setups) {}
         while let Ok(Some(body)) = control.next_message() {
             bodies(version, &body);
         }

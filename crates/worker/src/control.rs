@@ -2,17 +2,19 @@
 
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, TryRecvError, at, never, select};
 use parking_lot::Mutex;
 use relay_core::{Action, Core, Event};
 use relay_model::{Order, SessionId};
 use relay_store::{End, Rings, Store};
 
 use crate::{
+    inspect::Question,
     mailbox::{Letter, Mailbox},
     pulse::Beats,
 };
@@ -38,6 +40,7 @@ pub(crate) struct Control {
     store: Arc<Store>,
     mailboxes: Vec<Arc<Mailbox>>,
     seen: Arc<Mutex<Seen>>,
+    questions: Receiver<Question>,
     /// When they are to see it next, if it may have changed.
     show_at: Option<Instant>,
     beats: Beats,
@@ -54,6 +57,7 @@ impl Control {
         store: Arc<Store>,
         mailboxes: Vec<Arc<Mailbox>>,
         seen: Arc<Mutex<Seen>>,
+        questions: Receiver<Question>,
         beats: Beats,
     ) -> Self {
         let letters = mailboxes.iter().map(|_| Vec::new()).collect();
@@ -62,6 +66,7 @@ impl Control {
             store,
             mailboxes,
             seen,
+            questions,
             show_at: None,
             beats,
             rings: Rings::new(),
@@ -74,18 +79,48 @@ impl Control {
     /// holds can be trusted after it.
     pub(crate) fn run(mut self, events: &Receiver<Vec<Event>>) {
         loop {
-            let received = match self.core.next_deadline().into_iter().chain(self.show_at).min() {
-                Some(deadline) => events.recv_deadline(deadline),
-                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            let first = match received {
-                Ok(batch) => Some(batch),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
+            let Some(first) = self.wait(events) else { return };
             let more = events.try_iter().take(BATCHES);
             let batches: Vec<Vec<Event>> = first.into_iter().chain(more).collect();
             self.step(batches, Instant::now());
+            self.answer();
+        }
+    }
+
+    /// Waits for events, for what is due (`Some(None)`), or for somebody who looks. `None`: no worker is left.
+    fn wait(&mut self, events: &Receiver<Vec<Event>>) -> Option<Option<Vec<Event>>> {
+        match events.try_recv() {
+            Ok(batch) => return Some(Some(batch)),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => {}
+        }
+        let due = self.core.next_deadline().into_iter().chain(self.show_at).min().map_or_else(never, at);
+        select! {
+            recv(events) -> batch => batch.ok().map(Some),
+            recv(self.questions) -> question => {
+                match question {
+                    Ok(question) => self.tell(question),
+                    // Nobody can ask any more.
+                    Err(_) => self.questions = never(),
+                }
+                Some(None)
+            }
+            recv(due) -> _ => Some(None),
+        }
+    }
+
+    /// Those who look come last.
+    fn answer(&mut self) {
+        while let Ok(question) = self.questions.try_recv() {
+            self.tell(question);
+        }
+    }
+
+    /// A callback that panics is not core's fault.
+    fn tell(&self, Question { look, reply }: Question) {
+        let listing = self.core.look(&look);
+        if catch_unwind(AssertUnwindSafe(|| reply(listing))).is_err() {
+            tracing::error!("a panic in who wanted to know what is served");
         }
     }
 

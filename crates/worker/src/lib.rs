@@ -11,6 +11,7 @@ mod arrival;
 mod control;
 pub mod engine;
 pub mod gate;
+mod inspect;
 pub mod mailbox;
 pub mod outbox;
 mod pulse;
@@ -25,8 +26,11 @@ pub use arrival::{Arrivals, Link, Newcomer, Place, Socket, Turned, Verdict};
 pub use control::carry_out;
 pub use engine::{Fault, Stage};
 pub use gate::{Answer, Denial, Ended, EndedBy, Gate, Reply, Request, Role, Sessions, WallClock, Which};
+pub use inspect::{
+    Asked, Inspector, Reply as InspectReply, SESSIONS_LISTED, SessionList, SessionSeen, Traffic, Wanted,
+};
 pub use relay::{Counts, Options, Relay, RunError, StartError};
-pub use relay_core::Takeover;
+pub use relay_core::{BroadcastSeen, Listing, Look, Takeover, TrackSeen};
 pub use relay_transport::quic::{
     Clients, Congestion, PeerCertificate, RootsError, Tickets, Tuning, Version, mtu,
 };

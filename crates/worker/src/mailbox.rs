@@ -12,7 +12,10 @@ use parking_lot::Mutex;
 use relay_auth::Permit;
 use relay_model::{Order, SessionCode, SessionId};
 
-use crate::gate::{Denial, Which};
+use crate::{
+    gate::{Denial, Which},
+    inspect::Asked,
+};
 
 /// Where in the window of a drain sessions begin to wind down, percent.
 const WIND_DOWN_PERCENT: u32 = 70;
@@ -50,6 +53,8 @@ pub enum Letter {
         /// The same in words.
         reason: Arc<str>,
     },
+    /// Somebody looks.
+    Inspect(Asked),
     /// Let nobody in, ask everybody to leave, close who does not, and end once nobody is left.
     Drain(Drain),
     /// Close everything at once, let nobody in, and end once all is said or time is up.

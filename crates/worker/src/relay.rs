@@ -26,6 +26,7 @@ use crate::{
     control::{Control, Seen},
     engine::{Fault, Shared, Worker},
     gate::{Gate, Sessions, WallClock},
+    inspect::{Inspector, Question},
     mailbox::{Drain, Letter, Mailbox},
     pulse::Pulse,
     run::Reactor,
@@ -157,6 +158,12 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// As workers published it, as the store holds it, as core was last seen.
+    pub(crate) fn of(board: &Board, store: &Store, seen: Seen) -> Self {
+        let Seen { counts, tally } = seen;
+        Self { workers: board.workers(), store: store.counts(), core: counts, tally }
+    }
+
     /// The counters of all workers together.
     pub fn total(&self) -> Meter {
         let mut total = Meter::default();
@@ -207,8 +214,8 @@ pub struct Relay {
     gate: Arc<dyn Gate>,
     wall: WallClock,
     store: Arc<Store>,
-    board: Arc<Board>,
     seen: Arc<Mutex<Seen>>,
+    inspector: Inspector,
     threads: Mutex<Option<Threads>>,
     fate: Arc<Fate>,
     ending: AtomicBool,
@@ -265,6 +272,14 @@ impl Relay {
         let mailboxes: Vec<Arc<Mailbox>> =
             reactors.iter().map(|reactor| Arc::new(Mailbox::new(reactor.ringer()))).collect();
         let (events, received) = crossbeam_channel::bounded(EVENT_BATCHES);
+        let seen = Arc::default();
+        let (inspector, questions) = Inspector::new(
+            &mailboxes,
+            shared.store.clone(),
+            shared.board.clone(),
+            Arc::clone(&seen),
+            shared.started,
+        );
         let mut relay = Self {
             addr: group.addr,
             buffers: group.buffers,
@@ -273,15 +288,15 @@ impl Relay {
             gate: shared.gate.clone(),
             wall: shared.wall.clone(),
             store: shared.store.clone(),
-            board: shared.board.clone(),
-            seen: Arc::default(),
+            seen,
             threads: Mutex::new(None),
             fate: Arc::default(),
             ending: AtomicBool::new(false),
+            inspector,
             pulse: Mutex::new(Pulse::new()),
         };
         relay.gate.started(&relay.sessions());
-        let control = relay.spawn_control(core, received)?;
+        let control = relay.spawn_control(core, received, questions)?;
         relay.desk.open(events.clone());
         let mut threads =
             Threads { workers: Vec::with_capacity(workers), control, events, _lock: group.lock };
@@ -310,8 +325,7 @@ impl Relay {
 
     /// What it holds and has done.
     pub fn counts(&self) -> Counts {
-        let Seen { counts, tally } = *self.seen.lock();
-        Counts { workers: self.board.workers(), store: self.store.counts(), core: counts, tally }
+        self.inspector.counts()
     }
 
     /// Its sessions, to act on them.
@@ -332,6 +346,11 @@ impl Relay {
     /// Everybody who has sessions, by worker.
     fn addressees(&self) -> Vec<Arc<Mailbox>> {
         self.mailboxes.iter().chain([&self.desk.mailbox]).cloned().collect()
+    }
+
+    /// What it holds right now, to be asked from any thread.
+    pub fn inspect(&self) -> Inspector {
+        self.inspector.clone()
     }
 
     /// Its logs and announce board, to look into.
@@ -404,9 +423,15 @@ impl Relay {
         self.fate.seal(Ok(()));
     }
 
-    fn spawn_control(&self, core: Core, events: Receiver<Vec<Event>>) -> Result<JoinHandle<()>, StartError> {
+    fn spawn_control(
+        &self,
+        core: Core,
+        events: Receiver<Vec<Event>>,
+        questions: Receiver<Question>,
+    ) -> Result<JoinHandle<()>, StartError> {
         let beats = self.pulse.lock().follow("control");
-        let control = Control::new(core, self.store.clone(), self.addressees(), self.seen.clone(), beats);
+        let control =
+            Control::new(core, self.store.clone(), self.addressees(), self.seen.clone(), questions, beats);
         let fate = self.fate.clone();
         spawn("control".to_owned(), move || {
             if catch_unwind(AssertUnwindSafe(|| control.run(&events))).is_err() {

@@ -42,7 +42,7 @@ async fn asked_to_move_a_publisher_is_there_before_it_is_gone_here() {
 
         old.go_away(&there.url("https")).await.unwrap();
         let new = there.accept().await;
-        assert_eq!(kept.session(2).await.unwrap().quic().remote_address(), there.addr);
+        assert_eq!(kept.session(2).await.unwrap().quic().unwrap().remote_address(), there.addr);
         assert_eq!(new.announced("").await.wait("b", true).await.unwrap().hops, [Hop(77)]);
         // What is written meanwhile goes both ways, and the new reader resumes where the old one is.
         let resume = match version {
@@ -93,7 +93,7 @@ async fn refused_where_it_was_sent_it_comes_home() {
     old.go_away(&there.url("moqt")).await.unwrap();
     there.accept().await.close(SessionCode::UNAUTHORIZED, "not here").await;
     let _home = here.accept().await;
-    assert_eq!(kept.session(3).await.unwrap().quic().remote_address(), here.addr);
+    assert_eq!(kept.session(3).await.unwrap().quic().unwrap().remote_address(), here.addr);
 }
 
 #[tokio::test]

@@ -9,10 +9,14 @@ use relay_wire::lite::{Fetch, Setup, Version};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::sync::oneshot;
 use web_transport_proto::{ConnectRequest, ConnectResponse};
+use web_transport_trait::Session as _;
 
 use crate::{
-    Announced, Broadcast, Closed, Error, Group, Raw, Subscription, carrier::Carrier, client::manual, code,
-    h3, session::Session,
+    Announced, Broadcast, Closed, Error, Group, Raw, Subscription,
+    carrier::{Carrier, Wire},
+    client::manual,
+    h3,
+    session::Session,
 };
 
 pub(super) struct Listener {
@@ -87,7 +91,7 @@ pub(super) struct Server {
     session: Arc<Session>,
     connect: tokio::sync::Mutex<Option<quinn::SendStream>>,
     _control: Option<quinn::SendStream>,
-    _endpoint: quinn::Endpoint,
+    _endpoint: Option<quinn::Endpoint>,
 }
 
 impl Server {
@@ -113,7 +117,7 @@ impl Server {
             closing = Some(recv);
         }
         let version = Version::from_alpn(&protocol).unwrap();
-        let carrier = Carrier { connection, webtransport, version };
+        let carrier = Carrier { wire: Wire::Quic { connection, webtransport }, version };
         let (manual, incoming) = manual(by_hand);
         let raw = Raw { carrier: carrier.clone(), incoming };
         let session = Session::new(carrier, Hop(1), Arc::default(), manual, oneshot::channel().0);
@@ -128,7 +132,17 @@ impl Server {
             });
         }
         let connect = tokio::sync::Mutex::new(connect);
-        (Self { session, connect, _control: control, _endpoint: endpoint }, raw)
+        (Self { session, connect, _control: control, _endpoint: Some(endpoint) }, raw)
+    }
+
+    /// On a stream socket.
+    pub(super) fn on_socket(session: qmux::Session) -> Self {
+        let version = Version::from_alpn(session.protocol().unwrap()).unwrap();
+        let carrier = Carrier { wire: Wire::Socket(session), version };
+        let session = Session::new(carrier, Hop(1), Arc::default(), None, oneshot::channel().0);
+        let session = Arc::new(session);
+        session.start();
+        Self { session, connect: tokio::sync::Mutex::new(None), _control: None, _endpoint: None }
     }
 
     pub(super) fn broadcast(&self, path: &str) -> Broadcast {
@@ -154,7 +168,7 @@ impl Server {
             h3::close(&mut connect, code.0, reason).await;
             let _ = connect.stopped().await;
         }
-        self.session.carrier.connection.close(code::to_quic(code.0), reason.as_bytes());
+        self.session.carrier.close(code.0, reason);
     }
 
     pub(super) async fn closed(&self) -> Closed {
@@ -172,7 +186,7 @@ impl Server {
     }
 
     pub(super) fn remote(&self) -> SocketAddr {
-        self.session.carrier.connection.remote_address()
+        self.session.carrier.quic().unwrap().remote_address()
     }
 
     /// Whether the client has sent a SETUP so far.

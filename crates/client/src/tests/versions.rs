@@ -210,6 +210,7 @@ async fn a_broadcast_is_announced_changed_and_withdrawn_in_each_versions_words()
         }
         let active = |hop: u64, cost| {
             let (hops, cost) = match version {
+                Version::V01 | Version::V02 => unreachable!("not dialled"),
                 Version::V03 => (vec![Hop(0), Hop(0)], Cost::UNKNOWN),
                 Version::V04 => (vec![Hop(hop), Hop(77)], Cost::UNKNOWN),
                 Version::V05 => (vec![Hop(hop)], Cost::UNKNOWN),
@@ -224,6 +225,7 @@ async fn a_broadcast_is_announced_changed_and_withdrawn_in_each_versions_words()
         assert_eq!(watch.take(Announce::next).await, active(5, one));
         broadcast.announce_with(&[Hop(6)], two);
         match version {
+            Version::V01 | Version::V02 => unreachable!("not dialled"),
             Version::V03 | Version::V04 => assert_eq!(watch.take(Announce::next).await, ended()),
             Version::V05 | Version::V06 => {}
         }

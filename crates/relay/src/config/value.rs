@@ -25,7 +25,7 @@ const LARGEST_HOP: u64 = (1 << 53) - 1;
 /// The most of one list: what anybody writes by hand fits many times over.
 const LIST: usize = 1_000;
 /// Versions other relays speak and this one does not.
-const UNSPOKEN: [&str; 2] = ["moq-lite-01", "moq-lite-02"];
+const UNSPOKEN: [&str; 2] = ["moq-lite-06-wip", "moq-lite-07-wip"];
 /// Drafts of moq-transport there are.
 const DRAFTS: std::ops::RangeInclusive<u8> = 7..=22;
 /// Units of time, ms.
@@ -130,11 +130,17 @@ pub(super) fn linger(value: &Value) -> Result<Duration, String> {
 
 /// One name or a list of them. Names of versions that others speak are no mistake, as long as one is left.
 pub(super) fn versions(value: &Value) -> Result<Versions, String> {
-    let known =
-        || Version::ALL.iter().map(|version| format!("{:?}", version.alpn())).collect::<Vec<_>>().join(", ");
+    let names = || Version::ALL.iter().map(|version| version.alpn()).chain([Version::V02.alpn()]);
+    let known = || names().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    // Which of the oldest it is comes out in the session: one stands for all of them.
+    let find = |name: &str| {
+        let is_oldest = |version: &Version| name == version.alpn() || name == version.name();
+        Version::from_alpn(name).or_else(|| Version::LEGACY.iter().any(is_oldest).then_some(Version::V02))
+    };
     let mut versions = Versions::default();
     for name in list(value)? {
-        match name.as_str().map(|text| (text, Version::from_alpn(text))) {
+        match name.as_str().map(|text| (text, find(text))) {
+            Some((_, Some(version))) if versions.spoken.contains(&version) => {}
             Some((_, Some(version))) => versions.spoken.push(version),
             Some((text, None)) if is_version_elsewhere(text) => versions.unspoken.push(text.to_owned()),
             _ => return Err(format!("{name} is no version we speak; the versions are {}", known())),
@@ -401,9 +407,12 @@ mod tests {
     #[test]
     fn versions_that_only_others_speak_are_told_apart_from_mistakes() {
         let names = |names: &[&str]| Value::Array(names.iter().map(|name| text(name)).collect());
-        let both = versions(&names(&["moq-lite-05", "moq-transport-16", "moqt-18", "moq-lite-02"])).unwrap();
+        let both =
+            versions(&names(&["moq-lite-05", "moq-transport-16", "moqt-18", "moq-lite-06-wip"])).unwrap();
         assert_eq!(both.spoken, [Version::V05]);
-        assert_eq!(both.unspoken, ["moq-transport-16", "moqt-18", "moq-lite-02"]);
+        assert_eq!(both.unspoken, ["moq-transport-16", "moqt-18", "moq-lite-06-wip"]);
+        let oldest = versions(&names(&["moql", "moq-lite-02", "moq-lite-01"])).unwrap();
+        assert_eq!((oldest.spoken, oldest.unspoken), (vec![Version::V02], vec![]));
         for bad in ["moq-transport-16", "moq-transport-23", "moq-transport-", "moqt-256", "moq-lite-5", ""] {
             assert!(versions(&text(bad)).is_err(), "{bad}");
         }

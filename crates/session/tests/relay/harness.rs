@@ -193,6 +193,9 @@ impl Relay {
             self.peers[at].setup();
             self.until("SETUP", |relay| !relay.peers[at].setups.is_empty());
         } else {
+            if self.peers[at].version.has_legacy_setup() {
+                self.peers[at].hello();
+            }
             self.until("announce request", |relay| !relay.peers[at].asked.is_empty());
         }
     }

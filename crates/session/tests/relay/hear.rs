@@ -8,8 +8,8 @@ use relay_session::transport::{Dir, Event, ReadError, Stream, Transport};
 use relay_wire::{
     Inbox,
     lite::{
-        AnnounceOk, BidiType, Datagram, GroupEvent, GroupReader, Setup, SubscribeOk, SubscribeResponse,
-        SubscribeUpdate, UniType,
+        AnnounceInit, AnnounceOk, BidiType, Datagram, GroupEvent, GroupReader, Setup, SubscribeOk,
+        SubscribeResponse, SubscribeUpdate, UniType,
     },
 };
 
@@ -220,6 +220,15 @@ impl Peer {
                 if self.version.has_announce_ok() {
                     let ok = AnnounceOk { hop: self.hop, count: live.len() as u64 };
                     self.write(stream, encoded(self.version, &ok));
+                }
+                if self.version.has_announce_init() {
+                    let suffixes = live.iter().map(|(suffix, _)| suffix.clone()).collect();
+                    self.write(stream, encoded(self.version, &AnnounceInit { suffixes }));
+                    for (suffix, hops) in live {
+                        announcing.active(self.version, suffix, hops, self.cost);
+                    }
+                    self.announcing.push(announcing);
+                    return;
                 }
                 for (suffix, hops) in live {
                     for said in announcing.active(self.version, suffix, hops, self.cost) {

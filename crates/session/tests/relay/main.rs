@@ -11,6 +11,7 @@ mod harness;
 mod hear;
 mod hostile;
 mod leave;
+mod legacy;
 mod limit;
 mod logs;
 mod merge;

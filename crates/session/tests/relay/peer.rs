@@ -16,8 +16,9 @@ use relay_wire::{
     Inbox,
     lite::{
         Announce, AnnounceRequest, BidiType, Datagram, Fetch, FrameHead, Group, GroupReader, Message, Setup,
-        Subscribe, SubscribeResponse, SubscribeUpdate, TrackRequest, UniType, Version, put_frame_head,
-        put_group_header,
+        Subscribe, SubscribeResponse, SubscribeUpdate, TrackRequest, UniType, Version,
+        legacy::{self, ClientSetup},
+        put_frame_head, put_group_header,
     },
     varint,
 };
@@ -101,6 +102,8 @@ pub(crate) struct Peer {
     /// Group streams that wait for stream credit.
     unopened: VecDeque<Vec<u8>>,
     pub(crate) announcing: Vec<Announcing>,
+    /// The stream that its session began with, where one does.
+    pub(crate) hello: Option<Stream>,
     next_subscribe: u64,
 }
 
@@ -168,6 +171,7 @@ impl Peer {
             pending: BTreeMap::new(),
             unopened: VecDeque::new(),
             announcing: Vec::new(),
+            hello: None,
             next_subscribe: 0,
         }
     }
@@ -277,6 +281,14 @@ impl Peer {
         let stream = self.open_uni(bytes);
         self.finish(stream);
         stream
+    }
+
+    /// Offers its version, and nothing else.
+    pub(crate) fn hello(&mut self) {
+        let versions = legacy::code(self.version).into_iter().collect();
+        let mut bytes = Vec::new();
+        ClientSetup { versions, parameters: Vec::new() }.encode(&mut bytes);
+        self.hello = Some(self.open_bi(bytes));
     }
 
     // Subscriber.

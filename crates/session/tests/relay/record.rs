@@ -7,8 +7,8 @@ use relay_session::transport::Stream;
 use relay_wire::{
     Inbox,
     lite::{
-        Announce, AnnounceOk, AnnounceRequest, Fetch, Goaway, Subscribe, SubscribeResponse, TrackRequest,
-        Version,
+        Announce, AnnounceInit, AnnounceOk, AnnounceRequest, Fetch, Goaway, Subscribe, SubscribeResponse,
+        TrackRequest, Version,
     },
 };
 
@@ -70,6 +70,7 @@ impl GroupIn {
 #[derive(Debug, Default)]
 pub(crate) struct WatchIn {
     pub(crate) ok: Option<AnnounceOk>,
+    pub(crate) init: Option<AnnounceInit>,
     pub(crate) live: BTreeMap<Path, Hops>,
     pub(crate) costs: BTreeMap<Path, Cost>,
     by_id: BTreeMap<u64, Path>,
@@ -125,6 +126,14 @@ pub(crate) fn hear_watch(version: Version, inbox: &mut Inbox, watch: &mut WatchI
         if watch.ok.is_none() {
             return;
         }
+    }
+    if version.has_announce_init() && watch.init.is_none() {
+        let Some(init) = inbox.next::<AnnounceInit>(version).unwrap() else { return };
+        for suffix in &init.suffixes {
+            let before = watch.live.insert(suffix.clone(), [].into());
+            assert!(before.is_none(), "{suffix} twice in a list");
+        }
+        watch.init = Some(init);
     }
     while let Some(announce) = Announce::next(inbox, version).unwrap() {
         watch.heard.push(announce.clone());

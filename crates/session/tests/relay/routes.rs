@@ -91,7 +91,7 @@ fn a_detour_is_told_to_whoever_passes_it_on_and_to_nobody_who_only_reads() {
                 assert_eq!(said, [Announce::Active { suffix: path("cam"), hops: hops.into(), cost }]);
             }
             // There is no word for it: an end and a beginning, in one write.
-            Version::V04 | Version::V03 => {
+            Version::V04 | Version::V03 | Version::V02 | Version::V01 => {
                 assert!(matches!(said, [Announce::Ended { .. }, Announce::Active { .. }]), "{said:?}");
             }
         }
@@ -165,7 +165,7 @@ fn another_publisher_is_told_apart() {
         let expected: &[_] = match version {
             Version::V06 => &["active", "restart"],
             Version::V05 => &["active", "active"],
-            Version::V04 | Version::V03 => &["active", "ended", "active"],
+            Version::V04 | Version::V03 | Version::V02 | Version::V01 => &["active", "ended", "active"],
         };
         assert_eq!(kinds, expected);
         // It goes: the first one's is left. Then that goes too.
@@ -191,6 +191,7 @@ fn chains_end_with_the_relay_where_nothing_else_names_it() {
         let told = relay[watcher].watches[&watch].live[&path("cam")].to_vec();
         let expected = match version {
             // The publisher, its stamp, and this relay.
+            Version::V01 | Version::V02 => vec![],
             Version::V03 => vec![Hop::ANONYMOUS; 3],
             Version::V04 => vec![me, Hop(1_000)],
             Version::V05 | Version::V06 => vec![me],

@@ -95,6 +95,7 @@ pub struct Tuning {
     pub mtu_discovery: bool,
     /// Protocol versions spoken, in any order; a client of raw QUIC gets the newest it offers, one of
     /// WebTransport the first it offers.
+    /// Those that have one name together ([`Version::LEGACY`]) are spoken if any of them is here.
     pub versions: Vec<Version>,
 }
 
@@ -109,7 +110,7 @@ impl Default for Tuning {
             initial_mtu: mtu::SMALLEST,
             max_mtu: mtu::DEFAULT,
             mtu_discovery: true,
-            versions: Version::ALL.to_vec(),
+            versions: Version::ALL.iter().copied().chain([Version::V02]).collect(),
         }
     }
 }

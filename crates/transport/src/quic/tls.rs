@@ -11,7 +11,7 @@ use rustls::{
     server::{NoServerSessionStorage, ResolvesServerCert},
 };
 
-use super::{ConfigError, H3, Version, versions::Versions};
+use super::{ConfigError, H3, versions::Versions};
 
 pub use clients::{Clients, RootsError};
 pub use peer::PeerCertificate;
@@ -53,7 +53,7 @@ impl Tls {
         }
         .with_cert_resolver(self.resolver);
         tls.ignore_client_order = true;
-        let names = versions.iter().map(Version::alpn).chain([H3]);
+        let names = versions.names().into_iter().chain([H3]);
         tls.alpn_protocols = names.map(|name| name.as_bytes().to_vec()).collect();
         tls.max_early_data_size = 0;
         if self.clients.is_some() {

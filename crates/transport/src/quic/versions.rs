@@ -16,14 +16,25 @@ impl Versions {
         (set != 0).then_some(Self(set))
     }
 
-    /// Newest first: the server's order of preference.
-    pub(super) fn iter(self) -> impl Iterator<Item = Version> {
-        Version::ALL.iter().copied().filter(move |version| self.0 & bit(*version) != 0)
+    /// Their names, newest first: the server's order of preference. Older ones share one.
+    pub(super) fn names(self) -> Vec<&'static str> {
+        let mut names: Vec<&'static str> = self.iter().map(Version::alpn).collect();
+        names.dedup();
+        names
+    }
+
+    /// Whether there is one to be agreed on with a peer that names none.
+    pub(super) fn has_unnamed(self) -> bool {
+        self.iter().any(Version::has_legacy_setup)
     }
 
     /// The one of that name.
     pub(super) fn named(self, name: &[u8]) -> Option<&'static str> {
         self.iter().map(Version::alpn).find(|known| known.as_bytes() == name)
+    }
+
+    fn iter(self) -> impl Iterator<Item = Version> {
+        Version::every().filter(move |version| self.0 & bit(*version) != 0)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The announce stream: which broadcasts there are below a prefix.
 
-use relay_model::{Cost, Hop, Hops, Path};
+use relay_model::{Cost, Hop, Hops, Path, limits};
 
 use super::{Body, Version};
 use crate::{
@@ -19,6 +19,18 @@ pub struct AnnounceRequest {
     pub exclude_hop: Hop,
 }
 
+/// First answer to an [`AnnounceRequest`] on moq-lite-01 and 02: all that is there at the time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AnnounceInit {
+    /// Paths below the prefix asked for; none may come twice. At most [`Self::MOST`].
+    pub suffixes: Vec<Path>,
+}
+
+impl AnnounceInit {
+    /// Paths of a list: what a peer may announce, and as many again that it may not.
+    pub const MOST: usize = 2 * limits::ANNOUNCES;
+}
+
 /// First answer to an [`AnnounceRequest`], from moq-lite-05 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceOk {
@@ -31,19 +43,19 @@ pub struct AnnounceOk {
 /// One broadcast came, changed its route, or went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Announce {
-    /// There. For a path already there: its route is replaced in place (moq-lite-05; 03 and 04 want it
+    /// There. For a path already there: its route is replaced in place (moq-lite-05; earlier ones want it
     /// ended first, 06 has [`Announce::Restart`]). On moq-lite-06 it takes the stream's next number,
     /// from 0.
     Active {
         /// Path below the prefix asked for.
         suffix: Path,
         /// Chain, original publisher first. On moq-lite-05 and later without the sender. On moq-lite-03
-        /// only its length travels: all anonymous.
+        /// only its length travels: all anonymous. Before, nothing: empty.
         hops: Hops,
         /// Its price without this link; [`Cost::UNKNOWN`] before moq-lite-06.
         cost: Cost,
     },
-    /// Gone (moq-lite-03..05).
+    /// Gone (before moq-lite-06).
     Ended {
         /// Path below the prefix asked for.
         suffix: Path,
@@ -98,7 +110,11 @@ impl Announce {
     fn read_status(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
         let status = input.varint()?;
         let suffix = input.path()?;
-        let hops = if version.has_hop_ids() { input.hops()? } else { input.hop_count()? };
+        let hops = match (version.has_hops(), version.has_hop_ids()) {
+            (false, _) => [].into(),
+            (_, false) => input.hop_count()?,
+            (_, true) => input.hops()?,
+        };
         match status {
             ENDED => Ok(Self::Ended { suffix }),
             ACTIVE | REPLACED => Ok(Self::Active { suffix, hops, cost: Cost::UNKNOWN }),
@@ -118,7 +134,11 @@ impl Announce {
         put_sized(out, |out| {
             varint::put(status, out);
             put_str(suffix.as_str(), out);
-            if version.has_hop_ids() { put_hops(hops, out) } else { varint::put(hops.len() as u64, out) }
+            match (version.has_hops(), version.has_hop_ids()) {
+                (false, _) => {}
+                (_, false) => varint::put(hops.len() as u64, out),
+                (_, true) => put_hops(hops, out),
+            }
         });
     }
 
@@ -169,6 +189,32 @@ impl Body for AnnounceRequest {
         put_str(self.prefix.as_str(), out);
         if version.has_exclude_hop() {
             varint::put(self.exclude_hop.0, out);
+        }
+    }
+}
+
+impl Body for AnnounceInit {
+    fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+        let count = usize::try_from(input.varint()?).unwrap_or(usize::MAX);
+        if count > Self::MOST {
+            return Err(Error::TooManyAnnounces);
+        }
+        let mut suffixes = Vec::with_capacity(count.min(input.rest()));
+        for _ in 0..count {
+            let suffix = input.path()?;
+            if suffix.as_str().is_empty() && suffixes.iter().any(|other: &Path| other.as_str().is_empty()) {
+                // It takes one byte: a list of nothing else would cost us far more than its sender.
+                return Err(Error::Value("announce list"));
+            }
+            suffixes.push(suffix);
+        }
+        Ok(Self { suffixes })
+    }
+
+    fn write(&self, _: Version, out: &mut Vec<u8>) {
+        varint::put(self.suffixes.len() as u64, out);
+        for suffix in &self.suffixes {
+            put_str(suffix.as_str(), out);
         }
     }
 }

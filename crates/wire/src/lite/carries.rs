@@ -30,12 +30,20 @@ pub enum Feature {
     FrameRanges,
     /// The wish for older groups first.
     OrderHint,
+    /// Groups that will not come are named.
+    Drops,
+    /// Subscriptions that say which groups they want, and how old.
+    Ranges,
+    /// Subscriptions that change.
+    Updates,
     /// A message in which each side says what it is.
     Setup,
     /// How many announces make up the first answer.
     InitialSet,
     /// A route that changes while its broadcast stays.
     Replacement,
+    /// What the connection carries.
+    Bitrate,
     /// Round trips beside the bitrate.
     RoundTrips,
     /// The request to move elsewhere.
@@ -67,9 +75,13 @@ impl Feature {
         Self::CleanEnd,
         Self::FrameRanges,
         Self::OrderHint,
+        Self::Drops,
+        Self::Ranges,
+        Self::Updates,
         Self::Setup,
         Self::InitialSet,
         Self::Replacement,
+        Self::Bitrate,
         Self::RoundTrips,
         Self::Goaway,
     ];
@@ -87,9 +99,13 @@ impl Feature {
             Self::CleanEnd => "clean end",
             Self::FrameRanges => "frame ranges",
             Self::OrderHint => "order hint",
+            Self::Ranges => "ranges",
+            Self::Updates => "updates",
+            Self::Drops => "drops",
             Self::Setup => "setup",
             Self::InitialSet => "initial set",
             Self::Replacement => "replacement",
+            Self::Bitrate => "bitrate",
             Self::RoundTrips => "round trips",
             Self::Goaway => "goaway",
         }
@@ -100,7 +116,7 @@ impl Feature {
         match self {
             Self::HopIds => {
                 "An announce names the relays it passed and its original publisher; without ids only \
-                 their number is known."
+                 their number is known, and before moq-lite-03 not even that."
             }
             Self::Prices => {
                 "An announce says what its route costs, warm and cold; a route without a price counts as \
@@ -125,18 +141,26 @@ impl Feature {
                  stream can begin at a later frame; without, groups are whole."
             }
             Self::OrderHint => "Subscriptions can ask for older groups first.",
+            Self::Ranges => {
+                "Subscriptions say with which group they begin and end, and how long one that is \
+                 superseded stays of use; without, they begin with the latest and five seconds are meant."
+            }
+            Self::Updates => "Subscriptions can change while they live (SUBSCRIBE_UPDATE).",
+            Self::Drops => "Groups that will not come are named (DROP); without, nothing is said of them.",
             Self::Setup => {
                 "Each side says what it is when the session begins (SETUP): its id and price, and of a \
                  client its role and path."
             }
             Self::InitialSet => {
                 "The answer to an announce request begins with how many broadcasts there are \
-                 (ANNOUNCE_OK), so that one knows when one has seen them all."
+                 (ANNOUNCE_OK) or with all of them (ANNOUNCE_INIT), so that one knows when one has seen \
+                 them all."
             }
             Self::Replacement => {
                 "The route of a broadcast can change while it stays announced; without, it ends and is \
                  announced again."
             }
+            Self::Bitrate => "The bitrate is measured and told (PROBE).",
             Self::RoundTrips => "Round trips are measured and told beside the bitrate (PROBE).",
             Self::Goaway => "A session can be asked to move elsewhere before it is closed (GOAWAY).",
         }
@@ -152,10 +176,15 @@ impl Feature {
             | Self::Datagrams
             | Self::Fetch
             | Self::OrderHint => Reach::Broadcast,
-            Self::FirstGroup | Self::CleanEnd | Self::FrameRanges => Reach::Subscriber,
-            Self::Setup | Self::InitialSet | Self::Replacement | Self::RoundTrips | Self::Goaway => {
-                Reach::Connection
-            }
+            Self::FirstGroup | Self::CleanEnd | Self::FrameRanges | Self::Drops => Reach::Subscriber,
+            Self::Ranges
+            | Self::Updates
+            | Self::Setup
+            | Self::InitialSet
+            | Self::Replacement
+            | Self::Bitrate
+            | Self::RoundTrips
+            | Self::Goaway => Reach::Connection,
         }
     }
 }
@@ -172,9 +201,12 @@ impl Version {
             Feature::FirstGroup | Feature::CleanEnd => !self.has_subscribe_ok(),
             Feature::FrameRanges => self.has_frame_ranges(),
             Feature::OrderHint => self.has_order_hint(),
+            Feature::Ranges | Feature::Updates => self.has_ranges(),
+            Feature::Drops => self.has_drops(),
             Feature::Setup => self.has_setup(),
-            Feature::InitialSet => self.has_announce_ok(),
+            Feature::InitialSet => self.has_announce_ok() || self.has_announce_init(),
             Feature::Replacement => self.replaces_announces(),
+            Feature::Bitrate => self.has_probe(),
             Feature::RoundTrips => self.has_round_trips(),
             Feature::Goaway => self.has_goaway(),
         }
@@ -212,12 +244,12 @@ fn reaching(reach: Reach) -> impl Iterator<Item = Feature> {
 }
 
 fn oldest_first() -> impl Iterator<Item = Version> + Clone {
-    Version::ALL.iter().rev().copied()
+    Version::every().rev()
 }
 
 /// Its number: what tells its name from the others'.
 fn short(version: Version) -> &'static str {
-    version.alpn().rsplit('-').next().unwrap_or_default()
+    version.name().rsplit('-').next().unwrap_or_default()
 }
 
 fn features(reach: Reach, out: &mut String) {

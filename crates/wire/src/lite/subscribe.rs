@@ -9,6 +9,10 @@ use crate::{
     varint,
 };
 
+/// What a subscription that says no age is taken to mean, ms: as long as publishers keep a group by
+/// themselves. It begins with the latest.
+const UNSAID_AGE_MS: u64 = 5_000;
+
 const OK: u64 = 0;
 const OK_DROP: u64 = 1;
 const START: u64 = 0;
@@ -35,7 +39,7 @@ pub struct SubscribeUpdate {
     pub prefs: Prefs,
 }
 
-/// Accepts a subscription (moq-lite-03 and 04): what the publisher makes of the preferences. Peers echo
+/// Accepts a subscription (before moq-lite-05; 02 says that much and no more, 01 its priority): what the publisher makes of the preferences. Peers echo
 /// the priority and leave the rest at zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SubscribeOk {
@@ -54,7 +58,7 @@ pub struct SubscribeOk {
 /// What a publisher says of a subscription besides its groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubscribeResponse {
-    /// It is served (moq-lite-03 and 04); first response.
+    /// It is served (before moq-lite-05); first response.
     Ok(SubscribeOk),
     /// The first group is known (moq-lite-05 and later).
     Start {
@@ -66,7 +70,7 @@ pub enum SubscribeResponse {
         /// One past the last group; 0 = there never was one.
         group: u64,
     },
-    /// These groups will not come.
+    /// These groups will not come (from moq-lite-03 on).
     Drop {
         /// The first.
         start: u64,
@@ -81,6 +85,10 @@ impl SubscribeResponse {
     /// Takes one response. `None` until it is whole. An unknown type is an error: it cannot be
     /// skipped.
     pub fn next(inbox: &mut Inbox, version: Version) -> Result<Option<Self>, Error> {
+        if !version.has_drops() {
+            let body = inbox.next_message()?;
+            return body.map(|body| whole(&body, |input| Self::read(version, OK, input))).transpose();
+        }
         let known: fn(u64) -> bool = match version.has_subscribe_ok() {
             true => |kind| matches!(kind, OK | OK_DROP),
             false => |kind| matches!(kind, START | END | DROP),
@@ -99,17 +107,21 @@ impl SubscribeResponse {
         let old = version.has_subscribe_ok();
         let kind = match self {
             Self::Ok(_) if old => OK,
-            Self::Drop { .. } if old => OK_DROP,
+            Self::Drop { .. } if old && version.has_drops() => OK_DROP,
             Self::Start { .. } if !old => START,
             Self::End { .. } if !old => END,
-            Self::Drop { .. } => DROP,
-            Self::Ok(_) | Self::Start { .. } | Self::End { .. } => {
+            Self::Drop { .. } if !old => DROP,
+            Self::Ok(_) | Self::Start { .. } | Self::End { .. } | Self::Drop { .. } => {
                 debug_assert!(false, "{self:?} on {version:?}");
                 return;
             }
         };
-        varint::put(kind, out);
+        if version.has_drops() {
+            varint::put(kind, out);
+        }
         put_sized(out, |out| match *self {
+            Self::Ok(_) if !version.has_ok_fields() => {}
+            Self::Ok(ok) if !version.has_drops() => out.push(ok.priority),
             Self::Ok(ok) => {
                 out.push(ok.priority);
                 put_flag(ok.ordered, out);
@@ -126,6 +138,10 @@ impl SubscribeResponse {
 
     fn read(version: Version, kind: u64, input: &mut Reader<'_>) -> Result<Self, Error> {
         Ok(match (version.has_subscribe_ok(), kind) {
+            (true, OK) if !version.has_ok_fields() => Self::Ok(SubscribeOk::default()),
+            (true, OK) if !version.has_drops() => {
+                Self::Ok(SubscribeOk { priority: input.u8()?, ..SubscribeOk::default() })
+            }
             (true, OK) => Self::Ok(SubscribeOk {
                 priority: input.u8()?,
                 ordered: input.flag()?,
@@ -169,6 +185,9 @@ impl Body for SubscribeUpdate {
 }
 
 fn read_prefs(version: Version, input: &mut Reader<'_>) -> Result<Prefs, Error> {
+    if !version.has_ranges() {
+        return Ok(Prefs { priority: input.u8()?, max_age_ms: UNSAID_AGE_MS, ..Prefs::default() });
+    }
     if !version.has_frame_ranges() {
         return Ok(Prefs {
             priority: input.u8()?,
@@ -201,6 +220,9 @@ fn read_prefs(version: Version, input: &mut Reader<'_>) -> Result<Prefs, Error> 
 /// subscriber without wishes asks in one version is what it would ask in the other.
 fn put_prefs(version: Version, prefs: &Prefs, out: &mut Vec<u8>) {
     out.push(prefs.priority);
+    if !version.has_ranges() {
+        return;
+    }
     if version.has_frame_ranges() {
         let floor = prefs.start.floor();
         varint::put(prefs.max_age_ms, out);

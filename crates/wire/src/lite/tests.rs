@@ -10,15 +10,18 @@ use crate::{Inbox, varint};
 mod carried;
 mod dialect;
 mod limit;
+mod setups;
 mod stream;
 
+const V01: Version = Version::V01;
+const V02: Version = Version::V02;
 const V03: Version = Version::V03;
 const V04: Version = Version::V04;
 const V05: Version = Version::V05;
 const V06: Version = Version::V06;
 
 fn all() -> impl Iterator<Item = Version> {
-    Version::ALL.iter().copied()
+    Version::every()
 }
 
 fn path(raw: &str) -> Path {
@@ -110,6 +113,7 @@ fn any_ids() -> impl Strategy<Value = Hops> {
 
 fn any_hops(version: Version) -> BoxedStrategy<Hops> {
     match version {
+        V01 | V02 => Just(Hops::from([])).boxed(),
         V03 => (0..=limits::HOPS).prop_map(|count| vec![Hop::ANONYMOUS; count].into()).boxed(),
         _ => any_ids().boxed(),
     }
@@ -148,6 +152,10 @@ fn any_prefs(version: Version) -> BoxedStrategy<Prefs> {
                 Prefs { priority, ordered: false, max_age_ms, start, start_frame, end, end_frame }
             })
             .boxed();
+    }
+    if version <= V02 {
+        let prefs = |priority| Prefs { priority, max_age_ms: 5_000, ..Prefs::default() };
+        return any::<u8>().prop_map(prefs).boxed();
     }
     let start = prop_oneof![Just(Start::Latest), low_int().prop_map(Start::Group)];
     (any::<u8>(), any::<bool>(), int(), start, opt())
@@ -195,6 +203,14 @@ fn any_response(version: Version) -> BoxedStrategy<SubscribeResponse> {
         let start = int().prop_map(|group| SubscribeResponse::Start { group });
         let end = int().prop_map(|group| SubscribeResponse::End { group });
         return prop_oneof![start, end, drop].boxed();
+    }
+    match version {
+        V01 => {
+            let ok = |priority| SubscribeResponse::Ok(SubscribeOk { priority, ..SubscribeOk::default() });
+            return any::<u8>().prop_map(ok).boxed();
+        }
+        V02 => return Just(SubscribeResponse::Ok(SubscribeOk::default())).boxed(),
+        _ => {}
     }
     let ok = (any::<u8>(), any::<bool>(), int(), opt(), opt()).prop_map(
         |(priority, ordered, max_age_ms, start, end)| {
@@ -267,7 +283,7 @@ proptest! {
         bitrate in int(), rtt_ms in int(), uri in "\\PC{0,80}", group in each(any_group),
     ) {
         for (version, group) in group {
-            let rtt_ms = if version == V03 { 0 } else { rtt_ms };
+            let rtt_ms = if version <= V03 { 0 } else { rtt_ms };
             comes_back(version, &Probe { bitrate, rtt_ms });
             comes_back(version, &Goaway { uri: uri.clone() });
             comes_back(version, &group);

@@ -29,7 +29,13 @@ impl Worker {
             return true;
         }
         let Some(conn) = self.endpoint.conn(peer.conn) else { return true };
-        let Some(version) = conn.protocol().and_then(lite::Version::from_alpn) else {
+        // Where nothing names the version it is agreed on in the session.
+        let name = conn.protocol().unwrap_or(lite::legacy::ALPN);
+        let version = match name {
+            lite::legacy::ALPN => lite::Version::LEGACY.first().copied(),
+            name => lite::Version::from_alpn(name),
+        };
+        let Some(version) = version else {
             self.meter.refused_version += 1;
             self.refuse(index, now, SessionCode::VERSION, "no version in common");
             return true;
@@ -82,12 +88,14 @@ impl Worker {
         let Self { peers, endpoint, shared, mailbox, .. } = self;
         let Some(peer) = peers.get_mut(index).filter(|peer| peer.state == State::Waiting) else { return };
         let Some(conn) = endpoint.conn(peer.conn) else { return };
+        // Not known yet of who has a URL and agrees on it later.
+        let version = peer.session.as_ref().and_then(|session| session.version());
         let local = SocketAddr::new(conn.local_ip().unwrap_or(shared.local.ip()), shared.local.port());
         let request = Request {
             session: peer.id,
             target,
             transport: if conn.is_webtransport() { "webtransport" } else { "quic" },
-            version: conn.protocol().unwrap_or_default(),
+            version: version.map_or(lite::legacy::ALPN, lite::Version::name),
             remote: conn.remote(),
             local,
             server_name: conn.server_name(),

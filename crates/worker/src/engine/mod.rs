@@ -11,6 +11,7 @@ mod admit;
 mod drain;
 mod expiry;
 mod flush;
+mod inspect;
 mod news;
 mod peer;
 mod receive;

@@ -57,6 +57,7 @@ impl Worker {
             Letter::Revise(session, permit) => self.revise(session, now, permit),
             Letter::End { session, code, reason } => self.revoke(session, now, code, &reason),
             Letter::EndWhere { which, code, reason } => self.revoke_where(which, now, code, &reason),
+            Letter::Inspect(asked) => self.inspected(now, asked),
             Letter::Drain(drain) => self.start_drain(now, drain),
             Letter::Shutdown { code, reason, until } => {
                 let indices: Vec<u32> = self.peers.indices().collect();

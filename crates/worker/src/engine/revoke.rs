@@ -71,7 +71,7 @@ impl Worker {
     }
 
     /// Where a session is that was let in, and that nobody has ended.
-    fn open_peer(&self, session: SessionId) -> Option<u32> {
+    pub(super) fn open_peer(&self, session: SessionId) -> Option<u32> {
         let index = self.peers.index_of(session)?;
         let peer = self.peers.get(index)?;
         (peer.state == State::Open && peer.parting.is_none()).then_some(index)

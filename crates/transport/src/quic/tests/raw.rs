@@ -34,6 +34,8 @@ fn moq_is_preferred_to_http() {
 #[test]
 fn the_newest_version_in_common_is_spoken() {
     for (offer, spoken) in [
+        (&["moql"][..], "moql"),
+        (&["moql", "moq-lite-03"], "moq-lite-03"),
         (&["moq-lite-03", "moq-lite-05", "moq-lite-06"][..], "moq-lite-06"),
         (&["moq-lite-03", "moq-lite-04"], "moq-lite-04"),
         (&["moq-lite-03", "h3"], "moq-lite-03"),

@@ -167,6 +167,26 @@ fn the_first_offer_we_speak_is_taken() {
 }
 
 #[test]
+fn who_offers_nothing_is_let_in_without_a_name_to_agree_on_one_in_the_session() {
+    let mut browser = Browser::silent();
+    browser.send_uni(&settings());
+    browser.request(&[]);
+    assert_eq!(browser.events(), [Event::Ready]);
+    assert_eq!(browser.relay().protocol(), Some("moql"));
+    let mut browser = Browser::silent();
+    browser.send_uni(&settings());
+    browser.request(&["moqt-18", "moql"]);
+    assert_eq!(browser.events(), [Event::Ready]);
+    assert_eq!(browser.relay().protocol(), Some("moql"));
+    // An offer of which nothing is spoken is another matter.
+    let mut browser = Browser::silent();
+    browser.send_uni(&settings());
+    browser.request(&["moqt-18"]);
+    let connect = browser.connect;
+    assert_eq!(browser.refusal(connect), "expected 200, got: Some(400)");
+}
+
+#[test]
 fn an_offer_we_are_not_to_speak_is_passed_over() {
     let mut browser = Browser::silent_with(Pair::speaking(&[Version::V04]));
     browser.send_uni(&settings());
@@ -370,7 +390,7 @@ fn a_connection_closed_by_the_browser_ends_the_session() {
 #[test]
 fn offers_we_do_not_speak_are_refused() {
     for offer in [&["moq-lite-02"][..], &["h3"], &[]] {
-        let mut browser = Browser::silent();
+        let mut browser = Browser::silent_with(Pair::speaking(Version::ALL));
         browser.send_uni(&settings());
         browser.request(offer);
         let connect = browser.connect;

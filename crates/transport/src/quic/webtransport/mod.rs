@@ -13,6 +13,7 @@ use bytes::Bytes;
 use quinn_proto::{Connection, Dir, Side, StreamId, VarInt};
 use relay_model::SessionCode;
 use relay_session::transport::PRIORITY_CONTROL;
+use relay_wire::lite;
 use web_transport_proto::{ConnectResponse, Settings, http::StatusCode};
 
 use self::{capsule::Reader, head::Head, request::Request};
@@ -315,6 +316,10 @@ impl Http {
             let spoken = |offer: &String| self.versions.named(offer.as_bytes());
             match request.protocols.iter().find_map(spoken) {
                 Some(protocol) => self.accept(quic, id, request, protocol, &rest),
+                // What is spoken then is agreed on in the session.
+                None if request.protocols.is_empty() && self.versions.has_unnamed() => {
+                    self.accept(quic, id, request, lite::legacy::ALPN, &rest);
+                }
                 None => {
                     // The answer the WebSocket entrance gives: clients try what else they have.
                     self.refused = true;
@@ -332,6 +337,10 @@ impl Http {
         protocol: &'static str,
         rest: &[u8],
     ) {
+        let response = match request.protocols.is_empty() {
+            true => ConnectResponse::OK,
+            false => ConnectResponse::OK.with_protocol(protocol),
+        };
         self.session = Some(Session {
             id,
             target: request.target.into(),
@@ -340,7 +349,7 @@ impl Http {
         });
         self.releasing = true;
         self.refused = false;
-        self.respond(quic, id, ConnectResponse::OK.with_protocol(protocol), false);
+        self.respond(quic, id, response, false);
         let mut reader = Reader::default();
         if let Some(close) = reader.push(rest) {
             self.end = Some(End::ByPeer(SessionCode(close.code), close.reason));

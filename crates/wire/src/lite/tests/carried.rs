@@ -12,8 +12,10 @@ fn carried(version: Version) -> Vec<Feature> {
 #[test]
 fn versions_carry_what_the_protocol_gave_them() {
     use Feature::*;
-    assert_eq!(carried(V03), [OrderHint]);
-    assert_eq!(carried(V04), [HopIds, OrderHint, RoundTrips, Goaway]);
+    assert_eq!(carried(V01), [InitialSet]);
+    assert_eq!(carried(V02), [InitialSet]);
+    assert_eq!(carried(V03), [OrderHint, Drops, Ranges, Updates, Bitrate]);
+    assert_eq!(carried(V04), [HopIds, OrderHint, Drops, Ranges, Updates, Bitrate, RoundTrips, Goaway]);
     let v05 = [
         HopIds,
         TrackProperties,
@@ -23,9 +25,13 @@ fn versions_carry_what_the_protocol_gave_them() {
         FirstGroup,
         CleanEnd,
         OrderHint,
+        Drops,
+        Ranges,
+        Updates,
         Setup,
         InitialSet,
         Replacement,
+        Bitrate,
         RoundTrips,
         Goaway,
     ];
@@ -48,6 +54,8 @@ fn what_either_side_cannot_say_is_lost() {
     assert_eq!(lost(V04, V05), [&old[..], &[FrameRanges]].concat());
     assert_eq!(lost(V05, V04), [&old[..], &[FirstGroup, CleanEnd, FrameRanges]].concat());
     assert_eq!(lost(V03, V03), [&[HopIds], &old[..], &[FirstGroup, CleanEnd, FrameRanges]].concat());
+    let v02 = [&[HopIds], &old[..], &[FirstGroup, CleanEnd, FrameRanges, OrderHint, Drops]].concat();
+    assert_eq!(lost(V02, V01), v02);
     for (one, other) in all().flat_map(|one| all().map(move |other| (one, other))) {
         assert!(lost(other, other).iter().all(|feature| lost(one, other).contains(feature)));
         assert!(lost(one, other).iter().all(|feature| feature.reach() != Reach::Connection));

@@ -4,26 +4,33 @@ use super::*;
 
 #[test]
 fn versions_are_found_by_their_names() {
-    for version in all() {
-        assert_eq!(Version::from_alpn(version.alpn()), Some(version));
+    for version in Version::ALL {
+        assert_eq!(Version::from_alpn(version.alpn()), Some(*version));
+        assert_eq!(version.alpn(), version.name());
+    }
+    // One name for both: it names neither.
+    for version in Version::LEGACY {
+        assert_eq!((version.alpn(), Version::from_alpn(version.alpn())), ("moql", None));
     }
     assert_eq!(Version::from_alpn("moq-lite-05"), Some(V05));
     // Never released under that name, and not the same bytes as what was.
     assert_eq!(Version::from_alpn("moq-lite-06-wip"), None);
     assert_eq!(Version::from_alpn("moq-lite-02"), None);
     assert_eq!(Version::from_alpn(""), None);
-    assert!(Version::ALL.is_sorted_by(|newer, older| newer > older));
+    assert!(all().is_sorted_by(|newer, older| newer > older));
 }
 
 #[test]
 fn stream_types_are_those_of_their_version() {
     let bidi = |version| (0..100).filter(move |id| BidiType::from_id(version, *id).is_some());
+    assert_eq!(bidi(V01).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(bidi(V02).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(bidi(V03).collect::<Vec<_>>(), [1, 2, 4]);
     assert_eq!(bidi(V04).collect::<Vec<_>>(), [1, 2, 4, 5]);
     assert_eq!(bidi(V05).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     assert_eq!(bidi(V06).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     let uni = |version| (0..100).filter(move |id| UniType::from_id(version, *id).is_some());
-    for version in [V03, V04] {
+    for version in [V01, V02, V03, V04] {
         assert_eq!(uni(version).collect::<Vec<_>>(), [0]);
     }
     for version in [V05, V06] {
@@ -61,6 +68,10 @@ fn announces_have_the_bytes_of_their_version() {
     };
     let cost = Cost { warm: 1, cold: 2 };
     let active = Announce::Active { suffix: path("a"), hops: [Hop(5), Hop(6)].into(), cost };
+    for version in [V01, V02] {
+        assert_eq!(bytes(version, &active), [3, 1, 1, b'a']);
+        assert_eq!(bytes(version, &Announce::Ended { suffix: path("a") }), [3, 0, 1, b'a']);
+    }
     assert_eq!(bytes(V03, &active), [4, 1, 1, b'a', 2]);
     assert_eq!(bytes(V04, &active), [6, 1, 1, b'a', 2, 5, 6]);
     assert_eq!(bytes(V05, &active), [6, 1, 1, b'a', 2, 5, 6]);
@@ -175,6 +186,8 @@ fn responses_have_the_numbers_of_their_version() {
     };
     let drop = SubscribeResponse::Drop { start: 3, end: 4, code: 5 };
     let ok = SubscribeOk { priority: 9, ..SubscribeOk::default() };
+    assert_eq!(bytes(V01, SubscribeResponse::Ok(ok)), [1, 9]);
+    assert_eq!(bytes(V02, SubscribeResponse::Ok(ok)), [0]);
     for version in [V03, V04] {
         assert_eq!(bytes(version, SubscribeResponse::Ok(ok)), [0, 5, 9, 0, 0, 0, 0]);
         assert_eq!(bytes(version, drop), [1, 3, 3, 4, 5]);

@@ -34,7 +34,7 @@ fn read(reader: &mut GroupReader, pieces: Vec<Bytes>) -> Result<Vec<GroupEvent>,
 /// Frames with the timestamps that the version has.
 fn any_frames(version: Version) -> impl Strategy<Value = Vec<(Option<i64>, Vec<u8>)>> {
     let tick = match version {
-        V03 | V04 => Just(None).boxed(),
+        V01 | V02 | V03 | V04 => Just(None).boxed(),
         V05 | V06 => prop_oneof![0..1_000_i64, 0..=TICK_MAX].prop_map(Some).boxed(),
     };
     prop::collection::vec((tick, prop::collection::vec(any::<u8>(), 0..100)), 0..6)

@@ -65,6 +65,40 @@ fn versions_without_setup_are_let_in_at_the_root_at_once() {
 }
 
 #[test]
+fn who_agrees_on_a_version_in_the_session_is_let_in_when_it_is_known() {
+    let mut bench = Bench::open_to_all();
+    let key = bench.connect_with(lite::Version::V02);
+    bench.settle();
+    assert_eq!(bench.phase(key), Phase::Ready);
+    assert!(bench.heard.is_empty(), "nobody is let in whose version is not known: {:?}", bench.heard);
+    let mut message = Vec::new();
+    let versions = lite::legacy::code(lite::Version::V01).into_iter().collect();
+    lite::legacy::ClientSetup { versions, parameters: Vec::new() }.encode(&mut message);
+    let now = bench.now;
+    let conn = bench.client.conn(key).unwrap();
+    let stream = conn.open(Dir::Bi, 0).unwrap();
+    conn.write(stream, &mut [message.into()]).unwrap();
+    bench.client.settle(key, now);
+    bench.settle();
+    let [Event::Opened { permit, .. }] = &bench.heard[..] else { panic!("{:?}", bench.heard) };
+    assert!(permit.root().is_root());
+    let mut answer = Vec::new();
+    lite::legacy::ServerSetup { version: lite::Version::V01 }.encode(&mut answer);
+    let conn = bench.client.conn(key).unwrap();
+    assert_eq!(conn.read(stream, 100).unwrap().as_deref(), Some(&answer[..]));
+}
+
+#[test]
+fn who_agrees_on_no_version_in_time_is_closed() {
+    let mut bench = Bench::open_to_all();
+    let key = bench.connect_with(lite::Version::V02);
+    bench.settle();
+    bench.advance(limits::SETUP_TIMEOUT + Duration::from_secs(1));
+    assert_ne!(bench.phase(key), Phase::Ready);
+    assert!(bench.heard.is_empty());
+}
+
+#[test]
 fn who_goes_without_a_word_has_vanished_and_who_is_closed_has_not() {
     let vanished = |bench: &Bench| match bench.heard.last() {
         Some(Event::Closed { vanished, .. }) => *vanished,

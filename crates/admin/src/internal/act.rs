@@ -1,0 +1,72 @@
+//! What an operator can do: end a session, and have the relay leave.
+
+use axum::{
+    extract::{Path, Query, State},
+    http::StatusCode,
+    response::Response,
+};
+use bytes::Bytes;
+use relay_model::{SessionCode, SessionId};
+use serde::Deserialize;
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::status::{Status, answer, gather::PATIENCE, words};
+
+/// The longest reason, bytes: it travels in the packet that closes a connection.
+const REASON_BYTES: usize = 256;
+/// What is said when nothing else is asked for.
+const REASON: &str = "ended by the operator";
+
+/// What to tell the peer; of a field in the query and in the body, the query's counts.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Farewell {
+    code: Option<u32>,
+    reason: Option<String>,
+}
+
+/// Ends a session. Clients do not come back after the default, `unauthorized`; with code 0 they may.
+pub(super) async fn kick(
+    State(status): State<Status>,
+    Path(id): Path<String>,
+    Query(query): Query<Farewell>,
+    body: Bytes,
+) -> Response {
+    let Ok(session) = id.parse().map(SessionId) else {
+        return words(StatusCode::NOT_FOUND, "no such session: ids are numbers");
+    };
+    let body: Farewell = match body.is_empty() {
+        true => Farewell::default(),
+        false => match serde_json::from_slice(&body) {
+            Ok(body) => body,
+            Err(error) => return words(StatusCode::BAD_REQUEST, format_args!("body: {error}")),
+        },
+    };
+    let code = query.code.or(body.code).map_or(SessionCode::UNAUTHORIZED, SessionCode);
+    let reason = query.reason.or(body.reason).unwrap_or_else(|| REASON.to_owned());
+    if reason.len() > REASON_BYTES {
+        let text = format_args!("reason: at most {REASON_BYTES} bytes, not {}", reason.len());
+        return words(StatusCode::BAD_REQUEST, text);
+    }
+    let (sender, mut outcome) = mpsc::channel(1);
+    status.inspector().kick(session, code, &reason, move |found| {
+        let _ = sender.try_send(found);
+    });
+    match timeout(PATIENCE, outcome.recv()).await {
+        Ok(Some(true)) => {
+            tracing::info!(%session, %code, reason, "a session was ended over HTTP");
+            answer(StatusCode::OK, r#"{"kicked":true}"#)
+        }
+        Ok(Some(false)) => words(StatusCode::NOT_FOUND, "no such session"),
+        Ok(None) | Err(_) => words(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the session's worker does not answer; the session ends when it does",
+        ),
+    }
+}
+
+/// Starts leaving. Asking again changes nothing and is answered the same.
+pub(super) async fn drain(State(status): State<Status>) -> Response {
+    status.drain();
+    answer(StatusCode::ACCEPTED, r#"{"draining":true}"#)
+}

@@ -1,0 +1,74 @@
+//! Keeps pages of others from acting here through their visitor's browser, which may reach what they cannot.
+//!
+//! Tools send no `Origin`. A browser sends one with each POST, and this listener serves no page that would
+//! need to: so only one that names this very listener, by address, is let through. A name does not do, for
+//! whoever owns it can point it here. Answers carry no CORS headers: no page of others reads them.
+
+use std::net::IpAddr;
+
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, uri::Authority},
+    middleware::Next,
+    response::Response,
+};
+
+use crate::status::words;
+
+/// Refuses what only looks.
+pub(super) async fn same_site(request: Request, next: Next) -> Response {
+    let looks = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !looks && is_foreign(request.headers()) {
+        return words(StatusCode::FORBIDDEN, "refused: the request comes from a page of another site");
+    }
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Whether a page of somebody else sent it.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        // Browsers that hide the origin still say this.
+        return headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
+    };
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    !matches!((origin, host), (Some(origin), Some(host)) if origin == host && is_address(host))
+}
+
+/// An IP address or `localhost`, with or without a port.
+fn is_address(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let host = authority.host();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn foreign(headers: &[(&'static str, &'static str)]) -> bool {
+        is_foreign(
+            &headers.iter().map(|&(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect(),
+        )
+    }
+
+    #[test]
+    fn only_tools_and_this_listener_itself_act() {
+        let host = ("host", "127.0.0.1:4444");
+        assert!(!foreign(&[host]), "a tool");
+        assert!(!foreign(&[host, ("origin", "http://127.0.0.1:4444")]));
+        assert!(!foreign(&[("host", "[::1]:4444"), ("origin", "http://[::1]:4444")]));
+        assert!(!foreign(&[("host", "localhost:4444"), ("origin", "http://localhost:4444")]));
+        assert!(foreign(&[host, ("origin", "https://evil.example")]));
+        assert!(foreign(&[host, ("origin", "http://127.0.0.1:80")]), "another port is another site");
+        assert!(foreign(&[host, ("origin", "null")]));
+        assert!(foreign(&[("origin", "http://127.0.0.1:4444")]), "no host to compare with");
+        let rebound = [("host", "evil.example:4444"), ("origin", "http://evil.example:4444")];
+        assert!(foreign(&rebound), "a name that its owner points here");
+        assert!(foreign(&[host, ("sec-fetch-site", "cross-site")]));
+        assert!(!foreign(&[host, ("sec-fetch-site", "same-origin")]));
+    }
+}

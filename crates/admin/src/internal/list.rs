@@ -1,0 +1,105 @@
+//! Sessions and broadcasts, in pages.
+
+use axum::{
+    extract::{Query, State},
+    http::StatusCode,
+    response::Response,
+};
+use relay_model::{Path, SessionId};
+use relay_worker::{Look, Wanted};
+use serde::{Deserialize, Serialize};
+
+use crate::status::{
+    Status, answer,
+    gather::{self, LISTED, TRACKS},
+    json, path,
+    shape::{BroadcastJson, Session},
+    words,
+};
+
+/// Which part of a list.
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    path: Option<String>,
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+impl Asked {
+    /// The path itself or the root, and how many.
+    fn page(&self) -> Result<(Path, usize), String> {
+        let limit = self.limit.unwrap_or(LISTED);
+        if !(1..=LISTED).contains(&limit) {
+            return Err(format!("limit: a number from 1 to {LISTED} is expected, not {limit}"));
+        }
+        let path = path(self.path.as_deref()).map_err(|error| format!("path: {error}"))?;
+        Ok((path.unwrap_or_else(Path::root), limit))
+    }
+}
+
+#[derive(Serialize)]
+struct Sessions {
+    sessions: Vec<Session>,
+    /// How many there are with this path, on whatever page.
+    total: usize,
+    /// What to ask for to get the next page, which may be empty.
+    next: Option<String>,
+    /// Workers that did not answer: their sessions are missing.
+    silent: Vec<String>,
+}
+
+pub(super) async fn sessions(State(status): State<Status>, Query(asked): Query<Asked>) -> Response {
+    let (prefix, limit) = match asked.page() {
+        Ok(page) => page,
+        Err(problem) => return words(StatusCode::BAD_REQUEST, problem),
+    };
+    let after = match asked.after.as_deref().map(str::parse) {
+        None => None,
+        Some(Ok(id)) => Some(SessionId(id)),
+        Some(Err(_)) => return words(StatusCode::BAD_REQUEST, "after: the id of a session is expected"),
+    };
+    let found = gather::sessions(status.inspector(), Wanted { prefix, after, limit }).await;
+    let last = found.list.last().filter(|_| found.list.len() == limit);
+    answer(
+        StatusCode::OK,
+        json(&Sessions {
+            next: last.map(|session| session.id.to_string()),
+            total: found.total,
+            silent: found.silent().collect(),
+            sessions: found.list.iter().map(Session::new).collect(),
+        }),
+    )
+}
+
+#[derive(Serialize)]
+struct Broadcasts {
+    broadcasts: Vec<BroadcastJson>,
+    /// How many there are at and below this path, on whatever page.
+    total: usize,
+    /// What to ask for to get the next page, which may be empty.
+    next: Option<String>,
+}
+
+pub(super) async fn broadcasts(State(status): State<Status>, Query(asked): Query<Asked>) -> Response {
+    let (prefix, limit) = match asked.page() {
+        Ok(page) => page,
+        Err(problem) => return words(StatusCode::BAD_REQUEST, problem),
+    };
+    let after = match path(asked.after.as_deref()) {
+        Ok(after) => after,
+        Err(error) => return words(StatusCode::BAD_REQUEST, format_args!("after: {error}")),
+    };
+    let look = Look { prefix, after, broadcasts: limit, tracks: TRACKS };
+    let Some(found) = gather::broadcasts(status.inspector(), look).await else {
+        return words(StatusCode::SERVICE_UNAVAILABLE, "the control thread does not answer");
+    };
+    let last = found.list.last().filter(|_| found.list.len() == limit);
+    answer(
+        StatusCode::OK,
+        json(&Broadcasts {
+            next: last.map(|broadcast| broadcast.path.as_str().to_owned()),
+            total: found.total,
+            broadcasts: found.list.iter().map(|seen| BroadcastJson::new(seen, |_| None)).collect(),
+        }),
+    )
+}

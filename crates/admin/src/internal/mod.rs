@@ -1,0 +1,105 @@
+//! The private listener: what operators and their tools ask, and the little they can do. Never on a public
+//! port: whoever reaches it is trusted with all of it.
+//!
+//! | route | answer |
+//! | --- | --- |
+//! | `GET /health` | 200 if every thread of the relay answers; 503 names those that do not |
+//! | `GET /ready` | 200 while new sessions are taken; 503 from the beginning of a drain on |
+//! | `GET /status` | as on the public port |
+//! | `GET /sessions`, `/broadcasts` | JSON, in pages |
+//! | `GET /nodes` | the relays of the cluster: this one |
+//! | `GET /metrics` | counters in Prometheus' text format |
+//! | `POST /sessions/{id}/kick` | ends a session |
+//! | `POST /drain` | starts leaving, as SIGTERM does |
+//!
+//! A browser that visits a page of somebody else must not be made to act here: see [`guard`].
+
+mod act;
+mod guard;
+mod list;
+mod metrics;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+    middleware::from_fn,
+    response::Response,
+    routing::{get, post},
+};
+use relay_model::Path;
+use relay_worker::{Look, Wanted};
+use serde::Serialize;
+
+use crate::status::{self, Status, answer, gather, json, shape};
+
+/// Bodies hold a reason and a code.
+const BODY_BYTES: usize = 4 * 1_024;
+
+/// All routes of the private listener.
+pub fn router(status: Status) -> Router {
+    let own = Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/sessions", get(list::sessions))
+        .route("/sessions/{id}/kick", post(act::kick))
+        .route("/broadcasts", get(list::broadcasts))
+        .route("/nodes", get(nodes))
+        .route("/metrics", get(metrics::metrics))
+        .route("/drain", post(act::drain))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn(guard::same_site))
+        .with_state(status.clone());
+    own.merge(status::router(status))
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    /// Threads that did not answer.
+    silent: Vec<String>,
+}
+
+/// Every worker and core are asked for nothing.
+async fn health(State(status): State<Status>) -> Response {
+    let inspector = status.inspector();
+    let wanted = Wanted { prefix: Path::root(), after: None, limit: 0 };
+    let look = Look { prefix: Path::root(), after: None, broadcasts: 0, tracks: 0 };
+    let (sessions, core) =
+        tokio::join!(gather::sessions(inspector, wanted), gather::broadcasts(inspector, look));
+    let mut silent: Vec<String> = sessions.silent().collect();
+    if core.is_none() {
+        silent.push("control".to_owned());
+    }
+    let (code, word) = match silent.is_empty() {
+        true => (StatusCode::OK, "ok"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "stuck"),
+    };
+    answer(code, json(&Health { status: word, silent }))
+}
+
+async fn ready(State(status): State<Status>) -> Response {
+    match status.is_draining() {
+        false => answer(StatusCode::OK, r#"{"ready":true}"#),
+        true => answer(StatusCode::SERVICE_UNAVAILABLE, r#"{"ready":false}"#),
+    }
+}
+
+#[derive(Serialize)]
+struct Nodes {
+    nodes: Vec<Node>,
+}
+
+#[derive(Serialize)]
+struct Node {
+    /// It is the one that answers.
+    #[serde(rename = "self")]
+    is_self: bool,
+    #[serde(flatten)]
+    relay: shape::Relay,
+}
+
+/// There is no cluster yet: this relay alone.
+async fn nodes(State(status): State<Status>) -> Response {
+    answer(StatusCode::OK, json(&Nodes { nodes: vec![Node { is_self: true, relay: status.about() }] }))
+}

@@ -1,0 +1,134 @@
+//! Asks a relay what it holds: every worker, core and the store, none of which is waited for without end.
+
+use std::time::{Duration, Instant};
+
+use relay_model::{LogId, Path, SessionId};
+use relay_store::Figures;
+use relay_worker::{Inspector, Look, SessionSeen, Traffic, Wanted};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout_at,
+};
+
+/// How long a thread may take to answer: a turn takes milliseconds. Who does not is named as silent.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
+/// Entries of a list at most.
+pub(crate) const LISTED: usize = 1_000;
+/// Tracks at most, over all broadcasts that are listed.
+pub(crate) const TRACKS: usize = 10_000;
+
+/// What the workers said.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    /// By id.
+    pub(crate) list: Vec<SessionSeen>,
+    pub(crate) total: usize,
+    /// By worker: when it looked and what it has moved, if it answered.
+    pub(crate) workers: Vec<Option<(Instant, Traffic)>>,
+}
+
+impl Sessions {
+    /// Threads that did not answer.
+    pub(crate) fn silent(&self) -> impl Iterator<Item = String> {
+        let silent = self.workers.iter().enumerate().filter(|(_, answer)| answer.is_none());
+        silent.map(|(worker, _)| format!("worker-{worker}"))
+    }
+}
+
+/// A broadcast and what the store knows of it.
+#[derive(Debug)]
+pub(crate) struct Broadcast {
+    pub(crate) path: Path,
+    pub(crate) age: Option<Duration>,
+    pub(crate) publisher: Option<SessionId>,
+    pub(crate) viewers: usize,
+    pub(crate) tracks: Vec<Track>,
+}
+
+/// A track and what the store knows of it.
+#[derive(Debug)]
+pub(crate) struct Track {
+    pub(crate) name: String,
+    pub(crate) viewers: usize,
+    /// Bytes received, by log.
+    pub(crate) logs: Vec<(LogId, u64)>,
+    /// Of all its logs together.
+    pub(crate) figures: Figures,
+}
+
+/// What core said, with the store's figures.
+#[derive(Debug, Default)]
+pub(crate) struct Broadcasts {
+    /// By path.
+    pub(crate) list: Vec<Broadcast>,
+    pub(crate) total: usize,
+}
+
+/// The sessions asked for. A worker that does not answer is left out of all but what it showed last.
+pub(crate) async fn sessions(inspector: &Inspector, wanted: Wanted) -> Sessions {
+    let limit = wanted.limit;
+    let is_everybody = wanted.prefix.is_root();
+    let (sender, mut answers) = mpsc::channel(inspector.workers().max(1));
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    inspector.sessions(wanted, move |list| {
+        // There is room for all, and nobody waits any more only when it is too late.
+        let _ = sender.try_send(list);
+    });
+    let mut found = Sessions { workers: vec![None; inspector.workers()], ..Sessions::default() };
+    while let Ok(Some(part)) = timeout_at(deadline, answers.recv()).await {
+        found.list.extend(part.sessions);
+        found.total += part.total;
+        if let Some(worker) = found.workers.get_mut(usize::from(part.worker.0)) {
+            *worker = Some((part.at, part.traffic));
+        }
+    }
+    if is_everybody && found.workers.contains(&None) {
+        let shown = inspector.counts().workers;
+        let silent = found.workers.iter().zip(&shown).filter(|(answer, _)| answer.is_none());
+        found.total += silent.map(|(_, shown)| shown.sessions as usize).sum::<usize>();
+    }
+    found.list.sort_unstable_by_key(|session| session.id);
+    found.list.truncate(limit);
+    found
+}
+
+/// The broadcasts asked for. `None`: core does not answer.
+pub(crate) async fn broadcasts(inspector: &Inspector, look: Look) -> Option<Broadcasts> {
+    let (sender, answer) = oneshot::channel();
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    inspector.broadcasts(look, move |listing| {
+        let _ = sender.send(listing);
+    });
+    let listing = timeout_at(deadline, answer).await.ok()?.ok()?;
+    let now = Instant::now();
+    let track = |seen: relay_worker::TrackSeen| {
+        let figures = seen.logs.iter().filter_map(|log| Some((*log, inspector.figures(*log)?)));
+        let figures: Vec<(LogId, Figures)> = figures.collect();
+        Track {
+            name: seen.name.as_str().to_owned(),
+            viewers: seen.viewers,
+            logs: figures.iter().map(|(log, figures)| (*log, figures.bytes)).collect(),
+            figures: figures.into_iter().map(|(_, figures)| figures).fold(Figures::default(), together),
+        }
+    };
+    let broadcast = |seen: relay_worker::BroadcastSeen| Broadcast {
+        path: seen.path,
+        age: seen.since.map(|since| now.saturating_duration_since(since)),
+        publisher: seen.publisher,
+        viewers: seen.viewers,
+        tracks: seen.tracks.into_iter().map(track).collect(),
+    };
+    Some(Broadcasts { list: listing.broadcasts.into_iter().map(broadcast).collect(), total: listing.total })
+}
+
+/// Two logs of one track.
+fn together(one: Figures, other: Figures) -> Figures {
+    Figures {
+        groups: one.groups + other.groups,
+        frames: one.frames + other.frames,
+        bytes: one.bytes + other.bytes,
+        latest: one.latest.max(other.latest),
+        cached_groups: one.cached_groups + other.cached_groups,
+        cached_bytes: one.cached_bytes + other.cached_bytes,
+    }
+}

@@ -1,0 +1,314 @@
+//! What a relay serves right now: `GET /status`, once or as a stream.
+//!
+//! Nothing is gathered while nobody looks. Who looks takes a *place*; while there is one, one task looks at
+//! the relay once a second and makes one body for each path that somebody asked for, which all share. Places
+//! are bounded, and one whose events nobody takes any more is given up.
+
+pub(crate) mod gather;
+mod rates;
+pub(crate) mod shape;
+mod stream;
+mod watch;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Query, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use relay_model::{Path, PathError};
+use relay_worker::{Inspector, Look, Relay, Wanted};
+use serde::Deserialize;
+
+use gather::{LISTED, TRACKS};
+use rates::{Rates, Totals};
+use watch::{Pace, Watching};
+
+/// What a stream's events are called.
+const EVENT: &str = "event: status\ndata: ";
+const EVENT_END: &str = "\n\n";
+/// How long a snapshot may take: two questions, and a look that is under way.
+const SNAPSHOT: Duration = Duration::from_secs(5);
+
+/// Memory as the system tells it, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// What this process has in memory.
+    pub resident: u64,
+    /// What it may use at most, if anything says.
+    pub limit: Option<u64>,
+}
+
+/// What only the binary knows of a relay. The functions are called off the workers' threads, once a second at
+/// most while somebody looks, and must be quick.
+#[derive(Clone)]
+pub struct About {
+    /// Version of the program.
+    pub version: String,
+    /// What people call this relay.
+    pub name: String,
+    /// SHA-256 of the certificate in hex, where browsers need it.
+    pub fingerprint: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Memory now.
+    pub memory: Arc<dyn Fn() -> Memory + Send + Sync>,
+    /// Starts leaving, as SIGTERM does. Called once at most, and must not wait.
+    pub drain: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, name, .. } = self;
+        f.debug_struct("About").field("version", version).field("name", name).finish_non_exhaustive()
+    }
+}
+
+/// A relay to be looked at; a handle. Used on a tokio runtime with time.
+#[derive(Clone)]
+pub struct Status(Arc<Shared>);
+
+struct Shared {
+    relay: Arc<Relay>,
+    inspector: Inspector,
+    about: About,
+    /// Somebody asked for a drain here.
+    drained: AtomicBool,
+    watching: Watching,
+    rates: Mutex<Rates>,
+}
+
+impl Status {
+    /// `relay`, and what the binary knows of it.
+    pub fn new(relay: Arc<Relay>, about: About) -> Self {
+        Self::with_pace(relay, about, Pace::default())
+    }
+
+    fn with_pace(relay: Arc<Relay>, about: About, pace: Pace) -> Self {
+        let inspector = relay.inspect();
+        let (watching, rates) = (Watching::new(pace), Mutex::default());
+        Self(Arc::new(Shared { relay, inspector, about, drained: AtomicBool::new(false), watching, rates }))
+    }
+
+    /// How many look now.
+    pub fn watchers(&self) -> usize {
+        self.0.watching.places()
+    }
+
+    pub(crate) fn relay(&self) -> &Relay {
+        &self.0.relay
+    }
+
+    pub(crate) fn inspector(&self) -> &Inspector {
+        &self.0.inspector
+    }
+
+    /// Whether the relay is about to end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.drained.load(Ordering::Relaxed) || !self.0.relay.is_ready()
+    }
+
+    /// Has the binary drain the relay; again, nothing.
+    pub(crate) fn drain(&self) {
+        if !self.is_draining() && !self.0.drained.swap(true, Ordering::Relaxed) {
+            tracing::info!("asked over HTTP to drain");
+            (self.0.about.drain)();
+        }
+    }
+
+    /// The relay itself.
+    pub(crate) fn about(&self) -> shape::Relay {
+        let Shared { relay, inspector, about, .. } = &*self.0;
+        shape::Relay {
+            version: about.version.clone(),
+            name: about.name.clone(),
+            uptime_s: inspector.started().elapsed().as_secs(),
+            workers: inspector.workers(),
+            draining: self.is_draining(),
+            address: relay.local_addr().to_string(),
+            fingerprint: (about.fingerprint)(),
+        }
+    }
+
+    /// Everything but the broadcasts, as the beginning of a JSON object; and who did not answer.
+    async fn look(&self) -> (String, Vec<String>) {
+        let wanted = Wanted { prefix: Path::root(), after: None, limit: LISTED };
+        let sessions = gather::sessions(&self.0.inspector, wanted).await;
+        let (relay, silent) = (self.about(), sessions.silent().collect());
+        let counts = self.0.inspector.counts();
+        let memory = (self.0.about.memory)();
+        let mut rates = self.0.rates.lock();
+        rates.turn(Instant::now(), totals(&sessions));
+        // Of who does not answer, what it showed last.
+        let moved = sessions.workers.iter().zip(&counts.workers);
+        let moved = moved.map(|(answer, shown)| answer.map_or_else(|| shown.into(), |(_, moved)| moved));
+        let (in_bps, out_bps) = rates.traffic();
+        let mut traffic =
+            shape::Traffic { bytes_in: 0, bytes_out: 0, frames_in: 0, frames_out: 0, in_bps, out_bps };
+        for relay_worker::Traffic { bytes_in, bytes_out, frames_in, frames_out } in moved {
+            traffic.bytes_in += bytes_in;
+            traffic.bytes_out += bytes_out;
+            traffic.frames_in += frames_in;
+            traffic.frames_out += frames_out;
+        }
+        let session = |seen: &relay_worker::SessionSeen| {
+            let (received, sent) = rates.session(seen.id);
+            shape::Session { in_bps: Some(received), out_bps: Some(sent), ..shape::Session::new(seen) }
+        };
+        let load = shape::Load::new(rates.cores(), memory, &counts.store);
+        let sessions_total = sessions.total;
+        let sessions: Vec<shape::Session> = sessions.list.iter().map(session).collect();
+        let head = Head { relay, load, traffic, sessions, sessions_total };
+        (json(&head), silent)
+    }
+
+    /// The event for who asked for `path`, around what all see.
+    async fn event(&self, (head, silent): &(String, Vec<String>), path: Option<&Path>) -> Bytes {
+        let prefix = path.cloned().unwrap_or_else(Path::root);
+        let look = Look { prefix, after: None, broadcasts: LISTED, tracks: TRACKS };
+        let found = gather::broadcasts(&self.0.inspector, look).await;
+        let mut silent = silent.clone();
+        if found.is_none() {
+            silent.push("control".to_owned());
+        }
+        let found = found.unwrap_or_default();
+        let mut rates = self.0.rates.lock();
+        let mut broadcasts = Vec::with_capacity(found.list.len());
+        for seen in &found.list {
+            let measured: Vec<u64> = seen.tracks.iter().map(|track| rates.logs(&track.logs)).collect();
+            let mut broadcast = shape::BroadcastJson::new(seen, |_| None);
+            for (track, rate) in broadcast.tracks.iter_mut().zip(measured) {
+                track.in_bps = Some(rate);
+            }
+            broadcasts.push(broadcast);
+        }
+        drop(rates);
+        let tail = json(&Tail { broadcasts, broadcasts_total: found.total, silent });
+        // Both are objects, and neither is empty.
+        let (head, tail) = (head.trim_end_matches('}'), tail.trim_start_matches('{'));
+        Bytes::from(format!("{EVENT}{head},{tail}{EVENT_END}"))
+    }
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Status").field("about", &self.0.about).finish_non_exhaustive()
+    }
+}
+
+/// What all who look see.
+#[derive(serde::Serialize)]
+struct Head {
+    relay: shape::Relay,
+    load: shape::Load,
+    traffic: shape::Traffic,
+    sessions: Vec<shape::Session>,
+    sessions_total: usize,
+}
+
+/// What depends on the path asked for.
+#[derive(serde::Serialize)]
+struct Tail {
+    broadcasts: Vec<shape::BroadcastJson>,
+    broadcasts_total: usize,
+    /// Threads that did not answer: what is only theirs is missing.
+    silent: Vec<String>,
+}
+
+fn totals(sessions: &gather::Sessions) -> Totals {
+    Totals {
+        workers: sessions.workers.clone(),
+        cpu: cpu(),
+        sessions: sessions.list.iter().map(|seen| (seen.id, (seen.bytes_in, seen.bytes_out))).collect(),
+        logs: HashMap::new(),
+    }
+}
+
+/// CPU time of this process.
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0))
+}
+
+/// Plain data: it cannot fail.
+pub(crate) fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| "{}".to_owned())
+}
+
+/// A JSON answer that nobody keeps.
+pub(crate) fn answer(status: StatusCode, json: impl Into<Body>) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, json.into()).into_response()
+}
+
+/// An answer of one line of text, for people.
+pub(crate) fn words(status: StatusCode, text: impl fmt::Display) -> Response {
+    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, format!("{text}\n")).into_response()
+}
+
+/// A path as a query gives it; of the root, none.
+pub(crate) fn path(raw: Option<&str>) -> Result<Option<Path>, PathError> {
+    Ok(raw.map(Path::parse).transpose()?.filter(|path| !path.is_root()))
+}
+
+/// `GET /status`.
+pub fn router(status: Status) -> Router {
+    Router::new().route("/status", get(status_of)).with_state(status)
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    path: Option<String>,
+}
+
+async fn status_of(
+    State(status): State<Status>,
+    Query(Asked { path: raw }): Query<Asked>,
+    headers: HeaderMap,
+) -> Response {
+    let path = match path(raw.as_deref()) {
+        Ok(path) => path,
+        Err(error) => return words(StatusCode::BAD_REQUEST, format_args!("path: {error}")),
+    };
+    let Some(mut place) = watch::sit(&status, path) else {
+        let mut response = words(StatusCode::SERVICE_UNAVAILABLE, "too many are looking; try again later");
+        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
+        return response;
+    };
+    if wants_events(&headers) {
+        return stream::response(place);
+    }
+    match tokio::time::timeout(SNAPSHOT, place.next()).await {
+        Ok(Some(event)) => {
+            let end = event.len().saturating_sub(EVENT_END.len());
+            let body = if event.len() > EVENT.len() { event.slice(EVENT.len().min(end)..end) } else { event };
+            answer(StatusCode::OK, body)
+        }
+        _ => words(StatusCode::GATEWAY_TIMEOUT, "the relay did not answer in time"),
+    }
+}
+
+/// Whether the client asks for a stream of events.
+fn wants_events(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|part| {
+        part.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! A stream of events as the body of an answer.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, HttpBody},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use hyper::body::Frame;
+
+use super::watch::Place;
+
+/// Something is said at least this often, so that nobody in between takes the connection for dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const COMMENT: &[u8] = b": still here\n\n";
+
+/// The events of a place, until its owner is too slow or goes.
+pub(super) fn response(place: Place) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        // Proxies that hold answers back to make them larger are asked not to.
+        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    (StatusCode::OK, headers, Body::new(Events::new(place))).into_response()
+}
+
+/// Gives the place back with what came.
+type Next = Pin<Box<dyn Future<Output = (Place, Option<Bytes>)> + Send>>;
+
+struct Events {
+    state: State,
+}
+
+enum State {
+    Idle(Place),
+    Waiting(Next),
+    Over,
+}
+
+impl Events {
+    fn new(place: Place) -> Self {
+        Self { state: State::Idle(place) }
+    }
+}
+
+impl HttpBody for Events {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        // Asked for more: what was given before has been taken.
+        let mut next = match std::mem::replace(&mut self.state, State::Over) {
+            State::Over => return Poll::Ready(None),
+            State::Idle(place) if place.is_lost() => {
+                return Poll::Ready(Some(Err(io::Error::other("too slow for its events"))));
+            }
+            State::Idle(place) => {
+                place.is_ready();
+                wait(place)
+            }
+            State::Waiting(next) => next,
+        };
+        match next.as_mut().poll(cx) {
+            Poll::Pending => {
+                self.state = State::Waiting(next);
+                Poll::Pending
+            }
+            Poll::Ready((place, Some(event))) => {
+                self.state = State::Idle(place);
+                Poll::Ready(Some(Ok(Frame::data(event))))
+            }
+            Poll::Ready((_, None)) => Poll::Ready(None),
+        }
+    }
+}
+
+fn wait(mut place: Place) -> Next {
+    Box::pin(async move {
+        let next = tokio::time::timeout(KEEP_ALIVE, place.next()).await;
+        let event = next.unwrap_or(Some(Bytes::from_static(COMMENT)));
+        (place, event)
+    })
+}

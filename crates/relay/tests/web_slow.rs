@@ -1,0 +1,246 @@
+//! Promise: slow and hostile HTTP clients cost nobody else anything, and a long list costs no memory.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use relay_client::{Broadcast, Client, ClientConfig, Prefs, TrackInfo};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::task::spawn_blocking;
+
+use common::{PATIENCE, Running, file, relay, run};
+
+/// Clients that are slow.
+const SLOW: usize = 2_000;
+/// What a newcomer may wait for, while they are.
+const NEWCOMER: Duration = Duration::from_millis(200);
+/// Newcomers tried: a busy machine may hold up some of them.
+const NEWCOMERS: usize = 5;
+/// Names in the list, and who announces them.
+const NAMES: usize = 100_000;
+const PUBLISHERS: usize = 100;
+/// What reading it may add to what the relay holds, bytes: the list itself is ten times as long.
+const LIST_BOUND: u64 = 1 << 20;
+
+/// A relay that serves HTTP and QUIC at one address.
+struct Site {
+    _folder: tempfile::TempDir,
+    relay: Running,
+    address: SocketAddr,
+}
+
+impl Site {
+    fn start() -> Self {
+        let address = free_of_both();
+        let text = format!(
+            "[server]\nbind = \"{address}\"\n[web.http]\nlisten = \"{address}\"\n[auth]\npublic = \"\"\n"
+        );
+        let (folder, path) = file(&text);
+        let relay = Running::start(relay().arg(&path));
+        relay.line_with("serving");
+        Self { _folder: folder, relay, address }
+    }
+
+    async fn client(&self) -> Client {
+        Client::connect(&format!("moqt://{}/", self.address), ClientConfig::default()).await.unwrap()
+    }
+
+    /// What the process holds, bytes.
+    fn resident(&self) -> u64 {
+        let pages = fs::read_to_string(format!("/proc/{}/statm", self.relay.child.id())).unwrap();
+        let pages: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * rustix::param::page_size() as u64
+    }
+
+    fn socket(&self) -> TcpStream {
+        let socket = TcpStream::connect(self.address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
+
+    /// The whole answer to a request.
+    fn get(&self, target: &str) -> String {
+        let mut socket = self.socket();
+        write!(socket, "GET {target} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+/// An address that is free of UDP and of TCP.
+fn free_of_both() -> SocketAddr {
+    loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = udp.local_addr().unwrap();
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// A group every 20 ms until told to stop, each waited for. How many went through.
+async fn healthy(site: &Site, stop: &AtomicBool) -> u64 {
+    let (publisher, subscriber) = (site.client().await, site.client().await);
+    let broadcast = publisher.broadcast("healthy").unwrap();
+    let track = broadcast.track("t", TrackInfo { max_age_ms: 30_000, ..TrackInfo::default() }).unwrap();
+    broadcast.announce();
+    subscriber.announced("").await.unwrap().wait("healthy", true).await.unwrap();
+    let prefs = Prefs { max_age_ms: 30_000, ..Prefs::default() };
+    let mut subscription = subscriber.subscribe("healthy", "t", prefs).await.unwrap();
+    track.wait_subscribed().await;
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let group = track.group(number);
+        group.frame(0, number.to_string().into());
+        group.finish();
+        let mut received = subscription.next_group().await.unwrap();
+        assert_eq!(received.sequence(), number, "a group is missing");
+        assert_eq!(received.frame().await.unwrap().unwrap().payload, number.to_string());
+        number += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    number
+}
+
+/// Sockets of every slow kind, each in its place: one that says nothing, half a request line, a header that
+/// never ends, a request whose answer is not read, half an upgrade, half of TLS.
+fn slow(site: &Site) -> Vec<TcpStream> {
+    (0..SLOW)
+        .map(|number| {
+            let mut socket = site.socket();
+            let said: &[u8] = match number % 6 {
+                0 => b"",
+                1 => b"GET /announc",
+                2 => b"GET / HTTP/1.1\r\nhost: relay\r\nx-more: ",
+                3 => b"GET /announced HTTP/1.1\r\nhost: relay\r\naccept: text/event-stream\r\n\r\n",
+                4 => b"GET / HTTP/1.1\r\nhost: relay\r\nupgrade: websocket\r\nconnection: upgrade\r\n",
+                _ => b"\x16\x03\x01\x02\x00\x01",
+            };
+            // The relay may have had enough of somebody already.
+            let _ = socket.write_all(said);
+            socket
+        })
+        .collect()
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "what was measured")]
+fn two_thousand_slow_sockets_cost_nobody_a_group_and_let_newcomers_in() {
+    let files = SLOW as u64 * 2 + 1_000;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: Some(files) }).unwrap();
+    run(async {
+        let site = Arc::new(Site::start());
+        let stop = Arc::new(AtomicBool::new(false));
+        let flowing = tokio::spawn({
+            let (site, stop) = (site.clone(), stop.clone());
+            async move { healthy(&site, &stop).await }
+        });
+        let began = Instant::now();
+        let held = spawn_blocking({
+            let site = site.clone();
+            move || slow(&site)
+        });
+        let held = held.await.unwrap();
+        let opened = began.elapsed();
+        let mut newcomers = Vec::new();
+        for _ in 0..NEWCOMERS {
+            let asked = Instant::now();
+            let client = site.client().await;
+            newcomers.push(asked.elapsed());
+            drop(client);
+        }
+        newcomers.sort();
+        let health = spawn_blocking({
+            let site = site.clone();
+            move || {
+                let asked = Instant::now();
+                let answer = site.get("/health");
+                assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+                asked.elapsed()
+            }
+        });
+        let health = health.await.unwrap();
+        stop.store(true, Ordering::Relaxed);
+        let groups = flowing.await.unwrap();
+        println!("{SLOW} in {opened:?}; newcomers {newcomers:?}, /health {health:?}, {groups} groups");
+        assert!(newcomers.iter().all(|newcomer| *newcomer < NEWCOMER) || newcomers[0] < NEWCOMER / 2);
+        assert!(health < PATIENCE / 2, "/health took {health:?}");
+        assert!(groups > 10, "{groups} groups");
+        drop(held);
+    });
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "what was measured")]
+fn a_hundred_thousand_names_are_listed_in_little_memory() {
+    run(async {
+        let site = Arc::new(Site::start());
+        let mut publishers: Vec<(Client, Vec<Broadcast>)> = Vec::new();
+        for publisher in 0..PUBLISHERS {
+            let client = site.client().await;
+            let broadcasts: Vec<Broadcast> = (0..NAMES / PUBLISHERS)
+                .map(|number| {
+                    let path = format!("a-rather-long-name-of-a-room/{publisher:03}/and-of-a-camera/{number:04}");
+                    let broadcast = client.broadcast(&path).unwrap();
+                    broadcast.announce();
+                    broadcast
+                })
+                .collect();
+            publishers.push((client, broadcasts));
+        }
+        let list = || {
+            let site = site.clone();
+            spawn_blocking(move || list_slowly(&site))
+        };
+        let began = Instant::now();
+        // Once for what the relay keeps from then on, and for the names to be there.
+        while list().await.unwrap().0 < NAMES {
+            assert!(began.elapsed() < PATIENCE * 2, "the names do not come");
+        }
+        let before = site.resident();
+        let (names, bytes, most) = list().await.unwrap();
+        println!("{names} names, {bytes} bytes; {before} bytes held before, {most} at most");
+        assert_eq!(names, NAMES);
+        assert!(bytes as u64 > LIST_BOUND * 5, "the list is too short to tell");
+        assert!(most <= before + LIST_BOUND, "{before} bytes before, {most} at most");
+        drop(publishers);
+    });
+}
+
+/// Names and bytes of `/announced`, read in small pieces with a pause in the middle, and the most that the
+/// relay held meanwhile.
+fn list_slowly(site: &Site) -> (usize, usize, u64) {
+    let mut socket = site.socket();
+    write!(socket, "GET /announced HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\r\n").unwrap();
+    let (mut names, mut bytes, mut most, mut paused, mut last) = (0, 0, site.resident(), false, 0);
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let read = socket.read(&mut piece).unwrap();
+        let Some(read) = piece.get(..read).filter(|read| !read.is_empty()) else {
+            return (names, bytes, most);
+        };
+        bytes += read.len();
+        // A name is a line; those of the header end with a carriage return, and the sizes of chunks too.
+        for byte in read {
+            names += usize::from(*byte == b'\n' && last != b'\r');
+            last = *byte;
+        }
+        if bytes > 1 << 20 && !std::mem::replace(&mut paused, true) {
+            // The relay has all the time it needs to fill what it would fill.
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        most = most.max(site.resident());
+    }
+}

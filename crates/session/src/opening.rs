@@ -1,0 +1,179 @@
+//! How a session begins that has no version yet: the client lists some on a stream, the relay answers with
+//! one. The stream stays, and its end is the end of the session.
+
+use std::time::Instant;
+
+use relay_model::{SessionCode, StreamCode, limits};
+use relay_wire::lite::{
+    self, BidiType,
+    legacy::{self, ClientSetup, ServerSetup, SessionInfo},
+};
+
+use crate::{
+    inlet::Inlet,
+    requests::{Next, refuse},
+    session::{Cx, Output, Role, Session},
+    transport::{ReadError, Stream, Transport},
+};
+
+/// The exchange is not over.
+#[derive(Debug, Default)]
+pub(crate) struct Opening {
+    /// When it must be, once the session has been started.
+    by: Option<Instant>,
+    /// The client's stream is there.
+    begun: bool,
+}
+
+impl Opening {
+    /// What a session of `version` waits for, if its version is agreed on in the exchange.
+    pub(crate) fn of(version: lite::Version) -> Option<Self> {
+        version.has_legacy_setup().then(Self::default)
+    }
+
+    pub(crate) fn start(&mut self, now: Instant) {
+        self.by.get_or_insert(now + limits::SETUP_TIMEOUT);
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.by
+    }
+}
+
+impl Session {
+    /// What is spoken, once it is known.
+    pub fn version(&self) -> Option<lite::Version> {
+        self.opening.is_none().then_some(self.config.version)
+    }
+
+    /// Asks for leave where nothing in the protocol names a path: versions without SETUP on a transport
+    /// without a URL. One whose version is not known waits for that first, not for long. Call once, when the
+    /// transport is ready.
+    pub fn start(&mut self, cx: &mut Cx<'_>) {
+        if let Some(opening) = &mut self.opening {
+            opening.start(cx.now);
+            return;
+        }
+        if !self.config.has_url && !self.config.version.has_setup() {
+            cx.out.push(Output::Authorize { target: String::new(), role: None });
+        }
+    }
+
+    /// Reads the type of a stream of a session that has no version yet. One byte at a time: what other
+    /// requests say waits in the transport.
+    pub(crate) fn read_first<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        stream: Stream,
+        mut inlet: Inlet,
+    ) -> Next {
+        let id = loop {
+            if let Some(id) = inlet.inbox.next_varint() {
+                break id;
+            }
+            match t.read(stream, 1) {
+                Ok(Some(byte)) => inlet.inbox.push(&byte),
+                Err(ReadError::Blocked) => return Next::Keep(Role::Request(inlet, None)),
+                Ok(None) | Err(ReadError::Reset(_) | ReadError::Gone) => {
+                    return refuse(t, cx, stream, StreamCode::CANCEL);
+                }
+            }
+        };
+        if id == legacy::CLIENT_SETUP
+            && let Some(opening) = &mut self.opening
+            && !std::mem::replace(&mut opening.begun, true)
+        {
+            return self.read_client_setup(t, cx, stream, inlet);
+        }
+        // Both versions have the same requests.
+        let kind = BidiType::from_id(self.config.version, id);
+        if kind.is_none() {
+            return refuse(t, cx, stream, StreamCode::CANCEL);
+        }
+        self.hold_back(stream);
+        Next::Keep(Role::Request(inlet, kind))
+    }
+
+    pub(crate) fn read_client_setup<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        stream: Stream,
+        mut inlet: Inlet,
+    ) -> Next {
+        inlet.fill(t, stream);
+        let setup = match ClientSetup::next(&mut inlet.inbox) {
+            Ok(Some(setup)) => setup,
+            Ok(None) if inlet.end().is_some() => {
+                self.violation(t, cx, "SETUP ended early");
+                return Next::Done;
+            }
+            Ok(None) => return Next::Keep(Role::ClientSetup(inlet)),
+            Err(error) => {
+                cx.meter.violations += 1;
+                self.close(t, cx.now, error.session_code(), &error.to_string());
+                return Next::Done;
+            }
+        };
+        let Some(version) = setup.choose() else {
+            cx.meter.refused_version += 1;
+            self.close(t, cx.now, SessionCode::VERSION, "no version in common");
+            return Next::Done;
+        };
+        let mut answer = Vec::new();
+        ServerSetup { version }.encode(&mut answer);
+        self.control.send(t, cx.now, stream, answer);
+        self.agreed(t, cx, version);
+        self.read_session(t, cx, stream, inlet)
+    }
+
+    /// The version is known: what waited for it goes on.
+    fn agreed<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, version: lite::Version) {
+        self.opening = None;
+        self.config.version = version;
+        self.egress.speak(version);
+        if self.grant.is_some() {
+            self.met(t, cx);
+            self.resume_held(t, cx);
+        } else if !self.config.has_url {
+            cx.out.push(Output::Authorize { target: String::new(), role: None });
+        }
+    }
+
+    /// Reads the stream that the session began with: what the peer measured is not of use here.
+    pub(crate) fn read_session<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        stream: Stream,
+        mut inlet: Inlet,
+    ) -> Next {
+        loop {
+            let more = inlet.fill(t, stream);
+            loop {
+                match inlet.inbox.next::<SessionInfo>(self.config.version) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.violation(t, cx, &error.to_string());
+                        return Next::Done;
+                    }
+                }
+            }
+            if !more {
+                break;
+            }
+        }
+        if inlet.end().is_some() {
+            self.close(t, cx.now, SessionCode::NONE, "session stream ended");
+            return Next::Done;
+        }
+        Next::Keep(Role::Session(inlet))
+    }
+
+    /// Whether the exchange has taken too long.
+    pub(crate) fn is_opening_late(&self, now: Instant) -> bool {
+        self.opening.as_ref().and_then(Opening::deadline).is_some_and(|by| now >= by)
+    }
+}

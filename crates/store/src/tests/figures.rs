@@ -1,0 +1,34 @@
+//! What a log says of itself in numbers.
+
+use super::*;
+
+#[test]
+fn figures_count_what_was_brought_and_what_is_held() {
+    let mut f = Fixture::new();
+    assert_eq!(f.log.figures(), crate::Figures::default());
+    f.group(0, &[b"abc", b"de"]);
+    assert_eq!(f.log.figures().frames, 0, "nothing shows before the commit");
+    f.writer.finish(0, 0);
+    f.group(1, &[b"fghi"]);
+    f.commit();
+    let figures = f.log.figures();
+    assert_eq!((figures.groups, figures.frames, figures.bytes), (2, 3, 9));
+    assert_eq!((figures.latest, figures.cached_groups), (Some(1), 2));
+    assert!(figures.cached_bytes >= 9, "{figures:?}");
+    // Totals stay when the cache lets go.
+    f.later(31_000);
+    f.store.trim(f.now, &mut f.rings);
+    let after = f.log.figures();
+    assert_eq!((after.groups, after.frames, after.bytes), (2, 3, 9));
+    assert_eq!((after.latest, after.cached_groups), (Some(1), 1));
+    assert!(after.cached_bytes < figures.cached_bytes);
+}
+
+#[test]
+fn what_a_fenced_writer_staged_is_not_counted() {
+    let mut f = Fixture::new();
+    f.group(0, &[b"abc"]);
+    let _later = f.log.writer(Epoch(2)).unwrap();
+    f.writer.commit(f.now, &mut f.rings).unwrap_err();
+    assert_eq!(f.log.figures(), crate::Figures::default());
+}

@@ -1,0 +1,73 @@
+//! What a worker says of its sessions when somebody looks.
+
+use std::time::Instant;
+
+use relay_session::transport::Transport;
+
+use super::{State, Worker, guard, words};
+use crate::inspect::{Asked, SESSIONS_LISTED, SessionList, SessionSeen, Wanted};
+
+impl Worker {
+    /// Answers; what a callback does wrong costs nobody anything.
+    pub(super) fn inspected(&mut self, now: Instant, asked: Asked) {
+        match asked {
+            Asked::Sessions { wanted, reply } => {
+                let list = self.list_sessions(now, &wanted);
+                guard(|| reply.give(list));
+            }
+            Asked::Kick { session, code, reason, reply } => {
+                let is_here = self.open_peer(session).is_some();
+                self.revoke(session, now, code, &reason);
+                guard(|| reply.give(is_here));
+            }
+        }
+    }
+
+    /// The sessions asked for. One walk over all, and a closer look at those that are listed.
+    fn list_sessions(&mut self, now: Instant, wanted: &Wanted) -> SessionList {
+        let limit = wanted.limit.min(SESSIONS_LISTED);
+        let peers = &self.peers;
+        let is_meant = |index: &u32| {
+            let Some(peer) = peers.get(*index).filter(|peer| peer.state == State::Open) else { return false };
+            peer.permit.as_ref().is_some_and(|permit| permit.root().has_prefix(&wanted.prefix))
+        };
+        let mut found: Vec<_> = peers
+            .indices()
+            .filter(is_meant)
+            .filter_map(|index| peers.get(index).map(|peer| (peer.id, index)))
+            .collect();
+        let total = found.len();
+        found.retain(|(id, _)| wanted.after.is_none_or(|after| *id > after));
+        if found.len() > limit {
+            found.select_nth_unstable(limit);
+            found.truncate(limit);
+        }
+        found.sort_unstable();
+        let sessions = found.into_iter().filter_map(|(_, index)| self.describe(index, now)).collect();
+        SessionList { worker: self.id, at: now, traffic: (&self.meter).into(), sessions, total }
+    }
+
+    /// One session as others may see it.
+    fn describe(&mut self, index: u32, now: Instant) -> Option<SessionSeen> {
+        let Self { peers, endpoint, .. } = self;
+        let peer = peers.get(index)?;
+        let (root, session) = (peer.permit.as_ref()?.root().clone(), peer.session.as_deref()?);
+        guard(|| {
+            let conn = endpoint.conn(peer.conn)?;
+            let traffic = conn.traffic();
+            Some(SessionSeen {
+                id: peer.id,
+                remote: conn.remote(),
+                transport: if conn.is_webtransport() { "webtransport" } else { "quic" },
+                version: conn.protocol().unwrap_or_default(),
+                root,
+                age: words::lasted(peer.admit_by, now),
+                rtt: conn.stats().rtt,
+                bytes_in: traffic.bytes_in,
+                bytes_out: traffic.bytes_out,
+                publishes: session.publishes(),
+                subscriptions: session.subscriptions(),
+            })
+        })?
+    }
+}
