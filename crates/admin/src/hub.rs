@@ -247,8 +247,8 @@ impl Hub {
                 | Order::Pull { .. }
                 | Order::DropPull { .. } => {}
             },
-            // A reader has few asks under way.
-            Letter::AsksDone(..) => {}
+            // A reader has few asks under way; who looks asks the workers.
+            Letter::AsksDone(..) | Letter::Inspect(_) => {}
             // They come when the relay has ended.
             Letter::Drain(_) | Letter::Shutdown { .. } => {
                 self.end_all(&Over { code: SessionCode::NONE, reason: "going away".into() });
