@@ -51,7 +51,12 @@ export async function eventually(what, condition, ms = 15_000) {
 
 export function same(found, expected, what) {
 	const [a, b] = [JSON.stringify(found), JSON.stringify(expected)];
-	if (a !== b) throw new Error(`${what}: ${a} instead of ${b}`);
+	if (a === b) return;
+	// Where they begin to differ, with a little around it.
+	let at = 0;
+	while (a[at] === b[at]) at += 1;
+	const near = (text) => text.slice(Math.max(0, at - 60), at + 120);
+	throw new Error(`${what}: …${near(a)}… instead of …${near(b)}…`);
 }
 
 export function check(condition, message) {

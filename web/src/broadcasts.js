@@ -89,8 +89,8 @@ export class Broadcasts {
 		shown.sort((a, b) => (by === "path" ? 0 : b[by] - a[by]) || (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
 		this.#most = Math.max(1, ...shown.map((item) => item.bps ?? 0));
 		this.#list.items = shown;
-		const whole = count(this.#known);
-		text(byId("broadcasts-count"), words.length > 0 ? `${count(shown.length)} of ${whole}` : this.#known > this.#items.length ? `first ${count(this.#items.length)} of ${whole}` : whole);
+		const whole = this.#known > this.#items.length ? `the first ${count(this.#items.length)} of ${count(this.#known)}` : count(this.#known);
+		text(byId("broadcasts-count"), words.length > 0 ? `${count(shown.length)} of ${whole}` : whole);
 		const none = byId("broadcast-none");
 		none.hidden = shown.length > 0;
 		text(none, this.#items.length > 0 ? "No broadcast has that in its path." : "Nothing is live. “Test pattern” publishes something to watch.");

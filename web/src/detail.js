@@ -163,7 +163,8 @@ export class Detail {
 		facts(byId("watch-facts"), [
 			["latency", late],
 			["clock here", clock(Date.now())],
-			["picture", player.playing || "–"],
+			["picture", player.size || "–"],
+			["codec", player.codec || "–"],
 			["frames", `${fps.toFixed(0)} /s`],
 			["bitrate", bitrate(bps)],
 			["groups", count(groups)],

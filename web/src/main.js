@@ -54,11 +54,11 @@ follow(
 		broadcasts.announced = state === "private" || state === "refused";
 		if (state === "lost" && !heard) text(byId("foot"), "The relay does not answer.");
 	},
-	(status) => {
+	(status, isEvent) => {
 		heard = true;
 		text(byId("foot"), `moq-relay ${status.relay.version}`);
 		hello(status.relay.fingerprint);
-		overview.show(status);
+		overview.show(status, isEvent);
 		broadcasts.status = status;
 		detail.status = status;
 	},

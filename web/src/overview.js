@@ -77,8 +77,8 @@ export class Overview {
 		if (NOTICES[state]) text(notice, NOTICES[state]);
 	}
 
-	/** Shows a snapshot. */
-	show({ relay, load, traffic, sessions, sessions_total, broadcasts, broadcasts_total }) {
+	/** Shows a snapshot; rates only where it `isEvent`. */
+	show({ relay, load, traffic, sessions, sessions_total, broadcasts, broadcasts_total }, isEvent) {
 		const workers = `${relay.workers} worker${relay.workers === 1 ? "" : "s"}`;
 		text(byId("facts"), [relay.version, relay.name, `up ${duration(relay.uptime_s)}`, workers, relay.address].filter(Boolean).join("  ·  "));
 		document.title = relay.name ? `${relay.name} · moq-relay` : "moq-relay";
@@ -86,13 +86,7 @@ export class Overview {
 			attribute(byId("state"), "data-state", "draining");
 			text(byId("state"), "draining");
 		}
-		text(byId("in-now"), bitrate(traffic.in_bps));
-		text(byId("out-now"), bitrate(traffic.out_bps));
-		// Exact, for who reads the page by program.
-		byId("traffic").dataset.at = `${traffic.bytes_out}:${relay.uptime_s}`;
-		byId("traffic").dataset.inBps = `${traffic.in_bps}`;
-		byId("traffic").dataset.outBps = `${traffic.out_bps}`;
-		this.#graph.push(Date.now(), traffic.in_bps, traffic.out_bps);
+		if (isEvent) this.#traffic(traffic, relay);
 		tile("tile-sessions", count(sessions_total), "");
 		tile("tile-broadcasts", count(broadcasts_total), "");
 		tile("tile-viewers", count(broadcasts.reduce((sum, one) => sum + one.viewers, 0)), broadcasts_total > broadcasts.length ? `of the first ${count(broadcasts.length)}` : "");
@@ -101,5 +95,15 @@ export class Overview {
 		tile("tile-cache", bytes(load.cache_bytes), ...limited(load.cache_bytes, load.cache_limit_bytes));
 		text(byId("sessions-count"), sessions_total > sessions.length ? `${count(sessions.length)} of ${count(sessions_total)}` : count(sessions_total));
 		this.#sessions.items = sessions;
+	}
+
+	#traffic(traffic, relay) {
+		text(byId("in-now"), bitrate(traffic.in_bps));
+		text(byId("out-now"), bitrate(traffic.out_bps));
+		// Exact, for who reads the page by program.
+		byId("traffic").dataset.at = `${traffic.bytes_out}:${relay.uptime_s}`;
+		byId("traffic").dataset.inBps = `${traffic.in_bps}`;
+		byId("traffic").dataset.outBps = `${traffic.out_bps}`;
+		this.#graph.push(Date.now(), traffic.in_bps, traffic.out_bps);
 	}
 }

@@ -23,7 +23,8 @@ export async function snapshot(parameters) {
 
 /**
  * Follows the relay for as long as the page lives. `onState` hears `connecting`, `live`, `lost`, `private`
- * (this address does not say) or `refused` (it says only to who may know); `onStatus` each snapshot.
+ * (this address does not say) or `refused` (it says only to who may know); `onStatus` each snapshot, and whether
+ * it is an event, which alone has rates: they are since the event before.
  */
 export function follow(onState, onStatus) {
 	let failures = 0;
@@ -40,16 +41,16 @@ export function follow(onState, onStatus) {
 		failures += 1;
 		again("lost", RETRY_MS[Math.min(failures, RETRY_MS.length) - 1]);
 	};
-	const heard = (status) => {
+	const heard = (status, isEvent) => {
 		failures = 0;
 		clearTimeout(silence);
 		silence = setTimeout(lost, SILENCE_MS);
 		onState("live");
-		onStatus(status);
+		onStatus(status, isEvent);
 	};
 	const begin = async () => {
 		try {
-			heard(await snapshot());
+			heard(await snapshot(), false);
 		} catch (error) {
 			// A relay that does not say may be restarted with other settings: asked again, seldom.
 			if (error.code === 404) return again("private", 30_000);
@@ -57,7 +58,7 @@ export function follow(onState, onStatus) {
 			return lost();
 		}
 		source = new EventSource(address());
-		source.addEventListener("status", (event) => heard(JSON.parse(event.data)));
+		source.addEventListener("status", (event) => heard(JSON.parse(event.data), true));
 		source.onerror = lost;
 	};
 	onState("connecting");

@@ -6,6 +6,8 @@ import { borrow, each } from "./relay.js";
 
 // A group that is not the newest is worth waiting for this long.
 const LATE_MS = 1000;
+// A decoder that is this far behind leaves the rest of a group out rather than fall back further, microseconds.
+const BEHIND_US = 1_000_000;
 // Timestamps this near to the clock are taken for times of day.
 const CLOCK_MS = 600_000;
 
@@ -52,8 +54,14 @@ export class Player {
 	#since = { at: performance.now(), frames: 0, bytes: 0 };
 	#seen = { frames: 0, bytes: 0, groups: 0 };
 
-	/** What is decoded: codec and size. */
-	playing = "";
+	// Newest timestamps that went into the decoder and came out of it.
+	#given = 0;
+	#shown = 0;
+
+	/** What is decoded. */
+	codec = "";
+	/** How large it is. */
+	size = "";
 	/** How old the picture is, by the two clocks, where the publisher's timestamps say the time of day. */
 	latency;
 
@@ -162,7 +170,10 @@ export class Player {
 			this.#seen.bytes += frame.payload.byteLength;
 			// A frame without payload only says how far the track has come.
 			if (data.byteLength === 0) continue;
+			// The first group is caught up with: it began before anybody watched.
+			if (this.#seen.groups > 1 && this.#decoder?.decodeQueueSize > 0 && this.#given - this.#shown > BEHIND_US) return group.close();
 			if (first) this.#ready(decoder);
+			this.#given = timestamp;
 			this.#decoder.decode(new EncodedVideoChunk({ type: first ? "key" : "delta", timestamp, data }));
 			first = false;
 		}
@@ -170,6 +181,7 @@ export class Player {
 
 	#ready(config) {
 		if (this.#decoder?.state === "configured") return;
+		this.#shown = this.#given;
 		const decoder = new VideoDecoder({
 			output: (picture) => this.#show(picture, config),
 			// The next key frame gets a new one.
@@ -182,7 +194,9 @@ export class Player {
 	#show(picture, { codec }) {
 		if (this.#ended) return picture.close();
 		this.#seen.frames += 1;
-		this.playing = `${codec} ${picture.displayWidth}×${picture.displayHeight}`;
+		this.#shown = picture.timestamp;
+		this.codec = codec;
+		this.size = `${picture.displayWidth}×${picture.displayHeight}`;
 		this.#latest?.close();
 		this.#latest = picture;
 		this.#drawing ||= requestAnimationFrame(() => this.#draw());
