@@ -377,6 +377,59 @@ mod tests {
         assert!(Place::of("unix://relay.sock").is_err());
     }
 
+    /// What `verb` ends with where a server answers the upgrade with that status.
+    async fn after(status: &str) -> Failure {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/live?jwt=secret", listener.local_addr().unwrap());
+        let answer = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(socket.read_u8().await.unwrap());
+            }
+            let words = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+            socket.write_all(words.as_bytes()).await.unwrap();
+        };
+        let (client, ()) = tokio::join!(Client::connect(&url, ClientConfig::default()), answer);
+        let place = Place::of(&url).unwrap();
+        let error = client.unwrap_err();
+        match is_version(&error) {
+            true => Failure::new(Exit::Unreachable, "no version in common"),
+            false => place.unreachable(&error),
+        }
+    }
+
+    #[test]
+    fn a_refused_upgrade_ends_as_a_refused_connect_does() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for (status, exit) in [
+            ("401 Unauthorized", Exit::Refused),
+            ("403 Forbidden", Exit::Refused),
+            ("400 Bad Request", Exit::Unreachable),
+            ("503 Service Unavailable", Exit::Unreachable),
+        ] {
+            let failure = runtime.block_on(after(status));
+            assert_eq!(failure.exit, exit, "{status}: {failure}");
+            assert!(!failure.to_string().contains("secret"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn nobody_on_a_stream_socket_is_said_at_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        for (url, at) in [
+            (format!("tcp://127.0.0.1:{port}/"), format!("TCP 127.0.0.1:{port}")),
+            ("unix:///nowhere/relay.sock".to_owned(), "/nowhere/relay.sock".to_owned()),
+        ] {
+            let error = runtime.block_on(Client::connect(&url, ClientConfig::default())).unwrap_err();
+            let failure = Place::of(&url).unwrap().unreachable(&error);
+            assert_eq!(failure.exit, Exit::Unreachable);
+            assert!(failure.to_string().starts_with(&format!("nothing listens on {at}:")), "{failure}");
+        }
+    }
+
     #[test]
     fn only_this_machine_is_believed_unseen() {
         for (url, own) in [

@@ -82,7 +82,7 @@ fn handshake(at: SocketAddr) -> Result<Option<Fingerprint>, String> {
     runtime.block_on(async {
         match Client::connect(&format!("moqt://{at}/"), config).await {
             Ok(client) => {
-                let chain = client.quic().and_then(relay_client::quinn::Connection::peer_identity);
+                let chain = client.quic().and_then(|quic| quic.peer_identity());
                 let chain = chain.and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
                 client.close(relay_client::SessionCode::NONE, "doctor").await;
                 client.drained().await;
