@@ -4,16 +4,16 @@ use crate::Histogram;
 
 macro_rules! worker {
     (
-        counters { $($(#[$cdoc:meta])* $counter:ident,)* }
-        gauges { $($(#[$gdoc:meta])* $gauge:ident,)* }
-        histograms { $($(#[$hdoc:meta])* $histogram:ident,)* }
+        counters { $($(#[doc = $cdoc:literal])+ $counter:ident,)* }
+        gauges { $($(#[doc = $gdoc:literal])+ $gauge:ident,)* }
+        histograms { $($(#[doc = $hdoc:literal])+ $histogram:ident,)* }
     ) => {
         /// Everything one worker counts, as plain fields: count with `+= 1`.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Worker {
-            $($(#[$cdoc])* pub $counter: u64,)*
-            $($(#[$gdoc])* pub $gauge: u64,)*
-            $($(#[$hdoc])* pub $histogram: Histogram,)*
+            $($(#[doc = $cdoc])+ pub $counter: u64,)*
+            $($(#[doc = $gdoc])+ pub $gauge: u64,)*
+            $($(#[doc = $hdoc])+ pub $histogram: Histogram,)*
         }
 
         impl Worker {
@@ -32,6 +32,16 @@ macro_rules! worker {
             /// Every gauge (goes up and down) by name.
             pub fn gauges(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($gauge), self.$gauge),)*].into_iter()
+            }
+
+            /// What each of them counts, by name: as the fields say it.
+            pub fn help() -> impl Iterator<Item = (&'static str, &'static str)> {
+                [
+                    $((stringify!($counter), concat!($($cdoc),+)),)*
+                    $((stringify!($gauge), concat!($($gdoc),+)),)*
+                    $((stringify!($histogram), concat!($($hdoc),+)),)*
+                ]
+                .into_iter()
             }
 
             /// Every histogram by name.
@@ -204,6 +214,17 @@ worker! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_name_has_a_help_text() {
+        let help: Vec<_> = Worker::help().collect();
+        let worker = Worker::default();
+        let names = worker.counters().map(|(name, _)| name).chain(worker.gauges().map(|(name, _)| name));
+        for name in names {
+            let text = help.iter().find(|(other, _)| *other == name).map(|(_, text)| text.trim());
+            assert!(text.is_some_and(|text| text.ends_with('.')), "{name}: {text:?}");
+        }
+    }
 
     #[test]
     fn adding_workers_adds_every_field() {

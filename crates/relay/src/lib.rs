@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 mod demo;
 pub mod doctor;
+pub mod inspect;
 pub mod limits;
 pub mod log;
 pub mod notify;

@@ -79,6 +79,14 @@ impl<E: Send + 'static> Stop<E> {
         Ok(())
     }
 
+    /// Asks for the end as a first signal does, from anywhere and without waiting. `what` is what the log calls
+    /// it.
+    pub fn asker(&self, what: &'static str) -> Arc<dyn Fn() + Send + Sync> {
+        let sender = self.sender.clone();
+        // Where there is no room there are reasons enough.
+        Arc::new(move || drop(sender.try_send(Reason::Signal(what))))
+    }
+
     /// Waits at most `pause` for a reason.
     pub fn wait(&self, pause: Duration) -> Option<Reason<E>> {
         self.reasons.recv_timeout(pause).ok()
@@ -88,6 +96,15 @@ impl<E: Send + 'static> Stop<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_asks_is_heard_as_a_signal_is_and_never_waits() {
+        let stop: Stop<&str> = Stop::listen().unwrap();
+        let ask = stop.asker("POST /drain");
+        (0..10).for_each(|_| ask());
+        let reason = stop.wait(Duration::from_secs(20));
+        assert!(matches!(reason, Some(Reason::Signal("POST /drain"))), "{reason:?}");
+    }
 
     #[test]
     fn a_relay_that_ends_by_itself_is_a_reason() {
