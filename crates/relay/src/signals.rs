@@ -62,13 +62,6 @@ impl<E: Send + 'static> Stop<E> {
         self.hangups.clone()
     }
 
-    /// Asks for a drain, in the way called `how`; from any thread.
-    pub fn asker(&self, how: &'static str) -> impl Fn() + Send + Sync + 'static {
-        let sender = self.sender.clone();
-        // Where there is no room there is a reason already.
-        move || drop(sender.try_send(Reason::Signal(how)))
-    }
-
     /// Takes what `wait` returns for a reason, too. It runs on a thread of its own, called `name`.
     pub fn on(&self, name: &str, wait: impl FnOnce() -> Reason<E> + Send + 'static) -> io::Result<()> {
         let sender = self.sender.clone();

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use anyhow::{Context, Result};
 use relay_admin::{
     Fingerprint, Options, Origins, Proxies, Server, StartError, internal, page,
-    status::{self, About, Status},
+    status::{self, Status},
     tls,
 };
 use relay_worker::{Clients, Relay, RunError, Version};
@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::{
     certificate::{News, Store, Watcher},
     config::{Config, Tls},
-    limits::memory,
+    inspect,
     signals::Stop,
 };
 
@@ -66,7 +66,8 @@ impl Web {
         if web.websocket {
             options.websocket = config.quic.versions.iter().map(|version| Version::alpn(*version)).collect();
         }
-        let status = Status::new(relay.clone(), about(config, fingerprint, stop));
+        let about = inspect::about(&config.bind.to_string(), fingerprint, stop.asker("POST /drain"));
+        let status = Status::new(relay.clone(), about);
         if web.page {
             options.routes.push(page::router());
             // What a relay serves is for everybody only on one's own machine.
@@ -111,20 +112,6 @@ impl Web {
             }
             Err(error) => Err(error.into()),
         }
-    }
-}
-
-/// What the relay says of itself.
-fn about(config: &Config, fingerprint: Fingerprint, stop: &Stop<RunError>) -> About {
-    About {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        name: config.bind.to_string(),
-        fingerprint,
-        memory: Arc::new(|| {
-            let reading = memory::read();
-            status::Memory { resident: reading.resident, limit: Some(reading.limit) }
-        }),
-        drain: Arc::new(stop.asker("POST /drain")),
     }
 }
 

@@ -123,7 +123,6 @@ fn a_whole_file_is_understood() {
             unix_allow: Allowed { uids: vec![1_000], gids: vec![1, 2], pids: vec![7] },
         },
         log: Log { level: Some(LevelFilter::DEBUG), format: Some(Format::Json) },
-        web: Web::default(),
         from_file: true,
     };
     let parsed = resolution(text);
