@@ -185,7 +185,9 @@ impl Mailbox {
 
 impl std::fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mailbox").field("letters", &self.letters.lock().as_ref().map(Vec::len)).finish_non_exhaustive()
+        f.debug_struct("Mailbox")
+            .field("letters", &self.letters.lock().as_ref().map(Vec::len))
+            .finish_non_exhaustive()
     }
 }
 

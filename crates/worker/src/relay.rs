@@ -255,8 +255,10 @@ impl Relay {
             ..relay_core::Config::new(options.hop)
         });
         let shared = Arc::new(share(options, workers, group.addr)?);
-        let reactors: Vec<Reactor> =
-            (0..workers).map(|_| Reactor::new(workers)).collect::<Result<_, _>>().map_err(StartError::Thread)?;
+        let reactors: Vec<Reactor> = (0..workers)
+            .map(|_| Reactor::new(workers))
+            .collect::<Result<_, _>>()
+            .map_err(StartError::Thread)?;
         let mailboxes: Vec<Arc<Mailbox>> =
             reactors.iter().map(|reactor| Arc::new(Mailbox::new(reactor.ringer()))).collect();
         shared.gate.started(&Sessions::new(&mailboxes));

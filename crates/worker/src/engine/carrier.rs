@@ -7,9 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use relay_model::{SessionCode, StreamCode};
-use relay_session::transport::{
-    DatagramError, Dir, Event, ReadError, Stats, Stream, Transport, WriteError,
-};
+use relay_session::transport::{DatagramError, Dir, Event, ReadError, Stats, Stream, Transport, WriteError};
 use relay_transport::{
     qmux,
     quic::{self, ConnKey, Endpoint, PeerCertificate, Phase, Traffic},
@@ -106,9 +104,7 @@ impl Conn<'_> {
     /// Our address that the peer reaches, of a relay that listens for QUIC at `listens`.
     pub(super) fn local(&self, listens: SocketAddr) -> SocketAddr {
         match self {
-            Self::Quic(conn) => {
-                SocketAddr::new(conn.local_ip().unwrap_or(listens.ip()), listens.port())
-            }
+            Self::Quic(conn) => SocketAddr::new(conn.local_ip().unwrap_or(listens.ip()), listens.port()),
             Self::Stream(stream) => stream.newcomer.local,
         }
     }

@@ -40,7 +40,8 @@ impl Worker {
             for index in of_endpoint.into_iter().chain(of_streams) {
                 self.flush_peer(index, now, io);
             }
-            let is_left = (self.full_since.is_none() && !self.dirty.is_empty()) || !self.dirty_streams.is_empty();
+            let is_left =
+                (self.full_since.is_none() && !self.dirty.is_empty()) || !self.dirty_streams.is_empty();
             if !is_left {
                 break;
             }

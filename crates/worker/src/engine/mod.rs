@@ -410,7 +410,9 @@ impl Worker {
     /// `vanished`: nobody meant it to end.
     fn count_end(&mut self, id: SessionId, state: State, vanished: bool) {
         match state {
-            State::Opening | State::Waiting | State::Asked(_) | State::Placed(_) => self.meter.sessions_abandoned += 1,
+            State::Opening | State::Waiting | State::Asked(_) | State::Placed(_) => {
+                self.meter.sessions_abandoned += 1
+            }
             State::Open => {
                 self.meter.sessions_closed += 1;
                 self.events.push(Event::Closed { session: id, vanished });

@@ -65,7 +65,9 @@ impl Worker {
             let Some(peer) = self.peers.get_mut(index) else { continue };
             match peer.state {
                 State::Asked(_) => peer.taken_back.push(taken_back.clone()),
-                State::Open | State::Placed(_) if peer.permit.as_ref().is_some_and(|permit| taken_back.is(permit)) => {
+                State::Open | State::Placed(_)
+                    if peer.permit.as_ref().is_some_and(|permit| taken_back.is(permit)) =>
+                {
                     let session = peer.id;
                     self.revoke(session, now, code, reason);
                 }

@@ -68,10 +68,8 @@ pub(crate) fn tcp_path(socket: &impl AsRawFd) -> Option<TcpPath> {
     }
     let field = |at: usize| info.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
     let (mss, rtt, cwnd) = (field(SND_MSS)?, field(RTT_US)?, field(SND_CWND)?);
-    (rtt > 0).then(|| TcpPath {
-        rtt: Duration::from_micros(rtt.into()),
-        window: u64::from(mss) * u64::from(cwnd),
-    })
+    (rtt > 0)
+        .then(|| TcpPath { rtt: Duration::from_micros(rtt.into()), window: u64::from(mss) * u64::from(cwnd) })
 }
 
 /// Sets an option of the socket level.
