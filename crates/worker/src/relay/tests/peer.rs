@@ -139,8 +139,22 @@ pub(super) struct Peer {
 impl Peer {
     /// One that is let in, and says what it wants.
     pub(super) fn enter(relay: &Relay, ends: Ends) -> Self {
+        let has_url = ends.newcomer.target.is_some();
+        let mut peer = Self::begin(relay, ends);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while peer.conn.phase() != Phase::Ready {
+            assert!(Instant::now() < deadline && peer.closed.is_none(), "not ready: {:?}", peer.closed);
+            peer.pump();
+            thread::sleep(Duration::from_millis(1));
+        }
+        peer.set_up(has_url);
+        peer
+    }
+
+    /// One that has a place and its socket in it.
+    pub(super) fn begin(relay: &Relay, ends: Ends) -> Self {
         let Ends { newcomer, link, socket, tls } = ends;
-        let (over, has_url) = (newcomer.over, newcomer.target.is_some());
+        let over = newcomer.over;
         let place = verdict(relay, newcomer).expect("it is let in");
         let session = place.session();
         place.take(link);
@@ -151,7 +165,7 @@ impl Peer {
             ..qmux::Config::new(Framing::Qmux01, over)
         };
         let conn = Connection::new(config, Instant::now());
-        let mut peer = Self {
+        Self {
             session,
             conn,
             socket,
@@ -161,15 +175,7 @@ impl Peer {
             answered: Vec::new(),
             wanted: None,
             closed: None,
-        };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while peer.conn.phase() != Phase::Ready {
-            assert!(Instant::now() < deadline && peer.closed.is_none(), "not ready: {:?}", peer.closed);
-            peer.pump();
-            thread::sleep(Duration::from_millis(1));
         }
-        peer.set_up(has_url);
-        peer
     }
 
     fn set_up(&mut self, has_url: bool) {
