@@ -1,6 +1,8 @@
 //! Two ends against each other, real bytes of others, and bytes of nobody's.
 
+mod captures;
 mod ends;
+mod hostile;
 
 use std::time::{Duration, Instant};
 

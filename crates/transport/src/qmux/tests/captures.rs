@@ -1,0 +1,146 @@
+//! What real peers said to each other (a Rust relay and a Rust client): all of it is understood, at both ends.
+//!
+//! The files hold the messages or records of each session, and what they amount to by their recorder.
+
+use relay_model::{SessionCode, StreamCode};
+use relay_session::transport::{Closed, Dir};
+
+use super::*;
+use crate::qmux::websocket::{self, Sent};
+
+/// Streams each end opens beforehand, of each direction: some of what the peer sends answers them.
+const STREAMS: usize = 32;
+
+struct Session {
+    kind: (Framing, Over),
+    client: Connection,
+    server: Connection,
+    now: Instant,
+    closes: Vec<(bool, Closed)>,
+}
+
+impl Session {
+    fn new(kind: &str) -> Self {
+        let kind = match kind {
+            "webtransport" => (Framing::Legacy, Over::WebSocket),
+            "qmux-00" => (Framing::Qmux00, Over::WebSocket),
+            "qmux-01" => (Framing::Qmux01, Over::WebSocket),
+            "tcp" => (Framing::Qmux01, Over::Bytes),
+            other => panic!("{other}"),
+        };
+        let server = Config::new(kind.0, kind.1);
+        let client = Config { is_client: true, ..server.clone() };
+        let Ends { client, server, now, .. } = Ends::of(client, server, 1);
+        let mut session = Self { kind, client, server, now, closes: Vec::new() };
+        session.open();
+        session
+    }
+
+    /// Once each knows what the other takes.
+    fn open(&mut self) {
+        for end in [&mut self.client, &mut self.server] {
+            // The first event; what follows is left for later.
+            if end.live_streams() == (0, 0) && end.poll() == Some(Event::Ready) {
+                for dir in [Dir::Bi, Dir::Uni] {
+                    for _ in 0..STREAMS {
+                        end.open(dir, 0);
+                    }
+                }
+            }
+        }
+    }
+
+    fn receiver(&mut self, dir: &str) -> &mut Connection {
+        if dir == "c2r" { &mut self.server } else { &mut self.client }
+    }
+
+    fn feed(&mut self, dir: &str, unit: &[u8]) {
+        let mut wire = Vec::new();
+        if self.kind.1 == Over::WebSocket {
+            let mask = (dir == "c2r").then_some([1, 2, 3, 4]);
+            websocket::put_head(Sent::Message, unit.len(), mask, &mut wire);
+            let start = wire.len();
+            wire.extend_from_slice(unit);
+            mask.into_iter().for_each(|key| websocket::unmask(&mut wire[start..], key, 0));
+        } else {
+            wire.extend_from_slice(unit);
+        }
+        let now = self.now;
+        for byte in wire.chunks(3) {
+            self.receiver(dir).receive(now, byte);
+        }
+        self.open();
+    }
+
+    /// What a stream amounted to.
+    fn check(&mut self, dir: &str, stream: &str, end: &str, data: &str) {
+        let (got, ended) = take(self.receiver(dir), Stream(stream.parse().unwrap()));
+        let expected = match end {
+            "fin" => Ok(()),
+            "open" => Err(ReadError::Blocked),
+            code => Err(ReadError::Reset(StreamCode(code.parse().unwrap()))),
+        };
+        assert_eq!(ended, expected, "{dir} {stream}");
+        if !matches!(ended, Err(ReadError::Reset(_))) {
+            assert_eq!(got, bytes(data), "{dir} {stream}");
+        }
+    }
+
+    fn finish(mut self) {
+        for dir in ["c2r", "r2c"] {
+            let is_server = dir == "c2r";
+            let told = events(self.receiver(dir)).into_iter().find_map(|event| match event {
+                Event::Closed(closed) => Some(closed),
+                _ => None,
+            });
+            let said = self.closes.iter().find(|(by_client, _)| *by_client == is_server);
+            assert_eq!(told.as_ref(), said.map(|(_, closed)| closed), "{dir}");
+        }
+    }
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    (0..hex.len()).step_by(2).map(digit).collect()
+}
+
+fn replay(capture: &str) -> usize {
+    let mut sessions = 0;
+    let mut session: Option<Session> = None;
+    for line in capture.lines() {
+        let words: Vec<&str> = line.splitn(5, ' ').collect();
+        if let ["session", kind] = words[..] {
+            session.take().into_iter().for_each(Session::finish);
+            session = Some(Session::new(kind));
+            sessions += 1;
+            continue;
+        }
+        let session = session.as_mut().unwrap();
+        match words[..] {
+            [dir @ ("c2r" | "r2c"), unit] => session.feed(dir, &bytes(unit)),
+            ["stream", dir, stream, end, data] => session.check(dir, stream, end, data),
+            ["datagram", dir, data] => {
+                assert_eq!(session.receiver(dir).recv_datagram().unwrap(), bytes(data));
+            }
+            ["close", dir, code, _, reason] => {
+                let closed = Closed::ByPeer(SessionCode(code.parse().unwrap()), reason.to_owned());
+                session.closes.push((dir == "c2r", closed));
+            }
+            _ => panic!("{line}"),
+        }
+    }
+    session.take().into_iter().for_each(Session::finish);
+    sessions
+}
+
+#[test]
+fn what_real_peers_say_is_understood() {
+    for capture in [
+        include_str!("captures/qmux-01.txt"),
+        include_str!("captures/qmux-00.txt"),
+        include_str!("captures/webtransport.txt"),
+        include_str!("captures/tcp.txt"),
+    ] {
+        assert_eq!(replay(capture), 2);
+    }
+}

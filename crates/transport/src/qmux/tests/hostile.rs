@@ -1,0 +1,167 @@
+//! Bytes of nobody's, and of those who break the rules.
+
+use relay_model::StreamCode;
+use relay_session::transport::{Closed, Dir};
+use relay_wire::varint;
+
+use super::*;
+use crate::qmux::{limits, websocket};
+
+/// A server over records to which a peer has said what it takes.
+fn met() -> (Connection, Instant) {
+    let now = Instant::now();
+    let mut server = Connection::new(Config::new(Framing::Qmux01, Over::Bytes), now);
+    let mut client =
+        Connection::new(Config { is_client: true, ..Config::new(Framing::Qmux01, Over::Bytes) }, now);
+    server.receive(now, &output(&mut client, now));
+    assert_eq!(server.poll(), Some(Event::Ready));
+    (server, now)
+}
+
+fn record(frames: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    varint::put(frames.len() as u64, &mut out);
+    out.extend_from_slice(frames);
+    out
+}
+
+/// Why it was given up.
+fn lost(end: &mut Connection) -> Option<String> {
+    events(end).into_iter().find_map(|event| match event {
+        Event::Closed(Closed::Lost(why)) => Some(why),
+        _ => None,
+    })
+}
+
+/// A message of a client.
+fn message(first: u8, mask: bool, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    websocket::put_head(websocket::Sent::Message, body.len(), mask.then_some([0; 4]), &mut out);
+    out[0] = first;
+    out.extend_from_slice(body);
+    out
+}
+
+#[test]
+fn no_input_makes_it_panic() {
+    for (framing, over) in KINDS {
+        for seed in 0..2_000 {
+            let mut ends = Ends::new(framing, over, seed);
+            if seed % 2 == 0 {
+                ends.settle();
+            }
+            for _ in 0..ends.rng.below(6) {
+                let size = ends.rng.below(60);
+                let starts = [0x04, 0x05, 0x08, 0x0e, 0x0f, 0x11, 0x12, 0x1c, 0x1d, 0x30, 0x31, 0xff];
+                let mut body = vec![starts[ends.rng.below(12) as usize]];
+                body.extend((0..size).map(|_| ends.rng.below(if seed % 3 == 0 { 256 } else { 20 }) as u8));
+                let unit = if over == Over::WebSocket { message(0x82, true, &body) } else { record(&body) };
+                let raw = if seed % 5 == 0 { body } else { unit };
+                ends.server.receive(ends.now, &raw);
+                for event in events(&mut ends.server) {
+                    if let Event::Opened(stream, _) = event {
+                        let _ = take(&mut ends.server, stream);
+                        let _ = put(&mut ends.server, stream, b"x");
+                    }
+                }
+                output(&mut ends.server, ends.now);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_websocket_that_breaks_its_rules_is_closed_with_the_code_for_it() {
+    let cases: [(Vec<u8>, u16); 9] = [
+        (message(0x82, false, b"x"), 1002),
+        (message(0xc2, true, b"x"), 1002),
+        (message(0x83, true, b"x"), 1002),
+        (message(0x80, true, b"x"), 1002),
+        (message(0x09, true, b"x"), 1002),
+        (message(0x89, true, &[0; 126]), 1002),
+        ([message(0x02, true, b""), message(0x82, true, b"")].concat(), 1002),
+        (message(0x81, true, b"x"), 1003),
+        (message(0x82, true, &vec![0; limits::RECORD_BYTES as usize + 1]), 1009),
+    ];
+    for (bytes, code) in cases {
+        let now = Instant::now();
+        let mut server = Connection::new(Config::new(Framing::Qmux01, Over::WebSocket), now);
+        server.receive(now, &bytes);
+        let out = output(&mut server, now);
+        let close = [&[0x88, 2], &code.to_be_bytes()[..]].concat();
+        assert!(out.ends_with(&close), "{code}: {out:x?}");
+        assert!(lost(&mut server).is_some());
+    }
+}
+
+#[test]
+fn a_ping_of_the_websocket_is_answered() {
+    let mut ends = Ends::ready(Framing::Qmux00, Over::WebSocket);
+    ends.server.receive(ends.now, &message(0x89, true, &[7; 125]));
+    assert_eq!(output(&mut ends.server, ends.now), [&[0x8a, 125], &[7; 125][..]].concat());
+}
+
+#[test]
+fn a_record_has_a_bound() {
+    let (mut server, now) = met();
+    server.receive(now, &record(&vec![0; limits::RECORD_BYTES as usize]));
+    assert_eq!(lost(&mut server), None);
+    server.receive(now, &record(&vec![0; limits::RECORD_BYTES as usize + 1]));
+    assert_eq!(lost(&mut server).unwrap(), "record too large");
+}
+
+#[test]
+fn what_breaks_the_rules_of_streams_ends_the_session() {
+    let cases: [(&[u8], &str); 9] = [
+        // Data on a stream only we send on, or that we never opened.
+        (&[0x0e, 3, 0, 1, 0], "data on a stream that only we may send on"),
+        (&[0x0e, 1, 0, 1, 0], "frame for a stream that was not opened"),
+        (&[0x05, 2, 0], "credit or a stop for a stream we may not send on"),
+        (&[0x0e, 2, 5, 1, 0], "stream data out of order"),
+        (&[0x0f, 2, 0, 0, 0x0e, 2, 0, 1, 0], "stream data after the end of the stream"),
+        (&[0x0e, 0x40, 16 * 4 + 2, 0, 0], "more streams than allowed"),
+        (&[0x0e, 2, 0, 5, 0], "frame cut off by the end of its record"),
+        (&[0x3f], "unknown frame type"),
+        (&[0x04, 2, 0, 0xc0, 0, 0, 0, 0, 0x20, 0, 1], "final size past the credit of the stream"),
+    ];
+    for (frames, why) in cases {
+        let (mut server, now) = met();
+        server.receive(now, &record(frames));
+        assert_eq!(lost(&mut server).as_deref(), Some(why));
+    }
+    // The last that is allowed.
+    let (mut server, now) = met();
+    server.receive(now, &record(&[0x0e, 0x40, 15 * 4 + 2, 0, 0]));
+    assert_eq!(events(&mut server), [Event::Opened(Stream(62), Dir::Uni)]);
+}
+
+#[test]
+fn the_first_frame_says_what_the_peer_takes() {
+    let now = Instant::now();
+    let mut server = Connection::new(Config::new(Framing::Qmux01, Over::Bytes), now);
+    server.receive(now, &record(&[0x0e, 2, 0, 1, 0]));
+    assert_eq!(lost(&mut server).unwrap(), "first frame is not transport parameters");
+}
+
+#[test]
+fn older_peers_say_neither_offsets_nor_final_sizes() {
+    let (mut server, now) = met();
+    server.receive(now, &record(&[0x0a, 2, 1, b'a', 0x0a, 2, 1, b'b', 0x0b, 2, 0]));
+    assert_eq!(take(&mut server, Stream(2)), (b"ab".to_vec(), Ok(())));
+    server.receive(now, &record(&[0x0a, 6, 1, b'a', 0x04, 6, 1, 0]));
+    assert_eq!(take(&mut server, Stream(6)), (vec![], Err(ReadError::Reset(StreamCode::CANCEL))));
+    assert_eq!(lost(&mut server), None);
+}
+
+#[test]
+fn who_only_asks_is_not_read() {
+    let (mut server, now) = met();
+    for _ in 0..limits::ANSWERS * 2 {
+        let mut ping = Vec::new();
+        crate::qmux::frame::put_ping(1, &mut ping);
+        server.receive(now, &record(&ping));
+    }
+    // Only the last few are answered.
+    output(&mut server, now);
+    assert!(server.traffic().bytes_out < 1_000);
+}
