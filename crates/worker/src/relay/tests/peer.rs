@@ -40,6 +40,20 @@ impl Ends {
     pub(super) fn into_link(self) -> Link {
         self.link
     }
+
+    /// The relay's end; the other stays.
+    pub(super) fn take_link(&mut self) -> Link {
+        let other = Given::Tcp(tcp_pair().0);
+        std::mem::replace(&mut self.link, Link { socket: other, tls: None, received: Vec::new() })
+    }
+
+    /// Whether the relay has closed its end.
+    pub(super) fn is_closed(&mut self) -> bool {
+        match self.socket.read(&mut [0; 1_024]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
 }
 
 fn newcomer(over: Over, transport: &'static str) -> Newcomer {

@@ -7,7 +7,7 @@ use super::{
     peer::{Ends, Peer, announce, tcp, tls, unix, verdict},
     *,
 };
-use crate::{Answer, Denial, Request, Turned};
+use crate::{Answer, Denial, Reply, Request, Turned};
 
 /// One of each kind.
 fn kinds() -> Vec<Ends> {
@@ -278,5 +278,58 @@ fn who_is_not_let_in_hears_it_before_the_socket_is_given() {
         assert_eq!(turned, Turned::Denied(Denial::Unavailable));
         until("it is counted", || relay.counts().total().refused_unavailable == 1).await;
         until("nothing is left", || is_empty(&relay)).await;
+    });
+}
+
+/// Answers when the test does.
+#[derive(Default)]
+struct Doorman(Mutex<Option<Reply>>);
+
+impl Gate for Doorman {
+    fn admit(&self, request: &Request) -> Answer {
+        *self.0.lock() = Some(request.reply());
+        Answer::Later
+    }
+}
+
+#[test]
+fn a_late_answer_is_waited_for_and_who_is_ended_before_its_socket_comes_gets_none() {
+    run(async {
+        let doorman = Arc::new(Doorman::default());
+        let relay = Relay::start(Options { gate: doorman.clone(), ..options(1) }).unwrap();
+        let mut ends = tcp(Over::WebSocket);
+        let heard = announce(&relay, ends.newcomer.clone());
+        until("the gate is asked", || doorman.0.lock().is_some()).await;
+        assert!(heard.try_recv().is_err(), "nothing is known yet");
+        let permit = Policy::public(Scope::everything(), Scope::everything()).admit("/", SystemTime::now());
+        let reply = doorman.0.lock().take().expect("it was asked");
+        reply.give(Ok(permit.unwrap()));
+        let place = heard.recv_timeout(Duration::from_secs(10)).expect("a verdict").expect("a place");
+        relay.sessions().end(place.session(), SessionCode::UNAUTHORIZED, "kicked");
+        place.take(ends.take_link());
+        until("its socket is closed", || ends.is_closed()).await;
+        until("nothing is left", || is_empty(&relay)).await;
+        until("it is counted", || relay.counts().total().sessions_revoked == 1).await;
+        assert_eq!(relay.counts().total().sessions_opened, 0);
+    });
+}
+
+#[test]
+fn a_session_ends_with_its_permit() {
+    run(async {
+        for ends in kinds() {
+            let everything = Policy::public(Scope::everything(), Scope::everything());
+            let gate = Arc::new(everything.until(SystemTime::now() + Duration::from_millis(800)));
+            let relay = Relay::start(Options { gate, ..options(1) }).unwrap();
+            let mut peer = Peer::enter(&relay, ends);
+            until("it hears", || {
+                peer.pump();
+                peer.closed.is_some()
+            })
+            .await;
+            let told = Ending::ByPeer(SessionCode::UNAUTHORIZED, "expired".to_owned());
+            assert_eq!(peer.closed.take(), Some(told));
+            assert_eq!(relay.counts().panics(), 0);
+        }
     });
 }
