@@ -230,7 +230,8 @@ fn a_place_without_a_socket_is_given_up() {
             drop(place);
             until("it is given up", || is_empty(&relay)).await;
         }
-        assert_eq!(relay.counts().total().sessions_opened, 0);
+        let total = relay.counts().total();
+        assert_eq!((total.sessions_opened, total.refused_setup_timeout), (0, 0));
         let kept = verdict(&relay, tcp(Over::WebSocket).newcomer).unwrap();
         until("it has had its time", || relay.counts().total().refused_setup_timeout == 1).await;
         until("it is given up", || is_empty(&relay)).await;
