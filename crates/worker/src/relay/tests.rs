@@ -1,3 +1,6 @@
+mod peer;
+mod streams;
+
 use std::{
     collections::HashSet,
     future::Future,
