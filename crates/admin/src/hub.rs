@@ -247,8 +247,8 @@ impl Hub {
                 | Order::Pull { .. }
                 | Order::DropPull { .. } => {}
             },
-            // A reader has few asks under way.
-            Letter::AsksDone(..) => {}
+            // A reader has few asks under way, and comes by no socket of a worker.
+            Letter::AsksDone(..) | Letter::Arrive(_) | Letter::Link(..) | Letter::Unlinked(_) => {}
             // They come when the relay has ended.
             Letter::Drain(_) | Letter::Shutdown { .. } => {
                 self.end_all(&Over { code: SessionCode::NONE, reason: "going away".into() });

@@ -57,9 +57,9 @@ pub struct Request {
     pub session: SessionId,
     /// Path and query, raw as the peer sent them; empty where nothing carries one. May hold a token.
     pub target: String,
-    /// What carries it: `webtransport` or `quic`.
+    /// What carries it: `webtransport`, `quic`, `websocket`, `tcp` or `unix`.
     pub transport: &'static str,
-    /// The protocol version, as ALPN or subprotocol names it.
+    /// The protocol version, as ALPN or subprotocol names it; empty where it is agreed on only later.
     pub version: &'static str,
     /// The peer's address.
     pub remote: SocketAddr,
@@ -167,9 +167,9 @@ pub struct Ended<'a> {
     pub session: SessionId,
     /// It had been let in.
     pub admitted: bool,
-    /// Bytes received, UDP payload: also those of the handshake.
+    /// Bytes received: UDP payload, also of the handshake; on a stream socket with TLS, since it came here.
     pub bytes_in: u64,
-    /// Bytes sent, UDP payload.
+    /// Bytes sent, the same.
     pub bytes_out: u64,
     /// Since the connection's first packet.
     pub lasted: Duration,

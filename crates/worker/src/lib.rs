@@ -11,6 +11,7 @@ mod arrival;
 mod control;
 pub mod engine;
 pub mod gate;
+mod line;
 pub mod mailbox;
 pub mod outbox;
 mod pulse;
