@@ -15,7 +15,6 @@ use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpSocket, UnixListener},
     runtime::{Builder, Runtime},
-    task::JoinHandle,
 };
 
 use crate::{
@@ -207,10 +206,10 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
         let listener = bind_unix(&path).map_err(|source| StartError::Unix { path: path.clone(), source })?;
         found.unix = Some(path);
         let entrance = Entrance::new(arrivals);
-        let _: JoinHandle<()> = tokio::spawn(entrance.serve_unix(listener, allowed, slots.clone()));
+        tokio::spawn(entrance.serve_unix(listener, allowed, slots.clone()));
     }
     for (listener, door) in doors {
-        let _: JoinHandle<()> = tokio::spawn(door.serve(listener));
+        tokio::spawn(door.serve(listener));
     }
     Ok(found)
 }

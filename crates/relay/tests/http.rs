@@ -497,3 +497,48 @@ fn what_operators_ask_and_what_everybody_does_are_apart() {
         assert_eq!(subscription.next_group().await.unwrap().sequence(), 1);
     });
 }
+
+#[test]
+fn a_websocket_that_is_agreed_on_is_handed_over_with_its_first_bytes_and_its_token_counts() {
+    run(async {
+        let root = key("root");
+        let http = free_tcp();
+        let json = root.to_json();
+        let more = format!("key = \"root.jwk\"\n[web]\nhttp.listen = \"{http}\"");
+        let _site = Site::with(&more, |folder| std::fs::write(folder.join("root.jwk"), json).unwrap());
+        let jwt = token(&root, "room");
+        let headers = [
+            "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+            "sec-websocket-version: 13",
+            "sec-websocket-protocol: webtransport, qmux-00.moq-lite-05",
+            "sec-websocket-protocol: qmux-01.moq-lite-04",
+        ];
+        block_in_place(|| {
+            for target in ["/room", "/room?jwt=x"] {
+                let refused = upgrade(&http, target, &headers);
+                assert_eq!((refused.status, refused.header("content-length")), (401, Some("0")), "{target}");
+            }
+            assert_eq!(upgrade(&http, "/a/../b", &headers).status, 400);
+            let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+            let request = format!(
+                "GET /room?jwt={jwt} HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n{lines}\r\n"
+            );
+            // A ping of a client that does not wait for the answer.
+            let ping = [0x89, 0x82, 0, 0, 0, 0, b'h', b'i'];
+            let mut stream = connect(&http);
+            stream.write_all(&[request.as_bytes(), &ping].concat()).unwrap();
+            let answer = reply(&head(&mut stream), true);
+            assert_eq!(answer.status, 101);
+            assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+            assert_eq!(answer.header("sec-websocket-protocol"), Some("qmux-00.moq-lite-05"));
+            let mut seen = Vec::new();
+            let mut some = [0; 4_096];
+            while !seen.windows(4).any(|four| four == [0x8a, 2, b'h', b'i']) {
+                let count = std::io::Read::read(&mut stream, &mut some).expect("the worker answers the ping");
+                assert!(count > 0, "{seen:?}");
+                seen.extend(&some[..count]);
+            }
+            assert!(seen.contains(&0x82), "its own parameters come as well: {seen:?}");
+        });
+    });
+}

@@ -110,10 +110,8 @@ impl Reader {
             let next = tap.page(group, from, &mut entries)?;
             for entry in &entries {
                 match entry {
-                    Entry::Object { strand: 0, head, .. } if next.is_none_or(|next| head.id < next) => {
-                        if self.last.is_none_or(|last| head.id <= last) {
-                            bytes += head.size;
-                        }
+                    Entry::Object { strand: 0, head, .. } if self.last.is_none_or(|last| head.id <= last) => {
+                        bytes += head.size;
                     }
                     Entry::Finish { strand: 0, .. } => return Some(Whole { log: tap.log(), bytes }),
                     _ => {}
