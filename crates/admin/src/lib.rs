@@ -2,3 +2,30 @@
 //!
 //! It reads what the relay holds and asks the same gate as every other entrance. The only crate that names
 //! an HTTP library; a WebSocket's socket leaves it for a worker as soon as the upgrade is agreed on.
+//!
+//! [`Server`] listens ([`accept`]), each connection is a [`socket::Guarded`] under hyper, a [`site`] answers.
+//! Who reads announces or groups is a session of the [`hub`], which sits beside the workers. All of it runs on
+//! a small runtime of its own: whatever happens here, no worker waits for it.
+
+mod accept;
+mod announced;
+mod client;
+mod fetch;
+mod hub;
+pub mod limits;
+mod link;
+mod proxy;
+mod server;
+mod site;
+mod slots;
+mod socket;
+mod stream;
+mod tap;
+pub mod tls;
+mod websocket;
+
+pub use axum::Router;
+pub use client::{Client, Network, NoNetwork, Proxies};
+pub use link::Allowed;
+pub use server::{Addresses, Fingerprint, Options, Server, StartError};
+pub use websocket::Origins;

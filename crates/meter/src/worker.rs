@@ -52,7 +52,7 @@ worker! {
         turns_cut,
         /// Datagrams received.
         datagrams_in,
-        /// Bytes received, UDP payload.
+        /// Bytes received: UDP payload, and what stream sockets carried, TLS included.
         bytes_in,
         /// Receive calls.
         recv_calls,
@@ -60,7 +60,7 @@ worker! {
         recv_errors,
         /// Datagrams sent.
         datagrams_out,
-        /// Bytes sent, UDP payload.
+        /// Bytes sent: UDP payload, and what stream sockets carried, TLS included.
         bytes_out,
         /// Send calls.
         send_calls,
@@ -76,8 +76,20 @@ worker! {
         datagrams_unknown,
         /// Answers without a connection: version negotiation, retry, stateless reset.
         responses,
+        /// Bytes received from stream sockets, also in `bytes_in`.
+        stream_bytes_in,
+        /// Bytes sent to stream sockets, also in `bytes_out`.
+        stream_bytes_out,
+        /// Times a stream socket was full: its peer takes less than there is for it.
+        streams_full,
         /// Connections accepted.
         connections,
+        /// Of these: over WebSocket.
+        connections_websocket,
+        /// Of these: over plain TCP or TLS.
+        connections_tcp,
+        /// Of these: over Unix sockets.
+        connections_unix,
         /// Sessions authorised.
         sessions_opened,
         /// Authorised sessions that ended.

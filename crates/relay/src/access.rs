@@ -23,6 +23,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use relay_admin::Origins;
 use relay_auth::{Keys, Permit, Policy, Refusal};
 use relay_model::SessionCode;
 use relay_worker::{Answer, Denial, Ended, Gate, Request, Sessions};
@@ -32,6 +33,8 @@ use tracing::warn;
 
 use crate::config::{Auth, Credentials, KeyDir};
 
+/// What names a host that was asked for: a browser comes by any of them for the same.
+const NAMED: [&str; 3] = ["webtransport", "websocket", "http"];
 /// What a session is told whose right to be here was taken back.
 const REVOKED: &str = "revoked";
 
@@ -55,6 +58,8 @@ pub(crate) struct Access {
     asked: Asked,
     /// Host names whose first labels become the first part of the path, longest first.
     domains: Vec<String>,
+    /// Whose pages may open sessions.
+    origins: Origins,
     /// Keeps files up to date, for as long as it lives.
     _files: Option<files::Watcher>,
     /// Where is asked.
@@ -139,7 +144,14 @@ impl Access {
             error => error,
         })?;
         if !auth.asks() {
-            return Ok(Self { known, asked: Asked::Nobody, domains, _files: watcher, runtime: None });
+            return Ok(Self {
+                known,
+                asked: Asked::Nobody,
+                domains,
+                origins: Origins::default(),
+                _files: watcher,
+                runtime: None,
+            });
         }
         let http = http::Http::new(&auth.tls)?;
         let runtime =
@@ -153,7 +165,14 @@ impl Access {
             Credentials::Server(url) => Asked::Server(server::Server::start(url, node, http, to, on)),
             Credentials::Api(url) => Asked::Api(api::Api::start(url, refresh, http, to, on)),
         };
-        Ok(Self { known, asked, domains, _files: watcher, runtime: Some(runtime) })
+        Ok(Self {
+            known,
+            asked,
+            domains,
+            origins: Origins::default(),
+            _files: watcher,
+            runtime: Some(runtime),
+        })
     }
 
     /// Waits until whoever is asked has heard of the sessions that ended; no longer than `most`.
@@ -167,7 +186,7 @@ impl Access {
 
     /// The target as it is decided on: below the path that its host name stands for.
     fn target(&self, request: &Request) -> String {
-        if self.domains.is_empty() || request.transport != "webtransport" {
+        if self.domains.is_empty() || !NAMED.contains(&request.transport) {
             return request.target.clone();
         }
         let host = request.server_name.as_deref().unwrap_or_default().trim_end_matches('.').to_lowercase();
@@ -184,6 +203,12 @@ impl Access {
         }
         target.push_str(&request.target);
         target
+    }
+
+    /// Lets in pages of `origins` only, and what is no page.
+    pub(crate) fn only_from(mut self, origins: Origins) -> Self {
+        self.origins = origins;
+        self
     }
 
     /// By what is known here.
@@ -235,6 +260,9 @@ fn peer_name(certificate: &relay_worker::PeerCertificate) -> String {
 
 impl Gate for Access {
     fn admit(&self, request: &Request) -> Answer {
+        if !self.origins.allow(request.origin.as_deref().map(str::as_bytes)) {
+            return Answer::Now(Err(Refusal::Unauthorized.into()));
+        }
         let target = self.target(request);
         match &self.asked {
             Asked::Server(server) => return server.admit(request, target),

@@ -11,6 +11,8 @@ use crate::certificate::Fingerprint;
 pub struct Banner {
     /// Where the relay listens.
     pub address: SocketAddr,
+    /// Where it serves HTTP, if it does.
+    pub http: Option<SocketAddr>,
     /// Of the certificate it shows.
     pub fingerprint: Fingerprint,
 }
@@ -37,6 +39,9 @@ impl fmt::Display for Banner {
         writeln!(f, "moq-relay {}: a development relay, open to {who}", env!("CARGO_PKG_VERSION"))?;
         writeln!(f)?;
         writeln!(f, "  WebTransport   https://{at}/")?;
+        if let Some(http) = self.http {
+            writeln!(f, "  HTTP, ws://    http://{}/", reachable(http))?;
+        }
         writeln!(f, "  raw QUIC       moqt://{at}/")?;
         writeln!(f, "  certificate    {fingerprint} (SHA-256)")?;
         writeln!(f)?;
@@ -59,13 +64,15 @@ mod tests {
     fn banner(address: &str) -> String {
         let fingerprint =
             Identity::generate(&["localhost".to_owned()], SystemTime::now()).unwrap().fingerprint();
-        Banner { address: address.parse().unwrap(), fingerprint }.to_string()
+        let address = address.parse().unwrap();
+        Banner { address, http: Some(address), fingerprint }.to_string()
     }
 
     #[test]
     fn a_loopback_relay_tells_where_it_is_and_how_to_trust_it() {
         let text = banner("127.0.0.1:4443");
         assert!(text.contains("open to everybody on this machine"), "{text}");
+        assert!(text.contains(" http://127.0.0.1:4443/"), "{text}");
         assert!(text.contains("https://127.0.0.1:4443/") && text.contains("moqt://127.0.0.1:4443/"));
         assert!(text.lines().any(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();

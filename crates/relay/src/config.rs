@@ -15,6 +15,7 @@ mod show;
 mod source;
 pub mod table;
 mod value;
+mod web;
 
 use std::{
     fs,
@@ -34,6 +35,7 @@ pub use resolve::{Outside, Resolution, Warning};
 pub(crate) use show::redacted;
 pub use source::{Place, Position, Setting, Source};
 pub use value::Size;
+pub use web::Web;
 
 /// Where a relay without a file listens: loopback, over IPv4 because every client can reach it.
 pub const DEVELOPMENT_BIND: SocketAddr =
@@ -80,6 +82,8 @@ pub struct Config {
     pub workers: Option<NonZeroU16>,
     /// How QUIC behaves, and the versions spoken over it.
     pub quic: Tuning,
+    /// Entrances beside QUIC.
+    pub web: Web,
     /// What is logged, and how.
     pub log: Log,
     /// Whether a file was read; without one this is a development relay.
@@ -223,8 +227,10 @@ impl Config {
     /// A relay for one's own machine: loopback, a generated certificate, everything open.
     pub fn development() -> Self {
         let open = Scope::everything();
+        let web = Web { http: Some(DEVELOPMENT_BIND), https: Some(DEVELOPMENT_BIND), ..Web::default() };
         Self {
             bind: DEVELOPMENT_BIND,
+            web,
             publish: open.clone(),
             subscribe: open,
             from_file: false,
@@ -248,6 +254,7 @@ impl Config {
             drain_timeout: DRAIN_TIMEOUT,
             workers: None,
             quic: Tuning::default(),
+            web: Web::default(),
             log: Log::default(),
             from_file: true,
         }

@@ -16,6 +16,7 @@ mod serve;
 pub mod signals;
 pub mod token;
 pub mod trouble;
+mod web;
 
 pub use check::check;
 pub use demo::run as demo;

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    net::SocketAddr,
     num::NonZeroUsize,
     path::PathBuf,
     sync::Arc,
@@ -10,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use relay_admin::Origins;
 use relay_auth::Policy;
 use relay_model::{Hop, Path, Scope, SessionCode, limits};
 use relay_worker::{Options, Relay, RunError};
@@ -32,6 +34,7 @@ use crate::{
     notify::Notify,
     signals::{Reason, Stop},
     trouble::{self, Trouble},
+    web::Web,
 };
 
 /// What a service manager grants beyond the window of a drain, to end in.
@@ -61,6 +64,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
 
 /// A relay that runs, and what it needs to be seen to.
 pub(crate) struct Serving {
+    /// Before the relay: it must not be asked once that has ended.
+    web: Option<Web>,
     pub(crate) relay: Arc<Relay>,
     access: Arc<Access>,
     config: Config,
@@ -83,6 +88,7 @@ impl Serving {
         let certificates = certificates(&config)?;
         let fingerprint = certificates.fingerprint();
         let (relay, access) = start(&config, &certificates)?;
+        let web = Web::start(&relay, &config, &certificates, stop.hangups())?;
         let certificates =
             Watcher::start(certificates, stop.hangups()).context("cannot watch the certificates")?;
         stop.on("fate", {
@@ -90,13 +96,14 @@ impl Serving {
             move || Reason::Ended(relay.join())
         })?;
         let chores = Chores::new(Watch::new(plan(&config)));
-        Ok(Self { relay, access, config, fingerprint, certificates, stop, chores, notify })
+        Ok(Self { web, relay, access, config, fingerprint, certificates, stop, chores, notify })
     }
 
     /// Tells whoever started it that it serves.
     fn announce(&self) {
-        let Self { relay, config, fingerprint, notify, .. } = self;
-        announce(config, *fingerprint, relay);
+        let Self { web, relay, config, fingerprint, notify, .. } = self;
+        let http = web.as_ref().and_then(|web| web.server.addresses().http);
+        announce(config, *fingerprint, relay, http);
         warn_of_machine(config, relay, workers(config));
         if let Err(error) = notify.ready(&format!("serving on udp {}", relay.local_addr())) {
             warn!(%error, "the service manager does not hear that the relay serves");
@@ -182,7 +189,8 @@ fn certificates(config: &Config) -> Result<Store> {
 fn start(config: &Config, certificates: &Store) -> Result<(Arc<Relay>, Arc<Access>)> {
     let hop = config.hop.map_or_else(random_hop, Ok)?;
     let public = Policy::public(config.publish.clone(), config.subscribe.clone());
-    let access = Arc::new(Access::start(public, &config.auth, &hop.0.to_string())?);
+    let access = Access::start(public, &config.auth, &hop.0.to_string())?;
+    let access = Arc::new(access.only_from(Origins::new(config.web.origins.clone())));
     let secret = certificates.stable_secret();
     let mut options = Options::new(config.bind, certificates.resolver(), secret, access.clone());
     certificates.furnish(&mut options);
@@ -218,7 +226,7 @@ fn random_hop() -> Result<Hop> {
 }
 
 /// Tells whoever started it that the relay serves.
-fn announce(config: &Config, fingerprint: Fingerprint, relay: &Relay) {
+fn announce(config: &Config, fingerprint: Fingerprint, relay: &Relay, http: Option<SocketAddr>) {
     let address = relay.local_addr();
     let (publish, subscribe) = (shown(&config.publish), shown(&config.subscribe));
     let credentials = config.auth.credentials.key();
@@ -239,7 +247,7 @@ fn announce(config: &Config, fingerprint: Fingerprint, relay: &Relay) {
         if !address.ip().is_loopback() {
             warn!("open to everybody who can reach this address; a configuration file can restrict it");
         }
-        let banner = Banner { address, fingerprint };
+        let banner = Banner { address, http, fingerprint };
         // Nobody may be listening to standard output; the log has the address.
         let _ = write!(io::stdout().lock(), "{banner}").and_then(|()| io::stdout().flush());
     }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -88,6 +89,16 @@ impl Board {
     pub fn watch(&self, worker: WorkerId, prefix: Path) -> Watch {
         let news = self.inner.table.write().join(worker, &prefix);
         Watch::new(Arc::clone(&self.inner), worker, prefix, news)
+    }
+
+    /// What is live at and below `prefix`, at most `max` paths in order, from the first past `after` on: for who
+    /// looks once, and holds no more than a place.
+    pub fn list(&self, prefix: &Path, after: Option<&Path>, max: usize) -> Vec<Change> {
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let table = self.inner.table.read();
+        let live = table.live.range::<Path, _>((from, Bound::Unbounded));
+        let below = live.take_while(|(path, _)| path.has_prefix(prefix)).take(max);
+        below.map(|(path, slot)| Change { path: path.clone(), routes: Arc::clone(&slot.routes) }).collect()
     }
 
     /// Live paths.

@@ -80,6 +80,26 @@ impl Feed {
         }
     }
 
+    /// Reads on in a group without holding what it reads: the objects from `object` on, as many as one lock is
+    /// worth, and how the strands ended if these were the last. The object to go on from, if there are more.
+    /// `None`, and nothing appended: not held.
+    #[allow(clippy::option_option, reason = "both are answers")]
+    pub fn page(&self, sequence: u64, object: u64, out: &mut Vec<Entry>) -> Option<Option<u64>> {
+        self.log.touch();
+        let start = out.len();
+        let state = self.log.lock();
+        let group = state.groups.get(&sequence).filter(|group| object > 0 || !group.lost_head());
+        match group.and_then(|group| group.replay(sequence, Page::from(object), out)) {
+            Some(Replayed::Page(next)) => Some(Some(next.object())),
+            Some(Replayed::All) => Some(None),
+            None => {
+                drop(state);
+                out.truncate(start);
+                None
+            }
+        }
+    }
+
     /// Whether a group can be read from object `first_object` on. Of a group that is interrupted, or
     /// has lost that object, only the publisher may have more: unknown while the log goes on; after
     /// its end absent, with the code of the interruption or [`relay_model::StreamCode::EVICTED`]. One

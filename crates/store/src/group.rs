@@ -369,6 +369,11 @@ impl Page {
     pub(crate) fn from(first: u64) -> Self {
         Self { strand: 0, object: first, first }
     }
+
+    /// The object it goes on from.
+    pub(crate) fn object(self) -> u64 {
+        self.object
+    }
 }
 
 impl Strand {

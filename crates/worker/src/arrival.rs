@@ -4,17 +4,21 @@
 //! it is given the socket. So an HTTP server can answer an upgrade in its own words before the socket
 //! leaves it, and there is one place where sessions are let in.
 
-use std::{fmt, net::SocketAddr, os::unix::net::UnixStream, time::Duration};
+use std::{fmt, net::SocketAddr, os::unix::net::UnixStream, sync::Arc, time::Duration};
 
+use relay_model::SessionId;
 use relay_transport::{
     qmux::{Framing, Over},
     quic::PeerCertificate,
 };
 
-use crate::gate::Denial;
+use crate::{
+    gate::Denial,
+    mailbox::{Letter, Mailbox},
+};
 
-/// Who comes, before its socket does.
-#[derive(Clone, Debug)]
+/// Who comes, before its socket does. Its `Debug` leaves out what may be a secret.
+#[derive(Clone)]
 pub struct Newcomer {
     /// How streams are laid out.
     pub framing: Framing,
@@ -39,6 +43,16 @@ pub struct Newcomer {
     pub rtt: Option<Duration>,
 }
 
+impl fmt::Debug for Newcomer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Newcomer")
+            .field("transport", &self.transport)
+            .field("protocol", &self.protocol)
+            .field("remote", &self.remote)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A connected socket, blocking or not.
 #[derive(Debug)]
 pub enum Socket {
@@ -49,7 +63,6 @@ pub enum Socket {
 }
 
 /// The socket of who was let in.
-#[derive(Debug)]
 pub struct Link {
     /// The socket itself.
     pub socket: Socket,
@@ -57,6 +70,12 @@ pub struct Link {
     pub tls: Option<Box<rustls::ServerConnection>>,
     /// What was read from it already and is the session's: after TLS, after the upgrade request.
     pub received: Vec<u8>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("socket", &self.socket).finish_non_exhaustive()
+    }
 }
 
 /// Why a newcomer was turned away.
@@ -77,33 +96,82 @@ pub enum Turned {
 /// the relay ends.
 pub type Verdict = Box<dyn FnOnce(Result<Place, Turned>) + Send>;
 
-/// A place in a worker for who was let in. Dropped without a socket, the session ends.
+/// A place in a worker for who was let in. Dropped without a socket, the session ends; so it does when
+/// nobody gives one for `limits::SETUP_TIMEOUT`.
 pub struct Place {
-    /// Takes the link to the worker.
-    give: Box<dyn FnOnce(Link) + Send>,
+    session: SessionId,
+    /// Until the socket is given.
+    mailbox: Option<Arc<Mailbox>>,
 }
 
 impl Place {
-    /// Hands over the socket.
-    pub fn take(self, link: Link) {
-        (self.give)(link);
+    pub(crate) fn new(session: SessionId, mailbox: Arc<Mailbox>) -> Self {
+        Self { session, mailbox: Some(mailbox) }
+    }
+
+    /// The session it is for, as the gate and logs know it.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Hands over the socket. If the session is over by now, the socket is closed.
+    pub fn take(mut self, link: Link) {
+        self.post(Letter::Link(self.session, Box::new(link)));
+    }
+
+    fn post(&mut self, letter: Letter) {
+        if let Some(mailbox) = self.mailbox.take() {
+            mailbox.post(&mut vec![letter]);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.post(Letter::Unlinked(self.session));
     }
 }
 
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").finish_non_exhaustive()
+        f.debug_struct("Place").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+/// A newcomer on its way to a worker.
+pub struct Arrival {
+    pub(crate) newcomer: Newcomer,
+    pub(crate) verdict: Verdict,
+}
+
+impl fmt::Debug for Arrival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arrival").field("newcomer", &self.newcomer).finish_non_exhaustive()
     }
 }
 
 /// Where newcomers are announced; a handle for any thread.
-#[derive(Clone, Debug)]
-pub struct Arrivals;
+#[derive(Clone)]
+pub struct Arrivals(Arc<[Arc<Mailbox>]>);
 
 impl Arrivals {
+    pub(crate) fn new(mailboxes: &[Arc<Mailbox>]) -> Self {
+        Self(mailboxes.into())
+    }
+
     /// Announces `newcomer` to the worker with the fewest connections, which gives its `verdict`.
     pub fn arrive(&self, newcomer: Newcomer, verdict: Verdict) {
-        let _ = newcomer;
-        verdict(Err(Turned::Full));
+        let Some(mailbox) = self.0.iter().min_by_key(|mailbox| mailbox.load()) else {
+            return verdict(Err(Turned::Full));
+        };
+        // Until the worker says itself how many it has: of many who come at once, not all go to one.
+        mailbox.add_load();
+        mailbox.post(&mut vec![Letter::Arrive(Box::new(Arrival { newcomer, verdict }))]);
+    }
+}
+
+impl fmt::Debug for Arrivals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arrivals").finish_non_exhaustive()
     }
 }

@@ -57,9 +57,9 @@ pub struct Request {
     pub session: SessionId,
     /// Path and query, raw as the peer sent them; empty where nothing carries one. May hold a token.
     pub target: String,
-    /// What carries it: `webtransport` or `quic`.
+    /// What carries it: `webtransport`, `quic`, `websocket`, `tcp` or `unix`.
     pub transport: &'static str,
-    /// The protocol version, as ALPN or subprotocol names it.
+    /// The protocol version, as ALPN or subprotocol names it; empty where it is agreed on only later.
     pub version: &'static str,
     /// The peer's address.
     pub remote: SocketAddr,
@@ -69,6 +69,8 @@ pub struct Request {
     pub server_name: Option<String>,
     /// The only thing it says it wants to do; `None` = both, or not said yet (WebTransport).
     pub role: Option<Role>,
+    /// The origin of the page it comes from, if a browser says one.
+    pub origin: Option<String>,
     /// The certificate it showed, if it was asked for one and the chain is good.
     pub certificate: Option<PeerCertificate>,
     /// Wall clock.
@@ -165,9 +167,9 @@ pub struct Ended<'a> {
     pub session: SessionId,
     /// It had been let in.
     pub admitted: bool,
-    /// Bytes received, UDP payload: also those of the handshake.
+    /// Bytes received: UDP payload, also of the handshake; on a stream socket with TLS, since it came here.
     pub bytes_in: u64,
-    /// Bytes sent, UDP payload.
+    /// Bytes sent, the same.
     pub bytes_out: u64,
     /// Since the connection's first packet.
     pub lasted: Duration,
@@ -258,7 +260,8 @@ impl fmt::Debug for Sessions {
 pub struct Which(Arc<dyn Fn(&Permit) -> bool + Send + Sync>);
 
 impl Which {
-    pub(crate) fn is(&self, permit: &Permit) -> bool {
+    /// Says so.
+    pub fn is(&self, permit: &Permit) -> bool {
         (self.0)(permit)
     }
 }

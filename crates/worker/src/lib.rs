@@ -11,11 +11,13 @@ mod arrival;
 mod control;
 pub mod engine;
 pub mod gate;
+mod line;
 pub mod mailbox;
 pub mod outbox;
 mod pulse;
 mod relay;
 mod run;
+mod seat;
 pub mod slots;
 pub mod socket;
 pub mod wheel;
@@ -23,10 +25,11 @@ pub mod wheel;
 pub use arrival::{Arrivals, Link, Newcomer, Place, Socket, Turned, Verdict};
 pub use control::carry_out;
 pub use engine::{Fault, Stage};
-pub use gate::{Answer, Denial, Ended, EndedBy, Gate, Reply, Request, Role, Sessions, WallClock};
+pub use gate::{Answer, Denial, Ended, EndedBy, Gate, Reply, Request, Role, Sessions, WallClock, Which};
 pub use relay::{Counts, Options, Relay, RunError, StartError};
 pub use relay_core::Takeover;
 pub use relay_transport::quic::{
     Clients, Congestion, PeerCertificate, RootsError, Tickets, Tuning, Version, mtu,
 };
+pub use seat::{Asker, Seat, Told};
 pub use socket::{BUFFER_BYTES, BindError, Buffers, Steering, probe};

@@ -1,7 +1,10 @@
 //! What other threads want of a worker.
 
 use std::{
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -9,7 +12,10 @@ use parking_lot::Mutex;
 use relay_auth::Permit;
 use relay_model::{Order, SessionCode, SessionId};
 
-use crate::gate::{Denial, Which};
+use crate::{
+    arrival::{Arrival, Link},
+    gate::{Denial, Which},
+};
 
 /// Where in the window of a drain sessions begin to wind down, percent.
 const WIND_DOWN_PERCENT: u32 = 70;
@@ -19,7 +25,7 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(7 * 24 * 3_600);
 const CLOSE_PERCENT: u32 = 95;
 
 /// One message to a worker.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Letter {
     /// Core wants something of a session.
     Order(SessionId, Order),
@@ -27,6 +33,12 @@ pub enum Letter {
     AsksDone(SessionId, u32),
     /// Whether a session is let in that waits for that.
     Answer(SessionId, Result<Permit, Denial>),
+    /// Somebody comes whose connection is a stream socket.
+    Arrive(Box<Arrival>),
+    /// The socket of a session.
+    Link(SessionId, Box<Link>),
+    /// A session gets no socket.
+    Unlinked(SessionId),
     /// What a session may do from now on.
     Revise(SessionId, Permit),
     /// End a session that was let in.
@@ -102,14 +114,27 @@ impl Drain {
 
 /// A worker's mailbox: the worker takes all letters at once, and is woken once for all of them.
 pub struct Mailbox {
-    letters: Mutex<Vec<Letter>>,
+    /// `None`: nobody reads them any more.
+    letters: Mutex<Option<Vec<Letter>>>,
     wake: Box<dyn Fn() + Send + Sync>,
+    /// Connections of the worker.
+    load: AtomicUsize,
 }
 
 impl Mailbox {
     /// `wake` makes the worker look into it.
     pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { letters: Mutex::default(), wake }
+        Self { letters: Mutex::new(Some(Vec::new())), wake, load: AtomicUsize::new(0) }
+    }
+
+    /// One that nobody reads yet, and where nothing is kept until then.
+    pub(crate) fn vacant(wake: Box<dyn Fn() + Send + Sync>) -> Self {
+        Self { letters: Mutex::new(None), ..Self::new(wake) }
+    }
+
+    /// Somebody reads it from now on.
+    pub(crate) fn occupy(&self) {
+        self.letters.lock().get_or_insert_default();
     }
 
     /// Adds `letters`, leaving the vector empty, and wakes the worker unless it was about to look.
@@ -119,9 +144,16 @@ impl Mailbox {
         }
         let was_empty = {
             let mut held = self.letters.lock();
-            let was_empty = held.is_empty();
-            held.append(letters);
-            was_empty
+            held.as_mut().map(|held| {
+                let was_empty = held.is_empty();
+                held.append(letters);
+                was_empty
+            })
+        };
+        let Some(was_empty) = was_empty else {
+            // Not while the lock is held: what is dropped may post.
+            letters.clear();
+            return;
         };
         if was_empty {
             (self.wake)();
@@ -135,20 +167,42 @@ impl Mailbox {
 
     /// Moves everything to the end of `out`.
     pub fn take(&self, out: &mut Vec<Letter>) {
-        out.append(&mut self.letters.lock());
+        if let Some(held) = &mut *self.letters.lock() {
+            out.append(held);
+        }
+    }
+
+    /// The worker is gone: letters are dropped from now on, those that wait too.
+    pub fn close(&self) {
+        let held = self.letters.lock().take();
+        drop(held);
+    }
+
+    /// Connections the worker had after its last turn, and those that were sent to it since.
+    pub fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_load(&self) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the worker has.
+    pub(crate) fn set_load(&self, connections: usize) {
+        self.load.store(connections, Ordering::Relaxed);
     }
 }
 
 impl std::fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mailbox").field("letters", &self.letters.lock().len()).finish_non_exhaustive()
+        f.debug_struct("Mailbox")
+            .field("letters", &self.letters.lock().as_ref().map(Vec::len))
+            .finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
 
     #[test]

@@ -22,12 +22,14 @@ use relay_transport::quic::{self, Clients, Tickets, Tls, Tuning};
 use rustls::server::ResolvesServerCert;
 
 use crate::{
+    arrival::Arrivals,
     control::{Control, Seen},
     engine::{Fault, Shared, Worker},
     gate::{Gate, Sessions, WallClock},
     mailbox::{Drain, Letter, Mailbox},
     pulse::Pulse,
     run::Reactor,
+    seat::{Desk, Seat},
     socket::{self, BindError, Buffers, GroupLock, Socket, Steering},
 };
 
@@ -199,7 +201,11 @@ impl fmt::Display for Counts {
 pub struct Relay {
     addr: SocketAddr,
     buffers: Buffers,
+    /// Of the workers.
     mailboxes: Vec<Arc<Mailbox>>,
+    desk: Desk,
+    gate: Arc<dyn Gate>,
+    wall: WallClock,
     store: Arc<Store>,
     board: Arc<Board>,
     seen: Arc<Mutex<Seen>>,
@@ -254,16 +260,20 @@ impl Relay {
             ..relay_core::Config::new(options.hop)
         });
         let shared = Arc::new(share(options, workers, group.addr)?);
-        let reactors: Vec<Reactor> =
-            (0..workers).map(|_| Reactor::new()).collect::<Result<_, _>>().map_err(StartError::Thread)?;
+        let reactors: Vec<Reactor> = (0..workers)
+            .map(|_| Reactor::new(workers))
+            .collect::<Result<_, _>>()
+            .map_err(StartError::Thread)?;
         let mailboxes: Vec<Arc<Mailbox>> =
             reactors.iter().map(|reactor| Arc::new(Mailbox::new(reactor.ringer()))).collect();
-        shared.gate.started(&Sessions::new(&mailboxes));
         let (events, received) = crossbeam_channel::bounded(EVENT_BATCHES);
         let mut relay = Self {
             addr: group.addr,
             buffers: group.buffers,
             mailboxes,
+            desk: Desk::new(workers),
+            gate: shared.gate.clone(),
+            wall: shared.wall.clone(),
             store: shared.store.clone(),
             board: shared.board.clone(),
             seen: Arc::default(),
@@ -272,7 +282,9 @@ impl Relay {
             ending: AtomicBool::new(false),
             pulse: Mutex::new(Pulse::new()),
         };
+        relay.gate.started(&relay.sessions());
         let control = relay.spawn_control(core, received)?;
+        relay.desk.open(events.clone());
         let mut threads =
             Threads { workers: Vec::with_capacity(workers), control, events, _lock: group.lock };
         for (index, (reactor, socket)) in reactors.into_iter().zip(group.sockets).enumerate() {
@@ -306,7 +318,22 @@ impl Relay {
 
     /// Its sessions, to act on them.
     pub fn sessions(&self) -> Sessions {
-        Sessions::new(&self.mailboxes)
+        Sessions::new(&self.addressees())
+    }
+
+    /// The seat of sessions that no worker carries; `None` once somebody has taken it.
+    pub fn seat(&self) -> Option<Seat> {
+        self.desk.take(&self.store, &self.gate, &self.wall)
+    }
+
+    /// Everybody who has sessions, by worker.
+    fn addressees(&self) -> Vec<Arc<Mailbox>> {
+        self.mailboxes.iter().chain([&self.desk.mailbox]).cloned().collect()
+    }
+
+    /// Where sessions over stream sockets come in.
+    pub fn arrivals(&self) -> Arrivals {
+        Arrivals::new(&self.mailboxes)
     }
 
     /// Its logs and announce board, to look into.
@@ -351,25 +378,28 @@ impl Relay {
     /// said, with `code` and `reason`. Returns when nobody is left and all threads have ended, at the
     /// latest after `window`. Calling it again, or after [`Relay::shutdown`], does nothing.
     pub fn drain(&self, window: Duration, code: SessionCode, reason: &str) {
-        self.end(Letter::Drain(Drain::new(self.mailboxes.len(), code, reason, Instant::now(), window)));
+        let drain = Drain::new(self.mailboxes.len(), code, reason, Instant::now(), window);
+        self.end(|| Letter::Drain(drain.clone()));
     }
 
     /// Closes every session with `code`, gives the peers up to a second to hear of it, and ends all
     /// threads. Calling it again does nothing.
     pub fn shutdown(&self, code: SessionCode, reason: &str) {
-        self.end(Letter::Shutdown { code, reason: reason.into(), until: Instant::now() + FAREWELL });
+        let (reason, until): (Arc<str>, _) = (reason.into(), Instant::now() + FAREWELL);
+        self.end(|| Letter::Shutdown { code, reason: reason.clone(), until });
     }
 
-    /// Has every worker end by `letter`, and waits for all threads.
-    fn end(&self, letter: Letter) {
+    /// Has every worker end by a `letter`, and waits for all threads.
+    fn end(&self, letter: impl Fn() -> Letter) {
         self.ending.store(true, Ordering::Relaxed);
         let Some(threads) = self.threads.lock().take() else { return };
         for mailbox in &self.mailboxes {
-            mailbox.post(&mut vec![letter.clone()]);
+            mailbox.post(&mut vec![letter()]);
         }
         // A group's sockets are closed together: the kernel renumbers what is left.
         let sockets: Vec<_> = threads.workers.into_iter().map(JoinHandle::join).collect();
         drop(sockets);
+        self.desk.close(letter());
         // Core ends with the last of those who tell it things.
         drop(threads.events);
         if threads.control.join().is_err() {
@@ -380,8 +410,7 @@ impl Relay {
 
     fn spawn_control(&self, core: Core, events: Receiver<Vec<Event>>) -> Result<JoinHandle<()>, StartError> {
         let beats = self.pulse.lock().follow("control");
-        let control =
-            Control::new(core, self.store.clone(), self.mailboxes.clone(), self.seen.clone(), beats);
+        let control = Control::new(core, self.store.clone(), self.addressees(), self.seen.clone(), beats);
         let fate = self.fate.clone();
         spawn("control".to_owned(), move || {
             if catch_unwind(AssertUnwindSafe(|| control.run(&events))).is_err() {
@@ -410,9 +439,10 @@ impl Relay {
             let mtu_discovery = socket.never_fragments();
             // Sessions share things within their thread: the worker is made where it lives.
             let ended = catch_unwind(AssertUnwindSafe(|| {
-                let worker = Worker::new(id, shared, mailbox, events, mtu_discovery, Instant::now());
+                let worker = Worker::new(id, shared, mailbox.clone(), events, mtu_discovery, Instant::now());
                 reactor.run(worker, socket, &beats)
             }));
+            mailbox.close();
             let (socket, reason) = match ended {
                 Ok((socket, Ok(()))) => return Some(socket),
                 Ok((socket, Err(error))) => (Some(socket), error.to_string()),

@@ -12,13 +12,17 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use crate::{
     engine::{Next, Worker},
     pulse::Beats,
-    socket::Socket,
+    socket::{self, Socket},
 };
 
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
-/// The socket and the waker.
-const EVENTS: usize = 4;
+/// Of the stream socket of the peer at index 0; those of others follow.
+const STREAMS: usize = 2;
+/// Taken at a time: the socket, the waker, and stream sockets. What is more comes in the next turn.
+const EVENTS: usize = 256;
+/// File descriptors for everything else: sockets and polls of workers, listeners, requests of HTTP, files.
+const RESERVED_FILES: usize = 256;
 /// Rebuilding a worker this often means that it will not get better.
 const MAX_REBUILDS: u32 = 100;
 
@@ -26,13 +30,17 @@ const MAX_REBUILDS: u32 = 100;
 pub(crate) struct Reactor {
     poll: Poll,
     waker: Arc<Waker>,
+    /// Most stream sockets: each takes a file descriptor.
+    max_streams: usize,
 }
 
 impl Reactor {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// That of one of so many `workers`.
+    pub(crate) fn new(workers: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        Ok(Self { poll, waker })
+        let files = socket::max_files()?.saturating_sub(RESERVED_FILES);
+        Ok(Self { poll, waker, max_streams: (files / workers.max(1)).max(1) })
     }
 
     /// Wakes the worker from anywhere.
@@ -61,6 +69,7 @@ impl Reactor {
 
     fn turn_until_done(&mut self, worker: &mut Worker, socket: &mut Socket, beats: &Beats) -> io::Result<()> {
         self.poll.registry().register(socket.source(), SOCKET, Interest::READABLE)?;
+        worker.watch_streams(self.poll.registry().try_clone()?, STREAMS, self.max_streams);
         let mut was_full = false;
         let mut events = Events::with_capacity(EVENTS);
         let mut rebuilds = 0;
@@ -114,6 +123,10 @@ impl Reactor {
                 if event.is_writable() {
                     worker.writable();
                 }
+            } else if let Some(index) = event.token().0.checked_sub(STREAMS) {
+                let is_broken = event.is_error();
+                let readable = event.is_readable() || event.is_read_closed() || is_broken;
+                worker.stream_ready(index, readable, event.is_writable() || is_broken);
             }
         }
         Ok(())

@@ -184,7 +184,7 @@ impl Api {
         match answer {
             Err(outage) => {
                 waits.complain(Some(format!("the auth server fails, and nobody is let in: {outage}")));
-                // Those who wait are told by the end of their replies.
+                waiting.into_iter().for_each(|(_, reply)| reply.give(Err(outage.denial())));
             }
             Ok((said, until)) => {
                 for (guest, reply) in waiting {

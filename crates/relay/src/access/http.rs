@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use relay_worker::Denial;
 use reqwest::{Client, RequestBuilder, StatusCode, Url, redirect};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -37,6 +38,9 @@ pub(super) enum Outage {
     /// No answer came.
     #[error("{0}")]
     Failed(String),
+    /// None came in time.
+    #[error("{0}")]
+    Late(String),
     /// It is longer than any should be.
     #[error("the answer is longer than {ANSWER_BYTES} bytes")]
     TooLong,
@@ -75,10 +79,10 @@ impl Http {
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Outage> {
         let at = Instant::now();
-        let mut response = request.send().await.map_err(|error| Outage::Failed(words(&error)))?;
+        let mut response = request.send().await.map_err(|error| Outage::of(&error))?;
         let (status, lifetime) = (response.status(), cache::lifetime(response.headers()));
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| Outage::Failed(words(&error)))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| Outage::of(&error))? {
             if body.len() + chunk.len() > ANSWER_BYTES {
                 return Err(Outage::TooLong);
             }
@@ -98,6 +102,18 @@ pub(super) fn flaw(error: &serde_json::Error) -> String {
             format!("something in it is of another kind at line {} column {}", error.line(), error.column())
         }
         _ => format!("it is no JSON at line {} column {}", error.line(), error.column()),
+    }
+}
+
+impl Outage {
+    fn of(error: &reqwest::Error) -> Self {
+        let said = words(error);
+        if error.is_timeout() { Self::Late(said) } else { Self::Failed(said) }
+    }
+
+    /// What whoever wants to come in is told.
+    pub(super) fn denial(&self) -> Denial {
+        if matches!(self, Self::Late(_)) { Denial::TimedOut } else { Denial::Unavailable }
     }
 }
 

@@ -227,7 +227,7 @@ impl Server {
         match self.verdict("connect", question).await {
             Err(outage) => {
                 self.complain(Some(&format!("the auth server fails, and nobody is let in: {outage}")));
-                reply.give(Err(Denial::Unavailable));
+                reply.give(Err(outage.denial()));
             }
             Ok(verdict) => {
                 self.complain(None);

@@ -7,6 +7,7 @@ use std::{
 };
 
 use rustls::{
+    pki_types::CertificateDer,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -54,6 +55,14 @@ impl Table {
     fn find(&self, name: &str) -> Option<&Vec<usize>> {
         let wildcard = || self.by_name.get(&format!("*.{}", name.split_once('.')?.1));
         self.by_name.get(name).or_else(wildcard)
+    }
+}
+
+impl Shown {
+    /// The certificate of whoever asks for no name that is known, leaf of its chain (DER).
+    pub(super) fn first(&self) -> Option<CertificateDer<'static>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.all.first()?.cert.first().cloned()
     }
 }
 

@@ -64,6 +64,12 @@ impl Store {
         self.first.identity.fingerprint()
     }
 
+    /// The same, of the one that is shown whenever it is asked for.
+    pub fn fingerprint_of_now(&self) -> impl Fn() -> Option<Fingerprint> + Send + Sync + 'static {
+        let shown = self.shown.clone();
+        move || shown.first().map(|leaf| Fingerprint::of(&leaf))
+    }
+
     /// See [`super::Identity::stable_secret`]; of the first certificate.
     pub fn stable_secret(&self) -> [u8; 32] {
         self.first.identity.stable_secret()

@@ -23,6 +23,12 @@ pub enum Kind {
     Url,
     /// One host name or several.
     Names,
+    /// One origin of web pages or several.
+    Origins,
+    /// One network or several.
+    Networks,
+    /// One number or several.
+    Ids,
     /// One path prefix or several.
     Prefixes,
     /// Who may take a path over.
@@ -69,6 +75,9 @@ impl Kind {
             Self::KeyDir => "folder or URL",
             Self::Url => "URL",
             Self::Names => "host name, or list of them",
+            Self::Origins => "origin, or list of them",
+            Self::Networks => "network, or list of them",
+            Self::Ids => "number, or list of them",
             Self::Prefixes => "path, or list of them",
             Self::Takeover | Self::Congestion | Self::Level | Self::Format => "name",
             Self::Size => "`\"8GiB\"`, `\"75%\"`, or bytes",
@@ -89,6 +98,9 @@ impl Kind {
             Self::KeyDir => "FOLDER|URL",
             Self::Url => "URL",
             Self::Names => "NAME",
+            Self::Origins => "ORIGIN",
+            Self::Networks => "NETWORK",
+            Self::Ids => "N",
             Self::Prefixes => "PATH",
             Self::Takeover => "WHO",
             Self::Size => "SIZE",
@@ -103,7 +115,16 @@ impl Kind {
 
     /// Whether several values may be given.
     pub fn is_list(self) -> bool {
-        matches!(self, Self::Versions | Self::Files | Self::Names | Self::Prefixes)
+        matches!(
+            self,
+            Self::Versions
+                | Self::Files
+                | Self::Names
+                | Self::Origins
+                | Self::Networks
+                | Self::Ids
+                | Self::Prefixes
+        )
     }
 
     /// What a flag or a variable says, as a file would say it.
@@ -138,6 +159,9 @@ impl Kind {
             Self::KeyDir => value::key_dir(value).map(drop),
             Self::Url => value::url(value).map(drop),
             Self::Names => value::names(value).map(drop),
+            Self::Origins => value::origins(value).map(drop),
+            Self::Networks => value::networks(value).map(drop),
+            Self::Ids => value::ids::<u32>(value).map(drop),
             Self::Prefixes => value::prefixes(value).map(drop),
             Self::Takeover => value::takeover(value).map(drop),
             Self::Size => value::size(value).map(drop),

@@ -86,6 +86,7 @@ pub(super) fn resolve(file: Option<(&FilePath, &str)>, outside: &Outside) -> Res
     layers.given.extend(content.map(|content| content.given).unwrap_or_default());
     layers.look_through();
     let mut config = if file.is_some() { Config::closed() } else { Config::development() };
+    (config.web.http, config.web.https) = (None, None);
     layers.fill(&mut config);
     if is_toml {
         layers.check(&mut config);
@@ -232,7 +233,7 @@ impl Layers<'_> {
         Some(first)
     }
 
-    fn set<T: Clone + PartialEq>(
+    pub(super) fn set<T: Clone + PartialEq>(
         &mut self,
         key: &'static str,
         parse: impl Fn(&Value) -> Result<T, String>,
@@ -255,6 +256,7 @@ impl Layers<'_> {
         }
         self.set("server.hop", |value| value::hop(value).map(Some), &mut config.hop);
         self.tls(config);
+        self.web(config);
         self.access(config);
         self.set("auth.takeover", value::takeover, &mut config.takeover);
         let Cache { capacity, headroom, duration } = &mut config.cache;

@@ -14,11 +14,29 @@ pub(super) fn certificates(
     keys: Option<&Sourced<Vec<PathBuf>>>,
     generate: Option<&Sourced<Vec<String>>>,
 ) {
+    pairs(layers, certs, keys, ("tls.cert", "tls.key"));
+    let Some(generate) = generate else { return };
+    if let Some(certs) = certs.or(keys) {
+        let what = format!(
+            "`{}` beside `{}`: a certificate is read or made, not both",
+            generate.spelled, certs.spelled
+        );
+        layers.refuse(&generate.source, None, Problem::Together(what));
+    }
+}
+
+/// Each certificate has its key. `names`: what the two are called.
+pub(super) fn pairs(
+    layers: &mut Layers<'_>,
+    certs: Option<&Sourced<Vec<PathBuf>>>,
+    keys: Option<&Sourced<Vec<PathBuf>>>,
+    names: (&'static str, &'static str),
+) {
     let half =
         |there: &Sourced<Vec<PathBuf>>, missing| Problem::HalfTls { present: there.spelled.clone(), missing };
     match (certs, keys) {
-        (Some(certs), None) => layers.refuse(&certs.source, None, half(certs, "tls.key")),
-        (None, Some(keys)) => layers.refuse(&keys.source, None, half(keys, "tls.cert")),
+        (Some(certs), None) => layers.refuse(&certs.source, None, half(certs, names.1)),
+        (None, Some(keys)) => layers.refuse(&keys.source, None, half(keys, names.0)),
         (Some(certs), Some(keys)) if certs.value.len() != keys.value.len() => {
             let what = format!(
                 "`{}` names {} and `{}` {}; give each certificate its key, in the same order",
@@ -30,14 +48,6 @@ pub(super) fn certificates(
             layers.refuse(&keys.source, None, Problem::Together(what));
         }
         _ => {}
-    }
-    let Some(generate) = generate else { return };
-    if let Some(certs) = certs.or(keys) {
-        let what = format!(
-            "`{}` beside `{}`: a certificate is read or made, not both",
-            generate.spelled, certs.spelled
-        );
-        layers.refuse(&generate.source, None, Problem::Together(what));
     }
 }
 
@@ -90,8 +100,8 @@ fn stream_only(layers: &mut Layers<'_>) {
     if let Some(other) =
         other.filter(|_| layers.file.is_some() && layers.source("server.bind") == Source::Default)
     {
-        let what = "this names an entrance that is not there yet, and no other; set `server.bind` to where QUIC \
-                    may listen";
+        let what = "this names another entrance, and QUIC is always served; set `server.bind` to where QUIC may \
+                    listen";
         layers.refuse(&other, None, Problem::Together(what.to_owned()));
     }
 }

@@ -1,12 +1,12 @@
 //! Values in use, as a file would say them.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use relay_model::{Path, Pattern, Scope};
 use relay_worker::{Congestion, Takeover};
 use toml::Value;
 
-use super::{Config, Credentials, Format, KeyDir, Setting, Source, Tls, table};
+use super::{Config, Credentials, Format, KeyDir, Pair, Setting, Source, Tls, Web, table};
 
 /// Every setting in use, in the order of the table.
 pub(super) fn settings(config: &Config, sources: &[(&'static str, Source)]) -> Vec<Setting> {
@@ -73,6 +73,10 @@ fn shown(config: &Config, key: &str, source: &Source) -> Option<String> {
         "quic.initial_mtu" => quic.initial_mtu.to_string(),
         "quic.max_mtu" => quic.max_mtu.to_string(),
         "quic.mtu_discovery" => quic.mtu_discovery.to_string(),
+        key if key.starts_with("web.") || key.starts_with("internal.") => web(&config.web, key)?,
+        key if key.starts_with("server.tcp") || key.starts_with("server.unix") || key == "listen.tcp.tls" => {
+            web(&config.web, key)?
+        }
         "log.level" => {
             config.log.level.map_or_else(|| text("info"), |level| text(level.to_string().to_lowercase()))
         }
@@ -92,6 +96,38 @@ fn tls(config: &Config, key: &str, source: &Source) -> String {
         (_, "tls.root") if !config.client_roots.is_empty() => files(&config.client_roots),
         _ => "none".to_owned(),
     }
+}
+
+fn web(web: &Web, key: &str) -> Option<String> {
+    let address = |address: Option<SocketAddr>| address.map_or_else(|| "none".to_owned(), text);
+    let several = |all: Vec<String>, none: &str| if all.is_empty() { none.to_owned() } else { list(all) };
+    let pairs = |pick: fn(&Pair) -> &PathBuf, none: &str| match web.certificates.as_slice() {
+        [] => none.to_owned(),
+        pairs => files(pairs.iter().map(pick)),
+    };
+    let ids = |ids: &[u32]| several(ids.iter().map(ToString::to_string).collect(), "everybody");
+    Some(match key {
+        "web.http.listen" => address(web.http),
+        "web.https.listen" => address(web.https),
+        "web.https.cert" => pairs(|pair| &pair.cert, "as for QUIC"),
+        "web.https.key" => pairs(|pair| &pair.key, "as for QUIC"),
+        "web.https.root" if web.roots.is_empty() => "none".to_owned(),
+        "web.https.root" => files(&web.roots),
+        "web.ws" => web.websocket.to_string(),
+        "web.page" => web.page.to_string(),
+        "web.origins" => several(web.origins.clone(), "everybody"),
+        "web.proxy" => several(web.proxies.iter().map(ToString::to_string).collect(), "none"),
+        "internal.listen" => address(web.internal),
+        "server.tcp.bind" => address(web.tcp),
+        "listen.tcp.tls" => web.tcp_tls.to_string(),
+        "server.unix.bind" => web.unix.as_ref().map_or_else(|| "none".to_owned(), |path| files([path])),
+        "server.unix.allow.uid" => ids(&web.unix_allow.uids),
+        "server.unix.allow.gid" => ids(&web.unix_allow.gids),
+        "server.unix.allow.pid" => {
+            several(web.unix_allow.pids.iter().map(ToString::to_string).collect(), "everybody")
+        }
+        _ => return None,
+    })
 }
 
 /// An address is shown without what may be a secret in it.

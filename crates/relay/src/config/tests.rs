@@ -1,3 +1,4 @@
+use relay_admin::Allowed;
 use relay_model::Path;
 use relay_worker::{Congestion, Version};
 
@@ -57,6 +58,25 @@ fn a_whole_file_is_understood() {
         [log]
         level = \"debug\"
         format = \"json\"
+        [web]
+        http.listen = \"[::]:80\"
+        https.listen = \"[::]:443\"
+        https.cert = \"web.pem\"
+        https.key = \"web.key\"
+        https.root = \"web-ca.pem\"
+        ws = false
+        page = false
+        origins = \"https://app.example.com\"
+        proxy = [\"10.0.0.0/8\"]
+        [internal]
+        listen = \"127.0.0.1:9101\"
+        [listen]
+        tcp.bind = \"127.0.0.1:4444\"
+        tcp.tls = true
+        unix.bind = \"/run/moq.sock\"
+        unix.allow.uid = 1000
+        unix.allow.gid = [1, 2]
+        unix.allow.pid = 7
     ";
     let anon = Scope::of([Path::parse("anon").unwrap()]);
     let expected = Config {
@@ -87,6 +107,21 @@ fn a_whole_file_is_understood() {
             max_mtu: 1_400,
             mtu_discovery: false,
         },
+        web: Web {
+            http: Some("[::]:80".parse().unwrap()),
+            https: Some("[::]:443".parse().unwrap()),
+            certificates: vec![Pair { cert: "web.pem".into(), key: "web.key".into() }],
+            roots: vec!["web-ca.pem".into()],
+            websocket: false,
+            page: false,
+            origins: vec!["https://app.example.com".to_owned()],
+            proxies: vec!["10.0.0.0/8".parse().unwrap()],
+            internal: Some("127.0.0.1:9101".parse().unwrap()),
+            tcp: Some("127.0.0.1:4444".parse().unwrap()),
+            tcp_tls: true,
+            unix: Some("/run/moq.sock".into()),
+            unix_allow: Allowed { uids: vec![1_000], gids: vec![1, 2], pids: vec![7] },
+        },
         log: Log { level: Some(LevelFilter::DEBUG), format: Some(Format::Json) },
         from_file: true,
     };
@@ -101,7 +136,10 @@ fn an_empty_prefix_opens_everything() {
     assert_eq!((&config.publish, &config.subscribe), (&Scope::everything(), &Scope::everything()));
     assert_eq!(config.bind, DEFAULT_BIND);
     assert_eq!(config.tls, Tls::Generated(vec!["localhost".to_owned()]));
-    assert_eq!(config, Config { bind: DEFAULT_BIND, from_file: true, ..Config::development() });
+    assert_eq!(
+        config,
+        Config { bind: DEFAULT_BIND, web: Web::default(), from_file: true, ..Config::development() }
+    );
     assert_eq!((config.drain_timeout, config.takeover), (DRAIN_TIMEOUT, Takeover::Identity));
     assert_eq!(
         config.quic.versions,
@@ -347,12 +385,11 @@ fn a_short_idle_timeout_brings_a_shorter_keep_alive() {
 
 #[test]
 fn what_changes_nothing_is_accepted_with_a_warning_that_says_why() {
-    let resolved =
-        resolution("auth.public = \"\"\n[web.http]\nlisten = \"[::]:80\"\n[iroh]\nenabled = false\n");
+    let resolved = resolution("auth.public = \"\"\n[stats]\nprefix = \"x\"\n[iroh]\nenabled = false\n");
     assert_eq!(resolved.refusals, []);
     let [warning] = &resolved.warnings[..] else { panic!("{:?}", resolved.warnings) };
     assert_eq!(warning.place.to_string(), "relay.toml:3:1: ");
-    assert!(warning.text.starts_with("`web.http.listen` changes nothing here: no HTTP"), "{warning:?}");
+    assert!(warning.text.starts_with("`stats.prefix` changes nothing here: counters"), "{warning:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What single values mean. Errors say what was expected, for the person who wrote them.
 
 mod quic;
+mod web;
 
 use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
@@ -13,6 +14,7 @@ use tracing::level_filters::LevelFilter;
 use super::{Format, KeyDir};
 
 pub(super) use quic::{congestion, idle, keep_alive, mtu, streams};
+pub(super) use web::{ids, networks, origins};
 
 /// Longer spans are a mistake, and would not fit a clock.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
 pub(crate) mod golden;
+pub(crate) mod http;
 pub(crate) mod site;
 pub(crate) mod web;
 

@@ -124,6 +124,7 @@ pub struct Config {
     pub(super) workers: u16,
     pub(super) versions: Versions,
     pub(super) most: Most,
+    protocols: &'static [&'static str],
     segmentation: bool,
 }
 
@@ -177,8 +178,15 @@ impl Config {
             workers,
             versions,
             most: Most::of(tuning),
+            // Made once a process, and small: whoever agrees on one in-band holds it as long as it lives.
+            protocols: versions.names().leak(),
             segmentation: tuning.segmentation,
         })
+    }
+
+    /// The protocol versions spoken, newest first, as ALPN names them.
+    pub fn protocols(&self) -> &'static [&'static str] {
+        self.protocols
     }
 
     /// Most datagrams handed over as one, of `offered` by the socket.

@@ -1,6 +1,6 @@
 //! Who comes in: sessions are made, admitted, refused, and end.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use relay_auth::{Permit, Refusal};
 use relay_core::Event;
@@ -13,7 +13,7 @@ use relay_transport::quic::Phase;
 use relay_wire::lite;
 
 use super::{
-    SESSIONS, Stage, State, Worker, guard,
+    Carrier, SESSIONS, Stage, State, Worker, guard,
     words::{self, Parting},
 };
 use crate::gate::{Answer, Denial, Request};
@@ -25,10 +25,10 @@ impl Worker {
     /// Makes the session of a connection that has become ready. False: the peer is gone.
     pub(super) fn make_session(&mut self, index: u32, now: Instant) -> bool {
         let Some(peer) = self.peers.get_mut(index) else { return false };
-        if peer.state != State::Opening {
+        if !matches!(peer.state, State::Opening | State::Placed(_)) {
             return true;
         }
-        let Some(conn) = self.endpoint.conn(peer.conn) else { return true };
+        let Some(conn) = peer.carrier.conn(&mut self.endpoint) else { return true };
         // Where nothing names the version it is agreed on in the session.
         let name = conn.protocol().unwrap_or(lite::legacy::ALPN);
         let version = match name {
@@ -42,7 +42,7 @@ impl Worker {
         };
         let target = conn.target().map(str::to_owned);
         let stamp = Hop((self.random.next() >> (u64::BITS - HOP_BITS)).max(1));
-        peer.state = State::Waiting;
+        let before = std::mem::replace(&mut peer.state, State::Waiting);
         peer.session = Some(Box::new(Session::new(Config {
             id: peer.id,
             worker: self.id,
@@ -52,10 +52,21 @@ impl Worker {
             has_url: target.is_some(),
             started: self.shared.started,
         })));
-        if let Some(target) = target {
-            self.ask_gate(index, now, target, None);
+        match (before, target) {
+            (State::Placed(until), _) => self.open_placed(index, now, until),
+            (_, Some(target)) => self.ask_gate(index, now, target, None),
+            (_, None) => {}
         }
         self.with_session(index, Stage::Input, now, |session, _, cx| session.start(cx))
+    }
+
+    /// The gate has answered before there was a session: what it said is acted upon now.
+    fn open_placed(&mut self, index: u32, now: Instant, until: Instant) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        peer.state = State::Asked(until);
+        if let Some(permit) = peer.permit.take() {
+            self.decide(index, now, Ok(permit));
+        }
     }
 
     /// What a session wants: most of it is for core.
@@ -84,22 +95,22 @@ impl Worker {
     }
 
     /// May this session come in?
-    fn ask_gate(&mut self, index: u32, now: Instant, target: String, role: Option<lite::Role>) {
+    pub(super) fn ask_gate(&mut self, index: u32, now: Instant, target: String, role: Option<lite::Role>) {
         let Self { peers, endpoint, shared, mailbox, .. } = self;
         let Some(peer) = peers.get_mut(index).filter(|peer| peer.state == State::Waiting) else { return };
-        let Some(conn) = endpoint.conn(peer.conn) else { return };
+        let Some(conn) = peer.carrier.conn(endpoint) else { return };
         // Not known yet of who has a URL and agrees on it later.
         let version = peer.session.as_ref().and_then(|session| session.version());
-        let local = SocketAddr::new(conn.local_ip().unwrap_or(shared.local.ip()), shared.local.port());
         let request = Request {
             session: peer.id,
             target,
-            transport: if conn.is_webtransport() { "webtransport" } else { "quic" },
+            transport: conn.transport(),
             version: version.map_or(lite::legacy::ALPN, lite::Version::name),
             remote: conn.remote(),
-            local,
+            local: conn.local(shared.local),
             server_name: conn.server_name(),
             role,
+            origin: conn.origin().map(str::to_owned),
             certificate: conn.peer_certificate().cloned(),
             now: (shared.wall)(),
             mailbox: mailbox.clone(),
@@ -138,15 +149,22 @@ impl Worker {
         let taken_back = std::mem::take(&mut peer.taken_back);
         if let Some(hit) = taken_back.into_iter().find(|taken_back| taken_back.is(&permit)) {
             self.meter.refused_unauthorized += 1;
+            self.turn_away(index, Some(Refusal::Unauthorized.into()));
             self.refuse(index, now, hit.parting.code, &hit.parting.reason);
             return;
+        }
+        if peer.session.is_none() {
+            // Its socket is to come first.
+            (peer.state, peer.permit) = (State::Placed(now + limits::SETUP_TIMEOUT), Some(permit));
+            self.mark_dirty(index);
+            return self.give_place(index);
         }
         (peer.state, peer.permit) = (State::Open, Some(permit.clone()));
         let id = peer.id;
         self.meter.sessions_opened += 1;
         self.expiring.set(id, None, permit.expires(), now);
-        if let Some(conn) = self.endpoint.conn(peer.conn) {
-            words::accepted(id, conn, &permit);
+        if let Some(conn) = peer.carrier.conn(&mut self.endpoint) {
+            words::accepted(id, &conn, &permit);
         }
         let grant = Grant {
             root: permit.root().clone(),
@@ -169,13 +187,14 @@ impl Worker {
             Denial::Unavailable => &mut self.meter.refused_unavailable,
             Denial::TimedOut => &mut self.meter.refused_auth_timeout,
         } += 1;
+        self.turn_away(index, Some(denial));
         self.refuse(index, now, denial.session_code(), &denial.to_string());
     }
 
     /// Closes a connection that was never let in. Whoever calls counts why.
     pub(super) fn refuse(&mut self, index: u32, now: Instant, code: SessionCode, reason: &str) {
         if let Some(peer) = self.peers.get_mut(index) {
-            words::refused(peer.id, self.endpoint.conn(peer.conn), code, reason);
+            words::refused(peer.id, peer.carrier.conn(&mut self.endpoint).as_ref(), code, reason);
             peer.state = State::Over;
         }
         self.close(index, now, code, reason);
@@ -185,10 +204,9 @@ impl Worker {
     pub(super) fn close(&mut self, index: u32, now: Instant, code: SessionCode, reason: &str) {
         let Self { peers, endpoint, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return };
-        let key = peer.conn;
         peer.parting.get_or_insert_with(|| Parting { code, reason: reason.into() });
         let closed = guard(|| {
-            if let Some(conn) = endpoint.conn(key) {
+            if let Some(mut conn) = peer.carrier.conn(endpoint) {
                 conn.close(now, code, reason);
             }
         });
@@ -202,7 +220,7 @@ impl Worker {
     pub(super) fn conclude(&mut self, index: u32, now: Instant) -> bool {
         let Self { peers, endpoint, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return false };
-        let phase = endpoint.conn(peer.conn).map_or(Phase::Drained, |conn| conn.phase());
+        let phase = peer.carrier.conn(endpoint).map_or(Phase::Drained, |conn| conn.phase());
         if matches!(phase, Phase::Opening | Phase::Ready) {
             return true;
         }
@@ -213,7 +231,7 @@ impl Worker {
             return false;
         }
         let Some(peer) = self.peers.get_mut(index) else { return false };
-        let (id, key) = (peer.id, peer.conn);
+        let id = peer.id;
         let session = peer.session.take();
         let why = session.as_ref().and_then(|session| session.closed()).cloned();
         let said = session.as_ref().and_then(|session| session.parting());
@@ -222,17 +240,23 @@ impl Worker {
         let vanished = !matches!(why, Some(Closed::ByUs | Closed::ByPeer(..)));
         let state = std::mem::replace(&mut peer.state, State::Over);
         self.report(index, now, why.as_ref(), parting.as_ref());
-        let Self { endpoint, fanout, .. } = self;
+        self.turn_away(index, None);
+        let Self { peers, endpoint, fanout, .. } = self;
+        let Some(peer) = peers.get_mut(index) else { return false };
         let clean = guard(|| {
             match state {
                 State::Open => words::ended(id, why.as_ref(), parting.as_ref(), lasted),
-                State::Opening | State::Waiting | State::Asked(_) => words::failed(id, endpoint.conn(key)),
+                State::Opening | State::Waiting | State::Asked(_) | State::Placed(_) => {
+                    words::failed(id, peer.carrier.conn(endpoint));
+                }
                 State::Over => {}
             }
             if let Some(mut session) = session {
                 session.leave(fanout);
             }
-            endpoint.settle(key, now);
+            if let Carrier::Quic(key) = peer.carrier {
+                endpoint.settle(key, now);
+            }
         });
         self.count_end(id, state, vanished);
         if clean.is_none() {

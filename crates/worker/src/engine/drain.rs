@@ -5,8 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_session::transport::Transport;
-
 use super::{Stage, State, Worker, peer::Leaving};
 use crate::mailbox::Drain;
 
@@ -76,7 +74,7 @@ impl Worker {
                         session.go_away(conn, cx)
                     });
                 }
-                Some(State::Opening | State::Waiting | State::Asked(_)) => {
+                Some(State::Opening | State::Waiting | State::Asked(_) | State::Placed(_)) => {
                     self.meter.refused_draining += 1;
                     self.refuse(index, now, drain.code, &drain.reason);
                 }
@@ -155,7 +153,7 @@ impl Worker {
             return;
         };
         if peer.session.as_ref().is_some_and(|session| session.is_quiet()) {
-            let rtt = endpoint.conn(peer.conn).and_then(|conn| conn.stats().rtt).unwrap_or_default();
+            let rtt = peer.carrier.conn(endpoint).and_then(|conn| conn.rtt()).unwrap_or_default();
             peer.leaving = Some(Leaving::Close(now + LAST_WORDS.max(rtt.saturating_mul(ROUND_TRIPS))));
         }
     }

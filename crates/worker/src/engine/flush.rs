@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use relay_transport::quic::Phase;
 
-use super::{Stage, Worker, guard};
+use super::{Carrier, Stage, Worker, guard};
 use crate::{outbox::Flushed, socket::Io};
 
 /// Trains one connection may send before the others have had their turn.
@@ -12,7 +12,7 @@ const TRAINS: usize = 4;
 
 /// How far a connection's flush came.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Transmitted {
+pub(super) enum Transmitted {
     /// It has nothing more to send now.
     All,
     /// It has, or may have.
@@ -33,10 +33,19 @@ impl Worker {
 
     /// Flushes every connection with something to send, once, the rest of it after the others.
     pub(super) fn flush(&mut self, now: Instant, io: &mut impl Io, end: Instant) {
-        while self.full_since.is_none() {
-            let Some(index) = self.dirty.pop_front() else { break };
-            self.flush_peer(index, now, io);
-            if io.now() >= end && !self.dirty.is_empty() {
+        loop {
+            let of_endpoint = if self.full_since.is_none() { self.dirty.pop_front() } else { None };
+            let of_streams = self.dirty_streams.pop_front();
+            // By turns, so that neither kind starves the other.
+            for index in of_endpoint.into_iter().chain(of_streams) {
+                self.flush_peer(index, now, io);
+            }
+            let is_left =
+                (self.full_since.is_none() && !self.dirty.is_empty()) || !self.dirty_streams.is_empty();
+            if !is_left {
+                break;
+            }
+            if io.now() >= end {
                 self.meter.turns_cut += 1;
                 break;
             }
@@ -66,7 +75,8 @@ impl Worker {
     /// Writes packets of one connection to the outbox, and the outbox to the socket when it is ripe.
     fn transmit(&mut self, index: u32, now: Instant, io: &mut impl Io) -> Transmitted {
         let Some(peer) = self.peers.get(index) else { return Transmitted::Gone };
-        let (id, key) = (peer.id, peer.conn);
+        let Carrier::Quic(key) = peer.carrier else { return self.send_stream(index, now) };
+        let id = peer.id;
         let segments = if peer.unsegmented { 1 } else { self.shared.quic.segments(io.max_segments()) };
         for _ in 0..TRAINS {
             let mut buffer = self.outbox.buffer();
@@ -114,11 +124,11 @@ impl Worker {
     fn rearm(&mut self, index: u32) {
         let Self { peers, endpoint, wheel, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return };
-        let key = peer.conn;
+        let key = peer.carrier.key();
         let of_session = peer.session.as_ref().and_then(|session| session.next_deadline());
         let own = peer.deadline();
         let of_conn = guard(|| {
-            let conn = endpoint.conn(key)?;
+            let mut conn = peer.carrier.conn(endpoint)?;
             (conn.phase() != Phase::Drained).then(|| conn.next_deadline())
         });
         match of_conn {
@@ -127,9 +137,14 @@ impl Worker {
             }
             Some(None) => {
                 wheel.clear(index);
-                peers.remove(index);
-                if guard(|| endpoint.remove(key)).is_none() {
-                    self.meter.panics_endpoint += 1;
+                let peer = peers.remove(index);
+                match key {
+                    Some(key) => {
+                        if guard(|| endpoint.remove(key)).is_none() {
+                            self.meter.panics_endpoint += 1;
+                        }
+                    }
+                    None => peer.into_iter().for_each(|peer| self.forget_carrier(peer)),
                 }
             }
             None => self.bury(index, Stage::Flush),

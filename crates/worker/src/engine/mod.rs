@@ -8,6 +8,7 @@
 //! Each connection's share runs guarded: a panic costs that connection and nobody else.
 
 mod admit;
+mod carrier;
 mod drain;
 mod expiry;
 mod flush;
@@ -15,6 +16,7 @@ mod news;
 mod peer;
 mod receive;
 mod revoke;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -33,7 +35,7 @@ use relay_meter::{Board, Worker as Meter};
 use relay_model::{Hop, LogId, SessionId, WorkerId};
 use relay_session::{Cx, Fanout, Output, Session};
 use relay_store::{Rings, Store};
-use relay_transport::quic::{self, Connection, Endpoint};
+use relay_transport::quic::{self, Endpoint};
 
 use crate::{
     gate::{Gate, WallClock},
@@ -43,10 +45,12 @@ use crate::{
     socket::{Io, Received},
     wheel::Wheel,
 };
+use carrier::{Carrier, Conn};
 use drain::Ending;
 use expiry::Expiring;
 use news::Delivery;
 use peer::{Peer, State};
+use stream::{Streams, turn_away};
 pub use words::SESSIONS;
 
 /// Longest turn; what is left waits for the next, so that nobody starves.
@@ -134,6 +138,7 @@ pub struct Worker {
     by_conn: Vec<u32>,
     wheel: Wheel,
     expiring: Expiring,
+    streams: Streams,
 
     fanout: Fanout,
     rings: Rings,
@@ -152,6 +157,8 @@ pub struct Worker {
     /// Peers with something to settle, and with something to send.
     touched: Vec<u32>,
     dirty: VecDeque<u32>,
+    /// The same of peers with sockets of their own, which need not wait while the worker's is full.
+    dirty_streams: VecDeque<u32>,
 
     /// The socket may have something.
     readable: bool,
@@ -203,6 +210,7 @@ impl Worker {
             by_conn: Vec::new(),
             wheel: Wheel::new(now),
             expiring: Expiring::default(),
+            streams: Streams::default(),
             fanout: Fanout::new(id),
             rings: Rings::new(),
             news: VecDeque::new(),
@@ -214,6 +222,7 @@ impl Worker {
             full_since: None,
             touched: Vec::new(),
             dirty: VecDeque::new(),
+            dirty_streams: VecDeque::new(),
             readable: true,
             received: VecDeque::new(),
             letters: VecDeque::new(),
@@ -251,6 +260,7 @@ impl Worker {
     pub fn turn(&mut self, now: Instant, io: &mut impl Io) -> Next {
         self.meter.turns += 1;
         let end = now + TURN;
+        self.streams.refill();
         self.retry_full(now, io);
         self.receive(now, io);
         self.expire(now);
@@ -263,6 +273,7 @@ impl Worker {
         self.tell();
         self.publish(now, io);
         self.count_off();
+        self.mailbox.set_load(self.peers.len());
         self.next(now)
     }
 
@@ -289,12 +300,23 @@ impl Worker {
     /// After a panic outside of any connection's share: every session ends, and a new endpoint
     /// takes the old one's place on the same socket.
     pub fn rebuild(&mut self, now: Instant) {
+        self.rebuild_without(now, |_| true);
+    }
+
+    /// After a panic in the endpoint itself: sessions over stream sockets have no part in it, and live on.
+    fn rebuild_endpoint(&mut self, now: Instant) {
+        self.rebuild_without(now, |peer| !peer.carrier.is_stream());
+    }
+
+    fn rebuild_without(&mut self, now: Instant, ends: impl Fn(&Peer) -> bool) {
         self.meter.panics_endpoint += 1;
         tracing::error!(worker = self.id.0, "endpoint lost to a panic: rebuilding it, all its sessions end");
         let indices: Vec<u32> = self.peers.indices().collect();
         for index in indices {
-            let Some(peer) = self.peers.remove(index) else { continue };
-            self.forget_session(peer, now);
+            if self.peers.get(index).is_some_and(&ends) {
+                let Some(peer) = self.peers.remove(index) else { continue };
+                self.forget_session(peer, now);
+            }
         }
         self.endpoint = Endpoint::new(&self.shared.quic, self.id, self.mtu_discovery, None);
         self.by_conn.clear();
@@ -302,8 +324,16 @@ impl Worker {
         self.outbox.clear();
         self.touched.clear();
         self.dirty.clear();
+        self.dirty_streams.clear();
         self.received.clear();
         self.readable = true;
+        let left: Vec<u32> = self.peers.indices().collect();
+        for index in left {
+            if let Some(peer) = self.peers.get_mut(index) {
+                (peer.is_touched, peer.is_dirty) = (false, false);
+            }
+            self.touch(index);
+        }
     }
 
     /// Runs a session's share of a stage. Returns false when that cost the session its life.
@@ -312,17 +342,17 @@ impl Worker {
         index: u32,
         stage: Stage,
         now: Instant,
-        run: impl FnOnce(&mut Session, &mut Connection, &mut Cx<'_>),
+        run: impl FnOnce(&mut Session, &mut Conn<'_>, &mut Cx<'_>),
     ) -> bool {
         let Self { peers, endpoint, shared, fanout, rings, meter, scratch, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return false };
         let Some(session) = peer.session.as_deref_mut() else { return true };
-        let Some(conn) = endpoint.conn(peer.conn) else { return true };
+        let Some(mut conn) = peer.carrier.conn(endpoint) else { return true };
         let id = peer.id;
         let survived = guard(|| {
             shared.fault(stage, id);
             let mut cx = Cx { now, store: &shared.store, fanout, rings, meter, out: &mut scratch.out };
-            run(session, conn, &mut cx);
+            run(session, &mut conn, &mut cx);
         })
         .is_some();
         if !survived {
@@ -342,10 +372,12 @@ impl Worker {
         *self.panics(stage) += 1;
         let Some(peer) = self.peers.remove(index) else { return };
         tracing::error!(session = %peer.id, ?stage, "session lost to a panic");
-        let key = peer.conn;
+        let key = peer.carrier.key();
         self.wheel.clear(index);
         self.forget_session(peer, Instant::now());
-        if guard(|| self.endpoint.remove(key)).is_none() {
+        if let Some(key) = key
+            && guard(|| self.endpoint.remove(key)).is_none()
+        {
             tracing::error!("a panic while a lost connection was removed");
             self.meter.panics_endpoint += 1;
         }
@@ -361,12 +393,26 @@ impl Worker {
             }
         }
         self.count_end(peer.id, peer.state, true);
+        self.forget_carrier(peer);
+    }
+
+    /// Drops what is left of a peer.
+    fn forget_carrier(&mut self, mut peer: Peer) {
+        if peer.carrier.is_stream() {
+            self.streams.forget();
+            turn_away(&mut peer.carrier, self.ending.is_some(), None);
+            if guard(|| drop(peer)).is_none() {
+                tracing::error!("a panic while a lost connection was dropped");
+            }
+        }
     }
 
     /// `vanished`: nobody meant it to end.
     fn count_end(&mut self, id: SessionId, state: State, vanished: bool) {
         match state {
-            State::Opening | State::Waiting | State::Asked(_) => self.meter.sessions_abandoned += 1,
+            State::Opening | State::Waiting | State::Asked(_) | State::Placed(_) => {
+                self.meter.sessions_abandoned += 1
+            }
             State::Open => {
                 self.meter.sessions_closed += 1;
                 self.events.push(Event::Closed { session: id, vanished });
@@ -387,7 +433,8 @@ impl Worker {
         if let Some(peer) = self.peers.get_mut(index)
             && !std::mem::replace(&mut peer.is_dirty, true)
         {
-            self.dirty.push_back(index);
+            let dirty = if peer.carrier.is_stream() { &mut self.dirty_streams } else { &mut self.dirty };
+            dirty.push_back(index);
         }
     }
 
@@ -451,6 +498,8 @@ impl Worker {
             || self.delivery.is_some()
             || self.board_changed
             || self.rung_itself
+            || !self.touched.is_empty()
+            || !self.dirty_streams.is_empty()
             || (!is_full && !self.dirty.is_empty());
         if is_busy {
             return Next::Now;

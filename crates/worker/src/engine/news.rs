@@ -53,6 +53,9 @@ impl Worker {
                     session.asks_done(conn, cx, count);
                 });
             }
+            Letter::Arrive(arrival) => self.arrive_over_stream(*arrival, now),
+            Letter::Link(session, link) => self.link(session, *link, now),
+            Letter::Unlinked(session) => self.unlinked(session, now),
             Letter::Answer(session, answer) => self.answered(session, now, answer),
             Letter::Revise(session, permit) => self.revise(session, now, permit),
             Letter::End { session, code, reason } => self.revoke(session, now, code, &reason),

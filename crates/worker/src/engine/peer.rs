@@ -5,19 +5,18 @@ use std::time::Instant;
 use relay_auth::Permit;
 use relay_model::SessionId;
 use relay_session::Session;
-use relay_transport::quic::ConnKey;
 
-use super::{guard, words::Parting};
+use super::{carrier::Carrier, guard, words::Parting};
 use crate::gate::Which;
 
 /// A connection, from its first packet until nothing more is sent on it.
 pub(super) struct Peer {
     /// The session's id, from the start.
     pub(super) id: SessionId,
-    pub(super) conn: ConnKey,
+    pub(super) carrier: Carrier,
     pub(super) session: Option<Box<Session>>,
     pub(super) state: State,
-    /// What it may do, once it is let in.
+    /// What it may do, once it is let in or has a place.
     pub(super) permit: Option<Permit>,
     /// What was taken back while it waits for an answer, which may be made of that.
     pub(super) taken_back: Vec<TakenBack>,
@@ -76,6 +75,8 @@ pub(super) enum State {
     Waiting,
     /// It has: the gate is to answer by then.
     Asked(Instant),
+    /// The gate lets it in; its socket is to come and be ready by then.
+    Placed(Instant),
     /// Let in; core knows it.
     Open,
     /// Refused or ended: only the connection's close is left.
@@ -83,10 +84,10 @@ pub(super) enum State {
 }
 
 impl Peer {
-    pub(super) fn new(id: SessionId, conn: ConnKey, admit_by: Instant) -> Self {
+    pub(super) fn new(id: SessionId, carrier: Carrier, admit_by: Instant) -> Self {
         Self {
             id,
-            conn,
+            carrier,
             session: None,
             state: State::Opening,
             permit: None,
@@ -111,10 +112,11 @@ impl Peer {
     /// When it has had its time to be let in.
     pub(super) fn ends_at(&self) -> Option<Instant> {
         match self.state {
-            // Until it is ready the connection keeps the time itself.
-            State::Opening | State::Open | State::Over => None,
+            // Until it is ready a connection of the endpoint keeps the time itself.
+            State::Opening => self.carrier.is_stream().then_some(self.admit_by),
+            State::Open | State::Over => None,
             State::Waiting => Some(self.admit_by),
-            State::Asked(until) => Some(until),
+            State::Asked(until) | State::Placed(until) => Some(until),
         }
     }
 

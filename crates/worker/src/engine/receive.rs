@@ -5,7 +5,7 @@ use std::{io, time::Instant};
 use relay_model::{SessionCode, limits};
 use relay_transport::quic::{ConnKey, Fed, Phase};
 
-use super::{Peer, Stage, State, TURN_DATAGRAMS, Worker, guard};
+use super::{Carrier, Peer, Stage, State, TURN_DATAGRAMS, Worker, guard};
 use crate::{
     gate::Denial,
     socket::{Io, Received},
@@ -88,7 +88,7 @@ impl Worker {
     fn endpoint_panicked(&mut self, now: Instant) {
         match self.endpoint.suspect().and_then(|key| self.peer_of(key)) {
             Some(index) => self.bury(index, Stage::Feed),
-            None => self.rebuild(now),
+            None => self.rebuild_endpoint(now),
         }
     }
 
@@ -102,7 +102,7 @@ impl Worker {
 
     fn peer_of(&self, key: ConnKey) -> Option<u32> {
         let index = *self.by_conn.get(key.slot())?;
-        self.peers.get(index).is_some_and(|peer| peer.conn == key).then_some(index)
+        self.peers.get(index).is_some_and(|peer| peer.carrier.is(key)).then_some(index)
     }
 
     fn touch_conn(&mut self, key: ConnKey) {
@@ -115,7 +115,7 @@ impl Worker {
     fn arrive(&mut self, key: ConnKey, now: Instant) {
         self.meter.connections += 1;
         let admit_by = now + limits::SETUP_TIMEOUT;
-        let Some(index) = self.peers.insert(|id| Peer::new(id, key, admit_by)) else {
+        let Some(index) = self.peers.insert(|id| Peer::new(id, Carrier::Quic(key), admit_by)) else {
             self.meter.refused_full += 1;
             self.endpoint.remove(key);
             return;
@@ -131,25 +131,31 @@ impl Worker {
 
     /// Each touched peer's input and timers take effect.
     pub(super) fn settle_touched(&mut self, now: Instant) {
-        // Nothing is touched meanwhile; the vector goes back for its room.
         let mut touched = std::mem::take(&mut self.touched);
         for index in touched.drain(..) {
             self.settle(index, now);
         }
+        // For the next turn, in a vector that goes back for its room: who has more to read.
+        touched.append(&mut self.touched);
         self.touched = touched;
     }
 
     fn settle(&mut self, index: u32, now: Instant) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         peer.is_touched = false;
-        let (id, key, is_due) = (peer.id, peer.conn, std::mem::take(&mut peer.is_due));
-        let Self { endpoint, shared, .. } = self;
+        let (id, is_due) = (peer.id, std::mem::take(&mut peer.is_due));
+        let Self { endpoint, shared, streams, meter, .. } = self;
         let phase = guard(|| {
             shared.fault(Stage::Feed, id);
-            if is_due {
-                endpoint.handle_timeout(key, now);
+            match &mut peer.carrier {
+                Carrier::Quic(key) => {
+                    if is_due {
+                        endpoint.handle_timeout(*key, now);
+                    }
+                    endpoint.settle(*key, now)
+                }
+                Carrier::Stream(stream) => stream.settle(now, streams, meter),
             }
-            endpoint.settle(key, now)
         });
         let Some(phase) = phase else { return self.bury(index, Stage::Feed) };
         self.mark_dirty(index);
@@ -167,7 +173,7 @@ impl Worker {
         let Some(peer) = self.peers.get(index) else { return };
         let is_due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
         if is_due(peer.ends_at()) {
-            if peer.state == State::Waiting {
+            if !matches!(peer.state, State::Asked(_)) {
                 self.meter.refused_setup_timeout += 1;
                 self.refuse(index, now, SessionCode::TIMEOUT, "not set up in time");
             } else {

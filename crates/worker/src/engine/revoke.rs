@@ -26,9 +26,13 @@ impl Worker {
         let Some(index) = self.open_peer(session) else { return };
         let Some(peer) = self.peers.get_mut(index) else { return };
         let Some(before) = peer.permit.replace(permit.clone()) else { return };
+        // Core has not heard of it yet, and will with this permit.
+        let is_placed = matches!(peer.state, State::Placed(_));
         self.meter.sessions_revised += 1;
         words::revised(session);
-        self.expiring.set(session, before.expires(), permit.expires(), now);
+        if !is_placed {
+            self.expiring.set(session, before.expires(), permit.expires(), now);
+        }
         let same = (before.root(), before.subject(), before.is_peer())
             == (permit.root(), permit.subject(), permit.is_peer());
         if !same {
@@ -36,7 +40,7 @@ impl Worker {
             self.revoke(session, now, SessionCode::UNAUTHORIZED, "the credential is another's");
             return;
         }
-        if (before.publish(), before.subscribe()) == (permit.publish(), permit.subscribe()) {
+        if (before.publish(), before.subscribe()) == (permit.publish(), permit.subscribe()) || is_placed {
             return;
         }
         self.events.push(Event::Revised { session, permit: permit.clone() });
@@ -61,20 +65,22 @@ impl Worker {
             let Some(peer) = self.peers.get_mut(index) else { continue };
             match peer.state {
                 State::Asked(_) => peer.taken_back.push(taken_back.clone()),
-                State::Open if peer.permit.as_ref().is_some_and(|permit| taken_back.is(permit)) => {
+                State::Open | State::Placed(_)
+                    if peer.permit.as_ref().is_some_and(|permit| taken_back.is(permit)) =>
+                {
                     let session = peer.id;
                     self.revoke(session, now, code, reason);
                 }
-                State::Opening | State::Waiting | State::Open | State::Over => {}
+                State::Opening | State::Waiting | State::Placed(_) | State::Open | State::Over => {}
             }
         }
     }
 
-    /// Where a session is that was let in, and that nobody has ended.
+    /// Where a session is that was let in or has a place, and that nobody has ended.
     fn open_peer(&self, session: SessionId) -> Option<u32> {
         let index = self.peers.index_of(session)?;
         let peer = self.peers.get(index)?;
-        (peer.state == State::Open && peer.parting.is_none()).then_some(index)
+        (matches!(peer.state, State::Open | State::Placed(_)) && peer.parting.is_none()).then_some(index)
     }
 
     /// The gate hears of the end of the session at `index`, once. `ours`: what we told the peer, if we
@@ -114,7 +120,7 @@ fn report_of(
     }
     let (by, code, reason) = words::cause(why, ours);
     let told = guard(|| {
-        let traffic = endpoint.conn(peer.conn).map(|conn| conn.traffic()).unwrap_or_default();
+        let traffic = peer.carrier.conn(endpoint).map(|conn| conn.traffic()).unwrap_or_default();
         let ended = Ended {
             session: peer.id,
             admitted: permit.is_some(),

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use relay_auth::Permit;
 use relay_model::{SessionCode, SessionId};
 use relay_session::transport::{Closed, Transport};
-use relay_transport::quic::Connection;
 
+use super::Conn;
 use crate::gate::EndedBy;
 
 /// Where a session's own lines are found: `RUST_LOG=info,moq_relay::session=debug` shows them alone.
@@ -15,12 +15,12 @@ use crate::gate::EndedBy;
 pub const SESSIONS: &str = "moq_relay::session";
 
 /// A session is let in. The path is the one that was permitted, never the request with its token.
-pub(super) fn accepted(id: SessionId, conn: &Connection, permit: &Permit) {
+pub(super) fn accepted(id: SessionId, conn: &Conn<'_>, permit: &Permit) {
     tracing::debug!(
         target: SESSIONS,
         session = %id,
         peer = %conn.remote(),
-        transport = if conn.is_webtransport() { "webtransport" } else { "quic" },
+        transport = conn.transport(),
         version = conn.protocol(),
         path = permit.root().as_str(),
         subject = permit.subject(),
@@ -29,7 +29,7 @@ pub(super) fn accepted(id: SessionId, conn: &Connection, permit: &Permit) {
 }
 
 /// A connection is refused, for what it asked or when it asked.
-pub(super) fn refused(id: SessionId, conn: Option<&mut Connection>, code: SessionCode, reason: &str) {
+pub(super) fn refused(id: SessionId, conn: Option<&Conn<'_>>, code: SessionCode, reason: &str) {
     let peer = conn.map(|conn| tracing::field::display(conn.remote()));
     tracing::debug!(target: SESSIONS, session = %id, peer, %code, reason, "refused");
 }
@@ -61,11 +61,11 @@ pub(super) fn revised(id: SessionId) {
 }
 
 /// A connection is over before it was a session: no handshake, no request, or none that was understood.
-pub(super) fn failed(id: SessionId, conn: Option<&mut Connection>) {
+pub(super) fn failed(id: SessionId, conn: Option<Conn<'_>>) {
     if !tracing::enabled!(target: SESSIONS, tracing::Level::DEBUG) {
         return;
     }
-    let Some(conn) = conn else { return };
+    let Some(mut conn) = conn else { return };
     let peer = conn.remote();
     let closed = std::iter::from_fn(|| conn.poll()).find_map(|event| match event {
         relay_session::transport::Event::Closed(why) => Some(why),

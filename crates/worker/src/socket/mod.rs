@@ -21,6 +21,8 @@ use std::{
 use bytes::BytesMut;
 use relay_transport::quic::Ecn;
 
+pub(crate) use option::{max_files, tcp_path};
+
 pub use bind::{BUFFER_BYTES, BindError, Buffers, Group, GroupLock, bind};
 pub use steer::Steering;
 

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::{io, mem, os::fd::AsRawFd};
+use std::{io, mem, os::fd::AsRawFd, time::Duration};
 
 /// Attaches a classic BPF program to the reuseport group of `socket`.
 pub(super) fn attach_reuseport_program(
@@ -22,6 +22,54 @@ pub(super) fn attach_reuseport_program(
 pub(super) fn disable_timestamps(socket: &impl AsRawFd) -> io::Result<()> {
     // SAFETY: the option takes an int.
     unsafe { set::<libc::c_int>(socket, libc::SO_TIMESTAMPNS, &0) }
+}
+
+/// Files this process may hold open.
+pub(crate) fn max_files() -> io::Result<usize> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call fills the `rlimit` it is given.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
+}
+
+/// Where `struct tcp_info` of the kernel has them; it only ever grows at its end.
+const SND_MSS: usize = 16;
+const RTT_US: usize = 68;
+const SND_CWND: usize = 80;
+const TCP_INFO_BYTES: usize = 104;
+
+/// What the kernel knows of the path of a TCP connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TcpPath {
+    /// Smoothed round trip time.
+    pub(crate) rtt: Duration,
+    /// What congestion control lets be in flight, bytes.
+    pub(crate) window: u64,
+}
+
+/// `None`: it is none, or the kernel does not say.
+pub(crate) fn tcp_path(socket: &impl AsRawFd) -> Option<TcpPath> {
+    let mut info = [0u8; TCP_INFO_BYTES];
+    let mut len = TCP_INFO_BYTES as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `info`, and to `len` how many.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if done != 0 || (len as usize) < TCP_INFO_BYTES {
+        return None;
+    }
+    let field = |at: usize| info.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+    let (mss, rtt, cwnd) = (field(SND_MSS)?, field(RTT_US)?, field(SND_CWND)?);
+    (rtt > 0)
+        .then(|| TcpPath { rtt: Duration::from_micros(rtt.into()), window: u64::from(mss) * u64::from(cwnd) })
 }
 
 /// Sets an option of the socket level.

@@ -14,12 +14,6 @@ const fn entry(
     Entry { key, spellings, short, kind: Kind::Any, status, meaning }
 }
 
-/// Of the web server that is not there yet.
-const fn web(key: &'static str, meaning: &'static str) -> Entry {
-    const WHY: &str = "no HTTP and no WebSocket is served yet: clients come over QUIC and WebTransport";
-    entry(key, &[], &[], Status::Idle(WHY), meaning)
-}
-
 /// Of connections to other relays.
 const fn dial(key: &'static str, spellings: Spellings, short: Spellings, meaning: &'static str) -> Entry {
     entry(key, spellings, short, Status::Idle("no other relays are dialled yet"), meaning)
@@ -47,7 +41,6 @@ impl Entry {
 
 const ENGINE: &str = "there is one QUIC engine";
 const WINDOW: &str = "windows are sized by the relay";
-const LISTENER: &str = "QUIC and WebTransport are the only entrances yet";
 const BALANCER: &str = "connection ids are not made for a load balancer yet, and clients that move would be lost; \
                         remove the key and balance by address";
 const STAYS: &str = "clients stay at the address they came to";
@@ -67,12 +60,6 @@ pub(super) static ENTRIES: &[Entry] = &[
     idle("auth.mtls_tier", &[], STATS, "label of peers that show a certificate"),
     idle("server.backend", &["listen.backend"], ENGINE, "QUIC library"),
     idle("listen.timeout", &[], "handshake and setup have 5 seconds", "how long a handshake may take"),
-    idle("server.tcp.bind", &["listen.tcp.bind"], LISTENER, "TCP address for trusted peers"),
-    idle("listen.tcp.tls", &[], LISTENER, "TLS on that address").switch(),
-    idle("server.unix.bind", &["listen.unix.bind"], LISTENER, "Unix socket for trusted peers"),
-    idle("server.unix.allow.uid", &["listen.unix.allow.uid"], LISTENER, "users let in there"),
-    idle("server.unix.allow.gid", &["listen.unix.allow.gid"], LISTENER, "groups let in there"),
-    idle("server.unix.allow.pid", &["listen.unix.allow.pid"], LISTENER, "processes let in there"),
     entry(
         "server.quic.preferred_v4",
         &["listen.preferred_v4"],
@@ -113,13 +100,6 @@ pub(super) static ENTRIES: &[Entry] = &[
     idle("quic.qlog", &["server.quic.qlog"], "no QUIC traces are written", "folder for QUIC traces"),
     idle("runtime.pin", &[], "the system places the workers", "keep each worker on a core").switch(),
     idle("runtime.io_uring", &[], "workers use epoll", "io_uring for the sockets").switch(),
-    web("web.http.listen", "TCP address for HTTP"),
-    web("web.https.listen", "TCP address for HTTPS and WebSocket"),
-    web("web.https.cert", "certificate shown there"),
-    web("web.https.key", "its private key"),
-    web("web.https.root", "authorities of client certificates there"),
-    web("web.ws", "WebSocket for clients without WebTransport").switch(),
-    web("internal.listen", "TCP address for metrics and health, for operators only"),
     link("cluster.connect", &["cluster.root"], &[], "relays to link to"),
     link("cluster.connect_api", &[], &[], "server that lists the relays to link to"),
     link("cluster.mesh", &[], &[], "find other relays by what they announce").switch(),

@@ -83,7 +83,7 @@ pub(super) static ENTRIES: &[Entry] = &[
         "auth.domains",
         Kind::Names,
         "none",
-        "host names whose subdomains become the first part of the path, over WebTransport: with `example.com`, \
+        "host names whose subdomains become the first part of the path, over WebTransport, WebSocket and HTTP: with `example.com`, \
          `b.a.example.com` is `/a/b`",
     )
     .short(&["auth-domain"]),
@@ -158,6 +158,62 @@ pub(super) static ENTRIES: &[Entry] = &[
         .or(&["server.quic.max_mtu"]),
     used("quic.mtu_discovery", Kind::Switch, "true", "probe for larger datagrams")
         .or(&["server.quic.mtu_discovery"]),
+    used(
+        "web.http.listen",
+        Kind::Address,
+        "none",
+        "TCP address for HTTP and WebSocket; without a file, that of `server.bind`",
+    ),
+    used(
+        "web.https.listen",
+        Kind::Address,
+        "none",
+        "TCP address for HTTPS and WebSocket; may be that of `web.http.listen`. Without a file, that of `server.bind`",
+    ),
+    used(
+        "web.https.cert",
+        Kind::Files,
+        "`tls.cert`",
+        "certificate chain shown over HTTPS (PEM), if it is another one; wants `web.https.key`. Read again when it \
+         changes",
+    ),
+    used("web.https.key", Kind::Files, "`tls.key`", "its private key (PEM)"),
+    used(
+        "web.https.root",
+        Kind::Files,
+        "none",
+        "authorities of client certificates over HTTPS (PEM): browsers ask their users for one then",
+    ),
+    used("web.ws", Kind::Switch, "true", "WebSocket for clients without WebTransport"),
+    used("web.page", Kind::Switch, "true", "a page for people at `/`"),
+    used(
+        "web.origins",
+        Kind::Origins,
+        "everybody",
+        "origins of the pages that may open sessions over WebTransport and WebSocket, as in \
+         `\"https://app.example.com\"`; what is no browser is not asked",
+    ),
+    used(
+        "web.proxy",
+        Kind::Networks,
+        "none",
+        "networks of reverse proxies that are believed who their clients are: by a header of the PROXY protocol, \
+         `Forwarded` or `X-Forwarded-For`",
+    ),
+    used(
+        "internal.listen",
+        Kind::Address,
+        "none",
+        "TCP address for what only operators are to reach: plain HTTP, keep it private",
+    ),
+    used("server.tcp.bind", Kind::Address, "none", "TCP address for sessions without HTTP (qmux)")
+        .or(&["listen.tcp.bind"]),
+    used("listen.tcp.tls", Kind::Switch, "`false`", "TLS on that address"),
+    used("server.unix.bind", Kind::File, "none", "Unix socket for sessions (qmux)").or(&["listen.unix.bind"]),
+    used("server.unix.allow.uid", Kind::Ids, "everybody", "users let in there").or(&["listen.unix.allow.uid"]),
+    used("server.unix.allow.gid", Kind::Ids, "everybody", "groups let in there").or(&["listen.unix.allow.gid"]),
+    used("server.unix.allow.pid", Kind::Ids, "everybody", "processes let in there")
+        .or(&["listen.unix.allow.pid"]),
     used("log.level", Kind::Level, "\"info\"", "what is logged; `RUST_LOG` says it more finely and wins"),
     used("log.format", Kind::Format, "\"text\"", "`\"text\"`, or `\"json\"`: one object a line"),
 ];

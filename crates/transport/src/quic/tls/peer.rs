@@ -54,7 +54,7 @@ impl PeerCertificate {
     }
 
     /// Of the first of a chain that was verified.
-    pub(in crate::quic) fn of_chain(chain: &[CertificateDer<'_>]) -> Option<Self> {
+    pub fn of_chain(chain: &[CertificateDer<'_>]) -> Option<Self> {
         Self::read(chain.first()?).ok()
     }
 }

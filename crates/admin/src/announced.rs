@@ -1,0 +1,226 @@
+//! `/announced`: what is live below a path, once or as it changes.
+
+use std::collections::HashSet;
+
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::{
+    HeaderMap,
+    header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, VARY},
+};
+use relay_model::{Path, Scope};
+use relay_store::{Change, Watch};
+use tokio::{task::yield_now, time::timeout};
+
+use crate::{
+    hub::{Hub, Visitor},
+    limits::KEEP_ALIVE,
+    site::{Asked, TEXT, empty},
+    stream::{Interrupted, Source, body},
+};
+
+/// Paths looked at under one lock of the board.
+const STEP: usize = 512;
+
+/// How it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// A path a line.
+    Lines,
+    /// A list of texts.
+    Json,
+    /// Events, without end.
+    Events,
+}
+
+/// Answers `/announced` and what is below.
+pub(crate) async fn answer(hub: &Hub, asked: Asked) -> Response {
+    let form = form(&asked.headers);
+    let visitor = match hub.admit(asked.asker(&asked.path)).await {
+        Ok(visitor) => visitor,
+        Err(refused) => return refused.response(),
+    };
+    let Some(permit) = visitor.permit().filter(|permit| !permit.subscribe().is_empty()) else {
+        return empty(hyper::StatusCode::UNAUTHORIZED);
+    };
+    let root = permit.root().clone();
+    let mut response = empty(hyper::StatusCode::OK);
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("accept"));
+    let kind = match form {
+        Form::Lines => TEXT,
+        Form::Json => HeaderValue::from_static("application/json"),
+        Form::Events => {
+            // nginx would keep events until it has many.
+            headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+            HeaderValue::from_static("text/event-stream")
+        }
+    };
+    headers.insert(CONTENT_TYPE, kind);
+    if !asked.is_head {
+        *response.body_mut() = match form {
+            Form::Lines | Form::Json => body(List::new(visitor, root, form)),
+            Form::Events => body(Events::new(visitor, root, permit.subscribe().clone())),
+        };
+    }
+    response
+}
+
+fn form(headers: &HeaderMap) -> Form {
+    let texts = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let kinds: Vec<&str> = texts
+        .flat_map(|text| text.split(','))
+        .filter_map(|kind| kind.split(';').next())
+        .map(str::trim)
+        .collect();
+    match kinds {
+        kinds if kinds.contains(&"text/event-stream") => Form::Events,
+        kinds if kinds.contains(&"application/json") => Form::Json,
+        _ => Form::Lines,
+    }
+}
+
+/// What is live at one moment or another while it is read: no more than a place on the board is held.
+struct List {
+    visitor: Visitor,
+    root: Path,
+    form: Form,
+    after: Option<Path>,
+    /// Something was said already.
+    has_begun: bool,
+    is_over: bool,
+}
+
+impl List {
+    fn new(visitor: Visitor, root: Path, form: Form) -> Self {
+        Self { visitor, root, form, after: None, has_begun: false, is_over: false }
+    }
+
+    fn say(&mut self, path: &str, out: &mut String) {
+        let begins = !std::mem::replace(&mut self.has_begun, true);
+        match (self.form, begins) {
+            (Form::Json, true) => *out += "[",
+            (Form::Json, false) => *out += ",",
+            (_, true) => {}
+            (_, false) => *out += "\n",
+        }
+        match self.form {
+            Form::Json => *out += &quoted(path),
+            _ => *out += path,
+        }
+    }
+}
+
+impl Source for List {
+    async fn next(&mut self) -> Option<Result<Bytes, Interrupted>> {
+        let mut out = String::new();
+        while out.is_empty() && !self.is_over {
+            let Some(permit) = self.visitor.permit() else { return Some(Err(Interrupted)) };
+            let board = self.visitor.hub().store().board();
+            let live = board.list(&self.root, self.after.as_ref(), STEP);
+            self.is_over = live.len() < STEP;
+            self.after = live.last().map(|change| change.path.clone()).or(self.after.take());
+            for Change { path, .. } in live.iter().filter(|change| permit.subscribe().allows(&change.path)) {
+                if let Some(suffix) = path.strip_prefix(&self.root) {
+                    self.say(suffix, &mut out);
+                }
+            }
+            if self.is_over && self.form == Form::Json {
+                out += if self.has_begun { "]\n" } else { "[]\n" };
+            }
+            yield_now().await;
+        }
+        self.visitor.sent += out.len() as u64;
+        (!out.is_empty()).then(|| Ok(out.into()))
+    }
+}
+
+/// What is live, and what becomes of it.
+struct Events {
+    visitor: Visitor,
+    root: Path,
+    scope: Scope,
+    watch: Watch,
+    /// What was told to be live.
+    told: HashSet<Path>,
+    next_id: u64,
+    has_begun: bool,
+}
+
+impl Events {
+    fn new(visitor: Visitor, root: Path, scope: Scope) -> Self {
+        visitor.watch();
+        let watch = visitor.hub().store().board().watch(visitor.hub().worker(), root.clone());
+        Self { visitor, root, scope, watch, told: HashSet::new(), next_id: 0, has_begun: false }
+    }
+
+    fn say(&mut self, event: &str, path: &Path, out: &mut String) {
+        let suffix = path.strip_prefix(&self.root).unwrap_or_default();
+        *out += &format!("id: {}\nevent: {event}\ndata: {{\"path\":{}}}\n\n", self.next_id, quoted(suffix));
+        self.next_id += 1;
+    }
+
+    fn change(&mut self, change: &Change, out: &mut String) {
+        let is_live = !change.routes.is_empty() && self.scope.allows(&change.path);
+        if is_live && self.told.insert(change.path.clone()) {
+            self.say("announced", &change.path, out);
+        } else if !is_live && self.told.remove(&change.path) {
+            self.say("ended", &change.path, out);
+        }
+    }
+}
+
+impl Source for Events {
+    async fn next(&mut self) -> Option<Result<Bytes, Interrupted>> {
+        let mut out = String::new();
+        if !std::mem::replace(&mut self.has_begun, true) {
+            out += "retry: 1000\n\n";
+        }
+        let mut changes = Vec::new();
+        loop {
+            let Some(permit) = self.visitor.permit() else { return Some(Err(Interrupted)) };
+            if *permit.subscribe() != self.scope {
+                self.scope = permit.subscribe().clone();
+                self.watch.again();
+            }
+            changes.clear();
+            let more = self.watch.walk(STEP, &mut changes);
+            changes.iter().for_each(|change| self.change(change, &mut out));
+            if !out.is_empty() {
+                self.visitor.sent += out.len() as u64;
+                return Some(Ok(out.into()));
+            }
+            if more {
+                yield_now().await;
+            } else if timeout(KEEP_ALIVE, self.visitor.news()).await.is_err() {
+                out += ":\n\n";
+            }
+        }
+    }
+}
+
+/// A text of JSON.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_says_how_it_wants_to_be_told() {
+        let of =
+            |accept: &'static str| form(&HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]));
+        assert_eq!(form(&HeaderMap::new()), Form::Lines);
+        assert_eq!(of("*/*"), Form::Lines);
+        assert_eq!(of("text/html, application/json;q=0.9"), Form::Json);
+        assert_eq!(of("text/event-stream"), Form::Events);
+    }
+
+    #[test]
+    fn a_path_cannot_break_out_of_an_event_or_a_list() {
+        assert_eq!(quoted("a\"b\\c"), r#""a\"b\\c""#);
+        assert_eq!(quoted("a\nb"), r#""a\nb""#);
+    }
+}

@@ -1,0 +1,241 @@
+//! A place in a group, read from the log as it is taken.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use relay_model::{LogId, Path};
+use relay_store::{Entry, Lookup};
+
+use crate::{
+    hub::Visitor,
+    stream::{Interrupted, Source},
+    tap::Tap,
+};
+
+/// Why nothing can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missed {
+    /// There is no such thing.
+    Nothing,
+    /// Who reads may not any more.
+    Over,
+}
+
+/// A group of which all that is wanted is there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whole {
+    /// Its log.
+    pub(super) log: LogId,
+    /// Of its payload.
+    pub(super) bytes: u64,
+}
+
+/// Reads frames of one group.
+pub(super) struct Reader {
+    visitor: Visitor,
+    /// Of the broadcast.
+    path: Path,
+    /// What feeds it. Core may name another log of the same track.
+    tap: Option<Arc<Tap>>,
+    group: Option<u64>,
+    /// Another log came: whether it has the group is not known yet.
+    is_lost: bool,
+    /// The frame it is in, and how many bytes of it were read.
+    frame: u64,
+    offset: u64,
+    /// Bytes of that frame in all, and whether it has begun to come.
+    size: u64,
+    has_begun: bool,
+    last: Option<u64>,
+    ready: VecDeque<Bytes>,
+    is_done: bool,
+}
+
+/// How far a look got.
+enum Step {
+    /// Something was read, or could be by another look.
+    More,
+    /// Nothing is there yet.
+    Wait,
+    /// That was all.
+    End,
+    /// The rest will not come.
+    Broken,
+}
+
+impl Reader {
+    pub(super) fn new(visitor: Visitor, path: Path, (from, to): (u64, Option<u64>)) -> Self {
+        Self {
+            visitor,
+            path,
+            tap: None,
+            group: None,
+            is_lost: true,
+            frame: from,
+            offset: 0,
+            size: 0,
+            has_begun: false,
+            last: to,
+            ready: VecDeque::new(),
+            is_done: false,
+        }
+    }
+
+    /// Finds `group`, or else the latest that can be read, which is the first that comes if there is none. Its
+    /// number.
+    pub(super) async fn begin(&mut self, group: Option<u64>) -> Result<u64, Missed> {
+        let mut newest_missed = None;
+        loop {
+            self.look()?;
+            let (latest, has_ended) = self.tap.as_ref().map(|tap| tap.head()).unwrap_or_default();
+            self.group = group.or(latest.filter(|latest| Some(*latest) > newest_missed));
+            match (self.locate(), self.group) {
+                (Ok(true), Some(found)) => return Ok(found),
+                (Err(Missed::Nothing), Some(missed)) if group.is_none() && !has_ended => {
+                    newest_missed = Some(missed);
+                }
+                (Err(missed), _) => return Err(missed),
+                (Ok(_), None) if has_ended => return Err(Missed::Nothing),
+                (Ok(_), _) => self.visitor.news().await,
+            }
+        }
+    }
+
+    /// The whole of what is wanted, if it is there.
+    pub(super) fn whole(&self) -> Option<Whole> {
+        let (tap, group) = (self.tap.as_ref()?, self.group?);
+        let (mut bytes, mut from, mut entries) = (0, self.frame, Vec::new());
+        loop {
+            entries.clear();
+            let next = tap.page(group, from, &mut entries)?;
+            for entry in &entries {
+                match entry {
+                    Entry::Object { strand: 0, head, .. } if self.last.is_none_or(|last| head.id <= last) => {
+                        bytes += head.size;
+                    }
+                    Entry::Finish { strand: 0, .. } => return Some(Whole { log: tap.log(), bytes }),
+                    _ => {}
+                }
+            }
+            from = next?;
+        }
+    }
+
+    /// Takes in what happened.
+    fn look(&mut self) -> Result<(), Missed> {
+        let permit = self.visitor.permit().ok_or(Missed::Over)?;
+        if !permit.subscribe().allows(&self.path) {
+            return Err(Missed::Over);
+        }
+        match self.visitor.served() {
+            None => Ok(()),
+            Some(Err(_)) => Err(Missed::Nothing),
+            Some(Ok(log)) => {
+                self.tap = Some(self.visitor.follow(log).ok_or(Missed::Nothing)?);
+                self.is_lost = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the log has the group; if only its publisher may, that is asked. False: later, perhaps.
+    fn locate(&mut self) -> Result<bool, Missed> {
+        let (Some(tap), Some(group)) = (&self.tap, self.group) else { return Ok(false) };
+        // Before the log is asked: what comes in between is no reason to give up.
+        let (has_failed, (_, has_ended)) = (self.visitor.has_failed(), tap.head());
+        let (found, is_fetched) = tap.lookup(group, self.frame);
+        let is_held = found == Lookup::Held;
+        match found {
+            Lookup::Held => {}
+            Lookup::Unknown if !has_failed && !has_ended => {}
+            Lookup::Unknown | Lookup::Absent(_) => return Err(Missed::Nothing),
+        }
+        // One that comes by a fetch comes for those who asked.
+        if !is_held || is_fetched {
+            self.visitor.pull(group);
+        }
+        self.is_lost = !is_held;
+        Ok(is_held)
+    }
+
+    /// Reads a page.
+    fn advance(&mut self) -> Step {
+        let (Some(tap), Some(group)) = (&self.tap, self.group) else { return Step::Wait };
+        let (mut entries, before) = (Vec::new(), (self.frame, self.offset));
+        let Some(next) = tap.page(group, self.frame, &mut entries) else { return Step::Broken };
+        for entry in entries {
+            match entry {
+                Entry::Object { strand: 0, head, payload, .. } => {
+                    if self.last.is_some_and(|last| head.id > last) {
+                        return Step::End;
+                    }
+                    if head.id > self.frame {
+                        if self.offset < self.size {
+                            return Step::Broken;
+                        }
+                        (self.frame, self.offset) = (head.id, 0);
+                    }
+                    (self.size, self.has_begun) = (head.size, true);
+                    self.piece(0, &payload);
+                }
+                Entry::Data { strand: 0, object, offset, payload, .. } if object == self.frame => {
+                    self.piece(offset, &payload);
+                }
+                Entry::Finish { strand: 0, .. } => return Step::End,
+                Entry::Reset { strand: 0, .. } => return Step::Broken,
+                _ => {}
+            }
+        }
+        let is_last = self.last == Some(self.frame) && self.offset >= self.size && self.has_begun;
+        match next {
+            _ if is_last => Step::End,
+            Some(_) => Step::More,
+            None if (self.frame, self.offset) != before => Step::More,
+            None => Step::Wait,
+        }
+    }
+
+    /// Takes what is new of a piece at `at` of the frame.
+    fn piece(&mut self, at: u64, payload: &Bytes) {
+        let known = self.offset.saturating_sub(at);
+        if let Some(known) = usize::try_from(known).ok().filter(|known| *known < payload.len()) {
+            self.ready.push_back(payload.slice(known..));
+            self.offset = at + payload.len() as u64;
+        }
+    }
+}
+
+impl Source for Reader {
+    async fn next(&mut self) -> Option<Result<Bytes, Interrupted>> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                self.visitor.sent += piece.len() as u64;
+                return Some(Ok(piece));
+            }
+            if self.is_done {
+                return None;
+            }
+            if self.look().is_err() {
+                return Some(Err(Interrupted));
+            }
+            if self.is_lost {
+                match self.locate() {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        self.visitor.news().await;
+                        continue;
+                    }
+                    Err(_) => return Some(Err(Interrupted)),
+                }
+            }
+            let has_ended = self.tap.as_ref().is_some_and(|tap| tap.head().1);
+            match self.advance() {
+                Step::More => {}
+                Step::End => self.is_done = true,
+                Step::Broken => return Some(Err(Interrupted)),
+                Step::Wait if has_ended => return Some(Err(Interrupted)),
+                Step::Wait => self.visitor.news().await,
+            }
+        }
+    }
+}

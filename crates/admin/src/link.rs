@@ -1,0 +1,157 @@
+//! Sessions over plain byte streams: TCP, TLS, Unix sockets. They are accepted here and carried by a worker.
+
+use std::io;
+
+use relay_transport::qmux::{Framing, Over};
+use relay_worker::{Arrivals, Link, Newcomer, Place, Socket, Turned};
+use tokio::{
+    net::{UnixListener, UnixStream, unix::UCred},
+    sync::oneshot,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    client::{Client, NOWHERE},
+    limits::{NO_FILES_PAUSE, REQUEST_TIME},
+    slots::Slots,
+    socket::Stream,
+};
+
+/// Who may come over a Unix socket, as the kernel says who they are. A list that is empty allows everybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// Users.
+    pub uids: Vec<u32>,
+    /// Groups.
+    pub gids: Vec<u32>,
+    /// Processes.
+    pub pids: Vec<i32>,
+}
+
+impl Allowed {
+    /// Whether all of what is asked for is there.
+    fn admits(&self, peer: &UCred) -> bool {
+        let holds = |list: &[u32], id| list.is_empty() || list.contains(&id);
+        holds(&self.uids, peer.uid())
+            && holds(&self.gids, peer.gid())
+            && (self.pids.is_empty() || peer.pid().is_some_and(|pid| self.pids.contains(&pid)))
+    }
+}
+
+/// The way to the workers.
+#[derive(Clone, Debug)]
+pub(crate) struct Entrance {
+    arrivals: Arrivals,
+}
+
+impl Entrance {
+    pub(crate) fn new(arrivals: Arrivals) -> Self {
+        Self { arrivals }
+    }
+
+    /// Hands a connection over.
+    pub(crate) async fn admit(self, stream: Stream, client: Client) {
+        let remote = client.remote;
+        let newcomer = Newcomer {
+            framing: Framing::Qmux01,
+            over: Over::Bytes,
+            protocol: None,
+            target: None,
+            transport: "tcp",
+            remote,
+            local: client.local,
+            server_name: client.server_name,
+            certificate: client.certificate,
+            rtt: client.rtt,
+        };
+        let handed = async {
+            let place = arrive(&self.arrivals, newcomer).await.map_err(io::Error::other)?;
+            place.take(link(stream, Vec::new())?);
+            io::Result::Ok(())
+        };
+        if let Err(error) = handed.await {
+            tracing::debug!(%remote, %error, "a session over TCP is refused");
+        }
+    }
+
+    /// Accepts as long as the runtime runs.
+    pub(crate) async fn serve_unix(self, listener: UnixListener, allowed: Allowed, slots: Slots) {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                sleep(NO_FILES_PAUSE).await;
+                continue;
+            };
+            let Some(slot) = slots.take(std::net::Ipv4Addr::LOCALHOST.into()) else { continue };
+            match stream.peer_cred() {
+                Ok(peer) if allowed.admits(&peer) => {}
+                Ok(peer) => {
+                    tracing::info!(
+                        uid = peer.uid(),
+                        gid = peer.gid(),
+                        pid = peer.pid(),
+                        "refused on the Unix socket: not in `server.unix.allow`"
+                    );
+                    continue;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the kernel does not say who comes over the Unix socket");
+                    continue;
+                }
+            }
+            let entrance = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = entrance.admit_unix(stream).await {
+                    tracing::debug!(%error, "a session over the Unix socket is refused");
+                }
+                drop(slot);
+            });
+        }
+    }
+
+    async fn admit_unix(&self, stream: UnixStream) -> io::Result<()> {
+        let newcomer = Newcomer {
+            framing: Framing::Qmux01,
+            over: Over::Bytes,
+            protocol: None,
+            target: None,
+            transport: "unix",
+            remote: NOWHERE,
+            local: NOWHERE,
+            server_name: None,
+            certificate: None,
+            rtt: None,
+        };
+        let place = arrive(&self.arrivals, newcomer).await.map_err(io::Error::other)?;
+        let socket = Socket::Unix(stream.into_std()?);
+        place.take(Link { socket, tls: None, received: Vec::new() });
+        Ok(())
+    }
+}
+
+/// Announces a newcomer, and waits for what becomes of it.
+///
+/// # Errors
+/// Why it is turned away. A worker that says nothing is about to end.
+pub(crate) async fn arrive(arrivals: &Arrivals, newcomer: Newcomer) -> Result<Place, Turned> {
+    let (tell, told) = oneshot::channel();
+    arrivals.arrive(newcomer, Box::new(move |verdict| drop(tell.send(verdict))));
+    match timeout(REQUEST_TIME, told).await {
+        Ok(Ok(verdict)) => verdict,
+        Ok(Err(_)) | Err(_) => Err(Turned::Leaving),
+    }
+}
+
+/// The socket of a connection, and what was read from it already, for a worker.
+///
+/// # Errors
+/// The socket is no more.
+pub(crate) fn link(stream: Stream, received: Vec<u8>) -> io::Result<Link> {
+    let (socket, tls) = match stream {
+        Stream::Plain(socket) => (socket, None),
+        Stream::Tls(stream) => {
+            let (socket, tls) = stream.into_inner();
+            (socket, Some(Box::new(tls)))
+        }
+    };
+    Ok(Link { socket: Socket::Tcp(socket.into_std()?), tls, received })
+}

@@ -1,0 +1,150 @@
+//! The header that a balancer puts before a connection: the PROXY protocol, versions 1 and 2.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{io::AsyncReadExt, net::TcpStream, time::sleep};
+
+/// How version 2 begins.
+const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+/// How version 1 begins.
+const WORD: &[u8; 6] = b"PROXY ";
+/// The longest header of version 1, its end included.
+const LINE_BYTES: usize = 107;
+/// The longest of version 2 after its first sixteen bytes: addresses, and what balancers add.
+const REST_BYTES: usize = 2_048;
+/// Between two looks at a beginning that is not whole.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Reads the header of a trusted proxy, if `stream` begins with one. Whom it speaks for: `None` for itself.
+///
+/// # Errors
+/// It begins with one that is none, or ends.
+pub(crate) async fn header(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+    let mut start = [0; SIGNATURE.len()];
+    loop {
+        let seen = stream.peek(&mut start).await?;
+        let seen = start.get(..seen).unwrap_or_default();
+        if seen.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if seen.starts_with(WORD) {
+            return one(stream).await;
+        }
+        if seen == SIGNATURE {
+            return two(stream).await;
+        }
+        if !WORD.starts_with(seen) && !SIGNATURE.starts_with(seen) {
+            return Ok(None);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn bad(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+async fn one(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+    let mut line = Vec::with_capacity(LINE_BYTES);
+    while !line.ends_with(b"\r\n") {
+        if line.len() >= LINE_BYTES {
+            return Err(bad("a PROXY header that is too long"));
+        }
+        line.push(stream.read_u8().await?);
+    }
+    let text = std::str::from_utf8(&line).map_err(|_| bad("a PROXY header that is no text"))?;
+    parse_one(text.trim_end()).ok_or_else(|| bad("a malformed PROXY header"))
+}
+
+/// The addresses of a line of version 1: the outer `None` for what is none.
+fn parse_one(line: &str) -> Option<Option<SocketAddr>> {
+    let mut words = line.split(' ').skip(1);
+    let family = words.next()?;
+    if family == "UNKNOWN" {
+        return Some(None);
+    }
+    let source: IpAddr = words.next()?.parse().ok()?;
+    let _target: IpAddr = words.next()?.parse().ok()?;
+    let port: u16 = words.next()?.parse().ok()?;
+    let _target_port: u16 = words.next()?.parse().ok()?;
+    let fits = match family {
+        "TCP4" => source.is_ipv4(),
+        "TCP6" => source.is_ipv6(),
+        _ => false,
+    };
+    (fits && words.next().is_none()).then(|| Some(SocketAddr::new(source, port)))
+}
+
+async fn two(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+    let mut head = [0; 16];
+    stream.read_exact(&mut head).await?;
+    let [.., command, family, high, low] = head;
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    if length > REST_BYTES {
+        return Err(bad("a PROXY header that is too long"));
+    }
+    let mut rest = vec![0; length];
+    stream.read_exact(&mut rest).await?;
+    parse_two(command, family, &rest).ok_or_else(|| bad("a malformed PROXY header"))
+}
+
+fn parse_two(command: u8, family: u8, rest: &[u8]) -> Option<Option<SocketAddr>> {
+    match command {
+        0x20 => return Some(None),
+        0x21 => {}
+        _ => return None,
+    }
+    let port = |at: usize| Some(u16::from_be_bytes(rest.get(at..at + 2)?.try_into().ok()?));
+    match family >> 4 {
+        1 => {
+            let source: [u8; 4] = rest.get(..4)?.try_into().ok()?;
+            Some(Some(SocketAddr::new(Ipv4Addr::from(source).into(), port(8)?)))
+        }
+        2 => {
+            let source: [u8; 16] = rest.get(..16)?.try_into().ok()?;
+            Some(Some(SocketAddr::new(Ipv6Addr::from(source).into(), port(32)?)))
+        }
+        // A Unix socket, or what it cannot say.
+        0 | 3 => Some(None),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_who_is_behind_it() {
+        let some = |text: &str| Some(Some(text.parse().unwrap()));
+        assert_eq!(parse_one("PROXY TCP4 1.2.3.4 10.0.0.1 5 443"), some("1.2.3.4:5"));
+        assert_eq!(parse_one("PROXY TCP6 2001:db8::1 ::1 5 443"), some("[2001:db8::1]:5"));
+        assert_eq!(parse_one("PROXY UNKNOWN"), Some(None));
+        assert_eq!(parse_one("PROXY UNKNOWN ffff::1 ffff::2 1 2"), Some(None));
+        for bad in [
+            "PROXY",
+            "PROXY TCP4 1.2.3.4",
+            "PROXY TCP4 ::1 ::1 5 443",
+            "PROXY TCP4 1.2.3.4 10.0.0.1 5 443 6",
+            "PROXY TCP4 1.2.3.4 10.0.0.1 70000 443",
+            "PROXY UDP4 1.2.3.4 10.0.0.1 5 443",
+        ] {
+            assert_eq!(parse_one(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_binary_form_says_the_same() {
+        let four = [1, 2, 3, 4, 10, 0, 0, 1, 0, 5, 1, 187];
+        assert_eq!(parse_two(0x21, 0x11, &four), Some(Some("1.2.3.4:5".parse().unwrap())));
+        assert_eq!(parse_two(0x20, 0x11, &four), Some(None), "the balancer itself");
+        assert_eq!(parse_two(0x21, 0x00, &[]), Some(None));
+        assert_eq!(parse_two(0x21, 0x11, four.get(..9).unwrap()), None, "cut short");
+        assert_eq!(parse_two(0x11, 0x11, &four), None, "another version");
+        assert_eq!(parse_two(0x21, 0x51, &four), None);
+    }
+}

@@ -1,0 +1,244 @@
+//! The listeners, and the runtime they are served by.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::FileTypeExt,
+    path::{Path as File, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use relay_worker::Relay;
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpSocket, UnixListener},
+    runtime::{Builder, Runtime},
+};
+
+use crate::{
+    accept::{Door, Kind},
+    client::Proxies,
+    hub::Hub,
+    link::{Allowed, Entrance},
+    site::{Internal, Public, Site},
+    slots::Slots,
+    websocket::{Origins, Sockets},
+};
+
+/// Threads: what is done here is little, and one of them may be held up by a handshake.
+const THREADS: usize = 2;
+/// Connections that wait to be accepted: the kernel takes fewer if it is told so.
+const BACKLOG: u32 = 4_096;
+/// How long what is under way gets to end with the runtime.
+const END: Duration = Duration::from_millis(100);
+
+/// Gives the fingerprint of the certificate that QUIC clients are shown, in hexadecimal.
+pub type Fingerprint = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
+/// What is served, and where. [`Options::new`] serves nothing.
+pub struct Options {
+    /// Plain HTTP. Together with `https` at the same address: both, told apart by their first byte.
+    pub http: Option<SocketAddr>,
+    /// HTTPS.
+    pub https: Option<(SocketAddr, Arc<ServerConfig>)>,
+    /// ALPN names of the versions that WebSockets are offered, newest first; none: no WebSockets.
+    pub websocket: Vec<&'static str>,
+    /// Whose pages may open WebSockets.
+    pub origins: Origins,
+    /// Who is believed what it says of whom it speaks for.
+    pub proxies: Proxies,
+    /// What is served beside the routes of this crate, which go first.
+    pub routes: Vec<Router>,
+    /// What only operators are to reach.
+    pub internal: Option<(SocketAddr, Router)>,
+    /// Sessions over TCP, with TLS or without.
+    pub tcp: Option<(SocketAddr, Option<Arc<ServerConfig>>)>,
+    /// Sessions over a Unix socket, and whose.
+    pub unix: Option<(PathBuf, Allowed)>,
+    /// Of the certificate.
+    pub fingerprint: Fingerprint,
+}
+
+impl Options {
+    /// Serves nothing yet.
+    pub fn new(fingerprint: Fingerprint) -> Self {
+        Self {
+            http: None,
+            https: None,
+            websocket: Vec::new(),
+            origins: Origins::default(),
+            proxies: Proxies::default(),
+            routes: Vec::new(),
+            internal: None,
+            tcp: None,
+            unix: None,
+            fingerprint,
+        }
+    }
+}
+
+/// Why it does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {what} {address} ({source})")]
+    Bind {
+        /// For what.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A Unix socket cannot be made.
+    #[error("cannot listen on {} ({source})", path.display())]
+    Unix {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system gives no threads.
+    #[error("cannot start the threads of the web server ({0})")]
+    Threads(#[source] io::Error),
+}
+
+/// Where it listens; ports are known even if any was asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses {
+    /// Plain HTTP.
+    pub http: Option<SocketAddr>,
+    /// HTTPS.
+    pub https: Option<SocketAddr>,
+    /// What only operators reach.
+    pub internal: Option<SocketAddr>,
+    /// Sessions over TCP.
+    pub tcp: Option<SocketAddr>,
+    /// Sessions over a Unix socket.
+    pub unix: Option<PathBuf>,
+}
+
+/// The HTTP side of a relay, and its other entrances over streams. Dropped, it ends at once.
+pub struct Server {
+    runtime: Option<Runtime>,
+    addresses: Addresses,
+}
+
+impl Server {
+    /// Serves `relay`. Once it returns, it does.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(relay: &Arc<Relay>, options: Options) -> Result<Self, StartError> {
+        let mut builder = Builder::new_multi_thread();
+        let runtime = builder.worker_threads(THREADS).thread_name("http").enable_all().build();
+        let runtime = runtime.map_err(StartError::Threads)?;
+        let addresses = runtime.block_on(open(relay, options))?;
+        Ok(Self { runtime: Some(runtime), addresses })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(END);
+        }
+        if let Some(path) = &self.addresses.unix {
+            // Somebody may have taken it away already.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// Opens all listeners, or none.
+async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartError> {
+    let Options { http, https, websocket, origins, proxies, routes, internal, tcp, unix, fingerprint } =
+        options;
+    let arrivals = relay.arrivals();
+    let slots = Slots::new(proxies.clone());
+    let sockets = (!websocket.is_empty()).then(|| Sockets::new(websocket, origins, arrivals.clone()));
+    let hub = relay.seat().map(Hub::start);
+    let public = Public::new(relay.clone(), hub, sockets, proxies.clone(), routes, fingerprint);
+    let public = Arc::new(Site::Public(public));
+    let (mut found, mut doors) = (Addresses::default(), Vec::new());
+    let door = |kind| Door { kind, slots: slots.clone(), proxies: proxies.clone() };
+    let secure = https.as_ref().map(|(_, tls)| tls.clone());
+    if let Some(address) = http {
+        let tls = secure.clone().filter(|_| https.as_ref().is_some_and(|(at, _)| *at == address));
+        let listener = bind("HTTP", address)?;
+        found.http = listener.local_addr().ok();
+        found.https = found.http.filter(|_| tls.is_some());
+        doors.push((listener, door(Kind::Web { site: public.clone(), plain: true, tls })));
+    }
+    if let Some((address, tls)) = https.filter(|(address, _)| http != Some(*address)) {
+        let listener = bind("HTTPS", address)?;
+        found.https = listener.local_addr().ok();
+        doors.push((listener, door(Kind::Web { site: public.clone(), plain: false, tls: Some(tls) })));
+    }
+    if let Some((address, router)) = internal {
+        let listener = bind("internal HTTP", address)?;
+        found.internal = listener.local_addr().ok();
+        if !is_private(address.ip()) {
+            tracing::warn!(%address, "`internal.listen` is for operators, and whoever can reach this address may use it");
+        }
+        let site = Arc::new(Site::Internal(Internal::new(relay.clone(), router)));
+        doors.push((listener, door(Kind::Web { site, plain: true, tls: None })));
+    }
+    if let Some((address, tls)) = tcp {
+        let listener = bind("TCP", address)?;
+        found.tcp = listener.local_addr().ok();
+        doors.push((listener, door(Kind::Link { entrance: Entrance::new(arrivals.clone()), tls })));
+    }
+    if let Some((path, allowed)) = unix {
+        let listener = bind_unix(&path).map_err(|source| StartError::Unix { path: path.clone(), source })?;
+        found.unix = Some(path);
+        let entrance = Entrance::new(arrivals);
+        tokio::spawn(entrance.serve_unix(listener, allowed, slots.clone()));
+    }
+    for (listener, door) in doors {
+        tokio::spawn(door.serve(listener));
+    }
+    Ok(found)
+}
+
+fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A relay that is started again must not wait for the connections of the last one to be forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|source| StartError::Bind { what, address, source })
+}
+
+/// A socket that a relay left behind makes room; anything else stays.
+fn bind_unix(path: &File) -> io::Result<UnixListener> {
+    let is_left = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+        && std::os::unix::net::UnixStream::connect(path).is_err();
+    if is_left {
+        std::fs::remove_file(path)?;
+    }
+    UnixListener::bind(path)
+}
+
+/// Whether only this machine, or those in a network of one's own, can reach it.
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}

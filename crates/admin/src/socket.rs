@@ -1,0 +1,244 @@
+//! A connection's bytes, with a clock: who sends its request too slowly is told, who asks nothing or takes
+//! nothing for long is left.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep},
+};
+use tokio_rustls::server::TlsStream;
+
+use crate::limits::{HEADER_TIME, IDLE_TIME, STALL_TIME};
+
+/// What is told who does not send its request.
+const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// What a connection runs over.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// How many requests of a connection were begun and answered.
+#[derive(Debug, Default)]
+pub(crate) struct Phase {
+    begun: AtomicU64,
+    answered: AtomicU64,
+}
+
+/// A request that is being answered. Dropped, it is.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<Phase>);
+
+impl Phase {
+    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+
+    fn is_busy(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) != self.answered.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.answered.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What the peer has the time for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// A request has begun to come.
+    Header,
+    /// None has.
+    Idle,
+}
+
+/// A connection under the clock.
+pub(crate) struct Guarded {
+    stream: Stream,
+    phase: Arc<Phase>,
+    /// What is waited for, and since how many answers.
+    wait: Option<(Wait, u64)>,
+    read_by: Pin<Box<Sleep>>,
+    write_by: Option<Pin<Box<Sleep>>>,
+    /// Something was written that may not have left.
+    is_dirty: bool,
+    /// So much of [`LATE`] was said.
+    late: Option<usize>,
+}
+
+impl Guarded {
+    pub(crate) fn new(stream: Stream, phase: Arc<Phase>) -> Self {
+        let read_by = Box::pin(sleep(IDLE_TIME));
+        Self { stream, phase, wait: None, read_by, write_by: None, is_dirty: false, late: None }
+    }
+
+    pub(crate) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
+    fn wait_for(&mut self, wait: Wait) {
+        let by = Instant::now() + if wait == Wait::Header { HEADER_TIME } else { IDLE_TIME };
+        self.wait = Some((wait, self.phase.answered.load(Ordering::Relaxed)));
+        self.read_by.as_mut().reset(by);
+    }
+
+    /// Whether the time is up in which a request must have come.
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.phase.is_busy() {
+            self.wait = None;
+            return false;
+        }
+        let answered = self.phase.answered.load(Ordering::Relaxed);
+        if self.wait.is_none_or(|(_, since)| since != answered) {
+            self.wait_for(Wait::Idle);
+        }
+        self.read_by.as_mut().poll(cx).is_ready()
+    }
+
+    /// Says so, if a request has begun and nothing else is being said; the end after that.
+    fn poll_say_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_asked = matches!(self.wait, Some((Wait::Header, _)));
+        let mut said = match self.late {
+            Some(said) => said,
+            None if is_asked && !self.is_dirty => 0,
+            None => LATE.len(),
+        };
+        while let Some(rest) = LATE.get(said..).filter(|rest| !rest.is_empty()) {
+            self.late = Some(said);
+            match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(count)) if count > 0 => said += count,
+                Poll::Ready(_) => said = LATE.len(),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        self.late = Some(said);
+        Pin::new(&mut self.stream).poll_flush(cx).map(|_| ())
+    }
+
+    /// Fails when nothing was taken for long.
+    fn check<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if poll.is_ready() {
+            self.write_by = None;
+            return poll;
+        }
+        let write_by = self.write_by.get_or_insert_with(|| Box::pin(sleep(STALL_TIME)));
+        ready!(write_by.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.late.is_some() || self.is_late(cx) {
+            return self.poll_say_late(cx).map(Ok);
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before && matches!(self.wait, Some((Wait::Idle, _))) {
+            self.wait_for(Wait::Header);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.is_dirty = true;
+        let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.check(cx, poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.is_dirty = true;
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.check(cx, poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.stream).poll_flush(cx);
+        self.is_dirty &= poll.is_pending();
+        self.check(cx, poll)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.check(cx, poll)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

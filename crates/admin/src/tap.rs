@@ -1,0 +1,72 @@
+//! A log that somebody reads here: followed once for all of them, so that none of them, however slow, keeps
+//! its news. They read the groups themselves, each from its own place.
+
+use parking_lot::Mutex;
+use relay_model::LogId;
+use relay_store::{Entry, Feed, Head, Lookup};
+
+/// A log, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Tap(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    feed: Feed,
+    latest: Option<u64>,
+    has_ended: bool,
+}
+
+impl Tap {
+    pub(crate) fn new((feed, head): (Feed, Head)) -> Self {
+        Self(Mutex::new(State { feed, latest: head.latest, has_ended: head.end.is_some() }))
+    }
+
+    /// Takes the news; the groups that were fetched and did not come go into `failed`.
+    pub(crate) fn drain(&self, failed: &mut Vec<u64>) {
+        let mut state = self.0.lock();
+        let mut entries = Vec::new();
+        loop {
+            let pulled = state.feed.pull(&mut entries);
+            for entry in entries.drain(..) {
+                match entry {
+                    Entry::Group { sequence } => state.latest = state.latest.max(Some(sequence)),
+                    Entry::Absent { group, .. } => failed.push(group),
+                    Entry::End(_) => state.has_ended = true,
+                    _ => {}
+                }
+            }
+            if pulled.lagged {
+                let Head { latest, end, .. } = state.feed.head();
+                (state.latest, state.has_ended) = (latest, end.is_some());
+            } else if !pulled.more {
+                return;
+            }
+        }
+    }
+
+    /// The log's id.
+    pub(crate) fn log(&self) -> LogId {
+        self.0.lock().feed.log_id()
+    }
+
+    /// Its latest group, and whether it is over.
+    pub(crate) fn head(&self) -> (Option<u64>, bool) {
+        let state = self.0.lock();
+        (state.latest, state.has_ended)
+    }
+
+    /// See [`Feed::lookup`]; and whether the group comes by a fetch.
+    pub(crate) fn lookup(&self, group: u64, frame: u64) -> (Lookup, bool) {
+        let state = self.0.lock();
+        let found = state.feed.lookup(group, frame);
+        let is_fetched =
+            || state.feed.head().groups.iter().any(|held| held.sequence == group && held.fetched);
+        (found, found == Lookup::Held && is_fetched())
+    }
+
+    /// See [`Feed::page`].
+    #[allow(clippy::option_option, reason = "both are answers")]
+    pub(crate) fn page(&self, group: u64, frame: u64, out: &mut Vec<Entry>) -> Option<Option<u64>> {
+        self.0.lock().feed.page(group, frame, out)
+    }
+}

@@ -1,0 +1,38 @@
+//! TLS over TCP.
+
+use std::sync::Arc;
+
+use relay_transport::quic::Clients;
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs::default_provider,
+    server::{NoServerSessionStorage, ResolvesServerCert},
+};
+
+/// TLS 1.3 with the certificates of `resolver`; clients may show one that `clients` verifies. `protocols`:
+/// what is spoken inside, as ALPN names it; none: whatever is asked for is left open.
+///
+/// # Errors
+/// The library lacks what it needs.
+pub fn server(
+    resolver: Arc<dyn ResolvesServerCert>,
+    clients: Option<Arc<Clients>>,
+    protocols: &[&str],
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?;
+    let asks = clients.is_some();
+    let mut tls = match clients {
+        None => builder.with_no_client_auth(),
+        Some(clients) => builder.with_client_cert_verifier(clients),
+    }
+    .with_cert_resolver(resolver);
+    tls.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    tls.max_early_data_size = 0;
+    if asks {
+        // A resumed session would keep what an old authority vouched for: it is always asked anew.
+        tls.send_tls13_tickets = 0;
+        tls.session_storage = Arc::new(NoServerSessionStorage {});
+    }
+    Ok(Arc::new(tls))
+}

@@ -1,0 +1,266 @@
+//! WebSockets: agreed on here, carried by a worker.
+
+use std::io;
+
+use aws_lc_rs::digest;
+use axum::response::Response;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hyper::{
+    HeaderMap, Method, Request, StatusCode, Version,
+    body::Incoming,
+    header::{
+        CONNECTION, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    },
+    upgrade::{self, OnUpgrade},
+};
+use hyper_util::rt::TokioIo;
+use relay_auth::Refusal;
+use relay_transport::qmux::{Framing, Over};
+use relay_worker::{Arrivals, Denial, Newcomer, Place, Turned};
+
+use crate::{
+    client::Client,
+    limits::SUBPROTOCOLS,
+    link::{arrive, link},
+    site::{empty, plain},
+    socket::Guarded,
+};
+
+/// What is appended to a key before it is hashed (RFC 6455, 1.3).
+const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// Bytes of a key.
+const KEY_BYTES: usize = 16;
+/// The name that older clients give to what is agreed on by SETUP.
+const BY_SETUP: &str = "moql";
+
+/// Whose pages may open sessions. What is no browser names no origin, and comes in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins(Vec<String>);
+
+impl Origins {
+    /// These (`https://app.example.com`); none: everybody's.
+    pub fn new(origins: Vec<String>) -> Self {
+        Self(origins.iter().map(|origin| origin.trim_end_matches('/').to_ascii_lowercase()).collect())
+    }
+
+    /// Whether pages of `origin` may. `None`: no page asks.
+    pub fn allow(&self, origin: Option<&[u8]>) -> bool {
+        let Some(origin) = origin.filter(|_| !self.0.is_empty()) else { return true };
+        self.0.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
+    }
+}
+
+/// What a WebSocket carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Spoken {
+    framing: Framing,
+    /// `None`: SETUP agrees on it.
+    protocol: Option<&'static str>,
+}
+
+/// A subprotocol that is served.
+#[derive(Clone, Debug)]
+struct Served {
+    name: String,
+    spoken: Spoken,
+}
+
+/// WebSockets of a relay.
+pub(crate) struct Sockets {
+    /// Best first.
+    served: Vec<Served>,
+    origins: Origins,
+    arrivals: Arrivals,
+}
+
+impl Sockets {
+    pub(crate) fn new(versions: Vec<&'static str>, origins: Origins, arrivals: Arrivals) -> Self {
+        Self { served: served(&versions), origins, arrivals }
+    }
+
+    /// Agrees on a WebSocket, whatever the path; it leaves for a worker once the answer is out.
+    pub(crate) async fn upgrade(&self, client: Client, mut request: Request<Incoming>) -> Response {
+        let (accept, chosen) = match self.agree(&request) {
+            Ok(agreed) => agreed,
+            Err(response) => return response,
+        };
+        let spoken = chosen.map_or(Spoken { framing: Framing::Legacy, protocol: None }, |it| it.spoken);
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        let newcomer = Newcomer {
+            framing: spoken.framing,
+            over: Over::WebSocket,
+            protocol: spoken.protocol,
+            target: Some(target),
+            transport: "websocket",
+            remote: client.remote,
+            local: client.local,
+            server_name: client.server_name,
+            certificate: client.certificate,
+            rtt: client.rtt,
+        };
+        let place = match arrive(&self.arrivals, newcomer).await {
+            Ok(place) => place,
+            Err(turned) => return empty(status(turned)),
+        };
+        tokio::spawn(hand_over(upgrade::on(&mut request), place));
+        let mut response = empty(StatusCode::SWITCHING_PROTOCOLS);
+        let headers = response.headers_mut();
+        headers.clear();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        if let Some(name) = chosen.and_then(|chosen| HeaderValue::from_str(&chosen.name).ok()) {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, name);
+        }
+        response
+    }
+
+    /// The answer to the key, and the subprotocol, if any was offered.
+    #[allow(clippy::result_large_err, reason = "it is passed on at once")]
+    fn agree(&self, request: &Request<Incoming>) -> Result<(HeaderValue, Option<&Served>), Response> {
+        let headers = request.headers();
+        if !self.origins.allow(headers.get(ORIGIN).map(HeaderValue::as_bytes)) {
+            return Err(empty(StatusCode::FORBIDDEN));
+        }
+        if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+            let mut response = plain(StatusCode::UPGRADE_REQUIRED, "only version 13 of WebSocket\n");
+            response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            return Err(response);
+        }
+        let is_whole = request.version() == Version::HTTP_11 && lists(headers, &CONNECTION, "upgrade");
+        let Some(accept) = headers.get(SEC_WEBSOCKET_KEY).and_then(accept).filter(|_| is_whole) else {
+            return Err(plain(StatusCode::BAD_REQUEST, "a malformed WebSocket request\n"));
+        };
+        let offered: Vec<&str> = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).take(SUBPROTOCOLS).collect();
+        match choose(&self.served, &offered) {
+            Some(chosen) => Ok((accept, Some(chosen))),
+            None if offered.is_empty() => Ok((accept, None)),
+            None => Err(empty(StatusCode::BAD_REQUEST)),
+        }
+    }
+}
+
+/// The subprotocols of these versions, best first: whatever names a version goes before what leaves it to
+/// SETUP.
+fn served(versions: &[&'static str]) -> Vec<Served> {
+    let framings = [(Framing::Qmux01, "qmux-01"), (Framing::Qmux00, "qmux-00")];
+    let mut all = Vec::new();
+    for version in versions.iter().copied().filter(|version| *version != BY_SETUP).chain([BY_SETUP]) {
+        for (framing, prefix) in framings {
+            let spoken = Spoken { framing, protocol: Some(version) };
+            all.push(Served { name: format!("{prefix}.{version}"), spoken });
+        }
+    }
+    for (framing, name) in framings.into_iter().chain([(Framing::Legacy, "webtransport")]) {
+        all.push(Served { name: name.to_owned(), spoken: Spoken { framing, protocol: None } });
+    }
+    all
+}
+
+fn choose<'a>(served: &'a [Served], offered: &[&str]) -> Option<&'a Served> {
+    served.iter().find(|one| offered.contains(&one.name.as_str()))
+}
+
+/// Whether a WebSocket is asked for.
+pub(crate) fn is_upgrade(request: &Request<Incoming>) -> bool {
+    request.method() == Method::GET && lists(request.headers(), &UPGRADE, "websocket")
+}
+
+fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|one| one.eq_ignore_ascii_case(token))
+}
+
+/// What a header lists, over all its lines.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let texts = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    texts.flat_map(|text| text.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
+/// The answer to a key. `None`: it is none.
+fn accept(key: &HeaderValue) -> Option<HeaderValue> {
+    let key = key.to_str().ok()?;
+    STANDARD.decode(key).ok().filter(|bytes| bytes.len() == KEY_BYTES)?;
+    let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes());
+    HeaderValue::from_str(&STANDARD.encode(hash)).ok()
+}
+
+fn status(turned: Turned) -> StatusCode {
+    match turned {
+        Turned::Denied(denial) => denied(denial),
+        Turned::Leaving | Turned::Full => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// What a denial is over HTTP.
+pub(crate) fn denied(denial: Denial) -> StatusCode {
+    match denial {
+        Denial::Refused(Refusal::Malformed) => StatusCode::BAD_REQUEST,
+        Denial::Refused(_) | Denial::Expired => StatusCode::UNAUTHORIZED,
+        Denial::Unavailable => StatusCode::BAD_GATEWAY,
+        Denial::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+    }
+}
+
+/// Gives the worker the socket once it is HTTP's no more.
+async fn hand_over(upgraded: OnUpgrade, place: Place) {
+    let handed = async {
+        let upgraded = upgraded.await.map_err(io::Error::other)?;
+        let parts = upgraded.downcast::<TokioIo<Guarded>>();
+        let parts = parts.map_err(|_| io::Error::other("the connection is of another kind"))?;
+        link(parts.io.into_inner().into_stream(), parts.read_buf.to_vec())
+    };
+    match handed.await {
+        Ok(link) => place.take(link),
+        Err(error) => tracing::debug!(%error, "a WebSocket was gone before it began"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VERSIONS: &[&str] = &["moq-lite-06", "moq-lite-05", "moq-lite-04", "moq-lite-03"];
+
+    fn chosen(offered: &[&str]) -> Option<(String, Option<&'static str>)> {
+        choose(&served(VERSIONS), offered).map(|one| (one.name.clone(), one.spoken.protocol))
+    }
+
+    #[test]
+    fn the_newest_version_wins_then_the_newer_framing_then_what_names_no_version() {
+        for (offered, name, protocol) in [
+            (&["qmux-01.moq-lite-04", "qmux-00.moq-lite-05"][..], "qmux-00.moq-lite-05", Some("moq-lite-05")),
+            (&["qmux-00.moq-lite-06", "qmux-01.moq-lite-06"], "qmux-01.moq-lite-06", Some("moq-lite-06")),
+            (&["qmux-01", "qmux-00.moql"], "qmux-00.moql", Some("moql")),
+            (&["webtransport", "qmux-00", "qmux-01"], "qmux-01", None),
+            (&["webtransport", "qmux-02"], "webtransport", None),
+            (
+                &["qmux-02.moq-lite-06", "qmux-01.moqt-18", "qmux-01.moq-lite-03"],
+                "qmux-01.moq-lite-03",
+                Some("moq-lite-03"),
+            ),
+        ] {
+            assert_eq!(chosen(offered), Some((name.to_owned(), protocol)), "{offered:?}");
+        }
+        assert_eq!(chosen(&["qmux-02", "chat", "moq-lite-06", "QMUX-01"]), None);
+    }
+
+    #[test]
+    fn a_key_is_answered_as_the_standard_says() {
+        let of = |key: &'static str| accept(&HeaderValue::from_static(key));
+        assert_eq!(of("dGhlIHNhbXBsZSBub25jZQ==").unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        for bad in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQA=", "AAAA", "!!!"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_origins_keeps_other_pages_out_and_leaves_what_is_no_page_alone() {
+        let origins = Origins::new(vec!["https://App.example.com/".to_owned()]);
+        assert!(origins.allow(Some(b"https://app.example.com")) && origins.allow(None));
+        for other in ["https://app.example.com.evil.test", "http://app.example.com", "null", ""] {
+            assert!(!origins.allow(Some(other.as_bytes())), "{other}");
+        }
+        assert!(Origins::default().allow(Some(b"https://anybody.example")));
+    }
+}

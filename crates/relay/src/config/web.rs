@@ -1,0 +1,98 @@
+//! What is served over TCP and Unix sockets: HTTP, WebSocket, sessions over byte streams.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use relay_admin::{Allowed, Network};
+
+use super::{Config, Pair, resolve::Layers, rules, value};
+
+/// Entrances beside QUIC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Web {
+    /// Where plain HTTP is served.
+    pub http: Option<SocketAddr>,
+    /// Where HTTPS is; at the address of `http`: both, told apart by their first byte.
+    pub https: Option<SocketAddr>,
+    /// What HTTPS shows; none: the certificates of QUIC.
+    pub certificates: Vec<Pair>,
+    /// Files of the authorities that vouch for clients of HTTPS; none: they are not asked.
+    pub roots: Vec<PathBuf>,
+    /// Whether WebSockets are taken.
+    pub websocket: bool,
+    /// Whether there is a page.
+    pub page: bool,
+    /// Whose pages may open sessions; none: everybody's.
+    pub origins: Vec<String>,
+    /// Who is believed what it says of whom it speaks for.
+    pub proxies: Vec<Network>,
+    /// Where operators find what is theirs.
+    pub internal: Option<SocketAddr>,
+    /// Where sessions over TCP come.
+    pub tcp: Option<SocketAddr>,
+    /// Whether they come over TLS.
+    pub tcp_tls: bool,
+    /// Where sessions over a Unix socket come.
+    pub unix: Option<PathBuf>,
+    /// Whose.
+    pub unix_allow: Allowed,
+}
+
+impl Default for Web {
+    fn default() -> Self {
+        Self {
+            http: None,
+            https: None,
+            certificates: Vec::new(),
+            roots: Vec::new(),
+            websocket: true,
+            page: true,
+            origins: Vec::new(),
+            proxies: Vec::new(),
+            internal: None,
+            tcp: None,
+            tcp_tls: false,
+            unix: None,
+            unix_allow: Allowed::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Whether HTTP is served because this is a development relay, and for no other reason.
+    pub fn is_web_implied(&self) -> bool {
+        !self.from_file && self.web.http == Some(self.bind) && self.web.https == Some(self.bind)
+    }
+}
+
+impl Layers<'_> {
+    /// Takes in what is said of it.
+    pub(super) fn web(&mut self, config: &mut Config) {
+        let some_address = |value: &_| value::address(value).map(Some);
+        let web = &mut config.web;
+        self.set("web.http.listen", some_address, &mut web.http);
+        self.set("web.https.listen", some_address, &mut web.https);
+        let certs = self.get("web.https.cert", value::files);
+        let keys = self.get("web.https.key", value::files);
+        rules::pairs(self, certs.as_ref(), keys.as_ref(), ("web.https.cert", "web.https.key"));
+        if let (Some(certs), Some(keys)) = (certs, keys) {
+            let pairs = certs.value.into_iter().zip(keys.value).map(|(cert, key)| Pair { cert, key });
+            web.certificates = pairs.collect();
+        }
+        self.set("web.https.root", value::files, &mut web.roots);
+        self.set("web.ws", value::switch, &mut web.websocket);
+        self.set("web.page", value::switch, &mut web.page);
+        self.set("web.origins", value::origins, &mut web.origins);
+        self.set("web.proxy", value::networks, &mut web.proxies);
+        self.set("internal.listen", some_address, &mut web.internal);
+        self.set("server.tcp.bind", some_address, &mut web.tcp);
+        self.set("listen.tcp.tls", value::switch, &mut web.tcp_tls);
+        self.set("server.unix.bind", |value| value::file(value).map(Some), &mut web.unix);
+        let Allowed { uids, gids, pids } = &mut web.unix_allow;
+        self.set("server.unix.allow.uid", value::ids, uids);
+        self.set("server.unix.allow.gid", value::ids, gids);
+        self.set("server.unix.allow.pid", value::ids, pids);
+        if !config.from_file && web.http.is_none() && web.https.is_none() {
+            (web.http, web.https) = (Some(config.bind), Some(config.bind));
+        }
+    }
+}

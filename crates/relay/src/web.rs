@@ -1,0 +1,124 @@
+//! Entrances over TCP and Unix sockets, as configured.
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::SystemTime,
+};
+
+use anyhow::{Context, Result};
+use relay_admin::{Options, Origins, Proxies, Router, Server, StartError, tls};
+use relay_worker::{Clients, Relay, Version};
+use rustls::server::ResolvesServerCert;
+use tracing::{info, warn};
+
+use crate::{
+    certificate::{News, Store, Watcher},
+    config::{Config, Tls},
+};
+
+/// What is spoken over HTTPS.
+const HTTP: &str = "http/1.1";
+
+/// What serves them, and keeps what they show up to date.
+pub(crate) struct Web {
+    pub(crate) server: Server,
+    _certificates: Option<Watcher>,
+}
+
+impl Web {
+    /// Serves what `config` names. `None`: it names nothing. `asked`: set to have certificates read again.
+    ///
+    /// # Errors
+    /// An address is taken, or a certificate is of no use.
+    pub(crate) fn start(
+        relay: &Arc<Relay>,
+        config: &Config,
+        certificates: &Store,
+        asked: Arc<AtomicBool>,
+    ) -> Result<Option<Self>> {
+        let web = &config.web;
+        let fingerprint = certificates.fingerprint_of_now();
+        let mut options = Options::new(Arc::new(move || fingerprint().map(|it| it.to_string())));
+        // A port that the kernel chose is known by now.
+        let at = |address| if address == config.bind { relay.local_addr() } else { address };
+        options.http = web.http.map(at);
+        let mut watcher = None;
+        if let Some(address) = web.https.map(at) {
+            let (resolver, clients) = if web.certificates.is_empty() && web.roots.is_empty() {
+                (certificates.resolver(), None)
+            } else {
+                let own = own_certificates(config)?;
+                let resolver =
+                    if web.certificates.is_empty() { certificates.resolver() } else { own.resolver() };
+                let shown: Shown = (resolver, own.clients());
+                watcher = Some(Watcher::start(own, asked).context("cannot watch the certificates of HTTPS")?);
+                shown
+            };
+            let server = tls::server(resolver, clients, &[HTTP]).context("TLS for HTTPS")?;
+            options.https = Some((address, server));
+        }
+        if web.websocket {
+            options.websocket = config.quic.versions.iter().map(|version| Version::alpn(*version)).collect();
+        }
+        options.origins = Origins::new(web.origins.clone());
+        options.proxies = Proxies::new(web.proxies.clone());
+        options.internal = web.internal.map(|address| (address, Router::new()));
+        options.tcp = match web.tcp {
+            Some(address) if web.tcp_tls => {
+                let server = tls::server(certificates.resolver(), certificates.clients(), &[]);
+                Some((address, Some(server.context("TLS for `server.tcp.bind`")?)))
+            }
+            Some(address) => Some((address, None)),
+            None => None,
+        };
+        options.unix = web.unix.clone().map(|path| (path, web.unix_allow.clone()));
+        let has_any = options.http.is_some()
+            || options.https.is_some()
+            || options.internal.is_some()
+            || options.tcp.is_some()
+            || options.unix.is_some();
+        if !has_any {
+            return Ok(None);
+        }
+        match Server::start(relay, options) {
+            Ok(server) => {
+                info_of(&server);
+                Ok(Some(Self { server, _certificates: watcher }))
+            }
+            Err(error @ StartError::Bind { .. }) if config.is_web_implied() => {
+                warn!("{error}: HTTP and WebSocket are not served; QUIC is");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+type Shown = (Arc<dyn ResolvesServerCert>, Option<Arc<Clients>>);
+
+/// What is shown over HTTPS and nowhere else, and who is believed there.
+fn own_certificates(config: &Config) -> Result<Store> {
+    let web = &config.web;
+    let now = SystemTime::now();
+    let tls =
+        if web.certificates.is_empty() { config.tls.clone() } else { Tls::Files(web.certificates.clone()) };
+    let store = Store::open(&tls, &web.roots, now)?;
+    if !web.certificates.is_empty() {
+        store.opening(now).iter().for_each(News::log);
+    }
+    Ok(store)
+}
+
+fn info_of(server: &Server) {
+    let at = server.addresses();
+    for (what, address) in
+        [("http", at.http), ("https", at.https), ("internal", at.internal), ("tcp", at.tcp)]
+    {
+        if let Some(address) = address {
+            info!(%address, "listening for {what}");
+        }
+    }
+    if let Some(path) = &at.unix {
+        info!(path = %path.display(), "listening on a Unix socket");
+    }
+}

@@ -1,0 +1,102 @@
+//! The units a carrier is cut in: messages, records, or none.
+
+use std::borrow::Cow;
+
+use relay_wire::varint;
+
+use super::{
+    Framing, Over, limits,
+    violation::Violation,
+    websocket::{self, Piece},
+};
+
+/// What the carrier brought.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Brought<'a> {
+    /// Part of a unit, and whether it is the last.
+    Part(Cow<'a, [u8]>, bool),
+    /// A ping of the WebSocket.
+    Ping(Vec<u8>),
+    /// An answer to ours.
+    Pong,
+    /// The WebSocket's own end.
+    Close(Option<u16>),
+}
+
+/// Cuts what comes into units.
+#[derive(Debug)]
+pub(super) enum Reader {
+    WebSocket(websocket::Reader),
+    /// Records, each after its size.
+    Records {
+        head: Vec<u8>,
+        left: Option<u64>,
+    },
+    /// Frames back to back.
+    Frames,
+}
+
+impl Reader {
+    pub(super) fn new(framing: Framing, over: Over, is_client: bool) -> Self {
+        match (over, framing) {
+            (Over::WebSocket, framing) => {
+                Self::WebSocket(websocket::Reader::new(is_client, websocket::largest(framing)))
+            }
+            (Over::Bytes, Framing::Qmux01) => Self::Records { head: Vec::new(), left: None },
+            (Over::Bytes, Framing::Qmux00 | Framing::Legacy) => Self::Frames,
+        }
+    }
+
+    /// Takes the next part off the front of `input`; `None`: more is needed.
+    pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Brought<'a>>, Violation> {
+        match self {
+            Self::WebSocket(reader) => Ok(reader.next(input)?.map(|piece| match piece {
+                Piece::Data(data) => Brought::Part(plain(data.bytes, data.mask), data.is_end),
+                Piece::Ping(body) => Brought::Ping(body),
+                Piece::Pong => Brought::Pong,
+                Piece::Close(code) => Brought::Close(code),
+            })),
+            Self::Records { head, left } => record(head, left, input),
+            Self::Frames if input.is_empty() => Ok(None),
+            Self::Frames => Ok(Some(Brought::Part(Cow::Borrowed(std::mem::take(input)), false))),
+        }
+    }
+}
+
+fn plain(bytes: &[u8], mask: Option<([u8; 4], usize)>) -> Cow<'_, [u8]> {
+    let Some((key, at)) = mask else { return Cow::Borrowed(bytes) };
+    let mut plain = bytes.to_vec();
+    websocket::unmask(&mut plain, key, at);
+    Cow::Owned(plain)
+}
+
+fn record<'a>(
+    head: &mut Vec<u8>,
+    left: &mut Option<u64>,
+    input: &mut &'a [u8],
+) -> Result<Option<Brought<'a>>, Violation> {
+    let size = loop {
+        if let Some(left) = *left {
+            break left;
+        }
+        let Some((first, rest)) = input.split_first() else { return Ok(None) };
+        head.push(*first);
+        *input = rest;
+        if let Ok(size) = varint::get(&mut head.as_slice()) {
+            head.clear();
+            if size > limits::RECORD_BYTES {
+                return Err(Violation::protocol("record too large"));
+            }
+            *left = Some(size);
+        }
+    };
+    let taken = usize::try_from(size).unwrap_or(usize::MAX).min(input.len());
+    if taken == 0 && size > 0 {
+        return Ok(None);
+    }
+    let (part, rest) = input.split_at(taken);
+    *input = rest;
+    let rest = size - taken as u64;
+    *left = (rest > 0).then_some(rest);
+    Ok(Some(Brought::Part(Cow::Borrowed(part), rest == 0)))
+}

@@ -1,0 +1,98 @@
+//! Pings, round trips, and silence.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::{Framing, Over, limits};
+
+/// What one connection knows of time.
+#[derive(Debug)]
+pub(super) struct Clock {
+    /// Last time something came.
+    heard: Instant,
+    idle: Duration,
+    /// When the next ping of the WebSocket is due, and whether one waits to be sent.
+    websocket: Option<Instant>,
+    pub(super) websocket_due: bool,
+    /// The same of qmux-01.
+    ping: Option<Instant>,
+    pub(super) ping_due: bool,
+    sequence: u64,
+    /// Pings whose answer is awaited.
+    sent: VecDeque<(u64, Instant)>,
+    /// Smoothed, from pings.
+    rtt: Option<Duration>,
+}
+
+impl Clock {
+    pub(super) fn new(framing: Framing, over: Over, idle: Duration, now: Instant) -> Self {
+        Self {
+            heard: now,
+            idle,
+            websocket: (over == Over::WebSocket).then(|| now + limits::WEBSOCKET_PING),
+            websocket_due: false,
+            ping: (framing == Framing::Qmux01).then(|| now + limits::PING),
+            ping_due: false,
+            sequence: 0,
+            sent: VecDeque::new(),
+            rtt: None,
+        }
+    }
+
+    pub(super) fn hear(&mut self, now: Instant) {
+        self.heard = self.heard.max(now);
+    }
+
+    /// The peer gives up after this.
+    pub(super) fn limit_idle(&mut self, idle: Option<Duration>) {
+        self.idle = idle.map_or(self.idle, |idle| idle.min(self.idle));
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        let next = |at: Option<Instant>, is_due: bool| at.filter(|_| !is_due);
+        [next(self.websocket, self.websocket_due), next(self.ping, self.ping_due)]
+            .into_iter()
+            .flatten()
+            .fold(self.heard + self.idle, Instant::min)
+    }
+
+    /// What is due becomes so; whether the peer was silent for too long.
+    pub(super) fn tick(&mut self, now: Instant) -> bool {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| now >= at);
+        self.websocket_due |= is_due(self.websocket);
+        self.ping_due |= is_due(self.ping);
+        now >= self.heard + self.idle
+    }
+
+    pub(super) fn websocket_sent(&mut self, now: Instant) {
+        self.websocket_due = false;
+        self.websocket = Some(now + limits::WEBSOCKET_PING);
+    }
+
+    /// The number of a ping that is now sent.
+    pub(super) fn ping_sent(&mut self, now: Instant) -> u64 {
+        self.ping_due = false;
+        self.ping = Some(now + limits::PING);
+        let sequence = self.sequence;
+        self.sequence += 1;
+        if self.sent.len() == limits::PINGS {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((sequence, now));
+        sequence
+    }
+
+    /// An answer; one to nothing is ignored, as known peers do.
+    pub(super) fn pong(&mut self, sequence: u64, now: Instant) {
+        let Some(at) = self.sent.iter().position(|(sent, _)| *sent == sequence) else { return };
+        let Some((_, sent)) = self.sent.drain(..=at).next_back() else { return };
+        let sample = now.saturating_duration_since(sent);
+        self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+    }
+
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+}

@@ -1,0 +1,193 @@
+//! What the carrier brings, taken apart as it comes: stream data goes on in the pieces in which it arrives,
+//! of other frames at most one is held until it is whole.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use relay_model::{SessionCode, limits as model};
+use relay_session::transport::{Closed, Event};
+
+use super::{Connection, Last, Life};
+use crate::qmux::{
+    carrier::Brought,
+    frame::{self, Frame},
+    limits,
+    violation::Violation,
+};
+
+/// Where in the frames we are.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    /// Of a frame that is not whole.
+    head: Vec<u8>,
+    data: Option<Data>,
+}
+
+/// Stream data on its way.
+#[derive(Clone, Copy, Debug)]
+struct Data {
+    id: u64,
+    /// `None`: all up to the end of the record or message.
+    left: Option<u64>,
+    fin: bool,
+}
+
+const CUT: Violation = Violation::encoding("frame cut off by the end of its record");
+
+impl Connection {
+    /// Bytes of the carrier, after TLS.
+    pub fn receive(&mut self, now: Instant, mut bytes: &[u8]) {
+        self.now = now;
+        self.traffic.bytes_in += bytes.len() as u64;
+        self.clock.hear(now);
+        loop {
+            if self.life == Life::Over {
+                return;
+            }
+            match self.reader.next(&mut bytes) {
+                Ok(None) => return,
+                Ok(Some(brought)) => {
+                    if let Err(violation) = self.on_brought(brought) {
+                        self.violate(violation);
+                    }
+                }
+                Err(violation) => {
+                    self.violate(violation);
+                    // What follows cannot be told apart.
+                    return;
+                }
+            }
+        }
+    }
+
+    fn on_brought(&mut self, brought: Brought<'_>) -> Result<(), Violation> {
+        if let Life::Leaving { is_heard, .. } = &mut self.life {
+            *is_heard |= matches!(brought, Brought::Close(_));
+            return Ok(());
+        }
+        match brought {
+            Brought::Part(part, is_end) => self.on_part(&part, is_end)?,
+            // Only the last has to be answered (RFC 6455 section 5.5.3).
+            Brought::Ping(body) => self.websocket_pong = Some(body),
+            Brought::Pong => {}
+            Brought::Close(code) => {
+                let why = code.map_or_else(
+                    || "websocket closed by the peer".to_owned(),
+                    |code| format!("websocket closed by the peer with code {code}"),
+                );
+                self.depart(Closed::Lost(why), Last::Nothing);
+            }
+        }
+        Ok(())
+    }
+
+    /// Part of a record, a message, or the endless run of frames.
+    fn on_part(&mut self, mut part: &[u8], is_end: bool) -> Result<(), Violation> {
+        while matches!(self.life, Life::Opening(_) | Life::Ready) {
+            let goes_on = match self.intake.data {
+                Some(data) => self.on_data(data, &mut part, is_end)?,
+                None if part.is_empty() && self.intake.head.is_empty() => false,
+                None => self.on_head(&mut part, is_end)?,
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with stream data; false: `part` is used up.
+    fn on_data(&mut self, data: Data, part: &mut &[u8], is_end: bool) -> Result<bool, Violation> {
+        let left = data.left.unwrap_or(u64::MAX);
+        let size = usize::try_from(left).unwrap_or(usize::MAX).min(part.len());
+        let (bytes, rest) = part.split_at(size);
+        *part = rest;
+        let left = data.left.map(|left| left - size as u64);
+        let is_whole = left == Some(0) || (left.is_none() && is_end);
+        self.intake.data = (!is_whole).then_some(Data { left, ..data });
+        self.streams.push(data.id, bytes, is_whole && data.fin)?;
+        if !is_whole && is_end {
+            return Err(CUT);
+        }
+        Ok(is_whole)
+    }
+
+    /// Reads a frame, of stream data the head; false: `part` is used up.
+    fn on_head(&mut self, part: &mut &[u8], is_end: bool) -> Result<bool, Violation> {
+        let mut head = std::mem::take(&mut self.intake.head);
+        let old = head.len();
+        let more = if old == 0 { 0 } else { part.len().min(limits::FRAME_BYTES + limits::HEAD_BYTES) };
+        let (joined, _) = part.split_at(more);
+        head.extend_from_slice(joined);
+        let whole: &[u8] = if old == 0 { part } else { &head };
+        let mut rest = whole;
+        let ends_here = is_end && (old == 0 || more == part.len());
+        let taken = frame::take(self.framing, &mut rest, ends_here)?;
+        let used = whole.len() - rest.len();
+        let Some(frame) = taken else {
+            if ends_here {
+                return Err(CUT);
+            }
+            if whole.len() > limits::FRAME_BYTES + limits::HEAD_BYTES {
+                return Err(Violation::protocol("frame too large"));
+            }
+            if old == 0 {
+                head.extend_from_slice(part);
+            }
+            *part = &[];
+            self.intake.head = head;
+            return Ok(false);
+        };
+        *part = part.split_at(used.saturating_sub(old).min(part.len())).1;
+        self.on_frame(frame)?;
+        Ok(true)
+    }
+
+    fn on_frame(&mut self, frame: Frame<'_>) -> Result<(), Violation> {
+        let is_first = matches!(self.life, Life::Opening(_));
+        match frame {
+            Frame::Idle => {}
+            Frame::Parameters(body) => self.on_parameters(body)?,
+            Frame::Close { is_application, code, reason } => self.on_close(is_application, code, reason),
+            _ if is_first => return Err(Violation::protocol("first frame is not transport parameters")),
+            Frame::Stream { id, offset, size, fin } => {
+                if size.is_none() && matches!(self.reader, crate::qmux::carrier::Reader::Frames) {
+                    return Err(Violation::encoding("stream data without a size and without an end"));
+                }
+                self.streams.begin(id, offset, size)?;
+                self.intake.data = Some(Data { id, left: size, fin });
+            }
+            Frame::Reset { id, code, size } => self.streams.on_reset(id, code, size)?,
+            Frame::Stop { id, code } => self.streams.on_stop(id, code)?,
+            Frame::MaxData(max) => self.streams.on_max_data(max),
+            Frame::MaxStreamData { id, max } => self.streams.on_max_stream_data(id, max)?,
+            Frame::MaxStreams { dir, max } => self.streams.on_max_streams(dir, max),
+            // We announce credit when it is worth it, asked or not.
+            Frame::Blocked => {}
+            Frame::Ping(sequence) => {
+                if self.pongs.len() == limits::PONGS {
+                    self.pongs.pop_front();
+                }
+                self.pongs.push_back(sequence);
+            }
+            Frame::Pong(sequence) => self.clock.pong(sequence, self.now),
+            Frame::Datagram(payload) => {
+                if self.received.is_empty() {
+                    self.streams.events.push_back(Event::Datagram);
+                }
+                self.received.push(Bytes::copy_from_slice(payload), model::DATAGRAM_BUFFER);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_close(&mut self, is_application: bool, code: u64, reason: &[u8]) {
+        let reason = String::from_utf8_lossy(reason).into_owned();
+        let closed = if is_application {
+            Closed::ByPeer(SessionCode(u32::try_from(code).unwrap_or(u32::MAX)), reason)
+        } else {
+            Closed::Lost(format!("the peer's transport gave up with code {code:#x}: {reason}"))
+        };
+        self.depart(closed, Last::Nothing);
+    }
+}

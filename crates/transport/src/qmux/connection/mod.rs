@@ -1,0 +1,348 @@
+//! One connection as a `Transport`: its life, and what a worker calls.
+
+mod flush;
+mod input;
+mod transport;
+
+use std::{collections::VecDeque, time::Instant};
+
+use relay_model::{SessionCode, limits as model};
+use relay_session::transport::{Closed, Event, Stats};
+use relay_wire::varint;
+
+use super::{
+    Config, Framing, Over, Phase, Traffic, carrier,
+    clock::Clock,
+    datagrams::Datagrams,
+    frame, limits,
+    params::{self, Parameters},
+    streams::Streams,
+    violation::Violation,
+    websocket::Masks,
+};
+
+/// A connection over a stream socket that carries one session.
+///
+/// As a [`Transport`](relay_session::transport::Transport): a `Stream` is an id as on the wire; after
+/// `Event::Datagram` take datagrams until there are none, the next event comes only then; a peer's streams
+/// are told in the order in which they come, which need not be that of their ids; what was received before
+/// the peer closed can be read until `Closed` is polled.
+#[derive(Debug)]
+pub struct Connection {
+    framing: Framing,
+    over: Over,
+    protocol: Option<&'static str>,
+    /// Ours, where the protocol is found out in-band.
+    protocols: &'static [&'static str],
+    target: Option<String>,
+    is_client: bool,
+    life: Life,
+    closed: Option<Closed>,
+    is_ready_due: bool,
+    /// Time of the last input.
+    now: Instant,
+    clock: Clock,
+    path: Stats,
+    traffic: Traffic,
+
+    reader: carrier::Reader,
+    intake: input::Intake,
+    streams: Streams,
+    received: Datagrams,
+
+    /// The first frame, until it is sent.
+    hello: Option<Vec<u8>>,
+    datagrams: Datagrams,
+    /// Whether the next packet of media goes before a datagram.
+    is_media_next: bool,
+    /// Pings of the peer to be answered.
+    pongs: VecDeque<u64>,
+    /// The last ping of the WebSocket to be answered.
+    websocket_pong: Option<Vec<u8>>,
+    farewell: Farewell,
+    masks: Option<Masks>,
+    /// Largest datagram frame and record of the peer.
+    peer_datagram: u64,
+    peer_record: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// The peer's transport parameters are awaited until then.
+    Opening(Instant),
+    Ready,
+    /// Over for the session; the socket goes when the peer has heard it, or then.
+    Leaving {
+        until: Instant,
+        is_heard: bool,
+    },
+    Over,
+}
+
+/// The last words.
+#[derive(Debug, Default)]
+struct Farewell {
+    frame: Option<Vec<u8>>,
+    /// Close frame of the WebSocket, and its code.
+    websocket: Option<Option<u16>>,
+}
+
+impl Connection {
+    /// A connection whose carrier is open. What it has to say first is queued at once.
+    pub fn new(config: Config, now: Instant) -> Self {
+        let Config { framing, over, is_client, .. } = config;
+        let is_legacy = framing == Framing::Legacy;
+        let protocols = if over == Over::Bytes && config.protocol.is_none() { config.protocols } else { &[] };
+        Self {
+            framing,
+            over,
+            protocol: config.protocol,
+            protocols,
+            target: config.target,
+            is_client,
+            life: if is_legacy { Life::Ready } else { Life::Opening(now + model::SETUP_TIMEOUT) },
+            closed: None,
+            is_ready_due: is_legacy,
+            now,
+            clock: Clock::new(framing, over, config.idle, now),
+            path: Stats { rtt: config.rtt, bitrate: None },
+            traffic: Traffic::default(),
+            reader: carrier::Reader::new(framing, over, is_client),
+            intake: input::Intake::default(),
+            streams: Streams::new(framing, is_client, config.max_streams),
+            received: Datagrams::default(),
+            hello: (!is_legacy).then(|| hello(framing, config.idle, config.max_streams, protocols)),
+            datagrams: Datagrams::default(),
+            is_media_next: false,
+            pongs: VecDeque::new(),
+            websocket_pong: None,
+            farewell: Farewell::default(),
+            masks: (is_client && over == Over::WebSocket).then(|| Masks::new(config.mask_seed)),
+            peer_datagram: 0,
+            peer_record: limits::RECORD_BYTES,
+        }
+    }
+
+    /// No more will come: the peer ended its side, or the socket failed, in words.
+    pub fn end_of_input(&mut self, why: &str) {
+        if matches!(self.life, Life::Opening(_) | Life::Ready) {
+            self.closed = Some(Closed::Lost(why.to_owned()));
+            self.streams.silence();
+        }
+        self.life = Life::Over;
+        self.be_silent();
+    }
+
+    /// Whether the socket should be read. Once over, what comes is thrown away, and should.
+    pub fn wants_input(&self) -> bool {
+        match self.life {
+            Life::Opening(_) | Life::Ready => self.streams.wants_input(),
+            Life::Leaving { .. } => true,
+            Life::Over => false,
+        }
+    }
+
+    /// Whether `poll` may have something to tell.
+    pub fn has_event(&self) -> bool {
+        match self.life {
+            Life::Opening(_) => false,
+            Life::Ready => self.is_ready_due || self.streams.has_event(),
+            Life::Leaving { .. } | Life::Over => self.closed.is_some(),
+        }
+    }
+
+    /// When [`Connection::handle_timeout`] is due. Changes with every call that takes `&mut self`.
+    pub fn timeout(&self) -> Option<Instant> {
+        match self.life {
+            Life::Opening(at) => Some(at.min(self.clock.deadline())),
+            Life::Ready => Some(self.clock.deadline()),
+            Life::Leaving { until, .. } => Some(until),
+            Life::Over => None,
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        match self.life {
+            Life::Opening(at) if now >= at => {
+                let why = "no transport parameters in time";
+                self.depart(Closed::Lost(why.to_owned()), Last::Application(SessionCode::TIMEOUT, why));
+            }
+            Life::Opening(_) | Life::Ready => {
+                if self.clock.tick(now) {
+                    let why = "idle for too long";
+                    self.depart(Closed::Lost(why.to_owned()), Last::Application(SessionCode::TIMEOUT, why));
+                }
+            }
+            Life::Leaving { until, .. } if now >= until => {
+                self.life = Life::Over;
+                self.be_silent();
+            }
+            Life::Leaving { .. } | Life::Over => {}
+        }
+    }
+
+    /// What the kernel knows of the path now.
+    pub fn set_path(&mut self, stats: Stats) {
+        self.path = Stats { rtt: stats.rtt.or(self.path.rtt), bitrate: stats.bitrate };
+    }
+
+    /// How far it is.
+    pub fn phase(&self) -> Phase {
+        match self.life {
+            Life::Opening(_) => Phase::Opening,
+            Life::Ready => Phase::Ready,
+            Life::Leaving { is_heard: true, .. } if !self.has_output() => Phase::Drained,
+            Life::Leaving { .. } => Phase::Closed,
+            Life::Over => Phase::Drained,
+        }
+    }
+
+    /// What the session speaks. `None` at `Ready`: nothing was agreed on, the older versions' exchange of
+    /// SETUP finds out.
+    pub fn protocol(&self) -> Option<&'static str> {
+        self.protocol
+    }
+
+    /// Path and query of the URL, raw; `None` where SETUP carries them.
+    pub fn target(&self) -> Option<&str> {
+        self.target.as_deref()
+    }
+
+    /// Bytes of the carrier received and sent so far, after TLS.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// Live streams: sending and receiving halves.
+    #[cfg(test)]
+    pub(super) fn live_streams(&self) -> (usize, usize) {
+        self.streams.live()
+    }
+
+    /// The peer's first frame.
+    fn on_parameters(&mut self, body: &[u8]) -> Result<(), Violation> {
+        let Life::Opening(_) = self.life else {
+            return Err(Violation::protocol("transport parameters again"));
+        };
+        let peer = Parameters::get(self.framing, body)?;
+        self.clock.limit_idle(peer.idle);
+        self.streams.set_peer(&peer);
+        (self.peer_record, self.peer_datagram) = (peer.record, peer.datagram);
+        if !self.protocols.is_empty() && !peer.protocols.is_empty() {
+            self.protocol = params::agree(self.protocols, &peer.protocols, self.is_client);
+            if self.protocol.is_none() {
+                let why = "no protocol in common";
+                self.depart(Closed::Lost(why.to_owned()), Last::Application(SessionCode::VERSION, why));
+                return Ok(());
+            }
+        }
+        (self.life, self.is_ready_due) = (Life::Ready, true);
+        Ok(())
+    }
+
+    fn violate(&mut self, violation: Violation) {
+        self.depart(Closed::Lost(violation.to_string()), Last::Violation(violation));
+    }
+
+    /// The session is over; `last` is said to the peer.
+    fn depart(&mut self, closed: Closed, last: Last<'_>) {
+        if !matches!(self.life, Life::Opening(_) | Life::Ready) {
+            return;
+        }
+        self.streams.silence();
+        self.be_silent();
+        self.closed = Some(closed);
+        let mut close = |is_application, code: u64, reason: &str| {
+            let mut out = Vec::new();
+            let code = code.min(varint::MAX);
+            frame::put_close(self.framing, is_application, code, shortened(reason).as_bytes(), &mut out);
+            self.farewell.frame = Some(out);
+        };
+        let websocket = match last {
+            Last::Application(code, reason) => {
+                close(true, code.0.into(), reason);
+                None
+            }
+            Last::Violation(violation) => {
+                close(false, violation.code, violation.what);
+                violation.websocket
+            }
+            Last::Nothing => {
+                // Nobody there who could know it.
+                self.hello = None;
+                None
+            }
+        };
+        self.farewell.websocket = (self.over == Over::WebSocket).then_some(websocket);
+        let is_heard = matches!(last, Last::Nothing);
+        self.life = Life::Leaving { until: self.now + limits::FAREWELL, is_heard };
+    }
+
+    /// Nothing but the first frame and the farewell goes out.
+    fn be_silent(&mut self) {
+        self.datagrams = Datagrams::default();
+        self.pongs.clear();
+        self.websocket_pong = None;
+        (self.clock.ping_due, self.clock.websocket_due) = (false, false);
+        if self.life == Life::Over {
+            (self.hello, self.farewell) = (None, Farewell::default());
+        }
+    }
+
+    fn poll_life(&mut self) -> Option<Event> {
+        if matches!(self.life, Life::Opening(_)) {
+            return None;
+        }
+        if std::mem::take(&mut self.is_ready_due) {
+            return Some(Event::Ready);
+        }
+        if let Some(event) = self.streams.poll() {
+            return Some(event);
+        }
+        let closed = self.closed.take()?;
+        self.streams.forget();
+        self.received = Datagrams::default();
+        Some(Event::Closed(closed))
+    }
+}
+
+/// What the peer is told at the end.
+enum Last<'a> {
+    Application(SessionCode, &'a str),
+    Violation(Violation),
+    /// It has closed itself.
+    Nothing,
+}
+
+fn hello(
+    framing: Framing,
+    idle: std::time::Duration,
+    most: Option<u64>,
+    protocols: &'static [&'static str],
+) -> Vec<u8> {
+    let most = most.unwrap_or(u64::MAX);
+    let ours = Parameters {
+        idle: Some(idle),
+        data: model::CONNECTION_WINDOW,
+        stream_data_bi_local: model::STREAM_WINDOW,
+        stream_data_bi_remote: model::STREAM_WINDOW,
+        stream_data_uni: model::STREAM_WINDOW,
+        streams_bi: model::BIDI_STREAMS.min(most),
+        streams_uni: model::UNI_STREAMS.min(most),
+        datagram: limits::RECORD_BYTES,
+        record: limits::RECORD_BYTES,
+        protocols: protocols.iter().map(|name| name.as_bytes().into()).collect(),
+    };
+    let (mut body, mut out) = (Vec::new(), Vec::new());
+    ours.put(framing, &mut body);
+    frame::put_parameters(&body, &mut out);
+    out
+}
+
+/// A reason of bounded length.
+fn shortened(reason: &str) -> &str {
+    let end = reason.floor_char_boundary(limits::REASON_BYTES);
+    reason.get(..end).unwrap_or_default()
+}

@@ -1,0 +1,33 @@
+//! Datagrams that wait.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+/// A queue whose oldest make room.
+#[derive(Debug, Default)]
+pub(super) struct Datagrams {
+    queue: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+/// What an empty one counts: it has a place too.
+const PLACE: usize = 64;
+
+impl Datagrams {
+    pub(super) fn push(&mut self, datagram: Bytes, cap: usize) {
+        self.bytes += datagram.len() + PLACE;
+        self.queue.push_back(datagram);
+        while self.bytes > cap && self.pop().is_some() {}
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        let datagram = self.queue.pop_front()?;
+        self.bytes -= datagram.len() + PLACE;
+        Some(datagram)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}

@@ -1,0 +1,283 @@
+//! Frames: bytes to meaning and back, in all framings.
+
+use relay_session::transport::Dir;
+use relay_wire::varint::{self, Short};
+
+use super::{Framing, limits, violation::Violation};
+
+const PADDING: u64 = 0x00;
+const RESET: u64 = 0x04;
+const STOP: u64 = 0x05;
+const STREAM: u64 = 0x08;
+const STREAM_LAST: u64 = 0x0f;
+const MAX_DATA: u64 = 0x10;
+const MAX_STREAM_DATA: u64 = 0x11;
+const MAX_STREAMS_BI: u64 = 0x12;
+const MAX_STREAMS_UNI: u64 = 0x13;
+const DATA_BLOCKED: u64 = 0x14;
+const STREAM_DATA_BLOCKED: u64 = 0x15;
+const STREAMS_BLOCKED_BI: u64 = 0x16;
+const STREAMS_BLOCKED_UNI: u64 = 0x17;
+const CONNECTION_CLOSE: u64 = 0x1c;
+const APPLICATION_CLOSE: u64 = 0x1d;
+const DATAGRAM: u64 = 0x30;
+const DATAGRAM_SIZED: u64 = 0x31;
+const PARAMETERS: u64 = 0x3f51_5330_0d0a_0d0a;
+const PING: u64 = 0x348c_6752_9ef8_c7bd;
+const PONG: u64 = 0x348c_6752_9ef8_c7be;
+
+/// Bits of the type of a STREAM frame.
+const FIN: u64 = 0x01;
+const SIZED: u64 = 0x02;
+const OFFSET: u64 = 0x04;
+/// More streams than an id can name (RFC 9000 section 4.6).
+const STREAMS: u64 = 1 << 60;
+
+/// A frame received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Frame<'a> {
+    /// Nothing, or what needs no answer.
+    Idle,
+    /// The head only: `size` bytes of data follow, or all up to the end of the record or message.
+    Stream {
+        id: u64,
+        offset: Option<u64>,
+        size: Option<u64>,
+        fin: bool,
+    },
+    /// Without a size in the older framing.
+    Reset {
+        id: u64,
+        code: u64,
+        size: Option<u64>,
+    },
+    Stop {
+        id: u64,
+        code: u64,
+    },
+    MaxData(u64),
+    MaxStreamData {
+        id: u64,
+        max: u64,
+    },
+    MaxStreams {
+        dir: Dir,
+        max: u64,
+    },
+    /// By credit, of whatever kind.
+    Blocked,
+    Close {
+        is_application: bool,
+        code: u64,
+        reason: &'a [u8],
+    },
+    Parameters(&'a [u8]),
+    Ping(u64),
+    Pong(u64),
+    Datagram(&'a [u8]),
+}
+
+/// Why nothing was read.
+enum Stop {
+    /// There is not all of it.
+    Short,
+    Wrong(Violation),
+}
+
+impl From<Short> for Stop {
+    fn from(Short: Short) -> Self {
+        Self::Short
+    }
+}
+
+/// Takes one frame (of stream data its head) off the front of `input`. `None`: not all of it is there, and
+/// `input` stays as it was. `is_end`: the record or message ends where `input` does.
+pub(super) fn take<'a>(
+    framing: Framing,
+    input: &mut &'a [u8],
+    is_end: bool,
+) -> Result<Option<Frame<'a>>, Violation> {
+    let mut rest = *input;
+    let taken = match framing {
+        Framing::Legacy => legacy(&mut rest, is_end),
+        Framing::Qmux00 | Framing::Qmux01 => qmux(framing, &mut rest, is_end),
+    };
+    match taken {
+        Ok(frame) => {
+            *input = rest;
+            Ok(Some(frame))
+        }
+        Err(Stop::Short) => Ok(None),
+        Err(Stop::Wrong(violation)) => Err(violation),
+    }
+}
+
+fn qmux<'a>(framing: Framing, input: &mut &'a [u8], is_end: bool) -> Result<Frame<'a>, Stop> {
+    let kind = varint::get(input)?;
+    let frame = match kind {
+        PADDING => Frame::Idle,
+        STREAM..=STREAM_LAST => {
+            let id = varint::get(input)?;
+            let offset = if kind & OFFSET == 0 { None } else { Some(varint::get(input)?) };
+            let size = if kind & SIZED == 0 { None } else { Some(varint::get(input)?) };
+            Frame::Stream { id, offset, size, fin: kind & FIN != 0 }
+        }
+        RESET => {
+            let (id, code) = (varint::get(input)?, varint::get(input)?);
+            Frame::Reset { id, code, size: Some(varint::get(input)?) }
+        }
+        STOP => Frame::Stop { id: varint::get(input)?, code: varint::get(input)? },
+        MAX_DATA => Frame::MaxData(varint::get(input)?),
+        MAX_STREAM_DATA => Frame::MaxStreamData { id: varint::get(input)?, max: varint::get(input)? },
+        MAX_STREAMS_BI => Frame::MaxStreams { dir: Dir::Bi, max: streams(input)? },
+        MAX_STREAMS_UNI => Frame::MaxStreams { dir: Dir::Uni, max: streams(input)? },
+        DATA_BLOCKED => {
+            varint::get(input)?;
+            Frame::Blocked
+        }
+        STREAM_DATA_BLOCKED => {
+            varint::get(input)?;
+            varint::get(input)?;
+            Frame::Blocked
+        }
+        STREAMS_BLOCKED_BI | STREAMS_BLOCKED_UNI => {
+            streams(input)?;
+            Frame::Blocked
+        }
+        CONNECTION_CLOSE => {
+            let code = varint::get(input)?;
+            varint::get(input)?;
+            Frame::Close { is_application: false, code, reason: sized(input)? }
+        }
+        APPLICATION_CLOSE => {
+            Frame::Close { is_application: true, code: varint::get(input)?, reason: sized(input)? }
+        }
+        PARAMETERS => Frame::Parameters(sized(input)?),
+        PING if framing == Framing::Qmux01 => Frame::Ping(varint::get(input)?),
+        PONG if framing == Framing::Qmux01 => Frame::Pong(varint::get(input)?),
+        DATAGRAM if framing == Framing::Qmux01 => Frame::Datagram(to_end(input, is_end)?),
+        DATAGRAM_SIZED if framing == Framing::Qmux01 => Frame::Datagram(sized(input)?),
+        _ => return Err(Stop::Wrong(Violation::encoding("unknown frame type"))),
+    };
+    Ok(frame)
+}
+
+fn legacy<'a>(input: &mut &'a [u8], is_end: bool) -> Result<Frame<'a>, Stop> {
+    let kind = varint::get(input)?;
+    let frame = match kind {
+        0x08 | 0x09 => {
+            return Ok(Frame::Stream {
+                id: varint::get(input)?,
+                offset: None,
+                size: None,
+                fin: kind & FIN != 0,
+            });
+        }
+        RESET => Frame::Reset { id: varint::get(input)?, code: varint::get(input)?, size: None },
+        STOP => Frame::Stop { id: varint::get(input)?, code: varint::get(input)? },
+        // Peers of this framing use both for a close by the application.
+        CONNECTION_CLOSE | APPLICATION_CLOSE => {
+            Frame::Close { is_application: true, code: varint::get(input)?, reason: to_end(input, is_end)? }
+        }
+        _ => return Err(Stop::Wrong(Violation::encoding("unknown frame type"))),
+    };
+    Ok(frame)
+}
+
+fn streams(input: &mut &[u8]) -> Result<u64, Stop> {
+    let count = varint::get(input)?;
+    if count > STREAMS {
+        return Err(Stop::Wrong(Violation::encoding("more streams than there are ids")));
+    }
+    Ok(count)
+}
+
+fn sized<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], Stop> {
+    let size = varint::get(input)?;
+    if size > limits::FRAME_BYTES as u64 {
+        return Err(Stop::Wrong(Violation::protocol("frame too large")));
+    }
+    let (body, rest) = input.split_at_checked(size as usize).ok_or(Stop::Short)?;
+    *input = rest;
+    Ok(body)
+}
+
+fn to_end<'a>(input: &mut &'a [u8], is_end: bool) -> Result<&'a [u8], Stop> {
+    if !is_end {
+        return Err(Stop::Short);
+    }
+    Ok(std::mem::take(input))
+}
+
+/// The head of a frame with `size` bytes of stream data.
+pub(super) fn put_stream(framing: Framing, id: u64, offset: u64, size: usize, fin: bool, out: &mut Vec<u8>) {
+    if framing == Framing::Legacy {
+        varint::put(STREAM | u64::from(fin), out);
+        return varint::put(id, out);
+    }
+    varint::put(STREAM | OFFSET | SIZED | u64::from(fin), out);
+    varint::put(id, out);
+    varint::put(offset, out);
+    varint::put(size as u64, out);
+}
+
+pub(super) fn put_reset(framing: Framing, id: u64, code: u64, size: u64, out: &mut Vec<u8>) {
+    put(RESET, &[id, code], out);
+    if framing != Framing::Legacy {
+        varint::put(size, out);
+    }
+}
+
+pub(super) fn put_stop(id: u64, code: u64, out: &mut Vec<u8>) {
+    put(STOP, &[id, code], out);
+}
+
+pub(super) fn put_max_data(max: u64, out: &mut Vec<u8>) {
+    put(MAX_DATA, &[max], out);
+}
+
+pub(super) fn put_max_stream_data(id: u64, max: u64, out: &mut Vec<u8>) {
+    put(MAX_STREAM_DATA, &[id, max], out);
+}
+
+pub(super) fn put_max_streams(dir: Dir, max: u64, out: &mut Vec<u8>) {
+    put(if dir == Dir::Bi { MAX_STREAMS_BI } else { MAX_STREAMS_UNI }, &[max], out);
+}
+
+pub(super) fn put_ping(sequence: u64, out: &mut Vec<u8>) {
+    put(PING, &[sequence], out);
+}
+
+pub(super) fn put_pong(sequence: u64, out: &mut Vec<u8>) {
+    put(PONG, &[sequence], out);
+}
+
+pub(super) fn put_parameters(body: &[u8], out: &mut Vec<u8>) {
+    put(PARAMETERS, &[body.len() as u64], out);
+    out.extend_from_slice(body);
+}
+
+/// The head of a datagram of `size` bytes.
+pub(super) fn put_datagram(size: usize, out: &mut Vec<u8>) {
+    put(DATAGRAM_SIZED, &[size as u64], out);
+}
+
+/// Ends the session: by the application, or for a violation.
+pub(super) fn put_close(framing: Framing, is_application: bool, code: u64, reason: &[u8], out: &mut Vec<u8>) {
+    put(if is_application { APPLICATION_CLOSE } else { CONNECTION_CLOSE }, &[code], out);
+    if framing != Framing::Legacy {
+        if !is_application {
+            // Which frame was wrong is not told.
+            varint::put(0, out);
+        }
+        varint::put(reason.len() as u64, out);
+    }
+    out.extend_from_slice(reason);
+}
+
+fn put(kind: u64, fields: &[u64], out: &mut Vec<u8>) {
+    varint::put(kind, out);
+    for field in fields {
+        varint::put(*field, out);
+    }
+}

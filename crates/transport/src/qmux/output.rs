@@ -1,0 +1,119 @@
+//! Bytes on their way out: heads and small payloads joined, large payloads as they are.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use relay_wire::varint;
+
+use super::{
+    Framing, Over, limits,
+    websocket::{self, Masks, Sent},
+};
+
+/// First room for what is joined.
+const ROOM: usize = 1_024;
+
+/// Writes units of a carrier as chunks.
+pub(super) struct Writer<'a> {
+    framing: Framing,
+    over: Over,
+    /// Of a client.
+    masks: Option<&'a mut Masks>,
+    out: &'a mut Vec<Bytes>,
+    joined: BytesMut,
+    total: usize,
+    scratch: Vec<u8>,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(
+        framing: Framing,
+        over: Over,
+        masks: Option<&'a mut Masks>,
+        out: &'a mut Vec<Bytes>,
+    ) -> Self {
+        Self { framing, over, masks, out, joined: BytesMut::new(), total: 0, scratch: Vec::new() }
+    }
+
+    /// Bytes written so far.
+    pub(super) fn total(&self) -> usize {
+        self.total
+    }
+
+    /// One message, one record, or a run of frames: `head`, then `payload`, which is left empty.
+    pub(super) fn unit<I: IntoIterator<Item = Bytes>>(&mut self, head: &[u8], size: usize, payload: I) {
+        match (self.over, self.framing) {
+            (Over::WebSocket, _) => return self.websocket(Sent::Message, head, size, payload),
+            (Over::Bytes, Framing::Qmux01) => {
+                self.scratch.clear();
+                varint::put((head.len() + size) as u64, &mut self.scratch);
+                self.join_scratch();
+            }
+            (Over::Bytes, Framing::Qmux00 | Framing::Legacy) => {}
+        }
+        self.join(head);
+        for piece in payload {
+            self.push(piece);
+        }
+    }
+
+    /// A frame of the WebSocket.
+    pub(super) fn websocket<I: IntoIterator<Item = Bytes>>(
+        &mut self,
+        sent: Sent,
+        head: &[u8],
+        size: usize,
+        payload: I,
+    ) {
+        let mask = self.masks.as_deref_mut().map(Masks::next);
+        self.scratch.clear();
+        websocket::put_head(sent, head.len() + size, mask, &mut self.scratch);
+        self.join_scratch();
+        let Some(key) = mask else {
+            self.join(head);
+            return payload.into_iter().for_each(|piece| self.push(piece));
+        };
+        // What is masked is another's bytes no longer.
+        let start = self.joined.len();
+        self.join(head);
+        for piece in payload {
+            self.join(&piece);
+        }
+        if let Some(body) = self.joined.get_mut(start..) {
+            websocket::unmask(body, key, 0);
+        }
+    }
+
+    /// Ends with what was joined; returns the bytes written in all.
+    pub(super) fn finish(mut self) -> usize {
+        self.flush();
+        self.total
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        if piece.len() <= limits::JOIN_BYTES {
+            return self.join(&piece);
+        }
+        self.flush();
+        self.total += piece.len();
+        self.out.push(piece);
+    }
+
+    fn join(&mut self, bytes: &[u8]) {
+        if self.joined.capacity() - self.joined.len() < bytes.len() {
+            self.joined.reserve(bytes.len().max(ROOM));
+        }
+        self.joined.put_slice(bytes);
+        self.total += bytes.len();
+    }
+
+    fn join_scratch(&mut self) {
+        let scratch = std::mem::take(&mut self.scratch);
+        self.join(&scratch);
+        self.scratch = scratch;
+    }
+
+    fn flush(&mut self) {
+        if !self.joined.is_empty() {
+            self.out.push(self.joined.split().freeze());
+        }
+    }
+}

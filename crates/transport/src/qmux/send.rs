@@ -1,0 +1,111 @@
+//! The sending half of a stream.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use relay_model::StreamCode;
+
+/// Dropped when all of it was sent, or when it was reset: the carrier brings it.
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) priority: i32,
+    /// Place among the streams of one priority: they take turns. 0: not in line.
+    pub(super) turn: u64,
+    queue: VecDeque<Bytes>,
+    /// In `queue`.
+    pub(super) unsent: u64,
+    /// Of `unsent`, what passed the valve.
+    media: u64,
+    /// Ever taken in.
+    pub(super) written: u64,
+    /// The peer's credit: `written` stays within.
+    pub(super) limit: u64,
+    pub(super) is_finished: bool,
+    pub(super) stopped: Option<StreamCode>,
+    /// A write was refused; whether the valve was lifted then.
+    pub(super) parked: Option<bool>,
+}
+
+/// What leaves the queue.
+#[derive(Debug)]
+pub(super) struct Packet {
+    pub(super) offset: u64,
+    pub(super) size: usize,
+    /// Nothing comes after it.
+    pub(super) fin: bool,
+    /// Of `size`, what passed the valve.
+    pub(super) media: u64,
+}
+
+impl Sending {
+    pub(super) fn new(priority: i32, limit: u64) -> Self {
+        Self {
+            priority,
+            turn: 0,
+            queue: VecDeque::new(),
+            unsent: 0,
+            media: 0,
+            written: 0,
+            limit,
+            is_finished: false,
+            stopped: None,
+            parked: None,
+        }
+    }
+
+    /// Takes `fit` bytes off the front of `chunks`, which has them.
+    pub(super) fn take(&mut self, chunks: &mut [Bytes], fit: usize, is_media: bool) {
+        let mut left = fit;
+        for chunk in chunks {
+            let piece = if chunk.len() <= left { std::mem::take(chunk) } else { chunk.split_to(left) };
+            left -= piece.len();
+            if !piece.is_empty() {
+                self.queue.push_back(piece);
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        self.written += fit as u64;
+        self.unsent += fit as u64;
+        if is_media {
+            self.media += fit as u64;
+        }
+    }
+
+    pub(super) fn has_output(&self) -> bool {
+        self.unsent > 0 || self.is_finished
+    }
+
+    /// Of what waits: (media, control).
+    pub(super) fn waiting(&self) -> (u64, u64) {
+        (self.media, self.unsent - self.media)
+    }
+
+    /// Bytes sent so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.written - self.unsent
+    }
+
+    /// The next packet of at most `max` bytes; what is in it goes to `out`.
+    pub(super) fn packet(&mut self, max: usize, mut out: impl FnMut(Bytes)) -> Packet {
+        let offset = self.sent();
+        let mut left = max;
+        while left > 0
+            && let Some(chunk) = self.queue.front_mut()
+        {
+            let piece = if chunk.len() <= left {
+                self.queue.pop_front().unwrap_or_default()
+            } else {
+                chunk.split_to(left)
+            };
+            left -= piece.len();
+            out(piece);
+        }
+        let size = max - left;
+        self.unsent -= size as u64;
+        let media = self.media.min(size as u64);
+        self.media -= media;
+        Packet { offset, size, fin: self.is_finished && self.unsent == 0, media }
+    }
+}

@@ -1,0 +1,276 @@
+//! All streams of a connection: who may open how many, who may send how much, what happened.
+
+mod receive;
+mod send;
+
+pub(super) use send::Pieces;
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap, VecDeque},
+};
+
+use relay_model::{StreamCode, limits as model};
+use relay_session::transport::{Dir, Event, Stream};
+
+use super::{
+    counts::{Ours, Theirs, dir_of, index},
+    frame, limits,
+    params::Parameters,
+    recv::Receiving,
+    send::Sending,
+    violation::Violation,
+};
+use crate::qmux::Framing;
+
+/// Keys are the peer's choice.
+type Map<T> = HashMap<u64, T, foldhash::fast::RandomState>;
+
+/// What has to be told about a stream, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Reset { id: u64, code: StreamCode, size: u64 },
+    Stop { id: u64, code: StreamCode },
+}
+
+#[derive(Debug)]
+pub(super) struct Streams {
+    framing: Framing,
+    is_client: bool,
+    pub(super) events: VecDeque<Event>,
+    sending: Map<Sending>,
+    receiving: Map<Receiving>,
+    ours: [Ours; 2],
+    theirs: [Theirs; 2],
+    answers: VecDeque<Answer>,
+
+    /// Credit of the peer on streams it opens, on ours of both directions, and on ours of one.
+    windows: [u64; 3],
+    /// Stream bytes taken in ever, and the peer's bound on that.
+    written: u64,
+    write_limit: u64,
+    /// Not sent yet.
+    media: u64,
+    control: u64,
+    exempt: bool,
+    /// A write was short or refused since the last `Room`.
+    is_starved: bool,
+    /// Something was sent, or credit came, since.
+    is_freed: bool,
+    /// Streams whose write was refused, and whether looking at them may help.
+    parked: Vec<u64>,
+    is_retry: bool,
+    /// Streams with output: priority, turn, id.
+    ready: BTreeSet<(Reverse<i32>, u64, u64)>,
+    turns: u64,
+
+    /// Stream bytes received ever, read or discarded of them, and the bound announced.
+    received: u64,
+    released: u64,
+    announced: u64,
+    /// What the peer may send on one stream ahead of the reader.
+    window: u64,
+    /// Streams whose credit is to be announced.
+    due: VecDeque<u64>,
+}
+
+impl Streams {
+    /// `most`: where growth of the streams the peer may open stops, in each direction.
+    pub(super) fn new(framing: Framing, is_client: bool, most: Option<u64>) -> Self {
+        let [bi, uni] =
+            [model::BIDI_STREAMS_MAX, model::UNI_STREAMS_MAX].map(|most_by| most.unwrap_or(most_by));
+        let is_legacy = framing == Framing::Legacy;
+        let (theirs, window, announced) = if is_legacy {
+            ([Theirs::untold(bi), Theirs::untold(uni)], u64::MAX, u64::MAX)
+        } else {
+            let theirs = [Theirs::new(model::BIDI_STREAMS, bi), Theirs::new(model::UNI_STREAMS, uni)];
+            (theirs, model::STREAM_WINDOW, model::CONNECTION_WINDOW)
+        };
+        let (open, credit) = if is_legacy { (limits::LEGACY_STREAMS, u64::MAX) } else { (0, 0) };
+        Self {
+            framing,
+            is_client,
+            events: VecDeque::new(),
+            sending: Map::default(),
+            receiving: Map::default(),
+            ours: [Ours::new(open), Ours::new(open)],
+            theirs,
+            answers: VecDeque::new(),
+            windows: [credit; 3],
+            written: 0,
+            write_limit: credit,
+            media: 0,
+            control: 0,
+            exempt: false,
+            is_starved: false,
+            is_freed: false,
+            parked: Vec::new(),
+            is_retry: false,
+            ready: BTreeSet::new(),
+            turns: 0,
+            received: 0,
+            released: 0,
+            announced,
+            window,
+            due: VecDeque::new(),
+        }
+    }
+
+    /// What the peer takes. Before any stream is.
+    pub(super) fn set_peer(&mut self, peer: &Parameters) {
+        self.windows = [peer.stream_data_bi_local, peer.stream_data_bi_remote, peer.stream_data_uni];
+        self.write_limit = peer.data;
+        self.ours = [Ours::new(peer.streams_bi), Ours::new(peer.streams_uni)];
+    }
+
+    /// The next event.
+    pub(super) fn poll(&mut self) -> Option<Event> {
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        if std::mem::take(&mut self.is_retry) {
+            self.unpark();
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+        }
+        if self.has_room() {
+            (self.is_starved, self.is_freed) = (false, false);
+            return Some(Event::Room);
+        }
+        None
+    }
+
+    /// Whether polling may give something.
+    pub(super) fn has_event(&self) -> bool {
+        !self.events.is_empty() || (self.is_retry && !self.parked.is_empty()) || self.has_room()
+    }
+
+    /// Whether more input may come: the peer has to take our answers, and where it knows no credit, we
+    /// have to be able to hold what it sends.
+    pub(super) fn wants_input(&self) -> bool {
+        let is_full =
+            self.framing == Framing::Legacy && self.received - self.released >= limits::LEGACY_UNREAD;
+        self.answers.len() < limits::ANSWERS && !is_full
+    }
+
+    /// Nothing more is sent.
+    pub(super) fn silence(&mut self) {
+        self.answers.clear();
+        self.sending.clear();
+        self.ready.clear();
+        self.parked.clear();
+        self.due.clear();
+        (self.media, self.control) = (0, 0);
+        (self.is_starved, self.is_retry) = (false, false);
+    }
+
+    /// Nothing more is read either.
+    pub(super) fn forget(&mut self) {
+        self.silence();
+        self.receiving.clear();
+    }
+
+    /// Streams with a sending and with a receiving half.
+    #[cfg(test)]
+    pub(super) fn live(&self) -> (usize, usize) {
+        (self.sending.len(), self.receiving.len())
+    }
+
+    fn is_ours(&self, id: u64) -> bool {
+        (id & 1 == 0) == self.is_client
+    }
+
+    /// A frame names a stream: one of the peer's may be new, one of ours must have been opened.
+    fn meet(&mut self, id: u64) -> Result<(), Violation> {
+        let (dir, number) = (dir_of(id), id >> 2);
+        let slot = index(dir);
+        if self.is_ours(id) {
+            let opened = self.ours.get(slot).map_or(0, |ours| ours.opened);
+            return if number < opened {
+                Ok(())
+            } else {
+                Err(Violation::state("frame for a stream that was not opened"))
+            };
+        }
+        let Some(theirs) = self.theirs.get_mut(slot) else { return Ok(()) };
+        if theirs.meet(number)? {
+            self.receiving.insert(id, Receiving::new(self.window));
+            if dir == Dir::Bi {
+                let [local, ..] = self.windows;
+                self.sending.insert(id, Sending::new(0, local));
+            }
+            self.events.push_back(Event::Opened(Stream(id), dir));
+        }
+        Ok(())
+    }
+
+    /// A stream that is gone on both sides makes room for another.
+    fn retire(&mut self, id: u64) {
+        if self.sending.contains_key(&id) || self.receiving.contains_key(&id) {
+            return;
+        }
+        let slot = index(dir_of(id));
+        if !self.is_ours(id) {
+            if let Some(theirs) = self.theirs.get_mut(slot) {
+                theirs.retire();
+            }
+        } else if self.framing == Framing::Legacy
+            && let Some(ours) = self.ours.get_mut(slot)
+            && ours.retire()
+        {
+            self.events.push_back(Event::Openable(dir_of(id)));
+        }
+    }
+
+    /// Whether [`Self::put_answer`] has something.
+    pub(super) fn has_answer(&self) -> bool {
+        !self.answers.is_empty()
+            || !self.due.is_empty()
+            || self.credit().is_some()
+            || self.theirs.iter().any(Theirs::is_due)
+    }
+
+    /// Appends one frame that tells of streams or credit; false: there is none.
+    pub(super) fn put_answer(&mut self, out: &mut Vec<u8>) -> bool {
+        if let Some(credit) = self.credit() {
+            self.announced = credit;
+            frame::put_max_data(credit, out);
+            return true;
+        }
+        for dir in [Dir::Bi, Dir::Uni] {
+            if let Some(max) = self.theirs.get_mut(index(dir)).and_then(Theirs::credit) {
+                frame::put_max_streams(dir, max, out);
+                return true;
+            }
+        }
+        while let Some(id) = self.due.pop_front() {
+            let window = self.window;
+            let Some(half) = self.receiving.get_mut(&id) else { continue };
+            half.is_due = false;
+            if let Some(credit) = half.credit(window) {
+                half.announced = credit;
+                frame::put_max_stream_data(id, credit, out);
+                return true;
+            }
+        }
+        match self.answers.pop_front() {
+            Some(Answer::Reset { id, code, size }) => {
+                frame::put_reset(self.framing, id, code.0.into(), size, out);
+                true
+            }
+            Some(Answer::Stop { id, code }) => {
+                frame::put_stop(id, code.0.into(), out);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The credit of the connection, once that is worth a frame.
+    fn credit(&self) -> Option<u64> {
+        let credit = self.released.saturating_add(model::CONNECTION_WINDOW);
+        let grown = credit.saturating_sub(self.announced);
+        (grown >= model::CONNECTION_WINDOW / limits::CREDIT_SHARE).then_some(credit)
+    }
+}

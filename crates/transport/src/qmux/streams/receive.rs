@@ -1,0 +1,167 @@
+//! What comes on streams.
+
+use bytes::Bytes;
+use relay_model::StreamCode;
+use relay_session::transport::{Dir, Event, ReadError, Stream};
+
+use super::{Answer, Streams};
+use crate::qmux::{counts::dir_of, recv::Found, violation::Violation};
+
+impl Streams {
+    /// The head of stream data: whether it may come.
+    pub(in crate::qmux) fn begin(
+        &mut self,
+        id: u64,
+        offset: Option<u64>,
+        size: Option<u64>,
+    ) -> Result<(), Violation> {
+        self.check_receivable(id)?;
+        if self.received.saturating_add(size.unwrap_or(0)) > self.announced {
+            return Err(Violation::flow("stream data past the credit of the connection"));
+        }
+        self.receiving.get(&id).map_or(Ok(()), |half| half.begin(offset, size))
+    }
+
+    /// Stream data, whose head was allowed.
+    pub(in crate::qmux) fn push(&mut self, id: u64, bytes: &[u8], fin: bool) -> Result<(), Violation> {
+        self.received = self.received.saturating_add(bytes.len() as u64);
+        let Some(half) = self.receiving.get_mut(&id) else {
+            // Read to its end, and forgotten.
+            self.released = self.released.saturating_add(bytes.len() as u64);
+            return Ok(());
+        };
+        half.push(bytes, fin)?;
+        if fin || !bytes.is_empty() {
+            self.came(id);
+        }
+        Ok(())
+    }
+
+    /// The peer gave the stream up.
+    pub(in crate::qmux) fn on_reset(
+        &mut self,
+        id: u64,
+        code: u64,
+        size: Option<u64>,
+    ) -> Result<(), Violation> {
+        self.check_receivable(id)?;
+        let Some(half) = self.receiving.get_mut(&id) else { return Ok(()) };
+        let before = half.received;
+        half.reset(to_code(code), size.unwrap_or(before))?;
+        self.received = self.received.saturating_add(half.received - before);
+        if self.received > self.announced {
+            return Err(Violation::flow("final size past the credit of the connection"));
+        }
+        self.came(id);
+        Ok(())
+    }
+
+    /// The peer does not want what we send.
+    pub(in crate::qmux) fn on_stop(&mut self, id: u64, code: u64) -> Result<(), Violation> {
+        self.check_sendable(id)?;
+        if let Some(half) = self.sending.get_mut(&id)
+            && half.stopped.is_none()
+        {
+            half.stopped = Some(to_code(code));
+            half.parked = None;
+            self.events.push_back(Event::Stopped(Stream(id), to_code(code)));
+        }
+        Ok(())
+    }
+
+    pub(in crate::qmux) fn on_max_data(&mut self, max: u64) {
+        self.write_limit = self.write_limit.max(max);
+        (self.is_retry, self.is_freed) = (true, true);
+    }
+
+    pub(in crate::qmux) fn on_max_stream_data(&mut self, id: u64, max: u64) -> Result<(), Violation> {
+        self.check_sendable(id)?;
+        if let Some(half) = self.sending.get_mut(&id) {
+            half.limit = half.limit.max(max);
+            (self.is_retry, self.is_freed) = (true, true);
+        }
+        Ok(())
+    }
+
+    pub(in crate::qmux) fn on_max_streams(&mut self, dir: Dir, max: u64) {
+        if self.ours.get_mut(super::index(dir)).is_some_and(|ours| ours.allow(max)) {
+            self.events.push_back(Event::Openable(dir));
+        }
+    }
+
+    pub(in crate::qmux) fn read(
+        &mut self,
+        Stream(id): Stream,
+        max: usize,
+    ) -> Result<Option<Bytes>, ReadError> {
+        let window = self.window;
+        let half = self.receiving.get_mut(&id).filter(|half| !half.is_stopped).ok_or(ReadError::Gone)?;
+        let found = half.read(max);
+        half.is_armed = found == Found::Nothing;
+        self.released += half.release();
+        if !half.is_due && half.credit(window).is_some() {
+            half.is_due = true;
+            self.due.push_back(id);
+        }
+        match found {
+            Found::Nothing => Err(ReadError::Blocked),
+            Found::Bytes(bytes) => Ok(Some(bytes)),
+            Found::End => {
+                self.drop_receiving(id);
+                Ok(None)
+            }
+            Found::Reset(code) => {
+                self.drop_receiving(id);
+                Err(ReadError::Reset(code))
+            }
+        }
+    }
+
+    pub(in crate::qmux) fn stop(&mut self, Stream(id): Stream, code: StreamCode) {
+        let Some(half) = self.receiving.get_mut(&id).filter(|half| !half.is_stopped) else { return };
+        half.stop();
+        self.released += half.release();
+        if half.is_ended() {
+            self.drop_receiving(id);
+        } else {
+            self.answers.push_back(Answer::Stop { id, code });
+        }
+    }
+
+    /// There is news on a stream.
+    fn came(&mut self, id: u64) {
+        let Some(half) = self.receiving.get_mut(&id) else { return };
+        self.released += half.release();
+        if half.is_stopped {
+            if half.is_ended() {
+                self.drop_receiving(id);
+            }
+        } else if std::mem::take(&mut half.is_armed) {
+            self.events.push_back(Event::Readable(Stream(id)));
+        }
+    }
+
+    fn drop_receiving(&mut self, id: u64) {
+        self.receiving.remove(&id);
+        self.retire(id);
+    }
+
+    fn check_receivable(&mut self, id: u64) -> Result<(), Violation> {
+        if dir_of(id) == Dir::Uni && self.is_ours(id) {
+            return Err(Violation::state("data on a stream that only we may send on"));
+        }
+        self.meet(id)
+    }
+
+    fn check_sendable(&mut self, id: u64) -> Result<(), Violation> {
+        if dir_of(id) == Dir::Uni && !self.is_ours(id) {
+            return Err(Violation::state("credit or a stop for a stream we may not send on"));
+        }
+        self.meet(id)
+    }
+}
+
+/// Codes go as they are; what no code of ours can be is one the application does not know.
+fn to_code(code: u64) -> StreamCode {
+    StreamCode(u32::try_from(code).unwrap_or(u32::MAX))
+}

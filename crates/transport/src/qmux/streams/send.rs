@@ -1,0 +1,180 @@
+//! What goes out on streams.
+//!
+//! Each stream has its own queue, and the one of the highest priority goes first, equals taking turns by
+//! packet. The queues are short: the valve lets little in that is not sent, and the session decides late
+//! what that is. What is urgent overtakes it all the same, a reset takes back what was not sent.
+
+use std::cmp::Reverse;
+
+use bytes::Bytes;
+use relay_model::StreamCode;
+use relay_session::transport::{Dir, Event, PRIORITY_CONTROL, Stream, WriteError};
+use smallvec::SmallVec;
+
+use super::{Answer, Streams};
+use crate::qmux::{
+    counts::index,
+    limits,
+    recv::Receiving,
+    send::{Packet, Sending},
+};
+
+/// Handles of one packet.
+pub(in crate::qmux) type Pieces = SmallVec<[Bytes; 16]>;
+
+impl Streams {
+    pub(in crate::qmux) fn open(&mut self, dir: Dir, priority: i32) -> Option<Stream> {
+        let number = self.ours.get_mut(index(dir))?.open()?;
+        let id = (number << 2) | ((index(dir) as u64) << 1) | u64::from(!self.is_client);
+        let [_, both, one] = self.windows;
+        self.sending.insert(id, Sending::new(priority, if dir == Dir::Bi { both } else { one }));
+        if dir == Dir::Bi {
+            let mut half = Receiving::new(self.window);
+            half.is_armed = true;
+            self.receiving.insert(id, half);
+        }
+        Some(Stream(id))
+    }
+
+    pub(in crate::qmux) fn write(
+        &mut self,
+        Stream(id): Stream,
+        chunks: &mut [Bytes],
+    ) -> Result<usize, WriteError> {
+        let (exempt, credit) = (self.exempt, self.write_limit.saturating_sub(self.written));
+        let valve = self.valve(exempt);
+        let half = self.sending.get_mut(&id).filter(|half| !half.is_finished).ok_or(WriteError::Gone)?;
+        if let Some(code) = half.stopped {
+            return Err(WriteError::Stopped(code));
+        }
+        let offered: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        if offered == 0 {
+            return Ok(0);
+        }
+        let fit = half.limit.saturating_sub(half.written).min(credit).min(valve).min(offered);
+        if fit < offered {
+            self.is_starved = true;
+        }
+        if fit == 0 {
+            if half.parked.replace(exempt).is_none() {
+                self.parked.push(id);
+            }
+            return Err(WriteError::Blocked);
+        }
+        // No more than was offered, which is in memory.
+        let taken = fit as usize;
+        half.take(chunks, taken, !exempt);
+        self.written += fit;
+        *(if exempt { &mut self.control } else { &mut self.media }) += fit;
+        self.schedule(id);
+        Ok(taken)
+    }
+
+    pub(in crate::qmux) fn finish(&mut self, Stream(id): Stream) {
+        if let Some(half) = self.sending.get_mut(&id) {
+            half.is_finished = true;
+            half.parked = None;
+            self.schedule(id);
+        }
+    }
+
+    pub(in crate::qmux) fn reset(&mut self, Stream(id): Stream, code: StreamCode) {
+        let Some(half) = self.sending.get(&id) else { return };
+        let (media, control) = half.waiting();
+        self.answers.push_back(Answer::Reset { id, code, size: half.sent() });
+        // What was not sent uses no credit.
+        self.written -= half.unsent;
+        self.media -= media;
+        self.control -= control;
+        (self.is_retry, self.is_freed) = (true, true);
+        self.drop_sending(id);
+    }
+
+    pub(in crate::qmux) fn set_priority(&mut self, Stream(id): Stream, priority: i32) {
+        let Some(half) = self.sending.get_mut(&id) else { return };
+        let was_ready = half.turn != 0 && self.ready.remove(&(Reverse(half.priority), half.turn, id));
+        half.priority = priority;
+        if was_ready {
+            self.ready.insert((Reverse(priority), half.turn, id));
+        }
+    }
+
+    pub(in crate::qmux) fn exempt(&mut self, on: bool) {
+        self.exempt = on;
+    }
+
+    /// Whether a stream has something to send.
+    pub(in crate::qmux) fn has_packet(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether what goes first is control.
+    pub(in crate::qmux) fn is_urgent(&self) -> bool {
+        self.ready.first().is_some_and(|(Reverse(priority), ..)| *priority >= PRIORITY_CONTROL)
+    }
+
+    /// The next packet of at most `max` bytes; what is in it is appended to `pieces`.
+    pub(in crate::qmux) fn packet(&mut self, max: usize, pieces: &mut Pieces) -> Option<(u64, Packet)> {
+        let (.., id) = self.ready.pop_first()?;
+        let half = self.sending.get_mut(&id)?;
+        half.turn = 0;
+        let packet = half.packet(max, |piece| pieces.push(piece));
+        self.media -= packet.media;
+        self.control -= packet.size as u64 - packet.media;
+        (self.is_retry, self.is_freed) = (true, true);
+        if packet.fin {
+            self.drop_sending(id);
+        } else {
+            self.schedule(id);
+        }
+        Some((id, packet))
+    }
+
+    /// Whether `Room` is worth telling: half of the valve is open, so that streams are not fed in crumbs.
+    pub(super) fn has_room(&self) -> bool {
+        self.is_starved && self.is_freed && self.media <= limits::UNSENT_MEDIA / 2
+    }
+
+    /// Tells the streams that may be written again.
+    pub(super) fn unpark(&mut self) {
+        let credit = self.write_limit.saturating_sub(self.written);
+        let (media, control) = (self.valve(false), self.valve(true));
+        let Self { parked, sending, events, .. } = self;
+        parked.retain(|id| {
+            let Some(half) = sending.get_mut(id) else { return false };
+            let Some(exempt) = half.parked else { return false };
+            let valve = if exempt { control } else { media };
+            let may = half.limit > half.written && credit > 0 && valve > 0;
+            if may {
+                half.parked = None;
+                events.push_back(Event::Writable(Stream(*id)));
+            }
+            !may
+        });
+    }
+
+    fn valve(&self, exempt: bool) -> u64 {
+        if exempt {
+            limits::UNSENT_CONTROL.saturating_sub(self.control)
+        } else {
+            limits::UNSENT_MEDIA.saturating_sub(self.media)
+        }
+    }
+
+    /// Puts a stream in line behind its equals, when it has output and is not in it.
+    fn schedule(&mut self, id: u64) {
+        let Some(half) = self.sending.get_mut(&id) else { return };
+        if half.turn == 0 && half.has_output() {
+            self.turns += 1;
+            half.turn = self.turns;
+            self.ready.insert((Reverse(half.priority), half.turn, id));
+        }
+    }
+
+    fn drop_sending(&mut self, id: u64) {
+        if let Some(half) = self.sending.remove(&id) {
+            self.ready.remove(&(Reverse(half.priority), half.turn, id));
+            self.retire(id);
+        }
+    }
+}

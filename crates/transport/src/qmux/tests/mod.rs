@@ -1,0 +1,141 @@
+//! Two ends against each other, real bytes of others, and bytes of nobody's.
+
+mod ends;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use relay_session::transport::{Event, ReadError, Stream, Transport, WriteError};
+
+use super::{Config, Connection, Framing, Over};
+
+const MS: Duration = Duration::from_millis(1);
+/// All that exists.
+const KINDS: [(Framing, Over); 5] = [
+    (Framing::Legacy, Over::WebSocket),
+    (Framing::Qmux00, Over::WebSocket),
+    (Framing::Qmux00, Over::Bytes),
+    (Framing::Qmux01, Over::WebSocket),
+    (Framing::Qmux01, Over::Bytes),
+];
+
+/// Seeded randomness.
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        ((z ^ (z >> 27)) >> 16) % bound.max(1)
+    }
+}
+
+/// A client and a server, and the bytes between them.
+struct Ends {
+    client: Connection,
+    server: Connection,
+    now: Instant,
+    rng: Rng,
+    /// On the way: to the server, to the client.
+    wires: [Vec<u8>; 2],
+}
+
+impl Ends {
+    fn new(framing: Framing, over: Over, seed: u64) -> Self {
+        let server = Config::new(framing, over);
+        Self::of(Config { is_client: true, mask_seed: seed, ..server.clone() }, server, seed)
+    }
+
+    fn of(client: Config, server: Config, seed: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            client: Connection::new(client, now),
+            server: Connection::new(server, now),
+            now,
+            rng: Rng(seed),
+            wires: [Vec::new(), Vec::new()],
+        }
+    }
+
+    /// An end that is ready, its first event taken.
+    fn ready(framing: Framing, over: Over) -> Self {
+        let mut ends = Self::new(framing, over, 1);
+        ends.settle();
+        assert_eq!(ends.client.poll(), Some(Event::Ready));
+        assert_eq!(ends.server.poll(), Some(Event::Ready));
+        ends
+    }
+
+    /// Moves some bytes, in pieces of any size; false: there were none.
+    fn step(&mut self) -> bool {
+        let mut moved = false;
+        for to_client in [false, true] {
+            let (from, to) = if to_client {
+                (&mut self.server, &mut self.client)
+            } else {
+                (&mut self.client, &mut self.server)
+            };
+            let wire = &mut self.wires[usize::from(to_client)];
+            let mut out = Vec::new();
+            let max = 1 + self.rng.below(40_000) as usize;
+            let had = from.has_output();
+            let sent = if wire.len() < 200_000 { from.transmit(self.now, max, &mut out) } else { 0 };
+            assert!(had || sent == 0, "output as announced");
+            assert_eq!(sent, out.iter().map(Bytes::len).sum::<usize>());
+            assert!(sent < max + 17_000, "{sent} for {max}");
+            out.iter().for_each(|chunk| wire.extend_from_slice(chunk));
+            if to.wants_input() && !wire.is_empty() {
+                let most = if self.rng.below(4) == 0 { 7 } else { 60_000 };
+                let size = 1 + self.rng.below(most) as usize;
+                let part: Vec<u8> = wire.drain(..size.min(wire.len())).collect();
+                to.receive(self.now, &part);
+                moved = true;
+            }
+            moved |= sent > 0;
+        }
+        moved
+    }
+
+    fn settle(&mut self) {
+        while self.step() {}
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        for end in [&mut self.client, &mut self.server] {
+            while let Some(at) = end.timeout()
+                && at <= self.now
+            {
+                end.handle_timeout(self.now);
+                assert_ne!(end.timeout(), Some(at), "a timeout takes effect");
+            }
+        }
+    }
+}
+
+fn events(end: &mut Connection) -> Vec<Event> {
+    std::iter::from_fn(|| end.poll()).collect()
+}
+
+fn put(end: &mut Connection, stream: Stream, bytes: &[u8]) -> Result<usize, WriteError> {
+    end.write(stream, &mut [Bytes::copy_from_slice(bytes)])
+}
+
+/// Reads what is there; and how it ended.
+fn take(end: &mut Connection, stream: Stream) -> (Vec<u8>, Result<(), ReadError>) {
+    let mut got = Vec::new();
+    loop {
+        match end.read(stream, 5_000) {
+            Ok(Some(bytes)) => got.extend_from_slice(&bytes),
+            Ok(None) => return (got, Ok(())),
+            Err(error) => return (got, Err(error)),
+        }
+    }
+}
+
+/// All that an end has to send, once.
+fn output(end: &mut Connection, now: Instant) -> Vec<u8> {
+    let mut out = Vec::new();
+    while end.transmit(now, 100_000, &mut out) > 0 {}
+    out.concat()
+}

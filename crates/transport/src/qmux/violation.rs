@@ -1,0 +1,63 @@
+//! What a peer did wrong.
+
+/// Fatal: the connection is closed with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub(super) struct Violation {
+    /// Transport error code of QUIC (RFC 9000 section 20.1), which qmux shares.
+    pub(super) code: u64,
+    /// Close code of the WebSocket, where its own rules were broken (RFC 6455 section 7.4).
+    pub(super) websocket: Option<u16>,
+    /// What, in words.
+    pub(super) what: &'static str,
+}
+
+/// RFC 9000 section 20.1.
+mod code {
+    pub(super) const FLOW_CONTROL: u64 = 0x3;
+    pub(super) const STREAM_LIMIT: u64 = 0x4;
+    pub(super) const STREAM_STATE: u64 = 0x5;
+    pub(super) const FINAL_SIZE: u64 = 0x6;
+    pub(super) const FRAME_ENCODING: u64 = 0x7;
+    pub(super) const PARAMETERS: u64 = 0x8;
+    pub(super) const PROTOCOL: u64 = 0xa;
+}
+
+impl Violation {
+    const fn new(code: u64, what: &'static str) -> Self {
+        Self { code, websocket: None, what }
+    }
+
+    pub(super) const fn flow(what: &'static str) -> Self {
+        Self::new(code::FLOW_CONTROL, what)
+    }
+
+    pub(super) const fn limit(what: &'static str) -> Self {
+        Self::new(code::STREAM_LIMIT, what)
+    }
+
+    pub(super) const fn state(what: &'static str) -> Self {
+        Self::new(code::STREAM_STATE, what)
+    }
+
+    pub(super) const fn size(what: &'static str) -> Self {
+        Self::new(code::FINAL_SIZE, what)
+    }
+
+    pub(super) const fn encoding(what: &'static str) -> Self {
+        Self::new(code::FRAME_ENCODING, what)
+    }
+
+    pub(super) const fn parameters(what: &'static str) -> Self {
+        Self::new(code::PARAMETERS, what)
+    }
+
+    pub(super) const fn protocol(what: &'static str) -> Self {
+        Self::new(code::PROTOCOL, what)
+    }
+
+    /// Against the rules of the WebSocket itself.
+    pub(super) const fn websocket(close: u16, what: &'static str) -> Self {
+        Self { code: code::PROTOCOL, websocket: Some(close), what }
+    }
+}

@@ -1,0 +1,244 @@
+//! What a peer's session lives on: a connection of the worker's QUIC endpoint, or one over a stream socket.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use relay_model::{SessionCode, StreamCode};
+use relay_session::transport::{DatagramError, Dir, Event, ReadError, Stats, Stream, Transport, WriteError};
+use relay_transport::{
+    qmux,
+    quic::{self, ConnKey, Endpoint, PeerCertificate, Phase, Traffic},
+};
+
+use super::stream::Socketed;
+
+/// What a peer holds of its connection.
+pub(super) enum Carrier {
+    /// The endpoint has it.
+    Quic(ConnKey),
+    /// Here it is.
+    Stream(Box<Socketed>),
+}
+
+impl Carrier {
+    /// The connection; `None` when the endpoint has lost it.
+    pub(super) fn conn<'a>(&'a mut self, endpoint: &'a mut Endpoint) -> Option<Conn<'a>> {
+        match self {
+            Self::Quic(key) => endpoint.conn(*key).map(Conn::Quic),
+            Self::Stream(stream) => Some(Conn::Stream(stream)),
+        }
+    }
+
+    /// The endpoint's key of it.
+    pub(super) fn key(&self) -> Option<ConnKey> {
+        match self {
+            Self::Quic(key) => Some(*key),
+            Self::Stream(_) => None,
+        }
+    }
+
+    /// Whether it is the endpoint's connection of that key.
+    pub(super) fn is(&self, key: ConnKey) -> bool {
+        matches!(self, Self::Quic(own) if *own == key)
+    }
+
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+
+    pub(super) fn stream(&mut self) -> Option<&mut Socketed> {
+        match self {
+            Self::Quic(_) => None,
+            Self::Stream(stream) => Some(stream),
+        }
+    }
+}
+
+/// The connection of a peer, whatever it is.
+pub(super) enum Conn<'a> {
+    Quic(&'a mut quic::Connection),
+    Stream(&'a mut Socketed),
+}
+
+impl Conn<'_> {
+    pub(super) fn phase(&self) -> Phase {
+        match self {
+            Self::Quic(conn) => conn.phase(),
+            Self::Stream(stream) => stream.phase(),
+        }
+    }
+
+    pub(super) fn protocol(&self) -> Option<&'static str> {
+        match self {
+            Self::Quic(conn) => conn.protocol(),
+            Self::Stream(stream) => stream.conn.protocol(),
+        }
+    }
+
+    pub(super) fn target(&self) -> Option<&str> {
+        match self {
+            Self::Quic(conn) => conn.target(),
+            Self::Stream(stream) => stream.conn.target(),
+        }
+    }
+
+    /// What the gate and the log call it.
+    pub(super) fn transport(&self) -> &'static str {
+        match self {
+            Self::Quic(conn) if conn.is_webtransport() => "webtransport",
+            Self::Quic(_) => "quic",
+            Self::Stream(stream) => stream.newcomer.transport,
+        }
+    }
+
+    pub(super) fn remote(&self) -> SocketAddr {
+        match self {
+            Self::Quic(conn) => conn.remote(),
+            Self::Stream(stream) => stream.newcomer.remote,
+        }
+    }
+
+    /// Our address that the peer reaches, of a relay that listens for QUIC at `listens`.
+    pub(super) fn local(&self, listens: SocketAddr) -> SocketAddr {
+        match self {
+            Self::Quic(conn) => SocketAddr::new(conn.local_ip().unwrap_or(listens.ip()), listens.port()),
+            Self::Stream(stream) => stream.newcomer.local,
+        }
+    }
+
+    pub(super) fn server_name(&self) -> Option<String> {
+        match self {
+            Self::Quic(conn) => conn.server_name(),
+            Self::Stream(stream) => stream.newcomer.server_name.clone(),
+        }
+    }
+
+    /// Of the page that a WebTransport session comes from; who accepted a WebSocket has looked at its own.
+    pub(super) fn origin(&self) -> Option<&str> {
+        match self {
+            Self::Quic(conn) => conn.origin(),
+            Self::Stream(_) => None,
+        }
+    }
+
+    pub(super) fn peer_certificate(&self) -> Option<&PeerCertificate> {
+        match self {
+            Self::Quic(conn) => conn.peer_certificate(),
+            Self::Stream(stream) => stream.newcomer.certificate.as_ref(),
+        }
+    }
+
+    pub(super) fn traffic(&self) -> Traffic {
+        match self {
+            Self::Quic(conn) => conn.traffic(),
+            Self::Stream(stream) => stream.traffic(),
+        }
+    }
+
+    pub(super) fn next_deadline(&mut self) -> Option<Instant> {
+        match self {
+            Self::Quic(conn) => conn.next_deadline(),
+            Self::Stream(stream) => stream.next_deadline(),
+        }
+    }
+
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.stats().rtt
+    }
+}
+
+/// Calls the one that it is: a branch that is guessed right.
+macro_rules! either {
+    ($self:ident, $conn:ident => $call:expr) => {
+        match $self {
+            Conn::Quic($conn) => $call,
+            Conn::Stream(stream) => {
+                let $conn: &qmux::Connection = &stream.conn;
+                $call
+            }
+        }
+    };
+    (mut $self:ident, $conn:ident => $call:expr) => {
+        match $self {
+            Conn::Quic($conn) => $call,
+            Conn::Stream(stream) => {
+                let $conn: &mut qmux::Connection = &mut stream.conn;
+                $call
+            }
+        }
+    };
+}
+
+impl Transport for Conn<'_> {
+    #[inline]
+    fn poll(&mut self) -> Option<Event> {
+        either!(mut self, conn => conn.poll())
+    }
+
+    #[inline]
+    fn open(&mut self, dir: Dir, priority: i32) -> Option<Stream> {
+        either!(mut self, conn => conn.open(dir, priority))
+    }
+
+    #[inline]
+    fn read(&mut self, stream: Stream, max: usize) -> Result<Option<Bytes>, ReadError> {
+        either!(mut self, conn => conn.read(stream, max))
+    }
+
+    #[inline]
+    fn write(&mut self, stream: Stream, chunks: &mut [Bytes]) -> Result<usize, WriteError> {
+        either!(mut self, conn => conn.write(stream, chunks))
+    }
+
+    #[inline]
+    fn finish(&mut self, stream: Stream) {
+        either!(mut self, conn => conn.finish(stream));
+    }
+
+    #[inline]
+    fn reset(&mut self, stream: Stream, code: StreamCode) {
+        either!(mut self, conn => conn.reset(stream, code));
+    }
+
+    #[inline]
+    fn stop(&mut self, stream: Stream, code: StreamCode) {
+        either!(mut self, conn => conn.stop(stream, code));
+    }
+
+    #[inline]
+    fn set_priority(&mut self, stream: Stream, priority: i32) {
+        either!(mut self, conn => conn.set_priority(stream, priority));
+    }
+
+    #[inline]
+    fn send_datagram(&mut self, datagram: Bytes) -> Result<(), DatagramError> {
+        either!(mut self, conn => conn.send_datagram(datagram))
+    }
+
+    #[inline]
+    fn recv_datagram(&mut self) -> Option<Bytes> {
+        either!(mut self, conn => conn.recv_datagram())
+    }
+
+    #[inline]
+    fn max_datagram(&self) -> usize {
+        either!(self, conn => conn.max_datagram())
+    }
+
+    #[inline]
+    fn exempt(&mut self, on: bool) {
+        either!(mut self, conn => conn.exempt(on));
+    }
+
+    #[inline]
+    fn stats(&self) -> Stats {
+        either!(self, conn => conn.stats())
+    }
+
+    fn close(&mut self, now: Instant, code: SessionCode, reason: &str) {
+        either!(mut self, conn => conn.close(now, code, reason));
+    }
+}

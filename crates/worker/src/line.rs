@@ -1,0 +1,263 @@
+//! One stream socket of a worker: reads, writes, TLS. Knows nothing of what it carries.
+
+use std::{
+    io::{self, IoSlice, Read, Write},
+    net::Shutdown,
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use mio::{Interest, Registry, Token, event::Source};
+use relay_session::transport::Stats;
+use relay_transport::qmux::Traffic;
+use rustls::ServerConnection;
+use socket2::SockRef;
+
+use crate::{
+    arrival::{Link, Socket},
+    socket::tcp_path,
+};
+
+/// What the kernel holds unsent at most: what is decided later is decided better.
+const NOT_SENT_BYTES: u32 = 64 * 1024;
+/// The same of a Unix socket, whose buffer is all there is.
+const UNIX_BUFFER_BYTES: usize = 64 * 1024;
+/// Most chunks one call takes.
+const SLICES: usize = 64;
+
+/// A socket, what TLS holds of it, and how ready it is.
+pub(crate) struct Line {
+    socket: Plain,
+    tls: Option<Box<ServerConnection>>,
+    /// Chunks handed over to be sent, before TLS; those before `sent` are.
+    pub(crate) unsent: Vec<Bytes>,
+    sent: usize,
+    /// The socket may have something, as far as anybody knows.
+    pub(crate) is_readable: bool,
+    /// It may have room.
+    pub(crate) is_writable: bool,
+    /// Nothing more will come.
+    pub(crate) has_ended: bool,
+    /// Nothing more can be sent.
+    pub(crate) is_broken: bool,
+    /// Our side is closed.
+    is_shut: bool,
+    has_said_bye: bool,
+    traffic: Traffic,
+}
+
+/// The socket itself, without TLS.
+enum Plain {
+    Tcp(mio::net::TcpStream),
+    Unix(mio::net::UnixStream),
+}
+
+impl Line {
+    /// The socket of `link`, made fit for a worker, and what was read from it already.
+    pub(crate) fn new(link: Link) -> io::Result<(Self, Vec<u8>)> {
+        let Link { socket, tls, received } = link;
+        let socket = match socket {
+            Socket::Tcp(tcp) => {
+                tcp.set_nonblocking(true)?;
+                tcp.set_nodelay(true)?;
+                SockRef::from(&tcp).set_tcp_notsent_lowat(NOT_SENT_BYTES)?;
+                Plain::Tcp(mio::net::TcpStream::from_std(tcp))
+            }
+            Socket::Unix(unix) => {
+                unix.set_nonblocking(true)?;
+                SockRef::from(&unix).set_send_buffer_size(UNIX_BUFFER_BYTES)?;
+                Plain::Unix(mio::net::UnixStream::from_std(unix))
+            }
+        };
+        let line = Self {
+            socket,
+            tls,
+            unsent: Vec::new(),
+            sent: 0,
+            is_readable: true,
+            is_writable: true,
+            has_ended: false,
+            is_broken: false,
+            is_shut: false,
+            has_said_bye: false,
+            traffic: Traffic { bytes_in: received.len() as u64, bytes_out: 0 },
+        };
+        Ok((line, received))
+    }
+
+    /// Waits for readiness in edges, both ways, until it is dropped.
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        match &mut self.socket {
+            Plain::Tcp(tcp) => tcp.register(registry, token, both),
+            Plain::Unix(unix) => unix.register(registry, token, both),
+        }
+    }
+
+    /// Bytes the socket carried, TLS included.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// What the kernel knows of the path.
+    pub(crate) fn path(&self) -> Stats {
+        let Plain::Tcp(tcp) = &self.socket else { return Stats::default() };
+        let Some(path) = tcp_path(tcp) else { return Stats::default() };
+        let window = path.window.saturating_mul(8).saturating_mul(Duration::from_secs(1).as_micros() as u64);
+        let bitrate = window / u64::try_from(path.rtt.as_micros()).unwrap_or(u64::MAX).max(1);
+        Stats { rtt: Some(path.rtt), bitrate: Some(bitrate) }
+    }
+
+    /// Some of what came, after TLS; 0: the peer ended its side. `WouldBlock`: nothing now.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.try_read(buffer);
+        match &read {
+            Ok(0) => self.has_ended = true,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_readable = false,
+            Err(_) => self.has_ended = true,
+        }
+        read
+    }
+
+    fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Self { socket, tls, traffic, .. } = self;
+        let mut socket = Counted { socket, count: &mut traffic.bytes_in };
+        let Some(tls) = tls else { return socket.read(buffer) };
+        loop {
+            match tls.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Cut off without a goodbye: what is carried has its own.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                read => return read,
+            }
+            // At its end the reader says so.
+            tls.read_tls(&mut socket)?;
+            tls.process_new_packets().map_err(io::Error::other)?;
+        }
+    }
+
+    /// Sends what is unsent, as far as the socket goes. True: all of it went.
+    pub(crate) fn flush(&mut self) -> bool {
+        if self.is_broken || !self.is_writable {
+            return false;
+        }
+        match self.try_flush() {
+            Ok(()) => {
+                self.unsent.clear();
+                self.sent = 0;
+                return true;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
+            Err(_) => self.is_broken = true,
+        }
+        false
+    }
+
+    fn try_flush(&mut self) -> io::Result<()> {
+        let Self { socket, tls, unsent, sent, traffic, .. } = self;
+        let mut socket = Counted { socket, count: &mut traffic.bytes_out };
+        loop {
+            // Sealed already: it goes before anything is sealed anew, so that little is.
+            while let Some(tls) = tls.as_mut().filter(|tls| tls.wants_write()) {
+                tls.write_tls(&mut socket)?;
+            }
+            advance(unsent, sent, 0);
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let rest = unsent.get(*sent..).unwrap_or_default();
+            let mut count = 0;
+            for (slice, chunk) in slices.iter_mut().zip(rest) {
+                *slice = IoSlice::new(chunk);
+                count += 1;
+            }
+            let Some(slices) = slices.get(..count).filter(|slices| !slices.is_empty()) else { return Ok(()) };
+            let written = match tls {
+                Some(tls) => tls.writer().write_vectored(slices)?,
+                None => socket.write_vectored(slices)?,
+            };
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            advance(unsent, sent, written);
+        }
+    }
+
+    /// Once all is sent: says goodbye, and that nothing more comes.
+    pub(crate) fn shut(&mut self) {
+        if self.is_shut || self.is_broken {
+            return;
+        }
+        if let Some(tls) = self.tls.as_mut().filter(|_| !self.has_said_bye) {
+            tls.send_close_notify();
+        }
+        self.has_said_bye = true;
+        if self.flush() {
+            self.is_shut = true;
+            // It may be gone already.
+            let _ = match &self.socket {
+                Plain::Tcp(tcp) => tcp.shutdown(Shutdown::Write),
+                Plain::Unix(unix) => unix.shutdown(Shutdown::Write),
+            };
+        }
+    }
+}
+
+/// Marks the first `count` bytes as sent.
+fn advance(unsent: &mut [Bytes], sent: &mut usize, mut count: usize) {
+    while let Some(chunk) = unsent.get_mut(*sent) {
+        if count < chunk.len() {
+            chunk.advance(count);
+            return;
+        }
+        count -= chunk.len();
+        *chunk = Bytes::new();
+        *sent += 1;
+    }
+}
+
+/// A socket whose bytes are counted.
+struct Counted<'a> {
+    socket: &'a mut Plain,
+    count: &'a mut u64,
+}
+
+impl Counted<'_> {
+    /// Does it again if a signal came between.
+    fn call(&mut self, mut call: impl FnMut(&mut Plain) -> io::Result<usize>) -> io::Result<usize> {
+        loop {
+            match call(self.socket) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => {
+                    *self.count += *done.as_ref().unwrap_or(&0) as u64;
+                    return done;
+                }
+            }
+        }
+    }
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.call(|socket| match socket {
+            Plain::Tcp(tcp) => tcp.read(buffer),
+            Plain::Unix(unix) => unix.read(buffer),
+        })
+    }
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.call(|socket| match socket {
+            Plain::Tcp(tcp) => tcp.write_vectored(slices),
+            Plain::Unix(unix) => unix.write_vectored(slices),
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
