@@ -5,7 +5,7 @@ import { bitrate, bytes, count, duration, millis } from "./format.js";
 import { Groups, tracks } from "./inspect.js";
 import { List } from "./list.js";
 import { clock } from "./pattern.js";
-import { carried } from "./relay.js";
+import { carried, trouble } from "./relay.js";
 import * as route from "./route.js";
 import { snapshot } from "./status.js";
 import { Player } from "./watch.js";
@@ -157,6 +157,11 @@ export class Detail {
 
 	#facts(player) {
 		const { fps, bps, groups } = player.rates();
+		const why = trouble(player.session, player.age);
+		if (why !== "") {
+			text(byId("watch-note"), why);
+			byId("watch-note").hidden = false;
+		}
 		const latency = player.latency;
 		// Two machines' clocks may differ by more than the picture is late.
 		const late = latency === undefined ? "unknown: the publisher's timestamps are no times of day" : latency < 0 ? "clocks differ" : `${Math.round(latency)} ms`;

@@ -34,14 +34,15 @@ function apply(wanted) {
 }
 
 /** Commands that work as they stand: a certificate that the relay made itself is named. */
-function hello(fingerprint) {
-	const pinned = fingerprint && location.protocol === "http:" ? ` --fingerprint ${fingerprint}` : "";
-	const address = `https://${location.host}/`;
+function hello({ address: quic, fingerprint } = {}) {
+	const pinned = fingerprint ? ` --fingerprint ${fingerprint}` : "";
+	// This page may be on a listener of its own.
+	const address = `https://${quic ? `${location.hostname}:${quic.split(":").at(-1)}` : location.host}/`;
 	text(byId("hello-pub"), `yes hello | moq-relay pub --no-wait --rate 1000 --lines ${address} demo/hello words${pinned}`);
 	text(byId("hello-sub"), `moq-relay sub ${address} demo/hello words${pinned}`);
 }
 
-hello(null);
+hello();
 theme(() => overview.recolour());
 addEventListener("popstate", () => apply(route.read()));
 addEventListener("hashchange", () => apply(route.read()));
@@ -57,7 +58,7 @@ follow(
 	(status, isEvent) => {
 		heard = true;
 		text(byId("foot"), `moq-relay ${status.relay.version}`);
-		hello(status.relay.fingerprint);
+		hello(status.relay);
 		overview.show(status, isEvent);
 		broadcasts.status = status;
 		detail.status = status;

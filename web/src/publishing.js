@@ -3,7 +3,7 @@
 import { byId, facts, text } from "./dom.js";
 import { bitrate, count, duration } from "./format.js";
 import { Publication } from "./publish.js";
-import { carried } from "./relay.js";
+import { carried, trouble } from "./relay.js";
 
 const FACTS_MS = 500;
 // No letters that are taken for digits.
@@ -76,6 +76,7 @@ export class PublishForm {
 
 	#facts(publication) {
 		const { fps, bps, groups, watched } = publication.rates();
+		text(byId("publish-note"), trouble(publication.session, publication.age));
 		facts(byId("publish-facts"), [
 			["for", duration(publication.age)],
 			["frames", `${fps.toFixed(0)} /s`],

@@ -18,6 +18,15 @@ function address() {
 /** A session that comes back when it is lost. WebTransport first, WebSocket where that does not come about. */
 export const dial = () => new Connection.Reload({ enabled: true, url: address(), delay: RETRY });
 
+// Long enough for one that falls back to WebSocket.
+const PATIENCE_S = 6;
+
+/** What to tell somebody who has waited `seconds` for a session; empty while it may yet come, or is there. */
+export function trouble(session, seconds) {
+	if (session || seconds < PATIENCE_S) return "";
+	return "No session comes about: this address answers neither WebTransport nor WebSocket, or lets nobody in without a token (?jwt=…). Publishing and watching need the relay's public address.";
+}
+
 /** How a session is carried, in words. */
 export function carried(session) {
 	if (!session) return "connecting";

@@ -51,6 +51,7 @@ export class Player {
 	#latest;
 	#drawing = 0;
 	#ended = false;
+	#began = performance.now();
 	#since = { at: performance.now(), frames: 0, bytes: 0 };
 	#seen = { frames: 0, bytes: 0, groups: 0 };
 
@@ -72,6 +73,11 @@ export class Player {
 		onNote("Waiting for the broadcast.");
 		this.#handle = this.#lease.connection.announcedBroadcast(Path.from(path));
 		this.#endings.push(each(this.#handle.active, (broadcast) => this.#open(broadcast)));
+	}
+
+	/** Seconds since it was asked for. */
+	get age() {
+		return (performance.now() - this.#began) / 1000;
 	}
 
 	/** The session it comes over, once there is one. */
