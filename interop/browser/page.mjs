@@ -156,6 +156,8 @@ async function portrait(suite, relay, file) {
 	await pause(15_000);
 	await page.goto(`${relay.http}#watch=demo/pattern`);
 	await moving(page, "#watch-canvas");
+	await carriedOver(page, "WebTransport, moq-lite-05");
+	await eventually("its figures", async () => /^video1/.test(await page.locator('#track-list .row[title^="video"]:visible').textContent()));
 	await page.evaluate(() => scrollTo(0, 0));
 	await page.screenshot({ path: file });
 	verb.child.kill("SIGTERM");
