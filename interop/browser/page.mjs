@@ -157,6 +157,7 @@ async function portrait(suite, relay, file) {
 	await page.goto(`${relay.http}#watch=demo/pattern`);
 	await moving(page, "#watch-canvas");
 	await carriedOver(page, "WebTransport, moq-lite-05");
+	await eventually("it runs", async () => Number(await page.getAttribute("#watch", "data-fps")) > 25);
 	await eventually("its figures", async () => /^video1/.test(await page.locator('#track-list .row[title^="video"]:visible').textContent()));
 	await page.evaluate(() => scrollTo(0, 0));
 	await page.screenshot({ path: file });
