@@ -164,7 +164,7 @@ export class Detail {
 		}
 		const latency = player.latency;
 		// Two machines' clocks may differ by more than the picture is late.
-		const late = latency === undefined ? "unknown: the publisher's timestamps are no times of day" : latency < 0 ? "clocks differ" : `${Math.round(latency)} ms`;
+		const late = player.size === "" ? "–" : latency === undefined ? "unknown: the publisher's timestamps are no times of day" : latency < 0 ? "clocks differ" : `${Math.round(latency)} ms`;
 		facts(byId("watch-facts"), [
 			["latency", late],
 			["clock here", clock(Date.now())],

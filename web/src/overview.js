@@ -80,7 +80,7 @@ export class Overview {
 	/** Shows a snapshot; rates only where it `isEvent`. */
 	show({ relay, load, traffic, sessions, sessions_total, broadcasts, broadcasts_total }, isEvent) {
 		const workers = `${relay.workers} worker${relay.workers === 1 ? "" : "s"}`;
-		text(byId("facts"), [relay.version, relay.name, `up ${duration(relay.uptime_s)}`, workers, relay.address].filter(Boolean).join("  ·  "));
+		text(byId("facts"), [relay.version, relay.name, `up ${duration(relay.uptime_s)}`, workers, relay.address === relay.name ? "" : relay.address].filter(Boolean).join("  ·  "));
 		document.title = relay.name ? `${relay.name} · moq-relay` : "moq-relay";
 		if (relay.draining) {
 			attribute(byId("state"), "data-state", "draining");

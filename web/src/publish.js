@@ -71,6 +71,7 @@ export class Publication {
 	#source;
 	#encoder;
 	#group;
+	#described;
 	#track;
 	#broadcast = new Broadcast.Producer();
 	#connection;
@@ -107,7 +108,9 @@ export class Publication {
 			error: (error) => this.end(`The encoder gave up: ${error.message}`),
 		});
 		this.#encoder.configure(this.config);
-		this.#broadcast.createTrack(CATALOG, { priority: 100 }).writeJson(this.#catalog());
+		// Its group stays open: the library forgets a closed one after five seconds, and who comes later needs it.
+		this.#described = this.#broadcast.createTrack(CATALOG, { priority: 100 }).appendGroup();
+		this.#described.writeJson(this.#catalog());
 		this.#connection = dial();
 		this.#endings.push(each(this.#connection.established, (session) => session?.publish(Path.from(this.path), this.#broadcast)));
 		this.#endings.push(ticker(() => this.#tick()));
@@ -140,6 +143,7 @@ export class Publication {
 		this.#source?.stop();
 		if (this.#encoder && this.#encoder.state !== "closed") this.#encoder.close();
 		this.#group?.close();
+		this.#described?.close();
 		this.#track?.close();
 		this.#broadcast.close();
 		const connection = this.#connection;

@@ -37,6 +37,8 @@ globalThis.client = {
 			group.close();
 			await pause(30);
 		}
+		// A reader with this library gives up groups that are under way when a track ends.
+		await pause(300);
 		track.close();
 	},
 

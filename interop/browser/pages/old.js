@@ -23,7 +23,6 @@ globalThis.client = {
 			group.close();
 			await pause(30);
 		}
-		// These versions have no end of a track on the wire apart from that of its broadcast.
 		await pause(300);
 		track.close();
 	},
