@@ -143,6 +143,7 @@ class Peer:
 
     def __init__(self, relay: Relay, transport: str, path: str = "", reconnect: bool = False) -> None:
         self.version = relay.version
+        self.transport = transport
         self.published = moq.OriginProducer()
         self._client = moq.Client(
             relay.url(transport, path),
