@@ -31,6 +31,8 @@ class Version:
     clean_end: bool
     # A session can be asked to move elsewhere.
     goaway: bool
+    # A subscription has bounds and can be changed, and a subscriber may ask what its path carries.
+    ranges: bool
 
     @property
     def label(self) -> str:
@@ -41,11 +43,12 @@ class Version:
 VERSIONS = {
     version.name: version
     for version in (
-        #        name           times  props  dgrams fetch  past   hops   path   end    goaway
-        Version("moq-lite-06", True, True, True, True, True, True, True, True, True),
-        Version("moq-lite-05", True, True, True, True, False, True, True, True, True),
-        Version("moq-lite-04", False, False, False, False, False, True, False, False, True),
-        Version("moq-lite-03", False, False, False, False, False, False, False, False, False),
+        #        name           times  props  dgrams fetch  past   hops   path   end    goaway ranges
+        Version("moq-lite-06", True, True, True, True, True, True, True, True, True, True),
+        Version("moq-lite-05", True, True, True, True, False, True, True, True, True, True),
+        Version("moq-lite-04", False, False, False, False, False, True, False, False, True, True),
+        Version("moq-lite-03", False, False, False, False, False, False, False, False, False, True),
+        Version("moq-lite-02", False, False, False, False, False, False, False, False, False, False),
     )
 }
 NEWEST = next(iter(VERSIONS))
