@@ -135,7 +135,8 @@ async def neighbours(relay: Relay, transport: str) -> None:
         process = await verb(relay, transport, "sub", path, "data", "--lines")
         neighbour = asyncio.create_task(read_groups(await subscribe(await subscriber.watch(path), "data")))
         await track.used()
-        await asyncio.sleep(0.3)
+        # Both are to be there from the first group on.
+        await asyncio.sleep(1)
         await publish_groups(track, groups=6, frames=2)
         track.finish()
         check_groups(relay.version, await neighbour, expected_groups(6, 2), "the neighbour of sub")

@@ -27,6 +27,8 @@ const SLOW: usize = 2_000;
 const NEWCOMER: Duration = Duration::from_millis(200);
 /// Newcomers tried: a busy machine may hold up some of them.
 const NEWCOMERS: usize = 5;
+/// How long the slow ones are held at least.
+const HELD: Duration = Duration::from_secs(3);
 /// Names in the list, and who announces them.
 const NAMES: usize = 100_000;
 const PUBLISHERS: usize = 100;
@@ -172,12 +174,14 @@ fn two_thousand_slow_sockets_cost_nobody_a_group_and_let_newcomers_in() {
             }
         });
         let health = health.await.unwrap();
+        // What is slow stays for a while: whoever it costs something would notice.
+        tokio::time::sleep(HELD).await;
         stop.store(true, Ordering::Relaxed);
         let groups = flowing.await.unwrap();
         println!("{SLOW} in {opened:?}; newcomers {newcomers:?}, /health {health:?}, {groups} groups");
         assert!(newcomers.iter().all(|newcomer| *newcomer < NEWCOMER) || newcomers[0] < NEWCOMER / 2);
         assert!(health < PATIENCE / 2, "/health took {health:?}");
-        assert!(groups > 10, "{groups} groups");
+        assert!(groups > 50, "{groups} groups");
         drop(held);
     });
 }
@@ -207,8 +211,10 @@ fn a_hundred_thousand_names_are_listed_in_little_memory() {
         };
         let began = Instant::now();
         // Once for what the relay keeps from then on, and for the names to be there.
-        while list().await.unwrap().0 < NAMES {
-            assert!(began.elapsed() < PATIENCE * 2, "the names do not come");
+        let mut names = 0;
+        while names < NAMES {
+            assert!(began.elapsed() < PATIENCE * 2, "only {names} names came");
+            names = list().await.unwrap().0;
         }
         let before = site.resident();
         let (names, bytes, most) = list().await.unwrap();
