@@ -1,16 +1,18 @@
 //! A relay in this process, and clients of it.
 
 use std::{
-    net::{Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, LazyLock},
 };
 
+use relay_admin::Server;
 use relay_auth::Policy;
 use relay_client::{Client, ClientConfig};
 use relay_meter::Worker as Meter;
 use relay_model::{Hop, Scope};
 use relay_store::Store;
 use relay_transport::quic::certificate;
+use relay_wire::lite::Version;
 use relay_worker::{Counts, Relay};
 pub use relay_worker::{Options, Stage, Steering};
 use rustls_pki_types::PrivatePkcs8KeyDer;
@@ -92,6 +94,17 @@ impl TestRelay {
     /// The same over one address family.
     pub fn web_at(&self, host: Host) -> String {
         format!("https://{}/", self.authority(host))
+    }
+
+    /// Serves WebSockets for as long as what is returned lives, at the address that comes with it. Not from
+    /// within a runtime: it has its own.
+    pub fn websocket(&self) -> (Server, String) {
+        let mut options = relay_admin::Options::new(Arc::new(|| None));
+        options.http = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        options.websocket = Version::ALL.iter().map(|version| version.alpn()).collect();
+        let server = Server::start(&self.relay, options).expect("a web server");
+        let address = server.addresses().http.expect("an address");
+        (server, format!("ws://{address}/"))
     }
 
     /// The port it listens at.

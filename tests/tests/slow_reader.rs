@@ -3,7 +3,7 @@
 
 #![allow(missing_docs)]
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use relay_client::{Client, ClientConfig, Error, Event, Group, Piece, Prefs, Subscription, Tuning};
 use relay_tests::{
@@ -11,14 +11,21 @@ use relay_tests::{
     relay::TestRelay,
     run, within,
 };
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket},
+    sync::watch,
+    task::JoinSet,
+};
 
-const HEALTHY: usize = 5;
+const HEALTHY: usize = 6;
 const GROUPS: u64 = 60;
 const FRAMES: u64 = 10;
 const FRAME: usize = 12_000;
 /// All the credit the starved reader gives, bytes: half a group.
 const WINDOW: u32 = 64 * 1024;
+/// What waits in the kernel of a slow link, bytes.
+const LINK: u32 = 32 * 1024;
 /// How long it looks for something to read.
 const SIP: Duration = Duration::from_millis(2);
 
@@ -147,15 +154,48 @@ impl Reader {
     }
 }
 
+/// Another address of the WebSockets at `url`, over a link that holds up what comes from there while it is not
+/// open.
+async fn link(url: &str) -> (String, watch::Sender<bool>) {
+    let there: SocketAddr =
+        url.trim_start_matches("ws://").trim_end_matches('/').parse().expect("an address");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
+    let here = listener.local_addr().expect("an address");
+    let (open, mut is_open) = watch::channel(true);
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.expect("the client");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        // Little waits in the kernel.
+        socket.set_recv_buffer_size(LINK).expect("a small buffer");
+        let relay = socket.connect(there).await.expect("the relay");
+        let ((mut from_client, mut to_client), (mut from_relay, mut to_relay)) =
+            (client.into_split(), relay.into_split());
+        tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_relay).await });
+        let mut piece = vec![0; LINK as usize];
+        while is_open.wait_for(|open| *open).await.is_ok() {
+            match from_relay.read(&mut piece).await {
+                Ok(count) if count > 0 => {
+                    if to_client.write_all(&piece[..count]).await.is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            }
+        }
+    });
+    (format!("ws://{here}/"), open)
+}
+
 #[test]
 fn slow_readers_resume_at_a_group_boundary_and_nobody_else_notices() {
+    let relay = TestRelay::start(2);
+    let (_server, websocket) = relay.websocket();
     run(100, async {
-        let relay = TestRelay::start(2);
         let publisher = relay.connect().await;
         let mut source = Source::announce(&publisher, "cam", FRAME);
         relay.announced("cam").await;
         let mut healthy = Vec::new();
-        for url in [relay.raw(), relay.web()].iter().cycle().take(HEALTHY) {
+        for url in [relay.raw(), relay.web(), websocket.clone()].iter().cycle().take(HEALTHY) {
             let client = relay.connect_to(url, ClientConfig::default()).await;
             healthy.push((Viewer::join(&client, "cam").await, client));
         }
@@ -166,9 +206,12 @@ fn slow_readers_resume_at_a_group_boundary_and_nobody_else_notices() {
         let mut without_credit = Reader::join(&relay, &relay.raw(), window).await;
         let window = Tuning { stream_window: 32 * 1024, ..Tuning::default() };
         let not_reading = Reader::join(&relay, &relay.web(), window).await;
+        let (slow_link, is_open) = link(&websocket).await;
+        let over_websocket = Reader::join(&relay, &slow_link, Tuning::default()).await;
+        is_open.send_replace(false);
 
         source.track.wait_subscribed().await;
-        relay.wait_readers(HEALTHY + 3).await;
+        relay.wait_readers(HEALTHY + 4).await;
         for at in 0..GROUPS {
             let group = source.group(FRAMES);
             for (viewer, _) in &healthy {
@@ -185,10 +228,14 @@ fn slow_readers_resume_at_a_group_boundary_and_nobody_else_notices() {
         relay.wait_meter("groups given up", |meter| meter.groups_expired > 0).await;
 
         without_streams.slow.0.hold_streams(false);
+        is_open.send_replace(true);
         let mut newest = 0;
-        for (who, reader) in
-            [("streams", without_streams), ("credit", without_credit), ("reading", not_reading)]
-        {
+        for (who, reader) in [
+            ("streams", without_streams),
+            ("credit", without_credit),
+            ("reading", not_reading),
+            ("reading a WebSocket", over_websocket),
+        ] {
             newest = source.group(FRAMES);
             let (complete, gone) = reader.resume(newest).await;
             assert!(complete > 0 && gone > 0, "without {who}: {complete} whole, {gone} gone");
