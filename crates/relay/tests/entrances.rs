@@ -1,0 +1,101 @@
+//! Promise: who comes over WebSocket, TLS, TCP or a Unix socket meets those who come over QUIC, as the file says;
+//! and who is not let in at a socket of the system hears nothing.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use std::{fs, net::TcpListener, os::unix::fs::MetadataExt, path::Path};
+
+use relay_client::{Client, ClientConfig};
+use tempfile::TempDir;
+
+use common::{Running, file, free_address, relay, run, site::flows};
+
+/// A relay with every entrance there is.
+struct Site {
+    folder: TempDir,
+    relay: Running,
+    quic: String,
+    http: String,
+    https: String,
+    tcp: String,
+}
+
+/// A TCP address that was free a moment ago.
+fn free_tcp() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+impl Site {
+    /// `more` goes into `[server]`.
+    fn start(more: impl FnOnce(&Path) -> String) -> Self {
+        let [quic, http, https, tcp] = [free_address(), free_tcp(), free_tcp(), free_tcp()];
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("sessions.sock");
+        let more = more(&socket);
+        let text = format!(
+            "[server]\nbind = \"{quic}\"\n{more}\n[web]\nhttp.listen = \"{http}\"\nhttps.listen = \"{https}\"\n\
+             [auth]\npublic = \"\"\n"
+        )
+        .replace("{tcp}", &tcp);
+        let (kept, path) = file(&text);
+        let relay = Running::start(relay().arg(&path));
+        relay.line_with("serving");
+        drop(kept);
+        Self { folder, relay, quic, http, https, tcp }
+    }
+
+    fn unix(&self) -> String {
+        format!("unix://{}:/", self.folder.path().join("sessions.sock").display())
+    }
+
+    async fn enter(&self, url: &str) -> Client {
+        Client::connect(url, ClientConfig::default()).await.unwrap_or_else(|error| panic!("{url}: {error}"))
+    }
+}
+
+#[test]
+fn whatever_carries_a_session_it_meets_all_others() {
+    run(async {
+        let site =
+            Site::start(|socket| format!("tcp.bind = \"{{tcp}}\"\nunix.bind = \"{}\"", socket.display()));
+        let entrances = [
+            format!("moqt://{}/", site.quic),
+            format!("https://{}/", site.quic),
+            format!("ws://{}/", site.http),
+            format!("wss://{}/", site.https),
+            format!("tcp://{}/", site.tcp),
+            site.unix(),
+        ];
+        for (at, publisher) in entrances.iter().enumerate() {
+            for subscriber in &entrances {
+                let (one, other) = (site.enter(publisher).await, site.enter(subscriber).await);
+                let path = format!("{at}-{}", subscriber.split(':').next().unwrap());
+                flows(&one, &path, &other, &path).await;
+            }
+        }
+        site.relay.signal(rustix::process::Signal::TERM);
+        assert_eq!(site.relay.end().code(), Some(0));
+    });
+}
+
+#[test]
+fn who_is_not_on_the_list_of_a_unix_socket_is_not_heard() {
+    run(async {
+        let own = fs::metadata("/proc/self").unwrap().uid();
+        let allows = |uid: u32| {
+            move |socket: &Path| format!("unix.bind = \"{}\"\nunix.allow.uid = [{uid}]", socket.display())
+        };
+        let open = Site::start(allows(own));
+        let (one, other) = (open.enter(&open.unix()).await, open.enter(&open.unix()).await);
+        flows(&one, "cam", &other, "cam").await;
+        let closed = Site::start(allows(own + 1));
+        let refused = async {
+            let client = Client::connect(&closed.unix(), ClientConfig::default()).await?;
+            client.announced("").await.map(|_| ())
+        };
+        assert!(refused.await.is_err(), "it was let in");
+        closed.relay.line_with("uid");
+    });
+}
