@@ -15,6 +15,7 @@ import { parseArgs } from "node:util";
 
 import { clients, components } from "./clients.mjs";
 import { Relay, Suite } from "./harness.mjs";
+import { origins } from "./origins.mjs";
 import { page } from "./page.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -33,6 +34,7 @@ const relay = await new Relay(resolve(options.relay)).start();
 await suite.start(options.chromium);
 await clients(suite, relay);
 await components(suite, relay, options.media);
+await origins(suite, resolve(options.relay));
 await page(suite, relay, options.screenshot);
 await suite.stop();
 await suite.case("the relay ends well on SIGTERM", () => relay.stop());
