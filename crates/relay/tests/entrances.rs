@@ -5,9 +5,9 @@
 
 mod common;
 
-use std::{fs, net::TcpListener, os::unix::fs::MetadataExt, path::Path};
+use std::{fs, net::TcpListener, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
-use relay_client::{Client, ClientConfig};
+use relay_client::{Client, ClientConfig, Event, Prefs, TrackInfo};
 use tempfile::TempDir;
 
 use common::{Running, file, free_address, relay, run, site::flows};
@@ -77,6 +77,38 @@ fn whatever_carries_a_session_it_meets_all_others() {
         }
         site.relay.signal(rustix::process::Signal::TERM);
         assert_eq!(site.relay.end().code(), Some(0));
+    });
+}
+
+#[test]
+fn datagrams_cross_from_stream_to_stream() {
+    run(async {
+        let site = Site::start(|_| "tcp.bind = \"{tcp}\"".to_owned());
+        for url in [format!("ws://{}/", site.http), format!("tcp://{}/", site.tcp)] {
+            let (one, other) = (site.enter(&url).await, site.enter(&url).await);
+            let path = &url[..2];
+            let broadcast = one.broadcast(path).unwrap();
+            let track = broadcast.track("t", TrackInfo::default()).unwrap();
+            broadcast.announce();
+            other.announced("").await.unwrap().wait(path, true).await.unwrap();
+            let mut subscription = other.subscribe(path, "t", Prefs::default()).await.unwrap();
+            track.wait_subscribed().await;
+            // A reader that comes a moment later begins with a later one.
+            let sending = async {
+                for number in 0.. {
+                    track.datagram(number, 0, "small".into()).unwrap();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            let received = tokio::select! {
+                () = sending => unreachable!("it has no end"),
+                event = subscription.next() => event,
+            };
+            assert!(
+                matches!(&received, Event::Datagram { payload, .. } if payload == "small"),
+                "{url}: {received:?}"
+            );
+        }
     });
 }
 
