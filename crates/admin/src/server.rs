@@ -194,7 +194,7 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
         if !is_private(address.ip()) {
             tracing::warn!(%address, "`internal.listen` is for operators, and whoever can reach this address may use it");
         }
-        let site = Arc::new(Site::Internal(Internal::new(relay.clone(), router)));
+        let site = Arc::new(Site::Internal(Internal::new(router)));
         doors.push((listener, door(Kind::Web { site, plain: true, tls: None })));
     }
     if let Some((address, tls)) = tcp {

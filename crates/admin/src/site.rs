@@ -64,7 +64,6 @@ pub(crate) struct Public {
 
 /// What operators ask.
 pub(crate) struct Internal {
-    relay: Arc<Relay>,
     router: TowerToHyperService<Router>,
 }
 
@@ -127,11 +126,6 @@ impl Site {
                 public.answer(client, request).await
             }
             Self::Internal(internal) => {
-                match request.uri().path() {
-                    "/health" => return plain(StatusCode::OK, "ok\n"),
-                    "/ready" => return ready(&internal.relay),
-                    _ => {}
-                }
                 request.extensions_mut().insert(client);
                 routed(&internal.router, request).await
             }
@@ -215,9 +209,8 @@ impl Public {
 }
 
 impl Internal {
-    pub(crate) fn new(relay: Arc<Relay>, router: Router) -> Self {
-        let router = TowerToHyperService::new(router.layer(DefaultBodyLimit::max(BODY_BYTES)));
-        Self { relay, router }
+    pub(crate) fn new(router: Router) -> Self {
+        Self { router: TowerToHyperService::new(router.layer(DefaultBodyLimit::max(BODY_BYTES))) }
     }
 }
 

@@ -8,7 +8,7 @@ mod common;
 use std::{io::Write, time::Duration};
 
 use bytes::Bytes;
-use relay_client::{Broadcast, Client, Prefs, StreamCode, Track, TrackInfo};
+use relay_client::{Broadcast, Client, Prefs, SessionCode, StreamCode, Track, TrackInfo};
 use rustix::process::Signal;
 use tokio::task::block_in_place;
 
@@ -16,7 +16,7 @@ use common::{
     Running,
     http::{Reply, ask, connect, eventually, exchange, free_tcp, get, head, reply, until, upgrade},
     relay, run,
-    site::{Site, key, token},
+    site::{Site, code, ends, key, token},
     web::{Answer, Web},
 };
 
@@ -483,7 +483,7 @@ fn slow_requests_are_told_so_and_too_large_ones_too() {
 }
 
 #[test]
-fn what_operators_ask_and_what_everybody_does_are_apart() {
+fn readers_over_http_and_over_quic_share_a_track() {
     run(async {
         let (site, http) = site("public = \"\"", "");
         let (_client, _broadcast, track) = publisher(&site, "room/alice").await;
@@ -495,6 +495,37 @@ fn what_operators_ask_and_what_everybody_does_are_apart() {
         assert_eq!(block_in_place(|| get(&http, "/fetch/room/alice/video").text().to_owned()), "x");
         finished(&track, 1, &["y"]);
         assert_eq!(subscription.next_group().await.unwrap().sequence(), 1);
+    });
+}
+
+#[test]
+fn what_operators_ask_is_answered_at_their_listener_alone_and_their_word_counts() {
+    run(async {
+        let internal = free_tcp();
+        let (site, http) = site("public = \"\"", &format!("[internal]\nlisten = \"{internal}\""));
+        let (client, _broadcast, _track) = publisher(&site, "room/alice").await;
+        for route in ["/sessions", "/broadcasts", "/nodes", "/metrics", "/status"] {
+            assert_eq!(block_in_place(|| get(&http, route)).status, 404, "{route} is public");
+            assert_eq!(block_in_place(|| get(&internal, route)).status, 200, "{route}");
+        }
+        let health = block_in_place(|| get(&internal, "/health"));
+        assert_eq!((health.status, health.text()), (200, r#"{"status":"ok","silent":[]}"#));
+        assert!(block_in_place(|| get(&internal, "/broadcasts")).text().contains("room/alice"));
+
+        let sessions = block_in_place(|| get(&internal, "/sessions"));
+        let sessions: serde_json::Value = serde_json::from_str(sessions.text()).unwrap();
+        let id = sessions["sessions"][0]["id"].as_str().unwrap().to_owned();
+        let kick = format!("/sessions/{id}/kick?code=77&reason=enough");
+        assert_eq!(block_in_place(|| ask(&http, "POST", &kick, &[])).status, 404);
+        let elsewhere = ["origin: https://elsewhere.example"];
+        assert_eq!(block_in_place(|| ask(&internal, "POST", &kick, &elsewhere)).status, 403);
+        assert!(client.is_closed().is_none(), "it was closed by a page of somebody else");
+        assert_eq!(block_in_place(|| ask(&internal, "POST", &kick, &[])).status, 200);
+        let closed = ends(&client, "the session").await;
+        assert_eq!(code(&closed), Some(SessionCode(77)), "{closed:?}");
+
+        assert_eq!(block_in_place(|| ask(&internal, "POST", "/drain", &[])).status, 202);
+        assert_eq!(block_in_place(|| site.relay.end()).code(), Some(0));
     });
 }
 
