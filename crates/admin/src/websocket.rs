@@ -116,6 +116,11 @@ impl Sockets {
         response
     }
 
+    /// Whether who names no version may come in: SETUP finds out.
+    fn serves_unnamed(&self) -> bool {
+        self.served.iter().any(|one| one.spoken.protocol.is_none())
+    }
+
     /// The answer to the key, and the subprotocol, if any was offered.
     #[allow(clippy::result_large_err, reason = "it is passed on at once")]
     fn agree(&self, request: &Request<Incoming>) -> Result<(HeaderValue, Option<&Served>), Response> {
@@ -135,22 +140,25 @@ impl Sockets {
         let offered: Vec<&str> = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).take(SUBPROTOCOLS).collect();
         match choose(&self.served, &offered) {
             Some(chosen) => Ok((accept, Some(chosen))),
-            None if offered.is_empty() => Ok((accept, None)),
+            None if offered.is_empty() && self.serves_unnamed() => Ok((accept, None)),
             None => Err(empty(StatusCode::BAD_REQUEST)),
         }
     }
 }
 
 /// The subprotocols of these versions, best first: whatever names a version goes before what leaves it to
-/// SETUP.
+/// SETUP, if that is among them.
 fn served(versions: &[&'static str]) -> Vec<Served> {
     let framings = [(Framing::Qmux01, "qmux-01"), (Framing::Qmux00, "qmux-00")];
     let mut all = Vec::new();
-    for version in versions.iter().copied().filter(|version| *version != BY_SETUP).chain([BY_SETUP]) {
+    for version in versions {
         for (framing, prefix) in framings {
             let spoken = Spoken { framing, protocol: Some(version) };
             all.push(Served { name: format!("{prefix}.{version}"), spoken });
         }
+    }
+    if !versions.contains(&BY_SETUP) {
+        return all;
     }
     for (framing, name) in framings.into_iter().chain([(Framing::Legacy, "webtransport")]) {
         all.push(Served { name: name.to_owned(), spoken: Spoken { framing, protocol: None } });
@@ -220,7 +228,7 @@ async fn hand_over(upgraded: OnUpgrade, place: Place) {
 mod tests {
     use super::*;
 
-    const VERSIONS: &[&str] = &["moq-lite-06", "moq-lite-05", "moq-lite-04", "moq-lite-03"];
+    const VERSIONS: &[&str] = &["moq-lite-06", "moq-lite-05", "moq-lite-04", "moq-lite-03", BY_SETUP];
 
     fn chosen(offered: &[&str]) -> Option<(String, Option<&'static str>)> {
         choose(&served(VERSIONS), offered).map(|one| (one.name.clone(), one.spoken.protocol))
@@ -243,6 +251,13 @@ mod tests {
             assert_eq!(chosen(offered), Some((name.to_owned(), protocol)), "{offered:?}");
         }
         assert_eq!(chosen(&["qmux-02", "chat", "moq-lite-06", "QMUX-01"]), None);
+    }
+
+    #[test]
+    fn where_the_oldest_versions_are_not_served_nothing_leads_to_them() {
+        let served = served(&["moq-lite-05"]);
+        assert!(choose(&served, &["qmux-01", "qmux-00", "webtransport", "qmux-01.moql"]).is_none());
+        assert!(served.iter().all(|one| one.spoken.protocol.is_some()));
     }
 
     #[test]

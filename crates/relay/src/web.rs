@@ -64,7 +64,10 @@ impl Web {
             options.https = Some((address, server));
         }
         if web.websocket {
-            options.websocket = config.quic.versions.iter().map(|version| Version::alpn(*version)).collect();
+            let mut versions = config.quic.versions.clone();
+            versions.sort_unstable_by(|one, other| other.cmp(one));
+            options.websocket = versions.into_iter().map(Version::alpn).collect();
+            options.websocket.dedup();
         }
         let about = inspect::about(&config.bind.to_string(), fingerprint, stop.asker("POST /drain"));
         let status = Status::new(relay.clone(), about);

@@ -32,6 +32,7 @@ impl Worker {
         // Where nothing names the version it is agreed on in the session.
         let name = conn.protocol().unwrap_or(lite::legacy::ALPN);
         let version = match name {
+            name if !self.shared.quic.protocols().contains(&name) => None,
             lite::legacy::ALPN => lite::Version::LEGACY.first().copied(),
             name => lite::Version::from_alpn(name),
         };
