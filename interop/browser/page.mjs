@@ -18,13 +18,21 @@ async function open(suite, relay, options) {
 }
 
 /** Publishes the test pattern from a page. */
-async function publish(page, path) {
+async function publish(page, path, what = "Test pattern") {
 	await page.fill("#publish-path", path);
-	await page.click("#publish-pattern");
+	await page.getByRole("button", { name: what }).click();
 	await eventually("it is published", () => page.isVisible("#publish-live"));
 }
 
 const carriedOver = (page, how) => eventually(`the page says ${how}`, async () => (await page.textContent("#watch-facts")).endsWith(`over${how}`), 3000);
+
+/** The camera of the page, seen from another. */
+async function camera(suite, relay) {
+	await publish(await open(suite, relay), "demo/camera", "Camera");
+	const page = await open(suite, relay);
+	await page.goto(`${relay.http}#watch=demo/camera`);
+	await moving(page, "#watch-canvas");
+}
 
 async function loop(suite, relay) {
 	const page = await open(suite, relay);
@@ -169,6 +177,7 @@ async function portrait(suite, relay, file) {
 export async function page(suite, relay, screenshot) {
 	await suite.case("page: publish, find, watch, stop; gone within two seconds", () => loop(suite, relay));
 	await suite.case("page: a link opens the picture, also of what nobody has watched yet", () => shared(suite, relay));
+	await suite.case("page: its camera is seen on another", () => camera(suite, relay));
 	await suite.case("page: the loop over WebSocket", () => websocket(suite, relay));
 	await suite.case("page: with keys alone", () => keyboard(suite, relay));
 	await suite.case("page: groups of a track arrive", () => groups(suite, relay));

@@ -32,7 +32,7 @@ const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Bytes of a key.
 const KEY_BYTES: usize = 16;
 /// The name that older clients give to what is agreed on by SETUP.
-const BY_SETUP: &str = "moql";
+const BY_SETUP: &str = relay_worker::Version::V02.alpn();
 
 /// Whose pages may open sessions. What is no browser names no origin, and comes in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,12 +5,12 @@
 
 mod common;
 
-use std::{fs, net::TcpListener, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use relay_client::{Client, ClientConfig, Event, Prefs, TrackInfo};
 use tempfile::TempDir;
 
-use common::{Running, file, free_address, relay, run, site::flows};
+use common::{Running, file, free_address, http::free_tcp, relay, run, site::flows};
 
 /// A relay with every entrance there is.
 struct Site {
@@ -20,11 +20,6 @@ struct Site {
     http: String,
     https: String,
     tcp: String,
-}
-
-/// A TCP address that was free a moment ago.
-fn free_tcp() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 impl Site {

@@ -6,7 +6,6 @@ mod common;
 
 use std::{
     collections::BTreeMap,
-    fs,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -23,7 +22,7 @@ use tokio::{
 };
 
 use common::{
-    PATIENCE, run,
+    PATIENCE, resident, run,
     site::{Site, claims, code, flows, key, token},
     web::{Answer, Asked, Web},
 };
@@ -166,13 +165,6 @@ fn good(site: &Arc<Site>, scheme: &'static str, target: &str, stop: &Arc<AtomicB
         assert!(publisher.is_closed().is_none() && subscriber.is_closed().is_none());
         number
     })
-}
-
-/// What the process holds, bytes.
-fn resident(process: u32) -> u64 {
-    let pages = fs::read_to_string(format!("/proc/{process}/statm")).unwrap();
-    let pages: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * rustix::param::page_size() as u64
 }
 
 #[test]

@@ -47,6 +47,13 @@ pub(crate) fn free_address() -> String {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
+/// What a process holds, bytes.
+pub(crate) fn resident(process: u32) -> u64 {
+    let pages = fs::read_to_string(format!("/proc/{process}/statm")).unwrap();
+    let pages: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * rustix::param::page_size() as u64
+}
+
 /// All that a relay says, from its first line on.
 pub(crate) struct Recording {
     said: Arc<Mutex<Vec<String>>>,
