@@ -21,7 +21,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{run::Options, scenario::Scenario};
+use crate::{baseline::References, run::Options, scenario::Scenario};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -47,14 +47,17 @@ enum Command {
         #[arg(long)]
         frames: Option<u64>,
     },
-    /// Compares what callgrind counted with the baseline. Exits 1 when a delivery got dearer
+    /// Compares callgrind's counts with both references. Exits 1 when a delivery costs more than a limit allows
     Compare {
-        /// Where NAME.json (from `run`) and NAME.callgrind (from callgrind) are
+        /// Folder of NAME.NUMBER.json (from `run`) and NAME.NUMBER.callgrind (from callgrind)
         results: PathBuf,
-        /// What to compare with
-        #[arg(long, default_value = "crates/bench/baseline.json")]
-        baseline: PathBuf,
-        /// Makes the results the baseline
+        /// Figures of release 0.1, never updated
+        #[arg(long, default_value = "crates/bench/baseline-0.1.json")]
+        release: PathBuf,
+        /// Figures of the last finished step of work
+        #[arg(long, default_value = "crates/bench/previous.json")]
+        previous: PathBuf,
+        /// Writes the results as the figures of the last finished step
         #[arg(long)]
         update: bool,
     },
@@ -85,8 +88,9 @@ fn act(command: Command) -> Result<ExitCode> {
             writeln!(out, "{}", serde_json::to_string(&outcome)?)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Compare { results, baseline, update } => {
-            baseline::compare(&results, &baseline, update, &mut out)
+        Command::Compare { results, release, previous, update } => {
+            let references = References { release: &release, previous: &previous };
+            baseline::compare(&results, &references, update, &mut out)
         }
         Command::Allocations { profile, outcome } => {
             baseline::allocations(&profile, &outcome, &mut out)?;

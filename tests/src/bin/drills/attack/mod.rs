@@ -1,0 +1,173 @@
+//! The attacks: each does only what any session may do, bounded in count and time.
+
+mod floods;
+mod memory;
+mod sockets;
+
+use std::{net::SocketAddr, pin::Pin, time::Duration};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use relay_client::{Client, ClientConfig, Hop, Path, Raw, RecvStream, SendStream};
+use relay_model::Cost;
+use relay_tests::peer::{VERSION, encoded, number};
+use relay_wire::lite::{Announce, AnnounceOk, AnnounceRequest, BidiType, Message, Setup, UniType};
+use serde::{Deserialize, Serialize};
+
+const MIB: u64 = 1 << 20;
+
+/// Addresses of the relay under attack.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Target {
+    /// QUIC and HTTP.
+    pub(crate) quic: SocketAddr,
+    /// moq-lite over TCP.
+    pub(crate) tcp: SocketAddr,
+    /// The private listener.
+    pub(crate) internal: SocketAddr,
+}
+
+type Running<'a> = Pin<Box<dyn Future<Output = Result<String>> + 'a>>;
+
+/// One attack.
+#[derive(Debug)]
+pub(crate) struct Attack {
+    pub(crate) name: &'static str,
+    /// Memory limit of the relay, bytes.
+    pub(crate) memory: u64,
+    /// Limit of its open files.
+    pub(crate) files: Option<u64>,
+    /// Longest time it runs.
+    pub(crate) time: Duration,
+    run: for<'a> fn(&'a Target) -> Running<'a>,
+}
+
+impl Attack {
+    const fn new(name: &'static str, run: for<'a> fn(&'a Target) -> Running<'a>) -> Self {
+        Self { name, memory: 256 * MIB, files: None, time: Duration::from_secs(60), run }
+    }
+
+    /// Runs it. Its summary.
+    pub(crate) async fn run(&self, target: &Target) -> Result<String> {
+        (self.run)(target).await
+    }
+}
+
+/// All of them.
+pub(crate) const ALL: &[Attack] = &[
+    Attack::new("announces", |target| Box::pin(memory::announces(target))),
+    Attack::new("watches", |target| Box::pin(memory::watches(target))),
+    Attack::new("unread", |target| Box::pin(memory::unread(target))),
+    Attack::new("half-frames", |target| Box::pin(memory::half_frames(target))),
+    Attack::new("event-streams", |target| Box::pin(memory::event_streams(target))),
+    Attack::new("many-sessions", |target| Box::pin(memory::many_sessions(target))),
+    Attack::new("tiny-frames", |target| Box::pin(floods::tiny_frames(target))),
+    Attack::new("subscribe-churn", |target| Box::pin(floods::subscribe_churn(target))),
+    Attack::new("missing-names", |target| Box::pin(floods::missing_names(target))),
+    Attack::new("announce-churn", |target| Box::pin(floods::announce_churn(target))),
+    Attack::new("bad-initials", |target| Box::pin(sockets::bad_initials(target))),
+    Attack::new("initials", |target| Box::pin(sockets::initials(target))),
+    Attack::new("idle-sockets", |target| Box::pin(sockets::idle(target))),
+    Attack {
+        files: Some(1_024),
+        ..Attack::new("descriptors", |target| Box::pin(sockets::descriptors(target)))
+    },
+];
+
+pub(crate) fn find(name: &str) -> Result<&'static Attack> {
+    ALL.iter()
+        .find(|attack| attack.name == name)
+        .with_context(|| format!("no drill {name}; drills are: {}", names()))
+}
+
+pub(crate) fn names() -> String {
+    ALL.iter().map(|attack| attack.name).collect::<Vec<_>>().join(", ")
+}
+
+/// A session whose messages are written by hand.
+struct Hostile {
+    client: Client,
+    raw: Raw,
+    /// Streams that stay open.
+    kept: Vec<(SendStream, Option<RecvStream>)>,
+}
+
+impl Hostile {
+    /// Connects over TCP, which costs the attacker least, and sends SETUP.
+    async fn over_tcp(target: &Target) -> Result<Self> {
+        Self::connect(&format!("tcp://{}/", target.tcp), ClientConfig::default()).await
+    }
+
+    /// Connects over QUIC and sends SETUP.
+    async fn over_quic(target: &Target, config: ClientConfig) -> Result<Self> {
+        Self::connect(&format!("moqt://{}/", target.quic), config).await
+    }
+
+    async fn connect(url: &str, config: ClientConfig) -> Result<Self> {
+        let client = Client::connect(url, ClientConfig { manual: true, ..config }).await?;
+        let raw = client.raw();
+        let mut session = Self { client, raw, kept: Vec::new() };
+        let setup = Setup { path: Some("/".to_owned()), hop: Some(Hop(7)), ..Setup::default() };
+        session.uni([number(UniType::Setup.id()), encoded(&setup)].concat(), true).await?;
+        Ok(session)
+    }
+
+    /// Opens a unidirectional stream with these bytes.
+    async fn uni(&mut self, bytes: Vec<u8>, finish: bool) -> Result<()> {
+        let mut stream = self.raw.open_uni().await?;
+        stream.write(&bytes).await?;
+        if finish {
+            stream.finish();
+        }
+        self.kept.push((stream, None));
+        Ok(())
+    }
+
+    /// Makes a request.
+    async fn ask(&self, kind: BidiType, message: &impl Message) -> Result<(SendStream, RecvStream)> {
+        let (mut send, recv) = self.raw.open_bidi().await?;
+        send.write(&[number(kind.id()), encoded(message)].concat()).await?;
+        Ok((send, recv))
+    }
+
+    /// Asks for the announcements below the root, and keeps the stream.
+    async fn watch(&mut self) -> Result<()> {
+        let request = AnnounceRequest { prefix: Path::root(), exclude_hop: Hop::ANONYMOUS };
+        let (send, recv) = self.ask(BidiType::Announce, &request).await?;
+        self.kept.push((send, Some(recv)));
+        Ok(())
+    }
+
+    /// Answers the relay's announce request with these paths.
+    async fn announce(&mut self, paths: &[String], hops: &[Hop]) -> Result<()> {
+        let (mut send, recv) = self.raw.accept_bidi().await.context("the relay's announce request")?;
+        let mut bytes = encoded(&AnnounceOk { hop: Hop(7), count: paths.len() as u64 });
+        for path in paths {
+            bytes.extend(active(path, hops)?);
+        }
+        send.write(&bytes).await?;
+        self.kept.push((send, Some(recv)));
+        Ok(())
+    }
+
+    fn is_closed(&self) -> bool {
+        self.client.is_closed().is_some()
+    }
+}
+
+fn active(path: &str, hops: &[Hop]) -> Result<Vec<u8>> {
+    let suffix = Path::parse(path).ok().context("a path")?;
+    let mut bytes = Vec::new();
+    Announce::Active { suffix, hops: hops.iter().copied().collect(), cost: Cost::UNKNOWN }
+        .encode(VERSION, &mut bytes);
+    Ok(bytes)
+}
+
+/// Reads a stream to its end and forgets what came, so that the relay may go on writing.
+fn swallow(mut recv: RecvStream) {
+    tokio::spawn(async move {
+        while let Ok(Some(bytes)) = recv.read().await {
+            drop::<Bytes>(bytes);
+        }
+    });
+}
