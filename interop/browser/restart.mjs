@@ -21,15 +21,13 @@ async function restarted(suite, binary, signal) {
 		const before = relay.fingerprint;
 		await relay.restart(signal);
 		check(relay.fingerprint !== before, "the restarted relay shows the same certificate");
-		await eventually("the pages notice", async () => (await note(viewer)) !== "", BACK_MS);
-		await announced(publisher);
 		const listed = await suite.page(relay.http);
-		await eventually("the relay lists it", async () => (await listed.locator('#broadcast-list .row[title="demo/restart"]').count()) === 1);
+		await eventually("the relay lists it", async () => (await listed.locator('#broadcast-list .row[title="demo/restart"]').count()) === 1, BACK_MS);
+		await announced(publisher);
 		await eventually("the viewer has no trouble", async () => (await note(viewer)) === "", BACK_MS);
 		await moving(viewer, "#watch-canvas");
-		for (const page of [publisher, viewer]) {
-			const over = await page.textContent(page === viewer ? "#watch-facts" : "#publish-facts");
-			check(over.endsWith("overWebTransport, moq-lite-05"), over);
+		for (const [page, at] of [[publisher, "#publish-facts"], [viewer, "#watch-facts"]]) {
+			await eventually("it is carried over WebTransport", async () => (await page.textContent(at)).endsWith("overWebTransport, moq-lite-05"));
 		}
 		same(await publisher.textContent("#publish-note"), "", "note of the publisher");
 	} finally {
