@@ -6,11 +6,14 @@ import { token } from "./route.js";
 const FRESH_MS = 1000;
 const TIMEOUT_MS = 15_000;
 const PATTERNS_SHOWN = 3;
+/** The reason why a relay that is about to stop opens no sessions. */
+export const DRAINING = "draining";
 // Without letters that look like digits.
 const LETTERS = "abcdefghijkmnpqrstuvwxyz23456789";
 
 let asked;
 let latest = null;
+let failed = false;
 const listeners = new Set();
 
 /** An address on the relay's HTTP listener, with the token of this page. */
@@ -41,10 +44,12 @@ export function info() {
 	request.answer.then(
 		(found) => {
 			request.at = performance.now();
+			failed = false;
 			latest = found;
 			for (const listener of listeners) listener(found);
 		},
 		() => {
+			failed = true;
 			if (asked === request) asked = undefined;
 		},
 	);
@@ -53,6 +58,9 @@ export function info() {
 
 /** The last answer; null before the first. */
 export const known = () => latest;
+
+/** Whether the relay did not answer when it was asked last. */
+export const isSilent = () => failed;
 
 /** Calls `listener` with each new answer. */
 export const onInfo = (listener) => listeners.add(listener);
@@ -81,7 +89,12 @@ const list = (patterns) => {
 const hint = () => (token() === null ? " A token in the address of this page (?jwt=…) can allow it." : "");
 
 /** Why this page gets no session; empty when it gets one, or when that is not known. */
-export const refusal = (found = latest) => (found?.refused ? `The relay refuses sessions of this page: ${found.refused}.${hint()}` : "");
+export function refusal(found = latest) {
+	if (found?.refused === DRAINING) return "The relay is about to stop and opens no sessions.";
+	if (!found?.refused) return "";
+	const shown = token() === null ? hint() : " The token in the address of this page (?jwt=…) is not accepted.";
+	return `The relay refuses sessions of this page: ${found.refused}.${shown}`;
+}
 
 /** Why `path` cannot be published (`right` is "publish") or watched ("subscribe"); empty when it can be, or when that is not known. */
 export function forbidden(right, path, found = latest) {

@@ -89,6 +89,7 @@ export class PublishForm {
 	#show(live) {
 		byId("publish-form").hidden = live;
 		byId("publish-live").hidden = !live;
+		byId("publish-limits").hidden = live;
 	}
 
 	#facts(publication) {
@@ -103,7 +104,7 @@ export class PublishForm {
 			["encoded", bitrate(bps)],
 			["groups", count(groups)],
 			["codec", publication.config.codec],
-			["asked for", watched ? "yes" : state === "announced" || state === "sent" ? "by nobody yet" : "–"],
+			["asked for", watched ? "yes" : state === "announced" || state === "sent" ? "not yet" : "–"],
 			["over", carried(publication.session)],
 		]);
 	}

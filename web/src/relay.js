@@ -1,7 +1,7 @@
 // Sessions with the relay of this page.
 
 import { Connection } from "@moq/net";
-import { info, known, refusal } from "./info.js";
+import { DRAINING, info, isSilent, known, refusal } from "./info.js";
 import { token } from "./route.js";
 
 // Between two attempts, milliseconds; the last one from then on.
@@ -10,7 +10,9 @@ const RETRY_MS = [250, 500, 1000, 2000, 4000];
 const GOOD_MS = 2000;
 // Viewing again within this time uses the same session.
 const LINGER_MS = 3000;
-// An attempt that falls back to WebSocket takes about this long.
+// Head start of WebTransport over WebSocket: enough for a slow machine or network, as a session stays where it is.
+const HEAD_START_MS = 2000;
+// An attempt that falls back to WebSocket takes less than this.
 const PATIENCE_MS = 6000;
 
 /** A URL of a session, with the token of this page. */
@@ -35,10 +37,11 @@ export function dial() {
 	connection.lostAt = performance.now();
 	const attempt = async () => {
 		try {
-			const { session, websocket, fingerprint } = await info();
+			const { session, websocket, fingerprint, refused } = await info();
 			if (ended) return;
+			if (refused === DRAINING) return later();
 			connection.webtransport = fingerprint ? pins(fingerprint) : undefined;
-			connection.websocket = websocket === null ? { enabled: false } : { url: withToken(websocket) };
+			connection.websocket = websocket === null ? { enabled: false } : { url: withToken(websocket), delay: HEAD_START_MS };
 			connection.url.set(withToken(session ?? "/"));
 			connection.enabled.set(true);
 		} catch {
@@ -74,11 +77,11 @@ export function dial() {
 export function trouble(connection) {
 	if (!connection || connection.established.peek() || performance.now() - connection.lostAt < PATIENCE_MS) return "";
 	const found = known();
-	if (!found) return "Cannot connect: the relay does not answer.";
+	if (!found || isSilent()) return "Cannot connect: the relay does not answer.";
 	const refused = refusal(found);
 	if (refused !== "") return refused;
 	const other = found.websocket === null ? "" : `, nor WebSocket at ${new URL(found.websocket, location.href).host}`;
-	return `Cannot connect: no answer from ${found.session ?? location.host} over QUIC (UDP)${other}. A firewall may block it, or web.origins does not list ${location.origin}.`;
+	return `Cannot connect: no answer from ${found.session ?? location.host} over QUIC (UDP)${other}. A firewall may block it, or web.origins may not list ${location.origin}.`;
 }
 
 /** Transport and version of a session, in words. */

@@ -195,7 +195,10 @@ mod tests {
     fn page_on_loopback_reaches_quic_at_its_own_address() {
         for host in ["localhost", "127.0.0.1", "[::1]"] {
             assert_eq!(session("192.0.2.7:4443", Some(host), &[]).unwrap(), "https://192.0.2.7:4443/");
-            assert_eq!(session("[2001:db8::7]:4443", Some(host), &[]).unwrap(), "https://[2001:db8::7]:4443/");
+            assert_eq!(
+                session("[2001:db8::7]:4443", Some(host), &[]).unwrap(),
+                "https://[2001:db8::7]:4443/"
+            );
         }
         let elsewhere = session("127.0.0.1:4443", Some("relay.example.com"), &[]);
         assert_eq!(elsewhere.unwrap(), "https://relay.example.com:4443/");

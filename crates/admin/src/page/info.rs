@@ -116,8 +116,10 @@ mod tests {
 
     #[test]
     fn patterns_are_relative_to_the_root_of_the_permit() {
-        let scope: Scope =
-            ["room/alice/**", "room/*/cam", "room"].iter().map(|text| Pattern::parse(text).unwrap()).collect();
+        let scope: Scope = ["room/alice/**", "room/*/cam", "room"]
+            .iter()
+            .map(|text| Pattern::parse(text).unwrap())
+            .collect();
         let root = Path::parse("room").unwrap();
         assert_eq!(relative(&scope, &root), ["", "*/cam", "alice/**"]);
         assert_eq!(relative(&Scope::everything(), &Path::root()), ["**"]);

@@ -141,7 +141,8 @@ impl Page {
     fn policy(&self, side: Side, headers: &HeaderMap) -> String {
         let mut policy = format!("{POLICY}; connect-src 'self'");
         let urls = self.urls(side, headers);
-        for source in [urls.session, urls.websocket].iter().flatten().filter_map(|url| addresses::source(url)) {
+        for source in [urls.session, urls.websocket].iter().flatten().filter_map(|url| addresses::source(url))
+        {
             policy.push(' ');
             policy += &source;
         }
