@@ -26,7 +26,7 @@ const { values: options } = parseArgs({
 const began = Date.now();
 const files = { "/": ["index.html", "text/html; charset=utf-8"], "/page.js": ["page.js", "text/javascript; charset=utf-8"], "/page.css": ["page.css", "text/css; charset=utf-8"] };
 const policy =
-	"default-src 'self'; img-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+	"default-src 'self'; connect-src 'self' https://127.0.0.1:*; img-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const places = ["sports/arena-1", "sports/arena-2", "conf/main-hall", "conf/room-b", "news/studio", "radio/fm4", "demo/bbb", "cam/harbour", "cam/bridge-north", "chat/lobby", "rooms/kiel/alice", "rooms/kiel/bob"];
 const wave = (at, speed, shift) => 0.5 + 0.5 * Math.sin(at / speed + shift);
@@ -59,6 +59,7 @@ function answer(request, response) {
 	const { pathname } = new URL(request.url, "http://localhost");
 	const send = (code, type, body) => response.writeHead(code, { "content-type": type, "content-security-policy": policy, "cache-control": "no-cache" }).end(body);
 	if (files[pathname]) return send(200, files[pathname][1], readFileSync(join(dist, files[pathname][0])));
+	if (pathname === "/page.json") return send(200, "application/json", JSON.stringify({ version: "0.1.0", private: false, session: `https://127.0.0.1:${options.port}/`, websocket: null, fingerprint: options.fingerprint || null, permit: { publish: ["**"], subscribe: ["**"] }, refused: null }));
 	if (pathname === "/certificate.sha256" && options.fingerprint) return send(200, "text/plain", options.fingerprint);
 	if (pathname !== "/status" || options.private) return send(404, "text/plain", "not found\n");
 	if (!request.headers.accept?.includes("text/event-stream")) return send(200, "application/json", JSON.stringify(status()));

@@ -17,6 +17,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 const START_MS = 20_000;
 const STOP_MS = 10_000;
 const CASE_MS = 60_000;
+const CERTIFICATE = /certificate\s+([0-9a-f]{64})/;
 const FLAGS = [
 	"--no-sandbox",
 	"--disable-gpu",
@@ -89,19 +90,40 @@ export class Relay {
 		this.binary = binary;
 	}
 
-	async start(...more) {
-		this.port = await freePort();
-		this.process = spawn(this.binary, ["--bind", `127.0.0.1:${this.port}`, ...more], { stdio: ["ignore", "pipe", "pipe"] });
+	/** Starts the process; returns what `ready` finds in its output. */
+	async #launch(ready) {
+		this.output = "";
+		this.process = spawn(this.binary, this.args, { stdio: ["ignore", "pipe", "pipe"] });
 		for (const stream of [this.process.stdout, this.process.stderr]) stream.on("data", (text) => (this.output += text));
-		const found = await eventually(
-			"the relay says its fingerprint",
+		return eventually(
+			`the relay prints ${ready}`,
 			() => {
 				check(this.process.exitCode === null, `the relay ended: ${this.output}`);
-				return /certificate\s+([0-9a-f]{64})/.exec(this.output);
+				return ready.exec(this.output);
 			},
 			START_MS,
 		);
-		this.fingerprint = found[1];
+	}
+
+	/** Starts with these arguments, until `ready` is in the output. */
+	async begin(args, ready) {
+		this.args = args;
+		await this.#launch(ready);
+		return this;
+	}
+
+	/** Ends the process by this signal, and starts it again with the same arguments. */
+	async restart(signal) {
+		const ended = new Promise((resolve) => this.process.once("exit", resolve));
+		this.process.kill(signal);
+		await Promise.race([ended, pause(STOP_MS).then(() => Promise.reject(new Error(`the relay does not end by ${signal}`)))]);
+		this.fingerprint = (await this.#launch(CERTIFICATE))[1];
+	}
+
+	async start(...more) {
+		this.port = await freePort();
+		this.args = ["--bind", `127.0.0.1:${this.port}`, ...more];
+		this.fingerprint = (await this.#launch(CERTIFICATE))[1];
 		this.http = `http://127.0.0.1:${this.port}/`;
 		this.https = `https://127.0.0.1:${this.port}/`;
 		return this;

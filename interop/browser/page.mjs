@@ -17,8 +17,11 @@ async function open(suite, relay, options) {
 	return page;
 }
 
+/** The note over the picture; empty while there is none. */
+export const note = async (page) => ((await page.isVisible("#watch-note")) ? page.textContent("#watch-note") : "");
+
 /** Publishes the test pattern from a page. */
-async function publish(page, path, what = "Test pattern") {
+export async function publish(page, path, what = "Test pattern") {
 	await page.fill("#publish-path", path);
 	await page.getByRole("button", { name: what }).click();
 	await eventually("it is published", () => page.isVisible("#publish-live"));

@@ -14,9 +14,11 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
 import { clients, components } from "./clients.mjs";
+import { configuration } from "./configured.mjs";
 import { Relay, Suite } from "./harness.mjs";
 import { origins } from "./origins.mjs";
 import { page } from "./page.mjs";
+import { restart } from "./restart.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const { values: options } = parseArgs({
@@ -36,6 +38,8 @@ await clients(suite, relay);
 await components(suite, relay, options.media);
 await origins(suite, resolve(options.relay));
 await page(suite, relay, options.screenshot);
+await configuration(suite, resolve(options.relay), relay);
+await restart(suite, resolve(options.relay));
 await suite.stop();
 await suite.case("the relay ends well on SIGTERM", () => relay.stop());
 if (suite.failed > 0) console.log(`--- last lines of the relay\n${relay.output.split("\n").slice(-20).join("\n")}---`);

@@ -5,7 +5,7 @@ import { bitrate, bytes, count, duration, millis } from "./format.js";
 import { Groups, tracks } from "./inspect.js";
 import { List } from "./list.js";
 import { clock } from "./pattern.js";
-import { carried, trouble } from "./relay.js";
+import { carried } from "./relay.js";
 import * as route from "./route.js";
 import { snapshot } from "./status.js";
 import { Player } from "./watch.js";
@@ -20,6 +20,7 @@ export class Detail {
 	#named = [];
 	#giveUp;
 	#player;
+	#note = "";
 	#groups;
 	#ticking;
 	#list;
@@ -147,21 +148,24 @@ export class Detail {
 		canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
 		facts(byId("watch-facts"), []);
 		const player = new Player(path, canvas, (note) => {
-			text(byId("watch-note"), note);
-			byId("watch-note").hidden = note === "";
+			this.#note = note;
+			this.#say(note);
 		});
 		this.#player = player;
 		this.#ticking = setInterval(() => this.#facts(player), FACTS_MS);
 		byId("watch").scrollIntoView({ block: "nearest" });
 	}
 
+	/** Shows a note over the picture. */
+	#say(note) {
+		text(byId("watch-note"), note);
+		byId("watch-note").hidden = note === "";
+	}
+
 	#facts(player) {
 		const { fps, bps, groups } = player.rates();
-		const why = trouble(player.session, player.age);
-		if (why !== "") {
-			text(byId("watch-note"), why);
-			byId("watch-note").hidden = false;
-		}
+		// Without a session nothing else matters.
+		this.#say(player.trouble || this.#note);
 		const latency = player.latency;
 		// Two machines' clocks may differ by more than the picture is late.
 		const late = player.size === "" ? "–" : latency === undefined ? "unknown: the publisher's timestamps are no times of day" : latency < 0 ? "clocks differ" : `${Math.round(latency)} ms`;

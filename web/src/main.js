@@ -3,6 +3,7 @@
 import { Broadcasts } from "./broadcasts.js";
 import { Detail } from "./detail.js";
 import { byId, text } from "./dom.js";
+import { info, known, onInfo, suggestion } from "./info.js";
 import { Overview } from "./overview.js";
 import { PublishForm } from "./publishing.js";
 import * as route from "./route.js";
@@ -33,23 +34,37 @@ function apply(wanted) {
 	if (before.path !== null && open.path === null) broadcasts.focus();
 }
 
-/** Commands that work as they stand: a certificate that the relay made itself is named. */
-function hello({ address: quic, fingerprint } = {}) {
+/** Commands that work as they stand, for the relay's QUIC address; a generated certificate is pinned. */
+function hello() {
+	const { session, fingerprint } = known() ?? {};
 	const pinned = fingerprint ? ` --fingerprint ${fingerprint}` : "";
-	// This page may be on a listener of its own.
-	const address = `https://${quic ? `${location.hostname}:${quic.split(":").at(-1)}` : location.host}/`;
-	text(byId("hello-pub"), `yes hello | moq-relay pub --no-wait --rate 1000 --lines ${address} demo/hello words${pinned}`);
-	text(byId("hello-sub"), `moq-relay sub ${address} demo/hello words${pinned}`);
+	const url = session ?? `https://${location.host}/`;
+	// The token itself stays out of what people copy and share.
+	const address = route.token() === null ? url : `"${url}?jwt=$TOKEN"`;
+	const path = suggestion("hello");
+	text(byId("hello-pub"), `yes hello | moq-relay pub --no-wait --rate 1000 --lines ${address} ${path} words${pinned}`);
+	text(byId("hello-sub"), `moq-relay sub ${address} ${path} words${pinned}`);
 }
 
 hello();
+onInfo(() => {
+	hello();
+	overview.notice();
+});
+// Every session asks as well, so a failure here is repaired by the first one.
+const ask = () => info().catch(() => {});
+ask();
 theme(() => overview.recolour());
 addEventListener("popstate", () => apply(route.read()));
 addEventListener("hashchange", () => apply(route.read()));
 
 let heard = false;
+let before = "connecting";
 follow(
 	(state) => {
+		// After a restart the addresses and rights may be others.
+		if (before === "lost" && state !== "lost") ask();
+		before = state;
 		overview.state = state;
 		// Without figures there are still announcements.
 		broadcasts.announced = state === "private" || state === "refused";
@@ -58,7 +73,6 @@ follow(
 	(status, isEvent) => {
 		heard = true;
 		text(byId("foot"), `moq-relay ${status.relay.version}`);
-		hello(status.relay);
 		overview.show(status, isEvent);
 		broadcasts.status = status;
 		detail.status = status;

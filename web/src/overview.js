@@ -3,19 +3,20 @@
 import { attribute, byId, element, text } from "./dom.js";
 import { bitrate, bytes, count, duration } from "./format.js";
 import { Graph } from "./graph.js";
+import { rights } from "./info.js";
 import { List } from "./list.js";
 
 const STATES = {
 	connecting: "connecting",
 	live: "live",
 	lost: "reconnecting",
-	private: "figures are private",
-	refused: "figures need a token",
+	private: "no statistics here",
+	refused: "no statistics here",
 };
 
 const NOTICES = {
-	private: "This address does not show the relay's figures: they are on its private listener. Publishing and watching work.",
-	refused: "The relay shows its figures only to who may see them: open this page with a token (?jwt=…) that grants that. Publishing and watching may work.",
+	private: "Statistics are only on the private listener.",
+	refused: "The relay does not show its statistics to this page.",
 };
 
 /** A figure and how much of its limit it is. */
@@ -66,15 +67,24 @@ export class Overview {
 		this.#graph.recolour();
 	}
 
-	/** Says how it stands with what the relay says of itself. */
+	#state = "connecting";
+
+	/** Shows the notice again, for new rights of this page. */
+	notice() {
+		// With statistics, the form for publishing shows what is allowed.
+		const words = NOTICES[this.#state] ? `${NOTICES[this.#state]} ${rights()}`.trim() : "";
+		byId("notice").hidden = words === "";
+		text(byId("notice"), words);
+	}
+
+	/** State of the statistics. */
 	set state(state) {
+		this.#state = state;
 		const pill = byId("state");
 		attribute(pill, "data-state", state);
 		text(pill, STATES[state]);
 		document.body.dataset.figures = state === "private" || state === "refused" ? "none" : "shown";
-		const notice = byId("notice");
-		notice.hidden = !NOTICES[state];
-		if (NOTICES[state]) text(notice, NOTICES[state]);
+		this.notice();
 	}
 
 	/** Shows a snapshot; rates only where it `isEvent`. */

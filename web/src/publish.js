@@ -1,18 +1,21 @@
 // Publishes the test pattern or the camera as a *hang* broadcast: a catalog, and a video track whose groups
 // begin with a key frame.
 
-import { Broadcast, Path, Time } from "@moq/net";
+import { Broadcast, Path, Time, Track } from "@moq/net";
 import { CATALOG, pack } from "./hang.js";
+import { allows, forbidden, known } from "./info.js";
 import { draw, drawCamera } from "./pattern.js";
-import { dial, each } from "./relay.js";
+import { borrow, dial, each, trouble } from "./relay.js";
 
 const FPS = 30;
 const GROUP_FRAMES = 60;
 const BITRATE = 1_200_000;
 // More than this waiting and the machine cannot keep up: frames are left out rather than late.
 const ENCODER_QUEUE = 3;
-// Time for the goodbye to leave before the session is closed.
+// Time for the end of the announcement to be sent before the session is closed.
 const GOODBYE_MS = 300;
+// The relay lists an announcement within milliseconds; a session for the list takes a moment more.
+const LISTED_MS = 5000;
 
 // In order of how many can play it, and how little it costs to make.
 const CODECS = ["avc1.42e01e", "vp8", "vp09.00.30.08", "av01.0.04M.08"];
@@ -73,8 +76,12 @@ export class Publication {
 	#group;
 	#described;
 	#track;
-	#broadcast = new Broadcast.Producer();
+	#catalogTrack;
+	#broadcast;
 	#connection;
+	#lease;
+	#listing;
+	#sentAt;
 	#endings = [];
 	#start = performance.now();
 	#frame = 0;
@@ -102,23 +109,57 @@ export class Publication {
 		const { width, height } = this.#canvas;
 		this.config = await choose(width, height);
 		if (this.kind === "camera") this.#source = await camera();
-		this.#track = this.#broadcast.createTrack("video", { timescale: Time.Timescale.MICRO, priority: 60 });
+		this.#track = new Track.Producer("video").accept({ timescale: Time.Timescale.MICRO, priority: 60 });
 		this.#encoder = new VideoEncoder({
 			output: (chunk) => this.#encoded(chunk),
 			error: (error) => this.end(`The encoder gave up: ${error.message}`),
 		});
 		this.#encoder.configure(this.config);
 		// Its group stays open: the library forgets a closed one after five seconds, and who comes later needs it.
-		this.#described = this.#broadcast.createTrack(CATALOG, { priority: 100 }).appendGroup();
+		this.#catalogTrack = new Track.Producer(CATALOG).accept({ priority: 100 });
+		this.#described = this.#catalogTrack.appendGroup();
 		this.#described.writeJson(this.#catalog());
 		this.#connection = dial();
-		this.#endings.push(each(this.#connection.established, (session) => session?.publish(Path.from(this.path), this.#broadcast)));
+		this.#endings.push(each(this.#connection.established, (session) => this.#announce(session)));
 		this.#endings.push(ticker(() => this.#tick()));
+		// The list of the relay is the proof that it took the announcement. A session is not sent its own.
+		this.#lease = borrow();
+		this.#listing = this.#lease.connection.announcedBroadcast(Path.from(this.path));
 	}
 
-	/** The session it goes out on, once there is one. */
+	/** Announces the tracks on a session. The library closes a broadcast with its session, so each gets its own. */
+	#announce(session) {
+		this.#broadcast?.close();
+		this.#broadcast = undefined;
+		this.#sentAt = performance.now();
+		if (!session) return;
+		this.#broadcast = new Broadcast.Producer();
+		this.#broadcast.insertTrack(this.#track);
+		this.#broadcast.insertTrack(this.#catalogTrack);
+		session.publish(Path.from(this.path), this.#broadcast);
+	}
+
+	/** The session it is sent on; undefined while there is none. */
 	get session() {
 		return this.#connection?.established.peek();
+	}
+
+	/**
+	 * Whether the relay announces it: `connecting`, `waiting`, `announced`, `sent` (this page may not see the list) or
+	 * `refused`; and why not, in words.
+	 */
+	standing() {
+		if (!this.session) return { state: "connecting", why: trouble(this.#connection) };
+		const refused = forbidden("publish", this.path);
+		if (refused !== "") return { state: "refused", why: `Not announced. ${refused}` };
+		const { permit } = known() ?? {};
+		if (permit && !allows(permit.subscribe, this.path)) return { state: "sent", why: "" };
+		if (this.#listing?.active.peek()) return { state: "announced", why: "" };
+		const unseen = trouble(this.#lease?.connection);
+		if (unseen !== "") return { state: "waiting", why: `Not known to be announced. ${unseen}` };
+		const waited = performance.now() - this.#sentAt;
+		if (waited < LISTED_MS || !this.#lease?.connection.established.peek()) return { state: "waiting", why: "" };
+		return { state: "refused", why: `Not announced: the relay was sent “${this.path}” ${Math.round(waited / 1000)} s ago and does not list it. Its log names the reason.` };
 	}
 
 	/** What went out since this was asked last. */
@@ -135,7 +176,7 @@ export class Publication {
 		return rates;
 	}
 
-	/** Ends it, with a goodbye to the relay. */
+	/** Ends it, and the announcement with it. */
 	end(why) {
 		if (this.#ended) return;
 		this.#ended = true;
@@ -144,8 +185,11 @@ export class Publication {
 		if (this.#encoder && this.#encoder.state !== "closed") this.#encoder.close();
 		this.#group?.close();
 		this.#described?.close();
+		this.#catalogTrack?.close();
 		this.#track?.close();
-		this.#broadcast.close();
+		this.#broadcast?.close();
+		this.#listing?.close();
+		this.#lease?.giveBack();
 		const connection = this.#connection;
 		setTimeout(() => connection?.close(), GOODBYE_MS);
 		this.#onEnd(why);

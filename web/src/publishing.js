@@ -1,27 +1,25 @@
 // The form and the strip of what is published from this page.
 
-import { byId, facts, text } from "./dom.js";
+import { attribute, byId, facts, text } from "./dom.js";
 import { bitrate, count, duration } from "./format.js";
+import { forbidden, info, known, limits, onInfo, random, suggestion } from "./info.js";
 import { Publication } from "./publish.js";
-import { carried, trouble } from "./relay.js";
+import { carried } from "./relay.js";
 
 const FACTS_MS = 500;
-// No letters that are taken for digits.
-const LETTERS = "abcdefghijkmnpqrstuvwxyz23456789";
-
-function suggestion() {
-	const picked = crypto.getRandomValues(new Uint8Array(4));
-	return `demo/${Array.from(picked, (byte) => LETTERS[byte % LETTERS.length]).join("")}`;
-}
+const ANNOUNCED = { connecting: "no session", waiting: "not yet", announced: "yes", sent: "not visible to this page", refused: "no" };
 
 /** What publishes from the page; `watch` hears the path somebody wants to watch. */
 export class PublishForm {
 	#current;
 	#ticking;
 	#path = byId("publish-path");
+	#suggested;
+	#asking = false;
 
 	constructor(watch) {
-		this.#path.value = suggestion();
+		this.#suggest();
+		onInfo(() => this.#permitted());
 		byId("publish-form").addEventListener("submit", (event) => {
 			event.preventDefault();
 			this.#begin("pattern");
@@ -40,10 +38,29 @@ export class PublishForm {
 		else byId("publish-pattern").click();
 	}
 
+	#suggest() {
+		this.#suggested = suggestion(random());
+		this.#path.value = this.#suggested;
+	}
+
+	/** Shows what may be published, and suggests another path where the suggested one may not be. */
+	#permitted() {
+		text(byId("publish-limits"), limits());
+		const isNothing = known()?.permit?.publish.length === 0 || Boolean(known()?.refused);
+		for (const id of ["publish-pattern", "publish-camera"]) byId(id).disabled = isNothing;
+		if (this.#path.value === this.#suggested && forbidden("publish", this.#suggested) !== "") this.#suggest();
+	}
+
 	async #begin(kind) {
-		if (this.#current) return;
 		const path = this.#path.value.split("/").filter(Boolean).join("/");
-		if (path === "") return;
+		if (this.#current || this.#asking || path === "") return;
+		this.#asking = true;
+		// Rights may have changed since the page was opened. A relay that does not answer now may do so in a moment.
+		const found = await info().catch(() => known());
+		this.#asking = false;
+		const refused = forbidden("publish", path, found);
+		text(byId("publish-note"), refused === "" ? "" : `Not published. ${refused}`);
+		if (refused !== "" || this.#current) return;
 		const publication = new Publication(kind, path, byId("publish-preview"), (why) => this.#ended(why));
 		this.#current = publication;
 		text(byId("publish-note"), kind === "camera" ? "Asking for the camera." : "");
@@ -66,24 +83,28 @@ export class PublishForm {
 		this.#current = undefined;
 		text(byId("publish-note"), why);
 		this.#show(false);
-		this.#path.value = suggestion();
+		this.#suggest();
 	}
 
 	#show(live) {
 		byId("publish-form").hidden = live;
 		byId("publish-live").hidden = !live;
+		byId("publish-limits").hidden = live;
 	}
 
 	#facts(publication) {
 		const { fps, bps, groups, watched } = publication.rates();
-		text(byId("publish-note"), trouble(publication.session, publication.age));
+		const { state, why } = publication.standing();
+		text(byId("publish-note"), why);
+		attribute(byId("publish-dot"), "data-state", state);
 		facts(byId("publish-facts"), [
+			["announced", ANNOUNCED[state]],
 			["for", duration(publication.age)],
 			["frames", `${fps.toFixed(0)} /s`],
 			["encoded", bitrate(bps)],
 			["groups", count(groups)],
 			["codec", publication.config.codec],
-			["asked for", watched ? "yes" : "by nobody yet"],
+			["asked for", watched ? "yes" : state === "announced" || state === "sent" ? "not yet" : "–"],
 			["over", carried(publication.session)],
 		]);
 	}

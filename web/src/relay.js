@@ -1,33 +1,90 @@
-// Sessions with the relay this page came from.
+// Sessions with the relay of this page.
 
 import { Connection } from "@moq/net";
+import { DRAINING, info, isSilent, known, refusal } from "./info.js";
+import { token } from "./route.js";
 
-const RETRY = { initial: 500, multiplier: 2, max: 5000, timeout: Number.POSITIVE_INFINITY };
-
-// One who stops looking and looks again a moment later keeps the session.
+// Between two attempts, milliseconds; the last one from then on.
+const RETRY_MS = [250, 500, 1000, 2000, 4000];
+// A session that lasted this long was a good one.
+const GOOD_MS = 2000;
+// Viewing again within this time uses the same session.
 const LINGER_MS = 3000;
+// Head start of WebTransport over WebSocket: enough for a slow machine or network, as a session stays where it is.
+const HEAD_START_MS = 2000;
+// An attempt that falls back to WebSocket takes less than this.
+const PATIENCE_MS = 6000;
 
-/** Where sessions go: the relay's own address, with the token the page was opened with. */
-function address() {
-	const url = new URL("/", location.href);
-	const token = new URLSearchParams(location.search).get("jwt");
-	if (token) url.searchParams.set("jwt", token);
-	return url;
+/** A URL of a session, with the token of this page. */
+function withToken(url) {
+	const found = new URL(url, location.href);
+	found.hash = "";
+	if (token() !== null) found.searchParams.set("jwt", token());
+	return found;
 }
 
-/** A session that comes back when it is lost. WebTransport first, WebSocket where that does not come about. */
-export const dial = () => new Connection.Reload({ enabled: true, url: address(), delay: RETRY });
+const pins = (fingerprint) => ({ serverCertificateHashes: [{ algorithm: "sha-256", value: fingerprint }] });
 
-// Long enough for one that falls back to WebSocket.
-const PATIENCE_S = 6;
-
-/** What to tell somebody who has waited `seconds` for a session; empty while it may yet come, or is there. */
-export function trouble(session, seconds) {
-	if (session || seconds < PATIENCE_S) return "";
-	return "No session comes about: this address answers neither WebTransport nor WebSocket, or lets nobody in without a token (?jwt=…). Publishing and watching need the relay's public address.";
+/**
+ * A session that is opened again when it is lost: WebTransport first, WebSocket where that fails. The relay is asked
+ * for its addresses before each attempt: after a restart they and the certificate may be others.
+ */
+export function dial() {
+	const connection = new Connection.Reload({ enabled: false, delay: { initial: RETRY_MS[0], multiplier: 2, max: 5000, timeout: Number.POSITIVE_INFINITY } });
+	let failures = 0;
+	let ended = false;
+	let timer;
+	connection.lostAt = performance.now();
+	const attempt = async () => {
+		try {
+			const { session, websocket, fingerprint, refused } = await info();
+			if (ended) return;
+			if (refused === DRAINING) return later();
+			connection.webtransport = fingerprint ? pins(fingerprint) : undefined;
+			connection.websocket = websocket === null ? { enabled: false } : { url: withToken(websocket), delay: HEAD_START_MS };
+			connection.url.set(withToken(session ?? "/"));
+			connection.enabled.set(true);
+		} catch {
+			later();
+		}
+	};
+	const later = () => {
+		if (ended) return;
+		const wait = RETRY_MS[Math.min(failures, RETRY_MS.length - 1)];
+		failures += 1;
+		// Jitter, so that the pages of one relay do not all come back at the same moment.
+		timer = setTimeout(attempt, wait * (0.5 + Math.random() / 2));
+	};
+	let openedAt;
+	each(connection.status, (status) => {
+		if (status === "connected") openedAt = performance.now();
+		if (status !== "disconnected" || !connection.enabled.peek()) return;
+		connection.lostAt = performance.now();
+		if (openedAt !== undefined && connection.lostAt - openedAt > GOOD_MS) failures = 0;
+		openedAt = undefined;
+		connection.enabled.set(false);
+		later();
+	});
+	connection.closed.then(() => {
+		ended = true;
+		clearTimeout(timer);
+	});
+	attempt();
+	return connection;
 }
 
-/** How a session is carried, in words. */
+/** Why a connection has no session; empty while one is open or may still open. */
+export function trouble(connection) {
+	if (!connection || connection.established.peek() || performance.now() - connection.lostAt < PATIENCE_MS) return "";
+	const found = known();
+	if (!found || isSilent()) return "Cannot connect: the relay does not answer.";
+	const refused = refusal(found);
+	if (refused !== "") return refused;
+	const other = found.websocket === null ? "" : `, nor WebSocket at ${new URL(found.websocket, location.href).host}`;
+	return `Cannot connect: no answer from ${found.session ?? location.host} over QUIC (UDP)${other}. A firewall may block it, or web.origins may not list ${location.origin}.`;
+}
+
+/** Transport and version of a session, in words. */
 export function carried(session) {
 	if (!session) return "connecting";
 	const transport = session.transport === "websocket" ? "WebSocket" : "WebTransport";
@@ -38,7 +95,7 @@ let shared;
 let users = 0;
 let ending;
 
-/** The session everything is watched over: opened by the first who borrows it, closed after the last. */
+/** The session of everything that is watched: opened for the first user, closed after the last. */
 export function borrow() {
 	clearTimeout(ending);
 	shared ??= dial();
@@ -58,7 +115,7 @@ export function borrow() {
 	return { connection, giveBack };
 }
 
-/** Calls `heard` with what a signal holds, now and whenever it changes; returns what ends that. */
+/** Calls `heard` with the value of a signal, now and after each change; returns a function that ends this. */
 export function each(signal, heard) {
 	const end = signal.subscribe(heard);
 	heard(signal.peek());

@@ -3,6 +3,9 @@
 // Slashes stay readable in an address that people share.
 const encode = (value) => encodeURIComponent(value).replaceAll("%2F", "/");
 
+/** The token in the address of this page; null without one. */
+export const token = () => new URLSearchParams(location.search).get("jwt") || null;
+
 /** What the address says is open. */
 export function read() {
 	const said = new URLSearchParams(location.hash.slice(1));

@@ -1,22 +1,14 @@
 // What the relay says of itself: one snapshot to know whether it says anything, then a stream of them.
 
+import { address } from "./info.js";
+
 // The relay sends one a second.
 const SILENCE_MS = 5000;
 const RETRY_MS = [500, 1000, 2000, 5000];
 
-const address = (parameters = {}) => {
-	const url = new URL("status", location.href);
-	url.hash = "";
-	url.search = "";
-	const token = new URLSearchParams(location.search).get("jwt");
-	if (token) url.searchParams.set("jwt", token);
-	for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
-	return url;
-};
-
 /** One snapshot; `parameters` narrow it. */
 export async function snapshot(parameters) {
-	const answer = await fetch(address(parameters), { headers: { accept: "application/json" }, cache: "no-store" });
+	const answer = await fetch(address("status", parameters), { headers: { accept: "application/json" }, cache: "no-store" });
 	if (!answer.ok) throw Object.assign(new Error(`status ${answer.status}`), { code: answer.status });
 	return answer.json();
 }
@@ -57,7 +49,7 @@ export function follow(onState, onStatus) {
 			if (error.code === 401 || error.code === 403) return again("refused", 30_000);
 			return lost();
 		}
-		source = new EventSource(address());
+		source = new EventSource(address("status"));
 		source.addEventListener("status", (event) => heard(JSON.parse(event.data), true));
 		source.onerror = lost;
 	};

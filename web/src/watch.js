@@ -2,7 +2,8 @@
 
 import { Path } from "@moq/net";
 import { CATALOG, catalogs, unhex, unpacker } from "./hang.js";
-import { borrow, each } from "./relay.js";
+import { forbidden, info } from "./info.js";
+import { borrow, each, trouble } from "./relay.js";
 
 // A group that is not the newest is worth waiting for this long.
 const LATE_MS = 1000;
@@ -10,6 +11,8 @@ const LATE_MS = 1000;
 const BEHIND_US = 1_000_000;
 // Timestamps this near to the clock are taken for times of day.
 const CLOCK_MS = 600_000;
+// A catalog that has not arrived after this time is taken for missing.
+const CATALOG_MS = 2000;
 
 /** The renditions that this browser can play, largest first. */
 async function playable(catalog) {
@@ -46,12 +49,12 @@ export class Player {
 	#endings = [];
 	#broadcast;
 	#catalog;
+	#waiting;
 	#video;
 	#decoder;
 	#latest;
 	#drawing = 0;
 	#ended = false;
-	#began = performance.now();
 	#since = { at: performance.now(), frames: 0, bytes: 0 };
 	#seen = { frames: 0, bytes: 0, groups: 0 };
 
@@ -73,11 +76,18 @@ export class Player {
 		onNote("Waiting for the broadcast.");
 		this.#handle = this.#lease.connection.announcedBroadcast(Path.from(path));
 		this.#endings.push(each(this.#handle.active, (broadcast) => this.#open(broadcast)));
+		info().then(
+			(found) => {
+				const refused = forbidden("subscribe", path, found);
+				if (refused !== "" && !this.#broadcast && !this.#ended) onNote(refused);
+			},
+			() => {},
+		);
 	}
 
-	/** Seconds since it was asked for. */
-	get age() {
-		return (performance.now() - this.#began) / 1000;
+	/** Why there is no session, in words; empty while there is one. */
+	get trouble() {
+		return trouble(this.#lease.connection);
 	}
 
 	/** The session it comes over, once there is one. */
@@ -112,6 +122,7 @@ export class Player {
 	}
 
 	#stop() {
+		clearTimeout(this.#waiting);
 		this.#catalog?.close();
 		this.#video?.close();
 		if (this.#decoder && this.#decoder.state !== "closed") this.#decoder.close();
@@ -128,6 +139,7 @@ export class Player {
 			return;
 		}
 		this.#onNote("");
+		this.#waiting = setTimeout(() => this.#onNote(`There is no catalog (track “${CATALOG}”), so this page cannot play the broadcast. Its tracks and groups can be inspected below.`), CATALOG_MS);
 		this.#follow(broadcast).catch((error) => {
 			if (!this.#ended && broadcast === this.#broadcast) this.#onNote(`No catalog: ${error.message}`);
 		});
@@ -138,6 +150,7 @@ export class Player {
 		this.#catalog = subscription;
 		let current;
 		for await (const catalog of catalogs(subscription)) {
+			clearTimeout(this.#waiting);
 			const { found, trouble } = await playable(catalog);
 			if (this.#ended || broadcast !== this.#broadcast) return;
 			if (found.length === 0) {
@@ -161,7 +174,7 @@ export class Player {
 			for (let group = await video.nextGroup(); group; group = await video.nextGroup()) {
 				this.#seen.groups += 1;
 				// What is lost of a group is lost; the next one begins anew.
-				await this.#group(group, rendition).catch(() => {});
+				await this.#group(group, video, rendition).catch(() => {});
 				if (video !== this.#video) return;
 			}
 		} catch (error) {
@@ -169,9 +182,9 @@ export class Player {
 		}
 	}
 
-	async #group(group, { decoder, unpack }) {
+	async #group(group, video, { decoder, unpack }) {
 		let first = true;
-		for (let frame = await group.readFrame(); frame && !this.#ended; frame = await group.readFrame()) {
+		for (let frame = await group.readFrame(); frame && video === this.#video; frame = await group.readFrame()) {
 			const { timestamp, data } = unpack(frame.payload);
 			this.#seen.bytes += frame.payload.byteLength;
 			// A frame without payload only says how far the track has come.

@@ -22,6 +22,7 @@ use crate::{
     client::Proxies,
     hub::Hub,
     link::{Allowed, Entrance},
+    page::{Entrances, Page},
     site::{Internal, Public, Site},
     slots::Slots,
     websocket::{Origins, Sockets},
@@ -53,6 +54,8 @@ pub struct Options {
     pub routes: Vec<Router>,
     /// What only operators are to reach.
     pub internal: Option<(SocketAddr, Router)>,
+    /// Page whose routes are in `routes` or `internal`; it receives the addresses of the listeners.
+    pub page: Option<Page>,
     /// Sessions over TCP, with TLS or without.
     pub tcp: Option<(SocketAddr, Option<Arc<ServerConfig>>)>,
     /// Sessions over a Unix socket, and whose.
@@ -72,6 +75,7 @@ impl Options {
             proxies: Proxies::default(),
             routes: Vec::new(),
             internal: None,
+            page: None,
             tcp: None,
             unix: None,
             fingerprint,
@@ -165,12 +169,13 @@ impl fmt::Debug for Server {
 
 /// Opens all listeners, or none.
 async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartError> {
-    let Options { http, https, websocket, origins, proxies, routes, internal, tcp, unix, fingerprint } =
+    let Options { http, https, websocket, origins, proxies, routes, internal, page, tcp, unix, fingerprint } =
         options;
     let arrivals = relay.arrivals();
     let slots = Slots::new(proxies.clone());
     let sockets = (!websocket.is_empty()).then(|| Sockets::new(websocket, origins, arrivals.clone()));
     let hub = relay.seat().map(Hub::start);
+    let (has_websocket, page_hub) = (sockets.is_some(), hub.clone());
     let public = Public::new(relay.clone(), hub, sockets, proxies.clone(), routes, fingerprint);
     let public = Arc::new(Site::Public(public));
     let (mut found, mut doors) = (Addresses::default(), Vec::new());
@@ -196,6 +201,10 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
         }
         let site = Arc::new(Site::Internal(Internal::new(router)));
         doors.push((listener, door(Kind::Web { site, plain: true, tls: None })));
+    }
+    if let Some(page) = page {
+        let Addresses { http, https, .. } = found;
+        page.open(Entrances { quic: relay.local_addr(), http, https, websocket: has_websocket }, page_hub);
     }
     if let Some((address, tls)) = tcp {
         let listener = bind("TCP", address)?;

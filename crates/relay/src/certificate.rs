@@ -125,11 +125,7 @@ impl Identity {
 
     /// The names and addresses the leaf is for, as it spells them.
     pub fn names(&self) -> Vec<String> {
-        let leaf = self.chain.first().and_then(|leaf| Certificate::from_der(leaf).ok());
-        let names = leaf.as_ref().and_then(|leaf| {
-            leaf.tbs_certificate().get_extension::<SubjectAltName>().ok().flatten().map(|(_, names)| names.0)
-        });
-        names.unwrap_or_default().iter().filter_map(name).collect()
+        self.chain.first().map(|leaf| names_of(leaf)).unwrap_or_default()
     }
 
     /// How many certificates are shown.
@@ -188,6 +184,15 @@ fn validity(chain: &[CertificateDer<'_>], file: &Path) -> Result<(SystemTime, Sy
 }
 
 /// A name or an address; other kinds are not for TLS servers.
+/// The names and addresses that a certificate (DER) is for, as it spells them.
+fn names_of(leaf: &[u8]) -> Vec<String> {
+    let leaf = Certificate::from_der(leaf).ok();
+    let names = leaf.as_ref().and_then(|leaf| {
+        leaf.tbs_certificate().get_extension::<SubjectAltName>().ok().flatten().map(|(_, names)| names.0)
+    });
+    names.unwrap_or_default().iter().filter_map(name).collect()
+}
+
 fn name(name: &GeneralName) -> Option<String> {
     match name {
         GeneralName::DnsName(name) => Some(name.as_str().escape_default().to_string()),

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::SystemTime};
 
 use anyhow::{Context, Result};
 use relay_admin::{
-    Fingerprint, Options, Origins, Proxies, Server, StartError, internal, page,
+    Fingerprint, Options, Origins, Proxies, Server, StartError, internal,
+    page::{self, Page},
     status::{self, Status},
     tls,
 };
@@ -69,22 +70,20 @@ impl Web {
             options.websocket = versions.into_iter().map(Version::alpn).collect();
             options.websocket.dedup();
         }
+        let page = page_of(config, certificates, fingerprint.clone());
         let about = inspect::about(&config.bind.to_string(), fingerprint, stop.asker("POST /drain"));
         let status = Status::new(relay.clone(), about);
         if web.page {
-            options.routes.push(page::router());
+            options.routes.push(page.public());
             // What a relay serves is for everybody only on one's own machine.
             if !config.from_file {
                 options.routes.push(status::router(status.clone()));
             }
         }
         if let Some(address) = web.internal {
-            let mut routes = internal::router(status);
-            if web.page {
-                routes = routes.merge(page::router());
-            }
-            options.internal = Some((address, routes));
+            options.internal = Some((address, internal::router(status).merge(page.private())));
         }
+        options.page = Some(page);
         options.origins = Origins::new(web.origins.clone());
         options.proxies = Proxies::new(web.proxies.clone());
         options.tcp = match web.tcp {
@@ -116,6 +115,19 @@ impl Web {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The page, with what browsers need to know of the certificate that QUIC shows.
+fn page_of(config: &Config, certificates: &Store, fingerprint: Fingerprint) -> Page {
+    let is_generated = matches!(config.tls, Tls::Generated(_));
+    let names = certificates.names_of_now();
+    Page::new(page::About {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        url: config.web.url.clone(),
+        // Browsers do not verify a generated certificate: they pin it, which no other one is made for.
+        names: Arc::new(move || if is_generated { Vec::new() } else { names() }),
+        fingerprint: Arc::new(move || fingerprint().filter(|_| is_generated)),
+    })
 }
 
 type Shown = (Arc<dyn ResolvesServerCert>, Option<Arc<Clients>>);

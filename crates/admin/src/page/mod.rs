@@ -1,7 +1,16 @@
-//! The page at `/`: three files, built from `web/` and embedded, so that the binary alone shows them.
+//! The page at `/`: three files, built from `web/` and embedded, so that the binary alone shows them, and
+//! `/page.json`, which contains the relay's addresses and what the asking client may do.
 //!
-//! They never change while a process runs and are small, so a browser asks each time whether it still has the
-//! newest (`ETag`), and no cache holds one relay's script beside another's.
+//! The files never change while a process runs and are small, so a browser asks each time whether it still has
+//! the newest (`ETag`), and no cache holds one relay's script beside another's.
+
+mod addresses;
+mod info;
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use axum::{
     Router,
@@ -10,14 +19,17 @@ use axum::{
     routing::get,
 };
 
-/// What the page may do: load from and speak with the host it came from, over HTTP, WebTransport and WebSocket,
-/// and run the clock of a test pattern in a worker of its own making.
+pub(crate) use addresses::Entrances;
+
+use crate::{hub::Hub, server::Fingerprint};
+
+/// Content Security Policy, without `connect-src`: the page loads only its own files, and the clock of the test
+/// pattern runs in a worker made from a `blob:`.
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; worker-src 'self' blob:; object-src 'none'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// On each file: nothing is guessed, no address leaks a token, and only this page gets at a camera.
-static HEADERS: [(HeaderName, &str); 6] = [
-    (header::CONTENT_SECURITY_POLICY, POLICY),
+static HEADERS: [(HeaderName, &str); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
     (header::CACHE_CONTROL, "no-cache"),
@@ -55,12 +67,106 @@ static INDEX: File = file!("text/html", "index.html");
 static SCRIPT: File = file!("text/javascript", "page.js");
 static STYLE: File = file!("text/css", "page.css");
 
-/// The routes of the page: `/`, `/page.js` and `/page.css`.
-pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new()
-        .route("/", get(|headers: HeaderMap| async move { answer(&INDEX, &headers) }))
-        .route("/page.js", get(|headers: HeaderMap| async move { answer(&SCRIPT, &headers) }))
-        .route("/page.css", get(|headers: HeaderMap| async move { answer(&STYLE, &headers) }))
+/// Facts of the relay that the page shows; the functions are called once a request.
+#[derive(Clone)]
+pub struct About {
+    /// Version of the program.
+    pub version: String,
+    /// Public `https://` URL from the configuration; `None`: derived from the QUIC address and the certificate.
+    pub url: Option<String>,
+    /// DNS names and IP addresses of the certificates that clients verify; empty for a generated certificate.
+    pub names: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// SHA-256 of a generated certificate in hexadecimal, which browsers pin; `None` for any other certificate.
+    pub fingerprint: Fingerprint,
+}
+
+/// Listener that serves the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Public,
+    Private,
+}
+
+/// The page, for the public listeners and the private one; a cheap handle.
+#[derive(Clone)]
+pub struct Page(Arc<Shared>);
+
+struct Shared {
+    about: About,
+    /// Known once the listeners are open.
+    entrances: OnceLock<(Entrances, Option<Hub>)>,
+}
+
+impl Page {
+    /// Creates the page of a relay whose listeners are not open yet.
+    pub fn new(about: About) -> Self {
+        Self(Arc::new(Shared { about, entrances: OnceLock::new() }))
+    }
+
+    /// Routes for the public listeners: `/`, `/page.js`, `/page.css` and `/page.json`.
+    pub fn public(&self) -> Router {
+        self.router(Side::Public)
+    }
+
+    /// The same routes for the private listener, from where sessions go to the public addresses.
+    pub fn private(&self) -> Router {
+        self.router(Side::Private)
+    }
+
+    /// Sets the addresses of the open listeners, and the readers whose gate decides about permissions.
+    pub(crate) fn open(&self, entrances: Entrances, hub: Option<Hub>) {
+        // The listeners of a relay are opened once.
+        let _ = self.0.entrances.set((entrances, hub));
+    }
+
+    fn router(&self, side: Side) -> Router {
+        let page = self.clone();
+        let index = move |headers: HeaderMap| async move {
+            let mut response = answer(&INDEX, &headers);
+            if let Ok(policy) = HeaderValue::try_from(page.policy(side, &headers)) {
+                response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+            }
+            response
+        };
+        let page = self.clone();
+        Router::new()
+            .route("/", get(index))
+            .route("/page.js", get(|headers: HeaderMap| async move { answer(&SCRIPT, &headers) }))
+            .route("/page.css", get(|headers: HeaderMap| async move { answer(&STYLE, &headers) }))
+            .route("/page.json", get(move |request| info::answer(page, side, request)))
+    }
+
+    /// Content Security Policy of the document: connections go to the address of the page and to those in
+    /// `/page.json`.
+    fn policy(&self, side: Side, headers: &HeaderMap) -> String {
+        let mut policy = format!("{POLICY}; connect-src 'self'");
+        let urls = self.urls(side, headers);
+        for source in [urls.session, urls.websocket].iter().flatten().filter_map(|url| addresses::source(url))
+        {
+            policy.push(' ');
+            policy += &source;
+        }
+        policy
+    }
+
+    /// URLs of sessions as a client reaches them that sent `headers`.
+    fn urls(&self, side: Side, headers: &HeaderMap) -> addresses::Urls {
+        let Some((entrances, _)) = self.0.entrances.get() else { return addresses::Urls::default() };
+        let About { url, names, fingerprint, .. } = &self.0.about;
+        let known = addresses::Known {
+            url: url.as_deref(),
+            names: &names(),
+            is_pinned: fingerprint().is_some(),
+            host: addresses::host(headers),
+        };
+        addresses::urls(entrances, &known, side == Side::Private)
+    }
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Page").field("entrances", &self.0.entrances.get().map(|(it, _)| it)).finish()
+    }
 }
 
 fn answer(file: &'static File, asked: &HeaderMap) -> Response {
@@ -79,6 +185,7 @@ fn answer(file: &'static File, asked: &HeaderMap) -> Response {
         ([(header::CONTENT_TYPE, file.kind)], file.bytes).into_response()
     };
     let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     for (name, value) in &HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }

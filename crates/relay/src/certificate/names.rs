@@ -64,6 +64,12 @@ impl Shown {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         table.all.first()?.cert.first().cloned()
     }
+
+    /// The leaf of every chain (DER).
+    pub(super) fn leaves(&self) -> Vec<CertificateDer<'static>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.all.iter().filter_map(|key| key.cert.first().cloned()).collect()
+    }
 }
 
 impl ResolvesServerCert for Shown {

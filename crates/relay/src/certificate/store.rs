@@ -70,6 +70,12 @@ impl Store {
         move || shown.first().map(|leaf| Fingerprint::of(&leaf))
     }
 
+    /// The names and addresses of the certificates that are shown whenever it is asked for.
+    pub fn names_of_now(&self) -> impl Fn() -> Vec<String> + Send + Sync + 'static {
+        let shown = self.shown.clone();
+        move || shown.leaves().iter().flat_map(|leaf| super::names_of(leaf)).collect()
+    }
+
     /// See [`super::Identity::stable_secret`]; of the first certificate.
     pub fn stable_secret(&self) -> [u8; 32] {
         self.first.identity.stable_secret()

@@ -21,6 +21,8 @@ pub enum Kind {
     KeyDir,
     /// An address of HTTP.
     Url,
+    /// Public URL of the relay.
+    PublicUrl,
     /// One host name or several.
     Names,
     /// One origin of web pages or several.
@@ -73,7 +75,7 @@ impl Kind {
             Self::Files => "file, or list of them",
             Self::File => "file",
             Self::KeyDir => "folder or URL",
-            Self::Url => "URL",
+            Self::Url | Self::PublicUrl => "URL",
             Self::Names => "host name, or list of them",
             Self::Origins => "origin, or list of them",
             Self::Networks => "network, or list of them",
@@ -96,7 +98,7 @@ impl Kind {
             Self::Mtu => "BYTES",
             Self::Files | Self::File => "FILE",
             Self::KeyDir => "FOLDER|URL",
-            Self::Url => "URL",
+            Self::Url | Self::PublicUrl => "URL",
             Self::Names => "NAME",
             Self::Origins => "ORIGIN",
             Self::Networks => "NETWORK",
@@ -134,7 +136,7 @@ impl Kind {
             return Value::Array(text.split(',').map(|part| string(part.trim())).collect());
         }
         match self {
-            Self::File | Self::KeyDir | Self::Url => string(text),
+            Self::File | Self::KeyDir | Self::Url | Self::PublicUrl => string(text),
             Self::Address | Self::Takeover | Self::Congestion | Self::Level | Self::Format => string(text),
             _ => {
                 let number = || text.parse().ok().map(Value::Integer);
@@ -158,6 +160,7 @@ impl Kind {
             Self::File => value::file(value).map(drop),
             Self::KeyDir => value::key_dir(value).map(drop),
             Self::Url => value::url(value).map(drop),
+            Self::PublicUrl => value::public_url(value).map(drop),
             Self::Names => value::names(value).map(drop),
             Self::Origins => value::origins(value).map(drop),
             Self::Networks => value::networks(value).map(drop),

@@ -115,6 +115,7 @@ fn web(web: &Web, key: &str) -> Option<String> {
         "web.https.root" => files(&web.roots),
         "web.ws" => web.websocket.to_string(),
         "web.page" => web.page.to_string(),
+        "web.url" => web.url.clone().unwrap_or_else(|| "as derived".to_owned()),
         "web.origins" => several(web.origins.clone(), "everybody"),
         "web.proxy" => several(web.proxies.iter().map(ToString::to_string).collect(), "none"),
         "internal.listen" => address(web.internal),

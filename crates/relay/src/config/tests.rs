@@ -66,6 +66,7 @@ fn a_whole_file_is_understood() {
         https.root = \"web-ca.pem\"
         ws = false
         page = false
+        url = \"https://relay.example.com\"
         origins = \"https://app.example.com\"
         proxy = [\"10.0.0.0/8\"]
         [internal]
@@ -114,6 +115,7 @@ fn a_whole_file_is_understood() {
             roots: vec!["web-ca.pem".into()],
             websocket: false,
             page: false,
+            url: Some("https://relay.example.com/".to_owned()),
             origins: vec!["https://app.example.com".to_owned()],
             proxies: vec!["10.0.0.0/8".parse().unwrap()],
             internal: Some("127.0.0.1:9101".parse().unwrap()),

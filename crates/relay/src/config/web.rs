@@ -19,8 +19,10 @@ pub struct Web {
     pub roots: Vec<PathBuf>,
     /// Whether WebSockets are taken.
     pub websocket: bool,
-    /// Whether there is a page.
+    /// Whether the public listeners serve the page; the private listener always does.
     pub page: bool,
+    /// Public `https://` URL of the relay, with a slash at its end.
+    pub url: Option<String>,
     /// Whose pages may open sessions; none: everybody's.
     pub origins: Vec<String>,
     /// Who is believed what it says of whom it speaks for.
@@ -46,6 +48,7 @@ impl Default for Web {
             roots: Vec::new(),
             websocket: true,
             page: false,
+            url: None,
             origins: Vec::new(),
             proxies: Vec::new(),
             internal: None,
@@ -82,6 +85,7 @@ impl Layers<'_> {
         self.set("web.https.root", value::files, &mut web.roots);
         self.set("web.ws", value::switch, &mut web.websocket);
         self.set("web.page", value::switch, &mut web.page);
+        self.set("web.url", |value| value::public_url(value).map(Some), &mut web.url);
         self.set("web.origins", value::origins, &mut web.origins);
         self.set("web.proxy", value::networks, &mut web.proxies);
         self.set("internal.listen", some_address, &mut web.internal);

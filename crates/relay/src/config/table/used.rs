@@ -185,7 +185,19 @@ pub(super) static ENTRIES: &[Entry] = &[
         "authorities of client certificates over HTTPS (PEM): browsers ask their users for one then",
     ),
     used("web.ws", Kind::Switch, "true", "WebSocket for clients without WebTransport"),
-    used("web.page", Kind::Switch, "false", "a page for people at `/`; without a file it is there"),
+    used(
+        "web.page",
+        Kind::Switch,
+        "false",
+        "the web page at `/` of the public listeners; without a file it is on. The private listener always has it",
+    ),
+    used(
+        "web.url",
+        Kind::PublicUrl,
+        "host of the page or of the certificate, port of `server.bind`",
+        "public URL of the relay, as in `\"https://relay.example.com:4443/\"`: the page uses it for sessions and \
+         in the commands it shows",
+    ),
     used(
         "web.origins",
         Kind::Origins,

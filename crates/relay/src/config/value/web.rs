@@ -23,6 +23,23 @@ pub(in crate::config) fn origins(value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
+/// `https://HOST[:PORT]/`, with the slash at its end.
+pub(in crate::config) fn public_url(value: &Value) -> Result<String, String> {
+    let is_whole = |url: &Url| {
+        url.scheme() == "https"
+            && url.host().is_some()
+            && url.path() == "/"
+            && (url.query(), url.fragment(), url.username(), url.password()) == (None, None, "", None)
+    };
+    let url = value.as_str().and_then(|text| text.parse().ok()).filter(is_whole);
+    url.map(|url: Url| url.to_string()).ok_or_else(|| {
+        format!(
+            "{value} is no public URL of a relay; write scheme, host and port only, as in \
+             \"https://relay.example.com:4443/\""
+        )
+    })
+}
+
 /// One network or a list of them.
 pub(in crate::config) fn networks(value: &Value) -> Result<Vec<Network>, String> {
     let texts = texts(value, "network")?;

@@ -1,0 +1,128 @@
+//! `GET /page.json`: the relay's addresses, and what the asking client may do.
+
+use axum::{
+    extract::Request,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use relay_auth::Permit;
+use relay_model::{Path, Scope};
+use relay_worker::Asker;
+use serde::Serialize;
+
+use super::{Page, Side, addresses};
+use crate::{
+    client::Client,
+    hub::{Hub, Refused},
+    status::{answer as json_answer, json},
+};
+
+/// The answer. Its fields are documented in `docs/inspect.md`.
+#[derive(Debug, Serialize)]
+struct Info {
+    version: String,
+    private: bool,
+    /// WebTransport and raw QUIC.
+    session: Option<String>,
+    websocket: Option<String>,
+    /// SHA-256 of the certificate in hexadecimal, where browsers have to pin it.
+    fingerprint: Option<String>,
+    /// What a session with the same token may do; `None`: it would not be admitted, or nobody decides.
+    permit: Option<Permitted>,
+    /// Why it would not be admitted.
+    refused: Option<String>,
+}
+
+/// Patterns of paths as sessions name them, relative to the root of the permit.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Permitted {
+    publish: Vec<String>,
+    subscribe: Vec<String>,
+}
+
+impl Permitted {
+    fn new(permit: &Permit) -> Self {
+        let patterns = |scope: &Scope| relative(scope, permit.root());
+        Self { publish: patterns(permit.publish()), subscribe: patterns(permit.subscribe()) }
+    }
+}
+
+fn relative(scope: &Scope, root: &Path) -> Vec<String> {
+    scope.patterns().iter().filter_map(|pattern| pattern.within(root)).map(|it| it.to_string()).collect()
+}
+
+/// Answers for the token in the query, which is that of the page. The decision is the gate's, as for a session
+/// of this client; an auth server is asked as for a reader over HTTP.
+pub(super) async fn answer(page: Page, side: Side, request: Request) -> Response {
+    let urls = page.urls(side, request.headers());
+    let hub = page.0.entrances.get().and_then(|(_, hub)| hub.clone());
+    let asker = request.extensions().get::<Client>().map(|client| asker(client, side, &request));
+    let decided = match (hub, asker) {
+        (Some(hub), Some(asker)) => Some(decide(&hub, asker).await),
+        _ => None,
+    };
+    let (permit, refused) = match decided {
+        None => (None, None),
+        Some(Ok(permit)) => (Some(permit), None),
+        Some(Err(refused)) => (None, Some(refused)),
+    };
+    let about = &page.0.about;
+    let info = Info {
+        version: about.version.clone(),
+        private: side == Side::Private,
+        session: urls.session,
+        websocket: urls.websocket,
+        fingerprint: (about.fingerprint)(),
+        permit,
+        refused,
+    };
+    json_answer(StatusCode::OK, json(&info))
+}
+
+async fn decide(hub: &Hub, asker: Asker) -> Result<Permitted, String> {
+    match hub.admit(asker).await {
+        Ok(reader) => reader.permit().as_ref().map(Permitted::new).ok_or_else(|| "expired".to_owned()),
+        Err(Refused::Denied(denial)) => Err(denial.to_string()),
+        Err(Refused::Full) => Err("too many readers".to_owned()),
+        Err(Refused::Leaving) => Err("draining".to_owned()),
+    }
+}
+
+/// The client of the page, as it would open a session at `/`.
+fn asker(client: &Client, side: Side, request: &Request) -> Asker {
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    Asker {
+        target: format!("/{query}"),
+        transport: "http",
+        version: "http/1.1",
+        remote: client.remote,
+        local: client.local,
+        server_name: server_name(client, side, request.headers()),
+        certificate: client.certificate.clone(),
+    }
+}
+
+/// Host that is asked for. The name of the private listener is none that clients know.
+fn server_name(client: &Client, side: Side, headers: &HeaderMap) -> Option<String> {
+    let host = || addresses::host(headers).map(str::to_ascii_lowercase);
+    client.server_name.clone().or_else(host).filter(|_| side == Side::Public)
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_model::Pattern;
+
+    use super::*;
+
+    #[test]
+    fn patterns_are_relative_to_the_root_of_the_permit() {
+        let scope: Scope = ["room/alice/**", "room/*/cam", "room"]
+            .iter()
+            .map(|text| Pattern::parse(text).unwrap())
+            .collect();
+        let root = Path::parse("room").unwrap();
+        assert_eq!(relative(&scope, &root), ["", "*/cam", "alice/**"]);
+        assert_eq!(relative(&Scope::everything(), &Path::root()), ["**"]);
+        assert!(relative(&Scope::nothing(), &root).is_empty());
+    }
+}
