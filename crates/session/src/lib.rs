@@ -22,6 +22,7 @@ mod lane;
 mod opening;
 mod pace;
 pub mod pair;
+mod peer_announces;
 mod probe;
 mod pull;
 mod requests;

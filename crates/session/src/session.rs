@@ -7,7 +7,10 @@ use std::{
 };
 
 use relay_meter::Worker as Meter;
-use relay_model::{Ask, Hop, LogId, Order, Path, Scope, SessionCode, SessionId, SubId, WorkerId, limits};
+use relay_model::{
+    Ask, Hop, LogId, Order, Path, Scope, SessionCode, SessionId, SubId, WorkerId,
+    limits::{self, SessionLimits},
+};
 use relay_store::{Rings, Store};
 use relay_wire::lite::{self, Message};
 
@@ -17,9 +20,9 @@ use crate::{
     fanout::{Batch, Fanout},
     ingest::Ingest,
     inlet::Inlet,
-    intake::Heard,
     opening::Opening,
     pace::Pace,
+    peer_announces::PeerAnnounces,
     probe::Probes,
     tracks::Track,
     transport::{Closed, Dir, Event, PRIORITY_CONTROL, Stream, Transport},
@@ -93,6 +96,8 @@ pub struct Config {
     pub has_url: bool,
     /// When the process began: what frames that carry no time are stamped from.
     pub started: Instant,
+    /// Limits of the session, unless it turns out to be a relay of the same cluster.
+    pub limits: SessionLimits,
 }
 
 impl Config {
@@ -130,15 +135,15 @@ pub struct Session {
     pub(crate) egress: Egress,
     pub(crate) upstreams: Upstreams,
     /// What the peer announces, whether core takes it or not.
-    pub(crate) heard: HashMap<Path, Heard, foldhash::fast::RandomState>,
+    pub(crate) heard: PeerAnnounces,
     pub(crate) watches: Vec<Watching>,
     pub(crate) probes: Probes,
     pub(crate) peer: Peer,
     /// Streams not read on: before authorisation, while core is behind, or while the peer asks too fast.
     pub(crate) held: BTreeSet<Stream>,
     pub(crate) pace: Pace,
-    /// Requests refused for their number.
-    pub(crate) refusals: u32,
+    /// In force: those of [`Config::limits`], none for a relay of the same cluster.
+    pub(crate) limits: SessionLimits,
     /// What to ask for as soon as the peer grants streams, and since when.
     pub(crate) wanting: VecDeque<(Instant, Wanted)>,
     /// Logs whose publisher turned out to count anew.
@@ -202,12 +207,14 @@ impl Session {
         Self {
             egress: Egress::new(config.version),
             opening: Opening::of(config.version),
+            pace: Pace::new(&config.limits),
+            limits: config.limits,
             config,
             grant: None,
             streams: HashMap::default(),
             control: Control::default(),
             upstreams: Upstreams::default(),
-            heard: HashMap::default(),
+            heard: PeerAnnounces::default(),
             watches: Vec::new(),
             probes: Probes::default(),
             peer: Peer {
@@ -219,8 +226,6 @@ impl Session {
                 is_relay: false,
             },
             held: BTreeSet::new(),
-            pace: Pace::default(),
-            refusals: 0,
             wanting: VecDeque::new(),
             restarted: Vec::new(),
             headers: VecDeque::new(),
@@ -258,6 +263,8 @@ impl Session {
     pub fn authorized<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, grant: Grant) {
         if grant.is_peer {
             self.know_relay();
+            self.limits = SessionLimits::NONE;
+            self.pace = Pace::new(&self.limits);
         }
         self.grant = Some(grant);
         self.check_role(t, cx);
