@@ -25,6 +25,7 @@ pub mod pair;
 mod peer_announces;
 mod probe;
 mod pull;
+mod queue;
 mod requests;
 mod revise;
 mod serve;

@@ -66,7 +66,7 @@ impl Session {
     fn revise_intakes<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         let Some(publish) = self.grant.as_ref().map(|grant| grant.publish.clone()) else { return };
         let is_granted = |prefix: &Path| !publish.narrow(prefix).is_empty();
-        self.wanting.retain(|(_, wanted)| match wanted {
+        self.wanting.retain(|wanted| match wanted {
             Wanted::Announces(prefix) => is_granted(prefix),
             _ => true,
         });
@@ -89,7 +89,7 @@ impl Session {
         }
         self.heard.revise(|path| publish.allows(path));
         self.promote_announces(cx);
-        asked.extend(self.wanting.iter().filter_map(|(_, wanted)| match wanted {
+        asked.extend(self.wanting.own().filter_map(|wanted| match wanted {
             Wanted::Announces(prefix) => Some(prefix.clone()),
             _ => None,
         }));

@@ -24,6 +24,7 @@ use crate::{
     pace::Pace,
     peer_announces::PeerAnnounces,
     probe::Probes,
+    queue::Queue,
     tracks::Track,
     transport::{Closed, Dir, Event, PRIORITY_CONTROL, Stream, Transport},
     upstream::Upstreams,
@@ -144,8 +145,10 @@ pub struct Session {
     pub(crate) pace: Pace,
     /// In force: those of [`Config::limits`], none for a relay of the same cluster.
     pub(crate) limits: SessionLimits,
-    /// What to ask for as soon as the peer grants streams, and since when.
-    pub(crate) wanting: VecDeque<(Instant, Wanted)>,
+    /// Requests toward the peer that wait for their turn and for its stream credit.
+    pub(crate) wanting: Queue,
+    /// Some of them wait for stream credit, and core knows.
+    pub(crate) is_blocked: bool,
     /// Logs whose publisher turned out to count anew.
     pub(crate) restarted: Vec<LogId>,
     /// Streams whose header must come in time, oldest first.
@@ -226,7 +229,8 @@ impl Session {
                 is_relay: false,
             },
             held: BTreeSet::new(),
-            wanting: VecDeque::new(),
+            wanting: Queue::default(),
+            is_blocked: false,
             restarted: Vec::new(),
             headers: VecDeque::new(),
             holding: Vec::new(),
@@ -307,7 +311,7 @@ impl Session {
         }
         if self.config.version.has_goaway() {
             cx.meter.goaways_out += 1;
-            self.wanting.push_front((cx.now, Wanted::Goaway));
+            self.wanting.push_first(Wanted::Goaway);
             self.open_wanted(t, cx);
         }
     }
@@ -342,13 +346,14 @@ impl Session {
             return;
         }
         match order {
-            Order::Open { log, epoch, path, publisher, track, prefs, want } => {
-                let wanted = Track { log, epoch, path, publisher, track, prefs, want };
+            Order::Open { log, epoch, path, publisher, track, prefs, want, asker } => {
+                let wanted = Track { log, epoch, path, publisher, track, prefs, want, asker };
                 self.open_upstream(t, cx, wanted);
             }
             Order::Prefs { log, prefs, want } => self.update_upstream(t, cx, log, prefs, want),
             Order::Close { log } => self.close_upstream(t, cx, log),
-            Order::Pull { log, group } => self.pull(t, cx, log, group),
+            Order::Asked { log, asker } => self.asked(t, cx, log, asker),
+            Order::Pull { log, group, asker } => self.pull(t, cx, log, group, asker),
             Order::DropPull { log, group } => self.drop_pull(t, log, group),
             Order::Attach { sub, log } => self.attach(t, cx, sub, log),
             Order::Refuse { sub, code } => self.refuse_sub(t, cx, sub, code),
