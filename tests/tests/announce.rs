@@ -141,7 +141,7 @@ fn surplus_announce_waits_until_an_earlier_one_ends() {
         all.push(announce(&publisher, "p/one-too-many"));
         wait_until("the count", 5, || relay.counts().total().announces_limited == 1).await;
         assert_eq!(publisher.is_closed(), None);
-        drop(all.remove(0));
+        all.remove(0).withdraw();
         expect(&mut watch, "p/0", false).await;
         expect(&mut watch, "p/one-too-many", true).await;
         assert_eq!(publisher.is_closed(), None);

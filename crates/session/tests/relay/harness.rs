@@ -42,7 +42,7 @@ pub(crate) struct Seat {
 
 /// One track that is pulled from a publisher.
 pub(crate) struct Pull {
-    key: (Path, TrackName),
+    pub(crate) key: (Path, TrackName),
     pub(crate) source: usize,
     pub(crate) epoch: Epoch,
     pub(crate) readers: BTreeMap<(usize, SubId), (Prefs, Want)>,
