@@ -244,6 +244,7 @@ impl Hub {
                 Order::Open { .. }
                 | Order::Prefs { .. }
                 | Order::Close { .. }
+                | Order::Asked { .. }
                 | Order::Pull { .. }
                 | Order::DropPull { .. } => {}
             },

@@ -72,6 +72,7 @@ impl Relay {
             local: ([10, 0, 0, 1], 443).into(),
             hop: HOP,
             started: now,
+            limits: limits::SessionLimits::default(),
             board: board.clone(),
             fault: None,
         });

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use relay_model::{Cost, Hop, Hops, Order, Path, Route, SessionCode, SessionId, limits};
+use relay_model::{Cost, Hop, Hops, Path, Route, SessionId, limits};
 
 use crate::{
     core::{Core, Takeover},
@@ -12,13 +12,9 @@ use crate::{
 };
 
 impl Core {
-    /// `id` is a known session.
+    /// `id` is a known session. How many it may announce is the session's own business.
     pub(crate) fn announce(&mut self, id: SessionId, path: Path, hops: Hops, cost: Cost, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        if session.killed {
-            self.tally.announce_limit += 1;
-            return;
-        }
         if !session.permit.publish().allows(&path) {
             self.tally.announce_denied += 1;
             return;
@@ -32,11 +28,6 @@ impl Core {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let (permit, draining) = (session.permit.clone(), session.draining);
         if !session.announced.contains(&path) {
-            if session.announced.len() >= limits::ANNOUNCES {
-                self.kill(id, "too many announces");
-                self.tally.announce_limit += 1;
-                return;
-            }
             session.announced.insert(path.clone());
             self.revive(id, &path);
         }
@@ -123,12 +114,5 @@ impl Core {
             return false;
         }
         true
-    }
-
-    fn kill(&mut self, id: SessionId, reason: &'static str) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.killed = true;
-            self.outbox.order(id, Order::Kill { code: SessionCode::PROTOCOL_VIOLATION, reason });
-        }
     }
 }

@@ -22,13 +22,16 @@ impl Core {
         assert_eq!(ghosts, self.ghosts, "ghosts are miscounted");
         assert!(ghosts <= GHOSTS);
         let merging = self.logs.values().filter(|log| log.merge_at.is_some()).count();
-        assert_eq!(armed + merging + ghosts, self.timers.len(), "a deadline of nobody");
+        let braked = self.sessions.values().filter(|session| session.brake.deadline().is_some()).count();
+        assert_eq!(armed + merging + ghosts + braked, self.timers.len(), "a deadline of nobody");
     }
 
     fn check_session(&self, id: SessionId) {
         let session = &self.sessions[&id];
-        assert!(session.announced.len() <= limits::ANNOUNCES);
-        assert!(session.subs.len() <= limits::SUBSCRIPTIONS);
+        assert!(session.brake.len() <= limits::BRAKE_WAITING);
+        let due = session.brake.deadline();
+        assert_eq!(due.is_some(), session.brake.len() > 0, "a request that waits without end");
+        assert!(due.is_none_or(|at| self.timers.contains(at, Timer::Brake(id))), "a brake that never lets go");
         for path in &session.announced {
             assert!(session.permit.publish().allows(path), "announced outside the permit");
             let routes = self.broadcasts[path].routes();
@@ -89,6 +92,9 @@ impl Core {
             Upstream::Over => false,
         };
         assert_eq!(log.deadline.is_some(), lingers, "a linger without end, or without cause");
+        if let Upstream::Open(writer) = log.upstream {
+            assert!(!lingers || !self.sessions[&writer].blocked, "keeps a stream that others wait for");
+        }
         assert!(
             log.deadline.is_none_or(|at| self.timers.contains(at, Timer::Log(id))),
             "a linger that never ends"

@@ -12,6 +12,7 @@ use relay_model::{Ask, Hop, LogId, Path, SessionId, limits};
 use crate::{
     event::{Action, Counts, Event, Tally},
     log::Log,
+    missing::Missing,
     outbox::Outbox,
     route::Broadcast,
     session::Session,
@@ -62,6 +63,8 @@ pub struct Core {
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) tally: Tally,
+    /// Tracks that publishers lately said they have not.
+    pub(crate) missing: Missing,
     /// How many ghosts there are over all paths.
     pub(crate) ghosts: usize,
     serial: u64,
@@ -78,6 +81,7 @@ impl Core {
             timers: Timers::default(),
             outbox: Outbox::default(),
             tally: Tally::default(),
+            missing: Missing::default(),
             ghosts: 0,
             serial: 0,
         }
@@ -120,6 +124,7 @@ impl Core {
                 Timer::Log(log) => self.linger_over(log),
                 Timer::Merge(log) => self.merge(log, now),
                 Timer::Ghost(path, session) => self.ghost_due(session, &path, now),
+                Timer::Brake(session) => self.brake_due(session, now),
             }
         }
     }
@@ -165,7 +170,13 @@ impl Core {
             Ask::Pulled { log, epoch, group } => self.pulled(session, log, epoch, group),
             Ask::Exclude { hop } => self.exclude(session, hop, now),
             Ask::Draining => self.drain(session, now),
-            Ask::Ended { log, epoch } => self.ended(session, log, epoch),
+            Ask::Ended { log, epoch, missing } => {
+                if missing {
+                    self.note_missing(session, log, epoch, now);
+                }
+                self.ended(session, log, epoch);
+            }
+            Ask::StreamsBlocked { blocked } => self.streams_blocked(session, blocked),
         }
     }
 
@@ -176,6 +187,9 @@ impl Core {
             self.tally.unknown += 1;
             return;
         };
+        if let Some(at) = session.brake.deadline() {
+            self.timers.disarm(at, Timer::Brake(id));
+        }
         let mut touched: BTreeSet<Path> = session.announced;
         for path in &touched {
             if vanished {

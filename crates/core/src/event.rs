@@ -110,17 +110,18 @@ pub struct Tally {
     pub unknown: u64,
     /// Announces outside the permit, or that a narrower one has ended.
     pub announce_denied: u64,
-    /// Announces over [`relay_model::limits::ANNOUNCES`], which cost the session, and what it announced
-    /// after that.
-    pub announce_limit: u64,
     /// Announces whose chain holds our own hop.
     pub looped: u64,
     /// Announces whose chain is over [`relay_model::limits::HOPS`].
     pub too_many_hops: u64,
     /// Subscriptions outside the permit, or that a narrower one has ended.
     pub subscribe_denied: u64,
-    /// Subscriptions over [`relay_model::limits::SUBSCRIPTIONS`].
-    pub subscribe_limit: u64,
+    /// Subscriptions to a track that its publisher lately said it has not: refused without asking again.
+    pub missing: u64,
+    /// Subscriptions of braked sessions that waited for their turn.
+    pub braked: u64,
+    /// Subscriptions of braked sessions that were refused because too many waited.
+    pub brake_refused: u64,
     /// Subscriptions to a path with no usable route.
     pub unroutable: u64,
     /// Pulls of a subscription that is not attached (any more), or whose log is over.

@@ -11,10 +11,12 @@
 //! - a log's upstream follows the best route of its publisher, not a session (`upstream`);
 //! - who vanishes without a word is expected back for a while (`ghost`);
 //! - a path belongs to who took it while it was free (`route`);
+//! - requests for tracks that are missing are not repeated, and brake the session that makes them (`brake`);
 //! - however many wait for an old group, its publisher is asked once (`pull`);
 //! - a permit may change while its session lives, and nothing outlives it (`revise`).
 
 mod announce;
+mod brake;
 mod check;
 mod core;
 mod event;
@@ -22,6 +24,7 @@ mod ghost;
 mod inspect;
 mod log;
 mod merge;
+mod missing;
 mod outbox;
 mod pull;
 mod revise;

@@ -30,6 +30,8 @@ pub(crate) struct Log {
     pub(crate) path: Path,
     pub(crate) publisher: Publisher,
     pub(crate) track: TrackName,
+    /// The session it was created for.
+    pub(crate) asker: SessionId,
     pub(crate) upstream: Upstream,
     /// Chain of the route it is, or was last, read through; before the first, of the ghost it waits for.
     pub(crate) hops: Hops,
@@ -76,11 +78,18 @@ pub(crate) struct Wait {
 }
 
 impl Log {
-    pub(crate) fn new(path: Path, publisher: Publisher, track: TrackName, hops: Hops) -> Self {
+    pub(crate) fn new(
+        path: Path,
+        publisher: Publisher,
+        track: TrackName,
+        hops: Hops,
+        asker: SessionId,
+    ) -> Self {
         Self {
             path,
             publisher,
             track,
+            asker,
             upstream: Upstream::Suspended,
             hops,
             epoch: Epoch(0),
@@ -170,6 +179,11 @@ impl Log {
     /// The groups that are waited for.
     pub(crate) fn pulls(&self) -> impl ExactSizeIterator<Item = u64> {
         self.pulls.keys().copied()
+    }
+
+    /// One of the sessions that wait for `group`.
+    pub(crate) fn waits_for(&self, group: u64) -> Option<SessionId> {
+        self.pulls.get(&group)?.first().map(|(session, _)| *session)
     }
 
     pub(crate) fn readers(&self) -> impl ExactSizeIterator<Item = (&Reader, &Reading)> {

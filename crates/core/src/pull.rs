@@ -21,7 +21,7 @@ impl Core {
             self.drop_pull(log, abandoned);
         }
         if wait.first {
-            self.tell_writer(log, Order::Pull { log, group });
+            self.tell_writer(log, Order::Pull { log, group, asker: reader.0 });
         }
     }
 
@@ -32,9 +32,11 @@ impl Core {
 
     /// Orders what is waited for from the new writer of `log`.
     pub(crate) fn order_pulls(&mut self, log: LogId) {
-        let groups: Vec<u64> = self.logs.get(&log).map(|state| state.pulls().collect()).unwrap_or_default();
-        for group in groups {
-            self.tell_writer(log, Order::Pull { log, group });
+        let Some(state) = self.logs.get(&log) else { return };
+        let waits = |group| state.waits_for(group).map(|asker| (group, asker));
+        let groups: Vec<(u64, SessionId)> = state.pulls().filter_map(waits).collect();
+        for (group, asker) in groups {
+            self.tell_writer(log, Order::Pull { log, group, asker });
         }
     }
 

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use relay_auth::Permit;
 use relay_model::{Hop, LogId, Path, SubId};
 
+use crate::brake::Brake;
+
 /// One admitted session. The sets mirror the route table and the logs, so that a close touches
 /// only what is the session's own; ordered, so that equal histories give equal actions.
 #[derive(Debug)]
@@ -20,8 +22,10 @@ pub(crate) struct Session {
     pub(crate) subs: BTreeMap<SubId, LogId>,
     /// Logs it was told to write.
     pub(crate) writes: BTreeSet<LogId>,
-    /// It was told to end: nothing new is taken from it.
-    pub(crate) killed: bool,
+    /// Requests toward its peer wait for stream credit.
+    pub(crate) blocked: bool,
+    /// What it asked publishers for, and its requests that wait because too much of that was missing.
+    pub(crate) brake: Brake,
 }
 
 impl Session {
@@ -33,7 +37,8 @@ impl Session {
             announced: BTreeSet::new(),
             subs: BTreeMap::new(),
             writes: BTreeSet::new(),
-            killed: false,
+            blocked: false,
+            brake: Brake::default(),
         }
     }
 }

@@ -2,11 +2,10 @@
 
 use std::time::Instant;
 
-use relay_model::{
-    Hop, Hops, LogId, Order, Path, Prefs, SessionId, StreamCode, SubId, TrackName, Want, limits,
-};
+use relay_model::{Hop, Hops, LogId, Order, Path, Prefs, SessionId, StreamCode, SubId, TrackName, Want};
 
 use crate::{
+    brake::Braked,
     core::Core,
     event::Action,
     log::{Log, Reader, Upstream},
@@ -25,16 +24,24 @@ impl Core {
     ) {
         let (id, sub) = reader;
         let Some(session) = self.sessions.get(&id) else { return };
-        if session.subs.contains_key(&sub) {
+        if session.subs.contains_key(&sub) || session.brake.holds(sub) {
             // An answer would be taken for one to the first.
             self.tally.unknown += 1;
             return;
         }
-        if session.killed || session.subs.len() >= limits::SUBSCRIPTIONS {
-            self.tally.subscribe_limit += 1;
-            self.outbox.order(id, Order::Refuse { sub, code: StreamCode::CANCEL });
-            return;
-        }
+        self.serve(reader, (path, track), (prefs, want), false, now);
+    }
+
+    /// Attaches a reader to a log of the track, or refuses it. `has_turn`: it waited for its turn.
+    pub(crate) fn serve(
+        &mut self,
+        reader: Reader,
+        (path, track): (Path, TrackName),
+        (prefs, want): (Prefs, Want),
+        has_turn: bool,
+        now: Instant,
+    ) {
+        let (id, sub) = reader;
         // Whether it is not there or not allowed is not told apart.
         let Some(Candidate { route, publisher, ghost, .. }) = self.resolve(id, &path) else {
             self.outbox.order(id, Order::Refuse { sub, code: StreamCode::UNROUTABLE });
@@ -50,10 +57,24 @@ impl Core {
                 self.join(log, reader, prefs, want);
                 self.improve(log, now);
                 self.sync_prefs(log);
+                self.queue_beside(log, id);
                 log
             }
             None => {
-                let log = self.create(path, publisher, track, &route.hops);
+                if ghost.is_none() {
+                    let key = (path.clone(), publisher, track.clone());
+                    if self.missing.contains(&key, now) {
+                        self.tally.missing += 1;
+                        self.outbox.order(id, Order::Refuse { sub, code: StreamCode::NOT_FOUND });
+                        return;
+                    }
+                    let (path, track) = (path.clone(), track.clone());
+                    let braked = Braked { sub, path, track, prefs, want };
+                    if !has_turn && self.is_held_back(id, braked, now) {
+                        return;
+                    }
+                }
+                let log = self.create(path, publisher, track, &route.hops, id);
                 self.join(log, reader, prefs, want);
                 match ghost {
                     None => self.open(log, &route, now),
@@ -67,9 +88,11 @@ impl Core {
 
     /// The reader's session is known. Unknown subscriptions are ones we refused.
     pub(crate) fn update(&mut self, reader: Reader, prefs: Prefs) {
-        let log = self.sessions.get(&reader.0).and_then(|session| session.subs.get(&reader.1)).copied();
-        let Some(log) = log else {
-            self.tally.unknown += 1;
+        let Some(session) = self.sessions.get_mut(&reader.0) else { return };
+        let Some(log) = session.subs.get(&reader.1).copied() else {
+            if !session.brake.update(reader.1, prefs) {
+                self.tally.unknown += 1;
+            }
             return;
         };
         if let Some(state) = self.logs.get_mut(&log) {
@@ -83,6 +106,7 @@ impl Core {
         let log = self.sessions.get_mut(&reader.0).and_then(|session| session.subs.remove(&reader.1));
         match log {
             Some(log) => self.leave(log, reader, now),
+            None if self.release_braked(reader) => {}
             None => self.tally.unknown += 1,
         }
     }
@@ -96,6 +120,8 @@ impl Core {
             self.drop_pull(log, group);
         }
         match upstream {
+            // Others wait for its streams.
+            Upstream::Open(writer) if unread && self.is_blocked(writer) => self.retire(log),
             Upstream::Open(_) if unread => self.arm(log, now),
             Upstream::Open(_) => {
                 self.improve(log, now);
@@ -168,11 +194,47 @@ impl Core {
             })
     }
 
-    fn create(&mut self, path: Path, publisher: Publisher, track: TrackName, hops: &Hops) -> LogId {
+    /// Requests toward the peer of `id` wait for its stream credit, or none waits any more. What nobody
+    /// reads keeps no stream that others wait for.
+    pub(crate) fn streams_blocked(&mut self, id: SessionId, blocked: bool) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.blocked = blocked;
+        if blocked {
+            let writes: Vec<LogId> = session.writes.iter().copied().collect();
+            for log in writes {
+                if self.logs.get(&log).is_some_and(Log::is_unread) {
+                    self.retire(log);
+                }
+            }
+        }
+    }
+
+    fn is_blocked(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.blocked)
+    }
+
+    /// The request for a log may be waiting in the line of whoever asked first: it waits in that of `asker`
+    /// as well.
+    fn queue_beside(&mut self, log: LogId, asker: SessionId) {
+        if let Some(Upstream::Open(writer)) = self.logs.get(&log).map(|state| state.upstream)
+            && self.is_blocked(writer)
+        {
+            self.outbox.order(writer, Order::Asked { log, asker });
+        }
+    }
+
+    fn create(
+        &mut self,
+        path: Path,
+        publisher: Publisher,
+        track: TrackName,
+        hops: &Hops,
+        asker: SessionId,
+    ) -> LogId {
         let log = LogId(self.next_serial());
         self.outbox.push(Action::Create { log });
         self.broadcasts.entry(path.clone()).or_default().add_log(publisher, track.clone(), log);
-        self.logs.insert(log, Log::new(path, publisher, track, hops.clone()));
+        self.logs.insert(log, Log::new(path, publisher, track, hops.clone(), asker));
         log
     }
 

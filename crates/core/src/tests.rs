@@ -1,5 +1,6 @@
 //! Lists of events, checked after each by [`Core::check`] and by a model that consumes the actions.
 
+mod brake;
 mod ghosts;
 mod goodbyes;
 mod limits;
@@ -28,6 +29,8 @@ use crate::{Action, Config, Core, Event, Takeover, Tally, tests::model::Model};
 const SELF: u64 = 999;
 const LINGER: Duration = Duration::from_secs(5);
 const HOLD_BACK: Duration = Duration::from_millis(300);
+/// In place of the session that an order is for, where a test does not ask which it is.
+const ANYBODY: SessionId = SessionId(u64::MAX);
 /// The shortest time.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -168,7 +171,7 @@ impl Bench {
 
     fn ended(&mut self, session: u64, log: LogId) -> Vec<Action> {
         let epoch = self.model.epoch(log);
-        self.ask(session, Ask::Ended { log, epoch })
+        self.ask(session, Ask::Ended { log, epoch, missing: false })
     }
 
     /// Lets time pass and the timers run.
@@ -195,8 +198,15 @@ impl Bench {
     fn settle(&mut self) -> Vec<Action> {
         let actions: Vec<Action> = std::iter::from_fn(|| self.core.poll_action()).collect();
         actions.iter().for_each(|action| self.model.action(action));
-        self.model.after();
+        let braked = self.core.sessions.values().map(|session| session.brake.len()).sum();
+        self.model.after(braked);
         self.core.check();
+        let mut actions = actions;
+        for action in &mut actions {
+            if let Action::Order { order: Order::Open { asker, .. } | Order::Pull { asker, .. }, .. } = action {
+                *asker = ANYBODY;
+            }
+        }
         actions
     }
 }
@@ -216,6 +226,7 @@ fn open_order(session: u64, log: LogId, epoch: u64, raw: &str) -> Action {
         track,
         prefs: Prefs::default(),
         want: Want::Live,
+        asker: ANYBODY,
     };
     to(session, order)
 }
@@ -229,7 +240,7 @@ fn refuse(session: u64, sub: u64, code: StreamCode) -> Action {
 }
 
 fn pull(session: u64, log: LogId, group: u64) -> Action {
-    to(session, Order::Pull { log, group })
+    to(session, Order::Pull { log, group, asker: ANYBODY })
 }
 
 fn drop_pull(session: u64, log: LogId, group: u64) -> Action {

@@ -1,4 +1,4 @@
-//! Deadlines: at most one of each kind a log, and one a ghost.
+//! Deadlines: at most one of each kind a log, one a ghost, and one a braked session.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -13,6 +13,8 @@ pub(crate) enum Timer {
     Merge(LogId),
     /// The next thing to come of a ghost: its hold-back is over, or its linger.
     Ghost(Path, SessionId),
+    /// The next request of a braked session goes to its publisher.
+    Brake(SessionId),
 }
 
 /// Deadlines in order. The owner keeps each one's own to disarm it.

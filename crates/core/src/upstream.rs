@@ -127,9 +127,11 @@ impl Core {
         }
         let (epoch, (prefs, want)) = (state.epoch, state.asked);
         let (path, track) = (state.path.clone(), state.track.clone());
+        let asker = state.readers().next().map_or(state.asker, |((session, _), _)| *session);
         self.outbox.push(Action::Fence { log, epoch });
         let publisher = route.publisher();
-        self.outbox.order(route.session, Order::Open { log, epoch, path, publisher, track, prefs, want });
+        let order = Order::Open { log, epoch, path, publisher, track, prefs, want, asker };
+        self.outbox.order(route.session, order);
         self.order_pulls(log);
         self.plan_merge(log, now);
     }

@@ -180,6 +180,15 @@ worker! {
         subscriptions_limited,
         /// Fetches refused for their number.
         fetches_limited,
+        /// Announce requests (watches) refused for their number.
+        watches_limited,
+        /// Announces not routed because their session has as many routed as it may have.
+        announces_limited,
+        /// Announces not routed because their path holds a control character, a line separator, a
+        /// bidirectional control or a dot segment.
+        announce_names_refused,
+        /// Subscriptions, track requests and fetches refused because the track name holds one of these.
+        track_names_refused,
         /// Requests refused because memory is at its ceiling.
         requests_refused_memory,
         /// Requests toward a peer that got no stream of it in time, or found too many waiting.

@@ -64,6 +64,9 @@ codes! {
         GOING_AWAY = 0x4 "going away",
         /// The reader is too far behind.
         TOO_FAR_BEHIND = 0x5 "too far behind",
+        /// The session has as many open requests of this kind as it may have
+        /// (draft-ietf-moq-transport-17, stream reset codes; moq-lite has no code for it).
+        EXCESSIVE_LOAD = 0x9 "excessive load",
         /// The track contradicts itself.
         MALFORMED_TRACK = 0x12 "malformed track",
         /// A control request was not answered in time.

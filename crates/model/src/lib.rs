@@ -4,6 +4,7 @@
 pub mod code;
 pub mod id;
 pub mod limits;
+pub mod name;
 pub mod path;
 pub mod pattern;
 pub mod plane;

@@ -40,22 +40,41 @@ pub const DATAGRAM_QUEUE: usize = 64 * 1024;
 pub const DATAGRAM_PAYLOAD: usize = 1_200;
 /// Handshakes not yet validated before Retry is asked.
 pub const UNVALIDATED_HANDSHAKES: usize = 256;
-/// Live announces of one session.
+/// Default of [`SessionLimits::announces`].
 pub const ANNOUNCES: usize = 1_000;
-/// Live subscriptions (and track-info requests) of one session.
+/// Default of [`SessionLimits::subscriptions`].
 pub const SUBSCRIPTIONS: usize = 1_000;
-/// Live FETCH requests of one session: a player seeks in a handful of tracks.
+/// Default of [`SessionLimits::fetches`]: a player seeks in a handful of tracks.
 pub const FETCHES: usize = 64;
-/// Requests of one session refused for their number before it is closed: a client that does not listen.
-pub const REFUSALS: u32 = 100;
-/// Control requests of one session a second, once [`REQUEST_BURST`] is spent.
+/// Default of [`SessionLimits::requests`].
 pub const REQUEST_RATE: u32 = 200;
-/// Control requests at once: subscribing to 500 tracks at join is normal.
-pub const REQUEST_BURST: u32 = 500;
+/// Seconds of [`SessionLimits::requests`] that may come at once. With the defaults 2,400 requests: a TRACK
+/// and a SUBSCRIBE for each of [`SUBSCRIPTIONS`] tracks at join, and some to spare.
+pub const REQUEST_BURST_SECS: u32 = 12;
+/// Control requests at once with the default rate.
+pub const REQUEST_BURST: u32 = REQUEST_RATE * REQUEST_BURST_SECS;
 /// How long a session may ask faster than [`REQUEST_RATE`] without a pause before it is closed.
 pub const REQUEST_FLOOD: Duration = Duration::from_secs(10);
 /// Requests toward one peer that wait for its stream credit; one more is refused to who asked.
 pub const WAITING_REQUESTS: usize = 1_024;
+/// TRACK requests toward one publisher that it has not answered; the next one waits for its turn. The
+/// publisher takes its requests in the order of their streams, so this is what one session can put ahead
+/// of another's request.
+pub const UNANSWERED_REQUESTS: usize = 256;
+/// How long it is remembered that a publisher has no such track.
+pub const MISSING_TIME: Duration = Duration::from_secs(1);
+/// Missing tracks remembered at a time, over all publishers; the oldest are forgotten.
+pub const MISSING_TRACKS: usize = 4_096;
+/// Requests of one session for missing tracks, lately, from which on its requests are braked, if they are
+/// more than half of what it asked publishers for: no client asks for as many that are not there.
+pub const BRAKE_MISSES: u32 = 32;
+/// Interval in which half of what a session asked for and missed is forgotten.
+pub const BRAKE_HALF_LIFE: Duration = Duration::from_secs(5);
+/// Interval between two requests to publishers for a braked session.
+pub const BRAKE_INTERVAL: Duration = Duration::from_millis(50);
+/// Requests of one braked session that wait: [`WAITING_TIMEOUT`] at one in [`BRAKE_INTERVAL`]; one more is
+/// refused.
+pub const BRAKE_WAITING: usize = 200;
 /// How long a request may wait for the peer's stream credit.
 pub const WAITING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Live announce requests of one session: a client watches a handful of prefixes.
@@ -90,5 +109,42 @@ pub const MERGE: Duration = Duration::from_secs(2);
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// Longest URI of a GOAWAY, bytes; what the protocol allows.
 pub const GOAWAY_URI_BYTES: usize = 8_192;
+/// Interval between two log lines of one kind about one session.
+pub const SESSION_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Most workers: the steering byte of a connection id.
 pub const WORKERS: usize = 256;
+
+/// Limits of one session that the configuration sets (`[limits]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Announces routed at a time. As many again are remembered, to be routed when an earlier one ends.
+    pub announces: usize,
+    /// Subscriptions, TRACK requests and FETCH requests open at a time.
+    pub subscriptions: usize,
+    /// FETCH requests open at a time.
+    pub fetches: usize,
+    /// Control requests a second, after a burst of [`Self::burst`].
+    pub requests: u32,
+}
+
+impl SessionLimits {
+    /// No limits: a relay of the same cluster acts for all of its own sessions.
+    pub const NONE: Self =
+        Self { announces: usize::MAX, subscriptions: usize::MAX, fetches: usize::MAX, requests: u32::MAX };
+
+    /// Control requests that may come at once.
+    pub fn burst(&self) -> u32 {
+        self.requests.saturating_mul(REQUEST_BURST_SECS)
+    }
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self {
+            announces: ANNOUNCES,
+            subscriptions: SUBSCRIPTIONS,
+            fetches: FETCHES,
+            requests: REQUEST_RATE,
+        }
+    }
+}

@@ -3,7 +3,7 @@
 
 use crate::{
     code::{SessionCode, StreamCode},
-    id::{Epoch, LogId, SubId},
+    id::{Epoch, LogId, SessionId, SubId},
     path::Path,
     route::{Cost, Hop, Hops},
     track::{Prefs, TrackName},
@@ -94,6 +94,14 @@ pub enum Ask {
         log: LogId,
         /// The writer that ended it; an older one's end is stale.
         epoch: Epoch,
+        /// Whether the publisher answered that it has no such track.
+        missing: bool,
+    },
+    /// Requests toward the peer wait for its stream credit (`true`), or none waits any more. While some
+    /// wait, the streams of logs that nobody reads are given back at once.
+    StreamsBlocked {
+        /// Whether some wait.
+        blocked: bool,
     },
 }
 
@@ -117,6 +125,16 @@ pub enum Order {
         prefs: Prefs,
         /// Properties only, or groups.
         want: Want,
+        /// The session it is asked for: those who ask take turns where requests have to wait.
+        asker: SessionId,
+    },
+    /// Another session reads a log of a peer whose stream credit is used up: a request for it that still
+    /// waits is in the line of this session, too.
+    Asked {
+        /// An open log.
+        log: LogId,
+        /// The session.
+        asker: SessionId,
     },
     /// Readers of an open log changed: new union, or groups wanted where only info was.
     Prefs {
@@ -139,6 +157,8 @@ pub enum Order {
         log: LogId,
         /// The group's sequence.
         group: u64,
+        /// The session it is fetched for.
+        asker: SessionId,
     },
     /// Nobody waits for that group any more: cancel the fetch.
     DropPull {

@@ -25,7 +25,10 @@ use std::{
     time::Duration,
 };
 
-use relay_model::{Hop, Scope, limits};
+use relay_model::{
+    Hop, Scope,
+    limits::{self, SessionLimits},
+};
 use relay_worker::{Takeover, Tuning};
 use reqwest::Url;
 use tracing::level_filters::LevelFilter;
@@ -76,6 +79,8 @@ pub struct Config {
     pub takeover: Takeover,
     /// How long a publisher that vanished keeps its path.
     pub linger: Duration,
+    /// Limits of each session that is no relay of the same cluster.
+    pub limits: SessionLimits,
     /// How long sessions get to leave a relay that ends.
     pub drain_timeout: Duration,
     /// Worker threads; `None` = one a core.
@@ -251,6 +256,7 @@ impl Config {
             cache: Cache::default(),
             takeover: Takeover::default(),
             linger: limits::LINGER,
+            limits: SessionLimits::default(),
             drain_timeout: DRAIN_TIMEOUT,
             workers: None,
             quic: Tuning::default(),

@@ -199,6 +199,7 @@ fn start(config: &Config, certificates: &Store) -> Result<(Arc<Relay>, Arc<Acces
     options.tuning = config.quic.clone();
     options.takeover = config.takeover;
     options.linger = config.linger;
+    options.session_limits = config.limits;
     let limits = plan(config).limits(0, 0, &memory::read());
     options.cache_bytes = limits.capacity;
     options.memory_bytes = limits.ceiling;

@@ -76,9 +76,9 @@ impl Egress {
         self.version = version;
     }
 
-    /// Adds a subscription; `None` past [`limits::SUBSCRIPTIONS`].
-    pub(crate) fn insert(&mut self, make: impl FnOnce(SubId) -> Sub) -> Option<SubId> {
-        if self.subs.len() >= limits::SUBSCRIPTIONS {
+    /// Adds a subscription; `None` when there are `most` already.
+    pub(crate) fn insert(&mut self, most: usize, make: impl FnOnce(SubId) -> Sub) -> Option<SubId> {
+        if self.subs.len() >= most {
             return None;
         }
         self.generation = self.generation.wrapping_add(1);

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Instant};
 
-use relay_model::{Ask, Prefs, Start, StreamCode, SubId, limits};
+use relay_model::{Ask, Prefs, Start, StreamCode, SubId};
 use relay_store::Lookup;
 use relay_wire::lite;
 
@@ -10,6 +10,7 @@ use crate::{
     dialect::Shape,
     fanout::Mirror,
     lane::Group,
+    requests::refuse,
     session::{Cx, Session},
     sub::Kind,
     transport::{Stream, Transport},
@@ -34,9 +35,9 @@ impl Session {
         stream: Stream,
         request: lite::Fetch,
     ) -> Option<SubId> {
-        if self.egress.fetches() >= limits::FETCHES {
+        if self.egress.fetches() >= self.limits.fetches {
             cx.meter.fetches_limited += 1;
-            self.refuse_limit(t, cx, stream);
+            refuse(t, cx, stream, StreamCode::EXCESSIVE_LOAD);
             return None;
         }
         let lite::Fetch { broadcast, track, priority, group, start_frame, end_frame } = request;

@@ -202,7 +202,7 @@ impl Session {
         for (log, epoch, error) in lost {
             self.close_upstream(t, cx, log);
             if matches!(error, WriteError::Malformed) {
-                self.ask(cx, Ask::Ended { log, epoch });
+                self.ask(cx, Ask::Ended { log, epoch, missing: false });
             }
         }
         self.end_upstreams(t, cx);

@@ -5,7 +5,10 @@ use std::{
     time::Instant,
 };
 
-use relay_model::{Ask, Cost, Hop, Hops, Path, limits};
+use relay_model::{
+    Ask, Cost, Hop, Hops, Path,
+    name::{self, NameError},
+};
 use relay_wire::{
     Error,
     lite::{self, Announce},
@@ -13,6 +16,7 @@ use relay_wire::{
 
 use crate::{
     inlet::Inlet,
+    peer_announces::Standing,
     requests::Next,
     session::{Cx, Role, Session},
     transport::{Stream, Transport},
@@ -20,19 +24,8 @@ use crate::{
 
 /// What a link costs whose sender names no price.
 const LINK_PRICE: u64 = 1;
-
-/// Broadcasts a peer may announce, allowed or not: those core refuses cost memory too.
-const HEARD: usize = 2 * limits::ANNOUNCES;
-
-/// What the peer said last of one broadcast.
-#[derive(Debug)]
-pub(crate) struct Heard {
-    /// Publisher first, as core was told.
-    pub(crate) hops: Hops,
-    pub(crate) cost: Cost,
-    /// Requests of ours that it was announced on and did not end.
-    times: usize,
-}
+/// Bytes of a path in a log line.
+const LOGGED: usize = 100;
 
 /// Announces coming from the peer on one of our requests.
 #[derive(Debug)]
@@ -47,6 +40,8 @@ pub(crate) struct Intake {
     /// The same by number, where announces have one.
     by_id: HashMap<u64, Path, foldhash::fast::RandomState>,
     next_id: u64,
+    /// Announces that took a number and are not remembered.
+    skipped: u64,
     /// A broadcast that ended, while more of what was said with it is there to be read: the same path by
     /// somebody else is how a replacement is said where there is no other word for it.
     ending: Option<Path>,
@@ -55,7 +50,7 @@ pub(crate) struct Intake {
 impl Intake {
     pub(crate) fn new(prefix: Path) -> Self {
         let (live, by_id) = (HashMap::default(), HashMap::default());
-        Self { prefix, sender: None, initial: None, live, by_id, next_id: 0, ending: None }
+        Self { prefix, sender: None, initial: None, live, by_id, next_id: 0, skipped: 0, ending: None }
     }
 
     /// Absolute prefix asked for.
@@ -81,8 +76,19 @@ impl Intake {
         id.is_some_and(|id| self.by_id.remove(&id).is_some())
     }
 
-    fn path_of(&self, id: u64) -> Result<Path, Error> {
-        self.by_id.get(&id).cloned().ok_or(Error::Value("announce id"))
+    /// An announce that is not remembered takes its number all the same.
+    fn skip(&mut self) {
+        self.next_id = self.next_id.saturating_add(1);
+        self.skipped = self.skipped.saturating_add(1);
+    }
+
+    /// The live broadcast of a number; `None` for one that may have been skipped.
+    fn path_of(&self, id: u64) -> Result<Option<Path>, Error> {
+        match self.by_id.get(&id) {
+            Some(path) => Ok(Some(path.clone())),
+            None if self.skipped > 0 && id < self.next_id => Ok(None),
+            None => Err(Error::Value("announce id")),
+        }
     }
 }
 
@@ -164,15 +170,21 @@ impl Session {
                 if version.has_announce_ids() && intake.live.contains_key(&path) {
                     return Err(Error::Value("announce of a live path"));
                 }
-                let is_new = intake.insert(path.clone()) && !is_replacement;
-                if is_new && self.heard.len() >= HEARD && !self.heard.contains_key(&path) {
-                    return Err(Error::Value("too many announces"));
+                if let Err(error) = name::check(path.as_str()) {
+                    intake.skip();
+                    self.skip_misnamed(cx, &path, error);
+                } else if !self.heard.has_room(&path, self.limits.announces) {
+                    intake.skip();
+                    self.count_over_limit(cx, &path);
+                } else {
+                    let is_new = intake.insert(path.clone()) && !is_replacement;
+                    self.ask_route(cx, intake, path, (&hops, cost), is_new);
                 }
-                self.ask_route(cx, intake, path, (&hops, cost), is_new);
             }
             Announce::Restart { id, hops, cost } => {
-                let path = intake.path_of(id)?;
-                self.ask_route(cx, intake, path, (&hops, cost), false);
+                if let Some(path) = intake.path_of(id)? {
+                    self.ask_route(cx, intake, path, (&hops, cost), false);
+                }
             }
             Announce::Ended { suffix } => {
                 let path = intake.prefix.join(&suffix)?;
@@ -189,16 +201,17 @@ impl Session {
                 }
             }
             Announce::EndedId { id } => {
-                let path = intake.path_of(id)?;
-                intake.remove(&path);
-                self.unroute(cx, path);
+                if let Some(path) = intake.path_of(id)? {
+                    intake.remove(&path);
+                    self.unroute(cx, path);
+                }
             }
         }
         Ok(true)
     }
 
-    /// Tells core of a route: its chain with the peer in it, its price with this link in it.
-    /// `is_new`: it was not announced on this request before.
+    /// Asks core for a route: its chain with the peer in it, its price with this link in it. One over the
+    /// session's limit waits. `is_new`: it was not announced on this request before.
     fn ask_route(
         &mut self,
         cx: &mut Cx<'_>,
@@ -225,21 +238,56 @@ impl Session {
             self.doubt(&path, publisher, cx.now);
         }
         let hops = Hops::from(chain);
-        let times = self.heard.get(&path).map_or(0, |heard| heard.times) + usize::from(is_new);
-        self.heard.insert(path.clone(), Heard { hops: hops.clone(), cost, times });
-        self.ask(cx, Ask::Announce { path, hops, cost });
+        let is_allowed = self.grant.as_ref().is_some_and(|grant| grant.publish.allows(&path));
+        let may = (is_allowed, self.limits.announces);
+        let surplus = self.heard.surplus();
+        match self.heard.insert(&path, (hops.clone(), cost), is_new, may) {
+            Standing::Surplus(_) if self.heard.surplus() > surplus => self.count_over_limit(cx, &path),
+            Standing::Surplus(_) => {}
+            Standing::Routed | Standing::Denied => self.ask(cx, Ask::Announce { path, hops, cost }),
+        }
     }
 
-    /// It ended on one request. Where prefixes overlap it may be there on another.
+    /// It ended on one request. Where prefixes overlap it may be there on another. One that was routed
+    /// makes room for the oldest that waits.
     fn unroute(&mut self, cx: &mut Cx<'_>, path: Path) {
-        if let Some(heard) = self.heard.get_mut(&path)
-            && heard.times > 1
-        {
-            heard.times -= 1;
-            return;
+        match self.heard.remove(&path) {
+            None | Some(Standing::Surplus(_)) => {}
+            Some(Standing::Routed | Standing::Denied) => {
+                self.ask(cx, Ask::Unannounce { path });
+                self.promote_announces(cx);
+            }
         }
-        self.heard.remove(&path);
-        self.ask(cx, Ask::Unannounce { path });
+    }
+
+    /// Asks core for routes that wait, as far as the session's limit goes.
+    pub(crate) fn promote_announces(&mut self, cx: &mut Cx<'_>) {
+        while let Some((path, hops, cost)) = self.heard.promote(self.limits.announces) {
+            self.ask(cx, Ask::Announce { path, hops, cost });
+        }
+    }
+
+    /// An announce is over the session's limit: it waits, or is forgotten.
+    fn count_over_limit(&mut self, cx: &mut Cx<'_>, path: &Path) {
+        cx.meter.announces_limited += 1;
+        if let Some(count) = self.heard.count_over_limit(cx.now) {
+            tracing::warn!(
+                session = %self.config.id, limit = self.limits.announces, count, path = ?clipped(path),
+                "announces not routed: the session has as many as `limits.announces` allows; \
+                 raise it, or let the publisher use several sessions"
+            );
+        }
+    }
+
+    /// An announce has a name that is not routed.
+    fn skip_misnamed(&mut self, cx: &mut Cx<'_>, path: &Path, error: NameError) {
+        cx.meter.announce_names_refused += 1;
+        if let Some(count) = self.heard.count_misnamed(cx.now) {
+            tracing::warn!(
+                session = %self.config.id, count, path = ?clipped(path), %error,
+                "announces not routed: their path holds what no path may hold; rename the broadcast"
+            );
+        }
     }
 
     /// `path` is somebody else's from now on. What was asked for just before may be answered by either:
@@ -250,4 +298,10 @@ impl Session {
         self.restarted.extend(doubtful.map(|up| up.log));
         self.is_dirty |= !self.restarted.is_empty();
     }
+}
+
+/// The beginning of a path, for a log line.
+fn clipped(path: &Path) -> &str {
+    let text = path.as_str();
+    text.get(..text.floor_char_boundary(LOGGED)).unwrap_or_default()
 }

@@ -1,18 +1,20 @@
-//! How fast a peer may ask: a bucket of requests that refills, and an end to whoever keeps it empty.
+//! Token bucket that limits the control requests of one session; a session that keeps it empty is closed.
 
 use std::time::{Duration, Instant};
 
-use relay_model::limits;
+use relay_model::limits::{self, SessionLimits};
 
-/// What one request takes out of the bucket.
-const INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / limits::REQUEST_RATE as u64);
 /// How often a peer that is held back is let on: a few requests at a time, not a wake for each.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The requests of one session: [`limits::REQUEST_BURST`] at once, [`limits::REQUEST_RATE`] a second.
-#[derive(Debug, Default)]
+/// The requests of one session: [`SessionLimits::burst`] at once, [`SessionLimits::requests`] a second.
+#[derive(Debug)]
 pub(crate) struct Pace {
-    /// When the bucket will be full again: each request moves it by [`INTERVAL`].
+    /// Time in which one request is refilled; zero without a limit.
+    interval: Duration,
+    /// Requests that a full bucket holds.
+    burst: u32,
+    /// When the bucket will be full again: each request moves it by the interval.
     full_at: Option<Instant>,
     /// Since when requests have been held back without a pause.
     short_since: Option<Instant>,
@@ -21,10 +23,20 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
+    pub(crate) fn new(limits: &SessionLimits) -> Self {
+        Self {
+            interval: Duration::from_nanos(1_000_000_000 / u64::from(limits.requests.max(1))),
+            burst: limits.burst(),
+            full_at: None,
+            short_since: None,
+            resume_at: None,
+        }
+    }
+
     /// Whether a request may be read now; if not, again at [`Self::deadline`].
     pub(crate) fn allows(&mut self, now: Instant) -> bool {
         let debt = self.full_at.map_or(Duration::ZERO, |full| full.saturating_duration_since(now));
-        if debt + INTERVAL <= INTERVAL * limits::REQUEST_BURST {
+        if debt + self.interval <= self.interval.saturating_mul(self.burst) {
             return true;
         }
         self.short_since.get_or_insert(now);
@@ -34,7 +46,7 @@ impl Pace {
 
     /// A request was read.
     pub(crate) fn took(&mut self, now: Instant) {
-        self.full_at = Some(self.full_at.map_or(now, |full| full.max(now)) + INTERVAL);
+        self.full_at = Some(self.full_at.map_or(now, |full| full.max(now)) + self.interval);
     }
 
     /// Whether [`limits::REQUEST_FLOOD`] has passed without a pause.
@@ -64,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_one_more_waits() {
-        let (mut pace, now) = (Pace::default(), Instant::now());
+        let (mut pace, now) = (Pace::new(&SessionLimits::default()), Instant::now());
         for _ in 0..limits::REQUEST_BURST {
             assert!(pace.allows(now));
             pace.took(now);
@@ -73,7 +85,7 @@ mod tests {
         assert_eq!(pace.deadline(), Some(now + PAUSE));
         let later = now + PAUSE;
         assert!(pace.resumes(later) && !pace.resumes(later));
-        let refilled = (PAUSE.as_nanos() / INTERVAL.as_nanos()) as u32;
+        let refilled = (PAUSE.as_nanos() / pace.interval.as_nanos()) as u32;
         for _ in 0..refilled {
             assert!(pace.allows(later));
             pace.took(later);
@@ -83,7 +95,7 @@ mod tests {
 
     #[test]
     fn who_never_pauses_is_flooded_and_who_catches_up_is_not() {
-        let (mut pace, now) = (Pace::default(), Instant::now());
+        let (mut pace, now) = (Pace::new(&SessionLimits::default()), Instant::now());
         for _ in 0..limits::REQUEST_BURST {
             pace.took(now);
         }
@@ -92,5 +104,21 @@ mod tests {
         assert!(pace.is_flooded(now + limits::REQUEST_FLOOD));
         pace.caught_up();
         assert!(!pace.is_flooded(now + limits::REQUEST_FLOOD));
+    }
+
+    #[test]
+    fn session_without_limits_is_never_held_back() {
+        let (mut pace, now) = (Pace::new(&SessionLimits::NONE), Instant::now());
+        for _ in 0..100_000 {
+            assert!(pace.allows(now));
+            pace.took(now);
+        }
+        assert_eq!(pace.deadline(), None);
+    }
+
+    #[test]
+    fn burst_covers_two_requests_for_each_subscription() {
+        let limits = SessionLimits::default();
+        assert!(limits.burst() as usize >= 2 * limits.subscriptions);
     }
 }

@@ -1,6 +1,6 @@
 //! Old groups fetched from a publisher, into the log, for whoever waits for them there.
 
-use relay_model::{Ask, LogId, StreamCode};
+use relay_model::{Ask, LogId, SessionId, StreamCode};
 use relay_store::FETCHED;
 
 use crate::{
@@ -16,14 +16,21 @@ const READ: usize = 64 * 1024;
 
 impl Session {
     /// Core wants an old group of an open log.
-    pub(crate) fn pull<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId, group: u64) {
+    pub(crate) fn pull<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        log: LogId,
+        group: u64,
+        asker: SessionId,
+    ) {
         let Some(up) = self.upstreams.get_mut(log) else { return };
         if up.pulls.iter().any(|(at, _)| *at == group) {
             return;
         }
         up.pulls.push((group, None));
         if self.config.version.has_tracks() {
-            self.want(t, cx, Wanted::Fetch(log, group));
+            self.want_for(t, cx, asker, Wanted::Fetch(log, group));
         } else {
             // A publisher of these versions serves no old groups.
             self.pull_failed(cx, log, group, StreamCode::NOT_FOUND);

@@ -161,6 +161,11 @@ impl Session {
         asked: Asked,
     ) -> Option<Role> {
         match asked {
+            Asked::Announce(_) if self.watches.len() >= limits::ANNOUNCE_REQUESTS => {
+                cx.meter.watches_limited += 1;
+                refuse(t, cx, stream, StreamCode::EXCESSIVE_LOAD);
+                None
+            }
             Asked::Announce(request) => {
                 self.start_watch(t, cx, stream, &request);
                 Some(Role::Watch(inlet))
@@ -198,15 +203,6 @@ impl Session {
                 t.stop(stream, NO_ERROR);
                 None
             }
-        }
-    }
-
-    /// One request more than a session may have: it is refused, and whoever goes on is closed.
-    pub(crate) fn refuse_limit<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, stream: Stream) {
-        self.refusals = self.refusals.saturating_add(1);
-        refuse(t, cx, stream, StreamCode::CANCEL);
-        if self.refusals > limits::REFUSALS {
-            self.violation(t, cx, "too many requests at once");
         }
     }
 

@@ -3,7 +3,7 @@
 //! Core is the judge: it withdraws routes and refuses subscriptions. Here is what core does not see:
 //! what the peer watches, and what it is asked to announce.
 
-use relay_model::{Ask, Hop, Path, Scope, SessionCode, StreamCode};
+use relay_model::{Hop, Path, Scope, SessionCode, StreamCode};
 use relay_wire::lite;
 
 use crate::{
@@ -20,11 +20,11 @@ impl Session {
             return;
         }
         let Some(grant) = &mut self.grant else { return };
-        let before = std::mem::replace(&mut grant.publish, publish.narrow(&grant.root));
+        grant.publish = publish.narrow(&grant.root);
         grant.subscribe = subscribe.narrow(&grant.root);
         self.revise_watches(t, cx);
         if self.may_meet() {
-            self.revise_intakes(t, cx, &before);
+            self.revise_intakes(t, cx);
         }
         self.check_role(t, cx);
         self.commit(t, cx);
@@ -63,10 +63,10 @@ impl Session {
 
     /// Requests for announces that nothing is granted of any more end; what is granted and not asked for
     /// yet is asked for; what was announced before it was allowed is told to core.
-    fn revise_intakes<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, before: &Scope) {
+    fn revise_intakes<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         let Some(publish) = self.grant.as_ref().map(|grant| grant.publish.clone()) else { return };
         let is_granted = |prefix: &Path| !publish.narrow(prefix).is_empty();
-        self.wanting.retain(|(_, wanted)| match wanted {
+        self.wanting.retain(|wanted| match wanted {
             Wanted::Announces(prefix) => is_granted(prefix),
             _ => true,
         });
@@ -87,15 +87,9 @@ impl Session {
                 self.forget_intake(cx, *intake);
             }
         }
-        let mut allowed: Vec<Path> = self.heard.keys().cloned().collect();
-        allowed.retain(|path| publish.allows(path) && !before.allows(path));
-        allowed.sort();
-        for path in allowed {
-            let Some(heard) = self.heard.get(&path) else { continue };
-            let (hops, cost) = (heard.hops.clone(), heard.cost);
-            self.ask(cx, Ask::Announce { path, hops, cost });
-        }
-        asked.extend(self.wanting.iter().filter_map(|(_, wanted)| match wanted {
+        self.heard.revise(|path| publish.allows(path));
+        self.promote_announces(cx);
+        asked.extend(self.wanting.own().filter_map(|wanted| match wanted {
             Wanted::Announces(prefix) => Some(prefix.clone()),
             _ => None,
         }));

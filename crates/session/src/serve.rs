@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Instant};
 
-use relay_model::{Ask, Hop, LogId, Path, Prefs, Start, StreamCode, SubId, TrackInfo, TrackName, limits};
+use relay_model::{Ask, Hop, LogId, Path, Prefs, Start, StreamCode, SubId, TrackInfo, TrackName, limits, name};
 use relay_store::{End, Lookup};
 use relay_wire::{
     Error,
@@ -37,10 +37,6 @@ impl Session {
             self.violation(t, cx, "announce prefix too long");
             return;
         };
-        if self.watches.len() >= limits::ANNOUNCE_REQUESTS {
-            self.violation(t, cx, "too many announce requests");
-            return;
-        }
         let watch = cx.store.board().watch(cx.fanout.worker(), prefix.clone());
         let viewer = Viewer {
             session: self.config.id,
@@ -137,15 +133,21 @@ impl Session {
             refuse(t, cx, stream, StreamCode::GOING_AWAY);
             return None;
         }
+        if name::check(track.as_str()).is_err() {
+            cx.meter.track_names_refused += 1;
+            refuse(t, cx, stream, StreamCode::NOT_FOUND);
+            return None;
+        }
         if cx.store.budget().at_ceiling() {
             cx.meter.requests_refused_memory += 1;
             refuse(t, cx, stream, StreamCode::INTERNAL);
             return None;
         }
         let framing = Framing::of(self.config.version);
-        let Some(sub) = self.egress.insert(|id| Sub::new(id, wire_id, stream, kind, prefs, framing)) else {
+        let make = |id| Sub::new(id, wire_id, stream, kind, prefs, framing);
+        let Some(sub) = self.egress.insert(self.limits.subscriptions, make) else {
             cx.meter.subscriptions_limited += 1;
-            self.refuse_limit(t, cx, stream);
+            refuse(t, cx, stream, StreamCode::EXCESSIVE_LOAD);
             return None;
         };
         self.ask(cx, Ask::Subscribe { sub, path, track, prefs, want: kind.want() });

@@ -7,7 +7,10 @@ use std::{
 };
 
 use relay_meter::Worker as Meter;
-use relay_model::{Ask, Hop, LogId, Order, Path, Scope, SessionCode, SessionId, SubId, WorkerId, limits};
+use relay_model::{
+    Ask, Hop, LogId, Order, Path, Scope, SessionCode, SessionId, SubId, WorkerId,
+    limits::{self, SessionLimits},
+};
 use relay_store::{Rings, Store};
 use relay_wire::lite::{self, Message};
 
@@ -17,10 +20,11 @@ use crate::{
     fanout::{Batch, Fanout},
     ingest::Ingest,
     inlet::Inlet,
-    intake::Heard,
     opening::Opening,
     pace::Pace,
+    peer_announces::PeerAnnounces,
     probe::Probes,
+    queue::Queue,
     tracks::Track,
     transport::{Closed, Dir, Event, PRIORITY_CONTROL, Stream, Transport},
     upstream::Upstreams,
@@ -93,6 +97,8 @@ pub struct Config {
     pub has_url: bool,
     /// When the process began: what frames that carry no time are stamped from.
     pub started: Instant,
+    /// Limits of the session, unless it turns out to be a relay of the same cluster.
+    pub limits: SessionLimits,
 }
 
 impl Config {
@@ -130,17 +136,19 @@ pub struct Session {
     pub(crate) egress: Egress,
     pub(crate) upstreams: Upstreams,
     /// What the peer announces, whether core takes it or not.
-    pub(crate) heard: HashMap<Path, Heard, foldhash::fast::RandomState>,
+    pub(crate) heard: PeerAnnounces,
     pub(crate) watches: Vec<Watching>,
     pub(crate) probes: Probes,
     pub(crate) peer: Peer,
     /// Streams not read on: before authorisation, while core is behind, or while the peer asks too fast.
     pub(crate) held: BTreeSet<Stream>,
     pub(crate) pace: Pace,
-    /// Requests refused for their number.
-    pub(crate) refusals: u32,
-    /// What to ask for as soon as the peer grants streams, and since when.
-    pub(crate) wanting: VecDeque<(Instant, Wanted)>,
+    /// In force: those of [`Config::limits`], none for a relay of the same cluster.
+    pub(crate) limits: SessionLimits,
+    /// Requests toward the peer that wait for their turn and for its stream credit.
+    pub(crate) wanting: Queue,
+    /// Some of them wait for stream credit, and core knows.
+    pub(crate) is_blocked: bool,
     /// Logs whose publisher turned out to count anew.
     pub(crate) restarted: Vec<LogId>,
     /// Streams whose header must come in time, oldest first.
@@ -202,12 +210,14 @@ impl Session {
         Self {
             egress: Egress::new(config.version),
             opening: Opening::of(config.version),
+            pace: Pace::new(&config.limits),
+            limits: config.limits,
             config,
             grant: None,
             streams: HashMap::default(),
             control: Control::default(),
             upstreams: Upstreams::default(),
-            heard: HashMap::default(),
+            heard: PeerAnnounces::default(),
             watches: Vec::new(),
             probes: Probes::default(),
             peer: Peer {
@@ -219,9 +229,8 @@ impl Session {
                 is_relay: false,
             },
             held: BTreeSet::new(),
-            pace: Pace::default(),
-            refusals: 0,
-            wanting: VecDeque::new(),
+            wanting: Queue::default(),
+            is_blocked: false,
             restarted: Vec::new(),
             headers: VecDeque::new(),
             holding: Vec::new(),
@@ -258,6 +267,8 @@ impl Session {
     pub fn authorized<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, grant: Grant) {
         if grant.is_peer {
             self.know_relay();
+            self.limits = SessionLimits::NONE;
+            self.pace = Pace::new(&self.limits);
         }
         self.grant = Some(grant);
         self.check_role(t, cx);
@@ -300,7 +311,7 @@ impl Session {
         }
         if self.config.version.has_goaway() {
             cx.meter.goaways_out += 1;
-            self.wanting.push_front((cx.now, Wanted::Goaway));
+            self.wanting.push_first(Wanted::Goaway);
             self.open_wanted(t, cx);
         }
     }
@@ -335,13 +346,14 @@ impl Session {
             return;
         }
         match order {
-            Order::Open { log, epoch, path, publisher, track, prefs, want } => {
-                let wanted = Track { log, epoch, path, publisher, track, prefs, want };
+            Order::Open { log, epoch, path, publisher, track, prefs, want, asker } => {
+                let wanted = Track { log, epoch, path, publisher, track, prefs, want, asker };
                 self.open_upstream(t, cx, wanted);
             }
             Order::Prefs { log, prefs, want } => self.update_upstream(t, cx, log, prefs, want),
             Order::Close { log } => self.close_upstream(t, cx, log),
-            Order::Pull { log, group } => self.pull(t, cx, log, group),
+            Order::Asked { log, asker } => self.asked(t, cx, log, asker),
+            Order::Pull { log, group, asker } => self.pull(t, cx, log, group, asker),
             Order::DropPull { log, group } => self.drop_pull(t, log, group),
             Order::Attach { sub, log } => self.attach(t, cx, sub, log),
             Order::Refuse { sub, code } => self.refuse_sub(t, cx, sub, code),

@@ -1,6 +1,6 @@
 //! Tracks the relay asks a publishing peer for, and how they end.
 
-use relay_model::{Ask, Hop, LogId, Path, Prefs, StreamCode, TrackInfo, Want};
+use relay_model::{Ask, Hop, LogId, Path, Prefs, SessionId, StreamCode, TrackInfo, Want};
 use relay_store::{End, WriteError};
 use relay_wire::lite::{self, Message, SubscribeResponse};
 
@@ -22,6 +22,8 @@ pub(crate) struct Track {
     pub(crate) track: relay_model::TrackName,
     pub(crate) prefs: Prefs,
     pub(crate) want: Want,
+    /// The session it is asked for.
+    pub(crate) asker: SessionId,
 }
 
 impl Session {
@@ -32,7 +34,7 @@ impl Session {
         let resume = log.resume();
         let Some(mut writer) = log.writer(track.epoch) else {
             // The end of an earlier writer crossed this order: core must not keep the log for new readers.
-            self.ask(cx, Ask::Ended { log: track.log, epoch: track.epoch });
+            self.ask(cx, Ask::Ended { log: track.log, epoch: track.epoch, missing: false });
             return;
         };
         let root = self.grant.as_ref().map_or_else(Path::root, |grant| grant.root.clone());
@@ -56,6 +58,7 @@ impl Session {
             prefs: track.prefs,
             want: track.want,
             writer,
+            asker: track.asker,
             resume,
         });
         let announced = self.publisher_of(&up_path);
@@ -65,10 +68,10 @@ impl Session {
             return;
         }
         if has_tracks {
-            self.want(t, cx, Wanted::Track(track.log));
+            self.want_for(t, cx, track.asker, Wanted::Track(track.log));
         }
         if track.want == Want::Live {
-            self.want(t, cx, Wanted::Subscribe(track.log));
+            self.want_for(t, cx, track.asker, Wanted::Subscribe(track.log));
         }
     }
 
@@ -83,10 +86,10 @@ impl Session {
             self.control.finish(t, cx.now, stream);
         }
         self.upstreams.renumber(log);
-        if let Some(up) = self.upstreams.get_mut(log) {
-            up.ask_for_latest();
-        }
-        self.want(t, cx, Wanted::Subscribe(log));
+        let Some(up) = self.upstreams.get_mut(log) else { return };
+        up.ask_for_latest();
+        let asker = up.asker;
+        self.want_for(t, cx, asker, Wanted::Subscribe(log));
     }
 
     pub(crate) fn update_upstream<T: Transport>(
@@ -103,7 +106,8 @@ impl Session {
         let waits_in_vain = up.wish(prefs);
         if want > up.want {
             up.want = want;
-            self.want(t, cx, Wanted::Subscribe(log));
+            let asker = up.asker;
+            self.want_for(t, cx, asker, Wanted::Subscribe(log));
         } else if !version.has_ranges() {
             // It cannot say where to begin, nor that it has changed its mind.
         } else if waits_in_vain && !up.is_finishing() {
@@ -129,6 +133,7 @@ impl Session {
             self.cancel_pull(t, stream);
         }
         self.drop_groups(t, log);
+        self.open_waiting(t, cx);
     }
 
     /// Refuses the groups of a track that is gone.
@@ -147,12 +152,14 @@ impl Session {
     pub(crate) fn end_upstream<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId, end: End) {
         let Some(up) = self.upstreams.get_mut(log) else { return };
         let epoch = up.epoch;
+        // Of a track that groups or properties came of, the end says nothing about whether it is there.
+        let missing = end.code == Some(StreamCode::NOT_FOUND) && !up.has_answered();
         up.writer.end(end);
         // A fenced writer's end is stale: core has moved the log.
         let ended = up.writer.commit(cx.now, cx.rings);
         self.close_upstream(t, cx, log);
         if ended != Err(WriteError::Fenced) {
-            self.ask(cx, Ask::Ended { log, epoch });
+            self.ask(cx, Ask::Ended { log, epoch, missing });
         }
     }
 
@@ -196,13 +203,15 @@ impl Session {
                 return Next::Done;
             }
         };
+        self.upstreams.track_answered(log);
         if let Some(up) = self.upstreams.get_mut(log) {
-            up.track_stream = None;
+            up.set_answered();
             up.writer.info(info);
             self.is_dirty = true;
         }
         t.stop(stream, NO_ERROR);
         self.control.finish(t, cx.now, stream);
+        self.open_waiting(t, cx);
         Next::Done
     }
 
@@ -219,7 +228,7 @@ impl Session {
             loop {
                 let Some(up) = self.upstreams.get_mut(log) else { return Next::Done };
                 match SubscribeResponse::next(&mut inlet.inbox, self.config.version) {
-                    Ok(Some(SubscribeResponse::Ok(_))) => {}
+                    Ok(Some(SubscribeResponse::Ok(_))) => up.set_answered(),
                     Ok(Some(SubscribeResponse::Start { group })) => up.start(group),
                     Ok(Some(SubscribeResponse::End { group })) => up.bound = Some(group),
                     Ok(Some(SubscribeResponse::Drop { start, end, code })) => {

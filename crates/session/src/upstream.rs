@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_model::{Epoch, Hop, LogId, Path, Prefs, Start, StreamCode, TrackName, Want, limits};
+use relay_model::{Epoch, Hop, LogId, Path, Prefs, SessionId, Start, StreamCode, TrackName, Want, limits};
 use relay_store::{End, Resume, Writer};
 
 use crate::transport::Stream;
@@ -36,8 +36,14 @@ pub(crate) struct Upstream {
     pub(crate) prefs: Prefs,
     pub(crate) want: Want,
     pub(crate) writer: Writer,
+    /// The session it is asked for.
+    pub(crate) asker: SessionId,
     /// When the publisher was asked for groups.
     asked_at: Option<Instant>,
+    /// Whether TRACK was sent.
+    is_track_asked: bool,
+    /// Whether the publisher said anything of the track but its end.
+    has_answered: bool,
     pub(crate) track_stream: Option<Stream>,
     pub(crate) subscribe_stream: Option<Stream>,
     /// Old groups being fetched, and the stream of each once it is open.
@@ -98,6 +104,21 @@ impl Upstream {
         self.subscribe_stream = Some(stream);
         self.asked_at = Some(now);
         self.resume_by = self.resume.filter(|_| !self.anew).map(|_| now + RESUME);
+    }
+
+    /// The publisher said something of the track.
+    pub(crate) fn set_answered(&mut self) {
+        self.has_answered = true;
+    }
+
+    /// Whether the publisher said anything of the track but its end.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.has_answered || self.started || self.accounted > 0
+    }
+
+    /// Whether TRACK was sent.
+    pub(crate) fn was_asked(&self) -> bool {
+        self.is_track_asked
     }
 
     /// Whether it was asked for so lately that the peer may have answered with another publisher's track.
@@ -177,6 +198,8 @@ pub(crate) struct Upstreams {
     by_log: HashMap<LogId, Upstream, foldhash::fast::RandomState>,
     by_wire: HashMap<u64, LogId, foldhash::fast::RandomState>,
     next_id: u64,
+    /// TRACK requests without an answer, by the session they were made for.
+    unanswered: HashMap<SessionId, usize, foldhash::fast::RandomState>,
 }
 
 /// What an upstream subscription starts from.
@@ -190,6 +213,7 @@ pub(crate) struct Opening {
     pub(crate) prefs: Prefs,
     pub(crate) want: Want,
     pub(crate) writer: Writer,
+    pub(crate) asker: SessionId,
     pub(crate) resume: Option<Resume>,
 }
 
@@ -211,7 +235,10 @@ impl Upstreams {
                 prefs: opening.prefs,
                 want: opening.want,
                 writer: opening.writer,
+                asker: opening.asker,
                 asked_at: None,
+                is_track_asked: false,
+                has_answered: false,
                 track_stream: None,
                 subscribe_stream: None,
                 pulls: Vec::new(),
@@ -245,8 +272,42 @@ impl Upstreams {
         self.by_log.get_mut(self.by_wire.get(&id)?)
     }
 
+    /// TRACK was sent on `stream`.
+    pub(crate) fn track_asked(&mut self, log: LogId, stream: Stream) {
+        if let Some(up) = self.by_log.get_mut(&log) {
+            (up.is_track_asked, up.track_stream) = (true, Some(stream));
+            *self.unanswered.entry(up.asker).or_default() += 1;
+        }
+    }
+
+    /// TRACK was answered.
+    pub(crate) fn track_answered(&mut self, log: LogId) {
+        let Some(up) = self.by_log.get_mut(&log) else { return };
+        if up.track_stream.take().is_some() {
+            let asker = up.asker;
+            self.answered(asker);
+        }
+    }
+
+    /// Number of TRACK requests made for `asker` without an answer.
+    pub(crate) fn unanswered(&self, asker: SessionId) -> usize {
+        self.unanswered.get(&asker).copied().unwrap_or(0)
+    }
+
+    fn answered(&mut self, asker: SessionId) {
+        if let Some(count) = self.unanswered.get_mut(&asker) {
+            *count -= 1;
+            if *count == 0 {
+                self.unanswered.remove(&asker);
+            }
+        }
+    }
+
     pub(crate) fn remove(&mut self, log: LogId) -> Option<Upstream> {
         let upstream = self.by_log.remove(&log)?;
+        if upstream.track_stream.is_some() {
+            self.answered(upstream.asker);
+        }
         self.by_wire.remove(&upstream.wire_id);
         Some(upstream)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use relay_model::{LogId, Path, StreamCode, limits};
+use relay_model::{Ask, LogId, Path, SessionId, StreamCode, limits};
 use relay_store::FETCHED;
 use relay_wire::{
     lite::{self, BidiType, Message},
@@ -16,7 +16,7 @@ use crate::{
     requests::NO_ERROR,
     session::{Cx, Role, Session},
     transport::{Dir, PRIORITY_CONTROL, Stream, Transport},
-    upstream::unclean,
+    upstream::{Upstreams, unclean},
 };
 
 /// A bidirectional stream to be opened toward the peer.
@@ -30,54 +30,100 @@ pub(crate) enum Wanted {
 }
 
 impl Session {
-    /// Queues a request and opens what can be opened. A queue that is full refuses it to who asked.
+    /// Queues a request of our own and opens what can be opened.
     pub(crate) fn want<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, wanted: Wanted) {
-        if self.wanting.len() >= limits::WAITING_REQUESTS {
-            let mut waiting = std::mem::take(&mut self.wanting);
-            waiting.retain(|(_, wanted)| self.is_wanted(wanted));
-            self.wanting = waiting;
-        }
-        if self.wanting.len() >= limits::WAITING_REQUESTS && !matches!(wanted, Wanted::Announces(_)) {
-            self.give_up_wanted(t, cx, &wanted);
-            return;
-        }
-        self.wanting.push_back((cx.now, wanted));
+        self.wanting.push_own(wanted);
         self.open_wanted(t, cx);
     }
 
-    /// Opens what waits for stream credit.
+    /// Queues a request on behalf of `asker` and opens what can be opened. When the queue is full, the
+    /// session with the most requests in it has its newest one refused.
+    pub(crate) fn want_for<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        asker: SessionId,
+        wanted: Wanted,
+    ) {
+        if self.wanting.len() >= limits::WAITING_REQUESTS {
+            let Self { wanting, upstreams, .. } = self;
+            wanting.retain(|wanted| is_wanted(upstreams, wanted));
+        }
+        if self.wanting.len() >= limits::WAITING_REQUESTS {
+            let Some(longest) = self.wanting.pop_longest(asker) else {
+                return self.give_up_wanted(t, cx, &wanted);
+            };
+            self.give_up_wanted(t, cx, &longest.wanted);
+        }
+        self.wanting.push(cx.now, asker, wanted);
+        self.open_wanted(t, cx);
+    }
+
+    /// A session reads a log whose request may wait in the line of another one: it waits in the line of
+    /// this one as well, and is opened when the first of them has its turn.
+    pub(crate) fn asked<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        log: LogId,
+        asker: SessionId,
+    ) {
+        for wanted in [Wanted::Track(log), Wanted::Subscribe(log)] {
+            if self.wanting.len() < limits::WAITING_REQUESTS && self.wanting.holds(&wanted) {
+                self.wanting.push(cx.now, asker, wanted);
+            }
+        }
+        self.open_wanted(t, cx);
+    }
+
+    /// Opens what waits, as far as the peer's stream credit goes and it answers.
     pub(crate) fn open_wanted<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        while let Some((_, wanted)) = self.wanting.front().cloned() {
-            if !self.is_wanted(&wanted) {
-                self.wanting.pop_front();
+        let mut is_blocked = false;
+        let most = if self.is_peer() { usize::MAX } else { limits::UNANSWERED_REQUESTS };
+        loop {
+            let upstreams = &self.upstreams;
+            let first = self.wanting.first(|asker| upstreams.unanswered(asker) >= most);
+            let Some(wanted) = first.cloned() else { break };
+            if !is_wanted(&mut self.upstreams, &wanted) {
+                self.wanting.pop();
                 continue;
             }
-            let Some(stream) = t.open(Dir::Bi, PRIORITY_CONTROL) else { return };
-            self.wanting.pop_front();
+            let Some(stream) = t.open(Dir::Bi, PRIORITY_CONTROL) else {
+                is_blocked = true;
+                break;
+            };
+            self.wanting.pop();
             self.open_one(t, cx, stream, wanted);
+        }
+        if std::mem::replace(&mut self.is_blocked, is_blocked) != is_blocked {
+            self.ask(cx, Ask::StreamsBlocked { blocked: is_blocked });
+        }
+    }
+
+    /// The same after something that waited may have got its turn; costs a look where nothing waits.
+    pub(crate) fn open_waiting<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        if !self.wanting.is_empty() || self.is_blocked {
+            self.open_wanted(t, cx);
         }
     }
 
     /// When the oldest waiting request has waited for too long.
     pub(crate) fn wanting_deadline(&self) -> Option<Instant> {
-        let waits = |wanted: &Wanted| !matches!(wanted, Wanted::Announces(_) | Wanted::Goaway);
-        self.wanting.iter().find(|(_, wanted)| waits(wanted)).map(|(at, _)| *at + limits::WAITING_TIMEOUT)
+        self.wanting.oldest().map(|waiting| waiting.since + limits::WAITING_TIMEOUT)
     }
 
-    /// Refuses what has waited for too long: whoever asked is told, and does not wait for good.
+    /// Refuses what has waited for too long: the sessions that asked do not wait for good.
     pub(crate) fn expire_wanted<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         while self.wanting_deadline().is_some_and(|due| cx.now >= due) {
-            let late = self
-                .wanting
-                .iter()
-                .position(|(_, wanted)| !matches!(wanted, Wanted::Announces(_) | Wanted::Goaway));
-            let Some((_, wanted)) = late.and_then(|at| self.wanting.remove(at)) else { return };
-            self.give_up_wanted(t, cx, &wanted);
+            let Some(late) = self.wanting.pop_oldest() else { return };
+            self.give_up_wanted(t, cx, &late.wanted);
         }
+        self.open_waiting(t, cx);
     }
 
     fn give_up_wanted<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, wanted: &Wanted) {
-        if !self.is_wanted(wanted) {
+        // It may wait in the line of another session as well.
+        if !is_wanted(&mut self.upstreams, wanted) || self.wanting.holds(wanted) {
             return;
         }
         cx.meter.requests_starved += 1;
@@ -90,15 +136,9 @@ impl Session {
         }
     }
 
-    /// Whether somebody still waits for it.
-    fn is_wanted(&mut self, wanted: &Wanted) -> bool {
-        match wanted {
-            Wanted::Announces(_) | Wanted::Goaway => true,
-            Wanted::Track(log) | Wanted::Subscribe(log) => self.upstreams.get_mut(*log).is_some(),
-            Wanted::Fetch(log, group) => {
-                self.upstreams.get_mut(*log).is_some_and(|up| up.pulls.contains(&(*group, None)))
-            }
-        }
+    /// Whether the peer is a relay of the same cluster: it asks for all of its own sessions.
+    fn is_peer(&self) -> bool {
+        self.grant.as_ref().is_some_and(|grant| grant.is_peer)
     }
 
     fn open_one<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, stream: Stream, wanted: Wanted) {
@@ -139,8 +179,8 @@ impl Session {
                 Role::Intake(Inlet::default(), Box::new(Intake::new(prefix.clone())))
             }
             Wanted::Track(log) => {
+                self.upstreams.track_asked(*log, stream);
                 let up = self.upstreams.get_mut(*log)?;
-                up.track_stream = Some(stream);
                 put(BidiType::Track);
                 lite::TrackRequest { broadcast: up.broadcast.clone(), track: up.track.clone() }
                     .encode(version, message);
@@ -175,5 +215,19 @@ impl Session {
                 Role::FetchUp(Box::new(Ingest::fetched(version, target)))
             }
         })
+    }
+}
+
+/// Whether a request is still to be made.
+fn is_wanted(upstreams: &mut Upstreams, wanted: &Wanted) -> bool {
+    match wanted {
+        Wanted::Announces(_) | Wanted::Goaway => true,
+        Wanted::Track(log) => upstreams.get_mut(*log).is_some_and(|up| !up.was_asked()),
+        Wanted::Subscribe(log) => {
+            upstreams.get_mut(*log).is_some_and(|up| up.subscribe_stream.is_none() && !up.is_finishing())
+        }
+        Wanted::Fetch(log, group) => {
+            upstreams.get_mut(*log).is_some_and(|up| up.pulls.contains(&(*group, None)))
+        }
     }
 }

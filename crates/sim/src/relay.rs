@@ -9,7 +9,7 @@ use std::{
 
 use relay_auth::{Permit, Policy};
 use relay_core::{Action, Core, Event};
-use relay_model::{Ask, Hop, Order, Path, Scope, SessionId, WorkerId};
+use relay_model::{Ask, Hop, Order, Path, Scope, SessionId, WorkerId, limits::SessionLimits};
 use relay_session::{
     Config, Cx, Fanout, Grant, Output, Session,
     pair::{End, Rng},
@@ -100,6 +100,7 @@ impl Relay {
             version,
             has_url: true,
             started: self.started,
+            limits: SessionLimits::default(),
         });
         self.seats
             .insert(id, Seat { session, worker: usize::from(worker), is_let_in: false, is_peer, asked: 0 });

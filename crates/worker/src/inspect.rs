@@ -103,6 +103,10 @@ pub struct SessionSeen {
     pub publishes: usize,
     /// Tracks it subscribes to.
     pub subscriptions: usize,
+    /// Announces of it that wait, since as many as it may have are routed.
+    pub surplus: usize,
+    /// Announces of it that were not routed since it began, for their number or their name.
+    pub unrouted: u64,
 }
 
 /// Asks a relay what it holds, from any thread.

@@ -16,7 +16,10 @@ use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 use relay_core::{Core, Event, Takeover};
 use relay_meter::{Board, Worker as Meter};
-use relay_model::{Hop, SessionCode, WorkerId, limits};
+use relay_model::{
+    Hop, SessionCode, WorkerId,
+    limits::{self, SessionLimits},
+};
 use relay_store::{Rings, Store};
 use relay_transport::quic::{self, Clients, Tickets, Tls, Tuning};
 use rustls::server::ResolvesServerCert;
@@ -78,6 +81,8 @@ pub struct Options {
     pub max_age: Duration,
     /// Who may publish a path that somebody publishes already.
     pub takeover: Takeover,
+    /// Limits of each session that is no relay of the same cluster.
+    pub session_limits: SessionLimits,
     /// How datagrams find their worker.
     pub steering: Steering,
     /// Fault injection, for tests.
@@ -108,6 +113,7 @@ impl Options {
             memory_bytes: MEMORY_BYTES,
             max_age: MAX_AGE,
             takeover: Takeover::default(),
+            session_limits: SessionLimits::default(),
             steering: Steering::default(),
             fault: None,
         }
@@ -510,6 +516,7 @@ fn share(options: Options, workers: usize, local: SocketAddr) -> Result<Shared, 
         local,
         hop: options.hop,
         started: Instant::now(),
+        limits: options.session_limits,
         board: Arc::new(Board::new(workers)),
         fault: options.fault,
     })

@@ -35,6 +35,27 @@ pub(super) async fn metrics(State(status): State<Status>) -> Response {
     for (name, help, value) in held {
         put(&mut text, name, "gauge", help, value);
     }
+    let tally = counts.tally;
+    let refused = [
+        (
+            "tracks_missing_total",
+            "Subscriptions refused without asking the publisher, which had no such track a moment before.",
+            tally.missing,
+        ),
+        (
+            "subscriptions_braked_total",
+            "Subscriptions that waited because their session mostly asks for missing tracks.",
+            tally.braked,
+        ),
+        (
+            "subscriptions_brake_refused_total",
+            "Subscriptions refused because too many of their session waited for that reason.",
+            tally.brake_refused,
+        ),
+    ];
+    for (name, help, value) in refused {
+        put(&mut text, name, "counter", help, value);
+    }
     let evicted = "What the cache let go of, bytes.";
     put(&mut text, "cache_evicted_bytes_total", "counter", evicted, counts.store.evicted_bytes);
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];

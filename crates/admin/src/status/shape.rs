@@ -76,6 +76,8 @@ pub(crate) struct Session {
     pub(crate) out_bps: Option<u64>,
     pub(crate) publishes: usize,
     pub(crate) subscriptions: usize,
+    pub(crate) surplus: usize,
+    pub(crate) unrouted: u64,
 }
 
 impl Session {
@@ -95,6 +97,8 @@ impl Session {
             out_bps: None,
             publishes: seen.publishes,
             subscriptions: seen.subscriptions,
+            surplus: seen.surplus,
+            unrouted: seen.unrouted,
         }
     }
 }

@@ -17,6 +17,7 @@ enum Step {
     Close(Index),
     Vanish(Index),
     Draining(Index),
+    Blocked(Index, bool),
     Exclude(Index, u64),
     Announce(Index, u8, Vec<u64>, Cost),
     Unannounce(Index, u8),
@@ -87,6 +88,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (who(), who()).prop_map(|(w, g)| Step::Pulled(w, g)),
         1 => (who(), 0..40_u64, 0..3_u64, 0..3_u64).prop_map(|(w, l, e, g)| Step::StrayPulled(w, l, e, g)),
         1 => (who(), 0..40_u64).prop_map(|(w, l)| Step::Stray(w, l)),
+        1 => (who(), any::<bool>()).prop_map(|(w, b)| Step::Blocked(w, b)),
         4 => prop_oneof![Just(0), Just(100), Just(300), Just(1_000), Just(4_700), Just(5_000)].prop_map(Step::Pass),
         1 => (0..6_000_u64).prop_map(Step::Late),
     ]
@@ -148,6 +150,10 @@ impl Run {
             Step::Draining(who) => {
                 let who = self.who(who)?;
                 self.bench.ask(who, Ask::Draining);
+            }
+            Step::Blocked(who, blocked) => {
+                let who = self.who(who)?;
+                self.bench.ask(who, Ask::StreamsBlocked { blocked });
             }
             Step::Exclude(who, hop) => {
                 let who = self.who(who)?;

@@ -393,6 +393,7 @@ fn what_is_wanted_while_the_publisher_is_away_is_asked_when_it_is_back() {
         track: track("video"),
         prefs,
         want: Want::Live,
+        asker: ANYBODY,
     };
     assert_eq!(actions.last(), Some(&to(2, order)));
 }

@@ -55,6 +55,10 @@ pub enum Kind {
     Streams,
     /// The size of a datagram.
     Mtu,
+    /// A limit of one session, in number.
+    Count,
+    /// A limit of one session, in requests a second.
+    Requests,
     /// How much is logged.
     Level,
     /// How log lines look.
@@ -71,7 +75,7 @@ impl Kind {
         match self {
             Self::Address => "`\"IP:PORT\"`",
             Self::Versions => "name, or list of them",
-            Self::Hop | Self::Workers | Self::Streams | Self::Mtu => "number",
+            Self::Hop | Self::Workers | Self::Streams | Self::Mtu | Self::Count | Self::Requests => "number",
             Self::Files => "file, or list of them",
             Self::File => "file",
             Self::KeyDir => "folder or URL",
@@ -94,7 +98,7 @@ impl Kind {
         match self {
             Self::Address => "IP:PORT",
             Self::Versions => "VERSION",
-            Self::Hop | Self::Workers | Self::Streams => "N",
+            Self::Hop | Self::Workers | Self::Streams | Self::Count | Self::Requests => "N",
             Self::Mtu => "BYTES",
             Self::Files | Self::File => "FILE",
             Self::KeyDir => "FOLDER|URL",
@@ -177,6 +181,8 @@ impl Kind {
             Self::Switch => value::switch(value).map(drop),
             Self::Streams => value::streams(value).map(drop),
             Self::Mtu => value::mtu(value).map(drop),
+            Self::Count => value::count(value).map(drop),
+            Self::Requests => value::requests(value).map(drop),
             Self::Level => value::level(value).map(drop),
             Self::Format => value::format(value).map(drop),
             Self::Any | Self::AnySwitch => Ok(()),

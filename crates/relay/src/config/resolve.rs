@@ -264,6 +264,11 @@ impl Layers<'_> {
         self.set("cache.headroom", value::size, headroom);
         self.set("cache.duration", value::duration, duration);
         self.set("cluster.linger", value::linger, &mut config.linger);
+        let limits = &mut config.limits;
+        self.set("limits.announces", value::count, &mut limits.announces);
+        self.set("limits.subscriptions", value::count, &mut limits.subscriptions);
+        self.set("limits.fetches", value::count, &mut limits.fetches);
+        self.set("limits.requests", value::requests, &mut limits.requests);
         self.set("drain_timeout", value::duration, &mut config.drain_timeout);
         self.set("runtime.workers", |value| value::workers(value).map(Some), &mut config.workers);
         let quic = &mut config.quic;

@@ -55,6 +55,10 @@ fn shown(config: &Config, key: &str, source: &Source) -> Option<String> {
         "cache.headroom" => config.cache.headroom.to_string(),
         "cache.duration" => span(config.cache.duration),
         "cluster.linger" => span(config.linger),
+        "limits.announces" => config.limits.announces.to_string(),
+        "limits.subscriptions" => config.limits.subscriptions.to_string(),
+        "limits.fetches" => config.limits.fetches.to_string(),
+        "limits.requests" => config.limits.requests.to_string(),
         "drain_timeout" => span(config.drain_timeout),
         "runtime.workers" => {
             config.workers.map_or_else(|| "one a core".to_owned(), |count| count.to_string())

@@ -44,6 +44,11 @@ fn a_whole_file_is_understood() {
         duration = 90
         [cluster]
         linger = 7
+        [limits]
+        announces = 2000
+        subscriptions = 3000
+        fetches = 32
+        requests = 500
         [runtime]
         workers = 3
         [quic]
@@ -97,6 +102,7 @@ fn a_whole_file_is_understood() {
         drain_timeout: Duration::from_secs(60),
         workers: NonZeroU16::new(3),
         linger: Duration::from_secs(7),
+        limits: SessionLimits { announces: 2_000, subscriptions: 3_000, fetches: 32, requests: 500 },
         quic: Tuning {
             versions: vec![Version::V05, Version::V06],
             congestion: Congestion::Bbr,

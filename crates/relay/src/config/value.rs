@@ -1,11 +1,12 @@
 //! What single values mean. Errors say what was expected, for the person who wrote them.
 
+mod limits;
 mod quic;
 mod web;
 
 use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
-use relay_model::{Hop, Path, Pattern, limits};
+use relay_model::{Hop, Path, Pattern, limits as model};
 use relay_worker::{Takeover, Version};
 use reqwest::Url;
 use toml::Value;
@@ -13,6 +14,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{Format, KeyDir};
 
+pub(super) use limits::{count, requests};
 pub(super) use quic::{congestion, idle, keep_alive, mtu, streams};
 pub(super) use web::{ids, networks, origins, public_url};
 
@@ -278,8 +280,8 @@ pub(super) fn prefixes(value: &Value) -> Result<Vec<Pattern>, String> {
 /// A number of threads.
 pub(super) fn workers(value: &Value) -> Result<NonZeroU16, String> {
     let count = value.as_integer().and_then(|count| u16::try_from(count).ok()).and_then(NonZeroU16::new);
-    count.filter(|count| usize::from(count.get()) <= limits::WORKERS).ok_or_else(|| {
-        format!("{value}: expected a number from 1 to {}; leave it out for one a core", limits::WORKERS)
+    count.filter(|count| usize::from(count.get()) <= model::WORKERS).ok_or_else(|| {
+        format!("{value}: expected a number from 1 to {}; leave it out for one a core", model::WORKERS)
     })
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use relay_model::{
     Ask, Epoch, Hop, LogId, Order, Path, Prefs, Route, Scope, SessionCode, SessionId, StreamCode, SubId,
-    TrackName, Want, WorkerId,
+    TrackName, Want, WorkerId, limits::SessionLimits,
 };
 use relay_session::{
     Config, Cx, Fanout, Grant, Output, Session,
@@ -42,7 +42,7 @@ pub(crate) struct Seat {
 
 /// One track that is pulled from a publisher.
 pub(crate) struct Pull {
-    key: (Path, TrackName),
+    pub(crate) key: (Path, TrackName),
     pub(crate) source: usize,
     pub(crate) epoch: Epoch,
     pub(crate) readers: BTreeMap<(usize, SubId), (Prefs, Want)>,
@@ -61,6 +61,8 @@ pub(crate) struct Relay {
     pub(crate) version: Version,
     /// Whether their URL comes with the connection.
     pub(crate) has_url: bool,
+    /// Of the sessions that begin from now on.
+    pub(crate) limits: SessionLimits,
     /// Whether logs wait for their publisher when its session ends.
     pub(crate) lingers: bool,
     pub(crate) now: Instant,
@@ -131,6 +133,7 @@ impl Relay {
             seed,
             version,
             has_url: false,
+            limits: SessionLimits::default(),
             lingers: false,
             started: now,
             now,
@@ -162,6 +165,7 @@ impl Relay {
             version: self.version,
             has_url: self.has_url,
             started: self.started,
+            limits: self.limits,
         };
         let pair = Pair::with(self.seed.wrapping_mul(31) + at as u64, ours, theirs);
         self.peers.push(Peer::new(self.version, pair, self.now));
@@ -409,7 +413,7 @@ impl Relay {
             }
             Ask::Unsubscribe { sub } => self.unsubscribe(|reader| *reader == (at, sub)),
             Ask::Exclude { hop } => self.seats[at].exclude = hop,
-            Ask::Draining => {}
+            Ask::Draining | Ask::StreamsBlocked { .. } => {}
             Ask::Pull { sub, group } => self.fetch(at, sub, group),
             Ask::Pulled { log, epoch, group } => {
                 if let Some(pull) = self.pulls.get_mut(&log).filter(|pull| pull.epoch == epoch) {
@@ -452,7 +456,7 @@ impl Relay {
         self.store.fence(log, epoch);
         let (path, track) = key.clone();
         let publisher = publisher_of(&self.routes, &path, self.seats[source].id);
-        let open = Order::Open { log, epoch, path, publisher, track, prefs, want };
+        let open = Order::Open { log, epoch, path, publisher, track, prefs, want, asker: me };
         self.seats[source].orders.push_back(open);
         self.seats[at].orders.push_back(Order::Attach { sub, log });
         let readers = [((at, sub), (prefs, want))].into();
@@ -476,7 +480,8 @@ impl Relay {
         let Some((log, pull)) = wanted.filter(|(_, pull)| !pull.ended) else { return };
         let waiting = pull.fetches.entry(group).or_default();
         if waiting.is_empty() {
-            self.seats[pull.source].orders.push_back(Order::Pull { log: *log, group });
+            let asker = self.seats[at].id;
+            self.seats[pull.source].orders.push_back(Order::Pull { log: *log, group, asker });
         }
         waiting.push((at, sub));
     }
@@ -494,7 +499,8 @@ impl Relay {
             let (prefs, want) = union.expect("a reader");
             let (path, track) = pull.key.clone();
             let (log, epoch) = (*log, pull.epoch);
-            let open = Order::Open { log, epoch, path, publisher, track, prefs, want };
+            let asker = self.seats[pull.readers.keys().next().expect("a reader").0].id;
+            let open = Order::Open { log, epoch, path, publisher, track, prefs, want, asker };
             self.seats[source].orders.push_back(open);
         }
     }

@@ -1,6 +1,9 @@
 //! Each bound at its value and one past it.
 
-use relay_model::{SessionCode, StreamCode, limits};
+use relay_model::{
+    Ask, SessionCode, StreamCode,
+    limits::{self, SessionLimits},
+};
 use relay_session::{pair::Options, transport::Closed};
 use relay_wire::{
     lite::{
@@ -11,7 +14,7 @@ use relay_wire::{
 
 use crate::{
     harness::{MS, Relay, guest, host},
-    peer::path,
+    peer::{Ended, path},
     show::{Show, patient},
 };
 
@@ -200,14 +203,15 @@ fn subscriptions_are_served_up_to_the_limit_and_refused_past_it() {
     let reader = relay.subscriber();
     let subs: Vec<_> =
         (0..limits::SUBSCRIPTIONS).map(|_| relay[reader].subscribe("live/cam", "video", patient())).collect();
-    // They are paced.
-    relay[reader].reads = false;
-    relay.run(MS * 4_000);
-    relay[reader].reads = true;
-    let past = relay[reader].subscribe("live/cam", "video", patient());
-    relay.run(MS * 100);
+    relay.run(MS * 200);
+    // However often it is asked, the request alone ends.
+    for _ in 0..500 {
+        let past = relay[reader].subscribe("live/cam", "video", patient());
+        relay.run(MS * 20);
+        assert_eq!(relay[reader].sub(past).end.and_then(Ended::code), Some(StreamCode::EXCESSIVE_LOAD));
+    }
     assert!(subs.iter().all(|sub| relay[reader].sub(*sub).end.is_none()));
-    assert!(relay[reader].sub(past).end.is_some_and(|end| !end.is_fin()));
+    assert_eq!(relay.meter.subscriptions_limited, 500);
     relay[reader].finish(subs[0]);
     relay.run(MS * 50);
     let again = relay[reader].subscribe("live/cam", "video", patient());
@@ -271,5 +275,37 @@ fn control_bytes_a_peer_does_not_take_are_bounded_in_time() {
         relay[reader].closed.as_ref().map(|closed| matches!(closed, Closed::ByPeer(SessionCode::TIMEOUT, _))),
         Some(true)
     );
+    relay.disperse();
+}
+
+#[test]
+fn watches_are_served_up_to_the_limit_and_refused_past_it() {
+    let mut relay = Relay::new(1);
+    let at = relay.subscriber();
+    let watches: Vec<_> = (0..limits::ANNOUNCE_REQUESTS).map(|_| relay[at].watch("live")).collect();
+    relay.run(MS * 50);
+    let past = relay[at].watch("live");
+    relay.run(MS * 50);
+    assert_eq!(relay[at].watches[&past].end.and_then(Ended::code), Some(StreamCode::EXCESSIVE_LOAD));
+    assert!(watches.iter().all(|watch| relay[at].watches[watch].end.is_none()));
+    assert!(relay.is_alive(at) && relay.meter.watches_limited == 1);
+    relay.disperse();
+}
+
+#[test]
+fn relays_of_the_cluster_have_no_session_limits() {
+    let mut relay = Relay::new(1);
+    relay.limits = SessionLimits { announces: 2, subscriptions: 2, fetches: 1, requests: 10 };
+    relay.publisher("live/cam", &["video"]);
+    let at = relay.link(host(), guest());
+    relay.seats[at].grant.is_peer = true;
+    relay.let_in(at);
+    (0..50).for_each(|n| relay[at].publish(&format!("p/{n}"), &[], &[]));
+    let subs: Vec<_> = (0..400).map(|_| relay[at].subscribe("live/cam", "video", patient())).collect();
+    relay.run(MS * 200);
+    assert!(subs.iter().all(|sub| relay[at].sub(*sub).end.is_none()));
+    assert_eq!((relay.meter.announces_limited, relay.meter.requests_paced), (0, 0));
+    let announced = relay.asks.iter().filter(|(_, ask)| matches!(ask, Ask::Announce { .. })).count();
+    assert_eq!(announced, 51);
     relay.disperse();
 }

@@ -15,8 +15,9 @@ impl Relay {
         let stays = self.pulls.get_mut(&into).expect("is there");
         stays.readers.extend(readers);
         for (group, waiting) in fetches {
+            let asker = self.seats[waiting[0].0].id;
             stays.fetches.insert(group, waiting);
-            self.seats[stays.source].orders.push_back(Order::Pull { log: into, group });
+            self.seats[stays.source].orders.push_back(Order::Pull { log: into, group, asker });
         }
         self.sweep();
         self.union_all();

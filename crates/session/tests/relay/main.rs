@@ -25,4 +25,6 @@ mod revise;
 mod routes;
 mod show;
 mod slow;
+mod surplus;
 mod tidy;
+mod turns;

@@ -105,6 +105,10 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    pub(crate) fn is_track(&self) -> bool {
+        matches!(self.what, Ask::Track(_))
+    }
+
     pub(crate) fn what_is_track(&self, name: &str) -> bool {
         matches!(&self.what, Ask::Track(request) if request.track == track(name))
     }

@@ -61,12 +61,14 @@ pub(super) struct Theirs {
     most: u64,
     /// How many the peer knows it may ever open.
     announced: u64,
+    /// The peer waits for more.
+    is_wanted: bool,
 }
 
 impl Theirs {
     pub(super) fn new(first: u64, most: u64) -> Self {
         let allowed = first.min(most);
-        Self { opened: 0, unseen: BTreeSet::new(), retired: 0, allowed, most, announced: allowed }
+        Self { opened: 0, unseen: BTreeSet::new(), retired: 0, allowed, most, announced: allowed, is_wanted: false }
     }
 
     /// Where the peer is told no limit: all at once.
@@ -88,9 +90,19 @@ impl Theirs {
         self.opened = number + 1;
         let open = self.opened.saturating_sub(self.retired);
         if !is_untold && open.saturating_mul(2) >= self.allowed && self.allowed < self.most {
-            self.allowed = self.allowed.saturating_mul(2).min(self.most);
+            // Ahead of need: four times what is open, so that few round trips pass until there are enough.
+            self.allowed = open.saturating_mul(4).clamp(self.allowed, self.most);
         }
         Ok(true)
+    }
+
+    /// The peer has to wait for more streams than `limit` (STREAMS_BLOCKED, RFC 9000 section 19.14): it gets
+    /// more, and what it may have already is announced however little it is.
+    pub(super) fn blocked(&mut self, limit: u64) {
+        if self.announced != u64::MAX && limit >= self.announced {
+            self.allowed = self.allowed.saturating_mul(2).min(self.most);
+            self.is_wanted = true;
+        }
     }
 
     /// One is gone on both sides.
@@ -100,18 +112,19 @@ impl Theirs {
 
     /// The new limit, once that is worth a frame.
     pub(super) fn credit(&mut self) -> Option<u64> {
+        let is_due = self.is_due();
         let limit = self.retired.saturating_add(self.allowed);
-        let is_worth = limit.saturating_sub(self.announced) >= (self.allowed / limits::CREDIT_SHARE).max(1);
-        if is_worth {
-            self.announced = limit;
+        if is_due {
+            (self.announced, self.is_wanted) = (limit, false);
         }
-        is_worth.then_some(limit)
+        is_due.then_some(limit)
     }
 
     /// Whether [`Self::credit`] would tell one.
     pub(super) fn is_due(&self) -> bool {
         let limit = self.retired.saturating_add(self.allowed);
-        limit.saturating_sub(self.announced) >= (self.allowed / limits::CREDIT_SHARE).max(1)
+        let worth = if self.is_wanted { 1 } else { (self.allowed / limits::CREDIT_SHARE).max(1) };
+        limit.saturating_sub(self.announced) >= worth
     }
 }
 

@@ -64,8 +64,13 @@ pub(super) enum Frame<'a> {
         dir: Dir,
         max: u64,
     },
-    /// By credit, of whatever kind.
+    /// By credit for stream data.
     Blocked,
+    /// By credit for streams: `limit` is how many the peer knows it may open.
+    StreamsBlocked {
+        dir: Dir,
+        limit: u64,
+    },
     Close {
         is_application: bool,
         code: u64,
@@ -140,10 +145,8 @@ fn qmux<'a>(framing: Framing, input: &mut &'a [u8], is_end: bool) -> Result<Fram
             varint::get(input)?;
             Frame::Blocked
         }
-        STREAMS_BLOCKED_BI | STREAMS_BLOCKED_UNI => {
-            streams(input)?;
-            Frame::Blocked
-        }
+        STREAMS_BLOCKED_BI => Frame::StreamsBlocked { dir: Dir::Bi, limit: streams(input)? },
+        STREAMS_BLOCKED_UNI => Frame::StreamsBlocked { dir: Dir::Uni, limit: streams(input)? },
         CONNECTION_CLOSE => {
             let code = varint::get(input)?;
             varint::get(input)?;

@@ -27,8 +27,9 @@ pub struct AnnounceInit {
 }
 
 impl AnnounceInit {
-    /// Paths of a list: what a peer may announce, and as many again that it may not.
-    pub const MOST: usize = 2 * limits::ANNOUNCES;
+    /// Paths of a list. More than a session routes by default, since a list of any length must not cost the
+    /// session; [`limits::CONTROL_MESSAGE_BYTES`] bounds what it may take.
+    pub const MOST: usize = limits::CONTROL_MESSAGE_BYTES / 8;
 }
 
 /// First answer to an [`AnnounceRequest`], from moq-lite-05 on.

@@ -52,6 +52,7 @@ impl Worker {
             version,
             has_url: target.is_some(),
             started: self.shared.started,
+            limits: self.shared.limits,
         })));
         match (before, target) {
             (State::Placed(until), _) => self.open_placed(index, now, until),

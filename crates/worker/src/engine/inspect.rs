@@ -67,6 +67,8 @@ impl Worker {
                 bytes_out: traffic.bytes_out,
                 publishes: session.publishes(),
                 subscriptions: session.subscriptions(),
+                surplus: session.surplus(),
+                unrouted: session.unrouted(),
             })
         })?
     }

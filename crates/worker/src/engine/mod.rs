@@ -33,7 +33,7 @@ use std::{
 use crossbeam_channel::{Sender, TrySendError};
 use relay_core::Event;
 use relay_meter::{Board, Worker as Meter};
-use relay_model::{Hop, LogId, SessionId, WorkerId};
+use relay_model::{Hop, LogId, SessionId, WorkerId, limits::SessionLimits};
 use relay_session::{Cx, Fanout, Output, Session};
 use relay_store::{Rings, Store};
 use relay_transport::quic::{self, Endpoint};
@@ -107,6 +107,8 @@ pub struct Shared {
     pub board: Arc<Board>,
     /// When the process began.
     pub started: Instant,
+    /// Limits of each session.
+    pub limits: SessionLimits,
     /// Fault injection.
     pub fault: Option<Fault>,
 }

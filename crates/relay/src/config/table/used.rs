@@ -112,6 +112,33 @@ pub(super) static ENTRIES: &[Entry] = &[
         "how long a publisher that vanished without goodbye keeps its path",
     ),
     used(
+        "limits.announces",
+        Kind::Count,
+        "1000",
+        "broadcasts one session may announce. More are not routed until an earlier one ends; as many again are \
+         remembered for that, the rest must be announced again. Relays of the same cluster have no limit",
+    ),
+    used(
+        "limits.subscriptions",
+        Kind::Count,
+        "1000",
+        "subscriptions, track requests and fetches one session may have open. One more is reset (0x9), and the \
+         session goes on. Relays of the same cluster have no limit",
+    ),
+    used(
+        "limits.fetches",
+        Kind::Count,
+        "64",
+        "fetches one session may have open, in the same way; they count as `limits.subscriptions` too",
+    ),
+    used(
+        "limits.requests",
+        Kind::Requests,
+        "200",
+        "requests a session may make in a second, after 12 times as many at once. More are slowed; a session that \
+         asks faster for 10 seconds is closed. Relays of the same cluster have no limit",
+    ),
+    used(
         "drain_timeout",
         Kind::Duration,
         "\"10s\"",

@@ -164,6 +164,7 @@ impl Connection {
             Frame::MaxStreams { dir, max } => self.streams.on_max_streams(dir, max),
             // We announce credit when it is worth it, asked or not.
             Frame::Blocked => {}
+            Frame::StreamsBlocked { dir, limit } => self.streams.on_streams_blocked(dir, limit),
             Frame::Ping(sequence) => {
                 if self.pongs.len() == limits::PONGS {
                     self.pongs.pop_front();

@@ -89,6 +89,13 @@ impl Streams {
         }
     }
 
+    /// The peer waits for more streams.
+    pub(in crate::qmux) fn on_streams_blocked(&mut self, dir: Dir, limit: u64) {
+        if let Some(theirs) = self.theirs.get_mut(super::index(dir)) {
+            theirs.blocked(limit);
+        }
+    }
+
     pub(in crate::qmux) fn read(
         &mut self,
         Stream(id): Stream,

@@ -6,7 +6,7 @@ use relay_model::{SessionCode, StreamCode, limits as model};
 use relay_session::transport::{Closed, DatagramError, Dir, PRIORITY_CONTROL};
 
 use super::*;
-use crate::qmux::{Phase, limits};
+use crate::qmux::{Phase, counts::Theirs, limits};
 
 /// What one end sends on many streams, and the other got.
 #[derive(Default)]
@@ -283,6 +283,57 @@ fn streams_are_allowed_in_growing_numbers_up_to_the_most() {
             assert!(ends.client.open(dir, 1).is_some());
         }
     }
+}
+
+#[test]
+fn four_hundred_streams_need_three_round_trips_of_credit() {
+    for (framing, over) in KINDS.into_iter().filter(|(framing, _)| *framing != Framing::Legacy) {
+        for dir in [Dir::Bi, Dir::Uni] {
+            let mut ends = Ends::ready(framing, over);
+            let (mut open, mut waits) = (0, 0);
+            while open < 400 {
+                while let Some(stream) = ends.client.open(dir, 1) {
+                    put(&mut ends.client, stream, b"x").unwrap();
+                    open += 1;
+                }
+                // Both ways, with no time passing: credit goes out with what is sent anyway.
+                ends.settle();
+                let events = events(&mut ends.client);
+                assert!(open >= 400 || events.contains(&Event::Openable(dir)), "{framing:?} {over:?} {open}");
+                waits += usize::from(open < 400);
+            }
+            assert!(waits <= 3, "{framing:?} {over:?} {dir:?}: {waits}");
+        }
+    }
+}
+
+#[test]
+fn blocked_peer_is_granted_what_it_may_have_at_once() {
+    let most = 64;
+    let mut theirs = Theirs::new(64, most);
+    (0..most).for_each(|number| assert_eq!(theirs.meet(number), Ok(true)));
+    theirs.retire();
+    assert_eq!(theirs.credit(), None, "not worth a frame");
+    theirs.blocked(most);
+    assert!(theirs.is_due());
+    assert_eq!(theirs.credit(), Some(most + 1));
+    assert!(!theirs.is_due());
+    // Of a limit that is not the last one: an answer is on its way.
+    theirs.blocked(most);
+    assert!(!theirs.is_due());
+}
+
+#[test]
+fn blocked_peer_makes_the_limit_grow() {
+    let mut theirs = Theirs::new(16, 1_024);
+    theirs.blocked(16);
+    assert_eq!(theirs.credit(), Some(32));
+    (0..100).for_each(|_| {
+        theirs.blocked(u64::MAX);
+        theirs.credit();
+    });
+    assert_eq!(theirs.meet(1_023), Ok(true));
+    assert!(theirs.meet(1_024).is_err());
 }
 
 #[test]

@@ -444,7 +444,9 @@ impl Connection {
         let allowed = self.quic.max_concurrent_streams(dir);
         let open = self.quic.streams().remote_open_streams(dir);
         if open.saturating_mul(2) >= allowed && allowed < most {
-            let grown = allowed.saturating_mul(2).min(most);
+            // Ahead of need: four times what is open, so that few round trips pass until there are enough. By
+            // then no peer has been blocked yet, so that its STREAMS_BLOCKED has nothing to add.
+            let grown = open.saturating_mul(4).clamp(allowed, most);
             self.quic.set_max_concurrent_streams(dir, VarInt::from_u64(grown).unwrap_or(VarInt::MAX));
         }
     }

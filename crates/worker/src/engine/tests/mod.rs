@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use relay_auth::Policy;
 use relay_core::Event;
 use relay_meter::Board;
-use relay_model::{Hop, Scope, WorkerId};
+use relay_model::{Hop, Scope, WorkerId, limits::SessionLimits};
 use relay_session::transport::{Dir, Event as Heard, Transport};
 use relay_store::Store;
 use relay_transport::quic::{ClientConfig, Config, ConnKey, Endpoint, Phase, Tuning, certificate};
@@ -137,6 +137,7 @@ impl Bench {
             local: SERVER.into(),
             hop: Hop(1),
             started: now,
+            limits: SessionLimits::default(),
             board: Arc::new(Board::new(1)),
             fault: None,
         };

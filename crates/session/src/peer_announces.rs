@@ -1,0 +1,250 @@
+//! Announces of one peer: which are routed, and which wait because the session has as many as it may have.
+//!
+//! moq-lite cannot refuse a single announce. What is over the limit is therefore not routed; it is routed
+//! when an earlier one ends, oldest first. As many as may be routed are remembered that way; beyond those
+//! an announce is counted and forgotten, and is routed only when it is announced again.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Instant,
+};
+
+use relay_model::{Cost, Hops, Path, limits};
+
+/// Whether a remembered announce is routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Core was asked to route it.
+    Routed,
+    /// Over the limit; its place in the order of arrival.
+    Surplus(u64),
+    /// Outside the session's permit: core counts it as denied.
+    Denied,
+}
+
+/// Last announce of one broadcast.
+#[derive(Debug)]
+pub(crate) struct PeerAnnounce {
+    /// Publisher first, as core is asked.
+    pub(crate) hops: Hops,
+    pub(crate) cost: Cost,
+    /// Requests of ours that it was announced on and did not end.
+    pub(crate) times: usize,
+    standing: Standing,
+}
+
+/// All remembered announces of one peer.
+#[derive(Debug, Default)]
+pub(crate) struct PeerAnnounces {
+    by_path: HashMap<Path, PeerAnnounce, foldhash::fast::RandomState>,
+    routed: usize,
+    /// Order of arrival of those over the limit.
+    surplus: BTreeMap<u64, Path>,
+    next_place: u64,
+    /// Announces not routed since the session began.
+    unrouted: u64,
+    over_limit: LogOnce,
+    misnamed: LogOnce,
+}
+
+impl PeerAnnounces {
+    pub(crate) fn get(&self, path: &Path) -> Option<&PeerAnnounce> {
+        self.by_path.get(path)
+    }
+
+    /// Number of announces remembered, routed or not.
+    pub(crate) fn len(&self) -> usize {
+        self.by_path.len()
+    }
+
+    /// Number of announces remembered and over the limit.
+    pub(crate) fn surplus(&self) -> usize {
+        self.surplus.len()
+    }
+
+    /// Number of announces not routed since the session began.
+    pub(crate) fn unrouted(&self) -> u64 {
+        self.unrouted
+    }
+
+    /// Whether another path can be remembered, where `most` may be routed.
+    pub(crate) fn has_room(&self, path: &Path, most: usize) -> bool {
+        self.by_path.len() < most.saturating_mul(2) || self.by_path.contains_key(path)
+    }
+
+    /// Remembers an announce, new or replaced. `is_new`: it is on one request of ours more than before.
+    /// Returns its standing.
+    pub(crate) fn insert(
+        &mut self,
+        path: &Path,
+        (hops, cost): (Hops, Cost),
+        is_new: bool,
+        (is_allowed, most): (bool, usize),
+    ) -> Standing {
+        if let Some(known) = self.by_path.get_mut(path) {
+            (known.hops, known.cost) = (hops, cost);
+            known.times += usize::from(is_new);
+            return known.standing;
+        }
+        let standing = self.place(path, is_allowed, most);
+        let times = usize::from(is_new);
+        self.by_path.insert(path.clone(), PeerAnnounce { hops, cost, times, standing });
+        standing
+    }
+
+    /// It ended on one request of ours. Returns its standing when it ended on all of them.
+    pub(crate) fn remove(&mut self, path: &Path) -> Option<Standing> {
+        let known = self.by_path.get_mut(path)?;
+        if known.times > 1 {
+            known.times -= 1;
+            return None;
+        }
+        let standing = self.by_path.remove(path)?.standing;
+        match standing {
+            Standing::Routed => self.routed -= 1,
+            Standing::Surplus(place) => drop(self.surplus.remove(&place)),
+            Standing::Denied => {}
+        }
+        Some(standing)
+    }
+
+    /// The oldest announce over the limit, if it can be routed now; it counts as routed from here on.
+    pub(crate) fn promote(&mut self, most: usize) -> Option<(Path, Hops, Cost)> {
+        if self.routed >= most {
+            return None;
+        }
+        let (_, path) = self.surplus.pop_first()?;
+        let known = self.by_path.get_mut(&path)?;
+        known.standing = Standing::Routed;
+        self.routed += 1;
+        Some((path, known.hops.clone(), known.cost))
+    }
+
+    /// The session's permit changed: what it does not cover any more is denied, and what it covers now
+    /// stands behind all that wait. Take what is to be routed with [`Self::promote`].
+    pub(crate) fn revise(&mut self, is_allowed: impl Fn(&Path) -> bool) {
+        let mut admitted = Vec::new();
+        for (path, known) in &mut self.by_path {
+            match (known.standing, is_allowed(path)) {
+                (Standing::Denied, true) => admitted.push(path.clone()),
+                (Standing::Routed, false) => {
+                    self.routed -= 1;
+                    known.standing = Standing::Denied;
+                }
+                (Standing::Surplus(place), false) => {
+                    self.surplus.remove(&place);
+                    known.standing = Standing::Denied;
+                }
+                _ => {}
+            }
+        }
+        admitted.sort_unstable();
+        for path in admitted {
+            let standing = self.wait(&path);
+            if let Some(known) = self.by_path.get_mut(&path) {
+                known.standing = standing;
+            }
+        }
+    }
+
+    /// An announce was not routed because of its number. Returns whether to log it now, and how many there
+    /// were since the last line.
+    pub(crate) fn count_over_limit(&mut self, now: Instant) -> Option<u64> {
+        self.unrouted += 1;
+        self.over_limit.count(now)
+    }
+
+    /// The same, because of its name.
+    pub(crate) fn count_misnamed(&mut self, now: Instant) -> Option<u64> {
+        self.unrouted += 1;
+        self.misnamed.count(now)
+    }
+
+    fn place(&mut self, path: &Path, is_allowed: bool, most: usize) -> Standing {
+        if !is_allowed {
+            return Standing::Denied;
+        }
+        if self.routed >= most {
+            return self.wait(path);
+        }
+        self.routed += 1;
+        Standing::Routed
+    }
+
+    fn wait(&mut self, path: &Path) -> Standing {
+        let place = self.next_place;
+        self.next_place += 1;
+        self.surplus.insert(place, path.clone());
+        Standing::Surplus(place)
+    }
+}
+
+/// Limits log lines of one kind to one in [`limits::SESSION_LOG_INTERVAL`].
+#[derive(Debug, Default)]
+struct LogOnce {
+    last: Option<Instant>,
+    since_last: u64,
+}
+
+impl LogOnce {
+    /// Counts one; the number since the last line, when a line is due.
+    fn count(&mut self, now: Instant) -> Option<u64> {
+        self.since_last += 1;
+        let is_due =
+            self.last.is_none_or(|last| now.saturating_duration_since(last) >= limits::SESSION_LOG_INTERVAL);
+        if !is_due {
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.since_last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_model::Hop;
+
+    use super::*;
+
+    fn path(raw: &str) -> Path {
+        Path::parse(raw).unwrap()
+    }
+
+    fn add(announces: &mut PeerAnnounces, raw: &str, most: usize) -> Standing {
+        let chain: Hops = [Hop(7)].into();
+        announces.insert(&path(raw), (chain, Cost::UNKNOWN), true, (true, most))
+    }
+
+    #[test]
+    fn oldest_surplus_is_promoted_first() {
+        let mut announces = PeerAnnounces::default();
+        assert_eq!(add(&mut announces, "a", 1), Standing::Routed);
+        assert!(matches!(add(&mut announces, "c", 1), Standing::Surplus(_)));
+        assert!(matches!(add(&mut announces, "b", 1), Standing::Surplus(_)));
+        assert_eq!(announces.promote(1), None);
+        assert!(!announces.has_room(&path("d"), 1) && announces.has_room(&path("c"), 1));
+        assert_eq!(announces.remove(&path("a")), Some(Standing::Routed));
+        assert_eq!(announces.promote(1).map(|(path, ..)| path), Some(path("c")));
+        assert_eq!((announces.promote(1), announces.surplus()), (None, 1));
+    }
+
+    #[test]
+    fn revised_permit_denies_and_admits() {
+        let mut announces = PeerAnnounces::default();
+        ["a", "b", "c"].map(|raw| add(&mut announces, raw, 2));
+        announces.revise(|at| *at != path("a"));
+        assert_eq!(announces.promote(2).map(|(path, ..)| path), Some(path("c")));
+        announces.revise(|_| true);
+        assert_eq!(announces.promote(2), None, "it stands behind those that are routed");
+        assert_eq!(announces.remove(&path("b")), Some(Standing::Routed));
+        assert_eq!(announces.promote(2).map(|(path, ..)| path), Some(path("a")));
+    }
+
+    #[test]
+    fn log_lines_are_a_minute_apart() {
+        let (mut log, now) = (LogOnce::default(), Instant::now());
+        assert_eq!(log.count(now), Some(1));
+        assert_eq!((log.count(now), log.count(now)), (None, None));
+        assert_eq!(log.count(now + limits::SESSION_LOG_INTERVAL), Some(3));
+    }
+}

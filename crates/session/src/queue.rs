@@ -1,0 +1,208 @@
+//! Requests toward a peer that wait for a stream: a line for each session that asks, and turns among lines.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Instant,
+};
+
+use relay_model::SessionId;
+
+use crate::wanted::Wanted;
+
+/// A request that waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) since: Instant,
+    pub(crate) asker: SessionId,
+    pub(crate) wanted: Wanted,
+}
+
+/// All of them. Our own come first, in order; then one of each session that asks, in turns.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    own: VecDeque<Wanted>,
+    /// By age.
+    waiting: BTreeMap<u64, Waiting>,
+    next: u64,
+    /// Of each session that asks, oldest first. Never empty.
+    lines: HashMap<SessionId, VecDeque<u64>, foldhash::fast::RandomState>,
+    /// Sessions with a line, by their turn.
+    turns: VecDeque<SessionId>,
+}
+
+impl Queue {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Number of requests that others wait for.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Adds a request of our own behind the others of ours.
+    pub(crate) fn push_own(&mut self, wanted: Wanted) {
+        self.own.push_back(wanted);
+    }
+
+    /// Adds a request of our own before all others.
+    pub(crate) fn push_first(&mut self, wanted: Wanted) {
+        self.own.push_front(wanted);
+    }
+
+    /// Adds a request to the line of a session.
+    pub(crate) fn push(&mut self, since: Instant, asker: SessionId, wanted: Wanted) {
+        let key = self.next;
+        self.next += 1;
+        self.waiting.insert(key, Waiting { since, asker, wanted });
+        let line = self.lines.entry(asker).or_default();
+        if line.is_empty() {
+            self.turns.push_back(asker);
+        }
+        line.push_back(key);
+    }
+
+    /// The request whose turn it is. TRACK requests of sessions that are `full` are passed over.
+    pub(crate) fn first(&mut self, is_full: impl Fn(SessionId) -> bool) -> Option<&Wanted> {
+        if self.own.is_empty() {
+            for _ in 0..self.turns.len() {
+                let asker = self.turns.front()?;
+                let key = self.lines.get(asker)?.front()?;
+                let waiting = self.waiting.get(key)?;
+                if !matches!(waiting.wanted, Wanted::Track(_)) || !is_full(*asker) {
+                    return self.waiting.get(key).map(|waiting| &waiting.wanted);
+                }
+                self.turns.rotate_left(1);
+            }
+        }
+        self.own.front()
+    }
+
+    /// Takes the request whose turn it is; the next one is another session's.
+    pub(crate) fn pop(&mut self) -> Option<Wanted> {
+        if let Some(own) = self.own.pop_front() {
+            return Some(own);
+        }
+        let asker = self.turns.pop_front()?;
+        let line = self.lines.get_mut(&asker)?;
+        let key = line.pop_front()?;
+        if line.is_empty() {
+            self.lines.remove(&asker);
+        } else {
+            self.turns.push_back(asker);
+        }
+        self.waiting.remove(&key).map(|waiting| waiting.wanted)
+    }
+
+    /// The request that has waited longest for somebody else.
+    pub(crate) fn oldest(&self) -> Option<&Waiting> {
+        self.waiting.first_key_value().map(|(_, waiting)| waiting)
+    }
+
+    pub(crate) fn pop_oldest(&mut self) -> Option<Waiting> {
+        let key = *self.waiting.first_key_value()?.0;
+        self.take(key)
+    }
+
+    /// Takes the newest request of the longest line, if that is longer than the line of `asker` would be
+    /// with one more.
+    pub(crate) fn pop_longest(&mut self, asker: SessionId) -> Option<Waiting> {
+        let own = self.lines.get(&asker).map_or(0, VecDeque::len) + 1;
+        let longest = self.lines.values().max_by_key(|line| line.len()).filter(|line| line.len() > own)?;
+        let key = *longest.back()?;
+        self.take(key)
+    }
+
+    /// Keeps what `is_wanted` says.
+    pub(crate) fn retain(&mut self, mut is_wanted: impl FnMut(&Wanted) -> bool) {
+        self.own.retain(&mut is_wanted);
+        let over = self.waiting.iter().filter(|(_, waiting)| !is_wanted(&waiting.wanted));
+        for key in over.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.take(key);
+        }
+    }
+
+    /// Requests of our own that wait.
+    pub(crate) fn own(&self) -> impl Iterator<Item = &Wanted> {
+        self.own.iter()
+    }
+
+    /// Whether a request like this waits.
+    pub(crate) fn holds(&self, wanted: &Wanted) -> bool {
+        self.waiting.values().any(|waiting| waiting.wanted == *wanted)
+    }
+
+    fn take(&mut self, key: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&key)?;
+        if let Some(line) = self.lines.get_mut(&waiting.asker) {
+            line.retain(|other| *other != key);
+            if line.is_empty() {
+                self.lines.remove(&waiting.asker);
+                self.turns.retain(|asker| *asker != waiting.asker);
+            }
+        }
+        Some(waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_model::LogId;
+
+    use super::*;
+
+    fn log(wanted: &Wanted) -> u64 {
+        match wanted {
+            Wanted::Track(log) => log.0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn queue(asked: &[(u64, u64)]) -> Queue {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        asked.iter().for_each(|(asker, n)| queue.push(now, SessionId(*asker), Wanted::Track(LogId(*n))));
+        queue
+    }
+
+    #[test]
+    fn sessions_that_ask_take_turns() {
+        let mut queue = queue(&[(1, 10), (1, 11), (1, 12), (2, 20), (3, 30), (3, 31)]);
+        queue.push_own(Wanted::Goaway);
+        assert_eq!(queue.pop(), Some(Wanted::Goaway));
+        let order: Vec<u64> = std::iter::from_fn(|| queue.pop()).map(|wanted| log(&wanted)).collect();
+        assert_eq!(order, [10, 20, 30, 11, 31, 12]);
+        assert_eq!(queue.first(|_| false), None);
+        assert!(queue.is_empty() && queue.lines.is_empty() && queue.turns.is_empty());
+    }
+
+    #[test]
+    fn sessions_with_too_many_unanswered_requests_are_passed_over() {
+        let mut queue = queue(&[(1, 10), (2, 20), (1, 11)]);
+        assert_eq!(queue.first(|asker| asker == SessionId(1)).map(log), Some(20));
+        assert_eq!(queue.pop().map(|wanted| log(&wanted)), Some(20));
+        assert_eq!(queue.first(|_| true), None);
+        queue.push_own(Wanted::Goaway);
+        assert_eq!(queue.first(|_| true), Some(&Wanted::Goaway));
+        queue.pop();
+        assert_eq!(queue.first(|_| false).map(log), Some(10));
+    }
+
+    #[test]
+    fn longest_line_gives_way_to_shorter_ones() {
+        let mut queue = queue(&[(1, 10), (1, 11), (1, 12), (2, 20)]);
+        assert_eq!(queue.pop_longest(SessionId(1)).map(|waiting| log(&waiting.wanted)), None);
+        assert_eq!(queue.pop_longest(SessionId(2)).map(|waiting| log(&waiting.wanted)), Some(12));
+        assert_eq!(queue.pop_longest(SessionId(2)).map(|waiting| log(&waiting.wanted)), None);
+        assert_eq!(queue.pop_longest(SessionId(9)).map(|waiting| log(&waiting.wanted)), Some(11));
+        assert_eq!(queue.len(), 2);
+    }
+
+    #[test]
+    fn what_is_not_wanted_any_more_leaves_its_line() {
+        let mut queue = queue(&[(1, 10), (2, 20), (1, 11)]);
+        queue.retain(|wanted| log(wanted) != 10);
+        assert!(!queue.holds(&Wanted::Track(LogId(10))));
+        assert_eq!(queue.pop_oldest().map(|waiting| log(&waiting.wanted)), Some(20));
+        assert_eq!((queue.pop().map(|wanted| log(&wanted)), queue.pop()), (Some(11), None));
+    }
+}
