@@ -445,7 +445,7 @@ impl Marks {
     /// Publisher, chain and price each for themselves. A relay that came as a reader is compared with it
     /// once; a reader that misses one change of a price in 65,536 is none the worse.
     fn of_reader(&self, route: &Route, version: Version) -> u64 {
-        let cost = version.has_announce_ids().then(|| self.hasher.hash_one(route.cost)).unwrap_or_default();
+        let cost = if version.has_announce_ids() { self.hasher.hash_one(route.cost) } else { 0 };
         let publisher = self.hasher.hash_one(route.hops.first());
         let chain = self.hasher.hash_one(&route.hops);
         let low = |hash: u64, bits: u32| hash & ((1 << bits) - 1);
