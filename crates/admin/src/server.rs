@@ -19,12 +19,12 @@ use tokio::{
 
 use crate::{
     accept::{Door, Kind},
-    client::Proxies,
-    hub::Hub,
+    authority::Hosts,
     link::{Allowed, Entrance},
+    origin::Origins,
+    proxies::Proxies,
     site::{Internal, Public, Site},
     slots::Slots,
-    websocket::{Origins, Sockets},
 };
 
 /// Threads: what is done here is little, and one of them may be held up by a handshake.
@@ -45,9 +45,13 @@ pub struct Options {
     pub https: Option<(SocketAddr, Arc<ServerConfig>)>,
     /// ALPN names of the versions that WebSockets are offered, newest first; none: no WebSockets.
     pub websocket: Vec<&'static str>,
-    /// Whose pages may open WebSockets.
+    /// Pages that may open WebSockets and read answers.
     pub origins: Origins,
-    /// Who is believed what it says of whom it speaks for.
+    /// Host names that public requests may be addressed to.
+    pub hosts: Hosts,
+    /// The same for the private listener.
+    pub internal_hosts: Hosts,
+    /// Reverse proxies that are trusted to name their clients.
     pub proxies: Proxies,
     /// What is served beside the routes of this crate, which go first.
     pub routes: Vec<Router>,
@@ -69,6 +73,8 @@ impl Options {
             https: None,
             websocket: Vec::new(),
             origins: Origins::default(),
+            hosts: Hosts::any(),
+            internal_hosts: Hosts::only(&[]),
             proxies: Proxies::default(),
             routes: Vec::new(),
             internal: None,
@@ -165,14 +171,13 @@ impl fmt::Debug for Server {
 
 /// Opens all listeners, or none.
 async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartError> {
-    let Options { http, https, websocket, origins, proxies, routes, internal, tcp, unix, fingerprint } =
-        options;
-    let arrivals = relay.arrivals();
+    let Options { http, https, internal, tcp, unix, .. } = &options;
+    let (http, https, internal) = (*http, https.clone(), internal.clone());
+    let (tcp, unix) = (tcp.clone(), unix.clone());
+    let (arrivals, proxies, internal_hosts) =
+        (relay.arrivals(), options.proxies.clone(), options.internal_hosts.clone());
     let slots = Slots::new(proxies.clone());
-    let sockets = (!websocket.is_empty()).then(|| Sockets::new(websocket, origins, arrivals.clone()));
-    let hub = relay.seat().map(Hub::start);
-    let public = Public::new(relay.clone(), hub, sockets, proxies.clone(), routes, fingerprint);
-    let public = Arc::new(Site::Public(public));
+    let public = Arc::new(Site::Public(Public::new(relay, options)));
     let (mut found, mut doors) = (Addresses::default(), Vec::new());
     let door = |kind| Door { kind, slots: slots.clone(), proxies: proxies.clone() };
     let secure = https.as_ref().map(|(_, tls)| tls.clone());
@@ -194,7 +199,7 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
         if !is_private(address.ip()) {
             tracing::warn!(%address, "`internal.listen` is for operators, and whoever can reach this address may use it");
         }
-        let site = Arc::new(Site::Internal(Internal::new(router)));
+        let site = Arc::new(Site::Internal(Internal::new(router, internal_hosts)));
         doors.push((listener, door(Kind::Web { site, plain: true, tls: None })));
     }
     if let Some((address, tls)) = tcp {
