@@ -26,7 +26,8 @@ use crate::{
 /// How a handshake of TLS begins; no request of HTTP does.
 const HANDSHAKE: u8 = 0x16;
 /// Answer to a plain request where only TLS is spoken.
-const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
+const PLAIN: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
                        content-length: 52\r\n\r\nthis port speaks HTTPS: write https://, not http://\n";
 
 /// What stands behind a listener.
@@ -107,9 +108,7 @@ async fn begin(
         // Without HTTP there is no other place to name a client.
         Kind::Link { .. } => client.is_proxy,
     };
-    if takes_header
-        && let Some(behind) = proxy::header(&mut stream).await?
-    {
+    if takes_header && let Some(behind) = proxy::header(&mut stream).await? {
         client.remote = canonical(behind);
         client.is_proxy = proxies.trusts(behind.ip());
         if !slot.belongs_to(behind.ip()) {

@@ -196,8 +196,24 @@ mod tests {
         }
         let long = "a".repeat(NAME_BYTES + 1);
         for bad in [
-            "", ":80", ".", "a b", "a/b", "user@host", "a:b", "a:1:2", "a:65536", "a:-1", "[::1", "::1", "[::1]x", "[x]",
-            "a%4", "é", "a\u{7f}", &long,
+            "",
+            ":80",
+            ".",
+            "a b",
+            "a/b",
+            "user@host",
+            "a:b",
+            "a:1:2",
+            "a:65536",
+            "a:-1",
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[x]",
+            "a%4",
+            "é",
+            "a\u{7f}",
+            &long,
         ] {
             assert_eq!(parsed(bad), None, "{bad}");
         }
@@ -230,7 +246,15 @@ mod tests {
     fn listed_hosts_are_answered_besides_addresses() {
         let hosts = Hosts::only(&["Relay.test".to_owned(), "*.dev.test".to_owned()]);
         let allows = |text: &str| hosts.allow(Authority::parse(text.as_bytes()).as_ref());
-        for good in ["127.0.0.1:4443", "[::1]", "192.0.2.1", "LOCALHOST:1", "localhost.", "relay.test:80", "a.dev.test"] {
+        for good in [
+            "127.0.0.1:4443",
+            "[::1]",
+            "192.0.2.1",
+            "LOCALHOST:1",
+            "localhost.",
+            "relay.test:80",
+            "a.dev.test",
+        ] {
             assert!(allows(good), "{good}");
         }
         for bad in [

@@ -133,7 +133,9 @@ async fn enter(hub: &Hub, asked: &Asked, raw: &str) -> Result<(Visitor, Permit),
         _ => Rejected::Otherwise(refused.response()),
     })?;
     let permit = visitor.permit().filter(|permit| permit.subscribe().allows(permit.root()));
-    permit.map(|permit| (visitor, permit)).ok_or_else(|| Rejected::NotAllowed(empty(StatusCode::UNAUTHORIZED)))
+    permit
+        .map(|permit| (visitor, permit))
+        .ok_or_else(|| Rejected::NotAllowed(empty(StatusCode::UNAUTHORIZED)))
 }
 
 fn is_announced(hub: &Hub, broadcast: &Path) -> bool {

@@ -2,8 +2,8 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     hash::{BuildHasher, RandomState},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };

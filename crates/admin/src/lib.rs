@@ -30,8 +30,8 @@ mod tap;
 pub mod tls;
 mod websocket;
 
-pub use axum::Router;
 pub use authority::Hosts;
+pub use axum::Router;
 pub use client::{Client, Network, NoNetwork};
 pub use link::Allowed;
 pub use origin::{NoOrigin, OriginPattern, Origins};

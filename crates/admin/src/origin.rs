@@ -216,9 +216,26 @@ mod tests {
             assert_eq!(text.parse::<OriginPattern>().unwrap().to_string(), shown, "{text}");
         }
         for bad in [
-            "", "*", "null", "app.example.com", "*.example.com", "https://", "https://*", "https://*.", "https://a.*.com",
-            "https://*a.example.com", "https://*.*.com", "https://x/y", "https://x//", "https://u@x", "file:///x",
-            "https://x?y", "https://x:y", "ws://x", "https://bücher.example", " https://x",
+            "",
+            "*",
+            "null",
+            "app.example.com",
+            "*.example.com",
+            "https://",
+            "https://*",
+            "https://*.",
+            "https://a.*.com",
+            "https://*a.example.com",
+            "https://*.*.com",
+            "https://x/y",
+            "https://x//",
+            "https://u@x",
+            "file:///x",
+            "https://x?y",
+            "https://x:y",
+            "ws://x",
+            "https://bücher.example",
+            " https://x",
         ] {
             assert_eq!(bad.parse::<OriginPattern>(), Err(NoOrigin), "{bad}");
         }
@@ -226,7 +243,8 @@ mod tests {
 
     #[test]
     fn listed_origins_exclude_other_pages() {
-        let origins = listed(&["https://app.example.com", "https://*.dev.example.com", "http://10.0.0.1:8080"]);
+        let origins =
+            listed(&["https://app.example.com", "https://*.dev.example.com", "http://10.0.0.1:8080"]);
         for good in [
             "https://app.example.com",
             "https://APP.example.com",

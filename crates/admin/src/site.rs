@@ -15,9 +15,9 @@ use hyper::{
     HeaderMap, Method, Request, StatusCode, Uri, Version,
     body::{Frame, Incoming, SizeHint},
     header::{
-        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL,
-        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING,
-        X_CONTENT_TYPE_OPTIONS,
+        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ALLOW,
+        CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue,
+        TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
     },
     server::conn::http1,
     service::{Service, service_fn},
@@ -116,8 +116,7 @@ impl Site {
             let is_kept = is_persistent(&request);
             async move {
                 let answer = timeout(REQUEST_TIME, site.answer(client, request)).await;
-                let mut answer =
-                    answer.unwrap_or_else(|_| plain(StatusCode::GATEWAY_TIMEOUT, "too late\n"));
+                let mut answer = answer.unwrap_or_else(|_| plain(StatusCode::GATEWAY_TIMEOUT, "too late\n"));
                 if is_kept {
                     announce_idle(&mut answer, idle);
                 }
@@ -333,7 +332,9 @@ fn misdirected(authority: &Authority) -> Response {
     let host = &authority.host;
     worded(
         StatusCode::FORBIDDEN,
-        format_args!("the host name \"{host}\" is not answered here; list it in `web.hosts` if it is this relay's"),
+        format_args!(
+            "the host name \"{host}\" is not answered here; list it in `web.hosts` if it is this relay's"
+        ),
     )
 }
 

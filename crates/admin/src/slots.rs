@@ -130,7 +130,10 @@ mod tests {
 
     #[test]
     fn who_comes_through_a_proxy_is_counted_as_itself() {
-        let slots = Slots::new(Proxies::new(vec![TrustedProxy { network: "10.0.0.0/8".parse().unwrap(), header: None }]));
+        let slots = Slots::new(Proxies::new(vec![TrustedProxy {
+            network: "10.0.0.0/8".parse().unwrap(),
+            header: None,
+        }]));
         let (proxy, client) = (address("10.0.0.1"), address("203.0.113.1"));
         let mut held = Vec::new();
         for _ in 0..CONNECTIONS_PER_ADDRESS {

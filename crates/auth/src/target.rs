@@ -211,11 +211,25 @@ mod tests {
 
     #[test]
     fn track_target_obeys_the_rules_of_every_target() {
-        let (long, deep) = (format!("/{}", "a".repeat(limits::PATH_BYTES + 1)), "/a".repeat(limits::PATH_SEGMENTS + 1));
+        let (long, deep) =
+            (format!("/{}", "a".repeat(limits::PATH_BYTES + 1)), "/a".repeat(limits::PATH_SEGMENTS + 1));
         let huge = format!("/a/{}", "b".repeat(limits::CONTROL_MESSAGE_BYTES));
         for bad in [
-            "", "/", "/video", "//video", "/video/", "/a/..", "/a/%2e%2e", "/./a", "/a/%00", "/a/%0a", "/a/%ff",
-            "/a/%2", &format!("{long}/t"), &format!("{deep}/t"), &huge,
+            "",
+            "/",
+            "/video",
+            "//video",
+            "/video/",
+            "/a/..",
+            "/a/%2e%2e",
+            "/./a",
+            "/a/%00",
+            "/a/%0a",
+            "/a/%ff",
+            "/a/%2",
+            &format!("{long}/t"),
+            &format!("{deep}/t"),
+            &huge,
         ] {
             assert_eq!(splits(bad), Err(Refusal::Malformed), "{bad}");
         }

@@ -14,7 +14,7 @@ use tracing::level_filters::LevelFilter;
 use super::{Format, KeyDir};
 
 pub(super) use quic::{congestion, idle, keep_alive, mtu, streams};
-pub(super) use web::{ids, networks, origins};
+pub(super) use web::{ids, origins, proxies, proxy_header};
 
 /// Longer spans are a mistake, and would not fit a clock.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);

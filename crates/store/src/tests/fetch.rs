@@ -389,7 +389,7 @@ fn complete_group_is_known_without_reading_it() {
     f.commit();
     assert_eq!(bytes(3, 0), None, "it is coming");
     f.writer.finish(3, FETCHED);
-    f.writer.reset(6, 0, StreamCode::CANCELLED);
+    f.writer.reset(6, 0, StreamCode::CANCEL);
     f.commit();
     assert_eq!((bytes(3, 0), bytes(6, 0)), (Some(Some(3)), None));
 }
