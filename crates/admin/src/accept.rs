@@ -6,15 +6,17 @@ use std::{io, net::SocketAddr, sync::Arc};
 use relay_transport::quic::PeerCertificate;
 use rustls::{ServerConfig, ServerConnection};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
-    client::{Client, Proxies},
-    limits::{HANDSHAKE_TIME, NO_FILES_PAUSE},
+    client::Client,
+    limits::{HANDSHAKE_TIME, IDLE_TIME, NO_FILES_PAUSE, PLAIN_BYTES, PROXY_IDLE_TIME},
     link::Entrance,
+    proxies::Proxies,
     proxy,
     site::Site,
     slots::{Slot, Slots},
@@ -23,6 +25,10 @@ use crate::{
 
 /// How a handshake of TLS begins; no request of HTTP does.
 const HANDSHAKE: u8 = 0x16;
+/// Answer to a plain request where only TLS is spoken.
+const PLAIN: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
+                       content-length: 52\r\n\r\nthis port speaks HTTPS: write https://, not http://\n";
 
 /// What stands behind a listener.
 pub(crate) struct Door {
@@ -68,7 +74,10 @@ impl Door {
 async fn welcome(stream: TcpStream, peer: SocketAddr, mut slot: Slot, kind: Kind, proxies: Proxies) {
     let begun = timeout(HANDSHAKE_TIME, begin(stream, peer, &mut slot, &kind, &proxies)).await;
     match (begun, kind) {
-        (Ok(Ok((stream, client))), Kind::Web { site, .. }) => site.converse(stream, client).await,
+        (Ok(Ok((stream, client))), Kind::Web { site, .. }) => {
+            let idle = if proxies.trusts(peer.ip()) { PROXY_IDLE_TIME } else { IDLE_TIME };
+            site.converse(stream, client, idle).await;
+        }
         (Ok(Ok((stream, client))), Kind::Link { entrance, .. }) => entrance.admit(stream, client).await,
         (Ok(Err(error)), _) => tracing::debug!(%peer, %error, "a connection did not begin"),
         (Err(_), _) => tracing::debug!(%peer, "a connection did not begin in time"),
@@ -94,9 +103,12 @@ async fn begin(
         rtt: None,
     };
     stream.set_nodelay(true)?;
-    if client.is_proxy
-        && let Some(behind) = proxy::header(&mut stream).await?
-    {
+    let takes_header = match kind {
+        Kind::Web { .. } => proxies.takes_proxy_header(peer.ip()),
+        // Without HTTP there is no other place to name a client.
+        Kind::Link { .. } => client.is_proxy,
+    };
+    if takes_header && let Some(behind) = proxy::header(&mut stream).await? {
         client.remote = canonical(behind);
         client.is_proxy = proxies.trusts(behind.ip());
         if !slot.belongs_to(behind.ip()) {
@@ -105,12 +117,16 @@ async fn begin(
     }
     let tls = match kind {
         Kind::Web { plain: true, tls: Some(tls), .. } => {
-            let mut first = [0];
-            // A peek at nothing is the end.
-            if stream.peek(&mut first).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            let first = first_byte(&stream).await?;
+            Some(tls).filter(|_| first == HANDSHAKE)
+        }
+        Kind::Web { plain: false, tls: Some(tls), .. } => {
+            // Methods of HTTP are words of capital letters.
+            if first_byte(&stream).await?.is_ascii_uppercase() {
+                refuse_plain(stream).await?;
+                return Err(io::Error::other("plain HTTP where HTTPS is spoken"));
             }
-            Some(tls).filter(|_| first == [HANDSHAKE])
+            Some(tls)
         }
         Kind::Web { tls, .. } | Kind::Link { tls, .. } => tls.as_ref(),
     };
@@ -121,6 +137,31 @@ async fn begin(
     client.server_name = session.server_name().map(str::to_owned);
     client.certificate = session.peer_certificates().and_then(PeerCertificate::of_chain);
     Ok((Stream::Tls(Box::new(stream)), client))
+}
+
+/// The next byte, which stays there.
+async fn first_byte(stream: &TcpStream) -> io::Result<u8> {
+    let mut first = [0];
+    // A peek at nothing is the end.
+    match stream.peek(&mut first).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(first[0]),
+    }
+}
+
+/// Answers a plain request and reads on until the client closes: a close with bytes unread is a reset, which
+/// takes the answer with it.
+async fn refuse_plain(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(PLAIN).await?;
+    stream.shutdown().await?;
+    let (mut piece, mut read) = ([0; 4_096], 0);
+    while read < PLAIN_BYTES {
+        match stream.read(&mut piece).await? {
+            0 => break,
+            count => read += count,
+        }
+    }
+    Ok(())
 }
 
 /// IPv4 inside of IPv6 is IPv4.

@@ -97,17 +97,12 @@ impl List {
     }
 
     fn say(&mut self, path: &str, out: &mut String) {
-        let begins = !std::mem::replace(&mut self.has_begun, true);
-        match (self.form, begins) {
-            (Form::Json, true) => *out += "[",
-            (Form::Json, false) => *out += ",",
-            (_, true) => {}
-            (_, false) => *out += "\n",
+        if self.form != Form::Json {
+            line(path, out);
+            return;
         }
-        match self.form {
-            Form::Json => *out += &quoted(path),
-            _ => *out += path,
-        }
+        *out += if std::mem::replace(&mut self.has_begun, true) { "," } else { "[" };
+        *out += &quoted(path);
     }
 }
 
@@ -199,9 +194,31 @@ impl Source for Events {
     }
 }
 
-/// A text of JSON.
+/// Appends a line of the list as text. A path with a control character is left out: it would forge other lines,
+/// or act on the terminal that shows it. JSON has it.
+fn line(path: &str, out: &mut String) {
+    if !path.contains(char::is_control) {
+        *out += path;
+        out.push('\n');
+    }
+}
+
+/// A text of JSON, with every control character escaped.
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let quoted = serde_json::Value::from(text).to_string();
+    if !quoted.contains(char::is_control) {
+        return quoted;
+    }
+    // JSON itself wants the first 32 escaped, and not DEL and those beyond ASCII. All of them have four digits.
+    let mut escaped = String::with_capacity(quoted.len());
+    for c in quoted.chars() {
+        if c.is_control() {
+            escaped += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -222,5 +239,17 @@ mod tests {
     fn a_path_cannot_break_out_of_an_event_or_a_list() {
         assert_eq!(quoted("a\"b\\c"), r#""a\"b\\c""#);
         assert_eq!(quoted("a\nb"), r#""a\nb""#);
+        let raw = "a\u{1b}[31m\u{7f}\u{85}\u{9b}\0é";
+        assert!(!quoted(raw).contains(char::is_control));
+        assert_eq!(serde_json::from_str::<String>(&quoted(raw)).unwrap(), raw);
+    }
+
+    #[test]
+    fn text_list_has_no_raw_control_character() {
+        let mut out = String::new();
+        for path in ["a", "b\nforged", "b\r", "c\u{1b}[31m", "d\0", "e\u{9b}", "f\t", "", "é/日本 \"x\""] {
+            line(path, &mut out);
+        }
+        assert_eq!(out, "a\n\né/日本 \"x\"\n");
     }
 }

@@ -10,23 +10,26 @@ use hyper::{
         X_CONTENT_TYPE_OPTIONS,
     },
 };
-use relay_auth::split_track;
-use relay_model::{Ask, Prefs, Start, TrackName, Want};
+use relay_auth::{Permit, Refusal, Split, TrackTarget, broadcast_path, form_value};
+use relay_model::{Ask, Path, Prefs, Start, TrackName, Want};
+use relay_worker::Denial;
 
 use crate::{
-    hub::{Hub, SUB},
+    hub::{Hub, Refused, SUB, Visitor},
     site::{Asked, empty, plain},
     stream::body,
 };
-use reader::{Missed, Reader, Whole};
+use reader::{Incarnation, Missed, Reader};
 
-/// A finished group does not change, but a publisher that starts anew counts from the start again.
-const FINISHED: &str = "max-age=3600, immutable";
+/// Caching of an answer that cannot change: a complete group, under a URL that names its incarnation.
+const IMMUTABLE: &str = "max-age=3600, immutable";
+/// Caching of all others: a cache asks each time, with the entity tag.
+const NO_CACHE: &str = "no-cache";
 /// Varints end there.
 const LARGEST: u64 = (1 << 62) - 1;
 
-/// What is asked for of a track.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a query asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Wanted {
     /// `None`: the latest.
     group: Option<u64>,
@@ -34,25 +37,24 @@ struct Wanted {
     from: u64,
     /// Its last one, itself included.
     to: Option<u64>,
-    /// A token is part of the address.
-    is_private: bool,
+    /// Name of the track; the whole path is the broadcast then.
+    track: Option<String>,
+    /// Incarnation that the group must be of.
+    incarnation: Option<String>,
 }
+
+type Failure = Box<Response>;
 
 /// Answers what is below `/fetch`.
 pub(crate) async fn answer(hub: &Hub, asked: Asked) -> Response {
     find(hub, &asked).await.unwrap_or_else(|response| *response)
 }
 
-async fn find(hub: &Hub, asked: &Asked) -> Result<Response, Box<Response>> {
-    let bad = |words| Box::new(plain(StatusCode::BAD_REQUEST, words));
-    let parts = split_track(&asked.path).map_err(|_| bad("write /fetch/BROADCAST/TRACK\n"))?;
-    let (path, track) =
-        (parts.0, TrackName::parse(&parts.1).ok_or_else(|| bad("the track's name is too long\n"))?);
-    let wanted =
-        wanted(&asked.query).ok_or_else(|| bad("group, from and to are numbers; group may be latest\n"))?;
-    let mut visitor = hub.admit(asked.asker(path)).await.map_err(|refused| Box::new(refused.response()))?;
-    let permit = visitor.permit().filter(|permit| permit.subscribe().allows(permit.root()));
-    let Some(permit) = permit else { return Err(Box::new(empty(StatusCode::UNAUTHORIZED))) };
+async fn find(hub: &Hub, asked: &Asked) -> Result<Response, Failure> {
+    let wanted = wanted(&asked.query).ok_or_else(|| {
+        bad("group, from and to are numbers; group may be latest; track and incarnation are not empty\n")
+    })?;
+    let (mut visitor, permit, track) = admit(hub, asked, &wanted).await?;
     if hub.store().budget().at_ceiling() {
         return Err(Box::new(plain(StatusCode::SERVICE_UNAVAILABLE, "out of memory for now\n")));
     }
@@ -60,53 +62,140 @@ async fn find(hub: &Hub, asked: &Asked) -> Result<Response, Box<Response>> {
     let (start, want) = wanted.group.map_or((Start::Latest, Want::Live), |it| (Start::Group(it), Want::Info));
     let prefs = Prefs { start, ..Prefs::default() };
     visitor.ask(Ask::Subscribe { sub: SUB, path: path.clone(), track, prefs, want });
-    let missing = |missed| match missed {
-        Missed::Nothing => Box::new(plain(StatusCode::NOT_FOUND, "no such broadcast, track or group\n")),
-        Missed::Over => Box::new(empty(StatusCode::UNAUTHORIZED)),
-    };
     let mut reader = Reader::new(visitor, path, (wanted.from, wanted.to));
-    let sequence = reader.begin(wanted.group).await.map_err(missing)?;
-    Ok(respond(hub, asked, wanted, sequence, reader))
+    let sequence = reader.begin(wanted.group).await.map_err(|missed| match missed {
+        Missed::Nothing => nothing(),
+        Missed::Over => Box::new(empty(StatusCode::UNAUTHORIZED)),
+    })?;
+    let incarnation = reader.incarnation().map(|it| incarnation(hub, it)).ok_or_else(nothing)?;
+    if wanted.incarnation.as_ref().is_some_and(|named| *named != incarnation) {
+        return Err(nothing());
+    }
+    Ok(respond(asked, &wanted, sequence, &incarnation, permit.is_public(), reader))
 }
 
-fn respond(hub: &Hub, asked: &Asked, wanted: Wanted, sequence: u64, reader: Reader) -> Response {
-    let whole = reader.whole();
+fn bad(words: &'static str) -> Failure {
+    Box::new(plain(StatusCode::BAD_REQUEST, words))
+}
+
+fn nothing() -> Failure {
+    Box::new(plain(StatusCode::NOT_FOUND, "no such broadcast, track or group\n"))
+}
+
+/// Lets in a reader of the broadcast and track that the request names.
+///
+/// Of the ways to read the path, the longest broadcast that is announced counts, among those that the client may
+/// read. One that it may not read is passed over as if it were not announced: so no answer depends on what the
+/// client may not see.
+async fn admit(hub: &Hub, asked: &Asked, wanted: &Wanted) -> Result<(Visitor, Permit, TrackName), Failure> {
+    let name = |track: &str| TrackName::parse(track).ok_or_else(|| bad("the track's name is too long\n"));
+    let malformed = |_| bad("write /fetch/BROADCAST/TRACK, or /fetch/BROADCAST?track=NAME\n");
+    if let Some(track) = &wanted.track {
+        broadcast_path(&asked.path).map_err(malformed)?;
+        let (visitor, permit) = enter(hub, asked, &asked.path).await.map_err(Rejected::response)?;
+        return Ok((visitor, permit, name(track)?));
+    }
+    let target = TrackTarget::parse(&asked.path).map_err(malformed)?;
+    for Split { raw, track, .. } in target.splits().filter(|split| is_announced(hub, &split.broadcast)) {
+        match enter(hub, asked, raw).await {
+            Ok((visitor, permit)) => return Ok((visitor, permit, name(&track)?)),
+            Err(Rejected::NotAllowed(_)) => {}
+            Err(rejected) => return Err(rejected.response()),
+        }
+    }
+    let Some(Split { raw, track, .. }) = target.splits().next() else { return Err(nothing()) };
+    let (visitor, permit) = enter(hub, asked, raw).await.map_err(Rejected::response)?;
+    Ok((visitor, permit, name(&track)?))
+}
+
+/// Why a reader of one broadcast was not let in.
+enum Rejected {
+    /// It may not read this one.
+    NotAllowed(Response),
+    /// It would not be let in elsewhere either.
+    Otherwise(Response),
+}
+
+impl Rejected {
+    fn response(self) -> Failure {
+        match self {
+            Self::NotAllowed(response) | Self::Otherwise(response) => Box::new(response),
+        }
+    }
+}
+
+/// Asks the gate about a reader of the broadcast at `raw`.
+async fn enter(hub: &Hub, asked: &Asked, raw: &str) -> Result<(Visitor, Permit), Rejected> {
+    let visitor = hub.admit(asked.asker(raw)).await.map_err(|refused| match refused {
+        Refused::Denied(Denial::Refused(Refusal::Unauthorized | Refusal::OutOfScope)) => {
+            Rejected::NotAllowed(refused.response())
+        }
+        _ => Rejected::Otherwise(refused.response()),
+    })?;
+    let permit = visitor.permit().filter(|permit| permit.subscribe().allows(permit.root()));
+    permit
+        .map(|permit| (visitor, permit))
+        .ok_or_else(|| Rejected::NotAllowed(empty(StatusCode::UNAUTHORIZED)))
+}
+
+fn is_announced(hub: &Hub, broadcast: &Path) -> bool {
+    hub.store().board().list(broadcast, None, 1).first().is_some_and(|first| first.path == *broadcast)
+}
+
+/// How a URL names an incarnation.
+fn incarnation(hub: &Hub, Incarnation { log, epoch }: Incarnation) -> String {
+    format!("{:x}-{log}-{}", hub.boot(), epoch.0)
+}
+
+fn respond(
+    asked: &Asked,
+    wanted: &Wanted,
+    sequence: u64,
+    incarnation: &str,
+    is_public: bool,
+    reader: Reader,
+) -> Response {
+    let is_complete = reader.is_complete();
     let mut response = empty(StatusCode::OK);
     let headers = response.headers_mut();
-    headers.insert(HeaderName::from_static("moq-group"), sequence.into());
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let caching = match (whole.is_some() && wanted.group.is_some(), wanted.is_private) {
-        (true, true) => format!("private, {FINISHED}"),
-        (true, false) => format!("public, {FINISHED}"),
-        (false, _) => "no-cache".to_owned(),
-    };
-    if let Ok(caching) = HeaderValue::from_str(&caching) {
-        headers.insert(CACHE_CONTROL, caching);
-    }
-    let Some(Whole { log, bytes }) = whole else {
-        if !asked.is_head {
-            *response.body_mut() = body(reader);
+    let mut put = |name, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
         }
-        return response;
     };
+    put(HeaderName::from_static("moq-incarnation"), incarnation);
+    put(CACHE_CONTROL, &caching(is_complete, wanted, is_public));
     let Wanted { from, to, .. } = wanted;
     let to = to.map(|to| to.to_string()).unwrap_or_default();
-    let tag = format!("\"{:x}-{log}-{sequence}-{from}-{to}\"", hub.boot());
-    let is_known = knows(&asked.headers, &tag);
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        headers.insert(ETAG, tag);
+    let tag = format!("\"{incarnation}-{sequence}-{from}-{to}\"");
+    if is_complete {
+        put(ETAG, &tag);
     }
-    if is_known {
-        headers.remove(CONTENT_TYPE);
+    headers.insert(HeaderName::from_static("moq-group"), sequence.into());
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if is_complete && knows(&asked.headers, &tag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response;
     }
-    headers.insert(CONTENT_LENGTH, bytes.into());
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    if let Some(bytes) = reader.bytes(!asked.is_head) {
+        headers.insert(CONTENT_LENGTH, bytes.into());
+    }
     if !asked.is_head {
         *response.body_mut() = body(reader);
     }
     response
+}
+
+/// `Cache-Control` of an answer.
+fn caching(is_complete: bool, wanted: &Wanted, is_public: bool) -> String {
+    let is_named = wanted.group.is_some() && wanted.incarnation.is_some();
+    match (is_complete && is_named, is_public) {
+        (true, true) => format!("public, {IMMUTABLE}"),
+        (true, false) => format!("private, {IMMUTABLE}"),
+        (false, true) => NO_CACHE.to_owned(),
+        (false, false) => format!("private, {NO_CACHE}"),
+    }
 }
 
 /// Whether who asks has what `tag` names.
@@ -128,7 +217,10 @@ fn wanted(query: &str) -> Option<Wanted> {
             "group" => wanted.group = Some(number(value)?),
             "from" => wanted.from = number(value)?,
             "to" => wanted.to = Some(number(value)?),
-            _ => wanted.is_private = true,
+            "track" => wanted.track = Some(form_value(value).filter(|name| !name.is_empty())?),
+            "incarnation" if value.is_empty() => return None,
+            "incarnation" => wanted.incarnation = Some(value.to_owned()),
+            _ => {}
         }
     }
     wanted.to.is_none_or(|to| to >= wanted.from).then_some(wanted)
@@ -139,24 +231,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_names_a_group_and_frames_of_it() {
-        let of = |group, from, to, is_private| Some(Wanted { group, from, to, is_private });
+    fn query_names_group_and_frames() {
+        let of = |group, from, to| Some(Wanted { group, from, to, ..Wanted::default() });
         for (query, expected) in [
-            ("", of(None, 0, None, false)),
-            ("group=latest", of(None, 0, None, false)),
-            ("group=7&from=1&to=3", of(Some(7), 1, Some(3), false)),
-            ("jwt=x&group=0", of(Some(0), 0, None, true)),
-            ("group=1&group=2", of(Some(2), 0, None, false)),
-            ("from=3&to=3", of(None, 3, Some(3), false)),
-            ("group=4611686018427387903", of(Some(LARGEST), 0, None, false)),
+            ("", of(None, 0, None)),
+            ("group=latest", of(None, 0, None)),
+            ("group=7&from=1&to=3", of(Some(7), 1, Some(3))),
+            ("jwt=x&group=0", of(Some(0), 0, None)),
+            ("group=1&group=2", of(Some(2), 0, None)),
+            ("from=3&to=3", of(None, 3, Some(3))),
+            ("group=4611686018427387903", of(Some(LARGEST), 0, None)),
             ("group=4611686018427387904", None),
             ("group=-1", None),
             ("group=", None),
             ("group=newest", None),
             ("from=2&to=1", None),
             ("to=x", None),
+            ("track=", None),
+            ("track=%00", None),
+            ("incarnation=", None),
         ] {
             assert_eq!(wanted(query), expected, "{query}");
+        }
+        let named = wanted("track=a%2Fb+c&incarnation=1-2-3").unwrap();
+        assert_eq!((named.track.as_deref(), named.incarnation.as_deref()), (Some("a/b c"), Some("1-2-3")));
+    }
+
+    #[test]
+    fn only_a_named_incarnation_is_immutable() {
+        let named = wanted("group=7&incarnation=x").unwrap();
+        for (is_complete, wanted, is_public, expected) in [
+            (true, &named, true, "public, max-age=3600, immutable"),
+            (true, &named, false, "private, max-age=3600, immutable"),
+            (false, &named, true, "no-cache"),
+            (true, &wanted("group=7").unwrap(), true, "no-cache"),
+            (true, &wanted("incarnation=x").unwrap(), true, "no-cache"),
+            (true, &wanted("group=7").unwrap(), false, "private, no-cache"),
+        ] {
+            assert_eq!(caching(is_complete, wanted, is_public), expected);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -21,7 +22,8 @@ use tokio::{
 };
 
 use crate::{
-    limits::READERS,
+    client::origin_of,
+    limits::{READERS, READERS_CONTENDED, READERS_PER_ADDRESS},
     site::{empty, plain},
     tap::Tap,
     websocket::denied,
@@ -51,6 +53,8 @@ struct Inner {
 #[derive(Default)]
 struct Visits {
     all: HashMap<SessionId, Arc<Visit>>,
+    /// How many of them each address has.
+    by_address: HashMap<IpAddr, usize>,
     by_log: HashMap<LogId, Followed>,
     is_over: bool,
 }
@@ -64,6 +68,8 @@ struct Followed {
 /// One reader.
 struct Visit {
     id: SessionId,
+    /// Client's address, as readers are counted.
+    address: IpAddr,
     state: Mutex<State>,
     /// Something changed for it.
     news: Notify,
@@ -124,15 +130,17 @@ impl Hub {
     /// Asks the gate about a reader.
     pub(crate) async fn admit(&self, asker: Asker) -> Result<Visitor, Refused> {
         let id = self.0.seat.session();
-        let visit = Arc::new(Visit { id, state: Mutex::default(), news: Notify::new() });
+        let address = origin_of(asker.remote.ip());
+        let visit = Arc::new(Visit { id, address, state: Mutex::default(), news: Notify::new() });
         {
             let mut visits = self.0.visits.lock();
             if visits.is_over {
                 return Err(Refused::Leaving);
             }
-            if visits.all.len() >= READERS {
+            if !visits.has_room(address) {
                 return Err(Refused::Full);
             }
+            *visits.by_address.entry(address).or_default() += 1;
             visits.all.insert(id, visit.clone());
         }
         let mut visitor = Visitor::new(self.clone(), visit);
@@ -302,6 +310,30 @@ impl Hub {
     }
 }
 
+impl Visits {
+    /// Whether `address` may have another reader.
+    fn has_room(&self, address: IpAddr) -> bool {
+        let own = self.by_address.get(&address).copied().unwrap_or_default();
+        match self.all.len() {
+            READERS.. => false,
+            READERS_CONTENDED.. => own < READERS_PER_ADDRESS,
+            _ => true,
+        }
+    }
+
+    fn leave(&mut self, visit: &Visit) {
+        if self.all.remove(&visit.id).is_none() {
+            return;
+        }
+        if let Some(own) = self.by_address.get_mut(&visit.address) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                self.by_address.remove(&visit.address);
+            }
+        }
+    }
+}
+
 impl Visit {
     fn take_back(&self, which: &Which, over: &Over) {
         let mut state = self.state.lock();
@@ -443,7 +475,7 @@ impl Drop for Visitor {
     fn drop(&mut self) {
         self.unfollow();
         let session = self.visit.id;
-        self.hub.0.visits.lock().all.remove(&session);
+        self.hub.0.visits.lock().leave(&self.visit);
         if self.is_open {
             self.hub.push(Event::Closed { session, vanished: false });
         }
@@ -482,5 +514,39 @@ impl Hub {
     /// As whom the store knows it.
     pub(crate) fn worker(&self) -> relay_model::WorkerId {
         self.0.seat.worker()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enter(visits: &mut Visits, id: u64, address: &str) -> bool {
+        let address = origin_of(address.parse().unwrap());
+        if !visits.has_room(address) {
+            return false;
+        }
+        let visit = Visit { id: SessionId(id), address, state: Mutex::default(), news: Notify::new() };
+        visits.all.insert(visit.id, Arc::new(visit));
+        *visits.by_address.entry(address).or_default() += 1;
+        true
+    }
+
+    #[test]
+    fn one_address_leaves_reader_places_for_others() {
+        let (mut visits, mut ids) = (Visits::default(), 0..);
+        let mut fill = |visits: &mut Visits, address: &str| {
+            ids.by_ref().take_while(|id| enter(visits, *id, address)).count()
+        };
+        assert_eq!(fill(&mut visits, "2001:db8::1"), READERS_CONTENDED);
+        assert_eq!(fill(&mut visits, "2001:db8::2"), 0, "the same /64");
+        assert_eq!(fill(&mut visits, "192.0.2.1"), READERS_PER_ADDRESS);
+        assert_eq!(fill(&mut visits, "127.0.0.1"), READERS_PER_ADDRESS, "loopback as well");
+        let left = READERS - READERS_CONTENDED - 2 * READERS_PER_ADDRESS;
+        assert_eq!(fill(&mut visits, "192.0.2.2") + fill(&mut visits, "192.0.2.3"), left);
+        assert_eq!(fill(&mut visits, "192.0.2.4"), 0, "all are taken");
+        let all: Vec<Arc<Visit>> = visits.all.values().cloned().collect();
+        all.iter().for_each(|visit| visits.leave(visit));
+        assert!(visits.all.is_empty() && visits.by_address.is_empty());
     }
 }

@@ -9,13 +9,16 @@
 
 mod accept;
 mod announced;
+mod authority;
 mod client;
 mod fetch;
 mod hub;
 pub mod internal;
 pub mod limits;
 mod link;
+mod origin;
 pub mod page;
+mod proxies;
 mod proxy;
 mod server;
 mod site;
@@ -27,8 +30,10 @@ mod tap;
 pub mod tls;
 mod websocket;
 
+pub use authority::Hosts;
 pub use axum::Router;
-pub use client::{Client, Network, NoNetwork, Proxies};
+pub use client::{Client, Network, NoNetwork};
 pub use link::Allowed;
+pub use origin::{NoOrigin, OriginPattern, Origins};
+pub use proxies::{Proxies, ProxyHeader, TrustedProxy};
 pub use server::{Addresses, Fingerprint, Options, Server, StartError};
-pub use websocket::Origins;

@@ -8,8 +8,13 @@ pub const HEADER_BYTES: usize = 16 * 1024;
 pub const HEADER_TIME: Duration = Duration::from_secs(5);
 /// How long the handshake of TLS and the header of a proxy may take, together.
 pub const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
-/// How long a connection is kept that asks nothing.
+/// Headers of a request: several proxies in a row add some each, and their bytes are bounded already.
+pub const HEADERS: usize = 256;
+/// How long a connection is kept between requests. Announced as `Keep-Alive: timeout=`.
 pub const IDLE_TIME: Duration = Duration::from_secs(30);
+/// The same for trusted proxies: balancers reuse connections for up to 60 s, and answer 502 when one is closed
+/// under them.
+pub const PROXY_IDLE_TIME: Duration = Duration::from_secs(75);
 /// How long an answer may take to begin.
 pub const REQUEST_TIME: Duration = Duration::from_secs(30);
 /// How long somebody who is sent something may take none of it.
@@ -23,6 +28,14 @@ pub const CONNECTIONS: usize = 8_192;
 pub const CONNECTIONS_PER_ADDRESS: usize = 512;
 /// Readers of `/fetch` and `/announced` at once: each holds a place in a log or on the announce board.
 pub const READERS: usize = 1_024;
+/// From so many readers on, an address (a /64 of IPv6; behind a trusted proxy, the client's) gets no more than
+/// [`READERS_PER_ADDRESS`]: while there is room a crowd behind one address is welcome, and no address takes the
+/// last quarter.
+pub const READERS_CONTENDED: usize = READERS / 4 * 3;
+/// Readers of one address when places run short.
+pub const READERS_PER_ADDRESS: usize = 64;
+/// Bytes of a plain request that are read before it is told that a port speaks HTTPS.
+pub const PLAIN_BYTES: usize = 64 * 1024;
 /// Networks of trusted proxies.
 pub const PROXIES: usize = 256;
 /// Protocols that a WebSocket offers, of which the first so many are looked at: what clients send today fits

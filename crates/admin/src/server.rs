@@ -19,13 +19,13 @@ use tokio::{
 
 use crate::{
     accept::{Door, Kind},
-    client::Proxies,
-    hub::Hub,
+    authority::Hosts,
     link::{Allowed, Entrance},
+    origin::Origins,
     page::{Entrances, Page},
+    proxies::Proxies,
     site::{Internal, Public, Site},
     slots::Slots,
-    websocket::{Origins, Sockets},
 };
 
 /// Threads: what is done here is little, and one of them may be held up by a handshake.
@@ -46,9 +46,13 @@ pub struct Options {
     pub https: Option<(SocketAddr, Arc<ServerConfig>)>,
     /// ALPN names of the versions that WebSockets are offered, newest first; none: no WebSockets.
     pub websocket: Vec<&'static str>,
-    /// Whose pages may open WebSockets.
+    /// Pages that may open WebSockets and read answers.
     pub origins: Origins,
-    /// Who is believed what it says of whom it speaks for.
+    /// Host names that public requests may be addressed to.
+    pub hosts: Hosts,
+    /// The same for the private listener.
+    pub internal_hosts: Hosts,
+    /// Reverse proxies that are trusted to name their clients.
     pub proxies: Proxies,
     /// What is served beside the routes of this crate, which go first.
     pub routes: Vec<Router>,
@@ -72,6 +76,8 @@ impl Options {
             https: None,
             websocket: Vec::new(),
             origins: Origins::default(),
+            hosts: Hosts::any(),
+            internal_hosts: Hosts::only(&[]),
             proxies: Proxies::default(),
             routes: Vec::new(),
             internal: None,
@@ -169,14 +175,14 @@ impl fmt::Debug for Server {
 
 /// Opens all listeners, or none.
 async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartError> {
-    let Options { http, https, websocket, origins, proxies, routes, internal, page, tcp, unix, fingerprint } =
-        options;
-    let arrivals = relay.arrivals();
+    let Options { http, https, internal, tcp, unix, page, .. } = &options;
+    let (http, https, internal) = (*http, https.clone(), internal.clone());
+    let (tcp, unix, page) = (tcp.clone(), unix.clone(), page.clone());
+    let (arrivals, proxies, internal_hosts) =
+        (relay.arrivals(), options.proxies.clone(), options.internal_hosts.clone());
     let slots = Slots::new(proxies.clone());
-    let sockets = (!websocket.is_empty()).then(|| Sockets::new(websocket, origins, arrivals.clone()));
-    let hub = relay.seat().map(Hub::start);
-    let (has_websocket, page_hub) = (sockets.is_some(), hub.clone());
-    let public = Public::new(relay.clone(), hub, sockets, proxies.clone(), routes, fingerprint);
+    let public = Public::new(relay, options);
+    let (has_websocket, page_hub) = (public.has_websocket(), public.hub());
     let public = Arc::new(Site::Public(public));
     let (mut found, mut doors) = (Addresses::default(), Vec::new());
     let door = |kind| Door { kind, slots: slots.clone(), proxies: proxies.clone() };
@@ -199,7 +205,7 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
         if !is_private(address.ip()) {
             tracing::warn!(%address, "`internal.listen` is for operators, and whoever can reach this address may use it");
         }
-        let site = Arc::new(Site::Internal(Internal::new(router)));
+        let site = Arc::new(Site::Internal(Internal::new(router, internal_hosts)));
         doors.push((listener, door(Kind::Web { site, plain: true, tls: None })));
     }
     if let Some(page) = page {

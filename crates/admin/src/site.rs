@@ -2,20 +2,22 @@
 
 use std::{
     convert::Infallible,
+    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{Router, body::Body, extract::DefaultBodyLimit, response::Response};
 use bytes::Bytes;
 use hyper::{
-    HeaderMap, Method, Request, StatusCode,
+    HeaderMap, Method, Request, StatusCode, Uri, Version,
     body::{Frame, Incoming, SizeHint},
     header::{
-        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONNECTION,
-        CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
+        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ALLOW,
+        CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue,
+        TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
     },
     server::conn::http1,
     service::{Service, service_fn},
@@ -26,13 +28,16 @@ use tokio::time::timeout;
 
 use crate::{
     announced,
-    client::{Client, Proxies},
+    authority::{Authority, AuthorityError, Hosts},
+    client::Client,
     fetch,
     hub::Hub,
-    limits::{BODY_BYTES, HEADER_BYTES, REQUEST_TIME},
-    server::Fingerprint,
+    limits::{BODY_BYTES, HEADER_BYTES, HEADERS, REQUEST_TIME},
+    origin::{Origins, PageAccess},
+    proxies::Proxies,
+    server::{Fingerprint, Options},
     socket::{Busy, Guarded, Phase, Stream},
-    websocket::{Sockets, is_upgrade},
+    websocket::{Sockets, is_upgrade, lists},
 };
 
 /// What is said where nothing is.
@@ -43,6 +48,7 @@ const NOTHING_HERE: &str = "<!doctype html>\n<html lang=\"en\"><head><meta chars
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 /// What is kept nowhere.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
@@ -57,6 +63,8 @@ pub(crate) struct Public {
     relay: Arc<Relay>,
     hub: Option<Hub>,
     sockets: Option<Sockets>,
+    hosts: Hosts,
+    origins: Origins,
     proxies: Proxies,
     rest: TowerToHyperService<Router>,
     fingerprint: Fingerprint,
@@ -64,6 +72,7 @@ pub(crate) struct Public {
 
 /// What operators ask.
 pub(crate) struct Internal {
+    hosts: Hosts,
     router: TowerToHyperService<Router>,
 }
 
@@ -96,33 +105,54 @@ impl Asked {
 }
 
 impl Site {
-    /// Answers what comes over a connection until it ends, or leaves HTTP.
-    pub(crate) async fn converse(self: Arc<Self>, stream: Stream, client: Client) {
+    /// Answers what comes over a connection until it ends, or leaves HTTP. It is kept for `idle` between
+    /// requests.
+    pub(crate) async fn converse(self: Arc<Self>, stream: Stream, client: Client, idle: Duration) {
         let phase = Arc::<Phase>::default();
-        let io = TokioIo::new(Guarded::new(stream, phase.clone()));
+        let io = TokioIo::new(Guarded::new(stream, phase.clone(), idle));
         let remote = client.remote;
         let service = service_fn(move |request: Request<Incoming>| {
             let (busy, site, client) = (phase.begin(), self.clone(), client.clone());
+            let is_kept = is_persistent(&request);
             async move {
                 let answer = timeout(REQUEST_TIME, site.answer(client, request)).await;
-                let answer = answer.unwrap_or_else(|_| plain(StatusCode::GATEWAY_TIMEOUT, "too late\n"));
+                let mut answer = answer.unwrap_or_else(|_| plain(StatusCode::GATEWAY_TIMEOUT, "too late\n"));
+                if is_kept {
+                    announce_idle(&mut answer, idle);
+                }
                 Ok::<_, Infallible>(answer.map(|body| Answer { body, _busy: busy }))
             }
         });
         let mut http = http1::Builder::new();
-        http.max_buf_size(HEADER_BYTES).header_read_timeout(None).half_close(false);
+        http.max_buf_size(HEADER_BYTES).max_headers(HEADERS).header_read_timeout(None).half_close(false);
         if let Err(error) = http.serve_connection(io, service).with_upgrades().await {
             tracing::debug!(%remote, %error, "a connection over HTTP ended");
         }
     }
 
     async fn answer(&self, mut client: Client, mut request: Request<Incoming>) -> Response {
+        let authority = match Authority::of_request(&request) {
+            Ok(authority) => authority,
+            Err(error) => return malformed(error),
+        };
+        let hosts = match self {
+            Self::Public(public) => &public.hosts,
+            Self::Internal(internal) => &internal.hosts,
+        };
+        if let Some(authority) = authority.as_ref().filter(|authority| !hosts.allow(Some(authority))) {
+            return misdirected(authority);
+        }
+        to_origin_form(&mut request);
+        if let Some(response) = of_server(&request) {
+            return response;
+        }
         match self {
             Self::Public(public) => {
                 if client.is_proxy {
                     client.remote = public.proxies.client(client.remote, request.headers());
                 }
-                client.server_name = client.server_name.take().or_else(|| host(request.headers()));
+                let named = || authority.map(|authority| authority.host.to_string());
+                client.server_name = client.server_name.take().or_else(named);
                 public.answer(client, request).await
             }
             Self::Internal(internal) => {
@@ -134,56 +164,55 @@ impl Site {
 }
 
 impl Public {
-    pub(crate) fn new(
-        relay: Arc<Relay>,
-        hub: Option<Hub>,
-        sockets: Option<Sockets>,
-        proxies: Proxies,
-        routes: Vec<Router>,
-        fingerprint: Fingerprint,
-    ) -> Self {
+    /// What `options` serve to everybody.
+    pub(crate) fn new(relay: &Arc<Relay>, options: Options) -> Self {
+        let Options { websocket, origins, hosts, proxies, routes, fingerprint, .. } = options;
         let rest = routes.into_iter().fold(Router::new(), Router::merge).fallback(nothing_here);
         let rest = TowerToHyperService::new(rest.layer(DefaultBodyLimit::max(BODY_BYTES)));
-        Self { relay, hub, sockets, proxies, rest, fingerprint }
+        let sockets = (!websocket.is_empty()).then(|| Sockets::new(&websocket, relay.arrivals()));
+        let hub = relay.seat().map(Hub::start);
+        Self { relay: relay.clone(), hub, sockets, hosts, origins, proxies, rest, fingerprint }
+    }
+
+    /// Readers over HTTP; `None` when the relay has no place for them.
+    pub(crate) fn hub(&self) -> Option<Hub> {
+        self.hub.clone()
+    }
+
+    /// Whether WebSockets are served.
+    pub(crate) fn has_websocket(&self) -> bool {
+        self.sockets.is_some()
     }
 
     async fn answer(&self, client: Client, mut request: Request<Incoming>) -> Response {
+        let access = self.origins.access(request.headers(), client.local.ip());
+        let is_refused = access == PageAccess::Refused;
         if let Some(sockets) = &self.sockets
             && is_upgrade(&request)
         {
-            return sockets.upgrade(client, request).await;
+            return if is_refused { foreign_page() } else { sockets.upgrade(client, request).await };
         }
         let whole = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let (path, query) = whole.split_once('?').unwrap_or((whole, ""));
         let Some((route, rest)) = Route::of(path) else {
+            if is_refused {
+                return foreign_page();
+            }
             request.extensions_mut().insert(client);
             return routed(&self.rest, request).await;
         };
         let (path, query, is_head) = (rest.to_owned(), query.to_owned(), request.method() == Method::HEAD);
         let mut response = match *request.method() {
             Method::GET | Method::HEAD if has_body(&request) => too_large(),
+            Method::GET | Method::HEAD if is_refused && route.shows_broadcasts() => foreign_page(),
             Method::GET | Method::HEAD => {
                 let asked = Asked { is_head, path, query, headers: request.into_parts().0.headers, client };
                 self.own(route, asked).await
             }
-            Method::OPTIONS => {
-                let mut response = empty(StatusCode::NO_CONTENT);
-                let headers = response.headers_mut();
-                headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-                headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*"));
-                headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
-                headers.insert(ALLOW, METHODS);
-                response
-            }
-            _ => {
-                let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and OPTIONS\n");
-                response.headers_mut().insert(ALLOW, METHODS);
-                response
-            }
+            Method::OPTIONS => capabilities(),
+            _ => not_allowed(),
         };
-        let headers = response.headers_mut();
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
+        access.put(response.headers_mut());
         response
     }
 
@@ -209,8 +238,9 @@ impl Public {
 }
 
 impl Internal {
-    pub(crate) fn new(router: Router) -> Self {
-        Self { router: TowerToHyperService::new(router.layer(DefaultBodyLimit::max(BODY_BYTES))) }
+    pub(crate) fn new(router: Router, hosts: Hosts) -> Self {
+        let router = TowerToHyperService::new(router.layer(DefaultBodyLimit::max(BODY_BYTES)));
+        Self { hosts, router }
     }
 }
 
@@ -225,10 +255,15 @@ enum Route {
 }
 
 impl Route {
+    /// Whether pages of other origins may not have its answer.
+    fn shows_broadcasts(self) -> bool {
+        matches!(self, Self::Announced | Self::Fetch)
+    }
+
     /// The route of a raw path, and what follows its name.
     fn of(path: &str) -> Option<(Self, &str)> {
         let below = |name| path.strip_prefix(name).filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        match path {
+        match path.strip_suffix('/').unwrap_or(path) {
             "/health" => Some((Self::Health, "")),
             "/ready" => Some((Self::Ready, "")),
             "/certificate.sha256" => Some((Self::Certificate, "")),
@@ -237,6 +272,85 @@ impl Route {
                 .or_else(|| Some((Self::Fetch, below("/fetch")?))),
         }
     }
+}
+
+/// Whether the connection goes on after the answer, as the client asks (RFC 9112 section 9.3).
+fn is_persistent<B>(request: &Request<B>) -> bool {
+    let asks = |option| lists(request.headers(), &CONNECTION, option);
+    if request.version() >= Version::HTTP_11 { !asks("close") } else { asks("keep-alive") }
+}
+
+/// Announces how long the connection is kept, so that no client reuses it while it is being closed.
+fn announce_idle(response: &mut Response, idle: Duration) {
+    let headers = response.headers_mut();
+    if headers.contains_key(CONNECTION) {
+        return;
+    }
+    if let Ok(value) = HeaderValue::from_str(&format!("timeout={}", idle.as_secs())) {
+        headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+        headers.insert(KEEP_ALIVE, value);
+    }
+}
+
+/// Makes a target in absolute form one in origin form, with its authority as `Host` (RFC 9112 section 3.2.2): what
+/// comes after sees one form.
+fn to_origin_form(request: &mut Request<Incoming>) {
+    let Some(authority) = request.uri().authority() else { return };
+    let host = HeaderValue::from_str(authority.as_str());
+    let target = request.uri().path_and_query().cloned();
+    if let (Some(target), Ok(host)) = (target, host) {
+        *request.uri_mut() = Uri::from(target);
+        request.headers_mut().insert(HOST, host);
+    }
+}
+
+/// Answer to a request for the server as a whole, and to methods that no resource has.
+fn of_server<B>(request: &Request<B>) -> Option<Response> {
+    match (request.method(), request.uri().path()) {
+        (&Method::OPTIONS, "*" | "/") => Some(capabilities()),
+        (&Method::CONNECT, _) => Some(not_allowed()),
+        (_, "*") => Some(plain(StatusCode::BAD_REQUEST, "only OPTIONS asks for *\n")),
+        _ => None,
+    }
+}
+
+/// Answer to OPTIONS.
+fn capabilities() -> Response {
+    let mut response = empty(StatusCode::NO_CONTENT);
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*"));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    headers.insert(ALLOW, METHODS);
+    response
+}
+
+fn not_allowed() -> Response {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and OPTIONS\n");
+    response.headers_mut().insert(ALLOW, METHODS);
+    response
+}
+
+fn malformed(error: AuthorityError) -> Response {
+    let mut response = worded(StatusCode::BAD_REQUEST, error);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Answer to a request for a host name that is not ours.
+fn misdirected(authority: &Authority) -> Response {
+    let host = &authority.host;
+    worded(
+        StatusCode::FORBIDDEN,
+        format_args!(
+            "the host name \"{host}\" is not answered here; list it in `web.hosts` if it is this relay's"
+        ),
+    )
+}
+
+/// Answer to a page of an origin that may not read.
+fn foreign_page() -> Response {
+    plain(StatusCode::FORBIDDEN, "pages of this origin are refused; `web.origins` lists those that are not\n")
 }
 
 /// Whether clients should be sent here.
@@ -260,16 +374,6 @@ async fn routed(router: &TowerToHyperService<Router>, request: Request<Incoming>
     }
     let Ok(response) = router.call(request).await;
     response
-}
-
-/// The host a request names, without its port.
-fn host(headers: &HeaderMap) -> Option<String> {
-    let host = headers.get(HOST)?.to_str().ok()?;
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    (!name.is_empty()).then(|| name.to_ascii_lowercase())
 }
 
 fn declared(headers: &HeaderMap) -> Option<u64> {
@@ -299,6 +403,10 @@ pub(crate) fn empty(status: StatusCode) -> Response {
 /// A few words.
 pub(crate) fn plain(status: StatusCode, words: &'static str) -> Response {
     text(status, Bytes::from_static(words.as_bytes()))
+}
+
+fn worded(status: StatusCode, words: impl fmt::Display) -> Response {
+    text(status, format!("{words}\n").into())
 }
 
 fn text(status: StatusCode, words: Bytes) -> Response {

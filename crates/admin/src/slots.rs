@@ -5,8 +5,9 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use parking_lot::Mutex;
 
 use crate::{
-    client::{Proxies, origin_of},
+    client::origin_of,
     limits::{CONNECTIONS, CONNECTIONS_PER_ADDRESS},
+    proxies::Proxies,
 };
 
 /// Places for connections.
@@ -99,6 +100,7 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxies::TrustedProxy;
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -128,7 +130,10 @@ mod tests {
 
     #[test]
     fn who_comes_through_a_proxy_is_counted_as_itself() {
-        let slots = Slots::new(Proxies::new(vec!["10.0.0.0/8".parse().unwrap()]));
+        let slots = Slots::new(Proxies::new(vec![TrustedProxy {
+            network: "10.0.0.0/8".parse().unwrap(),
+            header: None,
+        }]));
         let (proxy, client) = (address("10.0.0.1"), address("203.0.113.1"));
         let mut held = Vec::new();
         for _ in 0..CONNECTIONS_PER_ADDRESS {

@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
@@ -18,7 +19,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::limits::{HEADER_TIME, IDLE_TIME, STALL_TIME};
+use crate::limits::{HEADER_TIME, STALL_TIME};
 
 /// What is told who does not send its request.
 const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
@@ -71,6 +72,8 @@ enum Wait {
 pub(crate) struct Guarded {
     stream: Stream,
     phase: Arc<Phase>,
+    /// How long it may stay without a request.
+    idle: Duration,
     /// What is waited for, and since how many answers.
     wait: Option<(Wait, u64)>,
     read_by: Pin<Box<Sleep>>,
@@ -82,9 +85,9 @@ pub(crate) struct Guarded {
 }
 
 impl Guarded {
-    pub(crate) fn new(stream: Stream, phase: Arc<Phase>) -> Self {
-        let read_by = Box::pin(sleep(IDLE_TIME));
-        Self { stream, phase, wait: None, read_by, write_by: None, is_dirty: false, late: None }
+    pub(crate) fn new(stream: Stream, phase: Arc<Phase>, idle: Duration) -> Self {
+        let read_by = Box::pin(sleep(idle));
+        Self { stream, phase, idle, wait: None, read_by, write_by: None, is_dirty: false, late: None }
     }
 
     pub(crate) fn into_stream(self) -> Stream {
@@ -92,7 +95,7 @@ impl Guarded {
     }
 
     fn wait_for(&mut self, wait: Wait) {
-        let by = Instant::now() + if wait == Wait::Header { HEADER_TIME } else { IDLE_TIME };
+        let by = Instant::now() + if wait == Wait::Header { HEADER_TIME } else { self.idle };
         self.wait = Some((wait, self.phase.answered.load(Ordering::Relaxed)));
         self.read_by.as_mut().reset(by);
     }

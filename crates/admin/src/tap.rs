@@ -2,8 +2,8 @@
 //! its news. They read the groups themselves, each from its own place.
 
 use parking_lot::Mutex;
-use relay_model::LogId;
-use relay_store::{Entry, Feed, Head, Lookup};
+use relay_model::{Epoch, LogId};
+use relay_store::{CompleteGroup, Entry, Feed, Head, Lookup};
 
 /// A log, and what is known of it.
 #[derive(Debug)]
@@ -47,6 +47,16 @@ impl Tap {
     /// The log's id.
     pub(crate) fn log(&self) -> LogId {
         self.0.lock().feed.log_id()
+    }
+
+    /// Epoch of its latest writer.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.0.lock().feed.epoch()
+    }
+
+    /// See [`Feed::complete`].
+    pub(crate) fn complete(&self, group: u64, frame: u64) -> Option<CompleteGroup> {
+        self.0.lock().feed.complete(group, frame)
     }
 
     /// Its latest group, and whether it is over.

@@ -9,8 +9,12 @@ use rustls::{
     server::{NoServerSessionStorage, ResolvesServerCert},
 };
 
-/// TLS 1.3 with the certificates of `resolver`; clients may show one that `clients` verifies. `protocols`:
-/// what is spoken inside, as ALPN names it; none: whatever is asked for is left open.
+/// TLS 1.3, and 1.2 for clients and balancers that have no other, with the certificates of `resolver`; clients may
+/// show one that `clients` verifies. `protocols`: what is spoken inside, as ALPN names it; none: whatever is asked
+/// for is left open.
+///
+/// Of TLS 1.2 the library has suites with ephemeral keys and authenticated encryption only (ECDHE with AES-GCM or
+/// ChaCha20-Poly1305), and neither renegotiation nor compression.
 ///
 /// # Errors
 /// The library lacks what it needs.
@@ -20,7 +24,7 @@ pub fn server(
     protocols: &[&str],
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])?;
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
     let asks = clients.is_some();
     let mut tls = match clients {
         None => builder.with_no_client_auth(),

@@ -9,8 +9,8 @@ use hyper::{
     HeaderMap, Method, Request, StatusCode, Version,
     body::Incoming,
     header::{
-        CONNECTION, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+        CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+        SEC_WEBSOCKET_VERSION, UPGRADE,
     },
     upgrade::{self, OnUpgrade},
 };
@@ -34,23 +34,6 @@ const KEY_BYTES: usize = 16;
 /// The name that older clients give to what is agreed on by SETUP.
 const BY_SETUP: &str = relay_worker::Version::V02.alpn();
 
-/// Whose pages may open sessions. What is no browser names no origin, and comes in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origins(Vec<String>);
-
-impl Origins {
-    /// These (`https://app.example.com`); none: everybody's.
-    pub fn new(origins: Vec<String>) -> Self {
-        Self(origins.iter().map(|origin| origin.trim_end_matches('/').to_ascii_lowercase()).collect())
-    }
-
-    /// Whether pages of `origin` may. `None`: no page asks.
-    pub fn allow(&self, origin: Option<&[u8]>) -> bool {
-        let Some(origin) = origin.filter(|_| !self.0.is_empty()) else { return true };
-        self.0.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
-    }
-}
-
 /// What a WebSocket carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Spoken {
@@ -70,13 +53,12 @@ struct Served {
 pub(crate) struct Sockets {
     /// Best first.
     served: Vec<Served>,
-    origins: Origins,
     arrivals: Arrivals,
 }
 
 impl Sockets {
-    pub(crate) fn new(versions: Vec<&'static str>, origins: Origins, arrivals: Arrivals) -> Self {
-        Self { served: served(&versions), origins, arrivals }
+    pub(crate) fn new(versions: &[&'static str], arrivals: Arrivals) -> Self {
+        Self { served: served(versions), arrivals }
     }
 
     /// Agrees on a WebSocket, whatever the path; it leaves for a worker once the answer is out.
@@ -125,9 +107,6 @@ impl Sockets {
     #[allow(clippy::result_large_err, reason = "it is passed on at once")]
     fn agree(&self, request: &Request<Incoming>) -> Result<(HeaderValue, Option<&Served>), Response> {
         let headers = request.headers();
-        if !self.origins.allow(headers.get(ORIGIN).map(HeaderValue::as_bytes)) {
-            return Err(empty(StatusCode::FORBIDDEN));
-        }
         if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
             let mut response = plain(StatusCode::UPGRADE_REQUIRED, "only version 13 of WebSocket\n");
             response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
@@ -175,7 +154,8 @@ pub(crate) fn is_upgrade(request: &Request<Incoming>) -> bool {
     request.method() == Method::GET && lists(request.headers(), &UPGRADE, "websocket")
 }
 
-fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+/// Whether `token` is among those that a header lists.
+pub(crate) fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|one| one.eq_ignore_ascii_case(token))
 }
 
@@ -267,15 +247,5 @@ mod tests {
         for bad in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQA=", "AAAA", "!!!"] {
             assert_eq!(of(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn a_list_of_origins_keeps_other_pages_out_and_leaves_what_is_no_page_alone() {
-        let origins = Origins::new(vec!["https://App.example.com/".to_owned()]);
-        assert!(origins.allow(Some(b"https://app.example.com")) && origins.allow(None));
-        for other in ["https://app.example.com.evil.test", "http://app.example.com", "null", ""] {
-            assert!(!origins.allow(Some(other.as_bytes())), "{other}");
-        }
-        assert!(Origins::default().allow(Some(b"https://anybody.example")));
     }
 }

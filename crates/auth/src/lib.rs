@@ -37,5 +37,5 @@ pub use permit::Permit;
 pub use policy::cases;
 pub use policy::{Granted, Policy};
 pub use refusal::Refusal;
-pub use target::split_track;
+pub use target::{Split, TrackTarget, broadcast_path, form_value};
 pub use token::TOKEN_BYTES;

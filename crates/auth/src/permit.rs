@@ -25,6 +25,8 @@ pub(crate) struct Holder {
     pub(crate) peer: bool,
     pub(crate) expires: Option<SystemTime>,
     pub(crate) key: Option<Signer>,
+    /// Everybody has the same rights, without a credential and without being asked about.
+    pub(crate) public: bool,
 }
 
 /// The key that a token was verified by.
@@ -76,6 +78,12 @@ impl Permit {
     /// holder can take over from itself, nobody else can.
     pub fn subject(&self) -> Option<&str> {
         self.0.holder.subject.as_deref()
+    }
+
+    /// Whether everybody has the same rights without a credential, so that what it shows may be shown to others. Not
+    /// so of what an auth server granted, as that knows who asked.
+    pub fn is_public(&self) -> bool {
+        self.0.holder.public
     }
 
     /// Whether it is a relay of the same cluster, which speaks for publishers that others admitted.

@@ -44,7 +44,8 @@ pub struct Granted {
 impl Policy {
     /// Anyone, without a credential, may publish and subscribe in these scopes. No token is accepted.
     pub fn public(publish: Scope, subscribe: Scope) -> Self {
-        Self { publish, subscribe, holder: Holder::default(), keys: Arc::default(), takes_tokens: false }
+        let holder = Holder { public: true, ..Holder::default() };
+        Self { publish, subscribe, holder, keys: Arc::default(), takes_tokens: false }
     }
 
     /// Tokens of these keys are accepted from now on; there may be none yet. Whoever shows one gets what it
@@ -61,6 +62,7 @@ impl Policy {
     #[must_use]
     pub fn with_subject(mut self, subject: impl Into<Arc<str>>) -> Self {
         self.holder.subject = Some(subject.into());
+        self.holder.public = false;
         self
     }
 
@@ -76,6 +78,7 @@ impl Policy {
     #[must_use]
     pub fn for_peers(mut self) -> Self {
         self.holder.peer = true;
+        self.holder.public = false;
         self
     }
 
@@ -108,6 +111,7 @@ impl Policy {
             peer: self.holder.peer,
             expires: verified.claims.expires,
             key: Some(Signer::of(&verified.key)),
+            public: false,
         };
         permit(target.path, &publish, &subscribe, holder, Refusal::OutOfScope)
     }
@@ -146,6 +150,7 @@ impl Policy {
             peer: granted.peer,
             expires: not_over(granted.expires, now)?,
             key: None,
+            public: false,
         };
         permit(grants.root, &publish, &subscribe, holder, Refusal::Unauthorized)
     }
@@ -177,7 +182,7 @@ impl Policy {
         let root = Target::parse(raw_target)?.path;
         let expires = not_over(Some(not_after), now)?;
         let everything = Scope::everything();
-        let holder = Holder { subject: Some(subject.into()), peer: true, expires, key: None };
+        let holder = Holder { subject: Some(subject.into()), peer: true, expires, key: None, public: false };
         permit(root, &everything, &everything, holder, Refusal::Unauthorized)
     }
 }

@@ -22,17 +22,93 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Takes the last segment off a raw path, for a route that names a track behind a broadcast: the path of the
-/// broadcast, raw, and the name of the track. Both are there.
+/// The path of a broadcast, raw, for a route that names its track elsewhere.
 ///
 /// # Errors
-/// There are not two segments, or the last one is none.
-pub fn split_track(raw: &str) -> Result<(&str, String), Refusal> {
-    let (path, track) = raw.trim_end_matches('/').rsplit_once('/').ok_or(Refusal::Malformed)?;
-    if path.bytes().all(|byte| byte == b'/') {
+/// [`Refusal::Malformed`], as for every request target.
+pub fn broadcast_path(raw: &str) -> Result<Path, Refusal> {
+    if raw.len() > limits::CONTROL_MESSAGE_BYTES {
         return Err(Refusal::Malformed);
     }
-    Ok((path, segment(track)?))
+    parse_path(raw)
+}
+
+/// A value of a query as forms write it: `+` is a space. `None` for a broken escape, text that is not UTF-8, and
+/// control characters.
+pub fn form_value(raw: &str) -> Option<String> {
+    decode(&raw.replace('+', " ")).filter(|value| !value.contains(char::is_control))
+}
+
+/// A raw path that names a track behind a broadcast. Track names may contain slashes, so where the one ends and the
+/// other begins is for whoever knows the broadcasts to choose.
+pub struct TrackTarget<'a> {
+    raw: &'a str,
+    segments: Vec<Segment>,
+    /// Segments that may belong to the broadcast: those before the first with an escaped slash, but for the last.
+    broadcast: usize,
+}
+
+struct Segment {
+    text: String,
+    /// Where it ends in the raw path.
+    end: usize,
+}
+
+/// One way to read a [`TrackTarget`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split<'a> {
+    /// Path of the broadcast, raw, as the gate is asked for it.
+    pub raw: &'a str,
+    /// The same, parsed.
+    pub broadcast: Path,
+    /// Name of the track.
+    pub track: String,
+}
+
+impl<'a> TrackTarget<'a> {
+    /// Parses a raw path.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] when a segment is one that no target may have (an escaped slash is allowed in the name
+    /// of the track), there are not two of them, or the longest possible broadcast is no path.
+    pub fn parse(raw: &'a str) -> Result<Self, Refusal> {
+        if raw.len() > limits::CONTROL_MESSAGE_BYTES {
+            return Err(Refusal::Malformed);
+        }
+        let (mut segments, mut end, mut broadcast) = (Vec::new(), 0, None);
+        for piece in raw.split('/') {
+            end += piece.len();
+            if !piece.is_empty() {
+                let text = decode(piece).ok_or(Refusal::Malformed)?;
+                text.split('/').try_for_each(check_segment)?;
+                if text.contains('/') {
+                    broadcast.get_or_insert(segments.len());
+                }
+                segments.push(Segment { text, end });
+            }
+            end += 1;
+        }
+        let before_last = segments.len().saturating_sub(1);
+        let broadcast = broadcast.map_or(before_last, |first| before_last.min(first));
+        let target = Self { raw, segments, broadcast };
+        match target.at(broadcast) {
+            Some(_) => Ok(target),
+            None => Err(Refusal::Malformed),
+        }
+    }
+
+    /// Every way to read it, the longest broadcast first.
+    pub fn splits(&self) -> impl Iterator<Item = Split<'a>> {
+        (1..=self.broadcast).rev().filter_map(|count| self.at(count))
+    }
+
+    /// Its first `count` segments as the broadcast.
+    fn at(&self, count: usize) -> Option<Split<'a>> {
+        let (broadcast, track) = self.segments.split_at_checked(count)?;
+        let raw = self.raw.get(..broadcast.last()?.end)?;
+        let track: Vec<&str> = track.iter().map(|segment| segment.text.as_str()).collect();
+        Some(Split { raw, broadcast: parse_path(raw).ok()?, track: track.join("/") })
+    }
 }
 
 /// Decodes segment by segment, once: what comes out of an escape never acts as a separator or as
@@ -49,10 +125,16 @@ fn parse_path(raw: &str) -> Result<Path, Refusal> {
 
 fn segment(raw: &str) -> Result<String, Refusal> {
     let segment = decode(raw).ok_or(Refusal::Malformed)?;
-    if matches!(segment.as_str(), "." | "..") || segment.contains(|c: char| c == '/' || c.is_control()) {
+    if segment.contains('/') {
         return Err(Refusal::Malformed);
     }
+    check_segment(&segment)?;
     Ok(segment)
+}
+
+fn check_segment(segment: &str) -> Result<(), Refusal> {
+    let is_refused = matches!(segment, "." | "..") || segment.contains(char::is_control);
+    if is_refused { Err(Refusal::Malformed) } else { Ok(()) }
 }
 
 /// The value of the last `jwt` pair that has one. Keys are decoded, so that no spelling of a token
@@ -89,15 +171,77 @@ fn hex(digit: u8) -> Option<u8> {
 mod tests {
     use super::*;
 
+    fn splits(raw: &str) -> Result<Vec<(String, String, String)>, Refusal> {
+        let owned = |split: Split<'_>| (split.raw.to_owned(), split.broadcast.to_string(), split.track);
+        TrackTarget::parse(raw).map(|target| target.splits().map(owned).collect())
+    }
+
+    fn split(raw: &str, broadcast: &str, track: &str) -> (String, String, String) {
+        (raw.to_owned(), broadcast.to_owned(), track.to_owned())
+    }
+
     #[test]
-    fn a_track_is_the_last_segment_and_obeys_the_rules_of_every_other() {
-        assert_eq!(split_track("/room/alice/video").unwrap(), ("/room/alice", "video".to_owned()));
-        assert_eq!(split_track("//room//catalog%2ejson/").unwrap(), ("//room/", "catalog.json".to_owned()));
-        assert_eq!(split_track("/a/%c3%a9%2520").unwrap().1, "é%20", "once");
-        for bad in
-            ["", "/", "/video", "//video", "/a/..", "/a/%2e%2e", "/a/b%2fc", "/a/%00", "/a/%ff", "/a/%2"]
-        {
-            assert_eq!(split_track(bad), Err(Refusal::Malformed), "{bad}");
+    fn track_target_has_every_split_longest_broadcast_first() {
+        assert_eq!(
+            splits("/room/alice/video/hd"),
+            Ok(vec![
+                split("/room/alice/video", "room/alice/video", "hd"),
+                split("/room/alice", "room/alice", "video/hd"),
+                split("/room", "room", "alice/video/hd"),
+            ])
+        );
+        assert_eq!(splits("//a%20b//c%2ejson/"), Ok(vec![split("//a%20b", "a b", "c.json")]));
+        assert_eq!(splits("/a/%c3%a9%2520").unwrap()[0].2, "é%20", "decoded once");
+    }
+
+    #[test]
+    fn escaped_slash_belongs_to_the_track() {
+        assert_eq!(
+            splits("/room/alice/video%2Fhd"),
+            Ok(vec![
+                split("/room/alice", "room/alice", "video/hd"),
+                split("/room", "room", "alice/video/hd")
+            ])
+        );
+        assert_eq!(splits("/room/a%2fb/c"), Ok(vec![split("/room", "room", "a/b/c")]));
+        for bad in ["/a%2fb", "/a%2fb/c", "/%2f/c", "/a/b%2f..", "/a/..%2fb", "/a/b%2f%00", "/a/%2e%2f"] {
+            assert_eq!(splits(bad), Err(Refusal::Malformed), "{bad}");
+        }
+    }
+
+    #[test]
+    fn track_target_obeys_the_rules_of_every_target() {
+        let (long, deep) =
+            (format!("/{}", "a".repeat(limits::PATH_BYTES + 1)), "/a".repeat(limits::PATH_SEGMENTS + 1));
+        let huge = format!("/a/{}", "b".repeat(limits::CONTROL_MESSAGE_BYTES));
+        for bad in [
+            "",
+            "/",
+            "/video",
+            "//video",
+            "/video/",
+            "/a/..",
+            "/a/%2e%2e",
+            "/./a",
+            "/a/%00",
+            "/a/%0a",
+            "/a/%ff",
+            "/a/%2",
+            &format!("{long}/t"),
+            &format!("{deep}/t"),
+            &huge,
+        ] {
+            assert_eq!(splits(bad), Err(Refusal::Malformed), "{bad}");
+        }
+        let deepest = format!("{}/t", "/a".repeat(limits::PATH_SEGMENTS));
+        assert_eq!(splits(&deepest).unwrap().len(), limits::PATH_SEGMENTS);
+    }
+
+    #[test]
+    fn form_value_is_decoded_once_and_has_no_control_characters() {
+        assert_eq!(form_value("video%2Fhd+a%2520").as_deref(), Some("video/hd a%20"));
+        for bad in ["%", "%ff", "a%00", "a%0a"] {
+            assert_eq!(form_value(bad), None, "{bad}");
         }
     }
 }

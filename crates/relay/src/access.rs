@@ -260,7 +260,7 @@ fn peer_name(certificate: &relay_worker::PeerCertificate) -> String {
 
 impl Gate for Access {
     fn admit(&self, request: &Request) -> Answer {
-        if !self.origins.allow(request.origin.as_deref().map(str::as_bytes)) {
+        if !self.origins.allow(request.origin.as_deref().map(str::as_bytes), request.local.ip()) {
             return Answer::Now(Err(Refusal::Unauthorized.into()));
         }
         let target = self.target(request);

@@ -31,12 +31,22 @@ impl fmt::Display for Banner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = reachable(self.address);
         let fingerprint = self.fingerprint;
-        let who = if at == self.address && at.ip().is_loopback() {
-            "everybody on this machine"
-        } else {
-            "everybody who can reach it"
-        };
+        let is_exposed = !self.address.ip().is_loopback();
+        let who = if is_exposed { "everybody who can reach it" } else { "everybody on this machine" };
         writeln!(f, "moq-relay {}: a development relay, open to {who}", env!("CARGO_PKG_VERSION"))?;
+        if is_exposed {
+            writeln!(f)?;
+            writeln!(f, "  Whoever reaches {} over the network, without a credential, can:", self.address)?;
+            writeln!(f, "  - list, watch and publish every broadcast")?;
+            if self.http.is_some() {
+                writeln!(f, "  - read /status: the addresses of all clients, and what they watch")?;
+            }
+            writeln!(
+                f,
+                "  A configuration file restricts it; --bind 127.0.0.1:{} keeps it on this machine.",
+                at.port()
+            )?;
+        }
         writeln!(f)?;
         writeln!(f, "  WebTransport   https://{at}/")?;
         if let Some(http) = self.http {
@@ -45,7 +55,11 @@ impl fmt::Display for Banner {
         writeln!(f, "  raw QUIC       moqt://{at}/")?;
         writeln!(f, "  certificate    {fingerprint} (SHA-256)")?;
         writeln!(f)?;
-        writeln!(f, "In a browser's console:")?;
+        match self.http {
+            // Pages of other sites are refused, and so is a blank one.
+            Some(http) => writeln!(f, "In a browser's console, on a page of http://{}/:", reachable(http))?,
+            None => writeln!(f, "In a browser's console, on a page of this machine:")?,
+        }
         writeln!(f)?;
         writeln!(f, "  new WebTransport(\"https://{at}/\", {{ serverCertificateHashes: [{{")?;
         writeln!(f, "    algorithm: \"sha-256\", value: Uint8Array.from(")?;
@@ -85,5 +99,17 @@ mod tests {
         let text = banner("[::]:9000");
         assert!(text.contains("https://[::1]:9000/"), "{text}");
         assert!(text.contains("open to everybody who can reach it"), "{text}");
+    }
+
+    #[test]
+    fn exposed_relay_names_what_it_exposes() {
+        for address in ["0.0.0.0:9000", "192.0.2.1:9000", "[::]:9000"] {
+            let text = banner(address);
+            assert!(text.contains(&format!("Whoever reaches {address} over the network")), "{text}");
+            assert!(text.contains("publish every broadcast") && text.contains("/status"), "{text}");
+        }
+        for address in ["127.0.0.1:9000", "[::1]:9000"] {
+            assert!(!banner(address).contains("over the network"), "{address}");
+        }
     }
 }

@@ -11,7 +11,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use relay_admin::Origins;
 use relay_auth::Policy;
 use relay_model::{Hop, Path, Scope, SessionCode, limits};
 use relay_worker::{Options, Relay, RunError};
@@ -190,7 +189,7 @@ fn start(config: &Config, certificates: &Store) -> Result<(Arc<Relay>, Arc<Acces
     let hop = config.hop.map_or_else(random_hop, Ok)?;
     let public = Policy::public(config.publish.clone(), config.subscribe.clone());
     let access = Access::start(public, &config.auth, &hop.0.to_string())?;
-    let access = Arc::new(access.only_from(Origins::new(config.web.origins.clone())));
+    let access = Arc::new(access.only_from(config.origins()));
     let secret = certificates.stable_secret();
     let mut options = Options::new(config.bind, certificates.resolver(), secret, access.clone());
     certificates.furnish(&mut options);

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use anyhow::{Context, Result};
 use relay_admin::{
-    Fingerprint, Options, Origins, Proxies, Server, StartError, internal,
+    Fingerprint, Options, Proxies, Server, StartError, internal,
     page::{self, Page},
     status::{self, Status},
     tls,
@@ -84,8 +84,10 @@ impl Web {
             options.internal = Some((address, internal::router(status).merge(page.private())));
         }
         options.page = Some(page);
-        options.origins = Origins::new(web.origins.clone());
-        options.proxies = Proxies::new(web.proxies.clone());
+        options.origins = config.origins();
+        options.hosts = config.hosts();
+        options.internal_hosts = config.internal_hosts();
+        options.proxies = Proxies::new(config.proxies());
         options.tcp = match web.tcp {
             Some(address) if web.tcp_tls => {
                 let server = tls::server(certificates.resolver(), certificates.clients(), &[]);

@@ -169,6 +169,13 @@ pub struct HeldGroup {
     pub fetched: bool,
 }
 
+/// A group that will not change: it came to its end, and is held from where it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompleteGroup {
+    /// Payload of the whole group, bytes. `None`: it is not held from its beginning.
+    pub bytes: Option<u64>,
+}
+
 /// What a log can say about a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use relay_model::LogId;
+use relay_model::{Epoch, LogId};
 
 use crate::{
-    entry::{Entry, Head, Lookup},
+    entry::{CompleteGroup, Entry, Head, Lookup},
     group::{Page, Replayed},
     log::Log,
 };
@@ -107,6 +107,20 @@ impl Feed {
     pub fn lookup(&self, sequence: u64, first_object: u64) -> Lookup {
         self.log.touch();
         self.log.lock().lookup(sequence, first_object)
+    }
+
+    /// Whether a group is complete and can be read from object `first` on: what a reader must know before it answers.
+    /// One lock of the log, whatever the group holds. `None`: it may still grow, was interrupted, or is not held.
+    pub fn complete(&self, sequence: u64, first: u64) -> Option<CompleteGroup> {
+        let state = self.log.lock();
+        let group = state.groups.get(&sequence).filter(|group| group.is_complete(first))?;
+        let bytes = (!group.lost_head()).then_some(group.payload);
+        Some(CompleteGroup { bytes })
+    }
+
+    /// Epoch of the log's latest writer: under another one, a group number may stand for another group.
+    pub fn epoch(&self) -> Epoch {
+        self.log.lock().seat.latest()
     }
 
     /// The log as it is now.

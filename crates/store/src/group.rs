@@ -138,6 +138,12 @@ impl Group {
         })
     }
 
+    /// Whether all of its strands came to their end, and it can be read from object `first` on.
+    pub(crate) fn is_complete(&self, first: u64) -> bool {
+        let is_finished = |strand: &Strand| strand.state == StrandState::Finished;
+        self.serves(first) && !self.strands.is_empty() && self.strands.iter().all(is_finished)
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.strands.iter().all(Strand::is_over)
     }

@@ -33,7 +33,7 @@ mod writer;
 pub use bell::{Bell, Rings};
 pub use board::{Advert, Board, Candidate, Change, PATH_CHANGES_PER_SECOND, Step, Visited, Watch};
 pub use budget::Budget;
-pub use entry::{End, Entry, Head, HeldGroup, Lookup, ObjectHead, Resume, Status};
+pub use entry::{CompleteGroup, End, Entry, Head, HeldGroup, Lookup, ObjectHead, Resume, Status};
 pub use feed::{Feed, Pulled};
 pub use figures::Figures;
 pub use group::FETCHED;

@@ -70,6 +70,11 @@ impl Seat {
         true
     }
 
+    /// Latest epoch that was admitted, or that others were barred for.
+    pub(crate) fn latest(&self) -> Epoch {
+        Epoch(self.barred_below)
+    }
+
     /// Whether the writer of `epoch` still sits.
     pub(crate) fn holds(&self, epoch: Epoch) -> bool {
         self.held_by == Some(epoch)

@@ -3,8 +3,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use relay_model::{LogId, Path};
-use relay_store::{Entry, Lookup};
+use relay_model::{Epoch, LogId, Path};
+use relay_store::{CompleteGroup, Entry, Lookup};
 
 use crate::{
     hub::Visitor,
@@ -21,13 +21,12 @@ pub(super) enum Missed {
     Over,
 }
 
-/// A group of which all that is wanted is there.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Whole {
-    /// Its log.
+/// What a group number stands for: the same log, under the same writer. A publisher that comes back may count from
+/// the beginning again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Incarnation {
     pub(super) log: LogId,
-    /// Of its payload.
-    pub(super) bytes: u64,
+    pub(super) epoch: Epoch,
 }
 
 /// Reads frames of one group.
@@ -101,8 +100,34 @@ impl Reader {
         }
     }
 
-    /// The whole of what is wanted, if it is there.
-    pub(super) fn whole(&self) -> Option<Whole> {
+    /// Incarnation of the group that was found.
+    pub(super) fn incarnation(&self) -> Option<Incarnation> {
+        let tap = self.tap.as_ref()?;
+        Some(Incarnation { log: tap.log(), epoch: tap.epoch() })
+    }
+
+    /// Whether the group is complete: no answer to the same request differs.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete().is_some()
+    }
+
+    /// Payload of all frames that are wanted, bytes, where that is known without reading them. A part of a group is
+    /// walked only if `walks`.
+    pub(super) fn bytes(&self, walks: bool) -> Option<u64> {
+        let complete = self.complete()?;
+        match complete.bytes {
+            Some(bytes) if self.frame == 0 && self.last.is_none() => Some(bytes),
+            _ if walks => self.sum(),
+            _ => None,
+        }
+    }
+
+    fn complete(&self) -> Option<CompleteGroup> {
+        self.tap.as_ref()?.complete(self.group?, self.frame)
+    }
+
+    /// Declared sizes of the frames that are wanted, of a complete group.
+    fn sum(&self) -> Option<u64> {
         let (tap, group) = (self.tap.as_ref()?, self.group?);
         let (mut bytes, mut from, mut entries) = (0, self.frame, Vec::new());
         loop {
@@ -110,10 +135,11 @@ impl Reader {
             let next = tap.page(group, from, &mut entries)?;
             for entry in &entries {
                 match entry {
-                    Entry::Object { strand: 0, head, .. } if self.last.is_none_or(|last| head.id <= last) => {
-                        bytes += head.size;
+                    Entry::Object { head, .. } if self.last.is_some_and(|last| head.id > last) => {
+                        return Some(bytes);
                     }
-                    Entry::Finish { strand: 0, .. } => return Some(Whole { log: tap.log(), bytes }),
+                    Entry::Object { strand: 0, head, .. } => bytes += head.size,
+                    Entry::Finish { strand: 0, .. } => return Some(bytes),
                     _ => {}
                 }
             }

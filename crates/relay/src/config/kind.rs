@@ -27,8 +27,10 @@ pub enum Kind {
     Names,
     /// One origin of web pages or several.
     Origins,
-    /// One network or several.
-    Networks,
+    /// One network of proxies or several.
+    Proxies,
+    /// Where proxies name their clients.
+    ProxyHeader,
     /// One number or several.
     Ids,
     /// One path prefix or several.
@@ -82,10 +84,10 @@ impl Kind {
             Self::Url | Self::PublicUrl => "URL",
             Self::Names => "host name, or list of them",
             Self::Origins => "origin, or list of them",
-            Self::Networks => "network, or list of them",
+            Self::Proxies => "network or `{ net, header }`, or list of them",
             Self::Ids => "number, or list of them",
             Self::Prefixes => "path, or list of them",
-            Self::Takeover | Self::Congestion | Self::Level | Self::Format => "name",
+            Self::Takeover | Self::Congestion | Self::Level | Self::Format | Self::ProxyHeader => "name",
             Self::Size => "`\"8GiB\"`, `\"75%\"`, or bytes",
             Self::Duration | Self::Linger | Self::Idle | Self::KeepAlive => "`\"10s\"`, `\"2m\"`, or seconds",
             Self::Switch => "`true` or `false`",
@@ -105,13 +107,13 @@ impl Kind {
             Self::Url | Self::PublicUrl => "URL",
             Self::Names => "NAME",
             Self::Origins => "ORIGIN",
-            Self::Networks => "NETWORK",
+            Self::Proxies => "NETWORK",
             Self::Ids => "N",
             Self::Prefixes => "PATH",
             Self::Takeover => "WHO",
             Self::Size => "SIZE",
             Self::Duration | Self::Linger | Self::Idle | Self::KeepAlive => "TIME",
-            Self::Congestion => "NAME",
+            Self::Congestion | Self::ProxyHeader => "NAME",
             Self::Switch | Self::AnySwitch => "BOOL",
             Self::Level => "LEVEL",
             Self::Format => "FORMAT",
@@ -127,7 +129,7 @@ impl Kind {
                 | Self::Files
                 | Self::Names
                 | Self::Origins
-                | Self::Networks
+                | Self::Proxies
                 | Self::Ids
                 | Self::Prefixes
         )
@@ -142,6 +144,7 @@ impl Kind {
         match self {
             Self::File | Self::KeyDir | Self::Url | Self::PublicUrl => string(text),
             Self::Address | Self::Takeover | Self::Congestion | Self::Level | Self::Format => string(text),
+            Self::ProxyHeader => string(text),
             _ => {
                 let number = || text.parse().ok().map(Value::Integer);
                 let fraction = || text.parse().ok().filter(|it: &f64| it.is_finite()).map(Value::Float);
@@ -167,7 +170,8 @@ impl Kind {
             Self::PublicUrl => value::public_url(value).map(drop),
             Self::Names => value::names(value).map(drop),
             Self::Origins => value::origins(value).map(drop),
-            Self::Networks => value::networks(value).map(drop),
+            Self::Proxies => value::proxies(value).map(drop),
+            Self::ProxyHeader => value::proxy_header(value).map(drop),
             Self::Ids => value::ids::<u32>(value).map(drop),
             Self::Prefixes => value::prefixes(value).map(drop),
             Self::Takeover => value::takeover(value).map(drop),

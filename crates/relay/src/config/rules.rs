@@ -91,6 +91,10 @@ pub(super) fn together(layers: &mut Layers<'_>, config: &Config) {
         );
         refuse(layers, &["cache.capacity", "cache.headroom"], what);
     }
+    let source = layers.source("web.proxy_header");
+    if config.web.proxies.is_empty() && source != Source::Default {
+        layers.warn(&source, "`web.proxy_header` changes nothing without `web.proxy`".to_owned());
+    }
     stream_only(layers);
 }
 

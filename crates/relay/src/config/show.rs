@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use relay_admin::ProxyHeader;
 use relay_model::{Path, Pattern, Scope};
 use relay_worker::{Congestion, Takeover};
 use toml::Value;
@@ -120,8 +121,14 @@ fn web(web: &Web, key: &str) -> Option<String> {
         "web.ws" => web.websocket.to_string(),
         "web.page" => web.page.to_string(),
         "web.url" => web.url.clone().unwrap_or_else(|| "as derived".to_owned()),
-        "web.origins" => several(web.origins.clone(), "everybody"),
-        "web.proxy" => several(web.proxies.iter().map(ToString::to_string).collect(), "none"),
+        "web.origins" => several(web.origins.iter().map(ToString::to_string).collect(), "everybody"),
+        "web.hosts" => several(web.hosts.clone(), "everybody"),
+        "web.proxy" if web.proxies.is_empty() => "none".to_owned(),
+        "web.proxy" => {
+            let shown: Vec<String> = web.proxies.iter().map(ToString::to_string).collect();
+            format!("[{}]", shown.join(", "))
+        }
+        "web.proxy_header" => text(web.proxy_header.unwrap_or(ProxyHeader::XForwardedFor).name()),
         "internal.listen" => address(web.internal),
         "server.tcp.bind" => address(web.tcp),
         "listen.tcp.tls" => web.tcp_tls.to_string(),

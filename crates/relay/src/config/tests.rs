@@ -1,4 +1,4 @@
-use relay_admin::Allowed;
+use relay_admin::{Allowed, ProxyHeader, TrustedProxy};
 use relay_model::Path;
 use relay_worker::{Congestion, Version};
 
@@ -73,7 +73,9 @@ fn a_whole_file_is_understood() {
         page = false
         url = \"https://relay.example.com\"
         origins = \"https://app.example.com\"
-        proxy = [\"10.0.0.0/8\"]
+        hosts = \"relay.example.com\"
+        proxy = [\"10.0.0.0/8\", { net = \"10.1.0.0/16\", header = \"proxy\" }]
+        proxy_header = \"forwarded\"
         [internal]
         listen = \"127.0.0.1:9101\"
         [listen]
@@ -122,8 +124,13 @@ fn a_whole_file_is_understood() {
             websocket: false,
             page: false,
             url: Some("https://relay.example.com/".to_owned()),
-            origins: vec!["https://app.example.com".to_owned()],
-            proxies: vec!["10.0.0.0/8".parse().unwrap()],
+            origins: vec!["https://app.example.com".parse().unwrap()],
+            hosts: vec!["relay.example.com".to_owned()],
+            proxies: vec![
+                TrustedProxy { network: "10.0.0.0/8".parse().unwrap(), header: None },
+                TrustedProxy { network: "10.1.0.0/16".parse().unwrap(), header: Some(ProxyHeader::Proxy) },
+            ],
+            proxy_header: Some(ProxyHeader::Forwarded),
             internal: Some("127.0.0.1:9101".parse().unwrap()),
             tcp: Some("127.0.0.1:4444".parse().unwrap()),
             tcp_tls: true,

@@ -16,7 +16,7 @@ use super::{Format, KeyDir};
 
 pub(super) use limits::{count, requests};
 pub(super) use quic::{congestion, idle, keep_alive, mtu, streams};
-pub(super) use web::{ids, networks, origins, public_url};
+pub(super) use web::{ids, origins, proxies, proxy_header, public_url};
 
 /// Longer spans are a mistake, and would not fit a clock.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);

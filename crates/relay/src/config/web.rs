@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use relay_admin::{Allowed, Network};
+use relay_admin::{Allowed, Hosts, OriginPattern, Origins, ProxyHeader, TrustedProxy};
 
 use super::{Config, Pair, resolve::Layers, rules, value};
 
@@ -23,10 +23,14 @@ pub struct Web {
     pub page: bool,
     /// Public `https://` URL of the relay, with a slash at its end.
     pub url: Option<String>,
-    /// Whose pages may open sessions; none: everybody's.
-    pub origins: Vec<String>,
-    /// Who is believed what it says of whom it speaks for.
-    pub proxies: Vec<Network>,
+    /// Origins of the pages that may open sessions and read answers; none: see [`Config::origins`].
+    pub origins: Vec<OriginPattern>,
+    /// Host names that requests may be addressed to; none: see [`Config::hosts`].
+    pub hosts: Vec<String>,
+    /// Networks of trusted reverse proxies.
+    pub proxies: Vec<TrustedProxy>,
+    /// Where those name their clients whose entry does not say so.
+    pub proxy_header: Option<ProxyHeader>,
     /// Where operators find what is theirs.
     pub internal: Option<SocketAddr>,
     /// Where sessions over TCP come.
@@ -50,7 +54,9 @@ impl Default for Web {
             page: false,
             url: None,
             origins: Vec::new(),
+            hosts: Vec::new(),
             proxies: Vec::new(),
+            proxy_header: None,
             internal: None,
             tcp: None,
             tcp_tls: false,
@@ -64,6 +70,34 @@ impl Config {
     /// Whether HTTP is served because this is a development relay, and for no other reason.
     pub fn is_web_implied(&self) -> bool {
         !self.from_file && self.web.http == Some(self.bind) && self.web.https == Some(self.bind)
+    }
+
+    /// Pages that may open sessions and read answers. A relay in development is open to everybody who reaches it, and
+    /// any site reaches it through the browser of whoever visits it: so only pages of this machine may.
+    pub fn origins(&self) -> Origins {
+        if self.web.origins.is_empty() && !self.from_file {
+            Origins::local(&self.web.hosts)
+        } else {
+            Origins::listed(self.web.origins.clone())
+        }
+    }
+
+    /// Host names that public requests may be addressed to.
+    pub fn hosts(&self) -> Hosts {
+        if self.web.hosts.is_empty() && self.from_file { Hosts::any() } else { self.internal_hosts() }
+    }
+
+    /// The same for the private listener.
+    pub fn internal_hosts(&self) -> Hosts {
+        Hosts::only(&self.web.hosts)
+    }
+
+    /// Trusted proxies, each with its header.
+    pub fn proxies(&self) -> Vec<TrustedProxy> {
+        let web = &self.web;
+        let with_header =
+            |proxy: &TrustedProxy| TrustedProxy { header: proxy.header.or(web.proxy_header), ..*proxy };
+        web.proxies.iter().map(with_header).collect()
     }
 }
 
@@ -87,7 +121,9 @@ impl Layers<'_> {
         self.set("web.page", value::switch, &mut web.page);
         self.set("web.url", |value| value::public_url(value).map(Some), &mut web.url);
         self.set("web.origins", value::origins, &mut web.origins);
-        self.set("web.proxy", value::networks, &mut web.proxies);
+        self.set("web.hosts", value::names, &mut web.hosts);
+        self.set("web.proxy", value::proxies, &mut web.proxies);
+        self.set("web.proxy_header", |value| value::proxy_header(value).map(Some), &mut web.proxy_header);
         self.set("internal.listen", some_address, &mut web.internal);
         self.set("server.tcp.bind", some_address, &mut web.tcp);
         self.set("listen.tcp.tls", value::switch, &mut web.tcp_tls);

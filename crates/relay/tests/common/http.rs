@@ -101,7 +101,7 @@ pub(crate) fn exchange(address: &str, bytes: &[u8]) -> Vec<u8> {
 pub(crate) fn ask(address: &str, method: &str, target: &str, headers: &[&str]) -> Reply {
     let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     let request =
-        format!("{method} {target} HTTP/1.1\r\nhost: relay.test\r\nconnection: close\r\n{lines}\r\n");
+        format!("{method} {target} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{lines}\r\n");
     reply(&exchange(address, request.as_bytes()), method == "HEAD")
 }
 
@@ -113,7 +113,7 @@ pub(crate) fn get(address: &str, target: &str) -> Reply {
 pub(crate) fn upgrade(address: &str, target: &str, headers: &[&str]) -> Reply {
     let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     let request = format!(
-        "GET {target} HTTP/1.1\r\nhost: relay.test\r\nconnection: keep-alive, Upgrade\r\nupgrade: WebSocket\r\n{lines}\r\n"
+        "GET {target} HTTP/1.1\r\nhost: {address}\r\nconnection: keep-alive, Upgrade\r\nupgrade: WebSocket\r\n{lines}\r\n"
     );
     let mut stream = connect(address);
     stream.write_all(request.as_bytes()).unwrap();

@@ -378,3 +378,26 @@ fn nothing_is_fetched_into_a_log_that_ended() {
     assert!(pull(&mut feed).is_empty());
     assert_eq!(f.lookup(3), Lookup::Absent(StreamCode::EVICTED));
 }
+
+#[test]
+fn complete_group_is_known_without_reading_it() {
+    let (mut f, feed) = live();
+    let bytes = |sequence, first| feed.complete(sequence, first).map(|group| group.bytes);
+    assert_eq!((bytes(5, 0), bytes(5, 7)), (Some(Some(1)), Some(Some(1))));
+    assert_eq!((bytes(6, 0), bytes(4, 0)), (None, None), "one grows, one is not held");
+    f.fetch(3, &[b"x", b"yz"]);
+    f.commit();
+    assert_eq!(bytes(3, 0), None, "it is coming");
+    f.writer.finish(3, FETCHED);
+    f.writer.reset(6, 0, StreamCode::CANCEL);
+    f.commit();
+    assert_eq!((bytes(3, 0), bytes(6, 0)), (Some(Some(3)), None));
+}
+
+#[test]
+fn epoch_is_that_of_the_latest_writer() {
+    let (f, feed) = live();
+    assert_eq!(feed.epoch(), relay_model::Epoch(1));
+    f.log.fence(relay_model::Epoch(2));
+    assert_eq!(feed.epoch(), relay_model::Epoch(2), "before it writes");
+}

@@ -229,15 +229,31 @@ pub(super) static ENTRIES: &[Entry] = &[
         "web.origins",
         Kind::Origins,
         "everybody",
-        "origins of the pages that may open sessions over WebTransport and WebSocket, as in \
-         `\"https://app.example.com\"`; what is no browser is not asked",
+        "origins of the pages that may open sessions over WebTransport and WebSocket and read answers over HTTP, as \
+         in `\"https://app.example.com\"`; `https://*.example.com` stands for exactly one label. Clients other than \
+         browsers are not checked. Without a file: pages of loopback and of the relay's own address",
+    ),
+    used(
+        "web.hosts",
+        Kind::Names,
+        "everybody",
+        "host names that HTTP requests may be addressed to, besides IP addresses and `localhost`; others get 403. \
+         Without a file, and at `internal.listen`, that holds with no name listed, too",
     ),
     used(
         "web.proxy",
-        Kind::Networks,
+        Kind::Proxies,
         "none",
-        "networks of reverse proxies that are believed who their clients are: by a header of the PROXY protocol, \
-         `Forwarded` or `X-Forwarded-For`",
+        "networks of reverse proxies that are trusted to name their clients; `{ net = \"10.0.0.0/8\", header = \
+         \"forwarded\" }` names the header of one network",
+    ),
+    used(
+        "web.proxy_header",
+        Kind::ProxyHeader,
+        "\"x-forwarded-for\"",
+        "where those proxies name their clients: `\"x-forwarded-for\"`, `\"forwarded\"`, or `\"proxy\"` (the PROXY \
+         protocol). Other headers do not count. Where neither this key nor an entry names one, a connection may \
+         also begin with a PROXY header",
     ),
     used(
         "internal.listen",

@@ -1,26 +1,29 @@
 //! What values of the web server mean.
 
-use relay_admin::Network;
+use relay_admin::{Network, OriginPattern, ProxyHeader, TrustedProxy};
 use reqwest::Url;
 use toml::Value;
 
 use super::{list, texts};
 
 /// One origin or a list of them: scheme, host, and a port that is not the usual one.
-pub(in crate::config) fn origins(value: &Value) -> Result<Vec<String>, String> {
-    let origins = texts(value, "origin")?;
-    let is_one = |text: &str| {
-        let bare = text.strip_suffix('/').unwrap_or(text);
-        let origin = bare.parse::<Url>().map(|url| url.origin());
-        origin
-            .is_ok_and(|origin| origin.is_tuple() && origin.ascii_serialization().eq_ignore_ascii_case(bare))
-    };
-    match origins.iter().find(|text| !is_one(text)) {
-        None => Ok(origins),
-        Some(bad) => {
-            Err(format!("{bad:?} is no origin of a page; write one as in \"https://app.example.com\""))
+pub(in crate::config) fn origins(value: &Value) -> Result<Vec<OriginPattern>, String> {
+    let origin = |text: &String| match text.parse() {
+        Ok(origin) => Ok(origin),
+        Err(_) if text == "*" => {
+            Err("\"*\" is not an origin; leave the key out to let pages of every origin \
+                                      open sessions"
+                .to_owned())
         }
-    }
+        Err(_) if !text.is_ascii() => Err(format!(
+            "{text:?} is not an origin as browsers send it; write the host in its ASCII form (xn--...)"
+        )),
+        Err(_) => Err(format!(
+            "{text:?} is not the origin of a page; write one as in \"https://app.example.com\", or \
+             \"https://*.example.com\" for all names with one more label"
+        )),
+    };
+    texts(value, "origin")?.iter().map(origin).collect()
 }
 
 /// `https://HOST[:PORT]/`, with the slash at its end.
@@ -40,17 +43,47 @@ pub(in crate::config) fn public_url(value: &Value) -> Result<String, String> {
     })
 }
 
-/// One network or a list of them.
-pub(in crate::config) fn networks(value: &Value) -> Result<Vec<Network>, String> {
-    let texts = texts(value, "network")?;
-    if texts.len() > relay_admin::limits::PROXIES {
-        return Err(format!("{} are too many; at most {}", texts.len(), relay_admin::limits::PROXIES));
+/// One network of proxies or a list of them; each is a text, or a table with `net` and `header`.
+pub(in crate::config) fn proxies(value: &Value) -> Result<Vec<TrustedProxy>, String> {
+    let values = list(value)?;
+    if values.is_empty() {
+        return Err("name at least one network, or leave the key out".to_owned());
     }
-    let network = |text: &String| {
-        let wrong = |_| format!("{text:?} is no network; write one as in \"10.0.0.0/8\", or an address");
-        text.parse().map_err(wrong)
+    if values.len() > relay_admin::limits::PROXIES {
+        return Err(format!("{} are too many; at most {}", values.len(), relay_admin::limits::PROXIES));
+    }
+    values.iter().map(trusted_proxy).collect()
+}
+
+fn trusted_proxy(value: &Value) -> Result<TrustedProxy, String> {
+    let Value::Table(entry) = value else {
+        return Ok(TrustedProxy { network: network(value)?, header: None });
     };
-    texts.iter().map(network).collect()
+    if let Some(key) = entry.keys().find(|key| !["net", "header"].contains(&key.as_str())) {
+        return Err(format!("{key:?} is not a key of a proxy; its keys are `net` and `header`"));
+    }
+    let net = entry
+        .get("net")
+        .ok_or("a proxy needs `net`, as in { net = \"10.0.0.0/8\", header = \"forwarded\" }")?;
+    let header = entry.get("header").map(proxy_header).transpose()?;
+    Ok(TrustedProxy { network: network(net)?, header })
+}
+
+fn network(value: &Value) -> Result<Network, String> {
+    let network = value.as_str().and_then(|text| text.parse().ok());
+    network.ok_or_else(|| {
+        format!("{value} is not a network; write one as in \"10.0.0.0/8\", or an address, in quotes")
+    })
+}
+
+/// Where proxies name their clients.
+pub(in crate::config) fn proxy_header(value: &Value) -> Result<ProxyHeader, String> {
+    let header = ProxyHeader::ALL.into_iter().find(|header| value.as_str() == Some(header.name()));
+    header.ok_or_else(|| {
+        format!(
+            "{value} is not known; write \"x-forwarded-for\", \"forwarded\" or \"proxy\" (the PROXY protocol)"
+        )
+    })
 }
 
 /// One number or a list of them.
@@ -68,31 +101,63 @@ pub(in crate::config) fn ids<T: TryFrom<i64>>(value: &Value) -> Result<Vec<T>, S
 
 #[cfg(test)]
 mod tests {
+    use toml::Table;
+
     use super::*;
 
     fn text(text: &str) -> Value {
         Value::String(text.to_owned())
     }
 
-    #[test]
-    fn an_origin_is_what_a_browser_sends() {
-        for good in ["https://app.example.com", "http://localhost:5173", "https://App.Example.com/"] {
-            assert_eq!(origins(&text(good)), Ok(vec![good.to_owned()]), "{good}");
-        }
-        for bad in ["app.example.com", "https://x/y", "*", "https://x:443", "null", "", "file:///x"] {
-            assert!(origins(&text(bad)).is_err(), "{bad}");
-        }
+    fn entry(text: &str) -> Value {
+        let mut table: Table = toml::from_str(&format!("value = {text}")).unwrap();
+        table.remove("value").unwrap()
     }
 
     #[test]
-    fn a_network_is_an_address_and_its_bits() {
-        let value = Value::Array(vec![text("10.0.0.0/8"), text("::1")]);
-        assert_eq!(networks(&value).unwrap().len(), 2);
-        assert!(networks(&text("10.0.0.0/40")).is_err() && networks(&text("proxy.example.com")).is_err());
+    fn origin_is_what_a_browser_sends() {
+        for (written, origin) in [
+            ("https://app.example.com", "https://app.example.com"),
+            ("http://localhost:5173", "http://localhost:5173"),
+            ("https://App.Example.com:443/", "https://app.example.com"),
+            ("https://*.example.com", "https://*.example.com"),
+        ] {
+            let parsed = origins(&text(written)).unwrap();
+            assert_eq!(parsed.iter().map(ToString::to_string).collect::<Vec<_>>(), [origin], "{written}");
+        }
+        for bad in ["app.example.com", "https://x/y", "*", "https://*", "null", "", "file:///x"] {
+            assert!(origins(&text(bad)).is_err(), "{bad}");
+        }
+        assert!(origins(&text("*")).unwrap_err().contains("leave the key out"));
+        assert!(origins(&text("https://bücher.example")).unwrap_err().contains("xn--"));
+    }
+
+    #[test]
+    fn proxy_is_a_network_and_perhaps_its_header() {
+        let value =
+            entry(r#"["10.0.0.0/8", { net = "::1" }, { net = "10.1.0.0/16", header = "forwarded" }]"#);
+        let found = proxies(&value).unwrap();
+        assert_eq!(
+            found.iter().map(|proxy| proxy.header).collect::<Vec<_>>(),
+            [None, None, Some(ProxyHeader::Forwarded)]
+        );
+        assert_eq!(proxies(&entry(r#"{ net = "::1", header = "proxy" }"#)).unwrap().len(), 1);
+        for bad in [
+            r#""10.0.0.0/40""#,
+            r#""proxy.example.com""#,
+            "7",
+            "[]",
+            "{ header = \"proxy\" }",
+            r#"{ net = "::1", header = "via" }"#,
+            r#"{ net = "::1", headers = "proxy" }"#,
+            r#"{ net = 7 }"#,
+        ] {
+            assert!(proxies(&entry(bad)).is_err(), "{bad}");
+        }
         let many = |count| Value::Array(vec![text("::1"); count]);
         let most = relay_admin::limits::PROXIES;
-        assert!(networks(&many(most)).is_ok());
-        assert!(networks(&many(most + 1)).unwrap_err().contains("at most"));
+        assert!(proxies(&many(most)).is_ok());
+        assert!(proxies(&many(most + 1)).unwrap_err().contains("at most"));
     }
 
     #[test]

@@ -129,14 +129,14 @@ impl ClientCertVerifier for Clients {
         verified.inspect_err(|why| self.refused(leaf, why, now))
     }
 
-    /// Only TLS 1.3 is offered.
+    /// Over TCP; QUIC has TLS 1.3 only.
     fn verify_tls12_signature(
         &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("tls 1.2 was not offered".to_owned()))
+        self.current().verify_tls12_signature(message, leaf, signature)
     }
 
     fn verify_tls13_signature(
