@@ -27,6 +27,8 @@ const FLAGS = [
 	"--disable-sync",
 	"--use-fake-device-for-media-stream",
 	"--use-fake-ui-for-media-stream",
+	// Names of other sites, which lead to this machine.
+	"--host-resolver-rules=MAP *.site.test 127.0.0.1",
 ];
 
 /** The client libraries that are driven: how each is named here, where it is, and what drives it. */

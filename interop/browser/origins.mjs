@@ -1,4 +1,5 @@
-// Whose pages may open sessions: `web.origins` of the relay, over both carriers.
+// Pages that may open sessions and read answers: those of `web.origins`, over both carriers, and in development those
+// of this machine.
 
 import { Relay, same } from "./harness.mjs";
 
@@ -39,4 +40,31 @@ export async function origins(suite, binary) {
 			same(said, ["open", "refused"], "a page of a named origin, and of another");
 		});
 	}
+	await suite.case("pages of another site reach nothing of a relay in development", async () => {
+		const relay = await new Relay(binary).start();
+		try {
+			const own = await suite.page(`${suite.site.base}/net034`);
+			const site = new URL(suite.site.base);
+			site.hostname = "other.site.test";
+			const other = await suite.page(`${site.origin}/net034`);
+			const said = [];
+			for (const page of [own, other]) said.push(await attempt(page, relay, "websocket"), await read(page, `${relay.http}announced`));
+			same(said, ["open", 200, "refused", "blocked"], "a page of this machine, and of another site");
+			// A site whose name leads to the relay itself.
+			const answer = await other.goto(relay.http.replace("127.0.0.1", "rebind.site.test"));
+			same(answer.status(), 403, "a request for another host name");
+		} finally {
+			await relay.stop();
+		}
+	});
 }
+
+/** Status of an answer that the page may read, else "blocked". */
+const read = (page, address) =>
+	page.evaluate(async (url) => {
+		try {
+			return (await fetch(url)).status;
+		} catch {
+			return "blocked";
+		}
+	}, address);
