@@ -94,7 +94,8 @@ impl Core {
     pub(crate) fn is_held_back(&mut self, id: SessionId, braked: Braked, now: Instant) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let brake = &mut session.brake;
-        if !brake.holds_back(now) {
+        // A relay of the cluster asks for all of its own sessions, and brakes them itself.
+        if session.permit.is_peer() || !brake.holds_back(now) {
             brake.ask(now);
             return false;
         }

@@ -10,7 +10,9 @@ const OTHER: u64 = 3;
 /// A publisher (1) of "a", and two readers.
 fn published() -> Bench {
     let mut bench = Bench::new();
-    [1, READER, OTHER].map(|session| bench.open(session));
+    for session in [1, READER, OTHER] {
+        bench.open(session);
+    }
     bench.announce(1, "a", &[7], 1);
     bench
 }
@@ -123,6 +125,17 @@ fn brake_lets_go_once_its_session_asks_less() {
     bench.pass(limits::BRAKE_HALF_LIFE * 2);
     assert!(opened(&bench.subscribe_to(READER, 5_000, "a-1")).is_some());
     assert!(opened(&bench.subscribe_to(READER, 5_001, "a-2")).is_some());
+    bench.everyone_leaves();
+}
+
+#[test]
+fn relay_of_the_cluster_is_not_braked() {
+    let mut bench = published();
+    bench.open_with(9, policy("", "").for_peers().admit("/", SystemTime::UNIX_EPOCH).unwrap());
+    for sub in 0..200 {
+        let log = opened(&bench.subscribe_to(9, sub, &format!("missing-{sub}"))).expect("asked at once");
+        bench.is_missing(9, sub, log);
+    }
     bench.everyone_leaves();
 }
 

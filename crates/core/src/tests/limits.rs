@@ -1,6 +1,6 @@
 //! Each limit, and one past it.
 
-use relay_model::{SessionCode, limits};
+use relay_model::limits;
 
 use super::*;
 
