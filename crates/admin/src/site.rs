@@ -25,7 +25,7 @@ use relay_worker::{Asker, Relay};
 use tokio::time::timeout;
 
 use crate::{
-    announced,
+    announced, bearer,
     client::{Client, Proxies},
     fetch,
     hub::Hub,
@@ -123,7 +123,10 @@ impl Site {
                     client.remote = public.proxies.client(client.remote, request.headers());
                 }
                 client.server_name = client.server_name.take().or_else(|| host(request.headers()));
-                public.answer(client, request).await
+                match bearer::adopt(&mut request) {
+                    Ok(()) => bearer::challenge(public.answer(client, request).await),
+                    Err(words) => plain(StatusCode::BAD_REQUEST, words),
+                }
             }
             Self::Internal(internal) => {
                 request.extensions_mut().insert(client);
@@ -170,7 +173,7 @@ impl Public {
                 let mut response = empty(StatusCode::NO_CONTENT);
                 let headers = response.headers_mut();
                 headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-                headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*"));
+                headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*, Authorization"));
                 headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
                 headers.insert(ALLOW, METHODS);
                 response

@@ -21,6 +21,8 @@ pub enum Kind {
     KeyDir,
     /// An address of HTTP.
     Url,
+    /// One text or several.
+    Texts,
     /// One host name or several.
     Names,
     /// One origin of web pages or several.
@@ -74,6 +76,7 @@ impl Kind {
             Self::File => "file",
             Self::KeyDir => "folder or URL",
             Self::Url => "URL",
+            Self::Texts => "text, or list of them",
             Self::Names => "host name, or list of them",
             Self::Origins => "origin, or list of them",
             Self::Networks => "network, or list of them",
@@ -97,6 +100,7 @@ impl Kind {
             Self::Files | Self::File => "FILE",
             Self::KeyDir => "FOLDER|URL",
             Self::Url => "URL",
+            Self::Texts => "TEXT",
             Self::Names => "NAME",
             Self::Origins => "ORIGIN",
             Self::Networks => "NETWORK",
@@ -119,6 +123,7 @@ impl Kind {
             self,
             Self::Versions
                 | Self::Files
+                | Self::Texts
                 | Self::Names
                 | Self::Origins
                 | Self::Networks
@@ -158,6 +163,7 @@ impl Kind {
             Self::File => value::file(value).map(drop),
             Self::KeyDir => value::key_dir(value).map(drop),
             Self::Url => value::url(value).map(drop),
+            Self::Texts => value::expected(value).map(drop),
             Self::Names => value::names(value).map(drop),
             Self::Origins => value::origins(value).map(drop),
             Self::Networks => value::networks(value).map(drop),

@@ -1,8 +1,8 @@
 //! What values of the web server mean.
 
 use relay_admin::Network;
-use reqwest::Url;
 use toml::Value;
+use url::Url;
 
 use super::{list, texts};
 
