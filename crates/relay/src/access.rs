@@ -133,7 +133,10 @@ impl Access {
     /// [`AccessError`]: what is wrong, and with which file.
     pub(crate) fn start(policy: Policy, auth: &Auth, node: &str) -> Result<Self, AccessError> {
         let expected = Arc::new(auth.expected.clone());
-        let known = Arc::new(Known::new(policy.with_expected(expected.clone())));
+        let policy = policy.with_expected(expected.clone());
+        // Tokens are of an unknown key, and not refused as such, before the first keys are there.
+        let policy = if auth.credentials.takes_tokens() { policy.with_keys(Keys::new()) } else { policy };
+        let known = Arc::new(Known::new(policy));
         if auth.asks() && auth.tls.disable_verify {
             warn!("`auth.tls.disable_verify`: whoever is on the way decides who may come in");
         }

@@ -196,7 +196,8 @@ fn token_in_authorization_counts_over_http_and_websocket() {
         let publisher = site.enter(&format!("/room?jwt={}", token(&key, "room"))).await.unwrap();
         let broadcast = publisher.broadcast("cam").unwrap();
         broadcast.announce();
-        publisher.announced("").await.unwrap().wait("cam", true).await.unwrap();
+        let member = site.enter(&format!("/room?jwt={}", token(&key, "room"))).await.unwrap();
+        member.announced("").await.unwrap().wait("cam", true).await.unwrap();
         let bearer = format!("authorization: Bearer {}", token(&key, "room"));
         let other = format!("authorization: Bearer {}", token(&key, "elsewhere"));
         block_in_place(|| {
