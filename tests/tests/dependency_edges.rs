@@ -89,8 +89,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("web-transport-trait", &["relay-client"]),
     ("tokio", &["relay-client", "relay-load", "relay-cli", "relay-admin", "moq-relay"]),
     ("axum", &["relay-admin"]),
-    ("hyper", &["relay-admin"]),
-    ("tokio-rustls", &["relay-admin", "relay-client"]),
+    // One side serves, the other asks auth servers.
+    ("hyper", &["relay-admin", "moq-relay"]),
+    ("tokio-rustls", &["relay-admin", "relay-client", "moq-relay"]),
     ("tungstenite", &["relay-transport"]),
     ("web-transport-proto", &["relay-transport", "relay-client"]),
     ("rcgen", &["moq-relay"]),

@@ -1,7 +1,7 @@
 //! What a relay serves over HTTP: public routes, WebSocket upgrades, the private listener and the page.
 //!
 //! It reads what the relay holds and asks the same gate as every other entrance. The only crate that names
-//! an HTTP library; a WebSocket's socket leaves it for a worker as soon as the upgrade is agreed on.
+//! an HTTP server library; a WebSocket's socket leaves it for a worker as soon as the upgrade is agreed on.
 //!
 //! [`Server`] listens ([`accept`]), each connection is a [`socket::Guarded`] under hyper, a [`site`] answers.
 //! Who reads announces or groups is a session of the [`hub`], which sits beside the workers. All of it runs on
@@ -10,6 +10,7 @@
 mod accept;
 mod announced;
 mod authority;
+mod bearer;
 mod client;
 mod fetch;
 mod hub;

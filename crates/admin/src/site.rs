@@ -29,6 +29,7 @@ use tokio::time::timeout;
 use crate::{
     announced,
     authority::{Authority, AuthorityError, Hosts},
+    bearer,
     client::Client,
     fetch,
     hub::Hub,
@@ -153,7 +154,10 @@ impl Site {
                 }
                 let named = || authority.map(|authority| authority.host.to_string());
                 client.server_name = client.server_name.take().or_else(named);
-                public.answer(client, request).await
+                match bearer::adopt(&mut request) {
+                    Ok(()) => bearer::challenge(public.answer(client, request).await),
+                    Err(words) => plain(StatusCode::BAD_REQUEST, words),
+                }
             }
             Self::Internal(internal) => {
                 request.extensions_mut().insert(client);
@@ -319,7 +323,7 @@ fn capabilities() -> Response {
     let mut response = empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*"));
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*, Authorization"));
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     headers.insert(ALLOW, METHODS);
     response

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 /// A signature algorithm of RFC 7518 or RFC 8037. There is no `none`, so nothing can choose it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Algorithm {
     HS256,
@@ -71,6 +71,9 @@ impl Curve {
 pub struct UnknownAlgorithm;
 
 impl Algorithm {
+    /// The least one in their order.
+    pub(crate) const FIRST: Self = Self::HS256;
+
     /// Every one there is.
     pub const ALL: [Self; 12] = [
         Self::HS256,
@@ -112,6 +115,17 @@ impl Algorithm {
     /// Whether whoever can verify can sign too, so that there is no public half of a key.
     pub fn is_symmetric(self) -> bool {
         self.family() == Family::Secret
+    }
+
+    /// The algorithm of a public key that names none: RS256 for RSA, which providers sign with unless they say
+    /// otherwise; of a curve the only one there is. `None` for a secret: HMAC is never assumed.
+    pub(crate) fn of_key(kty: &str, crv: Option<&str>) -> Option<Self> {
+        let is_of = |algorithm: &Self| match algorithm.family() {
+            Family::Curve(curve) => (curve.kind(), Some(curve.name())) == (kty, crv),
+            Family::Rsa => kty == "RSA" && *algorithm == Self::RS256,
+            Family::Secret => false,
+        };
+        Self::ALL.into_iter().find(is_of)
     }
 
     pub(crate) fn family(self) -> Family {

@@ -20,11 +20,13 @@ pub const LEEWAY: Duration = Duration::from_secs(60);
 /// Most paths that one token or key may list for one verb: finding out which patterns lie within others
 /// takes time that grows with the square.
 pub const GRANTS: usize = 256;
+/// Latest time that a claim can name; later ones are taken for it.
+const LATEST: Duration = Duration::from_secs(i64::MAX as u64);
 /// Longest `sub` in bytes.
 pub const SUBJECT_BYTES: usize = 256;
 /// Every claim that decides something.
-pub(crate) const CLAIMS: [&str; 10] =
-    ["root", "put", "get", "publish", "subscribe", "exp", "nbf", "iat", "sub", "aud"];
+pub(crate) const CLAIMS: [&str; 11] =
+    ["root", "put", "get", "publish", "subscribe", "exp", "nbf", "iat", "sub", "aud", "iss"];
 /// Begins the identity of tokens that name no subject.
 pub(crate) const NAMELESS: &str = "token:";
 
@@ -52,6 +54,10 @@ pub struct Claims {
     pub issued: Option<SystemTime>,
     /// `sub`: whose it is. Whoever shows it again may take over what it publishes.
     pub subject: Option<Arc<str>>,
+    /// `aud`: whom it is for; `None` = it does not say. See [`crate::Expected`].
+    pub audience: Option<Vec<Arc<str>>>,
+    /// `iss`: who made it.
+    pub issuer: Option<Arc<str>>,
 }
 
 impl Default for Grants {
@@ -134,16 +140,14 @@ impl Grants {
 impl Claims {
     pub(crate) fn read(payload: &[u8]) -> Result<Self, Flaw> {
         let object = Object::parse(payload).map_err(Flaw::Payload)?;
-        // Whom it is for. We have no name that a token could call us by: RFC 7519, 4.1.3.
-        if object.get("aud").is_some() {
-            return Err(Flaw::Audience);
-        }
         let claims = Self {
             grants: Grants::read(&object)?,
             expires: time(&object, "exp")?,
             not_before: time(&object, "nbf")?,
             issued: time(&object, "iat")?,
             subject: subject(&object)?,
+            audience: audience(&object)?,
+            issuer: object.get("iss").map(|value| text("iss", value).map(Arc::from)).transpose()?,
         };
         if claims.grants.is_empty() {
             return Err(Flaw::Useless);
@@ -165,6 +169,14 @@ impl Claims {
         }
         if let Some(subject) = &self.subject {
             object.insert("sub".into(), subject.as_ref().into());
+        }
+        if let Some(audience) = &self.audience {
+            let names: Vec<Value> = audience.iter().map(|name| name.as_ref().into()).collect();
+            let only = <[Value; 1]>::try_from(names);
+            object.insert("aud".into(), only.map_or_else(Value::Array, |[name]| name));
+        }
+        if let Some(issuer) = &self.issuer {
+            object.insert("iss".into(), issuer.as_ref().into());
         }
         Value::Object(object).to_string()
     }
@@ -241,14 +253,13 @@ fn list(
 }
 
 fn path(claim: &'static str, value: &Value) -> Result<Path, ClaimError> {
-    let text = value.as_str().ok_or(ClaimError { claim, fault: Fault::Text })?;
-    let path = Path::parse(text).map_err(|_| ClaimError { claim, fault: Fault::Path })?;
+    let path = Path::parse(text(claim, value)?).map_err(|_| ClaimError { claim, fault: Fault::Path })?;
     check_segments(claim, path.as_str())?;
     Ok(path)
 }
 
 fn pattern(claim: &'static str, value: &Value) -> Result<Pattern, ClaimError> {
-    let text = value.as_str().ok_or(ClaimError { claim, fault: Fault::Text })?;
+    let text = text(claim, value)?;
     check_segments(claim, text)?;
     Pattern::parse(text).map_err(|error| ClaimError { claim, fault: Fault::Pattern(error) })
 }
@@ -264,14 +275,24 @@ fn check_segments(claim: &'static str, text: &str) -> Result<(), ClaimError> {
     Ok(())
 }
 
-/// Whole seconds of this era. `null` is no time, as deployed verifiers have it.
+/// A NumericDate (RFC 7519, section 2): any finite JSON number of seconds since 1970, fractions allowed. What lies
+/// before 1970 or beyond all clocks is taken for the first or last time there is. `null` is no time, as deployed
+/// verifiers have it.
 fn time(object: &Object, claim: &'static str) -> Result<Option<SystemTime>, ClaimError> {
     let error = ClaimError { claim, fault: Fault::Time };
-    let seconds = match object.get(claim) {
+    let number = match object.get(claim) {
         None | Some(Value::Null) => return Ok(None),
-        Some(value) => value.as_u64().filter(|seconds| i64::try_from(*seconds).is_ok()).ok_or(error)?,
+        Some(Value::Number(number)) => number,
+        Some(_) => return Err(error),
     };
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).map(Some).ok_or(error)
+    let since = match (number.as_u64(), number.as_f64()) {
+        (Some(seconds), _) => Duration::from_secs(seconds),
+        (None, Some(seconds)) if seconds.is_finite() => {
+            Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(LATEST)
+        }
+        _ => return Err(error),
+    };
+    SystemTime::UNIX_EPOCH.checked_add(since.min(LATEST)).map(Some).ok_or(error)
 }
 
 /// Rounded down: a token never lasts longer than was asked for.
@@ -279,10 +300,24 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// One text or a list of them.
+fn audience(object: &Object) -> Result<Option<Vec<Arc<str>>>, ClaimError> {
+    let name = |value: &Value| text("aud", value).map(Arc::from);
+    match object.get("aud") {
+        None => Ok(None),
+        Some(Value::Array(values)) => values.iter().map(name).collect::<Result<_, _>>().map(Some),
+        Some(value) => Ok(Some(vec![name(value)?])),
+    }
+}
+
+fn text<'a>(claim: &'static str, value: &'a Value) -> Result<&'a str, ClaimError> {
+    value.as_str().ok_or(ClaimError { claim, fault: Fault::Text })
+}
+
 fn subject(object: &Object) -> Result<Option<Arc<str>>, ClaimError> {
     let claim = "sub";
     let Some(value) = object.get(claim) else { return Ok(None) };
-    let text = value.as_str().ok_or(ClaimError { claim, fault: Fault::Text })?;
+    let text = text(claim, value)?;
     check_subject(text).map_err(|fault| ClaimError { claim, fault })?;
     Ok(if text.is_empty() { None } else { Some(text.into()) })
 }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::{Algorithm, Claims, Flaw, Key, KeyId, Keys, token::Token};
+use crate::{Algorithm, Claims, Expected, Flaw, Key, KeyId, Keys, token::Token};
 
 /// What a token says of itself; nothing of it is proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,9 +58,9 @@ impl Verdict {
     }
 }
 
-/// Judges a token as a relay with these keys would at `now`, but says all that is wrong with it, not only
-/// what is first.
-pub fn explain(token: &str, keys: &Keys, now: SystemTime) -> Verdict {
+/// Judges a token as a relay with these keys and settings would at `now`, but with all that is wrong with it, not
+/// only what is found first.
+pub fn explain(token: &str, keys: &Keys, expected: &Expected, now: SystemTime) -> Verdict {
     let parsed = match Token::parse(token) {
         Ok(parsed) => parsed,
         Err(flaw) => return Verdict { said: None, key: None, flaws: vec![flaw] },
@@ -77,6 +77,7 @@ pub fn explain(token: &str, keys: &Keys, now: SystemTime) -> Verdict {
     match &said.claims {
         Err(flaw) => flaws.push(flaw.clone()),
         Ok(claims) => {
+            flaws.extend(expected.check(claims).err());
             flaws.extend(key.as_ref().and_then(|key| key.check_ceiling(claims).err()));
             flaws.extend(claims.check_times(now).err());
         }

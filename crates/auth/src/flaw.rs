@@ -21,8 +21,8 @@ pub enum Flaw {
     /// `alg` is no text, or no algorithm of ours: `none` is not one.
     #[error("the header's `alg` is none of {}", Algorithm::NAMES)]
     UnknownAlgorithm,
-    /// `kid` cannot be the name of a key.
-    #[error("the header's `kid` is no key id: {}", crate::NoKeyId)]
+    /// `kid` is no text, or longer than one may be.
+    #[error("the header's `kid` is no text, or too long: {}", crate::NoKeyId)]
     BadKeyId,
     /// `crit` asks for something we do not do.
     #[error("the header has `crit`: the token must not be accepted by who does not know what it asks for")]
@@ -50,9 +50,15 @@ pub enum Flaw {
     /// A claim is no good.
     #[error(transparent)]
     Claim(#[from] ClaimError),
-    /// `aud` names somebody.
-    #[error("the token is for somebody else: it has `aud`, and a relay has no name there")]
+    /// `aud` has none of the names of this relay, or it has none.
+    #[error("the token is for somebody else: its `aud` has no value of `auth.audience`")]
     Audience,
+    /// `auth.audience` is set and the token has no `aud`.
+    #[error("the token has no `aud`, and `auth.audience` is set")]
+    NoAudience,
+    /// `iss` is not one of those that are accepted.
+    #[error("the token's `iss` is no value of `auth.issuer`")]
+    Issuer,
     /// It grants nothing.
     #[error("the token grants nothing: it needs `put` or `get`, or `publish` or `subscribe`")]
     Useless,
@@ -114,7 +120,7 @@ pub enum Fault {
     #[error("begins with `token:`, which the relay itself calls tokens without a subject")]
     Reserved,
     /// No time.
-    #[error("is no time in whole seconds since 1970")]
+    #[error("is no number of seconds since 1970")]
     Time,
     /// Nothing is granted.
     #[error("allows nothing")]
@@ -159,10 +165,11 @@ impl Flaw {
             | Self::Critical
             | Self::Payload(_)
             | Self::Claim(_)
-            | Self::Audience
             | Self::Useless => Refusal::MalformedToken,
             Self::UnknownKey(_) => Refusal::UnknownKey,
             Self::OtherAlgorithm { .. } | Self::KeyCannotVerify | Self::BadSignature => Refusal::BadSignature,
+            Self::Audience | Self::NoAudience => Refusal::OtherAudience,
+            Self::Issuer => Refusal::OtherIssuer,
             Self::Expired { .. } => Refusal::Expired,
             Self::NotYetValid { .. } => Refusal::NotYetValid,
             Self::ExceedsKey => Refusal::OutOfScope,

@@ -14,7 +14,7 @@ pub use error::KeyError;
 use material::Material;
 
 use crate::{
-    Algorithm, Claims, Flaw, KeyId, SignError,
+    Algorithm, Claims, Expected, Flaw, KeyId, SignError,
     claims::{Ceiling, Grants},
     encoding,
     json::Object,
@@ -54,8 +54,8 @@ impl fmt::Debug for KeyMark {
 impl Key {
     /// Reads a JSON Web Key, as JSON or as base64url of it.
     ///
-    /// `kty` may be absent and is `oct` then; `key_ops` may be absent and is `sign` and `verify` then.
-    /// Values are base64url, padded or not. What is not known is ignored, but for the `scope` object: a
+    /// `kty` may be absent and is `oct` then; `alg` of a public key may be absent and is RS256 or that of the curve
+    /// then; `key_ops` may be absent and is `sign` and `verify` then. Values are base64url, padded or not. What is not known is ignored, but for the `scope` object: a
     /// limit that was misread would be none.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         Self::read(&object(text)?)
@@ -63,12 +63,16 @@ impl Key {
 
     pub(crate) fn read(object: &Object) -> Result<Self, KeyError> {
         let text = |name| text(object, name);
-        let algorithm: Algorithm =
-            text("alg")?.ok_or(KeyError::Missing("alg"))?.parse().map_err(|_| KeyError::Algorithm)?;
-        let id = text("kid")?.map(str::parse).transpose().map_err(|_| KeyError::Id)?;
+        // First: a key that encrypts has an algorithm that is none of ours.
         if text("use")?.is_some_and(|purpose| purpose != "sig") {
             return Err(KeyError::Purpose);
         }
+        let algorithm: Algorithm = match text("alg")? {
+            Some(name) => name.parse().map_err(|_| KeyError::Algorithm)?,
+            None => Algorithm::of_key(text("kty")?.unwrap_or("oct"), text("crv")?)
+                .ok_or(KeyError::Missing("alg"))?,
+        };
+        let id = text("kid")?.map(str::parse).transpose().map_err(|_| KeyError::Id)?;
         let (may_sign, may_verify) = operations(object.get("key_ops"))?;
         let ceiling = match object.get("scope") {
             None => None,
@@ -224,11 +228,13 @@ impl Key {
         seal(self.0.signer.as_ref()?, header, payload)
     }
 
-    /// What `token` says, if this key signed it and it holds at `now`. The `kid` in it is not looked at.
+    /// The claims of `token`, if this key signed it and it holds at `now` where nothing is configured: a token with
+    /// `aud` does not. The `kid` in it is not looked at.
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, Flaw> {
         let token = Token::parse(token)?;
         self.check_signature(&token)?;
         let claims = token.claims()?;
+        Expected::default().check(&claims)?;
         claims.check_times(now)?;
         self.check_ceiling(&claims)?;
         Ok(claims)

@@ -1,4 +1,4 @@
-//! The name of a key, fit for a file name and a URL.
+//! The `kid` of a key.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -6,18 +6,19 @@ use aws_lc_rs::rand;
 
 use crate::KeyError;
 
-/// Longest name of a key in bytes.
+/// Longest `kid` in bytes.
 pub const KEY_ID_BYTES: usize = 128;
 /// Random bytes of a name we choose.
 const RANDOM_BYTES: usize = 8;
 
-/// A `kid`: 1 to 128 of `A-Z a-z 0-9 _ -`, so never a path.
+/// A `kid` (RFC 7517, section 4.5): any text of at most 128 bytes, compared byte by byte. Providers put `=`, `+`,
+/// `/`, `:` and `.` into it, so it never becomes part of a path or URL but through [`KeyId::file_stem`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(Arc<str>);
 
 /// The text is no [`KeyId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a key id is 1 to {KEY_ID_BYTES} letters, digits, `-` and `_`")]
+#[error("a key id has at most {KEY_ID_BYTES} bytes")]
 pub struct NoKeyId;
 
 impl KeyId {
@@ -28,9 +29,16 @@ impl KeyId {
         Ok(Self(hex(&bytes).into()))
     }
 
-    /// The text.
+    /// The text, which may hold anything: escape it before it is shown.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The text where it may be part of a file name or URL: 1 to 128 of `A-Z a-z 0-9 _ -`. `None` for any other,
+    /// which cannot name a key in a folder.
+    pub fn file_stem(&self) -> Option<&str> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        Some(self.as_str()).filter(|text| !text.is_empty() && text.bytes().all(is_plain))
     }
 }
 
@@ -38,15 +46,14 @@ impl FromStr for KeyId {
     type Err = NoKeyId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let fits = (1..=KEY_ID_BYTES).contains(&text.len());
-        let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
-        if fits && is_plain { Ok(Self(text.into())) } else { Err(NoKeyId) }
+        if text.len() <= KEY_ID_BYTES { Ok(Self(text.into())) } else { Err(NoKeyId) }
     }
 }
 
+/// For people: control characters, quotes and backslashes are escaped.
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        self.0.escape_debug().fmt(f)
     }
 }
 
@@ -57,4 +64,30 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         let _ = write!(out, "{byte:02x}");
         out
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_key_id_is_a_file_stem() {
+        let id = |text: &str| text.parse::<KeyId>().unwrap();
+        for plain in ["k", "k-1_A", &"k".repeat(KEY_ID_BYTES)] {
+            assert_eq!(id(plain).file_stem(), Some(plain));
+        }
+        for odd in
+            ["", ".", "..", "../k", "/etc/passwd", "k/k", "a.b", "k?x", "k#x", "%6b", "a b", "k\0", "é", "k="]
+        {
+            assert_eq!(id(odd).file_stem(), None, "{odd:?}");
+            assert_eq!(id(odd).as_str(), odd);
+        }
+        assert_eq!("k".repeat(KEY_ID_BYTES + 1).parse::<KeyId>(), Err(NoKeyId));
+    }
+
+    #[test]
+    fn a_shown_key_id_has_no_control_characters() {
+        let id: KeyId = "a\n\u{1b}[31m\u{202e}b".parse().unwrap();
+        assert_eq!(id.to_string(), "a\\n\\u{1b}[31m\\u{202e}b");
+    }
 }

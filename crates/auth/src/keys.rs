@@ -2,20 +2,23 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use crate::{Claims, Flaw, Key, KeyError, KeyId, KeyMark, json::Object, key::object, token::Token};
+use crate::{
+    Algorithm, Claims, Expected, Flaw, Key, KeyError, KeyId, KeyMark, json::Object, key::object, token::Token,
+};
 
 /// Most keys in a set: as many as one could still look through.
 pub const KEYS: usize = 1_024;
 /// Most keys without a name: each of them is tried.
 pub const NAMELESS_KEYS: usize = 8;
 
-/// A set of keys, found by the name that a token's header says.
+/// A set of keys, found by the `kid` and `alg` of a token's header: some providers give keys of several algorithms
+/// one `kid`.
 ///
 /// A token without a name is the only key's of the set, or else of those without a name; a token with a
 /// name that no key has is tried with those without one too, as deployed relays with one key do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
-    named: BTreeMap<KeyId, Key>,
+    named: BTreeMap<(KeyId, Algorithm), Key>,
     nameless: Vec<Key>,
 }
 
@@ -34,17 +37,16 @@ impl Keys {
         Self::default()
     }
 
-    /// Adds a key. Errors when another has its name, or there are too many.
+    /// Adds a key. Errors when another has its `kid` and algorithm, or there are too many.
     pub fn insert(&mut self, key: Key) -> Result<(), KeyError> {
         let is_full = self.len() >= KEYS || key.id().is_none() && self.nameless.len() >= NAMELESS_KEYS;
         if is_full {
             return Err(KeyError::TooMany);
         }
         match key.id().cloned() {
+            Some(id) => return self.insert_as(id, key),
             None if !self.nameless.contains(&key) => self.nameless.push(key),
-            Some(id) if !self.named.contains_key(&id) => drop(self.named.insert(id, key)),
-            Some(id) if self.named.get(&id) != Some(&key) => return Err(KeyError::SameId),
-            _ => {}
+            None => {}
         }
         Ok(())
     }
@@ -55,24 +57,25 @@ impl Keys {
         if self.len() >= KEYS {
             return Err(KeyError::TooMany);
         }
-        match self.named.get(&id) {
+        let name = (id, key.algorithm());
+        match self.named.get(&name) {
             Some(other) if *other != key => Err(KeyError::SameId),
             _ => {
-                self.named.insert(id, key);
+                self.named.insert(name, key);
                 Ok(())
             }
         }
     }
 
-    /// Forgets the key of that name.
-    pub fn remove(&mut self, id: &KeyId) -> Option<Key> {
-        self.named.remove(id)
+    /// Removes the keys of that `kid`, whatever their algorithms.
+    pub fn remove(&mut self, id: &KeyId) {
+        self.named.retain(|(known, _), _| known != id);
     }
 
     /// Adds all keys of another set; of two with one name the one that is here stays. Returns why some
     /// could not be added.
     pub fn absorb(&mut self, other: &Self) -> Vec<KeyError> {
-        let named = other.named.iter().map(|(id, key)| (Some(id), key));
+        let named = other.iter_named().map(|(id, key)| (Some(id), key));
         let all = named.chain(other.nameless.iter().map(|key| (None, key)));
         let mut faults = Vec::new();
         for (id, key) in all {
@@ -86,7 +89,8 @@ impl Keys {
     }
 
     /// Reads a JSON Web Key Set, or a single key. Keys of a set that are no good are left out and
-    /// reported by their place in it: one key of a kind we do not know must not lock out all others.
+    /// reported by their place in it: one key of a kind we do not know must not lock out all others. Keys whose `use`
+    /// is not `sig` are left out without a report: providers publish their encryption keys beside the others.
     pub fn parse(text: &str) -> Result<(Self, Vec<(usize, KeyError)>), KeyError> {
         let object = object(text)?;
         let mut keys = Self::new();
@@ -98,16 +102,17 @@ impl Keys {
         let mut faults = Vec::new();
         for (at, value) in listed.iter().enumerate() {
             let key = Object::of(value).ok_or(KeyError::Field("keys")).and_then(|key| Key::read(&key));
-            if let Err(error) = key.and_then(|key| keys.insert(key)) {
-                faults.push((at, error));
+            match key.and_then(|key| keys.insert(key)) {
+                Ok(()) | Err(KeyError::Purpose) => {}
+                Err(error) => faults.push((at, error)),
             }
         }
         Ok((keys, faults))
     }
 
-    /// The key of that name.
-    pub fn get(&self, id: &KeyId) -> Option<&Key> {
-        self.named.get(id)
+    /// The key of that `kid` and algorithm.
+    pub fn get(&self, id: &KeyId, algorithm: Algorithm) -> Option<&Key> {
+        self.named.get(&(id.clone(), algorithm))
     }
 
     /// Every key: those with a name in its order, then the others.
@@ -117,7 +122,7 @@ impl Keys {
 
     /// Those that are found by a name, with it.
     pub fn iter_named(&self) -> impl Iterator<Item = (&KeyId, &Key)> {
-        self.named.iter()
+        self.named.iter().map(|((id, _), key)| (id, key))
     }
 
     /// How many there are.
@@ -135,15 +140,16 @@ impl Keys {
         self.iter().any(|key| key.mark() == mark)
     }
 
-    /// What `token` says, if a key of ours signed it and it holds at `now`.
-    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, Flaw> {
-        self.check(token, now).map(|verified| verified.claims)
+    /// The claims of `token`, if a key of ours signed it and it holds at `now` for a relay with these settings.
+    pub fn verify(&self, token: &str, expected: &Expected, now: SystemTime) -> Result<Claims, Flaw> {
+        self.check(token, expected, now).map(|verified| verified.claims)
     }
 
-    pub(crate) fn check(&self, token: &str, now: SystemTime) -> Result<Verified, Flaw> {
+    pub(crate) fn check(&self, token: &str, expected: &Expected, now: SystemTime) -> Result<Verified, Flaw> {
         let token = Token::parse(token)?;
         let key = self.signer(&token)?;
         let claims = token.claims()?;
+        expected.check(&claims)?;
         claims.check_times(now)?;
         key.check_ceiling(&claims)?;
         let subject = claims.subject.clone().unwrap_or_else(|| token.identity().into());
@@ -154,7 +160,8 @@ impl Keys {
     pub(crate) fn signer(&self, token: &Token<'_>) -> Result<&Key, Flaw> {
         let only = || if self.named.len() == 1 { self.named.values().next() } else { None };
         let chosen = match &token.key {
-            Some(id) => self.named.get(id),
+            // Where that `kid` has keys of other algorithms only, the token is refused by one of them.
+            Some(id) => self.get(id, token.algorithm).or_else(|| self.of(id)),
             None if self.nameless.is_empty() => only(),
             None => None,
         };
@@ -171,6 +178,12 @@ impl Keys {
             }
         }
         Err(flaw)
+    }
+
+    /// A key of that `kid`, of any algorithm.
+    fn of(&self, id: &KeyId) -> Option<&Key> {
+        let from = (id.clone(), Algorithm::FIRST);
+        self.named.range(from..).next().filter(|((known, _), _)| known == id).map(|(_, key)| key)
     }
 }
 

@@ -12,6 +12,7 @@
 mod algorithm;
 mod claims;
 mod encoding;
+mod expected;
 mod explain;
 mod flaw;
 mod json;
@@ -26,6 +27,7 @@ mod token;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use claims::{Claims, GRANTS, Grants, LEEWAY, SUBJECT_BYTES};
+pub use expected::{EXPECTED, Expected};
 pub use explain::{Said, Verdict, explain, inspect};
 pub use flaw::{ClaimError, Fault, Flaw, SignError};
 pub use json::ObjectError;

@@ -8,7 +8,7 @@ use std::{borrow::Cow, sync::Arc, time::SystemTime};
 use relay_model::{Path, Pattern, Scope};
 
 use crate::{
-    Flaw, Grants, KeyId, Keys, Permit, Refusal,
+    Algorithm, Expected, Flaw, Grants, KeyId, Keys, Permit, Refusal,
     permit::{Holder, Signer},
     target::{self, Target},
     token::{TOKEN_BYTES, Token},
@@ -21,6 +21,7 @@ pub struct Policy {
     subscribe: Scope,
     holder: Holder,
     keys: Arc<Keys>,
+    expected: Arc<Expected>,
     takes_tokens: bool,
 }
 
@@ -45,7 +46,14 @@ impl Policy {
     /// Anyone, without a credential, may publish and subscribe in these scopes. No token is accepted.
     pub fn public(publish: Scope, subscribe: Scope) -> Self {
         let holder = Holder { public: true, ..Holder::default() };
-        Self { publish, subscribe, holder, keys: Arc::default(), takes_tokens: false }
+        Self {
+            publish,
+            subscribe,
+            holder,
+            keys: Arc::default(),
+            expected: Arc::default(),
+            takes_tokens: false,
+        }
     }
 
     /// Tokens of these keys are accepted from now on; there may be none yet. Whoever shows one gets what it
@@ -54,6 +62,13 @@ impl Policy {
     pub fn with_keys(mut self, keys: impl Into<Arc<Keys>>) -> Self {
         self.keys = keys.into();
         self.takes_tokens = true;
+        self
+    }
+
+    /// Tokens are accepted only with these values of `aud` and `iss`.
+    #[must_use]
+    pub fn with_expected(mut self, expected: impl Into<Arc<Expected>>) -> Self {
+        self.expected = expected.into();
         self
     }
 
@@ -104,7 +119,7 @@ impl Policy {
             return Err(Refusal::Unauthorized);
         }
         let token = unescaped(token).map_err(|flaw| flaw.refusal())?;
-        let verified = self.keys.check(&token, now).map_err(|flaw| flaw.refusal())?;
+        let verified = self.keys.check(&token, &self.expected, now).map_err(|flaw| flaw.refusal())?;
         let (publish, subscribe) = verified.claims.grants.scopes().map_err(|_| Refusal::MalformedToken)?;
         let holder = Holder {
             subject: Some(verified.subject),
@@ -122,12 +137,16 @@ impl Policy {
         Some(target::decode(token).unwrap_or_else(|| token.to_owned()))
     }
 
-    /// The name of the key that the token in `raw_target` wants and that is not here: for whoever can
-    /// fetch it and ask again.
-    pub fn missing_key(&self, raw_target: &str) -> Option<KeyId> {
+    /// The `kid` and `alg` of the key that the token in `raw_target` names and that is not here: for whoever can
+    /// fetch it and ask again. A token without `kid` misses its key only where there are no keys at all.
+    pub fn missing_key(&self, raw_target: &str) -> Option<(Option<KeyId>, Algorithm)> {
         let token = unescaped(Target::parse(raw_target).ok()?.token?).ok()?;
-        let id = Token::parse(&token).ok()?.key?;
-        self.keys.get(&id).is_none().then_some(id)
+        let token = Token::parse(&token).ok()?;
+        let is_missing = match &token.key {
+            Some(id) => self.keys.get(id, token.algorithm).is_none(),
+            None => self.keys.is_empty(),
+        };
+        is_missing.then_some((token.key, token.algorithm))
     }
 
     /// Whether what a permit rests on still stands: the key its token was verified by. Its end in time

@@ -20,6 +20,12 @@ pub enum Refusal {
     /// Somebody else made the token.
     #[error("token with a wrong signature")]
     BadSignature,
+    /// The token names others than this relay in `aud`, or nobody where it must name this relay.
+    #[error("token for another audience")]
+    OtherAudience,
+    /// The `iss` of the token is not accepted here.
+    #[error("token of another issuer")]
+    OtherIssuer,
     /// The token, grant or certificate is over.
     #[error("expired")]
     Expired,
@@ -33,12 +39,14 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every one there is, for whoever counts them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::MalformedToken,
         Self::UnknownKey,
         Self::BadSignature,
+        Self::OtherAudience,
+        Self::OtherIssuer,
         Self::Expired,
         Self::NotYetValid,
         Self::OutOfScope,
@@ -53,6 +61,8 @@ impl Refusal {
             | Self::MalformedToken
             | Self::UnknownKey
             | Self::BadSignature
+            | Self::OtherAudience
+            | Self::OtherIssuer
             | Self::Expired
             | Self::NotYetValid
             | Self::OutOfScope => SessionCode::UNAUTHORIZED,
@@ -67,6 +77,8 @@ impl Refusal {
             Self::MalformedToken => "malformed_token",
             Self::UnknownKey => "unknown_key",
             Self::BadSignature => "bad_signature",
+            Self::OtherAudience => "other_audience",
+            Self::OtherIssuer => "other_issuer",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
             Self::OutOfScope => "out_of_scope",

@@ -132,6 +132,10 @@ impl Access {
     /// # Errors
     /// [`AccessError`]: what is wrong, and with which file.
     pub(crate) fn start(policy: Policy, auth: &Auth, node: &str) -> Result<Self, AccessError> {
+        let expected = Arc::new(auth.expected.clone());
+        let policy = policy.with_expected(expected.clone());
+        // Tokens are of an unknown key, and not refused as such, before the first keys are there.
+        let policy = if auth.credentials.takes_tokens() { policy.with_keys(Keys::new()) } else { policy };
         let known = Arc::new(Known::new(policy));
         if auth.asks() && auth.tls.disable_verify {
             warn!("`auth.tls.disable_verify`: whoever is on the way decides who may come in");
@@ -143,7 +147,7 @@ impl Access {
             AccessError::Keys(what) => AccessError::Keys(format!("`{}`: {what}", auth.credentials.key())),
             error => error,
         })?;
-        if !auth.asks() {
+        let Some(url) = auth.credentials.url() else {
             return Ok(Self {
                 known,
                 asked: Asked::Nobody,
@@ -152,18 +156,19 @@ impl Access {
                 _files: watcher,
                 runtime: None,
             });
-        }
-        let http = http::Http::new(&auth.tls)?;
+        };
+        let http = http::Http::new(url, auth)?;
         let runtime =
             Builder::new_multi_thread().worker_threads(1).thread_name("access").enable_all().build()?;
         let (on, refresh, to) = (runtime.handle(), auth.refresh, known.clone());
         let asked = match auth.credentials.clone() {
             Credentials::None | Credentials::Files(_) | Credentials::Dir(KeyDir::Local(_)) => Asked::Nobody,
             Credentials::Dir(KeyDir::Remote(url)) => {
-                Asked::Keys(remote::Keyring::start(url, refresh, http, to, on))
+                Asked::Keys(remote::Keyring::start((url, false), refresh, http, to, on))
             }
+            Credentials::Jwks(url) => Asked::Keys(remote::Keyring::start((url, true), refresh, http, to, on)),
             Credentials::Server(url) => Asked::Server(server::Server::start(url, node, http, to, on)),
-            Credentials::Api(url) => Asked::Api(api::Api::start(url, refresh, http, to, on)),
+            Credentials::Api(url) => Asked::Api(api::Api::start(url, refresh, http, expected, to, on)),
         };
         Ok(Self {
             known,
@@ -246,7 +251,7 @@ pub(crate) fn key_files(auth: &Auth) -> Vec<PathBuf> {
 /// What would keep a relay from starting, as far as can be told without asking anybody.
 pub(crate) fn trouble(auth: &Auth) -> Option<String> {
     let keys = source(auth).and_then(files::trouble);
-    keys.or_else(|| auth.asks().then(|| http::Http::new(&auth.tls).err().map(|error| error.to_string()))?)
+    keys.or_else(|| http::Http::new(auth.credentials.url()?, auth).err().map(|error| error.to_string()))
 }
 
 /// How a certificate is called in the log, and as the holder of what it publishes.

@@ -36,7 +36,7 @@ pub fn check(args: &CheckArgs) -> ExitCode {
             [] => access::key_files(&report.resolution.config.auth),
             given => given.to_vec(),
         };
-        match token::about(token, &keys, SystemTime::now()) {
+        match token::about(token, &keys, &report.resolution.config.auth.expected, SystemTime::now()) {
             Ok(shown) => report.token = Some(shown),
             Err(error) => {
                 eprintln!("moq-relay: {error:#}");

@@ -25,16 +25,19 @@ use std::{
     time::Duration,
 };
 
+use relay_admin::Network;
+use relay_auth::Expected;
 use relay_model::{
     Hop, Scope,
     limits::{self, SessionLimits},
 };
 use relay_worker::{Takeover, Tuning};
-use reqwest::Url;
 use tracing::level_filters::LevelFilter;
+use url::Url;
 
 pub use problem::{Error, Problem, Refusal};
 pub use resolve::{Outside, Resolution, Warning};
+pub(crate) use rules::may_be_plain;
 pub(crate) use show::redacted;
 pub use source::{Place, Position, Setting, Source};
 pub use value::Size;
@@ -104,6 +107,10 @@ pub struct Auth {
     pub refresh: Duration,
     /// Host names whose first labels become the first part of the path.
     pub domains: Vec<String>,
+    /// The `aud` and `iss` that tokens must have.
+    pub expected: Expected,
+    /// Networks where an auth server or key server may be asked over plain HTTP.
+    pub plain: Vec<Network>,
     /// How the relay and whoever it asks believe each other.
     pub tls: AuthTls,
 }
@@ -118,6 +125,8 @@ pub enum Credentials {
     Files(Vec<PathBuf>),
     /// Tokens, by keys that are found by name.
     Dir(KeyDir),
+    /// Tokens, by the keys of a set on a server.
+    Jwks(Url),
     /// Nothing here: a server decides on each session.
     Server(Url),
     /// Nothing here: a server decides on each path and key.
@@ -129,7 +138,7 @@ pub enum Credentials {
 pub enum KeyDir {
     /// In a folder.
     Local(PathBuf),
-    /// On a server: as files of that name, or as one set.
+    /// On a server: as one set, or as files of that name.
     Remote(Url),
 }
 
@@ -147,7 +156,14 @@ pub struct AuthTls {
 impl Default for Auth {
     fn default() -> Self {
         let refresh = Duration::from_secs(60);
-        Self { credentials: Credentials::None, refresh, domains: Vec::new(), tls: AuthTls::default() }
+        Self {
+            credentials: Credentials::None,
+            refresh,
+            domains: Vec::new(),
+            expected: Expected::default(),
+            plain: Vec::new(),
+            tls: AuthTls::default(),
+        }
     }
 }
 
@@ -158,19 +174,32 @@ impl Credentials {
             Self::None => "auth",
             Self::Files(_) => "auth.key",
             Self::Dir(_) => "auth.key_dir",
+            Self::Jwks(_) => "auth.jwks",
             Self::Server(_) => "auth.url",
             Self::Api(_) => "auth.api",
         }
+    }
+
+    /// The address that is asked over HTTP, if one is.
+    pub fn url(&self) -> Option<&Url> {
+        match self {
+            Self::Dir(KeyDir::Remote(url)) | Self::Jwks(url) | Self::Server(url) | Self::Api(url) => {
+                Some(url)
+            }
+            Self::None | Self::Files(_) | Self::Dir(KeyDir::Local(_)) => None,
+        }
+    }
+
+    /// Whether the relay verifies tokens itself.
+    pub fn takes_tokens(&self) -> bool {
+        !matches!(self, Self::None | Self::Server(_))
     }
 }
 
 impl Auth {
     /// Whether anything is asked over HTTP.
     pub fn asks(&self) -> bool {
-        matches!(
-            self.credentials,
-            Credentials::Dir(KeyDir::Remote(_)) | Credentials::Server(_) | Credentials::Api(_)
-        )
+        self.credentials.url().is_some()
     }
 }
 

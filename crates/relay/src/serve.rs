@@ -233,7 +233,7 @@ fn announce(config: &Config, fingerprint: Fingerprint, relay: &Relay, http: Opti
     match config.auth.credentials {
         Credentials::None => info!(%address, %publish, %subscribe, "serving"),
         Credentials::Server(_) | Credentials::Api(_) => info!(%address, credentials, "serving"),
-        Credentials::Files(_) | Credentials::Dir(_) => {
+        Credentials::Files(_) | Credentials::Dir(_) | Credentials::Jwks(_) => {
             info!(%address, %publish, %subscribe, credentials, "serving");
         }
     }

@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::Result;
 use clap::Subcommand;
+use relay_auth::Expected;
 use relay_model::{Path, Pattern};
 
 pub use generate::GenerateArgs;
@@ -83,12 +84,12 @@ struct Misuse(String);
 
 /// What there is to say about a token, for `check`: `text` is the token, a URL with one, or `-`. Without
 /// keys it is not verified.
-pub(crate) fn about(text: &str, keys: &[PathBuf], now: SystemTime) -> Result<Shown> {
+pub(crate) fn about(text: &str, keys: &[PathBuf], expected: &Expected, now: SystemTime) -> Result<Shown> {
     let token = if text == "-" { read::token_in(text.as_ref())? } else { read::token(text) };
     if keys.is_empty() {
         return Ok(verify::look(&token, None, now));
     }
-    Ok(verify::judge(&token, &verify::keys(keys, None, &token)?, None, now))
+    Ok(verify::judge(&token, &verify::keys(keys, None, &token)?, expected, None, now))
 }
 
 /// A path or pattern of a command line.

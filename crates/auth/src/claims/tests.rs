@@ -11,6 +11,9 @@ fn claims_come_back_as_they_were_written() {
         r#"{"get":"a*b"}"#,
         r#"{"root":"a","publish":["b","*/c","d/**"]}"#,
         r#"{"root":"a","subscribe":"**"}"#,
+        r#"{"get":"","aud":"moq","iss":"https://id.example"}"#,
+        r#"{"get":"","aud":["a","b"]}"#,
+        r#"{"get":"","aud":[]}"#,
     ] {
         let claims = read(json);
         assert_eq!(read(&claims.to_json()), claims, "{json}");

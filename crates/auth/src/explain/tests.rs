@@ -26,7 +26,7 @@ fn all_that_is_wrong_is_said() {
     let old = r#"{"root":"b","get":"","exp":1700000000}"#;
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     let explained = |key: &Key, id: &str, claims: &str| {
-        explain(&key.seal(&header(id), claims).unwrap(), &keys(&ours), now())
+        explain(&key.seal(&header(id), claims).unwrap(), &keys(&ours), &Expected::default(), now())
     };
     let verdict = explained(&ours, "k", old);
     assert_eq!(verdict.flaws, [Flaw::ExceedsKey, Flaw::Expired { at }]);
@@ -39,7 +39,7 @@ fn all_that_is_wrong_is_said() {
     assert!(verdict.is_only_untimely() && !verdict.holds());
     let verdict = explained(&ours, "k", r#"{"root":"a","get":"b"}"#);
     assert!(verdict.holds() && !verdict.is_only_untimely());
-    let verdict = explain("no token", &keys(&ours), now());
+    let verdict = explain("no token", &keys(&ours), &Expected::default(), now());
     assert_eq!((verdict.said, verdict.flaws), (None, vec![Flaw::Shape]));
 }
 
@@ -52,10 +52,15 @@ fn a_token_holds_for_a_person_exactly_when_it_does_for_a_relay() {
         r#"{"get":"","nbf":1800000061}"#,
         "{}",
         r#"{"get":"..","exp":"x"}"#,
+        r#"{"get":"","aud":"somebody"}"#,
     ] {
         let token = key.seal(r#"{"alg":"HS256","kid":"k"}"#, claims).unwrap();
-        let verdict = explain(&token, &keys(&key), now());
-        assert_eq!(verdict.holds(), keys(&key).verify(&token, now()).is_ok(), "{claims}");
+        let verdict = explain(&token, &keys(&key), &Expected::default(), now());
+        assert_eq!(
+            verdict.holds(),
+            keys(&key).verify(&token, &Expected::default(), now()).is_ok(),
+            "{claims}"
+        );
     }
 }
 
@@ -63,7 +68,7 @@ fn a_token_holds_for_a_person_exactly_when_it_does_for_a_relay() {
 fn what_a_token_grants_at_a_path_is_what_a_session_there_gets() {
     let key = key("k");
     let token = key.seal(r#"{"alg":"HS256"}"#, r#"{"root":"room","put":"alice","get":""}"#).unwrap();
-    let verdict = explain(&token, &keys(&key), now());
+    let verdict = explain(&token, &keys(&key), &Expected::default(), now());
     let root = Path::parse("room/alice").unwrap();
     let permit = crate::Policy::public(relay_model::Scope::nothing(), relay_model::Scope::nothing())
         .with_keys(keys(&key))
@@ -78,7 +83,7 @@ fn what_a_token_grants_at_a_path_is_what_a_session_there_gets() {
 #[test]
 fn claims_that_decide_nothing_are_named() {
     let key = key("k");
-    let claims = r#"{"root":"room","get":"","iat":1,"jti":"x","cluster":true}"#;
+    let claims = r#"{"root":"room","get":"","iat":1,"iss":"x","jti":"x","cluster":true}"#;
     let token = key.seal(r#"{"alg":"HS256"}"#, claims).unwrap();
     assert_eq!(inspect(&token).unwrap().ignored, ["cluster", "jti"]);
 }

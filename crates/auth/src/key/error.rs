@@ -53,8 +53,8 @@ pub enum KeyError {
     /// There is only a secret.
     #[error("a key for HS256, HS384 or HS512 is one secret: it has no public half")]
     NoPublicHalf,
-    /// Two keys with one name.
-    #[error("another key has the same `kid`")]
+    /// Two keys with one name and one algorithm.
+    #[error("another key has the same `kid` and `alg`")]
     SameId,
     /// More keys than a set may have.
     #[error(

@@ -100,7 +100,9 @@ fn a_text_that_is_no_key_is_refused_with_the_reason() {
     assert_eq!(of(r#"{"alg":"HS256","k":7}"#), Err(KeyError::Field("k")));
     assert_eq!(of(r#"{"alg":"HS256","k":"a b"}"#), Err(KeyError::Field("k")));
     assert_eq!((secret(31), secret(32)), (Err(KeyError::ShortSecret(31)), Ok(())));
-    assert_eq!(with(r#","kid":"../x""#), Err(KeyError::Id));
+    assert_eq!(with(r#","kid":"../x""#), Ok(()));
+    assert_eq!(with(r#","kid":7"#), Err(KeyError::Field("kid")));
+    assert_eq!(with(&format!(r#","kid":"{}""#, "k".repeat(crate::KEY_ID_BYTES + 1))), Err(KeyError::Id));
     assert_eq!(with(r#","use":"enc""#), Err(KeyError::Purpose));
     assert_eq!(with(r#","key_ops":[]"#), Err(KeyError::Useless));
     assert_eq!(with(r#","key_ops":"sign""#), Err(KeyError::Field("key_ops")));
@@ -198,7 +200,11 @@ fn a_key_never_shows_its_secret() {
         let mut keys = crate::Keys::new();
         keys.insert(key.clone()).unwrap();
         let token = key.sign(&claims()).unwrap();
-        let shown = format!("{key:?} {keys:?} {:?} {:?}", key.mark(), crate::explain(&token, &keys, now()));
+        let shown = format!(
+            "{key:?} {keys:?} {:?} {:?}",
+            key.mark(),
+            crate::explain(&token, &keys, &Expected::default(), now())
+        );
         for name in ["k", "d", "p", "q"] {
             if let Some(secret) = json.get(name).and_then(Value::as_str) {
                 assert!(!shown.contains(secret), "{algorithm} {name}");

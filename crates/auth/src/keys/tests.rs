@@ -29,7 +29,7 @@ fn a_token_is_its_keys() {
     let (plain, other) = (key(None), key(None));
     // A key that has a name now, and had none when the token was made.
     let unnamed = Key::parse(&a.to_json().replace(r#""kid":"a","#, "")).unwrap();
-    let verify = |keys: &[&Key], token: &str| set(keys).verify(token, now()).map(drop);
+    let verify = |keys: &[&Key], token: &str| set(keys).verify(token, &Expected::default(), now()).map(drop);
     let unknown = |id: Option<&str>| Err(Flaw::UnknownKey(id.map(|id| id.parse().unwrap())));
     for (keys, token, expected) in [
         (&[&a, &b][..], token(&a), Ok(())),
@@ -61,6 +61,81 @@ fn a_set_is_read_without_the_keys_that_are_no_good() {
     assert_eq!(Keys::parse(&a.to_base64url()).unwrap().0, set(&[&a]), "one key is a set");
     assert_eq!(Keys::parse(r#"{"keys":7}"#).map(drop), Err(KeyError::Field("keys")));
     assert!(Keys::parse(r#"{"keys":[]}"#).unwrap().0.is_empty());
+}
+
+#[test]
+fn sets_of_identity_providers_are_read() {
+    let rsa = |text: &str| Key::parse(text).unwrap().public().unwrap().to_json();
+    let jwk = rsa(&Key::generate(Algorithm::RS256, None).unwrap().to_json());
+    let with = |fields: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(&jwk).unwrap();
+        let fields: serde_json::Value = serde_json::from_str(fields).unwrap();
+        let object = value.as_object_mut().unwrap();
+        object.remove("alg");
+        object.remove("key_ops");
+        object.extend(fields.as_object().unwrap().clone());
+        value.to_string()
+    };
+    let names = |keys: &Keys| -> Vec<(String, Algorithm)> {
+        keys.iter_named().map(|(id, key)| (id.as_str().to_owned(), key.algorithm())).collect()
+    };
+    let read = |keys: &[String]| Keys::parse(&format!(r#"{{"keys":[{}]}}"#, keys.join(","))).unwrap();
+    // Encryption keys beside the others are no fault; `alg` may be absent; any `kid` names a key.
+    let odd = "J4j+I06r0I0vpYnBNucugV8xAPV5/Xv4uYrrpwwSNK0=";
+    let (keys, faults) = read(&[
+        with(r#"{"use":"enc","alg":"RSA-OAEP","kid":"e"}"#),
+        with(r#"{"use":"enc","alg":"RS256","kid":"e"}"#),
+        with(r#"{"use":"sig","kid":"azure","x5t":"azure","x5c":["MII="]}"#),
+        with(&format!(r#"{{"alg":"RS512","kid":"{odd}"}}"#)),
+        with(&format!(r#"{{"alg":"RS256","kid":"{odd}"}}"#)),
+    ]);
+    assert_eq!(faults, []);
+    let expected = [(odd, Algorithm::RS256), (odd, Algorithm::RS512), ("azure", Algorithm::RS256)];
+    assert_eq!(names(&keys), expected.map(|(id, algorithm)| (id.to_owned(), algorithm)));
+    // A secret without `alg` is no key of any algorithm, whatever stands beside it.
+    let secret = r#"{"kty":"oct","kid":"s","k":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#.to_owned();
+    assert_eq!(read(&[secret]).1, [(0, KeyError::Missing("alg"))]);
+    let long = with(&format!(r#"{{"kid":"{}"}}"#, "k".repeat(crate::KEY_ID_BYTES + 1)));
+    assert_eq!(read(&[long]).1, [(0, KeyError::Id)]);
+}
+
+#[test]
+fn a_public_key_without_alg_has_that_of_its_kind() {
+    for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA] {
+        let key = Key::generate(algorithm, Some("k".parse().unwrap())).unwrap();
+        let named = key.public().unwrap().to_json();
+        let bare = named.replace(&format!(r#""alg":"{algorithm}","#), "");
+        assert_ne!(named, bare);
+        assert_eq!(Key::parse(&bare).unwrap(), Key::parse(&named).unwrap());
+        assert!(
+            set(&[&Key::parse(&bare).unwrap()]).verify(&token(&key), &Expected::default(), now()).is_ok()
+        );
+    }
+    for other in
+        [r#"{"kty":"EC","crv":"P-521","x":"AA","y":"AA"}"#, r#"{"kty":"OKP","crv":"X25519","x":"AA"}"#]
+    {
+        assert_eq!(Key::parse(other).map(drop), Err(KeyError::Missing("alg")), "{other}");
+    }
+}
+
+#[test]
+fn kid_and_alg_together_name_a_key() {
+    let [first, second, third] = [Algorithm::HS512, Algorithm::HS256, Algorithm::ES256]
+        .map(|it| Key::generate(it, Some("a".parse().unwrap())).unwrap());
+    let plain = key(None);
+    let verify =
+        |keys: &[&Key], by: &Key| set(keys).verify(&token(by), &Expected::default(), now()).map(drop);
+    for by in [&first, &second, &third] {
+        assert_eq!(verify(&[&first, &second, &third], by), Ok(()));
+    }
+    // A known `kid` with another algorithm is no unknown key, and no key without a name takes it.
+    let other = Err(Flaw::OtherAlgorithm { token: Algorithm::HS256, key: Algorithm::HS512 });
+    assert_eq!(verify(&[&first, &plain], &second), other);
+    let mut keys = set(&[&first, &second, &third, &plain]);
+    let id = "a".parse().unwrap();
+    assert!(keys.get(&id, Algorithm::HS256).is_some() && keys.get(&id, Algorithm::EdDSA).is_none());
+    keys.remove(&id);
+    assert_eq!(keys, set(&[&plain]));
 }
 
 #[test]

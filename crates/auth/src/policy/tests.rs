@@ -305,13 +305,16 @@ fn a_key_that_is_missing_is_named_and_only_then() {
     let policy = open().with_keys(keys(&[&ours]));
     let raw = target(&other, r#"{"root":"room","get":""}"#);
     assert_eq!(policy.admit(&raw, now()), Err(Refusal::UnknownKey));
-    assert_eq!(policy.missing_key(&raw).unwrap().as_str(), "other");
+    assert_eq!(policy.missing_key(&raw).unwrap().0.unwrap().as_str(), "other");
     assert!(open().with_keys(keys(&[&ours, &other])).admit(&raw, now()).is_ok());
     // Nor is it different where keys are still to come.
     assert_eq!(open().with_keys(Keys::new()).admit(&raw, now()), Err(Refusal::UnknownKey));
     assert_eq!(open().admit(&raw, now()), Err(Refusal::Unauthorized), "no tokens here");
     assert_eq!(policy.missing_key(&target(&ours, r#"{"root":"room","get":""}"#)), None);
     assert_eq!((policy.missing_key("/room"), policy.missing_key("/room?jwt=x")), (None, None));
+    let bare = format!("/?jwt={}", ours.seal(r#"{"alg":"HS256"}"#, r#"{"get":""}"#).unwrap());
+    assert_eq!(policy.missing_key(&bare), None);
+    assert_eq!(open().with_keys(Keys::new()).missing_key(&bare), Some((None, Algorithm::HS256)));
 }
 
 #[test]

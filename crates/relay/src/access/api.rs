@@ -10,14 +10,15 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use relay_auth::{Key, Keys, Permit, Policy, Refusal};
+use hyper::StatusCode;
+use relay_auth::{Expected, Key, Keys, Permit, Policy, Refusal};
 use relay_model::{Path, Scope, SessionId};
 use relay_worker::{Answer, Denial, PeerCertificate, Reply, Request};
-use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::{runtime::Handle, sync::Semaphore, task::JoinSet, time::sleep};
 use tracing::warn;
+use url::Url;
 
 use super::{
     Known, REVOKED,
@@ -38,6 +39,7 @@ pub(super) struct Api {
     base: Url,
     refresh: Duration,
     http: Http,
+    expected: Arc<Expected>,
     known: Arc<Known>,
     on: Handle,
     turns: Semaphore,
@@ -89,15 +91,17 @@ struct Public {
 }
 
 impl Api {
+    /// `expected`: the `aud` and `iss` that tokens must have.
     pub(super) fn start(
         base: Url,
         refresh: Duration,
         http: Http,
+        expected: Arc<Expected>,
         known: Arc<Known>,
         on: &Handle,
     ) -> Arc<Self> {
         let (turns, state) = (Semaphore::new(AT_ONCE), Mutex::default());
-        let api = Arc::new(Self { base, refresh, http, known, on: on.clone(), turns, state });
+        let api = Arc::new(Self { base, refresh, http, expected, known, on: on.clone(), turns, state });
         let lasting = Arc::downgrade(&api);
         on.spawn(async move {
             loop {
@@ -125,7 +129,7 @@ impl Api {
         if let Some((said, until)) = &asked.answer
             && Instant::now() < *until
         {
-            let answer = said.permit(&guest, request.now);
+            let answer = said.permit(&guest, &self.expected, request.now);
             if answer.is_ok() {
                 asked.live.insert(request.session, guest);
             }
@@ -157,18 +161,20 @@ impl Api {
         let anything = Policy::public(Scope::everything(), Scope::everything());
         let path = target.split_once('?').map_or(target, |(path, _)| path);
         let root = anything.admit(path, request.now)?.root().clone();
-        let kid = anything.missing_key(target);
+        // A name that is no file name is not sent: a server may look for a file of that name.
+        let kid = anything.missing_key(target).and_then(|(kid, _)| kid);
+        let kid = kid.as_ref().and_then(|kid| kid.file_stem());
         let mut url = self.base.clone();
         {
             let mut query = url.query_pairs_mut();
             query.append_pair("root", root.as_str());
-            if let Some(kid) = &kid {
-                query.append_pair("kid", kid.as_str());
+            if let Some(kid) = kid {
+                query.append_pair("kid", kid);
             }
             if request.certificate.is_some() {
                 query.append_pair("mtls", "true");
             }
-            query.append_pair("transport", "quic");
+            query.append_pair("transport", request.transport);
         }
         Ok(url)
     }
@@ -188,7 +194,7 @@ impl Api {
             }
             Ok((said, until)) => {
                 for (guest, reply) in waiting {
-                    let permit = said.permit(&guest, now());
+                    let permit = said.permit(&guest, &self.expected, now());
                     // Whoever did not wait is gone.
                     if permit.is_ok() && waits.of.contains_key(&reply.session()) {
                         asked.live.insert(reply.session(), guest);
@@ -240,7 +246,7 @@ impl Api {
         match answer {
             Ok((said, until)) => {
                 for (session, guest) in &asked.live {
-                    match said.permit(guest, now()) {
+                    match said.permit(guest, &self.expected, now()) {
                         Ok(permit) => self.known.revise(*session, permit),
                         Err(denial) => self.known.end(*session, denial.session_code(), REVOKED),
                     }
@@ -257,7 +263,7 @@ impl Api {
 
     async fn ask(&self, url: &Url) -> Result<(Arc<Said>, Instant), Outage> {
         let _turn = self.turns.acquire().await.map_err(|_| Outage::Failed("the relay ends".to_owned()))?;
-        let response = self.http.get(url.clone()).await?;
+        let response = self.http.get(url).await?;
         let said = Said::of(&response)?;
         Ok((Arc::new(said), response.at + response.lifetime.unwrap_or_default().min(self.refresh)))
     }
@@ -296,7 +302,7 @@ impl Said {
             .map_err(|error| Outage::Nonsense(format!("the answer makes no sense: {}", flaw(&error))))
     }
 
-    fn permit(&self, guest: &Guest, now: SystemTime) -> Result<Permit, Denial> {
+    fn permit(&self, guest: &Guest, expected: &Arc<Expected>, now: SystemTime) -> Result<Permit, Denial> {
         if self.refused {
             return Err(Refusal::Unauthorized.into());
         }
@@ -304,7 +310,10 @@ impl Said {
             Some(certificate) => {
                 Policy::peer(&guest.target, peer_name(certificate), certificate.not_after, now)?
             }
-            None => self.policy(&guest.target, now)?.admit(&guest.target, now)?,
+            None => {
+                let policy = self.policy(&guest.target, now)?.with_expected(expected.clone());
+                policy.admit(&guest.target, now)?
+            }
         };
         let Some(alias) = &self.alias else { return Ok(permit) };
         let alias = Path::parse(alias.trim_matches('/')).map_err(|_| Denial::Unavailable)?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::header::{CACHE_CONTROL, HeaderMap};
+use hyper::header::{CACHE_CONTROL, HeaderMap};
 
 /// Longest that anything is kept without asking again.
 const LONGEST: Duration = Duration::from_secs(3_600);

@@ -1,29 +1,73 @@
-//! Asking over HTTP: bounded in time and size, never redirected, and quiet about what was asked.
+//! Requests to an auth server or key server over HTTP/1.1: bounded in time and size, never redirected, through no
+//! proxy of the environment, and without their content in errors and logs.
+//!
+//! Connections are kept for later requests. Servers close them when they like, also while a request is on its way:
+//! a request that got no byte of an answer on a kept connection is sent once more on a new one. All requests are
+//! safe to repeat. This rule is why the pool is here and not in a library: none of them tells whether a byte came.
+
+mod dial;
+mod tls;
 
 use std::{
-    sync::Arc,
+    error::Error,
+    io::Read,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    HeaderMap, Method, Request, StatusCode,
+    body::Incoming,
+    header::{
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT,
+    },
+};
+use percent_encoding::percent_decode_str;
 use relay_worker::Denial;
-use reqwest::{Client, RequestBuilder, StatusCode, Url, redirect};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use thiserror::Error;
+use tokio::time::timeout;
+use url::{Position, Url};
 
 use super::{AccessError, cache};
-use crate::config::AuthTls;
+use crate::config::Auth;
+use dial::{Connection, Server};
 
 /// A session waits for `limits::AUTH_TIMEOUT`; the answer has to be there before.
 const TIMEOUT: Duration = Duration::from_millis(4_500);
-/// Longest answer that is read.
+/// Time for a connection, so that there is some left for the answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_250);
+/// Longest answer that is read, also after decompression.
 pub(super) const ANSWER_BYTES: usize = 256 * 1024;
+/// Connections that are kept without a request.
+const IDLE: usize = 8;
+/// How long they are kept: less than the minute after which common servers and balancers close them.
+const IDLE_FOR: Duration = Duration::from_secs(30);
+/// Media types of keys and sets (RFC 7517, section 8.5), or whatever the server has.
+const KEYS: HeaderValue =
+    HeaderValue::from_static("application/jwk-set+json, application/jwk+json, application/json, */*;q=0.1");
+const JSON: HeaderValue = HeaderValue::from_static("application/json, */*;q=0.1");
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("moq-relay/", env!("CARGO_PKG_VERSION")));
 
-/// Asks over HTTP.
+/// A client of the one server that is configured.
 #[derive(Clone)]
-pub(super) struct Http(Client);
+pub(super) struct Http(Arc<Inner>);
 
-/// An answer, whatever it says.
+struct Inner {
+    server: Server,
+    /// The value of `Host`.
+    host: HeaderValue,
+    /// Name and password of the URL.
+    authorization: Option<HeaderValue>,
+    /// Last used last.
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// An answer, whatever its status.
 pub(super) struct Response {
     pub(super) status: StatusCode,
     pub(super) body: Vec<u8>,
@@ -44,51 +88,173 @@ pub(super) enum Outage {
     /// It is longer than any should be.
     #[error("the answer is longer than {ANSWER_BYTES} bytes")]
     TooLong,
-    /// A status that says nothing.
+    /// A status that decides nothing.
     #[error("the answer is {0}")]
     Status(StatusCode),
-    /// It makes no sense.
+    /// It cannot be understood.
     #[error("{0}")]
     Nonsense(String),
 }
 
 impl Http {
-    pub(super) fn new(tls: &AuthTls) -> Result<Self, AccessError> {
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls_config(tls)?)
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .connect_timeout(TIMEOUT / 2)
-            .timeout(TIMEOUT)
-            .pool_max_idle_per_host(8)
-            .user_agent(concat!("moq-relay/", env!("CARGO_PKG_VERSION")))
-            .build();
-        client
-            .map(Self)
-            .map_err(|error| AccessError::Http(format!("cannot ask over HTTP: {}", words(&error))))
+    /// A client for `url` and what is below it.
+    pub(super) fn new(url: &Url, auth: &Auth) -> Result<Self, AccessError> {
+        let server = Server::of(url, tls::config(&auth.tls)?, &auth.plain);
+        let host = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort]);
+        let (Some(server), Ok(host)) = (server, host) else {
+            return Err(AccessError::Http(
+                "requests need a URL with a host and https:// or http://".to_owned(),
+            ));
+        };
+        Ok(Self(Arc::new(Inner { server, host, authorization: authorization(url), idle: Mutex::default() })))
     }
 
-    pub(super) async fn get(&self, url: Url) -> Result<Response, Outage> {
-        self.send(self.0.get(url)).await
+    /// Asks for a key or a set of keys.
+    pub(super) async fn keys(&self, url: &Url) -> Result<Response, Outage> {
+        self.send(Method::GET, url, KEYS, None).await
     }
 
-    pub(super) async fn post(&self, url: Url, body: Vec<u8>) -> Result<Response, Outage> {
-        let request = self.0.post(url).header(reqwest::header::CONTENT_TYPE, "application/json");
-        self.send(request.body(body)).await
+    /// Asks for a JSON object.
+    pub(super) async fn get(&self, url: &Url) -> Result<Response, Outage> {
+        self.send(Method::GET, url, JSON, None).await
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Response, Outage> {
+    /// Sends a JSON object and asks for another.
+    pub(super) async fn post(&self, url: &Url, body: Vec<u8>) -> Result<Response, Outage> {
+        self.send(Method::POST, url, JSON, Some(body.into())).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        accept: HeaderValue,
+        body: Option<Bytes>,
+    ) -> Result<Response, Outage> {
+        let request = self.0.request(method, url, accept, body)?;
+        let answer = timeout(TIMEOUT, self.0.exchange(request)).await;
+        answer.unwrap_or_else(|_| Err(Outage::Late("no answer in time".to_owned())))
+    }
+}
+
+impl Inner {
+    fn request(
+        &self,
+        method: Method,
+        url: &Url,
+        accept: HeaderValue,
+        body: Option<Bytes>,
+    ) -> Result<Request<Full<Bytes>>, Outage> {
+        let mut request = Request::new(Full::new(body.clone().unwrap_or_default()));
+        *request.method_mut() = method;
+        *request.uri_mut() = url[Position::BeforePath..Position::AfterQuery]
+            .parse()
+            .map_err(|_| Outage::Nonsense("the request is longer than a URL can be".to_owned()))?;
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.host.clone());
+        headers.insert(USER_AGENT, AGENT);
+        headers.insert(ACCEPT, accept);
+        headers.insert(ACCEPT_ENCODING, GZIP);
+        if body.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        Ok(request)
+    }
+
+    /// Sends `request`, on a kept connection if there is one.
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response, Outage> {
         let at = Instant::now();
-        let mut response = request.send().await.map_err(|error| Outage::of(&error))?;
-        let (status, lifetime) = (response.status(), cache::lifetime(response.headers()));
+        if let Some(mut connection) = self.kept().await {
+            match connection.send(request.clone()).await {
+                Ok(answer) => return self.read(connection, answer, at).await,
+                Err(failure) if failure.is_answered => return Err(Outage::Failed(causes(&failure.error))),
+                Err(_) => {}
+            }
+        }
+        let opened = timeout(CONNECT_TIMEOUT, self.server.connect()).await;
+        let mut connection = opened.map_err(|_| Outage::Late("no connection in time".to_owned()))??;
+        match connection.send(request).await {
+            Ok(answer) => self.read(connection, answer, at).await,
+            Err(failure) => Err(Outage::Failed(causes(&failure.error))),
+        }
+    }
+
+    /// A kept connection that is still open.
+    async fn kept(&self) -> Option<Connection> {
+        loop {
+            let mut connection = self.idle().pop()?;
+            if connection.idle_since.elapsed() < IDLE_FOR && connection.is_open().await {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Reads the body, and keeps the connection.
+    async fn read(
+        &self,
+        mut connection: Connection,
+        answer: hyper::Response<Incoming>,
+        at: Instant,
+    ) -> Result<Response, Outage> {
+        let (head, mut rest) = answer.into_parts();
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| Outage::of(&error))? {
-            if body.len() + chunk.len() > ANSWER_BYTES {
+        while let Some(frame) = rest.frame().await {
+            let frame = frame.map_err(|error| Outage::Failed(causes(&error)))?;
+            let Ok(piece) = frame.into_data() else { continue };
+            if body.len().saturating_add(piece.len()) > ANSWER_BYTES {
                 return Err(Outage::TooLong);
             }
-            body.extend_from_slice(&chunk);
+            body.extend_from_slice(&piece);
         }
-        Ok(Response { status, body, lifetime, at })
+        connection.idle_since = Instant::now();
+        let mut idle = self.idle();
+        idle.retain(|kept| kept.idle_since.elapsed() < IDLE_FOR);
+        if idle.len() < IDLE {
+            idle.push(connection);
+        }
+        drop(idle);
+        let body = decoded(&head.headers, body)?;
+        Ok(Response { status: head.status, body, lifetime: cache::lifetime(&head.headers), at })
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Basic authorization (RFC 7617) of the name and password in `url`.
+fn authorization(url: &Url) -> Option<HeaderValue> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let mut pair: Vec<u8> = percent_decode_str(url.username()).collect();
+    pair.push(b':');
+    pair.extend(percent_decode_str(url.password().unwrap_or_default()));
+    let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The body as it was before compression.
+fn decoded(headers: &HeaderMap, body: Vec<u8>) -> Result<Vec<u8>, Outage> {
+    let coding = headers.get(CONTENT_ENCODING).map(|value| value.as_bytes().to_ascii_lowercase());
+    match coding.as_deref() {
+        None | Some(b"" | b"identity") => Ok(body),
+        Some(b"gzip" | b"x-gzip") => {
+            let mut plain = Vec::new();
+            let mut reader = MultiGzDecoder::new(body.as_slice()).take(ANSWER_BYTES as u64 + 1);
+            match reader.read_to_end(&mut plain) {
+                Ok(_) if plain.len() > ANSWER_BYTES => Err(Outage::TooLong),
+                Ok(_) => Ok(plain),
+                Err(_) => {
+                    Err(Outage::Nonsense("the answer is no gzip, which its header says it is".to_owned()))
+                }
+            }
+        }
+        Some(_) => Err(Outage::Nonsense("the answer has a content coding that was not asked for".to_owned())),
     }
 }
 
@@ -106,121 +272,26 @@ pub(super) fn flaw(error: &serde_json::Error) -> String {
 }
 
 impl Outage {
-    fn of(error: &reqwest::Error) -> Self {
-        let said = words(error);
-        if error.is_timeout() { Self::Late(said) } else { Self::Failed(said) }
-    }
-
-    /// What whoever wants to come in is told.
+    /// The reason a session is refused for.
     pub(super) fn denial(&self) -> Denial {
         if matches!(self, Self::Late(_)) { Denial::TimedOut } else { Denial::Unavailable }
     }
 }
 
-/// An error without the URL it is about, and with its causes.
-fn words(error: &reqwest::Error) -> String {
-    let mut said = if error.is_timeout() { "no answer in time".to_owned() } else { String::new() };
-    let mut cause = std::error::Error::source(error);
+/// An error with its causes.
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
     while let Some(error) = cause {
-        if !said.is_empty() {
-            said.push_str(": ");
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
         }
-        said.push_str(&error.to_string());
         cause = error.source();
     }
-    if said.is_empty() { "the request failed".to_owned() } else { said }
+    text
 }
 
-/// Whom to believe, and what to show.
-fn tls_config(tls: &AuthTls) -> Result<ClientConfig, AccessError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let failed = |what: &dyn std::fmt::Display| AccessError::Http(format!("`auth.tls`: {what}"));
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| failed(&error))?;
-    let builder = if tls.disable_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-    } else {
-        let mut roots = RootCertStore::empty();
-        for root in trusted(tls)? {
-            roots.add(root).map_err(|error| failed(&error))?;
-        }
-        builder.with_root_certificates(roots)
-    };
-    let Some((cert, key)) = &tls.identity else { return Ok(builder.with_no_client_auth()) };
-    let read = |file: &std::path::Path, what: &dyn std::fmt::Display| {
-        AccessError::Http(format!("`auth.tls`: {}: {what}", file.display()))
-    };
-    let chain = certificates(cert).map_err(|error| read(cert, &error))?;
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| read(key, &error))?;
-    builder.with_client_auth_cert(chain, secret).map_err(|error| read(cert, &error))
-}
-
-fn trusted(tls: &AuthTls) -> Result<Vec<CertificateDer<'static>>, AccessError> {
-    if tls.roots.is_empty() {
-        return Ok(rustls_native_certs::load_native_certs().certs);
-    }
-    let mut all = Vec::new();
-    for file in &tls.roots {
-        let found = certificates(file)
-            .map_err(|error| AccessError::Http(format!("`auth.tls.root`: {}: {error}", file.display())))?;
-        all.extend(found);
-    }
-    Ok(all)
-}
-
-fn certificates(
-    file: &std::path::Path,
-) -> Result<Vec<CertificateDer<'static>>, rustls_pki_types::pem::Error> {
-    let all: Vec<_> = CertificateDer::pem_file_iter(file)?.collect::<Result<_, _>>()?;
-    if all.is_empty() { Err(rustls_pki_types::pem::Error::NoItemsFound) } else { Ok(all) }
-}
-
-/// Believes any certificate: as asked for, and said at start.
-#[derive(Debug)]
-struct Anybody(Arc<rustls::crypto::CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &rustls_pki_types::ServerName<'_>,
-        _: &[u8],
-        _: rustls_pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
+#[cfg(test)]
+mod tests;

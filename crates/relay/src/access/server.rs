@@ -16,14 +16,15 @@ use std::{
 
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use hyper::StatusCode;
 use relay_auth::{Granted, Permit, Policy};
 use relay_model::{Path, Pattern, SessionCode, SessionId};
 use relay_worker::{Answer, Denial, Ended, Reply, Request};
-use reqwest::{StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::{runtime::Handle, sync::Semaphore, task::AbortHandle, time::sleep};
 use tracing::warn;
+use url::Url;
 
 use super::{
     Known, REVOKED,
@@ -330,7 +331,7 @@ impl Server {
         let body = serde_json::to_vec(&Message { event, question, end });
         let body = body.map_err(|error| Outage::Nonsense(error.to_string()))?;
         let _turn = self.turns.acquire().await.map_err(|_| Outage::Failed("the relay ends".to_owned()))?;
-        self.http.post(self.url.clone(), body).await
+        self.http.post(&self.url, body).await
     }
 
     fn remembered(&self, question: &Question) -> Option<Verdict> {

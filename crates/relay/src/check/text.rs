@@ -74,7 +74,7 @@ impl Report {
             Credentials::Dir(KeyDir::Local(folder)) => {
                 writeln!(f, "  tokens       what they grant, by the keys in {}", folder.display())
             }
-            Credentials::Dir(KeyDir::Remote(url)) => {
+            Credentials::Dir(KeyDir::Remote(url)) | Credentials::Jwks(url) => {
                 writeln!(
                     f,
                     "  tokens       what they grant, by keys of {}, asked again every {refresh:?}",

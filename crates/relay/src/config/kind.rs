@@ -23,10 +23,14 @@ pub enum Kind {
     Url,
     /// Public URL of the relay.
     PublicUrl,
+    /// One text or several.
+    Texts,
     /// One host name or several.
     Names,
     /// One origin of web pages or several.
     Origins,
+    /// One network or several.
+    Networks,
     /// One network of proxies or several.
     Proxies,
     /// Where proxies name their clients.
@@ -82,8 +86,10 @@ impl Kind {
             Self::File => "file",
             Self::KeyDir => "folder or URL",
             Self::Url | Self::PublicUrl => "URL",
+            Self::Texts => "text, or list of them",
             Self::Names => "host name, or list of them",
             Self::Origins => "origin, or list of them",
+            Self::Networks => "network, or list of them",
             Self::Proxies => "network or `{ net, header }`, or list of them",
             Self::Ids => "number, or list of them",
             Self::Prefixes => "path, or list of them",
@@ -105,9 +111,10 @@ impl Kind {
             Self::Files | Self::File => "FILE",
             Self::KeyDir => "FOLDER|URL",
             Self::Url | Self::PublicUrl => "URL",
+            Self::Texts => "TEXT",
             Self::Names => "NAME",
             Self::Origins => "ORIGIN",
-            Self::Proxies => "NETWORK",
+            Self::Networks | Self::Proxies => "NETWORK",
             Self::Ids => "N",
             Self::Prefixes => "PATH",
             Self::Takeover => "WHO",
@@ -127,8 +134,10 @@ impl Kind {
             self,
             Self::Versions
                 | Self::Files
+                | Self::Texts
                 | Self::Names
                 | Self::Origins
+                | Self::Networks
                 | Self::Proxies
                 | Self::Ids
                 | Self::Prefixes
@@ -168,8 +177,10 @@ impl Kind {
             Self::KeyDir => value::key_dir(value).map(drop),
             Self::Url => value::url(value).map(drop),
             Self::PublicUrl => value::public_url(value).map(drop),
+            Self::Texts => value::expected(value).map(drop),
             Self::Names => value::names(value).map(drop),
             Self::Origins => value::origins(value).map(drop),
+            Self::Networks => value::networks(value).map(drop),
             Self::Proxies => value::proxies(value).map(drop),
             Self::ProxyHeader => value::proxy_header(value).map(drop),
             Self::Ids => value::ids::<u32>(value).map(drop),

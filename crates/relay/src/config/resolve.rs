@@ -6,7 +6,7 @@ use relay_model::{Pattern, Scope};
 use toml::Value;
 
 use super::{
-    Cache, Config, Credentials, Error, Pair, Place, Problem, Refusal, Setting, Source, Tls,
+    Cache, Config, Credentials, Error, KeyDir, Pair, Place, Problem, Refusal, Setting, Source, Tls,
     file::{self, Given},
     hint, rules, show,
     table::{self, Status},
@@ -318,11 +318,13 @@ impl Layers<'_> {
     fn credentials(&mut self, config: &mut Config) {
         let key = self.get("auth.key", value::files);
         let dir = self.get("auth.key_dir", value::key_dir);
+        let jwks = self.get("auth.jwks", value::url);
         let server = self.get("auth.url", value::url);
         let api = self.get("auth.api", value::url);
         let given = [
             key.as_ref().map(Sourced::said),
             dir.as_ref().map(Sourced::said),
+            jwks.as_ref().map(Sourced::said),
             server.as_ref().map(Sourced::said),
             api.as_ref().map(Sourced::said),
         ];
@@ -331,14 +333,27 @@ impl Layers<'_> {
             let what = format!("`{first}` and `{second}` both say whom to believe; keep one");
             self.refuse(&source, None, Problem::Together(what));
         }
+        self.set("auth.plain", value::networks, &mut config.auth.plain);
+        for url in [&jwks, &server, &api].into_iter().flatten() {
+            rules::plain(self, url, &url.value, &config.auth.plain);
+        }
+        if let Some(Sourced { value: KeyDir::Remote(url), .. }) = &dir
+            && let Some(said) = &dir
+        {
+            rules::plain(self, said, url, &config.auth.plain);
+        }
         let decides = server.as_ref().map(Sourced::said).or_else(|| api.as_ref().map(Sourced::said));
-        config.auth.credentials = match (server, api, dir, key) {
+        config.auth.credentials = match (server, api, jwks, dir, key) {
             (Some(url), ..) => Credentials::Server(url.value),
             (_, Some(url), ..) => Credentials::Api(url.value),
-            (_, _, Some(dir), _) => Credentials::Dir(dir.value),
-            (_, _, _, Some(key)) => Credentials::Files(key.value),
+            (_, _, Some(url), ..) => Credentials::Jwks(url.value),
+            (_, _, _, Some(dir), _) => Credentials::Dir(dir.value),
+            (.., Some(key)) => Credentials::Files(key.value),
             _ => Credentials::None,
         };
+        self.set("auth.audience", value::expected, &mut config.auth.expected.audience);
+        self.set("auth.issuer", value::expected, &mut config.auth.expected.issuer);
+        rules::expected(self, &config.auth);
         self.set("auth.refresh", value::refresh, &mut config.auth.refresh);
         self.set("auth.domains", value::names, &mut config.auth.domains);
         self.set("auth.tls.root", value::files, &mut config.auth.tls.roots);

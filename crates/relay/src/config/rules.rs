@@ -1,9 +1,12 @@
 //! Values that make no sense together.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
+
+use relay_admin::Network;
+use url::{Host, Url};
 
 use super::{
-    Config, Problem, Size, Source,
+    Auth, Config, Problem, Size, Source,
     resolve::{Layers, Sourced},
 };
 
@@ -59,6 +62,50 @@ pub(super) fn pair(layers: &mut Layers<'_>, cert: Option<&Sourced<PathBuf>>, key
         _ => return,
     };
     layers.refuse(&there.source, None, Problem::HalfTls { present: there.spelled.clone(), missing });
+}
+
+/// Plain HTTP goes to this machine and to the networks of `auth.plain`: whoever is on the way decides who may come
+/// in. A name is resolved, and its addresses compared, at each connection.
+pub(super) fn plain<T>(layers: &mut Layers<'_>, said: &Sourced<T>, url: &Url, networks: &[Network]) {
+    let is_allowed = |address: IpAddr| may_be_plain(address, networks);
+    let is_fine = match url.host() {
+        _ if url.scheme() != "http" => true,
+        Some(Host::Domain(name)) => name == "localhost" || !networks.is_empty(),
+        Some(Host::Ipv4(address)) => is_allowed(address.into()),
+        Some(Host::Ipv6(address)) => is_allowed(address.into()),
+        None => false,
+    };
+    if is_fine {
+        return;
+    }
+    let what = format!(
+        "\"{}\" is plain HTTP: whoever is on the way would decide who may come in; use https://, or name the network \
+         of that server in `auth.plain` (on this machine http:// is fine)",
+        super::redacted(url)
+    );
+    let problem = match said.source {
+        Source::File { .. } => Problem::Value { key: said.spelled.clone(), what },
+        _ => Problem::Outside(what),
+    };
+    layers.refuse(&said.source, None, problem);
+}
+
+/// Whether plain HTTP may go to `address`: this machine, and the networks of `auth.plain`.
+pub(crate) fn may_be_plain(address: IpAddr, plain: &[Network]) -> bool {
+    address.to_canonical().is_loopback() || plain.iter().any(|network| network.contains(address))
+}
+
+/// `aud` and `iss` are checked on tokens that the relay verifies itself.
+pub(super) fn expected(layers: &mut Layers<'_>, auth: &Auth) {
+    let given = ["auth.audience", "auth.issuer"].into_iter().find_map(|key| Some((key, layers.given(key)?)));
+    if let Some((key, source)) = given.filter(|_| !auth.credentials.takes_tokens()) {
+        let what = format!(
+            "`{key}` is for tokens that the relay verifies, and `{}` has it verify none; set `auth.jwks`, `auth.key` or \
+             `auth.key_dir`, or leave it out",
+            auth.credentials.key()
+        );
+        layers.refuse(&source, None, Problem::Together(what));
+    }
 }
 
 /// The rest.

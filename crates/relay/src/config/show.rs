@@ -7,7 +7,7 @@ use relay_model::{Path, Pattern, Scope};
 use relay_worker::{Congestion, Takeover};
 use toml::Value;
 
-use super::{Config, Credentials, Format, KeyDir, Pair, Setting, Source, Tls, Web, table};
+use super::{Auth, Config, Credentials, Format, KeyDir, Pair, Setting, Source, Tls, Web, table};
 
 /// Every setting in use, in the order of the table.
 pub(super) fn settings(config: &Config, sources: &[(&'static str, Source)]) -> Vec<Setting> {
@@ -35,19 +35,6 @@ fn shown(config: &Config, key: &str, source: &Source) -> Option<String> {
         },
         "auth.public.subscribe" => scope(&config.subscribe),
         "auth.public.publish" => scope(&config.publish),
-        "auth.key" | "auth.key_dir" | "auth.url" | "auth.api" => credentials(&config.auth.credentials, key),
-        "auth.refresh" => span(config.auth.refresh),
-        "auth.domains" if config.auth.domains.is_empty() => "none".to_owned(),
-        "auth.domains" => list(config.auth.domains.iter().cloned()),
-        "auth.tls.root" if config.auth.tls.roots.is_empty() => "the system's".to_owned(),
-        "auth.tls.root" => files(&config.auth.tls.roots),
-        "auth.tls.cert" => {
-            config.auth.tls.identity.as_ref().map_or_else(|| "none".to_owned(), |(cert, _)| files([cert]))
-        }
-        "auth.tls.key" => {
-            config.auth.tls.identity.as_ref().map_or_else(|| "none".to_owned(), |(_, key)| files([key]))
-        }
-        "auth.tls.disable_verify" => config.auth.tls.disable_verify.to_string(),
         "auth.takeover" => text(match config.takeover {
             Takeover::Identity => "identity",
             Takeover::Any => "any",
@@ -78,6 +65,7 @@ fn shown(config: &Config, key: &str, source: &Source) -> Option<String> {
         "quic.initial_mtu" => quic.initial_mtu.to_string(),
         "quic.max_mtu" => quic.max_mtu.to_string(),
         "quic.mtu_discovery" => quic.mtu_discovery.to_string(),
+        key if key.starts_with("auth.") => auth(&config.auth, key)?,
         key if key.starts_with("web.") || key.starts_with("internal.") => web(&config.web, key)?,
         key if key.starts_with("server.tcp") || key.starts_with("server.unix") || key == "listen.tcp.tls" => {
             web(&config.web, key)?
@@ -89,6 +77,33 @@ fn shown(config: &Config, key: &str, source: &Source) -> Option<String> {
             Format::Text => "text",
             Format::Json => "json",
         }),
+        _ => return None,
+    })
+}
+
+fn auth(auth: &Auth, key: &str) -> Option<String> {
+    Some(match key {
+        "auth.key" | "auth.key_dir" | "auth.jwks" | "auth.url" | "auth.api" => {
+            credentials(&auth.credentials, key)
+        }
+        "auth.refresh" => span(auth.refresh),
+        "auth.audience" if auth.expected.audience.is_empty() => "none".to_owned(),
+        "auth.audience" => list(auth.expected.audience.iter().cloned()),
+        "auth.issuer" if auth.expected.issuer.is_empty() => "any".to_owned(),
+        "auth.issuer" => list(auth.expected.issuer.iter().cloned()),
+        "auth.plain" if auth.plain.is_empty() => "this machine".to_owned(),
+        "auth.plain" => list(auth.plain.iter().map(ToString::to_string)),
+        "auth.domains" if auth.domains.is_empty() => "none".to_owned(),
+        "auth.domains" => list(auth.domains.iter().cloned()),
+        "auth.tls.root" if auth.tls.roots.is_empty() => "the system's".to_owned(),
+        "auth.tls.root" => files(&auth.tls.roots),
+        "auth.tls.cert" => {
+            auth.tls.identity.as_ref().map_or_else(|| "none".to_owned(), |(cert, _)| files([cert]))
+        }
+        "auth.tls.key" => {
+            auth.tls.identity.as_ref().map_or_else(|| "none".to_owned(), |(_, key)| files([key]))
+        }
+        "auth.tls.disable_verify" => auth.tls.disable_verify.to_string(),
         _ => return None,
     })
 }
@@ -148,6 +163,7 @@ fn credentials(credentials: &Credentials, key: &str) -> String {
         (Credentials::Files(keys), "auth.key") => files(keys),
         (Credentials::Dir(KeyDir::Local(folder)), "auth.key_dir") => text(folder.display()),
         (Credentials::Dir(KeyDir::Remote(url)), "auth.key_dir")
+        | (Credentials::Jwks(url), "auth.jwks")
         | (Credentials::Server(url), "auth.url")
         | (Credentials::Api(url), "auth.api") => text(redacted(url)),
         _ => "none".to_owned(),
@@ -155,7 +171,7 @@ fn credentials(credentials: &Credentials, key: &str) -> String {
 }
 
 /// Scheme, host and path: a query or a password may be a secret.
-pub(crate) fn redacted(url: &reqwest::Url) -> String {
+pub(crate) fn redacted(url: &url::Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     // Both can only fail where there is no host.

@@ -216,6 +216,7 @@ fn whom_to_believe_is_said_in_one_way() {
         ("key_dir = \"/keys\"", Credentials::Dir(KeyDir::Local("/keys".into()))),
         ("key_dir = \"https://a.b/keys\"", Credentials::Dir(KeyDir::Remote(url("https://a.b/keys")))),
         ("url = \"https://a.b/\"", Credentials::Server(url("https://a.b/"))),
+        ("jwks = \"https://a.b/keys\"", Credentials::Jwks(url("https://a.b/keys"))),
         ("url = \"http://127.0.0.1:1/\"", Credentials::Server(url("http://127.0.0.1:1/"))),
         ("auth_api = \"https://a.b/x?y=z\"", Credentials::Api(url("https://a.b/x?y=z"))),
         ("public = \"\"", Credentials::None),
@@ -226,7 +227,14 @@ fn whom_to_believe_is_said_in_one_way() {
     assert_eq!(refusal(both), "relay.toml:3:7: `auth.key` and `auth.url` both say whom to believe; keep one");
     let beside = "[auth]\npublic = \"anon\"\nurl = \"https://a.b/\"\n";
     assert!(refusal(beside).contains("`auth.public` beside `auth.url`: that server decides on everybody"));
+    let both = "[auth]\nkey_dir = \"keys\"\njwks = \"https://a.b/\"\n";
+    assert!(
+        refusal(both).starts_with("relay.toml:3:8: `auth.key_dir` and `auth.jwks` both say"),
+        "{}",
+        refusal(both)
+    );
     for (line, said) in [
+        ("jwks = \"http://a.b/jwks\"", "`auth.jwks`: \"http://a.b/jwks\" is plain HTTP"),
         ("url = \"http://auth.example.com/\"", "is plain HTTP"),
         ("url = \"auth.example.com\"", "is no address to ask at"),
         ("api = \"ftp://a.b\"", "is no address to ask at"),
@@ -239,6 +247,52 @@ fn whom_to_believe_is_said_in_one_way() {
         let said_of = refusal(&format!("[auth]\npublic = \"\"\n{line}\n"));
         assert!(said_of.contains(said), "{line}: {said_of}");
     }
+}
+
+#[test]
+fn plain_http_is_taken_for_listed_networks() {
+    let with = |plain: &str, url: &str| format!("[auth]\n{plain}\njwks = \"{url}\"\n");
+    for (plain, url) in [
+        ("", "http://localhost:8080/jwks"),
+        ("", "http://127.9.9.9/jwks"),
+        ("", "http://[::1]/jwks"),
+        ("plain = \"10.0.0.0/8\"", "http://10.1.2.3/jwks"),
+        ("plain = [\"172.16.0.0/12\", \"fd00::/8\"]", "http://[fd00::1]/jwks"),
+        ("plain = \"10.0.0.0/8\"", "http://auth.internal:8080/jwks"),
+        ("plain = \"10.0.0.0/8\"", "https://203.0.113.1/jwks"),
+    ] {
+        assert!(parse(&with(plain, url)).unwrap().auth.asks(), "{plain} {url}");
+    }
+    for (plain, url) in [
+        ("", "http://auth.internal:8080/jwks"),
+        ("", "http://10.1.2.3/jwks"),
+        ("plain = \"10.0.0.0/8\"", "http://11.1.2.3/jwks"),
+        ("plain = \"10.0.0.0/8\"", "http://[fd00::1]/jwks"),
+        ("plain = \"10.0.0.0/8\"", "http://0.0.0.0/jwks"),
+    ] {
+        let said = refusal(&with(plain, url));
+        assert!(said.starts_with("relay.toml:3:8: `auth.jwks`: ") && said.contains("`auth.plain`"), "{said}");
+    }
+    let secret = refusal("[auth]\nurl = \"http://name:secret@a.b/?key=secret\"\n");
+    assert!(!secret.contains("secret"), "{secret}");
+}
+
+#[test]
+fn audience_and_issuer_are_for_verified_tokens() {
+    let text = |line: &str, with: &str| format!("[auth]\npublic = \"\"\n{with}\n{line}\n");
+    let auth =
+        parse(&text("audience = \"moq\"\nissuer = [\"a\", \"b\"]", "key = \"root.jwk\"")).unwrap().auth;
+    assert_eq!(
+        (auth.expected.audience, auth.expected.issuer),
+        (vec!["moq".into()], vec!["a".into(), "b".into()])
+    );
+    let beside = refusal(&text("audience = \"moq\"", ""));
+    assert!(beside.starts_with("relay.toml:4:12: `auth.audience` is for tokens"), "{beside}");
+    let server = refusal("[auth]\nurl = \"https://a.b/\"\nissuer = \"a\"\n");
+    assert!(server.contains("`auth.url` has it verify none"), "{server}");
+    let names = |count| format!("audience = {:?}", vec!["a"; count]);
+    assert!(parse(&text(&names(relay_auth::EXPECTED), "key = \"root.jwk\"")).is_ok());
+    assert!(refusal(&text(&names(relay_auth::EXPECTED + 1), "key = \"root.jwk\"")).contains("at most"));
 }
 
 #[test]

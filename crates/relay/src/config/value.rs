@@ -6,17 +6,18 @@ mod web;
 
 use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
+use relay_auth::EXPECTED;
 use relay_model::{Hop, Path, Pattern, limits as model};
 use relay_worker::{Takeover, Version};
-use reqwest::Url;
 use toml::Value;
 use tracing::level_filters::LevelFilter;
+use url::Url;
 
 use super::{Format, KeyDir};
 
 pub(super) use limits::{count, requests};
 pub(super) use quic::{congestion, idle, keep_alive, mtu, streams};
-pub(super) use web::{ids, origins, proxies, proxy_header, public_url};
+pub(super) use web::{ids, networks, origins, proxies, proxy_header, public_url};
 
 /// Longer spans are a mistake, and would not fit a clock.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
@@ -203,26 +204,24 @@ pub(super) fn key_dir(value: &Value) -> Result<KeyDir, String> {
     }
 }
 
-/// An address that is asked over HTTP. Over plain HTTP whoever is on the way decides who may come in.
+/// An address that is asked over HTTP. Plain HTTP is judged with `auth.plain`: see [`super::rules::plain`].
 pub(super) fn url(value: &Value) -> Result<Url, String> {
     let wrong =
         || format!("{value} is no address to ask at; write one as in \"https://auth.example.com/moq\"");
     let url: Url = value.as_str().ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
-    let is_here = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => return Err(wrong()),
-    };
     match url.scheme() {
-        "https" => Ok(url),
-        "http" if is_here => Ok(url),
-        "http" => Err(format!(
-            "{value} is plain HTTP: whoever is on the way would decide who may come in; use https:// (on this \
-             machine http:// is fine)"
-        )),
+        "https" | "http" if url.has_host() => Ok(url),
         _ => Err(wrong()),
     }
+}
+
+/// One value of `aud` or `iss`, or a list of them.
+pub(super) fn expected(value: &Value) -> Result<Vec<String>, String> {
+    let values = texts(value, "name in a token")?;
+    if values.len() > EXPECTED {
+        return Err(format!("{} are too many; at most {EXPECTED}", values.len()));
+    }
+    Ok(values)
 }
 
 /// How often something is asked for again.

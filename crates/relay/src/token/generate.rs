@@ -28,7 +28,7 @@ pub struct GenerateArgs {
     algorithm: Algorithm,
 
     /// Its name: letters, digits, `-` and `_`; a random one by default
-    #[arg(long, visible_alias = "kid", value_name = "KID")]
+    #[arg(long, visible_alias = "kid", value_name = "KID", value_parser = plain_id)]
     id: Option<KeyId>,
 
     /// Write it to this new file
@@ -70,7 +70,7 @@ pub struct GenerateArgs {
 
 pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let id = args.id.clone().map_or_else(KeyId::random, Ok)?;
-    let name = format!("{id}.jwk");
+    let name = format!("{}.jwk", id.as_str());
     let in_folder = |folder: &Option<PathBuf>| folder.as_ref().map(|folder| folder.join(&name));
     let public_file = args.public.clone().or_else(|| in_folder(&args.public_dir));
     let secret_file = args.out.clone().or_else(|| in_folder(&args.out_dir));
@@ -114,6 +114,18 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
         written.with_context(|| format!("{}", file.display()))?;
     }
     Ok(())
+}
+
+/// A name that may be a file name: the key may be put into a folder later.
+fn plain_id(text: &str) -> Result<KeyId, String> {
+    let id: KeyId = text.parse().map_err(|error: relay_auth::NoKeyId| error.to_string())?;
+    if id.file_stem().is_none() {
+        return Err(
+            "a key id that we make is of letters, digits, `-` and `_`, so that it can be a file name"
+                .to_owned(),
+        );
+    }
+    Ok(id)
 }
 
 fn scope(args: &GenerateArgs) -> Option<Grants> {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use relay_auth::{Claims, Said};
+use relay_auth::{Claims, KeyId, Said};
 use relay_model::{Path, Scope};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -69,6 +69,14 @@ impl Shown {
             if let Some(subject) = &claims.subject {
                 line(&mut out, "subject", subject);
             }
+            if let Some(audience) = &claims.audience {
+                let names: Vec<String> =
+                    audience.iter().map(|name| name.escape_debug().to_string()).collect();
+                line(&mut out, "audience", &names.join(", "));
+            }
+            if let Some(issuer) = &claims.issuer {
+                line(&mut out, "issuer", &issuer.escape_debug().to_string());
+            }
             for (label, at) in [("holds from", claims.not_before), ("made", claims.issued)] {
                 if let Some(at) = at {
                     line(&mut out, label, &self.time(at));
@@ -89,7 +97,7 @@ impl Shown {
         };
         if let Some(said) = &self.said {
             put("algorithm", said.algorithm.name().into());
-            put("kid", said.key.as_ref().map(ToString::to_string).into());
+            put("kid", said.key.as_ref().map(KeyId::as_str).into());
             put("ignored", said.ignored.clone().into());
         }
         if let (Some(claims), Some((publish, subscribe))) = (self.claims(), self.scopes()) {
@@ -100,6 +108,15 @@ impl Shown {
             put("publish", patterns(&publish).into());
             put("subscribe", patterns(&subscribe).into());
             put("subject", claims.subject.as_deref().into());
+            put(
+                "audience",
+                claims
+                    .audience
+                    .as_ref()
+                    .map(|names| names.iter().map(|name| &**name).collect::<Vec<_>>())
+                    .into(),
+            );
+            put("issuer", claims.issuer.as_deref().into());
             put("expires", claims.expires.map(unix).into());
             put("not_before", claims.not_before.map(unix).into());
             put("issued", claims.issued.map(unix).into());

@@ -46,6 +46,14 @@ pub struct SignArgs {
     #[arg(long, visible_alias = "sub", value_name = "NAME")]
     subject: Option<String>,
 
+    /// Whom it is for (`aud`): a value of `auth.audience` of the relay; may be repeated
+    #[arg(long, visible_alias = "aud", value_name = "NAME")]
+    audience: Vec<String>,
+
+    /// Who made it (`iss`)
+    #[arg(long, visible_alias = "iss", value_name = "NAME")]
+    issuer: Option<String>,
+
     /// Print this URL with the token in it; it must be good for that path
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
@@ -65,6 +73,9 @@ pub(super) fn run(args: &SignArgs, now: SystemTime) -> Result<()> {
         not_before: time(args.not_before)?,
         issued: time(args.issued)?,
         subject: args.subject.as_deref().map(Arc::from),
+        audience: (!args.audience.is_empty())
+            .then(|| args.audience.iter().map(|name| name.as_str().into()).collect()),
+        issuer: args.issuer.as_deref().map(Arc::from),
     };
     let token = key.sign(&claims)?;
     if let Some(at) = claims.expires.filter(|at| *at <= now) {

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use clap::Args;
-use relay_auth::{Keys, explain};
+use relay_auth::{Expected, KeyId, Keys, explain};
 use relay_model::Path;
 
 use super::{EXIT_CODES, Misuse, path, print, read, show::Shown};
@@ -23,6 +23,14 @@ pub struct VerifyArgs {
     /// A folder where the key is `KID.jwk`
     #[arg(long, value_name = "FOLDER")]
     key_dir: Option<PathBuf>,
+
+    /// A name of the relay that the token's `aud` must have (`auth.audience`); may be repeated
+    #[arg(long, value_name = "NAME")]
+    audience: Vec<String>,
+
+    /// An `iss` that the token must have (`auth.issuer`); may be repeated
+    #[arg(long, value_name = "NAME")]
+    issuer: Vec<String>,
 
     #[command(flatten)]
     token: TokenArgs,
@@ -76,7 +84,8 @@ pub(super) fn run(args: &VerifyArgs, now: SystemTime) -> Result<bool> {
     }
     let token = args.token.read()?;
     let keys = keys(&args.key, args.key_dir.as_deref(), &token)?;
-    let shown = judge(&token, &keys, args.token.at.clone(), now);
+    let expected = Expected { audience: args.audience.clone(), issuer: args.issuer.clone() };
+    let shown = judge(&token, &keys, &expected, args.token.at.clone(), now);
     args.token.print(&shown)?;
     Ok(shown.holds())
 }
@@ -88,9 +97,15 @@ pub(super) fn inspect(args: &InspectArgs, now: SystemTime) -> Result<bool> {
     Ok(shown.reasons.is_empty())
 }
 
-/// What a relay with these keys would make of a token, at a path or anywhere.
-pub(super) fn judge(token: &str, keys: &Keys, at: Option<Path>, now: SystemTime) -> Shown {
-    let verdict = explain(token, keys, now);
+/// The judgement of a relay with these keys and settings on a token, at a path or anywhere.
+pub(super) fn judge(
+    token: &str,
+    keys: &Keys,
+    expected: &Expected,
+    at: Option<Path>,
+    now: SystemTime,
+) -> Shown {
+    let verdict = explain(token, keys, expected, now);
     let mut reasons: Vec<String> = verdict.flaws.iter().map(ToString::to_string).collect();
     if let (Some(at), Some(claims)) = (&at, verdict.claims())
         && claims.grants.at(at).is_none()
@@ -112,10 +127,10 @@ pub(super) fn look(token: &str, at: Option<Path>, now: SystemTime) -> Shown {
 pub(super) fn keys(files: &[PathBuf], folder: Option<&File>, token: &str) -> Result<Keys> {
     let mut keys = Keys::new();
     let mut files = files.to_vec();
-    // Its name cannot be that of another folder: see `KeyId`.
     let named = relay_auth::inspect(token).ok().and_then(|said| said.key);
-    if let (Some(folder), Some(id)) = (folder, named) {
-        let file = folder.join(format!("{id}.jwk"));
+    // Such a name is never a path.
+    if let (Some(folder), Some(stem)) = (folder, named.as_ref().and_then(KeyId::file_stem)) {
+        let file = folder.join(format!("{stem}.jwk"));
         if file.exists() {
             files.push(file);
         }

@@ -16,7 +16,15 @@ pub(crate) struct Asked {
     pub(crate) method: String,
     /// Path and query.
     pub(crate) target: String,
+    /// Names are lower-case.
+    pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
+}
+
+impl Asked {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// What is answered.
@@ -106,17 +114,20 @@ async fn serve(mut stream: TcpStream, rule: Rule, record: Arc<Mutex<Vec<Asked>>>
         };
         let mut first = head.lines().next()?.split(' ');
         let (method, target) = (first.next()?.to_owned(), first.next()?.to_owned());
-        let length = head.lines().find_map(|line| {
+        let headers = head.lines().skip(1).filter_map(|line| {
             let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+            Some((name.to_ascii_lowercase(), value.trim().to_owned()))
         });
+        let headers: Vec<(String, String)> = headers.collect();
+        let length = headers.iter().find(|(name, _)| name == "content-length");
+        let length = length.and_then(|(_, value)| value.parse::<usize>().ok());
         while read.len() < length.unwrap_or(0) {
             if stream.read_buf(&mut read).await.ok()? == 0 {
                 return None;
             }
         }
         let body = String::from_utf8(read.drain(..length.unwrap_or(0)).collect()).ok()?;
-        let asked = Asked { method, target, body };
+        let asked = Asked { method, target, headers, body };
         record.lock().unwrap().push(asked.clone());
         let answer = (rule.lock().unwrap())(&asked);
         tokio::time::sleep(answer.after).await;

@@ -72,9 +72,18 @@ pub(super) static ENTRIES: &[Entry] = &[
         "auth.key_dir",
         Kind::KeyDir,
         "none",
-        "keys that tokens are checked with, by name: a folder of `NAME.jwk`, the `https://` address of one, or that \
-         of a key set (`.json`)",
+        "keys that tokens are checked with: a folder of `NAME.jwk`, or a URL, which is fetched itself and used as a key \
+         set if it answers one; otherwise keys are fetched below it, as `NAME.jwk`",
     ),
+    used("auth.jwks", Kind::Url, "none", "URL of the key set (JWKS) of an identity provider, that tokens are checked with"),
+    used(
+        "auth.audience",
+        Kind::Texts,
+        "none",
+        "values of `aud` that name this relay: with some, a token must have one of them; with none, a token with `aud` \
+         is refused",
+    ),
+    used("auth.issuer", Kind::Texts, "any", "values of `iss` that are accepted: with some, a token must have one of them"),
     used("auth.url", Kind::Url, "none", "server that decides on each session: a POST when it comes, when it says so again, and when it ends"),
     used("auth.api", Kind::Url, "none", "server that decides on each path and key, the older way: one GET")
         .or(&["auth.auth_api"]),
@@ -87,6 +96,13 @@ pub(super) static ENTRIES: &[Entry] = &[
          `b.a.example.com` is `/a/b`",
     )
     .short(&["auth-domain"]),
+    used(
+        "auth.plain",
+        Kind::Networks,
+        "this machine",
+        "networks where keys and grants may be asked for over plain `http://`; compared with the address of each \
+         connection. Anybody on the way there decides who may come in",
+    ),
     used("auth.tls.root", Kind::Files, "the system's", "authorities trusted where keys and grants are asked for (PEM)"),
     used("auth.tls.cert", Kind::File, "none", "certificate shown there (PEM)"),
     used("auth.tls.key", Kind::File, "none", "its private key (PEM)"),

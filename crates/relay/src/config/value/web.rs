@@ -1,8 +1,8 @@
 //! What values of the web server mean.
 
 use relay_admin::{Network, OriginPattern, ProxyHeader, TrustedProxy};
-use reqwest::Url;
 use toml::Value;
+use url::Url;
 
 use super::{list, texts};
 
@@ -41,6 +41,15 @@ pub(in crate::config) fn public_url(value: &Value) -> Result<String, String> {
              \"https://relay.example.com:4443/\""
         )
     })
+}
+
+/// One network or a list of them.
+pub(in crate::config) fn networks(value: &Value) -> Result<Vec<Network>, String> {
+    let values = list(value)?;
+    if values.len() > relay_admin::limits::PROXIES {
+        return Err(format!("{} are too many; at most {}", values.len(), relay_admin::limits::PROXIES));
+    }
+    values.iter().map(network).collect()
 }
 
 /// One network of proxies or a list of them; each is a text, or a table with `net` and `header`.

@@ -1,0 +1,74 @@
+//! Whom a token must be for, and from: RFC 7519, sections 4.1.1 and 4.1.3.
+
+use crate::{Claims, Flaw};
+
+/// Most audiences or issuers of a relay.
+pub const EXPECTED: usize = 64;
+
+/// Settings that the claims `aud` and `iss` of each token are compared with, byte by byte.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Names of this relay in `aud`. With some, a token must name one of them. With none, a token that has `aud` is
+    /// for somebody else.
+    pub audience: Vec<String>,
+    /// Values of `iss` that are accepted. With none, `iss` decides nothing.
+    pub issuer: Vec<String>,
+}
+
+impl Expected {
+    /// Checks the `aud` and `iss` of a token.
+    ///
+    /// # Errors
+    /// [`Flaw::Audience`], [`Flaw::NoAudience`] and [`Flaw::Issuer`].
+    pub(crate) fn check(&self, claims: &Claims) -> Result<(), Flaw> {
+        let is_in = |list: &[String], value: &str| list.iter().any(|known| known == value);
+        match &claims.audience {
+            Some(named) if !named.iter().any(|name| is_in(&self.audience, name)) => {
+                return Err(Flaw::Audience);
+            }
+            None if !self.audience.is_empty() => return Err(Flaw::NoAudience),
+            _ => {}
+        }
+        let is_known = claims.issuer.as_deref().is_some_and(|issuer| is_in(&self.issuer, issuer));
+        if self.issuer.is_empty() || is_known { Ok(()) } else { Err(Flaw::Issuer) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aud_and_iss_are_compared_as_rfc_7519_says() {
+        let list = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>();
+        let set =
+            |audience: &[&str], issuer: &[&str]| Expected { audience: list(audience), issuer: list(issuer) };
+        let (none, both) = (set(&[], &[]), set(&["moq", "relay"], &["https://id.example/"]));
+        for (expected, claims, outcome) in [
+            (&none, "", Ok(())),
+            (&none, r#","iss":"anybody""#, Ok(())),
+            (&none, r#","aud":"moq""#, Err(Flaw::Audience)),
+            (&none, r#","aud":[]"#, Err(Flaw::Audience)),
+            (&none, r#","aud":"""#, Err(Flaw::Audience)),
+            (&both, r#","aud":"moq","iss":"https://id.example/""#, Ok(())),
+            (&both, r#","aud":["other","relay"],"iss":"https://id.example/""#, Ok(())),
+            (&both, r#","aud":"MOQ","iss":"https://id.example/""#, Err(Flaw::Audience)),
+            (&both, r#","aud":"moq/","iss":"https://id.example/""#, Err(Flaw::Audience)),
+            (&both, r#","aud":[],"iss":"https://id.example/""#, Err(Flaw::Audience)),
+            (&both, r#","iss":"https://id.example/""#, Err(Flaw::NoAudience)),
+            (&both, r#","aud":"moq""#, Err(Flaw::Issuer)),
+            (&both, r#","aud":"moq","iss":"https://id.example""#, Err(Flaw::Issuer)),
+            (&both, r#","aud":"moq","iss":"""#, Err(Flaw::Issuer)),
+            (&set(&["moq"], &[]), r#","aud":"moq","iss":"anybody""#, Ok(())),
+            (&set(&[], &["id"]), r#","iss":"id""#, Ok(())),
+            (&set(&[], &["id"]), r#","iss":"id","aud":"moq""#, Err(Flaw::Audience)),
+        ] {
+            let claims = format!(r#"{{"get":""{claims}}}"#);
+            assert_eq!(
+                expected.check(&Claims::read(claims.as_bytes()).unwrap()),
+                outcome,
+                "{expected:?} {claims}"
+            );
+        }
+    }
+}
