@@ -22,6 +22,9 @@ use crate::{
 /// Paths looked at under one lock of the board.
 const STEP: usize = 512;
 
+/// Memory of a path that was told, here and in the board's watch, bytes.
+const TOLD_BYTES: u64 = 128;
+
 /// How it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
@@ -186,6 +189,7 @@ impl Source for Events {
             changes.clear();
             let more = self.watch.walk(STEP, &mut changes);
             changes.iter().for_each(|change| self.change(change, &mut out));
+            self.visitor.hold(self.told.len() as u64 * TOLD_BYTES);
             if !out.is_empty() {
                 self.visitor.sent += out.len() as u64;
                 return Some(Ok(out.into()));

@@ -34,6 +34,13 @@ pub(crate) struct Heard {
     times: usize,
 }
 
+#[cfg(test)]
+impl Heard {
+    pub(crate) fn new(hops: Hops, cost: Cost) -> Self {
+        Self { hops, cost, times: 1 }
+    }
+}
+
 /// Announces coming from the peer on one of our requests.
 #[derive(Debug)]
 pub(crate) struct Intake {

@@ -143,7 +143,9 @@ impl Session {
             return None;
         }
         let framing = Framing::of(self.config.version);
-        let Some(sub) = self.egress.insert(|id| Sub::new(id, wire_id, stream, kind, prefs, framing)) else {
+        let names = path.as_str().len() + track.as_str().len();
+        let make = |id| Sub::new(id, wire_id, stream, kind, prefs, framing).with_names(names);
+        let Some(sub) = self.egress.insert(make) else {
             cx.meter.subscriptions_limited += 1;
             self.refuse_limit(t, cx, stream);
             return None;

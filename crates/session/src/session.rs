@@ -1,7 +1,7 @@
 //! One peer: events in, messages out, both roles at once.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,10 +17,10 @@ use crate::{
     fanout::{Batch, Fanout},
     ingest::Ingest,
     inlet::Inlet,
-    intake::Heard,
     opening::Opening,
     pace::Pace,
     probe::Probes,
+    tables::{HeardTable, StreamTable},
     tracks::Track,
     transport::{Closed, Dir, Event, PRIORITY_CONTROL, Stream, Transport},
     upstream::Upstreams,
@@ -125,12 +125,12 @@ pub struct Session {
     pub(crate) grant: Option<Grant>,
     /// Its version is not known yet.
     pub(crate) opening: Option<Opening>,
-    pub(crate) streams: HashMap<Stream, Role, foldhash::fast::RandomState>,
+    pub(crate) streams: StreamTable,
     pub(crate) control: Control,
     pub(crate) egress: Egress,
     pub(crate) upstreams: Upstreams,
     /// What the peer announces, whether core takes it or not.
-    pub(crate) heard: HashMap<Path, Heard, foldhash::fast::RandomState>,
+    pub(crate) heard: HeardTable,
     pub(crate) watches: Vec<Watching>,
     pub(crate) probes: Probes,
     pub(crate) peer: Peer,
@@ -204,10 +204,10 @@ impl Session {
             opening: Opening::of(config.version),
             config,
             grant: None,
-            streams: HashMap::default(),
+            streams: StreamTable::default(),
             control: Control::default(),
             upstreams: Upstreams::default(),
-            heard: HashMap::default(),
+            heard: HeardTable::default(),
             watches: Vec::new(),
             probes: Probes::default(),
             peer: Peer {

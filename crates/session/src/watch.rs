@@ -14,6 +14,13 @@ const STEP: usize = 64;
 /// Bytes of a list of all that is there: it must fit a message wherever it is read.
 const LIST_BYTES: usize = limits::CONTROL_MESSAGE_BYTES / 2;
 
+/// Memory of an announce request with nothing advertised on it, bytes.
+const REQUEST: u64 = 1_024;
+/// Memory of an advertised path, here and in the board's watch, bytes.
+const TOLD: u64 = 160;
+/// Memory of a change that waits to be advertised, bytes.
+const QUEUED: u64 = 48;
+
 /// One announce request of the peer.
 #[derive(Debug)]
 pub(crate) struct Watching {
@@ -91,6 +98,11 @@ impl Watching {
             counted: 0,
             greeted: false,
         }
+    }
+
+    /// Memory held for this request: what was advertised on it, and what waits to be.
+    pub(crate) fn footprint(&self) -> u64 {
+        REQUEST + self.told.len() as u64 * TOLD + self.queue.len() as u64 * QUEUED
     }
 
     /// The next bytes for the peer; `None` until the board changes.

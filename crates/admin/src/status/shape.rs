@@ -31,10 +31,14 @@ pub(crate) struct Load {
     pub(crate) memory_limit_bytes: Option<u64>,
     pub(crate) cache_bytes: u64,
     pub(crate) cache_limit_bytes: u64,
+    /// Of sessions, beside the cache.
+    pub(crate) state_bytes: u64,
+    pub(crate) state_limit_bytes: u64,
 }
 
 impl Load {
-    pub(crate) fn new(cpu_cores: f64, memory: Memory, store: &relay_store::Counts) -> Self {
+    pub(crate) fn new(cpu_cores: f64, memory: Memory, counts: &relay_worker::Counts) -> Self {
+        let (store, state) = (&counts.store, &counts.state);
         Self {
             // A hundredth of a core is what anybody can tell.
             cpu_cores: (cpu_cores * 100.0).round() / 100.0,
@@ -42,6 +46,8 @@ impl Load {
             memory_limit_bytes: memory.limit,
             cache_bytes: store.bytes,
             cache_limit_bytes: store.capacity,
+            state_bytes: state.clients + state.peers,
+            state_limit_bytes: state.clients_limit + state.peers_limit,
         }
     }
 }
@@ -76,6 +82,7 @@ pub(crate) struct Session {
     pub(crate) out_bps: Option<u64>,
     pub(crate) publishes: usize,
     pub(crate) subscriptions: usize,
+    pub(crate) state_bytes: u64,
 }
 
 impl Session {
@@ -95,6 +102,7 @@ impl Session {
             out_bps: None,
             publishes: seen.publishes,
             subscriptions: seen.subscriptions,
+            state_bytes: seen.memory,
         }
     }
 }

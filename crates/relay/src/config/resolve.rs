@@ -263,6 +263,7 @@ impl Layers<'_> {
         self.set("cache.capacity", value::size, capacity);
         self.set("cache.headroom", value::size, headroom);
         self.set("cache.duration", value::duration, duration);
+        self.set("limits.memory", value::size, &mut config.state);
         self.set("cluster.linger", value::linger, &mut config.linger);
         self.set("drain_timeout", value::duration, &mut config.drain_timeout);
         self.set("runtime.workers", |value| value::workers(value).map(Some), &mut config.workers);

@@ -68,6 +68,8 @@ fn a_whole_file_is_understood() {
         page = false
         origins = \"https://app.example.com\"
         proxy = [\"10.0.0.0/8\"]
+        [limits]
+        memory = \"64MiB\"
         [internal]
         listen = \"127.0.0.1:9101\"
         [listen]
@@ -92,6 +94,7 @@ fn a_whole_file_is_understood() {
             headroom: Size::Percent(20),
             duration: Duration::from_secs(90),
         },
+        state: Size::Bytes(64 << 20),
         takeover: Takeover::Any,
         drain_timeout: Duration::from_secs(60),
         workers: NonZeroU16::new(3),

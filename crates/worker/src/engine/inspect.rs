@@ -67,6 +67,7 @@ impl Worker {
                 bytes_out: traffic.bytes_out,
                 publishes: session.publishes(),
                 subscriptions: session.subscriptions(),
+                memory: peer.charge.bytes(),
             })
         })?
     }
