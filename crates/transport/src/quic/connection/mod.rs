@@ -31,7 +31,7 @@ const TRAIN_BYTES: usize = 65_507;
 /// What the valve lets in beyond 5/4 of the congestion window: work for the next flush.
 const VALVE_SLACK: u64 = 32 * 1024;
 /// What control may take beyond the valve: messages wait in bounded space when a peer acknowledges nothing.
-const CONTROL_SLACK: u64 = 1024 * 1024;
+const CONTROL_SLACK: u64 = 256 * 1024;
 /// Memory of a connection with no stream open: the state machine, TLS, its entries in the endpoint's tables.
 /// Measured as the growth of resident memory for each idle connection, rounded up.
 const CONNECTION_BYTES: u64 = 32 * 1024;
