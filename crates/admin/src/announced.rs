@@ -1,7 +1,5 @@
 //! `/announced`: what is live below a path, once or as it changes.
 
-use std::collections::HashSet;
-
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::{
@@ -9,7 +7,7 @@ use hyper::{
     header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, VARY},
 };
 use relay_model::{Path, Scope};
-use relay_store::{Change, Watch};
+use relay_store::{Advert, Candidate, Change, Step, Watch};
 use tokio::{task::yield_now, time::timeout};
 
 use crate::{
@@ -21,9 +19,11 @@ use crate::{
 
 /// Paths looked at under one lock of the board.
 const STEP: usize = 512;
+/// Bytes of events at which a chunk is sent.
+const BYTES: usize = 16 * 1024;
 
-/// Memory of a path that was told, here and in the board's watch, bytes.
-const TOLD_BYTES: u64 = 128;
+/// Memory of a path that was sent, in the board's watch, bytes.
+const TOLD_BYTES: u64 = 20;
 
 /// How it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,38 +138,41 @@ impl Source for List {
     }
 }
 
-/// What is live, and what becomes of it.
+/// Live paths, and their changes. Which ones were sent is state of the watch.
 struct Events {
     visitor: Visitor,
-    root: Path,
     scope: Scope,
     watch: Watch,
-    /// What was told to be live.
-    told: HashSet<Path>,
     next_id: u64,
     has_begun: bool,
 }
 
+/// State of a path that was sent as announced: there is no other.
+const SENT: Advert = Advert { id: 0, mark: 0 };
+
 impl Events {
     fn new(visitor: Visitor, root: Path, scope: Scope) -> Self {
         visitor.watch();
-        let watch = visitor.hub().store().board().watch(visitor.hub().worker(), root.clone());
-        Self { visitor, root, scope, watch, told: HashSet::new(), next_id: 0, has_begun: false }
+        let watch = visitor.hub().store().board().watch(visitor.hub().worker(), root);
+        Self { visitor, scope, watch, next_id: 0, has_begun: false }
     }
 
-    fn say(&mut self, event: &str, path: &Path, out: &mut String) {
-        let suffix = path.strip_prefix(&self.root).unwrap_or_default();
-        *out += &format!("id: {}\nevent: {event}\ndata: {{\"path\":{}}}\n\n", self.next_id, quoted(suffix));
-        self.next_id += 1;
-    }
-
-    fn change(&mut self, change: &Change, out: &mut String) {
-        let is_live = !change.routes.is_empty() && self.scope.allows(&change.path);
-        if is_live && self.told.insert(change.path.clone()) {
-            self.say("announced", &change.path, out);
-        } else if !is_live && self.told.remove(&change.path) {
-            self.say("ended", &change.path, out);
-        }
+    /// Appends the next events. `None`: events are lost, because the reader took none for too long.
+    fn fill(&mut self, out: &mut String) -> Option<bool> {
+        let Self { scope, watch, next_id, .. } = self;
+        let root = watch.prefix().clone();
+        let visited = watch.visit(STEP, |Candidate { path, is_live, advert, .. }| {
+            let is_live = is_live && scope.allows(path);
+            if is_live != advert.is_some() {
+                let event = if is_live { "announced" } else { "ended" };
+                let suffix = quoted(path.strip_prefix(&root).unwrap_or_default());
+                *out += &format!("id: {next_id}\nevent: {event}\ndata: {{\"path\":{suffix}}}\n\n");
+                *next_id += 1;
+            }
+            let advert = is_live.then_some(SENT);
+            if out.len() < BYTES { Step::Next(advert) } else { Step::Last(advert) }
+        });
+        (!visited.is_lost).then_some(visited.more)
     }
 }
 
@@ -179,17 +182,14 @@ impl Source for Events {
         if !std::mem::replace(&mut self.has_begun, true) {
             out += "retry: 1000\n\n";
         }
-        let mut changes = Vec::new();
         loop {
             let Some(permit) = self.visitor.permit() else { return Some(Err(Interrupted)) };
             if *permit.subscribe() != self.scope {
                 self.scope = permit.subscribe().clone();
-                self.watch.again();
+                self.watch.restart();
             }
-            changes.clear();
-            let more = self.watch.walk(STEP, &mut changes);
-            changes.iter().for_each(|change| self.change(change, &mut out));
-            self.visitor.hold(self.told.len() as u64 * TOLD_BYTES);
+            let Some(more) = self.fill(&mut out) else { return Some(Err(Interrupted)) };
+            self.visitor.hold(self.watch.advertised() as u64 * TOLD_BYTES);
             if !out.is_empty() {
                 self.visitor.sent += out.len() as u64;
                 return Some(Ok(out.into()));

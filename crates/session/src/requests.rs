@@ -345,7 +345,7 @@ impl Session {
         if self.config.version.has_announce_ids() {
             self.peer.exclude = setup.hop.unwrap_or(Hop::ANONYMOUS);
             for watching in &mut self.watches {
-                watching.viewer.exclude = self.peer.exclude;
+                watching.exclude(self.peer.exclude);
             }
             if self.grant.is_some() {
                 self.met(t, cx);

@@ -44,21 +44,11 @@ impl Session {
         }
     }
 
-    /// Watches go on with other eyes: what is not seen any more ends, what is seen now begins.
+    /// Watches go on with another view: what it leaves out ends, what it adds starts.
     fn revise_watches<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        let (Some(grant), version) = (&self.grant, self.config.version) else { return };
-        let mut broken = Vec::new();
-        for watching in &mut self.watches {
-            if !watching.revise(grant.subscribe.clone(), version) {
-                broken.push(watching.stream);
-            }
-        }
-        for stream in broken {
-            self.drop_watch(cx, stream);
-            self.control.reset(t, stream, StreamCode::CANCEL);
-            self.forget(t, stream);
-        }
-        self.pump_watches(t, cx.now);
+        let Some(grant) = &self.grant else { return };
+        self.watches.iter_mut().for_each(|watching| watching.revise(grant.subscribe.clone()));
+        self.pump_watches(t, cx);
     }
 
     /// Requests for announces that nothing is granted of any more end; what is granted and not asked for

@@ -1,6 +1,9 @@
 //! Serving a peer: announces it watches, tracks it subscribes to.
 
-use std::{rc::Rc, time::Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use relay_model::{Ask, Hop, LogId, Path, Prefs, Start, StreamCode, SubId, TrackInfo, TrackName, limits};
 use relay_store::{End, Lookup};
@@ -21,6 +24,13 @@ use crate::{
     transport::{Stream, Transport},
     watch::{Viewer, Watching},
 };
+
+/// Entries of its watches that a session looks at before others have their turn.
+const WATCH_ENTRIES: usize = 1_024;
+/// Entries of one watch before the session's next one has its turn.
+const WATCH_STEP: usize = 256;
+/// Time until a session goes on that has looked at [`WATCH_ENTRIES`].
+const WATCH_PAUSE: Duration = Duration::from_millis(1);
 
 impl Session {
     // Announces to the peer.
@@ -51,12 +61,12 @@ impl Session {
             is_relay: self.peer.is_relay,
         };
         cx.fanout.watch(self.config.id);
-        self.watches.push(Watching::new(stream, viewer, watch));
+        self.watches.push(Watching::new(stream, viewer, watch, self.config.version));
         if request.exclude_hop != Hop::ANONYMOUS && self.peer.exclude != request.exclude_hop {
             self.peer.exclude = request.exclude_hop;
             self.ask(cx, Ask::Exclude { hop: request.exclude_hop });
         }
-        self.pump_watches(t, cx.now);
+        self.pump_watches(t, cx);
     }
 
     /// The hop whose routes are of no use to the peer: said in the request, or else in SETUP.
@@ -67,22 +77,47 @@ impl Session {
     /// The peer turns out to pass on what others publish: from here on it is told of every way there is.
     pub(crate) fn know_relay(&mut self) {
         if !std::mem::replace(&mut self.peer.is_relay, true) {
-            self.watches.iter_mut().for_each(Watching::tell_all);
+            self.watches.iter_mut().for_each(Watching::advertise_all);
             self.has_room = true;
         }
     }
 
-    /// Tells the peer what changed, as far as it takes it.
-    pub(crate) fn pump_watches<T: Transport>(&mut self, t: &mut T, now: Instant) {
+    /// Sends the peer what changed, as far as it reads it: a bounded number of entries, in turns between
+    /// its watches. What is left is sent when it is due or has room.
+    pub(crate) fn pump_watches<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        self.watch_due = None;
         if !self.may_meet() {
             return;
         }
-        for watching in &mut self.watches {
-            while self.control.has_room() {
-                let Some(message) = watching.next(self.config.version) else { break };
-                self.control.send(t, now, watching.stream, message);
+        let (mut left, mut idle) = (WATCH_ENTRIES, 0);
+        while idle < self.watches.len() && self.control.has_room() {
+            if left == 0 {
+                self.watch_due = Some(cx.now + WATCH_PAUSE);
+                return;
             }
+            self.next_watch = if self.next_watch < self.watches.len() { self.next_watch } else { 0 };
+            let Some(watching) = self.watches.get_mut(self.next_watch) else { return };
+            let mut out = Vec::new();
+            let filled = watching.fill(self.config.version, left.min(WATCH_STEP), &mut out);
+            let stream = watching.stream;
+            left = left.saturating_sub(filled.entries);
+            if !out.is_empty() {
+                self.control.send(t, cx.now, stream, out);
+            }
+            if filled.is_broken {
+                self.break_watch(t, cx, stream);
+                continue;
+            }
+            self.next_watch += 1;
+            idle = if filled.more { 0 } else { idle + 1 };
         }
+    }
+
+    /// Ends an announce stream that cannot be continued; the peer may ask anew.
+    fn break_watch<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, stream: Stream) {
+        self.drop_watch(cx, stream);
+        self.control.reset(t, stream, StreamCode::CANCEL);
+        self.forget(t, stream);
     }
 
     pub(crate) fn read_watch<T: Transport>(

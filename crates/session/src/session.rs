@@ -132,6 +132,10 @@ pub struct Session {
     /// What the peer announces, whether core takes it or not.
     pub(crate) heard: HeardTable,
     pub(crate) watches: Vec<Watching>,
+    /// Index of the watch whose turn is next.
+    pub(crate) next_watch: usize,
+    /// When to go on with watches that had more than their share of a turn.
+    pub(crate) watch_due: Option<Instant>,
     pub(crate) probes: Probes,
     pub(crate) peer: Peer,
     /// Streams not read on: before authorisation, while core is behind, or while the peer asks too fast.
@@ -209,6 +213,8 @@ impl Session {
             upstreams: Upstreams::default(),
             heard: HeardTable::default(),
             watches: Vec::new(),
+            next_watch: 0,
+            watch_due: None,
             probes: Probes::default(),
             peer: Peer {
                 is_known: false,
@@ -289,7 +295,7 @@ impl Session {
         if self.peer.exclude != Hop::ANONYMOUS {
             self.ask(cx, Ask::Exclude { hop: self.peer.exclude });
         }
-        self.pump_watches(t, cx.now);
+        self.pump_watches(t, cx);
     }
 
     /// Tells the peer to move to another session, to the same place. Where the version has no word for it
@@ -370,7 +376,7 @@ impl Session {
     /// The announce board changed.
     pub fn board<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         if !self.is_over() {
-            self.pump_watches(t, cx.now);
+            self.pump_watches(t, cx);
         }
     }
 
@@ -385,6 +391,9 @@ impl Session {
         if self.egress.deadline().is_some_and(|due| cx.now >= due) {
             let over = self.with_egress(t, cx, |egress, out| egress.expire(out));
             self.finish_subs(t, cx, over);
+        }
+        if self.watch_due.is_some_and(|due| cx.now >= due) {
+            self.pump_watches(t, cx);
         }
         self.probes.pump(t, &mut self.control, self.config.version, cx.now);
         self.expire_wanted(t, cx);
@@ -420,6 +429,7 @@ impl Session {
         due(self.probes.deadline());
         due(self.pace.deadline());
         due(self.opening.as_ref().and_then(Opening::deadline));
+        due(self.watch_due);
         if let Some((at, _)) = self.headers.front() {
             due(Some(*at));
         }
@@ -491,7 +501,7 @@ impl Session {
         self.control.flush(t, cx.now);
         let over = self.with_egress(t, cx, |egress, out| egress.pump(out));
         self.finish_subs(t, cx, over);
-        self.pump_watches(t, cx.now);
+        self.pump_watches(t, cx);
     }
 
     /// Sends our SETUP, once, as soon as a stream can be had.

@@ -1,51 +1,97 @@
-//! Telling a peer what is announced: a cursor over the board, walked while the peer takes it.
+//! Advertising live paths to a peer: a position on the announce board, encoded as the peer reads.
 
-use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
 
-use relay_model::{Cost, Hop, Hops, Path, Route, Scope, SessionId, limits};
-use relay_store::{Change, Watch};
+use foldhash::quality::RandomState;
+use relay_model::{Hop, Hops, Path, Route, Scope, SessionId, limits};
+use relay_store::{Advert, Candidate, Step, Watch};
 use relay_wire::lite::{self, Announce, Message, Version};
 
 use crate::transport::Stream;
 
-/// Changes taken from the board at a time.
-const STEP: usize = 64;
+/// Bytes at which a call of [`Watching::fill`] stops. With what one more announcement takes it leaves room
+/// in [`limits::CONTROL_QUEUE`], of which half may be in use before.
+const FILL_BYTES: usize = 16 * 1024;
 
-/// Bytes of a list of all that is there: it must fit a message wherever it is read.
-const LIST_BYTES: usize = limits::CONTROL_MESSAGE_BYTES / 2;
+/// Bytes of ANNOUNCE_INIT: it must fit a control message at every receiver.
+const LIST_BYTES: usize = limits::CONTROL_MESSAGE_BYTES / 2 - LIST_ENTRY_BYTES;
+/// Most bytes of one suffix in it, its length included.
+const LIST_ENTRY_BYTES: usize = limits::PATH_BYTES + 2;
 
-/// Memory of an announce request with nothing advertised on it, bytes.
+/// Memory of an announce request with nothing advertised on it, bytes: its entries here and on the board.
 const REQUEST: u64 = 1_024;
-/// Memory of an advertised path, here and in the board's watch, bytes.
-const TOLD: u64 = 160;
-/// Memory of a change that waits to be advertised, bytes.
-const QUEUED: u64 = 48;
+/// Memory of an advertised path, bytes: an entry of the board's watch, and room it grows by.
+const ADVERTISED: u64 = 20;
 
 /// One announce request of the peer.
+///
+/// What was advertised is an [`Advert`] in the store's watch: the announcement's number and a fingerprint
+/// of the route.
 #[derive(Debug)]
 pub(crate) struct Watching {
     pub(crate) stream: Stream,
-    pub(crate) viewer: Viewer,
     watch: Watch,
-    /// What the peer believes is live, and through whom.
-    told: HashMap<Path, Told, foldhash::fast::RandomState>,
-    /// Number of the next announce, where they have one.
-    next_id: u64,
-    queue: VecDeque<Change>,
-    /// How many at the front of the queue were counted in the greeting.
-    counted: usize,
-    greeted: bool,
+    phase: Phase,
+    advertiser: Advertiser,
+    /// What waits for [`Phase::Following`].
+    deferred: Deferred,
 }
 
-/// A live announce as the peer knows it.
-#[derive(Clone, Debug)]
-struct Told {
-    id: u64,
-    hops: Hops,
-    cost: Cost,
+/// Work done by one call of [`Watching::fill`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Filled {
+    /// Paths looked at, whether or not they were encoded.
+    pub(crate) entries: usize,
+    /// Another call would go on.
+    pub(crate) more: bool,
+    /// The stream cannot be continued and must be reset: an announcement that ANNOUNCE_OK counted may not
+    /// be sent any more, or withdrawals are lost.
+    pub(crate) is_broken: bool,
 }
 
-/// Whose eyes the board is seen with.
+/// Stage of an announce stream.
+#[derive(Debug)]
+enum Phase {
+    /// ANNOUNCE_OK waits for its count; paths up to `after` are counted.
+    Counting { after: Option<Path>, count: u64 },
+    /// ANNOUNCE_INIT is being made.
+    Listing { init: lite::AnnounceInit, bytes: usize },
+    /// So many announcements of the initial set are not sent yet. Nothing else may come between.
+    Promised { owed: u64 },
+    /// The initial set was visited, and some of what was counted was withdrawn or changed after it was
+    /// counted: it is sent from its last state. Changes up to `since` were looked at.
+    Owing { owed: u64, since: u64 },
+    /// Everything is sent as it changes.
+    Following,
+}
+
+/// Changes of the view that must wait until the initial set is sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Deferred {
+    restart: bool,
+    is_relay: bool,
+}
+
+/// Encoder of one announce stream.
+#[derive(Debug)]
+struct Advertiser {
+    viewer: Viewer,
+    marks: Marks,
+    /// Number of the next announcement, for versions that have one.
+    next_id: u32,
+    /// The numbers are used up.
+    is_exhausted: bool,
+    /// The peer turned out to be a relay: marks of before are compared as marks of a reader.
+    is_converting: bool,
+}
+
+/// Fingerprints of routes, seeded: a peer cannot choose two that agree.
+#[derive(Debug, Default)]
+struct Marks {
+    hasher: RandomState,
+}
+
+/// Which paths and routes a peer may be sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Viewer {
     pub(crate) session: SessionId,
@@ -56,14 +102,14 @@ pub(crate) struct Viewer {
     pub(crate) prefix: Path,
     /// Routes through this hop are withheld.
     pub(crate) exclude: Hop,
-    /// It passes on what it hears, and must know the way. For whoever only reads, one way is as good as
-    /// another: of a detour to the same publisher it is not told.
+    /// The peer is a relay and needs the exact route. A reader is not sent another route to the same
+    /// publisher.
     pub(crate) is_relay: bool,
 }
 
 impl Viewer {
-    /// The route this peer may be told of: no fading one if it passes on what it hears, not its own, not one that passes it, in its scope, and with a
-    /// chain that still has room for us.
+    /// Best route that may be advertised: in scope, not the peer's own or through its hop, not fading if it
+    /// is a relay, and with room in its chain for this relay.
     fn pick<'a>(&self, path: &Path, routes: &'a [Route], version: Version) -> Option<&'a Route> {
         if !self.scope.allows(path) {
             return None;
@@ -71,13 +117,29 @@ impl Viewer {
         routes.iter().find(|route| {
             route.session != self.session
                 && !(route.fading && self.is_relay)
-                && route.hops.len() + usize::from(!version.has_announce_ok()) <= limits::HOPS
+                && self.fits(route, version)
                 && (self.exclude == Hop::ANONYMOUS || !route.passes(self.exclude))
         })
     }
 
-    /// A chain as it is written for the peer: with us at its end where the version has no other place
-    /// for it.
+    /// Any route in scope that can be encoded, for an announcement that was promised and ends at once.
+    fn pick_any<'a>(&self, path: &Path, routes: &'a [Route], version: Version) -> Option<&'a Route> {
+        routes.iter().find(|route| self.scope.allows(path) && self.fits(route, version))
+    }
+
+    fn fits(&self, route: &Route, version: Version) -> bool {
+        route.hops.len() + usize::from(!version.has_announce_ok()) <= limits::HOPS
+    }
+
+    /// The path below the prefix asked for.
+    fn suffix(&self, path: &Path) -> Option<Path> {
+        if self.prefix.is_root() {
+            return Some(path.clone());
+        }
+        Path::parse(path.strip_prefix(&self.prefix)?).ok()
+    }
+
+    /// Chain as encoded: with this relay at its end where the version has no other place for it.
     fn chain(&self, hops: &Hops, version: Version) -> Hops {
         if version.has_announce_ok() {
             return hops.clone();
@@ -86,169 +148,332 @@ impl Viewer {
     }
 }
 
+impl Phase {
+    fn first(version: Version) -> Self {
+        match (version.has_announce_ok(), version.has_announce_init()) {
+            (true, _) => Self::Counting { after: None, count: 0 },
+            (_, true) => Self::Listing { init: lite::AnnounceInit::default(), bytes: 0 },
+            _ => Self::Following,
+        }
+    }
+}
+
 impl Watching {
-    pub(crate) fn new(stream: Stream, viewer: Viewer, watch: Watch) -> Self {
-        Self {
-            stream,
+    pub(crate) fn new(stream: Stream, viewer: Viewer, watch: Watch, version: Version) -> Self {
+        let advertiser = Advertiser {
             viewer,
-            watch,
-            told: HashMap::default(),
+            marks: Marks::default(),
             next_id: 0,
-            queue: VecDeque::new(),
-            counted: 0,
-            greeted: false,
-        }
+            is_exhausted: false,
+            is_converting: false,
+        };
+        Self { stream, watch, phase: Phase::first(version), advertiser, deferred: Deferred::default() }
     }
 
-    /// Memory held for this request: what was advertised on it, and what waits to be.
+    /// Memory held for this request: the paths advertised on it, and the initial set while it is made.
     pub(crate) fn footprint(&self) -> u64 {
-        REQUEST + self.told.len() as u64 * TOLD + self.queue.len() as u64 * QUEUED
+        let listed = match &self.phase {
+            Phase::Listing { bytes, .. } => *bytes as u64,
+            _ => 0,
+        };
+        REQUEST + self.watch.advertised() as u64 * ADVERTISED + listed
     }
 
-    /// The next bytes for the peer; `None` until the board changes.
-    pub(crate) fn next(&mut self, version: Version) -> Option<Vec<u8>> {
-        if !std::mem::replace(&mut self.greeted, true) {
-            if version.has_announce_ok() {
-                return Some(self.greet(version));
-            }
-            if version.has_announce_init() {
-                return Some(self.list(version));
+    /// Whether [`Self::fill`] has something to do. Takes no lock.
+    pub(crate) fn is_pending(&self) -> bool {
+        !matches!(self.phase, Phase::Following) || self.watch.is_pending()
+    }
+
+    /// Appends the next messages to `out`: looks at `max_entries` paths at most, and stops past a few KiB.
+    pub(crate) fn fill(&mut self, version: Version, max_entries: usize, out: &mut Vec<u8>) -> Filled {
+        let mut filled = Filled::default();
+        while self.is_pending() && filled.entries < max_entries && out.len() < FILL_BYTES {
+            let left = max_entries - filled.entries;
+            let (entries, is_broken) = match self.phase {
+                Phase::Counting { .. } => (self.count(version, left, out), false),
+                Phase::Listing { .. } => (self.list(version, left, out), false),
+                Phase::Promised { owed } => self.send_initial(version, left, owed, out),
+                Phase::Owing { owed, since } => self.send_missed(version, left, (owed, since), out),
+                Phase::Following => self.follow(version, left, out),
+            };
+            // A step that only changes the phase counts as well: every call ends.
+            filled.entries += entries.max(1);
+            if is_broken || self.advertiser.is_exhausted {
+                return Filled { is_broken: true, ..filled };
             }
         }
-        loop {
-            if self.queue.is_empty() {
-                let mut changes = Vec::new();
-                self.watch.walk(STEP, &mut changes);
-                if changes.is_empty() {
-                    return None;
-                }
-                self.queue.extend(changes);
-            }
-            while let Some(change) = self.queue.pop_front() {
-                self.counted = self.counted.saturating_sub(1);
-                if let Some(message) = self.change(&change, version) {
-                    return Some(message);
-                }
-            }
+        filled.more = self.is_pending();
+        filled
+    }
+
+    /// Withholds routes through `hop`.
+    pub(crate) fn exclude(&mut self, hop: Hop) {
+        self.advertiser.viewer.exclude = hop;
+        self.restart();
+    }
+
+    /// The peer is a relay: routes that were withheld from a reader are sent.
+    pub(crate) fn advertise_all(&mut self) {
+        match self.phase {
+            Phase::Promised { .. } | Phase::Owing { .. } => self.deferred.is_relay = true,
+            _ => self.become_relay(),
         }
     }
 
-    /// The peer is a relay: what was kept from it is looked at again.
-    pub(crate) fn tell_all(&mut self) {
-        self.viewer.is_relay = true;
-        self.watch.again();
+    /// The peer may see another part of the board from now on. If that leaves out something that ANNOUNCE_OK
+    /// counted and that was not sent yet, a later [`Self::fill`] finds the stream broken.
+    pub(crate) fn revise(&mut self, scope: Scope) {
+        self.advertiser.viewer.scope = scope;
+        self.restart();
     }
 
-    /// The peer may see another part of the board from now on. False: something that was counted in the
-    /// greeting and is not said yet may not be said any more. The peer would wait for it; what is left is
-    /// to break off.
-    #[must_use]
-    pub(crate) fn revise(&mut self, scope: Scope, version: Version) -> bool {
-        self.viewer.scope = scope;
-        self.watch.again();
-        let mut counted = self.queue.iter().take(self.counted);
-        counted.all(|change| self.viewer.pick(&change.path, &change.routes, version).is_some())
+    fn become_relay(&mut self) {
+        self.advertiser.viewer.is_relay = true;
+        self.advertiser.is_converting = true;
+        self.restart();
     }
 
-    /// The first message: how many broadcasts follow at once.
-    fn greet(&mut self, version: Version) -> Vec<u8> {
-        let mut changes = Vec::new();
-        while self.watch.walk(STEP, &mut changes) {}
-        changes.retain(|change| self.viewer.pick(&change.path, &change.routes, version).is_some());
-        let ok = lite::AnnounceOk { hop: self.viewer.hop, count: changes.len() as u64 };
-        self.counted = changes.len();
-        self.queue.extend(changes);
-        let mut message = Vec::new();
-        ok.encode(version, &mut message);
-        message
-    }
-
-    /// The first message where it names what is there: as much as one holds, the rest follows at once.
-    fn list(&mut self, version: Version) -> Vec<u8> {
-        let mut changes = Vec::new();
-        while self.watch.walk(STEP, &mut changes) {}
-        let (mut init, mut bytes) = (lite::AnnounceInit::default(), 0);
-        for change in changes {
-            let Some(route) = self.viewer.pick(&change.path, &change.routes, version) else { continue };
-            let suffix =
-                change.path.strip_prefix(&self.viewer.prefix).and_then(|rest| Path::parse(rest).ok());
-            let Some(suffix) = suffix else { continue };
-            // Its length takes two bytes at most.
-            bytes += suffix.as_str().len() + 2;
-            let is_full = bytes > LIST_BYTES || init.suffixes.len() >= lite::AnnounceInit::MOST;
-            if is_full || self.told.contains_key(&change.path) {
-                self.queue.push_back(change);
-                continue;
+    /// Looks at everything again, as soon as nothing is promised any more.
+    fn restart(&mut self) {
+        match &mut self.phase {
+            Phase::Counting { after, count } => (*after, *count) = (None, 0),
+            Phase::Listing { init, bytes } => {
+                (*init, *bytes) = (lite::AnnounceInit::default(), 0);
+                self.watch.reset();
             }
-            let told = Told { id: self.next_id, hops: route.hops.clone(), cost: route.cost };
-            self.next_id = self.next_id.saturating_add(1);
-            self.told.insert(change.path.clone(), told);
+            Phase::Promised { .. } | Phase::Owing { .. } => self.deferred.restart = true,
+            Phase::Following => self.watch.restart(),
+        }
+    }
+
+    /// Counts what ANNOUNCE_OK promises, then encodes it.
+    fn count(&mut self, version: Version, max: usize, out: &mut Vec<u8>) -> usize {
+        let Phase::Counting { after, count } = &mut self.phase else { return 0 };
+        let viewer = &self.advertiser.viewer;
+        let entries = self.watch.look(after, max, |path, routes| {
+            *count += u64::from(viewer.pick(path, routes, version).is_some());
+        });
+        if entries < max {
+            let owed = *count;
+            lite::AnnounceOk { hop: viewer.hop, count: owed }.encode(version, out);
+            self.phase = Phase::Promised { owed };
+        }
+        entries
+    }
+
+    /// Makes ANNOUNCE_INIT; what does not fit follows as announcements.
+    fn list(&mut self, version: Version, max: usize, out: &mut Vec<u8>) -> usize {
+        let Self { watch, phase, advertiser, .. } = self;
+        let Phase::Listing { init, bytes } = phase else { return 0 };
+        let is_full = |init: &lite::AnnounceInit, bytes: usize| {
+            bytes > LIST_BYTES - LIST_ENTRY_BYTES || init.suffixes.len() >= lite::AnnounceInit::MOST
+        };
+        let visited = watch.visit(max, |candidate| {
+            if !candidate.is_live || candidate.advert.is_some() {
+                return Step::Next(candidate.advert);
+            }
+            let route = advertiser.viewer.pick(candidate.path, candidate.routes, version);
+            let (Some(route), Some(suffix)) = (route, advertiser.viewer.suffix(candidate.path)) else {
+                return Step::Next(None);
+            };
+            let advert = advertiser.next_advert(route, version);
+            *bytes += suffix.as_str().len() + 2;
             init.suffixes.push(suffix);
+            if is_full(init, *bytes) { Step::Last(advert) } else { Step::Next(advert) }
+        });
+        if is_full(init, *bytes) || !watch.is_in_pass() {
+            init.encode(version, out);
+            self.phase = Phase::Following;
         }
-        let mut message = Vec::new();
-        init.encode(version, &mut message);
-        message
+        visited.entries
     }
 
-    fn change(&mut self, change: &Change, version: Version) -> Option<Vec<u8>> {
-        let suffix = Path::parse(change.path.strip_prefix(&self.viewer.prefix)?).ok()?;
-        let route = self.viewer.pick(&change.path, &change.routes, version);
-        let told = self.told.get(&change.path).cloned();
-        let mut message = Vec::new();
-        match (route, told) {
-            (None, None) => return None,
-            (None, Some(told)) => {
-                self.told.remove(&change.path);
-                ended(told.id, suffix, version).encode(version, &mut message);
-            }
-            (Some(route), None) => self.start(&change.path, suffix, route, version, &mut message),
-            (Some(route), Some(told)) => {
-                let is_same_way = told.hops == route.hops;
-                let is_priced = version.has_announce_ids() && told.cost != route.cost;
-                let is_same_publisher = told.hops.first() == route.hops.first();
-                // A relay must know each way, also where that takes an end and a beginning: with chains
-                // that are not true, relays would read from each other in a circle.
-                let is_told = self.viewer.is_relay;
-                if is_same_way && !is_priced || is_same_publisher && !is_same_way && !is_told {
-                    return None;
-                }
-                if version.replaces_announces() {
-                    self.replace(change, suffix, route, told.id, version, &mut message);
-                } else {
-                    ended(told.id, suffix.clone(), version).encode(version, &mut message);
-                    self.start(&change.path, suffix, route, version, &mut message);
-                }
-            }
+    /// Sends the initial set, as it is by now.
+    fn send_initial(&mut self, version: Version, max: usize, owed: u64, out: &mut Vec<u8>) -> (usize, bool) {
+        let (advertiser, mut owed) = (&mut self.advertiser, owed);
+        if !self.watch.is_in_pass() {
+            self.after_initial(owed);
+            return (0, false);
         }
-        Some(message)
+        let visited = self.watch.visit(max, |candidate| {
+            let Candidate { path, routes, is_live, advert } = candidate;
+            let route = advertiser.viewer.pick(path, routes, version).filter(|_| is_live && advert.is_none());
+            let advert = route.map_or(advert, |route| advertiser.start(path, route, version, out));
+            owed = owed.saturating_sub(u64::from(route.is_some()));
+            if out.len() < FILL_BYTES { Step::Next(advert) } else { Step::Last(advert) }
+        });
+        self.phase = Phase::Promised { owed };
+        if !self.watch.is_in_pass() {
+            self.after_initial(owed);
+        }
+        (visited.entries, visited.is_lost)
     }
 
-    fn start(&mut self, path: &Path, suffix: Path, route: &Route, version: Version, out: &mut Vec<u8>) {
-        let told = Told { id: self.next_id, hops: route.hops.clone(), cost: route.cost };
-        self.next_id = self.next_id.saturating_add(1);
-        self.told.insert(path.clone(), told);
-        let hops = self.viewer.chain(&route.hops, version);
-        Announce::Active { suffix, hops, cost: route.cost }.encode(version, out);
+    fn after_initial(&mut self, owed: u64) {
+        match owed {
+            0 => self.begin_following(),
+            _ => self.phase = Phase::Owing { owed, since: self.watch.seen() },
+        }
     }
 
-    fn replace(
+    /// Sends what was counted and is not there any more. Its end follows as a change.
+    fn send_missed(
         &mut self,
-        change: &Change,
-        suffix: Path,
+        version: Version,
+        max: usize,
+        (owed, since): (u64, u64),
+        out: &mut Vec<u8>,
+    ) -> (usize, bool) {
+        let (advertiser, mut owed, mut since) = (&mut self.advertiser, owed, since);
+        let visited = self.watch.visit_missed(&mut since, max, |candidate| {
+            let Candidate { path, routes, .. } = candidate;
+            let route = advertiser.viewer.pick(path, routes, version);
+            let route = route.or_else(|| advertiser.viewer.pick_any(path, routes, version));
+            let Some(route) = route.filter(|_| owed > 0) else { return Step::Next(None) };
+            owed -= 1;
+            let advert = advertiser.start(path, route, version, out);
+            if owed > 0 && out.len() < FILL_BYTES { Step::Next(advert) } else { Step::Last(advert) }
+        });
+        self.phase = Phase::Owing { owed, since };
+        if owed == 0 {
+            self.begin_following();
+        }
+        (visited.entries, owed > 0 && !visited.more)
+    }
+
+    fn begin_following(&mut self) {
+        self.phase = Phase::Following;
+        let deferred = std::mem::take(&mut self.deferred);
+        if deferred.is_relay {
+            self.become_relay();
+        } else if deferred.restart {
+            self.restart();
+        }
+    }
+
+    fn follow(&mut self, version: Version, max: usize, out: &mut Vec<u8>) -> (usize, bool) {
+        let advertiser = &mut self.advertiser;
+        let visited = self.watch.visit(max, |candidate| {
+            let advert = advertiser.change(candidate, version, out);
+            if out.len() < FILL_BYTES { Step::Next(advert) } else { Step::Last(advert) }
+        });
+        advertiser.is_converting &= self.watch.is_in_pass();
+        (visited.entries, visited.is_lost)
+    }
+}
+
+impl Advertiser {
+    /// Encodes what a change of a path is to the peer, if it is anything.
+    fn change(&mut self, candidate: Candidate<'_>, version: Version, out: &mut Vec<u8>) -> Option<Advert> {
+        let Candidate { path, routes, is_live, advert } = candidate;
+        let route = self.viewer.pick(path, routes, version).filter(|_| is_live);
+        match (route, advert) {
+            (None, None) => None,
+            (None, Some(advert)) => {
+                self.end(path, advert, version, out);
+                None
+            }
+            (Some(route), None) => self.start(path, route, version, out),
+            (Some(route), Some(advert)) => self.update(path, route, advert, version, out),
+        }
+    }
+
+    fn update(
+        &mut self,
+        path: &Path,
         route: &Route,
-        id: u64,
+        advert: Advert,
         version: Version,
         out: &mut Vec<u8>,
-    ) {
+    ) -> Option<Advert> {
+        let mark = self.mark(route, version);
+        let was = advert.mark;
+        if was == mark || self.is_converting && was == self.marks.of_reader(route, version) {
+            return Some(Advert { mark, ..advert });
+        }
+        // A relay must know each route, also where that takes an end and a start: with chains that are not
+        // true, relays would read from each other in a circle.
+        if !self.viewer.is_relay && Marks::is_detour(was, mark) {
+            return Some(advert);
+        }
+        if !version.replaces_announces() {
+            self.end(path, advert, version, out);
+            return self.start(path, route, version, out);
+        }
         let (hops, cost) = (route.hops.clone(), route.cost);
-        self.told.insert(change.path.clone(), Told { id, hops: hops.clone(), cost });
         match version.has_announce_ids() {
-            true => Announce::Restart { id, hops, cost }.encode(version, out),
-            false => Announce::Active { suffix, hops, cost }.encode(version, out),
+            true => Announce::Restart { id: u64::from(advert.id), hops, cost }.encode(version, out),
+            false => {
+                let Some(suffix) = self.viewer.suffix(path) else { return Some(advert) };
+                Announce::Active { suffix, hops, cost }.encode(version, out);
+            }
+        }
+        Some(Advert { mark, ..advert })
+    }
+
+    fn start(&mut self, path: &Path, route: &Route, version: Version, out: &mut Vec<u8>) -> Option<Advert> {
+        let suffix = self.viewer.suffix(path)?;
+        let advert = self.next_advert(route, version)?;
+        let hops = self.viewer.chain(&route.hops, version);
+        Announce::Active { suffix, hops, cost: route.cost }.encode(version, out);
+        Some(advert)
+    }
+
+    fn end(&self, path: &Path, advert: Advert, version: Version, out: &mut Vec<u8>) {
+        if version.has_announce_ids() {
+            Announce::EndedId { id: u64::from(advert.id) }.encode(version, out);
+        } else if let Some(suffix) = self.viewer.suffix(path) {
+            Announce::Ended { suffix }.encode(version, out);
+        }
+    }
+
+    /// State of the next announcement. `None` when all numbers of the stream are used up.
+    fn next_advert(&mut self, route: &Route, version: Version) -> Option<Advert> {
+        let id = self.next_id;
+        if version.has_announce_ids() {
+            let next = id.checked_add(1);
+            self.is_exhausted = next.is_none();
+            self.next_id = next?;
+        }
+        Some(Advert { id, mark: self.mark(route, version) })
+    }
+
+    fn mark(&self, route: &Route, version: Version) -> u64 {
+        match self.viewer.is_relay {
+            true => self.marks.of_relay(route, version),
+            false => self.marks.of_reader(route, version),
         }
     }
 }
 
-fn ended(id: u64, suffix: Path, version: Version) -> Announce {
-    if version.has_announce_ids() { Announce::EndedId { id } } else { Announce::Ended { suffix } }
+impl Marks {
+    const CHAIN_BITS: u32 = 20;
+    const COST_BITS: u32 = 16;
+
+    /// Chain and price as one.
+    fn of_relay(&self, route: &Route, version: Version) -> u64 {
+        let cost = version.has_announce_ids().then_some(route.cost);
+        self.hasher.hash_one((&route.hops, cost))
+    }
+
+    /// Publisher, chain and price each for themselves. A relay that came as a reader is compared with it
+    /// once; a reader that misses one change of a price in 65,536 is none the worse.
+    fn of_reader(&self, route: &Route, version: Version) -> u64 {
+        let cost = if version.has_announce_ids() { self.hasher.hash_one(route.cost) } else { 0 };
+        let publisher = self.hasher.hash_one(route.hops.first());
+        let chain = self.hasher.hash_one(&route.hops);
+        let low = |hash: u64, bits: u32| hash & ((1 << bits) - 1);
+        publisher << (Self::CHAIN_BITS + Self::COST_BITS)
+            | low(chain, Self::CHAIN_BITS) << Self::COST_BITS
+            | low(cost, Self::COST_BITS)
+    }
+
+    /// Whether two marks of a reader name other routes to the same publisher.
+    fn is_detour(one: u64, other: u64) -> bool {
+        let is_other = |shift: u32| one >> shift != other >> shift;
+        is_other(Self::COST_BITS) && !is_other(Self::CHAIN_BITS + Self::COST_BITS)
+    }
 }
+
+#[cfg(test)]
+mod tests;

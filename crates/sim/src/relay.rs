@@ -32,6 +32,8 @@ pub struct Relay {
     workers: Vec<Worker>,
     seats: BTreeMap<SessionId, Seat>,
     rings: Rings,
+    /// When the announce board has a change due that it held back.
+    board_due: Option<Instant>,
     /// Of clients, and of other relays.
     permits: [Permit; 2],
     started: Instant,
@@ -79,6 +81,7 @@ impl Relay {
             workers: (0..WORKERS).map(Worker::new).collect(),
             seats: BTreeMap::new(),
             rings: Rings::new(),
+            board_due: None,
             permits: permits
                 .map(|policy| policy.admit("/", SystemTime::UNIX_EPOCH).expect("the root is open to all")),
             started: now,
@@ -169,6 +172,7 @@ impl Relay {
         }
         self.core.handle_timeout(now);
         self.act(now);
+        self.board_due = self.store.board().release(now, &mut self.rings);
         for at in 0..self.workers.len() {
             for _ in 0..rng.below(6) {
                 let Some(letter) = self.workers[at].from_core.pop_front() else { break };
@@ -199,7 +203,7 @@ impl Relay {
     /// When something is due by the clock.
     pub fn next_deadline(&self) -> Option<Instant> {
         let sessions = self.seats.values().filter_map(|seat| seat.session.next_deadline());
-        sessions.chain(self.core.next_deadline()).min()
+        sessions.chain(self.core.next_deadline()).chain(self.board_due).min()
     }
 
     /// What is held, for tests of what is left behind.
@@ -265,7 +269,7 @@ impl Relay {
                     let at = usize::from(session.worker().0);
                     self.workers[at].from_core.push_back(Letter::Order(session, order));
                 }
-                Action::Board { path, routes } => self.store.board().set(path, routes, &mut self.rings),
+                Action::Board { path, routes } => self.store.board().set(path, routes, now, &mut self.rings),
                 Action::Create { log } => {
                     self.store.create(log);
                 }

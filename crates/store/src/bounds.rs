@@ -28,7 +28,13 @@ pub(crate) const PIECE_OVERHEAD: u64 = 96;
 pub(crate) const ABSENT_RANGES: usize = 1_024;
 /// What such a range costs, bytes.
 pub(crate) const RANGE_OVERHEAD: u64 = 32;
-/// Changes a watched prefix remembers whatever its size; a watch further behind walks it anew.
+/// Changes a watched prefix remembers whatever its size; a watch further behind passes over all of it.
 pub(crate) const BOARD_CHANGES: usize = 256;
-/// Paths one walk may look at without reporting one, per change asked for.
-pub(crate) const BOARD_SCAN: usize = 16;
+/// Live paths of a watched prefix for each change it remembers past that: a pass over them is then rare,
+/// and the memory little beside that of its watches.
+pub(crate) const BOARD_CHANGES_SHARE: usize = 16;
+/// Withdrawn paths at which those that no watch needs are looked for.
+pub(crate) const BOARD_WITHDRAWN: usize = 256;
+/// Withdrawn paths held for watches that are behind, if there are not more live ones. A peer that reads
+/// nothing is closed within seconds; this bounds what it costs until then.
+pub(crate) const BOARD_WITHDRAWN_MAX: usize = 16_384;

@@ -31,7 +31,7 @@ mod sync;
 mod writer;
 
 pub use bell::{Bell, Rings};
-pub use board::{Board, Change, Watch};
+pub use board::{Advert, Board, Candidate, Change, PATH_CHANGES_PER_SECOND, Step, Visited, Watch};
 pub use budget::Budget;
 pub use entry::{End, Entry, Head, HeldGroup, Lookup, ObjectHead, Resume, Status};
 pub use feed::{Feed, Pulled};

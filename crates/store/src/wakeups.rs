@@ -9,7 +9,7 @@ use std::{
 
 use relay_model::{Cost, Epoch, LogId, Path, Route, SessionId, WorkerId};
 
-use crate::{Change, Config, End, Entry, Feed, ObjectHead, Rings, Store};
+use crate::{Advert, Candidate, Config, End, Entry, Feed, ObjectHead, Rings, Step, Store};
 
 #[cfg(shuttle)]
 use shuttle::thread;
@@ -148,14 +148,17 @@ fn logs() {
 
 fn announce(store: &Store) {
     let mut rings = Rings::new();
+    let mut now = Instant::now();
     for cost in 1..=GROUPS {
+        // As slowly as a path may change.
+        now += Duration::from_secs(1);
         let route = Route {
             session: SessionId(1),
             hops: Arc::new([]),
             cost: Cost { warm: 0, cold: cost },
             fading: false,
         };
-        store.board().set(Path::parse("a/b").unwrap(), vec![route], &mut rings);
+        store.board().set(Path::parse("a/b").unwrap(), vec![route], now, &mut rings);
         store.ring(&mut rings, None);
     }
 }
@@ -166,13 +169,15 @@ fn watch(store: &Store, worker: WorkerId) {
     let mut watch = store.board().watch(worker, Path::parse("a").unwrap());
     let (mut last, mut news) = (0, true);
     while last < GROUPS {
-        let mut changes: Vec<Change> = Vec::new();
-        while news && watch.walk(1, &mut changes) {}
-        for change in changes {
-            let cost = change.routes.first().map_or(0, |route| route.cost.cold);
-            assert!(cost > last, "a change went backwards or came twice");
-            last = cost;
-        }
+        let mut visitor = |candidate: Candidate<'_>| {
+            let cost = candidate.routes.first().map_or(0, |route| route.cost.cold);
+            if candidate.advert.is_none_or(|advert| advert.mark != cost) {
+                assert!(cost > last, "a change went backwards or came twice");
+                last = cost;
+            }
+            Step::Next(Some(Advert { id: 0, mark: cost }))
+        };
+        while news && watch.visit(1, &mut visitor).more {}
         news = store.bell(worker).take(&mut Vec::new());
         if !news && last < GROUPS {
             wait();

@@ -45,6 +45,8 @@ pub(crate) struct Control {
     questions: Receiver<Question>,
     /// When they are to see it next, if it may have changed.
     show_at: Option<Instant>,
+    /// When the announce board has a change due that it held back.
+    board_due: Option<Instant>,
     beats: Beats,
     rings: Rings,
     /// Letters to each worker.
@@ -71,6 +73,7 @@ impl Control {
             seen,
             questions,
             show_at: None,
+            board_due: None,
             beats,
             rings: Rings::new(),
             letters,
@@ -97,7 +100,8 @@ impl Control {
             Err(TryRecvError::Disconnected) => return None,
             Err(TryRecvError::Empty) => {}
         }
-        let due = self.core.next_deadline().into_iter().chain(self.show_at).min().map_or_else(never, at);
+        let due = self.core.next_deadline().into_iter().chain(self.show_at).chain(self.board_due);
+        let due = due.min().map_or_else(never, at);
         select! {
             recv(events) -> batch => batch.ok().map(Some),
             recv(self.questions) -> question => {
@@ -145,6 +149,7 @@ impl Control {
         self.core.handle_timeout(now);
         self.act_all(now);
         self.ledger.set_ghosts(self.core.ghost_bytes());
+        self.board_due = self.store.board().release(now, &mut self.rings);
         for (session, count) in self.taken.drain() {
             if let Some(letters) = self.letters.get_mut(usize::from(session.worker().0)) {
                 letters.push(Letter::AsksDone(session, count));
@@ -181,7 +186,7 @@ pub fn carry_out(
 ) -> Option<(SessionId, Order)> {
     match action {
         Action::Order { session, order } => return Some((session, order)),
-        Action::Board { path, routes } => store.board().set(path, routes, rings),
+        Action::Board { path, routes } => store.board().set(path, routes, now, rings),
         Action::Create { log } => {
             store.create(log);
         }

@@ -273,6 +273,7 @@ impl Relay {
         if !self.core_sleeps {
             self.core();
         }
+        self.store.board().release(self.now, &mut self.rings);
         for at in 0..self.peers.len() {
             if std::mem::take(&mut self.seats[at].is_let_in) {
                 let grant = self.seats[at].grant.clone();
@@ -393,7 +394,7 @@ impl Relay {
                 let routes = self.routes.entry(path.clone()).or_default();
                 routes.retain(|route| route.session != session);
                 routes.insert(0, Route { session, hops, cost, fading: false });
-                self.store.board().set(path.clone(), routes.clone(), &mut self.rings);
+                self.store.board().set(path.clone(), routes.clone(), self.now, &mut self.rings);
             }
             Ask::Unannounce { path } => self.unroute(&path, session),
             Ask::Subscribe { sub, path, track, prefs, want } => {
@@ -503,13 +504,13 @@ impl Relay {
     pub(crate) fn fade(&mut self, broadcast: &str) {
         let routes = self.routes.get_mut(&path(broadcast)).expect("announced");
         routes.iter_mut().for_each(|route| route.fading = true);
-        self.store.board().set(path(broadcast), routes.clone(), &mut self.rings);
+        self.store.board().set(path(broadcast), routes.clone(), self.now, &mut self.rings);
     }
 
     fn unroute(&mut self, path: &Path, session: SessionId) {
         if let Some(routes) = self.routes.get_mut(path) {
             routes.retain(|route| route.session != session);
-            self.store.board().set(path.clone(), routes.clone(), &mut self.rings);
+            self.store.board().set(path.clone(), routes.clone(), self.now, &mut self.rings);
         }
         self.routes.retain(|_, routes| !routes.is_empty());
     }
@@ -544,6 +545,8 @@ impl Relay {
         }
         let seed = self.seed;
         self.until("end of all sessions", |relay| relay.seats.iter().all(|seat| seat.session.is_none()));
+        // A path that changed often is withdrawn a little later.
+        self.until("withdrawal of all paths", |relay| relay.store.board().paths() == 0);
         assert_eq!(self.fanout.logs(), 0, "seed {seed}");
         let mut watchers = Vec::new();
         self.fanout.watchers(&mut watchers);

@@ -1,4 +1,5 @@
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
@@ -7,8 +8,8 @@ use std::{
 use proptest::prelude::*;
 use relay_model::{Cost, Hop, Path, Route, SessionId, WorkerId};
 
-use super::*;
-use crate::{Config, Store};
+use super::{table::prefixes, *};
+use crate::{Config, Store, bounds};
 
 const W0: WorkerId = WorkerId(0);
 const W1: WorkerId = WorkerId(1);
@@ -30,20 +31,41 @@ fn routes(cost: u64) -> Vec<Route> {
     }]
 }
 
+thread_local! {
+    /// Virtual time of [`set`].
+    static NOW: Cell<Instant> = Cell::new(Instant::now());
+}
+
+/// Sets a path a second after the last time: no change is held back.
 fn set(board: &Board, raw: &str, cost: Option<u64>) -> Rings {
     let mut rings = Rings::new();
-    board.set(path(raw), cost.map(routes).unwrap_or_default(), &mut rings);
+    let now = NOW.get() + Duration::from_secs(1);
+    NOW.set(now);
+    board.set(path(raw), cost.map(routes).unwrap_or_default(), now, &mut rings);
     rings
 }
 
-/// Everything a watch has to say: path and cost, `None` = withdrawn.
+/// At most `max` changes of a watch whose owner knows the price of each path: path and cost, `None` =
+/// withdrawn. Returns whether there may be more.
+fn step(watch: &mut Watch, max: usize, out: &mut Vec<(String, Option<u64>)>) -> bool {
+    let visited = watch.visit(max, |candidate| {
+        let Candidate { path, routes, is_live, advert } = candidate;
+        let cost = routes.first().map(|route| route.cost.cold).filter(|_| is_live);
+        if cost != advert.map(|advert| advert.mark) {
+            out.push((path.to_string(), cost));
+        }
+        Step::Next(cost.map(|mark| Advert { id: 0, mark }))
+    });
+    assert!(visited.entries <= max && !visited.is_lost);
+    visited.more
+}
+
+/// All changes of a watch.
 fn walk(watch: &mut Watch) -> Vec<(String, Option<u64>)> {
     let mut out = Vec::new();
-    while watch.walk(3, &mut out) {}
-    assert!(!watch.walk(3, &mut out));
-    out.iter()
-        .map(|change| (change.path.to_string(), change.routes.first().map(|route| route.cost.cold)))
-        .collect()
+    while step(watch, 3, &mut out) {}
+    assert!(!step(watch, 3, &mut out));
+    out
 }
 
 fn said(all: &[(&str, Option<u64>)]) -> Vec<(String, Option<u64>)> {
@@ -120,10 +142,10 @@ fn a_walk_appends_no_more_than_asked() {
     }
     let mut watch = board.watch(W0, Path::root());
     let mut out = Vec::new();
-    assert!(watch.walk(0, &mut out) && out.is_empty());
-    assert!(watch.walk(4, &mut out));
+    assert!(step(&mut watch, 0, &mut out) && out.is_empty());
+    assert!(step(&mut watch, 4, &mut out));
     assert_eq!(out.len(), 4);
-    while watch.walk(4, &mut out) {}
+    while step(&mut watch, 4, &mut out) {}
     assert_eq!(out.len(), 10);
 }
 
@@ -156,8 +178,7 @@ fn what_a_prefix_remembers_is_bounded() {
     for at in 0..10 * bounds::BOARD_CHANGES as u64 {
         set(board, "churn", Some(at));
     }
-    let remembered = board.inner.table.read().hubs.get(&Path::root()).map(|hub| hub.recent.len());
-    assert_eq!(remembered, Some(bounds::BOARD_CHANGES));
+    assert_eq!(board.inner.table.read().remembered(), bounds::BOARD_CHANGES);
     assert_eq!(walk(&mut watch).len(), 1);
 }
 
@@ -171,7 +192,7 @@ fn nothing_is_left_when_everybody_left() {
     drop(watches);
     set(board, "a/b", None);
     assert_eq!((board.watches(), board.paths()), (0, 0));
-    assert!(board.inner.table.read().hubs.is_empty());
+    assert_eq!(board.inner.table.read().hubs(), 0);
 }
 
 #[test]
@@ -200,10 +221,132 @@ fn a_hundred_thousand_paths_are_walked_and_changed_in_bounded_time() {
     }
     assert_eq!(walk(&mut early).len(), all / 2);
     assert_eq!(board.paths(), all / 2);
-    let table = board.inner.table.read();
-    let remembered: usize = table.hubs.values().map(|hub| hub.recent.len()).sum();
+    let remembered = board.inner.table.read().remembered();
     assert!(remembered <= all / 2 + 1_001 * bounds::BOARD_CHANGES, "{remembered} changes remembered");
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+#[test]
+fn second_start_and_unknown_end_are_never_shown() {
+    let store = store();
+    let board = store.board();
+    (0..600).for_each(|at| drop(set(board, &format!("p{at:03}"), Some(1))));
+    let mut watch = board.watch(W0, Path::root());
+    let mut out = Vec::new();
+    step(&mut watch, 300, &mut out);
+    // Behind and ahead of the place where the first pass stands.
+    set(board, "p100", None);
+    set(board, "p500", None);
+    set(board, "p500", Some(1));
+    set(board, "p550", None);
+    while step(&mut watch, 7, &mut out) {}
+    let ends: Vec<_> = out.iter().filter(|(_, cost)| cost.is_none()).collect();
+    assert_eq!(ends, [&("p100".to_owned(), None)]);
+    assert_eq!(out.len(), 600 - 1 + 1);
+    assert_eq!(watch.advertised(), 598);
+}
+
+#[test]
+fn a_watch_of_20_000_paths_takes_16_bytes_a_path() {
+    let store = store();
+    let board = store.board();
+    // Slots in another order than paths.
+    for at in 0..20_000u64 {
+        set(board, &format!("room/{}", at * 7_919 % 20_000), Some(1));
+    }
+    let mut watches: Vec<Watch> = (0..64).map(|_| board.watch(W0, Path::root())).collect();
+    for watch in &mut watches {
+        assert_eq!(walk(watch).len(), 20_000);
+    }
+    let bytes: usize = watches.iter().map(|watch| size_of::<Watch>() + watch.heap_bytes()).sum();
+    assert!(bytes <= 16 * 64 * 20_000, "{} bytes a path and watch", bytes as f64 / (64.0 * 20_000.0));
+}
+
+#[test]
+fn withdrawn_paths_go_once_all_watches_have_passed() {
+    let store = store();
+    let board = store.board();
+    let mut quick = board.watch(W0, Path::root());
+    let mut slow = board.watch(W1, Path::root());
+    set(board, "keep", Some(1));
+    for watch in [&mut quick, &mut slow] {
+        walk(watch);
+    }
+    let slots = || board.inner.table.read().slots();
+    let churn = |watches: &mut [&mut Watch]| {
+        for at in 0..4 * bounds::BOARD_WITHDRAWN {
+            set(board, &format!("churn/{at}"), Some(1));
+            watches.iter_mut().for_each(|watch| drop(walk(watch)));
+            set(board, &format!("churn/{at}"), None);
+            watches.iter_mut().for_each(|watch| drop(walk(watch)));
+        }
+    };
+    churn(&mut [&mut quick, &mut slow]);
+    assert!(slots() <= bounds::BOARD_WITHDRAWN + 1, "{}", slots());
+    churn(&mut [&mut quick]);
+    assert!(slots() > 4 * bounds::BOARD_WITHDRAWN, "one has not passed: {}", slots());
+    walk(&mut slow);
+    churn(&mut [&mut quick, &mut slow]);
+    churn(&mut [&mut quick, &mut slow]);
+    assert!(slots() <= 2 * bounds::BOARD_WITHDRAWN + 1, "{}", slots());
+}
+
+#[test]
+fn a_watch_left_too_far_behind_is_lost_and_others_are_not() {
+    let store = store();
+    let board = store.board();
+    let mut left = board.watch(W0, Path::root());
+    let mut apart = board.watch(W0, path("apart"));
+    let mut empty = board.watch(W0, Path::root());
+    set(board, "first", Some(1));
+    set(board, "apart/x", Some(1));
+    walk(&mut left);
+    walk(&mut apart);
+    for at in 0..2 * bounds::BOARD_WITHDRAWN_MAX + 2 {
+        set(board, &format!("churn/{at}"), Some(1));
+        set(board, &format!("churn/{at}"), None);
+    }
+    assert!(board.inner.table.read().slots() <= 2 * bounds::BOARD_WITHDRAWN_MAX + 2);
+    let visited = left.visit(1, |candidate| Step::Next(candidate.advert));
+    assert!(visited.is_lost && visited.entries == 0);
+    set(board, "apart/x", None);
+    assert_eq!(walk(&mut apart), said(&[("apart/x", None)]));
+    assert_eq!(walk(&mut empty), said(&[("first", Some(1))]));
+}
+
+#[test]
+fn a_flapping_path_changes_twenty_times_a_second_and_ends_newest() {
+    let store = store();
+    let board = store.board();
+    let mut watch = board.watch(W0, Path::root());
+    walk(&mut watch);
+    let begun = Instant::now();
+    let (mut rings, mut seen) = (Rings::new(), Vec::new());
+    for ms in 0..2_000u64 {
+        let now = begun + Duration::from_millis(ms);
+        board.release(now, &mut rings);
+        let cost = if ms % 2 == 0 { routes(ms) } else { vec![] };
+        board.set(path("flapping"), cost, now, &mut rings);
+        if ms % 100 == 50 {
+            board.set(path(&format!("steady/{ms}")), routes(1), now, &mut rings);
+            assert_eq!(walk(&mut watch).last(), Some(&(format!("steady/{ms}"), Some(1))), "not delayed");
+        }
+        seen.extend(walk(&mut watch).iter().map(|_| ms));
+    }
+    assert!(seen.len() > 20);
+    let most = seen.iter().map(|at| seen.iter().filter(|other| (*at..at + 1_000).contains(*other)).count());
+    assert!(most.max() <= Some(PATH_CHANGES_PER_SECOND as usize), "{seen:?}");
+    let end = begun + Duration::from_secs(2);
+    board.release(end, &mut rings);
+    for cost in 3..=7 {
+        board.set(path("flapping"), routes(cost), end, &mut rings);
+    }
+    let due = board.release(end, &mut rings).expect("a change was held back");
+    let mut rings = Rings::new();
+    assert_eq!(board.release(due, &mut rings), None);
+    assert!(rings.contains(W0));
+    assert_eq!(walk(&mut watch), said(&[("flapping", Some(7))]));
+    assert_eq!(board.list(&path("flapping"), None, 1)[0].routes[..], routes(7)[..]);
 }
 
 const PATHS: [&str; 8] = ["", "a", "a/b", "a/b/c", "a0", "b", "b/a", "c"];
@@ -238,14 +381,12 @@ struct Watcher {
 impl Watcher {
     fn walk(&mut self, max: usize) -> bool {
         let mut out = Vec::new();
-        let more = self.watch.walk(max, &mut out);
-        assert!(out.len() <= max);
-        for change in out {
-            assert!(change.path.has_prefix(self.watch.prefix()));
-            let key = change.path.to_string();
-            match change.routes.first() {
-                Some(route) => {
-                    self.believes.insert(key, route.cost.cold);
+        let more = step(&mut self.watch, max, &mut out);
+        for (key, cost) in out {
+            assert!(path(&key).has_prefix(self.watch.prefix()));
+            match cost {
+                Some(cost) => {
+                    self.believes.insert(key, cost);
                 }
                 None => assert!(self.believes.remove(&key).is_some(), "withdrew {key}, never announced"),
             }
@@ -297,6 +438,6 @@ proptest! {
             prop_assert_eq!(&watcher.believes, &expected);
         }
         let prefixes: BTreeSet<_> = watchers.iter().map(|watcher| watcher.watch.prefix().to_string()).collect();
-        prop_assert_eq!(board.inner.table.read().hubs.len(), prefixes.len());
+        prop_assert_eq!(board.inner.table.read().hubs(), prefixes.len());
     }
 }

@@ -1,26 +1,20 @@
-//! A cursor into the announce board.
+//! A watch: a position on the announce board, and what its owner advertised.
 
-use std::{collections::BTreeMap, iter::Peekable, ops::Bound, sync::Arc};
+use std::sync::Arc;
 
 use relay_model::{Path, Route, WorkerId};
-use smallvec::SmallVec;
 
-use super::{Hub, Inner, Slot, Table};
-use crate::{
-    bounds,
-    sync::{AtomicU64, Ordering},
+use super::{
+    Inner,
+    adverts::{Advert, AdvertTable},
+    hub::{Hub, NO_POSITION, Place},
+    table::{Slot, Table},
 };
+use crate::sync::{AtomicU64, Ordering};
 
-/// The newest state of one path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// Its path.
-    pub path: Path,
-    /// Its routes, best first; empty: withdrawn.
-    pub routes: Arc<[Route]>,
-}
-
-/// What changes at and below a prefix. Dropping it ends the interest.
+/// The changes at and below a prefix, for one owner. Dropping it ends the interest.
+///
+/// It holds a position and one [`Advert`] for each path that its owner advertised, at most 16 bytes each.
 #[derive(Debug)]
 pub struct Watch {
     inner: Arc<Inner>,
@@ -28,32 +22,83 @@ pub struct Watch {
     prefix: Path,
     /// Version of the last change below the prefix.
     news: Arc<AtomicU64>,
-    /// Changes up to this version are reported, or will be by the comparison under way.
+    /// Up to where withdrawals were visited: slots of later ones must stay.
+    position: Arc<AtomicU64>,
+    seat: usize,
+    /// Changes up to this version were visited, or will be by the pass under way.
     seen: u64,
-    /// The versions reported, by path: what has to be withdrawn, and what need not be repeated.
-    reported: BTreeMap<Path, u64>,
-    /// A comparison of what is live with what is reported, under way.
-    comparing: Option<Progress>,
+    adverts: AdvertTable,
+    pass: Option<Pass>,
 }
 
+/// Progress of a pass over all advertised and all live paths.
 #[derive(Clone, Debug)]
-enum Progress {
-    Start,
-    After(Path),
+enum Pass {
+    /// Advertised paths that are withdrawn, from this slot on.
+    Withdrawn(u32),
+    /// Live paths, past this one.
+    Live(Option<Path>),
+}
+
+/// A path that may have to be advertised, changed or ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// The path.
+    pub path: &'a Path,
+    /// Its routes, best first; the last ones if it is withdrawn.
+    pub routes: &'a [Route],
+    /// Whether it is live.
+    pub is_live: bool,
+    /// What the owner advertised of it.
+    pub advert: Option<Advert>,
+}
+
+/// Answer to a [`Candidate`]: what is advertised of it from now on.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// The visit goes on.
+    Next(Option<Advert>),
+    /// The visit stops here.
+    Last(Option<Advert>),
+}
+
+/// Result of a visit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Visited {
+    /// Paths looked at, whether or not they were shown to the visitor.
+    pub entries: usize,
+    /// There may be more: visit again.
+    pub more: bool,
+    /// Withdrawals of advertised paths are lost, because the watch was not visited for too long. What
+    /// its owner advertised cannot be brought up to date any more.
+    pub is_lost: bool,
+}
+
+/// What is left of the work of one call.
+struct Effort {
+    entries: usize,
+    max: usize,
+}
+
+impl Effort {
+    /// Takes one entry; false when none is left.
+    fn take(&mut self) -> bool {
+        let is_left = self.entries < self.max;
+        self.entries += usize::from(is_left);
+        is_left
+    }
+
+    fn stop(&mut self) {
+        self.max = self.entries;
+    }
 }
 
 impl Watch {
-    pub(crate) fn new(inner: Arc<Inner>, worker: WorkerId, prefix: Path, news: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(inner: Arc<Inner>, worker: WorkerId, prefix: Path, place: Place) -> Self {
+        let Place { news, position, seat } = place;
         let seen = news.load(Ordering::Acquire);
-        Self {
-            inner,
-            worker,
-            prefix,
-            news,
-            seen,
-            reported: BTreeMap::new(),
-            comparing: Some(Progress::Start),
-        }
+        let pass = Some(Pass::Live(None));
+        Self { inner, worker, prefix, news, position, seat, seen, adverts: AdvertTable::default(), pass }
     }
 
     /// The prefix it watches.
@@ -61,135 +106,255 @@ impl Watch {
         &self.prefix
     }
 
-    /// Gives everything live once more, and what was not reported yet.
-    pub fn again(&mut self) {
-        // No slot has this version: versions count from 1.
-        self.reported.values_mut().for_each(|version| *version = 0);
+    /// Paths advertised.
+    pub fn advertised(&self) -> usize {
+        self.adverts.len()
+    }
+
+    /// Bytes allocated for the paths advertised.
+    pub fn heap_bytes(&self) -> usize {
+        self.adverts.heap_bytes()
+    }
+
+    /// Makes the next visits give everything that is advertised or live once more.
+    pub fn restart(&mut self) {
         self.seen = self.news.load(Ordering::Acquire);
-        self.comparing = Some(Progress::Start);
+        self.pass = Some(if self.adverts.is_empty() { Pass::Live(None) } else { Pass::Withdrawn(0) });
     }
 
-    /// Whether a walk would find anything. Takes no lock.
+    /// Forgets what is advertised and starts anew.
+    pub fn reset(&mut self) {
+        self.adverts = AdvertTable::default();
+        self.restart();
+    }
+
+    /// Whether a pass over everything is under way: the first one, one after [`Self::restart`], or one
+    /// that makes up for changes that the board forgot. Changes are visited after it.
+    pub fn is_in_pass(&self) -> bool {
+        self.pass.is_some()
+    }
+
+    /// Whether a visit would find anything. Takes no lock.
     pub fn is_pending(&self) -> bool {
-        self.comparing.is_some() || self.news.load(Ordering::Acquire) != self.seen
+        self.pass.is_some() || self.news.load(Ordering::Acquire) != self.seen
     }
 
-    /// Appends at most `max` changes since the last walk, the newest state of each path; a path set
-    /// and withdrawn in between gives none. True: walk again, there may be more (a walk that appends
-    /// nothing has still made progress).
-    pub fn walk(&mut self, max: usize, out: &mut Vec<Change>) -> bool {
+    /// Shows at most `max` candidates in their newest state. A candidate may be unchanged, and one that is
+    /// withdrawn is shown only if it is advertised. The visitor runs under the board's lock. A call ends
+    /// where a pass ends.
+    pub fn visit(&mut self, max: usize, mut visitor: impl FnMut(Candidate<'_>) -> Step) -> Visited {
         if !self.is_pending() || max == 0 {
-            return self.is_pending();
+            return Visited { more: self.is_pending(), ..Visited::default() };
         }
         let inner = Arc::clone(&self.inner);
         let table = inner.table.read();
-        let Some(hub) = table.hubs.get(&self.prefix) else { return false };
-        let full = out.len().saturating_add(max);
-        let mut scan = max.saturating_mul(bounds::BOARD_SCAN);
-        if self.comparing.is_none() && self.seen < hub.forgotten {
+        let Some(hub) = table.hub(&self.prefix) else { return Visited::default() };
+        if !self.adverts.is_empty() && self.position.load(Ordering::Acquire) < hub.lost {
+            return Visited { is_lost: true, ..Visited::default() };
+        }
+        let mut effort = Effort { entries: 0, max };
+        if self.pass.is_none() && self.seen < hub.forgotten {
             self.seen = hub.version.load(Ordering::Acquire);
-            self.comparing = Some(Progress::Start);
+            self.pass = Some(Pass::Withdrawn(0));
         }
-        if let Some(progress) = self.comparing.take() {
-            self.comparing = self.compare(&table, progress, full, &mut scan, out);
+        match self.pass.take() {
+            None => self.visit_changes(&table, hub, &mut effort, &mut visitor),
+            Some(Pass::Withdrawn(from)) => {
+                self.pass = Some(self.visit_withdrawn(&table, from, &mut effort, &mut visitor));
+            }
+            Some(Pass::Live(after)) => self.pass = self.visit_live(&table, after, &mut effort, &mut visitor),
         }
-        if self.comparing.is_none() && self.seen >= hub.forgotten {
-            self.follow(&table, hub, full, &mut scan, out);
-        }
+        self.publish_position(hub);
         drop(table);
-        self.is_pending()
+        Visited { entries: effort.entries, more: self.is_pending(), is_lost: false }
     }
 
-    /// Reports the changes the hub remembers past `seen`.
-    fn follow(&mut self, table: &Table, hub: &Hub, full: usize, scan: &mut usize, out: &mut Vec<Change>) {
+    /// Shows paths that changed after version `since` and are not advertised, with their last routes if
+    /// they are withdrawn; moves `since`. For an owner that promised announcements before these changes.
+    /// The changes themselves remain to be visited.
+    pub fn visit_missed(
+        &mut self,
+        since: &mut u64,
+        max: usize,
+        mut visitor: impl FnMut(Candidate<'_>) -> Step,
+    ) -> Visited {
+        let inner = Arc::clone(&self.inner);
+        let table = inner.table.read();
+        let Some(hub) = table.hub(&self.prefix) else { return Visited::default() };
+        // Withdrawals are there also if the hub has forgotten them: this watch has not passed them.
+        let changes = if *since >= hub.forgotten { &hub.recent } else { table.withdrawn() };
+        let mut effort = Effort { entries: 0, max };
+        let mut missed = changes.range(changes.partition_point(|(version, _)| version <= since)..);
+        let more = loop {
+            let Some((version, id)) = missed.next() else { break false };
+            if !effort.take() {
+                break true;
+            }
+            *since = *version;
+            if let Some(slot) = table.slot(*id).filter(|slot| slot.path.has_prefix(&self.prefix))
+                && self.adverts.get(*id).is_none()
+            {
+                self.show(*id, slot, &mut effort, &mut visitor);
+            }
+        };
+        self.publish_position(hub);
+        Visited { entries: effort.entries, more, is_lost: false }
+    }
+
+    /// Version up to which [`Self::visit_missed`] has nothing for a watch whose first pass is under way.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Calls `visitor` with live paths past `after` and their routes, `max` at most; returns their number
+    /// and moves `after`. Fewer than `max`: all were visited.
+    pub fn look(
+        &self,
+        after: &mut Option<Path>,
+        max: usize,
+        mut visitor: impl FnMut(&Path, &[Route]),
+    ) -> usize {
+        let table = self.inner.table.read();
+        let (mut entries, mut last) = (0, None);
+        for (_, slot) in table.below(&self.prefix, after.as_ref()).take(max) {
+            entries += 1;
+            if slot.is_live {
+                visitor(&slot.path, &slot.routes);
+            }
+            last = Some(&slot.path);
+        }
+        if let Some(last) = last {
+            *after = Some(last.clone());
+        }
+        entries
+    }
+
+    /// Visits the changes that the hub remembers past `seen`.
+    fn visit_changes(
+        &mut self,
+        table: &Table,
+        hub: &Hub,
+        effort: &mut Effort,
+        visitor: &mut impl FnMut(Candidate<'_>) -> Step,
+    ) {
         let start = hub.recent.partition_point(|(version, _)| *version <= self.seen);
-        for (version, path) in hub.recent.range(start..) {
-            if out.len() >= full || *scan == 0 {
+        for (version, id) in hub.recent.range(start..) {
+            if !effort.take() {
                 return;
             }
-            *scan -= 1;
-            self.report(path, table.live.get(path), out);
             self.seen = *version;
+            // The slot may have been freed since, and taken by a path elsewhere.
+            if let Some(slot) = table.slot(*id).filter(|slot| slot.path.has_prefix(&self.prefix)) {
+                self.show_change(*id, slot, effort, visitor);
+            }
         }
         self.seen = hub.version.load(Ordering::Acquire);
     }
 
-    /// Goes over what is live and what is reported in path order. Returns where it stopped.
-    fn compare(
+    /// Visits what is advertised and withdrawn. Returns where the pass goes on.
+    fn visit_withdrawn(
         &mut self,
         table: &Table,
-        progress: Progress,
-        full: usize,
-        scan: &mut usize,
-        out: &mut Vec<Change>,
-    ) -> Option<Progress> {
-        let mut after = match progress {
-            Progress::Start => None,
-            Progress::After(path) => Some(path),
-        };
-        loop {
-            let batch = self.next_paths(table, after.as_ref());
-            if batch.is_empty() {
-                return None;
+        from: u32,
+        effort: &mut Effort,
+        visitor: &mut impl FnMut(Candidate<'_>) -> Step,
+    ) -> Pass {
+        let mut from = from;
+        while let Some(id) = self.adverts.next_from(from) {
+            if !effort.take() {
+                return Pass::Withdrawn(id);
             }
-            for path in batch {
-                if out.len() >= full || *scan == 0 {
-                    return Some(after.map_or(Progress::Start, Progress::After));
+            match table.slot(id) {
+                Some(slot) if slot.is_live => {}
+                Some(slot) => self.show_change(id, slot, effort, visitor),
+                None => {
+                    self.adverts.remove(id);
                 }
-                *scan -= 1;
-                self.report(&path, table.live.get(&path), out);
-                after = Some(path);
             }
+            let Some(next) = id.checked_add(1) else { break };
+            from = next;
+        }
+        Pass::Live(None)
+    }
+
+    /// Visits what is live, in the order of the paths. Returns where the pass goes on.
+    fn visit_live(
+        &mut self,
+        table: &Table,
+        after: Option<Path>,
+        effort: &mut Effort,
+        visitor: &mut impl FnMut(Candidate<'_>) -> Step,
+    ) -> Option<Pass> {
+        let prefix = self.prefix.clone();
+        let mut last: Option<&Path> = None;
+        for (id, slot) in table.below(&prefix, after.as_ref()) {
+            if !effort.take() {
+                return Some(Pass::Live(last.or(after.as_ref()).cloned()));
+            }
+            if slot.is_live {
+                self.show_change(id, slot, effort, visitor);
+            }
+            last = Some(&slot.path);
+        }
+        None
+    }
+
+    fn show_change(
+        &mut self,
+        id: u32,
+        slot: &Slot,
+        effort: &mut Effort,
+        visitor: &mut impl FnMut(Candidate<'_>) -> Step,
+    ) {
+        if slot.is_live {
+            self.show(id, slot, effort, visitor);
+        } else if self.adverts.get(id).is_some() {
+            self.show(id, slot, effort, visitor);
+            // Its slot is about to be freed.
+            self.adverts.remove(id);
         }
     }
 
-    /// The next few paths that are live or reported.
-    fn next_paths(&self, table: &Table, after: Option<&Path>) -> SmallVec<[Path; 32]> {
-        let from = after.map_or(Bound::Included(&self.prefix), Bound::Excluded);
-        let live = table.live.range::<Path, _>((from, Bound::Unbounded)).map(|(path, _)| path);
-        let live = live.take_while(|path| path.has_prefix(&self.prefix));
-        let reported = self.reported.range::<Path, _>((from, Bound::Unbounded)).map(|(path, _)| path);
-        Merge { left: live.peekable(), right: reported.peekable() }.take(32).cloned().collect()
+    fn show(
+        &mut self,
+        id: u32,
+        slot: &Slot,
+        effort: &mut Effort,
+        visitor: &mut impl FnMut(Candidate<'_>) -> Step,
+    ) {
+        let before = self.adverts.get(id);
+        let Slot { path, routes, is_live, .. } = slot;
+        let step = visitor(Candidate { path, routes, is_live: *is_live, advert: before });
+        let (Step::Next(after) | Step::Last(after)) = step;
+        match after {
+            Some(advert) if before != Some(advert) => self.adverts.set(id, advert),
+            None if before.is_some() => {
+                self.adverts.remove(id);
+            }
+            _ => {}
+        }
+        if matches!(step, Step::Last(_)) {
+            effort.stop();
+        }
     }
 
-    fn report(&mut self, path: &Path, slot: Option<&Slot>, out: &mut Vec<Change>) {
-        let routes = match slot {
-            Some(slot) if self.reported.get(path) == Some(&slot.version) => return,
-            Some(slot) => {
-                self.reported.insert(path.clone(), slot.version);
-                Arc::clone(&slot.routes)
-            }
-            None if self.reported.remove(path).is_none() => return,
-            None => Arc::new([]),
+    /// Publishes which withdrawals this watch does not need any more. Under the board's lock.
+    fn publish_position(&self, hub: &Hub) {
+        let before = self.position.load(Ordering::Acquire);
+        let position = match self.pass {
+            _ if self.adverts.is_empty() => NO_POSITION,
+            // What is advertised is as new as the board.
+            _ if before == NO_POSITION => hub.version.load(Ordering::Acquire),
+            None => self.seen.max(before),
+            // A pass has not found every withdrawal yet.
+            Some(_) => before,
         };
-        out.push(Change { path: path.clone(), routes });
+        self.position.store(position, Ordering::Release);
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.inner.table.write().leave(self.worker, &self.prefix);
-    }
-}
-
-/// Two ascending runs as one, without repeats.
-struct Merge<L: Iterator, R: Iterator> {
-    left: Peekable<L>,
-    right: Peekable<R>,
-}
-
-impl<'a, L: Iterator<Item = &'a Path>, R: Iterator<Item = &'a Path>> Iterator for Merge<L, R> {
-    type Item = &'a Path;
-
-    fn next(&mut self) -> Option<&'a Path> {
-        match (self.left.peek(), self.right.peek()) {
-            (Some(left), Some(right)) if left == right => {
-                self.right.next();
-                self.left.next()
-            }
-            (Some(left), Some(right)) if left > right => self.right.next(),
-            (None, _) => self.right.next(),
-            _ => self.left.next(),
-        }
+        self.inner.table.write().leave(self.worker, &self.prefix, self.seat);
     }
 }

@@ -1,0 +1,188 @@
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use relay_model::{Cost, WorkerId};
+use relay_store::{Config, Rings, Store};
+use relay_wire::Inbox;
+
+use super::*;
+
+struct Fixture {
+    store: Arc<Store>,
+    now: Instant,
+}
+
+impl Fixture {
+    /// A board with paths `p/00000` and so on.
+    fn with_paths(count: u64) -> Self {
+        let store = Store::new(Config {
+            workers: 1,
+            capacity: 1 << 20,
+            ceiling: 1 << 21,
+            max_age: Duration::from_secs(30),
+        });
+        let mut fixture = Self { store, now: Instant::now() };
+        (0..count).for_each(|at| fixture.set(at, &[route(&[1, 2], 5)]));
+        fixture
+    }
+
+    /// Sets the routes of a path, as slowly as none is held back.
+    fn set(&mut self, at: u64, routes: &[Route]) {
+        self.now += Duration::from_secs(1);
+        let path = Path::parse(&format!("p/{at:05}")).unwrap();
+        self.store.board().set(path, routes.to_vec(), self.now, &mut Rings::new());
+    }
+
+    fn watch(&self, version: Version, is_relay: bool) -> Watching {
+        let viewer = Viewer {
+            session: SessionId(7),
+            hop: Hop(1_000),
+            scope: Scope::everything(),
+            prefix: Path::root(),
+            exclude: Hop::ANONYMOUS,
+            is_relay,
+        };
+        let watch = self.store.board().watch(WorkerId(0), Path::root());
+        Watching::new(Stream(0), viewer, watch, version)
+    }
+}
+
+fn route(hops: &[u64], cost: u64) -> Route {
+    let hops = hops.iter().copied().map(Hop).collect();
+    Route { session: SessionId(1), hops, cost: Cost { warm: 0, cold: cost }, fading: false }
+}
+
+/// Fills until nothing is left; the bytes.
+fn drain(watching: &mut Watching, version: Version, max: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    while watching.is_pending() {
+        let mut out = Vec::new();
+        let filled = watching.fill(version, max, &mut out);
+        assert!(!filled.is_broken && filled.entries <= max, "{filled:?}");
+        all.extend(out);
+    }
+    all
+}
+
+/// The promised count, and the announcements after it.
+fn parse(version: Version, bytes: &[u8]) -> (Option<u64>, Vec<Announce>) {
+    let mut inbox = Inbox::new();
+    inbox.push(bytes);
+    let ok = version.has_announce_ok().then(|| inbox.next::<lite::AnnounceOk>(version).unwrap().unwrap());
+    let mut announces = Vec::new();
+    while let Some(announce) = Announce::next(&mut inbox, version).unwrap() {
+        announces.push(announce);
+    }
+    (ok.map(|ok| ok.count), announces)
+}
+
+#[test]
+fn a_call_looks_at_no_more_paths_than_allowed() {
+    let fixture = Fixture::with_paths(3_000);
+    for version in [Version::V06, Version::V05, Version::V04, Version::V02] {
+        let mut watching = fixture.watch(version, false);
+        let (mut calls, mut entries) = (0, 0);
+        while watching.is_pending() {
+            let mut out = Vec::new();
+            let filled = watching.fill(version, 100, &mut out);
+            assert!(filled.entries <= 100 && filled.more == watching.is_pending());
+            // ANNOUNCE_INIT comes at once, and is a message at most.
+            let most = if version.has_announce_init() { LIST_BYTES + FILL_BYTES } else { FILL_BYTES };
+            assert!(out.len() < most + 1_500, "{} bytes", out.len());
+            (calls, entries) = (calls + 1, entries + filled.entries);
+        }
+        let passes = if version.has_announce_ok() { 2 } else { 1 };
+        assert!(entries >= passes * 3_000 && calls >= passes * 30, "{entries} in {calls}");
+        assert_eq!(watching.watch.advertised(), 3_000);
+    }
+}
+
+#[test]
+fn one_call_encodes_many_messages() {
+    let fixture = Fixture::with_paths(300);
+    let mut watching = fixture.watch(Version::V06, false);
+    let mut out = Vec::new();
+    assert_eq!(watching.fill(Version::V06, 10_000, &mut out).more, false);
+    let (count, announces) = parse(Version::V06, &out);
+    assert_eq!((count, announces.len()), (Some(300), 300));
+}
+
+#[test]
+fn counted_paths_that_go_before_they_are_sent_start_and_end() {
+    for version in [Version::V06, Version::V05] {
+        let mut fixture = Fixture::with_paths(600);
+        let mut watching = fixture.watch(version, false);
+        let mut bytes = Vec::new();
+        watching.fill(version, 800, &mut bytes);
+        // Sent, not sent yet, not sent and back, not sent and only for the peer itself, new.
+        fixture.set(10, &[]);
+        fixture.set(500, &[]);
+        fixture.set(510, &[]);
+        fixture.set(510, &[route(&[3], 1)]);
+        fixture.set(520, &[Route { session: SessionId(7), ..route(&[3], 1) }]);
+        fixture.set(1_000, &[route(&[4], 1)]);
+        bytes.extend(drain(&mut watching, version, 64));
+        let (count, announces) = parse(version, &bytes);
+        assert_eq!(count, Some(600));
+        let is_start = |announce: &&Announce| matches!(announce, Announce::Active { .. });
+        // The new one stands for one that was counted and has gone.
+        assert_eq!(announces.iter().take_while(is_start).count(), 601 - 1);
+        assert_eq!(watching.watch.advertised(), 598);
+        let ends = announces.iter().filter(|announce| !is_start(announce)).count();
+        assert_eq!(ends, announces.len() - 600, "then what has gone ends");
+    }
+}
+
+#[test]
+fn reader_gets_publishers_and_prices_but_no_detours() {
+    let mut fixture = Fixture::with_paths(1);
+    let version = Version::V06;
+    let mut watching = fixture.watch(version, false);
+    drain(&mut watching, version, 100);
+    let mut sent = |routes: &[Route]| {
+        fixture.set(0, routes);
+        let mut out = Vec::new();
+        watching.fill(version, 100, &mut out);
+        !out.is_empty()
+    };
+    assert!(!sent(&[route(&[1, 9], 5)]), "another route");
+    assert!(!sent(&[route(&[1, 9], 6)]), "its price");
+    assert!(sent(&[route(&[1, 2], 6)]), "the price of the route that was sent");
+    assert!(sent(&[route(&[2, 2], 6)]), "another publisher");
+    assert!(sent(&[]));
+    assert!(!sent(&[]));
+}
+
+#[test]
+fn relay_gets_every_route_and_late_relays_what_was_withheld() {
+    for version in [Version::V06, Version::V05, Version::V04] {
+        let mut fixture = Fixture::with_paths(10);
+        let mut watching = fixture.watch(version, false);
+        drain(&mut watching, version, 100);
+        fixture.set(3, &[route(&[1, 9], 5)]);
+        assert!(drain(&mut watching, version, 100).is_empty());
+        watching.advertise_all();
+        let one = drain(&mut watching, version, 2);
+        assert!(!one.is_empty());
+        assert_eq!(watching.watch.advertised(), 10);
+        watching.revise(Scope::everything());
+        assert!(drain(&mut watching, version, 2).is_empty(), "sent already");
+        fixture.set(4, &[route(&[1, 9], 5)]);
+        assert!(!drain(&mut watching, version, 100).is_empty());
+    }
+}
+
+#[test]
+fn numbers_of_a_stream_end_it_when_used_up() {
+    let mut fixture = Fixture::with_paths(1);
+    let version = Version::V06;
+    let mut watching = fixture.watch(version, false);
+    drain(&mut watching, version, 100);
+    watching.advertiser.next_id = u32::MAX - 1;
+    fixture.set(1, &[route(&[1], 1)]);
+    assert!(!watching.fill(version, 100, &mut Vec::new()).is_broken);
+    fixture.set(2, &[route(&[1], 1)]);
+    assert!(watching.fill(version, 100, &mut Vec::new()).is_broken);
+}

@@ -1,0 +1,117 @@
+//! A watched prefix: its recent changes, and how far its watches have come.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use relay_model::WorkerId;
+use smallvec::SmallVec;
+
+use crate::{
+    bounds,
+    sync::{AtomicU64, Ordering},
+};
+
+/// Position of a watch that needs no withdrawn path: it has advertised nothing, or is gone.
+pub(super) const NO_POSITION: u64 = u64::MAX;
+
+/// A watched prefix.
+#[derive(Debug)]
+pub(super) struct Hub {
+    /// Version of the last change below the prefix: a watch that has it need not lock.
+    pub(super) version: Arc<AtomicU64>,
+    /// The last changes below the prefix, ascending: version and slot. A slot may repeat.
+    pub(super) recent: VecDeque<(u64, u32)>,
+    /// Changes up to this version may be missing in `recent`.
+    pub(super) forgotten: u64,
+    /// A watch that has advertised something and has a lower position has lost withdrawals.
+    pub(super) lost: u64,
+    /// Live paths below the prefix: the cost of a pass over them bounds what remembering may cost.
+    live: usize,
+    watches: SmallVec<[(WorkerId, usize); 2]>,
+    /// Positions of the watches, by seat.
+    positions: Vec<Arc<AtomicU64>>,
+    vacant: Vec<usize>,
+    /// Lowest position, and the sweep that found it.
+    lowest: (u64, u64),
+}
+
+/// A watch's share of its hub.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Version of the last change below the prefix.
+    pub(super) news: Arc<AtomicU64>,
+    /// Withdrawals up to this version are not needed any more.
+    pub(super) position: Arc<AtomicU64>,
+    pub(super) seat: usize,
+}
+
+impl Hub {
+    pub(super) fn new(version: u64, live: usize) -> Self {
+        Self {
+            version: Arc::new(AtomicU64::new(version)),
+            recent: VecDeque::new(),
+            forgotten: version,
+            lost: 0,
+            live,
+            watches: SmallVec::new(),
+            positions: Vec::new(),
+            vacant: Vec::new(),
+            lowest: (NO_POSITION, 0),
+        }
+    }
+
+    pub(super) fn join(&mut self, worker: WorkerId) -> Place {
+        match self.watches.iter_mut().find(|(at, _)| *at == worker) {
+            Some((_, count)) => *count += 1,
+            None => self.watches.push((worker, 1)),
+        }
+        let position = Arc::new(AtomicU64::new(NO_POSITION));
+        let seat = self.vacant.pop().unwrap_or(self.positions.len());
+        match self.positions.get_mut(seat) {
+            Some(vacant) => *vacant = Arc::clone(&position),
+            None => self.positions.push(Arc::clone(&position)),
+        }
+        Place { news: Arc::clone(&self.version), position, seat }
+    }
+
+    /// Returns whether no watch is left.
+    pub(super) fn leave(&mut self, worker: WorkerId, seat: usize) -> bool {
+        if let Some((_, count)) = self.watches.iter_mut().find(|(at, _)| *at == worker) {
+            *count -= 1;
+        }
+        self.watches.retain(|(_, count)| *count > 0);
+        if let Some(position) = self.positions.get(seat) {
+            position.store(NO_POSITION, Ordering::Release);
+            self.vacant.push(seat);
+        }
+        self.watches.is_empty()
+    }
+
+    pub(super) fn watches(&self) -> usize {
+        self.watches.iter().map(|(_, count)| count).sum()
+    }
+
+    pub(super) fn workers(&self) -> impl Iterator<Item = WorkerId> {
+        self.watches.iter().map(|(worker, _)| *worker)
+    }
+
+    /// A path below the prefix changed; `added` and `removed` are whether it became live or withdrawn.
+    pub(super) fn change(&mut self, version: u64, slot: u32, (added, removed): (bool, bool)) {
+        self.live = self.live + usize::from(added) - usize::from(removed);
+        self.recent.push_back((version, slot));
+        while self.recent.len() > bounds::BOARD_CHANGES.max(self.live / bounds::BOARD_CHANGES_SHARE) {
+            if let Some((version, _)) = self.recent.pop_front() {
+                self.forgotten = version;
+            }
+        }
+        self.version.store(version, Ordering::Release);
+    }
+
+    /// Lowest position of its watches. Computed once a sweep.
+    pub(super) fn lowest(&mut self, sweep: u64) -> u64 {
+        if self.lowest.1 != sweep {
+            let lowest = self.positions.iter().map(|position| position.load(Ordering::Acquire)).min();
+            self.lowest = (lowest.unwrap_or(NO_POSITION), sweep);
+        }
+        self.lowest.0
+    }
+}

@@ -1,0 +1,278 @@
+//! State of the board under its lock: slots of paths, and hubs of watched prefixes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    ops::Bound,
+    sync::Arc,
+    time::Instant,
+};
+
+use foldhash::fast::RandomState;
+use relay_model::{Path, Route, WorkerId};
+
+use super::{
+    Wakes,
+    hub::{Hub, Place},
+    pace::ChangePace,
+};
+use crate::bounds;
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// Version of the last change; counts from 1.
+    version: u64,
+    /// Slots by path: the live ones, and those of withdrawn paths that are still needed.
+    paths: BTreeMap<Path, u32>,
+    slots: Vec<Option<Slot>>,
+    vacant: Vec<u32>,
+    live: usize,
+    /// Withdrawals in order: version and slot. One whose slot has another version by now is void.
+    withdrawn: VecDeque<(u64, u32)>,
+    /// Number of withdrawals at which they are swept.
+    sweep_at: usize,
+    sweeps: u64,
+    /// Slots with a change held back, by the time it is due.
+    held: BTreeSet<(Instant, u32)>,
+    /// Prefixes with a watch.
+    hubs: HashMap<Path, Hub, RandomState>,
+}
+
+/// One path.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) path: Path,
+    /// Newest routes, best first; of a withdrawn path the last ones.
+    pub(super) routes: Arc<[Route]>,
+    pub(super) is_live: bool,
+    /// Version of its last change.
+    version: u64,
+    pace: ChangePace,
+    /// Routes it is to have when its pace allows it; empty withdraws it.
+    held: Option<Vec<Route>>,
+}
+
+impl Table {
+    pub(super) fn live(&self) -> usize {
+        self.live
+    }
+
+    pub(super) fn watches(&self) -> usize {
+        self.hubs.values().map(Hub::watches).sum()
+    }
+
+    pub(super) fn hub(&self, prefix: &Path) -> Option<&Hub> {
+        self.hubs.get(prefix)
+    }
+
+    /// Withdrawals that some watch may need, ascending: version and slot.
+    pub(super) fn withdrawn(&self) -> &VecDeque<(u64, u32)> {
+        &self.withdrawn
+    }
+
+    pub(super) fn slot(&self, slot: u32) -> Option<&Slot> {
+        self.slots.get(usize::try_from(slot).ok()?)?.as_ref()
+    }
+
+    /// Slots at and below `prefix` in order of their paths, from the first past `after` on.
+    pub(super) fn below<'a>(
+        &'a self,
+        prefix: &'a Path,
+        after: Option<&Path>,
+    ) -> impl Iterator<Item = (u32, &'a Slot)> {
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let paths = self.paths.range::<Path, _>((from, Bound::Unbounded));
+        let below = paths.take_while(move |(path, _)| path.has_prefix(prefix));
+        below.filter_map(|(_, slot)| Some((*slot, self.slot(*slot)?)))
+    }
+
+    pub(super) fn set(&mut self, path: Path, routes: Vec<Route>, now: Instant, wakes: &mut Wakes) {
+        let id = match self.paths.get(&path) {
+            Some(id) => *id,
+            None if routes.is_empty() => return,
+            None => match self.insert(path) {
+                Some(id) => id,
+                None => return,
+            },
+        };
+        let Some(slot) = self.slot_mut(id) else { return };
+        if let Some(held) = &mut slot.held {
+            *held = routes;
+            return;
+        }
+        if slot.is_shown(&routes) {
+            return;
+        }
+        if let Some(due) = slot.pace.due(now) {
+            slot.held = Some(routes);
+            self.held.insert((due, id));
+            return;
+        }
+        self.apply(id, routes, now, wakes);
+    }
+
+    /// When the next change that is held back is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.held.first().map(|(due, _)| *due)
+    }
+
+    /// Carries out what is due.
+    pub(super) fn release(&mut self, now: Instant, wakes: &mut Wakes) -> Option<Instant> {
+        while let Some((due, id)) = self.held.first().copied().filter(|(due, _)| *due <= now) {
+            self.held.remove(&(due, id));
+            let Some(slot) = self.slot_mut(id) else { continue };
+            let Some(routes) = slot.held.take() else { continue };
+            if !slot.is_shown(&routes) {
+                self.apply(id, routes, now, wakes);
+            }
+        }
+        self.next_due()
+    }
+
+    pub(super) fn join(&mut self, worker: WorkerId, prefix: &Path) -> Place {
+        if !self.hubs.contains_key(prefix) {
+            let live = self.below(prefix, None).filter(|(_, slot)| slot.is_live).count();
+            self.hubs.insert(prefix.clone(), Hub::new(self.version, live));
+        }
+        let version = self.version;
+        self.hubs.entry(prefix.clone()).or_insert_with(|| Hub::new(version, 0)).join(worker)
+    }
+
+    pub(super) fn leave(&mut self, worker: WorkerId, prefix: &Path, seat: usize) {
+        if self.hubs.get_mut(prefix).is_some_and(|hub| hub.leave(worker, seat)) {
+            self.hubs.remove(prefix);
+        }
+    }
+
+    fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::try_from(slot).ok()?)?.as_mut()
+    }
+
+    /// Takes a slot for `path`. `None` past 2^32 paths, which no memory holds.
+    fn insert(&mut self, path: Path) -> Option<u32> {
+        let slot = Slot {
+            path: path.clone(),
+            routes: Arc::new([]),
+            is_live: false,
+            version: 0,
+            pace: ChangePace::default(),
+            held: None,
+        };
+        let id = match self.vacant.pop() {
+            Some(id) => id,
+            None => u32::try_from(self.slots.len()).ok()?,
+        };
+        match self.slots.get_mut(id as usize) {
+            Some(vacant) => *vacant = Some(slot),
+            None => self.slots.push(Some(slot)),
+        }
+        self.paths.insert(path, id);
+        Some(id)
+    }
+
+    fn apply(&mut self, id: u32, routes: Vec<Route>, now: Instant, wakes: &mut Wakes) {
+        self.version += 1;
+        let version = self.version;
+        let Some(slot) = self.slot_mut(id) else { return };
+        let (was_live, is_live) = (slot.is_live, !routes.is_empty());
+        if is_live {
+            slot.routes = routes.into();
+        }
+        (slot.is_live, slot.version) = (is_live, version);
+        slot.pace.count(now);
+        let path = slot.path.clone();
+        let (added, removed) = (is_live && !was_live, was_live && !is_live);
+        self.live = self.live + usize::from(added) - usize::from(removed);
+        for prefix in prefixes(path.as_str()) {
+            let Some(hub) = self.hubs.get_mut(prefix) else { continue };
+            hub.change(version, id, (added, removed));
+            for worker in hub.workers() {
+                if !wakes.contains(&worker) {
+                    wakes.push(worker);
+                }
+            }
+        }
+        if removed {
+            self.withdrawn.push_back((version, id));
+            if self.withdrawn.len() >= self.sweep_at.max(bounds::BOARD_WITHDRAWN) {
+                self.sweep(now);
+            }
+        }
+    }
+
+    /// Frees slots of withdrawn paths that no watch needs any more, and whose pace has nothing to
+    /// remember. What exceeds the bound is freed all the same; watches that needed it have lost it.
+    fn sweep(&mut self, now: Instant) {
+        self.sweeps += 1;
+        let most = self.live.max(bounds::BOARD_WITHDRAWN_MAX);
+        let queue = std::mem::take(&mut self.withdrawn);
+        let mut surplus = queue.len().saturating_sub(most);
+        for (version, id) in queue {
+            let known = self.slot(id).filter(|slot| !slot.is_live && slot.version == version);
+            let Some(slot) = known else {
+                surplus = surplus.saturating_sub(1);
+                continue;
+            };
+            let is_quiet = slot.pace.is_idle(now) && slot.held.is_none();
+            let path = slot.path.clone();
+            let is_surplus = surplus > 0 && slot.held.is_none();
+            if is_surplus || is_quiet && self.is_passed(&path, version) {
+                surplus = surplus.saturating_sub(1);
+                self.free(id, &path, version);
+            } else {
+                self.withdrawn.push_back((version, id));
+            }
+        }
+        self.sweep_at = 2 * self.withdrawn.len();
+    }
+
+    /// Whether every watch above `path` has passed the version of its withdrawal.
+    fn is_passed(&mut self, path: &Path, version: u64) -> bool {
+        let sweep = self.sweeps;
+        prefixes(path.as_str())
+            .all(|prefix| self.hubs.get_mut(prefix).is_none_or(|hub| hub.lowest(sweep) >= version))
+    }
+
+    fn free(&mut self, id: u32, path: &Path, version: u64) {
+        for prefix in prefixes(path.as_str()) {
+            if let Some(hub) = self.hubs.get_mut(prefix) {
+                hub.lost = hub.lost.max(version);
+            }
+        }
+        self.paths.remove(path);
+        if let Some(slot) = self.slots.get_mut(id as usize) {
+            *slot = None;
+            self.vacant.push(id);
+        }
+    }
+
+    /// Slots in use.
+    #[cfg(all(test, not(shuttle)))]
+    pub(super) fn slots(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// Changes that hubs remember.
+    #[cfg(all(test, not(shuttle)))]
+    pub(super) fn remembered(&self) -> usize {
+        self.hubs.values().map(|hub| hub.recent.len()).sum()
+    }
+
+    #[cfg(all(test, not(shuttle)))]
+    pub(super) fn hubs(&self) -> usize {
+        self.hubs.len()
+    }
+}
+
+impl Slot {
+    /// Whether watches see these routes already.
+    fn is_shown(&self, routes: &[Route]) -> bool {
+        if self.is_live { *self.routes == *routes } else { routes.is_empty() }
+    }
+}
+
+/// Every prefix of a normalised path, the root first, itself last.
+pub(super) fn prefixes(path: &str) -> impl Iterator<Item = &str> {
+    let cuts = path.match_indices('/').map(|(at, _)| at);
+    let root = (!path.is_empty()).then_some("");
+    root.into_iter().chain(cuts.chain([path.len()]).filter_map(|at| path.get(..at)))
+}
