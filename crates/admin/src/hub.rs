@@ -14,7 +14,9 @@ use relay_auth::Permit;
 use relay_core::Event;
 use relay_model::{Ask, LogId, Order, SessionCode, SessionId, StreamCode, SubId};
 use relay_store::Store;
-use relay_worker::{Answer, Asker, Charge, Denial, Ended, EndedBy, Footprint, Seat, Told, Which, mailbox::Letter};
+use relay_worker::{
+    Answer, Asker, Charge, Denial, Ended, EndedBy, Footprint, Seat, Told, Which, mailbox::Letter,
+};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},

@@ -17,8 +17,7 @@ use relay_model::{Hop, Scope, SessionId, WorkerId, limits};
 use relay_store::{Rings, Store};
 use relay_transport::quic::Config;
 use relay_worker::{
-    Ledger, StateLimits,
-    carry_out,
+    Ledger, StateLimits, carry_out,
     engine::{Next, Shared, Worker},
     mailbox::{Letter, Mailbox},
 };

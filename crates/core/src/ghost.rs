@@ -25,7 +25,7 @@ use crate::{
 /// them: past it, who goes is gone at once.
 pub(crate) const GHOSTS: usize = 100_000;
 /// Memory of a ghost beside its path, bytes: what a route costs with its hop chain.
-const GHOST_BYTES: u64 = 1_024;
+const GHOST_BYTES: u64 = 1_280;
 
 /// Memory of one ghost of `path`, bytes.
 pub(crate) fn ghost_footprint(path: &Path) -> u64 {

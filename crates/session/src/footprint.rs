@@ -12,7 +12,7 @@ pub(crate) const SESSION: u64 = 6 * 1024;
 pub(crate) const STREAM: u64 = 1_536;
 /// An announced broadcast beside its path and hop chain: entries of the session, of core's route table and of
 /// the announce board.
-pub(crate) const ANNOUNCE: u64 = 1_024;
+pub(crate) const ANNOUNCE: u64 = 1_280;
 /// One hop of a chain.
 pub(crate) const HOP: u64 = 8;
 /// A subscription, FETCH or TRACK request beside its names: the reader, the log with its indexes in core and in

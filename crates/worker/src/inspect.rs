@@ -300,8 +300,13 @@ mod tests {
             Store::new(relay_store::Config { workers: 1, capacity: 1, ceiling: 1, max_age: Duration::ZERO });
         let ledger = Ledger::new(crate::ledger::StateLimits { clients: 1, peers: 1 });
         let board = Arc::new(Board::new(1));
-        let (inspector, _questions) =
-            Inspector::new(std::slice::from_ref(&mailbox), (store, ledger), board, Arc::default(), Instant::now());
+        let (inspector, _questions) = Inspector::new(
+            std::slice::from_ref(&mailbox),
+            (store, ledger),
+            board,
+            Arc::default(),
+            Instant::now(),
+        );
         let alive = Arc::new(());
         let ask = || {
             let held = alive.clone();

@@ -99,7 +99,7 @@ struct Account {
 /// A session; the last in order is closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
-    /// Bytes, 0 for all small ones.
+    /// Bytes, 1 for all small ones.
     rank: u64,
     /// Grows with each session.
     serial: u64,
@@ -274,7 +274,11 @@ impl Charge {
     pub fn set(&mut self, footprint: Footprint) -> Standing {
         let bytes = footprint.total();
         if bytes.abs_diff(self.footprint.total()) >= STEP {
-            let rank = if bytes < SMALL { 0 } else { bytes };
+            let rank = match bytes {
+                0 => 0,
+                1..SMALL => 1,
+                _ => bytes,
+            };
             self.count(footprint);
             self.move_to(self.pool, Some(Entry { rank, bytes, ..self.entry }));
         }

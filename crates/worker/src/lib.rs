@@ -33,8 +33,8 @@ pub use inspect::{
 };
 pub use ledger::{Charge, Ledger, StateCounts, StateLimits};
 pub use relay::{Counts, Options, Relay, RunError, StartError};
-pub use relay_session::Footprint;
 pub use relay_core::{BroadcastSeen, Listing, Look, Takeover, TrackSeen};
+pub use relay_session::Footprint;
 pub use relay_transport::quic::{
     Clients, Congestion, PeerCertificate, RootsError, Tickets, Tuning, Version, mtu,
 };

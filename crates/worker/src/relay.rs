@@ -449,8 +449,14 @@ impl Relay {
         questions: Receiver<Question>,
     ) -> Result<JoinHandle<()>, StartError> {
         let beats = self.pulse.lock().follow("control");
-        let control =
-            Control::new(core, (self.store.clone(), self.ledger.clone()), self.addressees(), self.seen.clone(), questions, beats);
+        let control = Control::new(
+            core,
+            (self.store.clone(), self.ledger.clone()),
+            self.addressees(),
+            self.seen.clone(),
+            questions,
+            beats,
+        );
         let fate = self.fate.clone();
         spawn("control".to_owned(), move || {
             if catch_unwind(AssertUnwindSafe(|| control.run(&events))).is_err() {

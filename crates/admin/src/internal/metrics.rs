@@ -37,7 +37,11 @@ pub(super) async fn metrics(State(status): State<Status>) -> Response {
             "Limit of the memory of sessions, bytes; above three quarters the largest sessions are closed.",
             counts.state.clients_limit,
         ),
-        ("state_peers_bytes", "Memory of sessions of other relays of the cluster, bytes.", counts.state.peers),
+        (
+            "state_peers_bytes",
+            "Memory of sessions of other relays of the cluster, bytes.",
+            counts.state.peers,
+        ),
         ("state_peers_limit_bytes", "Limit of that, bytes.", counts.state.peers_limit),
         ("state_ghosts_bytes", "Memory of routes whose session has just gone, bytes.", counts.state.ghosts),
         ("draining", "1 from the beginning of a drain on.", status.is_draining().into()),

@@ -31,7 +31,7 @@ const CHUNK_BYTES: usize = 32 * 1024;
 const PEER_WRITE_BYTES: usize = 256 * 1024;
 /// Memory of a connection over a stream socket with no stream open, without TLS, bytes: here, in the kernel, and
 /// of a frame that is not whole. Measured as the growth of a relay for each idle connection, rounded up.
-const SOCKET_BYTES: u64 = 16 * 1024;
+const SOCKET_BYTES: u64 = 8 * 1024;
 /// How often the kernel is asked about a path.
 const PATH_AGE: Duration = Duration::from_secs(1);
 
