@@ -22,6 +22,9 @@ const STEP: usize = 512;
 /// Bytes of events at which a chunk is sent.
 const BYTES: usize = 16 * 1024;
 
+/// Memory of a path that was sent, in the board's watch, bytes.
+const TOLD_BYTES: u64 = 20;
+
 /// How it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
@@ -181,6 +184,7 @@ impl Source for Events {
                 self.watch.restart();
             }
             let Some(more) = self.fill(&mut out) else { return Some(Err(Interrupted)) };
+            self.visitor.hold(self.watch.advertised() as u64 * TOLD_BYTES);
             if !out.is_empty() {
                 self.visitor.sent += out.len() as u64;
                 return Some(Ok(out.into()));

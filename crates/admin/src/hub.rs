@@ -15,7 +15,9 @@ use relay_auth::Permit;
 use relay_core::Event;
 use relay_model::{Ask, LogId, Order, SessionCode, SessionId, StreamCode, SubId};
 use relay_store::Store;
-use relay_worker::{Answer, Asker, Denial, Ended, EndedBy, Seat, Told, Which, mailbox::Letter};
+use relay_worker::{
+    Answer, Asker, Charge, Denial, Ended, EndedBy, Footprint, Seat, Told, Which, mailbox::Letter,
+};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -33,6 +35,8 @@ use crate::{
 const RECHECK: Duration = Duration::from_millis(500);
 /// Before core is told again what it had no room for.
 const AGAIN: Duration = Duration::from_millis(5);
+/// Memory of a reader, bytes: its connection, its task, and an answer under way.
+const READER_BYTES: u64 = 24 * 1024;
 /// The one subscription of a reader.
 pub(crate) const SUB: SubId = SubId(0);
 
@@ -137,13 +141,14 @@ impl Hub {
             if visits.is_over {
                 return Err(Refused::Leaving);
             }
-            if !visits.has_room(address) {
+            if !visits.has_room(address) || self.0.seat.ledger().is_full() {
                 return Err(Refused::Full);
             }
             *visits.by_address.entry(address).or_default() += 1;
             visits.all.insert(id, visit.clone());
         }
-        let mut visitor = Visitor::new(self.clone(), visit);
+        let charge = self.0.seat.ledger().open(id, asker.remote.ip());
+        let mut visitor = Visitor::new(self.clone(), visit, charge);
         let answer = match self.0.seat.ask(id, asker) {
             Answer::Now(answer) => answer,
             Answer::Later => {
@@ -358,14 +363,25 @@ pub(crate) struct Visitor {
     is_open: bool,
     is_admitted: bool,
     followed: Option<LogId>,
+    charge: Charge,
     /// Bytes of answers.
     pub(crate) sent: u64,
 }
 
 impl Visitor {
-    fn new(hub: Hub, visit: Arc<Visit>) -> Self {
+    fn new(hub: Hub, visit: Arc<Visit>, charge: Charge) -> Self {
         let began = Instant::now();
-        Self { hub, visit, began, is_open: false, is_admitted: false, followed: None, sent: 0 }
+        let (is_open, is_admitted, followed, sent) = (false, false, None, 0);
+        let mut visitor = Self { hub, visit, began, is_open, is_admitted, followed, charge, sent };
+        visitor.hold(0);
+        visitor
+    }
+
+    /// It holds so many bytes of what it was told, beside what every reader takes. Where that is more than its
+    /// share, a letter ends it.
+    pub(crate) fn hold(&mut self, bytes: u64) {
+        let footprint = Footprint { connection: READER_BYTES, watches: bytes, ..Footprint::default() };
+        self.charge.set(footprint);
     }
 
     async fn answered(&self) -> Result<Permit, Denial> {

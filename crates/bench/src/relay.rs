@@ -17,7 +17,7 @@ use relay_model::{Hop, Scope, SessionId, WorkerId, limits};
 use relay_store::{Rings, Store};
 use relay_transport::quic::Config;
 use relay_worker::{
-    carry_out,
+    Ledger, StateLimits, carry_out,
     engine::{Next, Shared, Worker},
     mailbox::{Letter, Mailbox},
 };
@@ -67,6 +67,7 @@ impl Relay {
         let shared = Arc::new(Shared {
             quic,
             store: store.clone(),
+            ledger: Ledger::new(StateLimits { clients: MEMORY_BYTES, peers: MEMORY_BYTES }),
             gate: Arc::new(Policy::public(Scope::everything(), Scope::everything())),
             wall: Arc::new(std::time::SystemTime::now),
             local: ([10, 0, 0, 1], 443).into(),

@@ -90,7 +90,7 @@ impl Core {
             self.outbox.push(Action::Board { path: path.clone(), routes });
         }
         for (session, due) in dropped {
-            self.ghosts -= 1;
+            self.remove_ghost(path);
             self.timers.disarm(due, Timer::Ghost(path.clone(), session));
         }
         Some(result)

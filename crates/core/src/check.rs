@@ -6,7 +6,7 @@ use relay_model::{LogId, SessionId, limits};
 
 use crate::{
     core::Core,
-    ghost::GHOSTS,
+    ghost::{GHOSTS, ghost_footprint},
     log::{Log, Upstream},
     timers::Timer,
 };
@@ -21,6 +21,12 @@ impl Core {
         let ghosts: usize = self.broadcasts.values().map(|broadcast| broadcast.ghosts().count()).sum();
         assert_eq!(ghosts, self.ghosts, "ghosts are miscounted");
         assert!(ghosts <= GHOSTS);
+        let ghost_bytes: u64 = self
+            .broadcasts
+            .iter()
+            .map(|(path, broadcast)| broadcast.ghosts().count() as u64 * ghost_footprint(path))
+            .sum();
+        assert_eq!(ghost_bytes, self.ghost_bytes, "memory of ghosts is miscounted");
         let merging = self.logs.values().filter(|log| log.merge_at.is_some()).count();
         let braked = self.sessions.values().filter(|session| session.brake.deadline().is_some()).count();
         assert_eq!(armed + merging + ghosts + braked, self.timers.len(), "a deadline of nobody");

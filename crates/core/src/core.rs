@@ -31,6 +31,8 @@ pub struct Config {
     pub hold_back: Duration,
     /// Who may publish a path that somebody publishes already.
     pub takeover: Takeover,
+    /// Memory of ghosts at most, bytes; past it a route that goes is gone at once.
+    pub ghost_bytes: u64,
 }
 
 /// Who may publish a path that somebody publishes already. Relays of the same cluster always may.
@@ -48,7 +50,7 @@ impl Config {
     /// The defaults of a relay that is `hop` to its peers.
     pub fn new(hop: Hop) -> Self {
         let (linger, hold_back) = (limits::LINGER, limits::HOLD_BACK);
-        Self { hop, linger, hold_back, takeover: Takeover::default() }
+        Self { hop, linger, hold_back, takeover: Takeover::default(), ghost_bytes: u64::MAX }
     }
 }
 
@@ -67,6 +69,8 @@ pub struct Core {
     pub(crate) missing: Missing,
     /// How many ghosts there are over all paths.
     pub(crate) ghosts: usize,
+    /// Memory of them.
+    pub(crate) ghost_bytes: u64,
     serial: u64,
 }
 
@@ -83,6 +87,7 @@ impl Core {
             tally: Tally::default(),
             missing: Missing::default(),
             ghosts: 0,
+            ghost_bytes: 0,
             serial: 0,
         }
     }
@@ -94,12 +99,18 @@ impl Core {
             paths: self.broadcasts.len(),
             routes: self.sessions.values().map(|session| session.announced.len()).sum(),
             ghosts: self.ghosts,
+            ghost_bytes: self.ghost_bytes,
             logs: self.logs.len(),
             readers: self.sessions.values().map(|session| session.subs.len()).sum(),
             pulls: self.logs.values().map(|log| log.pulls().len()).sum(),
             pending: self.outbox.len(),
             timers: self.timers.len(),
         }
+    }
+
+    /// Memory of routes that are still shown after their session has gone, bytes.
+    pub fn ghost_bytes(&self) -> u64 {
+        self.ghost_bytes
     }
 
     /// What was refused or dropped so far.

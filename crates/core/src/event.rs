@@ -91,6 +91,8 @@ pub struct Counts {
     pub routes: usize,
     /// Routes that vanished, kept for their return, and withdrawn ones that are shown for a moment yet.
     pub ghosts: usize,
+    /// Memory of them, bytes.
+    pub ghost_bytes: u64,
     /// Logs created and not retired.
     pub logs: usize,
     /// Subscriptions attached to a log.

@@ -24,6 +24,13 @@ use crate::{
 /// Most ghosts at once. They cost what live routes cost, without a session that could be closed for
 /// them: past it, who goes is gone at once.
 pub(crate) const GHOSTS: usize = 100_000;
+/// Memory of a ghost beside its path, bytes: what a route costs with its hop chain.
+const GHOST_BYTES: u64 = 1_280;
+
+/// Memory of one ghost of `path`, bytes.
+pub(crate) fn ghost_footprint(path: &Path) -> u64 {
+    GHOST_BYTES + path.as_str().len() as u64
+}
 
 impl Core {
     /// The session of this route vanished, and is forgotten already.
@@ -42,9 +49,20 @@ impl Core {
     pub(crate) fn revive(&mut self, id: SessionId, path: &Path) {
         let ghost = self.broadcasts.get_mut(path).and_then(|broadcast| broadcast.ghost_of(id));
         if let Some(due) = ghost.map(|ghost| ghost.due) {
-            self.ghosts -= 1;
+            self.remove_ghost(path);
             self.timers.disarm(due, Timer::Ghost(path.clone(), id));
         }
+    }
+
+    fn add_ghost(&mut self, path: &Path) {
+        self.ghosts += 1;
+        self.ghost_bytes += ghost_footprint(path);
+    }
+
+    /// A ghost of `path` is gone.
+    pub(crate) fn remove_ghost(&mut self, path: &Path) {
+        self.ghosts -= 1;
+        self.ghost_bytes -= ghost_footprint(path);
     }
 
     /// Leaves a ghost of the route of `id`, if it counts and there is a use for one.
@@ -53,17 +71,18 @@ impl Core {
         let alone = broadcast.routes().len() == 1;
         let admitted = broadcast.announced_by(id).is_some_and(|own| own.admitted);
         let wanted = admitted && !(gone.is_some() && alone);
-        if wanted && self.ghosts >= GHOSTS {
+        let is_full = self.ghosts >= GHOSTS || self.ghost_bytes >= self.config.ghost_bytes;
+        if wanted && is_full {
             self.tally.ghost_limit += 1;
         }
-        if !wanted || self.ghosts >= GHOSTS {
+        if !wanted || is_full {
             self.drop_route(id, path);
             return;
         }
         let until = now + self.config.linger;
         let due = until.min(now + self.config.hold_back);
         // It may go in the same breath; then this is disarmed again.
-        self.ghosts += 1;
+        self.add_ghost(path);
         self.timers.arm(due, Timer::Ghost(path.clone(), id));
         let ghost = Ghost { gone, held_back: true, due, until };
         self.reshape(path, |broadcast, _| broadcast.haunt(id, ghost));
@@ -81,7 +100,7 @@ impl Core {
             self.timers.arm(ghost.until, Timer::Ghost(path.clone(), id));
             self.reshape(path, |_, _| ());
         } else {
-            self.ghosts -= 1;
+            self.remove_ghost(path);
             self.drop_route(id, path);
         }
         self.settle(path, now);

@@ -372,6 +372,10 @@ impl Broadcast {
     }
 
     fn insert(&mut self, candidate: Candidate) {
+        if self.routes.is_empty() {
+            // Nearly every path has one route; a vector grows to four at once.
+            self.routes.reserve_exact(1);
+        }
         let at = self.routes.partition_point(|other| other.rank < candidate.rank);
         self.routes.insert(at, candidate);
     }

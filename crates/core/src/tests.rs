@@ -72,7 +72,8 @@ impl Bench {
     }
 
     fn with(takeover: Takeover) -> Self {
-        let core = Core::new(Config { hop: Hop(SELF), linger: LINGER, hold_back: HOLD_BACK, takeover });
+        let config = Config { linger: LINGER, hold_back: HOLD_BACK, takeover, ..Config::new(Hop(SELF)) };
+        let core = Core::new(config);
         let now = Instant::now();
         Self { core, model: Model::new(takeover, now), now }
     }

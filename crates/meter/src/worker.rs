@@ -130,6 +130,8 @@ worker! {
         sessions_revoked,
         /// Sessions whose permit was replaced while they lived.
         sessions_revised,
+        /// Sessions closed because memory of sessions was short and they held the largest share.
+        sessions_closed_memory,
         /// Sessions closed because they had not left a relay that ends.
         sessions_sent_away,
         /// Panics caught while datagrams were fed to a connection.

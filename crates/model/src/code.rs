@@ -46,6 +46,9 @@ codes! {
         TIMEOUT = 0x11 "timeout",
         /// No common version.
         VERSION = 0x15 "version",
+        /// Memory is short, and the session holds more of it than others. No draft has a code for it: one of the
+        /// application's.
+        MEMORY_SHARE = 0x4d "memory share exceeded",
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use relay_worker::{Counts, Relay};
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     certificate::Watcher,
@@ -26,6 +26,8 @@ pub(crate) struct Chores {
     census: Census,
     told: Told,
     alive: Option<Instant>,
+    /// Sessions closed for their memory that the log has, and when it was last written.
+    shed: (u64, Option<Instant>),
 }
 
 /// What the service manager shows of the relay.
@@ -75,7 +77,7 @@ struct Line {
 impl Chores {
     pub(crate) fn new(memory: Watch) -> Self {
         let (shown, census, told) = (Instant::now(), Census::default(), Told::default());
-        Self { memory, looked: None, shown, census, told, alive: None }
+        Self { memory, looked: None, shown, census, told, alive: None, shed: (0, None) }
     }
 
     /// How long to wait between two calls of [`Self::run`].
@@ -103,9 +105,26 @@ impl Chores {
             self.told = Told { sessions, broadcasts, trouble: certificates.trouble() };
             self.told.tell(relay, notify);
         }
+        self.warn_of_memory(&counts, now);
         self.tell_trouble(relay, certificates, notify);
         if let Some(interval) = notify.watchdog().filter(|interval| is_due(self.alive, *interval, now)) {
             self.look_alive(relay, notify, interval, now);
+        }
+    }
+
+    /// Writes to the log, once a minute at most, that sessions were closed for their memory.
+    fn warn_of_memory(&mut self, counts: &Counts, now: Instant) {
+        let (logged, at) = self.shed;
+        let closed = counts.state.closed;
+        if closed > logged && is_due(at, CENSUS, now) {
+            self.shed = (closed, Some(now));
+            warn!(
+                sessions = closed - logged,
+                state_bytes = counts.state.clients,
+                limit_bytes = counts.state.clients_limit,
+                "memory of sessions is short: closed the largest sessions of the largest addresses; \
+                 `limits.memory` sets the limit"
+            );
         }
     }
 

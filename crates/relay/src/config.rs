@@ -78,6 +78,8 @@ pub struct Config {
     pub hop: Option<Hop>,
     /// What may be held.
     pub cache: Cache,
+    /// Memory of sessions beside the cache: above three quarters of it the largest are closed.
+    pub state: Size,
     /// Who may publish a path that somebody publishes already.
     pub takeover: Takeover,
     /// How long a publisher that vanished keeps its path.
@@ -203,6 +205,10 @@ impl Auth {
     }
 }
 
+/// Default of [`Config::state`]. With the ceiling of the cache, a half more for relays of the cluster, and the process
+/// itself it fits 256 MiB.
+const STATE: Size = Size::Percent(20);
+
 /// What may be held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cache {
@@ -283,6 +289,7 @@ impl Config {
             auth: Auth::default(),
             hop: None,
             cache: Cache::default(),
+            state: STATE,
             takeover: Takeover::default(),
             linger: limits::LINGER,
             limits: SessionLimits::default(),

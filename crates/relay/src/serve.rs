@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use relay_auth::Policy;
 use relay_model::{Hop, Path, Scope, SessionCode, limits};
-use relay_worker::{Options, Relay, RunError};
+use relay_worker::{Options, Relay, RunError, StateLimits};
 use tracing::{info, level_filters::LevelFilter, warn};
 
 use crate::{
@@ -147,6 +147,12 @@ pub(crate) fn plan(config: &Config) -> Plan {
     Plan::new(&config.cache, memory::read().limit)
 }
 
+/// Limits of the memory of sessions where `available` bytes may be used.
+fn state(config: &Config, available: u64) -> StateLimits {
+    let clients = config.state.of(available);
+    StateLimits { clients, peers: clients / 2 }
+}
+
 /// The file, where there is one, under the environment and the flags; the log starts as they say.
 fn configuration(args: &RunArgs, level: LevelFilter) -> Result<Config> {
     let mut resolution = Config::resolve(args.config_file().map(PathBuf::as_path), &args.outside())?;
@@ -199,7 +205,9 @@ fn start(config: &Config, certificates: &Store) -> Result<(Arc<Relay>, Arc<Acces
     options.takeover = config.takeover;
     options.linger = config.linger;
     options.session_limits = config.limits;
-    let limits = plan(config).limits(0, 0, &memory::read());
+    let memory = memory::read();
+    let limits = plan(config).limits(0, 0, &memory);
+    options.state = state(config, memory.limit);
     options.cache_bytes = limits.capacity;
     options.memory_bytes = limits.ceiling;
     options.max_age = config.cache.duration;

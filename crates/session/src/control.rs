@@ -1,7 +1,14 @@
 //! Writing control messages: past the valve, first in line, held in bounded space when the peer
 //! gives no credit.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use bytes::Bytes;
 use relay_model::{StreamCode, limits};
@@ -15,6 +22,37 @@ pub(crate) struct Control {
     bytes: usize,
     /// Since when the queue has not moved.
     stalled: Option<Instant>,
+    /// Memory of messages that the peer has not taken: those queued here, and those that the transport holds
+    /// until they are acknowledged.
+    held: Arc<AtomicU64>,
+}
+
+/// What a message costs beside its bytes: its allocations, and its place in a queue or send buffer.
+const MESSAGE: u64 = 128;
+
+/// The bytes of a message, counted until their last handle is dropped.
+struct Message {
+    bytes: Vec<u8>,
+    held: Arc<AtomicU64>,
+}
+
+impl Message {
+    fn counted(bytes: Vec<u8>, held: &Arc<AtomicU64>) -> Bytes {
+        held.fetch_add(bytes.capacity() as u64 + MESSAGE, Ordering::Relaxed);
+        Bytes::from_owner(Self { bytes, held: held.clone() })
+    }
+}
+
+impl AsRef<[u8]> for Message {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes.capacity() as u64 + MESSAGE, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -27,7 +65,7 @@ struct Pending {
 impl Control {
     /// Sends a message on `stream`, after what waits for that stream.
     pub(crate) fn send<T: Transport>(&mut self, t: &mut T, now: Instant, stream: Stream, message: Vec<u8>) {
-        self.push(t, now, Pending { stream, bytes: message.into(), finish: false });
+        self.push(t, now, Pending { stream, bytes: Message::counted(message, &self.held), finish: false });
     }
 
     /// Ends `stream` after what waits for it.
@@ -75,6 +113,11 @@ impl Control {
     /// When a stalled queue becomes stuck.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.stalled.map(|since| since + limits::CONTROL_STALL)
+    }
+
+    /// Memory held for messages that the peer has not taken.
+    pub(crate) fn footprint(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Whether nothing waits.

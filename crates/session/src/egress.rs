@@ -17,6 +17,7 @@ use crate::{
     cursor::{Cursor, Step},
     dialect,
     fanout::Batch,
+    footprint::SUBSCRIPTION,
     lane::Group,
     sub::{Kind, Sub},
     transport::{Dir, Stream, Transport},
@@ -32,6 +33,8 @@ const EXPIRY_TICK: Duration = Duration::from_millis(100);
 pub(crate) struct Egress {
     version: lite::Version,
     subs: Slab<Sub>,
+    /// Bytes of the names in them.
+    names: u64,
     generation: u32,
     /// A write fell short: nothing more goes out before `Room`.
     congested: bool,
@@ -60,6 +63,7 @@ impl Egress {
         Self {
             version,
             subs: Slab::new(),
+            names: 0,
             generation: 0,
             congested: false,
             unopenable: false,
@@ -84,7 +88,8 @@ impl Egress {
         self.generation = self.generation.wrapping_add(1);
         let slot = self.subs.vacant_entry();
         let id = SubId((u64::from(self.generation) << 32) | slot.key() as u64);
-        slot.insert(make(id));
+        let sub = slot.insert(make(id));
+        self.names += u64::from(sub.names);
         Some(id)
     }
 
@@ -96,6 +101,7 @@ impl Egress {
     pub(crate) fn remove<T: Transport>(&mut self, t: &mut T, id: SubId, code: StreamCode) -> Option<Sub> {
         self.get_mut(id)?;
         let sub = self.subs.remove(id.0 as u32 as usize);
+        self.names -= u64::from(sub.names);
         sub.cursors.iter().for_each(|cursor| cursor.reset(t, code));
         Some(sub)
     }
@@ -103,6 +109,11 @@ impl Egress {
     /// Every subscription.
     pub(crate) fn subs(&self) -> impl Iterator<Item = &Sub> {
         self.subs.iter().map(|(_, sub)| sub)
+    }
+
+    /// Memory held for the subscriptions.
+    pub(crate) fn footprint(&self) -> u64 {
+        self.subs.len() as u64 * SUBSCRIPTION + self.names
     }
 
     /// When [`Self::expire`] is due.

@@ -158,7 +158,7 @@ impl Session {
     pub(crate) fn release_held_pieces(&mut self, cx: &mut Cx<'_>) {
         self.hold = None;
         for stream in std::mem::take(&mut self.holding) {
-            let Some(Role::Group(ingest)) = self.streams.get_mut(&stream) else { continue };
+            let Some(ingest) = self.streams.group_mut(stream) else { continue };
             let Some(up) = ingest.target.and_then(|target| self.upstreams.get_mut(target.log)) else {
                 continue;
             };

@@ -37,7 +37,7 @@ pub(crate) struct Intake {
     /// Where a list of all that is there comes first: it has come, and this of it is not looked at yet.
     initial: Option<VecDeque<Path>>,
     live: HashMap<Path, u64, foldhash::fast::RandomState>,
-    /// The same by number, where announces have one.
+    /// The same by number; empty where announces have none.
     by_id: HashMap<u64, Path, foldhash::fast::RandomState>,
     next_id: u64,
     /// Announces that took a number and are not remembered.
@@ -59,21 +59,24 @@ impl Intake {
     }
 
     /// A broadcast came: it takes the next number. True: it was not there.
-    fn insert(&mut self, path: Path) -> bool {
+    fn insert(&mut self, path: Path, has_ids: bool) -> bool {
         let id = self.next_id;
         self.next_id = self.next_id.saturating_add(1);
         let before = self.live.insert(path.clone(), id);
         if let Some(before) = before {
             self.by_id.remove(&before);
         }
-        self.by_id.insert(id, path);
+        if has_ids {
+            self.by_id.insert(id, path);
+        }
         before.is_none()
     }
 
     /// A broadcast went; false when it was not there.
     fn remove(&mut self, path: &Path) -> bool {
-        let id = self.live.remove(path);
-        id.is_some_and(|id| self.by_id.remove(&id).is_some())
+        let Some(id) = self.live.remove(path) else { return false };
+        self.by_id.remove(&id);
+        true
     }
 
     /// An announce that is not remembered takes its number all the same.
@@ -177,7 +180,7 @@ impl Session {
                     intake.skip();
                     self.count_over_limit(cx, &path);
                 } else {
-                    let is_new = intake.insert(path.clone()) && !is_replacement;
+                    let is_new = intake.insert(path.clone(), version.has_announce_ids()) && !is_replacement;
                     self.ask_route(cx, intake, path, (&hops, cost), is_new);
                 }
             }

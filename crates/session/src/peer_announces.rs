@@ -11,6 +11,8 @@ use std::{
 
 use relay_model::{Cost, Hops, Path, limits};
 
+use crate::footprint::{ANNOUNCE, HOP};
+
 /// Whether a remembered announce is routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
@@ -37,6 +39,8 @@ pub(crate) struct PeerAnnounce {
 #[derive(Debug, Default)]
 pub(crate) struct PeerAnnounces {
     by_path: HashMap<Path, PeerAnnounce, foldhash::fast::RandomState>,
+    /// Memory held for all of them.
+    bytes: u64,
     routed: usize,
     /// Order of arrival of those over the limit.
     surplus: BTreeMap<u64, Path>,
@@ -55,6 +59,11 @@ impl PeerAnnounces {
     /// Number of announces remembered, routed or not.
     pub(crate) fn len(&self) -> usize {
         self.by_path.len()
+    }
+
+    /// Memory held for the announces, in the session, in core and on the board. Bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Number of announces remembered and over the limit.
@@ -81,13 +90,16 @@ impl PeerAnnounces {
         is_new: bool,
         (is_allowed, most): (bool, usize),
     ) -> Standing {
+        let added = footprint(path, &hops);
         if let Some(known) = self.by_path.get_mut(path) {
+            self.bytes = self.bytes + added - footprint(path, &known.hops);
             (known.hops, known.cost) = (hops, cost);
             known.times += usize::from(is_new);
             return known.standing;
         }
         let standing = self.place(path, is_allowed, most);
         let times = usize::from(is_new);
+        self.bytes += added;
         self.by_path.insert(path.clone(), PeerAnnounce { hops, cost, times, standing });
         standing
     }
@@ -99,7 +111,8 @@ impl PeerAnnounces {
             known.times -= 1;
             return None;
         }
-        let standing = self.by_path.remove(path)?.standing;
+        let PeerAnnounce { hops, standing, .. } = self.by_path.remove(path)?;
+        self.bytes -= footprint(path, &hops);
         match standing {
             Standing::Routed => self.routed -= 1,
             Standing::Surplus(place) => drop(self.surplus.remove(&place)),
@@ -179,6 +192,10 @@ impl PeerAnnounces {
     }
 }
 
+fn footprint(path: &Path, hops: &Hops) -> u64 {
+    ANNOUNCE + path.as_str().len() as u64 + HOP * hops.len() as u64
+}
+
 /// Limits log lines of one kind to one in [`limits::SESSION_LOG_INTERVAL`].
 #[derive(Debug, Default)]
 struct LogOnce {
@@ -226,6 +243,19 @@ mod tests {
         assert_eq!(announces.remove(&path("a")), Some(Standing::Routed));
         assert_eq!(announces.promote(1).map(|(path, ..)| path), Some(path("c")));
         assert_eq!((announces.promote(1), announces.surplus()), (None, 1));
+    }
+
+    #[test]
+    fn announces_are_charged_and_released_to_zero() {
+        let (mut announces, at) = (PeerAnnounces::default(), path("room/camera"));
+        let chain = |hops: u64| ((0..hops).map(Hop).collect(), Cost::UNKNOWN);
+        announces.insert(&at, chain(3), true, (true, 1));
+        assert_eq!(announces.bytes(), ANNOUNCE + 11 + 3 * HOP);
+        announces.insert(&at, chain(1), false, (true, 1));
+        assert_eq!(announces.bytes(), ANNOUNCE + 11 + HOP, "a replaced chain is charged once");
+        announces.remove(&at);
+        announces.remove(&at);
+        assert_eq!((announces.bytes(), announces.len()), (0, 0));
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Session {
         });
         let mut asked: Vec<Path> = Vec::new();
         let mut over: Vec<Stream> = Vec::new();
-        for (stream, role) in &self.streams {
+        for (stream, role) in self.streams.iter() {
             let Role::Intake(_, intake) = role else { continue };
             match is_granted(intake.prefix()) {
                 true => asked.push(intake.prefix().clone()),

@@ -179,7 +179,8 @@ impl Session {
             return None;
         }
         let framing = Framing::of(self.config.version);
-        let make = |id| Sub::new(id, wire_id, stream, kind, prefs, framing);
+        let names = path.as_str().len() + track.as_str().len();
+        let make = |id| Sub::new(id, wire_id, stream, kind, prefs, framing).with_names(names);
         let Some(sub) = self.egress.insert(self.limits.subscriptions, make) else {
             cx.meter.subscriptions_limited += 1;
             refuse(t, cx, stream, StreamCode::EXCESSIVE_LOAD);

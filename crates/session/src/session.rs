@@ -1,7 +1,7 @@
 //! One peer: events in, messages out, both roles at once.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,6 +25,7 @@ use crate::{
     peer_announces::PeerAnnounces,
     probe::Probes,
     queue::Queue,
+    stream_table::StreamTable,
     tracks::Track,
     transport::{Closed, Dir, Event, PRIORITY_CONTROL, Stream, Transport},
     upstream::Upstreams,
@@ -131,7 +132,7 @@ pub struct Session {
     pub(crate) grant: Option<Grant>,
     /// Its version is not known yet.
     pub(crate) opening: Option<Opening>,
-    pub(crate) streams: HashMap<Stream, Role, foldhash::fast::RandomState>,
+    pub(crate) streams: StreamTable,
     pub(crate) control: Control,
     pub(crate) egress: Egress,
     pub(crate) upstreams: Upstreams,
@@ -218,7 +219,7 @@ impl Session {
             limits: config.limits,
             config,
             grant: None,
-            streams: HashMap::default(),
+            streams: StreamTable::default(),
             control: Control::default(),
             upstreams: Upstreams::default(),
             heard: PeerAnnounces::default(),

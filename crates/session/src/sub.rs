@@ -63,6 +63,8 @@ pub(crate) struct Sub {
     pub(crate) started: bool,
     /// Bytes it may send before the next of its priority has its turn.
     pub(crate) deficit: usize,
+    /// Bytes of the broadcast's path and the track's name.
+    pub(crate) names: u32,
     seen: Seen,
 }
 
@@ -93,8 +95,14 @@ impl Sub {
             floor,
             started: false,
             deficit: 0,
+            names: 0,
             seen: Seen::default(),
         }
+    }
+
+    /// The same, with so many bytes of names held for it.
+    pub(crate) fn with_names(self, names: usize) -> Self {
+        Self { names: u32::try_from(names).unwrap_or(u32::MAX), ..self }
     }
 
     /// Takes new wishes in. What was asked for before and is on its way stays so.

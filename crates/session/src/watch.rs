@@ -18,6 +18,11 @@ const LIST_BYTES: usize = limits::CONTROL_MESSAGE_BYTES / 2 - LIST_ENTRY_BYTES;
 /// Most bytes of one suffix in it, its length included.
 const LIST_ENTRY_BYTES: usize = limits::PATH_BYTES + 2;
 
+/// Memory of an announce request with nothing advertised on it, bytes: its entries here and on the board.
+const REQUEST: u64 = 1_024;
+/// Memory of an advertised path, bytes: an entry of the board's watch, and room it grows by.
+const ADVERTISED: u64 = 20;
+
 /// One announce request of the peer.
 ///
 /// What was advertised is an [`Advert`] in the store's watch: the announcement's number and a fingerprint
@@ -163,6 +168,15 @@ impl Watching {
             is_converting: false,
         };
         Self { stream, watch, phase: Phase::first(version), advertiser, deferred: Deferred::default() }
+    }
+
+    /// Memory held for this request: the paths advertised on it, and the initial set while it is made.
+    pub(crate) fn footprint(&self) -> u64 {
+        let listed = match &self.phase {
+            Phase::Listing { bytes, .. } => *bytes as u64,
+            _ => 0,
+        };
+        REQUEST + self.watch.advertised() as u64 * ADVERTISED + listed
     }
 
     /// Whether [`Self::fill`] has something to do. Takes no lock.

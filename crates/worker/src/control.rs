@@ -15,6 +15,7 @@ use relay_store::{End, Rings, Store};
 
 use crate::{
     inspect::Question,
+    ledger::Ledger,
     mailbox::{Letter, Mailbox},
     pulse::Beats,
 };
@@ -38,6 +39,7 @@ pub(crate) struct Seen {
 pub(crate) struct Control {
     core: Core,
     store: Arc<Store>,
+    ledger: Arc<Ledger>,
     mailboxes: Vec<Arc<Mailbox>>,
     seen: Arc<Mutex<Seen>>,
     questions: Receiver<Question>,
@@ -56,7 +58,7 @@ pub(crate) struct Control {
 impl Control {
     pub(crate) fn new(
         core: Core,
-        store: Arc<Store>,
+        (store, ledger): (Arc<Store>, Arc<Ledger>),
         mailboxes: Vec<Arc<Mailbox>>,
         seen: Arc<Mutex<Seen>>,
         questions: Receiver<Question>,
@@ -66,6 +68,7 @@ impl Control {
         Self {
             core,
             store,
+            ledger,
             mailboxes,
             seen,
             questions,
@@ -145,6 +148,7 @@ impl Control {
         }
         self.core.handle_timeout(now);
         self.act_all(now);
+        self.ledger.set_ghosts(self.core.ghost_bytes());
         self.board_due = self.store.board().release(now, &mut self.rings);
         for (session, count) in self.taken.drain() {
             if let Some(letters) = self.letters.get_mut(usize::from(session.worker().0)) {

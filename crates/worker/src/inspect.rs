@@ -23,6 +23,7 @@ use relay_store::{Figures, Store};
 
 use crate::{
     control::Seen,
+    ledger::Ledger,
     mailbox::{Letter, Mailbox},
     relay::Counts,
 };
@@ -107,6 +108,8 @@ pub struct SessionSeen {
     pub surplus: usize,
     /// Announces of it that were not routed since it began, for their number or their name.
     pub unrouted: u64,
+    /// Memory it is charged, bytes.
+    pub memory: u64,
 }
 
 /// Asks a relay what it holds, from any thread.
@@ -115,6 +118,7 @@ pub struct Inspector {
     workers: Arc<[Desk]>,
     core: Sender<Question>,
     store: Arc<Store>,
+    ledger: Arc<Ledger>,
     board: Arc<Board>,
     seen: Arc<Mutex<Seen>>,
     started: Instant,
@@ -131,7 +135,7 @@ impl Inspector {
     /// Core takes the questions that come out of the receiver.
     pub(crate) fn new(
         mailboxes: &[Arc<Mailbox>],
-        store: Arc<Store>,
+        (store, ledger): (Arc<Store>, Arc<Ledger>),
         board: Arc<Board>,
         seen: Arc<Mutex<Seen>>,
         started: Instant,
@@ -139,7 +143,7 @@ impl Inspector {
         let desk = |mailbox: &Arc<Mailbox>| Desk { mailbox: mailbox.clone(), waiting: Arc::default() };
         let (core, questions) = crossbeam_channel::bounded(WAITING);
         let workers = mailboxes.iter().map(desk).collect();
-        (Self { workers, core, store, board, seen, started }, questions)
+        (Self { workers, core, store, ledger, board, seen, started }, questions)
     }
 
     /// How many workers there are.
@@ -154,7 +158,7 @@ impl Inspector {
 
     /// What the relay holds and has done, without asking anybody.
     pub fn counts(&self) -> Counts {
-        Counts::of(&self.board, &self.store, *self.seen.lock())
+        Counts::of(&self.board, &self.store, &self.ledger, *self.seen.lock())
     }
 
     /// Asks every worker for its sessions. Each answers once, on its own thread: `reply` must not wait. It is
@@ -298,9 +302,15 @@ mod tests {
         let mailbox = Arc::new(Mailbox::new(Box::new(|| {})));
         let store =
             Store::new(relay_store::Config { workers: 1, capacity: 1, ceiling: 1, max_age: Duration::ZERO });
+        let ledger = Ledger::new(crate::ledger::StateLimits { clients: 1, peers: 1 });
         let board = Arc::new(Board::new(1));
-        let (inspector, _questions) =
-            Inspector::new(std::slice::from_ref(&mailbox), store, board, Arc::default(), Instant::now());
+        let (inspector, _questions) = Inspector::new(
+            std::slice::from_ref(&mailbox),
+            (store, ledger),
+            board,
+            Arc::default(),
+            Instant::now(),
+        );
         let alive = Arc::new(());
         let ask = || {
             let held = alive.clone();

@@ -12,6 +12,7 @@ mod control;
 pub mod engine;
 pub mod gate;
 mod inspect;
+pub mod ledger;
 mod line;
 pub mod mailbox;
 pub mod outbox;
@@ -30,8 +31,10 @@ pub use gate::{Answer, Denial, Ended, EndedBy, Gate, Reply, Request, Role, Sessi
 pub use inspect::{
     Asked, Inspector, Reply as InspectReply, SESSIONS_LISTED, SessionList, SessionSeen, Traffic, Wanted,
 };
+pub use ledger::{Charge, Ledger, StateCounts, StateLimits};
 pub use relay::{Counts, Options, Relay, RunError, StartError};
 pub use relay_core::{BroadcastSeen, Listing, Look, Takeover, TrackSeen};
+pub use relay_session::Footprint;
 pub use relay_transport::quic::{
     Clients, Congestion, PeerCertificate, RootsError, Tickets, Tuning, Version, mtu,
 };

@@ -22,6 +22,8 @@ use crate::{
 const NOT_SENT_BYTES: u32 = 64 * 1024;
 /// The same of a Unix socket, whose buffer is all there is.
 const UNIX_BUFFER_BYTES: usize = 64 * 1024;
+/// Memory of a TLS connection with its buffers, bytes: one record each way.
+const TLS_BYTES: u64 = 48 * 1024;
 /// Most chunks one call takes.
 const SLICES: usize = 64;
 
@@ -92,6 +94,11 @@ impl Line {
             Plain::Tcp(tcp) => tcp.register(registry, token, both),
             Plain::Unix(unix) => unix.register(registry, token, both),
         }
+    }
+
+    /// Memory of TLS, bytes. Chunks that wait to be sent are charged where they were made.
+    pub(crate) fn footprint(&self) -> u64 {
+        if self.tls.is_some() { TLS_BYTES } else { 0 }
     }
 
     /// Bytes the socket carried, TLS included.

@@ -30,6 +30,7 @@ use crate::{
     engine::{Fault, Shared, Worker},
     gate::{Gate, Sessions, WallClock},
     inspect::{Inspector, Question},
+    ledger::{Ledger, StateCounts, StateLimits},
     mailbox::{Drain, Letter, Mailbox},
     pulse::Pulse,
     run::Reactor,
@@ -47,6 +48,10 @@ const MAX_AGE: Duration = Duration::from_secs(30);
 const CACHE_BYTES: u64 = 256 * 1024 * 1024;
 /// Default of [`Options::memory_bytes`].
 const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+/// Default of [`Options::state`].
+const STATE: StateLimits = StateLimits { clients: 256 * 1024 * 1024, peers: 128 * 1024 * 1024 };
+/// Part of the limit of clients that routes may take whose session is gone.
+const GHOST_SHARE: u64 = 8;
 
 /// What a relay is made from. [`Options::new`] gives defaults for all that has one.
 #[derive(Clone)]
@@ -77,6 +82,8 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Where even the latest groups are let go, bytes.
     pub memory_bytes: u64,
+    /// Memory of sessions beside payload, bytes: above three quarters the largest are closed.
+    pub state: StateLimits,
     /// How long a superseded group is held at most.
     pub max_age: Duration,
     /// Who may publish a path that somebody publishes already.
@@ -111,6 +118,7 @@ impl Options {
             linger: limits::LINGER,
             cache_bytes: CACHE_BYTES,
             memory_bytes: MEMORY_BYTES,
+            state: STATE,
             max_age: MAX_AGE,
             takeover: Takeover::default(),
             session_limits: SessionLimits::default(),
@@ -157,6 +165,8 @@ pub struct Counts {
     pub workers: Vec<Meter>,
     /// What the store holds now.
     pub store: relay_store::Counts,
+    /// Memory of sessions now.
+    pub state: StateCounts,
     /// What core held after its last event.
     pub core: relay_core::Counts,
     /// What core refused or dropped.
@@ -165,9 +175,10 @@ pub struct Counts {
 
 impl Counts {
     /// As workers published it, as the store holds it, as core was last seen.
-    pub(crate) fn of(board: &Board, store: &Store, seen: Seen) -> Self {
+    pub(crate) fn of(board: &Board, store: &Store, ledger: &Ledger, seen: Seen) -> Self {
         let Seen { counts, tally } = seen;
-        Self { workers: board.workers(), store: store.counts(), core: counts, tally }
+        let (workers, store, state) = (board.workers(), store.counts(), ledger.counts());
+        Self { workers, store, state, core: counts, tally }
     }
 
     /// The counters of all workers together.
@@ -220,6 +231,7 @@ pub struct Relay {
     gate: Arc<dyn Gate>,
     wall: WallClock,
     store: Arc<Store>,
+    ledger: Arc<Ledger>,
     seen: Arc<Mutex<Seen>>,
     inspector: Inspector,
     threads: Mutex<Option<Threads>>,
@@ -270,6 +282,7 @@ impl Relay {
         let core = Core::new(relay_core::Config {
             linger: options.linger,
             takeover: options.takeover,
+            ghost_bytes: options.state.clients / GHOST_SHARE,
             ..relay_core::Config::new(options.hop)
         });
         let shared = Arc::new(share(options, workers, group.addr)?);
@@ -283,7 +296,7 @@ impl Relay {
         let seen = Arc::default();
         let (inspector, questions) = Inspector::new(
             &mailboxes,
-            shared.store.clone(),
+            (shared.store.clone(), shared.ledger.clone()),
             shared.board.clone(),
             Arc::clone(&seen),
             shared.started,
@@ -296,6 +309,7 @@ impl Relay {
             gate: shared.gate.clone(),
             wall: shared.wall.clone(),
             store: shared.store.clone(),
+            ledger: shared.ledger.clone(),
             seen,
             threads: Mutex::new(None),
             fate: Arc::default(),
@@ -303,6 +317,7 @@ impl Relay {
             inspector,
             pulse: Mutex::new(Pulse::new()),
         };
+        relay.ledger.start(relay.sessions());
         relay.gate.started(&relay.sessions());
         let control = relay.spawn_control(core, received, questions)?;
         relay.desk.open(events.clone());
@@ -343,7 +358,7 @@ impl Relay {
 
     /// The seat of sessions that no worker carries; `None` once somebody has taken it.
     pub fn seat(&self) -> Option<Seat> {
-        self.desk.take(&self.store, &self.gate, &self.wall)
+        self.desk.take(&self.store, &self.ledger, &self.gate, &self.wall)
     }
 
     /// Everybody who has sessions, by worker.
@@ -440,8 +455,14 @@ impl Relay {
         questions: Receiver<Question>,
     ) -> Result<JoinHandle<()>, StartError> {
         let beats = self.pulse.lock().follow("control");
-        let control =
-            Control::new(core, self.store.clone(), self.addressees(), self.seen.clone(), questions, beats);
+        let control = Control::new(
+            core,
+            (self.store.clone(), self.ledger.clone()),
+            self.addressees(),
+            self.seen.clone(),
+            questions,
+            beats,
+        );
         let fate = self.fate.clone();
         spawn("control".to_owned(), move || {
             if catch_unwind(AssertUnwindSafe(|| control.run(&events))).is_err() {
@@ -511,6 +532,7 @@ fn share(options: Options, workers: usize, local: SocketAddr) -> Result<Shared, 
     Ok(Shared {
         quic,
         store,
+        ledger: Ledger::new(options.state),
         gate: options.gate,
         wall: options.wall,
         local,

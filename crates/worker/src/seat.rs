@@ -25,6 +25,7 @@ use relay_transport::quic::PeerCertificate;
 
 use crate::{
     gate::{Answer, Denial, Ended, Gate, Request, WallClock},
+    ledger::Ledger,
     mailbox::{Letter, Mailbox},
 };
 
@@ -72,7 +73,13 @@ impl Desk {
     }
 
     /// The seat, for the first who asks.
-    pub(crate) fn take(&self, store: &Arc<Store>, gate: &Arc<dyn Gate>, wall: &WallClock) -> Option<Seat> {
+    pub(crate) fn take(
+        &self,
+        store: &Arc<Store>,
+        ledger: &Arc<Ledger>,
+        gate: &Arc<dyn Gate>,
+        wall: &WallClock,
+    ) -> Option<Seat> {
         if self.is_taken.swap(true, Ordering::Relaxed) {
             return None;
         }
@@ -81,6 +88,7 @@ impl Desk {
             id: self.id,
             mailbox: self.mailbox.clone(),
             store: store.clone(),
+            ledger: ledger.clone(),
             gate: gate.clone(),
             wall: wall.clone(),
             line: self.line.clone(),
@@ -124,6 +132,7 @@ pub struct Seat {
     id: WorkerId,
     mailbox: Arc<Mailbox>,
     store: Arc<Store>,
+    ledger: Arc<Ledger>,
     gate: Arc<dyn Gate>,
     wall: WallClock,
     line: Arc<Line>,
@@ -139,6 +148,11 @@ impl Seat {
     /// The logs and the announce board.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// Memory of sessions: those here are charged too.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// The time of day, by which permits end.

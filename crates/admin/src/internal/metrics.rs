@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use relay_meter::Worker;
+use relay_worker::Footprint;
 
 use crate::status::Status;
 
@@ -30,6 +31,19 @@ pub(super) async fn metrics(State(status): State<Status>) -> Response {
         ("tracks", "Logs of tracks.", counts.core.logs as u64),
         ("cache_bytes", "What the cache holds, bytes.", counts.store.bytes),
         ("cache_limit_bytes", "What the cache aims at, bytes.", counts.store.capacity),
+        ("state_bytes", "Memory of sessions beside the cache, bytes.", counts.state.clients),
+        (
+            "state_limit_bytes",
+            "Limit of the memory of sessions, bytes; above three quarters the largest sessions are closed.",
+            counts.state.clients_limit,
+        ),
+        (
+            "state_peers_bytes",
+            "Memory of sessions of other relays of the cluster, bytes.",
+            counts.state.peers,
+        ),
+        ("state_peers_limit_bytes", "Limit of that, bytes.", counts.state.peers_limit),
+        ("state_ghosts_bytes", "Memory of routes whose session has just gone, bytes.", counts.state.ghosts),
         ("draining", "1 from the beginning of a drain on.", status.is_draining().into()),
     ];
     for (name, help, value) in held {
@@ -55,6 +69,11 @@ pub(super) async fn metrics(State(status): State<Status>) -> Response {
     ];
     for (name, help, value) in refused {
         put(&mut text, name, "counter", help, value);
+    }
+    let classes = Footprint::NAMES.into_iter().zip(counts.state.classes);
+    for (class, bytes) in classes {
+        let help = format!("Memory of sessions that their {class} take, bytes.");
+        put(&mut text, &format!("state_{class}_bytes"), "gauge", &help, bytes);
     }
     let evicted = "What the cache let go of, bytes.";
     put(&mut text, "cache_evicted_bytes_total", "counter", evicted, counts.store.evicted_bytes);

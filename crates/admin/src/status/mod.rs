@@ -167,7 +167,7 @@ impl Status {
             let (received, sent) = rates.session(seen.id);
             shape::Session { in_bps: Some(received), out_bps: Some(sent), ..shape::Session::new(seen) }
         };
-        let load = shape::Load::new(rates.cores(), memory, &counts.store);
+        let load = shape::Load::new(rates.cores(), memory, &counts);
         let sessions_total = sessions.total;
         let sessions: Vec<shape::Session> = sessions.list.iter().map(session).collect();
         let head = Head { relay, load, traffic, sessions, sessions_total };

@@ -31,10 +31,14 @@ pub(crate) struct Load {
     pub(crate) memory_limit_bytes: Option<u64>,
     pub(crate) cache_bytes: u64,
     pub(crate) cache_limit_bytes: u64,
+    /// Of sessions, beside the cache.
+    pub(crate) state_bytes: u64,
+    pub(crate) state_limit_bytes: u64,
 }
 
 impl Load {
-    pub(crate) fn new(cpu_cores: f64, memory: Memory, store: &relay_store::Counts) -> Self {
+    pub(crate) fn new(cpu_cores: f64, memory: Memory, counts: &relay_worker::Counts) -> Self {
+        let (store, state) = (&counts.store, &counts.state);
         Self {
             // A hundredth of a core is what anybody can tell.
             cpu_cores: (cpu_cores * 100.0).round() / 100.0,
@@ -42,6 +46,8 @@ impl Load {
             memory_limit_bytes: memory.limit,
             cache_bytes: store.bytes,
             cache_limit_bytes: store.capacity,
+            state_bytes: state.clients + state.peers,
+            state_limit_bytes: state.clients_limit + state.peers_limit,
         }
     }
 }
@@ -78,6 +84,7 @@ pub(crate) struct Session {
     pub(crate) subscriptions: usize,
     pub(crate) surplus: usize,
     pub(crate) unrouted: u64,
+    pub(crate) state_bytes: u64,
 }
 
 impl Session {
@@ -99,6 +106,7 @@ impl Session {
             subscriptions: seen.subscriptions,
             surplus: seen.surplus,
             unrouted: seen.unrouted,
+            state_bytes: seen.memory,
         }
     }
 }

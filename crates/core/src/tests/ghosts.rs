@@ -211,6 +211,26 @@ fn ghosts_have_a_limit_and_past_it_who_goes_is_gone_at_once() {
 }
 
 #[test]
+fn ghost_memory_has_a_limit() {
+    let now = Instant::now();
+    // Room for one ghost, and one byte more.
+    let ghost_bytes = crate::ghost::ghost_footprint(&path("a")) + 1;
+    let mut core = Core::new(Config { ghost_bytes, ..Config::new(Hop(SELF)) });
+    for (session, raw) in [(1, "a"), (2, "b"), (3, "c")] {
+        let session = SessionId(session);
+        core.handle(Event::Opened { session, permit: permit("", "") }, now);
+        let ask = Ask::Announce { path: path(raw), hops: hops(&[7]), cost: cost(1) };
+        core.handle(Event::Ask { session, ask }, now);
+        core.handle(Event::Closed { session, vanished: true }, now);
+        core.check();
+    }
+    assert_eq!((core.counts().ghosts, core.tally().ghost_limit), (2, 1));
+    assert_eq!(core.ghost_bytes(), 2 * (ghost_bytes - 1));
+    core.handle_timeout(now + limits::LINGER);
+    assert_eq!(core.ghost_bytes(), 0);
+}
+
+#[test]
 fn nothing_is_left_of_who_vanished_once_the_linger_is_over() {
     let mut bench = Bench::new();
     for session in 1..=20 {

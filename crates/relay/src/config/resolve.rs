@@ -263,6 +263,7 @@ impl Layers<'_> {
         self.set("cache.capacity", value::size, capacity);
         self.set("cache.headroom", value::size, headroom);
         self.set("cache.duration", value::duration, duration);
+        self.set("limits.memory", value::size, &mut config.state);
         self.set("cluster.linger", value::linger, &mut config.linger);
         let limits = &mut config.limits;
         self.set("limits.announces", value::count, &mut limits.announces);

@@ -42,6 +42,7 @@ fn shown(config: &Config, key: &str, source: &Source) -> Option<String> {
         "cache.capacity" => config.cache.capacity.to_string(),
         "cache.headroom" => config.cache.headroom.to_string(),
         "cache.duration" => span(config.cache.duration),
+        "limits.memory" => config.state.to_string(),
         "cluster.linger" => span(config.linger),
         "limits.announces" => config.limits.announces.to_string(),
         "limits.subscriptions" => config.limits.subscriptions.to_string(),

@@ -76,6 +76,8 @@ fn a_whole_file_is_understood() {
         hosts = \"relay.example.com\"
         proxy = [\"10.0.0.0/8\", { net = \"10.1.0.0/16\", header = \"proxy\" }]
         proxy_header = \"forwarded\"
+        [limits]
+        memory = \"64MiB\"
         [internal]
         listen = \"127.0.0.1:9101\"
         [listen]
@@ -100,6 +102,7 @@ fn a_whole_file_is_understood() {
             headroom: Size::Percent(20),
             duration: Duration::from_secs(90),
         },
+        state: Size::Bytes(64 << 20),
         takeover: Takeover::Any,
         drain_timeout: Duration::from_secs(60),
         workers: NonZeroU16::new(3),

@@ -86,6 +86,7 @@ impl Endpoint {
         out.clear();
         self.feeding = None;
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let bytes = data.len();
         match self.inner.handle(now, remote, local_ip, ecn, data, out) {
             None => {
                 self.stats.strays = self.stats.strays.saturating_add(1);
@@ -95,7 +96,7 @@ impl Endpoint {
                 let key = self.key(handle);
                 let Some(conn) = find(&mut self.slots, key) else { return Fed::Nothing };
                 self.feeding = Some(key);
-                conn.feed(event);
+                conn.feed(event, bytes);
                 self.feeding = None;
                 Fed::Conn(key)
             }
@@ -139,7 +140,7 @@ impl Endpoint {
                 continue;
             }
             if let Some(reply) = inner.handle_event(ConnectionHandle(key.slot()), event) {
-                conn.feed(reply);
+                conn.feed(reply, 0);
             }
         }
         conn.advance(now);

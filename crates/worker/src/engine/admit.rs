@@ -163,6 +163,9 @@ impl Worker {
         }
         (peer.state, peer.permit) = (State::Open, Some(permit.clone()));
         let id = peer.id;
+        if permit.is_peer() {
+            peer.charge.make_peer();
+        }
         self.meter.sessions_opened += 1;
         self.expiring.set(id, None, permit.expires(), now);
         if let Some(conn) = peer.carrier.conn(&mut self.endpoint) {
@@ -261,6 +264,7 @@ impl Worker {
             }
         });
         self.count_end(id, state, vanished);
+        self.charge(index, now);
         if clean.is_none() {
             self.bury(index, Stage::Input);
             return false;

@@ -131,6 +131,14 @@ impl Conn<'_> {
         }
     }
 
+    /// Memory it takes, bytes.
+    pub(super) fn footprint(&mut self) -> u64 {
+        match self {
+            Self::Quic(conn) => conn.footprint(),
+            Self::Stream(stream) => stream.footprint(),
+        }
+    }
+
     pub(super) fn traffic(&self) -> Traffic {
         match self {
             Self::Quic(conn) => conn.traffic(),

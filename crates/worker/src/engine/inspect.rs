@@ -69,6 +69,7 @@ impl Worker {
                 subscriptions: session.subscriptions(),
                 surplus: session.surplus(),
                 unrouted: session.unrouted(),
+                memory: peer.charge.bytes(),
             })
         })?
     }

@@ -13,6 +13,7 @@ mod drain;
 mod expiry;
 mod flush;
 mod inspect;
+mod memory;
 mod news;
 mod peer;
 mod receive;
@@ -40,6 +41,7 @@ use relay_transport::quic::{self, Endpoint};
 
 use crate::{
     gate::{Gate, WallClock},
+    ledger::Ledger,
     mailbox::{Letter, Mailbox},
     outbox::Outbox,
     slots::Slots,
@@ -95,6 +97,8 @@ pub struct Shared {
     pub quic: quic::Config,
     /// Logs and the announce board.
     pub store: Arc<Store>,
+    /// Memory of sessions.
+    pub ledger: Arc<Ledger>,
     /// Who decides who may come in.
     pub gate: Arc<dyn Gate>,
     /// The time of day.

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Instant};
 
-use relay_model::LogId;
+use relay_model::{LogId, SessionCode};
 use relay_session::{Batch, Reader};
 
 use super::{SESSIONS, Stage, Worker, drain::Ending, guard};
@@ -46,18 +46,21 @@ impl Worker {
                 self.with_session(index, Stage::Order, now, |session, conn, cx| {
                     session.order(conn, cx, order)
                 });
+                self.charge(index, now);
             }
             Letter::AsksDone(session, count) => {
                 let Some(index) = self.peers.index_of(session) else { return };
                 self.with_session(index, Stage::Order, now, |session, conn, cx| {
                     session.asks_done(conn, cx, count);
                 });
+                self.charge(index, now);
             }
             Letter::Arrive(arrival) => self.arrive_over_stream(*arrival, now),
             Letter::Link(session, link) => self.link(session, *link, now),
             Letter::Unlinked(session) => self.unlinked(session, now),
             Letter::Answer(session, answer) => self.answered(session, now, answer),
             Letter::Revise(session, permit) => self.revise(session, now, permit),
+            Letter::End { session, code: SessionCode::MEMORY_SHARE, .. } => self.exceeded(session, now),
             Letter::End { session, code, reason } => self.revoke(session, now, code, &reason),
             Letter::EndWhere { which, code, reason } => self.revoke_where(which, now, code, &reason),
             Letter::Inspect(asked) => self.inspected(now, asked),
@@ -162,6 +165,7 @@ impl Worker {
         for session in watchers.drain(..) {
             if let Some(index) = self.peers.index_of(session) {
                 self.with_session(index, Stage::News, now, |session, conn, cx| session.board(conn, cx));
+                self.charge(index, now);
             }
         }
         self.scratch.watchers = watchers;

@@ -7,7 +7,7 @@ use relay_model::SessionId;
 use relay_session::Session;
 
 use super::{carrier::Carrier, guard, words::Parting};
-use crate::gate::Which;
+use crate::{gate::Which, ledger::Charge};
 
 /// A connection, from its first packet until nothing more is sent on it.
 pub(super) struct Peer {
@@ -38,6 +38,8 @@ pub(super) struct Peer {
     pub(super) leaving: Option<Leaving>,
     /// What it was told when we ended it.
     pub(super) parting: Option<Parting>,
+    /// Memory it holds.
+    pub(super) charge: Charge,
 }
 
 /// Permits that do not count any more.
@@ -84,7 +86,7 @@ pub(super) enum State {
 }
 
 impl Peer {
-    pub(super) fn new(id: SessionId, carrier: Carrier, admit_by: Instant) -> Self {
+    pub(super) fn new(id: SessionId, carrier: Carrier, admit_by: Instant, charge: Charge) -> Self {
         Self {
             id,
             carrier,
@@ -101,6 +103,7 @@ impl Peer {
             publishes: false,
             leaving: None,
             parting: None,
+            charge,
         }
     }
 

@@ -15,7 +15,7 @@ impl Worker {
     /// Receives and feeds until nothing is left or the turn has its share.
     pub(super) fn receive(&mut self, now: Instant, io: &mut impl Io) {
         // Before the handshake: what cannot be held cannot be begun.
-        self.endpoint.refuse_new(self.ending.is_some() || self.shared.store.budget().at_ceiling());
+        self.endpoint.refuse_new(self.ending.is_some() || self.is_out_of_memory());
         let mut fed = 0;
         while fed < TURN_DATAGRAMS {
             let Some(received) = self.received.pop_front() else {
@@ -115,7 +115,11 @@ impl Worker {
     fn arrive(&mut self, key: ConnKey, now: Instant) {
         self.meter.connections += 1;
         let admit_by = now + limits::SETUP_TIMEOUT;
-        let Some(index) = self.peers.insert(|id| Peer::new(id, Carrier::Quic(key), admit_by)) else {
+        let Self { endpoint, shared, .. } = self;
+        let Some(remote) = endpoint.conn(key).map(|conn| conn.remote().ip()) else { return };
+        let ledger = &shared.ledger;
+        let make = |id| Peer::new(id, Carrier::Quic(key), admit_by, ledger.open(id, remote));
+        let Some(index) = self.peers.insert(make) else {
             self.meter.refused_full += 1;
             self.endpoint.remove(key);
             return;
@@ -166,6 +170,7 @@ impl Worker {
         if lives && is_due {
             self.time_out(index, now);
         }
+        self.charge(index, now);
     }
 
     /// The session's timers, and the worker's own for the peer.

@@ -29,6 +29,9 @@ const TURN_READ_BYTES: usize = 512 * 1024;
 const CHUNK_BYTES: usize = 32 * 1024;
 /// Most that one peer is sent before the others have had their turn: what four trains of QUIC are.
 const PEER_WRITE_BYTES: usize = 256 * 1024;
+/// Memory of a connection over a stream socket with no stream open, without TLS, bytes: here, in the kernel, and
+/// of a frame that is not whole. Measured as the growth of a relay for each idle connection, rounded up.
+const SOCKET_BYTES: u64 = 8 * 1024;
 /// How often the kernel is asked about a path.
 const PATH_AGE: Duration = Duration::from_secs(1);
 
@@ -96,6 +99,12 @@ impl Socketed {
             (Phase::Closed, Some(line)) if line.is_broken || line.has_ended => Phase::Drained,
             (phase, _) => phase,
         }
+    }
+
+    /// Memory it takes, bytes.
+    pub(super) fn footprint(&self) -> u64 {
+        let of_line = self.line.as_ref().map_or(0, Line::footprint);
+        SOCKET_BYTES + self.conn.footprint() + of_line
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -247,7 +256,7 @@ impl Worker {
         let turned = if self.ending.is_some() {
             self.meter.refused_draining += 1;
             Some(Turned::Leaving)
-        } else if self.shared.store.budget().at_ceiling() {
+        } else if self.is_out_of_memory() {
             self.meter.refused_memory += 1;
             Some(Turned::Full)
         } else if self.streams.count >= self.streams.max {
@@ -262,7 +271,9 @@ impl Worker {
         let admit_by = now + limits::SETUP_TIMEOUT;
         let target = newcomer.target.clone();
         let stream = Box::new(Socketed::new(newcomer, self.shared.quic.protocols(), now));
-        let index = self.peers.insert(|id| Peer::new(id, Carrier::Stream(stream), admit_by));
+        let (ledger, remote) = (self.shared.ledger.clone(), stream.newcomer.remote.ip());
+        let make = |id| Peer::new(id, Carrier::Stream(stream), admit_by, ledger.open(id, remote));
+        let index = self.peers.insert(make);
         let Some(index) = index else {
             self.meter.refused_full += 1;
             return tell(verdict, Err(Turned::Full));

@@ -122,6 +122,13 @@ pub(super) static ENTRIES: &[Entry] = &[
     ),
     used("cache.duration", Kind::Duration, "\"30s\"", "how long a superseded group is held at most"),
     used(
+        "limits.memory",
+        Kind::Size,
+        "\"20%\"",
+        "memory of sessions beside the cache: announces, subscriptions, buffers. Above three quarters of it the largest \
+         session of the largest address is closed; relays of the cluster have half as much of their own",
+    ),
+    used(
         "cluster.linger",
         Kind::Linger,
         "\"5s\"",

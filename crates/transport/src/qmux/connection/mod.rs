@@ -215,6 +215,11 @@ impl Connection {
         self.traffic
     }
 
+    /// Bytes that its streams received and the session has not read. Sent data is charged where it is made.
+    pub fn footprint(&self) -> u64 {
+        self.streams.unread()
+    }
+
     /// Live streams: sending and receiving halves.
     #[cfg(test)]
     pub(super) fn live_streams(&self) -> (usize, usize) {

@@ -154,6 +154,11 @@ impl Streams {
         self.answers.len() < limits::ANSWERS && !is_full
     }
 
+    /// Bytes received and not read.
+    pub(super) fn unread(&self) -> u64 {
+        self.received.saturating_sub(self.released)
+    }
+
     /// Nothing more is sent.
     pub(super) fn silence(&mut self) {
         self.answers.clear();

@@ -65,7 +65,10 @@ impl Transport for Connection {
         let mut recv = self.quic.recv_stream(id);
         let mut chunks = recv.read(true).map_err(|_| ReadError::Gone)?;
         match chunks.next(max) {
-            Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
+            Ok(chunk) => {
+                self.inflow.read(chunk.as_ref().map_or(0, |chunk| chunk.bytes.len()));
+                Ok(chunk.map(|chunk| chunk.bytes))
+            }
             Err(quinn_proto::ReadError::Blocked) => Err(ReadError::Blocked),
             Err(quinn_proto::ReadError::Reset(code)) => Err(ReadError::Reset(code::stream_from_wire(code))),
         }

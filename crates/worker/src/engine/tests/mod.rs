@@ -2,6 +2,7 @@
 
 mod drain;
 mod gate;
+mod memory;
 mod turns;
 
 use std::{
@@ -29,6 +30,7 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use super::{Next, Shared, Worker};
 use crate::{
     gate::{Gate, Sessions},
+    ledger::{Ledger, StateLimits},
     mailbox::Mailbox,
     socket::{Io, Packet, Received},
 };
@@ -96,6 +98,9 @@ impl Io for FakeIo {
     }
 }
 
+/// Memory of sessions: more than any test but one holds.
+const STATE: StateLimits = StateLimits { clients: 64 << 20, peers: 64 << 20 };
+
 /// A worker, a client of it, and core's end of the channel.
 struct Bench {
     now: Instant,
@@ -120,6 +125,10 @@ impl Bench {
     }
 
     fn gated(gate: Arc<dyn Gate>, tuning: &Tuning) -> Self {
+        Self::limited(gate, tuning, STATE)
+    }
+
+    fn limited(gate: Arc<dyn Gate>, tuning: &Tuning, state: StateLimits) -> Self {
         let time_of_day = Arc::new(Mutex::new(SystemTime::UNIX_EPOCH + DAY));
         let wall = time_of_day.clone();
         let now = Instant::now();
@@ -132,6 +141,7 @@ impl Bench {
         let shared = Shared {
             quic: server_config(tuning),
             store,
+            ledger: Ledger::new(state),
             gate: gate.clone(),
             wall: Arc::new(move || *wall.lock()),
             local: SERVER.into(),
@@ -154,7 +164,9 @@ impl Bench {
             tick: Duration::ZERO,
         };
         let client = Endpoint::new(&server_config(tuning), WorkerId(0), false, Some([9; 32]));
-        gate.started(&Sessions::new(std::slice::from_ref(&mailbox)));
+        let sessions = Sessions::new(std::slice::from_ref(&mailbox));
+        worker.shared.ledger.start(sessions.clone());
+        gate.started(&sessions);
         let heard = Vec::new();
         Self { now, time_of_day, worker, io, next: Next::Now, core, heard, mailbox, client }
     }

@@ -1,0 +1,89 @@
+use relay_model::SessionCode;
+use relay_session::transport::Closed;
+
+use super::{
+    turns::{closed, opened},
+    *,
+};
+use crate::ledger::REASON;
+
+/// Shares bind above 300 KiB: a handful of idle sessions fit.
+const LIMIT: u64 = 400 * 1024;
+/// Long enough for acknowledgements.
+const ROUND: Duration = Duration::from_millis(30);
+/// Long enough for a closed connection to be forgotten.
+const DRAIN: Duration = Duration::from_secs(5);
+
+fn bench() -> Bench {
+    let gate = Arc::new(Policy::public(Scope::everything(), Scope::everything()));
+    Bench::limited(gate, &Tuning::default(), StateLimits { clients: LIMIT, peers: LIMIT })
+}
+
+fn charged(bench: &Bench) -> u64 {
+    bench.worker.shared.ledger.counts().clients
+}
+
+/// Opens a stream with the first `size` bytes of a SUBSCRIBE that is larger. Stops when the connection has ended.
+fn send_partial(bench: &mut Bench, key: ConnKey, size: usize) {
+    let Some(stream) = bench.client.conn(key).and_then(|conn| conn.open(Dir::Bi, 0)) else { return };
+    let mut bytes = Vec::new();
+    relay_wire::varint::put(lite::BidiType::Subscribe.id(), &mut bytes);
+    relay_wire::varint::put(60_000, &mut bytes);
+    bytes.resize(size, 0);
+    let mut rest = [Bytes::from(bytes)];
+    while !rest[0].is_empty() {
+        let Some(conn) = bench.client.conn(key) else { return };
+        if conn.write(stream, &mut rest).is_err() && conn.phase() != Phase::Ready {
+            return;
+        }
+        bench.advance(ROUND);
+    }
+}
+
+#[test]
+fn session_over_its_share_is_closed_and_others_live() {
+    let mut bench = bench();
+    let (small, large) = (bench.connect(), bench.connect());
+    bench.settle();
+    bench.set_up(small, "/");
+    bench.set_up(large, "/");
+    let [_, victim] = opened(&bench)[..] else { panic!("{:?}", bench.heard) };
+    let idle = charged(&bench);
+    assert!(idle > 0 && idle < LIMIT / 2, "{idle}");
+    (0..8).for_each(|_| send_partial(&mut bench, large, 50_000));
+    assert_eq!(bench.end(large), Closed::ByPeer(SessionCode::MEMORY_SHARE, REASON.to_owned()));
+    assert_eq!(closed(&bench), [victim]);
+    assert_eq!(bench.phase(small), Phase::Ready);
+    assert_eq!(bench.worker.meter.sessions_closed_memory, 1);
+    assert_eq!(bench.worker.shared.ledger.counts().closed, 1);
+    bench.advance(DRAIN);
+    assert!(charged(&bench) < idle, "what the victim held is returned");
+    bench.client.conn(small).unwrap().close(bench.now, SessionCode::NONE, "bye");
+    bench.advance(DRAIN);
+    assert_eq!(charged(&bench), 0);
+}
+
+#[test]
+fn data_the_session_does_not_read_is_charged() {
+    let mut bench = bench();
+    let key = bench.connect();
+    bench.settle();
+    // Nobody has let it in: its requests wait in the transport.
+    (0..8).for_each(|_| send_partial(&mut bench, key, 50_000));
+    assert_eq!(bench.end(key), Closed::ByPeer(SessionCode::MEMORY_SHARE, REASON.to_owned()));
+    assert_eq!(bench.worker.meter.refused_memory, 1);
+    bench.advance(DRAIN);
+    assert_eq!(charged(&bench), 0);
+}
+
+#[test]
+fn a_session_within_its_share_lives() {
+    let mut bench = bench();
+    let key = bench.connect();
+    bench.settle();
+    bench.set_up(key, "/");
+    (0..4).for_each(|_| send_partial(&mut bench, key, 50_000));
+    assert_eq!(bench.phase(key), Phase::Ready);
+    assert!(charged(&bench) > 200_000, "{}", charged(&bench));
+    assert_eq!(bench.worker.meter.sessions_closed_memory, 0);
+}

@@ -1,0 +1,366 @@
+//! Memory of sessions: a budget beside that of payload, shared by all workers and the HTTP readers.
+//!
+//! Every session is charged for what its peer makes the relay hold, under the peer's address. Nothing happens
+//! below [`BINDING`] percent of the limit. Above it shares bind: the largest session of the largest address is
+//! closed, then the next, until what is left is below it again. Relays of the cluster have a limit of their
+//! own. The lock is held together with no other.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, Ipv6Addr},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+use relay_model::{SessionCode, SessionId};
+use relay_session::Footprint;
+
+use crate::gate::Sessions;
+
+/// Share of a limit above which sessions are closed, percent.
+const BINDING: u64 = 75;
+/// A charge is corrected once it is off by this much, bytes: small enough that thousands of sessions together
+/// hide little, large enough that the lock is rarely taken.
+const STEP: u64 = 4 * 1024;
+/// Sessions below this size count as equally large, bytes, and the newest of them is closed first: a crowd of
+/// idle sessions does not push out those that were there before.
+const SMALL: u64 = 128 * 1024;
+/// Reason that a closed session is sent.
+pub const REASON: &str = "memory share exceeded";
+
+/// Limits of a [`Ledger`], bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateLimits {
+    /// All sessions but those of the cluster together.
+    pub clients: u64,
+    /// Sessions of the cluster together.
+    pub peers: u64,
+}
+
+/// Memory that sessions hold, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateCounts {
+    /// Of all sessions but those of the cluster.
+    pub clients: u64,
+    /// Limit of that.
+    pub clients_limit: u64,
+    /// Of sessions of the cluster.
+    pub peers: u64,
+    /// Limit of that.
+    pub peers_limit: u64,
+    /// Of routes whose session is gone.
+    pub ghosts: u64,
+    /// All sessions by what holds it, in the order of [`Footprint::NAMES`].
+    pub classes: [u64; 6],
+    /// Sessions closed for their share so far.
+    pub closed: u64,
+}
+
+/// Charges of all sessions.
+#[derive(Debug)]
+pub struct Ledger {
+    pools: [Pool; 2],
+    classes: [AtomicU64; 6],
+    ghosts: AtomicU64,
+    closed: AtomicU64,
+    serial: AtomicU64,
+    sessions: OnceLock<Sessions>,
+}
+
+/// Sessions that share one limit.
+#[derive(Debug)]
+struct Pool {
+    limit: u64,
+    /// Of all, closing ones included.
+    bytes: AtomicU64,
+    accounts: Mutex<Accounts>,
+}
+
+/// Sessions that may still be closed for their share.
+#[derive(Debug, Default)]
+struct Accounts {
+    addresses: HashMap<IpAddr, Account, RandomState>,
+    /// Addresses by size.
+    order: BTreeSet<(u64, IpAddr)>,
+    bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    bytes: u64,
+    /// Sessions by rank.
+    sessions: BTreeSet<Entry>,
+}
+
+/// A session; the last in order is closed first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    /// Bytes, 1 for all small ones.
+    rank: u64,
+    /// Grows with each session.
+    serial: u64,
+    id: SessionId,
+    bytes: u64,
+}
+
+impl Ledger {
+    /// A ledger without sessions.
+    pub fn new(limits: StateLimits) -> Arc<Self> {
+        let pool = |limit| Pool { limit, bytes: AtomicU64::new(0), accounts: Mutex::default() };
+        Arc::new(Self {
+            pools: [pool(limits.clients), pool(limits.peers)],
+            classes: Default::default(),
+            ghosts: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+            serial: AtomicU64::new(0),
+            sessions: OnceLock::new(),
+        })
+    }
+
+    /// Sets where sessions of other workers are closed. Once, before the first session.
+    pub(crate) fn start(&self, sessions: Sessions) {
+        // A second call is a second relay with the same ledger, which nobody makes.
+        let _ = self.sessions.set(sessions);
+    }
+
+    /// An empty charge for `session`, whose peer is at `address`.
+    pub fn open(self: &Arc<Self>, session: SessionId, address: IpAddr) -> Charge {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let entry = Entry { rank: 0, serial, id: session, bytes: 0 };
+        let address = network_of(address);
+        self.pools[CLIENTS].accounts.lock().insert(address, entry);
+        let footprint = Footprint::default();
+        Charge { ledger: self.clone(), address, entry, footprint, pool: CLIENTS, standing: Standing::Kept }
+    }
+
+    /// Whether no new session should be accepted: the limit itself is reached.
+    pub fn is_full(&self) -> bool {
+        let [clients, _] = &self.pools;
+        clients.bytes.load(Ordering::Relaxed) >= clients.limit
+    }
+
+    /// Memory of routes whose session is gone, as core counts it.
+    pub fn set_ghosts(&self, bytes: u64) {
+        self.ghosts.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What is held, and of what limits.
+    pub fn counts(&self) -> StateCounts {
+        let [clients, peers] = &self.pools;
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        StateCounts {
+            clients: load(&clients.bytes),
+            clients_limit: clients.limit,
+            peers: load(&peers.bytes),
+            peers_limit: peers.limit,
+            ghosts: load(&self.ghosts),
+            classes: self.classes.each_ref().map(load),
+            closed: load(&self.closed),
+        }
+    }
+
+    /// Closes sessions of other threads. Not while the lock is held: closing posts letters.
+    fn close(&self, victims: &[SessionId]) {
+        self.closed.fetch_add(victims.len() as u64, Ordering::Relaxed);
+        if let Some(sessions) = self.sessions.get() {
+            victims.iter().for_each(|session| sessions.end(*session, SessionCode::MEMORY_SHARE, REASON));
+        }
+    }
+}
+
+/// Index of the pool of clients.
+const CLIENTS: usize = 0;
+/// Index of the pool of relays of the cluster.
+const PEERS: usize = 1;
+
+impl Pool {
+    /// Adds a session that comes from the other pool.
+    fn enter(&self, address: IpAddr, entry: Entry) -> Victims {
+        let zero = Entry { bytes: 0, ..entry };
+        self.accounts.lock().insert(address, zero);
+        self.update(address, &zero, Some(entry)).unwrap_or_default()
+    }
+
+    /// Where shares begin to bind, bytes.
+    fn binding(&self) -> u64 {
+        self.limit.saturating_mul(BINDING) / 100
+    }
+
+    /// Replaces the entry of a session, or removes it, and takes out sessions until shares bind no more.
+    /// `None`: the session was taken out before.
+    fn update(&self, address: IpAddr, before: &Entry, after: Option<Entry>) -> Option<Victims> {
+        let mut accounts = self.accounts.lock();
+        if !accounts.remove(address, before) {
+            return None;
+        }
+        if let Some(after) = after {
+            accounts.insert(address, after);
+        }
+        let mut victims = Victims::new();
+        while accounts.bytes > self.binding()
+            && let Some(victim) = accounts.take_largest()
+        {
+            victims.push(victim);
+        }
+        Some(victims)
+    }
+}
+
+type Victims = Vec<SessionId>;
+
+impl Accounts {
+    fn insert(&mut self, address: IpAddr, entry: Entry) {
+        let account = self.addresses.entry(address).or_default();
+        self.order.remove(&(account.bytes, address));
+        account.bytes += entry.bytes;
+        account.sessions.insert(entry);
+        self.order.insert((account.bytes, address));
+        self.bytes += entry.bytes;
+    }
+
+    /// False: it is not there.
+    fn remove(&mut self, address: IpAddr, entry: &Entry) -> bool {
+        let Some(account) = self.addresses.get_mut(&address) else { return false };
+        if !account.sessions.remove(entry) {
+            return false;
+        }
+        self.order.remove(&(account.bytes, address));
+        account.bytes -= entry.bytes;
+        self.bytes -= entry.bytes;
+        if account.sessions.is_empty() {
+            self.addresses.remove(&address);
+        } else {
+            self.order.insert((account.bytes, address));
+        }
+        true
+    }
+
+    fn take_largest(&mut self) -> Option<SessionId> {
+        let (_, address) = *self.order.last()?;
+        let largest = *self.addresses.get(&address)?.sessions.last()?;
+        self.remove(address, &largest);
+        Some(largest.id)
+    }
+}
+
+/// What becomes of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It stays.
+    Kept,
+    /// It is to be closed with [`SessionCode::MEMORY_SHARE`] and [`REASON`]. A letter says so too; the thread
+    /// that finds this out may close it at once.
+    Exceeded,
+}
+
+/// What one session is charged. Dropping it returns all of it.
+#[derive(Debug)]
+pub struct Charge {
+    ledger: Arc<Ledger>,
+    address: IpAddr,
+    /// As the ledger has it, as long as the session is kept.
+    entry: Entry,
+    footprint: Footprint,
+    pool: usize,
+    standing: Standing,
+}
+
+impl Charge {
+    /// Corrects the charge if `footprint` differs from it by [`STEP`] or more. Takes no lock otherwise.
+    pub fn set(&mut self, footprint: Footprint) -> Standing {
+        let bytes = footprint.total();
+        if bytes.abs_diff(self.footprint.total()) >= STEP {
+            let rank = match bytes {
+                0 => 0,
+                1..SMALL => 1,
+                _ => bytes,
+            };
+            self.count(footprint);
+            self.move_to(self.pool, Some(Entry { rank, bytes, ..self.entry }));
+        }
+        self.standing
+    }
+
+    /// Its peer is a relay of the cluster: it counts among those from now on.
+    pub fn make_peer(&mut self) {
+        if self.pool == CLIENTS {
+            let footprint = self.footprint;
+            self.count(Footprint::default());
+            self.move_to(PEERS, Some(self.entry));
+            self.count(footprint);
+        }
+    }
+
+    /// Bytes it is charged.
+    pub fn bytes(&self) -> u64 {
+        self.footprint.total()
+    }
+
+    /// Brings the entry up to date in the list of `pool`, and ends those that are too large for it.
+    fn move_to(&mut self, pool: usize, entry: Option<Entry>) {
+        if self.standing == Standing::Exceeded {
+            self.pool = pool;
+            return;
+        }
+        let ledger = self.ledger.clone();
+        let [old, new] = [self.pool, pool].map(|index| &ledger.pools[index]);
+        let updated = if self.pool == pool {
+            old.update(self.address, &self.entry, entry)
+        } else {
+            old.update(self.address, &self.entry, None).map(|mut victims| {
+                victims.extend(entry.map(|entry| new.enter(self.address, entry)).into_iter().flatten());
+                victims
+            })
+        };
+        self.pool = pool;
+        self.entry = entry.unwrap_or(self.entry);
+        match updated {
+            None => self.standing = Standing::Exceeded,
+            Some(victims) => {
+                if victims.contains(&self.entry.id) {
+                    self.standing = Standing::Exceeded;
+                }
+                ledger.close(&victims);
+            }
+        }
+    }
+
+    /// Makes the sums that everybody sees those of `footprint`.
+    fn count(&mut self, footprint: Footprint) {
+        // Wraps where it shrinks: the difference is added, whichever way it goes.
+        let change = |sum: &AtomicU64, from: u64, to: u64| {
+            sum.fetch_add(to.wrapping_sub(from), Ordering::Relaxed);
+        };
+        change(&self.ledger.pools[self.pool].bytes, self.footprint.total(), footprint.total());
+        let classes = self.footprint.classes().into_iter().zip(footprint.classes());
+        for (sum, (from, to)) in self.ledger.classes.iter().zip(classes) {
+            change(sum, from, to);
+        }
+        self.footprint = footprint;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.count(Footprint::default());
+        self.move_to(self.pool, None);
+    }
+}
+
+/// The address that a peer is charged under: IPv4 as it is, of IPv6 the /64.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests;
