@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use relay_model::{Ask, Path, Scope, SessionCode, StreamCode, limits};
-use relay_session::{pair::Options, transport::Closed};
+use relay_model::{Ask, Path, Scope, StreamCode};
+use relay_session::pair::Options;
 
 use crate::{
     harness::{MS, Relay, everything, guest, host},
