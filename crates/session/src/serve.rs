@@ -2,7 +2,9 @@
 
 use std::{rc::Rc, time::Instant};
 
-use relay_model::{Ask, Hop, LogId, Path, Prefs, Start, StreamCode, SubId, TrackInfo, TrackName, limits, name};
+use relay_model::{
+    Ask, Hop, LogId, Path, Prefs, Start, StreamCode, SubId, TrackInfo, TrackName, limits, name,
+};
 use relay_store::{End, Lookup};
 use relay_wire::{
     Error,
