@@ -5,9 +5,7 @@
 
 use std::time::Duration;
 
-use relay_client::{
-    Announced, Announcement, Broadcast, Client, ClientConfig, Hop, SessionCode, Tuning,
-};
+use relay_client::{Announced, Announcement, Broadcast, Client, ClientConfig, Hop, SessionCode, Tuning};
 use relay_model::limits;
 use relay_tests::{relay::TestRelay, run, wait_until, within};
 

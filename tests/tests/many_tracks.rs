@@ -14,7 +14,8 @@ const GRANTED: u32 = 100;
 /// Subscribes to all tracks at once, takes one group of each, and lets it go.
 async fn read_all(url: &str, path: &'static str) {
     let tuning = Tuning { bidi_streams: GRANTED, ..Tuning::default() };
-    let publisher = Client::connect(url, ClientConfig { tuning, ..ClientConfig::default() }).await.expect("one");
+    let publisher =
+        Client::connect(url, ClientConfig { tuning, ..ClientConfig::default() }).await.expect("one");
     let broadcast = publisher.broadcast(path).expect("a broadcast");
     let tracks: Vec<_> = (0..TRACKS)
         .map(|n| {
@@ -33,7 +34,8 @@ async fn read_all(url: &str, path: &'static str) {
     for n in 0..TRACKS {
         let viewer = viewer.clone();
         reading.spawn(async move {
-            let mut sub = viewer.subscribe(path, &n.to_string(), Prefs::default()).await.expect("a subscription");
+            let mut sub =
+                viewer.subscribe(path, &n.to_string(), Prefs::default()).await.expect("a subscription");
             let mut group = sub.next_group().await.unwrap_or_else(|error| panic!("track {n}: {error}"));
             let frames = group.frames().await.expect("frames");
             assert_eq!(frames.len(), 1);

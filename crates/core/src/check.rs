@@ -37,7 +37,10 @@ impl Core {
         assert!(session.brake.len() <= limits::BRAKE_WAITING);
         let due = session.brake.deadline();
         assert_eq!(due.is_some(), session.brake.len() > 0, "a request that waits without end");
-        assert!(due.is_none_or(|at| self.timers.contains(at, Timer::Brake(id))), "a brake that never lets go");
+        assert!(
+            due.is_none_or(|at| self.timers.contains(at, Timer::Brake(id))),
+            "a brake that never lets go"
+        );
         for path in &session.announced {
             assert!(session.permit.publish().allows(path), "announced outside the permit");
             let routes = self.broadcasts[path].routes();

@@ -204,7 +204,8 @@ impl Bench {
         self.core.check();
         let mut actions = actions;
         for action in &mut actions {
-            if let Action::Order { order: Order::Open { asker, .. } | Order::Pull { asker, .. }, .. } = action {
+            if let Action::Order { order: Order::Open { asker, .. } | Order::Pull { asker, .. }, .. } = action
+            {
                 *asker = ANYBODY;
             }
         }

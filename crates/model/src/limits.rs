@@ -140,11 +140,6 @@ impl SessionLimits {
 
 impl Default for SessionLimits {
     fn default() -> Self {
-        Self {
-            announces: ANNOUNCES,
-            subscriptions: SUBSCRIPTIONS,
-            fetches: FETCHES,
-            requests: REQUEST_RATE,
-        }
+        Self { announces: ANNOUNCES, subscriptions: SUBSCRIPTIONS, fetches: FETCHES, requests: REQUEST_RATE }
     }
 }

@@ -261,7 +261,9 @@ mod tests {
     #[test]
     fn revised_permit_denies_and_admits() {
         let mut announces = PeerAnnounces::default();
-        ["a", "b", "c"].map(|raw| add(&mut announces, raw, 2));
+        for raw in ["a", "b", "c"] {
+            add(&mut announces, raw, 2);
+        }
         announces.revise(|at| *at != path("a"));
         assert_eq!(announces.promote(2).map(|(path, ..)| path), Some(path("c")));
         announces.revise(|_| true);

@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_model::{Ask, Hop, LogId, Path, Prefs, Start, StreamCode, SubId, TrackInfo, TrackName, limits, name};
+use relay_model::{
+    Ask, Hop, LogId, Path, Prefs, Start, StreamCode, SubId, TrackInfo, TrackName, limits, name,
+};
 use relay_store::{End, Lookup};
 use relay_wire::{
     Error,

@@ -61,13 +61,7 @@ impl Session {
 
     /// A session reads a log whose request may wait in the line of another one: it waits in the line of
     /// this one as well, and is opened when the first of them has its turn.
-    pub(crate) fn asked<T: Transport>(
-        &mut self,
-        t: &mut T,
-        cx: &mut Cx<'_>,
-        log: LogId,
-        asker: SessionId,
-    ) {
+    pub(crate) fn asked<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId, asker: SessionId) {
         for wanted in [Wanted::Track(log), Wanted::Subscribe(log)] {
             if self.wanting.len() < limits::WAITING_REQUESTS && self.wanting.holds(&wanted) {
                 self.wanting.push(cx.now, asker, wanted);

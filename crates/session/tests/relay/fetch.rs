@@ -1,6 +1,6 @@
 //! Old groups on request: out of the log, or from the publisher, once.
 
-use relay_model::{Prefs, StreamCode, limits};
+use relay_model::{Prefs, SessionCode, StreamCode, limits};
 use relay_session::transport::Stream;
 use relay_wire::lite::Version;
 

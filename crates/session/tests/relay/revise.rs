@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use relay_model::{Ask, Path, Scope, SessionCode, StreamCode, limits};
-use relay_session::{pair::Options, transport::Closed};
+use relay_model::{Ask, Path, Scope, StreamCode};
+use relay_session::pair::Options;
 
 use crate::{
     harness::{MS, Relay, everything, guest, host},
@@ -88,6 +88,7 @@ fn a_watch_shows_what_may_be_seen_however_often_that_changes() {
 fn a_greeting_that_may_not_be_finished_is_broken_off_and_the_session_lives() {
     for (narrow, breaks) in [("a", false), ("b", true)] {
         let mut relay = Relay::new(1);
+        relay.limits.announces = 1_500;
         let publisher = relay.subscriber();
         for n in 0..1_500 {
             relay[publisher].publish(&format!("a/{n:04}/{}", "x".repeat(60)), &[], &[]);

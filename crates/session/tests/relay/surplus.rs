@@ -116,7 +116,16 @@ fn wider_permit_routes_no_more_than_the_limit() {
 
 #[test]
 fn announces_with_refused_names_are_not_routed_and_the_rest_is() {
-    let bad = ["line\nbreak", "esc\u{1b}[31m", "nul\0", "del\u{7f}", "c1\u{9b}", "a/../b", "a/./b", "bidi\u{202e}x"];
+    let bad = [
+        "line\nbreak",
+        "esc\u{1b}[31m",
+        "nul\0",
+        "del\u{7f}",
+        "c1\u{9b}",
+        "a/../b",
+        "a/./b",
+        "bidi\u{202e}x",
+    ];
     versions(|version| {
         for is_peer in [false, true] {
             let mut relay = Relay::of(version, 1);

@@ -111,8 +111,8 @@ fn unanswered_requests_of_one_session_leave_room_for_others() {
 }
 
 /// A flood of requests for missing tracks in batches of 100, on a publisher that grants 100 streams. It is asked
-/// for a track of another session once that request has come (5 ms), a stream is free (a round trip at most),
-/// and the request has arrived (5 ms).
+/// for a track of another session once that request has come (5 ms), streams for its TRACK and its SUBSCRIBE are
+/// free (a round trip each, at most), and the request has arrived (5 ms).
 #[test]
 fn flood_of_missing_tracks_delays_no_other_session() {
     let mut relay = Relay::of(Version::V06, 1);
@@ -144,7 +144,7 @@ fn flood_of_missing_tracks_delays_no_other_session() {
         assert_eq!(since, None, "{name} was not asked for");
     }
     assert_eq!(sent, 100_000);
-    assert!(worst <= MS * 30, "{worst:?}");
+    assert!(worst <= MS * 40, "{worst:?}");
     assert!(relay.is_alive(publisher) && relay.is_alive(flood));
     relay.disperse();
 }

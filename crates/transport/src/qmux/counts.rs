@@ -68,7 +68,15 @@ pub(super) struct Theirs {
 impl Theirs {
     pub(super) fn new(first: u64, most: u64) -> Self {
         let allowed = first.min(most);
-        Self { opened: 0, unseen: BTreeSet::new(), retired: 0, allowed, most, announced: allowed, is_wanted: false }
+        Self {
+            opened: 0,
+            unseen: BTreeSet::new(),
+            retired: 0,
+            allowed,
+            most,
+            announced: allowed,
+            is_wanted: false,
+        }
     }
 
     /// Where the peer is told no limit: all at once.
