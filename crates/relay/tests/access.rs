@@ -135,7 +135,7 @@ fn a_key_on_a_server_is_asked_for_once_and_asked_for_again() {
         assert_eq!(asked("/unknown.jwk"), 1, "that there is none is remembered");
         // A server that fails revokes nothing; one that knows the key no more does.
         web.now(|_| Answer::status(500));
-        site.relay.line_with("that of before holds");
+        site.relay.line_with("the one that is known holds");
         assert_eq!(client.is_closed(), None);
         web.now(|_| Answer::status(404));
         unauthorized(&ends(&client, "a session of a revoked key").await);
