@@ -459,8 +459,8 @@ fn slow_requests_are_told_so_and_too_large_ones_too() {
         let (_site, http) = site("public = \"\"", "");
         let filler = |bytes: usize| "a".repeat(bytes);
         let with_head_of = |bytes: usize| {
-            let rest = bytes - "GET /health HTTP/1.1\r\nx: \r\n\r\n".len();
-            format!("GET /health HTTP/1.1\r\nx: {}\r\n\r\n", filler(rest))
+            let rest = bytes - "GET /health HTTP/1.1\r\nhost: x\r\nx: \r\n\r\n".len();
+            format!("GET /health HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", filler(rest))
         };
         let status = |text: &str| {
             let mut stream = connect(&http);

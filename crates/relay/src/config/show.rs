@@ -67,6 +67,12 @@ fn shown(config: &Config, key: &str, source: &Source) -> Option<String> {
         "quic.max_mtu" => quic.max_mtu.to_string(),
         "quic.mtu_discovery" => quic.mtu_discovery.to_string(),
         key if key.starts_with("auth.") => auth(&config.auth, key)?,
+        "web.origins" if config.web.origins.is_empty() && !config.from_file => {
+            "pages of this machine".to_owned()
+        }
+        "web.hosts" if config.web.hosts.is_empty() && !config.from_file => {
+            "addresses and localhost".to_owned()
+        }
         key if key.starts_with("web.") || key.starts_with("internal.") => web(&config.web, key)?,
         key if key.starts_with("server.tcp") || key.starts_with("server.unix") || key == "listen.tcp.tls" => {
             web(&config.web, key)?
