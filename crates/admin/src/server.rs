@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     os::unix::fs::FileTypeExt,
     path::{Path as File, PathBuf},
     sync::Arc,
@@ -21,6 +21,7 @@ use crate::{
     accept::{Door, Kind},
     client::Proxies,
     hub::Hub,
+    limits,
     link::{Allowed, Entrance},
     site::{Internal, Public, Site},
     slots::Slots,
@@ -41,6 +42,8 @@ pub type Fingerprint = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 pub struct Options {
     /// Plain HTTP. Together with `https` at the same address: both, told apart by their first byte.
     pub http: Option<SocketAddr>,
+    /// With `http` at 127.0.0.1: the same at ::1, where the machine has it.
+    pub loopback_v6: bool,
     /// HTTPS.
     pub https: Option<(SocketAddr, Arc<ServerConfig>)>,
     /// ALPN names of the versions that WebSockets are offered, newest first; none: no WebSockets.
@@ -59,6 +62,8 @@ pub struct Options {
     pub unix: Option<(PathBuf, Allowed)>,
     /// Of the certificate.
     pub fingerprint: Fingerprint,
+    /// Most connections at once, each of which takes a descriptor; `limits::CONNECTIONS` at most.
+    pub connections: usize,
 }
 
 impl Options {
@@ -66,6 +71,7 @@ impl Options {
     pub fn new(fingerprint: Fingerprint) -> Self {
         Self {
             http: None,
+            loopback_v6: false,
             https: None,
             websocket: Vec::new(),
             origins: Origins::default(),
@@ -75,6 +81,7 @@ impl Options {
             tcp: None,
             unix: None,
             fingerprint,
+            connections: limits::CONNECTIONS,
         }
     }
 }
@@ -165,10 +172,12 @@ impl fmt::Debug for Server {
 
 /// Opens all listeners, or none.
 async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartError> {
-    let Options { http, https, websocket, origins, proxies, routes, internal, tcp, unix, fingerprint } =
-        options;
-    let arrivals = relay.arrivals();
-    let slots = Slots::new(proxies.clone());
+    let Options { http, https, websocket, origins, proxies, routes, internal, tcp, unix, .. } = options;
+    let (fingerprint, arrivals) = (options.fingerprint, relay.arrivals());
+    // Operators get in when everybody else has taken all there is.
+    let of_operators =
+        internal.as_ref().map_or(0, |_| limits::INTERNAL_CONNECTIONS.min(options.connections / 4));
+    let slots = Slots::new(proxies.clone(), options.connections.min(limits::CONNECTIONS) - of_operators);
     let sockets = (!websocket.is_empty()).then(|| Sockets::new(websocket, origins, arrivals.clone()));
     let hub = relay.seat().map(Hub::start);
     let public = Public::new(relay.clone(), hub, sockets, proxies.clone(), routes, fingerprint);
@@ -181,7 +190,15 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
         let listener = bind("HTTP", address)?;
         found.http = listener.local_addr().ok();
         found.https = found.http.filter(|_| tls.is_some());
-        doors.push((listener, door(Kind::Web { site: public.clone(), plain: true, tls })));
+        let kind = Kind::Web { site: public.clone(), plain: true, tls };
+        let port = found.http.unwrap_or(address).port();
+        let v6 = options.loopback_v6.then(|| bind("HTTP", (Ipv6Addr::LOCALHOST, port).into()));
+        match v6 {
+            Some(Ok(listener)) => doors.push((listener, door(kind.clone()))),
+            Some(Err(error)) => tracing::debug!(%error, "HTTP is served on IPv4 only"),
+            None => {}
+        }
+        doors.push((listener, door(kind)));
     }
     if let Some((address, tls)) = https.filter(|(address, _)| http != Some(*address)) {
         let listener = bind("HTTPS", address)?;
@@ -195,7 +212,9 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
             tracing::warn!(%address, "`internal.listen` is for operators, and whoever can reach this address may use it");
         }
         let site = Arc::new(Site::Internal(Internal::new(router)));
-        doors.push((listener, door(Kind::Web { site, plain: true, tls: None })));
+        let slots = Slots::new(Proxies::default(), of_operators.max(1));
+        let kind = Kind::Web { site, plain: true, tls: None };
+        doors.push((listener, Door { kind, slots, proxies: proxies.clone() }));
     }
     if let Some((address, tls)) = tcp {
         let listener = bind("TCP", address)?;

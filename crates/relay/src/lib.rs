@@ -1,5 +1,8 @@
 //! The relay as a library: configuration, certificates, what the machine allows, the log, and wire-up.
 
+// They panic when nobody takes what they print.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 mod access;
 pub mod banner;
 pub mod certificate;

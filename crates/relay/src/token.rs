@@ -17,6 +17,8 @@ use anyhow::Result;
 use clap::Subcommand;
 use relay_model::{Path, Pattern};
 
+use crate::{log::note, trouble};
+
 pub use generate::GenerateArgs;
 pub(crate) use show::Shown;
 pub use sign::SignArgs;
@@ -67,7 +69,7 @@ pub fn run(verb: &TokenVerb) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("moq-relay: {error:#}");
+            note(format_args!("{}", trouble::chain(&error)));
             if error.is::<Misuse>() { ExitCode::from(MISUSE) } else { ExitCode::FAILURE }
         }
     }

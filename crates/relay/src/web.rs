@@ -16,6 +16,8 @@ use crate::{
     certificate::{News, Store, Watcher},
     config::{Config, Tls},
     inspect,
+    limits::{memory::Gauge, rlimit},
+    serve,
     signals::Stop,
 };
 
@@ -37,6 +39,7 @@ impl Web {
         relay: &Arc<Relay>,
         config: &Config,
         certificates: &Store,
+        memory: &Arc<Gauge>,
         stop: &Stop<RunError>,
     ) -> Result<Option<Self>> {
         let web = &config.web;
@@ -46,12 +49,16 @@ impl Web {
         // A port that the kernel chose is known by now.
         let at = |address| if address == config.bind { relay.local_addr() } else { address };
         options.http = web.http.map(at);
+        options.loopback_v6 = relay.has_loopback_v6() && config.is_web_implied();
         let mut watcher = None;
+        let mut ends: Vec<Box<dyn Fn() -> SystemTime + Send + Sync>> =
+            vec![Box::new(certificates.first_end())];
         if let Some(address) = web.https.map(at) {
             let (resolver, clients) = if web.certificates.is_empty() && web.roots.is_empty() {
                 (certificates.resolver(), None)
             } else {
                 let own = own_certificates(config)?;
+                ends.push(Box::new(own.first_end()));
                 let resolver =
                     if web.certificates.is_empty() { certificates.resolver() } else { own.resolver() };
                 let shown: Shown = (resolver, own.clients());
@@ -69,7 +76,9 @@ impl Web {
             options.websocket = versions.into_iter().map(Version::alpn).collect();
             options.websocket.dedup();
         }
-        let about = inspect::about(&config.bind.to_string(), fingerprint, stop.asker("POST /drain"));
+        let name = config.bind.to_string();
+        let figures = Arc::new(move || inspect::figures(&ends));
+        let about = inspect::about(&name, fingerprint, memory.clone(), figures, stop.asker("POST /drain"));
         let status = Status::new(relay.clone(), about);
         if web.page {
             options.routes.push(page::router());
@@ -87,6 +96,7 @@ impl Web {
         }
         options.origins = Origins::new(web.origins.clone());
         options.proxies = Proxies::new(web.proxies.clone());
+        options.connections = rlimit::sockets(serve::workers(config)).http;
         options.tcp = match web.tcp {
             Some(address) if web.tcp_tls => {
                 let server = tls::server(certificates.resolver(), certificates.clients(), &[]);

@@ -156,7 +156,7 @@ fn a_wrong_command_line_is_a_usage_error() {
 }
 
 #[test]
-fn a_certificate_about_to_end_is_a_warning_and_one_past_it_is_refused() {
+fn certificate_about_to_end_or_expired_is_a_warning() {
     let folder = fixtures();
     let now = time::OffsetDateTime::now_utc();
     certify(&folder, now + time::Duration::hours(5 * 24 + 1));
@@ -168,8 +168,8 @@ fn a_certificate_about_to_end_is_a_warning_and_one_past_it_is_refused() {
     );
     certify(&folder, now - time::Duration::days(2));
     let (code, said) = check(&folder, &["open-0.14.toml"], &[]);
-    assert_eq!(code, Some(1));
-    assert!(said.contains("open-0.14.toml:7:8: the certificate in cert.pem expired on "), "{said}");
+    assert_eq!(code, Some(0));
+    assert!(said.contains("  the certificate in cert.pem expired on "), "{said}");
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(super) enum Certificate {
         days: u64,
         /// SHA-256 of the leaf.
         fingerprint: String,
-        /// That it ends soon.
+        /// That it ends soon, or is not valid.
         ending: Option<Trouble>,
     },
     /// None: why.
@@ -42,7 +42,7 @@ impl Certificate {
     }
 
     fn of(Pair { cert, key }: &Pair, now: SystemTime) -> Self {
-        match Identity::load(cert, key, now) {
+        match Identity::load(cert, key) {
             Err(error) => Self::None(error.to_string()),
             Ok(identity) => Self::Read {
                 file: cert.display().to_string(),

@@ -52,7 +52,7 @@ impl Report {
         let certificates = Certificate::all(&config.tls, SystemTime::now());
         let authorities = authorities(config);
         let credentials = access::trouble(&config.auth).map(|why| (config.auth.credentials.key(), why));
-        let limits = serve::plan(config).limits(0, 0, &reading);
+        let limits = serve::plan(config, &reading).limits(0, 0, &reading);
         let workers = serve::workers(config);
         let more = hazards(config, &certificates);
         resolution.warnings.extend(more.into_iter().map(|text| Warning { place: Place::Nowhere, text }));

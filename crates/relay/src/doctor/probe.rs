@@ -54,7 +54,7 @@ pub(super) fn running(config: &Config, port: &Port) -> Option<Running> {
         return None;
     };
     let shown = answers.iter().find_map(|answer| answer.shown)?;
-    let named = Identity::load(cert, key, SystemTime::now())
+    let named = Identity::load(cert, key)
         .map(|identity| (identity.fingerprint(), certificate::date(identity.not_after())))
         .map_err(|error| error.trouble());
     Some(Running { file: cert.display().to_string(), named, shown })
@@ -62,7 +62,7 @@ pub(super) fn running(config: &Config, port: &Port) -> Option<Running> {
 
 fn certificate(Pair { cert, key }: &Pair) -> Certificate {
     let now = SystemTime::now();
-    match Identity::load(cert, key, now) {
+    match Identity::load(cert, key) {
         Err(error) => Certificate::Refused(error.trouble()),
         Ok(identity) => Certificate::Loaded(Shown {
             names: identity.names(),

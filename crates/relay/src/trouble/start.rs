@@ -61,6 +61,11 @@ pub(crate) fn bind_error(root: &Path, addr: SocketAddr, error: io::Error) -> Tro
     bind(root, &BindError::of(addr, error), 1)
 }
 
+/// Whether `error` means that the kernel has no IPv6 at all.
+pub(crate) fn is_without_ipv6(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+}
+
 /// What to write where there is no IPv6.
 pub(crate) fn without_ipv6(addr: SocketAddr) -> String {
     let alike = if addr.ip().is_loopback() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
@@ -103,7 +108,7 @@ fn forbidden(root: &Path, addr: SocketAddr, what: String) -> Trouble {
 }
 
 /// Too few files may be open for `workers`.
-fn files(workers: usize, hard: Option<u64>) -> Trouble {
+pub(crate) fn files(workers: usize, hard: Option<u64>) -> Trouble {
     let needed = rlimit::needed(workers);
     let limit = hard.map_or_else(|| "no more".to_owned(), |hard| format!("at most {hard}"));
     Trouble::new(format!("{limit} files may be open, and {workers} workers need {needed}"), RAISE_FILES)
