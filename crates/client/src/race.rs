@@ -36,21 +36,21 @@ pub(crate) fn order(found: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAd
 /// Runs `attempt` for each of `addresses`, one after another and beside each other, until one succeeds.
 ///
 /// # Errors
-/// None did: the error that tells most of them all.
+/// None did: the most specific of all errors.
 pub(crate) async fn race<T, F: Future<Output = Result<T, Error>>>(
     addresses: &[SocketAddr],
     attempt: impl Fn(SocketAddr) -> F,
 ) -> Result<T, Error> {
     let mut waiting = addresses.iter().copied();
     let mut running: Vec<Pin<Box<F>>> = Vec::new();
-    let mut worst: Option<Error> = None;
+    let mut best: Option<Error> = None;
     let mut is_due = true;
     loop {
         if is_due && let Some(address) = waiting.next() {
             running.push(Box::pin(attempt(address)));
         }
         if running.is_empty() {
-            return Err(worst.unwrap_or(Error::ConnectTimeout));
+            return Err(best.unwrap_or(Error::ConnectTimeout));
         }
         let more = waiting.len() > 0;
         let outcome = tokio::select! {
@@ -62,8 +62,8 @@ pub(crate) async fn race<T, F: Future<Output = Result<T, Error>>>(
             None => {}
             Some(Ok(done)) => return Ok(done),
             Some(Err(error)) => {
-                let better = worst.as_ref().is_none_or(|before| weight(&error) > weight(before));
-                worst = if better { Some(error) } else { worst };
+                let better = best.as_ref().is_none_or(|before| weight(&error) > weight(before));
+                best = if better { Some(error) } else { best };
             }
         }
     }
@@ -83,7 +83,7 @@ async fn first<T, F: Future<Output = T>>(running: &mut Vec<Pin<Box<F>>>) -> T {
     .await
 }
 
-/// How much an error tells of the relay: an address where nobody listens tells nothing.
+/// How specific an error is: one of a relay is worth more than a refusal of the system.
 fn weight(error: &Error) -> u8 {
     match error {
         Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => 1,
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn error_of_the_relay_is_told_before_a_refusal() {
+    fn error_of_the_relay_wins_over_a_refusal() {
         for addresses in [["[::1]:1", "127.0.0.1:1"], ["127.0.0.1:1", "[::1]:1"]] {
             let lost: Result<(), Error> = run(race(&addresses.map(at), |address| async move {
                 Err(if address.is_ipv6() { refused() } else { Error::Status(403) })

@@ -14,6 +14,7 @@ mod demo;
 pub mod doctor;
 pub mod inspect;
 pub mod limits;
+mod listeners;
 pub mod log;
 pub mod notify;
 mod serve;

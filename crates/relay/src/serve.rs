@@ -83,7 +83,10 @@ impl Serving {
     pub(crate) fn start(args: &RunArgs, level: LevelFilter) -> Result<Self> {
         let stop = Stop::listen().context("cannot listen for signals")?;
         let config = configuration(args, level)?;
-        let notify = Notify::from_env().context("NOTIFY_SOCKET")?;
+        let notify = Notify::from_env().unwrap_or_else(|error| {
+            warn!(%error, "NOTIFY_SOCKET cannot be used: the service manager is not notified");
+            Notify::default()
+        });
         let config = config.for_machine(has_ipv6_sockets());
         raise_file_limit();
         enough_files(workers(&config))?;
@@ -166,7 +169,7 @@ fn configuration(args: &RunArgs, level: LevelFilter) -> Result<Config> {
 }
 
 /// Whether the kernel makes IPv6 sockets. Where IPv6 is only switched off (`disable_ipv6`) it does.
-fn has_ipv6_sockets() -> bool {
+pub(crate) fn has_ipv6_sockets() -> bool {
     UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).map_or_else(|error| !is_without_ipv6(&error), |_| true)
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 pub use start::{RAISE_FILES, start};
-pub(crate) use start::{bind_error, files, in_use, is_without_ipv6, without_ipv6};
+pub(crate) use start::{bind_error, files, in_use, is_without_ipv6, listener, tcp, tcp_in_use, without_ipv6};
 
 /// Something is wrong, and something can be done about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -19,6 +19,7 @@ use crate::{
     limits::{memory::Gauge, rlimit},
     serve,
     signals::Stop,
+    trouble::{self, Trouble},
 };
 
 /// What is spoken over HTTPS.
@@ -120,10 +121,11 @@ impl Web {
                 Ok(Some(Self { server, _certificates: watcher }))
             }
             Err(error @ StartError::Bind { .. }) if config.is_web_implied() => {
-                warn!("{error}: HTTP and WebSocket are not served; QUIC is");
+                let Trouble { what, todo } = trouble::listener(&error);
+                warn!("{what}: HTTP and WebSocket are not served, QUIC is; {todo}");
                 Ok(None)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(trouble::listener(&error).into()),
         }
     }
 }
@@ -136,7 +138,7 @@ fn own_certificates(config: &Config) -> Result<Store> {
     let now = SystemTime::now();
     let tls =
         if web.certificates.is_empty() { config.tls.clone() } else { Tls::Files(web.certificates.clone()) };
-    let store = Store::open(&tls, &web.roots, now)?;
+    let store = Store::open(&tls, &web.roots, now).context("`web.https`")?;
     if !web.certificates.is_empty() {
         store.opening(now).iter().for_each(News::log);
     }

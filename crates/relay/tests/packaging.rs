@@ -26,7 +26,10 @@ fn commands(title: &str) -> Vec<String> {
 
 /// Where the first command that holds `text` stands.
 fn at(commands: &[String], text: &str) -> usize {
-    commands.iter().position(|line| line.contains(text)).unwrap_or_else(|| panic!("no {text} in {commands:#?}"))
+    commands
+        .iter()
+        .position(|line| line.contains(text))
+        .unwrap_or_else(|| panic!("no {text} in {commands:#?}"))
 }
 
 #[test]
@@ -49,7 +52,9 @@ fn installed_files_exist_in_the_source() {
 fn service_is_started_after_all_it_needs() {
     let steps = commands("Install");
     let start = at(&steps, "systemctl enable --now moq-relay");
-    for before in ["cargo build", "relay.toml /etc/moq-relay/", "groupadd --system --force moq-certs", "daemon-reload"] {
+    for before in
+        ["cargo build", "relay.toml /etc/moq-relay/", "groupadd --system --force moq-certs", "daemon-reload"]
+    {
         assert!(at(&steps, before) < start, "{before}");
     }
     let page = read("docs/operations.md");
@@ -72,7 +77,9 @@ fn container_has_authorities_and_sends_no_build_results() {
     // The default format of podman drops the health check.
     assert!(steps[at(&steps, "podman build")].contains("--format docker"));
     let run = &steps[at(&steps, "podman run")];
-    for part in ["-p 4443:4443/udp", "-p 4443:4443/tcp", "/etc/moq-relay:ro", "/etc/letsencrypt:ro", "--group-add"] {
+    for part in
+        ["-p 4443:4443/udp", "-p 4443:4443/tcp", "/etc/moq-relay:ro", "/etc/letsencrypt:ro", "--group-add"]
+    {
         assert!(run.contains(part), "{part} in {run}");
     }
 }

@@ -1,10 +1,10 @@
 //! What there is to know about a certificate.
 
-use std::time::SystemTime;
+use std::{path::PathBuf, time::SystemTime};
 
 use crate::{
     certificate::{Identity, authorities as authorities_of, ending, made_for},
-    config::{Config, Pair, Tls},
+    config::{Pair, Tls},
     trouble::Trouble,
 };
 
@@ -37,8 +37,13 @@ impl Certificate {
     pub(super) fn all(tls: &Tls, now: SystemTime) -> Vec<Self> {
         match tls {
             Tls::Generated(names) => vec![Self::Made(made_for(names))],
-            Tls::Files(pairs) => pairs.iter().map(|pair| Self::of(pair, now)).collect(),
+            Tls::Files(pairs) => Self::files(pairs, now),
         }
+    }
+
+    /// Reads `pairs`.
+    pub(super) fn files(pairs: &[Pair], now: SystemTime) -> Vec<Self> {
+        pairs.iter().map(|pair| Self::of(pair, now)).collect()
     }
 
     fn of(Pair { cert, key }: &Pair, now: SystemTime) -> Self {
@@ -57,7 +62,6 @@ impl Certificate {
 }
 
 /// Whose certificates clients may show: how many authorities there are, or why there are none.
-pub(super) fn authorities(config: &Config) -> Option<Result<usize, String>> {
-    let files = &config.client_roots;
+pub(super) fn authorities(files: &[PathBuf]) -> Option<Result<usize, String>> {
     (!files.is_empty()).then(|| authorities_of(files).map_err(|error| error.to_string()))
 }

@@ -483,3 +483,13 @@ fn byte_order_mark_is_skipped_and_utf_16_named() {
         assert!(refusal.contains("relay.toml: ") && refusal.contains(said), "{refusal}");
     }
 }
+
+#[test]
+fn listeners_of_one_tcp_address_are_refused() {
+    let text = |other: &str| {
+        format!("auth.public = \"\"\n[web]\nhttp.listen = \"[::]:80\"\n{other} = \"[::]:80\"\n")
+    };
+    assert!(parse(&text("https.listen")).is_ok(), "HTTP and HTTPS share");
+    let said = refusal("auth.public = \"\"\nweb.http.listen = \"[::]:80\"\ninternal.listen = \"[::]:80\"\n");
+    assert!(said.contains("`web.http.listen` and `internal.listen` are both [::]:80"), "{said}");
+}

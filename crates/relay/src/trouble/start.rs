@@ -9,7 +9,7 @@ use std::{
 use relay_worker::{BindError, StartError};
 
 use super::{Trouble, has_ipv6, holder, holder::Holder};
-use crate::limits::rlimit;
+use crate::{limits::rlimit, listeners::unix_trouble};
 
 /// How the limit on open files is raised.
 pub const RAISE_FILES: &str = "raise the hard limit (LimitNOFILE=65536 in a systemd unit, \
@@ -86,6 +86,62 @@ pub(crate) fn in_use(addr: SocketAddr, holder: &Holder) -> Trouble {
     Trouble::new(
         format!("udp {addr} is already in use by {holder}"),
         format!("{who}, or listen on another port (--bind {next}, or `bind` in [server])"),
+    )
+}
+
+/// Why the listeners beside QUIC could not be made.
+pub(crate) fn listener(error: &relay_admin::StartError) -> Trouble {
+    match error {
+        relay_admin::StartError::Bind { what, address, source } => tcp(what, *address, source),
+        relay_admin::StartError::Unix { path, source } if source.kind() == io::ErrorKind::AddrInUse => {
+            Trouble::new(
+                format!("cannot listen on {}: another process listens there", path.display()),
+                "stop it, or choose another path (`server.unix.bind`)",
+            )
+        }
+        relay_admin::StartError::Unix { path, source } => unix_trouble(path).unwrap_or_else(|| {
+            let what = format!("cannot listen on {}: {source}", path.display());
+            Trouble::new(what, "let the relay's user write to its folder")
+        }),
+        relay_admin::StartError::Threads(_) => {
+            Trouble::new(error.to_string(), "raise the limit on threads (TasksMax= in a systemd unit)")
+        }
+    }
+}
+
+/// Why `what` cannot be served over TCP at `address`.
+pub(crate) fn tcp(what: &str, address: SocketAddr, error: &io::Error) -> Trouble {
+    let refused = format!("cannot listen for {what} on tcp {address}");
+    match error.kind() {
+        io::ErrorKind::AddrInUse => tcp_in_use(what, address, &holder::of_tcp(address)),
+        io::ErrorKind::PermissionDenied => {
+            forbidden(Path::new("/"), address, format!("{refused}: not allowed"))
+        }
+        io::ErrorKind::AddrNotAvailable => Trouble::new(
+            format!("{refused}: this machine has no address {}", address.ip()),
+            "listen on [::] for all addresses, or on one of its own (`ip address` lists them)",
+        ),
+        _ if is_without_ipv6(error) => {
+            Trouble::new(format!("{refused}: this machine has no IPv6"), "listen on an address of IPv4")
+        }
+        _ => {
+            Trouble::new(format!("{refused}: {error}"), "`moq-relay doctor` looks at what the machine allows")
+        }
+    }
+}
+
+/// Somebody has the TCP port of `what`.
+pub(crate) fn tcp_in_use(what: &str, address: SocketAddr, holder: &Holder) -> Trouble {
+    let port = address.port();
+    let who = match holder {
+        Holder::Process { .. } => "stop it",
+        Holder::User(_) | Holder::Unknown => {
+            &format!("`sudo ss -tlpn 'sport = :{port}'` shows which one: stop it")
+        }
+    };
+    Trouble::new(
+        format!("tcp {address}, where {what} is to be served, is already in use by {holder}"),
+        format!("{who}, or choose another port"),
     )
 }
 
