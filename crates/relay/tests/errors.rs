@@ -246,3 +246,29 @@ fn certificate_outside_its_validity_starts_as_an_error() {
         assert!(metrics.text().contains("\nmoq_relay_certificate_not_after_seconds "));
     }
 }
+
+#[test]
+fn listener_that_cannot_be_made_is_named_with_its_cause() {
+    let (folder, path) = file("");
+    let socket = folder.path().join("relay.sock");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = taken.local_addr().unwrap();
+    let start = |more: &str| {
+        let text = format!("[server]\nbind = {:?}\n{more}\n[auth]\npublic = \"\"\n", free_address());
+        fs::write(&path, text).unwrap();
+        refusal(relay().arg(&path))
+    };
+    let unix = format!("unix.bind = {socket:?}");
+    fs::write(&socket, "precious").unwrap();
+    let said = start(&unix);
+    assert!(said.contains("relay.sock: a file that is no socket is there; remove it"), "{said}");
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "precious");
+    fs::remove_file(&socket).unwrap();
+    let _live = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let said = start(&unix);
+    assert!(said.contains("relay.sock: another process listens there; stop it"), "{said}");
+    let said = start(&format!("tcp.bind = \"{http}\""));
+    let holder = format!("tcp {http}, where TCP is to be served, is already in use by ");
+    assert!(said.contains(&holder) && said.contains(&format!("(pid {})", std::process::id())), "{said}");
+    assert_eq!(said.matches("os error").count(), 0, "{said}");
+}

@@ -93,15 +93,18 @@ pub(crate) fn in_use(addr: SocketAddr, holder: &Holder) -> Trouble {
 pub(crate) fn listener(error: &relay_admin::StartError) -> Trouble {
     match error {
         relay_admin::StartError::Bind { what, address, source } => tcp(what, *address, source),
-        relay_admin::StartError::Unix { path, source } if source.kind() == io::ErrorKind::AddrInUse => {
-            Trouble::new(
-                format!("cannot listen on {}: another process listens there", path.display()),
-                "stop it, or choose another path (`server.unix.bind`)",
-            )
-        }
         relay_admin::StartError::Unix { path, source } => unix_trouble(path).unwrap_or_else(|| {
-            let what = format!("cannot listen on {}: {source}", path.display());
-            Trouble::new(what, "let the relay's user write to its folder")
+            let shown = path.display();
+            match source.kind() {
+                io::ErrorKind::AddrInUse => Trouble::new(
+                    format!("cannot listen on {shown}: another process listens there"),
+                    "stop it, or choose another path (`server.unix.bind`)",
+                ),
+                _ => Trouble::new(
+                    format!("cannot listen on {shown}: {source}"),
+                    "let the relay's user write to its folder",
+                ),
+            }
         }),
         relay_admin::StartError::Threads(_) => {
             Trouble::new(error.to_string(), "raise the limit on threads (TasksMax= in a systemd unit)")
