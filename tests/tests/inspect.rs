@@ -54,6 +54,7 @@ impl Desk {
                 looked.fetch_add(1, Ordering::SeqCst);
                 Memory { resident: 5, limit: Some(9) }
             }),
+            figures: Arc::new(Vec::new),
             drain: Arc::new(move || {
                 drained.fetch_add(1, Ordering::SeqCst);
             }),

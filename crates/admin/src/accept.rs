@@ -1,7 +1,12 @@
 //! From a listener to whoever serves the connection. What takes time is done apart: nobody who is slow holds
 //! up who comes next.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use relay_transport::quic::PeerCertificate;
 use rustls::{ServerConfig, ServerConnection};
@@ -30,6 +35,9 @@ const PLAIN: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
                        content-length: 52\r\n\r\nthis port speaks HTTPS: write https://, not http://\n";
 
+/// At most this often the log says that connections cannot be accepted.
+const REPEAT: Duration = Duration::from_secs(60);
+
 /// What stands behind a listener.
 pub(crate) struct Door {
     pub(crate) kind: Kind,
@@ -50,19 +58,19 @@ impl Door {
     /// Accepts as long as the runtime runs.
     pub(crate) async fn serve(self, listener: TcpListener) {
         let Self { kind, slots, proxies } = self;
-        let mut is_said = false;
+        let mut said: Option<Instant> = None;
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    is_said = false;
                     // No place: closed unheard.
                     let Some(slot) = slots.take(peer.ip()) else { continue };
                     tokio::spawn(welcome(stream, peer, slot, kind.clone(), proxies.clone()));
                 }
                 Err(error) => {
                     // Out of files, or the peer was gone already.
-                    if !std::mem::replace(&mut is_said, true) {
-                        tracing::warn!(%error, "cannot accept a TCP connection");
+                    if said.is_none_or(|at| at.elapsed() >= REPEAT) {
+                        said = Some(Instant::now());
+                        tracing::warn!(%error, "cannot accept TCP connections; trying again");
                     }
                     sleep(NO_FILES_PAUSE).await;
                 }

@@ -23,8 +23,10 @@ pub const STALL_TIME: Duration = Duration::from_secs(30);
 pub const BODY_BYTES: usize = 64 * 1024;
 /// Connections at once: some KiB each while they ask nothing.
 pub const CONNECTIONS: usize = 8_192;
-/// Of them, from one address (a /64 of IPv6): a crowd behind one router fits. Loopback and trusted proxies are
-/// exempt.
+/// Of them, those of the private listener: an operator with a dashboard and a few scripts.
+pub const INTERNAL_CONNECTIONS: usize = 64;
+/// Of all of them, from one address (a /64 of IPv6): a crowd behind one router fits. Loopback and trusted proxies are
+/// exempt. Half of all there are where descriptors allow fewer.
 pub const CONNECTIONS_PER_ADDRESS: usize = 512;
 /// Readers of `/fetch` and `/announced` at once: each holds a place in a log or on the announce board.
 pub const READERS: usize = 1_024;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     os::unix::fs::FileTypeExt,
     path::{Path as File, PathBuf},
     sync::Arc,
@@ -20,6 +20,7 @@ use tokio::{
 use crate::{
     accept::{Door, Kind},
     authority::Hosts,
+    limits,
     link::{Allowed, Entrance},
     origin::Origins,
     page::{Entrances, Page},
@@ -42,6 +43,8 @@ pub type Fingerprint = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 pub struct Options {
     /// Plain HTTP. Together with `https` at the same address: both, told apart by their first byte.
     pub http: Option<SocketAddr>,
+    /// With `http` at 127.0.0.1: the same at ::1, where the machine has it.
+    pub loopback_v6: bool,
     /// HTTPS.
     pub https: Option<(SocketAddr, Arc<ServerConfig>)>,
     /// ALPN names of the versions that WebSockets are offered, newest first; none: no WebSockets.
@@ -66,6 +69,8 @@ pub struct Options {
     pub unix: Option<(PathBuf, Allowed)>,
     /// Of the certificate.
     pub fingerprint: Fingerprint,
+    /// Most connections at once, each of which takes a descriptor; `limits::CONNECTIONS` at most.
+    pub connections: usize,
 }
 
 impl Options {
@@ -73,6 +78,7 @@ impl Options {
     pub fn new(fingerprint: Fingerprint) -> Self {
         Self {
             http: None,
+            loopback_v6: false,
             https: None,
             websocket: Vec::new(),
             origins: Origins::default(),
@@ -85,6 +91,7 @@ impl Options {
             tcp: None,
             unix: None,
             fingerprint,
+            connections: limits::CONNECTIONS,
         }
     }
 }
@@ -175,12 +182,14 @@ impl fmt::Debug for Server {
 
 /// Opens all listeners, or none.
 async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartError> {
-    let Options { http, https, internal, tcp, unix, page, .. } = &options;
+    let Options { http, https, internal, tcp, unix, page, connections, .. } = &options;
     let (http, https, internal) = (*http, https.clone(), internal.clone());
-    let (tcp, unix, page) = (tcp.clone(), unix.clone(), page.clone());
+    let (tcp, unix, page, connections) = (tcp.clone(), unix.clone(), page.clone(), *connections);
     let (arrivals, proxies, internal_hosts) =
         (relay.arrivals(), options.proxies.clone(), options.internal_hosts.clone());
-    let slots = Slots::new(proxies.clone());
+    // Operators get in when everybody else has taken all there is.
+    let of_operators = internal.as_ref().map_or(0, |_| limits::INTERNAL_CONNECTIONS.min(connections / 4));
+    let slots = Slots::new(proxies.clone(), connections.min(limits::CONNECTIONS) - of_operators);
     let public = Public::new(relay, options);
     let (has_websocket, page_hub) = (public.has_websocket(), public.hub());
     let public = Arc::new(Site::Public(public));
@@ -192,7 +201,15 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
         let listener = bind("HTTP", address)?;
         found.http = listener.local_addr().ok();
         found.https = found.http.filter(|_| tls.is_some());
-        doors.push((listener, door(Kind::Web { site: public.clone(), plain: true, tls })));
+        let kind = Kind::Web { site: public.clone(), plain: true, tls };
+        let port = found.http.unwrap_or(address).port();
+        let v6 = options.loopback_v6.then(|| bind("HTTP", (Ipv6Addr::LOCALHOST, port).into()));
+        match v6 {
+            Some(Ok(listener)) => doors.push((listener, door(kind.clone()))),
+            Some(Err(error)) => tracing::debug!(%error, "HTTP is served on IPv4 only"),
+            None => {}
+        }
+        doors.push((listener, door(kind)));
     }
     if let Some((address, tls)) = https.filter(|(address, _)| http != Some(*address)) {
         let listener = bind("HTTPS", address)?;
@@ -206,7 +223,9 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
             tracing::warn!(%address, "`internal.listen` is for operators, and whoever can reach this address may use it");
         }
         let site = Arc::new(Site::Internal(Internal::new(router, internal_hosts)));
-        doors.push((listener, door(Kind::Web { site, plain: true, tls: None })));
+        let slots = Slots::new(Proxies::default(), of_operators.max(1));
+        let kind = Kind::Web { site, plain: true, tls: None };
+        doors.push((listener, Door { kind, slots, proxies: proxies.clone() }));
     }
     if let Some(page) = page {
         let Addresses { http, https, .. } = found;

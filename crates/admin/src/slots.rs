@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::{
     client::origin_of,
-    limits::{CONNECTIONS, CONNECTIONS_PER_ADDRESS},
+    limits::CONNECTIONS_PER_ADDRESS,
     proxies::Proxies,
 };
 
@@ -16,6 +16,10 @@ pub(crate) struct Slots {
     taken: Arc<Mutex<Taken>>,
     /// Many speak through them.
     proxies: Proxies,
+    /// In all.
+    most: usize,
+    /// From one address.
+    share: usize,
 }
 
 #[derive(Debug, Default)]
@@ -33,15 +37,17 @@ pub(crate) struct Slot {
 }
 
 impl Slots {
-    pub(crate) fn new(proxies: Proxies) -> Self {
-        Self { taken: Arc::default(), proxies }
+    /// As many as `most`.
+    pub(crate) fn new(proxies: Proxies, most: usize) -> Self {
+        let share = CONNECTIONS_PER_ADDRESS.min((most / 2).max(1));
+        Self { taken: Arc::default(), proxies, most, share }
     }
 
     /// A place for who comes from `address`, if there is one.
     pub(crate) fn take(&self, address: IpAddr) -> Option<Slot> {
         let address = self.counted(address);
         let mut taken = self.taken.lock();
-        if taken.all >= CONNECTIONS || !taken.enter(address) {
+        if taken.all >= self.most || !taken.enter(address, self.share) {
             return None;
         }
         taken.all += 1;
@@ -56,10 +62,10 @@ impl Slots {
 }
 
 impl Taken {
-    fn enter(&mut self, address: Option<IpAddr>) -> bool {
+    fn enter(&mut self, address: Option<IpAddr>, share: usize) -> bool {
         let Some(address) = address else { return true };
         let count = self.by_address.entry(address).or_default();
-        let has_room = *count < CONNECTIONS_PER_ADDRESS;
+        let has_room = *count < share;
         *count += usize::from(has_room);
         has_room
     }
@@ -80,7 +86,7 @@ impl Slot {
     pub(crate) fn belongs_to(&mut self, address: IpAddr) -> bool {
         let address = self.slots.counted(address);
         let mut taken = self.slots.taken.lock();
-        if !taken.enter(address) {
+        if !taken.enter(address, self.slots.share) {
             return false;
         }
         taken.leave(self.address);
@@ -100,7 +106,7 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxies::TrustedProxy;
+    use crate::{limits::CONNECTIONS, proxies::TrustedProxy};
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -108,7 +114,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share_and_one_past_is_refused() {
-        let slots = Slots::new(Proxies::default());
+        let slots = Slots::new(Proxies::default(), CONNECTIONS);
         let peer = address("203.0.113.1");
         let held: Vec<Slot> = (0..CONNECTIONS_PER_ADDRESS).map(|_| slots.take(peer).unwrap()).collect();
         assert!(slots.take(peer).is_none());
@@ -120,7 +126,7 @@ mod tests {
 
     #[test]
     fn all_together_have_a_limit_and_one_past_is_refused() {
-        let slots = Slots::new(Proxies::default());
+        let slots = Slots::new(Proxies::default(), CONNECTIONS);
         let loopback = address("127.0.0.1");
         let held: Vec<Slot> = (0..CONNECTIONS).map(|_| slots.take(loopback).unwrap()).collect();
         assert!(slots.take(loopback).is_none());
@@ -129,11 +135,20 @@ mod tests {
     }
 
     #[test]
+    fn few_places_leave_half_for_other_addresses() {
+        let slots = Slots::new(Proxies::default(), 8);
+        let peer = address("203.0.113.1");
+        let held: Vec<Slot> = (0..4).map(|_| slots.take(peer).unwrap()).collect();
+        assert!(slots.take(peer).is_none());
+        let others: Vec<Slot> = (0..4).map(|_| slots.take(address("127.0.0.1")).unwrap()).collect();
+        assert!(slots.take(address("127.0.0.1")).is_none());
+        drop((held, others));
+    }
+
+    #[test]
     fn who_comes_through_a_proxy_is_counted_as_itself() {
-        let slots = Slots::new(Proxies::new(vec![TrustedProxy {
-            network: "10.0.0.0/8".parse().unwrap(),
-            header: None,
-        }]));
+        let proxy = TrustedProxy { network: "10.0.0.0/8".parse().unwrap(), header: None };
+        let slots = Slots::new(Proxies::new(vec![proxy]), CONNECTIONS);
         let (proxy, client) = (address("10.0.0.1"), address("203.0.113.1"));
         let mut held = Vec::new();
         for _ in 0..CONNECTIONS_PER_ADDRESS {

@@ -46,7 +46,8 @@ pub(crate) async fn connect_as(
     offered: &[Version],
     stop: &mut Stop,
 ) -> Result<Client, Failure> {
-    let place = Place::of(&args.url)?;
+    let mut place = Place::of(&args.url)?;
+    place.resolve().await;
     let certs = args.how.certs(&place)?;
     let versions: Vec<Version> = match args.how.protocol {
         Some(version) => vec![version],
@@ -94,6 +95,8 @@ pub(crate) struct Place {
     host: String,
     port: u16,
     carrier: Carrier,
+    /// What the name stands for, in the order of the attempts; none where it could not be resolved.
+    addresses: Vec<SocketAddr>,
 }
 
 /// What the port is one of.
@@ -123,7 +126,7 @@ impl Place {
         if carrier == Carrier::File {
             let file = rest.split(':').next().unwrap_or_default().to_owned();
             return match file.starts_with('/') {
-                true => Ok(Self { host: file, port: 0, carrier, shown }),
+                true => Ok(Self { host: file, port: 0, carrier, shown, addresses: Vec::new() }),
                 false => Err(wrong()),
             };
         }
@@ -137,7 +140,29 @@ impl Place {
         let default = if scheme == "ws" { 80 } else { 443 };
         let port = port.map_or(Ok(default), str::parse).map_err(|_| wrong())?;
         let host = host.to_owned();
-        Ok(Self { host, port, carrier, shown })
+        Ok(Self { host, port, carrier, shown, addresses: Vec::new() })
+    }
+
+    /// Looks the name up, for messages; that it cannot be done is for the dial to report.
+    async fn resolve(&mut self) {
+        if self.carrier != Carrier::File {
+            self.addresses = relay_client::addresses(&self.host, self.port).await.unwrap_or_default();
+        }
+    }
+
+    /// The host and port as a URL has them.
+    fn authority(&self) -> String {
+        let (host, port) = (&self.host, self.port);
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
+    /// The addresses that were tried, where the name is not one itself.
+    fn tried(&self) -> String {
+        if self.addresses.is_empty() || self.host.parse::<std::net::IpAddr>().is_ok() {
+            return String::new();
+        }
+        let all: Vec<String> = self.addresses.iter().map(|address| address.ip().to_string()).collect();
+        format!(" (tried {})", all.join(" and "))
     }
 
     fn is_loopback(&self) -> bool {
@@ -149,15 +174,20 @@ impl Place {
     fn silent(&self) -> Failure {
         Failure::new(
             Exit::Unreachable,
-            format!("nothing listens on {}: is the relay running, is the {} right?", self.at(), self.what()),
+            format!(
+                "nothing listens on {}{}: is the relay running, is the {} right?",
+                self.at(),
+                self.tried(),
+                self.what()
+            ),
         )
     }
 
     /// Where it listens.
     fn at(&self) -> String {
         match self.carrier {
-            Carrier::Udp => format!("UDP {}:{}", self.host, self.port),
-            Carrier::Tcp => format!("TCP {}:{}", self.host, self.port),
+            Carrier::Udp => format!("UDP {}", self.authority()),
+            Carrier::Tcp => format!("TCP {}", self.authority()),
             Carrier::File => self.host.clone(),
         }
     }
@@ -167,7 +197,7 @@ impl Place {
     }
 
     fn unreachable(&self, error: &Error) -> Failure {
-        let (host, port) = (&self.host, self.port);
+        let (host, authority, tried) = (&self.host, self.authority(), self.tried());
         let text = error.to_string();
         let reason = match text.rsplit("invalid peer certificate: ").next() {
             Some("ApplicationVerificationFailure") => "its fingerprint is another one",
@@ -179,9 +209,12 @@ impl Place {
                 Exit::Unreachable,
                 match self.carrier {
                     Carrier::Udp => format!(
-                        "nothing answered on UDP {host}:{port}: is the relay running, is the port open for UDP?"
+                        "nothing answered on UDP {authority}{tried}: is the relay running, is the port open for \
+                         UDP?"
                     ),
-                    _ => format!("nothing answered on {}: is it a relay that listens there?", self.at()),
+                    _ => {
+                        format!("nothing answered on {}{tried}: is it a relay that listens there?", self.at())
+                    }
                 },
             ),
             Error::Io(why) if is_nobody(why) => return self.silent(),
@@ -201,7 +234,7 @@ impl Place {
             _ if text.contains("invalid peer certificate") => (
                 Exit::Unreachable,
                 format!(
-                    "the certificate of {host}:{port} is not trusted ({}): give --fingerprint HEX to pin it, \
+                    "the certificate of {authority} is not trusted ({}): give --fingerprint HEX to pin it, \
                      --root FILE to trust who signed it, or --insecure to believe any",
                     reason
                 ),
@@ -242,13 +275,9 @@ async fn nobody(place: &Place) {
         return std::future::pending().await;
     }
     tokio::time::sleep(UNANSWERED).await;
-    let found = tokio::net::lookup_host((place.host.as_str(), place.port)).await;
-    let address = found.ok().and_then(|mut found| found.next());
-    let silent = match address {
-        Some(address) => tokio::task::spawn_blocking(move || is_refused(address)).await.unwrap_or(false),
-        None => false,
-    };
-    if !silent {
+    let addresses = place.addresses.clone();
+    let all_refuse = move || !addresses.is_empty() && addresses.into_iter().all(is_refused);
+    if !tokio::task::spawn_blocking(all_refuse).await.unwrap_or(false) {
         std::future::pending::<()>().await;
     }
 }

@@ -6,6 +6,9 @@
 //! - Nothing is held without a bound: input is read no faster than it is taken, output is taken no
 //!   faster than it is written.
 
+// They panic when nobody takes what they print.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 mod args;
 mod assemble;
 mod connect;

@@ -24,6 +24,7 @@ use crate::{
     link::Link,
     publish::Published,
     publisher::Broadcast,
+    race::race,
     raw::{Incoming, Raw},
     session::{EVENTS, Manual, Session},
     socket,
@@ -79,9 +80,22 @@ impl Client {
         if !matches!(target.scheme, Scheme::WebTransport | Scheme::Raw) {
             return Self::dial_socket(&target, config, published).await;
         }
-        let remote = target.resolve().await?;
+        let addresses = target.resolve().await?;
+        let (connection, endpoint, link) =
+            race(&addresses, |remote| Self::handshake(&target, &config, remote)).await?;
+        let webtransport = target.scheme == Scheme::WebTransport;
+        let carrier = Carrier { wire: Wire::Quic { connection, webtransport }, version: config.version };
+        Self::begin(&target, config, published, carrier, (Place::Quic(endpoint), link)).await
+    }
+
+    /// A QUIC connection with `remote`, on a socket of its own.
+    async fn handshake(
+        target: &Target,
+        config: &ClientConfig,
+        remote: SocketAddr,
+    ) -> Result<(quinn::Connection, quinn::Endpoint, Link), Error> {
         let link = Link::default();
-        let socket = bind(&config, &link, remote)?;
+        let socket = bind(config, &link, remote)?;
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint_config = quinn::EndpointConfig::default();
         let endpoint = quinn::Endpoint::new_with_abstract_socket(endpoint_config, None, socket, runtime)?;
@@ -95,10 +109,7 @@ impl Client {
         quic.transport_config(Arc::new(config.tuning.to_quinn()));
         let connecting =
             endpoint.connect_with(quic, remote, &target.host).map_err(|e| Error::Setup(e.to_string()))?;
-        let connection = connecting.await?;
-        let webtransport = target.scheme == Scheme::WebTransport;
-        let carrier = Carrier { wire: Wire::Quic { connection, webtransport }, version: config.version };
-        Self::begin(&target, config, published, carrier, (Place::Quic(endpoint), link)).await
+        Ok((connecting.await?, endpoint, link))
     }
 
     async fn dial_socket(

@@ -46,6 +46,7 @@ mod h3;
 mod link;
 mod publish;
 mod publisher;
+mod race;
 mod raw;
 mod reconnect;
 mod serve;
@@ -69,6 +70,7 @@ pub use raw::Raw;
 pub use reconnect::{Reconnecting, Retry};
 pub use stream::{RecvStream, SendStream};
 pub use subscribe::{Event, Subscription};
+pub use target::addresses;
 
 pub use quinn;
 pub use relay_model::{Cost, Hop, Path, Prefs, SessionCode, Start, StreamCode, TrackInfo, TrackName};

@@ -18,6 +18,7 @@ use web_transport_trait::Session as _;
 use crate::{
     config::{ClientConfig, Tuning},
     error::Error,
+    race::race,
     target::{Scheme, Target},
     tls,
 };
@@ -36,7 +37,8 @@ pub(crate) async fn dial(
         let socket = UnixStream::connect(&target.host).await?;
         return Ok((by_words(socket, None, config).await?, None));
     }
-    let socket = connect(target.resolve().await?, config).await?;
+    let addresses = target.resolve().await?;
+    let socket = race(&addresses, |remote| connect(remote, config)).await?;
     let here = socket.local_addr()?;
     // The kernel knows of round trips what nobody has to ask for.
     let stats = TcpStats::new(&socket).ok().map(|stats| Arc::new(stats) as SharedSocketStats);

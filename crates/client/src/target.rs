@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::error::Error;
+use crate::{error::Error, race};
 
 /// Which session protocol carries moq.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,12 +82,20 @@ impl Target {
         Some(Self { scheme: Scheme::Unix, host, port: 0, path, url: url.to_owned() })
     }
 
-    /// The first address the name resolves to.
-    pub(crate) async fn resolve(&self) -> Result<SocketAddr, Error> {
+    /// The addresses the name resolves to, in the order in which they are tried; at least one.
+    pub(crate) async fn resolve(&self) -> Result<Vec<SocketAddr>, Error> {
         let failed = |why: String| Error::Resolve { host: self.host.clone(), why };
-        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
-        found.map_err(|e| failed(e.to_string()))?.next().ok_or_else(|| failed("it has no address".into()))
+        let found = addresses(&self.host, self.port).await.map_err(|error| failed(error.to_string()))?;
+        if found.is_empty() { Err(failed("it has no address".into())) } else { Ok(found) }
     }
+}
+
+/// The addresses of `host` in the order in which a client tries them (RFC 8305).
+///
+/// # Errors
+/// The name cannot be resolved.
+pub async fn addresses(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+    Ok(race::order(tokio::net::lookup_host((host, port)).await?))
 }
 
 /// `host`, `host:port`, `[v6]` and `[v6]:port`.

@@ -81,29 +81,17 @@ impl fmt::Debug for Fingerprint {
 }
 
 impl Identity {
-    /// Reads the chain in `cert` and the key in `key` (PEM), and checks that they belong together
-    /// and are valid at `now`.
-    pub fn load(cert: &Path, key: &Path, now: SystemTime) -> Result<Self, Error> {
-        Self::of(cert, &pem::read(cert)?, key, &pem::read(key)?, now)
+    /// Reads the chain in `cert` and the key in `key` (PEM), and checks that they belong together. They may be
+    /// expired or not valid yet: see [`Self::valid_at`].
+    pub fn load(cert: &Path, key: &Path) -> Result<Self, Error> {
+        Self::of(cert, &pem::read(cert)?, key, &pem::read(key)?)
     }
 
     /// The same of what was read already.
-    fn of(
-        cert: &Path,
-        cert_text: &[u8],
-        key: &Path,
-        key_text: &[u8],
-        now: SystemTime,
-    ) -> Result<Self, Error> {
+    fn of(cert: &Path, cert_text: &[u8], key: &Path, key_text: &[u8]) -> Result<Self, Error> {
         let chain = pem::certificates(cert, cert_text)?;
         let private = pem::private_key(key, key_text)?;
         let validity = validity(&chain, cert)?;
-        if now > validity.1 {
-            return Err(Error::Expired { file: cert.into(), date: date(validity.1) });
-        }
-        if now < validity.0 {
-            return Err(Error::NotYetValid { file: cert.into(), date: date(validity.0) });
-        }
         let identity = Self { chain, key: private, not_before: validity.0, not_after: validity.1 };
         identity.certified().map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {
@@ -112,6 +100,25 @@ impl Identity {
             other => Error::UnusableKey { key: key.into(), why: other.to_string() },
         })?;
         Ok(identity)
+    }
+
+    /// Checks that the leaf, which is from the file `cert`, is valid at `now`.
+    ///
+    /// # Errors
+    /// [`Error::Expired`] or [`Error::NotYetValid`].
+    pub fn valid_at(&self, cert: &Path, now: SystemTime) -> Result<(), Error> {
+        if now > self.not_after {
+            return Err(Error::Expired { file: cert.into(), date: date(self.not_after) });
+        }
+        if now < self.not_before {
+            return Err(Error::NotYetValid { file: cert.into(), date: date(self.not_before) });
+        }
+        Ok(())
+    }
+
+    /// Whether the leaf is neither expired nor not valid yet.
+    pub fn is_valid_at(&self, now: SystemTime) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
     }
 
     /// Which certificate of the chain the key belongs to, counted from 1.

@@ -16,7 +16,9 @@ use crate::{
     access,
     cli::CheckArgs,
     config::Config,
+    log::note,
     token::{self, Shown},
+    trouble,
 };
 use report::Report;
 
@@ -27,7 +29,7 @@ pub fn check(args: &CheckArgs) -> ExitCode {
     let mut report = match Config::resolve(file.map(PathBuf::as_path), &outside) {
         Ok(resolution) => Report::of(file.cloned(), resolution),
         Err(error) => {
-            eprintln!("moq-relay: {error}");
+            note(format_args!("{error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -39,7 +41,7 @@ pub fn check(args: &CheckArgs) -> ExitCode {
         match token::about(token, &keys, &report.resolution.config.auth.expected, SystemTime::now()) {
             Ok(shown) => report.token = Some(shown),
             Err(error) => {
-                eprintln!("moq-relay: {error:#}");
+                note(format_args!("{}", trouble::chain(&error)));
                 return ExitCode::FAILURE;
             }
         }

@@ -1,13 +1,20 @@
 //! What recurs while a relay runs: memory, a line of counts, signs of life.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use relay_worker::{Counts, Relay};
 use tracing::{debug, error, info, warn};
 
 use crate::{
     certificate::Watcher,
-    limits::{memory, payload::Watch},
+    limits::{
+        memory::{Gauge, Reading},
+        payload::Watch,
+    },
+    log,
     notify::Notify,
 };
 
@@ -17,10 +24,15 @@ const TICK: Duration = Duration::from_millis(500);
 const SHOW: Duration = Duration::from_secs(10);
 /// At most this often a line of counts goes to the log, and only if there is something new in it.
 const CENSUS: Duration = Duration::from_secs(60);
+/// At most this often the log says that lines of it were dropped.
+const LOSSES: Duration = Duration::from_secs(60);
 
 /// What recurs, and when it was done last.
 pub(crate) struct Chores {
-    memory: Watch,
+    watch: Watch,
+    memory: Arc<Gauge>,
+    /// The trouble with memory readings that the log has.
+    memory_trouble: Option<String>,
     looked: Option<Instant>,
     shown: Instant,
     census: Census,
@@ -28,6 +40,26 @@ pub(crate) struct Chores {
     alive: Option<Instant>,
     /// Sessions closed for their memory that the log has, and when it was last written.
     shed: (u64, Option<Instant>),
+    losses: Losses,
+}
+
+/// Dropped lines of the log that the log has mentioned.
+#[derive(Default)]
+struct Losses {
+    mentioned: u64,
+    at: Option<Instant>,
+}
+
+impl Losses {
+    /// Lines dropped since the last mention of any, when it is time to mention them.
+    fn take(&mut self, dropped: u64, now: Instant) -> Option<u64> {
+        let new = dropped.saturating_sub(self.mentioned);
+        if new == 0 || !is_due(self.at, LOSSES, now) {
+            return None;
+        }
+        (self.mentioned, self.at) = (dropped, Some(now));
+        Some(new)
+    }
 }
 
 /// What the service manager shows of the relay.
@@ -75,9 +107,27 @@ struct Line {
 }
 
 impl Chores {
-    pub(crate) fn new(memory: Watch) -> Self {
+    /// `memory`: read at least once.
+    pub(crate) fn new(watch: Watch, memory: Arc<Gauge>) -> Self {
         let (shown, census, told) = (Instant::now(), Census::default(), Told::default());
-        Self { memory, looked: None, shown, census, told, alive: None, shed: (0, None) }
+        let memory_trouble = memory.trouble().map(|trouble| trouble.to_string());
+        Self {
+            watch,
+            memory,
+            memory_trouble,
+            looked: None,
+            shown,
+            census,
+            told,
+            alive: None,
+            shed: (0, None),
+            losses: Losses::default(),
+        }
+    }
+
+    /// Memory of the machine now.
+    pub(crate) fn memory(&self) -> Reading {
+        self.memory.read()
     }
 
     /// How long to wait between two calls of [`Self::run`].
@@ -90,8 +140,9 @@ impl Chores {
         let now = Instant::now();
         if is_due(self.looked, TICK, now) {
             self.looked = Some(now);
-            let limits = self.memory.look(relay.store().budget().used(), &memory::read());
+            let limits = self.watch.look(relay.store().budget().used(), &self.memory.read());
             relay.set_memory(limits.capacity, limits.ceiling);
+            self.log_memory_trouble();
         }
         let counts = relay.counts();
         if now >= self.shown + SHOW {
@@ -107,6 +158,9 @@ impl Chores {
         }
         self.warn_of_memory(&counts, now);
         self.tell_trouble(relay, certificates, notify);
+        if let Some(lines) = self.losses.take(log::dropped(), now) {
+            warn!(lines, "log lines were dropped: standard error did not take them");
+        }
         if let Some(interval) = notify.watchdog().filter(|interval| is_due(self.alive, *interval, now)) {
             self.look_alive(relay, notify, interval, now);
         }
@@ -126,6 +180,19 @@ impl Chores {
                  `limits.memory` sets the limit"
             );
         }
+    }
+
+    /// Logs once that memory cannot be read, and once that it can be again.
+    fn log_memory_trouble(&mut self) {
+        let trouble = self.memory.trouble().map(|trouble| trouble.to_string());
+        if trouble == self.memory_trouble {
+            return;
+        }
+        match &trouble {
+            Some(trouble) => warn!("{trouble}"),
+            None => info!("memory use can be read again"),
+        }
+        self.memory_trouble = trouble;
     }
 
     /// Tells the service manager that a certificate cannot be read any more, or can be again.
@@ -193,6 +260,18 @@ impl Census {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dropped_lines_are_mentioned_once_a_minute() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut losses = Losses::default();
+        assert_eq!(losses.take(0, at(0)), None);
+        assert_eq!(losses.take(3, at(1)), Some(3));
+        assert_eq!(losses.take(9, at(60)), None);
+        assert_eq!(losses.take(9, at(61)), Some(6));
+        assert_eq!(losses.take(9, at(200)), None);
+    }
 
     #[test]
     fn counts_are_told_soon_after_a_quiet_minute_and_then_once_a_minute() {

@@ -2,14 +2,21 @@
 
 mod run;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    ffi::OsStr,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use run::RunArgs;
 
 use crate::{doctor, token};
+
+/// Letters that a slip of a verb may differ in.
+const SLIP: usize = 2;
 
 /// A Media over QUIC relay: routes live broadcasts between publishers and subscribers.
 ///
@@ -102,6 +109,33 @@ pub enum Verb {
         /// The shell
         shell: Shell,
     },
+}
+
+/// A first argument that is neither a verb nor a file, as a usage error; `None` for all others. Otherwise a slip of
+/// a verb would be reported as a file that cannot be read.
+pub fn mistyped(first: Option<&OsStr>) -> Option<String> {
+    let word = first?.to_str()?;
+    let is_word = word.starts_with(|c: char| c.is_ascii_alphabetic())
+        && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let command = Cli::command();
+    let verbs: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).chain(["help"]).collect();
+    if !is_word || verbs.contains(&word) || Path::new(word).exists() {
+        return None;
+    }
+    let todo = match word {
+        "run" | "start" | "serve" | "server" | "relay" => {
+            "a relay is run without a verb: moq-relay [relay.toml]".to_owned()
+        }
+        "version" => "did you mean moq-relay --version?".to_owned(),
+        _ => {
+            let distance = |verb: &&str| strsim::damerau_levenshtein(word, verb);
+            match verbs.iter().copied().min_by_key(distance).filter(|verb| distance(verb) <= SLIP) {
+                Some(near) => format!("did you mean moq-relay {near}?"),
+                None => format!("the verbs are {}", verbs.join(", ")),
+            }
+        }
+    };
+    Some(format!("there is no verb and no file {word}; {todo}"))
 }
 
 /// How to show a relay at work.

@@ -59,6 +59,9 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest file that is read: whatever is longer is no configuration.
 pub const FILE_BYTES: u64 = 1024 * 1024;
 
+/// Byte order mark of Unicode.
+const MARK: char = '\u{feff}';
+
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -336,7 +339,21 @@ fn read(file: &FilePath) -> Result<String, Error> {
         let refusal = Refusal { place: Place::File(file.into(), None), problem: Problem::TooLong(size) };
         return Err(Error::Refused(vec![refusal]));
     }
-    fs::read_to_string(file).map_err(unreadable)
+    let text = fs::read(file).map_err(unreadable)?;
+    let text = String::from_utf8(text).map_err(|error| {
+        let is_utf_16 = matches!(error.as_bytes(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
+        let problem = Problem::NoText(if is_utf_16 { "UTF-16" } else { "no UTF-8" });
+        Error::Refused(vec![Refusal { place: Place::File(file.into(), None), problem }])
+    })?;
+    Ok(without_mark(text))
+}
+
+/// `text` without the byte order mark that some editors begin a file with.
+pub(crate) fn without_mark(mut text: String) -> String {
+    if text.starts_with(MARK) {
+        text.drain(..MARK.len_utf8());
+    }
+    text
 }
 
 #[cfg(test)]

@@ -19,6 +19,10 @@ use crate::{
     signals::Reason,
 };
 
+/// Between two parts of a status line.
+const GAP: &str = "  ";
+/// Columns of a terminal that does not report its width.
+const COLUMNS: usize = 80;
 /// A status line is printed this often.
 const PERIOD: Duration = Duration::from_secs(1);
 /// How long the loop waits for a reason to end.
@@ -113,7 +117,7 @@ impl Status {
     }
 
     /// The next line, when it is time.
-    fn line(&mut self, serving: &Serving, actors: &Actors) -> Option<String> {
+    fn line(&mut self, serving: &Serving, actors: &Actors) -> Option<Vec<String>> {
         let took = self.at.elapsed();
         if took < PERIOD {
             return None;
@@ -125,8 +129,13 @@ impl Status {
         Some(line)
     }
 
-    fn show(&self, line: &str) {
-        say(&if self.in_place { format!("\r\x1b[K{line}") } else { format!("{line}\n") });
+    fn show(&self, parts: &[String]) {
+        say(&if self.in_place {
+            // A line that reaches the edge wraps, and cannot be taken back.
+            format!("\r\x1b[K{}", fitting(parts, columns().saturating_sub(1)))
+        } else {
+            format!("{}\n", parts.join(GAP))
+        });
     }
 
     fn done(&self) {
@@ -136,7 +145,7 @@ impl Status {
     }
 }
 
-fn describe(counts: &Counts, before: &Meter, took: Duration, cpu: Duration, look: &Look) -> String {
+fn describe(counts: &Counts, before: &Meter, took: Duration, cpu: Duration, look: &Look) -> Vec<String> {
     let (now, seconds) = (counts.total(), took.as_secs_f64());
     let per_second = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
     let latency = match (look.latency_ms, &look.trouble) {
@@ -144,15 +153,40 @@ fn describe(counts: &Counts, before: &Meter, took: Duration, cpu: Duration, look
         (Some((p50, max)), None) => format!("latency {p50:.1} ms (max {max:.1})"),
         (None, None) => "latency -".to_owned(),
     };
-    format!(
-        "{} sessions  {} broadcasts  {:.0} frames/s out  {:.2} Mbit/s  {latency}  cpu {:.1} %  {} MiB",
-        now.sessions,
-        counts.store.board_paths,
-        per_second(now.deliveries, before.deliveries),
-        per_second(now.bytes_out, before.bytes_out) * 8.0 / 1e6,
-        cpu.as_secs_f64() / seconds * 100.0,
-        relay_cli::demo::memory_mib(),
-    )
+    let counted =
+        |count: u64, what: &str| if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") };
+    vec![
+        counted(now.sessions, "session"),
+        counted(counts.store.board_paths as u64, "broadcast"),
+        format!("{:.0} frames/s", per_second(now.deliveries, before.deliveries)),
+        format!("{:.2} Mbit/s", per_second(now.bytes_out, before.bytes_out) * 8.0 / 1e6),
+        latency,
+        format!("cpu {:.1} %", cpu.as_secs_f64() / seconds * 100.0),
+        format!("{} MiB", relay_cli::demo::memory_mib()),
+    ]
+}
+
+/// As many of `parts` as fit into `width` columns; the first is cut where even that is too long.
+fn fitting(parts: &[String], width: usize) -> String {
+    let mut line = String::new();
+    for part in parts {
+        let gap = if line.is_empty() { "" } else { GAP };
+        if line.chars().count() + gap.len() + part.chars().count() > width {
+            break;
+        }
+        line = line + gap + part;
+    }
+    if line.is_empty() {
+        parts.iter().take(1).flat_map(|part| part.chars().take(width)).collect()
+    } else {
+        line
+    }
+}
+
+/// Width of the terminal.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout());
+    size.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(COLUMNS)
 }
 
 /// What this process used so far, clients included.
@@ -163,6 +197,20 @@ fn cpu() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn status_line_fits_a_terminal_of_80_columns() {
+        let parts =
+            ["12 sessions", "1 broadcast", "1200 frames/s", "20.16 Mbit/s", "latency 12.3 ms (max 120.8)"];
+        let parts: Vec<String> =
+            parts.iter().chain(&["cpu 100.0 %", "120 MiB"]).map(|&it| it.to_owned()).collect();
+        for width in 1..200 {
+            assert!(fitting(&parts, width).chars().count() <= width, "{width}");
+        }
+        let line = fitting(&parts, 79);
+        assert!(line.starts_with("12 sessions  1 broadcast  ") && line.ends_with("Mbit/s"), "{line}");
+        assert_eq!(fitting(&parts, 150), parts.join(GAP));
+    }
 
     #[test]
     fn whoever_is_let_in_is_named() {

@@ -3,6 +3,7 @@
 //! Reading the machine (`probe`, `reach`) is kept apart from judging what was read (`verdict`), so that every
 //! verdict has a test, whatever machine the test runs on.
 
+mod entrances;
 mod probe;
 mod reach;
 pub mod reading;
@@ -29,7 +30,7 @@ use crate::{
     cli::RunArgs,
     config::{Config, Resolution},
     limits::{memory, payload::Plan},
-    serve::{cores, workers},
+    serve::{cores, has_ipv6_sockets, workers},
 };
 
 /// What to look at.
@@ -74,6 +75,8 @@ fn look(args: &Args) -> Vec<Finding> {
         Ok(config) => (config, None),
         Err(error) => (Config::development(), Some(error.to_string())),
     };
+    let asked = config.bind;
+    let config = config.for_machine(has_ipv6_sockets());
     let bind = config.bind;
     let reach = || reach::port(bind);
     let configuration =
@@ -89,7 +92,11 @@ fn look(args: &Args) -> Vec<Finding> {
     findings.extend(machine(&config));
     let verdicts = probe::certificates(&config).iter().flat_map(verdict::certificate).collect::<Vec<_>>();
     findings.extend(verdicts.into_iter().map(|verdict| Finding { check: "certificate", verdict }));
-    findings.extend(network(bind, &reach()));
+    findings.push(Finding { check: "keys", verdict: verdict::keys(&probe::keys(&config)) });
+    let port = reach();
+    findings.extend(network(asked, &port));
+    let others = entrances::all(&config, &port);
+    findings.extend(others.iter().map(|one| Finding { check: "listener", verdict: verdict::entrance(one) }));
     findings
 }
 

@@ -1,5 +1,8 @@
 //! The relay as a library: configuration, certificates, what the machine allows, the log, and wire-up.
 
+// They panic when nobody takes what they print.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 mod access;
 pub mod banner;
 pub mod certificate;
@@ -11,6 +14,7 @@ mod demo;
 pub mod doctor;
 pub mod inspect;
 pub mod limits;
+mod listeners;
 pub mod log;
 pub mod notify;
 mod serve;

@@ -1,5 +1,6 @@
 //! What the machine allows: open files and memory.
 
+mod kept;
 pub mod memory;
 pub mod payload;
 pub mod rlimit;

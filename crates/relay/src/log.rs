@@ -1,12 +1,26 @@
 //! The log on standard error: what is shown, and in which shape.
+//!
+//! A log is best effort. That of a relay goes through a [`queue`], so that no thread waits for standard error,
+//! and a line that cannot be written is counted and never an error.
+
+mod queue;
 
 use std::{
-    env,
-    io::{self, IsTerminal},
+    backtrace::{Backtrace, BacktraceStatus},
+    env, fmt,
+    io::{self, IsTerminal, Write},
+    panic::{self, PanicHookInfo},
     str::FromStr,
+    sync::OnceLock,
+    time::Duration,
 };
 
-use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::{
+    filter::{EnvFilter, LevelFilter},
+    fmt::MakeWriter,
+};
+
+use queue::Queue;
 
 use crate::config::Format;
 
@@ -16,6 +30,21 @@ const NAME: &str = "moq_relay";
 const PARTS: &str = "relay_";
 /// The variable that says what is shown; it wins over the configuration.
 const VARIABLE: &str = "RUST_LOG";
+
+/// How long the end of a process waits for its log to be written.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Of a relay in this process.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+/// Way of a line to standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Through a thread of its own, for programs that must not wait.
+    Queued,
+    /// By the thread that logs, in order with what else it prints.
+    Direct,
+}
 
 /// A filter that cannot be understood.
 #[derive(Debug, thiserror::Error)]
@@ -35,24 +64,104 @@ pub enum Error {
     /// A log was begun already.
     #[error("the log has been started twice")]
     Twice,
+    /// The system gives no thread.
+    #[error("cannot start the thread of the log: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Writes `text` to standard error as the line of a program that tells a person something. For programs that end
+/// soon: it waits until the line is taken. Without anybody to take it nothing happens.
+pub fn note(text: fmt::Arguments<'_>) {
+    let line = format!("moq-relay: {text}\n");
+    match QUEUE.get() {
+        Some(queue) => {
+            queue.push(line.as_bytes());
+            queue.flush(FLUSH);
+        }
+        // One write: lines of several processes do not mix.
+        None => drop(io::stderr().lock().write_all(line.as_bytes())),
+    }
+}
+
+/// Waits until what was logged has been written, for a second at most.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH);
+    }
+}
+
+/// Lines of the log that were dropped because standard error did not take them.
+pub fn dropped() -> u64 {
+    QUEUE.get().map_or(0, Queue::dropped)
 }
 
 /// Starts the log: what `RUST_LOG` asks for, or else `level` of the configuration, or else `info`.
 ///
 /// # Errors
 /// One of them is no filter, or the log runs already.
-pub fn init(level: Option<LevelFilter>, format: Format) -> Result<(), Error> {
+pub fn init(level: Option<LevelFilter>, format: Format, output: Output) -> Result<(), Error> {
     let variable = env::var(VARIABLE).ok();
     let level = level.map(|level| level.to_string());
     let filter = filter(variable.as_deref(), level.as_deref())?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let queue = match output {
+        Output::Direct => None,
+        Output::Queued => {
+            let queue = Queue::start(io::stderr()).map_err(Error::Thread)?;
+            Some(QUEUE.get_or_init(|| queue))
+        }
+    };
+    // Its own errors would be printed by a macro that panics.
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
+    let builder = builder.with_writer(Lines(queue));
     let started = match format {
         Format::Text => builder.with_ansi(has_colour()).try_init(),
         Format::Json => {
             builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
         }
     };
-    started.map_err(|_| Error::Twice)
+    started.map_err(|_| Error::Twice)?;
+    if output == Output::Queued {
+        panic::set_hook(Box::new(log_panic));
+    }
+    Ok(())
+}
+
+/// Logs a panic: the hook of the standard library writes to standard error itself, and waits for it.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let trace = Backtrace::capture();
+    let said = panic.to_string().replace('\n', " ");
+    if trace.status() == BacktraceStatus::Captured {
+        tracing::error!(%trace, "{said}");
+    } else {
+        tracing::error!("{said}");
+    }
+}
+
+/// Takes lines for the queue, or for standard error where there is none.
+#[derive(Clone, Copy)]
+struct Lines(Option<&'static Queue>);
+
+impl Write for Lines {
+    /// Takes all of `line`, which is a whole one, and never fails.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self.0 {
+            Some(queue) => queue.push(line),
+            None => drop(io::stderr().lock().write_all(line)),
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        *self
+    }
 }
 
 /// Whether somebody looks at standard error who likes colour.

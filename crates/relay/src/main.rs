@@ -1,6 +1,10 @@
 //! The `moq-relay` binary.
 
+// They panic when nobody takes what they print.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 use std::{
+    env,
     io::{self, Write},
     path::Path,
     process::ExitCode,
@@ -9,9 +13,10 @@ use std::{
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
 use moq_relay::{
-    cli::{Cli, Verb},
+    cli::{self, Cli, Verb},
     config::Format,
-    log,
+    log::{self, Output, note},
+    trouble,
 };
 use relay_cli::{Exit, Failure};
 use tracing::level_filters::LevelFilter;
@@ -20,7 +25,14 @@ use tracing::level_filters::LevelFilter;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Status of a command line that cannot be understood, as the library for arguments has it.
+const USAGE: u8 = 2;
+
 fn main() -> ExitCode {
+    if let Some(wrong) = cli::mistyped(env::args_os().nth(1).as_deref()) {
+        note(format_args!("{wrong}"));
+        return ExitCode::from(USAGE);
+    }
     let cli = Cli::parse();
     match cli.verb {
         None => ended(moq_relay::run(&cli.run).map(|()| true)),
@@ -29,7 +41,7 @@ fn main() -> ExitCode {
         Some(Verb::Token { verb }) => moq_relay::token::run(&verb),
         Some(Verb::Doctor(args)) => ended(moq_relay::doctor::run(&args)),
         // What a client shows is not to be broken up by the log.
-        Some(verb) => match log::init(Some(LevelFilter::WARN), Format::Text) {
+        Some(verb) => match log::init(Some(LevelFilter::WARN), Format::Text, Output::Direct) {
             Ok(()) => left(client(&verb)),
             Err(error) => ended(Err(error.into())),
         },
@@ -38,11 +50,12 @@ fn main() -> ExitCode {
 
 /// How a relay, or a look at one, ended.
 fn ended(result: Result<bool>) -> ExitCode {
+    log::flush();
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("moq-relay: {error:#}");
+            note(format_args!("{}", trouble::chain(&error)));
             ExitCode::FAILURE
         }
     }
@@ -53,7 +66,7 @@ fn left(result: Result<Exit, Failure>) -> ExitCode {
     match result {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(failure) => {
-            eprintln!("moq-relay: {failure}");
+            note(format_args!("{failure}"));
             ExitCode::from(failure.exit as u8)
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    net::SocketAddr,
+    net::{Ipv6Addr, SocketAddr, UdpSocket},
     num::NonZeroUsize,
     path::PathBuf,
     sync::Arc,
@@ -25,14 +25,14 @@ use crate::{
     config::{Config, Credentials, Tls},
     doctor::{reading::Files, verdict},
     limits::{
-        memory,
+        memory::{self, Gauge},
         payload::{Plan, Watch},
         rlimit,
     },
-    log,
+    log::{self, Output},
     notify::Notify,
     signals::{Reason, Stop},
-    trouble::{self, Trouble},
+    trouble::{self, Trouble, is_without_ipv6},
     web::Web,
 };
 
@@ -82,19 +82,27 @@ impl Serving {
     pub(crate) fn start(args: &RunArgs, level: LevelFilter) -> Result<Self> {
         let stop = Stop::listen().context("cannot listen for signals")?;
         let config = configuration(args, level)?;
-        let notify = Notify::from_env().context("NOTIFY_SOCKET")?;
+        let notify = Notify::from_env().unwrap_or_else(|error| {
+            warn!(%error, "NOTIFY_SOCKET cannot be used: the service manager is not notified");
+            Notify::default()
+        });
+        let config = config.for_machine(has_ipv6_sockets());
         raise_file_limit();
+        enough_files(workers(&config))?;
+        let memory = Arc::new(Gauge::new());
+        memory.read();
+        memory.trouble().inspect(|trouble| warn!("{trouble}"));
         let certificates = certificates(&config)?;
         let fingerprint = certificates.fingerprint();
-        let (relay, access) = start(&config, &certificates)?;
-        let web = Web::start(&relay, &config, &certificates, &stop)?;
+        let (relay, access) = start(&config, &certificates, &memory)?;
+        let web = Web::start(&relay, &config, &certificates, &memory, &stop)?;
         let certificates =
             Watcher::start(certificates, stop.hangups()).context("cannot watch the certificates")?;
         stop.on("fate", {
             let relay = relay.clone();
             move || Reason::Ended(relay.join())
         })?;
-        let chores = Chores::new(Watch::new(plan(&config)));
+        let chores = Chores::new(Watch::new(plan(&config, &memory.read())), memory);
         Ok(Self { web, relay, access, config, fingerprint, certificates, stop, chores, notify })
     }
 
@@ -103,7 +111,7 @@ impl Serving {
         let Self { web, relay, config, fingerprint, notify, .. } = self;
         let http = web.as_ref().and_then(|web| web.server.addresses().http);
         announce(config, *fingerprint, relay, http);
-        warn_of_machine(config, relay, workers(config));
+        warn_of_machine(config, relay, &self.chores.memory(), workers(config));
         if let Err(error) = notify.ready(&format!("serving on udp {}", relay.local_addr())) {
             warn!(%error, "the service manager does not hear that the relay serves");
         }
@@ -143,8 +151,8 @@ impl Serving {
 }
 
 /// What the cache may take, as configured.
-pub(crate) fn plan(config: &Config) -> Plan {
-    Plan::new(&config.cache, memory::read().limit)
+pub(crate) fn plan(config: &Config, memory: &memory::Reading) -> Plan {
+    Plan::new(&config.cache, memory.limit)
 }
 
 /// Limits of the memory of sessions where `available` bytes may be used.
@@ -158,11 +166,16 @@ fn configuration(args: &RunArgs, level: LevelFilter) -> Result<Config> {
     let mut resolution = Config::resolve(args.config_file().map(PathBuf::as_path), &args.outside())?;
     let warnings = std::mem::take(&mut resolution.warnings);
     let config = resolution.into_config()?;
-    log::init(config.log.level.or(Some(level)), config.log.format.unwrap_or_default())?;
+    log::init(config.log.level.or(Some(level)), config.log.format.unwrap_or_default(), Output::Queued)?;
     for warning in warnings {
         warn!("{}{}", warning.place, warning.text);
     }
     Ok(config)
+}
+
+/// Whether the kernel makes IPv6 sockets. Where IPv6 is only switched off (`disable_ipv6`) it does.
+pub(crate) fn has_ipv6_sockets() -> bool {
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).map_or_else(|error| !is_without_ipv6(&error), |_| true)
 }
 
 fn raise_file_limit() {
@@ -172,12 +185,11 @@ fn raise_file_limit() {
 }
 
 /// What the machine has too little of.
-fn warn_of_machine(config: &Config, relay: &Relay, workers: usize) {
-    let memory = memory::read();
-    let cache = plan(config).limits(0, 0, &memory).capacity;
+fn warn_of_machine(config: &Config, relay: &Relay, memory: &memory::Reading, workers: usize) {
+    let cache = plan(config, memory).limits(0, 0, memory).capacity;
     let files = Files { hard: rlimit::current(), needed: rlimit::needed(workers), workers };
     for verdict in
-        [verdict::buffers(&Ok(relay.buffers())), verdict::files(&files), verdict::memory(&memory, cache)]
+        [verdict::buffers(&Ok(relay.buffers())), verdict::files(&files), verdict::memory(memory, cache)]
     {
         verdict.trouble().inspect(|trouble| warn!("{trouble}"));
     }
@@ -191,7 +203,15 @@ fn certificates(config: &Config) -> Result<Store> {
     Ok(store)
 }
 
-fn start(config: &Config, certificates: &Store) -> Result<(Arc<Relay>, Arc<Access>)> {
+/// Without these files a relay would fail in the middle of its start.
+fn enough_files(workers: usize) -> Result<(), Trouble> {
+    match rlimit::current() {
+        Some(limit) if limit < rlimit::needed(workers) => Err(trouble::files(workers, Some(limit))),
+        _ => Ok(()),
+    }
+}
+
+fn start(config: &Config, certificates: &Store, memory: &Gauge) -> Result<(Arc<Relay>, Arc<Access>)> {
     let hop = config.hop.map_or_else(random_hop, Ok)?;
     let public = Policy::public(config.publish.clone(), config.subscribe.clone());
     let access = Access::start(public, &config.auth, &hop.0.to_string())?;
@@ -199,19 +219,22 @@ fn start(config: &Config, certificates: &Store) -> Result<(Arc<Relay>, Arc<Acces
     let secret = certificates.stable_secret();
     let mut options = Options::new(config.bind, certificates.resolver(), secret, access.clone());
     certificates.furnish(&mut options);
+    // `localhost` is often ::1 first.
+    options.loopback_v6 = !config.from_file;
     options.workers = workers(config);
     options.hop = hop;
     options.tuning = config.quic.clone();
     options.takeover = config.takeover;
     options.linger = config.linger;
     options.session_limits = config.limits;
-    let memory = memory::read();
-    let limits = plan(config).limits(0, 0, &memory);
-    options.state = state(config, memory.limit);
+    let reading = memory.read();
+    let limits = plan(config, &reading).limits(0, 0, &reading);
+    options.state = state(config, reading.limit);
     options.cache_bytes = limits.capacity;
     options.memory_bytes = limits.ceiling;
     options.max_age = config.cache.duration;
     let workers = options.workers;
+    options.stream_sockets = rlimit::sockets(workers).sessions;
     let relay = Relay::start(options).map_err(|error| -> Trouble { trouble::start(&error, workers) })?;
     Ok((Arc::new(relay), access))
 }
@@ -256,9 +279,16 @@ fn announce(config: &Config, fingerprint: Fingerprint, relay: &Relay, http: Opti
             warn!("open to everybody who can reach this address; a configuration file can restrict it");
         }
         let banner = Banner { address, http, fingerprint };
-        // Nobody may be listening to standard output; the log has the address.
-        let _ = write!(io::stdout().lock(), "{banner}").and_then(|()| io::stdout().flush());
+        print(banner.to_string());
     }
+}
+
+/// Prints `text` to standard output. Nobody may take it, at once or ever: the log has the address.
+fn print(text: String) {
+    let write = move || {
+        let _ = io::stdout().lock().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+    };
+    let _ = thread::Builder::new().name("banner".to_owned()).spawn(write);
 }
 
 /// What is open, for people.

@@ -1,18 +1,24 @@
 //! What ends a relay: SIGTERM and SIGINT (the first asks, the second does not), or a failure of its own. SIGHUP
-//! does not: it asks for files to be read again.
+//! does not: it asks for files to be read again. SIGUSR1 and SIGUSR2, which other relays reload their certificates
+//! on, and SIGXFSZ, which comes with a log file that has reached its largest size, change nothing.
 
 use std::{
     io,
-    sync::{Arc, atomic::AtomicBool, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
 
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ},
     flag,
     iterator::Signals,
 };
+use tracing::warn;
 
 /// Status of a process that a signal ended, less the signal: what shells report.
 const KILLED: i32 = 128;
@@ -33,6 +39,31 @@ pub struct Stop<E> {
     sender: mpsc::SyncSender<Reason<E>>,
     reasons: mpsc::Receiver<Reason<E>>,
     hangups: Arc<AtomicBool>,
+    /// Signals that change nothing, each until the log has mentioned it.
+    ignored: [Ignored; 2],
+}
+
+/// A signal that changes nothing.
+struct Ignored {
+    name: &'static str,
+    came: Arc<AtomicBool>,
+    is_mentioned: AtomicBool,
+}
+
+impl Ignored {
+    fn listen(signal: i32, name: &'static str) -> io::Result<Self> {
+        let came = Arc::new(AtomicBool::new(false));
+        flag::register(signal, came.clone())?;
+        Ok(Self { name, came, is_mentioned: AtomicBool::new(false) })
+    }
+
+    /// Logs the first one.
+    fn mention(&self) {
+        if self.came.swap(false, Ordering::Relaxed) && !self.is_mentioned.swap(true, Ordering::Relaxed) {
+            let name = self.name;
+            warn!("{name} is ignored; certificates are reloaded when their files change, or on SIGHUP");
+        }
+    }
 }
 
 impl<E: Send + 'static> Stop<E> {
@@ -47,9 +78,11 @@ impl<E: Send + 'static> Stop<E> {
         }
         let hangups = Arc::new(AtomicBool::new(false));
         flag::register(SIGHUP, hangups.clone())?;
+        let ignored = [Ignored::listen(SIGUSR1, "SIGUSR1")?, Ignored::listen(SIGUSR2, "SIGUSR2")?];
+        flag::register(SIGXFSZ, Arc::default())?;
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
         let (sender, reasons) = mpsc::sync_channel(REASONS);
-        let stop = Self { sender, reasons, hangups };
+        let stop = Self { sender, reasons, hangups, ignored };
         stop.on("signals", move || {
             let signal = signals.forever().next();
             Reason::Signal(if signal == Some(SIGINT) { "SIGINT" } else { "SIGTERM" })
@@ -82,6 +115,7 @@ impl<E: Send + 'static> Stop<E> {
 
     /// Waits at most `pause` for a reason.
     pub fn wait(&self, pause: Duration) -> Option<Reason<E>> {
+        self.ignored.iter().for_each(Ignored::mention);
         self.reasons.recv_timeout(pause).ok()
     }
 }

@@ -18,6 +18,8 @@ use clap::Subcommand;
 use relay_auth::Expected;
 use relay_model::{Path, Pattern};
 
+use crate::{log::note, trouble};
+
 pub use generate::GenerateArgs;
 pub(crate) use show::Shown;
 pub use sign::SignArgs;
@@ -68,7 +70,7 @@ pub fn run(verb: &TokenVerb) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("moq-relay: {error:#}");
+            note(format_args!("{}", trouble::chain(&error)));
             if error.is::<Misuse>() { ExitCode::from(MISUSE) } else { ExitCode::FAILURE }
         }
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 pub use start::{RAISE_FILES, start};
-pub(crate) use start::{bind_error, in_use, without_ipv6};
+pub(crate) use start::{bind_error, files, in_use, is_without_ipv6, listener, tcp, tcp_in_use, without_ipv6};
 
 /// Something is wrong, and something can be done about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +31,19 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; {}", self.what, self.todo)
     }
+}
+
+/// An error with its causes, each once: many an error quotes its cause already.
+pub fn chain(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.is_empty() {
+            said = cause;
+        } else if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 /// The user this process runs as: permissions are theirs.
@@ -86,6 +99,15 @@ mod tests {
         .unwrap();
         assert_eq!(named(root.path(), 77), "moq (uid 77)");
         assert_eq!(named(root.path(), 78), "uid 78");
+    }
+
+    #[test]
+    fn cause_that_is_quoted_is_not_repeated() {
+        let cause = || std::io::Error::from_raw_os_error(2);
+        let quoted = crate::config::Error::Unreadable { file: "x".into(), source: cause() };
+        assert_eq!(chain(&quoted.into()), "cannot read x: No such file or directory (os error 2)");
+        let plain = anyhow::Error::from(cause()).context("NOTIFY_SOCKET");
+        assert_eq!(chain(&plain), "NOTIFY_SOCKET: No such file or directory (os error 2)");
     }
 
     #[test]

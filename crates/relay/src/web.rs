@@ -17,7 +17,10 @@ use crate::{
     certificate::{News, Store, Watcher},
     config::{Config, Tls},
     inspect,
+    limits::{memory::Gauge, rlimit},
+    serve,
     signals::Stop,
+    trouble::{self, Trouble},
 };
 
 /// What is spoken over HTTPS.
@@ -38,6 +41,7 @@ impl Web {
         relay: &Arc<Relay>,
         config: &Config,
         certificates: &Store,
+        memory: &Arc<Gauge>,
         stop: &Stop<RunError>,
     ) -> Result<Option<Self>> {
         let web = &config.web;
@@ -47,12 +51,16 @@ impl Web {
         // A port that the kernel chose is known by now.
         let at = |address| if address == config.bind { relay.local_addr() } else { address };
         options.http = web.http.map(at);
+        options.loopback_v6 = relay.has_loopback_v6() && config.is_web_implied();
         let mut watcher = None;
+        let mut ends: Vec<Box<dyn Fn() -> SystemTime + Send + Sync>> =
+            vec![Box::new(certificates.first_end())];
         if let Some(address) = web.https.map(at) {
             let (resolver, clients) = if web.certificates.is_empty() && web.roots.is_empty() {
                 (certificates.resolver(), None)
             } else {
                 let own = own_certificates(config)?;
+                ends.push(Box::new(own.first_end()));
                 let resolver =
                     if web.certificates.is_empty() { certificates.resolver() } else { own.resolver() };
                 let shown: Shown = (resolver, own.clients());
@@ -71,7 +79,9 @@ impl Web {
             options.websocket.dedup();
         }
         let page = page_of(config, certificates, fingerprint.clone());
-        let about = inspect::about(&config.bind.to_string(), fingerprint, stop.asker("POST /drain"));
+        let name = config.bind.to_string();
+        let figures = Arc::new(move || inspect::figures(&ends));
+        let about = inspect::about(&name, fingerprint, memory.clone(), figures, stop.asker("POST /drain"));
         let status = Status::new(relay.clone(), about);
         if web.page {
             options.routes.push(page.public());
@@ -88,6 +98,7 @@ impl Web {
         options.hosts = config.hosts();
         options.internal_hosts = config.internal_hosts();
         options.proxies = Proxies::new(config.proxies());
+        options.connections = rlimit::sockets(serve::workers(config)).http;
         options.tcp = match web.tcp {
             Some(address) if web.tcp_tls => {
                 let server = tls::server(certificates.resolver(), certificates.clients(), &[]);
@@ -111,10 +122,11 @@ impl Web {
                 Ok(Some(Self { server, _certificates: watcher }))
             }
             Err(error @ StartError::Bind { .. }) if config.is_web_implied() => {
-                warn!("{error}: HTTP and WebSocket are not served; QUIC is");
+                let Trouble { what, todo } = trouble::listener(&error);
+                warn!("{what}: HTTP and WebSocket are not served, QUIC is; {todo}");
                 Ok(None)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(trouble::listener(&error).into()),
         }
     }
 }
@@ -140,7 +152,7 @@ fn own_certificates(config: &Config) -> Result<Store> {
     let now = SystemTime::now();
     let tls =
         if web.certificates.is_empty() { config.tls.clone() } else { Tls::Files(web.certificates.clone()) };
-    let store = Store::open(&tls, &web.roots, now)?;
+    let store = Store::open(&tls, &web.roots, now).context("`web.https`")?;
     if !web.certificates.is_empty() {
         store.opening(now).iter().for_each(News::log);
     }

@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::Value;
 
-use common::{Running, file, free_address, golden::golden, relay};
+use common::{Running, file, free_address, golden::golden, http::free_tcp, relay};
 
 /// Checks whose outcome is the machine's.
 const OF_THE_MACHINE: [&str; 8] =
@@ -143,4 +143,74 @@ fn the_sysctl_file_asks_for_what_doctor_asks_for() {
         let line = format!("net.core.{name} = {}", relay_worker::BUFFER_BYTES);
         assert!(text.lines().any(|found| found == line), "{line}");
     }
+}
+
+#[test]
+fn listeners_certificates_and_keys_that_stop_a_start_are_failures() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = taken.local_addr().unwrap();
+    let address = free_address();
+    let (folder, path) = file(&format!(
+        "[server]\nbind = {address:?}\nunix.bind = \"/nonexistent/relay.sock\"\n[auth]\nkey = \"absent.jwk\"\n\
+         [web]\nhttp.listen = \"{http}\"\nhttps.listen = \"127.0.0.1:0\"\nhttps.cert = \"absent.pem\"\n\
+         https.key = \"absent.key\"\n"
+    ));
+    let (code, said) = doctor(&[path.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{said}");
+    for failure in [
+        "there is no file absent.pem",
+        "`auth.key`: absent.jwk: there is no such file",
+        &format!("tcp {http}, where HTTP is to be served, is already in use by "),
+        "cannot listen on /nonexistent/relay.sock: there is no folder /nonexistent",
+    ] {
+        let line = said.lines().find(|line| line.contains(failure));
+        assert!(line.is_some_and(|line| line.trim_start().starts_with("fail")), "{failure}: {said}");
+    }
+    // The relay says the same of the first of them, and refuses.
+    let mut command = relay();
+    let output = command.arg(&path).current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn listeners_of_a_running_relay_are_well() {
+    let (udp, http, internal) = (free_address(), free_tcp(), free_tcp());
+    let (folder, path) = file("");
+    let socket = folder.path().join("relay.sock");
+    let text = format!(
+        "[server]\nbind = {udp:?}\nunix.bind = {socket:?}\n[auth]\npublic = \"\"\n[web]\nhttp.listen = {http:?}\n\
+         [internal]\nlisten = {internal:?}\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    let running = Running::start(relay().arg(&path));
+    running.line_with("serving");
+    let (_, said) = doctor(&[path.to_str().unwrap()]);
+    for place in [&http, &internal, socket.to_str().unwrap()] {
+        let line = said.lines().find(|line| line.contains(&format!("the relay listens at {place}")));
+        assert!(line.is_some_and(|line| line.trim_start().starts_with("ok")), "{place}: {said}");
+    }
+}
+
+#[test]
+fn machine_without_ipv6_is_no_failure_where_a_relay_runs() {
+    let off = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.lo.disable_ipv6=1 && ip link set lo up && \
+               exec \"$@\"";
+    let prefix = ["-n", "sh", "-c", off, "sh"];
+    let works = Command::new("unshare").args(prefix).arg("true").output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        return;
+    }
+    let port = free_address();
+    let bind = format!("[::]:{}", port.rsplit(':').next().unwrap());
+    let binary = relay();
+    let mut command = Command::new("unshare");
+    command.args(prefix).arg(binary.get_program()).args(["doctor", "--bind", &bind]).env_remove("MOQ_CONFIG");
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let line = said.lines().find(|line| line.contains("this machine has no IPv6"));
+    assert!(line.is_some_and(|line| line.trim_start().starts_with("warn")), "{said}");
+    assert!(
+        !said.lines().any(|line| line.trim_start().starts_with("fail") && line.contains("IPv6")),
+        "{said}"
+    );
 }

@@ -13,7 +13,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::{Running, file, free_address, golden::golden, relay};
+use common::{
+    Running, file, free_address,
+    golden::golden,
+    http::{free_tcp, get},
+    relay,
+};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
@@ -157,9 +162,6 @@ fn what_is_wrong_with_a_certificate_is_told() {
     let now = SystemTime::now();
     let (cert, key) = pair(now - DAY, now + DAY);
     let (other, _) = pair(now - DAY, now + DAY);
-    let epoch = SystemTime::UNIX_EPOCH;
-    let (old, old_key) = pair(epoch, epoch + 10_000 * DAY);
-    let (early, early_key) = pair(epoch + 40_000 * DAY, epoch + 41_000 * DAY);
     let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
     let unusable = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     for (name, cert, key) in [
@@ -167,8 +169,6 @@ fn what_is_wrong_with_a_certificate_is_told() {
         ("empty", "", &key),
         ("swapped", &key, &cert),
         ("mismatch", &other, &key),
-        ("expired", &old, &old_key),
-        ("not-yet-valid", &early, &early_key),
         ("encrypted-key", &cert, encrypted),
         ("unusable-key", &cert, unusable),
     ] {
@@ -215,4 +215,60 @@ fn a_key_that_everybody_can_read_is_warned_of() {
     let line = relay.line_with("can read the private key");
     assert!(line.contains("WARN") && line.contains("chmod o-rwx"), "{line}");
     relay.line_with("serving");
+}
+
+#[test]
+fn certificate_outside_its_validity_starts_as_an_error() {
+    let epoch = SystemTime::UNIX_EPOCH;
+    for (from, until, said, expired) in [
+        (epoch, epoch + 10_000 * DAY, "cert.pem expired on 1997-05-19; renew it", 1),
+        (
+            epoch + 40_000 * DAY,
+            epoch + 41_000 * DAY,
+            "cert.pem is not valid before 2079-07-08; is the clock",
+            0,
+        ),
+    ] {
+        let (cert, key) = pair(from, until);
+        let pair = Pair::new(&cert, &key);
+        let (address, http, internal) = (free_address(), free_tcp(), free_tcp());
+        let (cert, key) = (pair.path("cert.pem"), pair.path("key.pem"));
+        let (_folder, path) = file(&format!(
+            "[server]\nbind = {address:?}\n[tls]\ncert = {cert:?}\nkey = {key:?}\n[auth]\npublic = \"\"\n\
+             [web]\nhttp.listen = {http:?}\n[internal]\nlisten = {internal:?}\n"
+        ));
+        let relay = Running::start(relay().arg(&path));
+        assert!(relay.line_with(said).contains("ERROR"));
+        relay.line_with("serving");
+        assert_eq!(get(&http, "/health").status, 200, "what needs no certificate is served");
+        let metrics = get(&internal, "/metrics");
+        assert!(metrics.text().contains(&format!("\nmoq_relay_certificate_expired {expired}\n")));
+        assert!(metrics.text().contains("\nmoq_relay_certificate_not_after_seconds "));
+    }
+}
+
+#[test]
+fn listener_that_cannot_be_made_is_named_with_its_cause() {
+    let (folder, path) = file("");
+    let socket = folder.path().join("relay.sock");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = taken.local_addr().unwrap();
+    let start = |more: &str| {
+        let text = format!("[server]\nbind = {:?}\n{more}\n[auth]\npublic = \"\"\n", free_address());
+        fs::write(&path, text).unwrap();
+        refusal(relay().arg(&path))
+    };
+    let unix = format!("unix.bind = {socket:?}");
+    fs::write(&socket, "precious").unwrap();
+    let said = start(&unix);
+    assert!(said.contains("relay.sock: a file that is no socket is there; remove it"), "{said}");
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "precious");
+    fs::remove_file(&socket).unwrap();
+    let _live = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let said = start(&unix);
+    assert!(said.contains("relay.sock: another process listens there; stop it"), "{said}");
+    let said = start(&format!("tcp.bind = \"{http}\""));
+    let holder = format!("tcp {http}, where TCP is to be served, is already in use by ");
+    assert!(said.contains(&holder) && said.contains(&format!("(pid {})", std::process::id())), "{said}");
+    assert_eq!(said.matches("os error").count(), 0, "{said}");
 }

@@ -16,7 +16,10 @@ use relay_model::SessionCode;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use common::{PATIENCE, Running, file, free_address, relay, run};
+use common::{
+    PATIENCE, Running, file, free_address, relay, run,
+    site::{Site, key, token},
+};
 
 /// Runs a relay that is expected to refuse; its status and what it said.
 fn refused(command: &mut Command) -> (Option<i32>, String) {
@@ -82,6 +85,72 @@ fn a_development_relay_says_where_it_is_and_ends_well_when_asked() {
         relay.signal(signal);
         assert_eq!(relay.end().code(), Some(0));
     }
+}
+
+#[test]
+fn signals_for_users_are_ignored_with_one_warning() {
+    let relay = Running::start(relay().args(["--bind", &free_address(), "--workers", "1"]));
+    relay.line_with("certificate");
+    for (signal, name) in [(Signal::USR1, "SIGUSR1"), (Signal::USR2, "SIGUSR2")] {
+        relay.signal(signal);
+        assert!(relay.line_with(name).contains("is ignored"));
+        relay.signal(signal);
+    }
+    relay.signal(Signal::HUP);
+    relay.line_with("read again");
+    relay.signal(Signal::TERM);
+    let (status, said) = relay.end_saying();
+    assert_eq!(status.code(), Some(0));
+    assert!(!said.iter().any(|line| line.contains("is ignored")), "once each: {said:#?}");
+}
+
+#[test]
+fn key_and_certificate_files_may_begin_with_a_byte_order_mark() {
+    run(async {
+        let key = key("root");
+        let jwk = format!("\u{feff}{}\r\n", key.public().unwrap().to_json());
+        let site =
+            Site::with("key = \"root.jwk\"", |folder| fs::write(folder.join("root.jwk"), jwk).unwrap());
+        site.enter(&format!("/room?jwt={}", token(&key, "room"))).await.unwrap();
+    });
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let cert = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&pair).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let [cert_file, key_file] = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
+    fs::write(&cert_file, format!("\u{feff}{}", cert.pem().replace('\n', "\r\n"))).unwrap();
+    fs::write(&key_file, format!("\u{feff}{}", pair.serialize_pem())).unwrap();
+    moq_relay::certificate::Identity::load(&cert_file, &key_file).unwrap();
+}
+
+#[test]
+fn mistyped_verb_is_a_usage_error_with_the_nearest() {
+    for (line, near) in [(&["demmo"][..], "moq-relay demo?"), (&["chek", "relay.toml"], "moq-relay check?")] {
+        let (code, said) = refused(relay().args(line));
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(near), "{said}");
+    }
+    let (code, said) = refused(relay().arg("absent.toml"));
+    assert_eq!((code, said.matches("os error").count()), (Some(1), 1), "{said}");
+}
+
+#[test]
+fn development_relay_listens_on_both_loopback_addresses() {
+    run(async {
+        let address = free_address();
+        let port = address.rsplit(':').next().unwrap();
+        if UdpSocket::bind("[::1]:0").is_err() {
+            return;
+        }
+        let relay = Running::start(relay().args(["--bind", &address, "--workers", "2"]));
+        relay.line_with("certificate");
+        for host in ["127.0.0.1", "[::1]", "localhost"] {
+            for scheme in ["moqt", "https", "ws"] {
+                let url = format!("{scheme}://{host}:{port}/");
+                let client = Client::connect(&url, ClientConfig::default()).await.expect(&url);
+                client.announced("").await.unwrap();
+            }
+        }
+    });
 }
 
 #[test]

@@ -60,6 +60,18 @@ fn a_service_manager_hears_of_readiness_life_and_leaving() {
     assert_eq!(relay.end().code(), Some(0));
 }
 
+#[test]
+fn unusable_notify_socket_keeps_nothing_from_serving() {
+    for name in ["tcp:1".to_owned(), format!("/{}", "x".repeat(300)), "/nonexistent/notify".to_owned()] {
+        let mut command = relay();
+        command.args(["--bind", &free_address(), "--workers", "1"]).env("NOTIFY_SOCKET", &name);
+        let relay = Running::start(&mut command);
+        relay.line_with("certificate");
+        relay.signal(Signal::TERM);
+        assert_eq!(relay.end().code(), Some(0), "{name}");
+    }
+}
+
 /// A relay whose log goes to a file; it ends with the test.
 struct Logging {
     child: Child,

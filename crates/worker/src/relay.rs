@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -35,7 +35,7 @@ use crate::{
     pulse::Pulse,
     run::Reactor,
     seat::{Desk, Seat},
-    socket::{self, BindError, Buffers, GroupLock, Socket, Steering},
+    socket::{self, BindError, Buffers, Group, GroupLock, Socket, Steering},
 };
 
 /// How long a shutdown waits for peers to hear of it.
@@ -52,12 +52,16 @@ const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
 const STATE: StateLimits = StateLimits { clients: 256 * 1024 * 1024, peers: 128 * 1024 * 1024 };
 /// Part of the limit of clients that routes may take whose session is gone.
 const GHOST_SHARE: u64 = 8;
+/// Default of [`Options::stream_sockets`]: what the least common limit of 1,024 descriptors leaves.
+const STREAM_SOCKETS: usize = 768;
 
 /// What a relay is made from. [`Options::new`] gives defaults for all that has one.
 #[derive(Clone)]
 pub struct Options {
     /// Where to listen. Port 0 takes any free one; an unspecified v6 address takes v4 too.
     pub bind: SocketAddr,
+    /// With a `bind` of 127.0.0.1: listen on ::1 as well, where the machine has it.
+    pub loopback_v6: bool,
     /// Threads, each with its own socket, endpoint and sessions. Default: one a core.
     pub workers: usize,
     /// Gives the certificate.
@@ -92,6 +96,8 @@ pub struct Options {
     pub session_limits: SessionLimits,
     /// How datagrams find their worker.
     pub steering: Steering,
+    /// Most stream sockets of sessions, all workers together: each takes a descriptor.
+    pub stream_sockets: usize,
     /// Fault injection, for tests.
     pub fault: Option<Fault>,
 }
@@ -106,6 +112,7 @@ impl Options {
     ) -> Self {
         Self {
             bind,
+            loopback_v6: false,
             workers: thread::available_parallelism().map_or(1, usize::from).min(limits::WORKERS),
             resolver,
             clients: None,
@@ -123,6 +130,7 @@ impl Options {
             takeover: Takeover::default(),
             session_limits: SessionLimits::default(),
             steering: Steering::default(),
+            stream_sockets: STREAM_SOCKETS,
             fault: None,
         }
     }
@@ -224,6 +232,7 @@ impl fmt::Display for Counts {
 /// A running relay. Dropping it shuts it down.
 pub struct Relay {
     addr: SocketAddr,
+    has_loopback_v6: bool,
     buffers: Buffers,
     /// Of the workers.
     mailboxes: Vec<Arc<Mailbox>>,
@@ -274,10 +283,23 @@ impl Fate {
     }
 }
 
+/// The sockets, and whether those of 127.0.0.1 are those of ::1 as well.
+fn bind(options: &Options) -> Result<(Group, bool), BindError> {
+    let Options { bind, workers, steering, .. } = *options;
+    if options.loopback_v6 && bind.ip() == Ipv4Addr::LOCALHOST {
+        match socket::bind_loopback(bind.port(), workers, steering) {
+            Ok(group) => return Ok((group, true)),
+            // No IPv6, or a kernel before 5.7 that leaves the device to root.
+            Err(error) => tracing::debug!(%error, "not listening on ::1"),
+        }
+    }
+    socket::bind(bind, workers, steering).map(|group| (group, false))
+}
+
 impl Relay {
     /// Binds the sockets and starts the threads. Once it returns, the relay serves.
     pub fn start(options: Options) -> Result<Self, StartError> {
-        let group = socket::bind(options.bind, options.workers, options.steering)?;
+        let (group, has_loopback_v6) = bind(&options)?;
         let workers = group.sockets.len();
         let core = Core::new(relay_core::Config {
             linger: options.linger,
@@ -285,9 +307,10 @@ impl Relay {
             ghost_bytes: options.state.clients / GHOST_SHARE,
             ..relay_core::Config::new(options.hop)
         });
+        let sockets = (options.stream_sockets / workers.max(1)).max(1);
         let shared = Arc::new(share(options, workers, group.addr)?);
         let reactors: Vec<Reactor> = (0..workers)
-            .map(|_| Reactor::new(workers))
+            .map(|_| Reactor::new(sockets))
             .collect::<Result<_, _>>()
             .map_err(StartError::Thread)?;
         let mailboxes: Vec<Arc<Mailbox>> =
@@ -303,6 +326,7 @@ impl Relay {
         );
         let mut relay = Self {
             addr: group.addr,
+            has_loopback_v6,
             buffers: group.buffers,
             mailboxes,
             desk: Desk::new(workers),
@@ -339,6 +363,11 @@ impl Relay {
     /// Where it listens; the port is known even if any was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Whether it listens on ::1 beside [`Self::local_addr`].
+    pub fn has_loopback_v6(&self) -> bool {
+        self.has_loopback_v6
     }
 
     /// What its sockets got of the kernel buffers wanted; telling somebody is up to the caller.

@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
 use crate::{
     engine::{Next, Worker},
     pulse::Beats,
-    socket::{self, Socket},
+    socket::Socket,
 };
 
 const SOCKET: Token = Token(0);
@@ -21,26 +21,26 @@ const WAKER: Token = Token(1);
 const STREAMS: usize = 2;
 /// Taken at a time: the socket, the waker, and stream sockets. What is more comes in the next turn.
 const EVENTS: usize = 256;
-/// File descriptors for everything else: sockets and polls of workers, listeners, requests of HTTP, files.
-const RESERVED_FILES: usize = 256;
 /// Rebuilding a worker this often means that it will not get better.
 const MAX_REBUILDS: u32 = 100;
 
 /// What a worker waits on.
 pub(crate) struct Reactor {
     poll: Poll,
+    /// Of the same poll, for the worker to register stream sockets with.
+    registry: Option<Registry>,
     waker: Arc<Waker>,
     /// Most stream sockets: each takes a file descriptor.
     max_streams: usize,
 }
 
 impl Reactor {
-    /// That of one of so many `workers`.
-    pub(crate) fn new(workers: usize) -> io::Result<Self> {
+    /// Makes all descriptors that the thread will need; no more than `max_streams` stream sockets come to them.
+    pub(crate) fn new(max_streams: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let files = socket::max_files()?.saturating_sub(RESERVED_FILES);
-        Ok(Self { poll, waker, max_streams: (files / workers.max(1)).max(1) })
+        Ok(Self { poll, registry: Some(registry), waker, max_streams })
     }
 
     /// Wakes the worker from anywhere.
@@ -69,7 +69,9 @@ impl Reactor {
 
     fn turn_until_done(&mut self, worker: &mut Worker, socket: &mut Socket, beats: &Beats) -> io::Result<()> {
         self.poll.registry().register(socket.source(), SOCKET, Interest::READABLE)?;
-        worker.watch_streams(self.poll.registry().try_clone()?, STREAMS, self.max_streams);
+        if let Some(registry) = self.registry.take() {
+            worker.watch_streams(registry, STREAMS, self.max_streams);
+        }
         let mut was_full = false;
         let mut events = Events::with_capacity(EVENTS);
         let mut rebuilds = 0;

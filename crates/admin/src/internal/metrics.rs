@@ -75,6 +75,9 @@ pub(super) async fn metrics(State(status): State<Status>) -> Response {
         let help = format!("Memory of sessions that their {class} take, bytes.");
         put(&mut text, &format!("state_{class}_bytes"), "gauge", &help, bytes);
     }
+    for figure in status.figures() {
+        put(&mut text, figure.name, figure.kind(), figure.help, figure.value);
+    }
     let evicted = "What the cache let go of, bytes.";
     put(&mut text, "cache_evicted_bytes_total", "counter", evicted, counts.store.evicted_bytes);
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];

@@ -53,6 +53,23 @@ pub struct Memory {
     pub limit: Option<u64>,
 }
 
+/// A counter or gauge of the binary, for `/metrics`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figure {
+    /// Name without the prefix of the relay; of a counter, with `_total` at its end.
+    pub name: &'static str,
+    /// A sentence for operators.
+    pub help: &'static str,
+    /// Its value now.
+    pub value: u64,
+}
+
+impl Figure {
+    pub(crate) fn kind(&self) -> &'static str {
+        if self.name.ends_with("_total") { "counter" } else { "gauge" }
+    }
+}
+
 /// What only the binary knows of a relay. The functions are called off the workers' threads, once a second at
 /// most while somebody looks, and must be quick.
 #[derive(Clone)]
@@ -65,6 +82,8 @@ pub struct About {
     pub fingerprint: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// Memory now.
     pub memory: Arc<dyn Fn() -> Memory + Send + Sync>,
+    /// Counters and gauges of the binary itself.
+    pub figures: Arc<dyn Fn() -> Vec<Figure> + Send + Sync>,
     /// Starts leaving, as SIGTERM does. Called once at most, and must not wait.
     pub drain: Arc<dyn Fn() + Send + Sync>,
 }
@@ -113,6 +132,11 @@ impl Status {
 
     pub(crate) fn inspector(&self) -> &Inspector {
         &self.0.inspector
+    }
+
+    /// Counters and gauges of the binary.
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        (self.0.about.figures)()
     }
 
     /// Whether the relay is about to end.

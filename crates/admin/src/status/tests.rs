@@ -37,6 +37,7 @@ fn status(places: usize, slow: Duration) -> (Status, Arc<AtomicUsize>) {
             counted.fetch_add(1, Ordering::Relaxed);
             Memory::default()
         }),
+        figures: Arc::new(Vec::new),
         drain: Arc::new(|| {}),
     };
     let pace = Pace { every: Duration::from_millis(10), slow, places };

@@ -19,6 +19,7 @@ use relay_auth::{Key, KeyId, Keys};
 use tracing::{info, warn};
 
 use super::{AccessError, Known, complaint::Complaint};
+use crate::config::without_mark;
 
 /// How often files are looked at: a session ends within a second of the removal of its key.
 const PERIOD: Duration = Duration::from_millis(400);
@@ -261,7 +262,7 @@ fn read(file: &Path, name: Option<KeyId>) -> Result<Held, String> {
     if stamp.bytes > FILE_BYTES {
         return Err(format!("it is larger than {FILE_BYTES} bytes"));
     }
-    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let text = without_mark(fs::read_to_string(file).map_err(|error| error.to_string())?);
     let (keys, faults) = match name {
         // In a folder the file says what a key is called, as deployed relays look it up.
         Some(id) => {

@@ -158,7 +158,7 @@ fn unreadable(file: &str, source: &io::Error) -> Trouble {
     match source.kind() {
         io::ErrorKind::NotFound => Trouble::new(
             format!("there is no file {file}"),
-            "correct [tls] in the configuration (a relative path starts where the relay is started)",
+            "correct its name in the configuration (a relative path starts where the relay is started)",
         ),
         io::ErrorKind::IsADirectory => Trouble::new(
             format!("{file} is a folder"),

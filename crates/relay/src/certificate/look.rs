@@ -30,10 +30,11 @@ enum Source {
 }
 
 impl Kept {
-    /// Reads a pair.
+    /// Reads a pair. One that is expired is taken: a start that is refused would take away what needs no
+    /// certificate as well.
     pub(super) fn read(pair: &Pair, now: SystemTime) -> Result<Self, Error> {
         let (watched, contents) = Watched::new(vec![pair.cert.clone(), pair.key.clone()]);
-        let identity = identity(pair, contents, now)?;
+        let identity = identity(pair, contents)?;
         let mut kept = Self::of(Source::Files(pair.clone(), watched), identity)?;
         // Both are said at the start.
         kept.doubts = kept.lasting_doubts(now);
@@ -75,7 +76,10 @@ impl Kept {
                     None
                 }
                 Look::Other(contents, digest) => {
-                    let next = identity(pair, contents, now);
+                    let next = identity(pair, contents).and_then(|next| {
+                        next.valid_at(&pair.cert, now)?;
+                        Ok(next)
+                    });
                     if next.is_ok() {
                         watched.used(digest);
                     }
@@ -142,12 +146,13 @@ impl Kept {
         if let Some(end) = self.ending(now)
             && self.countdown.is_due(lifetime, remaining, now)
         {
-            news.push(News::Ending(end));
+            let is_valid = self.identity.is_valid_at(now);
+            news.push(if is_valid { News::Ending(end) } else { News::Invalid(end) });
         }
     }
 
-    /// That it ends soon. One that is made here is renewed.
-    fn ending(&self, now: SystemTime) -> Option<Trouble> {
+    /// That it ends soon, or is not valid. One that is made here is renewed.
+    pub(super) fn ending(&self, now: SystemTime) -> Option<Trouble> {
         match &self.source {
             Source::Files(pair, _) => ending(&self.identity, &pair.cert, now),
             Source::Made(_) => None,
@@ -155,11 +160,11 @@ impl Kept {
     }
 }
 
-fn identity(pair: &Pair, contents: Contents, now: SystemTime) -> Result<Identity, Error> {
+fn identity(pair: &Pair, contents: Contents) -> Result<Identity, Error> {
     let mut contents = contents.into_iter();
     let mut next = || contents.next().unwrap_or_else(|| Ok(Vec::new()));
     let (cert, key) = (next(), next());
-    Identity::of(&pair.cert, &cert?, &pair.key, &key?, now)
+    Identity::of(&pair.cert, &cert?, &pair.key, &key?)
 }
 
 /// Authorities that are kept up with their files.

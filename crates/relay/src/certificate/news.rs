@@ -32,8 +32,10 @@ pub enum News {
     Well(String),
     /// It can be used, but something is doubtful.
     Doubt(Trouble),
-    /// It ends soon, or has ended.
+    /// It ends soon.
     Ending(Trouble),
+    /// It is shown, and clients refuse it: it is expired or not valid yet.
+    Invalid(Trouble),
     /// Somebody asked, and nothing is new.
     Unchanged,
 }
@@ -49,7 +51,7 @@ impl News {
             Self::Roots { from, count } => {
                 info!(from, count, "clients are judged by other authorities");
             }
-            Self::Kept(trouble) => error!("{trouble}"),
+            Self::Kept(trouble) | Self::Invalid(trouble) => error!("{trouble}"),
             Self::Well(from) => info!(from, "as it was when it was read: all is well again"),
             Self::Doubt(trouble) | Self::Ending(trouble) => warn!("{trouble}"),
             Self::Unchanged => info!("read again: no certificate has changed"),

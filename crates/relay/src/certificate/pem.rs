@@ -15,6 +15,9 @@ const ENCRYPTED: [&str; 2] = ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRY
 /// Longer files are none of ours: a chain has a few KiB, all roots of a system a few hundred.
 const FILE_BYTES: u64 = 4 << 20;
 
+/// Byte order mark of UTF-8.
+const MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// What `file` holds.
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
     let unreadable = |source| Error::Unreadable { file: file.into(), source };
@@ -23,6 +26,10 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
     if text.len() as u64 > FILE_BYTES {
         let why = format!("it is larger than {} MiB", FILE_BYTES >> 20);
         return Err(Error::Malformed { file: file.into(), why });
+    }
+    // Some editors begin a file with a byte order mark.
+    if text.starts_with(MARK) {
+        text.drain(..MARK.len());
     }
     Ok(text)
 }

@@ -1,6 +1,13 @@
 //! All certificates of a relay, and what it asks of clients: the newest that can be used.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use relay_worker::{Clients, Options, Tickets};
 use rustls::server::ResolvesServerCert;
@@ -20,6 +27,8 @@ pub struct Store {
     roots: Option<Roots>,
     shown: Arc<Shown>,
     tickets: Arc<Tickets>,
+    /// When the first of the certificates ends, in seconds since 1970.
+    ends: Arc<AtomicU64>,
 }
 
 impl Store {
@@ -36,8 +45,8 @@ impl Store {
         .into_iter();
         let first = all.next().ok_or_else(|| Error::Generate("none is named".to_owned()))?;
         let roots = if roots.is_empty() { None } else { Some(Roots::read(roots)?) };
-        let (shown, tickets) = (Arc::default(), Arc::default());
-        let store = Self { first, others: all.collect(), roots, shown, tickets };
+        let (shown, tickets, ends) = (Arc::default(), Arc::default(), Arc::default());
+        let store = Self { first, others: all.collect(), roots, shown, tickets, ends };
         store.show();
         Ok(store)
     }
@@ -88,7 +97,11 @@ impl Store {
     /// What the log should hold at the start: what is shown, and what is doubtful about it.
     pub fn opening(&self, now: SystemTime) -> Vec<News> {
         let of = |kept: &Kept| {
-            let doubts = kept.doubts(now).into_iter().map(News::Doubt);
+            let invalid = kept.ending(now).filter(|_| !kept.identity.is_valid_at(now));
+            let doubts = kept.doubts(now).into_iter().map(|doubt| match &invalid {
+                Some(invalid) if *invalid == doubt => News::Invalid(doubt),
+                _ => News::Doubt(doubt),
+            });
             std::iter::once(kept.shown()).chain(doubts).collect::<Vec<_>>()
         };
         self.all().flat_map(of).collect()
@@ -127,7 +140,16 @@ impl Store {
         certificates.chain(self.roots.as_ref().and_then(|roots| roots.said.now())).next()
     }
 
+    /// Gives the end of the certificate that ends first, of those shown whenever it is asked for.
+    pub fn first_end(&self) -> impl Fn() -> SystemTime + Send + Sync + 'static {
+        let ends = self.ends.clone();
+        move || SystemTime::UNIX_EPOCH + Duration::from_secs(ends.load(Ordering::Relaxed))
+    }
+
     fn show(&self) {
+        let end = |kept: &Kept| kept.identity.not_after().duration_since(SystemTime::UNIX_EPOCH);
+        let first = self.all().map(|kept| end(kept).unwrap_or_default().as_secs()).min();
+        self.ends.store(first.unwrap_or_default(), Ordering::Relaxed);
         let mut table = Table::default();
         for kept in self.all() {
             table.add(kept.certified.clone(), kept.identity.names());

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, time::SystemTime};
 use rustls::pki_types::CertificateDer;
 use x509_cert::{Certificate, der::Decode};
 
-use super::{Identity, countdown, date};
+use super::{Error, Identity, countdown, date};
 use crate::trouble::Trouble;
 
 /// Permission bits of everybody who is neither the owner nor of the group.
@@ -32,8 +32,11 @@ pub fn warnings(identity: &Identity, cert: &Path, key: &Path, now: SystemTime) -
     all
 }
 
-/// That `identity`, which came from this file, ends soon or has ended.
+/// That `identity`, which came from this file, ends soon, has ended or is not valid yet.
 pub(crate) fn ending(identity: &Identity, cert: &Path, now: SystemTime) -> Option<Trouble> {
+    if let Err(error @ Error::NotYetValid { .. }) = identity.valid_at(cert, now) {
+        return Some(error.trouble());
+    }
     let remaining = identity.remaining(now);
     let mark = countdown::mark(identity.lifetime(), remaining)?;
     let (cert, day) = (cert.display(), date(identity.not_after()));

@@ -1,10 +1,10 @@
 //! What there is to know about a certificate.
 
-use std::time::SystemTime;
+use std::{path::PathBuf, time::SystemTime};
 
 use crate::{
     certificate::{Identity, authorities as authorities_of, ending, made_for},
-    config::{Config, Pair, Tls},
+    config::{Pair, Tls},
     trouble::Trouble,
 };
 
@@ -25,7 +25,7 @@ pub(super) enum Certificate {
         days: u64,
         /// SHA-256 of the leaf.
         fingerprint: String,
-        /// That it ends soon.
+        /// That it ends soon, or is not valid.
         ending: Option<Trouble>,
     },
     /// None: why.
@@ -37,12 +37,17 @@ impl Certificate {
     pub(super) fn all(tls: &Tls, now: SystemTime) -> Vec<Self> {
         match tls {
             Tls::Generated(names) => vec![Self::Made(made_for(names))],
-            Tls::Files(pairs) => pairs.iter().map(|pair| Self::of(pair, now)).collect(),
+            Tls::Files(pairs) => Self::files(pairs, now),
         }
     }
 
+    /// Reads `pairs`.
+    pub(super) fn files(pairs: &[Pair], now: SystemTime) -> Vec<Self> {
+        pairs.iter().map(|pair| Self::of(pair, now)).collect()
+    }
+
     fn of(Pair { cert, key }: &Pair, now: SystemTime) -> Self {
-        match Identity::load(cert, key, now) {
+        match Identity::load(cert, key) {
             Err(error) => Self::None(error.to_string()),
             Ok(identity) => Self::Read {
                 file: cert.display().to_string(),
@@ -57,7 +62,6 @@ impl Certificate {
 }
 
 /// Whose certificates clients may show: how many authorities there are, or why there are none.
-pub(super) fn authorities(config: &Config) -> Option<Result<usize, String>> {
-    let files = &config.client_roots;
+pub(super) fn authorities(files: &[PathBuf]) -> Option<Result<usize, String>> {
     (!files.is_empty()).then(|| authorities_of(files).map_err(|error| error.to_string()))
 }

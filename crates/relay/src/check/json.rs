@@ -30,6 +30,12 @@ pub(super) fn written(report: &Report) -> String {
                 "address": config.bind.to_string(),
                 "transports": ["webtransport", "quic"],
                 "versions": config.quic.versions.iter().map(|version| version.alpn()).collect::<Vec<_>>(),
+                "others": report.listeners.iter().map(|listener| json!({
+                    "name": listener.name,
+                    "key": listener.key,
+                    "address": listener.place.to_string(),
+                    "serves": listener.serves,
+                })).collect::<Vec<_>>(),
             }),
         );
         object.insert(
@@ -42,6 +48,10 @@ pub(super) fn written(report: &Report) -> String {
         object.insert(
             "certificates".into(),
             report.certificates.iter().map(certificate).collect::<Vec<_>>().into(),
+        );
+        object.insert(
+            "https_certificates".into(),
+            report.web_certificates.iter().map(certificate).collect::<Vec<_>>().into(),
         );
         object.insert("client_authorities".into(), authorities(report));
         object.insert("memory_bytes".into(), report.memory.into());

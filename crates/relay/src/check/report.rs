@@ -8,8 +8,9 @@ use std::{
 use super::certificate::{Certificate, authorities};
 use crate::{
     access,
-    config::{Config, Place, Resolution, Source, Tls, Warning},
+    config::{Config, Place as Where, Resolution, Source, Tls, Warning},
     limits::{memory, payload::Limits},
+    listeners::{self, Listener, Place},
     serve,
     token::Shown,
 };
@@ -32,6 +33,12 @@ pub(super) struct Report {
     pub(super) certificates: Vec<Certificate>,
     /// How many authorities vouch for clients, if clients are asked; or why they cannot be used.
     pub(super) authorities: Option<Result<usize, String>>,
+    /// The certificates of HTTPS, where it has its own.
+    pub(super) web_certificates: Vec<Certificate>,
+    /// As `authorities`, of HTTPS.
+    web_authorities: Option<Result<usize, String>>,
+    /// Listeners beside UDP.
+    pub(super) listeners: Vec<Listener>,
     /// Threads it would have.
     pub(super) workers: usize,
     /// What the machine, or our part of it, has.
@@ -50,17 +57,23 @@ impl Report {
         let config = &resolution.config;
         let reading = memory::read();
         let certificates = Certificate::all(&config.tls, SystemTime::now());
-        let authorities = authorities(config);
+        let web = &config.web;
+        let web_certificates = Certificate::files(&web.certificates, SystemTime::now());
+        let (authorities, web_authorities) = (authorities(&config.client_roots), authorities(&web.roots));
+        let listeners = listeners::all(config);
         let credentials = access::trouble(&config.auth).map(|why| (config.auth.credentials.key(), why));
-        let limits = serve::plan(config).limits(0, 0, &reading);
+        let limits = serve::plan(config, &reading).limits(0, 0, &reading);
         let workers = serve::workers(config);
-        let more = hazards(config, &certificates);
-        resolution.warnings.extend(more.into_iter().map(|text| Warning { place: Place::Nowhere, text }));
+        let more = hazards(config, certificates.iter().chain(&web_certificates));
+        resolution.warnings.extend(more.into_iter().map(|text| Warning { place: Where::Nowhere, text }));
         Self {
             file,
             resolution,
             certificates,
             authorities,
+            web_certificates,
+            web_authorities,
+            listeners,
             workers,
             memory: reading.limit,
             limits,
@@ -77,14 +90,26 @@ impl Report {
     /// Everything a relay would not start for.
     pub(super) fn refusals(&self) -> Vec<String> {
         let mut all: Vec<String> = self.resolution.refusals.iter().map(ToString::to_string).collect();
-        let missing = self.certificates.iter().filter_map(|certificate| match certificate {
-            Certificate::None(why) => Some(("tls.cert", why)),
-            _ => None,
-        });
-        let unusable = self.authorities.iter().filter_map(|found| found.as_ref().err());
-        let credentials = self.credentials.as_ref().map(|(key, why)| (*key, why));
-        let troubles = missing.chain(unusable.map(|why| ("tls.root", why))).chain(credentials);
-        all.extend(troubles.map(|(key, why)| self.at(key, why)));
+        let missing = |key: &'static str, certificates: &[Certificate]| -> Vec<(&'static str, String)> {
+            let missing = certificates.iter().filter_map(|certificate| match certificate {
+                Certificate::None(why) => Some((key, why.clone())),
+                _ => None,
+            });
+            missing.collect()
+        };
+        let unusable = |key: &'static str, found: &Option<Result<usize, String>>| {
+            found.as_ref().and_then(|found| found.as_ref().err()).map(|why| (key, why.clone()))
+        };
+        let mut troubles = missing("tls.cert", &self.certificates);
+        troubles.extend(unusable("tls.root", &self.authorities));
+        troubles.extend(missing("web.https.cert", &self.web_certificates));
+        troubles.extend(unusable("web.https.root", &self.web_authorities));
+        troubles.extend(self.listeners.iter().filter_map(|listener| match &listener.place {
+            Place::Unix(path) => Some((listener.key, listeners::unix_trouble(path)?.to_string())),
+            Place::Tcp(_) => None,
+        }));
+        troubles.extend(self.credentials.clone());
+        all.extend(troubles.iter().map(|(key, why)| self.at(key, why)));
         all
     }
 
@@ -105,7 +130,7 @@ impl Report {
 }
 
 /// What an operator may not have meant.
-fn hazards(config: &Config, certificates: &[Certificate]) -> Vec<String> {
+fn hazards<'a>(config: &Config, certificates: impl Iterator<Item = &'a Certificate>) -> Vec<String> {
     let mut all = Vec::new();
     let is_exposed = !config.bind.ip().is_loopback();
     let everybody = |scope: &relay_model::Scope| scope.covers(&relay_model::Scope::everything());
@@ -128,7 +153,7 @@ fn hazards(config: &Config, certificates: &[Certificate]) -> Vec<String> {
     if matches!(config.tls, Tls::Generated(_)) && is_exposed {
         all.push("no certificate is configured: clients must pin the one that is made at start".to_owned());
     }
-    all.extend(certificates.iter().filter_map(|certificate| match certificate {
+    all.extend(certificates.filter_map(|certificate| match certificate {
         Certificate::Read { ending: Some(ending), .. } => Some(ending.to_string()),
         _ => None,
     }));

@@ -1,10 +1,14 @@
 //! A report for people.
 
-use std::fmt;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::{certificate::Certificate, report::Report};
 use crate::{
-    config::{Config, Credentials, KeyDir, redacted},
+    config::{Credentials, KeyDir, redacted},
+    listeners::{Listener, Place},
     serve::shown,
 };
 
@@ -41,9 +45,19 @@ impl Report {
         let config = &self.resolution.config;
         let versions: Vec<&str> = config.quic.versions.iter().map(|version| version.alpn()).collect();
         writeln!(f, "\nlistens")?;
-        writeln!(f, "  UDP          {}, {}", config.bind, reach(config))?;
+        let also = if config.from_file { "" } else { ", and ::1 with it" };
+        let also = if config.bind.ip() == Ipv4Addr::LOCALHOST { also } else { "" };
+        writeln!(f, "  UDP          {}, {}{also}", config.bind, reach(config.bind.ip()))?;
         writeln!(f, "  transports   WebTransport, raw QUIC")?;
         writeln!(f, "  versions     {}", versions.join(", "))?;
+        for Listener { name, place, serves, .. } in &self.listeners {
+            match place {
+                Place::Tcp(address) => {
+                    writeln!(f, "  {name:<12} {address}, {}: {serves}", reach(address.ip()))?;
+                }
+                Place::Unix(path) => writeln!(f, "  {name:<12} {}: {serves}", path.display())?,
+            }
+        }
         writeln!(f, "\nwho may do what")?;
         writeln!(f, "  publish      everybody: {}", shown(&config.publish))?;
         writeln!(f, "  subscribe    everybody: {}", shown(&config.subscribe))?;
@@ -100,25 +114,9 @@ impl Report {
 
     fn certificates(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let several = self.certificates.len() > 1;
-        writeln!(
-            f,
-            "\ncertificate{}",
-            if several { "s, the first for who asks for no name of the others" } else { "" }
-        )?;
-        for certificate in &self.certificates {
-            match certificate {
-                Certificate::Made(names) => {
-                    writeln!(f, "  made at start, self-signed, for {}", names.join(", "))?;
-                }
-                Certificate::None(why) => writeln!(f, "  none: {why}")?,
-                Certificate::Read { file, names, until, days, fingerprint, .. } => {
-                    writeln!(f, "  file         {file}, and its key matches")?;
-                    writeln!(f, "  names        {}", names.join(", "))?;
-                    writeln!(f, "  valid        until {until}, {days} days")?;
-                    writeln!(f, "  SHA-256      {fingerprint}")?;
-                }
-            }
-        }
+        let title = if several { "s, the first for who asks for no name of the others" } else { "" };
+        writeln!(f, "\ncertificate{title}")?;
+        self.certificates.iter().try_for_each(|one| certificate(f, one))?;
         match &self.authorities {
             None => writeln!(f, "  clients      are asked for none"),
             Some(Err(why)) => writeln!(f, "  clients      none would get in: {why}"),
@@ -127,7 +125,11 @@ impl Report {
                 "  clients      may show one of {count} {}, and need not",
                 if *count == 1 { "authority" } else { "authorities" }
             ),
+        }?;
+        if !self.web_certificates.is_empty() {
+            writeln!(f, "\ncertificates of HTTPS")?;
         }
+        self.web_certificates.iter().try_for_each(|one| certificate(f, one))
     }
 
     fn settings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -139,9 +141,22 @@ impl Report {
     }
 }
 
+fn certificate(f: &mut fmt::Formatter<'_>, certificate: &Certificate) -> fmt::Result {
+    match certificate {
+        Certificate::Made(names) => writeln!(f, "  made at start, self-signed, for {}", names.join(", ")),
+        Certificate::None(why) => writeln!(f, "  none: {why}"),
+        Certificate::Read { file, names, until, days, fingerprint, .. } => {
+            writeln!(f, "  file         {file}, and its key matches")?;
+            writeln!(f, "  names        {}", names.join(", "))?;
+            writeln!(f, "  valid        until {until}, {days} days")?;
+            writeln!(f, "  SHA-256      {fingerprint}")
+        }
+    }
+}
+
 /// Who can reach the address.
-fn reach(config: &Config) -> &'static str {
-    match config.bind.ip() {
+fn reach(ip: IpAddr) -> &'static str {
+    match ip {
         ip if ip.is_loopback() => "this machine only",
         ip if ip.is_unspecified() && ip.is_ipv6() => "all interfaces, IPv6 and IPv4",
         ip if ip.is_unspecified() => "all interfaces, IPv4 only",

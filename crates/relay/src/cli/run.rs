@@ -32,10 +32,10 @@ impl RunArgs {
 impl Args for RunArgs {
     fn augment_args(command: Command) -> Command {
         let file = Arg::new("file").value_name("FILE").value_parser(value_parser!(PathBuf));
-        let config = Arg::new("config").long("config").value_name("FILE").env("MOQ_CONFIG");
-        let command = command
-            .arg(file.help("Configuration file (TOML); the same as --config"))
-            .arg(config.value_parser(value_parser!(PathBuf)).help("Configuration file (TOML)"));
+        let config = Arg::new("config").long("config").value_name("FILE");
+        let command = command.arg(file.help("Configuration file (TOML); the same as --config")).arg(
+            config.value_parser(value_parser!(PathBuf)).help("Configuration file (TOML) [env: MOQ_CONFIG]"),
+        );
         table::named().fold(command, |command, (entry, names)| command.arg(argument(entry, names)))
     }
 
@@ -53,7 +53,7 @@ impl FromArgMatches for RunArgs {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         self.file = matches.get_one::<PathBuf>("file").cloned();
-        self.config = matches.get_one::<PathBuf>("config").cloned();
+        self.config = matches.get_one::<PathBuf>("config").cloned().or_else(Outside::file);
         for (entry, _) in table::named() {
             let was_given = matches.value_source(entry.key) == Some(ValueSource::CommandLine);
             if let Some(values) = matches.get_many::<String>(entry.key).filter(|_| was_given) {
@@ -67,7 +67,13 @@ impl FromArgMatches for RunArgs {
 fn argument(entry: &'static table::Entry, names: &'static table::Names) -> Arg {
     let mut flags = names.flags.iter().map(String::as_str);
     let kind = entry.kind;
-    let check = move |text: &str| kind.check(&kind.of_text(text)).map(|()| text.to_owned());
+    let check = move |text: &str| {
+        // In a file "" is everything; here it is what a shell makes of a variable that is not set.
+        if kind == table::Kind::Prefixes && text.trim().is_empty() {
+            return Err("it is empty; leave it out, or write ** to open everything".to_owned());
+        }
+        kind.check(&kind.of_text(text)).map(|()| text.to_owned())
+    };
     let arg = Arg::new(entry.key)
         .long(flags.next().unwrap_or(entry.key))
         .aliases(flags)
@@ -121,6 +127,16 @@ mod tests {
             let error = Cli::try_parse_from(["moq-relay", "--workers", bad]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ValueValidation);
         }
+    }
+
+    #[test]
+    fn empty_public_flag_is_refused() {
+        for line in [&["moq-relay", "--auth-public="][..], &["moq-relay", "--auth-public", " "]] {
+            let error = Cli::try_parse_from(line).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ValueValidation);
+            assert!(error.to_string().contains("write ** to open everything"), "{error}");
+        }
+        assert_eq!(flags(&["moq-relay", "--auth-public=**"]), [("auth.public", vec!["**".to_owned()])]);
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub enum Problem {
     /// Not TOML.
     #[error("{0}")]
     Syntax(String),
+    /// Not in the encoding of TOML. Which it is in.
+    #[error("the file is {0}; save it as UTF-8")]
+    NoText(&'static str),
     /// Too much of it.
     #[error("{0} bytes are no configuration; at most {FILE_BYTES}")]
     TooLong(u64),

@@ -1,6 +1,9 @@
 //! All layers become one configuration.
 
-use std::{env, path::Path as FilePath};
+use std::{
+    env,
+    path::{Path as FilePath, PathBuf},
+};
 
 use relay_model::{Pattern, Scope};
 use toml::Value;
@@ -12,6 +15,9 @@ use super::{
     table::{self, Status},
     value,
 };
+
+/// Variable that names the configuration file.
+const CONFIG: &str = "MOQ_CONFIG";
 
 /// What is said outside of the file.
 #[derive(Clone, Debug, Default)]
@@ -49,11 +55,19 @@ impl Outside {
     pub fn with_environment(flags: Vec<(&'static str, Vec<String>)>) -> Self {
         let ours = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             let name = name.into_string().ok().filter(|name| name.starts_with("MOQ_"))?;
-            Some((name, value.to_string_lossy().into_owned()))
+            // A secret that was made from a file often ends with a newline.
+            Some((name, value.to_string_lossy().trim().to_owned()))
         };
         let mut variables: Vec<_> = env::vars_os().filter_map(ours).collect();
         variables.sort();
         Self { flags, variables }
+    }
+
+    /// The configuration file that the environment of this process names.
+    pub(crate) fn file() -> Option<PathBuf> {
+        let named = env::var_os(CONFIG)?;
+        let named = named.to_str().map_or(named.clone(), |text| text.trim().into());
+        (!named.is_empty()).then(|| named.into())
     }
 }
 
@@ -143,19 +157,21 @@ impl Layers<'_> {
                 let Some((_, text)) = outside.variables.iter().find(|(given, _)| given == name) else {
                     continue;
                 };
-                let source = Source::Variable(name.clone());
-                if text.is_empty() && entry.is_used() {
-                    let what = "it is empty; unset it, or give it a value (** opens everything)";
-                    self.refuse(&source, None, Problem::Outside(what.to_owned()));
+                if text.is_empty() {
                     continue;
                 }
+                let source = Source::Variable(name.clone());
                 let value = entry.kind.of_text(text);
                 self.given.push(Given { entry, spelled: name.clone(), value, source, key_at: None });
             }
         }
-        for (name, _) in &outside.variables {
-            let is_known = table::named().any(|(_, names)| names.variables.contains(name));
-            if let Some(near) = hint::variable(name).filter(|_| !is_known && name != "MOQ_CONFIG") {
+        for (name, text) in &outside.variables {
+            let is_known = name == CONFIG || table::named().any(|(_, names)| names.variables.contains(name));
+            if is_known && text.is_empty() {
+                let text = "this variable is empty and counts as not set".to_owned();
+                self.warnings.push(Warning { place: Place::Named(name.clone()), text });
+            }
+            if let Some(near) = hint::variable(name).filter(|_| !is_known) {
                 let text = format!("nobody reads this variable; did you mean {near}?");
                 self.warnings.push(Warning { place: Place::Named(name.clone()), text });
             }

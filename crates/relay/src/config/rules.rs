@@ -143,6 +143,28 @@ pub(super) fn together(layers: &mut Layers<'_>, config: &Config) {
         layers.warn(&source, "`web.proxy_header` changes nothing without `web.proxy`".to_owned());
     }
     stream_only(layers);
+    same_address(layers, config);
+}
+
+/// Two listeners of TCP have two addresses; HTTP and HTTPS may share one.
+fn same_address(layers: &mut Layers<'_>, config: &Config) {
+    let web = &config.web;
+    let all = [
+        ("web.http.listen", web.http),
+        ("web.https.listen", web.https),
+        ("internal.listen", web.internal),
+        ("server.tcp.bind", web.tcp),
+    ];
+    let shares = |one, other| (one, other) == ("web.http.listen", "web.https.listen");
+    for (index, (one, at)) in all.iter().enumerate() {
+        for (other, _) in all.iter().skip(index + 1).filter(|(other, too)| too == at && !shares(*one, *other))
+        {
+            if let Some(address) = at.filter(|address| address.port() != 0) {
+                let what = format!("`{one}` and `{other}` are both {address}; give one of them another port");
+                refuse(layers, &[other, one], what);
+            }
+        }
+    }
 }
 
 /// A relay that was told of other entrances only must not open one of its own accord.

@@ -1,6 +1,9 @@
 //! What is served over TCP and Unix sockets: HTTP, WebSocket, sessions over byte streams.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use relay_admin::{Allowed, Hosts, OriginPattern, Origins, ProxyHeader, TrustedProxy};
 
@@ -101,6 +104,30 @@ impl Config {
     }
 }
 
+/// IPv4 of all interfaces, at the port of an address that stands for all of both versions.
+fn without_ipv6(address: &mut SocketAddr) -> bool {
+    let is_all = address.is_ipv6() && address.ip().is_unspecified();
+    if is_all {
+        address.set_ip(Ipv4Addr::UNSPECIFIED.into());
+    }
+    is_all
+}
+
+impl Config {
+    /// The same on a machine without IPv6: what listens on all addresses listens on those of IPv4. An address of
+    /// IPv6 stays, and is refused later.
+    pub(crate) fn for_machine(mut self, has_ipv6: bool) -> Self {
+        let web = &mut self.web;
+        let others = [&mut web.http, &mut web.https, &mut web.internal, &mut web.tcp];
+        let all = others.into_iter().flatten().chain([&mut self.bind]);
+        let changed = all.filter(|_| !has_ipv6).map(without_ipv6).filter(|changed| *changed).count();
+        if changed > 0 {
+            tracing::warn!("this machine has no IPv6: what is to listen on [::] listens on 0.0.0.0");
+        }
+        self
+    }
+}
+
 impl Layers<'_> {
     /// Takes in what is said of it.
     pub(super) fn web(&mut self, config: &mut Config) {
@@ -135,5 +162,22 @@ impl Layers<'_> {
         if !config.from_file && web.http.is_none() && web.https.is_none() {
             (web.http, web.https) = (Some(config.bind), Some(config.bind));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_ipv6_all_addresses_are_those_of_ipv4() {
+        let mut config = Config::development();
+        (config.bind, config.web.http) = ("[::]:4443".parse().unwrap(), "[::]:80".parse().ok());
+        config.web.internal = "[::1]:9".parse().ok();
+        assert_eq!(config.clone().for_machine(true), config);
+        let changed = config.for_machine(false);
+        let shown = [Some(changed.bind), changed.web.http, changed.web.internal, changed.web.https];
+        let expected = ["0.0.0.0:4443", "0.0.0.0:80", "[::1]:9", "127.0.0.1:4443"];
+        assert_eq!(shown, expected.map(|address| address.parse().ok()));
     }
 }

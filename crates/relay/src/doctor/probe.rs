@@ -8,10 +8,11 @@ use std::{
 
 use time::OffsetDateTime;
 
-use super::reading::{Certificate, Clock, Files, Ipv6, Port, Running, Shown, Standing};
+use super::reading::{Certificate, Clock, Files, Ipv6, Keys, Port, Running, Shown, Standing};
 use crate::{
+    access,
     certificate::{self, Identity},
-    config::{Config, Pair, Tls},
+    config::{Config, Credentials, Pair, Tls},
     limits::rlimit,
 };
 
@@ -44,7 +45,23 @@ pub(super) fn certificates(config: &Config) -> Vec<Certificate> {
         let found = certificate::authorities(&config.client_roots);
         all.push(found.map_or_else(|error| Certificate::Refused(error.trouble()), Certificate::Authorities));
     }
+    let web = &config.web;
+    all.extend(web.certificates.iter().map(certificate));
+    if !web.roots.is_empty() {
+        let found = certificate::authorities(&web.roots);
+        all.push(found.map_or_else(|error| Certificate::Refused(error.trouble()), Certificate::Authorities));
+    }
     all
+}
+
+/// What tokens are checked with, as far as that can be seen without asking a server.
+pub(super) fn keys(config: &Config) -> Keys {
+    let key = config.auth.credentials.key();
+    match access::trouble(&config.auth) {
+        Some(why) => Keys::Unusable(key, why),
+        None if config.auth.credentials == Credentials::None => Keys::None,
+        None => Keys::Usable(key),
+    }
 }
 
 /// The certificate that `config` names first, beside the one that was shown to who asked for no name.
@@ -54,7 +71,7 @@ pub(super) fn running(config: &Config, port: &Port) -> Option<Running> {
         return None;
     };
     let shown = answers.iter().find_map(|answer| answer.shown)?;
-    let named = Identity::load(cert, key, SystemTime::now())
+    let named = Identity::load(cert, key)
         .map(|identity| (identity.fingerprint(), certificate::date(identity.not_after())))
         .map_err(|error| error.trouble());
     Some(Running { file: cert.display().to_string(), named, shown })
@@ -62,7 +79,7 @@ pub(super) fn running(config: &Config, port: &Port) -> Option<Running> {
 
 fn certificate(Pair { cert, key }: &Pair) -> Certificate {
     let now = SystemTime::now();
-    match Identity::load(cert, key, now) {
+    match Identity::load(cert, key) {
         Err(error) => Certificate::Refused(error.trouble()),
         Ok(identity) => Certificate::Loaded(Shown {
             names: identity.names(),

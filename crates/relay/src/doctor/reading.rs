@@ -9,6 +9,7 @@ use time::{Date, OffsetDateTime};
 
 use crate::{
     certificate::Fingerprint,
+    listeners::Place,
     trouble::{Trouble, holder::Holder},
 };
 
@@ -67,6 +68,45 @@ pub enum Ipv6 {
     Local,
     /// There is an address that others can reach.
     Global,
+}
+
+/// What tokens are checked with.
+#[derive(Clone, Debug)]
+pub enum Keys {
+    /// Nothing: there are no tokens.
+    None,
+    /// What this key of the configuration names, which can be used.
+    Usable(&'static str),
+    /// The same, which cannot; and why.
+    Unusable(&'static str, String),
+}
+
+/// A listener beside UDP.
+#[derive(Clone, Debug)]
+pub struct Entrance {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// The key that asks for it.
+    pub(crate) key: &'static str,
+    /// Its address.
+    pub(crate) place: Place,
+    /// What is there now.
+    pub(crate) vacancy: Vacancy,
+    /// Whether a relay starts without it.
+    pub(crate) is_optional: bool,
+}
+
+/// What is at an address.
+#[derive(Clone, Debug)]
+pub enum Vacancy {
+    /// Nobody listens there.
+    Free,
+    /// The relay that has the UDP port.
+    OfRelay(Holder),
+    /// Somebody else.
+    Taken(Holder),
+    /// Nobody may listen there.
+    Refused(Trouble),
 }
 
 /// The relay's own port.

@@ -4,12 +4,13 @@ use relay_worker::{Buffers, probe::Offload};
 use time::macros::{date, datetime};
 
 use super::{
-    reading::{Answer, Certificate, Clock, Files, Ipv6, Running, Shown, Standing},
+    reading::{Answer, Certificate, Clock, Entrance, Files, Ipv6, Keys, Running, Shown, Standing, Vacancy},
     *,
 };
 use crate::{
     certificate::Fingerprint,
     limits::memory::Reading,
+    listeners::Place,
     trouble::{Trouble, holder::Holder},
 };
 
@@ -43,6 +44,15 @@ fn shown(doubts: Vec<Trouble>) -> Certificate {
 fn in_use(named: Result<&[u8], Trouble>) -> Verdict {
     let named = named.map(|named| (Fingerprint::of(named), date!(2027 - 01 - 31)));
     verdict::in_use(&Running { file: "cert.pem".to_owned(), named, shown: Fingerprint::of(b"one") })
+}
+
+fn relay() -> Holder {
+    Holder::Process { pid: 7, name: "moq-relay".to_owned() }
+}
+
+fn entrance(vacancy: Vacancy, is_optional: bool) -> Verdict {
+    let (name, key, place) = ("HTTP", "web.http.listen", Place::Tcp(at("[::]:8080")));
+    verdict::entrance(&Entrance { name, key, place, vacancy, is_optional })
 }
 
 fn memory_of(mib: u64) -> Reading {
@@ -102,6 +112,15 @@ fn all() -> Vec<(&'static str, Verdict)> {
         ("IPv6", verdict::ipv6(&Ipv6::Local, at("[::]:4443"))),
         ("IPv6", verdict::ipv6(&missing, at("0.0.0.0:4443"))),
         ("IPv6", verdict::ipv6(&missing, at("[::]:4443"))),
+        ("IPv6", verdict::ipv6(&missing, at("[2001:db8::1]:4443"))),
+        ("keys", verdict::keys(&Keys::None)),
+        ("keys", verdict::keys(&Keys::Usable("auth.key"))),
+        ("keys", verdict::keys(&Keys::Unusable("auth.key", "root.jwk: there is no such file".to_owned()))),
+        ("listener", entrance(Vacancy::Free, false)),
+        ("listener", entrance(Vacancy::OfRelay(relay()), false)),
+        ("listener", entrance(Vacancy::Taken(relay()), false)),
+        ("listener", entrance(Vacancy::Taken(Holder::Unknown), true)),
+        ("listener", entrance(Vacancy::Refused(Trouble::new("not allowed", "use another port")), false)),
         ("port", port(free("192.0.2.7", true))),
         ("port", port(free("127.0.0.1", true))),
         ("port", port(free("192.0.2.7", false))),

@@ -5,9 +5,12 @@ use std::{net::IpAddr, path::Path, time::Duration};
 use relay_worker::{Buffers, probe::Offload};
 use time::{OffsetDateTime, macros::datetime};
 
-use super::reading::{Answer, Certificate, Clock, Files, Ipv6, Port, Running, Shown, Standing};
+use super::reading::{
+    Answer, Certificate, Clock, Entrance, Files, Ipv6, Keys, Port, Running, Shown, Standing, Vacancy,
+};
 use crate::{
     limits::memory,
+    listeners::Place,
     trouble::{self, RAISE_FILES, Trouble, bytes, without_ipv6},
 };
 
@@ -212,12 +215,50 @@ pub fn in_use(Running { file, named, shown }: &Running) -> Verdict {
 pub fn ipv6(reading: &Ipv6, bind: std::net::SocketAddr) -> Verdict {
     match (bind.ip(), reading) {
         (IpAddr::V4(_), _) => Verdict::Ok("not asked for: the relay listens on IPv4 alone".to_owned()),
+        (ip, Ipv6::Missing(why)) if ip.is_unspecified() => Verdict::warn(
+            format!("this machine has no IPv6 ({why}): a relay at {bind} serves IPv4 alone"),
+            without_ipv6(bind),
+        ),
         (_, Ipv6::Missing(why)) => Verdict::fail(
             format!("this machine has no IPv6 ({why}), and {bind} needs it"),
             without_ipv6(bind),
         ),
         (_, Ipv6::Local) => Verdict::Ok("on this machine only: it has no address of its own".to_owned()),
         (_, Ipv6::Global) => Verdict::Ok("with an address of its own".to_owned()),
+    }
+}
+
+/// What tokens are checked with.
+pub fn keys(reading: &Keys) -> Verdict {
+    match reading {
+        Keys::None => Verdict::Ok("no token is taken".to_owned()),
+        Keys::Usable(key) => Verdict::Ok(format!("`{key}` can be used")),
+        Keys::Unusable(key, why) => {
+            Verdict::fail(format!("`{key}`: {why}"), "correct it; `moq-relay check` names its line")
+        }
+    }
+}
+
+/// A listener beside UDP.
+pub fn entrance(Entrance { name, key, place, vacancy, is_optional }: &Entrance) -> Verdict {
+    match vacancy {
+        Vacancy::Free => Verdict::Ok(format!("{name}: {place} is free")),
+        Vacancy::OfRelay(_) => Verdict::Ok(format!("{name}: the relay listens at {place}")),
+        Vacancy::Refused(trouble) => Verdict::Fail(trouble.clone()),
+        Vacancy::Taken(holder) => {
+            let Trouble { what, todo } = match place {
+                Place::Tcp(address) => trouble::tcp_in_use(name, *address, holder),
+                Place::Unix(path) => Trouble::new(
+                    format!("{holder} listens at {}, where {name} is to be served", path.display()),
+                    "stop it, or choose another path",
+                ),
+            };
+            let todo = format!("{todo} (`{key}`)");
+            if *is_optional {
+                return Verdict::warn(format!("{what}: a relay starts without it"), todo);
+            }
+            Verdict::fail(what, todo)
+        }
     }
 }
 

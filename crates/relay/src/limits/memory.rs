@@ -1,10 +1,20 @@
 //! How much memory there is and how much of it is free: the least of the machine's and of every control
 //! group above us.
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
-/// Assumed when the system tells nothing.
+use super::kept::KeptFile;
+use crate::trouble::{Trouble, bytes};
+
+/// Assumed where the limit of a control group cannot be read, or the system reports no memory at all.
 const UNKNOWN: u64 = 1 << 30;
+/// Control groups above us that are read, nearest first: each may take three descriptors.
+const GROUPS: usize = 12;
 /// Where control groups of version 2 are: alone, or beside those of version 1.
 const UNIFIED: [&str; 2] = ["sys/fs/cgroup", "sys/fs/cgroup/unified"];
 /// Where the memory controller of version 1 is.
@@ -28,89 +38,188 @@ struct Bound {
     free: u64,
 }
 
-/// What the system says now.
+/// Reads memory again and again, through descriptors that it holds open.
+#[derive(Debug)]
+pub struct Gauge(Mutex<Files>);
+
+impl Gauge {
+    /// Of this machine.
+    pub fn new() -> Self {
+        // `sysinfo(2)` takes no descriptor and needs no file system.
+        let machine = rustix::system::sysinfo();
+        let total = u64::from(machine.totalram).checked_mul(u64::from(machine.mem_unit));
+        Self(Mutex::new(Files::below(Path::new("/"), total.filter(|total| *total > 0))))
+    }
+
+    /// Reads what holds now. A file that cannot be read any more counts with its last content.
+    pub fn read(&self) -> Reading {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).read()
+    }
+
+    /// Files that could not be read at the last reading, and what is used instead.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).trouble()
+    }
+
+    /// Whether the limit of the last reading was measured, and not assumed.
+    pub fn is_known(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).assumed.is_none()
+    }
+}
+
+impl Default for Gauge {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A single reading.
 pub fn read() -> Reading {
-    read_below(Path::new("/"))
+    Gauge::new().read()
 }
 
-/// As [`read`], in a file system that stands at `root`.
-pub fn read_below(root: &Path) -> Reading {
-    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-    let bounds: Vec<Bound> = machine(root)
-        .into_iter()
-        .chain(unified_groups(root, &groups))
-        .chain(legacy_groups(root, &groups))
-        .collect();
-    let limit = bounds.iter().map(|bound| bound.limit).min().unwrap_or(UNKNOWN);
-    let free = bounds.iter().map(|bound| bound.free).min().unwrap_or(UNKNOWN).min(limit);
-    Reading { limit, free, resident: resident(root).unwrap_or(0) }
+/// The files, and what became of the last reading.
+#[derive(Debug)]
+struct Files {
+    root: PathBuf,
+    /// Memory of the machine as the kernel reports it without a file.
+    total: Option<u64>,
+    /// With the number of the reading that used each last.
+    open: BTreeMap<PathBuf, (KeptFile, u64)>,
+    readings: u64,
+    /// Files that could not be read.
+    failed: Vec<(PathBuf, io::Error)>,
+    /// The limit, where it was assumed: a file was never readable.
+    assumed: Option<u64>,
 }
 
-/// `MemTotal` and `MemAvailable` of `/proc/meminfo`.
-fn machine(root: &Path) -> Option<Bound> {
-    let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        kib.checked_mul(1_024)
-    };
-    let limit = field("MemTotal:")?;
-    Some(Bound { limit, free: field("MemAvailable:").unwrap_or(limit) })
-}
+impl Files {
+    fn below(root: &Path, total: Option<u64>) -> Self {
+        let (open, failed) = (BTreeMap::new(), Vec::new());
+        Self { root: root.to_owned(), total, open, readings: 0, failed, assumed: None }
+    }
 
-/// From our own control group (version 2) up to the root.
-fn unified_groups(root: &Path, groups: &str) -> Vec<Bound> {
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
-    let ancestors = own.into_iter().flat_map(|own| Path::new(own).ancestors());
-    ancestors
-        .flat_map(|group| UNIFIED.map(|mount| root.join(mount).join(group)))
-        .filter_map(|folder| bound(&folder, "memory.max", "memory.current", "inactive_file"))
-        .collect()
-}
+    fn read(&mut self) -> Reading {
+        self.readings += 1;
+        self.failed.clear();
+        let groups = self.text(Path::new("proc/self/cgroup")).unwrap_or_default();
+        let mut bounds: Vec<Bound> = self.machine().into_iter().collect();
+        bounds.extend(self.unified_groups(&groups));
+        bounds.extend(self.legacy_groups(&groups));
+        let resident = self.resident().unwrap_or(0);
+        let now = self.readings;
+        self.open.retain(|_, (_, used)| *used == now);
+        let limit = bounds.iter().map(|bound| bound.limit).min();
+        let known = limit.filter(|_| !self.is_group_hidden());
+        let limit = known.unwrap_or_else(|| limit.unwrap_or(UNKNOWN).min(UNKNOWN));
+        self.assumed = known.is_none().then_some(limit);
+        let free = bounds.iter().map(|bound| bound.free).min().unwrap_or(UNKNOWN).min(limit);
+        Reading { limit, free, resident }
+    }
 
-/// From our own control group (version 1) up to the root. A container sees its own at the root, whatever
-/// its path is called outside.
-fn legacy_groups(root: &Path, groups: &str) -> Vec<Bound> {
-    let own = groups.lines().find_map(|line| {
-        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-        controllers.split(',').any(|name| name == "memory").then_some(path)?.strip_prefix('/')
-    });
-    let ancestors = Path::new(own.unwrap_or_default()).ancestors();
-    ancestors
-        .map(|group| root.join(LEGACY).join(group))
-        .filter_map(|folder| {
-            bound(&folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        })
-        .collect()
-}
+    /// Whether a file that may limit us exists and was never readable.
+    fn is_group_hidden(&self) -> bool {
+        let is_of_groups = |path: &PathBuf| !path.ends_with("meminfo") && !path.ends_with("statm");
+        self.open.iter().any(|(path, (file, _))| is_of_groups(path) && file.is_unread())
+    }
 
-/// One control group; `None` when it has no limit. Inactive file pages are given up before anybody is
-/// killed: they are free.
-fn bound(folder: &Path, limit: &str, usage: &str, inactive: &str) -> Option<Bound> {
-    let limit = number(&folder.join(limit))?;
-    let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
-    let cached: u64 = stat
-        .lines()
-        .find_map(|line| line.strip_prefix(inactive)?.strip_prefix(' ')?.trim().parse().ok())
-        .unwrap_or(0);
-    let used = number(&folder.join(usage)).unwrap_or(0).saturating_sub(cached);
-    Some(Bound { limit, free: limit.saturating_sub(used) })
-}
+    fn trouble(&self) -> Option<Trouble> {
+        let (path, error) = self.failed.first()?;
+        let used = match self.assumed {
+            Some(limit) => format!("a limit of {} is assumed", bytes(limit)),
+            None => "the last good values are used".to_owned(),
+        };
+        Some(Trouble::new(
+            format!("cannot read memory use: {}: {error}: {used}", path.display()),
+            "let the relay read it (no ProcSubset=pid in a systemd unit; enough open files)",
+        ))
+    }
 
-/// A number of bytes; `max` is none.
-fn number(file: &Path) -> Option<u64> {
-    fs::read_to_string(file).ok()?.trim().parse().ok()
-}
+    /// Text of the file at `path` below the root; of the last good reading where it cannot be read now.
+    fn text(&mut self, path: &Path) -> Option<String> {
+        let path = self.root.join(path);
+        let now = self.readings;
+        let (file, used) =
+            self.open.entry(path).or_insert_with_key(|path| (KeptFile::new(path.clone()), now));
+        *used = now;
+        if let Err(error) = file.refresh() {
+            self.failed.push((file.path().to_owned(), error));
+        }
+        file.text().map(str::to_owned)
+    }
 
-/// The second field of `/proc/self/statm`, in pages.
-fn resident(root: &Path) -> Option<u64> {
-    let text = fs::read_to_string(root.join("proc/self/statm")).ok()?;
-    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
-    pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
+    /// A number of bytes; `max` is none.
+    fn number(&mut self, path: &Path) -> Option<u64> {
+        self.text(path)?.trim().parse().ok()
+    }
+
+    /// `MemTotal` and `MemAvailable` of `/proc/meminfo`; without it the total, as all of it were free: how much
+    /// is cached and would give way is unknown then.
+    fn machine(&mut self) -> Option<Bound> {
+        let text = self.text(Path::new("proc/meminfo"));
+        let field = |name: &str| {
+            let line = text.as_ref()?.lines().find_map(|line| line.strip_prefix(name))?;
+            let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+            kib.checked_mul(1_024)
+        };
+        let limit = field("MemTotal:").or(self.total)?;
+        Some(Bound { limit, free: field("MemAvailable:").unwrap_or(limit) })
+    }
+
+    /// From our own control group (version 2) up to the root.
+    fn unified_groups(&mut self, groups: &str) -> Vec<Bound> {
+        let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+        let ancestors = own.into_iter().flat_map(|own| Path::new(own).ancestors()).take(GROUPS);
+        ancestors
+            .flat_map(|group| UNIFIED.map(|mount| Path::new(mount).join(group)))
+            .filter_map(|folder| self.bound(&folder, "memory.max", "memory.current", "inactive_file"))
+            .collect()
+    }
+
+    /// From our own control group (version 1) up to the root. A container sees its own at the root, whatever
+    /// its path is called outside.
+    fn legacy_groups(&mut self, groups: &str) -> Vec<Bound> {
+        let own = groups.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            controllers.split(',').any(|name| name == "memory").then_some(path)?.strip_prefix('/')
+        });
+        let own = Path::new(own.unwrap_or_default());
+        let root = (own != Path::new("")).then_some(Path::new(""));
+        let nearest = own.ancestors().take(GROUPS).filter(|group| *group != Path::new("") || root.is_none());
+        nearest
+            .chain(root)
+            .map(|group| Path::new(LEGACY).join(group))
+            .filter_map(|folder| {
+                self.bound(&folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            })
+            .collect()
+    }
+
+    /// One control group; `None` when it has no limit. Inactive file pages are given up before anybody is
+    /// killed: they are free.
+    fn bound(&mut self, folder: &Path, limit: &str, usage: &str, inactive: &str) -> Option<Bound> {
+        let limit = self.number(&folder.join(limit))?;
+        let stat = self.text(&folder.join("memory.stat")).unwrap_or_default();
+        let cached: u64 = stat
+            .lines()
+            .find_map(|line| line.strip_prefix(inactive)?.strip_prefix(' ')?.trim().parse().ok())
+            .unwrap_or(0);
+        let used = self.number(&folder.join(usage)).unwrap_or(0).saturating_sub(cached);
+        Some(Bound { limit, free: limit.saturating_sub(used) })
+    }
+
+    /// The second field of `/proc/self/statm`, in pages.
+    fn resident(&mut self) -> Option<u64> {
+        let text = self.text(Path::new("proc/self/statm"))?;
+        let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+        pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -124,7 +233,7 @@ mod tests {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, text).unwrap();
         }
-        read_below(root.path())
+        Files::below(root.path(), None).read()
     }
 
     /// Limit and free, MiB.
@@ -197,5 +306,74 @@ mod tests {
     #[test]
     fn a_machine_that_tells_nothing_still_starts() {
         assert_eq!(read_with(&[]), Reading { limit: UNKNOWN, free: UNKNOWN, resident: 0 });
+    }
+
+    /// A folder instead of a file: it exists, and no user can read it.
+    fn hide(root: &Path, name: &str) {
+        let _ = fs::remove_file(root.join(name));
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+
+    fn write(root: &Path, name: &str, text: &str) {
+        fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+        fs::write(root.join(name), text).unwrap();
+    }
+
+    #[test]
+    fn memory_hidden_later_keeps_the_last_good_values() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        write(root, MEMINFO.0, MEMINFO.1);
+        write(root, "proc/self/cgroup", "0::/relay\n");
+        write(root, "sys/fs/cgroup/relay/memory.max", "268435456\n");
+        let mut files = Files::below(root, Some(64 * MIB));
+        let good = files.read();
+        assert_eq!((good.limit / MIB, files.assumed), (256, None));
+        // As when no descriptor is free: what is open is lost, and cannot be opened again.
+        files.open.values_mut().for_each(|(file, _)| file.close());
+        for name in [MEMINFO.0, "proc/self/cgroup", "sys/fs/cgroup/relay/memory.max"] {
+            hide(root, name);
+        }
+        assert_eq!(files.read(), good);
+        let said = files.trouble().unwrap().to_string();
+        assert!(said.contains("the last good values are used"), "{said}");
+        for name in [MEMINFO.0, "proc/self/cgroup", "sys/fs/cgroup/relay/memory.max"] {
+            fs::remove_dir(root.join(name)).unwrap();
+        }
+        write(root, MEMINFO.0, MEMINFO.1);
+        assert_eq!((files.read().limit / MIB, files.trouble()), (1_024, None), "the group is gone");
+    }
+
+    #[test]
+    fn hidden_meminfo_leaves_the_total_of_the_kernel() {
+        let root = tempfile::tempdir().unwrap();
+        hide(root.path(), MEMINFO.0);
+        let mut files = Files::below(root.path(), Some(8_192 * MIB));
+        assert_eq!(files.read(), Reading { limit: 8_192 * MIB, free: 8_192 * MIB, resident: 0 });
+        assert!(files.assumed.is_none() && files.trouble().is_some());
+    }
+
+    #[test]
+    fn hidden_control_group_limits_to_the_assumed_value() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), MEMINFO.0, "MemTotal: 8388608 kB\nMemAvailable: 8388608 kB\n");
+        hide(root.path(), "proc/self/cgroup");
+        let mut files = Files::below(root.path(), None);
+        assert_eq!((files.read().limit, files.assumed), (UNKNOWN, Some(UNKNOWN)));
+        assert!(files.trouble().unwrap().what.contains("a limit of 1.0 GiB is assumed"));
+    }
+
+    #[test]
+    fn descriptors_stay_open_and_absent_groups_take_none() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), MEMINFO.0, MEMINFO.1);
+        write(root.path(), "proc/self/cgroup", "0::/a\n");
+        write(root.path(), "sys/fs/cgroup/a/memory.max", "max\n");
+        let mut files = Files::below(root.path(), None);
+        files.read();
+        let open = files.open.values().filter(|(file, _)| file.is_open()).count();
+        assert_eq!(open, 3, "meminfo, cgroup, memory.max");
+        fs::remove_file(root.path().join(MEMINFO.0)).unwrap();
+        assert_eq!(files.read().limit / MIB, 1_024, "read through the open descriptor");
     }
 }

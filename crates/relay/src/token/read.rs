@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use relay_auth::{KEY_BYTES, Key, Keys, TOKEN_BYTES};
 
+use crate::{config::without_mark, log::note};
+
 /// Whether the name is that of standard input.
 pub(super) fn is_stdin(file: &File) -> bool {
     file == File::new("-")
@@ -20,7 +22,7 @@ pub(super) fn keys(file: &File) -> Result<Keys> {
     let name = file.display();
     let (keys, faults) = Keys::parse(&text(file, KEY_BYTES)?).map_err(|error| anyhow!("{name}: {error}"))?;
     for (at, error) in faults {
-        eprintln!("moq-relay: {name}: key {} of the set is left out: {error}", at + 1);
+        note(format_args!("{name}: key {} of the set is left out: {error}", at + 1));
     }
     if keys.is_empty() {
         bail!("{name}: there is no key in it that could be used");
@@ -41,7 +43,7 @@ pub(super) fn signer(file: &File) -> Result<Key> {
     }
     let others = 0o077;
     if !is_stdin(file) && fs::metadata(file).is_ok_and(|facts| facts.permissions().mode() & others != 0) {
-        eprintln!("moq-relay: {name}: others on this machine may read this key; `chmod 600` keeps it secret");
+        note(format_args!("{name}: others on this machine may read this key; `chmod 600` keeps it secret"));
     }
     Ok(key.clone())
 }
@@ -75,5 +77,5 @@ fn text(file: &File, most: usize) -> Result<String> {
     if text.len() > most {
         bail!("{name}: longer than {most} bytes; that is something else");
     }
-    Ok(text)
+    Ok(without_mark(text))
 }

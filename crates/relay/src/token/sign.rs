@@ -9,6 +9,7 @@ use relay_model::{Path, Pattern, Scope};
 use url::Url;
 
 use super::{EXIT_CODES, When, grant, path, print, read};
+use crate::log::note;
 
 /// What token to sign.
 #[derive(Clone, Debug, Args)]
@@ -80,10 +81,10 @@ pub(super) fn run(args: &SignArgs, now: SystemTime) -> Result<()> {
     let token = key.sign(&claims)?;
     if let Some(at) = claims.expires.filter(|at| *at <= now) {
         let ago = now.duration_since(at).unwrap_or_default().as_secs();
-        eprintln!("moq-relay: the token ended {ago}s ago already");
+        note(format_args!("the token ended {ago}s ago already"));
     }
     if claims.expires.is_none() {
-        eprintln!("moq-relay: the token never ends, unless its key is removed; --expires 12h limits it");
+        note(format_args!("the token never ends, unless its key is removed; --expires 12h limits it"));
     }
     match &args.url {
         None => print(&format!("{token}\n")),

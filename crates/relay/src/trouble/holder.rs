@@ -1,4 +1,4 @@
-//! Who has a UDP port: the sockets of the kernel's table, and the processes that hold them.
+//! Who has a UDP or TCP port: the sockets of the kernel's table, and the processes that hold them.
 
 use std::{
     fmt, fs,
@@ -10,6 +10,9 @@ use super::named;
 
 /// Most processes looked at; a machine with more does not tell.
 const PROCESSES: usize = 100_000;
+
+/// State of a socket that listens (`TCP_LISTEN`).
+const LISTENS: &str = "0A";
 
 /// Who has a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,12 +53,29 @@ pub fn of(addr: SocketAddr) -> Holder {
     below(Path::new("/"), addr)
 }
 
+/// The same of TCP.
+pub fn of_tcp(addr: SocketAddr) -> Holder {
+    tcp_below(Path::new("/"), addr)
+}
+
 /// As [`of`], in a file system that stands at `root`.
 pub fn below(root: &Path, addr: SocketAddr) -> Holder {
+    find(root, ["proc/net/udp", "proc/net/udp6"], None, addr)
+}
+
+/// As [`of_tcp`], in a file system that stands at `root`.
+pub fn tcp_below(root: &Path, addr: SocketAddr) -> Holder {
+    find(root, ["proc/net/tcp", "proc/net/tcp6"], Some(LISTENS), addr)
+}
+
+/// `state`: the only one that counts.
+fn find(root: &Path, tables: [&str; 2], state: Option<&str>, addr: SocketAddr) -> Holder {
+    let counts = |line: &&str| state.is_none_or(|state| line.split_whitespace().nth(3) == Some(state));
     let mut sockets = Vec::new();
-    for table in ["proc/net/udp", "proc/net/udp6"] {
+    for table in tables {
         let text = fs::read_to_string(root.join(table)).unwrap_or_default();
-        sockets.extend(text.lines().filter_map(parse).filter(|socket| meets(socket.local, addr)));
+        let lines = text.lines().filter(counts);
+        sockets.extend(lines.filter_map(parse).filter(|socket| meets(socket.local, addr)));
     }
     let Some(first) = sockets.first() else { return Holder::Unknown };
     match process(root, &sockets) {
@@ -132,6 +152,17 @@ mod tests {
             };
             assert_eq!(pid, std::process::id());
         }
+    }
+
+    #[test]
+    fn listening_tcp_port_of_this_process_is_known_to_be() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _connected = std::net::TcpStream::connect(address).unwrap();
+        let Holder::Process { pid, .. } = of_tcp(address) else { panic!("{address} is not found") };
+        assert_eq!(pid, std::process::id());
+        drop(listener);
+        assert_eq!(of_tcp(address), Holder::Unknown, "a connection holds no port");
     }
 
     /// A machine with one socket at loopback port 4443, of user 77.

@@ -9,7 +9,7 @@ use std::{
 use relay_worker::{BindError, StartError};
 
 use super::{Trouble, has_ipv6, holder, holder::Holder};
-use crate::limits::rlimit;
+use crate::{limits::rlimit, listeners::unix_trouble};
 
 /// How the limit on open files is raised.
 pub const RAISE_FILES: &str = "raise the hard limit (LimitNOFILE=65536 in a systemd unit, \
@@ -61,6 +61,11 @@ pub(crate) fn bind_error(root: &Path, addr: SocketAddr, error: io::Error) -> Tro
     bind(root, &BindError::of(addr, error), 1)
 }
 
+/// Whether `error` means that the kernel has no IPv6 at all.
+pub(crate) fn is_without_ipv6(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+}
+
 /// What to write where there is no IPv6.
 pub(crate) fn without_ipv6(addr: SocketAddr) -> String {
     let alike = if addr.ip().is_loopback() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
@@ -84,6 +89,65 @@ pub(crate) fn in_use(addr: SocketAddr, holder: &Holder) -> Trouble {
     )
 }
 
+/// Why the listeners beside QUIC could not be made.
+pub(crate) fn listener(error: &relay_admin::StartError) -> Trouble {
+    match error {
+        relay_admin::StartError::Bind { what, address, source } => tcp(what, *address, source),
+        relay_admin::StartError::Unix { path, source } => unix_trouble(path).unwrap_or_else(|| {
+            let shown = path.display();
+            match source.kind() {
+                io::ErrorKind::AddrInUse => Trouble::new(
+                    format!("cannot listen on {shown}: another process listens there"),
+                    "stop it, or choose another path (`server.unix.bind`)",
+                ),
+                _ => Trouble::new(
+                    format!("cannot listen on {shown}: {source}"),
+                    "let the relay's user write to its folder",
+                ),
+            }
+        }),
+        relay_admin::StartError::Threads(_) => {
+            Trouble::new(error.to_string(), "raise the limit on threads (TasksMax= in a systemd unit)")
+        }
+    }
+}
+
+/// Why `what` cannot be served over TCP at `address`.
+pub(crate) fn tcp(what: &str, address: SocketAddr, error: &io::Error) -> Trouble {
+    let refused = format!("cannot listen for {what} on tcp {address}");
+    match error.kind() {
+        io::ErrorKind::AddrInUse => tcp_in_use(what, address, &holder::of_tcp(address)),
+        io::ErrorKind::PermissionDenied => {
+            forbidden(Path::new("/"), address, format!("{refused}: not allowed"))
+        }
+        io::ErrorKind::AddrNotAvailable => Trouble::new(
+            format!("{refused}: this machine has no address {}", address.ip()),
+            "listen on [::] for all addresses, or on one of its own (`ip address` lists them)",
+        ),
+        _ if is_without_ipv6(error) => {
+            Trouble::new(format!("{refused}: this machine has no IPv6"), "listen on an address of IPv4")
+        }
+        _ => {
+            Trouble::new(format!("{refused}: {error}"), "`moq-relay doctor` looks at what the machine allows")
+        }
+    }
+}
+
+/// Somebody has the TCP port of `what`.
+pub(crate) fn tcp_in_use(what: &str, address: SocketAddr, holder: &Holder) -> Trouble {
+    let port = address.port();
+    let who = match holder {
+        Holder::Process { .. } => "stop it",
+        Holder::User(_) | Holder::Unknown => {
+            &format!("`sudo ss -tlpn 'sport = :{port}'` shows which one: stop it")
+        }
+    };
+    Trouble::new(
+        format!("tcp {address}, where {what} is to be served, is already in use by {holder}"),
+        format!("{who}, or choose another port"),
+    )
+}
+
 fn forbidden(root: &Path, addr: SocketAddr, what: String) -> Trouble {
     let file = root.join("proc/sys/net/ipv4/ip_unprivileged_port_start");
     let first = fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(PRIVILEGED);
@@ -103,7 +167,7 @@ fn forbidden(root: &Path, addr: SocketAddr, what: String) -> Trouble {
 }
 
 /// Too few files may be open for `workers`.
-fn files(workers: usize, hard: Option<u64>) -> Trouble {
+pub(crate) fn files(workers: usize, hard: Option<u64>) -> Trouble {
     let needed = rlimit::needed(workers);
     let limit = hard.map_or_else(|| "no more".to_owned(), |hard| format!("at most {hard}"));
     Trouble::new(format!("{limit} files may be open, and {workers} workers need {needed}"), RAISE_FILES)

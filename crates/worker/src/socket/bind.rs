@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::{linux::net::SocketAddrExt, unix::net::UnixListener},
 };
 
@@ -13,6 +13,9 @@ use super::{Socket, Steering, steer};
 
 /// Wanted kernel buffers of each socket and direction, bytes: some 50 ms of a busy worker.
 pub const BUFFER_BYTES: usize = 8 * 1024 * 1024;
+
+/// The interface that packets of this machine to itself come over.
+const LOOPBACK_DEVICE: &[u8] = b"lo";
 
 /// Attempts to find a free port when any will do.
 const PORT_ATTEMPTS: usize = 16;
@@ -106,15 +109,33 @@ pub struct GroupLock {
 /// Binds one socket a worker to `addr`, in index order, and steers datagrams between them.
 /// An unspecified v6 address takes v4 too. Never close one member while others serve.
 pub fn bind(addr: SocketAddr, workers: usize, steering: Steering) -> Result<Group, BindError> {
+    bind_as(addr, Reach::Address, workers, steering)
+}
+
+/// The same for 127.0.0.1 and ::1 together, at `port`; the group has the former as its address.
+pub fn bind_loopback(port: u16, workers: usize, steering: Steering) -> Result<Group, BindError> {
+    bind_as((Ipv4Addr::LOCALHOST, port).into(), Reach::Loopback, workers, steering)
+}
+
+/// What reaches a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Datagrams to its address.
+    Address,
+    /// Datagrams to any address that come over the loopback interface, which those of other machines do not.
+    Loopback,
+}
+
+fn bind_as(addr: SocketAddr, reach: Reach, workers: usize, steering: Steering) -> Result<Group, BindError> {
     if workers == 0 || workers > limits::WORKERS {
         return Err(BindError::Workers(workers));
     }
-    let (addr, lock) = claim(addr)?;
+    let (addr, lock) = claim(addr, reach)?;
     let fail = |error| BindError::of(addr, error);
     let mut sockets = Vec::with_capacity(workers);
     let mut buffers = Buffers { wanted: BUFFER_BYTES, recv: usize::MAX, send: usize::MAX };
     for index in 0..workers {
-        let socket = open(addr, true).map_err(fail)?;
+        let socket = open_as(addr, reach, true).map_err(fail)?;
         let Buffers { recv, send, .. } = size_buffers(&socket).map_err(fail)?;
         buffers = Buffers { recv: buffers.recv.min(recv), send: buffers.send.min(send), ..buffers };
         if index == 0 && steering == Steering::ConnectionId {
@@ -126,11 +147,11 @@ pub fn bind(addr: SocketAddr, workers: usize, steering: Steering) -> Result<Grou
 }
 
 /// Makes sure that nobody else has the address, and settles the port if any will do.
-fn claim(addr: SocketAddr) -> Result<(SocketAddr, GroupLock), BindError> {
+fn claim(addr: SocketAddr, reach: Reach) -> Result<(SocketAddr, GroupLock), BindError> {
     let mut attempts = if addr.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
         attempts -= 1;
-        match try_claim(addr) {
+        match try_claim(addr, reach) {
             Ok(claimed) => return Ok(claimed),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
             Err(error) => return Err(BindError::of(addr, error)),
@@ -141,16 +162,28 @@ fn claim(addr: SocketAddr) -> Result<(SocketAddr, GroupLock), BindError> {
 /// The kernel lets processes of one user share a reuseport group without a word. A plain socket
 /// cannot join one, so binding it shows that the port is free; the lock covers the moment between
 /// closing it and binding the group.
-fn try_claim(addr: SocketAddr) -> io::Result<(SocketAddr, GroupLock)> {
-    let probe: std::net::UdpSocket = open(addr, false)?.into();
-    let addr = probe.local_addr()?;
+fn try_claim(addr: SocketAddr, reach: Reach) -> io::Result<(SocketAddr, GroupLock)> {
+    let probe: std::net::UdpSocket = open_as(addr, reach, false)?.into();
+    let addr = SocketAddr::new(addr.ip(), probe.local_addr()?.port());
     let name = std::os::unix::net::SocketAddr::from_abstract_name(format!("moq-relay udp {addr}"))?;
     let _listener = UnixListener::bind_addr(&name)?;
     Ok((addr, GroupLock { _listener }))
 }
 
 pub(super) fn open(addr: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
+    open_as(addr, Reach::Address, shared)
+}
+
+fn open_as(addr: SocketAddr, reach: Reach, shared: bool) -> io::Result<socket2::Socket> {
+    let addr = match reach {
+        Reach::Address => addr,
+        Reach::Loopback => (Ipv6Addr::UNSPECIFIED, addr.port()).into(),
+    };
     let socket = socket2::Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if reach == Reach::Loopback {
+        // Before the address: from then on packets come.
+        socket.bind_device(Some(LOOPBACK_DEVICE))?;
+    }
     if addr.ip() == Ipv6Addr::UNSPECIFIED {
         socket.set_only_v6(false)?;
     }

@@ -21,9 +21,9 @@ use std::{
 use bytes::BytesMut;
 use relay_transport::quic::Ecn;
 
-pub(crate) use option::{max_files, tcp_path};
+pub(crate) use option::tcp_path;
 
-pub use bind::{BUFFER_BYTES, BindError, Buffers, Group, GroupLock, bind};
+pub use bind::{BUFFER_BYTES, BindError, Buffers, Group, GroupLock, bind, bind_loopback};
 pub use steer::Steering;
 
 /// Most packets one send call takes.

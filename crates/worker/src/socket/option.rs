@@ -24,16 +24,6 @@ pub(super) fn disable_timestamps(socket: &impl AsRawFd) -> io::Result<()> {
     unsafe { set::<libc::c_int>(socket, libc::SO_TIMESTAMPNS, &0) }
 }
 
-/// Files this process may hold open.
-pub(crate) fn max_files() -> io::Result<usize> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call fills the `rlimit` it is given.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
-}
-
 /// Where `struct tcp_info` of the kernel has them; it only ever grows at its end.
 const SND_MSS: usize = 16;
 const RTT_US: usize = 68;
