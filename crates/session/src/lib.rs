@@ -34,8 +34,10 @@ pub mod transport;
 mod upstream;
 mod wanted;
 mod watch;
+mod work;
 
 pub use dialect::Framing;
 pub use fanout::{Batch, Fanout, Reader};
 pub use lane::Group;
 pub use session::{Config, Cx, Grant, Output, Session};
+pub use work::Work;

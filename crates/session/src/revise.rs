@@ -58,7 +58,7 @@ impl Session {
             self.control.reset(t, stream, StreamCode::CANCEL);
             self.forget(t, stream);
         }
-        self.pump_watches(t, cx.now);
+        self.pump_watches(t, cx);
     }
 
     /// Requests for announces that nothing is granted of any more end; what is granted and not asked for

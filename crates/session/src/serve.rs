@@ -20,7 +20,12 @@ use crate::{
     sub::{Kind, Sub},
     transport::{Stream, Transport},
     watch::{Viewer, Watching},
+    work::{self, REQUEST},
 };
+
+/// Changes that one watch sends before the next has its turn: with the longest paths they take half of the room
+/// that control has for what the peer does not take.
+const FILL_ENTRIES: usize = 16;
 
 impl Session {
     // Announces to the peer.
@@ -56,7 +61,7 @@ impl Session {
             self.peer.exclude = request.exclude_hop;
             self.ask(cx, Ask::Exclude { hop: request.exclude_hop });
         }
-        self.pump_watches(t, cx.now);
+        self.pump_watches(t, cx);
     }
 
     /// The hop whose routes are of no use to the peer: said in the request, or else in SETUP.
@@ -72,15 +77,30 @@ impl Session {
         }
     }
 
-    /// Tells the peer what changed, as far as it takes it.
-    pub(crate) fn pump_watches<T: Transport>(&mut self, t: &mut T, now: Instant) {
+    /// Sends the peer what changed on the board, as far as it takes it and `cx.work` lasts: a few messages of
+    /// one watch at a time, written together, and the watches in turn.
+    pub(crate) fn pump_watches<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        self.watches_due = false;
         if !self.may_meet() {
             return;
         }
-        for watching in &mut self.watches {
-            while self.control.has_room() {
-                let Some(message) = watching.next(self.config.version) else { break };
-                self.control.send(t, now, watching.stream, message);
+        // Watches in a row that have nothing more.
+        let mut idle = 0;
+        while idle < self.watches.len() && self.control.has_room() {
+            if cx.work.is_spent() {
+                self.watches_due = true;
+                return;
+            }
+            self.next_watch %= self.watches.len();
+            let Some(watching) = self.watches.get_mut(self.next_watch) else { return };
+            self.next_watch += 1;
+            let mut messages = Vec::new();
+            let filled = watching.fill(self.config.version, FILL_ENTRIES, &mut messages);
+            let entries = u32::try_from(filled.entries).unwrap_or(u32::MAX);
+            cx.work.take(entries.saturating_mul(work::WATCH_ENTRY));
+            idle = if filled.more { 0 } else { idle + 1 };
+            if !messages.is_empty() {
+                self.control.send(t, cx.now, watching.stream, messages);
             }
         }
     }
@@ -92,7 +112,7 @@ impl Session {
         stream: Stream,
         mut inlet: Inlet,
     ) -> Next {
-        inlet.fill(t, stream);
+        inlet.fill(t, stream, cx.work);
         if inlet.end().is_none() && inlet.inbox.is_empty() {
             return Next::Keep(Role::Watch(inlet));
         }
@@ -162,9 +182,13 @@ impl Session {
     ) -> Next {
         let Some(kind) = self.egress.get_mut(id).map(|sub| sub.kind) else { return Next::Done };
         loop {
-            let more = inlet.fill(t, stream);
-            if kind == Kind::Live {
+            let more = inlet.fill(t, stream, cx.work);
+            if kind != Kind::Live {
+                // Nothing may follow such a request.
+                inlet.discard();
+            } else {
                 match self.take_updates(t, cx, id, &mut inlet) {
+                    Ok(true) if cx.work.is_spent() => return Next::Keep(Role::Sub(id, inlet)),
                     Ok(true) => {}
                     Ok(false) => {
                         self.hold_back(stream);
@@ -210,10 +234,14 @@ impl Session {
             return self.take_priorities(t, cx, id, inlet);
         }
         while self.may_ask() && self.pace.allows(cx.now) {
+            if cx.work.is_spent() {
+                return Ok(true);
+            }
             let Some(update) = inlet.inbox.next::<lite::SubscribeUpdate>(self.config.version)? else {
                 return Ok(true);
             };
             let prefs = update.prefs;
+            cx.work.take(REQUEST);
             self.pace.took(cx.now);
             self.update_sub(t, cx, id, prefs);
             self.ask(cx, Ask::Update { sub: id, prefs });

@@ -26,10 +26,14 @@ use crate::{
     upstream::Upstreams,
     wanted::Wanted,
     watch::Watching,
+    work::{self, Work},
 };
 
 /// How long a partial frame is held back for more of it.
 pub(crate) const HOLD: Duration = Duration::from_millis(1);
+
+/// Deadlines of stream headers that are kept before those that do not matter any more are looked for.
+const HEADERS_KEPT: usize = 64;
 
 /// What a session works with during a call.
 pub struct Cx<'a> {
@@ -45,6 +49,9 @@ pub struct Cx<'a> {
     pub meter: &'a mut Meter,
     /// What the session wants of the worker and of core.
     pub out: &'a mut Vec<Output>,
+    /// What the session may still do in this call. Where it is spent afterwards, [`Session::input`] must be called
+    /// again without an event, after all other sessions that are ready.
+    pub work: &'a mut Work,
 }
 
 /// What a session wants.
@@ -136,6 +143,16 @@ pub struct Session {
     pub(crate) peer: Peer,
     /// Streams not read on: before authorisation, while core is behind, or while the peer asks too fast.
     pub(crate) held: BTreeSet<Stream>,
+    /// Some of those may be read, and a budget of work did not suffice to.
+    is_resuming: bool,
+    /// Streams that a budget of work did not suffice to read to their end, in the order in which they go on.
+    pub(crate) unread: VecDeque<Stream>,
+    /// The same of datagrams.
+    pub(crate) datagrams_due: bool,
+    /// The same of watches: some have more to send.
+    pub(crate) watches_due: bool,
+    /// Watch that sends next.
+    pub(crate) next_watch: usize,
     pub(crate) pace: Pace,
     /// Requests refused for their number.
     pub(crate) refusals: u32,
@@ -219,6 +236,11 @@ impl Session {
                 is_relay: false,
             },
             held: BTreeSet::new(),
+            is_resuming: false,
+            unread: VecDeque::new(),
+            datagrams_due: false,
+            watches_due: false,
+            next_watch: 0,
             pace: Pace::default(),
             refusals: 0,
             wanting: VecDeque::new(),
@@ -289,7 +311,7 @@ impl Session {
         if self.peer.exclude != Hop::ANONYMOUS {
             self.ask(cx, Ask::Exclude { hop: self.peer.exclude });
         }
-        self.pump_watches(t, cx.now);
+        self.pump_watches(t, cx);
     }
 
     /// Tells the peer to move to another session, to the same place. Where the version has no word for it
@@ -317,16 +339,45 @@ impl Session {
         self.egress.is_quiet() && self.control.is_empty() && !self.upstreams.is_receiving()
     }
 
-    /// Takes the transport's events and fills what room there is. Call after every batch of input.
+    /// Takes the transport's events and fills what room there is, while `cx.work` lasts. Call after every batch
+    /// of input.
     pub fn input<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        while let Some(event) = t.poll() {
+        self.go_on(t, cx);
+        while !cx.work.is_spent()
+            && let Some(event) = t.poll()
+        {
+            cx.work.take(work::EVENT);
             self.event(t, cx, event);
         }
-        if std::mem::take(&mut self.has_room) && !self.is_over() {
+        // After all events: whoever is told first that it may write must not take what another deserves.
+        if !cx.work.is_spent() && std::mem::take(&mut self.has_room) && !self.is_over() {
             self.use_room(t, cx);
         }
         self.commit(t, cx);
         self.check_control(t, cx.now);
+    }
+
+    /// Goes on with what the last budget of work did not suffice for. Events wait until that is done: the last
+    /// one of all is the end of the transport, and what came before it is to be read before.
+    fn go_on<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        while !cx.work.is_spent()
+            && !self.is_over()
+            && let Some(stream) = self.unread.pop_front()
+        {
+            self.readable(t, cx, stream);
+        }
+        if self.is_over() {
+            return;
+        }
+        if self.is_resuming && self.may_ask() {
+            self.resume_held(t, cx);
+        }
+        if self.datagrams_due {
+            self.datagrams(t, cx);
+        }
+        if self.watches_due {
+            self.pump_watches(t, cx);
+        }
     }
 
     /// Carries out an order of core.
@@ -370,7 +421,7 @@ impl Session {
     /// The announce board changed.
     pub fn board<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         if !self.is_over() {
-            self.pump_watches(t, cx.now);
+            self.pump_watches(t, cx);
         }
     }
 
@@ -389,7 +440,10 @@ impl Session {
         self.probes.pump(t, &mut self.control, self.config.version, cx.now);
         self.expire_wanted(t, cx);
         self.let_on(t, cx);
-        while let Some((_, stream)) = self.headers.front().copied().filter(|(due, _)| cx.now >= *due) {
+        while !cx.work.is_spent()
+            && let Some((_, stream)) = self.headers.front().copied().filter(|(due, _)| cx.now >= *due)
+        {
+            cx.work.take(work::EVENT);
             self.headers.pop_front();
             self.header_is_late(t, stream);
         }
@@ -461,15 +515,20 @@ impl Session {
                     Dir::Uni => Role::Header(Inlet::default()),
                 };
                 self.streams.insert(stream, role);
+                self.prune_headers();
                 self.headers.push_back((cx.now + limits::STREAM_HEADER_TIMEOUT, stream));
                 self.readable(t, cx, stream);
             }
             Event::Readable(stream) => self.readable(t, cx, stream),
             Event::Writable(stream) => {
                 self.has_room = true;
+                cx.work.take(self.egress.scan_units());
                 self.egress.writable(stream);
             }
-            Event::Stopped(stream, code) => self.stopped(t, cx, stream, code),
+            Event::Stopped(stream, code) => {
+                cx.work.take(self.egress.scan_units());
+                self.stopped(t, cx, stream, code);
+            }
             Event::Openable(Dir::Uni) => {
                 self.send_setup(t, cx.now);
                 self.has_room = true;
@@ -486,12 +545,23 @@ impl Session {
         }
     }
 
+    /// Forgets the deadlines of streams whose header has come, or that are gone, once they are more than the
+    /// streams: a peer that opens and resets streams must not make us keep one for each.
+    fn prune_headers(&mut self) {
+        if self.headers.len() > 2 * self.streams.len() + HEADERS_KEPT {
+            let Self { headers, streams, .. } = self;
+            headers.retain(|(_, stream)| {
+                matches!(streams.get(stream), Some(Role::Request(..) | Role::Header(_)))
+            });
+        }
+    }
+
     /// Control first, then media, then what can wait.
     fn use_room<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         self.control.flush(t, cx.now);
         let over = self.with_egress(t, cx, |egress, out| egress.pump(out));
         self.finish_subs(t, cx, over);
-        self.pump_watches(t, cx.now);
+        self.pump_watches(t, cx);
     }
 
     /// Sends our SETUP, once, as soon as a stream can be had.
@@ -554,18 +624,26 @@ impl Session {
         run: impl FnOnce(&mut Egress, &mut Out<'_, T>) -> R,
     ) -> R {
         let mut out = Out { t, control: &mut self.control, meter: &mut *cx.meter, now: cx.now };
-        run(&mut self.egress, &mut out)
+        let result = run(&mut self.egress, &mut out);
+        if self.egress.take_cut() {
+            self.has_room = true;
+            cx.work.exhaust();
+        }
+        result
     }
 
     /// Reads on what was held back, oldest first, as far as it may be.
     pub(crate) fn resume_held<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         let mut waiting = std::mem::take(&mut self.held);
-        while let Some(stream) = waiting.pop_first() {
+        while !cx.work.is_spent()
+            && let Some(stream) = waiting.pop_first()
+        {
             self.readable(t, cx, stream);
             if !self.held.is_empty() && self.is_held_back(cx.now) {
                 break;
             }
         }
+        self.is_resuming = cx.work.is_spent();
         self.held.append(&mut waiting);
         if self.held.is_empty() {
             self.pace.caught_up();

@@ -30,6 +30,15 @@ pub(crate) struct Watching {
     greeted: bool,
 }
 
+/// Outcome of [`Watching::fill`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Filled {
+    /// Changes whose messages were appended.
+    pub(crate) entries: usize,
+    /// There may be more.
+    pub(crate) more: bool,
+}
+
 /// A live announce as the peer knows it.
 #[derive(Clone, Debug)]
 struct Told {
@@ -93,8 +102,17 @@ impl Watching {
         }
     }
 
+    /// Appends the messages of at most `max_entries` changes to `out`.
+    pub(crate) fn fill(&mut self, version: Version, max_entries: usize, out: &mut Vec<u8>) -> Filled {
+        for entries in 0..max_entries {
+            let Some(message) = self.next(version) else { return Filled { entries, more: false } };
+            out.extend_from_slice(&message);
+        }
+        Filled { entries: max_entries, more: true }
+    }
+
     /// The next bytes for the peer; `None` until the board changes.
-    pub(crate) fn next(&mut self, version: Version) -> Option<Vec<u8>> {
+    fn next(&mut self, version: Version) -> Option<Vec<u8>> {
         if !std::mem::replace(&mut self.greeted, true) {
             if version.has_announce_ok() {
                 return Some(self.greet(version));

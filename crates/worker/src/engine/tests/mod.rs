@@ -1,6 +1,7 @@
 //! A worker driven turn by turn: no sockets, no threads, and a clock of the test's own.
 
 mod drain;
+mod fairness;
 mod gate;
 mod turns;
 
@@ -19,14 +20,14 @@ use parking_lot::Mutex;
 use relay_auth::Policy;
 use relay_core::Event;
 use relay_meter::Board;
-use relay_model::{Hop, Scope, WorkerId};
+use relay_model::{Hop, Scope, SessionId, WorkerId};
 use relay_session::transport::{Dir, Event as Heard, Transport};
 use relay_store::Store;
 use relay_transport::quic::{ClientConfig, Config, ConnKey, Endpoint, Phase, Tuning, certificate};
 use relay_wire::lite::{self, Message};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
-use super::{Next, Shared, Worker};
+use super::{Next, Shared, Stage, Worker};
 use crate::{
     gate::{Gate, Sessions},
     mailbox::Mailbox,
@@ -106,6 +107,8 @@ struct Bench {
     next: Next,
     core: Receiver<Vec<Event>>,
     heard: Vec<Event>,
+    /// Each share of a session in a turn, in order.
+    shares: Arc<Mutex<Vec<(Stage, SessionId)>>>,
     mailbox: Arc<Mailbox>,
     client: Endpoint,
 }
@@ -129,6 +132,8 @@ impl Bench {
             ceiling: 1 << 20,
             max_age: Duration::MAX,
         });
+        let shares = Arc::new(Mutex::new(Vec::new()));
+        let noted = shares.clone();
         let shared = Shared {
             quic: server_config(tuning),
             store,
@@ -138,7 +143,7 @@ impl Bench {
             hop: Hop(1),
             started: now,
             board: Arc::new(Board::new(1)),
-            fault: None,
+            fault: Some(Arc::new(move |stage, session| noted.lock().push((stage, session)))),
         };
         let mailbox = Arc::new(Mailbox::new(Box::new(|| {})));
         let (sender, core) = crossbeam_channel::bounded(1);
@@ -155,7 +160,7 @@ impl Bench {
         let client = Endpoint::new(&server_config(tuning), WorkerId(0), false, Some([9; 32]));
         gate.started(&Sessions::new(std::slice::from_ref(&mailbox)));
         let heard = Vec::new();
-        Self { now, time_of_day, worker, io, next: Next::Now, core, heard, mailbox, client }
+        Self { now, time_of_day, worker, io, next: Next::Now, core, heard, shares, mailbox, client }
     }
 
     fn open_to_all() -> Self {
