@@ -31,6 +31,7 @@ mod session;
 mod sub;
 mod tracks;
 pub mod transport;
+mod unread;
 mod upstream;
 mod wanted;
 mod watch;

@@ -32,9 +32,6 @@ use crate::{
 /// How long a partial frame is held back for more of it.
 pub(crate) const HOLD: Duration = Duration::from_millis(1);
 
-/// Deadlines of stream headers that are kept before those that do not matter any more are looked for.
-const HEADERS_KEPT: usize = 64;
-
 /// What a session works with during a call.
 pub struct Cx<'a> {
     /// The time of this turn.
@@ -144,7 +141,7 @@ pub struct Session {
     /// Streams not read on: before authorisation, while core is behind, or while the peer asks too fast.
     pub(crate) held: BTreeSet<Stream>,
     /// Some of those may be read, and a budget of work did not suffice to.
-    is_resuming: bool,
+    pub(crate) is_resuming: bool,
     /// Streams that a budget of work did not suffice to read to their end, in the order in which they go on.
     pub(crate) unread: VecDeque<Stream>,
     /// The same of datagrams.
@@ -357,29 +354,6 @@ impl Session {
         self.check_control(t, cx.now);
     }
 
-    /// Goes on with what the last budget of work did not suffice for. Events wait until that is done: the last
-    /// one of all is the end of the transport, and what came before it is to be read before.
-    fn go_on<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        while !cx.work.is_spent()
-            && !self.is_over()
-            && let Some(stream) = self.unread.pop_front()
-        {
-            self.readable(t, cx, stream);
-        }
-        if self.is_over() {
-            return;
-        }
-        if self.is_resuming && self.may_ask() {
-            self.resume_held(t, cx);
-        }
-        if self.datagrams_due {
-            self.datagrams(t, cx);
-        }
-        if self.watches_due {
-            self.pump_watches(t, cx);
-        }
-    }
-
     /// Carries out an order of core.
     pub fn order<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, order: Order) {
         if self.is_over() {
@@ -545,17 +519,6 @@ impl Session {
         }
     }
 
-    /// Forgets the deadlines of streams whose header has come, or that are gone, once they are more than the
-    /// streams: a peer that opens and resets streams must not make us keep one for each.
-    fn prune_headers(&mut self) {
-        if self.headers.len() > 2 * self.streams.len() + HEADERS_KEPT {
-            let Self { headers, streams, .. } = self;
-            headers.retain(|(_, stream)| {
-                matches!(streams.get(stream), Some(Role::Request(..) | Role::Header(_)))
-            });
-        }
-    }
-
     /// Control first, then media, then what can wait.
     fn use_room<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         self.control.flush(t, cx.now);
@@ -630,42 +593,6 @@ impl Session {
             cx.work.exhaust();
         }
         result
-    }
-
-    /// Reads on what was held back, oldest first, as far as it may be.
-    pub(crate) fn resume_held<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        let mut waiting = std::mem::take(&mut self.held);
-        while !cx.work.is_spent()
-            && let Some(stream) = waiting.pop_first()
-        {
-            self.readable(t, cx, stream);
-            if !self.held.is_empty() && self.is_held_back(cx.now) {
-                break;
-            }
-        }
-        self.is_resuming = cx.work.is_spent();
-        self.held.append(&mut waiting);
-        if self.held.is_empty() {
-            self.pace.caught_up();
-        }
-    }
-
-    /// Whether nothing held back may be read.
-    fn is_held_back(&mut self, now: Instant) -> bool {
-        !self.may_ask() || !self.pace.allows(now)
-    }
-
-    /// Lets a peer on that asked too fast; closes it if it does nothing else.
-    fn let_on<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        if !self.pace.resumes(cx.now) {
-            return;
-        }
-        cx.meter.requests_paced += 1;
-        if self.pace.is_flooded(cx.now) {
-            self.violation(t, cx, "too many requests");
-            return;
-        }
-        self.resume_held(t, cx);
     }
 
     fn check_control<T: Transport>(&mut self, t: &mut T, now: Instant) {

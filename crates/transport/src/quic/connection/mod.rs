@@ -1,5 +1,6 @@
 //! One connection: raw QUIC or WebTransport, told apart by ALPN, as a `Transport`.
 
+mod input;
 mod transport;
 
 use std::{
@@ -24,17 +25,16 @@ use super::{
     webtransport::{End, Http},
 };
 
+pub(super) use input::Datagram;
+#[cfg(test)]
+pub(super) use input::{DATAGRAMS, WAITING};
+
 /// Segments of one GSO send: what the kernel takes.
 const SEGMENTS: usize = 64;
 /// Bytes of one GSO send: the largest UDP payload over IPv4.
 const TRAIN_BYTES: usize = 65_507;
 /// What the valve lets in beyond 5/4 of the congestion window: work for the next flush.
 const VALVE_SLACK: u64 = 32 * 1024;
-/// Datagrams of one connection that take effect between two settlings: what one peer sends at a time must not
-/// hold up the others.
-pub(super) const DATAGRAMS: usize = 64;
-/// Datagrams of one connection that wait beyond that: what a fast path brings while a worker takes a long turn.
-pub(super) const WAITING: usize = 1_024;
 /// How long a close capsule, or a refusal, may travel before the connection goes.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -76,17 +76,6 @@ pub struct Connection {
     refused: [bool; 2],
     /// What a client showed, verified.
     peer: Option<Box<PeerCertificate>>,
-}
-
-/// Outcome of [`Connection::feed_datagram`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Datagram {
-    /// It took effect.
-    Fed,
-    /// It takes effect in a later settling.
-    Waits,
-    /// Too many wait.
-    Dropped,
 }
 
 /// What is between QUIC streams and the session.
@@ -241,54 +230,6 @@ impl Connection {
             Life::Opening(at) | Life::Leaving(at, ..) => Some(quic.map_or(at, |quic| quic.min(at))),
             Life::Ready | Life::Over => quic,
         }
-    }
-
-    /// An answer of the endpoint.
-    pub(super) fn feed(&mut self, event: ConnectionEvent) {
-        self.fed += 1;
-        self.quic.handle_event(event);
-    }
-
-    /// A datagram: the first [`DATAGRAMS`] since the last settling take effect at once, some more wait for the
-    /// next, and what is beyond is lost like any datagram. `may_wait`: the endpoint has room for one that waits.
-    pub(super) fn feed_datagram(&mut self, event: ConnectionEvent, may_wait: bool) -> Datagram {
-        if self.fed < DATAGRAMS && !self.is_behind && self.waiting.is_empty() {
-            self.feed(event);
-            Datagram::Fed
-        } else if may_wait && self.waiting.len() < WAITING {
-            self.waiting.push_back(event);
-            Datagram::Waits
-        } else {
-            Datagram::Dropped
-        }
-    }
-
-    /// Feeds datagrams that waited, unless the session has events of earlier ones to take. Returns how many.
-    pub(super) fn feed_waiting(&mut self) -> usize {
-        let mut count = 0;
-        while count < DATAGRAMS
-            && !self.is_behind
-            && let Some(event) = self.waiting.pop_front()
-        {
-            self.feed(event);
-            count += 1;
-        }
-        count
-    }
-
-    /// Datagrams that wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Whether datagrams wait that the next settling would feed: it must not wait for another one.
-    pub fn has_input(&self) -> bool {
-        !self.waiting.is_empty() && !self.is_behind
-    }
-
-    /// The session has not taken all events: what comes waits until it has.
-    pub fn hold_input(&mut self) {
-        self.is_behind = true;
     }
 
     pub(super) fn poll_endpoint_event(&mut self) -> Option<EndpointEvent> {
