@@ -6,6 +6,7 @@ macro_rules! worker {
     (
         counters { $($(#[doc = $cdoc:literal])+ $counter:ident,)* }
         gauges { $($(#[doc = $gdoc:literal])+ $gauge:ident,)* }
+        peaks { $($(#[doc = $pdoc:literal])+ $peak:ident,)* }
         histograms { $($(#[doc = $hdoc:literal])+ $histogram:ident,)* }
     ) => {
         /// Everything one worker counts, as plain fields: count with `+= 1`.
@@ -13,14 +14,16 @@ macro_rules! worker {
         pub struct Worker {
             $($(#[doc = $cdoc])+ pub $counter: u64,)*
             $($(#[doc = $gdoc])+ pub $gauge: u64,)*
+            $($(#[doc = $pdoc])+ pub $peak: u64,)*
             $($(#[doc = $hdoc])+ pub $histogram: Histogram,)*
         }
 
         impl Worker {
-            /// Adds what another worker counted.
+            /// Adds what another worker counted; of peaks the higher one stands.
             pub fn add(&mut self, other: &Self) {
                 $(self.$counter += other.$counter;)*
                 $(self.$gauge += other.$gauge;)*
+                $(self.$peak = self.$peak.max(other.$peak);)*
                 $(self.$histogram.add(&other.$histogram);)*
             }
 
@@ -29,9 +32,13 @@ macro_rules! worker {
                 [$((stringify!($counter), self.$counter),)*].into_iter()
             }
 
-            /// Every gauge (goes up and down) by name.
+            /// Every gauge (goes up and down), peaks included, by name.
             pub fn gauges(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($gauge), self.$gauge),)*].into_iter()
+                [
+                    $((stringify!($gauge), self.$gauge),)*
+                    $((stringify!($peak), self.$peak),)*
+                ]
+                .into_iter()
             }
 
             /// What each of them counts, by name: as the fields say it.
@@ -39,6 +46,7 @@ macro_rules! worker {
                 [
                     $((stringify!($counter), concat!($($cdoc),+)),)*
                     $((stringify!($gauge), concat!($($gdoc),+)),)*
+                    $((stringify!($peak), concat!($($pdoc),+)),)*
                     $((stringify!($histogram), concat!($($hdoc),+)),)*
                 ]
                 .into_iter()
@@ -58,7 +66,7 @@ worker! {
         wakes,
         /// Turns of its loop.
         turns,
-        /// Turns cut short by their time or datagram budget.
+        /// Parts of turns that left work for the next turn because their share of time was used up.
         turns_cut,
         /// Datagrams received.
         datagrams_in,
@@ -84,6 +92,8 @@ worker! {
         socket_full,
         /// Datagrams that belonged to no connection and were dropped.
         datagrams_unknown,
+        /// Datagrams dropped because their connection had too many waiting to be read.
+        datagrams_dropped,
         /// Answers without a connection: version negotiation, retry, stateless reset.
         responses,
         /// Bytes received from stream sockets, also in `bytes_in`.
@@ -212,9 +222,15 @@ worker! {
         /// Connections now, closing ones included.
         connections_now,
     }
+    peaks {
+        /// Longest time in the last minute that a ready session waited for its worker, microseconds.
+        ready_wait_peak_us,
+    }
     histograms {
         /// How long a turn took, microseconds.
         turn_us,
+        /// Longest time that a ready session waited for its worker, one value for each turn, microseconds.
+        ready_wait_us,
         /// Datagrams one receive call gave.
         recv_batch,
         /// Datagrams one send call took.
@@ -243,7 +259,9 @@ mod tests {
         a.turn_us.record(7);
         let mut b = Worker { deliveries: 4, wakes: 1, sessions: 1, ..Worker::default() };
         b.turn_us.record(9);
+        (a.ready_wait_peak_us, b.ready_wait_peak_us) = (5, 3);
         a.add(&b);
+        assert_eq!(a.ready_wait_peak_us, 5, "of peaks the higher one stands");
         assert_eq!((a.deliveries, a.wakes, a.sessions), (7, 1, 2));
         assert_eq!(a.turn_us.count(), 2);
         assert!(a.counters().any(|(name, value)| (name, value) == ("deliveries", 7)));

@@ -40,6 +40,11 @@ pub const DATAGRAM_QUEUE: usize = 64 * 1024;
 pub const DATAGRAM_PAYLOAD: usize = 1_200;
 /// Handshakes not yet validated before Retry is asked.
 pub const UNVALIDATED_HANDSHAKES: usize = 256;
+/// Handshakes of unproved addresses that a worker begins at once before Retry is asked, whether or not they fail.
+pub const HANDSHAKE_BURST: u32 = 256;
+/// The same a second, once [`HANDSHAKE_BURST`] is spent: what a few percent of a core do. Beyond it a client is let in
+/// one round trip later.
+pub const HANDSHAKE_RATE: u32 = 200;
 /// Default of [`SessionLimits::announces`].
 pub const ANNOUNCES: usize = 1_000;
 /// Default of [`SessionLimits::subscriptions`].

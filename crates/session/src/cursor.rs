@@ -15,6 +15,8 @@ use crate::{
 
 /// Handles copied out of a lane at a time.
 const HANDLES: usize = 16;
+/// What a handle counts for in an allowance besides its bytes: handing it over costs as much, however small it is.
+const HANDLE_BYTES: usize = 64;
 
 /// A group being sent on a stream of its own.
 #[derive(Debug)]
@@ -115,7 +117,8 @@ impl Cursor {
         }
     }
 
-    /// Hands over what is there, about `allowance` bytes at most (reduced by what was taken).
+    /// Hands over what is there, about `allowance` bytes at most (reduced by what was taken, and by
+    /// [`HANDLE_BYTES`] for each handle).
     pub(crate) fn advance<T: Transport>(
         &mut self,
         t: &mut T,
@@ -133,10 +136,11 @@ impl Cursor {
         loop {
             let mut chunks: SmallVec<[Bytes; HANDLES]> = SmallVec::new();
             let gathered = self.gather(*allowance, &mut chunks);
+            let handles = chunks.len() * HANDLE_BYTES;
             if gathered.bytes > 0 {
                 match t.write(stream, &mut chunks) {
                     Ok(taken) => {
-                        *allowance = allowance.saturating_sub(taken);
+                        *allowance = allowance.saturating_sub(taken + handles);
                         if taken < gathered.bytes {
                             self.took(taken, meter);
                             return Step::Short;

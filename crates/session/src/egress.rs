@@ -21,10 +21,13 @@ use crate::{
     lane::Group,
     sub::{Kind, Sub},
     transport::{Dir, Stream, Transport},
+    work::SCANNED,
 };
 
 /// Bytes a subscription sends before the next of the same priority has its turn.
 const QUANTUM: usize = 16 * 1024;
+/// Bytes, as allowances count them, that a session hands over before all other ready sessions have their turn.
+const TURN_BYTES: usize = 1024 * 1024;
 /// How often superseded groups are looked at.
 const EXPIRY_TICK: Duration = Duration::from_millis(100);
 
@@ -42,6 +45,8 @@ pub(crate) struct Egress {
     unopenable: bool,
     /// Room, credit or a writable stream came since the last [`Self::pump`].
     due: bool,
+    /// The last call stopped at [`TURN_BYTES`]: there is more to send, and may be room for it.
+    is_cut: bool,
     expiry: Option<Instant>,
     /// No group is begun any more.
     winding: bool,
@@ -68,6 +73,7 @@ impl Egress {
             congested: false,
             unopenable: false,
             due: false,
+            is_cut: false,
             expiry: None,
             winding: false,
             turn: 0,
@@ -114,6 +120,11 @@ impl Egress {
     /// Memory held for the subscriptions.
     pub(crate) fn footprint(&self) -> u64 {
         self.subs.len() as u64 * SUBSCRIPTION + self.names
+    }
+
+    /// Units of work that a look at every subscription is worth.
+    pub(crate) fn scan_units(&self) -> u32 {
+        u32::try_from(self.subs.len() / SCANNED).unwrap_or(u32::MAX)
     }
 
     /// When [`Self::expire`] is due.
@@ -219,6 +230,11 @@ impl Egress {
         self.due = true;
     }
 
+    /// Whether there is more to send that no event will come for. True once.
+    pub(crate) fn take_cut(&mut self) -> bool {
+        std::mem::take(&mut self.is_cut)
+    }
+
     /// A blocked stream may go on.
     pub(crate) fn writable(&mut self, stream: Stream) {
         if let Some((_, sub, at)) = self.find(stream) {
@@ -289,14 +305,15 @@ impl Egress {
 
     /// The fast path: no backlog, news go straight to their streams.
     fn serve_if_free<T: Transport>(&mut self, out: &mut Out<'_, T>, id: SubId) -> bool {
-        let Self { version, subs, congested, unopenable, .. } = self;
+        let Self { version, subs, congested, unopenable, due, is_cut, .. } = self;
         let Some(sub) = subs.get_mut(id.0 as u32 as usize).filter(|sub| sub.id == id) else { return false };
         if !*congested {
-            let mut allowance = usize::MAX;
+            let mut allowance = TURN_BYTES;
             match serve(out, *version, sub, *unopenable, &mut allowance) {
                 Served::Short => *congested = true,
                 Served::Unopened => *unopenable = true,
-                Served::Through | Served::Spent => {}
+                Served::Spent => (*due, *is_cut) = (true, true),
+                Served::Through => {}
             }
         }
         sub.is_over().is_some()
@@ -314,8 +331,9 @@ impl Egress {
                 .map(|(slot, sub)| (sub.prefs.priority, slot)),
         );
         order.sort_unstable_by_key(|(priority, slot)| (u8::MAX - priority, *slot < turn, *slot));
+        let mut left = TURN_BYTES;
         for class in order.chunk_by(|a, b| a.0 == b.0) {
-            if !self.fill_class(out, class, &mut over) {
+            if !self.fill_class(out, class, &mut left, &mut over) {
                 break;
             }
         }
@@ -323,14 +341,16 @@ impl Egress {
         over
     }
 
-    /// Deficit round robin over subscriptions of one priority; false when the room is used up.
+    /// Deficit round robin over subscriptions of one priority; false when the room, or what is `left` of the
+    /// session's turn, is used up.
     fn fill_class<T: Transport>(
         &mut self,
         out: &mut Out<'_, T>,
         class: &[(u8, usize)],
+        left: &mut usize,
         over: &mut Vec<SubId>,
     ) -> bool {
-        let Self { version, subs, congested, unopenable, turn, .. } = self;
+        let Self { version, subs, congested, unopenable, turn, due, is_cut, .. } = self;
         let mut spent = true;
         while std::mem::take(&mut spent) {
             for (_, slot) in class {
@@ -342,6 +362,7 @@ impl Egress {
                 let mut allowance = sub.deficit;
                 expire(out, *version, sub);
                 let served = serve(out, *version, sub, *unopenable, &mut allowance);
+                *left = left.saturating_sub(sub.deficit - allowance);
                 sub.deficit = allowance;
                 if sub.is_over().is_some() && !over.contains(&sub.id) {
                     over.push(sub.id);
@@ -355,6 +376,10 @@ impl Egress {
                     Served::Unopened => *unopenable = true,
                     Served::Spent => spent = true,
                     Served::Through => sub.deficit = 0,
+                }
+                if *left == 0 {
+                    (*due, *is_cut, *turn) = (true, true, *slot + 1);
+                    return false;
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! Fan-out on one worker: a log is pulled once, under one lock, for all its readers here.
 
 use std::{
-    collections::HashMap,
+    cell::RefCell,
+    collections::{HashMap, VecDeque},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -50,7 +51,11 @@ pub struct Fanout {
     mirrors: HashMap<LogId, Mirror, foldhash::fast::RandomState>,
     watchers: Vec<SessionId>,
     entries: Vec<Entry>,
+    due: Due,
 }
+
+/// Logs of which groups are to be read on.
+type Due = Rc<RefCell<Vec<LogId>>>;
 
 /// A worker's own view of a log.
 #[derive(Debug)]
@@ -66,16 +71,36 @@ pub(crate) struct Mirror {
     brought: Vec<Rc<Group>>,
     readers: Vec<Reader>,
     framings: SmallVec<[Framing; 2]>,
+    /// Lanes that are read from the log a page at a time: a group of very many frames must not hold up others.
+    loading: VecDeque<(Rc<Group>, Shape)>,
+    log: LogId,
+    due: Due,
 }
 
 impl Fanout {
     /// An empty fan-out for `worker`.
     pub fn new(worker: WorkerId) -> Self {
-        Self { worker, mirrors: HashMap::default(), watchers: Vec::new(), entries: Vec::new() }
+        Self {
+            worker,
+            mirrors: HashMap::default(),
+            watchers: Vec::new(),
+            entries: Vec::new(),
+            due: Due::default(),
+        }
     }
 
-    /// Takes the news of `log`. `None`: nobody here reads it. Give the batch to every
-    /// [`Self::readers`], then pull again while [`Batch::more`].
+    /// Appends logs that must be pulled although they have no news: groups of them are read a page at a time.
+    pub fn take_due(&mut self, out: &mut Vec<LogId>) {
+        out.append(&mut self.due.borrow_mut());
+    }
+
+    /// Whether [`Self::take_due`] has any.
+    pub fn is_due(&self) -> bool {
+        !self.due.borrow().is_empty()
+    }
+
+    /// Takes the news of `log`, and a page of a group that is read from it. `None`: nobody here reads it. Give
+    /// the batch to every [`Self::readers`], then pull again while [`Batch::more`].
     pub fn pull(&mut self, log: LogId, now: Instant) -> Option<Rc<Batch>> {
         let mirror = self.mirrors.get_mut(&log)?;
         mirror.prune();
@@ -88,6 +113,8 @@ impl Fanout {
         for entry in self.entries.drain(..) {
             mirror.apply(entry, now, &mut batch);
         }
+        mirror.load_page(&mut self.entries);
+        batch.more |= !mirror.loading.is_empty();
         Some(Rc::new(batch))
     }
 
@@ -145,7 +172,7 @@ impl Fanout {
         use std::collections::hash_map::Entry as Slot;
         let mirror = match self.mirrors.entry(log) {
             Slot::Occupied(slot) => slot.into_mut(),
-            Slot::Vacant(slot) => slot.insert(Mirror::new(store, log, self.worker)?),
+            Slot::Vacant(slot) => slot.insert(Mirror::new(store, log, self.worker, &self.due)?),
         };
         mirror.readers.push(reader);
         if !mirror.framings.contains(&framing) {
@@ -165,7 +192,7 @@ impl Fanout {
 }
 
 impl Mirror {
-    fn new(store: &Arc<Store>, log: LogId, worker: WorkerId) -> Option<Self> {
+    fn new(store: &Arc<Store>, log: LogId, worker: WorkerId, due: &Due) -> Option<Self> {
         let (feed, head) = store.log(log)?.feed(worker);
         Some(Self {
             feed,
@@ -176,6 +203,9 @@ impl Mirror {
             brought: Vec::new(),
             readers: Vec::new(),
             framings: SmallVec::new(),
+            loading: VecDeque::new(),
+            log,
+            due: due.clone(),
         })
     }
 
@@ -221,15 +251,45 @@ impl Mirror {
             return Some(group.clone());
         }
         let mut entries = Vec::new();
-        if !self.feed.group_from(sequence, shape.first, &mut entries) {
-            return None;
-        }
+        let next = self.feed.page(sequence, shape.first, &mut entries)?;
         let group = known.unwrap_or_else(|| self.hold(Group::new(sequence), now));
         group.add_lane(shape);
-        for entry in &entries {
-            group.apply_to(shape, entry);
+        group.apply_page(shape, &entries, next.is_some());
+        if next.is_some() {
+            self.load_later(&group, [shape]);
         }
         Some(group)
+    }
+
+    /// Whether all there will be of a group is here, or in the log to be read.
+    pub(crate) fn has_all(&self, group: &Group, shape: Shape) -> bool {
+        group.has_ended(shape) || self.feed.is_over(group.sequence())
+    }
+
+    /// Lanes are read on with the next pulls.
+    fn load_later(&mut self, group: &Rc<Group>, shapes: impl IntoIterator<Item = Shape>) {
+        let was_empty = self.loading.is_empty();
+        self.loading.extend(shapes.into_iter().map(|shape| (group.clone(), shape)));
+        if was_empty && !self.loading.is_empty() {
+            self.due.borrow_mut().push(self.log);
+        }
+    }
+
+    /// Reads a page of the next lane that is read from the log; the lanes take turns.
+    fn load_page(&mut self, entries: &mut Vec<Entry>) {
+        let Some((group, shape)) = self.loading.pop_front() else { return };
+        let Some(from) = group.loads_from(shape) else { return };
+        entries.clear();
+        match self.feed.page(group.sequence(), from, entries) {
+            Some(next) => {
+                group.apply_page(shape, entries, next.is_some());
+                if next.is_some() {
+                    self.loading.push_back((group, shape));
+                }
+            }
+            None => group.fail_lane(shape, StreamCode::EVICTED),
+        }
+        entries.clear();
     }
 
     /// Whether a held group came by FETCH, or comes so.
@@ -257,7 +317,7 @@ impl Mirror {
     /// Brings a group that began in another log of the track up to what this log has of it.
     pub(crate) fn catch_up(&self, group: &Group) -> bool {
         let mut entries = Vec::new();
-        let is_held = self.feed.group(group.sequence(), &mut entries);
+        let is_held = self.feed.group_from(group.sequence(), group.wanted_from(), &mut entries);
         entries.iter().for_each(|entry| group.apply(entry));
         is_held
     }
@@ -275,6 +335,8 @@ impl Mirror {
             _ if group.is_awaited() => {}
             _ => return group.fail(StreamCode::EVICTED),
         }
+        // What the log before was not read to its end for.
+        self.load_later(group, group.loading());
         match self.find(group.sequence()) {
             Some(_) => self.brought.push(group.clone()),
             None => drop(self.hold(group.clone(), now)),
@@ -381,7 +443,11 @@ impl Mirror {
         let mut entries = Vec::new();
         for group in std::mem::take(&mut self.groups) {
             entries.clear();
-            if self.feed.group(group.sequence(), &mut entries) {
+            if !group.is_awaited() {
+                let shapes = group.begin_loading();
+                self.load_later(&group, shapes);
+                self.groups.push(group);
+            } else if self.feed.group(group.sequence(), &mut entries) {
                 entries.iter().for_each(|entry| group.apply(entry));
                 self.groups.push(group);
             } else if group.is_awaited() && self.feed.lookup(group.sequence(), 0) == Lookup::Unknown {
@@ -405,11 +471,9 @@ impl Mirror {
             .collect();
         for sequence in newer {
             self.open(sequence, now, batch);
-            entries.clear();
-            if self.feed.group(sequence, &mut entries)
-                && let Some(group) = self.find(sequence)
-            {
-                entries.iter().for_each(|entry| group.apply(entry));
+            if let Some(group) = self.find(sequence).cloned() {
+                let shapes = group.begin_loading();
+                self.load_later(&group, shapes);
             }
         }
         if self.info.is_none() && head.info.is_some() {

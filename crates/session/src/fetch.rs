@@ -66,7 +66,7 @@ impl Session {
 pub(crate) fn find(mirror: &mut Mirror, group: u64, shape: Shape, now: Instant) -> Found {
     match mirror.lookup(group, shape.first) {
         Lookup::Held => match mirror.load(group, shape, now) {
-            Some(held) if held.has_ended(shape) || !mirror.is_fetched(group) => Found::Group(held),
+            Some(held) if mirror.has_all(&held, shape) || !mirror.is_fetched(group) => Found::Group(held),
             Some(held) => Found::Awaited(held),
             None => Found::Refused(StreamCode::EVICTED),
         },

@@ -13,10 +13,25 @@ use crate::{
     session::{Cx, HOLD, Role, Session},
     transport::{ReadError, Stream, Transport},
     upstream::unclean,
+    work::{self, DATAGRAM, FRAME},
 };
 
 /// Bytes of a group stream read at a time.
 const READ: usize = 64 * 1024;
+
+/// The next bytes of a group: those that the last budget of work left unparsed, or else of its stream.
+pub(crate) fn read_on<T: Transport>(
+    t: &mut T,
+    cx: &mut Cx<'_>,
+    stream: Stream,
+    ingest: &mut Ingest,
+) -> Result<Option<Bytes>, ReadError> {
+    if !ingest.unparsed.is_empty() {
+        return Ok(Some(std::mem::take(&mut ingest.unparsed)));
+    }
+    cx.work.take(work::READ);
+    t.read(stream, READ)
+}
 
 impl Session {
     // Groups of the peer.
@@ -32,8 +47,8 @@ impl Session {
             self.hold_back(stream);
             return Next::Keep(Role::Group(ingest));
         }
-        loop {
-            match t.read(stream, READ) {
+        while !cx.work.is_spent() {
+            match read_on(t, cx, stream, &mut ingest) {
                 Ok(Some(bytes)) => {
                     if let Err(code) = self.group_bytes(cx, &mut ingest, bytes) {
                         t.stop(stream, code);
@@ -62,7 +77,7 @@ impl Session {
         Next::Keep(Role::Group(ingest))
     }
 
-    /// Parses bytes of a group; an error refuses the stream.
+    /// Parses bytes of a group while `cx.work` lasts; an error refuses the stream.
     pub(crate) fn group_bytes(
         &mut self,
         cx: &mut Cx<'_>,
@@ -74,6 +89,7 @@ impl Session {
             ingest.set_clock(self.config.clock_ms(cx.now));
         }
         while let Some(event) = ingest.next(&mut bytes).map_err(|error| error.stream_code())? {
+            cx.work.take(FRAME);
             if let GroupEvent::Header(header) = &event {
                 ingest.begin(self.open_group(cx, *header)?, header.first_frame);
                 self.is_dirty = true;
@@ -87,6 +103,10 @@ impl Session {
                 GroupEvent::Payload(payload) => ingest.payload(&payload, &mut up.writer, budget, cx.meter),
             }
             self.is_dirty = true;
+            if cx.work.is_spent() {
+                ingest.unparsed = bytes;
+                break;
+            }
         }
         Ok(())
     }
@@ -171,7 +191,13 @@ impl Session {
     }
 
     pub(crate) fn datagrams<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        while let Some(bytes) = t.recv_datagram() {
+        loop {
+            self.datagrams_due = cx.work.is_spent();
+            if self.datagrams_due {
+                return;
+            }
+            let Some(bytes) = t.recv_datagram() else { return };
+            cx.work.take(DATAGRAM);
             if !self.config.version.has_timestamps() || cx.store.budget().at_ceiling() {
                 continue;
             }

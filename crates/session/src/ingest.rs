@@ -31,6 +31,8 @@ pub(crate) struct Ingest {
     begun: bool,
     frame: Option<Frame>,
     staged: Vec<u8>,
+    /// Bytes read from the stream that a budget of work did not suffice to parse.
+    pub(crate) unparsed: Bytes,
     /// Whether a partial frame waits for the hold time.
     pub(crate) held: bool,
 }
@@ -73,6 +75,7 @@ impl Ingest {
             begun: false,
             frame: None,
             staged: Vec::new(),
+            unparsed: Bytes::new(),
             held: false,
         }
     }

@@ -3,7 +3,10 @@
 use relay_model::{StreamCode, limits};
 use relay_wire::Inbox;
 
-use crate::transport::{ReadError, Stream, Transport};
+use crate::{
+    transport::{ReadError, Stream, Transport},
+    work::{READ as READ_UNITS, Work},
+};
 
 /// Bytes read at a time.
 const READ: usize = 16 * 1024;
@@ -25,13 +28,17 @@ pub(crate) enum Ended {
 }
 
 impl Inlet {
-    /// Reads what is there, about one message at most. True when there may be more: take
+    /// Reads what is there, about one message at most, while `work` lasts. True when there may be more: take
     /// messages out of the inbox and call again.
-    pub(crate) fn fill<T: Transport>(&mut self, t: &mut T, stream: Stream) -> bool {
+    pub(crate) fn fill<T: Transport>(&mut self, t: &mut T, stream: Stream, work: &mut Work) -> bool {
         while self.end.is_none() {
             if self.inbox.len() > limits::CONTROL_MESSAGE_BYTES + READ {
                 return true;
             }
+            if work.is_spent() {
+                return false;
+            }
+            work.take(READ_UNITS);
             match t.read(stream, READ) {
                 Ok(Some(bytes)) => self.inbox.push(&bytes),
                 Ok(None) => self.end = Some(Ended::Fin),
@@ -41,6 +48,11 @@ impl Inlet {
             }
         }
         false
+    }
+
+    /// Drops what was read.
+    pub(crate) fn discard(&mut self) {
+        self.inbox = Inbox::default();
     }
 
     pub(crate) fn end(&self) -> Option<Ended> {

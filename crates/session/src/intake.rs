@@ -20,6 +20,7 @@ use crate::{
     requests::Next,
     session::{Cx, Role, Session},
     transport::{Stream, Transport},
+    work::MESSAGE,
 };
 
 /// What a link costs whose sender names no price.
@@ -105,14 +106,17 @@ impl Session {
         mut intake: Box<Intake>,
     ) -> Next {
         loop {
-            let more = inlet.fill(t, stream);
+            let more = inlet.fill(t, stream, cx.work);
             loop {
                 if !self.may_ask() {
                     self.hold_back(stream);
                     return Next::Keep(Role::Intake(inlet, intake));
                 }
+                if cx.work.is_spent() {
+                    return Next::Keep(Role::Intake(inlet, intake));
+                }
                 match self.next_announce(cx, &mut inlet, &mut intake) {
-                    Ok(true) => {}
+                    Ok(true) => cx.work.take(MESSAGE),
                     Ok(false) => break,
                     Err(error) => {
                         self.violation(t, cx, &error.to_string());

@@ -46,6 +46,8 @@ pub(crate) struct Lane {
     received: u64,
     tick: i64,
     end: Option<LaneEnd>,
+    /// It is being read from the log, a page at a time: what comes as news is read there as well.
+    is_loading: bool,
 }
 
 /// A run of a lane's bytes that readers hand over as one handle.
@@ -121,7 +123,7 @@ impl Group {
         self.state.borrow().lanes.iter().all(|lane| lane.end().is_some())
     }
 
-    /// Adds an empty lane, to be filled by [`Self::apply_to`] from a replay.
+    /// Adds an empty lane, to be filled by [`Self::apply_page`] from a replay.
     pub(crate) fn add_lane(&self, shape: Shape) {
         self.state.borrow_mut().lanes.push(Lane::new(shape));
     }
@@ -134,15 +136,54 @@ impl Group {
             return;
         }
         self.awaited.set(false);
-        for lane in &mut self.state.borrow_mut().lanes {
+        for lane in self.state.borrow_mut().lanes.iter_mut().filter(|lane| !lane.is_loading) {
             lane.apply(entry);
         }
     }
 
-    /// Applies an entry of a replay to one lane.
-    pub(crate) fn apply_to(&self, shape: Shape, entry: &Entry) {
+    /// Applies a page of a replay to one lane; `is_loading`: there are more.
+    pub(crate) fn apply_page(&self, shape: Shape, entries: &[Entry], is_loading: bool) {
         if let Some(lane) = self.state.borrow_mut().lanes.iter_mut().find(|lane| lane.shape == shape) {
-            lane.apply(entry);
+            entries.iter().for_each(|entry| lane.apply(entry));
+            lane.is_loading = is_loading;
+        }
+    }
+
+    /// Lanes that are not over are to be read from the log, from where they are. Shapes of those that were not
+    /// being read before.
+    pub(crate) fn begin_loading(&self) -> SmallVec<[Shape; 1]> {
+        let mut state = self.state.borrow_mut();
+        let open = state.lanes.iter_mut().filter(|lane| lane.end.is_none() && !lane.is_loading);
+        open.map(|lane| {
+            lane.is_loading = true;
+            lane.shape
+        })
+        .collect()
+    }
+
+    /// Shapes of the lanes that are being read from a log.
+    pub(crate) fn loading(&self) -> SmallVec<[Shape; 1]> {
+        let state = self.state.borrow();
+        state.lanes.iter().filter(|lane| lane.is_loading).map(|lane| lane.shape).collect()
+    }
+
+    /// Object from which a lane that is being read from a log goes on; `None`: it is not, or is over.
+    pub(crate) fn loads_from(&self, shape: Shape) -> Option<u64> {
+        self.with_lane(shape, |lane| (lane.is_loading && lane.end.is_none()).then(|| lane.next_wanted()))?
+    }
+
+    /// Object from which on all lanes that are not over have what the log has.
+    pub(crate) fn wanted_from(&self) -> u64 {
+        let state = self.state.borrow();
+        let open = state.lanes.iter().filter(|lane| lane.end.is_none());
+        open.map(Lane::next_wanted).min().unwrap_or(0)
+    }
+
+    /// Nothing more of one lane comes.
+    pub(crate) fn fail_lane(&self, shape: Shape, code: StreamCode) {
+        if let Some(lane) = self.state.borrow_mut().lanes.iter_mut().find(|lane| lane.shape == shape) {
+            lane.pieces = Vec::new();
+            lane.end = Some(LaneEnd::Reset(code));
         }
     }
 
@@ -172,6 +213,7 @@ impl Lane {
             received: 0,
             tick: 0,
             end: None,
+            is_loading: false,
         }
     }
 
@@ -187,6 +229,12 @@ impl Lane {
 
     pub(crate) fn end(&self) -> Option<LaneEnd> {
         self.end
+    }
+
+    /// The first object of which something is missing.
+    fn next_wanted(&self) -> u64 {
+        let is_partial = self.next_object > self.shape.first && self.received < self.size;
+        self.next_object - u64::from(is_partial)
     }
 
     fn apply(&mut self, entry: &Entry) {

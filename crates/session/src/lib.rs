@@ -35,12 +35,15 @@ mod sub;
 mod stream_table;
 mod tracks;
 pub mod transport;
+mod unread;
 mod upstream;
 mod wanted;
 mod watch;
+mod work;
 
 pub use dialect::Framing;
 pub use fanout::{Batch, Fanout, Reader};
 pub use footprint::Footprint;
 pub use lane::Group;
 pub use session::{Config, Cx, Grant, Output, Session};
+pub use work::Work;

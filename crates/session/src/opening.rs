@@ -14,6 +14,7 @@ use crate::{
     requests::{Next, refuse},
     session::{Cx, Output, Role, Session},
     transport::{ReadError, Stream, Transport},
+    work::MESSAGE,
 };
 
 /// The exchange is not over.
@@ -102,7 +103,7 @@ impl Session {
         stream: Stream,
         mut inlet: Inlet,
     ) -> Next {
-        inlet.fill(t, stream);
+        inlet.fill(t, stream, cx.work);
         let setup = match ClientSetup::next(&mut inlet.inbox) {
             Ok(Some(setup)) => setup,
             Ok(None) if inlet.end().is_some() => {
@@ -150,15 +151,18 @@ impl Session {
         mut inlet: Inlet,
     ) -> Next {
         loop {
-            let more = inlet.fill(t, stream);
+            let more = inlet.fill(t, stream, cx.work);
             loop {
                 match inlet.inbox.next::<SessionInfo>(self.config.version) {
-                    Ok(Some(_)) => {}
+                    Ok(Some(_)) => cx.work.take(MESSAGE),
                     Ok(None) => break,
                     Err(error) => {
                         self.violation(t, cx, &error.to_string());
                         return Next::Done;
                     }
+                }
+                if cx.work.is_spent() {
+                    return Next::Keep(Role::Session(inlet));
                 }
             }
             if !more {

@@ -4,15 +4,13 @@ use relay_model::{Ask, LogId, SessionId, StreamCode};
 use relay_store::FETCHED;
 
 use crate::{
+    groups::read_on,
     ingest::Ingest,
     requests::{NO_ERROR, Next},
     session::{Cx, Role, Session},
     transport::{ReadError, Stream, Transport},
     wanted::Wanted,
 };
-
-/// Bytes read at a time.
-const READ: usize = 64 * 1024;
 
 impl Session {
     /// Core wants an old group of an open log.
@@ -86,7 +84,10 @@ impl Session {
     ) -> Next {
         let Some(target) = ingest.target else { return Next::Done };
         let over = loop {
-            match t.read(stream, READ) {
+            if cx.work.is_spent() {
+                return Next::Keep(Role::FetchUp(ingest));
+            }
+            match read_on(t, cx, stream, &mut ingest) {
                 Ok(Some(bytes)) => {
                     self.begin_fetched(&mut ingest);
                     if let Err(code) = self.group_bytes(cx, &mut ingest, bytes) {

@@ -13,6 +13,7 @@ use crate::{
     session::{Cx, Output, Role, Session},
     sub::Kind,
     transport::{ReadError, Stream, Transport},
+    work,
 };
 
 /// Code of a STOP_SENDING that only says "I have read what I wanted".
@@ -57,6 +58,10 @@ impl Session {
         };
         if let Next::Keep(role) = next {
             self.streams.insert(stream, role);
+            // It may have stopped for that.
+            if cx.work.is_spent() && !self.unread.contains(&stream) {
+                self.unread.push_back(stream);
+            }
         }
     }
 
@@ -111,7 +116,7 @@ impl Session {
             self.hold_back(stream);
             return Next::Keep(Role::Request(inlet, kind));
         }
-        inlet.fill(t, stream);
+        inlet.fill(t, stream, cx.work);
         if kind.is_none()
             && let Some(id) = inlet.inbox.next_varint()
         {
@@ -140,6 +145,8 @@ impl Session {
             Ok(None) => return Next::Keep(Role::Request(inlet, kind)),
             Ok(Some(asked)) => {
                 self.pace.took(cx.now);
+                cx.work.take(work::REQUEST);
+                cx.work.take(self.egress.scan_units());
                 self.begin(t, cx, stream, inlet, asked)
             }
         };
@@ -213,7 +220,7 @@ impl Session {
         stream: Stream,
         mut inlet: Inlet,
     ) -> Next {
-        inlet.fill(t, stream);
+        inlet.fill(t, stream, cx.work);
         if inlet.end().is_none() && inlet.inbox.is_empty() {
             return Next::Keep(Role::Probe(inlet));
         }
@@ -271,6 +278,7 @@ impl Session {
             if let Some(kind) = inlet.inbox.next_varint() {
                 break kind;
             }
+            cx.work.take(work::READ);
             match t.read(stream, 1) {
                 Ok(Some(byte)) => inlet.inbox.push(&byte),
                 Ok(None) => return Next::Done,
@@ -301,7 +309,7 @@ impl Session {
         stream: Stream,
         mut inlet: Inlet,
     ) -> Next {
-        inlet.fill(t, stream);
+        inlet.fill(t, stream, cx.work);
         match inlet.inbox.next::<lite::Setup>(self.config.version) {
             Ok(None) if inlet.end().is_some() => {
                 self.violation(t, cx, "SETUP ended early");

@@ -25,14 +25,11 @@ use crate::{
     sub::{Kind, Sub},
     transport::{Stream, Transport},
     watch::{Viewer, Watching},
+    work::{self, REQUEST},
 };
 
-/// Entries of its watches that a session looks at before others have their turn.
-const WATCH_ENTRIES: usize = 1_024;
-/// Entries of one watch before the session's next one has its turn.
-const WATCH_STEP: usize = 256;
-/// Time until a session goes on that has looked at [`WATCH_ENTRIES`].
-const WATCH_PAUSE: Duration = Duration::from_millis(1);
+/// Paths that one watch looks at before the session's next one has its turn.
+const FILL_ENTRIES: usize = 64;
 
 impl Session {
     // Announces to the peer.
@@ -80,25 +77,27 @@ impl Session {
         }
     }
 
-    /// Sends the peer what changed, as far as it reads it: a bounded number of entries, in turns between
-    /// its watches. What is left is sent when it is due or has room.
+    /// Sends the peer what changed on the board, as far as it takes it and `cx.work` lasts: a few messages of
+    /// one watch at a time, written together, and the watches in turn.
     pub(crate) fn pump_watches<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        self.watch_due = None;
+        self.watches_due = false;
         if !self.may_meet() {
             return;
         }
-        let (mut left, mut idle) = (WATCH_ENTRIES, 0);
+        // Watches in a row that have nothing more.
+        let mut idle = 0;
         while idle < self.watches.len() && self.control.has_room() {
-            if left == 0 {
-                self.watch_due = Some(cx.now + WATCH_PAUSE);
+            if cx.work.is_spent() {
+                self.watches_due = true;
                 return;
             }
             self.next_watch = if self.next_watch < self.watches.len() { self.next_watch } else { 0 };
             let Some(watching) = self.watches.get_mut(self.next_watch) else { return };
             let mut out = Vec::new();
-            let filled = watching.fill(self.config.version, left.min(WATCH_STEP), &mut out);
+            let filled = watching.fill(self.config.version, FILL_ENTRIES, &mut out);
             let stream = watching.stream;
-            left = left.saturating_sub(filled.entries);
+            let entries = u32::try_from(filled.entries).unwrap_or(u32::MAX);
+            cx.work.take(entries.saturating_mul(work::WATCH_ENTRY));
             if !out.is_empty() {
                 self.control.send(t, cx.now, stream, out);
             }
@@ -125,7 +124,7 @@ impl Session {
         stream: Stream,
         mut inlet: Inlet,
     ) -> Next {
-        inlet.fill(t, stream);
+        inlet.fill(t, stream, cx.work);
         if inlet.end().is_none() && inlet.inbox.is_empty() {
             return Next::Keep(Role::Watch(inlet));
         }
@@ -202,9 +201,13 @@ impl Session {
     ) -> Next {
         let Some(kind) = self.egress.get_mut(id).map(|sub| sub.kind) else { return Next::Done };
         loop {
-            let more = inlet.fill(t, stream);
-            if kind == Kind::Live {
+            let more = inlet.fill(t, stream, cx.work);
+            if kind != Kind::Live {
+                // Nothing may follow such a request.
+                inlet.discard();
+            } else {
                 match self.take_updates(t, cx, id, &mut inlet) {
+                    Ok(true) if cx.work.is_spent() => return Next::Keep(Role::Sub(id, inlet)),
                     Ok(true) => {}
                     Ok(false) => {
                         self.hold_back(stream);
@@ -250,10 +253,14 @@ impl Session {
             return self.take_priorities(t, cx, id, inlet);
         }
         while self.may_ask() && self.pace.allows(cx.now) {
+            if cx.work.is_spent() {
+                return Ok(true);
+            }
             let Some(update) = inlet.inbox.next::<lite::SubscribeUpdate>(self.config.version)? else {
                 return Ok(true);
             };
             let prefs = update.prefs;
+            cx.work.take(REQUEST);
             self.pace.took(cx.now);
             self.update_sub(t, cx, id, prefs);
             self.ask(cx, Ask::Update { sub: id, prefs });

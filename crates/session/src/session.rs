@@ -31,6 +31,7 @@ use crate::{
     upstream::Upstreams,
     wanted::Wanted,
     watch::Watching,
+    work::{self, Work},
 };
 
 /// How long a partial frame is held back for more of it.
@@ -50,6 +51,9 @@ pub struct Cx<'a> {
     pub meter: &'a mut Meter,
     /// What the session wants of the worker and of core.
     pub out: &'a mut Vec<Output>,
+    /// What the session may still do in this call. Where it is spent afterwards, [`Session::input`] must be called
+    /// again without an event, after all other sessions that are ready.
+    pub work: &'a mut Work,
 }
 
 /// What a session wants.
@@ -139,14 +143,20 @@ pub struct Session {
     /// What the peer announces, whether core takes it or not.
     pub(crate) heard: PeerAnnounces,
     pub(crate) watches: Vec<Watching>,
-    /// Index of the watch whose turn is next.
-    pub(crate) next_watch: usize,
-    /// When to go on with watches that had more than their share of a turn.
-    pub(crate) watch_due: Option<Instant>,
     pub(crate) probes: Probes,
     pub(crate) peer: Peer,
     /// Streams not read on: before authorisation, while core is behind, or while the peer asks too fast.
     pub(crate) held: BTreeSet<Stream>,
+    /// Some of those may be read, and a budget of work did not suffice to.
+    pub(crate) is_resuming: bool,
+    /// Streams that a budget of work did not suffice to read to their end, in the order in which they go on.
+    pub(crate) unread: VecDeque<Stream>,
+    /// The same of datagrams.
+    pub(crate) datagrams_due: bool,
+    /// The same of watches: some have more to send.
+    pub(crate) watches_due: bool,
+    /// Watch that sends next.
+    pub(crate) next_watch: usize,
     pub(crate) pace: Pace,
     /// In force: those of [`Config::limits`], none for a relay of the same cluster.
     pub(crate) limits: SessionLimits,
@@ -225,7 +235,6 @@ impl Session {
             heard: PeerAnnounces::default(),
             watches: Vec::new(),
             next_watch: 0,
-            watch_due: None,
             probes: Probes::default(),
             peer: Peer {
                 is_known: false,
@@ -238,6 +247,10 @@ impl Session {
             held: BTreeSet::new(),
             wanting: Queue::default(),
             is_blocked: false,
+            is_resuming: false,
+            unread: VecDeque::new(),
+            datagrams_due: false,
+            watches_due: false,
             restarted: Vec::new(),
             headers: VecDeque::new(),
             holding: Vec::new(),
@@ -335,12 +348,18 @@ impl Session {
         self.egress.is_quiet() && self.control.is_empty() && !self.upstreams.is_receiving()
     }
 
-    /// Takes the transport's events and fills what room there is. Call after every batch of input.
+    /// Takes the transport's events and fills what room there is, while `cx.work` lasts. Call after every batch
+    /// of input.
     pub fn input<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        while let Some(event) = t.poll() {
+        self.go_on(t, cx);
+        while !cx.work.is_spent()
+            && let Some(event) = t.poll()
+        {
+            cx.work.take(work::EVENT);
             self.event(t, cx, event);
         }
-        if std::mem::take(&mut self.has_room) && !self.is_over() {
+        // After all events: whoever is told first that it may write must not take what another deserves.
+        if !cx.work.is_spent() && std::mem::take(&mut self.has_room) && !self.is_over() {
             self.use_room(t, cx);
         }
         self.commit(t, cx);
@@ -405,13 +424,13 @@ impl Session {
             let over = self.with_egress(t, cx, |egress, out| egress.expire(out));
             self.finish_subs(t, cx, over);
         }
-        if self.watch_due.is_some_and(|due| cx.now >= due) {
-            self.pump_watches(t, cx);
-        }
         self.probes.pump(t, &mut self.control, self.config.version, cx.now);
         self.expire_wanted(t, cx);
         self.let_on(t, cx);
-        while let Some((_, stream)) = self.headers.front().copied().filter(|(due, _)| cx.now >= *due) {
+        while !cx.work.is_spent()
+            && let Some((_, stream)) = self.headers.front().copied().filter(|(due, _)| cx.now >= *due)
+        {
+            cx.work.take(work::EVENT);
             self.headers.pop_front();
             self.header_is_late(t, stream);
         }
@@ -442,7 +461,6 @@ impl Session {
         due(self.probes.deadline());
         due(self.pace.deadline());
         due(self.opening.as_ref().and_then(Opening::deadline));
-        due(self.watch_due);
         if let Some((at, _)) = self.headers.front() {
             due(Some(*at));
         }
@@ -484,15 +502,20 @@ impl Session {
                     Dir::Uni => Role::Header(Inlet::default()),
                 };
                 self.streams.insert(stream, role);
+                self.prune_headers();
                 self.headers.push_back((cx.now + limits::STREAM_HEADER_TIMEOUT, stream));
                 self.readable(t, cx, stream);
             }
             Event::Readable(stream) => self.readable(t, cx, stream),
             Event::Writable(stream) => {
                 self.has_room = true;
+                cx.work.take(self.egress.scan_units());
                 self.egress.writable(stream);
             }
-            Event::Stopped(stream, code) => self.stopped(t, cx, stream, code),
+            Event::Stopped(stream, code) => {
+                cx.work.take(self.egress.scan_units());
+                self.stopped(t, cx, stream, code);
+            }
             Event::Openable(Dir::Uni) => {
                 self.send_setup(t, cx.now);
                 self.has_room = true;
@@ -577,40 +600,12 @@ impl Session {
         run: impl FnOnce(&mut Egress, &mut Out<'_, T>) -> R,
     ) -> R {
         let mut out = Out { t, control: &mut self.control, meter: &mut *cx.meter, now: cx.now };
-        run(&mut self.egress, &mut out)
-    }
-
-    /// Reads on what was held back, oldest first, as far as it may be.
-    pub(crate) fn resume_held<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        let mut waiting = std::mem::take(&mut self.held);
-        while let Some(stream) = waiting.pop_first() {
-            self.readable(t, cx, stream);
-            if !self.held.is_empty() && self.is_held_back(cx.now) {
-                break;
-            }
+        let result = run(&mut self.egress, &mut out);
+        if self.egress.take_cut() {
+            self.has_room = true;
+            cx.work.exhaust();
         }
-        self.held.append(&mut waiting);
-        if self.held.is_empty() {
-            self.pace.caught_up();
-        }
-    }
-
-    /// Whether nothing held back may be read.
-    fn is_held_back(&mut self, now: Instant) -> bool {
-        !self.may_ask() || !self.pace.allows(now)
-    }
-
-    /// Lets a peer on that asked too fast; closes it if it does nothing else.
-    fn let_on<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        if !self.pace.resumes(cx.now) {
-            return;
-        }
-        cx.meter.requests_paced += 1;
-        if self.pace.is_flooded(cx.now) {
-            self.violation(t, cx, "too many requests");
-            return;
-        }
-        self.resume_held(t, cx);
+        result
     }
 
     fn check_control<T: Transport>(&mut self, t: &mut T, now: Instant) {

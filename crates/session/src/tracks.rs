@@ -11,6 +11,7 @@ use crate::{
     transport::{Stream, Transport},
     upstream::{Opening, unclean},
     wanted::Wanted,
+    work::MESSAGE,
 };
 
 /// An upstream track core wants.
@@ -184,7 +185,7 @@ impl Session {
         mut inlet: Inlet,
         log: LogId,
     ) -> Next {
-        inlet.fill(t, stream);
+        inlet.fill(t, stream, cx.work);
         let info = match inlet.inbox.next::<TrackInfo>(self.config.version) {
             Ok(Some(info)) => info,
             Ok(None) => {
@@ -224,10 +225,17 @@ impl Session {
         log: LogId,
     ) -> Next {
         loop {
-            let more = inlet.fill(t, stream);
+            let more = inlet.fill(t, stream, cx.work);
             loop {
                 let Some(up) = self.upstreams.get_mut(log) else { return Next::Done };
-                match SubscribeResponse::next(&mut inlet.inbox, self.config.version) {
+                if cx.work.is_spent() {
+                    return Next::Keep(Role::SubscribeUp(inlet, log));
+                }
+                let response = SubscribeResponse::next(&mut inlet.inbox, self.config.version);
+                if matches!(response, Ok(Some(_))) {
+                    cx.work.take(MESSAGE);
+                }
+                match response {
                     Ok(Some(SubscribeResponse::Ok(_))) => up.set_answered(),
                     Ok(Some(SubscribeResponse::Start { group })) => up.start(group),
                     Ok(Some(SubscribeResponse::End { group })) => up.bound = Some(group),

@@ -11,13 +11,15 @@ use relay_auth::{Permit, Policy};
 use relay_core::{Action, Core, Event};
 use relay_model::{Ask, Hop, Order, Path, Scope, SessionId, WorkerId, limits::SessionLimits};
 use relay_session::{
-    Config, Cx, Fanout, Grant, Output, Session,
+    Config, Cx, Fanout, Grant, Output, Session, Work,
     pair::{End, Rng},
     transport::Closed,
 };
 use relay_store::{Rings, Store};
 use relay_wire::lite::Version;
 
+/// Units of work of one call of a session: little, so that most is done in parts.
+const BUDGET: u32 = 7;
 /// Workers of each relay: two, so that sessions of one relay can be out of step.
 const WORKERS: u16 = 2;
 /// Bytes the cache aims at and may not pass: far more than a run uses.
@@ -123,12 +125,12 @@ impl Relay {
             };
             let worker = seat.worker;
             self.workers[worker].to_core.push_back(Event::Opened { session: id, permit });
-            self.with(id, now, |session, cx| session.authorized(t, cx, grant));
+            self.with(id, now, t, |session, t, cx| session.authorized(t, cx, grant));
         }
-        self.with(id, now, |session, cx| session.input(t, cx));
+        self.with(id, now, t, |session, t, cx| session.input(t, cx));
         let due = |seat: &Seat| seat.session.next_deadline().is_some_and(|due| due <= now);
         if self.seats.get(&id).is_some_and(due) {
-            self.with(id, now, |session, cx| session.timeout(t, cx));
+            self.with(id, now, t, |session, t, cx| session.timeout(t, cx));
         }
         let closed = self.seats.get(&id).and_then(|seat| seat.session.closed().cloned());
         if let Some(why) = closed {
@@ -152,7 +154,7 @@ impl Relay {
             .admit("/", std::time::SystemTime::UNIX_EPOCH)
             .expect("something is allowed");
         self.workers[seat.worker].to_core.push_back(Event::Revised { session: id, permit: permit.clone() });
-        self.with(id, now, |session, cx| session.revised(t, cx, permit.publish(), permit.subscribe()));
+        self.with(id, now, t, |session, t, cx| session.revised(t, cx, permit.publish(), permit.subscribe()));
     }
 
     /// Delivers some of what the planes have for each other; links of sessions are looked up with `link`.
@@ -212,10 +214,18 @@ impl Relay {
         (self.core.counts(), self.store.counts())
     }
 
-    fn with(&mut self, id: SessionId, now: Instant, work: impl FnOnce(&mut Session, &mut Cx<'_>)) {
+    /// Runs `work` on a session, and then what its small budget of work did not suffice for.
+    fn with(
+        &mut self,
+        id: SessionId,
+        now: Instant,
+        t: &mut End,
+        work: impl FnOnce(&mut Session, &mut End, &mut Cx<'_>),
+    ) {
         let Some(seat) = self.seats.get_mut(&id) else { return };
         let worker = &mut self.workers[seat.worker];
         let mut out = Vec::new();
+        let mut budget = Work::of(BUDGET);
         let mut cx = Cx {
             now,
             store: &self.store,
@@ -223,8 +233,13 @@ impl Relay {
             rings: &mut self.rings,
             meter: &mut worker.meter,
             out: &mut out,
+            work: &mut budget,
         };
-        work(&mut seat.session, &mut cx);
+        work(&mut seat.session, t, &mut cx);
+        while cx.work.is_spent() {
+            *cx.work = Work::of(BUDGET);
+            seat.session.input(t, &mut cx);
+        }
         for output in out {
             if let Output::Ask(ask) = output {
                 seat.asked += 1;
@@ -290,8 +305,10 @@ impl Relay {
 
     fn deliver(&mut self, letter: Letter, t: &mut End, now: Instant) {
         match letter {
-            Letter::Order(id, order) => self.with(id, now, |session, cx| session.order(t, cx, order)),
-            Letter::Done(id, count) => self.with(id, now, |session, cx| session.asks_done(t, cx, count)),
+            Letter::Order(id, order) => self.with(id, now, t, |session, t, cx| session.order(t, cx, order)),
+            Letter::Done(id, count) => {
+                self.with(id, now, t, |session, t, cx| session.asks_done(t, cx, count))
+            }
         }
     }
 
@@ -303,13 +320,16 @@ impl Relay {
     ) {
         let mut dirty = Vec::new();
         let board = self.store.bell(WorkerId(at as u16)).take(&mut dirty);
+        self.workers[at].fanout.take_due(&mut dirty);
         for log in dirty {
             while let Some(batch) = self.workers[at].fanout.pull(log, now) {
                 let mut readers = Vec::new();
                 self.workers[at].fanout.readers(log, &mut readers);
                 for reader in readers {
                     link(reader.session, &mut |t| {
-                        self.with(reader.session, now, |session, cx| session.news(t, cx, reader.sub, &batch));
+                        self.with(reader.session, now, t, |session, t, cx| {
+                            session.news(t, cx, reader.sub, &batch)
+                        });
                     });
                 }
                 if !batch.more {
@@ -321,7 +341,7 @@ impl Relay {
             let mut watchers = Vec::new();
             self.workers[at].fanout.watchers(&mut watchers);
             for id in watchers {
-                link(id, &mut |t| self.with(id, now, |session, cx| session.board(t, cx)));
+                link(id, &mut |t| self.with(id, now, t, |session, t, cx| session.board(t, cx)));
             }
         }
     }

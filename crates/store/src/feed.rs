@@ -100,6 +100,15 @@ impl Feed {
         }
     }
 
+    /// Whether a group is held and nothing more comes of it. One lock of the log.
+    pub fn is_over(&self, sequence: u64) -> bool {
+        self.log
+            .lock()
+            .groups
+            .get(&sequence)
+            .is_some_and(|group| !group.strands.is_empty() && group.is_over())
+    }
+
     /// Whether a group can be read from object `first_object` on. Of a group that is interrupted, or
     /// has lost that object, only the publisher may have more: unknown while the log goes on; after
     /// its end absent, with the code of the interruption or [`relay_model::StreamCode::EVICTED`]. One

@@ -6,6 +6,7 @@ mod control;
 mod datagram;
 mod delivery;
 mod end;
+mod fairness;
 mod fetch;
 mod harness;
 mod hear;

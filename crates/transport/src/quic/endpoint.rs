@@ -9,12 +9,15 @@ use std::{
 use aws_lc_rs::rand;
 use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EndpointEvent, Incoming};
-use relay_model::{WorkerId, limits};
+use relay_model::WorkerId;
 
 use super::{
     ClientConfig, Config, ConnKey, Connection, Ecn, Fed, Phase, Stats, Transmit, config::Most,
-    versions::Versions,
+    connection::Datagram, handshakes::Handshakes, versions::Versions,
 };
+
+/// Datagrams that wait for the settling of their connections, all together: past it none may wait.
+const WAITING: usize = 4_096;
 
 /// Why an outgoing connection could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +30,9 @@ pub struct Endpoint {
     /// By the handle of the QUIC library, which reuses one only after [`Endpoint::remove`].
     slots: Vec<Slot>,
     live: usize,
-    /// Accepted, handshake not done, address not proved.
-    unvalidated: usize,
+    handshakes: Handshakes,
+    /// Datagrams of all connections that wait for a settling.
+    waiting: usize,
     /// Being fed; survives only a panic.
     feeding: Option<ConnKey>,
     versions: Versions,
@@ -63,7 +67,8 @@ impl Endpoint {
             inner,
             slots: Vec::new(),
             live: 0,
-            unvalidated: 0,
+            handshakes: Handshakes::default(),
+            waiting: 0,
             feeding: None,
             versions: config.versions,
             most: config.most,
@@ -96,9 +101,19 @@ impl Endpoint {
                 let key = self.key(handle);
                 let Some(conn) = find(&mut self.slots, key) else { return Fed::Nothing };
                 self.feeding = Some(key);
-                conn.feed(event, bytes);
+                let fed = conn.feed_datagram(event, bytes, self.waiting < WAITING);
                 self.feeding = None;
-                Fed::Conn(key)
+                match fed {
+                    Datagram::Fed => Fed::Conn(key),
+                    Datagram::Waits => {
+                        self.waiting += 1;
+                        Fed::Conn(key)
+                    }
+                    Datagram::Dropped => {
+                        self.stats.dropped = self.stats.dropped.saturating_add(1);
+                        Fed::Dropped(key)
+                    }
+                }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.decide(incoming, now, out),
             Some(DatagramEvent::Response(transmit)) => {
@@ -132,8 +147,9 @@ impl Endpoint {
     /// Lets what a connection was fed take effect; after a batch of input, a timeout or a close.
     /// Unknown keys are `Drained`.
     pub fn settle(&mut self, key: ConnKey, now: Instant) -> Phase {
-        let Self { inner, slots, unvalidated, .. } = self;
+        let Self { inner, slots, handshakes, waiting, .. } = self;
         let Some(conn) = find(slots, key) else { return Phase::Drained };
+        *waiting = waiting.saturating_sub(conn.feed_waiting());
         while let Some(event) = conn.poll_endpoint_event() {
             // Told in `remove`: until then the library must not reuse the handle.
             if event.is_drained() {
@@ -145,7 +161,7 @@ impl Endpoint {
         }
         conn.advance(now);
         if conn.validate() {
-            *unvalidated = unvalidated.saturating_sub(1);
+            handshakes.leave();
         }
         conn.phase()
     }
@@ -159,8 +175,9 @@ impl Endpoint {
     pub fn remove(&mut self, key: ConnKey) {
         let slot = self.slots.get_mut(key.slot()).filter(|slot| slot.generation == key.generation);
         let Some(conn) = slot.and_then(|slot| slot.conn.take()) else { return };
+        self.waiting = self.waiting.saturating_sub(conn.waiting());
         if conn.is_unvalidated() {
-            self.unvalidated = self.unvalidated.saturating_sub(1);
+            self.handshakes.leave();
         }
         self.live = self.live.saturating_sub(1);
         self.inner.handle_event(ConnectionHandle(key.slot()), EndpointEvent::drained());
@@ -205,7 +222,7 @@ impl Endpoint {
             return Fed::Refused(self.inner.refuse(incoming, out).into());
         }
         let validated = incoming.remote_address_validated();
-        if !validated && self.unvalidated >= limits::UNVALIDATED_HANDSHAKES && incoming.may_retry() {
+        if !validated && self.handshakes.is_crowded(now) && incoming.may_retry() {
             return match self.inner.retry(incoming, out) {
                 Ok(transmit) => {
                     self.stats.retries = self.stats.retries.saturating_add(1);
@@ -217,11 +234,14 @@ impl Endpoint {
                 }
             };
         }
+        if !validated {
+            self.handshakes.begin(now);
+        }
         match self.inner.accept(incoming, now, out, None) {
             Ok((handle, conn)) => {
                 self.stats.accepted = self.stats.accepted.saturating_add(1);
                 if !validated {
-                    self.unvalidated = self.unvalidated.saturating_add(1);
+                    self.handshakes.enter();
                 }
                 let conn = Connection::new(conn, now, !validated, self.versions, self.most);
                 Fed::New(self.insert(handle, conn))

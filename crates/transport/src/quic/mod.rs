@@ -21,6 +21,7 @@ mod code;
 mod config;
 mod connection;
 mod endpoint;
+mod handshakes;
 mod rate;
 mod tls;
 mod versions;
@@ -69,6 +70,8 @@ pub enum Fed {
     Nothing,
     /// This connection took it.
     Conn(ConnKey),
+    /// It was for this connection, which has too many waiting, and is lost.
+    Dropped(ConnKey),
     /// It opened this connection.
     New(ConnKey),
     /// Send this; its bytes are in the buffer given to [`Endpoint::handle`].
@@ -126,6 +129,8 @@ pub struct Stats {
     pub refused: u64,
     /// Other stateless answers: version negotiation, resets, refusals.
     pub responses: u64,
+    /// Datagrams of connections that had too many waiting.
+    pub dropped: u64,
     /// Datagrams that belonged to nobody and got no answer.
     pub strays: u64,
 }

@@ -21,6 +21,19 @@ use crate::gate::{Answer, Denial, Request};
 /// Hops we draw fit a JSON number.
 const HOP_BITS: u32 = 53;
 
+/// How far the end of a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Conclusion {
+    /// The connection is not over.
+    Open,
+    /// It is, and its session has ended.
+    Over,
+    /// It is, and its session has more to read first: the peer has another share of a turn.
+    Later,
+    /// The peer is gone.
+    Gone,
+}
+
 impl Worker {
     /// Makes the session of a connection that has become ready. False: the peer is gone.
     pub(super) fn make_session(&mut self, index: u32, now: Instant) -> bool {
@@ -221,21 +234,27 @@ impl Worker {
         }
     }
 
-    /// Before a peer is flushed: if its connection is over, so is its session. False: the peer is gone.
-    pub(super) fn conclude(&mut self, index: u32, now: Instant) -> bool {
+    /// Before a peer is flushed: if its connection is over, so is its session, once it has read all that came.
+    pub(super) fn conclude(&mut self, index: u32, now: Instant) -> Conclusion {
         let Self { peers, endpoint, .. } = self;
-        let Some(peer) = peers.get_mut(index) else { return false };
+        let Some(peer) = peers.get_mut(index) else { return Conclusion::Gone };
         let phase = peer.carrier.conn(endpoint).map_or(Phase::Drained, |conn| conn.phase());
         if matches!(phase, Phase::Opening | Phase::Ready) {
-            return true;
+            return Conclusion::Open;
         }
-        // It hears of its end, and says its last words to core.
+        // Its end is the last event, after all that is to be read.
+        if peer.session.is_some() && peer.is_touched {
+            return Conclusion::Later;
+        }
         if peer.session.is_some()
             && !self.with_session(index, Stage::Input, now, |session, conn, cx| session.input(conn, cx))
         {
-            return false;
+            return Conclusion::Gone;
         }
-        let Some(peer) = self.peers.get_mut(index) else { return false };
+        let Some(peer) = self.peers.get_mut(index) else { return Conclusion::Gone };
+        if peer.is_touched && peer.session.as_ref().is_some_and(|session| session.closed().is_none()) {
+            return Conclusion::Later;
+        }
         let id = peer.id;
         let session = peer.session.take();
         let why = session.as_ref().and_then(|session| session.closed()).cloned();
@@ -247,7 +266,7 @@ impl Worker {
         self.report(index, now, why.as_ref(), parting.as_ref());
         self.turn_away(index, None);
         let Self { peers, endpoint, fanout, .. } = self;
-        let Some(peer) = peers.get_mut(index) else { return false };
+        let Some(peer) = peers.get_mut(index) else { return Conclusion::Gone };
         let clean = guard(|| {
             match state {
                 State::Open => words::ended(id, why.as_ref(), parting.as_ref(), lasted),
@@ -267,8 +286,8 @@ impl Worker {
         self.charge(index, now);
         if clean.is_none() {
             self.bury(index, Stage::Input);
-            return false;
+            return Conclusion::Gone;
         }
-        true
+        Conclusion::Over
     }
 }

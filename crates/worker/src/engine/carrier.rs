@@ -153,6 +153,14 @@ impl Conn<'_> {
         }
     }
 
+    /// The session has not taken all events: no more input until it has.
+    pub(super) fn hold_input(&mut self) {
+        match self {
+            Self::Quic(conn) => conn.hold_input(),
+            Self::Stream(stream) => stream.is_behind = true,
+        }
+    }
+
     pub(super) fn rtt(&self) -> Option<Duration> {
         self.stats().rtt
     }
@@ -183,7 +191,10 @@ macro_rules! either {
 impl Transport for Conn<'_> {
     #[inline]
     fn poll(&mut self) -> Option<Event> {
-        either!(mut self, conn => conn.poll())
+        match self {
+            Self::Quic(conn) => conn.poll(),
+            Self::Stream(stream) => stream.poll(),
+        }
     }
 
     #[inline]

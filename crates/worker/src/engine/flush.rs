@@ -4,7 +4,12 @@ use std::time::Instant;
 
 use relay_transport::quic::Phase;
 
-use super::{Carrier, Stage, Worker, guard};
+use super::{
+    Carrier, Stage, Worker,
+    admit::Conclusion,
+    guard,
+    share::{self, Share},
+};
 use crate::{outbox::Flushed, socket::Io};
 
 /// Trains one connection may send before the others have had their turn.
@@ -32,7 +37,13 @@ impl Worker {
     }
 
     /// Flushes every connection with something to send, once, the rest of it after the others.
-    pub(super) fn flush(&mut self, now: Instant, io: &mut impl Io, end: Instant) {
+    pub(super) fn flush(&mut self, io: &mut impl Io) {
+        if self.dirty.is_empty() && self.dirty_streams.is_empty() && self.outbox.is_empty() {
+            return;
+        }
+        // The parts before may have taken long: what is sent now is dated now.
+        let now = io.now();
+        let mut share = Share::new(share::FLUSH, now);
         loop {
             let of_endpoint = if self.full_since.is_none() { self.dirty.pop_front() } else { None };
             let of_streams = self.dirty_streams.pop_front();
@@ -45,7 +56,7 @@ impl Worker {
             if !is_left {
                 break;
             }
-            if io.now() >= end {
+            if share.spend(1, io) {
                 self.meter.turns_cut += 1;
                 break;
             }
@@ -57,11 +68,13 @@ impl Worker {
 
     fn flush_peer(&mut self, index: u32, now: Instant, io: &mut impl Io) {
         // What concluding marks is flushed here.
-        if !self.conclude(index, now) {
-            return;
-        }
+        let conclusion = self.conclude(index, now);
         if let Some(peer) = self.peers.get_mut(index) {
             peer.is_dirty = false;
+        }
+        match conclusion {
+            Conclusion::Open | Conclusion::Over => {}
+            Conclusion::Later | Conclusion::Gone => return,
         }
         match self.transmit(index, now, io) {
             Transmitted::Gone => return,

@@ -3,7 +3,9 @@
 //! [`Worker::turn`] takes the time and an [`Io`], so a test drives it without epoll. A turn:
 //! receive and feed; settle what was fed or is due; letters of other threads; news of logs, once a
 //! log for all its readers here; flush every connection that has something to send; tell core and
-//! other workers. It is bounded in time and datagrams; what is left comes next turn.
+//! other workers. Each of these parts has a [share](share) of the turn that the others cannot use up; what is
+//! left of a part comes next turn, in the order in which it came. A session has a budget of work for each call
+//! ([`Work`]): one that has used it up waits behind all that have not.
 //!
 //! Each connection's share runs guarded: a panic costs that connection and nobody else.
 
@@ -16,8 +18,10 @@ mod inspect;
 mod memory;
 mod news;
 mod peer;
+mod ready;
 mod receive;
 mod revoke;
+mod share;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -35,7 +39,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use relay_core::Event;
 use relay_meter::{Board, Worker as Meter};
 use relay_model::{Hop, LogId, SessionId, WorkerId, limits::SessionLimits};
-use relay_session::{Cx, Fanout, Output, Session};
+use relay_session::{Cx, Fanout, Output, Session, Work};
 use relay_store::{Rings, Store};
 use relay_transport::quic::{self, Endpoint};
 
@@ -53,13 +57,10 @@ use drain::Ending;
 use expiry::Expiring;
 use news::Delivery;
 use peer::{Peer, State};
+use ready::ReadyQueue;
 use stream::{Streams, turn_away};
 pub use words::SESSIONS;
 
-/// Longest turn; what is left waits for the next, so that nobody starves.
-const TURN: Duration = Duration::from_millis(2);
-/// Most datagrams received in a turn (a coalesced train is not cut).
-const TURN_DATAGRAMS: usize = 256;
 /// How often others get to see the counters.
 const PUBLISH: Duration = Duration::from_millis(250);
 /// When to try a full socket again even if nobody says that it has room: for lack of memory
@@ -155,14 +156,17 @@ pub struct Worker {
     /// A batch that has not reached all its readers.
     delivery: Option<Delivery>,
     board_changed: bool,
+    /// Watchers that have not been sent the changes of the board yet.
+    board_queue: VecDeque<SessionId>,
     /// Sessions here made news after the bell was answered.
     rung_itself: bool,
 
     outbox: Outbox,
     /// The socket is full since then.
     full_since: Option<Instant>,
-    /// Peers with something to settle, and with something to send.
-    touched: Vec<u32>,
+    /// Peers with something to settle.
+    ready: ReadyQueue,
+    /// Peers with something to send.
     dirty: VecDeque<u32>,
     /// The same of peers with sockets of their own, which need not wait while the worker's is full.
     dirty_streams: VecDeque<u32>,
@@ -224,10 +228,11 @@ impl Worker {
             queued: HashSet::default(),
             delivery: None,
             board_changed: false,
+            board_queue: VecDeque::new(),
             rung_itself: false,
             outbox: Outbox::default(),
             full_since: None,
-            touched: Vec::new(),
+            ready: ReadyQueue::new(now),
             dirty: VecDeque::new(),
             dirty_streams: VecDeque::new(),
             readable: true,
@@ -266,17 +271,18 @@ impl Worker {
     /// Does what there is to do.
     pub fn turn(&mut self, now: Instant, io: &mut impl Io) -> Next {
         self.meter.turns += 1;
-        let end = now + TURN;
+        self.begin_turn(now);
         self.streams.refill();
         self.retry_full(now, io);
         self.receive(now, io);
         self.expire(now);
         self.expire_permits(now);
         self.part(now);
-        self.settle_touched(now);
-        self.read_letters(now, io, end);
-        self.deliver_news(now, io, end);
-        self.flush(now, io, end);
+        self.settle_ready(now, io);
+        self.read_letters(now, io);
+        self.deliver_news(now, io);
+        self.walk_board(now, io);
+        self.flush(io);
         self.tell();
         self.publish(now, io);
         self.count_off();
@@ -329,7 +335,7 @@ impl Worker {
         self.by_conn.clear();
         self.wheel = Wheel::new(now);
         self.outbox.clear();
-        self.touched.clear();
+        self.ready.clear();
         self.dirty.clear();
         self.dirty_streams.clear();
         self.received.clear();
@@ -358,14 +364,23 @@ impl Worker {
         let id = peer.id;
         let survived = guard(|| {
             shared.fault(stage, id);
-            let mut cx = Cx { now, store: &shared.store, fanout, rings, meter, out: &mut scratch.out };
+            let mut work = Work::new();
+            let (store, work) = (&shared.store, &mut work);
+            let mut cx = Cx { now, store, fanout, rings, meter, out: &mut scratch.out, work };
             run(session, &mut conn, &mut cx);
-        })
-        .is_some();
-        if !survived {
+            let is_spent = cx.work.is_spent();
+            if is_spent {
+                conn.hold_input();
+            }
+            is_spent
+        });
+        let Some(is_spent) = survived else {
             self.scratch.out.clear();
             self.bury(index, stage);
             return false;
+        };
+        if is_spent {
+            self.put_behind(index, now);
         }
         self.mark_dirty(index);
         if !self.scratch.out.is_empty() {
@@ -428,14 +443,6 @@ impl Worker {
         }
     }
 
-    fn touch(&mut self, index: u32) {
-        if let Some(peer) = self.peers.get_mut(index)
-            && !std::mem::replace(&mut peer.is_touched, true)
-        {
-            self.touched.push(index);
-        }
-    }
-
     fn mark_dirty(&mut self, index: u32) {
         if let Some(peer) = self.peers.get_mut(index)
             && !std::mem::replace(&mut peer.is_dirty, true)
@@ -477,8 +484,10 @@ impl Worker {
     }
 
     fn publish(&mut self, now: Instant, io: &impl Io) {
-        let took = io.now().saturating_duration_since(now);
+        let end = io.now();
+        let took = end.saturating_duration_since(now);
         self.meter.turn_us.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        self.ready.end_turn(now, end);
         self.unpublished = now < self.published + PUBLISH;
         if !self.unpublished {
             self.published = now;
@@ -488,6 +497,7 @@ impl Worker {
     }
 
     fn gauge(&mut self) {
+        self.meter.ready_wait_peak_us = self.ready.peak_us();
         self.meter.connections_now = self.peers.len() as u64;
         self.meter.sessions = self
             .peers
@@ -504,8 +514,10 @@ impl Worker {
             || !self.news.is_empty()
             || self.delivery.is_some()
             || self.board_changed
+            || !self.board_queue.is_empty()
             || self.rung_itself
-            || !self.touched.is_empty()
+            || self.fanout.is_due()
+            || !self.ready.is_empty()
             || !self.dirty_streams.is_empty()
             || (!is_full && !self.dirty.is_empty());
         if is_busy {

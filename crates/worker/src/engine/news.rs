@@ -5,11 +5,16 @@ use std::{rc::Rc, time::Instant};
 use relay_model::{LogId, SessionCode};
 use relay_session::{Batch, Reader};
 
-use super::{SESSIONS, Stage, Worker, drain::Ending, guard};
+use super::{
+    SESSIONS, Stage, Worker,
+    drain::Ending,
+    guard,
+    share::{self, Share},
+};
 use crate::{mailbox::Letter, socket::Io};
 
 /// Readers between two looks at the clock.
-const READERS_A_LOOK: usize = 16;
+const READERS_A_LOOK: usize = share::NEWS.stride;
 
 /// A batch of news on its way to the readers of a log.
 pub(super) struct Delivery {
@@ -21,17 +26,22 @@ pub(super) struct Delivery {
 
 impl Worker {
     /// Orders of core and of the supervisor.
-    pub(super) fn read_letters(&mut self, now: Instant, io: &impl Io, end: Instant) {
+    pub(super) fn read_letters(&mut self, now: Instant, io: &impl Io) {
         let mut letters = std::mem::take(&mut self.scratch.letters);
         self.mailbox.take(&mut letters);
         self.letters.extend(letters.drain(..));
         self.scratch.letters = letters;
+        if self.letters.is_empty() {
+            return;
+        }
+        let mut share = Share::new(share::LETTERS, io.now());
         while let Some(letter) = self.letters.pop_front() {
             self.read_letter(now, letter);
-            if io.now() >= end {
+            if share.spend(1, io) {
                 break;
             }
         }
+        self.meter.turns_cut += u64::from(!self.letters.is_empty());
     }
 
     fn read_letter(&mut self, now: Instant, letter: Letter) {
@@ -75,24 +85,26 @@ impl Worker {
         }
     }
 
-    /// Pulls each log with news once and gives the batch to all its readers here; then walks the
-    /// announce board. Stops when the turn is over, to go on where it stopped.
-    pub(super) fn deliver_news(&mut self, now: Instant, io: &impl Io, end: Instant) {
+    /// Pulls each log with news once and gives the batch to all its readers here. Stops when its share of the
+    /// turn is used up, to go on where it stopped.
+    pub(super) fn deliver_news(&mut self, now: Instant, io: &impl Io) {
         self.answer_bell();
+        if self.delivery.is_none() && self.news.is_empty() {
+            return;
+        }
+        let mut share = Share::new(share::NEWS, io.now());
         while self.delivery.is_some() || !self.news.is_empty() {
-            if !self.deliver(now, io, end) {
+            if !self.deliver(now, io, &mut share) {
                 self.meter.turns_cut += 1;
                 return;
             }
-        }
-        if std::mem::take(&mut self.board_changed) {
-            self.walk_board(now);
         }
     }
 
     fn answer_bell(&mut self) {
         let mut logs = std::mem::take(&mut self.scratch.logs);
         self.board_changed |= self.shared.store.bell(self.id).take(&mut logs);
+        self.fanout.take_due(&mut logs);
         for log in logs.drain(..) {
             if self.queued.insert(log) {
                 self.news.push_back(log);
@@ -101,20 +113,22 @@ impl Worker {
         self.scratch.logs = logs;
     }
 
-    /// One batch to the readers it has not reached. False: no time left.
-    fn deliver(&mut self, now: Instant, io: &impl Io, end: Instant) -> bool {
+    /// One batch to the readers it has not reached. False: the share is used up and something is left.
+    fn deliver(&mut self, now: Instant, io: &impl Io, share: &mut Share) -> bool {
         let Some(mut delivery) = self.delivery.take().or_else(|| self.pull_next(now)) else { return true };
+        let mut is_over = false;
         loop {
             let rest = delivery.readers.get(delivery.next..).unwrap_or_default();
             if rest.is_empty() {
                 break;
             }
-            // At least these, however late it is.
+            let count = rest.len().min(READERS_A_LOOK);
             for reader in rest.iter().take(READERS_A_LOOK) {
                 self.give(now, *reader, &delivery.batch);
             }
-            delivery.next += READERS_A_LOOK;
-            if io.now() >= end && delivery.next < delivery.readers.len() {
+            delivery.next += count;
+            is_over = share.spend(count, io);
+            if is_over && delivery.next < delivery.readers.len() {
                 self.delivery = Some(delivery);
                 return false;
             }
@@ -122,7 +136,7 @@ impl Worker {
         if delivery.batch.more && self.queued.insert(delivery.log) {
             self.news.push_back(delivery.log);
         }
-        io.now() < end || self.news.is_empty()
+        !is_over || self.news.is_empty()
     }
 
     fn give(&mut self, now: Instant, reader: Reader, batch: &Batch) {
@@ -159,15 +173,28 @@ impl Worker {
         None
     }
 
-    fn walk_board(&mut self, now: Instant) {
-        let mut watchers = std::mem::take(&mut self.scratch.watchers);
-        self.fanout.watchers(&mut watchers);
-        for session in watchers.drain(..) {
+    /// Lets each watcher be sent what changed on the announce board. Watchers that the share of the turn does
+    /// not reach are first in the next; changes that come meanwhile are for all of them, once more.
+    pub(super) fn walk_board(&mut self, now: Instant, io: &impl Io) {
+        if self.board_queue.is_empty() {
+            if !std::mem::take(&mut self.board_changed) {
+                return;
+            }
+            let mut watchers = std::mem::take(&mut self.scratch.watchers);
+            self.fanout.watchers(&mut watchers);
+            self.board_queue.extend(watchers.drain(..));
+            self.scratch.watchers = watchers;
+        }
+        let mut share = Share::new(share::BOARD, io.now());
+        while let Some(session) = self.board_queue.pop_front() {
             if let Some(index) = self.peers.index_of(session) {
                 self.with_session(index, Stage::News, now, |session, conn, cx| session.board(conn, cx));
                 self.charge(index, now);
             }
+            if share.spend(1, io) {
+                break;
+            }
         }
-        self.scratch.watchers = watchers;
+        self.meter.turns_cut += u64::from(!self.board_queue.is_empty());
     }
 }

@@ -26,8 +26,10 @@ pub(super) struct Peer {
     pub(super) admit_by: Instant,
     /// Segmented sends failed on its path.
     pub(super) unsegmented: bool,
-    /// In the worker's list of peers to settle.
+    /// In the worker's queues of peers to settle.
     pub(super) is_touched: bool,
+    /// Since when it has been there, at most.
+    pub(super) ready_since: Instant,
     /// In the worker's list of peers to flush.
     pub(super) is_dirty: bool,
     /// A deadline has passed.
@@ -98,6 +100,7 @@ impl Peer {
             admit_by,
             unsegmented: false,
             is_touched: false,
+            ready_since: admit_by,
             is_dirty: false,
             is_due: false,
             publishes: false,

@@ -5,7 +5,10 @@ use std::{io, time::Instant};
 use relay_model::{SessionCode, limits};
 use relay_transport::quic::{ConnKey, Fed, Phase};
 
-use super::{Carrier, Peer, Stage, State, TURN_DATAGRAMS, Worker, guard};
+use super::{
+    Carrier, Peer, Stage, State, Worker, guard,
+    share::{self, Share},
+};
 use crate::{
     gate::Denial,
     socket::{Io, Received},
@@ -16,17 +19,23 @@ impl Worker {
     pub(super) fn receive(&mut self, now: Instant, io: &mut impl Io) {
         // Before the handshake: what cannot be held cannot be begun.
         self.endpoint.refuse_new(self.ending.is_some() || self.is_out_of_memory());
-        let mut fed = 0;
-        while fed < TURN_DATAGRAMS {
+        self.ready.begin_receive();
+        let mut share = Share::new(share::RECEIVE, now);
+        loop {
             let Some(received) = self.received.pop_front() else {
                 if !self.readable || !self.receive_batch(io) {
                     return;
                 }
                 continue;
             };
-            fed += self.feed(now, received);
+            if share.spend(self.feed(now, received), io) {
+                break;
+            }
         }
-        self.meter.turns_cut += 1;
+        if self.readable || !self.received.is_empty() {
+            self.ready.is_receive_behind = true;
+            self.meter.turns_cut += 1;
+        }
     }
 
     /// One receive call. False: nothing came.
@@ -72,6 +81,10 @@ impl Worker {
                     }
                 }
                 Some(Fed::Conn(key)) => self.touch_conn(key),
+                Some(Fed::Dropped(key)) => {
+                    self.meter.datagrams_dropped += 1;
+                    self.touch_conn(key);
+                }
                 Some(Fed::New(key)) => self.arrive(key, now),
                 // An answer without a connection is not worth a place in a full outbox.
                 Some(Fed::Nothing | Fed::Respond(_)) => self.meter.datagrams_unknown += 1,
@@ -107,7 +120,7 @@ impl Worker {
 
     fn touch_conn(&mut self, key: ConnKey) {
         if let Some(index) = self.peer_of(key) {
-            self.touch(index);
+            self.touch_since(index, self.ready.received_since());
         }
     }
 
@@ -130,23 +143,50 @@ impl Worker {
         if let Some(slot) = self.by_conn.get_mut(key.slot()) {
             *slot = index;
         }
-        self.touch(index);
+        self.touch_since(index, self.ready.received_since());
     }
 
-    /// Each touched peer's input and timers take effect.
-    pub(super) fn settle_touched(&mut self, now: Instant) {
-        let mut touched = std::mem::take(&mut self.touched);
-        for index in touched.drain(..) {
-            self.settle(index, now);
+    /// Lets the input and timers of ready peers take effect, in the order in which they became ready; then of
+    /// those that have used up a budget of work before, at least of one.
+    pub(super) fn settle_ready(&mut self, now: Instant, io: &impl Io) {
+        if self.ready.is_empty() {
+            return;
         }
-        // For the next turn, in a vector that goes back for its room: who has more to read.
-        touched.append(&mut self.touched);
-        self.touched = touched;
+        let mut share = Share::new(share::SETTLE, io.now());
+        let mut is_over = false;
+        let mut oldest = now;
+        // Peers that become ready meanwhile have their turn in the next.
+        for _ in 0..self.ready.len() {
+            let Some(index) = self.ready.pop() else { break };
+            oldest = oldest.min(self.settle(index, now));
+            is_over = share.spend(1, io);
+            if is_over {
+                break;
+            }
+        }
+        for _ in 0..self.ready.len_behind() {
+            let Some(index) = self.ready.pop_behind() else { break };
+            oldest = oldest.min(self.settle(index, now));
+            is_over |= share.spend(share::SETTLE.least, io);
+            if is_over {
+                break;
+            }
+        }
+        self.meter.turns_cut += u64::from(is_over);
+        self.note_wait(oldest, io.now());
     }
 
-    fn settle(&mut self, index: u32, now: Instant) {
-        let Some(peer) = self.peers.get_mut(index) else { return };
+    /// Returns since when the peer was ready at most.
+    fn settle(&mut self, index: u32, now: Instant) -> Instant {
+        let Some(peer) = self.peers.get_mut(index) else { return now };
         peer.is_touched = false;
+        let since = peer.ready_since;
+        self.settle_peer(index, now);
+        since
+    }
+
+    fn settle_peer(&mut self, index: u32, now: Instant) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
         let (id, is_due) = (peer.id, std::mem::take(&mut peer.is_due));
         let Self { endpoint, shared, streams, meter, .. } = self;
         let phase = guard(|| {
@@ -171,6 +211,12 @@ impl Worker {
             self.time_out(index, now);
         }
         self.charge(index, now);
+        // What waits for the next settling must not wait for another datagram.
+        if let Some(Peer { carrier: Carrier::Quic(key), .. }) = self.peers.get(index)
+            && self.endpoint.conn(*key).is_some_and(|conn| conn.has_input())
+        {
+            self.put_behind(index, now);
+        }
     }
 
     /// The session's timers, and the worker's own for the peer.

@@ -8,6 +8,7 @@ use std::{
 use mio::{Registry, Token};
 use relay_meter::Worker as Meter;
 use relay_model::{SessionId, limits};
+use relay_session::transport::{Event, Transport};
 use relay_transport::{
     qmux::{self, Over},
     quic::{Phase, Traffic},
@@ -22,6 +23,10 @@ use crate::{
 
 /// Most that one peer's socket is read in a turn.
 const PEER_READ_BYTES: usize = 64 * 1024;
+/// Read at a time: no more is parsed once [`PEER_FRAMES`] have been.
+const READ_BYTES: usize = 16 * 1024;
+/// Frames and records of one peer that are parsed in a turn, but for what the last read brought.
+const PEER_FRAMES: u64 = 1_024;
 /// Most that all of them are, like that of datagrams.
 const TURN_READ_BYTES: usize = 512 * 1024;
 /// Taken from a connection at a time: little, for what is taken is decided; enough to fill records of TLS
@@ -76,6 +81,8 @@ pub(super) struct Socketed {
     line: Option<Line>,
     /// When the kernel is asked about the path again.
     path_at: Instant,
+    /// The session has not taken all events of what was read.
+    pub(super) is_behind: bool,
 }
 
 impl Socketed {
@@ -88,7 +95,7 @@ impl Socketed {
             ..qmux::Config::new(newcomer.framing, newcomer.over)
         };
         let conn = qmux::Connection::new(config.clone(), now);
-        Self { newcomer, conn, config, verdict: None, line: None, path_at: now }
+        Self { newcomer, conn, config, verdict: None, line: None, path_at: now, is_behind: false }
     }
 
     /// Without a socket it is never ready, and has nobody to say goodbye to.
@@ -138,7 +145,9 @@ impl Socketed {
         if self.next_deadline().is_some_and(|at| now >= at) {
             self.conn.handle_timeout(now);
         }
-        if let Some(line) = &mut self.line {
+        if let Some(line) = &mut self.line
+            && !self.is_behind
+        {
             let before = line.traffic().bytes_in;
             receive(line, &mut self.conn, now, streams);
             let came = line.traffic().bytes_in - before;
@@ -152,9 +161,20 @@ impl Socketed {
         self.phase()
     }
 
+    /// The next event for the session; without one it has taken all.
+    pub(super) fn poll(&mut self) -> Option<Event> {
+        let event = self.conn.poll();
+        self.is_behind &= event.is_some();
+        event
+    }
+
     /// Whether its socket may have something that it may take.
     fn wants_turn(&self) -> bool {
-        self.line.as_ref().is_some_and(|line| line.is_readable && !line.has_ended && self.conn.wants_input())
+        !self.is_behind
+            && self
+                .line
+                .as_ref()
+                .is_some_and(|line| line.is_readable && !line.has_ended && self.conn.wants_input())
     }
 
     /// Sends what there is, as far as the socket and its share go. True: there is more, and room.
@@ -188,9 +208,10 @@ fn tell(verdict: Verdict, what: Result<Place, Turned>) {
 fn receive(line: &mut Line, conn: &mut qmux::Connection, now: Instant, streams: &mut Streams) {
     let Streams { buffer, left, .. } = streams;
     let mut share = PEER_READ_BYTES.min(*left);
-    buffer.resize(PEER_READ_BYTES, 0);
-    while share > 0 && line.is_readable && !line.has_ended && conn.wants_input() {
-        let Some(room) = buffer.get_mut(..share) else { return };
+    buffer.resize(READ_BYTES, 0);
+    let frames = conn.frames() + PEER_FRAMES;
+    while share > 0 && conn.frames() < frames && line.is_readable && !line.has_ended && conn.wants_input() {
+        let Some(room) = buffer.get_mut(..share.min(READ_BYTES)) else { return };
         match line.read(room) {
             Ok(0) => conn.end_of_input("the peer ended its side of the connection"),
             Ok(count) => {

@@ -61,6 +61,7 @@ impl Connection {
     }
 
     fn on_brought(&mut self, brought: Brought<'_>) -> Result<(), Violation> {
+        self.frames += 1;
         if let Life::Leaving { is_heard, .. } = &mut self.life {
             *is_heard |= matches!(brought, Brought::Close(_));
             return Ok(());
@@ -144,6 +145,7 @@ impl Connection {
     }
 
     fn on_frame(&mut self, frame: Frame<'_>) -> Result<(), Violation> {
+        self.frames += 1;
         let is_first = matches!(self.life, Life::Opening(_));
         match frame {
             Frame::Idle => {}

@@ -45,6 +45,8 @@ pub struct Connection {
     path: Stats,
     traffic: Traffic,
 
+    /// Frames and records parsed.
+    frames: u64,
     reader: carrier::Reader,
     intake: input::Intake,
     streams: Streams,
@@ -107,6 +109,7 @@ impl Connection {
             clock: Clock::new(framing, over, config.idle, now),
             path: Stats { rtt: config.rtt, bitrate: None },
             traffic: Traffic::default(),
+            frames: 0,
             reader: carrier::Reader::new(framing, over, is_client),
             intake: input::Intake::default(),
             streams: Streams::new(framing, is_client, config.max_streams),
@@ -149,6 +152,11 @@ impl Connection {
             Life::Ready => self.is_ready_due || self.streams.has_event(),
             Life::Leaving { .. } | Life::Over => self.closed.is_some(),
         }
+    }
+
+    /// Frames and records parsed so far: what receiving has cost.
+    pub fn frames(&self) -> u64 {
+        self.frames
     }
 
     /// When [`Connection::handle_timeout`] is due. Changes with every call that takes `&mut self`.

@@ -1,9 +1,11 @@
 //! One connection: raw QUIC or WebTransport, told apart by ALPN, as a `Transport`.
 
 mod inflow;
+mod input;
 mod transport;
 
 use std::{
+    collections::VecDeque,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -23,6 +25,10 @@ use super::{
     versions::Versions,
     webtransport::{End, Http},
 };
+
+pub(super) use input::Datagram;
+#[cfg(test)]
+pub(super) use input::{DATAGRAMS, WAITING};
 
 /// Segments of one GSO send: what the kernel takes.
 const SEGMENTS: usize = 64;
@@ -58,8 +64,12 @@ pub struct Connection {
     max_datagram: usize,
     /// A write was short or blocked since the last `Room`.
     starved: bool,
-    /// Something came from the peer since the last settling.
-    fed: bool,
+    /// Datagrams of the peer, or answers of the endpoint, that took effect since the last settling.
+    fed: usize,
+    /// Datagrams that came beyond that, or while the session was behind: they are fed when it is settled.
+    waiting: VecDeque<(ConnectionEvent, usize)>,
+    /// The session has not taken all events of what was fed.
+    is_behind: bool,
     /// The valve is lifted.
     exempt: bool,
     /// Counted by the endpoint as a handshake of an unproved address.
@@ -125,7 +135,9 @@ impl Connection {
             now,
             max_datagram: 0,
             starved: false,
-            fed: false,
+            fed: 0,
+            waiting: VecDeque::new(),
+            is_behind: false,
             exempt: false,
             unvalidated,
             versions,
@@ -236,13 +248,6 @@ impl Connection {
         }
     }
 
-    /// Takes an event of the endpoint; `bytes` of a datagram are in it.
-    pub(super) fn feed(&mut self, event: ConnectionEvent, bytes: usize) {
-        self.fed = true;
-        self.inflow.fed(bytes);
-        self.quic.handle_event(event);
-    }
-
     pub(super) fn poll_endpoint_event(&mut self) -> Option<EndpointEvent> {
         self.quic.poll_endpoint_events()
     }
@@ -275,7 +280,7 @@ impl Connection {
         }
         self.max_datagram = self.datagram_size();
         self.due.moved |= self.quic.remote_address() != self.remote;
-        if std::mem::take(&mut self.fed) {
+        if std::mem::take(&mut self.fed) > 0 {
             self.due.room |= std::mem::take(&mut self.starved);
         }
         self.set_valve();

@@ -35,6 +35,7 @@ impl Transport for Connection {
                 if self.closed.is_some() {
                     continue;
                 }
+                self.is_behind = false;
                 return None;
             };
             if let Some(event) = self.translate(event) {

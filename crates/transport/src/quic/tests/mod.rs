@@ -1,5 +1,6 @@
 //! Two endpoints, a link and a clock, all in memory.
 
+mod fairness;
 mod hostile;
 mod life;
 mod raw;
@@ -94,7 +95,7 @@ impl Node {
             match self.endpoint.handle(now, from, None, None, data, &mut buf) {
                 Fed::New(key) => self.accepted.push(key),
                 Fed::Respond(transmit) | Fed::Refused(transmit) => sent.extend(cut(&transmit, &buf)),
-                Fed::Conn(_) | Fed::Nothing => {}
+                Fed::Conn(_) | Fed::Dropped(_) | Fed::Nothing => {}
             }
         }
         for key in self.keys() {

@@ -1,6 +1,7 @@
 //! A worker driven turn by turn: no sockets, no threads, and a clock of the test's own.
 
 mod drain;
+mod fairness;
 mod gate;
 mod memory;
 mod turns;
@@ -20,14 +21,14 @@ use parking_lot::Mutex;
 use relay_auth::Policy;
 use relay_core::Event;
 use relay_meter::Board;
-use relay_model::{Hop, Scope, WorkerId, limits::SessionLimits};
+use relay_model::{Hop, Scope, SessionId, WorkerId, limits::SessionLimits};
 use relay_session::transport::{Dir, Event as Heard, Transport};
 use relay_store::Store;
 use relay_transport::quic::{ClientConfig, Config, ConnKey, Endpoint, Phase, Tuning, certificate};
 use relay_wire::lite::{self, Message};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
-use super::{Next, Shared, Worker};
+use super::{Next, Shared, Stage, Worker};
 use crate::{
     gate::{Gate, Sessions},
     ledger::{Ledger, StateLimits},
@@ -111,6 +112,8 @@ struct Bench {
     next: Next,
     core: Receiver<Vec<Event>>,
     heard: Vec<Event>,
+    /// Each share of a session in a turn, in order.
+    shares: Arc<Mutex<Vec<(Stage, SessionId)>>>,
     mailbox: Arc<Mailbox>,
     client: Endpoint,
 }
@@ -138,6 +141,8 @@ impl Bench {
             ceiling: 1 << 20,
             max_age: Duration::MAX,
         });
+        let shares = Arc::new(Mutex::new(Vec::new()));
+        let noted = shares.clone();
         let shared = Shared {
             quic: server_config(tuning),
             store,
@@ -149,7 +154,7 @@ impl Bench {
             started: now,
             limits: SessionLimits::default(),
             board: Arc::new(Board::new(1)),
-            fault: None,
+            fault: Some(Arc::new(move |stage, session| noted.lock().push((stage, session)))),
         };
         let mailbox = Arc::new(Mailbox::new(Box::new(|| {})));
         let (sender, core) = crossbeam_channel::bounded(1);
@@ -168,7 +173,7 @@ impl Bench {
         worker.shared.ledger.start(sessions.clone());
         gate.started(&sessions);
         let heard = Vec::new();
-        Self { now, time_of_day, worker, io, next: Next::Now, core, heard, mailbox, client }
+        Self { now, time_of_day, worker, io, next: Next::Now, core, heard, shares, mailbox, client }
     }
 
     fn open_to_all() -> Self {

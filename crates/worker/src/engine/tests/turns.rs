@@ -2,7 +2,7 @@ use relay_model::{SessionCode, SessionId, limits};
 use relay_session::transport::Closed;
 
 use super::*;
-use crate::mailbox::Letter;
+use crate::{engine::share, mailbox::Letter};
 
 /// Long enough for a closed connection to be forgotten.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -154,31 +154,18 @@ fn who_may_do_nothing_is_refused_and_core_never_hears_of_it() {
 }
 
 #[test]
-fn a_turn_takes_its_share_of_datagrams_and_goes_on_in_the_next() {
+fn datagrams_that_a_turn_has_no_time_for_are_received_next() {
     let mut bench = Bench::open_to_all();
-    for _ in 0..600 {
+    for _ in 0..150 {
         bench.deliver(&[0x40; 30]);
     }
-    for expected in [256, 512, 600] {
+    bench.io.tick = share::RECEIVE.time;
+    for expected in [64, 128, 150] {
         bench.turn();
         assert_eq!(bench.worker.meter.datagrams_in, expected);
     }
     assert_ne!(bench.next, Next::Now);
     assert_eq!(bench.worker.meter.turns_cut, 2);
-}
-
-#[test]
-fn a_turn_that_takes_too_long_leaves_the_rest_of_the_flush_to_the_next() {
-    let mut bench = Bench::open_to_all();
-    let keys: Vec<ConnKey> = (0..10).map(|_| bench.connect()).collect();
-    // Each look at the clock finds the turn over.
-    bench.io.tick = super::super::TURN;
-    bench.client_turn();
-    bench.turn();
-    assert_eq!(bench.next, Next::Now);
-    assert!(bench.worker.dirty.len() >= 8, "{}", bench.worker.dirty.len());
-    bench.settle();
-    assert!(keys.into_iter().all(|key| bench.phase(key) == Phase::Ready), "nobody starves");
 }
 
 #[test]

@@ -1,0 +1,150 @@
+//! Peers that are ready for their share of a turn, and how long they wait for it.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::Worker;
+
+/// Longest time between two turns in which the worker cannot have slept.
+const AWAKE: Duration = Duration::from_micros(100);
+/// Half of the time for which the longest wait is shown.
+const PEAK_WINDOW: Duration = Duration::from_secs(30);
+
+/// Queues of ready peers. Those that have not used up a budget of work go before those that have.
+#[derive(Debug)]
+pub(super) struct ReadyQueue {
+    /// In the order in which they became ready.
+    fresh: VecDeque<u32>,
+    /// Peers that used up a budget of work and have more to do, in turn.
+    behind: VecDeque<u32>,
+    /// Earliest time at which what is found ready now can have become so.
+    since: Instant,
+    /// The same for datagrams: what the socket holds may be older when the last turn left some.
+    received_since: Instant,
+    /// Datagrams were left in the socket by the last turn.
+    pub(super) is_receive_behind: bool,
+    turn_ended: Instant,
+    /// Longest wait in this window and in the one before, microseconds.
+    peaks: [u64; 2],
+    window_ends: Instant,
+}
+
+impl ReadyQueue {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            fresh: VecDeque::new(),
+            behind: VecDeque::new(),
+            since: now,
+            received_since: now,
+            is_receive_behind: false,
+            turn_ended: now,
+            peaks: [0; 2],
+            window_ends: now + PEAK_WINDOW,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.behind.is_empty()
+    }
+
+    /// Peers that are ready and have not used up a budget.
+    pub(super) fn len(&self) -> usize {
+        self.fresh.len()
+    }
+
+    /// Peers that have used up a budget and have more to do.
+    pub(super) fn len_behind(&self) -> usize {
+        self.behind.len()
+    }
+
+    pub(super) fn pop(&mut self) -> Option<u32> {
+        self.fresh.pop_front()
+    }
+
+    pub(super) fn pop_behind(&mut self) -> Option<u32> {
+        self.behind.pop_front()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.fresh.clear();
+        self.behind.clear();
+    }
+
+    /// Datagrams are received from now on.
+    pub(super) fn begin_receive(&mut self) {
+        if !std::mem::take(&mut self.is_receive_behind) {
+            self.received_since = self.since;
+        }
+    }
+
+    /// Earliest time at which a datagram that is received now can have arrived.
+    pub(super) fn received_since(&self) -> Instant {
+        self.received_since
+    }
+
+    /// The turn of `start` is over.
+    pub(super) fn end_turn(&mut self, start: Instant, now: Instant) {
+        (self.since, self.turn_ended) = (start, now);
+        if now >= self.window_ends {
+            let [latest, _] = self.peaks;
+            (self.peaks, self.window_ends) = ([0, latest], now + PEAK_WINDOW);
+        }
+    }
+
+    /// Longest wait of a ready peer lately, microseconds.
+    pub(super) fn peak_us(&self) -> u64 {
+        let [latest, before] = self.peaks;
+        latest.max(before)
+    }
+}
+
+impl Worker {
+    /// A turn begins: what is ready became so while the worker slept, or else during the last turn.
+    pub(super) fn begin_turn(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.ready.turn_ended) <= AWAKE {
+            return;
+        }
+        self.ready.since = now;
+        for index in &self.ready.fresh {
+            if let Some(peer) = self.peers.get_mut(*index) {
+                peer.ready_since = now;
+            }
+        }
+    }
+
+    /// The peer has something to settle.
+    pub(super) fn touch(&mut self, index: u32) {
+        self.touch_since(index, self.ready.since);
+    }
+
+    /// The same, for at most as long as since `since`.
+    pub(super) fn touch_since(&mut self, index: u32, since: Instant) {
+        if let Some(peer) = self.peers.get_mut(index)
+            && !std::mem::replace(&mut peer.is_touched, true)
+        {
+            peer.ready_since = since;
+            self.ready.fresh.push_back(index);
+        }
+    }
+
+    /// The peer has used up its budget of work and has more to do: all that are ready and have not go first.
+    pub(super) fn put_behind(&mut self, index: u32, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(index)
+            && !std::mem::replace(&mut peer.is_touched, true)
+        {
+            peer.ready_since = now;
+            self.ready.behind.push_back(index);
+        }
+    }
+
+    /// Counts that a peer which had been ready since `since` had its share at `now`.
+    pub(super) fn note_wait(&mut self, since: Instant, now: Instant) {
+        let waited = now.saturating_duration_since(since);
+        let waited = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        self.meter.ready_wait_us.record(waited);
+        let [latest, _] = &mut self.ready.peaks;
+        *latest = waited.max(*latest);
+    }
+}

@@ -1,0 +1,61 @@
+//! Shares of a turn: each part of it has time of its own, counted from its own start, and a least amount of work
+//! that it does however late it is. No part can use up the share of another; what is left stays in the part's
+//! queue for the next turn.
+
+use std::time::{Duration, Instant};
+
+use crate::socket::Io;
+
+/// Time and least work of one part of a turn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    /// Longest time of the part. It is exceeded by at most the work between two looks at the clock.
+    pub(super) time: Duration,
+    /// Pieces of work done before the clock is looked at.
+    pub(super) least: usize,
+    /// Pieces of work between two looks at the clock.
+    pub(super) stride: usize,
+}
+
+const fn limit(time_us: u64, least: usize, stride: usize) -> Limit {
+    Limit { time: Duration::from_micros(time_us), least, stride }
+}
+
+/// Datagrams received and fed to their connections.
+pub(super) const RECEIVE: Limit = limit(1_000, 64, 32);
+/// Peers whose input and timers take effect.
+pub(super) const SETTLE: Limit = limit(2_000, 8, 8);
+/// Letters of core and of the supervisor.
+pub(super) const LETTERS: Limit = limit(1_000, 16, 1);
+/// Readers of logs that are given news.
+pub(super) const NEWS: Limit = limit(2_000, 16, 16);
+/// Watchers that are sent changes of the announce board.
+pub(super) const BOARD: Limit = limit(1_000, 8, 4);
+/// Peers whose packets are made and sent.
+pub(super) const FLUSH: Limit = limit(2_000, 8, 1);
+
+/// What is left of one part's share of a turn.
+#[derive(Debug)]
+pub(super) struct Share {
+    end: Instant,
+    /// Pieces of work until the next look at the clock.
+    until_look: usize,
+    stride: usize,
+}
+
+impl Share {
+    /// The share of a part that begins at `now`.
+    pub(super) fn new(limit: Limit, now: Instant) -> Self {
+        Self { end: now + limit.time, until_look: limit.least, stride: limit.stride }
+    }
+
+    /// Counts `pieces` of work that were done. True: the share is used up.
+    pub(super) fn spend(&mut self, pieces: usize, io: &impl Io) -> bool {
+        self.until_look = self.until_look.saturating_sub(pieces);
+        if self.until_look > 0 {
+            return false;
+        }
+        self.until_look = self.stride;
+        io.now() >= self.end
+    }
+}

@@ -1,0 +1,184 @@
+//! Each part of a turn has a share that the others cannot use up, and no session holds up the others.
+
+use bytes::Bytes;
+use relay_model::{Hop, Path};
+
+use super::{turns::opened, *};
+use crate::{engine::share, mailbox::Letter};
+
+/// More than a part does at least in a turn.
+const MANY: usize = 24;
+/// Longer than any share of a turn: each look at the clock finds the share used up.
+const LATE: Duration = Duration::from_millis(10);
+
+impl Bench {
+    /// With `count` sessions that have done all there was to do.
+    fn with_idle_sessions(count: usize) -> (Self, Vec<ConnKey>, Vec<SessionId>) {
+        let mut bench = Self::open_to_all();
+        let keys: Vec<ConnKey> = (0..count).map(|_| bench.connect()).collect();
+        bench.settle();
+        keys.iter().for_each(|key| bench.set_up(*key, "/"));
+        let sessions = opened(&bench);
+        assert_eq!(sessions.len(), count);
+        bench.shares.lock().clear();
+        (bench, keys, sessions)
+    }
+
+    fn index(&self, session: SessionId) -> u32 {
+        self.worker.peers.index_of(session).expect("its peer")
+    }
+
+    /// Sessions that had a share of a stage since the last call, in order.
+    fn had(&self, stage: Stage) -> Vec<SessionId> {
+        let shares = self.shares.lock();
+        let had = shares.iter().filter(|(of, _)| *of == stage);
+        let mut had: Vec<SessionId> = had.map(|(_, session)| *session).collect();
+        // Each packet of a peer is a share of its own.
+        had.dedup();
+        had
+    }
+
+    /// A turn in which each look at the clock finds the share of the part used up.
+    fn late_turn(&mut self) {
+        self.shares.lock().clear();
+        self.io.tick = LATE;
+        self.turn();
+        self.io.tick = Duration::ZERO;
+    }
+
+    /// The client opens a stream and writes `bytes`, for the worker to receive.
+    fn write(&mut self, key: ConnKey, dir: Dir, bytes: Vec<u8>) {
+        let now = self.now;
+        let conn = self.client.conn(key).unwrap();
+        let stream = conn.open(dir, 0).unwrap();
+        conn.write(stream, &mut [bytes.into()]).unwrap();
+        self.client.settle(key, now);
+    }
+}
+
+#[test]
+fn each_part_of_a_late_turn_does_its_least() {
+    let (mut bench, _keys, sessions) = Bench::with_idle_sessions(MANY);
+    for _ in 0..100 {
+        bench.deliver(&[0x40; 30]);
+    }
+    for session in &sessions {
+        let index = bench.index(*session);
+        bench.worker.touch(index);
+        bench.mailbox.post(&mut vec![Letter::AsksDone(*session, 0)]);
+    }
+    let before = bench.worker.meter.datagrams_in;
+    bench.late_turn();
+    assert_eq!(bench.worker.meter.datagrams_in - before, share::RECEIVE.least as u64);
+    assert_eq!(bench.had(Stage::Feed), sessions[..share::SETTLE.least]);
+    assert_eq!(bench.had(Stage::Order), sessions[..share::LETTERS.least]);
+    assert_eq!(bench.had(Stage::Flush).len(), share::FLUSH.least);
+    assert_eq!(bench.next, Next::Now);
+    bench.late_turn();
+    assert_eq!(bench.had(Stage::Feed), sessions[share::SETTLE.least..2 * share::SETTLE.least]);
+    assert_eq!(bench.had(Stage::Order), sessions[share::LETTERS.least..]);
+}
+
+#[test]
+fn watchers_that_a_turn_does_not_reach_are_first_in_the_next() {
+    let (mut bench, keys, _) = Bench::with_idle_sessions(MANY);
+    for key in keys {
+        let mut request = Vec::new();
+        relay_wire::varint::put(lite::BidiType::Announce.id(), &mut request);
+        lite::AnnounceRequest { prefix: Path::root(), exclude_hop: Hop::ANONYMOUS }
+            .encode(lite::Version::V05, &mut request);
+        bench.write(key, Dir::Bi, request);
+    }
+    bench.settle();
+    bench.worker.board_changed = true;
+    let mut reached = Vec::new();
+    for _ in 0..MANY / share::BOARD.least {
+        bench.late_turn();
+        assert_eq!(bench.had(Stage::News).len(), share::BOARD.least);
+        reached.extend(bench.had(Stage::News));
+        // Once more, for all of them.
+        bench.worker.board_changed = true;
+    }
+    reached.sort_unstable();
+    reached.dedup();
+    assert_eq!(reached.len(), MANY);
+    bench.late_turn();
+    assert_eq!(bench.had(Stage::News).len(), share::BOARD.least, "what changed meanwhile is not forgotten");
+}
+
+#[test]
+fn a_session_over_its_budget_waits_behind_all_that_are_ready() {
+    let (mut bench, _keys, sessions) = Bench::with_idle_sessions(MANY);
+    let (hogs, others) = sessions.split_at(2);
+    for hog in hogs {
+        let index = bench.index(*hog);
+        bench.worker.put_behind(index, bench.now);
+    }
+    for session in others {
+        let index = bench.index(*session);
+        bench.worker.touch(index);
+    }
+    bench.turn();
+    let order: Vec<SessionId> = others.iter().chain(hogs).copied().collect();
+    assert_eq!(bench.had(Stage::Feed), order);
+    for hog in hogs {
+        let index = bench.index(*hog);
+        bench.worker.put_behind(index, bench.now);
+    }
+    for session in others {
+        let index = bench.index(*session);
+        bench.worker.touch(index);
+    }
+    bench.late_turn();
+    let first = others[..share::SETTLE.least].iter().chain(&hogs[..1]).copied();
+    assert_eq!(bench.had(Stage::Feed), first.collect::<Vec<_>>(), "but has its turn in the end");
+}
+
+#[test]
+fn a_flood_of_datagrams_costs_a_budget_a_turn() {
+    let (mut bench, keys, sessions) = Bench::with_idle_sessions(2);
+    let (flood, quiet) = (keys[0], keys[1]);
+    let (flooded, asking) = (sessions[0], sessions[1]);
+    for _ in 0..4_000 {
+        bench.client.conn(flood).unwrap().send_datagram(Bytes::from_static(&[7])).unwrap();
+    }
+    bench.client_turn();
+    bench.turn();
+    let mut turns = 0;
+    while bench.worker.ready.len_behind() > 0 {
+        turns += 1;
+        assert!(turns < 100, "it ends");
+        let mut request = Vec::new();
+        relay_wire::varint::put(0x3f, &mut request);
+        bench.write(quiet, Dir::Uni, request);
+        bench.client_turn();
+        bench.shares.lock().clear();
+        bench.turn();
+        let had = bench.had(Stage::Input);
+        assert_eq!(had.first(), Some(&asking), "who is ready goes first");
+        assert_eq!(had.iter().filter(|session| **session == flooded).count(), 1, "one budget a turn");
+    }
+    assert!(turns >= 2, "more than a budget came: {turns}");
+    assert_eq!(bench.phase(flood), Phase::Ready);
+}
+
+#[test]
+fn the_wait_of_ready_sessions_is_shown() {
+    let (mut bench, _keys, sessions) = Bench::with_idle_sessions(MANY);
+    for session in &sessions {
+        let index = bench.index(*session);
+        bench.worker.touch(index);
+    }
+    let before = bench.worker.ready.peak_us();
+    for _ in 0..MANY / share::SETTLE.least {
+        bench.late_turn();
+        bench.now += LATE;
+    }
+    let waited = bench.worker.ready.peak_us();
+    assert!(waited > before && waited >= 2 * LATE.as_micros() as u64, "{waited}");
+    bench.worker.gauge();
+    assert_eq!(bench.worker.meter.ready_wait_peak_us, waited);
+    assert!(bench.worker.meter.ready_wait_us.count() > 0);
+    bench.advance(Duration::from_secs(120));
+    assert!(bench.worker.ready.peak_us() < waited, "it is of the last minute");
+}
