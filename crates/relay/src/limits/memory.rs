@@ -44,6 +44,7 @@ pub struct Gauge(Mutex<Files>);
 
 impl Gauge {
     /// Of this machine.
+    #[allow(clippy::useless_conversion, reason = "the field is narrower on machines of 32 bits")]
     pub fn new() -> Self {
         // `sysinfo(2)` takes no descriptor and needs no file system.
         let machine = rustix::system::sysinfo();
