@@ -182,9 +182,10 @@ impl fmt::Debug for Server {
 
 /// Opens all listeners, or none.
 async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartError> {
-    let Options { http, https, internal, tcp, unix, page, connections, .. } = &options;
+    let Options { http, https, internal, tcp, unix, page, connections, loopback_v6, .. } = &options;
     let (http, https, internal) = (*http, https.clone(), internal.clone());
-    let (tcp, unix, page, connections) = (tcp.clone(), unix.clone(), page.clone(), *connections);
+    let (tcp, unix, page) = (tcp.clone(), unix.clone(), page.clone());
+    let (connections, loopback_v6) = (*connections, *loopback_v6);
     let (arrivals, proxies, internal_hosts) =
         (relay.arrivals(), options.proxies.clone(), options.internal_hosts.clone());
     // Operators get in when everybody else has taken all there is.
@@ -203,7 +204,7 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
         found.https = found.http.filter(|_| tls.is_some());
         let kind = Kind::Web { site: public.clone(), plain: true, tls };
         let port = found.http.unwrap_or(address).port();
-        let v6 = options.loopback_v6.then(|| bind("HTTP", (Ipv6Addr::LOCALHOST, port).into()));
+        let v6 = loopback_v6.then(|| bind("HTTP", (Ipv6Addr::LOCALHOST, port).into()));
         match v6 {
             Some(Ok(listener)) => doors.push((listener, door(kind.clone()))),
             Some(Err(error)) => tracing::debug!(%error, "HTTP is served on IPv4 only"),

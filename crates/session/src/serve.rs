@@ -1,9 +1,6 @@
 //! Serving a peer: announces it watches, tracks it subscribes to.
 
-use std::{
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{rc::Rc, time::Instant};
 
 use relay_model::{
     Ask, Hop, LogId, Path, Prefs, Start, StreamCode, SubId, TrackInfo, TrackName, limits, name,

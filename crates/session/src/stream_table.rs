@@ -14,6 +14,11 @@ pub(crate) struct StreamTable {
 }
 
 impl StreamTable {
+    /// Open streams.
+    pub(crate) fn len(&self) -> usize {
+        self.roles.len()
+    }
+
     pub(crate) fn insert(&mut self, stream: Stream, role: Role) {
         self.bytes += role.footprint();
         if let Some(before) = self.roles.insert(stream, role) {
