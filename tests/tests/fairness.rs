@@ -102,11 +102,7 @@ async fn make_work_once(
             let _subscription = asking.await.ok()?;
             if matches!(pattern, Pattern::Drops) {
                 let mut drop = Vec::new();
-                relay_wire::lite::Message::encode(
-                    &SubscribeResponse::Drop { start: 1, end: 1, code: 0 },
-                    Version::V05,
-                    &mut drop,
-                );
+                SubscribeResponse::Drop { start: 1, end: 1, code: 0 }.encode(Version::V05, &mut drop);
                 let drops = repeated(&drop);
                 while write_all(&mut upstream.send, &drops).await.is_some() {}
                 return Some(());

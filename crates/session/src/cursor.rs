@@ -15,7 +15,7 @@ use crate::{
 
 /// Handles copied out of a lane at a time.
 const HANDLES: usize = 16;
-/// What a handle counts for in an allowance besides its bytes: handing it over costs as much, however small it is.
+/// What a handle counts for in an allowance at least: handing it over costs as much, however small it is.
 const HANDLE_BYTES: usize = 64;
 
 /// A group being sent on a stream of its own.
@@ -117,8 +117,8 @@ impl Cursor {
         }
     }
 
-    /// Hands over what is there, about `allowance` bytes at most (reduced by what was taken, and by
-    /// [`HANDLE_BYTES`] for each handle).
+    /// Hands over what is there, about `allowance` bytes at most (reduced by what was taken, or by
+    /// [`HANDLE_BYTES`] for each handle if that is more).
     pub(crate) fn advance<T: Transport>(
         &mut self,
         t: &mut T,
@@ -140,11 +140,12 @@ impl Cursor {
             if gathered.bytes > 0 {
                 match t.write(stream, &mut chunks) {
                     Ok(taken) => {
-                        *allowance = allowance.saturating_sub(taken + handles);
                         if taken < gathered.bytes {
+                            *allowance = allowance.saturating_sub(taken);
                             self.took(taken, meter);
                             return Step::Short;
                         }
+                        *allowance = allowance.saturating_sub(taken.max(handles));
                         self.took_all(&gathered, meter);
                     }
                     Err(WriteError::Blocked) => {
