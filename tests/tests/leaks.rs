@@ -23,7 +23,8 @@ const SPREAD: u64 = 5;
 #[test]
 #[ignore = "the relay of the other test, in a process of its own"]
 fn the_relay() {
-    process::serve(&TestRelay::start(2));
+    // All the paths of a cycle take more than the default limit of session memory.
+    process::serve(&TestRelay::with(2, |options| options.state.clients = 1 << 30));
 }
 
 fn announce(client: &Client, at: usize) -> Vec<Broadcast> {

@@ -4,11 +4,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use parking_lot::Mutex;
 
-use crate::{
-    client::origin_of,
-    limits::CONNECTIONS_PER_ADDRESS,
-    proxies::Proxies,
-};
+use crate::{client::origin_of, limits::CONNECTIONS_PER_ADDRESS, proxies::Proxies};
 
 /// Places for connections.
 #[derive(Clone, Debug)]

@@ -96,6 +96,8 @@ fn what_is_no_text_or_too_long_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("relay.toml");
     fs::write(&file, [0xff, 0xfe, 0x00]).unwrap();
+    assert!(Config::load(&file).unwrap_err().to_string().contains("UTF-16"));
+    fs::write(&file, [0xc3, 0x28]).unwrap();
     assert!(Config::load(&file).unwrap_err().to_string().contains("cannot read"));
     fs::write(&file, "#".repeat(1024 * 1024 + 1)).unwrap();
     assert!(Config::load(&file).unwrap_err().to_string().contains("at most 1048576"));

@@ -121,7 +121,9 @@ fn logged(filter: &str, format: &str, text: &str) -> Vec<String> {
             }
         };
         client.peer_setup().await.unwrap();
-        let broadcast = client.broadcast("cam\x1b[2J").unwrap();
+        let unroutable = client.broadcast("cam\x1b[2J").unwrap();
+        unroutable.announce();
+        let broadcast = client.broadcast("cam").unwrap();
         broadcast.announce();
         relay.until(text).await;
         client.close(SessionCode::NONE, "bye\nbye").await;
@@ -153,7 +155,10 @@ fn every_line_of_a_session_is_json_and_carries_its_id() {
         assert_eq!(&line["session"], session, "{line}");
     }
     // Other parts speak of it by the same name.
-    assert!(of("asks")["ask"].as_str().unwrap().contains("cam\\u{1b}[2J"));
+    assert!(of("asks")["ask"].as_str().unwrap().contains("cam"));
+    let unroutable = lines.iter().find(|line| line["error"].is_string()).unwrap();
+    assert!(unroutable["path"].as_str().unwrap().contains("cam\\u{1b}[2J"), "{unroutable}");
+    assert_eq!(&unroutable["session"], session);
     assert!(lines.iter().all(|line| !line.to_string().contains("SECRET")), "a token is in the log");
 }
 

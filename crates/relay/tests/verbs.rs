@@ -293,6 +293,6 @@ fn a_demonstration_runs_and_ends_by_itself() {
     let said = good(&output);
     assert!(said.contains("reachable from this machine only"), "{said}");
     let status = said.lines().rfind(|line| line.contains("frames/s")).unwrap();
-    assert!(status.starts_with("2 sessions  1 broadcasts") && status.contains("latency "), "{status}");
+    assert!(status.starts_with("2 sessions  1 broadcast  ") && status.contains("latency "), "{status}");
     assert!(!status.contains("latency -"), "{status}");
 }

@@ -292,7 +292,7 @@ impl Session {
         if let Some(count) = self.heard.count_misnamed(cx.now) {
             tracing::warn!(
                 session = %self.config.id, count, path = ?clipped(path), %error,
-                "announces not routed: their path holds what no path may hold; rename the broadcast"
+                "announces not routed: invalid path; rename the broadcast"
             );
         }
     }

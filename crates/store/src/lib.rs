@@ -24,6 +24,7 @@ mod figures;
 mod group;
 mod journal;
 mod log;
+mod release;
 mod shared;
 mod state;
 mod store;

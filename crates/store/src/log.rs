@@ -33,6 +33,13 @@ pub struct Log {
     last_read: AtomicU64,
 }
 
+impl Drop for Log {
+    fn drop(&mut self) {
+        let groups = std::mem::take(&mut self.lock().groups);
+        groups.into_values().for_each(|group| self.shared.release.release(group));
+    }
+}
+
 impl Log {
     pub(crate) fn new(id: LogId, shared: Arc<Shared>, store: Weak<Store>) -> Self {
         Self {

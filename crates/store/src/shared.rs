@@ -14,6 +14,7 @@ use crate::{
     bell::{Bell, Flags, Marks},
     budget::Budget,
     group::Group,
+    release::Release,
 };
 
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) feeds: AtomicUsize,
     pub(crate) clock: Clock,
     pub(crate) evicted: Evicted,
+    pub(crate) release: Release,
 }
 
 /// What the cache let go of since the start.
@@ -46,7 +48,7 @@ impl Shared {
         }
         self.evicted.groups.fetch_add(trash.len() as u64, Ordering::Relaxed);
         self.evicted.bytes.fetch_add(trash.iter().map(Group::cost).sum(), Ordering::Relaxed);
-        trash.clear();
+        trash.drain(..).for_each(|group| self.release.release(group));
     }
 
     /// Puts a log on the lists of `marks`. Never under a log's lock.

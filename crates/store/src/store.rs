@@ -20,6 +20,7 @@ use crate::{
     evict::Shed,
     group::Group,
     log::Log,
+    release::Release,
     shared::{Clock, Evicted, Shared},
     sync::Mutex,
 };
@@ -100,6 +101,7 @@ impl Store {
             feeds: AtomicUsize::new(0),
             clock: Clock::default(),
             evicted: Evicted::default(),
+            release: Release::default(),
         });
         Arc::new_cyclic(|me| Self {
             board: Board::new(Arc::clone(&shared)),

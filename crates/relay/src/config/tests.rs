@@ -45,6 +45,7 @@ fn a_whole_file_is_understood() {
         [cluster]
         linger = 7
         [limits]
+        memory = \"64MiB\"
         announces = 2000
         subscriptions = 3000
         fetches = 32
@@ -76,8 +77,6 @@ fn a_whole_file_is_understood() {
         hosts = \"relay.example.com\"
         proxy = [\"10.0.0.0/8\", { net = \"10.1.0.0/16\", header = \"proxy\" }]
         proxy_header = \"forwarded\"
-        [limits]
-        memory = \"64MiB\"
         [internal]
         listen = \"127.0.0.1:9101\"
         [listen]

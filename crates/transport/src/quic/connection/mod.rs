@@ -471,7 +471,9 @@ impl Connection {
         if open.saturating_mul(2) >= allowed && allowed < most {
             // Ahead of need: four times what is open, so that few round trips pass until there are enough. By
             // then no peer has been blocked yet, so that its STREAMS_BLOCKED has nothing to add.
-            let grown = open.saturating_mul(4).clamp(allowed, most);
+            // The library does not announce a last step of less than an eighth.
+            let ahead = open.saturating_mul(4);
+            let grown = if ahead >= most - most / 4 { most } else { ahead.max(allowed) };
             self.quic.set_max_concurrent_streams(dir, VarInt::from_u64(grown).unwrap_or(VarInt::MAX));
         }
     }
