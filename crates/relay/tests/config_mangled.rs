@@ -98,7 +98,7 @@ fn what_is_no_text_or_too_long_is_refused() {
     fs::write(&file, [0xff, 0xfe, 0x00]).unwrap();
     assert!(Config::load(&file).unwrap_err().to_string().contains("UTF-16"));
     fs::write(&file, [0xc3, 0x28]).unwrap();
-    assert!(Config::load(&file).unwrap_err().to_string().contains("cannot read"));
+    assert!(Config::load(&file).unwrap_err().to_string().contains("UTF-8"));
     fs::write(&file, "#".repeat(1024 * 1024 + 1)).unwrap();
     assert!(Config::load(&file).unwrap_err().to_string().contains("at most 1048576"));
     fs::write(&file, format!("{}\nauth.public = \"\"\n", "#".repeat(1024 * 1024 - 18))).unwrap();

@@ -139,8 +139,10 @@ impl Session {
     /// All that was announced on a request is gone with it.
     pub(crate) fn forget_intake(&mut self, cx: &mut Cx<'_>, intake: Intake) {
         for path in intake.live.into_keys().chain(intake.ending) {
-            self.unroute(cx, path);
+            self.withdraw(cx, path);
         }
+        // Once all are gone: none of them takes the place of another for a moment.
+        self.promote_announces(cx);
     }
 
     /// Takes one message of an announce stream; false when there is no whole one.
@@ -255,15 +257,17 @@ impl Session {
         }
     }
 
-    /// It ended on one request. Where prefixes overlap it may be there on another. One that was routed
-    /// makes room for the oldest that waits.
+    /// It ended on one request, and makes room for the oldest that waits.
     fn unroute(&mut self, cx: &mut Cx<'_>, path: Path) {
+        self.withdraw(cx, path);
+        self.promote_announces(cx);
+    }
+
+    /// It ended on one request. Where prefixes overlap it may be there on another.
+    fn withdraw(&mut self, cx: &mut Cx<'_>, path: Path) {
         match self.heard.remove(&path) {
             None | Some(Standing::Surplus(_)) => {}
-            Some(Standing::Routed | Standing::Denied) => {
-                self.ask(cx, Ask::Unannounce { path });
-                self.promote_announces(cx);
-            }
+            Some(Standing::Routed | Standing::Denied) => self.ask(cx, Ask::Unannounce { path }),
         }
     }
 

@@ -43,6 +43,9 @@ impl Session {
             self.violation(t, cx, "announce prefix too long");
             return;
         };
+        // The first watch of a prefix counts what is live below it.
+        let paths = u32::try_from(cx.store.board().paths() / work::SCANNED).unwrap_or(u32::MAX);
+        cx.work.take(paths);
         let watch = cx.store.board().watch(cx.fanout.worker(), prefix.clone());
         let viewer = Viewer {
             session: self.config.id,

@@ -351,6 +351,8 @@ impl Session {
     /// Takes the transport's events and fills what room there is, while `cx.work` lasts. Call after every batch
     /// of input.
     pub fn input<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        // Room that an earlier call had no work left for is used now, whatever comes in.
+        let is_owed = self.has_room;
         self.go_on(t, cx);
         while !cx.work.is_spent()
             && let Some(event) = t.poll()
@@ -359,7 +361,7 @@ impl Session {
             self.event(t, cx, event);
         }
         // After all events: whoever is told first that it may write must not take what another deserves.
-        if !cx.work.is_spent() && std::mem::take(&mut self.has_room) && !self.is_over() {
+        if (is_owed || !cx.work.is_spent()) && std::mem::take(&mut self.has_room) && !self.is_over() {
             self.use_room(t, cx);
         }
         self.commit(t, cx);

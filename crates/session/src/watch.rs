@@ -159,7 +159,10 @@ impl Phase {
 }
 
 impl Watching {
-    pub(crate) fn new(stream: Stream, viewer: Viewer, watch: Watch, version: Version) -> Self {
+    pub(crate) fn new(stream: Stream, viewer: Viewer, mut watch: Watch, version: Version) -> Self {
+        if viewer.is_relay {
+            watch.set_exact();
+        }
         let advertiser = Advertiser {
             viewer,
             marks: Marks::default(),
@@ -191,7 +194,7 @@ impl Watching {
             let left = max_entries - filled.entries;
             let (entries, is_broken) = match self.phase {
                 Phase::Counting { .. } => (self.count(version, left, out), false),
-                Phase::Listing { .. } => (self.list(version, left, out), false),
+                Phase::Listing { .. } => self.list(version, left, out),
                 Phase::Promised { owed } => self.send_initial(version, left, owed, out),
                 Phase::Owing { owed, since } => self.send_missed(version, left, (owed, since), out),
                 Phase::Following => self.follow(version, left, out),
@@ -230,6 +233,7 @@ impl Watching {
     fn become_relay(&mut self) {
         self.advertiser.viewer.is_relay = true;
         self.advertiser.is_converting = true;
+        self.watch.set_exact();
         self.restart();
     }
 
@@ -262,9 +266,9 @@ impl Watching {
     }
 
     /// Makes ANNOUNCE_INIT; what does not fit follows as announcements.
-    fn list(&mut self, version: Version, max: usize, out: &mut Vec<u8>) -> usize {
+    fn list(&mut self, version: Version, max: usize, out: &mut Vec<u8>) -> (usize, bool) {
         let Self { watch, phase, advertiser, .. } = self;
-        let Phase::Listing { init, bytes } = phase else { return 0 };
+        let Phase::Listing { init, bytes } = phase else { return (0, false) };
         let is_full = |init: &lite::AnnounceInit, bytes: usize| {
             bytes > LIST_BYTES - LIST_ENTRY_BYTES || init.suffixes.len() >= lite::AnnounceInit::MOST
         };
@@ -285,7 +289,7 @@ impl Watching {
             init.encode(version, out);
             self.phase = Phase::Following;
         }
-        visited.entries
+        (visited.entries, visited.is_lost)
     }
 
     /// Sends the initial set, as it is by now.

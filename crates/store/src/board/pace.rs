@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::PATH_CHANGES_PER_SECOND;
 
-/// Changes that pass without delay: a publisher that returns on another route is a handful, and relays of a ring
-/// whose version knows no loops count a dead route up to 32 hops.
-const BURST: u32 = 16;
+/// Changes that pass without delay: a publisher that returns on another route is a handful.
+const BURST: u32 = 4;
 /// Time between changes once the burst is spent. A second has [`BURST`] and as many as fit.
 const INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / (PATH_CHANGES_PER_SECOND - BURST) as u64);
 

@@ -47,8 +47,8 @@ pub(super) struct Slot {
     /// Version of its last change.
     version: u64,
     pace: ChangePace,
-    /// Routes it is to have when its pace allows it; empty withdraws it.
-    held: Option<Vec<Route>>,
+    /// Routes it is to have when its pace allows it, and from when on; none: it stays withdrawn.
+    held: Option<(Instant, Vec<Route>)>,
 }
 
 impl Table {
@@ -95,19 +95,59 @@ impl Table {
             },
         };
         let Some(slot) = self.slot_mut(id) else { return };
-        if let Some(held) = &mut slot.held {
-            *held = routes;
+        let (newest, is_live) = slot.seen(true);
+        if is_live != routes.is_empty() && (routes.is_empty() || *newest == *routes) {
             return;
         }
-        if slot.is_shown(&routes) {
-            return;
+        let before = slot.held.take();
+        let due = before.as_ref().map(|(due, _)| *due).or_else(|| slot.pace.due(now));
+        let is_shown = slot.is_shown(&routes);
+        // A withdrawal never waits: readers must not ask for what is gone. Its return does.
+        match due.filter(|_| !routes.is_empty() && !is_shown) {
+            Some(due) => {
+                slot.held = Some((due, routes));
+                self.held.insert((due, id));
+                self.touch(id, wakes);
+            }
+            None => {
+                if let Some((due, _)) = before {
+                    self.held.remove(&(due, id));
+                }
+                if is_shown { self.touch(id, wakes) } else { self.apply(id, routes, now, wakes) }
+            }
         }
-        if let Some(due) = slot.pace.due(now) {
-            slot.held = Some(routes);
-            self.held.insert((due, id));
-            return;
+    }
+
+    /// Marks a change that only exact watches see.
+    fn touch(&mut self, id: u32, wakes: &mut Wakes) {
+        self.version += 1;
+        let version = self.version;
+        let Some(slot) = self.slot_mut(id) else { return };
+        slot.version = version;
+        let (path, is_gone) = (slot.path.clone(), !slot.is_live && slot.held.is_none());
+        self.announce_change(&path, (version, id), (false, false), wakes);
+        if is_gone {
+            self.withdrawn.push_back((version, id));
         }
-        self.apply(id, routes, now, wakes);
+    }
+
+    /// Puts a change on the hubs above its path, and their workers into `wakes`.
+    fn announce_change(
+        &mut self,
+        path: &Path,
+        (version, id): (u64, u32),
+        live: (bool, bool),
+        wakes: &mut Wakes,
+    ) {
+        for prefix in prefixes(path.as_str()) {
+            let Some(hub) = self.hubs.get_mut(prefix) else { continue };
+            hub.change(version, id, live);
+            for worker in hub.workers() {
+                if !wakes.contains(&worker) {
+                    wakes.push(worker);
+                }
+            }
+        }
     }
 
     /// When the next change that is held back is due.
@@ -120,7 +160,7 @@ impl Table {
         while let Some((due, id)) = self.held.first().copied().filter(|(due, _)| *due <= now) {
             self.held.remove(&(due, id));
             let Some(slot) = self.slot_mut(id) else { continue };
-            let Some(routes) = slot.held.take() else { continue };
+            let Some((_, routes)) = slot.held.take() else { continue };
             if !slot.is_shown(&routes) {
                 self.apply(id, routes, now, wakes);
             }
@@ -182,15 +222,7 @@ impl Table {
         let path = slot.path.clone();
         let (added, removed) = (is_live && !was_live, was_live && !is_live);
         self.live = self.live + usize::from(added) - usize::from(removed);
-        for prefix in prefixes(path.as_str()) {
-            let Some(hub) = self.hubs.get_mut(prefix) else { continue };
-            hub.change(version, id, (added, removed));
-            for worker in hub.workers() {
-                if !wakes.contains(&worker) {
-                    wakes.push(worker);
-                }
-            }
-        }
+        self.announce_change(&path, (version, id), (added, removed), wakes);
         if removed {
             self.withdrawn.push_back((version, id));
             if self.withdrawn.len() >= self.sweep_at.max(bounds::BOARD_WITHDRAWN) {
@@ -265,6 +297,14 @@ impl Table {
 
 impl Slot {
     /// Whether watches see these routes already.
+    /// Routes and whether the path is live, as a watch sees it: an exact one sees a change that is held back.
+    pub(super) fn seen(&self, is_exact: bool) -> (&[Route], bool) {
+        match &self.held {
+            Some((_, routes)) if is_exact => (routes, true),
+            _ => (&self.routes, self.is_live),
+        }
+    }
+
     fn is_shown(&self, routes: &[Route]) -> bool {
         if self.is_live { *self.routes == *routes } else { routes.is_empty() }
     }

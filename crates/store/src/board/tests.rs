@@ -321,7 +321,10 @@ fn a_flapping_path_changes_twenty_times_a_second_and_ends_newest() {
     let mut watch = board.watch(W0, Path::root());
     walk(&mut watch);
     let begun = Instant::now();
-    let (mut rings, mut seen) = (Rings::new(), Vec::new());
+    let mut exact = board.watch(W0, Path::root());
+    exact.set_exact();
+    walk(&mut exact);
+    let (mut rings, mut seen, mut seen_exactly) = (Rings::new(), Vec::new(), 0);
     for ms in 0..2_000u64 {
         let now = begun + Duration::from_millis(ms);
         board.release(now, &mut rings);
@@ -332,8 +335,9 @@ fn a_flapping_path_changes_twenty_times_a_second_and_ends_newest() {
             assert_eq!(walk(&mut watch).last(), Some(&(format!("steady/{ms}"), Some(1))), "not delayed");
         }
         seen.extend(walk(&mut watch).iter().map(|_| ms));
+        seen_exactly += walk(&mut exact).iter().filter(|(path, _)| path == "flapping").count();
     }
-    assert!(seen.len() > 20);
+    assert!(seen.len() >= 4 && seen_exactly == 2_000, "{} and {seen_exactly}", seen.len());
     let most = seen.iter().map(|at| seen.iter().filter(|other| (*at..at + 1_000).contains(*other)).count());
     assert!(most.max() <= Some(PATH_CHANGES_PER_SECOND as usize), "{seen:?}");
     let end = begun + Duration::from_secs(2);

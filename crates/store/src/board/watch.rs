@@ -29,6 +29,8 @@ pub struct Watch {
     seen: u64,
     adverts: AdvertTable,
     pass: Option<Pass>,
+    /// Sees changes that are held back from others.
+    is_exact: bool,
 }
 
 /// Progress of a pass over all advertised and all live paths.
@@ -98,12 +100,19 @@ impl Watch {
         let Place { news, position, seat } = place;
         let seen = news.load(Ordering::Acquire);
         let pass = Some(Pass::Live(None));
-        Self { inner, worker, prefix, news, position, seat, seen, adverts: AdvertTable::default(), pass }
+        let adverts = AdvertTable::default();
+        Self { inner, worker, prefix, news, position, seat, seen, adverts, pass, is_exact: false }
     }
 
     /// The prefix it watches.
     pub fn prefix(&self) -> &Path {
         &self.prefix
+    }
+
+    /// Shows each change at once from now on, also of a path that changes often: for relays, which must know
+    /// the exact route. What was visited before may have changed meanwhile: call [`Self::restart`].
+    pub fn set_exact(&mut self) {
+        self.is_exact = true;
     }
 
     /// Paths advertised.
@@ -218,8 +227,9 @@ impl Watch {
         let (mut entries, mut last) = (0, None);
         for (_, slot) in table.below(&self.prefix, after.as_ref()).take(max) {
             entries += 1;
-            if slot.is_live {
-                visitor(&slot.path, &slot.routes);
+            let (routes, is_live) = slot.seen(self.is_exact);
+            if is_live {
+                visitor(&slot.path, routes);
             }
             last = Some(&slot.path);
         }
@@ -265,7 +275,7 @@ impl Watch {
                 return Pass::Withdrawn(id);
             }
             match table.slot(id) {
-                Some(slot) if slot.is_live => {}
+                Some(slot) if slot.seen(self.is_exact).1 => {}
                 Some(slot) => self.show_change(id, slot, effort, visitor),
                 None => {
                     self.adverts.remove(id);
@@ -291,7 +301,7 @@ impl Watch {
             if !effort.take() {
                 return Some(Pass::Live(last.or(after.as_ref()).cloned()));
             }
-            if slot.is_live {
+            if slot.seen(self.is_exact).1 {
                 self.show_change(id, slot, effort, visitor);
             }
             last = Some(&slot.path);
@@ -306,7 +316,7 @@ impl Watch {
         effort: &mut Effort,
         visitor: &mut impl FnMut(Candidate<'_>) -> Step,
     ) {
-        if slot.is_live {
+        if slot.seen(self.is_exact).1 {
             self.show(id, slot, effort, visitor);
         } else if self.adverts.get(id).is_some() {
             self.show(id, slot, effort, visitor);
@@ -323,8 +333,8 @@ impl Watch {
         visitor: &mut impl FnMut(Candidate<'_>) -> Step,
     ) {
         let before = self.adverts.get(id);
-        let Slot { path, routes, is_live, .. } = slot;
-        let step = visitor(Candidate { path, routes, is_live: *is_live, advert: before });
+        let (routes, is_live) = slot.seen(self.is_exact);
+        let step = visitor(Candidate { path: &slot.path, routes, is_live, advert: before });
         let (Step::Next(after) | Step::Last(after)) = step;
         match after {
             Some(advert) if before != Some(advert) => self.adverts.set(id, advert),

@@ -243,7 +243,7 @@ impl Worker {
             return Conclusion::Open;
         }
         // Its end is the last event, after all that is to be read.
-        if peer.session.is_some() && peer.is_touched {
+        if peer.is_touched && peer.session.as_ref().is_some_and(|session| session.closed().is_none()) {
             return Conclusion::Later;
         }
         if peer.session.is_some()

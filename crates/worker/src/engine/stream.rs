@@ -390,7 +390,8 @@ impl Worker {
         let sent = guard(|| {
             shared.fault(Stage::Flush, id);
             let has_more = stream.send(now, meter);
-            (has_more, stream.conn.has_event(), stream.wants_turn())
+            // A session that is behind has its next share when the others have had theirs.
+            (has_more, stream.conn.has_event() && !stream.is_behind, stream.wants_turn())
         });
         let Some((has_more, has_event, wants_turn)) = sent else {
             self.bury(index, Stage::Flush);

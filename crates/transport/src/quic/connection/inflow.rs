@@ -4,6 +4,8 @@
 //! datagrams that carried stream data come in, bytes that the session reads go out. What is left are bytes
 //! behind a gap, and bytes of streams that the session does not read now.
 
+use relay_model::limits;
+
 /// Bytes of each datagram that are no stream data: header, authentication tag, frame heads. More than honest
 /// peers need, so that what they send in order never adds up; a peer that hides data behind small packets
 /// hides no more than this of each.
@@ -52,7 +54,7 @@ impl Inflow {
         if std::mem::take(&mut self.has_streams) {
             self.held += fed;
         }
-        self.held = self.held.saturating_sub(read.saturating_mul(FORGIVEN));
+        self.held = self.held.saturating_sub(read.saturating_mul(FORGIVEN)).min(limits::CONNECTION_WINDOW);
         if self.held < COUNTED {
             self.frames = 0;
             return self.held;
@@ -61,7 +63,13 @@ impl Inflow {
         if self.frames == 0 {
             self.frames = frames;
         }
-        self.held + frames.saturating_sub(self.frames) * ENTRY
+        // A frame behind a gap holds a byte at least.
+        self.held + frames.saturating_sub(self.frames).min(self.held) * ENTRY
+    }
+
+    /// No stream of the peer is open: nothing can be held.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
     }
 }
 

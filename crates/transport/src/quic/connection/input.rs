@@ -2,7 +2,7 @@
 
 use quinn_proto::ConnectionEvent;
 
-use super::Connection;
+use super::{Connection, Life};
 
 /// Datagrams of one connection that take effect between two settlings: what one peer sends at a time must not
 /// hold up the others.
@@ -42,6 +42,7 @@ impl Connection {
             Datagram::Fed
         } else if may_wait && self.waiting.len() < WAITING {
             self.waiting.push_back((event, bytes));
+            self.waiting_bytes += bytes as u64;
             Datagram::Waits
         } else {
             Datagram::Dropped
@@ -55,6 +56,7 @@ impl Connection {
             && !self.is_behind
             && let Some((event, bytes)) = self.waiting.pop_front()
         {
+            self.waiting_bytes -= bytes as u64;
             self.feed(event, bytes);
             count += 1;
         }
@@ -73,6 +75,6 @@ impl Connection {
 
     /// The session has not taken all events: what comes waits until it has.
     pub fn hold_input(&mut self) {
-        self.is_behind = true;
+        self.is_behind = matches!(self.life, Life::Ready);
     }
 }

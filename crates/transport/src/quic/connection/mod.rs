@@ -68,6 +68,8 @@ pub struct Connection {
     fed: usize,
     /// Datagrams that came beyond that, or while the session was behind: they are fed when it is settled.
     waiting: VecDeque<(ConnectionEvent, usize)>,
+    /// Bytes of those.
+    waiting_bytes: u64,
     /// The session has not taken all events of what was fed.
     is_behind: bool,
     /// The valve is lifted.
@@ -137,6 +139,7 @@ impl Connection {
             starved: false,
             fed: 0,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
             is_behind: false,
             exempt: false,
             unvalidated,
@@ -217,7 +220,13 @@ impl Connection {
     /// charged where it is made.
     pub fn footprint(&mut self) -> u64 {
         let Self { quic, inflow, .. } = self;
-        CONNECTION_BYTES + inflow.held(|| quic.stats().frame_rx.stream)
+        let is_idle = [quinn_proto::Dir::Bi, quinn_proto::Dir::Uni]
+            .into_iter()
+            .all(|dir| quic.streams().remote_open_streams(dir) == 0);
+        if is_idle {
+            inflow.clear();
+        }
+        CONNECTION_BYTES + self.waiting_bytes + inflow.held(|| quic.stats().frame_rx.stream)
     }
 
     /// Next packets to send, written to `buf`, which is cleared first: up to `max_segments` datagrams

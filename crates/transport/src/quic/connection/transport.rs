@@ -24,6 +24,8 @@ impl Transport for Connection {
                 return Some(Event::Closed(closed));
             }
             if !matches!(self.life, Life::Ready) {
+                // No session takes events any more, and what comes must still take effect.
+                self.is_behind = false;
                 return None;
             }
             if let Some(event) = self.poll_due() {
@@ -161,6 +163,7 @@ impl Transport for Connection {
     fn recv_datagram(&mut self) -> Option<Bytes> {
         loop {
             let datagram = self.quic.datagrams().recv()?;
+            self.inflow.read(datagram.len());
             match &self.layer {
                 Layer::Unknown | Layer::Raw(_) => return Some(datagram),
                 Layer::Http(http) => {
