@@ -27,7 +27,7 @@ struct Info {
     websocket: Option<String>,
     /// SHA-256 of the certificate in hexadecimal, where browsers have to pin it.
     fingerprint: Option<String>,
-    /// What a session with the same token may do; `None`: it would not be admitted, or nobody decides.
+    /// What a session with the same token may do; `None`: it would not be admitted, or that is unknown.
     permit: Option<Permitted>,
     /// Why it would not be admitted.
     refused: Option<String>,
@@ -58,7 +58,7 @@ pub(super) async fn answer(page: Page, side: Side, request: Request) -> Response
     let hub = page.0.entrances.get().and_then(|(_, hub)| hub.clone());
     let asker = request.extensions().get::<Client>().map(|client| asker(client, side, &request));
     let decided = match (hub, asker) {
-        (Some(hub), Some(asker)) => Some(decide(&hub, asker).await),
+        (Some(hub), Some(asker)) => decide(&hub, asker).await,
         _ => None,
     };
     let (permit, refused) = match decided {
@@ -79,13 +79,15 @@ pub(super) async fn answer(page: Page, side: Side, request: Request) -> Response
     json_answer(StatusCode::OK, json(&info))
 }
 
-async fn decide(hub: &Hub, asker: Asker) -> Result<Permitted, String> {
-    match hub.admit(asker).await {
+/// `None`: the gate was not asked, because readers over HTTP have all their places. A session needs none of them.
+async fn decide(hub: &Hub, asker: Asker) -> Option<Result<Permitted, String>> {
+    let decided = match hub.admit(asker).await {
         Ok(reader) => reader.permit().as_ref().map(Permitted::new).ok_or_else(|| "expired".to_owned()),
+        Err(Refused::Full) => return None,
         Err(Refused::Denied(denial)) => Err(denial.to_string()),
-        Err(Refused::Full) => Err("too many readers".to_owned()),
         Err(Refused::Leaving) => Err("draining".to_owned()),
-    }
+    };
+    Some(decided)
 }
 
 /// The client of the page, as it would open a session at `/`.
