@@ -6,8 +6,8 @@ use axum::response::Response;
 use hyper::{
     HeaderMap, StatusCode,
     header::{
-        CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
-        VARY, X_CONTENT_TYPE_OPTIONS,
+        CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, VARY,
+        X_CONTENT_TYPE_OPTIONS,
     },
 };
 use relay_auth::{Permit, Refusal, Split, TrackTarget, broadcast_path, form_value};
@@ -102,7 +102,8 @@ async fn admit(hub: &Hub, asked: &Asked, wanted: &Wanted) -> Result<(Visitor, Pe
     let mut prefix = None;
     for Split { raw, broadcast, track } in target.splits() {
         let mapped = |prefix: &Path| prefix.join(&broadcast).ok();
-        if prefix.as_ref().is_some_and(|prefix| !mapped(prefix).is_some_and(|path| is_announced(hub, &path))) {
+        if prefix.as_ref().is_some_and(|prefix| !mapped(prefix).is_some_and(|path| is_announced(hub, &path)))
+        {
             continue;
         }
         if asks.elsewhere >= ASKS {

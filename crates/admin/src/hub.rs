@@ -137,11 +137,7 @@ impl Hub {
     }
 
     /// The same; notes whether the gate answered later, as it does when it asks a server.
-    pub(crate) async fn admit_noting(
-        &self,
-        asker: Asker,
-        is_later: &mut bool,
-    ) -> Result<Visitor, Refused> {
+    pub(crate) async fn admit_noting(&self, asker: Asker, is_later: &mut bool) -> Result<Visitor, Refused> {
         let id = self.0.seat.session();
         let address = origin_of(asker.remote.ip());
         let visit = Arc::new(Visit { id, address, state: Mutex::default(), news: Notify::new() });

@@ -39,7 +39,10 @@ enum Rule {
     Any,
     Listed(Vec<OriginPattern>),
     /// Loopback, the address the request came to, these names, and pages of these origins.
-    Local { hosts: Hosts, listed: Vec<OriginPattern> },
+    Local {
+        hosts: Hosts,
+        listed: Vec<OriginPattern>,
+    },
 }
 
 /// What the rules say of the page behind a request.

@@ -164,7 +164,7 @@ impl Site {
                 if client.is_proxy {
                     client.remote = public.proxies.client(client.remote, request.headers());
                 }
-                let named = || authority.map(|authority| authority.host.to_string());
+                let named = || authority.and_then(|authority| authority.host.into_name());
                 client.server_name = client.server_name.take().or_else(named);
                 match bearer::adopt(&mut request) {
                     Ok(()) => bearer::challenge(public.answer(client, request).await),

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use crate::{
-    Algorithm, Claims, Expected, Flaw, KEY_BYTES, Key, KeyError, KeyId, KeyMark, json::Object,
+    Algorithm, Claims, Expected, Flaw, KEY_BYTES, Key, KeyError, KeyId, KeyMark,
+    json::Object,
     key::{SET_BYTES, object},
     token::Token,
 };

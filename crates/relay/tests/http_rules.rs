@@ -204,7 +204,8 @@ fn development_relay_accepts_pages_of_this_machine_only() {
         let app = "https://app.example";
         let (_relay, listed) = development(&["--web-origins", app]);
         for origin in [app, "http://localhost:5173"] {
-            let answer = block_in_place(|| ask(&listed, "GET", "/announced", &[&format!("origin: {origin}")]));
+            let answer =
+                block_in_place(|| ask(&listed, "GET", "/announced", &[&format!("origin: {origin}")]));
             assert_eq!((answer.status, allowed(&answer)), (200, Some(origin)), "a list adds to this machine");
         }
         let evil = ["origin: https://evil.example"];
@@ -301,7 +302,11 @@ fn listed_origins_govern_cors() {
         assert_eq!(block_in_place(|| get(&http, "/announced")).status, 200, "no page asks");
         let twice = ["origin: https://a.app.test", "authorization: Bearer a", "authorization: Bearer b"];
         let answer = block_in_place(|| ask(&http, "GET", "/announced", &twice));
-        assert_eq!((answer.status, allowed(&answer)), (400, Some("https://a.app.test")), "errors are read too");
+        assert_eq!(
+            (answer.status, allowed(&answer)),
+            (400, Some("https://a.app.test")),
+            "errors are read too"
+        );
     });
 }
 

@@ -1,16 +1,12 @@
 //! `GET /page.json`: the relay's addresses, and what the asking client may do.
 
-use axum::{
-    extract::Request,
-    http::{HeaderMap, StatusCode},
-    response::Response,
-};
+use axum::{extract::Request, http::StatusCode, response::Response};
 use relay_auth::Permit;
 use relay_model::{Path, Scope};
 use relay_worker::Asker;
 use serde::Serialize;
 
-use super::{Page, Side, addresses};
+use super::{Page, Side};
 use crate::{
     client::Client,
     hub::{Hub, Refused},
@@ -90,7 +86,8 @@ async fn decide(hub: &Hub, asker: Asker) -> Option<Result<Permitted, String>> {
     Some(decided)
 }
 
-/// The client of the page, as it would open a session at `/`.
+/// The client of the page, as it would open a session at `/`. The host name of the private listener is none that
+/// clients know.
 fn asker(client: &Client, side: Side, request: &Request) -> Asker {
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     Asker {
@@ -99,15 +96,9 @@ fn asker(client: &Client, side: Side, request: &Request) -> Asker {
         version: "http/1.1",
         remote: client.remote,
         local: client.local,
-        server_name: server_name(client, side, request.headers()),
+        server_name: client.server_name.clone().filter(|_| side == Side::Public),
         certificate: client.certificate.clone(),
     }
-}
-
-/// Host that is asked for. The name of the private listener is none that clients know.
-fn server_name(client: &Client, side: Side, headers: &HeaderMap) -> Option<String> {
-    let host = || addresses::host(headers).map(str::to_ascii_lowercase);
-    client.server_name.clone().or_else(host).filter(|_| side == Side::Public)
 }
 
 #[cfg(test)]
