@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Page, Side};
 use crate::{
     client::Client,
-    hub::{Hub, Refused},
+    hub::Refused,
     status::{answer as json_answer, json},
 };
 
@@ -54,7 +54,7 @@ pub(super) async fn answer(page: Page, side: Side, request: Request) -> Response
     let hub = page.0.entrances.get().and_then(|(_, hub)| hub.clone());
     let asker = request.extensions().get::<Client>().map(|client| asker(client, side, &request));
     let decided = match (hub, asker) {
-        (Some(hub), Some(asker)) => decide(&hub, asker).await,
+        (Some(hub), Some(asker)) => decision(hub.admit(asker).await.map(|reader| reader.permit())),
         _ => None,
     };
     let (permit, refused) = match decided {
@@ -76,9 +76,9 @@ pub(super) async fn answer(page: Page, side: Side, request: Request) -> Response
 }
 
 /// `None`: the gate was not asked, because readers over HTTP have all their places. A session needs none of them.
-async fn decide(hub: &Hub, asker: Asker) -> Option<Result<Permitted, String>> {
-    let decided = match hub.admit(asker).await {
-        Ok(reader) => reader.permit().as_ref().map(Permitted::new).ok_or_else(|| "expired".to_owned()),
+fn decision(admitted: Result<Option<Permit>, Refused>) -> Option<Result<Permitted, String>> {
+    let decided = match admitted {
+        Ok(permit) => permit.as_ref().map(Permitted::new).ok_or_else(|| "expired".to_owned()),
         Err(Refused::Full) => return None,
         Err(Refused::Denied(denial)) => Err(denial.to_string()),
         Err(Refused::Leaving) => Err("draining".to_owned()),
@@ -104,8 +104,17 @@ fn asker(client: &Client, side: Side, request: &Request) -> Asker {
 #[cfg(test)]
 mod tests {
     use relay_model::Pattern;
+    use relay_worker::Denial;
 
     use super::*;
+
+    #[test]
+    fn full_reader_places_say_nothing_about_sessions() {
+        assert_eq!(decision(Err(Refused::Full)), None);
+        let refused = |refused| decision(Err(refused)).and_then(Result::err);
+        assert_eq!(refused(Refused::Leaving).as_deref(), Some("draining"));
+        assert_eq!(refused(Refused::Denied(Denial::Expired)), Some(Denial::Expired.to_string()));
+    }
 
     #[test]
     fn patterns_are_relative_to_the_root_of_the_permit() {
