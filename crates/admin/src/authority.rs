@@ -110,6 +110,14 @@ impl Host {
         (1..=NAME_BYTES).contains(&name.len()).then(|| Self::Name(name.to_ascii_lowercase()))
     }
 
+    /// The name; `None`: an address.
+    pub(crate) fn into_name(self) -> Option<String> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::Address(_) => None,
+        }
+    }
+
     /// Whether it is `name`. A `name` that begins with `*.` stands for exactly one more label.
     pub(crate) fn is_named(&self, name: &str) -> bool {
         let Self::Name(own) = self else { return false };

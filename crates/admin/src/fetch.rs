@@ -6,7 +6,7 @@ use axum::response::Response;
 use hyper::{
     HeaderMap, StatusCode,
     header::{
-        CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
+        CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, VARY,
         X_CONTENT_TYPE_OPTIONS,
     },
 };
@@ -25,6 +25,8 @@ use reader::{Incarnation, Missed, Reader};
 const IMMUTABLE: &str = "max-age=3600, immutable";
 /// Caching of all others: a cache asks each time, with the entity tag.
 const NO_CACHE: &str = "no-cache";
+/// Questions about one request that the gate passes on to a server, before the one about its longest broadcast.
+const ASKS: usize = 3;
 /// Varints end there.
 const LARGEST: u64 = (1 << 62) - 1;
 
@@ -86,32 +88,61 @@ fn nothing() -> Failure {
 ///
 /// Of the ways to read the path, the longest broadcast that is announced counts, among those that the client may
 /// read. One that it may not read is passed over as if it were not announced: so no answer depends on what the
-/// client may not see.
+/// client may not see. Whether a broadcast is announced is decided at the path that the gate maps it to.
 async fn admit(hub: &Hub, asked: &Asked, wanted: &Wanted) -> Result<(Visitor, Permit, TrackName), Failure> {
     let name = |track: &str| TrackName::parse(track).ok_or_else(|| bad("the track's name is too long\n"));
     let malformed = |_| bad("write /fetch/BROADCAST/TRACK, or /fetch/BROADCAST?track=NAME\n");
+    let mut asks = Asks::default();
     if let Some(track) = &wanted.track {
         broadcast_path(&asked.path).map_err(malformed)?;
-        let (visitor, permit) = enter(hub, asked, &asked.path).await.map_err(Rejected::response)?;
+        let (visitor, permit) = asks.enter(hub, asked, &asked.path).await.map_err(Rejected::response)?;
         return Ok((visitor, permit, name(track)?));
     }
     let target = TrackTarget::parse(&asked.path).map_err(malformed)?;
-    for Split { raw, track, .. } in target.splits().filter(|split| is_announced(hub, &split.broadcast)) {
-        match enter(hub, asked, raw).await {
-            Ok((visitor, permit)) => return Ok((visitor, permit, name(&track)?)),
-            Err(Rejected::NotAllowed(_)) => {}
+    let mut prefix = None;
+    for Split { raw, broadcast, track } in target.splits() {
+        let mapped = |prefix: &Path| prefix.join(&broadcast).ok();
+        if prefix.as_ref().is_some_and(|prefix| !mapped(prefix).is_some_and(|path| is_announced(hub, &path)))
+        {
+            continue;
+        }
+        if asks.elsewhere >= ASKS {
+            break;
+        }
+        match asks.enter(hub, asked, raw).await {
+            Ok((visitor, permit)) if is_announced(hub, permit.root()) => {
+                return Ok((visitor, permit, name(&track)?));
+            }
+            Ok((_, permit)) => prefix = prefix.or_else(|| added(permit.root(), &broadcast)),
+            Err(Rejected::PassedOver(_)) => {}
             Err(rejected) => return Err(rejected.response()),
         }
     }
     let Some(Split { raw, track, .. }) = target.splits().next() else { return Err(nothing()) };
-    let (visitor, permit) = enter(hub, asked, raw).await.map_err(Rejected::response)?;
+    let (visitor, permit) = asks.enter(hub, asked, raw).await.map_err(Rejected::response)?;
     Ok((visitor, permit, name(&track)?))
+}
+
+/// The path that the gate put in front of `path`; `None` where it mapped it in another way.
+fn added(root: &Path, path: &Path) -> Option<Path> {
+    let front = root.as_str().strip_suffix(path.as_str())?;
+    if front.is_empty() {
+        return Some(Path::root());
+    }
+    Path::parse(front.strip_suffix('/')?).ok()
+}
+
+/// Questions to the gate for one request.
+#[derive(Default)]
+struct Asks {
+    /// How many of them the gate passed on to a server.
+    elsewhere: usize,
 }
 
 /// Why a reader of one broadcast was not let in.
 enum Rejected {
-    /// It may not read this one.
-    NotAllowed(Response),
+    /// It may not read this one, or a server has no answer about it.
+    PassedOver(Response),
     /// It would not be let in elsewhere either.
     Otherwise(Response),
 }
@@ -119,23 +150,29 @@ enum Rejected {
 impl Rejected {
     fn response(self) -> Failure {
         match self {
-            Self::NotAllowed(response) | Self::Otherwise(response) => Box::new(response),
+            Self::PassedOver(response) | Self::Otherwise(response) => Box::new(response),
         }
     }
 }
 
-/// Asks the gate about a reader of the broadcast at `raw`.
-async fn enter(hub: &Hub, asked: &Asked, raw: &str) -> Result<(Visitor, Permit), Rejected> {
-    let visitor = hub.admit(asked.asker(raw)).await.map_err(|refused| match refused {
-        Refused::Denied(Denial::Refused(Refusal::Unauthorized | Refusal::OutOfScope)) => {
-            Rejected::NotAllowed(refused.response())
-        }
-        _ => Rejected::Otherwise(refused.response()),
-    })?;
-    let permit = visitor.permit().filter(|permit| permit.subscribe().allows(permit.root()));
-    permit
-        .map(|permit| (visitor, permit))
-        .ok_or_else(|| Rejected::NotAllowed(empty(StatusCode::UNAUTHORIZED)))
+impl Asks {
+    /// Asks about a reader of the broadcast at `raw`.
+    async fn enter(&mut self, hub: &Hub, asked: &Asked, raw: &str) -> Result<(Visitor, Permit), Rejected> {
+        let mut is_elsewhere = false;
+        let admitted = hub.admit_noting(asked.asker(raw), &mut is_elsewhere).await;
+        self.elsewhere += usize::from(is_elsewhere);
+        let visitor = admitted.map_err(|refused| match refused {
+            Refused::Denied(
+                Denial::Refused(Refusal::Unauthorized | Refusal::OutOfScope | Refusal::Malformed)
+                | Denial::Unavailable,
+            ) => Rejected::PassedOver(refused.response()),
+            _ => Rejected::Otherwise(refused.response()),
+        })?;
+        let permit = visitor.permit().filter(|permit| permit.subscribe().allows(permit.root()));
+        permit
+            .map(|permit| (visitor, permit))
+            .ok_or_else(|| Rejected::PassedOver(empty(StatusCode::UNAUTHORIZED)))
+    }
 }
 
 fn is_announced(hub: &Hub, broadcast: &Path) -> bool {
@@ -165,6 +202,9 @@ fn respond(
     };
     put(HeaderName::from_static("moq-incarnation"), incarnation);
     put(CACHE_CONTROL, &caching(is_complete, wanted, is_public));
+    if !is_public {
+        put(VARY, "authorization");
+    }
     let Wanted { from, to, .. } = wanted;
     let to = to.map(|to| to.to_string()).unwrap_or_default();
     let tag = format!("\"{incarnation}-{sequence}-{from}-{to}\"");
@@ -255,6 +295,17 @@ mod tests {
         }
         let named = wanted("track=a%2Fb+c&incarnation=1-2-3").unwrap();
         assert_eq!((named.track.as_deref(), named.incarnation.as_deref()), (Some("a/b c"), Some("1-2-3")));
+    }
+
+    #[test]
+    fn front_of_a_mapped_path_is_whole_segments() {
+        let path = |text: &str| Path::parse(text).unwrap();
+        let front = |root: &str, asked: &str| added(&path(root), &path(asked)).map(|it| it.to_string());
+        assert_eq!(front("room/alice", "room/alice").as_deref(), Some(""));
+        assert_eq!(front("a/b/room/alice", "room/alice").as_deref(), Some("a/b"));
+        for root in ["bedroom/alice", "x7/alice", "alice", ""] {
+            assert_eq!(front(root, "room/alice"), None, "{root}");
+        }
     }
 
     #[test]

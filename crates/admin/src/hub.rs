@@ -133,6 +133,11 @@ impl Hub {
 
     /// Asks the gate about a reader.
     pub(crate) async fn admit(&self, asker: Asker) -> Result<Visitor, Refused> {
+        self.admit_noting(asker, &mut false).await
+    }
+
+    /// The same; notes whether the gate answered later, as it does when it asks a server.
+    pub(crate) async fn admit_noting(&self, asker: Asker, is_later: &mut bool) -> Result<Visitor, Refused> {
         let id = self.0.seat.session();
         let address = origin_of(asker.remote.ip());
         let visit = Arc::new(Visit { id, address, state: Mutex::default(), news: Notify::new() });
@@ -152,6 +157,7 @@ impl Hub {
         let answer = match self.0.seat.ask(id, asker) {
             Answer::Now(answer) => answer,
             Answer::Later => {
+                *is_later = true;
                 let answered = timeout(relay_model::limits::AUTH_TIMEOUT, visitor.answered()).await;
                 answered.unwrap_or(Err(Denial::TimedOut))
             }

@@ -38,8 +38,11 @@ enum Rule {
     #[default]
     Any,
     Listed(Vec<OriginPattern>),
-    /// Loopback, the address the request came to, and these names.
-    Local(Hosts),
+    /// Loopback, the address the request came to, these names, and pages of these origins.
+    Local {
+        hosts: Hosts,
+        listed: Vec<OriginPattern>,
+    },
 }
 
 /// What the rules say of the page behind a request.
@@ -111,10 +114,10 @@ impl Origins {
         Self(if patterns.is_empty() { Rule::Any } else { Rule::Listed(patterns) })
     }
 
-    /// Pages of loopback, of the address a request comes to, and of `hosts`: for a relay in development, which a
-    /// page of any other site reaches through its visitor's browser.
-    pub fn local(hosts: &[String]) -> Self {
-        Self(Rule::Local(Hosts::only(hosts)))
+    /// Pages of loopback, of the address a request comes to, of `hosts`, and of the origins in `listed`: for a relay
+    /// in development, which a page of any other site reaches through its visitor's browser.
+    pub fn local(hosts: &[String], listed: Vec<OriginPattern>) -> Self {
+        Self(Rule::Local { hosts: Hosts::only(hosts), listed })
     }
 
     /// Whether a page of `origin`, the value of the header, may open a session at our address `local`. `None`: no
@@ -123,10 +126,12 @@ impl Origins {
         let Some(origin) = origin.filter(|_| self.0 != Rule::Any) else { return true };
         let origin = std::str::from_utf8(origin).ok().and_then(OriginPattern::parse);
         let Some(origin) = origin else { return false };
+        let is_listed = |patterns: &[OriginPattern]| patterns.iter().any(|pattern| pattern.matches(&origin));
         match &self.0 {
             Rule::Any => true,
-            Rule::Listed(patterns) => patterns.iter().any(|pattern| pattern.matches(&origin)),
-            Rule::Local(hosts) => match origin.host {
+            Rule::Listed(patterns) => is_listed(patterns),
+            Rule::Local { listed, .. } if is_listed(listed) => true,
+            Rule::Local { hosts, .. } => match origin.host {
                 // A page of 0.0.0.0 is served by this machine as well.
                 Host::Address(address) if address.is_loopback() || address.is_unspecified() => true,
                 Host::Address(address) => address == local.to_canonical(),
@@ -154,7 +159,7 @@ impl Origins {
     /// Whether a page of another site embeds the answer, as an image does: the browser then sends no origin.
     fn is_embedded(&self, headers: &HeaderMap) -> bool {
         let is = |name: &HeaderName, value: &str| headers.get(name).is_some_and(|it| it == value);
-        matches!(self.0, Rule::Local(_))
+        matches!(self.0, Rule::Local { .. })
             && is(&SEC_FETCH_SITE, "cross-site")
             && !is(&SEC_FETCH_MODE, "navigate")
     }
@@ -278,7 +283,8 @@ mod tests {
 
     #[test]
     fn local_origins_are_loopback_and_own_address() {
-        let origins = Origins::local(&["relay.test".to_owned()]);
+        let app = "https://app.example.com";
+        let origins = Origins::local(&["relay.test".to_owned()], vec![app.parse().unwrap()]);
         for good in [
             "http://localhost:5173",
             "https://127.0.0.1:4443",
@@ -287,11 +293,13 @@ mod tests {
             "http://0.0.0.0:8000",
             "http://192.0.2.1:4443",
             "http://relay.test:4443",
+            app,
         ] {
             assert!(allows(&origins, good), "{good}");
         }
         for bad in [
             "https://evil.example",
+            "http://app.example.com",
             "http://192.0.2.2:4443",
             "http://localhost.evil.example",
             "http://127.0.0.1.evil.example",
@@ -330,7 +338,7 @@ mod tests {
 
     #[test]
     fn local_origins_exclude_what_other_sites_embed() {
-        let origins = Origins::local(&[]);
+        let origins = Origins::local(&[], Vec::new());
         let cross = ("sec-fetch-site", "cross-site");
         assert_eq!(access(&origins, &[cross, ("sec-fetch-mode", "no-cors")]), PageAccess::Refused);
         assert_eq!(access(&origins, &[cross, ("sec-fetch-mode", "navigate")]), PageAccess::NoPage);

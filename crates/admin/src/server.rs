@@ -207,6 +207,14 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
         let v6 = loopback_v6.then(|| bind("HTTP", (Ipv6Addr::LOCALHOST, port).into()));
         match v6 {
             Some(Ok(listener)) => doors.push((listener, door(kind.clone()))),
+            Some(Err(StartError::Bind { address, source, .. }))
+                if source.kind() == io::ErrorKind::AddrInUse =>
+            {
+                tracing::warn!(
+                    "another program listens on TCP {address}: clients that resolve localhost to ::1 reach it and not \
+                     this relay; stop it, or use http://127.0.0.1:{port}/"
+                );
+            }
             Some(Err(error)) => tracing::debug!(%error, "HTTP is served on IPv4 only"),
             None => {}
         }

@@ -115,9 +115,13 @@ impl Site {
         let service = service_fn(move |request: Request<Incoming>| {
             let (busy, site, client) = (phase.begin(), self.clone(), client.clone());
             let is_kept = is_persistent(&request);
+            let access = site.access(&client, &request);
             async move {
                 let answer = timeout(REQUEST_TIME, site.answer(client, request)).await;
                 let mut answer = answer.unwrap_or_else(|_| plain(StatusCode::GATEWAY_TIMEOUT, "too late\n"));
+                if let Some(access) = access {
+                    access.put(answer.headers_mut());
+                }
                 if is_kept {
                     announce_idle(&mut answer, idle);
                 }
@@ -129,6 +133,14 @@ impl Site {
         if let Err(error) = http.serve_connection(io, service).with_upgrades().await {
             tracing::debug!(%remote, %error, "a connection over HTTP ended");
         }
+    }
+
+    /// Which pages may read the answer, whatever it is; `None` where there is nothing to read.
+    fn access<B>(&self, client: &Client, request: &Request<B>) -> Option<PageAccess> {
+        let Self::Public(public) = self else { return None };
+        let is_socket = public.sockets.is_some() && is_upgrade(request);
+        let is_own = !is_socket && Route::of(request.uri().path()).is_some();
+        is_own.then(|| public.access(client, request))
     }
 
     async fn answer(&self, mut client: Client, mut request: Request<Incoming>) -> Response {
@@ -152,7 +164,7 @@ impl Site {
                 if client.is_proxy {
                     client.remote = public.proxies.client(client.remote, request.headers());
                 }
-                let named = || authority.map(|authority| authority.host.to_string());
+                let named = || authority.and_then(|authority| authority.host.into_name());
                 client.server_name = client.server_name.take().or_else(named);
                 match bearer::adopt(&mut request) {
                     Ok(()) => bearer::challenge(public.answer(client, request).await),
@@ -188,9 +200,13 @@ impl Public {
         self.sockets.is_some()
     }
 
+    /// Which pages may read answers to `request`.
+    fn access<B>(&self, client: &Client, request: &Request<B>) -> PageAccess {
+        self.origins.access(request.headers(), client.local.ip())
+    }
+
     async fn answer(&self, client: Client, mut request: Request<Incoming>) -> Response {
-        let access = self.origins.access(request.headers(), client.local.ip());
-        let is_refused = access == PageAccess::Refused;
+        let is_refused = self.access(&client, &request) == PageAccess::Refused;
         if let Some(sockets) = &self.sockets
             && is_upgrade(&request)
         {
@@ -206,7 +222,7 @@ impl Public {
             return routed(&self.rest, request).await;
         };
         let (path, query, is_head) = (rest.to_owned(), query.to_owned(), request.method() == Method::HEAD);
-        let mut response = match *request.method() {
+        match *request.method() {
             Method::GET | Method::HEAD if has_body(&request) => too_large(),
             Method::GET | Method::HEAD if is_refused && route.shows_broadcasts() => foreign_page(),
             Method::GET | Method::HEAD => {
@@ -215,9 +231,7 @@ impl Public {
             }
             Method::OPTIONS => capabilities(),
             _ => not_allowed(),
-        };
-        access.put(response.headers_mut());
-        response
+        }
     }
 
     async fn own(&self, route: Route, asked: Asked) -> Response {

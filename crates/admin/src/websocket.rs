@@ -150,7 +150,7 @@ fn choose<'a>(served: &'a [Served], offered: &[&str]) -> Option<&'a Served> {
 }
 
 /// Whether a WebSocket is asked for.
-pub(crate) fn is_upgrade(request: &Request<Incoming>) -> bool {
+pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
     request.method() == Method::GET && lists(request.headers(), &UPGRADE, "websocket")
 }
 

@@ -23,6 +23,8 @@ use crate::{
 
 /// Longest text of a key.
 pub const KEY_BYTES: usize = 64 * 1024;
+/// Longest text of a set of keys.
+pub const SET_BYTES: usize = 256 * 1024;
 
 /// A key, checked and ready.
 #[derive(Clone)]
@@ -58,7 +60,7 @@ impl Key {
     /// then; `key_ops` may be absent and is `sign` and `verify` then. Values are base64url, padded or not. What is not known is ignored, but for the `scope` object: a
     /// limit that was misread would be none.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        Self::read(&object(text)?)
+        Self::read(&object(text, KEY_BYTES)?)
     }
 
     pub(crate) fn read(object: &Object) -> Result<Self, KeyError> {
@@ -280,11 +282,11 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The JSON object in the text of a key or a set of keys.
-pub(crate) fn object(text: &str) -> Result<Object, KeyError> {
+/// The JSON object in the text of a key or a set of keys, of at most `limit` bytes.
+pub(crate) fn object(text: &str, limit: usize) -> Result<Object, KeyError> {
     let text = text.trim();
-    if text.len() > KEY_BYTES {
-        return Err(KeyError::TooLong);
+    if text.len() > limit {
+        return Err(KeyError::TooLong(limit));
     }
     if text.starts_with('{') {
         return Ok(Object::parse(text.as_bytes())?);

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use crate::{
-    Algorithm, Claims, Expected, Flaw, Key, KeyError, KeyId, KeyMark, json::Object, key::object, token::Token,
+    Algorithm, Claims, Expected, Flaw, KEY_BYTES, Key, KeyError, KeyId, KeyMark,
+    json::Object,
+    key::{SET_BYTES, object},
+    token::Token,
 };
 
 /// Most keys in a set: as many as one could still look through.
@@ -92,9 +95,12 @@ impl Keys {
     /// reported by their place in it: one key of a kind we do not know must not lock out all others. Keys whose `use`
     /// is not `sig` are left out without a report: providers publish their encryption keys beside the others.
     pub fn parse(text: &str) -> Result<(Self, Vec<(usize, KeyError)>), KeyError> {
-        let object = object(text)?;
+        let object = object(text, SET_BYTES)?;
         let mut keys = Self::new();
         let Some(listed) = object.get("keys") else {
+            if text.trim().len() > KEY_BYTES {
+                return Err(KeyError::TooLong(KEY_BYTES));
+            }
             keys.insert(Key::read(&object)?)?;
             return Ok((keys, Vec::new()));
         };

@@ -31,7 +31,7 @@ pub use expected::{EXPECTED, Expected};
 pub use explain::{Said, Verdict, explain, inspect};
 pub use flaw::{ClaimError, Fault, Flaw, SignError};
 pub use json::ObjectError;
-pub use key::{KEY_BYTES, Key, KeyError, KeyMark};
+pub use key::{KEY_BYTES, Key, KeyError, KeyMark, SET_BYTES};
 pub use key_id::{KEY_ID_BYTES, KeyId, NoKeyId};
 pub use keys::{KEYS, Keys, NAMELESS_KEYS};
 pub use permit::Permit;

@@ -81,6 +81,14 @@ impl Policy {
         self
     }
 
+    /// Rights without a token are those of the client that was asked about from now on, as a server decided them:
+    /// another client may have others, so they are not public.
+    #[must_use]
+    pub fn decided_elsewhere(mut self) -> Self {
+        self.holder.public = false;
+        self
+    }
+
     /// Whoever is admitted may stay until then: for an entrance that knows how long, and the way to a permit
     /// that ends where a test needs one.
     #[must_use]

@@ -297,6 +297,27 @@ fn an_answer_of_an_auth_server_is_kept_as_long_as_it_says() {
 }
 
 #[test]
+fn only_a_plain_file_name_names_a_key_of_a_folder() {
+    run(async {
+        let names = ["plain-1_A", "a.b", "a b", "a=", ""];
+        let keys = names.map(|name| (name, key(name)));
+        let site = Site::with("key_dir = \"keys\"", |folder| {
+            fs::create_dir(folder.join("keys")).unwrap();
+            for (name, key) in &keys {
+                fs::write(folder.join(format!("keys/{name}.jwk")), key.public().unwrap().to_json()).unwrap();
+            }
+        });
+        for (name, key) in &keys {
+            let target = format!("/room?jwt={}", token(key, "room"));
+            match *name {
+                "plain-1_A" => drop(site.enter(&target).await.unwrap()),
+                _ => unauthorized(&site.refused(&target).await),
+            }
+        }
+    });
+}
+
+#[test]
 fn the_older_kind_of_auth_server_names_keys_and_what_is_public() {
     run(async {
         let key = key("k1");

@@ -190,6 +190,29 @@ fn hazards_are_named() {
 }
 
 #[test]
+fn hosts_without_a_public_name_bring_a_warning() {
+    let folder = fixtures();
+    let said = |hosts: &str, more: &str| {
+        let text = format!(
+            "[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n[auth]\npublic = \"a\"\n[internal]\n\
+             listen = \"127.0.0.1:9101\"\n[web]\nhosts = [{hosts}]\n{more}"
+        );
+        fs::write(folder.path().join("relay.toml"), text).unwrap();
+        let (code, said) = check(&folder, &["relay.toml"], &[]);
+        assert_eq!(code, Some(0), "{said}");
+        said.contains("lists no public host name: requests for relay.example.com get 403")
+    };
+    let public = "https.listen = \"127.0.0.1:8443\"";
+    assert!(said("\"relay\"", public));
+    assert!(said("\"relay\", \"*.relay.example.com\"", public));
+    for hosts in ["\"relay\", \"Relay.example.com\"", "\"*.example.com\""] {
+        assert!(!said(hosts, public), "{hosts}");
+    }
+    assert!(!said("\"relay\", \"cdn.example.net\"", &format!("{public}\nurl = \"https://cdn.example.net\"")));
+    assert!(!said("\"relay\"", ""), "nothing public");
+}
+
+#[test]
 fn listeners_beside_udp_are_listed_and_refused_where_they_cannot_be() {
     let folder = fixtures();
     let write = |text: &str| fs::write(folder.path().join("relay.toml"), text).unwrap();

@@ -7,10 +7,11 @@ mod common;
 
 use bytes::Bytes;
 use relay_client::{Broadcast, Client, SessionCode, Track, TrackInfo};
+use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
 use common::{
-    http::{Reply, ask, eventually, free_tcp, get},
+    http::{Reply, ask, eventually, exchange, free_tcp, get, reply},
     run,
     site::{Site, key, token},
     web::{Answer, Web},
@@ -91,6 +92,74 @@ fn longest_announced_broadcast_in_front_is_fetched() {
             assert_eq!(get(&http, "/fetch/room/alice/video/hd").text(), "other");
             assert_eq!(get(&http, "/fetch/room/alice?track=video/hd").text(), "hd");
         });
+    });
+}
+
+/// Answer to a request for another host.
+fn at_host(http: &str, host: &str, target: &str) -> Reply {
+    let request = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    reply(&exchange(http, request.as_bytes()), false)
+}
+
+#[test]
+fn broadcasts_are_found_where_the_gate_maps_paths() {
+    run(async {
+        let (site, http) = site("public = \"x\"\ndomains = \"relay.test\"");
+        let (_alice, _one, tracks) = publish(&site, "/x", "room/alice", &["video/hd"]).await;
+        group(&tracks[0], 0, "alice");
+        // What lies at the path as it is written is another's.
+        let (_other, _two, others) = publish(&site, "/x", "x/room/alice/video", &["hd"]).await;
+        group(&others[0], 0, "other");
+        block_in_place(|| {
+            eventually("both are announced", || {
+                let listed = at_host(&http, "x.relay.test", "/announced");
+                (listed.text() == "room/alice\nx/room/alice/video\n").then_some(())
+            });
+            for target in ["/fetch/room/alice/video/hd", "/fetch/room/alice?track=video/hd"] {
+                let found = at_host(&http, "x.relay.test", target);
+                assert_eq!((found.status, found.text()), (200, "alice"), "{target}");
+            }
+            assert_eq!(at_host(&http, &http, "/fetch/x/room/alice/video/hd").text(), "alice");
+        });
+    });
+}
+
+/// How many sessions the server was asked to admit.
+fn connects(web: &Web) -> usize {
+    web.asked().iter().filter(|asked| asked.body.contains("\"connect\"")).count()
+}
+
+#[test]
+fn auth_server_with_other_roots_is_asked_a_few_times() {
+    run(async {
+        let web = Web::start(|asked| {
+            let allow = |root: &str| {
+                Answer::ok(json!({"root": root, "publish": ["**"], "subscribe": ["**"]}).to_string())
+            };
+            let target = serde_json::from_str::<Value>(&asked.body).unwrap()["path"].clone();
+            match target.as_str().unwrap().trim_matches('/') {
+                "" => allow("tenant"),
+                path => allow(&format!("tenant/{path}")),
+            }
+        })
+        .await;
+        let (site, http) = site(&format!("url = \"{}\"", web.url));
+        let (_client, _broadcast, tracks) = publish(&site, "", "room", &["a/b/c/d/e/f"]).await;
+        group(&tracks[0], 0, "found");
+        block_in_place(|| {
+            eventually("it is announced", || (get(&http, "/announced").text() == "room\n").then_some(()));
+            let before = connects(&web);
+            assert_eq!(get(&http, "/fetch/room/a/b/c/d/e/f").text(), "found");
+            assert_eq!(connects(&web) - before, 2, "about the longest, and about the one that is there");
+            let before = connects(&web);
+            assert_eq!(get(&http, "/fetch/none/a/b/c/d/e/f").status, 404);
+            assert!(connects(&web) - before <= 4, "{:?}", web.asked());
+        });
+        // What it refuses all the same is not asked about without end.
+        web.now(|_| Answer::ok("{}"));
+        let before = connects(&web);
+        assert_eq!(block_in_place(|| get(&http, "/fetch/room/a/b/c/d/e/f")).status, 401);
+        assert!(connects(&web) - before <= 4, "{:?}", web.asked());
     });
 }
 
@@ -207,6 +276,7 @@ fn access_that_is_not_public_is_private() {
             let url = format!("/fetch/room/cam/v?group=0&jwt={jwt}");
             let named = complete(&http, &url);
             assert_eq!(named.header("cache-control"), Some("private, no-cache"));
+            assert_eq!(named.header("vary"), Some("authorization"));
             let incarnation = named.header("moq-incarnation").unwrap();
             let immutable = get(&http, &format!("{url}&incarnation={incarnation}"));
             assert_eq!(immutable.header("cache-control"), Some("private, max-age=3600, immutable"));
@@ -215,6 +285,14 @@ fn access_that_is_not_public_is_private() {
         let allow = r#"{"publish":["**"],"subscribe":["**"]}"#;
         let web = Web::start(move |_| Answer::ok(allow)).await;
         let (site, http) = self::site(&format!("url = \"{}\"", web.url));
+        let (_one, _broadcast, tracks) = publish(&site, "", "cam", &["v"]).await;
+        group(&tracks[0], 0, "x");
+        let asked = block_in_place(|| complete(&http, "/fetch/cam/v?group=0"));
+        assert_eq!(asked.header("cache-control"), Some("private, no-cache"));
+        assert!(asked.headers.contains(&("vary".to_owned(), "authorization".to_owned())), "{asked:?}");
+        let said = r#"{"public":{"publish":[""],"subscribe":[""]}}"#;
+        let web = Web::start(move |_| Answer::ok(said)).await;
+        let (site, http) = self::site(&format!("api = \"{}\"", web.url));
         let (_one, _broadcast, tracks) = publish(&site, "", "cam", &["v"]).await;
         group(&tracks[0], 0, "x");
         let asked = block_in_place(|| complete(&http, "/fetch/cam/v?group=0"));

@@ -201,6 +201,15 @@ fn development_relay_accepts_pages_of_this_machine_only() {
                 403
             );
         }
+        let app = "https://app.example";
+        let (_relay, listed) = development(&["--web-origins", app]);
+        for origin in [app, "http://localhost:5173"] {
+            let answer =
+                block_in_place(|| ask(&listed, "GET", "/announced", &[&format!("origin: {origin}")]));
+            assert_eq!((answer.status, allowed(&answer)), (200, Some(origin)), "a list adds to this machine");
+        }
+        let evil = ["origin: https://evil.example"];
+        assert_eq!(block_in_place(|| ask(&listed, "GET", "/announced", &evil)).status, 403);
         // What a page embeds has no origin.
         let embedded = ["sec-fetch-site: cross-site", "sec-fetch-mode: no-cors"];
         assert_eq!(block_in_place(|| ask(&http, "GET", "/fetch/a/b", &embedded)).status, 403);
@@ -291,6 +300,13 @@ fn listed_origins_govern_cors() {
             );
         }
         assert_eq!(block_in_place(|| get(&http, "/announced")).status, 200, "no page asks");
+        let twice = ["origin: https://a.app.test", "authorization: Bearer a", "authorization: Bearer b"];
+        let answer = block_in_place(|| ask(&http, "GET", "/announced", &twice));
+        assert_eq!(
+            (answer.status, allowed(&answer)),
+            (400, Some("https://a.app.test")),
+            "errors are read too"
+        );
     });
 }
 

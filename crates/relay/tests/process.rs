@@ -6,7 +6,7 @@ mod common;
 
 use std::{
     fs,
-    net::UdpSocket,
+    net::{TcpListener, UdpSocket},
     process::{Command, Output},
     time::{Duration, Instant},
 };
@@ -151,6 +151,18 @@ fn development_relay_listens_on_both_loopback_addresses() {
             }
         }
     });
+}
+
+#[test]
+fn used_port_of_the_other_loopback_address_brings_a_warning() {
+    let address = free_address();
+    let port = address.rsplit(':').next().unwrap();
+    if UdpSocket::bind("[::1]:0").is_err() {
+        return;
+    }
+    let _other = TcpListener::bind(format!("[::1]:{port}")).unwrap();
+    let relay = Running::start(relay().args(["--bind", &address, "--workers", "1"]));
+    relay.line_with(&format!("another program listens on TCP [::1]:{port}"));
 }
 
 #[test]

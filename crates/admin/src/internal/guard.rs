@@ -1,7 +1,7 @@
 //! Keeps pages of others from acting here through their visitor's browser, which may reach what they cannot.
 //!
-//! Tools send no `Origin`. A browser sends one with each POST, and this listener serves no page that would
-//! need to: so only one that names this very listener, by address, is let through. A name does not do, for
+//! Tools send no `Origin`. A browser sends one with each POST, and the page of this listener sends none of those: so
+//! only an origin that names this very listener, by address, is let through. A name does not do, for
 //! whoever owns it can point it here. Answers carry no CORS headers: no page of others reads them.
 
 use std::net::IpAddr;

@@ -1,19 +1,15 @@
 //! `GET /page.json`: the relay's addresses, and what the asking client may do.
 
-use axum::{
-    extract::Request,
-    http::{HeaderMap, StatusCode},
-    response::Response,
-};
+use axum::{extract::Request, http::StatusCode, response::Response};
 use relay_auth::Permit;
 use relay_model::{Path, Scope};
 use relay_worker::Asker;
 use serde::Serialize;
 
-use super::{Page, Side, addresses};
+use super::{Page, Side};
 use crate::{
     client::Client,
-    hub::{Hub, Refused},
+    hub::Refused,
     status::{answer as json_answer, json},
 };
 
@@ -27,7 +23,7 @@ struct Info {
     websocket: Option<String>,
     /// SHA-256 of the certificate in hexadecimal, where browsers have to pin it.
     fingerprint: Option<String>,
-    /// What a session with the same token may do; `None`: it would not be admitted, or nobody decides.
+    /// What a session with the same token may do; `None`: it would not be admitted, or that is unknown.
     permit: Option<Permitted>,
     /// Why it would not be admitted.
     refused: Option<String>,
@@ -58,7 +54,7 @@ pub(super) async fn answer(page: Page, side: Side, request: Request) -> Response
     let hub = page.0.entrances.get().and_then(|(_, hub)| hub.clone());
     let asker = request.extensions().get::<Client>().map(|client| asker(client, side, &request));
     let decided = match (hub, asker) {
-        (Some(hub), Some(asker)) => Some(decide(&hub, asker).await),
+        (Some(hub), Some(asker)) => decision(hub.admit(asker).await.map(|reader| reader.permit())),
         _ => None,
     };
     let (permit, refused) = match decided {
@@ -79,16 +75,19 @@ pub(super) async fn answer(page: Page, side: Side, request: Request) -> Response
     json_answer(StatusCode::OK, json(&info))
 }
 
-async fn decide(hub: &Hub, asker: Asker) -> Result<Permitted, String> {
-    match hub.admit(asker).await {
-        Ok(reader) => reader.permit().as_ref().map(Permitted::new).ok_or_else(|| "expired".to_owned()),
+/// `None`: the gate was not asked, because readers over HTTP have all their places. A session needs none of them.
+fn decision(admitted: Result<Option<Permit>, Refused>) -> Option<Result<Permitted, String>> {
+    let decided = match admitted {
+        Ok(permit) => permit.as_ref().map(Permitted::new).ok_or_else(|| "expired".to_owned()),
+        Err(Refused::Full) => return None,
         Err(Refused::Denied(denial)) => Err(denial.to_string()),
-        Err(Refused::Full) => Err("too many readers".to_owned()),
         Err(Refused::Leaving) => Err("draining".to_owned()),
-    }
+    };
+    Some(decided)
 }
 
-/// The client of the page, as it would open a session at `/`.
+/// The client of the page, as it would open a session at `/`. The host name of the private listener is none that
+/// clients know.
 fn asker(client: &Client, side: Side, request: &Request) -> Asker {
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     Asker {
@@ -97,22 +96,25 @@ fn asker(client: &Client, side: Side, request: &Request) -> Asker {
         version: "http/1.1",
         remote: client.remote,
         local: client.local,
-        server_name: server_name(client, side, request.headers()),
+        server_name: client.server_name.clone().filter(|_| side == Side::Public),
         certificate: client.certificate.clone(),
     }
-}
-
-/// Host that is asked for. The name of the private listener is none that clients know.
-fn server_name(client: &Client, side: Side, headers: &HeaderMap) -> Option<String> {
-    let host = || addresses::host(headers).map(str::to_ascii_lowercase);
-    client.server_name.clone().or_else(host).filter(|_| side == Side::Public)
 }
 
 #[cfg(test)]
 mod tests {
     use relay_model::Pattern;
+    use relay_worker::Denial;
 
     use super::*;
+
+    #[test]
+    fn full_reader_places_say_nothing_about_sessions() {
+        assert_eq!(decision(Err(Refused::Full)), None);
+        let refused = |refused| decision(Err(refused)).and_then(Result::err);
+        assert_eq!(refused(Refused::Leaving).as_deref(), Some("draining"));
+        assert_eq!(refused(Refused::Denied(Denial::Expired)), Some(Denial::Expired.to_string()));
+    }
 
     #[test]
     fn patterns_are_relative_to_the_root_of_the_permit() {

@@ -5,9 +5,9 @@ use crate::{Algorithm, json::ObjectError, key_id::NoKeyId};
 /// Why a text is no key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// More than [`crate::KEY_BYTES`].
-    #[error("longer than {} bytes", super::KEY_BYTES)]
-    TooLong,
+    /// More than this many bytes: [`crate::KEY_BYTES`], or [`crate::SET_BYTES`] for a set.
+    #[error("longer than {0} bytes")]
+    TooLong(usize),
     /// Neither JSON nor base64url.
     #[error("neither a JSON object nor base64url of one")]
     Encoding,

@@ -92,7 +92,7 @@ fn a_text_that_is_no_key_is_refused_with_the_reason() {
     assert_eq!(of(""), Err(KeyError::Json(crate::ObjectError::Syntax)));
     assert_eq!(of("not a key!"), Err(KeyError::Encoding));
     assert_eq!(of(&" ".repeat(KEY_BYTES + 1)), Err(KeyError::Json(crate::ObjectError::Syntax)), "only space");
-    assert_eq!(of(&"x".repeat(KEY_BYTES + 1)), Err(KeyError::TooLong));
+    assert_eq!(of(&"x".repeat(KEY_BYTES + 1)), Err(KeyError::TooLong(KEY_BYTES)));
     assert_eq!(with(r#","k":"x""#), Err(KeyError::Json(crate::ObjectError::Twice)));
     assert_eq!(of("{}"), Err(KeyError::Missing("alg")));
     assert_eq!(of(r#"{"alg":"none","k":"x"}"#), Err(KeyError::Algorithm));

@@ -147,6 +147,29 @@ fn two_keys_do_not_share_a_name() {
 }
 
 #[test]
+fn a_set_may_be_longer_than_a_key() {
+    let jwk = Key::generate(Algorithm::RS256, None).unwrap().public().unwrap().to_json();
+    let chain = "M".repeat(2_048);
+    let with = |kid: usize| {
+        let mut value: serde_json::Value = serde_json::from_str(&jwk).unwrap();
+        let object = value.as_object_mut().unwrap();
+        object.insert("kid".into(), kid.to_string().into());
+        object.insert("x5c".into(), vec![chain.clone()].into());
+        value.to_string()
+    };
+    let set = |count| format!(r#"{{"keys":[{}]}}"#, (0..count).map(with).collect::<Vec<_>>().join(","));
+    let text = set(60);
+    assert!(text.len() > KEY_BYTES);
+    let (keys, faults) = Keys::parse(&text).unwrap();
+    assert_eq!((keys.len(), faults), (60, vec![]));
+    let key = format!(r#"{{"x5c":["{}"],{}"#, "M".repeat(KEY_BYTES), &jwk[1..]);
+    assert_eq!(Keys::parse(&key), Err(KeyError::TooLong(KEY_BYTES)));
+    let long = format!("{}{}", " ".repeat(SET_BYTES), set(1));
+    assert!(Keys::parse(&long).is_ok(), "space does not count");
+    assert_eq!(Keys::parse(&set(200)), Err(KeyError::TooLong(SET_BYTES)));
+}
+
+#[test]
 fn a_set_has_a_limit() {
     let mut keys = Keys::new();
     for _ in 0..NAMELESS_KEYS {

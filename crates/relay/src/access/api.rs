@@ -337,7 +337,8 @@ impl Said {
                 .map(Scope::of)
                 .map_err(|_| Denial::Unavailable)
         };
-        let public = Policy::public(scope(&self.public.publish)?, scope(&self.public.subscribe)?);
+        let (publish, subscribe) = (scope(&self.public.publish)?, scope(&self.public.subscribe)?);
+        let public = Policy::public(publish, subscribe).decided_elsewhere();
         let Some(key) = &self.key else { return Ok(public) };
         let mut keys = Keys::new();
         let key = Key::parse(&key.to_string()).map_err(|_| Denial::Unavailable)?;

@@ -230,10 +230,11 @@ impl Shelf {
     }
 }
 
-/// What a key in a folder is called: `NAME.jwk`.
+/// What a key in a folder is called: `NAME.jwk`, where NAME is one that a token can look up by ([`KeyId::file_stem`]).
 fn name(file: &Path) -> Option<KeyId> {
     let is_key = file.extension().is_some_and(|extension| extension == "jwk");
-    file.file_stem().filter(|_| is_key)?.to_str()?.parse().ok()
+    let id: KeyId = file.file_stem().filter(|_| is_key)?.to_str()?.parse().ok()?;
+    id.file_stem().is_some().then_some(id)
 }
 
 fn stamp(file: &Path) -> io::Result<(Stamp, u32)> {

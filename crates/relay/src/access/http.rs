@@ -42,6 +42,8 @@ const TIMEOUT: Duration = Duration::from_millis(4_500);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_250);
 /// Longest answer that is read, also after decompression.
 pub(super) const ANSWER_BYTES: usize = 256 * 1024;
+/// U+FEFF in UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 /// Connections that are kept without a request.
 const IDLE: usize = 8;
 /// How long they are kept: less than the minute after which common servers and balancers close them.
@@ -216,7 +218,7 @@ impl Inner {
             idle.push(connection);
         }
         drop(idle);
-        let body = decoded(&head.headers, body)?;
+        let body = without_mark(decoded(&head.headers, body)?);
         Ok(Response { status: head.status, body, lifetime: cache::lifetime(&head.headers), at })
     }
 
@@ -256,6 +258,14 @@ fn decoded(headers: &HeaderMap, body: Vec<u8>) -> Result<Vec<u8>, Outage> {
         }
         Some(_) => Err(Outage::Nonsense("the answer has a content coding that was not asked for".to_owned())),
     }
+}
+
+/// The body without the byte order mark (U+FEFF in UTF-8) that it may begin with.
+fn without_mark(mut body: Vec<u8>) -> Vec<u8> {
+    if body.starts_with(MARK) {
+        body.drain(..MARK.len());
+    }
+    body
 }
 
 /// What is wrong with the JSON of an answer, and where. Never what it says: a server may repeat what it was

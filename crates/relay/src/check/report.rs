@@ -1,6 +1,7 @@
 //! What a relay would do, as facts.
 
 use std::{
+    net::IpAddr,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -64,8 +65,9 @@ impl Report {
         let credentials = access::trouble(&config.auth).map(|why| (config.auth.credentials.key(), why));
         let limits = serve::plan(config, &reading).limits(0, 0, &reading);
         let workers = serve::workers(config);
-        let more = hazards(config, certificates.iter().chain(&web_certificates));
-        resolution.warnings.extend(more.into_iter().map(|text| Warning { place: Where::Nowhere, text }));
+        let all = || certificates.iter().chain(&web_certificates);
+        let more = hazards(config, all()).into_iter().chain(unlisted_names(config, all()));
+        resolution.warnings.extend(more.map(|text| Warning { place: Where::Nowhere, text }));
         Self {
             file,
             resolution,
@@ -127,6 +129,41 @@ impl Report {
     pub(super) fn is_understood(&self) -> bool {
         self.resolution.refusals.is_empty()
     }
+}
+
+/// That `web.hosts`, listed for the private listener perhaps, keeps the public names of the relay out.
+fn unlisted_names<'a>(
+    config: &Config,
+    certificates: impl Iterator<Item = &'a Certificate>,
+) -> Option<String> {
+    let web = &config.web;
+    let is_shared = web.internal.is_some() && (web.http.is_some() || web.https.is_some());
+    if !is_shared || web.hosts.is_empty() {
+        return None;
+    }
+    let read = certificates.filter_map(|certificate| match certificate {
+        Certificate::Read { names, .. } => Some(names.iter().map(String::as_str)),
+        _ => None,
+    });
+    let url = web.url.as_deref().and_then(|url| url::Url::parse(url).ok());
+    let host = url.as_ref().and_then(url::Url::host_str);
+    let is_name = |name: &&str| name.parse::<IpAddr>().is_err() && *name != "localhost";
+    let names: Vec<&str> = read.flatten().chain(host).filter(is_name).collect();
+    let is_listed = |name: &&str| web.hosts.iter().any(|listed| share_a_name(listed, name));
+    let first = names.first().filter(|_| !names.iter().any(is_listed))?;
+    Some(format!(
+        "`web.hosts` holds for the public listeners too, and lists no public host name: requests for {first} get 403; \
+         list it as well"
+    ))
+}
+
+/// Whether a host name fits both; `*.` stands for one label in front.
+fn share_a_name(one: &str, other: &str) -> bool {
+    let fits = |pattern: &str, name: &str| {
+        let below = pattern.strip_prefix("*.").zip(name.split_once('.'));
+        below.is_some_and(|(suffix, (_, rest))| suffix.eq_ignore_ascii_case(rest))
+    };
+    one.eq_ignore_ascii_case(other) || fits(one, other) || fits(other, one)
 }
 
 /// What an operator may not have meant.

@@ -76,13 +76,11 @@ impl Config {
     }
 
     /// Pages that may open sessions and read answers. A relay in development is open to everybody who reaches it, and
-    /// any site reaches it through the browser of whoever visits it: so only pages of this machine may.
+    /// any site reaches it through the browser of whoever visits it: so only pages of this machine may, and those that
+    /// are listed.
     pub fn origins(&self) -> Origins {
-        if self.web.origins.is_empty() && !self.from_file {
-            Origins::local(&self.web.hosts)
-        } else {
-            Origins::listed(self.web.origins.clone())
-        }
+        let listed = self.web.origins.clone();
+        if self.from_file { Origins::listed(listed) } else { Origins::local(&self.web.hosts, listed) }
     }
 
     /// Host names that public requests may be addressed to.

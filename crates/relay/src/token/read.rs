@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use relay_auth::{KEY_BYTES, Key, Keys, TOKEN_BYTES};
+use relay_auth::{Key, Keys, SET_BYTES, TOKEN_BYTES};
 
 use crate::{config::without_mark, log::note};
 
@@ -20,7 +20,7 @@ pub(super) fn is_stdin(file: &File) -> bool {
 /// All keys of a file: one, or a set.
 pub(super) fn keys(file: &File) -> Result<Keys> {
     let name = file.display();
-    let (keys, faults) = Keys::parse(&text(file, KEY_BYTES)?).map_err(|error| anyhow!("{name}: {error}"))?;
+    let (keys, faults) = Keys::parse(&text(file, SET_BYTES)?).map_err(|error| anyhow!("{name}: {error}"))?;
     for (at, error) in faults {
         note(format_args!("{name}: key {} of the set is left out: {error}", at + 1));
     }

@@ -169,6 +169,15 @@ fn compressed_answer_is_read_up_to_the_limit() {
 }
 
 #[tokio::test]
+async fn byte_order_mark_of_an_answer_is_left_out() {
+    let marked = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n\xef\xbb\xbf{}";
+    let server = Scripted::start(vec![vec![Act::Answer(marked), Act::Answer(OK)]]).await;
+    let http = client(&server.url);
+    assert_eq!(http.get(&server.url).await.unwrap().body, b"{}");
+    assert_eq!(http.get(&server.url).await.unwrap().body, b"ok");
+}
+
+#[tokio::test]
 async fn plain_http_reaches_this_machine_and_listed_networks() {
     let of = |url: &str, networks: &[&str]| {
         let plain = networks.iter().map(|network| network.parse().unwrap()).collect();

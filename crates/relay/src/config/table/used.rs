@@ -254,14 +254,15 @@ pub(super) static ENTRIES: &[Entry] = &[
         "everybody",
         "origins of the pages that may open sessions over WebTransport and WebSocket and read answers over HTTP, as \
          in `\"https://app.example.com\"`; `https://*.example.com` stands for exactly one label. Clients other than \
-         browsers are not checked. Without a file: pages of loopback and of the relay's own address",
+         browsers are not checked. Without a file: pages of loopback and of the relay's own address, and those of the list",
     ),
     used(
         "web.hosts",
         Kind::Names,
         "everybody",
         "host names that HTTP requests may be addressed to, besides IP addresses and `localhost`; others get 403. \
-         Without a file, and at `internal.listen`, that holds with no name listed, too",
+         Without a file, and at `internal.listen`, that holds with no name listed, too. The list holds for the public \
+         listeners too: name their public host names as well",
     ),
     used(
         "web.proxy",
