@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::{
     dialect::Shape,
-    lane::{Group, LaneEnd},
+    lane::{Group, LaneEnd, Piece},
     transport::{Stream, Transport, WriteError},
 };
 
@@ -17,6 +17,14 @@ use crate::{
 const HANDLES: usize = 16;
 /// What a handle counts for in an allowance at least: handing it over costs as much, however small it is.
 const HANDLE_BYTES: usize = 64;
+
+/// Pieces below this size, in bytes, are joined where [`JOINED`] or more follow each other: QUIC finds the next byte
+/// to send by walking the handles of a stream, and very many of them hold up the worker.
+const SMALL: usize = 128;
+/// Small pieces in a row from which on they are joined.
+const JOINED: usize = 8;
+/// Largest joined handle, bytes.
+const JOINED_BYTES: usize = 4 * 1024;
 
 /// A group being sent on a stream of its own.
 #[derive(Debug)]
@@ -64,6 +72,26 @@ struct Gathered {
     is_all: bool,
     /// Whether nothing will follow.
     is_finished: bool,
+}
+
+impl Gathered {
+    /// Adds a handle; returns what is left of `budget`.
+    fn take(&mut self, bytes: Bytes, budget: usize, chunks: &mut SmallVec<[Bytes; HANDLES]>) -> usize {
+        let left = budget.saturating_sub(bytes.len());
+        self.bytes += bytes.len();
+        chunks.push(bytes);
+        left
+    }
+}
+
+/// Number of small pieces at the front that together fit a joined handle.
+fn small_run(pieces: &[Piece]) -> usize {
+    let mut bytes = 0;
+    let fits = |piece: &&Piece| {
+        bytes += piece.bytes.len();
+        piece.bytes.len() < SMALL && bytes <= JOINED_BYTES
+    };
+    pieces.iter().take_while(fits).count()
 }
 
 impl Cursor {
@@ -198,20 +226,29 @@ impl Cursor {
         self.group.with_lane(self.shape, |lane| {
             let mut budget = allowance;
             let mut offset = self.offset;
-            for piece in lane.pieces().get(self.piece..).unwrap_or_default() {
-                if chunks.len() == HANDLES || budget == 0 {
-                    break;
+            let mut pieces = lane.pieces().get(self.piece..).unwrap_or_default();
+            while let Some((piece, after)) = pieces.split_first()
+                && chunks.len() < HANDLES
+                && budget > 0
+            {
+                let (run, rest) = pieces.split_at(if offset == 0 { small_run(pieces) } else { 0 });
+                if run.len() >= JOINED {
+                    let joined: Vec<u8> = run.iter().flat_map(|piece| &piece.bytes).copied().collect();
+                    gathered.frames += run.iter().map(|piece| u64::from(piece.ends_frame)).sum::<u64>();
+                    gathered.piece += run.len();
+                    pieces = rest;
+                    budget = gathered.take(joined.into(), budget, chunks);
+                    continue;
                 }
                 let rest = match offset {
                     0 => piece.bytes.clone(),
                     offset => piece.bytes.slice(offset.min(piece.bytes.len())..),
                 };
                 offset = 0;
-                budget = budget.saturating_sub(rest.len());
-                gathered.bytes += rest.len();
                 gathered.piece += 1;
                 gathered.frames += u64::from(piece.ends_frame);
-                chunks.push(rest);
+                pieces = after;
+                budget = gathered.take(rest, budget, chunks);
             }
             gathered.is_all = gathered.piece >= lane.pieces().len();
             gathered.is_finished = lane.end() == Some(LaneEnd::Finished);
