@@ -104,7 +104,7 @@ fn one_call_encodes_many_messages() {
     let fixture = Fixture::with_paths(300);
     let mut watching = fixture.watch(Version::V06, false);
     let mut out = Vec::new();
-    assert_eq!(watching.fill(Version::V06, 10_000, &mut out).more, false);
+    assert!(!watching.fill(Version::V06, 10_000, &mut out).more);
     let (count, announces) = parse(Version::V06, &out);
     assert_eq!((count, announces.len()), (Some(300), 300));
 }

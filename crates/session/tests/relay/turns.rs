@@ -1,5 +1,7 @@
 //! Whose request goes to a publisher first, where not all can.
 
+use std::time::Duration;
+
 use relay_model::{Ask, Order, limits};
 use relay_session::{pair::Options, transport::Dir};
 use relay_wire::lite::Version;
@@ -122,7 +124,7 @@ fn flood_of_missing_tracks_delays_no_other_session() {
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
     let publisher = relay.publisher("live/cam", &all);
     let flood = relay.subscriber();
-    let (mut sent, mut worst) = (0, MS * 0);
+    let (mut sent, mut worst) = (0, Duration::ZERO);
     for name in &all {
         let reader = relay.subscriber();
         let mut since = None;

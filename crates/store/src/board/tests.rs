@@ -230,7 +230,9 @@ fn a_hundred_thousand_paths_are_walked_and_changed_in_bounded_time() {
 fn second_start_and_unknown_end_are_never_shown() {
     let store = store();
     let board = store.board();
-    (0..600).for_each(|at| drop(set(board, &format!("p{at:03}"), Some(1))));
+    for at in 0..600 {
+        set(board, &format!("p{at:03}"), Some(1));
+    }
     let mut watch = board.watch(W0, Path::root());
     let mut out = Vec::new();
     step(&mut watch, 300, &mut out);
