@@ -231,7 +231,11 @@ impl Cursor {
                 && chunks.len() < HANDLES
                 && budget > 0
             {
-                let (run, rest) = pieces.split_at(if offset == 0 { small_run(pieces) } else { 0 });
+                let (run, rest) = pieces.split_at(if offset == 0 && pieces.len() >= JOINED {
+                    small_run(pieces)
+                } else {
+                    0
+                });
                 if run.len() >= JOINED {
                     let joined: Vec<u8> = run.iter().flat_map(|piece| &piece.bytes).copied().collect();
                     gathered.frames += run.iter().map(|piece| u64::from(piece.ends_frame)).sum::<u64>();

@@ -123,6 +123,12 @@ impl Endpoint {
         }
     }
 
+    /// Whether datagrams of any connection wait for its next settling.
+    #[inline]
+    pub fn has_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+
     /// Starts an outgoing connection; flush it to send its first packet. It carries raw QUIC
     /// streams whatever its ALPN.
     pub fn connect(

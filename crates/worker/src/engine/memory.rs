@@ -1,13 +1,70 @@
 //! What peers are charged for the memory that they make the relay hold.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use relay_model::{SessionCode, SessionId};
 
 use super::{State, Worker};
 use crate::ledger::{REASON, Standing};
 
+/// Time between two updates of the charges of peers that were active.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Bytes received by the worker after which they are updated before that.
+const INPUT: u64 = 256 * 1024;
+
+/// Peers whose charge is to be brought up to date.
+#[derive(Debug)]
+pub(super) struct Uncharged {
+    peers: Vec<u32>,
+    due: Instant,
+    /// Bytes that the worker had received at the last update.
+    received: u64,
+}
+
+impl Uncharged {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { peers: Vec::new(), due: now, received: 0 }
+    }
+
+    /// Time of the next update, if there is something to update.
+    pub(super) fn next(&self) -> Option<Instant> {
+        (!self.peers.is_empty()).then_some(self.due)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.peers.clear();
+    }
+}
+
 impl Worker {
+    /// The charge of the peer at `index` may have changed.
+    pub(super) fn charge_later(&mut self, index: u32) {
+        if let Some(peer) = self.peers.get_mut(index)
+            && !std::mem::replace(&mut peer.is_uncharged, true)
+        {
+            self.uncharged.peers.push(index);
+        }
+    }
+
+    /// Brings the charges of all peers that were active up to date, once an [`INTERVAL`] and once every [`INPUT`]
+    /// bytes.
+    pub(super) fn charge_active(&mut self, now: Instant) {
+        let received = self.meter.bytes_in;
+        let is_early = now < self.uncharged.due && received - self.uncharged.received < INPUT;
+        if is_early || self.uncharged.peers.is_empty() {
+            return;
+        }
+        (self.uncharged.due, self.uncharged.received) = (now + INTERVAL, received);
+        let mut active = std::mem::take(&mut self.uncharged.peers);
+        for index in active.drain(..) {
+            if let Some(peer) = self.peers.get_mut(index) {
+                peer.is_uncharged = false;
+                self.charge(index, now);
+            }
+        }
+        self.uncharged.peers = active;
+    }
+
     /// Brings the charge of the peer at `index` up to date, after what may have changed it. A peer that exceeds
     /// its share is closed.
     pub(super) fn charge(&mut self, index: u32, now: Instant) {

@@ -55,6 +55,7 @@ use crate::{
 use carrier::{Carrier, Conn};
 use drain::Ending;
 use expiry::Expiring;
+use memory::Uncharged;
 use news::Delivery;
 use peer::{Peer, State};
 use ready::ReadyQueue;
@@ -161,6 +162,7 @@ pub struct Worker {
     /// Sessions here made news after the bell was answered.
     rung_itself: bool,
 
+    uncharged: Uncharged,
     outbox: Outbox,
     /// The socket is full since then.
     full_since: Option<Instant>,
@@ -230,6 +232,7 @@ impl Worker {
             board_changed: false,
             board_queue: VecDeque::new(),
             rung_itself: false,
+            uncharged: Uncharged::new(now),
             outbox: Outbox::default(),
             full_since: None,
             ready: ReadyQueue::new(now),
@@ -279,6 +282,7 @@ impl Worker {
         self.expire_permits(now);
         self.part(now);
         self.settle_ready(now, io);
+        self.charge_active(now);
         self.read_letters(now, io);
         self.deliver_news(now, io);
         self.walk_board(now, io);
@@ -335,6 +339,7 @@ impl Worker {
         self.by_conn.clear();
         self.wheel = Wheel::new(now);
         self.outbox.clear();
+        self.uncharged.clear();
         self.ready.clear();
         self.dirty.clear();
         self.dirty_streams.clear();
@@ -343,7 +348,7 @@ impl Worker {
         let left: Vec<u32> = self.peers.indices().collect();
         for index in left {
             if let Some(peer) = self.peers.get_mut(index) {
-                (peer.is_touched, peer.is_dirty) = (false, false);
+                (peer.is_touched, peer.is_dirty, peer.is_uncharged) = (false, false, false);
             }
             self.touch(index);
         }
@@ -530,7 +535,8 @@ impl Worker {
         let behind = (!self.events.is_empty()).then(|| now + RETRY_CORE);
         let others = self.counted_off.then(|| now + OTHERS);
         let expiring = self.expiring.next();
-        let due = [self.wheel.next_wake(), publish, retry, until, behind, others, expiring];
+        let charges = self.uncharged.next();
+        let due = [self.wheel.next_wake(), publish, retry, until, behind, others, expiring, charges];
         let first = due.into_iter().flatten().min();
         first.map_or(Next::Idle, Next::At)
     }

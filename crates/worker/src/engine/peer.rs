@@ -30,6 +30,8 @@ pub(super) struct Peer {
     pub(super) is_touched: bool,
     /// Since when it has been there, at most.
     pub(super) ready_since: Instant,
+    /// In the worker's list of peers to charge.
+    pub(super) is_uncharged: bool,
     /// In the worker's list of peers to flush.
     pub(super) is_dirty: bool,
     /// A deadline has passed.
@@ -101,6 +103,7 @@ impl Peer {
             unsegmented: false,
             is_touched: false,
             ready_since: admit_by,
+            is_uncharged: false,
             is_dirty: false,
             is_due: false,
             publishes: false,

@@ -210,9 +210,10 @@ impl Worker {
         if lives && is_due {
             self.time_out(index, now);
         }
-        self.charge(index, now);
+        self.charge_later(index);
         // What waits for the next settling must not wait for another datagram.
-        if let Some(Peer { carrier: Carrier::Quic(key), .. }) = self.peers.get(index)
+        if self.endpoint.has_waiting()
+            && let Some(Peer { carrier: Carrier::Quic(key), .. }) = self.peers.get(index)
             && self.endpoint.conn(*key).is_some_and(|conn| conn.has_input())
         {
             self.put_behind(index, now);

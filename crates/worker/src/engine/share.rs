@@ -37,7 +37,8 @@ pub(super) const FLUSH: Limit = limit(2_000, 8, 1);
 /// What is left of one part's share of a turn.
 #[derive(Debug)]
 pub(super) struct Share {
-    end: Instant,
+    start: Instant,
+    time: Duration,
     /// Pieces of work until the next look at the clock.
     until_look: usize,
     stride: usize,
@@ -46,7 +47,7 @@ pub(super) struct Share {
 impl Share {
     /// The share of a part that begins at `now`.
     pub(super) fn new(limit: Limit, now: Instant) -> Self {
-        Self { end: now + limit.time, until_look: limit.least, stride: limit.stride }
+        Self { start: now, time: limit.time, until_look: limit.least, stride: limit.stride }
     }
 
     /// Counts `pieces` of work that were done. True: the share is used up.
@@ -56,6 +57,6 @@ impl Share {
             return false;
         }
         self.until_look = self.stride;
-        io.now() >= self.end
+        io.now().saturating_duration_since(self.start) >= self.time
     }
 }

@@ -23,6 +23,7 @@ pub(in crate::quic) enum Datagram {
 
 impl Connection {
     /// Takes an event of the endpoint; `bytes` of a datagram are in it.
+    #[inline]
     pub(in crate::quic) fn feed(&mut self, event: ConnectionEvent, bytes: usize) {
         self.fed += 1;
         self.inflow.fed(bytes);
@@ -31,6 +32,7 @@ impl Connection {
 
     /// A datagram of `bytes`: the first [`DATAGRAMS`] since the last settling take effect at once, some more wait for the
     /// next, and what is beyond is lost like any datagram. `may_wait`: the endpoint has room for one that waits.
+    #[inline]
     pub(in crate::quic) fn feed_datagram(
         &mut self,
         event: ConnectionEvent,
@@ -50,7 +52,12 @@ impl Connection {
     }
 
     /// Feeds datagrams that waited, unless the session has events of earlier ones to take. Returns how many.
+    #[inline]
     pub(in crate::quic) fn feed_waiting(&mut self) -> usize {
+        if self.waiting.is_empty() { 0 } else { self.feed_some_waiting() }
+    }
+
+    fn feed_some_waiting(&mut self) -> usize {
         let mut count = 0;
         while count < DATAGRAMS
             && !self.is_behind

@@ -83,6 +83,7 @@ fn a_session_within_its_share_lives() {
     bench.settle();
     bench.set_up(key, "/");
     (0..4).for_each(|_| send_partial(&mut bench, key, 50_000));
+    bench.advance(Duration::from_millis(600));
     assert_eq!(bench.phase(key), Phase::Ready);
     assert!(charged(&bench) > 200_000, "{}", charged(&bench));
     assert_eq!(bench.worker.meter.sessions_closed_memory, 0);
