@@ -66,6 +66,14 @@ pub(crate) struct References<'a> {
     pub(crate) previous: &'a Path,
 }
 
+impl Cost {
+    /// Instructions without those of the allocator: in chat they vary between 600 and 1,700 a delivery from run to
+    /// run of one binary. Allocations are counted apart.
+    fn judged(&self) -> f64 {
+        round(self.instructions - self.allocator)
+    }
+}
+
 /// Prints the counts in `results` as a table and compares them with the references, or makes them the
 /// figures of the last finished step (`update`).
 pub(crate) fn compare(
@@ -177,15 +185,21 @@ fn judge(release: &Table, previous: &Table, now: &Table) -> Verdict {
         };
         let step = if *scenario == Scenario::Chat { STEP_CHAT } else { STEP };
         let compared = [
-            ("instructions", "the last step", previous.instructions, now.instructions, step),
-            ("instructions", "release 0.1", release.instructions, now.instructions, TOTAL),
+            ("instructions", "the last step", previous.judged(), now.judged(), step),
+            ("instructions", "release 0.1", release.judged(), now.judged(), TOTAL),
             ("allocations", "release 0.1", release.allocations, now.allocations, TOTAL),
         ];
         for (what, reference, before, now, limit) in compared {
             let change = (now / before - 1.0) * 100.0;
-            let failed = change > limit;
+            // What a step may add is a goal that its author answers for; the total is a gate.
+            let (exceeds, is_gate) = (change > limit, limit >= TOTAL);
+            let failed = exceeds && is_gate;
             *if failed { &mut verdict.failed } else { &mut verdict.passed } += 1;
-            let mark = if failed { "DEARER " } else { "" };
+            let mark = match (exceeds, is_gate) {
+                (true, true) => "DEARER ",
+                (true, false) => "over the step's goal: ",
+                _ => "",
+            };
             verdict.lines.push(format!(
                 "{mark}{name}: {before} -> {now} {what} a delivery, {change:+.2} % of {reference} (limit {limit:+} %)"
             ));
@@ -218,12 +232,13 @@ mod tests {
     }
 
     #[test]
-    fn increase_past_either_limit_fails() {
+    fn increase_past_the_total_fails_and_past_a_step_is_named() {
         let (release, previous) = (table(1_000.0, 10.0), table(1_005.0, 10.0));
         let failed = |now: Table| judge(&release, &previous, &now).failed;
-        assert_eq!(failed(table(1_025.0, 10.2)), 0);
-        assert_eq!(failed(table(1_026.0, 10.0)), 1, "past the step's limit alone");
-        assert_eq!(failed(table(1_031.0, 10.0)), 2, "past both");
+        assert_eq!(failed(table(1_026.0, 10.2)), 0, "past the step's goal alone");
+        let lines = judge(&release, &previous, &table(1_026.0, 10.0)).lines;
+        assert!(lines.iter().any(|line| line.starts_with("over the step's goal")));
+        assert_eq!(failed(table(1_031.0, 10.0)), 1, "past the total");
         assert_eq!(failed(table(1_000.0, 10.4)), 1, "allocations");
         assert_eq!(judge(&Table::new(), &previous, &release).failed, 1, "no reference");
     }

@@ -101,7 +101,12 @@ impl Endpoint {
                 let key = self.key(handle);
                 let Some(conn) = find(&mut self.slots, key) else { return Fed::Nothing };
                 self.feeding = Some(key);
-                let fed = conn.feed_datagram(event, bytes, self.waiting < WAITING);
+                let fed = if conn.takes_datagram() {
+                    conn.feed(event, bytes);
+                    Datagram::Fed
+                } else {
+                    conn.queue_datagram(event, bytes, self.waiting < WAITING)
+                };
                 self.feeding = None;
                 match fed {
                     Datagram::Fed => Fed::Conn(key),

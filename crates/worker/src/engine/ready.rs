@@ -25,7 +25,8 @@ pub(super) struct ReadyQueue {
     received_since: Instant,
     /// Datagrams were left in the socket by the last turn.
     pub(super) is_receive_behind: bool,
-    turn_ended: Instant,
+    /// The worker cannot have slept before a turn that begins by then.
+    awake_until: Instant,
     /// Longest wait in this window and in the one before, microseconds.
     peaks: [u64; 2],
     window_ends: Instant,
@@ -39,7 +40,7 @@ impl ReadyQueue {
             since: now,
             received_since: now,
             is_receive_behind: false,
-            turn_ended: now,
+            awake_until: now,
             peaks: [0; 2],
             window_ends: now + PEAK_WINDOW,
         }
@@ -86,7 +87,7 @@ impl ReadyQueue {
 
     /// The turn of `start` is over.
     pub(super) fn end_turn(&mut self, start: Instant, now: Instant) {
-        (self.since, self.turn_ended) = (start, now);
+        (self.since, self.awake_until) = (start, now + AWAKE);
         if now >= self.window_ends {
             let [latest, _] = self.peaks;
             (self.peaks, self.window_ends) = ([0, latest], now + PEAK_WINDOW);
@@ -103,7 +104,7 @@ impl ReadyQueue {
 impl Worker {
     /// A turn begins: what is ready became so while the worker slept, or else during the last turn.
     pub(super) fn begin_turn(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.ready.turn_ended) <= AWAKE {
+        if now <= self.ready.awake_until {
             return;
         }
         self.ready.since = now;

@@ -39,6 +39,8 @@ pub(super) const FLUSH: Limit = limit(2_000, 8, 1);
 pub(super) struct Share {
     start: Instant,
     time: Duration,
+    /// Known once the clock was looked at.
+    end: Option<Instant>,
     /// Pieces of work until the next look at the clock.
     until_look: usize,
     stride: usize,
@@ -47,7 +49,7 @@ pub(super) struct Share {
 impl Share {
     /// The share of a part that begins at `now`.
     pub(super) fn new(limit: Limit, now: Instant) -> Self {
-        Self { start: now, time: limit.time, until_look: limit.least, stride: limit.stride }
+        Self { start: now, time: limit.time, end: None, until_look: limit.least, stride: limit.stride }
     }
 
     /// Counts `pieces` of work that were done. True: the share is used up.
@@ -57,6 +59,7 @@ impl Share {
             return false;
         }
         self.until_look = self.stride;
-        io.now().saturating_duration_since(self.start) >= self.time
+        let (start, time) = (self.start, self.time);
+        io.now() >= *self.end.get_or_insert_with(|| start + time)
     }
 }

@@ -10,7 +10,7 @@ pub(in crate::quic) const DATAGRAMS: usize = 64;
 /// Datagrams of one connection that wait beyond that: what a fast path brings while a worker takes a long turn.
 pub(in crate::quic) const WAITING: usize = 1_024;
 
-/// Outcome of [`Connection::feed_datagram`].
+/// Outcome for a received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::quic) enum Datagram {
     /// It took effect.
@@ -30,25 +30,26 @@ impl Connection {
         self.quic.handle_event(event);
     }
 
-    /// A datagram of `bytes`: the first [`DATAGRAMS`] since the last settling take effect at once, some more wait for the
-    /// next, and what is beyond is lost like any datagram. `may_wait`: the endpoint has room for one that waits.
+    /// Whether a datagram takes effect at once: the first [`DATAGRAMS`] since the last settling do.
     #[inline]
-    pub(in crate::quic) fn feed_datagram(
+    pub(in crate::quic) fn takes_datagram(&self) -> bool {
+        self.fed < DATAGRAMS && !self.is_behind && self.waiting.is_empty()
+    }
+
+    /// Keeps a datagram of `bytes` for a later settling. What is beyond [`WAITING`] is lost like any datagram.
+    /// `may_wait`: the endpoint has room for one that waits.
+    pub(in crate::quic) fn queue_datagram(
         &mut self,
         event: ConnectionEvent,
         bytes: usize,
         may_wait: bool,
     ) -> Datagram {
-        if self.fed < DATAGRAMS && !self.is_behind && self.waiting.is_empty() {
-            self.feed(event, bytes);
-            Datagram::Fed
-        } else if may_wait && self.waiting.len() < WAITING {
-            self.waiting.push_back((event, bytes));
-            self.waiting_bytes += bytes as u64;
-            Datagram::Waits
-        } else {
-            Datagram::Dropped
+        if !may_wait || self.waiting.len() >= WAITING {
+            return Datagram::Dropped;
         }
+        self.waiting.push_back((event, bytes));
+        self.waiting_bytes += bytes as u64;
+        Datagram::Waits
     }
 
     /// Feeds datagrams that waited, unless the session has events of earlier ones to take. Returns how many.
