@@ -1,7 +1,33 @@
 // Pages that may open sessions and read answers: those of `web.origins`, over both carriers, and in development those
 // of this machine.
 
-import { Relay, same } from "./harness.mjs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { freePort, Relay, same } from "./harness.mjs";
+
+/** Runs `work` with a configured relay whose `web.origins` lists this origin alone, and ends it. */
+async function listing(binary, origin, work) {
+	const folder = mkdtempSync(join(tmpdir(), "moq-origins-"));
+	const port = await freePort();
+	const file = join(folder, "relay.toml");
+	const lines = [
+		`drain_timeout = "1s"\n[server]\nbind = "127.0.0.1:${port}"`,
+		`[web]\norigins = ["${origin}"]\nhttp.listen = "127.0.0.1:${port}"`,
+		'[auth]\npublic = ""',
+	];
+	writeFileSync(file, lines.join("\n"));
+	const relay = await new Relay(binary).begin([file], /listening for http/);
+	Object.assign(relay, { http: `http://127.0.0.1:${port}/`, https: `https://127.0.0.1:${port}/` });
+	relay.fingerprint = (await (await fetch(`${relay.http}certificate.sha256`)).text()).trim();
+	try {
+		return await work(relay);
+	} finally {
+		await relay.stop();
+		rmSync(folder, { recursive: true });
+	}
+}
 
 /** How an attempt of the page ends: "open" if the session stays, else "refused". */
 const attempt = (page, relay, kind) =>
@@ -30,12 +56,7 @@ export async function origins(suite, binary) {
 			const page = await suite.page(`${suite.site.base}/net034`);
 			const said = [];
 			for (const named of [suite.site.base, "https://app.example.com"]) {
-				const relay = await new Relay(binary).start("--web-origins", named);
-				try {
-					said.push(await attempt(page, relay, kind));
-				} finally {
-					await relay.stop();
-				}
+				said.push(await listing(binary, named, (relay) => attempt(page, relay, kind)));
 			}
 			same(said, ["open", "refused"], "a page of a named origin, and of another");
 		});
