@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use relay_model::{SessionCode, SessionId};
+use relay_session::Footprint;
 
 use super::{State, Worker};
 use crate::ledger::{REASON, Standing};
@@ -70,9 +71,14 @@ impl Worker {
     pub(super) fn charge(&mut self, index: u32, now: Instant) {
         let Self { peers, endpoint, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return };
-        let mut footprint = peer.session.as_ref().map(|session| session.footprint()).unwrap_or_default();
-        if let Some(mut conn) = peer.carrier.conn(endpoint) {
-            footprint.connection += conn.footprint();
+        // A handshake, and a connection that is closing, have bounds of their own: charged here, a flood of them from
+        // many addresses would cost the sessions of one.
+        let mut footprint = Footprint::default();
+        if let Some(session) = &peer.session {
+            footprint = session.footprint();
+            if let Some(mut conn) = peer.carrier.conn(endpoint) {
+                footprint.connection += conn.footprint();
+            }
         }
         if peer.charge.set(footprint) == Standing::Exceeded {
             self.exceed(index, now);
