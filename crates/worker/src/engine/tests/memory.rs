@@ -48,6 +48,7 @@ fn session_over_its_share_is_closed_and_others_live() {
     bench.set_up(small, "/");
     bench.set_up(large, "/");
     let [_, victim] = opened(&bench)[..] else { panic!("{:?}", bench.heard) };
+    bench.advance(Duration::from_millis(600));
     let idle = charged(&bench);
     assert!(idle > 0 && idle < LIMIT / 2, "{idle}");
     (0..8).for_each(|_| send_partial(&mut bench, large, 50_000));
