@@ -60,6 +60,7 @@ fn session_over_its_share_is_closed_and_others_live() {
     bench.advance(DRAIN);
     assert!(charged(&bench) < idle, "what the victim held is returned");
     bench.client.conn(small).unwrap().close(bench.now, SessionCode::NONE, "bye");
+    bench.advance(ROUND);
     bench.advance(DRAIN);
     assert_eq!(charged(&bench), 0);
 }
