@@ -30,7 +30,7 @@ const ASKS: usize = 3;
 /// Varints end there.
 const LARGEST: u64 = (1 << 62) - 1;
 
-/// What a query asks for.
+/// Parsed query of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Wanted {
     /// `None`: the latest.

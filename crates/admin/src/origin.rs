@@ -45,7 +45,7 @@ enum Rule {
     },
 }
 
-/// What the rules say of the page behind a request.
+/// Access of the page behind a request, by the configured rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PageAccess {
     /// Every page may read the answer.

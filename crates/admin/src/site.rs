@@ -135,7 +135,7 @@ impl Site {
         }
     }
 
-    /// Which pages may read the answer, whatever it is; `None` where there is nothing to read.
+    /// Pages that may read the answer, whatever it is; `None` where there is nothing to read.
     fn access<B>(&self, client: &Client, request: &Request<B>) -> Option<PageAccess> {
         let Self::Public(public) = self else { return None };
         let is_socket = public.sockets.is_some() && is_upgrade(request);
@@ -200,7 +200,7 @@ impl Public {
         self.sockets.is_some()
     }
 
-    /// Which pages may read answers to `request`.
+    /// Pages that may read answers to `request`.
     fn access<B>(&self, client: &Client, request: &Request<B>) -> PageAccess {
         self.origins.access(request.headers(), client.local.ip())
     }

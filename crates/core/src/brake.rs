@@ -20,7 +20,7 @@ pub(crate) struct Braked {
     pub(crate) want: Want,
 }
 
-/// What one session lately asked publishers for, and what waits.
+/// Recent requests of one session to publishers, and its waiting ones.
 #[derive(Debug, Default)]
 pub(crate) struct Brake {
     /// Tracks that publishers were asked for, and of these the missing ones. Both are halved every

@@ -1,4 +1,4 @@
-//! What waits to be read: because a budget of work was spent, core is behind, or the peer asks too fast.
+//! Input that waits to be read, because a budget of work was spent, core is behind, or the peer asks too fast.
 
 use std::time::Instant;
 

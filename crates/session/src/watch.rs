@@ -91,7 +91,7 @@ struct Marks {
     hasher: RandomState,
 }
 
-/// Which paths and routes a peer may be sent.
+/// Paths and routes that a peer may be sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Viewer {
     pub(crate) session: SessionId,

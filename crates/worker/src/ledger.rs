@@ -247,7 +247,7 @@ impl Accounts {
     }
 }
 
-/// What becomes of a session.
+/// Verdict on a session's charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It stays.
@@ -257,7 +257,7 @@ pub enum Standing {
     Exceeded,
 }
 
-/// What one session is charged. Dropping it returns all of it.
+/// Charge of one session. Dropping it returns all of it.
 #[derive(Debug)]
 pub struct Charge {
     ledger: Arc<Ledger>,

@@ -89,7 +89,7 @@ struct State {
     trouble: Complaint,
 }
 
-/// What a server has under a name.
+/// Answer of a key server for one name.
 enum Found {
     Key(Key),
     Absent,

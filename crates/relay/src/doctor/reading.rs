@@ -70,7 +70,7 @@ pub enum Ipv6 {
     Global,
 }
 
-/// What tokens are checked with.
+/// Sources of the keys that verify tokens.
 #[derive(Clone, Debug)]
 pub enum Keys {
     /// Nothing: there are no tokens.

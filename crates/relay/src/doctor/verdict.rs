@@ -228,7 +228,7 @@ pub fn ipv6(reading: &Ipv6, bind: std::net::SocketAddr) -> Verdict {
     }
 }
 
-/// What tokens are checked with.
+/// Sources of the keys that verify tokens.
 pub fn keys(reading: &Keys) -> Verdict {
     match reading {
         Keys::None => Verdict::Ok("no token is taken".to_owned()),

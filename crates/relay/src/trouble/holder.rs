@@ -1,4 +1,4 @@
-//! Who has a UDP or TCP port: the sockets of the kernel's table, and the processes that hold them.
+//! Owner of a UDP or TCP port: the sockets of the kernel's table, and the processes that hold them.
 
 use std::{
     fmt, fs,

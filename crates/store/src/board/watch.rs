@@ -51,7 +51,7 @@ pub struct Candidate<'a> {
     pub routes: &'a [Route],
     /// Whether it is live.
     pub is_live: bool,
-    /// What the owner advertised of it.
+    /// Announcement that the owner made of it.
     pub advert: Option<Advert>,
 }
 
@@ -76,7 +76,7 @@ pub struct Visited {
     pub is_lost: bool,
 }
 
-/// What is left of the work of one call.
+/// Remaining work of one call.
 struct Effort {
     entries: usize,
     max: usize,

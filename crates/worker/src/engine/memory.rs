@@ -1,4 +1,4 @@
-//! What peers are charged for the memory that they make the relay hold.
+//! Charges of peers for the memory that they make the relay hold.
 
 use std::time::{Duration, Instant};
 

@@ -34,7 +34,7 @@ pub(super) const BOARD: Limit = limit(1_000, 8, 4);
 /// Peers whose packets are made and sent.
 pub(super) const FLUSH: Limit = limit(2_000, 8, 1);
 
-/// What is left of one part's share of a turn.
+/// Remaining share of one part of a turn.
 #[derive(Debug)]
 pub(super) struct Share {
     start: Instant,

@@ -36,7 +36,7 @@ const SEGMENTS: usize = 64;
 const TRAIN_BYTES: usize = 65_507;
 /// What the valve lets in beyond 5/4 of the congestion window: work for the next flush.
 const VALVE_SLACK: u64 = 32 * 1024;
-/// What control may take beyond the valve: messages wait in bounded space when a peer acknowledges nothing.
+/// Bytes of control beyond the valve: messages wait in bounded space when a peer acknowledges nothing.
 const CONTROL_SLACK: u64 = 256 * 1024;
 /// Memory of a connection with no stream open: the state machine, TLS, its entries in the endpoint's tables.
 /// Measured as the growth of resident memory for each idle connection, rounded up.
@@ -84,7 +84,7 @@ pub struct Connection {
     refused: [bool; 2],
     /// What a client showed, verified.
     peer: Option<Box<PeerCertificate>>,
-    /// What its receive buffers hold.
+    /// Bytes in its receive buffers.
     inflow: inflow::Inflow,
 }
 
