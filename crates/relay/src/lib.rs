@@ -1,6 +1,6 @@
-//! The relay as a library: configuration, certificates, what the machine allows, the log, and wire-up.
+//! The relay as a library: verbs, configuration, certificates, access, resource limits, the log, and wiring.
 
-// They panic when nobody takes what they print.
+// These macros panic when standard output or error is closed.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
 mod access;

@@ -1,4 +1,4 @@
-//! What the machine allows: open files and memory.
+//! Resource limits of the machine: open files and memory.
 
 mod kept;
 pub mod memory;

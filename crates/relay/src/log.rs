@@ -1,7 +1,7 @@
-//! The log on standard error: what is shown, and in which shape.
+//! The log on standard error: filter, format and output.
 //!
-//! A log is best effort. That of a relay goes through a [`queue`], so that no thread waits for standard error,
-//! and a line that cannot be written is counted and never an error.
+//! Logging is best effort. A relay logs through a [`queue`], so that no thread waits for standard error; a line that
+//! cannot be written is counted and is no error.
 
 mod queue;
 
@@ -24,53 +24,53 @@ use queue::Queue;
 
 use crate::config::Format;
 
-/// The relay's name for all of its parts: in a filter it stands for every crate of ours.
+/// Target of the relay in filters, which stands for all crates of this project.
 const NAME: &str = "moq_relay";
-/// What the names of our other crates begin with. A filter goes by how a name begins.
+/// Common prefix of the other crates' targets. Filters match by prefix.
 const PARTS: &str = "relay_";
-/// The variable that says what is shown; it wins over the configuration.
+/// Environment variable with the filter; takes precedence over the configuration.
 const VARIABLE: &str = "RUST_LOG";
 
-/// How long the end of a process waits for its log to be written.
+/// Longest time that a process waits for its log to be written before it ends.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Of a relay in this process.
+/// Queue of the relay in this process.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
-/// Way of a line to standard error.
+/// Path of a line to standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Through a thread of its own, for programs that must not wait.
+    /// Through a separate thread, for programs that must not block.
     Queued,
-    /// By the thread that logs, in order with what else it prints.
+    /// By the logging thread, in order with its other output.
     Direct,
 }
 
-/// A filter that cannot be understood.
+/// Failure to start the log.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A directive is wrong.
+    /// A directive of the filter is invalid.
     #[error(
-        "{place}: {value:?} is no log filter ({why}); write a level (error, warn, info, debug, trace), or `moq_relay=debug,quinn_proto=warn`"
+        "{place}: {value:?} is not a valid log filter ({why}); write a level (error, warn, info, debug, trace), or `moq_relay=debug,quinn_proto=warn`"
     )]
     Filter {
-        /// Where it was written.
+        /// Variable or configuration key.
         place: &'static str,
-        /// What was written.
+        /// Given filter.
         value: String,
-        /// What the parser says.
+        /// Error of the parser.
         why: String,
     },
-    /// A log was begun already.
+    /// The log was started already.
     #[error("the log has been started twice")]
     Twice,
-    /// The system gives no thread.
+    /// The thread cannot be started.
     #[error("cannot start the thread of the log: {0}")]
     Thread(#[source] io::Error),
 }
 
-/// Writes `text` to standard error as the line of a program that tells a person something. For programs that end
-/// soon: it waits until the line is taken. Without anybody to take it nothing happens.
+/// Writes `text` to standard error as a message of the program. Waits until the line is written, so it is for
+/// programs that are about to end. Errors are ignored.
 pub fn note(text: fmt::Arguments<'_>) {
     let line = format!("moq-relay: {text}\n");
     match QUEUE.get() {
@@ -83,22 +83,22 @@ pub fn note(text: fmt::Arguments<'_>) {
     }
 }
 
-/// Waits until what was logged has been written, for a second at most.
+/// Waits until all log lines are written, for a second at most.
 pub fn flush() {
     if let Some(queue) = QUEUE.get() {
         queue.flush(FLUSH);
     }
 }
 
-/// Lines of the log that were dropped because standard error did not take them.
+/// Number of log lines dropped because standard error was blocked or failed.
 pub fn dropped() -> u64 {
     QUEUE.get().map_or(0, Queue::dropped)
 }
 
-/// Starts the log: what `RUST_LOG` asks for, or else `level` of the configuration, or else `info`.
+/// Starts the log with the filter of `RUST_LOG`, or else `level` of the configuration, or else `info`.
 ///
 /// # Errors
-/// One of them is no filter, or the log runs already.
+/// The filter is invalid, or the log runs already.
 pub fn init(level: Option<LevelFilter>, format: Format, output: Output) -> Result<(), Error> {
     let variable = env::var(VARIABLE).ok();
     let level = level.map(|level| level.to_string());
@@ -110,7 +110,7 @@ pub fn init(level: Option<LevelFilter>, format: Format, output: Output) -> Resul
             Some(QUEUE.get_or_init(|| queue))
         }
     };
-    // Its own errors would be printed by a macro that panics.
+    // Internal errors would be printed by a macro that panics.
     let builder = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
     let builder = builder.with_writer(Lines(queue));
     let started = match format {
@@ -126,7 +126,7 @@ pub fn init(level: Option<LevelFilter>, format: Format, output: Output) -> Resul
     Ok(())
 }
 
-/// Logs a panic: the hook of the standard library writes to standard error itself, and waits for it.
+/// Logs a panic. Replaces the hook of the standard library, which blocks on standard error.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let trace = Backtrace::capture();
     let said = panic.to_string().replace('\n', " ");
@@ -137,12 +137,12 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// Takes lines for the queue, or for standard error where there is none.
+/// Writer to the queue, or directly to standard error without one.
 #[derive(Clone, Copy)]
 struct Lines(Option<&'static Queue>);
 
 impl Write for Lines {
-    /// Takes all of `line`, which is a whole one, and never fails.
+    /// Accepts all of `line`, which is a complete line, and never fails.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match self.0 {
             Some(queue) => queue.push(line),
@@ -164,7 +164,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Whether somebody looks at standard error who likes colour.
+/// Whether standard error is a terminal and colour is not disabled (`NO_COLOR`).
 fn has_colour() -> bool {
     io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
@@ -178,7 +178,7 @@ fn filter(variable: Option<&str>, level: Option<&str>) -> Result<EnvFilter, Erro
     };
     let refuse = |why: String| Error::Filter { place, value: text.clone(), why };
     let directives = split(&text);
-    // A word alone would be taken for the name of a part, and everything else fall silent.
+    // The parser would take an unknown level for the name of a target and disable all others.
     if let [word] = directives.as_slice()
         && word.chars().all(char::is_alphanumeric)
         && LevelFilter::from_str(word).is_err()
@@ -190,7 +190,7 @@ fn filter(variable: Option<&str>, level: Option<&str>) -> Result<EnvFilter, Erro
     builder.parse(directives.join(",")).map_err(|error| refuse(error.to_string()))
 }
 
-/// The directives of a filter: commas separate them, but not those within the fields of a span.
+/// Splits a filter into directives at commas, except those within the fields of a span.
 fn split(text: &str) -> Vec<&str> {
     let mut depth = 0_usize;
     let separates = |c: char| {
@@ -204,7 +204,7 @@ fn split(text: &str) -> Vec<&str> {
     text.split(separates).map(str::trim).filter(|directive| !directive.is_empty()).collect()
 }
 
-/// `moq_relay=LEVEL` is for all crates of ours; any other directive stays what it is.
+/// Expands `moq_relay=LEVEL` to all crates of this project; leaves any other directive as it is.
 fn expand(directive: &str) -> Vec<String> {
     let mut out = vec![directive.to_owned()];
     if let Some(rest) = directive.strip_prefix(NAME)
@@ -227,15 +227,15 @@ mod tests {
     }
 
     #[test]
-    fn the_variable_wins_over_the_file_and_info_is_the_rest() {
+    fn filter_precedence_is_variable_file_info() {
         assert_eq!(shown(None, None), "info");
         assert_eq!(shown(None, Some("debug")), "debug");
         assert_eq!(shown(Some("warn"), Some("debug")), "warn");
-        assert_eq!(shown(Some(" "), Some("debug")), "debug", "an empty variable says nothing");
+        assert_eq!(shown(Some(" "), Some("debug")), "debug", "an empty variable is ignored");
     }
 
     #[test]
-    fn the_name_of_the_relay_stands_for_all_of_its_parts() {
+    fn relay_target_stands_for_all_crates() {
         assert_eq!(shown(Some("moq_relay=trace"), None), "moq_relay=trace,relay_=trace");
         assert_eq!(shown(Some("info, moq_relay=debug"), None), "info,moq_relay=debug,relay_=debug");
         assert_eq!(shown(Some("moq_relay::session=debug"), None), "moq_relay::session=debug");
@@ -249,14 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_is_none_is_refused_with_its_place() {
+    fn invalid_filter_is_refused_with_its_source() {
         let refusal = |variable, level| filter(variable, level).unwrap_err().to_string();
         let said = refusal(Some("loud"), None);
         assert!(
-            said.starts_with("RUST_LOG: \"loud\" is no log filter (there is no level \"loud\")"),
+            said.starts_with("RUST_LOG: \"loud\" is not a valid log filter (there is no level \"loud\")"),
             "{said}"
         );
         let said = refusal(None, Some("moq_relay=loud"));
-        assert!(said.starts_with("`log.level`: \"moq_relay=loud\" is no log filter ("), "{said}");
+        assert!(said.starts_with("`log.level`: \"moq_relay=loud\" is not a valid log filter ("), "{said}");
     }
 }

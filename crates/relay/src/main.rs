@@ -1,6 +1,6 @@
 //! The `moq-relay` binary.
 
-// They panic when nobody takes what they print.
+// These macros panic when standard output or error is closed.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
 use std::{
@@ -25,7 +25,7 @@ use tracing::level_filters::LevelFilter;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Status of a command line that cannot be understood, as the library for arguments has it.
+/// Exit status of a usage error, the same as that of clap.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Some(Verb::Check(args)) => moq_relay::check(&args),
         Some(Verb::Token { verb }) => moq_relay::token::run(&verb),
         Some(Verb::Doctor(args)) => ended(moq_relay::doctor::run(&args)),
-        // What a client shows is not to be broken up by the log.
+        // Clients log directly, so that lines stay in order with their output.
         Some(verb) => match log::init(Some(LevelFilter::WARN), Format::Text, Output::Direct) {
             Ok(()) => left(client(&verb)),
             Err(error) => ended(Err(error.into())),
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// How a relay, or a look at one, ended.
+/// Exit code of a relay or a check.
 fn ended(result: Result<bool>) -> ExitCode {
     log::flush();
     match result {
@@ -61,7 +61,7 @@ fn ended(result: Result<bool>) -> ExitCode {
     }
 }
 
-/// How a client ended.
+/// Exit code of a client.
 fn left(result: Result<Exit, Failure>) -> ExitCode {
     match result {
         Ok(exit) => ExitCode::from(exit as u8),
@@ -72,7 +72,7 @@ fn left(result: Result<Exit, Failure>) -> ExitCode {
     }
 }
 
-/// Runs a verb that is no relay.
+/// Runs a client verb.
 fn client(verb: &Verb) -> Result<Exit, Failure> {
     match verb {
         Verb::Pub(args) => relay_cli::publish(args),
@@ -110,7 +110,7 @@ fn manual(verb: Option<&str>, dir: Option<&Path>) -> Result<Exit, Failure> {
     print(&out)
 }
 
-/// To standard output; a reader that goes away had enough.
+/// Prints to standard output; a closed pipe is no error.
 fn print(text: &[u8]) -> Result<Exit, Failure> {
     match io::stdout().lock().write_all(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),

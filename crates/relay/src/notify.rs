@@ -1,4 +1,4 @@
-//! What a service manager is told (`sd_notify`): one datagram a message, to the socket it named.
+//! Notifications to the service manager (`sd_notify`): one datagram per message, to its socket.
 
 use std::{
     env,
@@ -15,14 +15,14 @@ use std::{
     time::Duration,
 };
 
-/// Names the socket; a leading `@` is the abstract namespace.
+/// Variable with the path of the socket; a leading `@` stands for the abstract namespace.
 const SOCKET: &str = "NOTIFY_SOCKET";
-/// How long the manager waits for a sign of life, microseconds.
+/// Variable with the watchdog timeout, microseconds.
 const WATCHDOG: &str = "WATCHDOG_USEC";
-/// For which process that is meant.
+/// Variable with the process that the watchdog timeout is meant for.
 const WATCHDOG_PID: &str = "WATCHDOG_PID";
 
-/// Where messages go, if anybody wants them.
+/// Connection to the service manager, if any.
 #[derive(Debug, Default)]
 pub struct Notify {
     to: Option<(UnixDatagram, SocketAddr)>,
@@ -30,10 +30,10 @@ pub struct Notify {
 }
 
 impl Notify {
-    /// What the environment asks for.
+    /// Creates a notifier from the environment.
     ///
     /// # Errors
-    /// There is a socket, and it cannot be one.
+    /// `NOTIFY_SOCKET` is not a valid socket address.
     pub fn from_env() -> io::Result<Self> {
         let meant = env::var(WATCHDOG_PID).map_or(true, |pid| pid.trim() == process::id().to_string());
         let watchdog = env::var(WATCHDOG).ok().filter(|_| meant).and_then(|micros| interval(&micros));
@@ -49,44 +49,44 @@ impl Notify {
             None => SocketAddr::from_pathname(name)?,
         };
         let socket = UnixDatagram::unbound()?;
-        // A manager that does not read must not hold the relay up.
+        // A manager that does not read must not block the relay.
         socket.set_nonblocking(true)?;
         Ok(Self { to: Some((socket, address)), watchdog })
     }
 
-    /// How often it wants a sign of life: twice in the time it waits for one.
+    /// Interval of watchdog pings: half of the watchdog timeout.
     pub fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
-    /// The relay serves.
+    /// Reports that the relay is ready.
     ///
     /// # Errors
-    /// Nobody takes the message.
+    /// The message cannot be sent.
     pub fn ready(&self, status: &str) -> io::Result<()> {
         self.send(&format!("READY=1\nSTATUS={}", line(status)))
     }
 
-    /// The relay leaves, and may take `window` for it.
+    /// Reports that the relay is shutting down, which may take `window`.
     pub fn stopping(&self, window: Duration, status: &str) {
         let micros = window.as_micros();
         self.tell(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}\nSTATUS={}", line(status)));
     }
 
-    /// How it is, in words.
+    /// Sends a status text.
     pub fn status(&self, status: &str) {
         self.tell(&format!("STATUS={}", line(status)));
     }
 
-    /// It lives.
+    /// Sends a watchdog ping.
     pub fn alive(&self) {
         self.tell("WATCHDOG=1");
     }
 
-    /// Whoever did not hear the last one will hear the next.
+    /// Sends a message; a failure is only logged, as later messages repeat the state.
     fn tell(&self, message: &str) {
         if let Err(error) = self.send(message) {
-            tracing::debug!(%error, "the service manager was not told");
+            tracing::debug!(%error, "cannot notify the service manager");
         }
     }
 
@@ -96,13 +96,13 @@ impl Notify {
     }
 }
 
-/// Half of what the manager waits.
+/// Half of the watchdog timeout.
 fn interval(micros: &str) -> Option<Duration> {
     let micros: u64 = micros.trim().parse().ok()?;
     (micros > 1).then(|| Duration::from_micros(micros / 2))
 }
 
-/// A value ends with its line.
+/// Replaces line breaks, which would end the value.
 fn line(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
 }
@@ -138,16 +138,16 @@ mod tests {
     }
 
     #[test]
-    fn a_manager_that_is_gone_is_noticed_and_survived() {
+    fn missing_manager_fails_ready_only() {
         let folder = tempfile::tempdir().unwrap();
         let notify = Notify::to(folder.path().join("nobody").as_os_str(), None).unwrap();
         assert!(notify.ready("").is_err());
         notify.alive();
-        Notify::default().ready("nobody asked").unwrap();
+        Notify::default().ready("no manager").unwrap();
     }
 
     #[test]
-    fn signs_of_life_are_due_twice_in_the_time_given() {
+    fn watchdog_interval_is_half_of_the_timeout() {
         assert_eq!(interval("30000000"), Some(Duration::from_secs(15)));
         assert_eq!(interval("0"), None);
         assert_eq!(interval("soon"), None);

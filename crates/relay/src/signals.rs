@@ -1,6 +1,6 @@
-//! What ends a relay: SIGTERM and SIGINT (the first asks, the second does not), or a failure of its own. SIGHUP
-//! does not: it asks for files to be read again. SIGUSR1 and SIGUSR2, which other relays reload their certificates
-//! on, and SIGXFSZ, which comes with a log file that has reached its largest size, change nothing.
+//! Signals and other reasons for a relay to end: SIGTERM and SIGINT (the first starts a drain, the second exits at
+//! once), or a failure of the relay. SIGHUP reloads files. SIGUSR1 and SIGUSR2, on which other relays reload
+//! certificates, and SIGXFSZ, which is raised when a log file reaches its size limit, are ignored.
 
 use std::{
     io,
@@ -20,30 +20,30 @@ use signal_hook::{
 };
 use tracing::warn;
 
-/// Status of a process that a signal ended, less the signal: what shells report.
+/// Exit status of a process killed by a signal, without the signal number, by shell convention.
 const KILLED: i32 = 128;
-/// A signal, a request and a failure may come together; the first one taken decides.
+/// Capacity of the channel: a signal, a request and a failure may coincide; the first one received decides.
 const REASONS: usize = 3;
 
-/// Why to end.
+/// Reason to end.
 #[derive(Debug)]
 pub enum Reason<E> {
-    /// Somebody asked, with this signal or in this way.
+    /// Requested, by this signal or in this way.
     Signal(&'static str),
     /// The relay ended by itself.
     Ended(Result<(), E>),
 }
 
-/// Collects reasons to end.
+/// Collector of reasons to end.
 pub struct Stop<E> {
     sender: mpsc::SyncSender<Reason<E>>,
     reasons: mpsc::Receiver<Reason<E>>,
     hangups: Arc<AtomicBool>,
-    /// Signals that change nothing, each until the log has mentioned it.
+    /// Ignored signals that are logged once.
     ignored: [Ignored; 2],
 }
 
-/// A signal that changes nothing.
+/// A signal that is ignored and logged once.
 struct Ignored {
     name: &'static str,
     came: Arc<AtomicBool>,
@@ -57,7 +57,7 @@ impl Ignored {
         Ok(Self { name, came, is_mentioned: AtomicBool::new(false) })
     }
 
-    /// Logs the first one.
+    /// Logs the first occurrence.
     fn mention(&self) {
         if self.came.swap(false, Ordering::Relaxed) && !self.is_mentioned.swap(true, Ordering::Relaxed) {
             let name = self.name;
@@ -67,12 +67,12 @@ impl Ignored {
 }
 
 impl<E: Send + 'static> Stop<E> {
-    /// Starts listening for signals. From the second one on the process exits at once, with the
-    /// status a shell expects of a killed process.
+    /// Starts handling signals. A second SIGTERM or SIGINT exits the process at once, with the status of a killed
+    /// process.
     pub fn listen() -> io::Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
-            // In this order: the first signal finds the flag down and raises it.
+            // The order matters: the first signal finds the flag unset and then sets it.
             flag::register_conditional_shutdown(signal, KILLED + signal, asked.clone())?;
             flag::register(signal, asked.clone())?;
         }
@@ -90,26 +90,26 @@ impl<E: Send + 'static> Stop<E> {
         Ok(stop)
     }
 
-    /// Raised by each SIGHUP; whoever reads files again takes it down.
+    /// Flag set by each SIGHUP; the reader of the files clears it.
     pub fn hangups(&self) -> Arc<AtomicBool> {
         self.hangups.clone()
     }
 
-    /// Takes what `wait` returns for a reason, too. It runs on a thread of its own, called `name`.
+    /// Runs `wait` on a thread called `name`; its result is a reason to end.
     pub fn on(&self, name: &str, wait: impl FnOnce() -> Reason<E> + Send + 'static) -> io::Result<()> {
         let sender = self.sender.clone();
         thread::Builder::new().name(name.to_owned()).spawn(move || {
-            // Nobody takes it any more when another reason came first.
+            // Fails if another reason came first and the receiver is gone.
             let _ = sender.send(wait());
         })?;
         Ok(())
     }
 
-    /// Asks for the end as a first signal does, from anywhere and without waiting. `what` is what the log calls
-    /// it.
+    /// Returns a function that requests the end as a first signal does, without blocking. `what` names the request in
+    /// the log.
     pub fn asker(&self, what: &'static str) -> Arc<dyn Fn() + Send + Sync> {
         let sender = self.sender.clone();
-        // Where there is no room there are reasons enough.
+        // A full channel already holds a reason.
         Arc::new(move || drop(sender.try_send(Reason::Signal(what))))
     }
 
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_asks_is_heard_as_a_signal_is_and_never_waits() {
+    fn request_counts_as_a_signal_and_never_blocks() {
         let stop: Stop<&str> = Stop::listen().unwrap();
         let ask = stop.asker("POST /drain");
         (0..10).for_each(|_| ask());

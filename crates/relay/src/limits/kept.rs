@@ -1,4 +1,4 @@
-//! Files of the kernel that are read again and again through one descriptor.
+//! Kernel files that are read repeatedly through one descriptor.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ const BYTES: usize = 16 * 1024;
 /// A file below `/proc` or `/sys`, held open between reads.
 ///
 /// An open file stays readable when the process has no free descriptor left, and when a later `open` of the same
-/// path is refused. What was read last is kept while the file cannot be read.
+/// path is refused. The last text is kept while the file cannot be read.
 #[derive(Debug)]
 pub(super) struct KeptFile {
     path: PathBuf,
@@ -24,16 +24,16 @@ pub(super) struct KeptFile {
 /// Result of the last read that succeeded.
 #[derive(Debug)]
 enum Last {
-    /// There was none.
+    /// No read has succeeded.
     Unread,
     /// The file does not exist.
     Absent,
-    /// Its text.
+    /// Text of the file.
     Text(String),
 }
 
 impl KeptFile {
-    /// A file that has not been read yet.
+    /// Creates a file that has not been read yet.
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, file: None, last: Last::Unread }
     }
@@ -43,18 +43,18 @@ impl KeptFile {
         &self.path
     }
 
-    /// Reads the file anew.
+    /// Reads the file again.
     ///
     /// # Errors
-    /// It exists and cannot be read: [`Self::text`] is what was read before, if anything was.
+    /// The file exists and cannot be read; [`Self::text`] keeps the last text, if any.
     pub(super) fn refresh(&mut self) -> io::Result<()> {
-        // A control group that was removed and made again is another file.
+        // A control group that was removed and created again is another file.
         if let Some(text) = self.file.as_ref().and_then(|file| read(file).ok()) {
             self.last = Last::Text(text);
             return Ok(());
         }
         self.file = None;
-        // Looked at first: that something does not exist can be seen without a free descriptor.
+        // `metadata` first: it detects a missing file without a free descriptor.
         let found = fs::metadata(&self.path).and_then(|_| File::open(&self.path));
         match found.and_then(|file| Ok((read(&file)?, file))) {
             Ok((text, file)) => {
@@ -69,7 +69,7 @@ impl KeptFile {
         }
     }
 
-    /// Text of the last successful read; `None`: the file does not exist, or was never readable.
+    /// Text of the last successful read; `None` if the file does not exist or was never readable.
     pub(super) fn text(&self) -> Option<&str> {
         if let Last::Text(text) = &self.last { Some(text) } else { None }
     }

@@ -1,5 +1,4 @@
-//! How much memory there is and how much of it is free: the least of the machine's and of every control
-//! group above us.
+//! Total and free memory: the minimum over the machine and all control groups of this process.
 
 use std::{
     collections::BTreeMap,
@@ -11,39 +10,39 @@ use std::{
 use super::kept::KeptFile;
 use crate::trouble::{Trouble, bytes};
 
-/// Assumed where the limit of a control group cannot be read, or the system reports no memory at all.
+/// Limit assumed if that of a control group cannot be read, or the system reports no memory, bytes.
 const UNKNOWN: u64 = 1 << 30;
-/// Control groups above us that are read, nearest first: each may take three descriptors.
+/// Most nested control groups that are read, innermost first; each may take three descriptors.
 const GROUPS: usize = 12;
-/// Where control groups of version 2 are: alone, or beside those of version 1.
+/// Mount points of control groups version 2: alone, or beside version 1.
 const UNIFIED: [&str; 2] = ["sys/fs/cgroup", "sys/fs/cgroup/unified"];
-/// Where the memory controller of version 1 is.
+/// Mount point of the memory controller of version 1.
 const LEGACY: &str = "sys/fs/cgroup/memory";
 
-/// What the system says about memory, bytes.
+/// Memory as reported by the system, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// What this process may use at most, with all others of its groups.
+    /// Most memory that the machine or the control groups of this process allow.
     pub limit: u64,
-    /// What of it nobody uses now; the page cache gives way.
+    /// Unused part of the limit, including reclaimable page cache.
     pub free: u64,
-    /// What this process itself has in memory.
+    /// Resident memory of this process.
     pub resident: u64,
 }
 
-/// A limit and what of it is free, bytes.
+/// A limit and its free part, bytes.
 #[derive(Clone, Copy, Debug)]
 struct Bound {
     limit: u64,
     free: u64,
 }
 
-/// Reads memory again and again, through descriptors that it holds open.
+/// Reader of memory that keeps its descriptors open.
 #[derive(Debug)]
 pub struct Gauge(Mutex<Files>);
 
 impl Gauge {
-    /// Of this machine.
+    /// Creates a gauge of this machine.
     #[allow(clippy::useless_conversion, reason = "the field is narrower on machines of 32 bits")]
     pub fn new() -> Self {
         // `sysinfo(2)` takes no descriptor and needs no file system.
@@ -52,17 +51,17 @@ impl Gauge {
         Self(Mutex::new(Files::below(Path::new("/"), total.filter(|total| *total > 0))))
     }
 
-    /// Reads what holds now. A file that cannot be read any more counts with its last content.
+    /// Reads the current values. A file that cannot be read any more counts with its last content.
     pub fn read(&self) -> Reading {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).read()
     }
 
-    /// Files that could not be read at the last reading, and what is used instead.
+    /// First file that could not be read at the last reading, and the values used instead.
     pub fn trouble(&self) -> Option<Trouble> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).trouble()
     }
 
-    /// Whether the limit of the last reading was measured, and not assumed.
+    /// Whether the limit of the last reading was measured rather than assumed.
     pub fn is_known(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).assumed.is_none()
     }
@@ -74,23 +73,23 @@ impl Default for Gauge {
     }
 }
 
-/// A single reading.
+/// Reads once.
 pub fn read() -> Reading {
     Gauge::new().read()
 }
 
-/// The files, and what became of the last reading.
+/// Open files, and the failures of the last reading.
 #[derive(Debug)]
 struct Files {
     root: PathBuf,
-    /// Memory of the machine as the kernel reports it without a file.
+    /// Memory of the machine from `sysinfo(2)`, bytes.
     total: Option<u64>,
-    /// With the number of the reading that used each last.
+    /// Each file with the number of the reading that used it last.
     open: BTreeMap<PathBuf, (KeptFile, u64)>,
     readings: u64,
     /// Files that could not be read.
     failed: Vec<(PathBuf, io::Error)>,
-    /// The limit, where it was assumed: a file was never readable.
+    /// The limit, if assumed because a file was never readable.
     assumed: Option<u64>,
 }
 
@@ -118,7 +117,7 @@ impl Files {
         Reading { limit, free, resident }
     }
 
-    /// Whether a file that may limit us exists and was never readable.
+    /// Whether a control group file exists and was never readable.
     fn is_group_hidden(&self) -> bool {
         let is_of_groups = |path: &PathBuf| !path.ends_with("meminfo") && !path.ends_with("statm");
         self.open.iter().any(|(path, (file, _))| is_of_groups(path) && file.is_unread())
@@ -136,7 +135,7 @@ impl Files {
         ))
     }
 
-    /// Text of the file at `path` below the root; of the last good reading where it cannot be read now.
+    /// Text of the file at `path` below the root, from the last good reading if it cannot be read now.
     fn text(&mut self, path: &Path) -> Option<String> {
         let path = self.root.join(path);
         let now = self.readings;
@@ -149,13 +148,13 @@ impl Files {
         file.text().map(str::to_owned)
     }
 
-    /// A number of bytes; `max` is none.
+    /// Number of bytes in a file; `None` for `max`.
     fn number(&mut self, path: &Path) -> Option<u64> {
         self.text(path)?.trim().parse().ok()
     }
 
-    /// `MemTotal` and `MemAvailable` of `/proc/meminfo`; without it the total, as all of it were free: how much
-    /// is cached and would give way is unknown then.
+    /// `MemTotal` and `MemAvailable` of `/proc/meminfo`. Without that file the total counts as free, since the
+    /// reclaimable part is unknown.
     fn machine(&mut self) -> Option<Bound> {
         let text = self.text(Path::new("proc/meminfo"));
         let field = |name: &str| {
@@ -167,7 +166,7 @@ impl Files {
         Some(Bound { limit, free: field("MemAvailable:").unwrap_or(limit) })
     }
 
-    /// From our own control group (version 2) up to the root.
+    /// Bounds of the control groups (version 2) from the own one up to the root.
     fn unified_groups(&mut self, groups: &str) -> Vec<Bound> {
         let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
         let ancestors = own.into_iter().flat_map(|own| Path::new(own).ancestors()).take(GROUPS);
@@ -177,8 +176,8 @@ impl Files {
             .collect()
     }
 
-    /// From our own control group (version 1) up to the root. A container sees its own at the root, whatever
-    /// its path is called outside.
+    /// Bounds of the control groups (version 1) from the own one up to the root. A container sees its own group at
+    /// the root, independent of its path outside.
     fn legacy_groups(&mut self, groups: &str) -> Vec<Bound> {
         let own = groups.lines().find_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -196,8 +195,8 @@ impl Files {
             .collect()
     }
 
-    /// One control group; `None` when it has no limit. Inactive file pages are given up before anybody is
-    /// killed: they are free.
+    /// Bound of one control group; `None` without a limit. Inactive file pages count as free, as the kernel reclaims
+    /// them before it kills a process.
     fn bound(&mut self, folder: &Path, limit: &str, usage: &str, inactive: &str) -> Option<Bound> {
         let limit = self.number(&folder.join(limit))?;
         let stat = self.text(&folder.join("memory.stat")).unwrap_or_default();
@@ -237,7 +236,7 @@ mod tests {
         Files::below(root.path(), None).read()
     }
 
-    /// Limit and free, MiB.
+    /// Limit and free part, MiB.
     fn bounds(files: &[(&str, &str)]) -> (u64, u64) {
         let Reading { limit, free, .. } = read_with(files);
         (limit / MIB, free / MIB)
@@ -260,7 +259,7 @@ mod tests {
             ("sys/fs/cgroup/memory.max", "536870912\n"),
             ("sys/fs/cgroup/memory.current", "520093696\n"),
         ];
-        assert_eq!(bounds(&files[..6]), (256, 160), "file pages that nobody looks at are free");
+        assert_eq!(bounds(&files[..6]), (256, 160), "inactive file pages are free");
         assert_eq!(bounds(&files), (256, 16), "another group has nearly all of it");
     }
 
@@ -283,7 +282,7 @@ mod tests {
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "67108864\n"),
         ];
         assert_eq!(bounds(&files), (64, 64));
-        assert_eq!(bounds(&[MEMINFO, files[2]]), (64, 64), "also when nobody tells the group");
+        assert_eq!(bounds(&[MEMINFO, files[2]]), (64, 64), "also when the group is not reported");
     }
 
     #[test]
@@ -305,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_tells_nothing_still_starts() {
+    fn machine_without_readings_gets_the_assumed_limit() {
         assert_eq!(read_with(&[]), Reading { limit: UNKNOWN, free: UNKNOWN, resident: 0 });
     }
 

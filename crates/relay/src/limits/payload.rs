@@ -1,56 +1,56 @@
-//! How much of the memory payload may take: as configured, as long as the machine has it.
+//! Memory limits of the payload (cached groups): as configured, as long as the machine has that memory.
 
 use super::memory::Reading;
 use crate::config::{Cache, Size};
 
-/// Past this share of the memory even the newest groups are let go, percent: before the kernel acts.
+/// Share of the memory above which even the newest groups are evicted, before the kernel runs out of memory.
 const CEILING: Size = Size::Percent(60);
-/// What memory just let go counts for less of at each look: an eighth.
+/// Divisor by which the memory in `returning` decays at each poll.
 const FORGET: u64 = 8;
 
-/// What payload may take, bytes.
+/// Memory limits of the payload, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// What the cache aims at.
+    /// Target of the cache.
     pub capacity: u64,
-    /// Where even the newest groups are let go, and nothing new is taken.
+    /// Limit above which even the newest groups are evicted and no new data is accepted.
     pub ceiling: u64,
 }
 
-/// What was asked for, bytes.
+/// Configured limits, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     wished: Limits,
     headroom: u64,
 }
 
-/// Follows the memory of the machine.
+/// Adapts the limits to the free memory of the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Watch {
     plan: Plan,
-    /// Payload and resident memory at the last look.
+    /// Payload and resident memory at the last poll.
     last: Option<(u64, u64)>,
-    /// Payload let go that the allocator has not given back yet.
+    /// Evicted payload that the allocator has not returned to the system yet.
     returning: u64,
 }
 
 impl Plan {
-    /// What `cache` means where `available` bytes may be used.
+    /// Converts `cache` to bytes, of `available` bytes.
     pub fn new(cache: &Cache, available: u64) -> Self {
         let (capacity, headroom) = (cache.capacity.of(available), cache.headroom.of(available));
-        // Between the capacity and what must stay free, however close they are.
+        // Between the capacity and the headroom, however close they are.
         let between =
             capacity.saturating_add(available.saturating_sub(headroom).saturating_sub(capacity) / 4);
         let ceiling = CEILING.of(available).max(between);
         Self { wished: Limits { capacity, ceiling: ceiling.max(capacity) }, headroom }
     }
 
-    /// What payload may take when it takes `used` now and `returning` bytes are about to be free.
+    /// Computes the limits for a payload of `used` bytes while `returning` bytes are about to become free.
     ///
-    /// The process is larger than its payload: by connections, by what the allocator keeps. All of that
-    /// is in use, so what is free plus what payload has is the room there is for payload.
+    /// The process is larger than its payload, by connections and memory that the allocator keeps. All of that is in
+    /// use, so the room for payload is the free memory plus the current payload.
     pub fn limits(&self, used: u64, returning: u64, reading: &Reading) -> Limits {
-        // Not every group counts us alone, nor at once.
+        // A control group may count other processes too, and may lag behind.
         let ours = reading.limit.saturating_sub(reading.resident);
         let room = used.saturating_add(reading.free.min(ours)).saturating_add(returning);
         let capacity = self.wished.capacity.min(room.saturating_sub(self.headroom));
@@ -60,18 +60,18 @@ impl Plan {
 }
 
 impl Watch {
-    /// Follows `plan`.
+    /// Creates a watch of `plan`.
     pub fn new(plan: Plan) -> Self {
         Self { plan, last: None, returning: 0 }
     }
 
-    /// What payload may take from now on, when it takes `used`. Call at even intervals.
+    /// Computes the limits for a payload of `used` bytes; to be called at regular intervals.
     pub fn look(&mut self, used: u64, reading: &Reading) -> Limits {
         if let Some((used_before, resident_before)) = self.last {
             let gone = used_before.saturating_sub(used);
             let came = used.saturating_sub(used_before);
             let returned = resident_before.saturating_sub(reading.resident);
-            // Without this one shortage would empty the cache: memory let go comes back late.
+            // Evicted memory returns late; without this correction one shortage would empty the cache.
             self.returning =
                 self.returning.saturating_add(gone).saturating_sub(came.saturating_add(returned));
         }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn with_memory_to_spare_the_limits_are_those_asked_for() {
+    fn ample_memory_gives_the_configured_limits() {
         assert_eq!(shown(plan().limits(0, 0, &reading(950, 20))), (400, 600));
         assert_eq!(shown(plan().limits(390 * MIB, 0, &reading(500, 450))), (400, 600));
         let small = Plan::new(&cache(Size::Bytes(8 * MIB), Size::Bytes(0)), 1_000 * MIB);
@@ -118,27 +118,27 @@ mod tests {
     }
 
     #[test]
-    fn what_others_take_is_not_ours_and_headroom_stays_free() {
-        // 300 MiB are free, 100 of them must stay so.
+    fn memory_of_others_and_headroom_are_left_free() {
+        // 300 MiB are free, of which 100 are headroom.
         assert_eq!(shown(plan().limits(100 * MIB, 0, &reading(300, 120))), (300, 350));
         assert_eq!(shown(plan().limits(200 * MIB, 0, &reading(60, 220))), (160, 210), "40 MiB must go");
         assert_eq!(shown(plan().limits(30 * MIB, 0, &reading(10, 60))), (0, 0));
     }
 
     #[test]
-    fn what_the_process_takes_beyond_its_payload_is_taken_off() {
-        // Whatever a group says is free: 700 MiB are ours already, 100 of them payload.
+    fn memory_beyond_the_payload_is_subtracted() {
+        // Regardless of the free memory of a group: the process has 700 MiB, 100 of them payload.
         assert_eq!(shown(plan().limits(100 * MIB, 0, &reading(950, 700))), (300, 350));
     }
 
     #[test]
-    fn the_ceiling_is_never_below_the_capacity_and_both_stay_below_the_limit() {
+    fn ceiling_is_between_the_capacity_and_the_limit() {
         for used in (0..1_000).step_by(50) {
             for free in (0..1_000).step_by(50) {
                 let resident = used + 30;
                 let limits = plan().limits(used * MIB, 0, &reading(free, resident));
                 assert!(limits.capacity <= limits.ceiling);
-                // All that payload may still grow by is free.
+                // The payload may grow only by memory that is free.
                 let grows = (limits.ceiling / MIB).saturating_sub(used);
                 assert!(
                     grows <= free && resident + grows <= 1_000.max(resident),
@@ -152,15 +152,15 @@ mod tests {
     fn memory_that_comes_back_late_does_not_empty_the_cache() {
         let mut watch = Watch::new(plan());
         assert_eq!(shown(watch.look(400 * MIB, &reading(100, 500))), (400, 450));
-        // Somebody takes 60 MiB: as much must go.
+        // Another process takes 60 MiB: as much must be evicted.
         assert_eq!(shown(watch.look(400 * MIB, &reading(40, 500))).0, 340);
-        // It went, but the allocator has not returned it.
+        // It was evicted, but the allocator has not returned it.
         for _ in 0..2 {
             let capacity = watch.look(340 * MIB, &reading(40, 500)).capacity / MIB;
             assert!((325..=340).contains(&capacity), "{capacity}");
         }
-        assert_eq!(shown(watch.look(340 * MIB, &reading(100, 440))).0, 340, "it has");
-        // And what never comes back is not hoped for for long.
+        assert_eq!(shown(watch.look(340 * MIB, &reading(100, 440))).0, 340, "returned");
+        // Memory that never returns stops counting soon.
         let mut watch = Watch::new(plan());
         watch.look(400 * MIB, &reading(40, 500));
         let hoped: Vec<u64> =

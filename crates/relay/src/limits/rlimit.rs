@@ -1,38 +1,38 @@
-//! Open files: a relay that meets the shell's default of 1,024 fails in the middle of an event.
+//! Limit of open files. The usual soft limit of 1,024 is too low for a busy relay.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Below this many open files a busy relay runs short: QUIC takes a socket a worker, but every
-/// connection over TCP takes one of its own.
+/// Limit of open files below which a busy relay runs short: QUIC takes one socket per worker, but each connection
+/// over TCP takes one of its own.
 pub const COMFORTABLE: u64 = 4_096;
 
-/// Open files a worker takes: its socket, its poll twice, and its waker.
+/// Open files per worker: its socket, two for its poll, and its waker.
 const A_WORKER: u64 = 4;
-/// Open files of everything else: standard streams, signals, the lock of the port, two runtimes, listeners, memory
+/// Open files of all other parts: standard streams, signals, the lock of the port, two runtimes, listeners, memory
 /// readings, the service manager, and a file being read.
 const OTHERS: u64 = 40;
-/// Share of the limit that stays free for files read again and for connections to auth servers: an eighth.
+/// Divisor of the limit that gives the files kept free for reloads and connections to auth servers.
 const SPARE: u64 = 8;
-/// No more than this stays free: auth servers are asked over 64 connections at once.
+/// Most files kept free; auth servers are asked over 64 connections at once.
 const MOST_SPARE: u64 = 128;
-/// Share of what is left that HTTP gets, its WebSocket handshakes included: a quarter.
+/// Divisor of the remaining files that gives the share of HTTP, including WebSocket handshakes.
 const HTTP: u64 = 4;
 
-/// How many files have to be open with `workers`. A connection over QUIC takes none of its own.
+/// Number of open files that `workers` need. A QUIC connection takes none of its own.
 pub fn needed(workers: usize) -> u64 {
     u64::try_from(workers).unwrap_or(u64::MAX).saturating_mul(A_WORKER).saturating_add(OTHERS)
 }
 
-/// Stream sockets that may be open at once.
+/// Limits of open stream sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sockets {
-    /// Connections that HTTP serves, or that have not become a session yet.
+    /// Connections that serve HTTP or have not become a session yet.
     pub http: usize,
     /// Sessions over WebSocket, TCP and Unix sockets.
     pub sessions: usize,
 }
 
-/// Stream sockets that the current limit on open files leaves beside `workers`.
+/// Computes the limits of stream sockets from the current limit of open files and the need of `workers`.
 pub fn sockets(workers: usize) -> Sockets {
     shared_out(workers, current())
 }
@@ -45,15 +45,15 @@ fn shared_out(workers: usize, limit: Option<u64>) -> Sockets {
     Sockets { http: count(http), sessions: count(left.saturating_sub(http).max(1)) }
 }
 
-/// The hard limit on open files, up to which [`raise`] goes; `None` is no limit.
+/// Hard limit of open files, to which [`raise`] raises the soft one; `None` is no limit.
 pub fn hard() -> Option<u64> {
     getrlimit(Resource::Nofile).maximum
 }
 
-/// Raises the soft limit on open files to the hard one. Returns what holds now; `None` is no limit.
+/// Raises the soft limit of open files to the hard one. Returns the new limit; `None` is no limit.
 ///
 /// # Errors
-/// The system's refusal; the old limit still holds then, and is returned by [`current`].
+/// The system refuses; [`current`] then returns the unchanged limit.
 pub fn raise() -> Result<Option<u64>, std::io::Error> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
@@ -62,7 +62,7 @@ pub fn raise() -> Result<Option<u64>, std::io::Error> {
     Ok(maximum)
 }
 
-/// The soft limit on open files; `None` is no limit.
+/// Soft limit of open files; `None` is no limit.
 pub fn current() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }

@@ -1,7 +1,7 @@
 //! The queue between the threads that log and the thread that writes.
 //!
-//! Standard error may be a full disk, a pipe that nobody reads or a closed descriptor. None of them may hold up or
-//! end a relay: a line that the queue has no room for, or that cannot be written, is dropped and counted.
+//! Standard error may be a full disk, a pipe without a reader or a closed descriptor. None of these may block or end
+//! a relay: a line that does not fit into the queue, or cannot be written, is dropped and counted.
 
 use std::{
     io::{self, Write},
@@ -13,21 +13,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bytes that wait to be written: some thousand lines, a second of a debug log.
+/// Capacity of the queue, bytes: some thousand lines, a second of a debug log.
 const WAITING_BYTES: usize = 1024 * 1024;
-/// How long the thread waits when standard error is non-blocking and full.
+/// Pause before a retry when standard error is non-blocking and full.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// Takes lines from any thread without waiting; one thread writes them.
+/// Queue that accepts lines from any thread without blocking; one thread writes them.
 #[derive(Clone, Debug)]
 pub(super) struct Queue(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     waiting: Mutex<Waiting>,
-    /// There is something to write.
+    /// Signalled when text is queued.
     filled: Condvar,
-    /// All has been written.
+    /// Signalled when all text is written.
     emptied: Condvar,
     dropped: AtomicU64,
 }
@@ -35,7 +35,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Waiting {
     text: Vec<u8>,
-    /// The thread has taken text that is not written yet.
+    /// Whether the thread is writing text taken from the queue.
     is_writing: bool,
 }
 
@@ -43,7 +43,7 @@ impl Queue {
     /// Starts the thread that writes to `out`, for as long as the process runs.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The thread cannot be started.
     pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
         let queue = Self(Arc::default());
         let shared = queue.0.clone();
@@ -64,7 +64,7 @@ impl Queue {
         self.0.filled.notify_one();
     }
 
-    /// Lines dropped so far.
+    /// Number of lines dropped so far.
     pub(super) fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
@@ -102,7 +102,7 @@ impl Shared {
             std::mem::swap(&mut text, &mut waiting.text);
             waiting.is_writing = true;
             drop(waiting);
-            // The rest of a line that failed half-way must not run into the next one.
+            // A line that failed half-way must not run into the next one.
             if std::mem::take(&mut is_cut) && write(&mut out, b"\n") < 1 {
                 is_cut = true;
             }
@@ -115,7 +115,7 @@ impl Shared {
     }
 }
 
-/// Writes `text`; how much of it was taken before the first error.
+/// Writes `text`. Returns the number of bytes written before the first error.
 fn write(out: &mut impl Write, text: &[u8]) -> usize {
     let mut done = 0;
     while let Some(rest) = text.get(done..).filter(|rest| !rest.is_empty()) {
@@ -138,7 +138,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(20);
 
-    /// Takes what `take` allows of each write.
+    /// Writer that calls the function for each write.
     struct Out<F>(F);
 
     impl<F: FnMut(&[u8]) -> io::Result<usize>> Write for Out<F> {
@@ -155,7 +155,7 @@ mod tests {
     fn lines_are_written_in_order() {
         let (sender, received) = mpsc::sync_channel(16);
         let queue = Queue::start(Out(move |bytes: &[u8]| {
-            // Piece by piece, as a pipe may take them.
+            // In pieces, as a pipe may accept them.
             let some = bytes.len().min(3);
             sender.send(bytes[..some].to_vec()).map(|()| some).map_err(io::Error::other)
         }))
@@ -176,7 +176,7 @@ mod tests {
         }))
         .unwrap();
         let line = [b"x".repeat(1_023), b"\n".to_vec()].concat();
-        // What the thread has taken already has room of its own.
+        // Text that the thread is writing does not count against the capacity.
         let room = WAITING_BYTES / line.len();
         (0..3 * room).for_each(|_| queue.push(&line));
         let dropped = queue.dropped();
@@ -184,7 +184,7 @@ mod tests {
         queue.flush(Duration::ZERO);
         drop(release);
         queue.flush(LONG);
-        assert_eq!(queue.dropped(), dropped, "what was queued is written once it can be");
+        assert_eq!(queue.dropped(), dropped, "queued lines are written once possible");
     }
 
     #[test]
