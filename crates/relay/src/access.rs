@@ -1,11 +1,11 @@
-//! Who may come in: public paths, tokens, client certificates, and whoever is asked about them.
+//! Session authorization: public paths, tokens, client certificates, key servers and auth servers.
 //!
-//! [`Access`] is the relay's [`Gate`]. What it knows by itself (public paths, keys out of files) it answers at
-//! once, on the worker's thread. What has to be asked over HTTP it answers later, from a runtime of its own:
-//! a key by its name ([`remote`]), or everything ([`server`], [`api`]).
+//! [`Access`] is the relay's [`Gate`]. Requests decided by local state (public paths, keys from files) are answered
+//! synchronously on the worker's thread. Requests that need HTTP are answered later from a separate runtime: a key
+//! fetched by its `kid` ([`remote`]), or the whole decision ([`server`], [`api`]).
 //!
-//! What is taken back ends the sessions that rest on it. Every answer is made, and given, under the lock
-//! that a change takes: none that was made of what holds no more comes after the change.
+//! Revoking a key or a grant closes the sessions admitted by it. An answer is computed and sent under the lock that
+//! a policy change takes for writing, so an answer from the old policy never follows the change.
 
 mod api;
 mod cache;
@@ -33,51 +33,51 @@ use tracing::warn;
 
 use crate::config::{Auth, Credentials, KeyDir};
 
-/// What names a host that was asked for: a browser comes by any of them for the same.
+/// Transports whose requests name a host; a browser may use any of them for the same URL.
 const NAMED: [&str; 3] = ["webtransport", "websocket", "http"];
-/// What a session is told whose right to be here was taken back.
+/// Close reason of a session whose authorization was revoked.
 const REVOKED: &str = "revoked";
 
-/// Why nobody could be let in as configured.
+/// Authorization configuration that cannot be used.
 #[derive(Debug, Error)]
 pub(crate) enum AccessError {
-    /// A file of keys that is not there, or is none.
+    /// A key file is missing or holds no usable key.
     #[error("{0}")]
     Keys(String),
-    /// What is needed to ask over HTTP.
+    /// The HTTP client cannot be set up (URL, TLS files).
     #[error("{0}")]
     Http(String),
-    /// The system gives no thread.
-    #[error("cannot start what keeps keys up to date: {0}")]
+    /// A thread cannot be started.
+    #[error("cannot start the thread that refreshes keys: {0}")]
     Thread(#[from] io::Error),
 }
 
-/// Who may come in.
+/// Authorization of sessions, the relay's [`Gate`].
 pub(crate) struct Access {
     known: Arc<Known>,
     asked: Asked,
     /// Host names whose first labels become the first part of the path, longest first.
     domains: Vec<String>,
-    /// Whose pages may open sessions.
+    /// Web origins whose pages may open sessions.
     origins: Origins,
-    /// Keeps files up to date, for as long as it lives.
+    /// Watches key files until dropped.
     _files: Option<files::Watcher>,
-    /// Where is asked.
+    /// Runtime of the requests to key servers and auth servers.
     runtime: Option<Runtime>,
 }
 
-/// Who is asked what is not known.
+/// Server asked for what local state cannot decide.
 enum Asked {
     Nobody,
-    /// For a key.
+    /// A key server.
     Keys(Arc<remote::Keyring>),
-    /// For everything.
+    /// The server of `auth.url`, which decides about each session.
     Server(Arc<server::Server>),
-    /// For everything, the older way.
+    /// The server of `auth.api`, the older protocol.
     Api(Arc<api::Api>),
 }
 
-/// What is known without asking, and the sessions it holds for.
+/// Local policy, and the live sessions it was applied to.
 pub(super) struct Known {
     policy: RwLock<Arc<Policy>>,
     sessions: OnceLock<Sessions>,
@@ -92,12 +92,12 @@ impl Known {
         self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Runs `answer` with what holds now; what it gives away is given before anything changes.
+    /// Runs `answer` with the current policy under its read lock, so that `answer` completes before any change.
     fn answering<T>(&self, answer: impl FnOnce(&Policy) -> T) -> T {
         answer(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Other keys hold from now on; sessions of tokens by those that are gone end.
+    /// Replaces the keys, and closes the sessions whose permits rest on removed keys.
     fn set_keys(&self, keys: Keys) {
         let policy = {
             let mut policy = self.policy.write().unwrap_or_else(PoisonError::into_inner);
@@ -126,19 +126,21 @@ impl Known {
 }
 
 impl Access {
-    /// Reads what is configured, and starts keeping it up to date. `policy` is what is public; `node` is how
-    /// this relay is called toward a server that is asked.
+    /// Loads the configured credentials and starts refreshing them. `policy` holds the public paths; `node` is this
+    /// relay's name in requests to an auth server.
     ///
     /// # Errors
-    /// [`AccessError`]: what is wrong, and with which file.
+    /// [`AccessError`], which names the file or configuration key.
     pub(crate) fn start(policy: Policy, auth: &Auth, node: &str) -> Result<Self, AccessError> {
         let expected = Arc::new(auth.expected.clone());
         let policy = policy.with_expected(expected.clone());
-        // Tokens are of an unknown key, and not refused as such, before the first keys are there.
+        // Before the first keys arrive a token fails with an unknown key instead of being rejected as unsupported.
         let policy = if auth.credentials.takes_tokens() { policy.with_keys(Keys::new()) } else { policy };
         let known = Arc::new(Known::new(policy));
         if auth.asks() && auth.tls.disable_verify {
-            warn!("`auth.tls.disable_verify`: whoever is on the way decides who may come in");
+            warn!(
+                "`auth.tls.disable_verify` is on: anybody on the network path can pose as the auth server or key server"
+            );
         }
         let mut domains: Vec<String> = auth.domains.iter().map(|domain| domain.to_lowercase()).collect();
         domains.sort_by_key(|domain| std::cmp::Reverse(domain.len()));
@@ -180,7 +182,7 @@ impl Access {
         })
     }
 
-    /// Waits until whoever is asked has heard of the sessions that ended; no longer than `most`.
+    /// Waits until the auth server has received the end events of closed sessions, at most `most`.
     pub(crate) fn settle(&self, most: Duration) {
         let Asked::Server(server) = &self.asked else { return };
         let until = Instant::now() + most;
@@ -189,7 +191,7 @@ impl Access {
         }
     }
 
-    /// The target as it is decided on: below the path that its host name stands for.
+    /// Request target with the path of its host name's labels below `auth.domains` prepended.
     fn target(&self, request: &Request) -> String {
         if self.domains.is_empty() || !NAMED.contains(&request.transport) {
             return request.target.clone();
@@ -210,13 +212,13 @@ impl Access {
         target
     }
 
-    /// Lets in pages of `origins` only, and what is no page.
+    /// Restricts requests that carry an `Origin` to `origins`.
     pub(crate) fn only_from(mut self, origins: Origins) -> Self {
         self.origins = origins;
         self
     }
 
-    /// By what is known here.
+    /// Decides by client certificate or local policy.
     fn decide(&self, request: &Request, target: &str) -> Result<Permit, Refusal> {
         if let Some(certificate) = &request.certificate {
             return Policy::peer(target, peer_name(certificate), certificate.not_after, request.now);
@@ -227,14 +229,14 @@ impl Access {
 
 impl Drop for Access {
     fn drop(&mut self) {
-        // A name that is looked up must not hold up the end.
+        // A pending DNS lookup must not delay shutdown.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// The files of keys of this machine that `auth` names, if it does.
+/// Local key files that `auth` names, if any.
 fn source(auth: &Auth) -> Option<files::Source> {
     match &auth.credentials {
         Credentials::Files(files) => Some(files::Source::Files(files.clone())),
@@ -243,18 +245,18 @@ fn source(auth: &Auth) -> Option<files::Source> {
     }
 }
 
-/// The same, file by file.
+/// Paths of the local key files that `auth` names.
 pub(crate) fn key_files(auth: &Auth) -> Vec<PathBuf> {
     source(auth).and_then(|source| files::all(source).ok()).unwrap_or_default()
 }
 
-/// What would keep a relay from starting, as far as can be told without asking anybody.
+/// First error that would keep a relay from starting, as far as it shows without network requests.
 pub(crate) fn trouble(auth: &Auth) -> Option<String> {
     let keys = source(auth).and_then(files::trouble);
     keys.or_else(|| http::Http::new(auth.credentials.url()?, auth).err().map(|error| error.to_string()))
 }
 
-/// How a certificate is called in the log, and as the holder of what it publishes.
+/// Name of a client certificate in the log, and as the owner of its broadcasts.
 fn peer_name(certificate: &relay_worker::PeerCertificate) -> String {
     let digits = certificate.fingerprint.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
     match &certificate.name {
@@ -292,7 +294,7 @@ impl Gate for Access {
     }
 
     fn started(&self, sessions: &Sessions) {
-        // Once.
+        // Set once; a second call has no effect.
         let _ = self.known.sessions.set(sessions.clone());
     }
 }

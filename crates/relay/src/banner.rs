@@ -1,4 +1,4 @@
-//! What a development relay says when it is ready: everything one needs to reach it.
+//! Start-up text of a development relay: addresses, certificate hash and a browser snippet.
 
 use std::{
     fmt,
@@ -9,15 +9,15 @@ use crate::certificate::Fingerprint;
 
 /// The text for standard output.
 pub struct Banner {
-    /// Where the relay listens.
+    /// Address of the QUIC listener.
     pub address: SocketAddr,
-    /// Where it serves HTTP, if it does.
+    /// Address of the HTTP listener, if any.
     pub http: Option<SocketAddr>,
-    /// Of the certificate it shows.
+    /// SHA-256 of the certificate in use.
     pub fingerprint: Fingerprint,
 }
 
-/// What this machine reaches a relay by that listens at `address`.
+/// Address at which this machine reaches a relay that listens at `address`: a wildcard becomes loopback.
 pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -36,7 +36,11 @@ impl fmt::Display for Banner {
         writeln!(f, "moq-relay {}: a development relay, open to {who}", env!("CARGO_PKG_VERSION"))?;
         if is_exposed {
             writeln!(f)?;
-            writeln!(f, "  Whoever reaches {} over the network, without a credential, can:", self.address)?;
+            writeln!(
+                f,
+                "  Anybody who reaches {} over the network, without a credential, can:",
+                self.address
+            )?;
             writeln!(f, "  - list, watch and publish every broadcast")?;
             if self.http.is_some() {
                 writeln!(f, "  - read /status: the addresses of all clients, and what they watch")?;
@@ -56,7 +60,7 @@ impl fmt::Display for Banner {
         writeln!(f, "  certificate    {fingerprint} (SHA-256)")?;
         writeln!(f)?;
         match self.http {
-            // Pages of other sites are refused, and so is a blank one.
+            // Pages of other sites and blank pages are rejected.
             Some(http) => writeln!(f, "In a browser's console, on a page of http://{}/:", reachable(http))?,
             None => writeln!(f, "In a browser's console, on a page of this machine:")?,
         }
@@ -83,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loopback_relay_tells_where_it_is_and_how_to_trust_it() {
+    fn loopback_banner_shows_addresses_and_fingerprint() {
         let text = banner("127.0.0.1:4443");
         assert!(text.contains("open to everybody on this machine"), "{text}");
         assert!(text.contains(" http://127.0.0.1:4443/"), "{text}");
@@ -95,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_address_is_shown_as_one_that_can_be_dialled() {
+    fn wildcard_address_is_shown_as_loopback() {
         let text = banner("[::]:9000");
         assert!(text.contains("https://[::1]:9000/"), "{text}");
         assert!(text.contains("open to everybody who can reach it"), "{text}");
@@ -105,7 +109,7 @@ mod tests {
     fn exposed_relay_names_what_it_exposes() {
         for address in ["0.0.0.0:9000", "192.0.2.1:9000", "[::]:9000"] {
             let text = banner(address);
-            assert!(text.contains(&format!("Whoever reaches {address} over the network")), "{text}");
+            assert!(text.contains(&format!("Anybody who reaches {address} over the network")), "{text}");
             assert!(text.contains("publish every broadcast") && text.contains("/status"), "{text}");
         }
         for address in ["127.0.0.1:9000", "[::1]:9000"] {

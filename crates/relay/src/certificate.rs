@@ -1,5 +1,5 @@
-//! The certificates a relay shows: read from PEM files and again when they change, or made for development;
-//! and those it asks of clients.
+//! Server certificates, loaded from PEM files and reloaded on change or generated for development, and the
+//! authorities for client certificates.
 
 mod countdown;
 mod development;
@@ -55,7 +55,7 @@ pub struct Identity {
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// Of a certificate (DER).
+    /// Hashes a certificate (DER).
     pub fn of(certificate: &[u8]) -> Self {
         let mut out = [0; 32];
         out.copy_from_slice(digest::digest(&digest::SHA256, certificate).as_ref());
@@ -87,7 +87,7 @@ impl Identity {
         Self::of(cert, &pem::read(cert)?, key, &pem::read(key)?)
     }
 
-    /// The same of what was read already.
+    /// Parses a chain and a key from file contents; the paths are for errors.
     fn of(cert: &Path, cert_text: &[u8], key: &Path, key_text: &[u8]) -> Result<Self, Error> {
         let chain = pem::certificates(cert, cert_text)?;
         let private = pem::private_key(key, key_text)?;
@@ -121,7 +121,7 @@ impl Identity {
         (self.not_before..=self.not_after).contains(&now)
     }
 
-    /// Which certificate of the chain the key belongs to, counted from 1.
+    /// Position, counted from 1, of the certificate in the chain that the key belongs to.
     fn place_of_key(&self) -> Option<usize> {
         let fits = |certificate: &CertificateDer<'static>| {
             let alone = vec![certificate.clone()];
@@ -135,12 +135,12 @@ impl Identity {
         self.chain.first().map(|leaf| names_of(leaf)).unwrap_or_default()
     }
 
-    /// How many certificates are shown.
+    /// Number of certificates in the chain.
     pub fn chain_len(&self) -> usize {
         self.chain.len()
     }
 
-    /// What TLS signs with.
+    /// Builds the chain and signing key for rustls.
     ///
     /// # Errors
     /// The key is of no known kind, or does not belong to the chain.
@@ -153,23 +153,23 @@ impl Identity {
         Fingerprint::of(self.chain.first().map_or(&[][..], |leaf| leaf.as_ref()))
     }
 
-    /// When the leaf stops being valid.
+    /// End of the leaf's validity (`notAfter`).
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }
 
-    /// How long the leaf is valid in all.
+    /// Length of the leaf's validity period.
     pub fn lifetime(&self) -> Duration {
         self.not_after.duration_since(self.not_before).unwrap_or_default()
     }
 
-    /// How long the leaf stays valid after `now`.
+    /// Remaining validity of the leaf after `now`.
     pub fn remaining(&self, now: SystemTime) -> Duration {
         self.not_after.duration_since(now).unwrap_or_default()
     }
 
-    /// A secret that survives a restart with the same key and tells nothing about it: a restarted
-    /// relay can then tell its old clients at once that their connections are gone.
+    /// Derives (HKDF) a secret that is the same after a restart with the same private key, so that a restarted relay
+    /// can send stateless resets for connections of its previous run.
     pub fn stable_secret(&self) -> [u8; 32] {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"moq-relay endpoint secret");
         let mut out = [0; 32];
@@ -181,7 +181,7 @@ impl Identity {
     }
 }
 
-/// First and last moment of the leaf.
+/// Validity period of the leaf.
 fn validity(chain: &[CertificateDer<'_>], file: &Path) -> Result<(SystemTime, SystemTime), Error> {
     let leaf = chain.first().map_or(&[][..], |leaf| leaf.as_ref());
     let certificate = Certificate::from_der(leaf)
@@ -190,8 +190,7 @@ fn validity(chain: &[CertificateDer<'_>], file: &Path) -> Result<(SystemTime, Sy
     Ok((validity.not_before.to_system_time(), validity.not_after.to_system_time()))
 }
 
-/// A name or an address; other kinds are not for TLS servers.
-/// The names and addresses that a certificate (DER) is for, as it spells them.
+/// DNS names and IP addresses of a certificate (DER), as it spells them.
 fn names_of(leaf: &[u8]) -> Vec<String> {
     let leaf = Certificate::from_der(leaf).ok();
     let names = leaf.as_ref().and_then(|leaf| {
@@ -200,6 +199,7 @@ fn names_of(leaf: &[u8]) -> Vec<String> {
     names.unwrap_or_default().iter().filter_map(name).collect()
 }
 
+/// Text of a DNS name or IP address; `None` for other kinds, which do not identify TLS servers.
 fn name(name: &GeneralName) -> Option<String> {
     match name {
         GeneralName::DnsName(name) => Some(name.as_str().escape_default().to_string()),
@@ -211,7 +211,7 @@ fn name(name: &GeneralName) -> Option<String> {
     }
 }
 
-/// The day of a moment, UTC.
+/// Calendar day (UTC) of `at`.
 pub(crate) fn date(at: SystemTime) -> time::Date {
     time::OffsetDateTime::from(at).date()
 }

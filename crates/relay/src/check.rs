@@ -1,4 +1,4 @@
-//! The verb `check`: what a relay would do with its settings, explained; nothing is started.
+//! The verb `check`: explains the resolved settings of a relay without starting one.
 
 mod certificate;
 mod json;
@@ -22,7 +22,7 @@ use crate::{
 };
 use report::Report;
 
-/// Explains the settings on standard output. The status says whether a relay would start with them.
+/// Explains the settings on standard output. The exit status tells whether a relay would start with them.
 pub fn check(args: &CheckArgs) -> ExitCode {
     let file = args.run.config_file();
     let outside = args.run.outside();

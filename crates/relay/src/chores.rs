@@ -1,4 +1,4 @@
-//! What recurs while a relay runs: memory, a line of counts, signs of life.
+//! Periodic tasks of a running relay: memory limits, log lines of counts, watchdog pings.
 
 use std::{
     sync::Arc,
@@ -18,32 +18,32 @@ use crate::{
     notify::Notify,
 };
 
-/// How often memory is looked at.
+/// Interval of memory readings.
 const TICK: Duration = Duration::from_millis(500);
-/// How often a line of counters goes to the debug log.
+/// Interval of the counters in the debug log.
 const SHOW: Duration = Duration::from_secs(10);
-/// At most this often a line of counts goes to the log, and only if there is something new in it.
+/// Shortest interval between lines of counts in the log, written only when a count changed.
 const CENSUS: Duration = Duration::from_secs(60);
-/// At most this often the log says that lines of it were dropped.
+/// Shortest interval between warnings about dropped log lines.
 const LOSSES: Duration = Duration::from_secs(60);
 
-/// What recurs, and when it was done last.
+/// Periodic tasks and the times they last ran.
 pub(crate) struct Chores {
     watch: Watch,
     memory: Arc<Gauge>,
-    /// The trouble with memory readings that the log has.
+    /// Failure of memory readings that was logged last.
     memory_trouble: Option<String>,
     looked: Option<Instant>,
     shown: Instant,
     census: Census,
     told: Told,
     alive: Option<Instant>,
-    /// Sessions closed for their memory that the log has, and when it was last written.
+    /// Number of sessions closed for memory that was logged last, and the time of that line.
     shed: (u64, Option<Instant>),
     losses: Losses,
 }
 
-/// Dropped lines of the log that the log has mentioned.
+/// Count of dropped log lines already reported.
 #[derive(Default)]
 struct Losses {
     mentioned: u64,
@@ -51,7 +51,7 @@ struct Losses {
 }
 
 impl Losses {
-    /// Lines dropped since the last mention of any, when it is time to mention them.
+    /// Lines dropped since the last report, when a report is due.
     fn take(&mut self, dropped: u64, now: Instant) -> Option<u64> {
         let new = dropped.saturating_sub(self.mentioned);
         if new == 0 || !is_due(self.at, LOSSES, now) {
@@ -62,12 +62,12 @@ impl Losses {
     }
 }
 
-/// What the service manager shows of the relay.
+/// Status last sent to the service manager.
 #[derive(Default)]
 struct Told {
     sessions: u64,
     broadcasts: u64,
-    /// What is wrong with the certificates.
+    /// Failure to reload certificates.
     trouble: Option<String>,
 }
 
@@ -77,25 +77,25 @@ impl Told {
         let state = if relay.is_ready() { "serving" } else { "draining" };
         let mut status = format!("{state} {sessions} sessions, {broadcasts} broadcasts");
         if let Some(trouble) = trouble {
-            status += "; what was read before is in use: ";
+            status += "; keeping previous certificates: ";
             status += trouble;
         }
         notify.status(&status);
     }
 }
 
-/// A change is told this much later: not all counters show it at the same moment.
+/// Delay between a change and its line: not all counters change at the same moment.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// The last line of counts.
+/// Schedule of the lines of counts.
 #[derive(Default)]
 struct Census {
-    /// Since when there is something new.
+    /// Time of the first change since the last line.
     changed: Option<Instant>,
     last: Option<(Instant, Line)>,
 }
 
-/// What a line of counts says.
+/// Counts of one log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Line {
     sessions: u64,
@@ -107,7 +107,7 @@ struct Line {
 }
 
 impl Chores {
-    /// `memory`: read at least once.
+    /// Creates the tasks. `memory`: read at least once.
     pub(crate) fn new(watch: Watch, memory: Arc<Gauge>) -> Self {
         let (shown, census, told) = (Instant::now(), Census::default(), Told::default());
         let memory_trouble = memory.trouble().map(|trouble| trouble.to_string());
@@ -125,17 +125,17 @@ impl Chores {
         }
     }
 
-    /// Memory of the machine now.
+    /// Reads the memory of the machine or control group.
     pub(crate) fn memory(&self) -> Reading {
         self.memory.read()
     }
 
-    /// How long to wait between two calls of [`Self::run`].
+    /// Interval at which [`Self::run`] is to be called.
     pub(crate) fn pause(notify: &Notify) -> Duration {
         notify.watchdog().map_or(TICK, |interval| interval.min(TICK))
     }
 
-    /// Does what is due.
+    /// Runs the tasks that are due.
     pub(crate) fn run(&mut self, relay: &Relay, certificates: &Watcher, notify: &Notify) {
         let now = Instant::now();
         if is_due(self.looked, TICK, now) {
@@ -159,14 +159,14 @@ impl Chores {
         self.warn_of_memory(&counts, now);
         self.tell_trouble(relay, certificates, notify);
         if let Some(lines) = self.losses.take(log::dropped(), now) {
-            warn!(lines, "log lines were dropped: standard error did not take them");
+            warn!(lines, "log lines dropped: standard error is blocked");
         }
         if let Some(interval) = notify.watchdog().filter(|interval| is_due(self.alive, *interval, now)) {
             self.look_alive(relay, notify, interval, now);
         }
     }
 
-    /// Writes to the log, once a minute at most, that sessions were closed for their memory.
+    /// Logs, once a minute at most, that sessions were closed for memory.
     fn warn_of_memory(&mut self, counts: &Counts, now: Instant) {
         let (logged, at) = self.shed;
         let closed = counts.state.closed;
@@ -176,13 +176,13 @@ impl Chores {
                 sessions = closed - logged,
                 state_bytes = counts.state.clients,
                 limit_bytes = counts.state.clients_limit,
-                "memory of sessions is short: closed the largest sessions of the largest addresses; \
+                "session memory is short: closed the largest sessions of the largest addresses; \
                  `limits.memory` sets the limit"
             );
         }
     }
 
-    /// Logs once that memory cannot be read, and once that it can be again.
+    /// Logs a failure to read memory once, and its recovery.
     fn log_memory_trouble(&mut self) {
         let trouble = self.memory.trouble().map(|trouble| trouble.to_string());
         if trouble == self.memory_trouble {
@@ -195,28 +195,25 @@ impl Chores {
         self.memory_trouble = trouble;
     }
 
-    /// Tells the service manager that a certificate cannot be read any more, or can be again.
+    /// Updates the service manager's status when a failure to reload certificates begins or ends.
     fn tell_trouble(&mut self, relay: &Relay, certificates: &Watcher, notify: &Notify) {
         let trouble = certificates.trouble();
         if trouble != self.told.trouble {
-            trouble.as_ref().inspect(|trouble| debug!(trouble, "certificates of before are in use"));
+            trouble.as_ref().inspect(|trouble| debug!(trouble, "keeping previous certificates"));
             self.told.trouble = trouble;
             self.told.tell(relay, notify);
         }
     }
 
-    /// Tells the service manager that the relay lives, if all of its threads do.
+    /// Pings the watchdog of the service manager if no thread is stalled.
     fn look_alive(&mut self, relay: &Relay, notify: &Notify, interval: Duration, now: Instant) {
         let silent = relay.pulse();
-        // Nobody has been asked before the first time.
+        // Before the first call no thread was probed.
         if self.alive.is_none() || silent.is_empty() {
             notify.alive();
         } else {
             let seconds = interval.as_secs_f64();
-            error!(
-                threads = silent.join(", "),
-                seconds, "no turn was taken: the watchdog is not told that all is well"
-            );
+            error!(threads = silent.join(", "), seconds, "threads are stalled: watchdog ping withheld");
         }
         self.alive = Some(now);
     }
@@ -241,7 +238,7 @@ impl Line {
 }
 
 impl Census {
-    /// What to say now, if anything: what changed after a quiet minute is said a moment later.
+    /// Returns the counts to log now, if a line is due: [`SETTLE`] after a change, once per [`CENSUS`] at most.
     fn take(&mut self, line: Line, now: Instant) -> Option<Line> {
         if line == self.last.map_or(Line::default(), |(_, line)| line) {
             self.changed = None;
@@ -274,12 +271,12 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_told_soon_after_a_quiet_minute_and_then_once_a_minute() {
+    fn counts_are_logged_soon_after_a_change_once_a_minute() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let with = |sessions| Line { sessions, ..Line::default() };
         let mut census = Census::default();
-        assert_eq!(census.take(with(0), at(0)), None, "an idle relay says nothing");
+        assert_eq!(census.take(with(0), at(0)), None, "an idle relay logs nothing");
         assert_eq!(census.take(with(1), at(6)), None, "others may not show it yet");
         assert_eq!(census.take(with(1), at(7)), Some(with(1)));
         assert_eq!(census.take(with(2), at(8)), None, "too soon");
@@ -287,6 +284,6 @@ mod tests {
         assert_eq!(census.take(with(3), at(67)), Some(with(3)));
         assert_eq!(census.take(with(3), at(500)), None, "nothing new");
         assert_eq!(census.take(with(4), at(501)), None);
-        assert_eq!(census.take(with(5), at(502)), Some(with(5)), "what holds by then");
+        assert_eq!(census.take(with(5), at(502)), Some(with(5)), "the latest counts");
     }
 }

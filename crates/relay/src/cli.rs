@@ -15,7 +15,7 @@ pub use run::RunArgs;
 
 use crate::{doctor, token};
 
-/// Letters that a slip of a verb may differ in.
+/// Largest edit distance at which a verb is suggested.
 const SLIP: usize = 2;
 
 /// A Media over QUIC relay: routes live broadcasts between publishers and subscribers.
@@ -25,42 +25,42 @@ const SLIP: usize = 2;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "moq-relay", version, about, args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// What to do instead of running a relay.
+    /// Verb to run instead of a relay.
     #[command(subcommand)]
     pub verb: Option<Verb>,
 
-    /// How to run a relay.
+    /// Settings of the relay.
     #[command(flatten)]
     pub run: RunArgs,
 }
 
-/// What else the binary does.
+/// Verbs other than running a relay.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
     /// Shows a relay at work, with what to try next
     ///
     /// It runs the relay in this process, a publisher (broadcast demo/clock with the tracks clock and pattern)
-    /// and a subscriber of both, over real QUIC, and prints a line a second. Ctrl-C lets everybody leave and ends
-    /// with status 0.
+    /// and a subscriber of both, over real QUIC, and prints a line a second. Ctrl-C drains the relay and
+    /// ends with status 0.
     Demo(DemoArgs),
 
     /// Explains what a relay would do with these settings, and starts nothing
     ///
-    /// Everything is resolved as it would be for a relay: where it listens, who may do what, which
-    /// certificate it shows, what it may hold, and where each value comes from.
+    /// Everything is resolved as it would be for a relay: listeners, permissions, certificates, memory limits,
+    /// and the source of each value.
     ///
     /// The exit code is 0 when the relay would start, 1 when it would not, and 2 when the command line is
-    /// wrong. With --token-key it is 1 as well when the token does not hold.
+    /// wrong. With --token-key it is 1 as well when the token is not valid.
     Check(CheckArgs),
 
-    /// Looks at the machine, the configuration, the certificate and the port, and says what is wrong
+    /// Checks the machine, the configuration, the certificate and the port, and reports problems
     ///
     /// Ends with 0 if a relay can run (warnings included), with 1 if something keeps it from that.
     Doctor(doctor::Args),
 
     /// Makes keys, and signs, verifies and shows tokens
     Token {
-        /// What to do
+        /// Action on keys and tokens
         #[command(subcommand)]
         verb: token::TokenVerb,
     },
@@ -68,17 +68,17 @@ pub enum Verb {
     /// Publishes standard input or a file
     ///
     /// All of it becomes one track of a broadcast, which ends with it. Input is read only while somebody is
-    /// subscribed, and no faster than subscribers take it where they say how fast that is, as `sub` does: nothing
-    /// is lost. With --no-wait it is read at once and always, as a live source needs it, and what nobody asked
-    /// for is gone.
+    /// subscribed, and no faster than subscribers accept it where they report their pace, as `sub` does: nothing
+    /// is lost. With --no-wait it is read at once and always, as a live source needs it, and data without a
+    /// subscriber is dropped.
     Pub(relay_cli::PubArgs),
 
     /// Writes a track to standard output
     ///
-    /// Groups come in the order of their numbers, to the end of the track. The broadcast is waited for. What the
-    /// relay gives up because this end is slow is fetched afterwards, where the version can (moq-lite-05 and
-    /// later): nothing is skipped that can still be had. With --max-age it rather skips than falls behind.
-    /// Whatever is skipped is said, and the status is 6.
+    /// Groups come in the order of their numbers, to the end of the track. The broadcast is waited for. Groups
+    /// that the relay drops because this end is slow are fetched afterwards, where the version allows it
+    /// (moq-lite-05 and later): nothing is skipped that is still available. With --max-age it skips rather than
+    /// falls behind. Skips are reported, and the status is 6.
     Sub(relay_cli::SubArgs),
 
     /// Lists broadcasts
@@ -96,7 +96,7 @@ pub enum Verb {
 
     /// Prints a manual page (`moq-relay man | man -l -`)
     Man {
-        /// Of this verb; without one, of moq-relay
+        /// Page of this verb; without one, of moq-relay
         #[arg(value_name = "VERB", conflicts_with = "dir")]
         verb: Option<String>,
         /// Writes all pages into this folder
@@ -111,8 +111,8 @@ pub enum Verb {
     },
 }
 
-/// A first argument that is neither a verb nor a file, as a usage error; `None` for all others. Otherwise a slip of
-/// a verb would be reported as a file that cannot be read.
+/// Usage error for a first argument that is neither a verb nor a file; `None` for all others. Without it a mistyped
+/// verb would be reported as a file that cannot be read.
 pub fn mistyped(first: Option<&OsStr>) -> Option<String> {
     let word = first?.to_str()?;
     let is_word = word.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -138,7 +138,7 @@ pub fn mistyped(first: Option<&OsStr>) -> Option<String> {
     Some(format!("there is no verb and no file {word}; {todo}"))
 }
 
-/// How to show a relay at work.
+/// Arguments of the verb `demo`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct DemoArgs {
     /// UDP address to listen on; the default is this machine only
@@ -150,14 +150,14 @@ pub struct DemoArgs {
     pub time: Option<std::time::Duration>,
 }
 
-/// What to check.
+/// Arguments of the verb `check`.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
     /// Prints JSON instead of text
     #[arg(long)]
     pub json: bool,
 
-    /// Says what who shows this token may do: a token, a URL with one, or `-` for standard input
+    /// Shows the permissions of this token: a token, a URL with one, or `-` for standard input
     #[arg(long, value_name = "TOKEN")]
     pub token: Option<String>,
 

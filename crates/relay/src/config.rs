@@ -1,9 +1,8 @@
-//! What the relay is told to do: flags, environment and a TOML file become one [`Config`].
+//! Configuration: flags, environment variables and a TOML file are resolved into one [`Config`].
 //!
-//! A flag goes before the environment, that before the file, that before the default; what is known of
-//! each key is in [`table`]. Everything is checked before it is believed, also what another layer covers: a
-//! key nobody reads, a value of the wrong kind and an option that is not enforced are all refused, all at
-//! once, with the place they stand at.
+//! Flags take precedence over the environment, the environment over the file, the file over defaults; [`table`]
+//! describes each key. All layers are checked, including values that a stronger layer overrides: unknown keys, values
+//! of the wrong kind and options that cannot be enforced are all reported together, with their positions.
 
 mod file;
 mod hint;
@@ -43,72 +42,72 @@ pub use source::{Place, Position, Setting, Source};
 pub use value::Size;
 pub use web::Web;
 
-/// Where a relay without a file listens: loopback, over IPv4 because every client can reach it.
+/// Address of a relay without a file: loopback over IPv4, which every client can reach.
 pub const DEVELOPMENT_BIND: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
-/// Where a relay with a file listens unless the file says otherwise: all interfaces.
+/// Default address of a relay with a file: all interfaces.
 pub const DEFAULT_BIND: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT);
-/// What a generated certificate is for unless something else is said.
+/// Default name of a generated certificate.
 pub const DEVELOPMENT_NAME: &str = "localhost";
-/// The port MoQ relays are found at in development.
+/// Port of MoQ relays by convention in development.
 pub const DEFAULT_PORT: u16 = 4443;
 
-/// How long sessions get to leave a relay that ends.
+/// Default of [`Config::drain_timeout`].
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest file that is read: whatever is longer is no configuration.
+/// Largest configuration file that is read, bytes.
 pub const FILE_BYTES: u64 = 1024 * 1024;
 
 /// Byte order mark of Unicode.
 const MARK: char = '\u{feff}';
 
-/// What to run.
+/// Settings of a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// UDP address to listen on.
     pub bind: SocketAddr,
-    /// Where the certificates come from.
+    /// Source of the certificates.
     pub tls: Tls,
-    /// Files of the authorities that vouch for clients; none: clients are not asked.
+    /// Files of client authorities; if empty, clients are not asked for a certificate.
     pub client_roots: Vec<PathBuf>,
-    /// Where anybody may publish.
+    /// Paths where anonymous clients may publish.
     pub publish: Scope,
-    /// Where anybody may subscribe.
+    /// Paths where anonymous clients may subscribe.
     pub subscribe: Scope,
-    /// Who else may come in, by what.
+    /// Authorization of other clients.
     pub auth: Auth,
-    /// The relay's own hop; drawn at start when there is none.
+    /// The relay's own hop id; random if `None`.
     pub hop: Option<Hop>,
-    /// What may be held.
+    /// Limits of the group cache.
     pub cache: Cache,
-    /// Memory of sessions beside the cache: above three quarters of it the largest are closed.
+    /// Memory of sessions beside the cache; above three quarters of it the largest sessions are closed.
     pub state: Size,
-    /// Who may publish a path that somebody publishes already.
+    /// Clients that may take over a path with a live publisher.
     pub takeover: Takeover,
-    /// How long a publisher that vanished keeps its path.
+    /// Time for which a publisher that disconnected without closing keeps its path.
     pub linger: Duration,
-    /// Limits of each session that is no relay of the same cluster.
+    /// Limits of each session other than those of relays of the same cluster.
     pub limits: SessionLimits,
-    /// How long sessions get to leave a relay that ends.
+    /// Time sessions have to move away when the relay shuts down.
     pub drain_timeout: Duration,
-    /// Worker threads; `None` = one a core.
+    /// Worker threads; `None` for one per core.
     pub workers: Option<NonZeroU16>,
-    /// How QUIC behaves, and the versions spoken over it.
+    /// QUIC transport parameters, and the protocol versions offered over it.
     pub quic: Tuning,
-    /// Entrances beside QUIC.
+    /// Listeners other than QUIC.
     pub web: Web,
-    /// What is logged, and how.
+    /// Level and format of the log.
     pub log: Log,
     /// Whether a file was read; without one this is a development relay.
     pub from_file: bool,
 }
 
-/// Who may come in beside the public.
+/// Authorization of clients that are not anonymous.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {
-    /// What is believed.
+    /// Accepted credentials.
     pub credentials: Credentials,
-    /// How often what is kept elsewhere is asked for again.
+    /// Refresh interval of remote keys and grants.
     pub refresh: Duration,
     /// Host names whose first labels become the first part of the path.
     pub domains: Vec<String>,
@@ -116,45 +115,45 @@ pub struct Auth {
     pub expected: Expected,
     /// Networks where an auth server or key server may be asked over plain HTTP.
     pub plain: Vec<Network>,
-    /// How the relay and whoever it asks believe each other.
+    /// TLS toward the auth server or key server.
     pub tls: AuthTls,
 }
 
-/// What is believed of who comes.
+/// Credentials that are accepted, and their verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Credentials {
-    /// Nothing: there is the public, and who shows a certificate.
+    /// No tokens; only anonymous clients and client certificates.
     #[default]
     None,
-    /// Tokens, by the keys in these files.
+    /// Tokens, verified by the keys in these files.
     Files(Vec<PathBuf>),
-    /// Tokens, by keys that are found by name.
+    /// Tokens, verified by keys that are looked up by `kid`.
     Dir(KeyDir),
-    /// Tokens, by the keys of a set on a server.
+    /// Tokens, verified by the key set at this URL.
     Jwks(Url),
-    /// Nothing here: a server decides on each session.
+    /// A server decides about each session.
     Server(Url),
-    /// Nothing here: a server decides on each path and key.
+    /// A server decides about each path and key.
     Api(Url),
 }
 
-/// Where keys are found by name.
+/// Location of keys that are looked up by `kid`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyDir {
-    /// In a folder.
+    /// A folder of `KID.jwk` files.
     Local(PathBuf),
-    /// On a server: as one set, or as files of that name.
+    /// A URL of a key set, or one with `KID.jwk` files below it.
     Remote(Url),
 }
 
-/// TLS toward whoever is asked.
+/// TLS settings toward the auth server or key server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuthTls {
-    /// Files of the authorities that are trusted; none: those of the system.
+    /// Files of trusted authorities; if empty, those of the system.
     pub roots: Vec<PathBuf>,
-    /// The certificate that is shown, and its key.
+    /// Client certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// Anybody is trusted.
+    /// Accepts any server certificate.
     pub disable_verify: bool,
 }
 
@@ -173,7 +172,7 @@ impl Default for Auth {
 }
 
 impl Credentials {
-    /// The key of the file that says so.
+    /// Configuration key that selects this variant.
     pub fn key(&self) -> &'static str {
         match self {
             Self::None => "auth",
@@ -185,7 +184,7 @@ impl Credentials {
         }
     }
 
-    /// The address that is asked over HTTP, if one is.
+    /// URL of the auth server or key server, if any.
     pub fn url(&self) -> Option<&Url> {
         match self {
             Self::Dir(KeyDir::Remote(url)) | Self::Jwks(url) | Self::Server(url) | Self::Api(url) => {
@@ -202,24 +201,24 @@ impl Credentials {
 }
 
 impl Auth {
-    /// Whether anything is asked over HTTP.
+    /// Whether an auth server or key server is used.
     pub fn asks(&self) -> bool {
         self.credentials.url().is_some()
     }
 }
 
-/// Default of [`Config::state`]. With the ceiling of the cache, a half more for relays of the cluster, and the process
-/// itself it fits 256 MiB.
+/// Default of [`Config::state`]. Together with the ceiling of the cache, half as much for relays of the cluster, and
+/// the process itself it fits in 256 MiB.
 const STATE: Size = Size::Percent(20);
 
-/// What may be held.
+/// Limits of the group cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cache {
-    /// What groups may take, as long as the machine has it.
+    /// Memory of groups, as long as the machine has it.
     pub capacity: Size,
-    /// What must stay free for the rest of the machine, or of the control group.
+    /// Memory that must stay free on the machine or in the control group.
     pub headroom: Size,
-    /// How long a group is held once there is a newer one.
+    /// Time for which a superseded group is held.
     pub duration: Duration,
 }
 
@@ -229,12 +228,12 @@ impl Default for Cache {
     }
 }
 
-/// Where the certificates come from.
+/// Source of the certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tls {
-    /// Made at start, self-signed, for development: for these names and addresses.
+    /// Self-signed at start, for development, with these names and addresses.
     Generated(Vec<String>),
-    /// Read from PEM files. Clients that ask for none of their names get the first.
+    /// Loaded from PEM files. Clients whose server name matches none get the first.
     Files(Vec<Pair>),
 }
 
@@ -247,27 +246,27 @@ pub struct Pair {
     pub key: PathBuf,
 }
 
-/// What is logged, and how; `None` = nothing was said of it.
+/// Level and format of the log; `None` where not set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Log {
-    /// How much.
+    /// Log level.
     pub level: Option<LevelFilter>,
-    /// How a line looks.
+    /// Line format.
     pub format: Option<Format>,
 }
 
-/// How a line of the log looks.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// Plain text.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 impl Config {
-    /// A relay for one's own machine: loopback, a generated certificate, everything open.
+    /// Settings of a development relay: loopback, a generated certificate, anonymous access to everything.
     pub fn development() -> Self {
         let open = Scope::everything();
         let web = Web { http: Some(DEVELOPMENT_BIND), https: Some(DEVELOPMENT_BIND), ..Web::default() };
@@ -281,7 +280,7 @@ impl Config {
         }
     }
 
-    /// The defaults of a file, which let nobody in.
+    /// Defaults with a file, which admit nobody.
     fn closed() -> Self {
         Self {
             bind: DEFAULT_BIND,
@@ -308,7 +307,7 @@ impl Config {
     /// Reads and checks `file`.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All problems found.
     pub fn load(file: &FilePath) -> Result<Self, Error> {
         Self::resolve(Some(file), &Outside::default())?.into_config()
     }
@@ -316,16 +315,15 @@ impl Config {
     /// Checks `text`, the content of `file`.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All problems found.
     pub fn parse(file: &FilePath, text: &str) -> Result<Self, Error> {
         resolve::resolve(Some((file, text)), &Outside::default()).into_config()
     }
 
-    /// What all layers say together, and what is wrong with it: `file`, where there is one, under what is
-    /// said `outside` of it.
+    /// Resolves all layers, and collects their problems: `file`, if any, overridden by the settings `outside` of it.
     ///
     /// # Errors
-    /// The file cannot be read. Whatever else is wrong is part of the resolution.
+    /// The file cannot be read. All other problems are part of the resolution.
     pub fn resolve(file: Option<&FilePath>, outside: &Outside) -> Result<Resolution, Error> {
         let text = file.map(read).transpose()?;
         Ok(resolve::resolve(file.zip(text.as_deref()), outside))
@@ -342,13 +340,13 @@ fn read(file: &FilePath) -> Result<String, Error> {
     let text = fs::read(file).map_err(unreadable)?;
     let text = String::from_utf8(text).map_err(|error| {
         let is_utf_16 = matches!(error.as_bytes(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
-        let problem = Problem::NoText(if is_utf_16 { "UTF-16" } else { "no UTF-8" });
+        let problem = Problem::NoText(if is_utf_16 { "UTF-16" } else { "not UTF-8" });
         Error::Refused(vec![Refusal { place: Place::File(file.into(), None), problem }])
     })?;
     Ok(without_mark(text))
 }
 
-/// `text` without the byte order mark that some editors begin a file with.
+/// Removes the byte order mark that some editors put at the start of a file.
 pub(crate) fn without_mark(mut text: String) -> String {
     if text.starts_with(MARK) {
         text.drain(..MARK.len_utf8());

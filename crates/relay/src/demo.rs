@@ -1,4 +1,4 @@
-//! The first minute: a relay at work, with a publisher and a subscriber of its own.
+//! The verb `demo`: a relay with a publisher and a subscriber in one process.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -19,23 +19,23 @@ use crate::{
     signals::Reason,
 };
 
-/// Between two parts of a status line.
+/// Separator of the parts of a status line.
 const GAP: &str = "  ";
 /// Columns of a terminal that does not report its width.
 const COLUMNS: usize = 80;
-/// A status line is printed this often.
+/// Interval of status lines.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How long the loop waits for a reason to end.
+/// Time the loop waits for a reason to end.
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// Runs the demonstration until a signal or its time ends it.
 ///
 /// # Errors
-/// What kept it from starting or from going on, in words for the person who started it.
+/// The relay or the clients failed to start, or the relay ended with an error.
 pub fn run(args: &DemoArgs) -> Result<()> {
     let flags = args.bind.map(|bind| ("server.bind", vec![bind.to_string()]));
     let relay = RunArgs { flags: flags.into_iter().collect(), ..RunArgs::default() };
-    // What is good to know for a server is not so for a first look.
+    // Warnings for operators are of no use in a demonstration.
     let mut serving = Serving::start(&relay, LevelFilter::ERROR)?;
     let address = serving.relay.local_addr();
     let near = reachable(address);
@@ -69,7 +69,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     }
 }
 
-/// What is running, for whom, and what to try: lines that can be copied as they are.
+/// Introduction: address, exposure, and commands to copy.
 fn banner(address: SocketAddr, near: SocketAddr) -> String {
     let who = match address.ip() {
         ip if ip.is_loopback() => {
@@ -96,13 +96,13 @@ fn banner(address: SocketAddr, near: SocketAddr) -> String {
     )
 }
 
-/// Nobody may be listening to standard output; the relay runs on.
+/// Writes to standard output. A failure is ignored, as the relay runs on without a reader.
 fn say(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// What was counted when the last line was made.
+/// Counters as of the last status line.
 struct Status {
     at: Instant,
     meter: Meter,
@@ -116,7 +116,7 @@ impl Status {
         Self { at: Instant::now(), meter: serving.relay.counts().total(), cpu: cpu(), in_place }
     }
 
-    /// The next line, when it is time.
+    /// Next status line, if it is due.
     fn line(&mut self, serving: &Serving, actors: &Actors) -> Option<Vec<String>> {
         let took = self.at.elapsed();
         if took < PERIOD {
@@ -131,7 +131,7 @@ impl Status {
 
     fn show(&self, parts: &[String]) {
         say(&if self.in_place {
-            // A line that reaches the edge wraps, and cannot be taken back.
+            // A line that reaches the edge wraps and cannot be overwritten.
             format!("\r\x1b[K{}", fitting(parts, columns().saturating_sub(1)))
         } else {
             format!("{}\n", parts.join(GAP))
@@ -166,7 +166,7 @@ fn describe(counts: &Counts, before: &Meter, took: Duration, cpu: Duration, look
     ]
 }
 
-/// As many of `parts` as fit into `width` columns; the first is cut where even that is too long.
+/// Joins as many of `parts` as fit into `width` columns; truncates the first if even that is too long.
 fn fitting(parts: &[String], width: usize) -> String {
     let mut line = String::new();
     for part in parts {
@@ -189,7 +189,7 @@ fn columns() -> usize {
     size.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(COLUMNS)
 }
 
-/// What this process used so far, clients included.
+/// CPU time of this process so far, including the clients.
 fn cpu() -> Duration {
     relay_cli::demo::cpu()
 }
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_let_in_is_named() {
+    fn banner_names_the_exposure() {
         let said = |address: &str| {
             let address = address.parse().unwrap();
             banner(address, reachable(address))

@@ -1,7 +1,7 @@
-//! `moq-relay doctor`: looks at the machine and the configuration, and says what is wrong and what to do.
+//! The verb `doctor`: checks the machine and the configuration, and reports problems with their remedies.
 //!
-//! Reading the machine (`probe`, `reach`) is kept apart from judging what was read (`verdict`), so that every
-//! verdict has a test, whatever machine the test runs on.
+//! Reading the machine (`probe`, `reach`) is separate from judging the readings (`verdict`), so that every verdict
+//! can be tested on any machine.
 
 mod entrances;
 mod probe;
@@ -33,7 +33,7 @@ use crate::{
     serve::{cores, has_ipv6_sockets, workers},
 };
 
-/// What to look at.
+/// Arguments of the verb `doctor`.
 #[derive(Clone, Debug, Default, ClapArgs)]
 pub struct Args {
     /// Only whether a relay answers at its address, as a health check asks
@@ -44,16 +44,16 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
 
-    /// The relay in question.
+    /// Settings of the relay.
     #[command(flatten)]
     pub relay: RunArgs,
 }
 
-/// Looks, and prints what it found to standard output. Whether a relay can run here: warnings do not keep it
-/// from that, failures do.
+/// Runs the checks and prints the findings to standard output. Returns whether a relay can run here: failures
+/// prevent it, warnings do not.
 ///
 /// # Errors
-/// Nobody takes the output.
+/// Standard output cannot be written.
 pub fn run(args: &Args) -> Result<bool> {
     let colour = io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let report = Report { findings: look(args), colour };
@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> Result<bool> {
     Ok(report.counts().1 == 0)
 }
 
-/// Everything, in the order in which one thing needs another.
+/// Runs all checks, in the order of their dependencies.
 fn look(args: &Args) -> Vec<Finding> {
     let file = args.relay.config_file().map(PathBuf::as_path);
     let resolved = Config::resolve(file, &args.relay.outside()).and_then(Resolution::into_config);

@@ -1,4 +1,4 @@
-//! What is told over HTTP of this process.
+//! Facts about this process for the HTTP status and metrics.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -9,9 +9,9 @@ use crate::{
     log,
 };
 
-/// What [`relay_admin::status::Status`] is to know. `name`: what people call this relay; `fingerprint`: of the
-/// certificate shown now, in hex, where browsers need it; `memory`: of this machine; `figures`:
-/// for `/metrics`; `drain`: [`crate::signals::Stop::asker`].
+/// Builds the facts for [`relay_admin::status::Status`]. `name`: name of this relay; `fingerprint`: hex fingerprint
+/// of the current certificate, where browsers need it; `memory`: memory of this machine; `figures`: figures for
+/// `/metrics`; `drain`: [`crate::signals::Stop::asker`].
 pub fn about(
     name: &str,
     fingerprint: Arc<dyn Fn() -> Option<String> + Send + Sync>,
@@ -32,14 +32,14 @@ pub fn about(
     }
 }
 
-/// Counters and gauges of this process. `ends`: when the certificates end, by listener.
+/// Counters and gauges of this process. `ends`: earliest certificate expiry of each listener.
 pub fn figures(ends: &[Box<dyn Fn() -> SystemTime + Send + Sync>]) -> Vec<Figure> {
     let end = ends.iter().map(|end| end()).min();
     let seconds = end.and_then(|end| end.duration_since(SystemTime::UNIX_EPOCH).ok());
     vec![
         Figure {
             name: "log_lines_dropped_total",
-            help: "Log lines dropped because standard error did not take them.",
+            help: "Log lines dropped because standard error was blocked or failed.",
             value: log::dropped(),
         },
         Figure {
@@ -49,7 +49,7 @@ pub fn figures(ends: &[Box<dyn Fn() -> SystemTime + Send + Sync>]) -> Vec<Figure
         },
         Figure {
             name: "certificate_expired",
-            help: "1 while a certificate in use is expired: clients refuse it.",
+            help: "1 while a certificate in use is expired and clients reject it, else 0.",
             value: end.is_some_and(|end| end < SystemTime::now()).into(),
         },
     ]

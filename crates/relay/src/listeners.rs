@@ -1,4 +1,4 @@
-//! The listeners that a configuration asks for, for people and programs that look at it before it runs.
+//! Listeners of a configuration, for reports made before it runs.
 
 use std::{
     fmt,
@@ -12,25 +12,25 @@ use crate::{config::Config, trouble::Trouble};
 /// Longest path of a Unix socket, bytes: `sun_path` of `unix(7)` with its terminating zero.
 const UNIX_PATH_BYTES: usize = 107;
 
-/// A listener beside UDP.
+/// A listener other than UDP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listener {
     /// Its name in reports.
     pub(crate) name: &'static str,
-    /// The key that asks for it.
+    /// Configuration key of the listener.
     pub(crate) key: &'static str,
     /// Its address.
     pub(crate) place: Place,
-    /// What it serves.
+    /// Description of its services.
     pub(crate) serves: &'static str,
 }
 
 /// The address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Of TCP.
+    /// TCP address.
     Tcp(SocketAddr),
-    /// A socket in the file system.
+    /// Path of a Unix socket.
     Unix(PathBuf),
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// All listeners of `config` beside UDP.
+/// All listeners of `config` other than UDP.
 pub(crate) fn all(config: &Config) -> Vec<Listener> {
     let web = &config.web;
     let mut all = Vec::new();
@@ -78,7 +78,7 @@ pub(crate) fn all(config: &Config) -> Vec<Listener> {
     all
 }
 
-/// What keeps a Unix socket from being made at `path`, as far as the file system shows.
+/// Problem that prevents a Unix socket at `path`, as far as the file system shows.
 pub(crate) fn unix_trouble(path: &Path) -> Option<Trouble> {
     let shown = path.display();
     let what = |why: String| format!("cannot listen on {shown}: {why}");
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn path_that_cannot_become_a_socket_is_refused_in_words() {
+    fn unusable_unix_path_is_refused_with_the_cause() {
         let folder = tempfile::tempdir().unwrap();
         let said = |name: &str| unix_trouble(&folder.path().join(name)).map(|trouble| trouble.to_string());
         assert_eq!(said("relay.sock"), None);
@@ -133,6 +133,6 @@ mod tests {
         fs::write(folder.path().join("plain"), "precious").unwrap();
         assert!(said("plain").is_some_and(|said| said.contains("no socket is there")));
         let _listener = std::os::unix::net::UnixListener::bind(folder.path().join("live")).unwrap();
-        assert_eq!(said("live"), None, "whether it is in use shows when it is tried");
+        assert_eq!(said("live"), None, "a path in use is detected on bind only");
     }
 }

@@ -1,4 +1,4 @@
-//! From arguments to a running relay, and to its end.
+//! Running a relay: start, periodic tasks, drain and end.
 
 use std::{
     io::{self, Write},
@@ -36,17 +36,17 @@ use crate::{
     web::Web,
 };
 
-/// What a service manager grants beyond the window of a drain, to end in.
+/// Time beyond the drain window that the service manager is asked for.
 const ENDING: Duration = Duration::from_secs(5);
-/// How long a relay that has ended waits until an auth server has heard of all ends.
+/// Longest time a stopped relay waits until the auth server has received all end events.
 const LAST_WORDS: Duration = Duration::from_secs(3);
-/// Ids of relays stay below this: JavaScript peers keep them as floating-point numbers.
+/// Bits of a random hop id: JavaScript peers store hop ids as floating-point numbers.
 const HOP_BITS: u32 = 53;
 
 /// Runs a relay until a signal ends it.
 ///
 /// # Errors
-/// What kept it from starting or from going on, in words for the person who started it.
+/// The relay cannot start, or ended with an error.
 pub fn run(args: &RunArgs) -> Result<()> {
     let mut serving = Serving::start(args, LevelFilter::INFO)?;
     serving.announce();
@@ -61,14 +61,14 @@ pub fn run(args: &RunArgs) -> Result<()> {
     }
 }
 
-/// A relay that runs, and what it needs to be seen to.
+/// A running relay with its periodic tasks.
 pub(crate) struct Serving {
-    /// Before the relay: it must not be asked once that has ended.
+    /// Declared before the relay, so that it is dropped first and serves no request about a stopped relay.
     web: Option<Web>,
     pub(crate) relay: Arc<Relay>,
     access: Arc<Access>,
     config: Config,
-    /// Of the certificate that was shown first.
+    /// Fingerprint of the first certificate at start.
     fingerprint: Fingerprint,
     certificates: Watcher,
     stop: Stop<RunError>,
@@ -77,8 +77,7 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Starts a relay, and its log at `level` unless another is configured; signals are listened for from
-    /// here on.
+    /// Starts a relay, and its log at `level` unless another is configured. Signals are handled from the beginning.
     pub(crate) fn start(args: &RunArgs, level: LevelFilter) -> Result<Self> {
         let stop = Stop::listen().context("cannot listen for signals")?;
         let config = configuration(args, level)?;
@@ -106,23 +105,23 @@ impl Serving {
         Ok(Self { web, relay, access, config, fingerprint, certificates, stop, chores, notify })
     }
 
-    /// Tells whoever started it that it serves.
+    /// Reports readiness to the log, standard output and the service manager.
     fn announce(&self) {
         let Self { web, relay, config, fingerprint, notify, .. } = self;
         let http = web.as_ref().and_then(|web| web.server.addresses().http);
         announce(config, *fingerprint, relay, http);
         warn_of_machine(config, relay, &self.chores.memory(), workers(config));
         if let Err(error) = notify.ready(&format!("serving on udp {}", relay.local_addr())) {
-            warn!(%error, "the service manager does not hear that the relay serves");
+            warn!(%error, "cannot notify the service manager that the relay is ready");
         }
     }
 
-    /// Of the certificate it shows.
+    /// Fingerprint of the first certificate at start.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// Sees to what recurs until there is a reason to end.
+    /// Runs the periodic tasks until there is a reason to end.
     pub(crate) fn wait(&mut self) -> Reason<RunError> {
         loop {
             if let Some(reason) = self.wait_for(Chores::pause(&self.notify)) {
@@ -131,15 +130,15 @@ impl Serving {
         }
     }
 
-    /// The same, no longer than `pause`, which should be short.
+    /// Waits at most `pause` for a reason to end, and runs the periodic tasks once. `pause` should be short.
     pub(crate) fn wait_for(&mut self, pause: Duration) -> Option<Reason<RunError>> {
         let reason = self.stop.wait(pause);
         self.chores.run(&self.relay, &self.certificates, &self.notify);
         reason
     }
 
-    /// Starts leaving, because of `signal` or whatever else. The relay has ended once it is done; what
-    /// recurs goes on meanwhile.
+    /// Starts to drain the relay; `signal` is the reason in the log. The relay ends after the drain; the periodic
+    /// tasks continue meanwhile.
     pub(crate) fn drain(&self, signal: &str) -> Result<()> {
         let (window, relay) = (self.config.drain_timeout, self.relay.clone());
         self.notify.stopping(window.saturating_add(ENDING), "draining");
@@ -150,18 +149,18 @@ impl Serving {
     }
 }
 
-/// What the cache may take, as configured.
+/// Configured memory limits of the cache.
 pub(crate) fn plan(config: &Config, memory: &memory::Reading) -> Plan {
     Plan::new(&config.cache, memory.limit)
 }
 
-/// Limits of the memory of sessions where `available` bytes may be used.
+/// Memory limits of sessions, of `available` bytes.
 fn state(config: &Config, available: u64) -> StateLimits {
     let clients = config.state.of(available);
     StateLimits { clients, peers: clients / 2 }
 }
 
-/// The file, where there is one, under the environment and the flags; the log starts as they say.
+/// Resolves the configuration from file, environment and flags, and starts the log accordingly.
 fn configuration(args: &RunArgs, level: LevelFilter) -> Result<Config> {
     let mut resolution = Config::resolve(args.config_file().map(PathBuf::as_path), &args.outside())?;
     let warnings = std::mem::take(&mut resolution.warnings);
@@ -173,7 +172,7 @@ fn configuration(args: &RunArgs, level: LevelFilter) -> Result<Config> {
     Ok(config)
 }
 
-/// Whether the kernel makes IPv6 sockets. Where IPv6 is only switched off (`disable_ipv6`) it does.
+/// Whether the kernel supports IPv6 sockets, which it does even with `disable_ipv6`.
 pub(crate) fn has_ipv6_sockets() -> bool {
     UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).map_or_else(|error| !is_without_ipv6(&error), |_| true)
 }
@@ -184,7 +183,7 @@ fn raise_file_limit() {
     }
 }
 
-/// What the machine has too little of.
+/// Logs warnings about scarce resources of the machine.
 fn warn_of_machine(config: &Config, relay: &Relay, memory: &memory::Reading, workers: usize) {
     let cache = plan(config, memory).limits(0, 0, memory).capacity;
     let files = Files { hard: rlimit::current(), needed: rlimit::needed(workers), workers };
@@ -195,7 +194,7 @@ fn warn_of_machine(config: &Config, relay: &Relay, memory: &memory::Reading, wor
     }
 }
 
-/// What the relay shows, and asks of clients.
+/// Loads the certificates and client authorities.
 fn certificates(config: &Config) -> Result<Store> {
     let now = SystemTime::now();
     let store = Store::open(&config.tls, &config.client_roots, now)?;
@@ -203,7 +202,7 @@ fn certificates(config: &Config) -> Result<Store> {
     Ok(store)
 }
 
-/// Without these files a relay would fail in the middle of its start.
+/// Checks the limit of open files before a start that would fail half-way.
 fn enough_files(workers: usize) -> Result<(), Trouble> {
     match rlimit::current() {
         Some(limit) if limit < rlimit::needed(workers) => Err(trouble::files(workers, Some(limit))),
@@ -219,7 +218,7 @@ fn start(config: &Config, certificates: &Store, memory: &Gauge) -> Result<(Arc<R
     let secret = certificates.stable_secret();
     let mut options = Options::new(config.bind, certificates.resolver(), secret, access.clone());
     certificates.furnish(&mut options);
-    // `localhost` is often ::1 first.
+    // `localhost` often resolves to ::1 first.
     options.loopback_v6 = !config.from_file;
     options.workers = workers(config);
     options.hop = hop;
@@ -239,24 +238,24 @@ fn start(config: &Config, certificates: &Store, memory: &Gauge) -> Result<(Arc<R
     Ok((Arc::new(relay), access))
 }
 
-/// As asked, or one a core as far as connection ids can name them.
+/// Number of workers: as configured, or one per core, at most as many as connection ids can address.
 pub(crate) fn workers(config: &Config) -> usize {
     config.workers.map_or_else(cores, |workers| usize::from(workers.get())).min(limits::WORKERS)
 }
 
-/// How many cores this process may use.
+/// Number of cores that this process may use.
 pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// An id that no other relay has drawn.
+/// Draws a random hop id.
 fn random_hop() -> Result<Hop> {
     let mut bytes = [0; 8];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the system gives no random bytes"))?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the system provides no random bytes"))?;
     Ok(Hop((u64::from_le_bytes(bytes) >> (u64::BITS - HOP_BITS)).max(1)))
 }
 
-/// Tells whoever started it that the relay serves.
+/// Logs the start, and prints the banner of a development relay.
 fn announce(config: &Config, fingerprint: Fingerprint, relay: &Relay, http: Option<SocketAddr>) {
     let address = relay.local_addr();
     let (publish, subscribe) = (shown(&config.publish), shown(&config.subscribe));
@@ -272,7 +271,7 @@ fn announce(config: &Config, fingerprint: Fingerprint, relay: &Relay, http: Opti
         && config.from_file
     {
         let names = made_for(names).join(", ");
-        warn!(%fingerprint, names, "no certificate is configured: showing a self-signed one");
+        warn!(%fingerprint, names, "no certificate is configured: using a self-signed one");
     }
     if !config.from_file {
         if !address.ip().is_loopback() {
@@ -283,7 +282,7 @@ fn announce(config: &Config, fingerprint: Fingerprint, relay: &Relay, http: Opti
     }
 }
 
-/// Prints `text` to standard output. Nobody may take it, at once or ever: the log has the address.
+/// Prints `text` to standard output from a separate thread, as the reader may block or be gone.
 fn print(text: String) {
     let write = move || {
         let _ = io::stdout().lock().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
@@ -291,7 +290,7 @@ fn print(text: String) {
     let _ = thread::Builder::new().name("banner".to_owned()).spawn(write);
 }
 
-/// What is open, for people.
+/// Text of a scope.
 pub(crate) fn shown(scope: &Scope) -> String {
     match scope.patterns() {
         [] => "nothing".to_owned(),

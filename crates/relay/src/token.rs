@@ -1,4 +1,4 @@
-//! `moq-relay token`: keys and tokens, made and looked at without a relay.
+//! The verb `token`: generates keys, and signs, verifies and shows tokens, without a relay.
 
 mod generate;
 mod read;
@@ -25,14 +25,14 @@ pub(crate) use show::Shown;
 pub use sign::SignArgs;
 pub use verify::{InspectArgs, VerifyArgs};
 
-/// The end of every help.
+/// Last section of each help text.
 const EXIT_CODES: &str = "\
 Exit codes:
     0  all was well; a token that was verified holds
     1  a token does not hold, or a file cannot be read or written
     2  the command line makes no sense";
 
-/// What to do with keys and tokens.
+/// Actions on keys and tokens.
 #[derive(Clone, Debug, Subcommand)]
 pub enum TokenVerb {
     /// Makes a key
@@ -40,7 +40,7 @@ pub enum TokenVerb {
     /// The key is written as a JSON Web Key, which deployed tools read too. Only its owner may read the file
     /// (mode 0600). No file is ever overwritten. Without --out or --out-dir the key goes to standard output.
     ///
-    /// With HS256, HS384 and HS512 there is one secret: whoever can verify can also sign. With all others a
+    /// With HS256, HS384 and HS512 there is one secret: anybody who can verify can also sign. With all others a
     /// relay needs only the public half.
     Generate(GenerateArgs),
 
@@ -50,10 +50,10 @@ pub enum TokenVerb {
     /// `*` is one segment, `**` any number of them.
     Sign(SignArgs),
 
-    /// Says whether a token holds, what it grants, and if not everything that is wrong with it
+    /// Verifies a token, and shows what it grants or everything that is wrong with it
     Verify(VerifyArgs),
 
-    /// Shows what a token says; anybody can have written that
+    /// Shows the content of a token without verifying it
     Inspect(InspectArgs),
 }
 
@@ -76,16 +76,16 @@ pub fn run(verb: &TokenVerb) -> ExitCode {
     }
 }
 
-/// The status that the parser of command lines has too.
+/// Exit status of a usage error, the same as that of clap.
 const MISUSE: u8 = 2;
 
-/// A command line of which every part makes sense, but not the whole.
+/// Usage error in the combination of arguments.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Misuse(String);
 
-/// What there is to say about a token, for `check`: `text` is the token, a URL with one, or `-`. Without
-/// keys it is not verified.
+/// Describes a token for `check`. `text` is the token, a URL with one, or `-` for standard input. Without keys it is
+/// not verified.
 pub(crate) fn about(text: &str, keys: &[PathBuf], expected: &Expected, now: SystemTime) -> Result<Shown> {
     let token = if text == "-" { read::token_in(text.as_ref())? } else { read::token(text) };
     if keys.is_empty() {
@@ -94,7 +94,7 @@ pub(crate) fn about(text: &str, keys: &[PathBuf], expected: &Expected, now: Syst
     Ok(verify::judge(&token, &verify::keys(keys, None, &token)?, expected, None, now))
 }
 
-/// A path or pattern of a command line.
+/// Parses a path or pattern of a command line.
 fn grant(text: &str) -> Result<Pattern, String> {
     if text.split('/').any(|segment| matches!(segment, "." | "..")) || text.contains(char::is_control) {
         return Err("no path has a segment `.` or `..`, or a control character".to_owned());
@@ -105,15 +105,15 @@ fn grant(text: &str) -> Result<Pattern, String> {
     Path::parse(text).map(Pattern::subtree).map_err(|error| error.to_string())
 }
 
-/// A path of a command line.
+/// Parses a path of a command line.
 fn path(text: &str) -> Result<Path, String> {
     grant(text)?.as_subtree().cloned().ok_or_else(|| "a path has no `*`".to_owned())
 }
 
-/// Unix times that a number alone can be; smaller ones are most likely meant as a length of time.
+/// Smallest plain number accepted as a Unix time; a smaller one is most likely meant as a duration.
 const UNIX_TIMES: u64 = 1_000_000_000;
 
-/// A time of a command line: from now on, or since 1970.
+/// A time of a command line: relative to now, or a Unix time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
     Unix(u64),
@@ -147,7 +147,7 @@ impl When {
     }
 }
 
-/// To standard output; a reader that goes away had enough.
+/// Prints to standard output; a closed pipe is no error.
 fn print(text: &str) -> Result<()> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_stands_for_all_below_it_and_a_star_makes_a_pattern() {
+    fn path_includes_its_subtree_and_star_makes_a_pattern() {
         let shown = |text| grant(text).map(|pattern| pattern.to_string()).ok();
         assert_eq!(shown("room/alice").as_deref(), Some("room/alice/**"));
         assert_eq!(shown("").as_deref(), Some("**"));

@@ -1,4 +1,4 @@
-//! What is wrong, in words for a person: what it is, and what to do about it.
+//! Errors for operators: cause and remedy.
 
 pub mod holder;
 mod start;
@@ -11,17 +11,17 @@ use std::{
 pub use start::{RAISE_FILES, start};
 pub(crate) use start::{bind_error, files, in_use, is_without_ipv6, listener, tcp, tcp_in_use, without_ipv6};
 
-/// Something is wrong, and something can be done about it.
+/// A problem with its remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Trouble {
-    /// What is wrong: a clause, lower case, no full stop.
+    /// The problem: a clause, lower case, no full stop.
     pub what: String,
-    /// What to do: the same, in the imperative.
+    /// The remedy: an imperative clause, lower case, no full stop.
     pub todo: String,
 }
 
 impl Trouble {
-    /// Both halves of it.
+    /// Creates a problem with its remedy.
     pub fn new(what: impl Into<String>, todo: impl Into<String>) -> Self {
         Self { what: what.into(), todo: todo.into() }
     }
@@ -33,7 +33,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// An error with its causes, each once: many an error quotes its cause already.
+/// Formats an error with its causes, each once, as some errors quote their cause already.
 pub fn chain(error: &anyhow::Error) -> String {
     let mut said = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -46,12 +46,12 @@ pub fn chain(error: &anyhow::Error) -> String {
     said
 }
 
-/// The user this process runs as: permissions are theirs.
+/// Effective user of this process.
 pub fn user() -> String {
     named(Path::new("/"), rustix::process::geteuid().as_raw())
 }
 
-/// A user by number, with the name the system below `root` has for it.
+/// Formats a user id with its name in `etc/passwd` below `root`.
 fn named(root: &Path, uid: u32) -> String {
     let users = fs::read_to_string(root.join("etc/passwd")).unwrap_or_default();
     let name = users.lines().find_map(|line| {
@@ -65,14 +65,14 @@ fn named(root: &Path, uid: u32) -> String {
     }
 }
 
-/// Whether the kernel of the system below `root` has IPv6 switched on.
+/// Whether IPv6 is enabled in the kernel settings below `root`.
 pub(crate) fn has_ipv6(root: &Path) -> bool {
     let path =
         |name: &str| -> PathBuf { root.join("proc/sys/net/ipv6/conf").join(name).join("disable_ipv6") };
     ["all", "lo"].iter().all(|name| fs::read_to_string(path(name)).is_ok_and(|text| text.trim() == "0"))
 }
 
-/// A number of bytes as people read it.
+/// Formats a number of bytes with a unit.
 pub(crate) fn bytes(count: u64) -> String {
     const KIB: u64 = 1 << 10;
     const MIB: u64 = 1 << 20;

@@ -1,4 +1,4 @@
-//! Entrances over TCP and Unix sockets, as configured.
+//! Listeners over TCP and Unix sockets, as configured.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -23,20 +23,20 @@ use crate::{
     trouble::{self, Trouble},
 };
 
-/// What is spoken over HTTPS.
+/// ALPN of HTTPS.
 const HTTP: &str = "http/1.1";
 
-/// What serves them, and keeps what they show up to date.
+/// Server of the listeners, and the watcher of its certificates.
 pub(crate) struct Web {
     pub(crate) server: Server,
     _certificates: Option<Watcher>,
 }
 
 impl Web {
-    /// Serves what `config` names. `None`: it names nothing. What is asked of the whole relay goes to `stop`.
+    /// Starts the listeners of `config`; `None` if there are none. A drain request over HTTP goes to `stop`.
     ///
     /// # Errors
-    /// An address is taken, or a certificate is of no use.
+    /// An address is in use, or a certificate cannot be used.
     pub(crate) fn start(
         relay: &Arc<Relay>,
         config: &Config,
@@ -48,7 +48,7 @@ impl Web {
         let fingerprint = certificates.fingerprint_of_now();
         let fingerprint: Fingerprint = Arc::new(move || fingerprint().map(|it| it.to_string()));
         let mut options = Options::new(fingerprint.clone());
-        // A port that the kernel chose is known by now.
+        // The address of the relay has the port that the kernel chose.
         let at = |address| if address == config.bind { relay.local_addr() } else { address };
         options.http = web.http.map(at);
         options.loopback_v6 = relay.has_loopback_v6() && config.is_web_implied();
@@ -85,7 +85,7 @@ impl Web {
         let status = Status::new(relay.clone(), about);
         if web.page {
             options.routes.push(page.public());
-            // What a relay serves is for everybody only on one's own machine.
+            // Only a development relay exposes its status publicly.
             if !config.from_file {
                 options.routes.push(status::router(status.clone()));
             }
@@ -131,14 +131,14 @@ impl Web {
     }
 }
 
-/// The page, with what browsers need to know of the certificate that QUIC shows.
+/// Web page, with what browsers need to know about the certificate of QUIC.
 fn page_of(config: &Config, certificates: &Store, fingerprint: Fingerprint) -> Page {
     let is_generated = matches!(config.tls, Tls::Generated(_));
     let names = certificates.names_of_now();
     Page::new(page::About {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         url: config.web.url.clone(),
-        // Browsers do not verify a generated certificate: they pin it, which no other one is made for.
+        // Browsers pin a generated certificate instead of verifying it; no other certificate is suitable for pinning.
         names: Arc::new(move || if is_generated { Vec::new() } else { names() }),
         fingerprint: Arc::new(move || fingerprint().filter(|_| is_generated)),
     })
@@ -146,7 +146,7 @@ fn page_of(config: &Config, certificates: &Store, fingerprint: Fingerprint) -> P
 
 type Shown = (Arc<dyn ResolvesServerCert>, Option<Arc<Clients>>);
 
-/// What is shown over HTTPS and nowhere else, and who is believed there.
+/// Certificates and client authorities of HTTPS, if separate from those of QUIC.
 fn own_certificates(config: &Config) -> Result<Store> {
     let web = &config.web;
     let now = SystemTime::now();

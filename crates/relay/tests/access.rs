@@ -1,4 +1,4 @@
-//! Promise: who may come in is what files, key servers and auth servers say, as they say it now.
+//! Promise: sessions are admitted and revoked by the current state of key files, key servers and auth servers.
 
 #![allow(missing_docs)]
 
@@ -24,7 +24,7 @@ use common::{
 };
 
 #[test]
-fn the_file_of_the_first_page_lets_in_the_public_and_who_has_a_token() {
+fn public_paths_and_tokens_of_a_key_file_are_admitted() {
     run(async {
         let key = key("root");
         let (jwk, text) = (key.public().unwrap().to_json(), token(&key, "room"));
@@ -60,15 +60,15 @@ fn a_session_ends_with_its_token() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(now + 3);
         let brief = key.sign(&Claims { expires: Some(at), ..claims("room") }).unwrap();
         let client = site.enter(&format!("/room?jwt={brief}")).await.unwrap();
-        unauthorized(&ends(&client, "what has expired").await);
-        let late = SystemTime::now().duration_since(at).expect("not before its time");
-        assert!(late < Duration::from_millis(1_500), "{late:?} after its time");
+        unauthorized(&ends(&client, "a session with an expired token").await);
+        let late = SystemTime::now().duration_since(at).expect("not before its expiry");
+        assert!(late < Duration::from_millis(1_500), "{late:?} after its expiry");
         unauthorized(&site.refused(&format!("/room?jwt={brief}")).await);
     });
 }
 
 #[test]
-fn keys_in_a_folder_come_and_go_while_the_relay_runs() {
+fn key_folder_changes_apply_while_the_relay_runs() {
     run(async {
         let (first, second) = (key("first"), key("second"));
         let site = Site::with("key_dir = \"keys\"", |folder| {
@@ -79,21 +79,21 @@ fn keys_in_a_folder_come_and_go_while_the_relay_runs() {
         let one = site.enter(&of(&first)).await.unwrap();
         unauthorized(&site.refused(&of(&second)).await);
         fs::write(site.file("keys/second.jwk"), second.public().unwrap().to_base64url()).unwrap();
-        site.relay.line_with("keys that tokens are checked with have changed");
+        site.relay.line_with("token verification keys changed");
         let two = site.enter(&of(&second)).await.unwrap();
-        // Somebody is writing it: what it held goes on.
+        // A partly written file keeps its previous key.
         fs::write(site.file("keys/second.jwk"), "{\"kty\":").unwrap();
-        site.relay.line_with("the keys of before hold");
+        site.relay.line_with("keeping the previous keys");
         drop(site.enter(&of(&second)).await.unwrap());
         fs::remove_file(site.file("keys/first.jwk")).unwrap();
-        unauthorized(&ends(&one, "a session of a key that is gone").await);
+        unauthorized(&ends(&one, "a session of a removed key").await);
         assert_eq!(two.is_closed(), None);
         unauthorized(&site.refused(&of(&first)).await);
     });
 }
 
 #[test]
-fn another_key_in_the_same_file_is_noticed_whatever_the_time_of_the_file_says() {
+fn replaced_key_is_noticed_despite_an_unchanged_mtime() {
     run(async {
         let keys = [key("same"), key("same")];
         let jwk = |key: &Key| key.public().unwrap().to_json();
@@ -107,13 +107,13 @@ fn another_key_in_the_same_file_is_noticed_whatever_the_time_of_the_file_says() 
         let time = fs::metadata(&file).unwrap().modified().unwrap();
         fs::write(&file, jwk(&keys[1])).unwrap();
         fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
-        unauthorized(&ends(&client, "a session of a key that was replaced").await);
+        unauthorized(&ends(&client, "a session of a replaced key").await);
         drop(site.enter(&of(&keys[1])).await.unwrap());
     });
 }
 
 #[test]
-fn a_key_on_a_server_is_asked_for_once_and_asked_for_again() {
+fn remote_key_is_fetched_once_and_refreshed() {
     run(async {
         let (known, unknown) = (key("known"), key("unknown"));
         let jwk = known.public().unwrap().to_json();
@@ -132,10 +132,10 @@ fn a_key_on_a_server_is_asked_for_once_and_asked_for_again() {
         assert_eq!(asked("/known.jwk"), 1);
         unauthorized(&site.refused(&of(&unknown)).await);
         unauthorized(&site.refused(&of(&unknown)).await);
-        assert_eq!(asked("/unknown.jwk"), 1, "that there is none is remembered");
-        // A server that fails revokes nothing; one that knows the key no more does.
+        assert_eq!(asked("/unknown.jwk"), 1, "an absent key is cached");
+        // An outage of the server revokes nothing; an answer without the key does.
         web.now(|_| Answer::status(500));
-        site.relay.line_with("the one that is known holds");
+        site.relay.line_with("keeping the previous key");
         assert_eq!(client.is_closed(), None);
         web.now(|_| Answer::status(404));
         unauthorized(&ends(&client, "a session of a revoked key").await);
@@ -143,7 +143,7 @@ fn a_key_on_a_server_is_asked_for_once_and_asked_for_again() {
 }
 
 #[test]
-fn a_key_set_is_taken_as_it_is_now() {
+fn key_set_changes_apply_on_refresh() {
     run(async {
         let (first, second) = (key("first"), key("second"));
         let set = |keys: &[&Key]| {
@@ -171,7 +171,7 @@ fn event(asked: &Asked, name: &str) -> Option<Value> {
 }
 
 #[test]
-fn an_auth_server_decides_and_hears_of_the_end() {
+fn auth_server_decides_and_receives_the_end() {
     run(async {
         let web = Web::start(|asked: &Asked| match event(asked, "connect") {
             Some(body) if body["query"] == "jwt=sesame" => {
@@ -209,7 +209,7 @@ fn an_auth_server_decides_and_hears_of_the_end() {
             "{end}"
         );
         let ends = web.asked().iter().filter(|asked| event(asked, "end").is_some()).count();
-        assert!(ends <= 2, "nobody hears of those that were not let in");
+        assert!(ends <= 2, "rejected sessions have no end event");
     });
 }
 
@@ -218,7 +218,7 @@ async fn client_of(site: &Site) -> Client {
 }
 
 #[test]
-fn an_auth_server_narrows_and_revokes_while_a_session_lives() {
+fn auth_server_narrows_and_revokes_live_sessions() {
     run(async {
         let granted = |publish: &[&str]| {
             json!({ "grant": { "publish": publish, "subscribe": ["**"], "revalidate": 1 } }).to_string()
@@ -239,12 +239,12 @@ fn an_auth_server_narrows_and_revokes_while_a_session_lives() {
         watch.wait("lost", false).await.unwrap();
         assert_eq!(publisher.is_closed(), None);
         web.now(|_| Answer::status(401));
-        unauthorized(&ends(&publisher, "who was revoked").await);
+        unauthorized(&ends(&publisher, "a revoked session").await);
     });
 }
 
 #[test]
-fn nobody_comes_in_while_the_auth_server_fails() {
+fn no_session_is_admitted_while_the_auth_server_fails() {
     run(async {
         let good = || Answer::ok(json!({ "publish": ["**"] }).to_string());
         let web = Web::start(move |_: &Asked| good()).await;
@@ -271,7 +271,7 @@ fn nobody_comes_in_while_the_auth_server_fails() {
             let expected = if is_late { SessionCode::TIMEOUT } else { SessionCode::INTERNAL };
             assert_eq!(code(&closed), Some(expected), "{said}: {closed:?}");
         }
-        // An empty grant is an answer: what a new attempt cannot change.
+        // An empty grant is a decision, and no reason to retry.
         web.now(|_| Answer::ok("{}"));
         unauthorized(&site.refused("/room").await);
         web.now(move |_| good());
@@ -280,7 +280,7 @@ fn nobody_comes_in_while_the_auth_server_fails() {
 }
 
 #[test]
-fn an_answer_of_an_auth_server_is_kept_as_long_as_it_says() {
+fn auth_server_answer_is_cached_for_its_lifetime() {
     run(async {
         let said = json!({ "subscribe": ["**"] }).to_string();
         let web =
@@ -297,7 +297,7 @@ fn an_answer_of_an_auth_server_is_kept_as_long_as_it_says() {
 }
 
 #[test]
-fn only_a_plain_file_name_names_a_key_of_a_folder() {
+fn folder_key_needs_a_plain_file_name() {
     run(async {
         let names = ["plain-1_A", "a.b", "a b", "a=", ""];
         let keys = names.map(|name| (name, key(name)));
@@ -318,7 +318,7 @@ fn only_a_plain_file_name_names_a_key_of_a_folder() {
 }
 
 #[test]
-fn the_older_kind_of_auth_server_names_keys_and_what_is_public() {
+fn older_auth_api_supplies_keys_and_public_paths() {
     run(async {
         let key = key("k1");
         let jwk: Value = serde_json::from_str(&key.public().unwrap().to_json()).unwrap();
@@ -348,7 +348,7 @@ fn the_older_kind_of_auth_server_names_keys_and_what_is_public() {
         assert_eq!(code(&closed), Some(SessionCode::INTERNAL), "{closed:?}");
         unauthorized(&site.refused("/forbidden").await);
         is_revoked.store(true, Ordering::Relaxed);
-        unauthorized(&ends(&member, "who has a revoked key").await);
+        unauthorized(&ends(&member, "a session with a revoked key").await);
         assert_eq!(public.is_closed(), None);
     });
 }

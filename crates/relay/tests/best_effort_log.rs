@@ -1,4 +1,4 @@
-//! Promise: a log that cannot be written ends nothing and holds up nobody; dropped lines are counted.
+//! Promise: a log that cannot be written neither stops nor blocks the relay; dropped lines are counted.
 
 #![allow(missing_docs)]
 
@@ -20,7 +20,7 @@ use common::{
     relay, run,
 };
 
-/// A relay that logs all there is to `stderr`; it ends with the test.
+/// A relay that logs everything to `stderr`; killed with the test.
 struct Logging {
     child: Child,
     url: String,
@@ -37,14 +37,14 @@ impl Logging {
         let mut command = relay();
         command.arg(&path).env("RUST_LOG", "debug,moq_relay=trace").stdout(Stdio::null()).stderr(stderr);
         let child = command.spawn().unwrap();
-        // The command holds the descriptor as well.
+        // The command holds a copy of the descriptor.
         drop(command);
         let relay = Self { child, url: format!("moqt://{address}/"), internal, _folder: folder };
         eventually("it serves", || std::net::TcpStream::connect(&relay.internal).ok());
         relay
     }
 
-    /// Lets so many clients in.
+    /// Connects this many clients, one after the other.
     async fn serves(&self, clients: usize) {
         for _ in 0..clients {
             let client = Client::connect(&self.url, ClientConfig::default()).await.unwrap();
@@ -117,15 +117,15 @@ fn log_pipe_whose_reader_is_gone_ends_nothing() {
 }
 
 #[test]
-fn log_pipe_that_nobody_reads_holds_up_nobody() {
+fn unread_log_pipe_does_not_block_the_relay() {
     run(async {
         let (reader, writer) = pipe();
         let relay = Logging::start(writer);
-        // The pipe is full after some clients, and the queue after some hundred more.
+        // The pipe fills after some clients, and the queue after some hundred more.
         let began = Instant::now();
         while relay.dropped() == 0 {
             relay.serves(5).await;
-            assert!(began.elapsed() < PATIENCE * 2, "the queue has no end");
+            assert!(began.elapsed() < PATIENCE * 2, "the queue is unbounded");
         }
         relay.serves(5).await;
         assert_eq!(relay.end().code(), Some(0));
@@ -159,7 +159,7 @@ fn largest_file_size_under_the_log_ends_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let address = free_address();
         let binary = relay();
-        // In blocks of 512 bytes or of 1,024: small either way.
+        // In blocks of 512 or 1,024 bytes, depending on the shell.
         let script = "ulimit -f 1 && exec \"$0\" --bind \"$1\" >/dev/null 2>\"$2\"";
         let mut command = Command::new("sh");
         command
@@ -182,7 +182,7 @@ fn largest_file_size_under_the_log_ends_nothing() {
 }
 
 #[test]
-fn verbs_do_not_panic_when_nobody_takes_their_words() {
+fn verbs_do_not_panic_on_full_standard_streams() {
     for (args, out) in [
         (&["token", "generate"][..], "/dev/full"),
         (&["token", "sign", "--key", "/nonexistent"], "/dev/full"),

@@ -1,4 +1,4 @@
-//! Promise: what is wrong with a certificate, ours or a client's, is said where an operator looks.
+//! Promise: problems with server or client certificates are reported to the log and the service manager.
 
 #![allow(missing_docs)]
 
@@ -34,7 +34,7 @@ fn authority(name: &str) -> (Issuer<'static, KeyPair>, String, CertificateDer<'s
     (Issuer::new(params, key), root.pem(), root.der().clone())
 }
 
-/// A relay with a certificate for localhost, and authorities of clients.
+/// A relay with a certificate for localhost, and client authorities.
 struct Bench {
     folder: TempDir,
     address: String,
@@ -70,7 +70,7 @@ impl Bench {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// Goes there with a certificate.
+    /// Connects with a client certificate.
     async fn show(&self, cert: CertificateDer<'static>, key: &KeyPair) -> quinn::ConnectionError {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
@@ -92,7 +92,7 @@ impl Bench {
 }
 
 #[test]
-fn a_client_whose_certificate_does_not_verify_is_in_the_log() {
+fn unverified_client_certificate_is_logged() {
     run(async {
         let (_, roots, _) = authority("of clients");
         let (other, ..) = authority("of\nnobody");
@@ -103,7 +103,7 @@ fn a_client_whose_certificate_does_not_verify_is_in_the_log() {
         let params = CertificateParams::new(vec!["edge.example".to_owned()]).unwrap();
         let cert = params.signed_by(&key, &other).unwrap().der().clone();
         let refused = bench.show(cert, &key).await.to_string();
-        assert!(refused.contains("invalid peer certificate"), "the client hears why: {refused}");
+        assert!(refused.contains("invalid peer certificate"), "the client receives the reason: {refused}");
         let line = relay.line_with("does not verify against `tls.root`");
         for part in ["WARN", "edge.example", "UnknownIssuer", "nobody"] {
             assert!(line.contains(part), "{part} in {line}");
@@ -112,7 +112,7 @@ fn a_client_whose_certificate_does_not_verify_is_in_the_log() {
 }
 
 #[test]
-fn a_service_manager_shows_what_is_wrong_with_the_files() {
+fn service_manager_status_names_unusable_files() {
     let (_, roots, _) = authority("of clients");
     let bench = Bench::new(&roots);
     let path = bench.path("notify");
@@ -130,13 +130,13 @@ fn a_service_manager_shows_what_is_wrong_with_the_files() {
                 return message;
             }
         }
-        panic!("{text} is not said");
+        panic!("{text} is not reported");
     };
     bench.write("root.pem", "torn");
     let status = heard("no certificate in ");
     assert!(status.starts_with("STATUS=serving 0 sessions") && status.contains("root.pem"), "{status}");
-    relay.line_with("judged by the authorities of before");
+    relay.line_with("keeping the previous client authorities");
     bench.write("root.pem", &roots);
-    relay.line_with("all is well again");
+    relay.line_with("files match the certificate in use again");
     assert!(!heard("STATUS=serving").contains("root.pem"));
 }

@@ -1,5 +1,5 @@
-//! Promise: who shows a certificate of our authority needs no token, has all that is below the path it asks
-//! for and nothing else, for as long as the certificate lasts; with an auth server it is only a fact.
+//! Promise: a client with a certificate of a configured authority needs no token and may use all paths below its
+//! own, and no others, until the certificate expires; with an auth server the certificate is only reported.
 
 #![allow(missing_docs)]
 
@@ -25,7 +25,7 @@ use common::{
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Who issues certificates of clients.
+/// An authority of client certificates.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -41,7 +41,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// A client with a certificate for `name`, and the fingerprint of that.
+    /// A client with a certificate for `name`, and its fingerprint.
     fn client(&self, name: &str, until: SystemTime) -> (ClientConfig, String) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_after = until.into();
@@ -54,7 +54,7 @@ impl Authority {
         (config, mark.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// A relay that knows it, and this much more.
+    /// A relay that trusts this authority, with these `auth` settings.
     fn site(&self, auth: &str, prepare: impl FnOnce(&File)) -> Site {
         Site::with(&format!("{auth}\n[tls]\nroot = \"root.pem\""), |folder| {
             fs::write(folder.join("root.pem"), &self.pem).unwrap();
@@ -63,13 +63,13 @@ impl Authority {
     }
 }
 
-/// A time that a certificate can say.
+/// A time from now in whole seconds, as certificates store it.
 fn in_seconds(seconds: u64) -> SystemTime {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     SystemTime::UNIX_EPOCH + Duration::from_secs(now + seconds)
 }
 
-/// Asks for a track that must not be served.
+/// Subscribes to a track that must be unroutable.
 async fn unroutable(client: &Client, path: &str) {
     let mut subscription = client.subscribe(path, "t", Prefs::default()).await.unwrap();
     let error = subscription.next_group().await.unwrap_err();
@@ -78,7 +78,7 @@ async fn unroutable(client: &Client, path: &str) {
 }
 
 #[test]
-fn it_stands_for_a_token_below_its_path_and_who_has_none_is_judged_as_ever() {
+fn certificate_grants_its_subtree_and_tokens_still_work() {
     run(async {
         let authority = Authority::new("of clients");
         let (ours, _) = authority.client("edge.example", SystemTime::now() + DAY);
@@ -89,7 +89,7 @@ fn it_stands_for_a_token_below_its_path_and_who_has_none_is_judged_as_ever() {
         let everywhere = site.enter(&format!("/?jwt={}", token(&key, ""))).await.unwrap();
         for scheme in ["moqt", "https"] {
             let edge = site.enter_as(scheme, "/room", ours.clone()).await.unwrap();
-            // What is elsewhere is announced first, and does not show.
+            // A broadcast elsewhere is announced first, and must stay hidden.
             let elsewhere = everywhere.broadcast("elsewhere/cam").unwrap();
             let _track = elsewhere.track("t", Default::default()).unwrap();
             elsewhere.announce();
@@ -101,7 +101,7 @@ fn it_stands_for_a_token_below_its_path_and_who_has_none_is_judged_as_ever() {
             loop {
                 let seen = watch.next().await.unwrap().unwrap();
                 let path = seen.path.as_str();
-                assert!(path.starts_with(scheme), "{path} shows");
+                assert!(path.starts_with(scheme), "{path} is visible");
                 if path.ends_with("others") {
                     break;
                 }
@@ -111,7 +111,7 @@ fn it_stands_for_a_token_below_its_path_and_who_has_none_is_judged_as_ever() {
             for path in ["elsewhere/cam", "../elsewhere/cam", "room/elsewhere/cam"] {
                 unroutable(&edge, path).await;
             }
-            // Without one, tokens and what is public are what there is.
+            // Clients without a certificate have tokens and public paths only.
             let member = site.enter_by(scheme, &format!("/room?jwt={}", token(&key, "room"))).await.unwrap();
             let anybody = site.enter_by(scheme, "/anon").await.unwrap();
             assert!(member.is_closed().is_none() && anybody.is_closed().is_none());
@@ -132,16 +132,16 @@ fn a_session_ends_with_its_certificate() {
         let over_quic = site.enter_as("moqt", "/room", brief.clone()).await.unwrap();
         let over_web = site.enter_as("https", "/room", brief).await.unwrap();
         for client in [over_quic, over_web] {
-            unauthorized(&ends(&client, "who showed what has expired").await);
-            let late = SystemTime::now().duration_since(end).expect("not before its time");
-            assert!(late < Duration::from_millis(1_500), "{late:?} after its time");
+            unauthorized(&ends(&client, "a session with an expired certificate").await);
+            let late = SystemTime::now().duration_since(end).expect("not before its expiry");
+            assert!(late < Duration::from_millis(1_500), "{late:?} after its expiry");
         }
         assert_eq!(lasting.is_closed(), None);
     });
 }
 
 #[test]
-fn with_an_auth_server_it_is_only_a_fact() {
+fn auth_server_decides_about_client_certificates() {
     run(async {
         let authority = Authority::new("of clients");
         let end = in_seconds(3_600);
@@ -161,7 +161,7 @@ fn with_an_auth_server_it_is_only_a_fact() {
         for scheme in ["moqt", "https"] {
             let client = site.enter_as(scheme, "/room", edge.clone()).await.unwrap();
             let viewer = site.enter_as(scheme, "/room", edge.clone()).await.unwrap();
-            // It may do what the server says, not everything.
+            // The session has the grant of the server, not its whole subtree.
             let refused = client.broadcast("other").unwrap();
             refused.announce();
             flows(&client, "own/x", &viewer, "own/x").await;
@@ -183,13 +183,13 @@ fn with_an_auth_server_it_is_only_a_fact() {
 }
 
 #[test]
-fn one_that_no_authority_of_ours_issued_is_none() {
+fn certificate_of_an_unknown_authority_is_rejected() {
     run(async {
         let site = Authority::new("of clients").site("public = \"\"", |_| {});
         let (foreign, _) = Authority::new("of others").client("edge.example", SystemTime::now() + DAY);
         let refused = Client::connect(&site.url("moqt", "/room"), foreign).await;
         let refused = match refused {
-            // A client is done with the handshake before the relay has looked.
+            // The client completes the handshake before the relay has verified its certificate.
             Ok(client) => client.closed().await.to_string(),
             Err(error) => error.to_string(),
         };

@@ -1,6 +1,6 @@
-//! Promise: `check` explains a file before anybody runs it, and what it says stays as it is.
+//! Promise: `check` explains a file before it is run, and its output matches the golden files.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p moq-relay --test config_check` writes what it says now.
+//! `UPDATE_GOLDEN=1 cargo test -p moq-relay --test config_check` rewrites them.
 
 #![allow(missing_docs)]
 
@@ -20,7 +20,7 @@ fn here(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder)
 }
 
-/// All fixtures, and the certificate they name, in a folder of their own.
+/// All fixtures and the certificate they name, in a new folder.
 fn fixtures() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for from in [here("fixtures"), here("fixtures/refused")] {
@@ -35,7 +35,7 @@ fn fixtures() -> TempDir {
     folder
 }
 
-/// Puts a certificate there that ends then.
+/// Writes a certificate that expires at `end`.
 fn certify(folder: &TempDir, end: time::OffsetDateTime) {
     let key = rcgen::KeyPair::generate().unwrap();
     let names = vec!["relay.example.com".into(), "127.0.0.1".into()];
@@ -57,7 +57,7 @@ fn check(folder: &TempDir, args: &[&str], variables: &[(&str, &str)]) -> (Option
     (status.code(), said)
 }
 
-/// Without what differs between machines and days.
+/// Masks values that depend on the machine or the day.
 fn masked(said: &str) -> String {
     let line = |line: &str| {
         let label = line.split_whitespace().next().unwrap_or_default().trim_matches(['"', ':']);
@@ -86,7 +86,7 @@ fn golden(name: &str, said: &str) {
 }
 
 #[test]
-fn what_check_says_of_a_file_stays_as_it_is() {
+fn check_output_matches_the_golden_files() {
     let folder = fixtures();
     for (name, starts) in [
         ("seed", false),
@@ -116,7 +116,7 @@ fn what_check_says_of_a_file_stays_as_it_is() {
 }
 
 #[test]
-fn check_says_the_same_to_programs() {
+fn check_json_matches_the_golden_files() {
     let folder = fixtures();
     let (code, said) = check(&folder, &["open-0.14.toml", "--json"], &[]);
     assert_eq!(code, Some(0));
@@ -178,15 +178,20 @@ fn hazards_are_named() {
     let line = ["minimal.toml", "--drain-timeout", "5m", "--auth-takeover", "any", "--bind", "[::]:0"];
     let (code, said) = check(&folder, &line, &[]);
     assert_eq!(code, Some(0), "{said}");
-    for expected in
-        ["systemd kills after 90s", "whoever may publish a path may take it", "port 0 takes a free one"]
-    {
+    for expected in [
+        "systemd kills after 90s",
+        "any client that may publish a path may take it over",
+        "port 0 takes a free one",
+    ] {
         assert!(said.contains(expected), "{said}");
     }
     let (_, said) = check(&folder, &["minimal.toml", "--auth-public", "**"], &[]);
-    assert!(said.contains("whoever reaches this address may publish and subscribe to everything"), "{said}");
+    assert!(
+        said.contains("anybody who reaches this address may publish and subscribe to everything"),
+        "{said}"
+    );
     let (_, said) = check(&folder, &["minimal.toml", "--auth-public", "**", "--bind", "127.0.0.1:1"], &[]);
-    assert!(!said.contains("whoever reaches this address"), "loopback is no exposure: {said}");
+    assert!(!said.contains("anybody who reaches this address"), "loopback is no exposure: {said}");
 }
 
 #[test]
@@ -213,7 +218,7 @@ fn hosts_without_a_public_name_bring_a_warning() {
 }
 
 #[test]
-fn listeners_beside_udp_are_listed_and_refused_where_they_cannot_be() {
+fn tcp_and_unix_listeners_are_listed_and_checked() {
     let folder = fixtures();
     let write = |text: &str| fs::write(folder.path().join("relay.toml"), text).unwrap();
     let good = "[server]\nbind = \"127.0.0.1:4443\"\ntcp.bind = \"127.0.0.1:4444\"\nunix.bind = \"relay.sock\"\n\

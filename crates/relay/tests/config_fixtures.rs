@@ -1,4 +1,4 @@
-//! Promise: files of deployed relays are started, with warnings, or refused with what to do.
+//! Promise: configuration files of deployed relays are accepted with warnings, or refused with a remedy.
 
 #![allow(missing_docs)]
 
@@ -19,11 +19,11 @@ use tempfile::TempDir;
 use common::{Running, file, free_address, http::free_tcp, relay, run};
 
 enum Outcome {
-    /// Serves; the log holds each of these.
+    /// Serves; the log has each of these texts.
     Started(&'static [&'static str]),
-    /// The same, and lets nobody in.
+    /// Serves and admits nobody; the log has each of these texts.
     Closed(&'static [&'static str]),
-    /// Ends with status 1 and says each of these.
+    /// Ends with status 1; the error has each of these texts.
     Refused(&'static [&'static str]),
 }
 
@@ -44,13 +44,13 @@ const FILES: &[(&str, Outcome)] = &[
     (
         "open-0.14",
         Started(&[
-            "not spoken here, and not offered: moq-transport-16",
+            "not supported, and not offered: moq-transport-16",
             "`cluster.node` changes nothing here",
             "publish=anon/**, demo/viewer/** subscribe=anon/**, demo/**",
         ]),
     ),
     ("prod-0.14", Started(&["listening for https", "publish=anon/**, demo/viewer/** subscribe=anon/**"])),
-    ("leaf-0.14", Refused(&["`cluster.connect` cannot be obeyed: relays are not linked yet"])),
+    ("leaf-0.14", Refused(&["`cluster.connect` is not supported: relays are not linked yet"])),
     ("root-0.14", Started(&["listening for http", "publish=everything"])),
     (
         "edge-0.17",
@@ -62,11 +62,11 @@ const FILES: &[(&str, Outcome)] = &[
             "publish=anon/** subscribe=anon/**, demo/**",
         ]),
     ),
-    // Nobody answers there.
+    // No auth server runs at its URL.
     ("auth-0.17", Closed(&["credentials=\"auth.url\""])),
 ];
 
-/// The file and the certificate it names, in a folder of their own.
+/// The file and the certificate it names, in a new folder.
 fn prepared(name: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/{name}.toml"));
@@ -88,7 +88,7 @@ async fn serves(name: &str, said: &[&str], lets_in: bool) {
     let address = free_address();
     let mut command = relay();
     command.current_dir(folder.path()).args(["relay.toml", "--server-bind", &address]);
-    // Their ports may be taken here.
+    // The configured ports may be in use on this machine.
     let text = fs::read_to_string(folder.path().join("relay.toml")).unwrap();
     for (section, flag) in [
         ("[web.http]", "--web-http-listen"),
@@ -116,7 +116,7 @@ async fn serves(name: &str, said: &[&str], lets_in: bool) {
 }
 
 #[test]
-fn files_of_deployed_relays_are_started_or_refused_as_the_table_says() {
+fn deployed_configuration_files_start_or_are_refused() {
     for (name, outcome) in FILES {
         match outcome {
             Started(said) => run(serves(name, said, true)),
@@ -134,7 +134,7 @@ fn files_of_deployed_relays_are_started_or_refused_as_the_table_says() {
     }
 }
 
-/// How many threads of the process are workers.
+/// Number of worker threads of the process.
 fn workers(relay: &Running) -> usize {
     let threads = fs::read_dir(format!("/proc/{}/task", relay.child.id())).unwrap();
     let names = threads.filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).ok());
@@ -142,7 +142,7 @@ fn workers(relay: &Running) -> usize {
 }
 
 #[test]
-fn what_a_file_says_of_threads_and_of_quic_holds() {
+fn worker_and_quic_settings_are_applied() {
     run(async {
         let address = free_address();
         let (_folder, path) = file(&format!(
@@ -151,7 +151,7 @@ fn what_a_file_says_of_threads_and_of_quic_holds() {
         ));
         let relay = Running::start(relay().arg(&path));
         relay.line_with("serving");
-        // Threads name themselves.
+        // A thread sets its name after it has started.
         while workers(&relay) != 3 {
             tokio::task::yield_now().await;
         }
@@ -161,7 +161,7 @@ fn what_a_file_says_of_threads_and_of_quic_holds() {
         let client = Client::connect(&format!("moqt://{address}/"), config).await.unwrap();
         let started = Instant::now();
         client.closed().await;
-        assert!(started.elapsed() < Duration::from_secs(8), "that is less than the default");
+        assert!(started.elapsed() < Duration::from_secs(8), "earlier than the default timeout");
         relay.signal(Signal::TERM);
         assert_eq!(relay.end().code(), Some(0));
     });

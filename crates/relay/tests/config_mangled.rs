@@ -1,4 +1,4 @@
-//! Promise: no file, however broken, does more harm than a refusal that says where.
+//! Promise: any broken configuration file is refused with a position, without a panic.
 
 #![allow(missing_docs)]
 
@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use moq_relay::config::{Config, Outside, Place};
 use proptest::prelude::*;
 
-/// Whole files to break.
+/// Valid files to mutate.
 fn seeds() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -16,7 +16,7 @@ fn seeds() -> Vec<String> {
     seeds.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
-/// Parses, and looks at what is said of it.
+/// Parses `text`, and checks the positions of the problems.
 fn parse(text: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("relay.toml");
@@ -39,7 +39,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn a_file_with_a_hole_and_a_patch_is_understood_or_refused_with_its_place(
+    fn mutated_file_is_parsed_or_refused_with_position(
         seed in 0usize..9,
         at in 0usize..1_000,
         hole in 0usize..30,
@@ -54,7 +54,7 @@ proptest! {
     }
 
     #[test]
-    fn any_value_of_any_key_is_understood_or_refused_with_its_place(
+    fn any_value_of_any_key_is_parsed_or_refused_with_position(
         key in 0usize..200,
         value in prop_oneof![
             "\"[^\"\\\\\\x00-\\x1f\\x7f]{0,24}\"",
@@ -72,7 +72,7 @@ proptest! {
 }
 
 #[test]
-fn text_that_is_nearly_toml_is_refused_with_its_place() {
+fn invalid_toml_is_refused_with_position() {
     for text in [
         "\0",
         "[[server]]\nbind = 1\n",
@@ -92,7 +92,7 @@ fn text_that_is_nearly_toml_is_refused_with_its_place() {
 }
 
 #[test]
-fn what_is_no_text_or_too_long_is_refused() {
+fn file_that_is_not_utf8_or_too_long_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("relay.toml");
     fs::write(&file, [0xff, 0xfe, 0x00]).unwrap();

@@ -1,6 +1,6 @@
-//! The page about configuration says what the code does.
+//! Promise: the tables of `docs/configuration.md` match the code.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p moq-relay --test config_page` writes it.
+//! `UPDATE_GOLDEN=1 cargo test -p moq-relay --test config_page` rewrites them.
 
 #![allow(missing_docs)]
 
@@ -12,7 +12,7 @@ const BEGIN: &str = "<!-- tables: begin (made by moq_relay::config::table) -->\n
 const END: &str = "<!-- tables: end -->\n";
 
 #[test]
-fn the_page_about_configuration_holds_the_tables_as_they_are() {
+fn configuration_page_matches_the_tables() {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
     let page = fs::read_to_string(&file).unwrap();
     let (before, rest) = page.split_once(BEGIN).expect("the tables have a beginning");
@@ -22,5 +22,5 @@ fn the_page_about_configuration_holds_the_tables_as_they_are() {
         fs::write(&file, &expected).unwrap();
         return;
     }
-    assert!(page == expected, "docs/configuration.md is not what the code says; UPDATE_GOLDEN=1 writes it");
+    assert!(page == expected, "docs/configuration.md differs from the tables; UPDATE_GOLDEN=1 rewrites it");
 }

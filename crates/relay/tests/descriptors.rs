@@ -1,5 +1,4 @@
-//! Promise: without a free descriptor QUIC goes on, for those who are there and for those who come; HTTP comes back
-//! by itself.
+//! Promise: without a free descriptor QUIC serves live and new sessions; HTTP recovers by itself.
 
 #![allow(missing_docs)]
 
@@ -21,7 +20,7 @@ use common::{
     site::{Site, flows},
 };
 
-/// A relay that may open `files`.
+/// Command of a relay with a limit of open files.
 fn limited(files: u32) -> Command {
     let binary = relay();
     let mut command = Command::new("sh");
@@ -35,7 +34,7 @@ fn limited(files: u32) -> Command {
     command
 }
 
-/// No descriptor can be had from now on.
+/// Denies the relay any further descriptor.
 fn exhaust(relay: &Running) {
     let pid = Pid::from_child(&relay.child);
     let limit = prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(0), maximum: Some(4_096) });
@@ -50,7 +49,7 @@ fn quic_serves_without_a_free_descriptor() {
         flows(&publisher, "before", &viewer, "before").await;
         exhaust(&site.relay);
         let log = site.relay.record();
-        // Later than the next look at the memory.
+        // Longer than the interval of memory readings.
         tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
         flows(&publisher, "during", &viewer, "during").await;
         let [publisher, viewer] = [site.enter("/").await.unwrap(), site.enter("/").await.unwrap()];
@@ -63,7 +62,7 @@ fn quic_serves_without_a_free_descriptor() {
 }
 
 #[test]
-fn idle_tcp_connections_leave_quic_and_operators_their_places() {
+fn idle_tcp_connections_do_not_block_quic_and_operators() {
     run(async {
         let (udp, http, internal) = (free_address(), free_tcp(), free_tcp());
         let (_folder, path) = file(&format!(
@@ -73,12 +72,12 @@ fn idle_tcp_connections_leave_quic_and_operators_their_places() {
         let relay = Running::start(limited(96).arg(&path));
         relay.line_with("serving");
         let idle: Vec<TcpStream> = (0..200).filter_map(|_| TcpStream::connect(&http).ok()).collect();
-        // One past the places is closed.
+        // A connection beyond the limit is closed.
         let closed = |stream: &TcpStream| {
             stream.set_nonblocking(true).unwrap();
             matches!((&*stream).read(&mut [0]), Ok(0))
         };
-        eventually("a connection without a place ends", || idle.iter().any(closed).then_some(()));
+        eventually("a connection beyond the limit is closed", || idle.iter().any(closed).then_some(()));
         let url = format!("moqt://{udp}/");
         let client =
             relay_client::Client::connect(&url, relay_client::ClientConfig::default()).await.unwrap();
@@ -87,7 +86,7 @@ fn idle_tcp_connections_leave_quic_and_operators_their_places() {
         assert!(status["load"]["memory_limit_bytes"].is_u64(), "{status}");
         drop(idle);
         eventually("HTTP answers again", || (get(&http, "/health").status == 200).then_some(()));
-        // A connection that is kept alive holds its place, and nobody else's.
+        // A keep-alive connection takes one slot only.
         let mut kept = connect(&http);
         kept.write_all(b"GET /health HTTP/1.1\r\nhost: relay.test\r\n\r\n").unwrap();
         assert_eq!(get(&internal, "/health").status, 200);

@@ -1,4 +1,4 @@
-//! Promise: `doctor` says whether a relay can run here, and with which status it ends is documented.
+//! Promise: `doctor` reports whether a relay can run here, with the documented exit status.
 
 #![allow(missing_docs)]
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use common::{Running, file, free_address, golden::golden, http::free_tcp, relay};
 
-/// Checks whose outcome is the machine's.
+/// Checks whose outcome depends on the machine.
 const OF_THE_MACHINE: [&str; 8] =
     ["cores", "memory", "open files", "clock", "buffers", "offload", "steering", "IPv6"];
 
@@ -24,7 +24,7 @@ fn doctor(args: &[&str]) -> (Option<i32>, String) {
     (status.code(), String::from_utf8(stdout).unwrap())
 }
 
-/// The checks of a JSON report: name, status, words; those of the machine by name only.
+/// Checks of a JSON report: name, status and texts; those of the machine by name only.
 fn checks(json: &str) -> String {
     let report: Value = serde_json::from_str(json).expect("one JSON object");
     let mut out = String::new();
@@ -42,13 +42,13 @@ fn checks(json: &str) -> String {
 }
 
 #[test]
-fn a_machine_where_nothing_runs_is_looked_at() {
+fn machine_without_a_relay_is_checked() {
     let address = free_address();
     let (code, json) = doctor(&["--bind", &address, "--json"]);
     golden("doctor/free.txt", &checks(&json).replace(&address, "ADDRESS"));
     let failures = serde_json::from_str::<Value>(&json).unwrap()["failures"].as_u64().unwrap();
     assert_eq!(code, Some(i32::from(failures > 0)));
-    // The table says the same, a line a check.
+    // The table has the same checks, one per line.
     let (_, table) = doctor(&["--bind", &address]);
     for name in OF_THE_MACHINE.iter().chain(&["configuration", "certificate", "port"]) {
         assert!(table.lines().any(|line| line.contains(&format!(" {name} "))), "{name} is not in {table}");
@@ -57,7 +57,7 @@ fn a_machine_where_nothing_runs_is_looked_at() {
 }
 
 #[test]
-fn a_relay_that_runs_is_spoken_to() {
+fn running_relay_answers_a_handshake() {
     let address = free_address();
     let running = Running::start(relay().args(["--bind", &address]));
     running.line_with("https://");
@@ -68,7 +68,7 @@ fn a_relay_that_runs_is_spoken_to() {
 }
 
 #[test]
-fn a_relay_that_shows_a_certificate_of_before_is_told_of() {
+fn relay_with_a_previous_certificate_is_reported() {
     let (folder, path) = file("");
     let address = free_address();
     let write = || {
@@ -90,23 +90,23 @@ fn a_relay_that_shows_a_certificate_of_before_is_told_of() {
     let (code, said) = ask();
     assert_eq!(code, Some(0), "{said}");
     assert!(
-        said.contains("ok    certificate   the one in ") && said.contains("cert.pem is shown, until "),
+        said.contains("ok    certificate   the one in ") && said.contains("cert.pem is in use, until "),
         "{said}"
     );
     std::fs::write(&cert, "torn").unwrap();
-    let line = running.line_with("the certificate of before is still shown");
+    let line = running.line_with("keeping the previous certificate");
     assert!(line.contains("ERROR") && line.contains("no certificate in "), "{line}");
     let (code, said) = ask();
     assert_eq!(code, Some(0), "it serves: {said}");
     assert!(said.contains("warn  certificate   no certificate in "), "{said}");
-    assert!(said.contains("cert.pem: the relay shows one of before ("), "{said}");
+    assert!(said.contains("cert.pem: the relay uses a previous one ("), "{said}");
     write();
-    running.line_with("showing a certificate");
-    assert!(ask().1.contains("cert.pem is shown, until "));
+    running.line_with("certificate in use");
+    assert!(ask().1.contains("cert.pem is in use, until "));
 }
 
 #[test]
-fn a_port_that_somebody_else_has_is_a_failure() {
+fn port_of_another_process_is_a_failure() {
     let other = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap().to_string();
     let (code, said) = doctor(&["--bind", &address]);
@@ -116,15 +116,15 @@ fn a_port_that_somebody_else_has_is_a_failure() {
 }
 
 #[test]
-fn a_health_check_fails_where_nobody_listens() {
+fn health_check_fails_without_a_listener() {
     let address = free_address();
     let (code, said) = doctor(&["--bind", &address, "--running"]);
     assert_eq!(code, Some(1));
-    assert!(said.contains(&format!("nobody listens at udp {address}")), "{said}");
+    assert!(said.contains(&format!("no process listens at udp {address}")), "{said}");
 }
 
 #[test]
-fn a_file_that_is_refused_and_a_certificate_that_is_missing_are_failures() {
+fn refused_file_and_missing_certificate_are_failures() {
     let (_folder, path) = file("[sever]\n");
     let (code, said) = doctor(&[path.to_str().unwrap(), "--bind", &free_address()]);
     assert_eq!(code, Some(1));
@@ -136,7 +136,7 @@ fn a_file_that_is_refused_and_a_certificate_that_is_missing_are_failures() {
 }
 
 #[test]
-fn the_sysctl_file_asks_for_what_doctor_asks_for() {
+fn sysctl_file_matches_the_doctor() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/99-moq-relay.conf");
     let text = std::fs::read_to_string(file).unwrap();
     for name in ["rmem_max", "wmem_max"] {
@@ -146,7 +146,7 @@ fn the_sysctl_file_asks_for_what_doctor_asks_for() {
 }
 
 #[test]
-fn listeners_certificates_and_keys_that_stop_a_start_are_failures() {
+fn unusable_listeners_certificates_and_keys_are_failures() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let http = taken.local_addr().unwrap();
     let address = free_address();
@@ -166,14 +166,14 @@ fn listeners_certificates_and_keys_that_stop_a_start_are_failures() {
         let line = said.lines().find(|line| line.contains(failure));
         assert!(line.is_some_and(|line| line.trim_start().starts_with("fail")), "{failure}: {said}");
     }
-    // The relay says the same of the first of them, and refuses.
+    // The relay refuses to start, too.
     let mut command = relay();
     let output = command.arg(&path).current_dir(folder.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]
-fn listeners_of_a_running_relay_are_well() {
+fn listeners_of_a_running_relay_are_ok() {
     let (udp, http, internal) = (free_address(), free_tcp(), free_tcp());
     let (folder, path) = file("");
     let socket = folder.path().join("relay.sock");

@@ -1,5 +1,5 @@
-//! Promise: who comes over WebSocket, TLS, TCP or a Unix socket meets those who come over QUIC, as the file says;
-//! and who is not let in at a socket of the system hears nothing.
+//! Promise: sessions over WebSocket, TLS, TCP, Unix sockets and QUIC exchange broadcasts with each other; and a Unix
+//! socket accepts only the configured users.
 
 #![allow(missing_docs)]
 
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use common::{Running, file, free_address, http::free_tcp, relay, run, site::flows};
 
-/// A relay with every entrance there is.
+/// A relay with every kind of listener.
 struct Site {
     folder: TempDir,
     relay: Running,
@@ -23,7 +23,7 @@ struct Site {
 }
 
 impl Site {
-    /// `more` goes into `[server]`.
+    /// Starts it; `more` returns further keys of `[server]`.
     fn start(more: impl FnOnce(&Path) -> String) -> Self {
         let [quic, http, https, tcp] = [free_address(), free_tcp(), free_tcp(), free_tcp()];
         let folder = tempfile::tempdir().unwrap();
@@ -51,7 +51,7 @@ impl Site {
 }
 
 #[test]
-fn whatever_carries_a_session_it_meets_all_others() {
+fn sessions_of_all_transports_exchange_broadcasts() {
     run(async {
         let site =
             Site::start(|socket| format!("tcp.bind = \"{{tcp}}\"\nunix.bind = \"{}\"", socket.display()));
@@ -76,7 +76,7 @@ fn whatever_carries_a_session_it_meets_all_others() {
 }
 
 #[test]
-fn datagrams_cross_from_stream_to_stream() {
+fn datagrams_are_relayed_between_stream_transports() {
     run(async {
         let site = Site::start(|_| "tcp.bind = \"{tcp}\"".to_owned());
         for url in [format!("ws://{}/", site.http), format!("tcp://{}/", site.tcp)] {
@@ -88,7 +88,7 @@ fn datagrams_cross_from_stream_to_stream() {
             other.announced("").await.unwrap().wait(path, true).await.unwrap();
             let mut subscription = other.subscribe(path, "t", Prefs::default()).await.unwrap();
             track.wait_subscribed().await;
-            // A reader that comes a moment later begins with a later one.
+            // A late subscriber begins with a later datagram.
             let sending = async {
                 for number in 0.. {
                     track.datagram(number, 0, "small".into()).unwrap();
@@ -108,7 +108,7 @@ fn datagrams_cross_from_stream_to_stream() {
 }
 
 #[test]
-fn who_is_not_on_the_list_of_a_unix_socket_is_not_heard() {
+fn unix_socket_rejects_users_that_are_not_listed() {
     run(async {
         let own = fs::metadata("/proc/self").unwrap().uid();
         let allows = |uid: u32| {
@@ -122,7 +122,7 @@ fn who_is_not_on_the_list_of_a_unix_socket_is_not_heard() {
             let client = Client::connect(&closed.unix(), ClientConfig::default()).await?;
             client.announced("").await.map(|_| ())
         };
-        assert!(refused.await.is_err(), "it was let in");
+        assert!(refused.await.is_err(), "it was admitted");
         closed.relay.line_with("uid");
     });
 }

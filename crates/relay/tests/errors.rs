@@ -1,4 +1,4 @@
-//! Promise: what keeps a relay from starting is said in words: what it is, and what to do.
+//! Promise: an error that keeps a relay from starting names its cause and remedy.
 
 #![allow(missing_docs)]
 #![allow(clippy::print_stdout, reason = "why a test does nothing")]
@@ -24,7 +24,7 @@ use tempfile::TempDir;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// What a relay that refuses says, its status being 1.
+/// Error line of a relay that refuses to start with status 1.
 fn refusal(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -37,7 +37,7 @@ fn masked(text: &str, masks: &[(&str, &str)]) -> String {
     masks.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
-/// The relay, below a program that takes something from it. `None`, said aloud, where that is not allowed.
+/// Command of the relay, run by a program that restricts it; `None`, with a note, where that is not allowed.
 fn below(program: &str, args: &[&str]) -> Option<Command> {
     let works = Command::new(program).args(args).arg("true").stderr(Stdio::null()).status();
     if !works.is_ok_and(|status| status.success()) {
@@ -50,7 +50,7 @@ fn below(program: &str, args: &[&str]) -> Option<Command> {
 }
 
 #[test]
-fn a_port_that_is_taken_is_told_with_who_has_it() {
+fn port_in_use_is_reported_with_its_holder() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let said = refusal(relay().args(["--bind", &address.to_string()]));
@@ -74,7 +74,7 @@ fn another_relay_at_the_port_is_named() {
 }
 
 #[test]
-fn an_address_of_others_is_told() {
+fn foreign_address_is_reported() {
     golden("errors/no-such-address.txt", &refusal(relay().args(["--bind", "192.0.2.77:4443"])));
 }
 
@@ -91,21 +91,21 @@ fn a_low_port_needs_a_capability() {
 }
 
 #[test]
-fn a_machine_without_ipv6_is_told_what_to_write() {
+fn disabled_ipv6_is_reported_with_a_remedy() {
     let off = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 && exec \"$@\"";
     let Some(mut command) = below("unshare", &["-n", "sh", "-c", off, "sh"]) else { return };
     golden("errors/no-ipv6.txt", &refusal(command.args(["--bind", "[::1]:4443"])));
 }
 
 #[test]
-fn too_few_open_files_are_told() {
+fn too_low_file_limit_is_reported() {
     let Some(mut command) = below("prlimit", &["--nofile=12:12"]) else { return };
     let address = free_address();
     golden("errors/files.txt", &refusal(command.args(["--bind", &address, "--workers", "8"])));
 }
 
 #[test]
-fn a_small_limit_on_files_is_warned_of() {
+fn small_file_limit_is_a_warning() {
     let Some(mut command) = below("prlimit", &["--nofile=1024:1024"]) else { return };
     let address = free_address();
     let relay = Running::start(command.args(["--bind", &address, "--workers", "1"]));
@@ -158,7 +158,7 @@ fn pair(from: SystemTime, until: SystemTime) -> (String, String) {
 }
 
 #[test]
-fn what_is_wrong_with_a_certificate_is_told() {
+fn unusable_certificate_is_reported() {
     let now = SystemTime::now();
     let (cert, key) = pair(now - DAY, now + DAY);
     let (other, _) = pair(now - DAY, now + DAY);
@@ -177,7 +177,7 @@ fn what_is_wrong_with_a_certificate_is_told() {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_read_is_told() {
+fn unreadable_certificate_is_reported() {
     let now = SystemTime::now();
     let (cert, key) = pair(now - DAY, now + DAY);
     let files = Pair::new(&cert, &key);
@@ -201,7 +201,7 @@ fn a_certificate_that_cannot_be_read_is_told() {
 }
 
 #[test]
-fn a_key_that_everybody_can_read_is_warned_of() {
+fn world_readable_key_is_a_warning() {
     let now = SystemTime::now();
     let (cert, key) = pair(now - DAY, now + 90 * DAY);
     let files = Pair::new(&cert, &key);
@@ -240,7 +240,7 @@ fn certificate_outside_its_validity_starts_as_an_error() {
         let relay = Running::start(relay().arg(&path));
         assert!(relay.line_with(said).contains("ERROR"));
         relay.line_with("serving");
-        assert_eq!(get(&http, "/health").status, 200, "what needs no certificate is served");
+        assert_eq!(get(&http, "/health").status, 200, "plain HTTP is served");
         let metrics = get(&internal, "/metrics");
         assert!(metrics.text().contains(&format!("\nmoq_relay_certificate_expired {expired}\n")));
         assert!(metrics.text().contains("\nmoq_relay_certificate_not_after_seconds "));
@@ -248,7 +248,7 @@ fn certificate_outside_its_validity_starts_as_an_error() {
 }
 
 #[test]
-fn listener_that_cannot_be_made_is_named_with_its_cause() {
+fn listener_that_cannot_be_bound_is_named_with_its_cause() {
     let (folder, path) = file("");
     let socket = folder.path().join("relay.sock");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,4 @@
-//! Promise: thousands of bad tokens cost memory nothing, and those who have good ones do not notice.
+//! Promise: thousands of bad tokens leave no memory in use and do not disturb authorized sessions.
 
 #![allow(missing_docs)]
 
@@ -27,20 +27,20 @@ use common::{
     web::{Answer, Asked, Web},
 };
 
-/// Attempts, and those before, after which the relay holds what it ever will.
+/// Measured attempts, and attempts before them after which the memory of the relay is stable.
 const ATTEMPTS: usize = 10_000;
 const WARM_UP: usize = 1_500;
-/// Attempts at once.
+/// Concurrent attempts.
 const AT_ONCE: usize = 24;
-/// What the relay may hold more afterwards, bytes: a kilobyte kept of each would be more.
+/// Growth of the memory allowed afterwards, bytes: a kilobyte per attempt would exceed it.
 const BOUND: u64 = 6 << 20;
-/// Between the groups of the good publishers.
+/// Interval between groups of the authorized publishers.
 const PACE: Duration = Duration::from_millis(10);
-/// Longest token that is read, and one that is not.
+/// Length of the longest token that is parsed, and of one that is too long.
 const LONG: usize = 8 * 1_024;
 const TOO_LONG: usize = 16 * 1_024;
 
-/// What is shown.
+/// Bad tokens of several kinds.
 struct Bad {
     expired: String,
     forged: String,
@@ -48,14 +48,14 @@ struct Bad {
     too_long: String,
 }
 
-/// A token that says this; the signature is of its kind, and wrong.
+/// A token with this header and payload, and a well-formed but wrong signature.
 fn unsigned(header: &str, payload: &str) -> String {
     let [header, payload] = [header, payload].map(|text| URL_SAFE_NO_PAD.encode(text));
     format!("{header}.{payload}.{}", URL_SAFE_NO_PAD.encode([1; 64]))
 }
 
 impl Bad {
-    /// `known` is a key that the relay finds.
+    /// Makes the tokens. `known`: a key that the relay knows.
     fn new(known: &Key) -> Self {
         let past = Some(SystemTime::now() - Duration::from_secs(60));
         let sized = |length: usize| {
@@ -69,14 +69,14 @@ impl Bad {
         assert!((LONG - 8..=LONG).contains(&long.len()) && too_long.len() > TOO_LONG - 8);
         Self {
             expired: known.sign(&Claims { expires: past, ..claims("room") }).unwrap(),
-            // The same name, another key.
+            // Another key with the same `kid`.
             forged: token(&key("known"), "room"),
             long,
             too_long,
         }
     }
 
-    /// One of each kind in turn; those of keys that nobody has are all different.
+    /// Token of attempt `number`: each kind in turn, with a different `kid` for each unknown key.
     fn token(&self, number: usize) -> String {
         match number % 7 {
             0 => self.forged.clone(),
@@ -90,10 +90,10 @@ impl Bad {
     }
 }
 
-/// How attempts ended.
+/// Number of attempts by outcome.
 type Ends = BTreeMap<String, usize>;
 
-/// So many attempts, a few at a time, over both transports.
+/// Makes `count` attempts over both transports.
 async fn attempts(site: &Arc<Site>, bad: &Arc<Bad>, count: usize) -> Ends {
     let next = Arc::new(AtomicUsize::new(0));
     let mut all = JoinSet::new();
@@ -118,25 +118,25 @@ async fn attempts(site: &Arc<Site>, bad: &Arc<Bad>, count: usize) -> Ends {
 }
 
 async fn attempt(site: &Site, bad: &Bad, number: usize) -> String {
-    // The longest are more than the client's library sends in the head of a request.
+    // The longest tokens exceed what the client's library sends in a request head.
     let scheme = if number.is_multiple_of(4) && number % 7 != 4 { "https" } else { "moqt" };
     let url = site.url(scheme, &format!("/room?jwt={}", bad.token(number)));
     let closed = match Client::connect(&url, ClientConfig::default()).await {
         Ok(client) => client.closed().await,
         Err(Error::Closed(closed)) => closed,
-        // WebTransport may say it at once.
+        // WebTransport may reject by status.
         Err(Error::Status(status)) => return format!("status {status}"),
         Err(error) => panic!("attempt {number}: {error}"),
     };
     match code(&closed) {
         Some(SessionCode::UNAUTHORIZED) => "unauthorized".to_owned(),
-        // Too many ask for keys that nobody has: the next one may ask again.
+        // The limit of key requests was reached; the client may try again.
         Some(SessionCode::INTERNAL) if number % 7 == 1 => "later".to_owned(),
         _ => panic!("attempt {number}: {closed:?}"),
     }
 }
 
-/// A publisher and a subscriber who were let in, until they are told to stop: groups sent and received.
+/// Runs an authorized publisher and subscriber until `stop` is set; returns the number of groups relayed.
 fn good(site: &Arc<Site>, scheme: &'static str, target: &str, stop: &Arc<AtomicBool>) -> JoinHandle<u64> {
     let (site, target, stop) = (site.clone(), target.to_owned(), stop.clone());
     tokio::spawn(async move {
@@ -155,7 +155,7 @@ fn good(site: &Arc<Site>, scheme: &'static str, target: &str, stop: &Arc<AtomicB
             let group = track.group(number);
             group.frame(0, payload.clone().into());
             group.finish();
-            // Each is waited for: none is lost, and none is late.
+            // Each group is awaited, so none is lost or late.
             let mut received = subscription.next_group().await.unwrap();
             assert_eq!(received.sequence(), number);
             assert_eq!(received.frame().await.unwrap().unwrap().payload, payload);
@@ -169,7 +169,7 @@ fn good(site: &Arc<Site>, scheme: &'static str, target: &str, stop: &Arc<AtomicB
 
 #[test]
 #[expect(clippy::print_stdout, reason = "what was measured")]
-fn ten_thousand_bad_tokens_leave_nothing_behind_and_harm_nobody() {
+fn ten_thousand_bad_tokens_leave_no_memory_in_use() {
     run(async {
         let known = key("known");
         let jwk = known.public().unwrap().to_json();
@@ -188,7 +188,7 @@ fn ten_thousand_bad_tokens_leave_nothing_behind_and_harm_nobody() {
         let (before, began) = (resident(process), Instant::now());
         let ends = attempts(&site, &bad, ATTEMPTS).await;
         let took = began.elapsed();
-        // What is closed lingers for a moment, as QUIC wants it.
+        // Closed connections remain for the closing period (RFC 9000, section 10.2).
         let mut after = resident(process);
         while after > before + BOUND && began.elapsed() < took + PATIENCE / 2 {
             sleep(Duration::from_millis(100)).await;
@@ -203,7 +203,7 @@ fn ten_thousand_bad_tokens_leave_nothing_behind_and_harm_nobody() {
         assert_eq!(ends.values().sum::<usize>(), ATTEMPTS, "{ends:?}");
         assert!(after <= before + BOUND, "{before} bytes before, {after} after");
         assert!(groups.iter().all(|groups| *groups > 100), "{groups:?}");
-        // Whoever comes now is let in.
+        // New sessions are admitted.
         let one = site.enter(&target).await.unwrap();
         let other = site.enter_by("https", &target).await.unwrap();
         flows(&one, "after", &other, "after").await;
@@ -211,7 +211,7 @@ fn ten_thousand_bad_tokens_leave_nothing_behind_and_harm_nobody() {
 }
 
 #[test]
-fn bad_tokens_do_not_fill_the_log_while_keys_cannot_be_asked_for() {
+fn bad_tokens_do_not_fill_the_log_during_a_key_outage() {
     run(async {
         let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (site, recording) = Site::recorded("info", &format!("key_dir = \"http://{gone}/\""), |_| {});

@@ -1,5 +1,5 @@
-//! Promise: over HTTP everybody finds what the relay is, who is live and what they send, by the rules of every
-//! other entrance; and an answer that was interrupted never looks finished.
+//! Promise: HTTP serves the state of the relay, live broadcasts and groups under the same authorization as sessions;
+//! and an interrupted answer never looks complete.
 
 #![allow(missing_docs)]
 
@@ -20,14 +20,14 @@ use common::{
     web::{Answer, Web},
 };
 
-/// A relay that serves HTTP, too, and where.
+/// A relay that serves HTTP, and its HTTP address.
 fn site(auth: &str, more: &str) -> (Site, String) {
     let http = free_tcp();
     let site = Site::new(&format!("{auth}\n[web]\nhttp.listen = \"{http}\"\n{more}"));
     (site, http)
 }
 
-/// A publisher of `path`, and its track.
+/// A publisher of `path` with one track.
 async fn publisher(site: &Site, path: &str) -> (Client, Broadcast, Track) {
     let client = site.enter("").await.unwrap();
     let broadcast = client.broadcast(path).unwrap();
@@ -43,7 +43,7 @@ fn finished(track: &Track, sequence: u64, frames: &[&'static str]) {
     group.finish();
 }
 
-/// Status, kind of content and text.
+/// Status, content type and text.
 fn seen(reply: &Reply) -> (u16, &str, &str) {
     (reply.status, reply.header("content-type").unwrap_or_default(), reply.text())
 }
@@ -51,7 +51,7 @@ fn seen(reply: &Reply) -> (u16, &str, &str) {
 const TEXT: &str = "text/plain; charset=utf-8";
 
 #[test]
-fn one_port_in_development_speaks_http_and_tls_and_the_banner_says_where() {
+fn development_port_serves_http_and_tls_as_in_the_banner() {
     run(async {
         let address = free_tcp();
         let mut relay = Running::start(relay().args(["--bind", &address]));
@@ -84,7 +84,7 @@ fn one_port_in_development_speaks_http_and_tls_and_the_banner_says_where() {
 }
 
 #[test]
-fn pages_of_any_origin_may_read_and_nobody_may_send() {
+fn any_origin_may_read_and_writes_are_rejected() {
     run(async {
         let (_site, http) = site("public = \"\"", "");
         for target in ["/health", "/announced", "/fetch/a/b", "/fetch/a", "/certificate.sha256"] {
@@ -111,7 +111,7 @@ fn pages_of_any_origin_may_read_and_nobody_may_send() {
 }
 
 #[test]
-fn what_is_live_is_listed_below_the_path_and_told_as_it_changes() {
+fn live_broadcasts_are_listed_and_changes_streamed() {
     run(async {
         let (site, http) = site("public.subscribe = [\"\"]\npublic.publish = [\"\"]", "");
         block_in_place(|| {
@@ -145,7 +145,7 @@ fn what_is_live_is_listed_below_the_path_and_told_as_it_changes() {
 }
 
 #[test]
-fn a_finished_group_is_fetched_whole_or_in_part_and_cached_by_its_tag() {
+fn finished_group_is_fetched_in_whole_or_part_with_an_etag() {
     run(async {
         let (site, http) = site("public = \"\"", "");
         let (_client, _broadcast, track) = publisher(&site, "room/alice").await;
@@ -182,7 +182,7 @@ fn a_finished_group_is_fetched_whole_or_in_part_and_cached_by_its_tag() {
                 assert_eq!((part.status, part.text(), part.is_whole), (200, text, true), "{range}");
                 assert_ne!(part.header("etag"), Some(tag), "{range}");
             }
-            // Not held here: its publisher is asked.
+            // Not cached here, so it is fetched from its publisher.
             let old = get(&http, "/fetch/room/alice/video?group=0");
             assert_eq!((old.status, old.text(), old.header("moq-group")), (200, "old", Some("0")));
         });
@@ -190,7 +190,7 @@ fn a_finished_group_is_fetched_whole_or_in_part_and_cached_by_its_tag() {
 }
 
 #[test]
-fn what_is_not_there_is_404_and_what_is_no_request_400() {
+fn missing_target_is_404_and_malformed_request_400() {
     run(async {
         let (site, http) = site("public = \"\"", "");
         let (_client, _broadcast, track) = publisher(&site, "room/alice").await;
@@ -215,7 +215,7 @@ fn what_is_not_there_is_404_and_what_is_no_request_400() {
 }
 
 #[test]
-fn a_group_streams_while_it_grows_and_one_that_is_cut_never_looks_finished() {
+fn open_group_is_streamed_and_a_reset_one_stays_incomplete() {
     run(async {
         let (site, http) = site("public = \"\"", "");
         let (_client, _broadcast, track) = publisher(&site, "room/alice").await;
@@ -252,7 +252,7 @@ fn a_group_streams_while_it_grows_and_one_that_is_cut_never_looks_finished() {
 }
 
 #[test]
-fn who_waits_for_the_first_group_gets_it() {
+fn request_waits_for_the_first_group() {
     run(async {
         let (site, http) = site("public = \"\"", "");
         let (_client, _broadcast, track) = publisher(&site, "room/alice").await;
@@ -264,7 +264,7 @@ fn who_waits_for_the_first_group_gets_it() {
 }
 
 #[test]
-fn tokens_count_as_on_every_other_entrance_and_end_what_they_began() {
+fn tokens_authorize_http_and_revocation_ends_answers() {
     run(async {
         let root = key("root");
         let json = root.public().map_or_else(|_| root.to_json(), |key| key.to_json());
@@ -290,14 +290,14 @@ fn tokens_count_as_on_every_other_entrance_and_end_what_they_began() {
             }
             assert_eq!(with("/announced/elsewhere").status, 401);
             assert_eq!(get(&http, "/announced/open").status, 200);
-            assert_eq!(seen(&get(&http, "/announced")), (200, TEXT, ""), "what is open, and no more");
+            assert_eq!(seen(&get(&http, "/announced")), (200, TEXT, ""), "public paths only");
             let mut events = connect(&http);
             let request = format!(
                 "GET /announced/room?jwt={jwt} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n"
             );
             events.write_all(request.as_bytes()).unwrap();
             until(&mut events, "alice");
-            // The key is taken back.
+            // The key is revoked.
             let other = key("other");
             std::fs::write(site.file("root.jwk"), other.to_json()).unwrap();
             let rest = std::io::Read::bytes(events).map_while(Result::ok).collect::<Vec<u8>>();
@@ -308,7 +308,7 @@ fn tokens_count_as_on_every_other_entrance_and_end_what_they_began() {
 }
 
 #[test]
-fn an_auth_server_that_fails_is_502_and_one_that_is_late_504() {
+fn failing_auth_server_is_502_and_late_one_504() {
     run(async {
         let web = Web::start(|_| Answer::status(500)).await;
         let (_site, http) = site(&format!("url = \"{}\"", web.url), "");
@@ -319,12 +319,12 @@ fn an_auth_server_that_fails_is_502_and_one_that_is_late_504() {
         web.now(|_| Answer::status(403).after(Duration::from_secs(60)));
         assert_eq!(block_in_place(|| get(&http, "/announced/a").status), 504);
         let ends = || web.asked().iter().filter(|asked| asked.body.contains("\"end\"")).count();
-        assert_eq!(ends(), 0, "of who was never let in nothing more is said");
+        assert_eq!(ends(), 0, "rejected requests have no end event");
     });
 }
 
 #[test]
-fn paths_are_read_as_on_every_other_entrance() {
+fn http_paths_are_parsed_as_session_paths() {
     run(async {
         let (_site, http) = site("public = \"\"", "");
         let long = format!("/{}", "a".repeat(1_025));
@@ -347,7 +347,7 @@ fn paths_are_read_as_on_every_other_entrance() {
 }
 
 #[test]
-fn a_websocket_is_refused_by_what_is_wrong_with_it() {
+fn invalid_websocket_requests_are_rejected() {
     run(async {
         let (_site, http) = site("public = \"\"", "origins = [\"https://app.test\"]");
         let key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
@@ -364,7 +364,7 @@ fn a_websocket_is_refused_by_what_is_wrong_with_it() {
 }
 
 #[test]
-fn ready_says_no_as_soon_as_the_relay_drains_and_health_still_yes() {
+fn ready_fails_during_drain_and_health_stays_ok() {
     run(async {
         let (site, http) = site("public = \"\"", "");
         let client = site.enter("").await.unwrap();
@@ -385,7 +385,7 @@ fn ready_says_no_as_soon_as_the_relay_drains_and_health_still_yes() {
 }
 
 #[test]
-fn whom_a_trusted_proxy_speaks_for_is_who_the_gate_sees() {
+fn gate_receives_the_client_address_of_a_trusted_proxy() {
     run(async {
         let web = Web::start(|_| Answer::status(403)).await;
         let (_site, http) = site(&format!("url = \"{}\"", web.url), "proxy = [\"127.0.0.1\"]");
@@ -415,7 +415,7 @@ fn whom_a_trusted_proxy_speaks_for_is_who_the_gate_sees() {
                 format!("GET /announced/{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
             block_in_place(|| reply(&exchange(&http, &[before, request.as_bytes()].concat()), false).status)
         };
-        assert_eq!(ask(b"PROXY TCP4 203.0.113.7 10.0.0.1 5 443\r\n", "", "five"), 400, "nobody is believed");
+        assert_eq!(ask(b"PROXY TCP4 203.0.113.7 10.0.0.1 5 443\r\n", "", "five"), 400, "no proxy is trusted");
         assert_eq!(ask(b"", "x-forwarded-for: 203.0.113.9\r\n", "six"), 401);
         web.until("six", |asked| asked.body.contains("/six") && asked.body.contains(&seen("127.0.0.1")))
             .await;
@@ -423,7 +423,7 @@ fn whom_a_trusted_proxy_speaks_for_is_who_the_gate_sees() {
 }
 
 #[test]
-fn no_answer_and_no_log_holds_a_token() {
+fn answers_and_logs_hold_no_token() {
     run(async {
         let http = free_tcp();
         let root = key("root");
@@ -454,7 +454,7 @@ fn no_answer_and_no_log_holds_a_token() {
 }
 
 #[test]
-fn slow_requests_are_told_so_and_too_large_ones_too() {
+fn slow_requests_are_408_and_too_large_heads_431() {
     run(async {
         let (_site, http) = site("public = \"\"", "");
         let filler = |bytes: usize| "a".repeat(bytes);
@@ -469,7 +469,7 @@ fn slow_requests_are_told_so_and_too_large_ones_too() {
         };
         assert_eq!(status(&with_head_of(16 * 1024)), 200);
         assert_eq!(status(&with_head_of(16 * 1024 + 1)), 431);
-        // Slow ones, and meanwhile everybody else.
+        // Slow requests do not delay others.
         let mut slow: Vec<_> = (0..300).map(|_| connect(&http)).collect();
         slow.iter_mut().for_each(|stream| stream.write_all(b"GET /health HTT").unwrap());
         assert_eq!(get(&http, "/health").status, 200);
@@ -489,7 +489,7 @@ fn readers_over_http_and_over_quic_share_a_track() {
         let reader = site.enter("").await.unwrap();
         let mut subscription = reader.subscribe("room/alice", "video", Prefs::default()).await.unwrap();
         assert_eq!(subscription.next_group().await.unwrap().sequence(), 0);
-        // A reader over HTTP and one over QUIC of one track.
+        // An HTTP reader and a QUIC subscriber of one track.
         assert_eq!(block_in_place(|| get(&http, "/fetch/room/alice/video").text().to_owned()), "x");
         finished(&track, 1, &["y"]);
         assert_eq!(subscription.next_group().await.unwrap().sequence(), 1);
@@ -497,7 +497,7 @@ fn readers_over_http_and_over_quic_share_a_track() {
 }
 
 #[test]
-fn what_operators_ask_is_answered_at_their_listener_alone_and_their_word_counts() {
+fn operator_routes_are_served_at_the_private_listener_only() {
     run(async {
         let internal = free_tcp();
         let (site, http) = site("public = \"\"", &format!("[internal]\nlisten = \"{internal}\""));
@@ -517,7 +517,7 @@ fn what_operators_ask_is_answered_at_their_listener_alone_and_their_word_counts(
         assert_eq!(block_in_place(|| ask(&http, "POST", &kick, &[])).status, 404);
         let elsewhere = ["origin: https://elsewhere.example"];
         assert_eq!(block_in_place(|| ask(&internal, "POST", &kick, &elsewhere)).status, 403);
-        assert!(client.is_closed().is_none(), "it was closed by a page of somebody else");
+        assert!(client.is_closed().is_none(), "it was closed by a page of another origin");
         assert_eq!(block_in_place(|| ask(&internal, "POST", &kick, &[])).status, 200);
         let closed = ends(&client, "the session").await;
         assert_eq!(code(&closed), Some(SessionCode(77)), "{closed:?}");
@@ -528,7 +528,7 @@ fn what_operators_ask_is_answered_at_their_listener_alone_and_their_word_counts(
 }
 
 #[test]
-fn a_websocket_that_is_agreed_on_is_handed_over_with_its_first_bytes_and_its_token_counts() {
+fn websocket_upgrade_checks_the_token_and_keeps_early_bytes() {
     run(async {
         let root = key("root");
         let http = free_tcp();
@@ -552,7 +552,7 @@ fn a_websocket_that_is_agreed_on_is_handed_over_with_its_first_bytes_and_its_tok
             let request = format!(
                 "GET /room?jwt={jwt} HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n{lines}\r\n"
             );
-            // A ping of a client that does not wait for the answer.
+            // A ping sent before the answer to the upgrade.
             let ping = [0x89, 0x82, 0, 0, 0, 0, b'h', b'i'];
             let mut stream = connect(&http);
             stream.write_all(&[request.as_bytes(), &ping].concat()).unwrap();
@@ -567,7 +567,7 @@ fn a_websocket_that_is_agreed_on_is_handed_over_with_its_first_bytes_and_its_tok
                 assert!(count > 0, "{seen:?}");
                 seen.extend(&some[..count]);
             }
-            assert!(seen.contains(&0x82), "its own parameters come as well: {seen:?}");
+            assert!(seen.contains(&0x82), "its own parameters are received too: {seen:?}");
         });
     });
 }

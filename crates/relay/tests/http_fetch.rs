@@ -1,5 +1,5 @@
-//! Promise: `/fetch` finds the broadcast that is meant among those a client may read, and nothing is cached for
-//! longer than it holds.
+//! Promise: `/fetch` resolves a path to the right broadcast among those a client may read, and answers are not cached
+//! beyond their validity.
 
 #![allow(missing_docs)]
 
@@ -39,7 +39,7 @@ fn group(track: &Track, sequence: u64, payload: &str) {
     group.finish();
 }
 
-/// Answer once its group is complete, as its entity tag shows.
+/// Requests until the group is complete, which its entity tag shows.
 fn complete(http: &str, target: &str) -> Reply {
     eventually(target, || Some(get(http, target)).filter(|reply| reply.header("etag").is_some()))
 }
@@ -107,7 +107,7 @@ fn broadcasts_are_found_where_the_gate_maps_paths() {
         let (site, http) = site("public = \"x\"\ndomains = \"relay.test\"");
         let (_alice, _one, tracks) = publish(&site, "/x", "room/alice", &["video/hd"]).await;
         group(&tracks[0], 0, "alice");
-        // What lies at the path as it is written is another's.
+        // The literal path is a broadcast of another publisher.
         let (_other, _two, others) = publish(&site, "/x", "x/room/alice/video", &["hd"]).await;
         group(&others[0], 0, "other");
         block_in_place(|| {
@@ -124,7 +124,7 @@ fn broadcasts_are_found_where_the_gate_maps_paths() {
     });
 }
 
-/// How many sessions the server was asked to admit.
+/// Number of sessions that the server was asked to admit.
 fn connects(web: &Web) -> usize {
     web.asked().iter().filter(|asked| asked.body.contains("\"connect\"")).count()
 }
@@ -150,12 +150,12 @@ fn auth_server_with_other_roots_is_asked_a_few_times() {
             eventually("it is announced", || (get(&http, "/announced").text() == "room\n").then_some(()));
             let before = connects(&web);
             assert_eq!(get(&http, "/fetch/room/a/b/c/d/e/f").text(), "found");
-            assert_eq!(connects(&web) - before, 2, "about the longest, and about the one that is there");
+            assert_eq!(connects(&web) - before, 2, "for the longest path, and for the existing one");
             let before = connects(&web);
             assert_eq!(get(&http, "/fetch/none/a/b/c/d/e/f").status, 404);
             assert!(connects(&web) - before <= 4, "{:?}", web.asked());
         });
-        // What it refuses all the same is not asked about without end.
+        // Repeated rejections do not cause unbounded requests.
         web.now(|_| Answer::ok("{}"));
         let before = connects(&web);
         assert_eq!(block_in_place(|| get(&http, "/fetch/room/a/b/c/d/e/f")).status, 401);
@@ -179,7 +179,7 @@ fn rights_are_those_of_the_resolved_broadcast() {
             let with = |target: &str| get(&http, &format!("{target}?jwt={jwt}"));
             eventually("it is announced", || (with("/announced/secret").text() == "cam\n").then_some(()));
             assert_eq!(with("/fetch/secret/cam/v/hd").text(), "secret");
-            // What may not be read is answered as what is not there is.
+            // An unreadable broadcast is answered like a missing one.
             for (there, absent) in [
                 ("/fetch/secret/cam/v/hd", "/fetch/secret/none/v/hd"),
                 ("/fetch/secret/cam?track=v/hd", "/fetch/secret/none?track=v/hd"),
@@ -196,7 +196,7 @@ fn rights_are_those_of_the_resolved_broadcast() {
 #[test]
 fn broadcast_that_may_not_be_read_is_passed_over() {
     run(async {
-        // Everybody publishes; only `room/*` is public to read, and nothing below.
+        // Publishing is public everywhere; subscribing only at `room/*`, and not below.
         let (http, internal) = (free_tcp(), free_tcp());
         let site = Site::new(&format!(
             "public.publish = \"\"\npublic.subscribe = \"room/*\"\n[web]\nhttp.listen = \"{http}\"\n\
@@ -240,7 +240,7 @@ fn only_an_incarnation_is_immutable() {
             assert_eq!(get(&http, &format!("{url}&incarnation=0-0-0")).status, 404);
             (first, named)
         });
-        // The publisher comes back, and counts from 0 again.
+        // The publisher reconnects, and restarts at group 0.
         drop((tracks, broadcast));
         client.close(SessionCode::NONE, "").await;
         let (_client, _broadcast, tracks) = publish(&site, "", "cam", &["v"]).await;
@@ -281,7 +281,7 @@ fn access_that_is_not_public_is_private() {
             let immutable = get(&http, &format!("{url}&incarnation={incarnation}"));
             assert_eq!(immutable.header("cache-control"), Some("private, max-age=3600, immutable"));
         });
-        // Of what a server allows it alone knows for whom, though no token is shown.
+        // Grants of an auth server may depend on the client, even without a token.
         let allow = r#"{"publish":["**"],"subscribe":["**"]}"#;
         let web = Web::start(move |_| Answer::ok(allow)).await;
         let (site, http) = self::site(&format!("url = \"{}\"", web.url));
@@ -314,7 +314,7 @@ fn head_reads_no_group() {
             let head = ask(&http, "HEAD", "/fetch/cam/v?group=0", &[]);
             assert_eq!((head.status, head.header("content-length")), (200, Some("2000")));
             assert_eq!((head.header("etag"), head.text()), (whole.header("etag"), ""));
-            // The length of a part would have to be walked: only who reads it gets it.
+            // The length of a part is computed for GET only, since it needs a walk over the frames.
             let part = "/fetch/cam/v?group=0&from=500&to=999";
             assert_eq!(get(&http, part).header("content-length"), Some("1000"));
             let head = ask(&http, "HEAD", part, &[]);

@@ -1,5 +1,5 @@
-//! Promise: requests are read as RFC 9110 and 9112 say, pages of other sites reach nothing that is not theirs, and a
-//! trusted proxy alone names its client.
+//! Promise: requests are parsed according to RFC 9110 and RFC 9112, pages of other sites get no access, and only a
+//! trusted proxy may name its client.
 
 #![allow(missing_docs)]
 
@@ -38,7 +38,7 @@ fn development(more: &[&str]) -> (Running, String) {
     (relay, address)
 }
 
-/// The answer to a request as it is written here; lines end with CRLF.
+/// Sends a literal request, with line ends replaced by CRLF.
 fn raw(http: &str, request: &str) -> Reply {
     reply(&exchange(http, request.replace('\n', "\r\n").as_bytes()), request.starts_with("HEAD"))
 }
@@ -210,7 +210,7 @@ fn development_relay_accepts_pages_of_this_machine_only() {
         }
         let evil = ["origin: https://evil.example"];
         assert_eq!(block_in_place(|| ask(&listed, "GET", "/announced", &evil)).status, 403);
-        // What a page embeds has no origin.
+        // Embedded resources are requested without `Origin`.
         let embedded = ["sec-fetch-site: cross-site", "sec-fetch-mode: no-cors"];
         assert_eq!(block_in_place(|| ask(&http, "GET", "/fetch/a/b", &embedded)).status, 403);
     });
@@ -267,7 +267,7 @@ fn private_listener_refuses_foreign_host_names() {
         assert_eq!(
             block_in_place(|| status(&http, "/health", "any.example")),
             200,
-            "without it every name is"
+            "without `web.hosts` every name is accepted"
         );
     });
 }

@@ -1,5 +1,5 @@
-//! Promise: tokens and key sets of identity providers work as they are, from any address; a token travels in the
-//! query or in `Authorization`; and `auth.api` is asked with the transport of the client.
+//! Promise: unmodified tokens and key sets of identity providers work, from any URL; a token is accepted in the query
+//! or in `Authorization`; and requests to `auth.api` name the transport of the client.
 
 #![allow(missing_docs)]
 
@@ -28,7 +28,7 @@ use common::{
     web::{Answer, Asked, Web},
 };
 
-/// A `kid` as Amazon Cognito gives it.
+/// A `kid` in the format of Amazon Cognito.
 const ODD: &str = "J4j+I06r0I0vpYnBNucugV8xAPV5/Xv4uYrrpwwSNK0=";
 
 fn set(keys: &[&Key]) -> String {
@@ -37,7 +37,7 @@ fn set(keys: &[&Key]) -> String {
     json!({ "keys": keys }).to_string()
 }
 
-/// Waits until a session is let in.
+/// Waits until a session is admitted.
 async fn enters(site: &Site, target: &str) -> Client {
     for _ in 0..PATIENCE.as_millis() / 50 {
         if let Ok(client) = site.enter(target).await {
@@ -45,11 +45,11 @@ async fn enters(site: &Site, target: &str) -> Client {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("{target} is never let in");
+    panic!("{target} is never admitted");
 }
 
 #[test]
-fn key_set_is_found_at_any_address() {
+fn key_set_is_found_at_any_url() {
     run(async {
         let key = key(ODD);
         let target = format!("/room?jwt={}", token(&key, "room"));
@@ -75,11 +75,11 @@ fn key_set_is_found_at_any_address() {
 }
 
 #[test]
-fn folder_of_keys_is_asked_by_plain_names_only() {
+fn remote_key_folder_is_requested_by_plain_names_only() {
     run(async {
         let (plain, odd) = (key("plain"), key(ODD));
         let jwk = plain.public().unwrap().to_json();
-        // The address itself answers something that is no set.
+        // The URL itself answers something other than a key set.
         let web = Web::start(move |asked: &Asked| match asked.target.as_str() {
             "/keys" => Answer::ok("<html>a list of files</html>"),
             "/keys/plain.jwk" => Answer::ok(jwk.clone()),
@@ -97,7 +97,7 @@ fn folder_of_keys_is_asked_by_plain_names_only() {
 }
 
 #[test]
-fn key_set_that_comes_late_is_found() {
+fn key_set_that_appears_later_is_found() {
     run(async {
         let key = key("k1");
         let target = format!("/room?jwt={}", token(&key, "room"));
@@ -119,7 +119,7 @@ fn key_set_that_comes_late_is_found() {
 }
 
 #[test]
-fn key_set_that_is_gone_for_a_while_keeps_its_keys() {
+fn key_set_outage_keeps_the_previous_keys() {
     run(async {
         let key = key("k1");
         let target = format!("/room?jwt={}", token(&key, "room"));
@@ -129,7 +129,7 @@ fn key_set_that_is_gone_for_a_while_keeps_its_keys() {
         let client = site.enter(&target).await.unwrap();
         for outage in [Answer::status(404), Answer::ok("<html>"), Answer::status(302).with("location: /x")] {
             web.now(move |_| outage.clone());
-            site.relay.line_with("the keys cannot be fetched");
+            site.relay.line_with("key refresh failed");
             assert_eq!(client.is_closed(), None);
             drop(site.enter(&target).await.unwrap());
         }
@@ -215,7 +215,7 @@ fn token_in_authorization_counts_over_http_and_websocket() {
             refused("/announced/room", &[&other]);
             refused("/announced/room", &["authorization: Basic eDp5"]);
             refused("/fetch/room/cam/video", &[]);
-            // A bad token is no way to what is public, and one in the query counts before one in the header.
+            // A bad token is rejected on public paths too, and the query takes precedence over the header.
             refused("/announced/anon", &[&other]);
             refused(&format!("/announced/room?jwt={}", token(&key, "elsewhere")), &[&bearer]);
             assert_eq!(ask(&http, "GET", "/announced/room?jwt=", &[&bearer]).status, 200);
@@ -239,7 +239,7 @@ fn token_in_authorization_counts_over_http_and_websocket() {
 }
 
 #[test]
-fn auth_api_is_asked_with_the_transport_of_the_client() {
+fn auth_api_request_names_the_client_transport() {
     run(async {
         let said = json!({ "public": { "subscribe": [""], "publish": [""] } }).to_string();
         let web = Web::start(move |_: &Asked| Answer::ok(said.clone())).await;

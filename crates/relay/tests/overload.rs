@@ -1,4 +1,4 @@
-//! Promise: a relay that is given twice what its memory holds is not killed, and serves again afterwards.
+//! Promise: a relay that receives twice its memory limit is not killed, and recovers afterwards.
 
 #![allow(missing_docs)]
 
@@ -15,25 +15,25 @@ use relay_client::{Client, ClientConfig, Prefs, Start, Track, TrackInfo};
 
 use common::{PATIENCE, Running, file, free_address, relay, run};
 
-/// What the relay's control group may use, bytes.
+/// Memory limit of the relay's control group, bytes.
 const LIMIT: u64 = 128 << 20;
-/// Tracks that are published, and readers that stop reading.
+/// Published tracks, and subscribers that do not read.
 const TRACKS: usize = 8;
 const SLOW: usize = 16;
-/// Bytes of a group, and how many of them are published in all: twice the limit.
+/// Size of a group, bytes, and the number of groups: twice the limit in all.
 const GROUP: usize = 1 << 20;
 const GROUPS: usize = 2 * (LIMIT as usize) / GROUP;
-/// How long that takes.
+/// Duration of the load.
 const LOAD: Duration = Duration::from_secs(12);
 
-/// A memory control group of the test's own.
+/// A memory control group for the test.
 struct Group {
     folder: PathBuf,
     v2: bool,
 }
 
 impl Group {
-    /// `None`, said aloud, where groups cannot be made.
+    /// Creates a group; `None`, with a note, where that is not possible.
     #[expect(clippy::print_stdout, reason = "why a test does nothing")]
     fn new() -> Option<Self> {
         let own = format!("moq-relay-{}", std::process::id());
@@ -53,7 +53,7 @@ impl Group {
         None
     }
 
-    /// A command that joins the group before it becomes `command`.
+    /// Wraps `command` in a shell that joins the group first.
     fn around(&self, command: &Command) -> Command {
         let mut shell = Command::new("sh");
         shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]);
@@ -62,7 +62,7 @@ impl Group {
         shell
     }
 
-    /// Times the kernel killed in it.
+    /// Number of processes in it that the kernel killed for memory.
     fn kills(&self) -> u64 {
         let file = if self.v2 { "memory.events" } else { "memory.oom_control" };
         let text = fs::read_to_string(self.folder.join(file)).unwrap();
@@ -70,7 +70,7 @@ impl Group {
         line.trim().parse().unwrap()
     }
 
-    /// Most it ever used, bytes.
+    /// Peak memory, bytes.
     fn peak(&self) -> u64 {
         let file = if self.v2 { "memory.peak" } else { "memory.max_usage_in_bytes" };
         fs::read_to_string(self.folder.join(file)).map_or(0, |text| text.trim().parse().unwrap())
@@ -79,7 +79,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Its processes have just been waited for; the kernel may need a moment.
+        // The kernel may need a moment after its processes have ended.
         for _ in 0..50 {
             if fs::remove_dir(&self.folder).is_ok() {
                 return;
@@ -91,7 +91,7 @@ impl Drop for Group {
 
 #[test]
 #[expect(clippy::print_stdout, reason = "what was measured")]
-fn twice_what_memory_holds_kills_nobody_and_passes() {
+fn load_of_twice_the_memory_limit_is_survived() {
     let Some(group) = Group::new() else { return };
     let address = free_address();
     let text = format!("[server]\nbind = {address:?}\n[auth]\npublic = \"\"\n[cache]\nduration = \"60s\"\n");
@@ -123,7 +123,7 @@ fn twice_what_memory_holds_kills_nobody_and_passes() {
             }
             drop(slow);
         }
-        // It has been told that they left; what they held goes, and it serves as if nothing had been.
+        // The clients have left; the relay releases their memory and serves again.
         let since = Instant::now();
         while !serves(&url).await {
             assert!(since.elapsed() < PATIENCE, "the relay does not recover");

@@ -1,5 +1,5 @@
-//! Promise: the steps of `docs/operations.md` name files that are there, in an order that works, and a container has
-//! what a relay needs.
+//! Promise: the steps of `docs/operations.md` name existing files in a working order, and the container image has
+//! all that a relay needs.
 
 #![allow(missing_docs)]
 
@@ -16,7 +16,7 @@ fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The lines of commands in the section `title` of the page about operations; continued lines are one.
+/// Commands in the section `title` of `docs/operations.md`, with continued lines joined.
 fn commands(title: &str) -> Vec<String> {
     let page = read("docs/operations.md");
     let (_, section) = page.split_once(&format!("\n## {title}\n")).unwrap();
@@ -24,7 +24,7 @@ fn commands(title: &str) -> Vec<String> {
     section.lines().filter_map(|line| line.strip_prefix("    ")).map(str::to_owned).collect()
 }
 
-/// Where the first command that holds `text` stands.
+/// Index of the first command that contains `text`.
 fn at(commands: &[String], text: &str) -> usize {
     commands
         .iter()
@@ -39,7 +39,7 @@ fn installed_files_exist_in_the_source() {
     let mut files = 0;
     for line in installed {
         let source = line.split(' ').find(|word| word.contains('/')).unwrap();
-        // What the build makes.
+        // Build results are not in the source.
         if !source.starts_with("target/dist/") {
             assert!(root().join(source).is_file(), "{source} of {line:?}");
             files += 1;

@@ -1,5 +1,5 @@
-//! Promise: the page knows the public addresses of its relay and its own rights, and the private listener has it
-//! whether or not the public has.
+//! Promise: the page receives the public URLs of its relay and the rights of its token, and the private listener
+//! serves it even if the public listeners do not.
 
 #![allow(missing_docs)]
 

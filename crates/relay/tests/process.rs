@@ -1,4 +1,4 @@
-//! Promise: the binary starts, refuses and ends as its documentation says.
+//! Promise: the binary starts, refuses to start and ends as documented.
 
 #![allow(missing_docs)]
 
@@ -21,7 +21,7 @@ use common::{
     site::{Site, key, token},
 };
 
-/// Runs a relay that is expected to refuse; its status and what it said.
+/// Runs a relay that is expected to refuse to start; returns its status and standard error.
 fn refused(command: &mut Command) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = command.output().unwrap();
     (status.code(), String::from_utf8(stderr).unwrap())
@@ -74,7 +74,7 @@ fn a_busy_address_is_named() {
 }
 
 #[test]
-fn a_development_relay_says_where_it_is_and_ends_well_when_asked() {
+fn development_relay_prints_its_url_and_ends_on_signals() {
     for signal in [Signal::TERM, Signal::INT] {
         let address = free_address();
         let relay = Running::start(relay().args(["--bind", &address, "--workers", "2"]));
@@ -97,7 +97,7 @@ fn signals_for_users_are_ignored_with_one_warning() {
         relay.signal(signal);
     }
     relay.signal(Signal::HUP);
-    relay.line_with("read again");
+    relay.line_with("certificates reloaded");
     relay.signal(Signal::TERM);
     let (status, said) = relay.end_saying();
     assert_eq!(status.code(), Some(0));
@@ -166,7 +166,7 @@ fn used_port_of_the_other_loopback_address_brings_a_warning() {
 }
 
 #[test]
-fn a_relay_with_a_file_of_its_own_certificate_serves() {
+fn relay_with_a_certificate_file_serves() {
     let (folder, path) = file("");
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate =
@@ -186,12 +186,12 @@ fn a_relay_with_a_file_of_its_own_certificate_serves() {
 }
 
 #[test]
-fn a_hangup_has_the_certificates_read_again_and_ends_nothing() {
+fn hangup_reloads_certificates_and_closes_no_session() {
     run(async {
         let (_folder, relay, _, client) = with_client(PATIENCE).await;
         for _ in 0..2 {
             relay.signal(Signal::HUP);
-            relay.line_with("read again: no certificate has changed");
+            relay.line_with("certificates reloaded: no change");
         }
         assert!(client.is_closed().is_none());
         relay.signal(Signal::TERM);
@@ -200,7 +200,7 @@ fn a_hangup_has_the_certificates_read_again_and_ends_nothing() {
     });
 }
 
-/// A relay that gives sessions `window` to leave, and a client of it.
+/// A relay with a drain timeout of `window`, and a client of it.
 async fn with_client(window: Duration) -> (TempDir, Running, String, Client) {
     let address = free_address();
     let text = format!(
@@ -217,22 +217,25 @@ async fn with_client(window: Duration) -> (TempDir, Running, String, Client) {
 }
 
 #[test]
-fn a_relay_that_ends_asks_its_clients_to_move_and_waits_for_them_only() {
+fn drain_sends_goaway_and_ends_once_clients_left() {
     run(async {
         let window = PATIENCE;
         let (_folder, relay, url, client) = with_client(window).await;
         relay.signal(Signal::TERM);
         let started = Instant::now();
         client.going_away().await.unwrap();
-        // Whichever worker is asked, one without sessions included, says no at once.
+        // Every worker, also one without sessions, rejects at once.
         for _ in 0..8 {
-            assert!(Client::connect(&url, ClientConfig::default()).await.is_err(), "nobody new is let in");
+            assert!(
+                Client::connect(&url, ClientConfig::default()).await.is_err(),
+                "no new session is admitted"
+            );
         }
-        assert!(started.elapsed() < window / 4, "a refusal is an answer");
-        assert!(client.is_closed().is_none(), "it has time");
+        assert!(started.elapsed() < window / 4, "a rejection does not time out");
+        assert!(client.is_closed().is_none(), "it is not closed early");
         client.close(SessionCode::NONE, "moving").await;
         assert_eq!(relay.end().code(), Some(0));
-        assert!(started.elapsed() < window / 2, "it did not wait for its window");
+        assert!(started.elapsed() < window / 2, "the relay ends before its window");
     });
 }
 
@@ -247,7 +250,7 @@ fn a_client_that_does_not_move_is_closed_within_the_window() {
         let Closed::Peer { code, reason } = client.closed().await else { panic!("not closed by the relay") };
         let told = Code::App(SessionCode::GOAWAY_TIMEOUT.0);
         assert_eq!((code, reason.as_str()), (told, "goaway timeout"));
-        assert!(started.elapsed() >= window / 2, "it had its time");
+        assert!(started.elapsed() >= window / 2, "not closed early");
         assert_eq!(relay.end().code(), Some(0));
         assert!(started.elapsed() < window + PATIENCE / 2);
     });

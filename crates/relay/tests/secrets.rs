@@ -1,5 +1,5 @@
-//! Promise: no token, nothing that is in one, no signature and no key is ever in a log, however closely one
-//! listens and whatever library speaks, nor in what a client is told.
+//! Promise: no token, token content, signature or key is ever in a log, at any level and of any library, nor in a
+//! close reason.
 
 #![allow(missing_docs)]
 
@@ -18,7 +18,7 @@ use common::{
     web::{Answer, Asked, Web},
 };
 
-/// What must not be seen, in each of the ways in which it could be written.
+/// Secrets that must not appear, in every likely encoding.
 struct Secrets(Vec<(&'static str, String)>);
 
 impl Secrets {
@@ -28,12 +28,12 @@ impl Secrets {
 
     fn text(&mut self, what: &'static str, text: &str) {
         self.0.push((what, text.to_owned()));
-        // As a library shows bytes that it does not know to be text.
+        // As a library prints bytes.
         self.bytes(what, text.as_bytes());
     }
 
     fn bytes(&mut self, what: &'static str, bytes: &[u8]) {
-        // A part of it is too much.
+        // Parts must not appear either.
         for bytes in [bytes, &bytes[bytes.len() / 2..]] {
             let bytes = &bytes[..bytes.len().min(24)];
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -43,7 +43,7 @@ impl Secrets {
         }
     }
 
-    /// A token, its parts, and what they say.
+    /// Adds a token, its parts and their content.
     fn token(&mut self, token: &str) {
         self.text("a token", token);
         self.0.push(("a token as an auth server is shown it", URL_SAFE_NO_PAD.encode(token)));
@@ -55,7 +55,7 @@ impl Secrets {
         self.bytes("a signature, decoded", &URL_SAFE_NO_PAD.decode(parts[2]).unwrap());
     }
 
-    /// A key that signs.
+    /// Adds the private part of a key.
     fn key(&mut self, key: &Key) {
         let jwk: Value = serde_json::from_str(&key.to_json()).unwrap();
         for name in ["k", "d"] {
@@ -74,7 +74,7 @@ impl Secrets {
     }
 }
 
-/// One who comes in, and those who do not, by every entrance; what they are told.
+/// Opens accepted and rejected sessions over each transport, and searches their close reasons.
 async fn visit(site: &Site, good: &str, secrets: &mut Secrets) {
     let parts: Vec<&str> = good.split('.').collect();
     let (start, rest) = parts[2].split_at(8);
@@ -95,7 +95,7 @@ async fn visit(site: &Site, good: &str, secrets: &mut Secrets) {
             format!("/room?token={good}"),
         ] {
             let refused = site.enter_by(scheme, &target).await.err();
-            refusals.push(refused.unwrap_or_else(|| panic!("{target} was let in")));
+            refusals.push(refused.unwrap_or_else(|| panic!("{target} was admitted")));
         }
     }
     for closed in refusals {
@@ -105,21 +105,21 @@ async fn visit(site: &Site, good: &str, secrets: &mut Secrets) {
     }
 }
 
-/// Everything it said, looked through.
+/// Ends the relay, and searches its log.
 fn end(site: Site, recording: Recording, secrets: &Secrets) {
     site.relay.signal(rustix::process::Signal::TERM);
     assert_eq!(site.relay.end().code(), Some(0));
     let said = recording.all();
     for part in ["moq_relay::session", "quinn_proto"] {
-        assert!(said.iter().any(|line| line.contains(part)), "{part} was not listened to");
+        assert!(said.iter().any(|line| line.contains(part)), "{part} logged nothing");
     }
-    assert!(said.iter().any(|line| line.contains("TRACE")), "nobody listened closely");
+    assert!(said.iter().any(|line| line.contains("TRACE")), "no trace lines were logged");
     for line in &said {
         secrets.search("the log", line);
     }
 }
 
-/// Everything of everybody.
+/// Filter for all log lines of all crates.
 const ALL: &str = "trace";
 
 fn write(folder: &File, name: &str, text: &str) {
@@ -131,7 +131,7 @@ fn sign(key: &Key) -> String {
 }
 
 #[test]
-fn where_keys_are_in_files() {
+fn key_files_leak_no_secret() {
     run(async {
         let (pair, shared) = (key("pair"), Key::generate(Algorithm::HS256, None).unwrap());
         let (site, recording) = Site::recorded(ALL, "key = [\"pair.jwk\", \"shared.jwk\"]", |folder| {
@@ -143,16 +143,16 @@ fn where_keys_are_in_files() {
             secrets.key(key);
             visit(&site, &sign(key), &mut secrets).await;
         }
-        // Somebody writes half of it, and it is read again.
+        // A partly written file is read.
         let torn = pair.to_json();
         fs::write(site.file("pair.jwk"), &torn[..torn.len() - 9]).unwrap();
-        recording.wait_for("the keys of before hold");
+        recording.wait_for("keeping the previous keys");
         end(site, recording, &secrets);
     });
 }
 
 #[test]
-fn where_keys_are_on_a_server() {
+fn key_server_leaks_no_secret() {
     run(async {
         let key = Key::generate(Algorithm::HS256, Some("shared".parse().unwrap())).unwrap();
         let jwk = key.to_json();
@@ -167,7 +167,7 @@ fn where_keys_are_on_a_server() {
         secrets.key(&key);
         secrets.text("a password", "hunter2");
         visit(&site, &sign(&key), &mut secrets).await;
-        // An answer that makes no sense is complained about, and not shown.
+        // A malformed answer is logged without its content.
         let jwk: Value = serde_json::from_str(&key.to_json()).unwrap();
         let material = jwk["k"].clone();
         let mut answers = vec![format!("{jwk}x"), format!("{material}"), format!("[{material}]")];
@@ -182,18 +182,18 @@ fn where_keys_are_on_a_server() {
         while web.asked().len() < last + 3 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        recording.wait_for("the one that is known holds");
+        recording.wait_for("keeping the previous key");
         end(site, recording, &secrets);
     });
 }
 
-/// A server that wants to know who asks.
+/// URL with a name and password.
 fn credentials(url: &str) -> String {
     url.replace("http://", "http://operator:hunter2@")
 }
 
 #[test]
-fn where_a_server_decides() {
+fn auth_server_leaks_no_secret() {
     run(async {
         let key = key("pair");
         let good = sign(&key);
@@ -212,7 +212,7 @@ fn where_a_server_decides() {
         secrets.key(&key);
         secrets.text("a password", "hunter2");
         visit(&site, &good, &mut secrets).await;
-        // A server that makes no sense is complained about, and repeats what it was asked.
+        // Malformed answers that echo the request are logged without their content.
         let said = format!("jwt={good}");
         for answer in [
             json!(said),
@@ -230,13 +230,13 @@ fn where_a_server_decides() {
             let closed = site.enter(&format!("/room?jwt={good}")).await.err();
             assert_eq!(closed.as_ref().and_then(code), Some(SessionCode::INTERNAL), "{text}: {closed:?}");
         }
-        recording.wait_for("makes no sense");
+        recording.wait_for("is malformed");
         end(site, recording, &secrets);
     });
 }
 
 #[test]
-fn where_a_server_names_keys_the_older_way() {
+fn older_auth_api_leaks_no_secret() {
     run(async {
         let key = Key::generate(Algorithm::HS256, Some("shared".parse().unwrap())).unwrap();
         let jwk: Value = serde_json::from_str(&key.to_json()).unwrap();
@@ -257,13 +257,13 @@ fn where_a_server_names_keys_the_older_way() {
             web.now(move |_| Answer::ok(answer.to_string()));
             assert!(site.enter(&format!("/room/new?jwt={good}")).await.is_err());
         }
-        recording.wait_for("makes no sense");
+        recording.wait_for("is malformed");
         end(site, recording, &secrets);
     });
 }
 
 #[test]
-fn where_the_server_is_gone() {
+fn unreachable_server_leaks_no_secret() {
     run(async {
         let gone =
             format!("http://{}", std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());

@@ -1,5 +1,4 @@
-//! Promise: a service manager is told when the relay serves, lives and leaves; and the log is one that a
-//! machine can read.
+//! Promise: the service manager is notified of readiness, liveness and shutdown; and the log is machine-readable.
 
 #![allow(missing_docs)]
 
@@ -19,7 +18,7 @@ use tempfile::TempDir;
 
 use common::{PATIENCE, Running, file, free_address, relay, run};
 
-/// The next message that holds `text`.
+/// Receives messages up to one with `text`.
 fn heard(socket: &UnixDatagram, text: &str) -> String {
     let mut buffer = [0; 1_024];
     let began = Instant::now();
@@ -30,11 +29,11 @@ fn heard(socket: &UnixDatagram, text: &str) -> String {
             return message;
         }
     }
-    panic!("{text} is not said");
+    panic!("no message with {text}");
 }
 
 #[test]
-fn a_service_manager_hears_of_readiness_life_and_leaving() {
+fn service_manager_is_notified_of_ready_watchdog_and_stop() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -45,11 +44,11 @@ fn a_service_manager_hears_of_readiness_life_and_leaving() {
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
     let relay = Running::start(&mut command);
     assert!(heard(&socket, "READY=1").contains(&format!("STATUS=serving on udp {address}")));
-    // It serves by then: somebody who is told so may send clients.
+    // The relay serves once it has reported readiness.
     run(async {
         let client = Client::connect(&format!("moqt://{address}/"), ClientConfig::default()).await.unwrap();
         assert!(heard(&socket, "STATUS=serving ").contains("1 sessions"));
-        // Threads that have nothing to do live, too.
+        // Idle threads answer liveness probes.
         for _ in 0..4 {
             assert_eq!(heard(&socket, "WATCHDOG"), "WATCHDOG=1");
         }
@@ -61,7 +60,7 @@ fn a_service_manager_hears_of_readiness_life_and_leaving() {
 }
 
 #[test]
-fn unusable_notify_socket_keeps_nothing_from_serving() {
+fn unusable_notify_socket_does_not_prevent_serving() {
     for name in ["tcp:1".to_owned(), format!("/{}", "x".repeat(300)), "/nonexistent/notify".to_owned()] {
         let mut command = relay();
         command.args(["--bind", &free_address(), "--workers", "1"]).env("NOTIFY_SOCKET", &name);
@@ -72,7 +71,7 @@ fn unusable_notify_socket_keeps_nothing_from_serving() {
     }
 }
 
-/// A relay whose log goes to a file; it ends with the test.
+/// A relay that logs to a file; killed with the test.
 struct Logging {
     child: Child,
     folder: TempDir,
@@ -110,7 +109,7 @@ impl Drop for Logging {
     }
 }
 
-/// All that a relay logs while one client comes, announces something, and goes once `text` is in the log.
+/// Log of a relay while one client connects, announces broadcasts, and closes once `text` is in the log.
 fn logged(filter: &str, format: &str, text: &str) -> Vec<String> {
     let (mut relay, address) = Logging::start(filter, format);
     run(async {
@@ -154,7 +153,7 @@ fn every_line_of_a_session_is_json_and_carries_its_id() {
     for line in own {
         assert_eq!(&line["session"], session, "{line}");
     }
-    // Other parts speak of it by the same name.
+    // Other crates log the same session id.
     assert!(of("asks")["ask"].as_str().unwrap().contains("cam"));
     let unroutable = lines.iter().find(|line| line["error"].is_string()).unwrap();
     assert!(unroutable["path"].as_str().unwrap().contains("cam\\u{1b}[2J"), "{unroutable}");
@@ -163,7 +162,7 @@ fn every_line_of_a_session_is_json_and_carries_its_id() {
 }
 
 #[test]
-fn at_info_sessions_are_counted_and_not_listed_and_what_a_peer_says_is_escaped() {
+fn info_log_counts_sessions_and_escapes_peer_texts() {
     let lines = logged("info", "text", "counts sessions=1");
     assert!(lines.iter().any(|line| line.contains("counts sessions=1")), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains("accepted")), "{lines:#?}");

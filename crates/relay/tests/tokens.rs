@@ -1,5 +1,5 @@
-//! Promise: an operator makes keys and tokens with this binary alone, secrets stay where they were put, and
-//! what it says of a token is what a relay does with it.
+//! Promise: this binary alone generates keys and tokens, keeps secrets in their files, and judges a token as a relay
+//! does.
 
 #![allow(missing_docs)]
 
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use common::relay;
 
-/// A folder to make keys in.
+/// A folder for keys.
 struct Desk(TempDir);
 
 impl Desk {
@@ -38,12 +38,12 @@ impl Desk {
         command.current_dir(self.path()).arg("token").args(args);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // It may end before it reads all.
+        // The process may end before it has read all.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         child.wait_with_output().unwrap()
     }
 
-    /// What it prints; it must end with this status.
+    /// Standard output of a run that ends with this status.
     fn output(&self, args: &[&str], input: &str, status: i32) -> String {
         let output = self.run(args, input);
         let said = text(&output.stderr);
@@ -51,7 +51,7 @@ impl Desk {
         text(&output.stdout)
     }
 
-    /// What it complains of.
+    /// Standard error of a run that ends with this status.
     fn complaint(&self, args: &[&str], input: &str, status: i32) -> String {
         let output = self.run(args, input);
         assert_eq!(output.status.code(), Some(status), "{args:?}: {}", text(&output.stdout));
@@ -85,7 +85,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn what_is_signed_with_a_new_key_holds_by_either_half_of_it() {
+fn signed_token_is_verified_by_either_half_of_the_key() {
     for algorithm in Algorithm::ALL {
         let desk = Desk::new();
         let mut generate = vec!["generate", "--algorithm", algorithm.name(), "--id", "k", "--out", "key.jwk"];
@@ -115,17 +115,17 @@ fn key_files_are_secret_and_never_overwritten() {
     let before = (desk.read("a.jwk"), desk.read("public.jwk"));
     let said = desk.complaint(&generate, "", 1);
     assert!(said.contains("a.jwk exists and is not overwritten"), "{said}");
-    // Where the second name is taken, the first file is not left behind.
+    // If the second file exists, the first is not left behind.
     let said =
         desk.complaint(&["generate", "--alg", "EdDSA", "--out", "b.jwk", "--public", "public.jwk"], "", 1);
     assert!(said.contains("public.jwk exists"), "{said}");
     assert_eq!((desk.read("a.jwk"), desk.read("public.jwk")), before);
     assert_eq!(desk.names(), ["a.jwk", "public.jwk"]);
-    // Nor is a link followed to where it leads.
+    // A symbolic link is not followed.
     symlink(desk.path().join("elsewhere"), desk.path().join("link.jwk")).unwrap();
     desk.complaint(&["generate", "--out", "link.jwk"], "", 1);
     assert!(!desk.path().join("elsewhere").exists());
-    // Who made a key readable hears of it.
+    // A world-readable key is a warning.
     let sign = ["sign", "--key", "a.jwk", "--publish", "x", "--expires", "1h"];
     assert_eq!(desk.complaint(&sign, "", 0), "");
     fs::set_permissions(desk.path().join("a.jwk"), fs::Permissions::from_mode(0o644)).unwrap();
@@ -171,13 +171,13 @@ fn a_url_is_ready_for_a_relay() {
     let permit = policy.admit(target, SystemTime::now()).unwrap();
     assert_eq!(permit.root().as_str(), "a room");
     assert!(permit.publish().allows(&Place::parse("a room/alice").unwrap()));
-    // The URL itself can be looked at.
+    // The URL itself can be verified.
     assert!(desk.output(&["verify", "--key", "key.jwk", &url], "", 0).contains("a room/alice/**"));
-    // A URL that no relay would take is not printed.
+    // A URL that a relay would reject is not printed.
     for (more, why) in [
         (&["https://relay.example/other", "--root", "room"][..], "grant nothing at /other"),
         (&["https://relay.example/?jwt=x"], "has a `jwt` already"),
-        (&["https://relay.example/a%2fb"], "no relay takes this path"),
+        (&["https://relay.example/a%2fb"], "not a valid path"),
     ] {
         let said = desk.complaint(&[&["sign"], &key[..], more].concat(), "", 1);
         assert!(said.contains(why), "{said}");
@@ -185,7 +185,7 @@ fn a_url_is_ready_for_a_relay() {
 }
 
 #[test]
-fn a_token_that_does_not_hold_is_said_with_every_reason() {
+fn invalid_token_is_reported_with_every_reason() {
     let desk = Desk::new();
     desk.output(&["generate", "--kid", "a", "--out", "a.jwk"], "", 0);
     desk.output(&["generate", "--kid", "a", "--out", "other.jwk", "--scope", "room"], "", 0);
@@ -213,7 +213,7 @@ fn a_token_that_does_not_hold_is_said_with_every_reason() {
         }
     }
     assert!(desk.output(&["verify", "--key", "a.jwk", "--path", "room"], &good, 0).contains("room/**"));
-    // A key keeps to its scope, when it signs too.
+    // The scope of a key limits signing, too.
     let said = desk.complaint(&["sign", "--key", "other.jwk", "--get", ""], "", 1);
     assert!(said.contains("more than the `scope`"), "{said}");
     let narrow = desk.sign(&["--key", "other.jwk", "--root", "room", "--get", "x", "--expires", "1h"]);
@@ -221,7 +221,7 @@ fn a_token_that_does_not_hold_is_said_with_every_reason() {
     assert!(
         desk.output(&["verify", "--key", "other.jwk", "--path", "/a"], &narrow, 1).contains("nothing at /a")
     );
-    // By folder, and by a set.
+    // Verification by a folder, and by a set.
     desk.output(&["verify", "--key-dir", "."], &good, 0);
     let set = format!(r#"{{"keys":[{},{{"kty":"??"}}]}}"#, desk.read("a.jwk"));
     fs::write(desk.path().join("set.json"), set).unwrap();
@@ -254,7 +254,7 @@ fn neither_signatures_nor_secrets_are_shown() {
             assert!(!said.contains(hidden), "{args:?}");
         }
     }
-    // Complaints about a key hold nothing of it.
+    // Errors about a key show nothing of it.
     fs::write(desk.path().join("bad.jwk"), desk.read("a.jwk").replace("HS256", "ES256")).unwrap();
     let said = desk.complaint(&["sign", "--key", "bad.jwk", "--put", "x"], "", 1);
     assert!(said.contains("bad.jwk") && said.contains("cannot be used with ES256"), "{said}");
@@ -262,7 +262,7 @@ fn neither_signatures_nor_secrets_are_shown() {
 }
 
 #[test]
-fn inspecting_says_that_nothing_is_proven() {
+fn inspect_reports_the_token_as_not_verified() {
     let desk = Desk::new();
     desk.output(&["generate", "--kid", "a", "--out", "a.jwk"], "", 0);
     let token = desk.sign(&["--key", "a.jwk", "--root", "r", "--put", "*/cam", "--get", ""]);
@@ -275,7 +275,7 @@ fn inspecting_says_that_nothing_is_proven() {
 }
 
 #[test]
-fn a_relay_says_what_a_token_and_what_anybody_may_do() {
+fn check_shows_the_rights_of_a_token_and_of_anybody() {
     let desk = Desk::new();
     desk.output(&["generate", "--kid", "a", "--out", "a.jwk"], "", 0);
     desk.output(&["generate", "--kid", "b", "--out", "b.jwk"], "", 0);
@@ -307,7 +307,7 @@ fn a_relay_says_what_a_token_and_what_anybody_may_do() {
 }
 
 #[test]
-fn a_command_line_that_makes_no_sense_ends_with_2() {
+fn usage_errors_end_with_2() {
     let desk = Desk::new();
     desk.output(&["generate", "--out", "a.jwk"], "", 0);
     for args in [

@@ -1,4 +1,4 @@
-//! Promise: what goes into `pub` comes out of `sub`, and every verb ends as its help says.
+//! Promise: the output of `sub` equals the input of `pub`, and every verb has its documented exit status.
 
 #![allow(missing_docs)]
 
@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use common::{PATIENCE, Running, free_address, relay};
 
-/// A relay, and where it is.
+/// A relay and its URL.
 struct Stage {
     _relay: Running,
     url: String,
@@ -38,7 +38,7 @@ impl Stage {
         command
     }
 
-    /// What a verb without input prints.
+    /// Runs a verb without input.
     fn output(&self, verb: &str, args: &[&str]) -> Output {
         ended(self.verb(verb, args).stdin(Stdio::null()).spawn().unwrap())
     }
@@ -59,14 +59,14 @@ impl Stage {
 fn fed(mut child: Child, input: Vec<u8>) -> JoinHandle<Output> {
     thread::spawn(move || {
         let mut stdin: ChildStdin = child.stdin.take().unwrap();
-        // It may end before it has read everything.
+        // The process may end before it has read everything.
         let _ = stdin.write_all(&input);
         drop(stdin);
         ended(child)
     })
 }
 
-/// Waits for the end of a process, with patience.
+/// Waits for the end of a process, with a timeout.
 fn ended(child: Child) -> Output {
     let pid = Pid::from_child(&child);
     let waiting = thread::spawn(move || child.wait_with_output().unwrap());
@@ -91,7 +91,7 @@ fn good(output: &Output) -> String {
     text(&output.stdout)
 }
 
-/// Bytes without a pattern, the same every time.
+/// Pseudo-random bytes, the same in every run.
 struct Noise {
     state: u64,
     left: usize,
@@ -125,7 +125,7 @@ fn copy_hashed(mut from: impl Read, mut to: impl Write) -> (u64, Vec<u8>) {
 }
 
 #[test]
-fn a_hundred_megabytes_come_out_of_a_pipe_as_they_went_in() {
+fn hundred_megabytes_pass_through_unchanged() {
     let stage = Stage::new();
     let mut reader = stage.verb("sub", &["big", "t"]).stderr(Stdio::inherit()).spawn().unwrap();
     let mut writer = stage.verb("pub", &["big", "t"]).stderr(Stdio::inherit()).spawn().unwrap();
@@ -139,7 +139,7 @@ fn a_hundred_megabytes_come_out_of_a_pipe_as_they_went_in() {
 }
 
 #[test]
-fn framed_input_comes_out_as_it_went_in() {
+fn framed_input_passes_through_unchanged() {
     let stage = Stage::new();
     let lines = b"one\n\nthree\r\n\xff\n";
     let prefixed = b"\0\0\0\x03one\0\0\0\0\0\0\0\x01x";
@@ -165,11 +165,11 @@ fn many_small_groups_come_out_in_order() {
 }
 
 #[test]
-fn a_subscriber_may_come_after_the_publisher_and_another_beside_it() {
+fn several_subscribers_may_start_after_the_publisher() {
     let stage = Stage::new();
     let writer = stage.verb("pub", &["late", "t", "--lines"]).spawn().unwrap();
     let writer = fed(writer, b"a\nb\n".repeat(1_000));
-    // It waits for somebody.
+    // The publisher waits for a subscriber.
     let listed = loop {
         let listed = good(&stage.output("ls", &[]));
         if !listed.is_empty() {
@@ -187,7 +187,7 @@ fn a_subscriber_may_come_after_the_publisher_and_another_beside_it() {
 }
 
 #[test]
-fn groups_and_frames_of_the_past_can_be_fetched() {
+fn past_groups_and_frames_can_be_fetched() {
     let stage = Stage::new();
     let mut writer =
         stage.verb("pub", &["past", "t", "--lines", "--group-frames", "3", "--no-wait"]).spawn().unwrap();
@@ -195,7 +195,7 @@ fn groups_and_frames_of_the_past_can_be_fetched() {
     input.write_all(b"0\n1\n2\n3\n4\n5\n6\n").unwrap();
     let fetch = |more: &[&str]| loop {
         let output = stage.output("fetch", &[&["past", "t", "--lines"], more].concat());
-        // Nothing is there before it has been read.
+        // A group exists only after its input was read.
         if output.status.code() != Some(5) {
             return good(&output);
         }
@@ -211,7 +211,7 @@ fn groups_and_frames_of_the_past_can_be_fetched() {
 }
 
 #[test]
-fn a_list_is_one_line_a_broadcast_and_goes_on_when_asked() {
+fn list_has_one_line_per_broadcast_and_can_follow() {
     let stage = Stage::new();
     let mut follower = stage.verb("ls", &["", "--follow", "--json"]).spawn().unwrap();
     let mut followed = std::io::BufReader::new(follower.stdout.take().unwrap());
@@ -224,7 +224,7 @@ fn a_list_is_one_line_a_broadcast_and_goes_on_when_asked() {
     for version in ["moq-lite-03", "moq-lite-04", "moq-lite-05", "moq-lite-06"] {
         assert_eq!(good(&stage.output("ls", &["--protocol", version])), "room/a\n", "{version}");
     }
-    // Nobody reads it: it ends by the signal all the same.
+    // Without a subscriber a signal still ends the publisher.
     kill_process(Pid::from_child(&writer), Signal::INT).unwrap();
     assert_eq!(ended(writer).status.code(), Some(130));
     line.clear();
@@ -235,7 +235,7 @@ fn a_list_is_one_line_a_broadcast_and_goes_on_when_asked() {
 }
 
 #[test]
-fn a_signal_ends_a_publisher_after_what_it_has_read() {
+fn signal_ends_a_publisher_after_its_pending_input() {
     let stage = Stage::new();
     let mut reader = stage.verb("sub", &["cut", "t", "--lines"]).spawn().unwrap();
     let mut writer = stage.verb("pub", &["cut", "t", "--lines"]).spawn().unwrap();
@@ -250,7 +250,7 @@ fn a_signal_ends_a_publisher_after_what_it_has_read() {
 }
 
 #[test]
-fn a_reader_that_had_enough_ends_a_subscriber_quietly() {
+fn closed_output_pipe_ends_a_subscriber_quietly() {
     let stage = Stage::new();
     let mut reader = stage.verb("sub", &["pipe", "t"]).spawn().unwrap();
     let writer = stage.verb("pub", &["pipe", "t"]).stdin(File::open("/dev/zero").unwrap()).spawn().unwrap();
@@ -264,7 +264,7 @@ fn a_reader_that_had_enough_ends_a_subscriber_quietly() {
 }
 
 #[test]
-fn what_cannot_be_reached_or_is_not_there_is_said_and_has_its_status() {
+fn unreachable_or_missing_targets_have_their_status() {
     let stage = Stage::new();
     let wrong = "0".repeat(64);
     let dead = format!("moqt://{}/?jwt=secret", free_address());
@@ -287,7 +287,7 @@ fn what_cannot_be_reached_or_is_not_there_is_said_and_has_its_status() {
 }
 
 #[test]
-fn a_demonstration_runs_and_ends_by_itself() {
+fn demo_runs_and_ends_by_itself() {
     let address = free_address();
     let output = relay().args(["demo", "--bind", &address, "--for", "3s"]).output().unwrap();
     let said = good(&output);

@@ -1,5 +1,4 @@
-//! Promise: the verbs keep theirs where something is in the way: a chain to be believed, a token that is not
-//! taken, a group that breaks off.
+//! Promise: the verbs handle certificate chains, rejected tokens and interrupted groups.
 
 #![allow(missing_docs)]
 
@@ -25,7 +24,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// A relay whose certificate an authority signed, by way of an intermediate one.
+/// A relay whose certificate is signed by an intermediate authority.
 struct Chained {
     folder: TempDir,
     _relay: Running,
@@ -87,7 +86,7 @@ fn private(file: &Path) {
 }
 
 #[test]
-fn a_chain_is_believed_by_its_root_and_by_no_other() {
+fn chain_is_trusted_by_its_root_only() {
     let relay = Chained::new();
     let root = relay.file("root.pem").display().to_string();
     for scheme in ["moqt", "https"] {
@@ -104,7 +103,7 @@ fn a_chain_is_believed_by_its_root_and_by_no_other() {
 }
 
 #[test]
-fn a_relay_with_a_chain_in_files_is_found_healthy() {
+fn doctor_accepts_a_relay_with_a_certificate_chain() {
     let relay = Chained::new();
     let file = relay.file("relay.toml").display().to_string();
     let Output { status, stdout, stderr } = common::relay().args(["doctor", &file]).output().unwrap();
@@ -117,7 +116,7 @@ fn a_relay_with_a_chain_in_files_is_found_healthy() {
     golden("doctor/chain.txt", &format!("{}\n", masked(&said)));
 }
 
-/// Numbers that differ from run to run: process ids, times, days left, digits of fingerprints.
+/// Masks numbers that differ from run to run: process ids, times, days left, fingerprints.
 fn masked(said: &str) -> String {
     let digits = |word: &str| word.len() == 64 && word.chars().all(|c| c.is_ascii_hexdigit());
     let words = said.split_inclusive([' ', '\n', '(', ')', ',']).map(|word| {
@@ -132,7 +131,7 @@ fn masked(said: &str) -> String {
     words.collect()
 }
 
-/// A relay on its defaults.
+/// A relay with default settings.
 fn open() -> (Running, String) {
     let address = free_address();
     let running = Running::start(relay().args(["--bind", &address]));
@@ -141,7 +140,7 @@ fn open() -> (Running, String) {
 }
 
 #[test]
-fn a_token_that_is_not_taken_is_said_with_its_status_and_never_shown() {
+fn rejected_token_has_its_status_and_is_never_shown() {
     let (_relay, address) = open();
     for (verb, names) in
         [("ls", &[][..]), ("sub", &["b", "t"]), ("pub", &["b", "t"]), ("fetch", &["b", "t", "--group", "0"])]
@@ -158,7 +157,7 @@ fn a_token_that_is_not_taken_is_said_with_its_status_and_never_shown() {
 }
 
 #[test]
-fn a_publisher_that_may_only_read_is_told_at_once() {
+fn unauthorized_publisher_fails_at_once() {
     let address = free_address();
     let (_folder, file) = common::file(&format!(
         "[server]\nbind = \"{address}\"\n[auth.public]\nsubscribe = \"\"\npublish = \"studio\"\n"
@@ -175,7 +174,7 @@ fn a_publisher_that_may_only_read_is_told_at_once() {
 }
 
 #[test]
-fn a_load_is_told_as_one_object_when_asked() {
+fn load_prints_json_objects_on_request() {
     let (_relay, address) = open();
     let url = format!("https://{address}/");
     let args = ["load", "video", "--url", &url, "--subscribers", "4", "--window", "1s", "--json"];
@@ -190,7 +189,7 @@ fn a_load_is_told_as_one_object_when_asked() {
 }
 
 #[test]
-fn a_group_that_breaks_off_is_fetched_and_written_whole() {
+fn interrupted_group_is_fetched_and_written_whole() {
     run(async {
         let (_relay, address) = open();
         let url = format!("moqt://{address}/");
@@ -207,7 +206,7 @@ fn a_group_that_breaks_off_is_fetched_and_written_whole() {
             let group = track.group(sequence);
             group.frame(0, format!("{sequence} a").into());
             if sequence == 0 {
-                // Who begins with the latest shall begin with this one.
+                // The subscriber starts at this group, the latest.
                 group.frame(1, format!("{sequence} b").into());
                 group.finish();
                 track.wait_live(|live| live.updates > 0).await;
@@ -220,7 +219,7 @@ fn a_group_that_breaks_off_is_fetched_and_written_whole() {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
             group.reset(StreamCode::INTERNAL);
-            // What is fetched is another one of that number.
+            // The fetch is answered by a second group with the same sequence.
             let again = track.group(sequence);
             again.frame(0, format!("{sequence} a").into());
             again.frame(1, format!("{sequence} b").into());

@@ -1,4 +1,4 @@
-//! Promise: what each verb says of itself changes only on purpose.
+//! Promise: the help texts of the verbs match the golden files.
 
 #![allow(missing_docs)]
 
@@ -20,7 +20,7 @@ fn golden(name: &str, found: &str) {
 }
 
 #[test]
-fn every_verb_says_how_it_is_used() {
+fn help_of_every_verb_matches_its_golden_file() {
     for verb in
         ["demo", "check", "doctor", "pub", "sub", "ls", "fetch", "load", "token", "man", "completions"]
     {

@@ -1,4 +1,4 @@
-//! Promise: slow and hostile HTTP clients cost nobody else anything, and a long list costs no memory.
+//! Promise: slow and hostile HTTP clients do not affect others, and a long list needs little memory.
 
 #![allow(missing_docs)]
 
@@ -20,18 +20,18 @@ use tokio::task::spawn_blocking;
 
 use common::{PATIENCE, Running, file, http::get, relay, resident, run};
 
-/// Clients that are slow.
+/// Number of slow clients.
 const SLOW: usize = 2_000;
-/// What a newcomer may wait for, while they are.
+/// Longest time a new session may take meanwhile.
 const NEWCOMER: Duration = Duration::from_millis(200);
-/// Newcomers tried: a busy machine may hold up some of them.
+/// Number of new sessions; a busy machine may delay some of them.
 const NEWCOMERS: usize = 5;
-/// How long the slow ones are held at least.
+/// Shortest time the slow clients are held.
 const HELD: Duration = Duration::from_secs(3);
-/// Names in the list, and who announces them.
+/// Names in the list, and the number of publishers.
 const NAMES: usize = 100_000;
 const PUBLISHERS: usize = 100;
-/// What reading it may add to what the relay holds, bytes: the list itself is ten times as long.
+/// Growth of the memory allowed while the list is read, bytes; the list is ten times as long.
 const LIST_BOUND: u64 = 1 << 20;
 
 /// A relay that serves HTTP and QUIC at one address.
@@ -68,7 +68,7 @@ impl Site {
     }
 }
 
-/// An address that is free of UDP and of TCP.
+/// An address that is free for both UDP and TCP.
 fn free_of_both() -> SocketAddr {
     loop {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -79,7 +79,7 @@ fn free_of_both() -> SocketAddr {
     }
 }
 
-/// A group every 20 ms until told to stop, each waited for. How many went through.
+/// Relays a group every 20 ms, each awaited, until `stop` is set; returns their number.
 async fn healthy(site: &Site, stop: &AtomicBool) -> u64 {
     let (publisher, subscriber) = (site.client().await, site.client().await);
     let broadcast = publisher.broadcast("healthy").unwrap();
@@ -103,8 +103,8 @@ async fn healthy(site: &Site, stop: &AtomicBool) -> u64 {
     number
 }
 
-/// Sockets of every slow kind, each in its place: one that says nothing, half a request line, a header that
-/// never ends, a request whose answer is not read, half an upgrade, half of TLS.
+/// Opens sockets of every slow kind in turn: silent, half a request line, an endless header, an unread answer, half
+/// an upgrade, half a TLS record.
 fn slow(site: &Site) -> Vec<TcpStream> {
     (0..SLOW)
         .map(|number| {
@@ -117,7 +117,7 @@ fn slow(site: &Site) -> Vec<TcpStream> {
                 4 => b"GET / HTTP/1.1\r\nhost: relay\r\nupgrade: websocket\r\nconnection: upgrade\r\n",
                 _ => b"\x16\x03\x01\x02\x00\x01",
             };
-            // The relay may have had enough of somebody already.
+            // The relay may have closed the socket already.
             let _ = socket.write_all(said);
             socket
         })
@@ -126,8 +126,8 @@ fn slow(site: &Site) -> Vec<TcpStream> {
 
 #[test]
 #[expect(clippy::print_stdout, reason = "what was measured")]
-fn two_thousand_slow_sockets_cost_nobody_a_group_and_let_newcomers_in() {
-    // A quarter of what the relay does not need itself is for HTTP.
+fn two_thousand_slow_sockets_do_not_affect_sessions() {
+    // A quarter of the files that the relay does not need itself is for HTTP.
     let files = SLOW as u64 * 4 + 3_000;
     setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: Some(files) }).unwrap();
     run(async {
@@ -162,7 +162,7 @@ fn two_thousand_slow_sockets_cost_nobody_a_group_and_let_newcomers_in() {
             }
         });
         let health = health.await.unwrap();
-        // What is slow stays for a while: whoever it costs something would notice.
+        // The slow clients stay for a while, so that any effect shows.
         tokio::time::sleep(HELD).await;
         stop.store(true, Ordering::Relaxed);
         let groups = flowing.await.unwrap();
@@ -176,7 +176,7 @@ fn two_thousand_slow_sockets_cost_nobody_a_group_and_let_newcomers_in() {
 
 #[test]
 #[expect(clippy::print_stdout, reason = "what was measured")]
-fn a_hundred_thousand_names_are_listed_in_little_memory() {
+fn hundred_thousand_names_are_listed_in_little_memory() {
     run(async {
         let site = Arc::new(Site::start());
         let mut publishers: Vec<(Client, Vec<Broadcast>)> = Vec::new();
@@ -198,24 +198,24 @@ fn a_hundred_thousand_names_are_listed_in_little_memory() {
             spawn_blocking(move || list_slowly(&site))
         };
         let began = Instant::now();
-        // Once for what the relay keeps from then on, and for the names to be there.
+        // Once to warm up caches, and until all names are announced.
         let mut names = 0;
         while names < NAMES {
-            assert!(began.elapsed() < PATIENCE * 2, "only {names} names came");
+            assert!(began.elapsed() < PATIENCE * 2, "only {names} names were listed");
             names = list().await.unwrap().0;
         }
         let before = site.resident();
         let (names, bytes, most) = list().await.unwrap();
         println!("{names} names, {bytes} bytes; {before} bytes held before, {most} at most");
         assert_eq!(names, NAMES);
-        assert!(bytes as u64 > LIST_BOUND * 5, "the list is too short to tell");
+        assert!(bytes as u64 > LIST_BOUND * 5, "the list is too short for a measurement");
         assert!(most <= before + LIST_BOUND, "{before} bytes before, {most} at most");
         drop(publishers);
     });
 }
 
-/// Names and bytes of `/announced`, read in small pieces with a pause in the middle, and the most that the
-/// relay held meanwhile.
+/// Reads `/announced` in small pieces with a pause in the middle; returns the number of names and bytes, and the peak
+/// memory of the relay meanwhile.
 fn list_slowly(site: &Site) -> (usize, usize, u64) {
     let mut socket = site.socket();
     write!(socket, "GET /announced HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\r\n").unwrap();
@@ -233,7 +233,7 @@ fn list_slowly(site: &Site) -> (usize, usize, u64) {
             last = *byte;
         }
         if bytes > 1 << 20 && !std::mem::replace(&mut paused, true) {
-            // The relay has all the time it needs to fill what it would fill.
+            // Gives the relay time to fill any buffers.
             std::thread::sleep(Duration::from_millis(300));
         }
         most = most.max(site.resident());

@@ -1,8 +1,8 @@
-//! The older way to ask a server about sessions: a GET that brings what is public below a path, the key of a
-//! token, and the name that the path has there.
+//! Client of the older auth protocol (`auth.api`): a GET whose answer holds the public patterns below a path, the
+//! key of the token, and the path's alias.
 //!
-//! What a server says of a path and a key is asked for once, kept for as long as it says, and asked for again
-//! while sessions rest on it. It fails closed.
+//! Each pair of path and key is requested once, cached for the lifetime in the answer, and requested again while
+//! sessions rest on it. Failures deny access.
 
 use std::{
     collections::HashMap,
@@ -27,14 +27,14 @@ use super::{
     now, peer_name,
 };
 
-/// Questions that are asked at once.
+/// Most concurrent requests.
 const AT_ONCE: usize = 64;
-/// Sessions that wait for an answer.
+/// Most sessions waiting for an answer.
 const WAITING: usize = 2_048;
-/// Questions whose answers are kept.
+/// Most cached answers.
 const KEPT: usize = 10_000;
 
-/// A server that decides.
+/// Client of the server of `auth.api`.
 pub(super) struct Api {
     base: Url,
     refresh: Duration,
@@ -49,33 +49,33 @@ pub(super) struct Api {
 #[derive(Default)]
 struct State {
     asked: HashMap<Url, Asked>,
-    /// Which question a session rests on.
+    /// URL of the request that each session rests on.
     of: HashMap<SessionId, Url>,
     waits: usize,
     trouble: Complaint,
 }
 
-/// One question.
+/// State of one request URL.
 #[derive(Default)]
 struct Asked {
     answer: Option<(Arc<Said>, Instant)>,
     waiting: Vec<(Guest, Reply)>,
-    /// Sessions that were let in by it.
+    /// Sessions admitted by the answer.
     live: HashMap<SessionId, Guest>,
 }
 
-/// Who asks to come in.
+/// Credentials of a session.
 #[derive(Clone)]
 struct Guest {
     target: String,
     certificate: Option<PeerCertificate>,
 }
 
-/// What is answered.
+/// Body of an answer.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Said {
-    /// Nobody comes in on that question.
+    /// The server answered 401 or 403.
     #[serde(skip)]
     refused: bool,
     alias: Option<String>,
@@ -91,7 +91,7 @@ struct Public {
 }
 
 impl Api {
-    /// `expected`: the `aud` and `iss` that tokens must have.
+    /// Starts the client and its refresh task. `expected`: the `aud` and `iss` that tokens must have.
     pub(super) fn start(
         base: Url,
         refresh: Duration,
@@ -155,13 +155,13 @@ impl Api {
         }
     }
 
-    /// The question about a session.
+    /// Builds the request URL for a session.
     fn question(&self, request: &Request, target: &str) -> Result<Url, Refusal> {
-        // Checks that it is a path at all, whatever may be done there.
+        // Checks the syntax of the path only; the scope does not matter here.
         let anything = Policy::public(Scope::everything(), Scope::everything());
         let path = target.split_once('?').map_or(target, |(path, _)| path);
         let root = anything.admit(path, request.now)?.root().clone();
-        // A name that is no file name is not sent: a server may look for a file of that name.
+        // A `kid` that is no safe file name is not sent: the server may open a file of that name.
         let kid = anything.missing_key(target).and_then(|(kid, _)| kid);
         let kid = kid.as_ref().and_then(|kid| kid.file_stem());
         let mut url = self.base.clone();
@@ -179,7 +179,7 @@ impl Api {
         Ok(url)
     }
 
-    /// Asks, and answers who waits.
+    /// Sends the request and answers the waiting sessions.
     async fn decide(self: Arc<Self>, url: Url) {
         let answer = self.ask(&url).await;
         let mut state = self.state();
@@ -189,13 +189,13 @@ impl Api {
         waits.waits = waits.waits.saturating_sub(waiting.len());
         match answer {
             Err(outage) => {
-                waits.complain(Some(format!("the auth server fails, and nobody is let in: {outage}")));
+                waits.complain(Some(format!("the auth server fails: {outage}; new sessions are rejected")));
                 waiting.into_iter().for_each(|(_, reply)| reply.give(Err(outage.denial())));
             }
             Ok((said, until)) => {
                 for (guest, reply) in waiting {
                     let permit = said.permit(&guest, &self.expected, now());
-                    // Whoever did not wait is gone.
+                    // A session that closed meanwhile is not in `of`.
                     if permit.is_ok() && waits.of.contains_key(&reply.session()) {
                         asked.live.insert(reply.session(), guest);
                     }
@@ -205,13 +205,13 @@ impl Api {
                 waits.complain(None);
             }
         }
-        // What is of no more use makes room.
+        // An entry without a fresh answer or a session makes room.
         if waits.asked.get(&url).is_some_and(|asked| !asked.is_of_use(Instant::now())) {
             waits.asked.remove(&url);
         }
     }
 
-    /// Asks again about what sessions rest on, and forgets the rest.
+    /// Repeats the requests that live sessions rest on, and drops the other entries.
     async fn renew(self: &Arc<Self>) {
         let now = Instant::now();
         let urls: Vec<Url> = {
@@ -238,7 +238,7 @@ impl Api {
         }
     }
 
-    /// Asks again about what sessions rest on.
+    /// Repeats one request, and revises or closes its sessions.
     async fn look_again(&self, url: Url) {
         let answer = self.ask(&url).await;
         let mut state = self.state();
@@ -254,7 +254,7 @@ impl Api {
                 asked.answer = Some((said, until));
             }
             Err(outage) => {
-                // Nobody new comes in on it; who is in stays: the server may be back in a moment.
+                // New sessions are rejected; live ones stay, as the server may be back in a moment.
                 asked.answer = None;
                 state.complain(Some(format!("the auth server fails: {outage}")));
             }
@@ -262,7 +262,11 @@ impl Api {
     }
 
     async fn ask(&self, url: &Url) -> Result<(Arc<Said>, Instant), Outage> {
-        let _turn = self.turns.acquire().await.map_err(|_| Outage::Failed("the relay ends".to_owned()))?;
+        let _turn = self
+            .turns
+            .acquire()
+            .await
+            .map_err(|_| Outage::Failed("the relay is shutting down".to_owned()))?;
         let response = self.http.get(url).await?;
         let said = Said::of(&response)?;
         Ok((Arc::new(said), response.at + response.lifetime.unwrap_or_default().min(self.refresh)))
@@ -281,7 +285,7 @@ impl Asked {
 }
 
 impl State {
-    /// Says what is wrong, once; and that it is over.
+    /// Logs a failure once, and the recovery.
     fn complain(&mut self, what: Option<String>) {
         if self.trouble.now(what.as_deref()) {
             warn!("the auth server answers again");
@@ -299,7 +303,7 @@ impl Said {
             _ => {}
         }
         serde_json::from_slice(&response.body)
-            .map_err(|error| Outage::Nonsense(format!("the answer makes no sense: {}", flaw(&error))))
+            .map_err(|error| Outage::Nonsense(format!("the answer is malformed: {}", flaw(&error))))
     }
 
     fn permit(&self, guest: &Guest, expected: &Arc<Expected>, now: SystemTime) -> Result<Permit, Denial> {
@@ -323,7 +327,7 @@ impl Said {
         Ok(Policy::moved(&permit, alias)?)
     }
 
-    /// What is public below the path that is asked for, and the key.
+    /// Policy from the public patterns below the requested path, and the key.
     fn policy(&self, target: &str, now: SystemTime) -> Result<Policy, Denial> {
         let anything = Policy::public(Scope::everything(), Scope::everything());
         let path = target.split_once('?').map_or(target, |(path, _)| path);

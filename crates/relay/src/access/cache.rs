@@ -1,13 +1,13 @@
-//! What an HTTP answer says of how long it holds.
+//! Freshness lifetime of HTTP answers (`Cache-Control`).
 
 use std::time::Duration;
 
 use hyper::header::{CACHE_CONTROL, HeaderMap};
 
-/// Longest that anything is kept without asking again.
+/// Upper bound of any lifetime.
 const LONGEST: Duration = Duration::from_secs(3_600);
 
-/// How long the answer may be used again; `None` = it does not say. `Some(0)`: not at all.
+/// Returns the time for which the answer may be reused: `None` if unstated, zero if it must not be.
 pub(super) fn lifetime(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     let mut age = None;
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_says_how_long_it_holds() {
+    fn lifetime_follows_cache_control() {
         for (said, kept) in [
             (&[][..], None),
             (&["max-age=30"], Some(30)),

@@ -1,13 +1,13 @@
-//! What is wrong, said once for as long as it lasts.
+//! Log lines of lasting failures, written once per failure.
 
 use tracing::warn;
 
-/// What was said last.
+/// The failure logged last, if it lasts.
 #[derive(Debug, Default)]
 pub(super) struct Complaint(Option<String>);
 
 impl Complaint {
-    /// What is wrong now, if anything, goes to the log unless it is there already. Whether all is well again.
+    /// Logs the current failure `what` unless it was logged last. Returns whether a logged failure has ended.
     pub(super) fn now(&mut self, what: Option<&str>) -> bool {
         if let Some(what) = what.filter(|what| self.0.as_deref() != Some(*what)) {
             warn!("{what}");

@@ -1,7 +1,7 @@
-//! Keys out of files, kept up with them.
+//! Keys from local files, reloaded when the files change.
 //!
-//! A file that is gone takes its keys along at once: removing it is how a key is revoked. One that cannot be
-//! read or understood keeps those it had, as somebody may be writing it.
+//! Removing a file revokes its keys at once. A file that cannot be read or parsed keeps its previous keys, as it
+//! may be in the middle of being written.
 
 use std::{
     collections::BTreeMap,
@@ -21,30 +21,30 @@ use tracing::{info, warn};
 use super::{AccessError, Known, complaint::Complaint};
 use crate::config::without_mark;
 
-/// How often files are looked at: a session ends within a second of the removal of its key.
+/// Polling interval: sessions are closed within a second of the removal of their key.
 const PERIOD: Duration = Duration::from_millis(400);
-/// Times of files are no finer than that anywhere.
+/// Coarsest timestamp granularity of any file system.
 const TICK: Duration = Duration::from_secs(3);
-/// Largest file that is read: a set of as many keys as there may be.
+/// Largest file that is read, bytes: room for a set with the maximum number of keys.
 const FILE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Where keys are.
+/// Location of the keys.
 #[derive(Clone, Debug)]
 pub(super) enum Source {
-    /// In these files: a key each, or a set.
+    /// These files, each holding one key or a set.
     Files(Vec<PathBuf>),
-    /// In `KID.jwk` of this folder.
+    /// The `KID.jwk` files of this folder.
     Folder(PathBuf),
 }
 
-/// Keeps the keys up with their files, for as long as it lives.
+/// Reloads keys when their files change, until dropped.
 pub(super) struct Watcher {
-    /// Dropped with it: the thread ends then.
+    /// Dropping the sender ends the thread.
     _alive: mpsc::SyncSender<()>,
 }
 
 impl Watcher {
-    /// Reads the keys, and starts looking for changes.
+    /// Reads the keys, and starts polling for changes.
     pub(super) fn start(source: Source, known: Arc<Known>) -> Result<Self, AccessError> {
         let mut shelf = Shelf::new(source);
         shelf.open().map_err(AccessError::Keys)?;
@@ -58,7 +58,7 @@ impl Watcher {
             while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
                 if shelf.look() {
                     let keys = shelf.keys();
-                    info!(keys = keys.len(), "the keys that tokens are checked with have changed");
+                    info!(keys = keys.len(), "token verification keys changed");
                     known.set_keys(keys);
                 }
             }
@@ -67,36 +67,35 @@ impl Watcher {
     }
 }
 
-/// The files of keys there are.
+/// Lists the key files.
 pub(super) fn all(source: Source) -> io::Result<Vec<PathBuf>> {
     Shelf::new(source).list()
 }
 
-/// What would keep a relay from starting with these keys.
+/// First error that would keep a relay from starting with these keys.
 pub(super) fn trouble(source: Source) -> Option<String> {
     Shelf::new(source).open().err()
 }
 
-/// The files, and what they held.
+/// Key files with their last usable contents.
 struct Shelf {
     source: Source,
     files: BTreeMap<PathBuf, Held>,
-    /// What is wrong with them.
+    /// Failure logged last.
     trouble: Complaint,
 }
 
-/// What a file held when it was last understood.
+/// Keys of a file as of its last successful parse.
 struct Held {
     stamp: Stamp,
-    /// Whether it was read long enough after its last change for the stamp to tell.
+    /// Whether it was read long enough after its last change for any later change to alter the stamp.
     settled: bool,
-    /// Whether it holds a secret that others on this machine may read.
+    /// Whether it holds a private key that others on this machine may read.
     is_exposed: bool,
     keys: Keys,
 }
 
-/// Tells one content of a file from another: what the system notes of it, the time of its last change
-/// included, which no program can set.
+/// File metadata that changes with the content. Includes `ctime`, which no program can set.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     modified: (i64, i64),
@@ -107,7 +106,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// Whether the file was left alone for so long before `now` that another change would have another time.
+    /// Whether the file was unchanged for so long before `now` that a further change gets another timestamp.
     fn is_settled(&self, now: SystemTime) -> bool {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let changed = Duration::from_secs(u64::try_from(self.changed.0).unwrap_or_default());
@@ -120,7 +119,7 @@ impl Shelf {
         Self { source, files: BTreeMap::new(), trouble: Complaint::default() }
     }
 
-    /// The first look: what cannot be used then is refused.
+    /// Reads all files at the start. A listed file that cannot be used is an error; one in a folder, a warning.
     fn open(&mut self) -> Result<(), String> {
         let files = self.list().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => format!("there is no folder {}", self.place().display()),
@@ -130,7 +129,10 @@ impl Shelf {
             match (self.read(&file), &self.source) {
                 (Ok(held), _) => {
                     if held.is_exposed {
-                        warn!("{}: others may read it, and make tokens with it; chmod 600", file.display());
+                        warn!(
+                            "{}: private key readable by others, who can sign tokens with it; chmod 600",
+                            file.display()
+                        );
                     }
                     self.files.insert(file, held);
                 }
@@ -142,14 +144,14 @@ impl Shelf {
         Ok(())
     }
 
-    /// Looks again. Whether other keys hold now.
+    /// Polls the files. Returns whether the keys changed.
     fn look(&mut self) -> bool {
         let files = match self.list() {
             Ok(files) => files,
-            // A folder that is gone is one whose keys are.
+            // Removing the folder removes its keys.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => {
-                let what = format!("{}: {error}: the keys of before hold", self.place().display());
+                let what = format!("{}: {error}; keeping the previous keys", self.place().display());
                 self.trouble.now(Some(&what));
                 return false;
             }
@@ -167,7 +169,7 @@ impl Shelf {
                     continue;
                 }
                 Err(error) => {
-                    trouble.push(format!("{}: {error}: the keys of before hold", file.display()));
+                    trouble.push(format!("{}: {error}; keeping the previous keys", file.display()));
                     continue;
                 }
             };
@@ -180,7 +182,7 @@ impl Shelf {
                     self.files.insert(file, held);
                 }
                 Err(what) if self.files.contains_key(&file) => {
-                    trouble.push(format!("{}: {what}: the keys of before hold", file.display()));
+                    trouble.push(format!("{}: {what}; keeping the previous keys", file.display()));
                 }
                 Err(what) => trouble.push(format!("{}: {what}: its tokens are refused", file.display())),
             }
@@ -218,7 +220,7 @@ impl Shelf {
         read(file, name(file).filter(|_| is_folder))
     }
 
-    /// All that hold. Of two with one name the first counts.
+    /// Keys of all files; of two keys with the same `kid` the first is used.
     fn keys(&self) -> Keys {
         let mut keys = Keys::new();
         for (file, held) in &self.files {
@@ -230,7 +232,7 @@ impl Shelf {
     }
 }
 
-/// What a key in a folder is called: `NAME.jwk`, where NAME is one that a token can look up by ([`KeyId::file_stem`]).
+/// `kid` of a key file in a folder: the stem of `KID.jwk`, if a token can name it ([`KeyId::file_stem`]).
 fn name(file: &Path) -> Option<KeyId> {
     let is_key = file.extension().is_some_and(|extension| extension == "jwk");
     let id: KeyId = file.file_stem().filter(|_| is_key)?.to_str()?.parse().ok()?;
@@ -265,7 +267,7 @@ fn read(file: &Path, name: Option<KeyId>) -> Result<Held, String> {
     }
     let text = without_mark(fs::read_to_string(file).map_err(|error| error.to_string())?);
     let (keys, faults) = match name {
-        // In a folder the file says what a key is called, as deployed relays look it up.
+        // In a folder the file name determines the `kid`, as deployed relays look keys up.
         Some(id) => {
             let mut keys = Keys::new();
             let key = Key::parse(text.trim()).map_err(|error| error.to_string())?;

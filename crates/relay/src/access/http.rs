@@ -3,7 +3,7 @@
 //!
 //! Connections are kept for later requests. Servers close them when they like, also while a request is on its way:
 //! a request that got no byte of an answer on a kept connection is sent once more on a new one. All requests are
-//! safe to repeat. This rule is why the pool is here and not in a library: none of them tells whether a byte came.
+//! safe to repeat. The pool is written here because no library reports whether a byte of the answer was received.
 
 mod dial;
 mod tls;
@@ -36,26 +36,26 @@ use super::{AccessError, cache};
 use crate::config::Auth;
 use dial::{Connection, Server};
 
-/// A session waits for `limits::AUTH_TIMEOUT`; the answer has to be there before.
+/// Deadline of a request, shorter than `limits::AUTH_TIMEOUT`, for which a session waits.
 const TIMEOUT: Duration = Duration::from_millis(4_500);
-/// Time for a connection, so that there is some left for the answer.
+/// Deadline for connecting, which leaves time for the answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_250);
-/// Longest answer that is read, also after decompression.
+/// Largest answer body that is accepted, bytes, also after decompression.
 pub(super) const ANSWER_BYTES: usize = 256 * 1024;
 /// U+FEFF in UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
-/// Connections that are kept without a request.
+/// Most idle connections kept open.
 const IDLE: usize = 8;
-/// How long they are kept: less than the minute after which common servers and balancers close them.
+/// Time an idle connection is kept: below the minute after which common servers and load balancers close it.
 const IDLE_FOR: Duration = Duration::from_secs(30);
-/// Media types of keys and sets (RFC 7517, section 8.5), or whatever the server has.
+/// Media types of keys and key sets (RFC 7517, section 8.5), with any other type as a fallback.
 const KEYS: HeaderValue =
     HeaderValue::from_static("application/jwk-set+json, application/jwk+json, application/json, */*;q=0.1");
 const JSON: HeaderValue = HeaderValue::from_static("application/json, */*;q=0.1");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("moq-relay/", env!("CARGO_PKG_VERSION")));
 
-/// A client of the one server that is configured.
+/// HTTP client of the one configured server.
 #[derive(Clone)]
 pub(super) struct Http(Arc<Inner>);
 
@@ -63,43 +63,43 @@ struct Inner {
     server: Server,
     /// The value of `Host`.
     host: HeaderValue,
-    /// Name and password of the URL.
+    /// `Authorization` from the name and password of the URL.
     authorization: Option<HeaderValue>,
-    /// Last used last.
+    /// Idle connections, most recently used last.
     idle: Mutex<Vec<Connection>>,
 }
 
-/// An answer, whatever its status.
+/// An HTTP answer of any status.
 pub(super) struct Response {
     pub(super) status: StatusCode,
     pub(super) body: Vec<u8>,
-    /// Until when it may be used again; `None` = it does not say.
+    /// Time for which it may be reused; `None` if unstated.
     pub(super) lifetime: Option<Duration>,
     pub(super) at: Instant,
 }
 
-/// Why there is no answer. Without the URL: its query may hold a token.
+/// Failure of a request. Never holds the URL, whose query may carry a token.
 #[derive(Clone, Debug, Error)]
 pub(super) enum Outage {
-    /// No answer came.
+    /// The request failed before a complete answer.
     #[error("{0}")]
     Failed(String),
-    /// None came in time.
+    /// The deadline passed.
     #[error("{0}")]
     Late(String),
-    /// It is longer than any should be.
+    /// The body exceeds [`ANSWER_BYTES`].
     #[error("the answer is longer than {ANSWER_BYTES} bytes")]
     TooLong,
-    /// A status that decides nothing.
+    /// A status that carries no decision.
     #[error("the answer is {0}")]
     Status(StatusCode),
-    /// It cannot be understood.
+    /// The answer cannot be parsed, or the request not be built.
     #[error("{0}")]
     Nonsense(String),
 }
 
 impl Http {
-    /// A client for `url` and what is below it.
+    /// Creates a client for the server of `url`.
     pub(super) fn new(url: &Url, auth: &Auth) -> Result<Self, AccessError> {
         let server = Server::of(url, tls::config(&auth.tls)?, &auth.plain);
         let host = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort]);
@@ -111,17 +111,17 @@ impl Http {
         Ok(Self(Arc::new(Inner { server, host, authorization: authorization(url), idle: Mutex::default() })))
     }
 
-    /// Asks for a key or a set of keys.
+    /// Requests a key or a key set.
     pub(super) async fn keys(&self, url: &Url) -> Result<Response, Outage> {
         self.send(Method::GET, url, KEYS, None).await
     }
 
-    /// Asks for a JSON object.
+    /// Requests a JSON object.
     pub(super) async fn get(&self, url: &Url) -> Result<Response, Outage> {
         self.send(Method::GET, url, JSON, None).await
     }
 
-    /// Sends a JSON object and asks for another.
+    /// Posts a JSON object and requests one in return.
     pub(super) async fn post(&self, url: &Url, body: Vec<u8>) -> Result<Response, Outage> {
         self.send(Method::POST, url, JSON, Some(body.into())).await
     }
@@ -184,7 +184,7 @@ impl Inner {
         }
     }
 
-    /// A kept connection that is still open.
+    /// Takes a kept connection that is still open.
     async fn kept(&self) -> Option<Connection> {
         loop {
             let mut connection = self.idle().pop()?;
@@ -240,7 +240,7 @@ fn authorization(url: &Url) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// The body as it was before compression.
+/// Decompresses the body according to its `Content-Encoding`.
 fn decoded(headers: &HeaderMap, body: Vec<u8>) -> Result<Vec<u8>, Outage> {
     let coding = headers.get(CONTENT_ENCODING).map(|value| value.as_bytes().to_ascii_lowercase());
     match coding.as_deref() {
@@ -251,12 +251,10 @@ fn decoded(headers: &HeaderMap, body: Vec<u8>) -> Result<Vec<u8>, Outage> {
             match reader.read_to_end(&mut plain) {
                 Ok(_) if plain.len() > ANSWER_BYTES => Err(Outage::TooLong),
                 Ok(_) => Ok(plain),
-                Err(_) => {
-                    Err(Outage::Nonsense("the answer is no gzip, which its header says it is".to_owned()))
-                }
+                Err(_) => Err(Outage::Nonsense("the answer is not valid gzip".to_owned())),
             }
         }
-        Some(_) => Err(Outage::Nonsense("the answer has a content coding that was not asked for".to_owned())),
+        Some(_) => Err(Outage::Nonsense("the answer has an unsupported content coding".to_owned())),
     }
 }
 
@@ -268,27 +266,27 @@ fn without_mark(mut body: Vec<u8>) -> Vec<u8> {
     body
 }
 
-/// What is wrong with the JSON of an answer, and where. Never what it says: a server may repeat what it was
-/// asked, and that holds a token.
+/// Describes a JSON error of an answer and its position, without any content of the answer: a server may echo the
+/// request, which holds a token.
 pub(super) fn flaw(error: &serde_json::Error) -> String {
     let said = error.to_string();
     match said.rsplit_once(", expected ") {
-        Some((_, expected)) if error.is_data() => format!("it is not {expected}"),
+        Some((_, expected)) if error.is_data() => format!("expected {expected}"),
         _ if error.is_data() => {
-            format!("something in it is of another kind at line {} column {}", error.line(), error.column())
+            format!("a value has the wrong type at line {} column {}", error.line(), error.column())
         }
-        _ => format!("it is no JSON at line {} column {}", error.line(), error.column()),
+        _ => format!("invalid JSON at line {} column {}", error.line(), error.column()),
     }
 }
 
 impl Outage {
-    /// The reason a session is refused for.
+    /// Denial that the waiting session receives.
     pub(super) fn denial(&self) -> Denial {
         if matches!(self, Self::Late(_)) { Denial::TimedOut } else { Denial::Unavailable }
     }
 }
 
-/// An error with its causes.
+/// Formats an error with its causes.
 fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

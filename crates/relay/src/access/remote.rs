@@ -1,11 +1,11 @@
-//! Keys of a server: one at a time by the names that tokens have, or all at once (a JSON Web Key Set).
+//! Keys from a key server: a JSON Web Key Set, or single keys by the `kid` of tokens.
 //!
-//! `auth.jwks` is a set. An address of `auth.key_dir` may be either and is fetched itself first; if its answer is a
-//! set, that is used from then on, otherwise keys are fetched below it, as `KID.jwk`.
+//! `auth.jwks` is a set. The URL of `auth.key_dir` may be either: it is fetched itself first, and if the answer is a
+//! set, that is used from then on; otherwise keys are fetched below it, as `KID.jwk`.
 //!
-//! A key is fetched once, however many sessions wait for it; its absence is remembered for a while, too. Known keys
-//! are fetched again all the time: a key that its server does not have any more is revoked. While a server cannot be
-//! reached, its last answer holds.
+//! A key is fetched once for all sessions that wait for it, and its absence is cached. Known keys are refreshed
+//! periodically; a key that its server no longer has is revoked. While the server is unreachable, its last answer
+//! stays in force.
 
 use std::{
     collections::BTreeMap,
@@ -27,21 +27,21 @@ use super::{
     now,
 };
 
-/// Keys that are asked for at once.
+/// Most concurrent key requests.
 const AT_ONCE: usize = 16;
-/// Sessions that wait for a key at once.
+/// Most sessions waiting for a key.
 const WAITING: usize = 1_024;
-/// Names that are remembered as those of no key.
+/// Most key names cached as absent.
 const ABSENT: usize = 4_096;
-/// How long, where keys are fetched one at a time.
+/// Time an absence is cached where keys are fetched one at a time.
 const ABSENT_FOR: Duration = Duration::from_secs(10);
-/// A set is not fetched more often, whatever names tokens have.
+/// Shortest interval between fetches of a set on behalf of tokens.
 const SET_PAUSE: Duration = Duration::from_secs(2);
 
 /// The `kid` and `alg` of a token, which name its key; without `kid` any key of the set may be meant.
 type Name = (Option<KeyId>, Algorithm);
 
-/// Keys on a server.
+/// Keys of a key server, and the sessions waiting for one.
 pub(super) struct Keyring {
     url: Url,
     http: Http,
@@ -49,26 +49,26 @@ pub(super) struct Keyring {
     known: Arc<Known>,
     on: Handle,
     state: Mutex<State>,
-    /// When the address itself was fetched last, and its answer; held while it is fetched.
+    /// Time and answer of the last fetch of the URL itself; locked during a fetch.
     fetched: tokio::sync::Mutex<Option<(Instant, Result<Itself, Outage>)>>,
 }
 
-/// How the server has its keys.
+/// Layout of the server's keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Shape {
-    /// Not known yet: the address itself has answered no set, and no key was found below it.
+    /// Not known yet: the URL itself has answered no set, and no key was found below it.
     #[default]
     Unknown,
-    /// The address is a set.
+    /// The URL is a key set.
     Set,
-    /// Each key is `KID.jwk` below the address.
+    /// Each key is `KID.jwk` below the URL.
     Folder,
 }
 
-/// The answer of the address itself.
+/// Answer of the URL itself.
 #[derive(Clone, Copy, Debug)]
 enum Itself {
-    /// A set, which was taken.
+    /// A set, which was adopted.
     Set,
     /// Something else, with this status.
     Other(StatusCode),
@@ -78,14 +78,14 @@ enum Itself {
 struct State {
     shape: Shape,
     keys: Keys,
-    /// Names without a key, and until when that is assumed.
+    /// Names without a key, and the time until which that is assumed.
     absent: BTreeMap<Name, Instant>,
-    /// Sessions that wait, by the name of their key.
+    /// Waiting sessions, by the name of their key.
     waiting: BTreeMap<Name, Vec<(String, Reply)>>,
     waits: usize,
-    /// The status of an answer that was no set, once it is logged.
+    /// Status of the last answer that was no set, if it was logged.
     other: Option<StatusCode>,
-    /// What is wrong with the server, or with its answers.
+    /// Failure of the server logged last.
     trouble: Complaint,
 }
 
@@ -96,7 +96,7 @@ enum Found {
 }
 
 impl Keyring {
-    /// `is_set`: the address is that of a set, whatever it answers.
+    /// Starts refreshing the keys. `is_set`: the URL is that of a key set; any other answer is an error.
     pub(super) fn start(
         (url, is_set): (Url, bool),
         refresh: Duration,
@@ -127,13 +127,13 @@ impl Keyring {
         keyring
     }
 
-    /// Lets a session wait for the key of its token.
+    /// Queues a session until the key of its token is fetched.
     pub(super) fn admit(self: &Arc<Self>, request: &Request, target: String) -> Answer {
         let at_once = |target: &str| {
             let answer = self.known.answering(|policy| policy.admit(target, request.now));
             Answer::Now(answer.map_err(Denial::from))
         };
-        // It may have come just now.
+        // The key may have arrived meanwhile.
         let Some(name) = self.known.policy().missing_key(&target) else { return at_once(&target) };
         let mut state = self.state();
         if state.absent.get(&name).is_some_and(|until| Instant::now() < *until) {
@@ -161,7 +161,7 @@ impl Keyring {
         match found {
             Ok(Found::Key(key)) => self.learn(&name, Some(key)),
             Ok(Found::Absent) => self.learn(&name, None),
-            // Without its name, which whoever shows a token chooses: one outage is logged once.
+            // Without the `kid`, which the client chooses, so that one outage is logged once.
             Err(outage) => self.complain(Some(&format!("keys cannot be fetched: {outage}"))),
         }
         let waiting = {
@@ -180,7 +180,7 @@ impl Keyring {
         }
     }
 
-    /// Looks where the server may have the key.
+    /// Fetches a key from the set or below the URL, depending on the server's layout.
     async fn find(&self, name: &Name) -> Result<Found, Outage> {
         let shape = self.state().shape;
         let itself = match shape {
@@ -195,8 +195,8 @@ impl Keyring {
             Found::Absent if status.is_server_error() => Err(Outage::Status(status)),
             Found::Absent => {
                 let what = format!(
-                    "no key found: the address of `auth.key_dir` is no key set (its answer is {status}), and the key of \
-                     a token is not below it; check `auth.key_dir`"
+                    "no key found: the URL of `auth.key_dir` is not a key set (its answer is {status}), and the \
+                     key of a token is not below it; check `auth.key_dir`"
                 );
                 self.complain(Some(&what));
                 Ok(Found::Absent)
@@ -205,22 +205,22 @@ impl Keyring {
         }
     }
 
-    /// Fetches everything that is known, again.
+    /// Refreshes all known keys.
     async fn renew(self: &Arc<Self>) {
         let shape = self.state().shape;
         if shape != Shape::Folder {
             match self.itself(Duration::ZERO).await {
                 Ok(Itself::Set) => {}
                 Ok(Itself::Other(status)) if status.is_server_error() => {
-                    self.complain(Some(&format!("the keys cannot be fetched: the answer is {status}")));
+                    self.complain(Some(&format!("key refresh failed: the answer is {status}")));
                 }
                 Ok(Itself::Other(status)) => {
                     if self.state().other.replace(status) != Some(status) {
-                        info!(%status, "`auth.key_dir` is no key set: keys are fetched below it, as KID.jwk");
+                        info!(%status, "`auth.key_dir` is not a key set: fetching keys below it, as KID.jwk");
                     }
                 }
                 Err(outage) => {
-                    let what = format!("the keys cannot be fetched: {outage}; those that are known hold");
+                    let what = format!("key refresh failed: {outage}; keeping the previous keys");
                     self.complain(Some(&what));
                 }
             }
@@ -231,7 +231,7 @@ impl Keyring {
         let (mut asking, mut ids) = (JoinSet::new(), ids.into_iter());
         let mut trouble = None;
         loop {
-            // So many at once that one that hangs does not keep the others from being fetched.
+            // Concurrent, so that one request that hangs does not delay the others.
             while asking.len() < AT_ONCE
                 && let Some(id) = ids.next()
             {
@@ -247,7 +247,7 @@ impl Keyring {
         self.complain(trouble.as_deref());
     }
 
-    /// Fetches a known key again. What is wrong, if anything.
+    /// Refreshes a known key. Returns a description of the failure, if any.
     async fn fetch_again(&self, id: KeyId) -> Option<String> {
         match self.one(&id).await {
             Ok(Found::Key(key)) => {
@@ -255,19 +255,17 @@ impl Keyring {
                 self.learn(&name, Some(key));
             }
             Ok(Found::Absent) => {
-                info!(key = %id, "a key is gone from its server: its sessions end");
+                info!(key = %id, "key removed from its server: closing its sessions");
                 self.forget(&id);
             }
             Err(outage) => {
-                return Some(format!(
-                    "key {id} cannot be fetched again: {outage}; the one that is known holds"
-                ));
+                return Some(format!("key {id} cannot be fetched again: {outage}; keeping the previous key"));
             }
         }
         None
     }
 
-    /// Fetches the key of a token below the address.
+    /// Fetches the key of a token below the URL.
     async fn below(&self, (id, _): &Name) -> Result<Found, Outage> {
         match id {
             Some(id) => self.one(id).await,
@@ -275,9 +273,9 @@ impl Keyring {
         }
     }
 
-    /// Fetches one key below the address.
+    /// Fetches one key below the URL.
     async fn one(&self, id: &KeyId) -> Result<Found, Outage> {
-        // A name that is no file name is that of no file.
+        // A `kid` that is no file name cannot be that of a file.
         let Some(stem) = id.file_stem() else { return Ok(Found::Absent) };
         let mut url = self.url.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -289,7 +287,7 @@ impl Keyring {
             status if !status.is_success() => Err(Outage::Status(status)),
             _ => {
                 let key = Key::parse(text(&response)?)
-                    .map_err(|error| Outage::Nonsense(format!("the answer is no key: {error}")))?;
+                    .map_err(|error| Outage::Nonsense(format!("the answer is not a key: {error}")))?;
                 let mut state = self.state();
                 if state.shape == Shape::Unknown {
                     state.shape = Shape::Folder;
@@ -299,9 +297,9 @@ impl Keyring {
         }
     }
 
-    /// Fetches the address itself, unless it was fetched less than `pause` ago.
+    /// Fetches the URL itself, unless it was fetched less than `pause` ago.
     async fn itself(&self, pause: Duration) -> Result<Itself, Outage> {
-        // Whoever comes meanwhile waits for the same answer.
+        // Concurrent callers wait for the same answer.
         let mut fetched = self.fetched.lock().await;
         if let Some((at, answer)) = &*fetched
             && at.elapsed() < pause
@@ -313,7 +311,7 @@ impl Keyring {
         answer
     }
 
-    /// Fetches the address itself, and takes the set if it is one.
+    /// Fetches the URL itself, and adopts the answer if it is a key set.
     async fn fetch(&self) -> Result<Itself, Outage> {
         let response = self.http.keys(&self.url).await?;
         let must_be_set = self.state().shape == Shape::Set;
@@ -323,7 +321,7 @@ impl Keyring {
         }
         match text(&response).and_then(|text| {
             Keys::parse(text)
-                .map_err(|error| Outage::Nonsense(format!("the answer is no set of keys: {error}")))
+                .map_err(|error| Outage::Nonsense(format!("the answer is not a key set: {error}")))
         }) {
             Ok((keys, faults)) => {
                 self.take(keys, &faults);
@@ -334,13 +332,13 @@ impl Keyring {
         }
     }
 
-    /// The keys are those of this set now.
+    /// Replaces all keys by those of a fetched set.
     fn take(&self, keys: Keys, faults: &[(usize, relay_auth::KeyError)]) {
         let flaws =
             faults.iter().map(|(at, fault)| format!("key {at} of the set: {fault}: its tokens are refused"));
         let mut flaws: Vec<String> = flaws.collect();
         if keys.is_empty() {
-            flaws.push("the set has no key that can verify: every token is refused".to_owned());
+            flaws.push("the key set has no verification key: every token is refused".to_owned());
         }
         let flaws = flaws.join("; ");
         self.complain(Some(flaws.as_str()).filter(|flaws| !flaws.is_empty()));
@@ -351,18 +349,18 @@ impl Keyring {
         state.absent.clear();
         drop(state);
         if gone > 0 {
-            info!(keys = gone, "keys are gone from their server: their sessions end");
+            info!(keys = gone, "keys removed from their server: closing their sessions");
         }
         self.known.set_keys(keys);
     }
 
-    /// A name has this key now, or none.
+    /// Records the key of a name, or its absence.
     fn learn(&self, name: &Name, key: Option<Key>) {
         let mut state = self.state();
         if state.shape == Shape::Folder
             && let (Some(id), Some(key)) = (&name.0, &key)
         {
-            // Its file has one key.
+            // A key file holds one key, which replaces the previous one.
             state.keys.remove(id);
             if let Err(error) = state.keys.insert_as(id.clone(), key.clone()) {
                 warn!(key = %id, "{error}: its tokens are refused");
@@ -378,7 +376,7 @@ impl Keyring {
         self.known.set_keys(keys);
     }
 
-    /// The server has no key of that name any more.
+    /// Removes a key that the server no longer has.
     fn forget(&self, id: &KeyId) {
         let mut state = self.state();
         state.keys.remove(id);
@@ -387,7 +385,7 @@ impl Keyring {
         self.known.set_keys(keys);
     }
 
-    /// Logs what is wrong, once.
+    /// Logs a failure once.
     fn complain(&self, what: Option<&str>) {
         self.state().trouble.now(what);
     }
@@ -404,7 +402,7 @@ impl State {
             self.absent.retain(|_, until| now < *until);
         }
         if self.absent.len() < ABSENT {
-            // A set is fetched again that soon anyway.
+            // A set may be fetched again after `SET_PAUSE` anyway.
             let lasts = if self.shape == Shape::Set { SET_PAUSE } else { ABSENT_FOR };
             self.absent.insert(name.clone(), now + lasts);
         }
@@ -413,5 +411,5 @@ impl State {
 
 fn text(response: &Response) -> Result<&str, Outage> {
     let text = std::str::from_utf8(&response.body);
-    text.map(str::trim).map_err(|_| Outage::Nonsense("the answer is no text".to_owned()))
+    text.map(str::trim).map_err(|_| Outage::Nonsense("the answer is not UTF-8 text".to_owned()))
 }

@@ -1,9 +1,8 @@
-//! An auth server that is asked about every session: whether it may come in, now and then whether it still
-//! may, and that is told when it has ended. One JSON request each.
+//! Client of an auth server (`auth.url`): one JSON request when a session connects, periodically to revalidate
+//! it, and when it has ended.
 //!
-//! It fails closed: whoever cannot be decided on is not let in, and may try again. A session that is in stays
-//! for as long as it was allowed to; if it was to be asked about again and that cannot be done, it ends
-//! after [`GRACE`].
+//! Failures deny access: a session without a decision is rejected and may try again. A live session stays until its
+//! grant expires; if it must be revalidated and the server is unavailable, it is closed after [`GRACE`].
 
 use std::{
     collections::HashMap,
@@ -33,20 +32,20 @@ use super::{
     now,
 };
 
-/// Questions that are asked at once.
+/// Most concurrent requests.
 const AT_ONCE: usize = 64;
-/// Questions that wait for their turn, or for an answer.
+/// Most requests queued or in flight.
 const WAITING: usize = 2_048;
-/// Answers that are kept for as long as their server says.
+/// Most cached answers.
 const KEPT: usize = 10_000;
-/// How long a session goes on that was to be asked about again, and cannot be.
+/// Time a session may continue while it cannot be revalidated.
 const GRACE: Duration = Duration::from_secs(30);
-/// No session is asked about more often.
+/// Shortest revalidation interval of a session.
 const SOONEST: Duration = Duration::from_secs(1);
-/// Numbers from here on are times of day, not spans of time.
+/// Smallest number, in seconds, that is read as a Unix time instead of a duration.
 const TIMES: f64 = 1e9;
 
-/// A server that decides.
+/// Client of the auth server, and the sessions it decided about.
 pub(super) struct Server {
     url: Url,
     node: String,
@@ -60,14 +59,14 @@ pub(super) struct Server {
     trouble: Mutex<Complaint>,
 }
 
-/// A session that was asked about.
+/// A session known to the auth server.
 struct Live {
     question: Arc<Question>,
-    /// What asks about it again.
+    /// Revalidation task.
     again: Option<AbortHandle>,
 }
 
-/// What is asked about a session; every time the same, but for the event.
+/// Description of a session, sent with each event.
 #[derive(Serialize)]
 struct Question {
     id: String,
@@ -100,7 +99,7 @@ struct Tls {
     issuer: String,
 }
 
-/// What is sent.
+/// Request body.
 #[derive(Serialize)]
 struct Message<'a> {
     event: &'static str,
@@ -110,7 +109,7 @@ struct Message<'a> {
     end: Option<Totals>,
 }
 
-/// How a session ended.
+/// Traffic totals and close reason of a session.
 #[derive(Serialize)]
 struct Totals {
     bytes_received: u64,
@@ -120,7 +119,7 @@ struct Totals {
     reason: String,
 }
 
-/// What is answered; `grant` may stand around all of it.
+/// Answer body; the grant is an object `grant` or stands at the top level.
 #[derive(Deserialize)]
 struct Said {
     #[serde(default)]
@@ -142,7 +141,7 @@ struct Grant {
     peer: Value,
 }
 
-/// A server's word.
+/// Decision of the auth server.
 #[derive(Clone)]
 enum Verdict {
     Granted { granted: Granted, again: Option<Duration> },
@@ -201,12 +200,14 @@ impl Server {
             reason: ended.reason.chars().take(256).collect(),
         };
         let Some(turn) = self.queue() else {
-            self.complain(Some("too many sessions ended at once: the server does not hear of all"));
+            self.complain(Some(
+                "too many sessions ended at once: some end events are not sent to the auth server",
+            ));
             return;
         };
         let server = self.clone();
         self.on.spawn(async move {
-            // Whoever counts bytes shall not miss them for a moment's trouble.
+            // Retried, so that accounting does not lose bytes to a short outage.
             for pause in [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5)] {
                 sleep(pause).await;
                 let asked = server.ask("end", &live.question, Some(&end)).await;
@@ -218,7 +219,7 @@ impl Server {
         });
     }
 
-    /// Whether nothing is asked, nor waits for its turn.
+    /// Whether no request is queued or in flight.
     pub(super) fn is_quiet(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) == 0
     }
@@ -227,7 +228,7 @@ impl Server {
         let session = reply.session();
         match self.verdict("connect", question).await {
             Err(outage) => {
-                self.complain(Some(&format!("the auth server fails, and nobody is let in: {outage}")));
+                self.complain(Some(&format!("the auth server fails: {outage}; new sessions are rejected")));
                 reply.give(Err(outage.denial()));
             }
             Ok(verdict) => {
@@ -242,7 +243,7 @@ impl Server {
         }
     }
 
-    /// Asks about a live session again when its verdict says so.
+    /// Starts the revalidation task of a live session if its verdict asks for one.
     fn ask_again(self: &Arc<Self>, session: SessionId, verdict: &Verdict) {
         let Verdict::Granted { again: Some(pause), .. } = verdict else { return };
         let (server, pause) = (Arc::downgrade(self), (*pause).max(SOONEST));
@@ -263,7 +264,7 @@ impl Server {
         known.again = Some(task.abort_handle());
     }
 
-    /// Asks about a live session. When to ask next; `None`: not again.
+    /// Revalidates a live session. Returns the time until the next revalidation; `None` for never.
     async fn look_again(
         &self,
         session: SessionId,
@@ -330,7 +331,11 @@ impl Server {
         let end = end.map(|end| Totals { reason: end.reason.clone(), ..*end });
         let body = serde_json::to_vec(&Message { event, question, end });
         let body = body.map_err(|error| Outage::Nonsense(error.to_string()))?;
-        let _turn = self.turns.acquire().await.map_err(|_| Outage::Failed("the relay ends".to_owned()))?;
+        let _turn = self
+            .turns
+            .acquire()
+            .await
+            .map_err(|_| Outage::Failed("the relay is shutting down".to_owned()))?;
         self.http.post(&self.url, body).await
     }
 
@@ -348,14 +353,14 @@ impl Server {
         None
     }
 
-    /// A place among those who wait, for as long as it is held.
+    /// Reserves a place in the request queue, released on drop; `None` when the queue is full.
     fn queue(self: &Arc<Self>) -> Option<Turn> {
         let waited = self.waiting.fetch_add(1, Ordering::Relaxed);
         let turn = Turn(self.clone());
         (waited < WAITING).then_some(turn)
     }
 
-    /// Says what is wrong, once; and that it is over.
+    /// Logs a failure once, and the recovery.
     fn complain(&self, what: Option<&str>) {
         if lock(&self.trouble).now(what) {
             warn!("the auth server answers again");
@@ -363,7 +368,7 @@ impl Server {
     }
 }
 
-/// One of those who wait.
+/// A reserved place in the request queue.
 struct Turn(Arc<Server>);
 
 impl Drop for Turn {
@@ -399,7 +404,7 @@ impl Question {
         }
     }
 
-    /// Tells questions apart that may be answered differently: all but the session's own number and port.
+    /// Cache key: a hash of every field that may change the decision; leaves out session id and client port.
     fn mark(&self) -> [u8; 32] {
         let remote = self.remote.rsplit_once(':').map_or(self.remote.as_str(), |(address, _)| address);
         let tls = self.tls.as_ref().map_or("", |tls| tls.fingerprint.as_str());
@@ -416,7 +421,7 @@ impl Question {
         out
     }
 
-    /// Who shows the credential, where the server does not say.
+    /// Default subject, derived from the credential, for answers without `subject`.
     fn holder(&self) -> Option<Arc<str>> {
         if let Some(tls) = &self.tls {
             return Some(format!("certificate:{}", tls.fingerprint.get(..16).unwrap_or_default()).into());
@@ -436,7 +441,7 @@ impl Verdict {
             _ => {}
         }
         let nonsense =
-            |what: &dyn std::fmt::Display| Outage::Nonsense(format!("the answer makes no sense: {what}"));
+            |what: &dyn std::fmt::Display| Outage::Nonsense(format!("the answer is malformed: {what}"));
         let said: Said = serde_json::from_slice(&response.body).map_err(|error| nonsense(&flaw(&error)))?;
         let said = said.grant.unwrap_or(said.flat);
         let has_mounts = match &said.mounts {
@@ -446,9 +451,9 @@ impl Verdict {
             _ => true,
         };
         if has_mounts {
-            return Err(nonsense(&"`mounts` are not known here"));
+            return Err(nonsense(&"`mounts` are not supported"));
         }
-        // No request can name those, so nobody can mean them.
+        // No request path can contain dot segments, so they are a mistake.
         let undotted = |text: &str| match text.split('/').any(|segment| matches!(segment, "." | "..")) {
             true => Err(nonsense(&"a path has no dot segments")),
             false => Ok(()),
@@ -491,11 +496,11 @@ impl Verdict {
     }
 }
 
-/// A time of day in seconds since 1970, or a number of seconds from `now`.
+/// Converts a Unix time in seconds, or a number of seconds from `now`.
 fn time(seconds: f64, now: SystemTime) -> Result<SystemTime, &'static str> {
-    let span = Duration::try_from_secs_f64(seconds).map_err(|_| "a time before all times")?;
+    let span = Duration::try_from_secs_f64(seconds).map_err(|_| "a time is out of range")?;
     let from = if seconds >= TIMES { SystemTime::UNIX_EPOCH } else { now };
-    from.checked_add(span).ok_or("a time after all times")
+    from.checked_add(span).ok_or("a time is out of range")
 }
 
 fn seconds(at: SystemTime) -> u64 {

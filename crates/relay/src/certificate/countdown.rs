@@ -1,14 +1,13 @@
-//! When the end of a certificate is worth a line.
+//! Schedule of log lines about the expiry of a certificate.
 
 use std::time::{Duration, SystemTime};
 
-/// So many days before the end.
+/// Days before the expiry at which it is logged.
 const DAYS: [u64; 5] = [1, 3, 7, 14, 30];
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// Days of the mark that is passed, of a certificate that is valid for `lifetime` in all and for `remaining`
-/// still; 0 once it is over. A mark in the first half of its life is none: a certificate of six days has just
-/// been renewed then.
+/// Smallest mark of [`DAYS`] that a certificate with this `lifetime` and `remaining` validity has passed; 0 once it
+/// expired. Marks in the first half of the lifetime do not count: a short-lived certificate was just renewed then.
 pub(super) fn mark(lifetime: Duration, remaining: Duration) -> Option<u64> {
     if remaining.is_zero() {
         return Some(0);
@@ -20,15 +19,15 @@ pub(super) fn mark(lifetime: Duration, remaining: Duration) -> Option<u64> {
     DAYS.into_iter().find(|days| counts(*days))
 }
 
-/// What was said of the end of one certificate: each mark once, no more than a line a day; that it is over at
-/// once, and again every day.
+/// Expiry lines logged for one certificate: each mark once, at most one line a day; the expiry itself at once, and
+/// again every day.
 #[derive(Default)]
 pub(super) struct Countdown {
     last: Option<(u64, SystemTime)>,
 }
 
 impl Countdown {
-    /// Whether there is something to say at `now`, which is said then.
+    /// Whether a line is due at `now`; records it as logged.
     pub(super) fn is_due(&mut self, lifetime: Duration, remaining: Duration, now: SystemTime) -> bool {
         let Some(mark) = mark(lifetime, remaining) else { return false };
         let due = self.last.is_none_or(|(last, at)| {
@@ -49,7 +48,7 @@ impl Countdown {
 mod tests {
     use super::*;
 
-    /// Hours before the end at which something is said, looking every hour from `from`.
+    /// Hours before the expiry at which a line is due, polling every hour from `from`.
     fn said(lifetime: Duration, from: u64) -> Vec<i64> {
         let end = SystemTime::now() + DAY * 400;
         let mut countdown = Countdown::default();
@@ -64,26 +63,26 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_told_thirty_fourteen_seven_three_and_one_day_ahead_and_every_day_past_it() {
+    fn expiry_is_logged_at_each_mark_and_daily_once_past() {
         let marks: Vec<i64> = [30, 14, 7, 3, 1, 0, -1, -2].iter().map(|days| days * 24).collect();
         assert_eq!(said(DAY * 90, 24 * 80), marks);
     }
 
     #[test]
-    fn it_is_told_at_once_and_then_once_a_day_at_most() {
+    fn expiry_is_logged_at_once_then_at_most_daily() {
         assert_eq!(said(DAY * 90, 24 * 3 + 24), [96, 72, 24, 0, -24, -48]);
         assert_eq!(said(DAY * 90, 30), [30, 6, 0, -24, -48], "a day after the first, and that it is over");
     }
 
     #[test]
-    fn what_lives_for_days_only_is_not_complained_of_when_it_is_new() {
+    fn new_short_lived_certificate_logs_no_expiry() {
         assert_eq!(said(DAY * 7, 7 * 24), [72, 24, 0, -24, -48]);
         assert_eq!(said(DAY * 2, 48), [24, 0, -24, -48]);
         assert_eq!(mark(DAY, DAY / 2), None);
     }
 
     #[test]
-    fn a_clock_that_is_set_back_repeats_nothing() {
+    fn clock_set_back_repeats_no_line() {
         let now = SystemTime::now();
         let mut countdown = Countdown::default();
         assert!(countdown.is_due(DAY * 90, DAY * 7, now));

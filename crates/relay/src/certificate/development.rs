@@ -1,4 +1,4 @@
-//! Certificates made on the spot.
+//! Self-signed certificates for development.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,19 +7,19 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 
 use super::{Error, Identity};
 
-/// Browsers accept a pinned certificate only when it is valid for at most 14 days in all.
+/// Validity from the moment of creation. Browsers accept a pinned certificate only with a period of at most 14 days.
 const LIFETIME: Duration = Duration::from_secs(13 * DAY);
-/// Clocks of clients on other machines may be behind.
+/// Time by which `notBefore` precedes the creation, for clients whose clocks are behind.
 const BACKDATED: Duration = Duration::from_secs(3_600);
-/// A certificate this close to its end is replaced.
+/// Remaining validity at which a certificate is replaced.
 const RENEW_BEFORE: Duration = Duration::from_secs(3 * DAY);
 const DAY: u64 = 24 * 3_600;
 
-/// The name of one's own machine, and the addresses it stands for.
+/// Host name of the local machine, whose addresses are [`LOOPBACK`].
 const LOCAL: &str = "localhost";
 const LOOPBACK: [&str; 2] = ["127.0.0.1", "::1"];
 
-/// What a certificate is for that is made for `asked`: who asks for localhost gets its addresses too.
+/// Names of a certificate generated for `asked`: with `localhost`, the loopback addresses are added.
 pub(crate) fn names(asked: &[String]) -> Vec<String> {
     let mut all = asked.to_vec();
     if asked.iter().any(|name| name == LOCAL) {
@@ -30,11 +30,11 @@ pub(crate) fn names(asked: &[String]) -> Vec<String> {
 }
 
 impl Identity {
-    /// Makes a self-signed ECDSA P-256 certificate for these names and addresses, valid from `now` for less
+    /// Generates a self-signed ECDSA P-256 certificate for these names and addresses, valid from `now` for less
     /// than 14 days.
     ///
     /// # Errors
-    /// One of them is no name, or the system gives no random bytes.
+    /// A name is invalid, or the system provides no random bytes.
     pub fn generate(asked: &[String], now: SystemTime) -> Result<Self, Error> {
         let fail = |error: rcgen::Error| Error::Generate(error.to_string());
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(fail)?;
@@ -53,7 +53,7 @@ impl Identity {
         })
     }
 
-    /// Whether a certificate that was made here is to be replaced.
+    /// Whether a generated certificate is due for replacement.
     pub(super) fn is_to_be_renewed(&self, now: SystemTime) -> bool {
         now + RENEW_BEFORE >= self.not_after
     }

@@ -1,40 +1,40 @@
-//! Why there is no certificate to show.
+//! Errors of loading certificates.
 
 use std::{fmt, io, path::PathBuf};
 
 use crate::trouble::{Trouble, user};
 
-/// Why there is no certificate to show. Shown, it says what is wrong and what to do.
+/// Failure to load or generate a certificate. Its `Display` names the cause and the remedy.
 #[derive(Debug)]
 pub enum Error {
     /// A file cannot be read.
     Unreadable {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
     /// A file is damaged PEM.
     Malformed {
         /// The file.
         file: PathBuf,
-        /// What the parser says.
+        /// Error of the parser.
         why: String,
     },
     /// A file holds something else than it should.
     Missing {
-        /// What was looked for.
+        /// The wanted item.
         wanted: &'static str,
         /// The file.
         file: PathBuf,
-        /// What is there instead.
+        /// The content found instead.
         found: Found,
     },
     /// The leaf is not a certificate that can be read.
     Unparsable {
         /// The file.
         file: PathBuf,
-        /// What the parser says.
+        /// Error of the parser.
         why: String,
     },
     /// The key belongs to another certificate.
@@ -43,69 +43,69 @@ pub enum Error {
         cert: PathBuf,
         /// The key's file.
         key: PathBuf,
-        /// Which certificate of the file it does belong to, counted from 1.
+        /// Position, counted from 1, of the certificate in the file that it belongs to.
         place: Option<usize>,
     },
     /// The key is of a kind that TLS cannot use.
     UnusableKey {
         /// The key's file.
         key: PathBuf,
-        /// What the library says.
+        /// Error of the library.
         why: String,
     },
-    /// The leaf's time is over.
+    /// The leaf has expired.
     Expired {
         /// The file.
         file: PathBuf,
         /// Its last day.
         date: time::Date,
     },
-    /// The leaf's time has not come.
+    /// The leaf is not valid yet.
     NotYetValid {
         /// The file.
         file: PathBuf,
         /// Its first day.
         date: time::Date,
     },
-    /// A file of authorities holds what cannot be one.
+    /// A file of authorities holds a certificate that is not usable as one.
     UnusableRoot {
         /// The file.
         file: PathBuf,
-        /// What the library says.
+        /// Error of the library.
         why: String,
     },
-    /// No certificate could be made.
+    /// No certificate could be generated.
     Generate(String),
 }
 
-/// What a file holds instead of what was looked for.
+/// Content of a file that lacks the wanted item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Nothing.
     Nothing,
-    /// The other one of certificate and key.
+    /// A key instead of a certificate, or the reverse.
     Other(&'static str),
     /// A key that needs a password.
     Encrypted,
-    /// A key of a kind nobody uses in TLS any more.
+    /// A key of a kind that TLS no longer uses.
     Obsolete(&'static str),
     /// No PEM of any kind.
     NoPem,
 }
 
 impl Error {
-    /// What is wrong, and what to do.
+    /// Cause and remedy.
     pub fn trouble(&self) -> Trouble {
         match self {
             Self::Unreadable { file, source } => unreadable(&file.display().to_string(), source),
             Self::Malformed { file, why } => Trouble::new(
                 format!("{} is not valid PEM: {why}", file.display()),
-                "get the file anew from where it came from: it is damaged or cut off",
+                "fetch the file again from its source: it is damaged or truncated",
             ),
             Self::Missing { wanted, file, found } => missing(wanted, &file.display().to_string(), *found),
             Self::Unparsable { file, why } => Trouble::new(
                 format!("the certificate in {} cannot be read: {why}", file.display()),
-                "get the file anew from where it came from",
+                "fetch the file again from its source",
             ),
             Self::Mismatch { cert, key, place } => Trouble::new(
                 format!(
@@ -169,7 +169,7 @@ fn unreadable(file: &str, source: &io::Error) -> Trouble {
             "let that user read it and enter the folders above it (docs/operations.md shows how a service \
              gets its certificate)",
         ),
-        _ => Trouble::new(format!("cannot read {file}: {source}"), "look at the disk and the file system"),
+        _ => Trouble::new(format!("cannot read {file}: {source}"), "check the disk and the file system"),
     }
 }
 
@@ -177,14 +177,14 @@ fn missing(wanted: &str, file: &str, found: Found) -> Trouble {
     let what = format!("no {wanted} in {file}");
     match found {
         Found::Nothing => {
-            Trouble::new(format!("{what}: the file is empty"), "get it anew from where it came from")
+            Trouble::new(format!("{what}: the file is empty"), "fetch it again from its source")
         }
         Found::Other(other) => {
             Trouble::new(format!("{what}: it holds a {other}"), "are `tls.cert` and `tls.key` swapped?")
         }
         Found::Encrypted => Trouble::new(
             format!("{what} that can be used: it is encrypted"),
-            "decrypt it (`openssl pkey -in OLD -out NEW`): nobody is there to type its password",
+            "decrypt it (`openssl pkey -in OLD -out NEW`): the relay cannot ask for its password",
         ),
         Found::Obsolete(kind) => Trouble::new(
             format!("{what} that can be used: it is a {kind} key"),

@@ -1,4 +1,4 @@
-//! One certificate, and one set of authorities, kept up with their files.
+//! A certificate, and a set of authorities, each reloaded when its files change.
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
@@ -13,13 +13,13 @@ use super::{
 };
 use crate::{config::Pair, trouble::Trouble};
 
-/// A certificate that is shown.
+/// A certificate in use.
 pub(super) struct Kept {
     source: Source,
     pub(super) identity: Identity,
     pub(super) certified: Arc<CertifiedKey>,
     countdown: Countdown,
-    /// What was doubtful about it when it was taken up, its end apart.
+    /// Warnings logged when it was loaded, other than about its expiry.
     doubts: Vec<Trouble>,
     pub(super) said: Said,
 }
@@ -30,19 +30,19 @@ enum Source {
 }
 
 impl Kept {
-    /// Reads a pair. One that is expired is taken: a start that is refused would take away what needs no
-    /// certificate as well.
+    /// Loads a pair. An expired one is accepted: refusing to start would also stop the services that need no
+    /// certificate.
     pub(super) fn read(pair: &Pair, now: SystemTime) -> Result<Self, Error> {
         let (watched, contents) = Watched::new(vec![pair.cert.clone(), pair.key.clone()]);
         let identity = identity(pair, contents)?;
         let mut kept = Self::of(Source::Files(pair.clone(), watched), identity)?;
-        // Both are said at the start.
+        // The start logs both.
         kept.doubts = kept.lasting_doubts(now);
         kept.countdown.is_due(kept.identity.lifetime(), kept.identity.remaining(now), now);
         Ok(kept)
     }
 
-    /// Makes one.
+    /// Generates a certificate.
     pub(super) fn made(names: &[String], now: SystemTime) -> Result<Self, Error> {
         Self::of(Source::Made(names.to_vec()), Identity::generate(names, now)?)
     }
@@ -53,7 +53,7 @@ impl Kept {
         Ok(Self { source, identity, certified, countdown, doubts: Vec::new(), said })
     }
 
-    /// What is doubtful about it.
+    /// Warnings about it.
     pub(super) fn doubts(&self, now: SystemTime) -> Vec<Trouble> {
         match &self.source {
             Source::Files(Pair { cert, key }, _) => warnings(&self.identity, cert, key, now),
@@ -61,7 +61,7 @@ impl Kept {
         }
     }
 
-    /// Takes up what is new. Whether another certificate is to be shown.
+    /// Polls the files, or renews a generated certificate. Returns whether the certificate changed.
     pub(super) fn look(&mut self, now: SystemTime, hurry: bool, news: &mut Vec<News>) -> bool {
         let next = match &mut self.source {
             Source::Made(names) => {
@@ -114,13 +114,13 @@ impl Kept {
         true
     }
 
-    /// What is doubtful about it apart from its end.
+    /// Warnings about it other than about its expiry.
     fn lasting_doubts(&self, now: SystemTime) -> Vec<Trouble> {
         let end = self.ending(now);
         self.doubts(now).into_iter().filter(|doubt| end.as_ref() != Some(doubt)).collect()
     }
 
-    /// That it is shown.
+    /// The event that this certificate is in use.
     pub(super) fn shown(&self) -> News {
         let from = match &self.source {
             Source::Files(pair, _) => pair.cert.display().to_string(),
@@ -130,13 +130,13 @@ impl Kept {
         News::Shown { from, names: self.identity.names(), until, fingerprint }
     }
 
-    /// Says that what is there cannot be used.
+    /// Reports that the new files cannot be used.
     fn keep(&mut self, error: &Error, now: SystemTime, news: &mut Vec<News>) {
         let Trouble { what, todo } = error.trouble();
         if self.said.is_due(what.clone(), now) {
             let end = date(self.identity.not_after());
-            let till = if self.identity.remaining(now).is_zero() { "which expired on" } else { "until" };
-            let what = format!("{what}: the certificate of before is still shown, {till} {end}");
+            let till = if self.identity.remaining(now).is_zero() { "expired on" } else { "valid until" };
+            let what = format!("{what}; keeping the previous certificate, {till} {end}");
             news.push(News::Kept(Trouble { what, todo }));
         }
     }
@@ -151,7 +151,7 @@ impl Kept {
         }
     }
 
-    /// That it ends soon, or is not valid. One that is made here is renewed.
+    /// Warning that it expires soon or is invalid; none for a generated one, which is renewed.
     pub(super) fn ending(&self, now: SystemTime) -> Option<Trouble> {
         match &self.source {
             Source::Files(pair, _) => ending(&self.identity, &pair.cert, now),
@@ -167,7 +167,7 @@ fn identity(pair: &Pair, contents: Contents) -> Result<Identity, Error> {
     Identity::of(&pair.cert, &cert?, &pair.key, &key?)
 }
 
-/// Authorities that are kept up with their files.
+/// Client authorities, reloaded when their files change.
 pub(super) struct Roots {
     watched: Watched,
     pub(super) clients: Arc<Clients>,
@@ -175,7 +175,7 @@ pub(super) struct Roots {
 }
 
 impl Roots {
-    /// Reads them.
+    /// Loads the authorities.
     pub(super) fn read(files: &[PathBuf]) -> Result<Self, Error> {
         let (watched, contents) = Watched::new(files.to_vec());
         let roots = roots(files, contents)?;
@@ -187,7 +187,7 @@ impl Roots {
         Ok(Self { watched, clients, said: Said::default() })
     }
 
-    /// Takes up what is new.
+    /// Polls the files and applies changes.
     pub(super) fn look(&mut self, now: SystemTime, hurry: bool, news: &mut Vec<News>) {
         match self.watched.look(hurry) {
             Look::Unsettled => {}
@@ -202,7 +202,7 @@ impl Roots {
                     news.push(News::Roots { from: self.watched.shown(), count });
                 }
                 Err(Trouble { what, todo }) if self.said.is_due(what.clone(), now) => {
-                    let what = format!("{what}: clients are still judged by the authorities of before");
+                    let what = format!("{what}; keeping the previous client authorities");
                     news.push(News::Kept(Trouble { what, todo }));
                 }
                 Err(_) => {}
@@ -220,7 +220,7 @@ impl Roots {
     }
 }
 
-/// How many authorities there are in `files`.
+/// Counts the authorities in `files`.
 ///
 /// # Errors
 /// One of them cannot be used.
@@ -234,7 +234,7 @@ fn roots(files: &[PathBuf], contents: Contents) -> Result<Vec<CertificateDer<'st
     let mut all = Vec::new();
     for (file, content) in files.iter().zip(contents) {
         let some = pem::certificates(file, &content?)?;
-        // By itself, so that an error names the file.
+        // Checked file by file, so that an error names the file.
         Clients::new(&some)
             .map_err(|error| Error::UnusableRoot { file: file.clone(), why: error.to_string() })?;
         all.extend(some);

@@ -1,4 +1,4 @@
-//! Which certificate is shown to whom: by the name a client asks for.
+//! Certificate selection by the server name (SNI) of the client.
 
 use std::{
     collections::HashMap,
@@ -12,8 +12,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-/// The certificates of now. A name is looked up as it is, then with its first label as a wildcard; who asks for
-/// another name, for an address or for nothing gets the first certificate.
+/// Certificates in use. A server name is looked up verbatim, then with its first label as a wildcard; for an
+/// unknown name, an address or no name the first certificate is selected.
 #[derive(Default)]
 pub(super) struct Shown {
     table: RwLock<Arc<Table>>,
@@ -23,7 +23,7 @@ pub(super) struct Shown {
 #[derive(Default)]
 pub(super) struct Table {
     all: Vec<Arc<CertifiedKey>>,
-    /// By the name as it stands there, `*.` of wildcards included; lower case.
+    /// Index by lower-case name, including the `*.` of wildcards.
     by_name: HashMap<String, Vec<usize>>,
 }
 
@@ -43,8 +43,8 @@ impl Table {
         }
     }
 
-    /// The certificate for `name`, if possible one whose key `fits`: of two for one name the client may be
-    /// able to check one only.
+    /// Selects the certificate for `name`, preferably one whose key `fits`: of two for one name the client may
+    /// support the signature scheme of only one.
     fn choose(&self, name: Option<&str>, fits: impl Fn(&CertifiedKey) -> bool) -> Option<Arc<CertifiedKey>> {
         let found = name.and_then(|name| self.find(&name.trim_end_matches('.').to_ascii_lowercase()));
         let of_name: Vec<_> = found.into_iter().flatten().filter_map(|index| self.all.get(*index)).collect();
@@ -59,7 +59,7 @@ impl Table {
 }
 
 impl Shown {
-    /// The certificate of whoever asks for no name that is known, leaf of its chain (DER).
+    /// Leaf (DER) of the first certificate, the one for unknown server names.
     pub(super) fn first(&self) -> Option<CertificateDer<'static>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         table.all.first()?.cert.first().cloned()
@@ -103,14 +103,14 @@ mod tests {
         table
     }
 
-    /// Which one is chosen.
+    /// Index of the selected certificate.
     fn chosen(table: &Table, name: Option<&str>, fits: impl Fn(&CertifiedKey) -> bool) -> Option<usize> {
         let key = table.choose(name, fits)?;
         table.all.iter().position(|other| Arc::ptr_eq(other, &key))
     }
 
     #[test]
-    fn a_name_is_looked_up_as_it_is_then_as_a_wildcard_and_else_the_first_is_shown() {
+    fn sni_matches_exact_name_then_wildcard_then_first() {
         let table = table(&[
             &["first.example"],
             &["*.wild.example", "wild.example"],
@@ -140,12 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn of_two_for_one_name_the_client_gets_one_it_can_check() {
+    fn client_gets_the_certificate_it_can_verify() {
         let table = table(&[&["other.example"], &["one.example"], &["one.example"]]);
         let second = table.all[2].clone();
         let fits_second = |key: &CertifiedKey| std::ptr::eq(key, Arc::as_ptr(&second));
         assert_eq!(chosen(&table, Some("one.example"), |_| true), Some(1));
         assert_eq!(chosen(&table, Some("one.example"), fits_second), Some(2));
-        assert_eq!(chosen(&table, Some("one.example"), |_| false), Some(1), "the handshake says why");
+        assert_eq!(chosen(&table, Some("one.example"), |_| false), Some(1), "the handshake then fails");
     }
 }

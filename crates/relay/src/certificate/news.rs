@@ -1,60 +1,60 @@
-//! What came of a look at the files.
+//! Certificate events for the log.
 
 use tracing::{error, info, warn};
 
 use super::Fingerprint;
 use crate::trouble::Trouble;
 
-/// Something the log should hold.
+/// A certificate event to be logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// Another certificate is shown from now on.
+    /// Another certificate is in use.
     Shown {
-        /// Where it is from.
+        /// File it was loaded from.
         from: String,
-        /// What it is for.
+        /// DNS names and IP addresses.
         names: Vec<String>,
         /// Its last day.
         until: time::Date,
-        /// SHA-256 of it.
+        /// SHA-256 of the leaf.
         fingerprint: Fingerprint,
     },
-    /// Clients are judged by other authorities from now on.
+    /// Client certificates are verified with other authorities.
     Roots {
-        /// Where they are from.
+        /// Files they were loaded from.
         from: String,
-        /// How many there are.
+        /// Number of authorities.
         count: usize,
     },
-    /// What is there cannot be used; what was there before is kept.
+    /// The new files cannot be used; the previous certificate or authorities are kept.
     Kept(Trouble),
-    /// What is there is again what is in use.
+    /// The files match the certificate in use again.
     Well(String),
-    /// It can be used, but something is doubtful.
+    /// A warning about a usable certificate.
     Doubt(Trouble),
-    /// It ends soon.
+    /// The certificate expires soon.
     Ending(Trouble),
-    /// It is shown, and clients refuse it: it is expired or not valid yet.
+    /// The certificate in use is expired or not valid yet; clients reject it.
     Invalid(Trouble),
-    /// Somebody asked, and nothing is new.
+    /// A requested reload found no change.
     Unchanged,
 }
 
 impl News {
-    /// Tells the log.
+    /// Writes the event to the log.
     pub fn log(&self) {
         match self {
             Self::Shown { from, names, until, fingerprint } => {
                 let names = names.join(", ");
-                info!(from, names, %until, %fingerprint, "showing a certificate");
+                info!(from, names, %until, %fingerprint, "certificate in use");
             }
             Self::Roots { from, count } => {
-                info!(from, count, "clients are judged by other authorities");
+                info!(from, count, "client authorities changed");
             }
             Self::Kept(trouble) | Self::Invalid(trouble) => error!("{trouble}"),
-            Self::Well(from) => info!(from, "as it was when it was read: all is well again"),
+            Self::Well(from) => info!(from, "files match the certificate in use again"),
             Self::Doubt(trouble) | Self::Ending(trouble) => warn!("{trouble}"),
-            Self::Unchanged => info!("read again: no certificate has changed"),
+            Self::Unchanged => info!("certificates reloaded: no change"),
         }
     }
 }

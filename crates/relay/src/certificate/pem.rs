@@ -9,16 +9,16 @@ use rustls::pki_types::{
 
 use super::{Error, error::Found};
 
-/// How an encrypted key is marked: in its label, or in a header of the older form.
+/// Marks of an encrypted key: its label, or a header of the older form.
 const ENCRYPTED: [&str; 2] = ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"];
 
-/// Longer files are none of ours: a chain has a few KiB, all roots of a system a few hundred.
+/// Largest file that is read, bytes: a chain has a few KiB, all roots of a system a few hundred.
 const FILE_BYTES: u64 = 4 << 20;
 
 /// Byte order mark of UTF-8.
 const MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// What `file` holds.
+/// Reads `file`, without a byte order mark.
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
     let unreadable = |source| Error::Unreadable { file: file.into(), source };
     let mut text = Vec::new();

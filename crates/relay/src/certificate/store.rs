@@ -1,4 +1,4 @@
-//! All certificates of a relay, and what it asks of clients: the newest that can be used.
+//! All server certificates and client authorities of a relay, in their newest usable version.
 
 use std::{
     path::PathBuf,
@@ -19,24 +19,24 @@ use super::{
 };
 use crate::{config::Tls, trouble::Trouble};
 
-/// The certificates in use. What cannot be used never replaces what can.
+/// Certificates in use. An unusable file never replaces a usable certificate.
 pub struct Store {
-    /// Whoever asks for no name that is known gets this one.
+    /// Certificate for clients without a known server name.
     first: Kept,
     others: Vec<Kept>,
     roots: Option<Roots>,
     shown: Arc<Shown>,
     tickets: Arc<Tickets>,
-    /// When the first of the certificates ends, in seconds since 1970.
+    /// Earliest `notAfter` of the certificates, Unix time in seconds.
     ends: Arc<AtomicU64>,
 }
 
 impl Store {
-    /// Reads, or makes, what `tls` names; `roots`: files of the authorities that vouch for clients, none of
-    /// which means that no client is asked.
+    /// Loads, or generates, the certificates that `tls` names. `roots`: files of client authorities; if empty, no
+    /// client is asked for a certificate.
     ///
     /// # Errors
-    /// Anything of it cannot be used.
+    /// A file cannot be used, or no certificate can be generated.
     pub fn open(tls: &Tls, roots: &[PathBuf], now: SystemTime) -> Result<Self, Error> {
         let mut all = match tls {
             Tls::Generated(names) => vec![Kept::made(names, now)?],
@@ -51,41 +51,41 @@ impl Store {
         Ok(store)
     }
 
-    /// Has a relay show what is in use here, now and later.
+    /// Sets `options` to use these certificates, including later changes.
     pub fn furnish(&self, options: &mut Options) {
         options.resolver = self.resolver();
         options.clients = self.clients();
         options.tickets = self.tickets.clone();
     }
 
-    /// Gives the certificate of now.
+    /// Resolver that selects among the current certificates.
     pub fn resolver(&self) -> Arc<dyn ResolvesServerCert> {
         self.shown.clone()
     }
 
-    /// Whose certificates clients may show.
+    /// Verifier of client certificates, if there are authorities.
     pub fn clients(&self) -> Option<Arc<Clients>> {
         self.roots.as_ref().map(|roots| roots.clients.clone())
     }
 
-    /// Of the certificate that is shown to clients that ask for no name.
+    /// Fingerprint of the certificate for clients without a server name.
     pub fn fingerprint(&self) -> Fingerprint {
         self.first.identity.fingerprint()
     }
 
-    /// The same, of the one that is shown whenever it is asked for.
+    /// Returns a function that gives that fingerprint at the time of each call.
     pub fn fingerprint_of_now(&self) -> impl Fn() -> Option<Fingerprint> + Send + Sync + 'static {
         let shown = self.shown.clone();
         move || shown.first().map(|leaf| Fingerprint::of(&leaf))
     }
 
-    /// The names and addresses of the certificates that are shown whenever it is asked for.
+    /// Returns a function that gives the names and addresses of the certificates in use at the time of each call.
     pub fn names_of_now(&self) -> impl Fn() -> Vec<String> + Send + Sync + 'static {
         let shown = self.shown.clone();
         move || shown.leaves().iter().flat_map(|leaf| super::names_of(leaf)).collect()
     }
 
-    /// See [`super::Identity::stable_secret`]; of the first certificate.
+    /// [`super::Identity::stable_secret`] of the first certificate.
     pub fn stable_secret(&self) -> [u8; 32] {
         self.first.identity.stable_secret()
     }
@@ -94,7 +94,7 @@ impl Store {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// What the log should hold at the start: what is shown, and what is doubtful about it.
+    /// Events to log at the start: the certificates in use and warnings about them.
     pub fn opening(&self, now: SystemTime) -> Vec<News> {
         let of = |kept: &Kept| {
             let invalid = kept.ending(now).filter(|_| !kept.identity.is_valid_at(now));
@@ -107,9 +107,8 @@ impl Store {
         self.all().flat_map(of).collect()
     }
 
-    /// Takes up what is new in the files and renews what was made; to be called about twice a second. A change
-    /// is believed when it is still there at the next look, or at once in a `hurry`. Returns what the log
-    /// should hold.
+    /// Applies changes of the files and renews generated certificates; called about twice a second. A change is
+    /// applied if it is still there at the next poll, or at once with `hurry`. Returns the events to log.
     pub fn look(&mut self, now: SystemTime, hurry: bool) -> Vec<News> {
         let mut news = Vec::new();
         let mut changed = false;
@@ -118,9 +117,9 @@ impl Store {
         }
         if changed {
             self.show();
-            // After the certificate: who makes a whole handshake in between has it already.
+            // After the certificate, so that a full handshake in between already uses the new one.
             if let Err(error) = self.tickets.renew() {
-                let todo = "clients that were here before see the new certificate later than others";
+                let todo = "resumed sessions get the new certificate later than others";
                 let what = format!("no new keys for session tickets: {error}");
                 news.push(News::Doubt(Trouble::new(what, todo)));
             }
@@ -134,13 +133,13 @@ impl Store {
         news
     }
 
-    /// What cannot be used now, if anything.
+    /// A current failure to use the files, if any.
     pub fn trouble(&self) -> Option<&str> {
         let certificates = self.all().filter_map(|kept| kept.said.now());
         certificates.chain(self.roots.as_ref().and_then(|roots| roots.said.now())).next()
     }
 
-    /// Gives the end of the certificate that ends first, of those shown whenever it is asked for.
+    /// Returns a function that gives the earliest `notAfter` of the certificates in use at the time of each call.
     pub fn first_end(&self) -> impl Fn() -> SystemTime + Send + Sync + 'static {
         let ends = self.ends.clone();
         move || SystemTime::UNIX_EPOCH + Duration::from_secs(ends.load(Ordering::Relaxed))

@@ -25,7 +25,7 @@ impl Files {
         Identity::load(&self.folder.path().join("cert.pem"), &self.folder.path().join("key.pem"))
     }
 
-    /// The message a person reads, without the folder.
+    /// Error message without the folder.
     fn refusal(&self) -> String {
         let message = self.load().err().expect("a refusal").to_string();
         message.replace(&format!("{}/", self.folder.path().display()), "")
@@ -51,7 +51,7 @@ fn a_valid_pair_is_loaded() {
 }
 
 #[test]
-fn what_is_wrong_with_the_files_is_said_plainly() {
+fn unusable_files_are_described() {
     let (cert, key) = pair();
     let (other, _) = pair();
     let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
@@ -98,7 +98,7 @@ fn what_is_wrong_with_the_files_is_said_plainly() {
     }
 }
 
-/// What is doubtful about a pair in PEM.
+/// Warnings about a PEM pair whose key file has these permissions.
 fn doubts(cert: &str, key: &str, mode: u32) -> Vec<String> {
     let files = Files::new(cert, key);
     let path = |name: &str| files.folder.path().join(name);
@@ -110,7 +110,7 @@ fn doubts(cert: &str, key: &str, mode: u32) -> Vec<String> {
 }
 
 #[test]
-fn what_is_doubtful_about_a_pair_that_can_be_shown_is_said() {
+fn warnings_about_a_usable_pair() {
     let far = SystemTime::now() + 90 * DAY;
     let issuer_key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -146,7 +146,7 @@ fn localhost() -> Vec<String> {
 }
 
 #[test]
-fn a_certificate_is_made_for_the_names_that_are_asked_for() {
+fn generated_certificate_has_the_requested_names() {
     let made = |names: &[&str]| {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         Identity::generate(&names, SystemTime::now()).map(|identity| identity.names())
@@ -184,7 +184,7 @@ fn certificate_outside_its_validity_is_doubtful() {
 }
 
 #[test]
-fn a_development_certificate_is_one_that_browsers_pin() {
+fn development_certificate_meets_browser_pinning_rules() {
     let identity = Identity::generate(&localhost(), SystemTime::now()).unwrap();
     let certificate = Certificate::from_der(identity.chain[0].as_ref()).unwrap();
     let body = certificate.tbs_certificate();

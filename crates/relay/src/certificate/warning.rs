@@ -1,4 +1,4 @@
-//! What is doubtful about a certificate that can be shown.
+//! Warnings about usable certificates.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path, time::SystemTime};
 
@@ -8,10 +8,10 @@ use x509_cert::{Certificate, der::Decode};
 use super::{Error, Identity, countdown, date};
 use crate::trouble::Trouble;
 
-/// Permission bits of everybody who is neither the owner nor of the group.
+/// Permission bits of users that are neither the owner nor in the group.
 const OTHERS: u32 = 0o007;
 
-/// What is doubtful about `identity`, which came from these files.
+/// Warnings about `identity`, which was loaded from these files.
 pub fn warnings(identity: &Identity, cert: &Path, key: &Path, now: SystemTime) -> Vec<Trouble> {
     let mut all: Vec<Trouble> = ending(identity, cert, now).into_iter().collect();
     if let Some(issuer) = missing_issuer(&identity.chain) {
@@ -26,13 +26,13 @@ pub fn warnings(identity: &Identity, cert: &Path, key: &Path, now: SystemTime) -
     if fs::metadata(key).is_ok_and(|metadata| metadata.mode() & OTHERS != 0) {
         all.push(Trouble::new(
             format!("every user of this machine can read the private key in {}", key.display()),
-            format!("take that from them: `chmod o-rwx {}`", key.display()),
+            format!("remove that permission: `chmod o-rwx {}`", key.display()),
         ));
     }
     all
 }
 
-/// That `identity`, which came from this file, ends soon, has ended or is not valid yet.
+/// Warning that `identity`, loaded from this file, expires soon, has expired or is not valid yet.
 pub(crate) fn ending(identity: &Identity, cert: &Path, now: SystemTime) -> Option<Trouble> {
     if let Err(error @ Error::NotYetValid { .. }) = identity.valid_at(cert, now) {
         return Some(error.trouble());
@@ -46,10 +46,10 @@ pub(crate) fn ending(identity: &Identity, cert: &Path, now: SystemTime) -> Optio
         (_, 1) => format!("the certificate in {cert} expires on {day}, in 1 day"),
         (_, days) => format!("the certificate in {cert} expires on {day}, in {days} days"),
     };
-    Some(Trouble::new(what, "renew it (`certbot renew`); a relay that runs takes it up by itself"))
+    Some(Trouble::new(what, "renew it (`certbot renew`); a running relay reloads it"))
 }
 
-/// The issuer of the leaf, if its certificate should follow and does not. A self-signed one stands alone.
+/// Issuer of the leaf if its certificate is missing from the chain; `None` for a self-signed leaf.
 fn missing_issuer(chain: &[CertificateDer<'static>]) -> Option<String> {
     let parsed: Vec<Certificate> = chain.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
     let (leaf, rest) = parsed.split_first()?;

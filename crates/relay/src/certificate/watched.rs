@@ -1,8 +1,8 @@
-//! Files that are read again and again, so that a change is noticed however it was made.
+//! Files that are polled for changes by reading them.
 //!
-//! They are read, not watched for events: certificates change by rename (most tools), by a symlink that is
-//! turned (certbot), by a folder behind a symlink that is turned (Kubernetes), in place (cp), or on another
-//! machine (NFS), and no event tells of all of these. They are a few KiB, and a read of them costs microseconds.
+//! File system events are not used: certificates are replaced by rename (most tools), by retargeting a symlink
+//! (certbot) or a symlink to their folder (Kubernetes), in place (cp), or on another machine (NFS), and no event
+//! covers all of these. The files have a few KiB; reading them takes microseconds.
 
 use std::{
     path::PathBuf,
@@ -13,43 +13,43 @@ use aws_lc_rs::digest;
 
 use super::{Error, pem};
 
-/// What is wrong for longer than that is said again.
+/// Interval at which a lasting failure is logged again.
 const AGAIN: Duration = Duration::from_secs(24 * 3_600);
 
-/// Files that belong together.
+/// Files that are read together.
 pub(super) struct Watched {
     files: Vec<PathBuf>,
-    /// Of what is in use.
+    /// Digest of the contents in use.
     used: Digest,
-    /// Of what was there at the last look.
+    /// Digest of the contents at the last poll.
     seen: Digest,
 }
 
-/// SHA-256 of what all of the files hold.
+/// SHA-256 of the contents of all files.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Digest([u8; 32]);
 
-/// What each file holds.
+/// Content of each file.
 pub(super) type Contents = Vec<Result<Vec<u8>, Error>>;
 
-/// What a look found.
+/// Result of a poll.
 pub(super) enum Look {
-    /// What is in use.
+    /// The contents in use.
     Used,
-    /// Something that came since the last look: somebody may be writing still.
+    /// Contents that changed since the last poll; a write may be in progress.
     Unsettled,
-    /// Something else than what is in use, as it was at the last look.
+    /// New contents, unchanged since the last poll.
     Other(Contents, Digest),
 }
 
 impl Watched {
-    /// Reads `files` for the first time. They are in use once [`Watched::used`] says so.
+    /// Reads `files` for the first time. Their contents count as in use.
     pub(super) fn new(files: Vec<PathBuf>) -> (Self, Contents) {
         let (contents, digest) = read(&files);
         (Self { files, used: digest, seen: digest }, contents)
     }
 
-    /// Reads them again; `hurry`: what is there is whole, somebody says.
+    /// Reads the files again; with `hurry` a change counts as settled at once.
     pub(super) fn look(&mut self, hurry: bool) -> Look {
         let (contents, digest) = read(&self.files);
         let settled = hurry || digest == self.seen;
@@ -61,12 +61,12 @@ impl Watched {
         }
     }
 
-    /// What had this digest is in use now.
+    /// Marks the contents with this digest as in use.
     pub(super) fn used(&mut self, digest: Digest) {
         self.used = digest;
     }
 
-    /// The files, for people.
+    /// File names for the log.
     pub(super) fn shown(&self) -> String {
         self.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
     }
@@ -93,14 +93,14 @@ fn read(files: &[PathBuf]) -> (Contents, Digest) {
     (contents, Digest(out))
 }
 
-/// What was said of something that is wrong: once, and again every day while it lasts.
+/// Rate limit of a failure's log line: once, and again every day while it lasts.
 #[derive(Default)]
 pub(super) struct Said {
     last: Option<(String, SystemTime)>,
 }
 
 impl Said {
-    /// Whether `text` is to be said at `now`, which is done then.
+    /// Whether `text` is due at `now`; records it as logged.
     pub(super) fn is_due(&mut self, text: String, now: SystemTime) -> bool {
         let due = self.last.as_ref().is_none_or(|(last, at)| {
             *last != text || now.duration_since(*at).is_ok_and(|since| since >= AGAIN)
@@ -111,12 +111,12 @@ impl Said {
         due
     }
 
-    /// What was wrong is well again. Whether anything had been said.
+    /// Clears the failure. Returns whether one was logged.
     pub(super) fn is_over(&mut self) -> bool {
         self.last.take().is_some()
     }
 
-    /// What is wrong now.
+    /// Current failure, if any.
     pub(super) fn now(&self) -> Option<&str> {
         self.last.as_ref().map(|(text, _)| text.as_str())
     }

@@ -1,4 +1,4 @@
-//! The thread that looks at the files. A file system that hangs must not hold up anything else.
+//! Thread that polls the certificate files, so that a hanging file system blocks nothing else.
 
 use std::{
     io,
@@ -13,30 +13,30 @@ use std::{
 
 use super::Store;
 
-/// How often the files are read. A change is in use after two looks at the latest.
+/// Polling interval. A change is in use after two polls at the latest.
 const PERIOD: Duration = Duration::from_millis(500);
-/// A look that takes longer than that hangs.
+/// Duration after which a poll counts as hung.
 const HANGS: Duration = Duration::from_secs(30);
 
-/// Keeps a store up with its files for as long as it lives.
+/// Reloads a store when its files change, until dropped.
 pub struct Watcher {
-    /// Dropped with the watcher: the thread ends then.
+    /// Dropping the sender ends the thread.
     _alive: mpsc::SyncSender<()>,
     found: Arc<Mutex<Found>>,
 }
 
-/// What the last look found.
+/// Result of the last poll.
 struct Found {
-    /// When it was done.
+    /// Time of that poll.
     at: Instant,
     trouble: Option<String>,
 }
 
 impl Watcher {
-    /// Starts looking. `asked`: set to have the files taken up at once, as they are.
+    /// Starts polling. `asked`: set to reload the files at once.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The thread cannot be started.
     pub fn start(mut store: Store, asked: Arc<AtomicBool>) -> io::Result<Self> {
         let (alive, ended) = mpsc::sync_channel::<()>(0);
         let found = Arc::new(Mutex::new(Found { at: Instant::now(), trouble: None }));
@@ -54,7 +54,7 @@ impl Watcher {
         Ok(Self { _alive: alive, found })
     }
 
-    /// What is wrong with the files now, if anything.
+    /// Current failure to reload the files, if any.
     pub fn trouble(&self) -> Option<String> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).trouble_at(Instant::now())
     }
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_look_that_hangs_is_noticed() {
+    fn hung_poll_is_reported() {
         let at = Instant::now();
         let found = Found { at, trouble: None };
         assert_eq!(found.trouble_at(at + HANGS), None);

@@ -1,4 +1,4 @@
-//! What there is to know about a certificate.
+//! Facts about the configured certificates.
 
 use std::{path::PathBuf, time::SystemTime};
 
@@ -8,32 +8,32 @@ use crate::{
     trouble::Trouble,
 };
 
-/// A certificate that would be shown.
+/// A certificate that the relay would use.
 #[derive(Debug)]
 pub(super) enum Certificate {
-    /// One that is made at start, for these names.
+    /// Generated at start, for these names.
     Made(Vec<String>),
-    /// One that was read.
+    /// Loaded from files.
     Read {
-        /// Where from.
+        /// File of the chain.
         file: String,
-        /// Whom it is for.
+        /// DNS names and IP addresses.
         names: Vec<String>,
         /// Its last day.
         until: String,
-        /// How long it has.
+        /// Remaining validity, days.
         days: u64,
         /// SHA-256 of the leaf.
         fingerprint: String,
-        /// That it ends soon, or is not valid.
+        /// Warning that it expires soon or is not valid.
         ending: Option<Trouble>,
     },
-    /// None: why.
+    /// Failure to load it.
     None(String),
 }
 
 impl Certificate {
-    /// Reads what `tls` names: what clients get that ask for no name first.
+    /// Loads the certificates that `tls` names; the first is the one for clients without a server name.
     pub(super) fn all(tls: &Tls, now: SystemTime) -> Vec<Self> {
         match tls {
             Tls::Generated(names) => vec![Self::Made(made_for(names))],
@@ -41,7 +41,7 @@ impl Certificate {
         }
     }
 
-    /// Reads `pairs`.
+    /// Loads `pairs`.
     pub(super) fn files(pairs: &[Pair], now: SystemTime) -> Vec<Self> {
         pairs.iter().map(|pair| Self::of(pair, now)).collect()
     }
@@ -61,7 +61,7 @@ impl Certificate {
     }
 }
 
-/// Whose certificates clients may show: how many authorities there are, or why there are none.
+/// Number of client authorities in `files`, or why they cannot be used; `None` without files.
 pub(super) fn authorities(files: &[PathBuf]) -> Option<Result<usize, String>> {
     (!files.is_empty()).then(|| authorities_of(files).map_err(|error| error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! What a relay would do, as facts.
+//! Facts about a relay that would run with the given settings.
 
 use std::{
     net::IpAddr,
@@ -16,44 +16,44 @@ use crate::{
     token::Shown,
 };
 
-/// Longer than service managers wait by default.
+/// Default stop timeout of systemd; a longer drain may be cut short.
 const LONG_DRAIN: Duration = Duration::from_secs(90);
-/// Ports below it need a privilege.
+/// First port that needs no privilege.
 const PRIVILEGED: u16 = 1_024;
-/// Streams a peer may have by default, towards one direction.
+/// Default limit of a peer's bidirectional streams.
 const MANY_STREAMS: u64 = 2_048;
 
-/// What a relay would do.
+/// Facts about a relay that would run.
 #[derive(Debug)]
 pub(super) struct Report {
     /// The file that was read.
     pub(super) file: Option<PathBuf>,
     /// The settings.
     pub(super) resolution: Resolution,
-    /// The certificates it would show.
+    /// Certificates it would use.
     pub(super) certificates: Vec<Certificate>,
-    /// How many authorities vouch for clients, if clients are asked; or why they cannot be used.
+    /// Number of client authorities, if clients are asked for certificates; or why they cannot be used.
     pub(super) authorities: Option<Result<usize, String>>,
-    /// The certificates of HTTPS, where it has its own.
+    /// Certificates of HTTPS, if configured separately.
     pub(super) web_certificates: Vec<Certificate>,
-    /// As `authorities`, of HTTPS.
+    /// Client authorities of HTTPS, as `authorities`.
     web_authorities: Option<Result<usize, String>>,
     /// Listeners beside UDP.
     pub(super) listeners: Vec<Listener>,
-    /// Threads it would have.
+    /// Number of worker threads.
     pub(super) workers: usize,
-    /// What the machine, or our part of it, has.
+    /// Memory of the machine or control group, bytes.
     pub(super) memory: u64,
-    /// What it would hold.
+    /// Memory limits it would apply.
     pub(super) limits: Limits,
-    /// What cannot be used of what tokens are checked with: the key that names it, and why.
+    /// Unusable token credentials: the configuration key that names them, and the cause.
     credentials: Option<(&'static str, String)>,
-    /// A token that somebody asks about.
+    /// The token given with `--token`.
     pub(super) token: Option<Shown>,
 }
 
 impl Report {
-    /// Looks at the machine.
+    /// Gathers the facts: reads certificates, keys and the memory of the machine.
     pub(super) fn of(file: Option<PathBuf>, mut resolution: Resolution) -> Self {
         let config = &resolution.config;
         let reading = memory::read();
@@ -84,12 +84,12 @@ impl Report {
         }
     }
 
-    /// Whether a relay would start, as far as can be told without starting one.
+    /// Whether a relay would start, as far as that shows without starting one.
     pub(super) fn starts(&self) -> bool {
         self.refusals().is_empty()
     }
 
-    /// Everything a relay would not start for.
+    /// All reasons for which a relay would not start.
     pub(super) fn refusals(&self) -> Vec<String> {
         let mut all: Vec<String> = self.resolution.refusals.iter().map(ToString::to_string).collect();
         let missing = |key: &'static str, certificates: &[Certificate]| -> Vec<(&'static str, String)> {
@@ -115,7 +115,7 @@ impl Report {
         all
     }
 
-    /// What is wrong with what `key` names, and where that is said.
+    /// Prefixes `why` with the place where `key` was set.
     fn at(&self, key: &str, why: &str) -> String {
         let file = self.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
         match self.resolution.source(key) {
@@ -125,13 +125,13 @@ impl Report {
         }
     }
 
-    /// Whether what was written could be understood, so that explaining it makes sense.
+    /// Whether the settings could be parsed, so that they can be explained.
     pub(super) fn is_understood(&self) -> bool {
         self.resolution.refusals.is_empty()
     }
 }
 
-/// That `web.hosts`, listed for the private listener perhaps, keeps the public names of the relay out.
+/// Warning that `web.hosts` (perhaps meant for the private listener only) leaves out the relay's public host names.
 fn unlisted_names<'a>(
     config: &Config,
     certificates: impl Iterator<Item = &'a Certificate>,
@@ -157,7 +157,7 @@ fn unlisted_names<'a>(
     ))
 }
 
-/// Whether a host name fits both; `*.` stands for one label in front.
+/// Whether some host name matches both patterns; a leading `*.` stands for one label.
 fn share_a_name(one: &str, other: &str) -> bool {
     let fits = |pattern: &str, name: &str| {
         let below = pattern.strip_prefix("*.").zip(name.split_once('.'));
@@ -166,29 +166,33 @@ fn share_a_name(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other) || fits(one, other) || fits(other, one)
 }
 
-/// What an operator may not have meant.
+/// Warnings about settings that an operator may not have intended.
 fn hazards<'a>(config: &Config, certificates: impl Iterator<Item = &'a Certificate>) -> Vec<String> {
     let mut all = Vec::new();
     let is_exposed = !config.bind.ip().is_loopback();
     let everybody = |scope: &relay_model::Scope| scope.covers(&relay_model::Scope::everything());
     match (everybody(&config.publish), everybody(&config.subscribe)) {
         (true, true) if is_exposed => {
-            all.push("whoever reaches this address may publish and subscribe to everything".to_owned());
+            all.push("anybody who reaches this address may publish and subscribe to everything".to_owned());
         }
-        (true, _) if is_exposed => all.push("whoever reaches this address may publish anything".to_owned()),
+        (true, _) if is_exposed => {
+            all.push("anybody who reaches this address may publish anything".to_owned())
+        }
         _ => {}
     }
     if config.takeover == relay_worker::Takeover::Any {
         all.push(
-            "`auth.takeover` is \"any\": whoever may publish a path may take it from its publisher"
-                .to_owned(),
+            "`auth.takeover` is \"any\": any client that may publish a path may take it over".to_owned(),
         );
     }
     if config.auth.tls.disable_verify {
-        all.push("`auth.tls.disable_verify`: whoever is on the way decides who may come in".to_owned());
+        all.push(
+            "`auth.tls.disable_verify` is on: anybody on the network path can pose as the auth server or key server"
+                .to_owned(),
+        );
     }
     if matches!(config.tls, Tls::Generated(_)) && is_exposed {
-        all.push("no certificate is configured: clients must pin the one that is made at start".to_owned());
+        all.push("no certificate is configured: clients must pin the one generated at start".to_owned());
     }
     all.extend(certificates.filter_map(|certificate| match certificate {
         Certificate::Read { ending: Some(ending), .. } => Some(ending.to_string()),
@@ -197,7 +201,7 @@ fn hazards<'a>(config: &Config, certificates: impl Iterator<Item = &'a Certifica
     if (1..PRIVILEGED).contains(&config.bind.port()) {
         let port = config.bind.port();
         all.push(format!(
-            "port {port} needs root or CAP_NET_BIND_SERVICE, unless the system was told otherwise"
+            "port {port} needs root or CAP_NET_BIND_SERVICE, unless `net.ipv4.ip_unprivileged_port_start` is lower"
         ));
     }
     if config.bind.port() == 0 {
@@ -206,7 +210,7 @@ fn hazards<'a>(config: &Config, certificates: impl Iterator<Item = &'a Certifica
     if config.drain_timeout > LONG_DRAIN {
         let window = config.drain_timeout;
         all.push(format!(
-            "`drain_timeout` is {window:?}; systemd kills after 90s unless TimeoutStopSec says more"
+            "`drain_timeout` is {window:?}; systemd kills after 90s unless TimeoutStopSec is longer"
         ));
     }
     if let Some(most) = config.quic.max_streams.filter(|most| *most > MANY_STREAMS) {

@@ -1,4 +1,4 @@
-//! A report for people.
+//! The report as text.
 
 use std::{
     fmt,
@@ -58,7 +58,7 @@ impl Report {
                 Place::Unix(path) => writeln!(f, "  {name:<12} {}: {serves}", path.display())?,
             }
         }
-        writeln!(f, "\nwho may do what")?;
+        writeln!(f, "\npermissions")?;
         writeln!(f, "  publish      everybody: {}", shown(&config.publish))?;
         writeln!(f, "  subscribe    everybody: {}", shown(&config.subscribe))?;
         self.credentials(f)?;
@@ -66,10 +66,10 @@ impl Report {
         writeln!(f, "\nholds")?;
         writeln!(f, "  memory       {} may be used on this machine", size(self.memory))?;
         writeln!(f, "  cache        up to {} now", size(self.limits.capacity))?;
-        writeln!(f, "  ceiling      {}: past it nothing new is taken", size(self.limits.ceiling))?;
+        writeln!(f, "  ceiling      {}: above it no new data is accepted", size(self.limits.ceiling))?;
         writeln!(f, "\nruns")?;
         writeln!(f, "  workers      {}", self.workers)?;
-        writeln!(f, "  drain        {:?} for clients to move when it is told to stop", config.drain_timeout)
+        writeln!(f, "  drain        {:?} for clients to move when it is stopped", config.drain_timeout)
     }
 
     fn credentials(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,32 +80,34 @@ impl Report {
         }
         let refresh = auth.refresh;
         match &auth.credentials {
-            Credentials::None => writeln!(f, "  tokens       none is taken: who shows one is refused"),
+            Credentials::None => {
+                writeln!(f, "  tokens       not accepted: a session with a token is rejected")
+            }
             Credentials::Files(files) => {
                 let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-                writeln!(f, "  tokens       what they grant, by {}", files.join(", "))
+                writeln!(f, "  tokens       as granted, verified with {}", files.join(", "))
             }
             Credentials::Dir(KeyDir::Local(folder)) => {
-                writeln!(f, "  tokens       what they grant, by the keys in {}", folder.display())
+                writeln!(f, "  tokens       as granted, verified with the keys in {}", folder.display())
             }
             Credentials::Dir(KeyDir::Remote(url)) | Credentials::Jwks(url) => {
                 writeln!(
                     f,
-                    "  tokens       what they grant, by keys of {}, asked again every {refresh:?}",
+                    "  tokens       as granted, verified with keys of {}, refreshed every {refresh:?}",
                     redacted(url)
                 )
             }
             Credentials::Server(url) => {
                 writeln!(
                     f,
-                    "  sessions     {} decides on each; nobody comes in while it fails",
+                    "  sessions     {} decides on each; none is admitted while it fails",
                     redacted(url)
                 )
             }
             Credentials::Api(url) => {
                 writeln!(
                     f,
-                    "  sessions     {} decides, path by path; nobody comes in while it fails",
+                    "  sessions     {} decides, path by path; none is admitted while it fails",
                     redacted(url)
                 )
             }
@@ -114,15 +116,15 @@ impl Report {
 
     fn certificates(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let several = self.certificates.len() > 1;
-        let title = if several { "s, the first for who asks for no name of the others" } else { "" };
+        let title = if several { "s, the first for clients without a matching server name" } else { "" };
         writeln!(f, "\ncertificate{title}")?;
         self.certificates.iter().try_for_each(|one| certificate(f, one))?;
         match &self.authorities {
-            None => writeln!(f, "  clients      are asked for none"),
-            Some(Err(why)) => writeln!(f, "  clients      none would get in: {why}"),
+            None => writeln!(f, "  clients      are not asked for a certificate"),
+            Some(Err(why)) => writeln!(f, "  clients      cannot be verified: {why}"),
             Some(Ok(count)) => writeln!(
                 f,
-                "  clients      may show one of {count} {}, and need not",
+                "  clients      may present a certificate of {count} {}",
                 if *count == 1 { "authority" } else { "authorities" }
             ),
         }?;
@@ -133,7 +135,7 @@ impl Report {
     }
 
     fn settings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\nsettings, where they come from, and what they are")?;
+        writeln!(f, "\nsettings: key, source and value")?;
         for setting in &self.resolution.settings {
             writeln!(f, "  {:<24} {:<20} {}", setting.key, setting.source.to_string(), setting.value)?;
         }
@@ -154,7 +156,7 @@ fn certificate(f: &mut fmt::Formatter<'_>, certificate: &Certificate) -> fmt::Re
     }
 }
 
-/// Who can reach the address.
+/// Interfaces that the address covers.
 fn reach(ip: IpAddr) -> &'static str {
     match ip {
         ip if ip.is_loopback() => "this machine only",

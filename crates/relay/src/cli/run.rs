@@ -1,4 +1,4 @@
-//! The arguments of a relay: those of [`table`], made here and nowhere else.
+//! Command line arguments of a relay, generated from [`table`].
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, parser::Va
 
 use crate::config::{Outside, table};
 
-/// How to run a relay.
+/// Arguments of a relay.
 #[derive(Clone, Debug, Default)]
 pub struct RunArgs {
     /// Configuration file (TOML); the same as `--config`.
@@ -23,7 +23,7 @@ impl RunArgs {
         self.file.as_ref().or(self.config.as_ref())
     }
 
-    /// What is said outside of the file: these flags, and the variables of this process.
+    /// Settings outside of the file: these flags and the environment variables of this process.
     pub fn outside(&self) -> Outside {
         Outside::with_environment(self.flags.clone())
     }
@@ -68,7 +68,7 @@ fn argument(entry: &'static table::Entry, names: &'static table::Names) -> Arg {
     let mut flags = names.flags.iter().map(String::as_str);
     let kind = entry.kind;
     let check = move |text: &str| {
-        // In a file "" is everything; here it is what a shell makes of a variable that is not set.
+        // In a file "" means everything; on a command line it is likely an unset shell variable.
         if kind == table::Kind::Prefixes && text.trim().is_empty() {
             return Err("it is empty; leave it out, or write ** to open everything".to_owned());
         }
@@ -91,7 +91,7 @@ fn argument(entry: &'static table::Entry, names: &'static table::Names) -> Arg {
     }
 }
 
-/// A meaning as the help begins it, without marks.
+/// A meaning with a capital first letter and without backticks.
 fn sentence(meaning: &str) -> String {
     let plain = meaning.replace('`', "");
     let mut letters = plain.chars();

@@ -1,4 +1,4 @@
-//! A file becomes values with their places, or errors that say where.
+//! Parsing of a configuration file into values and problems with their positions.
 
 use std::ops::Range;
 
@@ -12,19 +12,19 @@ use super::{
     table::{self, Entry},
 };
 
-/// A value of a key we know.
+/// Value of a known key.
 #[derive(Clone, Debug)]
 pub(super) struct Given {
     pub(super) entry: &'static Entry,
-    /// The key as it is spelled there, or the name of flag or variable.
+    /// Key as spelled in the file, or name of the flag or variable.
     pub(super) spelled: String,
     pub(super) value: Value,
     pub(super) source: Source,
-    /// Where the key itself stands, in a file.
+    /// Position of the key in a file.
     pub(super) key_at: Option<Position>,
 }
 
-/// What a file holds.
+/// Parsed file.
 #[derive(Debug, Default)]
 pub(super) struct Content {
     pub(super) given: Vec<Given>,
@@ -33,7 +33,7 @@ pub(super) struct Content {
     pub(super) is_toml: bool,
 }
 
-/// Takes `text` apart.
+/// Parses `text`.
 pub(super) fn read(text: &str) -> Content {
     let mut content = Content { is_toml: true, ..Content::default() };
     match DeTable::parse(text) {
@@ -53,7 +53,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Notes every key of `table`, which stands at `prefix`.
+    /// Records every key of `table`, whose own key is `prefix`.
     fn table(&mut self, prefix: &str, table: &DeTable<'_>) {
         for (name, value) in table {
             let key = dotted(prefix, name.get_ref());
@@ -91,7 +91,7 @@ fn dotted(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
 }
 
-/// The value without its places.
+/// Value without positions.
 fn plain(value: &DeValue<'_>) -> Result<Value, String> {
     Ok(match value {
         DeValue::String(text) => Value::String(text.to_string()),
@@ -100,7 +100,7 @@ fn plain(value: &DeValue<'_>) -> Result<Value, String> {
                 .map_err(|_| format!("{number} is too large"))?,
         ),
         DeValue::Float(number) => {
-            Value::Float(number.as_str().parse().map_err(|_| format!("{number} is no number"))?)
+            Value::Float(number.as_str().parse().map_err(|_| format!("{number} is not a number"))?)
         }
         DeValue::Boolean(switch) => Value::Boolean(*switch),
         DeValue::Datetime(time) => Value::Datetime(*time),

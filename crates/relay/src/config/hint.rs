@@ -1,9 +1,9 @@
-//! What an unknown name may have been meant to be.
+//! Suggestions for unknown names.
 
 use super::table;
 
-/// For an unknown key: the known one that looks most like it, also when only its section is wrong or
-/// missing; or what there is.
+/// Suggests the most similar known key for an unknown one, also if only its section is wrong or missing; otherwise
+/// lists the known keys.
 pub(super) fn key(key: &str) -> String {
     let spellings =
         || table::entries().flat_map(|entry| entry.all_spellings()).filter(|key| !key.ends_with('*'));
@@ -24,7 +24,7 @@ pub(super) fn key(key: &str) -> String {
     }
 }
 
-/// The name of ours that `name` is most likely a slip of.
+/// Known variable that `name` is most likely a misspelling of.
 pub(super) fn variable(name: &str) -> Option<&'static str> {
     let known = table::named().flat_map(|(_, names)| &names.variables).map(String::as_str);
     known
@@ -32,7 +32,7 @@ pub(super) fn variable(name: &str) -> Option<&'static str> {
         .min_by_key(|known| strsim::damerau_levenshtein(name, known))
 }
 
-/// What there is in the section of `key`, or which sections there are.
+/// Lists the keys in the section of `key`, or the sections.
 fn listed(key: &str) -> String {
     let section = key.rsplit_once('.').map_or("", |(section, _)| section);
     let inside: Vec<String> = table::entries()
@@ -46,7 +46,7 @@ fn listed(key: &str) -> String {
         let sections: Vec<String> = sections().iter().map(|known| format!("`{known}`")).collect();
         return format!("the sections are {}", sections.join(", "));
     }
-    format!("the keys there are {}", inside.join(", "))
+    format!("the keys are {}", inside.join(", "))
 }
 
 fn sections() -> Vec<&'static str> {

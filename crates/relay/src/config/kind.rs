@@ -1,10 +1,10 @@
-//! What values a key takes.
+//! Kinds of configuration values.
 
 use toml::Value;
 
 use super::value;
 
-/// A kind of value.
+/// Kind of a configuration value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `IP:PORT`.
@@ -17,9 +17,9 @@ pub enum Kind {
     Files,
     /// One file.
     File,
-    /// A folder of keys, or an address where they are.
+    /// A folder of keys, or their URL.
     KeyDir,
-    /// An address of HTTP.
+    /// An HTTP URL.
     Url,
     /// Public URL of the relay.
     PublicUrl,
@@ -33,19 +33,19 @@ pub enum Kind {
     Networks,
     /// One network of proxies or several.
     Proxies,
-    /// Where proxies name their clients.
+    /// Header in which proxies name their clients.
     ProxyHeader,
     /// One number or several.
     Ids,
     /// One path prefix or several.
     Prefixes,
-    /// Who may take a path over.
+    /// Rule for taking over a live path.
     Takeover,
     /// An amount of memory.
     Size,
-    /// A span of time.
+    /// A duration.
     Duration,
-    /// How long a path is kept.
+    /// Time for which the path of a lost publisher is kept.
     Linger,
     /// A number of threads.
     Workers,
@@ -53,30 +53,30 @@ pub enum Kind {
     Congestion,
     /// An idle timeout.
     Idle,
-    /// A keep-alive interval; none at zero.
+    /// A keep-alive interval; zero disables it.
     KeepAlive,
-    /// Yes or no.
+    /// A boolean.
     Switch,
     /// A number of streams.
     Streams,
     /// The size of a datagram.
     Mtu,
-    /// A limit of one session, in number.
+    /// A count limit of one session.
     Count,
-    /// A limit of one session, in requests a second.
+    /// A rate limit of one session, requests per second.
     Requests,
-    /// How much is logged.
+    /// A log level.
     Level,
-    /// How log lines look.
+    /// A log format.
     Format,
-    /// Not looked at.
+    /// Not checked.
     Any,
-    /// Not looked at; yes or no elsewhere.
+    /// Not checked; a boolean in other relays.
     AnySwitch,
 }
 
 impl Kind {
-    /// What a file holds there, as the documentation says it.
+    /// Description of the value for the documentation.
     pub fn written(self) -> &'static str {
         match self {
             Self::Address => "`\"IP:PORT\"`",
@@ -101,7 +101,7 @@ impl Kind {
         }
     }
 
-    /// What stands for a value in the help.
+    /// Placeholder of the value in the help.
     pub fn placeholder(self) -> &'static str {
         match self {
             Self::Address => "IP:PORT",
@@ -144,7 +144,7 @@ impl Kind {
         )
     }
 
-    /// What a flag or a variable says, as a file would say it.
+    /// Converts the text of a flag or variable into a TOML value.
     pub fn of_text(self, text: &str) -> Value {
         let string = |text: &str| Value::String(text.to_owned());
         if self.is_list() {
@@ -166,7 +166,7 @@ impl Kind {
     /// Whether `value` is of this kind.
     ///
     /// # Errors
-    /// What was expected.
+    /// A description of the expected value.
     pub fn check(self, value: &Value) -> Result<(), String> {
         match self {
             Self::Address => value::address(value).map(drop),

@@ -1,10 +1,10 @@
-//! What can be wrong, in words for whoever wrote it.
+//! Configuration errors, worded for operators.
 
 use std::{fmt, path::PathBuf};
 
 use super::{FILE_BYTES, Place};
 
-/// Why there is no configuration.
+/// Failure to load a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
@@ -12,20 +12,20 @@ pub enum Error {
     Unreadable {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// Something in it is wrong: all of that, a line each.
+    /// All problems in it, one per line.
     #[error("{}", Lines(.0))]
     Refused(Vec<Refusal>),
 }
 
-/// Something that is wrong, and where.
+/// A problem and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Where.
+    /// Place of the problem.
     pub place: Place,
-    /// What.
+    /// The problem.
     pub problem: Problem,
 }
 
@@ -35,57 +35,57 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What is wrong.
+/// A problem in the configuration.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Problem {
     /// Not TOML.
     #[error("{0}")]
     Syntax(String),
-    /// Not in the encoding of TOML. Which it is in.
+    /// Not UTF-8, the encoding of TOML. Names the encoding.
     #[error("the file is {0}; save it as UTF-8")]
     NoText(&'static str),
-    /// Too much of it.
-    #[error("{0} bytes are no configuration; at most {FILE_BYTES}")]
+    /// Larger than [`FILE_BYTES`].
+    #[error("the file has {0} bytes; at most {FILE_BYTES} are read")]
     TooLong(u64),
-    /// A key nobody reads.
+    /// An unknown key.
     #[error("unknown key `{key}`; {hint}")]
     UnknownKey {
         /// The key, dotted.
         key: String,
-        /// What may have been meant.
+        /// Suggestion.
         hint: String,
     },
-    /// A section that is none.
+    /// A value in place of a section.
     #[error("`{key}` is a section: write [{key}] and its keys below, not {value}")]
     NoSection {
         /// The section.
         key: String,
-        /// What stands there.
+        /// The value.
         value: String,
     },
-    /// A known key with a value that makes no sense.
+    /// A known key with an invalid value.
     #[error("`{key}`: {what}")]
     Value {
         /// The key, dotted.
         key: String,
-        /// What was expected.
+        /// Description of the expected value.
         what: String,
     },
-    /// A flag or a variable with such a value: its name is its place.
+    /// A flag or variable with an invalid value; its name is its place.
     #[error("{0}")]
     Outside(String),
-    /// A key that cannot be obeyed, and without which the relay would be another one.
-    #[error("`{key}` cannot be obeyed: {instead}")]
+    /// An unsupported key that cannot be ignored safely.
+    #[error("`{key}` is not supported: {instead}")]
     Refused {
-        /// The key, as it is spelled.
+        /// The key, as spelled.
         key: String,
-        /// What to do.
+        /// Cause and remedy.
         instead: &'static str,
     },
-    /// One key, two values.
+    /// One setting with two values.
     #[error("`{key}` and {other} are the same setting with different values; keep one")]
     Contradiction {
-        /// The key, as it is spelled at the second place.
+        /// The key, as spelled at the second place.
         key: String,
         /// The other spelling and its place.
         other: String,
@@ -95,16 +95,16 @@ pub enum Problem {
     HalfTls {
         /// The key that is there.
         present: String,
-        /// The key that is not.
+        /// The missing key.
         missing: &'static str,
     },
-    /// Values that make no sense together.
+    /// Values that contradict each other.
     #[error("{0}")]
     Together(String),
-    /// No rule says who may connect.
+    /// No rule admits anybody.
     #[error(
         "nobody may connect: set `auth.public` to the prefix that is open to all, \
-         or to \"\" to open everything; or `auth.key` to let in who has a token"
+         or to \"\" to open everything; or `auth.key` to admit clients with a token"
     )]
     NobodyAllowed,
 }

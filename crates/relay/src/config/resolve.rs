@@ -1,4 +1,4 @@
-//! All layers become one configuration.
+//! Resolution of all layers into one configuration.
 
 use std::{
     env,
@@ -19,43 +19,43 @@ use super::{
 /// Variable that names the configuration file.
 const CONFIG: &str = "MOQ_CONFIG";
 
-/// What is said outside of the file.
+/// Settings outside of the file.
 #[derive(Clone, Debug, Default)]
 pub struct Outside {
     /// Values of flags, by their key.
     pub flags: Vec<(&'static str, Vec<String>)>,
-    /// Variables, whatever they are for.
+    /// Environment variables, including unrelated ones.
     pub variables: Vec<(String, String)>,
 }
 
-/// What all layers say together.
+/// Result of resolving all layers.
 #[derive(Debug)]
 pub struct Resolution {
-    /// What would be run; what is refused is left out.
+    /// The configuration without the refused values.
     pub config: Config,
-    /// Every value in use, and where it comes from.
+    /// Every value in use, with its source.
     pub settings: Vec<Setting>,
-    /// What is wrong. Empty: it may be run.
+    /// Problems; if empty, a relay may run with it.
     pub refusals: Vec<Refusal>,
-    /// What should be known.
+    /// Warnings.
     pub warnings: Vec<Warning>,
 }
 
-/// Something to know.
+/// A warning and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// What it is about.
+    /// Place it refers to.
     pub place: Place,
-    /// What there is to say.
+    /// Text of the warning.
     pub text: String,
 }
 
 impl Outside {
-    /// With the variables of this process that are ours.
+    /// Adds the `MOQ_` variables of this process to `flags`.
     pub fn with_environment(flags: Vec<(&'static str, Vec<String>)>) -> Self {
         let ours = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             let name = name.into_string().ok().filter(|name| name.starts_with("MOQ_"))?;
-            // A secret that was made from a file often ends with a newline.
+            // A variable filled from a secret file often ends with a newline.
             Some((name, value.to_string_lossy().trim().to_owned()))
         };
         let mut variables: Vec<_> = env::vars_os().filter_map(ours).collect();
@@ -72,22 +72,22 @@ impl Outside {
 }
 
 impl Resolution {
-    /// The configuration, if nothing is wrong with it.
+    /// Returns the configuration if it has no problems.
     ///
     /// # Errors
-    /// Everything that is.
+    /// All problems.
     pub fn into_config(self) -> Result<Config, Error> {
         if self.refusals.is_empty() { Ok(self.config) } else { Err(Error::Refused(self.refusals)) }
     }
 
-    /// Where the value of `key` comes from.
+    /// Source of the value of `key`.
     pub fn source(&self, key: &str) -> &Source {
         let found = self.settings.iter().find(|setting| setting.key == key);
         found.map_or(&Source::Default, |setting| &setting.source)
     }
 }
 
-/// Resolves the layers: `file` with its text, under what is said outside.
+/// Resolves the layers: `file` with its text, overridden by `outside`.
 pub(super) fn resolve(file: Option<(&FilePath, &str)>, outside: &Outside) -> Resolution {
     let content = file.map(|(_, text)| file::read(text));
     let is_toml = content.as_ref().is_none_or(|content| content.is_toml);
@@ -111,29 +111,29 @@ pub(super) fn resolve(file: Option<(&FilePath, &str)>, outside: &Outside) -> Res
     Resolution { config, settings, refusals: layers.refusals, warnings: layers.warnings }
 }
 
-/// Everything by its place.
+/// Sort key of a refusal: its position.
 fn order(refusal: &Refusal) -> (bool, Option<super::Position>) {
     let at = refusal.place.position();
     (at.is_none(), at)
 }
 
 impl<T> Sourced<T> {
-    /// How it is spelled, and where.
+    /// Spelling and source.
     fn said(&self) -> (String, Source) {
         (self.spelled.clone(), self.source.clone())
     }
 }
 
-/// A value, and where it comes from.
+/// A value with its source.
 #[derive(Clone, Debug)]
 pub(super) struct Sourced<T> {
     pub(super) value: T,
     pub(super) source: Source,
-    /// The key as it is spelled there.
+    /// The key as spelled at the source.
     pub(super) spelled: String,
 }
 
-/// What was given, strongest first, and what was found out about it.
+/// Given values, strongest layer first, with the problems found.
 #[derive(Default)]
 pub(super) struct Layers<'a> {
     pub(super) file: Option<&'a FilePath>,
@@ -172,13 +172,13 @@ impl Layers<'_> {
                 self.warnings.push(Warning { place: Place::Named(name.clone()), text });
             }
             if let Some(near) = hint::variable(name).filter(|_| !is_known) {
-                let text = format!("nobody reads this variable; did you mean {near}?");
+                let text = format!("unknown variable; did you mean {near}?");
                 self.warnings.push(Warning { place: Place::Named(name.clone()), text });
             }
         }
     }
 
-    /// Says what comes of keys that are not used.
+    /// Reports the given keys that are refused or have no effect.
     fn look_through(&mut self) {
         for given in self.given.clone() {
             let (key, asks) = (given.spelled.clone(), !asks_for_nothing(&given.value));
@@ -187,7 +187,7 @@ impl Layers<'_> {
                     self.refuse(&given.source, given.key_at, Problem::Refused { key, instead });
                 }
                 Status::Idle(why) if asks => {
-                    let text = format!("`{key}` changes nothing here: {why}");
+                    let text = format!("`{key}` has no effect: {why}");
                     let place = self.place(&given.source, given.key_at);
                     self.warnings.push(Warning { place, text });
                 }
@@ -217,7 +217,7 @@ impl Layers<'_> {
         self.warnings.push(Warning { place, text });
     }
 
-    /// The strongest value of `key`, if any is given; all of them are checked.
+    /// Returns the strongest value of `key`, if any; checks all of them.
     pub(super) fn get<T: Clone + PartialEq>(
         &mut self,
         key: &'static str,
@@ -265,8 +265,7 @@ impl Layers<'_> {
         if let Some(versions) = self.get("server.version", value::versions) {
             config.quic.versions = versions.value.spoken;
             if !versions.value.unspoken.is_empty() {
-                let text =
-                    format!("not spoken here, and not offered: {}", versions.value.unspoken.join(", "));
+                let text = format!("not supported, and not offered: {}", versions.value.unspoken.join(", "));
                 self.warn(&versions.source, text);
             }
         }
@@ -291,7 +290,7 @@ impl Layers<'_> {
         let quic = &mut config.quic;
         self.set("quic.congestion_control", value::congestion, &mut quic.congestion);
         self.set("quic.idle_timeout", value::idle, &mut quic.idle);
-        // Half of it: a ping has time to be lost once.
+        // Half of the idle timeout, so that one lost ping does not close the connection.
         quic.keep_alive = quic.keep_alive.map(|interval| interval.min(quic.idle / 2));
         self.set("quic.keep_alive", value::keep_alive, &mut quic.keep_alive);
         self.set("quic.gso", value::switch, &mut quic.segmentation);
@@ -317,8 +316,8 @@ impl Layers<'_> {
         self.set("tls.root", value::files, &mut config.client_roots);
     }
 
-    /// Who may do what: what is said of one direction goes before what is said of both, unless that comes
-    /// from a stronger layer.
+    /// Resolves permissions: a key for one direction takes precedence over one for both, unless the latter is from a
+    /// stronger layer.
     fn access(&mut self, config: &mut Config) {
         self.credentials(config);
         let both = self.get("auth.public", value::prefixes);
@@ -331,7 +330,7 @@ impl Layers<'_> {
         config.subscribe = self.direction("auth.public.subscribe", both.as_ref(), subscribe.as_ref());
     }
 
-    /// What is believed of who comes. There is one way; several would each let in whom another refuses.
+    /// Resolves the credentials. Only one kind is allowed: each of several would admit clients that another rejects.
     fn credentials(&mut self, config: &mut Config) {
         let key = self.get("auth.key", value::files);
         let dir = self.get("auth.key_dir", value::key_dir);
@@ -347,7 +346,8 @@ impl Layers<'_> {
         ];
         let mut given = given.into_iter().flatten();
         if let (Some((first, _)), Some((second, source))) = (given.next(), given.next()) {
-            let what = format!("`{first}` and `{second}` both say whom to believe; keep one");
+            let what =
+                format!("`{first}` and `{second}` both decide which credentials are accepted; keep one");
             self.refuse(&source, None, Problem::Together(what));
         }
         self.set("auth.plain", value::networks, &mut config.auth.plain);
@@ -380,8 +380,9 @@ impl Layers<'_> {
         config.auth.tls.identity = cert.zip(key).map(|(cert, key)| (cert.value, key.value));
         let public = ["auth.public", "auth.public.publish", "auth.public.subscribe"];
         if let (Some((decides, _)), Some(source)) = (decides, public.iter().find_map(|key| self.given(key))) {
-            let what =
-                format!("`auth.public` beside `{decides}`: that server decides on everybody; keep one");
+            let what = format!(
+                "`auth.public` beside `{decides}`: that server decides about every session; keep one"
+            );
             self.refuse(&source, None, Problem::Together(what));
         }
     }
@@ -395,7 +396,7 @@ impl Layers<'_> {
         let chosen = match (both, one) {
             (Some(both), Some(one)) if both.source.rank() == one.source.rank() => {
                 let what =
-                    format!("`{}` and `{}` both say who may come in; keep one", both.spelled, one.spelled);
+                    format!("`{}` and `{}` both set the public paths; keep one", both.spelled, one.spelled);
                 self.refuse(&one.source, None, Problem::Together(what));
                 both
             }
@@ -413,25 +414,25 @@ impl Layers<'_> {
         rules::together(self, config);
         let others = config.auth.credentials != Credentials::None || !config.client_roots.is_empty();
         let nobody = config.publish.is_empty() && config.subscribe.is_empty() && !others;
-        // What is missing is said once what is there is understood.
+        // A missing rule is reported only once all given values are valid.
         if nobody && self.refusals.is_empty() {
             self.refuse(&Source::Default, None, Problem::NobodyAllowed);
         }
     }
 
-    /// Where the value of `key` comes from.
+    /// Source of the value of `key`.
     pub(super) fn source(&self, key: &str) -> Source {
         let found = self.sources.iter().find(|(known, _)| *known == key);
         found.map_or(Source::Default, |(_, source)| source.clone())
     }
 
-    /// The first given value of a key, in use or not.
+    /// Source of the first given value of a key, in use or not.
     pub(super) fn given(&self, key: &str) -> Option<Source> {
         self.given.iter().find(|given| given.entry.key == key).map(|given| given.source.clone())
     }
 }
 
-/// A switch that is off, or nothing at all.
+/// Whether a value is a switch that is off, or empty.
 fn asks_for_nothing(value: &Value) -> bool {
     match value {
         Value::Boolean(on) => !on,

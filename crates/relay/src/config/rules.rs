@@ -1,4 +1,4 @@
-//! Values that make no sense together.
+//! Checks of values against each other.
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -10,7 +10,7 @@ use super::{
     resolve::{Layers, Sourced},
 };
 
-/// Certificates have a key each, and are read or made.
+/// Checks that each certificate has a key, and that certificates are loaded or generated, not both.
 pub(super) fn certificates(
     layers: &mut Layers<'_>,
     certs: Option<&Sourced<Vec<PathBuf>>>,
@@ -21,14 +21,14 @@ pub(super) fn certificates(
     let Some(generate) = generate else { return };
     if let Some(certs) = certs.or(keys) {
         let what = format!(
-            "`{}` beside `{}`: a certificate is read or made, not both",
+            "`{}` beside `{}`: a certificate is loaded or generated, not both",
             generate.spelled, certs.spelled
         );
         layers.refuse(&generate.source, None, Problem::Together(what));
     }
 }
 
-/// Each certificate has its key. `names`: what the two are called.
+/// Checks that each certificate has its key. `names`: the configuration keys of the two.
 pub(super) fn pairs(
     layers: &mut Layers<'_>,
     certs: Option<&Sourced<Vec<PathBuf>>>,
@@ -54,7 +54,7 @@ pub(super) fn pairs(
     }
 }
 
-/// What is shown where the relay asks has a key.
+/// Checks that the client certificate toward auth servers has a key.
 pub(super) fn pair(layers: &mut Layers<'_>, cert: Option<&Sourced<PathBuf>>, key: Option<&Sourced<PathBuf>>) {
     let (there, missing) = match (cert, key) {
         (Some(cert), None) => (cert, "auth.tls.key"),
@@ -64,8 +64,8 @@ pub(super) fn pair(layers: &mut Layers<'_>, cert: Option<&Sourced<PathBuf>>, key
     layers.refuse(&there.source, None, Problem::HalfTls { present: there.spelled.clone(), missing });
 }
 
-/// Plain HTTP goes to this machine and to the networks of `auth.plain`: whoever is on the way decides who may come
-/// in. A name is resolved, and its addresses compared, at each connection.
+/// Checks that plain HTTP is used only to this machine and the networks of `auth.plain`, as anybody on the network
+/// path could forge decisions. Host names are resolved and compared at each connection.
 pub(super) fn plain<T>(layers: &mut Layers<'_>, said: &Sourced<T>, url: &Url, networks: &[Network]) {
     let is_allowed = |address: IpAddr| may_be_plain(address, networks);
     let is_fine = match url.host() {
@@ -79,8 +79,8 @@ pub(super) fn plain<T>(layers: &mut Layers<'_>, said: &Sourced<T>, url: &Url, ne
         return;
     }
     let what = format!(
-        "\"{}\" is plain HTTP: whoever is on the way would decide who may come in; use https://, or name the network \
-         of that server in `auth.plain` (on this machine http:// is fine)",
+        "\"{}\" is plain HTTP: anybody on the network path could decide who is admitted; use https://, or name the \
+         network of that server in `auth.plain` (on this machine http:// is fine)",
         super::redacted(url)
     );
     let problem = match said.source {
@@ -90,12 +90,12 @@ pub(super) fn plain<T>(layers: &mut Layers<'_>, said: &Sourced<T>, url: &Url, ne
     layers.refuse(&said.source, None, problem);
 }
 
-/// Whether plain HTTP may go to `address`: this machine, and the networks of `auth.plain`.
+/// Whether plain HTTP to `address` is allowed: this machine, and the networks of `auth.plain`.
 pub(crate) fn may_be_plain(address: IpAddr, plain: &[Network]) -> bool {
     address.to_canonical().is_loopback() || plain.iter().any(|network| network.contains(address))
 }
 
-/// `aud` and `iss` are checked on tokens that the relay verifies itself.
+/// Checks that `aud` and `iss` are configured only if the relay verifies tokens itself.
 pub(super) fn expected(layers: &mut Layers<'_>, auth: &Auth) {
     let given = ["auth.audience", "auth.issuer"].into_iter().find_map(|key| Some((key, layers.given(key)?)));
     if let Some((key, source)) = given.filter(|_| !auth.credentials.takes_tokens()) {
@@ -108,7 +108,7 @@ pub(super) fn expected(layers: &mut Layers<'_>, auth: &Auth) {
     }
 }
 
-/// The rest.
+/// Checks the other rules.
 pub(super) fn together(layers: &mut Layers<'_>, config: &Config) {
     let quic = &config.quic;
     if let Some(interval) = quic.keep_alive.filter(|interval| *interval >= quic.idle) {
@@ -128,7 +128,7 @@ pub(super) fn together(layers: &mut Layers<'_>, config: &Config) {
     }
     let source = layers.source("quic.max_mtu");
     if !quic.mtu_discovery && source != Source::Default {
-        layers.warn(&source, "`quic.max_mtu` changes nothing while `quic.mtu_discovery` is false".to_owned());
+        layers.warn(&source, "`quic.max_mtu` has no effect while `quic.mtu_discovery` is false".to_owned());
     }
     if let (Size::Percent(capacity), Size::Percent(headroom)) = (config.cache.capacity, config.cache.headroom)
         && u16::from(capacity) + u16::from(headroom) > 100
@@ -140,13 +140,13 @@ pub(super) fn together(layers: &mut Layers<'_>, config: &Config) {
     }
     let source = layers.source("web.proxy_header");
     if config.web.proxies.is_empty() && source != Source::Default {
-        layers.warn(&source, "`web.proxy_header` changes nothing without `web.proxy`".to_owned());
+        layers.warn(&source, "`web.proxy_header` has no effect without `web.proxy`".to_owned());
     }
     stream_only(layers);
     same_address(layers, config);
 }
 
-/// Two listeners of TCP have two addresses; HTTP and HTTPS may share one.
+/// Checks that TCP listeners have distinct addresses; HTTP and HTTPS may share one.
 fn same_address(layers: &mut Layers<'_>, config: &Config) {
     let web = &config.web;
     let all = [
@@ -167,19 +167,19 @@ fn same_address(layers: &mut Layers<'_>, config: &Config) {
     }
 }
 
-/// A relay that was told of other entrances only must not open one of its own accord.
+/// Refuses a file that names only other listeners, as QUIC would be opened at its default address.
 fn stream_only(layers: &mut Layers<'_>) {
     let other = layers.given("server.tcp.bind").or_else(|| layers.given("server.unix.bind"));
     if let Some(other) =
         other.filter(|_| layers.file.is_some() && layers.source("server.bind") == Source::Default)
     {
-        let what = "this names another entrance, and QUIC is always served; set `server.bind` to where QUIC may \
+        let what = "this names another listener, and QUIC is always served; set `server.bind` to where QUIC may \
                     listen";
         layers.refuse(&other, None, Problem::Together(what.to_owned()));
     }
 }
 
-/// Refuses at the first of `keys` that was given.
+/// Reports a problem at the first of `keys` that was given.
 fn refuse(layers: &mut Layers<'_>, keys: &[&str], what: String) {
     let source = keys.iter().map(|key| layers.source(key)).find(|source| *source != Source::Default);
     layers.refuse(&source.unwrap_or(Source::Default), None, Problem::Together(what));

@@ -1,4 +1,4 @@
-//! Values in use, as a file would say them.
+//! Values in use, in the notation of the file.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -164,7 +164,7 @@ fn web(web: &Web, key: &str) -> Option<String> {
     })
 }
 
-/// An address is shown without what may be a secret in it.
+/// Shows credentials, URLs without their secret parts.
 fn credentials(credentials: &Credentials, key: &str) -> String {
     match (credentials, key) {
         (Credentials::Files(keys), "auth.key") => files(keys),
@@ -177,11 +177,11 @@ fn credentials(credentials: &Credentials, key: &str) -> String {
     }
 }
 
-/// Scheme, host and path: a query or a password may be a secret.
+/// Scheme, host and path of a URL; query and password may be secret.
 pub(crate) fn redacted(url: &url::Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
-    // Both can only fail where there is no host.
+    // Both can only fail for URLs without a host.
     let _ = url.set_password(None);
     let _ = url.set_username("");
     url.to_string()
@@ -212,7 +212,7 @@ fn scope(scope: &Scope) -> String {
     }
 }
 
-/// A span of time, as a file would say it.
+/// A duration, in the notation of the file.
 fn span(span: Duration) -> String {
     text(format!("{span:?}"))
 }

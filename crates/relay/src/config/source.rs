@@ -1,8 +1,8 @@
-//! Where values come from.
+//! Sources of values.
 
 use std::{fmt, path::PathBuf};
 
-/// Where a value comes from.
+/// Source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The command line: the flag, with its dashes.
@@ -11,38 +11,38 @@ pub enum Source {
     Variable(String),
     /// The file.
     File {
-        /// The key as it is spelled there.
+        /// The key as spelled in the file.
         key: String,
-        /// Where its value stands.
+        /// Position of its value.
         at: Position,
     },
-    /// Nothing was said.
+    /// The default.
     Default,
 }
 
-/// A value in use, and where it comes from.
+/// A value in use with its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// The key, dotted.
     pub key: &'static str,
-    /// The value, as a file would say it; a name without quotes where nothing was said.
+    /// The value, in the notation of the file; a description without quotes for some defaults.
     pub value: String,
-    /// Where it comes from.
+    /// Its source.
     pub source: Source,
 }
 
-/// Where a problem is.
+/// Place of a problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In a file, or with all of it.
+    /// A position in a file, or the whole file.
     File(PathBuf, Option<Position>),
-    /// In a flag, or in an environment variable.
+    /// A flag or an environment variable.
     Named(String),
-    /// In no place: something is missing, or several places are at odds.
+    /// No single place: something is missing, or several places contradict each other.
     Nowhere,
 }
 
-/// A place in a file, both counted from 1; the column counts characters.
+/// Position in a file, counted from 1; the column counts characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// Line.
@@ -52,7 +52,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Where the byte at `offset` of `text` stands.
+    /// Position of the byte at `offset` of `text`.
     pub(super) fn of(text: &str, offset: usize) -> Self {
         let before = text.get(..offset).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -64,14 +64,14 @@ impl Position {
 }
 
 impl Place {
-    /// The line and column, in a file.
+    /// Line and column, for a place in a file.
     pub(super) fn position(&self) -> Option<Position> {
         if let Self::File(_, at) = self { *at } else { None }
     }
 }
 
 impl Source {
-    /// Which goes first: less is stronger.
+    /// Precedence: a lower rank is stronger.
     pub(super) fn rank(&self) -> u8 {
         match self {
             Self::Flag(_) => 0,

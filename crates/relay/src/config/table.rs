@@ -1,5 +1,5 @@
-//! Every key a configuration file may hold, in one list: the parser, the hints, the command line, `check`
-//! and `docs/configuration.md` are all made from it.
+//! Table of all configuration keys, from which the parser, the hints, the command line, `check` and
+//! `docs/configuration.md` are generated.
 
 mod elsewhere;
 mod page;
@@ -11,36 +11,36 @@ pub use super::kind::Kind;
 
 pub use page::markdown;
 
-/// One key.
+/// A configuration key.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     /// The key, dotted. One that ends in `.*` stands for all below it.
     pub key: &'static str,
     /// Other spellings of it in a file: those of deployed relays.
     pub spellings: &'static [&'static str],
-    /// Names that flag and variable have beside those made from the key and its spellings; the first is
-    /// the one we show.
+    /// Additional names of flag and variable, beside those derived from the key and its spellings; the first is the
+    /// one shown.
     pub short: &'static [&'static str],
-    /// What values it takes.
+    /// Kind of its values.
     pub kind: Kind,
-    /// What comes of it.
+    /// Support of the key.
     pub status: Status,
-    /// What it means, for whoever writes it.
+    /// Description for operators.
     pub meaning: &'static str,
 }
 
-/// What comes of a key.
+/// Support of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It is obeyed. What holds without it, as a file would say it.
+    /// Supported. Holds the default, in the notation of the file.
     Used(&'static str),
-    /// It is accepted with a warning: it changes nothing here. Why.
+    /// Accepted with a warning, without effect. Holds the cause.
     Idle(&'static str),
-    /// It is refused, because the relay would be another one than it asks for. What to do instead.
+    /// Refused, as ignoring it would run a relay other than the intended one. Holds the cause and the remedy.
     Refused(&'static str),
 }
 
-/// What an entry is called outside of a file.
+/// Names of a key outside of a file.
 #[derive(Debug, Default)]
 pub struct Names {
     /// Flags, without dashes; the first is shown.
@@ -49,7 +49,7 @@ pub struct Names {
     pub variables: Vec<String>,
 }
 
-/// All entries: first what is used, then the rest.
+/// All entries, supported ones first.
 pub fn entries() -> impl Iterator<Item = &'static Entry> {
     used::ENTRIES.iter().chain(elsewhere::ENTRIES)
 }
@@ -60,7 +60,7 @@ pub fn named() -> impl Iterator<Item = (&'static Entry, &'static Names)> {
     entries().zip(NAMES.iter()).filter(|(entry, _)| !entry.is_section())
 }
 
-/// The entry that `key` spells, by whatever spelling.
+/// Finds the entry of which `key` is a spelling.
 pub(super) fn find(key: &str) -> Option<&'static Entry> {
     entries().find(|entry| entry.all_spellings().any(|spelling| spelling == key)).or_else(|| {
         let covers = |entry: &&Entry| entry.key.strip_suffix('*').is_some_and(|stem| key.starts_with(stem));
@@ -68,7 +68,7 @@ pub(super) fn find(key: &str) -> Option<&'static Entry> {
     })
 }
 
-/// Whether keys lie below `key`.
+/// Whether there are keys below `key`.
 pub(super) fn is_section(key: &str) -> bool {
     let below = |spelling: &str| {
         spelling.strip_prefix(key).is_some_and(|rest| rest.starts_with('.') && rest.len() > 1)
@@ -82,7 +82,7 @@ impl Entry {
         std::iter::once(self.key).chain(self.spellings.iter().copied())
     }
 
-    /// Whether it is obeyed.
+    /// Whether the key is supported.
     pub fn is_used(&self) -> bool {
         matches!(self.status, Status::Used(_))
     }
@@ -99,7 +99,7 @@ impl Entry {
 }
 
 impl Names {
-    /// Made from the key: `server.hop` is `--server-hop` and `MOQ_SERVER_HOP`.
+    /// Derives the names from the key: `server.hop` gives `--server-hop` and `MOQ_SERVER_HOP`.
     fn of(entry: &Entry) -> Self {
         let mut flags: Vec<String> = Vec::new();
         let made = entry.all_spellings().map(|key| key.replace(['.', '_'], "-"));

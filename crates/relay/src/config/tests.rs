@@ -13,18 +13,18 @@ fn files(cert: &str, key: &str) -> Tls {
     Tls::Files(vec![Pair { cert: cert.into(), key: key.into() }])
 }
 
-/// Everything that becomes of a file.
+/// Resolves the text of a file.
 fn resolution(text: &str) -> Resolution {
     resolve::resolve(Some((FilePath::new("relay.toml"), text)), &Outside::default())
 }
 
-/// The message a person reads.
+/// Error message of a refused file.
 fn refusal(text: &str) -> String {
     parse(text).expect_err("the file should be refused").to_string()
 }
 
 #[test]
-fn a_whole_file_is_understood() {
+fn complete_file_is_parsed() {
     let text = "
         drain_timeout = \"1m\"
         [server]
@@ -161,7 +161,7 @@ fn an_empty_prefix_opens_everything() {
     assert_eq!(
         config.quic.versions,
         [Version::ALL, &[Version::V02]].concat(),
-        "any of the oldest is all of them"
+        "any of the oldest versions stands for all of them"
     );
 }
 
@@ -172,16 +172,16 @@ fn a_single_version_needs_no_list() {
 }
 
 #[test]
-fn a_file_that_lets_nobody_in_is_refused() {
+fn file_that_admits_nobody_is_refused() {
     assert_eq!(
         refusal("[server]\nbind = \"[::]:4443\"\n"),
         "relay.toml: nobody may connect: set `auth.public` to the prefix that is open to all, \
-         or to \"\" to open everything; or `auth.key` to let in who has a token"
+         or to \"\" to open everything; or `auth.key` to admit clients with a token"
     );
 }
 
 #[test]
-fn an_unknown_key_is_refused_where_it_stands_with_the_nearest_name() {
+fn unknown_key_is_refused_with_position_and_suggestion() {
     for (text, expected) in [
         ("[server]\nbnd = \"x\"\n", "relay.toml:2:1: unknown key `server.bnd`; did you mean `server.bind`?"),
         (
@@ -192,7 +192,7 @@ fn an_unknown_key_is_refused_where_it_stands_with_the_nearest_name() {
         (
             "[tls]\ncertificate = \"x\"\n",
             "relay.toml:2:1: unknown key `tls.certificate`; \
-             the keys there are `tls.cert`, `tls.key`, `tls.generate`, `tls.root`",
+             the keys are `tls.cert`, `tls.key`, `tls.generate`, `tls.root`",
         ),
         (
             "[sever]\nbind = \"x\"\n",
@@ -210,7 +210,7 @@ fn the_first_unknown_key_of_the_file_is_named() {
 }
 
 #[test]
-fn whom_to_believe_is_said_in_one_way() {
+fn only_one_kind_of_credentials_is_accepted() {
     let credentials = |line: &str| parse(&format!("[auth]\n{line}\n")).unwrap().auth.credentials;
     let url = |raw: &str| raw.parse().unwrap();
     for (line, expected) in [
@@ -226,20 +226,25 @@ fn whom_to_believe_is_said_in_one_way() {
         assert_eq!(credentials(line), expected, "{line}");
     }
     let both = "[auth]\nkey = \"root.jwk\"\nurl = \"https://a.b/\"\n";
-    assert_eq!(refusal(both), "relay.toml:3:7: `auth.key` and `auth.url` both say whom to believe; keep one");
+    assert_eq!(
+        refusal(both),
+        "relay.toml:3:7: `auth.key` and `auth.url` both decide which credentials are accepted; keep one"
+    );
     let beside = "[auth]\npublic = \"anon\"\nurl = \"https://a.b/\"\n";
-    assert!(refusal(beside).contains("`auth.public` beside `auth.url`: that server decides on everybody"));
+    assert!(
+        refusal(beside).contains("`auth.public` beside `auth.url`: that server decides about every session")
+    );
     let both = "[auth]\nkey_dir = \"keys\"\njwks = \"https://a.b/\"\n";
     assert!(
-        refusal(both).starts_with("relay.toml:3:8: `auth.key_dir` and `auth.jwks` both say"),
+        refusal(both).starts_with("relay.toml:3:8: `auth.key_dir` and `auth.jwks` both decide"),
         "{}",
         refusal(both)
     );
     for (line, said) in [
         ("jwks = \"http://a.b/jwks\"", "`auth.jwks`: \"http://a.b/jwks\" is plain HTTP"),
         ("url = \"http://auth.example.com/\"", "is plain HTTP"),
-        ("url = \"auth.example.com\"", "is no address to ask at"),
-        ("api = \"ftp://a.b\"", "is no address to ask at"),
+        ("url = \"auth.example.com\"", "is not the URL of a server"),
+        ("api = \"ftp://a.b\"", "is not the URL of a server"),
         ("key_dir = \"http://a.b/keys\"", "is plain HTTP"),
         ("key = []", "name at least one file"),
         ("refresh = \"10ms\"", "is too often"),
@@ -252,7 +257,7 @@ fn whom_to_believe_is_said_in_one_way() {
 }
 
 #[test]
-fn plain_http_is_taken_for_listed_networks() {
+fn plain_http_is_accepted_for_listed_networks() {
     let with = |plain: &str, url: &str| format!("[auth]\n{plain}\njwks = \"{url}\"\n");
     for (plain, url) in [
         ("", "http://localhost:8080/jwks"),
@@ -317,27 +322,30 @@ fn a_value_of_the_wrong_kind_names_its_key() {
     for (line, expected) in [
         (
             "server.version = [\"moq-lite-05\", \"moq-lite-99\"]",
-            format!("`server.version`: \"moq-lite-99\" is no version we speak; the versions are {known}"),
+            format!("`server.version`: \"moq-lite-99\" is not a supported version; the versions are {known}"),
         ),
         ("server.version = []", format!("`server.version`: name at least one version: {known}")),
         (
             "server.version = 5",
-            format!("`server.version`: 5 is no version we speak; the versions are {known}"),
+            format!("`server.version`: 5 is not a supported version; the versions are {known}"),
         ),
-        ("server.hop = 0", "`server.hop`: 0 is no hop; write a number from 1 to 9007199254740991".to_owned()),
+        (
+            "server.hop = 0",
+            "`server.hop`: 0 is not a valid hop; write a number from 1 to 9007199254740991".to_owned(),
+        ),
         (
             "auth.takeover = \"all\"",
             "`auth.takeover`: \"all\" is not known; write \"identity\" or \"any\"".to_owned(),
         ),
         (
             "cache.capacity = \"lots\"",
-            "`cache.capacity`: \"lots\" is no size; write \"8GiB\", \"500MB\" or \"75%\", \
+            "`cache.capacity`: \"lots\" is not a valid size; write \"8GiB\", \"500MB\" or \"75%\", \
              or a number of bytes"
                 .to_owned(),
         ),
         (
             "drain_timeout = \"soon\"",
-            "`drain_timeout`: \"soon\" is no duration; write \"10s\", \"500ms\" or \"2m\", \
+            "`drain_timeout`: \"soon\" is not a valid duration; write \"10s\", \"500ms\" or \"2m\", \
              or a number of seconds"
                 .to_owned(),
         ),
@@ -357,7 +365,7 @@ fn a_value_of_the_wrong_kind_names_its_key() {
 }
 
 #[test]
-fn several_certificates_have_a_key_each_and_names_may_be_made_up() {
+fn certificates_are_paired_with_keys_or_generated() {
     let of = |tls: &str| parse(&format!("{tls}\n[auth]\npublic = \"\"\n")).unwrap().tls;
     let pair = |cert: &str, key: &str| Pair { cert: cert.into(), key: key.into() };
     let several = of("tls = { cert = [\"a\", \"b\"], key = [\"c\", \"d\"] }");
@@ -394,7 +402,7 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
-fn everything_wrong_is_said_at_once_by_its_place() {
+fn all_problems_are_reported_in_order_of_position() {
     let said = refusal("typo = 1\n[server]\nbind = 1\n[quic]\ngso = \"no\"\n[cache]\ncapacity = \"lots\"\n");
     let places: Vec<&str> = said.lines().map(|line| &line[..14]).collect();
     assert_eq!(places, ["relay.toml:1:1", "relay.toml:3:8", "relay.toml:5:7", "relay.toml:7:1"], "{said}");
@@ -422,11 +430,11 @@ fn one_setting_with_two_values_is_refused_with_both_places() {
         "relay.toml:4:10: `server.listen` and `server.bind` at line 3 are the same setting with different values; \
          keep one"
     );
-    assert!(parse(&text.replace(":2", ":1")).is_ok(), "twice the same is one value");
+    assert!(parse(&text.replace(":2", ":1")).is_ok(), "the same value twice is no contradiction");
 }
 
 #[test]
-fn combinations_that_make_no_sense_are_refused() {
+fn contradicting_values_are_refused() {
     for (text, expected) in [
         ("quic.keep_alive = \"10s\"", "`quic.keep_alive` (10s) must be less than `quic.idle_timeout` (10s)"),
         (
@@ -434,13 +442,13 @@ fn combinations_that_make_no_sense_are_refused() {
             "must be less than `quic.idle_timeout` (2s)",
         ),
         ("tls = { cert = [\"a\", \"b\"], key = \"a\" }", "`tls.cert` names 2 files and `tls.key` 1"),
-        ("tls = { generate = \"a b\" }", "\"a b\" is no host name"),
-        ("tls = { cert = \"a\", key = \"a\", generate = \"localhost\" }", "read or made, not both"),
+        ("tls = { generate = \"a b\" }", "\"a b\" is not a valid host name"),
+        ("tls = { cert = \"a\", key = \"a\", generate = \"localhost\" }", "loaded or generated, not both"),
         ("quic = { initial_mtu = 1400, max_mtu = 1300 }", "`quic.initial_mtu` (1400) is more than"),
         ("cache = { capacity = \"95%\" }", "are more than the memory there is"),
         ("server.tcp.bind = \"127.0.0.1:1\"", "set `server.bind` to where QUIC may listen"),
-        ("auth.public_publish = \"a\"", "both say who may come in"),
-        ("cluster.connect = \"https://a/\"", "`cluster.connect` cannot be obeyed: relays are not linked yet"),
+        ("auth.public_publish = \"a\"", "both set the public paths"),
+        ("cluster.connect = \"https://a/\"", "`cluster.connect` is not supported: relays are not linked yet"),
         ("listen.lb_id = \"ab\"", "`listen.lb_id` cannot be obeyed"),
     ] {
         let said = refusal(&format!("auth.public = \"\"\n{text}\n"));
@@ -455,16 +463,16 @@ fn a_short_idle_timeout_brings_a_shorter_keep_alive() {
 }
 
 #[test]
-fn what_changes_nothing_is_accepted_with_a_warning_that_says_why() {
+fn key_without_effect_is_accepted_with_a_warning() {
     let resolved = resolution("auth.public = \"\"\n[stats]\nprefix = \"x\"\n[iroh]\nenabled = false\n");
     assert_eq!(resolved.refusals, []);
     let [warning] = &resolved.warnings[..] else { panic!("{:?}", resolved.warnings) };
     assert_eq!(warning.place.to_string(), "relay.toml:3:1: ");
-    assert!(warning.text.starts_with("`stats.prefix` changes nothing here: counters"), "{warning:?}");
+    assert!(warning.text.starts_with("`stats.prefix` has no effect: counters"), "{warning:?}");
 }
 
 #[test]
-fn publishing_and_subscribing_can_be_open_apart() {
+fn publishing_and_subscribing_are_opened_separately() {
     let config = parse("[auth.public]\nsubscribe = [\"a\", \"b\"]\npublish = \"a/x\"\n").unwrap();
     let of = |paths: &[&str]| Scope::of(paths.iter().map(|path| Path::parse(path).unwrap()));
     assert_eq!((config.subscribe, config.publish), (of(&["a", "b"]), of(&["a/x"])));
@@ -481,7 +489,7 @@ fn outside(flags: &[(&'static str, &str)], variables: &[(&str, &str)]) -> Outsid
 }
 
 #[test]
-fn a_flag_goes_before_the_environment_before_the_file_before_the_default() {
+fn precedence_is_flag_environment_file_default() {
     let text = "auth.public = \"\"\n[cache]\nduration = 1\n";
     let resolve = |outside: &Outside| resolve::resolve(Some((FilePath::new("relay.toml"), text)), outside);
     let variable = ("MOQ_CACHE_DURATION", "2s");
@@ -499,12 +507,12 @@ fn a_flag_goes_before_the_environment_before_the_file_before_the_default() {
 }
 
 #[test]
-fn a_bad_variable_is_named_also_when_a_flag_covers_it() {
+fn invalid_variable_is_reported_even_if_a_flag_overrides_it() {
     let variables = [("MOQ_CACHE_DURATION", "soon"), ("MOQ_CACHE_CAPACTIY", "1")];
     let resolved = resolve::resolve(None, &outside(&[("cache.duration", "3")], &variables));
     let said: Vec<String> = resolved.refusals.iter().map(ToString::to_string).collect();
     assert!(
-        said.iter().any(|line| line.starts_with("MOQ_CACHE_DURATION: \"soon\" is no duration")),
+        said.iter().any(|line| line.starts_with("MOQ_CACHE_DURATION: \"soon\" is not a valid duration")),
         "{said:?}"
     );
     assert_eq!(resolved.warnings[0].place.to_string(), "MOQ_CACHE_CAPACTIY: ");
@@ -512,7 +520,7 @@ fn a_bad_variable_is_named_also_when_a_flag_covers_it() {
 }
 
 #[test]
-fn a_flag_that_opens_goes_before_directions_of_the_file() {
+fn public_flag_overrides_directions_of_the_file() {
     let text = "[auth.public]\nsubscribe = \"a\"\n";
     let resolved =
         resolve::resolve(Some((FilePath::new("relay.toml"), text)), &outside(&[("auth.public", "b")], &[]));
@@ -548,7 +556,8 @@ fn byte_order_mark_is_skipped_and_utf_16_named() {
         assert_eq!(Config::load(&file).unwrap().publish, Scope::of([Path::parse("anon").unwrap()]));
     }
     let wide: Vec<u8> = "\u{feff}[auth]".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    for (bytes, said) in [(wide, "the file is UTF-16; save it as UTF-8"), (vec![0xc3, 0x28], "is no UTF-8")] {
+    for (bytes, said) in [(wide, "the file is UTF-16; save it as UTF-8"), (vec![0xc3, 0x28], "is not UTF-8")]
+    {
         std::fs::write(&file, bytes).unwrap();
         let refusal = Config::load(&file).unwrap_err().to_string();
         assert!(refusal.contains("relay.toml: ") && refusal.contains(said), "{refusal}");

@@ -1,4 +1,4 @@
-//! What single values mean. Errors say what was expected, for the person who wrote them.
+//! Parsing of single values. Errors describe the expected value to operators.
 
 mod limits;
 mod quic;
@@ -19,17 +19,17 @@ pub(super) use limits::{count, requests};
 pub(super) use quic::{congestion, idle, keep_alive, mtu, streams};
 pub(super) use web::{ids, networks, origins, proxies, proxy_header, public_url};
 
-/// Longer spans are a mistake, and would not fit a clock.
+/// Longest duration. Longer ones are a mistake and could overflow a clock.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
-/// A path kept longer than that is blocked, not kept.
+/// Longest time the path of a lost publisher is kept; a longer one would block it.
 const LONGEST_LINGER: Duration = Duration::from_secs(600);
-/// JavaScript peers keep hops as floating-point numbers.
+/// Largest hop id: JavaScript peers store hops as floating-point numbers.
 const LARGEST_HOP: u64 = (1 << 53) - 1;
-/// The most of one list: what anybody writes by hand fits many times over.
+/// Most values of one list.
 const LIST: usize = 1_000;
-/// Versions other relays speak and this one does not.
+/// Versions of other relays that this one does not support.
 const UNSPOKEN: [&str; 2] = ["moq-lite-06-wip", "moq-lite-07-wip"];
-/// Drafts of moq-transport there are.
+/// Published drafts of moq-transport.
 const DRAFTS: std::ops::RangeInclusive<u8> = 7..=22;
 /// Units of time, ms.
 const TIMES: [(&str, u64); 6] =
@@ -50,9 +50,9 @@ const SIZES: [(&str, u64); 9] = [
 /// An amount of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// So many bytes.
+    /// Bytes.
     Bytes(u64),
-    /// So many hundredths of what may be used.
+    /// Percent of the available memory.
     Percent(u8),
 }
 
@@ -66,7 +66,7 @@ impl std::fmt::Display for Size {
 }
 
 impl Size {
-    /// Bytes, where `available` may be used.
+    /// Converts to bytes, of `available` bytes.
     pub fn of(self, available: u64) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
@@ -75,24 +75,24 @@ impl Size {
     }
 }
 
-/// Versions, as far as this relay speaks them.
+/// Configured versions, split by support.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Versions {
-    /// Those it speaks; at least one.
+    /// Supported versions; at least one.
     pub(super) spoken: Vec<Version>,
-    /// Those that others speak.
+    /// Names of versions that only other relays support.
     pub(super) unspoken: Vec<String>,
 }
 
-/// `IP:PORT`.
+/// Parses `IP:PORT`.
 pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
     let address = value.as_str().and_then(|text| text.parse().ok());
     address.ok_or_else(|| {
-        format!("{value} is no address; write IP:PORT, as in \"[::]:4443\" or \"127.0.0.1:4443\"")
+        format!("{value} is not a valid address; write IP:PORT, as in \"[::]:4443\" or \"127.0.0.1:4443\"")
     })
 }
 
-/// A text with a unit, or a number of seconds.
+/// Parses a text with a unit, or a number of seconds.
 pub(super) fn duration(value: &Value) -> Result<Duration, String> {
     let millis = match value {
         Value::String(text) => with_unit(text, &TIMES),
@@ -103,11 +103,11 @@ pub(super) fn duration(value: &Value) -> Result<Duration, String> {
         _ => None,
     };
     millis.map(Duration::from_millis).filter(|duration| *duration <= LONGEST).ok_or_else(|| {
-        format!("{value} is no duration; write \"10s\", \"500ms\" or \"2m\", or a number of seconds")
+        format!("{value} is not a valid duration; write \"10s\", \"500ms\" or \"2m\", or a number of seconds")
     })
 }
 
-/// A text with a unit, a share of the memory, or a number of bytes.
+/// Parses a text with a unit, a percentage, or a number of bytes.
 pub(super) fn size(value: &Value) -> Result<Size, String> {
     let size = match value {
         Value::String(text) => match text.trim().strip_suffix('%') {
@@ -120,22 +120,23 @@ pub(super) fn size(value: &Value) -> Result<Size, String> {
         _ => None,
     };
     size.ok_or_else(|| {
-        format!("{value} is no size; write \"8GiB\", \"500MB\" or \"75%\", or a number of bytes")
+        format!("{value} is not a valid size; write \"8GiB\", \"500MB\" or \"75%\", or a number of bytes")
     })
 }
 
-/// How long a path is kept.
+/// Parses the time for which the path of a lost publisher is kept.
 pub(super) fn linger(value: &Value) -> Result<Duration, String> {
     duration(value).and_then(|it| {
         if it <= LONGEST_LINGER { Ok(it) } else { Err(format!("{value} is too long; at most 10m")) }
     })
 }
 
-/// One name or a list of them. Names of versions that others speak are no mistake, as long as one is left.
+/// Parses one version name or a list of them. Versions that only other relays support are accepted as long as a
+/// supported one is left.
 pub(super) fn versions(value: &Value) -> Result<Versions, String> {
     let names = || Version::ALL.iter().map(|version| version.alpn()).chain([Version::V02.alpn()]);
     let known = || names().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
-    // Which of the oldest it is comes out in the session: one stands for all of them.
+    // The oldest versions are told apart within the session, so one stands for all of them.
     let find = |name: &str| {
         let is_oldest = |version: &Version| name == version.alpn() || name == version.name();
         Version::from_alpn(name).or_else(|| Version::LEGACY.iter().any(is_oldest).then_some(Version::V02))
@@ -146,7 +147,7 @@ pub(super) fn versions(value: &Value) -> Result<Versions, String> {
             Some((_, Some(version))) if versions.spoken.contains(&version) => {}
             Some((_, Some(version))) => versions.spoken.push(version),
             Some((text, None)) if is_version_elsewhere(text) => versions.unspoken.push(text.to_owned()),
-            _ => return Err(format!("{name} is no version we speak; the versions are {}", known())),
+            _ => return Err(format!("{name} is not a supported version; the versions are {}", known())),
         }
     }
     if !versions.spoken.is_empty() {
@@ -154,7 +155,7 @@ pub(super) fn versions(value: &Value) -> Result<Versions, String> {
     } else if versions.unspoken.is_empty() {
         Err(format!("name at least one version: {}", known()))
     } else {
-        Err(format!("{value} names no version we speak; add one of {}", known()))
+        Err(format!("{value} names no supported version; add one of {}", known()))
     }
 }
 
@@ -166,15 +167,15 @@ fn is_version_elsewhere(name: &str) -> bool {
     UNSPOKEN.contains(&name) || draft().is_some_and(|draft: u8| DRAFTS.contains(&draft))
 }
 
-/// A number other relays know this one by.
+/// Parses a hop id.
 pub(super) fn hop(value: &Value) -> Result<Hop, String> {
     let hop = value.as_integer().and_then(|hop| u64::try_from(hop).ok());
     hop.filter(|hop| (1..=LARGEST_HOP).contains(hop))
         .map(Hop)
-        .ok_or_else(|| format!("{value} is no hop; write a number from 1 to {LARGEST_HOP}"))
+        .ok_or_else(|| format!("{value} is not a valid hop; write a number from 1 to {LARGEST_HOP}"))
 }
 
-/// Who may take a path over.
+/// Parses the takeover rule.
 pub(super) fn takeover(value: &Value) -> Result<Takeover, String> {
     match value.as_str() {
         Some("identity") => Ok(Takeover::Identity),
@@ -183,20 +184,20 @@ pub(super) fn takeover(value: &Value) -> Result<Takeover, String> {
     }
 }
 
-/// One file or a list of them.
+/// Parses one file or a list of them.
 pub(super) fn files(value: &Value) -> Result<Vec<PathBuf>, String> {
     texts(value, "file").map(|files| files.into_iter().map(PathBuf::from).collect())
 }
 
-/// One file.
+/// Parses one file.
 pub(super) fn file(value: &Value) -> Result<PathBuf, String> {
     match value.as_str() {
         Some(text) if !text.is_empty() => Ok(text.into()),
-        _ => Err(format!("{value} is no file; write it as a text, in quotes")),
+        _ => Err(format!("{value} is not a valid file; write it as a text, in quotes")),
     }
 }
 
-/// A folder of keys, or where they are asked for.
+/// Parses a folder of keys or their URL.
 pub(super) fn key_dir(value: &Value) -> Result<KeyDir, String> {
     match value.as_str() {
         Some(text) if text.contains("://") => url(value).map(KeyDir::Remote),
@@ -204,10 +205,10 @@ pub(super) fn key_dir(value: &Value) -> Result<KeyDir, String> {
     }
 }
 
-/// An address that is asked over HTTP. Plain HTTP is judged with `auth.plain`: see [`super::rules::plain`].
+/// Parses the URL of an auth server or key server. [`super::rules::plain`] checks plain HTTP against `auth.plain`.
 pub(super) fn url(value: &Value) -> Result<Url, String> {
     let wrong =
-        || format!("{value} is no address to ask at; write one as in \"https://auth.example.com/moq\"");
+        || format!("{value} is not the URL of a server; write one as in \"https://auth.example.com/moq\"");
     let url: Url = value.as_str().ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
     match url.scheme() {
         "https" | "http" if url.has_host() => Ok(url),
@@ -215,7 +216,7 @@ pub(super) fn url(value: &Value) -> Result<Url, String> {
     }
 }
 
-/// One value of `aud` or `iss`, or a list of them.
+/// Parses one value of `aud` or `iss`, or a list of them.
 pub(super) fn expected(value: &Value) -> Result<Vec<String>, String> {
     let values = texts(value, "name in a token")?;
     if values.len() > EXPECTED {
@@ -224,7 +225,7 @@ pub(super) fn expected(value: &Value) -> Result<Vec<String>, String> {
     Ok(values)
 }
 
-/// How often something is asked for again.
+/// Parses a refresh interval.
 pub(super) fn refresh(value: &Value) -> Result<Duration, String> {
     let pause = duration(value)?;
     match pause {
@@ -232,21 +233,21 @@ pub(super) fn refresh(value: &Value) -> Result<Duration, String> {
             Err(format!("{value} is too often; once a second is enough"))
         }
         pause if pause > Duration::from_secs(24 * 3_600) => {
-            Err(format!("{value} is too seldom: a key that is revoked would hold that long; a day at most"))
+            Err(format!("{value} is too seldom: a revoked key would stay valid that long; a day at most"))
         }
         pause => Ok(pause),
     }
 }
 
-/// One host name or a list of them; addresses, and a `*` for the first label, may stand there too.
+/// Parses one host name or a list of them; addresses, and a `*` for the first label, are accepted too.
 pub(super) fn names(value: &Value) -> Result<Vec<String>, String> {
     let names = texts(value, "host name")?;
     match names.iter().find(|name| !is_host(name)) {
         None => Ok(names),
         Some(bad) if !bad.is_ascii() => {
-            Err(format!("{bad:?} is no host name that TLS knows; write it in its ASCII form (xn--...)"))
+            Err(format!("{bad:?} is not a valid host name for TLS; write it in its ASCII form (xn--...)"))
         }
-        Some(bad) => Err(format!("{bad:?} is no host name; write one as in \"relay.example.com\"")),
+        Some(bad) => Err(format!("{bad:?} is not a valid host name; write one as in \"relay.example.com\"")),
     }
 }
 
@@ -257,12 +258,13 @@ fn is_host(name: &str) -> bool {
     name.parse::<std::net::IpAddr>().is_ok() || name.len() <= 253 && rest.split('.').all(is_label)
 }
 
-/// One prefix or pattern, or a list of them: `x` is `x/**`, and one with a `*` means what it says. Several that
-/// include everything contradict each other.
+/// Parses one prefix or pattern, or a list of them: `x` stands for `x/**`, a text with `*` is a pattern. A list that
+/// contains everything beside other patterns is an error.
 pub(super) fn prefixes(value: &Value) -> Result<Vec<Pattern>, String> {
     let pattern = |value: &Value| {
-        let text =
-            value.as_str().ok_or_else(|| format!("{value} is no path; write it as a text, in quotes"))?;
+        let text = value
+            .as_str()
+            .ok_or_else(|| format!("{value} is not a valid path; write it as a text, in quotes"))?;
         if text.contains('*') {
             return Pattern::parse(text.trim_matches('/')).map_err(|error| format!("{value}: {error}"));
         }
@@ -271,12 +273,12 @@ pub(super) fn prefixes(value: &Value) -> Result<Vec<Pattern>, String> {
     let patterns: Vec<Pattern> = list(value)?.iter().map(pattern).collect::<Result<_, _>>()?;
     let is_all = |pattern: &Pattern| pattern.as_subtree().is_some_and(Path::is_root);
     if patterns.len() > 1 && patterns.iter().any(is_all) {
-        return Err(format!("{value}: \"\" opens everything, and the rest says otherwise; keep one of them"));
+        return Err(format!("{value}: \"\" opens everything, which contradicts the rest; keep one of them"));
     }
     Ok(patterns)
 }
 
-/// A number of threads.
+/// Parses a number of threads.
 pub(super) fn workers(value: &Value) -> Result<NonZeroU16, String> {
     let count = value.as_integer().and_then(|count| u16::try_from(count).ok()).and_then(NonZeroU16::new);
     count.filter(|count| usize::from(count.get()) <= model::WORKERS).ok_or_else(|| {
@@ -284,12 +286,12 @@ pub(super) fn workers(value: &Value) -> Result<NonZeroU16, String> {
     })
 }
 
-/// Yes or no.
+/// Parses a boolean.
 pub(super) fn switch(value: &Value) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| format!("{value} is no switch; write true or false, without quotes"))
+    value.as_bool().ok_or_else(|| format!("{value} is not a switch; write true or false, without quotes"))
 }
 
-/// How much is logged.
+/// Parses a log level.
 pub(super) fn level(value: &Value) -> Result<LevelFilter, String> {
     let level = value
         .as_str()
@@ -297,13 +299,13 @@ pub(super) fn level(value: &Value) -> Result<LevelFilter, String> {
         .and_then(|text| text.parse().ok());
     level.ok_or_else(|| {
         format!(
-            "{value} is no level; write \"error\", \"warn\", \"info\", \"debug\", \"trace\" or \"off\" \
+            "{value} is not a valid level; write \"error\", \"warn\", \"info\", \"debug\", \"trace\" or \"off\" \
              (RUST_LOG takes more than that)"
         )
     })
 }
 
-/// How log lines look.
+/// Parses a log format.
 pub(super) fn format(value: &Value) -> Result<Format, String> {
     match value.as_str() {
         Some("text") => Ok(Format::Text),
@@ -312,7 +314,7 @@ pub(super) fn format(value: &Value) -> Result<Format, String> {
     }
 }
 
-/// The values of a list; a single one needs none.
+/// Returns the values of a list, or a single value as a list of one.
 fn list(value: &Value) -> Result<&[Value], String> {
     let values = match value {
         Value::Array(values) => values.as_slice(),
@@ -325,11 +327,11 @@ fn list(value: &Value) -> Result<&[Value], String> {
     }
 }
 
-/// At least one text, none of them empty.
+/// Parses at least one text, none of them empty.
 fn texts(value: &Value, what: &str) -> Result<Vec<String>, String> {
     let text = |value: &Value| match value.as_str() {
         Some(text) if !text.is_empty() => Ok(text.to_owned()),
-        _ => Err(format!("{value} is no {what}; write it as a text, in quotes")),
+        _ => Err(format!("{value} is not a valid {what}; write it as a text, in quotes")),
     };
     match list(value)? {
         [] => Err(format!("name at least one {what}, or leave the key out")),
@@ -337,7 +339,7 @@ fn texts(value: &Value, what: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// A number that is not negative, followed by one of `units`, in whatever case.
+/// Parses a non-negative number followed by one of `units`, in any case.
 fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.')?);
@@ -406,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_that_only_others_speak_are_told_apart_from_mistakes() {
+    fn versions_of_other_relays_are_not_mistakes() {
         let names = |names: &[&str]| Value::Array(names.iter().map(|name| text(name)).collect());
         let both =
             versions(&names(&["moq-lite-05", "moq-transport-16", "moqt-18", "moq-lite-06-wip"])).unwrap();

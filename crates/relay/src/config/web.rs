@@ -1,4 +1,4 @@
-//! What is served over TCP and Unix sockets: HTTP, WebSocket, sessions over byte streams.
+//! Settings of the TCP and Unix listeners: HTTP, WebSocket, sessions over byte streams (qmux).
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -9,40 +9,40 @@ use relay_admin::{Allowed, Hosts, OriginPattern, Origins, ProxyHeader, TrustedPr
 
 use super::{Config, Pair, resolve::Layers, rules, value};
 
-/// Entrances beside QUIC.
+/// Listeners other than QUIC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Web {
-    /// Where plain HTTP is served.
+    /// Address of plain HTTP.
     pub http: Option<SocketAddr>,
-    /// Where HTTPS is; at the address of `http`: both, told apart by their first byte.
+    /// Address of HTTPS. It may equal `http`; the first byte of a connection then tells the two apart.
     pub https: Option<SocketAddr>,
-    /// What HTTPS shows; none: the certificates of QUIC.
+    /// Certificates of HTTPS; if empty, those of QUIC.
     pub certificates: Vec<Pair>,
-    /// Files of the authorities that vouch for clients of HTTPS; none: they are not asked.
+    /// Files of client authorities of HTTPS; if empty, clients are not asked for a certificate.
     pub roots: Vec<PathBuf>,
-    /// Whether WebSockets are taken.
+    /// Whether WebSocket sessions are accepted.
     pub websocket: bool,
     /// Whether the public listeners serve the page; the private listener always does.
     pub page: bool,
     /// Public `https://` URL of the relay, with a slash at its end.
     pub url: Option<String>,
-    /// Origins of the pages that may open sessions and read answers; none: see [`Config::origins`].
+    /// Origins of the pages that may open sessions and read answers; if empty, see [`Config::origins`].
     pub origins: Vec<OriginPattern>,
-    /// Host names that requests may be addressed to; none: see [`Config::hosts`].
+    /// Host names that requests may be addressed to; if empty, see [`Config::hosts`].
     pub hosts: Vec<String>,
     /// Networks of trusted reverse proxies.
     pub proxies: Vec<TrustedProxy>,
-    /// Where those name their clients whose entry does not say so.
+    /// Header that names the client, for proxies whose entry has none.
     pub proxy_header: Option<ProxyHeader>,
-    /// Where operators find what is theirs.
+    /// Address of the private listener for operators.
     pub internal: Option<SocketAddr>,
-    /// Where sessions over TCP come.
+    /// Address of sessions over TCP.
     pub tcp: Option<SocketAddr>,
-    /// Whether they come over TLS.
+    /// Whether `tcp` uses TLS.
     pub tcp_tls: bool,
-    /// Where sessions over a Unix socket come.
+    /// Path of the Unix socket for sessions.
     pub unix: Option<PathBuf>,
-    /// Whose.
+    /// Peer credentials that `unix` accepts.
     pub unix_allow: Allowed,
 }
 
@@ -70,14 +70,13 @@ impl Default for Web {
 }
 
 impl Config {
-    /// Whether HTTP is served because this is a development relay, and for no other reason.
+    /// Whether HTTP is served only because this is a development relay.
     pub fn is_web_implied(&self) -> bool {
         !self.from_file && self.web.http == Some(self.bind) && self.web.https == Some(self.bind)
     }
 
-    /// Pages that may open sessions and read answers. A relay in development is open to everybody who reaches it, and
-    /// any site reaches it through the browser of whoever visits it: so only pages of this machine may, and those that
-    /// are listed.
+    /// Origins of the pages that may open sessions and read answers. A development relay is open to all clients, and
+    /// any web site could reach it through a visitor's browser, so only local pages and listed origins are allowed.
     pub fn origins(&self) -> Origins {
         let listed = self.web.origins.clone();
         if self.from_file { Origins::listed(listed) } else { Origins::local(&self.web.hosts, listed) }
@@ -88,7 +87,7 @@ impl Config {
         if self.web.hosts.is_empty() && self.from_file { Hosts::any() } else { self.internal_hosts() }
     }
 
-    /// The same for the private listener.
+    /// Host names that requests to the private listener may be addressed to.
     pub fn internal_hosts(&self) -> Hosts {
         Hosts::only(&self.web.hosts)
     }
@@ -102,7 +101,7 @@ impl Config {
     }
 }
 
-/// IPv4 of all interfaces, at the port of an address that stands for all of both versions.
+/// Replaces `[::]` by `0.0.0.0`. Returns whether it did.
 fn without_ipv6(address: &mut SocketAddr) -> bool {
     let is_all = address.is_ipv6() && address.ip().is_unspecified();
     if is_all {
@@ -112,22 +111,22 @@ fn without_ipv6(address: &mut SocketAddr) -> bool {
 }
 
 impl Config {
-    /// The same on a machine without IPv6: what listens on all addresses listens on those of IPv4. An address of
-    /// IPv6 stays, and is refused later.
+    /// Adapts the listeners to a machine without IPv6: `[::]` becomes `0.0.0.0`. Other IPv6 addresses stay, and fail
+    /// to bind later.
     pub(crate) fn for_machine(mut self, has_ipv6: bool) -> Self {
         let web = &mut self.web;
         let others = [&mut web.http, &mut web.https, &mut web.internal, &mut web.tcp];
         let all = others.into_iter().flatten().chain([&mut self.bind]);
         let changed = all.filter(|_| !has_ipv6).map(without_ipv6).filter(|changed| *changed).count();
         if changed > 0 {
-            tracing::warn!("this machine has no IPv6: what is to listen on [::] listens on 0.0.0.0");
+            tracing::warn!("this machine has no IPv6: listening on 0.0.0.0 instead of [::]");
         }
         self
     }
 }
 
 impl Layers<'_> {
-    /// Takes in what is said of it.
+    /// Resolves the settings of the TCP and Unix listeners.
     pub(super) fn web(&mut self, config: &mut Config) {
         let some_address = |value: &_| value::address(value).map(Some);
         let web = &mut config.web;
@@ -168,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_ipv6_all_addresses_are_those_of_ipv4() {
+    fn without_ipv6_wildcards_become_ipv4() {
         let mut config = Config::development();
         (config.bind, config.web.http) = ("[::]:4443".parse().unwrap(), "[::]:80".parse().ok());
         config.web.internal = "[::1]:9".parse().ok();

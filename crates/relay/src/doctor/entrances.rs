@@ -1,4 +1,4 @@
-//! Whether the listeners beside UDP can be made, found out by trying.
+//! Checks whether the listeners other than UDP can be bound, by binding them.
 
 use std::{io, net::TcpListener, os::unix::net::UnixStream};
 
@@ -9,8 +9,8 @@ use crate::{
     trouble::{self, holder, holder::Holder},
 };
 
-/// The listeners of `config` beside UDP. `port`: what is at its UDP port; the relay that runs there has the others
-/// too.
+/// Listeners of `config` other than UDP. `port`: state of its UDP port; a relay that runs there also holds the
+/// other listeners.
 pub(super) fn all(config: &Config, port: &Port) -> Vec<Entrance> {
     let relay = match &port.standing {
         Standing::Taken { holder, answers } if answers.iter().any(|answer| answer.took.is_ok()) => {
@@ -26,7 +26,7 @@ pub(super) fn all(config: &Config, port: &Port) -> Vec<Entrance> {
         };
         let vacancy = match vacancy {
             Vacancy::Taken(holder) if relay == Some(&holder) => Vacancy::OfRelay(holder),
-            // Who listens at a path is not known.
+            // The process that listens at a Unix path is not known.
             Vacancy::Taken(Holder::Unknown) if relay.is_some() => Vacancy::OfRelay(Holder::Unknown),
             vacancy => vacancy,
         };

@@ -16,7 +16,7 @@ use crate::{
     limits::rlimit,
 };
 
-/// What programs that keep the clock leave behind while they do.
+/// Files of running time synchronization services.
 const KEEPERS: [(&str, &str); 4] = [
     ("run/systemd/timesync/synchronized", "systemd-timesyncd"),
     ("run/chrony/chronyd.pid", "chronyd"),
@@ -24,18 +24,18 @@ const KEEPERS: [(&str, &str); 4] = [
     ("run/openntpd.pid", "openntpd"),
 ];
 
-/// Open files, for `workers`.
+/// Limit of open files, and the number that `workers` need.
 pub(super) fn files(workers: usize) -> Files {
     Files { hard: rlimit::hard(), needed: rlimit::needed(workers), workers }
 }
 
-/// The clock, and who keeps it on the machine whose files are below `root`.
+/// Clock and time synchronization service of the machine whose files are below `root`.
 pub(super) fn clock(root: &Path) -> Clock {
     let keeper = KEEPERS.into_iter().find(|(file, _)| root.join(file).exists());
     Clock { now: OffsetDateTime::now_utc(), keeper: keeper.map(|(_, name)| name.to_owned()) }
 }
 
-/// The certificates that `config` names, and those that vouch for clients.
+/// Certificates and client authorities that `config` names.
 pub(super) fn certificates(config: &Config) -> Vec<Certificate> {
     let mut all: Vec<Certificate> = match &config.tls {
         Tls::Generated(_) => vec![Certificate::Generated],
@@ -54,7 +54,7 @@ pub(super) fn certificates(config: &Config) -> Vec<Certificate> {
     all
 }
 
-/// What tokens are checked with, as far as that can be seen without asking a server.
+/// Token credentials, checked as far as possible without network requests.
 pub(super) fn keys(config: &Config) -> Keys {
     let key = config.auth.credentials.key();
     match access::trouble(&config.auth) {
@@ -64,7 +64,7 @@ pub(super) fn keys(config: &Config) -> Keys {
     }
 }
 
-/// The certificate that `config` names first, beside the one that was shown to who asked for no name.
+/// First certificate of `config`, with the one that the running relay used in a handshake without a server name.
 pub(super) fn running(config: &Config, port: &Port) -> Option<Running> {
     let Tls::Files(pairs) = &config.tls else { return None };
     let (Some(Pair { cert, key }), Standing::Taken { answers, .. }) = (pairs.first(), &port.standing) else {
@@ -90,9 +90,9 @@ fn certificate(Pair { cert, key }: &Pair) -> Certificate {
     }
 }
 
-/// IPv6: whether a socket can be had, and whether there is a way out.
+/// IPv6: whether a socket can be bound, and whether there is a route.
 pub(super) fn ipv6() -> Ipv6 {
-    // For documentation only, so it goes wherever everything else goes. Nothing is sent.
+    // A documentation address (RFC 3849), which takes the default route. Nothing is sent.
     const ELSEWHERE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
     if let Err(error) = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)) {
         return Ipv6::Missing(error.to_string());

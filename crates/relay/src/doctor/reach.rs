@@ -1,5 +1,5 @@
-//! Whether the relay's own port can be reached: a QUIC handshake with who listens there, or, where nobody
-//! does, a datagram to ourselves.
+//! Reachability of the relay's UDP port: a QUIC handshake with the process that holds it or, if the port is free, a
+//! datagram to this process.
 
 use std::{
     io,
@@ -20,19 +20,19 @@ use crate::{
     trouble::{Trouble, bind_error, holder},
 };
 
-/// How long a handshake with this machine may take.
+/// Deadline of a handshake with this machine.
 const HANDSHAKE: Duration = Duration::from_secs(3);
-/// How long a datagram within this machine may take.
+/// Deadline of a datagram within this machine.
 const DATAGRAM: Duration = Duration::from_secs(1);
-/// What is sent to ourselves.
+/// Payload of the test datagram.
 const HELLO: &[u8] = b"moq-relay doctor";
-/// Addresses for documentation: they go wherever everything else goes. Nothing is sent to them.
+/// Documentation addresses (RFC 5737, RFC 3849), which take the default route. Nothing is sent to them.
 const ELSEWHERE: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
 ];
 
-/// What is at `bind` now.
+/// State of the UDP port at `bind`.
 pub(super) fn port(bind: SocketAddr) -> Port {
     let standing = match UdpSocket::bind(bind) {
         Ok(socket) => free(&socket, bind),
@@ -45,7 +45,7 @@ pub(super) fn port(bind: SocketAddr) -> Port {
     Port { bind, standing }
 }
 
-/// The ways to `bind` from this machine: loopback first, then its own address as others see it.
+/// Addresses at which this machine reaches `bind`: loopback first, then its own address as seen by others.
 fn ways(bind: SocketAddr) -> Vec<SocketAddr> {
     if !bind.ip().is_unspecified() {
         return vec![bind];
@@ -63,7 +63,7 @@ fn ways(bind: SocketAddr) -> Vec<SocketAddr> {
     ips.into_iter().map(|ip| SocketAddr::new(ip, bind.port())).collect()
 }
 
-/// A handshake with who listens at `at`. That it lets us in is not asked.
+/// Makes a handshake with the listener at `at`. Rejection of the session still counts as an answer.
 fn ask(at: SocketAddr) -> Answer {
     let began = Instant::now();
     match handshake(at) {
@@ -72,7 +72,7 @@ fn ask(at: SocketAddr) -> Answer {
     }
 }
 
-/// The certificate that was shown, if the handshake got as far as to look at it.
+/// Connects, and returns the fingerprint of the server's certificate if it was received.
 fn handshake(at: SocketAddr) -> Result<Option<Fingerprint>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -88,16 +88,16 @@ fn handshake(at: SocketAddr) -> Result<Option<Fingerprint>, String> {
                 client.drained().await;
                 Ok(chain.and_then(|chain| chain.first().map(|leaf| Fingerprint::of(leaf))))
             }
-            // It spoke to us, whatever it said.
+            // Any close by the peer is an answer.
             Err(Error::Closed(relay_client::Closed::Peer { .. })) => Ok(None),
             Err(error) => Err(error.to_string()),
         }
     })
 }
 
-/// Nobody is there: we are, for a moment.
+/// Tests a free port, bound to `socket`, with a datagram.
 fn free(socket: &UdpSocket, bind: SocketAddr) -> Standing {
-    // The last way is the one others would take.
+    // The last address is the one that others would use.
     let Some(to) = ways(bind).pop() else {
         let trouble =
             Trouble::new("this machine has no address at all", "look at its network (`ip address`)");

@@ -1,4 +1,4 @@
-//! What was read, before anybody judges it.
+//! Readings of the machine and the configuration, before they are judged.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -13,150 +13,150 @@ use crate::{
     trouble::{Trouble, holder::Holder},
 };
 
-/// Open files.
+/// Limit of open files.
 #[derive(Clone, Debug)]
 pub struct Files {
     /// Hard limit; `None` is no limit.
     pub hard: Option<u64>,
-    /// What these workers need.
+    /// Number that these workers need.
     pub needed: u64,
-    /// How many workers there will be.
+    /// Number of workers.
     pub workers: usize,
 }
 
-/// The time.
+/// Clock of the machine.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    /// What the clock says.
+    /// Current time.
     pub now: OffsetDateTime,
-    /// Who keeps it right, where that can be seen.
+    /// Time synchronization service, if one is found.
     pub keeper: Option<String>,
 }
 
-/// The certificate the configuration names.
+/// A configured certificate, or client authorities.
 #[derive(Clone, Debug)]
 pub enum Certificate {
-    /// None: one is made at start.
+    /// None configured: one is generated at start.
     Generated,
-    /// It vouches for clients: so many authorities.
+    /// Client authorities: their number.
     Authorities(usize),
-    /// It cannot be shown.
+    /// It cannot be used.
     Refused(Trouble),
-    /// It can.
+    /// It can be used.
     Loaded(Shown),
 }
 
-/// A certificate that can be shown.
+/// A usable certificate.
 #[derive(Clone, Debug)]
 pub struct Shown {
-    /// Names and addresses it is for.
+    /// DNS names and IP addresses.
     pub names: Vec<String>,
     /// Its last day.
     pub until: Date,
     /// Certificates in its file.
     pub chain: usize,
-    /// What is doubtful about it.
+    /// Warnings about it.
     pub doubts: Vec<Trouble>,
 }
 
 /// IPv6 of the machine.
 #[derive(Clone, Debug)]
 pub enum Ipv6 {
-    /// There is none, and what the system says.
+    /// Not available; holds the error of the system.
     Missing(String),
-    /// There is, but no route out.
+    /// Available, without a route to other networks.
     Local,
-    /// There is an address that others can reach.
+    /// Available, with a route to other networks.
     Global,
 }
 
 /// Sources of the keys that verify tokens.
 #[derive(Clone, Debug)]
 pub enum Keys {
-    /// Nothing: there are no tokens.
+    /// None configured: tokens are not accepted.
     None,
-    /// What this key of the configuration names, which can be used.
+    /// Usable keys, named by this configuration key.
     Usable(&'static str),
-    /// The same, which cannot; and why.
+    /// Unusable keys, named by this configuration key, and the cause.
     Unusable(&'static str, String),
 }
 
-/// A listener beside UDP.
+/// A listener other than UDP.
 #[derive(Clone, Debug)]
 pub struct Entrance {
     /// Its name.
     pub(crate) name: &'static str,
-    /// The key that asks for it.
+    /// Configuration key of the listener.
     pub(crate) key: &'static str,
     /// Its address.
     pub(crate) place: Place,
-    /// What is there now.
+    /// Current state of its address.
     pub(crate) vacancy: Vacancy,
     /// Whether a relay starts without it.
     pub(crate) is_optional: bool,
 }
 
-/// What is at an address.
+/// State of a listener's address.
 #[derive(Clone, Debug)]
 pub enum Vacancy {
-    /// Nobody listens there.
+    /// Free.
     Free,
-    /// The relay that has the UDP port.
+    /// Held by the relay that also holds the UDP port.
     OfRelay(Holder),
-    /// Somebody else.
+    /// Held by another process.
     Taken(Holder),
-    /// Nobody may listen there.
+    /// Cannot be bound.
     Refused(Trouble),
 }
 
-/// The relay's own port.
+/// UDP port of the relay.
 #[derive(Clone, Debug)]
 pub struct Port {
-    /// Where the relay listens.
+    /// Configured address.
     pub bind: SocketAddr,
-    /// What is there now.
+    /// Current state.
     pub standing: Standing,
 }
 
-/// What is at a port.
+/// State of a UDP port.
 #[derive(Clone, Debug)]
 pub enum Standing {
-    /// Nobody may listen there.
+    /// Cannot be bound.
     Refused(Trouble),
-    /// Nobody listens there now.
+    /// Free.
     Free {
-        /// The address of this machine it was tried through.
+        /// Address of this machine used for the test datagram.
         via: IpAddr,
-        /// Whether what was sent came.
+        /// Whether the datagram arrived.
         arrived: bool,
     },
-    /// Somebody does.
+    /// Held by a process.
     Taken {
-        /// Who.
+        /// The process.
         holder: Holder,
-        /// What was answered at each address of this machine that was tried.
+        /// Result of a handshake at each address of this machine.
         answers: Vec<Answer>,
     },
 }
 
-/// What was answered.
+/// Result of a QUIC handshake.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Where it was asked.
+    /// Address it was made with.
     pub at: SocketAddr,
-    /// How long a QUIC handshake took, or what went wrong.
+    /// Duration, or the error.
     pub took: Result<Duration, String>,
-    /// The certificate that was shown.
+    /// Certificate of the server, if received.
     pub shown: Option<Fingerprint>,
 }
 
-/// The certificate that the configuration names, and the one that a running relay shows.
+/// Configured certificate, and the one that a running relay uses.
 #[derive(Clone, Debug)]
 pub struct Running {
-    /// Its file.
+    /// File of the configured certificate.
     pub file: String,
-    /// What is in it, and its last day; or why nothing can be shown of it.
+    /// Certificate in the file and its last day, or why it cannot be used.
     pub named: Result<(Fingerprint, Date), Trouble>,
-    /// What is shown.
+    /// Certificate that the relay uses.
     pub shown: Fingerprint,
 }

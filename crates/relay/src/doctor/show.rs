@@ -1,4 +1,4 @@
-//! Showing what was found: for people, or as JSON.
+//! Output of the findings, as text or JSON.
 
 use std::fmt;
 
@@ -8,29 +8,29 @@ use super::verdict::Verdict;
 
 /// Columns of the names of checks.
 const NAME_COLUMNS: usize = 14;
-/// Where what is said begins.
+/// Column where the text of a finding begins.
 const INDENT: usize = 2 + 6 + NAME_COLUMNS;
 
-/// What was looked at and what was found.
+/// A check and its verdict.
 #[derive(Clone, Debug)]
 pub(super) struct Finding {
-    /// What was looked at; a word.
+    /// Short name of the check.
     pub(super) check: &'static str,
-    /// What was found.
+    /// Result of the check.
     pub(super) verdict: Verdict,
 }
 
-/// All that was found.
+/// All findings.
 #[derive(Clone, Debug)]
 pub(super) struct Report {
-    /// In the order they were looked at.
+    /// Findings in the order of the checks.
     pub(super) findings: Vec<Finding>,
-    /// Whether a terminal shows it.
+    /// Whether to use colour.
     pub(super) colour: bool,
 }
 
 impl Report {
-    /// How many warnings and failures there are.
+    /// Counts warnings and failures.
     pub(super) fn counts(&self) -> (usize, usize) {
         let count = |is: fn(&Verdict) -> bool| self.findings.iter().filter(|f| is(&f.verdict)).count();
         (
@@ -39,7 +39,7 @@ impl Report {
         )
     }
 
-    /// As one JSON object.
+    /// Report as one JSON object.
     pub(super) fn json(&self) -> Value {
         let checks: Vec<Value> = self.findings.iter().map(Finding::json).collect();
         let (warnings, failures) = self.counts();

@@ -40,7 +40,7 @@ fn shown(doubts: Vec<Trouble>) -> Certificate {
     Certificate::Loaded(Shown { names, until: date!(2027 - 01 - 31), chain: 2, doubts })
 }
 
-/// Where the relay shows the certificate `one`.
+/// Verdict on the configured certificate `named` of a relay that uses the certificate `one`.
 fn in_use(named: Result<&[u8], Trouble>) -> Verdict {
     let named = named.map(|named| (Fingerprint::of(named), date!(2027 - 01 - 31)));
     verdict::in_use(&Running { file: "cert.pem".to_owned(), named, shown: Fingerprint::of(b"one") })
@@ -71,7 +71,7 @@ fn clock_of(now: time::OffsetDateTime, keeper: Option<&str>) -> Verdict {
     verdict::clock(&Clock { now, keeper: keeper.map(str::to_owned) })
 }
 
-/// Every verdict there is, good ones first.
+/// Every possible verdict, good ones first per check.
 fn all() -> Vec<(&'static str, Verdict)> {
     let denied = || Err("Operation not permitted".to_owned());
     let doubt = || Trouble::new("the chain is incomplete", "use fullchain.pem");
@@ -137,7 +137,7 @@ fn all() -> Vec<(&'static str, Verdict)> {
 }
 
 #[test]
-fn every_verdict_says_what_it_is_and_what_to_do() {
+fn every_verdict_matches_its_golden_text() {
     let findings = all().into_iter().map(|(check, verdict)| Finding { check, verdict }).collect();
     let report = Report { findings, colour: false };
     golden("verdicts.txt", &report.to_string());
@@ -145,7 +145,7 @@ fn every_verdict_says_what_it_is_and_what_to_do() {
 }
 
 #[test]
-fn every_check_can_fail_or_warn_and_can_be_well() {
+fn every_check_has_a_good_and_a_bad_verdict() {
     let (mut well, mut bad) = (BTreeSet::new(), BTreeSet::new());
     for (check, verdict) in all() {
         if verdict.trouble().is_some() {
@@ -166,7 +166,7 @@ fn only_a_terminal_gets_colours() {
     assert!(plain.ends_with("\nAll is well.\n"));
 }
 
-/// Compares with what is kept; `GOLDEN=write` keeps it anew.
+/// Compares with a golden file; `GOLDEN=write` rewrites it.
 fn golden(name: &str, text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/doctor").join(name);
     if env::var_os("GOLDEN").is_some_and(|value| value == "write") {

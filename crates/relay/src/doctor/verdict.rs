@@ -1,4 +1,4 @@
-//! From readings to verdicts. Nothing here looks at the machine: a table of readings tests all of it.
+//! Verdicts on readings. Nothing here reads the machine, so a table of readings tests all of it.
 
 use std::{net::IpAddr, path::Path, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     trouble::{self, RAISE_FILES, Trouble, bytes, without_ipv6},
 };
 
-/// No clock that is right shows anything before.
+/// Earliest plausible time; a clock before it is wrong.
 const EARLIEST: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
 /// Below this many open files a busy relay may run short once connections take one each (TCP).
 const COMFORTABLE_FILES: u64 = 4_096;
@@ -22,22 +22,22 @@ const COMFORTABLE_FILES: u64 = 4_096;
 const COMFORTABLE_MEMORY: u64 = 256 << 20;
 /// With less memory a relay starts and serves a handful.
 const LEAST_MEMORY: u64 = 48 << 20;
-/// Where the system settings go that keep the buffers large.
+/// File of the system settings for large socket buffers.
 pub const SYSCTL_FILE: &str = "packaging/99-moq-relay.conf";
 
-/// What a reading means.
+/// Judgement of a reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// As it should be: in words.
+    /// Good; describes the reading.
     Ok(String),
-    /// It works, but not as well as it could.
+    /// Works, but not as well as it could.
     Warn(Trouble),
     /// A relay will not start, or not be reached.
     Fail(Trouble),
 }
 
 impl Verdict {
-    /// What is doubtful or wrong.
+    /// Cause and remedy of a warning or failure.
     pub fn trouble(&self) -> Option<&Trouble> {
         match self {
             Self::Ok(_) => None,
@@ -54,14 +54,14 @@ impl Verdict {
     }
 }
 
-/// Kernel buffers of a UDP socket.
+/// Judges the kernel buffers of a UDP socket.
 pub fn buffers(reading: &Result<Buffers, String>) -> Verdict {
     let Buffers { wanted, recv, send } = match reading {
         Ok(buffers) => *buffers,
         Err(error) => {
             return Verdict::fail(
                 format!("cannot make a UDP socket: {error}"),
-                "look at the line on IPv4 and at the sandbox",
+                "check the sandbox (seccomp, network namespace)",
             );
         }
     };
@@ -71,7 +71,7 @@ pub fn buffers(reading: &Result<Buffers, String>) -> Verdict {
     }
     Verdict::warn(
         format!(
-            "the kernel gives a socket {} to receive and {} to send of {} asked for: bursts may be lost",
+            "the kernel gives a socket {} to receive and {} to send of {} asked for: bursts of packets may be dropped",
             shown(recv),
             shown(send),
             shown(wanted)
@@ -83,25 +83,28 @@ pub fn buffers(reading: &Result<Buffers, String>) -> Verdict {
     )
 }
 
-/// Segmentation offloads of a UDP socket.
+/// Judges the segmentation offloads of a UDP socket.
 pub fn offload(reading: &Result<Offload, String>) -> Verdict {
     match reading {
         Ok(Offload { send: 2.., receive: 2.. }) => Verdict::Ok("GSO to send, GRO to receive".to_owned()),
         Ok(Offload { send, .. }) => Verdict::warn(
             format!(
-                "the kernel has no {}: every packet costs a call of its own",
+                "the kernel has no {}: each packet costs a system call",
                 if *send < 2 { "GSO" } else { "GRO" }
             ),
             "Linux 5.0 or newer has both; a sandbox may hide them",
         ),
-        Err(error) => Verdict::fail(format!("cannot make a UDP socket: {error}"), "look at the sandbox"),
+        Err(error) => Verdict::fail(
+            format!("cannot make a UDP socket: {error}"),
+            "check the sandbox (seccomp, network namespace)",
+        ),
     }
 }
 
-/// Whether datagrams reach the worker they are for.
+/// Judges the steering of datagrams to workers.
 pub fn steering(reading: &Result<(), String>) -> Verdict {
     match reading {
-        Ok(()) => Verdict::Ok("datagrams reach the worker they are for".to_owned()),
+        Ok(()) => Verdict::Ok("datagrams are steered to their worker".to_owned()),
         Err(error) => Verdict::fail(
             format!("datagrams are not steered to workers: {error}"),
             "Linux 4.6 or newer is needed, and a sandbox has to allow SO_ATTACH_REUSEPORT_CBPF",
@@ -109,7 +112,7 @@ pub fn steering(reading: &Result<(), String>) -> Verdict {
     }
 }
 
-/// Open files.
+/// Judges the limit of open files.
 pub fn files(Files { hard, needed, workers }: &Files) -> Verdict {
     match hard {
         Some(hard) if hard < needed => Verdict::Fail(Trouble::new(
@@ -128,7 +131,7 @@ pub fn files(Files { hard, needed, workers }: &Files) -> Verdict {
     }
 }
 
-/// Memory, of which the cache may take `cache`.
+/// Judges the memory, of which the cache may use `cache` bytes.
 pub fn memory(reading: &memory::Reading, cache: u64) -> Verdict {
     let memory::Reading { limit, free, .. } = *reading;
     let todo = "give the relay more (MemoryMax= in a systemd unit, --memory for a container), or a smaller \
@@ -143,47 +146,42 @@ pub fn memory(reading: &memory::Reading, cache: u64) -> Verdict {
     }
 }
 
-/// The time.
+/// Judges the clock.
 pub fn clock(Clock { now, keeper }: &Clock) -> Verdict {
     let now = now.replace_nanosecond(0).unwrap_or(*now);
     let (date, time) = (now.date(), now.time());
     if now < EARLIEST {
         return Verdict::fail(
-            format!("it is {date}, says the clock: no certificate can be checked"),
+            format!("the clock is at {date}: certificates cannot be verified"),
             "set it and keep it right (`timedatectl set-ntp true`)",
         );
     }
-    let keeper = keeper.as_deref().unwrap_or("nothing that is known here");
+    let keeper = keeper.as_deref().unwrap_or("no known service");
     let (hour, minute, second) = time.as_hms();
     Verdict::Ok(format!("{date} {hour:02}:{minute:02}:{second:02} UTC, kept by {keeper}"))
 }
 
-/// Cores and workers.
+/// Judges the number of workers against the cores.
 pub fn cores(cores: usize, workers: usize) -> Verdict {
     if workers > cores {
         return Verdict::warn(
             format!("{workers} workers share {cores} cores"),
-            "leave --workers out: one a core is best",
+            "leave --workers out: one per core is best",
         );
     }
     Verdict::Ok(format!("{cores}, {workers} of them with a worker"))
 }
 
-/// The certificate. One line for each thing that is doubtful.
+/// Judges a certificate, with one verdict per warning.
 pub fn certificate(reading: &Certificate) -> Vec<Verdict> {
     match reading {
         Certificate::Generated => {
-            vec![Verdict::Ok(
-                "made at start, for development: browsers and clients have to be told".to_owned(),
-            )]
+            vec![Verdict::Ok("made at start, for development: clients must pin its fingerprint".to_owned())]
         }
         Certificate::Authorities(count) => {
-            let authorities = if *count == 1 {
-                "1 authority vouches".to_owned()
-            } else {
-                format!("{count} authorities vouch")
-            };
-            vec![Verdict::Ok(format!("{authorities} for clients, who need no certificate"))]
+            let authorities =
+                if *count == 1 { "1 authority".to_owned() } else { format!("{count} authorities") };
+            vec![Verdict::Ok(format!("{authorities} for client certificates, which are optional"))]
         }
         Certificate::Refused(trouble) => vec![Verdict::Fail(trouble.clone())],
         Certificate::Loaded(Shown { names, until, chain, doubts }) if doubts.is_empty() => {
@@ -194,27 +192,27 @@ pub fn certificate(reading: &Certificate) -> Vec<Verdict> {
     }
 }
 
-/// Whether a running relay shows the certificate it is configured with.
+/// Judges whether a running relay uses its configured certificate.
 pub fn in_use(Running { file, named, shown }: &Running) -> Verdict {
     match named {
         Ok((named, until)) if named == shown => {
-            Verdict::Ok(format!("the one in {file} is shown, until {until}"))
+            Verdict::Ok(format!("the one in {file} is in use, until {until}"))
         }
         Ok(_) => Verdict::warn(
-            format!("the relay shows another one than {file} holds ({shown})"),
-            "a change is taken up within two seconds; if it is not, is that the file the relay reads? (its log \
+            format!("the relay uses another one than {file} holds ({shown})"),
+            "a change is applied within two seconds; otherwise check that the relay reads that file (its log \
              names it)",
         ),
         Err(Trouble { what, todo }) => {
-            Verdict::warn(format!("{what}: the relay shows one of before ({shown})"), todo.clone())
+            Verdict::warn(format!("{what}: the relay uses a previous one ({shown})"), todo.clone())
         }
     }
 }
 
-/// IPv6, for a relay that listens at `bind`.
+/// Judges IPv6 for a relay that listens at `bind`.
 pub fn ipv6(reading: &Ipv6, bind: std::net::SocketAddr) -> Verdict {
     match (bind.ip(), reading) {
-        (IpAddr::V4(_), _) => Verdict::Ok("not asked for: the relay listens on IPv4 alone".to_owned()),
+        (IpAddr::V4(_), _) => Verdict::Ok("not needed: the relay listens on IPv4 only".to_owned()),
         (ip, Ipv6::Missing(why)) if ip.is_unspecified() => Verdict::warn(
             format!("this machine has no IPv6 ({why}): a relay at {bind} serves IPv4 alone"),
             without_ipv6(bind),
@@ -228,10 +226,10 @@ pub fn ipv6(reading: &Ipv6, bind: std::net::SocketAddr) -> Verdict {
     }
 }
 
-/// Sources of the keys that verify tokens.
+/// Judges the keys that verify tokens.
 pub fn keys(reading: &Keys) -> Verdict {
     match reading {
-        Keys::None => Verdict::Ok("no token is taken".to_owned()),
+        Keys::None => Verdict::Ok("tokens are not accepted".to_owned()),
         Keys::Usable(key) => Verdict::Ok(format!("`{key}` can be used")),
         Keys::Unusable(key, why) => {
             Verdict::fail(format!("`{key}`: {why}"), "correct it; `moq-relay check` names its line")
@@ -239,7 +237,7 @@ pub fn keys(reading: &Keys) -> Verdict {
     }
 }
 
-/// A listener beside UDP.
+/// Judges a listener other than UDP.
 pub fn entrance(Entrance { name, key, place, vacancy, is_optional }: &Entrance) -> Verdict {
     match vacancy {
         Vacancy::Free => Verdict::Ok(format!("{name}: {place} is free")),
@@ -262,7 +260,7 @@ pub fn entrance(Entrance { name, key, place, vacancy, is_optional }: &Entrance) 
     }
 }
 
-/// The relay's own port.
+/// Judges the UDP port of the relay.
 pub fn port(Port { bind, standing }: &Port) -> Verdict {
     let number = bind.port();
     match standing {
@@ -301,21 +299,21 @@ fn taken(bind: std::net::SocketAddr, holder: &trouble::holder::Holder, answers: 
     }
 }
 
-/// Whether a relay answers: a port that is free is as bad as one that others have.
+/// Judges whether a relay answers; a free port is a failure, too.
 pub fn running(reading: &Port) -> Verdict {
     match &reading.standing {
         Standing::Free { .. } => {
-            Verdict::fail(format!("nobody listens at udp {}", reading.bind), "start the relay")
+            Verdict::fail(format!("no process listens at udp {}", reading.bind), "start the relay")
         }
         Standing::Refused(_) | Standing::Taken { .. } => port(reading),
     }
 }
 
-/// The configuration: its file, if there is one, or why it is refused.
+/// Judges the configuration: its file, if any, or why it is refused.
 pub fn configuration(file: Option<&Path>, refusal: Option<&str>) -> Verdict {
     match (file, refusal) {
         (_, Some(refusal)) => {
-            Verdict::fail(refusal, "correct the file; what follows is for a relay without one")
+            Verdict::fail(refusal, "correct the file; the checks below are for a relay without one")
         }
         (Some(file), None) => Verdict::Ok(file.display().to_string()),
         (None, None) => Verdict::Ok("none: a development relay".to_owned()),

@@ -1,4 +1,4 @@
-//! `token generate`: a key, and its public half.
+//! The verb `token generate`: a key, and its public half.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,16 +14,16 @@ use relay_model::{Path, Pattern};
 
 use super::{EXIT_CODES, Misuse, grant, path, print};
 
-/// Only we may read it.
+/// File mode of private keys.
 const SECRET: u32 = 0o600;
-/// Everybody may read it.
+/// File mode of public keys.
 const PUBLIC: u32 = 0o644;
 
-/// What key to make.
+/// Arguments of `token generate`.
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = EXIT_CODES)]
 pub struct GenerateArgs {
-    /// How it signs: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA
+    /// Signature algorithm: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA
     #[arg(long, visible_alias = "alg", value_name = "NAME", default_value = "HS256")]
     algorithm: Algorithm,
 
@@ -55,7 +55,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "PATH", value_parser = path, conflicts_with_all = ["root", "publish", "subscribe"])]
     scope: Option<Path>,
 
-    /// What --publish and --subscribe are relative to
+    /// Path that --publish and --subscribe are relative to
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "", hide_default_value = true)]
     root: Path,
 
@@ -92,7 +92,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let public = public_file.as_ref().map(|_| key.public()).transpose()?;
     let text = |key: &Key| if args.base64 { key.to_base64url() } else { key.to_json() } + "\n";
 
-    // Both files are made before either is written, so that a name that is taken leaves nothing behind.
+    // Both files are created before either is written, so that an existing name leaves nothing behind.
     let mut made = Vec::new();
     let files = [(secret_file, Some(&key), SECRET), (public_file, public.as_ref(), PUBLIC)];
     for (file, key, mode) in files {
@@ -116,7 +116,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     Ok(())
 }
 
-/// A name that may be a file name: the key may be put into a folder later.
+/// Parses a `kid` that can be a file name, as the key may be put into a folder later.
 fn plain_id(text: &str) -> Result<KeyId, String> {
     let id: KeyId = text.parse().map_err(|error: relay_auth::NoKeyId| error.to_string())?;
     if id.file_stem().is_none() {
@@ -138,7 +138,7 @@ fn scope(args: &GenerateArgs) -> Option<Grants> {
     (!grants.is_empty()).then_some(grants)
 }
 
-/// A file that was not there.
+/// Creates a new file; an existing one is an error.
 fn create(file: &File_, mode: u32) -> Result<File> {
     let open = OpenOptions::new().write(true).create_new(true).mode(mode).open(file);
     open.map_err(|error| match error.kind() {
@@ -149,10 +149,10 @@ fn create(file: &File_, mode: u32) -> Result<File> {
     })
 }
 
-/// Takes back files that are still empty.
+/// Removes created files that are still empty.
 fn discard(made: &[(PathBuf, File, String)]) {
     for (file, _, _) in made {
-        // The first failure is what gets reported.
+        // Only the first failure is reported.
         let _ = fs::remove_file(file);
     }
 }

@@ -1,4 +1,4 @@
-//! Keys and tokens of files and standard input.
+//! Reading of keys and tokens from files and standard input.
 
 use std::{
     fs,
@@ -12,12 +12,12 @@ use relay_auth::{Key, Keys, SET_BYTES, TOKEN_BYTES};
 
 use crate::{config::without_mark, log::note};
 
-/// Whether the name is that of standard input.
+/// Whether the name stands for standard input.
 pub(super) fn is_stdin(file: &File) -> bool {
     file == File::new("-")
 }
 
-/// All keys of a file: one, or a set.
+/// Reads the keys of a file: one, or a set.
 pub(super) fn keys(file: &File) -> Result<Keys> {
     let name = file.display();
     let (keys, faults) = Keys::parse(&text(file, SET_BYTES)?).map_err(|error| anyhow!("{name}: {error}"))?;
@@ -25,12 +25,12 @@ pub(super) fn keys(file: &File) -> Result<Keys> {
         note(format_args!("{name}: key {} of the set is left out: {error}", at + 1));
     }
     if keys.is_empty() {
-        bail!("{name}: there is no key in it that could be used");
+        bail!("{name}: no usable key in it");
     }
     Ok(keys)
 }
 
-/// A key to sign with.
+/// Reads a private key.
 pub(super) fn signer(file: &File) -> Result<Key> {
     let keys = keys(file)?;
     let name = file.display();
@@ -48,7 +48,7 @@ pub(super) fn signer(file: &File) -> Result<Key> {
     Ok(key.clone())
 }
 
-/// A token: the text itself, or a URL with one.
+/// Extracts a token: the text itself, or the `jwt` parameter of a URL.
 pub(super) fn token(text: &str) -> String {
     let text = text.trim();
     let query = text.split_once('?').map_or("", |(_, query)| query.split('#').next().unwrap_or_default());
@@ -57,13 +57,13 @@ pub(super) fn token(text: &str) -> String {
     found.unwrap_or(text).to_owned()
 }
 
-/// A token of a file or of standard input.
+/// Reads a token from a file or standard input.
 pub(super) fn token_in(file: &File) -> Result<String> {
-    // What is too long for a token is still a reason to give; no more than a URL around it is read.
+    // Leaves room for a URL around the token, and for a token that is too long, which verification reports.
     text(file, TOKEN_BYTES * 4).map(|text| token(&text))
 }
 
-/// Text of a file or of standard input, no more than a key or token has.
+/// Reads the text of a file or standard input, at most `most` bytes.
 fn text(file: &File, most: usize) -> Result<String> {
     let name = if is_stdin(file) { "standard input".into() } else { file.display().to_string() };
     let mut text = String::new();
@@ -75,7 +75,7 @@ fn text(file: &File, most: usize) -> Result<String> {
     };
     read.with_context(|| name.clone())?;
     if text.len() > most {
-        bail!("{name}: longer than {most} bytes; that is something else");
+        bail!("{name}: longer than {most} bytes; it is no key or token");
     }
     Ok(without_mark(text))
 }

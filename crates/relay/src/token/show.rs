@@ -1,4 +1,4 @@
-//! What a token says and whether it holds, for people and for programs. Never its signature.
+//! Output of a token's content and validity, as text or JSON, never with its signature.
 
 use std::{
     fmt::Write as _,
@@ -10,22 +10,22 @@ use relay_model::{Path, Scope};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-/// What there is to say about a token.
+/// Content and validity of a token.
 #[derive(Debug)]
 pub(crate) struct Shown {
-    /// What it says; `None` = that could not be read at all.
+    /// Parsed content; `None` if it cannot be parsed.
     pub(super) said: Option<Said>,
-    /// Whether it holds; `None` = nobody looked.
+    /// Whether it is valid; `None` if not verified.
     pub(super) holds: Option<bool>,
-    /// Why not.
+    /// Reasons for which it is not valid.
     pub(super) reasons: Vec<String>,
-    /// Where a session would be.
+    /// Path of a session to show the grants for.
     pub(super) at: Option<Path>,
     pub(super) now: SystemTime,
 }
 
 impl Shown {
-    /// Whether it may be relied on: it was verified, and it holds.
+    /// Whether it was verified and is valid.
     pub(crate) fn holds(&self) -> bool {
         self.holds == Some(true)
     }
@@ -34,14 +34,14 @@ impl Shown {
         self.said.as_ref()?.claims.as_ref().ok()
     }
 
-    /// What a session may publish and subscribe to: at the path in question, or anywhere.
+    /// Scopes that a session may publish and subscribe to, at the given path or anywhere.
     fn scopes(&self) -> Option<(Scope, Scope)> {
         let nowhere = || (Scope::nothing(), Scope::nothing());
         let root = self.at.clone().unwrap_or_else(Path::root);
         self.claims().map(|claims| claims.grants.at(&root).unwrap_or_else(nowhere))
     }
 
-    /// Lines for a person.
+    /// Output as text.
     pub(crate) fn text(&self) -> String {
         let mut out = match self.holds {
             Some(true) => "the token holds\n".to_owned(),
@@ -87,7 +87,7 @@ impl Shown {
         out
     }
 
-    /// One object for a program.
+    /// Output as one JSON object.
     pub(crate) fn json(&self) -> Value {
         let mut value = json!({ "holds": self.holds, "reasons": self.reasons });
         let mut put = |name: &str, what: Value| {
@@ -124,7 +124,7 @@ impl Shown {
         value
     }
 
-    /// A time, and how far away it is.
+    /// Formats a time and its distance from now.
     fn time(&self, at: SystemTime) -> String {
         let written =
             i64::try_from(unix(at)).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
@@ -157,7 +157,7 @@ fn unix(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// A length of time in its two largest units.
+/// Formats a duration in its two largest units.
 fn length(length: Duration) -> String {
     let seconds = length.as_secs();
     let units =
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_length_of_time_is_its_two_largest_units() {
+    fn duration_is_shown_in_its_two_largest_units() {
         for (seconds, text) in
             [(0, "0s"), (59, "59s"), (60, "1m"), (3_599, "59m 59s"), (90_000, "1d 1h"), (86_405, "1d")]
         {

@@ -1,4 +1,4 @@
-//! `token sign`: a token, or a URL with one.
+//! The verb `token sign`: a token, or a URL with one.
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
@@ -11,7 +11,7 @@ use url::Url;
 use super::{EXIT_CODES, When, grant, path, print, read};
 use crate::log::note;
 
-/// What token to sign.
+/// Arguments of `token sign`.
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = EXIT_CODES)]
 pub struct SignArgs {
@@ -19,39 +19,39 @@ pub struct SignArgs {
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
 
-    /// What --publish and --subscribe are relative to; by default the path of --url
+    /// Path that --publish and --subscribe are relative to; by default the path of --url
     #[arg(long, value_name = "PATH", value_parser = path)]
     root: Option<Path>,
 
-    /// What may be published; may be repeated
+    /// Path that may be published; may be repeated
     #[arg(long, visible_alias = "put", value_name = "PATH", value_parser = grant, required_unless_present = "subscribe")]
     publish: Vec<Pattern>,
 
-    /// What may be subscribed to; may be repeated
+    /// Path that may be subscribed to; may be repeated
     #[arg(long, visible_alias = "get", value_name = "PATH", value_parser = grant)]
     subscribe: Vec<Pattern>,
 
-    /// When it ends: 90s, 15m, 12h or 30d from now, or a unix time
+    /// Expiry (`exp`): 90s, 15m, 12h or 30d from now, or a unix time
     #[arg(long, visible_alias = "exp", value_name = "TIME", value_parser = When::parse)]
     expires: Option<When>,
 
-    /// From when on it holds
+    /// Start of its validity (`nbf`)
     #[arg(long, visible_alias = "nbf", value_name = "TIME", value_parser = When::parse)]
     not_before: Option<When>,
 
-    /// When it was made, to be written into it; decides nothing
+    /// Time of issue (`iat`), for information only
     #[arg(long, visible_alias = "iat", value_name = "TIME", value_parser = When::parse)]
     issued: Option<When>,
 
-    /// Whose it is: may take over what the same subject publishes
+    /// Subject (`sub`): may take over broadcasts of the same subject
     #[arg(long, visible_alias = "sub", value_name = "NAME")]
     subject: Option<String>,
 
-    /// Whom it is for (`aud`): a value of `auth.audience` of the relay; may be repeated
+    /// Audience (`aud`): a value of `auth.audience` of the relay; may be repeated
     #[arg(long, visible_alias = "aud", value_name = "NAME")]
     audience: Vec<String>,
 
-    /// Who made it (`iss`)
+    /// Issuer (`iss`)
     #[arg(long, visible_alias = "iss", value_name = "NAME")]
     issuer: Option<String>,
 
@@ -92,16 +92,14 @@ pub(super) fn run(args: &SignArgs, now: SystemTime) -> Result<()> {
     }
 }
 
-/// The root a session at this URL would have.
+/// Root of a session at this URL.
 fn root_of(url: &Url) -> Result<Path> {
     let everything = Policy::public(Scope::everything(), Scope::everything());
     let permit = everything.admit(url.path(), SystemTime::UNIX_EPOCH);
-    permit
-        .map(|permit| permit.root().clone())
-        .map_err(|_| anyhow!("{}: no relay takes this path", url.path()))
+    permit.map(|permit| permit.root().clone()).map_err(|_| anyhow!("{}: not a valid path", url.path()))
 }
 
-/// The URL with the token, if a relay would take it there.
+/// Adds the token to the URL, if it grants something there.
 fn with_token(url: &Url, claims: &Claims, token: &str) -> Result<String> {
     if url.query_pairs().any(|(name, _)| name == "jwt") {
         bail!("the URL has a `jwt` already; leave it out");
@@ -110,7 +108,7 @@ fn with_token(url: &Url, claims: &Claims, token: &str) -> Result<String> {
         bail!("the token would grant nothing at {}: its root is `/{}`", url.path(), claims.grants.root);
     }
     let mut url = url.clone();
-    // It means nothing to a relay, and would stand behind the token.
+    // A relay ignores the fragment, which would follow the token.
     url.set_fragment(None);
     let query = url.query().filter(|query| !query.is_empty());
     let query = query.map_or_else(String::new, |query| format!("{query}&"));

@@ -1,4 +1,4 @@
-//! `token verify` and `token inspect`.
+//! The verbs `token verify` and `token inspect`.
 
 use std::{
     path::{Path as File, PathBuf},
@@ -12,7 +12,7 @@ use relay_model::Path;
 
 use super::{EXIT_CODES, Misuse, path, print, read, show::Shown};
 
-/// What token to verify, and by which keys.
+/// Arguments of `token verify`.
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = EXIT_CODES)]
 pub struct VerifyArgs {
@@ -36,7 +36,7 @@ pub struct VerifyArgs {
     token: TokenArgs,
 }
 
-/// What token to show.
+/// Arguments of `token inspect`.
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = EXIT_CODES)]
 pub struct InspectArgs {
@@ -50,7 +50,7 @@ struct TokenArgs {
     #[arg(value_name = "TOKEN", conflicts_with = "input")]
     token: Option<String>,
 
-    /// Where the token is; `-` is standard input
+    /// File with the token; `-` is standard input
     #[arg(long = "in", value_name = "FILE", default_value = "-", hide_default_value = true)]
     input: PathBuf,
 
@@ -73,7 +73,7 @@ impl TokenArgs {
     }
 }
 
-/// Whether it holds.
+/// Verifies a token and prints the result. Returns whether it is valid.
 pub(super) fn run(args: &VerifyArgs, now: SystemTime) -> Result<bool> {
     if args.token.token.is_none()
         && read::is_stdin(&args.token.input)
@@ -90,14 +90,14 @@ pub(super) fn run(args: &VerifyArgs, now: SystemTime) -> Result<bool> {
     Ok(shown.holds())
 }
 
-/// Whether it could be read.
+/// Prints the content of a token. Returns whether it can be parsed.
 pub(super) fn inspect(args: &InspectArgs, now: SystemTime) -> Result<bool> {
     let shown = look(&args.token.read()?, args.token.at.clone(), now);
     args.token.print(&shown)?;
     Ok(shown.reasons.is_empty())
 }
 
-/// The judgement of a relay with these keys and settings on a token, at a path or anywhere.
+/// Verifies a token as a relay with these keys and settings would, at a path or anywhere.
 pub(super) fn judge(
     token: &str,
     keys: &Keys,
@@ -115,7 +115,7 @@ pub(super) fn judge(
     Shown { said: verdict.said, holds: Some(reasons.is_empty()), reasons, at, now }
 }
 
-/// What a token says, whoever signed it.
+/// Parses a token without verifying it.
 pub(super) fn look(token: &str, at: Option<Path>, now: SystemTime) -> Shown {
     let said = relay_auth::inspect(token);
     let flaw = said.as_ref().map_or_else(Some, |said| said.claims.as_ref().err());
@@ -123,12 +123,12 @@ pub(super) fn look(token: &str, at: Option<Path>, now: SystemTime) -> Shown {
     Shown { said: said.ok(), holds: None, reasons, at, now }
 }
 
-/// The keys in these files, and the one of the folder that the token names.
+/// Reads the keys in these files, and the one in the folder that the token names.
 pub(super) fn keys(files: &[PathBuf], folder: Option<&File>, token: &str) -> Result<Keys> {
     let mut keys = Keys::new();
     let mut files = files.to_vec();
     let named = relay_auth::inspect(token).ok().and_then(|said| said.key);
-    // Such a name is never a path.
+    // A `file_stem` never contains a path separator.
     if let (Some(folder), Some(stem)) = (folder, named.as_ref().and_then(KeyId::file_stem)) {
         let file = folder.join(format!("{stem}.jwk"));
         if file.exists() {

@@ -1,4 +1,4 @@
-//! Owner of a UDP or TCP port: the sockets of the kernel's table, and the processes that hold them.
+//! Process that holds a UDP or TCP port, from the socket tables and open files in `/proc`.
 
 use std::{
     fmt, fs,
@@ -8,25 +8,25 @@ use std::{
 
 use super::named;
 
-/// Most processes looked at; a machine with more does not tell.
+/// Most processes searched; on a machine with more the holder may remain unknown.
 const PROCESSES: usize = 100_000;
 
-/// State of a socket that listens (`TCP_LISTEN`).
+/// State of a listening socket in the kernel's table (`TCP_LISTEN`).
 const LISTENS: &str = "0A";
 
-/// Who has a port.
+/// Holder of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// A process we may look at.
+    /// A process that this user may inspect.
     Process {
-        /// Its id.
+        /// Process id.
         pid: u32,
-        /// Its name, escaped.
+        /// Process name, escaped.
         name: String,
     },
-    /// A process we may not look at, of this user.
+    /// A process that may not be inspected, of this user.
     User(String),
-    /// The system does not tell.
+    /// Unknown.
     Unknown,
 }
 
@@ -40,7 +40,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// A socket of the kernel's table.
+/// An entry of the kernel's socket table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Socket {
     local: SocketAddr,
@@ -48,27 +48,27 @@ struct Socket {
     inode: u64,
 }
 
-/// Who keeps others from listening at `addr`.
+/// Finds the holder of UDP `addr`.
 pub fn of(addr: SocketAddr) -> Holder {
     below(Path::new("/"), addr)
 }
 
-/// The same of TCP.
+/// Finds the holder of TCP `addr`.
 pub fn of_tcp(addr: SocketAddr) -> Holder {
     tcp_below(Path::new("/"), addr)
 }
 
-/// As [`of`], in a file system that stands at `root`.
+/// As [`of`], in the file system below `root`.
 pub fn below(root: &Path, addr: SocketAddr) -> Holder {
     find(root, ["proc/net/udp", "proc/net/udp6"], None, addr)
 }
 
-/// As [`of_tcp`], in a file system that stands at `root`.
+/// As [`of_tcp`], in the file system below `root`.
 pub fn tcp_below(root: &Path, addr: SocketAddr) -> Holder {
     find(root, ["proc/net/tcp", "proc/net/tcp6"], Some(LISTENS), addr)
 }
 
-/// `state`: the only one that counts.
+/// Finds the holder of `addr` in these tables. `state`: only sockets in this state count.
 fn find(root: &Path, tables: [&str; 2], state: Option<&str>, addr: SocketAddr) -> Holder {
     let counts = |line: &&str| state.is_none_or(|state| line.split_whitespace().nth(3) == Some(state));
     let mut sockets = Vec::new();
@@ -84,10 +84,10 @@ fn find(root: &Path, tables: [&str; 2], state: Option<&str>, addr: SocketAddr) -
     }
 }
 
-/// Whether a socket at `held` keeps another from `wanted`.
+/// Whether a socket at `held` conflicts with one at `wanted`.
 fn meets(held: SocketAddr, wanted: SocketAddr) -> bool {
     let (a, b) = (held.ip().to_canonical(), wanted.ip().to_canonical());
-    // Unspecified in version 6 takes version 4 too, as ours does and most do.
+    // The unspecified IPv6 address is assumed to cover IPv4 too, as that of a dual-stack socket does.
     let covers = |any: IpAddr, other: IpAddr| any.is_unspecified() && (any.is_ipv6() || other.is_ipv4());
     held.port() == wanted.port() && (a == b || covers(a, b) || covers(b, a))
 }
@@ -113,12 +113,12 @@ fn parse(line: &str) -> Option<Socket> {
     Some(Socket { local: SocketAddr::new(ip, port), uid, inode })
 }
 
-/// Four bytes of an address: the kernel prints them as one number of the machine's order.
+/// Parses four bytes of an address, which the kernel prints as one number in native byte order.
 fn word(hex: &str) -> Option<[u8; 4]> {
     u32::from_str_radix(hex, 16).ok().map(u32::to_ne_bytes)
 }
 
-/// The first process that has one of `sockets` open.
+/// Finds the first process that has one of `sockets` open.
 fn process(root: &Path, sockets: &[Socket]) -> Option<(u32, String)> {
     let wanted: Vec<String> = sockets.iter().map(|socket| format!("socket:[{}]", socket.inode)).collect();
     let proc = root.join("proc");
@@ -144,7 +144,7 @@ mod tests {
     const HEAD: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n";
 
     #[test]
-    fn a_port_of_this_process_is_known_to_be() {
+    fn udp_port_of_this_process_is_found() {
         for at in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
             let Ok(socket) = UdpSocket::bind(at) else { continue };
             let Holder::Process { pid, .. } = of(socket.local_addr().unwrap()) else {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn listening_tcp_port_of_this_process_is_known_to_be() {
+    fn listening_tcp_port_of_this_process_is_found() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let _connected = std::net::TcpStream::connect(address).unwrap();
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(of_tcp(address), Holder::Unknown, "a connection holds no port");
     }
 
-    /// A machine with one socket at loopback port 4443, of user 77.
+    /// A file system root whose socket table `table` holds `line`.
     fn machine(table: &str, line: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("proc/net")).unwrap();
@@ -179,7 +179,7 @@ mod tests {
 
     #[cfg(target_endian = "little")]
     #[test]
-    fn what_the_system_does_not_tell_is_not_made_up() {
+    fn uninspectable_holder_is_reported_as_its_user() {
         let root = machine(
             "udp",
             " 7: 0100007F:115B 00000000:0000 07 00000000:00000000 00:00000000 00000000    77        0 4711 2 0 0",
@@ -193,7 +193,7 @@ mod tests {
         fs::write(folder.join("comm"), "evil\x1b[2J\n").unwrap();
         symlink("socket:[4711]", folder.join("fd/3")).unwrap();
         let holder = at(root.path(), "127.0.0.1:4443");
-        assert_eq!(holder.to_string(), "evil\\u{1b}[2J (pid 815)", "a name of others is escaped");
+        assert_eq!(holder.to_string(), "evil\\u{1b}[2J (pid 815)", "the name of a process is escaped");
     }
 
     #[cfg(target_endian = "little")]

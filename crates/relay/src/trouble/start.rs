@@ -1,4 +1,4 @@
-//! Why a relay does not start, in words.
+//! Errors of starting a relay, with remedies.
 
 use std::{
     fs, io,
@@ -11,13 +11,13 @@ use relay_worker::{BindError, StartError};
 use super::{Trouble, has_ipv6, holder, holder::Holder};
 use crate::{limits::rlimit, listeners::unix_trouble};
 
-/// How the limit on open files is raised.
+/// Remedy for a low limit of open files.
 pub const RAISE_FILES: &str = "raise the hard limit (LimitNOFILE=65536 in a systemd unit, \
      --ulimit nofile=65536 for a container, `ulimit -Hn` in a shell)";
-/// Ports below this are for the privileged, unless the system says otherwise.
+/// First port that needs no privilege, by default.
 const PRIVILEGED: u16 = 1_024;
 
-/// What kept a relay with `workers` from starting.
+/// Problem that kept a relay with `workers` from starting.
 pub fn start(error: &StartError, workers: usize) -> Trouble {
     match error {
         StartError::Bind(error) => bind(Path::new("/"), error, workers),
@@ -26,7 +26,7 @@ pub fn start(error: &StartError, workers: usize) -> Trouble {
     }
 }
 
-/// Why the sockets could not be made on the machine whose files are below `root`.
+/// Problem of binding sockets on the machine whose files are below `root`.
 fn bind(root: &Path, error: &BindError, workers: usize) -> Trouble {
     let what = error.to_string();
     match error {
@@ -52,11 +52,11 @@ fn bind(root: &Path, error: &BindError, workers: usize) -> Trouble {
             what,
             "Linux 4.6 or newer is needed, and a sandbox has to allow SO_ATTACH_REUSEPORT_CBPF",
         ),
-        BindError::Other { .. } => Trouble::new(what, "`moq-relay doctor` looks at what the machine allows"),
+        BindError::Other { .. } => Trouble::new(what, "`moq-relay doctor` checks the limits of the machine"),
     }
 }
 
-/// Why a socket cannot be bound to `addr`.
+/// Problem of binding a socket to `addr`.
 pub(crate) fn bind_error(root: &Path, addr: SocketAddr, error: io::Error) -> Trouble {
     bind(root, &BindError::of(addr, error), 1)
 }
@@ -66,14 +66,14 @@ pub(crate) fn is_without_ipv6(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
 
-/// What to write where there is no IPv6.
+/// Remedy for a machine without IPv6.
 pub(crate) fn without_ipv6(addr: SocketAddr) -> String {
     let alike = if addr.ip().is_loopback() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
     let at = SocketAddr::from((alike, addr.port()));
     format!("listen on IPv4 alone: --bind {at}, or bind = \"{at}\" in [server]")
 }
 
-/// Somebody has the port.
+/// Problem of a UDP port that is in use.
 pub(crate) fn in_use(addr: SocketAddr, holder: &Holder) -> Trouble {
     let port = addr.port();
     let who = match holder {
@@ -89,7 +89,7 @@ pub(crate) fn in_use(addr: SocketAddr, holder: &Holder) -> Trouble {
     )
 }
 
-/// Why the listeners beside QUIC could not be made.
+/// Problem of starting a listener other than QUIC.
 pub(crate) fn listener(error: &relay_admin::StartError) -> Trouble {
     match error {
         relay_admin::StartError::Bind { what, address, source } => tcp(what, *address, source),
@@ -112,7 +112,7 @@ pub(crate) fn listener(error: &relay_admin::StartError) -> Trouble {
     }
 }
 
-/// Why `what` cannot be served over TCP at `address`.
+/// Problem of serving `what` over TCP at `address`.
 pub(crate) fn tcp(what: &str, address: SocketAddr, error: &io::Error) -> Trouble {
     let refused = format!("cannot listen for {what} on tcp {address}");
     match error.kind() {
@@ -128,12 +128,12 @@ pub(crate) fn tcp(what: &str, address: SocketAddr, error: &io::Error) -> Trouble
             Trouble::new(format!("{refused}: this machine has no IPv6"), "listen on an address of IPv4")
         }
         _ => {
-            Trouble::new(format!("{refused}: {error}"), "`moq-relay doctor` looks at what the machine allows")
+            Trouble::new(format!("{refused}: {error}"), "`moq-relay doctor` checks the limits of the machine")
         }
     }
 }
 
-/// Somebody has the TCP port of `what`.
+/// Problem of a TCP port that is in use.
 pub(crate) fn tcp_in_use(what: &str, address: SocketAddr, holder: &Holder) -> Trouble {
     let port = address.port();
     let who = match holder {
@@ -166,7 +166,7 @@ fn forbidden(root: &Path, addr: SocketAddr, what: String) -> Trouble {
     )
 }
 
-/// Too few files may be open for `workers`.
+/// Problem of a limit of open files that is too low for `workers`.
 pub(crate) fn files(workers: usize, hard: Option<u64>) -> Trouble {
     let needed = rlimit::needed(workers);
     let limit = hard.map_or_else(|| "no more".to_owned(), |hard| format!("at most {hard}"));
@@ -175,7 +175,7 @@ pub(crate) fn files(workers: usize, hard: Option<u64>) -> Trouble {
 
 fn thread(cause: &io::Error, workers: usize) -> Trouble {
     match cause.kind() {
-        // EAGAIN of a thread that could not be made.
+        // EAGAIN of a thread that could not be created.
         io::ErrorKind::WouldBlock => Trouble::new(
             format!("cannot start a worker: no more threads ({cause})"),
             "raise the limit on threads (TasksMax= in a systemd unit, `ulimit -u` in a shell)",
@@ -185,7 +185,7 @@ fn thread(cause: &io::Error, workers: usize) -> Trouble {
         }
         _ => Trouble::new(
             format!("cannot start a worker ({cause})"),
-            "`moq-relay doctor` looks at what the machine allows",
+            "`moq-relay doctor` checks the limits of the machine",
         ),
     }
 }
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_made_here_still_says_what_to_do() {
+    fn bind_errors_name_a_remedy() {
         let here: SocketAddr = "[::]:4443".parse().unwrap();
         assert_eq!(
             said(&BindError::NoIpv6(here)),
@@ -211,7 +211,10 @@ mod tests {
             "udp [::]:4443 is already in use by another process; `sudo ss -ulpn 'sport = :4443'` shows which \
              one: stop it, or listen on another port (--bind [::]:4444, or `bind` in [server])"
         );
-        assert!(said(&BindError::Forbidden(here)).ends_with("change it there"), "not for its number");
+        assert!(
+            said(&BindError::Forbidden(here)).ends_with("change it there"),
+            "not because of the port number"
+        );
         let refused = io::Error::from_raw_os_error(1);
         assert!(said(&BindError::Steering(refused)).contains("; Linux 4.6 or newer is needed"));
         let again = io::Error::from_raw_os_error(11);

@@ -1,8 +1,8 @@
-//! Outputs that are kept in files.
+//! Golden files.
 
 use std::{env, fs, path::Path};
 
-/// Compares `text` with `tests/golden/NAME`; `GOLDEN=write` keeps it anew.
+/// Compares `text` with `tests/golden/NAME`; `GOLDEN=write` rewrites it.
 pub(crate) fn golden(name: &str, text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if env::var_os("GOLDEN").is_some_and(|value| value == "write") {

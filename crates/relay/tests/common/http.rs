@@ -1,4 +1,4 @@
-//! Requests over plain sockets, and answers as they came.
+//! HTTP requests over plain sockets, and their raw answers.
 
 use std::{
     io::{Read, Write},
@@ -15,7 +15,7 @@ use rustls::{
 
 use super::PATIENCE;
 
-/// Believes whatever certificate is shown.
+/// Verifier that accepts any certificate.
 #[derive(Debug)]
 pub(crate) struct Anybody;
 
@@ -54,13 +54,13 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// An answer.
+/// An HTTP answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// The body came to its end.
+    /// Whether the body is complete.
     pub(crate) is_whole: bool,
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn free_tcp() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// A connection that gives up in the end.
+/// Connects, with a read timeout.
 pub(crate) fn connect(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -87,17 +87,17 @@ pub(crate) fn connect(address: &str) -> TcpStream {
     stream
 }
 
-/// Sends `bytes`, and all that comes back until the end.
+/// Sends `bytes`, and reads until the end of the connection.
 pub(crate) fn exchange(address: &str, bytes: &[u8]) -> Vec<u8> {
     let mut stream = connect(address);
     stream.write_all(bytes).unwrap();
     let mut all = Vec::new();
-    // A reset ends it as well.
+    // A reset counts as the end.
     let _ = stream.read_to_end(&mut all);
     all
 }
 
-/// One request over a connection of its own. `headers`: lines without their ends.
+/// Makes one request over a new connection. `headers`: lines without line breaks.
 pub(crate) fn ask(address: &str, method: &str, target: &str, headers: &[&str]) -> Reply {
     let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     let request =
@@ -109,7 +109,7 @@ pub(crate) fn get(address: &str, target: &str) -> Reply {
     ask(address, "GET", target, &[])
 }
 
-/// Asks for a WebSocket; what comes first.
+/// Requests a WebSocket upgrade; returns the head of the answer.
 pub(crate) fn upgrade(address: &str, target: &str, headers: &[&str]) -> Reply {
     let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     let request = format!(
@@ -132,7 +132,7 @@ pub(crate) fn head(stream: &mut TcpStream) -> Vec<u8> {
     all
 }
 
-/// Reads until `text` has come.
+/// Reads until `text` is received.
 pub(crate) fn until(stream: &mut TcpStream, text: &str) -> String {
     let (mut all, mut some) = (String::new(), [0; 4_096]);
     while !all.contains(text) {
@@ -143,7 +143,7 @@ pub(crate) fn until(stream: &mut TcpStream, text: &str) -> String {
     all
 }
 
-/// Takes an answer apart.
+/// Parses an answer. `is_bare`: it has no body.
 pub(crate) fn reply(all: &[u8], is_bare: bool) -> Reply {
     let Some(end) = all.windows(4).position(|four| four == b"\r\n\r\n") else { return Reply::default() };
     let head = String::from_utf8_lossy(&all[..end]).into_owned();
@@ -165,7 +165,7 @@ pub(crate) fn reply(all: &[u8], is_bare: bool) -> Reply {
     reply
 }
 
-/// What chunks hold, and whether the last one came.
+/// Decodes chunks; returns the body, and whether the last chunk was received.
 fn unchunked(mut rest: &[u8]) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
     loop {
@@ -185,7 +185,7 @@ fn unchunked(mut rest: &[u8]) -> (Vec<u8>, bool) {
     }
 }
 
-/// Looks again and again until `found` says so.
+/// Polls until `found` returns a value.
 pub(crate) fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     for _ in 0..2_000 {
         if let Some(found) = found() {

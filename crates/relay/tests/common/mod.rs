@@ -1,4 +1,4 @@
-//! The binary as a process: what its tests share.
+//! Helpers of the tests that run the binary as a process.
 
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
@@ -22,7 +22,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// Longer than anything here takes on a busy machine.
+/// Timeout of any step on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn relay() -> Command {
@@ -47,37 +47,37 @@ pub(crate) fn free_address() -> String {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// What a process holds, bytes.
+/// Resident memory of a process, bytes.
 pub(crate) fn resident(process: u32) -> u64 {
     let pages = fs::read_to_string(format!("/proc/{process}/statm")).unwrap();
     let pages: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
     pages * rustix::param::page_size() as u64
 }
 
-/// All that a relay says, from its first line on.
+/// All output lines of a relay.
 pub(crate) struct Recording {
     said: Arc<Mutex<Vec<String>>>,
     thread: JoinHandle<()>,
 }
 
 impl Recording {
-    /// Waits for a line that holds `text`.
+    /// Waits for a line with `text`.
     pub(crate) fn wait_for(&self, text: &str) {
         let began = Instant::now();
         while !self.said.lock().unwrap().iter().any(|line| line.contains(text)) {
-            assert!(began.elapsed() < PATIENCE, "it does not say {text:?}");
+            assert!(began.elapsed() < PATIENCE, "no line with {text:?}");
             thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// All of it, once the relay has ended.
+    /// Returns all lines once the relay has ended.
     pub(crate) fn all(self) -> Vec<String> {
         self.thread.join().unwrap();
         std::mem::take(&mut *self.said.lock().unwrap())
     }
 }
 
-/// A relay that runs, and what it prints and logs.
+/// A running relay with its output lines.
 pub(crate) struct Running {
     pub(crate) child: Child,
     lines: Mutex<mpsc::Receiver<String>>,
@@ -92,7 +92,7 @@ impl Running {
         Self { child, lines: Mutex::new(lines) }
     }
 
-    /// From now on all that it says is kept aside: for one that says more than anybody listens to.
+    /// Records all further lines, for tests that read them later.
     pub(crate) fn record(&mut self) -> Recording {
         let (_, nothing) = mpsc::sync_channel(0);
         let lines = std::mem::replace(self.lines.get_mut().unwrap(), nothing);
@@ -102,7 +102,7 @@ impl Running {
         Recording { said, thread }
     }
 
-    /// The next line that holds `text`.
+    /// Waits for the next line with `text`.
     pub(crate) fn line_with(&self, text: &str) -> String {
         loop {
             let line =
@@ -117,7 +117,7 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// How it ended, and all that it said since it was listened to last.
+    /// Waits for the end; returns the status and the remaining lines.
     pub(crate) fn end_saying(mut self) -> (ExitStatus, Vec<String>) {
         let mut said = Vec::new();
         loop {
@@ -129,7 +129,7 @@ impl Running {
         }
     }
 
-    /// How it ended. Its output ends with it.
+    /// Waits for the end; returns the status.
     pub(crate) fn end(mut self) -> ExitStatus {
         loop {
             match self.lines.lock().unwrap().recv_timeout(PATIENCE) {

@@ -1,4 +1,4 @@
-//! A relay that decides who comes in, with keys beside its file; and who wants to.
+//! A relay with authorization settings and key files, and clients of it.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{Recording, Running, free_address, relay};
 
-/// A relay with this much of a file, beside files of keys.
+/// A relay with these `auth` settings, and key files in its folder.
 pub(crate) struct Site {
     folder: TempDir,
     pub(crate) relay: Running,
@@ -26,14 +26,14 @@ impl Site {
         Self::with(auth, |_| {})
     }
 
-    /// `prepare` puts files into its folder.
+    /// Starts it with trace logs; `prepare` adds files to its folder.
     pub(crate) fn with(auth: &str, prepare: impl FnOnce(&File)) -> Self {
         let site = Self::start("moq_relay=trace", auth, prepare);
         site.relay.line_with("serving");
         site
     }
 
-    /// With another `RUST_LOG`, and all that is said from the first line on.
+    /// Starts it with this `RUST_LOG`, and records all lines.
     pub(crate) fn recorded(log: &str, auth: &str, prepare: impl FnOnce(&File)) -> (Self, Recording) {
         let mut site = Self::start(log, auth, prepare);
         let recording = site.relay.record();
@@ -41,7 +41,7 @@ impl Site {
         (site, recording)
     }
 
-    /// One that says what it says without being asked.
+    /// Starts it with the default log level.
     pub(crate) fn quiet(auth: &str) -> Self {
         let site = Self::start("info", auth, |_| {});
         site.relay.line_with("serving");
@@ -67,7 +67,7 @@ impl Site {
         format!("{scheme}://{}{target}", self.address)
     }
 
-    /// Comes in, and is in once the relay says who it is.
+    /// Connects by raw QUIC, and waits until the session is admitted.
     pub(crate) async fn enter(&self, target: &str) -> Result<Client, Closed> {
         self.enter_by("moqt", target).await
     }
@@ -86,7 +86,7 @@ impl Site {
             Err(Error::Closed(closed)) => return Err(closed),
             client => client.unwrap(),
         };
-        // Whoever is not let in is not answered.
+        // Only an admitted session is answered.
         match client.announced("").await {
             Ok(_) => Ok(client),
             Err(_) => Err(client.closed().await),
@@ -95,7 +95,7 @@ impl Site {
 
     pub(crate) async fn refused(&self, target: &str) -> Closed {
         match self.enter(target).await {
-            Ok(_) => panic!("{target} was let in"),
+            Ok(_) => panic!("{target} was admitted"),
             Err(closed) => closed,
         }
     }
@@ -105,7 +105,7 @@ pub(crate) fn key(id: &str) -> Key {
     Key::generate(Algorithm::ES256, Some(id.parse::<KeyId>().unwrap())).unwrap()
 }
 
-/// Publishes and subscribes below `room`.
+/// Claims to publish and subscribe below `room`.
 pub(crate) fn claims(room: &str) -> Claims {
     let all = vec![Pattern::parse("**").unwrap()];
     let root = Path::parse(room).unwrap();
@@ -127,7 +127,7 @@ pub(crate) fn unauthorized(closed: &Closed) {
     assert_eq!(code(closed), Some(SessionCode::UNAUTHORIZED), "{closed:?}");
 }
 
-/// What one publishes as `path` reaches the other as `seen`.
+/// Checks that a broadcast published as `path` is received as `seen`.
 pub(crate) async fn flows(publisher: &Client, path: &str, subscriber: &Client, seen: &str) {
     let broadcast = publisher.broadcast(path).unwrap();
     let track = broadcast.track("t", TrackInfo::default()).unwrap();

@@ -1,4 +1,4 @@
-//! A small HTTP server for whoever asks one.
+//! A small HTTP server in the role of an auth server or key server.
 
 use std::{
     sync::{Arc, Mutex},
@@ -10,13 +10,13 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// What was asked.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) method: String,
     /// Path and query.
     pub(crate) target: String,
-    /// Names are lower-case.
+    /// Headers with lower-case names.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
 }
@@ -27,7 +27,7 @@ impl Asked {
     }
 }
 
-/// What is answered.
+/// An answer, sent with a delay of `after`.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -58,7 +58,7 @@ impl Answer {
 
 type Rule = Arc<Mutex<Box<dyn FnMut(&Asked) -> Answer + Send>>>;
 
-/// It serves as long as the runtime does.
+/// Server that runs until its runtime ends.
 pub(crate) struct Web {
     pub(crate) url: String,
     rule: Rule,
@@ -80,7 +80,7 @@ impl Web {
         Self { url, rule, asked }
     }
 
-    /// Answers otherwise from now on.
+    /// Replaces the rule for answers.
     pub(crate) fn now(&self, rule: impl FnMut(&Asked) -> Answer + Send + 'static) {
         *self.rule.lock().unwrap() = Box::new(rule);
     }
@@ -89,7 +89,7 @@ impl Web {
         self.asked.lock().unwrap().clone()
     }
 
-    /// Waits until it was asked something that `is` says is meant.
+    /// Waits for a request that matches `is`.
     pub(crate) async fn until(&self, what: &str, is: impl Fn(&Asked) -> bool) -> Asked {
         for _ in 0..2_000 {
             if let Some(asked) = self.asked().into_iter().find(|asked| is(asked)) {

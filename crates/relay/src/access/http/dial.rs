@@ -1,4 +1,4 @@
-//! Connections to the one server that is configured.
+//! Connections to the one configured server.
 
 use std::{
     io,
@@ -31,18 +31,18 @@ use url::{Host, Url};
 use super::{Outage, causes};
 use crate::config::may_be_plain;
 
-/// Addresses of one name that are tried.
+/// Most addresses of one host name that are tried.
 const ADDRESSES: usize = 8;
 /// Time after which the next address is tried beside the one before (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 /// Largest head of an answer, bytes.
 const HEAD_BYTES: usize = 64 * 1024;
 
-/// The server of a URL, and how it may be reached.
+/// Address and security of the configured server.
 pub(super) struct Server {
     host: Host<String>,
     port: u16,
-    /// `None`: plain HTTP.
+    /// TLS settings and server name; `None` for plain HTTP.
     tls: Option<(TlsConnector, ServerName<'static>)>,
     /// Networks that plain HTTP may reach beside loopback.
     plain: Vec<Network>,
@@ -53,14 +53,14 @@ pub(super) struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
     /// Bytes received since it was opened, after decryption.
     received: Arc<AtomicU64>,
-    /// When the last answer ended.
+    /// Time when the last answer ended.
     pub(super) idle_since: Instant,
 }
 
 /// A request without an answer.
 pub(super) struct Failure {
     pub(super) error: hyper::Error,
-    /// Part of an answer came.
+    /// Whether part of an answer was received.
     pub(super) is_answered: bool,
 }
 
@@ -98,7 +98,7 @@ impl Server {
         }
     }
 
-    /// Addresses that may be connected to. Looked up each time: a name may get others while the relay runs.
+    /// Addresses that may be connected to, resolved for each connection since DNS records change.
     async fn addresses(&self) -> Result<Vec<SocketAddr>, Outage> {
         let found: Vec<SocketAddr> = match &self.host {
             Host::Ipv4(address) => vec![(*address, self.port).into()],
@@ -111,12 +111,12 @@ impl Server {
         self.allowed(&found)
     }
 
-    /// Of the addresses that were found, those that may be connected to. Errors when there is none.
+    /// Filters the resolved addresses by the plain HTTP rule; an error if none is left.
     pub(super) fn allowed(&self, found: &[SocketAddr]) -> Result<Vec<SocketAddr>, Outage> {
         let may_reach = |at: &SocketAddr| self.tls.is_some() || may_be_plain(at.ip(), &self.plain);
         let allowed: Vec<SocketAddr> = found.iter().copied().filter(may_reach).collect();
         match found.first() {
-            None => Err(Outage::Failed("its name has no address".to_owned())),
+            None => Err(Outage::Failed("its host name has no address".to_owned())),
             Some(first) if allowed.is_empty() => Err(Outage::Failed(format!(
                 "plain HTTP to {} is not allowed; use https:// or add its network to `auth.plain`",
                 first.ip()
@@ -161,12 +161,12 @@ impl Connection {
         let io = TokioIo::new(Counted { stream, received: received.clone() });
         let opened = http1::Builder::new().max_buf_size(HEAD_BYTES).handshake(io).await;
         let (sender, driver) = opened.map_err(|error| Outage::Failed(causes(&error)))?;
-        // Its errors are those of the requests.
+        // Its errors are returned by the requests, too.
         tokio::spawn(async move { drop(driver.await) });
         Ok(Self { sender, received, idle_since: Instant::now() })
     }
 
-    /// Whether it takes another request. Waits until the end of the last answer is processed.
+    /// Whether it accepts another request. Waits until the end of the last answer is processed.
     pub(super) async fn is_open(&mut self) -> bool {
         !self.sender.is_closed() && self.sender.ready().await.is_ok()
     }

@@ -12,7 +12,7 @@ use tokio::{
 
 use super::*;
 
-/// The action of a server upon one request.
+/// Action of a scripted server upon one request.
 #[derive(Clone, Copy)]
 enum Act {
     /// An answer; the connection stays open.

@@ -13,7 +13,7 @@ use crate::config::Pair;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// A pair in PEM that is valid for so many days from `now` on.
+/// A PEM pair valid for `days` from `now`.
 fn made(name: &str, now: SystemTime, days: u32) -> (String, String) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -28,7 +28,7 @@ fn authority() -> String {
     params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
 }
 
-/// A folder with a pair, and the store that reads it.
+/// A folder with a pair, and the store that watches it.
 struct Bench {
     folder: TempDir,
     store: Store,
@@ -64,20 +64,20 @@ impl Bench {
         self.write("key.pem", key);
     }
 
-    /// One look.
+    /// Polls once.
     fn look(&mut self) -> Vec<News> {
         self.now += Duration::from_millis(500);
         self.store.look(self.now, false)
     }
 
-    /// As many looks as it takes to believe what is there.
+    /// Polls as often as it takes to apply a change.
     fn settle(&mut self) -> Vec<News> {
         let mut news = self.look();
         news.extend(self.look());
         news
     }
 
-    /// What is said when something cannot be used.
+    /// Text of the event that the new files cannot be used.
     fn kept(&mut self) -> String {
         match &self.settle()[..] {
             [News::Kept(trouble)] => trouble.to_string(),
@@ -91,7 +91,7 @@ fn is_shown(news: &[News]) -> bool {
 }
 
 #[test]
-fn a_new_pair_is_shown_once_it_has_settled_and_at_once_in_a_hurry() {
+fn new_pair_is_used_once_settled_or_at_once_in_a_hurry() {
     let mut bench = Bench::new();
     assert_eq!(bench.settle(), []);
     let first = bench.store.fingerprint();
@@ -104,11 +104,11 @@ fn a_new_pair_is_shown_once_it_has_settled_and_at_once_in_a_hurry() {
     assert_ne!(*fingerprint, first);
     bench.put(&made("c.example", bench.now, 90));
     assert!(is_shown(&bench.store.look(bench.now, true)));
-    assert_eq!(bench.store.look(bench.now, true), [News::Unchanged], "who asks gets an answer");
+    assert_eq!(bench.store.look(bench.now, true), [News::Unchanged], "a requested reload is answered");
 }
 
 #[test]
-fn what_cannot_be_used_is_told_once_and_replaces_nothing() {
+fn unusable_pair_is_logged_once_and_replaces_nothing() {
     let mut bench = Bench::new();
     let good = (
         fs::read_to_string(bench.folder.path().join("cert.pem")).unwrap(),
@@ -130,7 +130,7 @@ fn what_cannot_be_used_is_told_once_and_replaces_nothing() {
         bench.write("key.pem", key);
         let said = bench.kept();
         assert!(said.contains(expected), "{said}");
-        assert!(said.contains(": the certificate of before is still shown, until 2"), "{said}");
+        assert!(said.contains("; keeping the previous certificate, valid until 2"), "{said}");
         assert!(bench.store.trouble().is_some_and(|trouble| trouble.contains(expected)));
         assert_eq!(bench.settle(), [], "once");
         assert_eq!(bench.store.fingerprint(), first);
@@ -141,9 +141,9 @@ fn what_cannot_be_used_is_told_once_and_replaces_nothing() {
     fs::remove_file(bench.folder.path().join("cert.pem")).unwrap();
     assert!(bench.kept().contains("there is no file "));
     fs::create_dir(bench.folder.path().join("cert.pem")).unwrap();
-    assert!(bench.kept().contains("is a folder"), "another state is told anew");
+    assert!(bench.kept().contains("is a folder"), "another failure is logged");
     bench.now += DAY;
-    assert!(bench.kept().contains("is a folder"), "and what lasts, once a day");
+    assert!(bench.kept().contains("is a folder"), "a lasting one, once a day");
     assert_eq!(bench.store.fingerprint(), first);
     fs::remove_dir(bench.folder.path().join("cert.pem")).unwrap();
     bench.put(&(other, other_key));
@@ -152,7 +152,7 @@ fn what_cannot_be_used_is_told_once_and_replaces_nothing() {
 }
 
 #[test]
-fn what_is_doubtful_is_told_when_it_is_new() {
+fn warning_is_logged_when_it_is_new() {
     let mut bench = Bench::new();
     let open = |bench: &Bench| {
         let path = bench.folder.path().join("key.pem");
@@ -172,22 +172,22 @@ fn what_is_doubtful_is_told_when_it_is_new() {
     assert!(matches!(news[..], [News::Shown { .. }]), "three days are its whole life: {news:?}");
     bench.put(&made("b.example", bench.now - DAY * 80, 87));
     let news = bench.settle();
-    assert!(matches!(news[..], [News::Shown { .. }, News::Ending(_)]), "the end is told once: {news:?}");
+    assert!(matches!(news[..], [News::Shown { .. }, News::Ending(_)]), "the expiry is logged once: {news:?}");
 }
 
 #[test]
-fn a_pair_that_comes_in_two_steps_is_shown_when_it_is_whole() {
+fn pair_written_in_two_steps_is_used_when_complete() {
     let mut bench = Bench::new();
     let (cert, key) = made("b.example", bench.now, 90);
     bench.write("cert.pem", &cert);
-    assert_eq!(bench.look(), [], "a step in between is nothing to talk about");
+    assert_eq!(bench.look(), [], "an incomplete pair logs nothing");
     bench.write("key.pem", &key);
     assert_eq!(bench.look(), []);
     assert!(is_shown(&bench.look()));
 }
 
 #[test]
-fn a_symlink_that_is_turned_is_a_change() {
+fn retargeted_symlink_is_a_change() {
     // As certbot does: a link for each file.
     let mut bench = Bench::with(|folder, now| {
         for version in [1, 2] {
@@ -227,7 +227,7 @@ fn a_symlink_that_is_turned_is_a_change() {
 }
 
 #[test]
-fn what_is_not_valid_yet_is_shown_when_it_is() {
+fn certificate_not_yet_valid_is_used_once_valid() {
     let mut bench = Bench::new();
     bench.put(&made("b.example", bench.now + DAY, 90));
     let said = bench.kept();
@@ -237,7 +237,7 @@ fn what_is_not_valid_yet_is_shown_when_it_is() {
 }
 
 #[test]
-fn the_end_is_told_ahead_and_a_new_certificate_ends_that() {
+fn expiry_is_logged_ahead_until_a_new_certificate() {
     let mut bench = Bench::new();
     let mut all = Vec::new();
     for _ in 0..90 {
@@ -254,7 +254,7 @@ fn the_end_is_told_ahead_and_a_new_certificate_ends_that() {
 }
 
 #[test]
-fn a_certificate_that_was_made_is_renewed_before_it_ends() {
+fn generated_certificate_is_renewed_before_expiry() {
     let start = SystemTime::now();
     let mut store = Store::open(&Tls::Generated(vec!["relay.lan".to_owned()]), &[], start).unwrap();
     let first = store.fingerprint();
@@ -267,7 +267,7 @@ fn a_certificate_that_was_made_is_renewed_before_it_ends() {
 }
 
 #[test]
-fn a_new_certificate_ends_the_tickets_of_before() {
+fn new_certificate_invalidates_older_tickets() {
     let mut bench = Bench::new();
     bench.store.tickets.renew().unwrap();
     let before = bench.store.tickets.current().unwrap();
@@ -280,7 +280,7 @@ fn a_new_certificate_ends_the_tickets_of_before() {
 }
 
 #[test]
-fn authorities_are_taken_up_and_what_cannot_be_one_changes_nothing() {
+fn authorities_are_reloaded_and_unusable_ones_ignored() {
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (folder.path().join("one.pem"), folder.path().join("two.pem"));
     fs::write(&one, authority()).unwrap();
@@ -298,9 +298,12 @@ fn authorities_are_taken_up_and_what_cannot_be_one_changes_nothing() {
         let news = store.look(now, true);
         let [News::Kept(trouble)] = &news[..] else { panic!("{news:?}") };
         let said = trouble.to_string();
-        assert!(said.contains(expected) && said.contains("judged by the authorities of before"), "{said}");
+        assert!(
+            said.contains(expected) && said.contains("keeping the previous client authorities"),
+            "{said}"
+        );
         assert!(store.trouble().is_some());
     }
-    assert!(Store::open(&tls, &[one, two], now).is_err(), "a start says so");
+    assert!(Store::open(&tls, &[one, two], now).is_err(), "the start fails");
     assert!(Store::open(&tls, &[], now).unwrap().clients().is_none(), "nobody is asked");
 }

@@ -1,4 +1,4 @@
-//! Keys of deployed relays that do nothing here, or that this relay must refuse.
+//! Keys of deployed relays that have no effect here, or that this relay must refuse.
 
 use super::{Entry, Kind, Status};
 
@@ -14,25 +14,25 @@ const fn entry(
     Entry { key, spellings, short, kind: Kind::Any, status, meaning }
 }
 
-/// Of connections to other relays.
+/// Key of connections to other relays, without effect.
 const fn dial(key: &'static str, spellings: Spellings, short: Spellings, meaning: &'static str) -> Entry {
     entry(key, spellings, short, Status::Idle("no other relays are dialled yet"), meaning)
 }
 
-/// A connection to another relay that would not be made.
+/// Key that asks for a link to another relay, refused because no link would be made.
 const fn link(key: &'static str, spellings: Spellings, short: Spellings, meaning: &'static str) -> Entry {
     const INSTEAD: &str = "relays are not linked yet, and this one would look healthy while it misses what the \
                            others have; remove the key to run it on its own";
     entry(key, spellings, short, Status::Refused(INSTEAD), meaning)
 }
 
-/// Of something that does nothing here.
+/// Key without effect.
 const fn idle(key: &'static str, spellings: Spellings, why: &'static str, meaning: &'static str) -> Entry {
     entry(key, spellings, &[], Status::Idle(why), meaning)
 }
 
 impl Entry {
-    /// Its flag stands without a value.
+    /// Marks a key whose flag may stand without a value.
     const fn switch(mut self) -> Self {
         self.kind = Kind::AnySwitch;
         self

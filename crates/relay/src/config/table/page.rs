@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Entry, Status, entries};
 
-/// What stands in `docs/configuration.md` between its marks.
+/// Generates the part of `docs/configuration.md` between its marks.
 pub fn markdown() -> String {
     let mut page = String::from(
         "## Keys that are obeyed\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n",
@@ -42,7 +42,7 @@ pub fn markdown() -> String {
     page
 }
 
-/// The entries that `pick` has something to say of.
+/// Writes the table of the entries for which `pick` returns a text.
 fn rest(page: &mut String, title: &str, pick: impl Fn(Status) -> Option<&'static str>) {
     let _ = writeln!(page, "| key | also as | what it asks for | {title} |\n| --- | --- | --- | --- |");
     for entry in entries() {

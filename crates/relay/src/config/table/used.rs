@@ -1,4 +1,4 @@
-//! The keys that are obeyed.
+//! Supported keys.
 
 use super::{Entry, Kind, Status};
 
@@ -31,7 +31,7 @@ pub(super) static ENTRIES: &[Entry] = &[
         Kind::Files,
         "none",
         "certificate chain, leaf first (PEM); wants `tls.key`. Of several, a client gets the one for the name it \
-         asks for, else the first. Read again when it changes",
+         asks for, else the first. Reloaded when it changes",
     )
     .or(&["server.tls.cert", "listen.tls.cert"]),
     used("tls.key", Kind::Files, "none", "private key of the certificate (PEM); one for each, in the same order")
@@ -48,8 +48,8 @@ pub(super) static ENTRIES: &[Entry] = &[
         "tls.root",
         Kind::Files,
         "none",
-        "authorities of client certificates (PEM): clients may show one, need not, and are refused with one of \
-         anybody else. Read again when it changes",
+        "authorities of client certificates (PEM): client certificates are optional, and rejected if issued \
+         by anybody else. Reloaded when it changes",
     )
     .or(&["server.tls.root", "listen.tls.root"]),
     used(
@@ -67,15 +67,15 @@ pub(super) static ENTRIES: &[Entry] = &[
     .or(&["auth.public_subscribe"]),
     used("auth.public.publish", Kind::Prefixes, "`auth.public`", "prefixes that everybody may publish below")
         .or(&["auth.public_publish"]),
-    used("auth.key", Kind::Files, "none", "key that tokens are checked with (JWK), or a set of them. Read again when it changes"),
+    used("auth.key", Kind::Files, "none", "key that verifies tokens (JWK), or a set of them. Reloaded when it changes"),
     used(
         "auth.key_dir",
         Kind::KeyDir,
         "none",
-        "keys that tokens are checked with: a folder of `NAME.jwk`, or a URL, which is fetched itself and used as a key \
+        "keys that verify tokens: a folder of `NAME.jwk`, or a URL, which is fetched itself and used as a key \
          set if it answers one; otherwise keys are fetched below it, as `NAME.jwk`",
     ),
-    used("auth.jwks", Kind::Url, "none", "URL of the key set (JWKS) of an identity provider, that tokens are checked with"),
+    used("auth.jwks", Kind::Url, "none", "URL of the key set (JWKS) of an identity provider, which verifies tokens"),
     used(
         "auth.audience",
         Kind::Texts,
@@ -84,8 +84,8 @@ pub(super) static ENTRIES: &[Entry] = &[
          is refused",
     ),
     used("auth.issuer", Kind::Texts, "any", "values of `iss` that are accepted: with some, a token must have one of them"),
-    used("auth.url", Kind::Url, "none", "server that decides on each session: a POST when it comes, when it says so again, and when it ends"),
-    used("auth.api", Kind::Url, "none", "server that decides on each path and key, the older way: one GET")
+    used("auth.url", Kind::Url, "none", "server that decides about each session: a POST when it connects, at each revalidation, and when it ends"),
+    used("auth.api", Kind::Url, "none", "server that decides about each path and key, by the older protocol: one GET")
         .or(&["auth.auth_api"]),
     used("auth.refresh", Kind::Duration, "`\"60s\"`", "how often remote keys and grants are asked for again"),
     used(
@@ -101,17 +101,17 @@ pub(super) static ENTRIES: &[Entry] = &[
         Kind::Networks,
         "this machine",
         "networks where keys and grants may be asked for over plain `http://`; compared with the address of each \
-         connection. Anybody on the way there decides who may come in",
+         connection. Anybody on that network path can decide who is admitted",
     ),
     used("auth.tls.root", Kind::Files, "the system's", "authorities trusted where keys and grants are asked for (PEM)"),
     used("auth.tls.cert", Kind::File, "none", "certificate shown there (PEM)"),
     used("auth.tls.key", Kind::File, "none", "its private key (PEM)"),
-    used("auth.tls.disable_verify", Kind::Switch, "`false`", "trust anybody there: for tests only"),
+    used("auth.tls.disable_verify", Kind::Switch, "`false`", "accept any certificate there: for tests only"),
     used(
         "auth.takeover",
         Kind::Takeover,
         "\"identity\"",
-        "who may take a path that is live: whoever shows the same token subject, or `\"any\"`",
+        "clients that may take over a live path: those with the same token subject, or `\"any\"`",
     ),
     used("cache.capacity", Kind::Size, "\"40%\"", "groups held, as bytes or a share of the memory there is"),
     used(
@@ -132,7 +132,7 @@ pub(super) static ENTRIES: &[Entry] = &[
         "cluster.linger",
         Kind::Linger,
         "\"5s\"",
-        "how long a publisher that vanished without goodbye keeps its path",
+        "time for which a publisher that vanished without closing keeps its path",
     ),
     used(
         "limits.announces",
@@ -165,14 +165,14 @@ pub(super) static ENTRIES: &[Entry] = &[
         "drain_timeout",
         Kind::Duration,
         "\"10s\"",
-        "how long clients have to move when the relay is told to stop",
+        "time clients have to move when the relay is stopped",
     ),
     used("runtime.workers", Kind::Workers, "one a core", "worker threads").short(&["workers"]),
     used(
         "quic.congestion_control",
         Kind::Congestion,
         "\"cubic\"",
-        "who decides how much may be in flight: `\"cubic\"` (or `\"loss\"`), `\"bbr\"` (or `\"delay\"`), \
+        "congestion controller: `\"cubic\"` (or `\"loss\"`), `\"bbr\"` (or `\"delay\"`), \
          `\"newreno\"`",
     )
     .or(&["server.quic.congestion_control"]),
@@ -224,7 +224,7 @@ pub(super) static ENTRIES: &[Entry] = &[
         "web.https.cert",
         Kind::Files,
         "`tls.cert`",
-        "certificate chain shown over HTTPS (PEM), if it is another one; wants `web.https.key`. Read again when it \
+        "certificate chain shown over HTTPS (PEM), if it is another one; wants `web.https.key`. Reloaded when it \
          changes",
     ),
     used("web.https.key", Kind::Files, "`tls.key`", "its private key (PEM)"),
@@ -283,7 +283,7 @@ pub(super) static ENTRIES: &[Entry] = &[
         "internal.listen",
         Kind::Address,
         "none",
-        "TCP address for what only operators are to reach: plain HTTP, keep it private",
+        "TCP address for operators only: plain HTTP, keep it private",
     ),
     used("server.tcp.bind", Kind::Address, "none", "TCP address for sessions without HTTP (qmux)")
         .or(&["listen.tcp.bind"]),
@@ -293,6 +293,6 @@ pub(super) static ENTRIES: &[Entry] = &[
     used("server.unix.allow.gid", Kind::Ids, "everybody", "groups let in there").or(&["listen.unix.allow.gid"]),
     used("server.unix.allow.pid", Kind::Ids, "everybody", "processes let in there")
         .or(&["listen.unix.allow.pid"]),
-    used("log.level", Kind::Level, "\"info\"", "what is logged; `RUST_LOG` says it more finely and wins"),
+    used("log.level", Kind::Level, "\"info\"", "log level; `RUST_LOG` is more specific and takes precedence"),
     used("log.format", Kind::Format, "\"text\"", "`\"text\"`, or `\"json\"`: one object a line"),
 ];

@@ -4,18 +4,18 @@ use std::ops::RangeInclusive;
 
 use toml::Value;
 
-/// What one session may have at a time. More than the largest is no limit, and costs memory all the same.
+/// Range of count limits of one session. Above it the limit would not bound memory.
 const COUNTS: RangeInclusive<usize> = 1..=100_000;
-/// Requests a second. Fewer than the smallest would end sessions of usual players.
+/// Range of rate limits, requests per second. Below it sessions of ordinary players would be closed.
 const REQUESTS: RangeInclusive<u32> = 10..=100_000;
 
-/// How many one session may have at a time.
+/// Parses a count limit of one session.
 pub(in super::super) fn count(value: &Value) -> Result<usize, String> {
     let count = value.as_integer().and_then(|count| usize::try_from(count).ok());
     count.filter(|count| COUNTS.contains(count)).ok_or_else(|| out_of_range(value, &COUNTS))
 }
 
-/// How many requests one session may make a second.
+/// Parses a rate limit of one session, requests per second.
 pub(in super::super) fn requests(value: &Value) -> Result<u32, String> {
     let requests = value.as_integer().and_then(|requests| u32::try_from(requests).ok());
     requests.filter(|requests| REQUESTS.contains(requests)).ok_or_else(|| out_of_range(value, &REQUESTS))

@@ -1,4 +1,4 @@
-//! What the values of the `quic` section mean.
+//! Values of the `quic` section.
 
 use std::time::Duration;
 
@@ -8,41 +8,41 @@ use toml::Value;
 
 use super::duration;
 
-/// Shorter ones end connections that only had a bad moment.
+/// Shortest idle timeout; a shorter one closes connections after a brief loss of the path.
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
-/// Longer ones keep what vanished.
+/// Longest idle timeout; a longer one keeps connections of vanished peers.
 const LONGEST_IDLE: Duration = Duration::from_secs(600);
-/// Shorter pauses between pings are load, not life.
+/// Shortest keep-alive interval; a shorter one only adds load.
 const SHORTEST_KEEP_ALIVE: Duration = Duration::from_millis(100);
-/// Each stream a peer may open costs memory whether it does or not.
+/// Largest stream limit: each stream a peer may open costs memory, used or not.
 const MOST_STREAMS: u64 = 65_536;
 
-/// A congestion controller, by its name or its family.
+/// Parses a congestion controller, by its name or its family.
 pub(in super::super) fn congestion(value: &Value) -> Result<Congestion, String> {
     match value.as_str().map(str::to_ascii_lowercase).as_deref() {
         Some("cubic" | "loss") => Ok(Congestion::Cubic),
         Some("bbr" | "delay") => Ok(Congestion::Bbr),
         Some("newreno" | "new-reno" | "reno") => Ok(Congestion::NewReno),
         _ => Err(format!(
-            "{value} is no congestion control; write \"cubic\" (or \"loss\"), \"bbr\" (or \"delay\"), \
+            "{value} is not a congestion control; write \"cubic\" (or \"loss\"), \"bbr\" (or \"delay\"), \
              or \"newreno\""
         )),
     }
 }
 
-/// Silence after which a connection is given up.
+/// Parses an idle timeout.
 pub(in super::super) fn idle(value: &Value) -> Result<Duration, String> {
     let idle = duration(value)?;
     if (SHORTEST_IDLE..=LONGEST_IDLE).contains(&idle) {
         Ok(idle)
     } else {
         Err(format!(
-            "{value} is out of range, \"1s\" to \"10m\": without an idle timeout whoever vanishes stays"
+            "{value} is out of range, \"1s\" to \"10m\": without an idle timeout connections of vanished peers stay"
         ))
     }
 }
 
-/// Silence after which a ping is sent; zero = none is.
+/// Parses a keep-alive interval; zero disables it.
 pub(in super::super) fn keep_alive(value: &Value) -> Result<Option<Duration>, String> {
     let interval = duration(value)?;
     if interval.is_zero() {
@@ -54,7 +54,7 @@ pub(in super::super) fn keep_alive(value: &Value) -> Result<Option<Duration>, St
     }
 }
 
-/// Streams of one direction.
+/// Parses a limit of streams of one direction.
 pub(in super::super) fn streams(value: &Value) -> Result<u64, String> {
     let count = value.as_integer().and_then(|count| u64::try_from(count).ok());
     count
@@ -62,7 +62,7 @@ pub(in super::super) fn streams(value: &Value) -> Result<u64, String> {
         .ok_or_else(|| format!("{value}: expected a number from {} to {MOST_STREAMS}", limits::UNI_STREAMS))
 }
 
-/// The size of a datagram, bytes.
+/// Parses the size of a datagram, bytes.
 pub(in super::super) fn mtu(value: &Value) -> Result<u16, String> {
     let bytes = value.as_integer().and_then(|bytes| u16::try_from(bytes).ok());
     bytes.filter(|bytes| (sizes::SMALLEST..=sizes::LARGEST).contains(bytes)).ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! What values of the web server mean.
+//! Values of the `web` section.
 
 use relay_admin::{Network, OriginPattern, ProxyHeader, TrustedProxy};
 use toml::Value;
@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{list, texts};
 
-/// One origin or a list of them: scheme, host, and a port that is not the usual one.
+/// Parses one origin or a list of them: scheme, host, and any non-default port.
 pub(in crate::config) fn origins(value: &Value) -> Result<Vec<OriginPattern>, String> {
     let origin = |text: &String| match text.parse() {
         Ok(origin) => Ok(origin),
@@ -26,7 +26,7 @@ pub(in crate::config) fn origins(value: &Value) -> Result<Vec<OriginPattern>, St
     texts(value, "origin")?.iter().map(origin).collect()
 }
 
-/// `https://HOST[:PORT]/`, with the slash at its end.
+/// Parses `https://HOST[:PORT]/`, and normalizes the trailing slash.
 pub(in crate::config) fn public_url(value: &Value) -> Result<String, String> {
     let is_whole = |url: &Url| {
         url.scheme() == "https"
@@ -37,13 +37,13 @@ pub(in crate::config) fn public_url(value: &Value) -> Result<String, String> {
     let url = value.as_str().and_then(|text| text.parse().ok()).filter(is_whole);
     url.map(|url: Url| url.to_string()).ok_or_else(|| {
         format!(
-            "{value} is no public URL of a relay; write scheme, host and port only, as in \
+            "{value} is not a public URL of a relay; write scheme, host and port only, as in \
              \"https://relay.example.com:4443/\""
         )
     })
 }
 
-/// One network or a list of them.
+/// Parses one network or a list of them.
 pub(in crate::config) fn networks(value: &Value) -> Result<Vec<Network>, String> {
     let values = list(value)?;
     if values.len() > relay_admin::limits::PROXIES {
@@ -52,7 +52,7 @@ pub(in crate::config) fn networks(value: &Value) -> Result<Vec<Network>, String>
     values.iter().map(network).collect()
 }
 
-/// One network of proxies or a list of them; each is a text, or a table with `net` and `header`.
+/// Parses one network of proxies or a list of them; each is a text, or a table with `net` and `header`.
 pub(in crate::config) fn proxies(value: &Value) -> Result<Vec<TrustedProxy>, String> {
     let values = list(value)?;
     if values.is_empty() {
@@ -85,7 +85,7 @@ fn network(value: &Value) -> Result<Network, String> {
     })
 }
 
-/// Where proxies name their clients.
+/// Parses the header in which proxies name their clients.
 pub(in crate::config) fn proxy_header(value: &Value) -> Result<ProxyHeader, String> {
     let header = ProxyHeader::ALL.into_iter().find(|header| value.as_str() == Some(header.name()));
     header.ok_or_else(|| {
@@ -95,12 +95,12 @@ pub(in crate::config) fn proxy_header(value: &Value) -> Result<ProxyHeader, Stri
     })
 }
 
-/// One number or a list of them.
+/// Parses one number or a list of them.
 pub(in crate::config) fn ids<T: TryFrom<i64>>(value: &Value) -> Result<Vec<T>, String> {
     let id = |value: &Value| {
         let number = value.as_integer().or_else(|| value.as_str()?.parse().ok());
         let number = number.filter(|number| *number >= 0).and_then(|number| T::try_from(number).ok());
-        number.ok_or_else(|| format!("{value} is no id; write a number, or a list of them"))
+        number.ok_or_else(|| format!("{value} is not a valid id; write a number, or a list of them"))
     };
     match list(value)? {
         [] => Err("name at least one, or leave the key out".to_owned()),
