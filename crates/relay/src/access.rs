@@ -4,8 +4,8 @@
 //! synchronously on the worker's thread. Requests that need HTTP are answered later from a separate runtime: a key
 //! fetched by its `kid` ([`remote`]), or the whole decision ([`server`], [`api`]).
 //!
-//! Revoking a key or a grant closes the sessions admitted by it. An answer is computed and sent under the lock that
-//! a policy change takes for writing, so an answer from the old policy never follows the change.
+//! Revoking a key or a grant closes the sessions admitted by it. Answers about fetched keys are computed and sent
+//! under the lock that a policy change takes for writing, so none from the old policy follows the change.
 
 mod api;
 mod cache;

@@ -46,7 +46,7 @@ const BALANCER: &str = "connection ids are not made for a load balancer yet, and
 const STAYS: &str = "clients stay at the address they came to";
 const MODE: &str = "there is one way to ask; remove the key";
 const STATS: &str = "counters are not published as broadcasts yet";
-const IROH: &str = "there is no peer-to-peer entrance";
+const IROH: &str = "there is no peer-to-peer listener";
 
 pub(super) static ENTRIES: &[Entry] = &[
     entry("auth.api_mode", &[], &[], Status::Refused(MODE), "how the server of `auth.api` is asked"),
@@ -184,7 +184,7 @@ pub(super) static ENTRIES: &[Entry] = &[
     idle("stats.node", &[], STATS, "name of this relay in them"),
     idle("stats.depth", &[], STATS, "how finely they are split"),
     idle("stats.linger", &[], STATS, "how long an empty one stays"),
-    idle("iroh.enabled", &[], IROH, "peer-to-peer entrance").switch(),
+    idle("iroh.enabled", &[], IROH, "peer-to-peer listener").switch(),
     idle("iroh.secret", &[], IROH, "its key"),
     idle("iroh.bind_v4", &[], IROH, "its IPv4 address"),
     idle("iroh.bind_v6", &[], IROH, "its IPv6 address"),
