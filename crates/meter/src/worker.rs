@@ -143,7 +143,7 @@ worker! {
         sessions_revised,
         /// Sessions closed because session memory was short and they held the largest share.
         sessions_closed_memory,
-        /// Sessions closed because they were still open when the relay stopped.
+        /// Sessions closed by a draining or stopping relay because they had not left.
         sessions_sent_away,
         /// Panics caught while datagrams were passed to a connection.
         panics_feed,
