@@ -111,7 +111,7 @@ pub const DOUBT: Duration = Duration::from_secs(2);
 /// Time two logs of one track stay with one writer before their readers share one log: by then the newer log
 /// has caught up, and no reader loses data.
 pub const MERGE: Duration = Duration::from_secs(2);
-/// Time clients have to move once the relay is told to stop.
+/// Time clients have to move once the relay is stopping.
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// Longest URI of a GOAWAY, bytes; the protocol's own limit.
 pub const GOAWAY_URI_BYTES: usize = 8_192;

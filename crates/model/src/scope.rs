@@ -41,8 +41,8 @@ impl Scope {
         self.patterns.is_empty()
     }
 
-    /// The paths that the scope lies at or below, none below another. Paths below them are allowed only if
-    /// [`Scope::allows`] says so.
+    /// The paths that the scope lies at or below, none below another. A path below them is allowed only if
+    /// [`Scope::allows`] is true for it.
     pub fn prefixes(&self) -> &[Path] {
         &self.heads
     }

@@ -58,7 +58,7 @@ pub struct Candidate<'a> {
 /// Answer to a [`Candidate`]: the advert of the path from now on.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// The visit goes on.
+    /// The visit continues.
     Next(Option<Advert>),
     /// The visit stops here.
     Last(Option<Advert>),

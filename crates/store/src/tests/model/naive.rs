@@ -10,7 +10,7 @@ use relay_model::StreamCode;
 use super::{MAX_AGE_MS, size};
 use crate::{Lookup, Resume, WriteError};
 
-/// Which of a writer's two streams of a group a step belongs to.
+/// Writer's stream of a group to which a step belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum From {
     Live,
