@@ -56,7 +56,7 @@ pub enum PatternError {
     #[error("a segment has at most one `*`, or is `**`")]
     Stars,
     /// More than one `**`.
-    #[error("`**` may stand in a pattern once")]
+    #[error("a pattern has at most one `**`")]
     Runs,
     /// The plain part is not a valid path.
     #[error(transparent)]

@@ -531,7 +531,9 @@ impl Session {
                 self.has_room = true;
                 self.egress.room();
             }
-            Event::Moved(address) => tracing::debug!(session = %self.config.id, %address, "peer moved"),
+            Event::Moved(address) => {
+                tracing::debug!(session = %self.config.id, %address, "peer address changed")
+            }
             Event::Closed(_) => {}
         }
     }

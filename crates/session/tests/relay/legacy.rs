@@ -40,7 +40,7 @@ fn closed(relay: &Relay, at: usize) -> Option<SessionCode> {
 }
 
 #[test]
-fn the_first_version_of_the_clients_that_is_served_is_spoken() {
+fn first_supported_version_of_the_client_is_chosen() {
     let (v01, v02) = (code(Version::V01).unwrap(), code(Version::V02).unwrap());
     for (offered, chosen) in [
         (&[v02, v01, 0xff00_000e][..], Version::V02),

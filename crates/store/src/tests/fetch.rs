@@ -176,7 +176,7 @@ fn fetch_does_not_interrupt_readers_of_a_headless_group() {
 }
 
 #[test]
-fn a_fetch_whose_writer_went_away_begins_anew() {
+fn fetch_without_its_writer_restarts() {
     let (mut f, mut feed) = live();
     f.fetch(3, &[b"x"]);
     f.commit();
@@ -253,7 +253,7 @@ fn a_fetched_group_that_comes_live_late_ages_from_then() {
 }
 
 #[test]
-fn a_damaged_fetched_group_that_comes_live_begins_anew() {
+fn damaged_fetched_group_restarts_when_it_goes_live() {
     let (mut f, mut feed) = live();
     f.fetch(7, &[b"x"]);
     f.writer.reset(7, FETCHED, StreamCode::CANCEL);

@@ -25,7 +25,7 @@ fn figures_count_committed_and_held_data() {
 }
 
 #[test]
-fn what_a_fenced_writer_staged_is_not_counted() {
+fn data_staged_by_a_fenced_writer_is_not_counted() {
     let mut f = Fixture::new();
     f.group(0, &[b"abc"]);
     let _later = f.log.writer(Epoch(2)).unwrap();
