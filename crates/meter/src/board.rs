@@ -1,10 +1,10 @@
-//! Where workers put copies of their counters for others to read.
+//! Published copies of the workers' counters.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Worker;
 
-/// The last published counters of every worker. Reading never touches a worker.
+/// Last published counters of every worker. Reading never touches a worker.
 #[derive(Debug)]
 pub struct Board {
     slots: Box<[Mutex<Worker>]>,
@@ -16,14 +16,14 @@ impl Board {
         Self { slots: (0..workers).map(|_| Mutex::default()).collect() }
     }
 
-    /// Replaces what readers see of `worker`. An unknown worker is ignored.
+    /// Replaces the published counters of `worker`. An unknown worker is ignored.
     pub fn publish(&self, worker: usize, counters: &Worker) {
         if let Some(slot) = self.slots.get(worker) {
             lock(slot).clone_from(counters);
         }
     }
 
-    /// What each worker published last, in index order.
+    /// Last published counters of each worker, in index order.
     pub fn workers(&self) -> Vec<Worker> {
         self.slots.iter().map(|slot| lock(slot).clone()).collect()
     }
@@ -38,7 +38,7 @@ impl Board {
     }
 }
 
-/// A copy is never half written by a panic that matters: counters are plain data.
+/// Locks a slot, ignoring poison: counters are plain data, so a panic leaves nothing inconsistent.
 fn lock(slot: &Mutex<Worker>) -> MutexGuard<'_, Worker> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,9 +1,9 @@
 //! A histogram with fixed buckets, one per power of two.
 
-/// Buckets: values of 2^31 and more share the last one.
+/// Number of buckets; values of 2^31 and more share the last one.
 const BUCKETS: usize = 33;
 
-/// Counts values by their magnitude: bucket 0 holds zeros, bucket `b` holds `2^(b-1)..2^b`.
+/// A histogram of magnitudes: bucket 0 holds zeros, bucket `b` holds `2^(b-1)..2^b`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Histogram {
     buckets: [u64; BUCKETS],
@@ -24,7 +24,7 @@ impl Histogram {
         self.sum = self.sum.saturating_add(value);
     }
 
-    /// How many values were counted.
+    /// Number of recorded values.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
@@ -40,8 +40,8 @@ impl Histogram {
         (count > 0).then(|| self.sum as f64 / count as f64)
     }
 
-    /// An upper bound of the `q`-quantile (`0.0..=1.0`), at most twice its true value, save in the
-    /// last bucket; `None` when there are no values.
+    /// Upper bound of the `q`-quantile (`0.0..=1.0`), at most twice its true value, except in the last bucket;
+    /// `None` when there are no values.
     pub fn quantile(&self, q: f64) -> Option<u64> {
         let count = self.count();
         let rank = ((count as f64 * q.clamp(0.0, 1.0)).ceil() as u64).max(1);
@@ -52,7 +52,7 @@ impl Histogram {
         })
     }
 
-    /// Each bucket as (largest value it may hold, values in it), smallest first.
+    /// Each bucket as (upper bound, count), smallest first.
     pub fn upper_bounds(&self) -> impl Iterator<Item = (u64, u64)> {
         self.buckets.iter().enumerate().map(|(bucket, &count)| {
             let bound = if bucket + 1 == BUCKETS { u64::MAX } else { (1 << bucket) - 1 };
@@ -60,7 +60,7 @@ impl Histogram {
         })
     }
 
-    /// Adds what `other` counted.
+    /// Adds the counts of `other`.
     pub fn add(&mut self, other: &Self) {
         for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
             *mine += theirs;

@@ -1,8 +1,8 @@
-//! Plain per-worker counters and histograms. Uses nothing, used by all.
+//! Plain per-worker counters and histograms. Depends on no other crate of the relay.
 //!
 //! A worker owns its [`Worker`] and counts with plain additions. A few times a second it
-//! [publishes](Board::publish) a copy, and readers look at copies only: nobody but the worker
-//! touches what the packet path touches.
+//! [publishes](Board::publish) a copy, and readers use copies only: no other thread touches the data of the
+//! packet path.
 
 mod board;
 mod histogram;

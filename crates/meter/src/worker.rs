@@ -1,4 +1,4 @@
-//! What one worker counts.
+//! Counters, gauges and histograms of one worker.
 
 use crate::Histogram;
 
@@ -9,7 +9,7 @@ macro_rules! worker {
         peaks { $($(#[doc = $pdoc:literal])+ $peak:ident,)* }
         histograms { $($(#[doc = $hdoc:literal])+ $histogram:ident,)* }
     ) => {
-        /// Everything one worker counts, as plain fields: count with `+= 1`.
+        /// All metrics of one worker, as plain fields: count with `+= 1`.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Worker {
             $($(#[doc = $cdoc])+ pub $counter: u64,)*
@@ -19,7 +19,7 @@ macro_rules! worker {
         }
 
         impl Worker {
-            /// Adds what another worker counted; of peaks the higher one stands.
+            /// Adds the metrics of another worker; of peaks, takes the higher one.
             pub fn add(&mut self, other: &Self) {
                 $(self.$counter += other.$counter;)*
                 $(self.$gauge += other.$gauge;)*
@@ -41,7 +41,7 @@ macro_rules! worker {
                 .into_iter()
             }
 
-            /// What each of them counts, by name: as the fields say it.
+            /// Help text of every metric by name, taken from the field's doc comment.
             pub fn help() -> impl Iterator<Item = (&'static str, &'static str)> {
                 [
                     $((stringify!($counter), concat!($($cdoc),+)),)*
@@ -62,109 +62,110 @@ macro_rules! worker {
 
 worker! {
     counters {
-        /// Times the worker woke from waiting.
+        /// Wake-ups of the worker from waiting for events.
         wakes,
-        /// Turns of its loop.
+        /// Turns of the worker's event loop.
         turns,
         /// Parts of turns that left work for the next turn because their share of time was used up.
         turns_cut,
         /// Datagrams received.
         datagrams_in,
-        /// Bytes received: UDP payload, and what stream sockets carried, TLS included.
+        /// Bytes received: UDP payload, and bytes of stream sockets, TLS included.
         bytes_in,
-        /// Receive calls.
+        /// Receive system calls.
         recv_calls,
-        /// Receive errors other than "nothing there".
+        /// Receive errors other than "would block".
         recv_errors,
         /// Datagrams sent.
         datagrams_out,
-        /// Bytes sent: UDP payload, and what stream sockets carried, TLS included.
+        /// Bytes sent: UDP payload, and bytes of stream sockets, TLS included.
         bytes_out,
-        /// Send calls.
+        /// Send system calls.
         send_calls,
-        /// Sends the kernel refused for good; lost like any datagram.
+        /// Sends the kernel refused permanently; their datagrams are lost.
         send_errors,
-        /// Datagrams larger than the path takes (MTU probes).
+        /// Datagrams refused as larger than the path MTU (MTU probes).
         send_too_large,
-        /// Segmented sends that failed and were repeated one by one; the connection stays without.
+        /// Segmented sends (GSO) that failed and were repeated one datagram at a time; the connection no longer
+        /// uses GSO.
         gso_failures,
-        /// Times the socket was full: the rest of the batch waited for room.
+        /// Times the UDP socket's send buffer was full and the rest of the batch had to wait.
         socket_full,
         /// Datagrams that belonged to no connection and were dropped.
         datagrams_unknown,
         /// Datagrams dropped because their connection had too many waiting to be read.
         datagrams_dropped,
-        /// Answers without a connection: version negotiation, retry, stateless reset.
+        /// Packets sent without a connection: version negotiation, Retry, stateless reset.
         responses,
-        /// Bytes received from stream sockets, also in `bytes_in`.
+        /// Bytes received from stream sockets; included in `bytes_in`.
         stream_bytes_in,
-        /// Bytes sent to stream sockets, also in `bytes_out`.
+        /// Bytes sent to stream sockets; included in `bytes_out`.
         stream_bytes_out,
-        /// Times a stream socket was full: its peer takes less than there is for it.
+        /// Times a stream socket's send buffer was full because its peer reads too slowly.
         streams_full,
         /// Connections accepted.
         connections,
-        /// Of these: over WebSocket.
+        /// Connections accepted over WebSocket.
         connections_websocket,
-        /// Of these: over plain TCP or TLS.
+        /// Connections accepted over plain TCP or TLS.
         connections_tcp,
-        /// Of these: over Unix sockets.
+        /// Connections accepted over Unix sockets.
         connections_unix,
         /// Sessions authorised.
         sessions_opened,
         /// Authorised sessions that ended.
         sessions_closed,
-        /// Connections that ended before they were authorised, for no reason of ours.
+        /// Connections that ended before they were authorised, for a reason outside the relay.
         sessions_abandoned,
-        /// Refused: the credential does not allow it.
+        /// Sessions refused because the credential does not allow them.
         refused_unauthorized,
-        /// Refused: who decides could not be asked, or failed.
+        /// Sessions refused because the authorisation request failed or could not be made.
         refused_unavailable,
-        /// Refused: who decides did not answer in time.
+        /// Sessions refused because the authorisation request timed out.
         refused_auth_timeout,
-        /// Refused: the request target is no path.
+        /// Sessions refused because the request target is not a valid path.
         refused_malformed,
-        /// Refused: not set up in time.
+        /// Sessions refused because their setup timed out.
         refused_setup_timeout,
-        /// Refused: no version in common.
+        /// Sessions refused because no protocol version is common.
         refused_version,
-        /// Refused: no room for another session.
+        /// Sessions refused because the session limit was reached.
         refused_full,
-        /// Refused: draining or shutting down.
+        /// Sessions refused because the relay was draining or shutting down.
         refused_draining,
-        /// Refused: memory is at its ceiling.
+        /// Sessions refused because memory was at its ceiling.
         refused_memory,
-        /// Sessions closed because their permit had expired.
+        /// Sessions closed because their permit expired.
         sessions_expired,
-        /// Sessions closed because whoever let them in took that back.
+        /// Sessions closed because their permit was revoked.
         sessions_revoked,
-        /// Sessions whose permit was replaced while they lived.
+        /// Permits replaced while their session was open.
         sessions_revised,
-        /// Sessions closed because memory of sessions was short and they held the largest share.
+        /// Sessions closed because session memory was short and they held the largest share.
         sessions_closed_memory,
-        /// Sessions closed because they had not left a relay that ends.
+        /// Sessions closed by a draining or stopping relay because they had not left.
         sessions_sent_away,
-        /// Panics caught while datagrams were fed to a connection.
+        /// Panics caught while datagrams were passed to a connection.
         panics_feed,
-        /// Panics caught while a session took its input.
+        /// Panics caught while a session processed its input.
         panics_input,
         /// Panics caught while timers ran.
         panics_timeout,
-        /// Panics caught while an order of core was carried out.
+        /// Panics caught while an order of the control plane was executed.
         panics_order,
-        /// Panics caught while news were delivered.
+        /// Panics caught while log events were delivered to subscribers.
         panics_news,
         /// Panics caught while a connection was flushed.
         panics_flush,
         /// Panics caught in the endpoint itself; it was rebuilt on its socket.
         panics_endpoint,
-        /// Orders of core carried out.
+        /// Orders of the control plane executed.
         orders,
-        /// Orders for sessions that were gone.
+        /// Orders of the control plane for sessions that had already ended.
         orders_unknown,
-        /// Asks passed to core.
+        /// Requests passed to the control plane.
         asks,
-        /// Batches of news pulled from logs.
+        /// Batches of events read from logs.
         pulls,
         /// Frames received from publishers.
         frames_in,
@@ -172,54 +173,55 @@ worker! {
         payload_in,
         /// Groups received from publishers.
         groups_in,
-        /// Frames handed to subscribers' streams.
+        /// Frames written to subscribers' streams.
         deliveries,
-        /// Frame payload handed to subscribers' streams, bytes.
+        /// Frame payload written to subscribers' streams, bytes.
         payload_out,
-        /// Groups begun for subscribers.
+        /// Groups started for subscribers.
         groups_out,
         /// Groups reset for a subscriber because they were too old or too far behind.
         groups_expired,
         /// Media datagrams received from publishers.
         media_datagrams_in,
-        /// Media datagrams handed to subscribers.
+        /// Media datagrams sent to subscribers.
         media_datagrams_out,
-        /// Sessions closed because the one thing they came to do is not allowed.
+        /// Sessions closed because the only role they declared is not allowed.
         roles_refused,
         /// Requests refused on an open session.
         requests_refused,
-        /// Subscriptions and track requests refused for their number.
+        /// Subscriptions and track requests refused at the per-session limit.
         subscriptions_limited,
-        /// Fetches refused for their number.
+        /// Fetches refused at the per-session limit.
         fetches_limited,
-        /// Announce requests (watches) refused for their number.
+        /// Announce requests refused at the per-session limit.
         watches_limited,
-        /// Announces not routed because their session has as many routed as it may have.
+        /// Announces not routed because their session reached its limit of routed announces.
         announces_limited,
         /// Announces not routed because their path holds a control character, a line separator, a
         /// bidirectional control or a dot segment.
         announce_names_refused,
-        /// Subscriptions, track requests and fetches refused because the track name holds one of these.
+        /// Subscriptions, track requests and fetches refused because the track name holds a control character,
+        /// a line separator, a bidirectional control or a dot segment.
         track_names_refused,
-        /// Requests refused because memory is at its ceiling.
+        /// Requests refused because memory was at its ceiling.
         requests_refused_memory,
-        /// Requests toward a peer that got no stream of it in time, or found too many waiting.
+        /// Requests to a peer that got no stream credit in time or found too many requests waiting.
         requests_starved,
-        /// Times a peer that asks too fast was let on.
+        /// Throttled control streams resumed after the request rate fell below the limit.
         requests_paced,
-        /// Sessions that were asked to move.
+        /// GOAWAY messages sent to ask sessions to move.
         goaways_out,
-        /// Peers that said they go away.
+        /// GOAWAY messages received from peers.
         goaways_in,
-        /// Groups of publishers refused because memory is at its ceiling.
+        /// Groups from publishers refused because memory was at its ceiling.
         groups_refused,
         /// Sessions closed for a protocol violation.
         violations,
     }
     gauges {
-        /// Sessions now, authorised or not.
+        /// Open sessions, authorised or not.
         sessions,
-        /// Connections now, closing ones included.
+        /// Open connections, closing ones included.
         connections_now,
     }
     peaks {
@@ -227,13 +229,13 @@ worker! {
         ready_wait_peak_us,
     }
     histograms {
-        /// How long a turn took, microseconds.
+        /// Duration of a turn of the event loop, microseconds.
         turn_us,
-        /// Longest time that a ready session waited for its worker, one value for each turn, microseconds.
+        /// Longest time a ready session waited for its worker, one value per turn, microseconds.
         ready_wait_us,
-        /// Datagrams one receive call gave.
+        /// Datagrams per receive call.
         recv_batch,
-        /// Datagrams one send call took.
+        /// Datagrams per send call.
         send_batch,
     }
 }
@@ -261,7 +263,7 @@ mod tests {
         b.turn_us.record(9);
         (a.ready_wait_peak_us, b.ready_wait_peak_us) = (5, 3);
         a.add(&b);
-        assert_eq!(a.ready_wait_peak_us, 5, "of peaks the higher one stands");
+        assert_eq!(a.ready_wait_peak_us, 5, "the higher peak is kept");
         assert_eq!((a.deliveries, a.wakes, a.sessions), (7, 1, 2));
         assert_eq!(a.turn_us.count(), 2);
         assert!(a.counters().any(|(name, value)| (name, value) == ("deliveries", 7)));

@@ -1,4 +1,4 @@
-//! Application codes on the wire, moq-lite's current registry (sent on every lite version).
+//! Session and stream error codes: moq-lite's current registry, sent on every lite version.
 
 macro_rules! codes {
     ($(#[$doc:meta])* $name:ident { $($(#[$cdoc:meta])* $konst:ident = $value:literal $text:literal,)* }) => {
@@ -28,36 +28,36 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Why a session was closed.
+    /// Code of a session close.
     SessionCode {
         /// Nothing wrong.
         NONE = 0x0 "no error",
-        /// Our own fault.
+        /// A failure of the relay itself.
         INTERNAL = 0x1 "internal error",
-        /// The credential does not allow it; clients stop reconnecting.
+        /// The credential does not grant the session or its role; clients stop reconnecting.
         UNAUTHORIZED = 0x2 "unauthorized",
         /// The peer broke the protocol or a limit.
         PROTOCOL_VIOLATION = 0x3 "protocol violation",
         /// A malformed key-value parameter.
         KEY_VALUE_FORMATTING = 0x6 "key-value formatting",
-        /// Still here when the drain window ended.
+        /// The session was still open when the drain window ended.
         GOAWAY_TIMEOUT = 0x10 "goaway timeout",
         /// The peer did not act in time.
         TIMEOUT = 0x11 "timeout",
         /// No common version.
         VERSION = 0x15 "version",
-        /// Memory is short, and the session holds more of it than others. No draft has a code for it: one of the
-        /// application's.
+        /// Memory is short, and the session holds the largest share of it. No draft defines a code for this;
+        /// the value lies in the application range.
         MEMORY_SHARE = 0x4d "memory share exceeded",
     }
 }
 
 codes! {
-    /// Why a stream was reset or refused.
+    /// Code of a stream reset or a refused request.
     StreamCode {
-        /// Our own fault.
+        /// A failure of the relay itself.
         INTERNAL = 0x0 "internal error",
-        /// No longer wanted.
+        /// The receiver no longer wants the data.
         CANCEL = 0x1 "cancelled",
         /// Not delivered in time.
         DELIVERY_TIMEOUT = 0x2 "delivery timeout",
@@ -67,10 +67,10 @@ codes! {
         GOING_AWAY = 0x4 "going away",
         /// The reader is too far behind.
         TOO_FAR_BEHIND = 0x5 "too far behind",
-        /// The session has as many open requests of this kind as it may have
-        /// (draft-ietf-moq-transport-17, stream reset codes; moq-lite has no code for it).
+        /// The session has reached its limit of open requests of this kind (draft-ietf-moq-transport-17, stream
+        /// reset codes; moq-lite has no code for it).
         EXCESSIVE_LOAD = 0x9 "excessive load",
-        /// The track contradicts itself.
+        /// The objects of the track are inconsistent.
         MALFORMED_TRACK = 0x12 "malformed track",
         /// A control request was not answered in time.
         CONTROL_TIMEOUT = 0x31 "control timeout",
@@ -84,7 +84,7 @@ codes! {
         EVICTED = 0x35 "evicted",
         /// No route to the broadcast.
         UNROUTABLE = 0x36 "unroutable",
-        /// A declared size was not kept.
+        /// A payload did not have its declared size.
         WRONG_SIZE = 0x37 "wrong size",
         /// A frame is over its limit.
         FRAME_TOO_LARGE = 0x38 "frame too large",
@@ -94,9 +94,9 @@ codes! {
 }
 
 impl StreamCode {
-    /// A code as a peer said it. Releases before the current registry numbered stream and session
-    /// errors in one space: what only that registry knows gets its present number, so that it still
-    /// means something to whoever it is passed on to.
+    /// Converts a code received from a peer. Releases before the current registry numbered stream and session
+    /// errors in one space; codes that exist only there are mapped to the current ones, so that they stay
+    /// meaningful when relayed.
     pub fn from_peer(code: u32) -> Self {
         match code {
             6 => Self::CANCEL,
@@ -124,7 +124,7 @@ mod tests {
     fn codes_of_the_old_registry_get_their_present_number() {
         assert_eq!(StreamCode::from_peer(13), StreamCode::NOT_FOUND);
         assert_eq!(StreamCode::from_peer(31), StreamCode::EVICTED);
-        // In both registries, with one meaning for a reader: nothing to translate.
+        // In both registries, with one meaning for a reader: not translated.
         for code in [0, 1, 2, 0x12, 0x33, 64, 71] {
             assert_eq!(StreamCode::from_peer(code), StreamCode(code));
         }

@@ -1,4 +1,4 @@
-//! Ids that are never reused within a process.
+//! Ids, never reused within a process.
 
 use std::fmt;
 

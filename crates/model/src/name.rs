@@ -1,16 +1,16 @@
-//! Characters and segments that no announced path and no track name may hold.
+//! Characters and segments that are refused in announced paths and track names.
 
-/// Reason why a path or track name is refused.
+/// Reason for refusing a path or track name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// C0, DEL or C1: they end lines, forge log entries and drive terminals.
+    /// A C0 control, DEL or C1 control: these end lines, forge log entries and control terminals.
     #[error("control character U+{:04X}", u32::from(*.0))]
     Control(char),
-    /// U+2028 or U+2029: many readers of lines end a line there.
+    /// U+2028 or U+2029: many line readers end a line there.
     #[error("line separator U+{:04X}", u32::from(*.0))]
     LineSeparator(char),
-    /// A bidirectional embedding, override or isolate (U+202A to U+202E, U+2066 to U+2069): what is shown
-    /// after it, of this name or the next one, is not in the order of its bytes.
+    /// A bidirectional embedding, override or isolate (U+202A to U+202E, U+2066 to U+2069): text displayed
+    /// after it, of this name or the next, is reordered.
     #[error("bidirectional control U+{:04X}", u32::from(*.0))]
     Bidi(char),
     /// A `.` or `..` segment: URLs and file systems read it as another path.
@@ -20,12 +20,12 @@ pub enum NameError {
 
 /// Checks a broadcast path or track name that a peer announces or asks for.
 ///
-/// Other format characters (zero-width joiners, left-to-right and right-to-left marks, variation selectors)
-/// are allowed: emoji and several scripts are written with them, and they neither end a line nor reorder
-/// what follows. Names are compared byte by byte, so two that look alike stay two.
+/// Other format characters (zero-width joiners, left-to-right and right-to-left marks, variation selectors) are
+/// allowed: emoji and several scripts need them, and they neither end a line nor reorder the following text.
+/// Names are compared byte by byte, so names that look alike remain distinct.
 ///
 /// # Errors
-/// The first thing found that is not allowed.
+/// The first violation found.
 pub fn check(name: &str) -> Result<(), NameError> {
     if let Some(error) = name.chars().find_map(refusal) {
         return Err(error);

@@ -11,7 +11,7 @@ use crate::limits;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Path(Arc<str>);
 
-/// Why a string is no path.
+/// Reason for refusing a string as a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// Longer than [`limits::PATH_BYTES`].
@@ -57,7 +57,7 @@ impl Path {
         self.0.is_empty()
     }
 
-    /// `self/suffix`. Errors when the result breaks a limit.
+    /// Appends `suffix`. Errors when the result exceeds a limit.
     pub fn join(&self, suffix: &Path) -> Result<Self, PathError> {
         if self.is_root() {
             return Ok(suffix.clone());
@@ -68,8 +68,7 @@ impl Path {
         Self::parse(&format!("{self}/{suffix}"))
     }
 
-    /// What is left of `self` below `prefix`; `None` when `prefix` is not above it.
-    /// `live` is not above `lively`.
+    /// Remainder of `self` below `prefix`; `None` when `prefix` is not above it. `live` is not above `lively`.
     pub fn strip_prefix(&self, prefix: &Path) -> Option<&str> {
         if prefix.is_root() {
             return Some(&self.0);
@@ -96,8 +95,8 @@ impl PartialOrd for Path {
     }
 }
 
-/// For hash maps: hashes and equality agree with the text's. The order does not, so an ordered map
-/// must be searched by `Path`.
+/// For hash maps: hash and equality agree with those of the text. The order does not, so an ordered map must be
+/// searched by `Path`.
 impl Borrow<str> for Path {
     fn borrow(&self) -> &str {
         &self.0

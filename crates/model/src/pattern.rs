@@ -1,12 +1,12 @@
-//! Sets of paths as a grant writes them: `room/*/cam`, `anon/**`.
+//! Path patterns as written in grants: `room/*/cam`, `anon/**`.
 //!
-//! The language is the one deployed tokens and auth servers speak (`moq-pattern` 0.1): segments
-//! between single slashes, each of them
+//! The syntax is that of deployed tokens and auth servers (`moq-pattern` 0.1): segments between single slashes,
+//! each of them
 //!
 //! - text: that segment, compared byte by byte;
 //! - `*`: any one segment;
 //! - `a*b`: one segment that begins with `a` and ends with `b`;
-//! - `**`: any number of segments, none too; once in a pattern.
+//! - `**`: any number of segments, including none; at most once in a pattern.
 //!
 //! A pattern is exact: `foo` is that path alone, `foo/**` is it and all below it, the empty pattern is
 //! the root alone.
@@ -20,21 +20,21 @@ use crate::{
     path::{Path, PathError},
 };
 
-/// A set of paths. Two patterns that allow the same paths are equal. Ordered so that all that lies below a
-/// subtree comes right after it.
+/// A set of paths. Two patterns that allow the same paths are equal. Patterns below a subtree sort right after
+/// it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pattern {
-    /// The segments before the first that is not plain text.
+    /// Segments before the first that is not plain text.
     head: Path,
     rest: Rest,
 }
 
-/// What may follow the head.
+/// Part of a pattern after its head.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Rest {
     Anything,
     Nothing,
-    /// Starts with a segment that is not plain text; a `**` stands before the `*` next to it.
+    /// Starts with a segment that is not plain text; a `**` is placed before an adjacent `*`.
     Segments(Arc<[Segment]>),
 }
 
@@ -46,7 +46,7 @@ enum Segment {
     Run,
 }
 
-/// Why a text is no pattern.
+/// Reason for refusing a text as a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// A slash at the start or end, or two in a row.
@@ -56,9 +56,9 @@ pub enum PatternError {
     #[error("a segment has at most one `*`, or is `**`")]
     Stars,
     /// More than one `**`.
-    #[error("`**` may stand in a pattern once")]
+    #[error("a pattern has at most one `**`")]
     Runs,
-    /// Its plain part is no path.
+    /// The plain part is not a valid path.
     #[error(transparent)]
     Path(#[from] PathError),
 }
@@ -76,7 +76,7 @@ impl Pattern {
         Self { head: path, rest: Rest::Nothing }
     }
 
-    /// Reads the text of a pattern.
+    /// Parses the text of a pattern.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         if text.len() > limits::PATH_BYTES {
             return Err(PathError::TooLong.into());
@@ -88,18 +88,18 @@ impl Pattern {
         Ok(Self::build(&Path::root(), &segments)?)
     }
 
-    /// The pattern below `root`, in absolute paths. Errors when no path is that long.
+    /// The pattern moved below `root`, in absolute paths. Errors when every such path exceeds a limit.
     pub fn under(&self, root: &Path) -> Result<Self, PathError> {
         Ok(Self { head: root.join(&self.head)?, rest: self.rest.clone() })
     }
 
-    /// The pattern below `root`, as seen from there; `None` when its plain part does not lie in `root`.
+    /// The pattern relative to `root`; `None` when its head does not lie at or below `root`.
     pub fn within(&self, root: &Path) -> Option<Self> {
         let head = Path::parse(self.head.strip_prefix(root)?).ok()?;
         Some(Self { head, rest: self.rest.clone() })
     }
 
-    /// Whether `path` is one of the set.
+    /// Whether the set contains `path`.
     pub fn matches(&self, path: &Path) -> bool {
         let Some(below) = path.strip_prefix(&self.head) else { return false };
         match &self.rest {
@@ -109,7 +109,7 @@ impl Pattern {
         }
     }
 
-    /// Whether every path of `other` is one of this set.
+    /// Whether the set contains every path of `other`.
     pub fn covers(&self, other: &Self) -> bool {
         match &self.rest {
             Rest::Nothing => self == other,
@@ -120,8 +120,8 @@ impl Pattern {
         }
     }
 
-    /// The part of the set that lies in `root` or is it, as patterns of absolute paths. More than one
-    /// where a `**` may end within the root or go on below it.
+    /// The paths of the set at or below `root`, as patterns of absolute paths. More than one when a `**` may
+    /// end within the root or continue below it.
     pub fn narrow(&self, root: &Path) -> Vec<Self> {
         if self.head.has_prefix(root) {
             return vec![self.clone()];
@@ -130,7 +130,7 @@ impl Pattern {
         match &self.rest {
             Rest::Nothing => Vec::new(),
             Rest::Anything => vec![Self::subtree(root.clone())],
-            // What is longer than any path matches none.
+            // A pattern longer than any path matches none.
             Rest::Segments(segments) => left_over(segments, &parts(deeper))
                 .iter()
                 .filter_map(|segments| Self::build(root, segments).ok())
@@ -138,17 +138,17 @@ impl Pattern {
         }
     }
 
-    /// The path that all the set lies at or below.
+    /// The path that every path of the set equals or lies below.
     pub fn head(&self) -> &Path {
         &self.head
     }
 
-    /// The path, where the set is that path and all below it.
+    /// The path, if the set is that path and everything below it.
     pub fn as_subtree(&self) -> Option<&Path> {
         (self.rest == Rest::Anything).then_some(&self.head)
     }
 
-    /// `head` with `segments` behind it, in the one way to write that set.
+    /// `head` followed by `segments`, in canonical form.
     fn build(head: &Path, segments: &[Segment]) -> Result<Self, PathError> {
         let fixed = segments.iter().filter(|segment| **segment != Segment::Run).count();
         if parts(head.as_str()).len() + fixed > limits::PATH_SEGMENTS {
@@ -217,7 +217,7 @@ impl Segment {
         }
     }
 
-    /// Whether each segment that `other` matches is matched. Runs are none of its business.
+    /// Whether every segment matched by `other` is matched, too. Runs (`**`) are handled by the caller.
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (_, Self::Run) => false,
@@ -236,7 +236,7 @@ fn parts(text: &str) -> Parts<'_> {
     if text.is_empty() { Parts::new() } else { text.split('/').collect() }
 }
 
-/// What stands before the run and after it; nothing is after where there is none.
+/// Splits at the run (`**`): the segments before it, and those after it; `None` without a run.
 fn halves(segments: &[Segment]) -> (&[Segment], Option<&[Segment]>) {
     let mut halves = segments.split(|segment| *segment == Segment::Run);
     (halves.next().unwrap_or_default(), halves.next())
@@ -254,7 +254,7 @@ fn all_match(segments: &[Segment], parts: &[&str]) -> bool {
 
 fn covers(ours: &[Segment], theirs: &[Segment]) -> bool {
     let ((front, back), (their_front, their_back)) = (halves(ours), halves(theirs));
-    // Their shortest path must be long enough, and ours must not be all of one length if theirs are not.
+    // Their shortest path must be long enough for ours, and if their lengths vary, ours must vary, too.
     let count = |front: &[Segment], back: Option<&[Segment]>| front.len() + back.unwrap_or_default().len();
     let (least, theirs_least) = (count(front, back), count(their_front, their_back));
     match (back, their_back) {
@@ -268,7 +268,7 @@ fn covers(ours: &[Segment], theirs: &[Segment]) -> bool {
                 && front.iter().zip(their_front).chain(ends).all(|(ours, other)| ours.covers(other))
         }
         (Some(back), Some(their_back)) => {
-            // Anything may stand where their run is, so beyond their ends ours must take anything.
+            // Their run matches anything, so beyond their ends ours must match anything.
             let within = |ours: Option<&Segment>, other: Option<&Segment>| match (ours, other) {
                 (Some(ours), Some(other)) => ours.covers(other),
                 (Some(ours), None) => *ours == Segment::One,
@@ -285,7 +285,7 @@ fn from_end(segments: &[Segment], at: usize) -> Option<&Segment> {
     segments.len().checked_sub(at).and_then(|index| segments.get(index))
 }
 
-/// What may follow once `parts` were taken from the front, in every way that is possible.
+/// Every remainder of `segments` after `parts` have been matched at the front.
 fn left_over(segments: &[Segment], parts: &[&str]) -> Vec<Vec<Segment>> {
     let (front, back) = halves(segments);
     let taken = front.len().min(parts.len());
@@ -298,7 +298,7 @@ fn left_over(segments: &[Segment], parts: &[&str]) -> Vec<Vec<Segment>> {
         None => Vec::new(),
         Some(_) if parts.is_empty() => vec![segments.get(taken..).unwrap_or_default().to_vec()],
         Some(back) => {
-            // The run goes on below, or the last parts are the first of what stands behind it.
+            // Either the run continues below, or the last parts match the first segments behind it.
             let mut all = vec![[&[Segment::Run], back].concat()];
             for ours in 1..=back.len().min(parts.len()) {
                 let (first, left) = back.split_at(ours);
@@ -323,7 +323,7 @@ impl fmt::Display for Segment {
     }
 }
 
-/// Its text. A `*` in the name of a path looks like one of the language.
+/// The text of the pattern. A literal `*` in a path looks like a wildcard.
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, segment) in self.segments().iter().enumerate() {

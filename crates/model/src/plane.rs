@@ -1,5 +1,5 @@
-//! The messages between the planes: sessions ask, core orders. Policy only: never payload,
-//! never a position in a log (`store` resolves those under the log's lock).
+//! Messages between the control plane and the data plane: sessions send asks, core sends orders. Policy only:
+//! never payload, never a position in a log (`store` resolves those under the log's lock).
 
 use crate::{
     code::{SessionCode, StreamCode},
@@ -9,25 +9,25 @@ use crate::{
     track::{Prefs, TrackName},
 };
 
-/// How much of a track is wanted.
+/// Extent of interest in a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Want {
-    /// Its properties only (a TRACK request), or old groups out of the cache (a FETCH request).
+    /// Its properties only (a TRACK request), or old groups from the cache (a FETCH request).
     Info,
-    /// Its groups as they come.
+    /// Its groups as they are published.
     Live,
 }
 
-/// A session to core. Paths are absolute (the session has prepended its root).
+/// Message from a session to core. Paths are absolute (the session has prepended its root).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// The peer publishes `path`; for a live path: replaces the route in place.
+    /// The peer announces `path`; replaces the route in place if `path` is already announced.
     Announce {
         /// Absolute path of the broadcast.
         path: Path,
-        /// Chain, original publisher first, the peer itself last, never empty.
+        /// Hop chain: original publisher first, the peer itself last, never empty.
         hops: Hops,
-        /// Price including the link.
+        /// Cost including the link to the peer.
         cost: Cost,
     },
     /// The peer withdraws `path`. Unknown paths are ignored.
@@ -43,7 +43,7 @@ pub enum Ask {
         path: Path,
         /// Track in it.
         track: TrackName,
-        /// What is wanted of it.
+        /// Preferences of the subscriber.
         prefs: Prefs,
         /// Properties only, or groups.
         want: Want,
@@ -52,7 +52,7 @@ pub enum Ask {
     Update {
         /// The session's own key.
         sub: SubId,
-        /// All of them, changed or not.
+        /// The complete preferences, changed or not.
         prefs: Prefs,
     },
     /// The subscription is over (either side ended it). Unknown keys are ignored.
@@ -60,92 +60,93 @@ pub enum Ask {
         /// The session's own key.
         sub: SubId,
     },
-    /// A FETCH wants a group that the log neither holds nor knows to be absent: ask its publisher for
-    /// all of it. `sub` is attached, and waits for the group's entries in the log until it
-    /// unsubscribes. However many ask, the publisher is asked once.
+    /// A FETCH requests a group that the log neither holds nor knows to be absent: core asks its publisher for
+    /// the whole group. `sub` is attached, and waits for the group's entries in the log until it unsubscribes.
+    /// The publisher is asked once, however many fetches wait.
     Pull {
         /// The session's own key.
         sub: SubId,
         /// The group's sequence.
         group: u64,
     },
-    /// The peer said its own hop: routes through it are of no use to it. Replaces what it said before;
-    /// anonymous = none.
+    /// The peer's own hop: routes through it are of no use to the peer. Replaces the previous value; anonymous
+    /// = none.
     Exclude {
         /// The peer's hop.
         hop: Hop,
     },
-    /// The peer is going away (GOAWAY): its routes are the last choice from now on, and what flows
-    /// through it moves where it can.
+    /// The peer is going away (GOAWAY): its routes become the last choice, and tracks it serves move to other
+    /// routes where possible.
     Draining,
-    /// An [`Order::Pull`] is over, however: the log has its outcome. The group may be asked for again.
+    /// An [`Order::Pull`] has ended, successfully or not; the log holds its outcome. The group may be requested
+    /// again.
     Pulled {
         /// The log.
         log: LogId,
-        /// The writer that was ordered.
+        /// Epoch of the writer that received the order.
         epoch: Epoch,
         /// The group's sequence.
         group: u64,
     },
-    /// The upstream side of `log` is over: refused, reset or finished; the session has already
-    /// appended the end to the log. Later subscribers get a new log.
+    /// The upstream side of `log` has ended: refused, reset or finished; the session has already appended the
+    /// end to the log. Later subscribers get a new log.
     Ended {
         /// The log that ended.
         log: LogId,
-        /// The writer that ended it; an older one's end is stale.
+        /// Epoch of the writer that ended it; the end reported by an older writer is stale.
         epoch: Epoch,
         /// Whether the publisher answered that it has no such track.
         missing: bool,
     },
-    /// Requests toward the peer wait for its stream credit (`true`), or none waits any more. While some
-    /// wait, the streams of logs that nobody reads are given back at once.
+    /// Whether requests to the peer wait for its stream credit. While some wait, the streams of logs without
+    /// readers are released at once.
     StreamsBlocked {
-        /// Whether some wait.
+        /// Whether at least one request waits.
         blocked: bool,
     },
 }
 
-/// Core to a session.
+/// Message from core to a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Ask the peer for a track and append what comes to `log`, as writer of `epoch`.
+    /// Request a track from the peer and append its data to `log`, as writer of `epoch`.
     Open {
-        /// Where it goes.
+        /// Log that receives the data.
         log: LogId,
-        /// Claim the log's writer with this; a stale one fails.
+        /// Epoch to claim the log's writer with; a stale one fails.
         epoch: Epoch,
         /// Absolute path of the broadcast.
         path: Path,
-        /// Who made it: the first hop of the route, anonymous when it has no name. A SUBSCRIBE names a
-        /// path only; the session sees to it that this publisher answers.
+        /// Original publisher: the first hop of the route, anonymous when it has no id. A SUBSCRIBE names a
+        /// path only; the session makes sure that this publisher answers.
         publisher: Hop,
         /// Track in it.
         track: TrackName,
-        /// The union of what readers ask.
+        /// Union of the readers' preferences.
         prefs: Prefs,
         /// Properties only, or groups.
         want: Want,
-        /// The session it is asked for: those who ask take turns where requests have to wait.
+        /// Session on whose behalf it is requested: waiting requests are served round-robin by session.
         asker: SessionId,
     },
-    /// Another session reads a log of a peer whose stream credit is used up: a request for it that still
-    /// waits is in the line of this session, too.
+    /// Another session reads a log of a peer whose stream credit is used up: a still waiting request for the
+    /// log also counts for that session's turn.
     Asked {
         /// An open log.
         log: LogId,
-        /// The session.
+        /// The session that reads it.
         asker: SessionId,
     },
-    /// Readers of an open log changed: new union, or groups wanted where only info was.
+    /// The readers of an open log changed: new union, or groups wanted where only properties were.
     Prefs {
         /// An open log.
         log: LogId,
-        /// The union of what readers ask.
+        /// Union of the readers' preferences.
         prefs: Prefs,
         /// Properties only, or groups.
         want: Want,
     },
-    /// Nobody reads `log` any more: unsubscribe upstream and drop its writer.
+    /// `log` has no reader any more: unsubscribe upstream and drop its writer.
     Close {
         /// An open log.
         log: LogId,
@@ -157,18 +158,18 @@ pub enum Order {
         log: LogId,
         /// The group's sequence.
         group: u64,
-        /// The session it is fetched for.
+        /// Session on whose behalf it is fetched.
         asker: SessionId,
     },
-    /// Nobody waits for that group any more: cancel the fetch.
+    /// No fetch waits for that group any more: cancel it.
     DropPull {
         /// The log.
         log: LogId,
         /// The group's sequence.
         group: u64,
     },
-    /// Serve subscription `sub` from `log`; one that is served from another log of the same publisher's
-    /// track goes on where it is.
+    /// Serve subscription `sub` from `log`; a subscription served from another log of the same publisher's
+    /// track continues at its position.
     Attach {
         /// The session's key.
         sub: SubId,
@@ -179,14 +180,14 @@ pub enum Order {
     Refuse {
         /// The session's key.
         sub: SubId,
-        /// Why.
+        /// Code sent to the subscriber.
         code: StreamCode,
     },
     /// End the session.
     Kill {
-        /// Why, as the peer sees it.
+        /// Close code sent to the peer.
         code: SessionCode,
-        /// A few words for the peer.
+        /// Close reason sent to the peer.
         reason: &'static str,
     },
 }

@@ -1,38 +1,38 @@
-//! Routes: who serves a broadcast, and through whom.
+//! Routes: the sessions and hop chains through which a broadcast is reachable.
 
 use std::sync::Arc;
 
 use crate::id::SessionId;
 
-/// Id of a relay or an endpoint in a hop chain; 0 = anonymous. Below 2^53 when we draw it.
+/// Id of a relay or an endpoint in a hop chain; 0 = anonymous. Ids drawn by this relay are below 2^53.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hop(pub u64);
 
 impl Hop {
-    /// No name given.
+    /// An endpoint without an id.
     pub const ANONYMOUS: Self = Self(0);
 }
 
 /// A hop chain, original publisher first, at most [`crate::limits::HOPS`].
 pub type Hops = Arc<[Hop]>;
 
-/// Price of a route, lower is better: first what it costs to join what flows already, then what it
-/// costs to start it.
+/// Cost of a route, lower is better: compared by the cost of joining a flowing broadcast, then by that of
+/// starting it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cost {
-    /// To join a broadcast that somebody on the way reads already.
+    /// Cost of joining a broadcast that is already read somewhere along the route.
     pub warm: u64,
-    /// To be the first reader.
+    /// Cost of being the first reader.
     pub cold: u64,
 }
 
 impl Cost {
-    /// Where prices stop growing: the largest number the wire can carry.
+    /// Saturation value: the largest number the wire can carry.
     pub const MAX: u64 = (1 << 62) - 1;
-    /// Of a route that came over a version without prices.
+    /// Cost of a route received over a version without costs.
     pub const UNKNOWN: Self = Self { warm: 0, cold: Self::MAX };
 
-    /// With the price of one more link.
+    /// Adds the cost of one more link.
     #[must_use]
     pub fn plus(self, price: u64) -> Self {
         let add = |cost: u64| cost.saturating_add(price).min(Self::MAX);
@@ -45,12 +45,12 @@ impl Cost {
 pub struct Route {
     /// The session it was announced on.
     pub session: SessionId,
-    /// Who it passed, original publisher first, the announcing peer last.
+    /// Hop chain: original publisher first, the announcing peer last.
     pub hops: Hops,
-    /// What it costs, this relay's own link included.
+    /// Cost, including this relay's own link.
     pub cost: Cost,
-    /// Its relay has taken it back, and nothing else is there that is believed: for a moment it is still
-    /// shown to who only reads, in case another relay says that the broadcast goes on.
+    /// The announcing relay has withdrawn the route, and no other trusted route exists: it stays advertised to
+    /// pure subscribers for a moment, in case another relay announces that the broadcast continues.
     pub fading: bool,
 }
 

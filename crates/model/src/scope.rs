@@ -1,27 +1,27 @@
-//! What a session may touch, before anyone asks why: a set of paths.
+//! Scopes: the sets of paths a session may access.
 
 use crate::{path::Path, pattern::Pattern};
 
-/// Patterns that are allowed; empty = nothing. Most are a prefix: that path and all below it.
+/// Allowed patterns; empty = nothing. Most are a prefix: that path and everything below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     patterns: Vec<Pattern>,
-    /// What the patterns lie at or below.
+    /// Paths that all patterns equal or lie below.
     heads: Vec<Path>,
 }
 
 impl Scope {
-    /// Nothing is allowed.
+    /// The empty scope.
     pub fn nothing() -> Self {
         Self::default()
     }
 
-    /// Everything is allowed.
+    /// The scope of all paths.
     pub fn everything() -> Self {
         Self::of([Path::root()])
     }
 
-    /// These paths with all below them, minus those that another already covers.
+    /// These paths and everything below them, without those that another covers.
     pub fn of(prefixes: impl IntoIterator<Item = Path>) -> Self {
         prefixes.into_iter().map(Pattern::subtree).collect()
     }
@@ -31,7 +31,7 @@ impl Scope {
         self.patterns.iter().any(|pattern| pattern.matches(path))
     }
 
-    /// Whether all that `other` allows is allowed, pattern by pattern.
+    /// Whether every path `other` allows is allowed, too; compared pattern by pattern.
     pub fn covers(&self, other: &Self) -> bool {
         other.patterns.iter().all(|inner| self.patterns.iter().any(|outer| outer.covers(inner)))
     }
@@ -41,8 +41,8 @@ impl Scope {
         self.patterns.is_empty()
     }
 
-    /// The paths that the scope lies at or below, none of which is below another. What is below them is
-    /// allowed only as far as [`Scope::allows`] says.
+    /// The paths that the scope lies at or below, none below another. A path below them is allowed only if
+    /// [`Scope::allows`] is true for it.
     pub fn prefixes(&self) -> &[Path] {
         &self.heads
     }
@@ -52,7 +52,7 @@ impl Scope {
         &self.patterns
     }
 
-    /// The part of the scope that lies in `root`: grants below it, or all of it.
+    /// The part of the scope at or below `root`.
     #[must_use]
     pub fn narrow(&self, root: &Path) -> Self {
         if root.is_root() {
@@ -62,13 +62,14 @@ impl Scope {
     }
 }
 
-/// The patterns, minus those that another already covers.
+/// The patterns, without those that another covers.
 impl FromIterator<Pattern> for Scope {
     fn from_iter<I: IntoIterator<Item = Pattern>>(patterns: I) -> Self {
         let mut all: Vec<Pattern> = patterns.into_iter().collect();
         all.sort();
         all.dedup();
-        // Prefixes are many where patterns are few. Of those only the one before can be above the next.
+        // Prefixes are far more numerous than other patterns. In sorted order only the preceding prefix can
+        // cover the next.
         let mut subtrees: Vec<Pattern> = Vec::with_capacity(all.len());
         let mut others: Vec<Pattern> = Vec::new();
         for pattern in all {
@@ -81,12 +82,12 @@ impl FromIterator<Pattern> for Scope {
         let covered = |at: usize, pattern: &Pattern| {
             others.iter().enumerate().any(|(other, above)| other != at && above.covers(pattern))
         };
-        // Two that cover each other are one, and there was only one of it.
+        // Patterns that cover each other are equal, and duplicates are removed above.
         let kept = others.iter().enumerate().filter(|(at, pattern)| !covered(*at, pattern));
         let mut kept: Vec<Pattern> = kept.map(|(_, pattern)| pattern.clone()).collect();
         kept.extend(subtrees.into_iter().filter(|pattern| !covered(usize::MAX, pattern)));
         kept.sort();
-        // In order, whatever lies below a head comes after it.
+        // In sorted order, every path below a head comes after it.
         let mut heads: Vec<Path> = Vec::with_capacity(kept.len());
         for pattern in &kept {
             if !heads.last().is_some_and(|above| pattern.head().has_prefix(above)) {
@@ -135,7 +136,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_scope_allows_what_its_patterns_match_and_holds_none_in_vain(
+        fn scope_allows_what_its_patterns_match_without_redundancy(
             texts in proptest::collection::vec("(a|b|\\*|a\\*)(/(a|b|\\*)){0,2}(/\\*\\*)?", 0..8),
             below in "[ab](/[ab]){0,3}",
         ) {
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_are_above_all_that_is_allowed() {
+    fn prefixes_are_above_every_allowed_path() {
         let scope = scope(&["room/*/cam", "room/a/b", "live", "other/**"]);
         assert_eq!(scope.prefixes(), [path("live"), path("other"), path("room")]);
         assert!(scope.allows(&path("room/x/cam")) && scope.allows(&path("live")));

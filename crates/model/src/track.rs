@@ -1,4 +1,4 @@
-//! Tracks: their name, their properties, and what a subscriber asks of one.
+//! Tracks: names, properties and subscriber preferences.
 
 use std::{fmt, sync::Arc};
 
@@ -30,14 +30,14 @@ impl fmt::Debug for TrackName {
     }
 }
 
-/// What a publisher says once of a track (moq-lite TRACK_INFO).
+/// Properties of a track, sent once by its publisher (moq-lite TRACK_INFO).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrackInfo {
     /// Publisher priority, higher wins.
     pub priority: u8,
     /// Whether groups are meant to be delivered in order (a hint).
     pub ordered: bool,
-    /// How long a superseded group stays useful, in ms.
+    /// Time a superseded group stays useful, in ms.
     pub max_age_ms: u64,
     /// Ticks a second of the frames' timestamps; never 0.
     pub timescale: u64,
@@ -49,24 +49,24 @@ impl Default for TrackInfo {
     }
 }
 
-/// Where a subscription begins. Only a log can tell which group that is.
+/// Start of a subscription. Only a log can resolve it to a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
-    /// The latest group there is, or else the first that comes (moq-lite-01..05 without a start).
+    /// The latest group, or the first to arrive if there is none (moq-lite-01..05 without a start).
     #[default]
     Latest,
     /// This group, and later ones (moq-lite-03..05 with a start).
     Group(u64),
-    /// The oldest group not below the floor that is still within the age budget; the latest always is
+    /// The oldest group at or above the floor that is within the age budget; the latest group always is
     /// (moq-lite-06).
     Fresh {
-        /// Groups below it are not wanted.
+        /// Lowest group wanted.
         floor: u64,
     },
 }
 
 impl Start {
-    /// Groups below it are never wanted; `None` until the log has resolved the start.
+    /// Lowest group wanted; `None` until the log has resolved the start.
     pub fn floor(self) -> Option<u64> {
         match self {
             Self::Latest => None,
@@ -75,13 +75,13 @@ impl Start {
         }
     }
 
-    /// What one upstream subscription must ask to serve both.
+    /// Start that one upstream subscription must request to serve both.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         match (self, other) {
             (Self::Group(a), Self::Group(b)) => Self::Group(a.min(b)),
-            // Where the latest is wanted, a number could lie beyond it: that would starve who wants it.
-            // Older groups then come out of the cache, as far as it holds them.
+            // If one wants the latest group, a requested number could lie beyond it and starve that reader.
+            // Older groups are then served from the cache, as far as it holds them.
             (Self::Latest, Self::Latest | Self::Group(_)) | (Self::Group(_), Self::Latest) => Self::Latest,
             (Self::Fresh { .. }, Self::Latest) | (Self::Latest, Self::Fresh { .. }) => {
                 Self::Fresh { floor: 0 }
@@ -92,22 +92,22 @@ impl Start {
     }
 }
 
-/// What one subscriber asks of a track.
+/// Preferences of one subscriber of a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefs {
     /// Subscriber priority, higher wins.
     pub priority: u8,
     /// Whether older groups go first (a hint).
     pub ordered: bool,
-    /// How long a superseded group may still be delivered, in ms; 0 = only the newest.
+    /// Time a superseded group may still be delivered, in ms; 0 = only the newest.
     pub max_age_ms: u64,
     /// First group wanted.
     pub start: Start,
-    /// First frame wanted of the group that [`Start::floor`] names; 0 = all of it (moq-lite-06).
+    /// First frame wanted of the group given by [`Start::floor`]; 0 = the whole group (moq-lite-06).
     pub start_frame: u64,
     /// Last group wanted, inclusive; `None` = no end.
     pub end: Option<u64>,
-    /// Last frame wanted of the end group, inclusive; `None` = all of it (moq-lite-06).
+    /// Last frame wanted of the end group, inclusive; `None` = the whole group (moq-lite-06).
     pub end_frame: Option<u64>,
 }
 
@@ -126,8 +126,7 @@ impl Default for Prefs {
 }
 
 impl Prefs {
-    /// What one upstream subscription must ask to serve both. Frame bounds stay only where both agree
-    /// on them and on their group: a frame too many is cut off again downstream.
+    /// Start that one upstream subscription must request to serve both.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         let start = self.start.union(other.start);

@@ -1,5 +1,5 @@
-//! Writing control messages: past the valve, first in line, held in bounded space when the peer
-//! gives no credit.
+//! Control messages to the peer: exempt from the valve, sent first, queued within a bound while the peer gives
+//! no credit.
 
 use std::{
     collections::VecDeque,
@@ -15,19 +15,18 @@ use relay_model::{StreamCode, limits};
 
 use crate::transport::{Stream, Transport, WriteError};
 
-/// Control bytes on their way to the peer.
+/// Control messages queued for the peer.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     queue: VecDeque<Pending>,
     bytes: usize,
-    /// Since when the queue has not moved.
+    /// Time since the queue has made no progress.
     stalled: Option<Instant>,
-    /// Memory of messages that the peer has not taken: those queued here, and those that the transport holds
-    /// until they are acknowledged.
+    /// Memory of messages not yet acknowledged: those queued here, and those held by the transport.
     held: Arc<AtomicU64>,
 }
 
-/// What a message costs beside its bytes: its allocations, and its place in a queue or send buffer.
+/// Bytes charged for a message besides its payload: its allocations, and its entry in a queue or send buffer.
 const MESSAGE: u64 = 128;
 
 /// The bytes of a message, counted until their last handle is dropped.
@@ -63,24 +62,24 @@ struct Pending {
 }
 
 impl Control {
-    /// Sends a message on `stream`, after what waits for that stream.
+    /// Sends a message on `stream`, after those queued for it.
     pub(crate) fn send<T: Transport>(&mut self, t: &mut T, now: Instant, stream: Stream, message: Vec<u8>) {
         self.push(t, now, Pending { stream, bytes: Message::counted(message, &self.held), finish: false });
     }
 
-    /// Ends `stream` after what waits for it.
+    /// Finishes `stream` after the messages queued for it.
     pub(crate) fn finish<T: Transport>(&mut self, t: &mut T, now: Instant, stream: Stream) {
         self.push(t, now, Pending { stream, bytes: Bytes::new(), finish: true });
     }
 
-    /// Abandons `stream` and what waits for it.
+    /// Resets `stream` and drops the messages queued for it.
     pub(crate) fn reset<T: Transport>(&mut self, t: &mut T, stream: Stream, code: StreamCode) {
         self.queue.retain(|pending| pending.stream != stream);
         self.bytes = self.queue.iter().map(|pending| pending.bytes.len()).sum();
         t.reset(stream, code);
     }
 
-    /// Tries what waits; call when the transport has room again.
+    /// Retries queued messages; call when the transport has room again.
     pub(crate) fn flush<T: Transport>(&mut self, t: &mut T, now: Instant) {
         if self.queue.is_empty() {
             return;
@@ -105,27 +104,27 @@ impl Control {
         }
     }
 
-    /// Whether the peer has taken too much space or time: the session must close.
+    /// Whether the queue is too large or has stalled too long: the session must close.
     pub(crate) fn is_stuck(&self, now: Instant) -> bool {
         self.bytes > limits::CONTROL_QUEUE || self.deadline().is_some_and(|deadline| now >= deadline)
     }
 
-    /// When a stalled queue becomes stuck.
+    /// Time at which a stalled queue becomes stuck.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.stalled.map(|since| since + limits::CONTROL_STALL)
     }
 
-    /// Memory held for messages that the peer has not taken.
+    /// Memory held for messages not yet acknowledged, bytes.
     pub(crate) fn footprint(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing is queued.
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// Whether more may be queued without need: senders that can wait should.
+    /// Whether optional messages may be queued; senders that can wait should wait otherwise.
     pub(crate) fn has_room(&self) -> bool {
         self.bytes < limits::CONTROL_QUEUE / 2
     }
@@ -146,7 +145,7 @@ impl Control {
     }
 }
 
-/// Hands over what fits; true when nothing is left to do.
+/// Writes what fits; true when nothing is left to do.
 fn write<T: Transport>(t: &mut T, pending: &mut Pending) -> bool {
     while !pending.bytes.is_empty() {
         match t.write(pending.stream, std::slice::from_mut(&mut pending.bytes)) {

@@ -15,44 +15,44 @@ use crate::{
 
 /// Handles copied out of a lane at a time.
 const HANDLES: usize = 16;
-/// What a handle counts for in an allowance at least: handing it over costs as much, however small it is.
+/// Minimum charge of a handle to an allowance: writing it has a fixed cost, however small it is.
 const HANDLE_BYTES: usize = 64;
 
 /// Pieces below this size, in bytes, are joined where [`JOINED`] or more follow each other: QUIC finds the next byte
-/// to send by walking the handles of a stream, and very many of them hold up the worker.
+/// to send by walking the handles of a stream, and very many of them slow down the worker.
 const SMALL: usize = 128;
-/// Small pieces in a row from which on they are joined.
+/// Number of consecutive small pieces from which on they are joined.
 const JOINED: usize = 8;
 /// Largest joined handle, bytes.
 const JOINED_BYTES: usize = 4 * 1024;
 
-/// A group being sent on a stream of its own.
+/// A group being sent on its own stream.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     pub(crate) group: Rc<Group>,
     pub(crate) shape: Shape,
     pub(crate) stream: Option<Stream>,
-    /// What is left of the stream's header.
+    /// Unsent part of the stream's header.
     header: Bytes,
     piece: usize,
     offset: usize,
     sent: u64,
-    /// Waits for `Writable`.
+    /// Whether it waits for `Writable`.
     parked: bool,
 }
 
-/// Where a cursor stands after [`Cursor::advance`].
+/// State of a cursor after [`Cursor::advance`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Everything there is has been handed over; the group goes on.
+    /// All available data has been written; the group continues.
     Idle,
     /// The byte allowance is used up.
     Spent,
-    /// Finished or reset: forget the cursor.
+    /// Finished or reset: drop the cursor.
     Done,
-    /// The group ended before its stream could be opened: forget the cursor, say so.
+    /// The group ended before its stream could be opened: drop the cursor and report the group as dropped.
     Missed(StreamCode),
-    /// The transport took less than offered: wait for `Room`.
+    /// The transport accepted less than offered: wait for `Room`.
     Short,
     /// The stream is blocked: wait for its `Writable`.
     Parked,
@@ -60,22 +60,22 @@ pub(crate) enum Step {
     Unopened,
 }
 
-/// What one pass over a lane found.
+/// Result of one pass over a lane.
 struct Gathered {
-    /// With the header.
+    /// Bytes gathered, header included.
     bytes: usize,
-    /// The piece after the last one gathered.
+    /// Index after the last gathered piece.
     piece: usize,
-    /// Frames that end in what was gathered.
+    /// Number of frames that end in the gathered bytes.
     frames: u64,
-    /// Whether nothing is left of the lane.
+    /// Whether the end of the lane was reached.
     is_all: bool,
-    /// Whether nothing will follow.
+    /// Whether the lane is finished.
     is_finished: bool,
 }
 
 impl Gathered {
-    /// Adds a handle; returns what is left of `budget`.
+    /// Adds a handle; returns the rest of `budget`.
     fn take(&mut self, bytes: Bytes, budget: usize, chunks: &mut SmallVec<[Bytes; HANDLES]>) -> usize {
         let left = budget.saturating_sub(bytes.len());
         self.bytes += bytes.len();
@@ -99,12 +99,12 @@ impl Cursor {
         Self { group, shape, stream: None, header: Bytes::new(), piece: 0, offset: 0, sent: 0, parked: false }
     }
 
-    /// A cursor on a stream that is there already, without a header.
+    /// A cursor on an already open stream, without a header.
     pub(crate) fn on(stream: Stream, group: Rc<Group>, shape: Shape) -> Self {
         Self { stream: Some(stream), ..Self::new(group, shape) }
     }
 
-    /// The stream was opened for it; `header` goes first.
+    /// Sets the stream opened for it; `header` is sent first.
     pub(crate) fn opened(&mut self, stream: Stream, header: Bytes) {
         self.stream = Some(stream);
         self.header = header;
@@ -114,12 +114,12 @@ impl Cursor {
         self.parked = false;
     }
 
-    /// Bytes there but not handed over.
+    /// Bytes available but not written.
     pub(crate) fn unsent(&self) -> u64 {
         self.group.with_lane(self.shape, |lane| lane.bytes().saturating_sub(self.sent)).unwrap_or(0)
     }
 
-    /// Whether [`Self::advance`] could do anything now.
+    /// Whether [`Self::advance`] could make progress now.
     pub(crate) fn is_runnable(&self) -> bool {
         !self.parked
             && (!self.header.is_empty()
@@ -129,14 +129,14 @@ impl Cursor {
                     .unwrap_or(true))
     }
 
-    /// Gives the group up with `code`.
+    /// Resets the stream with `code`, if it is open.
     pub(crate) fn reset<T: Transport>(&self, t: &mut T, code: StreamCode) {
         if let Some(stream) = self.stream {
             t.reset(stream, code);
         }
     }
 
-    /// How the group ended, when it was cut short.
+    /// Code of the group's end, if it was cut short.
     pub(crate) fn cut_short(&self) -> Option<StreamCode> {
         match self.group.with_lane(self.shape, |lane| lane.end()) {
             Some(Some(LaneEnd::Reset(code))) => Some(code),
@@ -145,7 +145,7 @@ impl Cursor {
         }
     }
 
-    /// Hands over what is there, about `allowance` bytes at most (reduced by what was taken, or by
+    /// Writes available data, about `allowance` bytes at most (reduced by the bytes written, or by
     /// [`HANDLE_BYTES`] for each handle if that is more).
     pub(crate) fn advance<T: Transport>(
         &mut self,
@@ -200,7 +200,7 @@ impl Cursor {
         }
     }
 
-    /// All that was gathered has been handed over.
+    /// Advances past all gathered data, once it was written.
     fn took_all(&mut self, gathered: &Gathered, meter: &mut Meter) {
         let payload = (gathered.bytes - self.header.len()) as u64;
         self.header = Bytes::new();

@@ -1,15 +1,14 @@
-//! What differs between protocol versions on the hot path: how objects are framed.
+//! Object framing, the only difference between protocol versions on the hot path.
 
 use bytes::Bytes;
 use relay_store::ObjectHead;
 use relay_wire::lite;
 
-/// Frames up to this size leave as one chunk, header and payload together: the send buffer scans
-/// chunk by chunk, and a small copy is cheaper than a second handle. Bytes.
+/// Frames up to this size, in bytes, are sent as one chunk, header and payload together: the send buffer scans
+/// chunk by chunk, and a small copy is cheaper than a second handle.
 pub(crate) const JOINED_FRAME: u64 = 1_200;
 
-/// How the objects of a group are laid out on a stream. Readers with the same framing share the
-/// encoded bytes.
+/// Layout of a group's objects on a stream. Readers with the same framing share the encoded bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Framing {
     /// Before moq-lite-05: size, payload.
@@ -24,8 +23,8 @@ impl Framing {
         if version.has_timestamps() { Self::LiteTimed } else { Self::LiteBare }
     }
 
-    /// Appends an object's header; `previous` is the tick of the object before it on the stream.
-    /// Returns the tick the next header counts from.
+    /// Appends an object's header; `previous` is the tick of the preceding object on the stream. Returns the
+    /// tick for the next header.
     pub(crate) fn head(self, previous: i64, head: &ObjectHead, out: &mut Vec<u8>) -> i64 {
         let tick = head.tick.unwrap_or(previous);
         let frame = lite::FrameHead { tick: Some(tick), size: head.size };
@@ -38,7 +37,7 @@ impl Framing {
     }
 }
 
-/// What of a group a stream carries, and how.
+/// Part of a group carried by a stream, and its framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Shape {
     pub(crate) framing: Framing,
@@ -49,7 +48,7 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// All of the group.
+    /// The whole group.
     pub(crate) fn whole(framing: Framing) -> Self {
         Self { framing, first: 0, last: u64::MAX }
     }

@@ -1,5 +1,5 @@
-//! The only caller of `write` for media: decides what enters the stream buffers, and what is
-//! given up when a peer is slow.
+//! Egress, the only caller of `write` for media: decides which data enters the stream buffers, and which
+//! groups are dropped when a peer is slow.
 
 use std::{
     rc::Rc,
@@ -26,9 +26,9 @@ use crate::{
 
 /// Bytes a subscription sends before the next of the same priority has its turn.
 const QUANTUM: usize = 16 * 1024;
-/// Bytes, as allowances count them, that a session hands over before all other ready sessions have their turn.
+/// Bytes, as charged to allowances, that a session writes before all other ready sessions have their turn.
 const TURN_BYTES: usize = 1024 * 1024;
-/// How often superseded groups are looked at.
+/// Interval at which superseded groups are checked.
 const EXPIRY_TICK: Duration = Duration::from_millis(100);
 
 /// Everything a session sends to its peer as a publisher of media.
@@ -36,26 +36,26 @@ const EXPIRY_TICK: Duration = Duration::from_millis(100);
 pub(crate) struct Egress {
     version: lite::Version,
     subs: Slab<Sub>,
-    /// Bytes of the names in them.
+    /// Bytes of the subscriptions' names.
     names: u64,
     generation: u32,
-    /// A write fell short: nothing more goes out before `Room`.
+    /// Whether a write fell short: nothing more is written before `Room`.
     congested: bool,
-    /// No stream credit: nothing new is opened before `Openable`.
+    /// Whether stream credit is used up: no stream is opened before `Openable`.
     unopenable: bool,
-    /// Room, credit or a writable stream came since the last [`Self::pump`].
+    /// Whether room, credit or a writable stream was reported since the last [`Self::pump`].
     due: bool,
-    /// The last call stopped at [`TURN_BYTES`]: there is more to send, and may be room for it.
+    /// Whether the last call stopped at [`TURN_BYTES`], with more to send and possibly room for it.
     is_cut: bool,
     expiry: Option<Instant>,
-    /// No group is begun any more.
+    /// Whether no group is started any more.
     winding: bool,
-    /// Whose turn it is among equals.
+    /// Slot whose turn it is among equal priorities.
     turn: usize,
     scratch: Vec<(u8, usize)>,
 }
 
-/// What the egress writes with.
+/// Context of a write.
 pub(crate) struct Out<'a, T: Transport> {
     pub(crate) t: &'a mut T,
     pub(crate) control: &'a mut Control,
@@ -81,7 +81,7 @@ impl Egress {
         }
     }
 
-    /// The version is known now. Nothing has been written.
+    /// Sets the negotiated version, before anything has been written.
     pub(crate) fn speak(&mut self, version: lite::Version) {
         self.version = version;
     }
@@ -103,7 +103,7 @@ impl Egress {
         self.subs.get_mut(id.0 as u32 as usize).filter(|sub| sub.id == id)
     }
 
-    /// Forgets a subscription; what it was sending is reset.
+    /// Removes a subscription; its open group streams are reset.
     pub(crate) fn remove<T: Transport>(&mut self, t: &mut T, id: SubId, code: StreamCode) -> Option<Sub> {
         self.get_mut(id)?;
         let sub = self.subs.remove(id.0 as u32 as usize);
@@ -112,27 +112,27 @@ impl Egress {
         Some(sub)
     }
 
-    /// Every subscription.
+    /// All subscriptions.
     pub(crate) fn subs(&self) -> impl Iterator<Item = &Sub> {
         self.subs.iter().map(|(_, sub)| sub)
     }
 
-    /// Memory held for the subscriptions.
+    /// Memory held for the subscriptions, bytes.
     pub(crate) fn footprint(&self) -> u64 {
         self.subs.len() as u64 * SUBSCRIPTION + self.names
     }
 
-    /// Units of work that a look at every subscription is worth.
+    /// Units of work charged for a scan of all subscriptions.
     pub(crate) fn scan_units(&self) -> u32 {
         u32::try_from(self.subs.len() / SCANNED).unwrap_or(u32::MAX)
     }
 
-    /// When [`Self::expire`] is due.
+    /// Time at which [`Self::expire`] is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.expiry
     }
 
-    /// A log's news for one subscription. Returns true when the subscription is over.
+    /// Applies a batch of log events to one subscription. Returns true when the subscription is over.
     pub(crate) fn news<T: Transport>(&mut self, out: &mut Out<'_, T>, id: SubId, batch: &Batch) -> bool {
         let Some(sub) = self.subs.get_mut(id.0 as u32 as usize).filter(|sub| sub.id == id) else {
             return false;
@@ -158,7 +158,7 @@ impl Egress {
         self.serve_if_free(out, id)
     }
 
-    /// Groups a new reader starts with, oldest first.
+    /// Starts a subscription with its first groups, oldest first.
     pub(crate) fn begin<T: Transport>(
         &mut self,
         out: &mut Out<'_, T>,
@@ -169,7 +169,7 @@ impl Egress {
         let winding = self.winding;
         let Some(sub) = self.get_mut(id) else { return false };
         if let Some(first) = groups.first().filter(|_| sub.floor.is_some()) {
-            // What was asked for and is not held will not come: the first that is here is the first.
+            // Requested groups that are not held will not arrive: the first held group becomes the floor.
             sub.floor = sub.floor.max(Some(first.sequence()));
         }
         for group in groups.iter().filter(|_| !winding) {
@@ -182,7 +182,7 @@ impl Egress {
         self.serve_if_free(out, id)
     }
 
-    /// Puts a fetched group on its request's stream.
+    /// Sends a fetched group on its request's stream.
     pub(crate) fn fetched<T: Transport>(
         &mut self,
         out: &mut Out<'_, T>,
@@ -197,7 +197,7 @@ impl Egress {
         self.serve_if_free(out, id)
     }
 
-    /// Begins no group any more; those begun go on.
+    /// Starts no further group; started ones continue.
     pub(crate) fn wind_down<T: Transport>(&mut self, out: &mut Out<'_, T>) {
         self.winding = true;
         for (_, sub) in &mut self.subs {
@@ -208,34 +208,34 @@ impl Egress {
         }
     }
 
-    /// Whether every group begun has been handed over.
+    /// Whether every started group has been written.
     pub(crate) fn is_quiet(&self) -> bool {
         self.subs().all(|sub| sub.cursors.is_empty())
     }
 
-    /// Requests of one kind.
+    /// Number of FETCH requests.
     pub(crate) fn fetches(&self) -> usize {
         self.subs().filter(|sub| matches!(sub.kind, Kind::Fetch { .. })).count()
     }
 
-    /// The transport has room again.
+    /// Records that the transport has room again.
     pub(crate) fn room(&mut self) {
         self.congested = false;
         self.due = true;
     }
 
-    /// Stream credit came.
+    /// Records that stream credit is available again.
     pub(crate) fn openable(&mut self) {
         self.unopenable = false;
         self.due = true;
     }
 
-    /// Whether there is more to send that no event will come for. True once.
+    /// Whether there is more to send without an event to wait for. True once.
     pub(crate) fn take_cut(&mut self) -> bool {
         std::mem::take(&mut self.is_cut)
     }
 
-    /// A blocked stream may go on.
+    /// Unblocks a stream.
     pub(crate) fn writable(&mut self, stream: Stream) {
         if let Some((_, sub, at)) = self.find(stream) {
             sub.cursors[at].unpark();
@@ -243,8 +243,8 @@ impl Egress {
         }
     }
 
-    /// After all events of a batch: the backlog goes out by priority, in fair shares. Whoever is
-    /// told first that it may write must not take what another deserves. Returns subscriptions that
+    /// Sends the backlog by priority, in fair shares. Call after all events of a batch, so that the first
+    /// writable stream does not take the share of others. Returns subscriptions that
     /// are over.
     pub(crate) fn pump<T: Transport>(&mut self, out: &mut Out<'_, T>) -> Vec<SubId> {
         if !std::mem::take(&mut self.due) || self.congested {
@@ -253,7 +253,7 @@ impl Egress {
         self.fill(out)
     }
 
-    /// The peer does not want a group any more.
+    /// Handles STOP_SENDING for a group.
     pub(crate) fn stopped<T: Transport>(
         &mut self,
         out: &mut Out<'_, T>,
@@ -266,7 +266,7 @@ impl Egress {
         if self.serve_if_free(out, id) { vec![id] } else { Vec::new() }
     }
 
-    /// New wishes of the peer.
+    /// Applies new preferences of the peer.
     pub(crate) fn update<T: Transport>(
         &mut self,
         out: &mut Out<'_, T>,
@@ -279,7 +279,7 @@ impl Egress {
         sub.cursors.iter().filter_map(|cursor| cursor.stream).for_each(|s| out.t.set_priority(s, priority));
     }
 
-    /// Gives up superseded groups whose time is over; call when [`Self::deadline`] has passed.
+    /// Drops superseded groups over the age budget; call when [`Self::deadline`] has passed.
     pub(crate) fn expire<T: Transport>(&mut self, out: &mut Out<'_, T>) -> Vec<SubId> {
         let Self { version, subs, expiry, .. } = self;
         *expiry = None;
@@ -303,7 +303,7 @@ impl Egress {
         })
     }
 
-    /// The fast path: no backlog, news go straight to their streams.
+    /// Fast path without a backlog: new data is written to its streams at once.
     fn serve_if_free<T: Transport>(&mut self, out: &mut Out<'_, T>, id: SubId) -> bool {
         let Self { version, subs, congested, unopenable, due, is_cut, .. } = self;
         let Some(sub) = subs.get_mut(id.0 as u32 as usize).filter(|sub| sub.id == id) else { return false };
@@ -341,7 +341,7 @@ impl Egress {
         over
     }
 
-    /// Deficit round robin over subscriptions of one priority; false when the room, or what is `left` of the
+    /// Deficit round robin over subscriptions of one priority; false when the room, or the `left` bytes of the
     /// session's turn, is used up.
     fn fill_class<T: Transport>(
         &mut self,
@@ -355,7 +355,7 @@ impl Egress {
         while std::mem::take(&mut spent) {
             for (_, slot) in class {
                 let Some(sub) = subs.get_mut(*slot) else { continue };
-                // One that was cut short goes on with what it had left: room comes in small pieces.
+                // A subscription cut short continues with its remaining deficit: room comes in small pieces.
                 if sub.deficit == 0 {
                     sub.deficit = QUANTUM;
                 }
@@ -389,7 +389,7 @@ impl Egress {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Served {
-    /// All there is, or all that is not blocked, is out.
+    /// All data, or all that is not blocked, was written.
     Through,
     /// The allowance is used up.
     Spent,
@@ -399,7 +399,7 @@ enum Served {
     Unopened,
 }
 
-/// Sends what a subscription has, newest group first (or oldest first where asked).
+/// Sends the data of a subscription, newest group first (or oldest first if requested).
 fn serve<T: Transport>(
     out: &mut Out<'_, T>,
     version: lite::Version,
@@ -440,7 +440,7 @@ fn serve<T: Transport>(
     served
 }
 
-/// Opens the stream of a group, after naming the first group to the peer; false without credit.
+/// Opens the stream of a group, after sending SUBSCRIBE_START; false without credit.
 fn open<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Sub, at: usize) -> bool {
     let Some(stream) = out.t.open(Dir::Uni, sub.priority()) else { return false };
     let sequence = sub.cursors[at].group.sequence();
@@ -453,7 +453,7 @@ fn open<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Su
     true
 }
 
-/// Names the first group to the peer, before anything else is said of any.
+/// Sends SUBSCRIBE_START with the first group, before any other message about groups.
 fn start<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Sub, first: u64) {
     if !std::mem::replace(&mut sub.started, true) && !version.has_subscribe_ok() {
         let mut message = Vec::new();
@@ -462,7 +462,7 @@ fn start<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut S
     }
 }
 
-/// Tells the peer that groups will not come.
+/// Sends SUBSCRIBE_DROP for groups that will not be sent.
 fn dropped<T: Transport>(
     out: &mut Out<'_, T>,
     version: lite::Version,
@@ -501,7 +501,7 @@ fn datagram<T: Transport>(
     }
 }
 
-/// Resets superseded groups over the age budget; groups not begun are named as dropped.
+/// Resets superseded groups over the age budget; groups not started are reported as dropped.
 fn expire<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Sub) {
     let mut at = 0;
     while at < sub.cursors.len() {
@@ -515,7 +515,7 @@ fn expire<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut 
     }
 }
 
-/// Keeps the cursors of a reader and what its older groups hold back within their limits.
+/// Keeps the number of a reader's cursors and the unsent bytes of its older groups within their limits.
 fn shed<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Sub) {
     loop {
         let oldest = (0..sub.cursors.len()).min_by_key(|at| sub.cursors[*at].group.sequence());

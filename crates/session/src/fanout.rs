@@ -1,4 +1,4 @@
-//! Fan-out on one worker: a log is pulled once, under one lock, for all its readers here.
+//! Fan-out on one worker: a log is pulled once, under one lock, for all its local readers.
 
 use std::{
     cell::RefCell,
@@ -21,13 +21,13 @@ use crate::{
 /// One subscription that reads a log on this worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reader {
-    /// The session it belongs to.
+    /// Session of the subscription.
     pub session: SessionId,
-    /// Its key in that session.
+    /// Key of the subscription in that session.
     pub sub: SubId,
 }
 
-/// What one pull of a log brought, to be given to each reader.
+/// Events of one pull of a log, to be given to each reader.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Groups that opened, in arrival order.
@@ -38,13 +38,13 @@ pub struct Batch {
     pub dropped: Vec<(u64, u64, u64)>,
     /// The track's properties, once known.
     pub info: Option<TrackInfo>,
-    /// The track ended; nothing follows.
+    /// End of the track; nothing follows.
     pub end: Option<End>,
-    /// The log has more: pull again.
+    /// Whether the log has more: pull again.
     pub more: bool,
 }
 
-/// The logs this worker reads, and who reads them here.
+/// Logs read on this worker, and their local readers.
 #[derive(Debug)]
 pub struct Fanout {
     worker: WorkerId,
@@ -54,10 +54,10 @@ pub struct Fanout {
     due: Due,
 }
 
-/// Logs of which groups are to be read on.
+/// Logs with groups that are still being read page by page.
 type Due = Rc<RefCell<Vec<LogId>>>;
 
-/// A worker's own view of a log.
+/// A worker's view of a log.
 #[derive(Debug)]
 pub(crate) struct Mirror {
     feed: Feed,
@@ -65,13 +65,13 @@ pub(crate) struct Mirror {
     end: Option<End>,
     /// Highest group seen.
     latest: Option<u64>,
-    /// The latest group and those that still have readers, by arrival.
+    /// The latest group and those that still have readers, in arrival order.
     groups: SmallVec<[Rc<Group>; 4]>,
-    /// Groups that readers brought along from another log of the track, and that are here as well.
+    /// Groups that readers brought from another log of the track, and that exist here as well.
     brought: Vec<Rc<Group>>,
     readers: Vec<Reader>,
     framings: SmallVec<[Framing; 2]>,
-    /// Lanes that are read from the log a page at a time: a group of very many frames must not hold up others.
+    /// Lanes being read from the log page by page, so that a group of very many frames does not delay others.
     loading: VecDeque<(Rc<Group>, Shape)>,
     log: LogId,
     due: Due,
@@ -89,18 +89,19 @@ impl Fanout {
         }
     }
 
-    /// Appends logs that must be pulled although they have no news: groups of them are read a page at a time.
+    /// Appends logs that must be pulled although they have not changed: groups of them are being read page by
+    /// page.
     pub fn take_due(&mut self, out: &mut Vec<LogId>) {
         out.append(&mut self.due.borrow_mut());
     }
 
-    /// Whether [`Self::take_due`] has any.
+    /// Whether [`Self::take_due`] would return any.
     pub fn is_due(&self) -> bool {
         !self.due.borrow().is_empty()
     }
 
-    /// Takes the news of `log`, and a page of a group that is read from it. `None`: nobody here reads it. Give
-    /// the batch to every [`Self::readers`], then pull again while [`Batch::more`].
+    /// Pulls the new entries of `log`, and a page of a group being read from it. `None`: the log has no local
+    /// reader. Give the batch to all of [`Self::readers`], then pull again while [`Batch::more`].
     pub fn pull(&mut self, log: LogId, now: Instant) -> Option<Rc<Batch>> {
         let mirror = self.mirrors.get_mut(&log)?;
         mirror.prune();
@@ -118,31 +119,31 @@ impl Fanout {
         Some(Rc::new(batch))
     }
 
-    /// The view of a log that is read here.
+    /// The local view of a log.
     pub(crate) fn mirror(&mut self, log: LogId) -> Option<&mut Mirror> {
         self.mirrors.get_mut(&log)
     }
 
-    /// Gives a group of a log that is read here a lane of `shape`, as far as the log still has it.
+    /// Adds a lane of `shape` to a group of a locally read log, filled as far as the log still holds it.
     pub(crate) fn shape(&mut self, log: LogId, sequence: u64, shape: Shape, now: Instant) {
         if let Some(mirror) = self.mirrors.get_mut(&log) {
             mirror.load(sequence, shape, now);
         }
     }
 
-    /// Who reads `log` here, appended to `out`.
+    /// Appends the local readers of `log` to `out`.
     pub fn readers(&self, log: LogId, out: &mut Vec<Reader>) {
         if let Some(mirror) = self.mirrors.get(&log) {
             out.extend_from_slice(&mirror.readers);
         }
     }
 
-    /// Sessions that watch announces, appended to `out`.
+    /// Appends the sessions that watch announces to `out`.
     pub fn watchers(&self, out: &mut Vec<SessionId>) {
         out.extend_from_slice(&self.watchers);
     }
 
-    /// Logs that have a reader here.
+    /// Number of logs with a local reader.
     pub fn logs(&self) -> usize {
         self.mirrors.len()
     }
@@ -161,7 +162,7 @@ impl Fanout {
         self.watchers.retain(|watcher| *watcher != session);
     }
 
-    /// Makes `reader` a reader of `log`. `None`: the log is gone.
+    /// Registers `reader` for `log`. `None`: the log is gone.
     pub(crate) fn attach(
         &mut self,
         store: &Arc<Store>,
@@ -217,8 +218,8 @@ impl Mirror {
         self.end
     }
 
-    /// Held groups that a subscription starts with, ascending: later ones come as news. Only the latest,
-    /// or all from a number, or those not below a floor that are within the age budget.
+    /// Held groups with which a subscription starts, ascending: only the latest, or all from a number on, or
+    /// those at or above a floor within the age budget. Later groups arrive as log events.
     pub(crate) fn first_groups(&self, start: Start, max_age_ms: u64, now: Instant) -> Vec<u64> {
         let Some(latest) = self.latest else { return Vec::new() };
         let Some(floor) = start.floor() else { return vec![latest] };
@@ -234,17 +235,17 @@ impl Mirror {
         wanted.map(|held| held.sequence).collect()
     }
 
-    /// Whether no later group has come.
+    /// Whether `sequence` is the latest group.
     pub(crate) fn is_latest(&self, sequence: u64) -> bool {
         self.latest == Some(sequence)
     }
 
-    /// What the log knows of a group, from object `first` on.
+    /// Availability of a group in the log, from object `first` on.
     pub(crate) fn lookup(&self, sequence: u64, first: u64) -> Lookup {
         self.feed.lookup(sequence, first)
     }
 
-    /// A held group with a lane of `shape`, replayed from the store when it is not here yet.
+    /// Returns a held group with a lane of `shape`, replayed from the store if necessary.
     pub(crate) fn load(&mut self, sequence: u64, shape: Shape, now: Instant) -> Option<Rc<Group>> {
         let known = self.find(sequence).cloned();
         if let Some(group) = known.as_ref().filter(|group| group.has_lane(shape)) {
@@ -261,12 +262,12 @@ impl Mirror {
         Some(group)
     }
 
-    /// Whether all there will be of a group is here, or in the log to be read.
+    /// Whether the rest of a group is here, or complete in the log.
     pub(crate) fn has_all(&self, group: &Group, shape: Shape) -> bool {
         group.has_ended(shape) || self.feed.is_over(group.sequence())
     }
 
-    /// Lanes are read on with the next pulls.
+    /// Schedules lanes to be read by the next pulls.
     fn load_later(&mut self, group: &Rc<Group>, shapes: impl IntoIterator<Item = Shape>) {
         let was_empty = self.loading.is_empty();
         self.loading.extend(shapes.into_iter().map(|shape| (group.clone(), shape)));
@@ -275,7 +276,7 @@ impl Mirror {
         }
     }
 
-    /// Reads a page of the next lane that is read from the log; the lanes take turns.
+    /// Reads a page of the next lane being loaded; the lanes take turns.
     fn load_page(&mut self, entries: &mut Vec<Entry>) {
         let Some((group, shape)) = self.loading.pop_front() else { return };
         let Some(from) = group.loads_from(shape) else { return };
@@ -292,19 +293,19 @@ impl Mirror {
         entries.clear();
     }
 
-    /// Whether a held group came by FETCH, or comes so.
+    /// Whether a held group came by FETCH, or is being fetched.
     pub(crate) fn is_fetched(&self, sequence: u64) -> bool {
         self.feed.head().groups.iter().any(|held| held.sequence == sequence && held.fetched)
     }
 
-    /// A group that somebody fetches: what comes of it comes as news. `None`: it still comes live, without
-    /// what is asked for.
+    /// Returns a group that is being fetched; its data arrives as log events. `None`: the group still arrives
+    /// live, without the requested part.
     pub(crate) fn await_group(&mut self, sequence: u64, shape: Shape, now: Instant) -> Option<Rc<Group>> {
         let known = self.find(sequence).cloned();
         if known.as_ref().is_some_and(|group| !group.is_awaited() && !group.is_over()) {
             return None;
         }
-        // One that was cut short stays so for its readers; this is another.
+        // A group cut short stays so for its readers; this is another one.
         self.groups.retain(|group| group.sequence() != sequence || group.is_awaited());
         let known = known.filter(|group| group.is_awaited());
         let group = known.unwrap_or_else(|| self.hold(Group::awaited(sequence), now));
@@ -314,7 +315,7 @@ impl Mirror {
         Some(group)
     }
 
-    /// Brings a group that began in another log of the track up to what this log has of it.
+    /// Updates a group that began in another log of the track with this log's data.
     pub(crate) fn catch_up(&self, group: &Group) -> bool {
         let mut entries = Vec::new();
         let is_held = self.feed.group_from(group.sequence(), group.wanted_from(), &mut entries);
@@ -322,8 +323,8 @@ impl Mirror {
         is_held
     }
 
-    /// A reader comes from another log of the track, with a group of which it has sent a part: it goes on
-    /// with what comes here. What does not come is reset.
+    /// Adopts a partly sent group of a reader that moves here from another log of the track: it continues with
+    /// this log's data. If that is not held here, the group is reset.
     pub(crate) fn adopt(&mut self, group: &Rc<Group>, now: Instant) {
         let is_known = self.groups.iter().chain(&self.brought).any(|held| Rc::ptr_eq(held, group));
         if is_known {
@@ -335,7 +336,7 @@ impl Mirror {
             _ if group.is_awaited() => {}
             _ => return group.fail(StreamCode::EVICTED),
         }
-        // What the log before was not read to its end for.
+        // Lanes that were still being loaded from the previous log.
         self.load_later(group, group.loading());
         match self.find(group.sequence()) {
             Some(_) => self.brought.push(group.clone()),
@@ -343,7 +344,7 @@ impl Mirror {
         }
     }
 
-    /// Adds a group that did not come as news.
+    /// Adds a group that was not opened by a log event.
     fn hold(&mut self, group: Rc<Group>, now: Instant) -> Rc<Group> {
         if self.latest.is_some_and(|latest| group.sequence() < latest) {
             group.supersede(now);
@@ -352,7 +353,7 @@ impl Mirror {
         group
     }
 
-    /// Lets go of groups that only this mirror holds, the latest excepted.
+    /// Drops groups without readers, except the latest.
     fn prune(&mut self) {
         let latest = self.latest;
         self.groups.retain(|group| Rc::strong_count(group) > 1 || Some(group.sequence()) == latest);
@@ -379,7 +380,7 @@ impl Mirror {
                     .for_each(|held| held.apply(&entry));
             }
             Entry::Evicted { group } => {
-                // One that is awaited takes the place of what is evicted.
+                // An awaited group replaces the evicted one.
                 if self.find(group).is_some_and(|held| !held.is_awaited()) {
                     self.drop_group(group, StreamCode::EVICTED);
                 }
@@ -436,8 +437,8 @@ impl Mirror {
         batch.opened.push(group);
     }
 
-    /// The journal was trimmed past this feed: what is held is read again from the index. Lanes
-    /// skip what they have; groups that are gone are dropped.
+    /// Re-reads the held groups from the index after the journal was trimmed past this feed. Lanes skip data
+    /// they have; groups that are gone are dropped.
     fn resync(&mut self, now: Instant, batch: &mut Batch) {
         let head = self.feed.head();
         let mut entries = Vec::new();

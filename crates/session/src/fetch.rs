@@ -16,14 +16,14 @@ use crate::{
     transport::{Stream, Transport},
 };
 
-/// How a fetch begins.
+/// Result of looking up a fetched group.
 pub(crate) enum Found {
-    /// It is here; what it lacks comes as news.
+    /// The group is held; the rest arrives as log events.
     Group(Rc<Group>),
-    /// It has to be asked for, or is coming because somebody has asked: what it lacks comes as news, as
-    /// long as core knows that it is wanted.
+    /// The group must be requested, or was requested already: the rest arrives as log events, as long as core
+    /// knows that it is wanted.
     Awaited(Rc<Group>),
-    /// It cannot be had.
+    /// The group is not available.
     Refused(StreamCode),
 }
 
@@ -46,7 +46,7 @@ impl Session {
         self.start_sub(t, cx, stream, &broadcast, track, (0, prefs, kind))
     }
 
-    /// Serves a fetch with what its log knew of the group, or refuses it.
+    /// Serves a fetch from its log, or refuses it.
     pub(crate) fn answer_fetch<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId, found: Found) {
         let group = match found {
             Found::Refused(code) => return self.refuse_sub(t, cx, id, code),

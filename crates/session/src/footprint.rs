@@ -1,42 +1,42 @@
-//! Memory that the relay holds for one session, in bytes, beside payload.
+//! Memory held by the relay for one session besides payload, in bytes.
 //!
-//! Computed from counters that the session keeps as its state changes, never by walking that state. The
-//! constants are the growth of a relay's resident memory for each item, measured with the allocator of the
-//! binary and rounded up; they cover every crate that keeps a part of the item (session, core, store).
+//! Computed from counters kept as the session's state changes, never by walking that state. The constants are
+//! the measured growth of resident memory per item, with the allocator of the binary, rounded up; they include
+//! every crate that keeps part of the item (session, core, store).
 
 use crate::{session::Session, watch::Watching};
 
-/// A session with nothing on it: its own tables, its entries with the worker, in core and in the gate.
+/// An idle session: its own tables, its entries in the worker, in core and in the gate.
 pub(crate) const SESSION: u64 = 6 * 1024;
-/// A stream that the peer opened: both halves in the transport, and its role here.
+/// A stream opened by the peer: both halves in the transport, and its role here.
 pub(crate) const STREAM: u64 = 1_536;
-/// An announced broadcast beside its path and hop chain: entries of the session, of core's route table and of
+/// An announced broadcast besides its path and hop chain: entries of the session, of core's route table and of
 /// the announce board.
 pub(crate) const ANNOUNCE: u64 = 1_280;
 /// One hop of a chain.
 pub(crate) const HOP: u64 = 8;
-/// A subscription, FETCH or TRACK request beside its names: the reader, the log with its indexes in core and in
-/// the store, and the request toward the publisher.
+/// A subscription, FETCH or TRACK request besides its names: the reader, the log with its indexes in core and
+/// in the store, and the request to the publisher.
 pub(crate) const SUBSCRIPTION: u64 = 8 * 1024;
-/// A message on its way to core.
+/// A message in flight to core.
 const ASK: u64 = 256;
-/// A request that waits for stream credit of the peer.
+/// A request that waits for the peer's stream credit.
 const WAITING: u64 = 64;
 
-/// Memory held for one session, in bytes, by what holds it.
+/// Memory held for one session by class, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// The connection itself and what its transport buffers, and the session's fixed part.
+    /// The connection with its transport buffers, and the session's fixed part.
     pub connection: u64,
-    /// Streams that the peer opened, and unparsed control bytes.
+    /// Streams opened by the peer, and unparsed control bytes.
     pub streams: u64,
-    /// Control messages that the peer has not taken yet.
+    /// Control messages not yet acknowledged by the peer.
     pub control: u64,
-    /// Broadcasts that the peer announces.
+    /// Broadcasts announced by the peer.
     pub announces: u64,
     /// Subscriptions, track requests and fetches.
     pub subscriptions: u64,
-    /// Announce requests of the peer, and what was advertised on them.
+    /// Announce requests of the peer, and the paths advertised on them.
     pub watches: u64,
 }
 
@@ -58,7 +58,7 @@ impl Footprint {
 }
 
 impl Session {
-    /// Memory held for this session, without that of its transport. Constant time but for the announce
+    /// Memory held for this session, without that of its transport. Constant time apart from the announce
     /// requests, which are few.
     pub fn footprint(&self) -> Footprint {
         Footprint {

@@ -1,4 +1,4 @@
-//! Groups and datagrams of a publisher, from its streams into logs.
+//! Groups and datagrams received from a publisher, appended to logs.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ use crate::{
 /// Bytes of a group stream read at a time.
 const READ: usize = 64 * 1024;
 
-/// The next bytes of a group: those that the last budget of work left unparsed, or else of its stream.
+/// Returns the next bytes of a group: those left unparsed when the last work budget was spent, or else bytes of
+/// its stream.
 pub(crate) fn read_on<T: Transport>(
     t: &mut T,
     cx: &mut Cx<'_>,
@@ -111,7 +112,7 @@ impl Session {
         Ok(())
     }
 
-    /// A group of one of our subscriptions begins; an error refuses it.
+    /// Opens a group of one of the relay's subscriptions; an error refuses it.
     fn open_group(&mut self, cx: &mut Cx<'_>, header: lite::Group) -> Result<Target, StreamCode> {
         if self.winding {
             return Err(StreamCode::GOING_AWAY);
@@ -127,7 +128,7 @@ impl Session {
             return Err(StreamCode::CANCEL);
         }
         if cx.store.budget().at_ceiling() {
-            // Whatever else can go has gone: better a group less than the process.
+            // The cache is already evicted: refusing a group is better than running out of memory.
             cx.meter.groups_refused += 1;
             return Err(StreamCode::EVICTED);
         }
@@ -137,14 +138,14 @@ impl Session {
         Ok(Target { log: up.log, sequence: header.sequence, strand: 0 })
     }
 
-    /// Ends logs whose publisher counts anew: what it says now belongs to another one.
+    /// Ends logs whose publisher restarted its group numbers: its data belongs to another log.
     pub(crate) fn end_restarted<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         for log in std::mem::take(&mut self.restarted) {
             self.end_upstream(t, cx, log, unclean(StreamCode::GOING_AWAY));
         }
     }
 
-    /// A group stream ended: cleanly without a code.
+    /// Handles the end of a group stream: cleanly if `code` is `None`.
     fn group_over(&mut self, cx: &mut Cx<'_>, ingest: &mut Ingest, code: Option<StreamCode>) {
         let Some(up) = ingest.target.and_then(|target| self.upstreams.get_mut(target.log)) else { return };
         up.group_closed();
@@ -155,7 +156,7 @@ impl Session {
         self.is_dirty = true;
     }
 
-    /// Passes on what is there of a partial frame.
+    /// Appends the received part of a partial frame to the log.
     pub(crate) fn flush_partial(&mut self, cx: &mut Cx<'_>, ingest: &mut Ingest) {
         if ingest.staged() > 0
             && let Some(up) = ingest.target.and_then(|target| self.upstreams.get_mut(target.log))
@@ -165,7 +166,7 @@ impl Session {
         }
     }
 
-    /// A partial frame goes on when it is large enough, or after the hold time.
+    /// Appends a partial frame if it is large enough, or else schedules it for the end of the hold time.
     fn hold(&mut self, cx: &mut Cx<'_>, stream: Stream, ingest: &mut Ingest) {
         if ingest.staged() >= PIECE {
             self.flush_partial(cx, ingest);
@@ -211,7 +212,7 @@ impl Session {
         }
     }
 
-    /// Makes this turn's appends visible: one lock a log.
+    /// Makes this turn's appends visible: one lock per log.
     pub(crate) fn commit<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         if !std::mem::take(&mut self.is_dirty) {
             return;

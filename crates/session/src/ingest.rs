@@ -11,33 +11,33 @@ use relay_wire::{
     lite::{self, FrameHead, GroupEvent, GroupReader},
 };
 
-/// A partial frame is passed on at this many bytes, its end, or the hold time.
+/// A partial frame is appended at this many bytes, at its end, or after the hold time.
 pub(crate) const PIECE: usize = 8 * 1024;
-/// Pieces are cut at this size, so that one allocation never pins more. Bytes.
+/// Largest piece, bytes, so that one allocation never pins more.
 const CHUNK: usize = 64 * 1024;
-/// First allocation for a frame whose payload comes in parts. Bytes.
+/// First allocation for a frame whose payload arrives in parts. Bytes.
 const FIRST: usize = 2 * 1024;
 
 /// A group being received.
 #[derive(Debug)]
 pub(crate) struct Ingest {
     reader: GroupReader,
-    /// Where it goes, once the group header has been read.
+    /// Log and group it is appended to, once the group header has been read.
     pub(crate) target: Option<Target>,
     next_object: u64,
-    /// What frames of a version without timestamps are stamped with: when they came.
+    /// Timestamp for frames of versions without timestamps: their arrival time.
     stamp: i64,
-    /// Whether its group has been opened in the log.
+    /// Whether the group has been opened in the log.
     begun: bool,
     frame: Option<Frame>,
     staged: Vec<u8>,
-    /// Bytes read from the stream that a budget of work did not suffice to parse.
+    /// Bytes read from the stream but not parsed when the work budget was spent.
     pub(crate) unparsed: Bytes,
     /// Whether a partial frame waits for the hold time.
     pub(crate) held: bool,
 }
 
-/// The log and the group a stream feeds.
+/// Log, group and strand a stream is appended to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) log: LogId,
@@ -51,7 +51,7 @@ struct Frame {
     id: u64,
     head: FrameHead,
     received: u64,
-    /// Whether its head has been appended.
+    /// Whether its header has been appended.
     begun: bool,
 }
 
@@ -61,7 +61,7 @@ impl Ingest {
         Self::with(GroupReader::new(version), None)
     }
 
-    /// The answer to a FETCH: frames alone.
+    /// The response to a FETCH: frames only.
     pub(crate) fn fetched(version: lite::Version, target: Target) -> Self {
         Self::with(GroupReader::frames(version), Some(target))
     }
@@ -80,12 +80,12 @@ impl Ingest {
         }
     }
 
-    /// Next event in `input`; `None` when it is used up.
+    /// Next event in `input`; `None` when it is consumed.
     pub(crate) fn next(&mut self, input: &mut Bytes) -> Result<Option<GroupEvent>, Error> {
         self.reader.next(input)
     }
 
-    /// Whether its group has been opened in the log.
+    /// Whether the group has been opened in the log.
     pub(crate) fn has_begun(&self) -> bool {
         self.begun
     }
@@ -94,19 +94,19 @@ impl Ingest {
         self.begun = true;
     }
 
-    /// The group header was read: where it goes, and which frame comes first.
+    /// Sets the target and the first frame, once the group header was read.
     pub(crate) fn begin(&mut self, target: Target, first_frame: u64) {
         self.target = Some(target);
         self.begun = true;
         self.next_object = first_frame;
     }
 
-    /// The relay's own clock, in ms, for frames that carry no time.
+    /// Sets the time in ms for frames without a timestamp.
     pub(crate) fn set_clock(&mut self, ms: i64) {
         self.stamp = ms;
     }
 
-    /// A frame begins.
+    /// Starts a frame.
     pub(crate) fn frame(
         &mut self,
         head: FrameHead,
@@ -122,7 +122,7 @@ impl Ingest {
         }
     }
 
-    /// Payload of the current frame.
+    /// Adds payload of the current frame.
     pub(crate) fn payload(
         &mut self,
         bytes: &Bytes,
@@ -150,7 +150,7 @@ impl Ingest {
         self.staged.len()
     }
 
-    /// Appends what is staged.
+    /// Appends the staged bytes to the log.
     pub(crate) fn flush(&mut self, writer: &mut Writer, budget: &Arc<Budget>) {
         self.held = false;
         let (Some(target), Some(frame)) = (self.target, &mut self.frame) else { return };
@@ -177,7 +177,7 @@ impl Ingest {
         }
     }
 
-    /// The publisher finished the stream.
+    /// Finishes the group when the publisher finished the stream.
     pub(crate) fn finish(&mut self, writer: &mut Writer, budget: &Arc<Budget>) {
         let Some(target) = self.target else { return };
         if self.reader.at_boundary() {
@@ -188,7 +188,7 @@ impl Ingest {
         }
     }
 
-    /// The stream was cut short.
+    /// Resets the group after its stream was cut short.
     pub(crate) fn reset(&mut self, writer: &mut Writer, budget: &Arc<Budget>, code: StreamCode) {
         let Some(target) = self.target else { return };
         self.flush(writer, budget);

@@ -11,24 +11,24 @@ use crate::{
 /// Bytes read at a time.
 const READ: usize = 16 * 1024;
 
-/// Control bytes of one stream and whether more can come.
+/// Received control bytes of one stream, and its end.
 #[derive(Debug, Default)]
 pub(crate) struct Inlet {
     pub(crate) inbox: Inbox,
     end: Option<Ended>,
 }
 
-/// How the peer ended its side.
+/// End of the peer's sending side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// All was said.
+    /// FIN received.
     Fin,
-    /// The peer gave up.
+    /// Reset received, or the stream is gone.
     Reset(StreamCode),
 }
 
 impl Inlet {
-    /// Reads what is there, about one message at most, while `work` lasts. True when there may be more: take
+    /// Reads available bytes, about one message at most, while `work` lasts. True when there may be more: take
     /// messages out of the inbox and call again.
     pub(crate) fn fill<T: Transport>(&mut self, t: &mut T, stream: Stream, work: &mut Work) -> bool {
         while self.end.is_none() {
@@ -50,7 +50,7 @@ impl Inlet {
         false
     }
 
-    /// Drops what was read.
+    /// Drops the unparsed bytes.
     pub(crate) fn discard(&mut self) {
         self.inbox = Inbox::default();
     }

@@ -1,24 +1,24 @@
-//! What a session is about, in numbers.
+//! Statistics of a session.
 
 use crate::{session::Session, sub::Kind};
 
 impl Session {
-    /// Broadcasts its peer announces, whether they count or not.
+    /// Number of broadcasts announced by the peer, routed or not.
     pub fn publishes(&self) -> usize {
         self.heard.len()
     }
 
-    /// Announces that are remembered and not routed, since as many as the session may have are.
+    /// Number of announces that wait because the session's limit of routed ones is reached.
     pub fn surplus(&self) -> usize {
         self.heard.surplus()
     }
 
-    /// Announces not routed since the session began, for their number or their name.
+    /// Announces not routed since the session began, over the limit or with an invalid name.
     pub fn unrouted(&self) -> u64 {
         self.heard.unrouted()
     }
 
-    /// Tracks it reads as their groups come.
+    /// Number of live subscriptions of the peer.
     pub fn subscriptions(&self) -> usize {
         self.egress.subs().filter(|sub| sub.kind == Kind::Live).count()
     }

@@ -1,4 +1,4 @@
-//! Announces of a peer that publishes.
+//! Announces received from a publishing peer.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,28 +23,28 @@ use crate::{
     work::MESSAGE,
 };
 
-/// What a link costs whose sender names no price.
+/// Cost of a link whose sender declares none.
 const LINK_PRICE: u64 = 1;
 /// Bytes of a path in a log line.
 const LOGGED: usize = 100;
 
-/// Announces coming from the peer on one of our requests.
+/// Announces received on one of the relay's announce requests.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    /// Absolute prefix asked for.
+    /// Absolute prefix of the request.
     prefix: Path,
-    /// The peer's hop, once it has said it, where chains leave it out.
+    /// The peer's hop, once received, in versions whose chains omit it.
     sender: Option<Hop>,
-    /// Where a list of all that is there comes first: it has come, and this of it is not looked at yet.
+    /// Rest of the initial list still to be processed, in versions that begin with one.
     initial: Option<VecDeque<Path>>,
     live: HashMap<Path, u64, foldhash::fast::RandomState>,
-    /// The same by number; empty where announces have none.
+    /// Live paths by announce id; empty in versions without ids.
     by_id: HashMap<u64, Path, foldhash::fast::RandomState>,
     next_id: u64,
-    /// Announces that took a number and are not remembered.
+    /// Announces that used an id but were not stored.
     skipped: u64,
-    /// A broadcast that ended, while more of what was said with it is there to be read: the same path by
-    /// somebody else is how a replacement is said where there is no other word for it.
+    /// A broadcast that ended while more messages are buffered: in versions without a replacement message, an
+    /// end followed by an announce of the same path is a replacement.
     ending: Option<Path>,
 }
 
@@ -54,12 +54,12 @@ impl Intake {
         Self { prefix, sender: None, initial: None, live, by_id, next_id: 0, skipped: 0, ending: None }
     }
 
-    /// Absolute prefix asked for.
+    /// Absolute prefix of the request.
     pub(crate) fn prefix(&self) -> &Path {
         &self.prefix
     }
 
-    /// A broadcast came: it takes the next number. True: it was not there.
+    /// Adds a broadcast, with the next id. True if the path is new.
     fn insert(&mut self, path: Path, has_ids: bool) -> bool {
         let id = self.next_id;
         self.next_id = self.next_id.saturating_add(1);
@@ -73,20 +73,20 @@ impl Intake {
         before.is_none()
     }
 
-    /// A broadcast went; false when it was not there.
+    /// Removes a broadcast; false if it is unknown.
     fn remove(&mut self, path: &Path) -> bool {
         let Some(id) = self.live.remove(path) else { return false };
         self.by_id.remove(&id);
         true
     }
 
-    /// An announce that is not remembered takes its number all the same.
+    /// Uses up an id for an announce that is not stored.
     fn skip(&mut self) {
         self.next_id = self.next_id.saturating_add(1);
         self.skipped = self.skipped.saturating_add(1);
     }
 
-    /// The live broadcast of a number; `None` for one that may have been skipped.
+    /// Live path of an announce id; `None` for one that may have been skipped.
     fn path_of(&self, id: u64) -> Result<Option<Path>, Error> {
         match self.by_id.get(&id) {
             Some(path) => Ok(Some(path.clone())),
@@ -136,16 +136,16 @@ impl Session {
         Next::Done
     }
 
-    /// All that was announced on a request is gone with it.
+    /// Withdraws everything announced on a request.
     pub(crate) fn forget_intake(&mut self, cx: &mut Cx<'_>, intake: Intake) {
         for path in intake.live.into_keys().chain(intake.ending) {
             self.withdraw(cx, path);
         }
-        // Once all are gone: none of them takes the place of another for a moment.
+        // After all withdrawals, so that none of the paths is routed only to be withdrawn.
         self.promote_announces(cx);
     }
 
-    /// Takes one message of an announce stream; false when there is no whole one.
+    /// Processes one message of an announce stream; false if none is complete.
     fn next_announce(
         &mut self,
         cx: &mut Cx<'_>,
@@ -219,7 +219,7 @@ impl Session {
         Ok(true)
     }
 
-    /// Asks core for a route: its chain with the peer in it, its price with this link in it. One over the
+    /// Asks core for a route: its chain with the peer included, its cost with this link added. A route over the
     /// session's limit waits. `is_new`: it was not announced on this request before.
     fn ask_route(
         &mut self,
@@ -257,13 +257,13 @@ impl Session {
         }
     }
 
-    /// It ended on one request, and makes room for the oldest that waits.
+    /// Withdraws a path on one request, and routes the oldest waiting announce in its place.
     fn unroute(&mut self, cx: &mut Cx<'_>, path: Path) {
         self.withdraw(cx, path);
         self.promote_announces(cx);
     }
 
-    /// It ended on one request. Where prefixes overlap it may be there on another.
+    /// Withdraws a path on one request; with overlapping prefixes it may remain announced on another.
     fn withdraw(&mut self, cx: &mut Cx<'_>, path: Path) {
         match self.heard.remove(&path) {
             None | Some(Standing::Surplus(_)) => {}
@@ -271,26 +271,26 @@ impl Session {
         }
     }
 
-    /// Asks core for routes that wait, as far as the session's limit goes.
+    /// Asks core for waiting routes, up to the session's limit.
     pub(crate) fn promote_announces(&mut self, cx: &mut Cx<'_>) {
         while let Some((path, hops, cost)) = self.heard.promote(self.limits.announces) {
             self.ask(cx, Ask::Announce { path, hops, cost });
         }
     }
 
-    /// An announce is over the session's limit: it waits, or is forgotten.
+    /// Counts and logs an announce over the session's limit.
     fn count_over_limit(&mut self, cx: &mut Cx<'_>, path: &Path) {
         cx.meter.announces_limited += 1;
         if let Some(count) = self.heard.count_over_limit(cx.now) {
             tracing::warn!(
                 session = %self.config.id, limit = self.limits.announces, count, path = ?clipped(path),
-                "announces not routed: the session has as many as `limits.announces` allows; \
-                 raise it, or let the publisher use several sessions"
+                "announces not routed: session limit `limits.announces` reached; \
+                  raise it, or spread the publisher over several sessions"
             );
         }
     }
 
-    /// An announce has a name that is not routed.
+    /// Counts and logs an announce with an invalid path.
     fn skip_misnamed(&mut self, cx: &mut Cx<'_>, path: &Path, error: NameError) {
         cx.meter.announce_names_refused += 1;
         if let Some(count) = self.heard.count_misnamed(cx.now) {
@@ -301,8 +301,8 @@ impl Session {
         }
     }
 
-    /// `path` is somebody else's from now on. What was asked for just before may be answered by either:
-    /// it is broken off, or a log could hold groups of both.
+    /// Ends upstream tracks of `path` requested just before its publisher changed: either publisher may answer
+    /// them, and a log must not mix groups of both.
     fn doubt(&mut self, path: &Path, publisher: Hop, now: Instant) {
         let doubtful = self.upstreams.iter_mut().filter(|up| up.path == *path);
         let doubtful = doubtful.filter(|up| up.publisher != publisher && up.is_young(now));
@@ -311,7 +311,7 @@ impl Session {
     }
 }
 
-/// The beginning of a path, for a log line.
+/// Start of a path, for a log line.
 fn clipped(path: &Path) -> &str {
     let text = path.as_str();
     text.get(..text.floor_char_boundary(LOGGED)).unwrap_or_default()

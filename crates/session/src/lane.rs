@@ -1,5 +1,5 @@
-//! A group as one worker sees it: the bytes of its stream, encoded once per shape and shared by every
-//! reader on the worker that wants it so.
+//! A group held by one worker: the bytes of its stream, encoded once per shape and shared by every
+//! reader on the worker that requests that shape.
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,12 +15,12 @@ use smallvec::SmallVec;
 
 use crate::dialect::{JOINED_FRAME, Shape};
 
-/// A group held by a worker for its readers; a cursor holds it alive.
+/// A group held by a worker for its readers; cursors keep it alive.
 #[derive(Debug)]
 pub struct Group {
     sequence: u64,
     state: RefCell<State>,
-    /// It is not in the log yet: a publisher was asked for it.
+    /// Whether it is not in the log yet, but requested from the publisher.
     awaited: Cell<bool>,
 }
 
@@ -28,8 +28,8 @@ pub struct Group {
 struct State {
     lanes: SmallVec<[Lane; 1]>,
     superseded: Option<Instant>,
-    /// The last stream header made, in whose version and for which subscription id: clients of one kind
-    /// number theirs alike.
+    /// The last encoded stream header, with its version and subscribe id: clients of one kind
+    /// assign the same ids.
     header: Option<((Version, u64), Bytes)>,
 }
 
@@ -46,11 +46,11 @@ pub(crate) struct Lane {
     received: u64,
     tick: i64,
     end: Option<LaneEnd>,
-    /// It is being read from the log, a page at a time: what comes as news is read there as well.
+    /// Whether it is being read from the log page by page; log events are then not applied to it.
     is_loading: bool,
 }
 
-/// A run of a lane's bytes that readers hand over as one handle.
+/// A run of a lane's bytes that readers send as one handle.
 #[derive(Clone, Debug)]
 pub(crate) struct Piece {
     /// Never empty.
@@ -59,7 +59,7 @@ pub(crate) struct Piece {
     pub(crate) ends_frame: bool,
 }
 
-/// How a lane ended.
+/// End of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LaneEnd {
     /// Complete: the stream is finished after the last piece.
@@ -73,14 +73,14 @@ impl Group {
         Rc::new(Self { sequence, state: RefCell::default(), awaited: Cell::new(false) })
     }
 
-    /// One that is being fetched and of which nothing has come.
+    /// A group that is being fetched, without any data yet.
     pub(crate) fn awaited(sequence: u64) -> Rc<Self> {
         let group = Self::new(sequence);
         group.awaited.set(true);
         group
     }
 
-    /// Whether nothing of it has come so far.
+    /// Whether no data of it has arrived so far.
     pub(crate) fn is_awaited(&self) -> bool {
         self.awaited.get()
     }
@@ -90,7 +90,7 @@ impl Group {
         self.sequence
     }
 
-    /// When a later group opened, if one has.
+    /// Time a later group opened, if one has.
     pub(crate) fn superseded(&self) -> Option<Instant> {
         self.state.borrow().superseded
     }
@@ -99,8 +99,8 @@ impl Group {
         self.state.borrow_mut().superseded.get_or_insert(now);
     }
 
-    /// The start of its stream for subscription `wire_id`: shared by readers of one version that number
-    /// alike and want the whole group.
+    /// Header of its stream for subscribe id `wire_id`: shared by readers of one version with the same id
+    /// that receive the whole group.
     pub(crate) fn header(&self, version: Version, wire_id: u64, make: impl FnOnce() -> Bytes) -> Bytes {
         let mut state = self.state.borrow_mut();
         match &state.header {
@@ -113,12 +113,12 @@ impl Group {
         self.state.borrow().lanes.iter().any(|lane| lane.shape == shape)
     }
 
-    /// Whether nothing more comes of a lane.
+    /// Whether a lane has ended.
     pub(crate) fn has_ended(&self, shape: Shape) -> bool {
         self.with_lane(shape, |lane| lane.end().is_some()).unwrap_or(true)
     }
 
-    /// Whether nothing more comes of any lane.
+    /// Whether all lanes have ended.
     pub(crate) fn is_over(&self) -> bool {
         self.state.borrow().lanes.iter().all(|lane| lane.end().is_some())
     }
@@ -132,7 +132,7 @@ impl Group {
     pub(crate) fn apply(&self, entry: &Entry) {
         let begins = !matches!(entry, Entry::Object { head, .. } if head.id > 0);
         if self.is_awaited() && (!begins || matches!(entry, Entry::Data { .. })) {
-            // Of an earlier stream, which was cut short: what a fetch brings begins at its first object.
+            // Data of an earlier stream that was cut short: a fetch begins at the first object.
             return;
         }
         self.awaited.set(false);
@@ -141,7 +141,7 @@ impl Group {
         }
     }
 
-    /// Applies a page of a replay to one lane; `is_loading`: there are more.
+    /// Applies a page of a replay to one lane; `is_loading`: more pages follow.
     pub(crate) fn apply_page(&self, shape: Shape, entries: &[Entry], is_loading: bool) {
         if let Some(lane) = self.state.borrow_mut().lanes.iter_mut().find(|lane| lane.shape == shape) {
             entries.iter().for_each(|entry| lane.apply(entry));
@@ -149,8 +149,8 @@ impl Group {
         }
     }
 
-    /// Lanes that are not over are to be read from the log, from where they are. Shapes of those that were not
-    /// being read before.
+    /// Marks open lanes as to be read from the log, from their position on. Returns the shapes of those not
+    /// marked before.
     pub(crate) fn begin_loading(&self) -> SmallVec<[Shape; 1]> {
         let mut state = self.state.borrow_mut();
         let open = state.lanes.iter_mut().filter(|lane| lane.end.is_none() && !lane.is_loading);
@@ -167,19 +167,19 @@ impl Group {
         state.lanes.iter().filter(|lane| lane.is_loading).map(|lane| lane.shape).collect()
     }
 
-    /// Object from which a lane that is being read from a log goes on; `None`: it is not, or is over.
+    /// Object from which a lane being read from a log continues; `None`: it is not being read, or has ended.
     pub(crate) fn loads_from(&self, shape: Shape) -> Option<u64> {
         self.with_lane(shape, |lane| (lane.is_loading && lane.end.is_none()).then(|| lane.next_wanted()))?
     }
 
-    /// Object from which on all lanes that are not over have what the log has.
+    /// First object that some open lane still needs.
     pub(crate) fn wanted_from(&self) -> u64 {
         let state = self.state.borrow();
         let open = state.lanes.iter().filter(|lane| lane.end.is_none());
         open.map(Lane::next_wanted).min().unwrap_or(0)
     }
 
-    /// Nothing more of one lane comes.
+    /// Resets one lane.
     pub(crate) fn fail_lane(&self, shape: Shape, code: StreamCode) {
         if let Some(lane) = self.state.borrow_mut().lanes.iter_mut().find(|lane| lane.shape == shape) {
             lane.pieces = Vec::new();
@@ -187,7 +187,7 @@ impl Group {
         }
     }
 
-    /// Nothing more of it comes: its bytes are let go at once, its readers are reset.
+    /// Resets all lanes: their bytes are released at once, and their readers are reset.
     pub(crate) fn fail(&self, code: StreamCode) {
         self.awaited.set(false);
         for lane in &mut self.state.borrow_mut().lanes {
@@ -217,7 +217,7 @@ impl Lane {
         }
     }
 
-    /// What is there so far, in order.
+    /// Pieces available so far, in order.
     pub(crate) fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
@@ -231,7 +231,7 @@ impl Lane {
         self.end
     }
 
-    /// The first object of which something is missing.
+    /// First object that is not complete.
     fn next_wanted(&self) -> u64 {
         let is_partial = self.next_object > self.shape.first && self.received < self.size;
         self.next_object - u64::from(is_partial)
@@ -262,7 +262,7 @@ impl Lane {
             return;
         }
         if head.id > self.next_object {
-            // A stream has no way to say that its head is missing.
+            // A stream cannot signal that its head is missing.
             self.end = Some(LaneEnd::Reset(StreamCode::OLD));
             return;
         }
@@ -287,8 +287,8 @@ impl Lane {
         self.end_at_last();
     }
 
-    /// Payload of the last object, from byte `offset` on: what is there already is skipped. Another log of
-    /// the track is cut into other pieces.
+    /// Payload of the last object from byte `offset` on; held bytes are skipped. Another log of
+    /// the track may have different piece boundaries.
     fn payload(&mut self, offset: u64, payload: &Bytes) {
         let known = usize::try_from(self.received.saturating_sub(offset)).unwrap_or(usize::MAX);
         if offset > self.received {
@@ -299,7 +299,7 @@ impl Lane {
         }
     }
 
-    /// The last object wanted is whole: nothing more is.
+    /// Finishes the lane once the last requested object is complete.
     fn end_at_last(&mut self) {
         if self.received == self.size && self.next_object.checked_sub(1) == Some(self.shape.last) {
             self.end = Some(LaneEnd::Finished);

@@ -1,9 +1,9 @@
 //! The session engine: dialects, egress, fan-out, on any transport. Sans-IO.
 //!
-//! A [`Session`] is one peer: publisher and subscriber at once. It pulls events from its
-//! [`transport::Transport`], appends what the peer publishes to logs in the store, writes what the
-//! peer subscribed to, and asks core for policy through [`Output`]. A [`Fanout`] pulls each log
-//! once for all sessions of a worker.
+//! A [`Session`] is one peer: publisher and subscriber at once. It polls events from its
+//! [`transport::Transport`], appends the peer's published objects to logs in the store, writes the tracks the
+//! peer subscribed to, and sends policy questions to core through [`Output`]. A [`Fanout`] pulls each log once
+//! for all sessions of a worker.
 //!
 //! Deliberately absent: sockets, clocks, tasks, channels, and any queue of media per subscriber.
 

@@ -1,5 +1,5 @@
-//! How a session begins that has no version yet: the client lists some on a stream, the relay answers with
-//! one. The stream stays, and its end is the end of the session.
+//! Version negotiation on the first stream: the client lists versions, the relay answers with one. The stream
+//! stays open, and its end is the end of the session.
 
 use std::time::Instant;
 
@@ -17,17 +17,17 @@ use crate::{
     work::MESSAGE,
 };
 
-/// The exchange is not over.
+/// Negotiation in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Opening {
-    /// When it must be, once the session has been started.
+    /// Deadline, once the session has been started.
     by: Option<Instant>,
-    /// The client's stream is there.
+    /// Whether the client's stream has been opened.
     begun: bool,
 }
 
 impl Opening {
-    /// What a session of `version` waits for, if its version is agreed on in the exchange.
+    /// Negotiation for a session of `version`, if that version uses one.
     pub(crate) fn of(version: lite::Version) -> Option<Self> {
         version.has_legacy_setup().then(Self::default)
     }
@@ -42,14 +42,14 @@ impl Opening {
 }
 
 impl Session {
-    /// What is spoken, once it is known.
+    /// Protocol version, once known.
     pub fn version(&self) -> Option<lite::Version> {
         self.opening.is_none().then_some(self.config.version)
     }
 
-    /// Asks for leave where nothing in the protocol names a path: versions without SETUP on a transport
-    /// without a URL. One whose version is not known waits for that first, not for long. Call once, when the
-    /// transport is ready.
+    /// Starts the session: requests authorisation at once for versions without SETUP on a transport without a
+    /// URL, since no message names a path. If the version is still to be negotiated, starts that deadline
+    /// instead. Call once, when the transport is ready.
     pub fn start(&mut self, cx: &mut Cx<'_>) {
         if let Some(opening) = &mut self.opening {
             opening.start(cx.now);
@@ -60,8 +60,8 @@ impl Session {
         }
     }
 
-    /// Reads the type of a stream of a session that has no version yet. One byte at a time: what other
-    /// requests say waits in the transport.
+    /// Reads the type of a stream while the version is unknown. Reads one byte at a time, so that the bodies of
+    /// other requests stay in the transport.
     pub(crate) fn read_first<T: Transport>(
         &mut self,
         t: &mut T,
@@ -87,7 +87,7 @@ impl Session {
         {
             return self.read_client_setup(t, cx, stream, inlet);
         }
-        // Both versions have the same requests.
+        // Both legacy versions have the same request types.
         let kind = BidiType::from_id(self.config.version, id);
         if kind.is_none() {
             return refuse(t, cx, stream, StreamCode::CANCEL);
@@ -107,7 +107,7 @@ impl Session {
         let setup = match ClientSetup::next(&mut inlet.inbox) {
             Ok(Some(setup)) => setup,
             Ok(None) if inlet.end().is_some() => {
-                self.violation(t, cx, "SETUP ended early");
+                self.violation(t, cx, "truncated SETUP");
                 return Next::Done;
             }
             Ok(None) => return Next::Keep(Role::ClientSetup(inlet)),
@@ -129,7 +129,7 @@ impl Session {
         self.read_session(t, cx, stream, inlet)
     }
 
-    /// The version is known: what waited for it goes on.
+    /// Completes the negotiation and resumes deferred streams.
     fn agreed<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, version: lite::Version) {
         self.opening = None;
         self.config.version = version;
@@ -142,7 +142,7 @@ impl Session {
         }
     }
 
-    /// Reads the stream that the session began with: what the peer measured is not of use here.
+    /// Reads the session's first stream. The peer's measurements on it are ignored.
     pub(crate) fn read_session<T: Transport>(
         &mut self,
         t: &mut T,
@@ -176,7 +176,7 @@ impl Session {
         Next::Keep(Role::Session(inlet))
     }
 
-    /// Whether the exchange has taken too long.
+    /// Whether the negotiation has exceeded its deadline.
     pub(crate) fn is_opening_late(&self, now: Instant) -> bool {
         self.opening.as_ref().and_then(Opening::deadline).is_some_and(|by| now >= by)
     }

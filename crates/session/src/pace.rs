@@ -4,21 +4,21 @@ use std::time::{Duration, Instant};
 
 use relay_model::limits::{self, SessionLimits};
 
-/// How often a peer that is held back is let on: a few requests at a time, not a wake for each.
+/// Interval at which a throttled peer is resumed: a few requests at a time, not a wake-up for each.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The requests of one session: [`SessionLimits::burst`] at once, [`SessionLimits::requests`] a second.
+/// Request rate of one session: [`SessionLimits::burst`] at once, [`SessionLimits::requests`] per second.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    /// Time in which one request is refilled; zero without a limit.
+    /// Time to refill one request; zero without a limit.
     interval: Duration,
-    /// Requests that a full bucket holds.
+    /// Capacity of the bucket, in requests.
     burst: u32,
-    /// When the bucket will be full again: each request moves it by the interval.
+    /// Time at which the bucket is full again; each request moves it by the interval.
     full_at: Option<Instant>,
-    /// Since when requests have been held back without a pause.
+    /// Time since which requests are deferred without a pause.
     short_since: Option<Instant>,
-    /// When those held back may go on.
+    /// Time at which deferred requests may be tried again.
     resume_at: Option<Instant>,
 }
 
@@ -33,7 +33,7 @@ impl Pace {
         }
     }
 
-    /// Whether a request may be read now; if not, again at [`Self::deadline`].
+    /// Whether a request may be read now; if not, try again at [`Self::deadline`].
     pub(crate) fn allows(&mut self, now: Instant) -> bool {
         let debt = self.full_at.map_or(Duration::ZERO, |full| full.saturating_duration_since(now));
         if debt + self.interval <= self.interval.saturating_mul(self.burst) {
@@ -44,7 +44,7 @@ impl Pace {
         false
     }
 
-    /// A request was read.
+    /// Counts a request.
     pub(crate) fn took(&mut self, now: Instant) {
         self.full_at = Some(self.full_at.map_or(now, |full| full.max(now)) + self.interval);
     }
@@ -54,17 +54,17 @@ impl Pace {
         self.short_since.is_some_and(|since| now.saturating_duration_since(since) >= limits::REQUEST_FLOOD)
     }
 
-    /// Whether requests that were held back may be tried again. True once.
+    /// Whether deferred requests may be tried again. True once.
     pub(crate) fn resumes(&mut self, now: Instant) -> bool {
         self.resume_at.take_if(|at| now >= *at).is_some()
     }
 
-    /// Nothing is held back any more.
+    /// Records that no request is deferred any more.
     pub(crate) fn caught_up(&mut self) {
         self.short_since = None;
     }
 
-    /// When to try again what was held back.
+    /// Time at which to try deferred requests again.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.resume_at
     }
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn who_never_pauses_is_flooded_and_who_catches_up_is_not() {
+    fn flood_is_detected_without_pauses_only() {
         let (mut pace, now) = (Pace::new(&SessionLimits::default()), Instant::now());
         for _ in 0..limits::REQUEST_BURST {
             pace.took(now);

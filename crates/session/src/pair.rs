@@ -1,9 +1,9 @@
 //! Two [`Transport`] ends in memory, on a virtual clock: for tests and simulation.
 //!
-//! A pair behaves as QUIC does where a session can tell: credit, stream limits, a valve, loss that
-//! delays one stream but not its neighbours, priorities on a slow link, resets that overtake data.
-//! Nothing happens until [`Pair::advance`] is called, and the same seed and calls give the same
-//! run. The key of a stream is the same at both ends.
+//! A pair behaves like QUIC as far as a session can observe: credit, stream limits, a valve, loss that delays
+//! one stream but not its neighbours, priorities on a slow link, resets that overtake data. Nothing happens
+//! until [`Pair::advance`] is called, and the same seed and calls give the same run. A stream has the same key
+//! at both ends.
 
 mod link;
 mod rng;
@@ -24,32 +24,32 @@ pub use self::rng::Rng;
 use self::{link::Link, side::Side};
 use crate::transport::{DatagramError, Dir, Event, ReadError, Stats, Stream, Transport, WriteError};
 
-/// How one end sends, and what it allows its peer.
+/// Sending behaviour of one end, and its limits for the peer.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How long what this end sends is on its way.
+    /// One-way delay of packets from this end.
     pub latency: Duration,
-    /// Bytes a second this end sends; `None` = no bound, 0 = nothing leaves.
+    /// Bytes per second sent by this end; `None` = unlimited, 0 = nothing is sent.
     pub rate: Option<u64>,
-    /// Share of this end's packets that are lost, `0.0..1.0`: stream bytes come late, datagrams never.
+    /// Share of this end's packets that are lost, `0.0..1.0`: stream bytes arrive late, datagrams never.
     pub loss: f64,
     /// Largest payload of a packet, bytes, at least 1.
     pub mtu: usize,
-    /// Unsent and unacknowledged stream bytes that writes may pile up; the valve.
+    /// The valve: unsent and unacknowledged stream bytes that writes may accumulate.
     pub send_window: u64,
-    /// Share of writes that take fewer bytes than would fit (never none), `0.0..=1.0`.
+    /// Share of writes that accept fewer bytes than would fit (never none), `0.0..=1.0`.
     pub partial: f64,
-    /// Credit of each stream the peer writes: unread bytes it may send.
+    /// Unread bytes the peer may send on each stream.
     pub stream_window: u64,
-    /// Credit of all streams the peer writes together.
+    /// Unread bytes the peer may send on all streams together.
     pub connection_window: u64,
     /// Bidirectional streams the peer may have open at once.
     pub bidi_streams: u64,
     /// Unidirectional streams the peer may have open at once.
     pub uni_streams: u64,
-    /// Largest datagram this end takes, bytes; 0 = none.
+    /// Largest datagram accepted by this end, bytes; 0 = none.
     pub max_datagram: usize,
-    /// Whether this end knows figures of its path.
+    /// Whether this end reports path statistics.
     pub measures: bool,
 }
 
@@ -73,7 +73,7 @@ impl Default for Options {
     }
 }
 
-/// Both ends of a carrier.
+/// Both ends of a transport.
 #[derive(Debug)]
 pub struct Pair {
     /// One end.
@@ -83,29 +83,29 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// A pair whose ends are alike.
+    /// A pair with equal options at both ends.
     pub fn new(seed: u64, options: Options) -> Self {
         Self::with(seed, options.clone(), options)
     }
 
-    /// A pair whose ends differ.
+    /// A pair with different options for each end.
     pub fn with(seed: u64, a: Options, b: Options) -> Self {
         let link = Rc::new(RefCell::new(Link::new(seed, a, b)));
         Self { a: End { link: link.clone(), side: 0 }, b: End { link, side: 1 } }
     }
 
-    /// Moves the clock to `now` and all that leaves or arrives until then. What was written since
-    /// the last call leaves at the time of that call. A clock that goes backwards does nothing.
+    /// Advances the clock to `now` and processes all departures and arrivals until then. Data written since the
+    /// last call departs at the time of that call. A clock that goes backwards has no effect.
     pub fn advance(&mut self, now: Instant) {
         self.a.link.borrow_mut().advance(now);
     }
 
-    /// When something leaves or arrives next; `None` when nothing is on its way.
+    /// Time of the next departure or arrival; `None` when nothing is in flight.
     pub fn next_arrival(&self) -> Option<Instant> {
         self.a.link.borrow().next()
     }
 
-    /// The carrier breaks: both ends see `Closed(Lost)` at once.
+    /// Breaks the connection: both ends get `Closed(Lost)` at once.
     pub fn cut(&mut self, why: &str) {
         self.a.link.borrow_mut().cut(why);
     }
@@ -113,8 +113,8 @@ impl Pair {
 
 /// One end of a [`Pair`].
 ///
-/// `Readable` is certain after a read that returned `Blocked` and for the first bytes of an answer,
-/// and possible at other times.
+/// `Readable` is certain after a read that returned `Blocked` and for the first bytes of a response, and
+/// possible at other times.
 #[derive(Debug)]
 pub struct End {
     link: Rc<RefCell<Link>>,
@@ -122,23 +122,23 @@ pub struct End {
 }
 
 impl End {
-    /// Changes how this end sends. Its windows and stream limits are used as they are when a
-    /// stream opens; use [`End::allow`] to raise a stream limit.
+    /// Changes the options of this end. Windows and stream limits take effect for streams opened later; use
+    /// [`End::allow`] to raise a stream limit.
     pub fn tune(&mut self, change: impl FnOnce(&mut Options)) {
         self.with(|side, _| change(&mut side.options));
     }
 
-    /// Lets the peer have `more` streams open at once.
+    /// Allows the peer `more` concurrent streams.
     pub fn allow(&mut self, dir: Dir, more: u64) {
         self.with(|side, _| side.allow(dir, more));
     }
 
-    /// While on, this end grants no credit: no bytes, no streams. What it owes goes out after.
+    /// While on, this end grants no credit for bytes or streams. Withheld credit is sent afterwards.
     pub fn hold_credit(&mut self, on: bool) {
         self.with(|side, _| side.hold_credit(on));
     }
 
-    /// This end sees its peer at another address.
+    /// Reports to this end that its peer moved to another address.
     pub fn see_move(&mut self, to: SocketAddr) {
         self.with(|side, _| side.push(Event::Moved(to)));
     }

@@ -1,8 +1,8 @@
-//! Announces of one peer: which are routed, and which wait because the session has as many as it may have.
+//! Announces of one peer: the routed ones, and those waiting because the session's limit is reached.
 //!
-//! moq-lite cannot refuse a single announce. What is over the limit is therefore not routed; it is routed
-//! when an earlier one ends, oldest first. As many as may be routed are remembered that way; beyond those
-//! an announce is counted and forgotten, and is routed only when it is announced again.
+//! moq-lite cannot refuse a single announce. One over the limit is therefore not routed until an earlier one
+//! ends, oldest first. As many announces wait as may be routed; beyond those an announce is counted and
+//! dropped, and routed only when it is announced again.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,36 +13,36 @@ use relay_model::{Cost, Hops, Path, limits};
 
 use crate::footprint::{ANNOUNCE, HOP};
 
-/// Whether a remembered announce is routed.
+/// Routing state of a stored announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// Core was asked to route it.
     Routed,
-    /// Over the limit; its place in the order of arrival.
+    /// Over the limit; its position in the order of arrival.
     Surplus(u64),
     /// Outside the session's permit: core counts it as denied.
     Denied,
 }
 
-/// Last announce of one broadcast.
+/// Latest announce of one broadcast.
 #[derive(Debug)]
 pub(crate) struct PeerAnnounce {
-    /// Publisher first, as core is asked.
+    /// Hop chain, publisher first, as sent to core.
     pub(crate) hops: Hops,
     pub(crate) cost: Cost,
-    /// Requests of ours that it was announced on and did not end.
+    /// Number of the relay's announce requests on which it is live.
     pub(crate) times: usize,
     standing: Standing,
 }
 
-/// All remembered announces of one peer.
+/// All stored announces of one peer.
 #[derive(Debug, Default)]
 pub(crate) struct PeerAnnounces {
     by_path: HashMap<Path, PeerAnnounce, foldhash::fast::RandomState>,
-    /// Memory held for all of them.
+    /// Memory held for all of them, bytes.
     bytes: u64,
     routed: usize,
-    /// Order of arrival of those over the limit.
+    /// Announces over the limit, in order of arrival.
     surplus: BTreeMap<u64, Path>,
     next_place: u64,
     /// Announces not routed since the session began.
@@ -56,7 +56,7 @@ impl PeerAnnounces {
         self.by_path.get(path)
     }
 
-    /// Number of announces remembered, routed or not.
+    /// Number of stored announces, routed or not.
     pub(crate) fn len(&self) -> usize {
         self.by_path.len()
     }
@@ -66,7 +66,7 @@ impl PeerAnnounces {
         self.bytes
     }
 
-    /// Number of announces remembered and over the limit.
+    /// Number of stored announces over the limit.
     pub(crate) fn surplus(&self) -> usize {
         self.surplus.len()
     }
@@ -76,13 +76,13 @@ impl PeerAnnounces {
         self.unrouted
     }
 
-    /// Whether another path can be remembered, where `most` may be routed.
+    /// Whether another path can be stored, where `most` may be routed.
     pub(crate) fn has_room(&self, path: &Path, most: usize) -> bool {
         self.by_path.len() < most.saturating_mul(2) || self.by_path.contains_key(path)
     }
 
-    /// Remembers an announce, new or replaced. `is_new`: it is on one request of ours more than before.
-    /// Returns its standing.
+    /// Stores an announce, new or replaced. `is_new`: it is on one more announce request than before. Returns
+    /// its standing.
     pub(crate) fn insert(
         &mut self,
         path: &Path,
@@ -104,7 +104,7 @@ impl PeerAnnounces {
         standing
     }
 
-    /// It ended on one request of ours. Returns its standing when it ended on all of them.
+    /// Removes an announce from one announce request. Returns its standing when it has ended on all of them.
     pub(crate) fn remove(&mut self, path: &Path) -> Option<Standing> {
         let known = self.by_path.get_mut(path)?;
         if known.times > 1 {
@@ -121,7 +121,7 @@ impl PeerAnnounces {
         Some(standing)
     }
 
-    /// The oldest announce over the limit, if it can be routed now; it counts as routed from here on.
+    /// Promotes the oldest announce over the limit to routed, if the limit allows.
     pub(crate) fn promote(&mut self, most: usize) -> Option<(Path, Hops, Cost)> {
         if self.routed >= most {
             return None;
@@ -133,8 +133,8 @@ impl PeerAnnounces {
         Some((path, known.hops.clone(), known.cost))
     }
 
-    /// The session's permit changed: what it does not cover any more is denied, and what it covers now
-    /// stands behind all that wait. Take what is to be routed with [`Self::promote`].
+    /// Applies a changed permit: announces it no longer covers are denied, and newly covered ones queue behind
+    /// those that wait. Take the ones to route with [`Self::promote`].
     pub(crate) fn revise(&mut self, is_allowed: impl Fn(&Path) -> bool) {
         let mut admitted = Vec::new();
         for (path, known) in &mut self.by_path {
@@ -160,14 +160,13 @@ impl PeerAnnounces {
         }
     }
 
-    /// An announce was not routed because of its number. Returns whether to log it now, and how many there
-    /// were since the last line.
+    /// Counts an announce over the limit. Returns, if a log line is due, the number since the last line.
     pub(crate) fn count_over_limit(&mut self, now: Instant) -> Option<u64> {
         self.unrouted += 1;
         self.over_limit.count(now)
     }
 
-    /// The same, because of its name.
+    /// Counts an announce with an invalid name. Returns the same as [`Self::count_over_limit`].
     pub(crate) fn count_misnamed(&mut self, now: Instant) -> Option<u64> {
         self.unrouted += 1;
         self.misnamed.count(now)
@@ -204,7 +203,7 @@ struct LogOnce {
 }
 
 impl LogOnce {
-    /// Counts one; the number since the last line, when a line is due.
+    /// Counts one event. Returns the number since the last line, when a line is due.
     fn count(&mut self, now: Instant) -> Option<u64> {
         self.since_last += 1;
         let is_due =
@@ -267,7 +266,7 @@ mod tests {
         announces.revise(|at| *at != path("a"));
         assert_eq!(announces.promote(2).map(|(path, ..)| path), Some(path("c")));
         announces.revise(|_| true);
-        assert_eq!(announces.promote(2), None, "it stands behind those that are routed");
+        assert_eq!(announces.promote(2), None, "it waits behind the routed ones");
         assert_eq!(announces.remove(&path("b")), Some(Standing::Routed));
         assert_eq!(announces.promote(2).map(|(path, ..)| path), Some(path("a")));
     }

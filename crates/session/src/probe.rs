@@ -1,4 +1,4 @@
-//! PROBE: telling a peer what its path carries.
+//! PROBE: reporting path statistics to a peer.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use crate::{
     transport::{Stats, Stream, Transport},
 };
 
-/// How often the path is looked at.
+/// Interval at which the path is sampled.
 const SAMPLE: Duration = Duration::from_millis(200);
-/// A figure that has not moved is repeated this often.
+/// Interval at which unchanged values are repeated.
 const REFRESH: Duration = Duration::from_secs(10);
-/// Probe streams of one session: one is enough for anybody.
+/// Probe streams of one session; a peer needs only one.
 pub(crate) const PROBES: usize = 4;
 
 /// The probe streams of a peer.
@@ -50,7 +50,7 @@ impl Probes {
         self.next
     }
 
-    /// Says what has moved since it was last said. Call when [`Self::deadline`] has passed.
+    /// Sends values that have changed since the last message. Call when [`Self::deadline`] has passed.
     pub(crate) fn pump<T: Transport>(
         &mut self,
         t: &mut T,
@@ -79,13 +79,13 @@ impl Probes {
     }
 }
 
-/// 0 means unknown on the wire, so what is measured is at least 1.
+/// PROBE message for `stats`. 0 means unknown on the wire, so a measured value is at least 1.
 fn probe(stats: Stats) -> lite::Probe {
     let rtt_ms = stats.rtt.map_or(0, |rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX).max(1));
     lite::Probe { bitrate: stats.bitrate.map_or(0, |bitrate| bitrate.max(1)), rtt_ms }
 }
 
-/// By a quarter or more.
+/// Whether a value changed by more than a quarter.
 fn moved(before: u64, now: u64) -> bool {
     before.abs_diff(now) > before / 4
 }

@@ -1,4 +1,4 @@
-//! Old groups fetched from a publisher, into the log, for whoever waits for them there.
+//! Old groups fetched from a publisher into the log.
 
 use relay_model::{Ask, LogId, SessionId, StreamCode};
 use relay_store::FETCHED;
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Session {
-    /// Core wants an old group of an open log.
+    /// Fetches an old group of an open log for core.
     pub(crate) fn pull<T: Transport>(
         &mut self,
         t: &mut T,
@@ -35,7 +35,7 @@ impl Session {
         }
     }
 
-    /// Nobody waits for it any more.
+    /// Cancels a pull that is no longer wanted.
     pub(crate) fn drop_pull<T: Transport>(&mut self, t: &mut T, log: LogId, group: u64) {
         let Some(up) = self.upstreams.get_mut(log) else { return };
         let Some(at) = up.pulls.iter().position(|(at, _)| *at == group) else { return };
@@ -47,7 +47,7 @@ impl Session {
         }
     }
 
-    /// Takes back a FETCH.
+    /// Cancels a FETCH on its stream.
     pub(crate) fn cancel_pull<T: Transport>(&mut self, t: &mut T, stream: Stream) {
         if self.streams.remove(&stream).is_some() {
             t.stop(stream, StreamCode::CANCEL);
@@ -55,7 +55,7 @@ impl Session {
         }
     }
 
-    /// A fetch brought nothing. That a group is not there is remembered; other failures are not.
+    /// Records a failed fetch. That a group does not exist is remembered; other failures are not.
     pub(crate) fn pull_failed(&mut self, cx: &mut Cx<'_>, log: LogId, group: u64, code: StreamCode) {
         let Some(up) = self.upstreams.get_mut(log) else { return };
         if code == StreamCode::NOT_FOUND {
@@ -66,7 +66,7 @@ impl Session {
         self.pull_over(cx, log, group);
     }
 
-    /// A fetch is over, however: core may order it again.
+    /// Reports the end of a fetch to core, which may order it again.
     fn pull_over(&mut self, cx: &mut Cx<'_>, log: LogId, group: u64) {
         let Some(up) = self.upstreams.get_mut(log) else { return };
         up.pulls.retain(|(at, _)| *at != group);
@@ -119,13 +119,13 @@ impl Session {
                 return Next::Done;
             }
         }
-        // Where the log took none of it, those who wait must not wait for good.
+        // If the log accepted nothing, waiting readers must be released.
         up.writer.fetch_failed(target.sequence, over.unwrap_or(StreamCode::EVICTED));
         self.pull_over(cx, target.log, target.sequence);
         Next::Done
     }
 
-    /// The first answer to a fetch: the group is in the log from now on.
+    /// Opens the fetched group in the log at the first byte of the response.
     fn begin_fetched(&mut self, ingest: &mut Ingest) {
         let Some(target) = ingest.target.filter(|_| !ingest.has_begun()) else { return };
         if let Some(up) = self.upstreams.get_mut(target.log) {

@@ -1,4 +1,4 @@
-//! Requests toward a peer that wait for a stream: a line for each session that asks, and turns among lines.
+//! Requests to a peer that wait for a stream: one queue per requesting session, served round-robin.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -9,7 +9,7 @@ use relay_model::SessionId;
 
 use crate::wanted::Wanted;
 
-/// A request that waits.
+/// A waiting request.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
     pub(crate) since: Instant,
@@ -17,16 +17,16 @@ pub(crate) struct Waiting {
     pub(crate) wanted: Wanted,
 }
 
-/// All of them. Our own come first, in order; then one of each session that asks, in turns.
+/// All waiting requests. The relay's own come first, in order; then one of each requesting session in turn.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     own: VecDeque<Wanted>,
-    /// By age.
+    /// Requests by age.
     waiting: BTreeMap<u64, Waiting>,
     next: u64,
-    /// Of each session that asks, oldest first. Never empty.
+    /// Keys by requesting session, oldest first. Never empty.
     lines: HashMap<SessionId, VecDeque<u64>, foldhash::fast::RandomState>,
-    /// Sessions with a line, by their turn.
+    /// Sessions with waiting requests, in turn order.
     turns: VecDeque<SessionId>,
 }
 
@@ -35,22 +35,22 @@ impl Queue {
         self.own.is_empty() && self.waiting.is_empty()
     }
 
-    /// Number of requests that others wait for.
+    /// Number of waiting requests of sessions, without the relay's own.
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Adds a request of our own behind the others of ours.
+    /// Adds one of the relay's own requests after the others of its own.
     pub(crate) fn push_own(&mut self, wanted: Wanted) {
         self.own.push_back(wanted);
     }
 
-    /// Adds a request of our own before all others.
+    /// Adds one of the relay's own requests before all others.
     pub(crate) fn push_first(&mut self, wanted: Wanted) {
         self.own.push_front(wanted);
     }
 
-    /// Adds a request to the line of a session.
+    /// Adds a request to the queue of a session.
     pub(crate) fn push(&mut self, since: Instant, asker: SessionId, wanted: Wanted) {
         let key = self.next;
         self.next += 1;
@@ -62,7 +62,7 @@ impl Queue {
         line.push_back(key);
     }
 
-    /// The request whose turn it is. TRACK requests of sessions that are `full` are passed over.
+    /// Request whose turn it is. TRACK requests of sessions for which `is_full` holds are skipped.
     pub(crate) fn first(&mut self, is_full: impl Fn(SessionId) -> bool) -> Option<&Wanted> {
         if self.own.is_empty() {
             for _ in 0..self.turns.len() {
@@ -78,7 +78,7 @@ impl Queue {
         self.own.front()
     }
 
-    /// Takes the request whose turn it is; the next one is another session's.
+    /// Removes the request whose turn it is; the next one is another session's.
     pub(crate) fn pop(&mut self) -> Option<Wanted> {
         if let Some(own) = self.own.pop_front() {
             return Some(own);
@@ -94,7 +94,7 @@ impl Queue {
         self.waiting.remove(&key).map(|waiting| waiting.wanted)
     }
 
-    /// The request that has waited longest for somebody else.
+    /// The session request that has waited longest.
     pub(crate) fn oldest(&self) -> Option<&Waiting> {
         self.waiting.first_key_value().map(|(_, waiting)| waiting)
     }
@@ -104,8 +104,8 @@ impl Queue {
         self.take(key)
     }
 
-    /// Takes the newest request of the longest line, if that is longer than the line of `asker` would be
-    /// with one more.
+    /// Removes the newest request of the longest session queue, if that is longer than the queue of `asker`
+    /// would be with one more.
     pub(crate) fn pop_longest(&mut self, asker: SessionId) -> Option<Waiting> {
         let own = self.lines.get(&asker).map_or(0, VecDeque::len) + 1;
         let longest = self.lines.values().max_by_key(|line| line.len()).filter(|line| line.len() > own)?;
@@ -113,7 +113,7 @@ impl Queue {
         self.take(key)
     }
 
-    /// Keeps what `is_wanted` says.
+    /// Keeps the requests for which `is_wanted` holds.
     pub(crate) fn retain(&mut self, mut is_wanted: impl FnMut(&Wanted) -> bool) {
         self.own.retain(&mut is_wanted);
         let over = self.waiting.iter().filter(|(_, waiting)| !is_wanted(&waiting.wanted));
@@ -122,12 +122,12 @@ impl Queue {
         }
     }
 
-    /// Requests of our own that wait.
+    /// Waiting requests of the relay's own.
     pub(crate) fn own(&self) -> impl Iterator<Item = &Wanted> {
         self.own.iter()
     }
 
-    /// Whether a request like this waits.
+    /// Whether an equal session request waits.
     pub(crate) fn holds(&self, wanted: &Wanted) -> bool {
         self.waiting.values().any(|waiting| waiting.wanted == *wanted)
     }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn longest_line_gives_way_to_shorter_ones() {
+    fn longest_queue_gives_way_to_shorter_ones() {
         let mut queue = queue(&[(1, 10), (1, 11), (1, 12), (2, 20)]);
         assert_eq!(queue.pop_longest(SessionId(1)).map(|waiting| log(&waiting.wanted)), None);
         assert_eq!(queue.pop_longest(SessionId(2)).map(|waiting| log(&waiting.wanted)), Some(12));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_wanted_any_more_leaves_its_line() {
+    fn unwanted_request_leaves_its_queue() {
         let mut queue = queue(&[(1, 10), (2, 20), (1, 11)]);
         queue.retain(|wanted| log(wanted) != 10);
         assert!(!queue.holds(&Wanted::Track(LogId(10))));

@@ -1,4 +1,4 @@
-//! What the peer's streams ask, and who answers.
+//! Requests on the peer's streams, and their dispatch.
 
 use relay_model::{Ask, Hop, Prefs, StreamCode, limits};
 use relay_wire::{
@@ -16,17 +16,17 @@ use crate::{
     work,
 };
 
-/// Code of a STOP_SENDING that only says "I have read what I wanted".
+/// Code of a STOP_SENDING after everything needed was read.
 pub(crate) const NO_ERROR: StreamCode = StreamCode::INTERNAL;
-/// What reading a stream came to.
+/// Result of reading a stream.
 pub(crate) enum Next {
-    /// More may come.
+    /// The stream stays open, with this role.
     Keep(Role),
-    /// The stream is done with.
+    /// The stream needs no further handling.
     Done,
 }
 
-/// A request of the peer, read whole.
+/// A completely received request of the peer.
 enum Asked {
     Announce(lite::AnnounceRequest),
     Subscribe(lite::Subscribe),
@@ -37,7 +37,7 @@ enum Asked {
 }
 
 impl Session {
-    /// Reads a stream on, according to its role.
+    /// Continues to read a stream, according to its role.
     pub(crate) fn readable<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, stream: Stream) {
         let Some(role) = self.streams.remove(&stream) else { return };
         let next = match role {
@@ -58,14 +58,14 @@ impl Session {
         };
         if let Next::Keep(role) = next {
             self.streams.insert(stream, role);
-            // It may have stopped for that.
+            // Reading may have stopped because the budget was spent.
             if cx.work.is_spent() && !self.unread.contains(&stream) {
                 self.unread.push_back(stream);
             }
         }
     }
 
-    /// The peer sent STOP_SENDING on one of our sending sides.
+    /// Handles STOP_SENDING on one of our sending sides.
     pub(crate) fn stopped<T: Transport>(
         &mut self,
         t: &mut T,
@@ -85,13 +85,14 @@ impl Session {
                 self.forget(t, stream);
             }
             Some(Role::Sub(sub, _)) => {
-                // Who reads no answer wants none; a stopped stream lives until it is reset.
+                // A peer that stops reading the response has no use for it; a stopped stream lives until it is
+                // reset.
                 let sub = *sub;
                 self.drop_sub(t, cx, sub);
                 self.control.reset(t, stream, code);
                 self.forget(t, stream);
             }
-            // Its end would be the end of the session.
+            // Ending this stream would end the session.
             Some(Role::ClientSetup(_) | Role::Session(_)) => {}
             Some(_) => self.control.reset(t, stream, code),
             None => {
@@ -151,14 +152,14 @@ impl Session {
             }
         };
         if let Some(role) = role {
-            // More may have come behind the request.
+            // More data may follow the request.
             self.streams.insert(stream, role);
             self.readable(t, cx, stream);
         }
         Next::Done
     }
 
-    /// Does what the peer asked for; the stream's new role, unless it is done with.
+    /// Handles a request. Returns the stream's new role, if it stays in use.
     fn begin<T: Transport>(
         &mut self,
         t: &mut T,
@@ -201,7 +202,8 @@ impl Session {
                 Some(Role::Probe(inlet))
             }
             Asked::Goaway => {
-                // It closes by itself; until then it is served, and its broadcasts are the last choice.
+                // The peer closes the session itself; until then it is served, and its routes are the last
+                // choice.
                 if !std::mem::replace(&mut self.peer.draining, true) {
                     cx.meter.goaways_in += 1;
                     self.ask(cx, Ask::Draining);
@@ -232,7 +234,7 @@ impl Session {
         Next::Done
     }
 
-    /// A request that is no message: limits end the session, the rest only the stream.
+    /// Handles a malformed request: exceeding a limit closes the session, other errors only the stream.
     pub(crate) fn bad_request<T: Transport>(
         &mut self,
         t: &mut T,
@@ -255,7 +257,7 @@ impl Session {
         }
     }
 
-    /// The stream's request, or its type, has not come in time.
+    /// Resets a stream whose type or request has not arrived in time.
     pub(crate) fn header_is_late<T: Transport>(&mut self, t: &mut T, stream: Stream) {
         let late = matches!(self.streams.get(&stream), Some(Role::Request(..) | Role::Header(_)))
             && !self.held.contains(&stream);
@@ -273,7 +275,7 @@ impl Session {
         stream: Stream,
         mut inlet: Inlet,
     ) -> Next {
-        // One byte at a time up to the type, so that group bytes stay in the transport.
+        // Reads one byte at a time up to the type, so that group bytes stay in the transport.
         let kind = loop {
             if let Some(kind) = inlet.inbox.next_varint() {
                 break kind;
@@ -288,7 +290,7 @@ impl Session {
         };
         match UniType::from_id(self.config.version, kind) {
             Some(UniType::Setup) if std::mem::replace(&mut self.has_setup, true) => {
-                self.violation(t, cx, "second SETUP stream");
+                self.violation(t, cx, "duplicate SETUP stream");
                 Next::Done
             }
             Some(UniType::Setup) => self.read_setup(t, cx, stream, inlet),
@@ -312,7 +314,7 @@ impl Session {
         inlet.fill(t, stream, cx.work);
         match inlet.inbox.next::<lite::Setup>(self.config.version) {
             Ok(None) if inlet.end().is_some() => {
-                self.violation(t, cx, "SETUP ended early");
+                self.violation(t, cx, "truncated SETUP");
                 Next::Done
             }
             Ok(None) => Next::Keep(Role::Setup(inlet)),
@@ -331,12 +333,12 @@ impl Session {
 }
 
 impl Session {
-    /// The peer has said what it is.
+    /// Processes the peer's SETUP.
     fn take_setup<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, setup: lite::Setup) {
         self.peer.is_known = true;
         (self.peer.price, self.peer.role) = (setup.cost, setup.role);
         if setup.cost.is_some() {
-            // Only those who pass things on have a price.
+            // Only relays declare a cost.
             self.know_relay();
         }
         self.check_role(t, cx);

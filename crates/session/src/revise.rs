@@ -1,7 +1,7 @@
-//! What a peer may do changes while its session lives.
+//! Changes of a peer's rights while its session is open.
 //!
-//! Core is the judge: it withdraws routes and refuses subscriptions. Here is what core does not see:
-//! what the peer watches, and what it is asked to announce.
+//! Core applies them to routes and subscriptions. The session applies them to what core does not see: the
+//! peer's watches, and the relay's announce requests to it.
 
 use relay_model::{Hop, Path, Scope, SessionCode, StreamCode};
 use relay_wire::lite;
@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl Session {
-    /// From now on the peer may do this: absolute prefixes, of which those below the session's root count.
-    /// Core must hear of it before it hears anything that the session asks from here on.
+    /// Replaces the peer's rights: absolute scopes, narrowed to the session's root. Core must be informed
+    /// before it receives any later ask of the session.
     pub fn revised<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, publish: &Scope, subscribe: &Scope) {
         if self.is_over() {
             return;
@@ -30,7 +30,8 @@ impl Session {
         self.commit(t, cx);
     }
 
-    /// A peer that came to do one thing only, and may not: it hears so, instead of waiting in vain.
+    /// Closes the session of a peer that declared a single role which is not allowed, instead of letting it
+    /// wait in vain.
     pub(crate) fn check_role<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         let Some(grant) = &self.grant else { return };
         let reason = match self.peer.role {
@@ -44,15 +45,15 @@ impl Session {
         }
     }
 
-    /// Watches go on with another view: what it leaves out ends, what it adds starts.
+    /// Applies a changed scope to the watches: paths outside it end, added ones start.
     fn revise_watches<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         let Some(grant) = &self.grant else { return };
         self.watches.iter_mut().for_each(|watching| watching.revise(grant.subscribe.clone()));
         self.pump_watches(t, cx);
     }
 
-    /// Requests for announces that nothing is granted of any more end; what is granted and not asked for
-    /// yet is asked for; what was announced before it was allowed is told to core.
+    /// Ends announce requests without a granted path left, sends new ones for granted prefixes, and passes
+    /// announces that are now allowed to core.
     fn revise_intakes<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         let Some(publish) = self.grant.as_ref().map(|grant| grant.publish.clone()) else { return };
         let is_granted = |prefix: &Path| !publish.narrow(prefix).is_empty();
@@ -90,7 +91,7 @@ impl Session {
         }
     }
 
-    /// Who makes the broadcast at `path`, as the peer announced it last.
+    /// Original publisher of `path`, by the peer's latest announce.
     pub(crate) fn publisher_of(&self, path: &Path) -> Option<Hop> {
         self.heard.get(path).and_then(|heard| heard.hops.first().copied())
     }

@@ -1,4 +1,4 @@
-//! Serving a peer: announces it watches, tracks it subscribes to.
+//! Serving a peer: its announce requests and subscriptions.
 
 use std::{rc::Rc, time::Instant};
 
@@ -25,7 +25,7 @@ use crate::{
     work::{self, REQUEST},
 };
 
-/// Paths that one watch looks at before the session's next one has its turn.
+/// Paths examined by one watch before the session's next watch has its turn.
 const FILL_ENTRIES: usize = 64;
 
 impl Session {
@@ -43,7 +43,7 @@ impl Session {
             self.violation(t, cx, "announce prefix too long");
             return;
         };
-        // The first watch of a prefix counts what is live below it.
+        // The first watch of a prefix counts the live paths below it.
         let paths = u32::try_from(cx.store.board().paths() / work::SCANNED).unwrap_or(u32::MAX);
         cx.work.take(paths);
         let watch = cx.store.board().watch(cx.fanout.worker(), prefix.clone());
@@ -64,12 +64,12 @@ impl Session {
         self.pump_watches(t, cx);
     }
 
-    /// The hop whose routes are of no use to the peer: said in the request, or else in SETUP.
+    /// Hop whose routes are not advertised to the peer: from the request, or else from SETUP.
     fn exclude(&self, asked: Hop) -> Hop {
         if self.config.version.has_exclude_hop() { asked } else { self.peer.exclude }
     }
 
-    /// The peer turns out to pass on what others publish: from here on it is told of every way there is.
+    /// Marks the peer as a relay, which forwards other publishers: from now on it gets every route.
     pub(crate) fn know_relay(&mut self) {
         if !std::mem::replace(&mut self.peer.is_relay, true) {
             self.watches.iter_mut().for_each(Watching::advertise_all);
@@ -77,14 +77,14 @@ impl Session {
         }
     }
 
-    /// Sends the peer what changed on the board, as far as it takes it and `cx.work` lasts: a few messages of
+    /// Sends changes of the board to the peer, as far as it accepts them and `cx.work` lasts: a few messages of
     /// one watch at a time, written together, and the watches in turn.
     pub(crate) fn pump_watches<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         self.watches_due = false;
         if !self.may_meet() {
             return;
         }
-        // Watches in a row that have nothing more.
+        // Number of consecutive watches with nothing more.
         let mut idle = 0;
         while idle < self.watches.len() && self.control.has_room() {
             if cx.work.is_spent() {
@@ -110,7 +110,7 @@ impl Session {
         }
     }
 
-    /// Ends an announce stream that cannot be continued; the peer may ask anew.
+    /// Resets an announce stream that cannot be continued; the peer may request it again.
     fn break_watch<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, stream: Stream) {
         self.drop_watch(cx, stream);
         self.control.reset(t, stream, StreamCode::CANCEL);
@@ -162,7 +162,7 @@ impl Session {
         let taken = kind == Kind::Live
             && self.egress.subs().any(|sub| sub.kind == Kind::Live && sub.wire_id == wire_id);
         if taken {
-            self.violation(t, cx, "subscribe id is in use");
+            self.violation(t, cx, "duplicate subscribe id");
             return None;
         }
         if self.winding {
@@ -203,7 +203,7 @@ impl Session {
         loop {
             let more = inlet.fill(t, stream, cx.work);
             if kind != Kind::Live {
-                // Nothing may follow such a request.
+                // No message may follow such a request.
                 inlet.discard();
             } else {
                 match self.take_updates(t, cx, id, &mut inlet) {
@@ -225,7 +225,7 @@ impl Session {
         }
         match inlet.end() {
             None => Next::Keep(Role::Sub(id, inlet)),
-            // A request that is one message may be finished before it is answered.
+            // A single-message request may be finished before its response.
             Some(Ended::Fin) if kind != Kind::Live => Next::Keep(Role::Sub(id, inlet)),
             Some(Ended::Fin) => {
                 self.drop_sub(t, cx, id);
@@ -240,7 +240,7 @@ impl Session {
         }
     }
 
-    /// Takes the updates that are whole; false when core is behind and some must wait.
+    /// Processes complete updates; false when core is behind and some must wait.
     fn take_updates<T: Transport>(
         &mut self,
         t: &mut T,
@@ -249,7 +249,7 @@ impl Session {
         inlet: &mut Inlet,
     ) -> Result<bool, Error> {
         if !self.config.version.has_ranges() {
-            // Nothing is said of changes; @moq/lite sends a new priority as a bare byte.
+            // These versions define no updates; @moq/lite sends a new priority as a bare byte.
             return self.take_priorities(t, cx, id, inlet);
         }
         while self.may_ask() && self.pace.allows(cx.now) {
@@ -268,7 +268,7 @@ impl Session {
         Ok(inlet.inbox.is_empty())
     }
 
-    /// The same for a subscription that is a priority and nothing else.
+    /// Processes updates that consist of a priority byte only.
     fn take_priorities<T: Transport>(
         &mut self,
         t: &mut T,
@@ -292,7 +292,7 @@ impl Session {
         Ok(true)
     }
 
-    /// Takes new wishes in. Of the groups that a raised end lets in, those that are held come at once.
+    /// Applies new preferences. Held groups admitted by a raised end are delivered at once.
     fn update_sub<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId, prefs: Prefs) {
         let Some(before) = self.egress.get_mut(id).map(|sub| sub.prefs) else { return };
         self.with_egress(t, cx, |egress, out| egress.update(out, id, prefs));
@@ -306,7 +306,7 @@ impl Session {
         }
     }
 
-    /// Core found the log that serves a subscription, or another one for it.
+    /// Attaches a subscription to the log assigned by core, initially or as a replacement.
     pub(crate) fn attach<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId, log: LogId) {
         let reader = Reader { session: self.config.id, sub: id };
         let Some(sub) = self.egress.get_mut(id) else { return };
@@ -340,8 +340,8 @@ impl Session {
         }
     }
 
-    /// A subscription goes on with another log of the same publisher's track: what it is sending is
-    /// completed from there.
+    /// Moves a subscription to another log of the same publisher's track: groups being sent are completed from
+    /// there.
     fn change_log<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId, log: LogId) {
         let reader = Reader { session: self.config.id, sub: id };
         let Some(sub) = self.egress.get_mut(id) else { return };
@@ -349,7 +349,7 @@ impl Session {
         let open = sub.cursors.iter().filter(|cursor| !cursor.group.has_ended(cursor.shape));
         let open: SmallVec<[Rc<Group>; 2]> = open.map(|cursor| cursor.group.clone()).collect();
         if let Some(mirror) = cx.fanout.mirror(before) {
-            // What this worker has not pulled yet.
+            // Entries this worker has not pulled yet.
             for group in &open {
                 mirror.catch_up(group);
             }
@@ -374,7 +374,7 @@ impl Session {
         }
     }
 
-    /// Gives one subscription a log's news.
+    /// Delivers a batch of log events to one subscription.
     pub(crate) fn deliver<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId, batch: &Batch) {
         let Some(sub) = self.egress.get_mut(id) else { return };
         if sub.kind == Kind::Info {
@@ -416,7 +416,7 @@ impl Session {
         }
     }
 
-    /// Says the end of subscriptions that are over.
+    /// Sends the end of finished subscriptions.
     pub(crate) fn finish_subs<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, over: Vec<SubId>) {
         for id in over {
             let Some(end) = self.egress.get_mut(id).and_then(|sub| sub.is_over()) else { continue };
@@ -433,7 +433,7 @@ impl Session {
         }
     }
 
-    /// A track ended cleanly. Versions without END have only the FIN.
+    /// Sends the clean end of a track; in versions without SUBSCRIBE_END only a FIN.
     fn say_end<T: Transport>(&mut self, t: &mut T, now: Instant, sub: &Sub) {
         if !self.config.version.has_subscribe_ok() {
             let mut message = Vec::new();
@@ -443,7 +443,7 @@ impl Session {
         self.control.finish(t, now, sub.stream);
     }
 
-    /// Ends a subscription with a reset of its answer.
+    /// Ends a subscription by resetting its response stream.
     pub(crate) fn refuse_sub<T: Transport>(
         &mut self,
         t: &mut T,
@@ -457,7 +457,7 @@ impl Session {
         self.forget(t, sub.stream);
     }
 
-    /// Forgets a subscription everywhere but on its stream.
+    /// Removes a subscription everywhere except on its stream.
     pub(crate) fn drop_sub<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId) -> Option<Sub> {
         let sub = self.egress.remove(t, id, StreamCode::CANCEL)?;
         if let Some(log) = sub.log {
@@ -467,28 +467,28 @@ impl Session {
         Some(sub)
     }
 
-    /// Reads no more of a stream whose answer is complete.
+    /// Stops reading a stream whose response is complete.
     pub(crate) fn forget<T: Transport>(&mut self, t: &mut T, stream: Stream) {
         self.streams.remove(&stream);
         t.stop(stream, NO_ERROR);
     }
 }
 
-/// The held groups that a subscription wants and `among` allows, oldest first: the newest of them, as many
-/// as a reader may have open.
+/// Held groups that a subscription wants and `among` allows, oldest first: the newest ones, up to the limit of
+/// open groups per reader.
 fn first_groups(
     mirror: &mut Mirror,
     sub: &Sub,
     now: Instant,
     among: impl Fn(u64) -> bool,
 ) -> SmallVec<[Rc<Group>; 2]> {
-    // Where a subscription has begun is known by then, also when no number was asked for.
+    // The start of a running subscription is known, even if none was requested.
     let start = match (sub.prefs.start, sub.floor) {
         (Start::Latest | Start::Fresh { .. }, Some(floor)) => Start::Fresh { floor },
         (start, _) => start,
     };
     let mut first = mirror.first_groups(start, sub.prefs.max_age_ms, now);
-    // A group that came without its first frames is none to begin with, except for who does not want those.
+    // A group without its first frames is no valid start, except for a reader that does not want those frames.
     if let Some(floor) = sub.prefs.start.floor().filter(|_| sub.prefs.start_frame > 0)
         && !first.contains(&floor)
         && mirror.is_latest(floor)

@@ -1,4 +1,4 @@
-//! One peer: events in, messages out, both roles at once.
+//! Session with one peer: transport events in, messages out, publisher and subscriber roles at once.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -34,10 +34,10 @@ use crate::{
     work::{self, Work},
 };
 
-/// How long a partial frame is held back for more of it.
+/// Longest time a partial frame is held back for more of it.
 pub(crate) const HOLD: Duration = Duration::from_millis(1);
 
-/// What a session works with during a call.
+/// Context of a call into a session.
 pub struct Cx<'a> {
     /// The time of this turn.
     pub now: Instant,
@@ -49,84 +49,84 @@ pub struct Cx<'a> {
     pub rings: &'a mut Rings,
     /// This worker's counters.
     pub meter: &'a mut Meter,
-    /// What the session wants of the worker and of core.
+    /// Requests of the session to the worker and to core.
     pub out: &'a mut Vec<Output>,
-    /// What the session may still do in this call. Where it is spent afterwards, [`Session::input`] must be called
-    /// again without an event, after all other sessions that are ready.
+    /// Work budget of this call. If it is spent afterwards, [`Session::input`] must be called again without an
+    /// event, after all other ready sessions.
     pub work: &'a mut Work,
 }
 
-/// What a session wants.
+/// Request of a session to its worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// May this peer come in? Answer with [`Session::authorized`] or by closing the transport.
+    /// Authorisation request for the peer; answered with [`Session::authorized`] or by closing the transport.
     Authorize {
         /// Raw path and query from SETUP; empty when none was sent.
         target: String,
-        /// The only thing it says it wants to do; `None` = both, or not said.
+        /// Only role declared in SETUP; `None` = both, or none declared.
         role: Option<lite::Role>,
     },
-    /// For core; credit comes back through [`Session::asks_done`].
+    /// Message to core; its credit is returned through [`Session::asks_done`].
     Ask(Ask),
 }
 
-/// What an admitted peer may touch.
+/// Rights of an admitted peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Every path of the session is relative to it.
+    /// Root to which every path of the session is relative.
     pub root: Path,
-    /// Absolute prefixes it may publish under.
+    /// Absolute paths it may publish.
     pub publish: Scope,
-    /// Absolute prefixes it may subscribe under.
+    /// Absolute paths it may subscribe to.
     pub subscribe: Scope,
-    /// It is a relay of the same cluster.
+    /// Whether the peer is a relay of the same cluster.
     pub is_peer: bool,
 }
 
-/// What a session is made from.
+/// Parameters of a new session.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Its id, never reused.
+    /// Id of the session, never reused.
     pub id: SessionId,
-    /// The worker it lives on.
+    /// Worker that owns the session.
     pub worker: WorkerId,
     /// The relay's own hop.
     pub hop: Hop,
-    /// Stands in for the hop of a publisher that gives none, so that two of them differ. Random.
+    /// Random hop that replaces the hop of a publisher that gives none, so that two such publishers differ.
     pub stamp: Hop,
-    /// The protocol version negotiated. One of [`lite::Version::LEGACY`] says only that it is one of them:
-    /// which is agreed on with the peer in its first stream.
+    /// Negotiated protocol version. One of [`lite::Version::LEGACY`] only means that the version is among
+    /// these: the first stream of the session negotiates which.
     pub version: lite::Version,
-    /// Whether the URL came with the connection (WebTransport). Otherwise SETUP carries it and the
-    /// session asks with [`Output::Authorize`]; versions without SETUP have none.
+    /// Whether the URL came with the connection (WebTransport). Otherwise SETUP carries it and the session
+    /// requests authorisation with [`Output::Authorize`]; versions without SETUP have no URL.
     pub has_url: bool,
-    /// When the process began: what frames that carry no time are stamped from.
+    /// Start of the process: the zero of timestamps given to frames without one.
     pub started: Instant,
-    /// Limits of the session, unless it turns out to be a relay of the same cluster.
+    /// Limits of the session, unless the peer is a relay of the same cluster.
     pub limits: SessionLimits,
 }
 
 impl Config {
-    /// The relay's own clock, ms.
+    /// Milliseconds since [`Self::started`].
     pub(crate) fn clock_ms(&self, now: Instant) -> i64 {
         i64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(i64::MAX)
     }
 }
 
-/// What the peer said of itself.
+/// Properties of the peer, from SETUP and later messages.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    /// Its SETUP was read.
+    /// Whether its SETUP was read.
     pub(crate) is_known: bool,
-    /// The only thing it came to do; `None` = both, or not said.
+    /// Only role declared in SETUP; `None` = both, or none declared.
     pub(crate) role: Option<lite::Role>,
-    /// What it charges for what it sends.
+    /// Cost of the link from the peer, as declared in SETUP.
     pub(crate) price: Option<u64>,
-    /// Routes through this hop are of no use to it.
+    /// Hop whose routes are not advertised to it.
     pub(crate) exclude: Hop,
-    /// It said that it is going away.
+    /// Whether it sent GOAWAY.
     pub(crate) draining: bool,
-    /// It passes on what others publish: it is told of every way there is.
+    /// Whether it forwards other publishers' broadcasts; such a peer gets every route.
     pub(crate) is_relay: bool,
 }
 
@@ -134,59 +134,60 @@ pub(crate) struct Peer {
 pub struct Session {
     pub(crate) config: Config,
     pub(crate) grant: Option<Grant>,
-    /// Its version is not known yet.
+    /// Version negotiation in progress.
     pub(crate) opening: Option<Opening>,
     pub(crate) streams: StreamTable,
     pub(crate) control: Control,
     pub(crate) egress: Egress,
     pub(crate) upstreams: Upstreams,
-    /// What the peer announces, whether core takes it or not.
+    /// Announces of the peer, routed or not.
     pub(crate) heard: PeerAnnounces,
     pub(crate) watches: Vec<Watching>,
     pub(crate) probes: Probes,
     pub(crate) peer: Peer,
-    /// Streams not read on: before authorisation, while core is behind, or while the peer asks too fast.
+    /// Streams not read further: before authorisation, while core is behind, or while the peer exceeds its
+    /// request rate.
     pub(crate) held: BTreeSet<Stream>,
-    /// Some of those may be read, and a budget of work did not suffice to.
+    /// Whether some of those may be read, but the work budget was spent.
     pub(crate) is_resuming: bool,
-    /// Streams that a budget of work did not suffice to read to their end, in the order in which they go on.
+    /// Streams left partly read when the work budget was spent, in the order in which to continue.
     pub(crate) unread: VecDeque<Stream>,
-    /// The same of datagrams.
+    /// Whether datagrams are left for the same reason.
     pub(crate) datagrams_due: bool,
-    /// The same of watches: some have more to send.
+    /// Whether watches have more to send, for the same reason.
     pub(crate) watches_due: bool,
     /// Watch that sends next.
     pub(crate) next_watch: usize,
     pub(crate) pace: Pace,
-    /// In force: those of [`Config::limits`], none for a relay of the same cluster.
+    /// Limits in force: [`Config::limits`], or none for a relay of the same cluster.
     pub(crate) limits: SessionLimits,
-    /// Requests toward the peer that wait for their turn and for its stream credit.
+    /// Requests to the peer that wait for their turn and for its stream credit.
     pub(crate) wanting: Queue,
-    /// Some of them wait for stream credit, and core knows.
+    /// Whether some of them wait for stream credit, as reported to core.
     pub(crate) is_blocked: bool,
-    /// Logs whose publisher turned out to count anew.
+    /// Logs whose publisher has restarted its group numbers.
     pub(crate) restarted: Vec<LogId>,
-    /// Streams whose header must come in time, oldest first.
+    /// Streams with a header deadline, oldest first.
     pub(crate) headers: VecDeque<(Instant, Stream)>,
-    /// Streams with a partial frame held back, and until when.
+    /// Streams with a partial frame held back; `hold` is the deadline.
     pub(crate) holding: Vec<Stream>,
     pub(crate) hold: Option<Instant>,
     pub(crate) in_flight: u32,
     pub(crate) has_setup: bool,
     pub(crate) is_dirty: bool,
-    /// Groups begun are finished, and nothing else is begun.
+    /// Whether started groups are finished and no others are started.
     pub(crate) winding: bool,
     said_goaway: bool,
-    /// Something could be written that could not before.
+    /// Whether the transport has room again since the last attempt to send.
     pub(crate) has_room: bool,
     setup_sent: bool,
     closed: Option<Closed>,
     closing: bool,
-    /// What the peer was told when the session ended itself.
+    /// Close code and reason, if the session closed itself.
     parting: Option<(SessionCode, Box<str>)>,
 }
 
-/// What a stream is for.
+/// Purpose of a stream.
 #[derive(Debug)]
 pub(crate) enum Role {
     /// The peer's bidirectional stream, its request not read yet.
@@ -197,15 +198,15 @@ pub(crate) enum Role {
     Setup(Inlet),
     /// The list of versions that the peer offers.
     ClientSetup(Inlet),
-    /// The stream that the session began with, and ends with.
+    /// The session's first stream, whose end is the end of the session.
     Session(Inlet),
     /// A group from the peer.
     Group(Box<Ingest>),
-    /// The peer watches announces; we write.
+    /// The peer's announce request; we write announces.
     Watch(Inlet),
     /// The peer's SUBSCRIBE or TRACK request.
     Sub(SubId, Inlet),
-    /// Our announce request: absolute prefix, sender's hop once known, what it announced.
+    /// Our announce request, and the state of its announces.
     Intake(Inlet, Box<crate::intake::Intake>),
     /// Our TRACK request.
     TrackUp(Inlet, LogId),
@@ -213,9 +214,9 @@ pub(crate) enum Role {
     SubscribeUp(Inlet, LogId),
     /// Our FETCH.
     FetchUp(Box<Ingest>),
-    /// The peer wants to know what its path carries.
+    /// The peer's PROBE stream.
     Probe(Inlet),
-    /// All is said: nothing of it is read.
+    /// Send-only: nothing is read from it.
     Said,
 }
 
@@ -268,22 +269,23 @@ impl Session {
         }
     }
 
-    /// Its id.
+    /// Id of the session.
     pub fn id(&self) -> SessionId {
         self.config.id
     }
 
-    /// How the transport ended, once it has. Call [`Self::leave`] and drop the session.
+    /// Reason the transport ended, once it has. Call [`Self::leave`] and drop the session.
     pub fn closed(&self) -> Option<&Closed> {
         self.closed.as_ref()
     }
 
-    /// What the peer was told, if the session ended itself: for a violation, or because core said so.
+    /// Close code and reason sent to the peer, if the session closed itself, after a violation or by order of
+    /// core.
     pub fn parting(&self) -> Option<(SessionCode, &str)> {
         self.parting.as_ref().map(|(code, reason)| (*code, &**reason))
     }
 
-    /// The peer is let in: its requests are served, its announces asked for.
+    /// Admits the peer: serves its requests and requests its announces.
     pub fn authorized<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, grant: Grant) {
         if grant.is_peer {
             self.know_relay();
@@ -303,15 +305,15 @@ impl Session {
         self.commit(t, cx);
     }
 
-    /// Whether announces may go either way: where SETUP says what they are priced and filtered by, it
-    /// must have been read.
+    /// Whether announces may be exchanged: authorised, version known, and SETUP read where it carries the cost
+    /// and filter of announces.
     pub(crate) fn may_meet(&self) -> bool {
         self.grant.is_some()
             && self.opening.is_none()
             && (self.peer.is_known || !self.config.version.has_announce_ids())
     }
 
-    /// The peer is let in and known: its announces are asked for, and ours go out. Once.
+    /// Starts the exchange of announces, once the peer is authorised and known.
     pub(crate) fn met<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         let Some(grant) = &self.grant else { return };
         for prefix in grant.publish.prefixes().to_vec() {
@@ -323,8 +325,8 @@ impl Session {
         self.pump_watches(t, cx);
     }
 
-    /// Tells the peer to move to another session, to the same place. Where the version has no word for it
-    /// nothing is said.
+    /// Sends GOAWAY, asking the peer to move to a new session at the same URL. No effect in versions without
+    /// GOAWAY.
     pub fn go_away<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         if self.is_over() || std::mem::replace(&mut self.said_goaway, true) {
             return;
@@ -336,22 +338,22 @@ impl Session {
         }
     }
 
-    /// From now on no group is begun, either way, and no request is taken; those begun are finished.
+    /// Starts no further group in either direction and accepts no request; finishes started groups.
     pub fn wind_down<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         if !self.is_over() && !std::mem::replace(&mut self.winding, true) {
             self.with_egress(t, cx, |egress, out| egress.wind_down(out));
         }
     }
 
-    /// Whether all that was begun has been handed to the transport, or has come from it.
+    /// Whether all started groups have been passed to the transport or received from it.
     pub fn is_quiet(&self) -> bool {
         self.egress.is_quiet() && self.control.is_empty() && !self.upstreams.is_receiving()
     }
 
-    /// Takes the transport's events and fills what room there is, while `cx.work` lasts. Call after every batch
+    /// Processes the transport's events and uses its free room, while `cx.work` lasts. Call after every batch
     /// of input.
     pub fn input<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        // Room that an earlier call had no work left for is used now, whatever comes in.
+        // Room left unused by an earlier call is used now, whatever the input.
         let is_owed = self.has_room;
         self.go_on(t, cx);
         while !cx.work.is_spent()
@@ -360,7 +362,7 @@ impl Session {
             cx.work.take(work::EVENT);
             self.event(t, cx, event);
         }
-        // After all events: whoever is told first that it may write must not take what another deserves.
+        // After all events, so that the first writable stream does not take the share of others.
         if (is_owed || !cx.work.is_spent()) && std::mem::take(&mut self.has_room) && !self.is_over() {
             self.use_room(t, cx);
         }
@@ -368,7 +370,7 @@ impl Session {
         self.check_control(t, cx.now);
     }
 
-    /// Carries out an order of core.
+    /// Executes an order of core.
     pub fn order<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, order: Order) {
         if self.is_over() {
             return;
@@ -390,7 +392,7 @@ impl Session {
         self.commit(t, cx);
     }
 
-    /// Core has taken `count` asks: as many more may be sent.
+    /// Returns credit for `count` asks processed by core.
     pub fn asks_done<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, count: u32) {
         self.in_flight = self.in_flight.saturating_sub(count);
         if !self.is_over() && self.may_ask() {
@@ -399,7 +401,7 @@ impl Session {
         }
     }
 
-    /// News of a log for one of this session's subscriptions.
+    /// Delivers events of a log to one of this session's subscriptions.
     pub fn news<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, sub: SubId, batch: &Batch) {
         if self.is_over() {
             return;
@@ -407,14 +409,14 @@ impl Session {
         self.deliver(t, cx, sub, batch);
     }
 
-    /// The announce board changed.
+    /// Handles a change of the announce board.
     pub fn board<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         if !self.is_over() {
             self.pump_watches(t, cx);
         }
     }
 
-    /// Does what is due. Call when [`Self::next_deadline`] has passed.
+    /// Handles deadlines. Call when [`Self::next_deadline`] has passed.
     pub fn timeout<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         if self.is_over() {
             return;
@@ -439,13 +441,13 @@ impl Session {
         self.end_upstreams(t, cx);
         self.commit(t, cx);
         if self.is_opening_late(cx.now) {
-            self.close(t, cx.now, SessionCode::TIMEOUT, "no SETUP in time");
+            self.close(t, cx.now, SessionCode::TIMEOUT, "setup timeout");
         }
         self.check_control(t, cx.now);
     }
 
-    /// When [`Self::timeout`] is next due. Asked after every turn of every session: what most sessions
-    /// have none of costs a look.
+    /// Time at which [`Self::timeout`] is next due. Called after every turn of every session, so states that
+    /// most sessions do not have are checked cheaply.
     pub fn next_deadline(&self) -> Option<Instant> {
         if self.is_over() {
             return None;
@@ -475,7 +477,7 @@ impl Session {
         soonest
     }
 
-    /// Takes its readers and watches out of the fan-out. Call before dropping it, also after a panic.
+    /// Removes the session's readers and watches from the fan-out. Call before dropping it, also after a panic.
     pub fn leave(&mut self, fanout: &mut Fanout) {
         for sub in self.egress.subs() {
             if let Some(log) = sub.log {
@@ -529,12 +531,14 @@ impl Session {
                 self.has_room = true;
                 self.egress.room();
             }
-            Event::Moved(address) => tracing::debug!(session = %self.config.id, %address, "peer moved"),
+            Event::Moved(address) => {
+                tracing::debug!(session = %self.config.id, %address, "peer address changed")
+            }
             Event::Closed(_) => {}
         }
     }
 
-    /// Control first, then media, then what can wait.
+    /// Sends control messages first, then media, then announces.
     fn use_room<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         self.control.flush(t, cx.now);
         let over = self.with_egress(t, cx, |egress, out| egress.pump(out));
@@ -542,7 +546,7 @@ impl Session {
         self.pump_watches(t, cx);
     }
 
-    /// Sends our SETUP, once, as soon as a stream can be had.
+    /// Sends our SETUP once, as soon as a stream can be opened.
     fn send_setup<T: Transport>(&mut self, t: &mut T, now: Instant) {
         if self.setup_sent || self.grant.is_none() || !self.config.version.has_setup() {
             return;
@@ -570,7 +574,7 @@ impl Session {
         self.grant.is_some() && self.opening.is_none() && self.in_flight < limits::ASKS_IN_FLIGHT
     }
 
-    /// Leaves a stream unread until it may be read.
+    /// Defers reading a stream until it is allowed.
     pub(crate) fn hold_back(&mut self, stream: Stream) {
         self.held.insert(stream);
     }
@@ -579,7 +583,7 @@ impl Session {
         self.closing || self.closed.is_some()
     }
 
-    /// Ends the session for good.
+    /// Closes the session.
     pub(crate) fn close<T: Transport>(&mut self, t: &mut T, now: Instant, code: SessionCode, reason: &str) {
         if !self.is_over() {
             self.closing = true;
@@ -612,7 +616,7 @@ impl Session {
 
     fn check_control<T: Transport>(&mut self, t: &mut T, now: Instant) {
         if self.control.is_stuck(now) {
-            self.close(t, now, SessionCode::TIMEOUT, "control messages not taken");
+            self.close(t, now, SessionCode::TIMEOUT, "control stream blocked");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Table of a session's streams. It counts the bytes that it holds.
+//! Table of a session's streams, with a count of the bytes held.
 
 use std::collections::{HashMap, hash_map};
 
@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 
 use crate::{footprint::STREAM, session::Role, transport::Stream};
 
-/// Open streams and what each is for.
+/// Open streams and their roles.
 #[derive(Debug, Default)]
 pub(crate) struct StreamTable {
     roles: HashMap<Stream, Role, RandomState>,
@@ -14,7 +14,7 @@ pub(crate) struct StreamTable {
 }
 
 impl StreamTable {
-    /// Open streams.
+    /// Number of open streams.
     pub(crate) fn len(&self) -> usize {
         self.roles.len()
     }
@@ -36,7 +36,7 @@ impl StreamTable {
         self.roles.get(stream)
     }
 
-    /// The group that is received on `stream`. Its footprint does not change: payload has a budget of its own.
+    /// The group being received on `stream`. Its footprint is constant: payload has a budget of its own.
     pub(crate) fn group_mut(&mut self, stream: Stream) -> Option<&mut crate::ingest::Ingest> {
         match self.roles.get_mut(&stream)? {
             Role::Group(ingest) => Some(ingest),
@@ -59,15 +59,15 @@ impl StreamTable {
         self.roles.iter()
     }
 
-    /// Memory held for the streams.
+    /// Memory held for the streams, bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 }
 
 impl Role {
-    /// Memory held for the stream. Streams that the relay opened cost their unparsed bytes only: what they are
-    /// for is charged to the session that asked for it.
+    /// Memory held for the stream, bytes. Streams opened by the relay cost their unparsed bytes only: the rest
+    /// is charged to the requesting session.
     fn footprint(&self) -> u64 {
         match self {
             Self::Request(inlet, _)

@@ -13,12 +13,12 @@ use crate::{
     transport::Stream,
 };
 
-/// What a request of the peer is about.
+/// Kind of a request of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A track's properties.
     Info,
-    /// Groups as they come.
+    /// Groups as they are published.
     Live,
     /// One group, on the request's own stream.
     Fetch {
@@ -31,7 +31,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// What core is asked for.
+    /// Extent of interest reported to core.
     pub(crate) fn want(self) -> Want {
         match self {
             Self::Live => Want::Live,
@@ -40,28 +40,28 @@ impl Kind {
     }
 }
 
-/// What the peer asked of one track, and how far it has been served.
+/// A subscription, TRACK or FETCH request of the peer, and its progress.
 #[derive(Debug)]
 pub(crate) struct Sub {
     pub(crate) id: SubId,
-    /// The peer's own id of the subscription.
+    /// Subscribe id chosen by the peer.
     pub(crate) wire_id: u64,
     /// The request's stream.
     pub(crate) stream: Stream,
     pub(crate) kind: Kind,
     pub(crate) prefs: Prefs,
     pub(crate) framing: Framing,
-    /// The log that serves it, once core has said.
+    /// Log that serves it, once assigned by core.
     pub(crate) log: Option<LogId>,
     pub(crate) cursors: SmallVec<[Cursor; 1]>,
     pub(crate) end: Option<End>,
-    /// Groups below it were never wanted.
+    /// Lowest group requested.
     lowest: u64,
-    /// First group of the subscription; known with that group where no number was asked for.
+    /// First group of the subscription; if none was requested, set by the first group taken.
     pub(crate) floor: Option<u64>,
     /// Whether the first group has been named to the peer.
     pub(crate) started: bool,
-    /// Bytes it may send before the next of its priority has its turn.
+    /// Bytes it may send before the next subscription of its priority has its turn.
     pub(crate) deficit: usize,
     /// Bytes of the broadcast's path and the track's name.
     pub(crate) names: u32,
@@ -100,12 +100,12 @@ impl Sub {
         }
     }
 
-    /// The same, with so many bytes of names held for it.
+    /// Sets the bytes of names held for it.
     pub(crate) fn with_names(self, names: usize) -> Self {
         Self { names: u32::try_from(names).unwrap_or(u32::MAX), ..self }
     }
 
-    /// Takes new wishes in. What was asked for before and is on its way stays so.
+    /// Applies new preferences. Groups already being sent are not affected.
     pub(crate) fn update(&mut self, prefs: Prefs) {
         self.prefs = prefs;
         if let Some(start) = prefs.start.floor() {
@@ -114,7 +114,7 @@ impl Sub {
         }
     }
 
-    /// What its peer gets of a group.
+    /// Part of a group to be sent to the peer.
     pub(crate) fn shape(&self, sequence: u64) -> Shape {
         if let Kind::Fetch { first, last, .. } = self.kind {
             return Shape { framing: self.framing, first, last };
@@ -128,12 +128,12 @@ impl Sub {
         }
     }
 
-    /// Whether some group is wanted in part only.
+    /// Whether a first or last frame is requested.
     pub(crate) fn has_frame_bounds(&self) -> bool {
         self.prefs.start_frame > 0 || self.prefs.end_frame.is_some()
     }
 
-    /// Whether a group lies in what was asked for.
+    /// Whether a group lies in the requested range.
     pub(crate) fn wants(&self, sequence: u64) -> bool {
         self.kind == Kind::Live
             && sequence >= self.floor.unwrap_or(self.lowest)
@@ -145,8 +145,8 @@ impl Sub {
         1 + i32::from(self.prefs.priority)
     }
 
-    /// Takes a group that opened, unless it lies outside what was asked or was taken before. The
-    /// first one taken is the floor when none was asked.
+    /// Adds a cursor for an opened group, unless the group is outside the requested range or was taken before.
+    /// The first group taken becomes the floor if none was requested.
     pub(crate) fn take(&mut self, group: &Rc<Group>) -> bool {
         let sequence = group.sequence();
         let wanted = self.wants(sequence) && self.seen.insert(sequence);
@@ -162,13 +162,13 @@ impl Sub {
         self.seen.highest
     }
 
-    /// Whether a group older than the newest is still being sent: its time may run out.
+    /// Whether a group older than the newest is still being sent and may expire.
     pub(crate) fn lags(&self) -> bool {
         self.kind == Kind::Live
             && self.cursors.iter().any(|cursor| Some(cursor.group.sequence()) != self.newest())
     }
 
-    /// Whether a cursor's group has outlived the subscriber's age budget. The newest never has.
+    /// Whether a group has exceeded the subscriber's age budget. The newest never has.
     pub(crate) fn is_expired(&self, group: &Group, now: std::time::Instant) -> bool {
         let budget = Duration::from_millis(self.prefs.max_age_ms);
         self.kind == Kind::Live
@@ -176,7 +176,7 @@ impl Sub {
             && group.superseded().is_some_and(|since| now.saturating_duration_since(since) > budget)
     }
 
-    /// First exclusive bound of the groups named to the peer.
+    /// Exclusive upper bound of the groups, for SUBSCRIBE_END.
     pub(crate) fn bound(&self) -> u64 {
         self.end
             .and_then(|end| end.final_group)
@@ -184,8 +184,8 @@ impl Sub {
             .unwrap_or(0)
     }
 
-    /// Whether the end may be said: the track ended (a fetch: was answered, one way or the other) and
-    /// every group taken is accounted for.
+    /// End of the subscription, once it may be sent: the track ended (a fetch was answered or failed) and every
+    /// group taken is accounted for.
     pub(crate) fn is_over(&self) -> Option<Option<StreamCode>> {
         if let Kind::Fetch { .. } = self.kind {
             return (self.started && self.cursors.is_empty()).then_some(None);
@@ -194,7 +194,7 @@ impl Sub {
     }
 }
 
-/// Which recent groups were taken: the highest, and a bit for each of the 64 below it.
+/// Recently taken groups: the highest, and a bit for each of the 64 below it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     highest: Option<u64>,
@@ -202,7 +202,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// False when `sequence` was inserted before, or is too far below the highest to tell.
+    /// Inserts `sequence`. False if it was inserted before, or is too far below the highest to know.
     fn insert(&mut self, sequence: u64) -> bool {
         let Some(highest) = self.highest else {
             self.highest = Some(sequence);

@@ -1,4 +1,4 @@
-//! Tracks the relay asks a publishing peer for, and how they end.
+//! Upstream tracks: requests to a publishing peer, and their end.
 
 use relay_model::{Ask, Hop, LogId, Path, Prefs, SessionId, StreamCode, TrackInfo, Want};
 use relay_store::{End, WriteError};
@@ -14,7 +14,7 @@ use crate::{
     work::MESSAGE,
 };
 
-/// An upstream track core wants.
+/// An upstream track requested by core.
 pub(crate) struct Track {
     pub(crate) log: LogId,
     pub(crate) epoch: relay_model::Epoch,
@@ -23,7 +23,7 @@ pub(crate) struct Track {
     pub(crate) track: relay_model::TrackName,
     pub(crate) prefs: Prefs,
     pub(crate) want: Want,
-    /// The session it is asked for.
+    /// Session on whose behalf it is requested.
     pub(crate) asker: SessionId,
 }
 
@@ -31,10 +31,11 @@ impl Session {
     pub(crate) fn open_upstream<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, track: Track) {
         let Some(log) = cx.store.log(track.log) else { return };
         self.close_upstream(t, cx, track.log);
-        // What an earlier writer left, before this one takes its place.
+        // Resume point of an earlier writer, read before this one replaces it.
         let resume = log.resume();
         let Some(mut writer) = log.writer(track.epoch) else {
-            // The end of an earlier writer crossed this order: core must not keep the log for new readers.
+            // The end reported by an earlier writer crossed this order: core must not keep the log for new
+            // readers.
             self.ask(cx, Ask::Ended { log: track.log, epoch: track.epoch, missing: false });
             return;
         };
@@ -44,7 +45,7 @@ impl Session {
         };
         let has_tracks = self.config.version.has_tracks();
         if !has_tracks {
-            // Nothing says what the track is like: what a publisher says by default, on our clock.
+            // These versions send no track properties: use the defaults, on our clock.
             writer.info(TrackInfo::default());
             self.is_dirty = true;
         }
@@ -64,7 +65,7 @@ impl Session {
         });
         let announced = self.publisher_of(&up_path);
         if announced != Some(track.publisher) && track.publisher != Hop::ANONYMOUS {
-            // The order crossed an announce: somebody else would answer.
+            // The order crossed an announce: another publisher would answer.
             self.end_upstream(t, cx, track.log, unclean(StreamCode::UNROUTABLE));
             return;
         }
@@ -76,8 +77,8 @@ impl Session {
         }
     }
 
-    /// Asks once more. A resumed publisher that says nothing may count from the beginning again: it is asked
-    /// for the latest it has.
+    /// Repeats the subscription from the latest group: a resumed publisher that does not respond may have
+    /// restarted its group numbers.
     pub(crate) fn ask_anew<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId) {
         let Some(stream) = self.upstreams.get_mut(log).and_then(|up| up.subscribe_stream.take()) else {
             return;
@@ -110,7 +111,7 @@ impl Session {
             let asker = up.asker;
             self.want_for(t, cx, asker, Wanted::Subscribe(log));
         } else if !version.has_ranges() {
-            // It cannot say where to begin, nor that it has changed its mind.
+            // SUBSCRIBE has neither a start nor updates in these versions.
         } else if waits_in_vain && !up.is_finishing() {
             self.ask_anew(t, cx, log);
         } else if let Some(stream) = up.subscribe_stream.filter(|_| changed && !up.is_finishing()) {
@@ -121,7 +122,7 @@ impl Session {
         }
     }
 
-    /// Nobody reads the track any more.
+    /// Closes an upstream track that has no readers any more.
     pub(crate) fn close_upstream<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId) {
         let Some(up) = self.upstreams.remove(log) else { return };
         for stream in [up.track_stream, up.subscribe_stream].into_iter().flatten() {
@@ -137,7 +138,7 @@ impl Session {
         self.open_waiting(t, cx);
     }
 
-    /// Refuses the groups of a track that is gone.
+    /// Refuses the group streams of a closed track.
     pub(crate) fn drop_groups<T: Transport>(&mut self, t: &mut T, log: LogId) {
         self.streams.retain(|stream, role| {
             let gone =
@@ -149,14 +150,14 @@ impl Session {
         });
     }
 
-    /// The track ended, however: the log's last entry is written and core is told.
+    /// Ends an upstream track: appends the end to the log and informs core.
     pub(crate) fn end_upstream<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId, end: End) {
         let Some(up) = self.upstreams.get_mut(log) else { return };
         let epoch = up.epoch;
-        // Of a track that groups or properties came of, the end says nothing about whether it is there.
+        // If groups or properties were received, the end does not mean that the track is missing.
         let missing = end.code == Some(StreamCode::NOT_FOUND) && !up.has_answered();
         up.writer.end(end);
-        // A fenced writer's end is stale: core has moved the log.
+        // The end of a fenced writer is stale: core has moved the log.
         let ended = up.writer.commit(cx.now, cx.rings);
         self.close_upstream(t, cx, log);
         if ended != Err(WriteError::Fenced) {
@@ -164,8 +165,8 @@ impl Session {
         }
     }
 
-    /// Ends tracks whose last groups have come, or were waited for long enough; asks those anew that came
-    /// back and are mute.
+    /// Ends tracks whose last groups have arrived or timed out, and repeats resumed subscriptions that got no
+    /// response.
     pub(crate) fn end_upstreams<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         if self.upstreams.deadline().is_some() {
             for log in self.upstreams.mute(cx.now) {
@@ -259,7 +260,7 @@ impl Session {
         let Some(up) = self.upstreams.get_mut(log) else { return Next::Done };
         match inlet.end() {
             None => return Next::Keep(Role::SubscribeUp(inlet, log)),
-            // Before moq-lite-05 this is all that is said of an end.
+            // Before moq-lite-05 a FIN is the only signal of the end.
             Some(Ended::Fin) if up.bound.is_some() || !self.config.version.has_tracks() => {
                 up.finish(cx.now);
                 up.subscribe_stream = None;

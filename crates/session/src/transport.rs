@@ -1,4 +1,4 @@
-//! What carries a session: ordered byte streams and datagrams, events pulled, nothing wakes.
+//! Transport of a session: ordered byte streams and datagrams; events are polled, and nothing wakes the caller.
 //!
 //! Implementations live in `relay-transport` (QUIC, WebTransport) and in [`crate::pair`] (in
 //! memory, for tests). All calls are synchronous; time is an argument.
@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use relay_model::{SessionCode, StreamCode};
 
-/// Key of a stream. Opaque to the session: only the transport that made it knows what it means.
+/// Key of a stream. Opaque to the session: only meaningful to the transport that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Stream(pub u64);
 
@@ -24,14 +24,14 @@ pub enum Dir {
     Uni,
 }
 
-/// What happened since the last poll.
+/// Event of a transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The session may be used (handshake, and CONNECT where there is one, are done). First event.
+    /// The session may be used: the handshake, and CONNECT if there is one, are done. First event.
     Ready,
-    /// The peer opened a stream. Read it at once: no `Readable` is promised for what came with it.
+    /// The peer opened a stream. Read it at once: no `Readable` is promised for data already received.
     Opened(Stream, Dir),
-    /// More to read, or its end.
+    /// The stream has more to read, or its end.
     Readable(Stream),
     /// A write that returned `Blocked` may be tried again.
     Writable(Stream),
@@ -46,22 +46,22 @@ pub enum Event {
     Room,
     /// The peer moved to another address.
     Moved(SocketAddr),
-    /// The session is over, whoever ended it. Last event.
+    /// The session has ended, by either side. Last event.
     Closed(Closed),
 }
 
-/// How a session ended.
+/// Reason a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Closed {
     /// The peer's application closed it.
     ByPeer(SessionCode, String),
     /// We closed it.
     ByUs,
-    /// The transport gave up: idle timeout, reset, protocol error; in words.
+    /// The connection was lost: idle timeout, reset or protocol error, as text.
     Lost(String),
 }
 
-/// Why a read gave no bytes.
+/// Reason a read returned no bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// Nothing yet; `Readable` follows.
@@ -75,13 +75,13 @@ pub enum ReadError {
     Gone,
 }
 
-/// Why a write took nothing.
+/// Reason a write accepted nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// No credit or no room; `Writable` follows.
     #[error("stream blocked")]
     Blocked,
-    /// The peer does not want it (STOP_SENDING); reset it.
+    /// The peer sent STOP_SENDING; reset the stream.
     #[error("stream stopped by the peer: {0}")]
     Stopped(StreamCode),
     /// No such stream (any more).
@@ -89,56 +89,56 @@ pub enum WriteError {
     Gone,
 }
 
-/// Why a datagram was not queued.
+/// Reason a datagram was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DatagramError {
-    /// The peer takes none.
-    #[error("peer takes no datagrams")]
+    /// The peer accepts none.
+    #[error("datagrams not supported by the peer")]
     Unsupported,
     /// Larger than [`Transport::max_datagram`].
     #[error("datagram too large")]
     TooLarge,
 }
 
-/// Path figures; `None` where the transport cannot know.
+/// Path statistics; `None` where the transport cannot measure them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Smoothed round trip time.
     pub rtt: Option<Duration>,
-    /// What the congestion controller would carry, bits a second.
+    /// Estimated rate of the congestion controller, bits per second.
     pub bitrate: Option<u64>,
 }
 
-/// One end of a session's carrier.
+/// One end of a session's transport.
 pub trait Transport {
-    /// Next event, or `None` until the carrier got more input.
+    /// Next event, or `None` until the transport got more input.
     fn poll(&mut self) -> Option<Event>;
     /// Opens a stream. `None`: no stream credit; `Openable` follows.
     fn open(&mut self, dir: Dir, priority: i32) -> Option<Stream>;
-    /// Up to `max` bytes in order; `Ok(None)` = the peer finished the stream, which is then gone
-    /// on the receiving side.
+    /// Reads up to `max` bytes in order; `Ok(None)` = the peer finished the stream, whose receiving side is
+    /// then gone.
     fn read(&mut self, stream: Stream, max: usize) -> Result<Option<Bytes>, ReadError>;
-    /// Hands over what fits, front first: whole chunks taken are left empty, a chunk taken in part
-    /// is left with its rest. Returns the bytes taken, at least 1 unless all chunks were empty. A
-    /// short count arms no event: `Room` tells when to go on.
+    /// Writes what fits, front first: a chunk taken completely is left empty, one taken in part keeps its rest.
+    /// Returns the bytes taken, at least 1 unless all chunks were empty. A short count arms no `Writable`
+    /// event; wait for `Room`.
     fn write(&mut self, stream: Stream, chunks: &mut [Bytes]) -> Result<usize, WriteError>;
-    /// Ends the sending side after what was written.
+    /// Finishes the sending side after the bytes written.
     fn finish(&mut self, stream: Stream);
-    /// Abandons the sending side. Unknown streams are ignored.
+    /// Resets the sending side. Unknown streams are ignored.
     fn reset(&mut self, stream: Stream, code: StreamCode);
     /// Asks the peer to stop sending. Unknown streams are ignored.
     fn stop(&mut self, stream: Stream, code: StreamCode);
-    /// Coarse: larger goes first. Control is [`PRIORITY_CONTROL`].
+    /// Sets a stream's priority: larger is sent first. Control uses [`PRIORITY_CONTROL`].
     fn set_priority(&mut self, stream: Stream, priority: i32);
     /// Queues a datagram; the oldest queued are dropped past the limit.
     fn send_datagram(&mut self, datagram: Bytes) -> Result<(), DatagramError>;
     /// Next received datagram.
     fn recv_datagram(&mut self) -> Option<Bytes>;
-    /// Largest datagram the peer takes now, bytes; 0 = none.
+    /// Largest datagram the peer currently accepts, bytes; 0 = none.
     fn max_datagram(&self) -> usize;
-    /// While on, writes pass the valve that keeps little unsent (control does, media does not).
+    /// While on, writes bypass the valve that limits unsent bytes (for control messages, not for media).
     fn exempt(&mut self, on: bool);
-    /// Path figures now.
+    /// Current path statistics.
     fn stats(&self) -> Stats;
     /// Ends the session; `Closed(ByUs)` follows.
     fn close(&mut self, now: Instant, code: SessionCode, reason: &str);

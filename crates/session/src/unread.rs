@@ -1,4 +1,5 @@
-//! Input that waits to be read, because a budget of work was spent, core is behind, or the peer asks too fast.
+//! Unread input: deferred because the work budget was spent, core is behind, or the peer exceeds its request
+//! rate.
 
 use std::time::Instant;
 
@@ -7,12 +8,12 @@ use crate::{
     transport::Transport,
 };
 
-/// Deadlines of stream headers that are kept before those that do not matter any more are looked for.
+/// Header deadlines kept before obsolete ones are pruned.
 const HEADERS_KEPT: usize = 64;
 
 impl Session {
-    /// Goes on with what the last budget of work did not suffice for. Events wait until that is done: the last
-    /// one of all is the end of the transport, and what came before it is to be read before.
+    /// Continues the input left when the last work budget was spent. Events are processed only after it: the
+    /// last event is the end of the transport, and earlier input must be read before.
     pub(crate) fn go_on<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         while !cx.work.is_spent()
             && !self.is_over()
@@ -34,7 +35,7 @@ impl Session {
         }
     }
 
-    /// Reads on what was held back, oldest first, as far as it may be.
+    /// Continues to read deferred streams, oldest first, as far as allowed.
     pub(crate) fn resume_held<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         let mut waiting = std::mem::take(&mut self.held);
         while !cx.work.is_spent()
@@ -52,26 +53,27 @@ impl Session {
         }
     }
 
-    /// Whether nothing held back may be read.
+    /// Whether no deferred stream may be read.
     fn is_held_back(&mut self, now: Instant) -> bool {
         !self.may_ask() || !self.pace.allows(now)
     }
 
-    /// Lets a peer on that asked too fast; closes it if it does nothing else.
+    /// Resumes the streams of a peer that exceeded its request rate; closes the session if it does so
+    /// continuously.
     pub(crate) fn let_on<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         if !self.pace.resumes(cx.now) {
             return;
         }
         cx.meter.requests_paced += 1;
         if self.pace.is_flooded(cx.now) {
-            self.violation(t, cx, "too many requests");
+            self.violation(t, cx, "request rate exceeded");
             return;
         }
         self.resume_held(t, cx);
     }
 
-    /// Forgets the deadlines of streams whose header has come, or that are gone, once they are more than the
-    /// streams: a peer that opens and resets streams must not make us keep one for each.
+    /// Prunes deadlines of streams that are gone or whose header has arrived, once they outnumber the streams:
+    /// a peer that opens and resets streams must not grow the queue.
     pub(crate) fn prune_headers(&mut self) {
         if self.headers.len() > 2 * self.streams.len() + HEADERS_KEPT {
             let Self { headers, streams, .. } = self;

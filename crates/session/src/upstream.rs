@@ -1,4 +1,4 @@
-//! What the relay asks of a peer that publishes: tracks to subscribe to, and how they end.
+//! Upstream subscriptions to a publishing peer, and how they end.
 
 use std::{
     collections::HashMap,
@@ -10,13 +10,12 @@ use relay_store::{End, Resume, Writer};
 
 use crate::transport::Stream;
 
-/// How long groups may still arrive after the publisher said it was done: streams overtake each
-/// other.
+/// Time in which groups may still arrive after the publisher's end, as streams may be reordered.
 const STRAGGLERS: Duration = Duration::from_secs(1);
-/// How much longer a group that has begun to arrive by then may take.
+/// Further time for a group that has begun to arrive by then.
 const LAST_GROUPS: Duration = Duration::from_secs(4);
-/// How long a publisher that came back may say nothing before it is asked anew, without a number: it may
-/// count from the beginning again.
+/// Time for a resumed subscription to get a response before it is repeated without a start group, since the
+/// publisher may have restarted its group numbers.
 const RESUME: Duration = Duration::from_secs(2);
 
 /// One upstream subscription.
@@ -24,51 +23,51 @@ const RESUME: Duration = Duration::from_secs(2);
 pub(crate) struct Upstream {
     pub(crate) log: LogId,
     pub(crate) epoch: Epoch,
-    /// Our id of the subscription.
+    /// Subscribe id, chosen by the relay.
     pub(crate) wire_id: u64,
     /// Absolute path of the broadcast.
     pub(crate) path: Path,
-    /// Who made it.
+    /// Original publisher of the broadcast.
     pub(crate) publisher: Hop,
-    /// Its path as the peer knows it.
+    /// Path of the broadcast relative to the session's root.
     pub(crate) broadcast: Path,
     pub(crate) track: TrackName,
     pub(crate) prefs: Prefs,
     pub(crate) want: Want,
     pub(crate) writer: Writer,
-    /// The session it is asked for.
+    /// Session on whose behalf it is requested.
     pub(crate) asker: SessionId,
-    /// When the publisher was asked for groups.
+    /// Time SUBSCRIBE was sent.
     asked_at: Option<Instant>,
     /// Whether TRACK was sent.
     is_track_asked: bool,
-    /// Whether the publisher said anything of the track but its end.
+    /// Whether the publisher has sent anything about the track other than its end.
     has_answered: bool,
     pub(crate) track_stream: Option<Stream>,
     pub(crate) subscribe_stream: Option<Stream>,
     /// Old groups being fetched, and the stream of each once it is open.
     pub(crate) pulls: Vec<(u64, Option<Stream>)>,
-    /// Where an earlier writer of the log left off.
+    /// Resume point of an earlier writer of the log.
     pub(crate) resume: Option<Resume>,
-    /// It was asked for the latest instead, having been mute.
+    /// Whether it was repeated from the latest group after no response.
     anew: bool,
-    /// Until when the first word of a resumed subscription is waited for.
+    /// Deadline for the first response to a resumed subscription.
     resume_by: Option<Instant>,
     /// Group streams being received.
     pub(crate) groups: usize,
-    /// First group of the subscription: as the publisher said, until then the lowest that came.
+    /// First group of the subscription: as sent by the publisher, until then the lowest received.
     first: Option<u64>,
     started: bool,
-    /// Groups that came, or were named as dropped.
+    /// Number of groups received or reported as dropped.
     accounted: u64,
-    /// Exclusive end of the track, once the publisher has said.
+    /// Exclusive end of the track, once sent by the publisher.
     pub(crate) bound: Option<u64>,
     finishing: Option<Instant>,
 }
 
 impl Upstream {
-    /// What to ask of the publisher: from where an earlier writer left off, if there was one. Whatever is
-    /// younger than that is fresh until the gap is closed.
+    /// Preferences for SUBSCRIBE: from the resume point of an earlier writer, if any. Groups younger than that
+    /// count as fresh until the gap is closed.
     pub(crate) fn asked(&self) -> Prefs {
         let Some(resume) = self.resume.filter(|_| !self.anew) else { return self.prefs };
         let (group, frame) =
@@ -84,8 +83,8 @@ impl Upstream {
         }
     }
 
-    /// Takes new wishes in. True when the publisher waits for a group that is not what is wanted first any
-    /// more, and must be asked anew: where it begins is decided once, and an update comes too late.
+    /// Applies new preferences. True when the publisher's start is now later than wanted and SUBSCRIBE must be
+    /// repeated: the start is resolved once, and an update comes too late.
     pub(crate) fn wish(&mut self, prefs: Prefs) -> bool {
         let before = self.asked().start.floor();
         self.prefs = prefs;
@@ -94,24 +93,25 @@ impl Upstream {
         is_earlier && self.accounted == 0
     }
 
-    /// From now on whatever comes first decides whether the publisher goes on or counts anew.
+    /// Requests the latest group; the first group received then decides whether numbering continued or
+    /// restarted.
     pub(crate) fn ask_for_latest(&mut self) {
         self.anew = true;
     }
 
-    /// The subscription was sent: a resumed one is waited for.
+    /// Records that SUBSCRIBE was sent, and starts the deadline of a resumed one.
     pub(crate) fn subscribed(&mut self, stream: Stream, now: Instant) {
         self.subscribe_stream = Some(stream);
         self.asked_at = Some(now);
         self.resume_by = self.resume.filter(|_| !self.anew).map(|_| now + RESUME);
     }
 
-    /// The publisher said something of the track.
+    /// Records that the publisher sent something about the track.
     pub(crate) fn set_answered(&mut self) {
         self.has_answered = true;
     }
 
-    /// Whether the publisher said anything of the track but its end.
+    /// Whether the publisher has sent anything about the track other than its end.
     pub(crate) fn has_answered(&self) -> bool {
         self.has_answered || self.started || self.accounted > 0
     }
@@ -121,24 +121,24 @@ impl Upstream {
         self.is_track_asked
     }
 
-    /// Whether it was asked for so lately that the peer may have answered with another publisher's track.
+    /// Whether SUBSCRIBE was sent so recently that another publisher of the path may have answered it.
     pub(crate) fn is_young(&self, now: Instant) -> bool {
         self.asked_at.is_none_or(|at| now.saturating_duration_since(at) < limits::DOUBT)
     }
 
-    /// Whether the first word of a resumed subscription has not come in time. True once.
+    /// Whether a resumed subscription got no response in time. True once.
     pub(crate) fn is_mute(&mut self, now: Instant) -> bool {
         self.resume_by.take_if(|by| now >= *by).is_some()
     }
 
-    /// A group of a resumed subscription came: false when its number lies before where the log left off,
-    /// which means that the publisher counts anew. After the first one this is settled.
+    /// Checks a received group of a resumed subscription: false when its number is before the resume point,
+    /// which means that the publisher restarted its numbers. Only the first group is checked.
     pub(crate) fn continues(&mut self, sequence: u64) -> bool {
         self.resume_by = None;
         self.resume.take().is_none_or(|resume| sequence >= resume.group)
     }
 
-    /// A group stream of it began.
+    /// Records the start of a group stream.
     pub(crate) fn group_opened(&mut self, sequence: u64) {
         self.groups = self.groups.saturating_add(1);
         self.accounted = self.accounted.saturating_add(1);
@@ -147,42 +147,42 @@ impl Upstream {
         }
     }
 
-    /// The publisher named the first group.
+    /// Records the first group sent by the publisher.
     pub(crate) fn start(&mut self, first: u64) {
         self.first = Some(first);
         self.started = true;
     }
 
-    /// The publisher will not send `start..=end`.
+    /// Records that the publisher will not send `start..=end`.
     pub(crate) fn dropped(&mut self, start: u64, end: u64) {
         let start = start.max(self.first.unwrap_or(0));
         let count = end.checked_sub(start).map_or(0, |more| more.saturating_add(1));
         self.accounted = self.accounted.saturating_add(count);
     }
 
-    /// A group stream of it ended, however.
+    /// Records the end of a group stream.
     pub(crate) fn group_closed(&mut self) {
         self.groups = self.groups.saturating_sub(1);
     }
 
-    /// The publisher is done; its last groups may be on their way.
+    /// Records that the publisher is done; its last groups may still arrive.
     pub(crate) fn finish(&mut self, now: Instant) {
         self.finishing = Some(now + STRAGGLERS);
     }
 
-    /// Whether the publisher has said that it is done.
+    /// Whether the publisher is done.
     pub(crate) fn is_finishing(&self) -> bool {
         self.finishing.is_some()
     }
 
-    /// When it is to be looked at again.
+    /// Time at which it must be checked again.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let late = if self.groups == 0 { Duration::ZERO } else { LAST_GROUPS };
         self.finishing.map(|at| at + late).into_iter().chain(self.resume_by).min()
     }
 
-    /// How the track ended, once nothing more is expected. Versions that do not say where the track ends
-    /// are waited for.
+    /// End of the track, once nothing more is expected. In versions that do not send the last group, a timeout
+    /// decides.
     pub(crate) fn ended(&self, now: Instant) -> Option<End> {
         let deadline = self.finishing?;
         let counted = self.first.unwrap_or(0).saturating_add(self.accounted);
@@ -198,11 +198,11 @@ pub(crate) struct Upstreams {
     by_log: HashMap<LogId, Upstream, foldhash::fast::RandomState>,
     by_wire: HashMap<u64, LogId, foldhash::fast::RandomState>,
     next_id: u64,
-    /// TRACK requests without an answer, by the session they were made for.
+    /// TRACK requests without a response, by requesting session.
     unanswered: HashMap<SessionId, usize, foldhash::fast::RandomState>,
 }
 
-/// What an upstream subscription starts from.
+/// Parameters of a new upstream subscription.
 pub(crate) struct Opening {
     pub(crate) log: LogId,
     pub(crate) epoch: Epoch,
@@ -272,7 +272,7 @@ impl Upstreams {
         self.by_log.get_mut(self.by_wire.get(&id)?)
     }
 
-    /// TRACK was sent on `stream`.
+    /// Records that TRACK was sent on `stream`.
     pub(crate) fn track_asked(&mut self, log: LogId, stream: Stream) {
         if let Some(up) = self.by_log.get_mut(&log) {
             (up.is_track_asked, up.track_stream) = (true, Some(stream));
@@ -280,7 +280,7 @@ impl Upstreams {
         }
     }
 
-    /// TRACK was answered.
+    /// Records the response to TRACK.
     pub(crate) fn track_answered(&mut self, log: LogId) {
         let Some(up) = self.by_log.get_mut(&log) else { return };
         if up.track_stream.take().is_some() {
@@ -289,7 +289,7 @@ impl Upstreams {
         }
     }
 
-    /// Number of TRACK requests made for `asker` without an answer.
+    /// Number of TRACK requests made for `asker` without a response.
     pub(crate) fn unanswered(&self, asker: SessionId) -> usize {
         self.unanswered.get(&asker).copied().unwrap_or(0)
     }
@@ -312,7 +312,7 @@ impl Upstreams {
         Some(upstream)
     }
 
-    /// A new wire id for the subscription of `log`: groups of the old one are refused from now on.
+    /// Assigns a new subscribe id to `log`: groups of the old one are refused from now on.
     pub(crate) fn renumber(&mut self, log: LogId) {
         let Some(upstream) = self.by_log.get_mut(&log) else { return };
         self.by_wire.remove(&upstream.wire_id);
@@ -321,7 +321,7 @@ impl Upstreams {
         self.by_wire.insert(upstream.wire_id, log);
     }
 
-    /// Resumed subscriptions that stayed mute.
+    /// Resumed subscriptions that got no response in time.
     pub(crate) fn mute(&mut self, now: Instant) -> Vec<LogId> {
         self.by_log.values_mut().filter_map(|up| up.is_mute(now).then_some(up.log)).collect()
     }
@@ -330,18 +330,18 @@ impl Upstreams {
         self.by_log.values_mut()
     }
 
-    /// Earliest end of a wait.
+    /// Earliest deadline.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.by_log.values().filter_map(Upstream::deadline).min()
     }
 
-    /// Tracks that have come to their end.
+    /// Tracks that have ended.
     pub(crate) fn ended(&self, now: Instant) -> Vec<(LogId, End)> {
         self.by_log.values().filter_map(|up| up.ended(now).map(|end| (up.log, end))).collect()
     }
 }
 
-/// How a track ends when its stream says nothing.
+/// End of a track whose stream ended without SUBSCRIBE_END.
 pub(crate) fn unclean(code: StreamCode) -> End {
     End { final_group: None, code: Some(code) }
 }

@@ -1,4 +1,4 @@
-//! Requests of ours that wait for stream credit of the peer: a bounded queue, and a bounded wait.
+//! Relay requests that wait for the peer's stream credit: a bounded queue, and a bounded wait.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::{
     upstream::{Upstreams, unclean},
 };
 
-/// A bidirectional stream to be opened toward the peer.
+/// Request on a bidirectional stream to be opened to the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Goaway,
@@ -30,7 +30,7 @@ pub(crate) enum Wanted {
 }
 
 impl Session {
-    /// Queues a request of our own and opens what can be opened.
+    /// Queues one of the relay's own requests and opens what can be opened.
     pub(crate) fn want<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, wanted: Wanted) {
         self.wanting.push_own(wanted);
         self.open_wanted(t, cx);
@@ -59,8 +59,8 @@ impl Session {
         self.open_wanted(t, cx);
     }
 
-    /// A session reads a log whose request may wait in the line of another one: it waits in the line of
-    /// this one as well, and is opened when the first of them has its turn.
+    /// Adds `asker` to the sessions that wait for the request of a log, if it is still queued: it is opened at
+    /// the first turn of any of them.
     pub(crate) fn asked<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId, asker: SessionId) {
         for wanted in [Wanted::Track(log), Wanted::Subscribe(log)] {
             if self.wanting.len() < limits::WAITING_REQUESTS && self.wanting.holds(&wanted) {
@@ -70,7 +70,7 @@ impl Session {
         self.open_wanted(t, cx);
     }
 
-    /// Opens what waits, as far as the peer's stream credit goes and it answers.
+    /// Opens waiting requests, as far as the peer's stream credit and its unanswered TRACK requests allow.
     pub(crate) fn open_wanted<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         let mut is_blocked = false;
         let most = if self.is_peer() { usize::MAX } else { limits::UNANSWERED_REQUESTS };
@@ -94,19 +94,19 @@ impl Session {
         }
     }
 
-    /// The same after something that waited may have got its turn; costs a look where nothing waits.
+    /// Calls [`Self::open_wanted`] if anything waits; cheap otherwise.
     pub(crate) fn open_waiting<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         if !self.wanting.is_empty() || self.is_blocked {
             self.open_wanted(t, cx);
         }
     }
 
-    /// When the oldest waiting request has waited for too long.
+    /// Deadline of the oldest waiting request.
     pub(crate) fn wanting_deadline(&self) -> Option<Instant> {
         self.wanting.oldest().map(|waiting| waiting.since + limits::WAITING_TIMEOUT)
     }
 
-    /// Refuses what has waited for too long: the sessions that asked do not wait for good.
+    /// Refuses requests past their deadline, so that the requesting sessions do not wait forever.
     pub(crate) fn expire_wanted<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         while self.wanting_deadline().is_some_and(|due| cx.now >= due) {
             let Some(late) = self.wanting.pop_oldest() else { return };
@@ -116,7 +116,7 @@ impl Session {
     }
 
     fn give_up_wanted<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, wanted: &Wanted) {
-        // It may wait in the line of another session as well.
+        // The same request may wait in the queue of another session.
         if !is_wanted(&mut self.upstreams, wanted) || self.wanting.holds(wanted) {
             return;
         }
@@ -130,7 +130,7 @@ impl Session {
         }
     }
 
-    /// Whether the peer is a relay of the same cluster: it asks for all of its own sessions.
+    /// Whether the peer is a relay of the same cluster, which requests on behalf of all of its sessions.
     fn is_peer(&self) -> bool {
         self.grant.as_ref().is_some_and(|grant| grant.is_peer)
     }
@@ -147,7 +147,7 @@ impl Session {
         }
     }
 
-    /// The first bytes of a request, and what its stream is from now on.
+    /// Encodes a request into `message`. Returns the role of its stream.
     fn request(
         &mut self,
         now: Instant,
@@ -212,7 +212,7 @@ impl Session {
     }
 }
 
-/// Whether a request is still to be made.
+/// Whether a request is still wanted and not yet sent.
 fn is_wanted(upstreams: &mut Upstreams, wanted: &Wanted) -> bool {
     match wanted {
         Wanted::Announces(_) | Wanted::Goaway => true,

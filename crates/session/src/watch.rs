@@ -1,4 +1,4 @@
-//! Advertising live paths to a peer: a position on the announce board, encoded as the peer reads.
+//! Advertising live paths to a peer: a position on the announce board, and an encoder for the peer's version.
 
 use std::hash::BuildHasher;
 
@@ -9,8 +9,8 @@ use relay_wire::lite::{self, Announce, Message, Version};
 
 use crate::transport::Stream;
 
-/// Bytes at which a call of [`Watching::fill`] stops. With what one more announcement takes it leaves room
-/// in [`limits::CONTROL_QUEUE`], of which half may be in use before.
+/// Bytes at which a call of [`Watching::fill`] stops. Including one more announcement it fits the free half of
+/// [`limits::CONTROL_QUEUE`].
 const FILL_BYTES: usize = 16 * 1024;
 
 /// Bytes of ANNOUNCE_INIT: it must fit a control message at every receiver.
@@ -18,54 +18,53 @@ const LIST_BYTES: usize = limits::CONTROL_MESSAGE_BYTES / 2 - LIST_ENTRY_BYTES;
 /// Most bytes of one suffix in it, its length included.
 const LIST_ENTRY_BYTES: usize = limits::PATH_BYTES + 2;
 
-/// Memory of an announce request with nothing advertised on it, bytes: its entries here and on the board.
+/// Memory of an announce request without adverts, bytes: its entries here and on the board.
 const REQUEST: u64 = 1_024;
-/// Memory of an advertised path, bytes: an entry of the board's watch, and room it grows by.
+/// Memory of an advertised path, bytes: an entry of the board's watch, with spare capacity.
 const ADVERTISED: u64 = 20;
 
 /// One announce request of the peer.
 ///
-/// What was advertised is an [`Advert`] in the store's watch: the announcement's number and a fingerprint
-/// of the route.
+/// Advertised paths are [`Advert`]s in the store's watch: the announce id and a fingerprint of the route.
 #[derive(Debug)]
 pub(crate) struct Watching {
     pub(crate) stream: Stream,
     watch: Watch,
     phase: Phase,
     advertiser: Advertiser,
-    /// What waits for [`Phase::Following`].
+    /// Changes deferred until [`Phase::Following`].
     deferred: Deferred,
 }
 
 /// Work done by one call of [`Watching::fill`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Filled {
-    /// Paths looked at, whether or not they were encoded.
+    /// Paths examined, whether or not they were encoded.
     pub(crate) entries: usize,
-    /// Another call would go on.
+    /// Whether another call has more to do.
     pub(crate) more: bool,
-    /// The stream cannot be continued and must be reset: an announcement that ANNOUNCE_OK counted may not
-    /// be sent any more, or withdrawals are lost.
+    /// Whether the stream cannot be continued and must be reset: an announcement counted in ANNOUNCE_OK may no
+    /// longer be sent, or withdrawals were lost.
     pub(crate) is_broken: bool,
 }
 
 /// Stage of an announce stream.
 #[derive(Debug)]
 enum Phase {
-    /// ANNOUNCE_OK waits for its count; paths up to `after` are counted.
+    /// The paths for the count in ANNOUNCE_OK are being counted; done up to `after`.
     Counting { after: Option<Path>, count: u64 },
-    /// ANNOUNCE_INIT is being made.
+    /// ANNOUNCE_INIT is being built.
     Listing { init: lite::AnnounceInit, bytes: usize },
-    /// So many announcements of the initial set are not sent yet. Nothing else may come between.
+    /// Number of counted announcements still to be sent. No other message may precede them.
     Promised { owed: u64 },
-    /// The initial set was visited, and some of what was counted was withdrawn or changed after it was
-    /// counted: it is sent from its last state. Changes up to `since` were looked at.
+    /// The initial set was visited, but some counted paths were withdrawn or changed since: they are sent in
+    /// their last state. Changes up to `since` were examined.
     Owing { owed: u64, since: u64 },
-    /// Everything is sent as it changes.
+    /// Changes are sent as they happen.
     Following,
 }
 
-/// Changes of the view that must wait until the initial set is sent.
+/// Changes of the viewer deferred until the initial set is sent.
 #[derive(Clone, Copy, Debug, Default)]
 struct Deferred {
     restart: bool,
@@ -77,11 +76,11 @@ struct Deferred {
 struct Advertiser {
     viewer: Viewer,
     marks: Marks,
-    /// Number of the next announcement, for versions that have one.
+    /// Id of the next announcement, for versions that have one.
     next_id: u32,
-    /// The numbers are used up.
+    /// Whether the ids are exhausted.
     is_exhausted: bool,
-    /// The peer turned out to be a relay: marks of before are compared as marks of a reader.
+    /// The peer became a relay: existing marks are compared as reader marks.
     is_converting: bool,
 }
 
@@ -91,19 +90,19 @@ struct Marks {
     hasher: RandomState,
 }
 
-/// Paths and routes that a peer may be sent.
+/// Filter of paths and routes that may be advertised to a peer.
 #[derive(Clone, Debug)]
 pub(crate) struct Viewer {
     pub(crate) session: SessionId,
     /// The relay's own hop.
     pub(crate) hop: Hop,
     pub(crate) scope: Scope,
-    /// Absolute prefix asked for; announced paths are relative to it.
+    /// Absolute prefix of the request; announced paths are relative to it.
     pub(crate) prefix: Path,
     /// Routes through this hop are withheld.
     pub(crate) exclude: Hop,
-    /// The peer is a relay and needs the exact route. A reader is not sent another route to the same
-    /// publisher.
+    /// Whether the peer is a relay, which needs the exact route. Other readers are not sent another route to
+    /// the same publisher.
     pub(crate) is_relay: bool,
 }
 
@@ -122,7 +121,7 @@ impl Viewer {
         })
     }
 
-    /// Any route in scope that can be encoded, for an announcement that was promised and ends at once.
+    /// Any route in scope that can be encoded, for a counted announcement that ends at once.
     fn pick_any<'a>(&self, path: &Path, routes: &'a [Route], version: Version) -> Option<&'a Route> {
         routes.iter().find(|route| self.scope.allows(path) && self.fits(route, version))
     }
@@ -131,7 +130,7 @@ impl Viewer {
         route.hops.len() + usize::from(!version.has_announce_ok()) <= limits::HOPS
     }
 
-    /// The path below the prefix asked for.
+    /// The path relative to the requested prefix.
     fn suffix(&self, path: &Path) -> Option<Path> {
         if self.prefix.is_root() {
             return Some(path.clone());
@@ -139,7 +138,7 @@ impl Viewer {
         Path::parse(path.strip_prefix(&self.prefix)?).ok()
     }
 
-    /// Chain as encoded: with this relay at its end where the version has no other place for it.
+    /// Hop chain as encoded: with this relay appended in versions without another field for it.
     fn chain(&self, hops: &Hops, version: Version) -> Hops {
         if version.has_announce_ok() {
             return hops.clone();
@@ -173,7 +172,7 @@ impl Watching {
         Self { stream, watch, phase: Phase::first(version), advertiser, deferred: Deferred::default() }
     }
 
-    /// Memory held for this request: the paths advertised on it, and the initial set while it is made.
+    /// Memory held for this request, bytes: advertised paths, and the initial list while it is built.
     pub(crate) fn footprint(&self) -> u64 {
         let listed = match &self.phase {
             Phase::Listing { bytes, .. } => *bytes as u64,
@@ -187,7 +186,8 @@ impl Watching {
         !matches!(self.phase, Phase::Following) || self.watch.is_pending()
     }
 
-    /// Appends the next messages to `out`: looks at `max_entries` paths at most, and stops past a few KiB.
+    /// Appends the next messages to `out`: examines at most `max_entries` paths, and stops beyond
+    /// [`FILL_BYTES`].
     pub(crate) fn fill(&mut self, version: Version, max_entries: usize, out: &mut Vec<u8>) -> Filled {
         let mut filled = Filled::default();
         while self.is_pending() && filled.entries < max_entries && out.len() < FILL_BYTES {
@@ -199,7 +199,7 @@ impl Watching {
                 Phase::Owing { owed, since } => self.send_missed(version, left, (owed, since), out),
                 Phase::Following => self.follow(version, left, out),
             };
-            // A step that only changes the phase counts as well: every call ends.
+            // A step that only changes the phase counts as well, so that every call ends.
             filled.entries += entries.max(1);
             if is_broken || self.advertiser.is_exhausted {
                 return Filled { is_broken: true, ..filled };
@@ -215,7 +215,7 @@ impl Watching {
         self.restart();
     }
 
-    /// The peer is a relay: routes that were withheld from a reader are sent.
+    /// Treats the peer as a relay: sends the routes withheld from readers.
     pub(crate) fn advertise_all(&mut self) {
         match self.phase {
             Phase::Promised { .. } | Phase::Owing { .. } => self.deferred.is_relay = true,
@@ -223,8 +223,8 @@ impl Watching {
         }
     }
 
-    /// The peer may see another part of the board from now on. If that leaves out something that ANNOUNCE_OK
-    /// counted and that was not sent yet, a later [`Self::fill`] finds the stream broken.
+    /// Replaces the scope of the peer. If that excludes a path that ANNOUNCE_OK counted and that was not sent
+    /// yet, a later [`Self::fill`] finds the stream broken.
     pub(crate) fn revise(&mut self, scope: Scope) {
         self.advertiser.viewer.scope = scope;
         self.restart();
@@ -237,7 +237,7 @@ impl Watching {
         self.restart();
     }
 
-    /// Looks at everything again, as soon as nothing is promised any more.
+    /// Visits all paths again, once all counted announcements are sent.
     fn restart(&mut self) {
         match &mut self.phase {
             Phase::Counting { after, count } => (*after, *count) = (None, 0),
@@ -250,7 +250,7 @@ impl Watching {
         }
     }
 
-    /// Counts what ANNOUNCE_OK promises, then encodes it.
+    /// Counts the paths for ANNOUNCE_OK, then encodes it.
     fn count(&mut self, version: Version, max: usize, out: &mut Vec<u8>) -> usize {
         let Phase::Counting { after, count } = &mut self.phase else { return 0 };
         let viewer = &self.advertiser.viewer;
@@ -265,7 +265,7 @@ impl Watching {
         entries
     }
 
-    /// Makes ANNOUNCE_INIT; what does not fit follows as announcements.
+    /// Builds ANNOUNCE_INIT; paths that do not fit follow as announcements.
     fn list(&mut self, version: Version, max: usize, out: &mut Vec<u8>) -> (usize, bool) {
         let Self { watch, phase, advertiser, .. } = self;
         let Phase::Listing { init, bytes } = phase else { return (0, false) };
@@ -292,7 +292,7 @@ impl Watching {
         (visited.entries, visited.is_lost)
     }
 
-    /// Sends the initial set, as it is by now.
+    /// Sends the initial set in its current state.
     fn send_initial(&mut self, version: Version, max: usize, owed: u64, out: &mut Vec<u8>) -> (usize, bool) {
         let (advertiser, mut owed) = (&mut self.advertiser, owed);
         if !self.watch.is_in_pass() {
@@ -320,7 +320,7 @@ impl Watching {
         }
     }
 
-    /// Sends what was counted and is not there any more. Its end follows as a change.
+    /// Sends counted paths that have been withdrawn. Their end follows as a change.
     fn send_missed(
         &mut self,
         version: Version,
@@ -367,7 +367,7 @@ impl Watching {
 }
 
 impl Advertiser {
-    /// Encodes what a change of a path is to the peer, if it is anything.
+    /// Encodes the change of a path as the peer sees it, if it sees any.
     fn change(&mut self, candidate: Candidate<'_>, version: Version, out: &mut Vec<u8>) -> Option<Advert> {
         let Candidate { path, routes, is_live, advert } = candidate;
         let route = self.viewer.pick(path, routes, version).filter(|_| is_live);
@@ -395,8 +395,8 @@ impl Advertiser {
         if was == mark || self.is_converting && was == self.marks.of_reader(route, version) {
             return Some(Advert { mark, ..advert });
         }
-        // A relay must know each route, also where that takes an end and a start: with chains that are not
-        // true, relays would read from each other in a circle.
+        // A relay must know each route, even if that takes an end and a start: with outdated chains, relays
+        // could read from each other in a loop.
         if !self.viewer.is_relay && Marks::is_detour(was, mark) {
             return Some(advert);
         }
@@ -431,7 +431,7 @@ impl Advertiser {
         }
     }
 
-    /// State of the next announcement. `None` when all numbers of the stream are used up.
+    /// Advert of the next announcement. `None` when the ids of the stream are exhausted.
     fn next_advert(&mut self, route: &Route, version: Version) -> Option<Advert> {
         let id = self.next_id;
         if version.has_announce_ids() {
@@ -454,14 +454,14 @@ impl Marks {
     const CHAIN_BITS: u32 = 20;
     const COST_BITS: u32 = 16;
 
-    /// Chain and price as one.
+    /// Mark of chain and cost together.
     fn of_relay(&self, route: &Route, version: Version) -> u64 {
         let cost = version.has_announce_ids().then_some(route.cost);
         self.hasher.hash_one((&route.hops, cost))
     }
 
-    /// Publisher, chain and price each for themselves. A relay that came as a reader is compared with it
-    /// once; a reader that misses one change of a price in 65,536 is none the worse.
+    /// Mark with separate bits for publisher, chain and cost. A peer that became a relay is compared with it
+    /// once; a reader may miss one change of cost in 65,536.
     fn of_reader(&self, route: &Route, version: Version) -> u64 {
         let cost = if version.has_announce_ids() { self.hasher.hash_one(route.cost) } else { 0 };
         let publisher = self.hasher.hash_one(route.hops.first());
@@ -472,7 +472,7 @@ impl Marks {
             | low(cost, Self::COST_BITS)
     }
 
-    /// Whether two marks of a reader name other routes to the same publisher.
+    /// Whether two reader marks denote different routes to the same publisher.
     fn is_detour(one: u64, other: u64) -> bool {
         let is_other = |shift: u32| one >> shift != other >> shift;
         is_other(Self::COST_BITS) && !is_other(Self::CHAIN_BITS + Self::COST_BITS)

@@ -1,28 +1,28 @@
-//! Budget of work: how much one session may do before all other ready sessions have their turn.
+//! Work budget: the work one session may do before all other ready sessions have their turn.
 
-/// Units of one call of a session. A unit is about a quarter of a microsecond, so that a budget is about that of
-/// a group sent to a hundred viewers.
+/// Units of one call into a session. A unit is about a quarter of a microsecond; the budget is about the cost
+/// of sending a group to a hundred viewers.
 pub(crate) const UNITS: u32 = 1_024;
 
 /// An event of the transport.
 pub(crate) const EVENT: u32 = 1;
-/// A read of a stream, whatever it brings.
+/// A read of a stream, whatever its result.
 pub(crate) const READ: u32 = 1;
-/// A frame's head or a piece of its payload.
+/// A frame header or a piece of its payload.
 pub(crate) const FRAME: u32 = 1;
 /// A control message.
 pub(crate) const MESSAGE: u32 = 4;
-/// A request, with what is set up for it.
+/// A request, including the state created for it.
 pub(crate) const REQUEST: u32 = 16;
 /// A datagram.
 pub(crate) const DATAGRAM: u32 = 2;
 /// A change of the announce board for one watch.
 pub(crate) const WATCH_ENTRY: u32 = 4;
-/// Subscriptions that are looked at for one unit.
+/// Subscriptions examined per unit.
 pub(crate) const SCANNED: usize = 16;
 
-/// What is left of the budget of one call. Loops over input of the peer stop when it is spent, and leave what
-/// they have not read where it is; the session must then be given its next turn without an event.
+/// Remaining budget of one call. Loops over input stop when it is spent and leave unread input in place; the
+/// session must then get its next turn without an event.
 #[derive(Debug)]
 pub struct Work {
     left: u32,
@@ -34,23 +34,23 @@ impl Work {
         Self::of(UNITS)
     }
 
-    /// A budget of `units`, at least one: something is done in every call.
+    /// A budget of `units`, at least one, so that every call makes progress.
     pub fn of(units: u32) -> Self {
         Self { left: units.max(1) }
     }
 
-    /// Counts work that is done. More than what is left may be taken: work is not cut in the middle.
+    /// Charges work done. More than the rest may be taken: work is not interrupted midway.
     #[inline]
     pub fn take(&mut self, units: u32) {
         self.left = self.left.saturating_sub(units);
     }
 
-    /// Takes all that is left: there is more to do, and it is the others' turn.
+    /// Spends the rest, to give the turn to other sessions.
     pub(crate) fn exhaust(&mut self) {
         self.left = 0;
     }
 
-    /// Whether nothing is left.
+    /// Whether the budget is spent.
     #[inline]
     pub fn is_spent(&self) -> bool {
         self.left == 0

@@ -2,12 +2,12 @@
 
 use crate::bounds;
 
-/// A bounded set of group numbers, as ranges; past the bound the oldest knowledge goes.
+/// A bounded set of group numbers, as ranges; above the bound the oldest range is forgotten.
 #[derive(Debug, Default)]
 pub(crate) struct Absent {
-    /// Ascending; neither overlapping nor touching.
+    /// Ascending, neither overlapping nor adjacent.
     ranges: Vec<Range>,
-    /// Counts what was learnt.
+    /// Number of insertions.
     stamp: u64,
 }
 
@@ -15,7 +15,7 @@ pub(crate) struct Absent {
 struct Range {
     first: u64,
     last: u64,
-    /// When it was last added to.
+    /// Stamp of the last insertion into it.
     stamp: u64,
 }
 
@@ -28,7 +28,7 @@ impl Absent {
         self.find(group).is_ok()
     }
 
-    /// What the set costs, bytes.
+    /// Bytes charged for the set.
     pub(crate) fn overhead(&self) -> u64 {
         self.ranges.len() as u64 * bounds::RANGE_OVERHEAD
     }
@@ -61,7 +61,7 @@ impl Absent {
         }
     }
 
-    /// The group is there after all.
+    /// Removes a group that exists after all.
     pub(crate) fn remove(&mut self, group: u64) {
         let Ok(at) = self.find(group) else { return };
         let Some(range) = self.ranges.get(at).copied() else { return };
@@ -75,7 +75,7 @@ impl Absent {
         }
     }
 
-    /// Index of the range with `group` in it, or of the one after.
+    /// Index of the range that contains `group`, or of the one after it.
     fn find(&self, group: u64) -> Result<usize, usize> {
         let at = self.ranges.partition_point(|range| range.last < group);
         if self.ranges.get(at).is_some_and(|range| range.first <= group) { Ok(at) } else { Err(at) }
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn one_range_past_the_bound_forgets_what_was_learnt_longest_ago() {
+    fn range_past_the_bound_evicts_the_oldest() {
         let mut absent = Absent::default();
         for at in 0..bounds::ABSENT_RANGES as u64 {
             absent.insert(at * 2);

@@ -1,8 +1,8 @@
-//! Who has news: a dirty list per worker, and a bell to wake it with, rung once a turn.
+//! Wake-ups: a list of changed logs per worker, and a bell that wakes the worker, rung once a turn.
 //!
-//! A commit appends under the log's lock and sets the log's flag for each worker that follows it;
-//! the one who finds the flag clear puts the log on that worker's list. The worker clears the flag
-//! *before* it pulls, so what it does not see in that pull marks it anew.
+//! A commit appends under the log's lock and sets the log's flag for each worker that reads it; the thread that
+//! finds the flag clear puts the log on that worker's list. The worker clears the flag *before* it pulls, so an
+//! entry that this pull misses marks the log again.
 
 use std::{fmt, sync::Arc};
 
@@ -11,28 +11,28 @@ use smallvec::SmallVec;
 
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
-/// Bells of the workers and of the control runtime, which reads as worker N.
+/// Number of bells: one per worker, and one for the control runtime, which reads as worker N.
 const BELLS: usize = limits::WORKERS + 1;
 const WORDS: usize = BELLS.div_ceil(64);
 
-/// Workers to wake, collected over a turn, rung once by [`crate::Store::ring`].
+/// Set of workers to wake, collected over a turn and rung once by [`crate::Store::ring`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rings {
     words: [u64; WORDS],
 }
 
 impl Rings {
-    /// Nobody to wake.
+    /// An empty set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether nobody is to be woken.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|word| *word == 0)
     }
 
-    /// Whether `worker` is to be woken.
+    /// Whether the set contains `worker`.
     pub fn contains(&self, worker: WorkerId) -> bool {
         let index = usize::from(worker.0);
         self.words.get(index / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
@@ -45,7 +45,7 @@ impl Rings {
         }
     }
 
-    /// Takes everybody out.
+    /// Takes all workers out of the set.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = WorkerId> + use<> {
         let mut words = std::mem::take(&mut self.words);
         let mut at = 0;
@@ -64,14 +64,15 @@ impl Rings {
     }
 }
 
-/// Which workers have yet to hear of a log's news. Apart from the log, so that a bell pins no payload.
+/// Per-worker flags of a log with changes not yet taken. Kept apart from the log, so that a bell pins no
+/// payload.
 #[derive(Debug)]
 pub(crate) struct Flags {
     id: LogId,
     dirty: Box<[AtomicBool]>,
 }
 
-/// Workers whose list a log is to be put on, once its lock is released.
+/// Workers on whose list a log is put once its lock is released.
 pub(crate) type Marks = SmallVec<[WorkerId; 8]>;
 
 impl Flags {
@@ -84,7 +85,7 @@ impl Flags {
     }
 
     /// Sets `worker`'s flag. True when the caller must put the log on the worker's list. Always a
-    /// read-modify-write: a plain load may miss that the worker just cleared it.
+    /// read-modify-write: a plain load may miss that the worker has just cleared it.
     pub(crate) fn set(&self, worker: WorkerId) -> bool {
         self.dirty.get(usize::from(worker.0)).is_some_and(|flag| !flag.swap(true, Ordering::AcqRel))
     }
@@ -98,7 +99,7 @@ impl Flags {
 
 type Ringer = Box<dyn Fn() + Send + Sync>;
 
-/// One worker's news.
+/// List of the changed logs of one worker, and its wake-up.
 pub struct Bell {
     worker: usize,
     dirty: Mutex<Vec<Arc<Flags>>>,
@@ -120,9 +121,9 @@ impl Bell {
         }
     }
 
-    /// How to wake the worker. It is called at most once until the worker's next [`Bell::take`], so
-    /// a woken worker must take; it must not call back into the store. A bell rung earlier rings at
-    /// once, so a rebuilt worker misses nothing.
+    /// Sets the function that wakes the worker. It is called at most once until the worker's next
+    /// [`Bell::take`], so a woken worker must take; it must not call back into the store. A bell that was rung
+    /// before calls it at once, so a rebuilt worker misses no wake-up.
     pub fn set_ringer(&self, ringer: Box<dyn Fn() + Send + Sync>) {
         let mut slot = self.ringer.lock();
         if self.rung.load(Ordering::Acquire) {
@@ -131,7 +132,7 @@ impl Bell {
         *slot = Some(ringer);
     }
 
-    /// Appends the logs with news since the last call, each once. True: the announce board changed.
+    /// Appends the logs that changed since the last call, each once. True: the announce board changed.
     pub fn take(&self, out: &mut Vec<LogId>) -> bool {
         self.rung.swap(false, Ordering::AcqRel);
         for flags in self.dirty.lock().drain(..) {
@@ -141,12 +142,12 @@ impl Bell {
         self.board.swap(false, Ordering::AcqRel)
     }
 
-    /// How often the worker was woken for news.
+    /// Number of wake-ups of the worker.
     pub fn rings(&self) -> u64 {
         self.rings.load(Ordering::Relaxed)
     }
 
-    /// Whether a [`Bell::take`] would find anything.
+    /// Whether a [`Bell::take`] would return anything.
     pub fn is_pending(&self) -> bool {
         self.board.load(Ordering::Acquire) || !self.dirty.lock().is_empty()
     }

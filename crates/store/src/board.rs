@@ -1,9 +1,8 @@
 //! The announce board: live paths in order, for sessions and HTTP readers that watch a prefix.
 //!
-//! Core sets routes, watches visit changes. A watch is a position in the changes of its prefix plus a
-//! compact entry for each path it advertised ([`Watch`]). Every path has a slot, which stays while it is
-//! live and until all watches above it have passed its withdrawal. The board's lock is held together with
-//! no other.
+//! Core sets routes, watches visit changes. A watch is a position in the changes of its prefix plus a compact
+//! entry for each path it advertised ([`Watch`]). Every path has a slot, kept while the path is live and until
+//! all watches above it have passed its withdrawal. The board's lock is never held together with another one.
 
 use std::{sync::Arc, time::Instant};
 
@@ -23,7 +22,8 @@ pub use watch::{Candidate, Step, Visited, Watch};
 
 use table::Table;
 
-/// Most changes of one path that watches see in any second. More collapse into the newest state.
+/// Limit on the changes of one path that watches see in any second. Further changes collapse into the newest
+/// state.
 pub const PATH_CHANGES_PER_SECOND: u32 = 20;
 
 /// Live paths with their routes, and the watches of their prefixes.
@@ -43,11 +43,11 @@ pub(crate) struct Inner {
 pub struct Change {
     /// The path.
     pub path: Path,
-    /// Its routes, best first.
+    /// Routes of the path, best first.
     pub routes: Arc<[Route]>,
 }
 
-/// Workers whose watches have something to visit.
+/// Workers whose watches have changes to visit.
 type Wakes = SmallVec<[WorkerId; 8]>;
 
 impl Board {
@@ -55,16 +55,16 @@ impl Board {
         Self { inner: Arc::new(Inner { shared, table: RwLock::new(Table::default()) }) }
     }
 
-    /// Sets the routes of `path`, best first; empty withdraws it. Workers that watch a prefix of it go
-    /// into `rings`. A path that changes more than [`PATH_CHANGES_PER_SECOND`] changes later, in
-    /// [`Self::release`]. For core only.
+    /// Sets the routes of `path`, best first; empty withdraws it. Workers that watch a prefix of `path` are
+    /// added to `rings`. A change above [`PATH_CHANGES_PER_SECOND`] is delayed until [`Self::release`]. For
+    /// core only.
     pub fn set(&self, path: Path, routes: Vec<Route>, now: Instant, rings: &mut Rings) {
         let mut wakes = Wakes::new();
         self.inner.table.write().set(path, routes, now, &mut wakes);
         self.wake(wakes, rings);
     }
 
-    /// Carries out the changes that were due by `now`. Returns when the next one is due. For core only.
+    /// Applies the changes due by `now`. Returns when the next one is due. For core only.
     pub fn release(&self, now: Instant, rings: &mut Rings) -> Option<Instant> {
         let due = self.inner.table.read().next_due();
         if due.is_none_or(|due| due > now) {
@@ -76,25 +76,25 @@ impl Board {
         due
     }
 
-    /// Watches everything at and below `prefix` for `worker`. The first visits give what is live.
+    /// Watches the paths at and below `prefix` for `worker`. The first visits yield the live paths.
     pub fn watch(&self, worker: WorkerId, prefix: Path) -> Watch {
         let place = self.inner.table.write().join(worker, &prefix);
         Watch::new(Arc::clone(&self.inner), worker, prefix, place)
     }
 
-    /// Live paths at and below `prefix`, at most `max` in order, from the first past `after` on.
+    /// Live paths at and below `prefix`, at most `max`, in order, starting after `after`.
     pub fn list(&self, prefix: &Path, after: Option<&Path>, max: usize) -> Vec<Change> {
         let table = self.inner.table.read();
         let slots = table.below(prefix, after).filter(|(_, slot)| slot.is_live).take(max);
         slots.map(|(_, slot)| Change { path: slot.path.clone(), routes: Arc::clone(&slot.routes) }).collect()
     }
 
-    /// Live paths.
+    /// Number of live paths.
     pub fn paths(&self) -> usize {
         self.inner.table.read().live()
     }
 
-    /// Live watches.
+    /// Number of live watches.
     pub fn watches(&self) -> usize {
         self.inner.table.read().watches()
     }

@@ -1,4 +1,4 @@
-//! One byte budget over everything held, whoever holds it.
+//! Byte budget over all payload and bookkeeping held.
 
 use std::sync::{
     Arc,
@@ -7,8 +7,8 @@ use std::sync::{
 
 use bytes::Bytes;
 
-/// Counts bytes from allocation to the drop of the last handle, so what a slow peer's
-/// unacknowledged data pins is counted too.
+/// A count of bytes from allocation to the drop of the last handle, so data pinned by a slow peer's
+/// unacknowledged sends is counted, too.
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicU64,
@@ -17,20 +17,20 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of `capacity` bytes that never goes past `ceiling` by choice.
+    /// A budget with a target of `capacity` bytes and a hard limit of `ceiling` bytes.
     pub(crate) fn new(capacity: u64, ceiling: u64) -> Self {
         let ceiling = AtomicU64::new(ceiling.max(capacity));
         Self { used: AtomicU64::new(0), capacity: AtomicU64::new(capacity), ceiling }
     }
 
-    /// Other limits from now on, bytes; the ceiling is at least the capacity. Nothing is evicted here:
-    /// that is for the next commit, or [`crate::Store::trim`] when nobody writes.
+    /// Replaces the limits, bytes; the ceiling is at least the capacity. Nothing is evicted here, but by the
+    /// next commit, or by [`crate::Store::trim`] when there is no writer.
     pub fn set_limits(&self, capacity: u64, ceiling: u64) {
         self.capacity.store(capacity, Ordering::Relaxed);
         self.ceiling.store(ceiling.max(capacity), Ordering::Relaxed);
     }
 
-    /// Turns `data` into shared bytes that are counted (by capacity) until the last handle drops.
+    /// Turns `data` into shared bytes, counted by capacity until the last handle drops.
     pub fn chunk(self: &Arc<Self>, data: Vec<u8>) -> Bytes {
         if data.is_empty() {
             return Bytes::new();
@@ -39,22 +39,22 @@ impl Budget {
         Bytes::from_owner(Chunk { data, budget: Arc::clone(self) })
     }
 
-    /// Bytes held now, by anybody.
+    /// Bytes currently held, by any owner.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// What the cache aims at, bytes.
+    /// Target size of the cache, bytes.
     pub fn capacity(&self) -> u64 {
         self.capacity.load(Ordering::Relaxed)
     }
 
-    /// What the process must not exceed, bytes.
+    /// Hard limit, bytes; at it new work is refused.
     pub fn ceiling(&self) -> u64 {
         self.ceiling.load(Ordering::Relaxed)
     }
 
-    /// Whether superseded groups must go.
+    /// Whether superseded groups must be evicted.
     pub fn over_capacity(&self) -> bool {
         self.used() > self.capacity()
     }
@@ -91,7 +91,7 @@ impl Drop for Chunk {
     }
 }
 
-/// A share of the budget that follows a number: bookkeeping memory that no chunk accounts for.
+/// A share of the budget set explicitly: bookkeeping memory that no chunk accounts for.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Arc<Budget>,
@@ -103,7 +103,7 @@ impl Share {
         Self { budget, bytes: 0 }
     }
 
-    /// Makes the share `bytes` large.
+    /// Sets the size of the share to `bytes`.
     pub(crate) fn set(&mut self, bytes: u64) {
         match bytes.checked_sub(self.bytes) {
             Some(0) => {}

@@ -1,11 +1,11 @@
-//! What readers of a log meet, in arrival order.
+//! Entries of a log, in arrival order.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 use relay_model::{StreamCode, TrackInfo};
 
-/// What an object stands for.
+/// Kind of an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Status {
     /// A frame with its payload.
@@ -13,18 +13,18 @@ pub enum Status {
     Normal,
 }
 
-/// An object but for its payload.
+/// Header of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectHead {
-    /// Ascending within its strand; gaps are legal.
+    /// Object id, ascending within its strand; gaps are legal.
     pub id: u64,
     /// Raw timestamp in the track's timescale.
     pub tick: Option<i64>,
     /// Declared payload size, bytes.
     pub size: u64,
-    /// What it stands for.
+    /// Kind of the object.
     pub status: Status,
-    /// Opaque properties, forwarded as they came; usually empty.
+    /// Opaque properties, forwarded unchanged; usually empty.
     pub properties: Bytes,
 }
 
@@ -35,98 +35,98 @@ impl ObjectHead {
     }
 }
 
-/// How a log ended.
+/// End of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
-    /// Groups below it were produced (exclusive bound); `None` = unknown.
+    /// Exclusive upper bound of the published groups; `None` = unknown.
     pub final_group: Option<u64>,
-    /// Why; `None` = a clean end.
+    /// Error code; `None` = a clean end.
     pub code: Option<StreamCode>,
 }
 
-/// One thing that happened to a log. Cheap to clone: payloads are shared.
+/// One event of a log. Cheap to clone: payloads are shared.
 ///
-/// A replay ([`crate::Feed::group`]) and the journal may overlap: object ids and offsets tell a
-/// reader what it already has.
+/// A replay ([`crate::Feed::group`]) and the journal may overlap: by object ids and offsets a reader recognises
+/// entries it already has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// The track's properties became known (once).
     Info(TrackInfo),
-    /// A group opened. One that was fetched before it came is followed by what is held of it.
+    /// A group opened. If it was fetched before its live stream began, its held objects follow.
     Group {
-        /// Its number.
+        /// Sequence number of the group.
         sequence: u64,
     },
     /// An object began.
     Object {
-        /// Its group.
+        /// Sequence number of the group.
         group: u64,
-        /// Its strand.
+        /// Strand of the group.
         strand: u64,
-        /// All but its payload.
+        /// Header of the object.
         head: ObjectHead,
-        /// The first of its payload: nothing, some or all.
+        /// First bytes of the payload: none, some or all.
         payload: Bytes,
     },
     /// More payload of the strand's last object.
     Data {
-        /// Its group.
+        /// Sequence number of the group.
         group: u64,
-        /// Its strand.
+        /// Strand of the group.
         strand: u64,
-        /// Its object.
+        /// Object of the strand.
         object: u64,
-        /// Where in the object's payload it belongs.
+        /// Offset in the object's payload, bytes.
         offset: u64,
         /// The bytes.
         payload: Bytes,
     },
     /// A strand is complete.
     Finish {
-        /// Its group.
+        /// Sequence number of the group.
         group: u64,
-        /// Its strand.
+        /// Strand of the group.
         strand: u64,
     },
     /// A strand was interrupted.
     Reset {
-        /// Its group.
+        /// Sequence number of the group.
         group: u64,
-        /// Its strand.
+        /// Strand of the group.
         strand: u64,
-        /// Why.
+        /// Error code.
         code: StreamCode,
     },
-    /// An object of its own, not held for late joiners.
+    /// An object outside any stream, not kept for late joiners.
     Datagram {
-        /// Its group.
+        /// Sequence number of the group.
         group: u64,
-        /// Its raw timestamp.
+        /// Raw timestamp.
         tick: i64,
-        /// Its payload.
+        /// Payload.
         payload: Bytes,
     },
-    /// Groups the publisher will not deliver.
+    /// Range of groups the publisher will not deliver.
     Dropped {
-        /// The first of them.
+        /// First group of the range.
         start: u64,
-        /// The last of them.
+        /// Last group of the range, inclusive.
         end: u64,
-        /// Why, as the publisher said it.
+        /// Error code received from the publisher.
         code: u64,
     },
-    /// A group that somebody fetched did not come. Whoever waits for it waits no longer.
+    /// A fetch of a group failed: readers waiting for the group stop waiting.
     Absent {
-        /// Its number.
+        /// Sequence number of the group.
         group: u64,
-        /// Why.
+        /// Error code.
         code: StreamCode,
     },
-    /// The cache let go of a group: drop its handles, nothing more of it follows. Only when it was
-    /// damaged and is brought anew does that follow, as of a group that began with this entry: by a
-    /// fetch without, by a live stream with another [`Entry::Group`].
+    /// The cache evicted a group: drop its handles; nothing more of the group follows. Exception: a damaged
+    /// group that is replaced follows again from its beginning, after this entry if a fetch brings it, after
+    /// another [`Entry::Group`] if a live stream does.
     Evicted {
-        /// Its number.
+        /// Sequence number of the group.
         group: u64,
     },
     /// The last entry of a log; only [`Entry::Evicted`] may still follow.
@@ -134,7 +134,7 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// Payload bytes it carries.
+    /// Payload bytes of the entry.
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Object { payload, .. } | Self::Data { payload, .. } | Self::Datagram { payload, .. } => {
@@ -145,56 +145,56 @@ impl Entry {
     }
 }
 
-/// A log at the moment a feed was attached (or asked).
+/// State of a log when a feed was attached or [`crate::Feed::head`] was called.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// The track's properties, when known.
     pub info: Option<TrackInfo>,
-    /// The highest group that ever opened; it may be gone from the cache.
+    /// Highest group ever opened; it may have been evicted.
     pub latest: Option<u64>,
-    /// Groups held from their beginning, ascending: those [`crate::Feed::group`] can replay.
+    /// Groups held from their beginning, ascending; [`crate::Feed::group`] can replay them.
     pub groups: Vec<HeldGroup>,
-    /// How it ended, if it did.
+    /// End of the log, if it has ended.
     pub end: Option<End>,
 }
 
 /// A group held from its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeldGroup {
-    /// Its number.
+    /// Sequence number of the group.
     pub sequence: u64,
-    /// Since when a later group was open, or when a fetch brought it; `None` for the latest.
+    /// Time since a later group is open, or since a fetch brought this one; `None` for the latest.
     pub superseded: Option<Instant>,
-    /// It came by FETCH: those who follow live were never told of it.
+    /// Whether it came by FETCH; live readers got no [`Entry::Group`] for it.
     pub fetched: bool,
 }
 
-/// A group that will not change: it came to its end, and is held from where it was asked for.
+/// A finished group, held from the requested object on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompleteGroup {
-    /// Payload of the whole group, bytes. `None`: it is not held from its beginning.
+    /// Payload of the whole group, bytes; `None` if it is not held from its beginning.
     pub bytes: Option<u64>,
 }
 
-/// What a log can say about a group.
+/// Availability of a group in a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// [`crate::Feed::group_from`] works from the object asked for on, and the group is complete or
-    /// still coming: the journal has the rest.
+    /// [`crate::Feed::group_from`] works from the requested object on, and the group is finished or still
+    /// arriving: the journal has the rest.
     Held,
-    /// It will not come, and why.
+    /// The group will not arrive; the code is the reason.
     Absent(StreamCode),
-    /// Only the publisher can tell.
+    /// Only the publisher knows.
     Unknown,
 }
 
-/// Where a new writer of the same publisher goes on.
+/// Resume point for a new writer of the same publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resume {
     /// The latest group.
     pub group: u64,
-    /// The first of its objects that is not held whole.
+    /// First object of the group that is not held completely.
     pub object: u64,
-    /// It takes nothing more, being complete or cut short: go on with the next group.
+    /// Whether the group is finished or reset: resume with the next group.
     pub finished: bool,
 }

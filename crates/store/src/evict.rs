@@ -1,5 +1,5 @@
-//! What a log lets go of, when it is written. Unlinked groups are handed out, to be dropped once
-//! the lock is released.
+//! Eviction from a log when it is written. Unlinked groups are handed out, to be dropped once the lock is
+//! released.
 
 use std::time::{Duration, Instant};
 
@@ -11,20 +11,20 @@ use crate::{
     state::{State, Superseded},
 };
 
-/// What a sweep takes from a log.
+/// Groups a sweep may evict from a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shed {
-    /// Superseded groups, oldest first, but for those that a fetch is bringing.
+    /// Superseded groups, oldest first, except those that a fetch is bringing.
     Superseded,
-    /// Those too.
+    /// Groups that a fetch is bringing, too.
     Fetches,
     /// The latest group too.
     Latest,
 }
 
 impl State {
-    /// Evicts by age, by number, then by the budget. True: more than this log's superseded groups
-    /// must go.
+    /// Evicts by age, by number, then by the budget. True: the budget requires more than this log's superseded
+    /// groups.
     pub(crate) fn settle(
         &mut self,
         now: Instant,
@@ -43,8 +43,7 @@ impl State {
         left > 0
     }
 
-    /// Evicts what was superseded too long ago. A group that a fetch is bringing stays until the
-    /// fetch is over.
+    /// Evicts groups superseded too long ago. A group that a fetch is bringing stays until the fetch has ended.
     #[inline]
     pub(crate) fn age(&mut self, now: Instant, max_age: Duration, trash: &mut Vec<Group>) {
         let own = self.info.map(|info| Duration::from_millis(info.max_age_ms));
@@ -56,7 +55,7 @@ impl State {
         }
     }
 
-    /// The oldest is too old.
+    /// Evicts the oldest group, or restarts its age if a fetch is bringing it.
     fn outdate(&mut self, now: Instant, trash: &mut Vec<Group>) {
         let Some(oldest) = self.superseded.pop_front() else { return };
         if !self.is_coming_by_fetch(oldest) {
@@ -67,8 +66,8 @@ impl State {
         }
     }
 
-    /// Evicts until about `excess` bytes are unlinked or nothing of the kind is left. Returns what
-    /// was unlinked; somebody may still hold handles to it.
+    /// Evicts until about `excess` bytes are unlinked or no group of the kind is left. Returns the bytes
+    /// unlinked; readers may still hold handles to them.
     pub(crate) fn shed(&mut self, what: Shed, excess: u64, trash: &mut Vec<Group>) -> u64 {
         let mut freed = 0;
         while freed < excess {
@@ -97,7 +96,7 @@ impl State {
         Some(self.evict(oldest.sequence, trash))
     }
 
-    /// The oldest of those that a fetch is bringing.
+    /// Evicts the oldest group that a fetch is bringing.
     fn evict_fetch(&mut self, trash: &mut Vec<Group>) -> Option<u64> {
         let oldest = self.superseded.pop_front()?;
         Some(self.evict(oldest.sequence, trash))
@@ -107,7 +106,7 @@ impl State {
         group.fetched && self.groups.get(&group.sequence).is_some_and(Group::is_coming_by_fetch)
     }
 
-    /// Unlinks a group that is in no queue any more. Returns its cost, bytes.
+    /// Unlinks a group that is no longer in a queue. Returns its cost, bytes.
     pub(crate) fn evict(&mut self, sequence: u64, trash: &mut Vec<Group>) -> u64 {
         let Some(group) = self.groups.remove(&sequence) else { return 0 };
         let cost = group.cost();

@@ -1,4 +1,4 @@
-//! Following a log: one worker's cursor into the journal, and replays for late joiners.
+//! Feed of a log: one worker's cursor into the journal, and replays for late joiners.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -10,18 +10,18 @@ use crate::{
     log::Log,
 };
 
-/// What a pull left behind.
+/// Result of a pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pulled {
-    /// Pull again: there is more now.
+    /// Whether there are more entries now.
     pub more: bool,
-    /// Entries were dropped before this feed saw them. This pull took none: read [`Feed::head`] and
-    /// the groups of interest anew with [`Feed::group`], then pull on (entries may repeat what the
-    /// replay had).
+    /// Whether entries were dropped before this feed read them. Such a pull takes none: read [`Feed::head`] and
+    /// replay the groups of interest with [`Feed::group`], then continue to pull (entries may repeat parts of
+    /// the replay).
     pub lagged: bool,
 }
 
-/// One worker's place in a log. Dropping it ends the worker's interest.
+/// One worker's cursor into a log. Dropping it unregisters the worker.
 #[derive(Debug)]
 pub struct Feed {
     log: Arc<Log>,
@@ -34,7 +34,7 @@ impl Feed {
         Self { log, key }
     }
 
-    /// The log's id.
+    /// Id of the log.
     pub fn log_id(&self) -> LogId {
         self.log.id()
     }
@@ -44,21 +44,21 @@ impl Feed {
         &self.log
     }
 
-    /// Appends what came since the last pull, at most 64 entries or 256 KiB (the entry that crosses
-    /// it included). One lock of the log.
+    /// Appends the entries since the last pull, at most 64 entries or 256 KiB (the entry that crosses it
+    /// included). Takes the log's lock once.
     pub fn pull(&mut self, out: &mut Vec<Entry>) -> Pulled {
         self.log.touch();
         self.log.lock().journal.pull(self.key, out)
     }
 
-    /// Replays a held group from its beginning: `Group`, then its objects, then how its strands
-    /// ended if they did. False, and nothing appended: not held, or not from the beginning.
+    /// Replays a held group from its beginning: `Group`, then its objects, then the end of each strand that has
+    /// ended. False, and nothing appended: not held, or not from the beginning.
     pub fn group(&self, sequence: u64, out: &mut Vec<Entry>) -> bool {
         self.group_from(sequence, 0, out)
     }
 
-    /// As [`Feed::group`], from object `object` of every strand on: for a reader that has what comes
-    /// before it. Works while those objects are held, also when the group's head is gone.
+    /// Replays like [`Feed::group`], from object `object` of every strand on: for a reader that has the objects
+    /// before it. Works while those objects are held, even if the group's head is gone.
     pub fn group_from(&self, sequence: u64, object: u64, out: &mut Vec<Entry>) -> bool {
         self.log.touch();
         let start = out.len();
@@ -80,10 +80,10 @@ impl Feed {
         }
     }
 
-    /// Reads on in a group without holding what it reads: the objects from `object` on, as many as one lock is
-    /// worth, and how the strands ended if these were the last. The object to go on from, if there are more.
-    /// `None`, and nothing appended: not held.
-    #[allow(clippy::option_option, reason = "both are answers")]
+    /// Reads one page of a group without pinning the rest: the objects from `object` on, as many as fit one
+    /// lock hold, and the end of the strands after the last one. Returns the object to continue from, if there
+    /// are more. `None`, and nothing appended: not held.
+    #[allow(clippy::option_option, reason = "both levels carry a result")]
     pub fn page(&self, sequence: u64, object: u64, out: &mut Vec<Entry>) -> Option<Option<u64>> {
         self.log.touch();
         let start = out.len();
@@ -100,7 +100,7 @@ impl Feed {
         }
     }
 
-    /// Whether a group is held and nothing more comes of it. One lock of the log.
+    /// Whether a group is held and over: no more of it will arrive. Takes the log's lock once.
     pub fn is_over(&self, sequence: u64) -> bool {
         self.log
             .lock()
@@ -109,17 +109,18 @@ impl Feed {
             .is_some_and(|group| !group.strands.is_empty() && group.is_over())
     }
 
-    /// Whether a group can be read from object `first_object` on. Of a group that is interrupted, or
-    /// has lost that object, only the publisher may have more: unknown while the log goes on; after
-    /// its end absent, with the code of the interruption or [`relay_model::StreamCode::EVICTED`]. One
-    /// lock of the log. Pull first, so that nothing older than the answer is still to come.
+    /// Looks up whether a group can be read from object `first_object` on. If the group was reset or has lost
+    /// that object, only the publisher may have more: `Unknown` while the log is live; after its end `Absent`,
+    /// with the code of the reset or [`relay_model::StreamCode::EVICTED`]. Takes the log's lock once. Pull
+    /// first, so that no entry older than the answer is still pending.
     pub fn lookup(&self, sequence: u64, first_object: u64) -> Lookup {
         self.log.touch();
         self.log.lock().lookup(sequence, first_object)
     }
 
-    /// Whether a group is complete and can be read from object `first` on: what a reader must know before it answers.
-    /// One lock of the log, whatever the group holds. `None`: it may still grow, was interrupted, or is not held.
+    /// Size of a finished group that can be read from object `first` on, for a reader that must know it before
+    /// it responds. Takes the log's lock once, whatever the group holds. `None`: the group may still grow, was
+    /// reset, or is not held.
     pub fn complete(&self, sequence: u64, first: u64) -> Option<CompleteGroup> {
         let state = self.log.lock();
         let group = state.groups.get(&sequence).filter(|group| group.is_complete(first))?;
@@ -127,12 +128,12 @@ impl Feed {
         Some(CompleteGroup { bytes })
     }
 
-    /// Epoch of the log's latest writer: under another one, a group number may stand for another group.
+    /// Epoch of the log's latest writer; under another epoch, a group number may denote another group.
     pub fn epoch(&self) -> Epoch {
         self.log.lock().seat.latest()
     }
 
-    /// The log as it is now.
+    /// Current state of the log.
     pub fn head(&self) -> Head {
         self.log.lock().head()
     }

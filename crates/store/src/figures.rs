@@ -1,26 +1,26 @@
-//! What a log holds and has been brought, in numbers.
+//! Statistics of a log.
 
 use crate::log::Log;
 
-/// A log in numbers.
+/// Statistics of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Groups that began, live or fetched; one that was let go of and came again is counted again.
+    /// Groups opened, live or fetched; a group opened again after its eviction counts again.
     pub groups: u64,
-    /// Frames that writers brought, also those that were held already.
+    /// Frames committed by writers, including those already held.
     pub frames: u64,
-    /// Payload that writers brought, bytes.
+    /// Payload committed by writers, bytes.
     pub bytes: u64,
-    /// The highest group that ever began; it may be gone from the cache.
+    /// Highest group ever opened; it may have been evicted.
     pub latest: Option<u64>,
-    /// Groups held now.
+    /// Groups currently held.
     pub cached_groups: u64,
-    /// What they cost, bytes.
+    /// Bytes charged for the held groups.
     pub cached_bytes: u64,
 }
 
 impl Log {
-    /// The log in numbers. Costs its lock for as long as it takes to walk the groups held.
+    /// Returns the statistics of the log. Holds its lock while it walks the held groups.
     pub fn figures(&self) -> Figures {
         let state = self.lock();
         let Brought { groups, frames, bytes } = state.brought;
@@ -35,7 +35,7 @@ impl Log {
     }
 }
 
-/// What writers have brought. Plain numbers: a writer adds up what it stages and hands it over once a commit.
+/// Totals of staged or committed data. A writer counts what it stages and adds it once per commit.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Brought {
     pub(crate) groups: u64,

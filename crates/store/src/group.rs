@@ -1,4 +1,4 @@
-//! Groups, their strands, and what continues what.
+//! Groups and their strands, and how a writer continues them.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -11,20 +11,20 @@ use crate::{
     entry::{Entry, ObjectHead},
 };
 
-/// The strand a fetch writes: it is strand 0 of a group that came by FETCH, and of no other. A stream of
-/// the live subscription and the answer to a fetch may bring the same group at once; which of the two
-/// feeds it is decided by where the group came from, and what the other brings is skipped.
+/// Strand written by a fetch; readers see it as strand 0 of a group that came by FETCH. A stream of
+/// the live subscription and the response to a fetch may bring the same group at once; the origin of
+/// the group decides which of the two writes to it, and data of the other is skipped.
 pub const FETCHED: u64 = u64::MAX;
 
 /// A group as held for late joiners.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) strands: SmallVec<[Strand; 1]>,
-    /// When a higher group opened, or a fetch brought it; `None` for the latest.
+    /// Time a higher group opened, or a fetch brought it; `None` for the latest.
     pub(crate) superseded_at: Option<Instant>,
-    /// It came by FETCH: live readers do not know of it.
+    /// Whether it came by FETCH; live readers do not know of it.
     pub(crate) fetched: bool,
-    /// Objects between two that came are lost: no replay from the start.
+    /// Whether objects between two received ones are lost: no replay from the start.
     gap: bool,
     pub(crate) payload: u64,
     pub(crate) overhead: u64,
@@ -33,16 +33,16 @@ pub(crate) struct Group {
 /// An ordered run of objects that travels on one stream (a subgroup; moq-lite has exactly one).
 #[derive(Debug)]
 pub(crate) struct Strand {
-    /// As readers know it.
+    /// Id used by readers.
     pub(crate) id: u64,
-    /// As writers name it: [`FETCHED`] in a fetched group.
+    /// Id used by writers: [`FETCHED`] in a fetched group.
     key: u64,
     pub(crate) state: StrandState,
-    /// Ascending ids. The last object ever received is always here, if only its head.
+    /// Ascending ids. The last object received is always kept, if only its head.
     objects: VecDeque<Object>,
-    /// Objects below it may be gone.
+    /// Objects below this id may be gone.
     held_from: u64,
-    /// Where the current writer's stream is, once it has begun an object.
+    /// Position of the current writer's stream, once it has begun an object.
     incoming: Option<Incoming>,
 }
 
@@ -72,35 +72,35 @@ struct Incoming {
     offset: u64,
 }
 
-/// The track contradicts itself.
+/// Error: the track is inconsistent.
 #[derive(Debug)]
 pub(crate) struct Malformed;
 
-/// What a writer's next object is to a strand.
+/// Relation of a writer's next object to a strand.
 #[derive(Debug, PartialEq, Eq)]
 enum Begun {
     /// The strand is over: ignore it.
     Over,
-    /// It continues the strand.
+    /// The object continues the strand.
     New,
-    /// It is held, in whole or in part: only what is past that is new.
+    /// The object is held, in whole or in part: only data past that is new.
     Held,
     /// Objects between it and the last one are lost for good.
     Gap,
     /// The object before it is short of its declared size.
     Short,
-    /// It contradicts the object held under its id.
+    /// The object contradicts the one held under its id.
     Malformed,
 }
 
-/// What a piece of payload is to a strand.
+/// Relation of a piece of payload to a strand.
 #[derive(Debug, PartialEq, Eq)]
 enum Piece {
     /// Nothing new.
     Skipped,
-    /// These bytes at this offset of this object are new; whether they are kept for late joiners.
+    /// New bytes of an object at an offset; `held`: they are kept for late joiners.
     New { object: u64, offset: u64, payload: Bytes, held: bool },
-    /// More than the object's declared size.
+    /// The object exceeds its declared size.
     Over,
 }
 
@@ -120,17 +120,17 @@ impl Group {
         self.payload + self.overhead
     }
 
-    /// One that a fetch brings.
+    /// A new group that a fetch brings.
     pub(crate) fn fetched(now: Instant) -> Self {
         Self { fetched: true, ..Self::new(Some(now)) }
     }
 
-    /// Part of its beginning is gone, or never came: no replay from the start.
+    /// Whether part of its beginning is gone, or never came: no replay from the start.
     pub(crate) fn lost_head(&self) -> bool {
         self.gap || self.strands.iter().any(|strand| strand.held_from > 0)
     }
 
-    /// It was interrupted.
+    /// Code of the first strand that was reset, if any.
     pub(crate) fn cut_short(&self) -> Option<StreamCode> {
         self.strands.iter().find_map(|strand| match strand.state {
             StrandState::Reset(code) => Some(code),
@@ -138,7 +138,7 @@ impl Group {
         })
     }
 
-    /// Whether all of its strands came to their end, and it can be read from object `first` on.
+    /// Whether all of its strands are finished, and it can be read from object `first` on.
     pub(crate) fn is_complete(&self, first: u64) -> bool {
         let is_finished = |strand: &Strand| strand.state == StrandState::Finished;
         self.serves(first) && !self.strands.is_empty() && self.strands.iter().all(is_finished)
@@ -148,29 +148,29 @@ impl Group {
         self.strands.iter().all(Strand::is_over)
     }
 
-    /// A fetch is bringing it.
+    /// Whether a fetch is bringing it.
     pub(crate) fn is_coming_by_fetch(&self) -> bool {
         self.fetched && self.strands.iter().any(|strand| strand.state == StrandState::Open)
     }
 
-    /// The fetch that brought it lost its writer; the next one begins anew.
+    /// Whether the fetch that brought it lost its writer; the next fetch starts again.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.fetched && self.strands.iter().any(|strand| strand.state == StrandState::Suspended)
     }
 
-    /// Whether [`Group::replay`] works from object `first` on, and all the rest is there or coming.
+    /// Whether [`Group::replay`] works from object `first` on, and the rest is held or arriving.
     pub(crate) fn serves(&self, first: u64) -> bool {
         let replays = self.strands.iter().all(|strand| strand.held_from <= first);
         replays && !self.is_abandoned() && (first > 0 || !self.gap) && self.cut_short().is_none()
     }
 
-    /// What strand 0 wants next, and whether it takes nothing more.
+    /// Next object strand 0 needs, and whether the strand is over.
     pub(crate) fn resume(&self) -> (u64, bool) {
         let first = self.strands.iter().find(|strand| strand.id == 0);
         first.map_or((0, false), |strand| (strand.wanted(), strand.is_over()))
     }
 
-    /// Another stream begins to bring what is not over.
+    /// Prepares for another stream that continues the strands that are not over.
     pub(crate) fn restart(&mut self) {
         for strand in &mut self.strands {
             strand.incoming = None;
@@ -180,15 +180,15 @@ impl Group {
         }
     }
 
-    /// A stream of the live subscription takes over from the fetch.
+    /// Hands the group over from the fetch to a stream of the live subscription.
     pub(crate) fn come_live(&mut self) {
         self.fetched = false;
         self.restart();
         self.strands.iter_mut().for_each(|strand| strand.key = strand.id);
     }
 
-    /// Index of the strand, opened if it is new or waits for a writer. `None`: it is not for this
-    /// writer's stream to bring.
+    /// Index of the strand, opened if it is new or suspended. `None`: this writer's stream may
+    /// not write to the group.
     pub(crate) fn open(&mut self, key: u64) -> Result<Option<usize>, Malformed> {
         let Some(at) = self.strands.iter().position(|strand| strand.key == key) else {
             if self.fetched != (key == FETCHED) {
@@ -210,7 +210,7 @@ impl Group {
         Ok(Some(at))
     }
 
-    /// A writer's stream begins with object `first`. What is between that and what is held is lost.
+    /// Starts a writer's stream at object `first`. Objects between that and the held ones are lost.
     pub(crate) fn starts_at(
         &mut self,
         group: u64,
@@ -229,7 +229,7 @@ impl Group {
         Ok(None)
     }
 
-    /// A writer's next object.
+    /// Appends a writer's next object.
     pub(crate) fn object(
         &mut self,
         group: u64,
@@ -264,7 +264,7 @@ impl Group {
         Ok(Some(Entry::Reset { group, strand: id, code }))
     }
 
-    /// More payload of the object the writer's stream is in.
+    /// Appends payload to the current object of the writer's stream.
     pub(crate) fn data(&mut self, group: u64, strand: u64, payload: Bytes) -> Option<Entry> {
         let found = self.strands.iter_mut().find(|found| found.key == strand)?;
         let strand = found.id;
@@ -286,7 +286,7 @@ impl Group {
         }
     }
 
-    /// The writer's stream ended cleanly, which counts only if nothing declared is missing.
+    /// Finishes the writer's stream; if declared data is missing, resets it instead.
     pub(crate) fn finish(&mut self, group: u64, strand: u64) -> Result<Option<Entry>, Malformed> {
         let Some(at) = self.open(strand)? else { return Ok(None) };
         let whole = self.strands.get(at).is_some_and(Strand::is_whole);
@@ -298,7 +298,7 @@ impl Group {
         Ok(Some(Entry::Finish { group, strand: found.id }))
     }
 
-    /// The writer's stream was interrupted.
+    /// Resets the writer's stream.
     pub(crate) fn reset(
         &mut self,
         group: u64,
@@ -322,8 +322,8 @@ impl Group {
         }
     }
 
-    /// Copies a page of the group's objects to `out`, and how its strands stand once they are all
-    /// out. `None`: something that was asked for is not held.
+    /// Copies a page of the group's objects to `out`, and the end of each strand once its objects are all
+    /// out. `None`: a requested object is not held.
     pub(crate) fn replay(&self, sequence: u64, mut page: Page, out: &mut Vec<Entry>) -> Option<Replayed> {
         let mut room = bounds::REPLAY_OBJECTS;
         for (at, strand) in self.strands.iter().enumerate().skip(page.strand) {
@@ -352,7 +352,7 @@ impl Group {
     }
 }
 
-/// Where a replay is: a strand (strands only ever come after those there) and an object in it.
+/// Position of a replay: a strand (new strands are only added after it) and an object in it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Page {
     strand: usize,
@@ -360,23 +360,23 @@ pub(crate) struct Page {
     first: u64,
 }
 
-/// How far a replay got.
+/// Progress of a replay.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Replayed {
-    /// There is more from here; the log may be unlocked in between, as only a strand's last object
+    /// More follows from here; the log may be unlocked in between, as only a strand's last object
     /// can still grow.
     Page(Page),
-    /// To the end.
+    /// The replay is complete.
     All,
 }
 
 impl Page {
-    /// From object `first` of every strand on.
+    /// A replay from object `first` of every strand on.
     pub(crate) fn from(first: u64) -> Self {
         Self { strand: 0, object: first, first }
     }
 
-    /// The object it goes on from.
+    /// Object to continue from.
     pub(crate) fn object(self) -> u64 {
         self.object
     }
@@ -401,7 +401,7 @@ impl Strand {
         }
     }
 
-    /// The writer went away.
+    /// Suspends the strand when its writer is gone. Returns whether it is suspended now.
     pub(crate) fn suspend(&mut self) -> bool {
         self.incoming = None;
         if self.state == StrandState::Open {
@@ -410,8 +410,8 @@ impl Strand {
         self.state == StrandState::Suspended
     }
 
-    /// The writer's stream begins an object. `New` and `Held` expect its payload by
-    /// [`Strand::append`]; `New` first wants [`Strand::push`].
+    /// Begins an object of the writer's stream. `New` and `Held` expect its payload by
+    /// [`Strand::append`]; `New` first requires [`Strand::push`].
     fn begin(&mut self, head: &ObjectHead) -> Begun {
         let contradicts = |held: &Object| held.head.size != head.size;
         if self.is_over() {
@@ -422,7 +422,7 @@ impl Strand {
         }
         let begun = match self.objects.back() {
             None => {
-                // Strand 0 counts from 0; the others of a group begin where they like.
+                // Strand 0 counts from 0; the others of a group may begin at any object.
                 if self.id == 0 {
                     self.held_from = head.id;
                 }
@@ -448,8 +448,8 @@ impl Strand {
         self.objects.push_back(Object { head, received: 0, pieces: SmallVec::new() });
     }
 
-    /// Payload of the object the writer's stream is in. New bytes are held (not when the head of
-    /// their object is gone) and handed back.
+    /// Appends payload of the current object of the writer's stream. New bytes are held (not when the head of
+    /// their object is gone) and returned.
     fn append(&mut self, mut piece: Bytes) -> Piece {
         let Some(incoming) = self.incoming.as_mut().filter(|_| self.state == StrandState::Open) else {
             return Piece::Skipped;
@@ -477,7 +477,7 @@ impl Strand {
         Piece::New { object: last.head.id, offset, payload: piece, held }
     }
 
-    /// The writer's stream ended cleanly. False: in the middle of what it declared, or short of what
+    /// Whether the writer's stream may end cleanly. False: it is in the middle of declared data, or short of what
     /// is held.
     fn is_whole(&self) -> bool {
         let Some(last) = self.objects.back() else { return true };
@@ -500,7 +500,7 @@ impl Strand {
         self.objects.len() > 1 || self.objects.back().is_some_and(|last| !last.pieces.is_empty())
     }
 
-    /// Lets go of the oldest object; of the last one only its payload. Returns payload and overhead.
+    /// Drops the oldest object; of the last one only its payload. Returns payload and overhead.
     fn shed(&mut self) -> (u64, u64) {
         let only_one = self.objects.len() == 1;
         let Some(oldest) = self.objects.front_mut() else { return (0, 0) };

@@ -1,4 +1,4 @@
-//! The arrival index: what happened since the slowest feed last pulled, bounded.
+//! Journal: the entries since the slowest feed's last pull, in arrival order, bounded.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use crate::{bounds, entry::Entry, feed::Pulled};
 /// Entries in arrival order, kept until every reader has passed them. Without readers it is empty.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    /// Position of the first entry held; counts every entry ever pushed while somebody read.
+    /// Position of the first held entry, counted over every entry pushed while there were readers.
     base: u64,
     entries: VecDeque<Entry>,
     bytes: u64,
@@ -25,7 +25,7 @@ struct Reader {
 }
 
 impl Journal {
-    /// Appends, if anybody reads.
+    /// Appends an entry if there are readers.
     pub(crate) fn push(&mut self, entry: Entry) {
         if self.readers.is_empty() {
             return;
@@ -44,12 +44,12 @@ impl Journal {
         self.base + self.entries.len() as u64
     }
 
-    /// The readers' workers, one of several feeds may repeat.
+    /// Workers of the readers; a worker with several feeds repeats.
     pub(crate) fn workers(&self) -> impl Iterator<Item = WorkerId> + '_ {
         self.readers.iter().map(|reader| reader.worker)
     }
 
-    /// A new reader, positioned after the last entry.
+    /// Registers a reader, positioned after the last entry. Returns its key.
     pub(crate) fn register(&mut self, worker: WorkerId) -> u64 {
         let key = self.next_key;
         self.next_key += 1;
@@ -57,7 +57,7 @@ impl Journal {
         key
     }
 
-    /// Forgets a reader and what only it had not passed.
+    /// Removes a reader, and the entries that only it had not passed.
     pub(crate) fn unregister(&mut self, key: u64) {
         self.readers.retain(|reader| reader.key != key);
         let keep_from = self.readers.iter().map(|reader| reader.cursor).min().unwrap_or(self.tail());
@@ -65,8 +65,7 @@ impl Journal {
         self.shrink();
     }
 
-    /// Copies the next entries to `out`. The slowest reader takes them instead, so nothing is
-    /// cloned for it and nothing dropped here.
+    /// Copies the next entries to `out`. For the slowest reader they are moved instead of cloned.
     #[inline]
     pub(crate) fn pull(&mut self, key: u64, out: &mut Vec<Entry>) -> Pulled {
         let Some(at) = self.readers.iter().position(|reader| reader.key == key) else {
@@ -116,7 +115,7 @@ impl Journal {
         }
     }
 
-    /// What must hold between calls.
+    /// Asserts the invariants that hold between calls.
     #[cfg(test)]
     pub(crate) fn check(&self) {
         assert_eq!(self.bytes, self.entries.iter().map(Entry::bytes).sum::<u64>());
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_is_bounded_and_whoever_is_past_it_is_told_once() {
+    fn reader_past_the_bounded_journal_lags_once() {
         let mut journal = Journal::default();
         let (slow, fast) = (journal.register(WorkerId(0)), journal.register(WorkerId(1)));
         for sequence in 0..=bounds::JOURNAL_ENTRIES as u64 {

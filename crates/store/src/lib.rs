@@ -1,16 +1,15 @@
 //! The data plane: logs of groups, the announce board, one byte budget.
 //!
-//! A [`Log`] holds one track of one incarnation of a broadcast, under one lock, in two indexes:
-//! the *journal* (arrival order, bounded, only while somebody follows) and the *sequence* (held
-//! groups by number, for late joiners). A [`Writer`] stages what one turn brings and makes it
-//! visible with one [`Writer::commit`]; a [`Feed`] is one worker's cursor into the journal.
+//! A [`Log`] holds one track of one incarnation of a broadcast, under one lock, in two indexes: the *journal*
+//! (arrival order, bounded, only while it has readers) and the *sequence* (held groups by number, for late
+//! joiners). A [`Writer`] stages the data of one turn and makes it visible with one [`Writer::commit`]; a
+//! [`Feed`] is one worker's cursor into the journal.
 //!
-//! Nothing here wakes anybody while a log is locked: a commit collects workers into [`Rings`],
-//! [`Store::ring`] rings them once a turn, and a woken worker asks its [`Bell`] which logs have
-//! news.
+//! No worker is woken while a log is locked: a commit collects workers into [`Rings`], [`Store::ring`] wakes
+//! them once a turn, and a woken worker takes the list of changed logs from its [`Bell`].
 //!
-//! Lock order: a sweep holds the sweep lock while it takes the log table's, logs' and bells' locks,
-//! one at a time. Apart from that nobody holds two locks of this crate.
+//! Lock order: a sweep holds the sweep lock while it takes the log table's, logs' and bells' locks, one at a
+//! time. No other code holds two locks of this crate.
 
 mod absent;
 mod bell;

@@ -1,4 +1,4 @@
-//! One track of one incarnation of a broadcast.
+//! Log: one track of one incarnation of a broadcast.
 
 use std::{
     sync::{Arc, Weak},
@@ -21,15 +21,15 @@ use crate::{
     writer::Writer,
 };
 
-/// A log: written by one [`Writer`] at a time, followed by one [`Feed`] a worker.
+/// A log: written by one [`Writer`] at a time, read by one [`Feed`] per worker.
 #[derive(Debug)]
 pub struct Log {
     pub(crate) flags: Arc<Flags>,
     pub(crate) shared: Arc<Shared>,
-    /// For the sweep over other logs, when the budget asks for it.
+    /// For sweeps over the other logs, when the budget is exceeded.
     pub(crate) store: Weak<Store>,
     state: Mutex<State>,
-    /// When it was last read, by the store's clock.
+    /// Time of the last read, by the store's clock.
     last_read: AtomicU64,
 }
 
@@ -51,13 +51,13 @@ impl Log {
         }
     }
 
-    /// Its id.
+    /// Id of the log.
     pub fn id(&self) -> LogId {
         self.flags.id()
     }
 
-    /// Claims the log for the writer of `epoch`; an older writer is fenced by that and what it left
-    /// open may be continued. `None`: fenced, held by a writer of this epoch, or ended.
+    /// Claims the log for the writer of `epoch`, which fences older writers and may continue their open
+    /// strands. `None`: the epoch is fenced or already has a writer, or the log has ended.
     pub fn writer(self: &Arc<Self>, epoch: Epoch) -> Option<Writer> {
         let mut state = self.lock();
         if state.end.is_some() || !state.seat.claim(epoch) {
@@ -68,8 +68,8 @@ impl Log {
         Some(Writer::new(Arc::clone(self), epoch))
     }
 
-    /// Follows the log for `worker`. What is in the head is not in the feed, what comes after is:
-    /// interest is registered and the head read under one lock.
+    /// Attaches a feed for `worker`. The feed begins exactly after the returned head: both are taken under one
+    /// lock.
     pub fn feed(self: &Arc<Self>, worker: WorkerId) -> (Feed, Head) {
         debug_assert!(self.shared.bell(worker).is_some(), "no such worker: {worker:?}");
         self.touch();
@@ -80,18 +80,18 @@ impl Log {
         (Feed::new(Arc::clone(self), key), head)
     }
 
-    /// Where a new writer of the same publisher goes on. `None`: no group ever came live, or the
-    /// latest is gone from the cache.
+    /// Resume point for a new writer of the same publisher. `None`: no group ever arrived live, or the latest
+    /// has been evicted.
     pub fn resume(&self) -> Option<Resume> {
         self.lock().resume()
     }
 
-    /// How often the log was locked.
+    /// Number of times the log was locked.
     pub fn lock_count(&self) -> u64 {
         self.state.lock().locks
     }
 
-    /// Fences writers below `epoch`; what they left open waits for a later one.
+    /// Fences writers below `epoch`; their open strands wait for a later one.
     pub(crate) fn fence(&self, epoch: Epoch) {
         let mut state = self.lock();
         if state.seat.fence(epoch) {
@@ -99,12 +99,12 @@ impl Log {
         }
     }
 
-    /// Nobody writes to it any more.
+    /// Fences all writers for good.
     pub(crate) fn retire(&self) {
         self.lock().seat.retire();
     }
 
-    /// Appends the end, whoever the writer is.
+    /// Appends the end of the log, regardless of its writer.
     pub(crate) fn end(&self, end: End, rings: &mut Rings) {
         self.update(rings, |state| state.end(end));
     }
@@ -114,7 +114,7 @@ impl Log {
         self.update(rings, |state| state.shed(what, excess, trash))
     }
 
-    /// Unlinks what is too old.
+    /// Unlinks groups that are too old.
     pub(crate) fn age(&self, now: Instant, trash: &mut Vec<Group>, rings: &mut Rings) {
         self.update(rings, |state| {
             state.age(now, self.shared.max_age, trash);
@@ -122,7 +122,7 @@ impl Log {
         });
     }
 
-    /// Changes the log under its lock and tells who reads it.
+    /// Changes the log under its lock and marks its readers.
     fn update<T>(&self, rings: &mut Rings, change: impl FnOnce(&mut State) -> T) -> T {
         let mut marks = Marks::new();
         let mut state = self.lock();
@@ -134,7 +134,7 @@ impl Log {
         changed
     }
 
-    /// Asks the budget's sweep over all logs. Not under any log's lock.
+    /// Runs the budget's sweep over all logs. Must not be called under a log's lock.
     pub(crate) fn sweep(&self, rings: &mut Rings) {
         if let Some(store) = self.store.upgrade() {
             store.sweep(rings);

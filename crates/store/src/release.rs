@@ -1,5 +1,5 @@
-//! Release of large groups on a thread of their own: to free hundreds of thousands of small objects takes a
-//! worker longer than its turn may.
+//! Release of large groups on a separate thread: freeing hundreds of thousands of small objects takes longer
+//! than a worker's turn may.
 
 use std::{
     sync::{
@@ -11,31 +11,32 @@ use std::{
 
 use crate::{bounds::OBJECT_OVERHEAD, group::Group};
 
-/// Bookkeeping from which on a group is released apart, bytes: some 2,000 objects, a fraction of a millisecond.
+/// Bookkeeping size from which a group is released on the thread, bytes: some 2,000 objects, a fraction of a
+/// millisecond.
 const LARGE: u64 = 2_048 * OBJECT_OVERHEAD;
-/// Large groups that may wait to be released; one more is released by the thread that unlinked it.
+/// Large groups that may wait for release; one more is released by the thread that unlinked it.
 const WAITING: usize = 4_096;
 
-/// Sender of groups to the thread that releases them, which starts with the first large group and ends with the
-/// store.
+/// Sender of groups to the release thread, which starts with the first large group and ends with the store.
 #[derive(Debug, Default)]
 pub(crate) struct Release {
     sender: OnceLock<Option<SyncSender<Group>>>,
 }
 
 impl Release {
-    /// Releases `group`: here, or apart if it is large. Never call it under a lock.
+    /// Releases `group`: here, or on the release thread if it is large. Must not be called under a lock.
     pub(crate) fn release(&self, group: Group) {
         if group.overhead >= LARGE
             && let Some(sender) = self.sender.get_or_init(start)
         {
-            // A group that finds no room comes back and is dropped here.
+            // If the queue is full, the group is returned and dropped here.
             drop(sender.try_send(group));
         }
     }
 }
 
-/// `None` when no thread can be had: groups are then released where they are unlinked.
+/// Starts the release thread. `None` when it cannot be started: groups are then released where they are
+/// unlinked.
 fn start() -> Option<SyncSender<Group>> {
     let (sender, groups) = sync_channel(WAITING);
     let release = move || groups.into_iter().for_each(drop);

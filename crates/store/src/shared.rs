@@ -1,4 +1,4 @@
-//! What every log of a store needs, without the table of logs.
+//! State shared by all logs of a store, apart from the table of logs.
 
 use std::{
     sync::{
@@ -28,11 +28,11 @@ pub(crate) struct Shared {
     pub(crate) release: Release,
 }
 
-/// What the cache let go of since the start.
+/// Totals evicted since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Evicted {
     pub(crate) groups: AtomicU64,
-    /// Payload and bookkeeping.
+    /// Payload and bookkeeping bytes.
     pub(crate) bytes: AtomicU64,
 }
 
@@ -41,7 +41,7 @@ impl Shared {
         self.bells.get(usize::from(worker.0))
     }
 
-    /// Drops what was unlinked, and counts it. Not under a log's lock.
+    /// Counts and drops unlinked groups. Must not be called under a log's lock.
     pub(crate) fn bury(&self, trash: &mut Vec<Group>) {
         if trash.is_empty() {
             return;
@@ -51,7 +51,7 @@ impl Shared {
         trash.drain(..).for_each(|group| self.release.release(group));
     }
 
-    /// Puts a log on the lists of `marks`. Never under a log's lock.
+    /// Puts a log on the lists of `marks`. Must not be called under a log's lock.
     #[inline]
     pub(crate) fn post(&self, flags: &Arc<Flags>, marks: &mut Marks) {
         for worker in marks.drain(..) {
@@ -62,8 +62,8 @@ impl Shared {
     }
 }
 
-/// Milliseconds since the first commit, moved by commits: good enough to tell what was read longer
-/// ago, without asking for the time on every pull.
+/// Milliseconds since the first commit, advanced by commits: precise enough to order logs by their last read,
+/// without reading the time on every pull.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     start: OnceLock<Instant>,

@@ -1,4 +1,4 @@
-//! What a log's lock guards: its groups, its journal, who may write.
+//! State of a log under its lock: groups, journal and writer lease.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,38 +20,38 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) info: Option<TrackInfo>,
-    /// The highest group that ever opened, held or not.
+    /// Highest group ever opened, held or not.
     pub(crate) latest: Option<u64>,
     pub(crate) groups: BTreeMap<u64, Group>,
-    /// The held groups below the latest and those that were fetched, by their age.
+    /// Held groups below the latest, and fetched groups, by age.
     pub(crate) superseded: VecDeque<Superseded>,
     /// Groups the publisher is known not to have.
     pub(crate) absent: Absent,
     pub(crate) end: Option<End>,
     pub(crate) journal: Journal,
     pub(crate) seat: Seat,
-    /// What the groups cost besides their payload, and what is known to be absent.
+    /// Bytes charged besides payload: bookkeeping of the groups and of the absent ranges.
     pub(crate) overhead: u64,
     pub(crate) share: Share,
-    /// Strands may wait for a writer to continue them.
+    /// Whether strands may wait for a writer to continue them.
     has_suspended: bool,
-    /// How often the lock was taken.
+    /// Number of times the lock was taken.
     pub(crate) locks: u64,
-    /// What writers have brought, also what was held already.
+    /// Totals committed by writers, including data already held.
     pub(crate) brought: Brought,
 }
 
-/// A group that may go.
+/// A group that may be evicted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Superseded {
-    /// As the group has it.
+    /// Time of superseding, as in the group.
     pub(crate) since: Instant,
     pub(crate) sequence: u64,
-    /// A fetch brought it, or brings it still.
+    /// Whether a fetch brought the group or is bringing it.
     pub(crate) fetched: bool,
 }
 
-/// Who may write. A writer holds the seat until a later epoch takes or bars it.
+/// Writer lease of a log. A writer holds it until a later epoch claims or fences it.
 #[derive(Debug, Default)]
 pub(crate) struct Seat {
     barred_below: u64,
@@ -60,7 +60,7 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Takes the seat, from an older writer if need be.
+    /// Claims the lease, from an older writer if necessary.
     pub(crate) fn claim(&mut self, epoch: Epoch) -> bool {
         if self.retired || epoch.0 < self.barred_below || self.held_by == Some(epoch) {
             return false;
@@ -70,17 +70,17 @@ impl Seat {
         true
     }
 
-    /// Latest epoch that was admitted, or that others were barred for.
+    /// Latest epoch that claimed the lease or fenced others.
     pub(crate) fn latest(&self) -> Epoch {
         Epoch(self.barred_below)
     }
 
-    /// Whether the writer of `epoch` still sits.
+    /// Whether the writer of `epoch` holds the lease.
     pub(crate) fn holds(&self, epoch: Epoch) -> bool {
         self.held_by == Some(epoch)
     }
 
-    /// The writer of `epoch` leaves. False: it had lost its seat before.
+    /// Releases the lease of `epoch`. False: it was lost before.
     pub(crate) fn leave(&mut self, epoch: Epoch) -> bool {
         let held = self.holds(epoch);
         if held {
@@ -89,7 +89,7 @@ impl Seat {
         held
     }
 
-    /// Bars every epoch below `epoch`. True: that unseated the writer.
+    /// Fences every epoch below `epoch`. True: the current writer lost the lease.
     pub(crate) fn fence(&mut self, epoch: Epoch) -> bool {
         self.barred_below = self.barred_below.max(epoch.0);
         let unseated = self.held_by.is_some_and(|held| held.0 < self.barred_below);
@@ -99,7 +99,7 @@ impl Seat {
         unseated
     }
 
-    /// Nobody writes any more.
+    /// Fences all writers for good.
     pub(crate) fn retire(&mut self) {
         self.held_by = None;
         self.retired = true;
@@ -147,7 +147,7 @@ impl State {
         if self.end.is_none() {
             return Lookup::Unknown;
         }
-        // Below the latest it may never have been; nobody can tell any more.
+        // A group below the latest may never have existed; this is no longer known.
         let existed = self.latest.is_some_and(|latest| sequence <= latest) || held.is_some();
         let lost = if existed { StreamCode::EVICTED } else { StreamCode::NOT_FOUND };
         Lookup::Absent(held.and_then(Group::cut_short).unwrap_or(lost))
@@ -159,7 +159,7 @@ impl State {
         Some(Resume { group, object, finished })
     }
 
-    /// Tells the workers that read about what was pushed since the journal's tail was `before`.
+    /// Marks the workers that read this log if anything was pushed since the journal's tail was `before`.
     pub(crate) fn announce(&self, before: u64, flags: &Flags, marks: &mut Marks, rings: &mut Rings) {
         if self.journal.tail() == before {
             return;
@@ -179,7 +179,7 @@ impl State {
         }
     }
 
-    /// A live stream of a group begins, with object `first` of the strand.
+    /// Opens a live stream of a group that begins with object `first` of the strand.
     pub(crate) fn open(
         &mut self,
         sequence: u64,
@@ -221,7 +221,7 @@ impl State {
         self.groups.insert(sequence, group);
     }
 
-    /// `sequence` is the new latest group.
+    /// Makes `sequence` the latest group.
     fn supersede(&mut self, sequence: u64, now: Instant) {
         let before = self.latest.replace(sequence);
         if let Some(before) = before
@@ -236,8 +236,8 @@ impl State {
         }
     }
 
-    /// The answer to a fetch begins. What is whole or coming stays; what was cut short or lost its head
-    /// gives way, as nothing can mend it.
+    /// Opens the response to a fetch. A group that is whole or arriving is kept; one that was cut short or lost
+    /// its head is evicted first, since it cannot be repaired.
     pub(crate) fn open_fetched(&mut self, sequence: u64, now: Instant, trash: &mut Vec<Group>) {
         if self.end.is_some() {
             return;
@@ -255,13 +255,13 @@ impl State {
         }
         self.insert(sequence, Group::fetched(now));
         self.superseded.push_back(Superseded { since: now, sequence, fetched: true });
-        // A fetched group has this strand and no other: opening it cannot fail.
+        // A fetched group has only this strand: opening it cannot fail.
         let _ = self.change(sequence, |group| group.open(FETCHED).map(|_| None));
     }
 
-    /// A live stream brings a group that a fetch has brought, in whole or in part. Those who follow
-    /// live get what is held after the group's opening, those who waited for the fetch have it
-    /// already. One that is damaged, or too long to be told under the lock, begins anew.
+    /// Turns a fetched group, whole or partial, into a live one when its live stream begins. Readers get the
+    /// group's opening and then its held objects; readers that waited for the fetch already have those. A group
+    /// that is damaged, or too long to replay under the lock, starts again.
     #[cold]
     fn come_live(&mut self, sequence: u64, now: Instant, trash: &mut Vec<Group>) {
         let mut held = Vec::new();
@@ -274,7 +274,7 @@ impl State {
             return self.open_group(sequence, now);
         }
         group.come_live();
-        // From now on it is as old as any that comes now.
+        // Its age counts from now, as for any group that arrives now.
         self.superseded.retain(|group| group.sequence != sequence);
         group.superseded_at = self.latest.is_some_and(|latest| sequence < latest).then_some(now);
         if group.superseded_at.is_some() {
@@ -286,13 +286,13 @@ impl State {
         held.into_iter().for_each(|entry| self.journal.push(entry));
     }
 
-    /// Lets go of a group that another takes the place of.
+    /// Evicts a group that is about to be replaced.
     fn unlink(&mut self, sequence: u64, trash: &mut Vec<Group>) {
         self.superseded.retain(|group| group.sequence != sequence);
         self.evict(sequence, trash);
     }
 
-    /// A fetch of a group failed; `absent`: because there is no such group.
+    /// Records a failed fetch of a group; `absent`: because there is no such group.
     pub(crate) fn fetch_failed(&mut self, group: u64, code: StreamCode, absent: bool) {
         if self.end.is_some() {
             return;
@@ -314,8 +314,8 @@ impl State {
         self.overhead += self.absent.overhead();
     }
 
-    /// Applies `change` to a held group; what happened is its entry. Groups that are not held (any
-    /// more) are left alone, and so is a log that ended.
+    /// Applies `change` to a held group and pushes the resulting entry. Groups that are not held (any more) are
+    /// ignored, and so are changes after the log's end.
     pub(crate) fn change(
         &mut self,
         sequence: u64,
@@ -334,14 +334,14 @@ impl State {
         Ok(())
     }
 
-    /// Journal only: neither held nor a reason to supersede anything.
+    /// Pushes an entry to the journal only: it is not held, and supersedes no group.
     pub(crate) fn pass(&mut self, entry: Entry) {
         if self.end.is_none() {
             self.journal.push(entry);
         }
     }
 
-    /// The last entry. What is still open is interrupted.
+    /// Appends the end of the log. Open strands are reset.
     pub(crate) fn end(&mut self, end: End) {
         if self.end.is_some() {
             return;
@@ -351,7 +351,7 @@ impl State {
         self.journal.push(Entry::End(end));
     }
 
-    /// Open strands wait for another writer.
+    /// Suspends open strands until another writer continues them.
     pub(crate) fn suspend(&mut self) {
         if self.end.is_some() {
             return;

@@ -1,4 +1,4 @@
-//! The table of logs, and the sweep that keeps them inside the budget.
+//! Table of logs, and the sweep that keeps them within the budget.
 
 use std::{
     collections::HashMap,
@@ -25,20 +25,20 @@ use crate::{
     sync::Mutex,
 };
 
-/// How large and how old.
+/// Size and age limits of a store.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Workers that read, not counting the control runtime, which reads as one more.
     pub workers: usize,
-    /// What the cache aims at, bytes.
+    /// Target size of the cache, bytes.
     pub capacity: u64,
-    /// Where even the latest groups go, bytes.
+    /// Size at which even the latest groups are evicted, bytes.
     pub ceiling: u64,
-    /// How long a superseded group is held at most.
+    /// Longest time a superseded group is held.
     pub max_age: Duration,
 }
 
-/// What is held and what was let go of, for metrics and leak tests.
+/// Counts of held and evicted items, for metrics and leak tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Logs in the table.
@@ -51,25 +51,25 @@ pub struct Counts {
     pub board_paths: usize,
     /// Live watches of the announce board.
     pub watches: usize,
-    /// What the cache aims at now, bytes.
+    /// Current target size of the cache, bytes.
     pub capacity: u64,
-    /// Where even the latest groups go now, bytes.
+    /// Current size at which even the latest groups are evicted, bytes.
     pub ceiling: u64,
-    /// Groups the cache let go of since the start: too old, no room, or damaged and brought anew.
+    /// Groups evicted since the start: too old, no room, or damaged and replaced.
     pub evicted_groups: u64,
-    /// What they cost, bytes.
+    /// Bytes charged for the evicted groups.
     pub evicted_bytes: u64,
 }
 
 impl Counts {
-    /// Whether nothing is held, whatever was.
+    /// Whether nothing is held now.
     pub fn is_empty(&self) -> bool {
         let Self { logs, feeds, bytes, board_paths, watches, .. } = *self;
         [logs, feeds, board_paths, watches] == [0; 4] && bytes == 0
     }
 }
 
-/// All logs, the announce board, the bells.
+/// All logs, the announce board and the bells.
 #[derive(Debug)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -79,12 +79,12 @@ pub struct Store {
     me: Weak<Self>,
 }
 
-/// When another sweep is worth it.
+/// State of the sweep.
 #[derive(Debug, Default)]
 struct Sweep {
-    /// The last one could not do enough: wait until this many bytes are used.
+    /// After a sweep that freed too little, the next one waits until this many bytes are used.
     not_below: u64,
-    /// Capacity and ceiling it went by.
+    /// Capacity and ceiling of the last sweep.
     limits: (u64, u64),
     trash: Vec<Group>,
 }
@@ -122,16 +122,16 @@ impl Store {
         &self.shared.budget
     }
 
-    /// The bell of `worker`. Workers are `0..=Config::workers`; the last is the control runtime. Any
-    /// other is a bug of the caller.
+    /// Bell of `worker`. Workers are `0..=Config::workers`; the last is the control runtime. Any other index is
+    /// a bug of the caller.
     pub fn bell(&self, worker: WorkerId) -> &Bell {
         let last = self.shared.bells.len() - 1;
         debug_assert!(usize::from(worker.0) <= last, "no such worker: {worker:?}");
         &self.shared.bells[usize::from(worker.0).min(last)]
     }
 
-    /// Rings everybody in `rings` once and empties it, but for `skip`: a worker that takes its own
-    /// bell before it sleeps need not wake itself.
+    /// Wakes every worker in `rings` once and empties it, except `skip`: a worker that takes its own bell
+    /// before it sleeps need not wake itself.
     pub fn ring(&self, rings: &mut Rings, skip: Option<WorkerId>) {
         for worker in rings.take().filter(|worker| Some(*worker) != skip) {
             if let Some(bell) = self.shared.bell(worker) {
@@ -140,7 +140,7 @@ impl Store {
         }
     }
 
-    /// A new log, or the one that is there.
+    /// Returns the log with this id, created if necessary.
     pub fn create(&self, id: LogId) -> Arc<Log> {
         let mut logs = self.logs.lock();
         let log = logs
@@ -149,7 +149,7 @@ impl Store {
         Arc::clone(log)
     }
 
-    /// A log by its id.
+    /// Looks up a log by its id.
     pub fn log(&self, id: LogId) -> Option<Arc<Log>> {
         self.logs.lock().get(&id).cloned()
     }
@@ -162,7 +162,7 @@ impl Store {
         })
     }
 
-    /// Appends the end of a log, whoever its writer is. False: no such log.
+    /// Appends the end of a log, regardless of its writer. False: no such log.
     pub fn end(&self, id: LogId, end: End, now: Instant, rings: &mut Rings) -> bool {
         self.shared.clock.advance(now);
         self.log(id).is_some_and(|log| {
@@ -171,8 +171,8 @@ impl Store {
         })
     }
 
-    /// Takes a log out of the table and fences its writer for good; what it holds goes with the last
-    /// feed. False: no such log.
+    /// Removes a log from the table and fences its writer for good; its groups are released with the last feed.
+    /// False: no such log.
     pub fn retire(&self, id: LogId) -> bool {
         let log = self.logs.lock().remove(&id);
         log.is_some_and(|log| {
@@ -181,7 +181,7 @@ impl Store {
         })
     }
 
-    /// What is held, and what was let go of.
+    /// Counts of held and evicted items.
     pub fn counts(&self) -> Counts {
         let Shared { budget, feeds, evicted, .. } = &*self.shared;
         Counts {
@@ -197,8 +197,8 @@ impl Store {
         }
     }
 
-    /// Evicts what is too old and what the budget has no room for, from logs that nobody writes too.
-    /// For whoever keeps time, or has just shrunk the limits: commits do this for the logs they write.
+    /// Evicts groups that are too old or exceed the budget, also from logs without a writer. For timers, and
+    /// after the limits were lowered; commits do the same for the logs they write.
     pub fn trim(&self, now: Instant, rings: &mut Rings) {
         self.shared.clock.advance(now);
         let mut trash = Vec::new();
@@ -209,10 +209,10 @@ impl Store {
         self.sweep(rings);
     }
 
-    /// Evicts from all logs, least recently read first: superseded groups down to a little under
-    /// the capacity; if that leaves the ceiling met, what fetches are bringing and then whole latest
-    /// groups too. One sweep at a time, and none while the last one's shortfall has not grown (unless
-    /// the limits changed): what slow readers pin is theirs.
+    /// Evicts from all logs, least recently read first: superseded groups down to a little under the capacity;
+    /// if the ceiling is still met, also groups that fetches are bringing, then whole latest groups. One sweep
+    /// at a time, and none while the last one's shortfall has not grown (unless the limits changed): memory
+    /// pinned by slow readers cannot be freed here.
     pub(crate) fn sweep(&self, rings: &mut Rings) {
         let budget = &self.shared.budget;
         let Some(mut sweep) = self.sweep.try_lock() else { return };
@@ -264,5 +264,5 @@ impl Store {
     }
 }
 
-/// A sweep goes one part in this many below the capacity, so that the next is not due at once.
+/// A sweep frees this fraction (1/n) more than the capacity requires, so that the next is not due at once.
 const SLACK: u64 = 32;

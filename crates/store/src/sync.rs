@@ -1,5 +1,5 @@
-//! The locks and atomics a wake-up can be lost over, replaceable by a model checker's
-//! (`RUSTFLAGS="--cfg shuttle"`). No lock here poisons: sections are pure updates.
+//! Locks and atomics on the wake-up path, replaceable by a model checker's (`RUSTFLAGS="--cfg shuttle"`). No
+//! lock here poisons: critical sections are pure updates.
 
 #[cfg(not(shuttle))]
 pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};

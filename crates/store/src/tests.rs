@@ -1,4 +1,4 @@
-//! Promises of the store, through its public surface.
+//! Tests of the store through its public surface.
 
 use std::{
     sync::Arc,
@@ -67,7 +67,7 @@ impl Fixture {
         self.writer.object(group, 0, ObjectHead::frame(id, None, payload.len() as u64), payload);
     }
 
-    /// Stages an object of `size` bytes of which `payload` is there.
+    /// Stages an object of declared size `size` with the first bytes `payload`.
     fn partial(&mut self, group: u64, id: u64, size: u64, payload: &[u8]) {
         let payload = self.chunk(payload);
         self.writer.object(group, 0, ObjectHead::frame(id, None, size), payload);

@@ -1,6 +1,6 @@
-//! Attach against commit against clear: no wake-up is lost, whatever the interleaving.
+//! Races of attach, commit and clear: no wake-up is lost in any interleaving.
 //!
-//! Run on real threads; with `RUSTFLAGS="--cfg shuttle"` on a scheduler that tries many.
+//! Runs on real threads; with `RUSTFLAGS="--cfg shuttle"` on a scheduler that explores interleavings.
 
 use std::{
     sync::Arc,
@@ -22,7 +22,7 @@ const GROUPS: u64 = 300;
 #[cfg(shuttle)]
 const GROUPS: u64 = 4;
 
-/// What wakes a worker: its mailbox, as an eventfd would.
+/// Mailbox that wakes a worker, like an eventfd.
 #[cfg(not(shuttle))]
 fn mailbox() -> (impl Fn() + Send + Sync, impl Fn()) {
     let (wake, woken) = std::sync::mpsc::sync_channel::<()>(1);
@@ -84,7 +84,7 @@ impl Follower {
         follower
     }
 
-    /// A replay may be ahead of the journal: a group counts once.
+    /// Counts each group once, as a replay may be ahead of the journal.
     fn take(&mut self, entries: Vec<Entry>) {
         for entry in entries {
             match entry {
@@ -109,7 +109,7 @@ impl Follower {
     }
 }
 
-/// A worker: attaches to every log at some point, then sleeps until it is woken.
+/// Worker: attaches to every log, then sleeps until it is woken.
 fn follow(store: &Store, worker: WorkerId) {
     let (ring, wait) = mailbox();
     store.bell(worker).set_ringer(Box::new(ring));
@@ -150,7 +150,7 @@ fn announce(store: &Store) {
     let mut rings = Rings::new();
     let mut now = Instant::now();
     for cost in 1..=GROUPS {
-        // As slowly as a path may change.
+        // Slow enough that no change is delayed.
         now += Duration::from_secs(1);
         let route = Route {
             session: SessionId(1),

@@ -1,4 +1,4 @@
-//! Appending to a log: staged over a turn, visible with one commit.
+//! Writer of a log: appends are staged over a turn and made visible with one commit.
 
 use std::{sync::Arc, time::Instant};
 
@@ -14,31 +14,31 @@ use crate::{
     state::State,
 };
 
-/// Why a commit had no effect, or ended the log.
+/// Error of a commit that had no effect, or ended the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    /// A later writer holds the log, or it is retired. Nothing of this commit is visible.
-    #[error("the log has a later writer")]
+    /// A later writer holds the log, or the log is retired. Nothing of this commit is visible.
+    #[error("log claimed by a later writer")]
     Fenced,
-    /// The track contradicted itself: the log has ended with
-    /// [`StreamCode::MALFORMED_TRACK`]; what was staged before the contradiction is visible.
-    #[error("the track contradicts itself")]
+    /// The track is inconsistent: the log has ended with [`StreamCode::MALFORMED_TRACK`]; data staged before
+    /// the error is visible.
+    #[error("malformed track")]
     Malformed,
 }
 
-/// The one who may append to a log, until a later epoch takes over.
+/// The only writer of a log, until a later epoch takes over.
 ///
-/// Methods stage; nothing is visible before [`Writer::commit`]. Groups that the log does not hold
-/// (evicted, or never opened) and strands that are over take nothing more, silently. Dropping the
-/// writer discards what is staged and suspends the log: open strands wait for a later writer.
+/// Methods stage; nothing is visible before [`Writer::commit`]. Data for groups that the log does not hold
+/// (evicted, or never opened) and for strands that are over is silently dropped. Dropping the writer discards
+/// staged data and suspends the log: open strands wait for a later writer.
 #[derive(Debug)]
 pub struct Writer {
     log: Arc<Log>,
     epoch: Epoch,
     staged: Vec<Staged>,
-    /// What is staged, in numbers.
+    /// Totals of the staged data.
     brought: Brought,
-    /// What a commit unlinked; kept for its capacity.
+    /// Groups unlinked by a commit; kept for the allocation.
     trash: Vec<Group>,
     marks: Marks,
 }
@@ -69,17 +69,17 @@ impl Writer {
         }
     }
 
-    /// The log it writes to.
+    /// The log written to.
     pub fn log(&self) -> &Arc<Log> {
         &self.log
     }
 
-    /// Its generation.
+    /// Epoch of the writer.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// The track's properties. Only the first ones count.
+    /// Stages the track's properties. Only the first ones take effect.
     pub fn info(&mut self, info: TrackInfo) {
         self.staged.push(Staged::Info(info));
     }
@@ -89,50 +89,50 @@ impl Writer {
         self.open_strand(sequence, 0);
     }
 
-    /// As [`Writer::open_group`], of a stream that begins with object `object` of the group (moq-lite-06
-    /// says so in GROUP). Where that is past the next one wanted, the strand is reset with
-    /// [`StreamCode::OLD`]; where nothing of the group is held, its head is missing: it cannot be
-    /// replayed from its beginning, and those who follow get it from that object on.
+    /// Opens a group like [`Writer::open_group`], for a stream that begins with object `object` of the group
+    /// (as given in GROUP by moq-lite-06). If that is past the next one wanted, the strand is reset with
+    /// [`StreamCode::OLD`]; if nothing of the group is held, its head is missing: the group cannot be replayed
+    /// from its beginning, and readers get it from that object on.
     pub fn open_group_at(&mut self, sequence: u64, object: u64) {
         self.staged.push(Staged::Open { group: sequence, strand: 0, object });
     }
 
-    /// The answer to a FETCH of a group begins; its objects, end or reset follow with strand
-    /// [`crate::FETCHED`], from object 0 on (what is held is skipped). The journal has those entries, as
-    /// of strand 0, but not the group's opening; it is not the latest group and supersedes none, and its
-    /// age counts from now. A group that is whole or comes live stays as it is, and the answer is
-    /// skipped; one that was cut short or has lost its head is evicted first. Once a live stream of the
-    /// group begins ([`Writer::open_group`]), the rest of the answer is skipped.
+    /// Opens the response to a FETCH of a group; its objects, end or reset follow with strand
+    /// [`crate::FETCHED`], from object 0 on (held ones are skipped). The journal gets those entries, as of
+    /// strand 0, but not the group's opening; the group is not the latest and supersedes none, and its age
+    /// counts from now. A group that is whole or arrives live is kept, and the response is skipped; one that
+    /// was cut short or has lost its head is evicted first. Once a live stream of the group begins
+    /// ([`Writer::open_group`]), the rest of the response is skipped.
     pub fn fetched_group(&mut self, sequence: u64) {
         self.staged.push(Staged::Fetched { group: sequence });
     }
 
-    /// The publisher says that it has no such group, which is remembered until the group comes (of the
-    /// last 1,024 ranges of such groups). `code` is for those who wait.
+    /// Records the publisher's answer that it has no such group, until the group arrives (the last 1,024 ranges
+    /// of such groups are kept). `code` goes to waiting readers.
     pub fn absent(&mut self, group: u64, code: StreamCode) {
         self.staged.push(Staged::Failed { group, code, absent: true });
     }
 
-    /// A FETCH of a group came to nothing for another reason: those who wait are told, and the next one
-    /// may ask again.
+    /// Records that a FETCH of a group failed for another reason: waiting readers get `code`, and the group may
+    /// be requested again.
     pub fn fetch_failed(&mut self, group: u64, code: StreamCode) {
         self.staged.push(Staged::Failed { group, code, absent: false });
     }
 
-    /// Opens one strand of a group that need not have a strand 0, or continues it. At most 64 a group.
+    /// Opens or continues one strand of a group, which need not have a strand 0. At most 64 strands per group.
     pub fn open_strand(&mut self, group: u64, strand: u64) {
         self.staged.push(Staged::Open { group, strand, object: 0 });
     }
 
-    /// The strand's next object with the first of its payload (nothing, some or all of it). In a
-    /// strand taken over from an earlier writer, what is held already is skipped.
+    /// Stages the strand's next object with the first bytes of its payload (none, some or all). In a strand
+    /// taken over from an earlier writer, data already held is skipped.
     pub fn object(&mut self, group: u64, strand: u64, head: ObjectHead, first_piece: Bytes) {
         self.brought.frames += 1;
         self.brought.bytes += first_piece.len() as u64;
         self.staged.push(Staged::Object { group, strand, head, payload: first_piece });
     }
 
-    /// More payload of the strand's last object.
+    /// Stages more payload of the strand's last object.
     pub fn data(&mut self, group: u64, strand: u64, piece: Bytes) {
         if !piece.is_empty() {
             self.brought.bytes += piece.len() as u64;
@@ -140,30 +140,31 @@ impl Writer {
         }
     }
 
-    /// The strand ended cleanly. If its last object is short of its declared size, this is a reset
-    /// with [`StreamCode::WRONG_SIZE`].
+    /// Finishes the strand. If its last object is short of its declared size, this is a reset with
+    /// [`StreamCode::WRONG_SIZE`].
     pub fn finish(&mut self, group: u64, strand: u64) {
         self.staged.push(Staged::Finish { group, strand });
     }
 
-    /// The strand was interrupted.
+    /// Resets the strand.
     pub fn reset(&mut self, group: u64, strand: u64, code: StreamCode) {
         self.staged.push(Staged::Reset { group, strand, code });
     }
 
-    /// An object of its own, for whoever follows now.
+    /// Stages an object outside any stream, for current readers only.
     pub fn datagram(&mut self, group: u64, tick: i64, payload: Bytes) {
         self.brought.frames += 1;
         self.brought.bytes += payload.len() as u64;
         self.staged.push(Staged::Pass(Entry::Datagram { group, tick, payload }));
     }
 
-    /// Groups `start..=end_inclusive` will not be delivered; `code` as the publisher said it.
+    /// Records that groups `start..=end_inclusive` will not be delivered; `code` as received from the
+    /// publisher.
     pub fn dropped(&mut self, start: u64, end_inclusive: u64, code: u64) {
         self.staged.push(Staged::Pass(Entry::Dropped { start, end: end_inclusive, code }));
     }
 
-    /// The last entry. Strands still open are reset with its code (a clean end: with
+    /// Stages the end of the log. Strands still open are reset with its code (for a clean end with
     /// [`StreamCode::CANCEL`]), so finish them first. Later appends are ignored.
     pub fn end(&mut self, end: End) {
         self.staged.push(Staged::End(end));
@@ -174,8 +175,8 @@ impl Writer {
         !self.staged.is_empty()
     }
 
-    /// Makes what is staged visible, evicts, and collects whom to wake. One lock of the log. Either
-    /// way nothing is staged afterwards.
+    /// Makes staged data visible, evicts, and adds the workers to wake to `rings`. Takes the log's lock once.
+    /// In either case nothing is staged afterwards.
     pub fn commit(&mut self, now: Instant, rings: &mut Rings) -> Result<(), WriteError> {
         if self.staged.is_empty() {
             return Ok(());

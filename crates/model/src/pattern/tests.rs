@@ -11,7 +11,7 @@ fn pattern(text: &str) -> Pattern {
 }
 
 #[test]
-fn a_pattern_matches_what_it_says_and_nothing_else() {
+fn pattern_matches_exactly_its_paths() {
     for (text, matching, others) in [
         ("", &[""][..], &["a"][..]),
         ("a", &["a"], &["", "a/b", "ab", "A"]),
@@ -37,7 +37,7 @@ fn a_pattern_matches_what_it_says_and_nothing_else() {
 }
 
 #[test]
-fn a_text_that_is_no_pattern_is_refused_with_the_reason() {
+fn invalid_pattern_is_refused_with_its_reason() {
     for (text, error) in [
         ("/a", PatternError::EmptySegment),
         ("a/", PatternError::EmptySegment),
@@ -58,7 +58,7 @@ fn a_text_that_is_no_pattern_is_refused_with_the_reason() {
 }
 
 #[test]
-fn there_is_one_way_to_write_a_set() {
+fn equal_sets_have_one_canonical_pattern() {
     for (text, canonical) in [("a/*/**", "a/**/*"), ("*/*/**/b", "**/*/*/b"), ("**", "**"), ("", "")] {
         assert_eq!(pattern(text).to_string(), canonical);
         assert_eq!(pattern(text), pattern(canonical));
@@ -97,7 +97,7 @@ fn a_pattern_covers_what_lies_in_it() {
 }
 
 #[test]
-fn narrowing_gives_every_way_on_from_the_root() {
+fn narrowing_yields_every_continuation_below_the_root() {
     for (text, root, expected) in [
         ("a/**", "a/b", &["a/b/**"][..]),
         ("a/**", "", &["a/**"]),
@@ -144,7 +144,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_covered_matches_only_what_the_cover_matches(
+    fn covered_pattern_matches_a_subset(
         outer in some_pattern(), inner in some_pattern(), path in some_path(),
     ) {
         prop_assert!(outer.covers(&outer));
@@ -154,7 +154,7 @@ proptest! {
     }
 
     #[test]
-    fn narrowed_is_what_both_the_pattern_and_the_root_hold(
+    fn narrowing_keeps_the_paths_below_the_root(
         pattern in some_pattern(), root in some_path(), path in some_path(), below in some_path(),
     ) {
         let narrowed = pattern.narrow(&root);

@@ -1,4 +1,4 @@
-//! The wire between the ends: a clock, and what is on its way.
+//! Link between the ends: a clock, and the packets in flight.
 
 use std::{
     collections::BTreeMap,
@@ -11,14 +11,14 @@ use relay_model::{SessionCode, StreamCode};
 use super::{Options, rng::Rng, side::Side};
 use crate::transport::{Closed, Dir, Stats};
 
-/// Size of what carries no payload, for a link with a rate.
+/// Size of a packet without payload, for a link with a rate.
 const CONTROL_BYTES: usize = 40;
-/// Times one packet may be lost in a row: keeps runs finite.
+/// Most consecutive losses of one packet, so that runs are finite.
 const MAX_LOSSES: u32 = 16;
-/// What noticing a loss takes beyond a round trip.
+/// Time to detect a loss beyond a round trip.
 const RECOVERY: Duration = Duration::from_millis(5);
 
-/// What ends say to each other.
+/// Packets exchanged by the ends.
 #[derive(Debug)]
 pub(super) enum Frame {
     Data {
@@ -52,7 +52,7 @@ pub(super) enum Frame {
         code: SessionCode,
         reason: String,
     },
-    /// For everything above but `Datagram` and `Close`; with what stream bytes it covers.
+    /// Acknowledges any frame above except `Datagram` and `Close`; `data`: the stream bytes covered.
     Ack {
         data: Option<(u64, u64, bool)>,
     },
@@ -82,9 +82,9 @@ pub(super) struct Link {
     pub(super) rng: Rng,
     pub(super) sides: [Side; 2],
     clock: Option<Instant>,
-    /// When each side has put its last packet on the wire.
+    /// Time at which each side has finished sending its last packet.
     idle_at: [Option<Instant>; 2],
-    /// By time of arrival, then order of departure.
+    /// Packets in flight, by arrival time, then order of departure.
     flights: BTreeMap<(Instant, u64), (usize, Frame)>,
     departed: u64,
 }
@@ -140,7 +140,7 @@ impl Link {
         self.sides[0].options.latency + self.sides[1].options.latency
     }
 
-    /// Departures before arrivals of the same time, side 0 before side 1.
+    /// Next departure or arrival: departures before arrivals of the same time, side 0 before side 1.
     fn upcoming(&self) -> Option<(Instant, Next)> {
         let departures = [0, 1].map(|side| Some((self.departure(side)?, Next::Departure(side))));
         let arrival = self.flights.keys().next().map(|(at, _)| (*at, Next::Arrival));

@@ -1,5 +1,5 @@
-//! One end: its streams, credit and events. Verbs of the session come in from above, frames of
-//! the peer from the link.
+//! One end: its streams, credit and events. The session calls it from above, the link delivers the peer's
+//! frames.
 
 use std::{
     cmp::Reverse,
@@ -20,24 +20,24 @@ use crate::transport::{Closed, DatagramError, Dir, Event, ReadError, Stream, Wri
 #[derive(Debug)]
 pub(super) struct Side {
     pub(super) options: Options,
-    /// 0 or 1: the lowest bit of the keys of the streams it opens.
+    /// Side, 0 or 1: the lowest bit of the keys of its streams.
     index: u64,
     events: VecDeque<Event>,
     closed: bool,
     out: Out,
     sending: BTreeMap<u64, Sending>,
     receiving: BTreeMap<u64, Receiving>,
-    /// Streams each side may open and has opened, by direction.
+    /// Stream counts and limits of each side, by direction.
     mine: [Count; 2],
     theirs: [Count; 2],
-    /// Stream bytes written ever, and the peer's bound on that.
+    /// Total stream bytes written, and the peer's limit on them.
     written: u64,
     write_limit: u64,
     outstanding: u64,
     exempt: bool,
-    /// A write was short or refused since the last `Room`.
+    /// Whether a write was short or refused since the last `Room`.
     wants_room: bool,
-    /// Stream bytes read or discarded ever, and the bound announced.
+    /// Total stream bytes read or discarded, and the limit announced.
     released: u64,
     announced: u64,
     /// Streams whose credit may have to be announced.
@@ -48,7 +48,7 @@ pub(super) struct Side {
     received: Datagrams,
 }
 
-/// What has yet to leave, in this order.
+/// Pending output, in this order.
 #[derive(Debug, Default)]
 struct Out {
     control: VecDeque<Frame>,
@@ -65,7 +65,7 @@ struct Datagrams {
 }
 
 impl Datagrams {
-    /// The oldest make room.
+    /// Queues a datagram; the oldest are dropped to make room.
     fn push(&mut self, datagram: Bytes, cap: usize) {
         self.bytes += datagram.len();
         self.queue.push_back(datagram);
@@ -84,9 +84,9 @@ impl Datagrams {
 struct Count {
     opened: u64,
     limit: u64,
-    /// Seen from the granting side: the limit the peer knows.
+    /// Limit announced to the peer, on the granting side.
     announced: u64,
-    /// An open was refused.
+    /// Whether an open was refused.
     wanted: bool,
 }
 
@@ -284,7 +284,7 @@ impl Side {
         }
     }
 
-    /// Everything but the news of it is gone.
+    /// Closes the end: drops all state but the event.
     pub(super) fn end(&mut self, why: Closed) {
         self.push(Event::Closed(why));
         self.closed = true;
@@ -311,7 +311,7 @@ impl Side {
         (self.sending.len(), self.receiving.len())
     }
 
-    /// Queues what credit the peer is owed.
+    /// Queues the credit owed to the peer.
     pub(super) fn grant(&mut self) {
         if self.hold || self.closed {
             return;
@@ -343,7 +343,7 @@ impl Side {
         !self.out.control.is_empty() || self.out.datagrams.bytes > 0 || !self.out.ready.is_empty()
     }
 
-    /// The next packet.
+    /// Returns the next packet.
     pub(super) fn transmit(&mut self) -> Option<Frame> {
         if let Some(frame) = self.out.control.pop_front() {
             return Some(frame);
@@ -440,8 +440,7 @@ impl Side {
         }
     }
 
-    /// Opens the peer's streams up to `stream`: one that is used opens those before it. Returns
-    /// whether `stream` is new.
+    /// Opens the peer's streams up to `stream`: using one opens all before it. Returns whether `stream` is new.
     fn meet(&mut self, stream: u64) -> bool {
         let dir = dir_of(stream);
         let mut fresh = false;
@@ -466,14 +465,14 @@ impl Side {
         }
     }
 
-    /// Bytes a write may add.
+    /// Number of bytes a write may add.
     fn room(&self, half: &Sending, exempt: bool) -> u64 {
         let valve = if exempt { u64::MAX } else { self.options.send_window.saturating_sub(self.outstanding) };
         let credit = (half.limit - half.written).min(self.write_limit - self.written);
         valve.min(credit)
     }
 
-    /// Queues `stream` behind its equals when it has output and is not queued.
+    /// Queues `stream` after those of its priority, if it has output and is not queued.
     fn schedule(&mut self, stream: u64) {
         let Some(half) = self.sending.get_mut(&stream) else { return };
         let queued = self.out.ready.contains(&(Reverse(half.priority), half.turn, stream));
@@ -497,7 +496,7 @@ impl Side {
         self.retire(stream);
     }
 
-    /// A stream of the peer that is gone on both sides makes room for another.
+    /// Returns stream credit for a peer's stream whose halves are both gone.
     fn retire(&mut self, stream: u64) {
         let gone = !self.sending.contains_key(&stream) && !self.receiving.contains_key(&stream);
         if gone && stream & 1 != self.index {

@@ -5,21 +5,21 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Buf, Bytes};
 use relay_model::StreamCode;
 
-/// A sending half. It is dropped when it was reset, or when all of it was acknowledged.
+/// A sending half, dropped once it was reset or fully acknowledged.
 #[derive(Debug)]
 pub(super) struct Sending {
     pub(super) priority: i32,
-    /// Place among the streams of one priority: they take turns.
+    /// Position among the streams of one priority, which take turns.
     pub(super) turn: u64,
     queue: VecDeque<Bytes>,
     unsent: u64,
     pub(super) written: u64,
     pub(super) acked: u64,
-    /// The peer's credit: `written` stays within.
+    /// The peer's credit: the limit of `written`.
     pub(super) limit: u64,
     fin: Fin,
     pub(super) stopped: Option<StreamCode>,
-    /// A write was refused; whether the valve was lifted then.
+    /// Set when a write was refused: whether the valve was lifted at that time.
     pub(super) blocked: Option<bool>,
 }
 
@@ -47,7 +47,7 @@ impl Sending {
         }
     }
 
-    /// Takes `fit` bytes off the front of `chunks`; the caller checked that they are there.
+    /// Takes `fit` bytes off the front of `chunks`; the caller has checked that they exist.
     pub(super) fn take(&mut self, chunks: &mut [Bytes], fit: usize) {
         let mut left = fit;
         for chunk in chunks {
@@ -78,7 +78,7 @@ impl Sending {
         self.unsent > 0 || self.fin == Fin::Queued
     }
 
-    /// The next packet: (offset, payload, is the last). Only when there is output.
+    /// Returns the next packet: (offset, payload, is the last). Only call with pending output.
     pub(super) fn packet(&mut self, max: usize) -> (u64, Bytes, bool) {
         let offset = self.written - self.unsent;
         let mut payload = Vec::with_capacity(max.min(usize::try_from(self.unsent).unwrap_or(max)));
@@ -99,7 +99,7 @@ impl Sending {
         (offset, payload.into(), last)
     }
 
-    /// Returns whether the half is done.
+    /// Counts acknowledged bytes. Returns whether the half is done.
     pub(super) fn on_ack(&mut self, bytes: u64, last: bool) -> bool {
         self.acked += bytes;
         if last {
@@ -109,10 +109,10 @@ impl Sending {
     }
 }
 
-/// A receiving half. It is dropped when its end was read or nothing more can come.
+/// A receiving half, dropped once its end was read or nothing more can arrive.
 #[derive(Debug, Default)]
 pub(super) struct Receiving {
-    /// By offset; never overlapping, since nothing is sent twice.
+    /// Pieces by offset; they never overlap, since nothing is sent twice.
     pieces: BTreeMap<u64, Bytes>,
     next: u64,
     /// Highest offset that arrived.
@@ -120,15 +120,15 @@ pub(super) struct Receiving {
     size: Option<u64>,
     pub(super) reset: Option<StreamCode>,
     pub(super) stopped: bool,
-    /// `Readable` is owed: a read found nothing, or we opened the stream and never read.
+    /// Whether `Readable` is owed: a read was blocked, or this end opened the stream and never read.
     pub(super) armed: bool,
-    /// What the connection's credit got back for this stream.
+    /// Bytes returned to the connection's credit for this stream.
     released: u64,
     /// Credit announced to the peer.
     pub(super) announced: u64,
 }
 
-/// What a read found.
+/// Result of a read.
 pub(super) enum Found {
     Bytes(Bytes),
     End,
@@ -141,7 +141,7 @@ impl Receiving {
         Self { announced: window, ..Self::default() }
     }
 
-    /// Returns whether a reader would find something.
+    /// Stores received data. Returns whether a read would return something.
     pub(super) fn on_data(&mut self, offset: u64, payload: Bytes, last: bool) -> bool {
         let end = offset + payload.len() as u64;
         self.highest = self.highest.max(end);
@@ -181,17 +181,17 @@ impl Receiving {
         self.stopped = true;
     }
 
-    /// Whether the size of the stream is known: nothing is left to stop.
+    /// Whether the final size of the stream is known, so that it need not be stopped.
     pub(super) fn size_known(&self) -> bool {
         self.size.is_some()
     }
 
-    /// The credit the peer should have; `None` when more would be useless.
+    /// Credit limit for the peer; `None` when more would be useless.
     pub(super) fn limit(&self, window: u64) -> Option<u64> {
         (self.size.is_none() && !self.stopped).then(|| self.next.saturating_add(window))
     }
 
-    /// Bytes the connection's credit gets back now: what was read, or will never be.
+    /// Bytes to return to the connection's credit now: those read, or never to be read.
     pub(super) fn release(&mut self) -> u64 {
         let upto = if self.stopped || self.reset.is_some() { self.highest } else { self.next };
         let more = upto - self.released;

@@ -32,7 +32,7 @@ impl Bench {
         self.pair.advance(self.now);
     }
 
-    /// Until nothing is on its way.
+    /// Runs until nothing is in flight.
     fn settle(&mut self) {
         self.run(Duration::ZERO);
         while let Some(at) = self.pair.next_arrival() {
@@ -50,7 +50,7 @@ fn put(end: &mut End, stream: Stream, bytes: &[u8]) -> usize {
     end.write(stream, &mut [Bytes::copy_from_slice(bytes)]).unwrap()
 }
 
-/// All there is now, and how it stopped.
+/// Reads all available bytes. Returns them and the result of the last read.
 fn take(end: &mut End, stream: Stream) -> (Vec<u8>, Result<(), ReadError>) {
     let mut all = Vec::new();
     loop {
@@ -62,7 +62,7 @@ fn take(end: &mut End, stream: Stream) -> (Vec<u8>, Result<(), ReadError>) {
     }
 }
 
-/// A link as bad as `seed` makes it.
+/// Options of a random impaired link.
 fn rough(rng: &mut Rng) -> Options {
     Options {
         latency: MS * (rng.below(40) as u32),
@@ -80,7 +80,7 @@ fn rough(rng: &mut Rng) -> Options {
     }
 }
 
-/// A writer that obeys events only: it writes again after `Writable` or `Room`, opens again after
+/// A writer driven by events only: it writes again after `Writable` or `Room`, and opens again after
 /// `Openable`.
 struct Writer {
     todo: Vec<(Dir, Vec<u8>)>,
@@ -132,7 +132,7 @@ impl Writer {
     }
 }
 
-/// Reads after `Opened` and `Readable` only; answers bidi streams with a FIN.
+/// A reader that reads after `Opened` and `Readable` only, and responds to bidi streams with a FIN.
 #[derive(Default)]
 struct Reader {
     live: BTreeMap<Stream, Vec<u8>>,
@@ -182,7 +182,7 @@ fn transfer(seed: u64) -> (Vec<Vec<u8>>, Duration) {
                 other => panic!("seed {seed}: {other:?}"),
             }
         }
-        // The answering halves are read like any stream: arms their `Readable`.
+        // The response halves are read like any stream, which arms their `Readable`.
         for event in events(&mut bench.pair.b) {
             match event {
                 Event::Opened(stream, _) => {
@@ -212,7 +212,7 @@ fn transfer(seed: u64) -> (Vec<Vec<u8>>, Duration) {
 }
 
 #[test]
-fn every_byte_arrives_once_and_in_order_whatever_the_link() {
+fn every_byte_arrives_once_in_order_on_any_link() {
     for seed in 0..150 {
         transfer(seed);
     }
@@ -236,7 +236,7 @@ fn loss_delays_a_stream_but_not_its_neighbours() {
         bench.run(Duration::ZERO);
         bench.run(MS * 6);
         let opened = events(&mut bench.pair.b);
-        // In order of their keys, also those whose first bytes are lost.
+        // In order of their keys, including those whose first bytes are lost.
         let order: Vec<_> = (0..opened.len()).map(|n| Event::Opened(streams[n], Dir::Uni)).collect();
         assert_eq!(opened, order);
         let empty = |bench: &mut Bench, n: usize| take(&mut bench.pair.b, streams[n]).0.is_empty();
@@ -266,7 +266,7 @@ fn a_new_stream_is_opened_before_its_data_and_read_at_once() {
 }
 
 #[test]
-fn a_blocked_write_is_followed_by_writable_and_a_short_one_by_room() {
+fn blocked_write_gets_writable_and_short_write_gets_room() {
     let peer = Options { stream_window: 10, ..Options::default() };
     let mut bench = Bench::new(1, Options::default(), peer);
     let stream = bench.pair.a.open(Dir::Uni, 0).unwrap();
@@ -287,7 +287,7 @@ fn a_blocked_write_is_followed_by_writable_and_a_short_one_by_room() {
 }
 
 #[test]
-fn the_credit_of_the_connection_is_shared_and_comes_back_by_reading() {
+fn connection_credit_is_shared_and_returned_by_reads() {
     let peer = Options { connection_window: 10, ..Options::default() };
     let mut bench = Bench::new(1, Options::default(), peer);
     let [one, two] = [0; 2].map(|_| bench.pair.a.open(Dir::Uni, 0).unwrap());
@@ -308,7 +308,7 @@ fn the_credit_of_the_connection_is_shared_and_comes_back_by_reading() {
 }
 
 #[test]
-fn a_reset_or_a_stop_gives_the_credit_of_the_connection_back() {
+fn reset_and_stop_return_connection_credit() {
     let peer = Options { connection_window: 10, ..Options::default() };
     let mut bench = Bench::new(1, Options::default(), peer);
     for stop in [false, true] {
@@ -327,7 +327,7 @@ fn a_reset_or_a_stop_gives_the_credit_of_the_connection_back() {
 }
 
 #[test]
-fn the_valve_counts_what_is_not_acknowledged_and_can_be_lifted() {
+fn valve_counts_unacknowledged_bytes_and_can_be_lifted() {
     let mine = Options { send_window: 10, ..Options::default() };
     let mut bench = Bench::new(1, mine, Options::default());
     let stream = bench.pair.a.open(Dir::Uni, 0).unwrap();
@@ -414,7 +414,7 @@ fn a_stop_reaches_the_writer_also_after_it_finished() {
 }
 
 #[test]
-fn the_higher_priority_goes_first_on_a_slow_link_and_equals_take_turns() {
+fn higher_priority_is_sent_first_and_equals_take_turns() {
     let mine = Options { rate: Some(100_000), ..Options::default() };
     let mut bench = Bench::new(1, mine, Options::default());
     let low = bench.pair.a.open(Dir::Uni, 1).unwrap();

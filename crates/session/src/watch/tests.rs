@@ -28,7 +28,7 @@ impl Fixture {
         fixture
     }
 
-    /// Sets the routes of a path, as slowly as none is held back.
+    /// Sets the routes of a path, one second after the last change so that it is not delayed.
     fn set(&mut self, at: u64, routes: &[Route]) {
         self.now += Duration::from_secs(1);
         let path = Path::parse(&format!("p/{at:05}")).unwrap();
@@ -54,7 +54,7 @@ fn route(hops: &[u64], cost: u64) -> Route {
     Route { session: SessionId(1), hops, cost: Cost { warm: 0, cold: cost }, fading: false }
 }
 
-/// Fills until nothing is left; the bytes.
+/// Fills until nothing is pending. Returns the bytes.
 fn drain(watching: &mut Watching, version: Version, max: usize) -> Vec<u8> {
     let mut all = Vec::new();
     while watching.is_pending() {
@@ -79,7 +79,7 @@ fn parse(version: Version, bytes: &[u8]) -> (Option<u64>, Vec<Announce>) {
 }
 
 #[test]
-fn a_call_looks_at_no_more_paths_than_allowed() {
+fn fill_examines_at_most_max_entries() {
     let fixture = Fixture::with_paths(3_000);
     for version in [Version::V06, Version::V05, Version::V04, Version::V02] {
         let mut watching = fixture.watch(version, false);
@@ -88,7 +88,7 @@ fn a_call_looks_at_no_more_paths_than_allowed() {
             let mut out = Vec::new();
             let filled = watching.fill(version, 100, &mut out);
             assert!(filled.entries <= 100 && filled.more == watching.is_pending());
-            // ANNOUNCE_INIT comes at once, and is a message at most.
+            // ANNOUNCE_INIT is sent at once, as one message at most.
             let most = if version.has_announce_init() { LIST_BYTES + FILL_BYTES } else { FILL_BYTES };
             assert!(out.len() < most + 1_500, "{} bytes", out.len());
             (calls, entries) = (calls + 1, entries + filled.entries);
@@ -127,11 +127,11 @@ fn counted_paths_that_go_before_they_are_sent_start_and_end() {
         let (count, announces) = parse(version, &bytes);
         assert_eq!(count, Some(600));
         let is_start = |announce: &&Announce| matches!(announce, Announce::Active { .. });
-        // The new one stands for one that was counted and has gone.
+        // The new path replaces a counted one that is gone.
         assert_eq!(announces.iter().take_while(is_start).count(), 601 - 1);
         assert_eq!(watching.watch.advertised(), 598);
         let ends = announces.iter().filter(|announce| !is_start(announce)).count();
-        assert_eq!(ends, announces.len() - 600, "then what has gone ends");
+        assert_eq!(ends, announces.len() - 600, "then withdrawn paths end");
     }
 }
 
@@ -156,7 +156,7 @@ fn reader_gets_publishers_and_prices_but_no_detours() {
 }
 
 #[test]
-fn relay_gets_every_route_and_late_relays_what_was_withheld() {
+fn late_relay_gets_routes_withheld_from_readers() {
     for version in [Version::V06, Version::V05, Version::V04] {
         let mut fixture = Fixture::with_paths(10);
         let mut watching = fixture.watch(version, false);
@@ -175,7 +175,7 @@ fn relay_gets_every_route_and_late_relays_what_was_withheld() {
 }
 
 #[test]
-fn numbers_of_a_stream_end_it_when_used_up() {
+fn exhausted_announce_ids_break_the_stream() {
     let mut fixture = Fixture::with_paths(1);
     let version = Version::V06;
     let mut watching = fixture.watch(version, false);

@@ -1,4 +1,4 @@
-//! What is announced reaches those who watch, and nobody else.
+//! Announces reach watchers, and no other peer.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{
     show::{rough, seeds, version_of, versions},
 };
 
-/// The chain `watcher` is told of a broadcast that `publisher` announced behind `before`.
+/// Hop chain that `watcher` gets for a broadcast announced by `publisher` after `before`.
 fn chain(relay: &Relay, publisher: usize, watcher: usize, before: &[u64]) -> Vec<Hop> {
     let mut chain: Vec<_> = before.iter().copied().map(Hop).chain([relay[publisher].hop]).collect();
     if !relay[publisher].version.has_hop_ids() {
@@ -39,7 +39,7 @@ fn announces_withdrawals_and_replacements_reach_watchers() {
         let mut live: BTreeMap<(usize, String), u64> = BTreeMap::new();
         for n in 0..60 {
             let publisher = publishers[rng.below(2) as usize];
-            // Each publisher has names of its own: which of two routes wins is core's matter.
+            // Each publisher has its own names: the choice between two routes is core's matter.
             let name = format!("live/{publisher}/{}", rng.below(6));
             if rng.chance(0.4) && live.remove(&(publisher, name.clone())).is_some() {
                 relay[publisher].withdraw(&name);
@@ -68,7 +68,7 @@ fn announces_withdrawals_and_replacements_reach_watchers() {
                 watch.live.iter().map(|(path, hops)| (path.clone(), hops.to_vec())).collect();
             assert_eq!(told, below, "seed {seed}: below {prefix:?}");
         }
-        // What was live at the time came first, as counted.
+        // The paths live at that time came first, as counted.
         let late = &relay[watcher].watches[&late];
         assert!(late.ok.is_none_or(|ok| ok.count == late.heard.len() as u64), "seed {seed}");
 
@@ -106,7 +106,7 @@ fn an_anonymous_publisher_is_stamped() {
 }
 
 #[test]
-fn a_peer_is_not_told_of_its_own_broadcasts() {
+fn peer_gets_no_announce_of_its_own_broadcasts() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &[]);
@@ -181,7 +181,7 @@ fn paths_are_relative_to_the_root_of_the_session() {
 }
 
 #[test]
-fn a_watcher_that_is_done_is_answered_with_fin() {
+fn finished_watcher_gets_a_fin() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &[]);

@@ -1,4 +1,4 @@
-//! Between versions: what one can say and the other cannot.
+//! Relaying between versions with different features.
 
 use relay_model::{Prefs, TrackInfo};
 use relay_wire::lite::{SubscribeResponse, Version};
@@ -15,7 +15,7 @@ fn body(n: u64) -> Frames {
 }
 
 #[test]
-fn payloads_are_the_same_in_every_pair_of_versions_and_times_where_both_have_them() {
+fn payloads_and_timestamps_survive_every_version_pair() {
     versions(|publishing| {
         let mut relay = Relay::of(publishing, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -46,7 +46,7 @@ fn payloads_are_the_same_in_every_pair_of_versions_and_times_where_both_have_the
 }
 
 #[test]
-fn frames_without_a_time_are_stamped_with_the_clock_of_the_relay() {
+fn frames_without_timestamps_get_the_relay_clock() {
     for publishing in [Version::V04, Version::V03] {
         let mut relay = Relay::of(publishing, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -67,7 +67,7 @@ fn frames_without_a_time_are_stamped_with_the_clock_of_the_relay() {
         for (tick, sent) in ticks.iter().zip(sent) {
             assert!((sent..sent + 10).contains(tick), "sent at {sent}, stamped {tick}");
         }
-        // In the unit that the track's properties name.
+        // In the timescale of the track's properties.
         let info = relay[reader].ask_track("live/cam", "video");
         relay.run(MS * 30);
         assert_eq!(relay[reader].track_answers[&info].info, Some(TrackInfo::default()));
@@ -77,7 +77,7 @@ fn frames_without_a_time_are_stamped_with_the_clock_of_the_relay() {
 }
 
 #[test]
-fn properties_are_answered_for_publishers_that_have_no_word_for_them() {
+fn track_info_is_served_for_publishers_without_it() {
     for publishing in [Version::V04, Version::V03] {
         let mut relay = Relay::of(publishing, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -90,13 +90,13 @@ fn properties_are_answered_for_publishers_that_have_no_word_for_them() {
             assert_eq!(answer.info, Some(TrackInfo::default()));
             assert!(answer.end.unwrap().is_fin());
         }
-        assert!(relay[publisher].serving("video").is_none(), "nobody asked for groups");
+        assert!(relay[publisher].serving("video").is_none(), "no groups were requested");
         relay.disperse();
     }
 }
 
 #[test]
-fn a_fin_is_the_end_of_a_track_before_05_and_its_last_groups_are_waited_for() {
+fn fin_ends_a_track_before_05_after_its_last_groups() {
     for publishing in [Version::V04, Version::V03] {
         let mut relay = Relay::of(publishing, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -112,13 +112,13 @@ fn a_fin_is_the_end_of_a_track_before_05_and_its_last_groups_are_waited_for() {
         show.run(&mut relay, 2, MS * 20, body);
         show.end(&mut relay, "video");
         relay.run(MS * 400);
-        // It was on its way when the end was said.
+        // A group in flight when the end was sent.
         let bytes = relay[publisher].group_bytes(show.subscribe, 2, &body(2));
         let late = relay[publisher].open_uni(bytes[..1_000].to_vec());
         show.groups.insert(2, body(2));
         relay.run(MS * 1_500);
         for (reader, sub) in &readers {
-            assert!(relay[*reader].sub(*sub).end.is_none(), "its last group still comes");
+            assert!(relay[*reader].sub(*sub).end.is_none(), "its last group is still arriving");
         }
         relay[publisher].write(late, bytes[1_000..].to_vec());
         relay[publisher].finish(late);
@@ -136,7 +136,7 @@ fn a_fin_is_the_end_of_a_track_before_05_and_its_last_groups_are_waited_for() {
 }
 
 #[test]
-fn a_subscription_is_accepted_or_its_first_group_named_before_anything_else() {
+fn first_response_is_subscribe_ok_or_start() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);

@@ -1,4 +1,4 @@
-//! Requests, SETUP, and streams that make no sense.
+//! Requests, SETUP, and invalid streams.
 
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ fn requests_for_one_track_are_asked_upstream_once() {
 }
 
 #[test]
-fn groups_that_come_before_the_track_info_are_no_answer_to_a_track_request() {
+fn groups_before_track_info_do_not_answer_a_track_request() {
     let mut relay = Relay::new(1);
     let publisher = relay.publisher("live/cam", &["video"]);
     relay[publisher].answers = false;
@@ -128,7 +128,7 @@ fn a_duplicate_parameter_closes_the_session() {
 }
 
 #[test]
-fn nothing_is_said_before_the_peer_is_let_in() {
+fn nothing_is_sent_before_authorisation() {
     let mut relay = Relay::new(1);
     let at = relay.link(host(), guest());
     relay.seats[at].admit = false;
@@ -262,7 +262,7 @@ fn a_group_of_an_unknown_subscription_is_refused() {
 }
 
 #[test]
-fn a_stream_without_its_header_is_given_up_in_time() {
+fn stream_without_a_header_times_out() {
     let mut relay = Relay::new(1);
     let reader = relay.subscriber();
     let bidi = relay[reader].open_bi(vec![BidiType::Track.id() as u8, 20, 1]);
@@ -276,7 +276,7 @@ fn a_stream_without_its_header_is_given_up_in_time() {
 }
 
 #[test]
-fn a_goaway_of_a_client_ends_nothing() {
+fn goaway_of_a_client_keeps_the_session_open() {
     let mut relay = Relay::new(1);
     let publisher = relay.publisher("live/cam", &["video"]);
     let bytes = relay[publisher].request(BidiType::Goaway.id(), &Goaway { uri: String::new() });
@@ -305,7 +305,7 @@ fn the_same_subscribe_id_twice_is_a_violation() {
 }
 
 #[test]
-fn the_relay_kills_a_session_with_the_code_it_is_told() {
+fn kill_closes_the_session_with_the_given_code() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let reader = relay.subscriber();

@@ -1,4 +1,4 @@
-//! Datagrams pass.
+//! Relaying of datagrams.
 
 use bytes::Bytes;
 use relay_model::limits;
@@ -19,7 +19,7 @@ fn send(relay: &mut Relay, show: &Show, sequence: u64, payload: Vec<u8>) {
 }
 
 #[test]
-fn datagrams_pass_whole_or_not_at_all() {
+fn datagrams_are_relayed_whole_or_not_at_all() {
     seeds(20, |seed, rng| {
         let mut relay = Relay::of(version_of(seed % 2), seed);
         let publisher = relay.publisher("live/cam", &["audio"]);
@@ -68,7 +68,7 @@ fn datagrams_pass_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_datagram_that_makes_no_sense_is_dropped() {
+fn malformed_datagram_is_dropped() {
     let mut relay = Relay::new(1);
     let publisher = relay.publisher("live/cam", &["audio"]);
     let reader = relay.subscriber();

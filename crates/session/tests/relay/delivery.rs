@@ -1,4 +1,4 @@
-//! Groups reach readers byte for byte.
+//! Delivery of groups to readers, byte for byte.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::{
 
 const TRACKS: [&str; 2] = ["video", "audio"];
 
-/// The order groups are sent in: neighbours swap now and then.
+/// Order in which groups are sent: neighbours are sometimes swapped.
 fn order(rng: &mut Rng, count: u64) -> Vec<u64> {
     let mut order: Vec<_> = (0..count).collect();
     for at in 1..order.len() {
-        // The first stays first: it is where readers begin.
+        // The first stays first, as readers begin with it.
         if at > 1 && rng.chance(0.3) {
             order.swap(at - 1, at);
         }
@@ -28,7 +28,7 @@ fn order(rng: &mut Rng, count: u64) -> Vec<u64> {
 #[test]
 fn every_group_arrives_whole_and_once_whatever_the_links() {
     seeds(48, |seed, rng| {
-        // Each publisher's version meets each reader's.
+        // Every publisher version is combined with every reader version.
         let mut relay = Relay::of(version_of(seed), seed);
         let (ours, theirs) = (rough(rng), rough(rng));
         let publisher = relay.publisher_on(ours, theirs, "live/cam", &TRACKS);
@@ -54,7 +54,7 @@ fn every_group_arrives_whole_and_once_whatever_the_links() {
                 relay.run(MS * rng.below(30) as u32);
             }
             if sequence == 0 {
-                // Where readers begin must be there before anything can overtake it.
+                // The first group must arrive before any other can overtake it.
                 relay.until("the first group", |relay| {
                     let has = |reader: &usize, sub| relay[*reader].has(sub, 0);
                     readers.iter().zip(&subs).all(|(reader, subs)| subs.iter().all(|sub| has(reader, *sub)))
@@ -95,7 +95,7 @@ fn a_late_joiner_gets_the_latest_group_from_its_first_frame() {
         let mut show = Show::new(&mut relay, publisher, "video");
         show.run(&mut relay, 3, MS * 20, |n| vec![(n as i64, vec![n as u8; 3_000])]);
 
-        // A small frame, then 5 MB of which half has come.
+        // A small frame, then 5 MB of which half has arrived.
         let body = vec![(7, bytes(rng, 10)), (8, bytes(rng, 5_000_000)), (9, vec![]), (10, bytes(rng, 100))];
         let whole = relay[publisher].group_bytes(show.subscribe, 3, &body);
         let half = 2_500_000 + rng.below(1_000) as usize;
@@ -124,7 +124,7 @@ fn a_late_joiner_gets_the_latest_group_from_its_first_frame() {
             })
         });
         for (reader, sub) in &subs[1..] {
-            assert_eq!(relay[*reader].groups_of(*sub).count(), 1, "older groups were not asked for");
+            assert_eq!(relay[*reader].groups_of(*sub).count(), 1, "older groups were not requested");
         }
         relay[publisher].write(stream, whole[half + 800_000..].to_vec());
         relay[publisher].finish(stream);
@@ -190,7 +190,7 @@ fn a_reader_gets_no_group_outside_its_range() {
 }
 
 #[test]
-fn a_start_too_far_back_is_named_where_it_really_begins() {
+fn too_early_start_is_reported_as_the_first_group_sent() {
     let mut relay = Relay::new(1);
     let publisher = relay.publisher("live/cam", &["video"]);
     let [first, second] = [relay.subscriber(), relay.subscriber()];

@@ -1,4 +1,4 @@
-//! What is over says so: a clean end as an end, everything else as a reset.
+//! Ends of tracks and groups: a clean end is sent as an end, any other as a reset.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     show::{Show, accepted, frames, patient, rough, seeds, version_of, versions},
 };
 
-/// How a publisher breaks off.
+/// Ways in which a publisher breaks off.
 #[derive(Clone, Copy, Debug)]
 enum Break {
     ResetGroup,
@@ -48,7 +48,7 @@ fn an_interrupted_group_never_looks_finished() {
         let mut body = frames(rng, 8_000);
         body.push((1, vec![1; 1_000]));
         let whole = relay[publisher].group_bytes(show.subscribe, 2, &body);
-        // Never between frames: some of the last one has come, not all.
+        // Never between frames: part of the last one has arrived.
         let cut = whole.len() - 1 - rng.below(900) as usize;
         show.groups.insert(2, body);
         let stream = relay[publisher].open_uni(whole[..cut].to_vec());
@@ -65,7 +65,7 @@ fn an_interrupted_group_never_looks_finished() {
             Break::Cut => relay[publisher].pair.cut("idle"),
         }
         let track_ends = !matches!(how, Break::ResetGroup | Break::FinMidFrame);
-        // Before moq-lite-05 this is how a track ends.
+        // Before moq-lite-05 a track ends like this.
         let old = relay[publisher].version.has_subscribe_ok();
         let clean = old && matches!(how, Break::FinWithoutEnd);
         relay.until("its end", |relay| {
@@ -80,12 +80,12 @@ fn an_interrupted_group_never_looks_finished() {
         assert!(answer.said_end.is_none() || clean, "seed {seed}: {how:?}");
         assert_eq!(answer.end.is_some_and(|end| end.is_fin()), clean, "seed {seed}: {how:?}");
         match how {
-            // Seen only if its stream was opened in time.
+            // Visible only if its stream was opened in time.
             Break::ResetGroup => {
                 let group = relay[reader].group(sub, 2);
                 assert!(group.iter().all(|group| group.end.unwrap().code() == Some(code)), "seed {seed}");
                 show.run(&mut relay, 1, MS * 3_000, |_| vec![(0, vec![1])]);
-                assert!(relay[reader].has(sub, 3), "seed {seed}: the track goes on");
+                assert!(relay[reader].has(sub, 3), "seed {seed}: the track continues");
             }
             Break::ResetSubscribe => assert_eq!(answer.end.unwrap().code(), Some(code), "seed {seed}"),
             _ => {}
@@ -95,10 +95,10 @@ fn an_interrupted_group_never_looks_finished() {
 }
 
 #[test]
-fn a_clean_end_is_said_before_the_fin_and_after_all_groups() {
+fn clean_end_is_sent_after_all_groups_and_before_the_fin() {
     seeds(48, |seed, rng| {
         let mut relay = Relay::of(version_of(seed), seed);
-        // The publisher's link loses: its END overtakes its last groups.
+        // The publisher's link is lossy: its END overtakes its last groups.
         let theirs = Options { loss: 0.3, ..guest() };
         let publisher = relay.publisher_on(host(), theirs, "live/cam", &["video"]);
         relay.version = version_of(seed / 4);
@@ -135,7 +135,7 @@ fn a_clean_end_is_said_before_the_fin_and_after_all_groups() {
 }
 
 #[test]
-fn a_track_that_ends_without_a_group_says_zero() {
+fn track_that_ends_without_a_group_sends_end_zero() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -153,7 +153,7 @@ fn a_track_that_ends_without_a_group_says_zero() {
 }
 
 #[test]
-fn groups_the_publisher_drops_are_named_to_readers() {
+fn groups_dropped_by_the_publisher_are_reported_to_readers() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -180,7 +180,7 @@ fn groups_the_publisher_drops_are_named_to_readers() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_answered_and_ends_the_upstream() {
+fn leaving_reader_is_answered_and_ends_the_upstream() {
     versions(|version| {
         for reset in [false, true] {
             let mut relay = Relay::of(version, 1);
@@ -202,10 +202,10 @@ fn a_reader_that_leaves_is_answered_and_ends_the_upstream() {
             assert_eq!(end.is_fin(), !reset);
             assert!(
                 relay[reader].group(sub, 0)[0].end.is_some_and(|end| !end.is_fin()),
-                "an open group is given up"
+                "an open group is reset"
             );
             assert!(relay[publisher].serving("video").is_none(), "the relay unsubscribed");
-            // What still comes for it is refused, and nothing else happens.
+            // Data that still arrives for it is refused, without further effect.
             relay[publisher].write(stream, vec![0, 1, 1, 1]);
             show.run(&mut relay, 1, MS * 60, |_| vec![(0, vec![1])]);
             assert!(relay.is_alive(publisher));

@@ -1,4 +1,4 @@
-//! A session does a budget of work in a call and goes on in the next: nothing is lost or changes its order by that.
+//! A session works one budget per call and continues in the next: nothing is lost or reordered by that.
 
 use relay_model::{StreamCode, limits};
 use relay_session::transport::Transport;
@@ -10,7 +10,7 @@ use crate::{
     show::{Show, patient, versions},
 };
 
-/// A relay whose sessions do `units` of work in a turn, and no more.
+/// A relay whose sessions do at most `units` of work in a turn.
 fn strict(mut relay: Relay, units: u32) -> Relay {
     (relay.budget, relay.is_strict) = (units, true);
     relay
@@ -30,7 +30,7 @@ fn small_frames_are_read_a_budget_at_a_time() {
         while !relay[reader].has(sub, 0) {
             let before = relay.meter.frames_in;
             relay.turn();
-            // A frame is a head and a payload.
+            // A frame counts twice: header and payload.
             assert!(relay.meter.frames_in - before <= 50, "{}", relay.meter.frames_in - before);
         }
         let [group] = relay[reader].group(sub, 0)[..] else { panic!("one stream") };
@@ -60,7 +60,7 @@ fn watches_take_turns_within_a_budget() {
         let all: usize = told.iter().sum();
         let step = all - before;
         before = all;
-        // What a turn may add: the calls of one session in it, each with a budget.
+        // Upper bound per turn: the calls of one session in it, each with a budget.
         assert!(step <= 3 * 1_024 / 4 + 3 * 16, "{step}");
         told.iter().all(|told| *told == 400)
     });
@@ -79,7 +79,7 @@ fn junk_behind_a_track_request_is_dropped() {
         let reader = relay.subscriber();
         let message = TrackRequest { broadcast: path("live/cam"), track: track("video") };
         let mut bytes = relay[reader].request(BidiType::Track.id(), &message);
-        // More than is taken of a stream of messages at a time.
+        // More than is read from a control stream at a time.
         bytes.resize(bytes.len() + 4 * limits::CONTROL_MESSAGE_BYTES, 7);
         let stream = relay[reader].open_bi(bytes);
         relay.until("an answer", |relay| relay[reader].raw[&stream].1.is_some());

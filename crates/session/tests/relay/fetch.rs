@@ -1,4 +1,4 @@
-//! Old groups on request: out of the log, or from the publisher, once.
+//! FETCH: old groups from the log, or from the publisher, which is asked once.
 
 use relay_model::{Prefs, SessionCode, StreamCode, limits};
 use relay_session::transport::Stream;
@@ -16,7 +16,7 @@ fn body(n: u64) -> Frames {
     (0..5).map(|at| (1_000 * n as i64 + at, vec![n as u8 + at as u8; 400])).collect()
 }
 
-/// A publisher of `live/cam` whose log holds groups 10, 11 and 12, and one that reads it.
+/// A publisher of `live/cam` whose log holds groups 10, 11 and 12, and a reader of it.
 fn on_air(version: Version) -> (Relay, Show, usize) {
     let mut relay = Relay::of(version, 1);
     let publisher = relay.publisher("live/cam", &["video"]);
@@ -39,13 +39,13 @@ fn asked(relay: &Relay, show: &Show) -> usize {
     relay[show.publisher].fetched("video").count()
 }
 
-/// The relay's one fetch under way.
+/// The relay's only open fetch.
 fn fetching(relay: &mut Relay, show: &Show) -> Stream {
     relay.until("a FETCH", |relay| !relay[show.publisher].fetching("video").is_empty());
     let all = relay[show.publisher].fetching("video");
     assert_eq!(all.len(), 1, "{all:?}");
     let fetch = &all[0].1;
-    assert_eq!((fetch.start_frame, fetch.end_frame), (0, None), "whole groups are asked for");
+    assert_eq!((fetch.start_frame, fetch.end_frame), (0, None), "whole groups are requested");
     all[0].0
 }
 
@@ -56,7 +56,7 @@ fn check(relay: &Relay, reader: usize, fetch: Stream, frames: &[(i64, Vec<u8>)])
 }
 
 #[test]
-fn a_held_group_is_served_whole_and_nobody_is_asked() {
+fn held_group_is_served_from_the_log() {
     for version in FETCHING {
         let (mut relay, show, reader) = on_air(version);
         let fetch = relay[reader].fetch("live/cam", "video", 11);
@@ -88,7 +88,7 @@ fn a_group_that_grows_is_followed_to_its_end() {
 }
 
 #[test]
-fn a_group_the_publisher_does_not_have_is_asked_for_once_and_refused_ever_after() {
+fn absent_group_is_requested_once_and_then_refused() {
     for version in FETCHING {
         let (mut relay, show, reader) = on_air(version);
         let fetch = relay[reader].fetch("live/cam", "video", 3);
@@ -105,7 +105,7 @@ fn a_group_the_publisher_does_not_have_is_asked_for_once_and_refused_ever_after(
 }
 
 #[test]
-fn a_group_several_want_is_asked_for_once_and_kept_for_later() {
+fn group_fetched_by_several_is_requested_once_and_cached() {
     for version in FETCHING {
         let (mut relay, show, first) = on_air(version);
         relay.version = if version == Version::V05 { Version::V06 } else { Version::V05 };
@@ -120,7 +120,7 @@ fn a_group_several_want_is_asked_for_once_and_kept_for_later() {
             relay[show.publisher].write(stream, vec![*byte]);
         }
         relay.run(MS * 50);
-        // What has come so far is passed on before the rest.
+        // Received frames are relayed before the rest arrives.
         for (reader, fetch) in fetches {
             assert_eq!(relay[reader].fetches[&fetch].frames.len(), 2);
         }
@@ -133,14 +133,14 @@ fn a_group_several_want_is_asked_for_once_and_kept_for_later() {
             check(&relay, reader, fetch, &body(3));
         }
         assert_eq!(asked(&relay, &show), 1);
-        // Nobody who follows live is given it.
+        // Live readers do not get it.
         assert!(relay[first].groups.iter().all(|group| group.sequence != Some(3)));
         relay.disperse();
     }
 }
 
 #[test]
-fn a_group_can_be_fetched_of_a_track_nobody_subscribes_to() {
+fn group_of_an_unsubscribed_track_can_be_fetched() {
     for version in FETCHING {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -153,7 +153,7 @@ fn a_group_can_be_fetched_of_a_track_nobody_subscribes_to() {
         relay.run(MS * 50);
         check(&relay, reader, fetch, &body(3));
         assert_eq!(code(&relay, reader, absent), Some(StreamCode::NOT_FOUND));
-        assert!(relay[publisher].serving("video").is_none(), "nothing live is asked for");
+        assert!(relay[publisher].serving("video").is_none(), "no live groups are requested");
         relay.disperse();
     }
 }
@@ -170,7 +170,7 @@ fn an_empty_group_is_fetched_as_such() {
 }
 
 #[test]
-fn a_refusal_is_passed_on_and_not_remembered() {
+fn refusal_is_forwarded_and_not_cached() {
     for version in FETCHING {
         let (mut relay, show, reader) = on_air(version);
         for time in 1..3 {
@@ -186,7 +186,7 @@ fn a_refusal_is_passed_on_and_not_remembered() {
 }
 
 #[test]
-fn a_range_of_frames_is_cut_out_of_what_is_held_and_of_what_is_fetched() {
+fn frame_range_is_served_from_held_and_fetched_groups() {
     let (mut relay, show, reader) = on_air(Version::V06);
     for group in [11, 3] {
         let ranges = [(1, Some(2)), (0, Some(0)), (3, None), (4, Some(9)), (5, None), (9, Some(9))];
@@ -217,13 +217,13 @@ fn a_range_ends_before_its_group_does() {
     relay[show.publisher].write(stream, bytes);
     relay.run(MS * 50);
     check(&relay, reader, fetch, &body(3)[1..3]);
-    // Nobody wants the rest.
+    // The rest is not requested.
     assert!(relay[show.publisher].fetching("video").is_empty());
     relay.disperse();
 }
 
 #[test]
-fn what_everybody_has_abandoned_is_cancelled() {
+fn fetch_abandoned_by_all_is_cancelled() {
     for (version, by_stop) in FETCHING.into_iter().flat_map(|version| [(version, false), (version, true)]) {
         let (mut relay, show, reader) = on_air(version);
         let other = relay.subscriber();
@@ -232,12 +232,12 @@ fn what_everybody_has_abandoned_is_cancelled() {
         let bytes = frame_bytes(version, &body(3));
         relay[show.publisher].write(stream, bytes[..600].to_vec());
         relay.run(MS * 30);
-        // It grows in the log by now: this one follows.
+        // It is already growing in the log: this fetch follows it.
         let followed = relay[other].fetch("live/cam", "video", 3);
         relay.run(MS * 30);
         relay[reader].give_up(fetch, by_stop);
         relay.run(MS * 50);
-        assert_eq!(relay[show.publisher].stopped.get(&stream), None, "another one waits");
+        assert_eq!(relay[show.publisher].stopped.get(&stream), None, "another fetch waits");
         relay[show.publisher].write(stream, bytes[600..1_000].to_vec());
         relay.run(MS * 30);
         assert!(
@@ -249,7 +249,7 @@ fn what_everybody_has_abandoned_is_cancelled() {
         assert_eq!(relay[show.publisher].stopped.get(&stream), Some(&StreamCode::CANCEL));
         let (_, _, end) = relay[show.publisher].fetched("video").next().unwrap();
         assert_eq!(end.and_then(Ended::code), Some(StreamCode::CANCEL));
-        // It can be had again.
+        // It can be fetched again.
         let again = relay[reader].fetch("live/cam", "video", 3);
         let stream = fetching(&mut relay, &show);
         relay[show.publisher].answer_fetch(stream, &body(3));
@@ -276,7 +276,7 @@ fn a_fetch_cut_short_upstream_is_reset_and_never_finished() {
         }
         relay.run(MS * 50);
         assert_eq!(code(&relay, reader, fetch), Some(ended));
-        // Only the publisher can mend it.
+        // Only the publisher can repair it.
         let again = relay[reader].fetch("live/cam", "video", 3);
         let stream = fetching(&mut relay, &show);
         relay[show.publisher].answer_fetch(stream, &body(3));
@@ -311,7 +311,7 @@ fn a_group_that_was_cut_short_live_can_be_fetched_whole() {
 }
 
 #[test]
-fn who_waits_for_a_group_of_a_track_that_ends_is_reset() {
+fn pending_fetch_is_reset_when_the_track_ends() {
     for version in FETCHING {
         for clean in [false, true] {
             let (mut relay, show, reader) = on_air(version);
@@ -332,7 +332,7 @@ fn who_waits_for_a_group_of_a_track_that_ends_is_reset() {
 }
 
 #[test]
-fn publishers_that_serve_no_old_groups_are_not_asked() {
+fn publishers_without_fetch_get_no_request() {
     for version in [Version::V04, Version::V03] {
         let (mut relay, show, reader) = on_air(version);
         let [held, unknown] = [11, 3].map(|group| relay[reader].fetch("live/cam", "video", group));

@@ -1,5 +1,5 @@
-//! A relay of one worker around real sessions, a real store and a real fan-out. Core and the worker
-//! are played by a few lines: one route decides, orders are carried out in the next turn.
+//! A relay of one worker with real sessions, a real store and a real fan-out. Core and the worker are
+//! stand-ins: one route decides, and orders are executed in the next turn.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -24,11 +24,11 @@ use relay_wire::lite::Version;
 use crate::peer::{Peer, path};
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
-/// Units of work of one call of a session: little, so that most is done in parts.
+/// Work units of one call into a session: few, so that most work is done in parts.
 const BUDGET: u32 = 7;
 const WORKER: WorkerId = WorkerId(0);
 
-/// What a client's session is.
+/// State of one client's session.
 pub(crate) struct Seat {
     pub(crate) id: SessionId,
     pub(crate) session: Option<Session>,
@@ -37,33 +37,33 @@ pub(crate) struct Seat {
     pub(crate) admit: bool,
     pub(crate) authorizes: Vec<String>,
     is_let_in: bool,
-    /// What the peer said to be of no use to it.
+    /// Hop excluded by the peer.
     pub(crate) exclude: Hop,
     pub(crate) orders: VecDeque<Order>,
 }
 
-/// One track that is pulled from a publisher.
+/// A track pulled from a publisher.
 pub(crate) struct Pull {
     pub(crate) key: (Path, TrackName),
     pub(crate) source: usize,
     pub(crate) epoch: Epoch,
     pub(crate) readers: BTreeMap<(usize, SubId), (Prefs, Want)>,
-    /// Who waits for which old group.
+    /// Fetches waiting for old groups.
     pub(crate) fetches: BTreeMap<u64, Vec<(usize, SubId)>>,
-    /// Its publisher left; its log waits for another session of it.
+    /// Whether its publisher left, and its log waits for another session of that publisher.
     pub(crate) orphan: bool,
     pub(crate) ended: bool,
-    /// What readers ask together has been said.
+    /// Union of the readers' preferences sent last.
     pub(crate) said: Option<(Prefs, Want)>,
 }
 
 pub(crate) struct Relay {
     pub(crate) seed: u64,
-    /// Of the peers that connect from now on.
+    /// Version of the peers that connect from now on.
     pub(crate) version: Version,
     /// Whether their URL comes with the connection.
     pub(crate) has_url: bool,
-    /// Of the sessions that begin from now on.
+    /// Limits of the sessions that begin from now on.
     pub(crate) limits: SessionLimits,
     /// Whether logs wait for their publisher when its session ends.
     pub(crate) lingers: bool,
@@ -74,11 +74,11 @@ pub(crate) struct Relay {
     pub(crate) meter: relay_meter::Worker,
     pub(crate) seats: Vec<Seat>,
     pub(crate) peers: Vec<Peer>,
-    /// Asks wait while it is on.
+    /// While on, asks are not processed.
     pub(crate) core_sleeps: bool,
-    /// Units of work of one call of a session.
+    /// Work units of one call into a session.
     pub(crate) budget: u32,
-    /// Each call is one budget of work; what it does not suffice for waits for the next turn.
+    /// Whether each turn is limited to one work budget; the rest waits for the next turn.
     pub(crate) is_strict: bool,
     /// Every ask, in order.
     pub(crate) asks: Vec<(usize, Ask)>,
@@ -86,7 +86,7 @@ pub(crate) struct Relay {
     mail: VecDeque<(usize, Ask)>,
     routes: BTreeMap<Path, Vec<Route>>,
     pub(crate) pulls: BTreeMap<LogId, Pull>,
-    /// Whoever subscribes next gets a log of its own.
+    /// Whether the next subscriber gets its own log.
     pub(crate) apart: bool,
     logs: u64,
 }
@@ -105,12 +105,12 @@ impl IndexMut<usize> for Relay {
     }
 }
 
-/// The relay's end of a link: generous credit.
+/// Options of the relay's end of a link, with ample credit.
 pub(crate) fn host() -> Options {
     Options { uni_streams: 1_024, bidi_streams: 2_048, ..Options::default() }
 }
 
-/// A subscriber's end: generous credit.
+/// Options of a subscriber's end, with ample credit.
 pub(crate) fn guest() -> Options {
     Options { uni_streams: 1_024, bidi_streams: 100, ..Options::default() }
 }
@@ -121,12 +121,12 @@ pub(crate) fn everything() -> Grant {
 }
 
 impl Relay {
-    /// One whose peers speak moq-lite-05.
+    /// A relay whose peers speak moq-lite-05.
     pub(crate) fn new(seed: u64) -> Self {
         Self::of(Version::V05, seed)
     }
 
-    /// One whose peers speak `version`.
+    /// A relay whose peers speak `version`.
     pub(crate) fn of(version: Version, seed: u64) -> Self {
         let now = Instant::now();
         let store = Store::new(relay_store::Config {
@@ -161,7 +161,7 @@ impl Relay {
         }
     }
 
-    /// A peer on a link; no SETUP sent.
+    /// Adds a peer on a link, without sending SETUP.
     pub(crate) fn link(&mut self, ours: Options, theirs: Options) -> usize {
         let at = self.peers.len();
         let id = SessionId::new(WORKER, at as u64 + 1);
@@ -192,14 +192,14 @@ impl Relay {
         at
     }
 
-    /// A peer that has been let in.
+    /// Adds an admitted peer.
     pub(crate) fn connect(&mut self, ours: Options, theirs: Options) -> usize {
         let at = self.link(ours, theirs);
         self.let_in(at);
         at
     }
 
-    /// The peer says SETUP where there is one, and is let in.
+    /// Sends the peer's SETUP, in versions that have one, and waits for its admission.
     pub(crate) fn let_in(&mut self, at: usize) {
         if self.peers[at].version.has_setup() {
             self.peers[at].setup();
@@ -212,7 +212,7 @@ impl Relay {
         }
     }
 
-    /// A publisher of one broadcast, known to the relay.
+    /// Adds a publisher of one broadcast, and waits until the relay knows it.
     pub(crate) fn publisher(&mut self, broadcast: &str, names: &[&str]) -> usize {
         self.publisher_on(host(), guest(), broadcast, names)
     }
@@ -238,7 +238,7 @@ impl Relay {
         self.connect(host(), guest())
     }
 
-    /// Waits until the relay subscribed to `name`; its subscribe id.
+    /// Waits until the relay subscribed to `name`. Returns the subscribe id.
     pub(crate) fn upstream(&mut self, publisher: usize, name: &str) -> u64 {
         self.until("upstream SUBSCRIBE", |relay| relay.peers[publisher].serving(name).is_some());
         self.peers[publisher].serving(name).unwrap().1.id
@@ -251,7 +251,7 @@ impl Relay {
         }
     }
 
-    /// Runs until `done`; a minute at most.
+    /// Runs until `done`, at most for a minute.
     pub(crate) fn until(&mut self, what: &str, done: impl FnMut(&Self) -> bool) {
         self.until_within(Duration::from_secs(60), what, done);
     }
@@ -264,7 +264,7 @@ impl Relay {
         }
     }
 
-    /// A millisecond: what a worker does in a turn, then the peers'.
+    /// Advances by a millisecond: one turn of the worker, then of the peers.
     pub(crate) fn turn(&mut self) {
         self.now += MS;
         for at in 0..self.peers.len() {
@@ -391,7 +391,7 @@ impl Relay {
 
     // Core.
 
-    /// Asks under way are lost; how many there were.
+    /// Drops asks in flight. Returns their number.
     pub(crate) fn forget_mail(&mut self) -> usize {
         std::mem::take(&mut self.mail).len()
     }
@@ -502,7 +502,7 @@ impl Relay {
         waiting.push((at, sub));
     }
 
-    /// The logs of a track go on with another session of its publisher.
+    /// Continues the logs of a track with another session of its publisher.
     pub(crate) fn resume(&mut self, name: &str, source: usize) {
         for (log, pull) in &mut self.pulls {
             if pull.key.1.as_str() != name || pull.ended {
@@ -521,7 +521,7 @@ impl Relay {
         }
     }
 
-    /// Whatever leads to the broadcast was taken back, and nobody has confirmed it.
+    /// Marks all routes of the broadcast as withdrawn but unconfirmed.
     pub(crate) fn fade(&mut self, broadcast: &str) {
         let routes = self.routes.get_mut(&path(broadcast)).expect("announced");
         routes.iter_mut().for_each(|route| route.fading = true);
@@ -557,7 +557,7 @@ impl Relay {
         self.unsubscribe(|reader| reader.0 == at);
     }
 
-    /// Everyone leaves; what remains would be a leak.
+    /// Closes all sessions and checks that nothing is leaked.
     pub(crate) fn disperse(&mut self) {
         for at in 0..self.peers.len() {
             if self.peers[at].closed.is_none() {
@@ -566,7 +566,7 @@ impl Relay {
         }
         let seed = self.seed;
         self.until("end of all sessions", |relay| relay.seats.iter().all(|seat| seat.session.is_none()));
-        // A path that changed often is withdrawn a little later.
+        // The withdrawal of a path that changed often is delayed.
         self.until("withdrawal of all paths", |relay| relay.store.board().paths() == 0);
         assert_eq!(self.fanout.logs(), 0, "seed {seed}");
         let mut watchers = Vec::new();

@@ -1,4 +1,4 @@
-//! What a scripted peer does with what comes.
+//! Reading side of a scripted peer.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::{
     record::{UNTIMED, hear_watch},
 };
 
-/// What a stream the peer reads is for.
+/// Purpose of a stream read by the peer.
 pub(crate) enum Role {
     Header(Inbox),
     Request(Inbox, Option<BidiType>),
@@ -29,12 +29,12 @@ pub(crate) enum Role {
     Sub(Inbox, Stream),
     Track(Inbox, Stream),
     Asked(Inbox, usize),
-    /// Bytes are kept, nothing more.
+    /// Bytes are stored without parsing.
     Raw(Stream),
 }
 
 impl Peer {
-    /// One turn: events, all that can be read and written.
+    /// Runs one turn: processes events, reads and writes as much as possible.
     pub(crate) fn turn(&mut self, now: Instant) {
         self.now = now;
         while let Some(event) = self.t().poll() {
@@ -84,7 +84,7 @@ impl Peer {
             if matches!(role, Role::Group(..)) && !self.reads_groups {
                 break;
             }
-            // A byte at a time up to a group's type, so that its bytes stay in order.
+            // Reads one byte at a time up to a group's type, so that its bytes stay in order.
             let max = if matches!(role, Role::Header(_)) { 1 } else { 64 * 1024 };
             let ended = match self.t().read(stream, max) {
                 Ok(Some(bytes)) => {

@@ -1,4 +1,4 @@
-//! Peers that mean harm, or break.
+//! Hostile and broken peers.
 
 use relay_model::{SessionCode, StreamCode, TrackInfo};
 use relay_session::transport::Closed;
@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[test]
-fn a_duplicate_parameter_is_called_by_its_name() {
+fn duplicate_parameter_closes_with_reason_duplicate() {
     for version in [Version::V06, Version::V05] {
         let mut relay = Relay::of(version, 1);
         let at = relay.link(host(), guest());
@@ -23,7 +23,7 @@ fn a_duplicate_parameter_is_called_by_its_name() {
 }
 
 #[test]
-fn a_second_setup_stream_closes_and_is_unknown_where_there_is_none() {
+fn second_setup_stream_closes_versions_with_setup() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let at = relay.subscriber();
@@ -43,7 +43,7 @@ fn a_second_setup_stream_closes_and_is_unknown_where_there_is_none() {
 }
 
 #[test]
-fn a_group_before_setup_is_refused_without_harm() {
+fn group_before_setup_is_refused() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let at = relay.link(host(), guest());
@@ -73,7 +73,7 @@ fn a_group_before_setup_is_refused_without_harm() {
 }
 
 #[test]
-fn a_group_stream_that_dies_early_is_no_group() {
+fn group_stream_without_a_full_header_is_ignored() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -104,7 +104,7 @@ fn a_group_stream_that_dies_early_is_no_group() {
 }
 
 #[test]
-fn a_code_nobody_knows_is_passed_on() {
+fn unknown_code_is_forwarded() {
     versions(|version| {
         for code in [StreamCode(0x2a), StreamCode(u32::MAX)] {
             let mut relay = Relay::of(version, 1);
@@ -129,7 +129,7 @@ fn a_code_nobody_knows_is_passed_on() {
 }
 
 #[test]
-fn a_peer_that_stops_what_the_relay_says_harms_only_itself() {
+fn stop_sending_on_relay_requests_has_no_effect() {
     use relay_session::transport::Transport;
     versions(|version| {
         let mut relay = Relay::of(version, 1);
@@ -137,7 +137,7 @@ fn a_peer_that_stops_what_the_relay_says_harms_only_itself() {
         let reader = relay.subscriber();
         let sub = relay[reader].subscribe("live/cam", "video", patient());
         let mut show = Show::new(&mut relay, publisher, "video");
-        // Some peers say "stop" to a request they have read: it stands.
+        // Some peers send STOP_SENDING for a request they have read: the request stays in force.
         let (request, _) = relay[publisher].serving("video").unwrap();
         relay[publisher].t().stop(request, StreamCode::INTERNAL);
         let announces = relay[publisher].asked[0].stream;
@@ -154,7 +154,7 @@ fn a_peer_that_stops_what_the_relay_says_harms_only_itself() {
 }
 
 #[test]
-fn pieces_of_a_group_are_never_put_together_to_a_whole_that_was_not() {
+fn pieces_of_different_groups_are_never_joined() {
     seeds(120, |seed, rng| {
         let version = version_of(seed);
         let mut relay = Relay::of(version, seed);
@@ -178,7 +178,7 @@ fn pieces_of_a_group_are_never_put_together_to_a_whole_that_was_not() {
             let first = if version.has_frame_ranges() { rng.below(4) } else { 0 };
             let rest = &frames[first as usize..];
             let whole = relay[publisher].group_bytes_from(show.subscribe, 0, first, rest);
-            // In the middle of a frame, or at the end of the last.
+            // In the middle of a frame, or at the end of the last one.
             let cut = if rng.chance(0.3) {
                 whole.len()
             } else {

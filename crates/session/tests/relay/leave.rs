@@ -1,4 +1,4 @@
-//! Going away, whichever side does.
+//! GOAWAY from either side.
 
 use relay_model::{SessionCode, StreamCode};
 use relay_session::pair::Options;
@@ -25,7 +25,7 @@ fn is_quiet(relay: &Relay, at: usize) -> bool {
 }
 
 #[test]
-fn a_peer_is_told_once_to_go_where_its_version_has_a_word_for_it() {
+fn goaway_is_sent_once_in_versions_that_have_it() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -46,7 +46,7 @@ fn a_peer_is_told_once_to_go_where_its_version_has_a_word_for_it() {
                 assert!(end.unwrap().is_fin());
             }
         }
-        // It is served until it goes.
+        // The peer is served until it leaves.
         show.run(&mut relay, 2, MS * 30, |_| vec![(0, vec![1; 100])]);
         show.check_all(&relay, reader, sub, 0);
         relay.disperse();
@@ -54,7 +54,7 @@ fn a_peer_is_told_once_to_go_where_its_version_has_a_word_for_it() {
 }
 
 #[test]
-fn a_peer_that_is_going_is_the_last_choice_and_served_on() {
+fn peer_that_sent_goaway_is_last_choice_and_still_served() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -70,7 +70,7 @@ fn a_peer_that_is_going_is_the_last_choice_and_served_on() {
         }
         let draining =
             relay.asks.iter().filter(|(at, ask)| (*at, ask) == (publisher, &relay_model::Ask::Draining));
-        assert_eq!(draining.count(), usize::from(version.has_goaway()), "said once");
+        assert_eq!(draining.count(), usize::from(version.has_goaway()), "reported once");
         show.run(&mut relay, 2, MS * 30, |_| vec![(0, vec![1; 100])]);
         show.check_all(&relay, reader, sub, 0);
         assert!(relay.is_alive(publisher));
@@ -79,7 +79,7 @@ fn a_peer_that_is_going_is_the_last_choice_and_served_on() {
 }
 
 #[test]
-fn a_session_that_winds_down_finishes_what_it_began_and_begins_nothing() {
+fn winding_down_finishes_open_groups_and_starts_none() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -109,7 +109,7 @@ fn a_session_that_winds_down_finishes_what_it_began_and_begins_nothing() {
 }
 
 #[test]
-fn a_session_that_winds_down_refuses_what_is_asked_of_it() {
+fn winding_down_refuses_new_requests() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -134,11 +134,11 @@ fn a_session_that_winds_down_refuses_what_is_asked_of_it() {
 }
 
 #[test]
-fn groups_that_wait_for_a_stream_are_not_begun_any_more() {
+fn winding_down_drops_groups_waiting_for_a_stream() {
     for version in [Version::V06, Version::V05] {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
-        // Streams for two groups: that of SETUP can be had again.
+        // Streams for two groups: the one of SETUP becomes free again.
         let reader = relay.connect(host(), Options { uni_streams: 2, ..guest() });
         let sub = relay[reader].subscribe("live/cam", "video", patient());
         let mut show = Show::new(&mut relay, publisher, "video");
@@ -162,7 +162,7 @@ fn groups_that_wait_for_a_stream_are_not_begun_any_more() {
 }
 
 #[test]
-fn a_publisher_that_is_wound_down_finishes_the_group_it_is_in_and_begins_none() {
+fn wound_down_publisher_finishes_its_group_and_starts_none() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -175,14 +175,14 @@ fn a_publisher_that_is_wound_down_finishes_the_group_it_is_in_and_begins_none() 
         let begun = relay[publisher].open_uni(bytes[..700].to_vec());
         relay.run(MS * 30);
         relay.with(publisher, |session, t, cx| session.wind_down(t, cx));
-        assert!(!is_quiet(&relay, publisher), "a group is on its way");
+        assert!(!is_quiet(&relay, publisher), "a group is in flight");
         relay[publisher].send_group(show.subscribe, 2, &vec![(2, vec![6; 100])]);
         relay[publisher].write(begun, bytes[700..].to_vec());
         relay[publisher].finish(begun);
         relay.run(MS * 60);
         assert!(is_quiet(&relay, publisher));
         assert!(relay[reader].has(sub, 1), "it was finished");
-        assert!(relay[reader].group(sub, 2).is_empty(), "and none was begun");
+        assert!(relay[reader].group(sub, 2).is_empty(), "no further group was started");
         relay.disperse();
     });
 }

@@ -1,4 +1,4 @@
-//! moq-lite-01 and 02: the version is agreed on in the session, and much cannot be said.
+//! moq-lite-01 and 02: the version is negotiated in the session, and many features are missing.
 
 use relay_model::{Prefs, SessionCode, StreamCode, limits};
 use relay_session::transport::{Closed, Dir, Transport};
@@ -24,7 +24,7 @@ fn body(n: u64) -> Frames {
     vec![(90, vec![n as u8; 10]), (40, vec![7; 3_000]), (91, vec![])]
 }
 
-/// What a client says that offers these versions.
+/// CLIENT_SETUP of a client that offers these versions.
 fn offer(versions: &[u64]) -> Vec<u8> {
     let parameters = vec![(2, Value::Number(42_069)), (7, Value::Bytes(b"somebody".to_vec()))];
     let mut out = Vec::new();
@@ -40,7 +40,7 @@ fn closed(relay: &Relay, at: usize) -> Option<SessionCode> {
 }
 
 #[test]
-fn the_first_version_of_the_clients_that_is_served_is_spoken() {
+fn first_supported_version_of_the_client_is_chosen() {
     let (v01, v02) = (code(Version::V01).unwrap(), code(Version::V02).unwrap());
     for (offered, chosen) in [
         (&[v02, v01, 0xff00_000e][..], Version::V02),
@@ -62,21 +62,21 @@ fn the_first_version_of_the_clients_that_is_served_is_spoken() {
 }
 
 #[test]
-fn a_client_without_a_version_in_common_is_told_so() {
+fn client_without_a_common_version_is_closed() {
     for offered in [&[][..], &[0xff00_000e, 0xff0d_ad03]] {
         let mut relay = Relay::of(Version::V02, 1);
         let at = relay.link(host(), guest());
         relay[at].open_bi(offer(offered));
         relay.until("the end", |relay| relay[at].closed.is_some());
         assert_eq!(closed(&relay, at), Some(SessionCode::VERSION));
-        assert_eq!(relay.seats[at].authorizes, [""; 0], "nobody was asked about it");
+        assert_eq!(relay.seats[at].authorizes, [""; 0], "no authorisation was requested");
         assert_eq!(relay.meter.refused_version, 1);
         relay.disperse();
     }
 }
 
 #[test]
-fn a_setup_that_is_none_ends_the_session() {
+fn invalid_setup_ends_the_session() {
     let oversize = [&[0x20][..], &(SETUP_BYTES as u16 + 1).to_be_bytes()].concat();
     let leftover = vec![0x20, 0, 3, 0, 0, 9];
     for bytes in [oversize, leftover] {
@@ -87,7 +87,7 @@ fn a_setup_that_is_none_ends_the_session() {
         assert_eq!(closed(&relay, at), Some(SessionCode::PROTOCOL_VIOLATION));
         relay.disperse();
     }
-    // It ends before it is whole.
+    // The message is truncated.
     let mut relay = Relay::of(Version::V02, 1);
     let at = relay.link(host(), guest());
     let stream = relay[at].open_bi(offer(&[1])[..5].to_vec());
@@ -98,7 +98,7 @@ fn a_setup_that_is_none_ends_the_session() {
 }
 
 #[test]
-fn a_client_that_says_no_version_is_not_waited_for() {
+fn client_that_offers_no_version_times_out() {
     for has_url in [false, true] {
         for said in [None, Some(offer(&[1])[..4].to_vec()), Some(vec![BidiType::Announce.id() as u8])] {
             let mut relay = Relay::of(Version::V02, 1);
@@ -126,7 +126,7 @@ fn other_streams_wait_for_the_version() {
         let early = relay[at].watch("");
         let unknown = relay[at].open_bi(vec![0x33]);
         relay.run(MS * 500);
-        assert!(relay[at].asked.is_empty(), "nothing is asked of whoever has no version");
+        assert!(relay[at].asked.is_empty(), "no request is sent before the version is known");
         assert!(relay[at].watches[&early].init.is_none());
         assert_eq!(relay[at].raw[&unknown].1.unwrap().code(), Some(StreamCode::CANCEL));
         relay[at].hello();
@@ -135,7 +135,7 @@ fn other_streams_wait_for_the_version() {
         assert_eq!(init.suffixes, [path("live/cam")]);
         assert!(!relay[at].asked.is_empty());
         assert!(relay.is_alive(first) && relay.is_alive(at));
-        // Only once.
+        // The exchange happens only once.
         let second = relay[at].open_bi(offer(&[code(version).unwrap()]));
         relay.run(MS * 100);
         assert_eq!(relay[at].raw[&second].1.unwrap().code(), Some(StreamCode::CANCEL));
@@ -152,7 +152,7 @@ fn the_end_of_its_first_stream_is_the_end_of_the_session() {
             let at = relay.subscriber();
             let stream = relay[at].hello.unwrap();
             relay[at].write(stream, encoded(version, &SessionInfo { bitrate: 1_000_000 }));
-            // Who reads no more of it has not left.
+            // A peer that stops reading it has not left.
             relay[at].t().stop(stream, StreamCode::INTERNAL);
             relay.run(MS * 100);
             assert!(relay.is_alive(at));
@@ -168,7 +168,7 @@ fn the_end_of_its_first_stream_is_the_end_of_the_session() {
 }
 
 #[test]
-fn what_is_there_is_listed_once_and_then_told_as_it_changes() {
+fn live_paths_are_listed_once_and_then_announced_on_change() {
     each(|version| {
         let mut relay = Relay::of(Version::V06, 1);
         let publishers = [0; 2].map(|_| relay.subscriber());
@@ -184,7 +184,7 @@ fn what_is_there_is_listed_once_and_then_told_as_it_changes() {
         assert_eq!(heard.init.as_ref().unwrap().suffixes, [path("a"), path("b")]);
         assert!(heard.heard.is_empty());
 
-        // Somebody else's: it ends before it begins again.
+        // From another publisher: it ends before it is announced again.
         relay[publishers[1]].publish("live/a", &[], &[]);
         relay[publishers[1]].publish("live/c", &[], &[]);
         relay.run(MS * 50);
@@ -228,7 +228,7 @@ fn a_list_that_does_not_fit_goes_on_in_announces() {
 }
 
 #[test]
-fn a_publisher_that_was_there_first_is_heard_with_its_list() {
+fn initial_list_of_a_publisher_is_routed() {
     each(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.link(host(), guest());
@@ -242,7 +242,7 @@ fn a_publisher_that_was_there_first_is_heard_with_its_list() {
         relay.run(MS * 100);
         let told = |relay: &Relay| relay[watcher].watches[&watch].live.clone();
         assert_eq!(told(&relay).keys().cloned().collect::<Vec<_>>(), ["a", "b"].map(path));
-        // Nobody knows who made it: it has a stamp, so that two of them differ.
+        // The original publisher is unknown: a stamp replaces its hop, so that two of them differ.
         let stamp = relay_model::Hop(9_000 + publisher as u64);
         assert_eq!(told(&relay)[&path("a")].to_vec(), [stamp, relay_model::Hop::ANONYMOUS]);
         relay[publisher].withdraw("a");
@@ -302,13 +302,13 @@ fn tracks_go_from_and_to_every_version() {
             }
         }
         let updates = relay[publisher].asked.iter().map(|asked| asked.updates.len()).sum::<usize>();
-        assert!(!publishing.has_legacy_setup() || updates == 0, "there is no word for a change");
+        assert!(!publishing.has_legacy_setup() || updates == 0, "these versions have no update message");
         relay.disperse();
     }
 }
 
 #[test]
-fn a_missing_track_is_refused_and_a_dropped_group_not_named() {
+fn missing_track_is_refused_and_drops_are_not_reported() {
     each(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -318,7 +318,7 @@ fn a_missing_track_is_refused_and_a_dropped_group_not_named() {
         let show = Show::new(&mut relay, publisher, "video");
         relay.run(MS * 50);
         assert_eq!(relay[reader].sub(missing).end.unwrap().code(), Some(StreamCode::UNROUTABLE));
-        // A group that breaks off.
+        // A group that is cut short.
         let bytes = relay[publisher].group_bytes(show.subscribe, 0, &body(0));
         let broken = relay[publisher].open_uni(bytes);
         relay.run(MS * 50);
@@ -331,7 +331,7 @@ fn a_missing_track_is_refused_and_a_dropped_group_not_named() {
 }
 
 #[test]
-fn what_the_versions_have_no_word_for_is_refused() {
+fn requests_unknown_to_the_version_are_refused() {
     each(|version| {
         let mut relay = Relay::of(version, 1);
         let at = relay.subscriber();
@@ -354,7 +354,7 @@ fn what_the_versions_have_no_word_for_is_refused() {
 }
 
 #[test]
-fn a_bare_new_priority_is_taken() {
+fn bare_priority_update_is_applied() {
     each(|version| {
         let mut relay = Relay::of(version, 1);
         relay.publisher("live/cam", &["video"]);
@@ -374,7 +374,7 @@ fn a_bare_new_priority_is_taken() {
 }
 
 #[test]
-fn a_publisher_that_comes_back_goes_on_where_it_was() {
+fn returning_publisher_resumes_its_track() {
     each(|version| {
         let mut relay = Relay::of(version, 1);
         relay.lingers = true;

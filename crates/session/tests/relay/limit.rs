@@ -1,4 +1,4 @@
-//! Each bound at its value and one past it.
+//! Each limit at its value and one past it.
 
 use relay_model::{
     Ask, SessionCode, StreamCode,
@@ -22,7 +22,7 @@ fn violation(closed: &Option<Closed>) -> bool {
     matches!(closed, Some(Closed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)))
 }
 
-/// A SETUP whose body is `len` bytes, most of it a parameter nobody knows.
+/// A SETUP with a body of `len` bytes, most of it an unknown parameter.
 fn setup_of(len: usize) -> Vec<u8> {
     let mut body = vec![1, 0x2a];
     varint::put(len as u64 - 2 - 4, &mut body);
@@ -117,7 +117,7 @@ fn a_frame_of_the_limit_passes_and_one_past_it_is_refused() {
                 relay[reader].group(sub, 0).iter().map(|group| group.end.unwrap().code()).collect();
             assert!(ends.iter().all(|code| *code == Some(StreamCode::FRAME_TOO_LARGE)), "{ends:?}");
         }
-        // The track goes on either way.
+        // The track continues in both cases.
         show.groups.insert(0, vec![]);
         show.run(&mut relay, 1, MS * 50, |_| vec![(0, vec![1])]);
         assert!(relay[reader].has(sub, 1));
@@ -126,7 +126,7 @@ fn a_frame_of_the_limit_passes_and_one_past_it_is_refused() {
 }
 
 #[test]
-fn a_reader_has_groups_open_up_to_the_limit_and_loses_the_oldest_past_it() {
+fn oldest_open_group_is_reset_past_the_limit() {
     let mut relay = Relay::new(1);
     let publisher = relay.publisher("live/cam", &["video"]);
     let reader = relay.subscriber();
@@ -156,7 +156,7 @@ fn a_reader_has_groups_open_up_to_the_limit_and_loses_the_oldest_past_it() {
 }
 
 #[test]
-fn older_groups_may_lag_up_to_the_limit_and_the_oldest_goes_past_it() {
+fn oldest_group_is_reset_past_the_lag_limit() {
     for past in [0, 1] {
         let mut relay = Relay::new(1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -166,7 +166,7 @@ fn older_groups_may_lag_up_to_the_limit_and_the_oldest_goes_past_it() {
         let sub = relay[reader].subscribe("live/cam", "video", patient());
         let mut show = Show::new(&mut relay, publisher, "video");
         relay[reader].t().allow(relay_session::transport::Dir::Uni, 1_000);
-        // One frame each; its header takes 5 bytes.
+        // One frame each, with a header of 5 bytes.
         let each = limits::READER_LAG_BYTES / 4;
         for sequence in 0..4 {
             let len = each - 5 + if sequence == 3 { past } else { 0 };
@@ -204,7 +204,7 @@ fn subscriptions_are_served_up_to_the_limit_and_refused_past_it() {
     let subs: Vec<_> =
         (0..limits::SUBSCRIPTIONS).map(|_| relay[reader].subscribe("live/cam", "video", patient())).collect();
     relay.run(MS * 200);
-    // However often it is asked, the request alone ends.
+    // However often it is repeated, only the request ends.
     for _ in 0..500 {
         let past = relay[reader].subscribe("live/cam", "video", patient());
         relay.run(MS * 20);
@@ -221,7 +221,7 @@ fn subscriptions_are_served_up_to_the_limit_and_refused_past_it() {
 }
 
 #[test]
-fn a_session_asks_core_no_more_than_its_credit() {
+fn session_sends_core_no_more_asks_than_its_credit() {
     let mut relay = Relay::new(1);
     relay.publisher("live/cam", &["video"]);
     let reader = relay.subscriber();
@@ -258,7 +258,7 @@ fn announces_wait_for_core_and_none_is_lost() {
 }
 
 #[test]
-fn control_bytes_a_peer_does_not_take_are_bounded_in_time() {
+fn session_with_a_blocked_control_stream_times_out() {
     let mut relay = Relay::new(1);
     relay.publisher("live/cam", &["video"]);
     let theirs = Options { connection_window: 60, ..guest() };

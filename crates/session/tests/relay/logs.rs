@@ -1,11 +1,11 @@
-//! What core would make of the readers of logs.
+//! Stand-in for core's handling of logs and their readers.
 
 use relay_model::{Epoch, LogId, Order, SubId};
 
 use crate::harness::Relay;
 
 impl Relay {
-    /// The readers of `from` go over to `into`, and `from` is closed.
+    /// Moves the readers of `from` to `into` and closes `from`.
     pub(crate) fn merge(&mut self, from: LogId, into: LogId) {
         let Some(pull) = self.pulls.get_mut(&from) else { return };
         let (readers, fetches) = (std::mem::take(&mut pull.readers), std::mem::take(&mut pull.fetches));
@@ -54,7 +54,7 @@ impl Relay {
         self.union_all();
     }
 
-    /// Logs nobody reads go at once: no linger here.
+    /// Closes logs without readers at once, without the linger time.
     pub(crate) fn sweep(&mut self) {
         let idle: Vec<_> =
             self.pulls.iter().filter(|(_, pull)| pull.readers.is_empty()).map(|(log, _)| *log).collect();

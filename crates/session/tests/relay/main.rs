@@ -1,4 +1,4 @@
-//! Relay sessions driven over an in-memory carrier by peers that speak raw moq-lite.
+//! Relay sessions driven over an in-memory transport by peers that speak raw moq-lite.
 
 mod announce;
 mod bridge;

@@ -1,4 +1,4 @@
-//! Two logs of a track become one, and nobody who reads notices.
+//! Merge of two logs of a track without effect on readers.
 
 use relay_model::LogId;
 use relay_session::pair::Rng;
@@ -8,12 +8,12 @@ use crate::{
     show::{Show, frames, patient, seeds, version_of},
 };
 
-/// Group 0 whole and a part of group 1 in two logs, each with a reader of its own.
+/// Two logs with group 0 whole and part of group 1, each with its own reader.
 struct Apart {
     relay: Relay,
-    /// What is sent to the log that goes.
+    /// Data sent to the log that is closed.
     going: Show,
-    /// What is sent to the log that stays.
+    /// Data sent to the log that stays.
     staying: Show,
     logs: [LogId; 2],
 }
@@ -43,13 +43,13 @@ impl Apart {
     }
 }
 
-/// A whole number of bytes of `bytes`, somewhere.
+/// A random cut position in `bytes`.
 fn cut(rng: &mut Rng, bytes: &[u8]) -> usize {
     1 + rng.below(bytes.len() as u64 - 1) as usize
 }
 
 #[test]
-fn a_reader_that_changes_its_log_in_the_middle_of_a_group_gets_every_byte_once() {
+fn reader_moved_midway_through_a_group_gets_every_byte_once() {
     seeds(60, |seed, rng| {
         let (mut apart, readers) = Apart::new(seed);
         let Apart { relay, going, staying, logs } = &mut apart;
@@ -89,7 +89,7 @@ fn a_reader_that_changes_its_log_in_the_middle_of_a_group_gets_every_byte_once()
 }
 
 #[test]
-fn what_only_the_log_that_goes_has_is_cut_short_and_not_left_open() {
+fn group_held_only_by_the_closed_log_is_reset() {
     let (mut apart, [(reader, sub), _]) = Apart::new(0);
     let Apart { relay, going, staying, logs } = &mut apart;
     let body = vec![(1, vec![7; 900]), (2, vec![8; 900])];
@@ -105,7 +105,7 @@ fn what_only_the_log_that_goes_has_is_cut_short_and_not_left_open() {
 }
 
 #[test]
-fn whoever_waits_for_an_old_group_gets_it_from_the_log_that_stays() {
+fn pending_fetch_is_served_by_the_remaining_log() {
     let (mut apart, [(reader, _), _]) = Apart::new(0);
     let Apart { relay, going, staying, logs } = &mut apart;
     let old = vec![(1, vec![5; 300]), (2, vec![6; 300])];
@@ -119,7 +119,7 @@ fn whoever_waits_for_an_old_group_gets_it_from_the_log_that_stays() {
     relay.merge(logs[0], logs[1]);
     relay.run(MS * 30);
     let asked = relay[publisher].fetching("video");
-    assert_eq!(asked.len(), 1, "the first is cancelled, another asked");
+    assert_eq!(asked.len(), 1, "the first is cancelled, another one is sent");
     relay[publisher].answer_fetch(asked[0].0, &old);
     relay.until("the group", |relay| relay[reader].fetches[&fetch].end.is_some());
     assert_eq!(relay[reader].fetches[&fetch].frames, old);

@@ -1,4 +1,4 @@
-//! How fast a peer may ask, and how long the relay waits to ask.
+//! Request rate limits of peers, and waiting for stream credit.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ fn is_closed(relay: &Relay, at: usize) -> bool {
 }
 
 #[test]
-fn a_burst_passes_and_what_is_more_is_slowed() {
+fn requests_beyond_the_burst_are_throttled() {
     versions(|version| {
         let mut relay = paced(version);
         let at = relay.subscriber();
@@ -112,17 +112,17 @@ fn ten_seconds_without_a_pause_close_the_session() {
 }
 
 #[test]
-fn who_pauses_is_not_closed() {
+fn session_that_pauses_is_not_closed() {
     let mut relay = paced(Version::V05);
     let at = relay.subscriber();
     for round in 1..4 {
-        // Each time some are held back.
+        // Some are deferred each time.
         ask(&mut relay, at, BURST + 50);
         relay.run(MS * 14_000);
         assert_eq!(requests(&relay, at), round * (BURST + 50));
     }
     assert!(relay.is_alive(at));
-    assert!(relay.meter.requests_paced > 0, "it was slowed");
+    assert!(relay.meter.requests_paced > 0, "requests were throttled");
     relay.disperse();
 }
 
@@ -142,11 +142,11 @@ fn announces_are_not_paced() {
 }
 
 #[test]
-fn a_publisher_that_grants_no_stream_is_waited_for_ten_seconds() {
+fn requests_wait_ten_seconds_for_stream_credit() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let names = ["video", "audio"];
-        // For the announce request and one track.
+        // Streams for the announce request and one track.
         let theirs = Options { bidi_streams: if version.has_tracks() { 3 } else { 2 }, ..guest() };
         let publisher = relay.publisher_on(host(), theirs, "live/cam", &names);
         relay[publisher].pair.b.hold_credit(true);
@@ -163,7 +163,7 @@ fn a_publisher_that_grants_no_stream_is_waited_for_ten_seconds() {
         show.run(&mut relay, 2, MS * 30, |_| vec![(0, vec![1; 100])]);
         show.check_all(&relay, reader, video, 0);
         assert!(relay.is_alive(publisher));
-        // As soon as it grants streams it is asked.
+        // Requests are sent as soon as it grants streams.
         let again = relay[reader].subscribe("live/cam", "audio", patient());
         relay.run(MS * 3_000);
         relay[publisher].pair.b.hold_credit(false);
@@ -177,7 +177,7 @@ fn a_publisher_that_grants_no_stream_is_waited_for_ten_seconds() {
 }
 
 #[test]
-fn a_fetch_for_which_there_is_no_stream_is_given_up_alone() {
+fn fetch_without_stream_credit_times_out_alone() {
     let mut relay = Relay::of(Version::V06, 1);
     let theirs = Options { bidi_streams: 3, ..guest() };
     let publisher = relay.publisher_on(host(), theirs, "live/cam", &["video"]);
@@ -197,12 +197,12 @@ fn a_fetch_for_which_there_is_no_stream_is_given_up_alone() {
 }
 
 #[test]
-fn requests_wait_up_to_the_limit_and_one_past_it_is_refused_at_once() {
+fn request_past_the_waiting_limit_is_refused_at_once() {
     let mut relay = Relay::of(Version::V04, 1);
     let count = limits::WAITING_REQUESTS + 2;
     let names: Vec<_> = (0..count).map(|n| n.to_string()).collect();
     let all: Vec<_> = names.iter().map(String::as_str).collect();
-    // A stream for the announce request alone.
+    // A stream for the announce request only.
     let theirs = Options { bidi_streams: 1, ..guest() };
     let publisher = relay.publisher_on(host(), theirs, "live/cam", &all);
     let mut subs = Vec::new();
@@ -218,7 +218,7 @@ fn requests_wait_up_to_the_limit_and_one_past_it_is_refused_at_once() {
         codes.collect()
     };
     assert_eq!(refused(&relay), [StreamCode::CONTROL_TIMEOUT; 2]);
-    // Nothing is said until then.
+    // Nothing is sent until then.
     subs.iter().for_each(|(reader, _)| relay[*reader].reads = false);
     relay.run(limits::WAITING_TIMEOUT - MS * 300);
     subs.iter().for_each(|(reader, _)| relay[*reader].reads = true);
@@ -231,7 +231,7 @@ fn requests_wait_up_to_the_limit_and_one_past_it_is_refused_at_once() {
 }
 
 #[test]
-fn requests_nobody_waits_for_any_more_take_no_room() {
+fn unwanted_requests_leave_the_queue() {
     let mut relay = Relay::of(Version::V04, 1);
     let theirs = Options { bidi_streams: 1, ..guest() };
     let names: Vec<_> = (0..7 * 200).map(|n| n.to_string()).collect();
@@ -240,7 +240,7 @@ fn requests_nobody_waits_for_any_more_take_no_room() {
     let patient_ = relay.subscriber();
     let first = relay[patient_].subscribe("live/cam", "0", patient());
     relay.run(MS * 50);
-    // They come and go behind one that stays.
+    // Requests come and go behind one that stays.
     for part in names[1..].chunks(200) {
         let reader = relay.subscriber();
         for name in part {
@@ -264,7 +264,7 @@ fn all_tracks_of_a_join_pass_without_a_pause() {
     let at = relay.subscriber();
     relay.publisher("live/cam", &["video"]);
     let since = relay.now;
-    // Each is asked for its properties first, as published clients do.
+    // TRACK is sent first for each, as published clients do.
     let count = limits::SUBSCRIPTIONS - 100;
     for _ in 0..count {
         relay[at].ask_track("live/cam", "video");

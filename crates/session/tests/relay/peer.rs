@@ -1,5 +1,5 @@
-//! A scripted peer: raw moq-lite messages of its version on its end of a pair, everything it hears
-//! recorded.
+//! A scripted peer: sends raw moq-lite messages of its version on its end of a pair, and records everything it
+//! receives.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -32,7 +32,7 @@ pub(crate) struct Pending {
     finish: bool,
 }
 
-/// An announce request of the relay, and what was announced on it.
+/// An announce request of the relay, and the announces sent on it.
 pub(crate) struct Announcing {
     pub(crate) stream: Stream,
     pub(crate) prefix: Path,
@@ -45,7 +45,7 @@ impl Announcing {
         Self { stream, prefix, live: BTreeMap::new(), next_id: 0 }
     }
 
-    /// What `version` says of a new route, or of one that changed.
+    /// Announces that `version` uses for a new or changed route.
     pub(crate) fn active(&mut self, version: Version, suffix: Path, hops: Hops, cost: Cost) -> Vec<Announce> {
         let live = self.live.get(&suffix).copied();
         if version.has_announce_ids()
@@ -73,16 +73,16 @@ pub(crate) struct Peer {
     pub(crate) pair: Pair,
     pub(crate) version: Version,
     pub(crate) now: Instant,
-    /// What it publishes: a broadcast is announced when it has an entry.
+    /// Published tracks; a broadcast is announced when it has an entry in `broadcasts`.
     pub(crate) tracks: BTreeMap<(Path, TrackName), TrackInfo>,
     pub(crate) broadcasts: BTreeMap<Path, Hops>,
     pub(crate) hop: Hop,
-    /// Price of what it announces.
+    /// Cost of its announces.
     pub(crate) cost: Cost,
     /// Whether group streams, or any streams, are read.
     pub(crate) reads_groups: bool,
     pub(crate) reads: bool,
-    /// Whether TRACK and announce requests of the relay are answered by themselves.
+    /// Whether TRACK and announce requests of the relay are answered automatically.
     pub(crate) answers: bool,
 
     pub(crate) ready: bool,
@@ -102,7 +102,7 @@ pub(crate) struct Peer {
     /// Group streams that wait for stream credit.
     unopened: VecDeque<Vec<u8>>,
     pub(crate) announcing: Vec<Announcing>,
-    /// The stream that its session began with, where one does.
+    /// First stream of the session, in versions that negotiate on it.
     pub(crate) hello: Option<Stream>,
     next_subscribe: u64,
 }
@@ -129,7 +129,7 @@ pub(crate) fn request(version: Version, kind: u64, message: &impl Message) -> Ve
     out
 }
 
-/// Frames as they stand on a stream.
+/// Frames as encoded on a stream.
 pub(crate) fn frame_bytes(version: Version, frames: &[(i64, Vec<u8>)]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut previous = 0;
@@ -182,14 +182,14 @@ impl Peer {
 
     // Writing.
 
-    /// Opens a stream that starts with `bytes`; what comes back is read as `role` says.
+    /// Opens a stream that starts with `bytes`.
     fn open(&mut self, dir: Dir, bytes: Vec<u8>) -> Stream {
         let stream = self.t().open(dir, 0).expect("stream credit");
         self.write(stream, bytes);
         stream
     }
 
-    /// A bidirectional stream with these first bytes; the answer goes to `raw`.
+    /// Opens a bidirectional stream with these first bytes; the response goes to `raw`.
     pub(crate) fn open_bi(&mut self, bytes: Vec<u8>) -> Stream {
         let stream = self.open(Dir::Bi, bytes);
         self.raw.insert(stream, Default::default());
@@ -197,7 +197,7 @@ impl Peer {
         stream
     }
 
-    /// A unidirectional stream with these first bytes.
+    /// Opens a unidirectional stream with these first bytes.
     pub(crate) fn open_uni(&mut self, bytes: Vec<u8>) -> Stream {
         self.open(Dir::Uni, bytes)
     }
@@ -222,7 +222,7 @@ impl Peer {
         self.t().close(now, code, reason);
     }
 
-    /// Bytes that were written and not taken by the carrier.
+    /// Whether all written bytes were accepted by the transport.
     pub(crate) fn is_flushed(&self) -> bool {
         self.pending.is_empty() && self.unopened.is_empty()
     }
@@ -258,7 +258,7 @@ impl Peer {
         self.group_bytes_from(subscribe, sequence, 0, frames)
     }
 
-    /// The same, of which `frames` begin with number `first`.
+    /// A group stream whose `frames` begin with number `first`.
     pub(crate) fn group_bytes_from(
         &self,
         subscribe: u64,
@@ -283,7 +283,7 @@ impl Peer {
         stream
     }
 
-    /// Offers its version, and nothing else.
+    /// Offers its own version only.
     pub(crate) fn hello(&mut self) {
         let versions = legacy::code(self.version).into_iter().collect();
         let mut bytes = Vec::new();
@@ -304,7 +304,7 @@ impl Peer {
         stream
     }
 
-    /// The next subscription takes the id of the last.
+    /// Makes the next subscription reuse the id of the last.
     pub(crate) fn reuse_subscribe_id(&mut self) {
         self.next_subscribe -= 1;
     }
@@ -317,7 +317,7 @@ impl Peer {
         self.watch_without(prefix, Hop::ANONYMOUS)
     }
 
-    /// Watches but for what passes `exclude_hop`.
+    /// Watches announces, except routes through `exclude_hop`.
     pub(crate) fn watch_without(&mut self, prefix: &str, exclude_hop: Hop) -> Stream {
         let message = AnnounceRequest { prefix: path(prefix), exclude_hop };
         let bytes = self.request(BidiType::Announce.id(), &message);
@@ -357,7 +357,7 @@ impl Peer {
         stream
     }
 
-    /// Wants no answer to a request any more.
+    /// Cancels a request.
     pub(crate) fn give_up(&mut self, stream: Stream, by_stop: bool) {
         if by_stop {
             self.t().stop(stream, StreamCode::CANCEL);
@@ -383,7 +383,7 @@ impl Peer {
         self.groups.iter().filter(move |group| group.sequence.is_some() && group.subscribe == id)
     }
 
-    /// Whether a group has come to its end.
+    /// Whether a group has arrived completely.
     pub(crate) fn has(&self, sub: Stream, sequence: u64) -> bool {
         self.group(sub, sequence).iter().any(|group| group.is_complete())
     }
@@ -399,7 +399,7 @@ impl Peer {
         self.announce(broadcast, hops.iter().copied().map(Hop).collect());
     }
 
-    /// A new route for a broadcast, known or not.
+    /// Announces a new route for a broadcast, new or known.
     pub(crate) fn announce(&mut self, broadcast: Path, hops: Hops) {
         self.broadcasts.insert(broadcast.clone(), hops.clone());
         let (version, cost) = (self.version, self.cost);
@@ -414,7 +414,7 @@ impl Peer {
         }
     }
 
-    /// A chain as it stands in an announce: with the peer at its end where it has no other place.
+    /// A hop chain as encoded in an announce: with the peer appended in versions without another field for it.
     pub(crate) fn chain(&self, hops: &Hops) -> Hops {
         if self.version.has_announce_ok() {
             return hops.clone();
@@ -436,14 +436,14 @@ impl Peer {
         }
     }
 
-    /// One message of an announce stream, whatever was said before.
+    /// Sends one message on an announce stream, regardless of previous ones.
     pub(crate) fn say(&mut self, stream: Stream, announce: &Announce) {
         let mut out = Vec::new();
         announce.encode(self.version, &mut out);
         self.write(stream, out);
     }
 
-    /// The relay's subscription to a track, its latest.
+    /// The relay's latest subscription to a track.
     pub(crate) fn serving(&self, name: &str) -> Option<(Stream, Subscribe)> {
         self.asked.iter().rev().find_map(|asked| match &asked.what {
             Ask::Subscribe(subscribe) if subscribe.track == track(name) && asked.end.is_none() => {
@@ -453,7 +453,7 @@ impl Peer {
         })
     }
 
-    /// What the relay fetches of a track now.
+    /// The relay's open fetches of a track.
     pub(crate) fn fetching(&self, name: &str) -> Vec<(Stream, Fetch)> {
         self.fetched(name)
             .filter(|(_, _, end)| end.is_none())
@@ -461,7 +461,7 @@ impl Peer {
             .collect()
     }
 
-    /// All that the relay ever fetched of a track, and how it ended its side.
+    /// All fetches of a track by the relay, and how it ended its side.
     pub(crate) fn fetched(&self, name: &str) -> impl Iterator<Item = (Stream, Fetch, Option<Ended>)> {
         let name = track(name);
         self.asked.iter().filter_map(move |asked| match &asked.what {
@@ -470,21 +470,21 @@ impl Peer {
         })
     }
 
-    /// The whole answer to a FETCH.
+    /// Sends the whole response to a FETCH.
     pub(crate) fn answer_fetch(&mut self, stream: Stream, frames: &Frames) {
         let bytes = frame_bytes(self.version, frames);
         self.write(stream, bytes);
         self.finish(stream);
     }
 
-    /// Streams a whole group, as soon as there is a stream for it.
+    /// Sends a whole group, as soon as a stream can be opened.
     pub(crate) fn send_group(&mut self, subscribe: u64, sequence: u64, frames: &Frames) {
         let bytes = self.group_bytes(subscribe, sequence, frames);
         self.unopened.push_back(bytes);
         self.open_groups();
     }
 
-    /// A group stream as given, finished or left open.
+    /// Sends raw bytes of a group stream, finished or left open.
     pub(crate) fn send_raw_group(&mut self, bytes: Vec<u8>, finish: bool) {
         if let Some(stream) = self.t().open(Dir::Uni, 0) {
             self.write(stream, bytes);

@@ -1,4 +1,4 @@
-//! What a path carries, for those who ask.
+//! PROBE: path statistics sent on request.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn heard(relay: &Relay, at: usize, stream: Stream) -> Vec<Probe> {
 }
 
 #[test]
-fn the_first_figures_come_at_once() {
+fn first_probe_is_sent_at_once() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let at = relay.connect(Options { rate: Some(1_000_000), ..host() }, guest());
@@ -41,7 +41,7 @@ fn the_first_figures_come_at_once() {
 }
 
 #[test]
-fn figures_are_repeated_when_they_move_by_a_quarter_or_after_ten_seconds() {
+fn probe_is_repeated_on_change_or_after_ten_seconds() {
     let mut relay = Relay::of(Version::V06, 1);
     let at = relay.connect(Options { rate: Some(1_000_000), ..host() }, guest());
     let stream = probe(&mut relay, at);
@@ -57,14 +57,14 @@ fn figures_are_repeated_when_they_move_by_a_quarter_or_after_ten_seconds() {
     let last = *heard(&relay, at, stream).last().unwrap();
     assert_eq!(last, Probe { bitrate: 7_200_000, rtt_ms: 15 });
     relay.run(MS * 9_500);
-    assert_eq!(heard(&relay, at, stream).len(), 4, "nothing has moved");
+    assert_eq!(heard(&relay, at, stream).len(), 4, "nothing has changed");
     relay.run(MS * 700);
     assert_eq!(heard(&relay, at, stream).len(), 5);
     relay.disperse();
 }
 
 #[test]
-fn figures_are_promised_only_by_who_has_them() {
+fn probe_is_offered_only_with_statistics() {
     for version in [Version::V06, Version::V05] {
         for measures in [true, false] {
             let mut relay = Relay::of(version, 1);
@@ -81,7 +81,7 @@ fn figures_are_promised_only_by_who_has_them() {
 }
 
 #[test]
-fn a_probe_ends_when_its_asker_is_done() {
+fn probe_ends_when_its_requester_is_done() {
     versions(|version| {
         for stop in [false, true] {
             let mut relay = Relay::of(version, 1);
@@ -105,7 +105,7 @@ fn a_probe_ends_when_its_asker_is_done() {
                 relay[at].finish(stream);
                 relay.run(MS * 30);
             }
-            assert_eq!(relay[at].pair.a.live_streams(), before, "nothing is left of it");
+            assert_eq!(relay[at].pair.a.live_streams(), before, "no stream state is left");
             assert!(relay.is_alive(at));
             relay.disperse();
         }

@@ -1,4 +1,4 @@
-//! What a subscription begins and ends with, and how that changes.
+//! Start and end of subscriptions, and their updates.
 
 use relay_model::{Prefs, Start};
 use relay_session::transport::Stream;
@@ -14,7 +14,7 @@ fn body(n: u64) -> Frames {
     (0..5).map(|at| (100 * n as i64 + at, vec![n as u8 + at as u8; 200])).collect()
 }
 
-/// A log that holds groups 0 to 5, each superseded 100 ms after it came; and a reader without a
+/// A log that holds groups 0 to 5, each superseded 100 ms after its arrival, and a reader without a
 /// subscription.
 fn held(version: Version) -> (Relay, Show, usize) {
     let mut relay = Relay::of(version, 1);
@@ -33,7 +33,7 @@ fn sequences(relay: &Relay, reader: usize, sub: Stream) -> Vec<u64> {
     got
 }
 
-/// The one stream of a group: first frame, frames, whether it is complete.
+/// The only stream of a group: first frame, frames, whether it is complete.
 fn stream(relay: &Relay, reader: usize, sub: Stream, sequence: u64) -> (u64, Frames, bool) {
     let groups = relay[reader].group(sub, sequence);
     assert_eq!(groups.len(), 1, "group {sequence}");
@@ -41,7 +41,7 @@ fn stream(relay: &Relay, reader: usize, sub: Stream, sequence: u64) -> (u64, Fra
 }
 
 #[test]
-fn without_a_number_a_subscription_begins_with_the_latest_group() {
+fn subscription_without_a_start_begins_at_the_latest_group() {
     versions(|version| {
         let (mut relay, mut show, reader) = held(version);
         let start = if version.has_frame_ranges() { Start::Fresh { floor: 0 } } else { Start::Latest };
@@ -54,7 +54,7 @@ fn without_a_number_a_subscription_begins_with_the_latest_group() {
 }
 
 #[test]
-fn a_subscription_begins_with_the_group_it_names() {
+fn subscription_begins_at_the_requested_group() {
     versions(|version| {
         let (mut relay, mut show, reader) = held(version);
         let start = |group| match version.has_frame_ranges() {
@@ -78,7 +78,7 @@ fn a_subscription_begins_with_the_group_it_names() {
 }
 
 #[test]
-fn whoever_wants_no_first_frames_is_served_from_a_group_that_came_without_them() {
+fn start_frame_is_served_from_a_headless_group() {
     let mut relay = Relay::of(Version::V06, 1);
     let publisher = relay.publisher("live/cam", &["video"]);
     let prefs = Prefs { start: Start::Fresh { floor: 3 }, start_frame: 2, ..patient() };
@@ -88,7 +88,7 @@ fn whoever_wants_no_first_frames_is_served_from_a_group_that_came_without_them()
     let bytes = relay[publisher].group_bytes_from(show.subscribe, 3, 2, &body(3)[2..]);
     relay[publisher].send_raw_group(bytes, true);
     relay.run(MS * 30);
-    // That it is held already makes no difference: whoever reads may come a moment after it.
+    // A reader that subscribes after the group was cached gets the same.
     let second = relay.subscriber();
     let after = relay[second].subscribe("live/cam", "video", prefs);
     relay.run(MS * 30);
@@ -99,7 +99,7 @@ fn whoever_wants_no_first_frames_is_served_from_a_group_that_came_without_them()
 }
 
 #[test]
-fn a_subscription_of_06_begins_with_the_oldest_group_that_is_fresh() {
+fn fresh_start_begins_at_the_oldest_group_within_max_age() {
     let (mut relay, _, reader) = held(Version::V06);
     // Group 5 is the latest; 4 was superseded some 100 ms ago, 3 some 200 ms ago.
     for (max_age_ms, floor, expected) in [
@@ -142,7 +142,7 @@ fn a_range_of_frames_is_cut_out_of_held_groups() {
 
 #[test]
 fn a_range_of_frames_is_cut_out_of_groups_that_open_later() {
-    // What publishers of other versions send, they send from the first frame.
+    // Publishers of other versions send groups from their first frame.
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -163,7 +163,7 @@ fn a_range_of_frames_is_cut_out_of_groups_that_open_later() {
         let (at, frames, complete) = stream(&relay, reader, sub, 1);
         assert_eq!((at, untimed(frames), complete), (2, untimed(body(1)[2..].to_vec()), false));
         relay[publisher].finish(opened);
-        // The end of the range is said at once, whatever else comes of the group.
+        // The stream ends with the range at once, whatever follows in the group.
         let bytes = relay[publisher].group_bytes(show.subscribe, 2, &body(2)[..3]);
         relay[publisher].open_uni(bytes);
         relay.run(MS * 30);
@@ -178,7 +178,7 @@ fn a_range_of_frames_is_cut_out_of_groups_that_open_later() {
 fn a_range_of_frames_is_cut_out_of_a_group_that_is_coming() {
     let (mut relay, show, reader) = held(Version::V06);
     let bytes = relay[show.publisher].group_bytes(show.subscribe, 6, &body(6));
-    // Three frames, and a part of the fourth.
+    // Three frames, and part of the fourth.
     let opened = relay[show.publisher].open_uni(bytes[..750].to_vec());
     relay.run(MS * 30);
     let [all, part, ahead] = [(2, None), (1, Some(1)), (4, None)].map(|(start_frame, end_frame)| {
@@ -225,7 +225,7 @@ fn a_group_whose_head_is_missing_never_looks_whole() {
 }
 
 #[test]
-fn every_wish_reaches_the_publisher_also_when_it_changes() {
+fn preferences_and_updates_reach_the_publisher() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -244,7 +244,7 @@ fn every_wish_reaches_the_publisher_also_when_it_changes() {
         let sub = relay[reader].subscribe("live/cam", "video", first);
         let subscribe = relay.upstream(publisher, "video");
         assert_eq!(relay[publisher].serving("video").unwrap().1.prefs, first);
-        // Before the first group an earlier start is asked for anew.
+        // Before the first group, an earlier start repeats the subscription.
         relay[publisher].send_group(subscribe, 5, &vec![(0, vec![1; 10])]);
         relay.run(MS * 30);
         let changes = [
@@ -269,7 +269,7 @@ fn every_wish_reaches_the_publisher_also_when_it_changes() {
         }
         let asked = relay[publisher].asked.iter().find(|asked| matches!(asked.what, Ask::Subscribe(_)));
         assert_eq!(asked.unwrap().updates, expected);
-        // Another one that wants more: both are served by one subscription.
+        // A second reader with a wider range: both are served by one subscription.
         let more = Prefs { priority: 9, max_age_ms: 5, start: start(2), end: Some(20), ..Prefs::default() };
         relay[reader].update(sub, first);
         relay[reader].subscribe("live/cam", "video", more);
@@ -283,7 +283,7 @@ fn every_wish_reaches_the_publisher_also_when_it_changes() {
 }
 
 #[test]
-fn an_end_that_is_raised_goes_on_from_there() {
+fn raised_end_continues_the_subscription() {
     versions(|version| {
         let (mut relay, mut show, reader) = held(version);
         let start = if version.has_frame_ranges() { Start::Fresh { floor: 1 } } else { Start::Group(1) };
@@ -293,7 +293,7 @@ fn an_end_that_is_raised_goes_on_from_there() {
         assert_eq!(sequences(&relay, reader, sub), [1, 2]);
         relay[reader].update(sub, Prefs { start, end: Some(7), ..patient() });
         relay.run(MS * 30);
-        assert_eq!(sequences(&relay, reader, sub), [1, 2, 3, 4, 5, 6], "what is held of it comes at once");
+        assert_eq!(sequences(&relay, reader, sub), [1, 2, 3, 4, 5, 6], "held groups are sent at once");
         show.run(&mut relay, 3, MS * 30, body);
         assert_eq!(sequences(&relay, reader, sub), [1, 2, 3, 4, 5, 6, 7]);
         show.check_bytes(&relay, reader, sub);
@@ -303,7 +303,7 @@ fn an_end_that_is_raised_goes_on_from_there() {
 }
 
 #[test]
-fn a_start_that_is_raised_and_an_end_that_is_lowered_leave_out_what_comes() {
+fn raised_start_and_lowered_end_exclude_later_groups() {
     versions(|version| {
         let (mut relay, mut show, reader) = held(version);
         let start = |group| match version.has_frame_ranges() {
@@ -324,7 +324,7 @@ fn a_start_that_is_raised_and_an_end_that_is_lowered_leave_out_what_comes() {
 }
 
 #[test]
-fn a_new_priority_counts_for_what_is_on_its_way() {
+fn new_priority_applies_to_groups_in_flight() {
     let mut relay = Relay::new(1);
     let names = ["one", "two"];
     let publisher = relay.publisher("live/cam", &names);

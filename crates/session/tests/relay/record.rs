@@ -1,4 +1,4 @@
-//! What a scripted peer heard.
+//! Records of a scripted peer.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -14,7 +14,7 @@ use relay_wire::{
 
 use crate::peer::track;
 
-/// How a stream ended, and when.
+/// End of a stream, and its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     Fin(Instant),
@@ -40,24 +40,24 @@ impl Ended {
     }
 }
 
-/// The tick of a frame that came without one.
+/// Tick recorded for a frame without a timestamp.
 pub(crate) const UNTIMED: i64 = -1;
 
 /// Frames of a group: (tick, payload).
 pub(crate) type Frames = Vec<(i64, Vec<u8>)>;
 
-/// A group as the peer published or received it.
+/// A group as received by the peer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GroupIn {
     pub(crate) subscribe: u64,
-    /// `None` until its header has come.
+    /// `None` until the header has arrived.
     pub(crate) sequence: Option<u64>,
     pub(crate) first_frame: u64,
     pub(crate) frames: Frames,
     /// Declared size of the last frame.
     pub(crate) size: u64,
     pub(crate) end: Option<Ended>,
-    /// FIN came between frames.
+    /// Whether the FIN came between frames.
     pub(crate) clean: bool,
 }
 
@@ -81,10 +81,10 @@ pub(crate) struct WatchIn {
 
 #[derive(Debug, Default)]
 pub(crate) struct SubIn {
-    /// The subscribe id its groups name.
+    /// Subscribe id carried by its groups.
     pub(crate) id: u64,
     pub(crate) responses: Vec<SubscribeResponse>,
-    /// When END came.
+    /// Time END arrived.
     pub(crate) said_end: Option<Instant>,
     pub(crate) end: Option<Ended>,
 }
@@ -95,7 +95,7 @@ pub(crate) struct TrackIn {
     pub(crate) end: Option<Ended>,
 }
 
-/// What the relay asked of the peer.
+/// A request of the relay to the peer.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) stream: Stream,
@@ -123,7 +123,7 @@ pub(crate) enum Ask {
     Goaway(Goaway),
 }
 
-/// Takes what an announce stream says; what a version forbids fails the test.
+/// Applies the messages of an announce stream; a message that the version forbids fails the test.
 pub(crate) fn hear_watch(version: Version, inbox: &mut Inbox, watch: &mut WatchIn) {
     if version.has_announce_ok() && watch.ok.is_none() {
         watch.ok = inbox.next(version).unwrap();

@@ -1,4 +1,4 @@
-//! A publisher that comes back goes on where it left off, or is found to count anew.
+//! A returning publisher resumes its track, or is found to have restarted its group numbers.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn body(n: u64) -> Frames {
     (0..4).map(|at| (100 * n as i64 + at, vec![n as u8 + at as u8; 300])).collect()
 }
 
-/// A log with groups 0 to 2 whole and `sent` bytes of group 3, whose publisher's session has died; its
+/// A log with groups 0 to 2 whole and `sent` bytes of group 3, whose publisher's session has been lost; its
 /// reader, and another session of the publisher.
 struct Return {
     relay: Relay,
@@ -52,7 +52,7 @@ impl Return {
         Self { relay, show, reader, sub, publisher }
     }
 
-    /// What the relay asked of the publisher that came back.
+    /// The relay's subscription to the returning publisher.
     fn asked(&mut self) -> Subscribe {
         self.show.subscribe = self.relay.upstream(self.publisher, "video");
         self.relay[self.publisher].serving("video").unwrap().1
@@ -80,9 +80,9 @@ fn start_of(prefs: &Prefs) -> (Option<u64>, u64) {
 }
 
 #[test]
-fn an_interrupted_group_is_asked_for_again_and_goes_on_without_a_gap() {
+fn interrupted_group_is_requested_again_and_continues() {
     versions(|version| {
-        // Two frames and a part of the third: 300 bytes each, some more for headers.
+        // Two frames and part of the third: 300 bytes each, plus headers.
         let mut back = Return::new(version, 750);
         let asked = back.asked();
         let frame = if version.has_frame_ranges() { 2 } else { 0 };
@@ -96,7 +96,7 @@ fn an_interrupted_group_is_asked_for_again_and_goes_on_without_a_gap() {
         relay[*publisher].finish(stream);
         relay.run(MS * 30);
         let group = &relay[*reader].group(*sub, 3)[0];
-        assert_eq!(group.first_frame, 0, "the reader's stream went on");
+        assert_eq!(group.first_frame, 0, "the reader's stream continued");
         show.check_bytes(relay, *reader, *sub);
         assert!(relay[*reader].has(*sub, 3));
         back.goes_on();
@@ -104,7 +104,7 @@ fn an_interrupted_group_is_asked_for_again_and_goes_on_without_a_gap() {
 }
 
 #[test]
-fn after_a_finished_group_the_next_one_is_asked_for() {
+fn next_group_is_requested_after_a_finished_one() {
     versions(|version| {
         let mut back = Return::new(version, usize::MAX);
         let asked = back.asked();
@@ -114,11 +114,11 @@ fn after_a_finished_group_the_next_one_is_asked_for() {
 }
 
 #[test]
-fn a_publisher_that_repeats_what_is_held_costs_readers_nothing() {
+fn repeated_group_is_not_sent_to_readers_twice() {
     versions(|version| {
         let mut back = Return::new(version, usize::MAX);
         back.asked();
-        // It sends the group again although it was not asked for.
+        // The publisher sends the group again although it was not requested.
         back.relay[back.publisher].send_group(back.show.subscribe, 3, &body(3));
         back.relay.run(MS * 50);
         assert_eq!(back.relay[back.reader].group(back.sub, 3).len(), 1);
@@ -127,10 +127,10 @@ fn a_publisher_that_repeats_what_is_held_costs_readers_nothing() {
 }
 
 #[test]
-fn a_head_that_is_lost_resets_the_group_and_the_track_goes_on() {
+fn lost_head_resets_the_group_and_the_track_continues() {
     let mut back = Return::new(Version::V06, 750);
     back.asked();
-    // It has frames from the fourth on only.
+    // The publisher has frames from the fourth on only.
     let bytes = back.relay[back.publisher].group_bytes_from(back.show.subscribe, 3, 3, &body(3)[3..]);
     let stream = back.relay[back.publisher].open_uni(bytes);
     back.relay[back.publisher].finish(stream);
@@ -144,7 +144,7 @@ fn a_head_that_is_lost_resets_the_group_and_the_track_goes_on() {
 }
 
 #[test]
-fn a_publisher_that_is_mute_is_asked_anew_and_may_go_on() {
+fn unresponsive_publisher_is_subscribed_again() {
     versions(|version| {
         let mut back = Return::new(version, 750);
         let first = back.asked();
@@ -162,7 +162,7 @@ fn a_publisher_that_is_mute_is_asked_anew_and_may_go_on() {
             relay[at].asked.iter().filter(|asked| matches!(asked.what, Ask::Subscribe(_))).count()
         };
         assert_eq!(subscribes(&back.relay, back.publisher), 2);
-        // What the first one still brings is refused.
+        // Data of the first subscription is refused.
         let stale = back.relay[back.publisher].group_bytes(first.id, 9, &body(9));
         let stale = back.relay[back.publisher].open_uni(stale);
         back.relay.run(MS * 30);
@@ -181,7 +181,7 @@ fn a_publisher_that_is_mute_is_asked_anew_and_may_go_on() {
 }
 
 #[test]
-fn who_asks_for_the_latest_does_not_wait_for_a_group_that_another_asked_for() {
+fn latest_start_does_not_wait_for_a_requested_group() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
@@ -191,14 +191,14 @@ fn who_asks_for_the_latest_does_not_wait_for_a_group_that_another_asked_for() {
         let late = relay.subscriber();
         let sub = relay[late].subscribe("live/cam", "video", patient());
         relay.run(MS * 50);
-        // A publisher decides once where it begins: it is asked anew.
+        // A publisher resolves the start once, so the subscription is repeated.
         let second = relay.upstream(publisher, "video");
         assert_ne!(second, first);
         assert_ne!(relay[publisher].serving("video").unwrap().1.prefs.start, Start::Group(128));
         relay[publisher].send_group(second, 3, &body(3));
         relay.run(MS * 50);
         assert!(relay[late].has(sub, 3));
-        // Once it sends, whoever comes is served by what is asked for already.
+        // Once it sends, new readers are served by the existing subscription.
         let third = relay.subscriber();
         relay[third].subscribe("live/cam", "video", patient());
         relay.run(MS * 50);
@@ -208,7 +208,7 @@ fn who_asks_for_the_latest_does_not_wait_for_a_group_that_another_asked_for() {
 }
 
 #[test]
-fn a_publisher_that_counts_from_zero_again_ends_the_log() {
+fn restarted_group_numbers_end_the_log() {
     versions(|version| {
         for asked_anew in [false, true] {
             let mut back = Return::new(version, 750);
@@ -220,11 +220,11 @@ fn a_publisher_that_counts_from_zero_again_ends_the_log() {
             back.relay[back.publisher].send_group(back.show.subscribe, 0, &body(9));
             back.relay.run(MS * 50);
             let Return { relay, reader, sub, publisher, .. } = &mut back;
-            let end = relay[*reader].sub(*sub).end.expect("a reset, not silence");
+            let end = relay[*reader].sub(*sub).end.expect("a reset");
             assert!(!end.is_fin());
             assert!(!relay[*reader].group(*sub, 3)[0].is_complete());
-            assert!(relay[*reader].group(*sub, 0).len() == 1, "nothing crosses");
-            // A new subscription has a new log, and the new groups.
+            assert!(relay[*reader].group(*sub, 0).len() == 1, "groups are not mixed");
+            // A new subscription gets a new log with the new groups.
             let again = relay[*reader].subscribe("live/cam", "video", patient());
             relay.run(MS * 50);
             let subscribe = relay.upstream(*publisher, "video");
@@ -248,7 +248,7 @@ fn a_session_that_lost_its_log_writes_nothing_more() {
         let bytes = relay[old].group_bytes(show.subscribe, 2, &body(2));
         let stream = relay[old].open_uni(bytes[..500].to_vec());
         relay.run(MS * 30);
-        // The publisher has another session, and the old one does not know yet.
+        // The publisher has another session, which the old one does not know yet.
         let new = relay.publisher("live/cam", &["video"]);
         relay.resume("video", new);
         relay.run(MS * 30);

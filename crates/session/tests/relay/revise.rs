@@ -1,4 +1,4 @@
-//! What a peer may do changes while it is there.
+//! Changes of a peer's rights during its session.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ impl Relay {
         self.with(at, |session, t, cx| session.revised(t, cx, publish, subscribe));
     }
 
-    /// Prefixes that the relay asked `at` to announce below, in order.
+    /// Prefixes of the relay's announce requests to `at`, in order.
     fn prefixes(&self, at: usize) -> Vec<String> {
         let asked = self[at].asked.iter().filter_map(|asked| match &asked.what {
             Request::Announce(request) => Some(request.prefix.as_str().to_owned()),
@@ -30,7 +30,7 @@ impl Relay {
         asked.collect()
     }
 
-    /// What core was told of `broadcast`, in order: whether it is there.
+    /// Announces (`true`) and withdrawals of `broadcast` sent to core, in order.
     fn told(&self, broadcast: &str) -> Vec<bool> {
         let broadcast = path(broadcast);
         let told = self.asks.iter().filter_map(|(_, ask)| match ask {
@@ -43,7 +43,7 @@ impl Relay {
 }
 
 #[test]
-fn a_watch_shows_what_may_be_seen_however_often_that_changes() {
+fn watch_follows_every_change_of_scope() {
     seeds(60, |seed, rng| {
         let mut relay = Relay::of(version_of(seed / 4), seed);
         let publisher = relay.subscriber();
@@ -71,7 +71,7 @@ fn a_watch_shows_what_may_be_seen_however_often_that_changes() {
         relay.run(MS * 3_000);
         assert!(relay.is_alive(watcher));
         let watch = &relay[watcher].watches[&watch];
-        // Only a greeting that cannot be finished ends it.
+        // Only an initial set that cannot be completed ends it.
         let is_broken = watch.end.and_then(Ended::code) == Some(StreamCode::CANCEL);
         let is_whole = watch.ok.is_none_or(|ok| watch.heard.len() as u64 >= ok.count);
         assert!(watch.end.is_none() || (is_broken && !is_whole), "{:?}", watch.end);
@@ -85,7 +85,7 @@ fn a_watch_shows_what_may_be_seen_however_often_that_changes() {
 }
 
 #[test]
-fn a_greeting_that_may_not_be_finished_is_broken_off_and_the_session_lives() {
+fn unfinishable_initial_set_resets_only_its_stream() {
     for (narrow, breaks) in [("a", false), ("b", true)] {
         let mut relay = Relay::new(1);
         relay.limits.announces = 1_500;
@@ -94,7 +94,7 @@ fn a_greeting_that_may_not_be_finished_is_broken_off_and_the_session_lives() {
             relay[publisher].publish(&format!("a/{n:04}/{}", "x".repeat(60)), &[], &[]);
         }
         relay.run(MS * 500);
-        // Less than the greeting fits.
+        // Too small for the initial set.
         let theirs = Options { stream_window: 20_000, connection_window: 40_000, ..guest() };
         let watcher = relay.connect(host(), theirs);
         relay[watcher].reads = false;
@@ -114,7 +114,7 @@ fn a_greeting_that_may_not_be_finished_is_broken_off_and_the_session_lives() {
 }
 
 #[test]
-fn what_is_granted_is_asked_for_and_what_is_not_any_more_is_stopped() {
+fn granted_prefixes_are_requested_and_revoked_ones_stopped() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let at = relay.link(host(), guest());
@@ -132,19 +132,19 @@ fn what_is_granted_is_asked_for_and_what_is_not_any_more_is_stopped() {
         assert_eq!((relay.told("a/1"), relay.told("b/1")), (vec![true, false], vec![true]));
         assert!(relay[at].stopped.values().any(|code| *code == StreamCode::CANCEL), "{version:?}");
 
-        // Wider: what is asked for already stays. Narrower, too: core is the judge.
+        // A wider scope keeps existing requests, and so does a narrower one: core decides.
         relay.revise(at, &Scope::everything(), &Scope::everything());
         relay.run(MS * 50);
         relay.revise(at, &scope(&["b/1"]), &Scope::everything());
         relay.run(MS * 50);
         assert_eq!(relay.prefixes(at), ["a", "b", ""]);
-        assert_eq!(relay.told("b/1"), [true, true], "it never went");
+        assert_eq!(relay.told("b/1"), [true, true], "it was never withdrawn");
         relay.revise(at, &scope(&["a", "b"]), &Scope::everything());
         relay.run(MS * 50);
-        assert_eq!(relay.prefixes(at), ["a", "b", ""], "asked for already");
-        assert_eq!(relay.told("a/1"), [true, false, true, true], "core takes it again");
+        assert_eq!(relay.prefixes(at), ["a", "b", ""], "requested already");
+        assert_eq!(relay.told("a/1"), [true, false, true, true], "core accepts it again");
 
-        // It is announced on two requests; it is gone when it is on both.
+        // It is announced on two requests, and withdrawn once it has ended on both.
         relay[at].withdraw("b/1");
         relay.run(MS * 50);
         assert_eq!(relay.told("b/1"), [true, true, false]);

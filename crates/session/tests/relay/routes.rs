@@ -1,4 +1,4 @@
-//! How each version says which broadcasts there are, and by which way.
+//! Announces and routes in each version.
 
 use relay_model::{Ask, Cost, Hop, SessionCode, StreamCode, limits};
 use relay_session::transport::{Closed, Stream};
@@ -34,7 +34,7 @@ fn closed_with(relay: &Relay, at: usize) -> Option<SessionCode> {
     }
 }
 
-/// The announce stream that the relay opened toward a peer, unanswered.
+/// The announce stream that the relay opened to a peer, unanswered.
 fn intake(relay: &mut Relay, setup: Setup) -> (usize, Stream) {
     let at = relay.link(host(), guest());
     relay[at].answers = false;
@@ -65,18 +65,18 @@ fn announced(relay: &Relay, at: usize) -> Vec<(Vec<Hop>, Cost)> {
 }
 
 #[test]
-fn a_detour_is_told_to_whoever_passes_it_on_and_to_nobody_who_only_reads() {
+fn detour_is_announced_to_relays_only() {
     versions(|version| {
         let (mut relay, [publisher, _], watcher, watch) = watched(version);
         let me = relay[publisher].hop.0;
-        // Another way to the same publisher.
+        // Another route to the same publisher.
         relay[publisher].publish("live/cam", &[], &[me + 500]);
         relay.run(MS * 50);
         let before = heard(&relay, watcher, watch).len();
         relay[publisher].publish("live/cam", &[], &[me + 500, 7]);
         relay.run(MS * 50);
         assert_eq!(heard(&relay, watcher, watch)[before..], []);
-        // A chain of two: it is a relay, and gets what was kept from it.
+        // A chain of two marks a relay, which gets the withheld route.
         relay[watcher].publish("other", &[], &[8_000, 8_001]);
         relay.run(MS * 50);
         let said = &heard(&relay, watcher, watch)[before..];
@@ -90,7 +90,7 @@ fn a_detour_is_told_to_whoever_passes_it_on_and_to_nobody_who_only_reads() {
                 let cost = Cost::UNKNOWN;
                 assert_eq!(said, [Announce::Active { suffix: path("cam"), hops: hops.into(), cost }]);
             }
-            // There is no word for it: an end and a beginning, in one write.
+            // Without a replacement message: an end and an announce in one write.
             Version::V04 | Version::V03 | Version::V02 | Version::V01 => {
                 assert!(matches!(said, [Announce::Ended { .. }, Announce::Active { .. }]), "{said:?}");
             }
@@ -100,7 +100,7 @@ fn a_detour_is_told_to_whoever_passes_it_on_and_to_nobody_who_only_reads() {
 }
 
 #[test]
-fn an_end_and_a_beginning_in_one_write_are_a_replacement_where_there_is_no_other_word() {
+fn end_and_announce_in_one_write_replace_the_route() {
     for version in [Version::V03, Version::V04] {
         let mut relay = Relay::of(version, 1);
         let (at, stream) = intake(&mut relay, Setup::default());
@@ -125,12 +125,12 @@ fn an_end_and_a_beginning_in_one_write_are_a_replacement_where_there_is_no_other
         assert_eq!(say(&[ended("a"), active("b", &[7])]), ["-a", "+b"]);
         assert_eq!(say(&[active("a", &[7]), ended("a"), ended("b")]), ["+a", "-a", "-b"]);
         assert_eq!(say(&[active("a", &[7])]), ["+a"]);
-        assert_eq!(say(&[ended("a")]), ["-a"], "nothing is waited for");
+        assert_eq!(say(&[ended("a")]), ["-a"], "the end is not deferred");
     }
 }
 
 #[test]
-fn a_route_that_fades_is_gone_for_relays_at_once_and_for_readers_later() {
+fn fading_route_is_withdrawn_from_relays_first() {
     versions(|version| {
         let (mut relay, _, reader, watch) = watched(version);
         let passes_on = relay.subscriber();
@@ -148,7 +148,7 @@ fn a_route_that_fades_is_gone_for_relays_at_once_and_for_readers_later() {
 }
 
 #[test]
-fn another_publisher_is_told_apart() {
+fn change_of_publisher_is_announced() {
     versions(|version| {
         let (mut relay, [first, second], watcher, watch) = watched(version);
         relay[second].publish("live/cam", &[], &[]);
@@ -168,7 +168,7 @@ fn another_publisher_is_told_apart() {
             Version::V04 | Version::V03 | Version::V02 | Version::V01 => &["active", "ended", "active"],
         };
         assert_eq!(kinds, expected);
-        // It goes: the first one's is left. Then that goes too.
+        // The second is withdrawn, which leaves the first. Then that is withdrawn too.
         relay[second].withdraw("live/cam");
         relay.run(MS * 50);
         assert_eq!(relay[watcher].watches[&watch].live.len(), 1);
@@ -184,13 +184,13 @@ fn another_publisher_is_told_apart() {
 }
 
 #[test]
-fn chains_end_with_the_relay_where_nothing_else_names_it() {
+fn relay_is_appended_to_chains_where_needed() {
     versions(|version| {
         let (relay, [publisher, _], watcher, watch) = watched(version);
         let me = relay[publisher].hop;
         let told = relay[watcher].watches[&watch].live[&path("cam")].to_vec();
         let expected = match version {
-            // The publisher, its stamp, and this relay.
+            // Publisher, its stamp, and this relay.
             Version::V01 | Version::V02 => vec![],
             Version::V03 => vec![Hop::ANONYMOUS; 3],
             Version::V04 => vec![me, Hop(1_000)],
@@ -203,7 +203,7 @@ fn chains_end_with_the_relay_where_nothing_else_names_it() {
 }
 
 #[test]
-fn numbers_of_06_are_taken_in_order_and_never_again() {
+fn announce_ids_are_sequential_and_never_reused() {
     let (mut relay, [publisher, _], watcher, watch) = watched(Version::V06);
     for name in ["a", "b"] {
         relay[publisher].publish(&format!("live/{name}"), &[], &[]);
@@ -216,7 +216,7 @@ fn numbers_of_06_are_taken_in_order_and_never_again() {
     relay[publisher].withdraw("live/b");
     relay[publisher].withdraw("live/cam");
     relay.run(MS * 30);
-    // Numbers count up from 0 in the order of the announces: `hear_watch` has checked that they fit.
+    // Ids count up from 0 in the order of the announces, as checked by `hear_watch`.
     let ended: Vec<_> = heard(&relay, watcher, watch)
         .iter()
         .filter_map(|announce| match announce {
@@ -230,7 +230,7 @@ fn numbers_of_06_are_taken_in_order_and_never_again() {
 }
 
 #[test]
-fn a_route_of_06_costs_what_was_announced_and_the_link() {
+fn route_cost_is_the_announced_cost_plus_the_link() {
     for (said, link) in [(None, 1), (Some(0), 0), (Some(7), 7), (Some(Cost::MAX), Cost::MAX)] {
         let mut relay = Relay::of(Version::V06, 1);
         let setup = Setup { cost: said, path: Some("/".to_owned()), ..Setup::default() };
@@ -242,13 +242,13 @@ fn a_route_of_06_costs_what_was_announced_and_the_link() {
         let add = |price: u64| price.saturating_add(link).min(Cost::MAX);
         let expected = Cost { warm: add(2), cold: add(3) };
         assert_eq!(relay[watcher].watches[&watch].costs[&path("live/cam")], expected);
-        // A new price alone is told in place.
+        // A changed cost alone is sent as a restart.
         let restart = Announce::Restart { id: 0, hops: [].into(), cost: Cost { warm: 0, cold: 3 } };
         relay[publisher].say(stream, &restart);
         relay.run(MS * 50);
         let expected = Cost { warm: add(0), cold: add(3) };
         assert_eq!(relay[watcher].watches[&watch].costs[&path("live/cam")], expected);
-        // The same again is no news.
+        // An unchanged route is not sent again.
         relay[publisher].say(stream, &restart);
         relay.run(MS * 50);
         let news = if link == Cost::MAX { 1 } else { 2 };
@@ -310,7 +310,7 @@ fn an_announce_of_06_that_contradicts_the_stream_closes_with_3() {
 }
 
 #[test]
-fn an_announce_type_of_06_that_nobody_knows_is_passed_over_and_takes_no_number() {
+fn unknown_announce_type_is_skipped_and_uses_no_id() {
     let mut relay = Relay::of(Version::V06, 1);
     let (publisher, stream) = intake(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
     for kind in [3, 9, 16_000, varint::MAX] {
@@ -359,15 +359,15 @@ fn a_count_of_hops_becomes_a_chain_without_names_behind_a_stamp() {
     let watcher = relay.subscriber();
     let watch = relay[watcher].watch("");
     relay.run(MS * 50);
-    // Two more than came: the stamp, and this relay.
+    // Two more than received: the stamp, and this relay.
     assert_eq!(relay[watcher].watches[&watch].live[&path("live/cam")].len(), 5);
     relay.disperse();
 }
 
 #[test]
-fn a_chain_is_passed_on_as_long_as_it_fits() {
+fn chain_is_forwarded_up_to_the_hop_limit() {
     versions(|version| {
-        // As core has it: the sender is in it, and the stamp of who sends a count.
+        // As seen by core: including the sender, and the stamp for senders of a count.
         for length in [limits::HOPS - 1, limits::HOPS, limits::HOPS + 1] {
             let mut relay = Relay::of(version, 1);
             let (publisher, stream) =
@@ -389,7 +389,7 @@ fn a_chain_is_passed_on_as_long_as_it_fits() {
             relay.run(MS * 50);
             assert_eq!(announced(&relay, publisher)[0].0.len(), length);
             for (watcher, watch) in watchers {
-                // Before moq-lite-05 this relay is written into it.
+                // Before moq-lite-05 this relay is part of the chain.
                 let most = limits::HOPS - usize::from(!relay[watcher].version.has_announce_ok());
                 assert_eq!(relay[watcher].watches[&watch].live.len(), usize::from(length <= most));
             }
@@ -399,15 +399,15 @@ fn a_chain_is_passed_on_as_long_as_it_fits() {
 }
 
 #[test]
-fn a_track_of_somebody_else_than_was_ordered_is_not_asked_for() {
+fn track_of_another_publisher_is_not_requested() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
         let reader = relay.subscriber();
-        // Core has not heard of it yet when it is asked for the track.
+        // Core does not know of the change when the track is requested.
         relay.core_sleeps = true;
         if version == Version::V03 {
-            // A count names nobody: only a withdrawal can be told.
+            // A count carries no ids: only a withdrawal can be sent.
             relay[publisher].withdraw("live/cam");
         } else {
             relay[publisher].publish("live/cam", &[], &[500]);
@@ -425,7 +425,7 @@ fn a_track_of_somebody_else_than_was_ordered_is_not_asked_for() {
 }
 
 #[test]
-fn what_was_asked_for_just_before_a_publisher_changed_is_broken_off() {
+fn track_requested_before_a_publisher_change_is_reset() {
     for version in [Version::V06, Version::V05, Version::V04] {
         for young in [true, false] {
             let mut relay = Relay::of(version, 1);
@@ -478,7 +478,7 @@ fn a_chain_one_past_the_limit_ends_the_session() {
 }
 
 #[test]
-fn routes_through_the_hop_a_peer_names_are_kept_from_it() {
+fn routes_through_the_excluded_hop_are_withheld() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         relay.version = Version::V05;
@@ -495,7 +495,7 @@ fn routes_through_the_hop_a_peer_names_are_kept_from_it() {
         let seen = &relay[watcher].watches[&watch];
         let told: Vec<_> = seen.live.keys().map(ToString::to_string).collect();
         if version == Version::V03 {
-            assert_eq!(told, ["beside", "through"], "it has no word for it");
+            assert_eq!(told, ["beside", "through"], "the version has no exclude hop");
         } else {
             assert_eq!(told, ["beside"]);
             assert!(seen.ok.is_none_or(|ok| ok.count == 1));
@@ -506,7 +506,7 @@ fn routes_through_the_hop_a_peer_names_are_kept_from_it() {
 }
 
 #[test]
-fn announces_of_06_wait_for_the_setup_of_who_asks() {
+fn announces_wait_for_the_peers_setup() {
     let mut relay = Relay::of(Version::V06, 1);
     let publisher = relay.publisher("live/through", &[]);
     relay[publisher].publish("live/through", &[], &[60]);
@@ -515,9 +515,9 @@ fn announces_of_06_wait_for_the_setup_of_who_asks() {
     let watcher = relay.link(host(), guest());
     let watch = relay[watcher].watch("live");
     relay.run(MS * 500);
-    assert_eq!(relay[watcher].setups.len(), 1, "it is let in by its URL");
+    assert_eq!(relay[watcher].setups.len(), 1, "it is admitted by its URL");
     assert_eq!(relay[watcher].watches[&watch].ok, None);
-    assert!(relay[watcher].asked.is_empty(), "what it announces could not be priced");
+    assert!(relay[watcher].asked.is_empty(), "the cost of its announces is unknown");
     relay[watcher].setup_with(Setup { hop: Some(Hop(60)), ..Setup::default() });
     relay.run(MS * 50);
     let seen = &relay[watcher].watches[&watch];
@@ -544,7 +544,7 @@ fn other_versions_with_a_url_wait_for_no_setup() {
 }
 
 #[test]
-fn versions_without_setup_on_a_transport_without_a_url_ask_for_leave_at_once() {
+fn session_without_setup_and_url_authorises_at_once() {
     for version in [Version::V04, Version::V03] {
         let mut relay = Relay::of(version, 1);
         let at = relay.subscriber();

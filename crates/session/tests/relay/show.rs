@@ -1,4 +1,4 @@
-//! A track on the air, and what is checked of its readers.
+//! A published track, and checks of its readers.
 
 use std::{
     collections::BTreeMap,
@@ -17,12 +17,12 @@ use crate::{
     peer::Frames,
 };
 
-/// Prefs of a reader that wants every group, however late.
+/// Preferences of a reader that wants every group, however late.
 pub(crate) fn patient() -> Prefs {
     Prefs { max_age_ms: 600_000, ..Prefs::default() }
 }
 
-/// What a reader of moq-lite-03 and 04 that asked with the usual priority is told first.
+/// First response to a reader of moq-lite-03 and 04 that subscribed with the default priority.
 pub(crate) fn accepted() -> SubscribeResponse {
     SubscribeResponse::Ok(SubscribeOk { priority: 127, ..SubscribeOk::default() })
 }
@@ -44,12 +44,12 @@ pub(crate) fn versions(test: impl Fn(Version)) {
     }
 }
 
-/// Each seed has a version.
+/// Version used for a seed.
 pub(crate) fn version_of(seed: u64) -> Version {
     Version::ALL[(seed % Version::ALL.len() as u64) as usize]
 }
 
-/// Says what it was about when the test fails.
+/// Prints its label when the test fails.
 struct Named<T: std::fmt::Display>(T);
 
 impl<T: std::fmt::Display> Drop for Named<T> {
@@ -60,7 +60,7 @@ impl<T: std::fmt::Display> Drop for Named<T> {
     }
 }
 
-/// A link as bad as `rng` makes it, with little credit.
+/// Options of a random impaired link with little credit.
 pub(crate) fn rough(rng: &mut Rng) -> Options {
     Options {
         latency: MS * (1 + rng.below(40) as u32),
@@ -87,7 +87,7 @@ pub(crate) fn bytes(rng: &mut Rng, len: usize) -> Vec<u8> {
     out
 }
 
-/// Some frames, empty ones among them, with ticks that go back now and then.
+/// Random frames, some empty, with ticks that sometimes go back.
 pub(crate) fn frames(rng: &mut Rng, most: u64) -> Frames {
     let mut tick = rng.below(1_000_000) as i64;
     (0..1 + rng.below(5))
@@ -104,12 +104,12 @@ pub(crate) struct Show {
     pub(crate) publisher: usize,
     pub(crate) subscribe: u64,
     pub(crate) groups: BTreeMap<u64, Frames>,
-    /// When each was sent.
+    /// Time each group was sent.
     pub(crate) aired: BTreeMap<u64, Instant>,
 }
 
 impl Show {
-    /// Once the relay has subscribed to `name`.
+    /// A track, once the relay has subscribed to `name`.
     pub(crate) fn new(relay: &mut Relay, publisher: usize, name: &str) -> Self {
         let subscribe = relay.upstream(publisher, name);
         Self { publisher, subscribe, groups: BTreeMap::new(), aired: BTreeMap::new() }
@@ -121,7 +121,7 @@ impl Show {
         self.aired.insert(sequence, relay.now);
     }
 
-    /// One group after another, `pause` apart.
+    /// Sends groups one after another, `pause` apart.
     pub(crate) fn run(
         &mut self,
         relay: &mut Relay,
@@ -140,7 +140,7 @@ impl Show {
         self.groups.last_key_value().map_or(0, |(last, _)| last + 1)
     }
 
-    /// Says END and finishes the subscription.
+    /// Sends SUBSCRIBE_END and finishes the subscription.
     pub(crate) fn end(&self, relay: &mut Relay, name: &str) {
         let (stream, _) = relay[self.publisher].serving(name).expect("a live subscription");
         if !relay[self.publisher].version.has_subscribe_ok() {
@@ -150,8 +150,8 @@ impl Show {
         relay[self.publisher].finish(stream);
     }
 
-    /// Every stream of the subscription holds what was published, and nothing else: whole when
-    /// finished, a part of it when reset.
+    /// Checks that every stream of the subscription holds published data only: a whole group when finished, a
+    /// prefix of it when reset.
     pub(crate) fn check_bytes(&self, relay: &Relay, reader: usize, sub: Stream) {
         let seed = relay.seed;
         for group in relay[reader].groups_of(sub) {
@@ -171,8 +171,8 @@ impl Show {
         }
     }
 
-    /// A group as `reader` should hear it: of two versions that both carry times with those that were
-    /// sent, otherwise with those that came.
+    /// A group as `reader` should receive it: with the sent timestamps if both versions carry them, otherwise
+    /// with the received ones.
     fn as_heard(&self, relay: &Relay, reader: usize, sequence: u64, got: &Frames) -> Frames {
         let timed = [reader, self.publisher].iter().all(|at| relay[*at].version.has_timestamps());
         let mut sent = self.groups[&sequence].clone();
@@ -182,7 +182,7 @@ impl Show {
         sent
     }
 
-    /// Every group from `first` on arrived whole and once.
+    /// Checks that every group from `first` on arrived whole and once.
     pub(crate) fn check_all(&self, relay: &Relay, reader: usize, sub: Stream, first: u64) {
         self.check_bytes(relay, reader, sub);
         for sequence in self.groups.range(first..).map(|(sequence, _)| *sequence) {
@@ -190,7 +190,7 @@ impl Show {
         }
     }
 
-    /// Every group from the reader's first on arrived, was reset, or was named as dropped.
+    /// Checks that every group from the reader's first on arrived, was reset, or was reported as dropped.
     pub(crate) fn check_accounted(&self, relay: &Relay, reader: usize, sub: Stream) {
         self.check_bytes(relay, reader, sub);
         let seed = relay.seed;
@@ -209,7 +209,8 @@ impl Show {
         }
     }
 
-    /// Resets have a code of lateness, and never hit the newest group of their time.
+    /// Checks that resets have a code for lateness and never affect the group that was newest at the time.
+    /// Returns their number.
     pub(crate) fn check_resets(&self, relay: &Relay, reader: usize, sub: Stream) -> usize {
         let mut resets = 0;
         for group in relay[reader].groups_of(sub) {

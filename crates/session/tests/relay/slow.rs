@@ -1,4 +1,4 @@
-//! A slow reader loses groups, never its session, and nobody else notices.
+//! Slow readers: they lose groups, never their session, and do not affect others.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::{
     show::{Show, bytes, patient, seeds, version_of},
 };
 
-/// Why a reader is slow.
+/// Cause of a reader's slowness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slow {
-    /// It lets no more streams be opened.
+    /// It grants no stream credit.
     Streams,
-    /// It reads its control streams only, until its connection's credit is used up.
+    /// It reads its control streams only, until the connection credit is used up.
     Credit,
     /// Its link carries a fraction of the track.
     Link,
@@ -29,7 +29,7 @@ fn body(rng: &mut Rng) -> Frames {
     (0..3).map(|n| (n, bytes(rng, 2_000 + rng.clone().below(1_500) as usize))).collect()
 }
 
-/// A request whose answer is control: for properties, or else for announces.
+/// A request with a response on a control stream: for track properties, or else for announces.
 fn ask(relay: &mut Relay, reader: usize) -> Stream {
     if relay[reader].version.has_tracks() {
         return relay[reader].ask_track("live/cam", "video");
@@ -95,7 +95,7 @@ fn stalls_and_resumes(slow: Slow, seed: u64, rng: &mut Rng) {
     }
     let newest = show.next() - 1;
     relay.run(MS * 500);
-    assert!(relay[reader].has(sub, newest), "seed {seed}: the newest group was given up");
+    assert!(relay[reader].has(sub, newest), "seed {seed}: the newest group was dropped");
     assert!(answered(&relay), "seed {seed}");
     for _ in 0..20 {
         let next = show.next();
@@ -142,7 +142,7 @@ fn a_stream_without_credit_holds_back_no_other() {
     show.air(&mut relay, 0, vec![(0, vec![1; 50_000])]);
     relay.run(MS * 50);
     show.run(&mut relay, 3, MS * 30, |_| vec![(0, vec![1; 1_000])]);
-    // Everything but the first has come whole into the reader's buffers.
+    // Every group but the first has arrived whole in the reader's buffers.
     relay[reader].t().hold_credit(true);
     relay[reader].reads_groups = true;
     relay.run(MS * 2);
@@ -155,7 +155,7 @@ fn a_stream_without_credit_holds_back_no_other() {
 }
 
 #[test]
-fn a_blocked_group_is_given_up_when_its_time_is_over_though_the_newest_is_through() {
+fn blocked_superseded_group_expires_by_timer() {
     let mut relay = Relay::new(1);
     let publisher = relay.publisher("live/cam", &["video"]);
     let theirs = Options { stream_window: 4_000, ..guest() };
@@ -169,7 +169,7 @@ fn a_blocked_group_is_given_up_when_its_time_is_over_though_the_newest_is_throug
     show.air(&mut relay, 1, vec![(0, vec![1; 1_000])]);
     relay.run(MS * 150);
     assert_eq!(relay.meter.groups_expired, 0, "too early");
-    // Nothing is published any more: only the clock can tell.
+    // Nothing is published any more: only the timer can drop the group.
     relay.run(MS * 500);
     assert_eq!(relay.meter.groups_expired, 1);
     relay[reader].reads_groups = true;
@@ -190,14 +190,14 @@ fn control_does_not_wait_for_the_valve() {
     show.air(&mut relay, 0, vec![(0, vec![1; 100_000])]);
     relay.until("a full valve", |relay| relay[reader].pair.a.outstanding() >= 10_000);
     let asked = relay[reader].ask_track("live/cam", "video");
-    // There and back once; an acknowledgement would take as long again.
+    // One round trip; waiting for an acknowledgement would take another.
     relay.run(MS * 600);
     assert!(relay[reader].track_answers[&asked].info.is_some());
     relay.disperse();
 }
 
 #[test]
-fn the_higher_priority_is_served_first_and_equals_share() {
+fn higher_priority_is_served_first_and_equals_share() {
     let mut relay = Relay::new(1);
     let names = ["high", "low", "equal"];
     let publisher = relay.publisher("live/cam", &names);

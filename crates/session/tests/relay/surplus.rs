@@ -1,5 +1,5 @@
-//! Announces that are not routed: over the session's limit, or with a name that no path may hold. The session
-//! goes on, and so does all else that it announces.
+//! Announces that are not routed: over the session's limit, or with a refused name. The session and its other
+//! announces continue.
 
 use relay_model::{Ask, Scope, StreamCode, limits::SessionLimits};
 use relay_session::Session;
@@ -19,7 +19,7 @@ fn limited(version: Version) -> Relay {
     relay
 }
 
-/// What core was asked to route and not asked to withdraw, in order.
+/// Paths that core was asked to route and not asked to withdraw, in order.
 fn routed(relay: &Relay, at: usize) -> Vec<String> {
     let mut routed: Vec<String> = Vec::new();
     for (_, ask) in relay.asks.iter().filter(|(from, _)| *from == at) {
@@ -40,7 +40,7 @@ fn session(relay: &Relay, at: usize) -> &Session {
 }
 
 #[test]
-fn surplus_announces_wait_and_the_oldest_takes_a_free_place() {
+fn oldest_surplus_announce_is_routed_when_one_ends() {
     versions(|version| {
         let mut relay = limited(version);
         let at = relay.subscriber();
@@ -55,7 +55,7 @@ fn surplus_announces_wait_and_the_oldest_takes_a_free_place() {
         relay[at].withdraw("2");
         relay.run(MS * 50);
         assert_eq!(routed(&relay, at), ["0", "1", "3", "4", "5"], "{version:?}");
-        // One that waits may end, too.
+        // A waiting announce may end, too.
         relay[at].withdraw("6");
         relay.run(MS * 50);
         relay[at].withdraw("0");
@@ -68,7 +68,7 @@ fn surplus_announces_wait_and_the_oldest_takes_a_free_place() {
 }
 
 #[test]
-fn surplus_beyond_what_is_remembered_is_counted_alone() {
+fn surplus_beyond_the_stored_is_only_counted() {
     versions(|version| {
         let mut relay = limited(version);
         let at = relay.subscriber();
@@ -80,7 +80,7 @@ fn surplus_beyond_what_is_remembered_is_counted_alone() {
         assert_eq!(routed(&relay, at).len(), MOST, "{version:?}");
         let seen = session(&relay, at);
         assert_eq!((seen.surplus(), seen.unrouted()), (MOST, (count - MOST) as u64), "{version:?}");
-        // All end: those that are forgotten, too.
+        // All end, including those not stored.
         for n in 0..count {
             relay[at].withdraw(&format!("{n:02}"));
         }
@@ -143,7 +143,7 @@ fn announces_with_refused_names_are_not_routed_and_the_rest_is() {
             assert_eq!(found, expected, "{version:?}");
             assert_eq!(relay.meter.announce_names_refused, bad.len() as u64);
             assert_eq!(session(&relay, at).unrouted(), bad.len() as u64);
-            // They end like any other, and numbers stay what they are.
+            // They end like any other, and announce ids stay aligned.
             relay[at].withdraw("bad/nul\0");
             relay[at].withdraw("good/3");
             relay.run(MS * 50);

@@ -1,4 +1,4 @@
-//! Who is gone left nothing behind.
+//! Ended sessions and streams leave no state behind.
 
 use relay_model::SessionCode;
 use relay_session::pair::Rng;
@@ -8,7 +8,7 @@ use crate::{
     show::{frames, patient, rough, seeds, version_of},
 };
 
-/// Something a peer might do.
+/// A random action of a peer.
 fn stir(relay: &mut Relay, at: usize, rng: &mut Rng, n: u64) {
     let name = format!("live/{}", rng.below(3));
     let tracks = ["video", "audio", "absent"];

@@ -1,4 +1,4 @@
-//! Whose request goes to a publisher first, where not all can.
+//! Order of requests to a publisher whose stream credit is scarce.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     show::patient,
 };
 
-/// A publisher of `live/cam` that grants streams for `tracks` of them, and takes no more.
+/// A publisher of `live/cam` that grants streams for `tracks` tracks, and no more.
 fn publisher(relay: &mut Relay, names: &[&str], tracks: u64) -> usize {
     // One for the announce request, and a TRACK and a SUBSCRIBE for each.
     let theirs = Options { bidi_streams: 1 + 2 * tracks, ..guest() };
@@ -21,7 +21,7 @@ fn publisher(relay: &mut Relay, names: &[&str], tracks: u64) -> usize {
 }
 
 #[test]
-fn sessions_that_ask_take_turns_where_streams_are_scarce() {
+fn scarce_streams_are_shared_round_robin() {
     let mut relay = Relay::of(Version::V06, 1);
     let names: Vec<String> = (0..100).map(|n| format!("many-{n}")).chain(["video".to_owned()]).collect();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -34,16 +34,16 @@ fn sessions_that_ask_take_turns_where_streams_are_scarce() {
     relay[modest].subscribe("live/cam", "video", patient());
     relay.run(MS * 50);
     assert!(relay[publisher].serving("video").is_none());
-    // Streams for two more tracks: the second is the modest one's.
+    // Streams for two more tracks: the second goes to the modest session.
     relay[publisher].pair.b.hold_credit(false);
     relay[publisher].pair.b.allow(Dir::Bi, 4);
     relay.run(MS * 50);
-    assert!(relay[publisher].serving("video").is_some(), "behind a hundred of somebody else");
+    assert!(relay[publisher].serving("video").is_some(), "blocked by a hundred requests of another session");
     relay.disperse();
 }
 
 #[test]
-fn request_waits_in_the_line_of_everybody_who_asks() {
+fn request_waits_in_the_queue_of_every_requester() {
     let mut relay = Relay::of(Version::V06, 1);
     let names: Vec<String> = (0..50).map(|n| n.to_string()).collect();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -53,7 +53,7 @@ fn request_waits_in_the_line_of_everybody_who_asks() {
         relay[eager].subscribe("live/cam", name, patient());
     }
     relay.run(MS * 100);
-    // The last one is wanted by another session, too.
+    // The last track is requested by another session, too.
     relay[modest].subscribe("live/cam", "49", patient());
     let log = *relay.pulls.iter().find(|(_, pull)| pull.key.1.as_str() == "49").expect("a log").0;
     let asker = relay.seats[modest].id;
@@ -67,7 +67,7 @@ fn request_waits_in_the_line_of_everybody_who_asks() {
 }
 
 #[test]
-fn core_hears_when_streams_run_out_and_when_none_is_waited_for() {
+fn core_is_informed_of_blocked_and_unblocked_streams() {
     let mut relay = Relay::of(Version::V06, 1);
     let publisher = publisher(&mut relay, &["a", "b"], 1);
     let reader = relay.subscriber();
@@ -97,7 +97,7 @@ fn unanswered_requests_of_one_session_leave_room_for_others() {
     let mut relay = Relay::of(Version::V06, 1);
     let publisher = relay.publisher("live/cam", &["video"]);
     relay[publisher].pair.b.allow(Dir::Bi, 4_000);
-    // It takes requests and answers none.
+    // The publisher accepts requests and answers none.
     relay[publisher].answers = false;
     let (eager, modest) = (relay.subscriber(), relay.subscriber());
     for n in 0..limits::UNANSWERED_REQUESTS + 200 {
@@ -112,13 +112,13 @@ fn unanswered_requests_of_one_session_leave_room_for_others() {
     relay.disperse();
 }
 
-/// A flood of requests for missing tracks in batches of 100, on a publisher that grants 100 streams. It is asked
-/// for a track of another session once that request has come (5 ms), streams for its TRACK and its SUBSCRIBE are
-/// free (a round trip each, at most), and the request has arrived (5 ms).
+/// A flood of requests for missing tracks in batches of 100, on a publisher that grants 100 streams. A track of
+/// another session is requested once that request has arrived (5 ms), streams for its TRACK and its SUBSCRIBE
+/// are free (a round trip each, at most), and the request has reached the publisher (5 ms).
 #[test]
 fn flood_of_missing_tracks_delays_no_other_session() {
     let mut relay = Relay::of(Version::V06, 1);
-    // The flood is not slowed here: turns alone have to do.
+    // The flood is not throttled here: round-robin alone must suffice.
     relay.limits.requests = 100_000;
     let names: Vec<String> = (0..20).map(|n| format!("real-{n}")).collect();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -143,7 +143,7 @@ fn flood_of_missing_tracks_delays_no_other_session() {
                 since = None;
             }
         }
-        assert_eq!(since, None, "{name} was not asked for");
+        assert_eq!(since, None, "{name} was not requested");
     }
     assert_eq!(sent, 100_000);
     assert!(worst <= MS * 40, "{worst:?}");

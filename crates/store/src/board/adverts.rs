@@ -1,8 +1,7 @@
 //! Paths advertised by one watch, keyed by board slot: 14 bytes an entry in sorted chunks.
 //!
-//! A session may watch 64 prefixes over tens of thousands of paths, so a map of paths is not
-//! affordable here. Chunks are filled and shrunk in small steps: no pause for a rehash, and never more
-//! than a few unused entries.
+//! A session may watch 64 prefixes over tens of thousands of paths, so a map of paths would be too large.
+//! Chunks grow and shrink in small steps: no pause for a rehash, and at most a few unused entries.
 
 /// Most entries of a chunk.
 const CHUNK_ENTRIES: usize = 128;
@@ -14,9 +13,9 @@ const CHUNK_LOW: usize = CHUNK_ENTRIES / 4;
 /// State of one advertised path. Its meaning is up to the owner of the watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Advert {
-    /// Number of the announcement, for versions that have one.
+    /// Id of the announcement, for versions that have one.
     pub id: u32,
-    /// Fingerprint of what was advertised.
+    /// Fingerprint of the advertised state.
     pub mark: u64,
 }
 
@@ -30,7 +29,8 @@ pub(crate) struct AdvertTable {
 
 #[derive(Debug)]
 struct Chunk {
-    /// Slots of the chunk are at or above it, below the next chunk's, and equal in the upper 16 bits.
+    /// Lower bound of the chunk's slots: they are at or above it, below the next chunk's, and equal in the
+    /// upper 16 bits.
     base: u32,
     /// Ascending by `low`, never empty.
     entries: Vec<Entry>,
@@ -89,7 +89,7 @@ impl AdvertTable {
                     *old = entry;
                 }
             }
-            // Slots that come in order fill whole chunks.
+            // Slots inserted in order fill whole chunks.
             Err(CHUNK_ENTRIES) => self.insert_chunk(at + 1, Chunk::of(slot, entry)),
             Err(_) if chunk.entries.len() >= CHUNK_ENTRIES => {
                 let upper = chunk.split();
@@ -125,7 +125,7 @@ impl AdvertTable {
         Some(Advert { id: entry.id, mark: entry.mark })
     }
 
-    /// Index of the chunk that has `slot` or takes it.
+    /// Index of the chunk that contains `slot` or would take it.
     fn chunk_of(&self, slot: u32) -> Option<usize> {
         let at = self.chunks.partition_point(|chunk| chunk.base <= slot).checked_sub(1)?;
         self.chunks.get(at).filter(|chunk| high(chunk.base) == high(slot)).map(|_| at)
@@ -166,12 +166,12 @@ impl Chunk {
         high(self.base) | u32::from(entry.low)
     }
 
-    /// Index of `slot`, or where it belongs.
+    /// Index of `slot`, or its insertion point.
     fn find(&self, slot: u32) -> Result<usize, usize> {
         self.entries.binary_search_by_key(&low(slot), |entry| entry.low)
     }
 
-    /// Takes the upper half out.
+    /// Splits off the upper half.
     fn split(&mut self) -> Self {
         let upper = self.entries.get(CHUNK_ENTRIES / 2..).unwrap_or_default();
         let entries = upper.to_vec();
@@ -181,7 +181,7 @@ impl Chunk {
         Self { base, entries }
     }
 
-    /// Gives back what is allocated past the next few entries.
+    /// Releases allocated space beyond the next few entries.
     fn shrink(&mut self) {
         if self.entries.capacity() >= self.entries.len() + 2 * CHUNK_GROWTH {
             self.entries.shrink_to(self.entries.len() + CHUNK_GROWTH);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_back_as_entries_go() {
+    fn memory_is_released_as_entries_are_removed() {
         let mut table = AdvertTable::default();
         (0..20_000).for_each(|slot| table.set(slot, advert(slot)));
         for slot in shuffled(20_000).take(19_000) {

@@ -1,4 +1,4 @@
-//! A watched prefix: its recent changes, and how far its watches have come.
+//! Watched prefix: its recent changes, and the positions of its watches.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -10,36 +10,37 @@ use crate::{
     sync::{AtomicU64, Ordering},
 };
 
-/// Position of a watch that needs no withdrawn path: it has advertised nothing, or is gone.
+/// Position of a watch that needs no withdrawals: it has advertised nothing, or has been dropped.
 pub(super) const NO_POSITION: u64 = u64::MAX;
 
 /// A watched prefix.
 #[derive(Debug)]
 pub(super) struct Hub {
-    /// Version of the last change below the prefix: a watch that has it need not lock.
+    /// Version of the last change below the prefix; a watch at that version need not lock.
     pub(super) version: Arc<AtomicU64>,
     /// The last changes below the prefix, ascending: version and slot. A slot may repeat.
     pub(super) recent: VecDeque<(u64, u32)>,
     /// Changes up to this version may be missing in `recent`.
     pub(super) forgotten: u64,
-    /// A watch that has advertised something and has a lower position has lost withdrawals.
+    /// Highest withdrawal no longer kept: a watch with adverts and a lower position has missed withdrawals.
     pub(super) lost: u64,
-    /// Live paths below the prefix: the cost of a pass over them bounds what remembering may cost.
+    /// Live paths below the prefix; the length of `recent` is bounded in proportion to the cost of a pass over
+    /// them.
     live: usize,
     watches: SmallVec<[(WorkerId, usize); 2]>,
     /// Positions of the watches, by seat.
     positions: Vec<Arc<AtomicU64>>,
     vacant: Vec<usize>,
-    /// Lowest position, and the sweep that found it.
+    /// Lowest position, and the sweep that computed it.
     lowest: (u64, u64),
 }
 
-/// A watch's share of its hub.
+/// State shared between a watch and its hub.
 #[derive(Debug)]
 pub(super) struct Place {
     /// Version of the last change below the prefix.
     pub(super) news: Arc<AtomicU64>,
-    /// Withdrawals up to this version are not needed any more.
+    /// The watch no longer needs withdrawals up to this version.
     pub(super) position: Arc<AtomicU64>,
     pub(super) seat: usize,
 }
@@ -73,7 +74,7 @@ impl Hub {
         Place { news: Arc::clone(&self.version), position, seat }
     }
 
-    /// Returns whether no watch is left.
+    /// Removes a watch. Returns whether none is left.
     pub(super) fn leave(&mut self, worker: WorkerId, seat: usize) -> bool {
         if let Some((_, count)) = self.watches.iter_mut().find(|(at, _)| *at == worker) {
             *count -= 1;
@@ -94,7 +95,7 @@ impl Hub {
         self.watches.iter().map(|(worker, _)| *worker)
     }
 
-    /// A path below the prefix changed; `added` and `removed` are whether it became live or withdrawn.
+    /// Records a change of a path below the prefix; `added` and `removed`: it became live, or was withdrawn.
     pub(super) fn change(&mut self, version: u64, slot: u32, (added, removed): (bool, bool)) {
         self.live = self.live + usize::from(added) - usize::from(removed);
         self.recent.push_back((version, slot));
@@ -106,7 +107,7 @@ impl Hub {
         self.version.store(version, Ordering::Release);
     }
 
-    /// Lowest position of its watches. Computed once a sweep.
+    /// Lowest position of the watches. Computed once per sweep.
     pub(super) fn lowest(&mut self, sweep: u64) -> u64 {
         if self.lowest.1 != sweep {
             let lowest = self.positions.iter().map(|position| position.load(Ordering::Acquire)).min();

@@ -1,18 +1,18 @@
-//! Rate of changes of one path: a few at once, then one an interval.
+//! Rate limit for the changes of one path: a small burst, then one per interval.
 
 use std::time::{Duration, Instant};
 
 use super::PATH_CHANGES_PER_SECOND;
 
-/// Changes that pass without delay: a publisher that returns on another route is a handful.
+/// Changes that pass without delay: enough for a publisher that returns on another route.
 const BURST: u32 = 4;
-/// Time between changes once the burst is spent. A second has [`BURST`] and as many as fit.
+/// Time between changes once the burst is spent: [`BURST`] plus those that fit make up the rate of one second.
 const INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / (PATH_CHANGES_PER_SECOND - BURST) as u64);
 
 /// Recent changes of one path.
 #[derive(Debug, Default)]
 pub(super) struct ChangePace {
-    /// Time at which no recent change counts any more: each change moves it by [`INTERVAL`].
+    /// Time at which no recent change counts any more; each change moves it by [`INTERVAL`].
     idle_at: Option<Instant>,
 }
 
@@ -28,7 +28,7 @@ impl ChangePace {
         self.idle_at = Some(self.idle_at.map_or(now, |idle| idle.max(now)) + INTERVAL);
     }
 
-    /// Whether nothing is known that a new pace would not have.
+    /// Whether the state equals that of a new pace.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         self.idle_at.is_none_or(|idle| idle <= now)
     }

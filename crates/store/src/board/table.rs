@@ -21,33 +21,33 @@ use crate::bounds;
 pub(super) struct Table {
     /// Version of the last change; counts from 1.
     version: u64,
-    /// Slots by path: the live ones, and those of withdrawn paths that are still needed.
+    /// Slots by path: live paths, and withdrawn ones that are still needed.
     paths: BTreeMap<Path, u32>,
     slots: Vec<Option<Slot>>,
     vacant: Vec<u32>,
     live: usize,
-    /// Withdrawals in order: version and slot. One whose slot has another version by now is void.
+    /// Withdrawals in order: version and slot. An entry is void if its slot has another version by now.
     withdrawn: VecDeque<(u64, u32)>,
-    /// Number of withdrawals at which they are swept.
+    /// Number of withdrawals that starts the next sweep.
     sweep_at: usize,
     sweeps: u64,
-    /// Slots with a change held back, by the time it is due.
+    /// Slots with a delayed change, by the time it is due.
     held: BTreeSet<(Instant, u32)>,
     /// Prefixes with a watch.
     hubs: HashMap<Path, Hub, RandomState>,
 }
 
-/// One path.
+/// State of one path.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) path: Path,
     /// Newest routes, best first; of a withdrawn path the last ones.
     pub(super) routes: Arc<[Route]>,
     pub(super) is_live: bool,
-    /// Version of its last change.
+    /// Version of the path's last change.
     version: u64,
     pace: ChangePace,
-    /// Routes it is to have when its pace allows it, and from when on; none: it stays withdrawn.
+    /// Delayed change: the time it is due, and the routes then.
     held: Option<(Instant, Vec<Route>)>,
 }
 
@@ -73,7 +73,7 @@ impl Table {
         self.slots.get(usize::try_from(slot).ok()?)?.as_ref()
     }
 
-    /// Slots at and below `prefix` in order of their paths, from the first past `after` on.
+    /// Slots at and below `prefix` in the order of their paths, starting after `after`.
     pub(super) fn below<'a>(
         &'a self,
         prefix: &'a Path,
@@ -102,7 +102,7 @@ impl Table {
         let before = slot.held.take();
         let due = before.as_ref().map(|(due, _)| *due).or_else(|| slot.pace.due(now));
         let is_shown = slot.is_shown(&routes);
-        // A withdrawal never waits: readers must not ask for what is gone. Its return does.
+        // A withdrawal is never delayed: readers must not request a path that is gone. Its return is.
         match due.filter(|_| !routes.is_empty() && !is_shown) {
             Some(due) => {
                 slot.held = Some((due, routes));
@@ -131,7 +131,7 @@ impl Table {
         }
     }
 
-    /// Puts a change on the hubs above its path, and their workers into `wakes`.
+    /// Records a change in the hubs above its path, and adds their workers to `wakes`.
     fn announce_change(
         &mut self,
         path: &Path,
@@ -150,12 +150,12 @@ impl Table {
         }
     }
 
-    /// When the next change that is held back is due.
+    /// Time at which the next delayed change is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.held.first().map(|(due, _)| *due)
     }
 
-    /// Carries out what is due.
+    /// Applies the delayed changes that are due. Returns when the next one is.
     pub(super) fn release(&mut self, now: Instant, wakes: &mut Wakes) -> Option<Instant> {
         while let Some((due, id)) = self.held.first().copied().filter(|(due, _)| *due <= now) {
             self.held.remove(&(due, id));
@@ -187,7 +187,7 @@ impl Table {
         self.slots.get_mut(usize::try_from(slot).ok()?)?.as_mut()
     }
 
-    /// Takes a slot for `path`. `None` past 2^32 paths, which no memory holds.
+    /// Allocates a slot for `path`. `None` beyond 2^32 paths, which no memory holds.
     fn insert(&mut self, path: Path) -> Option<u32> {
         let slot = Slot {
             path: path.clone(),
@@ -231,8 +231,8 @@ impl Table {
         }
     }
 
-    /// Frees slots of withdrawn paths that no watch needs any more, and whose pace has nothing to
-    /// remember. What exceeds the bound is freed all the same; watches that needed it have lost it.
+    /// Frees slots of withdrawn paths that no watch needs any more and whose rate limit is idle. Slots above
+    /// the bound are freed in any case; watches that needed them have lost withdrawals.
     fn sweep(&mut self, now: Instant) {
         self.sweeps += 1;
         let most = self.live.max(bounds::BOARD_WITHDRAWN_MAX);
@@ -283,7 +283,7 @@ impl Table {
         self.paths.len()
     }
 
-    /// Changes that hubs remember.
+    /// Changes kept by hubs.
     #[cfg(all(test, not(shuttle)))]
     pub(super) fn remembered(&self) -> usize {
         self.hubs.values().map(|hub| hub.recent.len()).sum()
@@ -296,8 +296,7 @@ impl Table {
 }
 
 impl Slot {
-    /// Whether watches see these routes already.
-    /// Routes and whether the path is live, as a watch sees it: an exact one sees a change that is held back.
+    /// Routes, and whether the path is live, as seen by a watch: an exact watch sees a delayed change.
     pub(super) fn seen(&self, is_exact: bool) -> (&[Route], bool) {
         match &self.held {
             Some((_, routes)) if is_exact => (routes, true),
@@ -305,12 +304,13 @@ impl Slot {
         }
     }
 
+    /// Whether watches see these routes already.
     fn is_shown(&self, routes: &[Route]) -> bool {
         if self.is_live { *self.routes == *routes } else { routes.is_empty() }
     }
 }
 
-/// Every prefix of a normalised path, the root first, itself last.
+/// Every prefix of a normalised path, from the root to the path itself.
 pub(super) fn prefixes(path: &str) -> impl Iterator<Item = &str> {
     let cuts = path.match_indices('/').map(|(at, _)| at);
     let root = (!path.is_empty()).then_some("");

@@ -36,7 +36,7 @@ thread_local! {
     static NOW: Cell<Instant> = Cell::new(Instant::now());
 }
 
-/// Sets a path a second after the last time: no change is held back.
+/// Sets a path one second after the previous call, so that no change is delayed.
 fn set(board: &Board, raw: &str, cost: Option<u64>) -> Rings {
     let mut rings = Rings::new();
     let now = NOW.get() + Duration::from_secs(1);
@@ -45,7 +45,7 @@ fn set(board: &Board, raw: &str, cost: Option<u64>) -> Rings {
     rings
 }
 
-/// At most `max` changes of a watch whose owner knows the price of each path: path and cost, `None` =
+/// Visits at most `max` changes of a watch whose owner knows the cost of each path: path and cost, `None` =
 /// withdrawn. Returns whether there may be more.
 fn step(watch: &mut Watch, max: usize, out: &mut Vec<(String, Option<u64>)>) -> bool {
     let visited = watch.visit(max, |candidate| {
@@ -105,7 +105,7 @@ fn changes_of_one_path_collapse_into_its_newest_state() {
 }
 
 #[test]
-fn setting_what_is_set_is_no_change() {
+fn setting_equal_routes_is_no_change() {
     let store = store();
     let board = store.board();
     let mut watch = board.watch(W0, Path::root());
@@ -150,7 +150,7 @@ fn a_walk_appends_no_more_than_asked() {
 }
 
 #[test]
-fn a_watch_too_far_behind_compares_and_still_reports_withdrawals() {
+fn lagging_watch_makes_a_pass_and_reports_withdrawals() {
     let store = store();
     let board = store.board();
     for raw in ["keep", "lose", "turn"] {
@@ -171,7 +171,7 @@ fn a_watch_too_far_behind_compares_and_still_reports_withdrawals() {
 }
 
 #[test]
-fn what_a_prefix_remembers_is_bounded() {
+fn changes_kept_by_a_prefix_are_bounded() {
     let store = store();
     let board = store.board();
     let mut watch = board.watch(W0, Path::root());
@@ -183,7 +183,7 @@ fn what_a_prefix_remembers_is_bounded() {
 }
 
 #[test]
-fn nothing_is_left_when_everybody_left() {
+fn no_state_is_left_without_watches() {
     let store = store();
     let board = store.board();
     let watches = [board.watch(W0, path("a")), board.watch(W1, path("a")), board.watch(W0, Path::root())];
@@ -204,7 +204,7 @@ fn prefixes_of_a_path_are_its_leading_segments() {
 }
 
 #[test]
-fn a_hundred_thousand_paths_are_walked_and_changed_in_bounded_time() {
+fn hundred_thousand_paths_are_walked_in_bounded_time() {
     let started = Instant::now();
     let store = store();
     let board = store.board();
@@ -236,7 +236,7 @@ fn second_start_and_unknown_end_are_never_shown() {
     let mut watch = board.watch(W0, Path::root());
     let mut out = Vec::new();
     step(&mut watch, 300, &mut out);
-    // Behind and ahead of the place where the first pass stands.
+    // Behind and ahead of the position of the first pass.
     set(board, "p100", None);
     set(board, "p500", None);
     set(board, "p500", Some(1));
@@ -252,7 +252,7 @@ fn second_start_and_unknown_end_are_never_shown() {
 fn a_watch_of_20_000_paths_takes_16_bytes_a_path() {
     let store = store();
     let board = store.board();
-    // Slots in another order than paths.
+    // The order of slots differs from that of paths.
     for at in 0..20_000u64 {
         set(board, &format!("room/{}", at * 7_919 % 20_000), Some(1));
     }
@@ -286,7 +286,7 @@ fn withdrawn_paths_go_once_all_watches_have_passed() {
     churn(&mut [&mut quick, &mut slow]);
     assert!(slots() <= bounds::BOARD_WITHDRAWN + 1, "{}", slots());
     churn(&mut [&mut quick]);
-    assert!(slots() > 4 * bounds::BOARD_WITHDRAWN, "one has not passed: {}", slots());
+    assert!(slots() > 4 * bounds::BOARD_WITHDRAWN, "one watch has not passed them: {}", slots());
     walk(&mut slow);
     churn(&mut [&mut quick, &mut slow]);
     churn(&mut [&mut quick, &mut slow]);
@@ -317,7 +317,7 @@ fn a_watch_left_too_far_behind_is_lost_and_others_are_not() {
 }
 
 #[test]
-fn a_flapping_path_changes_twenty_times_a_second_and_ends_newest() {
+fn flapping_path_is_rate_limited_and_ends_newest() {
     let store = store();
     let board = store.board();
     let mut watch = board.watch(W0, Path::root());
@@ -378,7 +378,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A watch and what its owner believes.
+/// A watch and its owner's view of the board.
 struct Watcher {
     watch: Watch,
     believes: BTreeMap<String, u64>,
@@ -405,7 +405,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_watch_comes_to_believe_what_is_set(ops in prop::collection::vec(op(), 1..120)) {
+    fn every_watch_converges_to_the_set_routes(ops in prop::collection::vec(op(), 1..120)) {
         let store = store();
         let board = store.board();
         let mut model: BTreeMap<String, u64> = BTreeMap::new();

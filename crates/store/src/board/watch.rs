@@ -1,4 +1,4 @@
-//! A watch: a position on the announce board, and what its owner advertised.
+//! Watch: a position in the changes of the announce board, and the adverts of its owner.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use super::{
 };
 use crate::sync::{AtomicU64, Ordering};
 
-/// The changes at and below a prefix, for one owner. Dropping it ends the interest.
+/// The changes at and below a prefix, for one owner. Dropping it ends the watch.
 ///
-/// It holds a position and one [`Advert`] for each path that its owner advertised, at most 16 bytes each.
+/// Holds a position and one [`Advert`] for each path that its owner advertised, at most 16 bytes each.
 #[derive(Debug)]
 pub struct Watch {
     inner: Arc<Inner>,
@@ -22,43 +22,43 @@ pub struct Watch {
     prefix: Path,
     /// Version of the last change below the prefix.
     news: Arc<AtomicU64>,
-    /// Up to where withdrawals were visited: slots of later ones must stay.
+    /// Version up to which withdrawals were visited; slots withdrawn later must be kept.
     position: Arc<AtomicU64>,
     seat: usize,
-    /// Changes up to this version were visited, or will be by the pass under way.
+    /// Version up to which changes were visited, or will be by the current pass.
     seen: u64,
     adverts: AdvertTable,
     pass: Option<Pass>,
-    /// Sees changes that are held back from others.
+    /// Whether delayed changes are visible to this watch at once.
     is_exact: bool,
 }
 
 /// Progress of a pass over all advertised and all live paths.
 #[derive(Clone, Debug)]
 enum Pass {
-    /// Advertised paths that are withdrawn, from this slot on.
+    /// Withdrawn paths with an advert, from this slot on.
     Withdrawn(u32),
-    /// Live paths, past this one.
+    /// Live paths, after this one.
     Live(Option<Path>),
 }
 
-/// A path that may have to be advertised, changed or ended.
+/// A path that may have to be advertised, updated or withdrawn.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
     /// The path.
     pub path: &'a Path,
-    /// Its routes, best first; the last ones if it is withdrawn.
+    /// Routes of the path, best first; the last known ones if it is withdrawn.
     pub routes: &'a [Route],
-    /// Whether it is live.
+    /// Whether the path is live.
     pub is_live: bool,
-    /// Announcement that the owner made of it.
+    /// The owner's current advert of the path.
     pub advert: Option<Advert>,
 }
 
-/// Answer to a [`Candidate`]: what is advertised of it from now on.
+/// Answer to a [`Candidate`]: the advert of the path from now on.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// The visit goes on.
+    /// The visit continues.
     Next(Option<Advert>),
     /// The visit stops here.
     Last(Option<Advert>),
@@ -67,16 +67,16 @@ pub enum Step {
 /// Result of a visit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Visited {
-    /// Paths looked at, whether or not they were shown to the visitor.
+    /// Paths examined, whether or not they were shown to the visitor.
     pub entries: usize,
-    /// There may be more: visit again.
+    /// Whether another visit may find more.
     pub more: bool,
-    /// Withdrawals of advertised paths are lost, because the watch was not visited for too long. What
-    /// its owner advertised cannot be brought up to date any more.
+    /// Whether withdrawals of advertised paths were lost because the watch was not visited for too long. The
+    /// adverts of its owner can then no longer be brought up to date.
     pub is_lost: bool,
 }
 
-/// Remaining work of one call.
+/// Work limit of one call.
 struct Effort {
     entries: usize,
     max: usize,
@@ -104,41 +104,41 @@ impl Watch {
         Self { inner, worker, prefix, news, position, seat, seen, adverts, pass, is_exact: false }
     }
 
-    /// The prefix it watches.
+    /// The watched prefix.
     pub fn prefix(&self) -> &Path {
         &self.prefix
     }
 
-    /// Shows each change at once from now on, also of a path that changes often: for relays, which must know
-    /// the exact route. What was visited before may have changed meanwhile: call [`Self::restart`].
+    /// Makes every change visible at once, also on a path that changes often: for relays, which need the exact
+    /// route. Paths visited before may differ: call [`Self::restart`].
     pub fn set_exact(&mut self) {
         self.is_exact = true;
     }
 
-    /// Paths advertised.
+    /// Number of adverts.
     pub fn advertised(&self) -> usize {
         self.adverts.len()
     }
 
-    /// Bytes allocated for the paths advertised.
+    /// Bytes allocated for adverts.
     pub fn heap_bytes(&self) -> usize {
         self.adverts.heap_bytes()
     }
 
-    /// Makes the next visits give everything that is advertised or live once more.
+    /// Makes the next visits yield every advertised and every live path once more.
     pub fn restart(&mut self) {
         self.seen = self.news.load(Ordering::Acquire);
         self.pass = Some(if self.adverts.is_empty() { Pass::Live(None) } else { Pass::Withdrawn(0) });
     }
 
-    /// Forgets what is advertised and starts anew.
+    /// Drops all adverts and restarts.
     pub fn reset(&mut self) {
         self.adverts = AdvertTable::default();
         self.restart();
     }
 
-    /// Whether a pass over everything is under way: the first one, one after [`Self::restart`], or one
-    /// that makes up for changes that the board forgot. Changes are visited after it.
+    /// Whether a pass over all paths is in progress: the first one, one after [`Self::restart`], or one that
+    /// replaces changes the board no longer keeps. Changes are visited after it.
     pub fn is_in_pass(&self) -> bool {
         self.pass.is_some()
     }
@@ -148,9 +148,9 @@ impl Watch {
         self.pass.is_some() || self.news.load(Ordering::Acquire) != self.seen
     }
 
-    /// Shows at most `max` candidates in their newest state. A candidate may be unchanged, and one that is
-    /// withdrawn is shown only if it is advertised. The visitor runs under the board's lock. A call ends
-    /// where a pass ends.
+    /// Shows at most `max` candidates in their newest state. A candidate may be unchanged, and a withdrawn one
+    /// is shown only if it is advertised. The visitor runs under the board's lock. A call ends where a pass
+    /// ends.
     pub fn visit(&mut self, max: usize, mut visitor: impl FnMut(Candidate<'_>) -> Step) -> Visited {
         if !self.is_pending() || max == 0 {
             return Visited { more: self.is_pending(), ..Visited::default() };
@@ -178,9 +178,9 @@ impl Watch {
         Visited { entries: effort.entries, more: self.is_pending(), is_lost: false }
     }
 
-    /// Shows paths that changed after version `since` and are not advertised, with their last routes if
-    /// they are withdrawn; moves `since`. For an owner that promised announcements before these changes.
-    /// The changes themselves remain to be visited.
+    /// Shows paths that changed after version `since` and are not advertised, with their last routes if they
+    /// are withdrawn; moves `since`. For an owner that promised announcements before these changes. The changes
+    /// themselves remain to be visited.
     pub fn visit_missed(
         &mut self,
         since: &mut u64,
@@ -190,7 +190,7 @@ impl Watch {
         let inner = Arc::clone(&self.inner);
         let table = inner.table.read();
         let Some(hub) = table.hub(&self.prefix) else { return Visited::default() };
-        // Withdrawals are there also if the hub has forgotten them: this watch has not passed them.
+        // The table keeps withdrawals that the hub no longer has, as this watch has not passed them.
         let changes = if *since >= hub.forgotten { &hub.recent } else { table.withdrawn() };
         let mut effort = Effort { entries: 0, max };
         let mut missed = changes.range(changes.partition_point(|(version, _)| version <= since)..);
@@ -210,13 +210,13 @@ impl Watch {
         Visited { entries: effort.entries, more, is_lost: false }
     }
 
-    /// Version up to which [`Self::visit_missed`] has nothing for a watch whose first pass is under way.
+    /// Version up to which [`Self::visit_missed`] has nothing for a watch that is in its first pass.
     pub fn seen(&self) -> u64 {
         self.seen
     }
 
-    /// Calls `visitor` with live paths past `after` and their routes, `max` at most; returns their number
-    /// and moves `after`. Fewer than `max`: all were visited.
+    /// Calls `visitor` with live paths after `after` and their routes, at most `max`; returns the number of
+    /// paths examined and moves `after`. Fewer than `max`: the end was reached.
     pub fn look(
         &self,
         after: &mut Option<Path>,
@@ -239,7 +239,7 @@ impl Watch {
         entries
     }
 
-    /// Visits the changes that the hub remembers past `seen`.
+    /// Visits the changes after `seen` that the hub keeps.
     fn visit_changes(
         &mut self,
         table: &Table,
@@ -253,7 +253,7 @@ impl Watch {
                 return;
             }
             self.seen = *version;
-            // The slot may have been freed since, and taken by a path elsewhere.
+            // The slot may have been freed since, and reused for a path elsewhere.
             if let Some(slot) = table.slot(*id).filter(|slot| slot.path.has_prefix(&self.prefix)) {
                 self.show_change(*id, slot, effort, visitor);
             }
@@ -261,7 +261,7 @@ impl Watch {
         self.seen = hub.version.load(Ordering::Acquire);
     }
 
-    /// Visits what is advertised and withdrawn. Returns where the pass goes on.
+    /// Visits withdrawn paths with an advert. Returns the next stage of the pass.
     fn visit_withdrawn(
         &mut self,
         table: &Table,
@@ -287,7 +287,7 @@ impl Watch {
         Pass::Live(None)
     }
 
-    /// Visits what is live, in the order of the paths. Returns where the pass goes on.
+    /// Visits the live paths in order. Returns the rest of the pass.
     fn visit_live(
         &mut self,
         table: &Table,
@@ -320,7 +320,7 @@ impl Watch {
             self.show(id, slot, effort, visitor);
         } else if self.adverts.get(id).is_some() {
             self.show(id, slot, effort, visitor);
-            // Its slot is about to be freed.
+            // The slot of the path is about to be freed.
             self.adverts.remove(id);
         }
     }
@@ -348,15 +348,15 @@ impl Watch {
         }
     }
 
-    /// Publishes which withdrawals this watch does not need any more. Under the board's lock.
+    /// Publishes the version up to which this watch needs no withdrawals. Under the board's lock.
     fn publish_position(&self, hub: &Hub) {
         let before = self.position.load(Ordering::Acquire);
         let position = match self.pass {
             _ if self.adverts.is_empty() => NO_POSITION,
-            // What is advertised is as new as the board.
+            // The first adverts are as new as the board.
             _ if before == NO_POSITION => hub.version.load(Ordering::Acquire),
             None => self.seen.max(before),
-            // A pass has not found every withdrawal yet.
+            // A pass in progress has not found every withdrawal yet.
             Some(_) => before,
         };
         self.position.store(position, Ordering::Release);

@@ -1,11 +1,11 @@
-//! What goes when time or room runs out, and that nothing leaks.
+//! Eviction by age and by budget, and the absence of leaks.
 
 use relay_model::{TrackInfo, limits};
 
 use super::*;
 
 const FRAME: usize = 1_000;
-/// What a group of one frame costs.
+/// Bytes charged for a group of one frame.
 const GROUP: u64 = FRAME as u64
     + crate::bounds::GROUP_OVERHEAD
     + crate::bounds::OBJECT_OVERHEAD
@@ -117,7 +117,7 @@ fn over_capacity_the_oldest_superseded_groups_of_the_log_go() {
 }
 
 #[test]
-fn when_this_log_has_nothing_superseded_others_pay_least_recently_read_first() {
+fn other_logs_are_evicted_least_recently_read_first() {
     let mut f = Fixture::with(6 * GROUP, 100 * GROUP);
     let (other, mut writer) = second(&f);
     fill(&mut f, 0..3);
@@ -172,7 +172,7 @@ fn the_latest_group_stays_until_the_ceiling_is_met() {
 }
 
 #[test]
-fn at_the_ceiling_whole_latest_groups_go_least_recently_read_first() {
+fn ceiling_evicts_latest_groups_least_recently_read_first() {
     let mut f = Fixture::with(GROUP, 2 * GROUP);
     let (mut feed, _) = f.log.feed(W0);
     fill(&mut f, 0..1);
@@ -200,7 +200,7 @@ fn at_the_ceiling_whole_latest_groups_go_least_recently_read_first() {
 }
 
 #[test]
-fn what_a_slow_reader_pins_is_counted_and_does_not_empty_every_commit_anew() {
+fn pinned_bytes_do_not_trigger_a_sweep_per_commit() {
     let mut f = Fixture::with(3 * GROUP, 100 * GROUP);
     let pinned = f.chunk(&vec![0; 10 * GROUP as usize]);
     let (_, mut writer) = second(&f);
@@ -262,7 +262,7 @@ fn dropping_every_handle_leaves_nothing() {
 }
 
 #[test]
-fn a_store_with_news_nobody_took_is_freed() {
+fn store_with_untaken_changes_is_freed() {
     let mut f = Fixture::new();
     let (feed, _) = f.log.feed(W0);
     fill(&mut f, 0..3);
@@ -278,7 +278,7 @@ fn limits_that_shrink_are_honoured_by_the_next_commit_or_trim() {
     let mut f = Fixture::with(100 * GROUP, 200 * GROUP);
     fill(&mut f, 0..8);
     f.store.budget().set_limits(4 * GROUP, 8 * GROUP);
-    assert_eq!(f.store.budget().used(), 8 * GROUP, "nothing goes by itself");
+    assert_eq!(f.store.budget().used(), 8 * GROUP, "lowering the limits evicts nothing by itself");
     fill(&mut f, 8..9);
     assert_eq!(held(&f.log.feed(W0).1), [5, 6, 7, 8]);
     f.store.budget().set_limits(2 * GROUP, 0);
@@ -286,7 +286,7 @@ fn limits_that_shrink_are_honoured_by_the_next_commit_or_trim() {
     f.store.budget().set_limits(2 * GROUP, 4 * GROUP);
     let (mut feed, _) = f.log.feed(W1);
     f.store.trim(f.now, &mut f.rings);
-    assert_eq!(held(&f.log.feed(W0).1), [8], "a little under the capacity");
+    assert_eq!(held(&f.log.feed(W0).1), [8], "somewhat below the capacity");
     assert_eq!(evicted(&pull(&mut feed)), [5, 6, 7]);
     assert!(f.rings.contains(W1));
 }
@@ -305,7 +305,7 @@ fn a_shortfall_under_other_limits_does_not_hold_up_a_sweep() {
 }
 
 #[test]
-fn a_trim_ages_logs_that_nobody_writes_but_for_their_latest_group() {
+fn trim_ages_idle_logs_except_their_latest_group() {
     let mut f = Fixture::new();
     let (mut feed, _) = f.log.feed(W0);
     fill(&mut f, 0..3);
@@ -329,7 +329,7 @@ fn fetch(f: &mut Fixture, sequence: u64) {
 }
 
 #[test]
-fn what_a_fetch_is_bringing_goes_after_all_else_that_is_superseded() {
+fn group_being_fetched_is_evicted_after_superseded_ones() {
     let mut f = Fixture::with(4 * GROUP, 100 * GROUP);
     fill(&mut f, 5..7);
     fetch(&mut f, 0);
@@ -340,11 +340,11 @@ fn what_a_fetch_is_bringing_goes_after_all_else_that_is_superseded() {
     assert_eq!(held(&f.log.feed(W0).1), [0, 9], "over capacity, below the ceiling");
     f.writer.finish(0, crate::FETCHED);
     f.commit();
-    assert_eq!(held(&f.log.feed(W0).1), [9], "once it is over it is like the others");
+    assert_eq!(held(&f.log.feed(W0).1), [9], "a finished fetch is evicted like other groups");
 }
 
 #[test]
-fn at_the_ceiling_what_a_fetch_is_bringing_goes_before_any_latest_group() {
+fn ceiling_evicts_groups_being_fetched_before_latest_ones() {
     let mut f = Fixture::with(GROUP, 10 * GROUP);
     fill(&mut f, 5..6);
     fetch(&mut f, 0);
@@ -355,7 +355,7 @@ fn at_the_ceiling_what_a_fetch_is_bringing_goes_before_any_latest_group() {
 }
 
 #[test]
-fn what_was_evicted_is_counted() {
+fn evicted_groups_are_counted() {
     let mut f = Fixture::with(2 * GROUP, 100 * GROUP);
     fill(&mut f, 0..5);
     f.later(60_000);

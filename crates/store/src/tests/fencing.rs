@@ -1,4 +1,4 @@
-//! Who may write, and how a log ends.
+//! Writer fencing, and the end of a log.
 
 use relay_model::{StreamCode, TrackInfo};
 
@@ -26,7 +26,7 @@ fn a_fenced_epoch_is_neither_claimed_nor_committed() {
     assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(WriteError::Fenced));
     assert!(f.log.writer(Epoch(2)).is_none());
     assert!(f.log.writer(Epoch(3)).is_some());
-    assert!(!f.store.fence(LogId(9), Epoch(1)), "an unknown log is said to be unknown");
+    assert!(!f.store.fence(LogId(9), Epoch(1)), "an unknown log is reported");
 }
 
 #[test]
@@ -82,11 +82,11 @@ fn the_end_is_the_last_entry_and_later_appends_are_ignored() {
     assert!(pull(&mut feed).is_empty());
     drop(f.writer);
     assert!(f.log.writer(Epoch(2)).is_none(), "an ended log takes no writer");
-    assert!(replay(&feed, 1).is_some(), "what an ended log holds can be read");
+    assert!(replay(&feed, 1).is_some(), "held groups of an ended log can be read");
 }
 
 #[test]
-fn what_is_open_at_the_end_is_interrupted() {
+fn open_groups_are_reset_at_the_end() {
     let mut f = Fixture::new();
     let (mut feed, _) = f.log.feed(W0);
     f.group(1, &[b"a"]);

@@ -1,4 +1,4 @@
-//! Groups that came by FETCH, what is known to be absent, and what a log answers about a group.
+//! Groups that came by FETCH, absent groups, and lookups of groups.
 
 use relay_model::{StreamCode, TrackInfo};
 
@@ -8,7 +8,7 @@ use crate::{End, FETCHED, HeldGroup, Lookup};
 const NOT_FOUND: Lookup = Lookup::Absent(StreamCode::NOT_FOUND);
 
 impl Fixture {
-    /// Stages the answer to a fetch: one-piece objects, not finished.
+    /// Stages the response to a fetch: one-piece objects, not finished.
     fn fetch(&mut self, sequence: u64, objects: &[&[u8]]) {
         self.writer.fetched_group(sequence);
         for (id, payload) in (0..).zip(objects) {
@@ -56,7 +56,7 @@ fn a_fetched_group_is_held_and_followed_but_not_announced() {
 }
 
 #[test]
-fn the_head_says_how_old_a_group_is_and_where_it_came_from() {
+fn head_reports_age_and_origin_of_groups() {
     let (mut f, feed) = live();
     let superseded = Some(f.now);
     f.later(100);
@@ -69,7 +69,7 @@ fn the_head_says_how_old_a_group_is_and_where_it_came_from() {
 }
 
 #[test]
-fn a_fetched_group_ages_from_its_fetch_and_never_becomes_the_latest() {
+fn fetched_group_ages_from_its_fetch_and_is_never_latest() {
     let (mut f, mut feed) = live();
     f.fetch(9, &[b"x"]);
     f.writer.finish(9, FETCHED);
@@ -97,7 +97,7 @@ fn a_fetch_does_not_age_while_it_is_under_way() {
     f.later(1_000);
     f.writer.datagram(0, 0, Bytes::new());
     f.commit();
-    assert_eq!(held(&feed.head()), [3, 6], "its age counts again");
+    assert_eq!(held(&feed.head()), [3, 6], "aging has started");
     f.later(1);
     f.writer.datagram(0, 0, Bytes::new());
     f.commit();
@@ -105,7 +105,7 @@ fn a_fetch_does_not_age_while_it_is_under_way() {
 }
 
 #[test]
-fn a_fetch_leaves_alone_what_is_whole_or_still_comes_live() {
+fn fetch_keeps_whole_and_live_groups() {
     let (mut f, mut feed) = live();
     for group in [5, 6] {
         f.fetch(group, &[b"other", b"bytes"]);
@@ -118,7 +118,7 @@ fn a_fetch_leaves_alone_what_is_whole_or_still_comes_live() {
 }
 
 #[test]
-fn a_live_stream_writes_nothing_to_the_group_that_a_fetch_brings() {
+fn live_stream_does_not_write_to_a_group_being_fetched() {
     let mut f = Fixture::new();
     let (mut feed, _) = f.log.feed(W0);
     f.group(2, &[]);
@@ -164,7 +164,7 @@ fn a_fetch_replaces_what_was_cut_short_or_lost_its_head() {
 }
 
 #[test]
-fn a_fetch_never_cuts_off_those_who_follow_a_group_without_its_head() {
+fn fetch_does_not_interrupt_readers_of_a_headless_group() {
     let mut f = Fixture::new();
     let (mut feed, _) = f.log.feed(W0);
     f.group(2, &[]);
@@ -176,7 +176,7 @@ fn a_fetch_never_cuts_off_those_who_follow_a_group_without_its_head() {
 }
 
 #[test]
-fn a_fetch_whose_writer_went_away_begins_anew() {
+fn fetch_without_its_writer_restarts() {
     let (mut f, mut feed) = live();
     f.fetch(3, &[b"x"]);
     f.commit();
@@ -199,7 +199,7 @@ fn a_fetch_asked_again_skips_what_the_first_brought() {
 }
 
 #[test]
-fn a_fetched_group_that_comes_live_is_told_whole_to_those_who_follow() {
+fn fetched_group_that_goes_live_is_delivered_whole() {
     let (mut f, mut feed) = live();
     let (mut waiting, _) = f.log.feed(W1);
     f.fetch(7, &[b"x"]);
@@ -253,7 +253,7 @@ fn a_fetched_group_that_comes_live_late_ages_from_then() {
 }
 
 #[test]
-fn a_damaged_fetched_group_that_comes_live_begins_anew() {
+fn damaged_fetched_group_restarts_when_it_goes_live() {
     let (mut f, mut feed) = live();
     f.fetch(7, &[b"x"]);
     f.writer.reset(7, FETCHED, StreamCode::CANCEL);
@@ -266,7 +266,7 @@ fn a_damaged_fetched_group_that_comes_live_begins_anew() {
 }
 
 #[test]
-fn a_fetched_group_too_long_to_be_told_at_once_begins_anew_when_it_comes_live() {
+fn long_fetched_group_restarts_when_it_goes_live() {
     let (mut f, mut feed) = live();
     f.fetch(7, &[]);
     for id in 0..=crate::bounds::REPLAY_OBJECTS as u64 {
@@ -280,7 +280,7 @@ fn a_fetched_group_too_long_to_be_told_at_once_begins_anew_when_it_comes_live() 
 }
 
 #[test]
-fn absence_is_told_and_remembered_until_the_group_comes() {
+fn absent_group_is_remembered_until_it_arrives() {
     let (mut f, mut feed) = live();
     assert_eq!(f.lookup(8), Lookup::Unknown);
     f.writer.absent(8, StreamCode::NOT_FOUND);
@@ -311,7 +311,7 @@ fn absence_is_told_and_remembered_until_the_group_comes() {
 }
 
 #[test]
-fn what_is_known_to_be_absent_is_counted_and_bounded() {
+fn absent_ranges_are_charged_and_bounded() {
     let mut f = Fixture::new();
     for group in 0..=crate::bounds::ABSENT_RANGES as u64 {
         f.writer.absent(group * 2, StreamCode::NOT_FOUND);
@@ -323,7 +323,7 @@ fn what_is_known_to_be_absent_is_counted_and_bounded() {
 }
 
 #[test]
-fn a_clean_end_tells_which_groups_never_were() {
+fn clean_end_marks_later_groups_absent() {
     let (mut f, feed) = live();
     f.writer.finish(6, 0);
     f.end(Some(7), None);
@@ -333,7 +333,7 @@ fn a_clean_end_tells_which_groups_never_were() {
 }
 
 #[test]
-fn a_group_is_held_while_it_can_be_replayed_and_still_grows_or_is_whole() {
+fn replayable_group_is_held_while_open_or_finished() {
     let mut f = Fixture::new();
     f.group(1, &[b"a"]);
     f.writer.reset(1, 0, StreamCode(70));
@@ -356,7 +356,7 @@ fn a_group_is_held_while_it_can_be_replayed_and_still_grows_or_is_whole() {
 }
 
 #[test]
-fn lost_objects_are_evicted_once_nobody_can_bring_them() {
+fn lost_objects_are_evicted_once_the_log_has_ended() {
     let mut f = Fixture::new();
     f.group(2, &[]);
     f.object(2, 3, b"d");
@@ -384,10 +384,10 @@ fn complete_group_is_known_without_reading_it() {
     let (mut f, feed) = live();
     let bytes = |sequence, first| feed.complete(sequence, first).map(|group| group.bytes);
     assert_eq!((bytes(5, 0), bytes(5, 7)), (Some(Some(1)), Some(Some(1))));
-    assert_eq!((bytes(6, 0), bytes(4, 0)), (None, None), "one grows, one is not held");
+    assert_eq!((bytes(6, 0), bytes(4, 0)), (None, None), "one is open, one is not held");
     f.fetch(3, &[b"x", b"yz"]);
     f.commit();
-    assert_eq!(bytes(3, 0), None, "it is coming");
+    assert_eq!(bytes(3, 0), None, "it is arriving");
     f.writer.finish(3, FETCHED);
     f.writer.reset(6, 0, StreamCode::CANCEL);
     f.commit();
@@ -399,5 +399,5 @@ fn epoch_is_that_of_the_latest_writer() {
     let (f, feed) = live();
     assert_eq!(feed.epoch(), relay_model::Epoch(1));
     f.log.fence(relay_model::Epoch(2));
-    assert_eq!(feed.epoch(), relay_model::Epoch(2), "before it writes");
+    assert_eq!(feed.epoch(), relay_model::Epoch(2), "before the writer appends");
 }

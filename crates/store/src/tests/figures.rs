@@ -1,13 +1,13 @@
-//! What a log says of itself in numbers.
+//! Statistics of a log.
 
 use super::*;
 
 #[test]
-fn figures_count_what_was_brought_and_what_is_held() {
+fn figures_count_committed_and_held_data() {
     let mut f = Fixture::new();
     assert_eq!(f.log.figures(), crate::Figures::default());
     f.group(0, &[b"abc", b"de"]);
-    assert_eq!(f.log.figures().frames, 0, "nothing shows before the commit");
+    assert_eq!(f.log.figures().frames, 0, "nothing is counted before the commit");
     f.writer.finish(0, 0);
     f.group(1, &[b"fghi"]);
     f.commit();
@@ -15,7 +15,7 @@ fn figures_count_what_was_brought_and_what_is_held() {
     assert_eq!((figures.groups, figures.frames, figures.bytes), (2, 3, 9));
     assert_eq!((figures.latest, figures.cached_groups), (Some(1), 2));
     assert!(figures.cached_bytes >= 9, "{figures:?}");
-    // Totals stay when the cache lets go.
+    // Totals are kept when groups are evicted.
     f.later(31_000);
     f.store.trim(f.now, &mut f.rings);
     let after = f.log.figures();
@@ -25,7 +25,7 @@ fn figures_count_what_was_brought_and_what_is_held() {
 }
 
 #[test]
-fn what_a_fenced_writer_staged_is_not_counted() {
+fn data_staged_by_a_fenced_writer_is_not_counted() {
     let mut f = Fixture::new();
     f.group(0, &[b"abc"]);
     let _later = f.log.writer(Epoch(2)).unwrap();

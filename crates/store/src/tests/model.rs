@@ -1,5 +1,5 @@
-//! A log against a naive model of it: random interleavings of writers, feeds, fences, evictions and
-//! ends; every reader must see every group's bytes in order, or be told that it does not.
+//! Tests a log against a naive model: random interleavings of writers, feeds, fences, evictions and ends. Every
+//! reader must read every group's bytes in order, or learn that it cannot.
 
 use proptest::prelude::*;
 use relay_model::{StreamCode, TrackInfo};
@@ -41,7 +41,7 @@ enum Op {
     Detach {
         reader: usize,
     },
-    /// A reader wants a group that it may not be told of.
+    /// A reader requests a group that may not have been opened for it.
     Await {
         reader: usize,
         group: u64,
@@ -101,7 +101,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What a writer has staged, and from which of its streams.
+/// Steps staged by a writer, with the stream each belongs to.
 type Staged = Vec<(From, Step)>;
 
 struct World {
@@ -263,7 +263,7 @@ impl World {
         }
     }
 
-    /// Workers go on as their bells say, then everybody must know all.
+    /// Runs workers as long as a bell is pending; then every reader must be up to date.
     fn settle(&mut self) {
         while (0..WORKERS).any(|worker| {
             self.turn(worker, 1);
@@ -299,7 +299,7 @@ proptest! {
     }
 
     #[test]
-    fn readers_are_told_the_truth_while_the_budget_evicts(ops in prop::collection::vec(op(), 1..200)) {
+    fn readers_stay_consistent_while_the_budget_evicts(ops in prop::collection::vec(op(), 1..200)) {
         run(ops, 900, 1_800, false);
     }
 }

@@ -1,4 +1,4 @@
-//! The two indexes: arrival order for those who follow, sequence for those who join late.
+//! The two indexes: arrival order for followers, sequence for late joiners.
 
 use relay_model::{StreamCode, limits};
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::Pulled;
 
 #[test]
-fn late_and_out_of_order_groups_are_appended_in_arrival_order_and_never_lost() {
+fn out_of_order_groups_keep_arrival_order() {
     let mut f = Fixture::new();
     let (mut feed, _) = f.log.feed(W0);
     for sequence in [7, 3, 9, 4] {
@@ -27,7 +27,7 @@ fn late_and_out_of_order_groups_are_appended_in_arrival_order_and_never_lost() {
 }
 
 #[test]
-fn a_late_joiner_gets_the_held_part_by_replay_and_the_rest_by_the_journal() {
+fn late_joiner_gets_replay_then_journal() {
     let mut f = Fixture::new();
     f.group(1, &[b"ab"]);
     f.partial(1, 1, 4, b"cd");
@@ -74,7 +74,7 @@ fn a_commit_takes_one_lock_and_a_pull_one() {
 }
 
 #[test]
-fn news_marks_each_following_worker_once_until_it_takes() {
+fn commit_marks_each_worker_once_until_it_takes() {
     let mut f = Fixture::new();
     let (mut feed, _) = f.log.feed(W0);
     let _other = f.log.feed(W1);
@@ -94,7 +94,7 @@ fn news_marks_each_following_worker_once_until_it_takes() {
     f.store.bell(W0).take(&mut logs);
     assert_eq!(logs, [LogId(1), LogId(1)]);
     f.store.bell(WorkerId(2)).take(&mut logs);
-    assert_eq!(logs.len(), 2, "a worker without readers hears nothing");
+    assert_eq!(logs.len(), 2, "a worker without readers is not marked");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn ringing_skips_the_worker_that_asks() {
 }
 
 #[test]
-fn a_feed_past_the_journal_is_told_and_catches_up_by_replay() {
+fn lagging_feed_catches_up_by_replay() {
     let mut f = Fixture::new();
     let (mut feed, _) = f.log.feed(W0);
     f.group(1, &[]);
@@ -186,7 +186,7 @@ fn a_group_at_its_limit_is_whole_and_one_past_loses_its_head() {
     let live = pull(&mut feed);
     assert!(
         live.iter().any(|entry| *entry == object(1, room / each + 1, b"live")),
-        "a reader past it goes on"
+        "a reader past the head continues"
     );
     let mut tail = Vec::new();
     assert!(feed.group_from(1, 1, &mut tail));

@@ -1,11 +1,11 @@
-//! Continuing what an earlier writer left, and streams that lie about their size.
+//! Continuing the strands of an earlier writer, and streams with wrong sizes.
 
 use relay_model::StreamCode;
 
 use super::*;
 use crate::Resume;
 
-/// Objects 0 and 1 committed whole, then the writer is replaced by one of epoch 2.
+/// A log with objects 0 and 1 committed completely, whose writer is then replaced by one of epoch 2.
 fn suspended() -> (Fixture, Feed) {
     let mut f = Fixture::new();
     let (mut feed, _) = f.log.feed(W0);
@@ -22,7 +22,7 @@ fn take_over(f: &mut Fixture) {
 }
 
 #[test]
-fn a_suspended_log_says_nothing_to_its_readers() {
+fn suspending_a_log_adds_no_entry() {
     let mut f = Fixture::new();
     let (mut feed, _) = f.log.feed(W0);
     f.group(5, &[b"abc"]);
@@ -137,7 +137,7 @@ fn a_stream_that_ends_within_an_object_never_looks_finished() {
 }
 
 #[test]
-fn an_object_that_starts_before_the_last_is_done_resets_the_strand() {
+fn object_after_an_incomplete_one_resets_the_strand() {
     let mut f = Fixture::new();
     let (mut feed, _) = f.log.feed(W0);
     f.group(5, &[]);
@@ -163,7 +163,7 @@ fn more_than_the_declared_size_resets_the_strand() {
 }
 
 #[test]
-fn a_continuation_that_ends_short_of_what_is_held_never_looks_finished() {
+fn continuation_shorter_than_held_data_is_reset() {
     let (mut f, mut feed) = suspended();
     f.writer.open_group(5);
     f.object(5, 0, b"abc");
@@ -217,7 +217,7 @@ fn the_resume_point_is_the_first_object_that_is_not_held_whole() {
     assert_eq!(
         resume(&f),
         Some(Resume { group: 5, object: 1, finished: false }),
-        "half of it counts as none"
+        "a partial object does not count"
     );
     let rest = f.chunk(b"c");
     f.writer.data(5, 0, rest);
@@ -228,7 +228,11 @@ fn the_resume_point_is_the_first_object_that_is_not_held_whole() {
     f.group(6, &[]);
     f.writer.reset(6, 0, StreamCode(70));
     f.commit();
-    assert_eq!(resume(&f), Some(Resume { group: 6, object: 0, finished: true }), "it takes nothing more");
+    assert_eq!(
+        resume(&f),
+        Some(Resume { group: 6, object: 0, finished: true }),
+        "a reset group takes no more objects"
+    );
 }
 
 #[test]
@@ -240,7 +244,7 @@ fn there_is_no_resume_point_once_the_latest_group_is_gone() {
 }
 
 #[test]
-fn a_writer_that_resumes_where_the_log_says_loses_and_repeats_nothing() {
+fn writer_at_the_resume_point_loses_and_repeats_nothing() {
     let (mut f, mut feed) = suspended();
     f.partial(5, 2, 4, b"fg");
     f.commit();
@@ -256,7 +260,7 @@ fn a_writer_that_resumes_where_the_log_says_loses_and_repeats_nothing() {
 }
 
 #[test]
-fn a_group_joined_in_its_middle_reaches_those_who_follow_and_cannot_be_replayed_from_its_beginning() {
+fn group_joined_midway_is_delivered_but_not_replayed() {
     let mut f = Fixture::new();
     let (mut feed, _) = f.log.feed(W0);
     f.writer.open_group_at(5, 3);
@@ -277,7 +281,7 @@ fn a_group_joined_in_its_middle_reaches_those_who_follow_and_cannot_be_replayed_
 }
 
 #[test]
-fn a_stream_that_begins_past_what_is_wanted_resets_the_readers_even_when_it_is_empty() {
+fn empty_stream_past_the_resume_point_resets_the_strand() {
     let (mut f, mut feed) = suspended();
     f.writer.open_group_at(5, 3);
     f.writer.finish(5, 0);
@@ -288,11 +292,11 @@ fn a_stream_that_begins_past_what_is_wanted_resets_the_readers_even_when_it_is_e
     f.writer.finish(6, 0);
     f.commit();
     assert_eq!(pull(&mut feed), [opened(6), finish(6)]);
-    assert_eq!(replay(&feed, 6), None, "what came before its end is missing");
+    assert_eq!(replay(&feed, 6), None, "the objects before its end are missing");
 }
 
 #[test]
-fn a_group_of_which_nothing_came_is_begun_anew_from_its_first_object() {
+fn group_without_objects_restarts_at_object_zero() {
     let mut f = Fixture::new();
     let (feed, _) = f.log.feed(W0);
     f.writer.open_group_at(5, 3);

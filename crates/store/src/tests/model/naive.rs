@@ -1,4 +1,4 @@
-//! The rules once more, with no index, no journal and no sharing.
+//! Reference model of a log without index, journal or sharing.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -10,22 +10,22 @@ use relay_model::StreamCode;
 use super::{MAX_AGE_MS, size};
 use crate::{Lookup, Resume, WriteError};
 
-/// Which of a writer's two streams of a group a step is of.
+/// Writer's stream of a group to which a step belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum From {
     Live,
     Fetch,
 }
 
-/// The last object a writer's stream began, and the bytes of it that it sent.
+/// Last object begun by a writer's stream, and the number of its bytes sent.
 pub(super) type Streams = HashMap<(From, u64), (u64, u64)>;
 
-/// What a writer stages.
+/// A step staged by a writer.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Open(u64),
-    /// The next object after those staged and held, or one `ahead` of it; complete, or as a first
-    /// piece of `pieces`.
+    /// The next object after the staged and held ones, or one `ahead` of it; complete, or as a first piece of
+    /// `pieces`.
     Next {
         group: u64,
         ahead: u64,
@@ -36,7 +36,7 @@ pub(super) enum Step {
         group: u64,
         object: u64,
     },
-    /// More of the object staged last.
+    /// More payload of the object staged last.
     Data {
         group: u64,
         len: u64,
@@ -49,14 +49,14 @@ pub(super) enum Step {
     Absent(u64),
     /// A fetch failed otherwise.
     Failed(u64),
-    /// What `Next` and `Again` came to.
+    /// Concrete form of `Next` and `Again`.
     Object {
         group: u64,
         object: u64,
         size: u64,
         len: u64,
     },
-    /// What `Data` came to.
+    /// Concrete form of `Data`.
     Piece {
         group: u64,
         object: u64,
@@ -98,8 +98,8 @@ pub(super) struct Naive {
 }
 
 impl Naive {
-    /// Fills in ids and offsets, as a session would know them: where its streams are, or else what a
-    /// log told it to resume from.
+    /// Fills in ids and offsets as a session would know them: from its streams, or else from the log's resume
+    /// point.
     pub(super) fn concrete(&self, streams: &mut Streams, from: From, step: Step) -> Option<Step> {
         let step = match step {
             Step::Next { group, ahead, pieces } => {
@@ -222,7 +222,7 @@ impl Naive {
         }
     }
 
-    /// Damaged for good: what is held of it is given up for what comes.
+    /// Whether the held part is damaged for good, so that new data replaces it.
     fn is_damaged(&self, sequence: u64) -> bool {
         self.groups.get(&sequence).is_some_and(|group| {
             (group.fetched || group.is_over())
@@ -307,7 +307,7 @@ impl Group {
         matches!(self.state, State::Finished | State::Reset(_))
     }
 
-    /// The first object that is not there whole.
+    /// First object that is not held completely.
     fn wanted(&self) -> u64 {
         let last = self.objects.last();
         last.map_or(0, |(id, _)| if self.last_is_whole() { id + 1 } else { *id })

@@ -1,4 +1,4 @@
-//! A reader that believes nothing: every entry must fit what came before it.
+//! A strict reader: every entry must be consistent with the previous ones.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,7 +16,7 @@ struct View {
     /// Object id and received bytes.
     objects: Vec<(u64, u64)>,
     over: Option<Result<(), StreamCode>>,
-    /// Its entries may come twice: it was asked for.
+    /// Whether the group was requested; its entries may then come twice.
     asked: bool,
 }
 
@@ -43,7 +43,7 @@ impl Reader {
         reader
     }
 
-    /// As a FETCH does: reads what is held, and follows the journal for the rest.
+    /// Reads a held group and follows the journal for the rest, as a FETCH does.
     pub(super) fn wait_for(&mut self, sequence: u64) {
         while self.pull() {}
         if self.groups.contains_key(&sequence) {
@@ -51,7 +51,7 @@ impl Reader {
         }
         let mut entries = Vec::new();
         match self.feed.lookup(sequence, 0) {
-            Lookup::Held => assert!(self.feed.group(sequence, &mut entries), "said to be held"),
+            Lookup::Held => assert!(self.feed.group(sequence, &mut entries), "lookup answered held"),
             Lookup::Absent(_) => return,
             Lookup::Unknown => entries.push(Entry::Group { sequence }),
         }
@@ -71,7 +71,7 @@ impl Reader {
         let may_follow_the_end = replayed || matches!(entry, Entry::Evicted { .. });
         assert!(!self.ended || may_follow_the_end, "{entry:?} after the end");
         match entry {
-            Entry::Info(info) => assert!(self.head.info.replace(info).is_none(), "told twice"),
+            Entry::Info(info) => assert!(self.head.info.replace(info).is_none(), "info twice"),
             Entry::Group { sequence } => {
                 let view = self.groups.entry(sequence).or_default();
                 assert!(view.asked || *view == View::default(), "group {sequence} opened twice");
@@ -80,12 +80,12 @@ impl Reader {
             | Entry::Data { group, .. }
             | Entry::Finish { group, .. }
             | Entry::Reset { group, .. } => {
-                // Of a group it was not told of and did not ask for.
+                // A group that was neither opened for this reader nor requested by it.
                 let Some(view) = self.groups.get_mut(&group) else { return };
                 view.entry(group, entry);
             }
             Entry::Evicted { group } => {
-                // Whoever asked for it waits for another.
+                // A reader that requested it waits for a replacement.
                 if let Some(view) = self.groups.remove(&group).filter(|view| view.asked) {
                     self.groups.insert(group, View { asked: view.asked, ..View::default() });
                 }
@@ -96,13 +96,13 @@ impl Reader {
         }
     }
 
-    /// After everything was pulled: what it has seen is what was written.
+    /// Compares all pulled entries with the written data.
     pub(super) fn check_against(&self, log: &Arc<Log>, naive: &Naive, exact: bool) {
         assert_eq!(self.ended, naive.ended);
         let now = self.feed.head();
         assert_eq!(now.info, self.head.info);
         let held = log.lock().groups.keys().copied().collect::<Vec<_>>();
-        // What it follows is held; what is held and not followed had lost its head when it came.
+        // Every followed group is held; a held group that is not followed had lost its head when it arrived.
         assert!(self.groups.iter().all(|(sequence, view)| view.asked || held.contains(sequence)));
         for group in &now.groups {
             let sequence = &group.sequence;
@@ -114,7 +114,7 @@ impl Reader {
                 continue;
             }
             let mut replayed = Self::attach(log, self.worker);
-            let replayed = replayed.groups.remove(sequence).expect("what is in the head can be replayed");
+            let replayed = replayed.groups.remove(sequence).expect("a group of the head cannot be replayed");
             assert_eq!(replayed.objects, view.objects, "live and replay differ in {sequence}");
             assert_eq!(replayed.over, view.over, "live and replay differ in {sequence}");
             if exact {
@@ -151,7 +151,7 @@ impl View {
         }
     }
 
-    /// It came before, or is of an object that this reader was too late for.
+    /// Whether the entry came before, or belongs to an object that began before this reader attached.
     fn has(&self, entry: &Entry) -> bool {
         let last = self.objects.last();
         match entry {
