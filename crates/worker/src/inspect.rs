@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_to_a_worker_that_does_not_turn_are_bounded() {
+    fn requests_to_a_stalled_worker_are_bounded() {
         let mailbox = Arc::new(Mailbox::new(Box::new(|| {})));
         let store =
             Store::new(relay_store::Config { workers: 1, capacity: 1, ceiling: 1, max_age: Duration::ZERO });

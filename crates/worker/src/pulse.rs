@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_thread_that_turned_since_the_last_look_lives() {
+    fn thread_without_a_turn_since_the_last_look_is_reported() {
         let mut pulse = Pulse::new();
         let (a, b) = (pulse.follow("a"), pulse.follow("b"));
         assert_eq!(pulse.look(), ["a", "b"]);
