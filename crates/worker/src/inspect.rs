@@ -106,7 +106,7 @@ pub struct SessionSeen {
     pub subscriptions: usize,
     /// Announces waiting because the session has reached its limit on routed ones.
     pub surplus: usize,
-    /// Announces that were not routed since its start, because of their number or an invalid name.
+    /// Announces that were not routed since its start, because of their number or their name.
     pub unrouted: u64,
     /// Memory charged to it, bytes.
     pub memory: u64,

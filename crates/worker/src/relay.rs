@@ -38,7 +38,7 @@ use crate::{
     socket::{self, BindError, Buffers, Group, GroupLock, Socket, Steering},
 };
 
-/// Longest wait of a shutdown for its closes to be sent and acknowledged.
+/// Longest wait of a shutdown for the closes to reach the peers.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Event batches queued for core; more are kept by their workers.
 const EVENT_BATCHES: usize = 1_024;

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stale_id_finds_nothing_and_is_never_given_again() {
+    fn stale_id_finds_nothing_and_is_never_reused() {
         let mut slots = Slots::new(WorkerId(3));
         let first = slots.insert(|id| id).unwrap();
         let old = *slots.get(first).unwrap();

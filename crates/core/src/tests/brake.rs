@@ -100,7 +100,7 @@ fn session_with_mostly_missing_tracks_is_braked() {
 }
 
 #[test]
-fn braked_requests_have_a_limit_and_one_past_it_is_refused() {
+fn braked_request_past_the_limit_is_refused() {
     let mut bench = published();
     let first = bench.miss_until_braked(READER);
     let most = limits::BRAKE_WAITING as u64;

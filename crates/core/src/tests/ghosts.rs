@@ -69,7 +69,7 @@ fn a_new_price_beside_a_ghost_does_not_end_its_hold_back() {
 }
 
 #[test]
-fn readers_turn_to_another_publisher_when_the_hold_back_is_over() {
+fn readers_move_to_another_publisher_after_the_hold_back() {
     let (mut bench, log) = flowing(Takeover::Any);
     bench.open(2);
     bench.announce(2, "a", &[8], 5);

@@ -16,7 +16,7 @@ fn paths(listing: &Listing) -> Vec<&str> {
 }
 
 #[test]
-fn a_listing_shows_who_publishes_and_how_many_sessions_watch() {
+fn listing_shows_the_publisher_and_counts_viewers() {
     let mut bench = Bench::new();
     (1..=3).for_each(|session| bench.open(session));
     bench.announce(1, "a", &[7], 1);

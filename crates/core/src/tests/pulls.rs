@@ -49,7 +49,7 @@ fn a_reader_waits_for_the_last_group_it_asked_for() {
 }
 
 #[test]
-fn a_pull_that_is_over_is_not_cancelled_and_may_be_asked_again() {
+fn finished_pull_is_not_cancelled_and_may_be_repeated() {
     let (mut bench, log) = flowing();
     bench.pull(2, 0, 5);
     bench.pull(3, 0, 5);

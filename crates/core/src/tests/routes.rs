@@ -25,7 +25,7 @@ fn board_update_only_on_a_visible_change() {
 }
 
 #[test]
-fn a_session_that_closes_takes_its_routes_along() {
+fn closed_session_withdraws_its_routes() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.announce(1, "a", &[7], 1);
@@ -147,7 +147,7 @@ fn repricing_a_route_does_not_make_it_newer() {
 }
 
 #[test]
-fn an_announce_of_ours_that_comes_back_is_dropped() {
+fn looped_announce_is_dropped() {
     let mut bench = Bench::new();
     bench.open(1);
     assert_eq!(bench.announce(1, "a", &[5, SELF, 6], 1), []);

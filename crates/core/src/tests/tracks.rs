@@ -106,7 +106,7 @@ fn a_reader_that_may_not_use_the_open_route_gets_the_next_best() {
 }
 
 #[test]
-fn the_upstream_is_asked_for_the_union() {
+fn upstream_request_is_the_union_of_preferences() {
     let mut bench = published(3);
     let actions = bench.subscribe_as(2, 0, "a", prefs(5), Want::Live);
     let Action::Create { log } = actions[0] else { panic!("{actions:?}") };
@@ -176,7 +176,7 @@ fn reader_joining_in_the_linger_causes_no_upstream_request() {
 }
 
 #[test]
-fn a_linger_starts_anew_each_time_the_last_leaves() {
+fn linger_restarts_each_time_the_last_reader_leaves() {
     let mut bench = published(1);
     let log = bench.attached(2, 0, "a");
     bench.unsubscribe(2, 0);
@@ -227,7 +227,7 @@ fn a_key_used_twice_is_dropped_and_the_first_stays() {
 }
 
 #[test]
-fn a_reader_whose_session_closes_counts_as_gone() {
+fn closed_session_leaves_its_logs() {
     let mut bench = published(1);
     let log = bench.attached(2, 0, "a");
     bench.attached(2, 1, "a");

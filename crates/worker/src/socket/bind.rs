@@ -17,7 +17,7 @@ pub const BUFFER_BYTES: usize = 8 * 1024 * 1024;
 /// Interface of packets from this machine to itself.
 const LOOPBACK_DEVICE: &[u8] = b"lo";
 
-/// Attempts to find a port that is free for the whole group, if any port will do.
+/// Attempts to find a free port, if any port will do.
 const PORT_ATTEMPTS: usize = 16;
 
 /// Reason why the sockets cannot be bound. The texts name the cause; the remedy depends on the caller.

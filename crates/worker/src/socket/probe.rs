@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_probe_finds_what_a_relay_would() {
+    fn probe_reports_the_values_of_a_relay() {
         let group = bind(local(), 1, Steering::Off).unwrap();
         assert_eq!(buffers().unwrap(), group.buffers);
         assert_eq!(offload().unwrap().send, group.sockets[0].max_segments());

@@ -107,7 +107,7 @@ fn unreached_watchers_come_first_in_the_next_turn() {
 }
 
 #[test]
-fn a_session_over_its_budget_waits_behind_all_that_are_ready() {
+fn session_over_its_budget_waits_behind_ready_ones() {
     let (mut bench, _keys, sessions) = Bench::with_idle_sessions(MANY);
     let (hogs, others) = sessions.split_at(2);
     for hog in hogs {

@@ -162,7 +162,7 @@ fn dropped_or_failed_answer_denies_the_session_at_once() {
 }
 
 #[test]
-fn a_gate_that_panics_costs_the_session_it_was_asked_about() {
+fn panicking_gate_costs_only_the_asking_session() {
     let (mut bench, doorman, _) = Bench::with_doorman();
     doorman.owed.lock().pop().unwrap().give(Ok(permit()));
     bench.read();
