@@ -3,7 +3,7 @@
 
 use relay_model::{SessionId, WorkerId};
 
-/// Bits of the index: a million sessions a worker.
+/// Bits of the index: a million sessions per worker.
 const INDEX_BITS: u32 = 20;
 /// Bits of the generation: the remaining bits of a session id.
 const GENERATION_BITS: u32 = 28;

@@ -1,4 +1,4 @@
-//! A hashed timer wheel: one deadline a key, in ticks of a millisecond.
+//! Hashed timer wheel: one deadline per key, in ticks of a millisecond.
 //!
 //! Keys are small dense numbers (slots of a table). Setting, moving and clearing a deadline takes a few
 //! writes each, regardless of their number; only one entry per key is allocated.
