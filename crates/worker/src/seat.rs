@@ -207,7 +207,7 @@ impl Seat {
         }
     }
 
-    /// Sends events to core, in order; empties `events` unless core is behind.
+    /// Sends events to core, in order; empties `events` if they were sent.
     pub fn tell(&self, events: &mut Vec<Event>) -> Told {
         if events.is_empty() {
             return Told::Taken;
