@@ -293,7 +293,7 @@ impl Hub {
         let mut state = visit.state.lock();
         let Some(before) = state.permit.replace(permit.clone()) else { return };
         if (before.root(), before.subject()) != (permit.root(), permit.subject()) {
-            let reason = "the credential is another's".into();
+            let reason = "token subject changed".into();
             state.over.get_or_insert(Over { code: SessionCode::UNAUTHORIZED, reason });
         }
         drop(state);

@@ -1,4 +1,4 @@
-//! Comparison of counted delivery costs with two references: release 0.1 and the last finished step.
+//! Comparison of delivery costs with two references: release 0.1 and the last finished step.
 
 use std::{collections::BTreeMap, ffi::OsStr, fs, io::Write, path::Path, process::ExitCode};
 
@@ -12,32 +12,32 @@ use crate::{
 };
 
 const SCENARIOS: [Scenario; 4] = [Scenario::Video, Scenario::Hd, Scenario::Audio, Scenario::Chat];
-/// Largest increase over release 0.1, percent. Its figures are never updated.
+/// Limit on the increase over release 0.1, percent. Its figures are never updated.
 const TOTAL: f64 = 3.0;
-/// Largest increase of instructions over the last finished step, percent.
+/// Limit on the increase of instructions over the last finished step, percent.
 const STEP: f64 = 1.0;
-/// The same for chat, whose allocator share varies between runs by about 1 %.
+/// The same limit for chat, whose allocator share varies between runs by about 1 %.
 const STEP_CHAT: f64 = 2.0;
-/// Sites of allocations that are shown.
+/// Limit on the allocation sites printed.
 const SITES: usize = 40;
 
-/// What one delivery costs, by scenario.
+/// Cost of one delivery, by scenario.
 type Table = BTreeMap<Scenario, Cost>;
 
-/// What one delivery costs. All but allocations in instructions.
+/// Cost of one delivery, in instructions except for `allocations`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Cost {
-    /// All of a worker's turns.
+    /// Total of a worker's turns.
     instructions: f64,
-    /// Of the crates of the workspace.
+    /// Share of the crates of the workspace.
     ours: f64,
     quic: f64,
     crypto: f64,
     allocator: f64,
-    /// Copying and clearing memory.
+    /// Share of the C library, for copying and clearing memory.
     libc: f64,
     other: f64,
-    /// Blocks allocated or reallocated.
+    /// Number of blocks allocated or reallocated.
     allocations: f64,
 }
 
@@ -57,25 +57,25 @@ impl Cost {
     }
 }
 
-/// The figures that a count is compared with.
+/// Reference figures of a comparison.
 #[derive(Debug)]
 pub(crate) struct References<'a> {
-    /// Figures of release 0.1, frozen.
+    /// Frozen figures of release 0.1.
     pub(crate) release: &'a Path,
-    /// Figures of the last finished step of work.
+    /// Figures of the last finished step.
     pub(crate) previous: &'a Path,
 }
 
 impl Cost {
-    /// Instructions without those of the allocator: in chat they vary between 600 and 1,700 a delivery from run to
-    /// run of one binary. Allocations are counted apart.
+    /// Instructions without those of the allocator, which vary in chat between 600 and 1,700 per delivery
+    /// from run to run of one binary. Allocations are compared separately.
     fn judged(&self) -> f64 {
         round(self.instructions - self.allocator)
     }
 }
 
-/// Prints the counts in `results` as a table and compares them with the references, or makes them the
-/// figures of the last finished step (`update`).
+/// Prints the counts in `results` as a table, and compares them with the references or saves them as those of
+/// the last finished step (`update`).
 pub(crate) fn compare(
     results: &Path,
     references: &References<'_>,
@@ -123,7 +123,7 @@ pub(crate) fn compare(
     Ok(if verdict.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Prints where the allocations of `profile` come from.
+/// Prints the call sites of the allocations in `profile`.
 pub(crate) fn allocations(profile: &Path, outcome: &Path, out: &mut impl Write) -> Result<()> {
     let outcome: Outcome = serde_json::from_str(&fs::read_to_string(outcome)?)?;
     let profile = Profile::parse(&fs::read_to_string(profile)?)?;
@@ -140,7 +140,7 @@ fn load(path: &Path) -> Result<Table> {
     serde_json::from_str(&text).with_context(|| path.display().to_string())
 }
 
-/// The run of `scenario` whose instructions are the median of all its runs in `results`, which are named
+/// Reads the run of `scenario` with the median of instructions in `results`, whose files are named
 /// `SCENARIO.NUMBER.callgrind` and `.json`.
 fn read(results: &Path, scenario: Scenario) -> Result<(Outcome, Profile)> {
     let mut runs = Vec::new();
@@ -191,7 +191,8 @@ fn judge(release: &Table, previous: &Table, now: &Table) -> Verdict {
         ];
         for (what, reference, before, now, limit) in compared {
             let change = (now / before - 1.0) * 100.0;
-            // What a step may add is a goal that its author answers for; the total is a gate.
+            // The limit on a step is a goal, whose excess its author must justify; the limit on the total is
+            // a gate.
             let (exceeds, is_gate) = (change > limit, limit >= TOTAL);
             let failed = exceeds && is_gate;
             *if failed { &mut verdict.failed } else { &mut verdict.passed } += 1;
@@ -208,7 +209,7 @@ fn judge(release: &Table, previous: &Table, now: &Table) -> Verdict {
     verdict
 }
 
-/// To a hundredth: a baseline that people read.
+/// Rounds to hundredths, for readable reference files.
 fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }

@@ -1,4 +1,4 @@
-//! The other ends of the relay's connections: a transport each, and moq-lite written by hand.
+//! Clients of the relay, each with its own transport and a hand-written moq-lite.
 
 use std::{
     collections::VecDeque,
@@ -24,15 +24,15 @@ use crate::{
 pub(crate) const VERSION: Version = Version::V05;
 const SEGMENTS: usize = 64;
 
-/// What a client does with its connection.
+/// Behaviour of a client on its connection.
 pub(crate) trait Play {
-    /// The connection is ready.
+    /// Called once the connection is ready.
     fn ready(&mut self, conn: &mut Connection) -> Result<()>;
-    /// A stream was opened by the relay, or has more to read.
+    /// Called when the relay has opened a stream or sent data on it.
     fn readable(&mut self, conn: &mut Connection, stream: Stream) -> Result<()>;
-    /// Something else it may have been waiting for.
+    /// Called in each turn, for actions by the clock.
     fn act(&mut self, conn: &mut Connection, now: Instant) -> Result<()>;
-    /// When it wants to act.
+    /// Time of the next action.
     fn next(&self) -> Option<Instant>;
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct Client<P> {
 }
 
 impl<P: Play> Client<P> {
-    /// The `index`-th client; it connects in its first turn.
+    /// Creates the client number `index`; it connects in its first turn.
     pub(crate) fn new(index: u32, identity: &Identity, now: Instant, play: P) -> Result<Self> {
         let mut seed = [0; 32];
         seed[..4].copy_from_slice(&(index + 1).to_be_bytes());
@@ -69,19 +69,19 @@ impl<P: Play> Client<P> {
         self.address
     }
 
-    /// Takes what the relay sent at `now`.
+    /// Queues datagrams that the relay sent at `now`.
     pub(crate) fn send_in(&mut self, now: Instant, train: &Train) {
         let at = now + self.latency;
         self.inbox.extend(train.datagrams().map(|datagram| (at, train.ecn, datagram)));
     }
 
-    /// When it has something to do.
+    /// Time of the next event.
     pub(crate) fn next(&self) -> Option<Instant> {
         let inbox = self.inbox.front().map(|(at, ..)| *at);
         [inbox, self.deadline, self.play.next()].into_iter().flatten().min()
     }
 
-    /// Does what there is to do at `now`; `send` gets what it sends and when that arrives.
+    /// Takes a turn at `now`; `send` gets the packets sent and their arrival times.
     pub(crate) fn run(&mut self, now: Instant, mut send: impl FnMut(Instant, Train)) -> Result<()> {
         let mut buffer = Vec::new();
         while self.inbox.front().is_some_and(|(at, ..)| *at <= now)
@@ -118,7 +118,7 @@ impl<P: Play> Client<P> {
     }
 }
 
-/// Opens the session's setup stream.
+/// Opens the setup stream and sends SETUP.
 pub(crate) fn set_up(conn: &mut Connection, role: Role) -> Result<()> {
     let mut message = Vec::new();
     varint::put(UniType::Setup.id(), &mut message);
@@ -129,7 +129,7 @@ pub(crate) fn set_up(conn: &mut Connection, role: Role) -> Result<()> {
     Ok(())
 }
 
-/// Opens a request stream with its first message.
+/// Opens a request stream and sends its first message.
 pub(crate) fn request(conn: &mut Connection, kind: BidiType, body: &impl Message) -> Result<Stream> {
     let mut message = Vec::new();
     varint::put(kind.id(), &mut message);
@@ -139,7 +139,7 @@ pub(crate) fn request(conn: &mut Connection, kind: BidiType, body: &impl Message
     Ok(stream)
 }
 
-/// Writes all of it. With the valve lifted, only the relay's credit could forbid that.
+/// Writes all bytes. With the send valve lifted, only the relay's flow control limits them.
 pub(crate) fn write(conn: &mut Connection, stream: Stream, bytes: Vec<u8>) -> Result<()> {
     let offered = bytes.len();
     let written = conn.write(stream, &mut [bytes.into()])?;

@@ -7,21 +7,21 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use relay_transport::quic::{ClientConfig, Config, Tuning, Version, certificate};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
-/// What QUIC keys are derived from.
+/// Secret from which QUIC keys are derived.
 const SECRET: [u8; 32] = [3; 32];
-/// The name on the certificate.
+/// Name on the certificate.
 pub(crate) const NAME: &str = "localhost";
 
-/// QUIC as the relay and as its clients are configured.
+/// QUIC configuration of the relay and of its clients.
 pub(crate) struct Identity {
     pub(crate) server: Config,
     pub(crate) client: ClientConfig,
 }
 
 impl Identity {
-    /// Makes a certificate and trusts it.
+    /// Generates a certificate that the clients trust.
     pub(crate) fn generate() -> Result<Self> {
-        // Signatures of one length: handshakes of the same bytes in every run.
+        // Signatures of fixed length, so that handshakes have equal sizes in every run.
         let key = KeyPair::generate_for(&PKCS_ED25519)?;
         let signed = CertificateParams::new(vec![NAME.to_owned()])?.self_signed(&key)?;
         let private = PrivatePkcs8KeyDer::from(key.serialize_der());
@@ -36,7 +36,7 @@ impl Identity {
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![Version::V05.alpn().as_bytes().to_vec()];
-        // The relay keeps a quiet connection alive; a client need not.
+        // The relay keeps idle connections alive; the clients need not.
         let tuning = Tuning { keep_alive: Some(Duration::from_secs(60)), ..Tuning::default() };
         Ok(Self { server, client: ClientConfig::new(tls, &tuning)? })
     }

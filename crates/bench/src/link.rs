@@ -1,4 +1,4 @@
-//! Datagrams between the relay and its clients, in memory.
+//! In-memory link between the relay and its clients.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -12,47 +12,47 @@ use bytes::BytesMut;
 use relay_transport::quic::Ecn;
 use relay_worker::socket::{Io, Packet, Received};
 
-/// Where the relay listens.
+/// Address of the relay.
 pub(crate) const RELAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 443);
-/// One way, at least.
+/// Least latency in one direction.
 const LATENCY: Duration = Duration::from_millis(5);
-/// How much later than the one before it each client's datagrams arrive.
+/// Additional latency of each further client.
 const SKEW: Duration = Duration::from_micros(53);
-/// The relay looks at its socket this often: what arrives in between is one batch.
+/// Interval at which the relay reads its socket: datagrams that arrive in between form one batch.
 const GLANCE_US: u128 = 250;
-/// Datagrams in one send, as Linux segments them.
+/// Datagrams per send, as with Linux segmentation offload.
 const SEGMENTS: usize = 64;
 
-/// One client's way to the relay and back.
+/// One-way latency of a client.
 pub(crate) fn latency(client: u32) -> Duration {
     LATENCY + SKEW * client
 }
 
-/// The address of the `index`-th client.
+/// Address of client number `index`.
 pub(crate) fn address(index: u32) -> SocketAddr {
     let [_, _, high, low] = (index + 1).to_be_bytes();
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 1, high, low)), 5_000)
 }
 
-/// A train of datagrams from one sender.
+/// A train of datagrams with one sender.
 #[derive(Debug)]
 pub(crate) struct Train {
-    /// The other end: the sender of what comes in, the receiver of what goes out.
+    /// Sender of a received train, destination of a sent one.
     pub(crate) peer: SocketAddr,
     pub(crate) ecn: Option<Ecn>,
-    /// Bytes of each datagram but the last.
+    /// Bytes of each datagram except the last.
     pub(crate) stride: usize,
     pub(crate) bytes: Vec<u8>,
 }
 
 impl Train {
-    /// Its datagrams, one by one.
+    /// Splits the train into datagrams.
     pub(crate) fn datagrams(&self) -> impl Iterator<Item = BytesMut> {
         self.bytes.chunks(self.stride.max(1)).map(BytesMut::from)
     }
 }
 
-/// The relay's socket.
+/// Socket of the relay.
 #[derive(Debug)]
 pub(crate) struct Link {
     start: Instant,
@@ -61,14 +61,14 @@ pub(crate) struct Link {
     count: u64,
     inbox: Vec<Received>,
     outbox: VecDeque<Train>,
-    /// Whether the relay's instructions are being counted.
+    /// Whether instructions of the relay are being counted.
     pub(crate) counting: bool,
 }
 
 #[derive(Debug)]
 struct Arrival {
     at: Instant,
-    /// Keeps the order of what arrives at the same time.
+    /// Keeps the order of simultaneous arrivals.
     number: u64,
     train: Train,
 }
@@ -86,7 +86,7 @@ impl Link {
         }
     }
 
-    /// Sends to the relay; it arrives at `at`, or at the relay's next glance.
+    /// Sends to the relay; the train arrives at the first read of its socket from `at` on.
     pub(crate) fn send_in(&mut self, at: Instant, train: Train) {
         self.count += 1;
         let glances = at.saturating_duration_since(self.start).as_micros().div_ceil(GLANCE_US);
@@ -94,12 +94,12 @@ impl Link {
         self.on_the_way.push(Reverse(Arrival { at, number: self.count, train }));
     }
 
-    /// When the next datagram arrives.
+    /// Time of the next arrival.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.on_the_way.peek().map(|Reverse(arrival)| arrival.at)
     }
 
-    /// Lets time pass; true when something has arrived.
+    /// Advances the clock; true if datagrams have arrived.
     pub(crate) fn arrive(&mut self, now: Instant) -> bool {
         self.now = now;
         while self.on_the_way.peek().is_some_and(|Reverse(arrival)| arrival.at <= now)
@@ -116,18 +116,18 @@ impl Link {
         !self.inbox.is_empty()
     }
 
-    /// What the relay has sent, first to last.
+    /// Takes the trains sent by the relay, in order.
     pub(crate) fn take_sent(&mut self) -> impl Iterator<Item = Train> + '_ {
         self.outbox.drain(..)
     }
 
-    /// What a kernel would do.
+    /// Receive call of the kernel.
     fn give(&mut self, out: &mut Vec<Received>) -> io::Result<bool> {
         out.append(&mut self.inbox);
         if out.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(false) }
     }
 
-    /// The same for sending.
+    /// Send call of the kernel.
     fn take(&mut self, packets: &[Packet]) -> usize {
         self.outbox.extend(packets.iter().map(|packet| Train {
             peer: packet.destination,
@@ -152,19 +152,19 @@ impl Io for Link {
         SEGMENTS
     }
 
-    /// Stands still within a turn: no turn is ever cut short.
+    /// Constant within a turn, so that no turn is cut short.
     fn now(&self) -> Instant {
         self.now
     }
 }
 
-/// Not counted: the name stops the count that the name of [`crate::relay`]'s has started.
+/// Not counted: callgrind stops at this name what it started at `relay_side` in [`crate::relay`].
 #[inline(never)]
 fn outside_relay_side_recv(link: &mut Link, out: &mut Vec<Received>) -> io::Result<bool> {
     hint::black_box(link.give(out))
 }
 
-/// Not counted either.
+/// Not counted, for the same reason.
 #[inline(never)]
 fn outside_relay_side_send(link: &mut Link, packets: &[Packet]) -> usize {
     hint::black_box(link.take(packets))

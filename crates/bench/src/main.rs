@@ -1,4 +1,4 @@
-//! `delivery`: what one delivered frame costs the relay, counted instead of timed.
+//! `delivery`: cost of one delivered frame for the relay, counted instead of timed.
 //!
 //! A worker with its real endpoint, sessions and store serves one publisher and a few viewers in
 //! memory, on a clock that only moves from one event to the next. Callgrind counts the worker's
@@ -26,7 +26,7 @@ use crate::{baseline::References, run::Options, scenario::Scenario};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What a delivery costs, counted.
+/// Counts the cost of a delivery.
 #[derive(Debug, Parser)]
 #[command(name = "delivery")]
 struct Args {
@@ -36,18 +36,18 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs one scenario and prints what happened as JSON; meant to run under callgrind
+    /// Runs one scenario and prints its outcome as JSON; meant to run under callgrind
     Run {
-        /// What to run
+        /// Scenario to run
         scenario: Scenario,
         /// Viewers, all on the worker
         #[arg(long, default_value_t = 20)]
         viewers: u32,
-        /// Frames counted, instead of the scenario's number
+        /// Frames to count, instead of the scenario's number
         #[arg(long)]
         frames: Option<u64>,
     },
-    /// Compares callgrind's counts with both references. Exits 1 when a delivery costs more than a limit allows
+    /// Compares callgrind's counts with both references. Exits 1 if a delivery exceeds a limit
     Compare {
         /// Folder of NAME.NUMBER.json (from `run`) and NAME.NUMBER.callgrind (from callgrind)
         results: PathBuf,
@@ -61,11 +61,11 @@ enum Command {
         #[arg(long)]
         update: bool,
     },
-    /// Prints where allocations of one profile come from, most frequent first
+    /// Prints the call sites of allocations in one profile, most frequent first
     Allocations {
-        /// A profile, taken with `--separate-callers=N` to see more than the direct callers
+        /// Profile, taken with `--separate-callers=N` to see more than the direct callers
         profile: PathBuf,
-        /// What `run` printed
+        /// Output of `run`
         outcome: PathBuf,
     },
 }

@@ -1,10 +1,10 @@
-//! Reads what callgrind wrote: instructions by the layer they belong to, and calls of the allocator.
+//! Parser of callgrind profiles: instructions by layer, and calls of the allocator.
 
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, bail};
 
-/// Whose instructions they are.
+/// Part of the program that an instruction is attributed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Layer {
     /// A crate of the workspace, by the name of its folder.
@@ -17,15 +17,15 @@ pub(crate) enum Layer {
     Allocator,
     /// The C library: copying and clearing memory.
     Libc,
-    /// Everything else: the standard library and small crates, where they stand for themselves.
+    /// Everything else: the standard library and small crates, outside of code of other layers.
     Other,
 }
 
-/// Crates whose code is ours to make faster.
+/// Crates of the workspace.
 const OURS: [&str; 10] =
     ["session", "store", "wire", "transport", "worker", "meter", "model", "core", "auth", "bench"];
 
-/// The ways into the allocator: ours, and the C library's, which ciphers might use.
+/// Entry points of the allocator: those of mimalloc, and those of the C library, which ciphers might use.
 const ALLOCATE: [&str; 7] = [
     "mi_malloc_aligned",
     "mi_zalloc_aligned",
@@ -36,24 +36,24 @@ const ALLOCATE: [&str; 7] = [
     "realloc",
 ];
 
-/// One profile.
+/// A parsed profile.
 #[derive(Debug, Default)]
 pub(crate) struct Profile {
-    /// Instructions.
+    /// Number of instructions.
     pub(crate) total: u64,
     pub(crate) layers: BTreeMap<Layer, u64>,
-    /// Blocks allocated or reallocated.
+    /// Number of blocks allocated or reallocated.
     pub(crate) allocations: u64,
-    /// The same by who asked: callers, innermost first, as deep as the profile separates them.
+    /// Allocations by callers, innermost first, as deep as the profile separates them.
     pub(crate) sites: BTreeMap<String, u64>,
 }
 
-/// Strings are named once and numbered.
+/// Table of strings, which are named once and then numbered.
 #[derive(Default)]
 struct Names(HashMap<u64, String>);
 
 impl Names {
-    /// `(7) name` gives 7 its name, `(7)` refers to it.
+    /// Resolves a reference: `(7) name` defines 7, `(7)` refers to it.
     fn resolve<'a>(&'a mut self, raw: &'a str) -> Result<&'a str> {
         let Some((number, name)) = raw.strip_prefix('(').and_then(|rest| rest.split_once(')')) else {
             return Ok(raw);
@@ -76,17 +76,17 @@ struct Reader {
     file: String,
     function: String,
     object: String,
-    /// First instruction of each way into the allocator, and how often it ran.
+    /// Address of the first instruction of each allocator entry point, and its count.
     entries: HashMap<String, (u64, u64)>,
-    /// The next cost line is that of a call: it belongs to the callee.
+    /// Whether the next cost line is that of a call, which belongs to the callee.
     after_call: bool,
     layer: Option<Layer>,
-    /// Whose the code before it in the function is.
+    /// Layer of the preceding code in the function.
     near: Option<Layer>,
 }
 
 impl Profile {
-    /// Reads callgrind's output (by instruction, positions not compressed).
+    /// Parses callgrind's output (per instruction, positions not compressed).
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut reader = Reader::default();
         for (number, line) in text.lines().enumerate() {
@@ -146,7 +146,7 @@ impl Reader {
             "cob" => {
                 self.objects.resolve(value)?;
             }
-            // How often it was called is counted even while nothing else is.
+            // Call counts are recorded even while instructions are not.
             "calls" => self.after_call = true,
             "totals" => self.profile.total = value.parse()?,
             _ => {}
@@ -154,8 +154,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Whose the instruction is: by its source file, so that inlined code counts where it was
-    /// written; code of the standard library and of small crates counts for the code it stands in.
+    /// Layer of the current position: by source file, so that inlined code counts where it was written. Code
+    /// of the standard library and of small crates counts for the code it is inlined in.
     fn layer(&mut self) -> Layer {
         if let Some(layer) = self.layer {
             return layer;
@@ -166,7 +166,7 @@ impl Reader {
         *self.layer.insert(layer)
     }
 
-    /// `address line instructions`.
+    /// Parses `address line instructions`.
     fn cost(&mut self, line: &str) -> Result<()> {
         if std::mem::take(&mut self.after_call) {
             return Ok(());
@@ -186,7 +186,7 @@ impl Reader {
     }
 }
 
-/// A function's name without the callers that callgrind may have put behind it.
+/// Name of a function without the callers that callgrind may append.
 fn plain(function: &str) -> &str {
     function.split_once('\'').map_or(function, |(name, _)| name)
 }
@@ -208,7 +208,7 @@ fn layer_of_file(file: &str) -> Option<Layer> {
     }
 }
 
-/// For what has no source file.
+/// Layer of a function without a source file.
 fn layer_of_symbol(function: &str, object: &str) -> Option<Layer> {
     match plain(function) {
         function if is_crypto(function) => Some(Layer::Crypto),
@@ -223,7 +223,7 @@ fn is_crypto(function: &str) -> bool {
     PARTS.iter().any(|part| function.contains(part))
 }
 
-/// Whose a function is that stands for itself: the first of our crates or libraries it names.
+/// Layer of a function that is not inlined: the first of our crates or libraries in its name.
 fn owner(function: &str) -> Layer {
     let ours = OURS.into_iter().filter_map(|name| {
         let at = function.find(&format!("relay_{name}::"))?;
@@ -286,7 +286,7 @@ totals: 140
     }
 
     #[test]
-    fn a_profile_that_does_not_add_up_is_refused() {
+    fn profile_with_a_wrong_total_is_rejected() {
         assert!(Profile::parse(&SAMPLE.replace("totals: 140", "totals: 141")).is_err());
         assert!(Profile::parse("").is_err());
     }

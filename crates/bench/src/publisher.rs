@@ -1,4 +1,4 @@
-//! Publishes one track, frame by frame on the clock.
+//! Publisher of one track, which sends frames by the clock.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::{
     scenario::Shape,
 };
 
-/// Ticks a second of the frames' timestamps.
+/// Ticks per second of the frame timestamps.
 const TIMESCALE: u64 = 1_000_000;
 const HOP: Hop = Hop(77);
 const READ: usize = 64 * 1024;
@@ -27,13 +27,13 @@ const READ: usize = 64 * 1024;
 /// A publisher of one track.
 pub(crate) struct Publisher {
     shape: Shape,
-    /// Requests of the relay that were answered.
+    /// Answered requests of the relay.
     answered: Vec<Stream>,
-    /// The relay's number for its subscription, and when frame 0 is due.
+    /// Subscribe id of the relay, and the time of frame 0.
     live: Option<(u64, Instant)>,
     wanted: Option<u64>,
     group: Option<Stream>,
-    /// The next frame.
+    /// Number of the next frame.
     frame: u64,
 }
 
@@ -42,17 +42,17 @@ impl Publisher {
         Self { shape, answered: Vec::new(), live: None, wanted: None, group: None, frame: 0 }
     }
 
-    /// Whether the relay has asked for the track.
+    /// Whether the relay has subscribed to the track.
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.is_some()
     }
 
-    /// Frame 0 goes out at `start`.
+    /// Starts sending; frame 0 is due at `start`.
     pub(crate) fn start(&mut self, start: Instant) {
         self.live = self.wanted.map(|id| (id, start));
     }
 
-    /// When frame `number` is due.
+    /// Time at which frame `number` is due.
     fn due(&self, number: u64) -> Option<Instant> {
         let (_, start) = self.live?;
         Some(start + self.shape.period() * u32::try_from(number).unwrap_or(u32::MAX))
@@ -115,7 +115,7 @@ impl Publisher {
     }
 }
 
-/// The broadcast's path.
+/// Path of the broadcast.
 pub(crate) fn broadcast() -> Result<Path> {
     Ok(Path::parse("bench")?)
 }
@@ -131,7 +131,7 @@ impl Play for Publisher {
         while let Ok(Some(bytes)) = conn.read(stream, READ) {
             request.push(&bytes);
         }
-        // The relay's setup needs no answer, nor what it says later on a request.
+        // The relay's SETUP needs no reply, nor do later messages on a request stream.
         let is_request = stream.0 & 2 == 0 && !request.is_empty();
         if !is_request || self.answered.contains(&stream) {
             return Ok(());

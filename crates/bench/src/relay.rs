@@ -1,4 +1,4 @@
-//! The relay under the lens: one worker, and the control plane that serves it.
+//! Measured relay: one worker and its control plane.
 
 use std::{
     hint,
@@ -26,7 +26,7 @@ use crate::link::Link;
 
 const WORKER: WorkerId = WorkerId(0);
 const HOP: Hop = Hop(1);
-/// Batches of events between the worker and core: it is emptied after every turn.
+/// Event batches between the worker and core, which are handled after every turn.
 const EVENT_BATCHES: usize = 64;
 const CACHE_BYTES: u64 = 256 * 1024 * 1024;
 const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
@@ -44,7 +44,7 @@ pub(crate) struct Relay {
     woken: Arc<AtomicBool>,
     pub(crate) link: Link,
     next: Next,
-    /// Turns counted.
+    /// Number of counted turns.
     pub(crate) turns: u64,
 }
 
@@ -93,7 +93,7 @@ impl Relay {
         }
     }
 
-    /// When it has something to do.
+    /// Time of the next event.
     pub(crate) fn next(&self) -> Option<Instant> {
         let worker = match self.next {
             Next::At(at) => Some(at),
@@ -102,7 +102,7 @@ impl Relay {
         [worker, self.link.next(), self.core.next_deadline()].into_iter().flatten().min()
     }
 
-    /// Does what there is to do at `now`.
+    /// Takes turns until nothing is left to do at `now`.
     pub(crate) fn run(&mut self, now: Instant) {
         if self.link.arrive(now) {
             self.worker.readable();
@@ -123,13 +123,13 @@ impl Relay {
         }
     }
 
-    /// The worker's counters.
+    /// Counters of the worker.
     pub(crate) fn meter(&mut self) -> relay_meter::Worker {
         self.worker.finish();
         self.board.total()
     }
 
-    /// The control plane's share, on a thread of its own in a real relay.
+    /// Runs the control plane, which has its own thread in a real relay.
     fn control(&mut self, now: Instant) {
         let mut letters = Vec::new();
         let mut asks: Vec<(SessionId, u32)> = Vec::new();
@@ -153,8 +153,8 @@ impl Relay {
     }
 }
 
-/// What is counted: a worker's turn. Callgrind collects between its entry and its exit, by name,
-/// so it stays a function of its own.
+/// Counted part: a turn of the worker. Callgrind collects between its entry and its exit, by name, so it must
+/// stay a separate function.
 #[inline(never)]
 fn relay_side(worker: &mut Worker, now: Instant, link: &mut Link) -> Next {
     hint::black_box(worker.turn(now, link))

@@ -1,4 +1,4 @@
-//! A run: clients and relay on one clock, which moves from one event to the next.
+//! A run of clients and relay on one virtual clock, which advances from event to event.
 
 use std::time::{Duration, Instant};
 
@@ -15,31 +15,31 @@ use crate::{
     viewer::Viewer,
 };
 
-/// How long connecting and subscribing may take.
+/// Time for connecting and subscribing.
 const JOIN: Duration = Duration::from_secs(1);
 
-/// What was run.
+/// Settings of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) scenario: Scenario,
     pub(crate) viewers: u32,
-    /// Frames counted, instead of the scenario's number.
+    /// Frames to count, instead of the scenario's number.
     pub(crate) counted: Option<u64>,
 }
 
-/// What happened while it was counted.
+/// Counts of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) scenario: Scenario,
     pub(crate) viewers: u32,
     pub(crate) frames: u64,
-    /// Frames times viewers: all of them arrived whole, once.
+    /// Frames times viewers; all of them were received complete, once.
     pub(crate) deliveries: u64,
     /// Turns of the worker.
     pub(crate) turns: u64,
     pub(crate) datagrams_in: u64,
     pub(crate) datagrams_out: u64,
-    /// Calls that would have been system calls.
+    /// Send calls, system calls in a real relay.
     pub(crate) sends: u64,
 }
 
@@ -50,7 +50,7 @@ struct World {
     viewers: Vec<Client<Viewer>>,
 }
 
-/// Runs a scenario. Errors: a frame was lost, changed or late, or a connection broke.
+/// Runs a scenario. Errors: a frame was lost, altered or late, or a connection failed.
 pub(crate) fn run(options: &Options) -> Result<Outcome> {
     let shape = options.scenario.shape();
     let counted = options.counted.unwrap_or(shape.counted);
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     let start = world.now + period / 2;
     world.publisher.play.start(start);
     let frames = |count: u64| period * u32::try_from(count).unwrap_or(u32::MAX);
-    // Just before a frame is due, everything before it has been delivered.
+    // All earlier frames are delivered just before a frame is due.
     let quiet = period / 16;
     world.until(start + frames(shape.warmup) - quiet)?;
     let before = world.relay.meter();
@@ -91,9 +91,9 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
 }
 
 impl World {
-    /// All connections are begun; the viewers' once the broadcast is announced.
+    /// Connects all clients; the viewers once the broadcast is announced.
     fn new(options: &Options) -> Result<Self> {
-        // The only look at the real clock: everything else is relative to it.
+        // Only read of the real clock, to which all times are relative.
         let now = Instant::now();
         let identity = Identity::generate()?;
         let shape = options.scenario.shape();
@@ -105,7 +105,7 @@ impl World {
         };
         world.pass(JOIN)?;
         for index in 1..=options.viewers {
-            // One after the other, so that each connection is the same in every run.
+            // One after another, so that each connection is the same in every run.
             world.viewers.push(Client::new(index, &identity, world.now, Viewer::new(shape))?);
             world.pass(Duration::from_millis(20))?;
         }
@@ -120,7 +120,7 @@ impl World {
         self.until(self.now + span)
     }
 
-    /// Lets everything happen that is due until `end`.
+    /// Handles all events due before `end`.
     fn until(&mut self, end: Instant) -> Result<()> {
         loop {
             let clients = self.viewers.iter().map(Client::next).chain([self.publisher.next()]);

@@ -1,11 +1,11 @@
-//! The loads: what is published, and how much of it is counted.
+//! Loads: published content, and the counted part of it.
 
 use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// A named load: one publisher of one track, the viewers all on the same worker.
+/// A named load: one publisher of one track, and viewers on the same worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Scenario {
@@ -15,27 +15,27 @@ pub(crate) enum Scenario {
     Hd,
     /// 50 fps of 300 B, groups of 5.
     Audio,
-    /// 10 messages/s of 300 B, one a group.
+    /// 10 messages/s of 300 B, one per group.
     Chat,
 }
 
-/// What a scenario consists of.
+/// Parameters of a scenario.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
-    /// Frames a second.
+    /// Frames per second.
     pub(crate) fps: u32,
-    /// Bytes of a frame.
+    /// Bytes per frame.
     pub(crate) frame_bytes: usize,
-    /// Frames of a group.
+    /// Frames per group.
     pub(crate) group_frames: u64,
-    /// Frames before counting begins: congestion windows, path MTU and tables have grown by then.
+    /// Frames before counting begins, for congestion windows, path MTU and tables to grow.
     pub(crate) warmup: u64,
-    /// Frames counted: whole groups.
+    /// Counted frames, in whole groups.
     pub(crate) counted: u64,
 }
 
 impl Scenario {
-    /// What it consists of.
+    /// Parameters of the scenario.
     pub(crate) fn shape(self) -> Shape {
         let (fps, frame_bytes, group_frames, warmup, counted) = match self {
             Self::Video => (30, 4_000, 60, 60, 180),
@@ -46,7 +46,7 @@ impl Scenario {
         Shape { fps, frame_bytes, group_frames, warmup, counted }
     }
 
-    /// Its name on the command line, in files and in tables.
+    /// Name on the command line, in files and in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Video => "video",

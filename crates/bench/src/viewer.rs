@@ -1,4 +1,4 @@
-//! Watches the track and checks every frame.
+//! Viewer of the track, which checks every frame.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::{
     scenario::Shape,
 };
 
-/// Late groups are still wanted after so long, ms.
+/// Maximum age of groups in the subscription, ms.
 const MAX_AGE_MS: u64 = 10_000;
 const READ: usize = 64 * 1024;
 
@@ -26,19 +26,19 @@ const READ: usize = 64 * 1024;
 pub(crate) struct Viewer {
     shape: Shape,
     groups: Vec<(Stream, Reading)>,
-    /// Frames received whole.
+    /// Number of complete frames.
     pub(crate) frames: u64,
 }
 
 /// A unidirectional stream of the relay.
 struct Reading {
-    /// `None`: its type is not known yet.
+    /// `None` until its type is known.
     reader: Option<GroupReader>,
     is_setup: bool,
     group: Option<Group>,
-    /// Frames of the group that have begun.
+    /// Frames of the group begun so far.
     begun: u64,
-    /// Payload bytes of the frame that are here.
+    /// Payload bytes received of the current frame.
     received: u64,
 }
 
@@ -78,7 +78,7 @@ impl Viewer {
                     let intact = match payload.split_first_chunk() {
                         Some((first, _)) if reading.received == 0 => *first == number.to_be_bytes(),
                         Some(_) if reading.received >= 8 => payload.last() == Some(&(number as u8)),
-                        // A packet ended within a few bytes of a frame's edge.
+                        // A packet boundary lies within a few bytes of a frame boundary.
                         _ => true,
                     };
                     ensure!(intact, "frame {number} is not what was sent");
@@ -118,7 +118,7 @@ impl Play for Viewer {
             match conn.read(stream, READ) {
                 Ok(Some(bytes)) => self.take(at, bytes)?,
                 Err(ReadError::Blocked) => return Ok(()),
-                // Gone: its end was read before this was told.
+                // Gone: its end was already read.
                 Ok(None) | Err(ReadError::Gone) => {
                     self.groups.swap_remove(at);
                     return Ok(());

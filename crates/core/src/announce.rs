@@ -1,4 +1,4 @@
-//! Routes come, change and go.
+//! Announcing, withdrawing and draining of routes.
 
 use std::time::Instant;
 
@@ -12,7 +12,8 @@ use crate::{
 };
 
 impl Core {
-    /// `id` is a known session. How many it may announce is the session's own business.
+    /// Adds or replaces the route of `id`, a known session, to `path`; denied and looped announces are
+    /// counted and dropped. The number of announces per session is limited by the session itself.
     pub(crate) fn announce(&mut self, id: SessionId, path: Path, hops: Hops, cost: Cost, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if !session.permit.publish().allows(&path) {
@@ -20,7 +21,7 @@ impl Core {
             return;
         }
         if !self.chain_is_sound(&hops) {
-            // It takes the place of what was announced before, if only to lead nowhere.
+            // A looped chain still replaces the previous announce, so the previous route is withdrawn.
             self.unannounce(id, &path, false, now);
             return;
         }
@@ -40,8 +41,9 @@ impl Core {
         self.settle(&path, now);
     }
 
-    /// `id` is a known session. Its log, if it writes one, may still deliver its last groups and its
-    /// end; nobody new finds it. `last_word`: the peer has no other route that it could offer us.
+    /// Withdraws the route of `id`, a known session. Its log, if it writes one, may still deliver its last
+    /// groups and its end, but gets no new readers. `last_word`: the peer has no other route that it could
+    /// offer.
     pub(crate) fn unannounce(&mut self, id: SessionId, path: &Path, last_word: bool, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.announced.remove(path) {
@@ -51,14 +53,15 @@ impl Core {
         }
     }
 
-    /// The relay that announced the route of `id`; `None`: a publisher of its own, or one without a name.
+    /// Relay that announced the route of `id`; `None` for a direct publisher, and for a relay without a hop
+    /// id.
     fn relay_of(&self, id: SessionId, path: &Path) -> Option<Hop> {
         let own = self.broadcasts.get(path)?.announced_by(id)?;
         let (relay, before) = own.route.hops.split_last()?;
         Some(*relay).filter(|relay| *relay != Hop::ANONYMOUS && !before.is_empty())
     }
 
-    /// `id` is a known session. Its routes are the last choice from now on, also those to come.
+    /// Marks `id`, a known session, as draining: all its routes, also future ones, rank last.
     pub(crate) fn drain(&mut self, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.draining) else { return };
         session.draining = true;
@@ -68,14 +71,14 @@ impl Core {
         }
     }
 
-    /// Takes the route of `id` out of the table; the caller keeps the session's side.
+    /// Removes the route of `id` from the table; the caller updates the session's own state.
     pub(crate) fn drop_route(&mut self, id: SessionId, path: &Path) {
         self.reshape(path, |broadcast, _| broadcast.remove(id));
         self.forget_if_empty(path);
     }
 
-    /// Changes the routes of `path`, and says what is shown now if that changed: once, whatever comes of
-    /// it. `None` for an unknown path.
+    /// Applies `change` to the routes of `path` and emits one `Action::Board` if the visible routes changed.
+    /// `None` for an unknown path.
     pub(crate) fn reshape<T>(
         &mut self,
         path: &Path,
@@ -96,14 +99,14 @@ impl Core {
         Some(result)
     }
 
-    /// Leaves nothing of a path that has neither route nor log.
+    /// Removes a path that has neither routes nor logs.
     pub(crate) fn forget_if_empty(&mut self, path: &Path) {
         if self.broadcasts.get(path).is_some_and(|broadcast| broadcast.is_empty()) {
             self.broadcasts.remove(path);
         }
     }
 
-    /// The loop rule; counts what breaks it.
+    /// Checks a hop chain for length and for our own hop, and counts violations.
     fn chain_is_sound(&mut self, hops: &Hops) -> bool {
         if hops.len() > limits::HOPS {
             self.tally.too_many_hops += 1;

@@ -1,8 +1,8 @@
-//! Brake on sessions that mostly ask for tracks that are missing.
+//! Rate limit on sessions whose requests are mostly for missing tracks.
 //!
-//! Each such request costs a publisher two streams and an answer. A session that asks for one missing track
-//! after the other has its requests taken one at a time, at a fixed rate; what is flowing already it gets
-//! at once, like everybody.
+//! Each such request costs a publisher two streams and a reply. The requests of a session that asks for one
+//! missing track after another are queued and released one at a time, at a fixed rate. Subscriptions to
+//! tracks that already have a log are not delayed.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -10,7 +10,7 @@ use relay_model::{Epoch, LogId, Order, Path, Prefs, SessionId, StreamCode, SubId
 
 use crate::{core::Core, log::Reader, timers::Timer};
 
-/// A subscription that waits.
+/// A queued subscription.
 #[derive(Debug)]
 pub(crate) struct Braked {
     pub(crate) sub: SubId,
@@ -20,23 +20,23 @@ pub(crate) struct Braked {
     pub(crate) want: Want,
 }
 
-/// Recent requests of one session to publishers, and its waiting ones.
+/// Recent requests of one session to publishers, and its queued subscriptions.
 #[derive(Debug, Default)]
 pub(crate) struct Brake {
-    /// Tracks that publishers were asked for, and of these the missing ones. Both are halved every
+    /// Requests sent to publishers for this session, and those answered as missing. Both are halved every
     /// [`limits::BRAKE_HALF_LIFE`].
     asked: u32,
     missed: u32,
     halved_at: Option<Instant>,
     waiting: VecDeque<Braked>,
-    /// When the next one that waits has its turn; only while one waits.
+    /// Release time of the next queued request; `Some` exactly while one is queued.
     due: Option<Instant>,
-    /// No request goes to a publisher before, while the brake is on.
+    /// Earliest time of the next request to a publisher while the brake is on.
     free_at: Option<Instant>,
 }
 
 impl Brake {
-    /// Number of requests that wait.
+    /// Number of queued requests.
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }
@@ -45,32 +45,32 @@ impl Brake {
         self.due
     }
 
-    /// Whether a request waits, by the session's key.
+    /// Whether the request `sub` (the session's key) is queued.
     pub(crate) fn holds(&self, sub: SubId) -> bool {
         self.waiting.iter().any(|braked| braked.sub == sub)
     }
 
-    /// New preferences of a request that waits; false when it does not.
+    /// Updates the preferences of a queued request; false if it is not queued.
     pub(crate) fn update(&mut self, sub: SubId, prefs: Prefs) -> bool {
         let found = self.waiting.iter_mut().find(|braked| braked.sub == sub);
         found.map(|braked| braked.prefs = prefs).is_some()
     }
 
-    /// Whether another request must wait.
+    /// Whether another request must be queued.
     fn holds_back(&mut self, now: Instant) -> bool {
         self.decay(now);
         let is_on = self.missed >= limits::BRAKE_MISSES && self.missed > self.asked / 2;
         !self.waiting.is_empty() || is_on && self.free_at.is_some_and(|at| now < at)
     }
 
-    /// A publisher is asked for a track on behalf of the session.
+    /// Counts a request to a publisher on behalf of the session.
     fn ask(&mut self, now: Instant) {
         self.decay(now);
         self.asked = self.asked.saturating_add(1);
         self.free_at = Some(now + limits::BRAKE_INTERVAL);
     }
 
-    /// A publisher has not what it was asked for.
+    /// Counts a reply saying that the track does not exist.
     fn miss(&mut self, now: Instant) {
         self.decay(now);
         self.missed = self.missed.saturating_add(1);
@@ -89,12 +89,12 @@ impl Brake {
 }
 
 impl Core {
-    /// Whether a subscription that needs its publisher has to wait, or is refused because too many do. It
-    /// is taken again when its turn comes.
+    /// Whether a subscription that needs its publisher must wait: queued until its turn, or refused if the
+    /// queue is full. Counts the request otherwise.
     pub(crate) fn is_held_back(&mut self, id: SessionId, braked: Braked, now: Instant) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let brake = &mut session.brake;
-        // A relay of the cluster asks for all of its own sessions, and brakes them itself.
+        // A peer relay asks on behalf of all of its own sessions, and brakes those itself.
         if session.permit.is_peer() || !brake.holds_back(now) {
             brake.ask(now);
             return false;
@@ -114,7 +114,7 @@ impl Core {
         true
     }
 
-    /// The next request of a braked session has its turn.
+    /// Releases the next queued request of a braked session.
     pub(crate) fn brake_due(&mut self, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let brake = &mut session.brake;
@@ -130,7 +130,7 @@ impl Core {
         self.serve((id, sub), (path, track), (prefs, want), true, now);
     }
 
-    /// Forgets a request that waits; false when it does not.
+    /// Removes a queued request; false if it is not queued.
     pub(crate) fn release_braked(&mut self, (id, sub): Reader) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let brake = &mut session.brake;
@@ -144,8 +144,8 @@ impl Core {
         true
     }
 
-    /// The writer `id` says that its peer has no such track. The session it was opened for and all that
-    /// read it have missed.
+    /// Records that the peer of writer `id` has no such track, as a miss of the session that `log` was opened
+    /// for and of all its readers.
     pub(crate) fn note_missing(&mut self, id: SessionId, log: LogId, epoch: Epoch, now: Instant) {
         let writes = self.sessions.get(&id).is_some_and(|session| session.writes.contains(&log));
         let Some(state) = self.logs.get(&log).filter(|state| writes && state.epoch == epoch) else { return };

@@ -1,4 +1,4 @@
-//! The machine: its state, and which handler takes which event.
+//! State of the control plane, and dispatch of events to handlers.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,43 +19,44 @@ use crate::{
     timers::{Timer, Timers},
 };
 
-/// How the core behaves.
+/// Settings of the core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Our own hop: chains that hold it are loops.
+    /// Our own hop; chains that contain it are loops.
     pub hop: Hop,
-    /// How long an unread log keeps its upstream, and a publisher that vanished its path and its logs.
+    /// Time that an unread log keeps its upstream, and that the path and logs of a vanished publisher are
+    /// kept.
     pub linger: Duration,
-    /// How long the routes shown stay as they were when a publisher vanishes, or leaves beside another;
-    /// at most the linger.
+    /// Time that the advertised routes stay unchanged after a publisher vanishes, or withdraws while another
+    /// serves the path; at most the linger.
     pub hold_back: Duration,
-    /// Who may publish a path that somebody publishes already.
+    /// Rule for a second publisher of a path.
     pub takeover: Takeover,
-    /// Memory of ghosts at most, bytes; past it a route that goes is gone at once.
+    /// Limit on the memory of ghosts, bytes; past it a lost route is withdrawn at once.
     pub ghost_bytes: u64,
 }
 
-/// Who may publish a path that somebody publishes already. Relays of the same cluster always may.
+/// Rule for a second publisher of a path. Relays of the same cluster are always admitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Takeover {
-    /// Whoever may publish there.
+    /// Any session whose permit allows the path.
     Any,
-    /// The subject that took the path while it was free; the public is one subject. Others wait until
-    /// its last route is gone, and until it is not expected back.
+    /// Only the subject that took the path while it was free; all public sessions are one subject. Routes of
+    /// others wait until its last route is gone and not expected back.
     #[default]
     Identity,
 }
 
 impl Config {
-    /// The defaults of a relay that is `hop` to its peers.
+    /// Default settings of a relay with the hop id `hop`.
     pub fn new(hop: Hop) -> Self {
         let (linger, hold_back) = (limits::LINGER, limits::HOLD_BACK);
         Self { hop, linger, hold_back, takeover: Takeover::default(), ghost_bytes: u64::MAX }
     }
 }
 
-/// The control-plane state machine. After each [`Self::handle`] and [`Self::handle_timeout`] take all
-/// actions.
+/// Control-plane state machine. The caller takes all actions after each [`Self::handle`] and
+/// [`Self::handle_timeout`].
 #[derive(Debug)]
 pub struct Core {
     pub(crate) config: Config,
@@ -65,17 +66,17 @@ pub struct Core {
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) tally: Tally,
-    /// Tracks that publishers lately said they have not.
+    /// Tracks that publishers recently reported as missing.
     pub(crate) missing: Missing,
-    /// How many ghosts there are over all paths.
+    /// Number of ghosts over all paths.
     pub(crate) ghosts: usize,
-    /// Memory of them.
+    /// Memory of all ghosts, bytes.
     pub(crate) ghost_bytes: u64,
     serial: u64,
 }
 
 impl Core {
-    /// A core that knows nobody.
+    /// Creates a core without sessions.
     pub fn new(config: Config) -> Self {
         Self {
             config,
@@ -92,7 +93,7 @@ impl Core {
         }
     }
 
-    /// How much is held.
+    /// Sizes of the tables.
     pub fn counts(&self) -> Counts {
         Counts {
             sessions: self.sessions.len(),
@@ -108,17 +109,17 @@ impl Core {
         }
     }
 
-    /// Memory of routes that are still shown after their session has gone, bytes.
+    /// Memory of routes that are still advertised after their session has gone, bytes.
     pub fn ghost_bytes(&self) -> u64 {
         self.ghost_bytes
     }
 
-    /// What was refused or dropped so far.
+    /// Counts of refused and dropped requests since the start.
     pub fn tally(&self) -> Tally {
         self.tally
     }
 
-    /// Takes an event in.
+    /// Handles one event.
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::Opened { session, permit } => self.opened(session, permit),
@@ -128,7 +129,7 @@ impl Core {
         }
     }
 
-    /// Does what is due. Call when [`Self::next_deadline`] has passed; earlier is harmless.
+    /// Runs all due timers. Call when [`Self::next_deadline`] has passed; earlier calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
@@ -140,17 +141,17 @@ impl Core {
         }
     }
 
-    /// The next thing to be done.
+    /// Takes the next action.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.outbox.pop()
     }
 
-    /// When [`Self::handle_timeout`] is next due.
+    /// Deadline at which [`Self::handle_timeout`] is next due.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.timers.next()
     }
 
-    /// A number that was never given before: ids of logs and ages of routes.
+    /// Returns a number never used before, for log ids and the age of routes.
     pub(crate) fn next_serial(&mut self) -> u64 {
         self.serial += 1;
         self.serial
@@ -191,8 +192,8 @@ impl Core {
         }
     }
 
-    /// Its routes go or become ghosts, then its readers leave; then what it wrote finds another way or
-    /// waits.
+    /// Withdraws the routes of a closed session or turns them into ghosts, removes its readers, then finds
+    /// another upstream for the logs it wrote or suspends them.
     fn closed(&mut self, id: SessionId, vanished: bool, now: Instant) {
         let Some(session) = self.sessions.remove(&id) else {
             self.tally.unknown += 1;

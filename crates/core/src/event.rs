@@ -1,57 +1,57 @@
-//! What goes in and what comes out.
+//! Events the core handles and actions it emits.
 
 use relay_auth::Permit;
 use relay_model::{Ask, Epoch, LogId, Order, Path, Route, SessionId, StreamCode};
 
-/// Something that happened to a session. Events of one session come in the order they happened.
+/// An event of one session. Events of one session arrive in the order they happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A session was admitted. First message of a session.
+    /// The session was admitted. First event of a session.
     Opened {
         /// Its id, never reused.
         session: SessionId,
-        /// What it may do.
+        /// Permissions of the session.
         permit: Permit,
     },
-    /// What the session may do has changed. The permit is one of the same subject.
+    /// The permissions of the session changed. The new permit has the same subject.
     Revised {
-        /// Which one.
+        /// Affected session.
         session: SessionId,
-        /// What it may do from now on.
+        /// Permissions from now on.
         permit: Permit,
     },
-    /// A session asks for something.
+    /// The session sent a request.
     Ask {
-        /// Who asks.
+        /// Requesting session.
         session: SessionId,
-        /// What.
+        /// The request.
         ask: Ask,
     },
-    /// The session is gone. Last message of a session.
+    /// The session is closed. Last event of a session.
     Closed {
-        /// Which one.
+        /// Closed session.
         session: SessionId,
-        /// Whether it went without a word (idle, reset, a panic of ours), and so may be back soon. Not
-        /// when the peer closed it, nor when we did.
+        /// Whether it ended without a close (idle timeout, reset, or a panic of ours), and so may be back
+        /// soon. False when the peer or we closed it.
         vanished: bool,
     },
 }
 
-/// Something to be done, in the order given.
+/// An action for the caller; actions are executed in the order given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Deliver `order` to the worker that owns `session`.
     Order {
-        /// For whom.
+        /// Receiving session.
         session: SessionId,
-        /// What it shall do.
+        /// The order.
         order: Order,
     },
-    /// The routes of `path` are now these.
+    /// The advertised routes of `path` are now these.
     Board {
         /// Absolute path of the broadcast.
         path: Path,
-        /// Best first; empty = withdrawn.
+        /// Best first; empty if the broadcast is withdrawn.
         routes: Vec<Route>,
     },
     /// Create a log in the store.
@@ -59,85 +59,88 @@ pub enum Action {
         /// Its id, never reused.
         log: LogId,
     },
-    /// Only a writer of `epoch` may append to `log` from now on.
+    /// From now on only the writer of `epoch` may append to `log`.
     Fence {
-        /// A created log.
+        /// An existing log.
         log: LogId,
         /// Grows by one each time, from 1.
         epoch: Epoch,
     },
-    /// Append an unclean end to `log`: its publisher did not come back, or another one has its place.
+    /// Append an unclean end to `log`: its publisher did not come back, or another one replaced it.
     End {
-        /// A created log.
+        /// An existing log.
         log: LogId,
-        /// Why.
+        /// Reason for the end.
         code: StreamCode,
     },
-    /// Nobody reads or writes `log` any more: drop it.
+    /// Drop `log`: it has neither readers nor a writer.
     Retire {
-        /// A created log.
+        /// An existing log.
         log: LogId,
     },
 }
 
-/// How much the core holds. All zero when everyone left, the lingers passed and all actions were taken.
+/// Sizes of the core's tables. All zero once every session is closed, the lingers passed and all actions were
+/// taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Sessions admitted and not closed.
+    /// Admitted sessions that are not closed.
     pub sessions: usize,
     /// Paths with a route or a log.
     pub paths: usize,
-    /// Routes that sessions announced and did not withdraw, over all paths.
+    /// Routes announced by sessions and not withdrawn, over all paths.
     pub routes: usize,
-    /// Routes that vanished, kept for their return, and withdrawn ones that are shown for a moment yet.
+    /// Routes of vanished sessions kept for their return, and withdrawn routes still advertised during the
+    /// hold-back.
     pub ghosts: usize,
-    /// Memory of them, bytes.
+    /// Memory of ghosts, bytes.
     pub ghost_bytes: u64,
-    /// Logs created and not retired.
+    /// Created logs that are not retired.
     pub logs: usize,
     /// Subscriptions attached to a log.
     pub readers: usize,
-    /// Old groups that a reader waits for.
+    /// Old groups that at least one reader waits for.
     pub pulls: usize,
     /// Actions not taken yet.
     pub pending: usize,
-    /// Lingers and hold-backs that run.
+    /// Armed timers.
     pub timers: usize,
 }
 
-/// What was refused or dropped since the start, by reason.
+/// Refused and dropped requests since the start, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Messages that named a session, subscription or log we do not know (any more), or reused an id.
+    /// Messages for an unknown (or no longer known) session, subscription or log, or with a reused id.
     pub unknown: u64,
-    /// Announces outside the permit, or that a narrower one has ended.
+    /// Announces outside the permit, and those ended by a narrower permit.
     pub announce_denied: u64,
-    /// Announces whose chain holds our own hop.
+    /// Announces whose chain contains our own hop.
     pub looped: u64,
-    /// Announces whose chain is over [`relay_model::limits::HOPS`].
+    /// Announces whose chain is longer than [`relay_model::limits::HOPS`].
     pub too_many_hops: u64,
-    /// Subscriptions outside the permit, or that a narrower one has ended.
+    /// Subscriptions outside the permit, and those ended by a narrower permit.
     pub subscribe_denied: u64,
-    /// Subscriptions to a track that its publisher lately said it has not: refused without asking again.
+    /// Subscriptions to a track that its publisher recently reported as missing, refused without asking
+    /// again.
     pub missing: u64,
-    /// Subscriptions of braked sessions that waited for their turn.
+    /// Subscriptions queued by the brake.
     pub braked: u64,
-    /// Subscriptions of braked sessions that were refused because too many waited.
+    /// Subscriptions refused because the brake's queue was full.
     pub brake_refused: u64,
     /// Subscriptions to a path with no usable route.
     pub unroutable: u64,
-    /// Pulls of a subscription that is not attached (any more), or whose log is over.
+    /// Pulls of a subscription that is not attached (any more), or whose log has ended.
     pub pull_unknown: u64,
     /// Announces that wait because another subject holds the path.
     pub takeover_held: u64,
-    /// Routes that were not kept when they vanished or were withdrawn: too many were.
+    /// Vanished or withdrawn routes that were not kept because the limit on ghosts was reached.
     pub ghost_limit: u64,
     /// Logs ended because their publisher did not come back.
     pub abandoned: u64,
-    /// Logs ended because their publisher was gone and another had the path.
+    /// Logs ended because their publisher was gone and another one served the path.
     pub replaced: u64,
-    /// Logs ended because who was asked for them just before may have meant another publisher.
+    /// Logs ended because the session asked for them may have answered with another publisher's track.
     pub doubtful: u64,
-    /// Logs whose readers went over to another log of the track, as both came from one writer.
+    /// Logs merged into another log of the same track and writer.
     pub merged: u64,
 }

@@ -1,15 +1,15 @@
-//! Routes that are gone, and still shown.
+//! Ghosts: routes that are gone but still advertised.
 //!
-//! Of publishers that vanish without a word, and may come back: their routes stay on the board for a
-//! moment, so that a failover or a quick return is one update or none; and as a last resort for a while
-//! longer, so that who asks for them waits instead of failing.
+//! Vanished publishers (no close, no withdrawal) may come back. Their routes stay on the board during the
+//! hold-back, so that a failover or a quick return causes at most one update, and then until the end of the
+//! linger as a last resort, so that subscriptions wait instead of failing.
 //!
-//! And of sessions that say goodbye while others serve the path: in a mesh those may be about to say the
-//! same, so the route stays on the board for the same moment, and all that comes of it is one update. A relay
-//! that takes back what it said speaks for all who have it from there. Where two relays had it from a
-//! third, each could otherwise wait for the other, and show it the dead route meanwhile. Relays are told of
-//! that at once. Who only reads is still shown the dead route for that moment: a relay that had it from
-//! there may know of another publisher, and has kept it to itself until now.
+//! Withdrawn routes stay on the board during the hold-back if others serve the path: in a mesh those may be
+//! about to withdraw too, and all of it becomes one update. A relay that withdraws its last route to a path
+//! also invalidates the older routes through it. Where two relays had their route from a third, each could
+//! otherwise wait for the other and advertise the dead route meanwhile. Peer relays get such a withdrawal at
+//! once; plain subscribers are shown the dead route during the hold-back, as a relay that had its route from
+//! there may know another publisher that it has not advertised until now.
 
 use std::time::Instant;
 
@@ -21,10 +21,10 @@ use crate::{
     timers::Timer,
 };
 
-/// Most ghosts at once. They cost what live routes cost, without a session that could be closed for
-/// them: past it, who goes is gone at once.
+/// Limit on ghosts. A ghost costs as much as a live route, without a session that could be closed for it;
+/// past the limit, lost routes are withdrawn at once.
 pub(crate) const GHOSTS: usize = 100_000;
-/// Memory of a ghost beside its path, bytes: what a route costs with its hop chain.
+/// Memory of a ghost without its path, bytes: a route with its hop chain.
 const GHOST_BYTES: u64 = 1_280;
 
 /// Memory of one ghost of `path`, bytes.
@@ -33,19 +33,19 @@ pub(crate) fn ghost_footprint(path: &Path) -> u64 {
 }
 
 impl Core {
-    /// The session of this route vanished, and is forgotten already.
+    /// Handles the route of a vanished session that is already removed.
     pub(crate) fn vanished(&mut self, id: SessionId, path: &Path, now: Instant) {
         self.haunt(id, path, now, None);
     }
 
-    /// The session of this route says goodbye; the caller keeps the session's side. Where it is the last
-    /// word of `relay` about the path, that speaks for others too, see [`Gone`].
+    /// Handles a withdrawn route; the caller updates the session's own state. `relay`: the announcing relay,
+    /// if it has no other route to the path, see [`Gone`].
     pub(crate) fn withdrawn(&mut self, id: SessionId, path: &Path, relay: Option<Hop>, now: Instant) {
         let serial = self.next_serial();
         self.haunt(id, path, now, Some(Gone { relay, serial }));
     }
 
-    /// `id` announces `path` again, which it had withdrawn: the route it has takes the ghost's place.
+    /// Removes the ghost of a route that `id` announces again.
     pub(crate) fn revive(&mut self, id: SessionId, path: &Path) {
         let ghost = self.broadcasts.get_mut(path).and_then(|broadcast| broadcast.ghost_of(id));
         if let Some(due) = ghost.map(|ghost| ghost.due) {
@@ -59,13 +59,13 @@ impl Core {
         self.ghost_bytes += ghost_footprint(path);
     }
 
-    /// A ghost of `path` is gone.
+    /// Updates the counts after a ghost of `path` was removed.
     pub(crate) fn remove_ghost(&mut self, path: &Path) {
         self.ghosts -= 1;
         self.ghost_bytes -= ghost_footprint(path);
     }
 
-    /// Leaves a ghost of the route of `id`, if it counts and there is a use for one.
+    /// Turns the route of `id` into a ghost if it was admitted and a ghost is useful; drops it otherwise.
     fn haunt(&mut self, id: SessionId, path: &Path, now: Instant, gone: Option<Gone>) {
         let Some(broadcast) = self.broadcasts.get(path) else { return };
         let alone = broadcast.routes().len() == 1;
@@ -81,7 +81,7 @@ impl Core {
         }
         let until = now + self.config.linger;
         let due = until.min(now + self.config.hold_back);
-        // It may go in the same breath; then this is disarmed again.
+        // `reshape` may drop the ghost at once, and then disarms this timer.
         self.add_ghost(path);
         self.timers.arm(due, Timer::Ghost(path.clone(), id));
         let ghost = Ghost { gone, held_back: true, due, until };
@@ -89,13 +89,13 @@ impl Core {
         self.forget_if_empty(path);
     }
 
-    /// The deadline of a ghost is over: of its hold-back, or of its linger.
+    /// Handles the end of a ghost's hold-back or linger.
     pub(crate) fn ghost_due(&mut self, id: SessionId, path: &Path, now: Instant) {
         let Some(ghost) = self.broadcasts.get_mut(path).and_then(|broadcast| broadcast.ghost_of(id)) else {
             return;
         };
         if ghost.held_back && ghost.gone.is_none() {
-            // It may go in the same breath; then this is disarmed again.
+            // `reshape` may drop the ghost at once, and then disarms this timer.
             (ghost.held_back, ghost.due) = (false, ghost.until);
             self.timers.arm(ghost.until, Timer::Ghost(path.clone(), id));
             self.reshape(path, |_, _| ());

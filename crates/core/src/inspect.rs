@@ -1,4 +1,4 @@
-//! What is served right now, for people to look at. Nothing here changes anything.
+//! Read-only listing of served broadcasts, for people.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -6,56 +6,56 @@ use relay_model::{LogId, Path, SessionId, TrackName, Want};
 
 use crate::{core::Core, log::Log, route::Broadcast};
 
-/// Which broadcasts to list.
+/// Selection of broadcasts to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// This path and what lies below it.
+    /// This path and all paths below it.
     pub prefix: Path,
-    /// Only what comes after this path in the order of paths.
+    /// Only paths after this one, in path order.
     pub after: Option<Path>,
-    /// At most so many broadcasts, the first ones in the order of paths.
+    /// Limit on broadcasts: the first ones in path order.
     pub broadcasts: usize,
-    /// At most so many tracks, over all of them.
+    /// Limit on tracks, over all broadcasts.
     pub tracks: usize,
 }
 
 /// Broadcasts that are served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// In the order of paths, as far as the limit went.
+    /// In path order, up to the limit.
     pub broadcasts: Vec<BroadcastSeen>,
-    /// How many there are, whatever the limit and where the listing begins.
+    /// Number of matching broadcasts, regardless of the limit and the starting point.
     pub total: usize,
 }
 
-/// A broadcast that somebody publishes now.
+/// A broadcast with a usable route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BroadcastSeen {
     /// Absolute path.
     pub path: Path,
-    /// Since when it has had a route without a break.
+    /// Start of the current uninterrupted time with a route.
     pub since: Option<Instant>,
-    /// The session of its best route.
+    /// Session of the best route.
     pub publisher: Option<SessionId>,
     /// Sessions that subscribe to any of its tracks.
     pub viewers: usize,
-    /// In the order of names, as far as the limit went.
+    /// In name order, up to the limit.
     pub tracks: Vec<TrackSeen>,
 }
 
-/// A track that somebody asked for lately.
+/// A track with a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackSeen {
     /// Its name.
     pub name: TrackName,
     /// Sessions that subscribe to it.
     pub viewers: usize,
-    /// The logs that carry it: one, unless there are several ways to it.
+    /// Logs that carry the track; more than one only if it is received over several routes.
     pub logs: Vec<LogId>,
 }
 
 impl Core {
-    /// Lists what is served. Takes time in proportion to the paths known and the readers of what is listed.
+    /// Lists what is served. Takes time in proportion to the known paths and the readers of what is listed.
     pub fn look(&self, look: &Look) -> Listing {
         let served = self.broadcasts.iter().filter(|(_, broadcast)| broadcast.is_served());
         let mut found: Vec<(&Path, &Broadcast)> =
@@ -75,7 +75,7 @@ impl Core {
         Listing { broadcasts, total }
     }
 
-    /// Tracks are listed while there is `room`.
+    /// Describes one broadcast, listing tracks while there is `room`.
     fn look_at(&self, path: &Path, broadcast: &Broadcast, room: &mut usize) -> BroadcastSeen {
         let mut by_name: BTreeMap<&TrackName, Vec<LogId>> = BTreeMap::new();
         for (name, logs) in broadcast.tracks() {
@@ -101,14 +101,14 @@ impl Core {
     }
 }
 
-/// The sessions that get groups of these logs as they come.
+/// Sessions with a live subscription to any of these logs.
 fn viewers<'a>(logs: impl Iterator<Item = &'a Log>) -> Vec<SessionId> {
     let readers = logs.flat_map(Log::readers).filter(|(_, reading)| reading.want == Want::Live);
     distinct(readers.map(|((session, _), _)| *session).collect())
 }
 
 fn distinct(mut sessions: Vec<SessionId>) -> Vec<SessionId> {
-    // Runs that are in order already: the stable sort merges them.
+    // Concatenated sorted runs: the stable sort merges them.
     sessions.sort();
     sessions.dedup();
     sessions

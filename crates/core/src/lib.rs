@@ -1,19 +1,19 @@
-//! The control-plane state machine: who announces what, who wants what, which route serves it.
+//! Control-plane state machine: announced routes, subscriptions, and the route that serves each of them.
 //!
-//! Sans-IO: [`Core::handle`] takes what sessions ask, [`Core::poll_action`] says what to do about it,
-//! [`Core::next_deadline`] when to call [`Core::handle_timeout`]. No socket, clock, lock or payload;
-//! positions in a log are the store's business.
+//! Sans-IO: [`Core::handle`] takes requests of sessions, [`Core::poll_action`] returns the resulting actions,
+//! [`Core::next_deadline`] the time of the next [`Core::handle_timeout`]. No socket, clock, lock or payload;
+//! positions in a log belong to the store.
 //!
 //! Rules, each kept in one place:
 //! - routes of a path are ordered the same way on every relay (`route`);
-//! - however many readers, a track is asked for once (`subscribe`);
-//! - two logs of one track that come to one writer become one (`merge`);
+//! - a track is requested upstream once, regardless of its number of readers (`subscribe`);
+//! - two logs of one track with the same writer are merged (`merge`);
 //! - a log's upstream follows the best route of its publisher, not a session (`upstream`);
-//! - who vanishes without a word is expected back for a while (`ghost`);
-//! - a path belongs to who took it while it was free (`route`);
-//! - requests for tracks that are missing are not repeated, and brake the session that makes them (`brake`);
-//! - however many wait for an old group, its publisher is asked once (`pull`);
-//! - a permit may change while its session lives, and nothing outlives it (`revise`).
+//! - a vanished publisher is expected back for a while (`ghost`);
+//! - a path belongs to the subject that took it while it was free (`route`);
+//! - requests for missing tracks are not repeated, and brake the session that sends them (`brake`);
+//! - an old group is requested from its publisher once, regardless of how many wait for it (`pull`);
+//! - a permit may change while its session lives, and ends all that it no longer allows (`revise`).
 
 mod announce;
 mod brake;

@@ -1,4 +1,4 @@
-//! One log as the control plane sees it: who reads it, and where it comes from.
+//! Control-plane state of one log: its readers and its upstream.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map},
@@ -13,14 +13,14 @@ use crate::{
     union::{Bag, Union},
 };
 
-/// Where a log's groups come from.
+/// Source of a log's groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Upstream {
-    /// This session was told to open it and has not said that it ended.
+    /// This session was ordered to open it and has not reported its end.
     Open(SessionId),
-    /// Its session went away, or it never had one; its publisher may come back until the deadline.
+    /// No writer (yet, or any more); its publisher may come back until the deadline.
     Suspended,
-    /// It ended. Who reads it may read on; nobody new comes.
+    /// Ended. Its readers may read on; it gets no new ones.
     Over,
 }
 
@@ -33,47 +33,47 @@ pub(crate) struct Log {
     /// The session it was created for.
     pub(crate) asker: SessionId,
     pub(crate) upstream: Upstream,
-    /// Chain of the route it is, or was last, read through; before the first, of the ghost it waits for.
+    /// Chain of its current or last route; before the first, of the ghost it waits for.
     pub(crate) hops: Hops,
-    /// Of the newest writer; 0 before the first.
+    /// Epoch of the newest writer; 0 before the first.
     pub(crate) epoch: Epoch,
-    /// When the linger ends: of an open log nobody reads, or of a suspended one.
+    /// End of the linger of an unread open log, or of a suspended one.
     pub(crate) deadline: Option<Instant>,
-    /// When its readers go over to another log of the track, if that still comes from the same writer.
+    /// Time when its readers move to another log of the track, if that log still has the same writer.
     pub(crate) merge_at: Option<Instant>,
-    /// What the upstream was last asked for.
+    /// Preferences of the last upstream request.
     pub(crate) asked: (Prefs, Want),
-    /// Who was asked for it lately, and when: each may have answered with another publisher's track.
+    /// Sessions asked for it recently, and when; each may have answered with another publisher's track.
     asked_of: SmallVec<[(SessionId, Instant); 1]>,
-    /// Ordered, so that a session's own are found at once.
+    /// Ordered, so that the readers of one session form a range.
     readers: BTreeMap<Reader, Reading>,
     union: Union,
-    /// Hops that a reader does not want its groups through.
+    /// Hops of readers: groups must not be received through them.
     excluded: Bag<Hop>,
-    /// Old groups that are waited for, and by whom. The writer of an open log has the order for each.
+    /// Old groups waited for, and their readers. The writer of an open log has an order for each.
     pulls: BTreeMap<u64, BTreeSet<Reader>>,
 }
 
-/// A subscription, globally.
+/// Globally unique key of a subscription.
 pub(crate) type Reader = (SessionId, SubId);
 
-/// What one reader wants.
+/// State of one reader.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     pub(crate) prefs: Prefs,
     pub(crate) want: Want,
-    /// Its session's own hop.
+    /// Hop id of the reader's session, which its route must not contain.
     pub(crate) exclude: Option<Hop>,
-    /// The old group it waits for.
+    /// Old group it waits for.
     pub(crate) pull: Option<u64>,
 }
 
-/// What a reader's wait for a group calls for.
+/// Effect of a reader's new wait for a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wait {
-    /// The group it waited for before, if nobody waits for that any more.
+    /// Group it waited for before, if no reader waits for that any more.
     pub(crate) abandoned: Option<u64>,
-    /// Whether nobody waited for the new one yet.
+    /// Whether it is the first reader to wait for the new group.
     pub(crate) first: bool,
 }
 
@@ -104,25 +104,25 @@ impl Log {
         }
     }
 
-    /// `session` is asked for it now.
+    /// Records that `session` is asked for the log at `now`.
     pub(crate) fn ask_of(&mut self, session: SessionId, now: Instant) {
         self.asked_of.retain(|(before, at)| *before != session && is_fresh(*at, now));
         self.asked_of.push((session, now));
     }
 
-    /// Who was asked so lately that the answer may have crossed a change of publisher.
+    /// Sessions asked so recently that the answer may have crossed a change of publisher.
     pub(crate) fn asked_lately(&self, now: Instant) -> impl Iterator<Item = SessionId> {
         self.asked_of.iter().filter(move |(_, at)| is_fresh(*at, now)).map(|(session, _)| *session)
     }
 
-    /// The reader is new.
+    /// Adds a new reader.
     pub(crate) fn add(&mut self, reader: Reader, prefs: Prefs, want: Want, exclude: Option<Hop>) {
         self.readers.insert(reader, Reading { prefs, want, exclude, pull: None });
         self.union.add(prefs, want);
         exclude.into_iter().for_each(|hop| self.excluded.add(hop));
     }
 
-    /// Returns the group that nobody waits for any more.
+    /// Removes a reader. Returns its pulled group, if no other reader waits for that.
     pub(crate) fn remove(&mut self, reader: Reader) -> Option<u64> {
         let reading = self.readers.remove(&reader)?;
         self.union.remove(reading.prefs, reading.want);
@@ -146,8 +146,8 @@ impl Log {
         }
     }
 
-    /// Notes that `reader` waits for `group`, and no longer for another. `None`: it does already, or
-    /// does not read.
+    /// Records that `reader` waits for `group`, in place of an earlier one. `None` if it already does, or is
+    /// not a reader of this log.
     pub(crate) fn wait(&mut self, reader: Reader, group: u64) -> Option<Wait> {
         let reading = self.readers.get_mut(&reader).filter(|reading| reading.pull != Some(group))?;
         let before = reading.pull.replace(group);
@@ -158,7 +158,7 @@ impl Log {
         Some(Wait { abandoned, first })
     }
 
-    /// The wait for `group` is over for everybody. Returns whether anybody waited.
+    /// Ends the wait for `group` for all readers. Returns whether there were any.
     pub(crate) fn pulled(&mut self, group: u64) -> bool {
         let Some(waiting) = self.pulls.remove(&group) else { return false };
         for reader in waiting {
@@ -169,14 +169,14 @@ impl Log {
         true
     }
 
-    /// Nobody waits for anything any more.
+    /// Ends all waits.
     pub(crate) fn stop_pulls(&mut self) {
         for group in self.pulls().collect::<Vec<_>>() {
             self.pulled(group);
         }
     }
 
-    /// The groups that are waited for.
+    /// Groups that at least one reader waits for.
     pub(crate) fn pulls(&self) -> impl ExactSizeIterator<Item = u64> {
         self.pulls.keys().copied()
     }
@@ -194,20 +194,20 @@ impl Log {
         self.readers.is_empty()
     }
 
-    /// Whether `route` leads no reader back to itself.
+    /// Whether `route` serves no reader its own content (split horizon).
     pub(crate) fn serves_through(&self, route: &Route) -> bool {
         let of_writer = (route.session, SubId(0))..=(route.session, SubId(u64::MAX));
         self.readers.range(of_writer).next().is_none()
             && !route.hops.iter().any(|hop| self.excluded.contains(*hop))
     }
 
-    /// What a new upstream subscription must ask for.
+    /// Preferences that a new upstream subscription must request.
     pub(crate) fn wanted(&self) -> (Prefs, Want) {
         self.union.live().map_or((Prefs::default(), Want::Info), |prefs| (prefs, Want::Live))
     }
 
-    /// What the open upstream subscription must ask for. Groups that flow are not stopped for a
-    /// reader of properties: it is a matter of moments.
+    /// Preferences that the open upstream subscription must request. It is not reduced to properties when
+    /// only property readers are left, as those stay for moments only.
     pub(crate) fn wanted_of_open(&self) -> (Prefs, Want) {
         match self.wanted() {
             (_, Want::Info) => self.asked,
@@ -215,7 +215,7 @@ impl Log {
         }
     }
 
-    /// Returns whether it was the last who waited.
+    /// Removes one wait. Returns whether it was the last one for the group.
     fn stop_waiting(&mut self, reader: Reader, group: u64) -> bool {
         let Some(waiting) = self.pulls.get_mut(&group) else { return false };
         waiting.remove(&reader);
@@ -226,7 +226,7 @@ impl Log {
         last
     }
 
-    /// Asserts that the summaries are those of the readers.
+    /// Asserts that the aggregates match the readers.
     pub(crate) fn check(&self) {
         let (mut union, mut excluded) = (Union::default(), Bag::default());
         let mut pulls: BTreeMap<u64, BTreeSet<Reader>> = BTreeMap::new();
@@ -239,11 +239,11 @@ impl Log {
         }
         assert_eq!(union.live(), self.union.live());
         assert_eq!(excluded, self.excluded);
-        assert_eq!(pulls, self.pulls, "a pull nobody waits for, or a wait without a pull");
+        assert_eq!(pulls, self.pulls, "pulls and waiting readers disagree");
     }
 }
 
-/// Whether what was asked at `at` may have crossed a change of publisher that is heard of only `now`.
+/// Whether an answer to a request sent at `at` may have crossed a change of publisher received only `now`.
 fn is_fresh(at: Instant, now: Instant) -> bool {
     now.saturating_duration_since(at) < limits::DOUBT
 }

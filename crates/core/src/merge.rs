@@ -1,5 +1,5 @@
-//! Two logs of one track that have come to one writer become one: readers that could not share a route
-//! had a log each, until routes changed.
+//! Merging of two logs of one track that have the same writer: readers that could not share a route had a log
+//! each, until routes changed.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Core {
-    /// `log` has got a writer: if that one writes another log of the track, the two will be merged.
+    /// Schedules a merge if the new writer of `log` also writes another log of the track.
     pub(crate) fn plan_merge(&mut self, log: LogId, now: Instant) {
         if self.twin(log).is_some() {
             self.cancel_merge(log);
@@ -24,14 +24,14 @@ impl Core {
         }
     }
 
-    /// `log` has lost its writer.
+    /// Cancels the merge of `log` after the loss of its writer.
     pub(crate) fn cancel_merge(&mut self, log: LogId) {
         if let Some(at) = self.logs.get_mut(&log).and_then(|state| state.merge_at.take()) {
             self.timers.disarm(at, Timer::Merge(log));
         }
     }
 
-    /// Gives the readers of `log` to its twin, if it still has one: they go on where they are.
+    /// Moves the readers of `log` to its twin, if it still has one; they keep their position.
     pub(crate) fn merge(&mut self, log: LogId, now: Instant) {
         let Some(state) = self.logs.get_mut(&log) else { return };
         state.merge_at = None;

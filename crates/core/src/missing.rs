@@ -1,5 +1,5 @@
-//! Tracks that publishers lately said they have not: whoever asks for one again is refused without asking
-//! the publisher.
+//! Negative cache: tracks that publishers recently reported as missing. New requests for them are refused
+//! without asking the publisher.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,11 +13,11 @@ use crate::route::Publisher;
 
 type Key = (Path, Publisher, TrackName);
 
-/// Negative answers, each for [`limits::MISSING_TIME`], at most [`limits::MISSING_TRACKS`].
+/// Negative answers, each kept for [`limits::MISSING_TIME`], at most [`limits::MISSING_TRACKS`].
 #[derive(Debug, Default)]
 pub(crate) struct Missing {
     until: HashMap<Key, Instant, RandomState>,
-    /// By the time they are forgotten.
+    /// In order of expiry.
     order: VecDeque<(Instant, Key)>,
 }
 
@@ -45,7 +45,7 @@ impl Missing {
 
     fn pop(&mut self) {
         let Some((until, key)) = self.order.pop_front() else { return };
-        // A later answer for the same track has an entry of its own.
+        // A later answer for the same track has its own entry in `order`.
         if self.until.get(&key) == Some(&until) {
             self.until.remove(&key);
         }

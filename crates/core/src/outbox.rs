@@ -1,4 +1,4 @@
-//! Actions on their way out.
+//! Queue of actions.
 
 use std::collections::VecDeque;
 
@@ -6,8 +6,8 @@ use relay_model::{Order, SessionId};
 
 use crate::event::Action;
 
-/// A queue that the caller drains after each event. A newer state of the same thing replaces an
-/// older one that was just queued.
+/// Queue of actions that the caller drains after each event. An action that supersedes the last queued one
+/// replaces it.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox(VecDeque<Action>);
 
@@ -35,7 +35,7 @@ impl Outbox {
     }
 }
 
-/// Whether `old` need not be done when `new` follows it at once.
+/// Whether `new`, directly after `old`, makes `old` unnecessary.
 fn supersedes(new: &Action, old: &Action) -> bool {
     match (new, old) {
         (Action::Board { path: new, .. }, Action::Board { path: old, .. }) => new == old,

@@ -1,4 +1,4 @@
-//! Old groups that a log does not hold: however many readers wait for one, its publisher is asked once.
+//! Pulls: requests for old groups that a log does not hold. A group is requested once for all its readers.
 
 use relay_model::{Epoch, LogId, Order, SessionId};
 
@@ -8,7 +8,8 @@ use crate::{
 };
 
 impl Core {
-    /// The reader's session is known. A reader waits for one group at a time: the newest it asked for.
+    /// Requests `group` for a reader of a known session. A reader waits for one group at a time, the last
+    /// requested.
     pub(crate) fn pull(&mut self, reader: Reader, group: u64) {
         let log = self.sessions.get(&reader.0).and_then(|session| session.subs.get(&reader.1)).copied();
         let state = log.and_then(|log| self.logs.get_mut(&log).map(|state| (log, state)));
@@ -25,12 +26,12 @@ impl Core {
         }
     }
 
-    /// Nobody waits for `group` any more.
+    /// Cancels the request for `group`, which no reader waits for any more.
     pub(crate) fn drop_pull(&mut self, log: LogId, group: u64) {
         self.tell_writer(log, Order::DropPull { log, group });
     }
 
-    /// Orders what is waited for from the new writer of `log`.
+    /// Sends all pulls of `log` to its new writer.
     pub(crate) fn order_pulls(&mut self, log: LogId) {
         let Some(state) = self.logs.get(&log) else { return };
         let waits = |group| state.waits_for(group).map(|asker| (group, asker));
@@ -40,17 +41,19 @@ impl Core {
         }
     }
 
-    /// The writer of `epoch` says that a pull is over. Who waited finds its outcome in the log.
+    /// Handles the report of the writer of `epoch` that a pull is done. Its readers find the outcome in the
+    /// log.
     pub(crate) fn pulled(&mut self, id: SessionId, log: LogId, epoch: Epoch, group: u64) {
         let state = self.logs.get_mut(&log);
         let current = state.filter(|state| state.upstream == Upstream::Open(id) && state.epoch == epoch);
         if !current.is_some_and(|state| state.pulled(group)) {
-            // It crossed our own order to drop it, or to close the log.
+            // The report crossed our own order to drop the pull or to close the log.
             self.tally.unknown += 1;
         }
     }
 
-    /// Nothing to a log without a writer, whose next one is told all; nor to one that is closing.
+    /// Sends an order to the writer of `log`, if it has an open one; the next writer gets all pulls when it
+    /// opens.
     fn tell_writer(&mut self, log: LogId, order: Order) {
         if let Some(Upstream::Open(writer)) = self.logs.get(&log).map(|state| state.upstream)
             && self.sessions.contains_key(&writer)

@@ -1,5 +1,5 @@
-//! A permit changes while its session lives: what lies outside of the new one ends at once, as if it
-//! had never been there for this session. What is wider now is asked for anew by whoever wants it.
+//! Permit changes of open sessions. All that lies outside of the new permit ends at once, as if the session
+//! had never had it. What a wider permit allows takes a new request.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use relay_model::{LogId, Order, Path, SessionId, StreamCode, SubId};
 use crate::{core::Core, log::Upstream};
 
 impl Core {
-    /// The session may do this from now on. The subject of a permit never changes while it lives.
+    /// Applies a new permit of the same subject.
     pub(crate) fn revised(&mut self, id: SessionId, permit: Permit, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else {
             self.tally.unknown += 1;
@@ -36,7 +36,7 @@ impl Core {
         }
     }
 
-    /// Not a group more of it from `id`, which has withdrawn the path: another route goes on, or the log
+    /// Stops `log` from being written by `id`, whose path is withdrawn: another route takes over, or the log
     /// ends.
     fn cut_off(&mut self, id: SessionId, log: LogId, now: Instant) {
         let Some(state) = self.logs.get(&log).filter(|state| state.upstream == Upstream::Open(id)) else {
@@ -53,7 +53,7 @@ impl Core {
         }
     }
 
-    /// The answer is that of a path that is not there.
+    /// Removes a subscription, with the same code as for an unknown path.
     fn expel(&mut self, id: SessionId, sub: SubId, log: LogId, now: Instant) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.subs.remove(&sub);

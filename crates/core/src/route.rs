@@ -1,4 +1,4 @@
-//! Routes of one path, best first, and the logs that carry its tracks.
+//! Routes of one path, best first, and logs of its tracks.
 
 use std::{cmp::Reverse, collections::BTreeMap, time::Instant};
 
@@ -8,17 +8,17 @@ use smallvec::SmallVec;
 
 use crate::core::Takeover;
 
-/// Who made a broadcast: what must not change under a log.
+/// Origin of a broadcast, which must not change within a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Publisher {
-    /// First hop of the chain. The same one on another session carries on.
+    /// First hop of the chain. The same hop on another session continues the broadcast.
     Named(Hop),
-    /// No name at all: each announce is a publisher of its own.
+    /// Publisher without a hop id: each announce is a publisher of its own.
     Nameless(u64),
 }
 
-/// Preference among routes, lowest first. The same chains give the same order on every relay,
-/// and of two equal ones the newer wins: a publisher that came back beats what it was before.
+/// Preference among routes, lowest first. Equal chains give the same order on every relay; of two equal ones
+/// the newer wins, so that a publisher that came back beats its previous session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     draining: bool,
@@ -29,14 +29,14 @@ struct Rank {
     age: Reverse<u64>,
 }
 
-/// What a session announces.
+/// Route announced by a session.
 #[derive(Debug)]
 pub(crate) struct Offer {
     pub(crate) route: Route,
-    /// What the session may do, and for whom it speaks.
+    /// Permissions and subject of the session.
     pub(crate) permit: Permit,
     pub(crate) draining: bool,
-    /// Grows with every offer.
+    /// Increases with every offer.
     pub(crate) serial: u64,
 }
 
@@ -45,58 +45,57 @@ pub(crate) struct Offer {
 pub(crate) struct Candidate {
     pub(crate) route: Route,
     pub(crate) publisher: Publisher,
-    /// Of a session that vanished, or withdrew it.
+    /// Set once its session vanished or withdrew it.
     pub(crate) ghost: Option<Ghost>,
     pub(crate) permit: Permit,
-    /// Whether it counts: not while another subject holds the path.
+    /// Whether the route counts; false while another subject holds the path.
     pub(crate) admitted: bool,
-    /// A relay on its way has taken its word back, see [`Gone`].
+    /// A relay in its chain has withdrawn the path, see [`Gone`].
     silenced: bool,
-    /// Of what its session said last of it.
+    /// Serial of the session's last announce of it.
     serial: u64,
     rank: Rank,
 }
 
-/// What is left of a route whose session vanished or said goodbye: shown as it was, and never used for
-/// data.
+/// State of a route whose session vanished or withdrew it: advertised unchanged, and never used for data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ghost {
-    /// Its session said goodbye, and may still be there. It is never a last resort.
+    /// Set if the session withdrew it, and may still be open. Such a ghost is never a last resort.
     pub(crate) gone: Option<Gone>,
-    /// It stays whatever else there is. After that it is a last resort.
+    /// Advertised regardless of other routes. After the hold-back it is a last resort.
     pub(crate) held_back: bool,
-    /// When its timer is due: the end of the hold-back, then of the linger.
+    /// Time of its timer: the end of the hold-back, then of the linger.
     pub(crate) due: Instant,
-    /// When it is withdrawn at the latest.
+    /// Latest time of its withdrawal.
     pub(crate) until: Instant,
 }
 
-/// A goodbye.
+/// A withdrawal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gone {
-    /// The relay that took back its word: it has no route left but such as pass us. What others said
-    /// before, having it from there, is about to be taken back too: while this is fresh it is not used,
-    /// nor shown where there is nothing else.
+    /// Relay that withdrew its last route to the path (all others it has lead through us). Older routes
+    /// through that relay are about to be withdrawn too: while this is fresh they are neither used nor
+    /// advertised as the only ones.
     pub(crate) relay: Option<Hop>,
-    /// Compares with those of offers.
+    /// Comparable to the serials of offers.
     pub(crate) serial: u64,
 }
 
-/// One path: its routes and its logs. Gone when both are.
+/// One path: its routes and its logs. Dropped when it has neither.
 #[derive(Debug, Default)]
 pub(crate) struct Broadcast {
     routes: Vec<Candidate>,
     logs: BTreeMap<(Publisher, TrackName), Logs>,
-    /// Since when there has been a route of whatever kind.
+    /// Start of the current uninterrupted time with at least one route of any kind.
     since: Option<Instant>,
 }
 
-/// Logs of one track. One, unless a reader may not be served through the first one's route.
+/// Logs of one track; more than one only if a reader may not be served through the route of the first.
 pub(crate) type Logs = SmallVec<[LogId; 1]>;
 
 impl Broadcast {
-    /// Adds the route, or replaces the one its session has. A publisher that comes in a new place needs
-    /// no ghost any more. Returns whether the route counts. [`Self::tidy`] must follow.
+    /// Adds a route, or replaces the one of the same session. A route of the same publisher on a new session
+    /// ends the hold-back of its ghosts. Returns whether the route is usable. [`Self::tidy`] must follow.
     pub(crate) fn put(&mut self, path: &Path, offer: Offer, takeover: Takeover) -> bool {
         let Offer { route, permit, draining, serial } = offer;
         let session = route.session;
@@ -121,37 +120,37 @@ impl Broadcast {
         counts
     }
 
-    /// A route is about to come.
+    /// Records the start time if this is the first route.
     pub(crate) fn comes(&mut self, now: Instant) {
         if self.routes.is_empty() {
             self.since = Some(now);
         }
     }
 
-    /// Since when there has been a route of whatever kind.
+    /// Start of the current uninterrupted time with at least one route of any kind.
     pub(crate) fn since(&self) -> Option<Instant> {
         self.since
     }
 
-    /// Drops the route of `session`, live or not. [`Self::tidy`] must follow.
+    /// Drops the route of `session`, live or ghost. [`Self::tidy`] must follow.
     pub(crate) fn remove(&mut self, session: SessionId) {
         self.routes.retain(|candidate| candidate.route.session != session);
     }
 
-    /// Makes a ghost of the route of `session`. [`Self::tidy`] must follow.
+    /// Turns the route of `session` into a ghost. [`Self::tidy`] must follow.
     pub(crate) fn haunt(&mut self, session: SessionId, ghost: Ghost) {
         if let Some(candidate) = self.position(session).and_then(|at| self.routes.get_mut(at)) {
             candidate.ghost = Some(ghost);
         }
     }
 
-    /// The ghost that `session` left.
+    /// Ghost of the route of `session`.
     pub(crate) fn ghost_of(&mut self, session: SessionId) -> Option<&mut Ghost> {
         let at = self.position(session)?;
         self.routes.get_mut(at)?.ghost.as_mut()
     }
 
-    /// The session of this route is going away.
+    /// Marks the route of `session` as draining.
     pub(crate) fn drain(&mut self, session: SessionId) {
         if let Some(at) = self.position(session) {
             let mut candidate = self.routes.remove(at);
@@ -160,12 +159,12 @@ impl Broadcast {
         }
     }
 
-    /// Gives the path a holder if it has none, and drops the ghosts that are not needed any more.
-    /// Returns those: session and deadline.
+    /// Assigns the path to a holder if it has none, and drops ghosts that are no longer needed. Returns
+    /// session and deadline of the dropped ones.
     pub(crate) fn tidy(&mut self, takeover: Takeover) -> Vec<(SessionId, Instant)> {
         self.silence();
         let mut dropped = self.drop_ghosts();
-        // The last ghost of the holder may have gone; and who comes after may stand in for a peer's.
+        // The last ghost of the holder may be gone, and a newly admitted route may replace a peer's.
         self.admit(takeover);
         self.silence();
         dropped.extend(self.drop_ghosts());
@@ -173,27 +172,27 @@ impl Broadcast {
         dropped
     }
 
-    /// Routes for data, best first.
+    /// Routes usable for data, best first.
     pub(crate) fn usable(&self) -> impl Iterator<Item = &Candidate> {
         self.live().filter(|candidate| !candidate.silenced)
     }
 
-    /// Whether there is a route for data.
+    /// Whether a route is usable for data.
     pub(crate) fn is_served(&self) -> bool {
         self.usable().next().is_some()
     }
 
-    /// Routes whose session is gone or withdrew them, best first.
+    /// Routes whose session vanished or withdrew them, best first.
     pub(crate) fn ghosts(&self) -> impl Iterator<Item = &Candidate> {
         self.routes.iter().filter(|candidate| candidate.ghost.is_some())
     }
 
-    /// The ghosts whose publisher may come back, best first.
+    /// Ghosts whose publisher may come back, best first.
     pub(crate) fn last_resorts(&self) -> impl Iterator<Item = &Candidate> {
         self.ghosts().filter(|candidate| candidate.ghost.is_some_and(|ghost| ghost.gone.is_none()))
     }
 
-    /// Whether `session` said of its route to `publisher` that it is gone, and that does not show yet.
+    /// Whether `session` withdrew its route to `publisher`, and the ghost is still advertised.
     pub(crate) fn is_leaving(&self, session: SessionId, publisher: Publisher) -> bool {
         let own = self.ghosts().find(|candidate| candidate.route.session == session);
         own.is_some_and(|own| {
@@ -201,7 +200,7 @@ impl Broadcast {
         })
     }
 
-    /// What the announce board shows, best first.
+    /// Routes shown on the announce board, best first.
     pub(crate) fn visible(&self) -> Vec<Route> {
         let served = self.is_served();
         let last_resort = |ghost: Ghost| ghost.gone.is_none();
@@ -211,37 +210,37 @@ impl Broadcast {
         if served || !shown.is_empty() {
             return shown;
         }
-        // Goodbyes that others have not confirmed yet.
+        // Withdrawals that other relays have not confirmed yet.
         let gone = admitted().filter(|candidate| candidate.ghost.is_some());
         gone.map(|candidate| Route { fading: true, ..candidate.route.clone() }).collect()
     }
 
-    /// All that is remembered.
+    /// All routes, ghosts included.
     pub(crate) fn routes(&self) -> &[Candidate] {
         &self.routes
     }
 
-    /// The route of `session`, whatever it is worth.
+    /// Route of `session`, live or ghost, admitted or not.
     pub(crate) fn announced_by(&self, session: SessionId) -> Option<&Candidate> {
         self.routes.iter().find(|candidate| candidate.route.session == session)
     }
 
-    /// The usable route `session` announced.
+    /// Usable route announced by `session`.
     pub(crate) fn route_of(&self, session: SessionId) -> Option<&Candidate> {
         self.usable().find(|candidate| candidate.route.session == session)
     }
 
-    /// The usable routes that lead to `publisher`, best first.
+    /// Usable routes to `publisher`, best first.
     pub(crate) fn routes_to(&self, publisher: Publisher) -> impl Iterator<Item = &Candidate> {
         self.usable().filter(move |candidate| candidate.publisher == publisher)
     }
 
-    /// Whether `publisher` is there or may come back soon.
+    /// Whether `publisher` has a usable route or may come back soon.
     pub(crate) fn expects(&self, publisher: Publisher) -> bool {
         self.usable().chain(self.last_resorts()).any(|candidate| candidate.publisher == publisher)
     }
 
-    /// Logs of one track that still have, or wait for, an upstream.
+    /// Logs of one track that have an upstream or wait for one.
     pub(crate) fn logs_of(&self, publisher: Publisher, track: &TrackName) -> &[LogId] {
         self.logs.get(&(publisher, track.clone())).map_or(&[], |logs| logs.as_slice())
     }
@@ -251,7 +250,7 @@ impl Broadcast {
         self.logs.values().flatten().copied()
     }
 
-    /// The same by track.
+    /// Logs by track.
     pub(crate) fn tracks(&self) -> impl Iterator<Item = (&TrackName, &Logs)> {
         self.logs.iter().map(|((_, track), logs)| (track, logs))
     }
@@ -270,12 +269,12 @@ impl Broadcast {
         }
     }
 
-    /// Whether nothing is left to remember.
+    /// Whether neither routes nor logs are left.
     pub(crate) fn is_empty(&self) -> bool {
         self.routes.is_empty() && self.logs.is_empty()
     }
 
-    /// Asserts the order of the routes, who holds the path, and that no ghost stays in vain.
+    /// Asserts the order of the routes, the holder of the path, and the need for each ghost.
     pub(crate) fn check(&self, takeover: Takeover) {
         assert!(self.routes.is_sorted_by(|a, b| a.rank < b.rank), "routes out of order");
         let holder = self.holder();
@@ -283,35 +282,36 @@ impl Broadcast {
             let free = takeover == Takeover::Any || candidate.permit.is_peer();
             let admitted =
                 free || holder.is_some_and(|holder| holder.subject() == candidate.permit.subject());
-            assert_eq!(candidate.admitted, admitted, "held by another, or kept waiting for nobody");
-            assert!(admitted || candidate.ghost.is_none(), "a ghost of what was never shown");
+            assert_eq!(candidate.admitted, admitted, "admitted routes do not match the holder");
+            assert!(admitted || candidate.ghost.is_none(), "ghost of a route that was not admitted");
         }
         if self.is_served() {
             let held_back = |ghost: &Candidate| ghost.ghost.is_some_and(|ghost| ghost.held_back);
-            assert!(self.ghosts().all(held_back), "a ghost beside a live route");
+            assert!(self.ghosts().all(held_back), "ghost beside a live route after its hold-back");
         } else {
             let vain =
                 |ghost: &Candidate| ghost.ghost.is_some_and(|g| g.gone.is_some_and(|g| !self.silences(g)));
-            assert!(!self.ghosts().any(vain), "gone, and nothing else is there");
+            assert!(!self.ghosts().any(vain), "needless ghost of a withdrawn route");
         }
         for candidate in &self.routes {
             let silenced = self
                 .ghosts()
                 .filter_map(|ghost| ghost.ghost?.gone)
                 .any(|gone| self.is_silenced(candidate, gone));
-            assert_eq!(candidate.silenced, silenced, "silenced by nobody, or not silenced");
+            assert_eq!(candidate.silenced, silenced, "silenced flag is outdated");
         }
-        assert!(self.logs.values().all(|logs| !logs.is_empty()), "a track without a log was kept");
+        assert!(self.logs.values().all(|logs| !logs.is_empty()), "track without a log was kept");
     }
 
-    /// Who holds the path: whose routes count already, or else whose is best.
+    /// Permit of the holder of the path: that of the routes that are admitted already, or else of the best
+    /// route.
     fn holder(&self) -> Option<&Permit> {
         let owned = || self.routes.iter().filter(|candidate| !candidate.permit.is_peer());
         let holder = owned().find(|candidate| candidate.admitted).or_else(|| owned().next());
         holder.map(|candidate| &candidate.permit)
     }
 
-    /// Decides which routes count. Relays of the cluster neither hold a path nor are kept from it: their
+    /// Decides which routes are admitted. Relays of the cluster neither hold a path nor are rejected: their
     /// publishers were admitted elsewhere.
     fn admit(&mut self, takeover: Takeover) {
         let holder = self.holder().cloned();
@@ -322,13 +322,13 @@ impl Broadcast {
         }
     }
 
-    /// What sessions announce and may, believed or not, best first.
+    /// Live admitted routes, silenced ones included, best first.
     fn live(&self) -> impl Iterator<Item = &Candidate> {
         self.routes.iter().filter(|candidate| candidate.admitted && candidate.ghost.is_none())
     }
 
-    /// Whether `candidate` is what others said before, having it from the relay that said `gone`. Not if
-    /// that relay still has a route for us, on another session.
+    /// Whether `candidate` is an older route through the relay that withdrew (`gone`). False if that relay
+    /// still has a live route here on another session.
     fn is_silenced(&self, candidate: &Candidate, gone: Gone) -> bool {
         let Some(relay) = gone.relay else { return false };
         let Some((from, passed)) = candidate.route.hops.split_last() else { return false };
@@ -337,12 +337,12 @@ impl Broadcast {
         is_hearsay && is_older && !self.live().any(|other| other.route.hops.last() == Some(&relay))
     }
 
-    /// Whether the goodbye says something of another route.
+    /// Whether the withdrawal silences another route.
     fn silences(&self, gone: Gone) -> bool {
         gone.relay.is_some() && self.live().any(|candidate| self.is_silenced(candidate, gone))
     }
 
-    /// Decides which routes are believed.
+    /// Recomputes which routes are silenced.
     fn silence(&mut self) {
         let gone: SmallVec<[Gone; 4]> = self.ghosts().filter_map(|ghost| ghost.ghost?.gone).collect();
         let silenced: SmallVec<[bool; 8]> = self
@@ -355,8 +355,8 @@ impl Broadcast {
         }
     }
 
-    /// Beside a live route, a ghost goes when its hold-back is over. Without one, what is gone goes, once
-    /// it is all that was said.
+    /// Drops ghosts: beside a live route, those whose hold-back is over; without one, withdrawn ones that
+    /// silence no other route.
     fn drop_ghosts(&mut self) -> Vec<(SessionId, Instant)> {
         let mut dropped = Vec::new();
         let served = self.is_served();
@@ -387,18 +387,18 @@ impl Broadcast {
 
 impl Rank {
     fn new(path: &Path, route: &Route, draining: bool, age: Reverse<u64>) -> Self {
-        // An unnamed publisher has a stamp in front of its zero.
+        // The chain of an unnamed publisher is its zero and a stamp before it.
         let anonymous = route.hops.iter().take(2).any(|hop| *hop == Hop::ANONYMOUS);
-        // Publishers of our own are told apart by age alone: who comes last is who is meant. Routes
-        // through others are told apart the same way everywhere, whichever came first.
+        // Direct publishers are ordered by age alone, the newest first. Routes through relays are ordered the
+        // same way on every relay, regardless of age.
         let own = route.hops.len() <= 1 + usize::from(anonymous);
         let tie = if own { 0 } else { tie(path, &route.hops) };
         Self { draining, anonymous, cost: route.cost, hops: route.hops.len(), tie, age }
     }
 }
 
-/// FNV-1a of path and chain: the same on every machine and in every release, and spreads paths over
-/// equal routes.
+/// FNV-1a of path and chain: equal on every machine and in every release, and spreads paths over equal
+/// routes.
 fn tie(path: &Path, hops: &[Hop]) -> u64 {
     let chain = hops.iter().flat_map(|hop| hop.0.to_le_bytes());
     path.as_str()

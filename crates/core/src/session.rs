@@ -1,4 +1,4 @@
-//! What the core knows of one session.
+//! Control-plane state of one session.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,24 +7,24 @@ use relay_model::{Hop, LogId, Path, SubId};
 
 use crate::brake::Brake;
 
-/// One admitted session. The sets mirror the route table and the logs, so that a close touches
-/// only what is the session's own; ordered, so that equal histories give equal actions.
+/// One admitted session. Its sets mirror the route table and the logs, so that a close touches only its own
+/// entries; ordered, so that equal histories give equal actions.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) permit: Permit,
-    /// The peer's own hop, if it said one.
+    /// Hop id of the peer, if it sent one.
     pub(crate) exclude: Option<Hop>,
-    /// The peer is going away: its routes are the last choice.
+    /// The peer is draining: its routes rank last.
     pub(crate) draining: bool,
     /// Paths it has a live route for.
     pub(crate) announced: BTreeSet<Path>,
-    /// Which log serves each of its subscriptions.
+    /// Log that serves each of its subscriptions.
     pub(crate) subs: BTreeMap<SubId, LogId>,
-    /// Logs it was told to write.
+    /// Logs it was ordered to write.
     pub(crate) writes: BTreeSet<LogId>,
-    /// Requests toward its peer wait for stream credit.
+    /// Whether requests to its peer wait for stream credit.
     pub(crate) blocked: bool,
-    /// What it asked publishers for, and its requests that wait because too much of that was missing.
+    /// Rate of its requests for missing tracks, and the requests queued because of it.
     pub(crate) brake: Brake,
 }
 

@@ -1,4 +1,4 @@
-//! Readers come, change and go. However many, a track is asked for once.
+//! Subscribing, updating and unsubscribing. A track is requested upstream once for all readers.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Core {
-    /// The reader's session is known.
+    /// Handles a subscription; the reader's session is known.
     pub(crate) fn subscribe(
         &mut self,
         reader: Reader,
@@ -25,14 +25,14 @@ impl Core {
         let (id, sub) = reader;
         let Some(session) = self.sessions.get(&id) else { return };
         if session.subs.contains_key(&sub) || session.brake.holds(sub) {
-            // An answer would be taken for one to the first.
+            // The peer would take a reply as one to its first subscription.
             self.tally.unknown += 1;
             return;
         }
         self.serve(reader, (path, track), (prefs, want), false, now);
     }
 
-    /// Attaches a reader to a log of the track, or refuses it. `has_turn`: it waited for its turn.
+    /// Attaches a reader to a log of the track, or refuses it. `has_turn`: the brake released it.
     pub(crate) fn serve(
         &mut self,
         reader: Reader,
@@ -42,7 +42,7 @@ impl Core {
         now: Instant,
     ) {
         let (id, sub) = reader;
-        // Whether it is not there or not allowed is not told apart.
+        // Unknown and forbidden paths get the same reply.
         let Some(Candidate { route, publisher, ghost, .. }) = self.resolve(id, &path) else {
             self.outbox.order(id, Order::Refuse { sub, code: StreamCode::UNROUTABLE });
             return;
@@ -86,7 +86,7 @@ impl Core {
         self.outbox.order(id, Order::Attach { sub, log });
     }
 
-    /// The reader's session is known. Unknown subscriptions are ones we refused.
+    /// Updates preferences; the reader's session is known. Unknown subscriptions are ones we refused.
     pub(crate) fn update(&mut self, reader: Reader, prefs: Prefs) {
         let Some(session) = self.sessions.get_mut(&reader.0) else { return };
         let Some(log) = session.subs.get(&reader.1).copied() else {
@@ -101,7 +101,7 @@ impl Core {
         }
     }
 
-    /// The reader's session is known. Unknown subscriptions are ones we refused.
+    /// Ends a subscription; the reader's session is known. Unknown subscriptions are ones we refused.
     pub(crate) fn unsubscribe(&mut self, reader: Reader, now: Instant) {
         let log = self.sessions.get_mut(&reader.0).and_then(|session| session.subs.remove(&reader.1));
         match log {
@@ -111,7 +111,7 @@ impl Core {
         }
     }
 
-    /// Takes a reader out of its log; the caller keeps the session's side.
+    /// Removes a reader from its log; the caller updates the session's own state.
     pub(crate) fn leave(&mut self, log: LogId, reader: Reader, now: Instant) {
         let Some(state) = self.logs.get_mut(&log) else { return };
         let abandoned = state.remove(reader);
@@ -120,7 +120,7 @@ impl Core {
             self.drop_pull(log, group);
         }
         match upstream {
-            // Others wait for its streams.
+            // Others wait for streams of that session.
             Upstream::Open(writer) if unread && self.is_blocked(writer) => self.retire(log),
             Upstream::Open(_) if unread => self.arm(log, now),
             Upstream::Open(_) => {
@@ -132,7 +132,7 @@ impl Core {
         }
     }
 
-    /// `id` is a known session. What it reads already stays, whatever way it comes.
+    /// Sets the hop excluded by `id`, a known session. Open subscriptions stay, whatever their route.
     pub(crate) fn exclude(&mut self, id: SessionId, hop: Hop, now: Instant) {
         let exclude = Some(hop).filter(|hop| *hop != Hop::ANONYMOUS);
         let Some(session) = self.sessions.get_mut(&id).filter(|session| session.exclude != exclude) else {
@@ -148,12 +148,12 @@ impl Core {
         }
     }
 
-    /// Tells the writer of an open log when what its readers want has changed.
+    /// Sends the writer of an open log its new preferences if those of its readers changed.
     pub(crate) fn sync_prefs(&mut self, log: LogId) {
         let Some(state) = self.logs.get_mut(&log) else { return };
         let Upstream::Open(session) = state.upstream else { return };
         if !self.sessions.contains_key(&session) {
-            return; // It is closing: whoever writes next is told.
+            return; // Closing: the next writer gets them when it opens.
         }
         let wanted = state.wanted_of_open();
         if wanted != state.asked {
@@ -163,8 +163,8 @@ impl Core {
         }
     }
 
-    /// The best route `id` may be served through; where nobody is left, the ghost to wait for. `None`,
-    /// counted, without any.
+    /// The best route `id` may be served through; without a usable route, the ghost to wait for. `None`
+    /// (counted) if there is neither.
     fn resolve(&mut self, id: SessionId, path: &Path) -> Option<Candidate> {
         let session = self.sessions.get(&id)?;
         if !session.permit.subscribe().allows(path) {
@@ -183,8 +183,8 @@ impl Core {
         best
     }
 
-    /// Whether `id` is still shown another publisher than the one that would answer it: a group number it
-    /// asks from is that one's, and groups of two publishers would meet in its log.
+    /// Whether the publisher advertised to `id` is not the one that would serve it: a start group refers to
+    /// the advertised one, and groups of two publishers would meet in its log.
     fn is_mistaken(&self, id: SessionId, path: &Path, publisher: Publisher, prefs: Prefs) -> bool {
         prefs.start.floor().is_some_and(|floor| floor > 0)
             && self.broadcasts.get(path).is_some_and(|broadcast| {
@@ -194,8 +194,8 @@ impl Core {
             })
     }
 
-    /// Requests toward the peer of `id` wait for its stream credit, or none waits any more. What nobody
-    /// reads keeps no stream that others wait for.
+    /// Records whether requests to the peer of `id` wait for stream credit. While they do, unread logs keep
+    /// no stream that others wait for.
     pub(crate) fn streams_blocked(&mut self, id: SessionId, blocked: bool) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.blocked = blocked;
@@ -213,8 +213,8 @@ impl Core {
         self.sessions.get(&id).is_some_and(|session| session.blocked)
     }
 
-    /// The request for a log may be waiting in the line of whoever asked first: it waits in that of `asker`
-    /// as well.
+    /// Queues the request for a log under `asker` as well: it may still be queued under the session that
+    /// asked first.
     fn queue_beside(&mut self, log: LogId, asker: SessionId) {
         if let Some(Upstream::Open(writer)) = self.logs.get(&log).map(|state| state.upstream)
             && self.is_blocked(writer)
@@ -244,7 +244,7 @@ impl Core {
         };
         state.add((id, sub), prefs, want, session.exclude);
         session.subs.insert(sub, log);
-        // A suspended one waits for its publisher, and not for readers.
+        // A suspended log waits for its publisher, not for readers.
         if state.upstream != Upstream::Suspended
             && let Some(at) = state.deadline.take()
         {
@@ -252,8 +252,7 @@ impl Core {
         }
     }
 
-    /// A log of the track that flows, or will when its publisher is back, on a route `id` may be served
-    /// through.
+    /// A flowing or suspended log of the track, on a route that `id` may be served through.
     fn shared_log(
         &self,
         id: SessionId,
@@ -271,7 +270,7 @@ impl Core {
         })
     }
 
-    /// Split horizon: nobody is served what comes from themselves.
+    /// Split horizon: a session is never served its own content.
     fn may_read(&self, id: SessionId, writer: SessionId, hops: &Hops) -> bool {
         id != writer && self.may_pass(id, hops)
     }

@@ -1,4 +1,4 @@
-//! Lists of events, checked after each by [`Core::check`] and by a model that consumes the actions.
+//! Event lists, checked after each event by [`Core::check`] and by a model that consumes the actions.
 
 mod brake;
 mod ghosts;
@@ -29,9 +29,9 @@ use crate::{Action, Config, Core, Event, Takeover, Tally, tests::model::Model};
 const SELF: u64 = 999;
 const LINGER: Duration = Duration::from_secs(5);
 const HOLD_BACK: Duration = Duration::from_millis(300);
-/// In place of the session that an order is for, where a test does not ask which it is.
+/// Session of an order, in tests that do not check it.
 const ANYBODY: SessionId = SessionId(u64::MAX);
-/// The shortest time.
+/// Shortest time step.
 const TICK: Duration = Duration::from_millis(1);
 
 fn path(raw: &str) -> Path {
@@ -46,7 +46,7 @@ fn hops(chain: &[u64]) -> Hops {
     chain.iter().copied().map(Hop).collect()
 }
 
-/// Warm and cold are equal, as behind a publisher.
+/// A cost with equal warm and cold parts, as directly at a publisher.
 fn cost(price: u64) -> Cost {
     Cost { warm: price, cold: price }
 }
@@ -59,7 +59,7 @@ fn permit(publish: &str, subscribe: &str) -> Permit {
     policy(publish, subscribe).admit("/", SystemTime::UNIX_EPOCH).unwrap()
 }
 
-/// A core on a virtual clock, and everything it did.
+/// A core on a virtual clock, with a model of all actions it emitted.
 struct Bench {
     core: Core,
     model: Model,
@@ -78,7 +78,7 @@ impl Bench {
         Self { core, model: Model::new(takeover, now), now }
     }
 
-    /// Feeds one event and returns what came of it.
+    /// Handles one event and returns the resulting actions.
     fn event(&mut self, event: Event) -> Vec<Action> {
         self.model.before(&event, self.now);
         self.core.handle(event, self.now);
@@ -89,7 +89,7 @@ impl Bench {
         self.event(Event::Ask { session: SessionId(session), ask })
     }
 
-    /// A session that may do everything.
+    /// Opens a session that may do everything.
     fn open(&mut self, session: u64) {
         self.open_with(session, permit("", ""));
     }
@@ -98,7 +98,7 @@ impl Bench {
         assert_eq!(self.event(Event::Opened { session: SessionId(session), permit }), []);
     }
 
-    /// A session that may do everything, of `subject`.
+    /// Opens a session of `subject` that may do everything.
     fn open_as(&mut self, session: u64, subject: &str) {
         self.open_with(
             session,
@@ -106,7 +106,7 @@ impl Bench {
         );
     }
 
-    /// A session that may do everything, and does not want routes through `hop`.
+    /// Opens a session that may do everything, and excludes routes through `hop`.
     fn open_behind(&mut self, session: u64, hop: u64) {
         self.open(session);
         assert_eq!(self.exclude(session, hop), []);
@@ -116,12 +116,12 @@ impl Bench {
         self.ask(session, Ask::Exclude { hop: Hop(hop) })
     }
 
-    /// The session says goodbye.
+    /// Closes the session.
     fn close(&mut self, session: u64) -> Vec<Action> {
         self.event(Event::Closed { session: SessionId(session), vanished: false })
     }
 
-    /// The session goes without a word.
+    /// Ends the session without a close.
     fn vanish(&mut self, session: u64) -> Vec<Action> {
         self.event(Event::Closed { session: SessionId(session), vanished: true })
     }
@@ -147,7 +147,7 @@ impl Bench {
         self.ask(session, Ask::Subscribe { sub: SubId(sub), path, track, prefs, want })
     }
 
-    /// Subscribes and says which log serves it.
+    /// Subscribes and returns the log that serves it.
     fn attached(&mut self, session: u64, sub: u64, raw: &str) -> LogId {
         let actions = self.subscribe(session, sub, raw);
         match actions.last() {
@@ -164,7 +164,7 @@ impl Bench {
         self.ask(session, Ask::Pull { sub: SubId(sub), group })
     }
 
-    /// `session`, as the newest writer of `log`, says that a pull is over.
+    /// Reports a pull as done by `session`, the newest writer of `log`.
     fn pulled(&mut self, session: u64, log: LogId, group: u64) -> Vec<Action> {
         let epoch = self.model.epoch(log);
         self.ask(session, Ask::Pulled { log, epoch, group })
@@ -175,7 +175,7 @@ impl Bench {
         self.ask(session, Ask::Ended { log, epoch, missing: false })
     }
 
-    /// Lets time pass and the timers run.
+    /// Advances the clock and runs the timers.
     fn pass(&mut self, time: Duration) -> Vec<Action> {
         self.now += time;
         self.model.tick(self.now);
@@ -186,7 +186,7 @@ impl Bench {
         self.settle()
     }
 
-    /// Every session vanishes and every linger passes: nothing may be left.
+    /// Ends every session and lets every linger pass; nothing may be left.
     fn everyone_leaves(mut self) {
         for session in self.model.sessions() {
             self.vanish(session.0);
@@ -217,7 +217,7 @@ fn to(session: u64, order: Order) -> Action {
     Action::Order { session: SessionId(session), order }
 }
 
-/// Of the publisher 7.
+/// Open order for the track of publisher 7.
 fn open_order(session: u64, log: LogId, epoch: u64, raw: &str) -> Action {
     let (path, track) = (path(raw), track("video"));
     let order = Order::Open {
@@ -267,7 +267,7 @@ fn board(raw: &str, routes: &[(u64, &[u64], u64)]) -> Action {
     Action::Board { path: path(raw), routes: routes.iter().map(route).collect() }
 }
 
-/// Only readers are shown these.
+/// A board update that only plain readers are shown.
 fn fading(raw: &str, routes: &[(u64, &[u64], u64)]) -> Action {
     let Action::Board { path, mut routes } = board(raw, routes) else { unreachable!() };
     routes.iter_mut().for_each(|route| route.fading = true);

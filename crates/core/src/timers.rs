@@ -1,23 +1,23 @@
-//! Deadlines: at most one of each kind a log, one a ghost, and one a braked session.
+//! Deadlines: at most one of each kind per log, one per ghost and one per braked session.
 
 use std::{collections::BTreeSet, time::Instant};
 
 use relay_model::{LogId, Path, SessionId};
 
-/// What waits for its time.
+/// Kind and owner of a deadline.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
-    /// The linger of a log.
+    /// End of the linger of a log.
     Log(LogId),
-    /// A log that came to the writer of another one of its track is to be merged into that.
+    /// Merge of a log into another one with the same track and writer.
     Merge(LogId),
-    /// The next thing to come of a ghost: its hold-back is over, or its linger.
+    /// End of the hold-back or the linger of a ghost.
     Ghost(Path, SessionId),
-    /// The next request of a braked session goes to its publisher.
+    /// Release of the next request of a braked session.
     Brake(SessionId),
 }
 
-/// Deadlines in order. The owner keeps each one's own to disarm it.
+/// Deadlines in order. The owner remembers its own, to disarm it.
 #[derive(Debug, Default)]
 pub(crate) struct Timers(BTreeSet<(Instant, Timer)>);
 
@@ -30,7 +30,7 @@ impl Timers {
         self.0.remove(&(at, timer));
     }
 
-    /// The next whose deadline has passed; it is disarmed.
+    /// Takes and disarms the first timer whose deadline has passed.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
         if self.0.first()?.0 > now {
             return None;

@@ -1,11 +1,11 @@
-//! What all readers of a log want together, kept in O(log n) a change.
+//! Union of the preferences of a log's readers, kept in O(log n) per change.
 
 use std::collections::BTreeMap;
 
 use relay_model::{Prefs, Start, Want};
 
-/// The union of the readers' wishes. Readers that want properties only do not weigh: a request for
-/// them has no preferences.
+/// Union of the readers' preferences. Readers of properties only do not count, as such a request has no
+/// preferences.
 #[derive(Debug, Default)]
 pub(crate) struct Union {
     live: usize,
@@ -13,11 +13,11 @@ pub(crate) struct Union {
     priority: Bag<u8>,
     max_age_ms: Bag<u64>,
     starts: Bag<(StartKey, u64)>,
-    /// Group and frame. No end sorts first.
+    /// Group and frame. `None` (no end) sorts first.
     ends: Bag<(Option<u64>, Option<u64>)>,
 }
 
-/// [`Start`], ordered: the latest, then groups, then fresh ones; lowest first within each.
+/// [`Start`] with an order: latest, then groups, then fresh ones, each lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum StartKey {
     Latest,
@@ -38,7 +38,7 @@ impl Union {
         self.ends.add((prefs.end, prefs.end_frame));
     }
 
-    /// Takes back exactly what [`Self::add`] was given.
+    /// Removes exactly one value given to [`Self::add`].
     pub(crate) fn remove(&mut self, prefs: Prefs, want: Want) {
         if want == Want::Info {
             return;
@@ -51,9 +51,9 @@ impl Union {
         self.ends.remove((prefs.end, prefs.end_frame));
     }
 
-    /// What one upstream subscription must ask to serve every live reader; `None` without any.
+    /// Preferences of one upstream subscription that serves every live reader; `None` without any.
     pub(crate) fn live(&self) -> Option<Prefs> {
-        // Without an end first, if there is one: then there is none. Else the last end, last.
+        // `None` sorts first, so a minimum of `None` makes the union endless; otherwise the last end counts.
         let end = self.ends.min()?.0.and(self.ends.max()?.0);
         Some(Prefs {
             priority: self.priority.max()?,
@@ -66,7 +66,7 @@ impl Union {
         })
     }
 
-    /// The lowest of each kind together: the others of a kind add nothing to it.
+    /// Union of the lowest start of each kind; the others of a kind add nothing to it.
     fn start(&self) -> Option<Start> {
         let lowest = [StartKey::Latest, StartKey::Group(0), StartKey::Fresh(0)]
             .map(|key| self.starts.at_least((key, 0)).map(|(key, _)| Start::from(key)));
@@ -122,7 +122,7 @@ impl<T: Ord + Copy> Bag<T> {
         self.0.contains_key(&value)
     }
 
-    /// The value, if all that is in it is equal.
+    /// The value, if the bag holds only equal ones.
     fn only(&self) -> Option<T> {
         self.min().filter(|_| self.0.len() == 1)
     }
@@ -170,7 +170,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
         #[test]
-        fn it_is_the_fold_of_those_that_stayed(all in proptest::collection::vec((prefs(), any::<bool>()), 0..8)) {
+        fn union_equals_fold_over_remaining_readers(all in proptest::collection::vec((prefs(), any::<bool>()), 0..8)) {
             let mut union = Union::default();
             all.iter().for_each(|(prefs, _)| union.add(*prefs, Want::Live));
             union.add(Prefs::default(), Want::Info);
@@ -180,7 +180,7 @@ mod tests {
         }
 
         #[test]
-        fn frames_stay_while_all_agree_on_them(one in prefs(), readers in 1..5_usize) {
+        fn frames_kept_while_all_readers_agree(one in prefs(), readers in 1..5_usize) {
             let mut union = Union::default();
             (0..readers).for_each(|_| union.add(one, Want::Live));
             prop_assert_eq!(union.live(), Some(one));

@@ -1,5 +1,5 @@
-//! Where a log's groups come from, from its first writer to its end. A log follows its publisher,
-//! not the session it was opened on.
+//! Upstream of a log, from its first writer to its end. A log follows its publisher, not the session it was
+//! opened on.
 
 use std::time::Instant;
 
@@ -8,8 +8,8 @@ use relay_model::{Epoch, LogId, Order, Path, Route, SessionId, StreamCode};
 use crate::{core::Core, event::Action, log::Upstream, timers::Timer};
 
 impl Core {
-    /// Gives every log of `path` the upstream its routes call for. To be called after each change of
-    /// routes or sessions; does nothing when nothing has to change.
+    /// Gives every log of `path` the upstream that its routes call for. Called after each change of routes or
+    /// sessions; does nothing if nothing changed.
     pub(crate) fn settle(&mut self, path: &Path, now: Instant) {
         let logs: Vec<LogId> =
             self.broadcasts.get(path).map(|broadcast| broadcast.logs().collect()).unwrap_or_default();
@@ -24,8 +24,8 @@ impl Core {
             Upstream::Open(writer) => Some(writer),
             Upstream::Suspended | Upstream::Over => None,
         };
-        // A writer in doubt ends the log itself, as it knows what it asked and when; not so once another
-        // writes, or is about to.
+        // A doubtful writer ends the log itself, as it knows the time of its own request; not so if another
+        // session writes, or is about to.
         let doubtful = self.doubtful(log, now);
         if doubtful.is_some_and(|of| Some(of) != writer || self.failover(log).is_some()) {
             self.tally.doubtful += 1;
@@ -43,15 +43,15 @@ impl Core {
         }
         let alive = writer.is_some_and(|writer| self.sessions.contains_key(&writer));
         if alive && writer.is_some_and(|writer| broadcast.is_leaving(writer, state.publisher)) {
-            return; // It is still delivering its last groups, perhaps its end.
+            return; // It may still deliver its last groups and its end.
         }
         match self.failover(log) {
             Some(_) if self.is_unread(log) => self.retire(log),
             Some(route) => self.open(log, &route, now),
-            // Withdrawn, and perhaps still delivering.
+            // Withdrawn, perhaps still delivering.
             None if alive => {}
             None if self.is_unread(log) => self.retire(log),
-            // Its readers shall turn to the other one.
+            // Its readers subscribe again, to the other publisher.
             None if self.is_replaced(log) => {
                 self.tally.replaced += 1;
                 self.break_off(log, StreamCode::UNROUTABLE);
@@ -60,8 +60,8 @@ impl Core {
         }
     }
 
-    /// Moves a log that is read to a better route of its publisher than its writer's own, if one serves
-    /// all its readers. Nothing moves among equals, as routes have a strict order.
+    /// Moves a log with readers to a better route of its publisher than its current one, if one serves all
+    /// readers. Never moves between equals, as the order of routes is strict.
     pub(crate) fn improve(&mut self, log: LogId, now: Instant) {
         if let Some(route) = self.better_route(log) {
             self.open(log, &route, now);
@@ -72,7 +72,7 @@ impl Core {
         let state = self.logs.get(&log).filter(|state| !state.is_unread())?;
         let Upstream::Open(writer) = state.upstream else { return None };
         let broadcast = self.broadcasts.get(&state.path)?;
-        // Whether a withdrawn one is left is not a matter of better or worse.
+        // A withdrawn route is left in `settle_log`, not here.
         broadcast.route_of(writer).filter(|own| own.publisher == state.publisher)?;
         let routes = broadcast.routes_to(state.publisher);
         let mut better = routes.take_while(|candidate| candidate.route.session != writer);
@@ -80,8 +80,8 @@ impl Core {
         Some(best.route.clone())
     }
 
-    /// The best route to the log's publisher that serves all readers, or else most of them: one that
-    /// reads its own words back finds a way round them on its side.
+    /// The best route to the log's publisher that serves all readers, or else the best of all: a reader that
+    /// would receive its own content finds another route on its side.
     pub(crate) fn failover(&self, log: LogId) -> Option<Route> {
         let state = self.logs.get(&log)?;
         let routes =
@@ -91,15 +91,15 @@ impl Core {
         best.map(|candidate| candidate.route.clone())
     }
 
-    /// Whether the publisher of `log` is gone, is not expected back, and another one is there.
+    /// Whether the publisher of `log` is gone and not expected back, while another one serves the path.
     fn is_replaced(&self, log: LogId) -> bool {
         let Some(state) = self.logs.get(&log) else { return false };
         let broadcast = self.broadcasts.get(&state.path);
         broadcast.is_some_and(|b| b.is_served() && !b.expects(state.publisher))
     }
 
-    /// Who was asked for `log` just now, and says that the path is another publisher's: it may have been
-    /// when the question came, and groups of two publishers would meet in the log.
+    /// A session recently asked for `log` that now announces another publisher for the path: it may already
+    /// have meant that one when the request arrived, and groups of two publishers would meet in the log.
     fn doubtful(&self, log: LogId, now: Instant) -> Option<SessionId> {
         let state = self.logs.get(&log)?;
         let broadcast = self.broadcasts.get(&state.path)?;
@@ -109,8 +109,8 @@ impl Core {
         })
     }
 
-    /// Makes the route's session the writer of `log`; one it had before is told to stop. What is waited
-    /// for is ordered anew.
+    /// Makes the route's session the writer of `log`; a previous writer is ordered to close. Pulls are
+    /// ordered again.
     pub(crate) fn open(&mut self, log: LogId, route: &Route, now: Instant) {
         self.close(log);
         let Some(state) = self.logs.get_mut(&log) else { return };
@@ -136,7 +136,7 @@ impl Core {
         self.plan_merge(log, now);
     }
 
-    /// Tells the writer, if there is one, to stop; the log is suspended without a deadline.
+    /// Orders the writer, if there is one, to close; the log is suspended without a deadline.
     pub(crate) fn close(&mut self, log: LogId) {
         let Some(state) = self.logs.get_mut(&log) else { return };
         let Upstream::Open(writer) = state.upstream else { return };
@@ -157,7 +157,7 @@ impl Core {
         }
     }
 
-    /// Starts the linger of an open log nobody reads, or of a suspended one.
+    /// Starts the linger of an unread open log, or of a suspended one.
     pub(crate) fn arm(&mut self, log: LogId, now: Instant) {
         let Some(state) = self.logs.get_mut(&log) else { return };
         if state.deadline.is_none() {
@@ -167,7 +167,7 @@ impl Core {
         }
     }
 
-    /// The linger of `log` is over, unless something happened that it waited for.
+    /// Handles the end of the linger of `log`.
     pub(crate) fn linger_over(&mut self, log: LogId) {
         let Some(state) = self.logs.get_mut(&log) else { return };
         state.deadline = None;
@@ -187,7 +187,7 @@ impl Core {
         self.finish(log);
     }
 
-    /// The writer says that `log` has ended. Readers stay until they have read it.
+    /// Handles the writer's report that `log` has ended. Readers stay until they have read it.
     pub(crate) fn ended(&mut self, id: SessionId, log: LogId, epoch: Epoch) {
         let is_newest = self.logs.get(&log).is_some_and(|state| state.epoch == epoch);
         let wrote =
@@ -195,12 +195,12 @@ impl Core {
         if wrote {
             self.finish(log);
         } else {
-            // It crossed our own order to close.
+            // The report crossed our own order to close.
             self.tally.unknown += 1;
         }
     }
 
-    /// Nothing more comes: whoever asks for the track next gets a new log.
+    /// Marks `log` as ended; the next subscription to the track gets a new log.
     fn finish(&mut self, log: LogId) {
         let Some(state) = self.logs.get_mut(&log) else { return };
         state.upstream = Upstream::Over;
@@ -214,7 +214,7 @@ impl Core {
         }
     }
 
-    /// Drops a log nobody reads; its writer, if there is one, is told to stop.
+    /// Drops an unread log; its writer, if there is one, is ordered to close.
     pub(crate) fn retire(&mut self, log: LogId) {
         self.close(log);
         self.forget_log(log);
@@ -223,7 +223,7 @@ impl Core {
         }
     }
 
-    /// Takes a log out of the track table.
+    /// Removes a log from the track table.
     fn forget_log(&mut self, log: LogId) {
         let Some(state) = self.logs.get_mut(&log) else { return };
         if let Some(at) = state.deadline.take() {

@@ -1,52 +1,52 @@
-//! What publishers say: one track whose frames name themselves, so that a reader can tell what it got.
+//! Content of publishers: one track whose frames name themselves, so that a reader can verify them.
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 /// Bytes of a frame's name: incarnation, group, frame.
 const NAME: usize = 24;
 
-/// One incarnation of a track. Publishers that stand in for each other share it.
+/// One incarnation of a track, shared by publishers that stand in for each other.
 pub type Shared = Rc<RefCell<Content>>;
 
-/// The groups of an incarnation so far.
+/// Groups of an incarnation so far.
 #[derive(Debug)]
 pub struct Content {
-    /// Never used twice in a run.
+    /// Unique within a run.
     pub incarnation: u64,
-    /// Frames of each group, and whether it is complete.
+    /// Groups by sequence, at most the last 64.
     pub groups: BTreeMap<u64, Group>,
     next: u64,
-    /// No more groups come.
+    /// Whether the track has ended.
     pub ended: bool,
 }
 
 /// One group as published.
 #[derive(Clone, Debug, Default)]
 pub struct Group {
-    /// Its frames so far.
+    /// Frames so far.
     pub frames: u64,
-    /// No more frames come.
+    /// Whether the group is complete.
     pub finished: bool,
 }
 
-/// The name a frame carries.
+/// Name carried by a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name {
-    /// Which incarnation said it.
+    /// Incarnation of the track.
     pub incarnation: u64,
-    /// In which group.
+    /// Sequence of the group.
     pub group: u64,
     /// Its index in the group.
     pub frame: u64,
 }
 
 impl Content {
-    /// An incarnation that counts its groups from `first`.
+    /// Creates an incarnation whose first group is `first`.
     pub fn new(incarnation: u64, first: u64) -> Shared {
         Rc::new(RefCell::new(Self { incarnation, groups: BTreeMap::new(), next: first, ended: false }))
     }
 
-    /// Another frame, in a new group every `frames`.
+    /// Adds a frame, and begins a new group every `frames` frames.
     pub fn grow(&mut self, frames: u64) {
         if self.ended {
             return;
@@ -67,7 +67,7 @@ impl Content {
         }
     }
 
-    /// The last group is complete and none follows.
+    /// Completes the last group and ends the track.
     pub fn end(&mut self) {
         self.ended = true;
         if let Some(mut last) = self.groups.last_entry() {
@@ -75,7 +75,7 @@ impl Content {
         }
     }
 
-    /// The highest group.
+    /// Highest group.
     pub fn latest(&self) -> Option<u64> {
         self.groups.last_key_value().map(|(at, _)| *at)
     }
@@ -87,7 +87,7 @@ impl Content {
 }
 
 impl Name {
-    /// A frame's payload: its name, and a few bytes more so that frames differ in length.
+    /// Payload of the frame: its name, and a few more bytes so that frames differ in length.
     pub fn payload(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(NAME + 8);
         for field in [self.incarnation, self.group, self.frame] {
@@ -97,7 +97,7 @@ impl Name {
         out
     }
 
-    /// Reads a payload back. `None`: it is none of ours, or was tampered with.
+    /// Parses a payload. `None` if it is not one of ours, or was altered.
     pub fn of(payload: &[u8]) -> Option<Self> {
         let field = |at: usize| Some(u64::from_be_bytes(payload.get(at..at + 8)?.try_into().ok()?));
         let name = Self { incarnation: field(0)?, group: field(8)?, frame: field(16)? };

@@ -1,8 +1,8 @@
-//! What happens to a world, and what must hold.
+//! Random stories of a world, and the invariants they are checked against.
 //!
-//! Two kinds of story. In a *storm* things happen while others have not settled: whatever a reader gets
-//! must be true, and once the storm is over everything works again. In a *calm* one thing happens at a
-//! time, and each watcher hears of it at most once.
+//! There are two kinds. In a *storm*, events happen before earlier ones have settled: readers must receive
+//! only correct content, and everything works again once the storm is over. In a *calm*, one event happens at
+//! a time, and each watcher gets at most one update of it.
 
 mod judged;
 
@@ -20,32 +20,32 @@ use crate::{
     world::World,
 };
 
-/// Between two frames of every publisher.
+/// Time between two frames of every publisher.
 const FRAME: Duration = Duration::from_millis(40);
-/// Frames of a group.
+/// Frames per group.
 const FRAMES: u64 = 5;
-/// How long a vanished publisher is waited for, and a second for the news to travel.
+/// Linger of a vanished publisher, and a second for its withdrawal to spread.
 const GONE: Duration = Duration::from_millis(6_000);
-/// By then anything on its way has arrived and every held-back change is shown.
+/// Time after which all messages have arrived and every held-back change is shown.
 const SETTLED: Duration = Duration::from_millis(1_500);
 
-/// How relays are linked.
+/// Topology of the links between relays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// One relay.
     Single,
     /// A chain of three.
     Line,
-    /// Three, each with each.
+    /// Three relays, all linked.
     Triangle,
-    /// Four in a circle.
+    /// Four relays in a circle.
     Ring,
-    /// One in the middle of three.
+    /// One relay in the middle of three.
     Star,
 }
 
 impl Shape {
-    /// All of them.
+    /// All shapes.
     pub const ALL: [Self; 5] = [Self::Single, Self::Line, Self::Triangle, Self::Ring, Self::Star];
 
     fn relays(self) -> usize {
@@ -67,35 +67,36 @@ impl Shape {
     }
 }
 
-/// A publisher as the story knows it.
+/// A publisher in a story.
 struct Source {
     path: Path,
     hop: Hop,
     content: Shared,
-    /// Its clients that are there, and the relay of each.
+    /// Its connected clients, and the relay of each.
     peers: Vec<(usize, usize)>,
 }
 
-/// A run, and who is in it.
+/// A run with its participants.
 pub struct Story {
-    /// Everybody.
+    /// Relays, clients and links.
     pub world: World,
     seed: u64,
     shape: Shape,
     sources: Vec<Source>,
     viewers: Vec<usize>,
     links: Vec<Option<u64>>,
-    /// Whether each of them can say that one broadcast has another's place.
+    /// Whether the version of each link can replace an announce (an update instead of an end and a new
+    /// announce).
     replaces: Vec<bool>,
     incarnations: u64,
     next_frame: Duration,
     elapsed: Duration,
-    /// What has happened so far, for whoever reads a failure.
+    /// Events so far, shown with a failure.
     pub log: Vec<String>,
 }
 
 impl Story {
-    /// The beginning of the story of `seed`: relays that are linked, and nobody else.
+    /// Begins the story of `seed` with linked relays and no clients.
     pub fn new(seed: u64) -> Self {
         let shape = Shape::ALL[(seed % Shape::ALL.len() as u64) as usize];
         let mut world = World::new(seed, shape.relays());
@@ -104,7 +105,7 @@ impl Story {
             .links()
             .iter()
             .map(|(one, other)| {
-                // A link between relays names its hops: moq-lite-03 cannot.
+                // A link between relays carries their hop ids, which moq-lite-03 cannot.
                 let version = [Version::V06, Version::V05, Version::V04][world.rng.below(3) as usize];
                 replaces.push(version.replaces_announces());
                 Some(world.peer_relays(*one, *other, version))
@@ -127,7 +128,7 @@ impl Story {
         story
     }
 
-    /// Things happen on top of each other; then it is quiet, and everything must work and be true.
+    /// Runs overlapping events; afterwards all must work, and all received content must have been correct.
     pub fn storm(&mut self, events: usize) {
         for _ in 0..2 {
             self.add_viewer();
@@ -152,7 +153,7 @@ impl Story {
         self.leave();
     }
 
-    /// One thing at a time: each is heard of once at most.
+    /// Runs one event at a time: each causes at most one update per watcher.
     pub fn calm(&mut self, events: usize) {
         for _ in 0..3 {
             self.add_viewer();
@@ -171,7 +172,7 @@ impl Story {
                     heard.entry(path).or_default().push(*update);
                 }
                 for (path, updates) in heard {
-                    // Before moq-lite-05 there is no word for another publisher: it is an end and a beginning.
+                    // Before moq-lite-05 a replaced publisher is an end and a new announce.
                     let replaced = updates == [Update::Went, Update::Came];
                     let pair = replaced && !self.world.peers[viewer].version.replaces_announces();
                     assert!(
@@ -200,7 +201,7 @@ impl Story {
         }
     }
 
-    // What can happen.
+    // Events.
 
     fn event(&mut self) {
         match self.world.rng.below(16) {
@@ -255,7 +256,7 @@ impl Story {
         self.start_source(path, version);
     }
 
-    /// A publisher nobody has seen before; on a path of its own or of another.
+    /// Adds a new publisher, on a new path or on that of another one.
     fn start_source(&mut self, path: Path, version: Version) {
         self.incarnations += 1;
         let anonymous = self.world.rng.chance(0.2);
@@ -267,7 +268,7 @@ impl Story {
         self.place(self.sources.len() - 1, version);
     }
 
-    /// One more client of a source.
+    /// Adds a client of a source.
     fn place(&mut self, at: usize, version: Version) {
         let relay = self.relay();
         let Source { path, hop, content, .. } = &self.sources[at];
@@ -307,7 +308,7 @@ impl Story {
         self.forget_anonymous(source);
     }
 
-    /// Nobody can come back as somebody without a name.
+    /// Drops a source without a hop id, which cannot come back.
     fn forget_anonymous(&mut self, source: usize) {
         if self.sources[source].hop == Hop::ANONYMOUS && self.sources[source].peers.is_empty() {
             self.sources.remove(source);
@@ -322,7 +323,7 @@ impl Story {
         }
     }
 
-    /// Another client with the same name and the same groups.
+    /// Adds a client with the same hop id and the same groups.
     fn stand_in(&mut self) {
         let Some(source) = self.source() else { return };
         let named = self.sources[source].hop != Hop::ANONYMOUS;
@@ -332,7 +333,7 @@ impl Story {
         }
     }
 
-    /// Somebody else takes the path, with numbers of its own.
+    /// Adds another publisher of the same path, with its own group numbers.
     fn take_over(&mut self) {
         let Some(source) = self.source() else { return };
         let path = self.sources[source].path.clone();
@@ -361,7 +362,7 @@ impl Story {
         self.world.with_peer(peer, |peer, t, _| peer.publish(t, path, content, cost));
     }
 
-    /// The track is over; its publishers stay for a moment and leave.
+    /// Ends the track; its publishers stay for a moment and leave.
     fn end_track(&mut self) {
         let Some(source) = self.source() else { return };
         let Source { path, content, peers, .. } = self.sources.remove(source);
@@ -429,7 +430,7 @@ impl Story {
         }
     }
 
-    /// Viewers subscribe to what they know to be live and do not read.
+    /// Subscribes viewers to live broadcasts that they do not read yet.
     fn resubscribe(&mut self) {
         for viewer in self.viewers.clone() {
             let lazy = self.world.rng.chance(0.2);
@@ -451,9 +452,9 @@ impl Story {
         }
     }
 
-    // What must hold.
+    // Invariants.
 
-    /// Whatever anybody got was true.
+    /// Asserts that all content received was correct.
     fn check_truth(&self) {
         for (at, peer) in self.world.peers.iter().enumerate() {
             assert!(peer.broken.is_empty(), "{self}: client {at}: {:?}", peer.broken);
@@ -472,7 +473,7 @@ impl Story {
                     if let Some(published) = published.filter(|_| whole) {
                         assert!(
                             published.finished && published.frames == group.frames,
-                            "{self}: group {sequence} looked finished after {} frames of {published:?}",
+                            "{self}: group {sequence} was received as complete after {} frames of {published:?}",
                             group.frames
                         );
                     }
@@ -485,8 +486,8 @@ impl Story {
         }
     }
 
-    /// Everything that is reachable is announced and flows, what is gone is gone, and each track is asked
-    /// for once.
+    /// Asserts that every reachable broadcast is announced and flows, withdrawn ones are gone, and each track
+    /// is requested once.
     fn check_settled(&self) {
         let expected: BTreeSet<&Path> = self
             .sources
@@ -500,7 +501,7 @@ impl Story {
             assert_eq!(peer.closed, None, "{self}: viewer {viewer}");
             let live: BTreeSet<&Path> = peer.live.keys().collect();
             if linked {
-                assert_eq!(live, expected, "{self}: what viewer {viewer} knows to be live");
+                assert_eq!(live, expected, "{self}: live broadcasts of viewer {viewer}");
             } else {
                 assert!(live.is_subset(&expected), "{self}: viewer {viewer} knows {live:?} of {expected:?}");
             }
@@ -509,7 +510,7 @@ impl Story {
                 let silent = self.world.now.saturating_duration_since(silent);
                 assert!(
                     silent < Duration::from_secs(2) || !live.contains(&sub.path),
-                    "{self}: viewer {viewer} has heard nothing of {} for {silent:?} (asked {:?} ago)",
+                    "{self}: viewer {viewer} has received nothing of {} for {silent:?} (subscribed {:?} ago)",
                     sub.path,
                     self.world.now.saturating_duration_since(sub.since)
                 );
@@ -522,7 +523,7 @@ impl Story {
         }
     }
 
-    /// What is read flows: somebody who asked for a live broadcast and was not refused has it.
+    /// Asserts that each viewer that subscribed to a live broadcast and was not refused receives it.
     fn check_flowing(&self) {
         for viewer in &self.viewers {
             let peer = &self.world.peers[*viewer];
@@ -535,7 +536,7 @@ impl Story {
         }
     }
 
-    /// Everybody leaves, and nothing is left.
+    /// Ends all sessions and asserts that nothing is left.
     fn leave(&mut self) {
         for peer in 0..self.world.peers.len() {
             self.world.with_peer(peer, |peer, t, now| peer.goodbye(t, now));

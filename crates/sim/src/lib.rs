@@ -1,10 +1,9 @@
 //! Several relays, publishers and subscribers in one process, on a virtual clock, from a seed.
 //!
-//! The relays are real: core, store, sessions and fan-out, with the workers' loop around them played by
-//! a few lines that deliver messages between the planes in any order the real channels allow. The
-//! clients are scripted, speak the wire themselves and write down what they hear. A [`world::World`]
-//! moves them all; a [`history::Story`] decides what happens to them and says what must hold. The same
-//! seed gives the same run.
+//! The relays are real: core, store, sessions and fan-out. A few lines replace the workers' loop and deliver
+//! messages between the planes in any order that the real channels allow. The clients are scripted, have
+//! their own protocol code, and record what they receive. A [`world::World`] runs them all; a
+//! [`history::Story`] chooses the events and checks the invariants. Equal seeds give equal runs.
 
 pub mod content;
 pub mod history;

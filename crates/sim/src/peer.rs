@@ -1,5 +1,5 @@
-//! A scripted client: publishes what it is given, watches and subscribes, and writes down what it hears.
-//! It shares the codec with the relay and nothing else.
+//! Scripted client: publishes, watches, subscribes, and records what it receives. It shares only the codec
+//! with the relay.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -28,26 +28,26 @@ mod read;
 use crate::content::{Name, Shared};
 use publish::Serving;
 
-/// The one track of every broadcast.
+/// Name of the one track of every broadcast.
 pub const TRACK: &str = "t";
 
 /// A client.
 pub struct Peer {
-    /// What it speaks.
+    /// Protocol version.
     pub version: Version,
-    /// Its name in chains; anonymous clients say none.
+    /// Hop id in its chains; anonymous clients send none.
     pub hop: Hop,
-    /// Whether it still has a link.
+    /// Reason for the end of its link, once it has ended.
     pub closed: Option<Closed>,
-    /// What it publishes, and at which price.
+    /// Published broadcasts, and their costs.
     pub broadcasts: BTreeMap<Path, (Shared, Cost)>,
-    /// What it knows to be live, if it watches.
+    /// Announced broadcasts, if it watches.
     pub live: BTreeMap<Path, Live>,
-    /// Each change of that, in order.
+    /// Each change of `live`, in order.
     pub updates: Vec<(Instant, Path, Update)>,
-    /// Its subscriptions, over or not.
+    /// All subscriptions, ended ones included.
     pub subs: Vec<Sub>,
-    /// What was wrong with what it heard.
+    /// Protocol violations and wrong content received.
     pub broken: Vec<String>,
     roles: BTreeMap<Stream, Role>,
     pending: BTreeMap<Stream, Pending>,
@@ -58,51 +58,51 @@ pub struct Peer {
     leaving: bool,
 }
 
-/// A broadcast as a watcher knows it.
+/// An announced broadcast.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Live {
-    /// Its chain, as it was said.
+    /// Chain as received.
     pub hops: Hops,
     id: u64,
 }
 
-/// What a watcher was told.
+/// Kind of an announce update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// It came.
+    /// The broadcast was announced.
     Came,
-    /// It has another route.
+    /// The route changed.
     Moved,
-    /// It went.
+    /// The broadcast was withdrawn.
     Went,
 }
 
-/// One subscription.
+/// A subscription.
 #[derive(Debug)]
 pub struct Sub {
-    /// Its broadcast.
+    /// Path of the broadcast.
     pub path: Path,
-    /// When it was asked for.
+    /// Time of the request.
     pub since: Instant,
     stream: Stream,
     id: u64,
-    /// Groups that came, by sequence.
+    /// Received groups by sequence.
     pub groups: BTreeMap<u64, GroupIn>,
-    /// The one incarnation all of it is from.
+    /// Incarnation of all its groups.
     pub incarnation: Option<u64>,
-    /// When its last frame came.
+    /// Time of the last frame.
     pub last: Option<Instant>,
-    /// How it ended: without a code, cleanly.
+    /// End of the subscription; `Some(None)` is a clean one.
     pub end: Option<Option<StreamCode>>,
     bound: Option<u64>,
 }
 
-/// A group that came.
+/// A received group.
 #[derive(Clone, Debug, Default)]
 pub struct GroupIn {
-    /// Frames, from the first on.
+    /// Number of frames, from the first on.
     pub frames: u64,
-    /// How it ended: without a code, completely.
+    /// End of the stream; `Some(None)` is a complete group.
     pub end: Option<Option<StreamCode>>,
 }
 
@@ -119,11 +119,11 @@ struct Announcing {
     next: u64,
 }
 
-/// What a stream it reads is for.
+/// Purpose of a stream that the client reads.
 enum Role {
     Header(Inbox),
     Request(Inbox, Option<BidiType>),
-    /// Nothing is made of it.
+    /// Ignored.
     Deaf,
     Group {
         reader: Box<GroupReader>,
@@ -141,7 +141,7 @@ enum Role {
 }
 
 impl Peer {
-    /// A client that has said nothing yet.
+    /// Creates a client that has sent nothing yet.
     pub fn new(version: Version, hop: Hop) -> Self {
         Self {
             version,
@@ -162,7 +162,7 @@ impl Peer {
         }
     }
 
-    /// Takes part: reads what came, serves what is asked of it.
+    /// Handles received data, and serves the relay's requests.
     pub fn turn(&mut self, t: &mut End, now: Instant) {
         if self.closed.is_some() {
             return;
@@ -200,13 +200,13 @@ impl Peer {
         self.serve(t);
     }
 
-    /// Leaves with a word.
+    /// Closes the session.
     pub fn goodbye(&mut self, t: &mut End, now: Instant) {
         self.leaving = true;
         t.close(now, SessionCode::NONE, "bye");
     }
 
-    /// Subscriptions of the relay that this peer serves now, by broadcast.
+    /// Number of the relay's current subscriptions, by broadcast.
     pub fn served(&self) -> BTreeMap<Path, usize> {
         let mut count = BTreeMap::new();
         for serving in self.serving.values() {
@@ -215,7 +215,7 @@ impl Peer {
         count
     }
 
-    /// Watches everything.
+    /// Watches all broadcasts.
     pub fn watch(&mut self, t: &mut End) {
         let request = AnnounceRequest { prefix: Path::root(), exclude_hop: Hop::ANONYMOUS };
         let stream = self.ask(t, BidiType::Announce, &request);
@@ -243,7 +243,7 @@ impl Peer {
         });
     }
 
-    /// Ends a subscription.
+    /// Cancels a subscription.
     pub fn unsubscribe(&mut self, t: &mut End, at: usize) {
         let sub = &mut self.subs[at];
         if sub.end.is_none() {
@@ -255,7 +255,7 @@ impl Peer {
         }
     }
 
-    /// Says its SETUP, as soon as it can.
+    /// Sends SETUP, once a stream can be opened.
     fn begin(&mut self, t: &mut End) -> bool {
         if self.version.has_setup() {
             let hop = Some(self.hop).filter(|hop| *hop != Hop::ANONYMOUS);

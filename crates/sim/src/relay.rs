@@ -1,5 +1,5 @@
-//! One relay: the real control and data planes, with the messages between them in any order that the
-//! channels of a real one allow.
+//! One relay: the real control and data planes, with messages between them delivered in any order that the
+//! channels of a real relay allow.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,29 +18,29 @@ use relay_session::{
 use relay_store::{Rings, Store};
 use relay_wire::lite::Version;
 
-/// Units of work of one call of a session: little, so that most is done in parts.
+/// Work budget of each call of a session: small, so that most work is done in parts.
 const BUDGET: u32 = 7;
-/// Workers of each relay: two, so that sessions of one relay can be out of step.
+/// Workers of each relay: two, so that its sessions can be out of step.
 const WORKERS: u16 = 2;
-/// Bytes the cache aims at and may not pass: far more than a run uses.
+/// Cache size in bytes, far more than a run uses.
 const MEMORY: u64 = 64 << 20;
 
-/// One relay.
+/// A simulated relay.
 pub struct Relay {
-    /// Its hop.
+    /// Hop id.
     pub hop: Hop,
     store: Arc<Store>,
     core: Core,
     workers: Vec<Worker>,
     seats: BTreeMap<SessionId, Seat>,
     rings: Rings,
-    /// When the announce board has a change due that it held back.
+    /// Time at which the announce board has a held-back change due.
     board_due: Option<Instant>,
-    /// Of clients, and of other relays.
+    /// Permits of clients, and of other relays.
     permits: [Permit; 2],
     started: Instant,
     next: u64,
-    /// A session that a peer of the run broke the protocol on, and how.
+    /// Sessions closed for a protocol violation, with the reason.
     pub closed_by_us: Vec<(SessionId, String)>,
 }
 
@@ -61,12 +61,12 @@ struct Seat {
     worker: usize,
     is_let_in: bool,
     is_peer: bool,
-    /// Asks that core has not taken.
+    /// Requests that core has not handled.
     asked: u32,
 }
 
 impl Relay {
-    /// A relay without sessions.
+    /// Creates a relay without sessions.
     pub fn new(hop: Hop, now: Instant) -> Self {
         let store = Store::new(relay_store::Config {
             workers: usize::from(WORKERS),
@@ -92,7 +92,7 @@ impl Relay {
         }
     }
 
-    /// A session on a new link, to another relay or to a client.
+    /// Opens a session on a new link, to another relay or to a client.
     pub fn connect(&mut self, version: Version, is_peer: bool, rng: &mut Rng) -> SessionId {
         let worker = rng.below(u64::from(WORKERS)) as u16;
         self.next += 1;
@@ -112,7 +112,7 @@ impl Relay {
         id
     }
 
-    /// Lets the session do what its link brought, and what is due.
+    /// Handles the input and due timers of a session.
     pub fn input(&mut self, id: SessionId, t: &mut End, now: Instant) {
         let Some(seat) = self.seats.get_mut(&id) else { return };
         if !std::mem::replace(&mut seat.is_let_in, true) {
@@ -138,7 +138,7 @@ impl Relay {
         }
     }
 
-    /// A client may publish and subscribe there from now on, if it is let in.
+    /// Changes the permissions of a client, if it is admitted.
     pub fn revise(
         &mut self,
         id: SessionId,
@@ -147,7 +147,7 @@ impl Relay {
         now: Instant,
     ) {
         let Some(seat) = self.seats.get(&id).filter(|seat| seat.is_let_in) else { return };
-        // A permit for nothing at all is not made; one for what is never published comes to the same.
+        // An empty permit cannot be created; one for a path that is never published is equivalent.
         let nowhere = Scope::of([Path::parse("nowhere").expect("a path")]);
         let some = |scope: &Scope| if scope.is_empty() { nowhere.clone() } else { scope.clone() };
         let permit = Policy::public(some(publish), some(subscribe))
@@ -157,7 +157,7 @@ impl Relay {
         self.with(id, now, t, |session, t, cx| session.revised(t, cx, permit.publish(), permit.subscribe()));
     }
 
-    /// Delivers some of what the planes have for each other; links of sessions are looked up with `link`.
+    /// Delivers a random part of the messages between the planes; `link` looks up the link of a session.
     pub fn planes(
         &mut self,
         rng: &mut Rng,
@@ -192,29 +192,29 @@ impl Relay {
             self.fan_out(at, now, &mut link);
         }
         self.store.ring(&mut self.rings, None);
-        // It is as it was after the step before, where nothing happened to it.
+        // Unchanged since the last check otherwise.
         if touched {
             self.core.check();
         }
     }
 
-    /// Whether nothing waits between the planes.
+    /// Whether no messages between the planes are pending.
     pub fn is_still(&self) -> bool {
         self.workers.iter().all(|worker| worker.to_core.is_empty() && worker.from_core.is_empty())
     }
 
-    /// When something is due by the clock.
+    /// Earliest deadline.
     pub fn next_deadline(&self) -> Option<Instant> {
         let sessions = self.seats.values().filter_map(|seat| seat.session.next_deadline());
         sessions.chain(self.core.next_deadline()).chain(self.board_due).min()
     }
 
-    /// What is held, for tests of what is left behind.
+    /// Sizes of core and store, to check for leaks.
     pub fn counts(&self) -> (relay_core::Counts, relay_store::Counts) {
         (self.core.counts(), self.store.counts())
     }
 
-    /// Runs `work` on a session, and then what its small budget of work did not suffice for.
+    /// Runs `work` on a session, and then the work left over by its small budget.
     fn with(
         &mut self,
         id: SessionId,

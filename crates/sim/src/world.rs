@@ -1,4 +1,4 @@
-//! Everybody and the links between them.
+//! All participants of a run, and the links between them.
 
 use std::{
     collections::BTreeMap,
@@ -11,12 +11,12 @@ use relay_wire::lite::Version;
 
 use crate::{peer::Peer, relay::Relay};
 
-/// How far the clock moves at a time while something is on its way.
+/// Clock step while messages are pending.
 const STEP: Duration = Duration::from_millis(2);
-/// And at most while nothing is.
+/// Longest clock step otherwise.
 const IDLE: Duration = Duration::from_millis(50);
 
-/// Who is at an end of a link.
+/// Participant at one end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
     Relay(usize, SessionId),
@@ -31,13 +31,13 @@ struct Link {
 
 /// A run.
 pub struct World {
-    /// The virtual time.
+    /// Virtual time.
     pub now: Instant,
-    /// Decides everything that is left to chance.
+    /// Source of all random choices.
     pub rng: Rng,
-    /// The relays.
+    /// All relays.
     pub relays: Vec<Relay>,
-    /// The clients, gone ones included.
+    /// All clients, closed ones included.
     pub peers: Vec<Peer>,
     links: BTreeMap<u64, Link>,
     of_session: BTreeMap<(usize, SessionId), u64>,
@@ -46,7 +46,7 @@ pub struct World {
 }
 
 impl World {
-    /// `relays` relays that do not know each other.
+    /// Creates `relays` relays without links.
     pub fn new(seed: u64, relays: usize) -> Self {
         let (now, mut rng) = (Instant::now(), Rng::new(seed));
         let relays = (0..relays).map(|at| Relay::new(Hop(1_000 + at as u64), now)).collect();
@@ -70,7 +70,7 @@ impl World {
         self.link(a, b)
     }
 
-    /// A client at a relay.
+    /// Connects a client to a relay.
     pub fn join(&mut self, relay: usize, peer: Peer) -> usize {
         let a = Who::Relay(relay, self.relays[relay].connect(peer.version, false, &mut self.rng));
         let at = self.peers.len();
@@ -99,19 +99,19 @@ impl World {
         id
     }
 
-    /// The link breaks without a word.
+    /// Breaks the link without a close.
     pub fn cut(&mut self, link: u64) {
         if let Some(link) = self.links.get_mut(&link) {
             link.pair.cut("the link broke");
         }
     }
 
-    /// The link of a client.
+    /// Link of a client.
     pub fn link_of(&self, peer: usize) -> Option<u64> {
         self.of_peer.get(&peer).copied()
     }
 
-    /// Lets a client do something on its link.
+    /// Runs `work` on a client and its end of the link.
     pub fn with_peer<R>(
         &mut self,
         at: usize,
@@ -121,14 +121,14 @@ impl World {
         Some(work(&mut self.peers[at], &mut link.pair.b, self.now))
     }
 
-    /// A client may do this from now on, if its link stands.
+    /// Changes the permissions of a client, if its link is up.
     pub fn revise(&mut self, peer: usize, publish: &Scope, subscribe: &Scope) {
         let link = self.of_peer.get(&peer).and_then(|link| self.links.get_mut(link));
         let Some(Link { pair, a: Who::Relay(relay, session), .. }) = link else { return };
         self.relays[*relay].revise(*session, (publish, subscribe), &mut pair.a, self.now);
     }
 
-    /// Runs for `time`.
+    /// Advances the clock by `time`.
     pub fn run(&mut self, time: Duration) {
         let until = self.now + time;
         while self.now < until {
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    /// Runs until nothing is on its way between the planes.
+    /// Runs until no messages between the planes are pending.
     pub fn drain_planes(&mut self) {
         for _ in 0..1_000 {
             if self.relays.iter().all(Relay::is_still) {
@@ -150,7 +150,7 @@ impl World {
         panic!("messages between the planes never end");
     }
 
-    /// As far as nothing can happen, or a small step.
+    /// Time to the next event, clamped to a small range.
     fn next_step(&mut self) -> Duration {
         if !self.relays.iter().all(Relay::is_still) {
             return STEP;

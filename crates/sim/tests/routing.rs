@@ -1,5 +1,5 @@
-//! Promise: whatever publishers, subscribers, relays and their links do, and in whatever order the news
-//! of it arrive, readers get what one publisher said, once and whole, and nothing is left behind.
+//! Promise: whatever publishers, subscribers, relays and their links do, and in whatever order these events
+//! arrive, readers receive the content of one publisher, once and complete, and nothing is left behind.
 //!
 //! `SIM_SEED=n` runs one story again; `SIM_SEEDS=n` runs that many of each kind.
 
@@ -13,9 +13,9 @@ use std::{
 
 use relay_sim::history::Story;
 
-/// Stories of each kind, by default.
+/// Number of stories of each kind, by default.
 const SEEDS: u64 = 1_000;
-/// Things that happen in a story.
+/// Number of events in a story.
 const STORM: usize = 14;
 const CALM: usize = 4;
 
@@ -23,7 +23,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// Runs the stories, on all cores; each failure is shown, and its seed named.
+/// Runs the stories on all cores, and reports the seeds of failed ones.
 fn stories(kind: &str, count: u64, tell: impl Fn(&mut Story) + Sync) {
     if let Some(seed) = number("SIM_SEED") {
         return tell(&mut Story::new(seed));
@@ -46,12 +46,12 @@ fn stories(kind: &str, count: u64, tell: impl Fn(&mut Story) + Sync) {
 }
 
 #[test]
-fn whatever_happens_readers_get_the_truth_and_it_works_again_afterwards() {
+fn storms_deliver_correct_content_and_recover() {
     stories("storm", SEEDS, |story| story.storm(STORM));
 }
 
 #[test]
-fn whatever_clients_may_do_readers_get_the_truth_and_it_works_again_afterwards() {
+fn permission_changes_deliver_correct_content_and_recover() {
     stories("judged", SEEDS / 3, |story| story.judged(STORM));
 }
 

@@ -1,8 +1,8 @@
-//! Sessions that come over a stream socket: how the thread that accepted it hands it to a worker.
+//! Hand-over of accepted stream sockets to workers.
 //!
-//! First the worker hears who comes, asks the gate as for any other session, and gives its verdict; then
-//! it is given the socket. So an HTTP server can answer an upgrade in its own words before the socket
-//! leaves it, and there is one place where sessions are let in.
+//! The worker first gets a description of the connection, asks the gate as for any other session, and returns
+//! its verdict; then it gets the socket. An HTTP server can thus answer an upgrade itself before it hands
+//! over the socket, and sessions are admitted in one place only.
 
 use std::{fmt, net::SocketAddr, os::unix::net::UnixStream, sync::Arc, time::Duration};
 
@@ -17,29 +17,29 @@ use crate::{
     mailbox::{Letter, Mailbox},
 };
 
-/// Who comes, before its socket does. Its `Debug` leaves out what may be a secret.
+/// An accepted connection, described before its socket is handed over. Its `Debug` omits possible secrets.
 #[derive(Clone)]
 pub struct Newcomer {
-    /// How streams are laid out.
+    /// Stream layout.
     pub framing: Framing,
-    /// What carries them.
+    /// Carrier of the streams.
     pub over: Over,
-    /// The protocol version agreed on, as ALPN names it; `None`: to be found out in-band, by the transport
-    /// parameters of a byte stream or by the exchange of SETUP of the older versions.
+    /// Negotiated protocol version, as ALPN names it; `None` if it is negotiated in-band, by the transport
+    /// parameters of a byte stream or by the SETUP exchange of older versions.
     pub protocol: Option<&'static str>,
-    /// Raw path and query of the URL; `None` where SETUP carries them. May hold a token.
+    /// Raw path and query of the URL; `None` if SETUP carries them. May hold a token.
     pub target: Option<String>,
-    /// What the gate and logs call it: `websocket`, `tcp` or `unix`.
+    /// Name of the transport for the gate and logs: `websocket`, `tcp` or `unix`.
     pub transport: &'static str,
-    /// The peer's address, as a trusted proxy tells it if there is one. Of a Unix socket: unspecified.
+    /// Address of the peer, as reported by a trusted proxy if there is one; unspecified for a Unix socket.
     pub remote: SocketAddr,
-    /// Our address that it came to.
+    /// Local address of the connection.
     pub local: SocketAddr,
-    /// The host it asked for.
+    /// Requested host (SNI).
     pub server_name: Option<String>,
-    /// The certificate it showed, verified.
+    /// Verified client certificate.
     pub certificate: Option<PeerCertificate>,
-    /// Round trip time as the kernel measured it during the handshake.
+    /// Round trip time of the handshake, as measured by the kernel.
     pub rtt: Option<Duration>,
 }
 
@@ -62,13 +62,13 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-/// The socket of who was let in.
+/// Socket of an admitted connection.
 pub struct Link {
     /// The socket itself.
     pub socket: Socket,
-    /// TLS on it, handshake done.
+    /// TLS state, after the handshake.
     pub tls: Option<Box<rustls::ServerConnection>>,
-    /// What was read from it already and is the session's: after TLS, after the upgrade request.
+    /// Bytes already read that belong to the session: after TLS, after the upgrade request.
     pub received: Vec<u8>,
 }
 
@@ -78,29 +78,29 @@ impl fmt::Debug for Link {
     }
 }
 
-/// Why a newcomer was turned away.
+/// Reason for rejecting a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Turned {
-    /// The gate does not let it in.
+    /// Denied by the gate.
     #[error(transparent)]
     Denied(#[from] Denial),
-    /// The relay is about to end.
-    #[error("the relay is going away")]
+    /// The relay is draining or shutting down.
+    #[error("relay is draining")]
     Leaving,
-    /// No room for another.
+    /// A limit on connections or memory is reached.
     #[error("too many connections")]
     Full,
 }
 
-/// Hears once what became of a newcomer; runs on a worker's thread and must not wait. Dropped unheard when
-/// the relay ends.
+/// Callback that gets the outcome of an arrival once. Runs on a worker's thread and must not block. Dropped
+/// without a call when the relay ends.
 pub type Verdict = Box<dyn FnOnce(Result<Place, Turned>) + Send>;
 
-/// A place in a worker for who was let in. Dropped without a socket, the session ends; so it does when
-/// nobody gives one for `limits::SETUP_TIMEOUT`.
+/// Place of an admitted session in a worker. The session ends if the place is dropped without a socket, or
+/// gets none within `limits::SETUP_TIMEOUT`.
 pub struct Place {
     session: SessionId,
-    /// Until the socket is given.
+    /// `None` once the socket was handed over.
     mailbox: Option<Arc<Mailbox>>,
 }
 
@@ -109,12 +109,12 @@ impl Place {
         Self { session, mailbox: Some(mailbox) }
     }
 
-    /// The session it is for, as the gate and logs know it.
+    /// Id of the session, for the gate and logs.
     pub fn session(&self) -> SessionId {
         self.session
     }
 
-    /// Hands over the socket. If the session is over by now, the socket is closed.
+    /// Hands over the socket, which is closed if the session has ended meanwhile.
     pub fn take(mut self, link: Link) {
         self.post(Letter::Link(self.session, Box::new(link)));
     }
@@ -138,7 +138,7 @@ impl fmt::Debug for Place {
     }
 }
 
-/// A newcomer on its way to a worker.
+/// A connection on its way to a worker.
 pub struct Arrival {
     pub(crate) newcomer: Newcomer,
     pub(crate) verdict: Verdict,
@@ -150,7 +150,7 @@ impl fmt::Debug for Arrival {
     }
 }
 
-/// Where newcomers are announced; a handle for any thread.
+/// Entry point for accepted stream sockets; a handle for any thread.
 #[derive(Clone)]
 pub struct Arrivals(Arc<[Arc<Mailbox>]>);
 
@@ -159,12 +159,12 @@ impl Arrivals {
         Self(mailboxes.into())
     }
 
-    /// Announces `newcomer` to the worker with the fewest connections, which gives its `verdict`.
+    /// Sends `newcomer` to the worker with the fewest connections, which calls `verdict`.
     pub fn arrive(&self, newcomer: Newcomer, verdict: Verdict) {
         let Some(mailbox) = self.0.iter().min_by_key(|mailbox| mailbox.load()) else {
             return verdict(Err(Turned::Full));
         };
-        // Until the worker says itself how many it has: of many who come at once, not all go to one.
+        // Estimate until the worker updates its load, so that a burst is spread over all workers.
         mailbox.add_load();
         mailbox.post(&mut vec![Letter::Arrive(Box::new(Arrival { newcomer, verdict }))]);
     }

@@ -1,4 +1,4 @@
-//! The control thread: the one place where core runs, and where what it decides is carried out.
+//! Control thread: runs core and executes its actions.
 
 use std::{
     collections::HashMap,
@@ -20,22 +20,21 @@ use crate::{
     pulse::Beats,
 };
 
-/// Event batches taken before the actions are carried out and letters are posted.
+/// Limit on event batches handled before letters are posted.
 const BATCHES: usize = 64;
-/// How long what others see of core may lag behind: counting it takes time in proportion to its
-/// sessions.
+/// Longest delay of the published counts of core: counting takes time in proportion to its sessions.
 const SHOW: Duration = Duration::from_millis(20);
 
-/// What others see of core.
+/// Published counts of core.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
-    /// What it holds.
+    /// Sizes of its tables.
     pub counts: relay_core::Counts,
-    /// What it refused or dropped.
+    /// Refused and dropped requests.
     pub tally: relay_core::Tally,
 }
 
-/// Core, and what it acts on.
+/// Core, and the components that its actions affect.
 pub(crate) struct Control {
     core: Core,
     store: Arc<Store>,
@@ -43,15 +42,15 @@ pub(crate) struct Control {
     mailboxes: Vec<Arc<Mailbox>>,
     seen: Arc<Mutex<Seen>>,
     questions: Receiver<Question>,
-    /// When they are to see it next, if it may have changed.
+    /// Time of the next publication of the counts, if they may have changed.
     show_at: Option<Instant>,
-    /// When the announce board has a change due that it held back.
+    /// Time at which the announce board has a held-back change due.
     board_due: Option<Instant>,
     beats: Beats,
     rings: Rings,
-    /// Letters to each worker.
+    /// Queued letters by worker.
     letters: Vec<Vec<Letter>>,
-    /// Asks core has taken, by session.
+    /// Number of requests handled by core, by session.
     taken: HashMap<SessionId, u32, foldhash::fast::RandomState>,
 }
 
@@ -81,8 +80,8 @@ impl Control {
         }
     }
 
-    /// Serves until all workers are gone. A panic is for the caller to catch: nothing that core
-    /// holds can be trusted after it.
+    /// Runs until all workers are gone. The caller catches panics, after which the state of core cannot be
+    /// trusted.
     pub(crate) fn run(mut self, events: &Receiver<Vec<Event>>) {
         loop {
             let Some(first) = self.wait(events) else { return };
@@ -93,7 +92,8 @@ impl Control {
         }
     }
 
-    /// Waits for events, for what is due (`Some(None)`), or for somebody who looks. `None`: no worker is left.
+    /// Waits for events, a deadline or a status request (the latter two: `Some(None)`). `None`: no worker is
+    /// left.
     fn wait(&mut self, events: &Receiver<Vec<Event>>) -> Option<Option<Vec<Event>>> {
         match events.try_recv() {
             Ok(batch) => return Some(Some(batch)),
@@ -107,7 +107,7 @@ impl Control {
             recv(self.questions) -> question => {
                 match question {
                     Ok(question) => self.tell(question),
-                    // Nobody can ask any more.
+                    // All senders are gone.
                     Err(_) => self.questions = never(),
                 }
                 Some(None)
@@ -116,22 +116,22 @@ impl Control {
         }
     }
 
-    /// Those who look come last.
+    /// Answers the queued status requests, after all events.
     fn answer(&mut self) {
         while let Ok(question) = self.questions.try_recv() {
             self.tell(question);
         }
     }
 
-    /// A callback that panics is not core's fault.
+    /// Calls back with a listing. A panic in the callback does not affect core.
     fn tell(&self, Question { look, reply }: Question) {
         let listing = self.core.look(&look);
         if catch_unwind(AssertUnwindSafe(|| reply(listing))).is_err() {
-            tracing::error!("a panic in who wanted to know what is served");
+            tracing::error!("status request handler panicked");
         }
     }
 
-    /// Hands core what came and does what it says.
+    /// Hands `batches` to core and executes the resulting actions.
     fn step(&mut self, batches: Vec<Vec<Event>>, now: Instant) {
         self.beats.beat();
         for event in batches.into_iter().flatten() {
@@ -143,7 +143,7 @@ impl Control {
                 Event::Opened { .. } | Event::Revised { .. } => {}
             }
             self.core.handle(event, now);
-            // One by one: many sessions that leave at once must not pile up what they cause.
+            // One event at a time: the actions of many sessions that close at once must not pile up.
             self.act_all(now);
         }
         self.core.handle_timeout(now);
@@ -177,7 +177,7 @@ impl Control {
     }
 }
 
-/// Does what core decided, as far as the store is concerned. Returns what is for a session.
+/// Executes an action on the store; returns an order together with its session instead.
 pub fn carry_out(
     action: Action,
     store: &Arc<Store>,

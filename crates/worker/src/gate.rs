@@ -1,11 +1,10 @@
-//! Who may come in, and what becomes of it while the session lives: between the workers and whoever decides.
+//! Admission of sessions, and changes to admitted ones: the interface between the workers and an authorizer.
 //!
-//! A [`Gate`] is asked once a session. It answers at once, or later through a [`Reply`]; the session waits,
-//! bounded by `limits::AUTH_TIMEOUT`. What it let in it may narrow, widen or end through [`Sessions`], and it
-//! hears once of the end of each session that it was asked about.
+//! A [`Gate`] is asked once per session. It answers at once, or later through a [`Reply`] while the session
+//! waits, at most `limits::AUTH_TIMEOUT`. It may narrow, widen or end admitted sessions through [`Sessions`],
+//! and is notified once of the end of each session it was asked about.
 //!
-//! Everything here is off the path of packets: a gate costs once a session, and an order once for what it
-//! changes.
+//! None of this is on the packet path: a gate costs once per session, and a change once per affected session.
 
 use std::{
     fmt,
@@ -21,66 +20,65 @@ pub use relay_wire::lite::Role;
 
 use crate::mailbox::{Letter, Mailbox};
 
-/// Decides who comes in. A [`Policy`] is one that answers at once.
+/// Authorizer of sessions. A [`Policy`] is a gate that answers at once.
 pub trait Gate: Send + Sync {
-    /// May this session come in? Runs on the worker's thread, between packets: it must not wait for
-    /// anything. Who has to wait keeps [`Request::reply`] and says [`Answer::Later`].
+    /// Decides whether to admit a session. Runs on the worker's thread between packets and must not block; to
+    /// answer later, keep [`Request::reply`] and return [`Answer::Later`].
     fn admit(&self, request: &Request) -> Answer;
 
-    /// A session that [`Gate::admit`] was asked about is over, let in or not. Once each, and never before
-    /// `admit` was asked; an answer may still be under way, and is dropped. Runs on the worker's thread: it
-    /// must not wait.
+    /// Notifies of the end of a session that [`Gate::admit`] was asked about, admitted or not. Called once
+    /// per session, after `admit`; an answer still pending is dropped. Runs on the worker's thread and must
+    /// not block.
     fn ended(&self, ended: &Ended<'_>) {
         let _ = ended;
     }
 
-    /// The relay is about to serve: what acts on its sessions. Called once, before `admit` is.
+    /// Provides the handle for changing sessions. Called once, before the first `admit`.
     fn started(&self, sessions: &Sessions) {
         let _ = sessions;
     }
 }
 
-/// A gate's answer.
+/// Reply of a gate.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// In, or out.
+    /// Final answer.
     Now(Result<Permit, Denial>),
-    /// It comes through the [`Reply`] of the request. Without one the session waits in vain, for as long as
-    /// it may.
+    /// The answer follows through the [`Reply`] of the request; without one the session times out.
     Later,
 }
 
-/// Who asks to come in, and from where. Its `Debug` leaves out what may be a secret.
+/// Admission request of a session. Its `Debug` omits possible secrets.
 #[derive(Clone)]
 pub struct Request {
-    /// The session, from its first packet on.
+    /// Id of the session, assigned with its first packet.
     pub session: SessionId,
-    /// Path and query, raw as the peer sent them; empty where nothing carries one. May hold a token.
+    /// Raw path and query as sent by the peer; empty if the protocol carries none. May hold a token.
     pub target: String,
-    /// What carries it: `webtransport`, `quic`, `websocket`, `tcp` or `unix`.
+    /// Transport: `webtransport`, `quic`, `websocket`, `tcp` or `unix`.
     pub transport: &'static str,
-    /// The protocol version, as ALPN or subprotocol names it; empty where it is agreed on only later.
+    /// Protocol version, as ALPN or the subprotocol names it; empty if it is negotiated later.
     pub version: &'static str,
-    /// The peer's address.
+    /// Address of the peer.
     pub remote: SocketAddr,
-    /// Our address that it came to.
+    /// Local address of the connection.
     pub local: SocketAddr,
-    /// The host it asked for (SNI).
+    /// Requested host (SNI).
     pub server_name: Option<String>,
-    /// The only thing it says it wants to do; `None` = both, or not said yet (WebTransport).
+    /// Only role the peer declared; `None` for both, or not declared yet (WebTransport).
     pub role: Option<Role>,
-    /// The origin of the page it comes from, if a browser says one.
+    /// Origin of the web page, if a browser sent one.
     pub origin: Option<String>,
-    /// The certificate it showed, if it was asked for one and the chain is good.
+    /// Client certificate, if one was requested and its chain is valid.
     pub certificate: Option<PeerCertificate>,
-    /// Wall clock.
+    /// Time of the request, wall clock.
     pub now: SystemTime,
-    /// Where a late answer goes.
+    /// Destination of a late answer.
     pub(crate) mailbox: Arc<Mailbox>,
 }
 
 impl Request {
-    /// The means to answer later, from any thread. For who then says [`Answer::Later`].
+    /// Handle for a late answer, usable from any thread together with [`Answer::Later`].
     pub fn reply(&self) -> Reply {
         Reply { session: self.session, mailbox: Some(self.mailbox.clone()) }
     }
@@ -97,22 +95,22 @@ impl fmt::Debug for Request {
     }
 }
 
-/// An answer that is still owed. Dropped, it is [`Denial::Unavailable`].
+/// Pending answer. Dropping it denies the session with [`Denial::Unavailable`].
 #[derive(Debug)]
 pub struct Reply {
     session: SessionId,
-    /// Until it is given.
+    /// `None` once the answer was given.
     mailbox: Option<Arc<Mailbox>>,
 }
 
 impl Reply {
-    /// Whom it is for.
+    /// Session of the request.
     pub fn session(&self) -> SessionId {
         self.session
     }
 
-    /// The answer. One made of what was taken back since the question ([`Sessions::end_where`]) does not
-    /// count.
+    /// Gives the answer. It is rejected if its permit was revoked since the request
+    /// ([`Sessions::end_where`]).
     pub fn give(mut self, answer: Result<Permit, Denial>) {
         self.post(answer);
     }
@@ -130,26 +128,26 @@ impl Drop for Reply {
     }
 }
 
-/// Why a session is not let in.
+/// Reason for denying a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Denial {
-    /// What it asks for is not allowed, or is no request at all.
+    /// The requested path is not allowed, or the request is malformed.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Its permit is over already.
+    /// The permit has expired.
     #[error("expired")]
     Expired,
-    /// Who decides cannot be asked, or fails: nobody is let in on a guess. Clients may try again.
+    /// The authorizer cannot be reached or failed: nobody is admitted without its answer. Clients may retry.
     #[error("authorization unavailable")]
     Unavailable,
-    /// Who decides did not answer in time. Clients may try again.
+    /// The authorizer did not answer in time. Clients may retry.
     #[error("authorization timed out")]
     TimedOut,
 }
 
 impl Denial {
-    /// What the session is closed with. Only what a new attempt cannot change is "unauthorized": clients do
-    /// not come back after that.
+    /// Code the session is closed with. "Unauthorized" only for denials that a retry cannot change: clients
+    /// do not reconnect after it.
     pub fn session_code(self) -> SessionCode {
         match self {
             Self::Refused(refusal) => refusal.session_code(),
@@ -160,40 +158,41 @@ impl Denial {
     }
 }
 
-/// How a session ended that the gate was asked about.
+/// End of a session that the gate was asked about.
 #[derive(Clone, Debug)]
 pub struct Ended<'a> {
-    /// Which one.
+    /// Id of the session.
     pub session: SessionId,
-    /// It had been let in.
+    /// Whether it was admitted.
     pub admitted: bool,
-    /// Bytes received: UDP payload, also of the handshake; on a stream socket with TLS, since it came here.
+    /// Bytes received: UDP payload including the handshake; on a stream socket including TLS, since the
+    /// hand-over.
     pub bytes_in: u64,
-    /// Bytes sent, the same.
+    /// Bytes sent, counted in the same way.
     pub bytes_out: u64,
-    /// Since the connection's first packet.
+    /// Time since the first packet of the connection.
     pub lasted: Duration,
-    /// Who ended it.
+    /// Party that ended it.
     pub by: EndedBy,
-    /// The code it was closed with, if anybody closed it.
+    /// Close code, if it was closed.
     pub code: Option<SessionCode>,
-    /// In words; the peer's own if the peer ended it, to be escaped wherever they are shown.
+    /// Close reason; peer-controlled if the peer closed it: escape it for display.
     pub reason: &'a str,
 }
 
-/// Who ended a session.
+/// Party that ended a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndedBy {
     /// The client.
     Peer,
-    /// We.
+    /// This relay.
     Relay,
-    /// Nobody meant it: idle timeout, reset, loss of the connection.
+    /// Neither side closed it: idle timeout, reset, or lost connection.
     Transport,
 }
 
 impl EndedBy {
-    /// One word, for logs and requests.
+    /// Name for logs and requests.
     pub fn name(self) -> &'static str {
         match self {
             Self::Peer => "peer",
@@ -203,8 +202,8 @@ impl EndedBy {
     }
 }
 
-/// Acts on live sessions, from any thread. Ids are never given twice: what is meant for a session that has
-/// ended does nothing.
+/// Handle for changing admitted sessions, from any thread. Ids are never reused: calls for an ended session
+/// do nothing.
 #[derive(Clone)]
 pub struct Sessions(Arc<[Arc<Mailbox>]>);
 
@@ -213,22 +212,22 @@ impl Sessions {
         Self(mailboxes.into())
     }
 
-    /// Ends a session that was let in. `reason` is what the peer is told: no secrets in it.
+    /// Ends an admitted session. The peer is sent `reason`, which must not hold secrets.
     pub fn end(&self, session: SessionId, code: SessionCode, reason: &str) {
         self.post(session, Letter::End { session, code, reason: reason.into() });
     }
 
-    /// Replaces the permit of a session that was let in: what lies outside of the new one ends, what is
-    /// wider now shows, and a new expiry takes the old one's place. It must be of the same root and subject;
-    /// with another the session ends, for its peer has to come anew.
+    /// Replaces the permit of an admitted session: what it no longer allows ends, what it newly allows
+    /// becomes visible, and its expiry replaces the old one. With another root or subject the session ends,
+    /// as its peer must reconnect.
     pub fn revise(&self, session: SessionId, permit: Permit) {
         self.post(session, Letter::Revise(session, permit));
     }
 
-    /// Ends every session whose permit is one of `which`: of a key that was removed, of a subject that was
-    /// revoked. Call it once new answers are made without what is taken back: those that were made with it and
-    /// are still under way are seen too. `which` runs on the workers' threads and must not wait; one that
-    /// panics means everybody.
+    /// Ends every session whose permit matches `which`, such as those of a removed key or a revoked subject.
+    /// Call it once new answers are no longer based on the revoked credential; pending answers based on it
+    /// are rejected too. `which` runs on the workers' threads and must not block; a panic in it matches every
+    /// permit.
     pub fn end_where(
         &self,
         code: SessionCode,
@@ -255,12 +254,12 @@ impl fmt::Debug for Sessions {
     }
 }
 
-/// Says of a permit whether it is meant.
+/// Filter for permits.
 #[derive(Clone)]
 pub struct Which(Arc<dyn Fn(&Permit) -> bool + Send + Sync>);
 
 impl Which {
-    /// Says so.
+    /// Whether `permit` matches.
     pub fn is(&self, permit: &Permit) -> bool {
         (self.0)(permit)
     }
@@ -272,7 +271,7 @@ impl fmt::Debug for Which {
     }
 }
 
-/// Gives the time of day. It may step, either way.
+/// Source of the time of day, which may step in either direction.
 pub type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 impl Gate for Policy {

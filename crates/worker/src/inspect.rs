@@ -1,8 +1,8 @@
-//! What a relay holds right now, for whoever looks: asked for, and never kept up to date for nobody.
+//! Status requests: current state of a relay, collected on demand only.
 //!
-//! Sessions are known to their workers, routes and readers to core, groups to the store. An [`Inspector`] asks
-//! each of them from any thread. Who is asked answers through a callback, in its own time or never: nobody
-//! here waits. What waits with a thread that does not turn is bounded, and past that it is not asked.
+//! Sessions are known to their workers, routes and readers to core, groups to the store. An [`Inspector`]
+//! asks each of them from any thread, and gets the answer through a callback, at any time or never; no caller
+//! blocks. Requests queued at a thread are bounded; further ones are dropped.
 
 use std::{
     fmt,
@@ -28,32 +28,32 @@ use crate::{
     relay::Counts,
 };
 
-/// Sessions that a worker lists at most, whatever it is asked: what a turn has time for.
+/// Limit on sessions in a list of one worker, so that it fits a turn.
 pub const SESSIONS_LISTED: usize = 1_000;
-/// Questions that wait for one worker, or for core. More come only when it does not turn.
+/// Limit on requests queued at one worker or at core. Reached only if that thread is stalled.
 const WAITING: usize = 64;
 
-/// Which sessions to list.
+/// Selection of sessions to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Those whose root is this path or lies below it.
+    /// Only sessions whose root is this path or below it.
     pub prefix: Path,
-    /// Only those with an id past this one.
+    /// Only sessions with a higher id than this one.
     pub after: Option<SessionId>,
-    /// At most so many of each worker, those with the lowest ids; never more than [`SESSIONS_LISTED`].
+    /// Limit on sessions per worker, lowest ids first; at most [`SESSIONS_LISTED`].
     pub limit: usize,
 }
 
-/// What a worker has moved since it began.
+/// Traffic of a worker since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Bytes received, as carriers count.
+    /// Bytes received, as counted by the carriers.
     pub bytes_in: u64,
-    /// Bytes sent, as carriers count.
+    /// Bytes sent, as counted by the carriers.
     pub bytes_out: u64,
     /// Frames received from publishers.
     pub frames_in: u64,
-    /// Frames handed to subscribers' streams.
+    /// Frames written to subscribers' streams.
     pub frames_out: u64,
 }
 
@@ -64,18 +64,18 @@ impl From<&Meter> for Traffic {
     }
 }
 
-/// The sessions of one worker that were let in and have not ended.
+/// Admitted sessions of one worker that have not ended.
 #[derive(Clone, Debug)]
 pub struct SessionList {
-    /// Whose they are.
+    /// The worker.
     pub worker: WorkerId,
-    /// When it looked.
+    /// Time of the list.
     pub at: Instant,
-    /// What it has moved until then.
+    /// Traffic until then.
     pub traffic: Traffic,
-    /// By id, as far as the limit went.
+    /// In id order, up to the limit.
     pub sessions: Vec<SessionSeen>,
-    /// How many there are, whatever the limit and where the list begins.
+    /// Number of matching sessions, regardless of the limit and the starting point.
     pub total: usize,
 }
 
@@ -84,35 +84,35 @@ pub struct SessionList {
 pub struct SessionSeen {
     /// Its id.
     pub id: SessionId,
-    /// The peer's address.
+    /// Address of the peer.
     pub remote: SocketAddr,
-    /// What carries it, as the gate was told.
+    /// Transport, as in the gate's request.
     pub transport: &'static str,
-    /// The protocol version, as ALPN or subprotocol names it.
+    /// Protocol version, as ALPN or the subprotocol names it.
     pub version: &'static str,
-    /// The path all of its paths are relative to.
+    /// Root that all its paths are relative to.
     pub root: Path,
-    /// Since its first packet.
+    /// Time since its first packet.
     pub age: Duration,
-    /// Round trip time, where the transport knows.
+    /// Round trip time, if the transport measures it.
     pub rtt: Option<Duration>,
-    /// Bytes received, as the carrier counts.
+    /// Bytes received, as counted by the carrier.
     pub bytes_in: u64,
-    /// Bytes sent, as the carrier counts.
+    /// Bytes sent, as counted by the carrier.
     pub bytes_out: u64,
     /// Broadcasts it announces.
     pub publishes: usize,
     /// Tracks it subscribes to.
     pub subscriptions: usize,
-    /// Announces of it that wait, since as many as it may have are routed.
+    /// Announces waiting because the session has reached its limit on routed ones.
     pub surplus: usize,
-    /// Announces of it that were not routed since it began, for their number or their name.
+    /// Announces that were not routed since its start, because of their number or their name.
     pub unrouted: u64,
-    /// Memory it is charged, bytes.
+    /// Memory charged to it, bytes.
     pub memory: u64,
 }
 
-/// Asks a relay what it holds, from any thread.
+/// Handle for status requests to a relay, from any thread.
 #[derive(Clone)]
 pub struct Inspector {
     workers: Arc<[Desk]>,
@@ -124,15 +124,15 @@ pub struct Inspector {
     started: Instant,
 }
 
-/// Where a worker is asked.
+/// Request queue of a worker.
 struct Desk {
     mailbox: Arc<Mailbox>,
-    /// Questions it has not answered.
+    /// Number of unanswered requests.
     waiting: Arc<AtomicUsize>,
 }
 
 impl Inspector {
-    /// Core takes the questions that come out of the receiver.
+    /// Creates an inspector, and the receiver of requests to core.
     pub(crate) fn new(
         mailboxes: &[Arc<Mailbox>],
         (store, ledger): (Arc<Store>, Arc<Ledger>),
@@ -146,23 +146,23 @@ impl Inspector {
         (Self { workers, core, store, ledger, board, seen, started }, questions)
     }
 
-    /// How many workers there are.
+    /// Number of workers.
     pub fn workers(&self) -> usize {
         self.workers.len()
     }
 
-    /// When the relay began.
+    /// Start time of the relay.
     pub fn started(&self) -> Instant {
         self.started
     }
 
-    /// What the relay holds and has done, without asking anybody.
+    /// Sizes and counters of the relay, read without a request to another thread.
     pub fn counts(&self) -> Counts {
         Counts::of(&self.board, &self.store, &self.ledger, *self.seen.lock())
     }
 
-    /// Asks every worker for its sessions. Each answers once, on its own thread: `reply` must not wait. It is
-    /// dropped when nobody is left to call it.
+    /// Requests the sessions of every worker. Each calls `reply` once on its own thread, where it must not
+    /// block. `reply` is dropped when no call is pending any more.
     pub fn sessions(&self, wanted: Wanted, reply: impl Fn(SessionList) + Send + Sync + 'static) {
         let (wanted, reply) = (Arc::new(wanted), Arc::new(reply));
         for desk in &*self.workers {
@@ -171,9 +171,9 @@ impl Inspector {
         }
     }
 
-    /// Ends a session that was let in: the peer is told `code` and `reason`, which must hold no secret.
-    /// `reply` hears whether there was such a session, on the worker's thread; it is dropped unheard when its
-    /// worker cannot be asked.
+    /// Ends an admitted session; the peer is sent `code` and `reason`, which must not hold secrets. `reply`
+    /// is called with whether the session existed, on the worker's thread; it is dropped without a call if
+    /// the request cannot be queued.
     pub fn kick(
         &self,
         session: SessionId,
@@ -186,17 +186,17 @@ impl Inspector {
         desk.ask(|seat| Asked::Kick { session, code, reason, reply: Reply { tell: reply, seat } });
     }
 
-    /// Asks core what is served. `reply` is called on the control thread and must not wait; it is dropped
-    /// unheard when core cannot be asked.
+    /// Requests a listing of served broadcasts from core. `reply` is called on the control thread and must
+    /// not block; it is dropped without a call if the request cannot be queued.
     pub fn broadcasts(&self, look: Look, reply: impl FnOnce(Listing) + Send + 'static) {
         let question = Question { look, reply: Box::new(reply) };
         match self.core.try_send(question) {
-            // It does not turn, or the relay is over.
+            // Core is stalled, or the relay has ended.
             Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }
     }
 
-    /// What the store knows of a log; `None`: it is gone.
+    /// Figures of a log in the store; `None` if it does not exist any more.
     pub fn figures(&self, log: LogId) -> Option<Figures> {
         self.store.log(log).map(|log| log.figures())
     }
@@ -216,7 +216,7 @@ impl Desk {
     }
 }
 
-/// One of the questions a worker may be behind with.
+/// Slot of an unanswered request to a worker.
 pub(crate) struct Seat(Arc<AtomicUsize>);
 
 impl Seat {
@@ -233,33 +233,33 @@ impl Drop for Seat {
     }
 }
 
-/// A question to core.
+/// A request to core.
 pub(crate) struct Question {
-    /// What is asked.
+    /// Selection of broadcasts.
     pub(crate) look: Look,
-    /// Takes the answer.
+    /// Callback for the answer.
     pub(crate) reply: Box<dyn FnOnce(Listing) + Send>,
 }
 
-/// A question to a worker.
+/// A request to a worker.
 #[derive(Clone)]
 pub enum Asked {
-    /// Which sessions are there?
+    /// Lists sessions.
     Sessions {
-        /// Which of them are meant.
+        /// Selection of sessions.
         wanted: Arc<Wanted>,
-        /// Takes the answer.
+        /// Callback for the answer.
         reply: Reply<SessionList>,
     },
-    /// End a session, and say whether there was one.
+    /// Ends a session; the answer is whether it existed.
     Kick {
-        /// Which one.
+        /// Session to end.
         session: SessionId,
-        /// What the peer is told.
+        /// Close code.
         code: SessionCode,
-        /// The same in words.
+        /// Close reason.
         reason: Arc<str>,
-        /// Takes the answer.
+        /// Callback for the answer.
         reply: Reply<bool>,
     },
 }
@@ -273,15 +273,15 @@ impl fmt::Debug for Asked {
     }
 }
 
-/// Where a worker's answer goes.
+/// Callback for a worker's answer.
 pub struct Reply<T> {
     tell: Arc<dyn Fn(T) + Send + Sync>,
-    /// Free once the answer is given.
+    /// Released once the answer is given.
     seat: Arc<Seat>,
 }
 
 impl<T> Reply<T> {
-    /// The answer.
+    /// Gives the answer.
     pub(crate) fn give(self, answer: T) {
         (self.tell)(answer);
     }
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_to_a_worker_that_does_not_turn_are_bounded() {
+    fn requests_to_a_stalled_worker_are_bounded() {
         let mailbox = Arc::new(Mailbox::new(Box::new(|| {})));
         let store =
             Store::new(relay_store::Config { workers: 1, capacity: 1, ceiling: 1, max_age: Duration::ZERO });
@@ -321,7 +321,7 @@ mod tests {
         let mut letters = Vec::new();
         mailbox.take(&mut letters);
         assert_eq!(letters.len(), WAITING);
-        assert_eq!(Arc::strong_count(&alive), 1 + WAITING, "who is not asked is told by the drop");
+        assert_eq!(Arc::strong_count(&alive), 1 + WAITING, "dropped requests drop their callback");
         letters.clear();
         ask();
         mailbox.take(&mut letters);

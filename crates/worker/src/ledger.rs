@@ -1,9 +1,10 @@
-//! Memory of sessions: a budget beside that of payload, shared by all workers and the HTTP readers.
+//! Memory accounting of sessions: a budget beside that of payload, shared by all workers and the HTTP
+//! readers.
 //!
-//! Every session is charged for what its peer makes the relay hold, under the peer's address. Nothing happens
-//! below [`BINDING`] percent of the limit. Above it shares bind: the largest session of the largest address is
-//! closed, then the next, until what is left is below it again. Relays of the cluster have a limit of their
-//! own. The lock is held together with no other.
+//! Every session is charged, under its peer's address, for the memory that the peer makes the relay hold.
+//! Nothing happens below [`BINDING`] percent of the limit. Above it, the largest session of the largest
+//! address is closed, then the next, until the total is below that share again. Relays of the cluster have a
+//! limit of their own. The lock is never held together with another one.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -23,40 +24,40 @@ use crate::gate::Sessions;
 
 /// Share of a limit above which sessions are closed, percent.
 const BINDING: u64 = 75;
-/// A charge is corrected once it is off by this much, bytes: small enough that thousands of sessions together
-/// hide little, large enough that the lock is rarely taken.
+/// Difference at which a charge is corrected, bytes: small enough that thousands of sessions together hide
+/// little, large enough that the lock is rarely taken.
 const STEP: u64 = 4 * 1024;
 /// Sessions below this size count as equally large, bytes, and the newest of them is closed first: a crowd of
 /// idle sessions does not push out those that were there before.
 const SMALL: u64 = 128 * 1024;
-/// Reason that a closed session is sent.
+/// Close reason of such a session.
 pub const REASON: &str = "memory share exceeded";
 
 /// Limits of a [`Ledger`], bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateLimits {
-    /// All sessions but those of the cluster together.
+    /// Limit on all sessions except those of the cluster.
     pub clients: u64,
-    /// Sessions of the cluster together.
+    /// Limit on sessions of the cluster.
     pub peers: u64,
 }
 
 /// Memory that sessions hold, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateCounts {
-    /// Of all sessions but those of the cluster.
+    /// All sessions except those of the cluster.
     pub clients: u64,
-    /// Limit of that.
+    /// Limit on `clients`.
     pub clients_limit: u64,
-    /// Of sessions of the cluster.
+    /// Sessions of the cluster.
     pub peers: u64,
-    /// Limit of that.
+    /// Limit on `peers`.
     pub peers_limit: u64,
-    /// Of routes whose session is gone.
+    /// Routes whose session is gone.
     pub ghosts: u64,
-    /// All sessions by what holds it, in the order of [`Footprint::NAMES`].
+    /// All sessions by class, in the order of [`Footprint::NAMES`].
     pub classes: [u64; 6],
-    /// Sessions closed for their share so far.
+    /// Sessions closed for exceeding their share so far.
     pub closed: u64,
 }
 
@@ -75,12 +76,12 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Pool {
     limit: u64,
-    /// Of all, closing ones included.
+    /// Sum over all sessions, closing ones included.
     bytes: AtomicU64,
     accounts: Mutex<Accounts>,
 }
 
-/// Sessions that may still be closed for their share.
+/// Sessions that may still be closed for exceeding their share.
 #[derive(Debug, Default)]
 struct Accounts {
     addresses: HashMap<IpAddr, Account, RandomState>,
@@ -99,9 +100,9 @@ struct Account {
 /// A session; the last in order is closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
-    /// Bytes, 1 for all small ones.
+    /// Bytes, or 1 for every small session.
     rank: u64,
-    /// Grows with each session.
+    /// Increases with each session.
     serial: u64,
     id: SessionId,
     bytes: u64,
@@ -121,13 +122,13 @@ impl Ledger {
         })
     }
 
-    /// Sets where sessions of other workers are closed. Once, before the first session.
+    /// Sets the handle for closing sessions of other workers. Called once, before the first session.
     pub(crate) fn start(&self, sessions: Sessions) {
-        // A second call is a second relay with the same ledger, which nobody makes.
+        // A second call would be a second relay with the same ledger, which does not exist.
         let _ = self.sessions.set(sessions);
     }
 
-    /// An empty charge for `session`, whose peer is at `address`.
+    /// Opens an empty charge for `session` of a peer at `address`.
     pub fn open(self: &Arc<Self>, session: SessionId, address: IpAddr) -> Charge {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let entry = Entry { rank: 0, serial, id: session, bytes: 0 };
@@ -143,12 +144,12 @@ impl Ledger {
         clients.bytes.load(Ordering::Relaxed) >= clients.limit
     }
 
-    /// Memory of routes whose session is gone, as core counts it.
+    /// Publishes the memory of routes whose session is gone, as counted by core.
     pub fn set_ghosts(&self, bytes: u64) {
         self.ghosts.store(bytes, Ordering::Relaxed);
     }
 
-    /// What is held, and of what limits.
+    /// Charged memory and its limits.
     pub fn counts(&self) -> StateCounts {
         let [clients, peers] = &self.pools;
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -163,7 +164,7 @@ impl Ledger {
         }
     }
 
-    /// Closes sessions of other threads. Not while the lock is held: closing posts letters.
+    /// Closes sessions of other threads. Not called with the lock held, as it posts letters.
     fn close(&self, victims: &[SessionId]) {
         self.closed.fetch_add(victims.len() as u64, Ordering::Relaxed);
         if let Some(sessions) = self.sessions.get() {
@@ -178,20 +179,20 @@ const CLIENTS: usize = 0;
 const PEERS: usize = 1;
 
 impl Pool {
-    /// Adds a session that comes from the other pool.
+    /// Adds a session moved from the other pool.
     fn enter(&self, address: IpAddr, entry: Entry) -> Victims {
         let zero = Entry { bytes: 0, ..entry };
         self.accounts.lock().insert(address, zero);
         self.update(address, &zero, Some(entry)).unwrap_or_default()
     }
 
-    /// Where shares begin to bind, bytes.
+    /// Size above which sessions are closed, bytes.
     fn binding(&self) -> u64 {
         self.limit.saturating_mul(BINDING) / 100
     }
 
-    /// Replaces the entry of a session, or removes it, and takes out sessions until shares bind no more.
-    /// `None`: the session was taken out before.
+    /// Replaces or removes the entry of a session, and removes the largest sessions until the total is below
+    /// the binding share. `None`: the session itself had been removed before.
     fn update(&self, address: IpAddr, before: &Entry, after: Option<Entry>) -> Option<Victims> {
         let mut accounts = self.accounts.lock();
         if !accounts.remove(address, before) {
@@ -222,7 +223,7 @@ impl Accounts {
         self.bytes += entry.bytes;
     }
 
-    /// False: it is not there.
+    /// Removes an entry; false if it does not exist.
     fn remove(&mut self, address: IpAddr, entry: &Entry) -> bool {
         let Some(account) = self.addresses.get_mut(&address) else { return false };
         if !account.sessions.remove(entry) {
@@ -250,19 +251,19 @@ impl Accounts {
 /// Verdict on a session's charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It stays.
+    /// The session stays.
     Kept,
-    /// It is to be closed with [`SessionCode::MEMORY_SHARE`] and [`REASON`]. A letter says so too; the thread
-    /// that finds this out may close it at once.
+    /// The session is to be closed with [`SessionCode::MEMORY_SHARE`] and [`REASON`]. Its worker also gets a
+    /// letter; the thread that sees this may close it at once.
     Exceeded,
 }
 
-/// Charge of one session. Dropping it returns all of it.
+/// Charge of one session, returned in full on drop.
 #[derive(Debug)]
 pub struct Charge {
     ledger: Arc<Ledger>,
     address: IpAddr,
-    /// As the ledger has it, as long as the session is kept.
+    /// Entry in the ledger, while the session is kept.
     entry: Entry,
     footprint: Footprint,
     pool: usize,
@@ -285,7 +286,7 @@ impl Charge {
         self.standing
     }
 
-    /// Its peer is a relay of the cluster: it counts among those from now on.
+    /// Moves the charge to the pool of cluster relays.
     pub fn make_peer(&mut self) {
         if self.pool == CLIENTS {
             let footprint = self.footprint;
@@ -295,12 +296,12 @@ impl Charge {
         }
     }
 
-    /// Bytes it is charged.
+    /// Charged bytes.
     pub fn bytes(&self) -> u64 {
         self.footprint.total()
     }
 
-    /// Brings the entry up to date in the list of `pool`, and ends those that are too large for it.
+    /// Updates the entry in the list of `pool`, and closes sessions above the share.
     fn move_to(&mut self, pool: usize, entry: Option<Entry>) {
         if self.standing == Standing::Exceeded {
             self.pool = pool;
@@ -329,9 +330,9 @@ impl Charge {
         }
     }
 
-    /// Makes the sums that everybody sees those of `footprint`.
+    /// Replaces the session's part of the published sums by `footprint`.
     fn count(&mut self, footprint: Footprint) {
-        // Wraps where it shrinks: the difference is added, whichever way it goes.
+        // The wrapping difference also covers a decrease.
         let change = |sum: &AtomicU64, from: u64, to: u64| {
             sum.fetch_add(to.wrapping_sub(from), Ordering::Relaxed);
         };
@@ -351,7 +352,7 @@ impl Drop for Charge {
     }
 }
 
-/// The address that a peer is charged under: IPv4 as it is, of IPv6 the /64.
+/// Address that a peer is charged under: the full IPv4 address, or the /64 of an IPv6 address.
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {

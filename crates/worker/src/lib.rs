@@ -1,7 +1,7 @@
-//! One thread a core: epoll loop, sockets, steering, batching.
+//! Worker threads, one per core: epoll loop, sockets, packet steering, batching.
 //!
-//! [`Relay`] starts it all. A worker is an [`engine::Worker`] on its own thread with its own
-//! [`socket::Socket`]; the control thread runs core and carries out what it decides.
+//! [`Relay`] starts all threads. A worker is an [`engine::Worker`] on its own thread with its own
+//! [`socket::Socket`]; the control thread runs core and executes its actions.
 //!
 //! Invariants: a connection lives on one worker from first packet to last; no lock is shared with
 //! another worker per packet; a panic costs one connection; no member of a socket group is closed

@@ -1,4 +1,4 @@
-//! One stream socket of a worker: reads, writes, TLS. Knows nothing of what it carries.
+//! One stream socket of a worker: reads, writes and TLS, independent of the protocol above.
 
 use std::{
     io::{self, IoSlice, Read, Write},
@@ -18,31 +18,31 @@ use crate::{
     socket::tcp_path,
 };
 
-/// What the kernel holds unsent at most: what is decided later is decided better.
+/// `TCP_NOTSENT_LOWAT` in bytes. Kept small so that the egress scheduler decides late which group to send.
 const NOT_SENT_BYTES: u32 = 64 * 1024;
-/// The same of a Unix socket, whose buffer is all there is.
+/// `SO_SNDBUF` of a Unix socket in bytes, its only buffer, kept small for the same reason.
 const UNIX_BUFFER_BYTES: usize = 64 * 1024;
-/// Memory of a TLS connection with its buffers, bytes: one record each way.
+/// Memory of a TLS connection with its buffers, bytes: one record in each direction.
 const TLS_BYTES: u64 = 48 * 1024;
-/// Most chunks one call takes.
+/// Limit on chunks per write call.
 const SLICES: usize = 64;
 
-/// A socket, what TLS holds of it, and how ready it is.
+/// A socket with its TLS state and readiness.
 pub(crate) struct Line {
     socket: Plain,
     tls: Option<Box<ServerConnection>>,
-    /// Chunks handed over to be sent, before TLS; those before `sent` are.
+    /// Chunks handed over for sending, before TLS; those before index `sent` are sent.
     pub(crate) unsent: Vec<Bytes>,
     sent: usize,
-    /// The socket may have something, as far as anybody knows.
+    /// Whether the socket may have data to read.
     pub(crate) is_readable: bool,
-    /// It may have room.
+    /// Whether the socket may have room.
     pub(crate) is_writable: bool,
-    /// Nothing more will come.
+    /// Whether the peer has closed its side or the socket failed.
     pub(crate) has_ended: bool,
-    /// Nothing more can be sent.
+    /// Whether a write has failed.
     pub(crate) is_broken: bool,
-    /// Our side is closed.
+    /// Whether our side is shut down.
     is_shut: bool,
     has_said_bye: bool,
     traffic: Traffic,
@@ -55,7 +55,7 @@ enum Plain {
 }
 
 impl Line {
-    /// The socket of `link`, made fit for a worker, and what was read from it already.
+    /// Takes over the socket of `link`, non-blocking; also returns the bytes already read from it.
     pub(crate) fn new(link: Link) -> io::Result<(Self, Vec<u8>)> {
         let Link { socket, tls, received } = link;
         let socket = match socket {
@@ -87,7 +87,7 @@ impl Line {
         Ok((line, received))
     }
 
-    /// Waits for readiness in edges, both ways, until it is dropped.
+    /// Registers for edge-triggered readiness in both directions, until the socket is dropped.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         match &mut self.socket {
@@ -96,17 +96,17 @@ impl Line {
         }
     }
 
-    /// Memory of TLS, bytes. Chunks that wait to be sent are charged where they were made.
+    /// Memory of TLS, bytes. Queued chunks are charged by their owner.
     pub(crate) fn footprint(&self) -> u64 {
         if self.tls.is_some() { TLS_BYTES } else { 0 }
     }
 
-    /// Bytes the socket carried, TLS included.
+    /// Bytes carried by the socket, TLS included.
     pub(crate) fn traffic(&self) -> Traffic {
         self.traffic
     }
 
-    /// What the kernel knows of the path.
+    /// Path statistics of the kernel.
     pub(crate) fn path(&self) -> Stats {
         let Plain::Tcp(tcp) = &self.socket else { return Stats::default() };
         let Some(path) = tcp_path(tcp) else { return Stats::default() };
@@ -115,7 +115,7 @@ impl Line {
         Stats { rtt: Some(path.rtt), bitrate: Some(bitrate) }
     }
 
-    /// Some of what came, after TLS; 0: the peer ended its side. `WouldBlock`: nothing now.
+    /// Reads decrypted bytes; 0: the peer ended its side. `WouldBlock`: nothing now.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.try_read(buffer);
         match &read {
@@ -134,17 +134,17 @@ impl Line {
         loop {
             match tls.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // Cut off without a goodbye: what is carried has its own.
+                // Closed without close_notify: the protocol above has its own close.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 read => return read,
             }
-            // At its end the reader says so.
+            // After the end of the stream the reader returns 0.
             tls.read_tls(&mut socket)?;
             tls.process_new_packets().map_err(io::Error::other)?;
         }
     }
 
-    /// Sends what is unsent, as far as the socket goes. True: all of it went.
+    /// Sends the unsent chunks as far as the socket has room. Returns true if all were sent.
     pub(crate) fn flush(&mut self) -> bool {
         if self.is_broken || !self.is_writable {
             return false;
@@ -165,7 +165,7 @@ impl Line {
         let Self { socket, tls, unsent, sent, traffic, .. } = self;
         let mut socket = Counted { socket, count: &mut traffic.bytes_out };
         loop {
-            // Sealed already: it goes before anything is sealed anew, so that little is.
+            // Encrypted records go first, so that as little as possible is encrypted in advance.
             while let Some(tls) = tls.as_mut().filter(|tls| tls.wants_write()) {
                 tls.write_tls(&mut socket)?;
             }
@@ -189,7 +189,7 @@ impl Line {
         }
     }
 
-    /// Once all is sent: says goodbye, and that nothing more comes.
+    /// Sends close_notify and shuts down our side, once all is sent.
     pub(crate) fn shut(&mut self) {
         if self.is_shut || self.is_broken {
             return;
@@ -200,7 +200,7 @@ impl Line {
         self.has_said_bye = true;
         if self.flush() {
             self.is_shut = true;
-            // It may be gone already.
+            // The socket may already be closed.
             let _ = match &self.socket {
                 Plain::Tcp(tcp) => tcp.shutdown(Shutdown::Write),
                 Plain::Unix(unix) => unix.shutdown(Shutdown::Write),
@@ -222,14 +222,14 @@ fn advance(unsent: &mut [Bytes], sent: &mut usize, mut count: usize) {
     }
 }
 
-/// A socket whose bytes are counted.
+/// Socket wrapper that counts bytes.
 struct Counted<'a> {
     socket: &'a mut Plain,
     count: &'a mut u64,
 }
 
 impl Counted<'_> {
-    /// Does it again if a signal came between.
+    /// Repeats the call if it was interrupted by a signal.
     fn call(&mut self, mut call: impl FnMut(&mut Plain) -> io::Result<usize>) -> io::Result<usize> {
         loop {
             match call(self.socket) {

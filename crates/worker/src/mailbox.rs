@@ -1,4 +1,4 @@
-//! What other threads want of a worker.
+//! Messages of other threads to a worker.
 
 use std::{
     sync::{
@@ -18,84 +18,85 @@ use crate::{
     inspect::Asked,
 };
 
-/// Where in the window of a drain sessions begin to wind down, percent.
+/// Start of the wind-down within the window of a drain, percent.
 const WIND_DOWN_PERCENT: u32 = 70;
-/// Longer drains are cut to this: nobody waits for longer, and later moments may not fit the clock.
+/// Longest drain. Longer ones are cut, as later deadlines may overflow the clock.
 const LONGEST_DRAIN: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// Where in it those that are left are closed, percent.
+/// Time within the window at which the remaining sessions are closed, percent.
 const CLOSE_PERCENT: u32 = 95;
 
 /// One message to a worker.
 #[derive(Debug)]
 pub enum Letter {
-    /// Core wants something of a session.
+    /// Order of core to a session.
     Order(SessionId, Order),
-    /// Core has taken so many asks of a session.
+    /// Number of requests of a session that core has handled.
     AsksDone(SessionId, u32),
-    /// Whether a session is let in that waits for that.
+    /// Late answer of the gate.
     Answer(SessionId, Result<Permit, Denial>),
-    /// Somebody comes whose connection is a stream socket.
+    /// New connection over a stream socket.
     Arrive(Box<Arrival>),
-    /// The socket of a session.
+    /// Socket of an admitted session.
     Link(SessionId, Box<Link>),
-    /// A session gets no socket.
+    /// Notice that a session gets no socket.
     Unlinked(SessionId),
-    /// What a session may do from now on.
+    /// New permit of a session.
     Revise(SessionId, Permit),
-    /// End a session that was let in.
+    /// Ends an admitted session.
     End {
-        /// Which one.
+        /// Affected session.
         session: SessionId,
-        /// What the peer is told.
+        /// Close code.
         code: SessionCode,
-        /// The same in words.
+        /// Close reason.
         reason: Arc<str>,
     },
-    /// End every session that was let in with such a permit.
+    /// Ends every session whose permit matches.
     EndWhere {
-        /// With which.
+        /// Filter for permits.
         which: Which,
-        /// What the peers are told.
+        /// Close code.
         code: SessionCode,
-        /// The same in words.
+        /// Close reason.
         reason: Arc<str>,
     },
-    /// Somebody looks.
+    /// Status request.
     Inspect(Asked),
-    /// Let nobody in, ask everybody to leave, close who does not, and end once nobody is left.
+    /// Rejects new sessions, sends GOAWAY to all others, closes those that stay, and ends the worker once
+    /// none is left.
     Drain(Drain),
-    /// Close everything at once, let nobody in, and end once all is said or time is up.
+    /// Closes all sessions at once, rejects new ones, and ends the worker once all is sent or time is up.
     Shutdown {
-        /// What the peers are told.
+        /// Close code.
         code: SessionCode,
-        /// The same in words.
+        /// Close reason.
         reason: Arc<str>,
-        /// When to end anyway.
+        /// Latest time of the worker's end.
         until: Instant,
     },
 }
 
-/// How a worker is left in order.
+/// Plan of a graceful drain.
 #[derive(Clone, Debug)]
 pub struct Drain {
-    /// Workers that still have sessions. One that has none stays until all have none: whoever comes to its
-    /// socket must be refused, and not wait for an answer.
+    /// Workers that still have sessions. A worker without any stays until all have none: new connections to
+    /// its socket must be refused, not left without an answer.
     pub busy: Arc<AtomicUsize>,
-    /// What sessions that do not leave are told.
+    /// Close code of sessions that stay.
     pub code: SessionCode,
-    /// The same in words.
+    /// Close reason of sessions that stay.
     pub reason: Arc<str>,
-    /// From when on those that are left begin no more groups, one after another.
+    /// Start of the wind-down: remaining sessions, one after another, begin no more groups.
     pub wind_down: Instant,
-    /// When those that are left are closed, whatever they are about.
+    /// Time at which the remaining sessions are closed.
     pub close: Instant,
-    /// When to end anyway.
+    /// Latest time of the worker's end.
     pub until: Instant,
 }
 
 impl Drain {
-    /// A drain of `workers` that begins `now` and is over after `window`: most of it for those who leave by
-    /// themselves, the last three tenths for the others, and of that a little for the closes to arrive.
+    /// Plans a drain of `workers` from `now` to the end of `window`. Most of the window is for sessions that
+    /// leave on GOAWAY, the last three tenths for the others, the end of it for the closes to arrive.
     pub fn new(workers: usize, code: SessionCode, reason: &str, now: Instant, window: Duration) -> Self {
         let window = window.min(LONGEST_DRAIN);
         let at = |percent: u32| now + window / 100 * percent;
@@ -104,9 +105,9 @@ impl Drain {
         Self { busy, code, reason: reason.into(), wind_down, close, until: now + window }
     }
 
-    /// When the session at `place` of `count` begins to wind down: one after another, so that they do not
-    /// all look for another relay at once. Publishers take their turns after everybody else, for groups
-    /// that readers are still to finish come from them.
+    /// Start of the wind-down of session `place` of `count`: staggered, so that they do not all look for
+    /// another relay at once. Publishers follow after all others, which still have to finish groups from
+    /// them.
     pub fn turn_of(&self, place: usize, count: usize, publishes: bool) -> Instant {
         let half = self.close.saturating_duration_since(self.wind_down) / 2;
         let (from, span) = if publishes { (self.wind_down + half, half / 2) } else { (self.wind_down, half) };
@@ -115,9 +116,9 @@ impl Drain {
     }
 }
 
-/// A worker's mailbox: the worker takes all letters at once, and is woken once for all of them.
+/// Mailbox of a worker, which takes all letters at once and is woken once for all of them.
 pub struct Mailbox {
-    /// `None`: nobody reads them yet, or any more.
+    /// `None`: the worker is not running yet, or any more.
     letters: Mutex<Option<Vec<Letter>>>,
     wake: Box<dyn Fn() + Send + Sync>,
     /// Connections of the worker.
@@ -125,22 +126,22 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// `wake` makes the worker look into it.
+    /// Creates a mailbox whose `wake` wakes the worker.
     pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Self {
         Self { letters: Mutex::new(Some(Vec::new())), wake, load: AtomicUsize::new(0) }
     }
 
-    /// One that nobody reads yet, and where nothing is kept until then.
+    /// Creates a mailbox without a reader, which drops letters until [`Self::occupy`].
     pub(crate) fn vacant(wake: Box<dyn Fn() + Send + Sync>) -> Self {
         Self { letters: Mutex::new(None), ..Self::new(wake) }
     }
 
-    /// Somebody reads it from now on.
+    /// Keeps letters from now on.
     pub(crate) fn occupy(&self) {
         self.letters.lock().get_or_insert_default();
     }
 
-    /// Adds `letters`, leaving the vector empty, and wakes the worker unless it was about to look.
+    /// Adds `letters`, leaving the vector empty, and wakes the worker unless letters were already queued.
     pub fn post(&self, letters: &mut Vec<Letter>) {
         if letters.is_empty() {
             return;
@@ -154,7 +155,7 @@ impl Mailbox {
             })
         };
         let Some(was_empty) = was_empty else {
-            // Not while the lock is held: what is dropped may post.
+            // After the lock is released: dropping a letter may post.
             letters.clear();
             return;
         };
@@ -163,7 +164,7 @@ impl Mailbox {
         }
     }
 
-    /// Wakes the worker without a letter: it takes a turn, and that can be seen.
+    /// Wakes the worker without a letter, so that it takes a turn.
     pub fn ring(&self) {
         (self.wake)();
     }
@@ -175,13 +176,13 @@ impl Mailbox {
         }
     }
 
-    /// The worker is gone: letters are dropped from now on, those that wait too.
+    /// Drops all letters, queued and future ones.
     pub fn close(&self) {
         let held = self.letters.lock().take();
         drop(held);
     }
 
-    /// Connections the worker had after its last turn, and those that were sent to it since.
+    /// Connections of the worker after its last turn, and those sent to it since.
     pub fn load(&self) -> usize {
         self.load.load(Ordering::Relaxed)
     }
@@ -190,7 +191,7 @@ impl Mailbox {
         self.load.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What the worker has.
+    /// Updates the number of connections.
     pub(crate) fn set_load(&self, connections: usize) {
         self.load.store(connections, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! Packets on their way to the socket, and what to do when it does not take them.
+//! Packets queued for the socket, and handling of failed sends.
 
 use std::io;
 
@@ -7,25 +7,25 @@ use relay_transport::quic::Transmit;
 
 use crate::socket::{Io, Packet, SEND_BATCH};
 
-/// Queued bytes that are worth a send call of their own.
+/// Number of queued bytes that justify a send call.
 const BATCH_BYTES: usize = 512 * 1024;
 
-/// Whether the socket took everything.
+/// Outcome of a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flushed {
     /// Nothing is queued.
     All,
-    /// The socket is full. The rest waits: poll no connection until it is sent.
+    /// The socket is full, the rest is queued: poll no connection until it is sent.
     Full,
 }
 
-/// Who sent a packet: the slot of a connection, if any.
+/// Slot of the connection that sent a packet, if any.
 pub type Owner = Option<u32>;
 
 /// Packets of many connections, sent together.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// In sending order; those before `sent` are done.
+    /// In sending order; those before index `sent` are sent.
     packets: Vec<Packet>,
     owners: Vec<Owner>,
     sent: usize,
@@ -34,12 +34,12 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// An empty buffer to write packets to, with room where one was used before.
+    /// Returns an empty buffer for packets, reusing allocations.
     pub fn buffer(&mut self) -> Vec<u8> {
         self.spare.pop().unwrap_or_default()
     }
 
-    /// Gives back a buffer that was not needed.
+    /// Returns an unused buffer.
     pub fn recycle(&mut self, mut buffer: Vec<u8>) {
         if self.spare.len() < SEND_BATCH {
             buffer.clear();
@@ -47,7 +47,7 @@ impl Outbox {
         }
     }
 
-    /// Queues what a connection (or, without owner, an endpoint) wrote to `bytes`.
+    /// Queues the packets that a connection (or, without owner, an endpoint) wrote to `bytes`.
     pub fn push(&mut self, transmit: &Transmit, bytes: Vec<u8>, owner: Owner) {
         debug_assert_eq!(transmit.len, bytes.len());
         self.bytes += bytes.len();
@@ -71,8 +71,8 @@ impl Outbox {
         self.sent == self.packets.len()
     }
 
-    /// Sends all that is queued, as far as the socket goes. Owners whose segmented packets failed
-    /// are added to `unsegmented`: from now on they must send datagrams one by one.
+    /// Sends the queued packets as far as the socket has room. Owners whose segmented packets failed are
+    /// added to `unsegmented`: they must send single datagrams from now on.
     pub fn flush(&mut self, io: &mut impl Io, meter: &mut Meter, unsegmented: &mut Vec<u32>) -> Flushed {
         while let Some(rest) = self.packets.get(self.sent..).filter(|rest| !rest.is_empty()) {
             let batch = rest.get(..SEND_BATCH).unwrap_or(rest);
@@ -101,7 +101,7 @@ impl Outbox {
         Flushed::All
     }
 
-    /// Forgets what is queued.
+    /// Drops all queued packets.
     pub fn clear(&mut self) {
         self.reuse();
     }
@@ -122,7 +122,7 @@ impl Outbox {
         self.packets.get(self.sent).is_some_and(|packet| packet.datagrams() > 1)
     }
 
-    /// Puts the datagrams of the first packet in its place, one by one.
+    /// Replaces the first packet by its datagrams.
     fn split_first(&mut self, meter: &mut Meter, unsegmented: &mut Vec<u32>) {
         let at = self.sent;
         let (Some(train), Some(&owner)) = (self.packets.get(at).cloned(), self.owners.get(at)) else {
@@ -152,15 +152,15 @@ impl Outbox {
     }
 }
 
-/// What a failed send means.
+/// Kind of a failed send.
 enum Refusal {
-    /// Try again when there is room.
+    /// The socket is full: retry when there is room.
     Full,
-    /// The device or the path cannot segment.
+    /// The device or the path does not support segmentation.
     Segmentation,
-    /// Larger than the path takes: what an MTU probe is for.
+    /// Larger than the MTU of the path, as expected of an MTU probe.
     TooLarge,
-    /// Lost, as the network may lose any datagram.
+    /// Lost, like any datagram may be.
     Lost,
 }
 

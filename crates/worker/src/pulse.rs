@@ -1,16 +1,16 @@
-//! Whether the threads of a relay still turn.
+//! Liveness of the threads of a relay.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-/// Counts the turns of one thread; another one looks.
+/// Turn counter of one thread, read by another.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Beats(Arc<AtomicU64>);
 
 impl Beats {
-    /// A turn was taken. Nobody orders anything by it.
+    /// Counts a turn. Relaxed, as it orders nothing else.
     pub(crate) fn beat(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -20,7 +20,7 @@ impl Beats {
     }
 }
 
-/// Looks for signs of life of all threads of a relay.
+/// Liveness monitor of all threads of a relay.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     threads: Vec<Thread>,
@@ -34,19 +34,19 @@ struct Thread {
 }
 
 impl Pulse {
-    /// Nobody to look after yet.
+    /// Creates a monitor without threads.
     pub(crate) fn new() -> Self {
         Self { threads: Vec::new() }
     }
 
-    /// Looks after one more; what it is to count.
+    /// Adds a thread; returns the counter it must increment each turn.
     pub(crate) fn follow(&mut self, name: &str) -> Beats {
         let beats = Beats::default();
         self.threads.push(Thread { name: name.to_owned(), beats: beats.clone(), seen: 0 });
         beats
     }
 
-    /// Who has taken no turn since the last look.
+    /// Names of the threads without a turn since the last call.
     pub(crate) fn look(&mut self) -> Vec<String> {
         let mut silent = Vec::new();
         for thread in &mut self.threads {
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_thread_that_turned_since_the_last_look_lives() {
+    fn thread_without_a_turn_since_the_last_look_is_reported() {
         let mut pulse = Pulse::new();
         let (a, b) = (pulse.follow("a"), pulse.follow("b"));
         assert_eq!(pulse.look(), ["a", "b"]);

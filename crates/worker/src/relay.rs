@@ -1,4 +1,4 @@
-//! The supervisor: makes sockets, threads and what they share; ends them together.
+//! Supervisor: creates sockets, threads and shared state, and ends them together.
 
 use std::{
     fmt, io,
@@ -38,9 +38,9 @@ use crate::{
     socket::{self, BindError, Buffers, Group, GroupLock, Socket, Steering},
 };
 
-/// How long a shutdown waits for peers to hear of it.
+/// Longest wait of a shutdown for the closes to reach the peers.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Turns' worth of events that wait for core; more wait with their worker.
+/// Event batches queued for core; more are kept by their workers.
 const EVENT_BATCHES: usize = 1_024;
 /// Default of [`Options::max_age`].
 const MAX_AGE: Duration = Duration::from_secs(30);
@@ -50,60 +50,61 @@ const CACHE_BYTES: u64 = 256 * 1024 * 1024;
 const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
 /// Default of [`Options::state`].
 const STATE: StateLimits = StateLimits { clients: 256 * 1024 * 1024, peers: 128 * 1024 * 1024 };
-/// Part of the limit of clients that routes may take whose session is gone.
+/// Divisor of the client limit: the share of it for routes whose session is gone.
 const GHOST_SHARE: u64 = 8;
-/// Default of [`Options::stream_sockets`]: what the least common limit of 1,024 descriptors leaves.
+/// Default of [`Options::stream_sockets`], for the most common limit of 1,024 descriptors.
 const STREAM_SOCKETS: usize = 768;
 
-/// What a relay is made from. [`Options::new`] gives defaults for all that has one.
+/// Settings of a relay. [`Options::new`] sets defaults.
 #[derive(Clone)]
 pub struct Options {
-    /// Where to listen. Port 0 takes any free one; an unspecified v6 address takes v4 too.
+    /// Address to listen on. Port 0 takes any free one; an unspecified IPv6 address includes IPv4.
     pub bind: SocketAddr,
-    /// With a `bind` of 127.0.0.1: listen on ::1 as well, where the machine has it.
+    /// With a `bind` of 127.0.0.1: also listen on ::1, if the machine has IPv6.
     pub loopback_v6: bool,
-    /// Threads, each with its own socket, endpoint and sessions. Default: one a core.
+    /// Worker threads, each with its own socket, endpoint and sessions. Default: one per core.
     pub workers: usize,
-    /// Gives the certificate.
+    /// Source of the TLS certificate.
     pub resolver: Arc<dyn ResolvesServerCert>,
-    /// Whose certificates clients may show; `None` asks for none.
+    /// Trust anchors for client certificates; `None` requests none.
     pub clients: Option<Arc<Clients>>,
-    /// To be renewed by whoever changes the certificate: nobody resumes a session of before then.
+    /// TLS session tickets. Renew them when the certificate changes, so that earlier sessions cannot be
+    /// resumed.
     pub tickets: Arc<Tickets>,
-    /// Stable over restarts: what reset tokens and connection ids are derived from.
+    /// Key for reset tokens and connection ids, which must be stable over restarts.
     pub secret: [u8; 32],
-    /// Knobs of QUIC.
+    /// QUIC settings.
     pub tuning: Tuning,
-    /// Who decides who may come in: a `relay_auth::Policy`, or whoever asks others.
+    /// Authorizer of sessions, such as a `relay_auth::Policy`.
     pub gate: Arc<dyn Gate>,
-    /// Gives the time of day, by which permits end. Default: the system's.
+    /// Source of the time of day, for the expiry of permits. Default: the system clock.
     pub wall: WallClock,
-    /// The relay's own hop. Anonymous by default: give each relay one of its own.
+    /// Hop id of the relay. Anonymous by default; give each relay its own.
     pub hop: Hop,
-    /// How long a vanished publisher keeps its path.
+    /// Time that the path of a vanished publisher is kept.
     pub linger: Duration,
-    /// What the cache of groups aims at, bytes.
+    /// Target size of the group cache, bytes.
     pub cache_bytes: u64,
-    /// Where even the latest groups are let go, bytes.
+    /// Hard limit on the group cache, bytes: past it even the latest groups are evicted.
     pub memory_bytes: u64,
-    /// Memory of sessions beside payload, bytes: above three quarters the largest are closed.
+    /// Limits on the memory of sessions without payload, bytes: above three quarters the largest are closed.
     pub state: StateLimits,
-    /// How long a superseded group is held at most.
+    /// Longest time that a superseded group is cached.
     pub max_age: Duration,
-    /// Who may publish a path that somebody publishes already.
+    /// Rule for a second publisher of a path.
     pub takeover: Takeover,
-    /// Limits of each session that is no relay of the same cluster.
+    /// Limits of each session that is not a relay of the same cluster.
     pub session_limits: SessionLimits,
-    /// How datagrams find their worker.
+    /// Distribution of datagrams to workers.
     pub steering: Steering,
-    /// Most stream sockets of sessions, all workers together: each takes a descriptor.
+    /// Limit on stream sockets over all workers; each takes a descriptor.
     pub stream_sockets: usize,
     /// Fault injection, for tests.
     pub fault: Option<Fault>,
 }
 
 impl Options {
-    /// Defaults around what has none.
+    /// Settings with defaults for all but the arguments.
     pub fn new(
         bind: SocketAddr,
         resolver: Arc<dyn ResolvesServerCert>,
@@ -136,67 +137,67 @@ impl Options {
     }
 }
 
-/// Why a relay did not start. The texts are for people.
+/// Reason why a relay did not start. The texts are for people.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The sockets could not be made.
+    /// The sockets cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The certificate, its key or the limits are no good.
-    #[error("cannot serve QUIC with this certificate and key ({0})")]
+    /// The certificate, its key or the limits are invalid.
+    #[error("cannot serve QUIC with this certificate and key: {0}")]
     Quic(#[from] quic::ConfigError),
-    /// The kernel gave no poll or thread.
-    #[error("cannot start a worker ({0})")]
+    /// The kernel refused a poll or a thread.
+    #[error("cannot start a worker: {0}")]
     Thread(#[source] io::Error),
 }
 
-/// Why a relay stopped without being asked to.
+/// Reason why a relay stopped by itself.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RunError {
-    /// A bug in the control plane: what it held cannot be trusted any more.
-    #[error("the control plane panicked; the panic above says where; restart the relay and report it")]
+    /// A bug in the control plane, whose state cannot be trusted any more.
+    #[error("control plane panicked, see the panic logged above; restart the relay and report it")]
     ControlPanicked,
-    /// A worker cannot go on.
+    /// A worker failed.
     #[error("worker {worker} failed: {reason}; restart the relay")]
     Worker {
-        /// Which one.
+        /// Index of the worker.
         worker: u16,
-        /// Why.
+        /// Cause.
         reason: String,
     },
 }
 
-/// What a relay holds and has done.
+/// Sizes and counters of a relay.
 #[derive(Clone, Debug)]
 pub struct Counts {
-    /// Each worker's counters, at most a quarter of a second old.
+    /// Counters by worker, at most a quarter of a second old.
     pub workers: Vec<Meter>,
-    /// What the store holds now.
+    /// Sizes of the store now.
     pub store: relay_store::Counts,
     /// Memory of sessions now.
     pub state: StateCounts,
-    /// What core held after its last event.
+    /// Sizes of core after its last event.
     pub core: relay_core::Counts,
-    /// What core refused or dropped.
+    /// Requests refused or dropped by core.
     pub tally: relay_core::Tally,
 }
 
 impl Counts {
-    /// As workers published it, as the store holds it, as core was last seen.
+    /// Combines the published counters of the workers, the store, the ledger and core.
     pub(crate) fn of(board: &Board, store: &Store, ledger: &Ledger, seen: Seen) -> Self {
         let Seen { counts, tally } = seen;
         let (workers, store, state) = (board.workers(), store.counts(), ledger.counts());
         Self { workers, store, state, core: counts, tally }
     }
 
-    /// The counters of all workers together.
+    /// Sum of the counters of all workers.
     pub fn total(&self) -> Meter {
         let mut total = Meter::default();
         self.workers.iter().for_each(|worker| total.add(worker));
         total
     }
 
-    /// Connections and sessions refused, for whatever reason.
+    /// Connections and sessions refused, for any reason.
     pub fn refused(&self) -> u64 {
         self.total().counters().filter(|(name, _)| name.starts_with("refused_")).map(|(_, count)| count).sum()
     }
@@ -234,7 +235,7 @@ pub struct Relay {
     addr: SocketAddr,
     has_loopback_v6: bool,
     buffers: Buffers,
-    /// Of the workers.
+    /// Mailboxes of the workers.
     mailboxes: Vec<Arc<Mailbox>>,
     desk: Desk,
     gate: Arc<dyn Gate>,
@@ -252,13 +253,13 @@ pub struct Relay {
 struct Threads {
     workers: Vec<JoinHandle<Option<Socket>>>,
     control: JoinHandle<()>,
-    /// To make the control thread take a turn.
+    /// Wakes the control thread.
     events: Sender<Vec<Event>>,
     /// Held until all sockets are closed.
     _lock: GroupLock,
 }
 
-/// How the relay ended, once it has.
+/// Outcome of the relay, once it has ended.
 #[derive(Default)]
 struct Fate {
     end: Mutex<Option<Result<(), RunError>>>,
@@ -266,7 +267,7 @@ struct Fate {
 }
 
 impl Fate {
-    /// The first one counts.
+    /// Sets the outcome unless it is set already.
     fn seal(&self, end: Result<(), RunError>) {
         self.end.lock().get_or_insert(end);
         self.known.notify_all();
@@ -283,13 +284,13 @@ impl Fate {
     }
 }
 
-/// The sockets, and whether those of 127.0.0.1 are those of ::1 as well.
+/// Binds the sockets; also returns whether the sockets of 127.0.0.1 include ::1.
 fn bind(options: &Options) -> Result<(Group, bool), BindError> {
     let Options { bind, workers, steering, .. } = *options;
     if options.loopback_v6 && bind.ip() == Ipv4Addr::LOCALHOST {
         match socket::bind_loopback(bind.port(), workers, steering) {
             Ok(group) => return Ok((group, true)),
-            // No IPv6, or a kernel before 5.7 that leaves the device to root.
+            // No IPv6, or a kernel before 5.7, where binding to a device needs root.
             Err(error) => tracing::debug!(%error, "not listening on ::1"),
         }
     }
@@ -297,7 +298,7 @@ fn bind(options: &Options) -> Result<(Group, bool), BindError> {
 }
 
 impl Relay {
-    /// Binds the sockets and starts the threads. Once it returns, the relay serves.
+    /// Binds the sockets and starts the threads. The relay serves once this returns.
     pub fn start(options: Options) -> Result<Self, StartError> {
         let (group, has_loopback_v6) = bind(&options)?;
         let workers = group.sockets.len();
@@ -360,68 +361,69 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Where it listens; the port is known even if any was asked for.
+    /// Local address, with the actual port.
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Whether it listens on ::1 beside [`Self::local_addr`].
+    /// Whether it also listens on ::1, in addition to [`Self::local_addr`].
     pub fn has_loopback_v6(&self) -> bool {
         self.has_loopback_v6
     }
 
-    /// What its sockets got of the kernel buffers wanted; telling somebody is up to the caller.
+    /// Kernel buffer sizes of its sockets, compared with the requested ones; logging them is up to the
+    /// caller.
     pub fn buffers(&self) -> Buffers {
         self.buffers
     }
 
-    /// What it holds and has done.
+    /// Sizes and counters.
     pub fn counts(&self) -> Counts {
         self.inspector.counts()
     }
 
-    /// Its sessions, to act on them.
+    /// Handle for changing its sessions.
     pub fn sessions(&self) -> Sessions {
         Sessions::new(&self.addressees())
     }
 
-    /// The seat of sessions that no worker carries; `None` once somebody has taken it.
+    /// Place for sessions without a connection of a worker; `None` if it is taken already.
     pub fn seat(&self) -> Option<Seat> {
         self.desk.take(&self.store, &self.ledger, &self.gate, &self.wall)
     }
 
-    /// Everybody who has sessions, by worker.
+    /// Mailboxes of all owners of sessions, by worker.
     fn addressees(&self) -> Vec<Arc<Mailbox>> {
         self.mailboxes.iter().chain([&self.desk.mailbox]).cloned().collect()
     }
 
-    /// What it holds right now, to be asked from any thread.
+    /// Handle for status requests, from any thread.
     pub fn inspect(&self) -> Inspector {
         self.inspector.clone()
     }
 
-    /// Where sessions over stream sockets come in.
+    /// Entry point for sessions over stream sockets.
     pub fn arrivals(&self) -> Arrivals {
         Arrivals::new(&self.mailboxes)
     }
 
-    /// Its logs and announce board, to look into.
+    /// Logs and announce board.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
     }
 
-    /// Waits until the relay has ended. Errors: it was not asked to.
+    /// Waits until the relay has ended. An error if it ended by itself.
     pub fn join(&self) -> Result<(), RunError> {
         self.fate.wait()
     }
 
-    /// Whether it takes new sessions: not once it drains, shuts down or has failed.
+    /// Whether it accepts new sessions; false once it drains, shuts down or has failed.
     pub fn is_ready(&self) -> bool {
         !self.ending.load(Ordering::Relaxed) && self.fate.end.lock().is_none()
     }
 
-    /// Asks every thread for a sign of life, and says which have given none since they were last asked: for
-    /// a watchdog, which calls it again and again. Nobody is missed while the relay is ending.
+    /// Wakes every thread, and returns the names of those without a turn since the last call. For a watchdog
+    /// that calls it periodically. Empty while the relay is ending.
     pub fn pulse(&self) -> Vec<String> {
         let threads = self.threads.lock();
         let Some(threads) = &*threads else { return Vec::new() };
@@ -432,9 +434,9 @@ impl Relay {
         silent
     }
 
-    /// New limits of what is held, bytes (see [`Options::cache_bytes`] and [`Options::memory_bytes`]),
-    /// and evicts what is past them or too old. To be called now and then even if nothing changed: logs
-    /// that nobody writes to age too.
+    /// Sets new cache limits, bytes (see [`Options::cache_bytes`] and [`Options::memory_bytes`]), and evicts
+    /// groups that exceed them or are too old. Call it periodically even without changes: logs without a
+    /// writer age too.
     pub fn set_memory(&self, cache_bytes: u64, memory_bytes: u64) {
         self.store.budget().set_limits(cache_bytes, memory_bytes);
         let mut rings = Rings::new();
@@ -442,23 +444,23 @@ impl Relay {
         self.store.ring(&mut rings, None);
     }
 
-    /// Leaves in order: refuses new sessions, asks those it has to move (GOAWAY), and closes those that
-    /// are left in the last three tenths of `window`, one after another, each once what it had begun is
-    /// said, with `code` and `reason`. Returns when nobody is left and all threads have ended, at the
-    /// latest after `window`. Calling it again, or after [`Relay::shutdown`], does nothing.
+    /// Drains the relay: rejects new sessions, sends GOAWAY to open ones, and closes those that remain, with
+    /// `code` and `reason`, in the last three tenths of `window`, one after another, each once its open
+    /// groups are sent. Returns when no session is left and all threads have ended, at the latest after
+    /// `window`. Does nothing when called again, or after [`Relay::shutdown`].
     pub fn drain(&self, window: Duration, code: SessionCode, reason: &str) {
         let drain = Drain::new(self.mailboxes.len(), code, reason, Instant::now(), window);
         self.end(|| Letter::Drain(drain.clone()));
     }
 
-    /// Closes every session with `code`, gives the peers up to a second to hear of it, and ends all
-    /// threads. Calling it again does nothing.
+    /// Closes every session with `code`, waits up to a second for the closes to be delivered, and ends all
+    /// threads. Does nothing when called again.
     pub fn shutdown(&self, code: SessionCode, reason: &str) {
         let (reason, until): (Arc<str>, _) = (reason.into(), Instant::now() + FAREWELL);
         self.end(|| Letter::Shutdown { code, reason: reason.clone(), until });
     }
 
-    /// Has every worker end by a `letter`, and waits for all threads.
+    /// Ends every worker by a `letter` and waits for all threads.
     fn end(&self, letter: impl Fn() -> Letter) {
         self.ending.store(true, Ordering::Relaxed);
         let Some(threads) = self.threads.lock().take() else { return };
@@ -469,7 +471,7 @@ impl Relay {
         let sockets: Vec<_> = threads.workers.into_iter().map(JoinHandle::join).collect();
         drop(sockets);
         self.desk.close(letter());
-        // Core ends with the last of those who tell it things.
+        // Core ends once the last sender of events is dropped.
         drop(threads.events);
         if threads.control.join().is_err() {
             self.fate.seal(Err(RunError::ControlPanicked));
@@ -495,7 +497,7 @@ impl Relay {
         let fate = self.fate.clone();
         spawn("control".to_owned(), move || {
             if catch_unwind(AssertUnwindSafe(|| control.run(&events))).is_err() {
-                tracing::error!("the control plane panicked: the relay cannot go on");
+                tracing::error!("control plane panicked; restart the relay");
                 fate.seal(Err(RunError::ControlPanicked));
             }
         })
@@ -518,7 +520,7 @@ impl Relay {
         spawn(name, move || {
             let mailbox = mailbox?;
             let mtu_discovery = socket.never_fragments();
-            // Sessions share things within their thread: the worker is made where it lives.
+            // Sessions hold thread-local state, so the worker is created on its own thread.
             let ended = catch_unwind(AssertUnwindSafe(|| {
                 let worker = Worker::new(id, shared, mailbox.clone(), events, mtu_discovery, Instant::now());
                 reactor.run(worker, socket, &beats)
@@ -527,9 +529,9 @@ impl Relay {
             let (socket, reason) = match ended {
                 Ok((socket, Ok(()))) => return Some(socket),
                 Ok((socket, Err(error))) => (Some(socket), error.to_string()),
-                Err(_) => (None, "it panicked outside of its turn".to_owned()),
+                Err(_) => (None, "panicked outside of its turn".to_owned()),
             };
-            tracing::error!(worker = index, reason, "a worker failed: the relay cannot go on");
+            tracing::error!(worker = index, reason, "worker failed; restart the relay");
             fate.seal(Err(RunError::Worker { worker: index, reason }));
             socket
         })
@@ -548,7 +550,7 @@ impl fmt::Debug for Relay {
     }
 }
 
-/// What workers share, from what the caller asked for.
+/// Creates the shared state of the workers from the options.
 fn share(options: Options, workers: usize, local: SocketAddr) -> Result<Shared, StartError> {
     let tls = Tls { resolver: options.resolver, clients: options.clients, tickets: options.tickets };
     let quic = quic::Config::new(tls, &options.secret, workers as u16, &options.tuning)?;

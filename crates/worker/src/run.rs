@@ -1,4 +1,4 @@
-//! A worker's thread: waits for its socket, its timers and its mailbox, and takes a turn.
+//! Thread of a worker: waits for its socket, its timers and its mailbox, and takes a turn.
 
 use std::{
     io,
@@ -17,25 +17,25 @@ use crate::{
 
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
-/// Of the stream socket of the peer at index 0; those of others follow.
+/// Token of the stream socket of the peer at index 0; the others follow.
 const STREAMS: usize = 2;
-/// Taken at a time: the socket, the waker, and stream sockets. What is more comes in the next turn.
+/// Readiness events taken per turn; the rest follows in the next turn.
 const EVENTS: usize = 256;
-/// Rebuilding a worker this often means that it will not get better.
+/// Limit on rebuilds of a worker, past which it is considered broken.
 const MAX_REBUILDS: u32 = 100;
 
-/// What a worker waits on.
+/// Poll of a worker.
 pub(crate) struct Reactor {
     poll: Poll,
-    /// Of the same poll, for the worker to register stream sockets with.
+    /// Handle for the worker to register stream sockets at the poll.
     registry: Option<Registry>,
     waker: Arc<Waker>,
-    /// Most stream sockets: each takes a file descriptor.
+    /// Limit on stream sockets; each takes a file descriptor.
     max_streams: usize,
 }
 
 impl Reactor {
-    /// Makes all descriptors that the thread will need; no more than `max_streams` stream sockets come to them.
+    /// Creates all descriptors of the thread; the worker adds at most `max_streams` stream sockets.
     pub(crate) fn new(max_streams: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
@@ -43,7 +43,7 @@ impl Reactor {
         Ok(Self { poll, registry: Some(registry), waker, max_streams })
     }
 
-    /// Wakes the worker from anywhere.
+    /// Callback that wakes the worker from any thread.
     pub(crate) fn ringer(&self) -> Box<dyn Fn() + Send + Sync> {
         let waker = self.waker.clone();
         Box::new(move || {
@@ -53,9 +53,8 @@ impl Reactor {
         })
     }
 
-    /// Turns until the worker is done; gives the socket back, for all of a group must be closed
-    /// together. Errors: the poll failed, or the worker panics without end.
-    /// Each turn is a beat.
+    /// Takes turns until the worker is done. Returns the socket, as the sockets of a group must be closed
+    /// together. Errors: the poll failed, or the worker panicked too often. Counts each turn in `beats`.
     pub(crate) fn run(
         mut self,
         mut worker: Worker,
@@ -84,7 +83,7 @@ impl Reactor {
                 Err(_) => {
                     rebuilds += 1;
                     if rebuilds > MAX_REBUILDS {
-                        return Err(io::Error::other("a worker panicked again and again"));
+                        return Err(io::Error::other("panicked too often"));
                     }
                     worker.rebuild(now);
                     Next::Now
@@ -94,7 +93,7 @@ impl Reactor {
             if worker.is_done(now) {
                 return Ok(());
             }
-            // Asked for only while it matters: every packet that leaves a socket makes it writable.
+            // Requested only while the socket is full: every packet that leaves a socket makes it writable.
             if std::mem::replace(&mut was_full, worker.is_full()) != was_full {
                 let full = Interest::READABLE | Interest::WRITABLE;
                 let interest = if was_full { full } else { Interest::READABLE };
@@ -103,7 +102,7 @@ impl Reactor {
         }
     }
 
-    /// Readiness comes in edges: the worker remembers it until it has used it up.
+    /// Waits for events. Readiness is edge-triggered: the worker remembers it until it is used up.
     fn wait(&mut self, worker: &mut Worker, events: &mut Events, next: Next) -> io::Result<()> {
         let timeout = match next {
             Next::Now => Some(Duration::ZERO),

@@ -1,9 +1,8 @@
-//! A seat beside the workers, for who reads over HTTP.
+//! Virtual worker for sessions read over HTTP.
 //!
-//! Such readers are sessions like any other: the gate lets them in, core knows them, the store rings for
-//! them, and what is taken back ends them. But no connection of ours carries them, so whoever takes the
-//! seat does what a worker does for its own: tells core that they came and went, carries out what it
-//! orders, and reads the logs.
+//! Such a session is like any other: admitted by the gate, known to core, woken by the store, and ended by a
+//! revocation. It has no connection of a worker, so the owner of the seat does a worker's part: sends core
+//! its events, executes orders, and reads the logs.
 
 use std::{
     fmt,
@@ -31,7 +30,7 @@ use crate::{
 
 type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// The relay's side of the seat.
+/// Relay's side of the seat.
 pub(crate) struct Desk {
     id: WorkerId,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -39,7 +38,7 @@ pub(crate) struct Desk {
     is_taken: AtomicBool,
 }
 
-/// What leads from the seat to core, until the relay ends.
+/// Connection from the seat to core, until the relay ends.
 #[derive(Default)]
 struct Line {
     events: Mutex<Option<Sender<Vec<Event>>>>,
@@ -47,7 +46,7 @@ struct Line {
 }
 
 impl Desk {
-    /// The desk after the last of `workers`.
+    /// Creates the desk with the id after the last of `workers`.
     pub(crate) fn new(workers: usize) -> Self {
         let line = Arc::<Line>::default();
         let rung = line.clone();
@@ -61,18 +60,18 @@ impl Desk {
         Self { id: WorkerId(workers as u16), mailbox, line, is_taken: AtomicBool::new(false) }
     }
 
-    /// Core hears what is said here from now on.
+    /// Connects the desk to core.
     pub(crate) fn open(&self, events: Sender<Vec<Event>>) {
         *self.line.events.lock() = Some(events);
     }
 
-    /// Core is about to end; whoever sits here is told by `letter`.
+    /// Disconnects the desk from core, and posts `letter` to the owner of the seat.
     pub(crate) fn close(&self, letter: Letter) {
         *self.line.events.lock() = None;
         self.mailbox.post(&mut vec![letter]);
     }
 
-    /// The seat, for the first who asks.
+    /// Returns the seat to its first caller.
     pub(crate) fn take(
         &self,
         store: &Arc<Store>,
@@ -97,37 +96,37 @@ impl Desk {
     }
 }
 
-/// Who asks to come in here. Holds what may be a secret.
+/// Admission request of a session here. May hold secrets.
 #[derive(Clone)]
 pub struct Asker {
-    /// Path and query, raw as the peer sent them.
+    /// Raw path and query as sent by the peer.
     pub target: String,
-    /// What carries it, as the gate and logs call it.
+    /// Name of the transport for the gate and logs.
     pub transport: &'static str,
-    /// The protocol version, as ALPN names it.
+    /// Protocol version, as ALPN names it.
     pub version: &'static str,
-    /// The peer's address.
+    /// Address of the peer.
     pub remote: SocketAddr,
-    /// Our address that it came to.
+    /// Local address of the connection.
     pub local: SocketAddr,
-    /// The host it asked for.
+    /// Requested host (SNI).
     pub server_name: Option<String>,
-    /// The certificate it showed, verified.
+    /// Verified client certificate.
     pub certificate: Option<PeerCertificate>,
 }
 
-/// What became of what was told to core.
+/// Outcome of sending events to core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// It has it.
+    /// Sent.
     Taken,
-    /// It is behind: nothing was taken, say it again a little later.
+    /// The queue of core is full: nothing was sent, retry a little later.
     Behind,
-    /// It has ended.
+    /// Core has ended.
     Gone,
 }
 
-/// A place in the relay that has no socket: the worker after the last.
+/// Virtual worker without a socket, with the id after the last worker.
 pub struct Seat {
     id: WorkerId,
     mailbox: Arc<Mailbox>,
@@ -140,7 +139,7 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// As whom the store and core know it.
+    /// Worker id in the store and core.
     pub fn worker(&self) -> WorkerId {
         self.id
     }
@@ -150,18 +149,18 @@ impl Seat {
         &self.store
     }
 
-    /// Memory of sessions: those here are charged too.
+    /// Memory accounting: sessions here are charged too.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
-    /// The time of day, by which permits end.
+    /// Time of day, for the expiry of permits.
     pub fn wall(&self) -> SystemTime {
         (self.wall)()
     }
 
-    /// Runs `wake` when there are letters, or news in the store: [`Seat::letters`] and the store's bell are to
-    /// be taken then. It runs on other threads and must not wait.
+    /// Sets a callback for new letters and store changes, upon which [`Seat::letters`] and the store's bell
+    /// must be read. It runs on other threads and must not block.
     pub fn on_news(&self, wake: impl Fn() + Send + Sync + 'static) {
         let wake: Wake = Arc::new(wake);
         *self.line.wake.lock() = Some(wake.clone());
@@ -169,18 +168,18 @@ impl Seat {
         self.mailbox.ring();
     }
 
-    /// Moves what others want of the sessions here to the end of `out`.
+    /// Moves the queued letters for sessions here to the end of `out`.
     pub fn letters(&self, out: &mut Vec<Letter>) {
         self.mailbox.take(out);
     }
 
-    /// The id of another session, never given twice.
+    /// Returns a new session id, never reused.
     pub fn session(&self) -> SessionId {
         SessionId::new(self.id, self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// May this session come in? A late answer comes as a letter. Whoever asks reports its end by
-    /// [`Seat::ended`], once, let in or not.
+    /// Asks the gate to admit a session. A late answer arrives as a letter. The caller reports the end by
+    /// [`Seat::ended`], once, admitted or not.
     pub fn ask(&self, session: SessionId, asker: Asker) -> Answer {
         let Asker { target, transport, version, remote, local, server_name, certificate } = asker;
         let request = Request {
@@ -201,14 +200,14 @@ impl Seat {
             .unwrap_or(Answer::Now(Err(Denial::Unavailable)))
     }
 
-    /// A session that the gate was asked about is over.
+    /// Reports the end of a session that the gate was asked about.
     pub fn ended(&self, ended: &Ended<'_>) {
         if catch_unwind(AssertUnwindSafe(|| self.gate.ended(ended))).is_err() {
-            tracing::error!(session = %ended.session, "a panic while the end of a session was reported");
+            tracing::error!(session = %ended.session, "gate panicked at the end of a session");
         }
     }
 
-    /// Tells core what happened, in order; empties `events` if it was taken.
+    /// Sends events to core, in order; empties `events` if they were sent.
     pub fn tell(&self, events: &mut Vec<Event>) -> Told {
         if events.is_empty() {
             return Told::Taken;

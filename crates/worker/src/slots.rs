@@ -1,11 +1,11 @@
-//! A table whose keys are session ids: index and generation in one number, so that finding an
-//! entry takes no hashing and a stale id finds nothing.
+//! Table keyed by session id: index and generation in one number, so that a lookup takes no hashing and a
+//! stale id finds nothing.
 
 use relay_model::{SessionId, WorkerId};
 
-/// Bits of the index: a million sessions a worker.
+/// Bits of the index: a million sessions per worker.
 const INDEX_BITS: u32 = 20;
-/// Bits of the generation: what a session id has left.
+/// Bits of the generation: the remaining bits of a session id.
 const GENERATION_BITS: u32 = 28;
 const MAX_INDEX: usize = (1 << INDEX_BITS) - 1;
 const MAX_GENERATION: u64 = (1 << GENERATION_BITS) - 1;
@@ -31,7 +31,7 @@ impl<T> Slots<T> {
         Self { worker, slots: Vec::new(), free: Vec::new(), len: 0 }
     }
 
-    /// Adds what `make` gives for its id, and returns its index. `None`: the table is full.
+    /// Adds the entry that `make` returns for its id, and returns its index. `None`: the table is full.
     pub fn insert(&mut self, make: impl FnOnce(SessionId) -> T) -> Option<u32> {
         let index = match self.free.pop() {
             Some(index) => index,
@@ -49,7 +49,7 @@ impl<T> Slots<T> {
         Some(index)
     }
 
-    /// Where the entry of `id` is; `None` when it is gone or another worker's.
+    /// Index of the entry of `id`; `None` if it was removed or belongs to another worker.
     pub fn index_of(&self, id: SessionId) -> Option<u32> {
         let index = id.0 & MAX_INDEX as u64;
         let slot = self.slots.get(index as usize).filter(|slot| slot.value.is_some())?;
@@ -67,7 +67,7 @@ impl<T> Slots<T> {
         self.slots.get_mut(index as usize)?.value.as_mut()
     }
 
-    /// Takes the entry at `index` out. Its id is never used again; its index is.
+    /// Removes the entry at `index`. Its index is reused, its id never.
     pub fn remove(&mut self, index: u32) -> Option<T> {
         let slot = self.slots.get_mut(index as usize)?;
         let value = slot.value.take()?;
@@ -83,12 +83,12 @@ impl<T> Slots<T> {
         (0u32..).zip(&self.slots).filter(|(_, slot)| slot.value.is_some()).map(|(index, _)| index)
     }
 
-    /// Entries held.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing is held.
+    /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stale_id_finds_nothing_and_is_never_given_again() {
+    fn stale_id_finds_nothing_and_is_never_reused() {
         let mut slots = Slots::new(WorkerId(3));
         let first = slots.insert(|id| id).unwrap();
         let old = *slots.get(first).unwrap();

@@ -1,11 +1,11 @@
-//! A hashed timer wheel: one deadline a key, in ticks of a millisecond.
+//! Hashed timer wheel: one deadline per key, in ticks of a millisecond.
 //!
-//! Keys are small dense numbers (slots of a table). Setting, moving and clearing a deadline are a
-//! few writes each, however many there are; nothing is allocated but one entry a key.
+//! Keys are small dense numbers (slots of a table). Setting, moving and clearing a deadline takes a few
+//! writes each, regardless of their number; only one entry per key is allocated.
 
 use std::time::{Duration, Instant};
 
-/// Slots: one turn of the wheel is about four seconds. Later deadlines pass by until due.
+/// Slots: one revolution takes about four seconds. Later deadlines are passed over until due.
 const SLOTS: usize = 4_096;
 const WORDS: usize = SLOTS / 64;
 /// End of a list, and "in no list".
@@ -14,12 +14,12 @@ const NONE: u32 = u32::MAX;
 /// Deadlines of many keys.
 #[derive(Debug)]
 pub struct Wheel {
-    /// Tick 0.
+    /// Time of tick 0.
     epoch: Instant,
     /// Ticks before this one have fired.
     next_tick: u64,
     heads: Box<[u32; SLOTS]>,
-    /// One bit a slot: not empty.
+    /// One bit per slot that is not empty.
     occupied: [u64; WORDS],
     entries: Vec<Entry>,
     len: usize,
@@ -65,7 +65,7 @@ impl Wheel {
         self.link(key, tick);
     }
 
-    /// Forgets the deadline of `key`, if it has one.
+    /// Clears the deadline of `key`, if it has one.
     pub fn clear(&mut self, key: u32) {
         if self.entries.get(key as usize).is_some_and(|entry| entry.is_set) {
             self.unlink(key);
@@ -88,7 +88,7 @@ impl Wheel {
         }
     }
 
-    /// When to look again: no later than the earliest deadline, and at most one turn of the wheel
+    /// Time of the next [`Self::expire`]: no later than the earliest deadline, and at most one revolution
     /// before it. `None`: no deadlines.
     pub fn next_wake(&self) -> Option<Instant> {
         if self.len == 0 {
@@ -98,7 +98,7 @@ impl Wheel {
         Some(self.epoch + Duration::from_millis(tick))
     }
 
-    /// Keys with a deadline.
+    /// Number of keys with a deadline.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -120,7 +120,7 @@ impl Wheel {
         }
     }
 
-    /// First tick in `from..to` (at most one turn) whose slot is not empty.
+    /// First tick in `from..to` (at most one revolution) whose slot is not empty.
     fn occupied_from(&self, from: u64, to: u64) -> Option<u64> {
         let mut tick = from;
         while tick < to {

@@ -1,4 +1,4 @@
-//! Requests for tracks that are missing, streams that others wait for, and whose turn it is.
+//! Missing tracks, blocked streams, and the brake.
 
 use relay_model::limits;
 
@@ -7,7 +7,7 @@ use super::*;
 const READER: u64 = 2;
 const OTHER: u64 = 3;
 
-/// A publisher (1) of "a", and two readers.
+/// A publisher (session 1) of "a", and two readers.
 fn published() -> Bench {
     let mut bench = Bench::new();
     for session in [1, READER, OTHER] {
@@ -24,13 +24,13 @@ impl Bench {
         self.ask(session, Ask::Subscribe { sub: SubId(sub), path, track, prefs, want })
     }
 
-    /// The publisher says that it has not what it was asked for; the session then forgets the subscription.
+    /// Reports the log as missing; the session then unsubscribes.
     fn is_missing(&mut self, session: u64, sub: u64, log: LogId) {
         self.ask(1, Ask::Ended { log, epoch: Epoch(1), missing: true });
         self.unsubscribe(session, sub);
     }
 
-    /// Subscribes to missing tracks, one after the other, until a request waits; how many got through.
+    /// Subscribes to missing tracks until a request is queued; returns the number that were not.
     fn miss_until_braked(&mut self, session: u64) -> u64 {
         for sub in 0.. {
             match opened(&self.subscribe_to(session, sub, &format!("missing-{session}-{sub}"))) {
@@ -42,7 +42,7 @@ impl Bench {
     }
 }
 
-/// The log that a publisher was asked for.
+/// Log of the first open order in `actions`.
 fn opened(actions: &[Action]) -> Option<LogId> {
     actions.iter().find_map(|action| match action {
         Action::Order { order: Order::Open { log, .. }, .. } => Some(*log),
@@ -77,16 +77,16 @@ fn track_that_ended_is_asked_for_again_at_once() {
 }
 
 #[test]
-fn session_that_mostly_misses_waits_and_others_do_not() {
+fn session_with_mostly_missing_tracks_is_braked() {
     let mut bench = published();
     let passed = bench.miss_until_braked(READER);
     assert_eq!(passed, u64::from(limits::BRAKE_MISSES));
     assert_eq!(bench.core.tally(), tally(|t| t.braked = 1));
-    // What flows already is there at once, and whoever does not miss is asked for at once.
+    // Open tracks are attached at once, and sessions without misses are not delayed.
     let flowing = opened(&bench.subscribe_to(OTHER, 0, "real")).unwrap();
     assert_eq!(bench.subscribe_to(READER, 1_000, "real"), [attach(READER, 1_000, flowing)]);
     assert!(opened(&bench.subscribe_to(OTHER, 1, "real-2")).is_some());
-    // One in each interval.
+    // One request per interval.
     for n in 1..4 {
         assert_eq!(bench.subscribe_to(READER, 2_000 + n, &format!("more-{n}")), []);
     }
@@ -100,7 +100,7 @@ fn session_that_mostly_misses_waits_and_others_do_not() {
 }
 
 #[test]
-fn braked_requests_have_a_limit_and_one_past_it_is_refused() {
+fn braked_request_past_the_limit_is_refused() {
     let mut bench = published();
     let first = bench.miss_until_braked(READER);
     let most = limits::BRAKE_WAITING as u64;
@@ -109,7 +109,7 @@ fn braked_requests_have_a_limit_and_one_past_it_is_refused() {
     }
     let past = first + most;
     assert_eq!(bench.subscribe_to(READER, past, "past"), no(StreamCode::EXCESSIVE_LOAD, READER, past));
-    // One that is taken back makes room; what is left goes with its session.
+    // A cancelled request frees its place; the rest is dropped with the session.
     assert_eq!(bench.unsubscribe(READER, first + 1), []);
     assert_eq!(bench.subscribe_to(READER, past + 1, "more"), []);
     assert_eq!(bench.core.tally(), tally(|t| (t.braked, t.brake_refused) = (most + 1, 1)));
@@ -118,7 +118,7 @@ fn braked_requests_have_a_limit_and_one_past_it_is_refused() {
 }
 
 #[test]
-fn brake_lets_go_once_its_session_asks_less() {
+fn brake_is_released_once_its_session_asks_less() {
     let mut bench = published();
     let first = bench.miss_until_braked(READER);
     bench.unsubscribe(READER, first);
@@ -140,7 +140,7 @@ fn relay_of_the_cluster_is_not_braked() {
 }
 
 #[test]
-fn session_whose_tracks_are_mostly_there_is_not_braked() {
+fn session_with_mostly_found_tracks_is_not_braked() {
     let mut bench = published();
     for sub in 0..400 {
         let log = opened(&bench.subscribe_to(READER, sub, &format!("{sub}"))).expect("asked at once");
@@ -159,7 +159,7 @@ fn unread_log_keeps_no_stream_that_others_wait_for() {
     assert_eq!(bench.unsubscribe(READER, 0), [], "it lingers");
     let close = |log| [to(1, Order::Close { log }), Action::Retire { log }];
     assert_eq!(bench.ask(1, Ask::StreamsBlocked { blocked: true }), close(unread));
-    // Whoever joins meanwhile has a place in line of its own.
+    // A session that joins while the request is queued gets its own place in the queue.
     let asked = to(1, Order::Asked { log: read, asker: SessionId(OTHER) });
     assert_eq!(bench.subscribe_to(OTHER, 0, "y"), [asked, attach(OTHER, 0, read)]);
     bench.unsubscribe(OTHER, 0);
@@ -172,7 +172,7 @@ fn unread_log_keeps_no_stream_that_others_wait_for() {
 }
 
 #[test]
-fn publisher_is_asked_on_behalf_of_the_session_that_reads() {
+fn open_order_names_the_reading_session() {
     let mut core = Core::new(Config::new(Hop(SELF)));
     let now = Instant::now();
     for session in [1, READER] {

@@ -1,4 +1,4 @@
-//! Publishers that vanish without a word.
+//! Publishers that vanish without a close.
 
 use relay_model::limits;
 
@@ -16,7 +16,7 @@ fn flowing(takeover: Takeover) -> (Bench, LogId) {
 }
 
 #[test]
-fn who_vanishes_stays_on_the_board_until_the_linger_is_over() {
+fn vanished_route_stays_on_the_board_until_the_linger_ends() {
     let (mut bench, log) = flowing(Takeover::Any);
     assert_eq!(bench.vanish(1), []);
     let counts = bench.core.counts();
@@ -44,11 +44,11 @@ fn a_publisher_that_returns_beats_its_ghost_in_one_update() {
 }
 
 #[test]
-fn a_failover_is_one_update_after_the_hold_back_and_no_end() {
+fn failover_is_one_update_after_the_hold_back() {
     let (mut bench, log) = flowing(Takeover::Any);
     bench.open(2);
     bench.announce(2, "a", &[7, 8], 5);
-    // Data does not wait.
+    // Data moves at once.
     assert_eq!(bench.vanish(1), [fence(log, 2), open_order(2, log, 2, "a")]);
     assert_eq!(bench.pass(HOLD_BACK - TICK), []);
     assert_eq!(bench.pass(TICK), [board("a", &[(2, &[7, 8], 5)])]);
@@ -69,7 +69,7 @@ fn a_new_price_beside_a_ghost_does_not_end_its_hold_back() {
 }
 
 #[test]
-fn readers_turn_to_another_publisher_when_the_hold_back_is_over() {
+fn readers_move_to_another_publisher_after_the_hold_back() {
     let (mut bench, log) = flowing(Takeover::Any);
     bench.open(2);
     bench.announce(2, "a", &[8], 5);
@@ -81,7 +81,7 @@ fn readers_turn_to_another_publisher_when_the_hold_back_is_over() {
 }
 
 #[test]
-fn another_publisher_that_comes_in_the_hold_back_takes_over_when_it_is_over() {
+fn publisher_announced_in_hold_back_takes_over_after_it() {
     let (mut bench, log) = flowing(Takeover::Any);
     bench.vanish(1);
     bench.pass(HOLD_BACK / 2);
@@ -92,7 +92,7 @@ fn another_publisher_that_comes_in_the_hold_back_takes_over_when_it_is_over() {
 }
 
 #[test]
-fn another_publisher_that_comes_after_the_hold_back_takes_over_at_once() {
+fn publisher_announced_after_hold_back_takes_over_at_once() {
     let (mut bench, log) = flowing(Takeover::Any);
     bench.vanish(1);
     bench.pass(HOLD_BACK);
@@ -103,20 +103,20 @@ fn another_publisher_that_comes_after_the_hold_back_takes_over_at_once() {
 }
 
 #[test]
-fn who_asks_for_a_ghost_waits_for_its_return_in_the_log_that_waits() {
+fn subscription_to_a_ghost_joins_the_suspended_log() {
     let (mut bench, log) = flowing(Takeover::Any);
     bench.vanish(1);
     bench.open(3);
     assert_eq!(bench.subscribe(3, 0, "a"), [attach(3, 0, log)]);
     bench.pass(LINGER - TICK);
     assert_eq!(bench.subscribe(3, 1, "a"), [attach(3, 1, log)]);
-    // Its linger is that of the log.
+    // The ghost and the log have the same linger.
     assert_eq!(bench.pass(TICK), [ended(log), board("a", &[])]);
     bench.everyone_leaves();
 }
 
 #[test]
-fn who_asks_for_another_track_of_a_ghost_waits_for_its_return() {
+fn subscription_to_a_new_track_of_a_ghost_waits() {
     let mut bench = Bench::new();
     (1..=3).for_each(|session| bench.open(session));
     bench.announce(1, "a", &[7], 1);
@@ -146,7 +146,7 @@ fn a_log_that_waits_for_a_ghost_has_a_linger_of_its_own() {
 }
 
 #[test]
-fn a_ghost_serves_nobody_it_did_not_serve_alive() {
+fn ghost_serves_only_readers_its_route_may_serve() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.announce(1, "a", &[7, 8], 1);
@@ -159,7 +159,7 @@ fn a_ghost_serves_nobody_it_did_not_serve_alive() {
 }
 
 #[test]
-fn nobody_waits_for_a_ghost_where_somebody_lives() {
+fn subscription_beside_a_live_route_does_not_wait_for_a_ghost() {
     let mut bench = Bench::new();
     (1..=2).for_each(|session| bench.open(session));
     bench.announce(1, "a", &[7], 1);
@@ -182,7 +182,7 @@ fn a_live_route_serves_before_a_better_ghost() {
 }
 
 #[test]
-fn ghosts_have_a_limit_and_past_it_who_goes_is_gone_at_once() {
+fn route_past_the_ghost_limit_is_withdrawn_at_once() {
     let mut core = Core::new(Config::new(Hop(SELF)));
     let now = Instant::now();
     let publish = |core: &mut Core, session: usize, paths: usize| {
@@ -231,7 +231,7 @@ fn ghost_memory_has_a_limit() {
 }
 
 #[test]
-fn nothing_is_left_of_who_vanished_once_the_linger_is_over() {
+fn vanished_sessions_leave_nothing_after_the_linger() {
     let mut bench = Bench::new();
     for session in 1..=20 {
         bench.open(session);
@@ -250,7 +250,7 @@ fn nothing_is_left_of_who_vanished_once_the_linger_is_over() {
     bench.everyone_leaves();
 }
 
-/// Sessions 1 and 2 of the last thousand announce `a`; 1 withdraws, and that shows at once.
+/// The two last sessions announce `a`; the first withdraws, which is shown at once as ghosts are full.
 fn say_goodbye_beside_another(core: &mut Core, now: Instant) {
     let ask = |core: &mut Core, session: u64, ask: Ask| {
         core.handle(Event::Ask { session: SessionId(session), ask }, now);
@@ -268,7 +268,7 @@ fn say_goodbye_beside_another(core: &mut Core, now: Instant) {
 }
 
 #[test]
-fn who_asks_by_the_numbers_of_a_ghost_is_not_answered_by_another() {
+fn subscription_by_group_of_a_ghost_gets_no_other_publisher() {
     let mut bench = Bench::new();
     (1..=4).for_each(|id| bench.open(id));
     bench.announce(1, "a", &[7], 1);
@@ -278,7 +278,7 @@ fn who_asks_by_the_numbers_of_a_ghost_is_not_answered_by_another() {
         let prefs = Prefs { start, ..Prefs::default() };
         Ask::Subscribe { sub: SubId(sub), path: path("a"), track: track("video"), prefs, want: Want::Live }
     };
-    // It is still shown 7, whose group 5 is none of 8's.
+    // Publisher 7 is still advertised, and group 5 of 7 is not group 5 of 8.
     let actions = bench.ask(3, ask(1, relay_model::Start::Group(5)));
     assert!(
         actions.iter().any(|action| matches!(
@@ -287,7 +287,7 @@ fn who_asks_by_the_numbers_of_a_ghost_is_not_answered_by_another() {
         )),
         "{actions:?}"
     );
-    // Who asks for whatever is latest gets it.
+    // A reader of the latest group is attached.
     let actions = bench.ask(4, ask(1, relay_model::Start::Latest));
     assert!(actions.iter().any(|action| matches!(action, Action::Order { order: Order::Attach { .. }, .. })));
     bench.pass(limits::HOLD_BACK);

@@ -1,4 +1,4 @@
-//! Routes that are withdrawn with a word.
+//! Withdrawn routes.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn flowing() -> (Bench, LogId) {
     (bench, log)
 }
 
-/// The same, and session 2 stands in for it.
+/// As `flowing`, and session 2 has another route to the same publisher.
 fn with_a_stand_in() -> (Bench, LogId) {
     let (mut bench, log) = flowing();
     bench.open(2);
@@ -20,8 +20,8 @@ fn with_a_stand_in() -> (Bench, LogId) {
     (bench, log)
 }
 
-/// A relay hears of publisher 7, at relay 20, from there and from relay 30, which has it from there too.
-/// Session 9 reads it.
+/// A relay with routes to publisher 7 from relay 20, which serves it, and from relay 30, which has it from
+/// relay 20 too. Session 9 reads it.
 fn triangle() -> (Bench, LogId) {
     let mut bench = Bench::new();
     [1, 2, 9].into_iter().for_each(|session| bench.open(session));
@@ -31,13 +31,13 @@ fn triangle() -> (Bench, LogId) {
     (bench, log)
 }
 
-/// All that is shown of `actions`.
+/// Board updates in `actions`.
 fn shown(actions: &[Action]) -> Vec<&Action> {
     actions.iter().filter(|action| matches!(action, Action::Board { .. })).collect()
 }
 
 #[test]
-fn a_goodbye_shows_at_once_where_nothing_else_is() {
+fn withdrawal_of_the_only_route_shows_at_once() {
     for withdraws in [true, false] {
         let (mut bench, _) = flowing();
         let actions = if withdraws { bench.unannounce(1, "a") } else { bench.close(1) };
@@ -48,7 +48,7 @@ fn a_goodbye_shows_at_once_where_nothing_else_is() {
 }
 
 #[test]
-fn a_goodbye_beside_another_publisher_shows_when_the_hold_back_is_over() {
+fn withdrawal_beside_another_publisher_shows_after_hold_back() {
     let (mut bench, _) = flowing();
     bench.open(2);
     bench.announce(2, "a", &[8], 5);
@@ -63,7 +63,7 @@ fn a_goodbye_beside_another_publisher_shows_when_the_hold_back_is_over() {
 }
 
 #[test]
-fn a_log_stays_with_who_withdraws_it_until_that_shows_and_then_moves_to_the_stand_in() {
+fn log_moves_to_stand_in_when_the_withdrawal_shows() {
     let (mut bench, log) = with_a_stand_in();
     assert_eq!(bench.unannounce(1, "a"), []);
     assert_eq!(bench.pass(HOLD_BACK - TICK), []);
@@ -80,7 +80,7 @@ fn a_log_stays_with_who_withdraws_it_until_that_shows_and_then_moves_to_the_stan
 }
 
 #[test]
-fn who_withdraws_beside_a_stand_in_can_still_say_the_end() {
+fn withdrawn_writer_can_still_end_its_log() {
     let (mut bench, log) = with_a_stand_in();
     bench.unannounce(1, "a");
     bench.pass(HOLD_BACK / 2);
@@ -92,7 +92,7 @@ fn who_withdraws_beside_a_stand_in_can_still_say_the_end() {
 }
 
 #[test]
-fn a_log_moves_at_once_when_who_withdrew_it_closes() {
+fn log_moves_at_once_when_its_withdrawn_session_closes() {
     for vanished in [true, false] {
         let (mut bench, log) = with_a_stand_in();
         bench.unannounce(1, "a");
@@ -104,7 +104,7 @@ fn a_log_moves_at_once_when_who_withdrew_it_closes() {
 }
 
 #[test]
-fn what_is_announced_again_within_the_hold_back_was_never_gone() {
+fn route_announced_again_within_hold_back_causes_no_update() {
     let (mut bench, log) = with_a_stand_in();
     assert_eq!(bench.unannounce(1, "a"), []);
     bench.pass(HOLD_BACK / 2);
@@ -117,7 +117,7 @@ fn what_is_announced_again_within_the_hold_back_was_never_gone() {
 }
 
 #[test]
-fn what_is_withdrawn_again_is_held_back_anew() {
+fn second_withdrawal_starts_a_new_hold_back() {
     let (mut bench, _) = with_a_stand_in();
     bench.unannounce(1, "a");
     bench.pass(HOLD_BACK / 2);
@@ -129,7 +129,7 @@ fn what_is_withdrawn_again_is_held_back_anew() {
 }
 
 #[test]
-fn all_goes_at_once_when_the_last_route_does() {
+fn withdrawal_of_the_last_route_withdraws_all() {
     let (mut bench, _) = with_a_stand_in();
     bench.unannounce(1, "a");
     bench.pass(HOLD_BACK / 2);
@@ -140,30 +140,30 @@ fn all_goes_at_once_when_the_last_route_does() {
 }
 
 #[test]
-fn who_said_goodbye_is_no_last_resort() {
+fn withdrawn_route_is_no_last_resort() {
     let (mut bench, _) = with_a_stand_in();
     bench.unannounce(1, "a");
-    // Only who vanished is waited for.
+    // Only a vanished publisher is waited for.
     assert_eq!(bench.vanish(2), [board("a", &[(2, &[7, 8], 5)])]);
     assert_eq!(bench.pass(HOLD_BACK), []);
     bench.everyone_leaves();
 }
 
 #[test]
-fn nobody_is_served_by_who_said_goodbye() {
+fn withdrawn_route_serves_no_new_readers() {
     let (mut bench, _) = flowing();
     [2, 3].into_iter().for_each(|session| bench.open(session));
     bench.announce(2, "a", &[8], 5);
     bench.unannounce(1, "a");
     let log = bench.attached(3, 0, "a");
     assert_eq!(bench.model.writes(SessionId(2)), [log]);
-    // The only one it could have been served by is itself.
+    // Its only other route would be its own.
     assert_eq!(bench.subscribe(2, 0, "a"), [refuse(2, 0, StreamCode::UNROUTABLE)]);
     bench.everyone_leaves();
 }
 
 #[test]
-fn who_said_goodbye_may_drain_and_go() {
+fn session_with_a_withdrawn_route_may_drain_and_close() {
     let (mut bench, _) = with_a_stand_in();
     bench.unannounce(1, "a");
     assert_eq!(bench.ask(1, Ask::Draining), []);
@@ -173,7 +173,7 @@ fn who_said_goodbye_may_drain_and_go() {
 }
 
 #[test]
-fn a_publisher_that_moves_with_a_goodbye_is_one_update() {
+fn publisher_moving_after_a_withdrawal_is_one_update() {
     let (mut bench, _) = flowing();
     [2, 3].into_iter().for_each(|session| bench.open(session));
     bench.announce(2, "a", &[8], 9);
@@ -185,10 +185,10 @@ fn a_publisher_that_moves_with_a_goodbye_is_one_update() {
 }
 
 #[test]
-fn a_publisher_that_leaves_a_triangle_is_one_update_to_who_watches_at_the_other_corners() {
+fn withdrawal_in_a_triangle_is_one_update_for_readers() {
     let (mut bench, log) = triangle();
     assert_eq!(bench.unannounce(1, "a"), [fading("a", &[(1, &[7, 20], 1)])]);
-    // What the other corner says is about to be taken back: nobody is sent there.
+    // The other relay is about to withdraw too: its route is not used.
     assert_eq!(bench.subscribe(9, 1, "a"), [refuse(9, 1, StreamCode::UNROUTABLE)]);
     assert_eq!(bench.pass(TICK * 20), []);
     assert_eq!(bench.unannounce(2, "a"), [board("a", &[])]);
@@ -200,7 +200,7 @@ fn a_publisher_that_leaves_a_triangle_is_one_update_to_who_watches_at_the_other_
 }
 
 #[test]
-fn what_others_pass_on_counts_again_if_they_do_not_take_it_back() {
+fn relayed_route_counts_again_after_the_hold_back() {
     let (mut bench, log) = triangle();
     bench.unannounce(1, "a");
     assert_eq!(bench.pass(HOLD_BACK - TICK), []);
@@ -211,11 +211,11 @@ fn what_others_pass_on_counts_again_if_they_do_not_take_it_back() {
 }
 
 #[test]
-fn a_broadcast_that_goes_on_beyond_another_corner_is_never_gone_for_readers() {
+fn broadcast_with_another_publisher_stays_visible_to_readers() {
     let (mut bench, _) = triangle();
     assert_eq!(shown(&bench.unannounce(1, "a")), [&fading("a", &[(1, &[7, 20], 1)])]);
     bench.pass(HOLD_BACK - TICK);
-    // The other corner has a publisher behind it that it had no reason to tell of.
+    // The other relay knows another publisher that it had no reason to advertise.
     let actions = bench.announce(2, "a", &[8, 30], 4);
     let Some(Action::Board { routes, .. }) = shown(&actions).last() else { panic!("{actions:?}") };
     assert!(!routes.is_empty() && routes.iter().all(|route| !route.fading), "{routes:?}");
@@ -223,7 +223,7 @@ fn a_broadcast_that_goes_on_beyond_another_corner_is_never_gone_for_readers() {
 }
 
 #[test]
-fn what_others_say_after_the_goodbye_of_a_relay_counts() {
+fn announce_after_the_withdrawal_of_a_relay_counts() {
     let (mut bench, _) = triangle();
     bench.unannounce(1, "a");
     let again = bench.announce(2, "a", &[7, 20, 30], 3);
@@ -232,7 +232,7 @@ fn what_others_say_after_the_goodbye_of_a_relay_counts() {
 }
 
 #[test]
-fn what_others_pass_on_counts_while_the_relay_itself_offers_it_elsewhere() {
+fn relayed_route_counts_while_its_relay_has_another_session() {
     let (mut bench, log) = triangle();
     bench.open(3);
     bench.announce(3, "a", &[7, 20], 5);
@@ -244,7 +244,7 @@ fn what_others_pass_on_counts_while_the_relay_itself_offers_it_elsewhere() {
 }
 
 #[test]
-fn a_relay_that_closes_or_loops_says_nothing_of_what_others_pass_on() {
+fn close_or_loop_of_a_relay_does_not_silence_relayed_routes() {
     for closes in [true, false] {
         let (mut bench, _) = triangle();
         let actions = if closes { bench.close(1) } else { bench.announce(1, "a", &[7, SELF, 20], 1) };
@@ -255,9 +255,9 @@ fn a_relay_that_closes_or_loops_says_nothing_of_what_others_pass_on() {
 }
 
 #[test]
-fn a_publisher_that_leaves_says_nothing_of_where_else_it_is() {
+fn withdrawal_by_a_publisher_does_not_silence_other_routes() {
     let (mut bench, log) = with_a_stand_in();
-    // 7 is no relay, if it is in the chain of the other.
+    // 7 is the publisher, not a relay of the other chain.
     assert_eq!(bench.unannounce(1, "a"), []);
     bench.pass(HOLD_BACK);
     assert_eq!(bench.model.writes(SessionId(2)), [log]);

@@ -1,4 +1,4 @@
-//! What is served, for people.
+//! Listings of served broadcasts.
 
 use super::*;
 use crate::{BroadcastSeen, Listing, Look};
@@ -16,7 +16,7 @@ fn paths(listing: &Listing) -> Vec<&str> {
 }
 
 #[test]
-fn a_listing_shows_who_publishes_and_how_many_sessions_watch() {
+fn listing_shows_the_publisher_and_counts_viewers() {
     let mut bench = Bench::new();
     (1..=3).for_each(|session| bench.open(session));
     bench.announce(1, "a", &[7], 1);
@@ -40,14 +40,14 @@ fn a_listing_shows_who_publishes_and_how_many_sessions_watch() {
 }
 
 #[test]
-fn what_is_not_served_any_more_is_not_listed() {
+fn unserved_broadcasts_are_not_listed() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.announce(1, "a", &[7], 1);
     bench.announce(1, "b", &[7], 1);
     bench.unannounce(1, "a");
     assert_eq!(paths(&all(&bench)), ["b"]);
-    // Expected back, but not here.
+    // Expected back, but not served.
     bench.vanish(1);
     assert_eq!(all(&bench), Listing::default());
     bench.everyone_leaves();

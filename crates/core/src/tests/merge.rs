@@ -1,11 +1,11 @@
-//! Logs of one track that come to one writer.
+//! Logs of one track with the same writer.
 
 use relay_model::limits::MERGE;
 
 use super::*;
 
-/// Sessions 1 and 2 lead to publisher 7; session 3 reads by way of 1, session 4 may not, and reads by way
-/// of 2. Then 1 withdraws. The logs of 3 and 4.
+/// Sessions 1 and 2 have routes to publisher 7; session 3 reads through 1, and session 4, which may not,
+/// through 2. Returns the logs of 3 and 4.
 fn twins() -> (Bench, LogId, LogId) {
     let mut bench = Bench::new();
     (1..=3).for_each(|session| bench.open(session));
@@ -18,7 +18,7 @@ fn twins() -> (Bench, LogId, LogId) {
     (bench, moving, staying)
 }
 
-/// Session 1 goes, and `moving` has come to session 2.
+/// Closes session 1, so that `moving` gets session 2 as its writer.
 fn meet(bench: &mut Bench, moving: LogId) {
     bench.close(1);
     bench.pass(HOLD_BACK);
@@ -26,13 +26,13 @@ fn meet(bench: &mut Bench, moving: LogId) {
 }
 
 #[test]
-fn two_logs_that_come_to_one_writer_become_one_and_their_readers_go_over() {
+fn logs_with_the_same_writer_are_merged_with_their_readers() {
     let (mut bench, moving, staying) = twins();
     meet(&mut bench, moving);
     let merged = [attach(3, 0, staying), to(2, Order::Close { log: moving }), Action::Retire { log: moving }];
     assert_eq!(bench.pass(MERGE), merged);
     assert_eq!(bench.core.tally(), Tally { merged: 1, ..Tally::default() });
-    // It is an ordinary reader of the other one.
+    // The moved reader is an ordinary reader of the other log.
     assert_eq!(bench.unsubscribe(4, 0), []);
     assert_eq!(bench.unsubscribe(3, 0), []);
     assert_eq!(bench.pass(LINGER), [to(2, Order::Close { log: staying }), Action::Retire { log: staying }]);
@@ -40,7 +40,7 @@ fn two_logs_that_come_to_one_writer_become_one_and_their_readers_go_over() {
 }
 
 #[test]
-fn what_a_reader_waits_for_is_asked_for_in_the_log_it_goes_over_to() {
+fn pull_of_a_merged_reader_moves_to_the_other_log() {
     let (mut bench, moving, staying) = twins();
     meet(&mut bench, moving);
     bench.pull(3, 0, 5);
@@ -51,7 +51,7 @@ fn what_a_reader_waits_for_is_asked_for_in_the_log_it_goes_over_to() {
 }
 
 #[test]
-fn logs_that_part_again_stay_as_they_are() {
+fn logs_that_part_before_the_merge_stay_separate() {
     let (mut bench, moving, staying) = twins();
     meet(&mut bench, moving);
     bench.open(5);
@@ -63,7 +63,7 @@ fn logs_that_part_again_stay_as_they_are() {
 }
 
 #[test]
-fn who_reads_for_two_asks_for_what_both_want() {
+fn merged_log_requests_the_union_of_preferences() {
     let (mut bench, moving, _) = twins();
     let prefs = Prefs { priority: 200, ..Prefs::default() };
     bench.ask(3, Ask::Update { sub: SubId(0), prefs });

@@ -1,4 +1,4 @@
-//! What the store and the workers would make of the actions, written without a look at the core.
+//! Reference model of the store and the workers, written independently of the core.
 
 mod place;
 
@@ -21,11 +21,11 @@ struct Peer {
     permit: Permit,
     exclude: Option<Hop>,
     draining: bool,
-    /// Asked and not answered.
+    /// Requested and not answered.
     waiting: BTreeMap<SubId, (Path, TrackName)>,
     /// Answered with a log.
     attached: BTreeMap<SubId, LogId>,
-    /// The old group a subscription waits for.
+    /// Old group a subscription waits for.
     pulls: BTreeMap<SubId, u64>,
     killed: bool,
 }
@@ -37,9 +37,9 @@ struct Store {
     publisher: Option<Hop>,
     hops: Option<Hops>,
     open: Option<SessionId>,
-    /// Who wrote it until the order that was just given.
+    /// Writer until the order just given.
     closed: Option<SessionId>,
-    /// Since when nobody writes it.
+    /// Time since when it has no writer.
     silent: Instant,
     over: bool,
 }
@@ -48,13 +48,13 @@ struct Store {
 pub(super) struct Model {
     takeover: Takeover,
     now: Instant,
-    /// When the timers last ran.
+    /// Time of the last timer run.
     ticked: Instant,
     peers: BTreeMap<SessionId, Peer>,
     places: BTreeMap<Path, Place>,
     logs: BTreeMap<LogId, Store>,
     created: BTreeSet<LogId>,
-    /// Pulls that the writer of the log has the order for.
+    /// Pulls ordered from the writer of the log.
     pulling: BTreeSet<(LogId, u64)>,
     board: BTreeMap<Path, Vec<Route>>,
     /// The session whose subscription is being handled.
@@ -84,17 +84,17 @@ impl Model {
         self.peers.keys().copied().collect()
     }
 
-    /// Logs a session was told to open and did not end.
+    /// Logs a session was ordered to open and did not end.
     pub(super) fn writes(&self, session: SessionId) -> Vec<LogId> {
         self.logs.iter().filter(|(_, log)| log.open == Some(session)).map(|(id, _)| *id).collect()
     }
 
-    /// The newest writer of a log; 0 when there is none.
+    /// Epoch of the newest writer of a log; 0 without one.
     pub(super) fn epoch(&self, log: LogId) -> Epoch {
         Epoch(self.logs.get(&log).map_or(0, |state| state.epoch))
     }
 
-    /// The timers are about to run.
+    /// Prepares for a timer run.
     pub(super) fn tick(&mut self, now: Instant) {
         (self.now, self.ticked, self.asking, self.revised) = (now, now, None, None);
     }
@@ -139,14 +139,14 @@ impl Model {
         }
     }
 
-    /// A subscription that was served is refused.
+    /// Removes a served subscription that was refused by a revision.
     fn expel(&mut self, session: SessionId, sub: SubId) {
-        assert_eq!(self.revised, Some(session), "answered what was not asked");
+        assert_eq!(self.revised, Some(session), "answer without a request");
         let peer = self.peers.get_mut(&session).unwrap();
-        let log = peer.attached.remove(&sub).expect("refused what was never asked");
+        let log = peer.attached.remove(&sub).expect("refused an unknown subscription");
         peer.pulls.remove(&sub);
         let path = &self.logs[&log].track.0;
-        assert!(!peer.permit.subscribe().allows(path), "refused what is allowed");
+        assert!(!peer.permit.subscribe().allows(path), "refused an allowed path");
     }
 
     fn before_ask(&mut self, session: SessionId, ask: &Ask) {
@@ -223,7 +223,7 @@ impl Model {
         self.pulling.retain(|(other, _)| *other != log);
     }
 
-    /// Nobody waits for `group` of `log` any more; for none of its groups without one.
+    /// Ends the waits for `group` of `log`, or for all its groups if `None`.
     fn stop_pulls(&mut self, log: LogId, group: Option<u64>) {
         for Peer { attached, pulls, .. } in self.peers.values_mut() {
             pulls
@@ -236,20 +236,20 @@ impl Model {
             Action::Order { session, order } => self.order(*session, order),
             Action::Board { path, routes } => {
                 let shown = self.board.get(path).map_or(&[][..], |routes| routes);
-                assert_ne!(shown, routes, "a board entry that changes nothing");
+                assert_ne!(shown, routes, "board update without a change");
                 self.board.insert(path.clone(), routes.clone());
                 self.board.retain(|_, routes| !routes.is_empty());
             }
             Action::Create { log } => {
                 assert!(self.created.insert(*log), "an id was reused");
                 if self.asking.is_none() {
-                    // One that was braked: tests subscribe in the order of keys.
+                    // A braked subscription: tests subscribe in the order of keys.
                     self.asking = self.peers.iter().find_map(|(session, peer)| {
                         let (path, track) = peer.waiting.values().next()?.clone();
                         Some((*session, path, track))
                     });
                 }
-                let (_, path, track) = self.asking.clone().expect("a log nobody asked for");
+                let (_, path, track) = self.asking.clone().expect("log without a request");
                 self.assert_needed();
                 let state = Store {
                     epoch: 0,
@@ -264,18 +264,18 @@ impl Model {
                 self.logs.insert(*log, state);
             }
             Action::Fence { log, epoch } => {
-                let state = self.logs.get_mut(log).expect("fenced a log that is not there");
+                let state = self.logs.get_mut(log).expect("fenced a log that does not exist");
                 assert!(!state.over, "fenced an ended log");
                 assert_eq!(epoch.0, state.epoch + 1, "epochs grow by one");
                 state.epoch = epoch.0;
             }
             Action::End { log, .. } => {
-                let state = self.logs.get(log).expect("ended a log that is not there");
+                let state = self.logs.get(log).expect("ended a log that does not exist");
                 assert!(!state.over && state.open.is_none(), "ended under its writer");
                 self.end(*log);
             }
             Action::Retire { log } => {
-                let state = self.logs.remove(log).expect("retired a log that is not there");
+                let state = self.logs.remove(log).expect("retired a log that does not exist");
                 assert_eq!(state.open, None, "retired under its writer");
                 assert!(
                     self.peers.values().all(|p| p.attached.values().all(|l| l != log)),
@@ -286,33 +286,47 @@ impl Model {
     }
 
     fn order(&mut self, session: SessionId, order: &Order) {
-        assert!(self.peers.contains_key(&session), "an order to a session that is gone: {order:?}");
+        assert!(self.peers.contains_key(&session), "an order to a session that is closed: {order:?}");
         match order {
             Order::Open { log, epoch, path, publisher, track, .. } => {
-                let entry = self.places[path].live(session).expect("asked who does not publish it");
+                let entry =
+                    self.places[path].live(session).expect("opened on a session that does not publish it");
                 assert_eq!(entry.hops.first(), Some(publisher), "asked for another publisher");
                 self.open(session, *log, *epoch, path, track);
             }
             Order::Prefs { log, .. } => assert_eq!(self.logs[log].open, Some(session), "prefs to no writer"),
             Order::Close { log } => {
-                let state = self.logs.get_mut(log).expect("closed a log that is not there");
-                assert_eq!(state.open.take(), Some(session), "closed what was not open");
+                let state = self.logs.get_mut(log).expect("closed a log that does not exist");
+                assert_eq!(state.open.take(), Some(session), "closed by order a log that was not open");
                 state.closed = Some(session);
                 let (read, state) = (self.is_read(*log), &self.logs[log]);
                 let place = self.places.get(&state.track.0).filter(|_| read);
                 let leaving = place.is_some_and(|place| place.is_leaving(session, state.publisher));
                 let over = place.is_some_and(|place| place.is_over(session, self.takeover, self.ticked));
-                assert!(!leaving || over || self.revised == Some(session), "did not get to say its end");
+                assert!(
+                    !leaving || over || self.revised == Some(session),
+                    "closed before it could deliver its end"
+                );
                 self.pulling.retain(|(other, _)| other != log);
             }
             Order::Pull { log, group, .. } => {
-                assert_eq!(self.logs[log].open, Some(session), "a pull from no writer");
+                assert_eq!(
+                    self.logs[log].open,
+                    Some(session),
+                    "pull ordered from a session that is not the writer"
+                );
                 assert!(self.pulling.insert((*log, *group)), "a second pull of one group");
             }
-            Order::Asked { log, .. } => assert_eq!(self.logs[log].open, Some(session), "asked no writer"),
+            Order::Asked { log, .. } => {
+                assert_eq!(self.logs[log].open, Some(session), "sent to a session that is not the writer")
+            }
             Order::DropPull { log, group } => {
-                assert_eq!(self.logs[log].open, Some(session), "a pull dropped by no writer");
-                assert!(self.pulling.remove(&(*log, *group)), "dropped what was not pulled");
+                assert_eq!(
+                    self.logs[log].open,
+                    Some(session),
+                    "pull cancelled at a session that is not the writer"
+                );
+                assert!(self.pulling.remove(&(*log, *group)), "cancelled an unknown pull");
             }
             Order::Attach { sub, log } => self.attach(session, *sub, *log),
             Order::Refuse { sub, code } => {
@@ -321,7 +335,7 @@ impl Model {
                     return self.expel(session, *sub);
                 };
                 if *code == StreamCode::UNROUTABLE && self.peers[&session].permit.subscribe().allows(&path) {
-                    assert!(self.resolve(session, &path).is_none(), "refused what could be served");
+                    assert!(self.resolve(session, &path).is_none(), "refused although a route serves it");
                 }
             }
             Order::Kill { .. } => self.peers.get_mut(&session).unwrap().killed = true,
@@ -332,12 +346,12 @@ impl Model {
         let peer = self.peers.get_mut(&session).unwrap();
         if let Some(before) = peer.attached.insert(sub, log) {
             let (before, after) = (&self.logs[&before], &self.logs[&log]);
-            assert_eq!(before.track, after.track, "went over to another track");
-            assert_eq!(before.publisher, after.publisher, "went over to another publisher");
-            assert!(after.open.is_some() && before.open == after.open, "went over to another writer");
+            assert_eq!(before.track, after.track, "moved to another track");
+            assert_eq!(before.publisher, after.publisher, "moved to another publisher");
+            assert!(after.open.is_some() && before.open == after.open, "moved to another writer");
             return;
         }
-        let wanted = peer.waiting.remove(&sub).expect("answered what was not asked");
+        let wanted = peer.waiting.remove(&sub).expect("answer without a request");
         let best = self.resolve(session, &wanted.0).expect("served what does not exist").clone();
         let state = self.logs.get_mut(&log).unwrap();
         if state.epoch == 0 && state.publisher.is_none() {
@@ -347,9 +361,9 @@ impl Model {
         let peer = self.peers.get_mut(&session).unwrap();
         assert!(!state.over, "attached to an ended log");
         assert_eq!(state.track, wanted, "attached to another track");
-        assert_ne!(state.open, Some(session), "served its own words");
-        assert!(state.open.is_some() || best.vanished.is_some(), "left to wait beside a live route");
-        assert_eq!(state.publisher, best.hops.first().copied(), "served by another than the best");
+        assert_ne!(state.open, Some(session), "served its own content");
+        assert!(state.open.is_some() || best.vanished.is_some(), "suspended beside a live route");
+        assert_eq!(state.publisher, best.hops.first().copied(), "not served by the best route");
         let excluded = peer.exclude.is_some_and(|hop| state.hops.as_ref().unwrap().contains(&hop));
         assert!(!excluded, "served through itself");
         assert!(peer.permit.subscribe().allows(&wanted.0), "served outside its permit");
@@ -357,9 +371,9 @@ impl Model {
 
     fn open(&mut self, session: SessionId, log: LogId, epoch: Epoch, path: &Path, track: &TrackName) {
         let place = &self.places[path];
-        let entry = place.live(session).expect("asked who does not publish it");
+        let entry = place.live(session).expect("opened on a session that does not publish it");
         let mut shown = self.board.get(path).into_iter().flatten();
-        assert!(shown.any(|route| route.session == session), "asked who is not shown");
+        assert!(shown.any(|route| route.session == session), "opened on a session that is not on the board");
         let state = &self.logs[&log];
         assert_eq!(state.open, None, "two upstream asks at once");
         assert!(!state.over, "opened an ended log");
@@ -393,12 +407,12 @@ impl Model {
         readers.into_iter().all(|(session, _)| self.may_read(*session, entry))
     }
 
-    /// The route that serves the session, by the order on the board; a ghost only where nothing lives.
+    /// Route that serves the session, in board order; a ghost only without a live route.
     fn resolve(&self, session: SessionId, path: &Path) -> Option<&Entry> {
         let shown = self.board.get(path)?;
         let entry = |route: &Route| self.places[path].entries.iter().find(|e| e.session == route.session);
         let entries = || shown.iter().filter_map(entry);
-        // Of what is shown, a relay on its way may have taken its word back.
+        // A relay in the chain of a shown route may have withdrawn the path.
         let usable: BTreeSet<SessionId> =
             self.places[path].usable(self.takeover).map(|entry| entry.session).collect();
         let ghost = |entry: &Entry| usable.is_empty() && entry.vanished.is_some() && !entry.gone;
@@ -406,7 +420,7 @@ impl Model {
         entries().find(|entry| serves(entry) && self.may_read(session, entry))
     }
 
-    /// A new log is made only where no other of the track could serve the one who asks.
+    /// Asserts that no other log of the track could serve the asking session.
     fn assert_needed(&self) {
         let (session, path, track) = self.asking.as_ref().unwrap();
         let best = self.resolve(*session, path).expect("a log for nobody");
@@ -422,8 +436,8 @@ impl Model {
         }
     }
 
-    /// After each event: all answered but those that are `braked`, the board shows what is announced, every log comes the best way
-    /// there is, and what is waited for is pulled.
+    /// Checks after each event that all but `braked` requests are answered, the board shows what is
+    /// announced, every log is on its best route, and every wait is pulled.
     pub(super) fn after(&mut self, braked: usize) {
         let waiting: usize = self.peers.values().map(|peer| peer.waiting.len()).sum();
         assert_eq!(waiting, braked, "no answer");
@@ -441,7 +455,10 @@ impl Model {
             place.assert_shown(self.takeover, shown);
         }
         self.places.retain(|_, place| !place.entries.is_empty());
-        assert!(self.board.keys().all(|path| self.places.contains_key(path)), "shows what nobody announces");
+        assert!(
+            self.board.keys().all(|path| self.places.contains_key(path)),
+            "board shows a path that is not announced"
+        );
         for (path, name) in self.logs.values().map(|log| log.track.clone()).collect::<BTreeSet<_>>() {
             self.assert_routed(&path, &name);
         }
@@ -476,14 +493,20 @@ impl Model {
                     self.logs.get_mut(&id).unwrap().hops = Some(own.hops.clone());
                 }
                 None => {
-                    assert!(read, "kept for nobody");
-                    assert!(self.logs[&id].silent + LINGER > self.ticked, "waits too long");
-                    assert!(!usable.iter().any(|entry| same(&entry)), "waits for who is there");
+                    assert!(read, "unread log was kept");
+                    assert!(self.logs[&id].silent + LINGER > self.ticked, "suspended past the linger");
+                    assert!(
+                        !usable.iter().any(|entry| same(&entry)),
+                        "suspended although its publisher has a route"
+                    );
                     let publisher = self.logs[&id].publisher;
                     let ghosts = place.entries.iter().filter(|entry| entry.vanished.is_some() && !entry.gone);
                     let mut back = ghosts.map(|ghost| ghost.hops.first().copied());
                     let expected = back.any(|ghost| ghost == publisher);
-                    assert!(usable.is_empty() || expected, "silent beside another publisher");
+                    assert!(
+                        usable.is_empty() || expected,
+                        "suspended although another publisher replaced its own"
+                    );
                 }
             }
         }
@@ -499,10 +522,10 @@ impl Model {
             wanted.extend(peer.pulls.iter().map(|(sub, group)| (peer.attached[sub], *group)));
         }
         wanted.retain(|(log, _)| self.logs[log].open.is_some());
-        assert_eq!(self.pulling, wanted, "pulled for nobody, or not pulled for somebody");
+        assert_eq!(self.pulling, wanted, "pulls and waiting readers disagree");
     }
 
-    /// The groups that `session` is pulling.
+    /// Groups pulled from `session`.
     pub(super) fn pulls(&self, session: SessionId) -> Vec<(LogId, u64)> {
         self.pulling.iter().filter(|(log, _)| self.logs[log].open == Some(session)).copied().collect()
     }

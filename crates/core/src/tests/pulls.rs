@@ -1,4 +1,4 @@
-//! Old groups: one upstream pull however many wait.
+//! Old groups: one upstream pull for all readers.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn flowing() -> (Bench, LogId) {
 }
 
 #[test]
-fn many_who_wait_for_a_group_cost_one_pull() {
+fn many_readers_of_a_group_cost_one_pull() {
     let (mut bench, log) = flowing();
     assert_eq!(bench.pull(2, 0, 5), [pull(1, log, 5)]);
     assert_eq!(bench.pull(3, 0, 5), []);
@@ -25,13 +25,13 @@ fn many_who_wait_for_a_group_cost_one_pull() {
 }
 
 #[test]
-fn a_pull_is_cancelled_when_the_last_who_waits_leaves() {
+fn pull_is_cancelled_when_its_last_reader_leaves() {
     let (mut bench, log) = flowing();
     bench.pull(2, 0, 5);
     bench.pull(3, 0, 5);
     assert_eq!(bench.unsubscribe(2, 0), []);
     assert_eq!(bench.unsubscribe(3, 0), [drop_pull(1, log, 5)]);
-    // A session that closes leaves, too.
+    // A closing session cancels its pulls too.
     bench.pull(4, 0, 6);
     assert_eq!(bench.vanish(4), [drop_pull(1, log, 6)]);
     assert_eq!(bench.core.counts().pulls, 0);
@@ -49,7 +49,7 @@ fn a_reader_waits_for_the_last_group_it_asked_for() {
 }
 
 #[test]
-fn a_pull_that_is_over_is_not_cancelled_and_may_be_asked_again() {
+fn finished_pull_is_not_cancelled_and_may_be_repeated() {
     let (mut bench, log) = flowing();
     bench.pull(2, 0, 5);
     bench.pull(3, 0, 5);
@@ -61,7 +61,7 @@ fn a_pull_that_is_over_is_not_cancelled_and_may_be_asked_again() {
 }
 
 #[test]
-fn only_the_writer_it_was_ordered_from_ends_a_pull() {
+fn only_the_current_writer_ends_a_pull() {
     let (mut bench, log) = flowing();
     bench.pull(2, 0, 5);
     let stale = |group| Ask::Pulled { log, epoch: Epoch(9), group };
@@ -74,7 +74,7 @@ fn only_the_writer_it_was_ordered_from_ends_a_pull() {
 }
 
 #[test]
-fn a_new_writer_is_asked_for_what_is_waited_for() {
+fn new_writer_gets_the_open_pulls() {
     let (mut bench, log) = flowing();
     bench.pull(2, 0, 5);
     bench.pull(3, 0, 6);
@@ -88,14 +88,14 @@ fn a_new_writer_is_asked_for_what_is_waited_for() {
         pull(5, log, 5),
     ];
     assert_eq!(bench.announce(5, "a", &[7], 0), moved);
-    // What the old one says of it comes too late.
+    // A late report of the old writer is ignored.
     assert_eq!(bench.ask(1, Ask::Pulled { log, epoch: Epoch(1), group: 5 }), []);
     assert_eq!(bench.unsubscribe(2, 0), [drop_pull(5, log, 5)]);
     bench.everyone_leaves();
 }
 
 #[test]
-fn what_is_asked_while_the_publisher_is_away_is_pulled_when_it_is_back() {
+fn pulls_are_ordered_when_the_publisher_is_back() {
     let (mut bench, log) = flowing();
     bench.pull(2, 0, 5);
     assert_eq!(bench.vanish(1), []);
@@ -127,7 +127,7 @@ fn a_log_that_ends_pulls_nothing_more() {
 }
 
 #[test]
-fn a_pull_of_nobody_is_dropped_and_counted() {
+fn pull_of_an_unknown_subscription_is_counted() {
     let (mut bench, _) = flowing();
     assert_eq!(bench.pull(2, 7, 5), []);
     assert_eq!(bench.core.tally(), tally(|t| t.pull_unknown = 1));
@@ -135,7 +135,7 @@ fn a_pull_of_nobody_is_dropped_and_counted() {
 }
 
 #[test]
-fn who_waits_for_a_group_keeps_the_log_read() {
+fn reader_waiting_for_a_group_keeps_the_log_open() {
     let mut bench = Bench::new();
     (1..=2).for_each(|session| bench.open(session));
     bench.announce(1, "a", &[7], 1);

@@ -1,4 +1,4 @@
-//! Random histories: whatever peers do in whatever order, the promises hold after each step.
+//! Random histories: all invariants hold after each step, whatever peers do.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,13 @@ use proptest::{collection::vec, option, prelude::*, sample::Index};
 
 use super::*;
 
-/// How a peer that comes is set up: what it may do, who it is, and the hop it does not want back.
+/// Setup of a new peer: its kind of permit, its subject, and the hop it excludes.
 type Setup = (u8, u8, Option<u64>);
 
 #[derive(Clone, Debug)]
 enum Step {
     Open(Setup),
-    /// Its permit becomes one of these.
+    /// Changes the permit to this kind.
     Revise(Index, u8),
     Close(Index),
     Vanish(Index),
@@ -27,11 +27,11 @@ enum Step {
     Ended(Index, Index),
     Pull(Index, u64, u64),
     Pulled(Index, Index),
-    /// A pull is over that was not ordered, or not from there.
+    /// Reports the end of a pull that was not ordered, or not from this session.
     StrayPulled(Index, u64, u64, u64),
     Stray(Index, u64),
     Pass(u64),
-    /// Time passes and the timers are late.
+    /// Time passes without a timer run.
     Late(u64),
 }
 
@@ -60,7 +60,7 @@ fn cost() -> impl Strategy<Value = Cost> {
     (0..3_u64, 0..2_u64).prop_map(|(warm, cold)| Cost { warm, cold })
 }
 
-/// Any, or one of a relay whose word others pass on.
+/// Any chain, or one of a relay whose routes others pass on.
 fn chain(hop: impl Strategy<Value = u64>) -> impl Strategy<Value = Vec<u64>> {
     let passed_on = prop_oneof![Just(vec![1, 2]), Just(vec![1, 2, 3]), Just(vec![1, 2, 4])];
     prop_oneof![2 => vec(hop, 1..4), 1 => passed_on]
@@ -98,7 +98,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Run {
     bench: Bench,
     next: u64,
-    /// Whose each session is.
+    /// Subject of each session.
     kinds: BTreeMap<u64, u8>,
 }
 
@@ -225,7 +225,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(3_000))]
 
     #[test]
-    fn any_history_keeps_every_promise_and_leaves_nothing(any in any::<bool>(), steps in vec(step(), 1..100)) {
+    fn random_history_keeps_all_invariants_and_leaves_nothing(any in any::<bool>(), steps in vec(step(), 1..100)) {
         let takeover = if any { Takeover::Any } else { Takeover::Identity };
         let mut run = Run { bench: Bench::with(takeover), next: 0, kinds: BTreeMap::new() };
         for step in steps {

@@ -1,4 +1,4 @@
-//! A permit changes while its session lives.
+//! Permit changes of open sessions.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn close(session: u64, log: LogId) -> Action {
 }
 
 #[test]
-fn what_a_narrower_permit_does_not_publish_is_withdrawn_and_its_readers_hear_the_end() {
+fn narrower_permit_withdraws_routes_and_ends_their_logs() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.open(9);
@@ -33,7 +33,7 @@ fn what_a_narrower_permit_does_not_publish_is_withdrawn_and_its_readers_hear_the
 }
 
 #[test]
-fn readers_go_on_through_another_route_of_the_publisher() {
+fn narrower_permit_moves_logs_to_another_route() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.open(2);
@@ -47,20 +47,20 @@ fn readers_go_on_through_another_route_of_the_publisher() {
 }
 
 #[test]
-fn a_log_of_an_earlier_announce_is_cut_off_too() {
+fn narrower_permit_ends_logs_of_withdrawn_routes() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.open(9);
     bench.announce(1, "a", &[7], 1);
     let log = bench.attached(9, 0, "a");
-    // It may say its last groups, until it may not.
+    // It may deliver its last groups until the permit changes.
     assert_eq!(bench.unannounce(1, "a"), [board("a", &[])]);
     assert_eq!(bench.revise(1, "b", ""), [close(1, log), ended(log)]);
     bench.everyone_leaves();
 }
 
 #[test]
-fn what_a_narrower_permit_does_not_subscribe_ends_like_a_path_that_is_not_there() {
+fn narrower_permit_ends_subscriptions_as_unroutable() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.open(8);
@@ -78,7 +78,7 @@ fn what_a_narrower_permit_does_not_subscribe_ends_like_a_path_that_is_not_there(
 }
 
 #[test]
-fn a_revision_of_a_session_that_is_gone_is_counted_and_nothing_else() {
+fn revision_of_a_closed_session_is_only_counted() {
     let mut bench = Bench::new();
     assert_eq!(bench.revise(1, "", ""), []);
     assert_eq!(bench.core.tally(), tally(|t| t.unknown = 1));

@@ -1,4 +1,4 @@
-//! Announces and the board.
+//! Announces and the announce board.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn an_announce_shows_and_its_withdrawal_hides_it_at_once() {
 }
 
 #[test]
-fn the_board_changes_only_when_what_it_shows_does() {
+fn board_update_only_on_a_visible_change() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.announce(1, "a", &[7], 1);
@@ -25,7 +25,7 @@ fn the_board_changes_only_when_what_it_shows_does() {
 }
 
 #[test]
-fn a_session_that_closes_takes_its_routes_along() {
+fn closed_session_withdraws_its_routes() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.announce(1, "a", &[7], 1);
@@ -34,7 +34,7 @@ fn a_session_that_closes_takes_its_routes_along() {
     bench.everyone_leaves();
 }
 
-/// The board of one path after these announces, as sessions, best first; session n is the n-th.
+/// Sessions on the board of one path after these announces, best first; session n announces the n-th.
 fn order(routes: &[(&[u64], u64)]) -> Vec<u64> {
     let mut bench = Bench::new();
     let mut last = Vec::new();
@@ -60,7 +60,7 @@ fn a_lower_cost_comes_before_a_shorter_chain() {
     assert_eq!(order(&[(&[5], u64::MAX), (&[6, 7, 8], u64::MAX - 1)]), [2, 1]);
 }
 
-/// The board of one path after session 1 and 2 announce the same at these prices.
+/// Sessions on the board of one path after sessions 1 and 2 announce the same route at these costs.
 fn cheaper(first: Cost, second: Cost) -> Vec<u64> {
     let mut bench = Bench::new();
     (1..=2).for_each(|session| bench.open(session));
@@ -72,14 +72,14 @@ fn cheaper(first: Cost, second: Cost) -> Vec<u64> {
 }
 
 #[test]
-fn what_flows_already_is_cheaper_than_what_would_be_cheap_to_start() {
+fn warm_route_preferred_over_cold() {
     assert_eq!(cheaper(Cost { warm: 0, cold: 9 }, Cost { warm: 1, cold: 1 }), [1, 2]);
     assert_eq!(cheaper(Cost { warm: 1, cold: 2 }, Cost { warm: 1, cold: 3 }), [1, 2]);
     assert_eq!(cheaper(Cost::UNKNOWN, cost(0)), [2, 1]);
 }
 
 #[test]
-fn a_draining_session_comes_last_with_all_it_announces() {
+fn routes_of_a_draining_session_rank_last() {
     let mut bench = Bench::new();
     (1..=2).for_each(|session| bench.open(session));
     bench.announce(1, "a", &[5], 0);
@@ -108,8 +108,8 @@ fn a_shorter_chain_comes_before_a_longer_one() {
 }
 
 #[test]
-fn equal_routes_have_the_same_order_whoever_came_first() {
-    // Through another relay each; of our own publishers the newest is meant.
+fn equal_relayed_routes_have_the_same_order_on_every_relay() {
+    // Each through another relay: of direct publishers the newest would win.
     let chains: [&[u64]; 3] = [&[5, 8], &[6, 8], &[7, 8]];
     let reference: Vec<&[u64]> = order(&chains.map(|chain| (chain, 1)))
         .iter()
@@ -124,13 +124,13 @@ fn equal_routes_have_the_same_order_whoever_came_first() {
 }
 
 #[test]
-fn of_two_publishers_of_our_own_the_newer_has_the_path() {
+fn newest_direct_publisher_ranks_first() {
     assert_eq!(order(&[(&[5], 1), (&[6], 1), (&[7], 1)]), [3, 2, 1]);
     assert_eq!(order(&[(&[7], 1), (&[6], 1), (&[5], 1)]), [3, 2, 1]);
 }
 
 #[test]
-fn of_equal_routes_the_newest_is_the_best() {
+fn newest_of_equal_routes_ranks_first() {
     assert_eq!(order(&[(&[5], 1), (&[5], 1), (&[5], 1)]), [3, 2, 1]);
 }
 
@@ -147,7 +147,7 @@ fn repricing_a_route_does_not_make_it_newer() {
 }
 
 #[test]
-fn an_announce_of_ours_that_comes_back_is_dropped() {
+fn looped_announce_is_dropped() {
     let mut bench = Bench::new();
     bench.open(1);
     assert_eq!(bench.announce(1, "a", &[5, SELF, 6], 1), []);
@@ -175,7 +175,7 @@ fn an_announce_outside_the_permit_is_ignored_and_counted() {
 }
 
 #[test]
-fn what_names_nobody_we_know_is_dropped_and_counted() {
+fn requests_with_unknown_ids_are_dropped_and_counted() {
     let mut bench = Bench::new();
     assert_eq!(bench.announce(1, "a", &[5], 1), []);
     assert_eq!(bench.close(1), []);

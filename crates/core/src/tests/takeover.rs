@@ -1,8 +1,8 @@
-//! Who may publish a path that somebody publishes already.
+//! Second publishers of a path.
 
 use super::*;
 
-/// Session 1, of alice, publishes `a` as 7; session 9 reads it; session 2 is bob's.
+/// Session 1, of alice, publishes `a` as 7; session 9 reads it; session 2 is of bob.
 fn held(takeover: Takeover) -> (Bench, LogId) {
     let mut bench = Bench::with(takeover);
     bench.open_as(1, "alice");
@@ -14,7 +14,7 @@ fn held(takeover: Takeover) -> (Bench, LogId) {
 }
 
 #[test]
-fn another_subject_waits_until_the_holder_is_gone_and_then_takes_over_in_one_update() {
+fn other_subject_takes_over_in_one_update_after_the_holder() {
     let (mut bench, log) = held(Takeover::Identity);
     assert_eq!(bench.announce(2, "a", &[8], 0), []);
     assert_eq!(bench.core.tally(), tally(|t| t.takeover_held = 1));
@@ -25,7 +25,7 @@ fn another_subject_waits_until_the_holder_is_gone_and_then_takes_over_in_one_upd
 }
 
 #[test]
-fn anybody_may_take_over_where_the_operator_says_so() {
+fn any_subject_may_take_over_if_configured() {
     let (mut bench, _) = held(Takeover::Any);
     assert_eq!(bench.announce(2, "a", &[8], 0), [board("a", &[(2, &[8], 0), (1, &[7], 5)])]);
     assert_eq!(bench.core.tally(), Tally::default());
@@ -45,7 +45,7 @@ fn a_holder_that_vanished_keeps_its_path_for_the_linger() {
 }
 
 #[test]
-fn a_holder_that_returns_in_time_never_lost_its_path() {
+fn holder_returning_within_the_linger_keeps_its_path() {
     let (mut bench, log) = held(Takeover::Identity);
     bench.vanish(1);
     bench.announce(2, "a", &[8], 0);
@@ -58,7 +58,7 @@ fn a_holder_that_returns_in_time_never_lost_its_path() {
 }
 
 #[test]
-fn who_borrows_the_name_of_the_holder_does_not_get_its_readers() {
+fn same_hop_of_another_subject_does_not_get_the_readers() {
     let (mut bench, log) = held(Takeover::Identity);
     assert_eq!(bench.announce(2, "a", &[7], 0), []);
     assert_eq!(bench.model.writes(SessionId(1)), [log]);
@@ -84,7 +84,7 @@ fn a_holder_may_publish_twice_and_the_public_is_one_subject() {
 }
 
 #[test]
-fn the_best_of_those_who_wait_comes_next_with_all_of_its_subject() {
+fn best_waiting_subject_is_admitted_next_with_all_its_routes() {
     let mut bench = Bench::new();
     bench.open_as(1, "alice");
     bench.open_as(2, "bob");
@@ -95,7 +95,7 @@ fn the_best_of_those_who_wait_comes_next_with_all_of_its_subject() {
     assert_eq!(bench.announce(3, "a", &[9], 3), []);
     assert_eq!(bench.announce(4, "a", &[6], 2), []);
     assert_eq!(bench.unannounce(1, "a"), [board("a", &[(4, &[6], 2), (2, &[8], 4)])]);
-    // Now alice waits, too.
+    // Alice waits now, too.
     assert_eq!(bench.announce(1, "a", &[7], 1), []);
     bench.everyone_leaves();
 }
@@ -111,7 +111,7 @@ fn a_route_that_waits_leaves_no_ghost() {
 }
 
 #[test]
-fn relays_of_the_cluster_neither_hold_a_path_nor_are_kept_from_it() {
+fn cluster_relays_neither_hold_a_path_nor_wait_for_it() {
     let mut bench = Bench::new();
     let relay = policy("", "").for_peers().admit("/", SystemTime::UNIX_EPOCH).unwrap();
     bench.open_with(1, relay);
@@ -121,7 +121,7 @@ fn relays_of_the_cluster_neither_hold_a_path_nor_are_kept_from_it() {
     assert_eq!(bench.announce(2, "a", &[9], 4), [board("a", &[(2, &[9], 4), (1, &[7, 8], 5)])]);
     assert_eq!(bench.announce(3, "a", &[6], 1), []);
     assert_eq!(bench.announce(1, "a", &[7, 8], 0), [board("a", &[(1, &[7, 8], 0), (2, &[9], 4)])]);
-    // The next comes when the goodbye shows.
+    // The next subject is admitted when the withdrawal is shown.
     assert_eq!(bench.close(2), []);
     assert_eq!(bench.pass(HOLD_BACK), [board("a", &[(1, &[7, 8], 0), (3, &[6], 1)])]);
     bench.everyone_leaves();

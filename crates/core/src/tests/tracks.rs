@@ -1,4 +1,4 @@
-//! Subscriptions: one upstream ask however many readers.
+//! Subscriptions: one upstream request for all readers.
 
 use super::*;
 
@@ -64,7 +64,7 @@ fn no_route_is_unroutable() {
 }
 
 #[test]
-fn what_is_not_allowed_looks_like_what_is_not_there() {
+fn forbidden_path_is_refused_like_an_unknown_one() {
     let mut bench = published(0);
     bench.open_with(2, permit("", "mine"));
     assert_eq!(bench.subscribe(2, 0, "a"), [refuse(2, 0, StreamCode::UNROUTABLE)]);
@@ -99,14 +99,14 @@ fn a_reader_that_may_not_use_the_open_route_gets_the_next_best() {
     let own = bench.attached(4, 0, "a");
     assert_ne!(own, shared);
     assert_eq!(bench.model.writes(SessionId(2)), [own]);
-    // Session 1 itself can share that one; a viewer takes the first.
+    // Session 1 itself can share that log; a viewer takes the first one.
     assert_eq!(bench.attached(1, 0, "a"), own);
     assert_eq!(bench.attached(3, 1, "a"), shared);
     bench.everyone_leaves();
 }
 
 #[test]
-fn the_upstream_is_asked_for_the_union() {
+fn upstream_request_is_the_union_of_preferences() {
     let mut bench = published(3);
     let actions = bench.subscribe_as(2, 0, "a", prefs(5), Want::Live);
     let Action::Create { log } = actions[0] else { panic!("{actions:?}") };
@@ -120,7 +120,7 @@ fn the_upstream_is_asked_for_the_union() {
 }
 
 #[test]
-fn who_asks_for_groups_far_ahead_takes_the_latest_from_nobody() {
+fn far_ahead_start_does_not_hide_the_latest_from_others() {
     let mut bench = published(2);
     let ahead = Prefs { start: Start::Group(1 << 60), ..prefs(5) };
     let actions = bench.subscribe_as(2, 0, "a", ahead, Want::Live);
@@ -135,14 +135,14 @@ fn who_asks_for_groups_far_ahead_takes_the_latest_from_nobody() {
 }
 
 #[test]
-fn groups_are_asked_for_once_somebody_wants_more_than_properties() {
+fn groups_requested_with_first_live_reader() {
     let mut bench = published(2);
     let actions = bench.subscribe_as(2, 0, "a", prefs(5), Want::Info);
     let Action::Create { log } = actions[0] else { panic!("{actions:?}") };
     assert!(matches!(&actions[2], Action::Order { order: Order::Open { want: Want::Info, .. }, .. }));
     let live = to(1, Order::Prefs { log, prefs: prefs(3), want: Want::Live });
     assert_eq!(bench.subscribe_as(3, 0, "a", prefs(3), Want::Live), [live, attach(3, 0, log)]);
-    // Not taken back for a reader of properties.
+    // Not reduced for a reader of properties.
     assert_eq!(bench.unsubscribe(3, 0), []);
     bench.everyone_leaves();
 }
@@ -160,14 +160,14 @@ fn an_unread_track_is_closed_after_the_linger() {
 }
 
 #[test]
-fn who_joins_in_the_instant_the_last_leaves_is_served_without_a_word_upstream() {
+fn reader_joining_in_the_linger_causes_no_upstream_request() {
     let mut bench = published(2);
     let log = bench.attached(2, 0, "a");
     bench.unsubscribe(2, 0);
     assert_eq!(bench.subscribe(3, 0, "a"), [attach(3, 0, log)]);
     assert_eq!(bench.core.next_deadline(), None);
     assert_eq!(bench.pass(LINGER * 2), []);
-    // Also when the timer is already due and merely has not run.
+    // The same if the timer is due and has not run yet.
     bench.unsubscribe(3, 0);
     bench.now += LINGER;
     assert_eq!(bench.subscribe(2, 1, "a"), [attach(2, 1, log)]);
@@ -176,7 +176,7 @@ fn who_joins_in_the_instant_the_last_leaves_is_served_without_a_word_upstream() 
 }
 
 #[test]
-fn a_linger_starts_anew_each_time_the_last_leaves() {
+fn linger_restarts_each_time_the_last_reader_leaves() {
     let mut bench = published(1);
     let log = bench.attached(2, 0, "a");
     bench.unsubscribe(2, 0);
@@ -188,7 +188,7 @@ fn a_linger_starts_anew_each_time_the_last_leaves() {
 }
 
 #[test]
-fn after_its_end_a_track_is_asked_for_again_while_old_readers_read_on() {
+fn ended_track_is_requested_again_while_old_readers_finish() {
     let mut bench = published(2);
     let log = bench.attached(2, 0, "a");
     assert_eq!(bench.ended(1, log), []);
@@ -199,7 +199,7 @@ fn after_its_end_a_track_is_asked_for_again_while_old_readers_read_on() {
 }
 
 #[test]
-fn an_end_nobody_reads_retires_the_log_at_once() {
+fn end_of_an_unread_log_retires_it_at_once() {
     let mut bench = published(1);
     let log = bench.attached(2, 0, "a");
     bench.unsubscribe(2, 0);
@@ -227,7 +227,7 @@ fn a_key_used_twice_is_dropped_and_the_first_stays() {
 }
 
 #[test]
-fn a_reader_whose_session_closes_counts_as_gone() {
+fn closed_session_leaves_its_logs() {
     let mut bench = published(1);
     let log = bench.attached(2, 0, "a");
     bench.attached(2, 1, "a");
@@ -237,7 +237,7 @@ fn a_reader_whose_session_closes_counts_as_gone() {
 }
 
 #[test]
-fn news_not_yet_taken_is_replaced_by_newer_news() {
+fn queued_board_update_is_replaced_by_a_newer_one() {
     let mut bench = published(1);
     let now = bench.now;
     let announce = |price| Event::Ask {

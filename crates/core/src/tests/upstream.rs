@@ -1,4 +1,4 @@
-//! What becomes of a log when its publisher moves, vanishes or comes back.
+//! Logs whose publisher moves, vanishes or comes back.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn the_same_publisher_on_another_session_takes_over_at_once() {
     let (mut bench, log) = flowing();
     bench.open(2);
     bench.announce(2, "a", &[7, 8], 5);
-    // Data does not wait for the board.
+    // Data moves before the board changes.
     assert_eq!(bench.close(1), [fence(log, 2), open_order(2, log, 2, "a")]);
     assert_eq!(bench.ended(1, log), []);
     assert_eq!(bench.pass(HOLD_BACK), [board("a", &[(2, &[7, 8], 5)])]);
@@ -25,7 +25,7 @@ fn the_same_publisher_on_another_session_takes_over_at_once() {
 }
 
 #[test]
-fn a_takeover_goes_to_a_route_that_serves_every_reader_if_there_is_one() {
+fn failover_prefers_a_route_that_serves_every_reader() {
     let (mut bench, log) = flowing();
     bench.open(2);
     bench.open(3);
@@ -34,7 +34,7 @@ fn a_takeover_goes_to_a_route_that_serves_every_reader_if_there_is_one() {
     assert_eq!(bench.attached(2, 0, "a"), log);
     bench.close(1);
     assert_eq!(bench.model.writes(SessionId(3)), [log]);
-    // Better an echo to one than silence for all.
+    // Serving one reader its own content is better than serving none.
     bench.close(3);
     assert_eq!(bench.model.writes(SessionId(2)), [log]);
     bench.everyone_leaves();
@@ -91,7 +91,7 @@ fn a_publisher_that_stays_away_ends_its_logs() {
 }
 
 #[test]
-fn nobody_new_joins_while_the_publisher_is_away() {
+fn withdrawn_broadcast_takes_no_new_readers() {
     let (mut bench, _) = flowing();
     bench.close(1);
     bench.open(3);
@@ -129,7 +129,7 @@ fn another_publisher_does_not_resume_the_log() {
     let (mut bench, log) = flowing();
     bench.open(2);
     bench.announce(2, "a", &[8], 1);
-    // Its readers turn to the other one at once.
+    // Its readers may subscribe to the other publisher at once.
     assert_eq!(bench.close(1), [ended(log)]);
     assert_eq!(bench.core.tally(), tally(|t| t.replaced = 1));
     assert_eq!(bench.model.writes(SessionId(2)), []);
@@ -147,7 +147,7 @@ fn another_publisher_that_comes_later_does_not_resume_the_log() {
 }
 
 #[test]
-fn a_nameless_publisher_is_never_taken_for_the_one_before() {
+fn nameless_publisher_never_resumes_an_earlier_log() {
     let mut bench = Bench::new();
     (1..=3).for_each(|session| bench.open(session));
     bench.announce(1, "a", &[0], 1);
@@ -160,7 +160,7 @@ fn a_nameless_publisher_is_never_taken_for_the_one_before() {
 }
 
 #[test]
-fn a_new_incarnation_gets_new_readers_and_leaves_the_old_their_log() {
+fn new_publisher_gets_new_readers_and_old_ones_keep_their_log() {
     let (mut bench, log) = flowing();
     bench.open(3);
     assert_eq!(bench.announce(1, "a", &[8], 1), [board("a", &[(1, &[8], 1)])]);
@@ -173,7 +173,7 @@ fn a_new_incarnation_gets_new_readers_and_leaves_the_old_their_log() {
 }
 
 #[test]
-fn a_better_incarnation_elsewhere_does_not_disturb_who_reads() {
+fn better_publisher_elsewhere_does_not_move_readers() {
     let (mut bench, log) = flowing();
     bench.open(2);
     bench.open(3);
@@ -183,8 +183,7 @@ fn a_better_incarnation_elsewhere_does_not_disturb_who_reads() {
     assert_eq!(bench.model.writes(SessionId(1)), [log]);
 }
 
-/// Session 1 publishes `a` as 7, session 9 reads it; then session 2 announces the publisher `chain`
-/// ends at. Whether the log moved there.
+/// Whether the log of session 9, published by session 1 as 7, moves to session 2 when that announces `chain`.
 fn moves(chain: &[u64], cost: Cost) -> bool {
     let (mut bench, log) = flowing();
     bench.open(2);
@@ -196,7 +195,7 @@ fn moves(chain: &[u64], cost: Cost) -> bool {
 }
 
 #[test]
-fn a_log_moves_to_a_better_route_of_its_publisher_and_to_no_other() {
+fn log_moves_only_to_a_better_route_of_its_publisher() {
     assert!(moves(&[7, 8], Cost { warm: 0, cold: 1 }), "cheaper");
     assert!(moves(&[7], cost(1)), "newer");
     assert!(!moves(&[7, 8], cost(1)), "longer");
@@ -205,7 +204,7 @@ fn a_log_moves_to_a_better_route_of_its_publisher_and_to_no_other() {
 }
 
 #[test]
-fn a_publisher_that_reconnects_takes_its_logs_along_before_the_old_session_is_known_dead() {
+fn reconnected_publisher_takes_over_its_logs_at_once() {
     let (mut bench, log) = flowing();
     bench.open(2);
     let expected = [
@@ -215,7 +214,7 @@ fn a_publisher_that_reconnects_takes_its_logs_along_before_the_old_session_is_kn
         open_order(2, log, 2, "a"),
     ];
     assert_eq!(bench.announce(2, "a", &[7], 1), expected);
-    // The old one dies later, and nobody notices.
+    // The end of the old session changes nothing for readers.
     assert_eq!(bench.vanish(1), []);
     assert_eq!(bench.pass(HOLD_BACK), [board("a", &[(2, &[7], 1)])]);
     assert_eq!(bench.pass(LINGER), []);
@@ -228,7 +227,7 @@ fn a_log_that_moved_stays_while_its_route_is_the_best() {
     bench.open(2);
     bench.announce(2, "a", &[7], 1);
     assert_eq!(bench.model.writes(SessionId(2)), [log]);
-    // The same once more, and a new price that changes nothing about the order.
+    // A repeated announce, and costs that do not change the order.
     assert_eq!(bench.announce(1, "a", &[7], 1), []);
     assert_eq!(bench.announce(1, "a", &[7], 3).len(), 1);
     assert_eq!(bench.announce(2, "a", &[7], 2).len(), 1);
@@ -237,7 +236,7 @@ fn a_log_that_moved_stays_while_its_route_is_the_best() {
 }
 
 #[test]
-fn a_log_does_not_move_where_a_reader_would_hear_itself() {
+fn log_does_not_move_to_a_route_through_a_reader() {
     let (mut bench, log) = flowing();
     bench.open(2);
     bench.open_behind(3, 8);
@@ -246,14 +245,14 @@ fn a_log_does_not_move_where_a_reader_would_hear_itself() {
     assert_eq!(bench.announce(2, "a", &[7, 8], 0).len(), 1);
     bench.unsubscribe(2, 0);
     assert_eq!(bench.model.writes(SessionId(1)), [log]);
-    // The last it would not serve leaves.
+    // The last reader that the route would not serve leaves.
     let moved = [to(1, Order::Close { log }), fence(log, 2), open_order(2, log, 2, "a")];
     assert_eq!(bench.unsubscribe(3, 0), moved);
     bench.everyone_leaves();
 }
 
 #[test]
-fn a_log_nobody_reads_moves_when_somebody_does() {
+fn unread_log_moves_with_its_next_reader() {
     let (mut bench, log) = flowing();
     bench.unsubscribe(9, 0);
     bench.open(2);
@@ -265,7 +264,7 @@ fn a_log_nobody_reads_moves_when_somebody_does() {
 }
 
 #[test]
-fn what_flows_through_a_draining_session_moves_to_another_of_the_publisher() {
+fn log_moves_from_a_draining_session_to_another_route() {
     let (mut bench, log) = flowing();
     bench.open(2);
     bench.announce(2, "a", &[7, 8], 9);
@@ -281,7 +280,7 @@ fn what_flows_through_a_draining_session_moves_to_another_of_the_publisher() {
 }
 
 #[test]
-fn what_flows_through_a_draining_session_stays_where_there_is_no_other() {
+fn log_stays_on_a_draining_session_without_another_route() {
     let (mut bench, log) = flowing();
     bench.open(2);
     bench.announce(2, "a", &[8], 9);
@@ -291,17 +290,17 @@ fn what_flows_through_a_draining_session_stays_where_there_is_no_other() {
 }
 
 #[test]
-fn a_hop_said_late_counts_for_what_comes_after() {
+fn late_excluded_hop_counts_for_new_subscriptions() {
     let (mut bench, log) = flowing();
     bench.announce(1, "a", &[7, 8], 1);
-    // What it reads already stays.
+    // Open subscriptions stay.
     assert_eq!(bench.exclude(9, 8), []);
     assert_eq!(bench.model.writes(SessionId(1)), [log]);
     assert_eq!(bench.subscribe(9, 1, "a"), [refuse(9, 1, StreamCode::UNROUTABLE)]);
-    // The log does not move to another route that leads back.
+    // The log does not move to another route through the excluded hop.
     bench.open(2);
     assert_eq!(bench.announce(2, "a", &[7, 8], 0).len(), 1);
-    // What it said last counts.
+    // The last excluded hop replaces the earlier one.
     let moved = [to(1, Order::Close { log }), fence(log, 2)];
     let actions = bench.exclude(9, 0);
     assert_eq!(actions[..2], moved);
@@ -310,7 +309,7 @@ fn a_hop_said_late_counts_for_what_comes_after() {
 }
 
 #[test]
-fn a_withdrawn_broadcast_delivers_its_last_groups_to_those_who_read() {
+fn withdrawn_broadcast_still_delivers_to_its_readers() {
     let (mut bench, log) = flowing();
     bench.open(3);
     assert_eq!(bench.unannounce(1, "a"), [board("a", &[])]);
@@ -323,7 +322,7 @@ fn a_withdrawn_broadcast_delivers_its_last_groups_to_those_who_read() {
 }
 
 #[test]
-fn a_withdrawn_broadcast_nobody_reads_is_closed_after_the_linger() {
+fn unread_withdrawn_broadcast_is_closed_after_the_linger() {
     let (mut bench, log) = flowing();
     bench.unannounce(1, "a");
     bench.unsubscribe(9, 0);
@@ -357,7 +356,7 @@ fn a_withdrawn_broadcast_announced_elsewhere_moves_there() {
 }
 
 #[test]
-fn a_withdrawn_broadcast_whose_session_closes_waits_for_its_publisher_too() {
+fn log_of_a_withdrawn_and_closed_session_waits_for_publisher() {
     let (mut bench, log) = flowing();
     bench.unannounce(1, "a");
     assert_eq!(bench.close(1), []);
@@ -378,7 +377,7 @@ fn a_rerouted_chain_is_seen_by_the_next_reader() {
 }
 
 #[test]
-fn what_is_wanted_while_the_publisher_is_away_is_asked_when_it_is_back() {
+fn prefs_set_during_absence_are_sent_when_the_publisher_is_back() {
     let (mut bench, log) = flowing();
     bench.close(1);
     let prefs = Prefs { priority: 3, ..Prefs::default() };
@@ -399,13 +398,13 @@ fn what_is_wanted_while_the_publisher_is_away_is_asked_when_it_is_back() {
 }
 
 #[test]
-fn a_log_that_may_hold_another_publishers_groups_does_not_live_on_elsewhere() {
+fn log_with_doubtful_groups_ends_instead_of_moving() {
     let (mut bench, log) = flowing();
     bench.open(2);
-    // A better way to the same publisher: the log moves, with what session 1 has said so far.
+    // A better route to the same publisher: the log moves, with the groups session 1 has delivered.
     bench.announce(2, "a", &[7], 0);
     assert_eq!(bench.model.writes(SessionId(2)), [log]);
-    // That was asked for while the news of another publisher was on its way.
+    // They were requested while the announce of another publisher was on its way.
     let actions = bench.announce(1, "a", &[8], 1);
     assert!(actions.contains(&Action::End { log, code: StreamCode::GOING_AWAY }), "{actions:?}");
     assert_eq!(bench.core.tally(), tally(|t| t.doubtful = 1));
@@ -415,7 +414,7 @@ fn a_log_that_may_hold_another_publishers_groups_does_not_live_on_elsewhere() {
 }
 
 #[test]
-fn a_log_whose_writer_may_have_answered_for_another_publisher_does_not_move() {
+fn log_of_a_doubtful_writer_ends_instead_of_moving() {
     let (mut bench, log) = flowing();
     bench.open(2);
     bench.announce(2, "a", &[7, 6], 5);
@@ -427,7 +426,7 @@ fn a_log_whose_writer_may_have_answered_for_another_publisher_does_not_move() {
 }
 
 #[test]
-fn a_log_that_was_answered_long_ago_follows_its_publisher_without_a_doubt() {
+fn log_answered_long_ago_moves_with_its_publisher() {
     let (mut bench, log) = flowing();
     bench.open(2);
     bench.announce(2, "a", &[7, 6], 5);

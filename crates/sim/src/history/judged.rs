@@ -1,4 +1,4 @@
-//! Stories in which what clients may do changes all the time.
+//! Stories with changing permissions.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use relay_model::{Path, Scope};
 use super::{GONE, SETTLED, Story};
 
 impl Story {
-    /// A storm in which clients lose and get back what they may do; at the end they may do everything again,
-    /// and everything must work and be true.
+    /// Runs a storm in which clients lose and regain permissions; at the end all are allowed everything, and
+    /// everything must work and have been correct.
     pub fn judged(&mut self, events: usize) {
         for _ in 0..2 {
             self.add_viewer();

@@ -1,26 +1,26 @@
-//! The publishing half: announces what it has, serves what is asked for.
+//! Publishing half of a client: announces and serves its broadcasts.
 
 use super::*;
 
-/// One subscription of the relay.
+/// A subscription of the relay.
 pub(super) struct Serving {
     pub(super) path: Path,
     id: u64,
     prefs: Prefs,
-    /// First group sent, once there was one.
+    /// First group sent, if any.
     from: Option<u64>,
     open: BTreeMap<u64, (Stream, u64, bool)>,
     ended: bool,
 }
 
 impl Peer {
-    /// Publishes a broadcast, or prices a live one anew.
+    /// Announces a broadcast, or changes the cost of an announced one.
     pub fn publish(&mut self, t: &mut End, path: Path, content: Shared, cost: Cost) {
         self.broadcasts.insert(path.clone(), (content, cost));
         self.tell_all(t, &path);
     }
 
-    /// Withdraws a broadcast; what it has open is cut short.
+    /// Withdraws a broadcast and resets its open streams.
     pub fn withdraw(&mut self, t: &mut End, path: &Path) {
         self.broadcasts.remove(path);
         self.tell_all(t, path);
@@ -111,7 +111,7 @@ impl Peer {
         }
     }
 
-    /// The relay wants no more of it.
+    /// Ends a subscription cancelled by the relay.
     pub(super) fn unserve(&mut self, t: &mut End, stream: Stream) {
         let Some(serving) = self.serving.remove(&stream) else { return };
         for (group, _, done) in serving.open.values() {
@@ -139,7 +139,7 @@ impl Peer {
         self.finish(t, stream);
     }
 
-    /// Sends what its subscribers lack.
+    /// Sends new frames to all subscriptions.
     pub(super) fn serve(&mut self, t: &mut End) {
         for stream in self.serving.keys().copied().collect::<Vec<_>>() {
             let Some(mut serving) = self.serving.remove(&stream) else { continue };
@@ -169,7 +169,7 @@ impl Peer {
             match serving.prefs.start {
                 relay_model::Start::Latest => latest,
                 relay_model::Start::Group(group) => group.max(oldest),
-                // Everything held counts as fresh to who allows seconds.
+                // With a maximum age of seconds, all held groups are fresh.
                 relay_model::Start::Fresh { floor } if serving.prefs.max_age_ms >= 1_000 => floor.max(oldest),
                 relay_model::Start::Fresh { floor } => floor.max(latest),
             }
@@ -222,7 +222,7 @@ impl Peer {
     }
 }
 
-/// A frame: its head (the delta of a tick that never moves) and its payload.
+/// Encodes a frame: its head (with a tick delta of 0) and its payload.
 fn put_frame(version: Version, name: Name, out: &mut Vec<u8>) {
     let payload = name.payload();
     put_frame_head(version, 0, FrameHead { tick: Some(0), size: payload.len() as u64 }, out);

@@ -1,4 +1,4 @@
-//! Reading: requests of the relay, and what it answers.
+//! Reading half of a client: requests and responses of the relay.
 
 use super::*;
 
@@ -6,7 +6,7 @@ impl Peer {
     pub(super) fn read(&mut self, t: &mut End, stream: Stream, now: Instant) {
         let Some(mut role) = self.roles.remove(&stream) else { return };
         loop {
-            // A byte at a time up to a group's type, so that its bytes stay in order.
+            // Single bytes up to the stream type, so that the bytes after it stay in order.
             let max = if matches!(role, Role::Header(_)) { 1 } else { 64 * 1024 };
             match t.read(stream, max) {
                 Ok(Some(bytes)) => role = self.hear(t, stream, role, bytes, now),

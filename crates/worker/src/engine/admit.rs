@@ -1,4 +1,4 @@
-//! Who comes in: sessions are made, admitted, refused, and end.
+//! Creation, admission, refusal and end of sessions.
 
 use std::time::Instant;
 
@@ -18,31 +18,31 @@ use super::{
 };
 use crate::gate::{Answer, Denial, Request};
 
-/// Hops we draw fit a JSON number.
+/// Random hop ids fit a JSON number.
 const HOP_BITS: u32 = 53;
 
-/// How far the end of a connection is.
+/// Progress of a connection's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Conclusion {
-    /// The connection is not over.
+    /// The connection is open.
     Open,
-    /// It is, and its session has ended.
+    /// The connection is closed and its session has ended.
     Over,
-    /// It is, and its session has more to read first: the peer has another share of a turn.
+    /// The connection is closed, but its session has more to read first, in another share.
     Later,
-    /// The peer is gone.
+    /// The peer was dropped.
     Gone,
 }
 
 impl Worker {
-    /// Makes the session of a connection that has become ready. False: the peer is gone.
+    /// Creates the session of a connection that has become ready. False: the peer was dropped.
     pub(super) fn make_session(&mut self, index: u32, now: Instant) -> bool {
         let Some(peer) = self.peers.get_mut(index) else { return false };
         if !matches!(peer.state, State::Opening | State::Placed(_)) {
             return true;
         }
         let Some(conn) = peer.carrier.conn(&mut self.endpoint) else { return true };
-        // Where nothing names the version it is agreed on in the session.
+        // Without ALPN or subprotocol, the version is negotiated in the session.
         let name = conn.protocol().unwrap_or(lite::legacy::ALPN);
         let version = match name {
             name if !self.shared.quic.protocols().contains(&name) => None,
@@ -75,7 +75,7 @@ impl Worker {
         self.with_session(index, Stage::Input, now, |session, _, cx| session.start(cx))
     }
 
-    /// The gate has answered before there was a session: what it said is acted upon now.
+    /// Applies the gate's answer that came before the session existed.
     fn open_placed(&mut self, index: u32, now: Instant, until: Instant) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         peer.state = State::Asked(until);
@@ -84,7 +84,7 @@ impl Worker {
         }
     }
 
-    /// What a session wants: most of it is for core.
+    /// Handles the outputs of a session, most of which are requests to core.
     pub(super) fn take_outputs(&mut self, index: u32, now: Instant) {
         let mut out = std::mem::take(&mut self.scratch.out);
         let id = self.peers.get(index).map(|peer| peer.id);
@@ -109,12 +109,12 @@ impl Worker {
         }
     }
 
-    /// May this session come in?
+    /// Asks the gate to admit a session.
     pub(super) fn ask_gate(&mut self, index: u32, now: Instant, target: String, role: Option<lite::Role>) {
         let Self { peers, endpoint, shared, mailbox, .. } = self;
         let Some(peer) = peers.get_mut(index).filter(|peer| peer.state == State::Waiting) else { return };
         let Some(conn) = peer.carrier.conn(endpoint) else { return };
-        // Not known yet of who has a URL and agrees on it later.
+        // Not known yet for sessions with a URL that negotiate it later.
         let version = peer.session.as_ref().and_then(|session| session.version());
         let request = Request {
             session: peer.id,
@@ -139,14 +139,14 @@ impl Worker {
         }
     }
 
-    /// The gate has answered late. Whoever did not wait is gone.
+    /// Handles a late answer of the gate, which is ignored if the session has ended.
     pub(super) fn answered(&mut self, session: SessionId, now: Instant, answer: Result<Permit, Denial>) {
         if let Some(index) = self.peers.index_of(session) {
             self.decide(index, now, answer);
         }
     }
 
-    /// Lets a session in, or closes it. It counts once.
+    /// Admits a session or closes it. Only the first answer counts.
     fn decide(&mut self, index: u32, now: Instant, answer: Result<Permit, Denial>) {
         let wall = (self.shared.wall)();
         let answer = answer.and_then(|permit| match permit.expires() {
@@ -169,7 +169,7 @@ impl Worker {
             return;
         }
         if peer.session.is_none() {
-            // Its socket is to come first.
+            // The socket is handed over first.
             (peer.state, peer.permit) = (State::Placed(now + limits::SETUP_TIMEOUT), Some(permit));
             self.mark_dirty(index);
             return self.give_place(index);
@@ -190,14 +190,14 @@ impl Worker {
             subscribe: permit.subscribe().clone(),
             is_peer: permit.is_peer(),
         };
-        // Before anything the session asks.
+        // Sent before any request of the session.
         self.events.push(Event::Opened { session: id, permit });
         self.with_session(index, Stage::Input, now, |session, conn, cx| {
             session.authorized(conn, cx, grant);
         });
     }
 
-    /// Does not let a session in.
+    /// Denies a session.
     pub(super) fn deny(&mut self, index: u32, now: Instant, denial: Denial) {
         *match denial {
             Denial::Refused(Refusal::Malformed) => &mut self.meter.refused_malformed,
@@ -209,7 +209,7 @@ impl Worker {
         self.refuse(index, now, denial.session_code(), &denial.to_string());
     }
 
-    /// Closes a connection that was never let in. Whoever calls counts why.
+    /// Closes a connection that was never admitted. The caller counts the reason.
     pub(super) fn refuse(&mut self, index: u32, now: Instant, code: SessionCode, reason: &str) {
         if let Some(peer) = self.peers.get_mut(index) {
             words::refused(peer.id, peer.carrier.conn(&mut self.endpoint).as_ref(), code, reason);
@@ -234,7 +234,8 @@ impl Worker {
         }
     }
 
-    /// Before a peer is flushed: if its connection is over, so is its session, once it has read all that came.
+    /// Ends the session of a closed connection once it has read all input. Called before each flush of a
+    /// peer.
     pub(super) fn conclude(&mut self, index: u32, now: Instant) -> Conclusion {
         let Self { peers, endpoint, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return Conclusion::Gone };
@@ -242,7 +243,7 @@ impl Worker {
         if matches!(phase, Phase::Opening | Phase::Ready) {
             return Conclusion::Open;
         }
-        // Its end is the last event, after all that is to be read.
+        // The closed event comes last, after all data.
         if peer.is_touched && peer.session.as_ref().is_some_and(|session| session.closed().is_none()) {
             return Conclusion::Later;
         }

@@ -1,4 +1,4 @@
-//! What a peer's session lives on: a connection of the worker's QUIC endpoint, or one over a stream socket.
+//! Carrier of a peer's session: a connection of the worker's QUIC endpoint, or one over a stream socket.
 
 use std::{
     net::SocketAddr,
@@ -15,16 +15,16 @@ use relay_transport::{
 
 use super::stream::Socketed;
 
-/// What a peer holds of its connection.
+/// A peer's handle of its connection.
 pub(super) enum Carrier {
-    /// The endpoint has it.
+    /// Key of a connection owned by the endpoint.
     Quic(ConnKey),
-    /// Here it is.
+    /// Connection over a stream socket, owned by the peer.
     Stream(Box<Socketed>),
 }
 
 impl Carrier {
-    /// The connection; `None` when the endpoint has lost it.
+    /// The connection; `None` if the endpoint has dropped it.
     pub(super) fn conn<'a>(&'a mut self, endpoint: &'a mut Endpoint) -> Option<Conn<'a>> {
         match self {
             Self::Quic(key) => endpoint.conn(*key).map(Conn::Quic),
@@ -32,7 +32,7 @@ impl Carrier {
         }
     }
 
-    /// The endpoint's key of it.
+    /// Key of the endpoint's connection.
     pub(super) fn key(&self) -> Option<ConnKey> {
         match self {
             Self::Quic(key) => Some(*key),
@@ -40,7 +40,7 @@ impl Carrier {
         }
     }
 
-    /// Whether it is the endpoint's connection of that key.
+    /// Whether it is the endpoint's connection with `key`.
     pub(super) fn is(&self, key: ConnKey) -> bool {
         matches!(self, Self::Quic(own) if *own == key)
     }
@@ -57,7 +57,7 @@ impl Carrier {
     }
 }
 
-/// The connection of a peer, whatever it is.
+/// Connection of a peer, of either kind.
 pub(super) enum Conn<'a> {
     Quic(&'a mut quic::Connection),
     Stream(&'a mut Socketed),
@@ -85,7 +85,7 @@ impl Conn<'_> {
         }
     }
 
-    /// What the gate and the log call it.
+    /// Name of the transport for the gate and the log.
     pub(super) fn transport(&self) -> &'static str {
         match self {
             Self::Quic(conn) if conn.is_webtransport() => "webtransport",
@@ -101,7 +101,7 @@ impl Conn<'_> {
         }
     }
 
-    /// Our address that the peer reaches, of a relay that listens for QUIC at `listens`.
+    /// Local address of the connection. QUIC connections have the port of `listens`, the relay's address.
     pub(super) fn local(&self, listens: SocketAddr) -> SocketAddr {
         match self {
             Self::Quic(conn) => SocketAddr::new(conn.local_ip().unwrap_or(listens.ip()), listens.port()),
@@ -116,7 +116,7 @@ impl Conn<'_> {
         }
     }
 
-    /// Of the page that a browser came from. Where HTTP let it in, HTTP has looked at it.
+    /// Origin of the web page in a browser. `None` over HTTP upgrades, where the HTTP server has checked it.
     pub(super) fn origin(&self) -> Option<&str> {
         match self {
             Self::Quic(conn) => conn.origin(),
@@ -131,7 +131,7 @@ impl Conn<'_> {
         }
     }
 
-    /// Memory it takes, bytes.
+    /// Memory of the connection, bytes.
     pub(super) fn footprint(&mut self) -> u64 {
         match self {
             Self::Quic(conn) => conn.footprint(),
@@ -153,7 +153,7 @@ impl Conn<'_> {
         }
     }
 
-    /// The session has not taken all events: no more input until it has.
+    /// Stops input until the session has handled all events.
     pub(super) fn hold_input(&mut self) {
         match self {
             Self::Quic(conn) => conn.hold_input(),
@@ -166,7 +166,7 @@ impl Conn<'_> {
     }
 }
 
-/// Calls the one that it is: a branch that is guessed right.
+/// Dispatches to the actual kind of connection.
 macro_rules! either {
     ($self:ident, $conn:ident => $call:expr) => {
         match $self {

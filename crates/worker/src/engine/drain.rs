@@ -1,4 +1,4 @@
-//! How a worker is left: in order, or at once.
+//! End of a worker: graceful drain or shutdown.
 
 use std::{
     sync::atomic::Ordering,
@@ -8,24 +8,24 @@ use std::{
 use super::{Stage, State, Worker, peer::Leaving};
 use crate::mailbox::Drain;
 
-/// Round trips that what was handed to the transport last gets to arrive before the close, at least.
+/// Round trips between the last write of a session and its close, at least, so that the data can arrive.
 const ROUND_TRIPS: u32 = 3;
-/// The least time it gets.
+/// Least time between them.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// A worker that lets nobody in any more.
+/// State of a worker that rejects new sessions.
 #[derive(Clone, Debug)]
 pub(super) enum Ending {
-    /// Sessions leave by themselves.
+    /// Waits for sessions to leave on GOAWAY.
     Waiting(Drain),
-    /// Those that are left wind down, each at its turn.
+    /// Remaining sessions wind down, each at its turn.
     Parting(Drain),
-    /// All are closed; the end comes then at the latest.
+    /// All are closed; the worker ends at this time at the latest.
     Closed(Instant),
 }
 
 impl Ending {
-    /// When the worker ends anyway.
+    /// Latest time of the worker's end.
     pub(super) fn until(&self) -> Instant {
         match self {
             Self::Waiting(drain) | Self::Parting(drain) => drain.until,
@@ -41,7 +41,7 @@ impl Ending {
         }
     }
 
-    /// When it goes on.
+    /// Time of the next step.
     pub(super) fn next(&self) -> Instant {
         match self {
             Self::Waiting(drain) => drain.wind_down,
@@ -52,7 +52,7 @@ impl Ending {
 }
 
 impl Worker {
-    /// Says once that this worker of a drain has no session any more.
+    /// Subtracts this worker from the busy ones of a drain once it has no sessions.
     pub(super) fn count_off(&mut self) {
         let Some(Ending::Waiting(drain) | Ending::Parting(drain)) = &self.ending else { return };
         if !self.counted_off && self.has_nobody() {
@@ -61,7 +61,7 @@ impl Worker {
         }
     }
 
-    /// Begins to drain: who is not let in yet is refused, everybody else is asked to leave.
+    /// Begins a drain: refuses sessions that are not admitted, and sends GOAWAY to all others.
     pub(super) fn start_drain(&mut self, now: Instant, drain: Drain) {
         if self.ending.is_some() {
             return;
@@ -82,11 +82,11 @@ impl Worker {
             }
         }
         self.ending = Some(Ending::Waiting(drain));
-        // A window may be so short that all of it is over.
+        // The window may be so short that it is already over.
         self.part(now);
     }
 
-    /// What a drain has due by `now`.
+    /// Does the steps of a drain that are due.
     pub(super) fn part(&mut self, now: Instant) {
         let Some(mut ending) = self.ending.take_if(|ending| now >= ending.next()) else { return };
         if let Ending::Waiting(drain) = ending {
@@ -105,7 +105,7 @@ impl Worker {
         self.ending = Some(ending);
     }
 
-    /// Each session that is left gets its turn to wind down.
+    /// Schedules the wind-down of each remaining session.
     fn give_turns(&mut self, drain: &Drain) {
         let publishes = |index: &u32| self.peers.get(*index).is_some_and(|peer| peer.publishes);
         let (publishers, others): (Vec<u32>, Vec<u32>) = self.open_peers().into_iter().partition(publishes);
@@ -125,7 +125,7 @@ impl Worker {
         self.peers.indices().filter(is_open).collect()
     }
 
-    /// The session's turn has come, or what it had begun is said.
+    /// Does the next step of a session's departure, after its turn has come or its groups are finished.
     pub(super) fn leave(&mut self, index: u32, now: Instant) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         match peer.leaving {
@@ -146,7 +146,7 @@ impl Worker {
         }
     }
 
-    /// A session that winds down and has handed over all it began gets a little time for it to arrive.
+    /// Schedules the close of a winding-down session once it has written all of its groups.
     pub(super) fn check_winding(&mut self, index: u32, now: Instant) {
         let Self { peers, endpoint, .. } = self;
         let Some(peer) = peers.get_mut(index).filter(|peer| peer.leaving == Some(Leaving::Winding)) else {

@@ -1,7 +1,7 @@
-//! When permits end, by the wall clock.
+//! Expiry of permits, by the wall clock.
 //!
-//! An expiry is a time of day, and the time of day may step: it is compared with the clock again and again,
-//! and never turned into a moment of the clock that timers run by.
+//! An expiry is a time of day, which may step: it is compared with the wall clock periodically, and never
+//! converted to a monotonic deadline.
 
 use std::{
     collections::BTreeSet,
@@ -12,19 +12,19 @@ use relay_model::{SessionCode, SessionId};
 
 use super::{State, Worker};
 
-/// How late a step of the clock may be noticed: a session ends within a second of its permit.
+/// Longest delay until a step of the clock is noticed: a session ends within a second of its permit.
 const RECHECK: Duration = Duration::from_millis(500);
 
-/// The sessions of a worker whose permits end, soonest first.
+/// Sessions of a worker with expiring permits, soonest first.
 #[derive(Debug, Default)]
 pub(super) struct Expiring {
     sessions: BTreeSet<(SystemTime, SessionId)>,
-    /// When to look again.
+    /// Time of the next comparison.
     look_at: Option<Instant>,
 }
 
 impl Expiring {
-    /// The permit of `session` ends `at`, instead of at `before`. It is looked at in the next turn.
+    /// Sets the expiry of `session` to `at`, replacing `before`. It is checked in the next turn.
     pub(super) fn set(
         &mut self,
         session: SessionId,
@@ -39,19 +39,19 @@ impl Expiring {
         }
     }
 
-    /// `session` is over; its permit ended at `at`.
+    /// Removes `session`, whose permit expires at `at`.
     pub(super) fn clear(&mut self, session: SessionId, at: Option<SystemTime>) {
         if let Some(at) = at {
             self.sessions.remove(&(at, session));
         }
     }
 
-    /// When [`Self::take`] is due. `None`: nothing ends.
+    /// Time at which [`Self::take`] is due. `None`: no permit expires.
     pub(super) fn next(&self) -> Option<Instant> {
         self.look_at.filter(|_| !self.sessions.is_empty())
     }
 
-    /// One that has ended, if it is time to look; until there is none.
+    /// Takes one expired session; `None` once there is none left.
     fn take(&mut self, now: Instant, wall: SystemTime) -> Option<SessionId> {
         let (at, session) = *self.sessions.first()?;
         match at.duration_since(wall) {
@@ -68,7 +68,7 @@ impl Expiring {
 }
 
 impl Worker {
-    /// Ends the sessions whose permits have ended.
+    /// Ends the sessions whose permits have expired.
     pub(super) fn expire_permits(&mut self, now: Instant) {
         if self.expiring.next().is_none_or(|at| now < at) {
             return;

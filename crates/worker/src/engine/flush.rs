@@ -1,4 +1,4 @@
-//! The last part of a turn: packets out.
+//! Last step of a turn: sending packets.
 
 use std::time::Instant;
 
@@ -12,22 +12,22 @@ use super::{
 };
 use crate::{outbox::Flushed, socket::Io};
 
-/// Trains one connection may send before the others have had their turn.
+/// Segmented packets one connection may send before the others have had their turn.
 const TRAINS: usize = 4;
 
-/// How far a connection's flush came.
+/// Progress of a connection's flush.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transmitted {
-    /// It has nothing more to send now.
+    /// Nothing more to send now.
     All,
-    /// It has, or may have.
+    /// More to send, or possibly more.
     Some,
-    /// It panicked and is gone.
+    /// The connection panicked and was dropped.
     Gone,
 }
 
 impl Worker {
-    /// Sends what a full socket left behind.
+    /// Retries a full socket after a delay.
     pub(super) fn retry_full(&mut self, now: Instant, io: &mut impl Io) {
         let is_over = self.full_since.is_none_or(|since| now >= since + super::RETRY_FULL);
         if is_over && !self.outbox.is_empty() {
@@ -36,18 +36,18 @@ impl Worker {
         }
     }
 
-    /// Flushes every connection with something to send, once, the rest of it after the others.
+    /// Flushes every connection with something to send once, then the rest of it in turn.
     pub(super) fn flush(&mut self, io: &mut impl Io) {
         if self.dirty.is_empty() && self.dirty_streams.is_empty() && self.outbox.is_empty() {
             return;
         }
-        // The parts before may have taken long: what is sent now is dated now.
+        // Earlier steps may have taken long, and packets need the current time.
         let now = io.now();
         let mut share = Share::new(share::FLUSH, now);
         loop {
             let of_endpoint = if self.full_since.is_none() { self.dirty.pop_front() } else { None };
             let of_streams = self.dirty_streams.pop_front();
-            // By turns, so that neither kind starves the other.
+            // Alternates, so that neither kind starves the other.
             for index in of_endpoint.into_iter().chain(of_streams) {
                 self.flush_peer(index, now, io);
             }
@@ -67,7 +67,7 @@ impl Worker {
     }
 
     fn flush_peer(&mut self, index: u32, now: Instant, io: &mut impl Io) {
-        // What concluding marks is flushed here.
+        // Cleared after concluding, which may mark the peer dirty.
         let conclusion = self.conclude(index, now);
         if let Some(peer) = self.peers.get_mut(index) {
             peer.is_dirty = false;
@@ -85,7 +85,7 @@ impl Worker {
         self.rearm(index);
     }
 
-    /// Writes packets of one connection to the outbox, and the outbox to the socket when it is ripe.
+    /// Writes packets of one connection to the outbox, and flushes the outbox when it is ripe.
     fn transmit(&mut self, index: u32, now: Instant, io: &mut impl Io) -> Transmitted {
         let Some(peer) = self.peers.get(index) else { return Transmitted::Gone };
         let Carrier::Quic(key) = peer.carrier else { return self.send_stream(index, now) };
@@ -119,7 +119,7 @@ impl Worker {
         Transmitted::Some
     }
 
-    /// The outbox to the socket, as far as it goes.
+    /// Flushes the outbox to the socket, as far as it has room.
     fn send(&mut self, now: Instant, io: &mut impl Io) {
         let mut unsegmented = std::mem::take(&mut self.scratch.unsegmented);
         if self.outbox.flush(io, &mut self.meter, &mut unsegmented) == Flushed::Full {
@@ -133,7 +133,7 @@ impl Worker {
         self.scratch.unsegmented = unsegmented;
     }
 
-    /// Sets the peer's timer anew, or removes it once nothing more will happen.
+    /// Sets the peer's timer, or removes a drained peer.
     fn rearm(&mut self, index: u32) {
         let Self { peers, endpoint, wheel, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return };

@@ -1,4 +1,4 @@
-//! What a worker says of its sessions when somebody looks.
+//! Answers of a worker to status requests.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use super::{State, Worker, guard, words};
 use crate::inspect::{Asked, SESSIONS_LISTED, SessionList, SessionSeen, Wanted};
 
 impl Worker {
-    /// Answers; what a callback does wrong costs nobody anything.
+    /// Answers a request; a panic in its callback has no effect.
     pub(super) fn inspected(&mut self, now: Instant, asked: Asked) {
         match asked {
             Asked::Sessions { wanted, reply } => {
@@ -23,7 +23,7 @@ impl Worker {
         }
     }
 
-    /// The sessions asked for. One walk over all, and a closer look at those that are listed.
+    /// Lists the requested sessions. Walks over all, and describes only those that are listed.
     fn list_sessions(&mut self, now: Instant, wanted: &Wanted) -> SessionList {
         let limit = wanted.limit.min(SESSIONS_LISTED);
         let peers = &self.peers;
@@ -47,7 +47,7 @@ impl Worker {
         SessionList { worker: self.id, at: now, traffic: (&self.meter).into(), sessions, total }
     }
 
-    /// One session as others may see it.
+    /// Describes one session.
     fn describe(&mut self, index: u32, now: Instant) -> Option<SessionSeen> {
         let Self { peers, endpoint, .. } = self;
         let peer = peers.get_mut(index)?;

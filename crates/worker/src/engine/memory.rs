@@ -1,4 +1,4 @@
-//! Charges of peers for the memory that they make the relay hold.
+//! Memory charges of peers.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use relay_session::Footprint;
 use super::{State, Worker};
 use crate::ledger::{REASON, Standing};
 
-/// Time between two updates of the charges of peers that were active.
+/// Interval of updating the charges of active peers.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// Bytes received by the worker after which they are updated before that.
+/// Bytes received by the worker after which the charges are updated earlier.
 const INPUT: u64 = 256 * 1024;
 
-/// Peers whose charge is to be brought up to date.
+/// Peers whose charge is to be updated.
 #[derive(Debug)]
 pub(super) struct Uncharged {
     peers: Vec<u32>,
@@ -38,7 +38,7 @@ impl Uncharged {
 }
 
 impl Worker {
-    /// The charge of the peer at `index` may have changed.
+    /// Queues the peer at `index` for an update of its charge.
     pub(super) fn charge_later(&mut self, index: u32) {
         if let Some(peer) = self.peers.get_mut(index)
             && !std::mem::replace(&mut peer.is_uncharged, true)
@@ -47,8 +47,7 @@ impl Worker {
         }
     }
 
-    /// Brings the charges of all peers that were active up to date, once an [`INTERVAL`] and once every [`INPUT`]
-    /// bytes.
+    /// Updates the charges of all active peers, once per [`INTERVAL`] and once per [`INPUT`] bytes.
     pub(super) fn charge_active(&mut self, now: Instant) {
         let received = self.meter.bytes_in;
         let is_early = now < self.uncharged.due && received - self.uncharged.received < INPUT;
@@ -66,12 +65,11 @@ impl Worker {
         self.uncharged.peers = active;
     }
 
-    /// Brings the charge of the peer at `index` up to date, after what may have changed it. A peer that exceeds
-    /// its share is closed.
+    /// Updates the charge of the peer at `index`. A peer that exceeds its share is closed.
     pub(super) fn charge(&mut self, index: u32, now: Instant) {
         let Self { peers, endpoint, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return };
-        // A handshake, and a connection that is closing, have bounds of their own: charged here, a flood of them from
+        // Handshakes and closing connections have bounds of their own: charged here, a flood of them from
         // many addresses would cost the sessions of one.
         let mut footprint = Footprint::default();
         if let Some(session) = &peer.session {
@@ -90,7 +88,7 @@ impl Worker {
         self.shared.store.budget().at_ceiling() || self.shared.ledger.is_full()
     }
 
-    /// The ledger has chosen a session of this worker, whatever its state.
+    /// Closes a session chosen by the ledger, in any state.
     pub(super) fn exceeded(&mut self, session: SessionId, now: Instant) {
         if let Some(index) = self.peers.index_of(session) {
             self.exceed(index, now);

@@ -1,13 +1,13 @@
-//! What a worker does: everything between its socket and its sessions, one turn at a time.
+//! Engine of a worker: everything between its socket and its sessions, one turn at a time.
 //!
-//! [`Worker::turn`] takes the time and an [`Io`], so a test drives it without epoll. A turn:
-//! receive and feed; settle what was fed or is due; letters of other threads; news of logs, once a
-//! log for all its readers here; flush every connection that has something to send; tell core and
-//! other workers. Each of these parts has a [share](share) of the turn that the others cannot use up; what is
-//! left of a part comes next turn, in the order in which it came. A session has a budget of work for each call
-//! ([`Work`]): one that has used it up waits behind all that have not.
+//! [`Worker::turn`] takes the time and an [`Io`], so a test drives it without epoll. The steps of a turn:
+//! receive and feed; settle peers that were fed or are due; letters of other threads; changes of logs, once a
+//! log for all its readers here; flush every connection that has something to send; send events to core and
+//! wake other workers. Each step has a [share](share) of the turn that the others cannot use up; the rest
+//! of a step comes next turn, in the order in which it came. A session has a budget of work for each call
+//! ([`Work`]): a session that has used it up waits behind all that have not.
 //!
-//! Each connection's share runs guarded: a panic costs that connection and nobody else.
+//! Each connection's share runs guarded: a panic costs that connection only.
 
 mod admit;
 mod carrier;
@@ -62,71 +62,71 @@ use ready::ReadyQueue;
 use stream::{Streams, turn_away};
 pub use words::SESSIONS;
 
-/// How often others get to see the counters.
+/// Interval of publishing the counters.
 const PUBLISH: Duration = Duration::from_millis(250);
-/// When to try a full socket again even if nobody says that it has room: for lack of memory
-/// in the kernel, nobody does.
+/// Delay before a full socket is tried again without a writable event: if the kernel lacks memory,
+/// none comes.
 const RETRY_FULL: Duration = Duration::from_millis(5);
 
-/// When to try core again when its channel is full.
+/// Delay before core is tried again when its channel is full.
 const RETRY_CORE: Duration = Duration::from_millis(1);
-/// How often a worker that nobody is left at looks whether the others are done.
+/// Interval at which a drained worker checks whether the others are drained too.
 const OTHERS: Duration = Duration::from_millis(20);
 
-/// A connection's share of a turn.
+/// Part of a connection's work in a turn, for faults and panic counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// What it was fed takes effect.
+    /// Fed datagrams or bytes take effect.
     Feed,
-    /// The session takes events.
+    /// The session handles transport events.
     Input,
-    /// Timers that are due.
+    /// Due timers run.
     Timeout,
-    /// An order of core.
+    /// An order of core is executed.
     Order,
-    /// News of a log or of the announce board.
+    /// Changes of a log or of the announce board are delivered.
     News,
-    /// Packets are made.
+    /// Packets are written.
     Flush,
 }
 
-/// Called at each stage of each session: a way for tests to make one fail.
+/// Test hook called at each stage of each session, which may panic to inject a fault.
 pub type Fault = Arc<dyn Fn(Stage, SessionId) + Send + Sync>;
 
-/// What the workers of a relay share.
+/// State shared by the workers of a relay.
 pub struct Shared {
     /// QUIC keys, TLS, limits.
     pub quic: quic::Config,
     /// Logs and the announce board.
     pub store: Arc<Store>,
-    /// Memory of sessions.
+    /// Memory accounting of sessions.
     pub ledger: Arc<Ledger>,
-    /// Who decides who may come in.
+    /// Authorizer of sessions.
     pub gate: Arc<dyn Gate>,
-    /// The time of day.
+    /// Source of the time of day.
     pub wall: WallClock,
-    /// Where the relay listens.
+    /// Address the relay listens on.
     pub local: SocketAddr,
-    /// The relay's own hop.
+    /// Hop id of the relay.
     pub hop: Hop,
-    /// Where counters are shown.
+    /// Published counters.
     pub board: Arc<Board>,
-    /// When the process began.
+    /// Start time of the process.
     pub started: Instant,
-    /// Limits of each session.
+    /// Limits of each session that is not a relay of the same cluster.
     pub limits: SessionLimits,
-    /// Fault injection.
+    /// Fault injection, for tests.
     pub fault: Option<Fault>,
 }
 
-/// When the next turn is due.
+/// Time of the next turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// At once: there is work left.
     Now,
-    /// Then, or when the socket or somebody has news.
+    /// At this time, or when the socket or another thread wakes the worker.
     At(Instant),
-    /// When the socket or somebody has news.
+    /// When the socket or another thread wakes the worker.
     Idle,
 }
 
@@ -136,7 +136,7 @@ pub struct Worker {
     shared: Arc<Shared>,
     mailbox: Arc<Mailbox>,
     core: Sender<Vec<Event>>,
-    /// What core has yet to hear.
+    /// Events to be sent to core.
     events: Vec<Event>,
 
     endpoint: Endpoint,
@@ -151,45 +151,45 @@ pub struct Worker {
 
     fanout: Fanout,
     rings: Rings,
-    /// Logs to pull, in order; and the same for asking.
+    /// Logs to pull, in order; `queued` holds the same for lookups.
     news: VecDeque<LogId>,
     queued: HashSet<LogId, foldhash::fast::RandomState>,
-    /// A batch that has not reached all its readers.
+    /// Batch that has not reached all its readers.
     delivery: Option<Delivery>,
     board_changed: bool,
-    /// Watchers that have not been sent the changes of the board yet.
+    /// Watchers with board changes that they have not been sent yet.
     board_queue: VecDeque<SessionId>,
-    /// Sessions here made news after the bell was answered.
+    /// Sessions here changed a log after this turn took the changed logs.
     rung_itself: bool,
 
     uncharged: Uncharged,
     outbox: Outbox,
-    /// The socket is full since then.
+    /// Time since when the socket is full.
     full_since: Option<Instant>,
     /// Peers with something to settle.
     ready: ReadyQueue,
     /// Peers with something to send.
     dirty: VecDeque<u32>,
-    /// The same of peers with sockets of their own, which need not wait while the worker's is full.
+    /// The same for peers with their own sockets, which need not wait while the worker's is full.
     dirty_streams: VecDeque<u32>,
 
-    /// The socket may have something.
+    /// Whether the socket may have datagrams.
     readable: bool,
     received: VecDeque<Received>,
     letters: VecDeque<Letter>,
     ending: Option<Ending>,
-    /// It has said that it has no sessions any more.
+    /// Whether this worker is already subtracted from the busy ones of a drain.
     counted_off: bool,
 
     meter: Meter,
     published: Instant,
-    /// Something was counted since.
+    /// Whether something was counted since `published`.
     unpublished: bool,
     random: Random,
     scratch: Scratch,
 }
 
-/// Vectors used again each turn.
+/// Vectors reused each turn.
 #[derive(Default)]
 struct Scratch {
     received: Vec<Received>,
@@ -202,7 +202,7 @@ struct Scratch {
 }
 
 impl Worker {
-    /// A worker without connections. `mtu_discovery`: its socket never fragments.
+    /// Creates a worker without connections. `mtu_discovery`: its socket never fragments.
     pub fn new(
         id: WorkerId,
         shared: Arc<Shared>,
@@ -251,27 +251,27 @@ impl Worker {
         }
     }
 
-    /// The socket has something to receive.
+    /// Marks the socket as readable.
     pub fn readable(&mut self) {
         self.readable = true;
     }
 
-    /// The socket has room again.
+    /// Marks the socket as writable.
     pub fn writable(&mut self) {
         self.full_since = None;
     }
 
-    /// Whether the socket is full: somebody should call [`Worker::writable`].
+    /// Whether the socket is full, so that [`Worker::writable`] must be called once it has room.
     pub fn is_full(&self) -> bool {
         self.full_since.is_some()
     }
 
-    /// The thread was woken.
+    /// Counts a wake-up of the thread.
     pub fn woken(&mut self) {
         self.meter.wakes += 1;
     }
 
-    /// Does what there is to do.
+    /// Takes one turn.
     pub fn turn(&mut self, now: Instant, io: &mut impl Io) -> Next {
         self.meter.turns += 1;
         self.begin_turn(now);
@@ -294,19 +294,19 @@ impl Worker {
         self.next(now)
     }
 
-    /// Drained or shut down, and nothing left to say, here or at any other worker, or no time to say it.
+    /// Whether it is drained or shut down, with nothing left to send at any worker or out of time.
     pub fn is_done(&self, now: Instant) -> bool {
         self.ending
             .as_ref()
             .is_some_and(|ending| now >= ending.until() || (self.has_nobody() && ending.is_everybody_done()))
     }
 
-    /// Nobody is left, and nothing to be said.
+    /// Whether no peer is left, and nothing to send.
     fn has_nobody(&self) -> bool {
         self.peers.is_empty() && self.outbox.is_empty() && self.letters.is_empty()
     }
 
-    /// The last words to core, and the last counters. May wait for core.
+    /// Sends the last events to core and publishes the last counters. May wait for core.
     pub fn finish(&mut self) {
         self.report_all(Instant::now());
         let _ = self.core.send(std::mem::take(&mut self.events));
@@ -314,13 +314,13 @@ impl Worker {
         self.shared.board.publish(usize::from(self.id.0), &self.meter);
     }
 
-    /// After a panic outside of any connection's share: every session ends, and a new endpoint
-    /// takes the old one's place on the same socket.
+    /// Recovers from a panic outside of any connection's share: ends every session, and replaces the
+    /// endpoint on the same socket.
     pub fn rebuild(&mut self, now: Instant) {
         self.rebuild_without(now, |_| true);
     }
 
-    /// After a panic in the endpoint itself: sessions over stream sockets have no part in it, and live on.
+    /// Recovers from a panic in the endpoint itself: sessions over stream sockets stay open.
     fn rebuild_endpoint(&mut self, now: Instant) {
         self.rebuild_without(now, |peer| !peer.carrier.is_stream());
     }
@@ -354,7 +354,7 @@ impl Worker {
         }
     }
 
-    /// Runs a session's share of a stage. Returns false when that cost the session its life.
+    /// Runs a session's part of a stage. Returns false if it panicked and was dropped.
     fn with_session(
         &mut self,
         index: u32,
@@ -394,7 +394,7 @@ impl Worker {
         true
     }
 
-    /// After a panic in `stage`: the connection and its session are dropped, everything else stays.
+    /// Drops a connection and its session after a panic in `stage`; everything else stays.
     fn bury(&mut self, index: u32, stage: Stage) {
         *self.panics(stage) += 1;
         let Some(peer) = self.peers.remove(index) else { return };
@@ -410,7 +410,7 @@ impl Worker {
         }
     }
 
-    /// Ends what is left of a peer's session: its readers, its writers, core's view of it.
+    /// Ends a peer's session: its readers, its writers, and its entry in core.
     fn forget_session(&mut self, mut peer: Peer, now: Instant) {
         self.report_lost(&mut peer, now);
         if let Some(mut session) = peer.session.take() {
@@ -423,7 +423,7 @@ impl Worker {
         self.forget_carrier(peer);
     }
 
-    /// Drops what is left of a peer.
+    /// Drops the carrier of a peer.
     fn forget_carrier(&mut self, mut peer: Peer) {
         if peer.carrier.is_stream() {
             self.streams.forget();
@@ -434,7 +434,7 @@ impl Worker {
         }
     }
 
-    /// `vanished`: nobody meant it to end.
+    /// Counts the end of a session. `vanished`: neither side closed it.
     fn count_end(&mut self, id: SessionId, state: State, vanished: bool) {
         match state {
             State::Opening | State::Waiting | State::Asked(_) | State::Placed(_) => {
@@ -457,7 +457,7 @@ impl Worker {
         }
     }
 
-    /// Peers whose deadlines have passed are touched.
+    /// Touches the peers whose deadlines have passed.
     fn expire(&mut self, now: Instant) {
         let mut due = std::mem::take(&mut self.scratch.due);
         self.wheel.expire(now, &mut due);
@@ -470,11 +470,11 @@ impl Worker {
         self.scratch.due = due;
     }
 
-    /// Hands this turn's events to core, and wakes workers with news.
+    /// Sends this turn's events to core, and wakes workers with changes to deliver.
     fn tell(&mut self) {
         if !self.events.is_empty() {
             match self.core.try_send(std::mem::take(&mut self.events)) {
-                // Next turn: what sessions may have in flight bounds it.
+                // Retried next turn; bounded by the sessions' limits on requests in flight.
                 Err(TrySendError::Full(events)) => self.events = events,
                 // Core is gone only when the relay is ending.
                 Ok(()) | Err(TrySendError::Disconnected(_)) => {}
@@ -482,7 +482,7 @@ impl Worker {
         }
         self.rung_itself = false;
         if !self.rings.is_empty() {
-            // Its own bell it answers itself.
+            // Its own changes are delivered in its next turn, without a wake-up.
             self.rung_itself = self.rings.contains(self.id) && self.shared.store.bell(self.id).is_pending();
             self.shared.store.ring(&mut self.rings, Some(self.id));
         }
@@ -561,12 +561,12 @@ impl Shared {
     }
 }
 
-/// Runs `share`; `None` when it panicked. What it borrowed may be half changed: the caller drops it.
+/// Runs `share`; `None` if it panicked. State it borrowed may be inconsistent: the caller drops it.
 fn guard<R>(share: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(share)).ok()
 }
 
-/// Random numbers nobody needs to be unable to guess (splitmix64).
+/// Random numbers that need not be unpredictable (splitmix64).
 struct Random(u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! The second half of a turn: what other threads and other sessions have for ours.
+//! Middle steps of a turn: letters of other threads, changes of logs, changes of the announce board.
 
 use std::{rc::Rc, time::Instant};
 
@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{mailbox::Letter, socket::Io};
 
-/// Readers between two looks at the clock.
+/// Readers between two clock reads.
 const READERS_A_LOOK: usize = share::NEWS.stride;
 
-/// A batch of news on its way to the readers of a log.
+/// Batch of changes on its way to the readers of a log.
 pub(super) struct Delivery {
     log: LogId,
     batch: Rc<Batch>,
@@ -25,7 +25,7 @@ pub(super) struct Delivery {
 }
 
 impl Worker {
-    /// Orders of core and of the supervisor.
+    /// Handles letters of core and of the supervisor.
     pub(super) fn read_letters(&mut self, now: Instant, io: &impl Io) {
         let mut letters = std::mem::take(&mut self.scratch.letters);
         self.mailbox.take(&mut letters);
@@ -85,8 +85,8 @@ impl Worker {
         }
     }
 
-    /// Pulls each log with news once and gives the batch to all its readers here. Stops when its share of the
-    /// turn is used up, to go on where it stopped.
+    /// Pulls each changed log once and gives the batch to all its readers here. Stops when its share of the
+    /// turn is used up, to continue there in the next.
     pub(super) fn deliver_news(&mut self, now: Instant, io: &impl Io) {
         self.answer_bell();
         if self.delivery.is_none() && self.news.is_empty() {
@@ -113,7 +113,7 @@ impl Worker {
         self.scratch.logs = logs;
     }
 
-    /// One batch to the readers it has not reached. False: the share is used up and something is left.
+    /// Gives one batch to the readers it has not reached. False: the share is used up and something is left.
     fn deliver(&mut self, now: Instant, io: &impl Io, share: &mut Share) -> bool {
         let Some(mut delivery) = self.delivery.take().or_else(|| self.pull_next(now)) else { return true };
         let mut is_over = false;
@@ -140,14 +140,14 @@ impl Worker {
     }
 
     fn give(&mut self, now: Instant, reader: Reader, batch: &Batch) {
-        // A reader that left meanwhile is not found, or not known to its session.
+        // A reader that left meanwhile is not found, or is unknown to its session.
         let Some(index) = self.peers.index_of(reader.session) else { return };
         self.with_session(index, Stage::News, now, |session, conn, cx| {
             session.news(conn, cx, reader.sub, batch);
         });
     }
 
-    /// The news of the next log that somebody here reads.
+    /// Pulls the next changed log that a session here reads.
     fn pull_next(&mut self, now: Instant) -> Option<Delivery> {
         while let Some(log) = self.news.pop_front() {
             self.queued.remove(&log);
@@ -160,7 +160,7 @@ impl Worker {
                     return Some(Delivery { log, batch, readers, next: 0 });
                 }
                 Some(None) => {}
-                // What this log's readers share here is broken: it goes with them.
+                // The state shared by this log's readers is broken, so they are dropped.
                 None => {
                     for reader in readers {
                         if let Some(index) = self.peers.index_of(reader.session) {
@@ -173,8 +173,8 @@ impl Worker {
         None
     }
 
-    /// Lets each watcher be sent what changed on the announce board. Watchers that the share of the turn does
-    /// not reach are first in the next; changes that come meanwhile are for all of them, once more.
+    /// Sends each watcher the changes of the announce board. Watchers that the share of the turn does not
+    /// reach come first in the next turn; later changes are sent to all of them in another round.
     pub(super) fn walk_board(&mut self, now: Instant, io: &impl Io) {
         if self.board_queue.is_empty() {
             if !std::mem::take(&mut self.board_changed) {

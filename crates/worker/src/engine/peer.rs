@@ -1,4 +1,4 @@
-//! One connection of a worker and what lives on it.
+//! One connection of a worker and its session.
 
 use std::time::Instant;
 
@@ -11,81 +11,81 @@ use crate::{gate::Which, ledger::Charge};
 
 /// A connection, from its first packet until nothing more is sent on it.
 pub(super) struct Peer {
-    /// The session's id, from the start.
+    /// Id of the session, assigned at the start.
     pub(super) id: SessionId,
     pub(super) carrier: Carrier,
     pub(super) session: Option<Box<Session>>,
     pub(super) state: State,
-    /// What it may do, once it is let in or has a place.
+    /// Permissions, once it is admitted or has a place.
     pub(super) permit: Option<Permit>,
-    /// What was taken back while it waits for an answer, which may be made of that.
+    /// Permits revoked while it waits for an answer, which may be based on them.
     pub(super) taken_back: Vec<TakenBack>,
-    /// The gate was asked about it, and has not heard of its end.
+    /// Whether the gate was asked about it and not yet notified of its end.
     pub(super) is_asked: bool,
-    /// When it must be let in.
+    /// Deadline for admission.
     pub(super) admit_by: Instant,
-    /// Segmented sends failed on its path.
+    /// Whether segmented sends failed on its path.
     pub(super) unsegmented: bool,
-    /// In the worker's queues of peers to settle.
+    /// Whether it is in the worker's queues of peers to settle.
     pub(super) is_touched: bool,
-    /// Since when it has been there, at most.
+    /// Earliest time since when it may have been in such a queue.
     pub(super) ready_since: Instant,
-    /// In the worker's list of peers to charge.
+    /// Whether it is in the worker's list of peers to charge.
     pub(super) is_uncharged: bool,
-    /// In the worker's list of peers to flush.
+    /// Whether it is in the worker's list of peers to flush.
     pub(super) is_dirty: bool,
-    /// A deadline has passed.
+    /// Whether a deadline has passed.
     pub(super) is_due: bool,
-    /// It has announced something.
+    /// Whether it has announced anything.
     pub(super) publishes: bool,
-    /// How far it is on its way out, when the relay is.
+    /// Progress of its departure while the relay drains.
     pub(super) leaving: Option<Leaving>,
-    /// What it was told when we ended it.
+    /// Code and reason of our close.
     pub(super) parting: Option<Parting>,
-    /// Memory it holds.
+    /// Charge for its memory.
     pub(super) charge: Charge,
 }
 
-/// Permits that do not count any more.
+/// Revoked permits.
 #[derive(Clone, Debug)]
 pub(super) struct TakenBack {
     pub(super) which: Which,
-    /// What whoever has one is told.
+    /// Code and reason for sessions with such a permit.
     pub(super) parting: Parting,
 }
 
 impl TakenBack {
-    /// What cannot be judged is not kept.
+    /// Whether `permit` is revoked; true if the filter panics.
     pub(super) fn is(&self, permit: &Permit) -> bool {
         guard(|| self.which.is(permit)).unwrap_or(true)
     }
 }
 
-/// What is next for a session that did not leave a relay that ends.
+/// Next step of a session that stays open while the relay drains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leaving {
-    /// It begins nothing more from then on.
+    /// Begins no more groups from this time on.
     WindDown(Instant),
-    /// It finishes what it has begun.
+    /// Finishes the groups it has begun.
     Winding,
-    /// It is closed then.
+    /// Is closed at this time.
     Close(Instant),
 }
 
-/// How far a peer is.
+/// Progress of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// The connection is not ready: no session yet.
+    /// The connection is not ready and has no session yet.
     Opening,
-    /// The session has not said what it wants.
+    /// The session has not sent its request yet.
     Waiting,
-    /// It has: the gate is to answer by then.
+    /// The gate was asked, and must answer by this time.
     Asked(Instant),
-    /// The gate lets it in; its socket is to come and be ready by then.
+    /// Admitted; its socket must be handed over and ready by this time.
     Placed(Instant),
-    /// Let in; core knows it.
+    /// Admitted and known to core.
     Open,
-    /// Refused or ended: only the connection's close is left.
+    /// Refused or ended; only the connection's close is left.
     Over,
 }
 
@@ -113,15 +113,15 @@ impl Peer {
         }
     }
 
-    /// When the worker itself has to act on it.
+    /// Deadline of the worker for the peer.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.ends_at().into_iter().chain(self.leaves_at()).min()
     }
 
-    /// When it has had its time to be let in.
+    /// Deadline for the current step of admission.
     pub(super) fn ends_at(&self) -> Option<Instant> {
         match self.state {
-            // Until it is ready a connection of the endpoint keeps the time itself.
+            // A connection of the endpoint has its own handshake timeout.
             State::Opening => self.carrier.is_stream().then_some(self.admit_by),
             State::Open | State::Over => None,
             State::Waiting => Some(self.admit_by),
@@ -129,7 +129,7 @@ impl Peer {
         }
     }
 
-    /// When it takes its next step out.
+    /// Deadline for the next step of its departure.
     pub(super) fn leaves_at(&self) -> Option<Instant> {
         match self.leaving {
             Some(Leaving::WindDown(at) | Leaving::Close(at)) if self.state == State::Open => Some(at),

@@ -1,4 +1,4 @@
-//! Peers that are ready for their share of a turn, and how long they wait for it.
+//! Queues of peers that are ready for their share of a turn, and their waiting time.
 
 use std::{
     collections::VecDeque,
@@ -7,9 +7,9 @@ use std::{
 
 use super::Worker;
 
-/// Longest time between two turns in which the worker cannot have slept.
+/// Longest gap between two turns in which the worker cannot have slept.
 const AWAKE: Duration = Duration::from_micros(100);
-/// Half of the time for which the longest wait is shown.
+/// Half of the time over which the longest wait is reported.
 const PEAK_WINDOW: Duration = Duration::from_secs(30);
 
 /// Queues of ready peers. Those that have not used up a budget of work go before those that have.
@@ -19,13 +19,13 @@ pub(super) struct ReadyQueue {
     fresh: VecDeque<u32>,
     /// Peers that used up a budget of work and have more to do, in turn.
     behind: VecDeque<u32>,
-    /// Earliest time at which what is found ready now can have become so.
+    /// Earliest time at which a peer found ready now can have become ready.
     since: Instant,
     /// The same for datagrams: what the socket holds may be older when the last turn left some.
     received_since: Instant,
-    /// Datagrams were left in the socket by the last turn.
+    /// Whether the last turn left datagrams in the socket.
     pub(super) is_receive_behind: bool,
-    /// The worker cannot have slept before a turn that begins by then.
+    /// End of the time in which a turn can begin without the worker having slept before.
     awake_until: Instant,
     /// Longest wait in this window and in the one before, microseconds.
     peaks: [u64; 2],
@@ -73,7 +73,7 @@ impl ReadyQueue {
         self.behind.clear();
     }
 
-    /// Datagrams are received from now on.
+    /// Begins the receive step of a turn.
     pub(super) fn begin_receive(&mut self) {
         if !std::mem::take(&mut self.is_receive_behind) {
             self.received_since = self.since;
@@ -85,7 +85,7 @@ impl ReadyQueue {
         self.received_since
     }
 
-    /// The turn of `start` is over.
+    /// Ends the turn begun at `start`.
     pub(super) fn end_turn(&mut self, start: Instant, now: Instant) {
         (self.since, self.awake_until) = (start, now + AWAKE);
         if now >= self.window_ends {
@@ -94,7 +94,7 @@ impl ReadyQueue {
         }
     }
 
-    /// Longest wait of a ready peer lately, microseconds.
+    /// Longest recent wait of a ready peer, microseconds.
     pub(super) fn peak_us(&self) -> u64 {
         let [latest, before] = self.peaks;
         latest.max(before)
@@ -102,7 +102,7 @@ impl ReadyQueue {
 }
 
 impl Worker {
-    /// A turn begins: what is ready became so while the worker slept, or else during the last turn.
+    /// Begins a turn: peers became ready while the worker slept, or else during the last turn.
     pub(super) fn begin_turn(&mut self, now: Instant) {
         if now <= self.ready.awake_until {
             return;
@@ -115,12 +115,12 @@ impl Worker {
         }
     }
 
-    /// The peer has something to settle.
+    /// Queues a peer with something to settle.
     pub(super) fn touch(&mut self, index: u32) {
         self.touch_since(index, self.ready.since);
     }
 
-    /// The same, for at most as long as since `since`.
+    /// Queues a peer that has been ready for at most the time since `since`.
     pub(super) fn touch_since(&mut self, index: u32, since: Instant) {
         if let Some(peer) = self.peers.get_mut(index)
             && !std::mem::replace(&mut peer.is_touched, true)
@@ -130,7 +130,7 @@ impl Worker {
         }
     }
 
-    /// The peer has used up its budget of work and has more to do: all that are ready and have not go first.
+    /// Queues a peer that used up its budget of work and has more to do behind all others.
     pub(super) fn put_behind(&mut self, index: u32, now: Instant) {
         if let Some(peer) = self.peers.get_mut(index)
             && !std::mem::replace(&mut peer.is_touched, true)

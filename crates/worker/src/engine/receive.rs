@@ -1,4 +1,4 @@
-//! The first half of a turn: datagrams in, and what they and the timers lead to.
+//! First steps of a turn: receiving datagrams, and settling the peers that got input or are due.
 
 use std::{io, time::Instant};
 
@@ -15,9 +15,9 @@ use crate::{
 };
 
 impl Worker {
-    /// Receives and feeds until nothing is left or the turn has its share.
+    /// Receives and feeds datagrams until none is left or the share of the turn is used up.
     pub(super) fn receive(&mut self, now: Instant, io: &mut impl Io) {
-        // Before the handshake: what cannot be held cannot be begun.
+        // Refused before the handshake: without memory for a session it need not begin.
         self.endpoint.refuse_new(self.ending.is_some() || self.is_out_of_memory());
         self.ready.begin_receive();
         let mut share = Share::new(share::RECEIVE, now);
@@ -38,14 +38,14 @@ impl Worker {
         }
     }
 
-    /// One receive call. False: nothing came.
+    /// Makes one receive call. False: nothing was received.
     fn receive_batch(&mut self, io: &mut impl Io) -> bool {
         let mut batch = std::mem::take(&mut self.scratch.received);
         self.meter.recv_calls += 1;
         match io.recv(&mut batch) {
             Ok(more) => self.readable = more,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
-            // News of the past, such as a port unreachable: the next turn goes on.
+            // A past error, such as a port unreachable: the next turn continues.
             Err(_) => self.meter.recv_errors += 1,
         }
         let came = !batch.is_empty();
@@ -55,7 +55,7 @@ impl Worker {
         came
     }
 
-    /// Feeds each datagram of a train; returns how many.
+    /// Feeds each datagram of a segmented receive; returns their number.
     fn feed(&mut self, now: Instant, received: Received) -> usize {
         let Received { remote, local_ip, ecn, stride, mut data } = received;
         let mut count: usize = 0;
@@ -86,7 +86,7 @@ impl Worker {
                     self.touch_conn(key);
                 }
                 Some(Fed::New(key)) => self.arrive(key, now),
-                // An answer without a connection is not worth a place in a full outbox.
+                // A reply without a connection is not worth a place in a full outbox.
                 Some(Fed::Nothing | Fed::Respond(_)) => self.meter.datagrams_unknown += 1,
                 None => self.endpoint_panicked(now),
             }
@@ -96,8 +96,8 @@ impl Worker {
         count
     }
 
-    /// A panic while a datagram was fed: the connection that took it is to blame, or else the
-    /// endpoint itself.
+    /// Handles a panic while a datagram was fed: drops the connection that took it, or else replaces the
+    /// endpoint.
     fn endpoint_panicked(&mut self, now: Instant) {
         match self.endpoint.suspect().and_then(|key| self.peer_of(key)) {
             Some(index) => self.bury(index, Stage::Feed),
@@ -124,7 +124,7 @@ impl Worker {
         }
     }
 
-    /// A new connection gets its place.
+    /// Adds a peer for a new connection.
     fn arrive(&mut self, key: ConnKey, now: Instant) {
         self.meter.connections += 1;
         let admit_by = now + limits::SETUP_TIMEOUT;
@@ -146,8 +146,8 @@ impl Worker {
         self.touch_since(index, self.ready.received_since());
     }
 
-    /// Lets the input and timers of ready peers take effect, in the order in which they became ready; then of
-    /// those that have used up a budget of work before, at least of one.
+    /// Handles the input and timers of ready peers, in the order in which they became ready; then those of
+    /// peers that have used up a budget of work before, at least of one.
     pub(super) fn settle_ready(&mut self, now: Instant, io: &impl Io) {
         if self.ready.is_empty() {
             return;
@@ -155,7 +155,7 @@ impl Worker {
         let mut share = Share::new(share::SETTLE, io.now());
         let mut is_over = false;
         let mut oldest = now;
-        // Peers that become ready meanwhile have their turn in the next.
+        // Peers that become ready meanwhile wait for the next turn.
         for _ in 0..self.ready.len() {
             let Some(index) = self.ready.pop() else { break };
             oldest = oldest.min(self.settle(index, now));
@@ -176,7 +176,7 @@ impl Worker {
         self.note_wait(oldest, io.now());
     }
 
-    /// Returns since when the peer was ready at most.
+    /// Settles a peer; returns the earliest time since when it may have been ready.
     fn settle(&mut self, index: u32, now: Instant) -> Instant {
         let Some(peer) = self.peers.get_mut(index) else { return now };
         peer.is_touched = false;
@@ -211,7 +211,7 @@ impl Worker {
             self.time_out(index, now);
         }
         self.charge_later(index);
-        // What waits for the next settling must not wait for another datagram.
+        // Input held back by the budget must not wait for another datagram.
         if self.endpoint.has_waiting()
             && let Some(Peer { carrier: Carrier::Quic(key), .. }) = self.peers.get(index)
             && self.endpoint.conn(*key).is_some_and(|conn| conn.has_input())
@@ -220,7 +220,7 @@ impl Worker {
         }
     }
 
-    /// The session's timers, and the worker's own for the peer.
+    /// Handles due timers of the session, and those of the worker for the peer.
     fn time_out(&mut self, index: u32, now: Instant) {
         let Some(peer) = self.peers.get(index) else { return };
         let is_due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);

@@ -1,5 +1,4 @@
-//! What becomes of a session that was let in: its permit changes, or is taken back; and the gate hears of
-//! its end.
+//! Permit changes and revocations of admitted sessions, and notifying the gate of their end.
 
 use std::time::Instant;
 
@@ -20,13 +19,12 @@ use super::{
 use crate::gate::{Ended, Which};
 
 impl Worker {
-    /// A session may do something else from now on. Core hears of it before anything the session asks
-    /// after that.
+    /// Replaces the permit of a session. Core gets the change before any later request of the session.
     pub(super) fn revise(&mut self, session: SessionId, now: Instant, permit: Permit) {
         let Some(index) = self.open_peer(session) else { return };
         let Some(peer) = self.peers.get_mut(index) else { return };
         let Some(before) = peer.permit.replace(permit.clone()) else { return };
-        // Core has not heard of it yet, and will with this permit.
+        // Core does not know the session yet, and will get it with this permit.
         let is_placed = matches!(peer.state, State::Placed(_));
         self.meter.sessions_revised += 1;
         words::revised(session);
@@ -36,8 +34,8 @@ impl Worker {
         let same = (before.root(), before.subject(), before.is_peer())
             == (permit.root(), permit.subject(), permit.is_peer());
         if !same {
-            // Routes and paths are tied to who it was: it comes again as who it is.
-            self.revoke(session, now, SessionCode::UNAUTHORIZED, "the credential is another's");
+            // Routes and paths are bound to the subject, so the peer must reconnect.
+            self.revoke(session, now, SessionCode::UNAUTHORIZED, "token subject changed");
             return;
         }
         if (before.publish(), before.subscribe()) == (permit.publish(), permit.subscribe()) || is_placed {
@@ -49,14 +47,15 @@ impl Worker {
         });
     }
 
-    /// Ends a session that was let in.
+    /// Ends an admitted session.
     pub(super) fn revoke(&mut self, session: SessionId, now: Instant, code: SessionCode, reason: &str) {
         let Some(index) = self.open_peer(session) else { return };
         self.meter.sessions_revoked += 1;
         self.close(index, now, code, reason);
     }
 
-    /// Ends every session that was let in with such a permit, and lets nobody in with one who waits.
+    /// Ends every admitted session whose permit matches, and makes pending answers with such a permit
+    /// rejected.
     pub(super) fn revoke_where(&mut self, which: Which, now: Instant, code: SessionCode, reason: &str) {
         let parting = Parting { code, reason: reason.into() };
         let taken_back = TakenBack { which, parting };
@@ -76,15 +75,15 @@ impl Worker {
         }
     }
 
-    /// Where a session is that was let in or has a place, and that nobody has ended.
+    /// Index of a session that was admitted or has a place, unless it is being closed.
     pub(super) fn open_peer(&self, session: SessionId) -> Option<u32> {
         let index = self.peers.index_of(session)?;
         let peer = self.peers.get(index)?;
         (matches!(peer.state, State::Open | State::Placed(_)) && peer.parting.is_none()).then_some(index)
     }
 
-    /// The gate hears of the end of the session at `index`, once. `ours`: what we told the peer, if we
-    /// ended it.
+    /// Notifies the gate of the end of the session at `index`, once. `ours`: code and reason of our close, if
+    /// we closed it.
     pub(super) fn report(&mut self, index: u32, now: Instant, why: Option<&Closed>, ours: Option<&Parting>) {
         let Self { peers, endpoint, shared, expiring, meter, .. } = self;
         if let Some(peer) = peers.get_mut(index) {
@@ -92,13 +91,13 @@ impl Worker {
         }
     }
 
-    /// The same for a session that was lost.
+    /// Notifies the gate of a lost session.
     pub(super) fn report_lost(&mut self, peer: &mut Peer, now: Instant) {
         let Self { endpoint, shared, expiring, meter, .. } = self;
         report_of(peer, (endpoint, shared, expiring, meter), now, (None, None));
     }
 
-    /// The worker ends: the gate hears of those that it could not say goodbye to.
+    /// Notifies the gate of all sessions left when the worker ends.
     pub(super) fn report_all(&mut self, now: Instant) {
         let indices: Vec<u32> = self.peers.indices().collect();
         for index in indices {
@@ -135,6 +134,6 @@ fn report_of(
     });
     if told.is_none() {
         meter.panics_input += 1;
-        tracing::error!(session = %peer.id, "a panic while the end of a session was reported");
+        tracing::error!(session = %peer.id, "gate panicked at the end of a session");
     }
 }

@@ -9,11 +9,11 @@ use crate::socket::Io;
 /// Time and least work of one part of a turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit {
-    /// Longest time of the part. It is exceeded by at most the work between two looks at the clock.
+    /// Longest time of the part. It is exceeded by at most the work between two clock reads.
     pub(super) time: Duration,
-    /// Pieces of work done before the clock is looked at.
+    /// Pieces of work done before the first clock read.
     pub(super) least: usize,
-    /// Pieces of work between two looks at the clock.
+    /// Pieces of work between two clock reads.
     pub(super) stride: usize,
 }
 
@@ -23,11 +23,11 @@ const fn limit(time_us: u64, least: usize, stride: usize) -> Limit {
 
 /// Datagrams received and fed to their connections.
 pub(super) const RECEIVE: Limit = limit(1_000, 64, 32);
-/// Peers whose input and timers take effect.
+/// Peers whose input and timers are handled.
 pub(super) const SETTLE: Limit = limit(2_000, 8, 8);
 /// Letters of core and of the supervisor.
 pub(super) const LETTERS: Limit = limit(1_000, 16, 1);
-/// Readers of logs that are given news.
+/// Readers that are handed changes of logs.
 pub(super) const NEWS: Limit = limit(2_000, 16, 16);
 /// Watchers that are sent changes of the announce board.
 pub(super) const BOARD: Limit = limit(1_000, 8, 4);
@@ -39,20 +39,20 @@ pub(super) const FLUSH: Limit = limit(2_000, 8, 1);
 pub(super) struct Share {
     start: Instant,
     time: Duration,
-    /// Known once the clock was looked at.
+    /// Known after the first clock read.
     end: Option<Instant>,
-    /// Pieces of work until the next look at the clock.
+    /// Pieces of work until the next clock read.
     until_look: usize,
     stride: usize,
 }
 
 impl Share {
-    /// The share of a part that begins at `now`.
+    /// Creates the share of a part that begins at `now`.
     pub(super) fn new(limit: Limit, now: Instant) -> Self {
         Self { start: now, time: limit.time, end: None, until_look: limit.least, stride: limit.stride }
     }
 
-    /// Counts `pieces` of work that were done. True: the share is used up.
+    /// Counts `pieces` of finished work. True: the share is used up.
     pub(super) fn spend(&mut self, pieces: usize, io: &impl Io) -> bool {
         self.until_look = self.until_look.saturating_sub(pieces);
         if self.until_look > 0 {

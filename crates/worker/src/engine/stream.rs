@@ -1,4 +1,4 @@
-//! Peers whose connection is a stream socket: they arrive, get their socket, read and write.
+//! Peers over stream sockets: arrival, hand-over of the socket, reads and writes.
 
 use std::{
     io,
@@ -21,31 +21,31 @@ use crate::{
     line::Line,
 };
 
-/// Most that one peer's socket is read in a turn.
+/// Limit on bytes read from one peer in a turn.
 const PEER_READ_BYTES: usize = 64 * 1024;
-/// Read at a time: no more is parsed once [`PEER_FRAMES`] have been.
+/// Bytes per read call; no further read is made once [`PEER_FRAMES`] frames were parsed.
 const READ_BYTES: usize = 16 * 1024;
-/// Frames and records of one peer that are parsed in a turn, but for what the last read brought.
+/// Limit on frames and records of one peer parsed in a turn, except for those of the last read.
 const PEER_FRAMES: u64 = 1_024;
-/// Most that all of them are, like that of datagrams.
+/// Limit on bytes read from all of them in a turn, like that of datagrams.
 const TURN_READ_BYTES: usize = 512 * 1024;
-/// Taken from a connection at a time: little, for what is taken is decided; enough to fill records of TLS
-/// and calls.
+/// Bytes taken from a connection at a time: few, as their order is final then, but enough to fill TLS records
+/// and write calls.
 const CHUNK_BYTES: usize = 32 * 1024;
-/// Most that one peer is sent before the others have had their turn: what four trains of QUIC are.
+/// Limit on bytes sent to one peer before the others have had their turn: about four QUIC trains.
 const PEER_WRITE_BYTES: usize = 256 * 1024;
-/// Memory of a connection over a stream socket with no stream open, without TLS, bytes: here, in the kernel, and
-/// of a frame that is not whole. Measured as the growth of a relay for each idle connection, rounded up.
+/// Memory of an idle connection over a stream socket without TLS, bytes: here, in the kernel, and of an
+/// incomplete frame. Measured as the growth of a relay per idle connection, rounded up.
 const SOCKET_BYTES: u64 = 8 * 1024;
-/// How often the kernel is asked about a path.
+/// Interval of reading the kernel's path statistics.
 const PATH_AGE: Duration = Duration::from_secs(1);
 
-/// What a worker knows of stream sockets as such.
+/// State shared by the stream sockets of a worker.
 pub(super) struct Streams {
-    /// Where sockets are waited for, and the token of the peer at index 0. `None`: nobody waits, whoever
-    /// drives the worker says what is ready.
+    /// Registry for readiness events, and the token of the peer at index 0. `None`: the driver of the worker
+    /// reports readiness itself.
     registry: Option<(Registry, usize)>,
-    /// Most peers of this kind.
+    /// Limit on peers over stream sockets.
     max: usize,
     count: usize,
     buffer: Vec<u8>,
@@ -60,28 +60,28 @@ impl Default for Streams {
 }
 
 impl Streams {
-    /// A turn begins.
+    /// Resets the read limit at the start of a turn.
     pub(super) fn refill(&mut self) {
         self.left = TURN_READ_BYTES;
     }
 
-    /// A peer of this kind is gone.
+    /// Counts a removed peer.
     pub(super) fn forget(&mut self) {
         self.count = self.count.saturating_sub(1);
     }
 }
 
-/// A connection over a stream socket, before and after it has one.
+/// Connection over a stream socket, before and after the hand-over of the socket.
 pub(super) struct Socketed {
     pub(super) newcomer: Newcomer,
     pub(super) conn: qmux::Connection,
     config: qmux::Config,
-    /// Until it is heard.
+    /// `None` once it was called.
     verdict: Option<Verdict>,
     line: Option<Line>,
-    /// When the kernel is asked about the path again.
+    /// Time of the next read of the path statistics.
     path_at: Instant,
-    /// The session has not taken all events of what was read.
+    /// Whether the session has unhandled events of the data read so far.
     pub(super) is_behind: bool,
 }
 
@@ -98,7 +98,7 @@ impl Socketed {
         Self { newcomer, conn, config, verdict: None, line: None, path_at: now, is_behind: false }
     }
 
-    /// Without a socket it is never ready, and has nobody to say goodbye to.
+    /// Phase of the connection: never ready without a socket, and drained once closed without one.
     pub(super) fn phase(&self) -> Phase {
         match (self.conn.phase(), &self.line) {
             (Phase::Opening | Phase::Ready, None) => Phase::Opening,
@@ -108,7 +108,7 @@ impl Socketed {
         }
     }
 
-    /// Memory it takes, bytes.
+    /// Memory of the connection, bytes.
     pub(super) fn footprint(&self) -> u64 {
         let of_line = self.line.as_ref().map_or(0, Line::footprint);
         SOCKET_BYTES + self.conn.footprint() + of_line
@@ -122,7 +122,8 @@ impl Socketed {
         self.line.as_ref().map(Line::traffic).unwrap_or_default()
     }
 
-    /// The socket has come: the connection begins now, not when it was announced.
+    /// Attaches the socket. Timeouts of the connection start now, not at its arrival. Returns the number of
+    /// bytes already received.
     fn link(&mut self, link: Link, registry: Option<(&Registry, Token)>, now: Instant) -> io::Result<usize> {
         let (mut line, received) = Line::new(link)?;
         if let Some((registry, token)) = registry {
@@ -140,7 +141,7 @@ impl Socketed {
         Ok(received.len())
     }
 
-    /// What came and what is due takes effect.
+    /// Handles due timers and reads the socket.
     pub(super) fn settle(&mut self, now: Instant, streams: &mut Streams, meter: &mut Meter) -> Phase {
         if self.next_deadline().is_some_and(|at| now >= at) {
             self.conn.handle_timeout(now);
@@ -161,14 +162,14 @@ impl Socketed {
         self.phase()
     }
 
-    /// The next event for the session; without one it has taken all.
+    /// Next event for the session; `None` once it has handled all.
     pub(super) fn poll(&mut self) -> Option<Event> {
         let event = self.conn.poll();
         self.is_behind &= event.is_some();
         event
     }
 
-    /// Whether its socket may have something that it may take.
+    /// Whether its socket may have data that it may read now.
     fn wants_turn(&self) -> bool {
         !self.is_behind
             && self
@@ -177,7 +178,7 @@ impl Socketed {
                 .is_some_and(|line| line.is_readable && !line.has_ended && self.conn.wants_input())
     }
 
-    /// Sends what there is, as far as the socket and its share go. True: there is more, and room.
+    /// Sends as far as the socket has room and the share lasts. True: there is more to send, and room.
     fn send(&mut self, now: Instant, meter: &mut Meter) -> bool {
         let Some(line) = &mut self.line else { return false };
         let before = line.traffic().bytes_out;
@@ -190,7 +191,7 @@ impl Socketed {
         has_more
     }
 
-    /// Says once what became of it.
+    /// Calls the verdict, once.
     fn tell(&mut self, what: Result<Place, Turned>) {
         if let Some(verdict) = self.verdict.take() {
             tell(verdict, what);
@@ -200,11 +201,11 @@ impl Socketed {
 
 fn tell(verdict: Verdict, what: Result<Place, Turned>) {
     if guard(|| verdict(what)).is_none() {
-        tracing::error!("a panic while a newcomer heard what became of it");
+        tracing::error!("verdict callback of a new connection panicked");
     }
 }
 
-/// Reads while it is wanted, there is something, and its share lasts.
+/// Reads while the connection wants input, the socket has data, and the share lasts.
 fn receive(line: &mut Line, conn: &mut qmux::Connection, now: Instant, streams: &mut Streams) {
     let Streams { buffer, left, .. } = streams;
     let mut share = PEER_READ_BYTES.min(*left);
@@ -227,13 +228,13 @@ fn receive(line: &mut Line, conn: &mut qmux::Connection, now: Instant, streams: 
     }
 }
 
-/// True: there is more, and room.
+/// Writes to the socket. True: there is more to send, and room.
 fn transmit(line: &mut Line, conn: &mut qmux::Connection, now: Instant) -> bool {
     let mut sent = 0;
     loop {
         if !line.flush() {
             if line.is_broken {
-                conn.end_of_input("the peer's socket takes nothing any more");
+                conn.end_of_input("write to the peer's socket failed");
             }
             return false;
         }
@@ -253,14 +254,14 @@ fn transmit(line: &mut Line, conn: &mut qmux::Connection, now: Instant) -> bool 
 }
 
 impl Worker {
-    /// Stream sockets are waited for at `registry`; the token of the peer at index `i` is `first + i`.
-    /// At most `max` of them: no more files may be open.
+    /// Registers stream sockets at `registry`; the token of the peer at index `i` is `first + i`. Limits them
+    /// to `max`, for the limit on open files.
     pub fn watch_streams(&mut self, registry: Registry, first: usize, max: usize) {
         self.streams.registry = Some((registry, first));
         self.streams.max = max;
     }
 
-    /// The stream socket of the peer at `index` may have something, or room.
+    /// Marks the stream socket of the peer at `index` as readable or writable.
     pub fn stream_ready(&mut self, index: usize, readable: bool, writable: bool) {
         let Ok(index) = u32::try_from(index) else { return };
         let Some(stream) = self.peers.get_mut(index).and_then(|peer| peer.carrier.stream()) else { return };
@@ -270,7 +271,7 @@ impl Worker {
         self.touch(index);
     }
 
-    /// Somebody comes over a stream socket: it gets a place, and what is known of it goes to the gate.
+    /// Adds a peer for a connection over a stream socket, and asks the gate.
     pub(super) fn arrive_over_stream(&mut self, arrival: Arrival, now: Instant) {
         let Arrival { newcomer, verdict } = arrival;
         self.count_arrival(newcomer.transport);
@@ -311,7 +312,7 @@ impl Worker {
                 }
                 self.ask_gate(index, now, target, None);
             }
-            // SETUP will say what it wants.
+            // SETUP will carry the target.
             None => self.give_place(index),
         }
     }
@@ -325,7 +326,7 @@ impl Worker {
         }
     }
 
-    /// Its socket may come.
+    /// Gives the accepting thread a place to hand the socket over to.
     pub(super) fn give_place(&mut self, index: u32) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         let place = Place::new(peer.id, self.mailbox.clone());
@@ -334,7 +335,7 @@ impl Worker {
         }
     }
 
-    /// It is not let in, if that was not said yet.
+    /// Rejects the connection, unless its verdict was given already.
     pub(super) fn turn_away(&mut self, index: u32, denial: Option<Denial>) {
         let is_ending = self.ending.is_some();
         if let Some(peer) = self.peers.get_mut(index) {
@@ -342,7 +343,7 @@ impl Worker {
         }
     }
 
-    /// A session's socket has come.
+    /// Attaches the socket of a session.
     pub(super) fn link(&mut self, session: SessionId, link: Link, now: Instant) {
         let Some(index) = self.peers.index_of(session) else { return };
         let Self { peers, streams, meter, shared, .. } = self;
@@ -368,20 +369,20 @@ impl Worker {
                 self.touch(index);
             }
             Some(Err(error)) => {
-                tracing::debug!(target: super::SESSIONS, %session, %error, "its socket cannot be used");
+                tracing::debug!(target: super::SESSIONS, %session, %error, "cannot use the socket");
                 self.unlinked(session, now);
             }
             None => self.bury(index, Stage::Feed),
         }
     }
 
-    /// A session gets no socket: it is over before it began.
+    /// Closes a session that gets no socket.
     pub(super) fn unlinked(&mut self, session: SessionId, now: Instant) {
         let Some(index) = self.peers.index_of(session) else { return };
         self.close(index, now, relay_model::SessionCode::NONE, "no socket");
     }
 
-    /// The share of a peer with a stream socket of the last part of a turn.
+    /// Flushes a peer with a stream socket.
     pub(super) fn send_stream(&mut self, index: u32, now: Instant) -> Transmitted {
         let Self { peers, shared, meter, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return Transmitted::Gone };
@@ -390,7 +391,7 @@ impl Worker {
         let sent = guard(|| {
             shared.fault(Stage::Flush, id);
             let has_more = stream.send(now, meter);
-            // A session that is behind has its next share when the others have had theirs.
+            // A session that is behind continues in its next share.
             (has_more, stream.conn.has_event() && !stream.is_behind, stream.wants_turn())
         });
         let Some((has_more, has_event, wants_turn)) = sent else {
@@ -400,7 +401,7 @@ impl Worker {
         if wants_turn {
             self.touch(index);
         }
-        // What was sent has made room.
+        // Sending has made room.
         if has_event
             && !self.with_session(index, Stage::Input, now, |session, conn, cx| session.input(conn, cx))
         {
@@ -410,7 +411,7 @@ impl Worker {
     }
 }
 
-/// It is not let in, if that was not said yet.
+/// Rejects the connection, unless its verdict was given already.
 pub(super) fn turn_away(carrier: &mut Carrier, is_ending: bool, denial: Option<Denial>) {
     if let Some(stream) = carrier.stream() {
         stream.tell(Err(match denial {

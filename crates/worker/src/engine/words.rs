@@ -1,5 +1,5 @@
-//! What the log says of sessions. Each line carries the session's id as `session`; none of this is done for a
-//! packet, a frame or a group.
+//! Log lines about sessions. Each carries the session's id as `session`; none is written per packet, frame or
+//! group.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use relay_session::transport::{Closed, Transport};
 use super::Conn;
 use crate::gate::EndedBy;
 
-/// Where a session's own lines are found: `RUST_LOG=info,moq_relay::session=debug` shows them alone.
-/// What a peer said is a value of its own in them, never part of a message: both formats escape values.
+/// Log target of these lines: `RUST_LOG=info,moq_relay::session=debug` shows them alone. Peer-controlled text
+/// is a field of its own, never part of a message: both formats escape fields.
 pub const SESSIONS: &str = "moq_relay::session";
 
-/// A session is let in. The path is the one that was permitted, never the request with its token.
+/// Logs an admitted session. The path is the permitted one, never the request with its token.
 pub(super) fn accepted(id: SessionId, conn: &Conn<'_>, permit: &Permit) {
     tracing::debug!(
         target: SESSIONS,
@@ -28,13 +28,13 @@ pub(super) fn accepted(id: SessionId, conn: &Conn<'_>, permit: &Permit) {
     );
 }
 
-/// A connection is refused, for what it asked or when it asked.
+/// Logs a refused connection.
 pub(super) fn refused(id: SessionId, conn: Option<&Conn<'_>>, code: SessionCode, reason: &str) {
     let peer = conn.map(|conn| tracing::field::display(conn.remote()));
     tracing::debug!(target: SESSIONS, session = %id, peer, %code, reason, "refused");
 }
 
-/// A session that was let in is over. `ours`: what we told the peer, if we ended it.
+/// Logs the end of an admitted session. `ours`: code and reason of our close, if we closed it.
 pub(super) fn ended(id: SessionId, why: Option<&Closed>, ours: Option<&Parting>, lasted: Duration) {
     let duration_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
     let (by, code, reason) = cause(why, ours);
@@ -42,7 +42,7 @@ pub(super) fn ended(id: SessionId, why: Option<&Closed>, ours: Option<&Parting>,
     tracing::debug!(target: SESSIONS, session = %id, by = by.name(), code, reason, duration_ms, "ended");
 }
 
-/// Who ended a session, with what code and words. `ours`: what we told the peer, if we ended it.
+/// Party that ended a session, code and reason. `ours`: code and reason of our close, if we closed it.
 pub(super) fn cause<'a>(
     why: Option<&'a Closed>,
     ours: Option<&'a Parting>,
@@ -55,12 +55,12 @@ pub(super) fn cause<'a>(
     }
 }
 
-/// A session that was let in may do something else from now on.
+/// Logs a changed permit.
 pub(super) fn revised(id: SessionId) {
     tracing::debug!(target: SESSIONS, session = %id, "permit replaced");
 }
 
-/// A connection is over before it was a session: no handshake, no request, or none that was understood.
+/// Logs a connection that ended before it had a session: no handshake, no request, or a malformed one.
 pub(super) fn failed(id: SessionId, conn: Option<Conn<'_>>) {
     if !tracing::enabled!(target: SESSIONS, tracing::Level::DEBUG) {
         return;
@@ -79,14 +79,14 @@ pub(super) fn failed(id: SessionId, conn: Option<Conn<'_>>) {
     tracing::debug!(target: SESSIONS, session = %id, %peer, reason, "not set up");
 }
 
-/// What we told a peer when we ended its session.
+/// Code and reason of our close.
 #[derive(Clone, Debug)]
 pub(super) struct Parting {
     pub(super) code: SessionCode,
     pub(super) reason: Box<str>,
 }
 
-/// How long ago a connection came that had to be let in by `admit_by`.
+/// Time since the arrival of a connection that had to be admitted by `admit_by`.
 pub(super) fn lasted(admit_by: Instant, now: Instant) -> Duration {
     (now + relay_model::limits::SETUP_TIMEOUT).saturating_duration_since(admit_by)
 }

@@ -1,4 +1,4 @@
-//! Shares bind above their threshold, by address and size.
+//! Threshold of the memory shares, by address and size.
 
 use std::net::Ipv4Addr;
 
@@ -27,7 +27,7 @@ impl Bench {
         self.ledger.open(SessionId::new(WorkerId(0), session), Ipv4Addr::new(192, 0, 2, host).into())
     }
 
-    /// Sessions that were told to end, in order.
+    /// Sessions with a letter to end, in order.
     fn closed(&self) -> Vec<u64> {
         let mut letters = Vec::new();
         self.mailbox.take(&mut letters);
@@ -64,7 +64,7 @@ fn nothing_is_closed_at_the_threshold_and_one_step_past_it_is() {
 #[test]
 fn largest_session_of_the_largest_address_is_closed_first() {
     let bench = Bench::new(16, 1);
-    // 6 MiB of one address in three sessions; one session of 5 MiB.
+    // One address with 6 MiB in three sessions, and one with a session of 5 MiB.
     let mut charges: Vec<Charge> =
         [(1, 1), (2, 1), (3, 1), (4, 2)].map(|(id, host)| bench.open(id, host)).into();
     for (charge, mib) in charges.iter_mut().zip([1, 3, 2, 5]) {
@@ -105,14 +105,14 @@ fn peers_have_a_limit_of_their_own() {
 }
 
 #[test]
-fn a_session_chosen_by_another_thread_learns_of_it() {
+fn session_chosen_by_another_thread_is_marked_exceeded() {
     let bench = Bench::new(4, 1);
     let (mut large, mut other) = (bench.open(1, 1), bench.open(2, 2));
     large.set(announces(2 * MIB));
     other.set(announces(MIB + STEP));
     assert_eq!(bench.closed(), [1]);
     assert_eq!(large.set(announces(2 * MIB + 2 * STEP)), Standing::Exceeded);
-    // Shares bind no more; it is closed all the same.
+    // Below the threshold again, but the session is closed all the same.
     assert_eq!(large.set(announces(0)), Standing::Exceeded);
 }
 

@@ -3,7 +3,7 @@ use std::{collections::VecDeque, time::Instant};
 use super::*;
 use crate::socket::Received;
 
-/// Sends by script: how many packets the next calls take, or how they fail.
+/// Socket with scripted results: number of packets taken by the next calls, or their errors.
 #[derive(Default)]
 struct Script {
     answers: VecDeque<Result<usize, i32>>,
@@ -73,7 +73,7 @@ fn a_failed_train_is_sent_again_datagram_by_datagram() {
         queue(&mut outbox, 1, 100, None);
         queue(&mut outbox, 2, 2_500, Some(1_000));
         queue(&mut outbox, 3, 2_000, Some(1_000));
-        // The middle one fails; then the socket is full within its datagrams.
+        // The second packet fails; then the socket is full between its datagrams.
         let mut io =
             Script { answers: [Ok(1), Err(errno), Ok(1), Err(libc::EAGAIN)].into(), ..Script::default() };
         assert_eq!(outbox.flush(&mut io, &mut meter, &mut off), Flushed::Full);

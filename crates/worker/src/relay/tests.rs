@@ -54,19 +54,19 @@ fn publish(client: &Client, path: &str) -> Track {
     let broadcast = client.broadcast(path).unwrap();
     let track = broadcast.track("video", TrackInfo::default()).unwrap();
     broadcast.announce();
-    // It stays announced as long as its session lives.
+    // Stays announced as long as its session lives.
     std::mem::forget(broadcast);
     track
 }
 
-/// A reader of `path`, once it is announced to it.
+/// Subscribes to `path` once it is announced.
 async fn subscribe(client: &Client, path: &str) -> Subscription {
     let mut announced = client.announced("").await.unwrap();
     announced.wait(path, true).await.unwrap();
     client.subscribe(path, "video", Prefs::default()).await.unwrap()
 }
 
-/// One group of one frame through the relay to each reader.
+/// Sends one group of one frame through the relay to each reader.
 async fn exchange(track: &Track, sequence: u64, readers: &mut [Subscription]) {
     let payload = format!("group {sequence}");
     let group = track.group(sequence);
@@ -93,7 +93,7 @@ fn is_empty(relay: &Relay) -> bool {
 }
 
 #[test]
-fn a_group_reaches_readers_on_every_worker_transport_and_address_family() {
+fn group_reaches_readers_on_every_worker_and_transport() {
     run(async {
         let relay = Relay::start(options(2)).unwrap();
         let publisher = connect(&relay).await;
@@ -128,7 +128,7 @@ fn a_group_reaches_readers_on_every_worker_transport_and_address_family() {
 }
 
 #[test]
-fn a_panic_of_one_session_costs_nobody_else() {
+fn panic_of_one_session_keeps_the_others() {
     let armed = Arc::new(AtomicBool::new(false));
     let seen: Arc<Mutex<HashSet<SessionId>>> = Arc::default();
     let mut options = options(1);
@@ -169,7 +169,7 @@ fn a_panic_of_one_session_costs_nobody_else() {
     });
 }
 
-/// Something new on the track, for nobody in particular.
+/// Publishes a new group.
 fn exchange_now(track: &Track) {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     let group = track.group(NEXT.fetch_add(1, Ordering::Relaxed));
@@ -178,7 +178,7 @@ fn exchange_now(track: &Track) {
 }
 
 #[test]
-fn a_shutdown_tells_the_peers_and_frees_the_port() {
+fn shutdown_closes_the_sessions_and_frees_the_port() {
     run(async {
         let relay = Arc::new(Relay::start(options(2)).unwrap());
         let mut clients = Vec::new();
@@ -225,7 +225,7 @@ fn a_drain_lets_readers_finish_the_groups_they_have_begun() {
         viewer.going_away().await.unwrap();
         publisher.going_away().await.unwrap();
         assert!(!relay.is_ready());
-        // Until the viewer's turn has come: then its requests are refused.
+        // Its requests are refused once its turn to wind down has come.
         while viewer.track_info("live/cam", "video").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -245,7 +245,7 @@ fn a_drain_lets_readers_finish_the_groups_they_have_begun() {
 }
 
 #[test]
-fn a_port_in_use_is_said_so() {
+fn port_in_use_is_reported() {
     let relay = Relay::start(options(1)).unwrap();
     let error = Relay::start(Options { bind: relay.local_addr(), ..options(1) }).unwrap_err();
     assert!(error.to_string().contains("already in use by another process"), "{error}");

@@ -1,4 +1,4 @@
-//! Making the group of sockets.
+//! Binding of the socket group of a relay.
 
 use std::{
     io,
@@ -11,52 +11,52 @@ use socket2::{Domain, Protocol, Type};
 
 use super::{Socket, Steering, steer};
 
-/// Wanted kernel buffers of each socket and direction, bytes: some 50 ms of a busy worker.
+/// Requested kernel buffer of each socket and direction, bytes: some 50 ms of a busy worker.
 pub const BUFFER_BYTES: usize = 8 * 1024 * 1024;
 
-/// The interface that packets of this machine to itself come over.
+/// Interface of packets from this machine to itself.
 const LOOPBACK_DEVICE: &[u8] = b"lo";
 
-/// Attempts to find a free port when any will do.
+/// Attempts to find a free port, if any port will do.
 const PORT_ATTEMPTS: usize = 16;
 
-/// Why the sockets could not be made. The texts say what is wrong; what to do about it depends on who asks.
+/// Reason why the sockets cannot be bound. The texts name the cause; the remedy depends on the caller.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another process has the port.
     #[error("udp {0} is already in use by another process")]
     InUse(SocketAddr),
-    /// The address is not one of this machine's.
+    /// The address does not belong to this machine.
     #[error("this machine has no address {0}")]
     NoSuchAddress(std::net::IpAddr),
     /// The kernel has no IPv6.
     #[error("cannot listen on udp {0}: this machine has no IPv6")]
     NoIpv6(SocketAddr),
-    /// Ports below 1024 are for the privileged.
+    /// Ports below 1024 need a privilege.
     #[error("not allowed to listen on udp port {port}", port = .0.port())]
     Forbidden(SocketAddr),
-    /// No more files may be open.
+    /// The limit on open files is reached.
     #[error("too many open files: every worker takes some")]
     Files,
-    /// More workers than a connection id can name, or none.
+    /// More workers than a connection id can address, or none.
     #[error("{0} workers asked for; choose 1 to {max}", max = limits::WORKERS)]
     Workers(usize),
     /// The kernel refused the steering program.
     #[error("the kernel refused to steer packets to workers ({0})")]
     Steering(#[source] io::Error),
-    /// Anything else.
+    /// Any other error.
     #[error("cannot listen on udp {addr}: {error}")]
     Other {
-        /// Where.
+        /// Address to bind.
         addr: SocketAddr,
-        /// Why.
+        /// Cause.
         #[source]
         error: io::Error,
     },
 }
 
 impl BindError {
-    /// What the system's refusal to bind to `addr` means.
+    /// Classifies the system's error of binding `addr`.
     pub fn of(addr: SocketAddr, error: io::Error) -> Self {
         match (error.kind(), error.raw_os_error()) {
             (io::ErrorKind::AddrInUse, _) => Self::InUse(addr),
@@ -69,19 +69,19 @@ impl BindError {
     }
 }
 
-/// What the kernel gave of the buffers wanted.
+/// Kernel buffer sizes, requested and granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffers {
-    /// Bytes wanted each way.
+    /// Requested bytes in each direction.
     pub wanted: usize,
-    /// Receive buffer got, bytes.
+    /// Granted receive buffer, bytes.
     pub recv: usize,
-    /// Send buffer got, bytes.
+    /// Granted send buffer, bytes.
     pub send: usize,
 }
 
 impl Buffers {
-    /// Whether they are smaller than wanted.
+    /// Whether the kernel granted less than requested.
     pub fn are_clamped(&self) -> bool {
         self.recv < self.wanted || self.send < self.wanted
     }
@@ -90,39 +90,39 @@ impl Buffers {
 /// All sockets of a relay.
 #[derive(Debug)]
 pub struct Group {
-    /// One a worker, in worker order.
+    /// One per worker, in worker order.
     pub sockets: Vec<Socket>,
-    /// Where they are bound; the port is known even if any was asked for.
+    /// Bound address, with the actual port.
     pub addr: SocketAddr,
-    /// The smallest buffers of any of them.
+    /// Smallest buffers of all sockets.
     pub buffers: Buffers,
     /// Keeps a second relay from joining the group.
     pub lock: GroupLock,
 }
 
-/// While it lives, [`bind`] in this or another process refuses the same address.
+/// While it exists, [`bind`] in this or another process refuses the same address.
 #[derive(Debug)]
 pub struct GroupLock {
     _listener: UnixListener,
 }
 
-/// Binds one socket a worker to `addr`, in index order, and steers datagrams between them.
-/// An unspecified v6 address takes v4 too. Never close one member while others serve.
+/// Binds one socket per worker to `addr`, in index order, and steers datagrams between them. An unspecified
+/// IPv6 address includes IPv4. Never close one member while others serve.
 pub fn bind(addr: SocketAddr, workers: usize, steering: Steering) -> Result<Group, BindError> {
     bind_as(addr, Reach::Address, workers, steering)
 }
 
-/// The same for 127.0.0.1 and ::1 together, at `port`; the group has the former as its address.
+/// Binds a group to 127.0.0.1 and ::1 together, at `port`; its address is the former.
 pub fn bind_loopback(port: u16, workers: usize, steering: Steering) -> Result<Group, BindError> {
     bind_as((Ipv4Addr::LOCALHOST, port).into(), Reach::Loopback, workers, steering)
 }
 
-/// What reaches a socket.
+/// Datagrams that a socket receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reach {
     /// Datagrams to its address.
     Address,
-    /// Datagrams to any address that come over the loopback interface, which those of other machines do not.
+    /// Datagrams to any address that arrive over the loopback interface, which excludes other machines.
     Loopback,
 }
 
@@ -146,7 +146,7 @@ fn bind_as(addr: SocketAddr, reach: Reach, workers: usize, steering: Steering) -
     Ok(Group { sockets, addr, buffers, lock })
 }
 
-/// Makes sure that nobody else has the address, and settles the port if any will do.
+/// Ensures that no other process has the address, and picks a free port if any will do.
 fn claim(addr: SocketAddr, reach: Reach) -> Result<(SocketAddr, GroupLock), BindError> {
     let mut attempts = if addr.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
@@ -159,9 +159,9 @@ fn claim(addr: SocketAddr, reach: Reach) -> Result<(SocketAddr, GroupLock), Bind
     }
 }
 
-/// The kernel lets processes of one user share a reuseport group without a word. A plain socket
-/// cannot join one, so binding it shows that the port is free; the lock covers the moment between
-/// closing it and binding the group.
+/// Binds a plain socket, which cannot join a reuseport group, to show that the port is free: the kernel lets
+/// processes of one user share such a group silently. The lock covers the moment between closing this socket
+/// and binding the group.
 fn try_claim(addr: SocketAddr, reach: Reach) -> io::Result<(SocketAddr, GroupLock)> {
     let probe: std::net::UdpSocket = open_as(addr, reach, false)?.into();
     let addr = SocketAddr::new(addr.ip(), probe.local_addr()?.port());
@@ -181,7 +181,7 @@ fn open_as(addr: SocketAddr, reach: Reach, shared: bool) -> io::Result<socket2::
     };
     let socket = socket2::Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if reach == Reach::Loopback {
-        // Before the address: from then on packets come.
+        // Set before binding the address, from which on packets arrive.
         socket.bind_device(Some(LOOPBACK_DEVICE))?;
     }
     if addr.ip() == Ipv6Addr::UNSPECIFIED {
@@ -195,7 +195,7 @@ fn open_as(addr: SocketAddr, reach: Reach, shared: bool) -> io::Result<socket2::
 pub(super) fn size_buffers(socket: &socket2::Socket) -> io::Result<Buffers> {
     socket.set_recv_buffer_size(BUFFER_BYTES)?;
     socket.set_send_buffer_size(BUFFER_BYTES)?;
-    // The kernel reports twice what it grants, for its own bookkeeping.
+    // The kernel reports twice the granted size, for its own bookkeeping.
     let (recv, send) = (socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2);
     Ok(Buffers { wanted: BUFFER_BYTES, recv, send })
 }
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_system_says_has_a_name() {
+    fn system_errors_have_a_text() {
         let named = |addr: &str, errno| {
             let error = BindError::of(addr.parse().unwrap(), io::Error::from_raw_os_error(errno));
             error.to_string()

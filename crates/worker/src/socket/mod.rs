@@ -1,7 +1,6 @@
-//! The UDP sockets of a relay: one a worker, all on one port, and how packets pass them.
+//! UDP sockets of a relay: one per worker, all on one port, and their packets.
 //!
-//! [`bind`] makes the group; [`Socket`] is one member and implements [`Io`], which is all the
-//! engine sees of it.
+//! [`bind`] makes the group; [`Socket`] is one member and implements [`Io`], the engine's only view of it.
 
 mod bind;
 mod option;
@@ -26,41 +25,41 @@ pub(crate) use option::tcp_path;
 pub use bind::{BUFFER_BYTES, BindError, Buffers, Group, GroupLock, bind, bind_loopback};
 pub use steer::Steering;
 
-/// Most packets one send call takes.
+/// Limit on packets per send call.
 pub const SEND_BATCH: usize = 64;
 
 /// One or more datagrams from one peer, as the kernel coalesced them.
 #[derive(Debug)]
 pub struct Received {
-    /// Who sent them. May be a v4-mapped address.
+    /// Source address; may be a v4-mapped one.
     pub remote: SocketAddr,
-    /// The address they were sent to, if known.
+    /// Destination address, if known.
     pub local_ip: Option<IpAddr>,
-    /// Their ECN mark.
+    /// ECN mark.
     pub ecn: Option<Ecn>,
-    /// Bytes of each datagram but the last, which may be shorter.
+    /// Bytes of each datagram except the last, which may be shorter.
     pub stride: usize,
-    /// All of them, back to back.
+    /// All datagrams, back to back.
     pub data: BytesMut,
 }
 
 /// One or more datagrams for one peer.
 #[derive(Clone, Debug)]
 pub struct Packet {
-    /// Where to.
+    /// Destination address.
     pub destination: SocketAddr,
-    /// The local address to send from; `None` lets the kernel choose.
+    /// Local address to send from; `None` lets the kernel choose.
     pub src_ip: Option<IpAddr>,
     /// ECN mark.
     pub ecn: Option<Ecn>,
-    /// Bytes of each datagram but the last; `None` = a single datagram.
+    /// Bytes of each datagram except the last; `None` for a single datagram.
     pub segment: Option<u16>,
-    /// All of them, back to back.
+    /// All datagrams, back to back.
     pub bytes: Vec<u8>,
 }
 
 impl Packet {
-    /// How many datagrams it is.
+    /// Number of datagrams.
     pub fn datagrams(&self) -> usize {
         match self.segment {
             Some(size) if size > 0 => self.bytes.len().div_ceil(usize::from(size)),
@@ -69,16 +68,16 @@ impl Packet {
     }
 }
 
-/// What the engine needs of a socket. Nothing blocks.
+/// Interface of the engine to its socket. No method blocks.
 pub trait Io {
-    /// Appends one batch of what has arrived to `out`, and says whether there may be more.
-    /// `WouldBlock`: there was nothing.
+    /// Appends one batch of received datagrams to `out`; returns whether there may be more. `WouldBlock`:
+    /// there were none.
     fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<bool>;
-    /// Sends packets from the front: how many were taken (at least one), or why the first was not.
+    /// Sends packets from the front; returns how many were sent (at least one), or the error of the first.
     fn send(&mut self, packets: &[Packet]) -> io::Result<usize>;
-    /// Most datagrams in one [`Packet`]; 1 = no segmentation offload.
+    /// Limit on datagrams in one [`Packet`]; 1 without segmentation offload.
     fn max_segments(&self) -> usize;
-    /// The time, to see how long a turn has taken.
+    /// Current time, for the time limits within a turn.
     fn now(&self) -> Instant;
 }
 
@@ -100,7 +99,7 @@ impl Socket {
         Ok(Self { io: mio::net::UdpSocket::from_std(socket), state, receiver: recv::Receiver::new(), is_v6 })
     }
 
-    /// Where it is bound.
+    /// Bound address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.local_addr()
     }
@@ -110,7 +109,7 @@ impl Socket {
         !self.state.may_fragment()
     }
 
-    /// The socket, to wait for readiness.
+    /// Event source for readiness.
     pub fn source(&mut self) -> &mut mio::net::UdpSocket {
         &mut self.io
     }
@@ -134,7 +133,7 @@ impl Io for Socket {
     }
 }
 
-/// `addr` as a v4 address where it is a v4-mapped one.
+/// Returns `addr` as an IPv4 address if it is a v4-mapped one.
 pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     match addr {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
@@ -145,7 +144,7 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-/// `addr` as a v6 socket takes it.
+/// Returns `addr` as an address for an IPv6 socket.
 fn mapped(addr: SocketAddr) -> SocketAddrV6 {
     match addr {
         SocketAddr::V4(v4) => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0),

@@ -1,4 +1,4 @@
-//! Socket options that no library has.
+//! Socket options that no library provides.
 
 #![allow(unsafe_code)]
 
@@ -24,22 +24,22 @@ pub(super) fn disable_timestamps(socket: &impl AsRawFd) -> io::Result<()> {
     unsafe { set::<libc::c_int>(socket, libc::SO_TIMESTAMPNS, &0) }
 }
 
-/// Where `struct tcp_info` of the kernel has them; it only ever grows at its end.
+/// Field offsets in the kernel's `struct tcp_info`, which only grows at its end.
 const SND_MSS: usize = 16;
 const RTT_US: usize = 68;
 const SND_CWND: usize = 80;
 const TCP_INFO_BYTES: usize = 104;
 
-/// What the kernel knows of the path of a TCP connection.
+/// Path statistics of a TCP connection, from the kernel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TcpPath {
     /// Smoothed round trip time.
     pub(crate) rtt: Duration,
-    /// What congestion control lets be in flight, bytes.
+    /// Congestion window, bytes.
     pub(crate) window: u64,
 }
 
-/// `None`: it is none, or the kernel does not say.
+/// Reads the path statistics. `None`: not a TCP socket, or not supported by the kernel.
 pub(crate) fn tcp_path(socket: &impl AsRawFd) -> Option<TcpPath> {
     let mut info = [0u8; TCP_INFO_BYTES];
     let mut len = TCP_INFO_BYTES as libc::socklen_t;

@@ -1,4 +1,4 @@
-//! What the machine gives a socket of a relay, found out by trying.
+//! Socket capabilities of this machine, determined by trying.
 
 use std::{
     io,
@@ -12,54 +12,54 @@ use super::{
     bind::{bind, open, size_buffers},
 };
 
-/// How long a datagram over loopback may take.
+/// Timeout of a datagram over loopback.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between looks for it.
+/// Pause between two checks for it.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Members of the group that is steered to.
+/// Sockets in the group under test.
 const MEMBERS: usize = 2;
-/// First bytes of connection ids that are tried: each member has to get half of them.
+/// First bytes of the connection ids tried: each member must get half of them.
 const IDS: [u8; 6] = [0, 1, 2, 127, 128, 255];
 
-/// How much work the kernel takes off a socket.
+/// Offloads of the kernel for a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offload {
-    /// Most datagrams one send takes; 1 = none (no GSO).
+    /// Limit on datagrams per send; 1 without GSO.
     pub send: usize,
-    /// Most datagrams one receive brings; 1 = none (no GRO).
+    /// Limit on datagrams per receive; 1 without GRO.
     pub receive: usize,
 }
 
-/// Buffers of a socket made as a relay makes its own.
+/// Buffers of a socket opened like those of a relay.
 pub fn buffers() -> io::Result<Buffers> {
     size_buffers(&open(local(), false)?)
 }
 
-/// Offloads of a socket made as a relay makes its own.
+/// Offloads of a socket opened like those of a relay.
 pub fn offload() -> io::Result<Offload> {
     let state = Socket::new(open(local(), false)?.into())?.state;
     Ok(Offload { send: state.max_gso_segments().max(1), receive: state.gro_segments().max(1) })
 }
 
-/// Why datagrams do not find their worker.
+/// Reason why packet steering does not work.
 #[derive(Debug, thiserror::Error)]
 pub enum SteeringError {
-    /// There are no sockets to try it on.
+    /// The sockets for the test cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The trial itself failed.
-    #[error("cannot try it: {0}")]
+    /// The test itself failed.
+    #[error("cannot test packet steering: {0}")]
     Io(#[from] io::Error),
-    /// One went to another socket, or nowhere.
+    /// A datagram arrived at another socket, or not at all.
     #[error("a datagram for worker {0} did not reach it")]
     Astray(usize),
 }
 
-/// Sends datagrams to a small group of sockets and looks whether each reaches the one it is for.
+/// Sends datagrams to a small group of sockets and checks that each reaches the right one.
 pub fn steering() -> Result<(), SteeringError> {
     let mut group = bind(local(), MEMBERS, Steering::ConnectionId)?;
     for id in IDS {
-        // A new port each time: a hash of the addresses would send some of them elsewhere.
+        // A new port each time, so that a hash of the addresses would send some of them elsewhere.
         let peer = UdpSocket::bind(SocketAddr::new(group.addr.ip(), 0))?;
         let mut packet = [id; 24];
         packet[0] = 0x40;
@@ -72,7 +72,7 @@ pub fn steering() -> Result<(), SteeringError> {
     Ok(())
 }
 
-/// Whether `owner` receives something before anybody else does.
+/// Whether `owner` is the first to receive something.
 fn arrives(group: &mut Group, owner: usize) -> bool {
     let deadline = Instant::now() + PATIENCE;
     let mut out = Vec::new();
@@ -87,7 +87,7 @@ fn arrives(group: &mut Group, owner: usize) -> bool {
     false
 }
 
-/// Any port of loopback, whichever version of IP there is.
+/// Any port of loopback, IPv4 if available.
 fn local() -> SocketAddr {
     let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     if UdpSocket::bind(v4).is_ok() { v4 } else { SocketAddr::from((Ipv6Addr::LOCALHOST, 0)) }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_probe_finds_what_a_relay_would() {
+    fn probe_reports_the_values_of_a_relay() {
         let group = bind(local(), 1, Steering::Off).unwrap();
         assert_eq!(buffers().unwrap(), group.buffers);
         assert_eq!(offload().unwrap().send, group.sockets[0].max_segments());
@@ -106,8 +106,8 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_that_goes_astray_is_noticed() {
-        // Without a program the kernel spreads by address: sooner or later not as the id says.
+    fn datagram_at_the_wrong_socket_is_detected() {
+        // Without a program the kernel spreads by address, which sooner or later differs from the id.
         let mut group = bind(local(), MEMBERS, Steering::Off).unwrap();
         let astray = (0..64).any(|_| {
             let peer = UdpSocket::bind(SocketAddr::new(group.addr.ip(), 0)).unwrap();

@@ -1,4 +1,4 @@
-//! Receiving: many datagrams a call, runs of one peer coalesced by the kernel.
+//! Receiving: many datagrams per call, runs of one peer coalesced by the kernel.
 
 use std::{
     io::{self, IoSliceMut},
@@ -14,7 +14,7 @@ use super::Received;
 /// Room for one message: the longest run of datagrams the kernel coalesces.
 const MESSAGE_BYTES: usize = 64 * 1024;
 
-/// Buffers the kernel writes to, used again and again.
+/// Reused buffers for receive calls.
 pub(super) struct Receiver {
     buffer: Box<[u8]>,
     metas: [RecvMeta; BATCH_SIZE],
@@ -34,8 +34,8 @@ impl Receiver {
         }
     }
 
-    /// One receive call. What arrived is copied out, each message into a buffer of its size: a
-    /// stream may hold on to it for a while.
+    /// Makes one receive call. Received data is copied, each message to a buffer of its size, as a stream may
+    /// hold it for a while.
     pub(super) fn recv(
         &mut self,
         state: &UdpSocketState,
@@ -56,7 +56,7 @@ impl Receiver {
                 data: BytesMut::from(bytes),
             });
         }
-        // A short batch means that the queue was empty: what comes later is news to the poll.
+        // A short batch means that the queue was empty; later datagrams cause a poll event.
         Ok(count == BATCH_SIZE)
     }
 }

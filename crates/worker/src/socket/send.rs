@@ -25,13 +25,13 @@ struct Control {
     used: usize,
 }
 
-/// A destination as the kernel reads it.
+/// Destination in the kernel's format.
 union Name {
     v4: libc::sockaddr_in,
     v6: libc::sockaddr_in6,
 }
 
-/// What one packet's header points to.
+/// Data that the header of one packet points to.
 struct Message {
     name: Name,
     name_len: libc::socklen_t,
@@ -39,8 +39,8 @@ struct Message {
     data: libc::iovec,
 }
 
-/// Sends packets from the front, at most [`SEND_BATCH`]: how many the kernel took (at least one),
-/// or why it did not take the first.
+/// Sends packets from the front, at most [`SEND_BATCH`]; returns how many the kernel took (at least one), or
+/// its error for the first.
 pub(super) fn sendmmsg(socket: &impl AsRawFd, is_v6: bool, packets: &[Packet]) -> io::Result<usize> {
     let mut messages = [const { MaybeUninit::<Message>::uninit() }; SEND_BATCH];
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; SEND_BATCH];

@@ -1,13 +1,13 @@
-//! Steering: the kernel hands a datagram to the worker whose connection it belongs to.
+//! Packet steering: the kernel delivers a datagram to the worker that has its connection.
 //!
-//! Connection ids are made so that their first byte modulo the number of workers is the worker.
-//! A client's first packets carry an id of its own choice, the same one until it learns ours.
+//! The first byte of a connection id of the relay, modulo the number of workers, is the worker.
+//! A client's first packets carry an id of its own choice, the same one until it gets one of the relay's.
 
 use std::{io, os::fd::AsRawFd};
 
 use super::option;
 
-/// How datagrams find their worker.
+/// Distribution of datagrams to workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Steering {
     /// By connection id: connections stay on their worker when the peer's address changes.
@@ -19,7 +19,7 @@ pub enum Steering {
 
 /// Offset of the first connection id byte in a short header packet: flags.
 const SHORT_ID: u32 = 1;
-/// The same in a long header packet: flags, version, id length.
+/// Offset of the first connection id byte in a long header packet: flags, version, id length.
 const LONG_ID: u32 = 6;
 /// Flag of a long header packet.
 const LONG_HEADER: u32 = 0x80;

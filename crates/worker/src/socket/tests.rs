@@ -9,7 +9,7 @@ const V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
 const ANY_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
-/// Receives until something came; loopback delivers at once, so this is not a wait for time.
+/// Receives until something arrives; loopback delivers at once, so this does not depend on time.
 fn receive(socket: &mut Socket) -> Vec<Received> {
     let mut out = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(5);
@@ -62,32 +62,32 @@ fn steers(bind_to: SocketAddr, reach: IpAddr) {
 }
 
 #[test]
-fn the_connection_id_chooses_the_socket_on_v4() {
+fn connection_id_selects_the_socket_on_v4() {
     steers(V4, Ipv4Addr::LOCALHOST.into());
 }
 
 #[test]
-fn the_connection_id_chooses_the_socket_on_v6() {
+fn connection_id_selects_the_socket_on_v6() {
     steers(V6, Ipv6Addr::LOCALHOST.into());
 }
 
 #[test]
-fn the_connection_id_chooses_the_socket_for_v4_peers_of_a_dual_stack_group() {
+fn connection_id_selects_the_socket_for_v4_on_dual_stack() {
     steers(ANY_V6, Ipv4Addr::LOCALHOST.into());
 }
 
 #[test]
-fn a_taken_port_is_refused_whoever_has_it() {
+fn taken_port_is_refused() {
     let group = bind(V4, 2, Steering::ConnectionId).unwrap();
-    // Another relay, which the kernel alone would let join.
+    // Another relay, which the kernel alone would let join the group.
     let error = bind(group.addr, 2, Steering::ConnectionId).unwrap_err();
     assert!(matches!(error, BindError::InUse(addr) if addr == group.addr), "{error}");
     assert!(error.to_string().contains("already in use"), "{error}");
-    // Something else.
+    // Another program.
     let other = UdpSocket::bind(V4).unwrap();
     let error = bind(other.local_addr().unwrap(), 1, Steering::Off).unwrap_err();
     assert!(matches!(error, BindError::InUse(_)), "{error}");
-    // And it is free again once the group is gone.
+    // The port is free again once the group is dropped.
     let addr = group.addr;
     drop(group);
     bind(addr, 2, Steering::ConnectionId).unwrap();
@@ -167,7 +167,7 @@ fn marks_and_trains_arrive_as_they_were_sent() {
 }
 
 #[test]
-fn a_datagram_larger_than_the_path_is_an_error_of_its_own() {
+fn datagram_larger_than_the_path_fails_with_emsgsize() {
     let mut group = bind(V4, 1, Steering::Off).unwrap();
     let peer = UdpSocket::bind(V4).unwrap();
     let huge = packet(peer.local_addr().unwrap(), vec![0; 65_536]);

@@ -66,9 +66,9 @@ fn a_long_sleep_visits_every_slot_once() {
 }
 
 proptest! {
-    /// Against a plain map: the same keys fire at the same time, and nobody oversleeps.
+    /// Compares with a plain map: the same keys fire at the same time, and no wake-up is late.
     #[test]
-    fn it_does_what_a_map_does(
+    fn wheel_expires_like_a_map(
         ops in proptest::collection::vec((0u32..20, proptest::option::of(0u64..20_000), 0u64..3_000), 1..200)
     ) {
         let start = Instant::now();

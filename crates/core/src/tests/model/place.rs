@@ -1,4 +1,4 @@
-//! Who announces one path, and what others may see of that.
+//! Routes announced for one path, and their visibility.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -15,33 +15,33 @@ pub(super) struct Entry {
     pub(super) cost: Cost,
     pub(super) permit: Permit,
     pub(super) draining: bool,
-    /// When its session did, or withdrew it.
+    /// Time when its session vanished or withdrew it.
     pub(super) vanished: Option<Instant>,
-    /// Its session said goodbye.
+    /// Its session withdrew it or closed.
     pub(super) gone: bool,
-    /// That was the last word of this relay.
+    /// Relay that withdrew its last route with it.
     said: Option<Hop>,
-    /// Its publisher has come in another place.
+    /// Its publisher has a newer route elsewhere.
     pub(super) displaced: bool,
 }
 
-/// How a route goes.
+/// Way in which a route ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leave {
     Vanished,
-    /// Its session said goodbye to all.
+    /// Its session closed.
     Closed,
-    /// Its relay has no other any more.
+    /// Its relay withdrew it and has no other route.
     LastWord,
-    /// It was replaced by one that leads nowhere.
+    /// It was replaced by a looped chain.
     Looped,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Place {
-    /// In the order of what was said last of each.
+    /// In order of the last announce or withdrawal of each.
     pub(super) entries: Vec<Entry>,
-    /// Who took it while it was free.
+    /// Subject that took the path while it was free.
     holder: Option<Permit>,
 }
 
@@ -56,7 +56,7 @@ impl Entry {
         Self { session, hops, cost, permit, draining, vanished, gone, said, displaced }
     }
 
-    /// Lower is better; equal ones may stand in any order.
+    /// Rank, lower is better; equal ones may be in any order.
     pub(super) fn worth(&self) -> (bool, bool, u64, u64, usize) {
         let anonymous = self.hops.iter().take(2).any(|hop| *hop == Hop::ANONYMOUS);
         (self.draining, anonymous, self.cost.warm, self.cost.cold, self.hops.len())
@@ -79,12 +79,12 @@ impl Place {
         trusted.filter(move |entry| entry.vanished.is_none() && self.counts(entry, takeover))
     }
 
-    /// Whether a relay on its way has said since that there is nothing.
+    /// Whether a relay in its chain has withdrawn the path since.
     fn is_hearsay(&self, at: usize, takeover: Takeover) -> bool {
         (at + 1..self.entries.len()).any(|word| self.contradicts(word, at, takeover))
     }
 
-    /// Whether the goodbye at `word` is the last word of a relay that the route at `at` came through.
+    /// Whether entry `word` is the last withdrawal of a relay that the route at `at` came through.
     fn contradicts(&self, word: usize, at: usize, takeover: Takeover) -> bool {
         let (entry, Some(relay)) = (&self.entries[at], self.entries[word].said) else { return false };
         let way = &entry.hops[..entry.hops.len().saturating_sub(1)];
@@ -109,7 +109,7 @@ impl Place {
         self.entries.push(entry);
     }
 
-    /// The session vanished, or said goodbye.
+    /// Ends the route of a session.
     pub(super) fn leave(&mut self, session: SessionId, how: Leave, now: Instant, takeover: Takeover) {
         let Some(entry) = self.live(session).cloned() else { return };
         self.entries.retain(|entry| entry.session != session);
@@ -122,7 +122,7 @@ impl Place {
         }
     }
 
-    /// A goodbye is of no interest once nothing is left that is used, or that it contradicts.
+    /// Drops withdrawn entries that contradict nothing, once no route is usable.
     fn drop_gone(&mut self, takeover: Takeover) {
         if self.usable(takeover).next().is_none() {
             let counts = |at: &usize| self.counts(&self.entries[*at], takeover);
@@ -143,7 +143,7 @@ impl Place {
         own.any(|entry| entry.hops.first().copied() == named)
     }
 
-    /// Whether the ghost that `session` left is no longer held back.
+    /// Whether the ghost of `session` is no longer held back.
     pub(super) fn is_over(&self, session: SessionId, takeover: Takeover, ticked: Instant) -> bool {
         let held_back = |entry: &Entry| {
             entry.vanished.is_some_and(|since| !entry.displaced && since + HOLD_BACK > ticked)
@@ -152,8 +152,8 @@ impl Place {
         self.usable(takeover).next().is_none() || !own.any(held_back)
     }
 
-    /// Drops the ghosts that have had their time when the timers last ran, and lets the next subject in,
-    /// whichever of the best the board says.
+    /// Drops the ghosts that expired by the last timer run, and admits the next subject: of equally good
+    /// ones, that on the board.
     pub(super) fn settle(&mut self, takeover: Takeover, ticked: Instant, shown: &[Route]) {
         let over = |entry: &Entry| if entry.gone { HOLD_BACK } else { LINGER };
         self.entries.retain(|entry| entry.vanished.is_none_or(|since| since + over(entry) > ticked));
@@ -164,12 +164,12 @@ impl Place {
         };
         if !owned().any(holds) {
             let shown = |entry: &&Entry| shown.iter().any(|route| route.session == entry.session);
-            // Who is let in may be one who is not believed for now.
+            // The next holder's route may be silenced for now.
             let silenced = (0..self.entries.len())
                 .all(|at| self.entries[at].vanished.is_some() || self.is_hearsay(at, takeover));
             let next = owned().filter(|entry| silenced || shown(entry)).min_by_key(|entry| entry.worth());
             let best = owned().map(Entry::worth).min();
-            assert_eq!(next.map(Entry::worth), best, "the best of those who wait was not let in");
+            assert_eq!(next.map(Entry::worth), best, "the best waiting route was not admitted");
             self.holder = next.map(|entry| entry.permit.clone());
         }
         self.drop_ghosts(takeover, ticked);
@@ -199,11 +199,11 @@ impl Place {
             let gone = self.entries.iter().filter(|entry| self.counts(entry, takeover) && entry.gone);
             expected.extend(gone.map(all));
         }
-        assert!(shown.iter().all(|route| route.fading == fades), "shown to whom it is not for");
-        assert_eq!(routes, expected, "the board shows what is gone or hides what is there");
+        assert!(shown.iter().all(|route| route.fading == fades), "fading flag is wrong");
+        assert_eq!(routes, expected, "board and announced routes disagree");
         let worths = shown
             .iter()
             .map(|route| self.entries.iter().find(|entry| entry.session == route.session).map(Entry::worth));
-        assert!(worths.is_sorted(), "a worse route before a better one");
+        assert!(worths.is_sorted(), "board is not sorted by rank");
     }
 }

@@ -1,4 +1,4 @@
-//! How a worker is left in order, and who is not let in when memory is short.
+//! Draining of a worker, and refused sessions when memory is short.
 
 use relay_model::SessionCode;
 use relay_session::transport::Closed;
@@ -11,7 +11,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_millis(50);
 
 impl Bench {
-    /// With `count` sessions that are let in.
+    /// Creates a bench with `count` admitted sessions.
     fn with_sessions(count: usize) -> (Self, Vec<ConnKey>) {
         let mut bench = Self::open_to_all();
         let keys: Vec<ConnKey> = (0..count).map(|_| bench.connect()).collect();
@@ -20,7 +20,7 @@ impl Bench {
         (bench, keys)
     }
 
-    /// Begins to drain; when it must be over.
+    /// Begins a drain; returns its latest end.
     fn drain(&mut self, window: Duration) -> Instant {
         let drain = Drain::new(1, SessionCode::GOAWAY_TIMEOUT, "goaway timeout", self.now, window);
         let until = drain.until;
@@ -31,7 +31,7 @@ impl Bench {
         until
     }
 
-    /// Whether the client was told to go.
+    /// Whether the client received GOAWAY.
     fn was_told_to_go(&mut self, key: ConnKey) -> bool {
         let conn = self.client.conn(key).unwrap();
         let opened: Vec<_> = std::iter::from_fn(|| conn.poll())
@@ -48,7 +48,7 @@ impl Bench {
 }
 
 #[test]
-fn a_drain_asks_everybody_to_move_and_ends_once_nobody_is_left() {
+fn drain_sends_goaway_and_ends_with_the_last_session() {
     let (mut bench, keys) = Bench::with_sessions(2);
     let waiting = bench.connect();
     bench.settle();
@@ -72,14 +72,14 @@ fn a_drain_asks_everybody_to_move_and_ends_once_nobody_is_left() {
 }
 
 #[test]
-fn a_worker_that_drains_refuses_new_connections_before_their_handshake() {
+fn draining_worker_refuses_connections_before_their_handshake() {
     let (mut bench, _) = Bench::with_sessions(1);
     bench.drain(WINDOW);
     let late = bench.connect();
     bench.settle();
     assert!(matches!(bench.end(late), Closed::Lost(_)));
     assert_eq!((bench.worker.meter.refused_draining, bench.worker.meter.connections), (1, 1));
-    // Not even an endpoint that was lost meanwhile lets anybody in.
+    // A rebuilt endpoint refuses connections too.
     bench.worker.rebuild(bench.now);
     let later = bench.connect();
     bench.settle();
@@ -88,7 +88,7 @@ fn a_worker_that_drains_refuses_new_connections_before_their_handshake() {
 }
 
 #[test]
-fn those_who_stay_are_closed_one_after_another_in_the_last_part_of_the_window() {
+fn remaining_sessions_are_closed_one_by_one_late_in_the_window() {
     let (mut bench, keys) = Bench::with_sessions(5);
     let (start, until) = (bench.now, bench.drain(WINDOW));
     let mut ends: Vec<(ConnKey, Duration)> = Vec::new();
@@ -113,7 +113,7 @@ fn those_who_stay_are_closed_one_after_another_in_the_last_part_of_the_window() 
 }
 
 #[test]
-fn a_drain_does_not_wait_for_the_deaf() {
+fn drain_ends_in_time_with_a_full_socket() {
     let (mut bench, _) = Bench::with_sessions(1);
     let until = bench.drain(WINDOW);
     bench.io.room = 0;
@@ -135,7 +135,7 @@ fn a_drain_without_a_window_is_a_shutdown() {
 }
 
 #[test]
-fn turns_to_leave_are_spread_and_leave_time_to_finish() {
+fn wind_down_is_spread_and_leaves_time_to_finish() {
     let start = Instant::now();
     let drain = Drain::new(1, SessionCode::NONE, "", start, WINDOW);
     let turns: Vec<Instant> = (0..100).map(|place| drain.turn_of(place, 100, false)).collect();
@@ -151,7 +151,7 @@ fn turns_to_leave_are_spread_and_leave_time_to_finish() {
 }
 
 #[test]
-fn at_the_ceiling_nobody_new_is_let_in_and_sessions_live_on() {
+fn memory_ceiling_refuses_new_sessions_and_keeps_open_ones() {
     let (mut bench, keys) = Bench::with_sessions(1);
     let store = bench.worker.shared.store.clone();
     store.budget().set_limits(0, 0);

@@ -1,4 +1,4 @@
-//! Each part of a turn has a share that the others cannot use up, and no session holds up the others.
+//! Shares of a turn, and budgets of sessions.
 
 use bytes::Bytes;
 use relay_model::{Hop, Path};
@@ -6,13 +6,13 @@ use relay_model::{Hop, Path};
 use super::{turns::opened, *};
 use crate::{engine::share, mailbox::Letter};
 
-/// More than a part does at least in a turn.
+/// More sessions than any part of a turn handles at least.
 const MANY: usize = 24;
-/// Longer than any share of a turn: each look at the clock finds the share used up.
+/// Longer than any share of a turn: each clock read finds the share used up.
 const LATE: Duration = Duration::from_millis(10);
 
 impl Bench {
-    /// With `count` sessions that have done all there was to do.
+    /// Creates a bench with `count` sessions that have nothing left to do.
     fn with_idle_sessions(count: usize) -> (Self, Vec<ConnKey>, Vec<SessionId>) {
         let mut bench = Self::open_to_all();
         let keys: Vec<ConnKey> = (0..count).map(|_| bench.connect()).collect();
@@ -33,12 +33,12 @@ impl Bench {
         let shares = self.shares.lock();
         let had = shares.iter().filter(|(of, _)| *of == stage);
         let mut had: Vec<SessionId> = had.map(|(_, session)| *session).collect();
-        // Each packet of a peer is a share of its own.
+        // Each packet of a peer has its own share.
         had.dedup();
         had
     }
 
-    /// A turn in which each look at the clock finds the share of the part used up.
+    /// Takes a turn in which each clock read finds the share used up.
     fn late_turn(&mut self) {
         self.shares.lock().clear();
         self.io.tick = LATE;
@@ -46,7 +46,7 @@ impl Bench {
         self.io.tick = Duration::ZERO;
     }
 
-    /// The client opens a stream and writes `bytes`, for the worker to receive.
+    /// Opens a stream of the client and writes `bytes` to it.
     fn write(&mut self, key: ConnKey, dir: Dir, bytes: Vec<u8>) {
         let now = self.now;
         let conn = self.client.conn(key).unwrap();
@@ -57,7 +57,7 @@ impl Bench {
 }
 
 #[test]
-fn each_part_of_a_late_turn_does_its_least() {
+fn late_turn_does_the_least_work_of_each_part() {
     let (mut bench, _keys, sessions) = Bench::with_idle_sessions(MANY);
     for _ in 0..100 {
         bench.deliver(&[0x40; 30]);
@@ -80,7 +80,7 @@ fn each_part_of_a_late_turn_does_its_least() {
 }
 
 #[test]
-fn watchers_that_a_turn_does_not_reach_are_first_in_the_next() {
+fn unreached_watchers_come_first_in_the_next_turn() {
     let (mut bench, keys, _) = Bench::with_idle_sessions(MANY);
     for key in keys {
         let mut request = Vec::new();
@@ -96,7 +96,7 @@ fn watchers_that_a_turn_does_not_reach_are_first_in_the_next() {
         bench.late_turn();
         assert_eq!(bench.had(Stage::News).len(), share::BOARD.least);
         reached.extend(bench.had(Stage::News));
-        // Once more, for all of them.
+        // Changed again, for all watchers.
         bench.worker.board_changed = true;
     }
     reached.sort_unstable();
@@ -107,7 +107,7 @@ fn watchers_that_a_turn_does_not_reach_are_first_in_the_next() {
 }
 
 #[test]
-fn a_session_over_its_budget_waits_behind_all_that_are_ready() {
+fn session_over_its_budget_waits_behind_ready_ones() {
     let (mut bench, _keys, sessions) = Bench::with_idle_sessions(MANY);
     let (hogs, others) = sessions.split_at(2);
     for hog in hogs {
@@ -131,7 +131,11 @@ fn a_session_over_its_budget_waits_behind_all_that_are_ready() {
     }
     bench.late_turn();
     let first = others[..share::SETTLE.least].iter().chain(&hogs[..1]).copied();
-    assert_eq!(bench.had(Stage::Feed), first.collect::<Vec<_>>(), "but has its turn in the end");
+    assert_eq!(
+        bench.had(Stage::Feed),
+        first.collect::<Vec<_>>(),
+        "one session over its budget has a turn too"
+    );
 }
 
 #[test]
@@ -155,7 +159,7 @@ fn a_flood_of_datagrams_costs_a_budget_a_turn() {
         bench.shares.lock().clear();
         bench.turn();
         let had = bench.had(Stage::Input);
-        assert_eq!(had.first(), Some(&asking), "who is ready goes first");
+        assert_eq!(had.first(), Some(&asking), "ready sessions go first");
         assert_eq!(had.iter().filter(|session| **session == flooded).count(), 1, "one budget a turn");
     }
     assert!(turns >= 2, "more than a budget came: {turns}");
@@ -163,7 +167,7 @@ fn a_flood_of_datagrams_costs_a_budget_a_turn() {
 }
 
 #[test]
-fn the_wait_of_ready_sessions_is_shown() {
+fn peak_wait_of_ready_sessions_is_published() {
     let (mut bench, _keys, sessions) = Bench::with_idle_sessions(MANY);
     for session in &sessions {
         let index = bench.index(*session);

@@ -1,4 +1,4 @@
-//! Who is let in when the answer comes late, and how long a permit holds.
+//! Late answers of the gate, and expiry of permits.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,14 +11,14 @@ use super::{
 };
 use crate::gate::{Answer, Denial, Ended, EndedBy, Reply, Request};
 
-/// Long enough for a closed connection to be forgotten.
+/// Longer than a closed connection is kept.
 const DRAIN: Duration = Duration::from_secs(5);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Of which session, whether it was let in, who ended it, and how.
+/// Session, whether it was admitted, the party that ended it, code and reason.
 type End = (SessionId, bool, EndedBy, Option<SessionCode>, String);
 
-/// A gate that a test answers for, and what it heard.
+/// Gate that records its calls and is answered by the test.
 #[derive(Default)]
 struct Doorman {
     owed: Mutex<Vec<Reply>>,
@@ -76,13 +76,13 @@ impl Bench {
         (bench, doorman, key)
     }
 
-    /// Letters are read.
+    /// Lets the worker read its letters.
     fn read(&mut self) {
         self.next = Next::Now;
         self.settle();
     }
 
-    /// A session whose permit ends `after`.
+    /// Creates a bench with a session whose permit ends `after` its start.
     fn until(after: Duration) -> (Self, ConnKey) {
         let mut bench = Self::new(open().until(SystemTime::UNIX_EPOCH + DAY + after));
         let key = bench.connect();
@@ -97,7 +97,7 @@ impl Bench {
 }
 
 #[test]
-fn a_late_answer_lets_in_and_what_was_asked_meanwhile_comes_after() {
+fn late_answer_admits_before_the_requests_of_the_session() {
     let (mut bench, doorman, key) = Bench::with_doorman();
     let request = doorman.asked.lock().pop().expect("it is asked");
     assert_eq!((request.target.as_str(), request.transport), ("/room?jwt=secret", "quic"));
@@ -113,7 +113,7 @@ fn a_late_answer_lets_in_and_what_was_asked_meanwhile_comes_after() {
     conn.write(stream, &mut [message.into()]).unwrap();
     bench.client.settle(key, bench.now);
     bench.advance(limits::AUTH_TIMEOUT - SECOND);
-    assert!(bench.heard.is_empty(), "core hears of nobody who is not let in: {:?}", bench.heard);
+    assert!(bench.heard.is_empty(), "core gets no events before admission: {:?}", bench.heard);
     let reply = doorman.owed.lock().pop().unwrap();
     reply.give(Ok(permit()));
     bench.read();
@@ -127,7 +127,7 @@ fn a_late_answer_lets_in_and_what_was_asked_meanwhile_comes_after() {
 }
 
 #[test]
-fn who_gets_no_answer_in_time_is_closed_and_a_later_one_changes_nothing() {
+fn session_without_answer_in_time_is_closed_for_good() {
     let (mut bench, doorman, key) = Bench::with_doorman();
     bench.advance(limits::AUTH_TIMEOUT - Duration::from_millis(1));
     assert!(bench.is_open(key));
@@ -140,12 +140,12 @@ fn who_gets_no_answer_in_time_is_closed_and_a_later_one_changes_nothing() {
     assert!(bench.heard.is_empty() && bench.worker.peers.is_empty());
     let ended = doorman.ended.lock();
     assert_eq!(ended.len(), 1);
-    assert!(!ended[0].1, "it never came in");
+    assert!(!ended[0].1, "it was not admitted");
     assert_eq!((ended[0].2, ended[0].3), (EndedBy::Relay, Some(SessionCode::TIMEOUT)));
 }
 
 #[test]
-fn a_gate_that_forgets_or_fails_lets_nobody_in_and_says_so_at_once() {
+fn dropped_or_failed_answer_denies_the_session_at_once() {
     let (mut bench, doorman, key) = Bench::with_doorman();
     doorman.owed.lock().clear();
     bench.read();
@@ -162,7 +162,7 @@ fn a_gate_that_forgets_or_fails_lets_nobody_in_and_says_so_at_once() {
 }
 
 #[test]
-fn a_gate_that_panics_costs_the_session_it_was_asked_about() {
+fn panicking_gate_costs_only_the_asking_session() {
     let (mut bench, doorman, _) = Bench::with_doorman();
     doorman.owed.lock().pop().unwrap().give(Ok(permit()));
     bench.read();
@@ -176,7 +176,7 @@ fn a_gate_that_panics_costs_the_session_it_was_asked_about() {
 }
 
 #[test]
-fn the_gate_hears_once_of_each_end_with_what_was_carried() {
+fn gate_gets_each_end_once_with_its_traffic() {
     let (mut bench, doorman, key) = Bench::with_doorman();
     doorman.owed.lock().pop().unwrap().give(Ok(permit()));
     bench.read();
@@ -190,13 +190,13 @@ fn the_gate_hears_once_of_each_end_with_what_was_carried() {
     bench.advance(DRAIN);
     bench.worker.finish();
     assert_eq!(doorman.ended.lock().len(), 1);
-    // Who leaves without an answer, too.
+    // A session that leaves before the answer is reported too.
     let (mut bench, doorman, key) = Bench::with_doorman();
     bench.client.conn(key).unwrap().close(bench.now, SessionCode::NONE, "");
     bench.read();
     assert_eq!(doorman.ended.lock().len(), 1);
     assert!(!doorman.ended.lock()[0].1);
-    // And who is lost with the worker.
+    // So is one that is lost with the endpoint.
     let (mut bench, doorman, _) = Bench::with_doorman();
     bench.worker.rebuild(bench.now);
     assert_eq!(doorman.ended.lock().len(), 1);
@@ -225,7 +225,7 @@ fn a_session_ends_within_a_second_of_a_clock_that_steps_forward() {
 }
 
 #[test]
-fn a_session_lives_on_when_the_clock_steps_back_and_ends_by_the_new_time() {
+fn session_expires_by_the_new_time_after_a_clock_step_back() {
     let (mut bench, key) = Bench::until(10 * SECOND);
     bench.advance(9 * SECOND);
     *bench.time_of_day.lock() -= 60 * SECOND;
@@ -236,7 +236,7 @@ fn a_session_lives_on_when_the_clock_steps_back_and_ends_by_the_new_time() {
 }
 
 #[test]
-fn who_comes_with_what_is_over_is_not_let_in() {
+fn session_with_an_expired_permit_is_refused() {
     let mut bench = Bench::new(open().until(SystemTime::UNIX_EPOCH + DAY));
     let key = bench.connect();
     bench.settle();
@@ -256,7 +256,7 @@ fn sessions_that_end_leave_no_deadline_behind() {
 }
 
 #[test]
-fn a_new_expiry_takes_the_place_of_the_old_one() {
+fn new_expiry_replaces_the_old_one() {
     let (mut bench, doorman, key) = Bench::with_doorman();
     let until = |seconds: u32| {
         let at = SystemTime::UNIX_EPOCH + DAY + seconds * SECOND;
@@ -277,7 +277,7 @@ fn a_new_expiry_takes_the_place_of_the_old_one() {
 }
 
 #[test]
-fn core_hears_of_a_narrower_permit_before_what_is_asked_under_it() {
+fn core_gets_a_narrower_permit_before_later_requests() {
     let (mut bench, doorman, key) = Bench::with_doorman();
     doorman.owed.lock().pop().unwrap().give(Ok(permit()));
     bench.read();
@@ -288,7 +288,7 @@ fn core_hears_of_a_narrower_permit_before_what_is_asked_under_it() {
     bench.read();
     assert_eq!(bench.heard.last(), Some(&Event::Revised { session, permit: narrow }));
     assert!(bench.is_open(key));
-    // Another's permit is no revision.
+    // A permit of another subject is no revision.
     let other = open().with_subject("mallory").admit("/", SystemTime::now()).unwrap();
     doorman.sessions().revise(session, other);
     bench.read();
@@ -296,7 +296,7 @@ fn core_hears_of_a_narrower_permit_before_what_is_asked_under_it() {
 }
 
 #[test]
-fn sessions_are_ended_one_by_one_or_by_what_they_were_let_in_with() {
+fn sessions_are_ended_by_id_or_by_their_permit() {
     let (mut bench, doorman, first) = Bench::with_doorman();
     let mut keys = vec![first];
     for _ in 0..2 {
@@ -328,7 +328,7 @@ fn sessions_are_ended_one_by_one_or_by_what_they_were_let_in_with() {
 }
 
 #[test]
-fn an_answer_made_of_what_was_taken_back_meanwhile_lets_nobody_in() {
+fn answer_with_a_revoked_permit_is_rejected() {
     let (mut bench, doorman, bob) = Bench::with_doorman();
     let alice = bench.connect();
     bench.settle();
@@ -344,12 +344,12 @@ fn an_answer_made_of_what_was_taken_back_meanwhile_lets_nobody_in() {
     bench.read();
     assert_eq!(bench.end(bob), told(SessionCode::UNAUTHORIZED, "revoked"));
     assert!(bench.is_open(alice));
-    assert_eq!(opened(&bench).len(), 1, "core never heard of the other");
+    assert_eq!(opened(&bench).len(), 1, "no event of the other for core");
     assert_eq!(bench.worker.meter.refused_unauthorized, 1);
 }
 
 #[test]
-fn a_predicate_that_panics_keeps_nobody() {
+fn panicking_permit_filter_ends_every_session() {
     let (mut bench, doorman, key) = Bench::with_doorman();
     doorman.owed.lock().pop().unwrap().give(Ok(permit()));
     bench.read();

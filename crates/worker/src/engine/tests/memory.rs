@@ -9,9 +9,9 @@ use crate::ledger::REASON;
 
 /// Shares bind above 300 KiB: a handful of idle sessions fit.
 const LIMIT: u64 = 400 * 1024;
-/// Long enough for acknowledgements.
+/// Longer than acknowledgements take.
 const ROUND: Duration = Duration::from_millis(30);
-/// Long enough for a closed connection to be forgotten.
+/// Longer than a closed connection is kept.
 const DRAIN: Duration = Duration::from_secs(5);
 
 fn bench() -> Bench {
@@ -23,7 +23,7 @@ fn charged(bench: &Bench) -> u64 {
     bench.worker.shared.ledger.counts().clients
 }
 
-/// Opens a stream with the first `size` bytes of a SUBSCRIBE that is larger. Stops when the connection has ended.
+/// Opens a stream and sends the first `size` bytes of a larger SUBSCRIBE. Stops if the connection ends.
 fn send_partial(bench: &mut Bench, key: ConnKey, size: usize) {
     let Some(stream) = bench.client.conn(key).and_then(|conn| conn.open(Dir::Bi, 0)) else { return };
     let mut bytes = Vec::new();
@@ -41,7 +41,7 @@ fn send_partial(bench: &mut Bench, key: ConnKey, size: usize) {
 }
 
 #[test]
-fn session_over_its_share_is_closed_and_others_live() {
+fn session_over_its_share_is_closed_and_others_stay() {
     let mut bench = bench();
     let (small, large) = (bench.connect(), bench.connect());
     bench.settle();
@@ -66,11 +66,11 @@ fn session_over_its_share_is_closed_and_others_live() {
 }
 
 #[test]
-fn data_the_session_does_not_read_is_charged() {
+fn unread_data_in_the_transport_is_charged() {
     let mut bench = bench();
     let key = bench.connect();
     bench.settle();
-    // Nobody has let it in: its requests wait in the transport.
+    // Not admitted yet: its requests stay in the transport.
     (0..8).for_each(|_| send_partial(&mut bench, key, 50_000));
     assert_eq!(bench.end(key), Closed::ByPeer(SessionCode::MEMORY_SHARE, REASON.to_owned()));
     assert_eq!(bench.worker.meter.refused_memory, 1);
@@ -79,7 +79,7 @@ fn data_the_session_does_not_read_is_charged() {
 }
 
 #[test]
-fn a_session_within_its_share_lives() {
+fn session_within_its_share_stays_open() {
     let mut bench = bench();
     let key = bench.connect();
     bench.settle();

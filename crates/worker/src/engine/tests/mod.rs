@@ -1,4 +1,4 @@
-//! A worker driven turn by turn: no sockets, no threads, and a clock of the test's own.
+//! A worker driven turn by turn, without sockets and threads, on a virtual clock.
 
 mod drain;
 mod fairness;
@@ -37,21 +37,21 @@ use crate::{
 };
 
 const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 443);
-/// When the tests play.
+/// Time of day at the start of each test.
 const DAY: Duration = Duration::from_secs(20_000 * 24 * 3_600);
 const CLIENT: ([u8; 4], u16) = ([10, 0, 0, 2], 5_000);
 
-/// The worker's socket: what the test puts in and takes out.
+/// Socket of the worker, filled and read by the test.
 struct FakeIo {
     inbound: VecDeque<Received>,
     sent: Vec<(SocketAddr, Bytes)>,
-    /// Packets it takes before it is full.
+    /// Number of packets it takes before it is full.
     room: usize,
-    /// Trains fail, as on a device without segmentation offload.
+    /// Segmented packets fail, as on a device without segmentation offload.
     no_trains: bool,
     trains: usize,
     clock: Cell<Instant>,
-    /// What a look at the clock costs.
+    /// Time added by each clock read.
     tick: Duration,
 }
 
@@ -99,20 +99,20 @@ impl Io for FakeIo {
     }
 }
 
-/// Memory of sessions: more than any test but one holds.
+/// Memory limit of sessions, larger than all tests but one need.
 const STATE: StateLimits = StateLimits { clients: 64 << 20, peers: 64 << 20 };
 
 /// A worker, a client of it, and core's end of the channel.
 struct Bench {
     now: Instant,
-    /// What the wall clock shows; it goes on with `now`.
+    /// Wall clock, which advances with `now`.
     time_of_day: Arc<Mutex<SystemTime>>,
     worker: Worker,
     io: FakeIo,
     next: Next,
     core: Receiver<Vec<Event>>,
     heard: Vec<Event>,
-    /// Each share of a session in a turn, in order.
+    /// Shares of sessions in turns, in order.
     shares: Arc<Mutex<Vec<(Stage, SessionId)>>>,
     mailbox: Arc<Mailbox>,
     client: Endpoint,
@@ -188,7 +188,7 @@ impl Bench {
         self.client.connect(self.now, &client_config(version), SERVER.into(), "localhost").unwrap()
     }
 
-    /// One turn of the worker.
+    /// Takes one turn of the worker.
     fn turn(&mut self) {
         self.io.clock.set(self.now);
         self.next = self.worker.turn(self.now, &mut self.io);
@@ -206,7 +206,7 @@ impl Bench {
         self.worker.readable();
     }
 
-    /// The client's side: takes what was sent, sends what it has.
+    /// Lets the client receive all sent datagrams and send its own.
     fn client_turn(&mut self) {
         let mut buf = Vec::new();
         for (to, datagram) in std::mem::take(&mut self.io.sent) {
@@ -227,7 +227,7 @@ impl Bench {
         }
     }
 
-    /// Both sides until neither has anything for the other at this time.
+    /// Alternates both sides until neither has anything to send.
     fn settle(&mut self) {
         for _ in 0..100 {
             self.client_turn();
@@ -239,7 +239,7 @@ impl Bench {
         panic!("it never settles");
     }
 
-    /// Lets time pass, with a turn whenever the worker asks for one.
+    /// Advances the clock, with a turn whenever the worker asks for one.
     fn advance(&mut self, by: Duration) {
         let until = self.now + by;
         while self.now < until {
@@ -258,7 +258,7 @@ impl Bench {
         self.client.conn(key).map_or(Phase::Drained, |conn| conn.phase())
     }
 
-    /// The client sends its SETUP.
+    /// Sends the client's SETUP.
     fn set_up(&mut self, key: ConnKey, path: &str) {
         let now = self.now;
         let conn = self.client.conn(key).unwrap();
@@ -273,7 +273,7 @@ impl Bench {
         self.settle();
     }
 
-    /// How the session ended for the client.
+    /// End of the session, as seen by the client.
     fn end(&mut self, key: ConnKey) -> relay_session::transport::Closed {
         let conn = self.client.conn(key).expect("it keeps its closed connection");
         loop {
@@ -286,7 +286,7 @@ impl Bench {
     }
 }
 
-/// A certificate too large for one datagram, so that handshakes have trains.
+/// A certificate larger than one datagram, so that handshakes send segmented packets.
 fn identity() -> &'static rcgen::CertifiedKey<rcgen::KeyPair> {
     static IDENTITY: OnceLock<rcgen::CertifiedKey<rcgen::KeyPair>> = OnceLock::new();
     IDENTITY.get_or_init(|| {

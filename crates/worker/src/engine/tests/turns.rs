@@ -4,7 +4,7 @@ use relay_session::transport::Closed;
 use super::*;
 use crate::{engine::share, mailbox::Letter};
 
-/// Long enough for a closed connection to be forgotten.
+/// Longer than a closed connection is kept.
 const DRAIN: Duration = Duration::from_secs(5);
 
 pub(super) fn opened(bench: &Bench) -> Vec<SessionId> {
@@ -32,12 +32,12 @@ fn assert_nothing_left(bench: &Bench) {
 }
 
 #[test]
-fn core_hears_once_of_a_session_that_comes_and_once_that_it_goes() {
+fn core_gets_one_opened_and_one_closed_event_per_session() {
     let mut bench = Bench::open_to_all();
     let key = bench.connect();
     bench.settle();
     assert_eq!(bench.phase(key), Phase::Ready);
-    assert!(opened(&bench).is_empty(), "not before it said what it wants");
+    assert!(opened(&bench).is_empty(), "not before its SETUP");
     bench.set_up(key, "/");
     let [session] = opened(&bench)[..] else { panic!("{:?}", bench.heard) };
     assert_eq!(session.worker(), WorkerId(0));
@@ -52,7 +52,7 @@ fn core_hears_once_of_a_session_that_comes_and_once_that_it_goes() {
 }
 
 #[test]
-fn versions_without_setup_are_let_in_at_the_root_at_once() {
+fn versions_without_setup_are_admitted_at_the_root() {
     let mut bench = Bench::open_to_all();
     for version in [lite::Version::V03, lite::Version::V04] {
         bench.heard.clear();
@@ -65,12 +65,12 @@ fn versions_without_setup_are_let_in_at_the_root_at_once() {
 }
 
 #[test]
-fn who_agrees_on_a_version_in_the_session_is_let_in_when_it_is_known() {
+fn session_is_admitted_after_in_band_version_negotiation() {
     let mut bench = Bench::open_to_all();
     let key = bench.connect_with(lite::Version::V02);
     bench.settle();
     assert_eq!(bench.phase(key), Phase::Ready);
-    assert!(bench.heard.is_empty(), "nobody is let in whose version is not known: {:?}", bench.heard);
+    assert!(bench.heard.is_empty(), "not admitted before the version is negotiated: {:?}", bench.heard);
     let mut message = Vec::new();
     let versions = lite::legacy::code(lite::Version::V01).into_iter().collect();
     lite::legacy::ClientSetup { versions, parameters: Vec::new() }.encode(&mut message);
@@ -89,7 +89,7 @@ fn who_agrees_on_a_version_in_the_session_is_let_in_when_it_is_known() {
 }
 
 #[test]
-fn who_agrees_on_no_version_in_time_is_closed() {
+fn session_without_a_version_in_time_is_closed() {
     let mut bench = Bench::open_to_all();
     let key = bench.connect_with(lite::Version::V02);
     bench.settle();
@@ -99,7 +99,7 @@ fn who_agrees_on_no_version_in_time_is_closed() {
 }
 
 #[test]
-fn who_goes_without_a_word_has_vanished_and_who_is_closed_has_not() {
+fn lost_session_has_vanished_and_closed_one_has_not() {
     let vanished = |bench: &Bench| match bench.heard.last() {
         Some(Event::Closed { vanished, .. }) => *vanished,
         other => panic!("{other:?}"),
@@ -122,11 +122,11 @@ fn who_goes_without_a_word_has_vanished_and_who_is_closed_has_not() {
     let index = bench.worker.peers.indices().last().unwrap();
     bench.worker.bury(index, super::super::Stage::News);
     bench.turn();
-    assert!(vanished(&bench), "our fault, and it will be back");
+    assert!(vanished(&bench), "a panic of ours, so it may come back");
 }
 
 #[test]
-fn who_does_not_set_up_in_time_is_closed() {
+fn session_without_setup_in_time_is_closed() {
     let mut bench = Bench::open_to_all();
     let key = bench.connect();
     bench.settle();
@@ -137,11 +137,11 @@ fn who_does_not_set_up_in_time_is_closed() {
     bench.advance(DRAIN);
     assert_nothing_left(&bench);
     assert_eq!(bench.worker.meter.refused_setup_timeout, 1);
-    assert!(bench.heard.is_empty(), "core never heard of it: {:?}", bench.heard);
+    assert!(bench.heard.is_empty(), "no event for core: {:?}", bench.heard);
 }
 
 #[test]
-fn who_may_do_nothing_is_refused_and_core_never_hears_of_it() {
+fn session_without_permissions_is_refused_without_core_events() {
     let mut bench = Bench::new(Policy::public(Scope::nothing(), Scope::nothing()));
     let key = bench.connect();
     bench.settle();
@@ -154,7 +154,7 @@ fn who_may_do_nothing_is_refused_and_core_never_hears_of_it() {
 }
 
 #[test]
-fn datagrams_that_a_turn_has_no_time_for_are_received_next() {
+fn datagrams_past_the_share_are_received_next_turn() {
     let mut bench = Bench::open_to_all();
     for _ in 0..150 {
         bench.deliver(&[0x40; 30]);
@@ -191,7 +191,7 @@ fn a_full_socket_stops_the_flush_until_there_is_room() {
 }
 
 #[test]
-fn a_full_socket_is_tried_again_though_nobody_says_it_has_room() {
+fn full_socket_is_retried_without_a_writable_event() {
     let mut bench = Bench::open_to_all();
     let key = bench.connect();
     bench.io.room = 0;
@@ -203,7 +203,7 @@ fn a_full_socket_is_tried_again_though_nobody_says_it_has_room() {
 }
 
 #[test]
-fn a_path_without_segmentation_offload_costs_one_failure_and_no_datagram() {
+fn path_without_gso_costs_one_failure_and_no_datagram() {
     let mut bench = Bench::open_to_all();
     let with = bench.connect();
     bench.settle();
@@ -221,7 +221,7 @@ fn a_path_without_segmentation_offload_costs_one_failure_and_no_datagram() {
 }
 
 #[test]
-fn without_segmentation_offload_every_datagram_is_handed_over_alone() {
+fn datagrams_are_sent_singly_without_gso() {
     let everybody = || relay_model::Scope::everything();
     let policy = Policy::public(everybody(), everybody());
     let mut bench = Bench::tuned(policy, &Tuning { segmentation: false, ..Tuning::default() });
@@ -232,7 +232,7 @@ fn without_segmentation_offload_every_datagram_is_handed_over_alone() {
 }
 
 #[test]
-fn a_lost_endpoint_ends_its_sessions_and_serves_new_ones() {
+fn rebuilt_endpoint_ends_sessions_and_accepts_new_ones() {
     let mut bench = Bench::open_to_all();
     let old = bench.connect();
     bench.settle();
@@ -252,7 +252,7 @@ fn a_lost_endpoint_ends_its_sessions_and_serves_new_ones() {
 }
 
 #[test]
-fn a_shutdown_tells_every_peer_lets_nobody_in_and_ends() {
+fn shutdown_closes_every_session_and_refuses_new_ones() {
     let mut bench = Bench::open_to_all();
     let keys: Vec<ConnKey> = (0..3).map(|_| bench.connect()).collect();
     bench.settle();
@@ -277,7 +277,7 @@ fn a_shutdown_tells_every_peer_lets_nobody_in_and_ends() {
 }
 
 #[test]
-fn a_shutdown_does_not_wait_for_the_deaf() {
+fn shutdown_ends_in_time_with_a_full_socket() {
     let mut bench = Bench::open_to_all();
     bench.connect();
     bench.settle();
@@ -291,7 +291,7 @@ fn a_shutdown_does_not_wait_for_the_deaf() {
 }
 
 #[test]
-fn an_idle_worker_publishes_what_it_counted_and_then_sleeps() {
+fn idle_worker_publishes_its_counters_and_sleeps() {
     let mut bench = Bench::open_to_all();
     bench.deliver(&[0x40; 30]);
     bench.turn();
@@ -308,7 +308,7 @@ fn events_wait_for_a_busy_core_and_keep_their_order() {
     let mut bench = Bench::open_to_all();
     let keys: Vec<ConnKey> = (0..2).map(|_| bench.connect()).collect();
     bench.settle();
-    // Core takes nothing: its channel holds one batch.
+    // Core takes nothing, and its channel holds one batch.
     let core = std::mem::replace(&mut bench.core, crossbeam_channel::bounded(0).1);
     for key in &keys {
         bench.set_up(*key, "/");

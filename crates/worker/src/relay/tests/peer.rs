@@ -1,4 +1,4 @@
-//! A peer over a stream socket, pumped by its test.
+//! Test peer over a stream socket, driven by polling.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ use crate::{Link, Newcomer, Place, Socket as Given, Turned};
 
 pub(super) const VERSION: lite::Version = lite::Version::V05;
 
-/// What a socket is to the test.
+/// Socket of the peer.
 trait Duplex: Read + Write {}
 impl<T: Read + Write> Duplex for T {}
 
@@ -36,12 +36,12 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    /// The relay's end alone; the other is closed.
+    /// Returns the relay's end and closes the other.
     pub(super) fn into_link(self) -> Link {
         self.link
     }
 
-    /// The relay's end; the other stays.
+    /// Returns the relay's end and keeps the other.
     pub(super) fn take_link(&mut self) -> Link {
         let other = Given::Tcp(tcp_pair().0);
         std::mem::replace(&mut self.link, Link { socket: other, tls: None, received: Vec::new() })
@@ -93,7 +93,7 @@ pub(super) fn unix() -> Ends {
     Ends { newcomer: newcomer(Over::Bytes, "unix"), link, socket: Box::new(theirs), tls: None }
 }
 
-/// TCP with TLS, handshake done.
+/// A TCP connection with TLS, after its handshake.
 pub(super) fn tls() -> Ends {
     let identity = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let key = rustls_pki_types::PrivatePkcs8KeyDer::from(identity.signing_key.serialize_der());
@@ -125,7 +125,7 @@ pub(super) fn tls() -> Ends {
     Ends { newcomer: newcomer(Over::Bytes, "tcp"), link, socket: Box::new(theirs), tls: Some(tls) }
 }
 
-/// What the relay says of a newcomer, in time.
+/// Announces a connection to the relay; returns a channel for the verdict.
 pub(super) fn announce(relay: &Relay, newcomer: Newcomer) -> Receiver<Result<Place, Turned>> {
     let (say, heard) = crossbeam_channel::bounded(1);
     relay.arrivals().arrive(newcomer, Box::new(move |what| drop(say.send(what))));
@@ -142,16 +142,16 @@ pub(super) struct Peer {
     socket: Box<dyn Duplex>,
     tls: Option<rustls::ClientConnection>,
     unsent: Vec<u8>,
-    /// What came on each stream.
+    /// Received bytes by stream.
     came: BTreeMap<Stream, Vec<u8>>,
     answered: Vec<Stream>,
-    /// The relay's number for its subscription.
+    /// Subscribe id of the relay's subscription.
     pub(super) wanted: Option<u64>,
     pub(super) closed: Option<Ending>,
 }
 
 impl Peer {
-    /// One that is let in, and says what it wants.
+    /// Connects a session, waits until it is ready, and sends SETUP.
     pub(super) fn enter(relay: &Relay, ends: Ends) -> Self {
         let has_url = ends.newcomer.target.is_some();
         let mut peer = Self::begin(relay, ends);
@@ -165,7 +165,7 @@ impl Peer {
         peer
     }
 
-    /// One that has a place and its socket in it.
+    /// Connects a session that has a place and its socket.
     pub(super) fn begin(relay: &Relay, ends: Ends) -> Self {
         let Ends { newcomer, link, socket, tls } = ends;
         let over = newcomer.over;
@@ -236,12 +236,12 @@ impl Peer {
         self.pump();
     }
 
-    /// Whether `text` came on a stream.
+    /// Whether `text` was received on a stream.
     pub(super) fn has(&self, text: &str) -> bool {
         self.came.values().any(|came| came.windows(text.len()).any(|window| window == text.as_bytes()))
     }
 
-    /// Everything there is to do now.
+    /// Reads, handles and writes as much as possible now.
     pub(super) fn pump(&mut self) {
         let now = Instant::now();
         if self.conn.timeout().is_some_and(|at| at <= now) {
@@ -296,7 +296,7 @@ impl Peer {
             self.came.entry(stream).or_default().extend_from_slice(&bytes);
             request.push(&bytes);
         }
-        // Requests of the relay come whole, on streams that it opens both ways.
+        // Requests of the relay arrive whole, on its bidirectional streams.
         let is_request = stream.0 & 3 == 1 && !request.is_empty() && !self.answered.contains(&stream);
         if is_request {
             self.answered.push(stream);

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{Answer, Denial, Reply, Request, Turned};
 
-/// One of each kind.
+/// One connection of each kind.
 fn kinds() -> Vec<Ends> {
     vec![tcp(Over::Bytes), tcp(Over::WebSocket), tls(), unix()]
 }
@@ -21,7 +21,7 @@ async fn published(relay: &Relay, path: &str) -> (Client, Track) {
     (publisher, track)
 }
 
-/// A group that is said again until `peer` has it.
+/// Publishes a group and waits until `peer` has received it.
 async fn receives(track: &Track, peer: &mut Peer, sequence: u64) {
     let payload = format!("over to socket {sequence}.");
     let group = track.group(sequence);
@@ -99,7 +99,7 @@ fn a_publisher_over_a_stream_socket_reaches_a_reader_over_quic() {
 }
 
 #[test]
-fn a_reader_that_takes_nothing_costs_nobody_a_group() {
+fn stalled_reader_delays_no_other_reader() {
     run(async {
         let relay = Relay::start(options(1)).unwrap();
         let (_publisher, track) = published(&relay, "live/cam").await;
@@ -119,7 +119,7 @@ fn a_reader_that_takes_nothing_costs_nobody_a_group() {
             assert_eq!(received.frame().await.unwrap().expect("a frame").payload, large);
         }
         until("their sockets are full", || relay.counts().total().streams_full >= 3).await;
-        // What they missed is not kept for them; what is new reaches them.
+        // Missed groups are not kept for them; new ones are delivered.
         for (at, peer) in (100..).zip(&mut slow) {
             receives(&track, peer, at).await;
         }
@@ -127,7 +127,7 @@ fn a_reader_that_takes_nothing_costs_nobody_a_group() {
 }
 
 #[test]
-fn one_who_is_sent_away_hears_why() {
+fn ended_session_receives_code_and_reason() {
     run(async {
         let relay = Relay::start(options(1)).unwrap();
         for ends in kinds() {
@@ -156,7 +156,7 @@ fn one_who_is_sent_away_hears_why() {
 }
 
 #[test]
-fn a_drain_turns_newcomers_away_and_ends_those_that_stay() {
+fn drain_rejects_new_sessions_and_closes_remaining_ones() {
     run(async {
         let relay = Arc::new(Relay::start(options(1)).unwrap());
         let mut peers: Vec<Peer> = kinds().into_iter().map(|ends| Peer::enter(&relay, ends)).collect();
@@ -185,7 +185,7 @@ fn a_drain_turns_newcomers_away_and_ends_those_that_stay() {
 }
 
 #[test]
-fn a_panic_over_a_stream_socket_costs_nobody_else() {
+fn panic_over_a_stream_socket_keeps_the_others() {
     let armed = Arc::new(AtomicBool::new(false));
     for stage in [Stage::Feed, Stage::Input, Stage::Flush] {
         armed.store(false, Ordering::Relaxed);
@@ -221,7 +221,7 @@ fn a_panic_over_a_stream_socket_costs_nobody_else() {
 }
 
 #[test]
-fn a_place_without_a_socket_is_given_up() {
+fn place_without_a_socket_is_released() {
     run(async {
         let relay = Relay::start(options(1)).unwrap();
         for ends in [tcp(Over::WebSocket), tcp(Over::Bytes)] {
@@ -240,11 +240,11 @@ fn a_place_without_a_socket_is_given_up() {
 }
 
 #[test]
-fn a_socket_that_says_nothing_or_half_closes_leaves_nothing_behind() {
+fn silent_or_half_closed_socket_leaves_nothing_behind() {
     run(async {
         let relay = Relay::start(options(1)).unwrap();
         for ends in kinds() {
-            // Its other end is dropped at once.
+            // The other end is dropped at once.
             let place = verdict(&relay, ends.newcomer.clone()).unwrap();
             place.take(ends.into_link());
             until("it is gone", || is_empty(&relay)).await;
@@ -261,7 +261,7 @@ fn a_socket_that_says_nothing_or_half_closes_leaves_nothing_behind() {
     });
 }
 
-/// Lets nobody in.
+/// Gate that denies everybody.
 struct Nobody;
 
 impl Gate for Nobody {
@@ -272,7 +272,7 @@ impl Gate for Nobody {
 }
 
 #[test]
-fn who_is_not_let_in_hears_it_before_the_socket_is_given() {
+fn denial_is_returned_before_the_socket_is_handed_over() {
     run(async {
         let relay = Relay::start(Options { gate: Arc::new(Nobody), ..options(1) }).unwrap();
         let turned = verdict(&relay, tcp(Over::WebSocket).newcomer).unwrap_err();
@@ -282,7 +282,7 @@ fn who_is_not_let_in_hears_it_before_the_socket_is_given() {
     });
 }
 
-/// Answers when the test does.
+/// Gate that is answered by the test.
 #[derive(Default)]
 struct Doorman(Mutex<Option<Reply>>);
 
@@ -294,7 +294,7 @@ impl Gate for Doorman {
 }
 
 #[test]
-fn a_late_answer_is_waited_for_and_who_is_ended_before_its_socket_comes_gets_none() {
+fn session_ended_before_its_socket_closes_the_socket() {
     run(async {
         let doorman = Arc::new(Doorman::default());
         let relay = Relay::start(Options { gate: doorman.clone(), ..options(1) }).unwrap();
