@@ -36,7 +36,10 @@ fn check(what: &str, input: &[u8], work: fn(Version, &[u8])) {
         let held = peak(|| work(version, input));
         let allowed = FACTOR * input.len() + SLACK;
         let len = input.len();
-        assert!(held <= allowed, "{what}, {version:?}: {len} bytes of input took {held} bytes of heap, over {allowed}");
+        assert!(
+            held <= allowed,
+            "{what}, {version:?}: {len} bytes of input took {held} bytes of heap, over {allowed}"
+        );
     }
 }
 
