@@ -1,4 +1,6 @@
 //! Captured sessions of deployed peers (a Rust relay and a Rust client) are parsed at both ends.
+//!
+//! The files hold the messages or records of each session, and the stream contents determined by the recorder.
 
 use relay_model::{SessionCode, StreamCode};
 use relay_session::transport::{Closed, Dir};
