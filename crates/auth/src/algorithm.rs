@@ -1,8 +1,8 @@
-//! How tokens are signed.
+//! Signature algorithms of tokens.
 
 use std::{fmt, str::FromStr};
 
-/// A signature algorithm of RFC 7518 or RFC 8037. There is no `none`, so nothing can choose it.
+/// Signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1). `none` is not among them and therefore cannot be selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Algorithm {
@@ -20,7 +20,7 @@ pub enum Algorithm {
     EdDSA,
 }
 
-/// What kind of key an algorithm takes.
+/// Key type of an algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
     Secret,
@@ -28,7 +28,7 @@ pub(crate) enum Family {
     Curve(Curve),
 }
 
-/// A curve, and its facts in RFC 7518, 6.2 and RFC 8037, 2.
+/// Elliptic curve (RFC 7518 §6.2, RFC 8037 §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Curve {
     P256,
@@ -37,7 +37,7 @@ pub(crate) enum Curve {
 }
 
 impl Curve {
-    /// Its `crv`.
+    /// Returns the `crv` of its keys.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::P256 => "P-256",
@@ -46,12 +46,12 @@ impl Curve {
         }
     }
 
-    /// The `kty` of its keys.
+    /// Returns the `kty` of its keys.
     pub(crate) fn kind(self) -> &'static str {
         if self.has_y() { "EC" } else { "OKP" }
     }
 
-    /// Length of a number.
+    /// Returns the length of a coordinate or private value in bytes.
     pub(crate) fn bytes(self) -> usize {
         match self {
             Self::P384 => 48,
@@ -59,22 +59,22 @@ impl Curve {
         }
     }
 
-    /// Whether a point has two coordinates.
+    /// Returns whether a public key has two coordinates.
     pub(crate) fn has_y(self) -> bool {
         self != Self::Ed25519
     }
 }
 
-/// No algorithm has this name.
+/// The name is not that of an algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no such algorithm; there are {}", Algorithm::NAMES)]
+#[error("unknown algorithm; supported are {}", Algorithm::NAMES)]
 pub struct UnknownAlgorithm;
 
 impl Algorithm {
-    /// The least one in their order.
+    /// Least algorithm in the derived order.
     pub(crate) const FIRST: Self = Self::HS256;
 
-    /// Every one there is.
+    /// All algorithms.
     pub const ALL: [Self; 12] = [
         Self::HS256,
         Self::HS384,
@@ -90,11 +90,11 @@ impl Algorithm {
         Self::EdDSA,
     ];
 
-    /// Their names, for people.
+    /// Names of all algorithms, for messages.
     pub const NAMES: &str =
         "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA";
 
-    /// The name in a header or key.
+    /// Returns the name used as `alg` in headers and keys.
     pub fn name(self) -> &'static str {
         match self {
             Self::HS256 => "HS256",
@@ -112,13 +112,13 @@ impl Algorithm {
         }
     }
 
-    /// Whether whoever can verify can sign too, so that there is no public half of a key.
+    /// Returns whether the verification key can also sign, so that keys have no public half.
     pub fn is_symmetric(self) -> bool {
         self.family() == Family::Secret
     }
 
-    /// The algorithm of a public key that names none: RS256 for RSA, which providers sign with unless they say
-    /// otherwise; of a curve the only one there is. `None` for a secret: HMAC is never assumed.
+    /// Returns the algorithm of a public key without `alg`: RS256 for RSA, the default of identity providers, or the
+    /// only algorithm of the curve. `None` for a secret: HMAC is never assumed.
     pub(crate) fn of_key(kty: &str, crv: Option<&str>) -> Option<Self> {
         let is_of = |algorithm: &Self| match algorithm.family() {
             Family::Curve(curve) => (curve.kind(), Some(curve.name())) == (kty, crv),
@@ -139,7 +139,7 @@ impl Algorithm {
     }
 }
 
-/// Case counts.
+/// Parses a name, case-sensitively (RFC 7515 §4.1.1).
 impl FromStr for Algorithm {
     type Err = UnknownAlgorithm;
 

@@ -1,4 +1,4 @@
-//! What a token says: RFC 7519, and the grants of deployed tools.
+//! Claims of a token: those of RFC 7519 §4.1, and the grants of deployed tools.
 
 use std::{
     sync::Arc,
@@ -14,49 +14,47 @@ use crate::{
     json::Object,
 };
 
-/// How far another clock may be ahead of ours when it says from when on a token holds. None for its end:
-/// deployed verifiers have none either.
+/// Clock skew allowed for `nbf` (RFC 7519 §4.1.5). None is allowed for `exp`, as with deployed verifiers.
 pub const LEEWAY: Duration = Duration::from_secs(60);
-/// Most paths that one token or key may list for one verb: finding out which patterns lie within others
-/// takes time that grows with the square.
+/// Limit of paths per verb in a token or key, since the comparison of patterns takes quadratic time.
 pub const GRANTS: usize = 256;
-/// Latest time that a claim can name; later ones are taken for it.
+/// Latest time of a claim, as a duration since 1970; later times are clamped to it.
 const LATEST: Duration = Duration::from_secs(i64::MAX as u64);
 /// Longest `sub` in bytes.
 pub const SUBJECT_BYTES: usize = 256;
-/// Every claim that decides something.
+/// All claims that are evaluated.
 pub(crate) const CLAIMS: [&str; 11] =
     ["root", "put", "get", "publish", "subscribe", "exp", "nbf", "iat", "sub", "aud", "iss"];
-/// Begins the identity of tokens that name no subject.
+/// Prefix of the identity of tokens without `sub`.
 pub(crate) const NAMELESS: &str = "token:";
 
-/// What may be done where: patterns below a root.
+/// Publish and subscribe rights, as patterns below a root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grants {
-    /// The patterns are relative to it.
+    /// Path to which the patterns are relative.
     pub root: Path,
-    /// What may be published.
+    /// Patterns of paths that may be published.
     pub publish: Vec<Pattern>,
-    /// What may be subscribed to.
+    /// Patterns of paths that may be subscribed to.
     pub subscribe: Vec<Pattern>,
 }
 
-/// What a token says.
+/// Claims of a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// What it allows.
+    /// Granted rights.
     pub grants: Grants,
-    /// `exp`: from when on it is refused, and its sessions end.
+    /// `exp` (RFC 7519 §4.1.4): time from which the token is rejected and its sessions end.
     pub expires: Option<SystemTime>,
-    /// `nbf`: until when it is refused.
+    /// `nbf` (RFC 7519 §4.1.5): time before which the token is rejected.
     pub not_before: Option<SystemTime>,
-    /// `iat`: when it was made. Decides nothing, as with deployed verifiers.
+    /// `iat` (RFC 7519 §4.1.6): time of issue. Not evaluated, as with deployed verifiers.
     pub issued: Option<SystemTime>,
-    /// `sub`: whose it is. Whoever shows it again may take over what it publishes.
+    /// `sub` (RFC 7519 §4.1.2): subject. A later session with the same subject may take over its broadcasts.
     pub subject: Option<Arc<str>>,
-    /// `aud`: whom it is for; `None` = it does not say. See [`crate::Expected`].
+    /// `aud` (RFC 7519 §4.1.3): audiences; `None` = absent. See [`crate::Expected`].
     pub audience: Option<Vec<Arc<str>>>,
-    /// `iss`: who made it.
+    /// `iss` (RFC 7519 §4.1.1): issuer.
     pub issuer: Option<Arc<str>>,
 }
 
@@ -67,21 +65,20 @@ impl Default for Grants {
 }
 
 impl Grants {
-    /// Whether nothing is granted.
+    /// Returns whether nothing is granted.
     pub fn is_empty(&self) -> bool {
         self.publish.is_empty() && self.subscribe.is_empty()
     }
 
-    /// Where a session with this root may publish, then where it may subscribe, in absolute paths;
-    /// `None` = it would be refused.
+    /// Returns the publish and subscribe scopes of a session with this root, in absolute paths; `None` if the
+    /// session would be refused.
     pub fn at(&self, root: &Path) -> Option<(Scope, Scope)> {
         let (publish, subscribe) = self.scopes().ok()?;
         let (publish, subscribe) = (publish.narrow(root), subscribe.narrow(root));
         (!publish.is_empty() || !subscribe.is_empty()).then_some((publish, subscribe))
     }
 
-    /// Where may be published, then where subscribed: in absolute paths. Errors when a path would be too
-    /// long.
+    /// Returns the publish and subscribe scopes in absolute paths; an error when a path would be too long.
     pub(crate) fn scopes(&self) -> Result<(Scope, Scope), relay_model::PathError> {
         let absolute = |patterns: &[Pattern]| {
             patterns.iter().map(|pattern| pattern.under(&self.root)).collect::<Result<_, _>>()
@@ -89,7 +86,7 @@ impl Grants {
         Ok((absolute(&self.publish)?, absolute(&self.subscribe)?))
     }
 
-    /// Reads `root`, and `put` and `get` or `publish` and `subscribe`.
+    /// Parses `root`, and either `put` and `get` or `publish` and `subscribe`.
     fn read(object: &Object) -> Result<Self, ClaimError> {
         let root = match object.get("root") {
             None => Path::root(),
@@ -113,8 +110,8 @@ impl Grants {
         Ok(grants)
     }
 
-    /// As prefixes where they all are that, which every tool reads; else as patterns, which an old one
-    /// takes for no grant at all.
+    /// Writes the grants as prefixes if all of them are prefixes, which every tool reads; otherwise as patterns,
+    /// which old tools treat as no grant.
     fn write(&self, object: &mut Map<String, Value>) {
         if !self.root.is_root() {
             object.insert("root".into(), self.root.as_str().into());
@@ -155,10 +152,10 @@ impl Claims {
         Ok(claims)
     }
 
-    /// The payload of a token.
+    /// Returns the payload of a token with these claims.
     pub fn to_json(&self) -> String {
         let mut object = Map::new();
-        // Some verifiers want it even where it says nothing.
+        // Some verifiers require `root` even if it is empty.
         object.insert("root".into(), "".into());
         self.grants.write(&mut object);
         let times = [("exp", self.expires), ("nbf", self.not_before), ("iat", self.issued)];
@@ -194,7 +191,7 @@ impl Claims {
     }
 }
 
-/// The most that tokens of a key may grant.
+/// Upper bound of the grants of a key's tokens (`scope` of the key).
 #[derive(Clone, Debug)]
 pub(crate) struct Ceiling {
     grants: Grants,
@@ -236,7 +233,7 @@ impl Ceiling {
     }
 }
 
-/// One text or a list of them.
+/// Parses a string or a list of strings.
 fn list(
     object: &Object,
     claim: &'static str,
@@ -264,7 +261,7 @@ fn pattern(claim: &'static str, value: &Value) -> Result<Pattern, ClaimError> {
     Pattern::parse(text).map_err(|error| ClaimError { claim, fault: Fault::Pattern(error) })
 }
 
-/// Refuses what no request can name and what another reader could take for another path.
+/// Rejects segments that no request can name or that another parser could interpret as another path.
 fn check_segments(claim: &'static str, text: &str) -> Result<(), ClaimError> {
     if text.split('/').any(|segment| matches!(segment, "." | "..")) {
         return Err(ClaimError { claim, fault: Fault::Dots });
@@ -275,9 +272,8 @@ fn check_segments(claim: &'static str, text: &str) -> Result<(), ClaimError> {
     Ok(())
 }
 
-/// A NumericDate (RFC 7519, section 2): any finite JSON number of seconds since 1970, fractions allowed. What lies
-/// before 1970 or beyond all clocks is taken for the first or last time there is. `null` is no time, as deployed
-/// verifiers have it.
+/// Parses a NumericDate (RFC 7519 §2): any finite JSON number of seconds since 1970, fractions allowed. Times
+/// before 1970 or after the latest time are clamped. `null` counts as absent, as with deployed verifiers.
 fn time(object: &Object, claim: &'static str) -> Result<Option<SystemTime>, ClaimError> {
     let error = ClaimError { claim, fault: Fault::Time };
     let number = match object.get(claim) {
@@ -295,12 +291,12 @@ fn time(object: &Object, claim: &'static str) -> Result<Option<SystemTime>, Clai
     SystemTime::UNIX_EPOCH.checked_add(since.min(LATEST)).map(Some).ok_or(error)
 }
 
-/// Rounded down: a token never lasts longer than was asked for.
+/// Returns whole seconds since 1970, rounded down, so that a token never lasts longer than requested.
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// One text or a list of them.
+/// Parses a string or a list of strings.
 fn audience(object: &Object) -> Result<Option<Vec<Arc<str>>>, ClaimError> {
     let name = |value: &Value| text("aud", value).map(Arc::from);
     match object.get("aud") {
@@ -322,7 +318,7 @@ fn subject(object: &Object) -> Result<Option<Arc<str>>, ClaimError> {
     Ok(if text.is_empty() { None } else { Some(text.into()) })
 }
 
-/// Whether a text can be a `sub`: not too long, printable, and not what we call tokens without one.
+/// Checks a `sub`: bounded length, no control characters, no reserved prefix.
 pub(crate) fn check_subject(text: &str) -> Result<(), Fault> {
     if text.len() > SUBJECT_BYTES {
         return Err(Fault::TooLong);

@@ -1,17 +1,17 @@
-//! Whom a token must be for, and from: RFC 7519, sections 4.1.1 and 4.1.3.
+//! Expected audience and issuer of tokens (RFC 7519 §4.1.1 and §4.1.3).
 
 use crate::{Claims, Flaw};
 
-/// Most audiences or issuers of a relay.
+/// Limit of audiences, and of issuers, of a relay.
 pub const EXPECTED: usize = 64;
 
-/// Settings that the claims `aud` and `iss` of each token are compared with, byte by byte.
+/// Values with which the claims `aud` and `iss` of each token are compared, byte by byte.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
-    /// Names of this relay in `aud`. With some, a token must name one of them. With none, a token that has `aud` is
-    /// for somebody else.
+    /// Names of this relay in `aud`. If any are set, a token must name one of them. If none are set, a token with
+    /// `aud` is rejected.
     pub audience: Vec<String>,
-    /// Values of `iss` that are accepted. With none, `iss` decides nothing.
+    /// Accepted values of `iss`. If none are set, `iss` is not evaluated.
     pub issuer: Vec<String>,
 }
 

@@ -1,19 +1,19 @@
-//! What a person asks about a token: what it says, whether it holds, and if not why.
+//! Diagnosis of a token: its content, its validity, and all reasons against it.
 
 use std::time::SystemTime;
 
 use crate::{Algorithm, Claims, Expected, Flaw, Key, KeyId, Keys, token::Token};
 
-/// What a token says of itself; nothing of it is proven.
+/// Unverified content of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
-    /// How it says that it is signed.
+    /// `alg` of the header.
     pub algorithm: Algorithm,
-    /// The key it names.
+    /// `kid` of the header.
     pub key: Option<KeyId>,
-    /// What it claims, or why that cannot be read.
+    /// Claims, or the reason for which they cannot be parsed.
     pub claims: Result<Claims, Flaw>,
-    /// Names of claims that decide nothing here. As the token has them: escape them before they are shown.
+    /// Names of claims that are not evaluated. Not escaped.
     pub ignored: Vec<String>,
 }
 
@@ -24,42 +24,41 @@ impl Said {
     }
 }
 
-/// Reads a token without verifying it. Errors when not even its header can be read.
+/// Parses a token without verifying it. An error if its header cannot be parsed.
 pub fn inspect(token: &str) -> Result<Said, Flaw> {
     Token::parse(token).map(|token| Said::of(&token))
 }
 
-/// Whether a token holds, and everything that keeps it from it.
+/// Result of checking a token, with all its flaws.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// What it says; `None` = not even its header can be read.
+    /// Content of the token; `None` if its header cannot be parsed.
     pub said: Option<Said>,
-    /// The key that signed it.
+    /// Key that verified the signature.
     pub key: Option<Key>,
-    /// All that is wrong with it, the worst first. None = it holds.
+    /// All flaws, the worst first. Empty = the token is valid.
     pub flaws: Vec<Flaw>,
 }
 
 impl Verdict {
-    /// Whether a relay with these keys would accept it.
+    /// Returns whether a relay with these keys would accept the token.
     pub fn holds(&self) -> bool {
         self.flaws.is_empty()
     }
 
-    /// Whether nothing but the time speaks against it.
+    /// Returns whether the token is invalid only because of its `exp` or `nbf`.
     pub fn is_only_untimely(&self) -> bool {
         let untimely = |flaw: &Flaw| matches!(flaw, Flaw::Expired { .. } | Flaw::NotYetValid { .. });
         !self.flaws.is_empty() && self.flaws.iter().all(untimely)
     }
 
-    /// What it says, if that can be read.
+    /// Returns the claims, if they can be parsed.
     pub fn claims(&self) -> Option<&Claims> {
         self.said.as_ref()?.claims.as_ref().ok()
     }
 }
 
-/// Judges a token as a relay with these keys and settings would at `now`, but with all that is wrong with it, not
-/// only what is found first.
+/// Checks a token like a relay with these keys and settings at `now`, but reports all flaws instead of the first.
 pub fn explain(token: &str, keys: &Keys, expected: &Expected, now: SystemTime) -> Verdict {
     let parsed = match Token::parse(token) {
         Ok(parsed) => parsed,

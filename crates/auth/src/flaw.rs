@@ -1,4 +1,4 @@
-//! What is wrong with a token, in as much detail as its owner may want. Never a part of it.
+//! Detailed errors of tokens, for their owners. They never contain a part of the token.
 
 use std::time::SystemTime;
 
@@ -6,155 +6,155 @@ use relay_model::PatternError;
 
 use crate::{Algorithm, KeyId, Refusal, json::ObjectError};
 
-/// Why a token is refused. Holds nothing of it but the names that were found to be harmless.
+/// Reason for rejecting a token. Contains only validated values of the token: key id, algorithm and times.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
-    /// More than [`crate::TOKEN_BYTES`]; nothing of it was read.
+    /// Longer than [`crate::TOKEN_BYTES`]; not parsed.
     #[error("the token is longer than {} bytes", crate::TOKEN_BYTES)]
     TooLong,
-    /// Not three parts of base64url.
-    #[error("not a token: three parts of base64url with dots between them")]
+    /// Not three base64url parts (RFC 7515 §7.1).
+    #[error("not a token: expected three base64url parts separated by dots")]
     Shape,
-    /// The header is no good.
+    /// The header is malformed.
     #[error("the header {0}")]
     Header(ObjectError),
-    /// `alg` is no text, or no algorithm of ours: `none` is not one.
-    #[error("the header's `alg` is none of {}", Algorithm::NAMES)]
+    /// `alg` is not a string, or not a supported algorithm; `none` is not supported.
+    #[error("the header's `alg` is not one of {}", Algorithm::NAMES)]
     UnknownAlgorithm,
-    /// `kid` is no text, or longer than one may be.
-    #[error("the header's `kid` is no text, or too long: {}", crate::NoKeyId)]
+    /// `kid` is not a string, or too long.
+    #[error("the header's `kid` is not a string, or too long: {}", crate::NoKeyId)]
     BadKeyId,
-    /// `crit` asks for something we do not do.
-    #[error("the header has `crit`: the token must not be accepted by who does not know what it asks for")]
+    /// `crit` is present, and no extension is supported (RFC 7515 §4.1.11).
+    #[error("the header has `crit`, and critical extensions are not supported")]
     Critical,
-    /// No key of that name is known, or several could be meant.
+    /// No key has this `kid`, or without `kid` the key is ambiguous.
     #[error("{}", unknown(.0.as_ref()))]
     UnknownKey(Option<KeyId>),
-    /// The key is for another algorithm.
-    #[error("the header says {token}, the key is for {key}")]
+    /// The key has another algorithm than the header.
+    #[error("algorithm mismatch: the header has {token}, the key {key}")]
     OtherAlgorithm {
-        /// What the token says.
+        /// Algorithm in the header.
         token: Algorithm,
-        /// What the key is for.
+        /// Algorithm of the key.
         key: Algorithm,
     },
-    /// `key_ops` of the key has no `verify`.
-    #[error("the key may not verify: see its `key_ops`")]
+    /// `key_ops` of the key does not include `verify` (RFC 7517 §4.3).
+    #[error("the key cannot verify: its `key_ops` has no `verify`")]
     KeyCannotVerify,
-    /// Somebody else made it, or changed it.
-    #[error("the signature is not the key's")]
+    /// The signature does not verify: made with another key, or the token was modified.
+    #[error("the signature does not verify with the key")]
     BadSignature,
-    /// The payload is no good.
+    /// The payload is malformed.
     #[error("the payload {0}")]
     Payload(ObjectError),
-    /// A claim is no good.
+    /// A claim is invalid.
     #[error(transparent)]
     Claim(#[from] ClaimError),
-    /// `aud` has none of the names of this relay, or it has none.
-    #[error("the token is for somebody else: its `aud` has no value of `auth.audience`")]
+    /// `aud` is present without any of the names of this relay.
+    #[error("the token is for another audience: no value of its `aud` is in `auth.audience`")]
     Audience,
     /// `auth.audience` is set and the token has no `aud`.
     #[error("the token has no `aud`, and `auth.audience` is set")]
     NoAudience,
-    /// `iss` is not one of those that are accepted.
-    #[error("the token's `iss` is no value of `auth.issuer`")]
+    /// `iss` is not an accepted issuer.
+    #[error("the token is of another issuer: its `iss` is not in `auth.issuer`")]
     Issuer,
-    /// It grants nothing.
+    /// The token grants nothing.
     #[error("the token grants nothing: it needs `put` or `get`, or `publish` or `subscribe`")]
     Useless,
-    /// Over.
+    /// The token has expired.
     #[error("the token expired at {}", unix(*.at))]
     Expired {
-        /// When.
+        /// Value of `exp`.
         at: SystemTime,
     },
-    /// To come.
-    #[error("the token holds from {} on", unix(*.at))]
+    /// The token is not valid yet.
+    #[error("the token is not valid before {}", unix(*.at))]
     NotYetValid {
-        /// From when on.
+        /// Value of `nbf`.
         at: SystemTime,
     },
-    /// It grants more than its key may.
+    /// The token grants more than the `scope` of its key.
     #[error("the token grants more than the `scope` of its key")]
     ExceedsKey,
 }
 
-/// What is wrong with one claim.
+/// Invalid claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{claim}` {fault}")]
 pub struct ClaimError {
-    /// Which.
+    /// Name of the claim.
     pub claim: &'static str,
-    /// What.
+    /// Fault of its value.
     pub fault: Fault,
 }
 
-/// What is wrong with a value.
+/// Fault of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// No text.
-    #[error("is no text")]
+    /// Not a string.
+    #[error("is not a string")]
     Text,
-    /// Too long or deep.
-    #[error("is longer or deeper than a path can be")]
+    /// A path that is too long or too deep.
+    #[error("is too long or too deep for a path")]
     Path,
-    /// No pattern.
-    #[error("is no pattern: {0}")]
+    /// Not a pattern.
+    #[error("is not a pattern: {0}")]
     Pattern(PatternError),
     /// Dot segments.
-    #[error("has a segment `.` or `..`, which no path here can have")]
+    #[error("has a segment `.` or `..`, which is not allowed in paths")]
     Dots,
     /// Control characters.
     #[error("has a control character")]
     Control,
-    /// Both ways to write grants.
-    #[error("stands beside `put` or `get`; a token has either these or `publish` and `subscribe`")]
+    /// Both notations of grants.
+    #[error("is mixed with `put` or `get`; use either `put` and `get` or `publish` and `subscribe`")]
     Mixed,
-    /// Too many.
+    /// Too many paths.
     #[error("lists more than {} paths", crate::GRANTS)]
     TooMany,
-    /// Too long.
+    /// Too long for a subject.
     #[error("is longer than {} bytes", crate::SUBJECT_BYTES)]
     TooLong,
-    /// Ours.
-    #[error("begins with `token:`, which the relay itself calls tokens without a subject")]
+    /// Reserved prefix.
+    #[error("begins with `token:`, which is reserved for tokens without a subject")]
     Reserved,
-    /// No time.
-    #[error("is no number of seconds since 1970")]
+    /// Not a time.
+    #[error("is not a number of seconds since 1970")]
     Time,
     /// Nothing is granted.
-    #[error("allows nothing")]
+    #[error("grants nothing")]
     Nothing,
-    /// A field nobody knows.
-    #[error("has a field that is none of `root`, `put`, `get`, `publish` and `subscribe`")]
+    /// Unknown field.
+    #[error("has a field other than `root`, `put`, `get`, `publish` and `subscribe`")]
     Unknown,
 }
 
-/// Why a token was not made.
+/// Error of signing a token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
-    /// There is no private half, or `key_ops` has no `sign`.
+    /// The key has no private half, or its `key_ops` has no `sign`.
     #[error("the key cannot sign: it is a public half, or its `key_ops` has no `sign`")]
     CannotSign,
-    /// It would grant nothing.
-    #[error("the token would grant nothing: say what it may publish or subscribe to")]
+    /// The token would grant nothing.
+    #[error("the token would grant nothing; specify what it may publish or subscribe to")]
     Useless,
-    /// It would grant more than the key may.
+    /// The token would grant more than the `scope` of its key.
     #[error("the token would grant more than the `scope` of its key")]
     ExceedsKey,
-    /// Nobody would read it.
-    #[error("the token would have {0} bytes, and relays read {max}", max = crate::TOKEN_BYTES)]
+    /// The token would be longer than [`crate::TOKEN_BYTES`].
+    #[error("the token would have {0} bytes, above the limit of {max}", max = crate::TOKEN_BYTES)]
     TooLong(usize),
-    /// It would be refused.
-    #[error("relays would refuse the token: {0}")]
+    /// The token would be rejected.
+    #[error("relays would reject the token: {0}")]
     Refused(Flaw),
-    /// The library said no.
+    /// The cryptography library failed.
     #[error("signing failed")]
     Failed,
 }
 
 impl Flaw {
-    /// What a client is told, and counters count.
+    /// Returns the refusal reported to the client and counted in metrics.
     pub fn refusal(&self) -> Refusal {
         match self {
             Self::TooLong
@@ -180,7 +180,7 @@ impl Flaw {
 fn unknown(id: Option<&KeyId>) -> String {
     match id {
         Some(id) => format!("no key with the `kid` {id} is known"),
-        None => "the header has no `kid`, and there is not exactly one key that it could be".to_owned(),
+        None => "the header has no `kid`, and there is not exactly one candidate key".to_owned(),
     }
 }
 

@@ -1,26 +1,26 @@
-//! JSON objects of keys and tokens, read so that two readers cannot read them differently: no name
-//! stands twice in an object, at any depth.
+//! JSON objects of keys and tokens, parsed strictly: a repeated name in an object, at any depth, is an error, since
+//! parsers differ in which of the values they use (RFC 8259 §4).
 
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Why bytes are no object that can be trusted to mean one thing.
+/// Error of parsing a JSON object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectError {
-    /// Not UTF-8, not JSON, or something after it.
+    /// Not UTF-8, not JSON, or trailing data.
     #[error("is not valid JSON")]
     Syntax,
-    /// JSON of another kind.
+    /// JSON, but not an object.
     #[error("is JSON, but not an object")]
     Kind,
-    /// A name stands twice in an object.
-    #[error("names something twice in one object")]
+    /// An object repeats a name.
+    #[error("repeats a name in one object")]
     Twice,
 }
 
-/// An object without repeated names.
+/// JSON object without repeated names.
 #[derive(Debug)]
 pub(crate) struct Object(Map<String, Value>);
 
@@ -29,7 +29,7 @@ impl Object {
         match serde_json::from_slice(bytes) {
             Ok(Strict(Value::Object(object))) => Ok(Self(object)),
             Ok(Strict(_)) => Err(ObjectError::Kind),
-            // The only error that is ours: everything else is about syntax.
+            // The visitor below raises the only data error; all others are syntax errors.
             Err(error) if error.is_data() => Err(ObjectError::Twice),
             Err(_) => Err(ObjectError::Syntax),
         }
@@ -48,7 +48,7 @@ impl Object {
     }
 }
 
-/// A value in which no object repeats a name.
+/// JSON value in which no object repeats a name.
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -70,7 +70,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
         let mut object = Map::new();
         while let Some((name, Strict(value))) = map.next_entry::<String, Strict>()? {
             if object.insert(name, value).is_some() {
-                return Err(de::Error::custom("a name stands twice"));
+                return Err(de::Error::custom("repeated name"));
             }
         }
         Ok(Value::Object(object))

@@ -1,4 +1,4 @@
-//! Keys that sign and verify tokens: JSON Web Keys as deployed tools write them.
+//! Keys that sign and verify tokens: JSON Web Keys (RFC 7517) as written by deployed tools.
 
 mod crypto;
 mod error;
@@ -21,12 +21,12 @@ use crate::{
     token::Token,
 };
 
-/// Longest text of a key.
+/// Longest text of a key, in bytes.
 pub const KEY_BYTES: usize = 64 * 1024;
-/// Longest text of a set of keys.
+/// Longest text of a key set, in bytes.
 pub const SET_BYTES: usize = 256 * 1024;
 
-/// A key, checked and ready.
+/// Validated key. Cheap to clone.
 #[derive(Clone)]
 pub struct Key(Arc<Inner>);
 
@@ -42,8 +42,8 @@ struct Inner {
     mark: KeyMark,
 }
 
-/// Tells one key from another, whatever they are called: a digest of all that decides what a key
-/// accepts. Not shown: that of a short secret could be searched for.
+/// Identity of a key: a digest of everything that determines which tokens it accepts. Not shown, since a short secret
+/// could be guessed from it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyMark([u8; digest::SHA256_OUTPUT_LEN]);
 
@@ -54,18 +54,18 @@ impl fmt::Debug for KeyMark {
 }
 
 impl Key {
-    /// Reads a JSON Web Key, as JSON or as base64url of it.
+    /// Parses a JSON Web Key (RFC 7517 §4), as JSON or as base64url of the JSON.
     ///
-    /// `kty` may be absent and is `oct` then; `alg` of a public key may be absent and is RS256 or that of the curve
-    /// then; `key_ops` may be absent and is `sign` and `verify` then. Values are base64url, padded or not. What is not known is ignored, but for the `scope` object: a
-    /// limit that was misread would be none.
+    /// Defaults of absent fields: `kty` is `oct`, `alg` of a public key is RS256 or that of its curve, `key_ops` is
+    /// `sign` and `verify`. Values are base64url, padded or not. Unknown fields are ignored, except in the `scope`
+    /// object, where a misread limit would be no limit.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         Self::read(&object(text, KEY_BYTES)?)
     }
 
     pub(crate) fn read(object: &Object) -> Result<Self, KeyError> {
         let text = |name| text(object, name);
-        // First: a key that encrypts has an algorithm that is none of ours.
+        // Checked first, since encryption keys have unsupported algorithms.
         if text("use")?.is_some_and(|purpose| purpose != "sig") {
             return Err(KeyError::Purpose);
         }
@@ -79,7 +79,7 @@ impl Key {
         let ceiling = match object.get("scope") {
             None => None,
             Some(scope) => {
-                let scope = Object::of(scope).ok_or(KeyError::Scope("is no object".into()))?;
+                let scope = Object::of(scope).ok_or(KeyError::Scope("is not an object".into()))?;
                 Some(Ceiling::read(&scope).map_err(|fault| KeyError::Scope(fault.to_string()))?)
             }
         };
@@ -91,7 +91,7 @@ impl Key {
         Self::new(id, algorithm, (may_sign, may_verify), ceiling, material)
     }
 
-    /// A new key. Errors when the system has no random numbers.
+    /// Generates a key. An error if the system provides no random bytes.
     pub fn generate(algorithm: Algorithm, id: Option<KeyId>) -> Result<Self, KeyError> {
         Self::new(id, algorithm, (true, true), None, Material::generate(algorithm)?)
     }
@@ -104,7 +104,7 @@ impl Key {
         material: Material,
     ) -> Result<Self, KeyError> {
         let verifier = material.verifier(algorithm)?;
-        // Also where it must not sign: that its halves do not fit should be heard of when it is read.
+        // Built even if `key_ops` forbids signing, so that halves that do not match are detected here.
         let signer = material.signer(algorithm)?;
         let mut told = json!({ "alg": algorithm.name(), "may_verify": may_verify });
         if let Some(told) = told.as_object_mut() {
@@ -129,16 +129,14 @@ impl Key {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// The same key with a limit on what its tokens may grant: paths below `root`, relative to it.
-    /// Errors when it would allow nothing.
+    /// Returns the key with an upper bound on the grants of its tokens. An error if the bound is empty.
     pub fn with_scope(self, scope: Grants) -> Result<Self, KeyError> {
         let ceiling = Ceiling::new(scope).map_err(|fault| KeyError::Scope(fault.to_string()))?;
         let Inner { id, algorithm, may_sign, may_verify, material, .. } = &*self.0;
         Self::new(id.clone(), *algorithm, (*may_sign, *may_verify), Some(ceiling), material.clone())
     }
 
-    /// The half that can only verify. Errors for a key whose only half is secret, and for one that may
-    /// not verify.
+    /// Returns the public half, which can only verify. An error for symmetric keys and for keys that must not verify.
     pub fn public(&self) -> Result<Self, KeyError> {
         if !self.0.may_verify {
             return Err(KeyError::Operation("verify"));
@@ -147,7 +145,7 @@ impl Key {
         Self::new(self.0.id.clone(), self.0.algorithm, (false, true), self.0.ceiling.clone(), material)
     }
 
-    /// The key as JSON, secrets and all; in a file it wants mode 0600 if [`Key::is_private`].
+    /// Returns the key as JSON, including secrets; files of it need mode 0600 if [`Key::is_private`].
     pub fn to_json(&self) -> String {
         let mut key = serde_json::Map::new();
         self.0.material.write_private(&mut key);
@@ -164,47 +162,47 @@ impl Key {
         Value::Object(key).to_string()
     }
 
-    /// The key as base64url of its JSON: how deployed tools write files.
+    /// Returns the key as base64url of its JSON, the file format of deployed tools.
     pub fn to_base64url(&self) -> String {
         encoding::encode(self.to_json().as_bytes())
     }
 
-    /// Its name, which a token's `kid` must be.
+    /// Key id, which a token's `kid` must equal.
     pub fn id(&self) -> Option<&KeyId> {
         self.0.id.as_ref()
     }
 
-    /// The only algorithm it takes.
+    /// The only algorithm that the key accepts.
     pub fn algorithm(&self) -> Algorithm {
         self.0.algorithm
     }
 
-    /// Whether it holds what must stay secret.
+    /// Returns whether the key contains a secret.
     pub fn is_private(&self) -> bool {
         self.0.material.is_private()
     }
 
-    /// Whether it can sign.
+    /// Returns whether the key can sign.
     pub fn may_sign(&self) -> bool {
         self.0.may_sign
     }
 
-    /// Whether it may verify.
+    /// Returns whether the key may verify.
     pub fn may_verify(&self) -> bool {
         self.0.may_verify
     }
 
-    /// The most its tokens may grant; `None` = anything.
+    /// Upper bound of the grants of its tokens; `None` = unlimited.
     pub fn scope(&self) -> Option<&Grants> {
         self.0.ceiling.as_ref().map(Ceiling::grants)
     }
 
-    /// What tells it from other keys.
+    /// Identity of the key.
     pub fn mark(&self) -> KeyMark {
         self.0.mark
     }
 
-    /// A token that grants what `claims` say. Errors when it would be refused by this very key.
+    /// Signs a token with `claims`. An error if this key would reject the token.
     pub fn sign(&self, claims: &Claims) -> Result<String, SignError> {
         let signer = self.0.signer.as_ref().filter(|_| self.0.may_sign).ok_or(SignError::CannotSign)?;
         if claims.grants.is_empty() {
@@ -224,14 +222,14 @@ impl Key {
         Ok(token)
     }
 
-    /// A token of any header and payload, for tests of what reads them.
+    /// Signs a token with any header and payload, for tests of parsers.
     #[cfg(any(test, feature = "test-cases"))]
     pub(crate) fn seal(&self, header: &str, payload: &str) -> Option<String> {
         seal(self.0.signer.as_ref()?, header, payload)
     }
 
-    /// The claims of `token`, if this key signed it and it holds at `now` where nothing is configured: a token with
-    /// `aud` does not. The `kid` in it is not looked at.
+    /// Verifies `token` with this key at `now` and returns its claims. No audience is expected, so that a token with
+    /// `aud` is rejected. The `kid` of the token is not compared.
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, Flaw> {
         let token = Token::parse(token)?;
         self.check_signature(&token)?;
@@ -242,7 +240,7 @@ impl Key {
         Ok(claims)
     }
 
-    /// Whether this key signed it, with the one algorithm it has.
+    /// Verifies the signature of a token with the algorithm of this key.
     pub(crate) fn check_signature(&self, token: &Token<'_>) -> Result<(), Flaw> {
         if !self.0.may_verify {
             return Err(Flaw::KeyCannotVerify);
@@ -265,7 +263,7 @@ impl Key {
     }
 }
 
-/// Same key, same name, same limits.
+/// Compares key material, name, limits and permitted operations.
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         self.0.mark == other.0.mark && self.0.may_sign == other.0.may_sign
@@ -274,7 +272,7 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
-/// Without secrets.
+/// Formats the key without secrets.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let id = self.0.id.as_ref().map(KeyId::as_str);
@@ -282,7 +280,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The JSON object in the text of a key or a set of keys, of at most `limit` bytes.
+/// Parses the JSON object in the text of a key or key set of at most `limit` bytes.
 pub(crate) fn object(text: &str, limit: usize) -> Result<Object, KeyError> {
     let text = text.trim();
     if text.len() > limit {
@@ -306,7 +304,7 @@ fn text<'a>(object: &'a Object, name: &'static str) -> Result<Option<&'a str>, K
     object.get(name).map(|value| value.as_str().ok_or(KeyError::Field(name))).transpose()
 }
 
-/// Whether it may sign and verify.
+/// Returns whether `key_ops` permits signing and verifying (RFC 7517 §4.3).
 fn operations(listed: Option<&Value>) -> Result<(bool, bool), KeyError> {
     let Some(listed) = listed else { return Ok((true, true)) };
     let listed = listed.as_array().ok_or(KeyError::Field("key_ops"))?;

@@ -1,4 +1,4 @@
-//! The `kid` of a key.
+//! Key ids (`kid`).
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -8,34 +8,34 @@ use crate::KeyError;
 
 /// Longest `kid` in bytes.
 pub const KEY_ID_BYTES: usize = 128;
-/// Random bytes of a name we choose.
+/// Random bytes of a generated key id.
 const RANDOM_BYTES: usize = 8;
 
-/// A `kid` (RFC 7517, section 4.5): any text of at most 128 bytes, compared byte by byte. Providers put `=`, `+`,
-/// `/`, `:` and `.` into it, so it never becomes part of a path or URL but through [`KeyId::file_stem`].
+/// Key id, `kid` (RFC 7517 §4.5): any text of at most 128 bytes, compared byte by byte. Providers use `=`, `+`, `/`,
+/// `:` and `.` in it, so that only [`KeyId::file_stem`] may become part of a path or URL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(Arc<str>);
 
-/// The text is no [`KeyId`].
+/// The text is too long for a [`KeyId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a key id has at most {KEY_ID_BYTES} bytes")]
 pub struct NoKeyId;
 
 impl KeyId {
-    /// A name nobody has had before. Errors when the system has no random numbers.
+    /// Generates a random key id. An error if the system provides no random bytes.
     pub fn random() -> Result<Self, KeyError> {
         let mut bytes = [0; RANDOM_BYTES];
         rand::fill(&mut bytes).map_err(|_| KeyError::Random)?;
         Ok(Self(hex(&bytes).into()))
     }
 
-    /// The text, which may hold anything: escape it before it is shown.
+    /// Returns the text, which is arbitrary and not escaped.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The text where it may be part of a file name or URL: 1 to 128 of `A-Z a-z 0-9 _ -`. `None` for any other,
-    /// which cannot name a key in a folder.
+    /// Returns the text if it is safe in a file name or URL: 1 to 128 of `A-Z a-z 0-9 _ -`. `None` otherwise; such an
+    /// id cannot select a key in a folder.
     pub fn file_stem(&self) -> Option<&str> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         Some(self.as_str()).filter(|text| !text.is_empty() && text.bytes().all(is_plain))
@@ -50,7 +50,7 @@ impl FromStr for KeyId {
     }
 }
 
-/// For people: control characters, quotes and backslashes are escaped.
+/// Formats the text with control characters, quotes and backslashes escaped.
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.escape_debug().fmt(f)

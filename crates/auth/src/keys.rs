@@ -1,4 +1,4 @@
-//! The keys a relay trusts.
+//! Set of trusted keys.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -9,38 +9,38 @@ use crate::{
     token::Token,
 };
 
-/// Most keys in a set: as many as one could still look through.
+/// Limit of keys in a set.
 pub const KEYS: usize = 1_024;
-/// Most keys without a name: each of them is tried.
+/// Limit of keys without `kid`, all of which are tried.
 pub const NAMELESS_KEYS: usize = 8;
 
-/// A set of keys, found by the `kid` and `alg` of a token's header: some providers give keys of several algorithms
-/// one `kid`.
+/// Set of keys, looked up by `kid` and `alg` of a token's header, since some providers use one `kid` for keys of
+/// several algorithms.
 ///
-/// A token without a name is the only key's of the set, or else of those without a name; a token with a
-/// name that no key has is tried with those without one too, as deployed relays with one key do.
+/// A token without `kid` is verified with the only key of the set, or with the keys without `kid`. A token with an
+/// unknown `kid` is verified with the keys without `kid` too, as deployed relays with a single key do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
     named: BTreeMap<(KeyId, Algorithm), Key>,
     nameless: Vec<Key>,
 }
 
-/// A token that was found good.
+/// Verified token.
 #[derive(Clone, Debug)]
 pub(crate) struct Verified {
     pub(crate) claims: Claims,
     pub(crate) key: Key,
-    /// Who shows it.
+    /// Subject, or the identity of a token without one.
     pub(crate) subject: std::sync::Arc<str>,
 }
 
 impl Keys {
-    /// No keys.
+    /// Creates an empty set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a key. Errors when another has its `kid` and algorithm, or there are too many.
+    /// Adds a key. An error if another key has the same `kid` and algorithm, or the set is full.
     pub fn insert(&mut self, key: Key) -> Result<(), KeyError> {
         let is_full = self.len() >= KEYS || key.id().is_none() && self.nameless.len() >= NAMELESS_KEYS;
         if is_full {
@@ -54,7 +54,7 @@ impl Keys {
         Ok(())
     }
 
-    /// Adds a key under a name that need not be its own: that of the file it was found in. Errors as for
+    /// Adds a key under a name that may differ from its `kid`, such as that of its file. Errors as for
     /// [`Keys::insert`].
     pub fn insert_as(&mut self, id: KeyId, key: Key) -> Result<(), KeyError> {
         if self.len() >= KEYS {
@@ -70,13 +70,12 @@ impl Keys {
         }
     }
 
-    /// Removes the keys of that `kid`, whatever their algorithms.
+    /// Removes the keys with this `kid` of all algorithms.
     pub fn remove(&mut self, id: &KeyId) {
         self.named.retain(|(known, _), _| known != id);
     }
 
-    /// Adds all keys of another set; of two with one name the one that is here stays. Returns why some
-    /// could not be added.
+    /// Adds all keys of another set; existing keys take precedence. Returns the errors of keys that were not added.
     pub fn absorb(&mut self, other: &Self) -> Vec<KeyError> {
         let named = other.iter_named().map(|(id, key)| (Some(id), key));
         let all = named.chain(other.nameless.iter().map(|key| (None, key)));
@@ -91,9 +90,9 @@ impl Keys {
         faults
     }
 
-    /// Reads a JSON Web Key Set, or a single key. Keys of a set that are no good are left out and
-    /// reported by their place in it: one key of a kind we do not know must not lock out all others. Keys whose `use`
-    /// is not `sig` are left out without a report: providers publish their encryption keys beside the others.
+    /// Parses a JSON Web Key Set (RFC 7517 §5) or a single key. Invalid keys of a set are skipped and returned with
+    /// their index, so that one unsupported key does not disable the others. Keys whose `use` is not `sig` are skipped
+    /// silently, since providers publish encryption keys in the same set.
     pub fn parse(text: &str) -> Result<(Self, Vec<(usize, KeyError)>), KeyError> {
         let object = object(text, SET_BYTES)?;
         let mut keys = Self::new();
@@ -116,37 +115,37 @@ impl Keys {
         Ok((keys, faults))
     }
 
-    /// The key of that `kid` and algorithm.
+    /// Returns the key with this `kid` and algorithm.
     pub fn get(&self, id: &KeyId, algorithm: Algorithm) -> Option<&Key> {
         self.named.get(&(id.clone(), algorithm))
     }
 
-    /// Every key: those with a name in its order, then the others.
+    /// Returns all keys: those with a name, in order of name, then the others.
     pub fn iter(&self) -> impl Iterator<Item = &Key> {
         self.named.values().chain(&self.nameless)
     }
 
-    /// Those that are found by a name, with it.
+    /// Returns the keys with a name, with their names.
     pub fn iter_named(&self) -> impl Iterator<Item = (&KeyId, &Key)> {
         self.named.iter().map(|((id, _), key)| (id, key))
     }
 
-    /// How many there are.
+    /// Number of keys.
     pub fn len(&self) -> usize {
         self.named.len() + self.nameless.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.named.is_empty() && self.nameless.is_empty()
     }
 
-    /// Whether a key is still here, unchanged.
+    /// Returns whether the set contains this key unchanged.
     pub fn holds(&self, mark: KeyMark) -> bool {
         self.iter().any(|key| key.mark() == mark)
     }
 
-    /// The claims of `token`, if a key of ours signed it and it holds at `now` for a relay with these settings.
+    /// Verifies `token` with the keys of the set at `now` and returns its claims.
     pub fn verify(&self, token: &str, expected: &Expected, now: SystemTime) -> Result<Claims, Flaw> {
         self.check(token, expected, now).map(|verified| verified.claims)
     }
@@ -162,11 +161,11 @@ impl Keys {
         Ok(Verified { claims, key: key.clone(), subject })
     }
 
-    /// The key that signed it.
+    /// Returns the key that verifies the signature.
     pub(crate) fn signer(&self, token: &Token<'_>) -> Result<&Key, Flaw> {
         let only = || if self.named.len() == 1 { self.named.values().next() } else { None };
         let chosen = match &token.key {
-            // Where that `kid` has keys of other algorithms only, the token is refused by one of them.
+            // If this `kid` has only keys of other algorithms, one of them rejects the token.
             Some(id) => self.get(id, token.algorithm).or_else(|| self.of(id)),
             None if self.nameless.is_empty() => only(),
             None => None,
@@ -178,7 +177,7 @@ impl Keys {
         for key in &self.nameless {
             match key.check_signature(token) {
                 Ok(()) => return Ok(key),
-                // With a name, the key may yet turn up; without one, it can only be these.
+                // A named key may still be fetched; without `kid` these are the only candidates.
                 Err(found) if token.key.is_none() => flaw = found,
                 Err(_) => {}
             }
@@ -186,7 +185,7 @@ impl Keys {
         Err(flaw)
     }
 
-    /// A key of that `kid`, of any algorithm.
+    /// Returns a key with this `kid` of any algorithm.
     fn of(&self, id: &KeyId) -> Option<&Key> {
         let from = (id.clone(), Algorithm::FIRST);
         self.named.range(from..).next().filter(|((known, _), _)| known == id).map(|(_, key)| key)

@@ -1,13 +1,12 @@
-//! Who may publish and subscribe where: the only maker of a permit. Pure: no I/O, no clock.
+//! Authorization of sessions to publish and subscribe. Pure: no I/O, no clock.
 //!
-//! A [`Policy`] admits a request target (`/room/alice?jwt=...`, exactly as the client sent it) and
-//! hands out a [`Permit`], which nothing outside this crate can build; or says why not with a
-//! [`Refusal`]. Tokens are JSON Web Tokens with the claims of deployed tools ([`Claims`]), signed by a
-//! [`Key`] of the set of [`Keys`] that the policy trusts.
+//! A [`Policy`] admits a request target (`/room/alice?jwt=...`, exactly as the client sent it) and returns a
+//! [`Permit`], which only this crate can build, or a [`Refusal`]. Tokens are JSON Web Tokens (RFC 7519) with the
+//! claims of deployed tools ([`Claims`]), signed by one of the [`Keys`] that the policy trusts.
 //!
-//! What reads a token is strict, so that nobody can read it otherwise: one way to write it, no name
-//! twice, no algorithm but the key's own, nothing that it says about keys. Signatures are those of
-//! the one crypto library of the tree; of the rest of a token no library does as little as we want.
+//! Token parsing is strict, so that no other parser can interpret a token differently: one encoding, no repeated
+//! names, no algorithm but that of the key, no key references in the header. Signatures are verified by the
+//! cryptography library that the whole tree uses; available JWT libraries accept more than needed.
 
 mod algorithm;
 mod claims;

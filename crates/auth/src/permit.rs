@@ -1,4 +1,4 @@
-//! Permission as a value.
+//! Proof of authorization.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -6,7 +6,7 @@ use relay_model::{Path, Scope};
 
 use crate::{Key, KeyId, KeyMark};
 
-/// What one session may do. Only [`crate::Policy`] makes one; cheap to clone.
+/// Rights of one session. Created only by [`crate::Policy`]; cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permit(Arc<Grant>);
 
@@ -18,18 +18,18 @@ struct Grant {
     holder: Holder,
 }
 
-/// Who shows a credential, and how long it lasts.
+/// Holder of a credential, and its expiry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Holder {
     pub(crate) subject: Option<Arc<str>>,
     pub(crate) peer: bool,
     pub(crate) expires: Option<SystemTime>,
     pub(crate) key: Option<Signer>,
-    /// Everybody has the same rights, without a credential and without being asked about.
+    /// Whether the rights are those of every client without a credential, and were not decided for this client.
     pub(crate) public: bool,
 }
 
-/// The key that a token was verified by.
+/// Key that verified a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Signer {
     id: Option<KeyId>,
@@ -43,7 +43,7 @@ impl Signer {
 }
 
 impl Permit {
-    /// Scopes are absolute and lie within `root`.
+    /// Creates a permit. The scopes are absolute and lie within `root`.
     pub(crate) fn new(root: Path, publish: Scope, subscribe: Scope, holder: Holder) -> Self {
         Self(Arc::new(Grant { root, publish, subscribe, holder }))
     }
@@ -52,52 +52,52 @@ impl Permit {
         &self.0.holder
     }
 
-    /// Absolute path every path the peer names is relative to.
+    /// Absolute path to which all paths of the peer are relative.
     pub fn root(&self) -> &Path {
         &self.0.root
     }
 
-    /// Where it may publish, in absolute paths.
+    /// Scope in which the session may publish, in absolute paths.
     pub fn publish(&self) -> &Scope {
         &self.0.publish
     }
 
-    /// Where it may subscribe, in absolute paths.
+    /// Scope to which the session may subscribe, in absolute paths.
     pub fn subscribe(&self) -> &Scope {
         &self.0.subscribe
     }
 
-    /// When the session must end; `None` = never.
+    /// Time at which the session must end; `None` = never.
     pub fn expires(&self) -> Option<SystemTime> {
         self.0.holder.expires
     }
 
-    /// Whom the credential names; `None` = the public.
+    /// Subject of the credential; `None` = public access.
     ///
-    /// A token without `sub` names whoever shows that token, as `token:` and part of a digest: its
-    /// holder can take over from itself, nobody else can.
+    /// The subject of a token without `sub` is `token:` and part of a digest of its claims, so that only its holder
+    /// can take over its own broadcasts.
     pub fn subject(&self) -> Option<&str> {
         self.0.holder.subject.as_deref()
     }
 
-    /// Whether everybody has the same rights without a credential, so that what it shows may be shown to others. Not
-    /// so of what an auth server granted, as that knows who asked.
+    /// Returns whether the rights are those of every client without a credential, so that responses may be cached and
+    /// shared. False for rights granted by an auth server, which depend on the client.
     pub fn is_public(&self) -> bool {
         self.0.holder.public
     }
 
-    /// Whether it is a relay of the same cluster, which speaks for publishers that others admitted.
+    /// Returns whether the peer is a relay of the same cluster, which announces broadcasts admitted elsewhere.
     pub fn is_peer(&self) -> bool {
         self.0.holder.peer
     }
 
-    /// Name of the key that the token was verified by, if there was a token and the key has one.
+    /// Id of the key that verified the token, if there was a token and the key has an id.
     pub fn key_id(&self) -> Option<&KeyId> {
         self.0.holder.key.as_ref()?.id.as_ref()
     }
 
-    /// The key that the token was verified by; `None` = no token. The session must end once
-    /// [`crate::Keys::holds`] denies it.
+    /// Identity of the key that verified the token; `None` = no token. The session must end once
+    /// [`crate::Keys::holds`] is false for it.
     pub fn key_mark(&self) -> Option<KeyMark> {
         self.0.holder.key.as_ref().map(|key| key.mark)
     }

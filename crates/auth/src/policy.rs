@@ -1,4 +1,4 @@
-//! The rule that turns a request target into a permit.
+//! Admission policy: request targets to permits.
 
 #[cfg(any(test, feature = "test-cases"))]
 pub mod cases;
@@ -14,7 +14,7 @@ use crate::{
     token::{TOKEN_BYTES, Token},
 };
 
-/// Whom the relay lets in, and where.
+/// Admission policy of a listener.
 #[derive(Clone, Debug)]
 pub struct Policy {
     publish: Scope,
@@ -25,25 +25,26 @@ pub struct Policy {
     takes_tokens: bool,
 }
 
-/// What an auth server allows a session.
+/// Rights granted to a session by an auth server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Granted {
-    /// The root of the session instead of the path it asked for.
+    /// Root of the session instead of the requested path.
     pub root: Option<Path>,
-    /// What it may publish, relative to the root.
+    /// Patterns that it may publish, relative to the root.
     pub publish: Vec<Pattern>,
-    /// What it may subscribe to, relative to the root.
+    /// Patterns that it may subscribe to, relative to the root.
     pub subscribe: Vec<Pattern>,
-    /// When the session must end.
+    /// Time at which the session must end; `None` = never.
     pub expires: Option<SystemTime>,
-    /// Whose session it is.
+    /// Subject of the session.
     pub subject: Option<Arc<str>>,
-    /// Whether it is a relay of the same cluster.
+    /// Whether the client is a relay of the same cluster.
     pub peer: bool,
 }
 
 impl Policy {
-    /// Anyone, without a credential, may publish and subscribe in these scopes. No token is accepted.
+    /// Creates a policy of public access: any client may publish and subscribe in these scopes without a credential.
+    /// No token is accepted.
     pub fn public(publish: Scope, subscribe: Scope) -> Self {
         let holder = Holder { public: true, ..Holder::default() };
         Self {
@@ -56,8 +57,8 @@ impl Policy {
         }
     }
 
-    /// Tokens of these keys are accepted from now on; there may be none yet. Whoever shows one gets what it
-    /// grants, and nothing that is public.
+    /// Accepts tokens of these keys; the set may be empty. A session with a token gets the grants of the token only,
+    /// not the public ones.
     #[must_use]
     pub fn with_keys(mut self, keys: impl Into<Arc<Keys>>) -> Self {
         self.keys = keys.into();
@@ -65,15 +66,15 @@ impl Policy {
         self
     }
 
-    /// Tokens are accepted only with these values of `aud` and `iss`.
+    /// Accepts tokens only with these values of `aud` and `iss`.
     #[must_use]
     pub fn with_expected(mut self, expected: impl Into<Arc<Expected>>) -> Self {
         self.expected = expected.into();
         self
     }
 
-    /// Whoever is admitted without a token is `subject` from now on: for an entrance that knows who comes
-    /// through it, and the way to a permit with a subject where a test needs one.
+    /// Sets the subject of sessions admitted without a token, for transports that identify the client otherwise, and
+    /// for tests.
     #[must_use]
     pub fn with_subject(mut self, subject: impl Into<Arc<str>>) -> Self {
         self.holder.subject = Some(subject.into());
@@ -81,23 +82,22 @@ impl Policy {
         self
     }
 
-    /// Rights without a token are those of the client that was asked about from now on, as a server decided them:
-    /// another client may have others, so they are not public.
+    /// Marks the rights without a token as decided by an auth server for one client, so that they are not public.
     #[must_use]
     pub fn decided_elsewhere(mut self) -> Self {
         self.holder.public = false;
         self
     }
 
-    /// Whoever is admitted may stay until then: for an entrance that knows how long, and the way to a permit
-    /// that ends where a test needs one.
+    /// Sets the latest time at which sessions admitted without a token must end, for transports whose credential
+    /// expires, and for tests.
     #[must_use]
     pub fn until(mut self, expires: SystemTime) -> Self {
         self.holder.expires = Some(expires);
         self
     }
 
-    /// Whoever is admitted is a relay of the same cluster: for the entrance that only those have.
+    /// Marks admitted sessions as relays of the same cluster, for the cluster listener.
     #[must_use]
     pub fn for_peers(mut self) -> Self {
         self.holder.peer = true;
@@ -105,18 +105,17 @@ impl Policy {
         self
     }
 
-    /// The keys whose tokens are accepted.
+    /// Keys whose tokens are accepted.
     pub fn keys(&self) -> &Keys {
         &self.keys
     }
 
-    /// Admits `raw_target`: path and query exactly as the client sent them (`/a/b?jwt=..`),
-    /// nothing decoded. The path becomes the root of the session and the grants are narrowed to it;
-    /// a root above the grants is fine.
+    /// Admits `raw_target`: path and query exactly as sent by the client (`/a/b?jwt=..`), not decoded. The path
+    /// becomes the root of the session, to which the grants are narrowed; a root above the grants is allowed.
     ///
-    /// Errors: [`Refusal::Malformed`] for a target that is no path; [`Refusal::Unauthorized`] when there
-    /// is no token and nothing is public at that root, or a token where none is accepted; the others say what
-    /// is wrong with the token. At [`Refusal::UnknownKey`], [`Policy::missing_key`] says which it is.
+    /// Errors: [`Refusal::Malformed`] for an invalid path; [`Refusal::Unauthorized`] without a token if nothing is
+    /// public at the root, or with a token if none are accepted; otherwise the fault of the token. After
+    /// [`Refusal::UnknownKey`], [`Policy::missing_key`] returns the key.
     pub fn admit(&self, raw_target: &str, now: SystemTime) -> Result<Permit, Refusal> {
         let target = Target::parse(raw_target)?;
         let Some(token) = target.token else {
@@ -139,14 +138,14 @@ impl Policy {
         permit(target.path, &publish, &subscribe, holder, Refusal::OutOfScope)
     }
 
-    /// The token in `raw_target`, as whoever made the URL had it; `None` without one, or without a path.
+    /// Returns the percent-decoded token in `raw_target`; `None` without a token or with an invalid path.
     pub fn token(raw_target: &str) -> Option<String> {
         let token = Target::parse(raw_target).ok()?.token?;
         Some(target::decode(token).unwrap_or_else(|| token.to_owned()))
     }
 
-    /// The `kid` and `alg` of the key that the token in `raw_target` names and that is not here: for whoever can
-    /// fetch it and ask again. A token without `kid` misses its key only where there are no keys at all.
+    /// Returns `kid` and `alg` of the key that the token in `raw_target` requires and that is not in the set, so that
+    /// the caller can fetch it and retry. Without `kid`, the key counts as missing only if the set is empty.
     pub fn missing_key(&self, raw_target: &str) -> Option<(Option<KeyId>, Algorithm)> {
         let token = unescaped(Target::parse(raw_target).ok()?.token?).ok()?;
         let token = Token::parse(&token).ok()?;
@@ -157,16 +156,16 @@ impl Policy {
         is_missing.then_some((token.key, token.algorithm))
     }
 
-    /// Whether what a permit rests on still stands: the key its token was verified by. Its end in time
-    /// is [`Permit::expires`].
+    /// Returns whether the key that verified the permit's token is still trusted. Expiry is separate:
+    /// [`Permit::expires`].
     pub fn upholds(&self, permit: &Permit) -> bool {
         permit.key_mark().is_none_or(|key| self.keys.holds(key))
     }
 
-    /// Admits by the word of an auth server, which was shown the credential.
+    /// Admits a session with the rights granted by an auth server, which has checked the credential.
     ///
-    /// Errors: [`Refusal::Malformed`] as for [`Policy::admit`]; [`Refusal::Expired`];
-    /// [`Refusal::Unauthorized`] when nothing is granted, or only paths that cannot be.
+    /// Errors: [`Refusal::Malformed`] as for [`Policy::admit`]; [`Refusal::Expired`]; [`Refusal::Unauthorized`] if
+    /// nothing is granted, or a granted path is too long.
     pub fn grant(raw_target: &str, granted: Granted, now: SystemTime) -> Result<Permit, Refusal> {
         let path = Target::parse(raw_target)?.path;
         let root = granted.root.unwrap_or(path);
@@ -182,10 +181,9 @@ impl Policy {
         permit(grants.root, &publish, &subscribe, holder, Refusal::Unauthorized)
     }
 
-    /// The same permit below another root: an auth server knows the path that was asked for under another
-    /// name.
+    /// Moves a permit below another root, for an auth server that returned an alias of the requested path.
     ///
-    /// Errors: [`Refusal::Unauthorized`] when no path is that long.
+    /// Errors: [`Refusal::Unauthorized`] if a path would be too long.
     pub fn moved(permit: &Permit, root: Path) -> Result<Permit, Refusal> {
         let moved = |scope: &Scope| -> Option<Scope> {
             let of = |pattern: &Pattern| pattern.within(permit.root())?.under(&root).ok();
@@ -196,8 +194,8 @@ impl Policy {
         Ok(Permit::new(root, publish, subscribe, permit.holder().clone()))
     }
 
-    /// Admits a relay of the same cluster that showed a certificate of ours, valid until `not_after`, to
-    /// everything below the path it asked for. `subject` is its name, for the log.
+    /// Admits a relay of the same cluster with a trusted client certificate, valid until `not_after`, to everything
+    /// below the requested path. `subject` is its name for logs.
     ///
     /// Errors: [`Refusal::Malformed`] as for [`Policy::admit`]; [`Refusal::Expired`].
     pub fn peer(
@@ -214,7 +212,7 @@ impl Policy {
     }
 }
 
-/// A permit for what is left of the scopes at `root`, or `nothing` if nothing is.
+/// Creates a permit for the scopes narrowed to `root`, or fails with `nothing` if both are empty.
 fn permit(
     root: Path,
     publish: &Scope,
@@ -233,8 +231,7 @@ fn not_over(expires: Option<SystemTime>, now: SystemTime) -> Result<Option<Syste
     if expires.is_some_and(|at| at <= now) { Err(Refusal::Expired) } else { Ok(expires) }
 }
 
-/// A token as it was before somebody built a URL with it. No character of a token needs an escape, but
-/// some tools escape all the same.
+/// Percent-decodes a token. No character of a token needs escaping in a URL, but some tools escape anyway.
 fn unescaped(token: &str) -> Result<Cow<'_, str>, Flaw> {
     if token.len() > TOKEN_BYTES {
         return Err(Flaw::TooLong);

@@ -1,44 +1,45 @@
-//! Why a session was not admitted, and what its peer is told.
+//! Reasons for refusing a session, and their session codes.
 
 use relay_model::SessionCode;
 
-/// Why a request target was not admitted. Carries nothing the peer sent.
+/// Reason for refusing a request target; its text is the close reason sent to the peer. Contains no data of the
+/// peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
-    /// The target is no path: bad escape, dot segment, escaped slash, control character, too long.
+    /// Invalid path in the target: bad escape, dot segment, escaped slash, control character, too long.
     #[error("malformed request target")]
     Malformed,
-    /// Nothing is allowed there, or a credential is not accepted.
+    /// Nothing is granted at the path, or credentials are not accepted.
     #[error("unauthorized")]
     Unauthorized,
-    /// What was shown is no token, or says what no token may say.
+    /// The token cannot be parsed, or has invalid claims.
     #[error("malformed token")]
     MalformedToken,
-    /// The token names a key that is not known here. It may turn up: see [`crate::Policy::missing_key`].
+    /// The key of the token is unknown. It may be fetched: see [`crate::Policy::missing_key`].
     #[error("token of an unknown key")]
     UnknownKey,
-    /// Somebody else made the token.
+    /// The signature of the token does not verify.
     #[error("token with a wrong signature")]
     BadSignature,
-    /// The token names others than this relay in `aud`, or nobody where it must name this relay.
+    /// `aud` of the token does not name this relay, or is absent although required.
     #[error("token for another audience")]
     OtherAudience,
-    /// The `iss` of the token is not accepted here.
+    /// `iss` of the token is not accepted.
     #[error("token of another issuer")]
     OtherIssuer,
-    /// The token, grant or certificate is over.
+    /// The token, grant or certificate has expired.
     #[error("expired")]
     Expired,
-    /// The token does not hold yet.
+    /// The token is not valid yet.
     #[error("token is not valid yet")]
     NotYetValid,
-    /// The token is good, but not for this path, or grants more than its key may.
+    /// The token is valid but grants nothing at this path, or grants more than the `scope` of its key.
     #[error("token grants nothing here")]
     OutOfScope,
 }
 
 impl Refusal {
-    /// Every one there is, for whoever counts them.
+    /// All refusals, for metrics.
     pub const ALL: [Self; 10] = [
         Self::Malformed,
         Self::Unauthorized,
@@ -52,8 +53,8 @@ impl Refusal {
         Self::OutOfScope,
     ];
 
-    /// The code the session is closed with: the one place where reasons become wire codes. Clients stop
-    /// reconnecting at [`SessionCode::UNAUTHORIZED`], whatever the reason.
+    /// Returns the code with which the session is closed. Clients stop reconnecting after
+    /// [`SessionCode::UNAUTHORIZED`].
     pub fn session_code(self) -> SessionCode {
         match self {
             Self::Malformed => SessionCode::PROTOCOL_VIOLATION,
@@ -69,7 +70,7 @@ impl Refusal {
         }
     }
 
-    /// A short lower-case name, for counters.
+    /// Returns a short lower-case name, for metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",

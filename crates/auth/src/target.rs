@@ -1,14 +1,14 @@
-//! Request targets: path and query as the client sent them, decoded here and nowhere else.
+//! Request targets: path and query as sent by the client. The only place where they are decoded.
 
 use relay_model::{Path, limits};
 
 use crate::Refusal;
 
-/// What a request target names. Not `Debug`: it may hold a secret.
+/// Parsed request target. Not `Debug`, since it may contain a secret.
 pub(crate) struct Target<'a> {
-    /// The root the session asks for.
+    /// Requested root of the session.
     pub(crate) path: Path,
-    /// Last `jwt` of the query that is not empty, as sent.
+    /// Last non-empty `jwt` of the query, as sent.
     pub(crate) token: Option<&'a str>,
 }
 
@@ -22,7 +22,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// The path of a broadcast, raw, for a route that names its track elsewhere.
+/// Parses the raw path of a broadcast, for HTTP routes that name the track elsewhere.
 ///
 /// # Errors
 /// [`Refusal::Malformed`], as for every request target.
@@ -33,33 +33,34 @@ pub fn broadcast_path(raw: &str) -> Result<Path, Refusal> {
     parse_path(raw)
 }
 
-/// A value of a query as forms write it: `+` is a space. `None` for a broken escape, text that is not UTF-8, and
-/// control characters.
+/// Decodes a form-encoded query value, in which `+` is a space. `None` for an invalid escape, text that is not
+/// UTF-8, and control characters.
 pub fn form_value(raw: &str) -> Option<String> {
     decode(&raw.replace('+', " ")).filter(|value| !value.contains(char::is_control))
 }
 
-/// A raw path that names a track behind a broadcast. Track names may contain slashes, so where the one ends and the
-/// other begins is for whoever knows the broadcasts to choose.
+/// Raw path of a broadcast followed by a track name. Track names may contain slashes, so that the split is
+/// ambiguous and has to be chosen by a caller that knows the broadcasts.
 pub struct TrackTarget<'a> {
     raw: &'a str,
     segments: Vec<Segment>,
-    /// Segments that may belong to the broadcast: those before the first with an escaped slash, but for the last.
+    /// Number of segments that may belong to the broadcast: those before the first with an escaped slash, except the
+    /// last.
     broadcast: usize,
 }
 
 struct Segment {
     text: String,
-    /// Where it ends in the raw path.
+    /// End offset in the raw path.
     end: usize,
 }
 
-/// One way to read a [`TrackTarget`].
+/// Possible split of a [`TrackTarget`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split<'a> {
-    /// Path of the broadcast, raw, as the gate is asked for it.
+    /// Raw path of the broadcast, as passed to the admission gate.
     pub raw: &'a str,
-    /// The same, parsed.
+    /// Parsed path of the broadcast.
     pub broadcast: Path,
     /// Name of the track.
     pub track: String,
@@ -69,8 +70,8 @@ impl<'a> TrackTarget<'a> {
     /// Parses a raw path.
     ///
     /// # Errors
-    /// [`Refusal::Malformed`] when a segment is one that no target may have (an escaped slash is allowed in the name
-    /// of the track), there are not two of them, or the longest possible broadcast is no path.
+    /// [`Refusal::Malformed`] for a segment that no target may have (an escaped slash is allowed in the track name),
+    /// fewer than two segments, or if the longest possible broadcast is not a valid path.
     pub fn parse(raw: &'a str) -> Result<Self, Refusal> {
         if raw.len() > limits::CONTROL_MESSAGE_BYTES {
             return Err(Refusal::Malformed);
@@ -97,12 +98,12 @@ impl<'a> TrackTarget<'a> {
         }
     }
 
-    /// Every way to read it, the longest broadcast first.
+    /// Returns all possible splits, the longest broadcast first.
     pub fn splits(&self) -> impl Iterator<Item = Split<'a>> {
         (1..=self.broadcast).rev().filter_map(|count| self.at(count))
     }
 
-    /// Its first `count` segments as the broadcast.
+    /// Returns the split with the first `count` segments as the broadcast.
     fn at(&self, count: usize) -> Option<Split<'a>> {
         let (broadcast, track) = self.segments.split_at_checked(count)?;
         let raw = self.raw.get(..broadcast.last()?.end)?;
@@ -111,9 +112,8 @@ impl<'a> TrackTarget<'a> {
     }
 }
 
-/// Decodes segment by segment, once: what comes out of an escape never acts as a separator or as
-/// another escape, and a segment that would mean something else to a file system or a proxy is
-/// refused, not interpreted.
+/// Decodes a path segment by segment, once: a decoded character never acts as a separator or as another escape, and
+/// segments with a meaning for file systems or proxies are rejected.
 fn parse_path(raw: &str) -> Result<Path, Refusal> {
     let mut decoded = String::with_capacity(raw.len());
     for raw in raw.split('/').filter(|segment| !segment.is_empty()) {
@@ -137,8 +137,8 @@ fn check_segment(segment: &str) -> Result<(), Refusal> {
     if is_refused { Err(Refusal::Malformed) } else { Ok(()) }
 }
 
-/// The value of the last `jwt` pair that has one. Keys are decoded, so that no spelling of a token
-/// passes for public access.
+/// Returns the last non-empty value of `jwt`. Names are decoded, so that a token with an escaped name is not
+/// mistaken for public access.
 fn token(query: &str) -> Option<&str> {
     query
         .split('&')
@@ -148,7 +148,7 @@ fn token(query: &str) -> Option<&str> {
         .next_back()
 }
 
-/// Percent-decodes once. `None` for a broken escape or text that is no UTF-8.
+/// Percent-decodes once (RFC 3986 §2.1). `None` for an invalid escape or text that is not UTF-8.
 pub(crate) fn decode(raw: &str) -> Option<String> {
     let mut bytes = raw.bytes();
     let mut out = Vec::with_capacity(raw.len());

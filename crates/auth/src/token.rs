@@ -1,4 +1,4 @@
-//! Tokens as they travel: RFC 7515, compact.
+//! Tokens in the compact serialization (RFC 7515 §7.1).
 
 use aws_lc_rs::digest;
 
@@ -10,14 +10,14 @@ use crate::{
     key_id::hex,
 };
 
-/// Longest token. Longer ones are refused unread.
+/// Longest token in bytes. Longer ones are rejected unparsed.
 pub const TOKEN_BYTES: usize = 8 * 1024;
-/// Bytes of a digest that make an identity.
+/// Bytes of the digest in an identity.
 const IDENTITY_BYTES: usize = 16;
 
-/// A token of which the header was read and nothing else. Not `Debug`: it is a secret.
+/// Token of which only the header was parsed. Not `Debug`, since it is a secret.
 pub(crate) struct Token<'a> {
-    /// What the signature is over.
+    /// Signing input: header and payload.
     pub(crate) signed: &'a str,
     pub(crate) signature: &'a str,
     pub(crate) algorithm: Algorithm,
@@ -26,8 +26,8 @@ pub(crate) struct Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    /// Of the header, `alg`, `kid` and `crit` are looked at. What it says of keys (`jwk`, `jku`, `x5u`,
-    /// `x5c`) is not: which key verifies is not for the token to say.
+    /// Parses a token. Of the header, only `alg`, `kid` and `crit` are evaluated (RFC 7515 §4.1). Key references
+    /// (`jwk`, `jku`, `x5u`, `x5c`) are ignored: a token must not choose its key.
     pub(crate) fn parse(text: &'a str) -> Result<Self, Flaw> {
         if text.len() > TOKEN_BYTES {
             return Err(Flaw::TooLong);
@@ -51,23 +51,22 @@ impl<'a> Token<'a> {
         Ok(Self { signed, signature, algorithm, key, payload })
     }
 
-    /// What it says, whoever signed it.
+    /// Parses the claims, without verification.
     pub(crate) fn claims(&self) -> Result<Claims, Flaw> {
         Claims::read(&self.payload()?)
     }
 
-    /// Names of claims that decide nothing.
+    /// Returns the names of claims that are not evaluated.
     pub(crate) fn ignored(&self) -> Vec<String> {
         let object = self.payload().ok().and_then(|payload| Object::parse(&payload).ok());
         let names = object.as_ref().map(Object::names).into_iter().flatten();
         names.filter(|name| !CLAIMS.contains(name)).map(str::to_owned).collect()
     }
 
-    /// Who shows it, where it names no subject: whoever shows the same claims under the same key again.
+    /// Returns the identity of a token without a subject: a digest of its `kid` and all its claims.
     ///
-    /// What the signature covers, not the signature: that of some algorithms differs each time. Nothing
-    /// less than all claims: a token of the same grants may be anybody's, and identity is what lets a
-    /// session take a path from another.
+    /// The signature is not included, since that of some algorithms differs each time. All claims are, since tokens
+    /// with the same grants may have different holders, and the identity permits to take over a path.
     pub(crate) fn identity(&self) -> String {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(self.key.as_ref().map_or("", KeyId::as_str).as_bytes());

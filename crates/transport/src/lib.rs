@@ -1,5 +1,5 @@
-//! What carries sessions, under the session engine's Transport trait: QUIC, WebTransport, and qmux over
-//! whatever carries bytes in order.
+//! Transports of sessions, behind the session engine's `Transport` trait: QUIC, WebTransport over HTTP/3, and
+//! qmux over WebSocket, TCP and Unix sockets.
 
 pub mod qmux;
 pub mod quic;

@@ -1,22 +1,22 @@
-//! Application codes as HTTP/3 codes: the WebTransport mapping (draft-ietf-webtrans-http3
-//! section 4.3). Peers use it for resets, stops and closes on raw QUIC too.
+//! Mapping of application error codes to HTTP/3 error codes (draft-ietf-webtrans-http3-13 §4.3). Deployed
+//! peers apply it to resets, stops and closes on raw QUIC too.
 
-/// HTTP/3 code of application code 0.
+/// HTTP/3 code of application code 0 (§4.3: `first`).
 const FIRST: u64 = 0x52e4_a40f_a8db;
-/// HTTP/3 code of application code `u32::MAX`.
+/// HTTP/3 code of application code `u32::MAX` (§4.3: `last`).
 const LAST: u64 = 0x52e5_ac98_3162;
-/// One code in so many is reserved for greasing, and skipped.
+/// Distance of the reserved HTTP/3 codes `0x1f * n + 0x21`, which the mapping skips (RFC 9114 §8.1).
 const STRIDE: u64 = 0x1f;
-/// The reserved codes are `STRIDE * n + GREASE`.
+/// Offset of the reserved codes (RFC 9114 §8.1).
 const GREASE: u64 = 0x21;
 
-/// The code on the wire.
+/// Converts an application code to the HTTP/3 code on the wire.
 pub fn to_h3(code: u32) -> u64 {
     let code = u64::from(code);
     FIRST + code + code / (STRIDE - 1)
 }
 
-/// The application's code; `None` when `code` carries none.
+/// Converts an HTTP/3 code to the application code; `None` for a code outside the range or a reserved one.
 pub fn from_h3(code: u64) -> Option<u32> {
     if !(FIRST..=LAST).contains(&code) || (code - GREASE).is_multiple_of(STRIDE) {
         return None;

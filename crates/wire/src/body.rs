@@ -1,4 +1,4 @@
-//! The fields of a message body, read and written.
+//! Reader and writers for the fields of a message body.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use relay_model::{Cost, Hop, Hops, Path, TrackName, limits};
 
 use crate::{Error, varint};
 
-/// Reads fields off a body whose end is known.
+/// Reader for the fields of a complete message body.
 #[derive(Debug)]
 pub(crate) struct Reader<'a>(&'a [u8]);
 
@@ -24,7 +24,7 @@ impl<'a> Reader<'a> {
         self.0.len()
     }
 
-    /// The body must have been read to its end.
+    /// Fails with [`Error::Leftover`] unless the body was read to its end.
     pub(crate) fn end(self) -> Result<(), Error> {
         if self.is_empty() { Ok(()) } else { Err(Error::Leftover) }
     }
@@ -39,17 +39,17 @@ impl<'a> Reader<'a> {
         Ok(*byte)
     }
 
-    /// A byte; anything but 0 is true.
+    /// Reads a one-byte boolean; anything but 0 is true.
     pub(crate) fn flag(&mut self) -> Result<bool, Error> {
         Ok(self.u8()? != 0)
     }
 
-    /// 0 = absent, else the value plus one.
+    /// Reads an optional integer: 0 = absent, else the value plus one.
     pub(crate) fn opt(&mut self) -> Result<Option<u64>, Error> {
         Ok(self.varint()?.checked_sub(1))
     }
 
-    /// Length-prefixed bytes.
+    /// Reads length-prefixed bytes.
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Error> {
         let len = usize::try_from(self.varint()?).map_err(|_| Error::Short)?;
         let (bytes, rest) = self.0.split_at_checked(len).ok_or(Error::Short)?;
@@ -73,8 +73,8 @@ impl<'a> Reader<'a> {
         Ok(Hop(self.varint()?))
     }
 
-    /// A chain of which only the length is told: nobody in it has a name. The one value that takes memory
-    /// for what is declared and not sent, [`limits::HOPS`] ids at most.
+    /// Reads a hop chain that carries only its length (moq-lite-03): as many anonymous hops. This is the only
+    /// value that allocates for a declared length, at most [`limits::HOPS`] ids.
     pub(crate) fn hop_count(&mut self) -> Result<Hops, Error> {
         let count = usize::try_from(self.varint()?).map_err(|_| Error::TooManyHops)?;
         if count > limits::HOPS {
@@ -83,12 +83,12 @@ impl<'a> Reader<'a> {
         Ok(std::iter::repeat_n(Hop::ANONYMOUS, count).collect())
     }
 
-    /// A price: warm, then cold.
+    /// Reads a route cost: warm, then cold.
     pub(crate) fn cost(&mut self) -> Result<Cost, Error> {
         Ok(Cost { warm: self.varint()?, cold: self.varint()? })
     }
 
-    /// A counted hop chain; only the anonymous hop may come twice.
+    /// Reads a counted hop chain; only the anonymous hop may repeat.
     pub(crate) fn hops(&mut self) -> Result<Hops, Error> {
         let count = usize::try_from(self.varint()?).map_err(|_| Error::TooManyHops)?;
         if count > limits::HOPS {
@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads a body to its last byte.
+/// Parses a body with `read`, which must consume it to the last byte.
 pub(crate) fn whole<T>(
     body: &[u8],
     read: impl FnOnce(&mut Reader<'_>) -> Result<T, Error>,
@@ -117,13 +117,13 @@ pub(crate) fn whole<T>(
     Ok(value)
 }
 
-/// Appends a message: its size, then what `write` appends.
+/// Appends a size-prefixed message whose body is appended by `write`.
 pub(crate) fn put_sized(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     write(out);
     let size = out.len().saturating_sub(start) as u64;
     varint::put(size, out);
-    // The size is known last and stands first.
+    // The size is known after the body: move it to the front.
     if let Some(message) = out.get_mut(start..) {
         message.rotate_right(varint::size(size));
     }
@@ -133,7 +133,8 @@ pub(crate) fn put_flag(value: bool, out: &mut Vec<u8>) {
     out.push(u8::from(value));
 }
 
-/// Group numbers come from peers: the one value that has no form becomes the next lower.
+/// Appends an optional integer as value plus one. [`varint::MAX`], which peers can send as a group number and
+/// which has no encoding here, is lowered by one.
 pub(crate) fn put_opt(value: Option<u64>, out: &mut Vec<u8>) {
     varint::put(value.map_or(0, |v| v.saturating_add(1).min(varint::MAX)), out);
 }

@@ -1,17 +1,17 @@
-//! Why bytes are no message, and what the peer is told.
+//! Decoding errors, and their session and stream codes.
 
 use relay_model::{PathError, SessionCode, StreamCode, limits};
 
 use crate::varint::Short;
 
-/// What is wrong with the bytes. Always the sender's fault.
+/// Decoding error. Always a violation by the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The message ends inside a field.
     #[error("message ended early")]
     Short,
     /// The message goes on after its last field.
-    #[error("message has bytes left over")]
+    #[error("message has trailing bytes")]
     Leftover,
     /// The message is longer than [`limits::CONTROL_MESSAGE_BYTES`].
     #[error("message is longer than {} bytes", limits::CONTROL_MESSAGE_BYTES)]
@@ -19,7 +19,7 @@ pub enum Error {
     /// A string is not UTF-8.
     #[error("string is not utf-8")]
     Utf8,
-    /// A path breaks a limit.
+    /// A path exceeds a limit.
     #[error(transparent)]
     Path(#[from] PathError),
     /// A track name is longer than [`limits::TRACK_NAME_BYTES`].
@@ -31,28 +31,28 @@ pub enum Error {
     /// A hop chain is longer than [`limits::HOPS`].
     #[error("hop chain is longer than {}", limits::HOPS)]
     TooManyHops,
-    /// A hop chain names the same relay twice.
+    /// A hop chain repeats a non-zero id.
     #[error("hop chain repeats an id")]
     RepeatedHop,
     /// A message has more parameters than [`limits::PARAMETERS`].
     #[error("more than {} parameters", limits::PARAMETERS)]
     TooManyParameters,
-    /// A list of announces is longer than a peer may announce.
+    /// An ANNOUNCE_INIT lists more than [`crate::lite::AnnounceInit::MOST`] broadcasts.
     #[error("too many announces")]
     TooManyAnnounces,
-    /// The first message of a moq-lite-01 or 02 session is no SETUP that we take.
+    /// A CLIENT_SETUP or SERVER_SETUP is longer than [`crate::lite::legacy::SETUP_BYTES`].
     #[error("setup is longer than {} bytes", crate::lite::legacy::SETUP_BYTES)]
     SetupTooLarge,
-    /// A parameter comes twice.
+    /// A SETUP parameter id repeats (draft-lcurley-moq-lite-05, SETUP).
     #[error("duplicate")]
     DuplicateParameter,
-    /// A parameter does not fill its length, or is no value of its kind.
+    /// A SETUP parameter does not fill its length, or does not parse as its type.
     #[error("malformed parameter")]
     MalformedParameter,
-    /// A field holds a value its message does not know.
-    #[error("{0} has no such value")]
+    /// A field holds an invalid value; the text names the field.
+    #[error("invalid {0}")]
     Value(&'static str),
-    /// A response type that cannot be skipped.
+    /// Unknown type of a subscribe response or setup reply, which cannot be skipped.
     #[error("unknown response type")]
     UnknownResponse,
     /// A frame is larger than [`limits::FRAME_BYTES`].
@@ -67,7 +67,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// How a session is closed for it, where it must be.
+    /// Returns the code for closing the session because of this error.
     pub fn session_code(&self) -> SessionCode {
         match self {
             Self::MalformedParameter => SessionCode::KEY_VALUE_FORMATTING,
@@ -75,7 +75,7 @@ impl Error {
         }
     }
 
-    /// How one stream is refused for it, where the session may live on.
+    /// Returns the code for resetting or stopping one stream because of this error.
     pub fn stream_code(&self) -> StreamCode {
         match self {
             Self::FrameTooLarge => StreamCode::FRAME_TOO_LARGE,

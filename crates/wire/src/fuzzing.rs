@@ -1,5 +1,5 @@
-//! What must hold for any bytes, as functions that panic when it does not. Shared by the fuzz
-//! targets and the tests that replay their finds.
+//! Decoder invariants that must hold for any input, as functions that panic on a violation. Shared by the
+//! fuzz targets and the tests that replay their findings.
 
 use std::fmt::Debug;
 
@@ -17,14 +17,14 @@ use crate::{
     },
 };
 
-/// Panics when the bytes break a promise.
+/// Panics when the input violates an invariant.
 pub type Check = fn(&[u8]);
 
-/// The decoder families, by the name of their fuzz target.
+/// Decoder families, by the name of their fuzz target.
 pub const FAMILIES: &[(&str, Check)] =
     &[("control", control), ("group", group), ("datagram", datagram), ("path", path)];
 
-/// The bytes as a body of every message, and as a stream of messages, in every version.
+/// Checks the input as a body of every message type, and as a message stream, in every version.
 pub fn control(data: &[u8]) {
     assert_eq!(messages(&[data]), messages(&bytewise(data)));
     setups(data);
@@ -47,14 +47,14 @@ pub fn control(data: &[u8]) {
     }
 }
 
-/// The bytes as what a session without a version begins with, from either side.
+/// Checks the input as the legacy SETUP exchange, from either side.
 fn setups(data: &[u8]) {
     let client = drain(&[data], ClientSetup::next);
     assert_eq!(client, drain(&bytewise(data), ClientSetup::next));
     for setup in &client.0 {
         let mut out = Vec::new();
         setup.encode(&mut out);
-        // Behind the type of its stream.
+        // `next` expects the bytes after the stream type.
         assert_eq!(out.remove(0), legacy::CLIENT_SETUP as u8);
         assert_eq!(drain(&[&out], ClientSetup::next).0, std::slice::from_ref(setup));
         assert!(setup.choose().is_none_or(Version::has_legacy_setup));
@@ -66,7 +66,7 @@ fn setups(data: &[u8]) {
     assert_eq!(drain(&[&out], ServerSetup::next), (server.0, None));
 }
 
-/// The bytes as a group stream after its type, and as the answer to a fetch.
+/// Checks the input as a group stream after its type, and as the response to a FETCH.
 pub fn group(data: &[u8]) {
     for version in Version::every() {
         for start in [GroupReader::new, GroupReader::frames] {
@@ -77,7 +77,7 @@ pub fn group(data: &[u8]) {
     }
 }
 
-/// The bytes as a datagram.
+/// Checks the input as a datagram.
 pub fn datagram(data: &[u8]) {
     for version in Version::every() {
         if let Ok(datagram) = Datagram::decode(version, Bytes::copy_from_slice(data)) {
@@ -89,7 +89,7 @@ pub fn datagram(data: &[u8]) {
     }
 }
 
-/// The bytes as a path, and as two that are joined.
+/// Checks the input as a path, and as two joined paths.
 pub fn path(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(path) = Path::parse(text) else { return };
@@ -105,7 +105,7 @@ pub fn path(data: &[u8]) {
     }
 }
 
-/// What decodes can be encoded, and means the same.
+/// Checks that a message that decodes survives encoding and decoding.
 fn body<M: Message + PartialEq + Debug>(version: Version, data: &[u8]) {
     let Ok(message) = M::decode(version, data) else { return };
     let (mut inbox, mut out) = (Inbox::new(), Vec::new());
@@ -115,7 +115,7 @@ fn body<M: Message + PartialEq + Debug>(version: Version, data: &[u8]) {
     assert!(inbox.is_empty());
 }
 
-/// The same for a stream of messages whose type may stand before their size, in any pieces.
+/// Checks the same for a stream of messages that may have a type before the size, whole and byte by byte.
 fn typed<M: PartialEq + Debug>(
     version: Version,
     data: &[u8],
@@ -133,7 +133,7 @@ fn bytewise(data: &[u8]) -> Vec<&[u8]> {
     data.chunks(1).collect()
 }
 
-/// All that `take` takes, and the error it stopped at.
+/// Collects what `take` returns, and the error that ended it.
 fn drain<T>(
     pieces: &[&[u8]],
     mut take: impl FnMut(&mut Inbox) -> Result<Option<T>, Error>,
@@ -156,7 +156,7 @@ fn messages(pieces: &[&[u8]]) -> (Vec<Bytes>, Option<Error>) {
     drain(pieces, Inbox::next_message)
 }
 
-/// All events, with the pieces of a payload joined; the error; whether a FIN would be clean.
+/// Collects all events with payload pieces joined, the error, and whether a FIN would be clean.
 fn events(mut reader: GroupReader, pieces: &[&[u8]]) -> (Vec<GroupEvent>, Option<Error>, bool) {
     let mut all: Vec<GroupEvent> = Vec::new();
     let mut payload = Vec::new();
@@ -193,7 +193,7 @@ fn close_payload(payload: &mut Vec<u8>, all: &mut Vec<GroupEvent>) {
     }
 }
 
-/// What was received can be sent on, and means the same.
+/// Checks that received events can be re-encoded and decode to the same events.
 fn resent(version: Version, received: &[GroupEvent]) {
     let (mut out, mut previous, mut header) = (Vec::new(), 0, false);
     for event in received {

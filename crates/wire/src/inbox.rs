@@ -1,4 +1,4 @@
-//! Assembles the bytes of one control stream into messages.
+//! Reassembly of control stream bytes into messages.
 
 use bytes::{Buf, Bytes, BytesMut};
 use relay_model::limits;
@@ -9,36 +9,36 @@ use crate::{
     varint,
 };
 
-/// Bytes received on one control stream and not yet taken.
+/// Receive buffer of one control stream.
 ///
-/// Holds what was pushed and nothing more: a declared length reserves no memory.
+/// Holds the pushed bytes only: a declared length reserves no memory.
 #[derive(Debug, Default)]
 pub struct Inbox {
     bytes: BytesMut,
 }
 
 impl Inbox {
-    /// An empty one.
+    /// Creates an empty buffer.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds what arrived.
+    /// Appends received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Whether every byte was taken: a FIN is clean here.
+    /// Returns whether every byte was taken, so that a FIN is clean here.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Bytes that wait.
+    /// Number of buffered bytes.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Takes a bare integer, such as a stream type. `None` until it is whole.
+    /// Takes a bare integer, such as a stream type. `None` while it is incomplete.
     pub fn next_varint(&mut self) -> Option<u64> {
         let mut peek: &[u8] = &self.bytes;
         let value = varint::get(&mut peek).ok()?;
@@ -46,15 +46,15 @@ impl Inbox {
         Some(value)
     }
 
-    /// Takes all that waits, for its last byte.
+    /// Discards the whole buffer and returns its last byte.
     pub fn take_last(&mut self) -> Option<u8> {
         let last = self.bytes.last().copied();
         self.bytes = BytesMut::new();
         last
     }
 
-    /// Takes the body of a size-prefixed message. `None` until it is whole; an error as soon as
-    /// its size is known to be over [`limits::CONTROL_MESSAGE_BYTES`].
+    /// Takes the body of a size-prefixed message. `None` while it is incomplete; an error as soon as the size is
+    /// known to exceed [`limits::CONTROL_MESSAGE_BYTES`].
     pub fn next_message(&mut self) -> Result<Option<Bytes>, Error> {
         let Some((start, len)) = sized(&self.bytes)? else { return Ok(None) };
         self.bytes.advance(start);
@@ -63,8 +63,8 @@ impl Inbox {
         Ok(Some(body))
     }
 
-    /// Takes the body of a message whose length stands before it in two bytes. `None` until it is whole; an
-    /// error as soon as its length is known to be over `most`.
+    /// Takes the body of a message with a two-byte big-endian length prefix. `None` while it is incomplete; an
+    /// error as soon as the length is known to exceed `most`.
     pub(crate) fn next_short(&mut self, most: usize) -> Result<Option<Bytes>, Error> {
         let Some(len) = self.bytes.first_chunk().map(|len| usize::from(u16::from_be_bytes(*len))) else {
             return Ok(None);
@@ -81,7 +81,8 @@ impl Inbox {
         Ok(Some(body))
     }
 
-    /// The same behind an integer that must be `kind`, which is judged as soon as it is there.
+    /// Like [`Self::next_short`] after a type integer that must be `kind`; a wrong type fails as soon as it is
+    /// read.
     pub(crate) fn next_short_typed(&mut self, kind: u64, most: usize) -> Result<Option<Bytes>, Error> {
         let mut peek: &[u8] = &self.bytes;
         let Ok(found) = varint::get(&mut peek) else { return Ok(None) };
@@ -97,8 +98,7 @@ impl Inbox {
         self.next_short(most)
     }
 
-    /// Takes a message with its type outside the size. `known` judges the type as soon as it is
-    /// there.
+    /// Takes a message with its type before the size. A type that `known` rejects fails as soon as it is read.
     pub(crate) fn next_typed(&mut self, known: fn(u64) -> bool) -> Result<Option<(u64, Bytes)>, Error> {
         let mut peek: &[u8] = &self.bytes;
         let Ok(kind) = varint::get(&mut peek) else { return Ok(None) };
@@ -113,7 +113,7 @@ impl Inbox {
         Ok(self.next_message()?.map(|body| (kind, body)))
     }
 
-    /// Takes and decodes one message. `None` until it is whole.
+    /// Takes and decodes one message. `None` while it is incomplete.
     pub fn next<M: Message>(&mut self, version: Version) -> Result<Option<M>, Error> {
         self.next_message()?.map(|body| M::decode(version, &body)).transpose()
     }
@@ -123,7 +123,7 @@ impl Inbox {
         self.let_go();
     }
 
-    /// Most control streams idle for most of their life: then they hold no buffer.
+    /// Frees an empty buffer: most control streams are idle most of the time.
     fn let_go(&mut self) {
         if self.bytes.is_empty() {
             self.bytes = BytesMut::new();
@@ -131,7 +131,8 @@ impl Inbox {
     }
 }
 
-/// Where the body of the size-prefixed message at the front lies: its start and length.
+/// Returns start and length of the body of the size-prefixed message at the front; `None` while it is
+/// incomplete.
 fn sized(mut bytes: &[u8]) -> Result<Option<(usize, usize)>, Error> {
     let before = bytes.len();
     let Ok(size) = varint::get(&mut bytes) else { return Ok(None) };
@@ -182,7 +183,7 @@ mod tests {
     fn a_type_that_is_passed_over_is_not_kept() {
         let mut inbox = inbox(&[9, 3, 1, 2, 3, 9]);
         assert_eq!(Announce::next(&mut inbox, Version::V06), Ok(None));
-        assert_eq!(inbox.len(), 1, "but for what may still become one");
+        assert_eq!(inbox.len(), 1, "only the start of the next message stays");
     }
 
     #[test]

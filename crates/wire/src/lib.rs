@@ -1,14 +1,13 @@
-//! Bytes to messages and back, for every protocol version the relay speaks.
+//! Message codec for every protocol version that the relay speaks (draft-lcurley-moq-lite-01 to 06).
 //!
-//! No I/O and no time. Decoding never panics, and allocates in proportion to bytes received,
-//! never to bytes declared. Every length is capped by a constant of [`relay_model::limits`].
+//! No I/O and no clock. Decoding never panics, and allocates in proportion to the bytes received, never to
+//! a declared length. Every length is capped by a constant of [`relay_model::limits`].
 //!
-//! - Control streams: push what arrives into an [`Inbox`], take messages out with
-//!   [`Inbox::next`] (or [`Inbox::next_varint`] for the stream type). Messages implement
-//!   [`lite::Message`].
+//! - Control streams: push received bytes into an [`Inbox`], take messages out with [`Inbox::next`] (or
+//!   [`Inbox::next_varint`] for the stream type). Messages implement [`lite::Message`].
 //! - Group streams: [`lite::GroupReader`], which never copies a payload.
 //! - Datagrams: [`lite::Datagram`].
-//! - What a version can say, and what is lost between two: [`lite::carries`].
+//! - Features of each version, and those lost between two versions: [`lite::carries`].
 
 #![forbid(unsafe_code)]
 

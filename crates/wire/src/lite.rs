@@ -1,6 +1,7 @@
-//! moq-lite, version by version behind one set of types.
+//! moq-lite 01 to 06 behind one set of message types (draft-lcurley-moq-lite-01 to 05; for 06 the deployed
+//! relays, captured: its draft text differs from the bytes they send).
 //!
-//! A message body is read to its last byte or not at all.
+//! A message body is parsed to its last byte or rejected.
 
 mod announce;
 pub mod carries;
@@ -23,38 +24,37 @@ use crate::{
     body::{Reader, put_sized},
 };
 
-/// A version of moq-lite. Later ones compare greater.
+/// Version of moq-lite. Later versions compare greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
-    /// moq-lite-01: agreed on in the exchange of [`legacy`]; announces without chains, subscriptions
-    /// that are a priority and nothing else.
+    /// moq-lite-01: negotiated in the SETUP exchange of [`legacy`]; announces without hop chains, subscriptions
+    /// with a priority only.
     V01,
-    /// moq-lite-02: the same, but for an acceptance that says nothing.
+    /// moq-lite-02: like 01, with an empty SUBSCRIBE_OK.
     V02,
-    /// moq-lite-03: no SETUP, hop counts, frames without timestamps.
+    /// moq-lite-03: negotiated by ALPN, hop counts, group ranges, PROBE.
     V03,
-    /// moq-lite-04: hop ids, GOAWAY, round trips in PROBE.
+    /// moq-lite-04: hop ids, GOAWAY, round-trip time in PROBE.
     V04,
     /// moq-lite-05: SETUP, timestamps, TRACK, FETCH, datagrams.
     V05,
-    /// moq-lite-06: announce ids and prices, frame ranges.
+    /// moq-lite-06: announce ids, route costs, frame ranges.
     V06,
 }
 
 impl Version {
-    /// Those that have a name of their own in ALPN, newest first.
+    /// Versions with their own ALPN name, newest first.
     pub const ALL: &'static [Self] = &[Self::V06, Self::V05, Self::V04, Self::V03];
 
-    /// The older ones, newest first: which of them a session has is said in its first stream
-    /// ([`legacy`]).
+    /// Versions negotiated in the session's first stream ([`legacy`]), newest first.
     pub const LEGACY: &'static [Self] = &[Self::V02, Self::V01];
 
-    /// All there are, newest first.
+    /// Returns all versions, newest first.
     pub fn every() -> impl DoubleEndedIterator<Item = Self> + Clone {
         Self::ALL.iter().chain(Self::LEGACY).copied()
     }
 
-    /// What it is called.
+    /// Returns the name of the version.
     pub const fn name(self) -> &'static str {
         match self {
             Self::V01 => "moq-lite-01",
@@ -66,8 +66,8 @@ impl Version {
         }
     }
 
-    /// The name that a connection has for it in ALPN and in WebTransport and WebSocket subprotocols:
-    /// those of [`Self::LEGACY`] have one together.
+    /// Returns the name in ALPN and in WebTransport and WebSocket subprotocols. The versions of [`Self::LEGACY`]
+    /// share one name.
     pub const fn alpn(self) -> &'static str {
         match self {
             Self::V01 | Self::V02 => legacy::ALPN,
@@ -75,12 +75,13 @@ impl Version {
         }
     }
 
-    /// The version of that name in ALPN, if it names one.
+    /// Returns the version that an ALPN name selects; `None` for unknown and shared names.
     pub fn from_alpn(alpn: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|version| version.alpn() == alpn)
     }
 
-    /// Whether a session begins with the exchange of [`legacy`], whose stream stays open as long as it.
+    /// Whether a session begins with the SETUP exchange of [`legacy`], whose stream stays open as long as the
+    /// session.
     pub fn has_legacy_setup(self) -> bool {
         self <= Self::V02
     }
@@ -90,29 +91,29 @@ impl Version {
         self <= Self::V02
     }
 
-    /// Whether announces have chains, if only their length.
+    /// Whether announces carry a hop chain, or at least its length.
     pub fn has_hops(self) -> bool {
         self >= Self::V03
     }
 
-    /// Whether a subscription says which groups it wants and how old they may be, and may change its
-    /// mind ([`SubscribeUpdate`]); else it is a priority.
+    /// Whether a subscription carries a group range and a maximum age and can be updated
+    /// ([`SubscribeUpdate`]); otherwise it carries only a priority.
     pub fn has_ranges(self) -> bool {
         self >= Self::V03
     }
 
-    /// Whether answers to a subscription have types, so that groups that will not come can be named
-    /// ([`SubscribeResponse::Drop`]); else there is one answer.
+    /// Whether subscribe responses have a type, which makes [`SubscribeResponse::Drop`] possible; otherwise
+    /// there is a single untyped response.
     pub fn has_drops(self) -> bool {
         self >= Self::V03
     }
 
-    /// Whether [`SubscribeOk`] says anything.
+    /// Whether [`SubscribeOk`] has fields.
     pub fn has_ok_fields(self) -> bool {
         self != Self::V02
     }
 
-    /// Whether the bitrate of a connection can be asked for ([`Probe`]).
+    /// Whether the peer's bitrate estimate can be requested ([`Probe`]).
     pub fn has_probe(self) -> bool {
         self >= Self::V03
     }
@@ -122,93 +123,93 @@ impl Version {
         self >= Self::V05
     }
 
-    /// Whether an announce stream begins with [`AnnounceOk`], whose sender is left out of the chains.
+    /// Whether an announce stream begins with [`AnnounceOk`], whose sender id is omitted from the hop chains.
     pub fn has_announce_ok(self) -> bool {
         self >= Self::V05
     }
 
-    /// Whether chains hold ids; else only their length is known.
+    /// Whether hop chains carry ids; otherwise at most their length.
     pub fn has_hop_ids(self) -> bool {
         self >= Self::V04
     }
 
-    /// Whether an [`AnnounceRequest`] names the asker's hop; later versions name it in [`Setup`].
+    /// Whether an [`AnnounceRequest`] carries the requester's hop id; moq-lite-06 carries it in [`Setup`].
     pub fn has_exclude_hop(self) -> bool {
         matches!(self, Self::V04 | Self::V05)
     }
 
-    /// Whether announces are named by number, can change, and carry a price.
+    /// Whether announces have ids, can be updated, and carry a route cost.
     pub fn has_announce_ids(self) -> bool {
         self >= Self::V06
     }
 
-    /// Whether a live announce may be replaced in place; else it must end first.
+    /// Whether a live announce may be replaced in place; otherwise it must end first.
     pub fn replaces_announces(self) -> bool {
         self >= Self::V05
     }
 
-    /// Whether track properties and old groups can be asked for: TRACK and FETCH streams.
+    /// Whether TRACK and FETCH streams are served.
     pub fn has_tracks(self) -> bool {
         self >= Self::V05
     }
 
-    /// Whether frames and datagrams carry timestamps; earlier versions have no datagrams.
+    /// Whether frames carry timestamps. The same versions have datagrams.
     pub fn has_timestamps(self) -> bool {
         self >= Self::V05
     }
 
-    /// Whether a subscription is accepted with [`SubscribeResponse::Ok`]; later ones are implicitly,
-    /// and say their first and last group.
+    /// Whether a subscription is accepted with [`SubscribeResponse::Ok`]; later versions accept implicitly and
+    /// report the first and the last group.
     pub fn has_subscribe_ok(self) -> bool {
         self <= Self::V04
     }
 
-    /// Whether a group may begin, and a range begin and end, at a frame.
+    /// Whether groups and ranges can begin or end at a frame inside a group.
     pub fn has_frame_ranges(self) -> bool {
         self >= Self::V06
     }
 
-    /// Whether older groups first can be asked for.
+    /// Whether a subscription can ask for older groups first (the `ordered` byte).
     pub fn has_order_hint(self) -> bool {
         (Self::V03..=Self::V05).contains(&self)
     }
 
-    /// Whether a [`Probe`] tells round trips.
+    /// Whether a [`Probe`] carries the round-trip time.
     pub fn has_round_trips(self) -> bool {
         self >= Self::V04
     }
 
-    /// Whether a session can be asked to move.
+    /// Whether [`Goaway`] exists.
     pub fn has_goaway(self) -> bool {
         self >= Self::V04
     }
 }
 
-/// First integer of a bidirectional stream: what its opener asks for.
+/// Type of a bidirectional stream, its first integer (draft-lcurley-moq-lite-05, Bidirectional Streams).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BidiType {
-    /// Broadcasts below a prefix: [`AnnounceRequest`], answered [`AnnounceOk`] and [`Announce`]s.
+    /// Broadcasts below a prefix: [`AnnounceRequest`], answered by [`AnnounceOk`] and [`Announce`]s.
     Announce = 1,
-    /// Groups of a track: [`Subscribe`] and [`SubscribeUpdate`]s, answered [`SubscribeResponse`]s.
+    /// Groups of a track: [`Subscribe`] and [`SubscribeUpdate`]s, answered by [`SubscribeResponse`]s.
     Subscribe = 2,
-    /// One old group: [`Fetch`], answered by bare frames.
+    /// One group: [`Fetch`], answered by frames without a group header.
     Fetch = 3,
-    /// Nothing asked; answered [`Probe`]s.
+    /// Measurements of the connection: no request message, answered by [`Probe`]s.
     Probe = 4,
-    /// [`Goaway`].
+    /// Graceful shutdown: [`Goaway`].
     Goaway = 5,
-    /// A track's properties: [`TrackRequest`], answered [`relay_model::TrackInfo`].
+    /// Properties of a track: [`TrackRequest`], answered by [`relay_model::TrackInfo`].
     Track = 6,
 }
 
 impl BidiType {
-    /// The type on the wire.
+    /// Returns the stream type on the wire.
     pub const fn id(self) -> u64 {
         self as u64
     }
 
-    /// The type of that number, if `version` has it. (FETCH has a form before moq-lite-05 that nobody
-    /// serves.)
+    /// Returns the type with this number, if `version` has it. FETCH exists on moq-lite-03 and 04 too, but
+    /// deployed publishers refuse it there.
     pub fn from_id(version: Version, id: u64) -> Option<Self> {
         Some(match id {
             1 => Self::Announce,
@@ -222,22 +223,22 @@ impl BidiType {
     }
 }
 
-/// First integer of a unidirectional stream.
+/// Type of a unidirectional stream, its first integer (draft-lcurley-moq-lite-05, Unidirectional Streams).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UniType {
-    /// [`Group`] and its frames: [`GroupReader`].
+    /// [`Group`] header and frames, parsed by [`GroupReader`].
     Group = 0,
-    /// [`Setup`].
+    /// [`Setup`] message.
     Setup = 1,
 }
 
 impl UniType {
-    /// The type on the wire.
+    /// Returns the stream type on the wire.
     pub const fn id(self) -> u64 {
         self as u64
     }
 
-    /// The type of that number, if `version` has it.
+    /// Returns the type with this number, if `version` has it.
     pub fn from_id(version: Version, id: u64) -> Option<Self> {
         Some(match id {
             0 => Self::Group,
@@ -247,18 +248,18 @@ impl UniType {
     }
 }
 
-/// A size-prefixed control message.
+/// Size-prefixed control message (draft-lcurley-moq-lite-05, Message Length).
 ///
-/// [`SubscribeResponse`] and [`Announce`] are none: their type may stand before their size.
+/// [`SubscribeResponse`] and [`Announce`] do not implement it: they may have a type before the size.
 pub trait Message: Sized {
-    /// Decodes a body, without its size, and all of it.
+    /// Decodes a body without its size prefix, which must be consumed to the last byte.
     fn decode(version: Version, body: &[u8]) -> Result<Self, Error>;
 
-    /// Appends the message with its size.
+    /// Appends the message with its size prefix.
     fn encode(&self, version: Version, out: &mut Vec<u8>);
 }
 
-/// The fields of a message, without its size.
+/// Codec of the fields of a message, without its size prefix.
 pub(crate) trait Body: Sized {
     fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error>;
     fn write(&self, version: Version, out: &mut Vec<u8>);

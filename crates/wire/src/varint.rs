@@ -1,6 +1,6 @@
-//! QUIC variable-length integers (RFC 9000 section 16).
+//! QUIC variable-length integers (RFC 9000 §16).
 
-/// Largest value: 62 bits.
+/// Largest value: 62 bits (RFC 9000 §16).
 pub const MAX: u64 = (1 << 62) - 1;
 
 /// The input ended inside an integer.
@@ -8,7 +8,7 @@ pub const MAX: u64 = (1 << 62) - 1;
 #[error("integer ended early")]
 pub struct Short;
 
-/// Bytes that [`put`] writes for `value`.
+/// Number of bytes that [`put`] writes for `value`.
 pub const fn size(value: u64) -> usize {
     match value {
         0..0x40 => 1,
@@ -18,12 +18,12 @@ pub const fn size(value: u64) -> usize {
     }
 }
 
-/// Bytes of the integer that begins with `first`.
+/// Number of bytes of the integer whose first byte is `first`.
 pub const fn size_from_first(first: u8) -> usize {
     1 << (first >> 6)
 }
 
-/// Appends `value` in its shortest form. `value` is at most [`MAX`].
+/// Appends `value`, at most [`MAX`], in its shortest form.
 #[expect(clippy::cast_possible_truncation, reason = "each arm is only taken by values that fit")]
 pub fn put(value: u64, out: &mut Vec<u8>) {
     debug_assert!(value <= MAX, "{value} does not fit a varint");
@@ -36,8 +36,8 @@ pub fn put(value: u64, out: &mut Vec<u8>) {
     }
 }
 
-/// Takes one integer off the front of `input`, which stays as it was on error. Longer forms than
-/// needed are legal.
+/// Takes one integer off the front of `input`, which is unchanged on error. Forms longer than needed are
+/// legal.
 pub fn get(input: &mut &[u8]) -> Result<u64, Short> {
     let first = *input.first().ok_or(Short)?;
     let (bytes, rest) = input.split_at_checked(size_from_first(first)).ok_or(Short)?;

@@ -1,4 +1,4 @@
-//! Arbitrary bytes never panic, and never decode to something that cannot be sent on.
+//! Arbitrary bytes never panic, and never decode to a message that cannot be encoded again.
 
 use proptest::prelude::*;
 use relay_model::{Cost, Hop, Path, Prefs, Start, TrackInfo, TrackName};
@@ -18,7 +18,7 @@ fn check_all(bytes: &[u8]) {
     }
 }
 
-/// Messages as they should be, to be damaged.
+/// Valid messages, to be damaged.
 fn samples() -> Vec<Vec<u8>> {
     Version::every().flat_map(samples_of).collect()
 }
@@ -38,7 +38,7 @@ fn samples_of(version: Version) -> Vec<Vec<u8>> {
     let mut add = |write: &dyn Fn(&mut Vec<u8>)| {
         let mut out = Vec::new();
         write(&mut out);
-        // Once with what stands before the body, once without.
+        // Once with the first byte (type or size), once without.
         all.push(out.clone());
         if out.len() > 1 {
             all.push(out.split_off(1));

@@ -1,4 +1,4 @@
-//! Captured sessions decode to what their peers meant, and encode to the same bytes.
+//! Captured sessions of deployed peers decode to the recorded messages, and encode to the same bytes.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,7 +21,7 @@ use relay_wire::{
 };
 use serde::Deserialize;
 
-/// Captures of each version, in the order of the columns of [`COUNTS`].
+/// Number of captures per version, in the order of the columns of [`COUNTS`].
 const FILES: [(Version, usize); 6] = [
     (Version::V01, 13),
     (Version::V02, 23),
@@ -31,7 +31,7 @@ const FILES: [(Version, usize); 6] = [
     (Version::V06, 18),
 ];
 
-/// What all captures of a version hold together, so that nothing passes by being skipped.
+/// Number of messages by kind in all captures of a version, so that no message is skipped unnoticed.
 const COUNTS: &[(&str, [usize; 6])] = &[
     ("ANNOUNCE", [39, 67, 58, 77, 104, 0]),
     ("ANNOUNCE_INIT", [56, 94, 0, 0, 0, 0]),
@@ -121,7 +121,8 @@ fn captures() -> impl Iterator<Item = (String, Capture)> {
     })
 }
 
-/// `[n] session dir sN: KIND fields`, or a datagram; the rest is about the connection.
+/// Splits a line of the form `[n] session dir sN: KIND fields`, or of a datagram. Other lines are about the
+/// connection.
 fn words(line: &str) -> Vec<&str> {
     line.splitn(5, ' ').collect()
 }
@@ -135,7 +136,7 @@ fn kind(line: &str) -> &str {
     if words[3] == "DATAGRAM" { words[3] } else { words[4].split(' ').next().unwrap() }
 }
 
-/// Parameters come in random order: sort those of a SETUP line.
+/// Sorts the parameters of a SETUP line, which peers send in random order.
 fn in_order(line: &str) -> String {
     let Some((head, list)) = line.split_once(": SETUP [").or_else(|| line.split_once(" params=[")) else {
         return line.to_owned();
@@ -173,7 +174,7 @@ impl Key {
     }
 }
 
-/// Every stream of one capture, and what came out of them.
+/// All streams of one capture, and the decoded lines.
 struct Replay {
     version: Version,
     streams: HashMap<Key, Stream>,
@@ -208,7 +209,7 @@ impl Replay {
         self.lines.extend(lines.into_iter().map(|line| format!("{prefix} s{stream}: {line}")));
     }
 
-    /// What a direction carries: an answer depends on what was asked.
+    /// Returns the initial state of one direction of a stream; that of a response depends on the request.
     fn role(&self, key: &Key) -> State {
         if key.is_opener() {
             return if key.is_uni() { State::UniType } else { State::BidiType };
@@ -233,13 +234,13 @@ enum State {
     Setup,
     ClientSetup,
     ServerSetup,
-    /// Either was read: the exchange is over.
+    /// CLIENT_SETUP or SERVER_SETUP was read.
     Said,
     /// The first message of a request is due.
     Request(BidiType),
-    /// It was read.
+    /// The first message of a request was read.
     Asked(BidiType),
-    /// With the number of messages read.
+    /// Response, with the number of messages read.
     Answer(BidiType, usize),
     Frames(Box<Frames>),
 }
@@ -267,7 +268,7 @@ impl Stream {
         while let Some(line) = self.step() {
             lines.push(line);
             if let State::Frames(frames) = &mut self.state {
-                // All that is left belongs to the group.
+                // The remaining bytes belong to the group.
                 let rest = self.received[self.encoded.len()..].to_vec();
                 self.inbox = Inbox::new();
                 return frames.push(rest.into(), &mut self.encoded, lines);
@@ -275,7 +276,7 @@ impl Stream {
         }
     }
 
-    /// The next message, if it is whole.
+    /// Decodes the next message, if it is complete.
     fn step(&mut self) -> Option<String> {
         match self.state {
             State::UniType => {
@@ -305,7 +306,7 @@ impl Stream {
                 let setup = ClientSetup::next(&mut self.inbox).unwrap()?;
                 self.encoded.clear();
                 setup.encode(&mut self.encoded);
-                assert_eq!(setup.choose(), Some(Version::V02), "the client would rather have it");
+                assert_eq!(setup.choose(), Some(Version::V02), "the client prefers it");
                 self.state = State::Said;
                 Some(client_setup(&setup))
             }
@@ -404,13 +405,13 @@ impl Stream {
         }
     }
 
-    /// No byte is left over, and what was understood encodes to what was received.
+    /// Checks that no byte is left over, and that the decoded messages encode to the received bytes.
     fn check(&self, what: &str) {
         assert!(self.inbox.is_empty(), "{what}");
         match &self.state {
             State::Frames(frames) => assert!(frames.reader.at_boundary(), "{what}"),
             State::UniType | State::BidiType => panic!("{what}: no type"),
-            // A SETUP may order its parameters otherwise.
+            // The parameters of a SETUP may be in another order.
             State::Setup => return assert_eq!(self.encoded.len(), self.received.len(), "{what}"),
             _ => {}
         }
@@ -418,13 +419,13 @@ impl Stream {
     }
 }
 
-/// A group stream, or the answer to a fetch.
+/// Decoder of a group stream, or of the response to a FETCH.
 #[derive(Debug)]
 struct Frames {
     version: Version,
     reader: GroupReader,
     previous: i64,
-    /// A frame whose payload is not whole, and its step in time as the line has it.
+    /// Frame with an incomplete payload, and its timestamp delta as written in the line.
     frame: Option<(FrameHead, String)>,
     payload: Vec<u8>,
 }

@@ -1,5 +1,5 @@
-//! Memory follows what was received, never what was declared. One test, alone in its process:
-//! it watches the allocator.
+//! Decoders allocate in proportion to the bytes received, never to a declared length. A single test, alone
+//! in its process, because it measures the global allocator.
 
 use bytes::Bytes;
 use peak_alloc::PeakAlloc;
@@ -16,14 +16,14 @@ use relay_wire::{
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Heap bytes for one byte received: a one-byte hop id becomes eight, twice for a moment, and
-/// buffers double.
+/// Heap bytes allowed per received byte: a one-byte hop id takes eight bytes, temporarily twice, and buffers
+/// grow by doubling.
 const FACTOR: usize = 24;
-/// Bookkeeping, however short the input; also the one thing that moq-lite-03 declares and does not send, a
-/// chain of at most [`limits::HOPS`] hops without ids.
+/// Heap bytes allowed regardless of the input; covers the hop chain of moq-lite-03, which has a length but
+/// no ids, at most [`limits::HOPS`].
 const SLACK: usize = 1_024;
 
-/// The most that was held at once while `work` ran, beyond what was held before.
+/// Returns the peak heap growth in bytes while `work` ran.
 fn peak(work: impl FnOnce()) -> usize {
     let before = ALLOCATOR.current_usage();
     ALLOCATOR.reset_peak_usage();
@@ -36,11 +36,14 @@ fn check(what: &str, input: &[u8], work: fn(Version, &[u8])) {
         let held = peak(|| work(version, input));
         let allowed = FACTOR * input.len() + SLACK;
         let len = input.len();
-        assert!(held <= allowed, "{what}, {version:?}: {len} bytes made us hold {held}, over {allowed}");
+        assert!(
+            held <= allowed,
+            "{what}, {version:?}: {len} bytes of input took {held} bytes of heap, over {allowed}"
+        );
     }
 }
 
-/// As a body of each message that has lengths in it.
+/// Decodes `input` as the body of each message type that contains lengths.
 fn bodies(version: Version, input: &[u8]) {
     let _ = Setup::decode(version, input);
     let _ = AnnounceRequest::decode(version, input);
@@ -79,7 +82,7 @@ fn datagram(version: Version, input: &[u8]) {
     let _ = Datagram::decode(version, Bytes::copy_from_slice(input));
 }
 
-/// `before`, then the integer `declared`, then `after`.
+/// Concatenates `before`, the varint `declared`, and `after`.
 fn declaring(before: &[u8], declared: u64, after: &[u8]) -> Vec<u8> {
     let mut out = before.to_vec();
     varint::put(declared, &mut out);
@@ -87,7 +90,7 @@ fn declaring(before: &[u8], declared: u64, after: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Inputs that promise far more than they hold.
+/// Inputs whose declared lengths far exceed their size.
 fn promises() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     let large = [limits::CONTROL_MESSAGE_BYTES as u64, limits::FRAME_BYTES, 1 << 40, varint::MAX];
@@ -101,7 +104,7 @@ fn promises() -> Vec<Vec<u8>> {
     all
 }
 
-/// Reproducible noise, small numbers more often than large ones.
+/// Generates reproducible noise, small numbers more often than large ones.
 fn noise(mut state: u64) -> Vec<u8> {
     let mut byte = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -119,7 +122,7 @@ fn memory_follows_what_was_received() {
 
     let mut inputs = promises();
     inputs.extend((0..20_000).map(noise));
-    // As long as it may be, and all of it there.
+    // A complete message of the maximum size.
     inputs.push(declaring(
         &[],
         limits::CONTROL_MESSAGE_BYTES as u64,

@@ -1,4 +1,4 @@
-//! What the fuzzers once found, and a few seeds, replayed on stable.
+//! Replay of fuzzer findings and seeds on the stable toolchain.
 
 use std::{fs, path::PathBuf};
 

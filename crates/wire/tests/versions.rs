@@ -1,4 +1,4 @@
-//! The page about versions says what the code does.
+//! `docs/versions.md` agrees with the code.
 
 use std::{fs, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! Signatures: which algorithm of a token is which of the library.
+//! Signing and verifying: mapping of token algorithms to those of the cryptography library.
 
 use aws_lc_rs::{
     hmac,
@@ -13,13 +13,13 @@ use aws_lc_rs::{
 use super::KeyError;
 use crate::Algorithm;
 
-/// Checks signatures of one key with one algorithm.
+/// Verifier of one key with one algorithm.
 pub(super) enum Verifier {
     Secret(hmac::Key),
     Public(ParsedPublicKey),
 }
 
-/// Makes signatures of one key with one algorithm.
+/// Signer of one key with one algorithm.
 pub(super) enum Signer {
     Secret(hmac::Key),
     Ecdsa(EcdsaKeyPair),
@@ -32,7 +32,7 @@ impl Verifier {
         hmac_key(algorithm, secret).map(Self::Secret)
     }
 
-    /// A point, as the curve's algorithm has it.
+    /// Creates a verifier from a public key, encoded as the curve's algorithm requires.
     pub(super) fn curve(algorithm: Algorithm, point: &[u8]) -> Result<Self, KeyError> {
         let theirs: &'static dyn VerificationAlgorithm = match algorithm {
             Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
@@ -94,7 +94,7 @@ impl Signer {
         Ok(Self::Rsa(pair, encoding))
     }
 
-    /// A signature, as RFC 7518 wants it; `None` when the library fails.
+    /// Signs a message in the format of RFC 7518 §3; `None` if the library fails.
     pub(super) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         let random = SystemRandom::new();
         Some(match self {

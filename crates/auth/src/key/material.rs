@@ -1,4 +1,4 @@
-//! The numbers of a key.
+//! Key material.
 
 use aws_lc_rs::{
     encoding::{AsBigEndian, AsDer, EcPrivateKeyBin, Pkcs8V1Der},
@@ -20,14 +20,14 @@ use crate::{
     json::Object,
 };
 
-/// Shortest secret in bytes.
+/// Shortest secret in bytes (RFC 7518 §3.2 for HS256).
 const SECRET_BYTES: usize = 32;
-/// Sizes of RSA keys in bits.
+/// Accepted sizes of RSA keys in bits (RFC 7518 §3.3 requires at least 2048).
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
-/// Longest public exponent in bytes; longer ones only cost time.
+/// Longest public exponent in bytes; longer ones only make verifying expensive.
 const EXPONENT_BYTES: usize = 4;
 
-/// Not `Debug`: it holds secrets.
+/// Material of a key. Not `Debug`, since it contains secrets.
 #[derive(Clone)]
 pub(super) enum Material {
     Secret(Vec<u8>),
@@ -35,7 +35,7 @@ pub(super) enum Material {
     Rsa { n: Vec<u8>, e: Vec<u8>, private: Option<Box<RsaPrivate>> },
 }
 
-/// As `d`, `p`, `q`, `dp`, `dq` and `qi`.
+/// Private RSA parameters, in the order of [`RSA_PRIVATE`] (RFC 7518 §6.3.2).
 type RsaPrivate = [Vec<u8>; RSA_PRIVATE.len()];
 const RSA_PRIVATE: [&str; 6] = ["d", "p", "q", "dp", "dq", "qi"];
 
@@ -107,7 +107,7 @@ impl Material {
                     Ok(Self::Curve { curve, public, private: Some(seed) })
                 }
             },
-            // As long as the digest: RFC 7518, 3.2 asks for no less.
+            // At least as long as the digest (RFC 7518 §3.2).
             Family::Secret => Ok(Self::Secret(random(match algorithm {
                 Algorithm::HS384 => 48,
                 Algorithm::HS512 => 64,
@@ -119,7 +119,7 @@ impl Material {
     fn generate_rsa() -> Result<Self, KeyError> {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(|_| KeyError::Random)?;
         let document = pkcs1(&pair)?;
-        // version, n, e, d, p, q, dp, dq, qi: RFC 8017, A.1.2.
+        // version, n, e, d, p, q, dp, dq, qi (RFC 8017, Appendix A.1.2).
         let mut rest = der(&document, SEQUENCE).ok_or(KeyError::Rejected)?.0;
         let mut numbers = Vec::new();
         while let Some((number, after)) = der(rest, INTEGER) {
@@ -139,7 +139,7 @@ impl Material {
         }
     }
 
-    /// Without its secret; `None` where it is nothing but one.
+    /// Returns the public half; `None` for a secret.
     pub(super) fn public(&self) -> Option<Self> {
         match self {
             Self::Secret(_) => None,
@@ -167,7 +167,7 @@ impl Material {
         }
     }
 
-    /// What signs; `None` = only the public half is here. Errors when the halves do not fit.
+    /// Creates the signer; `None` without a private half. An error if the halves do not match.
     pub(super) fn signer(&self, algorithm: Algorithm) -> Result<Option<Signer>, KeyError> {
         let signer = match self {
             Self::Curve { private: None, .. } | Self::Rsa { private: None, .. } => return Ok(None),
@@ -187,7 +187,7 @@ impl Material {
         signer.map(Some)
     }
 
-    /// What decides which signatures are good. The secret, where there is no other half.
+    /// Writes the parameters needed for verifying: the public half, or the secret of a symmetric key.
     pub(super) fn write_public(&self, key: &mut Map<String, Value>) {
         let mut put = |name: &str, bytes: &[u8]| {
             key.insert(name.to_owned(), encoding::encode(bytes).into());
@@ -217,7 +217,7 @@ impl Material {
         }
     }
 
-    /// All of it.
+    /// Writes all parameters, secrets included.
     pub(super) fn write_private(&self, key: &mut Map<String, Value>) {
         self.write_public(key);
         let mut put = |name: &str, bytes: &[u8]| {
@@ -235,14 +235,14 @@ impl Material {
     }
 }
 
-/// Begins a point of which both coordinates follow: SEC 1, 2.3.3.
+/// First byte of an uncompressed point (SEC 1 §2.3.3).
 const UNCOMPRESSED: u8 = 4;
-/// DER tags: X.690, 8.
+/// DER tags (X.690 §8).
 const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
 const SEQUENCE: u8 = 0x30;
 
-/// The PKCS #1 document within the PKCS #8 one: RFC 5208, 5.
+/// Extracts the PKCS #1 document from the PKCS #8 document (RFC 5208 §5).
 fn pkcs1(pair: &RsaKeyPair) -> Result<Vec<u8>, KeyError> {
     let outer: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| KeyError::Rejected)?;
     let inner = || {
@@ -254,7 +254,7 @@ fn pkcs1(pair: &RsaKeyPair) -> Result<Vec<u8>, KeyError> {
     inner().ok_or(KeyError::Rejected)
 }
 
-/// Body of the first element, if it has this tag, and what follows it.
+/// Returns the body of the first element, if it has the expected tag, and the bytes after it.
 fn der(input: &[u8], expected: u8) -> Option<(&[u8], &[u8])> {
     let (&tag, rest) = input.split_first()?;
     let (&first, mut rest) = rest.split_first()?;
@@ -284,7 +284,7 @@ fn required(object: &Object, name: &'static str) -> Result<Vec<u8>, KeyError> {
     bytes(object, name)?.ok_or(KeyError::Missing(name))
 }
 
-/// A number without the zeros before it.
+/// Removes leading zero bytes.
 fn trimmed(number: Vec<u8>) -> Vec<u8> {
     number.into_iter().skip_while(|byte| *byte == 0).collect()
 }

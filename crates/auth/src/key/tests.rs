@@ -19,7 +19,7 @@ fn claims() -> Claims {
     Claims { grants: Grants { publish, ..Grants::default() }, ..Claims::default() }
 }
 
-/// The examples of RFC 7515 (A.1, A.3) and RFC 8037 (A.4).
+/// Examples of RFC 7515 (Appendix A.1, A.3) and RFC 8037 (Appendix A.4).
 const EXAMPLES: &[(&str, &str)] = &[
     (
         r#"{"kty":"oct","alg":"HS256","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}"#,
@@ -65,7 +65,7 @@ fn a_key_comes_back_as_it_was_written() {
 
 #[test]
 fn an_old_key_is_read() {
-    // No `kty`, no `key_ops`, padding, and fields that are long gone.
+    // No `kty`, no `key_ops`, padding, and obsolete fields.
     let old = key(&format!(r#"{{"alg":"HS256","k":"{SECRET}==","guest":["x"],"guest_sub":["y"]}}"#));
     assert!(old.may_sign() && old.may_verify());
     assert_eq!(
@@ -106,7 +106,7 @@ fn a_text_that_is_no_key_is_refused_with_the_reason() {
     assert_eq!(with(r#","use":"enc""#), Err(KeyError::Purpose));
     assert_eq!(with(r#","key_ops":[]"#), Err(KeyError::Useless));
     assert_eq!(with(r#","key_ops":"sign""#), Err(KeyError::Field("key_ops")));
-    assert_eq!(with(r#","scope":{"root":"a"}"#), Err(KeyError::Scope("allows nothing".to_owned())));
+    assert_eq!(with(r#","scope":{"root":"a"}"#), Err(KeyError::Scope("grants nothing".to_owned())));
     assert!(matches!(with(r#","scope":{"get":"a","roots":"b"}"#), Err(KeyError::Scope(_))));
     assert!(matches!(with(r#","scope":"a""#), Err(KeyError::Scope(_))));
     assert_eq!(with(r#","scope":{"get":["a"]}"#), Ok(()));
@@ -187,7 +187,7 @@ fn a_key_does_only_what_its_operations_say() {
     assert_eq!(verifier.verify(&token, now()), Ok(claims()));
     assert_eq!(signer.verify(&token, now()), Err(Flaw::KeyCannotVerify));
     assert_eq!(verifier.sign(&claims()), Err(SignError::CannotSign));
-    // A public half that may only sign can do nothing.
+    // A public half with `key_ops` of only `sign` is useless.
     let pair = Key::generate(Algorithm::EdDSA, None).unwrap().public().unwrap().to_json();
     assert_eq!(Key::parse(&pair.replace("verify", "sign")).map(drop), Err(KeyError::Useless));
 }

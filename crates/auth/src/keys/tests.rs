@@ -27,7 +27,7 @@ fn token(key: &Key) -> String {
 fn a_token_is_its_keys() {
     let (a, b) = (key(Some("a")), key(Some("b")));
     let (plain, other) = (key(None), key(None));
-    // A key that has a name now, and had none when the token was made.
+    // The same key without its `kid`.
     let unnamed = Key::parse(&a.to_json().replace(r#""kid":"a","#, "")).unwrap();
     let verify = |keys: &[&Key], token: &str| set(keys).verify(token, &Expected::default(), now()).map(drop);
     let unknown = |id: Option<&str>| Err(Flaw::UnknownKey(id.map(|id| id.parse().unwrap())));
@@ -36,14 +36,14 @@ fn a_token_is_its_keys() {
         (&[&a, &b, &plain], token(&b), Ok(())),
         (&[&b], token(&a), unknown(Some("a"))),
         (&[], token(&a), unknown(Some("a"))),
-        // Without a name: the only key, or those without one.
+        // Without `kid`: the only key, or the keys without `kid`.
         (&[&a], token(&unnamed), Ok(())),
         (&[&a, &b], token(&unnamed), unknown(None)),
         (&[&a, &b, &plain], token(&plain), Ok(())),
         (&[&plain, &other], token(&other), Ok(())),
         (&[&a, &plain], token(&unnamed), Err(Flaw::BadSignature)),
         (&[], token(&plain), unknown(None)),
-        // A key without a name takes a token that names it.
+        // A key without `kid` verifies a token with one.
         (&[&unnamed], token(&a), Ok(())),
         (&[&plain], token(&a), unknown(Some("a"))),
     ] {
@@ -80,7 +80,7 @@ fn sets_of_identity_providers_are_read() {
         keys.iter_named().map(|(id, key)| (id.as_str().to_owned(), key.algorithm())).collect()
     };
     let read = |keys: &[String]| Keys::parse(&format!(r#"{{"keys":[{}]}}"#, keys.join(","))).unwrap();
-    // Encryption keys beside the others are no fault; `alg` may be absent; any `kid` names a key.
+    // Encryption keys in the set are not an error; `alg` may be absent; any text is a valid `kid`.
     let odd = "J4j+I06r0I0vpYnBNucugV8xAPV5/Xv4uYrrpwwSNK0=";
     let (keys, faults) = read(&[
         with(r#"{"use":"enc","alg":"RSA-OAEP","kid":"e"}"#),
@@ -92,7 +92,7 @@ fn sets_of_identity_providers_are_read() {
     assert_eq!(faults, []);
     let expected = [(odd, Algorithm::RS256), (odd, Algorithm::RS512), ("azure", Algorithm::RS256)];
     assert_eq!(names(&keys), expected.map(|(id, algorithm)| (id.to_owned(), algorithm)));
-    // A secret without `alg` is no key of any algorithm, whatever stands beside it.
+    // A secret without `alg` is rejected.
     let secret = r#"{"kty":"oct","kid":"s","k":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#.to_owned();
     assert_eq!(read(&[secret]).1, [(0, KeyError::Missing("alg"))]);
     let long = with(&format!(r#"{{"kid":"{}"}}"#, "k".repeat(crate::KEY_ID_BYTES + 1)));
@@ -128,7 +128,7 @@ fn kid_and_alg_together_name_a_key() {
     for by in [&first, &second, &third] {
         assert_eq!(verify(&[&first, &second, &third], by), Ok(()));
     }
-    // A known `kid` with another algorithm is no unknown key, and no key without a name takes it.
+    // A known `kid` with another algorithm is not an unknown key, and keys without `kid` are not tried.
     let other = Err(Flaw::OtherAlgorithm { token: Algorithm::HS256, key: Algorithm::HS512 });
     assert_eq!(verify(&[&first, &plain], &second), other);
     let mut keys = set(&[&first, &second, &third, &plain]);

@@ -1,62 +1,62 @@
-//! Who may do what where: one table for every entrance. A request, and what different grants make of it.
+//! Authorization cases shared by the tests of all listeners: a request, and its result under different grants.
 //!
-//! Each line of a request states the result of each verb. That each verb is allowed by one of them is
-//! tested here, so that no entrance passes by refusing everything.
+//! Each request states the result of each verb. A test here checks that each verb is allowed by at least one grant
+//! of each request, so that no listener passes by refusing everything.
 
 use relay_model::{Pattern, Scope};
 use serde_json::{Value, json};
 
 use crate::{Key, Policy, Refusal};
 
-/// What lets a session in.
+/// Credential of a session.
 #[derive(Clone, Copy, Debug)]
 pub enum Credential {
-    /// None: these patterns are public, for publishing and for subscribing.
+    /// No credential: these patterns are public, for publishing and for subscribing.
     Public(&'static [&'static str], &'static [&'static str]),
     /// A token with these claims.
     Token(&'static str),
 }
 
-/// What a session may do at one path.
+/// Rights of a session at one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// Publish it and subscribe to it.
+    /// Publish and subscribe.
     Both,
-    /// Publish it only.
+    /// Publish only.
     Publish,
-    /// Subscribe to it only.
+    /// Subscribe only.
     Subscribe,
-    /// Neither, but it is let in.
+    /// Neither, but the session is admitted.
     Neither,
-    /// It is not let in.
+    /// The session is refused.
     Refused(Refusal),
 }
 
 /// One grant, one request, one result.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// What lets the session in.
+    /// Credential of the session.
     pub credential: Credential,
-    /// The path it asks for: part of a URL, without a query.
+    /// Requested path: that of the URL, without a query.
     pub path: &'static str,
-    /// What it then publishes or subscribes to, relative to that.
+    /// Path published or subscribed to, relative to `path`.
     pub at: &'static str,
-    /// What it may do there.
+    /// Expected rights.
     pub expected: Expected,
 }
 
 impl Case {
-    /// Whether it may publish there.
+    /// Returns whether publishing is allowed.
     pub fn publishes(&self) -> bool {
         matches!(self.expected, Expected::Both | Expected::Publish)
     }
 
-    /// Whether it may subscribe there.
+    /// Returns whether subscribing is allowed.
     pub fn subscribes(&self) -> bool {
         matches!(self.expected, Expected::Both | Expected::Subscribe)
     }
 
-    /// The request target, with the token if there is one, signed by `key`.
+    /// Returns the request target, with the token, if any, signed by `key`.
     pub fn target(&self, key: &Key) -> String {
         match self.credential {
             Credential::Public(..) => self.path.to_owned(),
@@ -71,24 +71,24 @@ impl Case {
         }
     }
 
-    /// A policy that accepts tokens of `key`, and without one opens what the case says is public.
+    /// Returns a policy that accepts tokens of `key`, with the public access of the case.
     pub fn policy(&self, key: &Key) -> Policy {
         let scope = |patterns: &[&str]| -> Scope {
             patterns.iter().filter_map(|text| Pattern::parse(text).ok()).collect()
         };
         let mut keys = crate::Keys::new();
-        // Into an empty set, one fits.
+        // Cannot fail: the set is empty.
         let _ = keys.insert(key.clone());
         let (publish, subscribe) = match self.credential {
             Credential::Public(publish, subscribe) => (scope(publish), scope(subscribe)),
-            // A token must not fall back on what is public.
+            // A token must not fall back to public access.
             Credential::Token(_) => (Scope::everything(), Scope::everything()),
         };
         Policy::public(publish, subscribe).with_keys(keys)
     }
 }
 
-/// Every case.
+/// Returns all cases.
 pub fn all() -> impl Iterator<Item = Case> {
     REQUESTS.iter().flat_map(|(path, at, grants)| {
         grants.iter().map(|(credential, expected)| Case {
@@ -100,7 +100,7 @@ pub fn all() -> impl Iterator<Item = Case> {
     })
 }
 
-/// A path asked for, a path below it, and what grants make of that.
+/// Requested path, a path below it, and the results under different grants.
 type Request = (&'static str, &'static str, &'static [(Credential, Expected)]);
 
 use Credential::{Public, Token};
@@ -110,7 +110,7 @@ const OUTSIDE: Expected = Expected::Refused(Refusal::OutOfScope);
 const MALFORMED: Expected = Expected::Refused(Refusal::MalformedToken);
 const CLOSED: Expected = Expected::Refused(Refusal::Unauthorized);
 
-/// The table.
+/// All requests.
 pub const REQUESTS: &[Request] = &[
     // The path is the root of the token.
     (
@@ -231,7 +231,7 @@ pub const REQUESTS: &[Request] = &[
             (Token(r#"{"root":"lively","put":"","get":""}"#), OUTSIDE),
         ],
     ),
-    // Slashes in a row are one.
+    // Repeated slashes count as one.
     (
         "//a///b//",
         "c",
@@ -241,7 +241,7 @@ pub const REQUESTS: &[Request] = &[
             (Token(r#"{"root":"a","put":"c","get":"b"}"#), Subscribe),
         ],
     ),
-    // A case is a difference.
+    // Paths are case-sensitive.
     (
         "/ROOM",
         "x",
@@ -269,7 +269,7 @@ pub const REQUESTS: &[Request] = &[
             (Token("{\"root\":\"caf\u{e9}\",\"put\":\"\",\"get\":\"\"}"), OUTSIDE),
         ],
     ),
-    // An escape is read once, in the path only.
+    // Escapes are decoded once, in the path only.
     (
         "/a%252fb",
         "x",
@@ -288,7 +288,7 @@ pub const REQUESTS: &[Request] = &[
             (Token(r#"{"root":"a/%62","put":"","get":""}"#), OUTSIDE),
         ],
     ),
-    // Dot segments are in no path, so in no grant.
+    // Dot segments are not allowed in paths, nor in grants.
     (
         "/a/b",
         "x",
@@ -301,7 +301,7 @@ pub const REQUESTS: &[Request] = &[
             (Token(r#"{"root":"a","put":".b","get":"b"}"#), Subscribe),
         ],
     ),
-    // A star is a letter in an old grant.
+    // `*` is an ordinary character in `put` and `get`.
     (
         "/",
         "room/x",
@@ -311,7 +311,7 @@ pub const REQUESTS: &[Request] = &[
             (Token(r#"{"put":"**","get":"room"}"#), Subscribe),
         ],
     ),
-    // What we do not know of a token changes nothing.
+    // Unknown claims are ignored.
     (
         "/room",
         "x",
@@ -320,7 +320,7 @@ pub const REQUESTS: &[Request] = &[
             (Token(r#"{"root":"room","get":"","cluster":true,"Put":"","roots":""}"#), Subscribe),
         ],
     ),
-    // Who comes without a token has what is public, at any path above or below it.
+    // Without a token public access applies, at any path above or below it.
     (
         "/anon/room",
         "x",

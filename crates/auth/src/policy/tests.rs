@@ -21,7 +21,7 @@ fn open() -> Policy {
     Policy::public(Scope::everything(), Scope::everything())
 }
 
-/// Raw target, and the root it must give; `None` = malformed.
+/// Raw target, and its expected root; `None` = malformed.
 const PATHS: &[(&str, Option<&str>)] = &[
     ("", Some("")),
     ("/", Some("")),
@@ -43,7 +43,7 @@ const PATHS: &[(&str, Option<&str>)] = &[
     ("/é", Some("é")),
     ("/%3Fjwt=x", Some("?jwt=x")),
     ("/%23", Some("#")),
-    // Decoded once: these stay what the first decoding says.
+    // Decoded once: escapes that result from decoding stay as they are.
     ("/%252e%252e", Some("%2e%2e")),
     ("/%252f", Some("%2f")),
     ("/%2500", Some("%00")),
@@ -74,7 +74,7 @@ const PATHS: &[(&str, Option<&str>)] = &[
     ("/a\nb", None),
     ("/%7f", None),
     ("/%c2%85", None),
-    // Broken escapes, text that is none.
+    // Invalid escapes, and text that is not UTF-8.
     ("/%", None),
     ("/%2", None),
     ("/%zz", None),
@@ -97,7 +97,7 @@ fn a_target_gives_its_root_or_is_malformed() {
     }
 }
 
-/// Query, and whether it shows a token.
+/// Query, and whether it contains a token.
 const QUERIES: &[(&str, bool)] = &[
     ("", false),
     ("jwt", false),
@@ -138,7 +138,7 @@ fn the_last_token_that_is_not_empty_wins() {
     assert_eq!(token("/?jwt="), None);
 }
 
-/// Publish prefixes, subscribe prefixes, target, and what is left of both (`None` = unauthorized).
+/// Publish prefixes, subscribe prefixes, target, and both after narrowing (`None` = unauthorized).
 type Row = (
     &'static [&'static str],
     &'static [&'static str],
@@ -211,7 +211,7 @@ fn each_refusal_has_its_session_code_and_its_own_name() {
 }
 
 #[test]
-fn a_malformed_path_is_told_apart_from_a_refused_one_even_with_a_token() {
+fn malformed_path_is_reported_before_an_unaccepted_token() {
     assert_eq!(open().admit("/../x?jwt=x", now()), Err(Refusal::Malformed));
 }
 
@@ -294,7 +294,7 @@ fn a_bad_token_does_not_fall_back_on_what_is_public() {
     let raw = target(&other, r#"{"root":"room","put":"","get":""}"#);
     assert_eq!(policy.admit(&raw, now()), Err(Refusal::BadSignature));
     assert!(policy.admit(&target(&ours, r#"{"root":"room","put":""}"#), now()).is_ok());
-    // And a good one grants nothing that it does not name.
+    // A valid token grants nothing beyond its claims.
     let permit = policy.admit(&target(&ours, r#"{"root":"room","put":""}"#), now()).unwrap();
     assert!(permit.subscribe().is_empty());
 }
@@ -307,7 +307,7 @@ fn a_key_that_is_missing_is_named_and_only_then() {
     assert_eq!(policy.admit(&raw, now()), Err(Refusal::UnknownKey));
     assert_eq!(policy.missing_key(&raw).unwrap().0.unwrap().as_str(), "other");
     assert!(open().with_keys(keys(&[&ours, &other])).admit(&raw, now()).is_ok());
-    // Nor is it different where keys are still to come.
+    // The same with an empty set of keys.
     assert_eq!(open().with_keys(Keys::new()).admit(&raw, now()), Err(Refusal::UnknownKey));
     assert_eq!(open().admit(&raw, now()), Err(Refusal::Unauthorized), "no tokens here");
     assert_eq!(policy.missing_key(&target(&ours, r#"{"root":"room","get":""}"#)), None);
@@ -324,7 +324,7 @@ fn a_permit_stands_while_its_key_does() {
     let permit = policy.admit(&target(&old, r#"{"root":"room","get":""}"#), now()).unwrap();
     assert_eq!(permit.key_id().unwrap().as_str(), "a");
     assert!(policy.upholds(&permit));
-    // The public half is as good: it verifies the same tokens.
+    // The public half is equivalent: it verifies the same tokens.
     assert!(open().with_keys(keys(&[&old.public().unwrap()])).upholds(&permit));
     assert!(!open().with_keys(keys(&[&new])).upholds(&permit), "another key of the same name");
     assert!(!open().upholds(&permit), "no key");
@@ -346,7 +346,7 @@ fn whoever_shows_the_same_token_is_the_same() {
     assert_ne!(subject(&target(&key, plain)), subject(&target(&other, plain)));
     let renewed = r#"{"root":"room","put":"x","exp":1800000020}"#;
     assert_ne!(subject(&target(&key, plain)), subject(&target(&key, renewed)));
-    // A name is who one is, whichever token says it, whichever key signed it.
+    // A `sub` is the subject, independent of the token and its key.
     let named = r#"{"root":"room","put":"x","sub":"alice","exp":1800000010}"#;
     assert_eq!(subject(&target(&key, named)), "alice");
     assert_eq!(subject(&target(&other, named)), "alice");
@@ -379,7 +379,7 @@ fn an_auth_server_grants_what_it_says() {
     assert_eq!((permit.subject(), permit.is_peer(), permit.key_mark()), (Some("alice"), false, None));
     assert!(permit.publish().allows(&path("room/alice/x")) && !permit.publish().allows(&path("room/bob")));
     assert!(permit.subscribe().allows(&path("room/bob/cam")));
-    // An alias takes the place of the path; nobody is told whose it is.
+    // An alias replaces the path.
     let aliased = Granted { root: Some(path("p/7")), peer: true, ..granted.clone() };
     let permit = Policy::grant("/room", aliased, now()).unwrap();
     assert!(permit.root() == &path("p/7") && permit.is_peer());
@@ -390,7 +390,7 @@ fn an_auth_server_grants_what_it_says() {
 }
 
 #[test]
-fn a_relay_of_the_cluster_may_do_everything_below_its_path_until_its_certificate_ends() {
+fn cluster_peer_has_all_rights_below_its_path_until_not_after() {
     let permit = Policy::peer("/a", "relay-2", after(5), now()).unwrap();
     assert!(permit.is_peer() && permit.subject() == Some("relay-2") && permit.expires() == Some(after(5)));
     assert_eq!((permit.publish(), permit.subscribe()), (&Scope::of([path("a")]), &Scope::of([path("a")])));

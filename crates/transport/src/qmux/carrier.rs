@@ -1,4 +1,4 @@
-//! The units a carrier is cut in: messages, records, or none.
+//! Splitting of the carrier's bytes into its units: WebSocket messages, records, or bare frames.
 
 use std::borrow::Cow;
 
@@ -10,29 +10,30 @@ use super::{
     websocket::{self, Piece},
 };
 
-/// What the carrier brought.
+/// Item read from the carrier.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Brought<'a> {
-    /// Part of a unit, and whether it is the last.
+    /// Part of a unit, and whether it is the last part.
     Part(Cow<'a, [u8]>, bool),
-    /// A ping of the WebSocket.
+    /// WebSocket ping with its payload.
     Ping(Vec<u8>),
-    /// An answer to ours.
+    /// WebSocket pong.
     Pong,
-    /// The WebSocket's own end.
+    /// WebSocket close frame with its status code.
     Close(Option<u16>),
 }
 
-/// Cuts what comes into units.
+/// Reader that splits received bytes into units.
 #[derive(Debug)]
 pub(super) enum Reader {
     WebSocket(websocket::Reader),
-    /// Records, each after its size.
+    /// Size-prefixed records (draft-ietf-quic-qmux-01 §3.2): bytes of an incomplete size, and the bytes left of
+    /// the current record.
     Records {
         head: Vec<u8>,
         left: Option<u64>,
     },
-    /// Frames back to back.
+    /// Frames without units around them.
     Frames,
 }
 
@@ -47,7 +48,7 @@ impl Reader {
         }
     }
 
-    /// Takes the next part off the front of `input`; `None`: more is needed.
+    /// Takes the next item off the front of `input`; `None` when more input is needed.
     pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Brought<'a>>, Violation> {
         match self {
             Self::WebSocket(reader) => Ok(reader.next(input)?.map(|piece| match piece {

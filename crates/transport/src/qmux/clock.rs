@@ -1,4 +1,4 @@
-//! Pings, round trips, and silence.
+//! Ping timers, round-trip time and idle timeout.
 
 use std::{
     collections::VecDeque,
@@ -7,22 +7,22 @@ use std::{
 
 use super::{Framing, Over, limits};
 
-/// What one connection knows of time.
+/// Timers of one connection.
 #[derive(Debug)]
 pub(super) struct Clock {
-    /// Last time something came.
+    /// Time of the last input.
     heard: Instant,
     idle: Duration,
-    /// When the next ping of the WebSocket is due, and whether one waits to be sent.
+    /// Due time of the next WebSocket ping, and whether a ping is to be sent.
     websocket: Option<Instant>,
     pub(super) websocket_due: bool,
-    /// The same of qmux-01.
+    /// The same for the QX_PING of qmux-01.
     ping: Option<Instant>,
     pub(super) ping_due: bool,
     sequence: u64,
-    /// Pings whose answer is awaited.
+    /// Outstanding pings: sequence number and send time.
     sent: VecDeque<(u64, Instant)>,
-    /// Smoothed, from pings.
+    /// Smoothed round-trip time of QX_PING.
     rtt: Option<Duration>,
 }
 
@@ -45,7 +45,7 @@ impl Clock {
         self.heard = self.heard.max(now);
     }
 
-    /// The peer gives up after this.
+    /// Applies the peer's idle timeout; the shorter one counts.
     pub(super) fn limit_idle(&mut self, idle: Option<Duration>) {
         self.idle = idle.map_or(self.idle, |idle| idle.min(self.idle));
     }
@@ -58,7 +58,7 @@ impl Clock {
             .fold(self.heard + self.idle, Instant::min)
     }
 
-    /// What is due becomes so; whether the peer was silent for too long.
+    /// Marks due pings; returns whether the idle timeout expired.
     pub(super) fn tick(&mut self, now: Instant) -> bool {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| now >= at);
         self.websocket_due |= is_due(self.websocket);
@@ -71,7 +71,7 @@ impl Clock {
         self.websocket = Some(now + limits::WEBSOCKET_PING);
     }
 
-    /// The number of a ping that is now sent.
+    /// Records that a ping is sent; returns its sequence number.
     pub(super) fn ping_sent(&mut self, now: Instant) -> u64 {
         self.ping_due = false;
         self.ping = Some(now + limits::PING);
@@ -84,7 +84,7 @@ impl Clock {
         sequence
     }
 
-    /// An answer; one to nothing is ignored, as known peers do.
+    /// Handles a ping response; unknown sequence numbers are ignored, as deployed peers do.
     pub(super) fn pong(&mut self, sequence: u64, now: Instant) {
         let Some(at) = self.sent.iter().position(|(sent, _)| *sent == sequence) else { return };
         let Some((_, sent)) = self.sent.drain(..=at).next_back() else { return };

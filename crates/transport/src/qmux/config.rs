@@ -1,38 +1,38 @@
-//! What one connection is told.
+//! Settings of one connection.
 
 use std::time::Duration;
 
 use super::{Framing, Over};
 
-/// For one connection.
+/// Settings of one connection.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How streams are laid out.
+    /// Framing of the streams.
     pub framing: Framing,
-    /// What carries them. [`Framing::Legacy`] has no frame ends of its own and needs a WebSocket.
+    /// Carrier of the frames. [`Framing::Legacy`] relies on message boundaries and needs a WebSocket.
     pub over: Over,
-    /// Whether we dialled.
+    /// Whether this end opened the connection.
     pub is_client: bool,
-    /// The protocol agreed on outside (a WebSocket's subprotocol, ALPN).
+    /// Application protocol negotiated outside (WebSocket subprotocol, ALPN).
     pub protocol: Option<&'static str>,
-    /// What we speak, best first: agreed on in-band when there is no `protocol`, over bytes. Empty: nothing
-    /// is said about it.
+    /// Supported application protocols, preferred first. Negotiated in-band over [`Over::Bytes`] when `protocol`
+    /// is `None`. Empty: not sent.
     pub protocols: &'static [&'static str],
-    /// Raw path and query of the URL; `None` where SETUP carries them.
+    /// Raw path and query of the URL; `None` if SETUP carries them.
     pub target: Option<String>,
-    /// Round trip time as the kernel measured it during the handshake.
+    /// Round-trip time measured by the kernel during the TCP handshake.
     pub rtt: Option<Duration>,
-    /// Silence after which the peer is given up; the peer may ask for less.
+    /// Idle timeout; a shorter one of the peer takes precedence.
     pub idle: Duration,
-    /// Where growth of the streams the peer may open stops, in each direction; `None` = that of
+    /// Limit up to which the peer's stream credit grows, per direction; `None` = the limits of
     /// [`relay_model::limits`].
     pub max_streams: Option<u64>,
-    /// Where a client's masks come from; servers use none.
+    /// Seed of a client's WebSocket masks; unused by servers.
     pub mask_seed: u64,
 }
 
 impl Config {
-    /// A server's connection with nothing agreed on and nothing known.
+    /// Settings of a server connection without a negotiated protocol, target or round-trip time.
     pub fn new(framing: Framing, over: Over) -> Self {
         Self {
             framing,

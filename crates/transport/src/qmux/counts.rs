@@ -1,4 +1,4 @@
-//! How many streams each end may open.
+//! Stream limits of both ends (RFC 9000 §4.6).
 
 use std::collections::BTreeSet;
 
@@ -6,15 +6,15 @@ use relay_session::transport::Dir;
 
 use super::{limits, violation::Violation};
 
-/// Streams of one direction that we open.
+/// Locally opened streams of one direction.
 #[derive(Debug)]
 pub(super) struct Ours {
     pub(super) opened: u64,
-    /// How many we may ever open.
+    /// Cumulative limit granted by the peer.
     limit: u64,
-    /// Without credit: how many are gone.
+    /// Streams closed so far; counted only without credit.
     retired: u64,
-    /// An open was refused.
+    /// Whether an open was refused since the limit last grew.
     wanted: bool,
 }
 
@@ -23,7 +23,7 @@ impl Ours {
         Self { opened: 0, limit, retired: 0, wanted: false }
     }
 
-    /// The number of the next stream.
+    /// Allocates the next stream number; `None` at the limit.
     pub(super) fn open(&mut self) -> Option<u64> {
         if self.opened >= self.limit.saturating_add(self.retired) {
             self.wanted = true;
@@ -33,35 +33,36 @@ impl Ours {
         Some(self.opened - 1)
     }
 
-    /// The peer's word; whether an open may be tried again.
+    /// Applies the peer's limit; returns whether a refused open may be retried.
     pub(super) fn allow(&mut self, limit: u64) -> bool {
         let grown = limit > self.limit;
         self.limit = self.limit.max(limit);
         grown && std::mem::take(&mut self.wanted)
     }
 
-    /// One is gone, where only our own bound counts; whether an open may be tried again.
+    /// Counts a closed stream, when only the local limit applies; returns whether a refused open may be retried.
     pub(super) fn retire(&mut self) -> bool {
         self.retired += 1;
         std::mem::take(&mut self.wanted)
     }
 }
 
-/// Streams of one direction that the peer opens.
+/// Streams of one direction opened by the peer.
 #[derive(Debug)]
 pub(super) struct Theirs {
     /// One past the highest number seen.
     opened: u64,
-    /// Numbers below that were not seen: peers send what is urgent first. Never more than may be open.
+    /// Numbers below `opened` not seen yet, since peers send urgent streams first. At most as many as may be
+    /// open.
     unseen: BTreeSet<u64>,
     retired: u64,
-    /// How many may be open at a time.
+    /// Number of streams that may be open at a time.
     allowed: u64,
-    /// Where that stops growing.
+    /// Upper bound of `allowed`.
     most: u64,
-    /// How many the peer knows it may ever open.
+    /// Cumulative limit announced to the peer.
     announced: u64,
-    /// The peer waits for more.
+    /// Whether the peer reported that it is blocked.
     is_wanted: bool,
 }
 
@@ -79,12 +80,12 @@ impl Theirs {
         }
     }
 
-    /// Where the peer is told no limit: all at once.
+    /// Creates the counter for framings without announced limits: `most` streams at once.
     pub(super) fn untold(most: u64) -> Self {
         Self { announced: u64::MAX, ..Self::new(most, most) }
     }
 
-    /// A frame of stream `number`: whether it is a new one.
+    /// Registers a frame of stream `number`; returns whether the stream is new.
     pub(super) fn meet(&mut self, number: u64) -> Result<bool, Violation> {
         if number < self.opened {
             return Ok(self.unseen.remove(&number));
@@ -92,20 +93,20 @@ impl Theirs {
         let is_untold = self.announced == u64::MAX;
         let bound = if is_untold { self.retired.saturating_add(self.allowed) } else { self.announced };
         if number >= bound {
-            return Err(Violation::limit("more streams than allowed"));
+            return Err(Violation::limit("stream limit exceeded"));
         }
         self.unseen.extend(self.opened..number);
         self.opened = number + 1;
         let open = self.opened.saturating_sub(self.retired);
         if !is_untold && open.saturating_mul(2) >= self.allowed && self.allowed < self.most {
-            // Ahead of need: four times what is open, so that few round trips pass until there are enough.
+            // Grow ahead of need, to four times the open streams, so that few round trips are spent on credit.
             self.allowed = open.saturating_mul(4).clamp(self.allowed, self.most);
         }
         Ok(true)
     }
 
-    /// The peer has to wait for more streams than `limit` (STREAMS_BLOCKED, RFC 9000 section 19.14): it gets
-    /// more, and what it may have already is announced however little it is.
+    /// Handles STREAMS_BLOCKED at `limit` (RFC 9000 §19.14): raises the limit, and lets any credit, however
+    /// small, be announced.
     pub(super) fn blocked(&mut self, limit: u64) {
         if self.announced != u64::MAX && limit >= self.announced {
             self.allowed = self.allowed.saturating_mul(2).min(self.most);
@@ -113,12 +114,12 @@ impl Theirs {
         }
     }
 
-    /// One is gone on both sides.
+    /// Counts a stream closed on both sides.
     pub(super) fn retire(&mut self) {
         self.retired += 1;
     }
 
-    /// The new limit, once that is worth a frame.
+    /// Returns the new limit if the growth is worth a frame, and records it as announced.
     pub(super) fn credit(&mut self) -> Option<u64> {
         let is_due = self.is_due();
         let limit = self.retired.saturating_add(self.allowed);
@@ -128,7 +129,7 @@ impl Theirs {
         is_due.then_some(limit)
     }
 
-    /// Whether [`Self::credit`] would tell one.
+    /// Returns whether [`Self::credit`] would return a limit.
     pub(super) fn is_due(&self) -> bool {
         let limit = self.retired.saturating_add(self.allowed);
         let worth = if self.is_wanted { 1 } else { (self.allowed / limits::CREDIT_SHARE).max(1) };
@@ -136,12 +137,12 @@ impl Theirs {
     }
 }
 
-/// Index of a direction; the bit of it in an id.
+/// Index of a direction, equal to its bit in a stream id.
 pub(super) fn index(dir: Dir) -> usize {
     usize::from(dir == Dir::Uni)
 }
 
-/// The direction of a stream's id.
+/// Direction of a stream id (RFC 9000 §2.1).
 pub(super) fn dir_of(id: u64) -> Dir {
     if id & 2 == 0 { Dir::Bi } else { Dir::Uni }
 }

@@ -1,17 +1,17 @@
-//! Datagrams that wait.
+//! Bounded datagram queue.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-/// A queue whose oldest make room.
+/// Datagram queue that drops the oldest entries above its capacity.
 #[derive(Debug, Default)]
 pub(super) struct Datagrams {
     queue: VecDeque<Bytes>,
     bytes: usize,
 }
 
-/// What an empty one counts: it has a place too.
+/// Overhead in bytes charged per datagram, so that empty datagrams are bounded too.
 const PLACE: usize = 64;
 
 impl Datagrams {

@@ -1,10 +1,12 @@
-//! Frames: bytes to meaning and back, in all framings.
+//! Codec of frames in all framings: those of RFC 9000 §19 with the changes of draft-ietf-quic-qmux-01 §4, and
+//! the legacy `webtransport` framing (deployed relays, captured).
 
 use relay_session::transport::Dir;
 use relay_wire::varint::{self, Short};
 
 use super::{Framing, limits, violation::Violation};
 
+// Frame types (RFC 9000 §19).
 const PADDING: u64 = 0x00;
 const RESET: u64 = 0x04;
 const STOP: u64 = 0x05;
@@ -20,32 +22,33 @@ const STREAMS_BLOCKED_BI: u64 = 0x16;
 const STREAMS_BLOCKED_UNI: u64 = 0x17;
 const CONNECTION_CLOSE: u64 = 0x1c;
 const APPLICATION_CLOSE: u64 = 0x1d;
+// Frame types of extensions: RFC 9221 §4, draft-ietf-quic-qmux-01 §4.2 and §4.3.
 const DATAGRAM: u64 = 0x30;
 const DATAGRAM_SIZED: u64 = 0x31;
 const PARAMETERS: u64 = 0x3f51_5330_0d0a_0d0a;
 const PING: u64 = 0x348c_6752_9ef8_c7bd;
 const PONG: u64 = 0x348c_6752_9ef8_c7be;
 
-/// Bits of the type of a STREAM frame.
+/// Flag bits of the type of a STREAM frame (RFC 9000 §19.8).
 const FIN: u64 = 0x01;
 const SIZED: u64 = 0x02;
 const OFFSET: u64 = 0x04;
-/// More streams than an id can name (RFC 9000 section 4.6).
+/// Largest stream count that stream ids can express (RFC 9000 §4.6).
 const STREAMS: u64 = 1 << 60;
 
-/// A frame received.
+/// Received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
-    /// Nothing, or what needs no answer.
+    /// PADDING.
     Idle,
-    /// The head only: `size` bytes of data follow, or all up to the end of the record or message.
+    /// Head of a STREAM frame: `size` bytes of data follow, or all up to the end of the record or message.
     Stream {
         id: u64,
         offset: Option<u64>,
         size: Option<u64>,
         fin: bool,
     },
-    /// Without a size in the older framing.
+    /// RESET_STREAM; without a final size in the legacy framing.
     Reset {
         id: u64,
         code: u64,
@@ -64,9 +67,9 @@ pub(super) enum Frame<'a> {
         dir: Dir,
         max: u64,
     },
-    /// By credit for stream data.
+    /// DATA_BLOCKED or STREAM_DATA_BLOCKED.
     Blocked,
-    /// By credit for streams: `limit` is how many the peer knows it may open.
+    /// STREAMS_BLOCKED at `limit`, the peer's cumulative stream limit.
     StreamsBlocked {
         dir: Dir,
         limit: u64,
@@ -82,9 +85,9 @@ pub(super) enum Frame<'a> {
     Datagram(&'a [u8]),
 }
 
-/// Why nothing was read.
+/// Reason for which no frame was parsed.
 enum Stop {
-    /// There is not all of it.
+    /// The frame is incomplete.
     Short,
     Wrong(Violation),
 }
@@ -95,8 +98,8 @@ impl From<Short> for Stop {
     }
 }
 
-/// Takes one frame (of stream data its head) off the front of `input`. `None`: not all of it is there, and
-/// `input` stays as it was. `is_end`: the record or message ends where `input` does.
+/// Takes one frame, or the head of a STREAM frame, off the front of `input`. `None` when the frame is
+/// incomplete; `input` is then unchanged. `is_end`: the record or message ends with `input`.
 pub(super) fn take<'a>(
     framing: Framing,
     input: &mut &'a [u8],
@@ -178,7 +181,7 @@ fn legacy<'a>(input: &mut &'a [u8], is_end: bool) -> Result<Frame<'a>, Stop> {
         }
         RESET => Frame::Reset { id: varint::get(input)?, code: varint::get(input)?, size: None },
         STOP => Frame::Stop { id: varint::get(input)?, code: varint::get(input)? },
-        // Peers of this framing use both for a close by the application.
+        // Peers with the legacy framing use both types for an application close.
         CONNECTION_CLOSE | APPLICATION_CLOSE => {
             Frame::Close { is_application: true, code: varint::get(input)?, reason: to_end(input, is_end)? }
         }
@@ -190,7 +193,7 @@ fn legacy<'a>(input: &mut &'a [u8], is_end: bool) -> Result<Frame<'a>, Stop> {
 fn streams(input: &mut &[u8]) -> Result<u64, Stop> {
     let count = varint::get(input)?;
     if count > STREAMS {
-        return Err(Stop::Wrong(Violation::encoding("more streams than there are ids")));
+        return Err(Stop::Wrong(Violation::encoding("stream count above 2^60")));
     }
     Ok(count)
 }
@@ -212,7 +215,7 @@ fn to_end<'a>(input: &mut &'a [u8], is_end: bool) -> Result<&'a [u8], Stop> {
     Ok(std::mem::take(input))
 }
 
-/// The head of a frame with `size` bytes of stream data.
+/// Appends the head of a STREAM frame with `size` bytes of data.
 pub(super) fn put_stream(framing: Framing, id: u64, offset: u64, size: usize, fin: bool, out: &mut Vec<u8>) {
     if framing == Framing::Legacy {
         varint::put(STREAM | u64::from(fin), out);
@@ -260,17 +263,17 @@ pub(super) fn put_parameters(body: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(body);
 }
 
-/// The head of a datagram of `size` bytes.
+/// Appends the head of a DATAGRAM frame with `size` bytes of payload.
 pub(super) fn put_datagram(size: usize, out: &mut Vec<u8>) {
     put(DATAGRAM_SIZED, &[size as u64], out);
 }
 
-/// Ends the session: by the application, or for a violation.
+/// Appends CONNECTION_CLOSE, for an application close or a protocol violation (RFC 9000 §19.19).
 pub(super) fn put_close(framing: Framing, is_application: bool, code: u64, reason: &[u8], out: &mut Vec<u8>) {
     put(if is_application { APPLICATION_CLOSE } else { CONNECTION_CLOSE }, &[code], out);
     if framing != Framing::Legacy {
         if !is_application {
-            // Which frame was wrong is not told.
+            // Frame type: unknown.
             varint::put(0, out);
         }
         varint::put(reason.len() as u64, out);

@@ -1,22 +1,22 @@
-//! Streams over one ordered carrier of bytes: qmux and the older framing, over WebSocket, TCP and Unix
-//! sockets. Sans-IO: bytes in, bytes out, no socket and no clock.
+//! Streams over one ordered byte carrier: qmux (draft-ietf-quic-qmux-00 and 01) and the legacy `webtransport`
+//! framing, over WebSocket, TCP and Unix sockets. Sans-IO: bytes in, bytes out, no socket and no clock.
 //!
 //! A worker's turn with a [`Connection`]:
 //!
-//! 1. While [`Connection::wants_input`], read the socket and give what came to [`Connection::receive`];
-//!    at its end, or when it fails, call [`Connection::end_of_input`]. While it wants none, leave the
-//!    socket unread: the peer is ahead of us.
+//! 1. While [`Connection::wants_input`], read the socket and pass the bytes to [`Connection::receive`]; at
+//!    its end or failure, call [`Connection::end_of_input`]. Otherwise leave the socket unread, which makes
+//!    the peer wait.
 //! 2. When [`Connection::timeout`] is due, [`Connection::handle_timeout`].
-//! 3. Look at [`Connection::phase`]: at `Ready` make a session, which polls and writes
+//! 3. Check [`Connection::phase`]: at `Ready` create a session, which polls and writes
 //!    ([`relay_session::transport::Transport`]).
-//! 4. While the socket takes more, [`Connection::transmit`] and write. Keep what the socket left and write
-//!    it before transmitting again, so that little is decided early.
-//! 5. If then [`Connection::has_event`], let the session poll again (what was sent has made room), and go
-//!    on with 4.
-//! 6. At `Closed` flush, then shut down writing and read on (what comes is thrown away), so that the
-//!    farewell arrives. At `Drained` drop it and close the socket.
+//! 4. While the socket is writable, call [`Connection::transmit`] and write. Keep bytes that the socket did
+//!    not accept and write them before the next `transmit`, so that the order of groups is decided late.
+//! 5. If [`Connection::has_event`] is then true, let the session poll again (sending made room), and continue
+//!    with 4.
+//! 6. At `Closed` flush, then shut down writing and keep reading (the input is discarded), so that the close
+//!    arrives. At `Drained` drop the connection and close the socket.
 //!
-//! Nothing here wakes anybody: every change comes from one of these calls.
+//! There are no wakers: every change results from one of these calls.
 
 mod carrier;
 mod clock;
@@ -39,23 +39,24 @@ pub use connection::Connection;
 
 pub use crate::quic::{Phase, Traffic};
 
-/// How streams are laid out on the carrier.
+/// Framing of streams on the carrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Framing {
-    /// `webtransport`: frames without offsets, credit and parameters; WebSocket only.
+    /// `webtransport`: frames without offsets, credit and parameters; WebSocket only (deployed relays,
+    /// captured).
     Legacy,
-    /// `qmux-00`: credit, one frame a WebSocket message.
+    /// `qmux-00`: credit, one frame per WebSocket message (draft-ietf-quic-qmux-00).
     Qmux00,
-    /// `qmux-01`: records of frames, datagrams, pings.
+    /// `qmux-01`: records of frames, datagrams, pings (draft-ietf-quic-qmux-01).
     Qmux01,
 }
 
-/// What carries it.
+/// Carrier of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Over {
-    /// Messages of a WebSocket, whose upgrade is done.
+    /// WebSocket messages, after the upgrade.
     WebSocket,
-    /// Bytes: TCP, TLS or a Unix socket.
+    /// Byte stream: TCP, TLS or a Unix socket.
     Bytes,
 }
 

@@ -1,4 +1,4 @@
-//! Bytes on their way out: heads and small payloads joined, large payloads as they are.
+//! Assembly of output chunks: heads and small payloads are copied together, large payloads stay as they are.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use relay_wire::varint;
@@ -8,14 +8,14 @@ use super::{
     websocket::{self, Masks, Sent},
 };
 
-/// First room for what is joined.
+/// Initial capacity in bytes of the joined buffer.
 const ROOM: usize = 1_024;
 
-/// Writes units of a carrier as chunks.
+/// Writer of carrier units as chunks.
 pub(super) struct Writer<'a> {
     framing: Framing,
     over: Over,
-    /// Of a client.
+    /// Masks of a WebSocket client.
     masks: Option<&'a mut Masks>,
     out: &'a mut Vec<Bytes>,
     joined: BytesMut,
@@ -38,7 +38,7 @@ impl<'a> Writer<'a> {
         self.total
     }
 
-    /// One message, one record, or a run of frames: `head`, then `payload`, which is left empty.
+    /// Writes one message, one record, or bare frames: `head`, then `payload` of `size` bytes.
     pub(super) fn unit<I: IntoIterator<Item = Bytes>>(&mut self, head: &[u8], size: usize, payload: I) {
         match (self.over, self.framing) {
             (Over::WebSocket, _) => return self.websocket(Sent::Message, head, size, payload),
@@ -55,7 +55,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// A frame of the WebSocket.
+    /// Writes one WebSocket frame.
     pub(super) fn websocket<I: IntoIterator<Item = Bytes>>(
         &mut self,
         sent: Sent,
@@ -71,7 +71,7 @@ impl<'a> Writer<'a> {
             self.join(head);
             return payload.into_iter().for_each(|piece| self.push(piece));
         };
-        // What is masked is another's bytes no longer.
+        // Masking changes the bytes, so that the payload has to be copied.
         let start = self.joined.len();
         self.join(head);
         for piece in payload {
@@ -82,7 +82,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Ends with what was joined; returns the bytes written in all.
+    /// Flushes the joined buffer; returns the number of bytes written in total.
     pub(super) fn finish(mut self) -> usize {
         self.flush();
         self.total

@@ -1,4 +1,4 @@
-//! Transport parameters: what an end takes, said in its first frame.
+//! Transport parameters, sent in the first frame (draft-ietf-quic-qmux-01 §5).
 
 use std::time::Duration;
 
@@ -6,6 +6,8 @@ use relay_wire::varint;
 
 use super::{Framing, limits, violation::Violation};
 
+// Parameter ids: RFC 9000 §18.2; DATAGRAM: RFC 9221 §3; RECORD: draft-ietf-quic-qmux-01 §5.2; PROTOCOLS:
+// deployed relays, captured.
 const IDLE: u64 = 0x01;
 const DATA: u64 = 0x04;
 const STREAM_DATA_BI_LOCAL: u64 = 0x05;
@@ -16,27 +18,27 @@ const STREAMS_UNI: u64 = 0x09;
 const DATAGRAM: u64 = 0x20;
 const RECORD: u64 = 0x0571_c594_29cd_0845;
 const PROTOCOLS: u64 = 0x3d4f_9c2a_8b1e_6075;
-/// More streams than an id can name (RFC 9000 section 4.6).
+/// Largest stream count that stream ids can express (RFC 9000 §4.6).
 const STREAMS: u64 = 1 << 60;
 
-/// What an end takes. What is not said is 0: nothing.
+/// Limits of one end. An absent limit is 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Parameters {
-    /// `None`: never.
+    /// Idle timeout; `None`: none.
     pub(super) idle: Option<Duration>,
     pub(super) data: u64,
-    /// On streams the speaker opens.
+    /// Credit on bidirectional streams opened by the sender of the parameters.
     pub(super) stream_data_bi_local: u64,
-    /// On streams the other end opens.
+    /// Credit on bidirectional streams opened by their receiver.
     pub(super) stream_data_bi_remote: u64,
     pub(super) stream_data_uni: u64,
     pub(super) streams_bi: u64,
     pub(super) streams_uni: u64,
-    /// Largest datagram frame, head included.
+    /// Largest DATAGRAM frame, head included.
     pub(super) datagram: u64,
     /// Largest record.
     pub(super) record: u64,
-    /// Application protocols, best first.
+    /// Application protocols, preferred first.
     pub(super) protocols: Vec<Box<[u8]>>,
 }
 
@@ -58,7 +60,7 @@ impl Default for Parameters {
 }
 
 impl Parameters {
-    /// The body of the frame.
+    /// Appends the body of the frame.
     pub(super) fn put(&self, framing: Framing, out: &mut Vec<u8>) {
         let idle = self.idle.map_or(0, |idle| u64::try_from(idle.as_millis()).unwrap_or(varint::MAX));
         let datagram = if framing == Framing::Qmux01 { self.datagram } else { 0 };
@@ -91,9 +93,9 @@ impl Parameters {
         }
     }
 
-    /// Reads the body of the frame. Unknown ones are skipped.
+    /// Parses the body of the frame. Unknown parameters are skipped.
     pub(super) fn get(framing: Framing, mut body: &[u8]) -> Result<Self, Violation> {
-        const SHORT: Violation = Violation::parameters("transport parameters cut short");
+        const SHORT: Violation = Violation::parameters("truncated transport parameters");
         let mut found = Self::default();
         let mut seen: u32 = 0;
         while !body.is_empty() {
@@ -104,16 +106,16 @@ impl Parameters {
             body = rest;
             let Some(slot) = slot(id)? else { continue };
             if seen & (1 << slot) != 0 {
-                return Err(Violation::parameters("transport parameter given twice"));
+                return Err(Violation::parameters("duplicate transport parameter"));
             }
             seen |= 1 << slot;
             found.set(id, value)?;
         }
         if framing == Framing::Qmux01 && found.record < limits::RECORD_BYTES {
-            return Err(Violation::parameters("largest record below the protocol's least"));
+            return Err(Violation::parameters("max_record_size below 16382"));
         }
         if found.streams_bi > STREAMS || found.streams_uni > STREAMS {
-            return Err(Violation::parameters("more streams than there are ids"));
+            return Err(Violation::parameters("stream count above 2^60"));
         }
         Ok(found)
     }
@@ -139,14 +141,14 @@ impl Parameters {
     }
 }
 
-/// A small number for each known id; `None` for what is skipped.
+/// Returns a small distinct number for each known id; `None` for ids to skip.
 fn slot(id: u64) -> Result<Option<u32>, Violation> {
     match id {
         IDLE | DATA..=STREAMS_UNI | DATAGRAM => Ok(Some(id as u32 & 0x1f)),
         RECORD => Ok(Some(30)),
         PROTOCOLS => Ok(Some(31)),
-        // Of QUIC's handshake, connection ids and acknowledgements: there are none here.
-        0x00 | 0x02 | 0x03 | 0x0a..=0x10 => Err(Violation::parameters("transport parameter of QUIC alone")),
+        // Parameters of QUIC's handshake, connection ids and acknowledgements (draft-ietf-quic-qmux-01 §5.1).
+        0x00 | 0x02 | 0x03 | 0x0a..=0x10 => Err(Violation::parameters("forbidden transport parameter")),
         _ => Ok(None),
     }
 }
@@ -154,12 +156,12 @@ fn slot(id: u64) -> Result<Option<u32>, Violation> {
 fn number(mut value: &[u8]) -> Result<u64, Violation> {
     match varint::get(&mut value) {
         Ok(number) if value.is_empty() => Ok(number),
-        _ => Err(Violation::parameters("transport parameter is no integer")),
+        _ => Err(Violation::parameters("transport parameter is not an integer")),
     }
 }
 
 fn names(mut value: &[u8]) -> Result<Vec<Box<[u8]>>, Violation> {
-    const SHORT: Violation = Violation::parameters("list of protocols cut short");
+    const SHORT: Violation = Violation::parameters("truncated protocol list");
     let mut names = Vec::new();
     while !value.is_empty() {
         let size = varint::get(&mut value).map_err(|_| SHORT)?;
@@ -174,7 +176,7 @@ fn names(mut value: &[u8]) -> Result<Vec<Box<[u8]>>, Violation> {
     Ok(names)
 }
 
-/// What both ends speak: the server's first that the client has.
+/// Selects the protocol: the server's most preferred one that the client supports.
 pub(super) fn agree(
     ours: &'static [&'static str],
     theirs: &[Box<[u8]>],

@@ -7,31 +7,31 @@ use relay_model::StreamCode;
 
 use super::{limits, violation::Violation};
 
-/// Dropped when its end was read, or when it was stopped and nothing more can come.
+/// Receiving half of a stream. Dropped when its end was read, or when it was stopped and has ended.
 #[derive(Debug, Default)]
 pub(super) struct Receiving {
     pieces: VecDeque<Bytes>,
-    /// What came last, to which more may be added: so that many small frames cost no more room than a
-    /// large one.
+    /// Last received bytes, to which later data is appended, so that many small frames take no more memory
+    /// than a large one.
     tail: Vec<u8>,
     /// Bytes read.
     read: u64,
-    /// Bytes received, or skipped by a reset: what counts against credit.
+    /// Bytes received or skipped by a reset, which count against the credit.
     pub(super) received: u64,
     is_whole: bool,
     reset: Option<StreamCode>,
     pub(super) is_stopped: bool,
-    /// `Readable` is owed: a read found nothing.
+    /// A read found nothing, so that new data raises `Readable`.
     pub(super) is_armed: bool,
-    /// What the connection's credit got back for this stream.
+    /// Bytes returned to the connection's credit.
     released: u64,
-    /// Credit announced to the peer, a position.
+    /// Credit announced to the peer, as an absolute offset.
     pub(super) announced: u64,
-    /// More credit is about to be announced.
+    /// A credit announcement is queued.
     pub(super) is_due: bool,
 }
 
-/// What a read found.
+/// Result of a read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     Bytes(Bytes),
@@ -41,30 +41,31 @@ pub(super) enum Found {
 }
 
 impl Receiving {
-    /// `window`: bytes the peer may send before anything is read.
+    /// Creates a half with an initial credit of `window` bytes.
     pub(super) fn new(window: u64) -> Self {
         Self { announced: window, ..Self::default() }
     }
 
-    /// Whether `size` more bytes may come. `offset` is told by newer peers only: a carrier loses nothing.
+    /// Checks that `size` more bytes are allowed. `offset` is optional in STREAM frames, and redundant on an
+    /// ordered carrier.
     pub(super) fn begin(&self, offset: Option<u64>, size: Option<u64>) -> Result<(), Violation> {
         if offset.is_some_and(|offset| offset != self.received) {
             return Err(Violation::protocol("stream data out of order"));
         }
         if self.received.saturating_add(size.unwrap_or(0)) > self.announced {
-            return Err(Violation::flow("stream data past the credit of the stream"));
+            return Err(Violation::flow("stream flow control limit exceeded"));
         }
         Ok(())
     }
 
-    /// What came next. The caller checked the credit.
+    /// Appends received bytes. The caller has checked the credit.
     pub(super) fn push(&mut self, bytes: &[u8], fin: bool) -> Result<(), Violation> {
         if self.is_ended() {
-            // An end told again says nothing new.
+            // A repeated FIN is harmless.
             return if bytes.is_empty() {
                 Ok(())
             } else {
-                Err(Violation::size("stream data after the end of the stream"))
+                Err(Violation::size("stream data after the final size"))
             };
         }
         self.received += bytes.len() as u64;
@@ -82,17 +83,17 @@ impl Receiving {
         Ok(())
     }
 
-    /// `size`: where the stream ends by the peer's word. Older peers always say 0, and it may only name
-    /// more than came.
+    /// Handles RESET_STREAM (RFC 9000 §19.4). `size` is the final size; older peers always send 0, so that a
+    /// value below the received bytes is accepted.
     pub(super) fn reset(&mut self, code: StreamCode, size: u64) -> Result<(), Violation> {
         if self.reset.is_some() {
             return Err(Violation::size("stream reset twice"));
         }
         if size > self.announced {
-            return Err(Violation::flow("final size past the credit of the stream"));
+            return Err(Violation::flow("final size above the stream flow control limit"));
         }
         if self.is_whole {
-            // All of it is here: what the reset would spare us has come.
+            // All data was received: the reset has no effect.
             return if size > self.received { Err(Violation::size("final size changed")) } else { Ok(()) };
         }
         self.received = self.received.max(size);
@@ -127,12 +128,12 @@ impl Receiving {
         }
     }
 
-    /// Whether nothing more can come.
+    /// Returns whether no more data can arrive.
     pub(super) fn is_ended(&self) -> bool {
         self.is_whole || self.reset.is_some()
     }
 
-    /// Bytes the connection's credit gets back now: read, or never to be.
+    /// Returns the bytes to return to the connection's credit: read, or discarded.
     pub(super) fn release(&mut self) -> u64 {
         let upto = if self.is_stopped || self.reset.is_some() { self.received } else { self.read };
         let more = upto.saturating_sub(self.released);
@@ -140,7 +141,7 @@ impl Receiving {
         more
     }
 
-    /// The credit the peer should have, once that is worth a frame.
+    /// Returns the new credit if its growth is worth a frame.
     pub(super) fn credit(&self, window: u64) -> Option<u64> {
         let credit = self.read.saturating_add(window);
         let is_worth = credit.saturating_sub(self.announced) >= window / limits::CREDIT_SHARE;

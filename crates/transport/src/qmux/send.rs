@@ -5,35 +5,36 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use relay_model::StreamCode;
 
-/// Dropped when all of it was sent, or when it was reset: the carrier brings it.
+/// Sending half of a stream. Dropped when all data was sent or the stream was reset, since the carrier is
+/// reliable.
 #[derive(Debug)]
 pub(super) struct Sending {
     pub(super) priority: i32,
-    /// Place among the streams of one priority: they take turns. 0: not in line.
+    /// Position among the streams of one priority, which are served round-robin. 0: not scheduled.
     pub(super) turn: u64,
     queue: VecDeque<Bytes>,
-    /// In `queue`.
+    /// Bytes in `queue`.
     pub(super) unsent: u64,
-    /// Of `unsent`, what passed the valve.
+    /// Part of `unsent` that passed the media valve.
     media: u64,
-    /// Ever taken in.
+    /// Bytes accepted in total.
     pub(super) written: u64,
-    /// The peer's credit: `written` stays within.
+    /// The peer's credit, an upper bound of `written`.
     pub(super) limit: u64,
     pub(super) is_finished: bool,
     pub(super) stopped: Option<StreamCode>,
-    /// A write was refused; whether the valve was lifted then.
+    /// A write was refused, with the state of the valve exemption at that time.
     pub(super) parked: Option<bool>,
 }
 
-/// What leaves the queue.
+/// Data of one STREAM frame taken from the queue.
 #[derive(Debug)]
 pub(super) struct Packet {
     pub(super) offset: u64,
     pub(super) size: usize,
-    /// Nothing comes after it.
+    /// Last data of the stream.
     pub(super) fin: bool,
-    /// Of `size`, what passed the valve.
+    /// Part of `size` that passed the media valve.
     pub(super) media: u64,
 }
 
@@ -53,7 +54,7 @@ impl Sending {
         }
     }
 
-    /// Takes `fit` bytes off the front of `chunks`, which has them.
+    /// Takes `fit` bytes off the front of `chunks`, which holds at least that many.
     pub(super) fn take(&mut self, chunks: &mut [Bytes], fit: usize, is_media: bool) {
         let mut left = fit;
         for chunk in chunks {
@@ -77,7 +78,7 @@ impl Sending {
         self.unsent > 0 || self.is_finished
     }
 
-    /// Of what waits: (media, control).
+    /// Unsent bytes: (media, control).
     pub(super) fn waiting(&self) -> (u64, u64) {
         (self.media, self.unsent - self.media)
     }
@@ -87,7 +88,7 @@ impl Sending {
         self.written - self.unsent
     }
 
-    /// The next packet of at most `max` bytes; what is in it goes to `out`.
+    /// Takes the next packet of at most `max` bytes; its pieces are passed to `out`.
     pub(super) fn packet(&mut self, max: usize, mut out: impl FnMut(Bytes)) -> Packet {
         let offset = self.sent();
         let mut left = max;

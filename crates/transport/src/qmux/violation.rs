@@ -1,18 +1,18 @@
-//! What a peer did wrong.
+//! Protocol violations by the peer.
 
-/// Fatal: the connection is closed with it.
+/// Protocol violation, which closes the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub(super) struct Violation {
-    /// Transport error code of QUIC (RFC 9000 section 20.1), which qmux shares.
+    /// QUIC transport error code (RFC 9000 §20.1), which qmux shares.
     pub(super) code: u64,
-    /// Close code of the WebSocket, where its own rules were broken (RFC 6455 section 7.4).
+    /// WebSocket close code, for violations of the WebSocket protocol (RFC 6455 §7.4).
     pub(super) websocket: Option<u16>,
-    /// What, in words.
+    /// Description, sent as close reason.
     pub(super) what: &'static str,
 }
 
-/// RFC 9000 section 20.1.
+/// Transport error codes (RFC 9000 §20.1).
 mod code {
     pub(super) const FLOW_CONTROL: u64 = 0x3;
     pub(super) const STREAM_LIMIT: u64 = 0x4;
@@ -56,7 +56,7 @@ impl Violation {
         Self::new(code::PROTOCOL, what)
     }
 
-    /// Against the rules of the WebSocket itself.
+    /// Creates a violation of the WebSocket protocol.
     pub(super) const fn websocket(close: u16, what: &'static str) -> Self {
         Self { code: code::PROTOCOL, websocket: Some(close), what }
     }

@@ -1,7 +1,7 @@
-//! WebSocket frames (RFC 6455), after the upgrade.
+//! WebSocket frames after the upgrade (RFC 6455 §5).
 //!
-//! Heads are read and written by `tungstenite`. Its reader of messages is not used: it gathers each whole
-//! before anything is seen of it, and it reads from a socket of its own.
+//! Frame heads are parsed and written by `tungstenite`. Its message reader is not used: it reassembles each
+//! message before any of it can be processed, and reads from its own socket.
 
 use std::io::Cursor;
 
@@ -12,26 +12,26 @@ use tungstenite::protocol::frame::{
 
 use super::{limits, violation::Violation};
 
-/// Longest head: two bytes, eight of size, four of mask.
+/// Longest frame head in bytes: two, eight of length, four of mask (RFC 6455 §5.2).
 const HEAD_BYTES: usize = 14;
-/// Longest payload of a ping, pong or close.
+/// Longest payload of a ping, pong or close in bytes (RFC 6455 §5.5).
 const CONTROL_BYTES: u64 = 125;
 
-/// Close codes (RFC 6455 section 7.4.1).
+/// Close codes (RFC 6455 §7.4.1).
 mod close {
     pub(super) const PROTOCOL: u16 = 1002;
     pub(super) const UNSUPPORTED: u16 = 1003;
     pub(super) const TOO_LARGE: u16 = 1009;
 }
 
-/// What was read.
+/// Item read from the WebSocket.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
-    /// Part of a message, still masked.
+    /// Part of a message, not unmasked.
     Data(Masked<'a>),
     Ping(Vec<u8>),
     Pong,
-    /// The peer closes.
+    /// Close frame with its code.
     Close(Option<u16>),
 }
 
@@ -39,32 +39,32 @@ pub(super) enum Piece<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Masked<'a> {
     pub(super) bytes: &'a [u8],
-    /// And where in the mask the bytes begin.
+    /// Masking key, and the offset of `bytes` in the frame.
     pub(super) mask: Option<([u8; 4], usize)>,
-    /// The message ends here.
+    /// Whether the message ends here.
     pub(super) is_end: bool,
 }
 
-/// Reads frames of any cut.
+/// Incremental frame reader.
 #[derive(Debug)]
 pub(super) struct Reader {
     is_client: bool,
-    /// Largest message.
+    /// Largest accepted message in bytes.
     largest: u64,
-    /// Of a head that is not whole.
+    /// Bytes of an incomplete head.
     head: Vec<u8>,
     frame: Option<Open>,
-    /// Bytes so far of a message that is not whole.
+    /// Bytes so far of an incomplete message.
     message: Option<u64>,
 }
 
-/// A frame whose head was read.
+/// Frame whose head was read.
 #[derive(Debug)]
 struct Open {
     kind: Kind,
     left: u64,
     mask: Option<[u8; 4]>,
-    /// Bytes of it that were read.
+    /// Payload bytes read so far.
     at: usize,
 }
 
@@ -79,7 +79,7 @@ impl Reader {
         Self { is_client, largest, head: Vec::new(), frame: None, message: None }
     }
 
-    /// Takes the next piece off the front of `input`; `None`: more is needed.
+    /// Takes the next item off the front of `input`; `None` when more input is needed.
     pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, Violation> {
         loop {
             if self.frame.is_none() && !self.open(input)? {
@@ -120,7 +120,7 @@ impl Reader {
         }
     }
 
-    /// Reads a head; false: it is not whole.
+    /// Reads a frame head; `false` while it is incomplete.
     fn open(&mut self, input: &mut &[u8]) -> Result<bool, Violation> {
         let old = self.head.len();
         let (more, _) = input.split_at((HEAD_BYTES - old.min(HEAD_BYTES)).min(input.len()));
@@ -141,18 +141,18 @@ impl Reader {
     fn check(&mut self, header: &FrameHeader, size: u64) -> Result<Kind, Violation> {
         let wrong = |what| Err(Violation::websocket(close::PROTOCOL, what));
         if header.rsv1 || header.rsv2 || header.rsv3 {
-            return wrong("websocket frame with a reserved bit");
+            return wrong("websocket frame with reserved bits");
         }
         if header.mask.is_some() == self.is_client {
             return wrong(if self.is_client {
-                "websocket frame of a server is masked"
+                "masked websocket frame from a server"
             } else {
-                "websocket frame of a client is not masked"
+                "unmasked websocket frame from a client"
             });
         }
         let data = match header.opcode {
             OpCode::Data(data) => data,
-            OpCode::Control(_) if !header.is_final => return wrong("websocket control frame in pieces"),
+            OpCode::Control(_) if !header.is_final => return wrong("fragmented websocket control frame"),
             OpCode::Control(_) if size > CONTROL_BYTES => return wrong("websocket control frame too large"),
             OpCode::Control(control) => return Ok(Kind::Control(control, Vec::new())),
         };
@@ -160,10 +160,10 @@ impl Reader {
             (Data::Continue, Some(before)) => before,
             (Data::Binary, None) => 0,
             (Data::Text, _) => {
-                return Err(Violation::websocket(close::UNSUPPORTED, "websocket message of text"));
+                return Err(Violation::websocket(close::UNSUPPORTED, "websocket text message"));
             }
-            (Data::Continue, None) => return wrong("websocket message goes on that never began"),
-            _ => return wrong("websocket message begins inside another"),
+            (Data::Continue, None) => return wrong("websocket continuation without a message"),
+            _ => return wrong("websocket message inside a fragmented message"),
         };
         let total = before.saturating_add(size);
         if total > self.largest {
@@ -186,7 +186,7 @@ fn control<'a>(frame: Open) -> Option<Piece<'a>> {
     })
 }
 
-/// Masks or unmasks bytes that begin at `at` of the payload.
+/// Masks or unmasks bytes at offset `at` of the payload (RFC 6455 §5.3).
 pub(super) fn unmask(bytes: &mut [u8], key: [u8; 4], at: usize) {
     let mut turned = key;
     turned.rotate_left(at % key.len());
@@ -199,7 +199,7 @@ pub(super) fn unmask(bytes: &mut [u8], key: [u8; 4], at: usize) {
     }
 }
 
-/// Kinds of frames sent, each whole.
+/// Kinds of sent frames, none of them fragmented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     Message,
@@ -208,7 +208,7 @@ pub(super) enum Sent {
     Close,
 }
 
-/// Appends the head of a frame with `size` bytes of payload.
+/// Appends a frame head for `size` bytes of payload.
 pub(super) fn put_head(sent: Sent, size: usize, mask: Option<[u8; 4]>, out: &mut Vec<u8>) {
     let opcode = match sent {
         Sent::Message => OpCode::Data(Data::Binary),
@@ -217,12 +217,12 @@ pub(super) fn put_head(sent: Sent, size: usize, mask: Option<[u8; 4]>, out: &mut
         Sent::Close => OpCode::Control(Control::Close),
     };
     let header = FrameHeader { is_final: true, opcode, mask, ..FrameHeader::default() };
-    // A vector takes all.
+    // Writing to a `Vec` cannot fail.
     let _ = header.format(size as u64, out);
 }
 
-/// The masks of a client: unlike each other. What is masked is nobody's secret; the rule protects
-/// intermediaries from bytes chosen by a page.
+/// Generator of a client's masking keys, distinct but not cryptographic: masking protects intermediaries
+/// from bytes chosen by a web page (RFC 6455 §10.3), which this client does not run.
 #[derive(Clone, Debug)]
 pub(super) struct Masks(u64);
 
@@ -239,7 +239,7 @@ impl Masks {
     }
 }
 
-/// Largest message by framing.
+/// Returns the largest accepted message of a framing, in bytes.
 pub(super) fn largest(framing: super::Framing) -> u64 {
     match framing {
         super::Framing::Qmux01 => limits::RECORD_BYTES,

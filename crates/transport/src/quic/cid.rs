@@ -1,23 +1,23 @@
-//! Connection ids that name their worker: `steering byte, 4 random bytes, 3 check bytes`.
+//! Connection ids (RFC 9000 §5.1) that select their worker: `steering byte, 4 random bytes, 3 check bytes`.
 //!
-//! The kernel steers by the first byte modulo the number of workers. The check is keyed, so that a
-//! stray packet is dropped unless one of ours (this process or the one before it) made its id.
+//! The kernel steers packets by the first byte modulo the number of workers. The check is a truncated HMAC, so
+//! that a stray packet is dropped unless this process, or its predecessor, generated its connection id.
 
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use quinn_proto::{ConnectionId, ConnectionIdGenerator, InvalidCid};
 
-/// Bytes of a connection id.
+/// Length of a connection id in bytes.
 const LEN: usize = 8;
-/// Where the check starts.
+/// Offset of the check.
 const CHECK: usize = 5;
 
-/// Makes and recognises the connection ids of one worker.
+/// Generator and validator of the connection ids of one worker.
 pub(super) struct Generator {
-    /// Stable over restarts.
+    /// Check key, stable across restarts.
     check: hmac::Key,
-    /// Fresh for each endpoint: its output over `counter` is the random part.
+    /// Random key of this endpoint; its HMAC of `counter` is the random part.
     draw: hmac::Key,
     counter: u64,
     worker: u16,
@@ -25,7 +25,7 @@ pub(super) struct Generator {
 }
 
 impl Generator {
-    /// For `worker` of `workers` (at most 256). `seed` must never repeat outside tests.
+    /// Creates a generator for `worker` of `workers` (at most 256). `seed` must be unique outside tests.
     pub(super) fn new(check: hmac::Key, seed: &[u8; 32], worker: u16, workers: u16) -> Self {
         Self { check, draw: hmac::Key::new(hmac::HMAC_SHA256, seed), counter: 0, worker, workers }
     }
@@ -69,7 +69,7 @@ impl ConnectionIdGenerator for Generator {
     }
 }
 
-/// The byte nearest to `random` that is `worker` modulo `workers`.
+/// Returns a byte near `random` that equals `worker` modulo `workers`.
 fn steer(random: u8, worker: u16, workers: u16) -> u8 {
     let random = u16::from(random);
     let byte = random - random % workers + worker;

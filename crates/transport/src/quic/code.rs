@@ -1,46 +1,47 @@
-//! Application codes on QUIC: the WebTransport error space, on raw sessions as well.
+//! Application error codes on QUIC: the WebTransport mapping (draft-ietf-webtrans-http3-13 §4.3), on raw QUIC
+//! sessions too, as deployed peers do.
 
 use quinn_proto::VarInt;
 use relay_model::{SessionCode, StreamCode};
 use web_transport_proto::{error_from_http3, error_to_http3};
 
-/// HTTP/3 codes we send (RFC 9114 section 8.1, draft-ietf-webtrans-http3 section 9.5).
+/// HTTP/3 error codes sent by the relay (RFC 9114 §8.1, draft-ietf-webtrans-http3-13 §9.5).
 pub(super) mod h3 {
-    /// Nothing wrong.
+    /// H3_NO_ERROR.
     pub(in crate::quic) const NO_ERROR: u32 = 0x100;
-    /// A stream of a type that may not exist, or twice.
+    /// H3_STREAM_CREATION_ERROR: an unacceptable stream type, or a second control stream.
     pub(in crate::quic) const STREAM_CREATION: u32 = 0x103;
-    /// More than a sane peer sends.
+    /// H3_EXCESSIVE_LOAD: a limit was exceeded.
     pub(in crate::quic) const EXCESSIVE_LOAD: u32 = 0x107;
-    /// SETTINGS that contradict themselves.
+    /// H3_SETTINGS_ERROR: malformed SETTINGS.
     pub(in crate::quic) const SETTINGS: u32 = 0x109;
-    /// The control stream did not start with SETTINGS.
+    /// H3_MISSING_SETTINGS: the control stream does not start with SETTINGS.
     pub(in crate::quic) const MISSING_SETTINGS: u32 = 0x10a;
-    /// A request we did not look at.
+    /// H3_REQUEST_REJECTED: a request that was not processed.
     pub(in crate::quic) const REQUEST_REJECTED: u32 = 0x10b;
-    /// A request that ended early.
+    /// H3_REQUEST_INCOMPLETE: a request that ended early.
     pub(in crate::quic) const REQUEST_INCOMPLETE: u32 = 0x10d;
-    /// A stream of a WebTransport session that is not there.
+    /// WT_BUFFERED_STREAM_REJECTED: a stream of an unknown WebTransport session.
     pub(in crate::quic) const BUFFERED_STREAM_REJECTED: u32 = 0x3994_bd84;
 }
 
-/// A stream code as QUIC carries it.
+/// Maps a stream code to its QUIC error code.
 pub(super) fn stream_to_wire(code: StreamCode) -> VarInt {
     to_wire(code.0)
 }
 
-/// A session code as QUIC carries it.
+/// Maps a session code to its QUIC error code.
 pub(super) fn session_to_wire(code: SessionCode) -> VarInt {
     to_wire(code.0)
 }
 
-/// The stream code of a reset or a stop. Codes outside the WebTransport space come from other
-/// stacks: small ones are taken as they are. Those of the old registry become present ones.
+/// Maps the QUIC error code of RESET_STREAM or STOP_SENDING to a stream code. Codes outside the WebTransport
+/// range come from other stacks: 32-bit ones are used unmapped. Codes of the old registry are translated.
 pub(super) fn stream_from_wire(code: VarInt) -> StreamCode {
     from_wire(code).map_or(StreamCode::INTERNAL, StreamCode::from_peer)
 }
 
-/// The session code of an application close.
+/// Maps the QUIC error code of an application close to a session code.
 pub(super) fn session_from_wire(code: VarInt) -> SessionCode {
     match from_wire(code) {
         Some(h3::NO_ERROR) => SessionCode::NONE,

@@ -1,4 +1,4 @@
-//! What all endpoints of a process share: keys, TLS, limits.
+//! Configuration shared by all endpoints of a process: keys, TLS, limits.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,84 +18,84 @@ use rustls::{
 
 use super::{Tls, Version, cid, rate, versions::Versions};
 
-/// Sizes of datagrams, bytes.
+/// UDP payload sizes in bytes.
 pub mod mtu {
-    /// What every path must carry (RFC 9000).
+    /// Smallest maximum that every path must support (RFC 9000 §14).
     pub const SMALLEST: u16 = 1_200;
-    /// What is tried by default: an Ethernet frame over IPv6, less a few bytes for tunnels.
+    /// Default upper bound of path MTU discovery: an Ethernet frame over IPv6.
     pub const DEFAULT: u16 = 1_452;
-    /// An Ethernet frame over IPv4: what an endpoint takes in at most.
+    /// Largest supported size: an Ethernet frame over IPv4.
     pub const LARGEST: u16 = 1_472;
 }
 
-/// Packets a peer may take in before it must acknowledge (where it knows the extension): fewer
-/// acknowledgements to read, still several a congestion window.
+/// Ack-eliciting threshold requested from peers that support draft-ietf-quic-ack-frequency: fewer
+/// acknowledgements to process, but still several per congestion window.
 const ACK_THRESHOLD: u32 = 10;
-/// Send window before the first valve setting: an initial congestion window and the valve's slack.
+/// Send window in bytes before [`Connection`](super::Connection) sets its valve: an initial congestion window
+/// and the valve's slack.
 const FIRST_SEND_WINDOW: u64 = 64 * 1024;
 
-/// Why a configuration cannot work.
+/// Configuration error.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// TLS refused the certificate, the key or the parameters.
+    /// TLS rejected the certificate, the key or the parameters.
     #[error("tls: {0}")]
     Tls(#[from] rustls::Error),
-    /// No TLS 1.3 suite for QUIC's first packets.
+    /// No TLS 1.3 cipher suite for Initial packets.
     #[error("no cipher suite for initial packets")]
     NoInitialSuite(#[from] NoInitialCipherSuite),
-    /// More workers than a connection id can name, or none.
+    /// No workers, or more than a connection id can select.
     #[error("worker count must be 1 to {}", limits::WORKERS)]
     Workers,
-    /// A duration QUIC cannot express.
+    /// The idle timeout cannot be expressed in QUIC.
     #[error("idle timeout out of range")]
     Idle,
-    /// A size outside of [`mtu`], or a first one above the largest.
+    /// A datagram size outside the range of [`mtu`], or an initial size above the largest.
     #[error(
-        "datagrams must have {} to {} bytes, and start with no more than they may grow to",
+        "datagram sizes must be {} to {} bytes, and the initial size at most the largest",
         mtu::SMALLEST,
         mtu::LARGEST
     )]
     Mtu,
     /// [`Tuning::versions`] is empty.
-    #[error("no protocol version to speak")]
+    #[error("no protocol version enabled")]
     Versions,
 }
 
-/// Congestion controllers on offer.
+/// Congestion controller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Congestion {
-    /// RFC 9438.
+    /// CUBIC (RFC 9438).
     #[default]
     Cubic,
-    /// The library's BBR, version 1: weaker than its name.
+    /// BBR version 1 of the QUIC library, which is experimental.
     Bbr,
-    /// RFC 9002's own.
+    /// NewReno (RFC 9002 §7).
     NewReno,
 }
 
-/// Knobs with good defaults.
+/// Tuning parameters, with defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// Silence after which a connection is given up.
+    /// Idle timeout (RFC 9000 §10.1).
     pub idle: Duration,
-    /// Pings after so much silence; `None` sends none.
+    /// Idle time after which a PING is sent; `None` sends none.
     pub keep_alive: Option<Duration>,
-    /// Who decides how much may be in flight.
+    /// Congestion controller.
     pub congestion: Congestion,
-    /// Whether many datagrams may be handed to the system as one.
+    /// Whether UDP segmentation offload (GSO) may be used.
     pub segmentation: bool,
-    /// Where growth of the streams a peer may open stops, in each direction; `None` = that of
-    /// [`limits`].
+    /// Limit up to which a peer's stream credit grows, per direction; `None` = the limits of [`limits`].
     pub max_streams: Option<u64>,
-    /// Largest datagram before the path was probed, bytes (see [`mtu`]).
+    /// Datagram size before path MTU discovery, in bytes (see [`mtu`]).
     pub initial_mtu: u16,
-    /// Largest datagram probed for, bytes; no less than the first.
+    /// Upper bound of path MTU discovery, in bytes; at least `initial_mtu`.
     pub max_mtu: u16,
-    /// Whether the path is probed for larger datagrams at all.
+    /// Whether path MTU discovery is enabled.
     pub mtu_discovery: bool,
-    /// Protocol versions spoken, in any order; a client of raw QUIC gets the newest it offers, one of
-    /// WebTransport the first it offers.
-    /// Those that have one name together ([`Version::LEGACY`]) are spoken if any of them is here.
+    /// Enabled protocol versions, in any order. A raw QUIC client gets the newest version it offers, a
+    /// WebTransport client the first it offers. The versions of [`Version::LEGACY`], which share one name, are
+    /// all enabled if any of them is listed.
     pub versions: Vec<Version>,
 }
 
@@ -115,7 +115,7 @@ impl Default for Tuning {
     }
 }
 
-/// Shared by all endpoints of a process; made once. Cheap to clone.
+/// Configuration shared by all endpoints of a process; created once, cheap to clone.
 #[derive(Clone)]
 pub struct Config {
     pub(super) server: Arc<ServerConfig>,
@@ -128,7 +128,7 @@ pub struct Config {
     segmentation: bool,
 }
 
-/// Where growth of the streams a peer may open stops.
+/// Limits up to which a peer's stream credit grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Most {
     bidi: u64,
@@ -155,8 +155,9 @@ impl Most {
 }
 
 impl Config {
-    /// `tls` gives the certificate (a resolver alone will do); `secret` is stable over restarts (reset tokens,
-    /// retry tokens and connection-id checks are derived from it); `workers` is the size of the reuseport group.
+    /// Creates the configuration. `tls` supplies the certificate (a resolver alone suffices). `secret` must be
+    /// stable across restarts: stateless reset tokens, Retry tokens and connection id checks are derived from it.
+    /// `workers` is the size of the reuseport group.
     pub fn new(
         tls: impl Into<Tls>,
         secret: &[u8; 32],
@@ -178,23 +179,23 @@ impl Config {
             workers,
             versions,
             most: Most::of(tuning),
-            // Made once a process, and small: whoever agrees on one in-band holds it as long as it lives.
+            // Leaked once per process: connections that negotiate in-band hold the names for their lifetime.
             protocols: versions.names().leak(),
             segmentation: tuning.segmentation,
         })
     }
 
-    /// The protocol versions spoken, newest first, as ALPN names them.
+    /// ALPN names of the enabled protocol versions, newest first.
     pub fn protocols(&self) -> &'static [&'static str] {
         self.protocols
     }
 
-    /// Most datagrams handed over as one, of `offered` by the socket.
+    /// Largest number of datagrams per send, given the socket's maximum `offered`.
     pub fn segments(&self, offered: usize) -> usize {
         if self.segmentation { offered.max(1) } else { 1 }
     }
 
-    /// The endpoint configuration of one worker, whose connection ids name it.
+    /// Creates the endpoint configuration of one worker, whose connection ids select it.
     pub(super) fn endpoint(&self, worker: WorkerId, seed: [u8; 32]) -> EndpointConfig {
         let mut config = EndpointConfig::new(self.reset_key.clone());
         let (key, workers) = (self.cid_key.clone(), self.workers);
@@ -203,7 +204,7 @@ impl Config {
     }
 }
 
-/// A resolver that always gives this chain.
+/// Creates a resolver that always returns this chain.
 pub fn certificate(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -212,14 +213,14 @@ pub fn certificate(
     Ok(Arc::new(SingleCertAndKey::from(certified)))
 }
 
-/// For outgoing connections.
+/// Configuration of outgoing connections.
 #[derive(Clone)]
 pub struct ClientConfig {
     pub(super) inner: quinn_proto::ClientConfig,
 }
 
 impl ClientConfig {
-    /// `tls` says whom to trust and which ALPN to offer; the rest is as for the server.
+    /// Creates the configuration. `tls` holds the trusted roots and the ALPN names to offer.
     pub fn new(tls: rustls::ClientConfig, tuning: &Tuning) -> Result<Self, ConfigError> {
         let crypto = QuicClientConfig::try_from(tls)?;
         let mut inner = quinn_proto::ClientConfig::new(Arc::new(crypto));
@@ -270,7 +271,7 @@ fn varint(value: u64) -> VarInt {
 mod tests {
     use super::*;
 
-    /// What the library was told, as it shows it.
+    /// Debug output of the QUIC library's configuration for `tuning`.
     fn told(tuning: &Tuning) -> String {
         format!("{:?}", transport(tuning).unwrap())
     }

@@ -1,4 +1,4 @@
-//! All connections of one worker.
+//! QUIC endpoint of one worker with all its connections.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -16,28 +16,28 @@ use super::{
     connection::Datagram, handshakes::Handshakes, versions::Versions,
 };
 
-/// Datagrams that wait for the settling of their connections, all together: past it none may wait.
+/// Limit of queued datagrams over all connections of an endpoint.
 const WAITING: usize = 4_096;
 
-/// Why an outgoing connection could not be started.
+/// An outgoing connection could not be started.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot connect: {0}")]
 pub struct ConnectError(#[from] quinn_proto::ConnectError);
 
-/// The QUIC endpoint of one worker: routes datagrams to connections, owns them.
+/// QUIC endpoint of one worker. Owns its connections and routes datagrams to them.
 pub struct Endpoint {
     inner: quinn_proto::Endpoint,
-    /// By the handle of the QUIC library, which reuses one only after [`Endpoint::remove`].
+    /// Indexed by the QUIC library's handle, which is reused only after [`Endpoint::remove`].
     slots: Vec<Slot>,
     live: usize,
     handshakes: Handshakes,
-    /// Datagrams of all connections that wait for a settling.
+    /// Number of queued datagrams over all connections.
     waiting: usize,
-    /// Being fed; survives only a panic.
+    /// Connection that is processing a datagram; still set after a panic only.
     feeding: Option<ConnKey>,
     versions: Versions,
     most: Most,
-    /// New connections are refused.
+    /// Whether new connections are refused.
     refusing: bool,
     stats: Stats,
 }
@@ -49,12 +49,12 @@ struct Slot {
 }
 
 impl Endpoint {
-    /// An endpoint for `worker`; `seed` fixes its randomness (tests), `None` draws it from the system.
-    /// `mtu_discovery`: the socket never fragments (DF set), so the path MTU may be probed.
+    /// Creates an endpoint for `worker`. `seed` fixes its randomness (tests); `None` draws it from the system.
+    /// `mtu_discovery`: the socket sets DF, so that the path MTU may be probed.
     pub fn new(config: &Config, worker: WorkerId, mtu_discovery: bool, seed: Option<[u8; 32]>) -> Self {
         let cid_seed = seed.unwrap_or_else(|| {
             let mut drawn = [0; 32];
-            rand::fill(&mut drawn).expect("the system gives random bytes");
+            rand::fill(&mut drawn).expect("the system provides random bytes");
             drawn
         });
         let inner = quinn_proto::Endpoint::new(
@@ -77,8 +77,8 @@ impl Endpoint {
         }
     }
 
-    /// Takes one received datagram. `remote` may be v4-mapped; it is canonicalised here. A
-    /// stateless answer is written to `out`, which is cleared first.
+    /// Processes one received datagram. `remote` may be v4-mapped; it is canonicalised here. A stateless response
+    /// is written to `out`, which is cleared first.
     pub fn handle(
         &mut self,
         now: Instant,
@@ -128,14 +128,14 @@ impl Endpoint {
         }
     }
 
-    /// Whether datagrams of any connection wait for its next settling.
+    /// Returns whether any connection has queued datagrams.
     #[inline]
     pub fn has_waiting(&self) -> bool {
         self.waiting > 0
     }
 
-    /// Starts an outgoing connection; flush it to send its first packet. It carries raw QUIC
-    /// streams whatever its ALPN.
+    /// Starts an outgoing connection; flush it to send its first packet. It carries raw QUIC streams for any
+    /// ALPN.
     pub fn connect(
         &mut self,
         now: Instant,
@@ -148,21 +148,21 @@ impl Endpoint {
         Ok(self.insert(handle, Connection::new(conn, now, false, Versions::ALL, self.most)))
     }
 
-    /// Fires the timers of a connection that are due. Unknown keys are ignored.
+    /// Handles the due timers of a connection. Unknown keys are ignored.
     pub fn handle_timeout(&mut self, key: ConnKey, now: Instant) {
         if let Some(conn) = self.conn(key) {
             conn.handle_timeout(now);
         }
     }
 
-    /// Lets what a connection was fed take effect; after a batch of input, a timeout or a close.
-    /// Unknown keys are `Drained`.
+    /// Processes the effects of input, a timeout or a close on a connection, once per batch. Unknown keys are
+    /// `Drained`.
     pub fn settle(&mut self, key: ConnKey, now: Instant) -> Phase {
         let Self { inner, slots, handshakes, waiting, .. } = self;
         let Some(conn) = find(slots, key) else { return Phase::Drained };
         *waiting = waiting.saturating_sub(conn.feed_waiting());
         while let Some(event) = conn.poll_endpoint_event() {
-            // Told in `remove`: until then the library must not reuse the handle.
+            // Passed on by `remove`: until then the library must not reuse the handle.
             if event.is_drained() {
                 continue;
             }
@@ -177,12 +177,12 @@ impl Endpoint {
         conn.phase()
     }
 
-    /// The connection of `key`; `None` once removed.
+    /// Returns the connection of `key`; `None` once removed.
     pub fn conn(&mut self, key: ConnKey) -> Option<&mut Connection> {
         find(&mut self.slots, key)
     }
 
-    /// Forgets a connection: drained ones without a trace, others (after a panic) without a goodbye.
+    /// Removes a connection, which is drained, or is dropped without a close after a panic.
     pub fn remove(&mut self, key: ConnKey) {
         let slot = self.slots.get_mut(key.slot()).filter(|slot| slot.generation == key.generation);
         let Some(conn) = slot.and_then(|slot| slot.conn.take()) else { return };
@@ -194,39 +194,39 @@ impl Endpoint {
         self.inner.handle_event(ConnectionHandle(key.slot()), EndpointEvent::drained());
     }
 
-    /// After [`Endpoint::handle`] panicked: the connection it was feeding, which is to be removed.
-    /// `None`: the endpoint itself cannot be trusted any more.
+    /// After a panic of [`Endpoint::handle`]: returns the connection that was processing the datagram, which must
+    /// be removed. `None`: the panic was in the endpoint itself, whose state is unreliable.
     pub fn suspect(&self) -> Option<ConnKey> {
         self.feeding
     }
 
-    /// Whether new connections are refused from now on, with CONNECTION_REFUSED and before any handshake.
+    /// Sets whether new connections are refused, with CONNECTION_REFUSED before any handshake (RFC 9000 §20.1).
     pub fn refuse_new(&mut self, on: bool) {
         self.refusing = on;
     }
 
-    /// Appends the keys of all connections, to close them at shutdown.
+    /// Appends the keys of all connections, for closing them at shutdown.
     pub fn keys(&self, out: &mut Vec<ConnKey>) {
         let held = self.slots.iter().enumerate().filter(|(_, slot)| slot.conn.is_some());
         out.extend(held.map(|(index, slot)| ConnKey { slot: index as u32, generation: slot.generation }));
     }
 
-    /// Connections held, draining ones included.
+    /// Number of connections, draining ones included.
     pub fn len(&self) -> usize {
         self.live
     }
 
-    /// Whether no connection is held.
+    /// Returns whether there are no connections.
     pub fn is_empty(&self) -> bool {
         self.live == 0
     }
 
-    /// Counters.
+    /// Counters of the endpoint.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
 
-    /// Every attempt is decided at once: an undecided one would buffer megabytes.
+    /// Accepts, refuses or retries a connection attempt at once: an undecided attempt could buffer megabytes.
     fn decide(&mut self, incoming: Incoming, now: Instant, out: &mut Vec<u8>) -> Fed {
         if self.refusing {
             self.stats.refused = self.stats.refused.saturating_add(1);

@@ -1,20 +1,20 @@
-//! QUIC without sockets, clock or wakes: one [`Endpoint`] a worker, one [`Connection`] a peer.
+//! Sans-IO QUIC without sockets, clock or wakers: one [`Endpoint`] per worker, one [`Connection`] per peer.
 //!
 //! A worker's turn, in order:
 //!
-//! 1. [`Endpoint::handle`] every received datagram; note the key of each [`Fed::Conn`] and
+//! 1. Call [`Endpoint::handle`] for every received datagram; collect the key of each [`Fed::Conn`] and
 //!    [`Fed::New`], send each [`Fed::Respond`].
-//! 2. [`Endpoint::handle_timeout`] for each connection whose [`Connection::next_deadline`] passed.
-//! 3. [`Endpoint::settle`] once for each connection touched by 1 or 2: events are exchanged with the
-//!    endpoint, the handshake and the CONNECT go on, the valve is set. Then look at
-//!    [`Connection::phase`]: at `Ready` make a session (`Ready` is also the first event its
-//!    `poll` will see); `Drained` means [`Endpoint::remove`] it.
+//! 2. Call [`Endpoint::handle_timeout`] for each connection whose [`Connection::next_deadline`] passed.
+//! 3. Call [`Endpoint::settle`] once for each connection touched by 1 or 2: it exchanges events with the
+//!    endpoint, advances the handshake and the CONNECT, and sets the valve. Then check
+//!    [`Connection::phase`]: at `Ready` create a session (`Ready` is also the first event of its `poll`); at
+//!    `Drained` call [`Endpoint::remove`].
 //! 4. The session polls and writes ([`relay_session::transport::Transport`]).
-//! 5. Flush: [`Connection::poll_transmit`] until it gives `None`, then [`Endpoint::settle`] again only
-//!    if a session closed it, then read [`Connection::next_deadline`] anew.
+//! 5. Flush: call [`Connection::poll_transmit`] until it returns `None`, then [`Endpoint::settle`] again only
+//!    if a session closed the connection, then read [`Connection::next_deadline`] again.
 //!
-//! A connection that never becomes `Ready` needs no session: it closes itself at
-//! `limits::SETUP_TIMEOUT` and must only be flushed, timed and removed.
+//! A connection that never becomes `Ready` needs no session: it closes itself after `limits::SETUP_TIMEOUT`
+//! and only has to be flushed, timed and removed.
 
 mod cid;
 mod code;
@@ -36,10 +36,10 @@ pub use quinn_proto::EcnCodepoint as Ecn;
 pub use relay_wire::lite::Version;
 pub use tls::{Clients, PeerCertificate, RootsError, Tickets, Tls};
 
-/// ALPN of WebTransport. The names of raw QUIC are those of the [`Version`]s.
+/// ALPN of HTTP/3, for WebTransport (RFC 9114 §3.2). Raw QUIC uses the names of the [`Version`]s.
 pub const H3: &str = "h3";
 
-/// Key of a connection of one endpoint: a slot and its generation, so that a stale key finds nothing.
+/// Key of a connection of one endpoint: slot and generation, so that a stale key matches nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnKey {
     slot: u32,
@@ -52,86 +52,86 @@ impl ConnKey {
         self.slot as usize
     }
 
-    /// Slot and generation in one number, for a timer or a poll token.
+    /// Packs slot and generation into one integer, for timers and poll tokens.
     pub fn to_u64(self) -> u64 {
         (u64::from(self.generation) << 32) | u64::from(self.slot)
     }
 
-    /// The inverse of [`ConnKey::to_u64`].
+    /// Inverse of [`ConnKey::to_u64`].
     pub fn from_u64(raw: u64) -> Self {
         Self { slot: raw as u32, generation: (raw >> 32) as u32 }
     }
 }
 
-/// What a received datagram led to.
+/// Result of a received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fed {
-    /// Nothing to do: dropped or ignored.
+    /// Nothing to do: the datagram was dropped or ignored.
     Nothing,
-    /// This connection took it.
+    /// The datagram was passed to this connection.
     Conn(ConnKey),
-    /// It was for this connection, which has too many waiting, and is lost.
+    /// The datagram was dropped, because too many are queued for this connection or the endpoint.
     Dropped(ConnKey),
-    /// It opened this connection.
+    /// The datagram opened this connection.
     New(ConnKey),
-    /// Send this; its bytes are in the buffer given to [`Endpoint::handle`].
+    /// A stateless response is to be sent; its bytes are in the buffer passed to [`Endpoint::handle`].
     Respond(Transmit),
-    /// As `Respond`: a new connection was refused because of [`Endpoint::refuse_new`].
+    /// Like `Respond`, for a connection attempt refused because of [`Endpoint::refuse_new`].
     Refused(Transmit),
 }
 
-/// What to send: the whole buffer given to the call that returned it, which held nothing else
-/// (the QUIC library writes from offset 0 and measures by the buffer: one buffer a transmit).
+/// Datagrams to send: the whole buffer passed to the call that returned this value. The QUIC library writes
+/// from offset 0 and measures by the buffer, so that each transmit needs its own, empty buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
-    /// Where to.
+    /// Destination address.
     pub destination: SocketAddr,
     /// ECN mark, if any.
     pub ecn: Option<Ecn>,
-    /// Bytes, all segments together.
+    /// Bytes of all segments together.
     pub len: usize,
-    /// Set when there is more than one datagram: each but the last has this many bytes.
+    /// Bytes of each datagram but the last; `None` for a single datagram.
     pub segment_size: Option<usize>,
     /// Local address to send from, if known.
     pub src_ip: Option<IpAddr>,
 }
 
-/// How far a connection is.
+/// Phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Handshake or CONNECT not done.
+    /// Handshake or CONNECT in progress.
     Opening,
-    /// Sessions may use it.
+    /// Usable by a session.
     Ready,
     /// Closed or lost. A session still gets its `Closed` event from `poll`.
     Closed,
-    /// Closed, and nothing more will be sent: remove it once its session is gone.
+    /// Closed, with nothing more to send: remove the connection once its session is gone.
     Drained,
 }
 
-/// What one connection has carried.
+/// Traffic of one connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Bytes received, UDP payload.
+    /// Bytes received (UDP payload, or bytes of the carrier).
     pub bytes_in: u64,
-    /// Bytes sent, UDP payload.
+    /// Bytes sent (UDP payload, or bytes of the carrier).
     pub bytes_out: u64,
 }
 
-/// Counters of one endpoint since it was made.
+/// Counters of one endpoint since its creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Connections accepted.
     pub accepted: u64,
-    /// Retry packets sent instead.
+    /// Retry packets sent.
     pub retries: u64,
-    /// Connection attempts refused, or that failed in their first packet.
+    /// Connection attempts refused, or failed in their first packet.
     pub refused: u64,
-    /// Other stateless answers: version negotiation, resets, refusals.
+    /// Other stateless responses: version negotiation, stateless resets, refusals.
     pub responses: u64,
-    /// Datagrams of connections that had too many waiting.
+    /// Datagrams dropped because too many were queued.
     pub dropped: u64,
-    /// Datagrams that belonged to nobody and got no answer.
+    /// Datagrams of unknown connections that were dropped without a response.
     pub strays: u64,
 }
 

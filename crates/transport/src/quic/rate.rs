@@ -1,8 +1,8 @@
-//! How fast a path delivers, for PROBE: a congestion controller that measures what it is told.
+//! Delivery rate of a path, for PROBE: a wrapper around the congestion controller measures acknowledged bytes.
 //!
-//! Only acknowledged bytes count: bytes sent into a deep queue have not been delivered. The library
-//! says of each acknowledgement whether the path or the application was what held the sender back; only
-//! in the first case is the rate that of the path.
+//! Only acknowledged bytes count: bytes sent into a deep queue have not been delivered. The library reports with
+//! each acknowledgement whether the sender was limited by the application; only otherwise is the rate that of
+//! the path.
 
 use std::{
     any::Any,
@@ -20,27 +20,27 @@ use quinn_proto::{
 
 use super::Congestion;
 
-/// Shortest span measured.
+/// Shortest measured span.
 const SPAN: Duration = Duration::from_millis(250);
-/// Round trips in a span, at least.
+/// Least number of round trips in a span.
 const ROUND_TRIPS: u32 = 4;
-/// Silence after which nothing measured before holds.
+/// Time without acknowledgements after which earlier measurements are discarded.
 const SILENCE: Duration = Duration::from_secs(2);
-/// A path that carries less, bytes a second, is idle: nothing can be said about it.
+/// Rate in bytes per second below which a path is idle and has no estimate.
 const IDLE: u64 = 2_000;
-/// Spans without full load after which the rate under load is forgotten.
+/// Number of spans without full load after which the rate under full load is discarded.
 const FADE: u32 = 40;
 
-/// What a path delivers.
+/// Delivery rate estimator of a path.
 #[derive(Clone, Debug, Default)]
 struct Rate {
     span: Option<Span>,
     last: Option<Instant>,
-    /// Bytes a second under full load, smoothed.
+    /// Smoothed rate under full load, in bytes per second.
     full: Option<u64>,
-    /// Spans since.
+    /// Number of spans since then.
     fading: u32,
-    /// Bytes a second under less: a lower bound, fading by a sixteenth a span.
+    /// Lower bound of the rate, in bytes per second, decaying by a sixteenth per span.
     least: u64,
 }
 
@@ -48,7 +48,7 @@ struct Rate {
 struct Span {
     since: Instant,
     bytes: u64,
-    /// Those acknowledged while the application had nothing to send.
+    /// Bytes acknowledged while the sender was limited by the application.
     idle_bytes: u64,
 }
 
@@ -58,7 +58,7 @@ impl Rate {
         if silent {
             *self = Self { last: self.last, ..Self::default() };
         }
-        // The first bytes of all were delivered before it.
+        // The first acknowledged bytes were delivered before the span.
         let Some(span) = &mut self.span else {
             self.span = Some(Span { since: now, bytes: 0, idle_bytes: 0 });
             return;
@@ -88,16 +88,16 @@ impl Rate {
             _ if self.fading > FADE => None,
             Some(full) if was_full && rate >= full => Some(full.midpoint(rate)),
             Some(full) if was_full => Some(full - (full - rate) / 4),
-            // It carries at least what it just has.
+            // The path carries at least the rate just measured.
             Some(full) => Some(full.max(rate)),
             None if was_full => Some(rate),
             None => None,
         };
     }
 
-    /// Bits a second. Under full load: what it carries. Under less: what the congestion window would
-    /// carry, at most twice what was delivered, for on a short or idle path window over round trip is
-    /// absurd. `None`: too little was sent lately to tell.
+    /// Estimates the bitrate in bits per second: the measured rate if there is one under full load; otherwise
+    /// congestion window over round-trip time, capped at twice the delivered rate, since the quotient is far too
+    /// high on short or idle paths. `None`: too little was sent recently.
     fn bitrate(&self, window: u64, rtt: Duration) -> Option<u64> {
         if self.least < IDLE {
             return None;
@@ -112,11 +112,11 @@ fn a_second(bytes: u64, took: Duration) -> u64 {
     bytes.saturating_mul(1_000_000) / micros
 }
 
-/// A congestion controller, measured. Its metrics name the bitrate of [`bitrate`] as the pacing rate.
+/// Congestion controller with a rate estimator, which reports the estimate as the pacing rate of its metrics.
 struct Measured<C> {
     inner: C,
     rate: Rate,
-    /// Bytes acknowledged by the frame being read: packets are many, frames are few.
+    /// Bytes acknowledged by the ACK frame being processed.
     batch: u64,
     rtt: Duration,
 }
@@ -183,12 +183,12 @@ impl<C: Controller + Clone + 'static> Controller for Measured<C> {
     }
 }
 
-/// Bits a second the path of `quic` carries, if that can be told.
+/// Returns the estimated bitrate of the path in bits per second, if known.
 pub(super) fn bitrate(quic: &quinn_proto::Connection) -> Option<u64> {
     quic.congestion_state().metrics().pacing_rate
 }
 
-/// Makes measured controllers of one kind.
+/// Creates a factory of measured controllers of one kind.
 pub(super) fn factory(congestion: Congestion) -> Arc<dyn ControllerFactory + Send + Sync> {
     Arc::new(Factory(congestion, Arc::default(), Arc::default(), Arc::default()))
 }
@@ -211,7 +211,7 @@ mod tests {
 
     const RTT: Duration = Duration::from_millis(40);
 
-    /// Acknowledges `rate` bytes a second for `span`, every 10 ms.
+    /// Acknowledges `rate` bytes per second during `span`, every 10 ms.
     fn carry(measure: &mut Rate, now: &mut Instant, rate: u64, is_idle: bool, span: Duration) {
         let end = *now + span;
         while *now < end {
@@ -232,22 +232,22 @@ mod tests {
     fn under_full_load_the_rate_is_that_of_the_path() {
         let (mut rate, mut now) = (Rate::default(), Instant::now());
         carry(&mut rate, &mut now, 625_000, false, Duration::from_secs(3));
-        // However large the window.
+        // Independent of the window.
         let told = rate.bitrate(10_000_000, RTT).unwrap();
         assert!((4_800_000..=5_200_000).contains(&told), "{told}");
         carry(&mut rate, &mut now, 125_000, false, Duration::from_secs(5));
         let told = rate.bitrate(10_000_000, RTT).unwrap();
-        assert!((900_000..=1_200_000).contains(&told), "{told}: it follows a path that got slower");
+        assert!((900_000..=1_200_000).contains(&told), "{told}: a path that became slower");
     }
 
     #[test]
-    fn what_an_application_did_not_send_is_not_held_against_the_path() {
+    fn application_limited_load_does_not_lower_the_estimate() {
         let (mut rate, mut now) = (Rate::default(), Instant::now());
         carry(&mut rate, &mut now, 100_000, true, Duration::from_secs(3));
         let told = rate.bitrate(10_000_000, RTT).unwrap();
         assert!((1_500_000..=1_700_000).contains(&told), "{told}: room for twice as much");
         assert_eq!(rate.bitrate(4_000, RTT), Some(800_000), "no more than the window");
-        // What the path carried under load is remembered for a while.
+        // The rate under full load is kept for a while.
         carry(&mut rate, &mut now, 625_000, false, Duration::from_secs(3));
         carry(&mut rate, &mut now, 100_000, true, Duration::from_secs(3));
         assert!(rate.bitrate(10_000_000, RTT).unwrap() > 4_500_000);

@@ -1,4 +1,4 @@
-//! TLS of a server: what is shown to clients and what is asked of them, all of which may change meanwhile.
+//! TLS of the server: certificate, client authentication and session tickets, all replaceable at run time.
 
 mod clients;
 mod peer;
@@ -18,14 +18,14 @@ pub use peer::PeerCertificate;
 pub(super) use tickets::Handshakes;
 pub use tickets::Tickets;
 
-/// What a server shows in a handshake, and what it asks for. Cheap to clone; all clones change together.
+/// TLS settings of the server. Cheap to clone; clones share their state.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// Gives the certificate.
+    /// Resolver of the certificate.
     pub resolver: Arc<dyn ResolvesServerCert>,
-    /// Whose certificates clients may show; `None` asks for none.
+    /// Verifier of client certificates; `None` requests none.
     pub clients: Option<Arc<Clients>>,
-    /// To be renewed with the certificate: a session that is resumed does not see it.
+    /// Ticket keys, to be renewed with the certificate, since a resumed session does not receive it.
     pub tickets: Arc<Tickets>,
 }
 
@@ -36,9 +36,9 @@ impl From<Arc<dyn ResolvesServerCert>> for Tls {
 }
 
 impl Tls {
-    /// TLS 1.3 for these versions.
+    /// Creates the TLS 1.3 configuration for the ALPN names of `versions`.
     pub(super) fn server(self, versions: Versions) -> Result<Handshakes, ConfigError> {
-        // AES-128 first: with hardware AES it costs the least, and a client that lacks it offers ChaCha20.
+        // AES-128 first: the cheapest with hardware AES, and clients without it offer ChaCha20.
         let suites = vec![
             provider::cipher_suite::TLS13_AES_128_GCM_SHA256,
             provider::cipher_suite::TLS13_AES_256_GCM_SHA384,
@@ -57,7 +57,7 @@ impl Tls {
         tls.alpn_protocols = names.map(|name| name.as_bytes().to_vec()).collect();
         tls.max_early_data_size = 0;
         if self.clients.is_some() {
-            // A resumed session would keep what an old root vouched for: it is always asked anew.
+            // A resumed session would keep a certificate that an old root verified: no resumption.
             tls.send_tls13_tickets = 0;
             tls.session_storage = Arc::new(NoServerSessionStorage {});
             return Ok(Handshakes::new(tls, Arc::default())?);

@@ -1,34 +1,34 @@
-//! The protocol versions an endpoint speaks.
+//! Enabled protocol versions of an endpoint.
 
 use relay_wire::lite::Version;
 
-/// Some versions of the protocol, at least one.
+/// Non-empty set of protocol versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Versions(u8);
 
 impl Versions {
-    /// All there are.
+    /// All versions.
     pub(super) const ALL: Self = Self(u8::MAX);
 
-    /// Those of `versions`, in whatever order; `None` if there are none.
+    /// Creates the set of `versions`, in any order; `None` if empty.
     pub(super) fn of(versions: &[Version]) -> Option<Self> {
         let set = versions.iter().fold(0, |set, version| set | bit(*version));
         (set != 0).then_some(Self(set))
     }
 
-    /// Their names, newest first: the server's order of preference. Older ones share one.
+    /// Returns the ALPN names, newest first, which is the server's preference. Legacy versions share one name.
     pub(super) fn names(self) -> Vec<&'static str> {
         let mut names: Vec<&'static str> = self.iter().map(Version::alpn).collect();
         names.dedup();
         names
     }
 
-    /// Whether there is one to be agreed on with a peer that names none.
+    /// Returns whether a version can be negotiated with a peer that offers no name.
     pub(super) fn has_unnamed(self) -> bool {
         self.iter().any(Version::has_legacy_setup)
     }
 
-    /// The one of that name.
+    /// Returns the ALPN name equal to `name`, if enabled.
     pub(super) fn named(self, name: &[u8]) -> Option<&'static str> {
         self.iter().map(Version::alpn).find(|known| known.as_bytes() == name)
     }

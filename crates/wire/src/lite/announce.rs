@@ -1,4 +1,4 @@
-//! The announce stream: which broadcasts there are below a prefix.
+//! Messages of the announce stream, which lists the broadcasts below a prefix.
 
 use relay_model::{Cost, Hop, Hops, Path, limits};
 
@@ -9,86 +9,91 @@ use crate::{
     varint,
 };
 
-/// Asks for the broadcasts below `prefix`, now and later.
+/// Request for the broadcasts below `prefix`, present and future (draft-lcurley-moq-lite-03,
+/// ANNOUNCE_PLEASE; draft-lcurley-moq-lite-05, ANNOUNCE_REQUEST).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnnounceRequest {
-    /// What suffixes are relative to.
+    /// Prefix to which the announced suffixes are relative.
     pub prefix: Path,
-    /// Routes through this hop are of no use to the asker; anonymous = none. Travels on moq-lite-04 and
-    /// 05 only.
+    /// Hop whose routes the requester does not want (its own id); anonymous = none. On the wire on moq-lite-04
+    /// and 05 only.
     pub exclude_hop: Hop,
 }
 
-/// First answer to an [`AnnounceRequest`] on moq-lite-01 and 02: all that is there at the time.
+/// First response to an [`AnnounceRequest`] on moq-lite-01 and 02: the broadcasts active at the time
+/// (draft-lcurley-moq-lite-02, ANNOUNCE_INIT).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnnounceInit {
-    /// Paths below the prefix asked for; none may come twice. At most [`Self::MOST`].
+    /// Paths below the requested prefix, without duplicates. At most [`Self::MOST`].
     pub suffixes: Vec<Path>,
 }
 
 impl AnnounceInit {
-    /// Paths of a list. More than a session routes by default, since a list of any length must not cost the
-    /// session; [`limits::CONTROL_MESSAGE_BYTES`] bounds what it may take.
+    /// Limit of paths in a list: more than a session routes by default, so that a long list does not end the
+    /// session. [`limits::CONTROL_MESSAGE_BYTES`] bounds the memory.
     pub const MOST: usize = limits::CONTROL_MESSAGE_BYTES / 8;
 }
 
-/// First answer to an [`AnnounceRequest`], from moq-lite-05 on.
+/// First response to an [`AnnounceRequest`] from moq-lite-05 on (draft-lcurley-moq-lite-05, ANNOUNCE_OK).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceOk {
-    /// The sender's id; not in the chains that follow, the receiver appends it.
+    /// Hop id of the sender. Not in the chains that follow: the receiver appends it.
     pub hop: Hop,
-    /// How many [`Announce`]s that follow make up the initial set.
+    /// Number of following [`Announce`]s that make up the initial set.
     pub count: u64,
 }
 
-/// One broadcast came, changed its route, or went.
+/// Advertisement, update or withdrawal of one broadcast (draft-lcurley-moq-lite-03, ANNOUNCE; moq-lite-06:
+/// deployed relays, captured).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Announce {
-    /// There. For a path already there: its route is replaced in place (moq-lite-05; earlier ones want it
-    /// ended first, 06 has [`Announce::Restart`]). On moq-lite-06 it takes the stream's next number,
-    /// from 0.
+    /// The broadcast is available. On moq-lite-05 a second one for a live path replaces its route in place;
+    /// earlier versions must end it first, 06 has [`Announce::Restart`]. On moq-lite-06 it takes the next
+    /// announce id of the stream, from 0.
     Active {
-        /// Path below the prefix asked for.
+        /// Path below the requested prefix.
         suffix: Path,
-        /// Chain, original publisher first. On moq-lite-05 and later without the sender. On moq-lite-03
-        /// only its length travels: all anonymous. Before, nothing: empty.
+        /// Hop chain, original publisher first; on moq-lite-05 and later without the sender. On moq-lite-03
+        /// only the length is on the wire, and all hops are anonymous. Empty on 01 and 02.
         hops: Hops,
-        /// Its price without this link; [`Cost::UNKNOWN`] before moq-lite-06.
+        /// Route cost without this link; [`Cost::UNKNOWN`] before moq-lite-06.
         cost: Cost,
     },
-    /// Gone (before moq-lite-06).
+    /// The broadcast is no longer available (before moq-lite-06).
     Ended {
-        /// Path below the prefix asked for.
+        /// Path below the requested prefix.
         suffix: Path,
     },
-    /// The route of a live announce changed (moq-lite-06).
+    /// The route of a live announce changed (moq-lite-06: deployed relays, captured; ANNOUNCE_UPDATE in the
+    /// draft).
     Restart {
-        /// The announce's number on this stream.
+        /// Announce id on this stream.
         id: u64,
-        /// Its new chain, without the sender.
+        /// New hop chain, without the sender.
         hops: Hops,
-        /// Its new price.
+        /// New route cost.
         cost: Cost,
     },
-    /// A live announce is over (moq-lite-06).
+    /// A live announce ended (moq-lite-06: deployed relays, captured).
     EndedId {
-        /// The announce's number on this stream; never used again.
+        /// Announce id on this stream; never reused.
         id: u64,
     },
 }
 
+// Announce status before moq-lite-06 (draft-lcurley-moq-lite-03, ANNOUNCE).
 const ENDED: u64 = 0;
 const ACTIVE: u64 = 1;
-/// An older word for a second [`ACTIVE`].
+/// Obsolete status for a second [`ACTIVE`]; accepted, never sent.
 const REPLACED: u64 = 2;
 
+// Message types of moq-lite-06 (deployed relays, captured).
 const START: u64 = 0;
 const END: u64 = 1;
 const RESTART: u64 = 2;
 
 impl Announce {
-    /// Takes one announce. `None` until it is whole. On moq-lite-06 types that are not known are
-    /// passed over.
+    /// Takes one announce. `None` while it is incomplete. On moq-lite-06 unknown types are skipped.
     pub fn next(inbox: &mut Inbox, version: Version) -> Result<Option<Self>, Error> {
         if !version.has_announce_ids() {
             let body = inbox.next_message()?;
@@ -102,8 +107,8 @@ impl Announce {
         Ok(None)
     }
 
-    /// Appends it, in the form that `version` has for it. The forms of other versions are a bug of the
-    /// caller's, and are left out.
+    /// Appends the announce in the encoding of `version`. A variant that `version` does not have is a bug of the
+    /// caller and appends nothing.
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
         if version.has_announce_ids() { self.put_typed(out) } else { self.put_status(version, out) }
     }
@@ -204,7 +209,7 @@ impl Body for AnnounceInit {
         for _ in 0..count {
             let suffix = input.path()?;
             if suffix.as_str().is_empty() && suffixes.iter().any(|other: &Path| other.as_str().is_empty()) {
-                // It takes one byte: a list of nothing else would cost us far more than its sender.
+                // An empty suffix takes one byte on the wire but far more in memory: reject repetitions.
                 return Err(Error::Value("announce list"));
             }
             suffixes.push(suffix);

@@ -1,69 +1,69 @@
-//! What each version can say, and what is lost between two of them.
+//! Features of each version, and those lost between two versions.
 //!
-//! A broadcast may be published on one version and watched on another; the relay bridges them. This is the
-//! one place that says at what price, and `docs/versions.md` is made from it.
+//! A broadcast may be published on one version and watched on another; the relay bridges them. This module is
+//! the only place that states what is lost; `docs/versions.md` is generated from it.
 
 use std::fmt::Write as _;
 
 use super::Version;
 
-/// Something that not every version can say.
+/// Protocol feature that not every version has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Feature {
-    /// The ids of the relays that a broadcast passed.
+    /// Ids of the relays that an announce passed.
     HopIds,
-    /// What a route costs.
+    /// Route costs.
     Prices,
-    /// Priority, age and timescale of a track, as its publisher set them.
+    /// Priority, maximum age and timescale of a track, as set by its publisher.
     TrackProperties,
-    /// When each frame is meant for.
+    /// Presentation timestamps of frames.
     Timestamps,
     /// Groups in datagrams.
     Datagrams,
-    /// Old groups on request.
+    /// Groups on request (FETCH).
     Fetch,
-    /// The first group that will come is named.
+    /// Report of the first group of a subscription.
     FirstGroup,
-    /// The last group is named.
+    /// Report of the last group of a track.
     CleanEnd,
-    /// Ranges that begin and end inside a group.
+    /// Ranges that begin or end inside a group.
     FrameRanges,
-    /// The wish for older groups first.
+    /// Request for older groups first.
     OrderHint,
-    /// Groups that will not come are named.
+    /// Report of groups that will not be delivered.
     Drops,
-    /// Subscriptions that say which groups they want, and how old.
+    /// Subscriptions with a group range and a maximum age.
     Ranges,
-    /// Subscriptions that change.
+    /// Updates of live subscriptions.
     Updates,
-    /// A message in which each side says what it is.
+    /// SETUP message of each side.
     Setup,
-    /// How many announces make up the first answer.
+    /// Size of the initial set of announces.
     InitialSet,
-    /// A route that changes while its broadcast stays.
+    /// Route changes of a broadcast that stays announced.
     Replacement,
-    /// What the connection carries.
+    /// Bitrate estimate of the connection.
     Bitrate,
-    /// Round trips beside the bitrate.
+    /// Round-trip time with the bitrate.
     RoundTrips,
-    /// The request to move elsewhere.
+    /// Request to move the session elsewhere.
     Goaway,
 }
 
-/// How far something that is said gets.
+/// Scope of a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reach {
-    /// From publisher to subscriber, or from a subscriber's request back to the publisher: it takes a
-    /// version that carries it on either side.
+    /// From publisher to subscriber, or from a subscriber's request back to the publisher: both connections
+    /// need a version with the feature.
     Broadcast,
-    /// To the subscriber, whatever its publisher speaks: the relay has it from what it holds.
+    /// To the subscriber, whatever version its publisher uses: the relay derives it from its cache.
     Subscriber,
-    /// To the other end of one connection: the version on another connection does not matter.
+    /// Between the ends of one connection: the versions of other connections do not matter.
     Connection,
 }
 
 impl Feature {
-    /// All of them: first those of a broadcast, then those of a connection.
+    /// All features, in the order of the variants: broadcast and subscriber scope first, then connection scope.
     pub const ALL: &'static [Self] = &[
         Self::HopIds,
         Self::Prices,
@@ -86,7 +86,7 @@ impl Feature {
         Self::Goaway,
     ];
 
-    /// A few lower-case words.
+    /// Returns a lower-case name of a few words.
     pub const fn name(self) -> &'static str {
         match self {
             Self::HopIds => "hop ids",
@@ -111,62 +111,60 @@ impl Feature {
         }
     }
 
-    /// One sentence: what there is, and what it is without.
+    /// Returns a one-sentence description of the feature and of its absence.
     pub const fn describe(self) -> &'static str {
         match self {
             Self::HopIds => {
-                "An announce names the relays it passed and its original publisher; without ids only \
-                 their number is known, and before moq-lite-03 not even that."
+                "An announce lists the ids of its original publisher and of the relays it passed; without \
+                 ids only their number is known, and before moq-lite-03 not even that."
             }
             Self::Prices => {
-                "An announce says what its route costs, warm and cold; a route without a price counts as \
-                 free to join and dearest to start."
+                "An announce carries the cost of its route, warm and cold; without, the warm cost counts as 0 \
+                 and the cold cost as the maximum."
             }
             Self::TrackProperties => {
-                "The publisher of a track says its priority, age and timescale (TRACK); without, nobody \
-                 is told."
+                "Subscribers receive the priority, maximum age and timescale set by the publisher of a track \
+                 (TRACK); without, they do not."
             }
-            Self::Timestamps => {
-                "Frames carry the time they are meant for, in ticks of the track's timescale."
-            }
-            Self::Datagrams => "A group of one small frame can go in a datagram, which may get lost.",
-            Self::Fetch => "One old group can be asked for (FETCH).",
-            Self::FirstGroup => "A subscription is told its first group before the group comes (START).",
+            Self::Timestamps => "Frames carry a presentation timestamp, in ticks of the track's timescale.",
+            Self::Datagrams => "A group of one small frame can be sent as a datagram, which may be lost.",
+            Self::Fetch => "A single past group can be requested (FETCH).",
+            Self::FirstGroup => "The first group of a subscription is reported before it arrives (START).",
             Self::CleanEnd => {
-                "The end of a track names its last group (END); without, a FIN ends it and groups still \
-                 on their way are not told from lost ones."
+                "The end of a track reports its last group (END); without, a FIN ends the track, and groups \
+                 in flight cannot be distinguished from lost ones."
             }
             Self::FrameRanges => {
                 "Subscriptions and fetches can begin and end at a frame inside a group, and a group \
-                 stream can begin at a later frame; without, groups are whole."
+                 stream can begin at a later frame; without, groups are complete."
             }
-            Self::OrderHint => "Subscriptions can ask for older groups first.",
+            Self::OrderHint => "Subscriptions can request older groups first.",
             Self::Ranges => {
-                "Subscriptions say with which group they begin and end, and how long one that is \
-                 superseded stays of use; without, they begin with the latest and five seconds are meant."
+                "Subscriptions carry a first and a last group and a maximum age of groups that are not the \
+                 latest; without, they begin at the latest group with a maximum age of five seconds."
             }
-            Self::Updates => "Subscriptions can change while they live (SUBSCRIBE_UPDATE).",
-            Self::Drops => "Groups that will not come are named (DROP); without, nothing is said of them.",
+            Self::Updates => "Live subscriptions can be changed (SUBSCRIBE_UPDATE).",
+            Self::Drops => "Groups that will not be delivered are reported (DROP); without, they are not.",
             Self::Setup => {
-                "Each side says what it is when the session begins (SETUP): its id and price, and of a \
-                 client its role and path."
+                "Each side sends its hop id and link cost at the start of the session (SETUP), a client also \
+                 its role and path."
             }
             Self::InitialSet => {
-                "The answer to an announce request begins with how many broadcasts there are \
-                 (ANNOUNCE_OK) or with all of them (ANNOUNCE_INIT), so that one knows when one has seen \
-                 them all."
+                "The response to an announce request begins with the number of active broadcasts \
+                 (ANNOUNCE_OK) or with their list (ANNOUNCE_INIT), so that the end of the initial set is \
+                 known."
             }
             Self::Replacement => {
-                "The route of a broadcast can change while it stays announced; without, it ends and is \
-                 announced again."
+                "The route of a broadcast can change while it stays announced; without, the announce ends \
+                 and is sent again."
             }
-            Self::Bitrate => "The bitrate is measured and told (PROBE).",
-            Self::RoundTrips => "Round trips are measured and told beside the bitrate (PROBE).",
-            Self::Goaway => "A session can be asked to move elsewhere before it is closed (GOAWAY).",
+            Self::Bitrate => "The estimated bitrate of the connection is reported (PROBE).",
+            Self::RoundTrips => "The round-trip time is reported with the bitrate (PROBE).",
+            Self::Goaway => "A peer can be asked to move its session elsewhere before the close (GOAWAY).",
         }
     }
 
-    /// How far it gets.
+    /// Returns the scope of the feature.
     pub const fn reach(self) -> Reach {
         match self {
             Self::HopIds
@@ -190,14 +188,14 @@ impl Feature {
 }
 
 impl Version {
-    /// Whether it can say that.
+    /// Returns whether the version has the feature.
     pub fn carries(self, feature: Feature) -> bool {
         match feature {
             Feature::HopIds => self.has_hop_ids(),
             Feature::Prices => self.has_announce_ids(),
             Feature::TrackProperties | Feature::Fetch => self.has_tracks(),
             Feature::Timestamps | Feature::Datagrams => self.has_timestamps(),
-            // What came in the place of OK. (OK has fields for a first and last group; peers leave them 0.)
+            // START and END replaced OK. (OK has fields for both groups, which peers leave 0.)
             Feature::FirstGroup | Feature::CleanEnd => !self.has_subscribe_ok(),
             Feature::FrameRanges => self.has_frame_ranges(),
             Feature::OrderHint => self.has_order_hint(),
@@ -213,10 +211,9 @@ impl Version {
     }
 }
 
-/// What does not get through from a publisher on one version to a subscriber on another, or from its
-/// request back: of the features of a broadcast, those that the subscriber's version does not carry, and
-/// those that the publisher's does not and the relay cannot make up for. `tests/tests/bridging.rs` measures
-/// all pairs against it.
+/// Returns the features lost between a publisher on one version and a subscriber on another: of the features
+/// of a broadcast, those that the subscriber's version lacks, and those that the publisher's lacks and the
+/// relay cannot supply. `tests/tests/bridging.rs` measures all pairs against it.
 pub fn lost(publisher: Version, subscriber: Version) -> impl Iterator<Item = Feature> {
     Feature::ALL.iter().copied().filter(move |feature| match feature.reach() {
         Reach::Broadcast => !(publisher.carries(*feature) && subscriber.carries(*feature)),
@@ -225,16 +222,17 @@ pub fn lost(publisher: Version, subscriber: Version) -> impl Iterator<Item = Fea
     })
 }
 
-/// All of the above as tables in Markdown, oldest version first.
+/// Renders the tables of `docs/versions.md` in Markdown, oldest version first.
 pub fn markdown() -> String {
-    let mut out =
-        String::from("What travels with a broadcast, from its publisher to its subscribers or back:\n\n");
+    let mut out = String::from("Features of a broadcast, from its publisher to its subscribers or back:\n\n");
     features(Reach::Broadcast, &mut out);
-    out.push_str("\nWhat the relay has for a subscriber whatever its publisher speaks:\n\n");
+    out.push_str(
+        "\nFeatures that the relay supplies to a subscriber whatever version its publisher uses:\n\n",
+    );
     features(Reach::Subscriber, &mut out);
-    out.push_str("\nWhat concerns one connection and nothing behind it:\n\n");
+    out.push_str("\nFeatures of one connection:\n\n");
     features(Reach::Connection, &mut out);
-    out.push_str("\nWhat is lost from a publisher on one version to a subscriber on another:\n\n");
+    out.push_str("\nFeatures lost from a publisher on one version to a subscriber on another:\n\n");
     pairs(&mut out);
     out
 }
@@ -247,14 +245,14 @@ fn oldest_first() -> impl Iterator<Item = Version> + Clone {
     Version::every().rev()
 }
 
-/// Its number: what tells its name from the others'.
+/// Returns the number of the version, the last part of its name.
 fn short(version: Version) -> &'static str {
     version.name().rsplit('-').next().unwrap_or_default()
 }
 
 fn features(reach: Reach, out: &mut String) {
     let mut rule = String::from("| --- | --- |");
-    out.push_str("| feature | what it is |");
+    out.push_str("| feature | description |");
     for version in oldest_first() {
         // Writing to a `String` cannot fail, here and below.
         let _ = write!(out, " {} |", short(version));

@@ -1,4 +1,4 @@
-//! The small streams: track properties, fetch, probe, goaway.
+//! Messages of the TRACK, FETCH, PROBE and GOAWAY streams.
 
 use relay_model::{Path, TrackInfo, TrackName, limits};
 
@@ -9,45 +9,46 @@ use crate::{
     varint,
 };
 
-/// Asks for a track's properties.
+/// Request for the properties of a track (draft-lcurley-moq-lite-05, TRACK).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackRequest {
     /// Path of the broadcast.
     pub broadcast: Path,
-    /// Track in it.
+    /// Name of the track.
     pub track: TrackName,
 }
 
-/// Asks for one group, answered by its frames on the same stream.
+/// Request for one group, answered by its frames on the same stream (draft-lcurley-moq-lite-03, FETCH; frame
+/// bounds: deployed relays, captured).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
     /// Path of the broadcast.
     pub broadcast: Path,
-    /// Track in it.
+    /// Name of the track.
     pub track: TrackName,
-    /// Higher wins.
+    /// Subscriber priority; higher values are sent first.
     pub priority: u8,
-    /// Its sequence.
+    /// Group sequence.
     pub group: u64,
-    /// First frame wanted (moq-lite-06; before, all are).
+    /// First frame requested (moq-lite-06; before, always 0).
     pub start_frame: u64,
-    /// Last frame wanted, inclusive; `None` = to its end (moq-lite-06; before, all are).
+    /// Last frame requested, inclusive; `None` = to the end of the group (moq-lite-06; before, always `None`).
     pub end_frame: Option<u64>,
 }
 
-/// What the sender measured of the connection.
+/// Measurements of the connection by the sender (draft-lcurley-moq-lite-04, PROBE).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Estimated bits a second; 0 = unknown.
+    /// Estimated bitrate in bits per second; 0 = unknown.
     pub bitrate: u64,
-    /// Round trip, ms; 0 = unknown. Travels from moq-lite-04 on.
+    /// Round-trip time in ms; 0 = unknown. On the wire from moq-lite-04 on.
     pub rtt_ms: u64,
 }
 
-/// The sender wants the session to move.
+/// Request to move the session elsewhere (draft-lcurley-moq-lite-04, GOAWAY).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Goaway {
-    /// Where to, at most [`limits::GOAWAY_URI_BYTES`]; empty = the same place.
+    /// URI to reconnect to, at most [`limits::GOAWAY_URI_BYTES`]; empty = the same URI.
     pub uri: String,
 }
 

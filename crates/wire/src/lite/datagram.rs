@@ -1,4 +1,4 @@
-//! Datagrams: groups of one small frame.
+//! Datagrams, each a group of one small frame.
 
 use bytes::{Buf, Bytes};
 use relay_model::limits;
@@ -6,21 +6,21 @@ use relay_model::limits;
 use super::{TICK_MAX, Version};
 use crate::{Error, body::Reader, varint};
 
-/// A whole group in one datagram.
+/// Complete group in one datagram (draft-lcurley-moq-lite-05, Datagrams).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram {
-    /// The subscription it belongs to; unknown = drop it.
+    /// Subscribe id. A datagram with an unknown id is dropped.
     pub subscribe: u64,
-    /// Sequence of the group.
+    /// Group sequence.
     pub sequence: u64,
     /// Timestamp in ticks of the track's timescale, at most [`TICK_MAX`].
     pub tick: u64,
-    /// At most [`limits::DATAGRAM_PAYLOAD`] bytes.
+    /// Frame payload, at most [`limits::DATAGRAM_PAYLOAD`] bytes.
     pub payload: Bytes,
 }
 
 impl Datagram {
-    /// Decodes a datagram's body. The payload is a slice of it.
+    /// Decodes a datagram body. The payload is a slice of `body`.
     pub fn decode(_: Version, mut body: Bytes) -> Result<Self, Error> {
         let mut input = Reader::new(&body);
         let (subscribe, sequence, tick) = (input.varint()?, input.varint()?, input.varint()?);
@@ -35,7 +35,7 @@ impl Datagram {
         Ok(Self { subscribe, sequence, tick, payload: body })
     }
 
-    /// Appends all that comes before the payload.
+    /// Appends the fields before the payload.
     pub fn put_head(&self, _: Version, out: &mut Vec<u8>) {
         varint::put(self.subscribe, out);
         varint::put(self.sequence, out);

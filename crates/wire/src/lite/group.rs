@@ -1,4 +1,4 @@
-//! Group streams: a header, then frames, decoded as they arrive.
+//! Incremental decoding of group streams: a header, then frames.
 
 use bytes::{Buf, Bytes};
 use relay_model::limits;
@@ -6,44 +6,42 @@ use relay_model::limits;
 use super::{Body, Message, UniType, Version};
 use crate::{Error, body::Reader, varint};
 
-/// Highest timestamp. Two ticks in `0..=TICK_MAX` differ by no more than a frame can say, so
-/// what was received can always be sent again.
+/// Highest timestamp in ticks. The zigzag delta of two ticks in `0..=TICK_MAX` always fits a varint, so that
+/// every received frame can be re-encoded.
 pub const TICK_MAX: i64 = (1 << 61) - 1;
 
-/// Header of a group stream.
+/// Header of a group stream (draft-lcurley-moq-lite-03, GROUP; first frame: deployed relays, captured).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// The subscription it belongs to.
+    /// Subscribe id.
     pub subscribe: u64,
-    /// Its number in the track.
+    /// Group sequence in the track.
     pub sequence: u64,
-    /// Index in the group of the first frame on this stream (moq-lite-06; before, always 0).
+    /// Index of the first frame on this stream within the group (moq-lite-06; before, always 0).
     pub first_frame: u64,
 }
 
-/// Header of a frame.
+/// Header of a frame (draft-lcurley-moq-lite-05, FRAME).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHead {
-    /// Timestamp in ticks of the track's timescale, absolute, in `0..=`[`TICK_MAX`]; `None` before
-    /// moq-lite-05.
+    /// Absolute timestamp in ticks of the track's timescale, in `0..=`[`TICK_MAX`]; `None` before moq-lite-05.
     pub tick: Option<i64>,
-    /// Payload bytes, at most [`limits::FRAME_BYTES`].
+    /// Payload size in bytes, at most [`limits::FRAME_BYTES`].
     pub size: u64,
 }
 
-/// What a [`GroupReader`] found.
+/// Event decoded by a [`GroupReader`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupEvent {
-    /// The group's header; once, first.
+    /// The group header; once, as the first event.
     Header(Group),
-    /// A frame begins; `size` bytes of [`GroupEvent::Payload`] follow.
+    /// Start of a frame; `size` bytes of [`GroupEvent::Payload`] follow.
     Frame(FrameHead),
-    /// The next bytes of the last frame, a slice of the input; never empty.
+    /// Next payload bytes of the current frame, a slice of the input; never empty.
     Payload(Bytes),
 }
 
-/// Decodes a group stream as it arrives, after its stream type. Holds no payload: its size is
-/// fixed.
+/// Incremental decoder of a group stream after its stream type. Of fixed size: it holds no payload.
 #[derive(Debug)]
 pub struct GroupReader {
     version: Version,
@@ -55,7 +53,7 @@ pub struct GroupReader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     HeaderSize,
-    /// `left` bytes of the header are still to come, this field's included.
+    /// `left` header bytes remain, including this field.
     Subscribe {
         left: u64,
     },
@@ -77,12 +75,12 @@ enum State {
 }
 
 impl GroupReader {
-    /// Expects a header, then frames.
+    /// Creates a decoder that expects a header, then frames.
     pub fn new(version: Version) -> Self {
         Self::at(version, State::HeaderSize)
     }
 
-    /// Expects frames alone: the answer to a [`super::Fetch`].
+    /// Creates a decoder that expects frames without a header: the response to a [`super::Fetch`].
     pub fn frames(version: Version) -> Self {
         Self::at(version, State::frame(version))
     }
@@ -91,8 +89,8 @@ impl GroupReader {
         Self { version, state, partial: Partial::default(), tick: 0 }
     }
 
-    /// The next event, taking its bytes off `input`. `None` when `input` is used up. After an
-    /// error there is nothing but that error.
+    /// Returns the next event and takes its bytes off `input`; `None` when `input` is exhausted. An error is
+    /// permanent: every later call returns it again.
     pub fn next(&mut self, input: &mut Bytes) -> Result<Option<GroupEvent>, Error> {
         loop {
             if let State::Payload { left } = self.state {
@@ -113,7 +111,7 @@ impl GroupReader {
         }
     }
 
-    /// Whether the header was read and no frame is half done: a FIN is clean here.
+    /// Returns whether the header was read and no frame is incomplete, so that a FIN is clean here.
     pub fn at_boundary(&self) -> bool {
         self.state == State::frame(self.version) && self.partial.is_empty()
     }
@@ -129,7 +127,7 @@ impl GroupReader {
         Some(GroupEvent::Payload(piece))
     }
 
-    /// One integer of a header was read, `width` bytes wide.
+    /// Handles one integer of a group or frame header, `width` bytes wide.
     fn field(&mut self, value: u64, width: u64) -> Result<Option<GroupEvent>, Error> {
         let (state, event) = match self.state {
             State::HeaderSize => (State::Subscribe { left: value }, None),
@@ -167,14 +165,14 @@ impl GroupReader {
                     if value == 0 { State::frame(self.version) } else { State::Payload { left: value } };
                 (next, Some(GroupEvent::Frame(head)))
             }
-            // Neither reads integers; `next` has dealt with both.
+            // Unreachable: `next` returns before it reads an integer in these states.
             state @ (State::Payload { .. } | State::Failed(_)) => (state, None),
         };
         self.state = state;
         Ok(event)
     }
 
-    /// The header is whole, with `left` bytes to its end.
+    /// Completes the group header; `left` unread header bytes are an error.
     fn header(&self, left: u64, group: Group) -> Result<(State, Option<GroupEvent>), Error> {
         match left {
             0 => Ok((State::frame(self.version), Some(GroupEvent::Header(group)))),
@@ -184,20 +182,20 @@ impl GroupReader {
 }
 
 impl State {
-    /// Where a frame begins.
+    /// Returns the state at the start of a frame.
     fn frame(version: Version) -> Self {
         if version.has_timestamps() { Self::Tick } else { Self::Size }
     }
 }
 
-/// Appends the stream type and the header.
+/// Appends the stream type and the group header.
 pub fn put_group_header(version: Version, group: &Group, out: &mut Vec<u8>) {
     varint::put(UniType::Group.id(), out);
     group.encode(version, out);
 }
 
-/// Appends the header of a frame that follows one of `previous_tick` (0 before the first). A frame
-/// without a tick repeats the previous one.
+/// Appends the header of a frame after a frame at `previous_tick` (0 before the first). A frame without a
+/// tick repeats the previous tick.
 pub fn put_frame_head(version: Version, previous_tick: i64, head: FrameHead, out: &mut Vec<u8>) {
     if version.has_timestamps() {
         let tick = head.tick.unwrap_or(previous_tick);
@@ -225,11 +223,11 @@ impl Body for Group {
     }
 }
 
-/// An integer that arrives in pieces.
+/// Varint that arrives in pieces.
 #[derive(Debug, Default)]
 struct Partial {
     value: u64,
-    /// Bytes read and bytes there are in all; 0 = not begun.
+    /// Bytes read, and bytes of the whole integer; both 0 before the first byte.
     read: u8,
     width: u8,
 }
@@ -239,7 +237,7 @@ impl Partial {
         self.read == 0
     }
 
-    /// The integer and its width, once it is whole.
+    /// Returns the integer and its width in bytes once it is complete.
     fn next(&mut self, input: &mut Bytes) -> Option<(u64, u64)> {
         if self.is_empty() {
             let mut peek: &[u8] = input;
@@ -267,7 +265,7 @@ impl Partial {
     }
 }
 
-/// Signed as unsigned, small magnitudes first: 0, -1, 1, -2, 2.
+/// Zigzag encoding: 0, -1, 1, -2, 2 become 0, 1, 2, 3, 4 (draft-lcurley-moq-lite-05, FRAME).
 fn zigzag(value: i64) -> u64 {
     (value.cast_unsigned() << 1) ^ (value >> 63).cast_unsigned()
 }

@@ -1,10 +1,11 @@
-//! How a session of moq-lite-01 or 02 begins: nothing that comes with the connection says which it is.
+//! SETUP exchange of moq-lite-01 and 02, whose version is not negotiated by ALPN
+//! (draft-lcurley-moq-lite-02, SessionCompat).
 //!
-//! The client opens a bidirectional stream with a list of versions, the server answers on it with one of
-//! them. The stream stays open: its end is the end of the session. On it either side may say what it
-//! measured ([`SessionInfo`]).
+//! The client opens a bidirectional stream with a list of versions, and the server replies on it with one of
+//! them. The stream stays open for the life of the session; its end ends the session. Either side may send
+//! [`SessionInfo`] on it.
 //!
-//! The exchange is that of moq-transport-14, whose versions may stand in the list too.
+//! The encoding is that of draft-ietf-moq-transport-14, whose versions may be in the list too.
 
 use relay_model::limits;
 
@@ -15,55 +16,55 @@ use crate::{
     varint,
 };
 
-/// The name in ALPN and in subprotocols of all versions that are agreed on this way.
+/// Name in ALPN and in subprotocols of all versions negotiated by SETUP (deployed relays, captured).
 pub const ALPN: &str = "moql";
 
-/// First integer of the client's stream.
+/// Type of the client's stream, CLIENT_SETUP (draft-lcurley-moq-lite-02, SessionCompat).
 pub const CLIENT_SETUP: u64 = 0x20;
-/// First integer of the answer.
+/// Type of the reply, SERVER_SETUP (deployed relays, captured).
 const SERVER_SETUP: u64 = 0x21;
 
-/// Bytes of a SETUP after its length: far more than any client has to say.
+/// Limit in bytes of a SETUP body; known clients send less than 100.
 pub const SETUP_BYTES: usize = 16 * 1024;
-/// Versions that a client may list.
+/// Limit of versions in a client's list.
 const VERSIONS: usize = 64;
 
-/// What versions are called in the exchange: this, plus their number.
+/// Version code of moq-lite draft 00; the draft number is added (draft-lcurley-moq-lite-02, Session).
 const CODE: u64 = 0xff0d_ad00;
 
-/// What the client of a session says first.
+/// CLIENT_SETUP, the first message of a client (draft-lcurley-moq-lite-02, SessionCompat).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientSetup {
-    /// The versions it speaks, by their codes, best first. Not all of them are of moq-lite.
+    /// Version codes that the client supports, preferred first; may include moq-transport versions.
     pub versions: Vec<u64>,
-    /// What else it says: an even id has an integer, an odd one has bytes.
+    /// Parameters: an even id has an integer value, an odd id has bytes.
     pub parameters: Vec<(u64, Value)>,
 }
 
-/// The value of a parameter.
+/// Value of a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// Of an even id.
+    /// Value of an even id.
     Number(u64),
-    /// Of an odd id.
+    /// Value of an odd id.
     Bytes(Vec<u8>),
 }
 
-/// The answer to a [`ClientSetup`].
+/// SERVER_SETUP, the reply to a [`ClientSetup`] (draft-lcurley-moq-lite-02, SessionCompat).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerSetup {
-    /// The version of the session.
+    /// Selected version.
     pub version: Version,
 }
 
-/// What the sender measured, on the stream that a session began with.
+/// Measurement by the sender, on the setup stream (draft-lcurley-moq-lite-02, SESSION_UPDATE).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionInfo {
-    /// Estimated bits a second; 0 = unknown.
+    /// Estimated bitrate in bits per second; 0 = unknown.
     pub bitrate: u64,
 }
 
-/// A version's code in the exchange.
+/// Returns the version code; `None` for versions that are not negotiated by SETUP.
 pub fn code(version: Version) -> Option<u64> {
     match version {
         Version::V01 => Some(CODE | 1),
@@ -73,8 +74,8 @@ pub fn code(version: Version) -> Option<u64> {
 }
 
 impl ClientSetup {
-    /// Takes it off the front of a stream, after the stream's type. `None` until it is whole; an error as
-    /// soon as its length is known to be over [`SETUP_BYTES`].
+    /// Takes the message off the front of a stream, after the stream type. `None` while it is incomplete; an
+    /// error as soon as its length is known to exceed [`SETUP_BYTES`].
     pub fn next(inbox: &mut Inbox) -> Result<Option<Self>, Error> {
         let Some(body) = inbox.next_short(SETUP_BYTES)? else { return Ok(None) };
         let mut input = Reader::new(&body);
@@ -91,14 +92,14 @@ impl ClientSetup {
         Ok(Some(setup))
     }
 
-    /// The first of the client's versions that is one of ours.
+    /// Returns the client's most preferred version that is supported.
     pub fn choose(&self) -> Option<Version> {
         let ours =
             |offered: &u64| Version::LEGACY.iter().copied().find(|version| code(*version) == Some(*offered));
         self.versions.iter().find_map(ours)
     }
 
-    /// Appends it with its stream's type.
+    /// Appends the message with the stream type.
     pub fn encode(&self, out: &mut Vec<u8>) {
         varint::put(CLIENT_SETUP, out);
         put_short(out, |out| {
@@ -117,8 +118,8 @@ impl ClientSetup {
 }
 
 impl ServerSetup {
-    /// Takes it off the front of a stream. `None` until it is whole. A version that is not of moq-lite, or
-    /// not agreed on this way, is an error.
+    /// Takes the message with its type off the front of a stream. `None` while it is incomplete; an error for a
+    /// version outside [`Version::LEGACY`].
     pub fn next(inbox: &mut Inbox) -> Result<Option<Self>, Error> {
         let Some(body) = inbox.next_short_typed(SERVER_SETUP, SETUP_BYTES)? else { return Ok(None) };
         let mut input = Reader::new(&body);
@@ -129,7 +130,8 @@ impl ServerSetup {
         version.map(|version| Some(Self { version })).ok_or(Error::Value("setup version"))
     }
 
-    /// Appends it with its type. What is chosen in another way is a bug of the caller's, and is left out.
+    /// Appends the message with its type. A version outside [`Version::LEGACY`] is a bug of the caller and
+    /// appends nothing.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let Some(code) = code(self.version) else {
             debug_assert!(false, "{:?} is not chosen in SETUP", self.version);
@@ -154,8 +156,7 @@ impl Body for SessionInfo {
     }
 }
 
-/// Counted parameters; ids that come twice and ids that nobody knows are let pass, as their meaning is not
-/// ours.
+/// Reads counted parameters. Repeated and unknown ids are accepted, since no parameter is interpreted.
 fn parameters(input: &mut Reader<'_>) -> Result<Vec<(u64, Value)>, Error> {
     let count = usize::try_from(input.varint()?).unwrap_or(usize::MAX);
     if count > limits::PARAMETERS {
@@ -173,7 +174,7 @@ fn parameters(input: &mut Reader<'_>) -> Result<Vec<(u64, Value)>, Error> {
     Ok(all)
 }
 
-/// Appends a body behind its length in two bytes.
+/// Appends a body with a two-byte big-endian length prefix.
 fn put_short(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let mut body = Vec::new();
     write(&mut body);

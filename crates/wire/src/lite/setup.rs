@@ -1,4 +1,4 @@
-//! SETUP: the one message of each side's setup stream.
+//! SETUP, the only message of each side's setup stream.
 
 use relay_model::{Hop, limits};
 
@@ -9,36 +9,37 @@ use crate::{
     varint,
 };
 
+// Parameter ids (draft-lcurley-moq-lite-05, SETUP; role: moq-net 0.3.18; cost, hop: deployed relays, captured).
 const PROBE: u64 = 1;
 const PATH: u64 = 2;
 const ROLE: u64 = 3;
 const COST: u64 = 4;
 const HOP: u64 = 5;
 
-/// Highest probe level; higher ones read as this.
+/// Highest probe level; higher values read as this one (draft-lcurley-moq-lite-05, Probe Parameter).
 const PROBE_MAX: u64 = 2;
 
-/// What a peer says of itself when a session begins.
+/// Capabilities of a peer, sent once per session (draft-lcurley-moq-lite-05, SETUP).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Setup {
-    /// What it answers on a probe stream: 0 nothing, 1 measurements, 2 also padding.
+    /// Probe level: 0 none, 1 reports measurements, 2 also pads the connection on request.
     pub probe: u64,
-    /// Path and query it connects to, raw; only on transports without a URL.
+    /// Raw path and query that the client connects to; only on transports without a URL.
     pub path: Option<String>,
-    /// What it limits itself to; `None` = both.
+    /// Direction to which the client limits itself; `None` = both.
     pub role: Option<Role>,
-    /// What it charges for what it sends; `None` = not said.
+    /// Link cost of what the sender transmits; `None` = not declared.
     pub cost: Option<u64>,
-    /// Its id in hop chains; never anonymous.
+    /// Hop id of the sender; never anonymous.
     pub hop: Option<Hop>,
 }
 
-/// The only half of the protocol a client wants.
+/// Direction of a client that only publishes or only subscribes (as sent by moq-net 0.3.18).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// It only publishes.
+    /// The client only publishes.
     Publisher,
-    /// It only subscribes.
+    /// The client only subscribes.
     Subscriber,
 }
 
@@ -75,7 +76,7 @@ impl Setup {
         Ok(())
     }
 
-    /// The parameters that have a number to say, in order of id.
+    /// Returns the present integer parameters, in order of id.
     fn numbers(&self) -> impl Iterator<Item = (u64, u64)> {
         [
             (PROBE, Some(self.probe).filter(|level| *level != 0)),
@@ -123,7 +124,7 @@ impl Body for Setup {
     }
 }
 
-/// A value that is one integer and nothing else.
+/// Parses a parameter value that is exactly one varint.
 fn number(mut value: &[u8]) -> Result<u64, Error> {
     let number = varint::get(&mut value).map_err(|_| Error::MalformedParameter)?;
     if value.is_empty() { Ok(number) } else { Err(Error::MalformedParameter) }

@@ -1,4 +1,4 @@
-//! The subscribe stream: what of a track is wanted, and which of it there is.
+//! Messages of the subscribe stream.
 
 use relay_model::{Path, Prefs, Start, TrackName};
 
@@ -9,81 +9,85 @@ use crate::{
     varint,
 };
 
-/// What a subscription that says no age is taken to mean, ms: as long as publishers keep a group by
-/// themselves. It begins with the latest.
+/// Maximum age in ms assumed for subscriptions without that field (moq-lite-01 and 02): the default cache
+/// duration of publishers. Such subscriptions start at the latest group.
 const UNSAID_AGE_MS: u64 = 5_000;
 
+// Response types: moq-lite-03 and 04 (OK, OK_DROP; draft-lcurley-moq-lite-03, SUBSCRIBE_DROP), and from
+// moq-lite-05 on (START, called SUBSCRIBE_OK there, END, DROP; draft-lcurley-moq-lite-05).
 const OK: u64 = 0;
 const OK_DROP: u64 = 1;
 const START: u64 = 0;
 const END: u64 = 1;
 const DROP: u64 = 2;
 
-/// Asks for the groups of a track.
+/// Request for the groups of a track (draft-lcurley-moq-lite-03, SUBSCRIBE; moq-lite-06: deployed relays,
+/// captured).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscribe {
-    /// The subscriber's number for it; groups name it.
+    /// Subscribe id, chosen by the subscriber and carried by every group.
     pub id: u64,
     /// Path of the broadcast.
     pub broadcast: Path,
-    /// Track in it.
+    /// Name of the track.
     pub track: TrackName,
-    /// Which groups, and how.
+    /// Range, priority and maximum age.
     pub prefs: Prefs,
 }
 
-/// New preferences of the subscription of the same stream.
+/// New preferences of the subscription on the same stream (draft-lcurley-moq-lite-03, SUBSCRIBE_UPDATE).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubscribeUpdate {
-    /// All of them, changed or not.
+    /// All preferences, changed or not.
     pub prefs: Prefs,
 }
 
-/// Accepts a subscription (before moq-lite-05; 02 says that much and no more, 01 its priority): what the publisher makes of the preferences. Peers echo
-/// the priority and leave the rest at zero.
+/// Acceptance of a subscription before moq-lite-05, with the publisher's preferences: only the priority on
+/// 01, empty on 02 (draft-lcurley-moq-lite-03, SUBSCRIBE_OK). Deployed peers echo the priority and leave the
+/// other fields 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SubscribeOk {
-    /// Publisher priority, higher wins.
+    /// Publisher priority; higher values are sent first.
     pub priority: u8,
-    /// Whether groups are meant to be delivered in order.
+    /// Whether older groups are to be sent first.
     pub ordered: bool,
-    /// How long a superseded group stays useful, in ms.
+    /// Maximum age in ms of a group that is not the latest.
     pub max_age_ms: u64,
-    /// First group, if known.
+    /// First group sequence, if known.
     pub start: Option<u64>,
-    /// Last group, if known.
+    /// Last group sequence, inclusive, if known.
     pub end: Option<u64>,
 }
 
-/// What a publisher says of a subscription besides its groups.
+/// Message from the publisher on the subscribe stream (draft-lcurley-moq-lite-05, SUBSCRIBE_OK,
+/// SUBSCRIBE_END and SUBSCRIBE_DROP).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubscribeResponse {
-    /// It is served (before moq-lite-05); first response.
+    /// The subscription is accepted (before moq-lite-05); first response.
     Ok(SubscribeOk),
-    /// The first group is known (moq-lite-05 and later).
+    /// The first group is known (moq-lite-05 and later; SUBSCRIBE_OK in the draft).
     Start {
-        /// Its sequence.
+        /// Group sequence.
         group: u64,
     },
-    /// The track is over (moq-lite-05 and later; before, a FIN says so).
+    /// The track ended (moq-lite-05 and later; earlier versions send only a FIN).
     End {
-        /// One past the last group; 0 = there never was one.
+        /// One past the last group sequence; 0 = no group was produced.
         group: u64,
     },
-    /// These groups will not come (from moq-lite-03 on).
+    /// A range of groups will not be delivered (moq-lite-03 and later).
     Drop {
-        /// The first.
+        /// First group sequence.
         start: u64,
-        /// The last, inclusive; not below `start`.
+        /// Last group sequence, inclusive; not below `start`.
         end: u64,
-        /// Why, as the publisher numbers it.
+        /// Error code of the publisher.
         code: u64,
     },
 }
 
 impl SubscribeResponse {
-    /// Takes one response. `None` until it is whole. An unknown type is an error: it cannot be
-    /// skipped.
+    /// Takes one response. `None` while it is incomplete. An unknown type is an error.
     pub fn next(inbox: &mut Inbox, version: Version) -> Result<Option<Self>, Error> {
         if !version.has_drops() {
             let body = inbox.next_message()?;
@@ -101,8 +105,8 @@ impl SubscribeResponse {
         }
     }
 
-    /// Appends the response with its type and size. What `version` has no form for is a bug of the
-    /// caller's, and is left out.
+    /// Appends the response with its type and size. A variant that `version` does not have is a bug of the
+    /// caller and appends nothing.
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
         let old = version.has_subscribe_ok();
         let kind = match self {
@@ -208,16 +212,16 @@ fn read_prefs(version: Version, input: &mut Reader<'_>) -> Result<Prefs, Error> 
         end_frame: input.opt()?,
     };
     if prefs.end_frame.is_some() && prefs.end.is_none() {
-        return Err(Error::Value("end frame without an end group"));
+        return Err(Error::Value("end frame: no end group"));
     }
     Ok(prefs)
 }
 
-/// Appends them as `version` can say them.
+/// Appends the preferences in the encoding of `version`.
 ///
-/// A start that it has no form for becomes the nearest one: on moq-lite-06 the latest becomes no floor and
-/// a group its floor; before, a floor becomes the group to begin with, and no floor the latest. So what a
-/// subscriber without wishes asks in one version is what it would ask in the other.
+/// A start that `version` cannot express becomes the nearest one. On moq-lite-06 `Latest` becomes floor 0 and
+/// `Group` a floor; earlier versions encode a floor as the start group, and floor 0 as the latest. The
+/// default start of one version therefore maps to the default of the other.
 fn put_prefs(version: Version, prefs: &Prefs, out: &mut Vec<u8>) {
     out.push(prefs.priority);
     if !version.has_ranges() {
@@ -228,7 +232,7 @@ fn put_prefs(version: Version, prefs: &Prefs, out: &mut Vec<u8>) {
         varint::put(prefs.max_age_ms, out);
         varint::put(floor.unwrap_or(0).min(varint::MAX), out);
         put_opt(prefs.end, out);
-        // With no floor, it would be read as a frame of group 0.
+        // Without a floor the peer would read the frame as one of group 0.
         varint::put(floor.map_or(0, |_| prefs.start_frame).min(varint::MAX), out);
         put_opt(prefs.end_frame.filter(|_| prefs.end.is_some()), out);
         return;

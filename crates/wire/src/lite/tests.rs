@@ -35,11 +35,11 @@ fn track(raw: &str) -> TrackName {
 fn encoded(version: Version, message: &impl Message) -> Vec<u8> {
     let mut out = vec![0xee];
     message.encode(version, &mut out);
-    assert_eq!(out.remove(0), 0xee, "what was there before stays");
+    assert_eq!(out.remove(0), 0xee, "encode appends");
     out
 }
 
-/// The body of `message`, without its size.
+/// Encodes `message` without its size prefix.
 fn body(version: Version, message: &impl Message) -> Vec<u8> {
     let out = encoded(version, message);
     let mut input = out.as_slice();
@@ -47,7 +47,7 @@ fn body(version: Version, message: &impl Message) -> Vec<u8> {
     input.to_vec()
 }
 
-/// Decodes to itself whole, and not at all when a byte is missing or left over.
+/// Checks that `message` decodes to itself, and not at all with one byte missing or one left over.
 fn comes_back<M: Message + PartialEq + Debug>(version: Version, message: &M) {
     let bytes = body(version, message);
     assert_eq!(M::decode(version, &bytes).as_ref(), Ok(message), "{version:?}");
@@ -56,7 +56,7 @@ fn comes_back<M: Message + PartialEq + Debug>(version: Version, message: &M) {
     assert_eq!(M::decode(version, &[bytes.as_slice(), &[0]].concat()), Err(Error::Leftover));
 }
 
-/// What is in `bytes`, to their last one.
+/// Decodes all messages in `bytes`, which must be consumed to the last byte.
 fn taken<M: Debug>(
     version: Version,
     bytes: &[u8],
@@ -79,7 +79,7 @@ fn responses(version: Version, bytes: &[u8]) -> Result<Vec<SubscribeResponse>, E
     taken(version, bytes, SubscribeResponse::next)
 }
 
-/// A value for each version, of what that version can say.
+/// Generates a value for each version, within what that version can encode.
 fn each<S: Strategy>(of: impl Fn(Version) -> S) -> impl Strategy<Value = Vec<(Version, S::Value)>> {
     all().map(|version| (Just(version), of(version))).collect::<Vec<_>>()
 }
@@ -88,7 +88,7 @@ fn int() -> impl Strategy<Value = u64> {
     prop_oneof![0..100_u64, 0..=varint::MAX, Just(varint::MAX)]
 }
 
-/// One less than [`int`] at most.
+/// Generates an integer at most one below the maximum of [`int`].
 fn low_int() -> impl Strategy<Value = u64> {
     prop_oneof![0..100_u64, 0..varint::MAX, Just(varint::MAX - 1)]
 }
@@ -171,7 +171,7 @@ fn any_prefs(version: Version) -> BoxedStrategy<Prefs> {
         .boxed()
 }
 
-/// The frames of a [`Fetch`].
+/// Generates the frame range of a [`Fetch`].
 fn any_range(version: Version) -> BoxedStrategy<(u64, Option<u64>)> {
     match version {
         V06 => (low_int(), opt()).prop_map(|(start, end)| (start, end.map(|end| end.max(start)))).boxed(),
@@ -333,7 +333,7 @@ fn setup_passes_over_what_it_does_not_know() {
 }
 
 #[test]
-fn setup_refuses_duplicates_and_values_that_do_not_fill_their_length() {
+fn setup_rejects_duplicates_and_values_of_wrong_length() {
     for version in [V05, V06] {
         assert_eq!(Setup::decode(version, &[2, 4, 1, 1, 4, 1, 1]), Err(Error::DuplicateParameter));
         assert_eq!(Setup::decode(version, &[2, 0x2a, 0, 0x2a, 0]), Err(Error::DuplicateParameter));
@@ -345,7 +345,7 @@ fn setup_refuses_duplicates_and_values_that_do_not_fill_their_length() {
 }
 
 #[test]
-fn an_older_word_for_active_reads_as_active() {
+fn obsolete_announce_status_reads_as_active() {
     let announce = Announce::Active { suffix: path("a"), hops: [].into(), cost: Cost::UNKNOWN };
     for version in [V03, V04, V05] {
         assert_eq!(announces(version, &[4, 2, 1, b'a', 0]), Ok(vec![announce.clone()]));

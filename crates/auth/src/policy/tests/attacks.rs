@@ -1,4 +1,4 @@
-//! What is known to have got through other verifiers, each beside the same token as it should be.
+//! Attacks known to have succeeded against other verifiers, each next to the same token in its valid form.
 
 use std::sync::OnceLock;
 
@@ -10,7 +10,7 @@ use crate::{Expected, encoding::encode};
 
 const CLAIMS: &str = r#"{"root":"room","put":"","get":""}"#;
 
-/// One key for each algorithm; making RSA keys takes long, so those share one.
+/// Returns a key of each algorithm. Generating RSA keys is slow, so that they share one.
 fn key_of(algorithm: Algorithm) -> &'static Key {
     static KEYS: OnceLock<Vec<Key>> = OnceLock::new();
     let make = || {
@@ -34,7 +34,7 @@ fn try_token(key: &Key, token: &str) -> Result<Permit, Refusal> {
         .admit(&format!("/room?jwt={token}"), now())
 }
 
-/// Same header and payload, signed by nobody.
+/// Assembles a token with an arbitrary signature.
 fn forged(header: &str, payload: &str, signature: &[u8]) -> String {
     format!("{}.{}.{}", encode(header.as_bytes()), encode(payload.as_bytes()), encode(signature))
 }
@@ -81,7 +81,7 @@ fn no_spelling_of_none_is_an_algorithm() {
     }
 }
 
-/// A DER element.
+/// Encodes a DER element.
 fn der(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(body.len()).unwrap().to_be_bytes();
     [&[tag, 0x82], &length[..], body].concat()
@@ -130,7 +130,7 @@ fn only_the_algorithm_of_the_key_counts() {
     for algorithm in Algorithm::ALL {
         let key = key_of(algorithm);
         for other in Algorithm::ALL.into_iter().filter(|other| *other != algorithm) {
-            // By the key itself, only called otherwise; and by another key of that algorithm.
+            // Signed by this key under another `alg`, and by a key of another algorithm under this `alg`.
             let renamed = key.seal(&header(other.name()), CLAIMS).unwrap();
             assert_eq!(try_token(key, &renamed), Err(Refusal::BadSignature), "{algorithm} as {other}");
             let signed = key_of(other).seal(&header(algorithm.name()), CLAIMS).unwrap();
@@ -176,7 +176,7 @@ fn a_signature_is_whole_or_nothing() {
         ] {
             refused(&other, "another shape");
         }
-        // Somebody else's claims under this signature.
+        // Other claims with this signature.
         let header = signed.split('.').next().unwrap();
         let wider = encode(br#"{"root":"","put":"","get":""}"#);
         refused(&format!("{header}.{wider}.{signature}"), "other claims");
@@ -290,7 +290,7 @@ fn a_time_is_a_finite_number_or_the_token_is_refused() {
         assert_eq!(got.is_ok(), holds, "nbf = {nbf}");
     }
     assert!(attempt(r#"{"root":"room","get":"","exp":1800000001}"#).is_ok());
-    // A clock that is a little ahead is forgiven at the start of a token, not at its end.
+    // Clock skew is allowed for `nbf`, not for `exp`.
     assert!(attempt(r#"{"root":"room","get":"","nbf":1800000060}"#).is_ok());
     assert_eq!(attempt(r#"{"root":"room","get":"","nbf":1800000061}"#), Err(Refusal::NotYetValid));
     assert!(attempt(r#"{"root":"room","get":"","iat":1900000000}"#).is_ok(), "iat decides nothing");
@@ -313,7 +313,7 @@ fn a_token_for_another_audience_or_of_another_issuer_is_refused() {
         let token = key.seal(&header("ES256"), claims).unwrap();
         assert_eq!(policy.admit(&format!("/?jwt={token}"), now()).map(drop), outcome, "{claims}");
     }
-    assert!(policy.admit("/", now()).is_ok(), "what is public is asked for no audience");
+    assert!(policy.admit("/", now()).is_ok(), "public access needs no audience");
     assert_eq!(
         key.verify(&key.seal(&header("ES256"), r#"{"get":"","aud":"moq"}"#).unwrap(), now()),
         Err(Flaw::Audience)
@@ -389,7 +389,7 @@ fn a_token_at_the_limit_is_read_and_one_past_it_is_not() {
         let claims = format!(r#"{{"root":"room","get":"","x":"{}"}}"#, "x".repeat(filler));
         key.seal(&header("HS256"), &claims).unwrap()
     };
-    // Four letters of the token for three of the payload.
+    // Three bytes of the payload take four characters of the token.
     let filler =
         (0..=crate::TOKEN_BYTES).rev().find(|filler| of(*filler).len() <= crate::TOKEN_BYTES).unwrap();
     assert!(of(filler).len() > crate::TOKEN_BYTES - 4);
@@ -416,7 +416,7 @@ fn a_key_grants_no_more_than_its_scope() {
         (r#"{"root":"a","put":""}"#, Err(Refusal::OutOfScope)),
         (r#"{"root":"","get":""}"#, Err(Refusal::OutOfScope)),
         (r#"{"root":"a","publish":["*"]}"#, Err(Refusal::OutOfScope)),
-        // All of it is refused, not only what is too much.
+        // The whole token is rejected, not only the excess grant.
         (r#"{"root":"a","put":["live","other"],"get":""}"#, Err(Refusal::OutOfScope)),
     ] {
         assert_eq!(attempt(payload), expected, "{payload}");

@@ -1,4 +1,5 @@
-//! What goes out, in this order: our parameters, answers, control, datagrams and media in turn.
+//! Output, in this order: transport parameters, close, WebSocket control frames, frames without payload, then
+//! datagrams and stream data in turn.
 
 use std::time::Instant;
 
@@ -7,17 +8,18 @@ use bytes::Bytes;
 use super::{Connection, Life};
 use crate::qmux::{Framing, frame, limits, output::Writer, streams::Pieces, websocket::Sent};
 
-/// Answers go into one record up to this: what is urgent does not wait for a large one to be read.
+/// Size in bytes at which a record of frames without payload is complete, so that urgent frames do not wait
+/// behind a large record.
 const ANSWER_BYTES: usize = 1_200;
 
 impl Connection {
-    /// Appends what is to be sent next, about `max` bytes of what is queued (at most a record more); returns
-    /// how many. Then [`Connection::has_event`] may have changed.
+    /// Appends about `max` bytes of queued output to `out` (at most one record more) and returns their number.
+    /// May change [`Connection::has_event`].
     pub fn transmit(&mut self, now: Instant, max: usize, out: &mut Vec<Bytes>) -> usize {
         if self.life == Life::Over {
             return 0;
         }
-        // Taken out for the writer, which borrows it.
+        // Moved out for the writer, which borrows the masks while `self` is borrowed too.
         let mut masks = self.masks.take();
         let mut writer = Writer::new(self.framing, self.over, masks.as_mut(), out);
         let mut scratch = Vec::new();
@@ -29,7 +31,7 @@ impl Connection {
         sent
     }
 
-    /// Whether [`Connection::transmit`] would give something.
+    /// Returns whether [`Connection::transmit`] would append anything.
     pub fn has_output(&self) -> bool {
         if self.life == Life::Over {
             return false;
@@ -47,7 +49,7 @@ impl Connection {
                     || !self.datagrams.is_empty())
     }
 
-    /// One unit; false: there is none.
+    /// Writes one unit; `false` if there is nothing to send.
     fn put_next(
         &mut self,
         now: Instant,
@@ -104,7 +106,7 @@ impl Connection {
         true
     }
 
-    /// Frames that carry no payload: as many as go into one record, or one.
+    /// Writes frames without payload: up to [`ANSWER_BYTES`] of them with records, otherwise one.
     fn put_answers(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         while out.len() < ANSWER_BYTES && self.put_answer(now, out) {
             if self.framing != Framing::Qmux01 {

@@ -1,5 +1,5 @@
-//! What the carrier brings, taken apart as it comes: stream data goes on in the pieces in which it arrives,
-//! of other frames at most one is held until it is whole.
+//! Incremental parsing of the input. Stream data is forwarded in the pieces in which it arrives; of other
+//! frames at most one is buffered until it is complete.
 
 use std::time::Instant;
 
@@ -15,27 +15,27 @@ use crate::qmux::{
     violation::Violation,
 };
 
-/// Where in the frames we are.
+/// Parser position within the frames.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
-    /// Of a frame that is not whole.
+    /// Bytes of an incomplete frame.
     head: Vec<u8>,
     data: Option<Data>,
 }
 
-/// Stream data on its way.
+/// STREAM frame whose data is being received.
 #[derive(Clone, Copy, Debug)]
 struct Data {
     id: u64,
-    /// `None`: all up to the end of the record or message.
+    /// Bytes left; `None`: up to the end of the record or message.
     left: Option<u64>,
     fin: bool,
 }
 
-const CUT: Violation = Violation::encoding("frame cut off by the end of its record");
+const CUT: Violation = Violation::encoding("frame truncated by the end of its record");
 
 impl Connection {
-    /// Bytes of the carrier, after TLS.
+    /// Handles received bytes of the carrier, after TLS.
     pub fn receive(&mut self, now: Instant, mut bytes: &[u8]) {
         self.now = now;
         self.traffic.bytes_in += bytes.len() as u64;
@@ -53,7 +53,7 @@ impl Connection {
                 }
                 Err(violation) => {
                     self.violate(violation);
-                    // What follows cannot be told apart.
+                    // The rest of the input cannot be parsed.
                     return;
                 }
             }
@@ -68,7 +68,7 @@ impl Connection {
         }
         match brought {
             Brought::Part(part, is_end) => self.on_part(&part, is_end)?,
-            // Only the last has to be answered (RFC 6455 section 5.5.3).
+            // Only the most recent ping needs a response (RFC 6455 §5.5.3).
             Brought::Ping(body) => self.websocket_pong = Some(body),
             Brought::Pong => {}
             Brought::Close(code) => {
@@ -82,7 +82,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Part of a record, a message, or the endless run of frames.
+    /// Parses part of a record, a message, or the sequence of bare frames.
     fn on_part(&mut self, mut part: &[u8], is_end: bool) -> Result<(), Violation> {
         while matches!(self.life, Life::Opening(_) | Life::Ready) {
             let goes_on = match self.intake.data {
@@ -97,7 +97,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Goes on with stream data; false: `part` is used up.
+    /// Continues a STREAM frame; `false` when `part` is exhausted.
     fn on_data(&mut self, data: Data, part: &mut &[u8], is_end: bool) -> Result<bool, Violation> {
         let left = data.left.unwrap_or(u64::MAX);
         let size = usize::try_from(left).unwrap_or(usize::MAX).min(part.len());
@@ -113,7 +113,7 @@ impl Connection {
         Ok(is_whole)
     }
 
-    /// Reads a frame, of stream data the head; false: `part` is used up.
+    /// Parses one frame, or the head of a STREAM frame; `false` when `part` is exhausted.
     fn on_head(&mut self, part: &mut &[u8], is_end: bool) -> Result<bool, Violation> {
         let mut head = std::mem::take(&mut self.intake.head);
         let old = head.len();
@@ -154,7 +154,7 @@ impl Connection {
             _ if is_first => return Err(Violation::protocol("first frame is not transport parameters")),
             Frame::Stream { id, offset, size, fin } => {
                 if size.is_none() && matches!(self.reader, crate::qmux::carrier::Reader::Frames) {
-                    return Err(Violation::encoding("stream data without a size and without an end"));
+                    return Err(Violation::encoding("STREAM frame without a length on a byte stream"));
                 }
                 self.streams.begin(id, offset, size)?;
                 self.intake.data = Some(Data { id, left: size, fin });
@@ -164,7 +164,7 @@ impl Connection {
             Frame::MaxData(max) => self.streams.on_max_data(max),
             Frame::MaxStreamData { id, max } => self.streams.on_max_stream_data(id, max)?,
             Frame::MaxStreams { dir, max } => self.streams.on_max_streams(dir, max),
-            // We announce credit when it is worth it, asked or not.
+            // Credit is announced as the reader progresses, whether or not the peer is blocked.
             Frame::Blocked => {}
             Frame::StreamsBlocked { dir, limit } => self.streams.on_streams_blocked(dir, limit),
             Frame::Ping(sequence) => {
@@ -189,7 +189,7 @@ impl Connection {
         let closed = if is_application {
             Closed::ByPeer(SessionCode(u32::try_from(code).unwrap_or(u32::MAX)), reason)
         } else {
-            Closed::Lost(format!("the peer's transport gave up with code {code:#x}: {reason}"))
+            Closed::Lost(format!("closed by the peer's transport with code {code:#x}: {reason}"))
         };
         self.depart(closed, Last::Nothing);
     }

@@ -1,4 +1,4 @@
-//! One connection as a `Transport`: its life, and what a worker calls.
+//! One qmux connection as a `Transport`: its life cycle, and the interface for its driver.
 
 mod flush;
 mod input;
@@ -23,16 +23,16 @@ use super::{
 
 /// A connection over a stream socket that carries one session.
 ///
-/// As a [`Transport`](relay_session::transport::Transport): a `Stream` is an id as on the wire; after
-/// `Event::Datagram` take datagrams until there are none, the next event comes only then; a peer's streams
-/// are told in the order in which they come, which need not be that of their ids; what was received before
-/// the peer closed can be read until `Closed` is polled.
+/// As a [`Transport`](relay_session::transport::Transport): a `Stream` holds the stream id of the wire. After
+/// `Event::Datagram`, receive datagrams until there are none; only then follows another such event. Streams
+/// of the peer are reported in order of arrival, which may differ from the order of their ids. Data received
+/// before the peer's close can be read until `Closed` is polled.
 #[derive(Debug)]
 pub struct Connection {
     framing: Framing,
     over: Over,
     protocol: Option<&'static str>,
-    /// Ours, where the protocol is found out in-band.
+    /// Own list, when the protocol is negotiated in-band.
     protocols: &'static [&'static str],
     target: Option<String>,
     is_client: bool,
@@ -52,28 +52,28 @@ pub struct Connection {
     streams: Streams,
     received: Datagrams,
 
-    /// The first frame, until it is sent.
+    /// Transport parameters frame, until it is sent.
     hello: Option<Vec<u8>>,
     datagrams: Datagrams,
-    /// Whether the next packet of media goes before a datagram.
+    /// Whether stream data precedes a datagram in the next unit.
     is_media_next: bool,
-    /// Pings of the peer to be answered.
+    /// Sequence numbers of the peer's pings to be answered.
     pongs: VecDeque<u64>,
-    /// The last ping of the WebSocket to be answered.
+    /// Payload of the last WebSocket ping to be answered.
     websocket_pong: Option<Vec<u8>>,
     farewell: Farewell,
     masks: Option<Masks>,
-    /// Largest datagram frame and record of the peer.
+    /// Largest datagram frame and largest record that the peer accepts.
     peer_datagram: u64,
     peer_record: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
-    /// The peer's transport parameters are awaited until then.
+    /// Waiting for the peer's transport parameters until then.
     Opening(Instant),
     Ready,
-    /// Over for the session; the socket goes when the peer has heard it, or then.
+    /// Closed for the session; the socket is dropped when the peer has confirmed the close, or at `until`.
     Leaving {
         until: Instant,
         is_heard: bool,
@@ -81,16 +81,16 @@ enum Life {
     Over,
 }
 
-/// The last words.
+/// Frames that close the connection.
 #[derive(Debug, Default)]
 struct Farewell {
     frame: Option<Vec<u8>>,
-    /// Close frame of the WebSocket, and its code.
+    /// WebSocket close frame, with its optional code.
     websocket: Option<Option<u16>>,
 }
 
 impl Connection {
-    /// A connection whose carrier is open. What it has to say first is queued at once.
+    /// Creates a connection on an open carrier. Its transport parameters are queued at once.
     pub fn new(config: Config, now: Instant) -> Self {
         let Config { framing, over, is_client, .. } = config;
         let is_legacy = framing == Framing::Legacy;
@@ -126,7 +126,7 @@ impl Connection {
         }
     }
 
-    /// No more will come: the peer ended its side, or the socket failed, in words.
+    /// Handles the end of the input: the peer closed its side, or the socket failed. `why` goes to the log.
     pub fn end_of_input(&mut self, why: &str) {
         if matches!(self.life, Life::Opening(_) | Life::Ready) {
             self.closed = Some(Closed::Lost(why.to_owned()));
@@ -136,7 +136,7 @@ impl Connection {
         self.be_silent();
     }
 
-    /// Whether the socket should be read. Once over, what comes is thrown away, and should.
+    /// Returns whether the socket should be read. After a close the input is still to be read, and is discarded.
     pub fn wants_input(&self) -> bool {
         match self.life {
             Life::Opening(_) | Life::Ready => self.streams.wants_input(),
@@ -145,7 +145,7 @@ impl Connection {
         }
     }
 
-    /// Whether `poll` may have something to tell.
+    /// Returns whether `poll` may return an event.
     pub fn has_event(&self) -> bool {
         match self.life {
             Life::Opening(_) => false,
@@ -154,12 +154,12 @@ impl Connection {
         }
     }
 
-    /// Frames and records parsed so far: what receiving has cost.
+    /// Number of frames and records parsed so far, a measure of the receive cost.
     pub fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// When [`Connection::handle_timeout`] is due. Changes with every call that takes `&mut self`.
+    /// Time at which [`Connection::handle_timeout`] is due. May change with every call that takes `&mut self`.
     pub fn timeout(&self) -> Option<Instant> {
         match self.life {
             Life::Opening(at) => Some(at.min(self.clock.deadline())),
@@ -169,17 +169,17 @@ impl Connection {
         }
     }
 
-    /// Time has passed.
+    /// Handles the timeouts due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         match self.life {
             Life::Opening(at) if now >= at => {
-                let why = "no transport parameters in time";
+                let why = "timeout waiting for transport parameters";
                 self.depart(Closed::Lost(why.to_owned()), Last::Application(SessionCode::TIMEOUT, why));
             }
             Life::Opening(_) | Life::Ready => {
                 if self.clock.tick(now) {
-                    let why = "idle for too long";
+                    let why = "idle timeout";
                     self.depart(Closed::Lost(why.to_owned()), Last::Application(SessionCode::TIMEOUT, why));
                 }
             }
@@ -191,12 +191,12 @@ impl Connection {
         }
     }
 
-    /// What the kernel knows of the path now.
+    /// Sets the kernel's current statistics of the path.
     pub fn set_path(&mut self, stats: Stats) {
         self.path = Stats { rtt: stats.rtt.or(self.path.rtt), bitrate: stats.bitrate };
     }
 
-    /// How far it is.
+    /// Phase of the connection.
     pub fn phase(&self) -> Phase {
         match self.life {
             Life::Opening(_) => Phase::Opening,
@@ -207,13 +207,12 @@ impl Connection {
         }
     }
 
-    /// What the session speaks. `None` at `Ready`: nothing was agreed on, the older versions' exchange of
-    /// SETUP finds out.
+    /// Negotiated application protocol. `None` at `Ready`: the version is negotiated by the legacy SETUP.
     pub fn protocol(&self) -> Option<&'static str> {
         self.protocol
     }
 
-    /// Path and query of the URL, raw; `None` where SETUP carries them.
+    /// Raw path and query of the URL; `None` if SETUP carries them.
     pub fn target(&self) -> Option<&str> {
         self.target.as_deref()
     }
@@ -223,21 +222,21 @@ impl Connection {
         self.traffic
     }
 
-    /// Bytes that its streams received and the session has not read. Sent data is charged where it is made.
+    /// Bytes received on streams and not read by the session. Sent data is charged by its producer.
     pub fn footprint(&self) -> u64 {
         self.streams.unread()
     }
 
-    /// Live streams: sending and receiving halves.
+    /// Number of live streams: sending and receiving halves.
     #[cfg(test)]
     pub(super) fn live_streams(&self) -> (usize, usize) {
         self.streams.live()
     }
 
-    /// The peer's first frame.
+    /// Handles the peer's transport parameters, its first frame (draft-ietf-quic-qmux-01 §4.2).
     fn on_parameters(&mut self, body: &[u8]) -> Result<(), Violation> {
         let Life::Opening(_) = self.life else {
-            return Err(Violation::protocol("transport parameters again"));
+            return Err(Violation::protocol("duplicate transport parameters"));
         };
         let peer = Parameters::get(self.framing, body)?;
         self.clock.limit_idle(peer.idle);
@@ -259,7 +258,7 @@ impl Connection {
         self.depart(Closed::Lost(violation.to_string()), Last::Violation(violation));
     }
 
-    /// The session is over; `last` is said to the peer.
+    /// Closes the session locally and queues `last` for the peer.
     fn depart(&mut self, closed: Closed, last: Last<'_>) {
         if !matches!(self.life, Life::Opening(_) | Life::Ready) {
             return;
@@ -283,7 +282,7 @@ impl Connection {
                 violation.websocket
             }
             Last::Nothing => {
-                // Nobody there who could know it.
+                // The peer has closed: nothing is sent.
                 self.hello = None;
                 None
             }
@@ -293,7 +292,7 @@ impl Connection {
         self.life = Life::Leaving { until: self.now + limits::FAREWELL, is_heard };
     }
 
-    /// Nothing but the first frame and the farewell goes out.
+    /// Drops all queued output except the transport parameters and the close frames.
     fn be_silent(&mut self) {
         self.datagrams = Datagrams::default();
         self.pongs.clear();
@@ -321,11 +320,11 @@ impl Connection {
     }
 }
 
-/// What the peer is told at the end.
+/// Reason of the close that is sent to the peer.
 enum Last<'a> {
     Application(SessionCode, &'a str),
     Violation(Violation),
-    /// It has closed itself.
+    /// The peer closed first.
     Nothing,
 }
 
@@ -354,7 +353,7 @@ fn hello(
     out
 }
 
-/// A reason of bounded length.
+/// Truncates a close reason to [`limits::REASON_BYTES`].
 fn shortened(reason: &str) -> &str {
     let end = reason.floor_char_boundary(limits::REASON_BYTES);
     reason.get(..end).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! The session's side of a connection.
+//! `Transport` implementation of a connection.
 
 use std::time::Instant;
 
@@ -76,7 +76,7 @@ impl Transport for Connection {
         self.streams.exempt(on);
     }
 
-    /// A ping goes all the way to the peer, the kernel's figure only to the next proxy.
+    /// Prefers the round-trip time of pings, which reach the peer; the kernel's value ends at the next proxy.
     fn stats(&self) -> Stats {
         Stats { rtt: self.clock.rtt().or(self.path.rtt), bitrate: self.path.bitrate }
     }

@@ -1,4 +1,4 @@
-//! All streams of a connection: who may open how many, who may send how much, what happened.
+//! All streams of a connection: stream limits, flow control, and pending events.
 
 mod receive;
 mod send;
@@ -23,16 +23,17 @@ use super::{
 };
 use crate::qmux::Framing;
 
-/// Keys are the peer's choice.
+/// Map keyed by stream ids, which the peer chooses: the hasher is seeded.
 type Map<T> = HashMap<u64, T, foldhash::fast::RandomState>;
 
-/// What has to be told about a stream, in order.
+/// Pending RESET_STREAM or STOP_SENDING, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Reset { id: u64, code: StreamCode, size: u64 },
     Stop { id: u64, code: StreamCode },
 }
 
+/// Stream state of one connection.
 #[derive(Debug)]
 pub(super) struct Streams {
     framing: Framing,
@@ -44,38 +45,39 @@ pub(super) struct Streams {
     theirs: [Theirs; 2],
     answers: VecDeque<Answer>,
 
-    /// Credit of the peer on streams it opens, on ours of both directions, and on ours of one.
+    /// Initial send credit on bidirectional streams of the peer, on local bidirectional, and on local
+    /// unidirectional streams.
     windows: [u64; 3],
-    /// Stream bytes taken in ever, and the peer's bound on that.
+    /// Stream bytes accepted in total, and the peer's limit on them (MAX_DATA).
     written: u64,
     write_limit: u64,
-    /// Not sent yet.
+    /// Unsent bytes.
     media: u64,
     control: u64,
     exempt: bool,
-    /// A write was short or refused since the last `Room`.
+    /// Whether a write was short or refused since the last `Room`.
     is_starved: bool,
-    /// Something was sent, or credit came, since.
+    /// Whether data was sent or credit received since then.
     is_freed: bool,
-    /// Streams whose write was refused, and whether looking at them may help.
+    /// Streams whose write was refused, and whether some may have become writable.
     parked: Vec<u64>,
     is_retry: bool,
-    /// Streams with output: priority, turn, id.
+    /// Streams with output, by priority, turn and id.
     ready: BTreeSet<(Reverse<i32>, u64, u64)>,
     turns: u64,
 
-    /// Stream bytes received ever, read or discarded of them, and the bound announced.
+    /// Stream bytes received in total, those of them read or discarded, and the limit announced.
     received: u64,
     released: u64,
     announced: u64,
-    /// What the peer may send on one stream ahead of the reader.
+    /// Receive window of one stream, in bytes.
     window: u64,
-    /// Streams whose credit is to be announced.
+    /// Streams with a queued credit announcement.
     due: VecDeque<u64>,
 }
 
 impl Streams {
-    /// `most`: where growth of the streams the peer may open stops, in each direction.
+    /// `most`: limit up to which the peer's stream credit grows, per direction.
     pub(super) fn new(framing: Framing, is_client: bool, most: Option<u64>) -> Self {
         let [bi, uni] =
             [model::BIDI_STREAMS_MAX, model::UNI_STREAMS_MAX].map(|most_by| most.unwrap_or(most_by));
@@ -116,14 +118,14 @@ impl Streams {
         }
     }
 
-    /// What the peer takes. Before any stream is.
+    /// Applies the peer's transport parameters, before any stream is opened.
     pub(super) fn set_peer(&mut self, peer: &Parameters) {
         self.windows = [peer.stream_data_bi_local, peer.stream_data_bi_remote, peer.stream_data_uni];
         self.write_limit = peer.data;
         self.ours = [Ours::new(peer.streams_bi), Ours::new(peer.streams_uni)];
     }
 
-    /// The next event.
+    /// Returns the next event.
     pub(super) fn poll(&mut self) -> Option<Event> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
@@ -141,25 +143,25 @@ impl Streams {
         None
     }
 
-    /// Whether polling may give something.
+    /// Returns whether [`Self::poll`] may return an event.
     pub(super) fn has_event(&self) -> bool {
         !self.events.is_empty() || (self.is_retry && !self.parked.is_empty()) || self.has_room()
     }
 
-    /// Whether more input may come: the peer has to take our answers, and where it knows no credit, we
-    /// have to be able to hold what it sends.
+    /// Returns whether more input may be read: the queue of resets and stops is bounded, and without credit so
+    /// is the unread data.
     pub(super) fn wants_input(&self) -> bool {
         let is_full =
             self.framing == Framing::Legacy && self.received - self.released >= limits::LEGACY_UNREAD;
         self.answers.len() < limits::ANSWERS && !is_full
     }
 
-    /// Bytes received and not read.
+    /// Bytes received and neither read nor discarded.
     pub(super) fn unread(&self) -> u64 {
         self.received.saturating_sub(self.released)
     }
 
-    /// Nothing more is sent.
+    /// Drops all sending state and output.
     pub(super) fn silence(&mut self) {
         self.answers.clear();
         self.sending.clear();
@@ -170,13 +172,13 @@ impl Streams {
         (self.is_starved, self.is_retry) = (false, false);
     }
 
-    /// Nothing more is read either.
+    /// Drops all sending and receiving state.
     pub(super) fn forget(&mut self) {
         self.silence();
         self.receiving.clear();
     }
 
-    /// Streams with a sending and with a receiving half.
+    /// Number of sending and of receiving halves.
     #[cfg(test)]
     pub(super) fn live(&self) -> (usize, usize) {
         (self.sending.len(), self.receiving.len())
@@ -186,7 +188,7 @@ impl Streams {
         (id & 1 == 0) == self.is_client
     }
 
-    /// A frame names a stream: one of the peer's may be new, one of ours must have been opened.
+    /// Resolves the stream of a frame: a stream of the peer may be new, a local one must have been opened.
     fn meet(&mut self, id: u64) -> Result<(), Violation> {
         let (dir, number) = (dir_of(id), id >> 2);
         let slot = index(dir);
@@ -195,7 +197,7 @@ impl Streams {
             return if number < opened {
                 Ok(())
             } else {
-                Err(Violation::state("frame for a stream that was not opened"))
+                Err(Violation::state("frame for an unopened stream"))
             };
         }
         let Some(theirs) = self.theirs.get_mut(slot) else { return Ok(()) };
@@ -210,7 +212,7 @@ impl Streams {
         Ok(())
     }
 
-    /// A stream that is gone on both sides makes room for another.
+    /// Frees the stream's slot once both halves are gone.
     fn retire(&mut self, id: u64) {
         if self.sending.contains_key(&id) || self.receiving.contains_key(&id) {
             return;
@@ -228,7 +230,7 @@ impl Streams {
         }
     }
 
-    /// Whether [`Self::put_answer`] has something.
+    /// Returns whether [`Self::put_answer`] has a frame.
     pub(super) fn has_answer(&self) -> bool {
         !self.answers.is_empty()
             || !self.due.is_empty()
@@ -236,7 +238,7 @@ impl Streams {
             || self.theirs.iter().any(Theirs::is_due)
     }
 
-    /// Appends one frame that tells of streams or credit; false: there is none.
+    /// Appends one credit, reset or stop frame; `false` if there is none.
     pub(super) fn put_answer(&mut self, out: &mut Vec<u8>) -> bool {
         if let Some(credit) = self.credit() {
             self.announced = credit;
@@ -272,7 +274,7 @@ impl Streams {
         }
     }
 
-    /// The credit of the connection, once that is worth a frame.
+    /// Returns the connection's new credit if its growth is worth a frame.
     fn credit(&self) -> Option<u64> {
         let credit = self.released.saturating_add(model::CONNECTION_WINDOW);
         let grown = credit.saturating_sub(self.announced);

@@ -1,4 +1,4 @@
-//! What comes on streams.
+//! Receiving side of the streams.
 
 use bytes::Bytes;
 use relay_model::StreamCode;
@@ -8,7 +8,7 @@ use super::{Answer, Streams};
 use crate::qmux::{counts::dir_of, recv::Found, violation::Violation};
 
 impl Streams {
-    /// The head of stream data: whether it may come.
+    /// Checks the head of a STREAM frame against the limits.
     pub(in crate::qmux) fn begin(
         &mut self,
         id: u64,
@@ -17,16 +17,16 @@ impl Streams {
     ) -> Result<(), Violation> {
         self.check_receivable(id)?;
         if self.received.saturating_add(size.unwrap_or(0)) > self.announced {
-            return Err(Violation::flow("stream data past the credit of the connection"));
+            return Err(Violation::flow("connection flow control limit exceeded"));
         }
         self.receiving.get(&id).map_or(Ok(()), |half| half.begin(offset, size))
     }
 
-    /// Stream data, whose head was allowed.
+    /// Handles stream data whose head was accepted.
     pub(in crate::qmux) fn push(&mut self, id: u64, bytes: &[u8], fin: bool) -> Result<(), Violation> {
         self.received = self.received.saturating_add(bytes.len() as u64);
         let Some(half) = self.receiving.get_mut(&id) else {
-            // Read to its end, and forgotten.
+            // The half was read to its end and dropped.
             self.released = self.released.saturating_add(bytes.len() as u64);
             return Ok(());
         };
@@ -37,7 +37,7 @@ impl Streams {
         Ok(())
     }
 
-    /// The peer gave the stream up.
+    /// Handles RESET_STREAM (RFC 9000 §19.4).
     pub(in crate::qmux) fn on_reset(
         &mut self,
         id: u64,
@@ -50,13 +50,13 @@ impl Streams {
         half.reset(to_code(code), size.unwrap_or(before))?;
         self.received = self.received.saturating_add(half.received - before);
         if self.received > self.announced {
-            return Err(Violation::flow("final size past the credit of the connection"));
+            return Err(Violation::flow("final size above the connection flow control limit"));
         }
         self.came(id);
         Ok(())
     }
 
-    /// The peer does not want what we send.
+    /// Handles STOP_SENDING (RFC 9000 §19.5).
     pub(in crate::qmux) fn on_stop(&mut self, id: u64, code: u64) -> Result<(), Violation> {
         self.check_sendable(id)?;
         if let Some(half) = self.sending.get_mut(&id)
@@ -89,7 +89,7 @@ impl Streams {
         }
     }
 
-    /// The peer waits for more streams.
+    /// Handles STREAMS_BLOCKED (RFC 9000 §19.14).
     pub(in crate::qmux) fn on_streams_blocked(&mut self, dir: Dir, limit: u64) {
         if let Some(theirs) = self.theirs.get_mut(super::index(dir)) {
             theirs.blocked(limit);
@@ -135,7 +135,7 @@ impl Streams {
         }
     }
 
-    /// There is news on a stream.
+    /// Raises `Readable` after new data, FIN or reset, and drops a stopped half that has ended.
     fn came(&mut self, id: u64) {
         let Some(half) = self.receiving.get_mut(&id) else { return };
         self.released += half.release();
@@ -155,20 +155,20 @@ impl Streams {
 
     fn check_receivable(&mut self, id: u64) -> Result<(), Violation> {
         if dir_of(id) == Dir::Uni && self.is_ours(id) {
-            return Err(Violation::state("data on a stream that only we may send on"));
+            return Err(Violation::state("data on a send-only stream"));
         }
         self.meet(id)
     }
 
     fn check_sendable(&mut self, id: u64) -> Result<(), Violation> {
         if dir_of(id) == Dir::Uni && !self.is_ours(id) {
-            return Err(Violation::state("credit or a stop for a stream we may not send on"));
+            return Err(Violation::state("credit or stop for a receive-only stream"));
         }
         self.meet(id)
     }
 }
 
-/// Codes go as they are; what no code of ours can be is one the application does not know.
+/// Converts an error code, which qmux carries unmapped; values above 32 bits become `u32::MAX`.
 fn to_code(code: u64) -> StreamCode {
     StreamCode(u32::try_from(code).unwrap_or(u32::MAX))
 }

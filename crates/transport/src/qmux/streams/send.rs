@@ -1,8 +1,8 @@
-//! What goes out on streams.
+//! Sending side of the streams.
 //!
-//! Each stream has its own queue, and the one of the highest priority goes first, equals taking turns by
-//! packet. The queues are short: the valve lets little in that is not sent, and the session decides late
-//! what that is. What is urgent overtakes it all the same, a reset takes back what was not sent.
+//! Each stream has its own queue. The highest priority is sent first; streams of equal priority alternate by
+//! packet. The queues are short: the valve bounds unsent media, so that the session decides late what to send.
+//! Urgent streams still overtake queued media, and a reset discards unsent data.
 
 use std::cmp::Reverse;
 
@@ -19,7 +19,7 @@ use crate::qmux::{
     send::{Packet, Sending},
 };
 
-/// Handles of one packet.
+/// Payload pieces of one packet.
 pub(in crate::qmux) type Pieces = SmallVec<[Bytes; 16]>;
 
 impl Streams {
@@ -61,7 +61,7 @@ impl Streams {
             }
             return Err(WriteError::Blocked);
         }
-        // No more than was offered, which is in memory.
+        // At most `offered`, which is in memory and fits `usize`.
         let taken = fit as usize;
         half.take(chunks, taken, !exempt);
         self.written += fit;
@@ -82,7 +82,7 @@ impl Streams {
         let Some(half) = self.sending.get(&id) else { return };
         let (media, control) = half.waiting();
         self.answers.push_back(Answer::Reset { id, code, size: half.sent() });
-        // What was not sent uses no credit.
+        // Unsent data uses no credit.
         self.written -= half.unsent;
         self.media -= media;
         self.control -= control;
@@ -103,17 +103,17 @@ impl Streams {
         self.exempt = on;
     }
 
-    /// Whether a stream has something to send.
+    /// Returns whether a stream has output.
     pub(in crate::qmux) fn has_packet(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Whether what goes first is control.
+    /// Returns whether the next packet is control.
     pub(in crate::qmux) fn is_urgent(&self) -> bool {
         self.ready.first().is_some_and(|(Reverse(priority), ..)| *priority >= PRIORITY_CONTROL)
     }
 
-    /// The next packet of at most `max` bytes; what is in it is appended to `pieces`.
+    /// Takes the next packet of at most `max` bytes; its payload is appended to `pieces`.
     pub(in crate::qmux) fn packet(&mut self, max: usize, pieces: &mut Pieces) -> Option<(u64, Packet)> {
         let (.., id) = self.ready.pop_first()?;
         let half = self.sending.get_mut(&id)?;
@@ -130,12 +130,12 @@ impl Streams {
         Some((id, packet))
     }
 
-    /// Whether `Room` is worth telling: half of the valve is open, so that streams are not fed in crumbs.
+    /// Returns whether `Room` is due: at least half of the media valve is free, to avoid tiny writes.
     pub(super) fn has_room(&self) -> bool {
         self.is_starved && self.is_freed && self.media <= limits::UNSENT_MEDIA / 2
     }
 
-    /// Tells the streams that may be written again.
+    /// Raises `Writable` for the parked streams that can be written again.
     pub(super) fn unpark(&mut self) {
         let credit = self.write_limit.saturating_sub(self.written);
         let (media, control) = (self.valve(false), self.valve(true));
@@ -161,7 +161,7 @@ impl Streams {
         }
     }
 
-    /// Puts a stream in line behind its equals, when it has output and is not in it.
+    /// Schedules a stream with output behind those of equal priority, unless it is scheduled.
     fn schedule(&mut self, id: u64) {
         let Some(half) = self.sending.get_mut(&id) else { return };
         if half.turn == 0 && half.has_output() {

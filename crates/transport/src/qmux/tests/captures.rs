@@ -1,6 +1,6 @@
-//! What real peers said to each other (a Rust relay and a Rust client): all of it is understood, at both ends.
+//! Captured sessions of deployed peers (a Rust relay and a Rust client) are parsed at both ends.
 //!
-//! The files hold the messages or records of each session, and what they amount to by their recorder.
+//! The files hold the messages or records of each session, and the stream contents determined by the recorder.
 
 use relay_model::{SessionCode, StreamCode};
 use relay_session::transport::{Closed, Dir};
@@ -8,7 +8,7 @@ use relay_session::transport::{Closed, Dir};
 use super::*;
 use crate::qmux::websocket::{self, Sent};
 
-/// Streams each end opens beforehand, of each direction: some of what the peer sends answers them.
+/// Streams of each direction that each end opens in advance, since some received frames respond to them.
 const STREAMS: usize = 32;
 
 struct Session {
@@ -36,10 +36,10 @@ impl Session {
         session
     }
 
-    /// Once each knows what the other takes.
+    /// Opens the streams of an end once it has the peer's transport parameters.
     fn open(&mut self) {
         for end in [&mut self.client, &mut self.server] {
-            // The first event; what follows is left for later.
+            // Only the first event is taken here.
             if end.live_streams() == (0, 0) && end.poll() == Some(Event::Ready) {
                 for dir in [Dir::Bi, Dir::Uni] {
                     for _ in 0..STREAMS {
@@ -72,7 +72,7 @@ impl Session {
         self.open();
     }
 
-    /// What a stream amounted to.
+    /// Checks the content and the end of a stream.
     fn check(&mut self, dir: &str, stream: &str, end: &str, data: &str) {
         let (got, ended) = take(self.receiver(dir), Stream(stream.parse().unwrap()));
         let expected = match end {
@@ -134,7 +134,7 @@ fn replay(capture: &str) -> usize {
 }
 
 #[test]
-fn what_real_peers_say_is_understood() {
+fn captured_sessions_are_parsed() {
     for capture in [
         include_str!("captures/qmux-01.txt"),
         include_str!("captures/qmux-00.txt"),

@@ -1,4 +1,4 @@
-//! Two ends against each other.
+//! A client and a server connected to each other.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use relay_session::transport::{Closed, DatagramError, Dir, PRIORITY_CONTROL};
 use super::*;
 use crate::qmux::{Phase, counts::Theirs, limits};
 
-/// What one end sends on many streams, and the other got.
+/// Data that one end sends on many streams, and the data received by the other.
 #[derive(Default)]
 struct Load {
     /// Not yet written, by stream.
@@ -83,7 +83,7 @@ impl Load {
             self.live.get_mut(&stream).unwrap().extend(more);
             if end == Ok(()) {
                 self.got.push(self.live.remove(&stream).unwrap());
-                // The other half of the peer's stream.
+                // End the other half of the peer's stream.
                 if rng.below(2) == 0 {
                     to.finish(stream);
                 } else {
@@ -141,7 +141,7 @@ fn every_byte_arrives_once_and_in_order_however_it_is_cut() {
 }
 
 #[test]
-fn a_new_stream_is_told_once_and_more_of_it_only_after_a_read_found_nothing() {
+fn readable_is_raised_only_after_a_blocked_read() {
     for (framing, over) in KINDS {
         let mut ends = Ends::ready(framing, over);
         let stream = ends.client.open(Dir::Uni, 1).unwrap();
@@ -201,7 +201,7 @@ fn control_has_a_bound_of_its_own() {
 }
 
 #[test]
-fn credit_of_stream_and_connection_is_kept_and_comes_back_by_reading() {
+fn flow_control_blocks_writes_and_reading_returns_credit() {
     for (framing, over) in KINDS.into_iter().filter(|(framing, _)| *framing != Framing::Legacy) {
         let mut ends = Ends::ready(framing, over);
         ends.client.exempt(true);
@@ -224,7 +224,7 @@ fn credit_of_stream_and_connection_is_kept_and_comes_back_by_reading() {
         ends.settle();
         assert_eq!(ends.server.phase(), Phase::Ready);
         events(&mut ends.client);
-        // One byte short of what is worth a frame.
+        // Read up to the growth that is worth a frame: no output before.
         let worth = model::STREAM_WINDOW / limits::CREDIT_SHARE;
         let mut read = 0;
         while read < worth {
@@ -233,7 +233,7 @@ fn credit_of_stream_and_connection_is_kept_and_comes_back_by_reading() {
             read += ends.server.read(streams[0], max).unwrap().unwrap().len() as u64;
         }
         assert!(ends.server.has_output());
-        // Of the connection, what another stream held.
+        // The connection's credit is still held by another stream.
         ends.settle();
         assert!(!events(&mut ends.client).contains(&Event::Writable(extra)));
         let _ = take(&mut ends.server, streams[1]);
@@ -270,7 +270,7 @@ fn streams_are_allowed_in_growing_numbers_up_to_the_most() {
                 }
             }
             assert_eq!(open.len() as u64, most);
-            // As many as go may come.
+            // Every closed stream allows a new one.
             events(&mut ends.server);
             for stream in open.drain(..most as usize / 4) {
                 ends.client.reset(stream, StreamCode::CANCEL);
@@ -296,7 +296,7 @@ fn four_hundred_streams_need_three_round_trips_of_credit() {
                     put(&mut ends.client, stream, b"x").unwrap();
                     open += 1;
                 }
-                // Both ways, with no time passing: credit goes out with what is sent anyway.
+                // No time passes: credit is sent together with other output.
                 ends.settle();
                 let events = events(&mut ends.client);
                 assert!(open >= 400 || events.contains(&Event::Openable(dir)), "{framing:?} {over:?} {open}");
@@ -318,7 +318,7 @@ fn blocked_peer_is_granted_what_it_may_have_at_once() {
     assert!(theirs.is_due());
     assert_eq!(theirs.credit(), Some(most + 1));
     assert!(!theirs.is_due());
-    // Of a limit that is not the last one: an answer is on its way.
+    // Blocked at an older limit: newer credit is in flight.
     theirs.blocked(most);
     assert!(!theirs.is_due());
 }
@@ -375,7 +375,7 @@ fn a_stop_reaches_the_writer_once_and_is_answered_by_a_reset() {
         ends.settle();
         assert_eq!(take(&mut ends.client, stream), (vec![], Ok(())));
         assert_eq!((ends.client.live_streams(), ends.server.live_streams()), ((0, 0), (0, 0)));
-        // Of a stream that is gone: nothing.
+        // Calls on a closed stream have no effect.
         ends.server.stop(stream, StreamCode::CANCEL);
         ends.server.reset(stream, StreamCode::CANCEL);
         assert!(!ends.server.has_output());
@@ -400,7 +400,7 @@ fn a_close_is_heard_after_what_came_before_it() {
         let why = Closed::ByPeer(SessionCode::UNAUTHORIZED, "no".to_owned());
         assert_eq!(events(&mut ends.server), [Event::Closed(why)]);
         assert_eq!(ends.server.phase(), Phase::Drained);
-        // Over a WebSocket the peer's answer is enough, else the end of the socket or some time.
+        // Over a WebSocket the peer's close completes it; otherwise the end of the socket or a timeout.
         if over == Over::Bytes {
             assert_eq!(ends.client.phase(), Phase::Closed);
             ends.client.end_of_input("end");
@@ -437,7 +437,7 @@ fn the_end_of_the_socket_ends_the_session() {
 
 #[test]
 fn who_says_nothing_is_given_up() {
-    // Before its parameters.
+    // Before the transport parameters.
     let start = Instant::now();
     let mut alone = Connection::new(Config::new(Framing::Qmux01, Over::WebSocket), start);
     let at = start + model::SETUP_TIMEOUT;
@@ -445,9 +445,9 @@ fn who_says_nothing_is_given_up() {
     alone.handle_timeout(at - MS);
     assert_eq!(alone.phase(), Phase::Opening);
     alone.handle_timeout(at);
-    let why = Closed::Lost("no transport parameters in time".to_owned());
+    let why = Closed::Lost("timeout waiting for transport parameters".to_owned());
     assert_eq!((alone.phase(), events(&mut alone)), (Phase::Closed, vec![Event::Closed(why)]));
-    // After.
+    // After them.
     for (framing, over) in KINDS {
         let mut ends = Ends::ready(framing, over);
         let start = ends.now;
@@ -455,7 +455,7 @@ fn who_says_nothing_is_given_up() {
         ends.server.handle_timeout(ends.now);
         assert_eq!(ends.server.phase(), Phase::Ready);
         ends.server.handle_timeout(start + limits::IDLE);
-        let why = Closed::Lost("idle for too long".to_owned());
+        let why = Closed::Lost("idle timeout".to_owned());
         assert_eq!(events(&mut ends.server), [Event::Closed(why)], "{framing:?} {over:?}");
     }
 }
@@ -504,7 +504,7 @@ fn the_round_trip_time_is_there_from_the_start() {
 }
 
 #[test]
-fn datagrams_arrive_where_there_are_any_and_the_oldest_make_room() {
+fn datagram_queue_drops_the_oldest_and_needs_qmux_01() {
     for (framing, over) in KINDS {
         let mut ends = Ends::ready(framing, over);
         let max = ends.client.max_datagram();
@@ -536,7 +536,7 @@ fn the_servers_first_protocol_that_the_client_has_is_spoken() {
         (ends.server.protocol(), events(&mut ends.server))
     };
     assert_eq!(of(&["a", "b", "c"], &["x", "c", "b"]), (Some("c"), vec![Event::Ready]));
-    // A peer that says nothing about it: its SETUP does.
+    // A peer without a protocol list: the legacy SETUP negotiates.
     assert_eq!(of(&[], &["x"]), (None, vec![Event::Ready]));
     let (protocol, events) = of(&["a"], &["x"]);
     assert_eq!(protocol, None);

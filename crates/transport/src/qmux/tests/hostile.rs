@@ -1,4 +1,4 @@
-//! Bytes of nobody's, and of those who break the rules.
+//! Random input and protocol violations.
 
 use relay_model::StreamCode;
 use relay_session::transport::{Closed, Dir};
@@ -7,7 +7,7 @@ use relay_wire::varint;
 use super::*;
 use crate::qmux::{limits, websocket};
 
-/// A server over records to which a peer has said what it takes.
+/// Creates a server over records that has received its peer's transport parameters.
 fn met() -> (Connection, Instant) {
     let now = Instant::now();
     let mut server = Connection::new(Config::new(Framing::Qmux01, Over::Bytes), now);
@@ -25,7 +25,7 @@ fn record(frames: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Why it was given up.
+/// Returns the reason with which the connection was lost.
 fn lost(end: &mut Connection) -> Option<String> {
     events(end).into_iter().find_map(|event| match event {
         Event::Closed(Closed::Lost(why)) => Some(why),
@@ -33,7 +33,7 @@ fn lost(end: &mut Connection) -> Option<String> {
     })
 }
 
-/// A message of a client.
+/// Encodes a WebSocket frame with the first byte `first`.
 fn message(first: u8, mask: bool, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     websocket::put_head(websocket::Sent::Message, body.len(), mask.then_some([0; 4]), &mut out);
@@ -71,7 +71,7 @@ fn no_input_makes_it_panic() {
 }
 
 #[test]
-fn a_websocket_that_breaks_its_rules_is_closed_with_the_code_for_it() {
+fn websocket_violation_closes_with_its_close_code() {
     let cases: [(Vec<u8>, u16); 9] = [
         (message(0x82, false, b"x"), 1002),
         (message(0xc2, true, b"x"), 1002),
@@ -111,32 +111,32 @@ fn a_record_has_a_bound() {
 }
 
 #[test]
-fn what_breaks_the_rules_of_streams_ends_the_session() {
+fn stream_violation_ends_the_session() {
     let cases: [(&[u8], &str); 9] = [
-        // Data on a stream only we send on, or that we never opened.
-        (&[0x0e, 3, 0, 1, 0], "data on a stream that only we may send on"),
-        (&[0x0e, 1, 0, 1, 0], "frame for a stream that was not opened"),
-        (&[0x05, 2, 0], "credit or a stop for a stream we may not send on"),
+        // Data on a send-only stream, and on an unopened one.
+        (&[0x0e, 3, 0, 1, 0], "data on a send-only stream"),
+        (&[0x0e, 1, 0, 1, 0], "frame for an unopened stream"),
+        (&[0x05, 2, 0], "credit or stop for a receive-only stream"),
         (&[0x0e, 2, 5, 1, 0], "stream data out of order"),
-        (&[0x0f, 2, 0, 0, 0x0e, 2, 0, 1, 0], "stream data after the end of the stream"),
-        (&[0x0e, 0x40, 16 * 4 + 2, 0, 0], "more streams than allowed"),
-        (&[0x0e, 2, 0, 5, 0], "frame cut off by the end of its record"),
+        (&[0x0f, 2, 0, 0, 0x0e, 2, 0, 1, 0], "stream data after the final size"),
+        (&[0x0e, 0x40, 16 * 4 + 2, 0, 0], "stream limit exceeded"),
+        (&[0x0e, 2, 0, 5, 0], "frame truncated by the end of its record"),
         (&[0x3f], "unknown frame type"),
-        (&[0x04, 2, 0, 0xc0, 0, 0, 0, 0, 0x20, 0, 1], "final size past the credit of the stream"),
+        (&[0x04, 2, 0, 0xc0, 0, 0, 0, 0, 0x20, 0, 1], "final size above the stream flow control limit"),
     ];
     for (frames, why) in cases {
         let (mut server, now) = met();
         server.receive(now, &record(frames));
         assert_eq!(lost(&mut server).as_deref(), Some(why));
     }
-    // The last that is allowed.
+    // The last allowed stream.
     let (mut server, now) = met();
     server.receive(now, &record(&[0x0e, 0x40, 15 * 4 + 2, 0, 0]));
     assert_eq!(events(&mut server), [Event::Opened(Stream(62), Dir::Uni)]);
 }
 
 #[test]
-fn the_first_frame_says_what_the_peer_takes() {
+fn first_frame_must_be_transport_parameters() {
     let now = Instant::now();
     let mut server = Connection::new(Config::new(Framing::Qmux01, Over::Bytes), now);
     server.receive(now, &record(&[0x0e, 2, 0, 1, 0]));
@@ -154,14 +154,14 @@ fn older_peers_say_neither_offsets_nor_final_sizes() {
 }
 
 #[test]
-fn who_only_asks_is_not_read() {
+fn ping_responses_are_bounded() {
     let (mut server, now) = met();
     for _ in 0..limits::ANSWERS * 2 {
         let mut ping = Vec::new();
         crate::qmux::frame::put_ping(1, &mut ping);
         server.receive(now, &record(&ping));
     }
-    // Only the last few are answered.
+    // Only the last few pings are answered.
     output(&mut server, now);
     assert!(server.traffic().bytes_out < 1_000);
 }

@@ -1,4 +1,4 @@
-//! Two ends against each other, real bytes of others, and bytes of nobody's.
+//! Tests of connected ends, captured sessions, and hostile input.
 
 mod captures;
 mod ends;
@@ -12,7 +12,7 @@ use relay_session::transport::{Event, ReadError, Stream, Transport, WriteError};
 use super::{Config, Connection, Framing, Over};
 
 const MS: Duration = Duration::from_millis(1);
-/// All that exists.
+/// All valid combinations.
 const KINDS: [(Framing, Over); 5] = [
     (Framing::Legacy, Over::WebSocket),
     (Framing::Qmux00, Over::WebSocket),
@@ -21,7 +21,7 @@ const KINDS: [(Framing, Over); 5] = [
     (Framing::Qmux01, Over::Bytes),
 ];
 
-/// Seeded randomness.
+/// Seeded random numbers.
 struct Rng(u64);
 
 impl Rng {
@@ -38,7 +38,7 @@ struct Ends {
     server: Connection,
     now: Instant,
     rng: Rng,
-    /// On the way: to the server, to the client.
+    /// Bytes in flight to the server and to the client.
     wires: [Vec<u8>; 2],
 }
 
@@ -59,7 +59,7 @@ impl Ends {
         }
     }
 
-    /// An end that is ready, its first event taken.
+    /// Creates two ready ends whose `Ready` event was taken.
     fn ready(framing: Framing, over: Over) -> Self {
         let mut ends = Self::new(framing, over, 1);
         ends.settle();
@@ -68,7 +68,7 @@ impl Ends {
         ends
     }
 
-    /// Moves some bytes, in pieces of any size; false: there were none.
+    /// Moves some bytes in pieces of random size; `false` if there were none.
     fn step(&mut self) -> bool {
         let mut moved = false;
         for to_client in [false, true] {
@@ -123,7 +123,7 @@ fn put(end: &mut Connection, stream: Stream, bytes: &[u8]) -> Result<usize, Writ
     end.write(stream, &mut [Bytes::copy_from_slice(bytes)])
 }
 
-/// Reads what is there; and how it ended.
+/// Reads all available data; returns it with the end of the stream or the read error.
 fn take(end: &mut Connection, stream: Stream) -> (Vec<u8>, Result<(), ReadError>) {
     let mut got = Vec::new();
     loop {
@@ -135,7 +135,7 @@ fn take(end: &mut Connection, stream: Stream) -> (Vec<u8>, Result<(), ReadError>
     }
 }
 
-/// All that an end has to send, once.
+/// Returns all pending output of an end.
 fn output(end: &mut Connection, now: Instant) -> Vec<u8> {
     let mut out = Vec::new();
     while end.transmit(now, 100_000, &mut out) > 0 {}

@@ -1,54 +1,53 @@
 //! Estimate of stream data that was received and not read.
 //!
-//! The library does not expose what its streams buffer, so it is derived from what passes by: bytes of
-//! datagrams that carried stream data come in, bytes that the session reads go out. What is left are bytes
-//! behind a gap, and bytes of streams that the session does not read now.
+//! The library does not expose the size of its stream buffers, so the estimate is derived: bytes of datagrams
+//! with stream data are added, bytes read by the session subtracted. The difference is data behind a gap, and
+//! data of streams that the session does not read at present.
 
 use relay_model::limits;
 
-/// Bytes of each datagram that are no stream data: header, authentication tag, frame heads. More than honest
-/// peers need, so that what they send in order never adds up; a peer that hides data behind small packets
-/// hides no more than this of each.
+/// Bytes per datagram that are not stream data: header, authentication tag, frame heads. More than honest peers
+/// need, so that their in-order data never accumulates; a peer can hide at most this much per datagram.
 const OVERHEAD: u64 = 64;
-/// Bytes taken off the estimate for each byte that is read. More than one: repeated data comes in and is never read,
-/// and as much of it as of new data is usual on a slow or lossy path. A peer can hide data behind gaps only by sending
-/// as much in order that is read.
+/// Bytes subtracted from the estimate per byte read. More than one, because retransmitted data is received but
+/// never read, and slow or lossy paths may carry as much of it as new data. A peer can hide data behind gaps
+/// only by sending as much in-order data that is read.
 const FORGIVEN: u64 = 2;
-/// Bytes from which on the frames are counted too: the library keeps an entry for each frame behind a gap.
+/// Estimate in bytes above which frames are charged too: the library keeps an entry per frame behind a gap.
 const COUNTED: u64 = 64 * 1024;
-/// Memory of such an entry, bytes.
+/// Memory of such an entry in bytes.
 const ENTRY: u64 = 64;
 
-/// Bytes in and out of a connection's receive buffers.
+/// Estimator of a connection's receive buffers.
 #[derive(Debug, Default)]
 pub(super) struct Inflow {
-    /// Since the last estimate: bytes of datagrams without overhead, and bytes read.
+    /// Since the last estimate: bytes of datagrams without [`OVERHEAD`], and bytes read.
     fed: u64,
     read: u64,
-    /// Stream data came in one of them.
+    /// Whether stream data was received since the last estimate.
     has_streams: bool,
     held: u64,
-    /// Stream frames received when the estimate was last zero.
+    /// STREAM frames received when the estimate last reached [`COUNTED`]; 0 below it.
     frames: u64,
 }
 
 impl Inflow {
-    /// A datagram came.
+    /// Counts a received datagram.
     pub(super) fn fed(&mut self, bytes: usize) {
         self.fed += (bytes as u64).saturating_sub(OVERHEAD);
     }
 
-    /// The library said that stream data has come since.
+    /// Notes that stream data was received.
     pub(super) fn stream_data(&mut self) {
         self.has_streams = true;
     }
 
-    /// The session took bytes.
+    /// Counts bytes read by the session.
     pub(super) fn read(&mut self, bytes: usize) {
         self.read += bytes as u64;
     }
 
-    /// Bytes that are held now. `frames` gives the stream frames received so far; it is asked for rarely.
+    /// Returns the estimate in bytes. `frames` returns the number of STREAM frames received; called rarely.
     pub(super) fn held(&mut self, frames: impl FnOnce() -> u64) -> u64 {
         let (fed, read) = (std::mem::take(&mut self.fed), std::mem::take(&mut self.read));
         if std::mem::take(&mut self.has_streams) {
@@ -63,11 +62,11 @@ impl Inflow {
         if self.frames == 0 {
             self.frames = frames;
         }
-        // A frame behind a gap holds a byte at least.
+        // A frame behind a gap has at least one byte.
         self.held + frames.saturating_sub(self.frames).min(self.held) * ENTRY
     }
 
-    /// No stream of the peer is open: nothing can be held.
+    /// Resets the estimate when no stream of the peer is open.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -92,7 +91,7 @@ mod tests {
     fn repeated_data_does_not_add_up() {
         let mut inflow = Inflow::default();
         for _ in 0..1_000 {
-            // As much again as is new.
+            // As much repeated as new data.
             (0..2).for_each(|_| inflow.fed(1_252));
             inflow.stream_data();
             inflow.read(1_200);

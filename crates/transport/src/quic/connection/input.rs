@@ -1,28 +1,27 @@
-//! Datagrams of the peer on their way into the QUIC state machine: a share of them between two settlings.
+//! Input queue between received datagrams and the QUIC state machine, with a bounded share per settling.
 
 use quinn_proto::ConnectionEvent;
 
 use super::{Connection, Life};
 
-/// Datagrams of one connection that take effect between two settlings: what one peer sends at a time must not
-/// hold up the others.
+/// Datagrams of one connection processed between two settlings, so that one peer cannot delay the others.
 pub(in crate::quic) const DATAGRAMS: usize = 64;
-/// Datagrams of one connection that wait beyond that: what a fast path brings while a worker takes a long turn.
+/// Limit of queued datagrams of one connection: as many as a fast path delivers during a long worker turn.
 pub(in crate::quic) const WAITING: usize = 1_024;
 
-/// Outcome for a received datagram.
+/// Outcome of a received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::quic) enum Datagram {
-    /// It took effect.
+    /// It was processed.
     Fed,
-    /// It takes effect in a later settling.
+    /// It was queued for a later settling.
     Waits,
-    /// Too many wait.
+    /// It was dropped: the queue is full.
     Dropped,
 }
 
 impl Connection {
-    /// Takes an event of the endpoint; `bytes` of a datagram are in it.
+    /// Processes an event of the endpoint, which holds `bytes` of a datagram.
     #[inline]
     pub(in crate::quic) fn feed(&mut self, event: ConnectionEvent, bytes: usize) {
         self.fed += 1;
@@ -30,14 +29,14 @@ impl Connection {
         self.quic.handle_event(event);
     }
 
-    /// Whether a datagram takes effect at once: the first [`DATAGRAMS`] since the last settling do.
+    /// Returns whether a datagram is processed at once, as the first [`DATAGRAMS`] since the last settling are.
     #[inline]
     pub(in crate::quic) fn takes_datagram(&self) -> bool {
         self.fed < DATAGRAMS && !self.is_behind && self.waiting.is_empty()
     }
 
-    /// Keeps a datagram of `bytes` for a later settling. What is beyond [`WAITING`] is lost like any datagram.
-    /// `may_wait`: the endpoint has room for one that waits.
+    /// Queues a datagram of `bytes` for a later settling, or drops it above [`WAITING`]. `may_wait`: the endpoint
+    /// allows another queued datagram.
     pub(in crate::quic) fn queue_datagram(
         &mut self,
         event: ConnectionEvent,
@@ -52,7 +51,8 @@ impl Connection {
         Datagram::Waits
     }
 
-    /// Feeds datagrams that waited, unless the session has events of earlier ones to take. Returns how many.
+    /// Processes queued datagrams, unless the session still has events of earlier ones to poll. Returns their
+    /// number.
     #[inline]
     pub(in crate::quic) fn feed_waiting(&mut self) -> usize {
         if self.waiting.is_empty() { 0 } else { self.feed_some_waiting() }
@@ -71,17 +71,17 @@ impl Connection {
         count
     }
 
-    /// Datagrams that wait.
+    /// Number of queued datagrams.
     pub(in crate::quic) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether datagrams wait that the next settling would feed: it must not wait for another one.
+    /// Returns whether the next settling would process queued datagrams, so that it is due without new input.
     pub fn has_input(&self) -> bool {
         !self.waiting.is_empty() && !self.is_behind
     }
 
-    /// The session has not taken all events: what comes waits until it has.
+    /// Queues input until the session has polled all events.
     pub fn hold_input(&mut self) {
         self.is_behind = matches!(self.life, Life::Ready);
     }

@@ -1,4 +1,4 @@
-//! One connection: raw QUIC or WebTransport, told apart by ALPN, as a `Transport`.
+//! One QUIC connection as a `Transport`: raw QUIC or WebTransport, selected by ALPN.
 
 mod inflow;
 mod input;
@@ -30,81 +30,81 @@ pub(super) use input::Datagram;
 #[cfg(test)]
 pub(super) use input::{DATAGRAMS, WAITING};
 
-/// Segments of one GSO send: what the kernel takes.
+/// Kernel limit of segments per GSO send.
 const SEGMENTS: usize = 64;
-/// Bytes of one GSO send: the largest UDP payload over IPv4.
+/// Limit in bytes of one GSO send: the largest UDP payload over IPv4.
 const TRAIN_BYTES: usize = 65_507;
-/// What the valve lets in beyond 5/4 of the congestion window: work for the next flush.
+/// Bytes that the valve admits above 5/4 of the congestion window, for the next flush.
 const VALVE_SLACK: u64 = 32 * 1024;
-/// Bytes of control beyond the valve: messages wait in bounded space when a peer acknowledges nothing.
+/// Bytes of control data admitted above the valve, bounded for peers that acknowledge nothing.
 const CONTROL_SLACK: u64 = 256 * 1024;
-/// Memory of a connection with no stream open: the state machine, TLS, its entries in the endpoint's tables.
-/// Measured as the growth of resident memory for each idle connection, rounded up.
+/// Memory in bytes of a connection without streams: state machine, TLS, entries in the endpoint's tables.
+/// Measured as the growth of resident memory per idle connection, rounded up.
 const CONNECTION_BYTES: u64 = 32 * 1024;
-/// How long a close capsule, or a refusal, may travel before the connection goes.
+/// Time for a close capsule or a refusal to arrive before the connection is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// A QUIC connection that carries at most one session.
+/// QUIC connection that carries at most one session.
 ///
-/// As a [`Transport`]: a [`Stream`] is a QUIC stream id; after [`Event::Datagram`] take datagrams
-/// until there are none, the next event comes only then; `Readable`, `Writable` and `Stopped` may name
-/// a stream that was stopped, reset or never told, and are then to be ignored (`reset` is harmless).
+/// As a [`Transport`]: a [`Stream`] holds a QUIC stream id. After [`Event::Datagram`], receive datagrams until
+/// there are none; only then follows another such event. `Readable`, `Writable` and `Stopped` may name a stream
+/// that was stopped, reset or never reported; ignore them then (`reset` is harmless).
 pub struct Connection {
     pub(super) quic: quinn_proto::Connection,
     layer: Layer,
     life: Life,
-    /// What `poll` has to tell before anything the library has.
+    /// Events that `poll` returns before those of the library.
     due: Due,
-    /// The last event of all.
+    /// Final event.
     closed: Option<Closed>,
-    /// Canonical, as last told.
+    /// Canonical remote address, as last reported.
     remote: SocketAddr,
-    /// Time of the last input; `poll` has none of its own.
+    /// Time of the last input, for `poll`, which has no time argument.
     now: Instant,
     max_datagram: usize,
-    /// A write was short or blocked since the last `Room`.
+    /// Whether a write was short or blocked since the last `Room`.
     starved: bool,
-    /// Datagrams of the peer, or answers of the endpoint, that took effect since the last settling.
+    /// Number of datagrams and endpoint events processed since the last settling.
     fed: usize,
-    /// Datagrams that came beyond that, or while the session was behind: they are fed when it is settled.
+    /// Queued datagrams with their sizes, processed by later settlings.
     waiting: VecDeque<(ConnectionEvent, usize)>,
-    /// Bytes of those.
+    /// Bytes of the queued datagrams.
     waiting_bytes: u64,
-    /// The session has not taken all events of what was fed.
+    /// Whether the session has not polled all events.
     is_behind: bool,
-    /// The valve is lifted.
+    /// Whether writes are exempt from the valve.
     exempt: bool,
-    /// Counted by the endpoint as a handshake of an unproved address.
+    /// Whether the endpoint counts the connection as a handshake with an unvalidated address.
     unvalidated: bool,
-    /// Spoken on this end.
+    /// Enabled protocol versions.
     versions: Versions,
-    /// Where growth of the streams the peer may open stops.
+    /// Limits up to which the peer's stream credit grows.
     most: Most,
-    /// An open had no credit, by direction.
+    /// Whether an open had no credit, by direction.
     refused: [bool; 2],
-    /// What a client showed, verified.
+    /// Verified client certificate.
     peer: Option<Box<PeerCertificate>>,
-    /// Bytes in its receive buffers.
+    /// Estimate of the receive buffers.
     inflow: inflow::Inflow,
 }
 
-/// What is between QUIC streams and the session.
+/// Layer between QUIC streams and the session.
 enum Layer {
-    /// ALPN not known yet.
+    /// The ALPN is not known yet.
     Unknown,
-    /// Nothing; and the ALPN.
+    /// Raw QUIC, with the ALPN.
     Raw(&'static str),
     /// WebTransport.
     Http(Box<Http>),
 }
 
 enum Life {
-    /// Handshake or CONNECT not done; closed at the deadline.
+    /// Handshake or CONNECT in progress; closed at the deadline.
     Opening(Instant),
     Ready,
-    /// Over for the session; the connection is closed at the deadline with this.
+    /// Closed for the session; the connection is closed at the deadline with this code and reason.
     Leaving(Instant, VarInt, Bytes),
-    /// Over.
+    /// Closed.
     Over,
 }
 
@@ -114,7 +114,7 @@ struct Due {
     moved: bool,
     room: bool,
     datagram: bool,
-    /// Streams may wait to be accepted, by direction.
+    /// Whether streams may be pending in `accept`, by direction.
     accept: [bool; 2],
 }
 
@@ -152,7 +152,7 @@ impl Connection {
         }
     }
 
-    /// How far it is. Moves in [`super::Endpoint::settle`] and on `close`.
+    /// Phase of the connection. Changes in [`super::Endpoint::settle`] and on `close`.
     pub fn phase(&self) -> Phase {
         match self.life {
             _ if self.quic.is_drained() => Phase::Drained,
@@ -163,8 +163,8 @@ impl Connection {
         }
     }
 
-    /// What the session speaks: the ALPN on raw QUIC, the subprotocol on WebTransport. `None` before
-    /// `Ready`. The name of a [`super::Version`]; on the client's side also [`H3`].
+    /// Application protocol: the ALPN on raw QUIC, the subprotocol on WebTransport; the name of a
+    /// [`super::Version`], for clients also [`H3`]. `None` before `Ready`.
     pub fn protocol(&self) -> Option<&'static str> {
         match &self.layer {
             Layer::Unknown => None,
@@ -173,51 +173,51 @@ impl Connection {
         }
     }
 
-    /// Whether it is WebTransport. Meaningful from `Ready` on.
+    /// Returns whether the connection carries WebTransport. Valid from `Ready` on.
     pub fn is_webtransport(&self) -> bool {
         matches!(self.layer, Layer::Http(_))
     }
 
-    /// Path and query of the CONNECT request, raw as sent; `None` on raw QUIC.
+    /// Raw path and query of the CONNECT request; `None` on raw QUIC.
     pub fn target(&self) -> Option<&str> {
         self.http()?.target()
     }
 
-    /// The `origin` header of the CONNECT request.
+    /// `origin` header of the CONNECT request.
     pub fn origin(&self) -> Option<&str> {
         self.http()?.origin()
     }
 
-    /// The certificate the client showed, verified in this handshake; `None` when it showed none, was not asked
-    /// for any, on an outgoing connection, and before `Ready`.
+    /// Client certificate, verified in this handshake. `None` if the client sent none or none was requested, on
+    /// outgoing connections, and before `Ready`.
     pub fn peer_certificate(&self) -> Option<&PeerCertificate> {
         self.peer.as_deref()
     }
 
-    /// The peer's address now (canonical).
+    /// Current address of the peer, canonical.
     pub fn remote(&self) -> SocketAddr {
         self.quic.remote_address()
     }
 
-    /// Our own address that the peer reaches, where the socket says so.
+    /// Local address that the peer reaches, if the socket reports it.
     pub fn local_ip(&self) -> Option<IpAddr> {
         self.quic.local_ip()
     }
 
-    /// The host the peer asked for in its handshake (SNI).
+    /// Host name requested by the peer in the handshake (SNI, RFC 6066 §3).
     pub fn server_name(&self) -> Option<String> {
         let data = self.quic.crypto_session().handshake_data()?;
         data.downcast::<HandshakeData>().ok()?.server_name
     }
 
-    /// Bytes received and sent so far, UDP payload.
+    /// Bytes of UDP payload received and sent so far.
     pub fn traffic(&self) -> Traffic {
         let stats = self.quic.stats();
         Traffic { bytes_in: stats.udp_rx.bytes, bytes_out: stats.udp_tx.bytes }
     }
 
-    /// Memory it takes, bytes: its own, and an estimate of received data that was not read. Sent data is
-    /// charged where it is made.
+    /// Memory of the connection in bytes: its state, and an estimate of received data that was not read. Sent data
+    /// is charged by its producer.
     pub fn footprint(&mut self) -> u64 {
         let Self { quic, inflow, .. } = self;
         let is_idle = [quinn_proto::Dir::Bi, quinn_proto::Dir::Uni]
@@ -229,9 +229,8 @@ impl Connection {
         CONNECTION_BYTES + self.waiting_bytes + inflow.held(|| quic.stats().frame_rx.stream)
     }
 
-    /// Next packets to send, written to `buf`, which is cleared first: up to `max_segments` datagrams
-    /// of one size in one train (at most 64, and at most what one GSO send can take). Pass 1 where GSO
-    /// failed. `None`: nothing to send now; the valve is set.
+    /// Writes the next packets to `buf`, which is cleared first: up to `max_segments` datagrams of one size (at
+    /// most 64, and at most one GSO send). Pass 1 after GSO failed. `None`: nothing to send now; the valve is set.
     pub fn poll_transmit(
         &mut self,
         now: Instant,
@@ -247,7 +246,8 @@ impl Connection {
         transmit.map(Into::into)
     }
 
-    /// When [`super::Endpoint::handle_timeout`] is due. Changes with every call that takes `&mut self`.
+    /// Time at which [`super::Endpoint::handle_timeout`] is due. May change with every call that takes
+    /// `&mut self`.
     pub fn next_deadline(&mut self) -> Option<Instant> {
         let quic = self.quic.poll_timeout();
         match self.life {
@@ -276,7 +276,7 @@ impl Connection {
         }
     }
 
-    /// Lets input take effect: what concerns the handshake, HTTP/3 and the valve.
+    /// Processes the effects of input on the handshake, HTTP/3 and the valve.
     pub(super) fn advance(&mut self, now: Instant) {
         self.now = now;
         match self.life {
@@ -295,12 +295,12 @@ impl Connection {
         self.set_valve();
     }
 
-    /// Whether it is still counted as an unvalidated handshake.
+    /// Returns whether the endpoint still counts the connection as an unvalidated handshake.
     pub(super) fn is_unvalidated(&self) -> bool {
         self.unvalidated
     }
 
-    /// Whether it stopped being an unvalidated handshake since last asked.
+    /// Returns whether the handshake has completed since the last call, for a connection counted as unvalidated.
     pub(super) fn validate(&mut self) -> bool {
         let proved = self.unvalidated && !self.quic.is_handshaking();
         self.unvalidated &= !proved;
@@ -314,7 +314,7 @@ impl Connection {
         }
     }
 
-    /// HTTP/3's own writes are few and pass the valve.
+    /// Runs `act` on the HTTP/3 layer, whose few writes are exempt from the valve.
     fn with_http<R>(&mut self, act: impl FnOnce(&mut Http, &mut quinn_proto::Connection) -> R) -> Option<R> {
         let Layer::Http(http) = &mut self.layer else { return None };
         self.quic.set_send_window(u64::MAX);
@@ -323,8 +323,8 @@ impl Connection {
         Some(result)
     }
 
-    /// Little more than the congestion window may be unsent or unacknowledged, so that a decision
-    /// about what to send is on the wire within a round trip. Never below the window: it would not grow.
+    /// Limits unsent and unacknowledged bytes to little more than the congestion window, so that the choice of
+    /// what to send takes effect within a round trip. Never below the window, which would stop its growth.
     fn set_valve(&mut self) {
         let window = self.quic.congestion_state().window();
         let valve = (window / 4).saturating_add(window).saturating_add(VALVE_SLACK);
@@ -332,7 +332,7 @@ impl Connection {
         self.quic.set_send_window(valve.saturating_add(slack));
     }
 
-    /// Before `Ready`: consumes the library's events.
+    /// Processes the library's events before `Ready`.
     fn open_up(&mut self) {
         while matches!(self.life, Life::Opening(_))
             && let Some(event) = self.quic.poll()
@@ -348,7 +348,7 @@ impl Connection {
         }
     }
 
-    /// The handshake is done: the ALPN says what this is.
+    /// Selects the layer by ALPN after the handshake.
     fn connected(&mut self) {
         if !self.note_peer() {
             return self.drop_it(code::session_to_wire(SessionCode::UNAUTHORIZED), "unreadable certificate");
@@ -370,7 +370,7 @@ impl Connection {
         }
     }
 
-    /// Keeps what the client showed. False: it showed something, and nobody can say what.
+    /// Stores the client certificate; `false` if it cannot be parsed.
     fn note_peer(&mut self) -> bool {
         let identity = match self.quic.side() {
             Side::Server => self.quic.crypto_session().peer_identity(),
@@ -392,11 +392,11 @@ impl Connection {
         match event {
             StreamEvent::Opened { dir } => {
                 self.note_opened(dir);
-                // None can be the session's: there is no session yet.
+                // There is no session yet to which the stream could belong.
                 while let Some(id) = self.quic.streams().accept(dir) {
                     self.with_http(|http, quic| http.accepted(quic, id));
                     if self.http().is_some_and(|http| http.protocol().is_some()) {
-                        // The rest is told in order after what is held.
+                        // The remaining streams are reported in order after the held ones.
                         self.due.accept[index(dir)] = true;
                         return;
                     }
@@ -412,7 +412,7 @@ impl Connection {
         }
     }
 
-    /// Acts on what HTTP/3 has found out.
+    /// Handles state changes of the HTTP/3 layer.
     fn check_http(&mut self) {
         let Layer::Http(http) = &mut self.layer else { return };
         let no_error = VarInt::from_u32(code::h3::NO_ERROR);
@@ -431,14 +431,14 @@ impl Connection {
         }
     }
 
-    /// The session is over and the connection goes at once.
+    /// Ends the session and closes the connection at once.
     fn end(&mut self, closed: Closed, code: VarInt, reason: &'static [u8]) {
         self.closed.get_or_insert(closed);
         self.quic.close(self.now, code, Bytes::from_static(reason));
         self.life = Life::Over;
     }
 
-    /// Gives up on our own account.
+    /// Closes the connection for a local reason.
     fn drop_it(&mut self, code: VarInt, reason: &'static str) {
         self.end(Closed::Lost(reason.to_owned()), code, reason.as_bytes());
     }
@@ -456,7 +456,7 @@ impl Connection {
         self.life = Life::Over;
     }
 
-    /// After the session's end: waits for the farewell to arrive.
+    /// Waits for the close capsule or the refusal to arrive after the end of the session.
     fn wind_down(&mut self) {
         while let Some(event) = self.quic.poll() {
             let done = match event {
@@ -472,22 +472,21 @@ impl Connection {
         }
     }
 
-    /// Streams were opened: whether more should be allowed.
+    /// Raises the peer's stream limit after new streams (RFC 9000 §4.6).
     fn note_opened(&mut self, dir: quinn_proto::Dir) {
         let most = self.most.towards(dir);
         let allowed = self.quic.max_concurrent_streams(dir);
         let open = self.quic.streams().remote_open_streams(dir);
         if open.saturating_mul(2) >= allowed && allowed < most {
-            // Ahead of need: four times what is open, so that few round trips pass until there are enough. By
-            // then no peer has been blocked yet, so that its STREAMS_BLOCKED has nothing to add.
-            // The library does not announce a last step of less than an eighth.
+            // Grow ahead of need, to four times the open streams, so that few round trips are spent on credit and
+            // peers are not blocked. The library does not announce a last step of less than an eighth.
             let ahead = open.saturating_mul(4);
             let grown = if ahead >= most - most / 4 { most } else { ahead.max(allowed) };
             self.quic.set_max_concurrent_streams(dir, VarInt::from_u64(grown).unwrap_or(VarInt::MAX));
         }
     }
 
-    /// What is to be told before the library's events.
+    /// Returns the next event that precedes those of the library.
     fn poll_due(&mut self) -> Option<Event> {
         if std::mem::take(&mut self.due.ready) {
             return Some(Event::Ready);
@@ -527,7 +526,7 @@ impl Connection {
         None
     }
 
-    /// What a library event means to the session; `None`: nothing.
+    /// Translates a library event for the session; `None` if it has no meaning there.
     fn translate(&mut self, event: quinn_proto::Event) -> Option<Event> {
         match event {
             quinn_proto::Event::Stream(event) => self.translate_stream(event),
@@ -588,13 +587,13 @@ impl Connection {
         }
     }
 
-    /// The QUIC id of a stream on which we may write.
+    /// Returns the QUIC id of a stream that this end may write.
     fn sendable(&self, stream: Stream) -> Option<StreamId> {
         let id = stream_id(stream)?;
         (id.dir() == quinn_proto::Dir::Bi || id.initiator() == self.quic.side()).then_some(id)
     }
 
-    /// The QUIC id of a stream from which we may read.
+    /// Returns the QUIC id of a stream that this end may read.
     fn receivable(&self, stream: Stream) -> Option<StreamId> {
         let id = stream_id(stream)?;
         (id.dir() == quinn_proto::Dir::Bi || id.initiator() != self.quic.side()).then_some(id)

@@ -1,4 +1,4 @@
-//! The session's side of a connection.
+//! `Transport` implementation of a connection.
 
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ impl Transport for Connection {
                 return Some(Event::Closed(closed));
             }
             if !matches!(self.life, Life::Ready) {
-                // No session takes events any more, and what comes must still take effect.
+                // No session polls events any more, but input must still be processed.
                 self.is_behind = false;
                 return None;
             }
@@ -32,7 +32,7 @@ impl Transport for Connection {
                 return Some(event);
             }
             let Some(event) = self.quic.poll() else {
-                // What was due may have ended the session.
+                // The events above may have ended the session.
                 self.check_http();
                 if self.closed.is_some() {
                     continue;
@@ -57,7 +57,7 @@ impl Transport for Connection {
             }
             return None;
         };
-        // A stream just opened exists.
+        // Cannot fail: the stream was just opened.
         let _ = self.quic.send_stream(id).set_priority(priority);
         self.with_http(|http, quic| http.opened(quic, id));
         Some(Stream(id.into()))
@@ -113,7 +113,7 @@ impl Transport for Connection {
         {
             return;
         }
-        // Fails where the stream is stopped (an event says so) or has ended.
+        // Fails if the stream was stopped (reported by an event) or has ended.
         let _ = self.quic.send_stream(id).finish();
     }
 
@@ -122,19 +122,19 @@ impl Transport for Connection {
         if let Layer::Http(http) = &mut self.layer {
             http.forget_owed(id);
         }
-        // Fails where the stream has ended.
+        // Fails if the stream has ended.
         let _ = self.quic.send_stream(id).reset(code::stream_to_wire(code));
     }
 
     fn stop(&mut self, stream: Stream, code: StreamCode) {
         let Some(id) = self.receivable(stream) else { return };
-        // Fails where the stream has ended.
+        // Fails if the stream has ended.
         let _ = self.quic.recv_stream(id).stop(code::stream_to_wire(code));
     }
 
     fn set_priority(&mut self, stream: Stream, priority: i32) {
         if let Some(id) = self.sendable(stream) {
-            // Fails where the stream has ended.
+            // Fails if the stream has ended.
             let _ = self.quic.send_stream(id).set_priority(priority);
         }
     }

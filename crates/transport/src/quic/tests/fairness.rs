@@ -1,4 +1,4 @@
-//! Limits on what one peer may make an endpoint do at a time.
+//! Limits on the work that one peer can cause at a time.
 
 use relay_model::{SessionCode, limits};
 use relay_session::transport::Closed;
@@ -8,7 +8,7 @@ use super::{
     *,
 };
 
-/// The first packet of a client that offers `alpn`, which then goes away.
+/// Returns the first packet of a client that offers `alpn` and is then removed.
 fn first_flight(pair: &mut Pair, alpn: &str) -> Vec<u8> {
     let key = pair.dial(&[alpn]);
     let mut data = Vec::new();
@@ -22,7 +22,7 @@ fn handle(pair: &mut Pair, data: &[u8]) -> Fed {
     pair.server.endpoint.handle(now, from, None, None, data.into(), &mut Vec::new())
 }
 
-/// Handshakes that fail in their first packet, `count` at once. Returns how many were answered with Retry.
+/// Sends `count` handshakes that fail in their first packet; returns the number of Retry responses.
 fn failing_handshakes(pair: &mut Pair, count: u32) -> u64 {
     let before = pair.server.endpoint.stats().retries;
     for _ in 0..count {
@@ -49,7 +49,7 @@ fn handshakes_that_fail_at_once_bring_retry() {
 fn newcomers_get_in_while_handshakes_fail() {
     let mut pair = Pair::new();
     failing_handshakes(&mut pair, limits::HANDSHAKE_BURST);
-    // No time for the next that may begin without.
+    // Too short for the bucket to allow a handshake without Retry.
     pair.latency = Duration::from_millis(1);
     let key = pair.dial(&["moq-lite-05"]);
     pair.settle();
@@ -62,7 +62,7 @@ fn newcomers_get_in_while_handshakes_fail() {
     assert_eq!(pair.server.endpoint.stats().retries, 1, "the rate has fallen");
 }
 
-/// `count` datagrams of the client, each with a byte of one stream.
+/// Returns `count` datagrams of the client, each with one byte of a stream.
 fn small_datagrams(pair: &mut Pair, client: ConnKey, stream: Stream, count: usize) -> Vec<Vec<u8>> {
     let mut datagrams = Vec::new();
     while datagrams.len() < count {
@@ -144,7 +144,7 @@ fn what_came_before_a_close_can_be_read() {
     let now = pair.now;
     pair.client.conn(client).close(now, SessionCode::NONE, "done");
     pair.settle();
-    // A session that has not had its turn since.
+    // The session has not polled since.
     let conn = pair.server.conn(server);
     assert_eq!((conn.phase(), conn.poll()), (Phase::Closed, Some(Event::Ready)));
     assert_eq!(conn.poll(), Some(Event::Opened(stream, Dir::Uni)));

@@ -1,11 +1,11 @@
-//! Whatever comes in, nothing panics.
+//! Mutated and random input never causes a panic.
 
 use super::{
     webtransport::{connect_request, prefix, settings},
     *,
 };
 
-/// A small generator, so that a failure can be repeated.
+/// Seeded random number generator, so that failures can be reproduced.
 struct Random(u64);
 
 impl Random {
@@ -36,7 +36,7 @@ impl Random {
     }
 }
 
-/// Datagrams of a session of either kind.
+/// Records the client's datagrams of a session with this ALPN.
 fn capture(alpn: &str) -> Vec<Bytes> {
     let mut pair = Pair::new();
     let (client, _) = pair.connect(&[alpn]);
@@ -79,7 +79,7 @@ fn random_datagrams_do_no_harm() {
     for _ in 0..2_000 {
         let len = random.below(1_500);
         let mut data: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
-        // Half of them look like version 1.
+        // Half of them look like QUIC version 1.
         if random.below(2) == 0 && data.len() > 5 {
             data[0] |= 0xc0;
             data[1..5].copy_from_slice(&[0, 0, 0, 1]);
@@ -138,7 +138,7 @@ fn mutated_http_does_no_harm() {
     assert!(survived < 400);
 }
 
-/// What a session does with what it is told.
+/// Handles all events as a session does.
 fn use_it(pair: &mut Pair, server: ConnKey) {
     for event in pair.server_events(server) {
         let conn = pair.server.conn(server);

@@ -1,4 +1,4 @@
-//! How connections come and go.
+//! Life cycle of connections.
 
 use relay_model::{SessionCode, limits};
 use relay_session::transport::Closed;
@@ -90,7 +90,7 @@ fn retry_is_asked_past_the_limit_and_lets_clients_in() {
         let transmit = pair.client.conn(key).poll_transmit(now, 1, &mut Vec::new());
         assert!(transmit.is_some());
         let mut data = Vec::new();
-        // The same packet again is a retransmission; take the first.
+        // A second packet of the same connection would be a retransmission: start a new one.
         pair.client.endpoint.remove(key);
         let key = pair.dial(&["moq-lite-05"]);
         pair.client.conn(key).poll_transmit(now, 1, &mut data).unwrap();
@@ -109,7 +109,7 @@ fn retry_is_asked_past_the_limit_and_lets_clients_in() {
     pair.client.endpoint.handle(now, from, None, None, out[..].into(), &mut Vec::new());
     pair.settle();
     assert_eq!(pair.client_events(key), [Event::Ready]);
-    // The others give up and make room.
+    // The other handshakes time out.
     pair.run(limits::SETUP_TIMEOUT * 2);
     let (_, fed) = {
         let key = pair.dial(&["moq-lite-05"]);
@@ -150,7 +150,7 @@ fn a_peer_that_moves_is_followed() {
     let mut pair = Pair::new();
     let (client, server) = pair.connect(&["moq-lite-05"]);
     pair.server_events(server);
-    // The same address in its other spelling is no move.
+    // The canonical form of the same address is not a migration.
     pair.client.addr = "10.0.0.1:1000".parse().unwrap();
     let up = pair.client.conn(client).open(Dir::Uni, 0).unwrap();
     write_all(pair.client.conn(client), up, b"x");

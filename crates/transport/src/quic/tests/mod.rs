@@ -1,4 +1,4 @@
-//! Two endpoints, a link and a clock, all in memory.
+//! In-memory test setup: two endpoints, a simulated link and a virtual clock.
 
 mod fairness;
 mod hostile;
@@ -22,10 +22,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use super::*;
 
 const SECRET: [u8; 32] = [3; 32];
-/// What a slow link holds back before it drops.
+/// Queue of the slow link, above which it drops datagrams.
 const QUEUE: Duration = Duration::from_millis(250);
 
-/// A certificate for `localhost`, made once.
+/// Certificate for `localhost`, created once.
 fn identity() -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
     static IDENTITY: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
     let (cert, key) = IDENTITY.get_or_init(|| {
@@ -62,10 +62,10 @@ struct Node {
     endpoint: Endpoint,
     addr: SocketAddr,
     inbound: VecDeque<(Instant, SocketAddr, BytesMut)>,
-    /// When the outgoing direction is free again.
+    /// Time at which the outgoing direction is free again.
     free_at: Instant,
     accepted: Vec<ConnKey>,
-    /// The largest train seen, segments.
+    /// Largest number of segments in one send.
     train: usize,
 }
 
@@ -86,7 +86,7 @@ impl Node {
         keys
     }
 
-    /// One turn as a worker does it; the datagrams to send.
+    /// Runs one turn like a worker; returns the datagrams to send.
     fn turn(&mut self, now: Instant, segments: usize) -> Vec<(SocketAddr, Bytes)> {
         let mut sent = Vec::new();
         let mut buf = Vec::new();
@@ -131,10 +131,10 @@ struct Pair {
     client: Node,
     server: Node,
     latency: Duration,
-    /// Of the direction to the client, bytes a second.
+    /// Bytes per second in the direction of the client.
     rate: Option<u64>,
     segments: usize,
-    /// Every datagram of the client, in order.
+    /// All datagrams of the client, in order.
     captured: Vec<Bytes>,
 }
 
@@ -152,12 +152,12 @@ impl Pair {
         }
     }
 
-    /// With a server that speaks `versions` only.
+    /// Creates a pair whose server supports `versions` only.
     fn speaking(versions: &[Version]) -> Self {
         Self::tuned(Tuning { versions: versions.to_vec(), ..Tuning::default() })
     }
 
-    /// With a server tuned like this.
+    /// Creates a pair whose server uses `tuning`.
     fn tuned(tuning: Tuning) -> Self {
         let mut pair = Self::new();
         let config = server_config_with(tuning);
@@ -170,14 +170,14 @@ impl Pair {
         self.client.endpoint.connect(self.now, &client_config(alpn), addr, "localhost").unwrap()
     }
 
-    /// A connection that is ready on the client's side: its key there and on the server.
+    /// Connects; returns the keys of the connection on the client and on the server.
     fn connect(&mut self, alpn: &[&str]) -> (ConnKey, ConnKey) {
         let client = self.dial(alpn);
         self.run(Duration::from_millis(100));
         (client, *self.server.accepted.last().expect("accepted"))
     }
 
-    /// Both ends take a turn now.
+    /// Runs one turn of both ends.
     fn turn(&mut self) {
         let (from, to) = (self.client.addr, self.server.addr);
         for (_, data) in self.client.turn(self.now, self.segments) {
@@ -205,7 +205,7 @@ impl Pair {
             self.turn();
             let next = self.client.next().into_iter().chain(self.server.next()).min();
             let Some(next) = next.filter(|at| *at <= end) else { break };
-            // Never stands still: a timer at `now` has had its turn.
+            // Always advance: a timer at `now` was already handled.
             self.now = next.max(self.now + Duration::from_micros(10));
         }
         self.now = end;
@@ -228,7 +228,7 @@ fn drain(conn: &mut Connection) -> Vec<Event> {
     std::iter::from_fn(|| conn.poll()).collect()
 }
 
-/// Everything there is to read, and how it ended.
+/// Reads all available data; returns it with the end of the stream or the read error.
 fn read_all(conn: &mut Connection, stream: Stream) -> (Vec<u8>, Result<(), ReadError>) {
     let mut out = Vec::new();
     loop {
@@ -253,7 +253,7 @@ fn opened(events: &[Event], dir: Dir) -> Vec<Stream> {
     events.iter().filter_map(opened).collect()
 }
 
-/// Writes until the transport takes no more; bytes taken.
+/// Writes until the transport accepts no more; returns the bytes accepted and the error.
 fn fill(conn: &mut Connection, stream: Stream, most: usize) -> (usize, Option<WriteError>) {
     let mut taken = 0;
     while taken < most {

@@ -271,7 +271,7 @@ fn a_blocked_stream_becomes_writable_when_the_peer_reads() {
     let (mut pair, client, server) = ready();
     let down = pair.server.conn(server).open(Dir::Uni, 0).unwrap();
     let mut taken = 0;
-    // Until the stream's own credit ends; nobody reads.
+    // Until the stream's credit is exhausted, as the peer does not read.
     for _ in 0..2_000 {
         taken += fill(pair.server.conn(server), down, usize::MAX).0;
         pair.run(Duration::from_millis(20));
@@ -318,7 +318,7 @@ fn the_valve_keeps_little_unsent_and_control_passes() {
     let (mut written, mut read, mut peak) = (0, 0, 0);
     for _ in 0..300 {
         written += fill(pair.server.conn(server), media, usize::MAX).0;
-        // The window may have shrunk since the bytes were taken.
+        // The window may have shrunk since the bytes were accepted.
         peak = peak.max(pair.server.conn(server).quic.congestion_state().window() as usize);
         let bound = peak + peak / 4 + 32 * 1024;
         assert!(written - read <= bound, "{} held, {bound} allowed", written - read);
@@ -327,7 +327,7 @@ fn the_valve_keeps_little_unsent_and_control_passes() {
         pair.client_events(client);
         read += read_all(pair.client.conn(client), media).0.len();
     }
-    // Six seconds of a megabit: the valve has not starved the link.
+    // Six seconds at one megabit per second: the valve did not starve the link.
     assert!(read > 600_000, "{read}");
     fill(pair.server.conn(server), media, usize::MAX);
     let control = pair.server.conn(server).open(Dir::Bi, PRIORITY_CONTROL).unwrap();
@@ -341,7 +341,7 @@ fn the_valve_keeps_little_unsent_and_control_passes() {
     while read_all(pair.client.conn(client), control).0 != b"now" {
         pair.run(Duration::from_millis(5));
         pair.client_events(client);
-        // Behind what is in flight already, and no more.
+        // Control is queued only behind data already in flight.
         assert!(pair.now - started < QUEUE + Duration::from_millis(150), "control waits for media");
     }
 }
@@ -407,7 +407,7 @@ fn a_full_link_is_measured_and_an_idle_one_is_not_guessed_at() {
             pair.client_events(client);
             let _ = read_all(pair.client.conn(client), down);
             let told = pair.server.conn(server).stats().bitrate.unwrap_or_default();
-            // From the third second on, whatever the queue and the losses do.
+            // From the third second on, regardless of queueing and losses.
             assert!(round < 150 || (bits * 7 / 10..bits * 13 / 10).contains(&told), "{told} of {bits}");
         }
         let stats = pair.server.conn(server).stats();

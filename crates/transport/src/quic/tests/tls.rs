@@ -1,4 +1,4 @@
-//! Certificates: what is shown, and what is asked of clients.
+//! Server certificates, client certificates and session resumption.
 
 use std::{
     sync::{Mutex, RwLock},
@@ -23,7 +23,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 type Shown = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
-/// An authority.
+/// Certificate authority.
 struct Authority {
     root: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
@@ -39,7 +39,7 @@ impl Authority {
         Self { root, issuer: Issuer::new(params, key) }
     }
 
-    /// A certificate of it that ends then.
+    /// Issues a certificate that is valid until `end`.
     fn issue(&self, name: &str, end: SystemTime) -> Shown {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_after = end.into();
@@ -49,7 +49,7 @@ impl Authority {
     }
 }
 
-/// A certificate that can be exchanged.
+/// Resolver of a replaceable certificate.
 #[derive(Debug)]
 struct Resolver(RwLock<Arc<CertifiedKey>>);
 
@@ -63,7 +63,7 @@ fn certified((cert, key): Shown) -> Arc<CertifiedKey> {
     Arc::new(CertifiedKey::from_der(vec![cert], key, &default_provider()).unwrap())
 }
 
-/// Believes everybody and notes whom: a resumed session asks nobody.
+/// Verifier that accepts and records every certificate. A resumed session does not verify one.
 #[derive(Debug)]
 struct Noting {
     seen: Mutex<Vec<CertificateDer<'static>>>,
@@ -106,7 +106,7 @@ impl ServerCertVerifier for Noting {
     }
 }
 
-/// A client that keeps what it needs to resume, and shows a certificate if it has one.
+/// Client that can resume sessions, with an optional certificate.
 struct Dialler {
     config: ClientConfig,
     noting: Arc<Noting>,
@@ -128,7 +128,7 @@ impl Dialler {
         Self { config: ClientConfig::new(tls, &Tuning::default()).unwrap(), noting }
     }
 
-    /// A connection, as far as it got.
+    /// Connects, and runs until the handshake has finished or failed.
     fn dial(&self, pair: &mut Pair) -> (ConnKey, ConnKey) {
         let addr = pair.server.addr;
         let client = pair.client.endpoint.connect(pair.now, &self.config, addr, "localhost").unwrap();
@@ -136,14 +136,14 @@ impl Dialler {
         (client, *pair.server.accepted.last().expect("accepted"))
     }
 
-    /// A connection that is begun, of which the server has seen the first packet only.
+    /// Starts a connection of which the server receives only the first packet.
     fn begin(&self, pair: &mut Pair) {
         let addr = pair.server.addr;
         pair.client.endpoint.connect(pair.now, &self.config, addr, "localhost").unwrap();
         pair.run(pair.latency + Duration::from_millis(1));
     }
 
-    /// How many handshakes showed a certificate.
+    /// Number of full handshakes.
     fn seen(&self) -> usize {
         self.noting.seen.lock().unwrap().len()
     }
@@ -160,7 +160,7 @@ fn pair_with(tls: Tls) -> Pair {
     pair
 }
 
-/// A server that asks for certificates of `authority`, and what can be changed about it.
+/// Creates a pair whose server requests client certificates of `authority`; returns its verifier too.
 fn asking(authority: &Authority) -> (Pair, Arc<Clients>) {
     let clients = Arc::new(Clients::new(std::slice::from_ref(&authority.root)).unwrap());
     let (cert, key) = identity();
@@ -171,7 +171,7 @@ fn asking(authority: &Authority) -> (Pair, Arc<Clients>) {
 fn assert_refused(pair: &mut Pair, client: ConnKey, server: ConnKey) {
     assert!(
         matches!(pair.client_events(client)[..], [Event::Ready, Event::Closed(Closed::Lost(_))]),
-        "the client hears of it"
+        "the client is notified"
     );
     let events = pair.server_events(server);
     assert!(!events.contains(&Event::Ready), "{events:?}");
@@ -236,16 +236,16 @@ fn new_roots_count_from_the_next_handshake_on() {
     assert!(pair.server.conn(server).peer_certificate().is_some());
     let (client, server) = of_old.dial(&mut pair);
     assert_refused(&mut pair, client, server);
-    assert_eq!(pair.server.conn(kept).phase(), Phase::Ready, "who is in stays");
+    assert_eq!(pair.server.conn(kept).phase(), Phase::Ready, "open connections stay");
     assert!(matches!(clients.replace(&[]), Err(RootsError::None)));
     let broken = clients.replace(&[new.root.clone(), CertificateDer::from(&b"x"[..])]);
     assert!(matches!(broken, Err(RootsError::Unusable { place: 2, .. })));
     let (_, server) = of_new.dial(&mut pair);
-    assert!(pair.server.conn(server).peer_certificate().is_some(), "what cannot be used changes nothing");
+    assert!(pair.server.conn(server).peer_certificate().is_some(), "unusable roots change nothing");
 }
 
 #[test]
-fn where_clients_are_asked_for_certificates_no_session_is_resumed() {
+fn client_authentication_disables_resumption() {
     let authority = Authority::new("an authority");
     let (mut pair, _) = asking(&authority);
     let dialler = Dialler::new(Some(authority.issue("edge.example", SystemTime::now() + HOUR)));

@@ -1,4 +1,4 @@
-//! WebTransport sessions, against a small client of our own.
+//! WebTransport sessions with a minimal test client.
 
 use relay_model::{SessionCode, StreamCode};
 use relay_session::transport::Closed;
@@ -43,7 +43,7 @@ fn capsule(capsule: &Capsule) -> Vec<u8> {
     out
 }
 
-/// A browser, as far as the wire shows.
+/// Test client that sends the same bytes as a browser.
 struct Browser {
     pair: Pair,
     client: ConnKey,
@@ -52,7 +52,7 @@ struct Browser {
 }
 
 impl Browser {
-    /// Connected by QUIC, nothing sent on it.
+    /// Creates a QUIC connection on which nothing was sent.
     fn silent() -> Self {
         Self::silent_with(Pair::new())
     }
@@ -64,7 +64,7 @@ impl Browser {
         Self { pair, client, server, connect }
     }
 
-    /// With a session.
+    /// Creates a connection with an accepted session.
     fn ready() -> Self {
         let mut browser = Self::silent();
         browser.send_uni(&settings());
@@ -108,9 +108,9 @@ impl Browser {
         write_all(self.us(), connect, &connect_request(protocols));
     }
 
-    /// `:status` of an answer that refuses.
+    /// Returns the decoding error of a refusal, which contains its `:status`.
     fn refusal(&mut self, stream: Stream) -> String {
-        // Events for keys the session does not know are ignored by it.
+        // A session ignores events of unknown streams.
         let events = self.events();
         assert!(events.iter().all(|event| *event == Event::Readable(stream)), "{events:?}");
         self.pair.settle();
@@ -126,7 +126,7 @@ fn settings_are_those_browsers_accept() {
     browser.pair.settle();
     let events = browser.pair.client_events(browser.client);
     let control = opened(&events, Dir::Uni);
-    // It was opened during the handshake at the latest.
+    // It may have been reported during the handshake already.
     let control = control.first().copied().unwrap_or(Stream(3));
     let (bytes, _) = read_all(browser.us(), control);
     let settings = Settings::decode(&mut bytes.as_slice()).unwrap();
@@ -152,7 +152,7 @@ fn a_session_knows_its_target_origin_and_protocol() {
     let conn = browser.relay();
     assert!(conn.is_webtransport());
     assert_eq!(conn.protocol(), Some("moq-lite-06"));
-    // The test's URL type folds the dots before they are sent.
+    // The test's URL type resolves the dot segments before sending.
     assert_eq!(conn.target(), Some("/room?jwt=a%2Fb"));
     assert_eq!(conn.origin(), Some("https://app.example"));
 }
@@ -167,7 +167,7 @@ fn the_first_offer_we_speak_is_taken() {
 }
 
 #[test]
-fn who_offers_nothing_is_let_in_without_a_name_to_agree_on_one_in_the_session() {
+fn connect_without_protocols_is_accepted_as_moql() {
     let mut browser = Browser::silent();
     browser.send_uni(&settings());
     browser.request(&[]);
@@ -178,7 +178,7 @@ fn who_offers_nothing_is_let_in_without_a_name_to_agree_on_one_in_the_session() 
     browser.request(&["moqt-18", "moql"]);
     assert_eq!(browser.events(), [Event::Ready]);
     assert_eq!(browser.relay().protocol(), Some("moql"));
-    // An offer of which nothing is spoken is another matter.
+    // An offer of unsupported protocols only is refused.
     let mut browser = Browser::silent();
     browser.send_uni(&settings());
     browser.request(&["moqt-18"]);
@@ -325,7 +325,7 @@ fn holding_is_bounded() {
     }
     let events = browser.pair.client_events(browser.client);
     let rejected = events.iter().filter(|event| matches!(event, Event::Stopped(..))).count();
-    // The CONNECT stream, opened and empty, is held as well.
+    // The empty CONNECT stream is held too.
     assert_eq!(rejected, sent.len() + 1 - 64);
 }
 
@@ -339,7 +339,7 @@ fn closes_travel_as_capsules() {
     assert_eq!(browser.pair.server_events(browser.server), [Event::Closed(Closed::ByUs)]);
     browser.pair.settle();
     let expected = capsule(&Capsule::CloseWebTransportSession { code: 2, reason: "go away".into() });
-    // The connection was closed once the capsule had arrived: what QUIC says is the same.
+    // The connection was closed after the capsule arrived, with the same code and reason.
     let events = browser.pair.client_events(browser.client);
     assert!(
         events.contains(&Event::Closed(Closed::ByPeer(SessionCode::UNAUTHORIZED, "go away".into()))),
@@ -406,7 +406,7 @@ fn offers_we_do_not_speak_are_refused() {
 #[test]
 fn other_requests_get_404() {
     let mut browser = Browser::ready();
-    // A second session first, then a request that is none.
+    // A second session, then a request that is not for a session.
     let second = browser.send_bidi(&connect_request(LITE));
     assert_eq!(browser.refusal(second), "expected 200, got: Some(404)");
     let mut section = vec![0, 0];

@@ -1,4 +1,4 @@
-//! Certificates of clients: asked for, not required, verified when shown.
+//! Optional client certificates: requested, not required, verified if sent.
 
 use std::sync::{
     Arc, Mutex, PoisonError, RwLock,
@@ -18,43 +18,43 @@ use rustls::{
 
 use super::PeerCertificate;
 
-/// Refusals are logged this often at most: anybody can bring them about.
+/// Least interval in seconds between log lines about rejected certificates, which any client can cause.
 const SAY_SECS: u64 = 10;
-/// So much of a name is shown of somebody nobody vouches for.
+/// Limit in characters of a logged name from an unverified certificate.
 const NAME_CHARS: usize = 128;
 
-/// Why certificates cannot be roots.
+/// Error in the trusted roots.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
-    /// One of them is of no use.
+    /// A certificate is unusable as a root.
     #[error("certificate {place} cannot be a root ({why})")]
     Unusable {
-        /// Which one, counted from 1.
+        /// Position of the certificate, counted from 1.
         place: usize,
-        /// What the library says.
+        /// Error of the TLS library.
         why: Error,
     },
-    /// There are none.
+    /// The list is empty.
     #[error("no certificate")]
     None,
 }
 
-/// Whose certificates clients may show. A client that shows none comes in as before; one whose certificate
-/// does not verify fails its handshake.
+/// Verifier of client certificates. A client without a certificate is accepted; a certificate that does not
+/// verify fails the handshake.
 #[derive(Debug)]
 pub struct Clients {
     verifier: RwLock<Arc<dyn ClientCertVerifier>>,
     schemes: Vec<SignatureScheme>,
-    /// When a refusal was said last, seconds since 1970; and how many were not since.
+    /// Time of the last log line in seconds since 1970, and the number of rejections not logged since.
     said: Mutex<Option<u64>>,
     unsaid: AtomicU64,
 }
 
 impl Clients {
-    /// Believes what chains up to one of `roots`.
+    /// Creates a verifier that trusts certificates issued under `roots`.
     ///
     /// # Errors
-    /// Not all of them can be roots, or there are none.
+    /// A certificate is unusable as a root, or `roots` is empty.
     pub fn new(roots: &[CertificateDer<'static>]) -> Result<Self, RootsError> {
         let verifier = verifier(roots)?;
         let schemes = verifier.supported_verify_schemes();
@@ -66,10 +66,10 @@ impl Clients {
         })
     }
 
-    /// Believes what chains up to one of these from the next handshake on, and nothing else.
+    /// Replaces the trusted roots from the next handshake on.
     ///
     /// # Errors
-    /// As [`Clients::new`]; what was, stays.
+    /// Those of [`Clients::new`]; the previous roots stay in use.
     pub fn replace(&self, roots: &[CertificateDer<'static>]) -> Result<(), RootsError> {
         let next = verifier(roots)?;
         *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = next;
@@ -80,7 +80,7 @@ impl Clients {
         self.verifier.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says that a certificate is refused, unless that was said a moment ago.
+    /// Logs a rejected certificate, at most once per [`SAY_SECS`].
     fn refused(&self, leaf: &CertificateDer<'_>, why: &Error, now: UnixTime) {
         let now = now.as_secs();
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,14 +93,14 @@ impl Clients {
         let unsaid = self.unsaid.swap(0, Ordering::Relaxed);
         let of = PeerCertificate::read(leaf).ok();
         let short = |text: &String| text.chars().take(NAME_CHARS).collect::<String>();
-        // Values, not parts of the message: what a peer wrote is escaped.
+        // Peer-supplied strings are fields, not part of the message: fields are escaped.
         tracing::warn!(
             target: "moq_relay::tls",
             name = of.as_ref().and_then(|of| of.name.as_ref()).map(short),
             issuer = of.as_ref().map(|of| short(&of.issuer)),
             why = %why,
             unsaid,
-            "the certificate of a client does not verify against `tls.root`: its handshake is refused"
+            "client handshake rejected: its certificate does not verify against `tls.root`"
         );
     }
 }
@@ -110,7 +110,7 @@ impl ClientCertVerifier for Clients {
         false
     }
 
-    /// None: roots may change, and a client with one certificate shows it anyway.
+    /// Returns no hints: the roots may change, and a client with a single certificate sends it anyway.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -122,14 +122,14 @@ impl ClientCertVerifier for Clients {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.current().verify_client_cert(leaf, intermediates, now).and_then(|verified| {
-            // Whoever cannot be named must not pass for somebody who showed nothing.
+            // A certificate that cannot be parsed must not be treated as an absent one.
             let read = PeerCertificate::read(leaf).map(|_| verified);
             read.map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))
         });
         verified.inspect_err(|why| self.refused(leaf, why, now))
     }
 
-    /// Over TCP; QUIC has TLS 1.3 only.
+    /// Used over TCP only: QUIC requires TLS 1.3 (RFC 9001 §4.2).
     fn verify_tls12_signature(
         &self,
         message: &[u8],
@@ -161,6 +161,6 @@ fn verifier(roots: &[CertificateDer<'static>]) -> Result<Arc<dyn ClientCertVerif
     }
     let provider = Arc::new(default_provider());
     let built = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider).build();
-    // It refuses an empty store and nothing else.
+    // Fails only for an empty store.
     built.map_err(|_| RootsError::None)
 }

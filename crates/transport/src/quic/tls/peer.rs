@@ -1,4 +1,4 @@
-//! Who a client is, by its certificate.
+//! Client identity of a TLS certificate.
 
 use std::time::SystemTime;
 
@@ -10,28 +10,28 @@ use x509_cert::{
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
-/// What a certificate says of the client that showed it. One that a connection gives was verified: it chains
-/// up to a root that was trusted at the handshake, was valid then, and the client has its key.
+/// Identity in a client certificate. A value obtained from a connection was verified in the handshake: issued
+/// under a trusted root, valid at the time, and the client holds the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
-    /// The first DNS name or URI it is for, else the common name of its subject. As it is written there:
-    /// escape it where it is shown.
+    /// First DNS name or URI of the subject alternative names (RFC 5280 §4.2.1.6), otherwise the subject's common
+    /// name. Not escaped.
     pub name: Option<String>,
-    /// SHA-256 of it.
+    /// SHA-256 of the DER certificate.
     pub fingerprint: [u8; 32],
-    /// Its last moment. A session must not outlive it.
+    /// End of validity (`notAfter`). A session must not outlive it.
     pub not_after: SystemTime,
-    /// Who issued it (RFC 4514). Escape it where it is shown.
+    /// Issuer as a string (RFC 4514). Not escaped.
     pub issuer: String,
 }
 
-/// What is there instead of a certificate: nothing that can be read.
+/// Certificate that cannot be parsed.
 #[derive(Debug, thiserror::Error)]
-#[error("unreadable certificate ({0})")]
+#[error("unreadable certificate: {0}")]
 pub(super) struct Unreadable(#[from] x509_cert::der::Error);
 
 impl PeerCertificate {
-    /// Reads a certificate; believing it is up to the caller.
+    /// Parses a certificate without verifying it.
     pub(super) fn read(leaf: &CertificateDer<'_>) -> Result<Self, Unreadable> {
         let certificate = Certificate::from_der(leaf)?;
         let body = certificate.tbs_certificate();
@@ -53,7 +53,7 @@ impl PeerCertificate {
         Ok(Self { name, fingerprint, not_after, issuer: body.issuer().to_string() })
     }
 
-    /// Of the first of a chain that was verified.
+    /// Parses the first certificate of a verified chain.
     pub fn of_chain(chain: &[CertificateDer<'_>]) -> Option<Self> {
         Self::read(chain.first()?).ok()
     }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_named_by_its_first_name_or_uri_and_else_by_its_common_name() {
+    fn client_name_is_first_san_otherwise_common_name() {
         let dns = |name: &str| SanType::DnsName(name.try_into().unwrap());
         let uri = || SanType::URI("spiffe://example/edge".try_into().unwrap());
         let ip = || SanType::IpAddress([10, 0, 0, 1].into());
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_was_tampered_with_is_read_or_not_and_that_is_all() {
+    fn tampered_certificate_never_panics() {
         let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::OrganizationName, "organization");
         let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();

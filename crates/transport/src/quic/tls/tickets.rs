@@ -1,4 +1,4 @@
-//! What makes a session resumable, until the certificate changes.
+//! Session ticket keys (RFC 8446 §4.6.1), renewed when the certificate changes.
 
 use std::{
     fmt,
@@ -15,29 +15,29 @@ use quinn_proto::{
 };
 use rustls::{ServerConfig, crypto::aws_lc_rs::Ticketer, server::ProducesTickets};
 
-/// Keys of session tickets. After [`Tickets::renew`] no older ticket is taken: the next handshake of everybody
-/// is a whole one, and shows the certificate of now.
+/// Session ticket keys. After [`Tickets::renew`] older tickets are rejected, so that every client's next
+/// handshake is a full one with the current certificate.
 #[derive(Default)]
 pub struct Tickets {
-    /// `None` before the first time: no tickets.
+    /// `None` before the first renewal: no tickets.
     current: RwLock<Option<Keyring>>,
 }
 
 type Keyring = Arc<dyn ProducesTickets>;
 
 impl Tickets {
-    /// Draws new keys, once another certificate is shown: a ticket of a handshake that began before is worth
-    /// nothing from now on, also one that is handed out later.
+    /// Draws new keys, to be called after the certificate changed. Tickets of handshakes that began before are
+    /// rejected, even if they are issued later.
     ///
     /// # Errors
-    /// The system gives no random bytes; what was, stays.
+    /// The system provides no random bytes; the previous keys stay in use.
     pub fn renew(&self) -> Result<(), rustls::Error> {
         let next = Ticketer::new()?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(next);
         Ok(())
     }
 
-    /// The keys of now.
+    /// Returns the current keys.
     pub fn current(&self) -> Option<Arc<dyn ProducesTickets>> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -49,9 +49,9 @@ impl fmt::Debug for Tickets {
     }
 }
 
-/// Starts handshakes, each with the ticket keys of its beginning to its end. Were they those of its end, a
-/// handshake that a new certificate overtakes would get a ticket that lasts as long as that one, and a client
-/// that still goes by the old one.
+/// TLS configuration that gives each handshake the ticket keys current at its start. With the keys current at
+/// its end, a handshake during a certificate change would issue a ticket valid under the new keys to a client
+/// that has seen only the old certificate.
 pub(in crate::quic) struct Handshakes {
     tls: ServerConfig,
     tickets: Arc<Tickets>,
@@ -81,7 +81,7 @@ impl Current {
 }
 
 impl Handshakes {
-    /// By `tls`, with tickets of `tickets` as soon as there are any.
+    /// Creates the configuration from `tls`, with the keys of `tickets` once there are any.
     pub(super) fn new(tls: ServerConfig, tickets: Arc<Tickets>) -> Result<Self, NoInitialCipherSuite> {
         let current = RwLock::new(Current::new(tls.clone(), tickets.current())?);
         Ok(Self { tls, tickets, current })
@@ -93,7 +93,7 @@ impl Handshakes {
         if known.is_of(keyring.as_ref()) {
             return known.quic;
         }
-        // It was possible before.
+        // Cannot fail: the same conversion succeeded in `new`.
         let Ok(next) = Current::new(self.tls.clone(), keyring) else { return known.quic };
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next.clone();
         next.quic

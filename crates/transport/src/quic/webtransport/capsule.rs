@@ -1,22 +1,22 @@
-//! The CONNECT stream once accepted: capsules inside DATA frames (RFC 9297), read piece by piece.
+//! Incremental reader of an accepted CONNECT stream: capsules inside DATA frames (RFC 9297 §3).
 
 use web_transport_proto::{Capsule, Frame, VarInt};
 
-/// CLOSE_WEBTRANSPORT_SESSION.
+/// Capsule type WT_CLOSE_SESSION, formerly CLOSE_WEBTRANSPORT_SESSION (draft-ietf-webtrans-http3-13 §6).
 const CLOSE: u64 = 0x2843;
-/// Longest close reason (draft-ietf-webtrans-http3 section 6).
+/// Longest close reason in bytes (draft-ietf-webtrans-http3-13 §6).
 const REASON_BYTES: usize = 1_024;
-/// The part of a close capsule we keep: code and reason.
+/// Bytes of a close capsule that are kept: code and reason.
 const CLOSE_BYTES: usize = 4 + REASON_BYTES;
 
-/// The peer closed the session.
+/// Close of the session by the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Close {
     pub(super) code: u32,
     pub(super) reason: String,
 }
 
-/// Reads frames, and capsules in the DATA among them; holds at most one close capsule.
+/// Reader of frames, and of the capsules in DATA frames; buffers at most one close capsule.
 #[derive(Default)]
 pub(super) struct Reader {
     frame: Cursor,
@@ -24,7 +24,7 @@ pub(super) struct Reader {
     close: Vec<u8>,
 }
 
-/// A type-length-value being read.
+/// Type-length-value being read.
 #[derive(Default)]
 struct Cursor {
     head: [u8; 16],
@@ -34,7 +34,7 @@ struct Cursor {
 }
 
 impl Cursor {
-    /// Takes one byte of the head; whether the body is known now.
+    /// Appends one byte of the head; sets `body` once type and length are complete.
     fn push(&mut self, byte: u8) {
         if let Some(place) = self.head.get_mut(self.held) {
             *place = byte;
@@ -48,7 +48,7 @@ impl Cursor {
         }
     }
 
-    /// Cuts what belongs to the body off the front of `bytes`.
+    /// Takes the bytes of the body off the front of `bytes`.
     fn cut<'a>(&mut self, bytes: &mut &'a [u8]) -> &'a [u8] {
         let Some((_, left)) = &mut self.body else { return &[] };
         let count = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
@@ -64,7 +64,7 @@ impl Cursor {
 }
 
 impl Reader {
-    /// Takes the next bytes of the stream; `Some` once the peer has closed the session.
+    /// Processes the next bytes of the stream; `Some` once the peer has closed the session.
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> Option<Close> {
         while let Some((first, rest)) = bytes.split_first() {
             match self.frame.body {
@@ -126,7 +126,7 @@ impl Reader {
     }
 }
 
-/// A DATA frame with a close capsule; a long reason is cut.
+/// Encodes a DATA frame with a close capsule; a long reason is truncated.
 pub(super) fn close(code: u32, reason: &str) -> Vec<u8> {
     let mut end = reason.len().min(REASON_BYTES);
     while !reason.is_char_boundary(end) {
@@ -159,7 +159,7 @@ mod tests {
         let whole = [
             frame(0x21, b"grease"),
             frame(0, &[]),
-            frame(0, &frame(0x17, b"a capsule of no meaning")),
+            frame(0, &frame(0x17, b"an unknown capsule")),
             close(0x1234, "bye"),
         ]
         .concat();

@@ -1,33 +1,33 @@
-//! The first varints of an HTTP/3 stream: what it is, and for WebTransport streams whose.
+//! Type of an HTTP/3 stream, and session id of a WebTransport stream: its first varints.
 
 use web_transport_proto::VarInt;
 
-/// Type of a bidirectional WebTransport stream (as a frame type that takes the whole stream).
+/// Signal value of a bidirectional WebTransport stream, WT_STREAM (draft-ietf-webtrans-http3-13 §4.2).
 pub(super) const BIDI: u64 = 0x41;
-/// Type of a unidirectional WebTransport stream.
+/// Type of a unidirectional WebTransport stream (draft-ietf-webtrans-http3-13 §4.1).
 pub(super) const UNI: u64 = 0x54;
 
-/// Two varints at most.
+/// Most bytes of a head: two varints.
 const MOST: usize = 16;
 
-/// Collects the start of a stream, never a byte more than needed.
+/// Collector of the start of a stream, which never takes more bytes than needed.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Head {
     bytes: [u8; MOST],
     len: usize,
 }
 
-/// What a stream is.
+/// Kind of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Belongs to the WebTransport session of this CONNECT stream.
+    /// Stream of the WebTransport session with this CONNECT stream id.
     Session(u64),
-    /// Any other stream, or the first frame of a request, of this type.
+    /// Other stream of this type, or a request whose first frame has this type.
     Other(u64),
 }
 
 impl Head {
-    /// Bytes still needed; 0 once [`Head::kind`] knows.
+    /// Number of bytes still needed; 0 once [`Head::kind`] is known.
     pub(super) fn missing(&self, session_type: u64) -> usize {
         let rest = match self.first() {
             Err(missing) => return missing,
@@ -37,7 +37,7 @@ impl Head {
         size(rest).saturating_sub(rest.len())
     }
 
-    /// Takes bytes, at most [`Head::missing`].
+    /// Appends bytes, at most [`Head::missing`].
     pub(super) fn push(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if let Some(place) = self.bytes.get_mut(self.len) {
@@ -47,7 +47,7 @@ impl Head {
         }
     }
 
-    /// What the stream is; `None` while bytes are missing.
+    /// Returns the kind of the stream; `None` while bytes are missing.
     pub(super) fn kind(&self, session_type: u64) -> Option<Kind> {
         let (kind, rest) = self.first().ok()?;
         if kind != session_type {
@@ -57,12 +57,12 @@ impl Head {
         VarInt::decode(&mut rest).ok().map(|id| Kind::Session(id.into_inner()))
     }
 
-    /// What was collected.
+    /// Collected bytes.
     pub(super) fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
-    /// The type and what follows it, or how many bytes it lacks.
+    /// Returns the type and the bytes after it, or the number of missing bytes of the type.
     fn first(&self) -> Result<(u64, &[u8]), usize> {
         let mut rest = self.bytes();
         let missing = size(rest).saturating_sub(rest.len());
@@ -73,12 +73,12 @@ impl Head {
     }
 }
 
-/// Length of the varint that starts here.
+/// Length in bytes of the varint at the front.
 fn size(bytes: &[u8]) -> usize {
     bytes.first().map_or(1, |first| 1 << (first >> 6))
 }
 
-/// The start of a stream of our own.
+/// Encodes the head of a locally opened stream.
 pub(super) fn prefix(stream_type: u64, session: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(MOST);
     for value in [stream_type, session] {

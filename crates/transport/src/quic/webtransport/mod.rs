@@ -1,8 +1,9 @@
-//! The server's side of HTTP/3 as far as one WebTransport session needs it: SETTINGS, one CONNECT,
-//! stream prefixes, the close capsule (RFC 9114, RFC 9220, draft-ietf-webtrans-http3).
+//! Server side of HTTP/3, limited to one WebTransport session: SETTINGS, one CONNECT, stream prefixes, the
+//! close capsule (RFC 9114, RFC 9220, draft-ietf-webtrans-http3-13 with the SETTINGS of drafts 02 and 07, which
+//! browsers use).
 //!
-//! Streams of the session pass through untouched; only what is not (yet) the session's has a
-//! [`Role`] here. Every write of ours goes through [`Owed`], since the peer's credit may refuse it.
+//! Streams of the session pass through unchanged; only streams that do not (yet) belong to it have a [`Role`]
+//! here. All writes of this layer go through [`Owed`], since the peer's credit may not suffice.
 
 mod capsule;
 mod head;
@@ -19,34 +20,34 @@ use web_transport_proto::{ConnectResponse, Settings, http::StatusCode};
 use self::{capsule::Reader, head::Head, request::Request};
 use super::{code::h3, versions::Versions};
 
-/// Streams that are not (yet) the session's: control, QPACK, CONNECT, requests being read, streams
-/// that came before their CONNECT. Past it new ones are rejected.
+/// Limit of streams that do not (yet) belong to the session: control, QPACK, CONNECT, requests being read,
+/// streams that arrived before their CONNECT. More are rejected.
 const SPARE_STREAMS: usize = 64;
-/// Requests being read at once; browsers have one.
+/// Limit of requests being read at a time; browsers send one.
 const REQUESTS: usize = 4;
-/// Bytes of one request: the field section we advertise, and some unknown frames before it.
+/// Limit in bytes of one request: the advertised field section size, and some unknown frames before it.
 const REQUEST_BYTES: usize = 20 * 1024;
-/// Bytes of the control stream up to the end of SETTINGS.
+/// Limit in bytes of the control stream up to the end of SETTINGS.
 const SETTINGS_BYTES: usize = 4 * 1024;
-/// Bytes discarded of one control or QPACK stream: without a dynamic table they have little to say.
+/// Limit in bytes discarded of one control or QPACK stream, which are short without a dynamic table.
 const DISCARD_BYTES: usize = 64 * 1024;
-/// Bytes read at once from a stream of ours.
+/// Bytes read at a time from a stream of this layer.
 const PIECE: usize = 16 * 1024;
 
-/// HTTP/3 of one connection.
+/// HTTP/3 layer of one connection.
 pub(super) struct Http {
-    /// The peer's SETTINGS, once seen.
+    /// The peer's SETTINGS, once received.
     peer: Option<Peer>,
     control_seen: bool,
     settings_sent: bool,
     session: Option<Session>,
     roles: Vec<(StreamId, Role)>,
     owed: Vec<Owed>,
-    /// Held streams may be released.
+    /// Whether held streams may be released.
     releasing: bool,
     refused: bool,
     end: Option<End>,
-    /// Offered to clients as subprotocols.
+    /// Protocol versions accepted as subprotocols.
     versions: Versions,
 }
 
@@ -55,7 +56,7 @@ struct Peer {
     datagrams: bool,
 }
 
-/// The accepted CONNECT.
+/// Accepted CONNECT.
 struct Session {
     id: StreamId,
     target: Box<str>,
@@ -63,56 +64,56 @@ struct Session {
     protocol: &'static str,
 }
 
-/// Why the session is over.
+/// End of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// The peer closed it.
+    /// Closed by the peer.
     ByPeer(SessionCode, String),
-    /// The CONNECT stream broke.
+    /// The CONNECT stream failed.
     Lost(&'static str),
-    /// The peer broke HTTP/3: close the connection with this code.
+    /// HTTP/3 violation by the peer: the connection is closed with this code.
     Violation(u32, &'static str),
 }
 
-/// What a stream that is not the session's is for.
+/// Role of a stream that does not belong to the session.
 enum Role {
-    /// Its type is not known yet.
+    /// Stream of unknown type.
     Nascent(Head),
-    /// A session's, whose CONNECT has not come.
+    /// Stream of a session whose CONNECT has not arrived (draft-ietf-webtrans-http3-13 §4.5).
     Held(u64),
-    /// The control stream up to SETTINGS.
+    /// Control stream up to SETTINGS (RFC 9114 §6.2.1).
     Control(Vec<u8>),
-    /// Read and forgotten; bytes so far.
+    /// Stream whose data is discarded, with the bytes so far.
     Discard(usize),
-    /// A request up to its field section.
+    /// Request up to its field section.
     Request(Vec<u8>),
-    /// A good request that waits for SETTINGS, and what followed it.
+    /// Valid request that waits for the peer's SETTINGS, and the bytes after it.
     Waiting(Request, Vec<u8>),
-    /// The CONNECT stream.
+    /// CONNECT stream.
     Session(Reader),
 }
 
-/// Bytes of ours that must precede all others of their stream.
+/// Bytes of this layer that must precede all other bytes of their stream.
 struct Owed {
     id: StreamId,
     bytes: Bytes,
     fin: bool,
 }
 
-/// What reading a stream of ours gave.
+/// Result of reading a stream of this layer.
 enum Step {
-    /// Nothing more now.
+    /// No more data now.
     Keep(Role),
-    /// Go on at once.
+    /// Continue at once.
     Again(Role),
-    /// It is none of our business any more.
+    /// Drop the role.
     Drop,
-    /// It belongs to the session.
+    /// The stream belongs to the session.
     Ours,
 }
 
 impl Http {
-    /// Nothing said or heard yet.
+    /// Creates the layer of a new connection.
     pub(super) fn new(versions: Versions) -> Self {
         Self {
             peer: None,
@@ -128,37 +129,37 @@ impl Http {
         }
     }
 
-    /// Path and query of the CONNECT.
+    /// Raw path and query of the CONNECT.
     pub(super) fn target(&self) -> Option<&str> {
         self.session.as_ref().map(|session| &*session.target)
     }
 
-    /// The `origin` header of the CONNECT.
+    /// `origin` header of the CONNECT.
     pub(super) fn origin(&self) -> Option<&str> {
         self.session.as_ref()?.origin.as_deref()
     }
 
-    /// The subprotocol, once a session is accepted.
+    /// Subprotocol, once a session is accepted.
     pub(super) fn protocol(&self) -> Option<&'static str> {
         self.session.as_ref().map(|session| session.protocol)
     }
 
-    /// Whether a CONNECT was refused.
+    /// Returns whether a CONNECT was refused.
     pub(super) fn is_refused(&self) -> bool {
         self.refused
     }
 
-    /// Whether the peer takes HTTP datagrams.
+    /// Returns whether the peer supports HTTP datagrams (RFC 9297 §2.1.1).
     pub(super) fn datagrams(&self) -> bool {
         self.peer.is_some_and(|peer| peer.datagrams)
     }
 
-    /// Why the session is over, once.
+    /// Takes the end of the session; returned once.
     pub(super) fn take_end(&mut self) -> Option<End> {
         self.end.take()
     }
 
-    /// Opens the control stream if that was not possible before, and writes what is owed.
+    /// Opens the control stream if it is not open yet, and writes owed bytes.
     pub(super) fn flush(&mut self, quic: &mut Connection) {
         if !self.settings_sent
             && let Some(id) = quic.streams().open(Dir::Uni)
@@ -173,24 +174,23 @@ impl Http {
         self.owed.retain_mut(|owed| !owed.pay(quic));
     }
 
-    /// Whether bytes of ours must still precede what the session writes to `id`.
+    /// Returns whether owed bytes must still precede the session's writes to `id`.
     pub(super) fn owes(&self, id: StreamId) -> bool {
         !self.owed.is_empty() && self.owed.iter().any(|owed| owed.id == id)
     }
 
-    /// The session's end of a stream whose prefix is still owed: FIN follows the prefix. Whether
-    /// that was so.
+    /// Finishes a stream whose prefix is still owed, with FIN after the prefix. Returns whether that applies.
     pub(super) fn finish_owed(&mut self, id: StreamId) -> bool {
         let owed = self.owed.iter_mut().find(|owed| owed.id == id);
         owed.map(|owed| owed.fin = true).is_some()
     }
 
-    /// Forgets what is owed to a stream that is being reset.
+    /// Drops the bytes owed to a stream that is being reset.
     pub(super) fn forget_owed(&mut self, id: StreamId) {
         self.owed.retain(|owed| owed.id != id);
     }
 
-    /// A stream the session opened: its prefix goes first.
+    /// Queues the prefix of a stream that the session opened.
     pub(super) fn opened(&mut self, quic: &mut Connection, id: StreamId) {
         let Some(session) = &self.session else { return };
         let stream_type = if id.dir() == Dir::Bi { head::BIDI } else { head::UNI };
@@ -198,7 +198,7 @@ impl Http {
         self.owe_as_is(quic, id, bytes, false);
     }
 
-    /// A stream the peer opened. Whether it is the session's already.
+    /// Handles a stream opened by the peer; returns whether it already belongs to the session.
     pub(super) fn accepted(&mut self, quic: &mut Connection, id: StreamId) -> bool {
         if self.roles.len() >= SPARE_STREAMS {
             abandon(quic, id, h3::BUFFERED_STREAM_REJECTED);
@@ -208,8 +208,8 @@ impl Http {
         self.readable(quic, id) == Some(true)
     }
 
-    /// A stream has something to read: `None` when it is not ours but the session's, else whether
-    /// it has just become the session's.
+    /// Handles a readable stream: `None` for a stream of the session, otherwise whether it now belongs to the
+    /// session.
     pub(super) fn readable(&mut self, quic: &mut Connection, id: StreamId) -> Option<bool> {
         let index = self.roles.iter().position(|(other, _)| *other == id)?;
         let (_, mut role) = self.roles.swap_remove(index);
@@ -226,13 +226,13 @@ impl Http {
         Some(ours)
     }
 
-    /// The peer stopped a stream. Whether it was one of ours.
+    /// Handles STOP_SENDING on a stream; returns whether it was a stream of this layer.
     pub(super) fn stopped(&mut self, quic: &mut Connection, id: StreamId) -> bool {
         if self.session.as_ref().is_some_and(|session| session.id == id) {
             self.end = self.end.take().or(Some(End::Lost("peer stopped the connect stream")));
             return true;
         }
-        // Streams of the peer are owed answers only; the session's own are owed prefixes.
+        // Bytes owed on streams of the peer are responses; those on the session's own streams are prefixes.
         let answer = id.initiator() == Side::Client && self.owes(id);
         let ours = answer || self.roles.iter().any(|(other, _)| *other == id);
         if ours {
@@ -243,14 +243,14 @@ impl Http {
         ours
     }
 
-    /// Next stream that was held for the session just accepted; those of others are rejected.
+    /// Releases the next stream held for the accepted session; streams held for other sessions are rejected.
     pub(super) fn release(&mut self, quic: &mut Connection) -> Option<StreamId> {
         if !self.releasing {
             return None;
         }
         let session: u64 = self.session.as_ref()?.id.into();
         while let Some(index) = self.roles.iter().position(|(_, role)| matches!(role, Role::Held(_))) {
-            // Order is kept: streams are told as they came.
+            // Streams are reported in order of arrival.
             let (id, role) = self.roles.remove(index);
             match role {
                 Role::Held(of) if of == session => return Some(id),
@@ -261,7 +261,7 @@ impl Http {
         None
     }
 
-    /// Ends the session from our side: the capsule, then FIN.
+    /// Closes the session locally: the close capsule, then FIN (draft-ietf-webtrans-http3-13 §6).
     pub(super) fn close(&mut self, quic: &mut Connection, code: SessionCode, reason: &str) {
         if let Some(session) = &self.session {
             let id = session.id;
@@ -269,12 +269,12 @@ impl Http {
         }
     }
 
-    /// Whether `id` is the CONNECT stream.
+    /// Returns whether `id` is the CONNECT stream.
     pub(super) fn is_session(&self, id: StreamId) -> bool {
         self.session.as_ref().is_some_and(|session| session.id == id)
     }
 
-    /// The datagram with the session's quarter stream id in front.
+    /// Prefixes a datagram with the session's quarter stream id (RFC 9297 §2.1).
     pub(super) fn wrap(&self, payload: &[u8]) -> Option<Bytes> {
         let quarter = self.quarter()?;
         let mut out = Vec::with_capacity(payload.len().saturating_add(quarter.size()));
@@ -283,7 +283,7 @@ impl Http {
         Some(out.into())
     }
 
-    /// The payload of a datagram of the session.
+    /// Returns the payload of a datagram; `None` if it is not of the session.
     pub(super) fn unwrap(&self, datagram: Bytes) -> Option<Bytes> {
         let mut rest: &[u8] = &datagram;
         let quarter = web_transport_proto::VarInt::decode(&mut rest).ok()?;
@@ -291,7 +291,7 @@ impl Http {
         (Some(quarter) == self.quarter()).then_some(payload)
     }
 
-    /// What [`Http::wrap`] adds, bytes.
+    /// Number of bytes added by [`Http::wrap`].
     pub(super) fn datagram_overhead(&self) -> usize {
         self.quarter().map_or(0, web_transport_proto::VarInt::size)
     }
@@ -301,7 +301,7 @@ impl Http {
         web_transport_proto::VarInt::from_u64(id / 4).ok()
     }
 
-    /// Answers requests that waited for SETTINGS.
+    /// Answers the requests that waited for the peer's SETTINGS.
     fn answer_waiting(&mut self, quic: &mut Connection) {
         while self.peer.is_some()
             && let Some(index) = self.roles.iter().position(|(_, role)| matches!(role, Role::Waiting(..)))
@@ -309,19 +309,19 @@ impl Http {
             let (id, role) = self.roles.swap_remove(index);
             let Role::Waiting(request, rest) = role else { continue };
             if self.session.is_some() {
-                // One session a connection: SETTINGS said so.
+                // One session per connection, as advertised in SETTINGS.
                 self.refuse(quic, id, StatusCode::NOT_FOUND);
                 continue;
             }
             let spoken = |offer: &String| self.versions.named(offer.as_bytes());
             match request.protocols.iter().find_map(spoken) {
                 Some(protocol) => self.accept(quic, id, request, protocol, &rest),
-                // What is spoken then is agreed on in the session.
+                // The version is negotiated in the session, by the legacy SETUP.
                 None if request.protocols.is_empty() && self.versions.has_unnamed() => {
                     self.accept(quic, id, request, lite::legacy::ALPN, &rest);
                 }
                 None => {
-                    // The answer the WebSocket entrance gives: clients try what else they have.
+                    // The same status as on WebSocket; clients then try their other transports.
                     self.refused = true;
                     self.refuse(quic, id, StatusCode::BAD_REQUEST);
                 }
@@ -355,7 +355,7 @@ impl Http {
             self.end = Some(End::ByPeer(SessionCode(close.code), close.reason));
         }
         self.roles.push((id, Role::Session(reader)));
-        // What came with the request has had its event already.
+        // Data received with the request raises no further event.
         self.readable(quic, id);
     }
 
@@ -372,7 +372,7 @@ impl Http {
     fn respond(&mut self, quic: &mut Connection, id: StreamId, response: ConnectResponse, fin: bool) {
         let mut bytes = Vec::new();
         if response.encode(&mut bytes).is_err() {
-            debug_assert!(false, "our own answers can be encoded");
+            debug_assert!(false, "own responses can be encoded");
         }
         self.owe(quic, id, bytes, fin);
     }
@@ -384,7 +384,7 @@ impl Http {
 
     fn owe_as_is(&mut self, quic: &mut Connection, id: StreamId, bytes: Vec<u8>, fin: bool) {
         let mut owed = Owed { id, bytes: bytes.into(), fin };
-        // In order behind what the same stream is owed already.
+        // Keep the order with bytes already owed on the same stream.
         if self.owes(id) || !owed.pay(quic) {
             self.owed.push(owed);
         }
@@ -396,7 +396,7 @@ impl Http {
 }
 
 impl Owed {
-    /// Writes what the peer's credit allows; whether nothing is left to do.
+    /// Writes as much as the peer's credit allows; returns whether nothing is left to do.
     fn pay(&mut self, quic: &mut Connection) -> bool {
         let mut stream = quic.send_stream(self.id);
         while !self.bytes.is_empty() {
@@ -407,7 +407,7 @@ impl Owed {
             }
         }
         if self.fin {
-            // Refused only where the peer has stopped the stream.
+            // Fails only if the peer has stopped the stream.
             let _ = stream.finish();
         }
         true
@@ -415,16 +415,16 @@ impl Owed {
 }
 
 fn stop(quic: &mut Connection, id: StreamId, code: u32) {
-    // Fails where the peer's side has ended already.
+    // Fails if the peer's side has ended already.
     let _ = quic.recv_stream(id).stop(VarInt::from_u32(code));
 }
 
-/// Both directions of a stream of the peer that nobody wants.
+/// Rejects both directions of a stream opened by the peer.
 fn abandon(quic: &mut Connection, id: StreamId, code: u32) {
     debug_assert_eq!(id.initiator(), Side::Client);
     stop(quic, id, code);
     if id.dir() == Dir::Bi {
-        // Fails where it has ended already.
+        // Fails if it has ended already.
         let _ = quic.send_stream(id).reset(VarInt::from_u32(code));
     }
 }

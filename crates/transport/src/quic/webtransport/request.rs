@@ -1,29 +1,29 @@
-//! The CONNECT request that opens a WebTransport session.
+//! CONNECT request that opens a WebTransport session (RFC 9220, draft-ietf-webtrans-http3-13 §3.2).
 
 use web_transport_proto::{ConnectError, ConnectRequest, Frame, VarInt, http::StatusCode};
 
-/// Name under which the raw `:path` is decoded once more: the library keeps only a parsed URL,
-/// whose parser folds dots, and what a target means is for one parser alone to say.
+/// Header name under which the raw `:path` is decoded a second time: the library keeps only a parsed URL, whose
+/// parser resolves dot segments, while targets must be interpreted by a single parser.
 const RAW_TARGET: &str = "x-raw-target";
-/// Index of `:path` (with value `/`) in the static table of RFC 9204.
+/// Index of `:path` with value `/` in the QPACK static table (RFC 9204, Appendix A).
 const STATIC_PATH: u64 = 1;
-/// `:path` in the Huffman code of RFC 7541.
+/// `:path` in the Huffman code of RFC 7541, Appendix B.
 const HUFFMAN_PATH: [u8; 4] = [0xb9, 0x58, 0xd3, 0x3f];
-/// `:protocol` of newer drafts; the library knows `webtransport` only.
+/// `:protocol` value of newer drafts; the library accepts `webtransport` only.
 const NEW_PROTOCOL: &str = "webtransport-h3";
 
-/// What the client asks.
+/// Parsed CONNECT request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
-    /// Path and query, as sent.
+    /// Raw path and query.
     pub(super) target: String,
-    /// The `origin` header.
+    /// `origin` header.
     pub(super) origin: Option<String>,
-    /// Subprotocols offered, best first.
+    /// Offered subprotocols, preferred first (`wt-available-protocols`).
     pub(super) protocols: Vec<String>,
 }
 
-/// Reads the field section (the body of a HEADERS frame) of a request, or says what to answer.
+/// Parses the field section of a request, the body of a HEADERS frame; an error is the status to respond with.
 pub(super) fn parse(section: &[u8]) -> Result<Request, StatusCode> {
     let path = find_path(section).ok_or(StatusCode::BAD_REQUEST)?;
     let mut copy = section.to_vec();
@@ -33,7 +33,7 @@ pub(super) fn parse(section: &[u8]) -> Result<Request, StatusCode> {
     }
     let request = decode(&copy).or_else(|error| match error {
         ConnectError::WrongProtocol(Some(name)) if name == NEW_PROTOCOL => {
-            // A later line replaces an earlier one of the same name.
+            // The library uses the last line of a name.
             put_name(":protocol", &mut copy);
             put_length(0, 7, "webtransport".len(), &mut copy);
             copy.extend_from_slice(b"webtransport");
@@ -62,16 +62,16 @@ fn decode(section: &[u8]) -> Result<ConnectRequest, ConnectError> {
     ConnectRequest::decode(&mut frame.as_slice())
 }
 
-/// Where the value of `:path` is.
+/// Location of the value of `:path`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Path<'a> {
-    /// The static table's `/`.
+    /// The `/` of the static table.
     Root,
-    /// A string literal: Huffman bit, length and bytes.
+    /// String literal: Huffman bit, length and bytes.
     Literal(&'a [u8]),
 }
 
-/// Walks the field lines (RFC 9204 section 4.5) for the last `:path`.
+/// Finds the last `:path` in the field lines (RFC 9204 §4.5).
 fn find_path(section: &[u8]) -> Option<Path<'_>> {
     let mut rest = section;
     integer(&mut rest, 8)?;
@@ -101,14 +101,14 @@ fn find_path(section: &[u8]) -> Option<Path<'_>> {
                     found = Some(Path::Literal(value));
                 }
             }
-            // The dynamic table, which we do not have.
+            // Reference to the dynamic table, whose capacity is 0 here.
             _ => return None,
         }
     }
     found
 }
 
-/// An integer whose first byte has `bits` of it (RFC 7541 section 5.1).
+/// Takes a prefixed integer with `bits` bits in its first byte (RFC 7541 §5.1).
 fn integer(rest: &mut &[u8], bits: u32) -> Option<u64> {
     let mut next = || {
         let (first, after) = rest.split_first()?;
@@ -131,7 +131,7 @@ fn integer(rest: &mut &[u8], bits: u32) -> Option<u64> {
     None
 }
 
-/// A string literal, its length and Huffman bit included.
+/// Takes a string literal, with its length and Huffman bit (RFC 7541 §5.2).
 fn string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let whole = *rest;
     let len = usize::try_from(integer(rest, 7)?).ok()?;
@@ -140,19 +140,19 @@ fn string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     whole.get(..whole.len().saturating_sub(after.len()))
 }
 
-/// The start of a literal field line with a literal name.
+/// Appends the start of a literal field line with a literal name (RFC 9204 §4.5.6).
 fn put_name(name: &str, out: &mut Vec<u8>) {
     put_length(0b0010_0000, 3, name.len(), out);
     out.extend_from_slice(name.as_bytes());
 }
 
-/// `len`, below 128 more than the prefix holds, as an integer.
+/// Appends `len` as a prefixed integer of at most two bytes.
 fn put_length(flags: u8, bits: u32, len: usize, out: &mut Vec<u8>) {
     let most = (1_usize << bits) - 1;
     if len < most {
         out.push(flags | len as u8);
     } else {
-        debug_assert!(len - most < 128, "two bytes are enough for our own names");
+        debug_assert!(len - most < 128, "own names fit two bytes");
         out.push(flags | most as u8);
         out.push((len - most) as u8);
     }
@@ -176,7 +176,7 @@ mod tests {
             .with_protocols(["moq-lite-05".to_owned(), "x".to_owned()])
     }
 
-    /// `:path` spelled by hand, appended so that it replaces the one before.
+    /// Appends a hand-encoded `:path`, which replaces the one before.
     fn with_path(name: &[u8], huffman: bool, path: &str) -> Vec<u8> {
         let mut out = section(&connect());
         put_length(0b0010_0000 | if huffman { 0b1000 } else { 0 }, 3, name.len(), &mut out);

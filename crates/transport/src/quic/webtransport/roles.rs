@@ -1,4 +1,4 @@
-//! What is read from streams that are not the session's, step by step.
+//! Reading of the streams that do not belong to the session, step by step.
 
 use bytes::Bytes;
 use quinn_proto::{Connection, Dir, ReadError, StreamId};
@@ -13,11 +13,12 @@ use super::{
 };
 use crate::quic::code::h3;
 
+// Unidirectional stream types (RFC 9114 §6.2.1, RFC 9204 §4.2).
 const CONTROL_STREAM: u64 = 0x00;
 const QPACK_ENCODER: u64 = 0x02;
 const QPACK_DECODER: u64 = 0x03;
 
-/// What a read gave.
+/// Result of a read.
 enum Piece {
     Bytes(Bytes),
     Blocked,
@@ -26,7 +27,7 @@ enum Piece {
 }
 
 impl Http {
-    /// Reads a stream as its role demands, once.
+    /// Reads a stream once, according to its role.
     pub(super) fn step(&mut self, quic: &mut Connection, id: StreamId, role: Role) -> Step {
         match role {
             Role::Nascent(head) => self.nascent(quic, id, head),
@@ -129,7 +130,7 @@ impl Http {
 
     fn discard(&mut self, quic: &mut Connection, id: StreamId, count: usize) -> Step {
         if count > DISCARD_BYTES {
-            self.violation(h3::EXCESSIVE_LOAD, "too much on a control stream");
+            self.violation(h3::EXCESSIVE_LOAD, "excess data on a control stream");
             return Step::Drop;
         }
         match read(quic, id, PIECE) {
@@ -182,9 +183,9 @@ impl Http {
     }
 }
 
-/// The first HEADERS frame of a request.
+/// First HEADERS frame of a request.
 enum Section<'a> {
-    /// Its body, and what follows it.
+    /// Its body, and the bytes after it.
     Here(&'a [u8], &'a [u8]),
     Missing,
     Unexpected,

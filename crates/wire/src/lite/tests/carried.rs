@@ -1,4 +1,4 @@
-//! The table of what is carried, against what the protocol is known to be.
+//! The feature table of [`super::carries`] against the known differences of the versions.
 
 use super::{
     carries::{Feature, Reach, lost},
@@ -36,7 +36,7 @@ fn versions_carry_what_the_protocol_gave_them() {
         Goaway,
     ];
     assert_eq!(carried(V05), v05);
-    // Prices and frame ranges came, the hint went.
+    // Prices and frame ranges were added, the order hint removed.
     let v06: Vec<Feature> = Feature::ALL.iter().copied().filter(|feature| *feature != OrderHint).collect();
     assert_eq!(carried(V06), v06);
 }
@@ -47,7 +47,7 @@ fn what_either_side_cannot_say_is_lost() {
     let lost = |publisher, subscriber| lost(publisher, subscriber).collect::<Vec<Feature>>();
     assert_eq!(lost(V06, V06), [OrderHint]);
     assert_eq!(lost(V05, V05), [Prices, FrameRanges]);
-    // The relay cuts groups for whoever can ask for parts, and names first and last ones itself.
+    // The relay serves frame ranges, first groups and last groups from its cache.
     assert_eq!(lost(V05, V06), [Prices, OrderHint]);
     assert_eq!(lost(V06, V05), [Prices, FrameRanges, OrderHint]);
     let old = [Prices, TrackProperties, Timestamps, Datagrams, Fetch];
@@ -65,7 +65,7 @@ fn what_either_side_cannot_say_is_lost() {
 #[test]
 fn every_feature_is_listed_once_and_can_be_told_from_the_others() {
     for (place, feature) in Feature::ALL.iter().enumerate() {
-        assert_eq!(*feature as usize, place, "none is left out between two, and none comes twice");
+        assert_eq!(*feature as usize, place, "`ALL` lists the variants in order, without gaps");
     }
     assert_eq!(Feature::ALL.last(), Some(&Feature::Goaway));
     let names: std::collections::HashSet<_> = Feature::ALL.iter().map(|feature| feature.name()).collect();
@@ -73,6 +73,6 @@ fn every_feature_is_listed_once_and_can_be_told_from_the_others() {
     for feature in Feature::ALL {
         assert!(feature.describe().ends_with('.') && !feature.describe().contains('|'), "{feature:?}");
         assert!(all().any(|version| version.carries(*feature)), "{feature:?}");
-        assert!(!all().all(|version| version.carries(*feature)), "{feature:?} is no difference");
+        assert!(!all().all(|version| version.carries(*feature)), "{feature:?} exists in every version");
     }
 }

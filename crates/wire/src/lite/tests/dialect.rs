@@ -1,4 +1,4 @@
-//! What the versions do differently.
+//! Differences between the versions.
 
 use super::*;
 
@@ -8,12 +8,12 @@ fn versions_are_found_by_their_names() {
         assert_eq!(Version::from_alpn(version.alpn()), Some(*version));
         assert_eq!(version.alpn(), version.name());
     }
-    // One name for both: it names neither.
+    // Both share one name, which therefore selects neither.
     for version in Version::LEGACY {
         assert_eq!((version.alpn(), Version::from_alpn(version.alpn())), ("moql", None));
     }
     assert_eq!(Version::from_alpn("moq-lite-05"), Some(V05));
-    // Never released under that name, and not the same bytes as what was.
+    // An unreleased protocol whose bytes differ from moq-lite-06.
     assert_eq!(Version::from_alpn("moq-lite-06-wip"), None);
     assert_eq!(Version::from_alpn("moq-lite-02"), None);
     assert_eq!(Version::from_alpn(""), None);
@@ -44,7 +44,7 @@ fn stream_types_are_those_of_their_version() {
 
 #[test]
 fn announces_of_a_type_not_known_are_passed_over() {
-    // Two of them, the second empty, then the end of number 5; then one more that nothing follows.
+    // Two unknown types, the second empty, then the end of id 5, then one more unknown type.
     let bytes = [9, 2, 0xff, 0xff, 0x40, 0x63, 0, 1, 1, 5, 3, 1, 0];
     assert_eq!(announces(V06, &bytes), Ok(vec![Announce::EndedId { id: 5 }]));
 }
@@ -101,7 +101,7 @@ fn prices_stop_growing_where_the_wire_does() {
     assert_eq!(announces(V06, &out), Ok(vec![Announce::Restart { id: 0, hops: [].into(), cost }]));
 }
 
-/// What the other side reads when one says `prefs`.
+/// Returns the preferences that the peer decodes after `prefs` was sent.
 fn heard(version: Version, prefs: Prefs) -> Prefs {
     SubscribeUpdate::decode(version, &body(version, &SubscribeUpdate { prefs })).unwrap().prefs
 }
@@ -124,7 +124,7 @@ fn a_start_that_a_version_cannot_say_becomes_the_nearest_one() {
 fn a_frame_bound_goes_with_its_group_bound() {
     let all = Prefs { start_frame: 4, end_frame: Some(7), ..Prefs::default() };
     let bounded = Prefs { start: Start::Group(2), end: Some(3), ..all };
-    // With no group that is meant, frame 4 would be read as one of group 0.
+    // Without a start group the peer would read frame 4 as one of group 0.
     let unbounded = heard(V06, all);
     assert_eq!((unbounded.start_frame, unbounded.end_frame), (0, None));
     let heard_bounded = heard(V06, bounded);
@@ -135,7 +135,7 @@ fn a_frame_bound_goes_with_its_group_bound() {
     }
     // priority, age, floor, end group, start frame, end frame
     let absent = SubscribeUpdate::decode(V06, &[0, 0, 0, 0, 0, 8]);
-    assert_eq!(absent, Err(Error::Value("end frame without an end group")));
+    assert_eq!(absent, Err(Error::Value("end frame: no end group")));
     assert!(SubscribeUpdate::decode(V06, &[0, 0, 0, 4, 0, 8]).is_ok());
 }
 

@@ -1,4 +1,4 @@
-//! Every limit holds, and one past it is refused.
+//! Every limit: the largest accepted value, and one above it, which is rejected.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn with_size(value: &[u8]) -> Vec<u8> {
 #[test]
 fn path_bytes() {
     for version in all() {
-        // The hop it excludes, where it names one.
+        // Exclude-hop field of the versions that have one.
         let after: &[u8] = if matches!(version, V04 | V05) { &[0] } else { &[] };
         let request = |len: usize| {
             AnnounceRequest::decode(version, &[&with_size(&vec![b'x'; len]), after].concat()).map(|_| ())
@@ -53,7 +53,7 @@ fn goaway_uri_bytes() {
     }
 }
 
-/// An announce of the root over that many hops.
+/// Encodes an announce of the root path with `count` hops.
 fn announce_over(version: Version, count: usize) -> Vec<u8> {
     let mut body = if version == V06 { vec![0] } else { vec![1, 0] };
     varint::put(count as u64, &mut body);
@@ -79,7 +79,7 @@ fn hops() {
         assert_eq!(hops(limits::HOPS), Ok(limits::HOPS));
         assert_eq!(hops(limits::HOPS + 1), Err(Error::TooManyHops));
     }
-    // A count that would be a great deal of memory.
+    // A declared count that would need much memory.
     let mut count = Vec::new();
     varint::put(varint::MAX, &mut count);
     assert_eq!(announces(V03, &with_size(&[&[1, 0], &count[..]].concat())), Err(Error::TooManyHops));
@@ -100,7 +100,7 @@ fn hops_of_a_restart() {
 
 #[test]
 fn announce_bytes() {
-    // Even one that is passed over: it has to be held until it is whole.
+    // Also for a skipped type, which is buffered until it is complete.
     for (version, before) in [(V03, &[][..]), (V04, &[]), (V05, &[]), (V06, &[0]), (V06, &[9])] {
         let mut inbox = Inbox::new();
         let size = |size: usize| {
@@ -206,7 +206,7 @@ fn the_widest_group_number_can_be_asked_for() {
         let prefs = asked(version, Start::Group(varint::MAX));
         assert_eq!((prefs.start, prefs.end), (Start::Group(varint::MAX - 1), Some(varint::MAX - 1)));
     }
-    // The start is plain there.
+    // On moq-lite-06 the start is not encoded as value plus one.
     let prefs = asked(V06, Start::Fresh { floor: varint::MAX });
     assert_eq!((prefs.start, prefs.end), (Start::Fresh { floor: varint::MAX }, Some(varint::MAX - 1)));
 }

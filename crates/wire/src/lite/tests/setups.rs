@@ -1,11 +1,11 @@
-//! How sessions of moq-lite-01 and 02 begin.
+//! SETUP exchange of moq-lite-01 and 02.
 
 use super::{
     legacy::{ClientSetup, SETUP_BYTES, ServerSetup, SessionInfo, Value, code},
     *,
 };
 
-/// What moq-rs says first, as it was captured.
+/// CLIENT_SETUP of moq-rs, captured.
 const CAPTURED: &[u8] =
     b"\x20\x00\x3a\x03\xc0\0\0\0\xff\x0d\xad\x02\xc0\0\0\0\xff\x0d\xad\x01\xc0\0\0\0\xff\0\0\x0e\
     \x04\x02\xc0\0\0\0\xff\xff\xff\xff\x80\x04\x0b\x5c\x01\x80\x04\x0b\x5a\x01\x07\x0bmoq-lite-rs";
@@ -43,7 +43,7 @@ fn the_client_says_which_version_it_would_rather_have() {
     assert_eq!(offering(&[v02, v01]).choose(), Some(V02));
     assert_eq!(offering(&[v01, v02]).choose(), Some(V01));
     assert_eq!(offering(&[0xff00_000e, v01]).choose(), Some(V01));
-    // Later ones are not chosen this way.
+    // Later versions are not negotiated by SETUP.
     assert_eq!(offering(&[0xff0d_ad03, 0xff00_000e]).choose(), None);
     assert_eq!(offering(&[]).choose(), None);
     assert!(Version::ALL.iter().all(|version| code(*version).is_none()));
@@ -98,7 +98,7 @@ fn a_setup_over_its_limits_is_refused() {
     assert!(many(limits::PARAMETERS).is_ok());
     assert_eq!(many(limits::PARAMETERS + 1), Err(Error::TooManyParameters));
 
-    // A byte too many, and one too few.
+    // One byte too many, and one too few.
     assert_eq!(read(&[0, 3, 0, 0, 0]), Err(Error::Leftover));
     assert_eq!(read(&[0, 1, 0]), Err(Error::Short));
 }

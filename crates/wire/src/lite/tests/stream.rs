@@ -1,8 +1,8 @@
-//! How a stream is cut into pieces changes nothing.
+//! Decoding does not depend on how a stream is cut into pieces.
 
 use super::*;
 
-/// Pieces of `bytes`, cut at `cuts`.
+/// Cuts `bytes` at `cuts`.
 fn pieces(bytes: &[u8], mut cuts: Vec<prop::sample::Index>) -> Vec<Bytes> {
     let mut at: Vec<usize> = cuts.drain(..).map(|cut| cut.index(bytes.len() + 1)).collect();
     at.extend([0, bytes.len()]);
@@ -14,7 +14,7 @@ fn cuts() -> impl Strategy<Value = Vec<prop::sample::Index>> {
     prop::collection::vec(any::<prop::sample::Index>(), 0..12)
 }
 
-/// All events, with the pieces of a payload joined.
+/// Collects all events, with the pieces of a payload joined.
 fn read(reader: &mut GroupReader, pieces: Vec<Bytes>) -> Result<Vec<GroupEvent>, Error> {
     let mut events: Vec<GroupEvent> = Vec::new();
     for mut piece in pieces {
@@ -31,7 +31,7 @@ fn read(reader: &mut GroupReader, pieces: Vec<Bytes>) -> Result<Vec<GroupEvent>,
     Ok(events)
 }
 
-/// Frames with the timestamps that the version has.
+/// Generates frames, with timestamps if the version has them.
 fn any_frames(version: Version) -> impl Strategy<Value = Vec<(Option<i64>, Vec<u8>)>> {
     let tick = match version {
         V01 | V02 | V03 | V04 => Just(None).boxed(),
@@ -40,7 +40,7 @@ fn any_frames(version: Version) -> impl Strategy<Value = Vec<(Option<i64>, Vec<u
     prop::collection::vec((tick, prop::collection::vec(any::<u8>(), 0..100)), 0..6)
 }
 
-/// A group stream, what is in it, and where a FIN would be clean.
+/// Encodes a group stream; returns its bytes, its events, and the offsets at which a FIN is clean.
 fn group_stream(
     version: Version,
     group: Group,
@@ -129,7 +129,7 @@ proptest! {
             for announce in &sent {
                 announce.encode(version, &mut bytes);
                 if version == V06 {
-                    // Of a type that is not known.
+                    // An unknown type.
                     bytes.extend([0x40, 0x63, 2, 0xff, 0xff]);
                 }
             }
@@ -148,7 +148,7 @@ proptest! {
 
 #[test]
 fn payloads_are_slices_of_the_input() {
-    // The header, then a frame, as the oldest and the newest version have them.
+    // Group header and one frame, in three versions.
     let streams: [(Version, &'static [u8]); 3] = [
         (V03, &[2, 1, 2, 3, b'a', b'b', b'c']),
         (V05, &[2, 1, 2, 0, 3, b'a', b'b', b'c']),
