@@ -14,7 +14,7 @@ use relay_tests::{
 const NAME: &str = "localhost";
 
 #[test]
-fn a_certificate_is_exchanged_in_place_by_rename_and_by_link_and_nobody_is_dropped() {
+fn certificate_is_replaced_by_any_means_without_drops() {
     run(60, async {
         let authority = Authority::new("an authority");
         let visitor = Visitor::new(&authority, None, false);
@@ -77,7 +77,7 @@ fn files_that_cannot_be_used_leave_the_last_good_pair_in_use() {
 }
 
 #[test]
-fn each_client_is_shown_the_certificate_for_the_name_it_asks_for() {
+fn certificate_is_chosen_by_server_name() {
     run(60, async {
         let authority = Authority::new("an authority");
         let visitor = Visitor::new(&authority, None, false);

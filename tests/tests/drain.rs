@@ -19,7 +19,7 @@ const SUBSCRIBERS: usize = 200;
 const OBEDIENT: usize = 100;
 
 #[test]
-fn two_hundred_subscribers_are_asked_served_on_and_closed_one_after_another() {
+fn drain_moves_two_hundred_subscribers_then_closes_them() {
     run(90, async {
         let relay = Arc::new(TestRelay::start(2));
         let publisher = relay.connect().await;

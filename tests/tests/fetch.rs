@@ -65,7 +65,7 @@ fn a_group_is_asked_for_once_however_many_want_it() {
 }
 
 #[test]
-fn a_group_that_does_not_exist_is_refused_and_not_asked_for_again() {
+fn missing_group_is_refused_and_requested_once() {
     run(60, async {
         let relay = TestRelay::start(1);
         let (_publisher, _broadcast, track) = published(&relay, Version::V06).await;

@@ -278,7 +278,7 @@ fn rates_follow_what_flows() {
 }
 
 #[test]
-fn however_many_watch_the_relay_is_looked_at_once_a_second_and_for_nobody_not_at_all() {
+fn status_is_sampled_once_a_second_and_only_when_watched() {
     run(60, async {
         let relay = TestRelay::start(1);
         let desk = Desk::open(&relay).await;
@@ -310,7 +310,7 @@ fn however_many_watch_the_relay_is_looked_at_once_a_second_and_for_nobody_not_at
 }
 
 #[test]
-fn a_kicked_session_hears_why() {
+fn kicked_session_receives_the_reason() {
     run(60, async {
         let relay = TestRelay::start(2);
         let desk = Desk::open(&relay).await;

@@ -31,7 +31,7 @@ async fn assert_violation(peer: &Peer, what: &str) {
 }
 
 #[test]
-fn a_control_message_of_64_kib_is_read_and_a_larger_one_ends_the_session() {
+fn control_message_over_64_kib_closes_the_session() {
     run(60, async {
         let relay = TestRelay::start(1);
         let peer = Peer::silent(&relay, &relay.raw()).await;
@@ -52,7 +52,7 @@ fn a_control_message_of_64_kib_is_read_and_a_larger_one_ends_the_session() {
 }
 
 #[test]
-fn names_at_their_limit_are_refused_as_unknown_and_longer_ones_end_the_session() {
+fn name_over_its_limit_closes_the_session() {
     run(60, async {
         let relay = TestRelay::start(1);
         let deep = |parts: usize| vec!["p"; parts].join("/");
@@ -89,7 +89,7 @@ fn names_at_their_limit_are_refused_as_unknown_and_longer_ones_end_the_session()
 }
 
 #[test]
-fn a_hop_chain_at_its_limit_is_no_route_and_a_longer_one_ends_the_session() {
+fn hop_chain_over_its_limit_closes_the_session() {
     run(60, async {
         let relay = TestRelay::start(1);
         let hops = |count: u64| (1..=count).map(|hop| Hop(hop + 1_000)).collect::<Vec<_>>();

@@ -58,7 +58,7 @@ async fn closed(client: &Client) -> (SessionCode, String) {
 }
 
 #[test]
-fn what_a_publisher_may_not_publish_any_more_ends_for_all_and_comes_back_with_its_right() {
+fn revoked_publish_right_withdraws_until_restored() {
     through_all(|relay, porter, url, config| async move {
         let publisher = relay.connect_to(&url, config).await;
         let session = porter.wait_admitted(1).await;
@@ -104,7 +104,7 @@ fn what_a_publisher_may_not_publish_any_more_ends_for_all_and_comes_back_with_it
 }
 
 #[test]
-fn what_a_subscriber_may_not_see_any_more_ends_for_it_alone_and_comes_back_with_its_right() {
+fn revoked_subscribe_right_ends_its_tracks_until_restored() {
     through_all(|relay, porter, url, config| async move {
         let publisher = relay.connect().await;
         let mut a = Source::announce(&publisher, "a/cam", 100);
@@ -153,7 +153,7 @@ fn what_a_subscriber_may_not_see_any_more_ends_for_it_alone_and_comes_back_with_
 }
 
 #[test]
-fn where_nothing_is_left_to_announce_the_request_ends_and_a_new_right_asks_again() {
+fn announce_request_ends_without_rights_and_may_reopen() {
     through_all(|relay, porter, url, config| async move {
         porter.judge_by(Policy::public(only("a"), Scope::everything()));
         let publisher = relay.connect_to(&url, config).await;
@@ -183,7 +183,7 @@ fn where_nothing_is_left_to_announce_the_request_ends_and_a_new_right_asks_again
 }
 
 #[test]
-fn a_session_that_is_taken_back_is_closed_with_its_code_and_the_gate_hears_what_it_carried() {
+fn revoked_session_closes_with_its_code_and_is_reported() {
     through_all(|relay, porter, url, config| async move {
         let client = relay.connect_to(&url, config).await;
         let session = porter.wait_admitted(1).await;
@@ -210,7 +210,7 @@ fn a_session_that_is_taken_back_is_closed_with_its_code_and_the_gate_hears_what_
 }
 
 #[test]
-fn all_that_were_let_in_by_the_same_word_go_together_within_a_second() {
+fn sessions_of_a_revoked_token_close_within_a_second() {
     run(60, async {
         let (relay, porter) = Porter::relay(2);
         porter.judge_by(open().with_subject("alice"));
@@ -251,7 +251,7 @@ fn an_answer_may_come_late_and_nothing_is_lost_meanwhile() {
 }
 
 #[test]
-fn a_session_ends_within_a_second_of_its_permit_also_when_the_clock_steps() {
+fn session_ends_within_a_second_of_its_permit() {
     for is_web in [false, true] {
         run(60, async move {
             // How far the wall clock is off, seconds.
@@ -292,7 +292,7 @@ fn a_session_ends_within_a_second_of_its_permit_also_when_the_clock_steps() {
 }
 
 #[test]
-fn who_comes_for_one_thing_only_and_may_not_is_told_so() {
+fn session_without_its_only_right_is_refused() {
     use relay_client::lite::Role;
     for version in [Version::V05, Version::V06] {
         for is_web in [false, true] {

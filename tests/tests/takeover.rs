@@ -29,7 +29,7 @@ fn source(client: &Client, next: u64) -> Source {
 }
 
 #[test]
-fn a_publisher_whose_connection_dies_in_a_group_goes_on_where_it_was() {
+fn publisher_resumes_mid_group_after_reconnect() {
     for version in [Version::V04, Version::V05, Version::V06] {
         run(60, async {
             let relay = TestRelay::start(2);
@@ -63,7 +63,7 @@ fn a_publisher_whose_connection_dies_in_a_group_goes_on_where_it_was() {
 }
 
 #[test]
-fn of_two_publishers_of_one_name_either_may_go_in_the_middle_of_a_group() {
+fn either_of_two_publishers_may_leave_mid_group() {
     run(60, async {
         let relay = TestRelay::start(2);
         let clients =
@@ -97,7 +97,7 @@ fn of_two_publishers_of_one_name_either_may_go_in_the_middle_of_a_group() {
 }
 
 #[test]
-fn whoever_takes_a_path_is_heard_at_once_whatever_its_numbers() {
+fn takeover_is_served_at_once_at_any_group_number() {
     run(60, async {
         let relay = TestRelay::start(2);
         let first = publisher(&relay, Version::V05, Hop(1)).await;

@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_on_a_stream_socket_is_said_at_once() {
+    fn refused_stream_socket_fails_at_once() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         for (url, at) in [

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_live_broadcast_is_announced_again_only_where_that_replaces_it() {
+    fn repeated_announce_is_valid_only_where_it_replaces() {
         for version in [Version::V03, Version::V04, Version::V06] {
             let mut live = live(version);
             live.apply(active("a", 1)).unwrap();

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_span_is_cut_out_at_frames_and_its_first_timestamp_is_absolute() {
+    async fn span_starts_at_a_frame_with_an_absolute_timestamp() {
         assert_eq!(encoded(Span::default()).await, (vec![20, 1, b'a', 20, 2, b'b', b'c', 20, 1, b'd'], None));
         let span = Span { first: 1, last: Some(1) };
         assert_eq!(encoded(span).await, (vec![40, 2, b'b', b'c'], Some(End::Finished)));

@@ -184,7 +184,7 @@ async fn a_rebind_moves_the_connection() {
 }
 
 #[tokio::test]
-async fn a_reader_without_stream_credit_gets_groups_once_it_returns_some() {
+async fn groups_resume_when_stream_credit_returns() {
     let tuning = Tuning { uni_streams: 1, ..Default::default() };
     let (client, server) = pair("moqt", ClientConfig { tuning, ..Default::default() }).await;
     let broadcast = server.broadcast("b");

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_window_is_small_for_large_groups_and_moves_when_half_is_used() {
+    fn window_shrinks_for_large_groups_and_moves_at_half() {
         let mut window = Window::new(Prefs::default(), None, true);
         let first = window.update(5, Duration::from_secs(30)).unwrap();
         assert_eq!((first.start, first.end), (Start::Group(5), Some(5 + MOST)));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_held_back_where_groups_may_be_skipped_nor_let_past_the_last() {
+    fn no_window_where_groups_may_skip_and_none_past_the_end() {
         let mut live = Window::new(Prefs::default(), None, false);
         assert_eq!(live.update(0, Duration::ZERO), None);
         let mut bounded = Window::new(Prefs { end: Some(3), ..Prefs::default() }, Some(3), true);

@@ -25,7 +25,7 @@ async fn payload(group: &mut crate::Group) -> Bytes {
 }
 
 #[tokio::test]
-async fn asked_to_move_a_publisher_is_there_before_it_is_gone_here() {
+async fn moved_publisher_connects_before_it_disconnects() {
     for version in [Version::V04, Version::V05, Version::V06] {
         let (here, there) = (Listener::new(), Listener::new());
         let kept = start(&here, "https", version);
@@ -69,7 +69,7 @@ async fn asked_to_move_a_publisher_is_there_before_it_is_gone_here() {
 }
 
 #[tokio::test]
-async fn the_old_session_stays_until_the_new_place_knows_what_is_announced() {
+async fn old_session_stays_until_new_one_has_announced() {
     let (here, there) = (Listener::new(), Listener::new());
     let kept = start(&here, "moqt", Version::V06);
     let broadcast = kept.broadcast("b").unwrap();
@@ -86,7 +86,7 @@ async fn the_old_session_stays_until_the_new_place_knows_what_is_announced() {
 }
 
 #[tokio::test]
-async fn refused_where_it_was_sent_it_comes_home() {
+async fn refused_redirect_returns_to_the_first_relay() {
     let (here, there) = (Listener::new(), Listener::new());
     let kept = start(&here, "moqt", Version::V05);
     let old = here.accept().await;
@@ -145,7 +145,7 @@ async fn a_move_to_nowhere_comes_back() {
 }
 
 #[tokio::test]
-async fn whoever_is_unauthorized_does_not_come_back() {
+async fn unauthorized_client_does_not_reconnect() {
     let listener = Listener::new();
     let kept = start(&listener, "moqt", Version::V05);
     listener.accept().await.close(SessionCode::UNAUTHORIZED, "no").await;

@@ -194,7 +194,7 @@ async fn answer(listener: &Listener, words: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_upgrade_asks_for_its_version_and_path_as_written_and_a_refusal_is_its_status() {
+async fn upgrade_keeps_version_and_path_and_reports_its_status() {
     let listener = Listener::new("ws").await;
     for status in [400, 401, 403, 503] {
         let url = format!("ws://{}/a/../b%2e?jwt=a.b", listener.addr());
@@ -250,7 +250,7 @@ async fn a_certificate_that_is_not_believed_is_no_session() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_said_at_once() {
+async fn refused_connection_fails_at_once() {
     let listener = Listener::new("tcp").await;
     let addr = listener.addr();
     drop(listener);

@@ -195,7 +195,7 @@ impl Watch {
 }
 
 #[tokio::test]
-async fn a_broadcast_is_announced_changed_and_withdrawn_in_each_versions_words() {
+async fn announce_change_and_withdraw_work_in_every_version() {
     for version in Version::ALL.iter().copied() {
         let (client, server) = pair("moqt", speaking(version)).await;
         let gone = client.broadcast("gone").unwrap();
@@ -287,7 +287,7 @@ async fn a_chain_too_long_for_the_wire_is_not_announced() {
 }
 
 #[tokio::test]
-async fn a_subscription_begins_with_what_is_fresh_and_not_below_its_floor() {
+async fn subscription_starts_fresh_and_not_below_its_floor() {
     let (client, server) = pair("moqt", speaking(Version::V06)).await;
     let broadcast = client.broadcast("b").unwrap();
     let track = broadcast.track("t", TrackInfo::default()).unwrap();
