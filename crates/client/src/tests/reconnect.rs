@@ -1,4 +1,4 @@
-//! A session that is kept.
+//! Sessions that reconnect and move.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn moved_publisher_connects_before_it_disconnects() {
         let new = there.accept().await;
         assert_eq!(kept.session(2).await.unwrap().quic().unwrap().remote_address(), there.addr);
         assert_eq!(new.announced("").await.wait("b", true).await.unwrap().hops, [Hop(77)]);
-        // What is written meanwhile goes both ways, and the new reader resumes where the old one is.
+        // Frames written meanwhile are sent on both sessions, and the new reader resumes where the old one is.
         let resume = match version {
             Version::V06 => Prefs { start: Start::Fresh { floor: 3 }, start_frame: 1, ..Prefs::default() },
             _ => Prefs { start: Start::Group(3), ..Prefs::default() },
@@ -59,7 +59,7 @@ async fn moved_publisher_connects_before_it_disconnects() {
         }
         assert_eq!(payload(&mut again).await, "two");
         assert_eq!(old.is_closed(), None);
-        // The old session goes once nobody reads by it.
+        // The old session is closed once it has no readers.
         reader.unsubscribe();
         let gone = Closed::Peer { code: Code::App(0), reason: "going away".into() };
         assert_eq!(old.closed().await, gone, "{version:?}");
@@ -139,7 +139,7 @@ async fn a_move_to_nowhere_comes_back() {
     server.go_away("gopher://nowhere").await.unwrap();
     let back = listener.accept().await;
     kept.session(2).await.unwrap();
-    // Nothing is announced and nobody reads: the old one goes at once.
+    // Nothing is announced and there are no readers: the old session is closed at once.
     server.closed().await;
     assert_eq!(back.is_closed(), None);
 }
@@ -160,7 +160,7 @@ async fn unauthorized_client_does_not_reconnect() {
             () = listener.refuse(status) => assert!(matches!(kept.stopped().await, Error::Status(_))),
         }
     }
-    // Any other refusal is tried again.
+    // Any other refusal is retried.
     let listener = Listener::new();
     let kept = start(&listener, "https", Version::V06);
     listener.refuse(503).await;

@@ -14,7 +14,7 @@ use crate::{Certs, Client, ClientConfig, Closed, Code, Error, lite::Version};
 
 const SCHEMES: [&str; 4] = ["ws", "wss", "tcp", "unix"];
 
-/// Where clients dial, and what is done with them.
+/// Listener for clients of one scheme.
 struct Listener {
     scheme: &'static str,
     tcp: TcpListener,
@@ -151,7 +151,7 @@ async fn the_end_of_a_session_is_told_both_ways() {
         assert_eq!(server.closed().await, Closed::Peer { code: Code::App(70), reason: "bye".into() });
         assert_eq!(client.is_closed(), Some(Closed::Local));
 
-        // Who drops his last handle has gone.
+        // Dropping the last handle closes the session.
         let (client, server) = pair(scheme, Version::V05).await;
         drop(client);
         server.closed().await;
@@ -182,7 +182,7 @@ async fn datagrams_arrive_on_a_socket() {
     }
 }
 
-/// Answers one request for an upgrade with these words; what it was.
+/// Answers one upgrade request with `words` and returns the request.
 async fn answer(listener: &Listener, words: &str) -> String {
     let (mut socket, _) = listener.tcp.accept().await.unwrap();
     let mut head = Vec::new();
