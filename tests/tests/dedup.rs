@@ -1,4 +1,4 @@
-//! Promise: however many subscribe, and whenever, the publisher is asked once.
+//! Promise: for any number of subscriptions at any time, the publisher receives one.
 
 #![allow(missing_docs)]
 

@@ -1,5 +1,5 @@
-//! Promise: what a session may do can change while it lives, and takes effect at once, either way; and no
-//! session outlives its permit by a second, whatever the clock does.
+//! Promise: the rights of a session can change while it lives, with immediate effect in both directions; and no session
+//! outlives its permit by a second, whatever the clock does.
 
 #![allow(missing_docs)]
 
@@ -79,7 +79,7 @@ fn revoked_publish_right_withdraws_until_restored() {
         shows(&mut watch, "a/cam", false).await;
         of_a.wait("the end", |seen| seen.code == Some(StreamCode::UNROUTABLE)).await;
         within("the end upstream", 10, a.track.wait_live(|live| live.subscriptions.is_empty())).await;
-        // Not what it announces anew either; the rest goes on.
+        // A path announced anew is refused as well; other broadcasts continue.
         let more = Source::announce(&publisher, "a/more", 100);
         let group = b.group(2);
         of_b.wait_group(group).await;
@@ -168,7 +168,7 @@ fn announce_request_ends_without_rights_and_may_reopen() {
             relay.announced(path).await;
             wait_until("the other to go", 10, || board.paths() == 1).await;
         }
-        // Wider, and narrower again: what was asked for already is not asked for twice, and stays.
+        // Rights that grow and shrink again cause no second announce request, and the watch stays open.
         porter.sessions().revise(session, permit(Scope::everything(), Scope::everything()));
         relay.announced("a/cam").await;
         let viewer = relay.connect().await;
@@ -240,7 +240,7 @@ fn an_answer_may_come_late_and_nothing_is_lost_meanwhile() {
         relay.announced("a").await;
         let group = source.group(2);
         porter.be_slow(true);
-        // WebTransport is answered before anybody is asked.
+        // A WebTransport session is accepted before the gate is asked.
         let client = relay.connect_to(&url, config).await;
         let viewer = Viewer::join(&client, "a").await;
         wait_until("the question", 10, || porter.owes() == 1).await;
@@ -254,7 +254,7 @@ fn an_answer_may_come_late_and_nothing_is_lost_meanwhile() {
 fn session_ends_within_a_second_of_its_permit() {
     for is_web in [false, true] {
         run(60, async move {
-            // How far the wall clock is off, seconds.
+            // Offset of the wall clock, seconds.
             let step = Arc::new(AtomicI64::new(0));
             let clock = step.clone();
             let (relay, porter) = Porter::relay_with(2, |options| {
