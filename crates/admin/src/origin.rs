@@ -11,7 +11,7 @@ use hyper::{
 
 use crate::authority::{Authority, Host, Hosts};
 
-/// How the browser describes a request relative to the page that made it (Fetch Metadata).
+/// Relation of a request to the page that made it (Fetch Metadata).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 

@@ -9,7 +9,6 @@
 //! - Latency is measured from publishing a frame to the arrival of its last byte at the viewer's socket, by the
 //!   kernel's time stamp: viewers that share a core wait for each other, real ones do not. The time until the viewer
 //!   has verified it, that queue included, is reported beside it.
-//!   ones do not. How long until the viewer has checked it, that queue included, is reported beside it.
 
 mod arrival;
 pub mod bench;
