@@ -47,7 +47,7 @@ asyncio.run(main())
 
 
 async def start_half_a_group(relay: Relay, transport: str, path: str) -> asyncio.subprocess.Process:
-    """Runs it in a process that can be killed."""
+    """Runs `HALF_A_GROUP` in a process that can be killed."""
     return await asyncio.create_subprocess_exec(
         sys.executable, "-c", HALF_A_GROUP, relay.url(transport), path, env=clean_environment()
     )

@@ -49,7 +49,7 @@ pub struct Tally {
     pub expected: u64,
     /// Of these, frames that arrived once, intact and in order.
     pub delivered: u64,
-    /// The rest.
+    /// Sum of the missing, doubled, reordered and corrupt ones.
     pub lost: u64,
     /// Never arrived intact.
     pub missing: u64,
