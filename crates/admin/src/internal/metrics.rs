@@ -37,14 +37,10 @@ pub(super) async fn metrics(State(status): State<Status>) -> Response {
             "Limit of the memory of client sessions, bytes; above three quarters the largest sessions are closed.",
             counts.state.clients_limit,
         ),
-        (
-            "state_peers_bytes",
-            "Memory of sessions with other relays of the cluster, bytes.",
-            counts.state.peers,
-        ),
+        ("state_peers_bytes", "Memory of sessions with other relays, bytes.", counts.state.peers),
         (
             "state_peers_limit_bytes",
-            "Limit of the memory of sessions with other relays, bytes.",
+            "Memory limit of sessions with other relays, bytes.",
             counts.state.peers_limit,
         ),
         ("state_ghosts_bytes", "Memory of stale routes, bytes.", counts.state.ghosts),
