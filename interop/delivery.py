@@ -18,15 +18,15 @@ from harness import Failure, Peer, Relay, check, clean_environment, expect_updat
 from runner import Cases, Suite
 
 SUBSCRIBERS = 50
-# Priority, age (us) and timescale that the client assumes of a track whose properties it is not told.
+# Priority, age (us) and timescale that the client assumes for a track without TRACK_INFO.
 CLIENT_DEFAULTS = (127, 5_000_000, 1000)
 LARGE_FRAME_BYTES = 5_000_000
 DATAGRAMS = 50
-# An end that names the last group comes sooner than this, and one that waits for stragglers later.
+# An END that names the last group arrives sooner than this; without it, the wait for stragglers takes longer.
 STRAGGLERS_SECONDS = 2
-# How often the relay says at least what it can send: 10 s; the first time at once.
+# Interval of the relay's PROBE reports is at most 10 s; the first one is sent at once.
 PROBE_SECONDS = 3
-# Codes of applications travel as 64 and above.
+# Application codes are sent as 64 + code.
 ABORT_CODE = 77
 
 cases = Cases()
@@ -34,7 +34,7 @@ cases = Cases()
 
 @cases.case("client and relay agree on the version")
 async def version_is_negotiated(relay: Relay, transport: str) -> None:
-    # The client tells its version only in its log, which can be set up once per process.
+    # The client shows its version only in its log, which can be set up once per process.
     script = (
         "import asyncio, sys, moq\n"
         "moq.log_level('info')\n"
@@ -124,7 +124,7 @@ async def hop_ids(relay: Relay, transport: str) -> None:
         broadcast = publisher.broadcast(path)
         broadcast.announce()
         hops = (await anext(watcher.announced(path))).route.hops
-        # Without ids the client stamps the front and knows of the others only that they are.
+        # Without ids the client stamps the first hop, and knows only the number of the others.
         named = all(hops) and len(hops) == 2
         check(named == relay.version.hop_ids and len(hops) >= 2, f"the hops are {hops}")
 
@@ -135,7 +135,7 @@ async def rooted_session(relay: Relay, transport: str) -> None:
     told = transport != "quic" or relay.version.quic_path
     async with Peer(relay, transport, root) as inside, Peer(relay, transport) as outside:
         _broadcast, track = await live_track(inside, "rooted-cam")
-        # A relay that is not told puts the session at its own root.
+        # A relay that receives no path puts the session at its own root.
         path = f"{root}/rooted-cam" if told else "rooted-cam"
         consumer = await subscribe(await outside.watch(path), "data")
         reading = asyncio.create_task(read_groups(consumer))
@@ -178,7 +178,7 @@ async def many_subscribers(relay: Relay, transport: str) -> None:
         for _ in followers:
             await ready.get()
         await track.used()
-        # The last to be ready has still to send its subscription.
+        # The last one to be ready still has to send its subscription.
         await asyncio.sleep(0.5)
         before = publisher.session.stats().bytes_sent or 0
         await publish_groups(track, groups, frames, pause=0.1)
@@ -295,7 +295,7 @@ async def ends(relay: Relay, transport: str) -> None:
         group = await cut
         check(group is not None and (await group.read_frame()) is not None, "nothing arrived")
         producer.abort(ABORT_CODE)
-        # The client tells of an abort only when it has something else to say.
+        # The client sends an abort only together with later data.
         broken.write_frame(b"next")
         try:
             frame = await group.read_frame()
@@ -325,7 +325,7 @@ async def missing(relay: Relay, transport: str) -> None:
             )
         else:
             raise Failure("a track that does not exist was served")
-        # The refusal costs its neighbours nothing.
+        # The refusal does not affect other subscriptions of the session.
         consumer = await subscribe(watched, "data")
         reading = asyncio.create_task(read_groups(consumer))
         await track.used()

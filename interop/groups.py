@@ -1,4 +1,4 @@
-"""Writing and reading groups, and comparing them by what a version carries."""
+"""Writes and reads groups, and compares them by the features of a version."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def frame_of(group: int, index: int) -> tuple[bytes, int]:
 
 
 def expected_groups(groups: int | range, frames: int) -> Groups:
-    """What `publish_groups` writes."""
+    """Groups that `publish_groups` writes."""
     return {group: [frame_of(group, index) for index in range(frames)] for group in as_range(groups)}
 
 
 async def publish_groups(track: moq.TrackProducer, groups: int | range, frames: int, pause: float = 0.03) -> None:
-    """Writes whole groups, paced as a live source would."""
+    """Writes whole groups, paced like a live source."""
     for group in as_range(groups):
         producer = track.create_group(group)
         for index in range(frames):
@@ -40,7 +40,7 @@ def as_range(groups: int | range) -> range:
 
 
 async def read_groups(track: moq.TrackConsumer) -> Groups:
-    """Everything until the track ends, as it arrives.
+    """Reads everything until the track ends, as it arrives.
 
     Groups travel on streams of their own, so that a later one may overtake; the client's reading in
     order would leave out the one that was overtaken.
@@ -53,7 +53,7 @@ async def read_frames(group: moq.GroupConsumer) -> list[tuple[bytes, int]]:
 
 
 def check_groups(version: Version, received: Groups, expected: Groups, what: str = "") -> None:
-    """Groups and payloads must be those sent; timestamps if, and only if, `version` carries them."""
+    """Checks groups and payloads, and timestamps if, and only if, `version` carries them."""
     label = f"{what}: " if what else ""
     check(payloads(received) == payloads(expected), f"{label}received {summary(received)}, or other payloads than sent")
     kept = [a == b for number in expected for (_, a), (_, b) in zip(received[number], expected[number], strict=True)]
@@ -68,7 +68,7 @@ def payloads(groups: Groups) -> dict[int, list[bytes]]:
 
 
 def summary(received: Groups) -> str:
-    """What arrived, in one line."""
+    """Summary of the received groups in one line."""
     groups = [f"group {number}: {len(frames)} frames" for number, frames in received.items()]
     return ", ".join(groups) or "nothing"
 

@@ -1,4 +1,4 @@
-"""What the suites share: a relay to talk to, and clients.
+"""Shared parts of the suites: a relay to test, and clients.
 
 The client is the published `moq-rs` package: nothing here was written for this relay, so what passes
 is what a stranger would see.
@@ -23,17 +23,17 @@ from versions import NEWEST, VERSIONS, Version
 
 # Longest a case may take, seconds, unless it says otherwise.
 CASE_SECONDS = 30
-# Longest a relay may take to print its address, and to stop.
+# Longest time for a relay to print its address, and to stop.
 START_SECONDS = 20
 STOP_SECONDS = 10
-# How each transport is asked for.
+# URL scheme of each transport.
 TRANSPORTS = {"quic": "moqt", "webtransport": "https", "websocket": "ws"}
 # Keep every group for this long: the client's default skips all but the newest.
 KEEP_ALL_US = 20_000_000
 
 
 class Failure(AssertionError):
-    """A promise that was not kept."""
+    """A promise that does not hold."""
 
 
 def check(condition: bool, message: str) -> None:
@@ -44,7 +44,7 @@ def check(condition: bool, message: str) -> None:
 
 @dataclass
 class Relay:
-    """A relay that listens on `address` and speaks `version`; `process` when this run started it."""
+    """A relay that listens on `address` and supports `version`; `process` if this run started it."""
 
     address: str
     version: Version
@@ -110,21 +110,21 @@ class Relay:
         check(status == 0, f"the relay ended with status {status} after SIGTERM")
 
     def log(self) -> str:
-        """The last lines it printed."""
+        """Last lines of the relay's output."""
         return "".join(self.output[-30:])
 
     def url(self, transport: str, path: str = "") -> str:
-        """Where to connect over `transport`, rooted at `path`."""
+        """URL for `transport`, rooted at `path`."""
         return f"{TRANSPORTS[transport]}://{self.address}/{path}"
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without settings of a relay that somebody runs by hand."""
+    """Environment without settings for the relay."""
     return {key: value for key, value in os.environ.items() if not key.startswith("MOQ_")}
 
 
 def free_port() -> int:
-    """A port that was free a moment ago, of UDP and of TCP."""
+    """Finds a port that is free for UDP and TCP."""
     for _ in range(100):
         with (
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
@@ -168,7 +168,7 @@ class Peer:
         return session
 
     def broadcast(self, path: str) -> moq.BroadcastProducer:
-        """A broadcast that nobody sees before it is announced."""
+        """Creates a broadcast that is not visible before it is announced."""
         return self.published.create_broadcast(path)
 
     def announced(self, prefix: str = "") -> moq.AnnounceConsumer:
@@ -179,22 +179,22 @@ class Peer:
         return await self._client.announced_broadcast(path)
 
     async def request(self, path: str) -> moq.BroadcastConsumer:
-        """Asks for `path` as it is now."""
+        """Requests `path` as it is now."""
         return await self._client.request_broadcast(path)
 
 
 def trust(relay: Relay) -> dict[str, object]:
-    """How a client comes to trust the relay: by the fingerprint it printed, when we saw it."""
+    """Trust settings of a client: the relay's fingerprint, if this run has read it from the output."""
     return {"tls_fingerprints": [relay.fingerprint]} if relay.fingerprint else {"tls_verify": False}
 
 
 async def subscribe(broadcast: moq.BroadcastConsumer, track: str, **preferences: int | None) -> moq.TrackConsumer:
-    """A subscription that keeps every group, unless `preferences` say otherwise."""
+    """Subscribes with every group kept, unless `preferences` differ."""
     return await broadcast.subscribe_track(track, moq.Subscription(**{"max_age_us": KEEP_ALL_US, **preferences}))
 
 
 async def expect_update(updates: moq.AnnounceConsumer, name: str, active: bool, seconds: float = CASE_SECONDS) -> None:
-    """The next announcement is that `name`, a last segment, comes or goes."""
+    """Expects the next announcement to be that `name`, a last segment, is announced or withdrawn."""
     update = await asyncio.wait_for(updates.__anext__(), seconds)
     seen = (update.prefix.rsplit("/", 1)[-1], update.active)
     check(seen == (name, active), f"announced {seen}, expected {(name, active)}")

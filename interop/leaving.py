@@ -12,24 +12,24 @@ from groups import live_track
 from harness import Failure, Peer, Relay, check, clean_environment, expect_update, subscribe
 from runner import Cases
 
-# A track that nobody reads any more is asked for this long.
+# Time for which a track without subscribers stays subscribed upstream.
 LINGER_SECONDS = 5
-# The relay gives up a silent connection after 10 s.
+# Idle timeout of the relay's connections.
 IDLE_SECONDS = 10
-# The relay waits this long for sessions to leave, unless its file says otherwise.
+# Drain time of the relay, unless its file sets it.
 DRAIN_SECONDS = 10
-# What a change may take beyond the waits that are meant, on a machine that runs a dozen cases.
+# Time allowed beyond intended waits, on a machine that runs a dozen cases.
 MARGIN_SECONDS = 1.5
-# Between two groups of a publisher that signs what it writes.
+# Pause between two groups of a publisher that signs its frames.
 PACE_SECONDS = 0.05
 
-# How far the first of two publishers is ahead.
+# Lead of the first of two publishers.
 LEAD_SECONDS = 1
 
 cases = Cases()
 
 
-# A publisher that writes half a group and then does nothing more; its arguments are URL and path.
+# A publisher that writes half a group and then nothing more; its arguments are URL and path.
 HALF_A_GROUP = """
 import asyncio, sys, moq
 async def main():
@@ -47,7 +47,7 @@ asyncio.run(main())
 
 
 async def start_half_a_group(relay: Relay, transport: str, path: str) -> asyncio.subprocess.Process:
-    """Runs it where it can be killed."""
+    """Runs `HALF_A_GROUP` in a process that can be killed."""
     return await asyncio.create_subprocess_exec(
         sys.executable, "-c", HALF_A_GROUP, relay.url(transport), path, env=clean_environment()
     )
@@ -90,14 +90,14 @@ async def killed_publisher(relay: Relay, transport: str) -> None:
 
 
 async def sign(track: moq.TrackProducer, name: bytes) -> None:
-    """Writes `name` again and again, in groups from 0 on."""
+    """Writes `name` repeatedly, in groups from 0 on."""
     while True:
         track.write_frame(name)
         await asyncio.sleep(PACE_SECONDS)
 
 
 class Follower:
-    """Watches a path as a player would: subscribes anew whenever it is announced, and leaves what it had."""
+    """Watches a path as a player would: subscribes at each announcement, and drops the previous subscription."""
 
     def __init__(self, peer: Peer, path: str) -> None:
         self.heard: asyncio.Queue[bytes] = asyncio.Queue()
@@ -124,13 +124,13 @@ class Follower:
             consumer.cancel()
 
     async def hear(self, name: bytes, seconds: float, *, before: bytes | None = None) -> None:
-        """Waits until `name` is heard; until then nothing but `before` may be."""
+        """Waits for a frame of `name`; earlier frames must all be `before`."""
         async with asyncio.timeout(seconds):
             while (heard := await self.heard.get()) != name:
                 check(heard == before, f"heard {heard!r} while waiting for {name!r}")
 
     async def hear_only(self, name: bytes, times: int) -> None:
-        """The next `times` frames all come from `name`."""
+        """Checks that the next `times` frames are all from `name`."""
         async with asyncio.timeout(5):
             heard = [await self.heard.get() for _ in range(times)]
         check(set(heard) == {name}, f"heard {set(heard)} instead of {name!r} alone")
@@ -150,13 +150,13 @@ async def two_publishers(relay: Relay, transport: str) -> None:
         writing, broadcasts = [], []
         for publisher, name in zip((first, second), names, strict=True):
             broadcast, track = await live_track(publisher, path)
-            # One that is not kept is withdrawn.
+            # A broadcast without a reference is withdrawn.
             broadcasts.append(broadcast)
             writing.append(asyncio.create_task(sign(track, name)))
             if publisher is first:
                 await follower.hear(name, 5)
                 await asyncio.sleep(LEAD_SECONDS)
-        # Which of them it is, is the relay's choice among equals; it may choose anew when the second comes.
+        # The relay chooses among equal publishers, and may choose again when the second one announces.
         await asyncio.sleep(2)
         heard = [follower.heard.get_nowait() for _ in range(follower.heard.qsize())]
         changes = sum(a != b for a, b in pairwise(heard))
@@ -165,7 +165,7 @@ async def two_publishers(relay: Relay, transport: str) -> None:
         await follower.hear_only(serving, 10)
         (first, second)[names.index(serving)].session.shutdown()
         other = names[1 - names.index(serving)]
-        # Who cannot tell publishers apart waits for numbers that it has not had.
+        # A relay that cannot tell publishers apart waits for group numbers that it has not had.
         behind = 0.0 if relay.version.hop_ids else LEAD_SECONDS + MARGIN_SECONDS
         await follower.hear(other, MARGIN_SECONDS + behind, before=serving)
         await follower.hear_only(other, 10)
@@ -206,7 +206,7 @@ async def takeover(relay: Relay, transport: str) -> None:
             await vanishing.wait()
         _other, heir = await live_track(second, path)
         signing = asyncio.create_task(sign(heir, b"second"))
-        # A watcher that subscribes anew before the silence is noticed hears what there is, again.
+        # A watcher that subscribes again before the timeout is noticed receives the existing frame again.
         await follower.hear(b"second", IDLE_SECONDS + MARGIN_SECONDS, before=b"half")
         await follower.hear_only(b"second", 10)
         signing.cancel()
@@ -275,13 +275,13 @@ async def drain(relay: Relay, transport: str) -> None:
 
 
 def is_goaway_timeout(error: moq.Error, transport: str) -> bool:
-    """Whether the client says that it did not leave in time. Over WebSocket it shows no codes."""
+    """Whether the client reports a GOAWAY timeout. Over WebSocket it shows no codes."""
     details = moq.protocol_error(error)
     return details.kind == moq.ProtocolKind.GOAWAY_TIMEOUT if details else transport == "websocket"
 
 
 async def follow_status(peer: Peer, seen: list[moq.ConnectionStatus]) -> None:
-    """Notes every change."""
+    """Records every change of the status."""
     while True:
         seen.append(await peer.session.status())
 

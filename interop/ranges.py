@@ -1,4 +1,4 @@
-"""Choosing groups: subscriptions with a range, changed subscriptions, single groups fetched."""
+"""Selection of groups: subscriptions with a range, changed subscriptions, fetches of single groups."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from groups import Groups, check_groups, expected_groups, live_track, publish_gr
 from harness import KEEP_ALL_US, Failure, Peer, Relay, check, subscribe
 from runner import Cases
 
-# Until a change of a subscription has reached the relay, and until what it brings has come back.
+# Time for a change of a subscription to reach the relay and take effect.
 SETTLE_SECONDS = 0.5
 
 cases = Cases()
 
 
 async def collect(track: moq.TrackConsumer, received: Groups) -> None:
-    """Adds to `received` what arrives, until the track ends."""
+    """Adds arriving groups to `received` until the track ends."""
     async for group in track.groups_as_arrived():
         received[group.sequence] = await read_frames(group)
 
 
 def preferences(**changed: int | None) -> moq.Subscription:
-    """Those of a subscription that keeps every group, with some changed."""
+    """Preferences of a subscription that keeps every group, with some changed."""
     return moq.Subscription(**{"max_age_us": KEEP_ALL_US, **changed})
 
 
@@ -31,12 +31,12 @@ async def group_range(relay: Relay, transport: str) -> None:
     path = f"{transport}/range"
     async with Peer(relay, transport) as publisher, Peer(relay, transport) as some, Peer(relay, transport) as every:
         _broadcast, track = await live_track(publisher, path)
-        # The end is the first group that is not wanted, as this client has it.
+        # This client's end is exclusive.
         ranged = await subscribe(await some.watch(path), "data", group_start=2, group_end=5)
         part = asyncio.create_task(read_groups(ranged))
         whole = asyncio.create_task(read_groups(await subscribe(await every.watch(path), "data")))
         await track.used()
-        # Both must be there: the subscription upstream is one, and as wide as both together.
+        # Both subscriptions must be open: the relay merges them into one upstream, as wide as both together.
         await asyncio.sleep(SETTLE_SECONDS)
         await publish_groups(track, groups=8, frames=2)
         track.finish()
@@ -77,7 +77,7 @@ async def update(relay: Relay, transport: str) -> None:
 @cases.case("a late subscriber receives as much of the past as it accepts")
 async def max_age(relay: Relay, transport: str) -> None:
     path = f"{transport}/age"
-    # Of several subscriptions to a track, a client makes one; so each has a client.
+    # The client merges several subscriptions to a track into one, so each has a client of its own.
     peers = [Peer(relay, transport) for _ in range(4)]
     async with peers[0] as publisher, peers[1] as early, peers[2] as modest, peers[3] as greedy:
         _broadcast, track = await live_track(publisher, path)
@@ -101,12 +101,12 @@ async def max_age(relay: Relay, transport: str) -> None:
 
 
 async def fetch(broadcast: moq.BroadcastConsumer, group: int) -> list[tuple[bytes, int]]:
-    """The frames of one group of the track."""
+    """Fetches one group of the track."""
     return await read_frames(await asyncio.wait_for(broadcast.fetch_group("data", group), 5))
 
 
 async def refused(broadcast: moq.BroadcastConsumer, group: int, kind: moq.ProtocolKind | None) -> None:
-    """A fetch of `group` ends in an error, of `kind` if that is known."""
+    """Checks that a fetch of `group` fails, with `kind` if that is known."""
     try:
         frames = await fetch(broadcast, group)
     except TimeoutError:
@@ -124,7 +124,7 @@ async def fetching(relay: Relay, transport: str) -> None:
     path = f"{transport}/fetch"
     async with Peer(relay, transport) as publisher, Peer(relay, transport) as early, Peer(relay, transport) as late:
         _broadcast, track = await live_track(publisher, path)
-        # Nobody has subscribed yet: these are with the publisher alone.
+        # There is no subscription yet: only the publisher has these groups.
         await publish_groups(track, groups=3, frames=2)
         live = await subscribe(await early.watch(path), "data", group_start=3)
         reading = asyncio.create_task(read_groups(live))
@@ -138,7 +138,7 @@ async def fetching(relay: Relay, transport: str) -> None:
             await refused(watched, 99, moq.ProtocolKind.NOT_FOUND)
         else:
             await refused(watched, 4, None)
-        # Neither costs the session or its neighbours anything.
+        # Neither affects the session or other subscriptions.
         consumer = await subscribe(watched, "data", group_start=8)
         following = asyncio.create_task(read_groups(consumer))
         await asyncio.sleep(SETTLE_SECONDS)

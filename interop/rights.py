@@ -1,4 +1,4 @@
-"""Who is let in, where to, and for how long: the published client with and without tokens."""
+"""Access rights: which sessions are admitted, where, and for how long, with the published client."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from harness import STOP_SECONDS, Failure, Peer, Relay, check, clean_environment
 from runner import Cases, Suite
 from versions import NEWEST, VERSIONS, Version
 
-# How long nothing has to happen, where nothing else shows that it does not.
+# Time for which an event must not happen, where nothing else proves its absence.
 SILENCE_SECONDS = 0.4
-# How late a session may end.
+# Latest end of a session after its expiry.
 LATE_SECONDS = 1.5
 
 cases = Cases()
@@ -27,7 +27,7 @@ cases = Cases()
 
 @dataclass
 class Guarded(Relay):
-    """A relay that has the public half of the key `root`, and is open to all below `anon`."""
+    """A relay that has the public half of the key `root`, and is open to everybody below `anon`."""
 
     folder: Path = Path()
 
@@ -49,12 +49,12 @@ class Guarded(Relay):
         shutil.rmtree(self.folder)
 
     def token(self, root: str, *arguments: str, key: str = "root") -> str:
-        """A token for `root`, as the relay's own binary makes it."""
+        """Token for `root`, made by the relay's own binary."""
         check(self.binary is not None, "this suite needs the binary")
         return run(cast(Path, self.binary), "sign", "--key", str(self.folder / f"{key}.jwk"), "--root", root, *arguments)
 
     def room(self, path: str, root: str, *arguments: str, key: str = "root") -> str:
-        """`path` with such a token: what a client connects to."""
+        """`path` with such a token, for a client's URL."""
         return f"{path}?jwt={self.token(root, *arguments, key=key)}"
 
 
@@ -62,7 +62,7 @@ BOTH = ("--publish", "", "--subscribe", "")
 
 
 def run(binary: Path, *arguments: str) -> str:
-    """What a verb of `token` prints."""
+    """Output of a verb of `token`."""
     command = [str(binary), "token", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, env=clean_environment()).stdout.strip()
 
@@ -73,7 +73,7 @@ def guarded(relay: Relay) -> Guarded:
 
 
 async def flows(publisher: Peer, path: str, subscriber: Peer, seen: str) -> None:
-    """What one publishes as `path` reaches the other as `seen`, every byte of it."""
+    """Checks that data published as `path` reaches the subscriber as `seen`, every byte of it."""
     _broadcast, track = await live_track(publisher, path)
     reading = asyncio.create_task(read_groups(await subscribe(await subscriber.watch(seen), "data")))
     await track.used()
@@ -83,22 +83,22 @@ async def flows(publisher: Peer, path: str, subscriber: Peer, seen: str) -> None
 
 
 async def closing(peer: Peer, seconds: float = 10) -> str:
-    """The words with which the relay ends a session."""
+    """Reason with which the relay closes a session."""
     try:
         await asyncio.wait_for(peer.session.closed(), seconds)
     except TimeoutError:
         raise Failure(f"the session goes on after {seconds} s") from None
     except moq.Error as error:
-        # Over WebSocket this client shows nothing of a close.
+        # Over WebSocket this client shows no close reason.
         return str(error) if peer.transport == "websocket" else unauthorized(error)
     raise Failure("the session ended as if all were well")
 
 
 def unauthorized(error: moq.Error) -> str:
-    """The words of a refusal that this client takes for one: it would not come back."""
+    """Reason of a refusal that this client recognises as one: it would not reconnect."""
     check(moq.is_auth(error), f"the client would come back after {error!r}")
     details = moq.protocol_error(error)
-    # What a WebSocket is refused with is a status, and carries no words.
+    # A WebSocket is refused by an HTTP status, which has no reason.
     if details is None:
         return ""
     check(details.kind == moq.ProtocolKind.UNAUTHORIZED, f"ended with {details}")
@@ -106,18 +106,18 @@ def unauthorized(error: moq.Error) -> str:
 
 
 async def refused(relay: Relay, transport: str, path: str) -> None:
-    """A session that is not let in."""
+    """Checks that a session is refused."""
     try:
         async with Peer(relay, transport, path) as peer:
             words = await closing(peer)
     except moq.Error as error:
-        # Over WebTransport the client may hear of it before it is connected, over WebSocket it does.
+        # Over WebTransport the client may be refused before it is connected, over WebSocket it always is.
         words = unauthorized(error)
     check("ey" not in words, f"the reason shows a token: {words}")
 
 
 async def sees_nothing(peer: Peer, path: str) -> None:
-    """Neither the announcement of `path` nor the broadcast."""
+    """Checks that neither the announcement of `path` nor the broadcast is visible."""
     updates = peer.announced()
     try:
         update = await asyncio.wait_for(updates.__anext__(), SILENCE_SECONDS)
@@ -161,7 +161,7 @@ async def roots(relay: Relay, transport: str) -> None:
         beside, _track = await live_track(plain, "bob/cam")
         await wide.watch("room/bob/cam")
         await sees_nothing(narrow, "bob/cam")
-        # The relay's root is not that of the token: nothing shows beside it.
+        # The relay's root is not the token's root: nothing outside of it is visible.
         outside, _other = await live_track(wide, "elsewhere/cam")
         await sees_nothing(narrow, "elsewhere/cam")
         check(beside is not outside, "both are kept")
@@ -193,7 +193,7 @@ async def writer_only(relay: Relay, transport: str) -> None:
         await member.watch("theirs")
         await sees_nothing(writer, "theirs")
         await flows(writer, "mine/cam", member, "mine/cam")
-        # A grant is for a path and all below it, by whole segments.
+        # A grant covers a path and everything below it, by whole segments.
         beside = await live_track(writer, "minecraft")
         try:
             await asyncio.wait_for(member.watch("minecraft"), SILENCE_SECONDS)

@@ -1,4 +1,4 @@
-"""Runs cases: each over every version and transport, several at once, none for longer than it may."""
+"""Runs cases: each over every version and transport, several at a time, each with a time limit."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import moq
 from harness import CASE_SECONDS, TRANSPORTS, Failure, Relay
 from versions import NEWEST, VERSIONS, Version
 
-# Most cases wait for something; this many wait at a time.
+# Most cases wait for something; this many run at a time.
 AT_ONCE = 12
-# Functions of this file and of `harness` that every traceback goes through.
+# Functions of this file and of `harness` that appear in every traceback.
 RUNNER = {"bounded", "check"}
 
 Work = Callable[[Relay, str], Awaitable[None]]
@@ -27,25 +27,25 @@ Work = Callable[[Relay, str], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Case:
-    """A promise, and what checks it."""
+    """A promise, and the function that checks it."""
 
     promise: str
     work: Work
-    # Longest it may take.
+    # Time limit, seconds.
     seconds: int
-    # Much to move: the machine is its own while it runs.
+    # Moves much data: runs without other cases.
     alone: bool
-    # Takes long: over both transports on the newest two versions only, else over one.
+    # Takes long: runs over all transports on the newest two versions only, else over one.
     long: bool
     # Ends a relay, so it needs one that this run can start.
     own_relay: bool
     # Needs the path of the URL, which some versions do not carry over raw QUIC.
     path: bool
-    # Whether a version has what the case is about.
+    # Whether a version has the feature under test.
     where: Callable[[Version], bool]
 
     def runs(self, version: Version, transport: str) -> bool:
-        """Whether it is worth its time over `transport` in `version`."""
+        """Whether the case runs over `transport` in `version`."""
         both = not self.long or version.name in list(VERSIONS)[:2]
         carried = not self.path or version.quic_path or transport != "quic"
         return self.where(version) and carried and (both or transport == next(iter(TRANSPORTS)))
@@ -84,14 +84,14 @@ class Suite:
     name: str
     cases: list[Case]
     versions: list[str] = field(default_factory=lambda: list(VERSIONS))
-    # What it starts.
+    # Class of the relay to start.
     kind: type[Relay] = Relay
     passed: int = 0
     failed: int = 0
     _printing: threading.Lock = field(default_factory=threading.Lock)
 
     def main(self) -> None:
-        """Prints a line a case and a summary, exits 1 after a failure."""
+        """Prints one line per case and a summary; exits with 1 after a failure."""
         parser = argparse.ArgumentParser(description=f"The {self.name} suite, against a relay.")
         parser.add_argument("--relay", type=Path, default=Path("target/release/moq-relay"), help="binary to start")
         parser.add_argument("--address", help="IP:PORT of a relay that already runs, instead of starting one")
@@ -99,7 +99,7 @@ class Suite:
         parser.add_argument("--workers", type=int, default=2, help="worker threads of a relay that is started")
         parser.add_argument("--only", default="", help="run cases whose name contains this")
         options = parser.parse_args()
-        # What a relay that already runs agrees on is the newest, unless somebody knows better.
+        # A running relay is expected to agree on the newest version, unless the option names another.
         default = [NEWEST] if options.address else self.versions
         versions = [VERSIONS[name] for name in ([options.version] if options.version else default)]
         relays = [
@@ -113,7 +113,7 @@ class Suite:
 
     def _run(self, relays: list[Relay], only: str) -> None:
         runs = [run for relay in relays for run in self._runs(relay, only)]
-        # The longest wait first, so that none of them is left over at the end.
+        # Longest cases first, so that none of them is left for the end.
         runs.sort(key=lambda run: -run[0].seconds)
         for alone, at_once in ((True, 1), (False, AT_ONCE)):
             with ThreadPoolExecutor(at_once) as pool:
@@ -135,7 +135,7 @@ class Suite:
 
     def _run_case(self, case: Case, relay: Relay, transport: str) -> None:
         label = f"{relay.version.label} {transport}: {case.promise}"
-        # A loop of its own, so that what a case leaves behind ends with it.
+        # An event loop of its own, so that everything a case leaves behind ends with it.
         self._attempt(label, lambda: asyncio.run(bounded(case.work(relay, transport), case.seconds)))
 
     def _attempt(self, label: str, work: Callable[[], None]) -> None:
@@ -156,12 +156,12 @@ class Suite:
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong, and where in the suites it did."""
+    """Description of an error, with its positions in the suites."""
     if isinstance(error, TimeoutError) and error.__cause__ is not None:
         return "not done in time, waiting " + explain(error.__cause__).split(", ", 1)[-1]
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if Path(frame.filename).parent == Path(__file__).parent]
-    # The runner's own frames come first, and say nothing.
+    # The runner's own frames come first and are of no use.
     places = [
         f"{Path(frame.filename).name}:{frame.lineno}"
         for frame in ours

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// Keys and tokens, both ways with the published `@moq/token`: what it makes holds here, what
-// `moq-relay token` makes holds there, and what one refuses the other does not let pass.
+// Keys and tokens, in both directions with the published `@moq/token`: its tokens are valid here, those of
+// `moq-relay token` are valid there, and a token that one refuses is refused by the other.
 //
 //     npm ci --prefix interop/npm --ignore-scripts
 //     cargo build --release
@@ -32,7 +32,7 @@ const HOUR = 3600;
 const now = Math.floor(Date.now() / 1000);
 const folder = mkdtempSync(join(tmpdir(), "moq-tokens-"));
 
-/** Runs a program; standard output, or an error with what it said. */
+/** Runs a program; returns its standard output, or throws an error with its messages. */
 function run(program, args, input = "") {
 	const { status, stdout, stderr, error } = spawnSync(program, args, { input, encoding: "utf8" });
 	if (error) throw error;
@@ -45,7 +45,7 @@ const cli = (args, input) => run(process.execPath, [join(theirs, "cli.js"), ...a
 
 let files = 0;
 
-/** A file of its own for each text. */
+/** Writes each text to a file of its own. */
 function file(text) {
 	files += 1;
 	const name = join(folder, `${files}`);
@@ -68,14 +68,14 @@ async function refused(what, attempt) {
 	throw new Error(`${what} was accepted: ${JSON.stringify(got)}`);
 }
 
-/** What the relay's binary says of a token that must hold. */
+/** The relay binary's description of a valid token. */
 function holds(key, jwt) {
 	const said = JSON.parse(ours(["verify", "--json", "--key", key], jwt));
 	same(said.holds, true, "holds");
 	return said;
 }
 
-/** Their claims, as what they are here. */
+/** Checks their claims in our terms. */
 function check(said, root, put, get, exp) {
 	const absolute = (list) => list.map((path) => [root, path, "**"].filter((part) => part !== "").join("/")).sort();
 	same([said.root, said.expires ?? null], [root, exp ?? null], "root and end");
@@ -85,7 +85,7 @@ function check(said, root, put, get, exp) {
 
 const made = new Map();
 
-/** Keys of both sides, in all the ways they can be written; made once for each algorithm. */
+/** Keys of both sides, in all encodings; made once for each algorithm. */
 async function makers(algorithm) {
 	if (!made.has(algorithm)) made.set(algorithm, await make(algorithm));
 	return made.get(algorithm);
@@ -119,7 +119,7 @@ async function make(algorithm) {
 
 const read = (name) => readFileSync(name, "utf8");
 
-/** The key as their verifier takes it: the public half, where there is one. */
+/** The key in the form of their verifier: the public half, where there is one. */
 function verifier(key) {
 	const text = read(key.public ?? key.secret);
 	return key.symmetric ? token.load(text) : token.loadPublic(text);
@@ -135,7 +135,7 @@ for (const algorithm of token.AlgorithmSchema.options) {
 			const claims = { root: "room/1", put: "alice", get: ["", "bob"], exp, iat: now };
 			const jwt = await token.sign(token.load(read(key.secret)), claims);
 			for (const half of [key.secret, key.public].filter(Boolean)) {
-				// All below the root covers what is below it.
+				// A grant below the root covers everything below it.
 				check(holds(half, jwt), "room/1", ["alice"], [""], exp);
 			}
 			const signed = cli(["sign", "--key", key.secret, "--root", "r", "--publish", "a", "b", "--expires", `${exp}`]);
@@ -198,7 +198,7 @@ add("a pattern is refused there, not misread", async () => {
 	await refused("a pattern", () => token.verify(token.load(read(key)), jwt, "room"));
 });
 
-// Their verifier of this version takes the root of the token for the only path.
+// Their verifier of this version accepts the token's root as the only path.
 add("a path above, at, below and beside the root of their token", async () => {
 	const key = file(ours(["generate"]));
 	const jwt = await token.sign(token.load(read(key)), { root: "a/b", put: "c" });

@@ -1,4 +1,4 @@
-"""The verbs of the binary against the published client, both ways."""
+"""Verbs of the binary against the published client, in both directions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness import Peer, Relay, check, clean_environment, subscribe
 from runner import Cases, Suite
 from versions import VERSIONS
 
-# More than a relay holds for a subscriber that is behind; this client does not say how fast it is.
+# More than a relay caches for a subscriber that is behind; this client sends no flow control by groups.
 MANY_BYTES = 6_000_000
 
 cases = Cases()
@@ -34,7 +34,7 @@ async def verb(relay: Relay, transport: str, name: str, *arguments: str) -> asyn
 
 
 async def finished(process: asyncio.subprocess.Process, given: bytes = b"") -> bytes:
-    """What it printed, once it ended well."""
+    """Waits for a successful end, and returns the output."""
     output, said = await process.communicate(given)
     check(process.returncode == 0, f"status {process.returncode}: {said.decode()}")
     return output
@@ -75,7 +75,7 @@ async def sub_lines(relay: Relay, transport: str) -> None:
         _broadcast, track = await live_track(publisher, path)
         process = await verb(relay, transport, "sub", path, "data", "--length-prefixed")
         await track.used()
-        # More groups than are asked for at a time.
+        # More groups than the window of `sub`.
         await publish_groups(track, groups=60, frames=3, pause=0.005)
         track.finish()
         expected = [payload for frames in expected_groups(60, 3).values() for payload, _ in frames]
@@ -135,7 +135,7 @@ async def neighbours(relay: Relay, transport: str) -> None:
         process = await verb(relay, transport, "sub", path, "data", "--lines")
         neighbour = asyncio.create_task(read_groups(await subscribe(await subscriber.watch(path), "data")))
         await track.used()
-        # Both are to be there from the first group on.
+        # Both subscriptions must be open before the first group.
         await asyncio.sleep(1)
         await publish_groups(track, groups=6, frames=2)
         track.finish()
@@ -144,5 +144,5 @@ async def neighbours(relay: Relay, transport: str) -> None:
 
 
 if __name__ == "__main__":
-    # The verbs speak no version older than 03.
+    # The verbs do not support versions older than 03.
     Suite("verbs", cases.all, versions=[name for name in VERSIONS if VERSIONS[name].ranges]).main()

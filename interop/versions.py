@@ -1,4 +1,4 @@
-"""What each version of moq-lite carries, as this client shows it; `docs/versions.md` says why."""
+"""Features of each version of moq-lite, as seen by this client; `docs/versions.md` has the reasons."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Version:
-    """One version, and what survives the way through a relay that speaks only that one.
+    """One version, and the features that survive a relay that supports only that one.
 
     The cases assert both columns: what is carried arrives, what is not carried is absent.
     """
 
     name: str
-    # Frames keep the time their publisher gave them; without, the receiver's clock stamps them.
+    # Frames keep their publisher's timestamps; without, the receiver's clock stamps them.
     timestamps: bool
-    # A subscriber learns priority, age and timescale of a track; without, the client's defaults.
+    # A subscriber receives priority, age and timescale of a track; without, it uses the client's defaults.
     properties: bool
-    # Groups of one frame can go in a datagram; without, they do not arrive.
+    # Groups of one frame can be sent as a datagram; without, they do not arrive.
     datagrams: bool
-    # One old group can be asked for; without, the request is refused.
+    # One old group can be fetched; without, the request is refused.
     fetch: bool
-    # A late subscriber gets the old groups that its max age accepts; without, it begins with the latest.
+    # A late subscriber gets the old groups within its max age; without, it starts with the latest.
     past: bool
-    # An announcement names its publisher; without, one that follows another looks like the same.
+    # An announcement names its publisher; without, one publisher looks like the next.
     hop_ids: bool
-    # The path in the URL of a raw QUIC session reaches the relay (in SETUP); without, its root is the root.
+    # The path in the URL of a raw QUIC session reaches the relay (in SETUP); without, its root is the relay's.
     quic_path: bool
     # An end of track names its last group; without, both sides wait some seconds for stragglers.
     clean_end: bool
-    # A session can be asked to move elsewhere.
+    # A session can be asked to move (GOAWAY).
     goaway: bool
-    # A subscription has bounds and can be changed, and a subscriber may ask what its path carries.
+    # A subscription has bounds and can be changed, and a subscriber may request PROBE.
     ranges: bool
 
     @property
     def label(self) -> str:
-        """How lines of output name it."""
+        """Name of the version in the output."""
         return self.name.removeprefix("moq-")
 
 

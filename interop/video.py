@@ -1,4 +1,4 @@
-"""Real video: a clip from ffmpeg goes through the client's container import, the relay and another client."""
+"""Real video: a clip of ffmpeg passes the client's container import, the relay and another client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from versions import NEWEST
 SECONDS = 4
 RATE = 30
 GROUP_FRAMES = 30
-# H.264 at a constant rate, a key frame a second, one MP4 fragment a frame: what a live encoder sends.
+# H.264 at a constant rate, one key frame per second, one MP4 fragment per frame: typical of a live encoder.
 FFMPEG = [
     *("ffmpeg", "-hide_banner", "-nostdin", "-loglevel", "error", "-y"),
     *("-f", "lavfi", "-i", f"testsrc=size=640x360:rate={RATE}:duration={SECONDS}"),
@@ -42,7 +42,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Clip:
-    """A fragmented MP4 file taken apart by hand, independently of the client."""
+    """A fragmented MP4 file, parsed independently of the client."""
 
     init: bytes
     fragments: list[bytes]
@@ -51,7 +51,7 @@ class Clip:
 
 @cache
 def clip() -> Clip:
-    """Makes the clip once."""
+    """Makes the clip, once."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "clip.mp4"
         subprocess.run([*FFMPEG, str(file)], check=True, timeout=60)
@@ -74,7 +74,7 @@ def clip() -> Clip:
 
 
 def boxes(data: bytes) -> list[tuple[bytes, bytes]]:
-    """The boxes of `data`: type, and the whole box."""
+    """Boxes of `data`: type, and the whole box."""
     found, at = [], 0
     while at + 8 <= len(data):
         size = struct.unpack_from(">I", data, at)[0]
@@ -85,21 +85,21 @@ def boxes(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def descend(data: bytes, *path: bytes) -> bytes:
-    """The content of the box at `path`."""
+    """Content of the box at `path`."""
     for kind in path:
         data = next(box for name, box in boxes(data) if name == kind)[8:]
     return data
 
 
 def sample_of(moof: bytes, payload: bytes, timescale: int) -> Sample:
-    """The one sample of a fragment made with `frag_every_frame`."""
+    """The only sample of a fragment made with `frag_every_frame`."""
     traf = descend(moof[8:], b"traf")
     tfdt = descend(traf, b"tfdt")
     decode_time = struct.unpack_from(">Q" if tfdt[0] == 1 else ">I", tfdt, 4)[0]
     trun = descend(traf, b"trun")
     count = struct.unpack_from(">I", trun, 4)[0]
     check(count == 1, f"{count} samples in a fragment")
-    # NAL unit type 5 is a key frame; parameter sets and SEI may stand before it.
+    # NAL unit type 5 is a key frame; parameter sets and SEI may come before it.
     kinds, at = set(), 0
     while at + 5 <= len(payload):
         kinds.add(payload[at + 4] & 0x1F)
@@ -108,7 +108,7 @@ def sample_of(moof: bytes, payload: bytes, timescale: int) -> Sample:
 
 
 async def play(producer: moq.ContainerProducer) -> None:
-    """Feeds the clip at twice its speed."""
+    """Publishes the clip at twice its speed."""
     for fragment in clip().fragments:
         producer.write(fragment)
         await asyncio.sleep(0.5 / RATE)
@@ -150,7 +150,7 @@ async def pictures(relay: Relay, transport: str) -> None:
 
 
 def compare(received: list[Sample], sent: list[Sample]) -> None:
-    """Frame by frame."""
+    """Reads the track frame by frame."""
     for number, (got, wanted) in enumerate(zip(received, sent)):
         check(got.payload == wanted.payload, f"picture {number}: payload differs")
         apart = abs(got.timestamp_us - wanted.timestamp_us)
@@ -188,7 +188,7 @@ async def playback(relay: Relay, transport: str) -> None:
 
 
 def decode(data: bytes) -> list[str]:
-    """A checksum of each decoded picture."""
+    """Checksum of each decoded picture."""
     command = ["ffmpeg", "-hide_banner", "-loglevel", "error", "-i", "pipe:0", "-f", "framemd5", "-"]
     run = subprocess.run(command, input=data, capture_output=True, timeout=60, check=True)
     lines = run.stdout.decode().splitlines()

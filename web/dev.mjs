@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// Shows the page without a relay's HTTP side, for whoever works on it: the built files, a `/status` that is made
-// up, and the fingerprint of a relay that runs on the same port number over UDP.
+// Shows the page without a relay's HTTP side, for work on the page: the built files, an invented `/status`,
+// and the fingerprint of a relay that runs on the same port number over UDP.
 //
 //     node dev.mjs [--port 4443] [--fingerprint HEX] [--broadcasts 12] [--private] [--watch]
 
@@ -31,7 +31,7 @@ const policy =
 const places = ["sports/arena-1", "sports/arena-2", "conf/main-hall", "conf/room-b", "news/studio", "radio/fm4", "demo/bbb", "cam/harbour", "cam/bridge-north", "chat/lobby", "rooms/kiel/alice", "rooms/kiel/bob"];
 const wave = (at, speed, shift) => 0.5 + 0.5 * Math.sin(at / speed + shift);
 
-/** A relay that never was. */
+/** Figures of an invented relay. */
 function status() {
 	const at = (Date.now() - began) / 1000;
 	const broadcasts = Array.from({ length: Number(options.broadcasts) }, (_, n) => {

@@ -1,4 +1,4 @@
-// The published libraries in a browser: every pair of them, against the verbs of the binary, over both carriers.
+// Published libraries in a browser: every pair of them, against the verbs of the binary, over both transports.
 
 import { check, eventually, moving, pause, same, sha256 } from "./harness.mjs";
 import { block } from "./pages/shared.js";
@@ -7,7 +7,7 @@ const GROUPS = 6;
 const FRAME = 10_000;
 const SIZES = [1, 300, 1200, 70_000];
 
-/** What a subscriber must have read. */
+/** Groups that a subscriber must have received. */
 const expected = Array.from({ length: GROUPS }, (_, group) => ({
 	sequence: group,
 	frames: SIZES.map((size, frame) => `${size}:${sha256(block(group, frame, size))}`),
@@ -33,24 +33,24 @@ async function between(suite, relay, publisher, subscriber, options, versions) {
 	const path = freshPath();
 	const reading = to.evaluate((at) => client.subscribe(at), path);
 	await from.evaluate(([at, groups, sizes]) => client.publish(at, groups, sizes), [path, GROUPS, SIZES]);
-	// Who publishes stays until the end has arrived: in old versions it says nothing of groups on the way, so the
-	// relay waits for those before it passes the end on.
+	// The publisher stays until the end has arrived: old versions do not name the last group, so the
+	// relay waits for groups in flight before it passes the end on.
 	same(ordered(await reading), expected, "groups");
 	await from.evaluate(() => client.close());
 	await to.evaluate(() => client.close());
 }
 
-/** What the binary publishes arrives in the page. */
+/** Data published by the binary arrives in the page. */
 async function fromVerb(suite, relay, name, options, version) {
 	const page = await suite.client(name, relay, options);
 	same(page.session.version, version, "version");
 	const path = freshPath();
 	const reading = page.evaluate((at) => client.subscribe(at), path);
-	// A page does not say how fast it reads, so it is told how fast to go.
+	// A page sends no flow control by groups, so the rate is limited.
 	const verb = relay.verb(["pub", "--frame-size", `${FRAME}`, "--group-frames", "2", "--rate", "400000", relay.https, path, "data", "-"]);
 	const whole = all.subarray(0, all.byteLength - (all.byteLength % FRAME));
 	verb.child.stdin.write(whole);
-	// The end comes apart from the last group: these libraries give up what is under way when a track ends.
+	// The end is sent after a pause: these libraries drop groups in flight when a track ends.
 	await eventually("all of it was sent", () => verb.child.stdin.writableLength === 0);
 	await pause((whole.byteLength / 400_000) * 1000 + 1000);
 	verb.child.stdin.end();
@@ -61,7 +61,7 @@ async function fromVerb(suite, relay, name, options, version) {
 	await page.evaluate(() => client.close());
 }
 
-/** What the page publishes comes out of the binary. */
+/** Data published by the page is written by the binary. */
 async function toVerb(suite, relay, name, options, version) {
 	const page = await suite.client(name, relay, options);
 	same(page.session.version, version, "version");
@@ -89,7 +89,7 @@ export async function clients(suite, relay) {
 			await suite.case(`${over}: ${name} to sub`, () => toVerb(suite, relay, name, { websocket }, "moq-lite-05"));
 		}
 	}
-	// They offer WebSocket no version, so one is agreed on in the first stream.
+	// They offer no version on a WebSocket, so SETUP negotiates it.
 	for (const old of ["net 0.1.9", "lite 0.2.2"]) {
 		await suite.case(`WebSocket: ${old} to itself, in moq-lite-02`, () => between(suite, relay, old, old, { websocket: true }, ["moq-lite-02", "moq-lite-02"]));
 		await suite.case(`WebSocket: ${old} to net 0.3.4`, () => between(suite, relay, old, "net 0.3.4", { websocket: true }, ["moq-lite-02", "moq-lite-05"]));

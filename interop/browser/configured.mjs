@@ -1,4 +1,4 @@
-// The page of a relay with a configuration file: QUIC, HTTP and the private listener have ports of their own, and not
+// The page of a relay with a configuration file: QUIC, HTTP and the private listener have their own ports, and not
 // every path is allowed.
 
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -11,7 +11,7 @@ import { note, publish } from "./page.mjs";
 const notice = (page) => page.textContent("#publish-note");
 const carriedOver = (page, facts, how) => eventually(`${facts} ends with ${how}`, async () => (await page.textContent(facts)).endsWith(`over${how}`));
 
-/** Runs `work` with a relay of this configuration, and ends it. `more` is added to the file. */
+/** Runs `work` with a relay of this configuration, and stops it. `more` is added to the file. */
 async function configured(binary, { page = true, more = "" }, work) {
 	const folder = mkdtempSync(join(tmpdir(), "moq-configured-"));
 	const [quic, http, internal] = [await freePort(), await freePort(), await freePort()];
@@ -36,7 +36,7 @@ async function configured(binary, { page = true, more = "" }, work) {
 
 const PUBLIC = '[auth]\npublic = "anon"';
 
-/** The whole loop at an address of the relay, over WebTransport at QUIC's port. */
+/** The whole loop at one address of the relay, over WebTransport at the port of QUIC. */
 async function loop(suite, relay, address) {
 	const page = await suite.page(address);
 	await eventually("a path that is allowed is suggested", async () => (await page.inputValue("#publish-path")).startsWith("anon/"));
@@ -47,7 +47,7 @@ async function loop(suite, relay, address) {
 	await page.click("#publish-watch");
 	await moving(page, "#watch-canvas");
 	for (const facts of ["#publish-facts", "#watch-facts"]) await carriedOver(page, facts, "WebTransport, moq-lite-05");
-	// The browser reports that the public listener has no statistics.
+	// The browser logs that the public listener has no statistics.
 	const errors = page.said.filter(({ type, text }) => type === "error" && !text.includes("status of 404"));
 	same(errors, [], "errors on the console");
 	return page;
@@ -102,13 +102,13 @@ async function forbidden(suite, binary) {
 async function unlisted(suite, binary) {
 	await configured(binary, { more: PUBLIC }, async (relay) => {
 		const page = await suite.page("about:blank");
-		// A relay that does not say what is allowed, and drops the announcement.
+		// A relay that does not report the rights, and drops the announcement.
 		await page.route("**/page.json", async (route) => {
 			try {
 				const answer = await route.fetch();
 				await route.fulfill({ response: answer, json: { ...(await answer.json()), permit: null } });
 			} catch {
-				// The relay has ended; the page asks until it is closed.
+				// The relay has stopped; the page retries until it is closed.
 				await route.abort().catch(() => {});
 			}
 		});

@@ -1,4 +1,4 @@
-// What the suites share: a relay, a browser, pages, and one line a case.
+// Shared parts of the suites: a relay, a browser, pages, and one line per case.
 
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -27,11 +27,11 @@ const FLAGS = [
 	"--disable-sync",
 	"--use-fake-device-for-media-stream",
 	"--use-fake-ui-for-media-stream",
-	// Names of other sites, which lead to this machine.
+	// Names of other sites, which resolve to this machine.
 	"--host-resolver-rules=MAP *.site.test 127.0.0.1",
 ];
 
-/** The client libraries that are driven: how each is named here, where it is, and what drives it. */
+/** The client libraries under test: label, bundle name, package and driver page. */
 export const CLIENTS = {
 	"net 0.3.4": { file: "net034", module: "net-034", driver: "new.js" },
 	"net 0.2.8": { file: "net028", module: "net-028", driver: "new.js" },
@@ -41,7 +41,7 @@ export const CLIENTS = {
 
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Waits until `condition` gives something, and gives it back. */
+/** Waits until `condition` returns a truthy value, and returns it. */
 export async function eventually(what, condition, ms = 15_000) {
 	const end = Date.now() + ms;
 	for (;;) {
@@ -55,7 +55,7 @@ export async function eventually(what, condition, ms = 15_000) {
 export function same(found, expected, what) {
 	const [a, b] = [JSON.stringify(found), JSON.stringify(expected)];
 	if (a === b) return;
-	// Where they begin to differ, with a little around it.
+	// First difference, with some context.
 	let at = 0;
 	while (a[at] === b[at]) at += 1;
 	const near = (text) => text.slice(Math.max(0, at - 60), at + 120);
@@ -68,7 +68,7 @@ export function check(condition, message) {
 
 export const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
-/** A number that is free as a TCP port and as a UDP port. */
+/** Finds a port that is free for TCP and UDP. */
 export async function freePort() {
 	for (;;) {
 		const tcp = createServer();
@@ -84,7 +84,7 @@ export async function freePort() {
 	}
 }
 
-/** A relay as everybody starts it to try it: one process, HTTP on the port number of QUIC. */
+/** A relay as started by default: one process, HTTP on the port number of QUIC. */
 export class Relay {
 	output = "";
 
@@ -92,7 +92,7 @@ export class Relay {
 		this.binary = binary;
 	}
 
-	/** Starts the process; returns what `ready` finds in its output. */
+	/** Starts the process; returns the match of `ready` in its output. */
 	async #launch(ready) {
 		this.output = "";
 		this.process = spawn(this.binary, this.args, { stdio: ["ignore", "pipe", "pipe"] });
@@ -107,7 +107,7 @@ export class Relay {
 		);
 	}
 
-	/** Starts with these arguments, until `ready` is in the output. */
+	/** Starts with these arguments, until `ready` matches the output. */
 	async begin(args, ready) {
 		this.args = args;
 		await this.#launch(ready);
@@ -131,7 +131,7 @@ export class Relay {
 		return this;
 	}
 
-	/** Runs a verb of the binary; what it wrote, once it ended well. */
+	/** Runs a verb of the binary; returns its output after a successful end. */
 	verb(args, input) {
 		const child = spawn(this.binary, [...args, "--fingerprint", this.fingerprint], { stdio: ["pipe", "pipe", "pipe"] });
 		const out = [];
@@ -160,7 +160,7 @@ export class Relay {
 
 const PAGE = (script) => `<!doctype html><meta charset="utf-8"><title>test</title><body><script type="module" src="/${script}.js"></script>`;
 
-/** Bundles the test pages and serves them on a port of their own, as an application would be. */
+/** Bundles the test pages and serves them on a port of their own, like an application. */
 async function serve() {
 	const folder = mkdtempSync(join(tmpdir(), "moq-browser-"));
 	const bundles = Object.values(CLIENTS).map(({ file, module, driver }) => ({ file, entry: `pages/${driver}`, alias: { moq: module } }));
@@ -190,7 +190,7 @@ async function serve() {
 			}
 		}
 		if (/^\w+$/.test(name)) return response.writeHead(200, { "content-type": "text/html" }).end(PAGE(name));
-		// Browsers ask for an icon by themselves.
+		// Browsers request an icon by themselves.
 		response.writeHead(name === "favicon.ico" ? 204 : 404).end();
 	});
 	await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -225,7 +225,7 @@ export class Suite {
 		this.site.close();
 	}
 
-	/** A page of its own context, so that nothing is remembered; what it says on the console is kept. */
+	/** A page in its own context, so that no state is shared; its console output is kept. */
 	async page(address, options = {}) {
 		const context = await this.browser.newContext(options);
 		const page = await context.newPage();
@@ -246,7 +246,7 @@ export class Suite {
 		return page;
 	}
 
-	/** Runs a case, unless it is not asked for. */
+	/** Runs a case, unless the options exclude it. */
 	async case(name, work, ms = CASE_MS) {
 		if (!name.includes(this.#only)) return;
 		const began = Date.now();
@@ -272,7 +272,7 @@ export class Suite {
 	}
 }
 
-/** The picture of a canvas as it is shown: how many colours it has, and what tells it from another. */
+/** The current picture of a canvas: number of colours, and a hash. */
 export function picture(page, selector) {
 	return page.evaluate(
 		(which) =>
@@ -297,7 +297,7 @@ export function picture(page, selector) {
 	);
 }
 
-/** Waits for a picture with something in it, that changes, and changes again. */
+/** Waits for a picture that is not empty and keeps changing. */
 export async function moving(page, selector) {
 	const first = await eventually(`a picture in ${selector}`, async () => {
 		const now = await picture(page, selector);

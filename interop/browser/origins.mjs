@@ -1,4 +1,4 @@
-// Pages that may open sessions and read answers: those of `web.origins`, over both carriers, and in development those
+// Pages that may open sessions and read answers: those of `web.origins`, over both transports, and in development those
 // of this machine.
 
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -7,7 +7,7 @@ import { join } from "node:path";
 
 import { freePort, Relay, same } from "./harness.mjs";
 
-/** Runs `work` with a configured relay whose `web.origins` lists this origin alone, and ends it. */
+/** Runs `work` with a configured relay whose `web.origins` lists this origin alone, and stops it. */
 async function listing(binary, origin, work) {
 	const folder = mkdtempSync(join(tmpdir(), "moq-origins-"));
 	const port = await freePort();
@@ -29,7 +29,7 @@ async function listing(binary, origin, work) {
 	}
 }
 
-/** How an attempt of the page ends: "open" if the session stays, else "refused". */
+/** Outcome of an attempt of the page: "open" if the session stays, else "refused". */
 const attempt = (page, relay, kind) =>
 	page.evaluate(
 		async ([at, fingerprint, carrier]) => {
@@ -71,7 +71,7 @@ export async function origins(suite, binary) {
 			const said = [];
 			for (const page of [own, other]) said.push(await attempt(page, relay, "websocket"), await read(page, `${relay.http}announced`));
 			same(said, ["open", 200, "refused", "blocked"], "a page of this machine, and of another site");
-			// A site whose name leads to the relay itself.
+			// A site whose name resolves to the relay itself.
 			const answer = await other.goto(relay.http.replace("127.0.0.1", "rebind.site.test"));
 			same(answer.status(), 403, "a request for another host name");
 		} finally {

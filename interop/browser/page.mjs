@@ -1,4 +1,4 @@
-// The page of the relay, used as a person uses it.
+// The page of the relay, operated like a person does.
 
 import { statSync } from "node:fs";
 
@@ -17,7 +17,7 @@ async function open(suite, relay, options) {
 	return page;
 }
 
-/** The note over the picture; empty while there is none. */
+/** Note over the picture; empty while there is none. */
 export const note = async (page) => ((await page.isVisible("#watch-note")) ? page.textContent("#watch-note") : "");
 
 /** Publishes the test pattern from a page. */
@@ -29,7 +29,7 @@ export async function publish(page, path, what = "Test pattern") {
 
 const carriedOver = (page, how) => eventually(`the page says ${how}`, async () => (await page.textContent("#watch-facts")).endsWith(`over${how}`), 3000);
 
-/** The camera of the page, seen from another. */
+/** Camera published from one page, watched in another. */
 async function camera(suite, relay) {
 	await publish(await open(suite, relay), "demo/camera", "Camera");
 	const page = await open(suite, relay);
@@ -56,7 +56,7 @@ async function loop(suite, relay) {
 async function shared(suite, relay) {
 	const page = await open(suite, relay);
 	await publish(page, "demo/shared");
-	// Nobody has asked for it for longer than a client library keeps what is closed.
+	// Longer without a subscriber than a client library keeps a closed broadcast.
 	await eventually("four groups", async () => /groups[4-9]/.test(await page.textContent("#publish-facts")));
 	const other = await suite.page(`${relay.http}#watch=demo/shared`);
 	await moving(other, "#watch-canvas");
@@ -74,7 +74,7 @@ async function websocket(suite, relay) {
 	same(errors(page), [], "errors on the console");
 }
 
-/** Nothing but keys. */
+/** Keyboard only. */
 async function keyboard(suite, relay) {
 	const page = await open(suite, relay);
 	await page.keyboard.press("p");
@@ -96,7 +96,7 @@ async function keyboard(suite, relay) {
 	same(errors(page), [], "errors on the console");
 }
 
-/** A track's groups come with as many frames as were made. */
+/** The groups of a track arrive with all their frames. */
 async function groups(suite, relay) {
 	const page = await open(suite, relay);
 	await publish(page, "demo/groups");
@@ -110,7 +110,7 @@ async function groups(suite, relay) {
 	same(errors(page), [], "errors on the console");
 }
 
-/** Narrow, dark and still: nothing sticks out, everything is named. */
+/** Narrow, dark, reduced motion: nothing overflows, everything has a label. */
 async function narrow(suite, relay) {
 	const page = await open(suite, relay, { viewport: { width: 360, height: 740 }, colorScheme: "dark", reducedMotion: "reduce" });
 	await publish(page, "demo/narrow");
@@ -128,10 +128,10 @@ async function narrow(suite, relay) {
 	check(/rgb\(1?\d, 1?\d, 1?\d\)/.test(background), `dark is ${background}`);
 }
 
-/** What the page says goes out is what the load generator says came in. */
+/** The page's outgoing rate matches the load generator's incoming rate. */
 async function figures(suite, relay) {
 	const page = await open(suite, relay);
-	// Large frames: the page counts what carriers moved, the load generator what is in the frames.
+	// Large frames: the page counts transport bytes, the load generator frame payload.
 	const verb = relay.verb(["load", "hd", "--url", relay.https, "--subscribers", "8", "--window", "12s", "--ramp", "1s", "--json"]);
 	const samples = [];
 	let done;
@@ -147,7 +147,7 @@ async function figures(suite, relay) {
 	const { tally, seconds } = JSON.parse(done);
 	same([tally.lost, tally.missing], [0, 0], "lost and missing");
 	const theirs = (tally.delivered * HD_FRAME_BYTES * 8) / seconds;
-	// Before and after the window less goes out: those seconds are left aside.
+	// The rate is lower before and after the window: those samples are left out.
 	const steady = samples.filter((bps) => bps > theirs * 0.8).sort((a, b) => a - b);
 	check(steady.length >= 8, `${steady.length} figures in twelve seconds of ${samples.length}`);
 	const seen = steady.reduce((sum, bps) => sum + bps, 0) / steady.length;
@@ -156,7 +156,7 @@ async function figures(suite, relay) {
 	console.log(`        ${says}`);
 }
 
-/** The picture in the README: something is live, and it is watched. */
+/** The screenshot in the README: a live broadcast that is watched. */
 async function portrait(suite, relay, file) {
 	const loads = ["load", "video", "--url", relay.https, "--subscribers", "40", "--window", "25s", "--ramp", "1s"];
 	const verb = relay.verb(loads);

@@ -1,15 +1,15 @@
-// The page of a relay that is restarted, in order and without warning.
+// The page of a relay that is restarted, with a drain and by SIGKILL.
 
 import { check, eventually, moving, Relay, same } from "./harness.mjs";
 import { note, publish } from "./page.mjs";
 
-// The browser gives up a session without answers after its idle timeout.
+// The browser gives up an unanswered session after its idle timeout.
 const BACK_MS = 40_000;
 
 const facts = (page) => page.textContent("#publish-facts");
 const announced = (page) => eventually("the page says that it is announced", async () => /^announcedyes/.test(await facts(page)), BACK_MS);
 
-/** A publisher and a viewer go on by themselves after the relay is back. */
+/** A publisher and a viewer reconnect by themselves after the relay is back. */
 async function restarted(suite, binary, signal) {
 	const relay = await new Relay(binary).start("--drain-timeout", "1s");
 	try {

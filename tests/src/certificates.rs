@@ -1,4 +1,4 @@
-//! Certificates in files, a relay that watches them, and clients that look at what they are shown.
+//! Certificates in files, a relay that watches them, and clients that check the certificate they are shown.
 
 use std::{
     fs,
@@ -32,12 +32,12 @@ use crate::{
 };
 
 const ALPN: &[u8] = b"moq-lite-05";
-/// A day.
+/// One day.
 pub const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// Who issues certificates.
+/// Certificate authority.
 pub struct Authority {
-    /// Its own certificate.
+    /// Root certificate.
     pub root: CertificateDer<'static>,
     pem: String,
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
@@ -48,15 +48,15 @@ pub struct Authority {
 pub struct Issued {
     /// The certificate.
     pub der: CertificateDer<'static>,
-    /// The same as text.
+    /// The certificate as PEM.
     pub cert: String,
-    /// The key as text.
+    /// The key as PEM.
     pub key: String,
     key_der: Vec<u8>,
 }
 
 impl Authority {
-    /// One of this name.
+    /// Creates an authority of this name.
     pub fn new(name: &str) -> Self {
         let mut params = rcgen::CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -66,17 +66,17 @@ impl Authority {
         Self { root: root.der().clone(), pem: root.pem(), issuer: rcgen::Issuer::new(params, key) }
     }
 
-    /// Its certificate as text.
+    /// Root certificate as PEM.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// A certificate for these names that is valid for a quarter of a year.
+    /// Issues a certificate for these names that is valid for 90 days.
     pub fn issue(&self, names: &[&str]) -> Issued {
         self.issue_until(names, SystemTime::now() + DAY * 90)
     }
 
-    /// The same until then.
+    /// Issues a certificate that is valid until `end`.
     pub fn issue_until(&self, names: &[&str], end: SystemTime) -> Issued {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = rcgen::CertificateParams::new(names).expect("names");
@@ -88,7 +88,7 @@ impl Authority {
     }
 }
 
-/// A relay that reads its certificates from files, and reads them again, as the binary does.
+/// A relay that reads its certificates from files, and reloads them, as the binary does.
 pub struct Served {
     /// The relay.
     pub relay: TestRelay,
@@ -97,8 +97,8 @@ pub struct Served {
 }
 
 impl Served {
-    /// With these certificates, in files `cert0.pem` and `key0.pem` and so on, and authorities of clients in
-    /// `root.pem`.
+    /// Starts a relay with these certificates in files `cert0.pem`, `key0.pem` and so on, and the authority of client
+    /// certificates in `root.pem`.
     pub fn start(shown: &[&Issued], authority: Option<&Authority>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: String| folder.path().join(name);
@@ -120,12 +120,12 @@ impl Served {
         Self { relay, folder, _watcher: watcher }
     }
 
-    /// One of its files.
+    /// Path of one of its files.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Writes over one of its files, in place.
+    /// Overwrites one of its files in place.
     pub fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).expect("a file");
     }
@@ -137,7 +137,7 @@ impl Served {
         fs::rename(aside, self.path(name)).expect("a rename");
     }
 
-    /// Has one of its files be a link to another one with this text, as certbot does.
+    /// Replaces one of its files by a symbolic link to a new file with this text, as certbot does.
     pub fn turn(&self, name: &str, to: &str, text: &str) {
         fs::write(self.path(to), text).expect("a file");
         let aside = self.path("aside");
@@ -145,13 +145,13 @@ impl Served {
         fs::rename(aside, self.path(name)).expect("a rename");
     }
 
-    /// Where it listens.
+    /// Listen address.
     pub fn addr(&self) -> SocketAddr {
         let port = self.relay.port();
         SocketAddr::from((Ipv4Addr::LOCALHOST, port))
     }
 
-    /// Waits until whoever asks for `name` is shown `expected`.
+    /// Waits until clients that ask for `name` are shown `expected`.
     pub async fn wait_shown(&self, visitor: &Visitor, name: &str, expected: &Issued) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
         loop {
@@ -165,23 +165,23 @@ impl Served {
     }
 }
 
-/// Somebody who looks who answers.
+/// Client that checks the relay's certificate.
 pub struct Visitor {
     endpoint: quinn::Endpoint,
     config: quinn::ClientConfig,
 }
 
-/// A session that is let in.
+/// An admitted session.
 pub struct Visit {
-    /// It.
+    /// Its connection.
     pub connection: quinn::Connection,
-    /// The certificate that was shown.
+    /// The certificate that the relay presented.
     pub leaf: CertificateDer<'static>,
 }
 
 impl Visitor {
-    /// Believes `authority` and nobody else, and shows a certificate if it has one. `resumes`: keeps what it
-    /// needs to come back quicker.
+    /// Creates a client that trusts `authority` only, and presents a client certificate if it has one. `resumes`:
+    /// whether it keeps session tickets.
     pub fn new(authority: &Authority, shows: Option<&Issued>, resumes: bool) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(authority.root.clone()).expect("a root");
@@ -207,15 +207,16 @@ impl Visitor {
         Self { endpoint, config: quinn::ClientConfig::new(Arc::new(crypto)) }
     }
 
-    /// Goes there under this name, and waits until the relay has taken it in; or why it did not.
+    /// Connects with this server name and waits until the relay has admitted the session; the error of a failed
+    /// connection.
     pub async fn visit(&self, to: SocketAddr, name: &str) -> Result<Visit, String> {
         let connecting =
             self.endpoint.connect_with(self.config.clone(), to, name).map_err(|error| error.to_string())?;
         let connection = within("a handshake", 20, connecting).await.map_err(|error| error.to_string())?;
         let chain = connection.peer_identity().and_then(|it| it.downcast::<Vec<CertificateDer<'_>>>().ok());
         let leaf = chain.and_then(|chain| chain.first().cloned()).expect("a certificate was shown");
-        // A client is done with the handshake before the relay has looked at its certificate. The relay's word
-        // comes after that.
+        // The client's handshake is done before the relay has verified the client certificate; the relay's SETUP is
+        // sent after that.
         let setup = Setup {
             path: Some("/".to_owned()),
             hop: Some(relay_client::ClientConfig::default().hop),

@@ -1,26 +1,26 @@
-//! Messages as trees of fields, and how to spoil them where it hurts.
+//! Messages as trees of fields, and their corruption at fields and lengths.
 
 use crate::{
     peer::{number, sized},
     random::Random,
 };
 
-/// A piece of a message.
+/// Part of a message.
 #[derive(Clone, Debug)]
 pub enum Field {
     /// A varint.
     Number(u64),
     /// One byte.
     Byte(u8),
-    /// Bytes as they are.
+    /// Raw bytes.
     Raw(Vec<u8>),
-    /// A length, then so much; or, declared otherwise, not so much.
+    /// A length and that many bytes; `Some` declares another length.
     Sized(Option<u64>, Vec<Field>),
 }
 
 use Field::{Byte, Number, Raw, Sized};
 
-/// A string or bytes with their length.
+/// A string or bytes, with length.
 pub fn text(bytes: impl AsRef<[u8]>) -> Field {
     Sized(None, vec![Raw(bytes.as_ref().to_vec())])
 }
@@ -30,7 +30,7 @@ pub fn body(fields: Vec<Field>) -> Field {
     Sized(None, fields)
 }
 
-/// The bytes of `fields`.
+/// Encodes `fields`.
 pub fn bytes(fields: &[Field]) -> Vec<u8> {
     let mut out = Vec::new();
     for field in fields {
@@ -48,7 +48,7 @@ pub fn bytes(fields: &[Field]) -> Vec<u8> {
     out
 }
 
-/// The bytes of `fields`, spoilt in one or two places (one time in six: as they are).
+/// Encodes `fields`, corrupted in one or two places (one time in six: unchanged).
 pub fn spoil(mut fields: Vec<Field>, random: &mut Random) -> Vec<u8> {
     if random.one_in(6) {
         return bytes(&fields);
@@ -105,7 +105,7 @@ fn spoil_field(fields: &mut Vec<Field>, random: &mut Random) {
     }
 }
 
-/// Near where encodings, limits and types end.
+/// Draws a number near the limits of encodings, types and values.
 fn spoil_number(value: u64, random: &mut Random) -> u64 {
     const EDGES: [u64; 16] = [
         0,
@@ -147,7 +147,7 @@ fn spoil_raw(raw: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// Good messages to start from. Types of streams are part of them.
+/// Valid messages to start from, with their stream types.
 pub mod good {
     use super::{Byte, Field, Number, Raw, body, text};
 
@@ -241,7 +241,7 @@ pub mod good {
         vec![Number(subscribe), Number(sequence), Number(3), Raw(vec![9; 100])]
     }
 
-    /// A WebTransport stream, or another of HTTP/3, with a CONNECT or a capsule's worth of frames.
+    /// A WebTransport stream, or another HTTP/3 stream, with a CONNECT or the frames of a capsule.
     pub fn http(bidi: bool) -> Vec<Field> {
         let kind = if bidi { 0x41 } else { 0x54 };
         let frame =

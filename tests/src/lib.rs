@@ -1,5 +1,5 @@
-//! Harness shared by the end to end tests: a relay in this process, clients that check every byte,
-//! waiting on conditions with an end in time.
+//! Harness of the end-to-end tests: a relay in this process, clients that verify every byte, and waits on conditions
+//! with a time limit.
 
 pub mod certificates;
 pub mod hostile;
@@ -15,7 +15,7 @@ pub mod rights;
 
 use std::{future::Future, time::Duration};
 
-/// Runs `test` on a runtime of its own; panics when it takes longer than `seconds`.
+/// Runs `test` on a runtime of its own; panics if it takes longer than `seconds`.
 pub fn run(seconds: u64, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
@@ -24,7 +24,7 @@ pub fn run(seconds: u64, test: impl Future<Output = ()>) {
     assert!(outcome.is_ok(), "not done after {seconds} s");
 }
 
-/// Waits for `condition`, looked at every few milliseconds; panics after `seconds`.
+/// Polls `condition` every few milliseconds until it is true; panics after `seconds`.
 pub async fn wait_until(what: &str, seconds: u64, mut condition: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(seconds);
     while !condition() {
@@ -33,7 +33,7 @@ pub async fn wait_until(what: &str, seconds: u64, mut condition: impl FnMut() ->
     }
 }
 
-/// The outcome of `future`; panics when there is none after `seconds`.
+/// Returns the outcome of `future`; panics if there is none after `seconds`.
 pub async fn within<T>(what: &str, seconds: u64, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(Duration::from_secs(seconds), future).await {
         Ok(outcome) => outcome,

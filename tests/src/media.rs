@@ -1,4 +1,4 @@
-//! Checked media: every frame says which it is, every reader knows what it must get.
+//! Media with verifiable content: every frame carries its position, and readers verify it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,12 +16,12 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// Group, index, whether it is the group's last, all before the pattern.
+/// Size of the head: group, index, and whether the frame is its group's last, before the pattern.
 const HEAD: usize = 17;
-/// How long a condition may take to become true.
+/// Time limit of conditions.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The frame `index` of `group`: as many bytes as asked, at least its head.
+/// Content of the frame `index` of `group`: `size` bytes, at least its head.
 pub fn payload(group: u64, index: u64, last: bool, size: usize) -> Bytes {
     let size = size.max(HEAD);
     let mut out = BytesMut::with_capacity(size);
@@ -37,7 +37,7 @@ pub fn payload(group: u64, index: u64, last: bool, size: usize) -> Bytes {
     out.freeze()
 }
 
-/// Whether `frame` is the frame `index` of `group`, byte for byte; and whether it is the last.
+/// Verifies that `frame` is the frame `index` of `group`, byte for byte; returns whether it is the last.
 pub fn check(group: u64, index: u64, frame: &Frame) -> Result<bool, String> {
     let last = frame.payload.get(HEAD - 1).is_some_and(|flag| *flag == 1);
     if frame.payload != payload(group, index, last, frame.payload.len()) {
@@ -46,16 +46,16 @@ pub fn check(group: u64, index: u64, frame: &Frame) -> Result<bool, String> {
     Ok(last)
 }
 
-/// One published track of checked groups.
+/// A published track of verifiable groups.
 #[derive(Debug)]
 pub struct Source {
-    /// The announced broadcast; dropped, it is withdrawn.
+    /// The announced broadcast; withdrawn when dropped.
     pub broadcast: Broadcast,
     /// The track.
     pub track: Track,
-    /// Bytes of a frame.
+    /// Size of a frame, bytes.
     pub size: usize,
-    /// The next group's number.
+    /// Sequence of the next group.
     pub next: u64,
 }
 
@@ -76,7 +76,7 @@ impl Source {
         OpenGroup { writer, index: 0, size: self.size }
     }
 
-    /// The next group with so many frames, whole. Its number.
+    /// Publishes the next group with this number of frames, and returns its sequence.
     pub fn group(&mut self, frames: u64) -> u64 {
         let mut group = self.open();
         (1..frames).for_each(|_| group.frame());
@@ -106,7 +106,7 @@ impl OpenGroup {
         self.put(false);
     }
 
-    /// Adds the last frame and finishes.
+    /// Adds the last frame and finishes the group.
     pub fn finish(mut self) {
         self.put(true);
         self.writer.finish();
@@ -119,43 +119,43 @@ impl OpenGroup {
     }
 }
 
-/// What a reader has got so far.
+/// State of a reader.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// First group, as the relay named it.
+    /// First group in the relay's answer.
     pub start: Option<u64>,
-    /// Frames received of each group, finished or not.
+    /// Number of frames received, by group, finished or not.
     pub frames: BTreeMap<u64, u64>,
-    /// Groups with all their frames, in order, intact, once.
+    /// Groups received completely, in order, intact, once.
     pub complete: BTreeSet<u64>,
-    /// Groups that broke off, and how.
+    /// Groups that were reset, with the code.
     pub cut: Vec<(u64, Option<StreamCode>)>,
-    /// Groups named as not coming: first, last, code.
+    /// Groups reported as dropped: first, last, code.
     pub dropped: Vec<(u64, u64, u64)>,
-    /// What must never happen: wrong bytes, a group twice, a clean finish without the last frame.
+    /// Errors that must never happen: wrong bytes, a repeated group, a clean finish without the last frame.
     pub broken: Vec<String>,
-    /// END's bound.
+    /// Bound in SUBSCRIBE_END.
     pub end: Option<u64>,
     /// `Some(true)`: END, then FIN. `Some(false)`: FIN alone.
     pub finished: Option<bool>,
-    /// The subscription's reset, or how its session ended.
+    /// Error of the subscription: its reset, or the end of its session.
     pub failed: Option<String>,
-    /// The code of that reset.
+    /// Code of that reset.
     pub code: Option<StreamCode>,
 }
 
 impl Seen {
-    /// Which of `groups` did not come whole.
+    /// Groups in the range that were not received completely.
     pub fn lost(&self, groups: Range<u64>) -> Vec<u64> {
         groups.filter(|group| !self.complete.contains(group)).collect()
     }
 
-    /// Whether the subscription is over, however.
+    /// Whether the subscription has ended in any way.
     pub fn is_over(&self) -> bool {
         self.finished.is_some() || self.failed.is_some()
     }
 
-    /// Panics unless all of `groups` came whole and nothing else happened.
+    /// Panics unless all of `groups` were received completely, and nothing else happened.
     pub fn assert_lossless(&self, groups: Range<u64>, who: &str) {
         let lost = self.lost(groups);
         let fine = lost.is_empty() && self.broken.is_empty() && self.cut.is_empty();
@@ -169,20 +169,20 @@ impl Seen {
     }
 }
 
-/// A subscription read to the end by a task of its own.
+/// A subscription that is read to its end by a task.
 #[derive(Debug)]
 pub struct Viewer {
     seen: watch::Receiver<Seen>,
     task: JoinHandle<()>,
 }
 
-/// Late groups are wanted, however long the test takes.
+/// Preferences that accept groups of any age a test can take.
 pub fn patient() -> Prefs {
     Prefs { max_age_ms: 60_000, ..Prefs::default() }
 }
 
 impl Viewer {
-    /// Subscribes to `video` of `path` and reads.
+    /// Subscribes to `video` of `path` and reads the subscription.
     pub async fn join(client: &Client, path: &str) -> Self {
         Self::of(client.subscribe(path, "video", patient()).await.expect("subscribe"))
     }
@@ -193,12 +193,12 @@ impl Viewer {
         Self { seen, task: tokio::spawn(view(subscription, sender)) }
     }
 
-    /// What it has got so far.
+    /// Current state.
     pub fn seen(&self) -> Seen {
         self.seen.borrow().clone()
     }
 
-    /// Waits for `condition`; panics when it does not come.
+    /// Waits for `condition`; panics at the time limit.
     pub async fn wait(&self, what: &str, condition: impl FnMut(&Seen) -> bool) {
         if !self.reaches(PATIENCE, condition).await {
             panic!("waited for {what}, got {:?}", self.seen.borrow());
@@ -211,12 +211,12 @@ impl Viewer {
         matches!(tokio::time::timeout(time, seen.wait_for(condition)).await, Ok(Ok(_)))
     }
 
-    /// Waits for `group` to be complete.
+    /// Waits until `group` is complete.
     pub async fn wait_group(&self, group: u64) {
         self.wait(&format!("group {group}"), |seen| seen.complete.contains(&group)).await;
     }
 
-    /// Waits for the subscription's end and for the groups under way, and says what was got.
+    /// Waits for the end of the subscription and of its open groups, and returns the final state.
     pub async fn finish(self) -> Seen {
         self.wait("the end", Seen::is_over).await;
         if tokio::time::timeout(PATIENCE, self.task).await.is_err() {
@@ -292,7 +292,7 @@ async fn read(mut group: Group, seen: watch::Sender<Seen>) {
     }
 }
 
-/// The application's code, when the peer reset a stream with one.
+/// Application code of a stream reset or stop, if there is one.
 pub fn code_of(error: &Error) -> Option<StreamCode> {
     match error {
         Error::Reset(code) | Error::Stopped(code) => code.stream(),

@@ -1,4 +1,4 @@
-//! What a process holds.
+//! Memory of a process.
 
 /// Resident memory of a process, bytes.
 pub fn resident(process: u32) -> u64 {

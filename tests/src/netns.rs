@@ -1,4 +1,4 @@
-//! A network namespace with a shaped link to it, made by a test and gone with it.
+//! Network namespace behind a shaped link, removed after the test.
 
 use std::{
     io::ErrorKind,
@@ -11,19 +11,19 @@ use std::{
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
-    /// Its address, as this side sees it.
+    /// Address of the namespace's end of the link.
     pub address: Ipv4Addr,
 }
 
 impl Namespace {
-    /// A namespace whose sending side carries `rate` (as `tc` has it) with a queue of `queue`. `None`,
-    /// said aloud, where namespaces cannot be made.
+    /// Creates a namespace whose egress is limited to `rate` (in the format of `tc`) with a queue of `queue`. `None`,
+    /// with a message, where namespaces cannot be created.
     #[expect(clippy::print_stdout, reason = "why a test does nothing")]
     pub fn shaped(rate: &str, queue: Duration) -> Option<Self> {
         let id = std::process::id() % 10_000;
         let (name, here, there) = (format!("moq{id}"), format!("mq{id}a"), format!("mq{id}b"));
         if let Err(why) = run("ip", &["netns", "add", &name]) {
-            println!("skipped: no network namespace can be made here ({why})");
+            println!("skipped: cannot create a network namespace ({why})");
             return None;
         }
         let subnet = (id % 250) as u8;
@@ -50,14 +50,14 @@ impl Namespace {
         ];
         for (program, arguments) in &steps {
             if let Err(why) = run(program, arguments) {
-                println!("skipped: {program} {} says {why}", arguments.join(" "));
+                println!("skipped: {program} {} failed: {why}", arguments.join(" "));
                 return None;
             }
         }
         Some(namespace)
     }
 
-    /// Starts this binary again inside.
+    /// Command that runs this binary inside the namespace.
     pub fn command(&self) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(std::env::current_exe().expect("a binary"));
@@ -67,7 +67,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // The link goes with it.
+        // The link is removed with the namespace.
         let _ = run("ip", &["netns", "del", &self.name]);
     }
 }
@@ -80,7 +80,7 @@ fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
 }
 
-/// Sends back whatever comes to `port`, for as long as the process lives.
+/// Echoes all datagrams to `port`, for as long as the process lives.
 pub fn echo(port: u16) {
     let socket = UdpSocket::bind(("0.0.0.0", port)).expect("a socket");
     std::thread::spawn(move || {
@@ -91,7 +91,7 @@ pub fn echo(port: u16) {
     });
 }
 
-/// One round trip to an [`echo`]; `None` when nothing comes back within a second.
+/// Measures one round trip to an [`echo`]; `None` when there is no answer within a second.
 pub fn round_trip(to: SocketAddr) -> Option<Duration> {
     let socket = UdpSocket::bind(("0.0.0.0", 0)).expect("a socket");
     socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");

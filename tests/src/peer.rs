@@ -1,4 +1,4 @@
-//! A peer that speaks by hand: any bytes on any stream.
+//! Scripted peer: sends any bytes on any stream.
 
 use bytes::Bytes;
 use relay_client::{
@@ -17,40 +17,40 @@ use relay_wire::{
 
 use crate::{media::code_of, relay::TestRelay, within};
 
-/// The version it speaks.
+/// Protocol version of the peer.
 pub const VERSION: Version = Version::V05;
 
-/// A session whose streams are all ours to fill.
+/// A session whose streams are written by the test.
 #[derive(Debug)]
 pub struct Peer {
     /// The connection.
     pub client: Client,
-    /// Its streams.
+    /// Access to its streams.
     pub raw: Raw,
 }
 
-/// A subscription the relay made of a [`Peer`].
+/// A subscription of the relay to a [`Peer`].
 #[derive(Debug)]
 pub struct Upstream {
-    /// What it asked.
+    /// The request.
     pub subscribe: Subscribe,
-    /// Our answers.
+    /// Stream of the answers.
     pub send: SendStream,
-    /// Its updates.
+    /// Stream of the updates.
     pub recv: RecvStream,
-    /// Streams that must stay open meanwhile.
+    /// Streams that must stay open.
     pub kept: Vec<(SendStream, RecvStream)>,
 }
 
 impl Peer {
-    /// Connects and says nothing.
+    /// Connects without sending SETUP.
     pub async fn silent(relay: &TestRelay, url: &str) -> Self {
         let client = relay.connect_to(url, ClientConfig { manual: true, ..ClientConfig::default() }).await;
         let raw = client.raw();
         Self { client, raw }
     }
 
-    /// Connects and sends a good SETUP.
+    /// Connects and sends a valid SETUP.
     pub async fn greet(relay: &TestRelay, url: &str) -> Self {
         let peer = Self::silent(relay, url).await;
         let path = url.starts_with("moqt").then(|| "/".to_owned());
@@ -62,7 +62,7 @@ impl Peer {
     /// Opens a unidirectional stream with these bytes, finished or not.
     pub async fn uni(&self, bytes: &[u8], finish: bool) -> SendStream {
         let mut stream = within("a stream", 10, self.raw.open_uni()).await.expect("a stream");
-        // The peer may have closed already: that is for the test to find out.
+        // The peer may have closed the stream already, which is for the test to detect.
         let _ = within("a write", 10, stream.write(bytes)).await;
         if finish {
             stream.finish();
@@ -77,12 +77,12 @@ impl Peer {
         (send, recv)
     }
 
-    /// Asks for something.
+    /// Opens a request stream.
     pub async fn ask(&self, kind: BidiType, message: &impl Message) -> (SendStream, RecvStream) {
         self.bidi(&[&number(kind.id())[..], &encoded(message)].concat()).await
     }
 
-    /// Announces `path` when asked, describes its tracks, and waits for a subscription to one.
+    /// Announces `path` on request, answers TRACK, and waits for a subscription.
     pub async fn publish(&mut self, path: &str) -> Upstream {
         let mut kept = Vec::new();
         loop {
@@ -109,7 +109,7 @@ impl Peer {
         }
     }
 
-    /// How the relay closed the session.
+    /// Waits for the relay's close; returns its code and reason.
     pub async fn closed(&self) -> (SessionCode, String) {
         match within("the close", 10, self.client.closed()).await {
             Closed::Peer { code, reason } => (code.session().expect("a code of ours"), reason),
@@ -117,7 +117,7 @@ impl Peer {
         }
     }
 
-    /// Proves that the session is alive: a request is answered.
+    /// Asserts that the session is alive: a request is answered.
     pub async fn assert_alive(&self) {
         let request = AnnounceRequest { prefix: path("nothing/here"), exclude_hop: Hop::ANONYMOUS };
         let (_send, mut recv) = self.ask(BidiType::Announce, &request).await;
@@ -127,7 +127,7 @@ impl Peer {
 }
 
 impl Upstream {
-    /// The header of a group stream for it, type first.
+    /// Header of a group stream for this subscription, stream type first.
     pub fn group_header(&self, sequence: u64) -> Vec<u8> {
         let mut out = Vec::new();
         put_group_header(
@@ -139,18 +139,18 @@ impl Upstream {
     }
 }
 
-/// A good SUBSCRIBE.
+/// A valid SUBSCRIBE.
 pub fn subscribe(id: u64, broadcast: &str, track: &str) -> Subscribe {
     let track = relay_model::TrackName::parse(track).expect("a name");
     Subscribe { id, broadcast: path(broadcast), track, prefs: Prefs::default() }
 }
 
-/// A good path.
+/// A valid path.
 pub fn path(raw: &str) -> Path {
     Path::parse(raw).expect("a path")
 }
 
-/// What a publisher of one broadcast answers to an announce request.
+/// Answer to an announce request by a publisher of one broadcast.
 pub fn announcing(suffix: &str, hops: &[Hop]) -> Vec<u8> {
     let mut out = encoded(&AnnounceOk { hop: ClientConfig::default().hop, count: 1 });
     let announce = Announce::Active { suffix: path(suffix), hops: hops.into(), cost: Cost::UNKNOWN };
@@ -158,26 +158,26 @@ pub fn announcing(suffix: &str, hops: &[Hop]) -> Vec<u8> {
     out
 }
 
-/// A message with its size.
+/// Encodes a message with its size.
 pub fn encoded(message: &impl Message) -> Vec<u8> {
     let mut out = Vec::new();
     message.encode(VERSION, &mut out);
     out
 }
 
-/// A varint.
+/// Encodes a varint.
 pub fn number(value: u64) -> Vec<u8> {
     let mut out = Vec::new();
     varint::put(value, &mut out);
     out
 }
 
-/// Bytes with their length before them.
+/// Encodes bytes with their length.
 pub fn sized(bytes: &[u8]) -> Vec<u8> {
     [&number(bytes.len() as u64)[..], bytes].concat()
 }
 
-/// The next message of a stream.
+/// Reads the next message of a stream.
 pub async fn message<M: Message>(recv: &mut RecvStream) -> M {
     let mut inbox = Inbox::new();
     loop {
@@ -189,7 +189,7 @@ pub async fn message<M: Message>(recv: &mut RecvStream) -> M {
     }
 }
 
-/// How the peer ended a stream: `Ok` with what it said, or its code.
+/// Reads a stream to its end: `Ok` with its bytes, or the code of its reset.
 pub async fn end_of(recv: &mut RecvStream) -> Result<Vec<u8>, StreamCode> {
     match within("the end of a stream", 10, recv.read_all(1 << 20)).await {
         Ok(bytes) => Ok(bytes),
@@ -198,7 +198,7 @@ pub async fn end_of(recv: &mut RecvStream) -> Result<Vec<u8>, StreamCode> {
     }
 }
 
-/// How the peer stopped a stream we write.
+/// Waits until the peer stops a stream that we send on; returns the code.
 pub async fn stopped(send: &mut SendStream) -> Option<StreamCode> {
     match within("the stop", 10, send.stopped()).await {
         Ok(code) => code.map(|code| code.stream().expect("a code of ours")),

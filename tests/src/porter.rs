@@ -1,4 +1,4 @@
-//! A gate that a test changes as it goes, and what it heard.
+//! Gate whose policy a test can change, and which records its calls.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -11,11 +11,11 @@ use relay_worker::{Answer, Denial, Ended, EndedBy, Gate, Reply, Request, Session
 
 use crate::{relay::TestRelay, wait_until};
 
-/// Lets in whom its policy of the moment lets in.
+/// Gate that admits by its current policy.
 #[derive(Debug)]
 pub struct Porter {
     policy: Mutex<Policy>,
-    /// Whether answers are kept back.
+    /// Whether answers are delayed.
     is_slow: AtomicBool,
     owed: Mutex<Vec<(Request, Reply)>>,
     admitted: Mutex<Vec<SessionId>>,
@@ -23,28 +23,28 @@ pub struct Porter {
     sessions: OnceLock<Sessions>,
 }
 
-/// How a session ended.
+/// End of a session, as reported to the gate.
 #[derive(Clone, Debug)]
 pub struct Farewell {
-    /// Which one.
+    /// The session.
     pub session: SessionId,
-    /// It had been let in.
+    /// Whether it was admitted.
     pub admitted: bool,
     /// Bytes received and sent.
     pub bytes: (u64, u64),
-    /// Who ended it.
+    /// Side that ended it.
     pub by: EndedBy,
-    /// With what code.
+    /// Close code.
     pub code: Option<SessionCode>,
 }
 
 impl Porter {
-    /// A relay with so many workers and a porter, who lets in everybody at first.
+    /// Starts a relay with `workers` workers and a porter that admits every session at first.
     pub fn relay(workers: usize) -> (TestRelay, Arc<Self>) {
         Self::relay_with(workers, |_| {})
     }
 
-    /// The same, changed by `change`.
+    /// The same, with options changed by `change`.
     pub fn relay_with(
         workers: usize,
         change: impl FnOnce(&mut crate::relay::Options),
@@ -65,45 +65,45 @@ impl Porter {
         (relay, porter)
     }
 
-    /// From now on whoever comes is judged by this.
+    /// Replaces the policy for later requests.
     pub fn judge_by(&self, policy: Policy) {
         *lock(&self.policy) = policy;
     }
 
-    /// From now on answers wait for [`Porter::answer`], or do not.
+    /// Sets whether answers are delayed until [`Porter::answer`].
     pub fn be_slow(&self, slow: bool) {
         self.is_slow.store(slow, Ordering::Relaxed);
     }
 
-    /// How many wait for an answer.
+    /// Number of delayed answers.
     pub fn owes(&self) -> usize {
         lock(&self.owed).len()
     }
 
-    /// Answers everybody who waits.
+    /// Gives all delayed answers.
     pub fn answer(&self) {
         for (request, reply) in lock(&self.owed).drain(..).collect::<Vec<_>>() {
             reply.give(self.judge(&request));
         }
     }
 
-    /// To act on the sessions of the relay.
+    /// Handle on the relay's sessions.
     pub fn sessions(&self) -> &Sessions {
         self.sessions.get().expect("the relay has started")
     }
 
-    /// Who was let in, in order.
+    /// Admitted sessions, in order.
     pub fn admitted(&self) -> Vec<SessionId> {
         lock(&self.admitted).clone()
     }
 
-    /// Waits until so many were let in; the last of them.
+    /// Waits until `count` sessions were admitted; returns the last of them.
     pub async fn wait_admitted(&self, count: usize) -> SessionId {
         wait_until("sessions", 10, || self.admitted().len() >= count).await;
         *self.admitted().last().expect("a session")
     }
 
-    /// The ends it heard of.
+    /// Reported ends of sessions.
     pub fn farewells(&self) -> Vec<Farewell> {
         lock(&self.ended).clone()
     }
@@ -135,7 +135,7 @@ impl Gate for Porter {
     }
 }
 
-/// Anybody may do anything.
+/// Policy that allows everything to everybody.
 pub fn open() -> Policy {
     Policy::public(Scope::everything(), Scope::everything())
 }

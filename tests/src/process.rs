@@ -1,5 +1,5 @@
-//! A relay in a process of its own, where nothing of its clients is counted: the test binary starts
-//! itself again with one ignored test, which serves and answers questions on its standard input.
+//! A relay in a process of its own, so that its figures exclude the clients: the test binary starts itself again with
+//! one ignored test, which serves and answers queries on its standard input.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -8,10 +8,10 @@ use std::{
 
 use crate::relay::TestRelay;
 
-/// Answers begin with this; everything else is the test harness's.
+/// Prefix of answers; all other lines are the test harness's.
 const MARK: &str = "relay> ";
 
-/// The body of the ignored test: serves until standard input ends.
+/// Body of the ignored test: serves until standard input ends.
 #[expect(clippy::print_stdout, reason = "the answers")]
 pub fn serve(relay: &TestRelay) {
     println!("\n{MARK}{}", relay.schemes().join(" "));
@@ -34,13 +34,13 @@ pub fn serve(relay: &TestRelay) {
     }
 }
 
-/// The other side of it.
+/// Client side of the relay's process.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     ask: ChildStdin,
     answers: BufReader<ChildStdout>,
-    /// Its addresses: moq on QUIC, WebTransport.
+    /// URLs of the relay: moq on QUIC, WebTransport.
     pub urls: Vec<String>,
 }
 
@@ -50,12 +50,12 @@ impl Process {
         Self::start_by(Command::new(std::env::current_exe().expect("a binary")), test)
     }
 
-    /// The same by a command that ends with this binary's path, such as one that enters a namespace.
+    /// The same with a command that runs this binary, such as one that enters a namespace.
     pub fn start_by(mut command: Command, test: &str) -> Self {
         let mut child = command
             .args(["--exact", test, "--ignored", "--nocapture"])
-            // One heap: with one a thread, what is resident is the sum of what each held at most, and
-            // chance decides which worker gets more sessions in which cycle.
+            // One heap: with one per thread, the resident memory is the sum of their peaks, which depends on the random
+            // distribution of sessions over workers.
             .env("MALLOC_ARENA_MAX", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -68,7 +68,7 @@ impl Process {
         process
     }
 
-    /// A number it counts.
+    /// Queries a counter.
     pub fn count(&mut self, what: &str) -> u64 {
         writeln!(self.ask, "{what}").expect("a live process");
         self.answer().parse().expect("a number")
@@ -79,7 +79,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Whether it has ended, by itself or by the kernel's hand.
+    /// Whether the process has ended, by itself or killed by the kernel.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_some()
     }

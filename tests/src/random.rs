@@ -1,4 +1,4 @@
-//! Seeded randomness: a failure is repeated by its seed.
+//! Seeded randomness: a failure can be repeated by its seed.
 
 /// xorshift64*: small, and the same everywhere.
 #[derive(Clone, Debug)]
@@ -10,7 +10,7 @@ impl Random {
         Self(seed | 1)
     }
 
-    /// The next number.
+    /// Draws the next number.
     pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -18,7 +18,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// A number below `bound`, which is not 0.
+    /// Draws a number below `bound`, which is not 0.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.draw() % bound as u64) as usize
     }
@@ -28,12 +28,12 @@ impl Random {
         self.below(n) == 0
     }
 
-    /// One of `choices`, which is not empty.
+    /// Picks one of `choices`, which is not empty.
     pub fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
     }
 
-    /// So many bytes.
+    /// Draws `len` bytes.
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len).map(|_| self.draw() as u8).collect()
     }

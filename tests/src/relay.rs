@@ -1,4 +1,4 @@
-//! A relay in this process, and clients of it.
+//! A relay in this process, and its clients.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::wait_until;
 
-/// Handshakes under way at once when many clients are made.
+/// Concurrent handshakes when many clients connect.
 const DIALS: usize = 16;
 
 static IDENTITY: LazyLock<rcgen::CertifiedKey<rcgen::KeyPair>> = LazyLock::new(|| {
@@ -33,7 +33,7 @@ pub struct TestRelay {
     relay: Arc<Relay>,
 }
 
-/// How the relay is addressed.
+/// Address family of a relay's URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Host {
     /// 127.0.0.1
@@ -43,12 +43,12 @@ pub enum Host {
 }
 
 impl TestRelay {
-    /// With so many workers and the defaults of a deployed relay.
+    /// Starts a relay with `workers` workers and the defaults of a deployed relay.
     pub fn start(workers: usize) -> Self {
         Self::with(workers, |_| {})
     }
 
-    /// The same, changed by `change`.
+    /// The same, with options changed by `change`.
     pub fn with(workers: usize, change: impl FnOnce(&mut Options)) -> Self {
         let key = PrivatePkcs8KeyDer::from(IDENTITY.signing_key.serialize_der());
         let resolver = certificate(vec![IDENTITY.cert.der().clone()], key.into()).expect("a resolver");
@@ -61,43 +61,43 @@ impl TestRelay {
         Self { relay: Arc::new(Relay::start(options).expect("a relay")) }
     }
 
-    /// Ends it, as a signal would.
+    /// Shuts the relay down, as a signal does.
     pub fn stop(&self, code: relay_model::SessionCode, reason: &str) {
         self.relay.shutdown(code, reason);
     }
 
-    /// Drains it, as a signal would: waits until it is over.
+    /// Drains the relay, as a signal does; returns when it has ended.
     pub fn drain(&self, window: std::time::Duration, code: relay_model::SessionCode, reason: &str) {
         self.relay.drain(window, code, reason);
     }
 
-    /// The address for moq on QUIC.
+    /// URL for moq on QUIC.
     pub fn raw(&self) -> String {
         self.raw_at(Host::V4)
     }
 
-    /// The address for WebTransport.
+    /// URL for WebTransport.
     pub fn web(&self) -> String {
         self.web_at(Host::V4)
     }
 
-    /// Both addresses.
+    /// Both URLs.
     pub fn schemes(&self) -> [String; 2] {
         [self.raw(), self.web()]
     }
 
-    /// The same over one address family.
+    /// URL for moq on QUIC over one address family.
     pub fn raw_at(&self, host: Host) -> String {
         format!("moqt://{}/", self.authority(host))
     }
 
-    /// The same over one address family.
+    /// URL for WebTransport over one address family.
     pub fn web_at(&self, host: Host) -> String {
         format!("https://{}/", self.authority(host))
     }
 
-    /// Serves WebSockets for as long as what is returned lives, at the address that comes with it. Not from
-    /// within a runtime: it has its own.
+    /// Serves WebSockets at the returned URL for as long as the server lives. Not callable within a runtime: the server
+    /// has its own.
     pub fn websocket(&self) -> (Server, String) {
         let mut options = relay_admin::Options::new(Arc::new(|| None));
         options.http = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
@@ -107,7 +107,7 @@ impl TestRelay {
         (server, format!("ws://{address}/"))
     }
 
-    /// The port it listens at.
+    /// Port of the relay.
     pub fn port(&self) -> u16 {
         self.relay.local_addr().port()
     }
@@ -120,65 +120,65 @@ impl TestRelay {
         }
     }
 
-    /// A client over raw QUIC.
+    /// Connects a client over raw QUIC.
     pub async fn connect(&self) -> Client {
         self.connect_to(&self.raw(), ClientConfig::default()).await
     }
 
-    /// A client of one's own making.
+    /// Connects a client with this configuration.
     pub async fn connect_to(&self, url: &str, config: ClientConfig) -> Client {
         Client::connect(url, config).await.unwrap_or_else(|error| panic!("connect to {url}: {error}"))
     }
 
-    /// So many clients, raw and WebTransport in turn.
+    /// Connects `count` clients, alternating raw QUIC and WebTransport.
     pub async fn clients(&self, count: usize) -> Vec<Client> {
         let urls = self.schemes().into_iter().cycle().take(count).collect();
         connect_all(urls, ClientConfig::default()).await
     }
 
-    /// Waits until `path` is announced to whoever asks.
+    /// Waits until `path` is announced to new watches.
     pub async fn announced(&self, path: &str) {
         let client = self.connect().await;
         let mut watch = client.announced("").await.expect("a watch");
         crate::within(path, 10, watch.wait(path, true)).await.expect("an announcement");
     }
 
-    /// What it holds and has done; counters of workers at most a quarter of a second old.
+    /// Counters and sizes; counters of workers are at most a quarter of a second old.
     pub fn counts(&self) -> Counts {
         self.relay.counts()
     }
 
-    /// The relay itself, for who serves what it holds.
+    /// The relay itself, for servers that read its state.
     pub fn shared(&self) -> Arc<Relay> {
         self.relay.clone()
     }
 
-    /// Its logs and announce board.
+    /// Logs and announce board.
     pub fn store(&self) -> &Arc<Store> {
         self.relay.store()
     }
 
-    /// The counters of all workers together.
+    /// Sum of the counters of all workers.
     pub fn meter(&self) -> Meter {
         self.counts().total()
     }
 
-    /// Waits until the counters say so.
+    /// Waits until the counters meet `condition`.
     pub async fn wait_meter(&self, what: &str, condition: impl Fn(&Meter) -> bool) {
         wait_until(what, 15, || condition(&self.meter())).await;
     }
 
-    /// Waits until so many subscriptions are served from a log.
+    /// Waits until `readers` subscriptions are served from logs.
     pub async fn wait_readers(&self, readers: usize) {
         wait_until("readers", 15, || self.counts().core.readers == readers).await;
     }
 
-    /// Workers that have had a session.
+    /// Number of workers that have had a session.
     pub fn busy_workers(&self) -> usize {
         self.counts().workers.iter().filter(|worker| worker.sessions_opened > 0).count()
     }
 
-    /// Waits until nothing is left of anybody: call when all clients are gone. Panics past the linger.
+    /// Waits until no state of clients is left, once all of them have closed. Panics after the linger time.
     pub async fn wait_empty(&self) {
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(15);
         loop {
@@ -191,7 +191,7 @@ impl TestRelay {
         }
     }
 
-    /// What is held, by name, without the zeros.
+    /// State that is held, by name, without zeros.
     pub fn left(&self) -> Vec<(&'static str, u64)> {
         let counts = self.counts();
         let (core, store, total) = (counts.core, counts.store, counts.total());
@@ -214,13 +214,13 @@ impl TestRelay {
     }
 }
 
-/// A client for each address, in order, a few at a time.
+/// Connects a client to each URL, in order, a few at a time.
 pub async fn connect_all(urls: Vec<String>, config: ClientConfig) -> Vec<Client> {
     let mut clients = Vec::with_capacity(urls.len());
     for batch in urls.chunks(DIALS) {
         let mut dials = JoinSet::new();
         for (at, url) in batch.iter().cloned().enumerate() {
-            // Each is somebody else.
+            // Each client is a publisher of its own.
             let config = ClientConfig { hop: ClientConfig::default().hop, ..config.clone() };
             dials.spawn(async move { (at, Client::connect(&url, config).await) });
         }

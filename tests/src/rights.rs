@@ -1,7 +1,7 @@
-//! One row of who may do what where, tried with every verb of a version.
+//! One row of an access table, tried with every request type of a version.
 //!
-//! A row says what a session with that policy and that request may do at one path; [`Row::check`] tries it,
-//! each on a relay of its own. Rows are plain values, so that a table of any origin can be run.
+//! A row has the expected rights of a session with one policy and one request at one path; [`Row::check`] tries it on a
+//! relay of its own. Rows are plain values, so that tables of any origin can be run.
 
 use std::time::Duration;
 
@@ -16,44 +16,44 @@ use crate::{
     wait_until, within,
 };
 
-/// How long nothing has to happen, where nothing else proves that it does not.
+/// Time for which an event must not happen, where nothing else proves its absence.
 const SILENCE: Duration = Duration::from_millis(60);
 
 /// One grant, one request, one path, and the result.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// What the session is judged by.
+    /// Policy by which the session is admitted.
     pub policy: Policy,
-    /// Path, and query if there is one, as in a URL: `/room?jwt=..`.
+    /// Path and optional query, as in a URL: `/room?jwt=..`.
     pub target: String,
-    /// The absolute path of the session's root.
+    /// Absolute path of the session's root.
     pub root: Path,
-    /// What it publishes and subscribes to, relative to the root.
+    /// Path that it publishes and subscribes to, relative to the root.
     pub at: String,
-    /// What it may do there, or the code it is closed with instead.
+    /// Expected rights there, or the code that the session is closed with.
     pub expected: Result<May, SessionCode>,
 }
 
-/// What a session may do at a path.
+/// Rights of a session at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct May {
-    /// Publish it.
+    /// Publish the path.
     pub publish: bool,
-    /// Watch it, subscribe to it, ask for it and fetch it.
+    /// Watch, subscribe to, query and fetch the path.
     pub subscribe: bool,
 }
 
-/// What carries the session, and in which version.
+/// Transport and version of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entrance {
-    /// WebTransport, or QUIC alone.
+    /// WebTransport, or raw QUIC.
     pub is_web: bool,
-    /// The version spoken.
+    /// Protocol version.
     pub version: Version,
 }
 
 impl Entrance {
-    /// Whether a request target gets through it.
+    /// Whether it transmits a request target.
     pub fn carries_target(self) -> bool {
         self.is_web || self.version.has_setup()
     }
@@ -64,8 +64,8 @@ impl Entrance {
 }
 
 impl Row {
-    /// Tries the row. False: nothing carries its request through that entrance. Panics where the relay does
-    /// something else than is expected.
+    /// Tries the row. `false`: this transport cannot carry its request. Panics where the relay deviates from the
+    /// expectation.
     pub async fn check(&self, entrance: Entrance) -> bool {
         if !entrance.carries_target() && !self.target.trim_matches('/').is_empty() {
             return false;
@@ -102,19 +102,19 @@ impl Row {
     }
 }
 
-/// A session that was let in, and somebody else who may do everything.
+/// An admitted session, and another one that may do everything.
 struct Tried<'a> {
     relay: TestRelay,
     keeper: Client,
     client: Client,
     at: &'a str,
-    /// The same, absolute.
+    /// Absolute path.
     there: Path,
     context: String,
 }
 
 impl Tried<'_> {
-    /// Everything that reads, with somebody publishing there and with nobody.
+    /// Tries all reading requests, with a publisher at the path and without one.
     async fn subscribes(&self, allowed: bool, version: Version) {
         let (context, at) = (&self.context, self.at);
         let absent = self.read_refusals(at, version).await;
@@ -136,7 +136,7 @@ impl Tried<'_> {
                 assert_eq!(frames.len(), 2, "{context}");
             }
         } else {
-            // Nobody can tell whether it is there.
+            // The answers do not reveal whether the broadcast exists.
             assert_eq!(self.read_refusals(at, version).await, absent, "{context}");
             assert_eq!((source.track.live().ever, source.track.live().info_requests), (0, 0), "{context}");
         }
@@ -144,7 +144,7 @@ impl Tried<'_> {
         wait_until("its end", 10, || board.paths() == 0).await;
     }
 
-    /// How each request for what is not served is refused.
+    /// Refusals of each request for a broadcast that is not served.
     async fn read_refusals(&self, at: &str, version: Version) -> Vec<String> {
         let viewer = Viewer::join(&self.client, at).await;
         viewer.wait("the refusal", |seen| seen.is_over()).await;
@@ -160,7 +160,7 @@ impl Tried<'_> {
         refusals
     }
 
-    /// It announces, and somebody else looks.
+    /// Announces the path, watched by the other session.
     async fn publishes(&self, allowed: bool) {
         let (context, there) = (&self.context, self.there.as_str());
         let mut watch = self.keeper.announced("").await.expect("a watch");
@@ -177,7 +177,7 @@ impl Tried<'_> {
         }
     }
 
-    /// What names no path is for everybody who is let in.
+    /// Requests without a path are open to every admitted session.
     async fn measures(&self, version: Version) {
         if version.has_goaway() {
             self.client.go_away("").await.expect("a request");
@@ -188,14 +188,14 @@ impl Tried<'_> {
     }
 }
 
-/// Whether `path` shows. Where it must not, it has a moment to.
+/// Whether `path` is announced. If it must not be, the test waits for [`SILENCE`].
 async fn sees(watch: &mut Announced, path: &str, expected: bool) -> bool {
     let shown = watch.wait(path, true);
     if expected {
         return within("an announcement", 10, shown).await.is_ok();
     }
     match tokio::time::timeout(SILENCE, shown).await {
-        // It stays open, too.
+        // The watch stays open, too.
         Err(_) => false,
         Ok(outcome) => panic!("{path}: {outcome:?}"),
     }

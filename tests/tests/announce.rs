@@ -1,5 +1,5 @@
-//! Promise: who watches a prefix learns of every broadcast below it, of its withdrawal and of its
-//! replacement, however they come about.
+//! Promise: a watch of a prefix receives every broadcast below it, and its withdrawal and replacement, whatever causes
+//! them.
 
 #![allow(missing_docs)]
 
@@ -89,7 +89,7 @@ fn a_new_route_replaces_the_old_in_place() {
         broadcast.announce_through(&[Hop(77)]);
         let through = expect(&mut watch, "cam", true).await;
         assert_eq!((through.hops.first(), through.hops.len()), (Some(&Hop(77)), 3));
-        // A second publisher steps in when the first goes.
+        // A second publisher takes over when the first one leaves.
         let second = relay.connect().await;
         let _spare = announce(&second, "cam");
         relay.wait_meter("its announcement", |meter| meter.sessions >= 3).await;
@@ -131,7 +131,7 @@ fn surplus_announce_waits_until_an_earlier_one_ends() {
             assert!(next(&mut watch).await.active);
         }
         assert_eq!(publisher.is_closed(), None);
-        // Announcing again what is announced is no further announce.
+        // Announcing an announced path again does not count as a further announce.
         all[0].announce_through(&[Hop(5)]);
         expect(&mut watch, "p/0", true).await;
         assert_eq!(publisher.is_closed(), None);

@@ -1,5 +1,5 @@
-//! Promise: between a publisher and a subscriber of different versions just that is lost which
-//! `docs/versions.md` names, no more and no less.
+//! Promise: between a publisher and a subscriber of different versions exactly those features are lost that
+//! `docs/versions.md` lists.
 
 #![allow(missing_docs)]
 
@@ -9,11 +9,11 @@ use relay_client::{Client, ClientConfig, Cost, Event, Hop, Prefs, Start, TrackIn
 use relay_tests::{relay::TestRelay, run, within};
 use relay_wire::lite::carries::{Feature, Reach, lost};
 
-/// What the publisher says of its track: nothing of it is a default.
+/// Properties of the track, none of which is a default.
 const INFO: TrackInfo = TrackInfo { priority: 9, ordered: false, max_age_ms: 3_000, timescale: 90_000 };
-/// The group that is subscribed to, from its second frame on; older ones are only fetched.
+/// Group that the subscription starts at, from its second frame on; older ones are only fetched.
 const FIRST: u64 = 5;
-/// Those that their publisher says will not come, from here on.
+/// First of the groups that the publisher reports as dropped.
 const GIVEN_UP: u64 = FIRST + 9;
 const TICKS: [i64; 3] = [10, 20, 50];
 const PRICE: Cost = Cost { warm: 7, cold: 9 };
@@ -39,15 +39,14 @@ fn each_pair_of_versions_loses_what_the_table_says() {
             let of_broadcasts = Feature::ALL.iter().filter(|feature| feature.reach() != Reach::Connection);
             let lost: BTreeSet<Feature> = of_broadcasts.copied().filter(|f| !kept.contains(f)).collect();
             if lost != said {
-                wrong
-                    .push(format!("{publisher:?} to {subscriber:?}: lost {lost:?}, the table says {said:?}"));
+                wrong.push(format!("{publisher:?} to {subscriber:?}: lost {lost:?}, the table has {said:?}"));
             }
         }
         assert!(wrong.is_empty(), "{wrong:#?}");
     });
 }
 
-/// What arrives.
+/// Measures the features that survive from `publisher` to `subscriber`.
 async fn measure(url: &str, publisher: Version, subscriber: Version) -> BTreeSet<Feature> {
     let name = format!("{}/{}", publisher.alpn(), subscriber.alpn());
     let mut kept = BTreeSet::new();
@@ -112,7 +111,7 @@ async fn measure(url: &str, publisher: Version, subscriber: Version) -> BTreeSet
             Ok(Event::Ok(_)) => {}
             Ok(Event::Failed(error)) => panic!("{name}: {error}"),
             Err(_) if datagrams < FIRST + 4 => {
-                // They may get lost, but hardly three of them here.
+                // Datagrams may be lost, but hardly three of them here.
                 let _ = track.datagram(datagrams, 60, "small".into());
                 let given_up = GIVEN_UP + datagrams;
                 track.dropped(given_up, given_up, 0x34);
@@ -128,7 +127,7 @@ async fn measure(url: &str, publisher: Version, subscriber: Version) -> BTreeSet
     kept
 }
 
-/// Whether a group can be had that only its publisher has.
+/// Whether a group can be fetched that only its publisher has.
 async fn fetched(viewer: &Client, broadcast: &str) -> bool {
     let Ok(mut group) = within("an answer", 15, viewer.fetch(broadcast, "t", 1, 0, None, 0)).await else {
         return false;

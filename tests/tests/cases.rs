@@ -1,9 +1,9 @@
-//! Promise: the table of who may do what where holds at every entrance, for every verb, not only where the
-//! decision is made.
+//! Promise: the table of access rights holds for every transport and every request type, not only where the decision is
+//! made.
 //!
-//! All of it is tried in one version, over QUIC alone and over WebTransport. Each row is tried in one more
-//! version, over both again where something carries its request; the rows take turns, so that the others
-//! have every part of the table. `rights.rs` tries rows of its own in each version.
+//! All rows are tried in one version, over raw QUIC and over WebTransport. Each row is tried in one other version, over
+//! both again where the transport can carry its request; the rows alternate between the other versions, so that each of
+//! them tries every part of the table. `rights.rs` tries rows of its own in each version.
 
 #![allow(missing_docs)]
 
@@ -20,9 +20,9 @@ use relay_tests::{
     run,
 };
 
-/// The version in which everything is tried.
+/// Version in which all rows are tried.
 const ALL_IN: Version = Version::V05;
-/// Those that share the table.
+/// Versions that share the rows.
 const SHARING: [Version; 3] = [Version::V03, Version::V04, Version::V06];
 
 fn row(case: &Case, key: &Key) -> Row {
@@ -39,7 +39,7 @@ fn row(case: &Case, key: &Key) -> Row {
     }
 }
 
-/// The path that is meant, read here a second time and not by what is tested.
+/// Decodes the path of a case, independently of the code under test.
 fn unescaped(path: &str) -> String {
     let mut pieces = path.split('%');
     let mut out = pieces.next().unwrap_or_default().as_bytes().to_vec();
@@ -51,7 +51,7 @@ fn unescaped(path: &str) -> String {
     String::from_utf8(out).expect("UTF-8")
 }
 
-/// The rows that are tried in `version`, through one kind of entrance: at least so many.
+/// Tries the rows of `version` over one transport; at least `at_least` of them.
 fn through(is_web: bool, version: Version, at_least: usize) {
     run(180, async move {
         let key = Key::generate(Algorithm::ES256, Some("table".parse::<KeyId>().expect("a name")));
@@ -95,7 +95,7 @@ fn all_of_it_over_webtransport() {
 #[test]
 fn a_share_on_moq_lite_03() {
     through(true, Version::V03, 20);
-    // Nothing carries a path there: what is public at the root is left, all of it.
+    // This transport cannot carry a path: only rows that are public at the root are left, all of which are tried.
     through(false, Version::V03, 2);
 }
 

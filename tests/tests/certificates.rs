@@ -1,6 +1,5 @@
-//! Promise: certificates and authorities change while a relay runs, what cannot be used changes nothing, each
-//! client is shown the certificate for the name it asks for, and a client's own certificate is one we know or
-//! none.
+//! Promise: certificates and authorities change while a relay runs, unusable files change nothing, each client is shown
+//! the certificate for its server name, and a client certificate must be absent or from a known authority.
 
 #![allow(missing_docs)]
 
@@ -14,7 +13,7 @@ use relay_tests::{
 const NAME: &str = "localhost";
 
 #[test]
-fn a_certificate_is_exchanged_in_place_by_rename_and_by_link_and_nobody_is_dropped() {
+fn certificate_is_replaced_by_any_means_without_drops() {
     run(60, async {
         let authority = Authority::new("an authority");
         let visitor = Visitor::new(&authority, None, false);
@@ -57,7 +56,7 @@ fn files_that_cannot_be_used_leave_the_last_good_pair_in_use() {
         {
             served.write("cert0.pem", cert);
             served.write("key0.pem", key);
-            // What is beside it changes: the files were looked at since.
+            // The certificate beside it changes too: once it is shown, the files were reloaded.
             let next = &beside[(round + 1) % 2];
             served.write("cert1.pem", &next.cert);
             served.write("key1.pem", &next.key);
@@ -77,11 +76,11 @@ fn files_that_cannot_be_used_leave_the_last_good_pair_in_use() {
 }
 
 #[test]
-fn each_client_is_shown_the_certificate_for_the_name_it_asks_for() {
+fn certificate_is_chosen_by_server_name() {
     run(60, async {
         let authority = Authority::new("an authority");
         let visitor = Visitor::new(&authority, None, false);
-        // For the unknown names too, so that the client has nothing against what it is shown.
+        // Valid for the unknown names too, so that the client accepts it for them.
         let first = authority.issue(&["first.example", "a.b.wild.example", "127.0.0.1"]);
         let wild = authority.issue(&["*.wild.example"]);
         let exact = authority.issue(&["a.wild.example"]);
@@ -140,7 +139,7 @@ fn other_authorities_count_for_new_clients_and_who_is_in_stays() {
         while of_new.visit(served.addr(), NAME).await.is_err() {
             assert!(tokio::time::Instant::now() < deadline, "the new authority does not count");
         }
-        assert!(of_old.visit(served.addr(), NAME).await.is_err(), "what is resumed is judged anew");
+        assert!(of_old.visit(served.addr(), NAME).await.is_err(), "resumed sessions are verified again");
         assert!(kept.connection.close_reason().is_none());
     });
 }

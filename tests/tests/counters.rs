@@ -1,4 +1,4 @@
-//! Promise: what a frame costs in wake-ups and locks grows with workers, not with subscribers.
+//! Promise: the wake-ups and locks of a frame grow with the number of workers, not of subscribers.
 
 #![allow(missing_docs, clippy::print_stdout)]
 
@@ -14,7 +14,7 @@ const SUBSCRIBERS: usize = 40;
 const GROUPS: u64 = 10;
 const FRAMES: u64 = 12;
 
-/// Wake-ups of workers for news, and locks of all logs.
+/// Wake-ups of workers by logs, and locks of all logs.
 fn spent(relay: &TestRelay) -> (u64, u64) {
     let store = relay.store();
     let wakes = (0..WORKERS).map(|worker| store.bell(WorkerId(worker as u16)).rings()).sum();
@@ -48,7 +48,7 @@ fn wakes_and_locks_a_frame_do_not_grow_with_subscribers() {
             let mut open = source.open();
             for frame in 1..FRAMES {
                 open.frame();
-                // One at a time: frames of one turn share what they cost.
+                // One at a time: frames within one turn would share the cost.
                 for viewer in &viewers {
                     viewer.wait("a frame", |seen| seen.frames.get(&group) == Some(&frame)).await;
                 }
@@ -61,11 +61,11 @@ fn wakes_and_locks_a_frame_do_not_grow_with_subscribers() {
         let after = spent(&relay);
         let (wakes, locks) = (after.0 - wakes, after.1 - locks);
         wait_until("counters", 5, || relay.meter().pulls > pulls).await;
-        // A group's end may come in a packet of its own, behind its last frame: it is news like a frame.
+        // The end of a group may arrive in a packet after its last frame: it is an event like a frame.
         let news = GROUPS * (FRAMES + 1);
-        println!("{news} news: {wakes} wakes, {locks} locks");
-        assert!(wakes <= news * WORKERS as u64, "{wakes} wakes for {news} news");
-        assert!(locks <= news * (1 + WORKERS as u64), "{locks} locks for {news} news");
+        println!("{news} events: {wakes} wakes, {locks} locks");
+        assert!(wakes <= news * WORKERS as u64, "{wakes} wakes for {news} events");
+        assert!(locks <= news * (1 + WORKERS as u64), "{locks} locks for {news} events");
         assert!(wakes > 0 && locks >= GROUPS * FRAMES, "{wakes} wakes and {locks} locks: not counted");
         source.end();
         for viewer in viewers {

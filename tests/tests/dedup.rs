@@ -1,4 +1,4 @@
-//! Promise: however many subscribe, and whenever, the publisher is asked once.
+//! Promise: for any number of subscriptions at any time, the publisher receives one.
 
 #![allow(missing_docs)]
 
@@ -46,7 +46,7 @@ fn fifty_at_once_are_one_upstream_subscription() {
 }
 
 #[test]
-fn one_that_joins_as_the_last_leaves_is_served_by_one_upstream_subscription() {
+fn join_as_last_leaves_keeps_one_upstream_subscription() {
     run(60, async {
         let relay = TestRelay::start(4);
         let publisher = relay.connect().await;

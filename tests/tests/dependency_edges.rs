@@ -1,5 +1,5 @@
-//! Promise: the crates depend on each other only as the architecture says, and one crate only
-//! names each heavy library.
+//! Promise: the crates depend on each other only as the architecture allows, and each heavy library is named by its
+//! owner only.
 
 #![allow(missing_docs)]
 
@@ -10,21 +10,21 @@ use std::{
 
 use serde_json::Value;
 
-/// Which crates of the workspace each one may use. Anything else is a change of architecture and
-/// belongs into this table together with a reason.
+/// Workspace crates that each crate may use. Anything else is a change of architecture and belongs in this table, with
+/// a reason.
 const EDGES: &[(&str, &[&str])] = &[
-    // The vocabulary and the counters use nothing.
+    // The vocabulary and the counters have no dependencies in the workspace.
     ("relay-model", &[]),
     ("relay-meter", &[]),
     // Leaves over the vocabulary.
     ("relay-wire", &["relay-model"]),
     ("relay-store", &["relay-model"]),
     ("relay-auth", &["relay-model"]),
-    // The control plane sees policy, never bytes: neither wire nor store.
+    // The control plane knows policies, but neither wire formats nor the store.
     ("relay-core", &["relay-model", "relay-auth"]),
-    // The data plane: no core, no auth, no library that does I/O. Counters are passed in.
+    // The data plane: no core, no auth, no library that does I/O. Counters are arguments.
     ("relay-session", &["relay-model", "relay-wire", "relay-store", "relay-meter"]),
-    // Bytes under a session; the codes it maps are wire's.
+    // Transports of a session; the codes they map are in the wire crate.
     ("relay-transport", &["relay-model", "relay-wire", "relay-session"]),
     // A worker composes both planes.
     (
@@ -40,13 +40,13 @@ const EDGES: &[(&str, &[&str])] = &[
             "relay-meter",
         ],
     ),
-    // The client shares the codec with the relay and nothing else: it runs on an async QUIC library
-    // of its own, so that a mistake in our transport is not on both ends of a test.
+    // The client shares only the codec with the relay. It uses another QUIC library, so that a mistake in our transport
+    // is not on both ends of a test.
     ("relay-client", &["relay-model", "relay-wire"]),
     ("relay-load", &["relay-model", "relay-wire", "relay-client"]),
-    // The verbs are clients of any relay: they know nothing of ours.
+    // The verbs are clients of any relay and use no relay internals.
     ("relay-cli", &["relay-model", "relay-client", "relay-load"]),
-    // What HTTP shows is read from where it is held.
+    // The HTTP side reads state from the crates that hold it.
     (
         "relay-admin",
         &[
@@ -59,7 +59,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "relay-worker",
         ],
     ),
-    // The binary wires up what the worker needs; it speaks no wire format.
+    // The binary wires up the worker's parts; it handles no wire format.
     (
         "moq-relay",
         &[
@@ -72,7 +72,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "relay-worker",
             "relay-meter",
             "relay-admin",
-            // A handshake with the relay's own port, as any client makes it.
+            // Handshakes with the relay's own port, as by any client.
             "relay-client",
             "relay-cli",
         ],
@@ -89,7 +89,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("web-transport-trait", &["relay-client"]),
     ("tokio", &["relay-client", "relay-load", "relay-cli", "relay-admin", "moq-relay"]),
     ("axum", &["relay-admin"]),
-    // One side serves, the other asks auth servers.
+    // One side serves, the other queries auth servers.
     ("hyper", &["relay-admin", "moq-relay"]),
     ("tokio-rustls", &["relay-admin", "relay-client", "moq-relay"]),
     ("tungstenite", &["relay-transport"]),
@@ -98,13 +98,13 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("toml", &["moq-relay"]),
 ];
 
-/// Never in what we build: there is one crypto provider (aws-lc-rs) and one TLS (rustls).
+/// Never in the build: there is one crypto provider (aws-lc-rs) and one TLS library (rustls).
 const BANNED: &[&str] = &["ring", "openssl-sys", "native-tls"];
 
-/// Not bound by the tables: they use everything, and nothing may use them.
+/// Exempt from the tables: they may use everything, and nothing may use them.
 const OUTSIDE: &[&str] = &["relay-tests", "relay-bench", "relay-sim"];
 
-/// What a cargo command prints.
+/// Output of a cargo command.
 fn cargo(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO"))
         .args(arguments)
@@ -129,7 +129,7 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
         items(&package["dependencies"]).filter(|d| d["kind"].is_null()).map(|d| text(&d["name"])).collect()
     };
     let metadata = cargo(&["metadata", "--no-deps", "--format-version", "1"]);
-    let metadata: Value = serde_json::from_str(&metadata).expect("cargo speaks JSON");
+    let metadata: Value = serde_json::from_str(&metadata).expect("cargo prints JSON");
     items(&metadata["packages"]).map(|package| (text(&package["name"]), normal(package))).collect()
 }
 
@@ -159,7 +159,7 @@ fn crates_use_each_other_only_as_the_architecture_says() {
 
 #[test]
 fn the_architecture_has_no_cycle() {
-    // Every crate stands below those it may use, in the order of the table.
+    // Every crate is below the crates it may use, in the order of the table.
     for (at, (package, uses)) in EDGES.iter().enumerate() {
         for name in *uses {
             let place = EDGES.iter().position(|edge| edge.0 == *name);
@@ -184,7 +184,7 @@ fn a_replaceable_library_is_named_by_its_owner_alone() {
 
 #[test]
 fn there_is_one_crypto_provider_and_one_source() {
-    // Metadata lists what could be switched on; the tree is what is built.
+    // The metadata contains optional dependencies; the tree contains those that are built.
     let tree = cargo(&["tree", "--workspace", "--prefix", "none", "--no-dedupe", "--format", "{p}"]);
     let mut wrong = BTreeSet::new();
     for package in tree.lines().filter(|line| !line.is_empty()) {
@@ -193,7 +193,7 @@ fn there_is_one_crypto_provider_and_one_source() {
         if BANNED.contains(&name) {
             wrong.insert(format!("{name} is in the tree"));
         }
-        // Packages of crates.io show no source; ours show a folder.
+        // Packages of crates.io have no source here; workspace packages have a folder.
         if let Some(source) = words.find(|word| word.contains("://")) {
             wrong.insert(format!("{name} comes from {source}"));
         }

@@ -1,4 +1,4 @@
-//! Promise: a relay that is told to stop asks everybody to move, serves on, and is gone within its window.
+//! Promise: a draining relay sends GOAWAY to every session, keeps serving, and ends within its window.
 
 #![allow(missing_docs)]
 
@@ -15,11 +15,11 @@ use relay_tests::{relay::TestRelay, run, wait_until, within};
 
 const WINDOW: Duration = Duration::from_secs(3);
 const SUBSCRIBERS: usize = 200;
-/// Those of them that obey.
+/// Number of subscribers that follow the GOAWAY.
 const OBEDIENT: usize = 100;
 
 #[test]
-fn two_hundred_subscribers_are_asked_served_on_and_closed_one_after_another() {
+fn drain_moves_two_hundred_subscribers_then_closes_them() {
     run(90, async {
         let relay = Arc::new(TestRelay::start(2));
         let publisher = relay.connect().await;
@@ -27,7 +27,7 @@ fn two_hundred_subscribers_are_asked_served_on_and_closed_one_after_another() {
         let track = broadcast.track("t", TrackInfo::default()).expect("a track");
         broadcast.announce();
         relay.announced("live").await;
-        // One of them reads nothing at all.
+        // One session reads nothing at all.
         let deaf =
             relay.connect_to(&relay.raw(), ClientConfig { manual: true, ..ClientConfig::default() }).await;
         let told = Arc::new(AtomicUsize::new(0));
@@ -45,7 +45,7 @@ fn two_hundred_subscribers_are_asked_served_on_and_closed_one_after_another() {
                         }
                     }
                 });
-                client.going_away().await.expect("a word");
+                client.going_away().await.expect("a GOAWAY");
                 told.fetch_add(1, Ordering::Relaxed);
                 if at < OBEDIENT {
                     tokio::time::sleep(Duration::from_millis(500)).await;

@@ -1,4 +1,4 @@
-//! Promise: what ended cleanly looks so, and what broke off never does.
+//! Promise: a clean end is received as a clean end, and an interruption never is.
 
 #![allow(missing_docs)]
 
@@ -11,7 +11,7 @@ use relay_tests::{
     run, within,
 };
 
-/// Short, so that a publisher's ghost is not waited for.
+/// Short, so that the linger of a lost publisher does not delay the test.
 const LINGER: Duration = Duration::from_millis(300);
 
 fn relay() -> TestRelay {
@@ -60,7 +60,7 @@ fn an_empty_track_ends_cleanly() {
     });
 }
 
-/// Half a group is out when `kill` strikes the publisher.
+/// Ends the publisher by `kill` when half a group was received.
 async fn publisher_ends(kill: impl AsyncFnOnce(relay_client::Client)) {
     let relay = relay();
     let tuning = Tuning { idle: Duration::from_millis(500), keep_alive: None, ..Tuning::default() };
@@ -178,7 +178,7 @@ fn what_is_missing_is_refused() {
                 let seen = Viewer::of(subscription).finish().await;
                 assert_eq!((seen.code, seen.finished), (Some(code), None), "{path} {track}: {seen:?}");
             }
-            // The session is none the worse for it.
+            // The session is unaffected.
             assert!(within("the answer", 10, client.track_info("cam", "video")).await.is_ok());
             assert_eq!(client.is_closed(), None);
         }

@@ -1,7 +1,7 @@
-//! Promise: whatever one session does within its rights, no other session loses a group or waits long for its worker.
+//! Promise: whatever a session does within its rights, no other session loses a group or waits long for its worker.
 //!
-//! Sessions over each carrier make as much work as they can, one pattern each, while others publish and watch. What a
-//! turn may take is asserted in units of work by the tests of the worker; here the whole relay is tried.
+//! Sessions over each transport make as much work as they can, one pattern each, while others publish and subscribe.
+//! The work of one turn is asserted in units of work by the tests of the worker; here the whole relay is tried.
 
 #![allow(missing_docs, clippy::print_stdout)]
 
@@ -22,36 +22,36 @@ use relay_wire::lite::{Announce, AnnounceRequest, BidiType, SubscribeResponse, T
 use tokio::task::JoinSet;
 
 const VIEWERS: usize = 20;
-/// How long sessions over one carrier make work.
+/// Time for which the sessions of one transport make work.
 const SPAN: Duration = Duration::from_secs(4);
-/// Between two groups of the track that is watched.
+/// Time between two groups of the watched track.
 const PAUSE: Duration = Duration::from_millis(30);
-/// Paths that are live for the sessions that watch announces.
+/// Live paths for the sessions that watch announcements.
 const PATHS: usize = 500;
-/// Bytes written at a time.
+/// Bytes per write.
 const CHUNK: usize = 64 * 1024;
-/// Longest wait of a ready session. The rule is 50 ms; here the clients and other tests share the cores, and a thread of
+/// Longest wait of a ready session. The rule is 50 ms; here clients and other tests share the cores, and a thread of
 /// the relay may wait for a core as well.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
-/// Work that one session makes for its worker, without end.
+/// Endless work that one session makes for its worker.
 #[derive(Clone, Copy, Debug)]
 enum Pattern {
     /// Groups of frames of one byte.
     SmallFrames,
     /// Streams that are opened and reset.
     Resets,
-    /// Requests for tracks that are not there.
+    /// Requests for tracks that do not exist.
     Requests,
-    /// Subscriptions that are ended at once.
+    /// Subscriptions that are cancelled at once.
     Subscriptions,
-    /// A broadcast that is announced and ended.
+    /// A broadcast that is announced and ended repeatedly.
     Announces,
     /// Small datagrams.
     Datagrams,
-    /// As many watches of announces as there may be, opened again and again.
+    /// The largest number of announce watches, reopened repeatedly.
     Watches,
-    /// Answers to a subscription that name groups as dropped.
+    /// Subscription responses that report groups as dropped.
     Drops,
 }
 
@@ -66,7 +66,7 @@ const PATTERNS: [Pattern; 8] = [
     Pattern::Drops,
 ];
 
-/// `one`, as often as it fits into a chunk.
+/// Repeats `one` as often as it fits in a chunk.
 fn repeated(one: &[u8]) -> Vec<u8> {
     one.repeat(CHUNK / one.len().max(1))
 }
@@ -75,12 +75,12 @@ async fn write_all(stream: &mut SendStream, bytes: &[u8]) -> Option<()> {
     stream.write(bytes).await.ok()
 }
 
-/// Makes work until it is aborted, or its session has been ended for it.
+/// Makes work until it is aborted, in a new session whenever the relay has ended the last one.
 async fn make_work(relay: Arc<TestRelay>, url: String, asker: Client, pattern: Pattern, name: String) {
     while make_work_once(&relay, &url, &asker, pattern, &name).await.is_some() {}
 }
 
-/// The life of one session. `None`: there is nothing more to try.
+/// Makes work in one session until it ends. `None`: there is no more work to make.
 async fn make_work_once(
     relay: &TestRelay,
     url: &str,

@@ -1,4 +1,4 @@
-//! Promise: an old group is fetched from its publisher once, however many ask, and byte for byte.
+//! Promise: an old group is fetched from its publisher once for any number of requests, and arrives byte for byte.
 
 #![allow(missing_docs)]
 
@@ -13,7 +13,7 @@ fn frame(group: u64, index: u64) -> Vec<u8> {
     format!("frame {index} of group {group} ").repeat(200).into_bytes()
 }
 
-/// A broadcast whose first groups only its publisher has.
+/// Publishes a broadcast whose first groups only its publisher has.
 async fn published(relay: &TestRelay, version: Version) -> (Client, Broadcast, Track) {
     let config = ClientConfig { version, ..ClientConfig::default() };
     let client = relay.connect_to(&relay.raw(), config).await;
@@ -55,7 +55,7 @@ fn a_group_is_asked_for_once_however_many_want_it() {
                 assert_eq!(answer.expect("a task").expect("an answer"), whole(3));
             }
             assert_eq!(track.live().fetches.asked, 1);
-            // It is in the cache now.
+            // The group is in the cache now.
             assert_eq!(fetch(&clients[0], 3, 0, None).await.expect("an answer"), whole(3));
             assert_eq!(track.live().fetches.asked, 1);
             assert_eq!(fetch(&clients[1], 5, 0, None).await.expect("an answer"), whole(5));
@@ -65,12 +65,12 @@ fn a_group_is_asked_for_once_however_many_want_it() {
 }
 
 #[test]
-fn a_group_that_does_not_exist_is_refused_and_not_asked_for_again() {
+fn missing_group_is_refused_and_requested_once() {
     run(60, async {
         let relay = TestRelay::start(1);
         let (_publisher, _broadcast, track) = published(&relay, Version::V06).await;
         let client = relay.connect().await;
-        // A reader keeps the log, and what it knows.
+        // A subscription keeps the log, with its record of missing groups.
         let _subscription = client.subscribe("old", "t", relay_client::Prefs::default()).await.expect("one");
         within("the subscription", 10, track.wait_subscribed()).await;
         for _ in 0..3 {
@@ -106,7 +106,7 @@ fn an_abandoned_fetch_is_cancelled_at_the_publisher() {
     run(60, async {
         let relay = TestRelay::start(1);
         let (_publisher, _broadcast, track) = published(&relay, Version::V06).await;
-        // A group that is never finished is never served to its end.
+        // An unfinished group keeps the fetch open.
         let growing = track.group(9);
         growing.frame(0, "first".into());
         let client = relay.connect().await;

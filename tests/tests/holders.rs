@@ -1,5 +1,6 @@
-//! Promise: a path belongs to whom it was taken by while it was free: the subject of a token, or the public as
-//! one. Nobody else gets its readers, except relays of the same cluster, or where the operator allows it.
+//! Promise: a path belongs to the subject that announced it while it was free: the subject of a token, or the public as
+//! one subject. No other publisher gets its subscriptions, except relays of the same cluster, or where the operator
+//! allows it.
 
 #![allow(missing_docs)]
 
@@ -22,7 +23,7 @@ fn by(subject: &str) -> Policy {
     }
 }
 
-/// A session of `policy` that publishes `live` as `hop`, whether that counts or not.
+/// Connects a session of `policy` that announces `live` with `hop`, whether the announce is accepted or not.
 async fn publisher(relay: &TestRelay, porter: &Arc<Porter>, policy: Policy, hop: u64) -> (Client, Source) {
     porter.judge_by(policy);
     let before = porter.admitted().len();
@@ -34,7 +35,7 @@ async fn publisher(relay: &TestRelay, porter: &Arc<Porter>, policy: Policy, hop:
     (client, source)
 }
 
-/// Who comes second: it waits, while whoever came first serves; and comes to it once that has gone.
+/// Asserts that the second publisher waits while the first one serves, and takes over once the first has left.
 async fn waits(first: &str, second: &str) {
     let (relay, porter) = Porter::relay(2);
     let (holder, mut held) = publisher(&relay, &porter, by(first), 1).await;
@@ -58,7 +59,7 @@ async fn waits(first: &str, second: &str) {
     viewer.wait_group(group).await;
 }
 
-/// Who comes second is shown at once, beside the first.
+/// Asserts that the second publisher is announced at once, beside the first.
 async fn stands_beside(first: Policy, second: Policy, takeover: Takeover) {
     let (relay, porter) = Porter::relay_with(2, |options| options.takeover = takeover);
     let (_holder, _held) = publisher(&relay, &porter, first, 1).await;
@@ -67,7 +68,7 @@ async fn stands_beside(first: Policy, second: Policy, takeover: Takeover) {
     let mut watch = client.announced("").await.expect("a watch");
     assert_eq!(watch.next().await.expect("a watch").expect("news").hops.first(), Some(&Hop(1)));
     let (_other, mut beside) = publisher(&relay, &porter, second, 2).await;
-    // Of two equals the newer one wins.
+    // Of two equal routes the newer one is preferred.
     let update = within("the other", 5, watch.next()).await.expect("a watch").expect("news");
     assert_eq!(update.hops.first(), Some(&Hop(2)));
     let viewer = Viewer::join(&client, "live").await;

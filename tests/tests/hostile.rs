@@ -1,7 +1,7 @@
-//! Promise: whatever a peer sends, in whatever state, it costs at most that peer's own session.
+//! Promise: whatever a peer sends, in whatever state, it costs at most its own session.
 //!
-//! Real messages are spoilt field by field and sent from real sessions, as subscriber and as
-//! publisher, while others are served. `HOSTILE_SEED` repeats a run.
+//! Valid messages are corrupted field by field and sent in real sessions, as subscriber and as publisher, while other
+//! sessions are served. `HOSTILE_SEED` repeats a run.
 
 #![allow(missing_docs, clippy::print_stdout)]
 
@@ -24,16 +24,16 @@ use relay_tests::{
 use relay_wire::lite::BidiType;
 
 const SEED: u64 = 20_261_122;
-/// Each handler is reached more often than this.
+/// Every kind of message is processed more often than this.
 const REACHED: u64 = 100;
 const HEALTHY: usize = 20;
 const ATTACKERS: u64 = 3;
-/// Spoilt messages of one session, unless it ends before.
+/// Corrupted messages per session, unless it ends before.
 const MESSAGES: usize = 25;
-/// Tracks asked of a hostile publisher.
+/// Subscriptions to a hostile publisher.
 const TRACKS: usize = 6;
 
-/// What can be spoilt: what each of them is for is what it is called.
+/// Kinds of messages and actions that are corrupted.
 const KINDS: [&str; 18] = [
     "setup",
     "announce request",
@@ -55,7 +55,7 @@ const KINDS: [&str; 18] = [
     "close",
 ];
 
-/// How often each kind got through: its session answered a request after it, or ended by it.
+/// Number of processed messages by kind: the session answered a later request, or was ended.
 #[derive(Clone, Debug, Default)]
 struct Tally(Arc<Mutex<BTreeMap<&'static str, u64>>>);
 
@@ -72,7 +72,7 @@ impl Tally {
         kinds.iter().all(|kind| self.of(kind) > REACHED)
     }
 
-    /// One of `kinds` that was not reached often enough yet, or any of them.
+    /// Picks one of `kinds` that was not processed often enough yet, or any of them.
     fn wanted(&self, kinds: &[&'static str], random: &mut Random) -> &'static str {
         let missing: Vec<_> = kinds.iter().copied().filter(|kind| self.of(kind) <= REACHED).collect();
         random.pick::<&'static str>(if missing.is_empty() { kinds } else { &missing })
@@ -89,7 +89,7 @@ struct Attack<'a> {
 }
 
 impl Attack<'_> {
-    /// Whether the session still answers; if not, it has been ended.
+    /// Whether the session still answers; if not, it has been closed.
     async fn survives(&mut self) -> bool {
         let request = bytes(&good::track("nobody", "nothing"));
         let answer = async {
@@ -106,7 +106,8 @@ impl Attack<'_> {
         self.peer.client.is_closed().is_none()
     }
 
-    /// Spoils and sends on a fresh stream, in pieces, and ends it one way or another. False: over.
+    /// Corrupts a message and sends it on a new stream, in pieces, with a random end of the stream. `false`: the
+    /// session has ended.
     async fn send(&mut self, kind: &'static str, fields: Vec<Field>, bidi: bool) -> bool {
         let spoilt = spoil(fields, self.random);
         let raw = &self.peer.raw;
@@ -123,7 +124,7 @@ impl Attack<'_> {
         self.answer(kind, send, recv, &spoilt).await
     }
 
-    /// Writes bytes in pieces and ends the stream one way or another. False: the session is over.
+    /// Writes bytes in pieces, and ends the stream in a random way. `false`: the session has ended.
     async fn answer(
         &mut self,
         kind: &'static str,
@@ -135,7 +136,7 @@ impl Attack<'_> {
         let whole = self.random.one_in(2);
         let pieces = if whole { [bytes, &[][..]] } else { [&bytes[..cut], &bytes[cut..]] };
         for piece in pieces {
-            // It may be closed or stopped half way.
+            // The stream may be stopped, or the session closed, in between.
             let _ = tokio::time::timeout(Duration::from_millis(500), send.write(piece)).await;
         }
         let mut ending = None;
@@ -162,7 +163,7 @@ impl Attack<'_> {
         survives
     }
 
-    /// Subscribes well, then asks for nonsense. False: the session is over.
+    /// Sends a valid SUBSCRIBE and a corrupted SUBSCRIBE_UPDATE. `false`: the session has ended.
     async fn update(&mut self, id: u64) -> bool {
         let opened = tokio::time::timeout(Duration::from_secs(5), self.peer.raw.open_bidi()).await;
         let Ok(Ok((mut send, recv))) = opened else { return self.survives().await };
@@ -172,7 +173,7 @@ impl Attack<'_> {
         self.answer("subscribe update", send, Some(recv), &spoilt).await
     }
 
-    /// A stream of HTTP/3 that is not quite one. False: the session is over.
+    /// Sends a corrupted HTTP/3 stream. `false`: the session has ended.
     async fn http(&mut self) -> bool {
         let bidi = self.random.one_in(2);
         let spoilt = spoil(good::http(bidi), self.random);
@@ -187,14 +188,14 @@ impl Attack<'_> {
             let _ = send.write_all(&spoilt).await;
             Ok::<_, quinn::ConnectionError>((send, None))
         };
-        // Kept open while the session is asked.
+        // Kept open until the session has answered.
         let _opened = tokio::time::timeout(Duration::from_secs(5), opened).await;
         let survives = self.survives().await;
         self.tally.count("http/3");
         survives
     }
 
-    /// False: the session is over.
+    /// Sends a corrupted datagram. `false`: the session has ended.
     async fn datagram(&mut self, subscribe: u64, sequence: u64) -> bool {
         let spoilt = spoil(good::datagram(subscribe, sequence), self.random);
         let _ = self.peer.raw.datagram(&spoilt);
@@ -203,7 +204,7 @@ impl Attack<'_> {
         survives
     }
 
-    /// Ends a session that has not ended by itself, not always politely.
+    /// Ends a session that is still open, half of the time by a random code and reason.
     async fn end(self) {
         if self.random.one_in(2) {
             let code = self.random.draw() >> 2 >> self.random.below(62);
@@ -218,7 +219,7 @@ impl Attack<'_> {
     }
 }
 
-/// A session that begins wrongly.
+/// Runs a session with a corrupted SETUP.
 async fn spoil_setup(relay: &TestRelay, random: &mut Random, tally: &Tally) {
     let url = random.pick(&relay.schemes()).clone();
     let peer = Peer::silent(relay, &url).await;
@@ -231,7 +232,7 @@ async fn spoil_setup(relay: &TestRelay, random: &mut Random, tally: &Tally) {
         1 => send.finish(),
         _ => {}
     }
-    // It is closed, or let in, or waits for the rest: so much is known when its bytes are.
+    // The session is closed, admitted, or waits for the rest: either is certain once its bytes were read.
     let known = async {
         tokio::select! {
             _ = send.stopped() => {}
@@ -243,7 +244,7 @@ async fn spoil_setup(relay: &TestRelay, random: &mut Random, tally: &Tally) {
     attack.end().await;
 }
 
-/// A session that asks for nonsense.
+/// Runs a session with corrupted requests.
 async fn ask_nonsense(relay: &TestRelay, random: &mut Random, tally: &Tally) {
     const ASKS: [&str; 10] = [
         "http/3",
@@ -261,7 +262,7 @@ async fn ask_nonsense(relay: &TestRelay, random: &mut Random, tally: &Tally) {
     let peer = Peer::greet(relay, &url).await;
     let mut attack = Attack { peer, random, tally, kept: Vec::new() };
     for id in 0..MESSAGES as u64 {
-        // HTTP/3 has nothing to say on raw QUIC.
+        // Raw QUIC has no HTTP/3 streams.
         let known = if url.starts_with("https") { &ASKS[..] } else { &ASKS[1..] };
         let kind = tally.wanted(known, attack.random);
         let lives = match kind {
@@ -287,7 +288,7 @@ async fn ask_nonsense(relay: &TestRelay, random: &mut Random, tally: &Tally) {
     attack.end().await;
 }
 
-/// A session that publishes nonsense to somebody who asks for it.
+/// Runs a session that publishes corrupted data to a subscriber.
 async fn publish_nonsense(relay: &TestRelay, asker: &Client, path: &str, random: &mut Random, tally: &Tally) {
     const TELLS: [&str; 5] = ["announce", "track info", "subscribe response", "group", "datagram"];
     let url = random.pick(&relay.schemes()).clone();
@@ -311,7 +312,7 @@ async fn publish_nonsense(relay: &TestRelay, asker: &Client, path: &str, random:
         let prefs = Prefs { max_age_ms: 1_000, ..Prefs::default() };
         asked.push(asker.subscribe(path, &format!("t{track}"), prefs).await.expect("subscribe"));
     }
-    // Each is asked for by TRACK and SUBSCRIBE, unless the first answer has ended it already.
+    // Each subscription leads to TRACK and SUBSCRIBE, unless the first answer has ended it already.
     for _ in 0..2 * TRACKS {
         let next = tokio::time::timeout(Duration::from_secs(1), attack.peer.raw.accept_bidi()).await;
         let Ok(Some((send, mut recv))) = next else { break };
@@ -334,10 +335,10 @@ async fn publish_nonsense(relay: &TestRelay, asker: &Client, path: &str, random:
     attack.end().await;
 }
 
-/// Answers one SUBSCRIBE with groups, datagrams and words. False: the session is over.
+/// Answers one SUBSCRIBE with corrupted groups, datagrams and responses. `false`: the session has ended.
 async fn serve_nonsense(attack: &mut Attack<'_>, send: SendStream, recv: RecvStream) -> bool {
     let mut recv = recv;
-    // The size, then the id.
+    // Message size, then subscribe id.
     let (Ok(Some(_)), Ok(Some(id))) = (recv.varint().await, recv.varint().await) else { return true };
     for sequence in 0..4 {
         if !attack.send("group", good::group(id, sequence), false).await {
@@ -351,7 +352,7 @@ async fn serve_nonsense(attack: &mut Attack<'_>, send: SendStream, recv: RecvStr
     attack.answer("subscribe response", send, Some(recv), &spoilt).await
 }
 
-/// One hostile session after another, until all of it was tried often enough.
+/// Runs hostile sessions one after another, until every kind was processed often enough.
 async fn attack(relay: Arc<TestRelay>, tally: Tally, seed: u64, attacker: u64) {
     let mut random = Random::new(seed.wrapping_add(attacker.wrapping_mul(0x9e37_79b9)));
     let asker = relay.connect().await;
@@ -368,10 +369,10 @@ async fn attack(relay: Arc<TestRelay>, tally: Tally, seed: u64, attacker: u64) {
             }
         }
     }
-    assert_eq!(asker.is_closed(), None, "who asks a hostile publisher is not to blame");
+    assert_eq!(asker.is_closed(), None, "the subscriber of a hostile publisher stays connected");
 }
 
-/// What was sent, and what the relay itself counted of it.
+/// Asserts that the relay has processed the messages, by our counts and by its own.
 fn assert_reached(tally: &Tally, meter: &Meter, healthy_groups: u64) {
     for kind in KINDS {
         println!("{kind}: {}", tally.of(kind));
@@ -413,7 +414,7 @@ fn hostile_peers_cost_the_others_nothing() {
         let tally = Tally::default();
         let attackers: Vec<_> =
             (0..ATTACKERS).map(|at| tokio::spawn(attack(relay.clone(), tally.clone(), seed, at))).collect();
-        // The others are served all the while.
+        // Healthy sessions are served meanwhile.
         while !attackers.iter().all(|attacker| attacker.is_finished()) {
             let group = source.group(3);
             for viewer in &viewers {

@@ -1,5 +1,4 @@
-//! Promise: what a relay serves can be seen over HTTP, exactly and at once, and costs nothing while nobody
-//! looks.
+//! Promise: the state of a relay is visible over HTTP, exactly and at once, and costs nothing without watchers.
 
 #![allow(missing_docs)]
 
@@ -36,9 +35,9 @@ struct Desk {
     status: Status,
     addr: SocketAddr,
     server: JoinHandle<()>,
-    /// How often the relay was looked at for `/status`.
+    /// Number of samples taken for `/status`.
     looks: Arc<AtomicUsize>,
-    /// How often the binary was told to drain.
+    /// Number of drain requests to the binary.
     drains: Arc<AtomicUsize>,
 }
 
@@ -67,7 +66,7 @@ impl Desk {
         Self { status, addr, server, looks, drains }
     }
 
-    /// Sends a request; the connection, its answer unread.
+    /// Sends a request and returns the connection before the answer.
     async fn send(&self, request: &str, headers: &str, body: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.addr).await.expect("a connection");
         let length = body.len();
@@ -79,7 +78,7 @@ impl Desk {
         stream
     }
 
-    /// Status and body of the answer.
+    /// Sends a request; returns status and body of the answer.
     async fn ask_with(&self, request: &str, headers: &str, body: &str) -> (u16, String) {
         let mut stream = self.send(request, headers, body).await;
         let mut text = String::new();
@@ -99,7 +98,7 @@ impl Desk {
         serde_json::from_str(&body).expect("JSON")
     }
 
-    /// Asks for `/status` until it is as wanted.
+    /// Requests `/status` until it meets `condition`.
     async fn until(&self, what: &str, seconds: u64, condition: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + Duration::from_secs(seconds);
         loop {
@@ -124,7 +123,7 @@ impl Drop for Desk {
     }
 }
 
-/// The events of a stream.
+/// Reads the events of a stream.
 struct Events {
     stream: TcpStream,
     text: String,
@@ -148,7 +147,7 @@ impl Events {
         }
     }
 
-    /// Looks at events until one is as wanted.
+    /// Reads events until one meets `condition`.
     async fn until(&mut self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + Duration::from_secs(15);
         loop {
@@ -230,7 +229,7 @@ fn the_figures_are_exact_and_go_back_to_zero() {
         assert_eq!((&status["relay"]["name"], &status["relay"]["workers"]), (&"here".into(), &2.into()));
         assert_eq!(status["load"]["memory_limit_bytes"], 9);
 
-        // A broadcast that ends leaves the list.
+        // A broadcast that ends is removed from the list.
         drop(source);
         desk.until("the end of the broadcast", 2, |status| status["broadcasts_total"] == 0).await;
         drop((viewers, clients, publisher));
@@ -264,7 +263,7 @@ fn rates_follow_what_flows() {
             }
             let event = events.until("what was sent", |event| rate(event) > 0).await;
             let bytes = number(&event["broadcasts"][0]["tracks"][0]["bytes"]);
-            // Bits a second over about a second.
+            // Bits per second over about a second.
             let expected = (bytes - last) * 8;
             assert!(rate(&event).abs_diff(expected) < expected / 4, "{} for {expected}", rate(&event));
             assert!(number(&event["traffic"]["out_bps"]) > 0, "{event:#}");
@@ -278,7 +277,7 @@ fn rates_follow_what_flows() {
 }
 
 #[test]
-fn however_many_watch_the_relay_is_looked_at_once_a_second_and_for_nobody_not_at_all() {
+fn status_is_sampled_once_a_second_and_only_when_watched() {
     run(60, async {
         let relay = TestRelay::start(1);
         let desk = Desk::open(&relay).await;
@@ -299,18 +298,18 @@ fn however_many_watch_the_relay_is_looked_at_once_a_second_and_for_nobody_not_at
         }
         let seconds = began.elapsed().as_secs() as usize;
         let count = looks.load(Ordering::SeqCst);
-        assert!(events == 90 && count <= 3 + seconds, "{count} looks in {seconds} s");
+        assert!(events == 90 && count <= 3 + seconds, "{count} samples in {seconds} s");
         assert_eq!(desk.status.watchers(), 30);
         drop(watchers);
         wait_until("free places", 10, || desk.status.watchers() == 0).await;
-        // The task is the last to hold what a look needs.
+        // The task is the last holder of the sampling functions.
         drop(desk);
         wait_until("the end of the looks", 10, || Arc::strong_count(&looks) == 1).await;
     });
 }
 
 #[test]
-fn a_kicked_session_hears_why() {
+fn kicked_session_receives_the_reason() {
     run(60, async {
         let relay = TestRelay::start(2);
         let desk = Desk::open(&relay).await;
@@ -407,7 +406,7 @@ fn lists_are_cut_at_their_limit_and_read_in_pages() {
     });
 }
 
-/// Holds the first worker that comes by while it is shut.
+/// Blocks the first worker that passes while it is shut.
 #[derive(Default)]
 struct Barrier {
     shut: Mutex<bool>,
@@ -443,7 +442,7 @@ fn a_worker_that_is_stuck_is_named_and_not_waited_for() {
         desk.until("all sessions", 5, |it| it["sessions_total"] == 8).await;
         assert_eq!(desk.ask("GET /health").await.0, 200);
         barrier.set(true);
-        // Something for a worker to do.
+        // Work for a worker.
         let held = clients[0].broadcast("a").expect("a path");
         held.announce();
         wait_until("a worker that is stuck", 10, || barrier.held.load(Ordering::SeqCst)).await;
@@ -452,7 +451,7 @@ fn a_worker_that_is_stuck_is_named_and_not_waited_for() {
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
         let [silent] = list(&listed["silent"]) else { panic!("{listed:#}") };
         assert!(silent == "worker-0" || silent == "worker-1", "{silent}");
-        assert_eq!(listed["total"], 8, "what it showed last counts");
+        assert_eq!(listed["total"], 8, "its last published count is included");
         assert!(list(&listed["sessions"]).len() < 8 && !list(&listed["sessions"]).is_empty(), "{listed:#}");
         let (status, health) = desk.ask("GET /health").await;
         assert!(status == 503 && health.contains(silent.as_str().expect("a name")), "{status} {health}");

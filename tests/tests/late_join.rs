@@ -1,5 +1,5 @@
-//! Promise: who joins late gets the latest group from its first frame, byte for byte, also while a
-//! large frame of it is half in; and a large frame reaches a slow reader.
+//! Promise: a late subscription gets the latest group from its first frame, byte for byte, even while a large frame of
+//! it is half received; and a large frame reaches a slow reader.
 
 #![allow(missing_docs)]
 
@@ -8,10 +8,10 @@ use relay_tests::{media::payload, relay::TestRelay, run, within};
 
 const LARGE: usize = 5 * 1024 * 1024;
 const SMALL: usize = 700;
-/// What the slow reader takes a second, bytes.
+/// Receive rate of the slow reader, bytes per second.
 const SLOW: u64 = 4 * 1024 * 1024;
 
-/// Reads pieces until so many payload bytes were received in all.
+/// Reads pieces until `received` has this many payload bytes.
 async fn read_to(group: &mut Group, received: &mut Vec<u8>, bytes: usize) {
     while received.len() < bytes {
         match within("a piece", 20, group.piece()).await.expect("a piece") {
@@ -42,7 +42,7 @@ fn a_joiner_gets_the_open_group_from_its_first_frame() {
         group.frame(3, first.clone());
         group.begin(4, LARGE as u64);
         group.payload(large.slice(..LARGE / 2));
-        // The first reader proves that the relay has the half.
+        // The first reader proves that the relay has received half of the frame.
         let mut early = loop {
             let group = within("group 7", 10, early.next_group()).await.expect("a group");
             if group.sequence() == 7 {
@@ -73,7 +73,7 @@ fn a_joiner_gets_the_open_group_from_its_first_frame() {
             assert!(within("the end", 10, joined.piece()).await.expect("a clean end").is_none());
         }
 
-        // Once it is complete: the same.
+        // A complete group is served in the same way.
         let late = relay.connect().await;
         let mut late = late.subscribe("cam", "video", Prefs::default()).await.expect("subscribe");
         let mut group = within("the latest group", 10, late.next_group()).await.expect("a group");

@@ -1,4 +1,4 @@
-//! Promise: sessions that come, announce and go leave nothing behind, however often.
+//! Promise: sessions that connect, announce and leave do not leak memory, however often.
 
 #![allow(missing_docs, clippy::print_stdout)]
 
@@ -12,18 +12,18 @@ use relay_tests::{
 };
 
 const CYCLES: usize = 10;
-/// Sessions of one cycle before the first that counts, more than the others have: tables and the heap grow
-/// in steps to the height of a cycle, and which of equals is the highest is chance.
+/// Sessions of the first cycle, which does not count. There are more of them than in later cycles: tables and the heap
+/// grow in steps to the peak of a cycle, and the highest of equal peaks is random.
 const WARM_UP: usize = 1_250;
 const SESSIONS: usize = 1_000;
 const PATHS: usize = 100;
-/// By so much may memory differ between the second cycle and the last, percent.
+/// Largest growth of memory between the second cycle and the last, percent.
 const SPREAD: u64 = 5;
 
 #[test]
 #[ignore = "the relay of the other test, in a process of its own"]
 fn the_relay() {
-    // All the paths of a cycle take more than the default limit of session memory.
+    // The paths of a cycle exceed the default limit of session memory.
     process::serve(&TestRelay::with(2, |options| options.state.clients = 1 << 30));
 }
 
@@ -39,7 +39,7 @@ fn announce(client: &Client, at: usize) -> Vec<Broadcast> {
 #[test]
 fn a_thousand_sessions_with_a_hundred_paths_each_leave_nothing() {
     run(170, async {
-        // A socket for each of them.
+        // Each session needs a socket.
         moq_relay::limits::rlimit::raise().expect("open files");
         let mut relay = Process::start("the_relay");
         let config = ClientConfig {
@@ -56,7 +56,7 @@ fn a_thousand_sessions_with_a_hundred_paths_each_leave_nothing() {
                 clients.iter().enumerate().map(|(at, client)| announce(client, at)).collect();
             let all = (count * PATHS) as u64;
             wait_until("the paths", 20, || relay.count("paths") == all).await;
-            // The end of the session withdraws them, not the client.
+            // The end of the session withdraws the broadcasts, not the client.
             drop(clients);
             drop(broadcasts);
             wait_until("nothing left", 20, || relay.count("left") == 0).await;

@@ -1,5 +1,5 @@
-//! Promise: one past each limit of a session, a stream or a message ends what it must, and nothing
-//! more; at the limit all is well.
+//! Promise: exceeding a limit of a session, stream or message by one ends what the limit is for and nothing more; at
+//! the limit everything works.
 
 #![allow(missing_docs)]
 
@@ -31,7 +31,7 @@ async fn assert_violation(peer: &Peer, what: &str) {
 }
 
 #[test]
-fn a_control_message_of_64_kib_is_read_and_a_larger_one_ends_the_session() {
+fn control_message_over_64_kib_closes_the_session() {
     run(60, async {
         let relay = TestRelay::start(1);
         let peer = Peer::silent(&relay, &relay.raw()).await;
@@ -40,7 +40,7 @@ fn a_control_message_of_64_kib_is_read_and_a_larger_one_ends_the_session() {
         let peer = Peer::silent(&relay, &relay.raw()).await;
         peer.uni(&setup_of(limits::CONTROL_MESSAGE_BYTES + 1), true).await;
         assert_violation(&peer, "SETUP").await;
-        // Its size alone is enough.
+        // A message size over the limit is enough.
         for kind in [BidiType::Announce, BidiType::Subscribe, BidiType::Track, BidiType::Goaway] {
             let peer = Peer::greet(&relay, &relay.web()).await;
             let size = number(limits::CONTROL_MESSAGE_BYTES as u64 + 1);
@@ -52,7 +52,7 @@ fn a_control_message_of_64_kib_is_read_and_a_larger_one_ends_the_session() {
 }
 
 #[test]
-fn names_at_their_limit_are_refused_as_unknown_and_longer_ones_end_the_session() {
+fn name_over_its_limit_closes_the_session() {
     run(60, async {
         let relay = TestRelay::start(1);
         let deep = |parts: usize| vec!["p"; parts].join("/");
@@ -89,12 +89,12 @@ fn names_at_their_limit_are_refused_as_unknown_and_longer_ones_end_the_session()
 }
 
 #[test]
-fn a_hop_chain_at_its_limit_is_no_route_and_a_longer_one_ends_the_session() {
+fn hop_chain_over_its_limit_closes_the_session() {
     run(60, async {
         let relay = TestRelay::start(1);
         let hops = |count: u64| (1..=count).map(|hop| Hop(hop + 1_000)).collect::<Vec<_>>();
         let most = limits::HOPS as u64;
-        // Who announces is one more hop.
+        // The announcing session adds one hop.
         for (count, live) in [(most - 1, 1), (most, 0)] {
             let mut peer = Peer::greet(&relay, &relay.raw()).await;
             let (mut send, _recv) = within("a request", 10, peer.raw.accept_bidi()).await.expect("a request");
@@ -112,7 +112,7 @@ fn a_hop_chain_at_its_limit_is_no_route_and_a_longer_one_ends_the_session() {
         let mut peer = Peer::greet(&relay, &relay.raw()).await;
         let (mut send, _recv) = within("a request", 10, peer.raw.accept_bidi()).await.expect("a request");
         let mut bytes = announcing("far", &hops(most));
-        // The count is the first byte of the chain; one more hop and one more byte of it.
+        // The count is the first byte of the chain: one more hop, and one more byte for it.
         let at = bytes.iter().rposition(|byte| *byte == most as u8).expect("the count");
         bytes[at] += 1;
         send.write(&bytes).await.expect("a write");
@@ -174,7 +174,7 @@ fn a_stream_without_a_header_is_ended_and_its_session_lives() {
         let relay = TestRelay::start(1);
         let peer = Peer::greet(&relay, &relay.raw()).await;
         let since = Instant::now();
-        // Half a type; a type and half a message.
+        // Incomplete headers: half a stream type; a type and half a message.
         let mut uni = peer.uni(&[0x40], false).await;
         let (mut send, mut recv) = peer.bidi(&[0x40]).await;
         let (mut half, mut answer) = peer.bidi(&[BidiType::Subscribe as u8, 20, 1]).await;
@@ -206,13 +206,13 @@ fn a_thousand_subscriptions_are_served_and_one_more_is_refused() {
         let (_send, mut recv) = reader.ask(BidiType::Subscribe, &subscribe(id, "cam", "video")).await;
         assert_eq!(end_of(&mut recv).await, Err(StreamCode::EXCESSIVE_LOAD));
         reader.assert_alive().await;
-        // One that is given up makes room for another.
+        // A cancelled subscription makes room for another.
         let (mut send, mut recv) = streams.pop().expect("a subscription");
         send.finish();
         assert_eq!(end_of(&mut recv).await, Ok(Vec::new()));
         let _again = reader.ask(BidiType::Subscribe, &subscribe(id, "cam", "video")).await;
         relay.wait_readers(limits::SUBSCRIPTIONS).await;
-        // An id in use is no second subscription.
+        // A subscribe id in use is a protocol violation.
         let _twice = reader.ask(BidiType::Subscribe, &subscribe(1, "cam", "video")).await;
         assert_violation(&reader, "an id in use").await;
     });
@@ -232,7 +232,7 @@ fn watches_have_a_limit() {
         assert_eq!(peer.client.is_closed(), None);
         let (_send, mut recv) = peer.ask(BidiType::Announce, &request).await;
         assert_eq!(end_of(&mut recv).await, Err(StreamCode::EXCESSIVE_LOAD));
-        // The session lives, and another watch takes the place of one that ended.
+        // The session lives, and another watch can replace one that ended.
         drop(streams.pop());
         wait_until("one watch less", 10, || relay.counts().store.watches < limits::ANNOUNCE_REQUESTS).await;
         peer.assert_alive().await;
@@ -248,7 +248,7 @@ fn stream_limits_grow_with_use_up_to_their_cap() {
         let since = Instant::now();
         let mut bidi = Vec::new();
         let mut uni = Vec::new();
-        // Half a type keeps a stream open until its header is late.
+        // Half a stream type keeps a stream open until the header times out.
         while let Ok(Ok((mut send, recv))) =
             tokio::time::timeout(Duration::from_millis(300), peer.raw.open_bidi()).await
         {
@@ -262,7 +262,7 @@ fn stream_limits_grow_with_use_up_to_their_cap() {
             uni.push(send);
         }
         assert!(since.elapsed() < limits::STREAM_HEADER_TIMEOUT, "too slow to tell: {:?}", since.elapsed());
-        // The watch of `assert_alive` may or may not be over.
+        // The watch of `assert_alive` may still be open.
         let most = limits::BIDI_STREAMS_MAX as usize;
         assert!((most - 1..=most).contains(&bidi.len()), "{} bidirectional streams", bidi.len());
         let most = limits::UNI_STREAMS_MAX as usize;
@@ -289,9 +289,9 @@ fn a_frame_over_its_limit_ends_its_stream_alone() {
         let fits = publisher.uni(&group(0, limits::FRAME_BYTES), false).await;
         let mut large = publisher.uni(&group(1, limits::FRAME_BYTES + 1), false).await;
         assert_eq!(stopped(&mut large).await, Some(StreamCode::FRAME_TOO_LARGE));
-        // Nothing of it was delivered: it is named.
+        // No part of the group was delivered: it is reported as dropped.
         let code = StreamCode::FRAME_TOO_LARGE.0.into();
-        viewer.wait("word of it", |seen| seen.dropped == [(1, 1, code)]).await;
+        viewer.wait("SUBSCRIBE_DROP", |seen| seen.dropped == [(1, 1, code)]).await;
         assert!(!viewer.seen().is_over());
         publisher.assert_alive().await;
         drop(fits);
@@ -306,7 +306,6 @@ fn a_frame_over_its_limit_ends_its_stream_alone() {
 fn streams_of_unknown_types_cost_nothing_but_themselves() {
     run(60, async {
         let relay = TestRelay::start(1);
-        // Streams of unknown types cost nothing but themselves.
         let peer = Peer::greet(&relay, &relay.web()).await;
         let mut uni = peer.uni(&[0x3f, 1, 2, 3], false).await;
         assert_eq!(stopped(&mut uni).await, Some(StreamCode(0)));

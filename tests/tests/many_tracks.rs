@@ -1,5 +1,5 @@
-//! Promise: a session may subscribe to many tracks at once, over whatever carrier, also of a publisher that
-//! grants fewer streams than there are tracks: what is not read any more makes room for what waits.
+//! Promise: a session may subscribe to many tracks at once, over any transport, even if their publisher grants fewer
+//! streams than there are tracks: ended subscriptions make room for waiting ones.
 
 #![allow(missing_docs)]
 
@@ -11,7 +11,7 @@ const TRACKS: usize = 400;
 /// Bidirectional streams that released clients grant over WebSocket.
 const GRANTED: u32 = 100;
 
-/// Subscribes to all tracks at once, takes one group of each, and lets it go.
+/// Subscribes to all tracks at once, reads one group of each, and unsubscribes.
 async fn read_all(url: &str, path: &'static str) {
     let tuning = Tuning { bidi_streams: GRANTED, ..Tuning::default() };
     let publisher =

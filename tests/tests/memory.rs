@@ -1,5 +1,5 @@
-//! Promise: memory of sessions has a limit. Above three quarters of it the largest session is closed, with a
-//! code of its own, and nobody else notices.
+//! Promise: the memory of sessions has a limit. Above three quarters of it the largest session is closed with a code of
+//! its own, and no other session is affected.
 
 #![allow(missing_docs)]
 
@@ -20,12 +20,12 @@ const MIB: u64 = 1 << 20;
 const PATHS: usize = 1_000;
 const GROUPS: u64 = 40;
 
-/// A relay whose sessions may hold so many MiB.
+/// Starts a relay with a session memory limit of `mib` MiB.
 fn relay_with(mib: u64) -> TestRelay {
     TestRelay::with(2, |options| options.state = StateLimits { clients: mib * MIB, peers: mib * MIB })
 }
 
-/// Announces as many broadcasts as a session may have, with paths of nearly the longest length.
+/// Announces as many broadcasts as a session may have, with paths of nearly the largest length.
 fn announce(client: &Client, name: &str) -> Vec<Broadcast> {
     let long = vec!["x".repeat(60); 15].join("/");
     let broadcast = |at| {
@@ -52,7 +52,7 @@ fn largest_session_is_closed_and_viewers_lose_nothing() {
         let viewer = Viewer::join(&reader, "cam").await;
         source.group(4);
         viewer.wait_group(0).await;
-        // Two of them fit, the third does not.
+        // Two of them fit, the third one does not.
         let clients = [connect(&relay).await, connect(&relay).await, connect(&relay).await];
         let _held: Vec<_> =
             clients.iter().enumerate().map(|(at, client)| announce(client, &format!("s{at}"))).collect();
@@ -143,7 +143,7 @@ fn a_patient_viewer_is_charged_little() {
             source.group(10);
         }
         viewer.wait_group(99).await;
-        // Data that was read in order does not add up.
+        // Data that was read in order does not accumulate.
         wait_until("two sessions", 10, || relay.counts().total().sessions == 2).await;
         let state = relay.counts().state;
         assert!(state.clients < 256 * 1_024, "{state:?}");

@@ -1,5 +1,4 @@
-//! Promise: a panic while one session has its share of a turn costs that session, is counted, and
-//! costs nobody else anything.
+//! Promise: a panic in one session's part of a turn ends that session only, and is counted.
 
 #![allow(missing_docs)]
 
@@ -30,7 +29,7 @@ const STAGES: [(Stage, Count); 6] = [
 ];
 const BYSTANDERS: usize = 4;
 
-/// Which sessions there are, and which of them is to fail, where.
+/// Known sessions, and the session and stage at which to panic.
 #[derive(Clone, Default)]
 struct Trap(Arc<Mutex<Armed>>);
 
@@ -85,7 +84,7 @@ fn a_panic_ends_one_session_and_is_counted() {
             viewer.wait_group(first).await;
         }
         for (stage, count) in STAGES {
-            // It notices soon that nobody answers any more.
+            // The client notices soon that the relay does not answer.
             let tuning = Tuning {
                 keep_alive: Some(Duration::from_millis(100)),
                 idle: Duration::from_secs(3),
@@ -102,7 +101,7 @@ fn a_panic_ends_one_session_and_is_counted() {
             trap.aim(stage, session);
             let mut open = source.open();
             open.frame();
-            // Something of everything: input, an order, news, packets and timers.
+            // Causes all kinds of work: input, an order, events, packets and timers.
             let asked = victim.subscribe("cam", "video", Prefs::default()).await;
             relay.wait_meter("the panic", |meter| count(meter) == 1).await;
             within("the end of the session", 10, victim.closed()).await;

@@ -1,4 +1,4 @@
-//! Promise: what a panic says of a request shows no token.
+//! Promise: a panic message about a request contains no token.
 
 #![allow(missing_docs)]
 
@@ -13,7 +13,7 @@ use relay_worker::{Answer, Gate, Request};
 
 const TOKEN: &str = "eyJhbGciOiJub25lIn0.c2VzYW1l.b3Blbg";
 
-/// Panics with all it knows.
+/// Gate that panics with the whole request.
 struct Clumsy;
 
 impl Gate for Clumsy {

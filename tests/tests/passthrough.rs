@@ -1,5 +1,4 @@
-//! Promise: timestamps, track properties and datagrams arrive as they were sent, whichever way
-//! each side is connected.
+//! Promise: timestamps, track properties and datagrams arrive as they were sent, over any pair of transports.
 
 #![allow(missing_docs)]
 
@@ -28,7 +27,7 @@ async fn check(client: &Client, path: &str, track: &Track) {
     assert_eq!(group.sequence(), 1 << 33);
     assert!(within("its frames", 10, group.frames()).await.expect("frames") == sent);
 
-    // Datagrams may be lost on the way; what arrives is what was sent.
+    // Datagrams may be lost; those that arrive are unchanged.
     let body = |sequence: u64| Bytes::from(vec![sequence as u8; sequence as usize % 1_100]);
     let first = (1 << 33) + 1;
     let mut next = first;

@@ -1,5 +1,5 @@
-//! Promise: what a session may do can change while it lives, and takes effect at once, either way; and no
-//! session outlives its permit by a second, whatever the clock does.
+//! Promise: the rights of a session can change while it lives, with immediate effect in both directions; and no session
+//! outlives its permit by a second, whatever the clock does.
 
 #![allow(missing_docs)]
 
@@ -58,7 +58,7 @@ async fn closed(client: &Client) -> (SessionCode, String) {
 }
 
 #[test]
-fn what_a_publisher_may_not_publish_any_more_ends_for_all_and_comes_back_with_its_right() {
+fn revoked_publish_right_withdraws_until_restored() {
     through_all(|relay, porter, url, config| async move {
         let publisher = relay.connect_to(&url, config).await;
         let session = porter.wait_admitted(1).await;
@@ -79,7 +79,7 @@ fn what_a_publisher_may_not_publish_any_more_ends_for_all_and_comes_back_with_it
         shows(&mut watch, "a/cam", false).await;
         of_a.wait("the end", |seen| seen.code == Some(StreamCode::UNROUTABLE)).await;
         within("the end upstream", 10, a.track.wait_live(|live| live.subscriptions.is_empty())).await;
-        // Not what it announces anew either; the rest goes on.
+        // A path announced anew is refused as well; other broadcasts continue.
         let more = Source::announce(&publisher, "a/more", 100);
         let group = b.group(2);
         of_b.wait_group(group).await;
@@ -104,7 +104,7 @@ fn what_a_publisher_may_not_publish_any_more_ends_for_all_and_comes_back_with_it
 }
 
 #[test]
-fn what_a_subscriber_may_not_see_any_more_ends_for_it_alone_and_comes_back_with_its_right() {
+fn revoked_subscribe_right_ends_its_tracks_until_restored() {
     through_all(|relay, porter, url, config| async move {
         let publisher = relay.connect().await;
         let mut a = Source::announce(&publisher, "a/cam", 100);
@@ -153,7 +153,7 @@ fn what_a_subscriber_may_not_see_any_more_ends_for_it_alone_and_comes_back_with_
 }
 
 #[test]
-fn where_nothing_is_left_to_announce_the_request_ends_and_a_new_right_asks_again() {
+fn announce_request_ends_without_rights_and_may_reopen() {
     through_all(|relay, porter, url, config| async move {
         porter.judge_by(Policy::public(only("a"), Scope::everything()));
         let publisher = relay.connect_to(&url, config).await;
@@ -168,7 +168,7 @@ fn where_nothing_is_left_to_announce_the_request_ends_and_a_new_right_asks_again
             relay.announced(path).await;
             wait_until("the other to go", 10, || board.paths() == 1).await;
         }
-        // Wider, and narrower again: what was asked for already is not asked for twice, and stays.
+        // Rights that grow and shrink again cause no second announce request, and the watch stays open.
         porter.sessions().revise(session, permit(Scope::everything(), Scope::everything()));
         relay.announced("a/cam").await;
         let viewer = relay.connect().await;
@@ -183,7 +183,7 @@ fn where_nothing_is_left_to_announce_the_request_ends_and_a_new_right_asks_again
 }
 
 #[test]
-fn a_session_that_is_taken_back_is_closed_with_its_code_and_the_gate_hears_what_it_carried() {
+fn revoked_session_closes_with_its_code_and_is_reported() {
     through_all(|relay, porter, url, config| async move {
         let client = relay.connect_to(&url, config).await;
         let session = porter.wait_admitted(1).await;
@@ -210,7 +210,7 @@ fn a_session_that_is_taken_back_is_closed_with_its_code_and_the_gate_hears_what_
 }
 
 #[test]
-fn all_that_were_let_in_by_the_same_word_go_together_within_a_second() {
+fn sessions_of_a_revoked_token_close_within_a_second() {
     run(60, async {
         let (relay, porter) = Porter::relay(2);
         porter.judge_by(open().with_subject("alice"));
@@ -240,7 +240,7 @@ fn an_answer_may_come_late_and_nothing_is_lost_meanwhile() {
         relay.announced("a").await;
         let group = source.group(2);
         porter.be_slow(true);
-        // WebTransport is answered before anybody is asked.
+        // A WebTransport session is accepted before the gate is asked.
         let client = relay.connect_to(&url, config).await;
         let viewer = Viewer::join(&client, "a").await;
         wait_until("the question", 10, || porter.owes() == 1).await;
@@ -251,10 +251,10 @@ fn an_answer_may_come_late_and_nothing_is_lost_meanwhile() {
 }
 
 #[test]
-fn a_session_ends_within_a_second_of_its_permit_also_when_the_clock_steps() {
+fn session_ends_within_a_second_of_its_permit() {
     for is_web in [false, true] {
         run(60, async move {
-            // How far the wall clock is off, seconds.
+            // Offset of the wall clock, seconds.
             let step = Arc::new(AtomicI64::new(0));
             let clock = step.clone();
             let (relay, porter) = Porter::relay_with(2, |options| {
@@ -292,7 +292,7 @@ fn a_session_ends_within_a_second_of_its_permit_also_when_the_clock_steps() {
 }
 
 #[test]
-fn who_comes_for_one_thing_only_and_may_not_is_told_so() {
+fn session_without_its_only_right_is_refused() {
     use relay_client::lite::Role;
     for version in [Version::V05, Version::V06] {
         for is_web in [false, true] {

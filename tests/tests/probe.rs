@@ -1,4 +1,4 @@
-//! Promise: what PROBE says of a path is true: its bit rate and its round trip.
+//! Promise: PROBE reports the true bit rate and round trip of a path.
 
 #![allow(missing_docs)]
 
@@ -19,13 +19,13 @@ use relay_tests::{
     run, within,
 };
 
-/// What the link carries, bits a second.
+/// Rate of the link, bits per second.
 const RATE: u64 = 5_000_000;
-/// The kernel's longest queue on it.
+/// Largest queue of the kernel on the link.
 const QUEUE: Duration = Duration::from_millis(100);
-/// How long it is kept full; the second half is measured.
+/// Time for which the link is kept full; the second half is measured.
 const FULL: Duration = Duration::from_secs(10);
-/// Where the relay's process echoes.
+/// Port of the echo in the relay's process.
 const ECHO: u16 = 7_007;
 
 #[test]
@@ -70,7 +70,7 @@ fn a_full_link_is_measured_within_its_tolerance() {
                 }
             }
         });
-        // More than the link carries, for as long as it is measured.
+        // Sends more than the link can carry during the measurement.
         let done = Arc::new(AtomicBool::new(false));
         let writing = tokio::spawn({
             let done = done.clone();

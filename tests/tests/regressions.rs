@@ -1,6 +1,6 @@
-//! Promise: what has gone wrong in other relays does not go wrong here.
+//! Promise: known defects of other relays do not occur here.
 //!
-//! Where each of it is tested:
+//! Tests by defect:
 //!
 //! | what went wrong | where |
 //! | --- | --- |
@@ -28,7 +28,7 @@ use relay_client::{Prefs, TrackInfo};
 use relay_model::limits;
 use relay_tests::{relay::TestRelay, run, within};
 
-/// Longer than anything is kept for other reasons: a track's age, the linger.
+/// Longer than any other reason keeps a group: a track's largest age, the linger.
 const LONG: Duration = Duration::from_secs(7);
 
 #[test]

@@ -1,5 +1,5 @@
-//! Promise: whoever is let in may do what it was granted, where it was granted, and nothing else, whatever it
-//! asks and however it came; and nobody learns what is beyond that.
+//! Promise: an admitted session may do what it was granted, where it was granted, and nothing else, whatever it
+//! requests and over whatever transport; and it learns nothing of anything beyond.
 
 #![allow(missing_docs)]
 
@@ -19,9 +19,9 @@ const NEITHER: Result<May, SessionCode> = Ok(May { publish: false, subscribe: fa
 const REFUSED: Result<May, SessionCode> = Err(SessionCode::UNAUTHORIZED);
 const MALFORMED: Result<May, SessionCode> = Err(SessionCode::PROTOCOL_VIOLATION);
 
-/// Where anybody may publish and subscribe.
+/// Scopes in which anybody may publish and subscribe.
 type Scopes = (&'static [&'static str], &'static [&'static str]);
-/// The path asked for, the path below it, and what may be done there.
+/// Requested path, path below it, and rights there.
 type Request = (&'static str, &'static str, Result<May, SessionCode>);
 
 const ROWS: &[(Scopes, &[Request])] = &[
@@ -56,7 +56,7 @@ const ROWS: &[(Scopes, &[Request])] = &[
     ),
 ];
 
-/// Each, and whatever is refused also as it is allowed: the same request of somebody who may.
+/// All rows, and for each refused one the same request with a policy that allows it.
 fn rows() -> impl Iterator<Item = Row> {
     let scope = |prefixes: &[&str]| Scope::of(prefixes.iter().map(|raw| Path::parse(raw).expect("a path")));
     let all = ROWS.iter().flat_map(move |((publish, subscribe), requests)| {
@@ -69,7 +69,7 @@ fn rows() -> impl Iterator<Item = Row> {
         })
     });
     all.flat_map(|row| {
-        // Nothing makes a bad path good, nor a token where none are taken.
+        // No policy makes a malformed path valid, or accepts a token where none are configured.
         let hopeless = row.expected == MALFORMED || row.target.contains('?');
         let pair = Row { policy: open(), expected: BOTH, ..row.clone() };
         let pair = Some(pair).filter(|_| row.expected != BOTH && !hopeless);
@@ -78,7 +78,7 @@ fn rows() -> impl Iterator<Item = Row> {
     .flatten()
 }
 
-/// Every row that can be asked for through `entrance`.
+/// Tries every row whose request the transport can carry.
 fn through(is_web: bool, version: Version) {
     run(120, async move {
         let mut tried = 0;

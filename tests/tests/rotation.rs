@@ -1,7 +1,7 @@
-//! Promise: certificates change under load, and nobody is dropped, no handshake fails, and whoever comes is
-//! shown the newest within two seconds of the change.
+//! Promise: while certificates change under load, no session is dropped, no handshake fails, and new clients are shown
+//! the newest certificate within two seconds of the change.
 //!
-//! Twelve seconds by default; `ROTATION=full` takes the minute that is promised.
+//! Twelve seconds by default; `ROTATION=full` runs the promised minute.
 
 #![allow(missing_docs)]
 #![allow(clippy::print_stdout, reason = "the figures")]
@@ -21,24 +21,24 @@ use tokio::{task::JoinSet, time::MissedTickBehavior};
 
 const NAME: &str = "localhost";
 const SESSIONS: usize = 100;
-/// Those of them that watch.
+/// Number of sessions that subscribe.
 const VIEWERS: usize = 20;
-/// Handshakes a second.
+/// Handshakes per second.
 const RATE: u32 = 10;
-/// How old may be what is shown.
+/// Largest time for which an old certificate may be shown.
 const STALE: Duration = Duration::from_secs(2);
 
-/// Every certificate, oldest first, and since when it is in the files.
+/// Every certificate, oldest first, with the time when it was written.
 type History = Arc<Mutex<Vec<(Instant, Issued)>>>;
 
-/// What became of one handshake.
+/// Outcome of one handshake.
 struct Handshake {
     began: Instant,
     took: Duration,
     leaf: Result<Vec<u8>, String>,
 }
 
-/// How long after its successor was in the files a certificate was still shown.
+/// Time between the write of a certificate's successor and a handshake that still showed it.
 fn staleness(handshake: &Handshake, history: &[(Instant, Issued)]) -> Duration {
     let leaf = handshake.leaf.as_ref().expect("a handshake");
     let shown = history.iter().position(|(_, issued)| issued.der.as_ref() == leaf).expect("one of ours");
@@ -46,12 +46,12 @@ fn staleness(handshake: &Handshake, history: &[(Instant, Issued)]) -> Duration {
     next.map_or(Duration::ZERO, |(since, _)| handshake.began.saturating_duration_since(*since))
 }
 
-/// Puts another certificate in place, each time in another way.
+/// Writes another certificate, in a different way each time.
 async fn rotate(served: &Served, issued: &Issued, round: usize) {
     match round % 3 {
         0 => {
             served.write("cert0.pem", &issued.cert);
-            // A pair that does not fit is in the files for a while.
+            // The files hold a mismatched pair for a while.
             tokio::time::sleep(Duration::from_millis(50)).await;
             served.write("key0.pem", &issued.key);
         }
@@ -66,7 +66,7 @@ async fn rotate(served: &Served, issued: &Issued, round: usize) {
     }
 }
 
-/// New clients, so many a second, half of which try to resume: what became of each.
+/// Connects [`RATE`] new clients per second, half of which try to resume; returns the outcomes.
 async fn come_and_go(served: &Served, authority: &Authority, end: Instant) -> Vec<Handshake> {
     let visitors =
         [Arc::new(Visitor::new(authority, None, false)), Arc::new(Visitor::new(authority, None, true))];
@@ -98,7 +98,7 @@ async fn assert_alive(clients: &[Client]) {
 }
 
 #[test]
-fn certificates_change_under_load_and_nobody_notices() {
+fn certificates_change_under_load_without_drops() {
     let full = std::env::var_os("ROTATION").is_some_and(|form| form == "full");
     let (period, rounds) = if full { (Duration::from_secs(5), 12) } else { (Duration::from_secs(3), 4) };
     run(180, async move {

@@ -1,4 +1,4 @@
-//! Promise: nobody publishes, watches or subscribes outside of what they were granted.
+//! Promise: no session publishes, watches or subscribes outside of its scope.
 
 #![allow(missing_docs)]
 
@@ -55,7 +55,7 @@ fn what_lies_outside_is_neither_announced_nor_served() {
         relay.announced("anon/cam").await;
         for url in relay.schemes() {
             let viewer = relay.connect_to(&url, ClientConfig::default()).await;
-            // Empty, and open: nothing comes, but it does not end either.
+            // The watch is empty and stays open: nothing is sent, and it does not end.
             let mut empty = within("a watch", 10, viewer.announced("secret")).await.expect("a watch");
             assert_eq!(empty.initial().count(), 0);
             let mut all = viewer.announced("").await.expect("a watch");

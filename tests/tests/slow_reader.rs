@@ -1,5 +1,5 @@
-//! Promise: a reader without credit, or that does not read, loses groups and nothing else: it
-//! resumes at a group boundary, its requests are answered meanwhile, and nobody else notices.
+//! Promise: a reader without credit, or that does not read, loses groups and nothing else: it resumes at a group
+//! boundary, its requests are answered meanwhile, and no other session is affected.
 
 #![allow(missing_docs)]
 
@@ -22,14 +22,14 @@ const HEALTHY: usize = 6;
 const GROUPS: u64 = 60;
 const FRAMES: u64 = 10;
 const FRAME: usize = 12_000;
-/// All the credit the starved reader gives, bytes: half a group.
+/// Flow control window of the starved reader, bytes: half a group.
 const WINDOW: u32 = 64 * 1024;
-/// What waits in the kernel of a slow link, bytes.
+/// Kernel buffer of a slow link, bytes.
 const LINK: u32 = 32 * 1024;
-/// How long it looks for something to read.
+/// Time limit of one read attempt.
 const SIP: Duration = Duration::from_millis(2);
 
-/// What a group that was left alone for long came to.
+/// Outcome of a group that was not read for long.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Complete,
@@ -54,12 +54,12 @@ async fn outcome(group: &mut Group) -> Outcome {
     }
 }
 
-/// The client of a subscriber that takes no media.
+/// Client of a subscriber that reads no media.
 #[derive(Clone)]
 struct Slow(Client);
 
 impl Slow {
-    /// Its requests are answered all the same.
+    /// Asserts that requests are answered.
     async fn asks(&self) {
         within("track info", 8, self.0.track_info("cam", "video")).await.expect("track info");
         let watch = within("announces", 8, self.0.announced("")).await.expect("announces");
@@ -67,11 +67,11 @@ impl Slow {
     }
 }
 
-/// A subscription whose groups are left alone until it resumes.
+/// A subscription whose groups are not read until it resumes.
 struct Reader {
     slow: Slow,
     subscription: Subscription,
-    /// Groups it did not get whole.
+    /// Groups that were not received completely.
     gone: usize,
 }
 
@@ -82,7 +82,7 @@ impl Reader {
         Self { slow: Slow(client), subscription, gone: 0 }
     }
 
-    /// Asks, and reads media bit by bit until the answers are there. Bytes of media read.
+    /// Sends requests, and reads media piece by piece until they are answered. Returns the media bytes read.
     async fn asks_while_reading(&mut self) -> usize {
         let slow = self.slow.clone();
         let asking = tokio::spawn(async move { slow.asks().await });
@@ -97,7 +97,7 @@ impl Reader {
                 }
                 continue;
             }
-            // One piece of one group at a time: the credit it frees is little.
+            // One piece of one group at a time, which frees little credit.
             let mut at = 0;
             while let Some(group) = open.get_mut(at) {
                 match tokio::time::timeout(SIP, group.piece()).await {
@@ -119,8 +119,8 @@ impl Reader {
         read
     }
 
-    /// Reads everything until `newest` came whole. How many groups did, and how many were cut or named
-    /// as dropped.
+    /// Reads everything until `newest` is complete. Returns the number of complete groups, and of groups that were cut
+    /// or dropped.
     async fn resume(mut self, newest: u64) -> (usize, usize) {
         let (mut complete, mut gone, mut done) = (0, self.gone, false);
         let mut reading = JoinSet::new();
@@ -154,8 +154,8 @@ impl Reader {
     }
 }
 
-/// Another address of the WebSockets at `url`, over a link that holds up what comes from there while it is not
-/// open.
+/// Serves the WebSockets at `url` under another address, over a link that delivers nothing from the relay while it is
+/// not open.
 async fn link(url: &str) -> (String, watch::Sender<bool>) {
     let there: SocketAddr =
         url.trim_start_matches("ws://").trim_end_matches('/').parse().expect("an address");
@@ -165,7 +165,7 @@ async fn link(url: &str) -> (String, watch::Sender<bool>) {
     tokio::spawn(async move {
         let (client, _) = listener.accept().await.expect("the client");
         let socket = TcpSocket::new_v4().expect("a socket");
-        // Little waits in the kernel.
+        // Keeps the kernel's buffer small.
         socket.set_recv_buffer_size(LINK).expect("a small buffer");
         let relay = socket.connect(there).await.expect("the relay");
         let ((mut from_client, mut to_client), (mut from_relay, mut to_relay)) =
@@ -187,7 +187,7 @@ async fn link(url: &str) -> (String, watch::Sender<bool>) {
 }
 
 #[test]
-fn slow_readers_resume_at_a_group_boundary_and_nobody_else_notices() {
+fn slow_readers_resume_at_a_group_boundary() {
     let relay = TestRelay::start(2);
     let (_server, websocket) = relay.websocket();
     run(100, async {
@@ -222,7 +222,7 @@ fn slow_readers_resume_at_a_group_boundary_and_nobody_else_notices() {
                 not_reading.slow.asks().await;
             }
         }
-        // Without any credit an answer must wait too; the first credit there is, is the answer's.
+        // Without any credit an answer must wait too; the first credit goes to the answer.
         let read = without_credit.asks_while_reading().await;
         assert!(read < 2 * WINDOW as usize, "answered after {read} bytes of media");
         relay.wait_meter("groups given up", |meter| meter.groups_expired > 0).await;
@@ -241,7 +241,7 @@ fn slow_readers_resume_at_a_group_boundary_and_nobody_else_notices() {
             assert!(complete > 0 && gone > 0, "without {who}: {complete} whole, {gone} gone");
         }
 
-        // All of them are live again.
+        // All subscriptions are live again.
         let probe = relay.connect().await;
         let mut again = probe.subscribe("cam", "video", Prefs::default()).await.expect("subscribe");
         assert_eq!(again.next_group().await.expect("a group").sequence(), newest);

@@ -1,5 +1,5 @@
-//! Promise: a peer whose address changes, in the middle of a group and again and again, stays on
-//! its worker and loses nothing; without steering it does.
+//! Promise: a peer whose address changes repeatedly, in the middle of a group, stays on its worker and loses nothing;
+//! without steering it does lose groups.
 
 #![allow(missing_docs)]
 
@@ -15,9 +15,9 @@ use relay_tests::{
 const WORKERS: usize = 4;
 const CONNECTIONS: usize = 200;
 const MOVES: usize = 5;
-/// Enough that none of them stays where it was by chance.
+/// Enough that some of them change workers without steering.
 const UNSTEERED: usize = 24;
-/// How long what is lost is waited for.
+/// Time to wait for lost groups.
 const GRACE: Duration = Duration::from_secs(1);
 
 async fn connect(relay: &TestRelay, hosts: &[Host], count: usize) -> Vec<Client> {
@@ -63,7 +63,7 @@ fn moving_peers_lose_no_group() {
         }
         wait_until("sessions on several workers", 5, || relay.busy_workers() > 1).await;
 
-        // The same without steering, but for a publisher that stays where it is.
+        // The same without steering, with a publisher whose address does not change.
         let relay = TestRelay::with(WORKERS, |options| options.steering = Steering::Off);
         let publisher = relay.connect().await;
         let mut source = Source::announce(&publisher, "cam", 1_500);
@@ -79,7 +79,7 @@ fn moving_peers_lose_no_group() {
         for viewer in &viewers {
             viewer.wait("half a group", |seen| seen.frames.get(&0) == Some(&1)).await;
         }
-        // A client still listens at its last address, but not at the one before.
+        // A client still receives at its last address, but not at the one before.
         for _ in 0..2 {
             clients.iter().for_each(|client| client.rebind().expect("a new socket"));
         }

@@ -1,5 +1,5 @@
-//! Promise: a publisher that comes back, or has a stand-in, goes on without a gap or a repetition; one that
-//! takes another's place is heard at once, whatever its numbers.
+//! Promise: a publisher that reconnects, or has a backup, continues without gap or repetition; one that takes over
+//! another's path is served at once, at any group number.
 
 #![allow(missing_docs)]
 
@@ -14,13 +14,13 @@ use relay_tests::{
 
 const WHO: Hop = Hop(0xcafe);
 
-/// A publisher of that name.
+/// Connects a publisher with this hop id.
 async fn publisher(relay: &TestRelay, version: Version, hop: Hop) -> Client {
     let config = ClientConfig { version, hop, ..ClientConfig::default() };
     relay.connect_to(&relay.raw(), config).await
 }
 
-/// The same broadcast on another client, from group `next` on.
+/// Announces the same broadcast on another client, from group `next` on.
 fn source(client: &Client, next: u64) -> Source {
     let mut source = Source::announce(client, "live", 1_000);
     source.track.retain(16);
@@ -29,7 +29,7 @@ fn source(client: &Client, next: u64) -> Source {
 }
 
 #[test]
-fn a_publisher_whose_connection_dies_in_a_group_goes_on_where_it_was() {
+fn publisher_resumes_mid_group_after_reconnect() {
     for version in [Version::V04, Version::V05, Version::V06] {
         run(60, async {
             let relay = TestRelay::start(2);
@@ -47,7 +47,7 @@ fn a_publisher_whose_connection_dies_in_a_group_goes_on_where_it_was() {
             half.frame();
             half.frame();
             tokio::time::sleep(Duration::from_millis(100)).await;
-            // Not a word from it any more; the relay does not know yet.
+            // The first session falls silent; the relay does not know yet.
             before.link().mute(true);
             let after = publisher(&relay, version, WHO).await;
             let mut source_after = source(&after, 4);
@@ -63,7 +63,7 @@ fn a_publisher_whose_connection_dies_in_a_group_goes_on_where_it_was() {
 }
 
 #[test]
-fn of_two_publishers_of_one_name_either_may_go_in_the_middle_of_a_group() {
+fn either_of_two_publishers_may_leave_mid_group() {
     run(60, async {
         let relay = TestRelay::start(2);
         let clients =
@@ -97,7 +97,7 @@ fn of_two_publishers_of_one_name_either_may_go_in_the_middle_of_a_group() {
 }
 
 #[test]
-fn whoever_takes_a_path_is_heard_at_once_whatever_its_numbers() {
+fn takeover_is_served_at_once_at_any_group_number() {
     run(60, async {
         let relay = TestRelay::start(2);
         let first = publisher(&relay, Version::V05, Hop(1)).await;
@@ -115,7 +115,7 @@ fn whoever_takes_a_path_is_heard_at_once_whatever_its_numbers() {
         let update = within("the other publisher", 2, watch.next()).await.expect("a watch").expect("news");
         assert!(update.active && update.hops.first() == Some(&Hop(2)), "{update:?}");
         first.close(SessionCode::NONE, "bye").await;
-        // The old subscription is told, and a new one hears the new numbers.
+        // The old subscription ends, and a new one receives the new numbers.
         viewer.wait("an end", |seen| seen.is_over()).await;
         let viewer = Viewer::join(&client, "live").await;
         within("the subscription", 10, low.track.wait_subscribed()).await;

@@ -1,4 +1,4 @@
-// The list of what is live: from the relay's figures, or, where it keeps those to itself, from its announcements.
+// The list of live broadcasts: from the relay's statistics, or, where those are private, from its announcements.
 
 import { attribute, byId, text } from "./dom.js";
 import { bitrate, count } from "./format.js";
@@ -9,7 +9,7 @@ const HEIGHT = 30;
 
 const total = (broadcast) => broadcast.tracks.reduce((sum, track) => sum + track.in_bps, 0);
 
-/** The list, its filter and its order; `choose` hears the path of the one that is clicked. */
+/** The list, its filter and its order; `choose` is called with the path of a clicked row. */
 export class Broadcasts {
 	#list;
 	#items = [];
@@ -47,14 +47,14 @@ export class Broadcasts {
 		this.#list.focus();
 	}
 
-	/** A snapshot of the relay. */
+	/** Shows a snapshot of the relay. */
 	set status({ broadcasts, broadcasts_total: known }) {
 		this.#items = broadcasts.map(({ path, viewers, tracks }) => ({ path, viewers, bps: total({ tracks }) }));
 		this.#known = known;
 		this.#draw();
 	}
 
-	/** Whether announcements are all there is. */
+	/** Whether announcements are the only source. */
 	set announced(on) {
 		if (on === Boolean(this.#watching)) return;
 		if (!on) {
@@ -85,7 +85,7 @@ export class Broadcasts {
 		const words = this.#filter.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
 		const shown = this.#items.filter((item) => words.every((word) => item.path.toLowerCase().includes(word)));
 		const by = this.#sort;
-		// Paths settle what is equal, so that rows stay where they are.
+		// Equal rows are ordered by path, so that they stay in place.
 		shown.sort((a, b) => (by === "path" ? 0 : b[by] - a[by]) || (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
 		this.#most = Math.max(1, ...shown.map((item) => item.bps ?? 0));
 		this.#list.items = shown;
@@ -99,7 +99,7 @@ export class Broadcasts {
 	#fill(row, item) {
 		const [path, viewers, rate] = row.children;
 		if (path.childElementCount === 0) path.append(document.createElement("i"), document.createElement("b"));
-		// The end of a path tells it from its neighbours, so it is what stays readable.
+		// The end of a path distinguishes it from its neighbours, so it stays readable.
 		const cut = item.path.lastIndexOf("/") + 1;
 		text(path.children[0], item.path.slice(0, cut));
 		text(path.children[1], item.path.slice(cut));

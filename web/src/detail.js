@@ -13,7 +13,7 @@ import { Player } from "./watch.js";
 const FACTS_MS = 500;
 const unknown = (name) => ({ name, viewers: 0, in_bps: 0, groups: 0, frames: 0, bytes: 0, latest_group: null, cached_groups: 0, cached_bytes: 0, known: false });
 
-/** The pane beside the list. `open` hears a change of what is open, `close` that it shall go. */
+/** The pane beside the list. `open` is called after a change of the selection, `close` when the pane has to be closed. */
 export class Detail {
 	#open = { path: null, watch: false, track: null };
 	#found = null;
@@ -45,7 +45,7 @@ export class Detail {
 		});
 	}
 
-	/** Shows what is open now. */
+	/** Shows the current selection. */
 	show(open) {
 		const before = this.#open;
 		this.#open = open;
@@ -58,13 +58,13 @@ export class Detail {
 		this.#list.chosen = open.track;
 	}
 
-	/** A snapshot of the relay. */
+	/** Shows a snapshot of the relay. */
 	set status({ broadcasts, broadcasts_total: known }) {
 		const { path } = this.#open;
 		if (path === null) return;
 		const found = broadcasts.find((one) => one.path === path);
 		if (found || known <= broadcasts.length) return this.#update(found);
-		// One beyond the end of the list is asked for by name.
+		// A broadcast beyond the end of the list is requested by name.
 		snapshot({ path }).then(
 			(status) => path === this.#open.path && this.#update(status.broadcasts.find((one) => one.path === path)),
 			() => {},
@@ -98,7 +98,7 @@ export class Detail {
 			this.#named = named;
 			this.#draw();
 		});
-		// Where the pane is below the list, it would open out of sight.
+		// Below the list, the pane would open out of sight.
 		if (fresh && byId("detail").getBoundingClientRect().top > innerHeight * 0.7) byId("detail").scrollIntoView({ block: "start" });
 	}
 
@@ -164,10 +164,10 @@ export class Detail {
 
 	#facts(player) {
 		const { fps, bps, groups } = player.rates();
-		// Without a session nothing else matters.
+		// Without a session there is nothing else to show.
 		this.#say(player.trouble || this.#note);
 		const latency = player.latency;
-		// Two machines' clocks may differ by more than the picture is late.
+		// The clocks of two machines may differ by more than the delay of the picture.
 		const late = player.size === "" ? "–" : latency === undefined ? "unknown: the publisher's timestamps are no times of day" : latency < 0 ? "clocks differ" : `${Math.round(latency)} ms`;
 		facts(byId("watch-facts"), [
 			["latency", late],

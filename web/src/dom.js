@@ -1,4 +1,4 @@
-// The few words this page needs on top of the DOM.
+// Helpers of this page for the DOM.
 
 /** The element with this id; the page is broken without it. */
 export function byId(id) {
@@ -14,12 +14,12 @@ export function element(tag, properties = {}, ...children) {
 	return made;
 }
 
-/** Sets text where it differs, so that nothing is laid out for nothing. */
+/** Sets text if it differs, to avoid needless layout. */
 export function text(node, value) {
 	if (node.textContent !== value) node.textContent = value;
 }
 
-/** Sets an attribute where it differs. */
+/** Sets an attribute if it differs. */
 export function attribute(node, name, value) {
 	if (node.getAttribute(name) !== value) node.setAttribute(name, value);
 }

@@ -6,7 +6,7 @@ const significant = (n) => (n >= 100 ? n.toFixed(0) : n >= 10 ? n.toFixed(1) : n
 function scaled(n, base, units) {
 	let value = Math.max(0, n || 0);
 	let unit = 0;
-	// What would be rounded up to the base is shown in the next unit.
+	// A value that would be rounded up to the base is shown in the next unit.
 	while (value >= base - 0.5 && unit < units.length - 1) {
 		value /= base;
 		unit += 1;
@@ -14,16 +14,16 @@ function scaled(n, base, units) {
 	return unit === 0 ? `${Math.round(value)} ${units[0]}` : `${significant(value)} ${units[unit]}`;
 }
 
-/** Bits a second. */
+/** Bits per second. */
 export const bitrate = (n) => scaled(n, 1000, ["b/s", "kb/s", "Mb/s", "Gb/s", "Tb/s"]);
 
 /** Bytes, in powers of 1024. */
 export const bytes = (n) => scaled(n, 1024, ["B", "KiB", "MiB", "GiB", "TiB"]);
 
-/** A whole number with thousands apart. */
+/** A whole number with separated thousands. */
 export const count = (n) => Math.round(n || 0).toLocaleString("en");
 
-/** How long, in the two largest units that matter. */
+/** A duration, in its two largest units. */
 export function duration(seconds) {
 	const s = Math.max(0, Math.floor(seconds || 0));
 	if (s < 60) return `${s} s`;
@@ -32,7 +32,7 @@ export function duration(seconds) {
 	return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
-/** Milliseconds, as far as they matter. */
+/** Milliseconds, with useful precision. */
 export const millis = (ms) => (ms < 10 ? `${ms.toFixed(1)} ms` : ms < 10000 ? `${Math.round(ms)} ms` : duration(ms / 1000));
 
 /** A round figure at or above `n` for an axis. */

@@ -1,11 +1,11 @@
-// Throughput over time on a canvas: two lines, the axes, and what the pointer is on.
+// Throughput over time on a canvas: two lines, the axes, and the value at the pointer.
 
 import { bitrate, ceiling } from "./format.js";
 
 const WINDOW_MS = 180_000;
 const PAD = { left: 4, right: 4, top: 10, bottom: 18 };
 
-/** The colour that CSS gives to a property, as a canvas understands it. */
+/** Value of a CSS colour property, as a canvas accepts it. */
 function colours(canvas) {
 	const probe = document.createElement("span");
 	canvas.after(probe);
@@ -18,7 +18,7 @@ function colours(canvas) {
 	return found;
 }
 
-/** A graph that keeps what it was told for three minutes. */
+/** A graph of the last three minutes. */
 export class Graph {
 	#canvas;
 	#samples = [];
@@ -40,7 +40,7 @@ export class Graph {
 		});
 	}
 
-	/** After the colours of the page changed. */
+	/** Reads the colours of the page again. */
 	recolour() {
 		this.#colours = colours(this.#canvas);
 		this.draw();
@@ -95,7 +95,7 @@ export class Graph {
 			to.moveTo(PAD.left, at);
 			to.lineTo(width - PAD.right, at);
 		}
-		// A tick is a moment, so it moves with the line.
+		// A tick marks a time, so it moves with the line.
 		for (let tick = Math.ceil((now - WINDOW_MS) / 30_000) * 30_000; tick <= now; tick += 30_000) {
 			const at = Math.round(x(tick)) + 0.5;
 			to.moveTo(at, y(0));

@@ -1,8 +1,8 @@
-// The little of the *hang* format that a picture needs: its catalog, and frames that begin with a timestamp.
+// The parts of the *hang* format that a picture needs: its catalog, and frames that begin with a timestamp.
 
 import { Time, Varint } from "@moq/net";
 
-/** Track with the catalog: a JSON document a group, later frames of a group being merge patches. */
+/** Track with the catalog: one JSON document per group; later frames of a group are merge patches. */
 export const CATALOG = "catalog.json";
 
 /** A merge patch (RFC 7396) applied to a value. */
@@ -16,7 +16,7 @@ export function merge(value, patch) {
 	return merged;
 }
 
-/** Every state of a catalog, as long as its track goes on. */
+/** Yields every state of a catalog until its track ends. */
 export async function* catalogs(subscription) {
 	const decoder = new TextDecoder();
 	for (let group = await subscription.nextGroup(); group; group = await subscription.nextGroup()) {
@@ -29,7 +29,7 @@ export async function* catalogs(subscription) {
 	}
 }
 
-/** A frame of the `legacy` container: microseconds as a varint, then what the codec made. */
+/** A frame of the `legacy` container: microseconds as a varint, then the codec's data. */
 export function pack(chunk) {
 	const stamp = Varint.encode(chunk.timestamp);
 	const payload = new Uint8Array(stamp.byteLength + chunk.byteLength);
@@ -41,7 +41,7 @@ export function pack(chunk) {
 const LOC_TIMESCALE = 0x08;
 const LOC_TIMESTAMPS = [0x10, 0x06];
 
-/** The properties in front of a frame of the `loc` container: those with even ids are numbers. */
+/** The properties before a frame of the `loc` container: those with even ids are numbers. */
 function loc(payload) {
 	let [size, rest] = Varint.decode(payload);
 	const data = rest.subarray(size);
@@ -60,7 +60,7 @@ function loc(payload) {
 	return { timestamp: Math.round((stamp * 1_000_000) / scale), data };
 }
 
-/** What unpacks frames of a container, or `undefined` for one that this page does not play. */
+/** Parser of a container's frames, or `undefined` for a container that this page does not play. */
 export function unpacker(kind = "legacy") {
 	if (kind === "loc") return loc;
 	if (kind !== "legacy") return undefined;

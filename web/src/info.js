@@ -1,4 +1,4 @@
-// The relay's addresses and what this page may do there: `/page.json`.
+// The relay's addresses and the rights of this page there: `/page.json`.
 
 import { token } from "./route.js";
 
@@ -26,7 +26,7 @@ export function address(path, parameters = {}) {
 	return url;
 }
 
-/** A relay without `/page.json` has everything at the address of the page, and its rights are unknown. */
+/** Answer for a relay without `/page.json`: everything is at the address of the page, and its rights are unknown. */
 const assumed = () => ({ session: new URL("/", location.href).href, websocket: "/", fingerprint: null, permit: null, refused: null });
 
 async function ask() {
@@ -36,7 +36,7 @@ async function ask() {
 	return { ...assumed(), ...(await answer.json()) };
 }
 
-/** Asks the relay; an answer that is a second old is used again. */
+/** Asks the relay; an answer is reused for one second. */
 export function info() {
 	if (asked && (asked.at === null || performance.now() - asked.at < FRESH_MS)) return asked.answer;
 	const request = { at: null, answer: ask() };
@@ -59,7 +59,7 @@ export function info() {
 /** The last answer; null before the first. */
 export const known = () => latest;
 
-/** Whether the relay did not answer when it was asked last. */
+/** Whether the last request to the relay failed. */
 export const isSilent = () => failed;
 
 /** Calls `listener` with each new answer. */
@@ -88,7 +88,7 @@ const list = (patterns) => {
 
 const hint = () => (token() === null ? " A token in the address of this page (?jwt=…) can allow it." : "");
 
-/** Why this page gets no session; empty when it gets one, or when that is not known. */
+/** Reason why this page gets no session; empty if it gets one, or if that is unknown. */
 export function refusal(found = latest) {
 	if (found?.refused === DRAINING) return "The relay is about to stop and opens no sessions.";
 	if (!found?.refused) return "";
@@ -96,7 +96,7 @@ export function refusal(found = latest) {
 	return `The relay refuses sessions of this page: ${found.refused}.${shown}`;
 }
 
-/** Why `path` cannot be published (`right` is "publish") or watched ("subscribe"); empty when it can be, or when that is not known. */
+/** Reason why `path` cannot be published (`right` is "publish") or watched ("subscribe"); empty if it can be, or if that is unknown. */
 export function forbidden(right, path, found = latest) {
 	if (!found?.permit) return refusal(found);
 	const patterns = found.permit[right];
@@ -106,7 +106,7 @@ export function forbidden(right, path, found = latest) {
 	return `The relay does not allow this page to ${what} “${path}”. Allowed: ${list(patterns)}.${hint()}`;
 }
 
-/** What this page may publish and watch, in one sentence; empty when that is not known. */
+/** The rights of this page in one sentence; empty if they are unknown. */
 export function rights(found = latest) {
 	if (!found?.permit) return refusal(found);
 	const { publish, subscribe } = found.permit;
@@ -115,7 +115,7 @@ export function rights(found = latest) {
 	return `This page can publish ${some(publish)}, and watch ${some(subscribe)}.`;
 }
 
-/** What this page may publish if that is not everything; empty otherwise. */
+/** The publish rights of this page, if they are limited; empty otherwise. */
 export function limits(found = latest) {
 	if (!found?.permit) return refusal(found);
 	const { publish } = found.permit;

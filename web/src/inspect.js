@@ -1,4 +1,4 @@
-// What a track is made of, group by group, as it comes; and what a catalog says there is.
+// The contents of a track, group by group, as they arrive; and the tracks in a catalog.
 
 import { Path } from "@moq/net";
 import { element, text } from "./dom.js";
@@ -10,8 +10,8 @@ const SHOWN = 24;
 const REDRAW_MS = 100;
 
 /**
- * The names of the tracks in a broadcast's catalog, read once so that looking costs no lasting subscription.
- * `onTracks` hears `{ name, video }` for each; nothing where there is no catalog. Returns what gives it up.
+ * Reads the names of the tracks in a broadcast's catalog once, so that no subscription remains.
+ * `onTracks` is called with `{ name, video }` for each; not at all without a catalog. Returns a function that cancels.
  */
 export function tracks(path, onTracks) {
 	const { connection, giveBack } = borrow();
@@ -34,7 +34,7 @@ export function tracks(path, onTracks) {
 	function end() {
 		if (ended) return;
 		ended = true;
-		// The first call comes from within the subscription that `stop` ends.
+		// The first call is made from within the subscription that `stop` ends.
 		queueMicrotask(() => stop());
 		subscription?.close();
 		handle.close();
@@ -43,7 +43,7 @@ export function tracks(path, onTracks) {
 	return end;
 }
 
-/** Shows the groups of a track as they come. */
+/** Shows the groups of a track as they arrive. */
 export class Groups {
 	#list;
 	#onNote;

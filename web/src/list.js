@@ -5,8 +5,8 @@ import { attribute, element } from "./dom.js";
 let lists = 0;
 
 /**
- * `options`: `height` of a row in pixels, `most` visible rows, `key(item)`, `fill(row, item)`, `label` for who
- * cannot see it, and, where rows can be chosen, `choose(item)`. Without it, it is a table that is only read.
+ * `options`: `height` of a row in pixels, `most` visible rows, `key(item)`, `fill(row, item)`, `label` for screen
+ * readers, and, if rows can be selected, `choose(item)`. Without it, the list is a read-only table.
  */
 export class List {
 	#root;

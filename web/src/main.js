@@ -1,4 +1,4 @@
-// The page of a relay: what it serves, and the whole loop of publishing and watching over it.
+// The page of a relay: its statistics, and publishing and watching over it.
 
 import { Broadcasts } from "./broadcasts.js";
 import { Detail } from "./detail.js";
@@ -20,7 +20,7 @@ const detail = new Detail({
 });
 const publishing = new PublishForm((path) => show({ path, watch: true, track: null }));
 
-/** Opens what is asked for and says so in the address. */
+/** Opens a selection and writes it to the address. */
 function show(wanted) {
 	route.write(wanted);
 	apply(wanted);
@@ -34,12 +34,12 @@ function apply(wanted) {
 	if (before.path !== null && open.path === null) broadcasts.focus();
 }
 
-/** Commands that work as they stand, for the relay's QUIC address; a generated certificate is pinned. */
+/** Complete commands for the relay's QUIC address; a generated certificate is pinned. */
 function hello() {
 	const { session, fingerprint } = known() ?? {};
 	const pinned = fingerprint ? ` --fingerprint ${fingerprint}` : "";
 	const url = session ?? `https://${location.host}/`;
-	// The token itself stays out of what people copy and share.
+	// The token itself stays out of text that people copy and share.
 	const address = route.token() === null ? url : `"${url}?jwt=$TOKEN"`;
 	const path = suggestion("hello");
 	text(byId("hello-pub"), `yes hello | moq-relay pub --no-wait --rate 1000 --lines ${address} ${path} words${pinned}`);
@@ -51,7 +51,7 @@ onInfo(() => {
 	hello();
 	overview.notice();
 });
-// Every session asks as well, so a failure here is repaired by the first one.
+// Every session asks as well, so a failure here is repaired by the first session.
 const ask = () => info().catch(() => {});
 ask();
 theme(() => overview.recolour());
@@ -62,11 +62,11 @@ let heard = false;
 let before = "connecting";
 follow(
 	(state) => {
-		// After a restart the addresses and rights may be others.
+		// Addresses and rights may differ after a restart.
 		if (before === "lost" && state !== "lost") ask();
 		before = state;
 		overview.state = state;
-		// Without figures there are still announcements.
+		// Announcements work without statistics.
 		broadcasts.announced = state === "private" || state === "refused";
 		if (state === "lost" && !heard) text(byId("foot"), "The relay does not answer.");
 	},

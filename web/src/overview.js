@@ -1,4 +1,4 @@
-// The figures of the whole relay: head line, throughput, tiles, sessions.
+// Statistics of the whole relay: head line, throughput, tiles, sessions.
 
 import { attribute, byId, element, text } from "./dom.js";
 import { bitrate, bytes, count, duration } from "./format.js";
@@ -19,7 +19,7 @@ const NOTICES = {
 	refused: "The relay does not show its statistics to this page.",
 };
 
-/** A figure and how much of its limit it is. */
+/** A figure and its share of its limit. */
 function tile(id, value, limit, part) {
 	const node = byId(id);
 	if (node.childElementCount === 0) node.replaceChildren(element("b"), element("small"), element("span", { className: "meter" }, element("i")));
@@ -33,7 +33,7 @@ function tile(id, value, limit, part) {
 
 const limited = (used, limit) => (limit ? [`of ${bytes(limit)}`, used / limit] : ["", undefined]);
 
-/** The order of a row's cells is that of the headings in the page. */
+/** The cells of a row are in the order of the headings in the page. */
 function session(row, item) {
 	const transport = { webtransport: "WebTransport", quic: "QUIC", websocket: "WebSocket", tcp: "TCP", unix: "Unix" };
 	const cells = [
@@ -51,7 +51,7 @@ function session(row, item) {
 	cells.forEach((value, at) => text(row.children[at], value));
 }
 
-/** The part of the page that only shows. */
+/** The read-only part of the page. */
 export class Overview {
 	#graph = new Graph(byId("graph"));
 	#sessions = new List(byId("session-list"), {
@@ -69,9 +69,9 @@ export class Overview {
 
 	#state = "connecting";
 
-	/** Shows the notice again, for new rights of this page. */
+	/** Shows the notice again, after the rights of this page have changed. */
 	notice() {
-		// With statistics, the form for publishing shows what is allowed.
+		// With statistics, the publish form shows the rights.
 		const words = NOTICES[this.#state] ? `${NOTICES[this.#state]} ${rights()}`.trim() : "";
 		byId("notice").hidden = words === "";
 		text(byId("notice"), words);
@@ -87,7 +87,7 @@ export class Overview {
 		this.notice();
 	}
 
-	/** Shows a snapshot; rates only where it `isEvent`. */
+	/** Shows a snapshot; rates only if it `isEvent`. */
 	show({ relay, load, traffic, sessions, sessions_total, broadcasts, broadcasts_total }, isEvent) {
 		const workers = `${relay.workers} worker${relay.workers === 1 ? "" : "s"}`;
 		text(byId("facts"), [relay.version, relay.name, `up ${duration(relay.uptime_s)}`, workers, relay.address === relay.name ? "" : relay.address].filter(Boolean).join("  ·  "));
@@ -110,7 +110,7 @@ export class Overview {
 	#traffic(traffic, relay) {
 		text(byId("in-now"), bitrate(traffic.in_bps));
 		text(byId("out-now"), bitrate(traffic.out_bps));
-		// Exact, for who reads the page by program.
+		// Exact values, for programs that read the page.
 		byId("traffic").dataset.at = `${traffic.bytes_out}:${relay.uptime_s}`;
 		byId("traffic").dataset.inBps = `${traffic.in_bps}`;
 		byId("traffic").dataset.outBps = `${traffic.out_bps}`;

@@ -1,10 +1,10 @@
-// The picture of the test pattern: bars that move, a clock with milliseconds, a frame counter.
+// The test pattern: moving bars, a clock with milliseconds, a frame counter.
 
 const BARS = ["#c8c8c4", "#c9b13c", "#3fa9a3", "#4d9a4a", "#a4559a", "#b5483f", "#3f5fb0"];
 
 const two = (n) => `${n}`.padStart(2, "0");
 
-/** The time of day as the picture and the pane beside it write it. */
+/** The time of day, in the format of the picture and the pane beside it. */
 export function clock(ms) {
 	const date = new Date(ms);
 	return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${`${date.getMilliseconds()}`.padStart(3, "0")}`;
@@ -29,13 +29,13 @@ function stamp(to, width, height, ms, frame, words) {
 /** Draws one frame of the test pattern. */
 export function draw(to, { width, height }, ms, frame, words) {
 	const step = width / BARS.length;
-	// Once across in seven seconds: a frozen picture is seen at once.
+	// Crosses the picture in seven seconds: a frozen picture is visible at once.
 	const shift = ((ms / 7000) % 1) * width;
 	for (let at = -BARS.length; at < BARS.length; at += 1) {
 		to.fillStyle = BARS[(at + BARS.length) % BARS.length];
 		to.fillRect(Math.floor(at * step + shift), 0, Math.ceil(step) + 1, height);
 	}
-	// Canvas angles are not exact when they are large.
+	// Canvas angles are inexact when they are large.
 	const turn = ((ms % 2000) / 2000) * Math.PI * 2;
 	const [x, y, radius] = [width / 2, (height - 92 * (height / 360)) / 2, height * 0.24];
 	to.fillStyle = "rgba(12, 14, 16, .82)";

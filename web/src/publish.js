@@ -10,17 +10,17 @@ import { borrow, dial, each, trouble } from "./relay.js";
 const FPS = 30;
 const GROUP_FRAMES = 60;
 const BITRATE = 1_200_000;
-// More than this waiting and the machine cannot keep up: frames are left out rather than late.
+// Longest queue of the encoder: beyond it the machine is too slow, and frames are dropped to limit the delay.
 const ENCODER_QUEUE = 3;
 // Time for the end of the announcement to be sent before the session is closed.
 const GOODBYE_MS = 300;
 // The relay lists an announcement within milliseconds; a session for the list takes a moment more.
 const LISTED_MS = 5000;
 
-// In order of how many can play it, and how little it costs to make.
+// Ordered by the number of browsers that can play it, and by the cost of encoding.
 const CODECS = ["avc1.42e01e", "vp8", "vp09.00.30.08", "av01.0.04M.08"];
 
-/** The first codec that this browser can make. */
+/** The first codec that this browser can encode. */
 async function choose(width, height) {
 	if (!("VideoEncoder" in globalThis)) {
 		throw new Error(
@@ -31,7 +31,7 @@ async function choose(width, height) {
 	}
 	for (const codec of CODECS) {
 		const config = { codec, width, height, bitrate: BITRATE, framerate: FPS, latencyMode: "realtime" };
-		// Parameter sets in front of every key frame, so that a viewer can begin at any of them.
+		// Parameter sets before every key frame, so that a viewer can begin at any of them.
 		if (codec.startsWith("avc1")) config.avc = { format: "annexb" };
 		const { supported } = await VideoEncoder.isConfigSupported(config).catch(() => ({ supported: false }));
 		if (supported) return config;
@@ -39,7 +39,7 @@ async function choose(width, height) {
 	throw new Error("This browser encodes none of H.264, VP8, VP9 and AV1.");
 }
 
-/** The camera, as a video element that plays. */
+/** The camera, as a playing video element. */
 async function camera() {
 	if (!navigator.mediaDevices?.getUserMedia) {
 		throw new Error("Browsers give a camera only to https:// pages and to localhost. The test pattern may work here.");
@@ -56,7 +56,7 @@ async function camera() {
 	return { video, stop: () => stream.getTracks().forEach((track) => track.stop()) };
 }
 
-/** Calls back `FPS` times a second, in a tab that nobody looks at as well: timers of a page are slowed there. */
+/** Calls back `FPS` times per second, in a hidden tab as well, where timers of a page are slowed down. */
 function ticker(tick) {
 	const source = `setInterval(() => postMessage(0), ${1000 / FPS})`;
 	const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
@@ -66,7 +66,7 @@ function ticker(tick) {
 	return () => worker.terminate();
 }
 
-/** Something being published. `onEnd` hears why it ended by itself. */
+/** A publication. `onEnd` is called with the reason when it ends by itself. */
 export class Publication {
 	#canvas;
 	#context;
@@ -89,11 +89,11 @@ export class Publication {
 	#made = { frames: 0, bytes: 0, groups: 0 };
 	#ended = false;
 
-	/** What it is published as. */
+	/** Path of the broadcast. */
 	path;
 	/** `pattern` or `camera`. */
 	kind;
-	/** What the encoder was set to. */
+	/** Configuration of the encoder. */
 	config;
 
 	constructor(kind, path, canvas, onEnd) {
@@ -104,7 +104,7 @@ export class Publication {
 		this.#onEnd = onEnd;
 	}
 
-	/** Begins; throws what a person can read when it cannot. */
+	/** Begins; throws an error with a message for people. */
 	async begin() {
 		const { width, height } = this.#canvas;
 		this.config = await choose(width, height);
@@ -115,14 +115,14 @@ export class Publication {
 			error: (error) => this.end(`The encoder gave up: ${error.message}`),
 		});
 		this.#encoder.configure(this.config);
-		// Its group stays open: the library forgets a closed one after five seconds, and who comes later needs it.
+		// Its group stays open: the library drops a closed one after five seconds, and late viewers need it.
 		this.#catalogTrack = new Track.Producer(CATALOG).accept({ priority: 100 });
 		this.#described = this.#catalogTrack.appendGroup();
 		this.#described.writeJson(this.#catalog());
 		this.#connection = dial();
 		this.#endings.push(each(this.#connection.established, (session) => this.#announce(session)));
 		this.#endings.push(ticker(() => this.#tick()));
-		// The list of the relay is the proof that it took the announcement. A session is not sent its own.
+		// The relay's list proves that it accepted the announcement. A session is not sent its own announcements.
 		this.#lease = borrow();
 		this.#listing = this.#lease.connection.announcedBroadcast(Path.from(this.path));
 	}
@@ -139,14 +139,14 @@ export class Publication {
 		session.publish(Path.from(this.path), this.#broadcast);
 	}
 
-	/** The session it is sent on; undefined while there is none. */
+	/** The session in use; undefined while there is none. */
 	get session() {
 		return this.#connection?.established.peek();
 	}
 
 	/**
-	 * Whether the relay announces it: `connecting`, `waiting`, `announced`, `sent` (this page may not see the list) or
-	 * `refused`; and why not, in words.
+	 * State of the announcement: `connecting`, `waiting`, `announced`, `sent` (this page may not see the list) or
+	 * `refused`; and a reason for people.
 	 */
 	standing() {
 		if (!this.session) return { state: "connecting", why: trouble(this.#connection) };
@@ -162,7 +162,7 @@ export class Publication {
 		return { state: "refused", why: `Not announced: the relay was sent “${this.path}” ${Math.round(waited / 1000)} s ago and does not list it. Its log names the reason.` };
 	}
 
-	/** What went out since this was asked last. */
+	/** Figures since the last call. */
 	rates() {
 		const now = performance.now();
 		const seconds = Math.max(0.001, (now - this.#since.at) / 1000);
@@ -176,7 +176,7 @@ export class Publication {
 		return rates;
 	}
 
-	/** Ends it, and the announcement with it. */
+	/** Ends the publication and its announcement. */
 	end(why) {
 		if (this.#ended) return;
 		this.#ended = true;
@@ -212,7 +212,7 @@ export class Publication {
 	#tick() {
 		if (this.#encoder.state !== "configured" || this.#encoder.encodeQueueSize > ENCODER_QUEUE) return;
 		const { width, height } = this.#canvas;
-		// The time of day is the timestamp, so a viewer can say how old a picture is.
+		// The timestamp is the time of day, so that a viewer can show the age of a picture.
 		const now = performance.timeOrigin + performance.now();
 		if (this.kind === "camera") {
 			if (this.#source.video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return;
@@ -239,7 +239,7 @@ export class Publication {
 		this.#made.bytes += frame.payload.byteLength;
 	}
 
-	/** Seconds since it began. */
+	/** Seconds since the start. */
 	get age() {
 		return (performance.now() - this.#start) / 1000;
 	}

@@ -1,4 +1,4 @@
-// The form and the strip of what is published from this page.
+// The publish form, and the strip of the current publication.
 
 import { attribute, byId, facts, text } from "./dom.js";
 import { bitrate, count, duration } from "./format.js";
@@ -9,7 +9,7 @@ import { carried } from "./relay.js";
 const FACTS_MS = 500;
 const ANNOUNCED = { connecting: "no session", waiting: "not yet", announced: "yes", sent: "not visible to this page", refused: "no" };
 
-/** What publishes from the page; `watch` hears the path somebody wants to watch. */
+/** The publisher of the page; `watch` is called with the path that the user wants to watch. */
 export class PublishForm {
 	#current;
 	#ticking;
@@ -43,7 +43,7 @@ export class PublishForm {
 		this.#path.value = this.#suggested;
 	}
 
-	/** Shows what may be published, and suggests another path where the suggested one may not be. */
+	/** Shows the publish rights, and suggests another path if the suggested one is not allowed. */
 	#permitted() {
 		text(byId("publish-limits"), limits());
 		const isNothing = known()?.permit?.publish.length === 0 || Boolean(known()?.refused);
@@ -55,7 +55,7 @@ export class PublishForm {
 		const path = this.#path.value.split("/").filter(Boolean).join("/");
 		if (this.#current || this.#asking || path === "") return;
 		this.#asking = true;
-		// Rights may have changed since the page was opened. A relay that does not answer now may do so in a moment.
+		// Rights may have changed since the page was opened. A relay that does not answer now may answer soon.
 		const found = await info().catch(() => known());
 		this.#asking = false;
 		const refused = forbidden("publish", path, found);

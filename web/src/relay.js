@@ -4,13 +4,13 @@ import { Connection } from "@moq/net";
 import { DRAINING, info, isSilent, known, refusal } from "./info.js";
 import { token } from "./route.js";
 
-// Between two attempts, milliseconds; the last one from then on.
+// Pauses between attempts, milliseconds; the last one is repeated.
 const RETRY_MS = [250, 500, 1000, 2000, 4000];
-// A session that lasted this long was a good one.
+// A session that lasts this long resets the pauses.
 const GOOD_MS = 2000;
-// Viewing again within this time uses the same session.
+// Time for which an unused session is kept for the next viewer.
 const LINGER_MS = 3000;
-// Head start of WebTransport over WebSocket: enough for a slow machine or network, as a session stays where it is.
+// Head start of WebTransport over WebSocket: enough for a slow machine or network, because a session never switches.
 const HEAD_START_MS = 2000;
 // An attempt that falls back to WebSocket takes less than this.
 const PATIENCE_MS = 6000;
@@ -26,8 +26,8 @@ function withToken(url) {
 const pins = (fingerprint) => ({ serverCertificateHashes: [{ algorithm: "sha-256", value: fingerprint }] });
 
 /**
- * A session that is opened again when it is lost: WebTransport first, WebSocket where that fails. The relay is asked
- * for its addresses before each attempt: after a restart they and the certificate may be others.
+ * A session that is reopened when it is lost: WebTransport first, WebSocket where that fails. The relay is asked
+ * for its addresses before each attempt: they and the certificate may differ after a restart.
  */
 export function dial() {
 	const connection = new Connection.Reload({ enabled: false, delay: { initial: RETRY_MS[0], multiplier: 2, max: 5000, timeout: Number.POSITIVE_INFINITY } });
@@ -52,7 +52,7 @@ export function dial() {
 		if (ended) return;
 		const wait = RETRY_MS[Math.min(failures, RETRY_MS.length - 1)];
 		failures += 1;
-		// Jitter, so that the pages of one relay do not all come back at the same moment.
+		// Jitter, so that the pages of one relay do not all reconnect at the same moment.
 		timer = setTimeout(attempt, wait * (0.5 + Math.random() / 2));
 	};
 	let openedAt;
@@ -73,7 +73,7 @@ export function dial() {
 	return connection;
 }
 
-/** Why a connection has no session; empty while one is open or may still open. */
+/** Reason why a connection has no session; empty while one is open or may still open. */
 export function trouble(connection) {
 	if (!connection || connection.established.peek() || performance.now() - connection.lostAt < PATIENCE_MS) return "";
 	const found = known();
@@ -95,7 +95,7 @@ let shared;
 let users = 0;
 let ending;
 
-/** The session of everything that is watched: opened for the first user, closed after the last. */
+/** The session of all viewers: opened for the first one, closed after the last. */
 export function borrow() {
 	clearTimeout(ending);
 	shared ??= dial();
@@ -115,7 +115,7 @@ export function borrow() {
 	return { connection, giveBack };
 }
 
-/** Calls `heard` with the value of a signal, now and after each change; returns a function that ends this. */
+/** Calls `heard` with the value of a signal, now and after each change; returns a function that unsubscribes. */
 export function each(signal, heard) {
 	const end = signal.subscribe(heard);
 	heard(signal.peek());

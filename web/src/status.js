@@ -1,8 +1,8 @@
-// What the relay says of itself: one snapshot to know whether it says anything, then a stream of them.
+// The relay's status: one snapshot to see whether it is available, then a stream.
 
 import { address } from "./info.js";
 
-// The relay sends one a second.
+// The relay sends one event per second.
 const SILENCE_MS = 5000;
 const RETRY_MS = [500, 1000, 2000, 5000];
 
@@ -14,9 +14,9 @@ export async function snapshot(parameters) {
 }
 
 /**
- * Follows the relay for as long as the page lives. `onState` hears `connecting`, `live`, `lost`, `private`
- * (this address does not say) or `refused` (it says only to who may know); `onStatus` each snapshot, and whether
- * it is an event, which alone has rates: they are since the event before.
+ * Follows the status for the life of the page. `onState` is called with `connecting`, `live`, `lost`, `private`
+ * (not available at this address) or `refused` (the rights do not allow it); `onStatus` with each snapshot, and whether
+ * it is an event, which alone has rates: since the previous event.
  */
 export function follow(onState, onStatus) {
 	let failures = 0;
@@ -44,7 +44,7 @@ export function follow(onState, onStatus) {
 		try {
 			heard(await snapshot(), false);
 		} catch (error) {
-			// A relay that does not say may be restarted with other settings: asked again, seldom.
+			// The relay may be restarted with other settings: asked again, at long intervals.
 			if (error.code === 404) return again("private", 30_000);
 			if (error.code === 401 || error.code === 403) return again("refused", 30_000);
 			return lost();

@@ -1,4 +1,4 @@
-// Dark or light: as the system says, or as somebody chose.
+// Dark or light theme: that of the system, or the user's choice.
 
 import { attribute, byId, text } from "./dom.js";
 
@@ -21,7 +21,7 @@ const kept = {
 	},
 };
 
-/** Makes the button work; `changed` is called whenever the colours may be others. */
+/** Connects the button; `changed` is called whenever the colours may have changed. */
 export function theme(changed) {
 	const button = byId("theme");
 	const apply = (name) => {

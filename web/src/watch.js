@@ -5,16 +5,16 @@ import { CATALOG, catalogs, unhex, unpacker } from "./hang.js";
 import { forbidden, info } from "./info.js";
 import { borrow, each, trouble } from "./relay.js";
 
-// A group that is not the newest is worth waiting for this long.
+// Longest wait for a group that is not the newest.
 const LATE_MS = 1000;
-// A decoder that is this far behind leaves the rest of a group out rather than fall back further, microseconds.
+// Delay of the decoder at which the rest of a group is skipped, microseconds.
 const BEHIND_US = 1_000_000;
-// Timestamps this near to the clock are taken for times of day.
+// Timestamps this close to the clock are treated as times of day.
 const CLOCK_MS = 600_000;
-// A catalog that has not arrived after this time is taken for missing.
+// Time after which a missing catalog is given up.
 const CATALOG_MS = 2000;
 
-/** The renditions that this browser can play, largest first. */
+/** Renditions that this browser can play, largest first. */
 async function playable(catalog) {
 	const found = [];
 	let trouble = "There is no video in this broadcast.";
@@ -39,7 +39,7 @@ async function playable(catalog) {
 	return { found, trouble };
 }
 
-/** Something being watched. `onNote` hears what to tell the person, or an empty string when all is well. */
+/** A playing broadcast. `onNote` is called with a message for people, or an empty string when there is none. */
 export class Player {
 	#canvas;
 	#context;
@@ -58,15 +58,15 @@ export class Player {
 	#since = { at: performance.now(), frames: 0, bytes: 0 };
 	#seen = { frames: 0, bytes: 0, groups: 0 };
 
-	// Newest timestamps that went into the decoder and came out of it.
+	// Newest timestamps at the input and output of the decoder.
 	#given = 0;
 	#shown = 0;
 
-	/** What is decoded. */
+	/** Codec of the picture. */
 	codec = "";
-	/** How large it is. */
+	/** Size of the picture. */
 	size = "";
-	/** How old the picture is, by the two clocks, where the publisher's timestamps say the time of day. */
+	/** Age of the picture by both clocks, if the publisher's timestamps are times of day. */
 	latency;
 
 	constructor(path, canvas, onNote) {
@@ -85,17 +85,17 @@ export class Player {
 		);
 	}
 
-	/** Why there is no session, in words; empty while there is one. */
+	/** Reason why there is no session; empty while there is one. */
 	get trouble() {
 		return trouble(this.#lease.connection);
 	}
 
-	/** The session it comes over, once there is one. */
+	/** The session in use, once there is one. */
 	get session() {
 		return this.#lease.connection.established.peek();
 	}
 
-	/** What came since this was asked last. */
+	/** Figures since the last call. */
 	rates() {
 		const now = performance.now();
 		const seconds = Math.max(0.001, (now - this.#since.at) / 1000);
@@ -173,7 +173,7 @@ export class Player {
 		try {
 			for (let group = await video.nextGroup(); group; group = await video.nextGroup()) {
 				this.#seen.groups += 1;
-				// What is lost of a group is lost; the next one begins anew.
+				// An interrupted group is skipped; the next one starts anew.
 				await this.#group(group, video, rendition).catch(() => {});
 				if (video !== this.#video) return;
 			}
@@ -187,9 +187,9 @@ export class Player {
 		for (let frame = await group.readFrame(); frame && video === this.#video; frame = await group.readFrame()) {
 			const { timestamp, data } = unpack(frame.payload);
 			this.#seen.bytes += frame.payload.byteLength;
-			// A frame without payload only says how far the track has come.
+			// A frame without payload only marks the progress of the track.
 			if (data.byteLength === 0) continue;
-			// The first group is caught up with: it began before anybody watched.
+			// The first group is decoded completely: it began before the viewer.
 			if (this.#seen.groups > 1 && this.#decoder?.decodeQueueSize > 0 && this.#given - this.#shown > BEHIND_US) return group.close();
 			if (first) this.#ready(decoder);
 			this.#given = timestamp;
@@ -203,7 +203,7 @@ export class Player {
 		this.#shown = this.#given;
 		const decoder = new VideoDecoder({
 			output: (picture) => this.#show(picture, config),
-			// The next key frame gets a new one.
+			// The next key frame creates a new decoder.
 			error: (error) => console.warn("decoder:", error.message),
 		});
 		decoder.configure(config);

@@ -1,5 +1,5 @@
-//! From a listener to whoever serves the connection. What takes time is done apart: nobody who is slow holds
-//! up who comes next.
+//! Accepts connections on a listener and serves each in a task of its own, so that a slow handshake does not delay the
+//! next connection.
 
 use std::{
     io,
@@ -28,46 +28,46 @@ use crate::{
     socket::Stream,
 };
 
-/// How a handshake of TLS begins; no request of HTTP does.
+/// First byte of a TLS record with a handshake message (RFC 8446 section 5.1). No HTTP request begins with it.
 const HANDSHAKE: u8 = 0x16;
-/// Answer to a plain request where only TLS is spoken.
+/// Answer to plain HTTP on a port that serves TLS only.
 const PLAIN: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
                        content-length: 52\r\n\r\nthis port speaks HTTPS: write https://, not http://\n";
 
-/// At most this often the log says that connections cannot be accepted.
+/// Shortest time between two warnings about failed accepts.
 const REPEAT: Duration = Duration::from_secs(60);
 
-/// What stands behind a listener.
+/// A listener's service, connection slots and trusted proxies.
 pub(crate) struct Door {
     pub(crate) kind: Kind,
     pub(crate) slots: Slots,
     pub(crate) proxies: Proxies,
 }
 
-/// What is served.
+/// Protocol served on a listener.
 #[derive(Clone)]
 pub(crate) enum Kind {
-    /// HTTP: as it is, over TLS, or whichever comes.
+    /// HTTP: plain, over TLS, or both, told apart by the first byte.
     Web { site: Arc<Site>, plain: bool, tls: Option<Arc<ServerConfig>> },
-    /// Sessions.
+    /// Sessions over plain byte streams.
     Link { entrance: Entrance, tls: Option<Arc<ServerConfig>> },
 }
 
 impl Door {
-    /// Accepts as long as the runtime runs.
+    /// Accepts connections until the runtime ends.
     pub(crate) async fn serve(self, listener: TcpListener) {
         let Self { kind, slots, proxies } = self;
         let mut said: Option<Instant> = None;
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    // No place: closed unheard.
+                    // No slot: closed without an answer.
                     let Some(slot) = slots.take(peer.ip()) else { continue };
                     tokio::spawn(welcome(stream, peer, slot, kind.clone(), proxies.clone()));
                 }
                 Err(error) => {
-                    // Out of files, or the peer was gone already.
+                    // Out of descriptors, or the peer has closed the connection already.
                     if said.is_none_or(|at| at.elapsed() >= REPEAT) {
                         said = Some(Instant::now());
                         tracing::warn!(%error, "cannot accept TCP connections; trying again");
@@ -87,13 +87,13 @@ async fn welcome(stream: TcpStream, peer: SocketAddr, mut slot: Slot, kind: Kind
             site.converse(stream, client, idle).await;
         }
         (Ok(Ok((stream, client))), Kind::Link { entrance, .. }) => entrance.admit(stream, client).await,
-        (Ok(Err(error)), _) => tracing::debug!(%peer, %error, "a connection did not begin"),
-        (Err(_), _) => tracing::debug!(%peer, "a connection did not begin in time"),
+        (Ok(Err(error)), _) => tracing::debug!(%peer, %error, "connection setup failed"),
+        (Err(_), _) => tracing::debug!(%peer, "connection setup timed out"),
     }
     drop(slot);
 }
 
-/// Whatever comes before what is spoken.
+/// Sets up a connection before its protocol starts: PROXY header, TLS handshake and identity of the client.
 async fn begin(
     mut stream: TcpStream,
     peer: SocketAddr,
@@ -113,7 +113,7 @@ async fn begin(
     stream.set_nodelay(true)?;
     let takes_header = match kind {
         Kind::Web { .. } => proxies.takes_proxy_header(peer.ip()),
-        // Without HTTP there is no other place to name a client.
+        // Without HTTP there is no other header that could name a client.
         Kind::Link { .. } => client.is_proxy,
     };
     if takes_header && let Some(behind) = proxy::header(&mut stream).await? {
@@ -129,10 +129,10 @@ async fn begin(
             Some(tls).filter(|_| first == HANDSHAKE)
         }
         Kind::Web { plain: false, tls: Some(tls), .. } => {
-            // Methods of HTTP are words of capital letters.
+            // HTTP methods are capital letters.
             if first_byte(&stream).await?.is_ascii_uppercase() {
                 refuse_plain(stream).await?;
-                return Err(io::Error::other("plain HTTP where HTTPS is spoken"));
+                return Err(io::Error::other("plain HTTP on an HTTPS port"));
             }
             Some(tls)
         }
@@ -147,18 +147,18 @@ async fn begin(
     Ok((Stream::Tls(Box::new(stream)), client))
 }
 
-/// The next byte, which stays there.
+/// Peeks at the next byte without consuming it.
 async fn first_byte(stream: &TcpStream) -> io::Result<u8> {
     let mut first = [0];
-    // A peek at nothing is the end.
+    // A peek of zero bytes is the end of the stream.
     match stream.peek(&mut first).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(first[0]),
     }
 }
 
-/// Answers a plain request and reads on until the client closes: a close with bytes unread is a reset, which
-/// takes the answer with it.
+/// Answers a plain request and reads until the client closes: closing with unread bytes resets the connection, and the
+/// client loses the answer.
 async fn refuse_plain(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(PLAIN).await?;
     stream.shutdown().await?;
@@ -172,7 +172,7 @@ async fn refuse_plain(mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// IPv4 inside of IPv6 is IPv4.
+/// Maps an IPv4-mapped IPv6 address to IPv4.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -1,4 +1,4 @@
-//! `/announced`: what is live below a path, once or as it changes.
+//! `/announced`: live broadcasts below a path, as a list or as a stream of changes.
 
 use axum::response::Response;
 use bytes::Bytes;
@@ -17,26 +17,26 @@ use crate::{
     stream::{Interrupted, Source, body},
 };
 
-/// Paths looked at under one lock of the board.
+/// Paths visited per lock of the announce board.
 const STEP: usize = 512;
-/// Bytes of events at which a chunk is sent.
+/// Size of buffered events at which a chunk is sent, bytes.
 const BYTES: usize = 16 * 1024;
 
-/// Memory of a path that was sent, in the board's watch, bytes.
+/// Memory of the board's watch per advertised path, bytes.
 const TOLD_BYTES: u64 = 20;
 
-/// How it is told.
+/// Response format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// A path a line.
+    /// Plain text, one path per line.
     Lines,
-    /// A list of texts.
+    /// JSON array of strings.
     Json,
-    /// Events, without end.
+    /// Server-sent events, without end.
     Events,
 }
 
-/// Answers `/announced` and what is below.
+/// Answers `/announced` and paths below it.
 pub(crate) async fn answer(hub: &Hub, asked: Asked) -> Response {
     let form = form(&asked.headers);
     let visitor = match hub.admit(asked.asker(&asked.path)).await {
@@ -54,7 +54,7 @@ pub(crate) async fn answer(hub: &Hub, asked: Asked) -> Response {
         Form::Lines => TEXT,
         Form::Json => HeaderValue::from_static("application/json"),
         Form::Events => {
-            // nginx would keep events until it has many.
+            // nginx would buffer events until it has many.
             headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
             HeaderValue::from_static("text/event-stream")
         }
@@ -83,13 +83,14 @@ fn form(headers: &HeaderMap) -> Form {
     }
 }
 
-/// What is live at one moment or another while it is read: no more than a place on the board is held.
+/// Pages through the live paths while the body is read: paths that start or end meanwhile may be listed or not. Only a
+/// position on the board is held.
 struct List {
     visitor: Visitor,
     root: Path,
     form: Form,
     after: Option<Path>,
-    /// Something was said already.
+    /// Whether a path was written already.
     has_begun: bool,
     is_over: bool,
 }
@@ -133,7 +134,7 @@ impl Source for List {
     }
 }
 
-/// Live paths, and their changes. Which ones were sent is state of the watch.
+/// Live paths and their changes; the watch records which ones were sent.
 struct Events {
     visitor: Visitor,
     scope: Scope,
@@ -142,7 +143,7 @@ struct Events {
     has_begun: bool,
 }
 
-/// State of a path that was sent as announced: there is no other.
+/// Advert of a path that was sent as announced; `Events` uses no other value.
 const SENT: Advert = Advert { id: 0, mark: 0 };
 
 impl Events {
@@ -152,7 +153,8 @@ impl Events {
         Self { visitor, scope, watch, next_id: 0, has_begun: false }
     }
 
-    /// Appends the next events. `None`: events are lost, because the reader took none for too long.
+    /// Appends the next events; returns whether more are ready. `None`: events were lost because the reader fell
+    /// behind.
     fn fill(&mut self, out: &mut String) -> Option<bool> {
         let Self { scope, watch, next_id, .. } = self;
         let root = watch.prefix().clone();
@@ -198,8 +200,8 @@ impl Source for Events {
     }
 }
 
-/// Appends a line of the list as text. A path with a control character is left out: it would forge other lines,
-/// or act on the terminal that shows it. JSON has it.
+/// Appends a line of the text list. Paths with control characters are left out: they could forge lines, or control the
+/// terminal that shows them. The JSON list has them.
 fn line(path: &str, out: &mut String) {
     if !path.contains(char::is_control) {
         *out += path;
@@ -207,13 +209,13 @@ fn line(path: &str, out: &mut String) {
     }
 }
 
-/// A text of JSON, with every control character escaped.
+/// Formats a JSON string with every control character escaped.
 fn quoted(text: &str) -> String {
     let quoted = serde_json::Value::from(text).to_string();
     if !quoted.contains(char::is_control) {
         return quoted;
     }
-    // JSON itself wants the first 32 escaped, and not DEL and those beyond ASCII. All of them have four digits.
+    // JSON requires this for the first 32 only, not for DEL and those beyond ASCII. All of them have four digits.
     let mut escaped = String::with_capacity(quoted.len());
     for c in quoted.chars() {
         if c.is_control() {
@@ -230,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_asks_says_how_it_wants_to_be_told() {
+    fn accept_header_selects_the_list_format() {
         let of =
             |accept: &'static str| form(&HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]));
         assert_eq!(form(&HeaderMap::new()), Form::Lines);

@@ -21,19 +21,19 @@ pub(crate) struct Authority {
 /// Host of an authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Host {
-    /// An IP address; IPv4 inside of IPv6 is IPv4.
+    /// An IP address; IPv4-mapped IPv6 becomes IPv4.
     Address(IpAddr),
-    /// A registered name: lower case, without the dot that may end it.
+    /// A registered name: lower case, without a trailing dot.
     Name(String),
 }
 
-/// A request without a usable authority: the answer is 400.
+/// Request without a usable authority; the answer is 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AuthorityError {
     /// HTTP/1.1 requires one.
     #[error("a request needs a Host header")]
     Missing,
-    /// Recipients on the way could choose different ones.
+    /// Several headers: recipients on the way could choose different ones.
     #[error("a request has one Host header, not several")]
     Several,
     /// The header, or the target in absolute form, names no host.
@@ -46,7 +46,8 @@ impl Authority {
     /// without one.
     ///
     /// # Errors
-    /// What RFC 9112 section 3.2 answers with 400, whichever of the two counts.
+    /// A case that RFC 9112 section 3.2 answers with 400; a malformed `Host` counts even if the target is in absolute
+    /// form.
     pub(crate) fn of_request<B>(request: &Request<B>) -> Result<Option<Self>, AuthorityError> {
         let mut hosts = request.headers().get_all(HOST).iter();
         let named = match (hosts.next(), hosts.next()) {
@@ -110,7 +111,7 @@ impl Host {
         (1..=NAME_BYTES).contains(&name.len()).then(|| Self::Name(name.to_ascii_lowercase()))
     }
 
-    /// The name; `None`: an address.
+    /// Host name; `None` for an address.
     pub(crate) fn into_name(self) -> Option<String> {
         match self {
             Self::Name(name) => Some(name),
@@ -118,7 +119,7 @@ impl Host {
         }
     }
 
-    /// Whether it is `name`. A `name` that begins with `*.` stands for exactly one more label.
+    /// Whether the host matches `name`; a leading `*.` in `name` stands for exactly one label.
     pub(crate) fn is_named(&self, name: &str) -> bool {
         let Self::Name(own) = self else { return false };
         match name.strip_prefix("*.") {
@@ -142,18 +143,18 @@ impl fmt::Display for Host {
 
 /// Host names that requests may be addressed to.
 ///
-/// A page whose owner points its own name at this machine (DNS rebinding) is same-origin with the relay for its
-/// visitor's browser, so no rule about origins keeps it out. Its requests carry its name.
+/// Defends against DNS rebinding: a page whose owner points its own name at this machine is same-origin with the relay
+/// in its visitor's browser, so no rule about origins refuses it, but its requests carry that name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts(Option<Vec<String>>);
 
 impl Hosts {
-    /// Every name.
+    /// Accepts every name.
     pub fn any() -> Self {
         Self(None)
     }
 
-    /// IP addresses, `localhost` and these names; `*.example.com` stands for exactly one label in front.
+    /// Accepts IP addresses, `localhost` and `names`; a leading `*.` stands for exactly one label.
     pub fn only(names: &[String]) -> Self {
         let name = |name: &String| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         Self(Some(names.iter().map(name).collect()))
@@ -165,7 +166,7 @@ impl Hosts {
         matches!(host, Host::Address(_)) || host.is_named("localhost") || self.lists(host)
     }
 
-    /// Whether `host` is one of the names that were given.
+    /// Whether `host` is one of the configured names.
     pub(crate) fn lists(&self, host: &Host) -> bool {
         self.0.iter().flatten().any(|name| host.is_named(name))
     }

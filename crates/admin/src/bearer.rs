@@ -1,7 +1,7 @@
 //! Tokens in the header `Authorization` (RFC 6750, section 2.1), and the challenge of a 401.
 //!
-//! A token of the header is appended to the query as `jwt`, so that all that looks for a token finds it in one place:
-//! the gate, and what decides how long an answer may be cached. A token in the query goes before one in the header.
+//! The token is inserted into the query as `jwt`, so that the gate and the caching rules find every token in one place.
+//! A token that the query already has takes precedence.
 
 use axum::response::Response;
 use hyper::{
@@ -12,15 +12,15 @@ use hyper::{
 
 use crate::limits::HEADER_BYTES;
 
-/// The scheme that is read; requests with others are those of a proxy in front, and mean nothing here.
+/// Authorization scheme that is read; other schemes belong to a proxy in front and are ignored.
 const SCHEME: &str = "bearer";
-/// RFC 6750, section 3. The same with and without a token: the reason is in no answer.
+/// Challenge of a 401 (RFC 6750, section 3). The same with and without a token: no answer reveals the reason.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"moq\"");
 
 /// Moves the token of the header `Authorization` into the query.
 ///
 /// # Errors
-/// A text for people: the header stands twice, or the token cannot be in a URL.
+/// Text of the 400 answer: two tokens in the header, or one that is too long or cannot be part of a URL.
 pub(crate) fn adopt<B>(request: &mut Request<B>) -> Result<(), &'static str> {
     let Some(token) = token(request.headers())? else { return Ok(()) };
     let whole = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
@@ -42,7 +42,7 @@ pub(crate) fn challenge(mut response: Response) -> Response {
     response
 }
 
-/// The token of the header, if there is one.
+/// Bearer token of the header, if any.
 fn token(headers: &HeaderMap) -> Result<Option<&str>, &'static str> {
     let mut found = None;
     for value in headers.get_all(AUTHORIZATION) {
@@ -58,7 +58,7 @@ fn token(headers: &HeaderMap) -> Result<Option<&str>, &'static str> {
     Ok(found)
 }
 
-/// `target` with the token where it is read only if the query has none: before what is there.
+/// Inserts the token before the existing query: a `jwt` that is already there takes precedence.
 fn appended(target: &str, token: &str) -> String {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut out = format!("{path}?jwt=");

@@ -1,4 +1,4 @@
-//! Who is at the other end: what a connection knows of its peer, and whom it speaks for.
+//! Peer of a connection: addresses, TLS identity, and the client that a trusted proxy names.
 
 use std::{
     fmt,
@@ -9,39 +9,39 @@ use std::{
 
 use relay_transport::quic::PeerCertificate;
 
-/// A connection, as its requests see it.
+/// Facts about a connection that its requests share.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// The peer's address, as the header of a trusted proxy tells it if there is one.
+    /// Client's address: the peer's, or the one in a trusted proxy's header.
     pub remote: SocketAddr,
-    /// Whether it is a trusted proxy that speaks, whose headers are believed.
+    /// Whether `remote` is a trusted proxy, whose headers name the client.
     pub is_proxy: bool,
-    /// Our address that it came to.
+    /// Local address of the connection.
     pub local: SocketAddr,
-    /// Whether it came over TLS.
+    /// Whether the connection uses TLS.
     pub is_tls: bool,
-    /// The host it asked for in the handshake of TLS.
+    /// Server name in the TLS handshake (SNI).
     pub server_name: Option<String>,
-    /// The certificate it showed, verified.
+    /// Verified client certificate.
     pub certificate: Option<PeerCertificate>,
-    /// Round trip time as the kernel measured it during the handshake.
+    /// Round-trip time, measured by the kernel during the handshake.
     pub rtt: Option<Duration>,
 }
 
-/// A network: an address and how many of its bits count.
+/// IP network: an address and its prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
     pub(crate) bits: u8,
 }
 
-/// What is no network.
+/// Text that is not an IP network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no network")]
 pub struct NoNetwork;
 
 impl Network {
-    /// Whether `address` lies in it. IPv4 inside of IPv6 counts as IPv4.
+    /// Whether `address` is in the network. IPv4-mapped IPv6 counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let same = |a: u128, b: u128, width: u32| {
             let free = width.saturating_sub(u32::from(self.bits));
@@ -58,7 +58,7 @@ impl Network {
 impl FromStr for Network {
     type Err = NoNetwork;
 
-    /// An address, or an address and a number of bits.
+    /// Parses an address, with or without a prefix length.
     fn from_str(text: &str) -> Result<Self, NoNetwork> {
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(bits.parse::<u8>().map_err(|_| NoNetwork)?)),
@@ -77,7 +77,7 @@ impl fmt::Display for Network {
     }
 }
 
-/// What counts as one address where connections are counted: IPv4 as it is, of IPv6 the /64.
+/// Unit in which connections are counted: an IPv4 address, or the /64 of an IPv6 address.
 pub(crate) fn origin_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -88,7 +88,7 @@ pub(crate) fn origin_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What has no address: a Unix socket.
+/// Address of a peer that has none: a Unix socket.
 pub(crate) const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 #[cfg(test)]

@@ -23,31 +23,31 @@ use reader::{Incarnation, Missed, Reader};
 
 /// Caching of an answer that cannot change: a complete group, under a URL that names its incarnation.
 const IMMUTABLE: &str = "max-age=3600, immutable";
-/// Caching of all others: a cache asks each time, with the entity tag.
+/// Caching of all other answers: caches revalidate each time, by the entity tag.
 const NO_CACHE: &str = "no-cache";
-/// Questions about one request that the gate passes on to a server, before the one about its longest broadcast.
+/// Lookups for one request that the gate may forward to a server, before the last one about the longest broadcast.
 const ASKS: usize = 3;
-/// Varints end there.
+/// Largest varint (RFC 9000 section 16).
 const LARGEST: u64 = (1 << 62) - 1;
 
 /// Parsed query of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Wanted {
-    /// `None`: the latest.
+    /// Group sequence; `None`: the latest group.
     group: Option<u64>,
-    /// Its first frame.
+    /// First frame.
     from: u64,
-    /// Its last one, itself included.
+    /// Last frame, inclusive.
     to: Option<u64>,
-    /// Name of the track; the whole path is the broadcast then.
+    /// Track name; if present, the whole path is the broadcast.
     track: Option<String>,
-    /// Incarnation that the group must be of.
+    /// Incarnation that the group must belong to.
     incarnation: Option<String>,
 }
 
 type Failure = Box<Response>;
 
-/// Answers what is below `/fetch`.
+/// Answers `/fetch` and paths below it.
 pub(crate) async fn answer(hub: &Hub, asked: Asked) -> Response {
     find(hub, &asked).await.unwrap_or_else(|response| *response)
 }
@@ -58,7 +58,10 @@ async fn find(hub: &Hub, asked: &Asked) -> Result<Response, Failure> {
     })?;
     let (mut visitor, permit, track) = admit(hub, asked, &wanted).await?;
     if hub.store().budget().at_ceiling() {
-        return Err(Box::new(plain(StatusCode::SERVICE_UNAVAILABLE, "out of memory for now\n")));
+        return Err(Box::new(plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "memory limit reached; try again later\n",
+        )));
     }
     let path = permit.root().clone();
     let (start, want) = wanted.group.map_or((Start::Latest, Want::Live), |it| (Start::Group(it), Want::Info));
@@ -84,11 +87,12 @@ fn nothing() -> Failure {
     Box::new(plain(StatusCode::NOT_FOUND, "no such broadcast, track or group\n"))
 }
 
-/// Lets in a reader of the broadcast and track that the request names.
+/// Admits a reader of the broadcast and track that the request names.
 ///
-/// Of the ways to read the path, the longest broadcast that is announced counts, among those that the client may
-/// read. One that it may not read is passed over as if it were not announced: so no answer depends on what the
-/// client may not see. Whether a broadcast is announced is decided at the path that the gate maps it to.
+/// A path can be split into broadcast and track in several ways. The longest announced broadcast that the client may
+/// read is chosen. A broadcast that it may not read is skipped as if it were not announced, so no answer reveals
+/// broadcasts outside the client's scope. Whether a broadcast is announced is decided at the path that the gate maps it
+/// to.
 async fn admit(hub: &Hub, asked: &Asked, wanted: &Wanted) -> Result<(Visitor, Permit, TrackName), Failure> {
     let name = |track: &str| TrackName::parse(track).ok_or_else(|| bad("the track's name is too long\n"));
     let malformed = |_| bad("write /fetch/BROADCAST/TRACK, or /fetch/BROADCAST?track=NAME\n");
@@ -123,7 +127,7 @@ async fn admit(hub: &Hub, asked: &Asked, wanted: &Wanted) -> Result<(Visitor, Pe
     Ok((visitor, permit, name(&track)?))
 }
 
-/// The path that the gate put in front of `path`; `None` where it mapped it in another way.
+/// Prefix that the gate put before `path`; `None` where it mapped the path in another way.
 fn added(root: &Path, path: &Path) -> Option<Path> {
     let front = root.as_str().strip_suffix(path.as_str())?;
     if front.is_empty() {
@@ -132,18 +136,18 @@ fn added(root: &Path, path: &Path) -> Option<Path> {
     Path::parse(front.strip_suffix('/')?).ok()
 }
 
-/// Questions to the gate for one request.
+/// Gate lookups of one request.
 #[derive(Default)]
 struct Asks {
-    /// How many of them the gate passed on to a server.
+    /// Number of lookups that the gate forwarded to a server.
     elsewhere: usize,
 }
 
-/// Why a reader of one broadcast was not let in.
+/// Rejection of a reader of one broadcast.
 enum Rejected {
-    /// It may not read this one, or a server has no answer about it.
+    /// This broadcast is outside its scope, or a server has no answer about it.
     PassedOver(Response),
-    /// It would not be let in elsewhere either.
+    /// It would be rejected for every other broadcast as well.
     Otherwise(Response),
 }
 
@@ -156,7 +160,7 @@ impl Rejected {
 }
 
 impl Asks {
-    /// Asks about a reader of the broadcast at `raw`.
+    /// Asks the gate to admit a reader of the broadcast at `raw`.
     async fn enter(&mut self, hub: &Hub, asked: &Asked, raw: &str) -> Result<(Visitor, Permit), Rejected> {
         let mut is_elsewhere = false;
         let admitted = hub.admit_noting(asked.asker(raw), &mut is_elsewhere).await;
@@ -179,7 +183,7 @@ fn is_announced(hub: &Hub, broadcast: &Path) -> bool {
     hub.store().board().list(broadcast, None, 1).first().is_some_and(|first| first.path == *broadcast)
 }
 
-/// How a URL names an incarnation.
+/// Formats an incarnation for URLs and entity tags.
 fn incarnation(hub: &Hub, Incarnation { log, epoch }: Incarnation) -> String {
     format!("{:x}-{log}-{}", hub.boot(), epoch.0)
 }
@@ -238,7 +242,7 @@ fn caching(is_complete: bool, wanted: &Wanted, is_public: bool) -> String {
     }
 }
 
-/// Whether who asks has what `tag` names.
+/// Whether `If-None-Match` contains `tag`.
 fn knows(headers: &HeaderMap, tag: &str) -> bool {
     let texts = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     texts
@@ -247,7 +251,7 @@ fn knows(headers: &HeaderMap, tag: &str) -> bool {
         .any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
 }
 
-/// What a query asks for; of what is said twice the last counts. `None`: what it says is nothing.
+/// Parses a query; of repeated parameters the last one counts. `None`: a value is invalid.
 fn wanted(query: &str) -> Option<Wanted> {
     let mut wanted = Wanted::default();
     let number = |text: &str| text.parse::<u64>().ok().filter(|number| *number <= LARGEST);

@@ -1,4 +1,4 @@
-//! Who reads over HTTP, as sessions of the relay: let in by its gate, known to its core, woken by its store.
+//! HTTP readers as sessions of the relay: admitted by its gate, registered with its core, woken by its store.
 
 use std::{
     collections::HashMap,
@@ -31,25 +31,25 @@ use crate::{
     websocket::denied,
 };
 
-/// How late a step of the clock may be noticed: a reader ends within a second of its permit.
+/// Interval of the expiry check: a reader ends within a second of its permit, even if the wall clock is stepped.
 const RECHECK: Duration = Duration::from_millis(500);
-/// Before core is told again what it had no room for.
+/// Pause before events are offered again to core, which had no room for them.
 const AGAIN: Duration = Duration::from_millis(5);
-/// Memory of a reader, bytes: its connection, its task, and an answer under way.
+/// Memory charged per reader, bytes: its connection, its task, and a response in progress.
 const READER_BYTES: u64 = 24 * 1024;
 /// The one subscription of a reader.
 pub(crate) const SUB: SubId = SubId(0);
 
-/// All readers. Cheap to clone.
+/// All HTTP readers; a cheap handle.
 #[derive(Clone)]
 pub(crate) struct Hub(Arc<Inner>);
 
 struct Inner {
     seat: Seat,
     visits: Mutex<Visits>,
-    /// What core is to be told, in order.
+    /// Events to send to core, in order.
     events: Mutex<Vec<Event>>,
-    /// There is something to do.
+    /// Wakes the hub's task.
     wake: Notify,
     boot: u64,
 }
@@ -57,13 +57,13 @@ struct Inner {
 #[derive(Default)]
 struct Visits {
     all: HashMap<SessionId, Arc<Visit>>,
-    /// How many of them each address has.
+    /// Number of readers per address.
     by_address: HashMap<IpAddr, usize>,
     by_log: HashMap<LogId, Followed>,
     is_over: bool,
 }
 
-/// A log, and who reads it.
+/// A log and its readers.
 struct Followed {
     tap: Arc<Tap>,
     readers: Vec<Arc<Visit>>,
@@ -72,10 +72,10 @@ struct Followed {
 /// One reader.
 struct Visit {
     id: SessionId,
-    /// Client's address, as readers are counted.
+    /// Address that the reader is counted under.
     address: IpAddr,
     state: Mutex<State>,
-    /// Something changed for it.
+    /// Notified when the state changes.
     news: Notify,
 }
 
@@ -83,35 +83,35 @@ struct Visit {
 struct State {
     answer: Option<Result<Permit, Denial>>,
     permit: Option<Permit>,
-    /// What was taken back before it was let in.
+    /// Revocations received before admission.
     taken_back: Vec<(Which, Over)>,
     over: Option<Over>,
     served: Option<Result<LogId, StreamCode>>,
     watches: bool,
-    /// The group that was asked for from the publisher, and whether that failed.
+    /// Group requested from the publisher, and whether that request failed.
     pulls: Option<u64>,
     has_failed: bool,
 }
 
-/// Why a reader must end.
+/// Reason for which a reader must end.
 #[derive(Clone, Debug)]
 pub(crate) struct Over {
     code: SessionCode,
     reason: Arc<str>,
 }
 
-/// Why nobody was let in.
+/// Reason for which a reader was not admitted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Refused {
     Denied(Denial),
-    /// Too many read already.
+    /// The limit of readers or of session memory is reached.
     Full,
     /// The relay is about to end.
     Leaving,
 }
 
 impl Hub {
-    /// Takes the seat; a task of the current runtime sees to it.
+    /// Starts a hub for `seat` in a task of the current runtime.
     pub(crate) fn start(seat: Seat) -> Self {
         let boot = RandomState::new().hash_one(seat.wall());
         let (visits, events, wake) = Default::default();
@@ -131,12 +131,12 @@ impl Hub {
         self.0.seat.store()
     }
 
-    /// Asks the gate about a reader.
+    /// Asks the gate to admit a reader.
     pub(crate) async fn admit(&self, asker: Asker) -> Result<Visitor, Refused> {
         self.admit_noting(asker, &mut false).await
     }
 
-    /// The same; notes whether the gate answered later, as it does when it asks a server.
+    /// The same; sets `is_later` if the gate did not answer at once, as when it asks a server.
     pub(crate) async fn admit_noting(&self, asker: Asker, is_later: &mut bool) -> Result<Visitor, Refused> {
         let id = self.0.seat.session();
         let address = origin_of(asker.remote.ip());
@@ -174,7 +174,7 @@ impl Hub {
         let (mut letters, mut logs) = (Vec::new(), Vec::new());
         let mut checked = Instant::now();
         loop {
-            // A clock that steps is noticed by looking at it.
+            // A stepped wall clock gives no notice: it is read periodically.
             let _ = timeout(RECHECK, self.0.wake.notified()).await;
             self.0.seat.letters(&mut letters);
             letters.drain(..).for_each(|letter| self.read(letter));
@@ -188,7 +188,7 @@ impl Hub {
         }
     }
 
-    /// Says what readers did.
+    /// Sends the queued events to core.
     async fn tell_core(&self) {
         let told = {
             let mut events = self.0.events.lock();
@@ -259,7 +259,7 @@ impl Hub {
                         state.over.get_or_insert(over);
                     });
                 }
-                // For who publishes.
+                // Orders for publishers.
                 Order::Open { .. }
                 | Order::Prefs { .. }
                 | Order::Close { .. }
@@ -267,13 +267,13 @@ impl Hub {
                 | Order::Pull { .. }
                 | Order::DropPull { .. } => {}
             },
-            // A reader has few asks under way; the others are for workers.
+            // A reader has few asks in flight; the other letters are for workers.
             Letter::AsksDone(..)
             | Letter::Inspect(_)
             | Letter::Arrive(_)
             | Letter::Link(..)
             | Letter::Unlinked(_) => {}
-            // They come when the relay has ended.
+            // Sent when the relay ends.
             Letter::Drain(_) | Letter::Shutdown { .. } => {
                 self.end_all(&Over { code: SessionCode::NONE, reason: "going away".into() });
             }
@@ -287,7 +287,7 @@ impl Hub {
         }
     }
 
-    /// A reader may read something else from now on. One whose permit is another's comes again as who it is.
+    /// Applies a new permit. A reader whose root or subject changed is ended and has to reconnect.
     fn revise(&self, session: SessionId, permit: Permit) {
         let Some(visit) = self.visit(session) else { return };
         let mut state = visit.state.lock();
@@ -360,17 +360,17 @@ impl Visit {
     }
 }
 
-/// A reader that the gate was asked about. Dropped, it is over.
+/// A reader that the gate was asked about; its session ends when it is dropped.
 pub(crate) struct Visitor {
     hub: Hub,
     visit: Arc<Visit>,
     began: Instant,
-    /// Core knows it.
+    /// Whether core knows the session.
     is_open: bool,
     is_admitted: bool,
     followed: Option<LogId>,
     charge: Charge,
-    /// Bytes of answers.
+    /// Response bytes sent.
     pub(crate) sent: u64,
 }
 
@@ -383,8 +383,8 @@ impl Visitor {
         visitor
     }
 
-    /// It holds so many bytes of what it was told, beside what every reader takes. Where that is more than its
-    /// share, a letter ends it.
+    /// Charges `bytes` of announce state to the reader, beside its fixed cost. A reader above its share is ended by a
+    /// letter.
     pub(crate) fn hold(&mut self, bytes: u64) {
         let footprint = Footprint { connection: READER_BYTES, watches: bytes, ..Footprint::default() };
         self.charge.set(footprint);
@@ -411,28 +411,28 @@ impl Visitor {
         Ok(())
     }
 
-    /// What it may do now. `None`: it must end.
+    /// Current permit; `None`: the reader must end.
     pub(crate) fn permit(&self) -> Option<Permit> {
         let state = self.visit.state.lock();
         if state.over.is_some() { None } else { state.permit.clone() }
     }
 
-    /// Who it is to the announce board and to logs.
+    /// The hub, whose worker id stands for the reader at the announce board and at logs.
     pub(crate) fn hub(&self) -> &Hub {
         &self.hub
     }
 
-    /// Until something changed, or might have, since it was last called.
+    /// Waits for a change since the last call; may return without one.
     pub(crate) async fn news(&self) {
         self.visit.news.notified().await;
     }
 
-    /// Wakes it for what changes on the announce board, too.
+    /// Subscribes to changes of the announce board.
     pub(crate) fn watch(&self) {
         self.visit.state.lock().watches = true;
     }
 
-    /// Asks core for something.
+    /// Sends a request to core.
     pub(crate) fn ask(&mut self, ask: Ask) {
         let session = self.visit.id;
         if !std::mem::replace(&mut self.is_open, true)
@@ -443,13 +443,12 @@ impl Visitor {
         self.hub.push(Event::Ask { session, ask });
     }
 
-    /// What core answered since it was last asked.
+    /// Takes core's answer to the last request.
     pub(crate) fn served(&self) -> Option<Result<LogId, StreamCode>> {
         self.visit.state.lock().served.take()
     }
 
-    /// Reads `log` from now on, instead of another one, and is woken for what comes into it. `None`: it is
-    /// gone.
+    /// Reads `log` from now on instead of the previous one, and is notified of its changes. `None`: the log is gone.
     pub(crate) fn follow(&mut self, log: LogId) -> Option<Arc<Tap>> {
         self.unfollow();
         let feed = self.hub.store().log(log)?;
@@ -465,7 +464,7 @@ impl Visitor {
         Some(followed.tap.clone())
     }
 
-    /// Asks the publisher for an old group.
+    /// Requests an old group from the publisher.
     pub(crate) fn pull(&mut self, group: u64) {
         let mut state = self.visit.state.lock();
         if state.pulls.replace(group) == Some(group) {
@@ -476,7 +475,7 @@ impl Visitor {
         self.ask(Ask::Pull { sub: SUB, group });
     }
 
-    /// Whether that failed.
+    /// Whether the last [`Self::pull`] failed.
     pub(crate) fn has_failed(&self) -> bool {
         self.visit.state.lock().has_failed
     }
@@ -517,7 +516,7 @@ impl Drop for Visitor {
 }
 
 impl Refused {
-    /// What it is over HTTP.
+    /// HTTP response to a rejected reader.
     pub(crate) fn response(self) -> Response {
         match self {
             Self::Denied(denial) => empty(denied(denial)),
@@ -528,12 +527,12 @@ impl Refused {
 }
 
 impl Hub {
-    /// Another one after each start: what is cached of one relay is not taken for another's.
+    /// Number that differs after each start, so that cached answers of one relay are not taken for another's.
     pub(crate) fn boot(&self) -> u64 {
         self.0.boot
     }
 
-    /// As whom the store knows it.
+    /// Worker id of the hub in the store.
     pub(crate) fn worker(&self) -> relay_model::WorkerId {
         self.0.seat.worker()
     }

@@ -1,11 +1,11 @@
-//! What a relay serves over HTTP: public routes, WebSocket upgrades, the private listener and the page.
+//! HTTP side of a relay: public routes, WebSocket upgrades, the private listener and the page.
 //!
-//! It reads what the relay holds and asks the same gate as every other entrance. The only crate that names
-//! an HTTP server library; a WebSocket's socket leaves it for a worker as soon as the upgrade is agreed on.
+//! It reads the relay's state and asks the same gate as every other transport. The only crate that names an HTTP server
+//! library; the socket of a WebSocket is passed to a worker once the upgrade is agreed on.
 //!
-//! [`Server`] listens ([`accept`]), each connection is a [`socket::Guarded`] under hyper, a [`site`] answers.
-//! Who reads announces or groups is a session of the [`hub`], which sits beside the workers. All of it runs on
-//! a small runtime of its own: whatever happens here, no worker waits for it.
+//! [`Server`] listens ([`accept`]), each connection is a [`socket::Guarded`] under hyper, and a [`site`] answers.
+//! Readers of announcements or groups are sessions of the [`hub`], which sits beside the workers. Everything runs on a
+//! small runtime of its own: no worker waits for it.
 
 mod accept;
 mod announced;

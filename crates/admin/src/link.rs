@@ -1,4 +1,4 @@
-//! Sessions over plain byte streams: TCP, TLS, Unix sockets. They are accepted here and carried by a worker.
+//! Sessions over plain byte streams: TCP, TLS, Unix sockets. They are accepted here and passed to a worker.
 
 use std::io;
 
@@ -17,19 +17,19 @@ use crate::{
     socket::Stream,
 };
 
-/// Who may come over a Unix socket, as the kernel says who they are. A list that is empty allows everybody.
+/// Peers allowed on a Unix socket, by credentials from the kernel. An empty list allows every peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
-    /// Users.
+    /// User ids.
     pub uids: Vec<u32>,
-    /// Groups.
+    /// Group ids.
     pub gids: Vec<u32>,
-    /// Processes.
+    /// Process ids.
     pub pids: Vec<i32>,
 }
 
 impl Allowed {
-    /// Whether all of what is asked for is there.
+    /// Whether the peer matches every list that is not empty.
     fn admits(&self, peer: &UCred) -> bool {
         let holds = |list: &[u32], id| list.is_empty() || list.contains(&id);
         holds(&self.uids, peer.uid())
@@ -38,7 +38,7 @@ impl Allowed {
     }
 }
 
-/// The way to the workers.
+/// Handle that passes connections to the workers.
 #[derive(Clone, Debug)]
 pub(crate) struct Entrance {
     arrivals: Arrivals,
@@ -49,7 +49,7 @@ impl Entrance {
         Self { arrivals }
     }
 
-    /// Hands a connection over.
+    /// Asks a worker to admit a connection and passes the socket to it.
     pub(crate) async fn admit(self, stream: Stream, client: Client) {
         let remote = client.remote;
         let newcomer = Newcomer {
@@ -70,11 +70,11 @@ impl Entrance {
             io::Result::Ok(())
         };
         if let Err(error) = handed.await {
-            tracing::debug!(%remote, %error, "a session over TCP is refused");
+            tracing::debug!(%remote, %error, "session over TCP refused");
         }
     }
 
-    /// Accepts as long as the runtime runs.
+    /// Accepts connections until the runtime ends.
     pub(crate) async fn serve_unix(self, listener: UnixListener, allowed: Allowed, slots: Slots) {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
@@ -89,19 +89,19 @@ impl Entrance {
                         uid = peer.uid(),
                         gid = peer.gid(),
                         pid = peer.pid(),
-                        "refused on the Unix socket: not in `server.unix.allow`"
+                        "session over the Unix socket refused: not in `server.unix.allow`"
                     );
                     continue;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "the kernel does not say who comes over the Unix socket");
+                    tracing::debug!(%error, "cannot read peer credentials of the Unix socket");
                     continue;
                 }
             }
             let entrance = self.clone();
             tokio::spawn(async move {
                 if let Err(error) = entrance.admit_unix(stream).await {
-                    tracing::debug!(%error, "a session over the Unix socket is refused");
+                    tracing::debug!(%error, "session over the Unix socket refused");
                 }
                 drop(slot);
             });
@@ -128,10 +128,10 @@ impl Entrance {
     }
 }
 
-/// Announces a newcomer, and waits for what becomes of it.
+/// Asks a worker to admit a newcomer and waits for the verdict.
 ///
 /// # Errors
-/// Why it is turned away. A worker that says nothing is about to end.
+/// Reason of the rejection; [`Turned::Leaving`] if no worker answers within [`REQUEST_TIME`].
 pub(crate) async fn arrive(arrivals: &Arrivals, newcomer: Newcomer) -> Result<Place, Turned> {
     let (tell, told) = oneshot::channel();
     arrivals.arrive(newcomer, Box::new(move |verdict| drop(tell.send(verdict))));
@@ -141,10 +141,10 @@ pub(crate) async fn arrive(arrivals: &Arrivals, newcomer: Newcomer) -> Result<Pl
     }
 }
 
-/// The socket of a connection, and what was read from it already, for a worker.
+/// Prepares a connection's socket, with the bytes that were already read from it, for a worker.
 ///
 /// # Errors
-/// The socket is no more.
+/// The socket cannot be taken from the runtime.
 pub(crate) fn link(stream: Stream, received: Vec<u8>) -> io::Result<Link> {
     let (socket, tls) = match stream {
         Stream::Plain(socket) => (socket, None),

@@ -11,7 +11,7 @@ use hyper::{
 
 use crate::authority::{Authority, Host, Hosts};
 
-/// How the browser describes a request relative to the page that made it (Fetch Metadata).
+/// Relation of a request to the page that made it (Fetch Metadata).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
@@ -23,7 +23,7 @@ pub struct OriginPattern {
     port: u16,
 }
 
-/// A text that is no origin.
+/// Text that is not an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an origin")]
 pub struct NoOrigin;
@@ -38,28 +38,28 @@ enum Rule {
     #[default]
     Any,
     Listed(Vec<OriginPattern>),
-    /// Loopback, the address the request came to, these names, and pages of these origins.
+    /// Loopback, the local address of the connection, these host names, and these origins.
     Local {
         hosts: Hosts,
         listed: Vec<OriginPattern>,
     },
 }
 
-/// Access of the page behind a request, by the configured rules.
+/// Access of the requesting page to an answer, by the configured rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PageAccess {
     /// Every page may read the answer.
     Open,
-    /// No page of another origin asks.
+    /// The request comes from no page of another origin.
     NoPage,
     /// This origin may read the answer.
     Allowed(HeaderValue),
-    /// The page may not.
+    /// The page may not read the answer.
     Refused,
 }
 
 impl OriginPattern {
-    /// `scheme "://" host [ ":" port ]`, in whatever case; a slash at the end is left out.
+    /// Parses `scheme "://" host [ ":" port ]`, case-insensitively and with an optional slash at the end.
     fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
         let is_https = scheme.eq_ignore_ascii_case("https");
@@ -86,7 +86,7 @@ fn usual_port(is_https: bool) -> u16 {
 impl FromStr for OriginPattern {
     type Err = NoOrigin;
 
-    /// As written in a configuration: labels of letters, digits, `-` and `_`, the first of which may be `*` where
+    /// Parses a pattern of the configuration: labels of letters, digits, `-` and `_`, the first of which may be `*` if
     /// others follow.
     fn from_str(text: &str) -> Result<Self, NoOrigin> {
         let pattern = Self::parse(text).ok_or(NoOrigin)?;
@@ -109,19 +109,19 @@ impl fmt::Display for OriginPattern {
 }
 
 impl Origins {
-    /// Pages of these origins; of all origins if there are none.
+    /// Allows pages of these origins, or of all origins if there are none.
     pub fn listed(patterns: Vec<OriginPattern>) -> Self {
         Self(if patterns.is_empty() { Rule::Any } else { Rule::Listed(patterns) })
     }
 
-    /// Pages of loopback, of the address a request comes to, of `hosts`, and of the origins in `listed`: for a relay
-    /// in development, which a page of any other site reaches through its visitor's browser.
+    /// Allows pages of loopback, of the address a request comes to, of `hosts`, and of the origins in `listed`: for a
+    /// relay in development, which pages of any other site reach through their visitor's browser.
     pub fn local(hosts: &[String], listed: Vec<OriginPattern>) -> Self {
         Self(Rule::Local { hosts: Hosts::only(hosts), listed })
     }
 
-    /// Whether a page of `origin`, the value of the header, may open a session at our address `local`. `None`: no
-    /// page asks.
+    /// Whether a page of `origin`, the value of the header, may open a session at our address `local`. `None`: no page
+    /// sent the request.
     pub fn allow(&self, origin: Option<&[u8]>, local: IpAddr) -> bool {
         let Some(origin) = origin.filter(|_| self.0 != Rule::Any) else { return true };
         let origin = std::str::from_utf8(origin).ok().and_then(OriginPattern::parse);
@@ -140,7 +140,7 @@ impl Origins {
         }
     }
 
-    /// The same of a request over HTTP.
+    /// The same for an HTTP request.
     pub(crate) fn access(&self, headers: &HeaderMap, local: IpAddr) -> PageAccess {
         if self.0 == Rule::Any {
             return PageAccess::Open;
@@ -166,7 +166,7 @@ impl Origins {
 }
 
 impl PageAccess {
-    /// Sets the headers of CORS.
+    /// Sets the CORS headers.
     pub(crate) fn put(self, headers: &mut HeaderMap) {
         let origin = match self {
             Self::Open => HeaderValue::from_static("*"),

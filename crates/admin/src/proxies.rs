@@ -9,8 +9,8 @@ use hyper::HeaderMap;
 
 use crate::client::Network;
 
-/// Where a trusted proxy names its client. A proxy passes on what it does not know, so each has one place, and
-/// what clients write into the others does not count.
+/// Header in which a trusted proxy names its client. A proxy passes on headers it does not know, so each has exactly
+/// one, and the others, which clients can write, are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyHeader {
     /// `X-Forwarded-For`.
@@ -22,7 +22,7 @@ pub enum ProxyHeader {
 }
 
 impl ProxyHeader {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 3] = [Self::XForwardedFor, Self::Forwarded, Self::Proxy];
 
     /// Name in a configuration.
@@ -38,15 +38,15 @@ impl ProxyHeader {
 /// A network of trusted proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrustedProxy {
-    /// Their addresses.
+    /// Addresses of the proxies.
     pub network: Network,
-    /// Where they name their clients. `None`: nobody chose; it is `X-Forwarded-For`, or a PROXY header where a
-    /// connection begins with one.
+    /// Header in which they name their clients. `None`: not configured; it is `X-Forwarded-For`, or a PROXY header
+    /// where a connection begins with one.
     pub header: Option<ProxyHeader>,
 }
 
 impl fmt::Display for TrustedProxy {
-    /// As a configuration holds it.
+    /// Formats it as a configuration does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.header {
             None => write!(f, "\"{}\"", self.network),
@@ -60,7 +60,7 @@ impl fmt::Display for TrustedProxy {
 pub struct Proxies(Vec<TrustedProxy>);
 
 impl Proxies {
-    /// These networks; of several that hold an address, the smallest counts.
+    /// Creates the set; of several networks that contain an address, the smallest counts.
     pub fn new(networks: Vec<TrustedProxy>) -> Self {
         Self(networks)
     }
@@ -75,8 +75,8 @@ impl Proxies {
         self.find(address).is_some_and(|proxy| matches!(proxy.header, None | Some(ProxyHeader::Proxy)))
     }
 
-    /// Client of a request that came over a connection from `peer`: through how many trusted proxies ever, the
-    /// last address that is none of theirs. Where the header names none, it is the proxy itself.
+    /// Client of a request on a connection from `peer`: the last address that is no trusted proxy's, through any number
+    /// of trusted proxies. Where the header names none, it is the proxy itself.
     pub(crate) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         let nodes = match self.find(peer.ip()).map(|proxy| proxy.header) {
             Some(None | Some(ProxyHeader::XForwardedFor)) => x_forwarded_for(headers),
@@ -101,22 +101,22 @@ type Nodes<'a> = Box<dyn Iterator<Item = Option<SocketAddr>> + 'a>;
 
 /// Nodes of `X-Forwarded-For`, nearest first; `None` for one that is no address.
 ///
-/// Each proxy writes behind what it received. So all is read from the end, as bytes: what a client wrote in front
-/// cannot keep its proxy's part from being read.
+/// Each proxy appends to what it received, so the header is read from its end, as bytes: a malformed part that a client
+/// wrote in front does not hide its proxy's part.
 fn x_forwarded_for(headers: &HeaderMap) -> Nodes<'_> {
     let lines = headers.get_all("x-forwarded-for").into_iter().rev();
     let nodes = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
     Box::new(nodes.map(|node| address(node.trim_ascii())))
 }
 
-/// Nodes of `Forwarded`, the same.
+/// Nodes of `Forwarded`, in the same order.
 fn forwarded(headers: &HeaderMap) -> Nodes<'_> {
     let lines = headers.get_all("forwarded").into_iter().rev();
     let elements = lines.flat_map(|line| PartsFromEnd { rest: Some(line.as_bytes()), separator: b',' });
     Box::new(elements.map(|element| address(for_of(element)?)))
 }
 
-/// Node of the one `for=` of an element of `Forwarded`.
+/// Node of the only `for=` in an element of `Forwarded`.
 fn for_of(element: &[u8]) -> Option<&[u8]> {
     let mut nodes = PartsFromEnd { rest: Some(element), separator: b';' }.filter_map(|pair| {
         let equals = pair.iter().position(|byte| *byte == b'=')?;
@@ -157,7 +157,7 @@ impl<'a> Iterator for PartsFromEnd<'a> {
     }
 }
 
-/// An address with or without a port, IPv6 in brackets or not.
+/// Parses an address with or without a port, IPv6 in brackets or not.
 fn address(text: &[u8]) -> Option<SocketAddr> {
     let text = std::str::from_utf8(text).ok()?;
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);

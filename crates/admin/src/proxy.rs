@@ -1,4 +1,4 @@
-//! The header that a balancer puts before a connection: the PROXY protocol, versions 1 and 2.
+//! PROXY protocol, versions 1 and 2: the header that a load balancer puts before a connection.
 
 use std::{
     io,
@@ -8,21 +8,22 @@ use std::{
 
 use tokio::{io::AsyncReadExt, net::TcpStream, time::sleep};
 
-/// How version 2 begins.
+/// Signature of version 2.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-/// How version 1 begins.
+/// Prefix of version 1.
 const WORD: &[u8; 6] = b"PROXY ";
-/// The longest header of version 1, its end included.
+/// Longest header of version 1 with its line end, bytes.
 const LINE_BYTES: usize = 107;
-/// The longest of version 2 after its first sixteen bytes: addresses, and what balancers add.
+/// Longest header of version 2 after its first 16 bytes: addresses, and what load balancers add.
 const REST_BYTES: usize = 2_048;
-/// Between two looks at a beginning that is not whole.
+/// Pause between two peeks at an incomplete prefix.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Reads the header of a trusted proxy, if `stream` begins with one. Whom it speaks for: `None` for itself.
+/// Reads the PROXY header of a trusted proxy, if `stream` begins with one. Returns the client's address; `None`: there
+/// is no header, or it names no client.
 ///
 /// # Errors
-/// It begins with one that is none, or ends.
+/// The header is malformed, or the stream ends.
 pub(crate) async fn header(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut start = [0; SIGNATURE.len()];
     loop {
@@ -52,15 +53,15 @@ async fn one(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut line = Vec::with_capacity(LINE_BYTES);
     while !line.ends_with(b"\r\n") {
         if line.len() >= LINE_BYTES {
-            return Err(bad("a PROXY header that is too long"));
+            return Err(bad("PROXY header too long"));
         }
         line.push(stream.read_u8().await?);
     }
-    let text = std::str::from_utf8(&line).map_err(|_| bad("a PROXY header that is no text"))?;
-    parse_one(text.trim_end()).ok_or_else(|| bad("a malformed PROXY header"))
+    let text = std::str::from_utf8(&line).map_err(|_| bad("PROXY header is not text"))?;
+    parse_one(text.trim_end()).ok_or_else(|| bad("malformed PROXY header"))
 }
 
-/// The addresses of a line of version 1: the outer `None` for what is none.
+/// Source address in a line of version 1; the outer `None`: malformed.
 fn parse_one(line: &str) -> Option<Option<SocketAddr>> {
     let mut words = line.split(' ').skip(1);
     let family = words.next()?;
@@ -85,11 +86,11 @@ async fn two(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let [.., command, family, high, low] = head;
     let length = usize::from(u16::from_be_bytes([high, low]));
     if length > REST_BYTES {
-        return Err(bad("a PROXY header that is too long"));
+        return Err(bad("PROXY header too long"));
     }
     let mut rest = vec![0; length];
     stream.read_exact(&mut rest).await?;
-    parse_two(command, family, &rest).ok_or_else(|| bad("a malformed PROXY header"))
+    parse_two(command, family, &rest).ok_or_else(|| bad("malformed PROXY header"))
 }
 
 fn parse_two(command: u8, family: u8, rest: &[u8]) -> Option<Option<SocketAddr>> {
@@ -108,7 +109,7 @@ fn parse_two(command: u8, family: u8, rest: &[u8]) -> Option<Option<SocketAddr>>
             let source: [u8; 16] = rest.get(..16)?.try_into().ok()?;
             Some(Some(SocketAddr::new(Ipv6Addr::from(source).into(), port(32)?)))
         }
-        // A Unix socket, or what it cannot say.
+        // A Unix socket, or an unspecified family.
         0 | 3 => Some(None),
         _ => None,
     }
@@ -119,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_who_is_behind_it() {
+    fn proxy_v1_line_names_the_client() {
         let some = |text: &str| Some(Some(text.parse().unwrap()));
         assert_eq!(parse_one("PROXY TCP4 1.2.3.4 10.0.0.1 5 443"), some("1.2.3.4:5"));
         assert_eq!(parse_one("PROXY TCP6 2001:db8::1 ::1 5 443"), some("[2001:db8::1]:5"));
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_binary_form_says_the_same() {
+    fn proxy_v2_header_names_the_client() {
         let four = [1, 2, 3, 4, 10, 0, 0, 1, 0, 5, 1, 187];
         assert_eq!(parse_two(0x21, 0x11, &four), Some(Some("1.2.3.4:5".parse().unwrap())));
         assert_eq!(parse_two(0x20, 0x11, &four), Some(None), "the balancer itself");

@@ -1,4 +1,4 @@
-//! The listeners, and the runtime they are served by.
+//! Listeners and the runtime that serves them.
 
 use std::{
     fmt, io,
@@ -29,25 +29,25 @@ use crate::{
     slots::Slots,
 };
 
-/// Threads: what is done here is little, and one of them may be held up by a handshake.
+/// Threads of the runtime: the load is low, and a TLS handshake may block one of them.
 const THREADS: usize = 2;
-/// Connections that wait to be accepted: the kernel takes fewer if it is told so.
+/// Connections that wait to be accepted; the kernel may be configured to cap it.
 const BACKLOG: u32 = 4_096;
-/// How long what is under way gets to end with the runtime.
+/// Time for tasks in progress when the runtime shuts down.
 const END: Duration = Duration::from_millis(100);
 
-/// Gives the fingerprint of the certificate that QUIC clients are shown, in hexadecimal.
+/// Returns the fingerprint of the QUIC certificate in hexadecimal, where clients need one.
 pub type Fingerprint = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
-/// What is served, and where. [`Options::new`] serves nothing.
+/// Listeners and their services. [`Options::new`] serves nothing.
 pub struct Options {
-    /// Plain HTTP. Together with `https` at the same address: both, told apart by their first byte.
+    /// Plain HTTP. With `https` at the same address, both are served, told apart by their first byte.
     pub http: Option<SocketAddr>,
-    /// With `http` at 127.0.0.1: the same at ::1, where the machine has it.
+    /// With `http` at 127.0.0.1: whether ::1 is served as well, where the machine has it.
     pub loopback_v6: bool,
     /// HTTPS.
     pub https: Option<(SocketAddr, Arc<ServerConfig>)>,
-    /// ALPN names of the versions that WebSockets are offered, newest first; none: no WebSockets.
+    /// ALPN names of the versions offered on WebSockets, newest first; empty: no WebSockets.
     pub websocket: Vec<&'static str>,
     /// Pages that may open WebSockets and read answers.
     pub origins: Origins,
@@ -57,24 +57,24 @@ pub struct Options {
     pub internal_hosts: Hosts,
     /// Reverse proxies that are trusted to name their clients.
     pub proxies: Proxies,
-    /// What is served beside the routes of this crate, which go first.
+    /// Further routes; those of this crate go first.
     pub routes: Vec<Router>,
-    /// What only operators are to reach.
+    /// Private listener, for operators.
     pub internal: Option<(SocketAddr, Router)>,
     /// Page whose routes are in `routes` or `internal`; it receives the addresses of the listeners.
     pub page: Option<Page>,
     /// Sessions over TCP, with TLS or without.
     pub tcp: Option<(SocketAddr, Option<Arc<ServerConfig>>)>,
-    /// Sessions over a Unix socket, and whose.
+    /// Sessions over a Unix socket, and the peers allowed on it.
     pub unix: Option<(PathBuf, Allowed)>,
-    /// Of the certificate.
+    /// Fingerprint of the QUIC certificate.
     pub fingerprint: Fingerprint,
-    /// Most connections at once, each of which takes a descriptor; `limits::CONNECTIONS` at most.
+    /// Limit of concurrent connections, each of which takes a descriptor; `limits::CONNECTIONS` at most.
     pub connections: usize,
 }
 
 impl Options {
-    /// Serves nothing yet.
+    /// Creates options that serve nothing.
     pub fn new(fingerprint: Fingerprint) -> Self {
         Self {
             http: None,
@@ -96,40 +96,40 @@ impl Options {
     }
 }
 
-/// Why it does not serve.
+/// Reason for which the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
     #[error("cannot listen on {what} {address} ({source})")]
     Bind {
-        /// For what.
+        /// Kind of the listener.
         what: &'static str,
-        /// Where.
+        /// Its address.
         address: SocketAddr,
-        /// Why.
+        /// System error.
         source: io::Error,
     },
-    /// A Unix socket cannot be made.
+    /// A Unix socket cannot be bound.
     #[error("cannot listen on {} ({source})", path.display())]
     Unix {
-        /// Where.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// System error.
         source: io::Error,
     },
-    /// The system gives no threads.
+    /// The threads of the runtime cannot be started.
     #[error("cannot start the threads of the web server ({0})")]
     Threads(#[source] io::Error),
 }
 
-/// Where it listens; ports are known even if any was asked for.
+/// Bound addresses of the listeners, with the actual port where any port was asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Addresses {
     /// Plain HTTP.
     pub http: Option<SocketAddr>,
     /// HTTPS.
     pub https: Option<SocketAddr>,
-    /// What only operators reach.
+    /// Private listener.
     pub internal: Option<SocketAddr>,
     /// Sessions over TCP.
     pub tcp: Option<SocketAddr>,
@@ -137,14 +137,14 @@ pub struct Addresses {
     pub unix: Option<PathBuf>,
 }
 
-/// The HTTP side of a relay, and its other entrances over streams. Dropped, it ends at once.
+/// HTTP side of a relay, and its listeners for sessions over byte streams. Ends at once when dropped.
 pub struct Server {
     runtime: Option<Runtime>,
     addresses: Addresses,
 }
 
 impl Server {
-    /// Serves `relay`. Once it returns, it does.
+    /// Starts serving `relay`; the listeners are open on return.
     ///
     /// # Errors
     /// [`StartError`].
@@ -156,7 +156,7 @@ impl Server {
         Ok(Self { runtime: Some(runtime), addresses })
     }
 
-    /// Where it listens.
+    /// Bound addresses.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
@@ -168,7 +168,7 @@ impl Drop for Server {
             runtime.shutdown_timeout(END);
         }
         if let Some(path) = &self.addresses.unix {
-            // Somebody may have taken it away already.
+            // It may have been removed already.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -188,7 +188,7 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
     let (connections, loopback_v6) = (*connections, *loopback_v6);
     let (arrivals, proxies, internal_hosts) =
         (relay.arrivals(), options.proxies.clone(), options.internal_hosts.clone());
-    // Operators get in when everybody else has taken all there is.
+    // Operators can connect when all other slots are taken.
     let of_operators = internal.as_ref().map_or(0, |_| limits::INTERNAL_CONNECTIONS.min(connections / 4));
     let slots = Slots::new(proxies.clone(), connections.min(limits::CONNECTIONS) - of_operators);
     let public = Public::new(relay, options);
@@ -229,7 +229,7 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
         let listener = bind("internal HTTP", address)?;
         found.internal = listener.local_addr().ok();
         if !is_private(address.ip()) {
-            tracing::warn!(%address, "`internal.listen` is for operators, and whoever can reach this address may use it");
+            tracing::warn!(%address, "`internal.listen` is not a private address: every client that reaches it is trusted");
         }
         let site = Arc::new(Site::Internal(Internal::new(router, internal_hosts)));
         let slots = Slots::new(Proxies::default(), of_operators.max(1));
@@ -260,7 +260,7 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
 fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // A relay that is started again must not wait for the connections of the last one to be forgotten.
+        // A restarted relay must not wait for the connections of its predecessor to time out.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
@@ -268,7 +268,7 @@ fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartErr
     listen().map_err(|source| StartError::Bind { what, address, source })
 }
 
-/// A socket that a relay left behind makes room; anything else stays.
+/// Binds a Unix socket. A socket that a relay left behind is replaced; any other file is an error.
 fn bind_unix(path: &File) -> io::Result<UnixListener> {
     let is_left = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
         && std::os::unix::net::UnixStream::connect(path).is_err();
@@ -278,7 +278,7 @@ fn bind_unix(path: &File) -> io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-/// Whether only this machine, or those in a network of one's own, can reach it.
+/// Whether the address is loopback, private or link-local.
 fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),

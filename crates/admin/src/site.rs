@@ -1,4 +1,4 @@
-//! What is served over HTTP: who answers which request, and what every answer has.
+//! Routing of HTTP requests, and the headers that every answer has.
 
 use std::{
     convert::Infallible,
@@ -41,25 +41,25 @@ use crate::{
     websocket::{Sockets, is_upgrade, lists},
 };
 
-/// What is said where nothing is.
+/// Body of the 404 answer.
 const NOTHING_HERE: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>moq-relay</title>\
      </head>\n<body><h1>moq-relay</h1><p>Nothing is here. This is a relay for Media over QUIC: clients reach it with \
      WebTransport, WebSocket or QUIC.</p></body></html>\n";
-/// What may be asked of our own routes.
+/// Methods of this crate's routes.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
-/// What is kept nowhere.
+/// `Cache-Control` of answers that must not be stored.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
-/// What stands behind a port.
+/// Service behind a port.
 pub(crate) enum Site {
     Public(Public),
     Internal(Internal),
 }
 
-/// What everybody may ask.
+/// Public routes.
 pub(crate) struct Public {
     relay: Arc<Relay>,
     hub: Option<Hub>,
@@ -71,25 +71,25 @@ pub(crate) struct Public {
     fingerprint: Fingerprint,
 }
 
-/// What operators ask.
+/// Private routes.
 pub(crate) struct Internal {
     hosts: Hosts,
     router: TowerToHyperService<Router>,
 }
 
-/// A request of our own routes, taken apart.
+/// A parsed request for one of this crate's routes.
 pub(crate) struct Asked {
     pub(crate) is_head: bool,
-    /// What follows the name of the route, raw: empty, or begins with a slash.
+    /// Raw path after the route's name: empty, or begins with a slash.
     pub(crate) path: String,
-    /// The query, raw.
+    /// Raw query.
     pub(crate) query: String,
     pub(crate) headers: HeaderMap,
     pub(crate) client: Client,
 }
 
 impl Asked {
-    /// Who asks, for what lies at `path`.
+    /// Question to the gate about this client and the resource at `path`.
     pub(crate) fn asker(&self, path: &str) -> Asker {
         let path = if path.is_empty() { "/" } else { path };
         let mark = if self.query.is_empty() { "" } else { "?" };
@@ -106,8 +106,7 @@ impl Asked {
 }
 
 impl Site {
-    /// Answers what comes over a connection until it ends, or leaves HTTP. It is kept for `idle` between
-    /// requests.
+    /// Serves requests on a connection until it ends or is upgraded. It is closed after `idle` without a request.
     pub(crate) async fn converse(self: Arc<Self>, stream: Stream, client: Client, idle: Duration) {
         let phase = Arc::<Phase>::default();
         let io = TokioIo::new(Guarded::new(stream, phase.clone(), idle));
@@ -118,7 +117,7 @@ impl Site {
             let access = site.access(&client, &request);
             async move {
                 let answer = timeout(REQUEST_TIME, site.answer(client, request)).await;
-                let mut answer = answer.unwrap_or_else(|_| plain(StatusCode::GATEWAY_TIMEOUT, "too late\n"));
+                let mut answer = answer.unwrap_or_else(|_| plain(StatusCode::GATEWAY_TIMEOUT, "timed out\n"));
                 if let Some(access) = access {
                     access.put(answer.headers_mut());
                 }
@@ -131,11 +130,11 @@ impl Site {
         let mut http = http1::Builder::new();
         http.max_buf_size(HEADER_BYTES).max_headers(HEADERS).header_read_timeout(None).half_close(false);
         if let Err(error) = http.serve_connection(io, service).with_upgrades().await {
-            tracing::debug!(%remote, %error, "a connection over HTTP ended");
+            tracing::debug!(%remote, %error, "HTTP connection ended with an error");
         }
     }
 
-    /// Pages that may read the answer, whatever it is; `None` where there is nothing to read.
+    /// Cross-origin access to the answer, whatever it is; `None` where no CORS headers apply.
     fn access<B>(&self, client: &Client, request: &Request<B>) -> Option<PageAccess> {
         let Self::Public(public) = self else { return None };
         let is_socket = public.sockets.is_some() && is_upgrade(request);
@@ -180,7 +179,7 @@ impl Site {
 }
 
 impl Public {
-    /// What `options` serve to everybody.
+    /// Creates the public routes of `options`.
     pub(crate) fn new(relay: &Arc<Relay>, options: Options) -> Self {
         let Options { websocket, origins, hosts, proxies, routes, fingerprint, .. } = options;
         let rest = routes.into_iter().fold(Router::new(), Router::merge).fallback(nothing_here);
@@ -190,7 +189,7 @@ impl Public {
         Self { relay: relay.clone(), hub, sockets, hosts, origins, proxies, rest, fingerprint }
     }
 
-    /// Readers over HTTP; `None` when the relay has no place for them.
+    /// HTTP readers; `None` when the relay has no seat for them.
     pub(crate) fn hub(&self) -> Option<Hub> {
         self.hub.clone()
     }
@@ -200,7 +199,7 @@ impl Public {
         self.sockets.is_some()
     }
 
-    /// Pages that may read answers to `request`.
+    /// Cross-origin access to the answer to `request`.
     fn access<B>(&self, client: &Client, request: &Request<B>) -> PageAccess {
         self.origins.access(request.headers(), client.local.ip())
     }
@@ -262,7 +261,7 @@ impl Internal {
     }
 }
 
-/// Our own routes.
+/// Routes of this crate.
 #[derive(Clone, Copy)]
 enum Route {
     Health,
@@ -273,12 +272,12 @@ enum Route {
 }
 
 impl Route {
-    /// Whether pages of other origins may not have its answer.
+    /// Whether the answer is withheld from pages of other origins.
     fn shows_broadcasts(self) -> bool {
         matches!(self, Self::Announced | Self::Fetch)
     }
 
-    /// The route of a raw path, and what follows its name.
+    /// Route of a raw path, and the rest of the path after its name.
     fn of(path: &str) -> Option<(Self, &str)> {
         let below = |name| path.strip_prefix(name).filter(|rest| rest.is_empty() || rest.starts_with('/'));
         match path.strip_suffix('/').unwrap_or(path) {
@@ -292,13 +291,13 @@ impl Route {
     }
 }
 
-/// Whether the connection goes on after the answer, as the client asks (RFC 9112 section 9.3).
+/// Whether the connection persists after the answer (RFC 9112 section 9.3).
 fn is_persistent<B>(request: &Request<B>) -> bool {
     let asks = |option| lists(request.headers(), &CONNECTION, option);
     if request.version() >= Version::HTTP_11 { !asks("close") } else { asks("keep-alive") }
 }
 
-/// Announces how long the connection is kept, so that no client reuses it while it is being closed.
+/// Announces the idle time, so that no client reuses a connection that is being closed.
 fn announce_idle(response: &mut Response, idle: Duration) {
     let headers = response.headers_mut();
     if headers.contains_key(CONNECTION) {
@@ -310,8 +309,8 @@ fn announce_idle(response: &mut Response, idle: Duration) {
     }
 }
 
-/// Makes a target in absolute form one in origin form, with its authority as `Host` (RFC 9112 section 3.2.2): what
-/// comes after sees one form.
+/// Rewrites a target in absolute form to origin form, with its authority as `Host` (RFC 9112 section 3.2.2), so that
+/// later code sees one form.
 fn to_origin_form(request: &mut Request<Incoming>) {
     let Some(authority) = request.uri().authority() else { return };
     let host = HeaderValue::from_str(authority.as_str());
@@ -322,12 +321,12 @@ fn to_origin_form(request: &mut Request<Incoming>) {
     }
 }
 
-/// Answer to a request for the server as a whole, and to methods that no resource has.
+/// Answer to a request for the server as a whole, or with a method that no resource has.
 fn of_server<B>(request: &Request<B>) -> Option<Response> {
     match (request.method(), request.uri().path()) {
         (&Method::OPTIONS, "*" | "/") => Some(capabilities()),
         (&Method::CONNECT, _) => Some(not_allowed()),
-        (_, "*") => Some(plain(StatusCode::BAD_REQUEST, "only OPTIONS asks for *\n")),
+        (_, "*") => Some(plain(StatusCode::BAD_REQUEST, "only OPTIONS may ask for *\n")),
         _ => None,
     }
 }
@@ -366,12 +365,12 @@ fn misdirected(authority: &Authority) -> Response {
     )
 }
 
-/// Answer to a page of an origin that may not read.
+/// Answer to a page of an origin that is not allowed.
 fn foreign_page() -> Response {
-    plain(StatusCode::FORBIDDEN, "pages of this origin are refused; `web.origins` lists those that are not\n")
+    plain(StatusCode::FORBIDDEN, "pages of this origin are refused; `web.origins` lists the allowed ones\n")
 }
 
-/// Whether clients should be sent here.
+/// Answer of `/ready`: whether new clients should be sent to this relay.
 fn ready(relay: &Relay) -> Response {
     if relay.is_ready() {
         plain(StatusCode::OK, "ready\n")
@@ -403,14 +402,14 @@ fn has_body(request: &Request<Incoming>) -> bool {
     declared(headers).is_some_and(|bytes| bytes > 0) || headers.contains_key(TRANSFER_ENCODING)
 }
 
-/// What was brought along is not read: the connection ends.
+/// Refuses a body without reading it; the connection ends.
 fn too_large() -> Response {
-    let mut response = plain(StatusCode::PAYLOAD_TOO_LARGE, "no body that large is taken here\n");
+    let mut response = plain(StatusCode::PAYLOAD_TOO_LARGE, "request body too large\n");
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// A status and nothing else.
+/// Response without a body, which is not cached.
 pub(crate) fn empty(status: StatusCode) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
@@ -418,7 +417,7 @@ pub(crate) fn empty(status: StatusCode) -> Response {
     response
 }
 
-/// A few words.
+/// Response with a short text.
 pub(crate) fn plain(status: StatusCode, words: &'static str) -> Response {
     text(status, Bytes::from_static(words.as_bytes()))
 }
@@ -436,7 +435,7 @@ fn text(status: StatusCode, words: Bytes) -> Response {
     response
 }
 
-/// A body on its way; what it belongs to is answered once it is gone.
+/// Body of a response; its request counts as answered once it is dropped.
 struct Answer {
     body: Body,
     _busy: Busy,

@@ -1,4 +1,4 @@
-//! How many connections there are, in all and from one address.
+//! Connection slots, limited in all and per address.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -6,15 +6,15 @@ use parking_lot::Mutex;
 
 use crate::{client::origin_of, limits::CONNECTIONS_PER_ADDRESS, proxies::Proxies};
 
-/// Places for connections.
+/// Pool of connection slots; a handle.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots {
     taken: Arc<Mutex<Taken>>,
-    /// Many speak through them.
+    /// Trusted proxies, which carry many clients and are exempt from the limit per address.
     proxies: Proxies,
-    /// In all.
+    /// Limit in all.
     most: usize,
-    /// From one address.
+    /// Limit per address.
     share: usize,
 }
 
@@ -24,22 +24,22 @@ struct Taken {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// A place; free again once dropped.
+/// Connection slot, released when dropped.
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Slots,
-    /// Whose it counts as; `None`: nobody's.
+    /// Address that the slot is counted under; `None`: exempt.
     address: Option<IpAddr>,
 }
 
 impl Slots {
-    /// As many as `most`.
+    /// Creates a pool of `most` slots.
     pub(crate) fn new(proxies: Proxies, most: usize) -> Self {
         let share = CONNECTIONS_PER_ADDRESS.min((most / 2).max(1));
         Self { taken: Arc::default(), proxies, most, share }
     }
 
-    /// A place for who comes from `address`, if there is one.
+    /// Reserves a connection slot for `address`; `None` when the limit in all or that of the address is reached.
     pub(crate) fn take(&self, address: IpAddr) -> Option<Slot> {
         let address = self.counted(address);
         let mut taken = self.taken.lock();
@@ -78,7 +78,7 @@ impl Taken {
 }
 
 impl Slot {
-    /// It turns out to be somebody else's: a proxy says so. False: who has too many.
+    /// Counts the slot under `address` from now on, the client that a proxy names. `false`: its limit is reached.
     pub(crate) fn belongs_to(&mut self, address: IpAddr) -> bool {
         let address = self.slots.counted(address);
         let mut taken = self.slots.taken.lock();
@@ -117,7 +117,7 @@ mod tests {
         assert!(slots.take(address("203.0.113.2")).is_some());
         drop(held);
         assert!(slots.take(peer).is_some());
-        assert!(slots.taken.lock().by_address.is_empty(), "nothing is left of who left");
+        assert!(slots.taken.lock().by_address.is_empty(), "released addresses are forgotten");
     }
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_through_a_proxy_is_counted_as_itself() {
+    fn client_of_a_proxy_is_counted_by_its_own_address() {
         let proxy = TrustedProxy { network: "10.0.0.0/8".parse().unwrap(), header: None };
         let slots = Slots::new(Proxies::new(vec![proxy]), CONNECTIONS);
         let (proxy, client) = (address("10.0.0.1"), address("203.0.113.1"));

@@ -1,5 +1,5 @@
-//! A connection's bytes, with a clock: who sends its request too slowly is told, who asks nothing or takes
-//! nothing for long is left.
+//! Byte stream of an HTTP connection with timeouts: a request that arrives too slowly is answered with 408; a
+//! connection without requests, or whose peer takes no data, is closed.
 
 use std::{
     io,
@@ -21,24 +21,24 @@ use tokio_rustls::server::TlsStream;
 
 use crate::limits::{HEADER_TIME, STALL_TIME};
 
-/// What is told who does not send its request.
+/// Answer to a request that does not arrive in time.
 const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// What a connection runs over.
+/// Transport of a connection.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// How many requests of a connection were begun and answered.
+/// Counts of requests that were begun and answered on a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Phase {
     begun: AtomicU64,
     answered: AtomicU64,
 }
 
-/// A request that is being answered. Dropped, it is.
+/// A request that is being answered; counts as answered when dropped.
 #[derive(Debug)]
 pub(crate) struct Busy(Arc<Phase>);
 
@@ -59,28 +59,28 @@ impl Drop for Busy {
     }
 }
 
-/// What the peer has the time for.
+/// Input that is waited for, which decides the timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
-    /// A request has begun to come.
+    /// The rest of a request that has begun to arrive.
     Header,
-    /// None has.
+    /// The beginning of a request.
     Idle,
 }
 
-/// A connection under the clock.
+/// Byte stream with timeouts.
 pub(crate) struct Guarded {
     stream: Stream,
     phase: Arc<Phase>,
-    /// How long it may stay without a request.
+    /// Time allowed without a request.
     idle: Duration,
-    /// What is waited for, and since how many answers.
+    /// Input that is waited for, and the number of answers when the wait began.
     wait: Option<(Wait, u64)>,
     read_by: Pin<Box<Sleep>>,
     write_by: Option<Pin<Box<Sleep>>>,
-    /// Something was written that may not have left.
+    /// Whether written bytes may not have been flushed.
     is_dirty: bool,
-    /// So much of [`LATE`] was said.
+    /// Number of bytes of [`LATE`] that were written.
     late: Option<usize>,
 }
 
@@ -100,7 +100,7 @@ impl Guarded {
         self.read_by.as_mut().reset(by);
     }
 
-    /// Whether the time is up in which a request must have come.
+    /// Whether the time for a request to arrive is over.
     fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
         if self.phase.is_busy() {
             self.wait = None;
@@ -113,7 +113,7 @@ impl Guarded {
         self.read_by.as_mut().poll(cx).is_ready()
     }
 
-    /// Says so, if a request has begun and nothing else is being said; the end after that.
+    /// Writes [`LATE`] if a request has begun and no response is being written, and then ends the stream.
     fn poll_say_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let is_asked = matches!(self.wait, Some((Wait::Header, _)));
         let mut said = match self.late {
@@ -133,7 +133,7 @@ impl Guarded {
         Pin::new(&mut self.stream).poll_flush(cx).map(|_| ())
     }
 
-    /// Fails when nothing was taken for long.
+    /// Fails a write that makes no progress for [`STALL_TIME`].
     fn check<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if poll.is_ready() {
             self.write_by = None;

@@ -1,4 +1,4 @@
-//! Bodies that are made while they are taken: what is not taken is not made.
+//! Response bodies that are produced on demand: nothing is produced before the client has taken the last piece.
 
 use std::{
     future::Future,
@@ -10,18 +10,18 @@ use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::Frame;
 
-/// The rest will not come: whoever reads must not take what came for all of it.
+/// The rest of the body is missing; the response is cut, so that no client takes a part for the whole.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("interrupted")]
 pub(crate) struct Interrupted;
 
-/// Gives a body piece by piece.
+/// Producer of a body, piece by piece.
 pub(crate) trait Source: Send + Sized + 'static {
     /// The next piece; `None` at the end.
     fn next(&mut self) -> impl Future<Output = Option<Result<Bytes, Interrupted>>> + Send;
 }
 
-/// What `source` gives.
+/// Body that `source` produces.
 pub(crate) fn body(source: impl Source) -> Body {
     Body::new(Made::Idle(source))
 }

@@ -1,11 +1,11 @@
-//! A log that somebody reads here: followed once for all of them, so that none of them, however slow, keeps
-//! its news. They read the groups themselves, each from its own place.
+//! Feed of a log that all its HTTP readers share: its events are drained once for all of them, so that a slow reader
+//! does not delay them. Each reader reads groups from the log at its own position.
 
 use parking_lot::Mutex;
 use relay_model::{Epoch, LogId};
 use relay_store::{CompleteGroup, Entry, Feed, Head, Lookup};
 
-/// A log, and what is known of it.
+/// Shared feed of a log, with the state that its events describe.
 #[derive(Debug)]
 pub(crate) struct Tap(Mutex<State>);
 
@@ -21,7 +21,7 @@ impl Tap {
         Self(Mutex::new(State { feed, latest: head.latest, has_ended: head.end.is_some() }))
     }
 
-    /// Takes the news; the groups that were fetched and did not come go into `failed`.
+    /// Drains pending events; fetched groups that did not arrive are added to `failed`.
     pub(crate) fn drain(&self, failed: &mut Vec<u64>) {
         let mut state = self.0.lock();
         let mut entries = Vec::new();
@@ -44,12 +44,12 @@ impl Tap {
         }
     }
 
-    /// The log's id.
+    /// Id of the log.
     pub(crate) fn log(&self) -> LogId {
         self.0.lock().feed.log_id()
     }
 
-    /// Epoch of its latest writer.
+    /// Epoch of the latest writer.
     pub(crate) fn epoch(&self) -> Epoch {
         self.0.lock().feed.epoch()
     }
@@ -59,13 +59,13 @@ impl Tap {
         self.0.lock().feed.complete(group, frame)
     }
 
-    /// Its latest group, and whether it is over.
+    /// Latest group, and whether the log has ended.
     pub(crate) fn head(&self) -> (Option<u64>, bool) {
         let state = self.0.lock();
         (state.latest, state.has_ended)
     }
 
-    /// See [`Feed::lookup`]; and whether the group comes by a fetch.
+    /// See [`Feed::lookup`]; and whether the group is filled by a fetch.
     pub(crate) fn lookup(&self, group: u64, frame: u64) -> (Lookup, bool) {
         let state = self.0.lock();
         let found = state.feed.lookup(group, frame);

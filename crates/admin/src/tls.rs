@@ -9,15 +9,15 @@ use rustls::{
     server::{NoServerSessionStorage, ResolvesServerCert},
 };
 
-/// TLS 1.3, and 1.2 for clients and balancers that have no other, with the certificates of `resolver`; clients may
-/// show one that `clients` verifies. `protocols`: what is spoken inside, as ALPN names it; none: whatever is asked
-/// for is left open.
+/// Builds a configuration with TLS 1.3, and 1.2 for clients and load balancers without it, and the certificates of
+/// `resolver`. Clients may present a certificate if `clients` verifies them. `protocols` are the ALPN names; empty:
+/// ALPN is ignored.
 ///
-/// Of TLS 1.2 the library has suites with ephemeral keys and authenticated encryption only (ECDHE with AES-GCM or
+/// For TLS 1.2 the library has suites with ephemeral keys and authenticated encryption only (ECDHE with AES-GCM or
 /// ChaCha20-Poly1305), and neither renegotiation nor compression.
 ///
 /// # Errors
-/// The library lacks what it needs.
+/// The crypto provider does not support these protocol versions.
 pub fn server(
     resolver: Arc<dyn ResolvesServerCert>,
     clients: Option<Arc<Clients>>,
@@ -34,7 +34,7 @@ pub fn server(
     tls.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     tls.max_early_data_size = 0;
     if asks {
-        // A resumed session would keep what an old authority vouched for: it is always asked anew.
+        // A resumed session would keep a certificate that a removed authority issued: each handshake verifies anew.
         tls.send_tls13_tickets = 0;
         tls.session_storage = Arc::new(NoServerSessionStorage {});
     }

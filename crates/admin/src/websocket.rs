@@ -1,4 +1,4 @@
-//! WebSockets: agreed on here, carried by a worker.
+//! WebSockets: the upgrade is negotiated here, the session is carried by a worker.
 
 use std::io;
 
@@ -27,18 +27,18 @@ use crate::{
     socket::Guarded,
 };
 
-/// What is appended to a key before it is hashed (RFC 6455, 1.3).
+/// Text appended to a key before it is hashed (RFC 6455, 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// Bytes of a key.
+/// Length of a decoded key, bytes.
 const KEY_BYTES: usize = 16;
-/// The name that older clients give to what is agreed on by SETUP.
+/// Protocol name of older clients, which negotiate the version by SETUP.
 const BY_SETUP: &str = relay_worker::Version::V02.alpn();
 
-/// What a WebSocket carries.
+/// Framing and protocol of a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Spoken {
     framing: Framing,
-    /// `None`: SETUP agrees on it.
+    /// ALPN name of the version; `None`: negotiated by SETUP.
     protocol: Option<&'static str>,
 }
 
@@ -49,9 +49,9 @@ struct Served {
     spoken: Spoken,
 }
 
-/// WebSockets of a relay.
+/// WebSocket endpoint of a relay.
 pub(crate) struct Sockets {
-    /// Best first.
+    /// In order of preference.
     served: Vec<Served>,
     arrivals: Arrivals,
 }
@@ -61,7 +61,7 @@ impl Sockets {
         Self { served: served(versions), arrivals }
     }
 
-    /// Agrees on a WebSocket, whatever the path; it leaves for a worker once the answer is out.
+    /// Accepts a WebSocket on any path; its socket is passed to a worker once the answer is sent.
     pub(crate) async fn upgrade(&self, client: Client, mut request: Request<Incoming>) -> Response {
         let (accept, chosen) = match self.agree(&request) {
             Ok(agreed) => agreed,
@@ -98,12 +98,12 @@ impl Sockets {
         response
     }
 
-    /// Whether who names no version may come in: SETUP finds out.
+    /// Whether clients that offer no subprotocol are accepted; their version is negotiated by SETUP.
     fn serves_unnamed(&self) -> bool {
         self.served.iter().any(|one| one.spoken.protocol.is_none())
     }
 
-    /// The answer to the key, and the subprotocol, if any was offered.
+    /// Value of `Sec-WebSocket-Accept`, and the chosen subprotocol, if any was offered.
     #[allow(clippy::result_large_err, reason = "it is passed on at once")]
     fn agree(&self, request: &Request<Incoming>) -> Result<(HeaderValue, Option<&Served>), Response> {
         let headers = request.headers();
@@ -125,8 +125,8 @@ impl Sockets {
     }
 }
 
-/// The subprotocols of these versions, best first: whatever names a version goes before what leaves it to
-/// SETUP, if that is among them.
+/// Subprotocols of these versions, in order of preference: those that name a version go before those that leave it to
+/// SETUP, which are served only if its version is.
 fn served(versions: &[&'static str]) -> Vec<Served> {
     let framings = [(Framing::Qmux01, "qmux-01"), (Framing::Qmux00, "qmux-00")];
     let mut all = Vec::new();
@@ -149,23 +149,23 @@ fn choose<'a>(served: &'a [Served], offered: &[&str]) -> Option<&'a Served> {
     served.iter().find(|one| offered.contains(&one.name.as_str()))
 }
 
-/// Whether a WebSocket is asked for.
+/// Whether the request asks for a WebSocket.
 pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
     request.method() == Method::GET && lists(request.headers(), &UPGRADE, "websocket")
 }
 
-/// Whether `token` is among those that a header lists.
+/// Whether the items of a list header include `token`.
 pub(crate) fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|one| one.eq_ignore_ascii_case(token))
 }
 
-/// What a header lists, over all its lines.
+/// Items of a list header, over all its lines.
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let texts = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     texts.flat_map(|text| text.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }
 
-/// The answer to a key. `None`: it is none.
+/// Value of `Sec-WebSocket-Accept` for a key; `None`: the key is malformed.
 fn accept(key: &HeaderValue) -> Option<HeaderValue> {
     let key = key.to_str().ok()?;
     STANDARD.decode(key).ok().filter(|bytes| bytes.len() == KEY_BYTES)?;
@@ -180,7 +180,7 @@ fn status(turned: Turned) -> StatusCode {
     }
 }
 
-/// What a denial is over HTTP.
+/// HTTP status of a denial.
 pub(crate) fn denied(denial: Denial) -> StatusCode {
     match denial {
         Denial::Refused(Refusal::Malformed) => StatusCode::BAD_REQUEST,
@@ -190,17 +190,17 @@ pub(crate) fn denied(denial: Denial) -> StatusCode {
     }
 }
 
-/// Gives the worker the socket once it is HTTP's no more.
+/// Passes the socket to the worker once the HTTP server has released it.
 async fn hand_over(upgraded: OnUpgrade, place: Place) {
     let handed = async {
         let upgraded = upgraded.await.map_err(io::Error::other)?;
         let parts = upgraded.downcast::<TokioIo<Guarded>>();
-        let parts = parts.map_err(|_| io::Error::other("the connection is of another kind"))?;
+        let parts = parts.map_err(|_| io::Error::other("upgraded connection has an unexpected type"))?;
         link(parts.io.into_inner().into_stream(), parts.read_buf.to_vec())
     };
     match handed.await {
         Ok(link) => place.take(link),
-        Err(error) => tracing::debug!(%error, "a WebSocket was gone before it began"),
+        Err(error) => tracing::debug!(%error, "WebSocket closed before its session began"),
     }
 }
 
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_version_wins_then_the_newer_framing_then_what_names_no_version() {
+    fn newest_version_wins_then_newest_framing_then_unversioned() {
         for (offered, name, protocol) in [
             (&["qmux-01.moq-lite-04", "qmux-00.moq-lite-05"][..], "qmux-00.moq-lite-05", Some("moq-lite-05")),
             (&["qmux-00.moq-lite-06", "qmux-01.moq-lite-06"], "qmux-01.moq-lite-06", Some("moq-lite-06")),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_oldest_versions_are_not_served_nothing_leads_to_them() {
+    fn unversioned_names_need_a_version_with_setup() {
         let served = served(&["moq-lite-05"]);
         assert!(choose(&served, &["qmux-01", "qmux-00", "webtransport", "qmux-01.moql"]).is_none());
         assert!(served.iter().all(|one| one.spoken.protocol.is_some()));

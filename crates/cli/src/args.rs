@@ -1,11 +1,11 @@
-//! What several verbs take on the command line.
+//! Command-line arguments that several verbs share.
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use relay_client::lite::Version;
 
-/// Where the relay is and how it is believed.
+/// Address of the relay, and connection options.
 #[derive(Clone, Debug, Args)]
 pub struct ConnectArgs {
     /// The relay: https://HOST:PORT/PATH (WebTransport), moqt://HOST:PORT/PATH (raw QUIC), wss:// or
@@ -18,7 +18,7 @@ pub struct ConnectArgs {
     pub(crate) how: HowArgs,
 }
 
-/// How to connect, wherever to.
+/// Connection options, without an address.
 #[derive(Clone, Debug, Args)]
 pub struct HowArgs {
     /// Protocol version to speak; without it, the best for the verb that the relay speaks too
@@ -42,11 +42,11 @@ pub struct HowArgs {
     pub(crate) timeout: Duration,
 }
 
-/// SHA-256 of a certificate.
+/// SHA-256 fingerprint of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub(crate) [u8; 32]);
 
-/// The broadcast and the track, by place or by flag.
+/// Broadcast and track, as positional arguments or flags.
 #[derive(Clone, Debug, Args)]
 pub struct TrackArgs {
     /// The same as the first BROADCAST
@@ -58,19 +58,19 @@ pub struct TrackArgs {
     pub(crate) track: Option<String>,
 }
 
-/// Frames of a group: `A..B` leaves B out, `A..=B` does not, and either may be left open.
+/// Range of frames in a group: `A..B` excludes B, `A..=B` includes it, and either may be left open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// The first.
+    /// First frame.
     pub(crate) first: u64,
-    /// The last; `None` = all that follow.
+    /// Last frame; `None` = to the end of the group.
     pub(crate) last: Option<u64>,
 }
 
-/// A length of time: `500ms`, `5s`, `2m`, `1h`, or seconds.
+/// Parses a duration: `500ms`, `5s`, `2m`, `1h`, or seconds.
 ///
 /// # Errors
-/// It is none, in words.
+/// The expected form, if `text` is not a duration.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -86,7 +86,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
 }
 
-/// The version of a name such as `moq-lite-06`.
+/// Parses a version name such as `moq-lite-06`.
 pub(crate) fn version(name: &str) -> Result<Version, String> {
     Version::from_alpn(name).ok_or_else(|| {
         let known: Vec<_> = Version::ALL.iter().map(|version| version.alpn()).collect();
@@ -94,7 +94,7 @@ pub(crate) fn version(name: &str) -> Result<Version, String> {
     })
 }
 
-/// 64 hexadecimal digits, with or without colons.
+/// Parses 64 hexadecimal digits, with or without colons.
 fn fingerprint(text: &str) -> Result<Fingerprint, String> {
     let wrong = || "expected the 64 hexadecimal digits of a SHA-256".to_owned();
     let digits: Vec<u8> = text
@@ -122,10 +122,10 @@ pub(crate) fn span(text: &str) -> Result<Span, String> {
     let last = match rest.strip_prefix('=') {
         Some(last) => Some(number(last)?),
         None if rest.is_empty() => None,
-        None => Some(number(rest)?.checked_sub(1).ok_or_else(|| "that is no frame".to_owned())?),
+        None => Some(number(rest)?.checked_sub(1).ok_or_else(|| "the range contains no frame".to_owned())?),
     };
     match last {
-        Some(last) if last < first => Err("that is no frame".to_owned()),
+        Some(last) if last < first => Err("the range contains no frame".to_owned()),
         _ => Ok(Span { first, last }),
     }
 }

@@ -1,32 +1,32 @@
-//! Pieces of groups become what is written, each byte once, also when a group is begun again.
+//! Converts the pieces of groups to output, each byte once, even if a group is read again from its start.
 
 use bytes::{Bytes, BytesMut};
 use relay_client::Piece;
 
 use crate::framing::Framing;
 
-/// Where in a group one is.
+/// Position in a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Position {
     /// Frames begun.
     frames: u64,
-    /// Bytes of the last one.
+    /// Bytes read of the last frame.
     offset: u64,
-    /// Bytes of the last one in all.
+    /// Declared size of the last frame, bytes.
     size: u64,
 }
 
-/// What of one group was written, and how the next piece of it is.
+/// Output state of one group.
 #[derive(Debug)]
 pub(crate) struct Assembler {
     framing: Framing,
-    /// The furthest that was taken.
+    /// Furthest position that was written.
     done: Position,
-    /// Where the present reading of the group is; behind `done` only in a second one.
+    /// Position of the current read; behind `done` only in a second read of the group.
     at: Position,
-    /// The frame begun, where frames go out whole.
+    /// Incomplete frame, where frames are written whole.
     held: BytesMut,
-    /// Whole frames that went out.
+    /// Number of complete frames.
     pub(crate) whole: u64,
 }
 
@@ -36,12 +36,12 @@ impl Assembler {
         Self { framing, done, at, held: BytesMut::new(), whole: 0 }
     }
 
-    /// The group is read again from its start.
+    /// Starts a second read of the group from its beginning.
     pub(crate) fn again(&mut self) {
         self.at = Position::default();
     }
 
-    /// What to write of `piece`.
+    /// Returns the output for `piece`, if any.
     pub(crate) fn push(&mut self, piece: Piece) -> Option<Bytes> {
         match piece {
             Piece::Frame { size, .. } => {
@@ -62,7 +62,7 @@ impl Assembler {
         if self.at.frames < self.done.frames || self.at.offset <= self.done.offset {
             return None;
         }
-        // Of a second reading, what the first one had is left out.
+        // In a second read, bytes that the first one had are skipped.
         let had = usize::try_from(self.done.offset.saturating_sub(from)).unwrap_or(usize::MAX);
         bytes = bytes.slice(had.min(bytes.len())..);
         self.done.offset = self.at.offset;

@@ -1,4 +1,4 @@
-//! A session with a relay, or why there is none, in words.
+//! Connects to a relay, with error messages for the person at the terminal.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -19,18 +19,18 @@ use crate::{
     stop::Stop,
 };
 
-/// Groups that may wait in their streams, and HTTP/3's own streams.
+/// Streams for groups that wait to be read, and for HTTP/3 itself.
 const UNI_STREAMS: u32 = 64;
 const STREAM_WINDOW: u32 = 1024 * 1024;
-/// No stream can starve another: there is room for the window of each.
+/// The window of every stream fits, so that no stream can starve another.
 const CONNECTION_WINDOW: u32 = UNI_STREAMS * STREAM_WINDOW;
-/// The versions of a client without wishes, newest first.
+/// Versions offered by default, newest first.
 pub(crate) const NEWEST_FIRST: [Version; 4] = [Version::V06, Version::V05, Version::V04, Version::V03];
-/// A relay that answers has answered by then; else it is asked whether anybody listens there at all.
+/// Time without an answer after which the address is probed for a listener.
 const UNANSWERED: Duration = Duration::from_millis(400);
 const PROBE: Duration = Duration::from_millis(200);
 
-/// Connects as the arguments say. `Err` with the exit of a signal when one came first.
+/// Connects with these arguments. `Err` with the exit code of a signal if one arrives first.
 pub(crate) async fn connect(
     args: &ConnectArgs,
     offered: &[Version],
@@ -39,7 +39,7 @@ pub(crate) async fn connect(
     connect_as(None, args, offered, stop).await
 }
 
-/// The same, for one thing only: a relay that does not allow it says so at once.
+/// The same, for one role only: a relay that does not allow it refuses at once.
 pub(crate) async fn connect_as(
     role: Option<Role>,
     args: &ConnectArgs,
@@ -83,28 +83,28 @@ pub(crate) async fn connect_as(
     let why = last.map(|error| error.to_string()).unwrap_or_default();
     Err(Failure::new(
         Exit::Unreachable,
-        format!("the relay at {} speaks no version that was offered ({asked}): {why}", place.shown),
+        format!("the relay at {} supports no offered version ({asked}): {why}", place.shown),
     ))
 }
 
-/// Where a relay is, as it may be shown.
+/// Address of a relay, with tokens removed.
 pub(crate) struct Place {
-    /// The URL without its query, where tokens are.
+    /// The URL without its query, which may contain tokens.
     pub(crate) shown: String,
-    /// Or the file of a socket.
+    /// Host name, or the file of a Unix socket.
     host: String,
     port: u16,
     carrier: Carrier,
-    /// What the name stands for, in the order of the attempts; none where it could not be resolved.
+    /// Addresses of the host in the order of attempts; empty if the name could not be resolved.
     addresses: Vec<SocketAddr>,
 }
 
-/// What the port is one of.
+/// Kind of socket that the port belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Carrier {
     Udp,
     Tcp,
-    /// A socket in the file system, without a port.
+    /// A Unix socket, without a port.
     File,
 }
 
@@ -143,20 +143,20 @@ impl Place {
         Ok(Self { host, port, carrier, shown, addresses: Vec::new() })
     }
 
-    /// Looks the name up, for messages; that it cannot be done is for the dial to report.
+    /// Resolves the name, for messages only: a failure is reported by the dial.
     async fn resolve(&mut self) {
         if self.carrier != Carrier::File {
             self.addresses = relay_client::addresses(&self.host, self.port).await.unwrap_or_default();
         }
     }
 
-    /// The host and port as a URL has them.
+    /// Host and port as in a URL.
     fn authority(&self) -> String {
         let (host, port) = (&self.host, self.port);
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
-    /// The addresses that were tried, where the name is not one itself.
+    /// Lists the addresses tried, if the host is a name.
     fn tried(&self) -> String {
         if self.addresses.is_empty() || self.host.parse::<std::net::IpAddr>().is_ok() {
             return String::new();
@@ -183,7 +183,7 @@ impl Place {
         )
     }
 
-    /// Where it listens.
+    /// Address of the listener, for messages.
     fn at(&self) -> String {
         match self.carrier {
             Carrier::Udp => format!("UDP {}", self.authority()),
@@ -200,8 +200,8 @@ impl Place {
         let (host, authority, tried) = (&self.host, self.authority(), self.tried());
         let text = error.to_string();
         let reason = match text.rsplit("invalid peer certificate: ").next() {
-            Some("ApplicationVerificationFailure") => "its fingerprint is another one",
-            Some("UnknownIssuer") => "nobody known signed it",
+            Some("ApplicationVerificationFailure") => "its fingerprint does not match",
+            Some("UnknownIssuer") => "its issuer is unknown",
             other => other.unwrap_or_default(),
         };
         let (exit, message) = match error {
@@ -235,7 +235,7 @@ impl Place {
                 Exit::Unreachable,
                 format!(
                     "the certificate of {authority} is not trusted ({}): give --fingerprint HEX to pin it, \
-                     --root FILE to trust who signed it, or --insecure to believe any",
+                     --root FILE to trust its issuer, or --insecure to accept any",
                     reason
                 ),
             ),
@@ -252,12 +252,12 @@ impl Place {
     }
 }
 
-/// Whether that says that nothing listens there.
+/// Whether the error means that nothing listens there.
 fn is_nobody(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound)
 }
 
-/// Whether the peer lacks the version, and another may do.
+/// Whether the peer lacks the version, so that another one may work.
 fn is_version(error: &Error) -> bool {
     match error {
         Error::Status(400) => true,
@@ -268,10 +268,10 @@ fn is_version(error: &Error) -> bool {
     }
 }
 
-/// Completes when the system says that nothing listens there; else never.
+/// Completes when the system reports that nothing listens on UDP there; else never.
 async fn nobody(place: &Place) {
     if place.carrier != Carrier::Udp {
-        // The dial is told.
+        // A dial on a stream socket gets the error itself.
         return std::future::pending().await;
     }
     tokio::time::sleep(UNANSWERED).await;
@@ -282,7 +282,7 @@ async fn nobody(place: &Place) {
     }
 }
 
-/// One byte, which no relay takes for anything: where nobody listens the system answers for it.
+/// Sends one byte, which relays ignore: without a listener the system answers with an error.
 fn is_refused(address: SocketAddr) -> bool {
     let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let probe = || -> std::io::Result<()> {
@@ -296,7 +296,7 @@ fn is_refused(address: SocketAddr) -> bool {
 }
 
 impl HowArgs {
-    /// What to believe. On one's own machine any certificate will do, and that is said.
+    /// Certificates to trust. On the local machine any certificate is accepted, with a note.
     pub(crate) fn certs(&self, place: &Place) -> Result<Certs, Failure> {
         if self.insecure {
             return Ok(Certs::Any);
@@ -329,19 +329,19 @@ impl HowArgs {
     }
 }
 
-/// An error of the session or of a stream, with its codes in words.
+/// Formats an error of the session or of a stream, with the names of its codes.
 pub(crate) fn describe(error: &Error) -> String {
     let word = |code: &Code, name: Option<String>| name.unwrap_or_else(|| format!("code {code}"));
     let stream = |code: &Code| word(code, code.stream().map(|c| StreamCode::from_peer(c.0).to_string()));
     match error {
-        Error::Reset(code) => format!("the relay says: {}", stream(code)),
-        Error::Stopped(code) => format!("the relay wants no more: {}", stream(code)),
+        Error::Reset(code) => format!("stream reset by the relay: {}", stream(code)),
+        Error::Stopped(code) => format!("stream stopped by the relay: {}", stream(code)),
         Error::Closed(closed) => ended(closed),
         other => other.to_string(),
     }
 }
 
-/// How a session ended, with its code in words.
+/// Formats the end of a session, with the name of its code.
 pub(crate) fn ended(closed: &Closed) -> String {
     match closed {
         Closed::Peer { code, reason } => {
@@ -354,13 +354,13 @@ pub(crate) fn ended(closed: &Closed) -> String {
     }
 }
 
-/// A session that ended too early as a failure.
+/// Converts a session that ended too early to a failure.
 pub(crate) fn broken(closed: &Closed) -> Failure {
     let is_refused = Error::Closed(closed.clone()).is_unauthorized();
     Failure::new(if is_refused { Exit::Refused } else { Exit::Incomplete }, ended(closed))
 }
 
-/// A refused or broken request as a failure; `what` was asked for.
+/// Converts a refused or broken request for `what` to a failure.
 pub(crate) fn refused(error: &Error, what: &str) -> Failure {
     let code = match error {
         Error::Reset(code) => code.stream().map(|code| StreamCode::from_peer(code.0)),
@@ -406,7 +406,7 @@ mod tests {
         assert!(Place::of("unix://relay.sock").is_err());
     }
 
-    /// What `verb` ends with where a server answers the upgrade with that status.
+    /// Failure after a server answers the upgrade with `status`.
     async fn after(status: &str) -> Failure {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_on_a_stream_socket_is_said_at_once() {
+    fn refused_stream_socket_fails_at_once() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         for (url, at) in [

@@ -1,4 +1,4 @@
-//! What moves in a demonstration: a publisher with a clock and a picture, and a subscriber, on QUIC.
+//! Traffic of the demonstration: a publisher with a clock and a picture, and a subscriber, over QUIC.
 
 use std::{
     sync::{
@@ -16,29 +16,29 @@ use crate::exit::{Exit, Failure};
 
 /// Path of the broadcast.
 pub const BROADCAST: &str = "demo/clock";
-/// The track of times: a group a second.
+/// Track of timestamps: one group per second.
 pub const CLOCK: &str = "clock";
-/// The track of pictures, for a terminal.
+/// Track of pictures for a terminal.
 pub const PATTERN: &str = "pattern";
 
-/// Frames a second of each track, and so of a group.
+/// Frames per second of each track, and per group.
 const FPS: u64 = 10;
-/// Latencies kept between two looks.
+/// Latency samples kept between two calls of [`Actors::look`].
 const SAMPLES: usize = 4_096;
 const WIDTH: u64 = 64;
 const HEIGHT: u64 = 16;
 
-/// What the subscriber saw.
+/// Counters of the subscriber.
 #[derive(Debug, Default)]
 struct Seen {
     frames: AtomicU64,
     bytes: AtomicU64,
-    /// From publishing to receiving, us.
+    /// From publishing to receiving, µs.
     latency_us: Mutex<Vec<u64>>,
     trouble: Mutex<Option<String>>,
 }
 
-/// The publisher and the subscriber, for as long as this lives.
+/// The publisher and the subscriber; both stop when it is dropped.
 #[derive(Debug)]
 pub struct Actors {
     seen: Arc<Seen>,
@@ -46,24 +46,24 @@ pub struct Actors {
     thread: Option<thread::JoinHandle<()>>,
 }
 
-/// What the subscriber saw since the last look.
+/// Figures of the subscriber since the last call of [`Actors::look`].
 #[derive(Clone, Debug, Default)]
 pub struct Look {
-    /// Frames in all.
+    /// Frames received.
     pub frames: u64,
-    /// Their bytes.
+    /// Bytes received.
     pub bytes: u64,
-    /// Median and largest latency, ms; `None` when nothing came.
+    /// Median and largest latency, ms; `None` when no frame arrived.
     pub latency_ms: Option<(f64, f64)>,
-    /// Why nothing comes any more.
+    /// Error that ended the subscription.
     pub trouble: Option<String>,
 }
 
 impl Actors {
-    /// Starts both against the relay at `url` that shows the certificate with this fingerprint.
+    /// Starts both, connected to the relay at `url`, whose certificate has this fingerprint.
     ///
     /// # Errors
-    /// There are no resources for a thread.
+    /// The runtime or its thread cannot be created.
     pub fn start(url: String, fingerprint: [u8; 32]) -> Result<Self, Failure> {
         let seen = Arc::new(Seen::default());
         let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -78,7 +78,7 @@ impl Actors {
                     }
                     _ = stopped => {}
                 }
-                // The goodbyes are sent by tasks of the connections.
+                // Tasks of the connections send the closes.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             });
         };
@@ -86,7 +86,7 @@ impl Actors {
         Ok(Self { seen, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// What was seen since the last look.
+    /// Returns the figures since the last call.
     pub fn look(&self) -> Look {
         let lock = |samples: &Mutex<Vec<u64>>| {
             std::mem::take(&mut *samples.lock().unwrap_or_else(PoisonError::into_inner))
@@ -105,17 +105,17 @@ impl Actors {
         }
     }
 
-    /// Both leave; returns when they have.
+    /// Closes both sessions and waits until they have ended.
     pub fn leave(mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // A panic of theirs has been printed.
+            // A panic of the thread was printed already.
             let _ = thread.join();
         }
     }
 }
 
-/// Time this process has used so far.
+/// CPU time used by this process.
 pub fn cpu() -> Duration {
     relay_load::process::cpu(std::process::id()).unwrap_or_default()
 }
@@ -134,7 +134,7 @@ async fn act(url: &str, fingerprint: [u8; 32], seen: &Arc<Seen>) -> Result<(), F
     let clock = broadcast.track(CLOCK, info).map_err(failed)?;
     let pattern = broadcast.track(PATTERN, info).map_err(failed)?;
     for track in [&clock, &pattern] {
-        // Half a minute to fetch from.
+        // Half a minute of groups to fetch.
         track.retain(30);
     }
     broadcast.announce();
@@ -147,7 +147,7 @@ async fn act(url: &str, fingerprint: [u8; 32], seen: &Arc<Seen>) -> Result<(), F
     }
 }
 
-/// A group a second, with its number the second: whoever comes back goes on counting.
+/// Publishes one group per second, numbered by its Unix time, so that numbers keep rising after a restart.
 async fn publish(clock: &Track, pattern: &Track) {
     let mut group = unix_us() / 1_000_000;
     loop {
@@ -192,7 +192,7 @@ fn unix_us() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// A time as ISO 8601 has it, to the millisecond.
+/// Formats a time by ISO 8601, to the millisecond.
 fn utc(unix_us: u64) -> String {
     let at = time::OffsetDateTime::from(UNIX_EPOCH + Duration::from_micros(unix_us));
     format!(
@@ -207,7 +207,7 @@ fn utc(unix_us: u64) -> String {
     )
 }
 
-/// Colour bars with a dot that moves, drawn over the one before.
+/// Draws colour bars with a moving dot, over the previous picture.
 fn picture(number: u64, time: &str) -> String {
     let mut out = String::with_capacity(2_048);
     out.push_str("\x1b[H");

@@ -1,15 +1,15 @@
-//! How a verb ended, for scripts and for people.
+//! Results of a verb: exit codes and error messages.
 
 use std::fmt;
 
-/// The status of the process.
+/// Exit code of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// All was well.
+    /// Success.
     Done = 0,
-    /// What no other says: a file that cannot be read, input that breaks its framing.
+    /// Any other error: a file that cannot be read, input that breaks its framing.
     Failed = 1,
-    /// The command line makes no sense.
+    /// Invalid command line.
     Usage = 2,
     /// No session with the relay: name, network, certificate or version.
     Unreachable = 3,
@@ -17,7 +17,7 @@ pub enum Exit {
     Refused = 4,
     /// There is no such broadcast, track or group.
     NotFound = 5,
-    /// Something was transferred, and something is missing.
+    /// Something was transferred, but not all of it.
     Incomplete = 6,
     /// Ended by SIGINT (Ctrl-C).
     Interrupted = 130,
@@ -25,7 +25,7 @@ pub enum Exit {
     Terminated = 143,
 }
 
-/// The end of every verb's long help.
+/// Last part of every verb's long help.
 pub const EXIT_CODES: &str = "\
 Exit codes:
     0  all was well; also when whoever reads standard output closed it
@@ -37,10 +37,10 @@ Exit codes:
     6  something is missing: groups were skipped, or the track or the session broke off
   130  ended by SIGINT (Ctrl-C), 143 by SIGTERM; what was begun is finished first, a second signal ends at once";
 
-/// Why a verb did not end well, in words for the person who ran it.
+/// Failure of a verb, with a message for the person at the terminal.
 #[derive(Debug)]
 pub struct Failure {
-    /// The status it ends with.
+    /// Exit code of the process.
     pub exit: Exit,
     message: String,
 }

@@ -1,4 +1,4 @@
-//! `fetch`: one group to standard output.
+//! `fetch`: writes one group to standard output.
 
 use clap::Args;
 use relay_client::{Error, Piece};
@@ -13,7 +13,7 @@ use crate::{
     stop::Stop,
 };
 
-/// Which group to write to standard output.
+/// Arguments of `fetch`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_long_help = EXIT_CODES,
@@ -48,7 +48,7 @@ pub(crate) async fn run(args: &FetchArgs) -> Result<Exit, Failure> {
     let client = connect(&args.connect, &NEWEST_FIRST, &mut stop).await?;
     let what = format!("group {} of track {} of {}", args.group, named.track, named.broadcast);
     let wanted = args.frames.unwrap_or(Span { first: 0, last: None });
-    // Versions that cannot ask for some frames bring all, and some are left out here.
+    // Versions without frame ranges transfer the whole group; unwanted frames are skipped here.
     let native = client.version().has_frame_ranges();
     let (first, last) = if native { (wanted.first, wanted.last) } else { (0, None) };
     let mut index = if native { wanted.first } else { 0 };
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: &FetchArgs) -> Result<Exit, Failure> {
     let mut group = asked.map_err(|error| match error {
         Error::Unsupported(version, _) => Failure::new(
             Exit::Failed,
-            format!("{version} cannot fetch: the relay would have to speak moq-lite-05 or later"),
+            format!("{version} has no FETCH: the relay needs moq-lite-05 or later"),
         ),
         error => refused(&error, &what),
     })?;

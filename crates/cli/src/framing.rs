@@ -1,14 +1,14 @@
-//! How a stream of bytes is cut into frames, and frames are put back into one.
+//! Framing: cuts a byte stream into frames, and joins frames to a byte stream.
 
 use bytes::{Buf, Bytes, BytesMut};
 use clap::Args;
 
-/// Largest frame, bytes: what the relay takes.
+/// Largest frame, bytes: the relay's limit.
 pub(crate) const FRAME_BYTES: usize = 16 * 1024 * 1024;
-/// Largest frame where no size was asked for.
+/// Largest frame without a configured frame size, bytes.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// How frames are told apart outside; the same for reading and writing. Raw bytes unless said otherwise.
+/// Framing options, the same for reading and writing. The default is raw bytes.
 #[derive(Clone, Copy, Debug, Default, Args)]
 #[group(multiple = false)]
 pub struct FramingArgs {
@@ -21,10 +21,10 @@ pub struct FramingArgs {
     pub(crate) length_prefixed: bool,
 }
 
-/// How frames are told apart.
+/// Frame boundaries in a byte stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// Not at all: frames of this size, or of whatever there is at a time.
+    /// No boundaries: frames of this size, or of the bytes available at a time.
     Raw(Option<usize>),
     Lines,
     LengthPrefixed,
@@ -40,10 +40,10 @@ impl FramingArgs {
     }
 }
 
-/// What is wrong with input.
+/// Framing error of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wrong {
-    /// It ends within a frame.
+    /// The input ends within a frame.
     Truncated,
     /// A frame is over [`FRAME_BYTES`].
     TooLarge,
@@ -59,8 +59,7 @@ impl std::fmt::Display for Wrong {
 }
 
 impl Framing {
-    /// Takes the next frame off the front of `input`; `None` when more is needed, or, at the end, all is
-    /// taken.
+    /// Takes the next frame off the front of `input`. `None`: more input is needed, or, at the end, nothing is left.
     pub(crate) fn cut(self, input: &mut BytesMut, at_end: bool) -> Result<Option<Bytes>, Wrong> {
         let frame = match self {
             Self::Raw(None) => self::take(input, input.len().min(CHUNK_BYTES), true),
@@ -81,12 +80,12 @@ impl Framing {
         }
     }
 
-    /// Whether a frame goes out in pieces, as they come: where nothing marks its ends.
+    /// Whether frames are written in pieces as they arrive, because their ends are not marked.
     pub(crate) fn is_raw(self) -> bool {
         matches!(self, Self::Raw(_))
     }
 
-    /// A whole frame as it is written.
+    /// Formats a whole frame for output.
     pub(crate) fn wrap(self, frame: &[u8]) -> Bytes {
         let mut out = BytesMut::with_capacity(frame.len() + 4);
         if self == Self::LengthPrefixed {
@@ -100,7 +99,7 @@ impl Framing {
     }
 }
 
-/// `size` bytes, or the rest when `short` is enough.
+/// Takes `size` bytes, or what is left if `short`.
 fn take(input: &mut BytesMut, size: usize, short: bool) -> Option<Bytes> {
     match input.len() {
         0 => None,
@@ -128,7 +127,7 @@ fn length_prefixed(input: &mut BytesMut, at_end: bool) -> Result<Option<Bytes>, 
 mod tests {
     use super::*;
 
-    /// All frames of `input`, given in two halves cut at `at`.
+    /// Cuts all frames of `input`, given in two halves split at `at`.
     fn frames(framing: Framing, input: &[u8], at: usize) -> Result<Vec<Bytes>, Wrong> {
         let (first, second) = input.split_at(at);
         let (mut held, mut out) = (BytesMut::from(first), Vec::new());

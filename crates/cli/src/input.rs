@@ -1,4 +1,4 @@
-//! Standard input or a file, read on a thread of its own no faster than it is taken.
+//! Standard input or a file, read by a thread of its own with backpressure.
 
 use std::{
     fs::File,
@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 
 use crate::exit::{Exit, Failure};
 
-/// Bytes of a read.
+/// Size of a read, bytes.
 const READ_BYTES: usize = 64 * 1024;
-/// Reads that may wait.
+/// Reads that may be queued.
 const READS: usize = 4;
 
 /// Starts reading `file`, or standard input.

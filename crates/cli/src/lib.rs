@@ -1,12 +1,10 @@
-//! Clients of any moq-lite relay for the command line: publish, subscribe, list, fetch, load.
+//! Command-line clients of any moq-lite relay: publish, subscribe, list, fetch, load.
 //!
 //! - Data goes to standard output, everything else to standard error.
-//! - How a verb ended is its [`Exit`]; why, when it went wrong, is a [`Failure`] in words for the person
-//!   who ran it.
-//! - Nothing is held without a bound: input is read no faster than it is taken, output is taken no
-//!   faster than it is written.
+//! - A verb ends with an [`Exit`] code, or with a [`Failure`], which has a message for the person at the terminal.
+//! - Buffers are bounded: input is read no faster than it is sent, output is received no faster than it is written.
 
-// They panic when nobody takes what they print.
+// These macros panic when the reader has closed its end.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
 mod args;
@@ -37,13 +35,13 @@ pub use ls::LsArgs;
 pub use publish::PubArgs;
 pub use subscribe::SubArgs;
 
-/// Time for the last packets to leave.
+/// Time for the last packets to be sent.
 const GOODBYE: Duration = Duration::from_millis(20);
 
 /// Publishes standard input or a file, to its end.
 ///
 /// # Errors
-/// What kept it from being published, or from reaching whoever was subscribed.
+/// The input could not be published, or did not reach all subscribers.
 pub fn publish(args: &PubArgs) -> Result<Exit, Failure> {
     run(publish::run(args))
 }
@@ -51,7 +49,7 @@ pub fn publish(args: &PubArgs) -> Result<Exit, Failure> {
 /// Writes a track to standard output, to its end.
 ///
 /// # Errors
-/// What kept it from being read, or from being read whole.
+/// The track could not be read, or not completely.
 pub fn subscribe(args: &SubArgs) -> Result<Exit, Failure> {
     run(subscribe::run(args))
 }
@@ -59,7 +57,7 @@ pub fn subscribe(args: &SubArgs) -> Result<Exit, Failure> {
 /// Lists broadcasts.
 ///
 /// # Errors
-/// The relay could not be asked.
+/// The list could not be requested.
 pub fn ls(args: &LsArgs) -> Result<Exit, Failure> {
     run(ls::run(args))
 }
@@ -67,12 +65,12 @@ pub fn ls(args: &LsArgs) -> Result<Exit, Failure> {
 /// Writes one group to standard output.
 ///
 /// # Errors
-/// It could not be had, or not whole.
+/// The group could not be fetched, or not completely.
 pub fn fetch(args: &FetchArgs) -> Result<Exit, Failure> {
     run(fetch::run(args))
 }
 
-/// Puts load on a relay and prints what came of it.
+/// Puts load on a relay and prints the results.
 ///
 /// # Errors
 /// Nothing was measured, or not every frame arrived.
@@ -80,17 +78,17 @@ pub fn load(args: &LoadArgs) -> Result<Exit, Failure> {
     run(load::run(args))
 }
 
-/// One thread is enough for a client; files and pipes have threads of their own.
+/// Runs a verb on one thread, which is enough for a client; files and pipes have threads of their own.
 fn run(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let ended = work.await;
-        // The session was closed when its last handle went; a task sends the goodbye. Without it the relay
-        // would hold the session until it times out.
+        // The session is closed when its last handle is dropped, and a task sends the close. Without it the relay would
+        // hold the session until it times out.
         tokio::time::sleep(GOODBYE).await;
         ended
     });
-    // A thread may still wait for input that never comes.
+    // A thread may still wait for input that never arrives.
     runtime.shutdown_background();
     ended
 }

@@ -1,4 +1,4 @@
-//! `load`: the load generator against any relay.
+//! `load`: runs the load generator against any relay.
 
 use std::{io::Write, time::Duration};
 
@@ -59,8 +59,9 @@ pub(crate) async fn run(args: &LoadArgs) -> Result<Exit, Failure> {
     let publishers = args.scenario.shape().publishers;
     if let Some(few) = args.subscribers.filter(|subscribers| *subscribers < publishers) {
         let name = args.scenario.name();
-        let message =
-            format!("{name} has {publishers} publishers, each for somebody: --subscribers {few} is too few");
+        let message = format!(
+            "{name} has {publishers} publishers, each of which needs a subscriber: --subscribers {few} is too few"
+        );
         return Err(Failure::new(Exit::Usage, message));
     }
     let options = Options {

@@ -1,4 +1,4 @@
-//! `ls`: what is announced.
+//! `ls`: lists announced broadcasts.
 
 use std::{
     io::{self, Write},
@@ -17,7 +17,7 @@ use crate::{
     stop::Stop,
 };
 
-/// Before moq-lite-05 nobody says when the list is complete: after this long without news it is.
+/// Time without announcements after which the list counts as complete: before moq-lite-05 its end is not marked.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// Lists the broadcasts that are live, one a line.
@@ -85,7 +85,7 @@ pub(crate) async fn run(args: &LsArgs) -> Result<Exit, Failure> {
     }
 }
 
-/// Prints one; false when nobody reads any more.
+/// Prints one announcement; `false` when the reader has closed its end.
 fn show(args: &LsArgs, announcement: &Announcement) -> Result<bool, Failure> {
     let path = announcement.path.as_str();
     let (event, sign) = match announcement {
@@ -111,7 +111,7 @@ fn show(args: &LsArgs, announcement: &Announcement) -> Result<bool, Failure> {
     }
 }
 
-/// What a stranger wrote must not steer a terminal, nor look like two lines.
+/// Escapes control characters, which could steer a terminal or look like two lines.
 fn plain(text: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
     text.chars().map(escape).collect()

@@ -1,4 +1,4 @@
-//! Standard output, written on a thread of its own: a pipe that is full must not stop the session.
+//! Standard output, written by a thread of its own: a full pipe must not stop the session.
 
 use std::{
     io::{self, Write},
@@ -13,21 +13,21 @@ use crate::{
     stop::Stop,
 };
 
-/// Pieces that may wait.
+/// Pieces that may be queued.
 const PIECES: usize = 64;
 
-/// Where data goes.
+/// Destination of the data.
 pub(crate) struct Output {
     pieces: mpsc::Sender<Bytes>,
     writer: thread::JoinHandle<io::Result<()>>,
 }
 
-/// Why nothing more can be written.
+/// Reason for which nothing more can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// Nobody reads it any more, or writing failed: [`Output::finish`] says which.
+    /// The reader has closed its end, or writing failed; [`Output::finish`] tells them apart.
     Closed,
-    /// Somebody asked to stop.
+    /// A signal asked the verb to end.
     Stopped(Exit),
 }
 
@@ -47,7 +47,7 @@ impl Output {
         Ok(Self { pieces, writer })
     }
 
-    /// Writes, waiting for whoever reads.
+    /// Queues a piece, waiting for the reader.
     pub(crate) async fn write(&self, piece: Bytes, stop: &mut Stop) -> Result<(), Ended> {
         if piece.is_empty() {
             return Ok(());
@@ -58,12 +58,12 @@ impl Output {
         }
     }
 
-    /// Completes when nobody reads any more and that has shown.
+    /// Completes when a write has failed, as after the reader has closed its end.
     pub(crate) async fn closed(&self) {
         self.pieces.closed().await;
     }
 
-    /// Waits until all is written. A reader that went away had enough.
+    /// Waits until all is written. A reader that has closed its end is not an error.
     pub(crate) async fn finish(self) -> Result<(), Failure> {
         drop(self.pieces);
         let written = spawn_blocking(move || self.writer.join()).await;

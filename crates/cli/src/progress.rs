@@ -1,4 +1,4 @@
-//! What is said on standard error: notes, and on a terminal a line that shows how far things are.
+//! Standard error: notes, and on a terminal a progress line.
 
 use std::{
     fmt,
@@ -6,12 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What takes no longer needs no progress; then the line is renewed this often.
+/// Time before the progress line appears, and between its updates.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Says something that is not an error.
+/// Prints a note that is not an error.
 pub(crate) fn note(text: fmt::Arguments<'_>) {
-    // Nobody may be listening.
+    // Standard error may be closed.
     let _ = writeln!(io::stderr().lock(), "moq-relay: {text}");
 }
 
@@ -36,7 +36,7 @@ impl Progress {
             shown: now,
             shown_bytes: 0,
             is_shown: false,
-            // Data on the same terminal would run into it.
+            // On the same terminal, data and the line would mix.
             on_terminal: io::stderr().is_terminal() && !io::stdout().is_terminal(),
             frames: 0,
             groups: 0,
@@ -44,7 +44,7 @@ impl Progress {
         }
     }
 
-    /// Renews the line when it is time.
+    /// Updates the line when it is due.
     pub(crate) fn tick(&mut self) {
         let since = self.shown.elapsed();
         if !self.on_terminal || since < PERIOD {
@@ -63,7 +63,7 @@ impl Progress {
         (self.shown, self.shown_bytes, self.is_shown) = (Instant::now(), self.bytes, true);
     }
 
-    /// Takes the line away, so that something else can be said.
+    /// Erases the line, so that other text can be printed.
     pub(crate) fn clear(&mut self) {
         if std::mem::take(&mut self.is_shown) {
             let _ = write!(io::stderr().lock(), "\r\x1b[K");

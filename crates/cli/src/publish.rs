@@ -1,4 +1,4 @@
-//! `pub`: standard input or a file becomes a track.
+//! `pub`: publishes standard input or a file as a track.
 
 use std::{path::Path, time::Duration};
 
@@ -18,33 +18,34 @@ use crate::{
     stop::Stop,
 };
 
-/// Where nothing else was asked for, a group ends after this many bytes. A subscriber that goes by groups may
-/// then be a few of them behind, and the relay still holds all of it for that subscriber.
+/// Default size at which a group ends, bytes. A subscriber that is a few such groups behind still gets all of them from
+/// the relay's cache.
 const GROUP_BYTES: usize = 256 * 1024;
-/// ... or after this long.
+/// Default duration after which a group ends.
 const GROUP_TIME: Duration = Duration::from_secs(2);
-/// Where a group ends in any case: the relay holds no larger ones.
+/// Largest group, bytes: the relay's limit.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Bytes that may be on their way to the relay.
+/// Bytes that may be in flight to the relay.
 const IN_FLIGHT: usize = 4 * 1024 * 1024;
-/// Bytes of finished groups kept for those that ask late.
+/// Bytes of finished groups kept for late subscriptions and fetches.
 const RETAIN_BYTES: usize = 32 * 1024 * 1024;
-/// How long a superseded group stays useful, as subscribers are told.
+/// Largest age of a superseded group in TRACK_INFO, ms.
 const MAX_AGE_MS: u64 = 30_000;
-/// How long the last groups are there to be fetched by whoever missed one; each fetch begins it anew.
+/// Time for which the last groups can be fetched after the end; each fetch restarts it.
 const LINGER: Duration = Duration::from_millis(500);
-/// Before moq-lite-05 nothing names the last group: a relay waits for stragglers, and the publisher with it.
+/// The same before moq-lite-05, where no message names the last group: a relay waits for stragglers, and so does the
+/// publisher.
 const LINGER_UNNAMED: Duration = Duration::from_secs(4);
-/// How long the relay may take to acknowledge the last of it.
+/// Time for the relay to acknowledge the rest of the track.
 const FAREWELL: Duration = Duration::from_secs(20);
-/// A subscriber that asks for the latest group begins with what is the latest once the relay serves it, a moment
-/// after we hear of it. So the first group stays the only one until the subscriber has moved its window, or, as
-/// others than `sub` have none, for so long.
+/// Time for which the first group stays the only one. A subscription to the latest group starts with the one that is
+/// the latest when the relay serves it, a moment after the subscription is seen here. The wait ends when the subscriber
+/// moves its window, which only `sub` does.
 const SETTLE: Duration = Duration::from_millis(250);
-/// Waiting for somebody is said after this long.
+/// Time after which waiting for a subscriber is reported.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What to publish, where, and how it is cut.
+/// Arguments of `pub`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_long_help = EXIT_CODES,
@@ -126,7 +127,7 @@ pub(crate) async fn run(args: &PubArgs) -> Result<Exit, Failure> {
     }
     let outcome =
         outcome.and_then(|exit| publisher.verdict(exit)).and_then(|exit| match client.is_closed() {
-            // Whoever had nothing to say, and was not let in, hears of it all the same.
+            // A session that was refused is reported even if there was nothing to publish.
             Some(closed) if exit == Exit::Done => Err(broken(&closed)),
             _ => Ok(exit),
         });
@@ -141,12 +142,12 @@ struct Publisher<'a> {
     stop: Stop,
     wait: bool,
     started: Instant,
-    /// When the first frame came.
+    /// Time of the first frame.
     flowing: Option<Instant>,
     group: Option<Open>,
-    /// Number of the next group.
+    /// Sequence of the next group.
     next: u64,
-    /// Bytes of the largest group.
+    /// Size of the largest group, bytes.
     largest: usize,
     progress: Progress,
 }
@@ -160,9 +161,9 @@ struct Open {
 }
 
 impl Publisher<'_> {
-    /// Publishes all of the input, or until somebody asks to stop.
+    /// Publishes the whole input, or stops at a signal.
     async fn all(&mut self, args: &PubArgs, file: Option<&Path>) -> Result<Exit, Failure> {
-        // The file is looked at before anybody waits for it.
+        // The file is opened before subscribers are waited for.
         let mut source = input::read(file)?;
         let framing = args.framing.framing(args.frame_size.map(|size| size as usize));
         let wrong = |what| Failure::new(Exit::Failed, format!("{what}"));
@@ -196,7 +197,7 @@ impl Publisher<'_> {
         Ok(Exit::Done)
     }
 
-    /// Writes one frame; `Some` when somebody asked to stop instead.
+    /// Writes one frame; `Some` if a signal arrived instead.
     async fn frame(&mut self, args: &PubArgs, frame: bytes::Bytes) -> Result<Option<Exit>, Failure> {
         if self.group.as_ref().is_some_and(|group| group.is_full(args, frame.len())) {
             self.end_group();
@@ -225,7 +226,7 @@ impl Publisher<'_> {
         Ok(None)
     }
 
-    /// Waits until what was published so far is no more than the rate allows.
+    /// Waits until the published bytes are within the rate.
     async fn paced(&mut self, rate: Option<u64>) -> Option<Exit> {
         let since = *self.flowing.get_or_insert_with(Instant::now);
         let due = since + Duration::from_secs_f64(self.progress.bytes as f64 / rate? as f64);
@@ -247,8 +248,8 @@ impl Publisher<'_> {
         group.writer.finish();
     }
 
-    /// Waits until group `sequence` may be begun: what went before is on its way, and, unless input cannot
-    /// wait, somebody wants it. `Some` when somebody asked to stop instead.
+    /// Waits until group `sequence` may begin: earlier groups are in flight or done, and, unless the input cannot wait,
+    /// a subscriber wants it. `Some` if a signal arrived instead.
     async fn admitted(&mut self, sequence: u64) -> Result<Option<Exit>, Failure> {
         let most = (IN_FLIGHT / self.largest).clamp(1, 64);
         let (wait, track) = (self.wait, self.track.clone());
@@ -278,14 +279,14 @@ impl Publisher<'_> {
                     said = true;
                     if wait && self.track.live_subscriptions() == 0 {
                         self.progress.clear();
-                        note(format_args!("nobody is subscribed: waiting (--no-wait would go on)"));
+                        note(format_args!("no subscriber: waiting (--no-wait would publish at once)"));
                     }
                 }
             }
         }
     }
 
-    /// Ends the track, and waits until the relay has it all and nobody asks for more.
+    /// Ends the track, and waits until the relay has acknowledged all of it and requests no more.
     async fn finish(&mut self) {
         self.end_group();
         self.track.end(self.next);
@@ -317,11 +318,11 @@ impl Publisher<'_> {
         self.progress.clear();
         let live = self.track.live();
         if live.unfinished > 0 {
-            return Err(Failure::new(Exit::Incomplete, "the relay did not take all of it in time"));
+            return Err(Failure::new(Exit::Incomplete, "the relay did not acknowledge all of it in time"));
         }
         if live.ever == 0 && self.progress.frames > 0 {
             note(format_args!(
-                "nobody was ever subscribed: {} frames in {} groups were read and nobody got them",
+                "no subscriber: {} frames in {} groups were read and not delivered",
                 self.progress.frames, self.progress.groups
             ));
         }
@@ -330,7 +331,7 @@ impl Publisher<'_> {
 }
 
 impl Open {
-    /// Whether a frame of `more` bytes belongs to the next group.
+    /// Whether a frame of `more` bytes belongs in the next group.
     fn is_full(&self, args: &PubArgs, more: usize) -> bool {
         let is_default = args.group_frames.is_none() && args.group_time.is_none();
         let most = if is_default { GROUP_BYTES } else { GROUP_BYTES_MAX };

@@ -1,4 +1,4 @@
-//! Signals: the first asks a verb to come to its end, the second ends the process.
+//! Signals: the first one ends a verb in good order, the second one ends the process.
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -7,7 +7,7 @@ use tokio::{
 
 use crate::exit::{Exit, Failure};
 
-/// Whether somebody asked the verb to end, and how.
+/// Receives the exit code of the first signal.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop(watch::Receiver<Option<Exit>>);
 
@@ -32,7 +32,7 @@ impl Stop {
         Ok(Self(stop))
     }
 
-    /// Waits until somebody asks.
+    /// Waits for the first signal.
     pub(crate) async fn asked(&mut self) -> Exit {
         match self.0.wait_for(Option::is_some).await {
             Ok(exit) => exit.unwrap_or(Exit::Interrupted),

@@ -1,4 +1,4 @@
-//! `sub`: a track to standard output, groups in the order of their numbers.
+//! `sub`: writes a track to standard output, groups in order of their sequence.
 
 mod window;
 
@@ -24,24 +24,24 @@ use crate::{
 };
 use window::Window;
 
-/// How long what can still be had is waited for, unless the command line says otherwise.
+/// Time for which groups that can still be had are waited for, unless the command line sets it.
 const MAX_AGE: Duration = Duration::from_secs(30);
-/// Groups that wait for an earlier one; with one more, the earlier one is given up.
+/// Groups that may be queued behind an earlier one; with one more, the earlier one is given up.
 const WAITING: usize = 32;
-/// A group that a later one overtook is fetched after this long: a stream that was given up before its first
-/// byte left no trace.
+/// Time after which a group that a later one overtook is fetched: a stream that was reset before its first byte leaves
+/// no trace.
 const OVERTAKEN: Duration = Duration::from_millis(100);
-/// A group that was refused may not have begun yet: it is asked for again after this long.
+/// Time after which a refused group is requested again: it may not have begun yet.
 const RETRY: Duration = Duration::from_secs(1);
-/// After the end of the track, groups under way arrive by then.
+/// Time for groups in flight to arrive after the end of the track.
 const STRAGGLERS: Duration = Duration::from_secs(2);
-/// The versions offered, best first. moq-lite-06 cannot ask for the latest group and for all that follow it at
-/// whatever age: it would begin with what is old.
+/// Versions offered, best first. moq-lite-06 cannot ask for the latest group and all later ones at any age: a
+/// subscription would start with old groups.
 const VERSIONS: [Version; 4] = [Version::V05, Version::V06, Version::V04, Version::V03];
-/// Waiting for somebody is said after this long.
+/// Time after which waiting for the broadcast is reported.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What to write to standard output, and how.
+/// Arguments of `sub`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_long_help = EXIT_CODES,
@@ -83,7 +83,7 @@ pub struct SubArgs {
     wait: Option<Duration>,
 }
 
-/// Where to begin.
+/// First group of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum From {
     Latest,
@@ -132,7 +132,7 @@ pub(crate) async fn run(args: &SubArgs) -> Result<Exit, Failure> {
     };
     let ended = reader.read(&output, &mut stop).await;
     let verdict = reader.verdict(ended);
-    // After a signal nobody waits for a reader that stands still.
+    // After a signal, a stalled reader is not waited for.
     match ended {
         Ok(Some(_)) => {}
         _ => output.finish().await?,
@@ -157,7 +157,7 @@ impl SubArgs {
     }
 }
 
-/// Waits for the broadcast; `Some` when somebody asked to stop instead.
+/// Waits for the broadcast; `Some` if a signal arrived instead.
 async fn announced(
     args: &SubArgs,
     client: &Client,
@@ -197,36 +197,36 @@ struct Reader<'a> {
     what: String,
     subscription: Subscription,
     window: Window,
-    /// The group to write next; `None` until the first is known.
+    /// The group to write next; `None` until the first one is known.
     next: Option<u64>,
-    /// Later groups, unread.
+    /// Later groups, not read yet.
     waiting: BTreeMap<u64, Group>,
-    /// Groups that will not come: first and last.
+    /// Groups that will not arrive: last by first.
     gone: BTreeMap<u64, u64>,
     /// Exclusive end of the track.
     bound: Option<u64>,
-    /// When the subscription ended, and with what.
+    /// Time and error of the end of the subscription.
     finished: Option<(Instant, Option<Error>)>,
-    /// Since when a later group has been waiting for the next one.
+    /// Time since when a later group has been waiting for the next one.
     since: Option<Instant>,
-    /// When a fetch of the next group was refused.
+    /// Time when a fetch of the next group was refused.
     refused: Option<Instant>,
     skipped: u64,
     broken: u64,
     progress: Progress,
 }
 
-/// What is to be done about the next group.
+/// Next step for the next group.
 enum Next {
     Read(Group),
-    /// It will not come by itself.
+    /// It will not arrive on its subscription stream.
     Missing(u64),
     Wait,
     Over,
 }
 
 impl Reader<'_> {
-    /// Reads to the end. `Some` when somebody asked to stop or nobody reads.
+    /// Reads to the end. `Some`: a signal arrived; `Err`: the output is closed.
     async fn read(&mut self, output: &Output, stop: &mut Stop) -> Result<Option<Exit>, ()> {
         loop {
             self.progress.tick();
@@ -247,8 +247,8 @@ impl Reader<'_> {
 
     fn step(&mut self) -> Next {
         if let (None, Some(first)) = (self.next, self.waiting.keys().next().copied()) {
-            // Streams overtake each other: the group that is here first need not be the one that was given
-            // first, which the publisher names where it can.
+            // Streams overtake each other: the group that arrives first need not be the first of the subscription,
+            // which the publisher names in versions that can.
             let since = *self.since.get_or_insert_with(Instant::now);
             let is_said = self.client.version().has_tracks();
             if is_said && self.finished.is_none() && since.elapsed() < STRAGGLERS {
@@ -269,7 +269,7 @@ impl Reader<'_> {
         }
         let is_gone = self.is_gone(next);
         let late = match (&self.finished, self.waiting.is_empty()) {
-            // The end names what there was; a moment later the last streams are here.
+            // The end of the track is known; the last streams arrive within [`STRAGGLERS`].
             (Some((at, None)), true) => match self.bound {
                 Some(_) => at.elapsed() >= STRAGGLERS || self.window.repairs(),
                 None => return if at.elapsed() >= STRAGGLERS { Next::Over } else { Next::Wait },
@@ -290,7 +290,7 @@ impl Reader<'_> {
         self.waiting = self.waiting.split_off(&first);
         if first > 0 {
             self.progress.clear();
-            note(format_args!("begins with group {first}, the latest the relay gives"));
+            note(format_args!("starting with group {first}, the latest one of the relay"));
         }
     }
 
@@ -298,7 +298,7 @@ impl Reader<'_> {
         self.gone.range(..=sequence).next_back().is_some_and(|(_, last)| sequence <= *last)
     }
 
-    /// When something is done about the next group, overtaken `since`.
+    /// Time when the next group, overtaken `since`, is fetched or skipped.
     fn due(&self, since: Instant) -> Instant {
         match (self.window.repairs(), self.refused) {
             (false, _) => since + self.args.max_age.unwrap_or(MAX_AGE),
@@ -307,7 +307,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Waits for news.
+    /// Waits for an event or for the next deadline.
     async fn wait(&mut self, output: &Output, stop: &mut Stop) -> Result<(), Ended> {
         let pause = match (&self.finished, self.since) {
             (Some((at, _)), _) => Some(*at + STRAGGLERS),
@@ -340,7 +340,7 @@ impl Reader<'_> {
                         self.begin(group);
                     }
                 } else if let Some(next) = self.next.filter(|next| group > *next) {
-                    self.skip(next, group - 1, "not held any more");
+                    self.skip(next, group - 1, "no longer available");
                 }
             }
             Event::End { group } => self.bound = Some(group),
@@ -363,16 +363,16 @@ impl Reader<'_> {
         }
     }
 
-    /// Lets the publisher go on as far as this end can follow.
+    /// Moves the end of the subscription ahead of the next group.
     async fn credit(&mut self) {
         let Some(next) = self.next.filter(|_| self.finished.is_none()) else { return };
         if let Some(prefs) = self.window.update(next, MAX_AGE) {
-            // A session that is gone shows by its events.
+            // A closed session is reported by its events.
             let _ = self.subscription.update(prefs).await;
         }
     }
 
-    /// Writes one group, and fetches what of it breaks off.
+    /// Writes one group, and fetches it again if it breaks off.
     async fn group(&mut self, group: Group, output: &Output, stop: &mut Stop) -> Result<(), Ended> {
         let sequence = group.sequence();
         let mut assembler = Assembler::new(self.framing());
@@ -420,7 +420,7 @@ impl Reader<'_> {
             self.passed(sequence, &assembler);
             return Ok(());
         }
-        // All that is known to be missing is said at once.
+        // All groups known to be missing are reported together.
         let gone = self.gone.range(..=sequence).next_back().map(|(_, last)| *last);
         let before = self.waiting.keys().next().map(|next| next - 1);
         let last = match (gone.filter(|last| *last >= sequence), before) {
@@ -449,7 +449,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Writes the pieces of a group as they come.
+    /// Writes the pieces of a group as they arrive.
     async fn pieces(
         &mut self,
         mut group: Group,

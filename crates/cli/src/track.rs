@@ -1,11 +1,11 @@
-//! Which track of which broadcast, however it was said.
+//! Names of broadcast and track, from positional arguments or flags.
 
 use crate::{
     args::TrackArgs,
     exit::{Exit, Failure},
 };
 
-/// A track of a broadcast.
+/// Names of a track and its broadcast.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Named {
     pub(crate) broadcast: String,
@@ -13,7 +13,7 @@ pub(crate) struct Named {
 }
 
 impl TrackArgs {
-    /// Takes what the flags do not say from the front of `words`, and returns what is left.
+    /// Takes the names that no flag gives from the front of `words`, and returns the rest.
     pub(crate) fn resolve(&self, words: &[String]) -> Result<(Named, Vec<String>), Failure> {
         let mut words = words.iter().cloned();
         let mut next = |flag: &Option<String>, what: &str| {

@@ -1,4 +1,4 @@
-//! Watching what is announced below a prefix.
+//! Announcements below a prefix.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,27 +15,27 @@ use crate::{
     stream::SendStream,
 };
 
-/// Most broadcasts one watch follows: ten times what a relay lets one identity announce.
+/// Most broadcasts that one watch follows: ten times what a relay lets one identity announce.
 const LIVE: usize = 1_000_000;
 
-/// One broadcast came, changed its route, or went.
+/// Announcement, route change or end of one broadcast.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
-    /// Its whole path.
+    /// Full path.
     pub path: Path,
-    /// Whether it is there.
+    /// Whether the broadcast is announced.
     pub active: bool,
-    /// Whether it was there already: only its route changed. Never before moq-lite-05, where a change is
-    /// an end and a beginning.
+    /// Whether only the route of an announced broadcast changed. Always false before moq-lite-05, where a change is
+    /// sent as an end and an announcement.
     pub update: bool,
-    /// Who it passes, original publisher first, the peer last; empty when gone. On moq-lite-03 only
-    /// their number is known: all are anonymous.
+    /// Hop chain, original publisher first, the peer last; empty at an end. On moq-lite-03 only its length is known:
+    /// all hops are anonymous.
     pub hops: Vec<Hop>,
-    /// Its price, without the link to us. `None` before moq-lite-06, and when gone.
+    /// Cost without the link to this client. `None` before moq-lite-06 and at an end.
     pub cost: Option<Cost>,
 }
 
-/// A live watch. Dropped, it ends.
+/// A live watch; ends when dropped.
 #[derive(Debug)]
 pub struct Announced {
     live: Live,
@@ -63,19 +63,19 @@ impl Announced {
         Ok(watch)
     }
 
-    /// The peer's id, as it said here; anonymous before moq-lite-05, which has no word for it.
+    /// Hop id of the peer in ANNOUNCE_OK; anonymous before moq-lite-05, which has no such message.
     pub fn hop(&self) -> Hop {
         self.live.hop
     }
 
-    /// What was announced when the watch began, and was not taken by [`Announced::next`] yet. Empty
-    /// before moq-lite-05, which does not say where the initial set ends.
+    /// Announcements of the initial set that [`Announced::next`] has not returned yet. Empty before moq-lite-05, which
+    /// does not mark the end of the initial set.
     pub fn initial(&self) -> impl Iterator<Item = &Announcement> {
         self.initial.iter()
     }
 
-    /// The next announcement; `None` when the peer finished the stream. The end of what was not there
-    /// is passed over. [`Error::Protocol`] when the peer ends, changes or repeats what it must not.
+    /// Returns the next announcement; `None` when the peer finished the stream. Ends of unknown broadcasts are skipped.
+    /// [`Error::Protocol`] when the peer ends, changes or repeats a broadcast against the rules.
     pub async fn next(&mut self) -> Result<Option<Announcement>, Error> {
         match self.initial.pop_front() {
             Some(announcement) => Ok(Some(announcement)),
@@ -83,7 +83,7 @@ impl Announced {
         }
     }
 
-    /// Waits until `path` is announced (or, not `active`, withdrawn); skips what comes before.
+    /// Waits until `path` is announced (or, if not `active`, withdrawn); skips earlier announcements.
     pub async fn wait(&mut self, path: &str, active: bool) -> Result<Announcement, Error> {
         loop {
             let announcement = self.next().await?.ok_or(Error::Ended)?;
@@ -109,16 +109,16 @@ impl Drop for Announced {
     }
 }
 
-/// What is announced on one stream.
+/// Broadcasts announced on one stream.
 #[derive(Debug)]
 struct Live {
     version: Version,
     prefix: Path,
-    /// Who sends.
+    /// Hop id of the sender.
     hop: Hop,
-    /// Suffixes, with their numbers.
+    /// Announce ids by suffix.
     ids: HashMap<Path, u64>,
-    /// The other way round; moq-lite-06 only.
+    /// Suffixes by announce id; moq-lite-06 only.
     suffixes: HashMap<u64, Path>,
     next_id: u64,
 }
@@ -133,7 +133,7 @@ impl Live {
             Announce::Active { suffix, hops, cost } => {
                 let update = self.ids.contains_key(&suffix);
                 if update && (self.version.has_announce_ids() || !self.version.replaces_announces()) {
-                    return Err(Error::Protocol("a live broadcast was announced again"));
+                    return Err(Error::Protocol("repeated announce of a live broadcast"));
                 }
                 if !update {
                     self.insert(suffix.clone())?;
@@ -158,7 +158,7 @@ impl Live {
 
     fn insert(&mut self, suffix: Path) -> Result<(), Error> {
         if self.ids.len() >= LIVE {
-            return Err(Error::Protocol("more broadcasts than a watch follows"));
+            return Err(Error::Protocol("too many announced broadcasts"));
         }
         if self.version.has_announce_ids() {
             self.suffixes.insert(self.next_id, suffix.clone());
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_live_broadcast_is_announced_again_only_where_that_replaces_it() {
+    fn repeated_announce_is_valid_only_where_it_replaces() {
         for version in [Version::V03, Version::V04, Version::V06] {
             let mut live = live(version);
             live.apply(active("a", 1)).unwrap();

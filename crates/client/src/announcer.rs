@@ -1,4 +1,4 @@
-//! What we announce, in the words of one session's version.
+//! Encodes our announcements for the version of one session.
 
 use std::collections::HashMap;
 
@@ -7,12 +7,12 @@ use relay_wire::lite::{Announce, AnnounceOk, Message, Version};
 
 use crate::publish::{Change, Shown};
 
-/// One announce stream that we answer.
+/// State of one announce stream that we answer.
 #[derive(Debug)]
 pub(crate) struct Announcer {
     version: Version,
     hop: Hop,
-    /// Live on this stream, with their numbers.
+    /// Announce ids of live suffixes on this stream.
     live: HashMap<Path, u64>,
     next_id: u64,
 }
@@ -22,7 +22,7 @@ impl Announcer {
         Self { version, hop, live: HashMap::new(), next_id: 0 }
     }
 
-    /// Appends the first answer and the initial set, which may be nothing at all.
+    /// Appends the first answer and the initial set; nothing, if the version has no ANNOUNCE_OK and the set is empty.
     pub(crate) fn put_initial(&mut self, initial: Vec<Change>, out: &mut Vec<u8>) {
         let mut messages = Vec::new();
         for change in initial {
@@ -35,7 +35,7 @@ impl Announcer {
         out.append(&mut messages);
     }
 
-    /// Appends what tells of `change`.
+    /// Appends the messages for `change`.
     pub(crate) fn put(&mut self, change: Change, out: &mut Vec<u8>) {
         let Change { suffix, shown } = change;
         let shown = shown.and_then(|Shown { hops, cost }| Some((self.chain(&hops)?, cost)));
@@ -61,8 +61,8 @@ impl Announcer {
         Announce::Active { suffix, hops, cost }.encode(self.version, out);
     }
 
-    /// The chain as it travels: with us at its end where nothing else says who sends. `None` when that
-    /// is too long to be told.
+    /// Hop chain to send: with our own hop at its end where no message names the sender. `None` when it exceeds the
+    /// wire limit.
     fn chain(&self, hops: &Hops) -> Option<Hops> {
         let mut chain = hops.to_vec();
         if !self.version.has_announce_ok() {

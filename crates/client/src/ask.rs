@@ -1,4 +1,4 @@
-//! Requests with one answer, or one kind of it.
+//! Requests with one answer, or one kind of answer.
 
 use relay_model::{Path, StreamCode, TrackInfo, TrackName, limits};
 use relay_wire::lite::{BidiType, Fetch, Goaway, Message, Probe, TrackRequest};
@@ -11,7 +11,7 @@ use crate::{
     stream::{RecvStream, SendStream},
 };
 
-/// What the peer measures of the connection, for as long as it is asked. Dropped, it is no more.
+/// Measurements of the connection by the peer (PROBE), until dropped.
 #[derive(Debug)]
 pub struct Probes {
     reader: ControlReader,
@@ -19,7 +19,7 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// The next measurement; `None` when the peer will send no more. [`Error::Reset`] when it measures
+    /// Returns the next measurement; `None` when the peer finished the stream. [`Error::Reset`] when it measures
     /// nothing.
     pub async fn next(&mut self) -> Result<Option<Probe>, Error> {
         self.reader.next().await
@@ -34,7 +34,7 @@ impl Drop for Probes {
 }
 
 impl Session {
-    /// An error when the session's version does not have `what`.
+    /// Returns an error unless the session's version has `what`.
     pub(crate) fn need(&self, has: bool, what: &'static str) -> Result<(), Error> {
         if has { Ok(()) } else { Err(Error::Unsupported(self.version.alpn(), what)) }
     }
@@ -69,7 +69,7 @@ impl Session {
         self.ask(BidiType::Goaway, &Goaway { uri: uri.to_owned() }).await.map(drop)
     }
 
-    /// Sends a request and nothing after it.
+    /// Sends a request and a FIN.
     async fn ask<M: Message>(&self, kind: BidiType, message: &M) -> Result<RecvStream, Error> {
         let (mut send, recv) = self.carrier.open_bidi().await?;
         send.write(&request(kind.id(), message, self.version)).await?;

@@ -1,5 +1,4 @@
-//! What a session's streams and datagrams go over: QUIC, raw or with WebTransport in between, or a stream
-//! socket.
+//! Carrier of a session's streams and datagrams: QUIC, raw or with WebTransport, or a stream socket.
 
 use bytes::{Buf, Bytes, BytesMut};
 use relay_wire::{lite::Version, varint};
@@ -15,28 +14,28 @@ use crate::{
 const WT_UNI: u64 = 0x54;
 /// Frame type that opens a WebTransport bidirectional stream.
 const WT_BIDI: u64 = 0x41;
-/// The session id is that of the CONNECT stream, which is the first the client opens.
+/// WebTransport session id: that of the CONNECT stream, which is the first stream of the client.
 pub(crate) const WT_SESSION: u64 = 0;
 
-/// The connection and how streams are marked on it.
+/// A connection, with its version and stream headers.
 #[derive(Clone, Debug)]
 pub(crate) struct Carrier {
     pub(crate) wire: Wire,
     pub(crate) version: Version,
 }
 
-/// What bytes travel on.
+/// Transport of the bytes.
 #[derive(Clone)]
 pub(crate) enum Wire {
     Quic { connection: quinn::Connection, webtransport: bool },
     Socket(qmux::Session),
 }
 
-/// What an incoming unidirectional stream is for.
+/// Purpose of an incoming unidirectional stream.
 pub(crate) enum Uni {
-    /// The session's.
+    /// A stream of the session.
     Session(RecvStream),
-    /// HTTP/3's own: control (0) or QPACK (2, 3) or unknown.
+    /// A stream of HTTP/3: control (0), QPACK (2, 3) or unknown.
     Http(u64, RecvStream),
 }
 
@@ -83,7 +82,7 @@ impl Carrier {
         stream.write(&head).await
     }
 
-    /// The next unidirectional stream of the peer; [`Self::enter_uni`] goes on with it.
+    /// Accepts the next unidirectional stream of the peer; [`Self::enter_uni`] has to follow.
     pub(crate) async fn accept_uni(&self) -> Result<RecvStream, Error> {
         Ok(match &self.wire {
             Wire::Quic { connection, .. } => RecvStream::new(connection.accept_uni().await?),
@@ -91,7 +90,7 @@ impl Carrier {
         })
     }
 
-    /// The next bidirectional stream of the peer; [`Self::enter_bidi`] goes on with it.
+    /// Accepts the next bidirectional stream of the peer; [`Self::enter_bidi`] has to follow.
     pub(crate) async fn accept_bidi(&self) -> Result<(SendStream, RecvStream), Error> {
         Ok(match &self.wire {
             Wire::Quic { connection, .. } => {
@@ -102,7 +101,7 @@ impl Carrier {
         })
     }
 
-    /// Reads what an accepted unidirectional stream says before the session's own bytes.
+    /// Reads the stream header before the session's own bytes.
     pub(crate) async fn enter_uni(&self, mut stream: RecvStream) -> Result<Uni, Error> {
         if !self.webtransport() {
             return Ok(Uni::Session(stream));
@@ -133,7 +132,7 @@ impl Carrier {
         };
         let mut out = BytesMut::with_capacity(body.len() + 1);
         if *webtransport {
-            // The quarter stream id of the CONNECT stream, which is 0.
+            // The quarter stream id of the CONNECT stream is 0.
             out.extend_from_slice(&[0]);
         }
         out.extend_from_slice(body);
@@ -147,7 +146,7 @@ impl Carrier {
         }
     }
 
-    /// The next datagram's body; those of other sessions are skipped.
+    /// Returns the body of the next datagram; those of other WebTransport sessions are skipped.
     pub(crate) async fn read_datagram(&self) -> Result<Bytes, Error> {
         let (connection, webtransport) = match &self.wire {
             Wire::Quic { connection, webtransport } => (connection, *webtransport),
@@ -167,7 +166,7 @@ impl Carrier {
         }
     }
 
-    /// Waits for the end of the connection, and says how it came.
+    /// Waits for the end of the connection and returns its cause.
     pub(crate) async fn closed(&self) -> Closed {
         match &self.wire {
             Wire::Quic { connection, .. } => Closed::from_quic(&connection.closed().await),
@@ -182,7 +181,7 @@ impl Carrier {
         }
     }
 
-    /// What the transport has measured; 0 when it has not yet.
+    /// Round-trip time measured by the transport; 0 if there is no measurement yet.
     pub(crate) fn rtt(&self) -> std::time::Duration {
         match &self.wire {
             Wire::Quic { connection, .. } => connection.rtt(),

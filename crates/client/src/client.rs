@@ -1,4 +1,4 @@
-//! The handle of one session, and how it is made.
+//! Handle of one session, and its connection setup.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -33,12 +33,12 @@ use crate::{
     tls,
 };
 
-/// How long a polite close waits for the goodbye to be acknowledged.
+/// Time for the peer to acknowledge a graceful close.
 const CLOSE_WAIT: Duration = Duration::from_millis(250);
-/// How long what was handed to a stream socket has to get there before the close.
+/// Time for written bytes to leave a stream socket before it is closed.
 const WRITE_WAIT: Duration = Duration::from_millis(10);
 
-/// A session with a relay, on a socket of its own. Cheap to clone; the last clone dropped closes it.
+/// A session with a relay, on a socket of its own. Cheap to clone; closed when the last clone is dropped.
 #[derive(Clone)]
 pub struct Client(Arc<Handle>);
 
@@ -64,7 +64,7 @@ impl Client {
         Self::connect_publishing(url, config, Arc::default()).await
     }
 
-    /// The same, serving what is published already.
+    /// The same, serving what is already published.
     pub(crate) async fn connect_publishing(
         url: &str,
         config: ClientConfig,
@@ -88,7 +88,7 @@ impl Client {
         Self::begin(&target, config, published, carrier, (Place::Quic(endpoint), link)).await
     }
 
-    /// A QUIC connection with `remote`, on a socket of its own.
+    /// Opens a QUIC connection with `remote`, on a socket of its own.
     async fn handshake(
         target: &Target,
         config: &ClientConfig,
@@ -122,7 +122,7 @@ impl Client {
         Self::begin(target, config, published, carrier, (Place::Socket(here), Link::default())).await
     }
 
-    /// A session on a connection that is there.
+    /// Starts a session on an open connection.
     async fn begin(
         target: &Target,
         config: ClientConfig,
@@ -130,7 +130,7 @@ impl Client {
         carrier: Carrier,
         (socket, link): (Place, Link),
     ) -> Result<Self, Error> {
-        // The loops hold the connection: a dial given up half way must end them.
+        // The loops hold the connection: a cancelled dial must end them.
         let mut guard = Guard(Some(carrier.clone()));
         let (settings_sender, settings) = oneshot::channel();
         let (manual, incoming) = manual(config.manual);
@@ -198,22 +198,22 @@ impl Client {
         self.0.session.version
     }
 
-    /// When the connection's handshake was done.
+    /// Time when the session setup began, after the handshake of the connection.
     pub fn established(&self) -> Instant {
         self.0.established
     }
 
-    /// The transport's current estimate; 0 where it has none.
+    /// Round-trip time, the transport's current estimate; 0 where it has none.
     pub fn rtt(&self) -> Duration {
         self.0.session.carrier.rtt()
     }
 
-    /// The QUIC connection, for statistics and anything else; `None` on a stream socket.
+    /// The QUIC connection; `None` on a stream socket.
     pub fn quic(&self) -> Option<&quinn::Connection> {
         self.0.session.carrier.quic()
     }
 
-    /// The local address, with the port now in use. [`Error::Unsupported`] in the file system.
+    /// Local address, with the port in use. [`Error::Unsupported`] on a Unix socket.
     pub fn local_addr(&self) -> Result<SocketAddr, Error> {
         match &self.0.socket {
             Place::Quic(endpoint) => Ok(endpoint.local_addr()?),
@@ -221,34 +221,31 @@ impl Client {
         }
     }
 
-    /// Makes a broadcast, not announced yet.
+    /// Creates a broadcast that is not announced yet.
     pub fn broadcast(&self, path: &str) -> Result<Broadcast, Error> {
         Ok(Broadcast::new(self.0.session.published.clone(), parse_path(path)?))
     }
 
-    /// Watches announcements below `prefix`. Returns once the initial set is there, or, before
-    /// moq-lite-05, at once.
+    /// Watches announcements below `prefix`. Returns after the initial set, or, before moq-lite-05, at once.
     pub async fn announced(&self, prefix: &str) -> Result<Announced, Error> {
         let prefix = parse_path(prefix)?;
         Announced::open(self.0.session.clone(), prefix, self.0.config.exclude_hop).await
     }
 
-    /// Subscribes. Returns once the request is written: a refusal is its first event.
+    /// Subscribes. Returns once the request is written: a refusal is the first event.
     pub async fn subscribe(&self, broadcast: &str, track: &str, prefs: Prefs) -> Result<Subscription, Error> {
         let (broadcast, track) = (parse_path(broadcast)?, parse_track(track)?);
         Subscription::open(self.0.session.clone(), broadcast, track, prefs).await
     }
 
-    /// Asks for a track's properties; a refusal is [`Error::Reset`]. [`Error::Unsupported`] before
-    /// moq-lite-05.
+    /// Requests the properties of a track; a refusal is [`Error::Reset`]. [`Error::Unsupported`] before moq-lite-05.
     pub async fn track_info(&self, broadcast: &str, track: &str) -> Result<TrackInfo, Error> {
         self.0.session.track_info(parse_path(broadcast)?, parse_track(track)?).await
     }
 
-    /// Asks for one group, or (moq-lite-06) its frames from `start_frame` to `end_frame`, both included.
-    /// Returns once the request is written: a refusal is the [`Error::Reset`] of its first frame.
-    /// Dropped early, the group is given up. [`Error::Unsupported`] before moq-lite-05, and for some
-    /// frames on it.
+    /// Fetches one group, or (moq-lite-06) its frames from `start_frame` to `end_frame`, both included. Returns once
+    /// the request is written: a refusal is the [`Error::Reset`] of its first frame. Cancelled when the group is
+    /// dropped early. [`Error::Unsupported`] before moq-lite-05, and for a frame range on it.
     pub async fn fetch(
         &self,
         broadcast: &str,
@@ -262,30 +259,29 @@ impl Client {
         self.0.session.fetch(Fetch { broadcast, track, priority, group, start_frame, end_frame }).await
     }
 
-    /// Asks the peer for measurements of the connection, from now on.
+    /// Requests measurements of the connection from the peer (PROBE).
     pub async fn probe(&self) -> Result<Probes, Error> {
         self.0.session.probe().await
     }
 
-    /// Asks the peer to move to `uri`; empty = to come back to the same place. [`Error::Unsupported`] on
+    /// Asks the peer to move to `uri` (GOAWAY); empty = to reconnect to the same place. [`Error::Unsupported`] on
     /// moq-lite-03.
     pub async fn go_away(&self, uri: &str) -> Result<(), Error> {
         self.0.session.go_away(uri).await
     }
 
-    /// The peer's SETUP, once it came. [`Error::Unsupported`] before moq-lite-05.
+    /// Waits for the peer's SETUP. [`Error::Unsupported`] before moq-lite-05.
     pub async fn peer_setup(&self) -> Result<Setup, Error> {
         self.0.session.need(self.version().has_setup(), "SETUP")?;
         self.first(self.0.session.setup.subscribe()).await
     }
 
-    /// Where the peer wants us to go (its GOAWAY), once it said so; empty = to come back to the same
-    /// place.
+    /// Waits for the peer's GOAWAY and returns its URI; empty = reconnect to the same place.
     pub async fn going_away(&self) -> Result<String, Error> {
         self.first(self.0.session.goaway.subscribe()).await
     }
 
-    /// Waits for the end of the session and says how it came.
+    /// Waits for the end of the session and returns its cause.
     pub async fn closed(&self) -> Closed {
         let mut closed = self.0.session.closed.subscribe();
         match closed.wait_for(Option::is_some).await {
@@ -294,12 +290,12 @@ impl Client {
         }
     }
 
-    /// Whether the session has ended, and how.
+    /// Cause of the session's end; `None` while it lives.
     pub fn is_closed(&self) -> Option<Closed> {
         self.0.session.closed.borrow().clone()
     }
 
-    /// Closes the session with a code and a reason, by capsule first on WebTransport.
+    /// Closes the session with a code and a reason; on WebTransport by a capsule first.
     pub async fn close(&self, code: SessionCode, reason: &str) {
         self.0.session.set_closed(Closed::Local);
         let connect = self.0.connect.lock().await.take();
@@ -308,23 +304,22 @@ impl Client {
             let _ = tokio::time::timeout(CLOSE_WAIT, connect.stopped()).await;
         }
         if matches!(self.0.socket, Place::Socket(_)) {
-            // Its close gives up what is being written, goodbyes included.
+            // Its close discards bytes that are being written, stream resets included.
             tokio::time::sleep(WRITE_WAIT).await;
         }
         self.0.session.carrier.close(code.0, reason);
     }
 
-    /// Waits until the peer must have seen the close.
+    /// Waits until the peer must have received the close.
     pub async fn drained(&self) {
         match &self.0.socket {
             Place::Quic(endpoint) => endpoint.wait_idle().await,
-            // Nobody says that it has: it is given the time.
+            // A stream socket reports no acknowledgement: a fixed time instead.
             Place::Socket(_) => tokio::time::sleep(CLOSE_WAIT).await,
         }
     }
 
-    /// Moves the connection to a fresh socket: a new port, as a NAT would. [`Error::Unsupported`] on a
-    /// stream socket.
+    /// Moves the connection to a new local port, as a NAT rebinding does. [`Error::Unsupported`] on a stream socket.
     pub fn rebind(&self) -> Result<(), Error> {
         let (Place::Quic(endpoint), Some(connection)) = (&self.0.socket, self.quic()) else {
             return Err(Error::Unsupported("a stream socket", "other address"));
@@ -333,25 +328,25 @@ impl Client {
         Ok(endpoint.rebind_abstract(socket)?)
     }
 
-    /// Control over the link: silence, loss, a slow rate. Of no effect on a stream socket.
+    /// Control over the link: silence, loss, rate. Without effect on a stream socket.
     pub fn link(&self) -> &Link {
         &self.0.link
     }
 
-    /// While true, incoming unidirectional streams stay in the transport, unread: no group arrives and
-    /// their stream credit is not given back. (A reader that merely does not read keeps its [`Group`]s
-    /// and does not call them.)
+    /// While true, incoming unidirectional streams stay in the transport, unread: no group arrives and no stream credit
+    /// is returned. (A reader that only pauses keeps its [`Group`]s and does not read them.)
     pub fn hold_streams(&self, hold: bool) {
         self.0.session.hold.send_replace(hold);
     }
 
-    /// The session without its protocol. The first caller gets what the peer opens, in manual mode.
+    /// Access to streams and datagrams without the protocol. In manual mode the first caller receives the peer's
+    /// streams.
     pub fn raw(&self) -> Raw {
         let incoming = self.0.incoming.lock().unwrap_or_else(PoisonError::into_inner).take();
         Raw { carrier: self.0.session.carrier.clone(), incoming }
     }
 
-    /// The session, for what the crate does with it.
+    /// The session, for use in this crate.
     pub(crate) fn session(&self) -> &Arc<Session> {
         &self.0.session
     }
@@ -367,21 +362,21 @@ impl Client {
     }
 }
 
-/// What a session stands on.
+/// Parts of a connection that are not the carrier.
 struct Socket {
     socket: Place,
     link: Link,
     incoming: Option<Incoming>,
 }
 
-/// Where our end is.
+/// Local end of the connection.
 enum Place {
     Quic(quinn::Endpoint),
-    /// Its address, if it has one.
+    /// Its address, except for a Unix socket.
     Socket(Option<SocketAddr>),
 }
 
-/// Closes the connection unless told otherwise.
+/// Closes the connection when dropped, unless disarmed.
 struct Guard(Option<Carrier>);
 
 impl Drop for Guard {
@@ -424,7 +419,7 @@ pub(crate) fn manual(wanted: bool) -> (Option<Manual>, Option<Incoming>) {
     (Some(manual), Some(Incoming { uni, bidi, datagrams }))
 }
 
-/// A fresh socket for `remote`, behind the link and whatever the caller put in between.
+/// Binds a new socket for `remote`, wrapped in the link and the caller's socket factory.
 fn bind(
     config: &ClientConfig,
     link: &Link,

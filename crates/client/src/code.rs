@@ -1,13 +1,13 @@
-//! Application codes as they appear on QUIC, and how a session ended.
+//! Application error codes as they appear on QUIC, and the end of a session.
 
 use relay_model::{SessionCode, StreamCode};
 
-/// A reset, stop or close code of the peer.
+/// Code of a reset, stop or close by the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
-    /// A code in the WebTransport application range, unmapped.
+    /// A code in the WebTransport application range, converted back.
     App(u32),
-    /// Any other QUIC application code, as it came.
+    /// Any other QUIC application code, unchanged.
     Foreign(u64),
 }
 
@@ -16,7 +16,7 @@ impl Code {
         web_transport_proto::error_from_http3(code).map_or(Self::Foreign(code), Self::App)
     }
 
-    /// The code as the stream registry names it, when it is one of the application's.
+    /// Code in the stream registry, if it is an application code.
     pub fn stream(self) -> Option<StreamCode> {
         match self {
             Self::App(code) => Some(StreamCode(code)),
@@ -24,7 +24,7 @@ impl Code {
         }
     }
 
-    /// The code as the session registry names it, when it is one of the application's.
+    /// Code in the session registry, if it is an application code.
     pub fn session(self) -> Option<SessionCode> {
         match self {
             Self::App(code) => Some(SessionCode(code)),
@@ -42,21 +42,21 @@ impl std::fmt::Display for Code {
     }
 }
 
-/// How a session ended.
+/// End of a session.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
-    /// By this side.
-    #[error("closed by us")]
+    /// Closed by this side.
+    #[error("closed locally")]
     Local,
-    /// By the peer's application.
+    /// Closed by the peer's application.
     #[error("closed by the peer with {code}: {reason}")]
     Peer {
-        /// Its code.
+        /// Close code.
         code: Code,
-        /// Its reason, bytes that are not UTF-8 replaced.
+        /// Close reason; bytes that are not UTF-8 are replaced.
         reason: String,
     },
-    /// By the transport: idle timeout, stateless reset, protocol error.
+    /// Ended by the transport: idle timeout, stateless reset, protocol error.
     #[error("connection lost: {0}")]
     Lost(String),
 }
@@ -84,12 +84,12 @@ impl Closed {
     }
 }
 
-/// A code of ours as a QUIC varint, in the WebTransport application range.
+/// Converts a code to a QUIC varint in the WebTransport application range.
 pub(crate) fn to_quic(code: u32) -> quinn::VarInt {
     varint(web_transport_proto::error_to_http3(code))
 }
 
-/// Saturates: a varint holds 62 bits.
+/// Converts to a varint of 62 bits, saturating.
 pub(crate) fn varint(value: u64) -> quinn::VarInt {
     quinn::VarInt::from_u64(value).unwrap_or(quinn::VarInt::MAX)
 }

@@ -1,4 +1,4 @@
-//! Everything a caller may turn, from credentials to a starved receive window.
+//! Configuration of a client, from credentials to a tiny receive window.
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -6,28 +6,28 @@ use relay_model::Hop;
 use relay_wire::lite;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Which server certificates are believed.
+/// Server certificates that are trusted.
 #[derive(Clone, Debug, Default)]
 pub enum Certs {
-    /// Any. For tests and load on machines of one's own.
+    /// Any certificate. For tests and load on local machines.
     #[default]
     Any,
-    /// Only a leaf whose DER has one of these SHA-256 fingerprints.
+    /// A leaf whose DER has one of these SHA-256 fingerprints.
     Pinned(Vec<[u8; 32]>),
-    /// What chains up to one of these certificates (DER), is for the host dialled and in its time.
+    /// A certificate that chains up to one of these (DER), matches the host and is in its validity period.
     Roots(Vec<CertificateDer<'static>>),
 }
 
-/// A certificate of the client's own, shown to a server that asks for one. `Debug` leaves the key out.
+/// Client certificate, sent to servers that request one. `Debug` leaves the key out.
 #[derive(Clone)]
 pub struct Identity {
-    /// The certificate, then those between it and the authority (DER).
+    /// The certificate, then its intermediates (DER).
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: Arc<PrivateKeyDer<'static>>,
 }
 
 impl Identity {
-    /// `chain` begins with the client's own certificate; `key` is the key of that.
+    /// Creates an identity; `chain` begins with the client's certificate, whose key is `key`.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
         Self { chain, key: Arc::new(key) }
     }
@@ -39,30 +39,30 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Turns a bound socket into what quinn reads and writes; the default is quinn's own for tokio.
+/// Wraps a bound socket for quinn; the default is quinn's own wrapper for tokio.
 pub type SocketFactory =
     Arc<dyn Fn(std::net::UdpSocket) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> + Send + Sync>;
 
-/// How to connect.
+/// Connection settings.
 #[derive(Clone)]
 pub struct ClientConfig {
-    /// Which server certificates are believed.
+    /// Server certificates that are trusted.
     pub certs: Certs,
-    /// What is shown to a server that asks who we are; default: nothing.
+    /// Client certificate; default: none.
     pub identity: Option<Identity>,
     /// Local address; default: any port on the remote's address family.
     pub bind: Option<SocketAddr>,
     /// The one protocol version offered.
     pub version: lite::Version,
-    /// Our hop id: in SETUP and ANNOUNCE_OK, before them at the end of announced chains. Default: random.
-    /// Keep it to come back as the same publisher.
+    /// Hop id of this client: in SETUP and ANNOUNCE_OK, before them at the end of announced chains. Default: random.
+    /// Keep it across sessions to remain the same publisher.
     pub hop: Hop,
-    /// Routes through this hop are not announced to us (moq-lite-04 and 05; later, the hop id of SETUP
-    /// says so). Default: none.
+    /// Routes through this hop are not announced to us (moq-lite-04 and 05; in later versions the hop id in SETUP has
+    /// this effect). Default: none.
     pub exclude_hop: Hop,
-    /// The role in SETUP, which moq-lite-03 and 04 do not have; default: both.
+    /// Role in SETUP, which moq-lite-03 and 04 do not have; default: both.
     pub role: Option<lite::Role>,
-    /// The egress price in SETUP; default: not sent.
+    /// Egress cost in SETUP; default: not sent.
     pub cost: Option<u64>,
     /// QUIC transport settings.
     pub tuning: Tuning,
@@ -70,9 +70,9 @@ pub struct ClientConfig {
     pub socket_receive_buffer: Option<usize>,
     /// Replaces quinn's socket.
     pub socket: Option<SocketFactory>,
-    /// No SETUP is sent and no stream of the peer is answered: everything is left to [`crate::Raw`].
+    /// Manual mode: no SETUP is sent and no stream of the peer is answered; [`crate::Raw`] has access to everything.
     pub manual: bool,
-    /// How long handshake and session establishment may take.
+    /// Time limit of handshake and session setup.
     pub connect_timeout: Duration,
 }
 
@@ -96,20 +96,20 @@ impl Default for ClientConfig {
     }
 }
 
-/// What we ask the peer's acknowledgements to be like (QUIC ACK frequency).
+/// Requested acknowledgement frequency of the peer (QUIC ACK frequency).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AckFrequency {
     /// Ack-eliciting packets the peer may receive before it acknowledges.
     pub threshold: u32,
-    /// How long it may wait; `None` = its own default.
+    /// Time for which the peer may delay an acknowledgement; `None` = its default.
     pub max_delay: Option<Duration>,
 }
 
-/// QUIC transport settings. The defaults are those of an ordinary viewer.
+/// QUIC transport settings. The defaults are those of a typical viewer.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
-    /// Unidirectional streams the peer may have open: 0 makes a reader without stream credit.
-    /// On WebTransport the peer needs three for HTTP/3 itself.
+    /// Unidirectional streams the peer may have open: 0 leaves it without stream credit. On WebTransport the peer needs
+    /// three for HTTP/3 itself.
     pub uni_streams: u32,
     /// Bidirectional streams the peer may have open.
     pub bidi_streams: u32,
@@ -117,17 +117,17 @@ pub struct Tuning {
     pub stream_window: u32,
     /// Receive window of the connection, bytes.
     pub connection_window: u32,
-    /// Bytes we may have in flight unacknowledged.
+    /// Unacknowledged bytes that may be in flight to the peer.
     pub send_window: u64,
-    /// The connection dies after this long without a packet.
+    /// Idle timeout of the connection.
     pub idle: Duration,
-    /// How often a packet is sent on a quiet connection; `None` = never.
+    /// Interval of keep-alive packets on an idle connection; `None` = never.
     pub keep_alive: Option<Duration>,
-    /// Asked of the peer; `None` = not asked.
+    /// Acknowledgement frequency requested from the peer; `None` = not requested.
     pub ack_frequency: Option<AckFrequency>,
     /// Size of the first packets, bytes.
     pub initial_mtu: u16,
-    /// Whether larger packets are tried.
+    /// Whether path MTU discovery is enabled.
     pub mtu_discovery: bool,
     /// Buffer for received datagrams, bytes; `None` = datagrams not offered.
     pub datagram_buffer: Option<usize>,
@@ -175,7 +175,7 @@ impl Tuning {
     }
 }
 
-/// Below 2^53, so that JavaScript peers can hold it, and never 0, which means anonymous.
+/// Random hop id below 2^53, so that JavaScript peers can hold it, and never 0, which means anonymous.
 fn random_hop() -> Hop {
     use std::hash::{BuildHasher, Hasher};
     let random = std::collections::hash_map::RandomState::new().build_hasher().finish();

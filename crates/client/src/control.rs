@@ -1,4 +1,4 @@
-//! Control messages of one stream, read as they complete.
+//! Control messages of one stream.
 
 use bytes::Bytes;
 use relay_wire::{
@@ -8,7 +8,7 @@ use relay_wire::{
 
 use crate::{error::Error, stream::RecvStream};
 
-/// Reads messages off a stream, after its type.
+/// Reads control messages off a stream, after its type.
 #[derive(Debug)]
 pub(crate) struct ControlReader {
     stream: RecvStream,
@@ -21,17 +21,17 @@ impl ControlReader {
         Self { stream, inbox: Inbox::new(), version }
     }
 
-    /// The next message; `None` at a clean end.
+    /// Returns the next message; `None` at a clean end.
     pub(crate) async fn next<M: Message>(&mut self) -> Result<Option<M>, Error> {
         self.next_by(Inbox::next::<M>).await
     }
 
-    /// The next message, which must come.
+    /// Returns the next message, which is required.
     pub(crate) async fn expect<M: Message>(&mut self) -> Result<M, Error> {
         self.next().await?.ok_or(Error::Truncated)
     }
 
-    /// The next message that `take` finds; `None` at a clean end.
+    /// Returns the next message that `take` parses; `None` at a clean end.
     pub(crate) async fn next_by<T>(
         &mut self,
         take: impl Fn(&mut Inbox, Version) -> Result<Option<T>, relay_wire::Error>,
@@ -51,7 +51,7 @@ impl ControlReader {
         &mut self.stream
     }
 
-    /// False at the end.
+    /// Reads more bytes; `false` at the end.
     async fn fill(&mut self) -> Result<bool, Error> {
         let bytes: Option<Bytes> = self.stream.read().await?;
         match bytes {
@@ -65,7 +65,7 @@ impl ControlReader {
     }
 }
 
-/// A request: the stream type, then one message.
+/// Encodes a request: the stream type, then one message.
 pub(crate) fn request<M: Message>(kind: u64, message: &M, version: Version) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     relay_wire::varint::put(kind, &mut out);

@@ -1,4 +1,4 @@
-//! What can go wrong in a client.
+//! Errors of a client.
 
 use std::sync::Arc;
 
@@ -6,24 +6,24 @@ use relay_model::SessionCode;
 
 use crate::code::{Closed, Code};
 
-/// Why an operation failed.
+/// Error of an operation.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The address is none this client can dial.
+    /// The URL is malformed or has an unknown scheme.
     #[error("bad url: {0}")]
     Url(String),
     /// A path or track name is over its limit.
     #[error("bad name: {0}")]
     Name(String),
-    /// The host's name stands for no address.
+    /// The host name has no address.
     #[error("cannot resolve {host}: {why}")]
     Resolve {
-        /// The name.
+        /// Host name.
         host: String,
-        /// What the resolver says.
+        /// Error of the resolver.
         why: String,
     },
-    /// The socket could not be made or bound.
+    /// The socket could not be created, bound or connected.
     #[error("socket: {0}")]
     Io(#[from] Arc<std::io::Error>),
     /// The session has ended.
@@ -32,43 +32,43 @@ pub enum Error {
     /// The dial took longer than `ClientConfig::connect_timeout`.
     #[error("connect timed out")]
     ConnectTimeout,
-    /// TLS could not be set up, or QUIC refused the configuration.
+    /// TLS or QUIC rejected the configuration.
     #[error("setup: {0}")]
     Setup(String),
-    /// HTTP/3 or WebTransport establishment failed, with what the server said.
+    /// HTTP/3 or WebTransport setup failed, with the server's error.
     #[error("webtransport: {0}")]
     WebTransport(String),
-    /// A WebSocket or another stream socket came to no session, with what the server said.
+    /// A session on a WebSocket or another stream socket was not established, with the server's error.
     #[error("{0}")]
     Socket(String),
-    /// The server refused CONNECT, or the upgrade to a WebSocket, with this HTTP status.
+    /// The server refused CONNECT, or the WebSocket upgrade, with this HTTP status.
     #[error("refused with http status {0}")]
     Status(u16),
-    /// The session's version has no such thing.
+    /// The session's version does not have this feature.
     #[error("{0} has no {1}")]
     Unsupported(&'static str, &'static str),
     /// The peer reset the stream.
     #[error("reset with {0}")]
     Reset(Code),
-    /// The peer stopped the stream we write.
+    /// The peer stopped the stream that we send on.
     #[error("stopped with {0}")]
     Stopped(Code),
-    /// The peer broke the encoding.
+    /// The peer sent a malformed encoding.
     #[error("malformed: {0}")]
     Malformed(String),
-    /// The peer broke a rule of the protocol.
+    /// The peer violated the protocol.
     #[error("protocol violation: {0}")]
     Protocol(&'static str),
     /// The stream ended in the middle of a message or frame.
     #[error("stream ended in the middle of a message")]
     Truncated,
-    /// The subscription is over; the event before says how.
+    /// The subscription has ended; the previous event has the cause.
     #[error("subscription ended")]
     Ended,
 }
 
 impl Error {
-    /// Whether the server says that the credential does not allow it: trying again is of no use.
+    /// Whether the server refuses the credential, so that retrying is of no use.
     pub fn is_unauthorized(&self) -> bool {
         match self {
             Self::Closed(Closed::Peer { code, .. }) => code.session() == Some(SessionCode::UNAUTHORIZED),

@@ -1,4 +1,4 @@
-//! One published group: what was written so far, for every stream that carries it.
+//! One published group: the frames written so far, for every stream that carries it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,28 +7,28 @@ use relay_model::StreamCode;
 use relay_wire::lite::{FrameHead, Version, put_frame_head};
 use tokio::{sync::Notify, time::Instant};
 
-/// Payloads up to this share a chunk with their frame's header.
+/// Largest payload that shares a chunk with its frame's header, bytes.
 const JOINED_BYTES: usize = 1_200;
 
-/// How a group ended.
+/// End of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Finished,
     Reset(StreamCode),
 }
 
-/// What the application wrote, in no version's form: sessions of several may carry it, from any frame.
+/// Application data, independent of the version: sessions of several versions may carry it, from any frame.
 #[derive(Clone, Debug)]
 enum Item {
     /// A whole frame.
     Frame { tick: i64, payload: Bytes },
     /// A frame whose payload follows in pieces.
     Begin { tick: i64, size: u64 },
-    /// More of the frame begun; unbegun, anything at all.
+    /// Payload bytes of the frame begun; raw bytes if none was begun.
     Piece(Bytes),
 }
 
-/// A group as the application wrote it, the same for every stream.
+/// A group as the application wrote it, shared by all streams.
 #[derive(Debug)]
 pub(crate) struct GroupLog {
     pub(crate) sequence: u64,
@@ -40,7 +40,7 @@ pub(crate) struct GroupLog {
 struct State {
     items: Vec<Item>,
     end: Option<End>,
-    /// When a later group began; `None` for the latest.
+    /// Time when a later group began; `None` for the latest.
     superseded: Option<Instant>,
 }
 
@@ -49,7 +49,7 @@ impl GroupLog {
         Self { sequence, state: Mutex::default(), changed: Notify::new() }
     }
 
-    /// A frame's header; its payload follows by [`GroupLog::payload`].
+    /// Appends a frame header; the payload follows by [`GroupLog::payload`].
     pub(crate) fn begin(&self, tick: i64, size: u64) {
         self.push(Item::Begin { tick, size });
     }
@@ -62,23 +62,23 @@ impl GroupLog {
         self.push(Item::Frame { tick, payload });
     }
 
-    /// The first end counts.
+    /// Ends the group; the first end counts.
     pub(crate) fn end(&self, end: End) {
         self.state().end.get_or_insert(end);
         self.changed.notify_waiters();
     }
 
-    /// A later group began; the first time counts.
+    /// Records that a later group began; the first time counts.
     pub(crate) fn supersede(&self, now: Instant) {
         self.state().superseded.get_or_insert(now);
     }
 
-    /// When a later group began; `None` for the latest.
+    /// Time when a later group began; `None` for the latest.
     pub(crate) fn superseded(&self) -> Option<Instant> {
         self.state().superseded
     }
 
-    /// Waits until there is something after `position` items, or an end.
+    /// Waits until there are more than `position` items, or an end.
     async fn wait(&self, position: usize) {
         loop {
             let changed = self.changed.notified();
@@ -122,25 +122,25 @@ impl GroupLog {
     }
 }
 
-/// Which frames of a group are wanted.
+/// Range of frames in a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Span {
-    /// Index of the first.
+    /// Index of the first frame.
     pub(crate) first: u64,
-    /// Index of the last; `None` = to the group's end.
+    /// Index of the last frame; `None` = to the group's end.
     pub(crate) last: Option<u64>,
 }
 
-/// A position in a group, and its frames in the form of one version.
+/// Encodes the frames of a group for one version, from a position in its log.
 #[derive(Debug)]
 pub(crate) struct Encoder {
     version: Version,
     span: Span,
-    /// Items taken.
+    /// Items read.
     position: usize,
-    /// Frames begun, whether in the span or not.
+    /// Frames begun, inside or outside of the span.
     begun: u64,
-    /// Payload bytes that the last frame still lacks.
+    /// Missing payload bytes of the last frame.
     lacks: u64,
     previous_tick: i64,
 }
@@ -150,7 +150,7 @@ impl Encoder {
         Self { version, span, position: 0, begun: 0, lacks: 0, previous_tick: 0 }
     }
 
-    /// Waits for more of `log` and appends it to `out`. `Some` when the stream ends with it.
+    /// Waits for more of `log` and appends it to `out`. `Some` when the stream ends after that.
     pub(crate) async fn next(&mut self, log: &GroupLog, out: &mut Vec<Bytes>) -> Option<End> {
         loop {
             let (items, end) = log.read(self.position);
@@ -171,7 +171,7 @@ impl Encoder {
         }
     }
 
-    /// Whether the last frame wanted is complete.
+    /// Whether the last requested frame is complete.
     fn is_done(&self) -> bool {
         self.lacks == 0 && self.span.last.is_some_and(|last| self.begun > last)
     }
@@ -215,7 +215,7 @@ impl Encoder {
         out.push(chunk.into());
     }
 
-    /// A frame's header, with room for `more` bytes.
+    /// Encodes a frame header, with capacity for `more` bytes.
     fn head(&mut self, tick: i64, size: u64, more: usize) -> Vec<u8> {
         let mut head = Vec::with_capacity(16_usize.saturating_add(more));
         put_frame_head(self.version, self.previous_tick, FrameHead { tick: Some(tick), size }, &mut head);
@@ -228,7 +228,7 @@ impl Encoder {
 mod tests {
     use super::*;
 
-    /// What of a group of three frames, the second in pieces, leaves for `span`.
+    /// Encodes `span` of a group with three frames, the second written in pieces.
     async fn encoded(span: Span) -> (Vec<u8>, Option<End>) {
         let log = GroupLog::new(0);
         log.frame(10, "a".into());
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_span_is_cut_out_at_frames_and_its_first_timestamp_is_absolute() {
+    async fn span_starts_at_a_frame_with_an_absolute_timestamp() {
         assert_eq!(encoded(Span::default()).await, (vec![20, 1, b'a', 20, 2, b'b', b'c', 20, 1, b'd'], None));
         let span = Span { first: 1, last: Some(1) };
         assert_eq!(encoded(span).await, (vec![40, 2, b'b', b'c'], Some(End::Finished)));

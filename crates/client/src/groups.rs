@@ -1,4 +1,4 @@
-//! Received groups: frames whole or piece by piece.
+//! Received groups, read by whole frames or by pieces.
 
 use bytes::{Bytes, BytesMut};
 use relay_model::StreamCode;
@@ -15,7 +15,7 @@ pub struct Frame {
     pub payload: Bytes,
 }
 
-/// A part of a group as it arrives.
+/// Part of a group as it arrives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     /// A frame begins.
@@ -29,7 +29,7 @@ pub enum Piece {
     Payload(Bytes),
 }
 
-/// A group being received, or the answer to a fetch. Dropped early, its stream is stopped with 0.
+/// A group being received, or the answer to a fetch. Its stream is stopped with code 0 when dropped early.
 #[derive(Debug)]
 pub struct Group {
     stream: RecvStream,
@@ -57,28 +57,28 @@ impl Group {
         }
     }
 
-    /// Frames alone, as in the answer to a fetch of `sequence` from `first_frame` on.
+    /// Reads frames without a group header, as in the answer to a fetch of `sequence` from `first_frame` on.
     pub(crate) fn bare(stream: RecvStream, version: Version, sequence: u64, first_frame: u64) -> Self {
         let decoder = GroupReader::frames(version);
         Self { stream, decoder, input: Bytes::new(), subscribe: 0, sequence, first_frame }
     }
 
-    /// Number of the group in its track.
+    /// Sequence of the group in its track.
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Index in the group of the first frame that comes; 0 = all of it.
+    /// Index of the first frame that is sent; 0 = the whole group.
     pub fn first_frame(&self) -> u64 {
         self.first_frame
     }
 
-    /// The subscription it came for.
+    /// Id of the subscription that the group belongs to.
     pub fn subscribe_id(&self) -> u64 {
         self.subscribe
     }
 
-    /// The next part; `None` when the group is complete. A reset is [`Error::Reset`] with its code.
+    /// Returns the next part; `None` when the group is complete. A reset is [`Error::Reset`] with its code.
     pub async fn piece(&mut self) -> Result<Option<Piece>, Error> {
         Ok(match self.event().await? {
             None => None,
@@ -88,7 +88,7 @@ impl Group {
         })
     }
 
-    /// The next frame, whole; `None` when the group is complete. Do not mix with a half-read
+    /// Returns the next whole frame; `None` when the group is complete. Not to be mixed with a half-read
     /// [`Group::piece`].
     pub async fn frame(&mut self) -> Result<Option<Frame>, Error> {
         let (tick, size) = match self.piece().await? {
@@ -113,7 +113,7 @@ impl Group {
         Ok(Some(Frame { tick, payload }))
     }
 
-    /// All frames to the end.
+    /// Returns all frames to the end.
     pub async fn frames(&mut self) -> Result<Vec<Frame>, Error> {
         let mut out = Vec::new();
         while let Some(frame) = self.frame().await? {
@@ -122,7 +122,7 @@ impl Group {
         Ok(out)
     }
 
-    /// No more of it is wanted.
+    /// Stops the stream (STOP_SENDING).
     pub fn stop(mut self, code: StreamCode) {
         self.stream.stop(code);
     }

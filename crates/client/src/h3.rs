@@ -1,4 +1,4 @@
-//! Enough HTTP/3 to open one WebTransport session.
+//! Minimal HTTP/3 to open one WebTransport session.
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,7 +22,7 @@ pub(crate) struct Connect {
     pub(crate) recv: quinn::RecvStream,
 }
 
-/// Opens our control stream. It must stay open, so the caller keeps it.
+/// Opens our control stream, which the caller must keep open.
 pub(crate) async fn send_settings(connection: &quinn::Connection) -> Result<quinn::SendStream, Error> {
     let mut settings = Settings::default();
     settings.enable_webtransport(1);
@@ -33,10 +33,10 @@ pub(crate) async fn send_settings(connection: &quinn::Connection) -> Result<quin
     Ok(stream)
 }
 
-/// Reads SETTINGS off the server's control stream, whose type was read, and keeps reading it.
-/// `Ok` when the server takes WebTransport.
+/// Reads SETTINGS off the server's control stream, whose type was read already. `Ok` when the server supports
+/// WebTransport.
 pub(crate) async fn read_settings(stream: &mut RecvStream) -> Result<(), Error> {
-    // The codec wants the stream type too.
+    // The codec expects the stream type too.
     let mut whole = (&[0u8][..]).chain(stream);
     let settings = Settings::read(&mut whole).await.map_err(|e| Error::WebTransport(e.to_string()))?;
     match settings.supports_webtransport() {
@@ -45,8 +45,7 @@ pub(crate) async fn read_settings(stream: &mut RecvStream) -> Result<(), Error> 
     }
 }
 
-/// Sends CONNECT for `target` offering `protocol` alone, and awaits the answer. The selected protocol
-/// must be it.
+/// Sends CONNECT for `target` offering `protocol` alone, and waits for the answer, which must select it.
 pub(crate) async fn connect(
     connection: &quinn::Connection,
     target: &Target,
@@ -76,7 +75,7 @@ pub(crate) async fn connect(
     }
 }
 
-/// Awaits the end of the session on its CONNECT stream. `None` when the connection went first.
+/// Waits for the end of the session on its CONNECT stream. `None` when the connection ended first.
 pub(crate) async fn closed(recv: quinn::RecvStream) -> Option<Closed> {
     let mut capsules = Http3CapsuleReader::new(recv);
     loop {
@@ -91,7 +90,7 @@ pub(crate) async fn closed(recv: quinn::RecvStream) -> Option<Closed> {
     }
 }
 
-/// Says goodbye on the CONNECT stream and ends it.
+/// Sends a CLOSE_WEBTRANSPORT_SESSION capsule on the CONNECT stream and ends the stream.
 pub(crate) async fn close(send: &mut quinn::SendStream, code: u32, reason: &str) {
     let mut capsule = BytesMut::new();
     Capsule::CloseWebTransportSession { code, reason: reason.to_owned() }.encode(&mut capsule);

@@ -1,8 +1,8 @@
-//! An async client of any moq-lite relay: publish, subscribe, watch announcements, misbehave.
+//! Async client of any moq-lite relay: publish, subscribe, watch announcements, send invalid messages.
 //!
-//! Built on the published `quinn` and `qmux` and only the codec of this workspace, and deliberately *not* on
-//! `relay-session` or `relay-transport`: end-to-end tests and the load generator use it against the
-//! relay, and a mistake shared by both ends would pass every test.
+//! Built on the published `quinn` and `qmux` and, of this workspace, only on the codec; deliberately *not* on
+//! `relay-session` or `relay-transport`: end-to-end tests and the load generator use it against the relay, and a
+//! mistake shared by both ends would pass every test.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), relay_client::Error> {
@@ -24,12 +24,12 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Speaks moq-lite-03 to 06, whichever [`ClientConfig::version`] says, and what a version lacks is
+//! Supports moq-lite-03 to 06, selected by [`ClientConfig::version`]. Features that a version lacks are
 //! [`Error::Unsupported`].
 //!
-//! A session lives as long as a [`Client`] handle does; the last one dropped closes it. Everything
-//! runs on the tokio runtime it was started on, which may be a current-thread one. [`Reconnecting`] keeps a
-//! session, through losses and requests to move.
+//! A session lives as long as a [`Client`] handle; it is closed when the last one is dropped. Everything runs on the
+//! tokio runtime it was started on, which may be a current-thread one. [`Reconnecting`] keeps a session through losses
+//! and requests to move.
 
 mod announced;
 mod announcer;

@@ -1,4 +1,4 @@
-//! A socket that can be silenced, slowed and made lossy while in use.
+//! UDP socket with controllable silence, rate and loss.
 
 use std::{
     future::Future,
@@ -18,33 +18,33 @@ use quinn::{
 };
 use tokio::time::{Duration, Instant, Sleep};
 
-/// Control over one client's link; cheap to clone.
+/// Control over one client's link; a cheap handle.
 #[derive(Clone, Debug, Default)]
 pub struct Link(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
     muted: AtomicBool,
-    /// Bytes a second; 0 = as they come.
+    /// Bytes per second; 0 = unlimited.
     receive_rate: AtomicU64,
-    /// Of 1,000 incoming batches; 0 = none.
+    /// Lost batches out of 1,000 received; 0 = none.
     loss_per_mille: AtomicU64,
     random: AtomicU64,
 }
 
 impl Link {
-    /// Drops everything both ways from now on: to the peer this client has vanished.
+    /// Drops all packets in both directions while `muted`: to the peer this client has vanished.
     pub fn mute(&self, muted: bool) {
         self.0.muted.store(muted, Relaxed);
     }
 
-    /// Reads no faster than this from now on; what the kernel cannot hold meanwhile is lost.
+    /// Limits the receive rate from now on; what exceeds the kernel's buffer is lost.
     pub fn set_receive_rate(&self, bytes_per_second: Option<u64>) {
         self.0.receive_rate.store(bytes_per_second.unwrap_or(0), Relaxed);
     }
 
-    /// Drops this share of incoming batches (a batch is one datagram, or a train of them), from a
-    /// fixed sequence.
+    /// Drops this share of received batches (a batch is one datagram, or several of one read), by a fixed pseudo-random
+    /// sequence.
     pub fn set_loss(&self, per_mille: u64) {
         self.0.loss_per_mille.store(per_mille, Relaxed);
     }
@@ -58,7 +58,7 @@ impl Link {
         if share == 0 {
             return false;
         }
-        // A Weyl sequence through a 64-bit mix: even, cheap and the same every run.
+        // A Weyl sequence through a 64-bit mix: even, cheap and repeatable.
         let mut x = self.0.random.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
         x = (x ^ (x >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
         (x >> 33) % 1_000 < share
@@ -69,7 +69,7 @@ impl Link {
 struct Socket {
     inner: Arc<dyn AsyncUdpSocket>,
     link: Link,
-    /// Set while the receive rate makes us wait.
+    /// Set while the receive rate requires a pause.
     resume: Mutex<Option<Pin<Box<Sleep>>>>,
 }
 

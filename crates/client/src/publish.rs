@@ -1,4 +1,4 @@
-//! What this client publishes: broadcasts, their tracks, and who is subscribed to them.
+//! Published broadcasts, their tracks and subscriptions.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +17,7 @@ use crate::{
     publisher::Live,
 };
 
-/// All broadcasts of one publisher, whichever session carries them.
+/// All broadcasts of one publisher, shared by its sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Published(Mutex<Inner>);
 
@@ -34,15 +34,15 @@ struct Entry {
     tracks: HashMap<TrackName, Arc<TrackState>>,
 }
 
-/// The route of an announced broadcast, as we show it.
+/// Route of an announced broadcast, as it is advertised.
 #[derive(Clone, Debug)]
 pub(crate) struct Shown {
-    /// Original publisher first, this one left out.
+    /// Hop chain, original publisher first, without this client.
     pub(crate) hops: Hops,
     pub(crate) cost: Cost,
 }
 
-/// A broadcast below a watched prefix came, changed its route (`Some`), or went.
+/// Announcement or route change (`Some`), or end, of a broadcast below a watched prefix.
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) suffix: Path,
@@ -70,18 +70,18 @@ impl Published {
         }
     }
 
-    /// Whether anything is announced.
+    /// Whether any broadcast is announced.
     pub(crate) fn is_announcing(&self) -> bool {
         self.lock().broadcasts.values().any(|entry| entry.shown.is_some())
     }
 
-    /// Withdraws it and forgets its tracks; those already subscribed go on.
+    /// Withdraws a broadcast and drops its tracks; existing subscriptions continue.
     pub(crate) fn remove(&self, path: &Path) {
         self.withdraw(path);
         self.lock().broadcasts.remove(path);
     }
 
-    /// What is announced below `prefix` now, and every change from now on.
+    /// Returns what is announced below `prefix` now, and a receiver of all later changes.
     pub(crate) fn watch(&self, prefix: Path) -> (Vec<Change>, mpsc::UnboundedReceiver<Change>) {
         let mut inner = self.lock();
         let initial = inner
@@ -121,7 +121,7 @@ fn change(path: &Path, prefix: &Path, shown: Option<&Shown>) -> Option<Change> {
     Some(Change { suffix, shown: shown.cloned() })
 }
 
-/// What the stream of one subscription is told to do.
+/// Instruction to the stream of one subscription.
 #[derive(Debug)]
 pub(crate) enum Command {
     Group(Arc<GroupLog>, Span),
@@ -130,7 +130,7 @@ pub(crate) enum Command {
         end: u64,
         code: u64,
     },
-    /// Exclusive bound; a FIN follows once the groups are out.
+    /// Exclusive bound; a FIN follows once the groups are sent.
     End(u64),
     Abort(StreamCode),
 }
@@ -157,7 +157,7 @@ struct Subscriber {
     key: u64,
     id: u64,
     prefs: Prefs,
-    /// Of the session it came on.
+    /// Carrier of its session.
     carrier: Carrier,
     commands: mpsc::UnboundedSender<Command>,
 }
@@ -179,7 +179,7 @@ impl TrackState {
         track.trim();
     }
 
-    /// Adds a subscription that came by `carrier`; its commands begin with what is held that it wants.
+    /// Adds a subscription received on `carrier`; its commands begin with the cached groups that it wants.
     pub(crate) fn subscribe(
         &self,
         id: u64,
@@ -202,7 +202,7 @@ impl TrackState {
         (key, receiver)
     }
 
-    /// What is held and only wanted now goes out too.
+    /// Updates a subscription, and sends cached groups that only the new preferences want.
     pub(crate) fn update(&self, key: u64, prefs: Prefs) {
         let mut track = self.lock();
         let held = track.held(&prefs, self.info.max_age_ms);
@@ -242,14 +242,14 @@ impl TrackState {
         self.lock().groups.get(&sequence).cloned()
     }
 
-    /// Live subscriptions that want `sequence`: their ids and where they came from.
+    /// Subscription ids and carriers of the live subscriptions that want `sequence`.
     pub(crate) fn readers(&self, sequence: u64) -> Vec<(u64, Carrier)> {
         let track = self.lock();
         let readers = track.subscribers.iter().filter(|s| wants(&s.prefs, sequence));
         readers.map(|s| (s.id, s.carrier.clone())).collect()
     }
 
-    /// Changes the counters.
+    /// Updates the counters.
     pub(crate) fn count(&self, change: impl FnOnce(&mut Live)) {
         self.live.send_modify(change);
     }
@@ -296,7 +296,7 @@ impl Track {
         }
     }
 
-    /// Groups a subscription begins with.
+    /// Cached groups that a subscription begins with.
     fn held(&self, prefs: &Prefs, max_age_ms: u64) -> Vec<Arc<GroupLog>> {
         let wanted = self.groups.values().filter(|g| wants(prefs, g.sequence)).cloned();
         match prefs.start {
@@ -318,7 +318,7 @@ fn wants(prefs: &Prefs, sequence: u64) -> bool {
     prefs.start.floor().is_none_or(|floor| sequence >= floor) && prefs.end.is_none_or(|end| sequence <= end)
 }
 
-/// The frames of a wanted group that are.
+/// Wanted frames of a wanted group.
 fn span(prefs: &Prefs, sequence: u64) -> Span {
     Span {
         first: if prefs.start.floor() == Some(sequence) { prefs.start_frame } else { 0 },
@@ -326,7 +326,7 @@ fn span(prefs: &Prefs, sequence: u64) -> Span {
     }
 }
 
-/// What of a group must be sent that was not wanted before: all, or what lies behind the old end.
+/// Frames of a group that only the new preferences want: all, or those after the old end.
 fn newly_wanted(old: &Prefs, new: &Prefs, sequence: u64) -> Option<Span> {
     let span_now = span(new, sequence);
     if !wants(old, sequence) {
@@ -337,7 +337,7 @@ fn newly_wanted(old: &Prefs, new: &Prefs, sequence: u64) -> Option<Span> {
     more.then(|| Span { first: old_last.saturating_add(1), ..span_now })
 }
 
-/// What the application itself writes is its own to bound.
+/// Creates an unbounded queue for data of the application, which bounds it.
 #[expect(clippy::disallowed_methods, reason = "fed by the application, never by the peer")]
 fn queue<T>() -> (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>) {
     mpsc::unbounded_channel()

@@ -1,4 +1,4 @@
-//! Handles to publish with: broadcast, track, group.
+//! Publishing handles: broadcast, track, group.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::{
     publish::{Published, Shown, TrackState},
 };
 
-/// Groups a track keeps to answer late subscriptions and fetches with.
+/// Groups that a track keeps for late subscriptions and fetches.
 const RETAIN: usize = 4;
 
-/// A broadcast of this client. Dropped, it is withdrawn and its tracks are forgotten.
+/// A broadcast of this client. Withdrawn when dropped, together with its tracks.
 #[derive(Debug)]
 pub struct Broadcast {
     published: Arc<Published>,
@@ -28,24 +28,24 @@ impl Broadcast {
         Self { published, path }
     }
 
-    /// Tells every peer that watches, now and later.
+    /// Announces the broadcast to every peer that watches, now and later.
     pub fn announce(&self) {
         self.announce_through(&[]);
     }
 
-    /// The same with a hop chain, original publisher first and this client left out.
+    /// The same with a hop chain, original publisher first, without this client.
     pub fn announce_through(&self, hops: &[Hop]) {
         self.announce_with(hops, Cost::default());
     }
 
-    /// The same with a price too, which travels on moq-lite-06 only. Announcing what is already
-    /// announced replaces its route: by RESTART on moq-lite-06, by a second active on 05, by ended and
-    /// active before. A chain too long for the wire is not announced.
+    /// The same with a cost, which is sent on moq-lite-06 only. Announcing an announced broadcast replaces its route:
+    /// by RESTART on moq-lite-06, by a second active on 05, by ended and active before. A chain that exceeds the wire
+    /// limit is not announced.
     pub fn announce_with(&self, hops: &[Hop], cost: Cost) {
         self.published.announce(&self.path, Shown { hops: hops.into(), cost });
     }
 
-    /// Takes the announcement back; tracks are still served.
+    /// Withdraws the announcement; tracks are still served.
     pub fn withdraw(&self) {
         self.published.withdraw(&self.path);
     }
@@ -65,30 +65,29 @@ impl Drop for Broadcast {
     }
 }
 
-/// Who is subscribed to a track, and what else was asked of it, on all sessions.
+/// Subscriptions and other requests of a track, over all sessions.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
-    /// Live subscriptions: id and what they ask.
+    /// Live subscriptions: id and preferences.
     pub subscriptions: Vec<(u64, Prefs)>,
-    /// Most that were ever live at once.
+    /// Largest number that were live at once.
     pub peak: usize,
-    /// How many there were in all.
+    /// Number of all subscriptions so far.
     pub ever: u64,
     /// SUBSCRIBE_UPDATEs received.
     pub updates: u64,
     /// TRACK requests received.
     pub info_requests: u64,
-    /// What became of FETCH requests.
+    /// FETCH requests by outcome.
     pub fetches: Fetches,
-    /// Subscriptions and streams of groups that go on, or of which the peer has not acknowledged all.
+    /// Subscriptions and group streams that are open, or that the peer has not fully acknowledged.
     pub unfinished: usize,
 }
 
-/// FETCH requests of a track, by outcome. Those asked and nothing else are under way, or met a reset
-/// group.
+/// FETCH requests of a track, by outcome. A request in `asked` alone is in progress, or its group was reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fetches {
-    /// Received.
+    /// Requests received.
     pub asked: u64,
     /// Answered to the last frame.
     pub served: u64,
@@ -106,17 +105,17 @@ pub struct Track {
 }
 
 impl Track {
-    /// How many subscriptions are live.
+    /// Number of live subscriptions.
     pub fn live_subscriptions(&self) -> usize {
         self.live.borrow().subscriptions.len()
     }
 
-    /// Everything known of subscriptions, now.
+    /// Current figures of subscriptions and requests.
     pub fn live(&self) -> Live {
         self.live.borrow().clone()
     }
 
-    /// Waits until `done` says so of the subscriptions.
+    /// Waits until `done` returns true for the figures.
     pub async fn wait_live(&self, mut done: impl FnMut(&Live) -> bool) {
         let mut live = self.live.clone();
         // The sender lives in `self.state`.
@@ -128,25 +127,25 @@ impl Track {
         self.wait_live(|live| !live.subscriptions.is_empty()).await;
     }
 
-    /// Waits until nobody is subscribed.
+    /// Waits until there is no subscription.
     pub async fn wait_unsubscribed(&self) {
         self.wait_live(|live| live.subscriptions.is_empty()).await;
     }
 
-    /// How many groups are kept for late subscriptions and fetches; at least one.
+    /// Sets the number of groups kept for late subscriptions and fetches; at least one.
     pub fn retain(&self, groups: usize) {
         self.state.set_retain(groups);
     }
 
-    /// Opens a group, on every live subscription that wants it.
+    /// Opens a group on every live subscription that wants it.
     pub fn group(&self, sequence: u64) -> GroupWriter {
         let log = Arc::new(GroupLog::new(sequence));
         self.state.open(log.clone());
         GroupWriter { log, done: false }
     }
 
-    /// Sends a group of one small frame as a datagram, and says to how many subscriptions. Sessions
-    /// before moq-lite-05 have no datagrams, and get none.
+    /// Sends a group of one small frame as a datagram; returns the number of subscriptions it was sent to. Sessions
+    /// before moq-lite-05 have no datagrams and are skipped.
     pub fn datagram(&self, sequence: u64, tick: u64, payload: Bytes) -> Result<usize, Error> {
         let mut sent = 0;
         for (subscribe, carrier) in self.state.readers(sequence) {
@@ -161,24 +160,23 @@ impl Track {
         Ok(sent)
     }
 
-    /// Says that these groups, both ends included, will not come.
+    /// Reports that these groups, both ends included, will not be sent.
     pub fn dropped(&self, start: u64, end: u64, code: u64) {
         self.state.dropped(start, end, code);
     }
 
-    /// Ends the track cleanly: END with this exclusive bound (from moq-lite-05 on), what is open goes
-    /// out, then FIN.
+    /// Ends the track cleanly: END with this exclusive bound (from moq-lite-05 on), open groups, then FIN.
     pub fn end(&self, bound: u64) {
         self.state.end(bound);
     }
 
-    /// Ends the track with a code, open groups too.
+    /// Resets the track and its open groups with a code.
     pub fn abort(&self, code: StreamCode) {
         self.state.abort(code);
     }
 }
 
-/// A group being written. Dropped unfinished, it is reset.
+/// A group being written; reset when dropped unfinished.
 #[derive(Debug)]
 pub struct GroupWriter {
     log: Arc<GroupLog>,
@@ -186,12 +184,12 @@ pub struct GroupWriter {
 }
 
 impl GroupWriter {
-    /// Its number in the track.
+    /// Sequence of the group.
     pub fn sequence(&self) -> u64 {
         self.log.sequence
     }
 
-    /// Adds a whole frame. Its tick is left out before moq-lite-05.
+    /// Adds a whole frame. Its timestamp is not sent before moq-lite-05.
     pub fn frame(&self, tick: i64, payload: Bytes) {
         self.log.frame(tick, payload);
     }
@@ -201,18 +199,18 @@ impl GroupWriter {
         self.log.begin(tick, size);
     }
 
-    /// More bytes of the frame begun, or, unbegun, anything at all.
+    /// Adds bytes of the frame begun; raw bytes if none was begun.
     pub fn payload(&self, piece: Bytes) {
         self.log.payload(piece);
     }
 
-    /// The group is complete.
+    /// Completes the group.
     pub fn finish(mut self) {
         self.done = true;
         self.log.end(End::Finished);
     }
 
-    /// The group breaks off, also where it waits for credit.
+    /// Resets the group, even while it waits for stream credit.
     pub fn reset(mut self, code: StreamCode) {
         self.done = true;
         self.log.end(End::Reset(code));

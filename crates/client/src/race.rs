@@ -1,4 +1,4 @@
-//! Dials all addresses of a name, RFC 8305 ("Happy Eyeballs"): the first that answers is taken.
+//! Dials all addresses of a name (RFC 8305, "Happy Eyeballs"); the first connection is used.
 
 use std::{
     future::{Future, poll_fn},
@@ -13,11 +13,10 @@ use crate::error::Error;
 
 /// Head start of an address before the next is tried beside it (RFC 8305 §8, Connection Attempt Delay).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// Addresses of one name that are tried at most: each takes a socket.
+/// Largest number of addresses tried per name: each takes a socket.
 const ATTEMPTS: usize = 8;
 
-/// The addresses in the order in which they are tried: as the resolver sorted them, with the families taking turns
-/// (RFC 8305 §4).
+/// Sorts addresses in the order of the attempts: that of the resolver, with alternating families (RFC 8305 §4).
 pub(crate) fn order(found: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let mut found: Vec<SocketAddr> = found.into_iter().collect();
     let mut ordered = Vec::new();
@@ -33,10 +32,10 @@ pub(crate) fn order(found: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAd
     ordered
 }
 
-/// Runs `attempt` for each of `addresses`, one after another and beside each other, until one succeeds.
+/// Runs `attempt` for the addresses in order, overlapping, until one succeeds.
 ///
 /// # Errors
-/// None did: the most specific of all errors.
+/// Every attempt failed: the most specific of all errors.
 pub(crate) async fn race<T, F: Future<Output = Result<T, Error>>>(
     addresses: &[SocketAddr],
     attempt: impl Fn(SocketAddr) -> F,
@@ -69,7 +68,7 @@ pub(crate) async fn race<T, F: Future<Output = Result<T, Error>>>(
     }
 }
 
-/// The outcome of the first of `running` to end, which is taken out.
+/// Waits for the first of `running` to complete, removes it and returns its outcome.
 async fn first<T, F: Future<Output = T>>(running: &mut Vec<Pin<Box<F>>>) -> T {
     poll_fn(|cx| {
         for (index, attempt) in running.iter_mut().enumerate() {
@@ -83,7 +82,7 @@ async fn first<T, F: Future<Output = T>>(running: &mut Vec<Pin<Box<F>>>) -> T {
     .await
 }
 
-/// How specific an error is: one of a relay is worth more than a refusal of the system.
+/// Specificity of an error: a relay's error outweighs a refusal of the system.
 fn weight(error: &Error) -> u8 {
     match error {
         Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => 1,

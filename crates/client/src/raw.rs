@@ -1,4 +1,4 @@
-//! The session without its protocol: any stream, any bytes.
+//! Streams and datagrams without the protocol: any stream, any bytes.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -9,15 +9,15 @@ use crate::{
     stream::{RecvStream, SendStream},
 };
 
-/// Raw access to a session. Streams are the session's own: on WebTransport they are marked as such, and
-/// the bytes begin after that. For less than that use [`Raw::quic`].
+/// Raw access to a session. Streams belong to the session: on WebTransport their header is written, and the caller's
+/// bytes follow it. For lower access use [`Raw::quic`].
 #[derive(Debug)]
 pub struct Raw {
     pub(crate) carrier: Carrier,
     pub(crate) incoming: Option<Incoming>,
 }
 
-/// What the peer opens, in manual mode.
+/// Streams and datagrams of the peer, in manual mode.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) uni: mpsc::Receiver<RecvStream>,
@@ -41,18 +41,18 @@ impl Raw {
         self.carrier.send_datagram(body)
     }
 
-    /// The next unidirectional stream of the peer. `None` when the session ended, or at once when it is
-    /// not manual ([`crate::ClientConfig::manual`]) or another [`Raw`] accepts.
+    /// Accepts the next unidirectional stream of the peer. `None` when the session has ended, or at once when it is not
+    /// manual ([`crate::ClientConfig::manual`]) or another [`Raw`] accepts.
     pub async fn accept_uni(&mut self) -> Option<RecvStream> {
         self.incoming.as_mut()?.uni.recv().await
     }
 
-    /// The next bidirectional stream of the peer. `None` as for [`Raw::accept_uni`].
+    /// Accepts the next bidirectional stream of the peer. `None` as for [`Raw::accept_uni`].
     pub async fn accept_bidi(&mut self) -> Option<(SendStream, RecvStream)> {
         self.incoming.as_mut()?.bidi.recv().await
     }
 
-    /// The next datagram. `None` as for [`Raw::accept_uni`].
+    /// Receives the next datagram. `None` as for [`Raw::accept_uni`].
     pub async fn read_datagram(&mut self) -> Option<Bytes> {
         self.incoming.as_mut()?.datagrams.recv().await
     }

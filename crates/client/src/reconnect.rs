@@ -1,4 +1,4 @@
-//! A session that is kept: made again when lost, moved when the peer asks, with the same broadcasts.
+//! A session that is re-established when lost, and moved at the peer's GOAWAY, with the same broadcasts.
 
 use std::sync::Arc;
 
@@ -16,15 +16,15 @@ use crate::{
     publisher::Broadcast,
 };
 
-/// How soon a lost session is made again, and how slowly one is left.
+/// Delays of reconnecting and moving.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
-    /// Wait before the first attempt; doubled by each that fails.
+    /// Wait before the first attempt; doubled by each failure.
     pub first: Duration,
-    /// Longest wait. A session that lived as long as this makes the next wait short again.
+    /// Longest wait. A session that lives this long resets the wait.
     pub most: Duration,
-    /// How long the old session may be kept beside the new one when the peer asked to move: until the
-    /// broadcasts are known there and nobody reads them by the old one.
+    /// Longest time for which the old session is kept beside the new one after a GOAWAY. It is closed earlier once the
+    /// new one has announced the broadcasts and no subscription is left on it.
     pub overlap: Duration,
 }
 
@@ -35,12 +35,12 @@ impl Default for Retry {
     }
 }
 
-/// Keeps a session to one place, and its broadcasts announced there, under one hop id: to those behind
-/// a relay the publisher never left.
+/// Keeps a session with one relay, with its broadcasts announced under one hop id: behind the relay the publisher never
+/// changes.
 ///
-/// Asked to move, it connects to the new place before it leaves the old. Lost, also by
-/// [`Client::close`], it comes back to where it began. An unauthorized close or refusal there ends it.
-/// Dropped, it closes.
+/// After a GOAWAY it connects to the new place before it leaves the old one. After a loss, or [`Client::close`], it
+/// reconnects to the first URL. An unauthorized close or refusal by that relay ends it. The session is closed when it
+/// is dropped.
 #[derive(Debug)]
 pub struct Reconnecting {
     published: Arc<Published>,
@@ -50,17 +50,17 @@ pub struct Reconnecting {
 
 #[derive(Clone, Debug, Default)]
 struct State {
-    /// The session to use, while there is one.
+    /// Session in use, if there is one.
     client: Option<Client>,
-    /// Sessions made.
+    /// Number of sessions so far.
     sessions: u64,
-    /// Why there will be no more.
+    /// Error that ended reconnecting.
     stopped: Option<Error>,
 }
 
 impl Reconnecting {
-    /// Begins, without waiting for the first session. `config` makes every session: its local address,
-    /// if it names one, must leave the port open.
+    /// Starts without waiting for the first session. `config` applies to every session: a local address in it must
+    /// leave the port open.
     pub fn start(url: &str, config: ClientConfig, retry: Retry) -> Self {
         let published = Arc::<Published>::default();
         let (sender, state) = watch::channel(State::default());
@@ -69,17 +69,17 @@ impl Reconnecting {
         Self { published, state, task: tokio::spawn(keeper.keep()) }
     }
 
-    /// Makes a broadcast, not announced yet. It is served on every session.
+    /// Creates a broadcast that is not announced yet. It is served on every session.
     pub fn broadcast(&self, path: &str) -> Result<Broadcast, Error> {
         Ok(Broadcast::new(self.published.clone(), parse_path(path)?))
     }
 
-    /// The session, once there is one; the reason, when there will be none.
+    /// Waits for a session; an error if reconnecting has ended.
     pub async fn client(&self) -> Result<Client, Error> {
         self.session(1).await
     }
 
-    /// The same, once `count` sessions were made in all.
+    /// The same, for a session after `count` were made in all.
     pub async fn session(&self, count: u64) -> Result<Client, Error> {
         let is_there = |state: &State| {
             let alive = state.client.as_ref().is_some_and(|client| client.is_closed().is_none());
@@ -94,19 +94,19 @@ impl Reconnecting {
         }
     }
 
-    /// How many sessions were made in all.
+    /// Number of sessions made so far.
     pub fn sessions(&self) -> u64 {
         self.state.borrow().sessions
     }
 
-    /// Waits until it gave up, and says why.
+    /// Waits until reconnecting has ended, and returns its error.
     pub async fn stopped(&self) -> Error {
         let mut receiver = self.state.clone();
         let state = receiver.wait_for(|state| state.stopped.is_some()).await;
         state.ok().and_then(|state| state.stopped.clone()).unwrap_or(Error::Ended)
     }
 
-    /// Ends it, and the session with a code and a reason.
+    /// Ends reconnecting, and closes the session with a code and a reason.
     pub async fn close(self, code: SessionCode, reason: &str) {
         self.task.abort();
         let client = self.state.borrow().client.clone();
@@ -122,7 +122,7 @@ impl Drop for Reconnecting {
     }
 }
 
-/// The next wait.
+/// Wait before the next attempt.
 #[derive(Debug)]
 struct Backoff {
     retry: Retry,
@@ -134,7 +134,7 @@ impl Backoff {
         Self { retry, next: retry.first }
     }
 
-    /// How long to wait after a session that lived so long, or, at zero, an attempt that failed.
+    /// Returns the wait after a session that lived for `lived`, or, at zero, after a failed attempt.
     fn after(&mut self, lived: Duration) -> Duration {
         if lived >= self.retry.most {
             self.next = self.retry.first;
@@ -145,7 +145,7 @@ impl Backoff {
     }
 }
 
-/// How one session ended.
+/// End of one session.
 enum End {
     Moved(String),
     Lost(Error),
@@ -184,12 +184,12 @@ impl Keeper {
                     if !uri.is_empty() {
                         url = uri;
                     }
-                    // A place that sends away whoever comes is no reason to hurry.
+                    // A relay that redirects at once must not cause a busy loop.
                     if lived >= self.retry.first {
                         continue;
                     }
                 }
-                // What another place says of the credential need not hold at home.
+                // A refusal of the credential elsewhere does not hold for the first relay.
                 End::Lost(error) if error.is_unauthorized() && url == self.home => return self.stop(error),
                 End::Lost(_) => {
                     let alive = old.clone().filter(|old| old.is_closed().is_none());
@@ -201,13 +201,13 @@ impl Keeper {
         }
     }
 
-    /// Keeps the session until it ends, and leaves the old one once it is of no more use.
+    /// Keeps the session until it ends, and closes the old one once it is not needed.
     async fn attend(&self, client: Client, old: &mut Option<Client>) -> End {
         loop {
             tokio::select! {
                 () = self.settled(&client, old.as_ref()), if old.is_some() => {
                     if let Some(old) = old.take() {
-                        // Its goodbye waits for an answer.
+                        // Its close waits for an acknowledgement.
                         tokio::spawn(async move { old.close(SessionCode::NONE, "going away").await });
                     }
                 }
@@ -220,8 +220,8 @@ impl Keeper {
         }
     }
 
-    /// Waits until what is announced was told by the new session and nobody reads by the old one, but
-    /// not forever.
+    /// Waits until the new session has sent the announcements and the old one has no subscriptions, at most for
+    /// [`Retry::overlap`].
     async fn settled(&self, new: &Client, old: Option<&Client>) {
         let settled = async {
             let mut duties = new.session().duties.subscribe();

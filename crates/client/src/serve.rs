@@ -1,4 +1,4 @@
-//! Answers what the relay asks of us as a publisher.
+//! Answers requests of the relay to this publisher.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::{
     stream::{RecvStream, SendStream},
 };
 
-/// Serves one stream the peer opened, to its end.
+/// Serves one stream that the peer opened, to its end.
 pub(crate) async fn stream(session: Arc<Session>, mut send: SendStream, mut recv: RecvStream) {
     let kind = match recv.varint().await {
         Ok(Some(kind)) => BidiType::from_id(session.version, kind),
@@ -27,11 +27,11 @@ pub(crate) async fn stream(session: Arc<Session>, mut send: SendStream, mut recv
     };
     let Some(kind) = kind else { return refuse(&mut send, &mut recv) };
     if kind == BidiType::Probe {
-        // We said probe level 0, or, before SETUP, could not say so.
+        // Our SETUP has probe level 0; versions without SETUP cannot signal it.
         return refuse(&mut send, &mut recv);
     }
     let reader = ControlReader::new(recv, session.version);
-    // What fails is a stream the peer gave up, or a session that ended: nobody is left to be told.
+    // An error means that the peer reset the stream or the session ended: there is nobody to report it to.
     let _ = match kind {
         BidiType::Announce => announce(&session, send, reader).await,
         BidiType::Subscribe => subscribe(&session, send, reader).await,
@@ -123,7 +123,7 @@ async fn fetch(session: &Session, mut send: SendStream, mut reader: ControlReade
     outcome.map(|_| ())
 }
 
-/// Waits until the asker resets its side, if ever: a FIN only says that it has asked.
+/// Waits until the peer resets its side; a FIN only ends its request.
 async fn reset_of(reader: &mut ControlReader) -> Error {
     match reader.next::<Fetch>().await {
         Ok(None) => std::future::pending().await,
@@ -173,7 +173,7 @@ async fn subscribe(
     }
 }
 
-/// Counts a stream of a track until the peer has acknowledged all of it, or it is given up.
+/// Counts a stream of a track until the peer has acknowledged all of it, or until it is abandoned.
 struct Unfinished(Arc<TrackState>);
 
 impl Unfinished {
@@ -182,7 +182,7 @@ impl Unfinished {
         Self(track)
     }
 
-    /// `send` was ended. Nobody waits here.
+    /// Waits for the acknowledgement of `send`, which has ended, in a task.
     fn until_acknowledged(self, mut send: SendStream) {
         tokio::spawn(async move {
             let _ = send.stopped().await;
@@ -197,7 +197,7 @@ impl Drop for Unfinished {
     }
 }
 
-/// Takes the subscription off its track however the stream ends.
+/// Removes the subscription from its track when the stream ends.
 struct Unsubscribe {
     session: Arc<Session>,
     track: Arc<TrackState>,
@@ -224,13 +224,12 @@ struct Serving {
     track: Arc<TrackState>,
     id: u64,
     started: bool,
-    /// Dropped, they reset their streams.
+    /// Tasks of group streams, which reset them when dropped.
     groups: JoinSet<()>,
 }
 
 impl Serving {
-    /// Says so where the version wants it said: other fields than the priority stay zero, as peers
-    /// leave them.
+    /// Sends SUBSCRIBE_OK where the version has it. Fields other than the priority are zero, as other peers send them.
     async fn accept(&self, prefs: &Prefs, send: &mut SendStream) -> Result<(), Error> {
         if self.session.version.has_subscribe_ok() {
             let ok = SubscribeOk { priority: prefs.priority, ..SubscribeOk::default() };
@@ -239,7 +238,7 @@ impl Serving {
         Ok(())
     }
 
-    /// False when the subscription is over.
+    /// Executes a command; `false` when the subscription has ended.
     async fn command(&mut self, command: Command, send: &mut SendStream) -> Result<bool, Error> {
         match command {
             Command::Group(log, span) => {
@@ -283,7 +282,7 @@ impl Serving {
     }
 }
 
-/// The stream it ended, if it came to one.
+/// Sends a group on a stream of its own, and returns the stream after its end.
 async fn group(
     session: &Session,
     subscribe: u64,
@@ -295,14 +294,14 @@ async fn group(
     put_group_header(session.version, &header, &mut head);
     let mut send = tokio::select! {
         stream = session.carrier.open_uni() => stream?,
-        // Without stream credit it may be over before it began.
+        // Without stream credit the group may be reset before its stream opens.
         _ = log.reset() => return Ok(None),
     };
     copy(log, &mut Encoder::new(session.version, span), &mut send, head).await?;
     Ok(Some(send))
 }
 
-/// Writes `head`, then the log as it grows, then its end, which it returns.
+/// Writes `head`, then the log as it grows, then its end, and returns the end.
 async fn copy(
     log: &GroupLog,
     encoder: &mut Encoder,

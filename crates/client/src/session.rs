@@ -1,4 +1,4 @@
-//! The state of one session, and the loops that receive for it.
+//! State of one session, and its receiving loops.
 
 use std::{
     collections::HashMap,
@@ -29,16 +29,16 @@ use crate::{
     subscribe::Event,
 };
 
-/// Events that wait for the application. Groups past it wait in their streams, datagrams are dropped.
+/// Events queued for the application. Groups beyond them wait in their streams, datagrams are dropped.
 pub(crate) const EVENTS: usize = 1_024;
 
-/// Shared by the handles of one client and its loops.
+/// State shared by the handles of one client and its loops.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) carrier: Carrier,
     pub(crate) version: Version,
     pub(crate) hop: Hop,
-    /// Shared with the other sessions of the same publisher, if any.
+    /// Broadcasts, shared with the other sessions of the same publisher.
     pub(crate) published: Arc<Published>,
     pub(crate) duties: watch::Sender<Duties>,
     /// Last GOAWAY received.
@@ -48,24 +48,24 @@ pub(crate) struct Session {
     pub(crate) closed: watch::Sender<Option<Closed>>,
     /// While true, incoming unidirectional streams are left in the transport.
     pub(crate) hold: watch::Sender<bool>,
-    /// Everything the peer opens, in manual mode.
+    /// Queues of the peer's streams and datagrams, in manual mode.
     pub(crate) manual: Option<Manual>,
     subscriptions: Mutex<HashMap<u64, mpsc::Sender<Event>>>,
     next_subscribe: AtomicU64,
-    /// Told how SETTINGS turned out, on WebTransport.
+    /// Receives the outcome of SETTINGS, on WebTransport.
     settings: Mutex<Option<oneshot::Sender<Result<(), Error>>>>,
 }
 
-/// What the peer has of us as a publisher.
+/// Announce streams and subscriptions of the peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Duties {
-    /// Announce streams whose initial set was written, ever.
+    /// Number of announce streams so far whose initial set was written.
     pub(crate) told: u64,
     /// Live subscriptions.
     pub(crate) subscriptions: u64,
 }
 
-/// Where streams and datagrams go when nothing is answered for the caller.
+/// Queues of streams and datagrams that the caller handles itself.
 #[derive(Debug)]
 pub(crate) struct Manual {
     pub(crate) uni: mpsc::Sender<RecvStream>,
@@ -110,7 +110,7 @@ impl Session {
         });
     }
 
-    /// The first reason counts.
+    /// Records the end of the session; the first cause counts.
     pub(crate) fn set_closed(&self, closed: Closed) {
         self.closed.send_if_modified(|state| {
             let first = state.is_none();
@@ -121,7 +121,7 @@ impl Session {
         });
     }
 
-    /// A fresh subscribe id and what will be received for it.
+    /// Returns a new subscribe id and the channel of its events.
     pub(crate) fn register(&self) -> (u64, mpsc::Sender<Event>, mpsc::Receiver<Event>) {
         let id = self.next_subscribe.fetch_add(1, Relaxed);
         let (sender, receiver) = mpsc::channel(EVENTS);
@@ -153,8 +153,7 @@ async fn uni_loop(session: Arc<Session>) {
     }
 }
 
-/// Most streams bring their header along: those need no task. A stream whose header is late waits in
-/// one of its own.
+/// Runs `work` at once, and spawns a task only if it has to wait: most streams arrive with their header.
 async fn now_or_spawned(work: impl Future<Output = ()> + Send + 'static) {
     let mut work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work);
     let pending = std::future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx).is_pending())).await;
@@ -163,7 +162,7 @@ async fn now_or_spawned(work: impl Future<Output = ()> + Send + 'static) {
     }
 }
 
-/// A stream that makes no sense is stopped by being dropped; the session goes on.
+/// Handles an incoming unidirectional stream. An invalid stream is dropped, which stops it; the session continues.
 async fn uni(session: Arc<Session>, stream: RecvStream) {
     match session.carrier.enter_uni(stream).await {
         Ok(Uni::Http(kind, stream)) => http(&session, kind, stream).await,
@@ -171,7 +170,7 @@ async fn uni(session: Arc<Session>, stream: RecvStream) {
             Some(manual) => drop(manual.uni.send(stream).await),
             None => drop(session_uni(&session, stream).await),
         },
-        Err(error) => tracing::debug!(%error, "incoming stream"),
+        Err(error) => tracing::debug!(%error, "incoming stream failed"),
     }
 }
 
@@ -184,7 +183,7 @@ async fn session_uni(session: &Session, mut stream: RecvStream) -> Result<(), Er
                 group.stop(StreamCode::CANCEL);
                 return Ok(());
             };
-            // Waits for room; dropped with its subscription, the stream is stopped.
+            // Waits for room; the stream is stopped when dropped with its subscription.
             let _ = subscriber.send(Event::Group(group)).await;
         }
         Some(UniType::Setup) => {
@@ -196,7 +195,7 @@ async fn session_uni(session: &Session, mut stream: RecvStream) -> Result<(), Er
     Ok(())
 }
 
-/// HTTP/3's own streams live as long as the connection: they are read and, SETTINGS aside, ignored.
+/// Reads a stream of HTTP/3 for as long as the connection lives; everything but SETTINGS is ignored.
 async fn http(session: &Session, kind: u64, mut stream: RecvStream) {
     if kind == h3::CONTROL {
         let outcome = h3::read_settings(&mut stream).await;
@@ -217,13 +216,13 @@ async fn bidi_loop(session: Arc<Session>) {
                     Some(manual) => drop(manual.bidi.send((send, recv)).await),
                     None => serve::stream(session, send, recv).await,
                 },
-                Err(error) => tracing::debug!(%error, "incoming stream"),
+                Err(error) => tracing::debug!(%error, "incoming stream failed"),
             }
         });
     }
 }
 
-/// A datagram nobody makes room for is dropped.
+/// Receives datagrams; those without room in the queue are dropped.
 async fn datagram_loop(session: Arc<Session>) {
     while let Ok(body) = session.carrier.read_datagram().await {
         if let Some(manual) = &session.manual {

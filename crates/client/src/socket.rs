@@ -1,5 +1,4 @@
-//! Sessions on stream sockets: WebSocket, TCP and sockets in the file system, framed by the published
-//! `qmux`.
+//! Sessions on stream sockets: WebSocket, TCP and Unix sockets, framed by the published `qmux`.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -23,12 +22,12 @@ use crate::{
     tls,
 };
 
-/// The framing asked for.
+/// Framing that is requested.
 const FRAMING: Version = Version::QMux01;
 const PREFIX: &str = "qmux-01";
 const SUBPROTOCOL: &str = "sec-websocket-protocol";
 
-/// A session on a fresh socket, and where that is.
+/// Connects a new socket; returns its session and local address.
 pub(crate) async fn dial(
     target: &Target,
     config: &ClientConfig,
@@ -40,7 +39,7 @@ pub(crate) async fn dial(
     let addresses = target.resolve().await?;
     let socket = race(&addresses, |remote| connect(remote, config)).await?;
     let here = socket.local_addr()?;
-    // The kernel knows of round trips what nobody has to ask for.
+    // The kernel measures round trips without requests to the peer.
     let stats = TcpStats::new(&socket).ok().map(|stats| Arc::new(stats) as SharedSocketStats);
     let session = match target.scheme {
         Scheme::WebSocket { tls: false } => upgrade(socket, stats, target, config).await?,
@@ -77,7 +76,7 @@ async fn secure(
     connector.connect(name, socket).await.map_err(|error| Error::Socket(error.to_string()))
 }
 
-/// Asks for the version by name, as a subprotocol of the WebSocket.
+/// Negotiates the version by the subprotocol of a WebSocket.
 async fn upgrade<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     socket: S,
     stats: Option<SharedSocketStats>,
@@ -108,7 +107,7 @@ fn refusal(error: ws::tungstenite::Error) -> Error {
     }
 }
 
-/// Asks for the version in the first words on the socket.
+/// Negotiates the version by the first bytes on the socket.
 async fn by_words<S: AsyncRead + AsyncWrite + Send + 'static>(
     socket: S,
     stats: Option<SharedSocketStats>,
@@ -128,7 +127,7 @@ async fn by_words<S: AsyncRead + AsyncWrite + Send + 'static>(
     }
 }
 
-/// What the peer may send us, as on QUIC.
+/// Flow control limits for the peer, as on QUIC.
 fn credit(tuning: &Tuning) -> Config {
     let mut config = Config::new(FRAMING);
     config.max_streams_bidi = tuning.bidi_streams.into();

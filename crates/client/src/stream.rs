@@ -1,4 +1,4 @@
-//! Streams with application codes, and a front buffer for what was read too far.
+//! Streams with application error codes, and a buffer for bytes read ahead.
 
 use bytes::{Buf, Bytes};
 use relay_model::StreamCode;
@@ -10,7 +10,7 @@ use crate::{
     error::Error,
 };
 
-/// The sending half of a stream. Dropped unfinished, it is reset, never quietly finished.
+/// Sending half of a stream. Dropped unfinished, it is reset, never finished.
 pub struct SendStream {
     inner: Sending,
     done: bool,
@@ -38,8 +38,8 @@ impl SendStream {
         }
     }
 
-    /// Writes all of `chunks` without copying them first, waiting for credit. Given up half way, some of
-    /// them may be gone.
+    /// Writes all of `chunks` without copying them first, waiting for credit. If cancelled, some of them may be
+    /// written.
     pub async fn write_chunks(&mut self, chunks: &mut [Bytes]) -> Result<(), Error> {
         match &mut self.inner {
             Sending::Quic(stream) => Ok(stream.write_all_chunks(chunks).await?),
@@ -79,7 +79,7 @@ impl SendStream {
         }
     }
 
-    /// Larger goes first.
+    /// Sets the priority; higher values go first.
     pub fn set_priority(&mut self, priority: i32) {
         match &mut self.inner {
             Sending::Quic(stream) => drop(stream.set_priority(priority)),
@@ -87,8 +87,8 @@ impl SendStream {
         }
     }
 
-    /// Waits until the peer stopped the stream (its code) or acknowledged all of it (`None`). On a stream
-    /// socket, where nothing is acknowledged: until all of it was handed over.
+    /// Waits until the peer stopped the stream (its code) or acknowledged all of it (`None`). On a stream socket, which
+    /// has no acknowledgements, until all of it was written.
     pub async fn stopped(&mut self) -> Result<Option<Code>, Error> {
         match &mut self.inner {
             Sending::Quic(stream) => match stream.stopped().await {
@@ -104,8 +104,8 @@ impl SendStream {
         }
     }
 
-    /// Completes when the peer gave the stream up, or its connection is gone; never when all went well. On
-    /// a stream socket that shows when the stream is written next.
+    /// Completes when the peer stopped the stream or its connection is lost; never after a complete delivery. On a
+    /// stream socket a stop is only reported by the next write.
     pub(crate) fn abandoned(&self) -> impl Future<Output = ()> + Send + 'static {
         let stopped = match &self.inner {
             Sending::Quic(stream) => Some(stream.stopped()),
@@ -129,7 +129,7 @@ impl std::fmt::Debug for SendStream {
     }
 }
 
-/// A code where there is no room for more.
+/// Saturates a code to 32 bits, for qmux.
 fn small(code: u64) -> u32 {
     u32::try_from(code).unwrap_or(u32::MAX)
 }
@@ -142,10 +142,10 @@ impl Drop for SendStream {
     }
 }
 
-/// The receiving half of a stream. Dropped before its end, it is stopped with code 0.
+/// Receiving half of a stream. Dropped before its end, it is stopped with code 0.
 pub struct RecvStream {
     inner: Receiving,
-    /// Read, but not taken yet; goes first.
+    /// Bytes read ahead, which are returned first.
     front: Bytes,
     done: bool,
 }
@@ -164,7 +164,7 @@ impl RecvStream {
         Self { inner: Receiving::Mux(inner), front: Bytes::new(), done: false }
     }
 
-    /// The next bytes, as they came; `None` at the end.
+    /// Returns the next bytes as they arrive; `None` at the end.
     pub async fn read(&mut self) -> Result<Option<Bytes>, Error> {
         if !self.front.is_empty() {
             return Ok(Some(std::mem::take(&mut self.front)));
@@ -185,7 +185,7 @@ impl RecvStream {
         read
     }
 
-    /// Everything up to the end, at most `limit` bytes.
+    /// Reads everything up to the end, at most `limit` bytes.
     pub async fn read_all(&mut self, limit: usize) -> Result<Vec<u8>, Error> {
         let mut out = Vec::new();
         while let Some(bytes) = self.read().await? {
@@ -197,7 +197,7 @@ impl RecvStream {
         Ok(out)
     }
 
-    /// The next integer; `None` at a clean end before it.
+    /// Reads a varint; `None` at a clean end before it.
     pub async fn varint(&mut self) -> Result<Option<u64>, Error> {
         let mut held: Vec<u8> = Vec::new();
         loop {
@@ -223,7 +223,7 @@ impl RecvStream {
         }
     }
 
-    /// Tells the peer that nothing more is wanted.
+    /// Stops the stream with a code (STOP_SENDING).
     pub fn stop(&mut self, code: StreamCode) {
         self.done = true;
         match &mut self.inner {
@@ -256,7 +256,7 @@ impl Drop for RecvStream {
     }
 }
 
-/// For HTTP/3, which is only on QUIC.
+/// For HTTP/3, which is used on QUIC only.
 impl tokio::io::AsyncRead for RecvStream {
     fn poll_read(
         mut self: std::pin::Pin<&mut Self>,

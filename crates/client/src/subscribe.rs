@@ -1,4 +1,4 @@
-//! One subscription of ours.
+//! One subscription of this client.
 
 use std::sync::Arc;
 
@@ -20,60 +20,60 @@ use crate::{
     stream::SendStream,
 };
 
-/// What a subscription receives, in order of arrival.
+/// Event of a subscription, in order of arrival.
 #[derive(Debug)]
 pub enum Event {
-    /// It is accepted (moq-lite-03 and 04; later versions accept by not refusing).
+    /// The subscription was accepted (moq-lite-03 and 04; later versions have no such message).
     Ok(SubscribeOk),
     /// The first group is known (moq-lite-05 and later).
     Start {
-        /// Its number.
+        /// Its sequence.
         group: u64,
     },
-    /// The track is over; groups below the bound may still come (moq-lite-05 and later).
+    /// The track has ended; groups below the bound may still arrive (moq-lite-05 and later).
     End {
         /// Exclusive bound; 0 = there was none.
         group: u64,
     },
-    /// Groups that will not come.
+    /// Groups that will not be sent.
     Drop {
-        /// First of them.
+        /// First sequence.
         start: u64,
-        /// Last of them.
+        /// Last sequence.
         end: u64,
-        /// Why.
+        /// Error code.
         code: u64,
     },
     /// A group begins to arrive.
     Group(Group),
     /// A group of one frame, as a datagram.
     Datagram {
-        /// Number of the group.
+        /// Sequence of the group.
         sequence: u64,
         /// Timestamp in ticks of the track's timescale.
         tick: u64,
-        /// The frame.
+        /// Payload of the frame.
         payload: Bytes,
     },
-    /// The subscription stream was finished. Only groups under way follow.
+    /// The subscription stream was finished. Only groups in flight follow.
     Finished {
-        /// Whether the track ended well: END came before. On moq-lite-03 and 04, which have no END, a
-        /// FIN of an accepted subscription says so alone.
+        /// Whether the track ended cleanly: END was received before. On moq-lite-03 and 04, which have no END, the FIN
+        /// of an accepted subscription is enough.
         clean: bool,
     },
-    /// The subscription failed: [`Error::Reset`] with the peer's code, or the session ended. Only groups
-    /// under way follow.
+    /// The subscription failed: [`Error::Reset`] with the peer's code, or the session ended. Only groups in flight
+    /// follow.
     Failed(Error),
 }
 
-/// A live subscription. Dropped, it is unsubscribed.
+/// A live subscription; unsubscribed when dropped.
 #[derive(Debug)]
 pub struct Subscription {
     session: Arc<Session>,
     id: u64,
     send: SendStream,
     events: mpsc::Receiver<Event>,
-    /// Dropped to give up the answers.
+    /// Dropped to cancel reading the answers.
     stop: Option<oneshot::Sender<()>>,
 }
 
@@ -110,12 +110,12 @@ impl Subscription {
         Ok(Self { session, id, send, events, stop: Some(stop) })
     }
 
-    /// Its id on the wire.
+    /// Subscribe id on the wire.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// What comes next. After [`Event::Finished`] or [`Event::Failed`] it may wait forever.
+    /// Waits for the next event. After [`Event::Finished`] or [`Event::Failed`] it may wait forever.
     pub async fn next(&mut self) -> Event {
         match self.events.recv().await {
             Some(event) => event,
@@ -123,7 +123,7 @@ impl Subscription {
         }
     }
 
-    /// The next group, other events skipped. [`Error::Ended`] after a finished subscription.
+    /// Waits for the next group; other events are skipped. [`Error::Ended`] after a finished subscription.
     pub async fn next_group(&mut self) -> Result<Group, Error> {
         loop {
             match self.next().await {
@@ -135,19 +135,19 @@ impl Subscription {
         }
     }
 
-    /// Changes what is asked.
+    /// Sends SUBSCRIBE_UPDATE.
     pub async fn update(&mut self, prefs: Prefs) -> Result<(), Error> {
         let mut out = Vec::new();
         SubscribeUpdate { prefs }.encode(self.session.version, &mut out);
         self.send.write(&out).await
     }
 
-    /// Ends it: STOP_SENDING and FIN. Groups under way are refused from now on.
+    /// Ends the subscription: STOP_SENDING and FIN. Groups in flight are refused from now on.
     pub fn unsubscribe(mut self) {
         self.leave();
     }
 
-    /// Ends it by reset.
+    /// Ends the subscription by a reset.
     pub fn reset(mut self, code: StreamCode) {
         self.send.reset(code);
         self.leave();
@@ -185,7 +185,7 @@ async fn answers(mut reader: ControlReader, version: Version, events: mpsc::Send
         };
         let last = matches!(event, Event::Finished { .. } | Event::Failed(_));
         if last {
-            // Group streams that arrived together with the end are routed before it.
+            // Group streams that arrived together with the end are delivered before it.
             for _ in 0..4 {
                 yield_now().await;
             }

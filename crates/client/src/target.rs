@@ -1,35 +1,35 @@
-//! The address of a relay, with its path and query kept as written.
+//! URL of a relay, with its path and query kept as written.
 
 use std::net::SocketAddr;
 
 use crate::{error::Error, race};
 
-/// Which session protocol carries moq.
+/// Session protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
     /// `https`: WebTransport over HTTP/3.
     WebTransport,
-    /// `moqt`: moq straight on QUIC.
+    /// `moqt`: MoQ on raw QUIC.
     Raw,
-    /// `ws` and `wss`: a WebSocket, on TCP or on TLS.
+    /// `ws` and `wss`: a WebSocket, over TCP or TLS.
     WebSocket {
-        /// Inside TLS.
+        /// Whether it is inside TLS.
         tls: bool,
     },
     /// `tcp`: a TCP connection.
     Tcp,
-    /// `unix`: a socket in the file system, whose path is the host.
+    /// `unix`: a Unix socket, whose file is the host.
     Unix,
 }
 
 impl Scheme {
-    /// Whether the path goes along with the connection; else SETUP carries it.
+    /// Whether the connection request carries the path; else SETUP does.
     pub(crate) fn has_url(self) -> bool {
         matches!(self, Self::WebTransport | Self::WebSocket { .. })
     }
 }
 
-/// A parsed address.
+/// A parsed URL.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) scheme: Scheme,
@@ -64,7 +64,7 @@ impl Target {
         Ok(Self { scheme, host, port, path, url: url.to_owned() })
     }
 
-    /// What a WebSocket asks for, without what no server is sent.
+    /// URL of a WebSocket request, without the fragment, which is not sent to servers.
     pub(crate) fn upgrade_url(&self) -> String {
         let scheme = if self.scheme == (Scheme::WebSocket { tls: true }) { "wss" } else { "ws" };
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
@@ -72,7 +72,7 @@ impl Target {
         format!("{scheme}://{host}:{}{path}", self.port)
     }
 
-    /// `unix:///run/relay.sock`, and behind a colon the path of the session, as web servers write it.
+    /// Parses `unix:///run/relay.sock`, optionally followed by a colon and the path of the session.
     fn unix(url: &str, rest: &str) -> Option<Self> {
         let split = rest.find([':', '?']).unwrap_or(rest.len());
         let (file, path) = rest.split_at(split);
@@ -82,7 +82,7 @@ impl Target {
         Some(Self { scheme: Scheme::Unix, host, port: 0, path, url: url.to_owned() })
     }
 
-    /// The addresses the name resolves to, in the order in which they are tried; at least one.
+    /// Resolves the host to addresses in the order of the attempts; at least one.
     pub(crate) async fn resolve(&self) -> Result<Vec<SocketAddr>, Error> {
         let failed = |why: String| Error::Resolve { host: self.host.clone(), why };
         let found = addresses(&self.host, self.port).await.map_err(|error| failed(error.to_string()))?;
@@ -90,7 +90,7 @@ impl Target {
     }
 }
 
-/// The addresses of `host` in the order in which a client tries them (RFC 8305).
+/// Resolves `host` to addresses in the order in which a client tries them (RFC 8305).
 ///
 /// # Errors
 /// The name cannot be resolved.
@@ -98,7 +98,7 @@ pub async fn addresses(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>
     Ok(race::order(tokio::net::lookup_host((host, port)).await?))
 }
 
-/// `host`, `host:port`, `[v6]` and `[v6]:port`.
+/// Parses `host`, `host:port`, `[v6]` and `[v6]:port`.
 fn split_authority(authority: &str, default: u16) -> Option<(String, u16)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {

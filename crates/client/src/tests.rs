@@ -1,5 +1,5 @@
-//! Two ends of the protocol over real loopback sockets: moq-lite is symmetric, so the server half is a
-//! session of ours on the accepted connection, with the HTTP/3 half of a server in front on WebTransport.
+//! Both ends of the protocol over real loopback sockets: moq-lite is symmetric, so the server half is a session of this
+//! crate on the accepted connection, behind the HTTP/3 half of a server on WebTransport.
 
 mod reconnect;
 mod server;
@@ -51,7 +51,7 @@ async fn groups_arrive_whole_in_both_directions() {
         let mut subscription = client.subscribe("back", "audio", Prefs::default()).await.unwrap();
         let group = track.group(0);
         group.frame(1, "x".into());
-        // Not finished: what is written flows, whole or not.
+        // An unfinished group is sent as it is written, by whole or partial frames.
         let mut received = subscription.next_group().await.unwrap();
         assert_eq!(received.frame().await.unwrap().unwrap().payload, "x");
         group.begin(2, 10);
@@ -184,7 +184,7 @@ async fn a_rebind_moves_the_connection() {
 }
 
 #[tokio::test]
-async fn a_reader_without_stream_credit_gets_groups_once_it_returns_some() {
+async fn groups_resume_when_stream_credit_returns() {
     let tuning = Tuning { uni_streams: 1, ..Default::default() };
     let (client, server) = pair("moqt", ClientConfig { tuning, ..Default::default() }).await;
     let broadcast = server.broadcast("b");

@@ -1,4 +1,4 @@
-//! TLS for a client that believes any certificate, a pinned one, or what chains up to a root.
+//! TLS for a client that accepts any certificate, a pinned one, or one that chains up to a root.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
     error::Error,
 };
 
-/// TLS 1.3 with `alpn` and nothing resumed: every connection stands for itself.
+/// Creates a TLS 1.3 configuration with `alpn`, without resumption: no connection depends on another.
 pub(crate) fn client_config(
     certs: &Certs,
     identity: Option<&Identity>,
@@ -38,27 +38,27 @@ pub(crate) fn client_config(
         None => builder.with_no_client_auth(),
         Some(identity) => builder
             .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
-            .map_err(|e| Error::Setup(format!("the client's certificate cannot be used: {e}")))?,
+            .map_err(|e| Error::Setup(format!("invalid client certificate: {e}")))?,
     };
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
 }
 
-/// The usual check of chain, name and time.
+/// Verifies chain, name and validity period.
 fn by_roots(
     roots: &[CertificateDer<'static>],
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<WebPkiServerVerifier>, Error> {
     let mut store = rustls::RootCertStore::empty();
-    // A system's store may hold some that nobody can use.
+    // The system's store may contain certificates that cannot be parsed.
     store.add_parsable_certificates(roots.iter().cloned());
     WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider)
         .build()
-        .map_err(|error| Error::Setup(format!("no root certificate to go by: {error}")))
+        .map_err(|error| Error::Setup(format!("no usable root certificate: {error}")))
 }
 
-/// Believes any leaf, or only those pinned; the handshake signature is always checked.
+/// Accepts any leaf, or only pinned ones; the handshake signature is always verified.
 #[derive(Debug)]
 struct Verifier {
     /// `None` = any.
@@ -84,7 +84,7 @@ impl ServerCertVerifier for Verifier {
         }
     }
 
-    /// Only TLS 1.3 is offered.
+    /// Rejects: only TLS 1.3 is offered.
     fn verify_tls12_signature(
         &self,
         _message: &[u8],

@@ -1,7 +1,7 @@
-//! A socket that knows when the kernel received what it reads.
+//! UDP socket that records the kernel's receive time of each datagram.
 //!
-//! Hundreds of simulated viewers share one core here, where real ones have a machine each. The kernel
-//! notes the arrival of every datagram as it is sent over loopback, before this process gets to it.
+//! Hundreds of simulated viewers share one core here, where real ones have a machine each. The kernel stamps the
+//! arrival of every datagram as it is sent over loopback, before this process reads it.
 
 use std::{
     fmt,
@@ -26,14 +26,14 @@ use relay_client::quinn::{
 };
 use tokio::{io::Interest, net::UdpSocket};
 
-/// Room for a timestamp, a segment size, the address and the ECN bits.
+/// Size of control messages, bytes: timestamp, segment size, address and ECN bits.
 const CONTROL_BYTES: usize = 256;
 
-/// The process's own time, and the kernel's stamps on it, in ns since the run began.
+/// Clock of the process, and of the kernel's stamps, in ns since the run began.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     origin: Instant,
-    /// The wall clock then; the kernel stamps by it. Both clocks are slewed alike.
+    /// Wall clock at the origin; the kernel stamps by it. Both clocks are slewed alike.
     wall: SystemTime,
 }
 
@@ -56,18 +56,18 @@ impl Clock {
     }
 }
 
-/// When the last datagram that was read had arrived; shared by a socket and its viewer.
+/// Arrival time of the last datagram that was read; shared by a socket and its viewer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LastArrival(Arc<AtomicU64>);
 
 impl LastArrival {
-    /// Ns on the clock given to [`wrap`]; 0 = nothing was read.
+    /// Time in ns on the clock given to [`wrap`]; 0 = nothing was read.
     pub(crate) fn ns(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// Makes `socket` tell `last`.
+/// Wraps `socket` so that arrival times are stored in `last`.
 pub(crate) fn wrap(
     socket: std::net::UdpSocket,
     clock: Clock,
@@ -171,7 +171,7 @@ impl fmt::Debug for Stamped {
     }
 }
 
-/// Only the connection's own task waits to send.
+/// Poller for the connection's own task, the only one that sends.
 #[derive(Debug)]
 struct Writable(Arc<Stamped>);
 
@@ -185,7 +185,7 @@ impl UdpPoller for Writable {
 mod tests {
     use super::*;
 
-    /// Sends a datagram, reads it 30 ms later, and tells how long after sending it had arrived.
+    /// Sends a datagram, reads it 30 ms later, and returns the recorded delay of its arrival, ms.
     async fn arrival_ms(clock: Clock) -> u64 {
         let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         receiver.set_nonblocking(true).unwrap();
@@ -207,7 +207,7 @@ mod tests {
     #[tokio::test]
     async fn arrival_is_when_it_was_sent_not_when_it_was_read() {
         let clock = Clock::new();
-        // The kernel begins to stamp a moment after the first socket asks for it.
+        // The kernel starts to stamp a moment after the first socket enables it.
         for _ in 0..100 {
             if arrival_ms(clock).await < 15 {
                 return;

@@ -1,4 +1,5 @@
-//! A table of medians: relay on one core, load on another, every run afresh.
+//! Benchmark of a relay binary, with a table of medians: the relay on one core, the load on another, a new process for
+//! every run.
 
 use std::{
     collections::BTreeMap,
@@ -14,17 +15,17 @@ use relay_client::lite::Version;
 
 use crate::{calibrate::Calibration, join, report::Report, scenario::Scenario};
 
-/// The relay answers this soon after it was started.
+/// Time for the relay to accept sessions after its start.
 const START: Duration = Duration::from_secs(10);
-/// It ends this soon after it was asked to.
+/// Time for the relay to end after SIGTERM.
 const STOP: Duration = Duration::from_secs(10);
-/// Most publish-to-delivery latency, ms: CPU is not to be bought with delay.
+/// Largest median and 99th percentile of the publish-to-delivery latency, ms: CPU must not be saved by delay.
 const LATENCY_P50_MS: f64 = 2.0;
 const LATENCY_P99_MS: f64 = 10.0;
-/// Most memory of a connection.
+/// Largest memory per connection.
 const CONNECTION_KIB: f64 = 50.0;
 
-/// What to measure.
+/// Parameters of a benchmark.
 #[derive(Clone, Debug)]
 pub struct Bench {
     /// The relay's binary.
@@ -35,27 +36,27 @@ pub struct Bench {
     pub runs: u32,
     /// Length of the window, s.
     pub seconds: f64,
-    /// Over how long viewers connect, s.
+    /// Time over which viewers connect, s.
     pub ramp: f64,
     /// Workers of the relay.
     pub workers: u32,
-    /// Cores of the relay, as taskset takes them.
+    /// Cores of the relay, in the format of taskset.
     pub relay_cores: String,
     /// Cores of the load.
     pub load_cores: String,
-    /// Which scenarios.
+    /// Scenarios to run.
     pub scenarios: Vec<Scenario>,
-    /// URL schemes, one for each transport.
+    /// URL schemes, one per transport.
     pub schemes: Vec<&'static str>,
-    /// What publishers and viewers speak.
+    /// Protocol version of publishers and viewers.
     pub version: Version,
 }
 
-/// All runs.
+/// Results of all runs.
 #[derive(Debug, Default)]
 pub struct Outcome {
     calibrations: Vec<Calibration>,
-    /// By scenario and transport, in the order measured.
+    /// By scenario and transport, in order of measurement.
     rows: Vec<Row>,
 }
 
@@ -64,11 +65,11 @@ struct Row {
     scenario: Scenario,
     transport: &'static str,
     reports: Vec<Report>,
-    /// Runs that measured nothing, with the reason.
+    /// Errors of runs without a measurement.
     failed: Vec<String>,
 }
 
-/// Runs everything, transports and scenarios taking turns; `each` sees every report as it comes.
+/// Runs all combinations, alternating transports and scenarios; `each` receives every report as it is made.
 pub fn run(bench: &Bench, mut each: impl FnMut(&Report) -> Result<()>) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut rows: BTreeMap<(usize, usize), Row> = BTreeMap::new();
@@ -105,7 +106,7 @@ fn calibrate(cores: &str) -> Result<Calibration> {
     serde_json::from_slice(&output.stdout).context("calibrate printed no result")
 }
 
-/// One run against a relay of its own.
+/// Runs one scenario against a new relay.
 fn once(bench: &Bench, scenario: Scenario, scheme: &str) -> Result<Report> {
     let relay = Relay::start(bench)?;
     let output = on_cores(&bench.load_cores, std::env::current_exe()?)
@@ -123,7 +124,7 @@ fn once(bench: &Bench, scenario: Scenario, scheme: &str) -> Result<Report> {
 
 fn on_cores(cores: &str, program: PathBuf) -> Command {
     let mut command = Command::new("taskset");
-    // taskset becomes the program, so the child's id is the program's.
+    // taskset executes the program in place, so the child's id is the program's.
     command.args(["-c", cores]).arg(program);
     command
 }
@@ -131,7 +132,7 @@ fn on_cores(cores: &str, program: PathBuf) -> Command {
 struct Relay {
     child: Child,
     port: u16,
-    /// Of each kind of stream socket.
+    /// TCP port of each scheme over stream sockets.
     tcp: [(&'static str, u16); 3],
 }
 
@@ -164,12 +165,12 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Where it listens for clients of that scheme.
+    /// Port of the listener for a scheme.
     fn port_of(&self, scheme: &str) -> u16 {
         self.tcp.iter().find(|(name, _)| *name == scheme).map_or(self.port, |(_, port)| *port)
     }
 
-    /// Ready when a session can be had.
+    /// Waits until the relay accepts a session.
     fn wait_ready(&mut self, version: Version) -> Result<()> {
         let deadline = Instant::now() + START;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -197,7 +198,7 @@ impl Relay {
         }
     }
 
-    /// Asks it to end, as an operator would; kills it when it does not.
+    /// Stops the relay by SIGTERM; kills it if it does not end.
     fn stop(&mut self) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
@@ -231,7 +232,7 @@ impl Row {
         self.failed.is_empty() && self.reports.iter().all(Report::is_clean)
     }
 
-    /// What the row is about: its figure, its target and its unit.
+    /// The row's figure, its target and its unit.
     fn figure(&self) -> (f64, f64, &'static str) {
         let cpu =
             |target| (self.median(|r| r.relay.map(|relay| relay.cpu_us_per_delivery)), target, "us/delivery");
@@ -251,7 +252,7 @@ impl Row {
         }
     }
 
-    /// What it fails by; empty when it passes.
+    /// Missed targets; empty when the row passes.
     fn misses(&self) -> Vec<&'static str> {
         let (figure, target, _) = self.figure();
         let p50 = self.median(|r| Some(r.latency_ms.p50));
@@ -261,8 +262,8 @@ impl Row {
         if misses(figure, target) {
             out.push("figure");
         }
-        // On stream sockets the kernel does not say when something came: what is known is when it was checked,
-        // which the target is not for.
+        // On stream sockets the kernel gives no arrival time: the latency includes the check, to which the target does
+        // not apply.
         let is_stamped = ["wt", "raw"].contains(&self.transport);
         if is_stamped && misses(p50, LATENCY_P50_MS) {
             out.push("p50");
@@ -278,7 +279,7 @@ impl Row {
 }
 
 impl Outcome {
-    /// Whether every run delivered everything. Targets missed are in the table, and no failure.
+    /// Whether every run delivered all frames. Missed targets are in the table only.
     pub fn is_clean(&self) -> bool {
         self.rows.iter().all(Row::is_clean)
     }

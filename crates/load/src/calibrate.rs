@@ -1,4 +1,4 @@
-//! What this core can do, so that figures of different sittings can be compared.
+//! Calibration of one core, so that figures of different runs can be compared.
 
 use std::{
     fmt,
@@ -11,11 +11,11 @@ use anyhow::{Context, Result, anyhow};
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use serde::{Deserialize, Serialize};
 
-/// How long each of the two is measured.
+/// Duration of each of the two measurements.
 const MEASURE: Duration = Duration::from_secs(1);
-/// Bytes of a packet.
+/// Size of a packet, bytes.
 const PACKET_BYTES: usize = 1_200;
-/// Rounds between two looks at the clock.
+/// Rounds between two reads of the clock.
 const BATCH: u32 = 256;
 
 /// The speed of one core.
@@ -23,7 +23,7 @@ const BATCH: u32 = 256;
 pub struct Calibration {
     /// AES-128-GCM sealing of 1,200 B, GiB/s.
     pub seal_gib_per_s: f64,
-    /// `sendmsg` of 1,200 B over loopback, a second.
+    /// `sendmsg` calls of 1,200 B over loopback, per second.
     pub sendmsg_per_s: f64,
 }
 
@@ -46,7 +46,7 @@ fn seal() -> Result<f64> {
     Ok(per_s * PACKET_BYTES as f64 / f64::from(1 << 30))
 }
 
-/// The receiver never reads: its buffer fills, and what follows costs the sender the same.
+/// Measures `sendmsg`. The receiver never reads: once its buffer is full, sending costs the same.
 fn send() -> Result<f64> {
     let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("bind")?;
     let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("bind")?;

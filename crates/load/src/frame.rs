@@ -1,24 +1,24 @@
-//! What a frame carries, so that a viewer can tell whether it is right.
+//! Content of a frame, by which a viewer verifies it.
 
 use bytes::{Bytes, BytesMut};
 
-/// Bytes before the filling.
+/// Size of the head before the filling, bytes.
 pub const HEAD_BYTES: usize = 36;
-/// The checksum stands at the end of the head and covers everything else.
+/// Size of the head without its checksum, which is last and covers everything else.
 const CHECKED_HEAD_BYTES: usize = HEAD_BYTES - 4;
 
-/// What a frame says of itself.
+/// Head of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// Which publisher sent it.
+    /// Index of its publisher.
     pub publisher: u32,
     /// Length of the whole frame, bytes.
     pub len: u32,
-    /// Its group.
+    /// Sequence of its group.
     pub group: u64,
-    /// Its place in the group.
+    /// Index in its group.
     pub index: u64,
-    /// When it was sent, ns on the process's clock.
+    /// Time of sending, ns on the process's clock.
     pub sent_ns: u64,
 }
 
@@ -50,12 +50,12 @@ impl Stamp {
     }
 }
 
-/// The filling of frames: bytes without a pattern, so that no shift or hole goes unseen.
+/// Filling of frames: bytes without a pattern, so that any shift or gap is detected.
 #[derive(Debug)]
 pub struct Filling(Vec<u8>);
 
 impl Filling {
-    /// Enough for frames of `len` bytes.
+    /// Creates a filling for frames of up to `len` bytes.
     pub fn new(len: usize) -> Self {
         let mut state = 0x2545_f491_4f6c_dd1d_u64;
         let bytes = std::iter::repeat_with(|| {
@@ -67,7 +67,7 @@ impl Filling {
         Self(bytes.take(len).collect())
     }
 
-    /// The frame `stamp` describes.
+    /// Builds the frame that `stamp` describes.
     pub fn frame(&self, stamp: Stamp) -> Bytes {
         let filling = (stamp.len as usize).saturating_sub(HEAD_BYTES);
         let filling = &self.0[..filling.min(self.0.len())];
@@ -83,7 +83,7 @@ impl Filling {
     }
 }
 
-/// Checks one frame as its pieces arrive.
+/// Verifies one frame as its pieces arrive.
 #[derive(Debug)]
 pub struct Check {
     head: [u8; HEAD_BYTES],
@@ -93,12 +93,12 @@ pub struct Check {
 }
 
 impl Check {
-    /// A frame of `size` bytes begins.
+    /// Begins a frame of `size` bytes.
     pub fn new(size: u64) -> Self {
         Self { head: [0; HEAD_BYTES], received: 0, size, crc: crc32fast::Hasher::new() }
     }
 
-    /// The next bytes of it.
+    /// Adds the next bytes.
     pub fn push(&mut self, piece: &[u8]) {
         let mut piece = piece;
         if self.received < HEAD_BYTES {
@@ -114,12 +114,12 @@ impl Check {
         self.received += piece.len();
     }
 
-    /// Whether all declared bytes are here.
+    /// Whether all declared bytes were received.
     pub fn is_whole(&self) -> bool {
         self.received as u64 >= self.size
     }
 
-    /// What the frame says, if it is intact.
+    /// Head of the frame, if the frame is intact.
     pub fn finish(self) -> Option<Stamp> {
         let stamp = Stamp::from_bytes(&self.head);
         let declared = u32::from_le_bytes(std::array::from_fn(|i| self.head[CHECKED_HEAD_BYTES + i]));

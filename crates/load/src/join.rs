@@ -1,4 +1,4 @@
-//! How soon a viewer that joins has the first byte of the latest group.
+//! Join scenario: time from connecting to the first byte of the latest group.
 
 use anyhow::Result;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -9,10 +9,10 @@ use crate::{
     tally::Spread,
 };
 
-/// Beyond two round trips: what the relay may take for itself.
+/// Largest time beyond two round trips: the relay's share, ms.
 pub(crate) const ALLOWANCE_MS: f64 = 5.0;
 
-/// One viewer keeps the track flowing; the others join one after the other over the window, and stay.
+/// Runs the scenario: one viewer keeps the track flowing, the others join one after another over the window, and stay.
 pub(crate) async fn run(stage: &mut Stage, options: &Options) -> Result<Report> {
     stage.view(0);
     stage.ready().await?;
@@ -27,7 +27,7 @@ pub(crate) async fn run(stage: &mut Stage, options: &Options) -> Result<Report> 
         }
         sleep_until(start + options.window).await;
     };
-    // A late joiner is owed its first group from the first frame, and everything after.
+    // A late joiner must receive its first group from the first frame, and everything after.
     let due = |viewer: &crate::viewer::Viewer, window: std::ops::Range<u64>| match viewer.view.first() {
         Some(first) => (first - first % group_frames).min(window.end)..window.end,
         None => window,

@@ -1,4 +1,4 @@
-//! `relay-load`: load on a relay, and what it costs.
+//! `relay-load`: puts load on a relay and measures its cost.
 
 use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -16,7 +16,7 @@ use serde::Serialize;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What figures so far were taken with.
+/// Version of all published figures so far.
 const DEFAULT_VERSION: &str = "moq-lite-05";
 
 /// Load on a Media over QUIC relay, honest by construction: every frame is checked at every viewer.
@@ -114,7 +114,7 @@ struct BenchArgs {
 enum Transport {
     /// WebTransport.
     Wt,
-    /// moq on QUIC.
+    /// MoQ on raw QUIC.
     Raw,
     /// WebSocket.
     Ws,
@@ -186,16 +186,16 @@ fn bench(args: BenchArgs) -> Result<ExitCode> {
     Ok(if outcome.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One thread: the generator gets one core.
+/// Creates a runtime with one thread: the generator uses one core.
 fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
 fn duration(seconds: f64) -> Result<Duration> {
-    Duration::try_from_secs_f64(seconds).with_context(|| format!("{seconds} is no length of time"))
+    Duration::try_from_secs_f64(seconds).with_context(|| format!("{seconds} is not a duration"))
 }
 
-/// The version of a name such as `moq-lite-06`.
+/// Parses a version name such as `moq-lite-06`.
 fn version(name: &str) -> Result<Version, String> {
     Version::from_alpn(name).ok_or_else(|| {
         let known: Vec<_> = Version::ALL.iter().map(|version| version.alpn()).collect();
@@ -205,7 +205,7 @@ fn version(name: &str) -> Result<Version, String> {
 
 fn with_transport(url: String, transport: Option<Transport>) -> Result<String> {
     let Some(transport) = transport else { return Ok(url) };
-    let (_, rest) = url.split_once("://").with_context(|| format!("{url} is no URL"))?;
+    let (_, rest) = url.split_once("://").with_context(|| format!("{url} is not a URL"))?;
     Ok(format!("{}://{rest}", transport.scheme()))
 }
 

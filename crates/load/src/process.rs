@@ -20,14 +20,14 @@ pub fn rss_kib(pid: u32) -> Result<u64> {
     kib.with_context(|| format!("/proc/{pid}/status has no VmRSS"))
 }
 
-/// Raises the number of files this process may open to what it is allowed.
+/// Raises the limit of open files of this process to its hard limit.
 pub fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// `utime + stime`; the name before them may contain anything, spaces and parentheses included.
+/// `utime + stime` of `/proc/PID/stat`; the process name before them may contain spaces and parentheses.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11);

@@ -19,38 +19,38 @@ use crate::{
     scenario::Shape,
 };
 
-/// Ticks a second of the tracks.
+/// Timescale of the tracks, ticks per second.
 const TIMESCALE: u64 = 1_000_000;
-/// How long a superseded group stays of use: nothing is skipped by design.
+/// Largest age of a superseded group, ms: the scenarios allow no skipped groups.
 const MAX_AGE_MS: u64 = 5_000;
-/// Name of the one track of each broadcast.
+/// Name of each broadcast's only track.
 pub(crate) const TRACK: &str = "load";
 
-/// A publisher that runs until its stop time is known and reached.
+/// A publisher that sends until its stop number is set and reached.
 pub(crate) struct Publisher {
-    /// The session must stay open until every viewer was judged.
+    /// The session must stay open until every viewer is judged.
     pub(crate) client: Client,
-    /// When its frame 0 is due, once it has begun.
+    /// Schedule of the frames.
     pub(crate) pace: Arc<Pace>,
     task: tokio::task::JoinHandle<()>,
     broadcast: relay_client::Broadcast,
 }
 
-/// Shared with the task that sends.
+/// Schedule that is shared with the sending task.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    /// Ns on the process's clock at which frame 0 is due; 0 = not begun.
+    /// Time at which frame 0 is due, ns on the process's clock; 0 = not started.
     start_ns: AtomicU64,
     /// Frames from this number on are not sent.
     stop: AtomicU64,
-    /// Worst delay of a frame behind its schedule, us.
+    /// Largest delay of a frame behind its schedule, us.
     late_us: AtomicU64,
     sent: AtomicU64,
     period: Duration,
 }
 
 impl Pace {
-    /// The number of the first frame due at or after `at_ns`. `None` when it has not begun.
+    /// Number of the first frame due at or after `at_ns`; `None` before the start.
     pub(crate) fn first_due(&self, at_ns: u64) -> Option<u64> {
         match self.start_ns.load(Relaxed) {
             0 => None,
@@ -61,7 +61,7 @@ impl Pace {
         }
     }
 
-    /// Sends no frame from `number` on.
+    /// Sets the number of the first frame that is not sent.
     pub(crate) fn stop_at(&self, number: u64) {
         self.stop.store(number, Relaxed);
     }
@@ -74,14 +74,14 @@ impl Pace {
         self.late_us.load(Relaxed)
     }
 
-    /// Frames before the window do not count.
+    /// Resets the delay: frames before the window do not count.
     pub(crate) fn forget_late(&self) {
         self.late_us.store(0, Relaxed);
     }
 }
 
 impl Publisher {
-    /// Connects and announces; frames flow once the relay has subscribed.
+    /// Connects and announces; frames are sent once the relay has subscribed.
     pub(crate) async fn start(target: &Target, shape: Shape, index: u32, clock: Clock) -> Result<Self> {
         let (client, _) = target.connect().await.with_context(|| format!("publisher {index}"))?;
         let broadcast = client.broadcast(&target.path(index))?;
@@ -99,7 +99,7 @@ impl Publisher {
         Ok(Self { client, pace, task, broadcast })
     }
 
-    /// Takes its broadcast back and leaves.
+    /// Withdraws the broadcast and closes the session.
     pub(crate) async fn stop(self) {
         self.task.abort();
         self.broadcast.withdraw();
@@ -107,7 +107,7 @@ impl Publisher {
     }
 }
 
-/// Sends on an absolute schedule: a late frame does not make the next one late.
+/// Sends on an absolute schedule: a late frame does not delay the next one.
 async fn send(track: relay_client::Track, pace: Arc<Pace>, shape: Shape, publisher: u32, clock: Clock) {
     track.wait_subscribed().await;
     let filling = Filling::new(shape.frame_bytes);
@@ -119,7 +119,7 @@ async fn send(track: relay_client::Track, pace: Arc<Pace>, shape: Shape, publish
         sleep_until(due).await;
         let open_writer = open.take();
         if number >= pace.stop.load(Relaxed) {
-            // Dropped, it would be reset.
+            // Dropped, the group would be reset.
             if let Some(writer) = open_writer {
                 writer.finish();
             }

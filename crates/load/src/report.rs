@@ -1,4 +1,4 @@
-//! What a run found, as text and as JSON.
+//! Report of a run, as text and JSON.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::tally::{Spread, Tally};
 
-/// The outcome of one run.
+/// Result of one run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Name of the scenario.
     pub scenario: String,
-    /// `wt` or `raw`.
+    /// Transport: `wt`, `raw`, `ws`, `wss`, `tcp` or `unix`.
     pub transport: String,
     /// Protocol version, as ALPN names it.
     #[serde(default)]
@@ -24,59 +24,59 @@ pub struct Report {
     pub viewers: u32,
     /// Frames of the window.
     pub tally: Tally,
-    /// From publishing to arrival at the viewer's socket, of delivered frames.
+    /// From publishing to arrival at the viewer's socket, for delivered frames.
     pub latency_ms: Spread,
-    /// From publishing to the viewer having checked the frame: how far this process was behind too.
+    /// From publishing to the viewer's check of the frame: includes delays of this process.
     pub checked_ms: Spread,
-    /// Why clients dropped, one entry each.
+    /// Errors of dropped clients, one entry each.
     pub dropped: Vec<String>,
-    /// The relay's process, when it was named.
+    /// Figures of the relay's process, if its id was given.
     pub relay: Option<Relay>,
-    /// This process.
+    /// Figures of this process.
     pub generator: Generator,
-    /// In the join scenario.
+    /// Figures of the join scenario.
     pub join: Option<Join>,
 }
 
-/// What the relay's process used.
+/// Resource use of the relay's process.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Relay {
-    /// User and system time of the window by delivered frames, us.
+    /// User and system time in the window per delivered frame, us.
     pub cpu_us_per_delivery: f64,
-    /// Cores it used in the window.
+    /// Cores used in the window.
     pub cpu_share: f64,
     /// Resident memory with the publishers connected and no viewer yet.
     pub rss_before_kib: u64,
     /// Resident memory at the end of the window.
     pub rss_kib: u64,
-    /// The difference by viewers.
+    /// Growth of the resident memory per viewer.
     pub rss_per_connection_kib: f64,
 }
 
-/// What this process used: a measurement of the relay is one only while there was some to spare.
+/// Resource use of this process: figures of the relay are valid only while it had spare CPU.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Generator {
-    /// Cores it used in the window; it has one thread.
+    /// Cores used in the window, by its one thread.
     pub cpu_share: f64,
-    /// Worst delay of a frame behind its schedule.
+    /// Largest delay of a frame behind its schedule.
     pub publisher_late_ms: f64,
 }
 
-/// How joining went.
+/// Figures of joining viewers.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Join {
-    /// Viewers that had a first byte.
+    /// Viewers that received a first byte.
     pub joined: u32,
     /// From the established connection to the first byte of the latest group.
     pub first_byte_ms: Spread,
-    /// Least round trip each connection saw.
+    /// Smallest round trip of each connection.
     pub rtt_ms: Spread,
-    /// The first less twice the second.
+    /// [`Self::first_byte_ms`] without twice [`Self::rtt_ms`].
     pub beyond_two_rtt_ms: Spread,
 }
 
 impl Report {
-    /// Whether every viewer stayed and received every frame.
+    /// Whether every viewer stayed connected and received every frame.
     pub fn is_clean(&self) -> bool {
         let all_joined = self.join.is_none_or(|join| join.joined + 1 == self.viewers);
         self.tally.lost == 0 && self.tally.delivered > 0 && self.dropped.is_empty() && all_joined

@@ -22,53 +22,53 @@ use crate::{
     viewer::Viewer,
 };
 
-/// Viewers do not connect faster than this, one after the other: two cores manage no more.
+/// Shortest time between two connecting viewers: two cores manage no more.
 const HANDSHAKE: Duration = Duration::from_millis(5);
-/// Everything must be up this long after the ramp.
+/// Time after the ramp within which every viewer must receive frames.
 const READY: Duration = Duration::from_secs(15);
-/// Quiet time between the last viewer and the window.
+/// Pause between the last viewer and the window.
 const SETTLE: Duration = Duration::from_millis(500);
-/// How long frames of the window may still take to arrive after it.
+/// Time after the window in which its frames may still arrive.
 const DRAIN: Duration = Duration::from_secs(3);
-/// How often conditions are looked at.
+/// Interval at which conditions are polled.
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// Time for the last packets to leave.
+/// Time for the last packets to be sent.
 const GOODBYE: Duration = Duration::from_millis(100);
 
-/// How to measure.
+/// Parameters of a measurement.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where the relay is: `https://` for WebTransport, `moqt://` for raw QUIC, `ws://` and `wss://` for a
-    /// WebSocket, `tcp://`, `unix://`.
+    /// URL of the relay: `https://` for WebTransport, `moqt://` for raw QUIC, `ws://` and `wss://` for a WebSocket,
+    /// `tcp://`, `unix://`.
     pub url: String,
-    /// What publishers and viewers speak.
+    /// Protocol version of publishers and viewers.
     pub version: Version,
     /// Length of the window.
     pub window: Duration,
-    /// Over how long the viewers connect.
+    /// Time over which the viewers connect.
     pub ramp: Duration,
     /// Viewers, instead of the scenario's number.
     pub viewers: Option<u32>,
-    /// The relay's process, whose CPU and memory are measured.
+    /// Id of the relay's process, to measure its CPU and memory.
     pub pid: Option<u32>,
-    /// Which certificates of the relay are believed.
+    /// Certificates of the relay that are trusted.
     pub certs: Certs,
 }
 
-/// Where and how every simulated client connects.
+/// Connection parameters of every simulated client.
 #[derive(Clone)]
 pub(crate) struct Target {
     url: String,
     version: Version,
-    /// Ours alone, so that nothing of another run is mistaken for ours.
+    /// Path prefix of this run, so that broadcasts of other runs are not mistaken for its own.
     prefix: String,
     clock: Clock,
     certs: Certs,
 }
 
 impl Target {
-    /// A session, and when what its socket read had arrived.
+    /// Connects a session; returns it with the arrival time of its socket.
     pub(crate) async fn connect(&self) -> Result<(Client, LastArrival), relay_client::Error> {
         let (clock, last) = (self.clock, LastArrival::default());
         let told = last.clone();
@@ -88,7 +88,7 @@ impl Target {
     }
 }
 
-/// Everything that is up during a run.
+/// Clients of a run.
 pub(crate) struct Stage {
     pub(crate) target: Target,
     pub(crate) clock: Clock,
@@ -127,7 +127,7 @@ pub async fn run(scenario: Scenario, options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// The transport an address stands for, as reports name it.
+/// Name of the transport of a URL, as in reports.
 pub fn transport(url: &str) -> &'static str {
     match url.split(':').next() {
         Some("https") => "wt",
@@ -152,7 +152,7 @@ async fn steady(stage: &mut Stage, options: &Options) -> Result<Report> {
 }
 
 impl Stage {
-    /// Starts the publishers and waits until the relay knows them.
+    /// Starts the publishers and waits until the relay has announced them.
     async fn publish(&mut self) -> Result<()> {
         for index in 0..self.shape.publishers {
             let publisher = Publisher::start(&self.target, self.shape, index, self.clock).await?;
@@ -172,7 +172,7 @@ impl Stage {
         self.viewers.push(Viewer::start(&self.target, self.shape, publisher, self.clock));
     }
 
-    /// Waits until every viewer has a frame.
+    /// Waits until every viewer has received a frame.
     pub(crate) async fn ready(&self) -> Result<()> {
         let deadline = Instant::now() + READY;
         loop {
@@ -188,7 +188,7 @@ impl Stage {
         }
     }
 
-    /// Runs `during` as the window and judges each viewer by the frames `due` makes of it.
+    /// Runs `during` as the window, and judges each viewer by the frames that `due` derives from it.
     pub(crate) async fn measure(
         &mut self,
         options: &Options,
@@ -244,14 +244,14 @@ impl Stage {
         })
     }
 
-    /// Why viewers dropped, one entry each; a publisher that lost its session counts too.
+    /// Errors of dropped viewers, one entry each; publishers whose session was lost are included.
     fn dropped(&self) -> Vec<String> {
         let publishers = self.publishers.iter().filter_map(|publisher| publisher.client.is_closed());
         let publishers = publishers.map(|closed| format!("publisher: {closed}"));
         publishers.chain(self.viewers.iter().filter_map(|viewer| viewer.view.dropped())).collect()
     }
 
-    /// Everybody leaves in good order.
+    /// Closes all sessions.
     async fn leave(self) {
         for viewer in self.viewers {
             viewer.stop().await;
@@ -259,7 +259,7 @@ impl Stage {
         for publisher in self.publishers {
             publisher.stop().await;
         }
-        // The goodbyes are sent by tasks of the connections.
+        // Tasks of the connections send the closes.
         sleep(GOODBYE).await;
     }
 
@@ -269,7 +269,7 @@ impl Stage {
         due.collect::<Option<_>>().context("a publisher was never asked for its track")
     }
 
-    /// Waits until the last frames are everywhere, or no longer.
+    /// Waits until every viewer has received the last frames, at most for [`DRAIN`].
     async fn drain(&self, ends: &[u64]) {
         let deadline = Instant::now() + DRAIN;
         while Instant::now() < deadline {

@@ -1,4 +1,4 @@
-//! The loads that can be run.
+//! Load scenarios.
 
 use std::time::Duration;
 
@@ -21,12 +21,12 @@ pub enum Scenario {
     Join,
 }
 
-/// What a scenario consists of.
+/// Parameters of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Publishers, each with a broadcast of one track.
     pub publishers: u32,
-    /// Frames a second of each.
+    /// Frames per second of each publisher.
     pub fps: u32,
     /// Bytes of a frame.
     pub frame_bytes: usize,
@@ -37,10 +37,10 @@ pub struct Shape {
 }
 
 impl Scenario {
-    /// All of them, in the order of reports.
+    /// All scenarios, in the order of reports.
     pub const ALL: [Self; 6] = [Self::Video, Self::Hd, Self::Audio, Self::Chat, Self::Memory, Self::Join];
 
-    /// Its name on the command line and in reports.
+    /// Name on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Video => "video",
@@ -52,7 +52,7 @@ impl Scenario {
         }
     }
 
-    /// What it consists of.
+    /// Parameters of the scenario.
     pub fn shape(self) -> Shape {
         let (publishers, fps, frame_bytes, group_frames, viewers) = match self {
             Self::Video | Self::Join => (1, 30, 4_000, 60, 200),
@@ -71,13 +71,12 @@ impl Shape {
         Duration::from_secs(1) / self.fps
     }
 
-    /// How much later than the first the `index`-th publisher sends: evenly spread over a period, as
-    /// independent ones would be.
+    /// Delay of the `index`-th publisher behind the first: evenly spread over a period, as for independent ones.
     pub fn offset(&self, index: u32) -> Duration {
         self.period() * index / self.publishers
     }
 
-    /// Group and index within it of a publisher's `number`-th frame.
+    /// Group and index in it of a publisher's `number`-th frame.
     pub fn place(&self, number: u64) -> (u64, u64) {
         (number / self.group_frames, number % self.group_frames)
     }

@@ -1,4 +1,4 @@
-//! Who received what: the accounts of each viewer, and their sum.
+//! Accounting of received frames per viewer, and the sum over all viewers.
 
 use std::ops::Range;
 
@@ -7,22 +7,22 @@ use serde::{Deserialize, Serialize};
 /// One intact frame as it arrived at a viewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// Its number among its publisher's frames.
+    /// Number among its publisher's frames.
     pub number: u64,
-    /// How long it took. `None` for one sent before this viewer connected.
+    /// Delay of the frame; `None` if it was sent before this viewer connected.
     pub took: Option<Took>,
 }
 
 /// Times since a frame was sent, us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Took {
-    /// Until its last byte was in the viewer's socket.
+    /// Until its last byte arrived in the viewer's socket.
     pub arrived_us: u32,
-    /// Until the viewer had checked it.
+    /// Until the viewer had verified it.
     pub checked_us: u32,
 }
 
-/// The times of many frames, us.
+/// Times of many frames, us.
 #[derive(Clone, Debug, Default)]
 pub struct Times {
     /// See [`Took::arrived_us`].
@@ -31,25 +31,25 @@ pub struct Times {
     pub checked_us: Vec<u32>,
 }
 
-/// Everything one viewer saw, in order.
+/// Everything one viewer received, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     /// Intact frames of its publisher.
     pub arrivals: Vec<Arrival>,
-    /// Frames that were damaged, of another publisher, or not where they said they are.
+    /// Frames that were damaged, of another publisher, or at another position than their head has.
     pub corrupt: u64,
-    /// Groups that were reset or broke off.
+    /// Groups that were reset or cut.
     pub broken_groups: u64,
 }
 
-/// Frames that should have come, and what became of them.
+/// Expected frames by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Frames sent times viewers.
     pub expected: u64,
-    /// Of these, arrived once, intact and in order.
+    /// Of these, frames that arrived once, intact and in order.
     pub delivered: u64,
-    /// The rest.
+    /// Sum of the missing, doubled, reordered and corrupt ones.
     pub lost: u64,
     /// Never arrived intact.
     pub missing: u64,
@@ -59,13 +59,12 @@ pub struct Tally {
     pub reordered: u64,
     /// Arrived damaged, at any time.
     pub corrupt: u64,
-    /// Groups broken off, at any time.
+    /// Groups reset or cut, at any time.
     pub broken_groups: u64,
 }
 
 impl Ledger {
-    /// Judges the frames numbered `window`, all of which were sent. Appends the times of those
-    /// delivered.
+    /// Judges the frames numbered `window`, all of which were sent. Appends the times of delivered ones to `times`.
     pub fn judge(&self, window: Range<u64>, times: &mut Times) -> Tally {
         let size = window.end.saturating_sub(window.start);
         let mut seen = vec![false; usize::try_from(size).unwrap_or(0)];
@@ -124,7 +123,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of times in us, which it sorts. All 0 for none.
+    /// Computes the percentiles of times in us, which it sorts; 0 for an empty slice.
     pub fn of(us: &mut [u32]) -> Self {
         us.sort_unstable();
         let at = |share: f64| {
@@ -165,7 +164,7 @@ mod tests {
         assert_eq!((doubled.delivered, doubled.doubled, doubled.lost), (4, 1, 1));
         let reordered = judge(&[10, 12, 11, 13]);
         assert_eq!((reordered.delivered, reordered.reordered, reordered.lost), (3, 1, 1));
-        // Late for a frame past the window is late too.
+        // A frame that arrives after one past the window is reordered too.
         assert_eq!(judge(&[10, 11, 12, 14, 13]).reordered, 1);
         assert_eq!(judge(&[]).lost, 4);
     }

@@ -14,10 +14,10 @@ use crate::{
     tally::{Arrival, Ledger, Took},
 };
 
-/// Viewers wait this long for a superseded group: nothing is skipped by design.
+/// Largest age of a superseded group in the subscription, ms: the scenarios allow no skipped groups.
 const MAX_AGE_MS: u64 = 2_000;
 
-/// What a viewer's task and the run share.
+/// State that a viewer's task and the run share.
 #[derive(Debug, Default)]
 pub(crate) struct View {
     state: Mutex<State>,
@@ -26,10 +26,10 @@ pub(crate) struct View {
 #[derive(Debug, Default)]
 struct State {
     ledger: Ledger,
-    /// Why it dropped, which fails the run.
+    /// Error that ended the viewer, which fails the run.
     dropped: Option<String>,
-    /// From the connection's establishment to the first byte of a group, and the connection's least
-    /// round trip then, us.
+    /// Time from the established connection to the first byte of a group, and the connection's smallest round trip
+    /// until then, us.
     joined: Option<(u32, u32)>,
 }
 
@@ -42,12 +42,12 @@ impl View {
         self.state().joined
     }
 
-    /// The number of its latest frame.
+    /// Number of the latest frame.
     pub(crate) fn latest(&self) -> Option<u64> {
         self.state().ledger.arrivals.last().map(|arrival| arrival.number)
     }
 
-    /// The number of its first frame.
+    /// Number of the first frame.
     pub(crate) fn first(&self) -> Option<u64> {
         self.state().ledger.arrivals.first().map(|arrival| arrival.number)
     }
@@ -64,13 +64,13 @@ impl View {
 /// A viewer of one publisher, until it is dropped.
 pub(crate) struct Viewer {
     pub(crate) view: Arc<View>,
-    /// The publisher it watches.
+    /// Index of the publisher.
     pub(crate) publisher: u32,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Viewer {
-    /// Connects in a task of its own; how that went is in its [`View`].
+    /// Connects in a task of its own; the result is in its [`View`].
     pub(crate) fn start(target: &Target, shape: Shape, publisher: u32, clock: Clock) -> Self {
         let view = Arc::new(View::default());
         let (target, shared) = (target.clone(), view.clone());
@@ -85,21 +85,21 @@ impl Viewer {
 }
 
 impl Viewer {
-    /// Ends it; its session is closed on the way.
+    /// Ends the viewer and closes its session.
     pub(crate) async fn stop(self) {
         self.task.abort();
         let _ = self.task.await;
     }
 }
 
-/// A viewer's session, and what its socket knows.
+/// A viewer's session, and the arrival time of its socket.
 struct Link {
     client: Client,
     last_arrival: LastArrival,
 }
 
 impl Link {
-    /// When what was read last had come, at most `now_ns`. On a stream socket nobody knows, and it is now.
+    /// Arrival time of the last data read, at most `now_ns`. On a stream socket it is unknown, and `now_ns` is used.
     fn arrived_ns(&self, now_ns: u64) -> u64 {
         match self.client.quic() {
             Some(_) => self.last_arrival.ns().min(now_ns),
@@ -123,7 +123,7 @@ impl Watching {
         let mut subscription = link.client.subscribe(&target.path(self.publisher), TRACK, prefs).await?;
         loop {
             let group = next_group(&mut subscription).await?;
-            // One after the other: a frame of a later group never passes one of an earlier group here.
+            // Groups are read one after another: a frame of a later group never passes one of an earlier group here.
             match self.group(&link, group).await {
                 Ok(()) => {}
                 Err(error @ Error::Closed(_)) => return Err(error.into()),
@@ -162,7 +162,7 @@ impl Watching {
                 let since_us =
                     |at: u64| u32::try_from(at.saturating_sub(stamp.sent_ns) / 1_000).unwrap_or(u32::MAX);
                 let is_live = stamp.sent_ns >= self.clock.ns_at(link.client.established());
-                // What the socket read last completed the frame, or came after what did.
+                // The last datagram read completed the frame, or arrived after the one that did.
                 let took = is_live.then(|| Took {
                     arrived_us: since_us(link.arrived_ns(now_ns)),
                     checked_us: since_us(now_ns),
@@ -173,7 +173,7 @@ impl Watching {
         }
     }
 
-    /// The first byte of the first group is here.
+    /// Records the first byte of the first group.
     fn note_join(&self, link: &Link) {
         let mut state = self.view.state();
         if state.joined.is_none() {

@@ -1,4 +1,4 @@
-//! The generator says what happened: all is well only when all is well.
+//! Promise: the generator reports every injected fault, and a clean run as clean.
 
 mod common;
 
@@ -61,7 +61,7 @@ async fn joins_are_timed() {
     let join = report.join.unwrap();
     assert_eq!(join.joined, 20);
     assert!(join.first_byte_ms.p50 > 0.0 && join.rtt_ms.p50 > 0.0);
-    // This relay has no cache: late joiners miss the head of their first group, and the report says so.
+    // This relay has no cache: late joiners miss the head of their first group, and the report contains that.
     assert!(!report.is_clean());
 }
 

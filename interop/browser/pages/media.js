@@ -1,4 +1,4 @@
-// The published web components, both in one page that builds what its address asks for.
+// The published web components, both in one page, selected by its address.
 
 import "@moq/publish/element";
 import "@moq/watch/element";

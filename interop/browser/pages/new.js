@@ -1,4 +1,4 @@
-// What a test page can do with `@moq/net` 0.2 and 0.3; `moq` is one of them, chosen when this is bundled.
+// Functions of a test page with `@moq/net` 0.2 and 0.3; `moq` is one of them, chosen when this is bundled.
 
 import * as Moq from "moq";
 import { block, digest, pause } from "./shared.js";
@@ -25,7 +25,7 @@ globalThis.client = {
 		return { version: session.version, transport: session.transport };
 	},
 
-	/** Announces a broadcast, and once its track is asked for writes blocks into it. */
+	/** Announces a broadcast, and writes blocks into its track once it is requested. */
 	async publish(path, groups, sizes) {
 		broadcast = new Moq.Broadcast.Producer();
 		const track = broadcast.createTrack("data", { latencyMax: 30_000 });
@@ -37,12 +37,12 @@ globalThis.client = {
 			group.close();
 			await pause(30);
 		}
-		// A reader with this library gives up groups that are under way when a track ends.
+		// A reader with this library drops groups in flight when a track ends.
 		await pause(300);
 		track.close();
 	},
 
-	/** Every group of a track to its end: its number and what each frame is. */
+	/** Reads every group of a track to its end: its number and a description of each frame. */
 	async subscribe(path) {
 		const handle = session.announcedBroadcast(Moq.Path.from(path));
 		const found = await until(handle.active);

@@ -1,4 +1,4 @@
-// What a test page can do with `@moq/net` 0.1 and `@moq/lite`; `moq` is one of them, chosen when this is bundled.
+// Functions of a test page with `@moq/net` 0.1 and `@moq/lite`; `moq` is one of them, chosen when this is bundled.
 
 import * as Moq from "moq";
 import { block, digest, pause } from "./shared.js";

@@ -1,13 +1,13 @@
-// What both sides of a test know.
+// Code shared by both sides of a test.
 
-/** The bytes of a frame, which say where they belong. */
+/** Content of a frame, which depends on its position. */
 export function block(group, frame, size) {
 	const bytes = new Uint8Array(size);
 	for (let at = 0; at < size; at += 1) bytes[at] = (at * 31 + (at >> 8) * 17 + group * 7 + frame * 13) & 255;
 	return bytes;
 }
 
-/** What tells bytes from others: how many, and SHA-256. */
+/** Digest of bytes: length and SHA-256. */
 export async function digest(bytes) {
 	const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
 	return `${bytes.byteLength}:${Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;

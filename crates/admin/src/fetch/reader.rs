@@ -1,4 +1,4 @@
-//! A place in a group, read from the log as it is taken.
+//! Position in a group, read from the log as the body is sent.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -12,17 +12,17 @@ use crate::{
     tap::Tap,
 };
 
-/// Why nothing can be read.
+/// Reason for which nothing can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missed {
-    /// There is no such thing.
+    /// There is no such broadcast, track or group.
     Nothing,
-    /// Who reads may not any more.
+    /// The permit has ended or no longer covers the path.
     Over,
 }
 
-/// What a group number stands for: the same log, under the same writer. A publisher that comes back may count from
-/// the beginning again.
+/// Context in which a group number is unique: one log under one writer. A publisher that returns may number its groups
+/// from the beginning again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Incarnation {
     pub(super) log: LogId,
@@ -32,17 +32,17 @@ pub(super) struct Incarnation {
 /// Reads frames of one group.
 pub(super) struct Reader {
     visitor: Visitor,
-    /// Of the broadcast.
+    /// Path of the broadcast.
     path: Path,
-    /// What feeds it. Core may name another log of the same track.
+    /// Feed of the log. Core may attach another log of the same track.
     tap: Option<Arc<Tap>>,
     group: Option<u64>,
-    /// Another log came: whether it has the group is not known yet.
+    /// Whether another log was attached, which may not have the group.
     is_lost: bool,
-    /// The frame it is in, and how many bytes of it were read.
+    /// Current frame, and how many of its bytes were read.
     frame: u64,
     offset: u64,
-    /// Bytes of that frame in all, and whether it has begun to come.
+    /// Declared size of the current frame, bytes, and whether it has begun to arrive.
     size: u64,
     has_begun: bool,
     last: Option<u64>,
@@ -50,15 +50,15 @@ pub(super) struct Reader {
     is_done: bool,
 }
 
-/// How far a look got.
+/// Progress of one read.
 enum Step {
-    /// Something was read, or could be by another look.
+    /// Something was read, or another read may find more.
     More,
-    /// Nothing is there yet.
+    /// No data is available yet.
     Wait,
-    /// That was all.
+    /// The requested frames have ended.
     End,
-    /// The rest will not come.
+    /// The rest of the group will not arrive.
     Broken,
 }
 
@@ -80,8 +80,8 @@ impl Reader {
         }
     }
 
-    /// Finds `group`, or else the latest that can be read, which is the first that comes if there is none. Its
-    /// number.
+    /// Finds `group`, or else the latest group that can be read; waits for the first one if there is none yet. Returns
+    /// its number.
     pub(super) async fn begin(&mut self, group: Option<u64>) -> Result<u64, Missed> {
         let mut newest_missed = None;
         loop {
@@ -106,13 +106,13 @@ impl Reader {
         Some(Incarnation { log: tap.log(), epoch: tap.epoch() })
     }
 
-    /// Whether the group is complete: no answer to the same request differs.
+    /// Whether the group is complete, so that repeated requests get the same bytes.
     pub(super) fn is_complete(&self) -> bool {
         self.complete().is_some()
     }
 
-    /// Payload of all frames that are wanted, bytes, where that is known without reading them. A part of a group is
-    /// walked only if `walks`.
+    /// Payload of the requested frames, bytes; `None` if it is unknown without reading them. Part of a group is walked
+    /// only if `walks`.
     pub(super) fn bytes(&self, walks: bool) -> Option<u64> {
         let complete = self.complete()?;
         match complete.bytes {
@@ -126,7 +126,7 @@ impl Reader {
         self.tap.as_ref()?.complete(self.group?, self.frame)
     }
 
-    /// Declared sizes of the frames that are wanted, of a complete group.
+    /// Sum of the declared sizes of the requested frames of a complete group.
     fn sum(&self) -> Option<u64> {
         let (tap, group) = (self.tap.as_ref()?, self.group?);
         let (mut bytes, mut from, mut entries) = (0, self.frame, Vec::new());
@@ -147,7 +147,7 @@ impl Reader {
         }
     }
 
-    /// Takes in what happened.
+    /// Applies changes of the permit and answers of core.
     fn look(&mut self) -> Result<(), Missed> {
         let permit = self.visitor.permit().ok_or(Missed::Over)?;
         if !permit.subscribe().allows(&self.path) {
@@ -164,10 +164,11 @@ impl Reader {
         }
     }
 
-    /// Whether the log has the group; if only its publisher may, that is asked. False: later, perhaps.
+    /// Whether the log has the group; pulls the group from the publisher if only that may have it. `false`: it may
+    /// arrive later.
     fn locate(&mut self) -> Result<bool, Missed> {
         let (Some(tap), Some(group)) = (&self.tap, self.group) else { return Ok(false) };
-        // Before the log is asked: what comes in between is no reason to give up.
+        // Read before the lookup: a group that arrives in between must not count as failed.
         let (has_failed, (_, has_ended)) = (self.visitor.has_failed(), tap.head());
         let (found, is_fetched) = tap.lookup(group, self.frame);
         let is_held = found == Lookup::Held;
@@ -176,7 +177,7 @@ impl Reader {
             Lookup::Unknown if !has_failed && !has_ended => {}
             Lookup::Unknown | Lookup::Absent(_) => return Err(Missed::Nothing),
         }
-        // One that comes by a fetch comes for those who asked.
+        // A group that a fetch fills is fetched for the readers that pulled it.
         if !is_held || is_fetched {
             self.visitor.pull(group);
         }
@@ -184,7 +185,7 @@ impl Reader {
         Ok(is_held)
     }
 
-    /// Reads a page.
+    /// Reads one page of the log.
     fn advance(&mut self) -> Step {
         let (Some(tap), Some(group)) = (&self.tap, self.group) else { return Step::Wait };
         let (mut entries, before) = (Vec::new(), (self.frame, self.offset));
@@ -221,7 +222,7 @@ impl Reader {
         }
     }
 
-    /// Takes what is new of a piece at `at` of the frame.
+    /// Queues the bytes of a piece at offset `at` of the frame that were not read before.
     fn piece(&mut self, at: u64, payload: &Bytes) {
         let known = self.offset.saturating_sub(at);
         if let Some(known) = usize::try_from(known).ok().filter(|known| *known < payload.len()) {

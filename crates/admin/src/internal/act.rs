@@ -1,4 +1,4 @@
-//! What an operator can do: end a session, and have the relay leave.
+//! Actions of an operator: kick a session, drain the relay.
 
 use axum::{
     extract::{Path, Query, State},
@@ -12,12 +12,12 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::status::{Status, answer, gather::PATIENCE, words};
 
-/// The longest reason, bytes: it travels in the packet that closes a connection.
+/// Longest reason, bytes: it is sent in the packet that closes a connection.
 const REASON_BYTES: usize = 256;
-/// What is said when nothing else is asked for.
+/// Default reason.
 const REASON: &str = "ended by the operator";
 
-/// What to tell the peer; of a field in the query and in the body, the query's counts.
+/// Code and reason for the peer; a field in the query overrides the one in the body.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Farewell {
@@ -25,7 +25,7 @@ pub(super) struct Farewell {
     reason: Option<String>,
 }
 
-/// Ends a session. Clients do not come back after the default, `unauthorized`; with code 0 they may.
+/// Ends a session. Clients do not reconnect after the default code, `unauthorized`; after code 0 they may.
 pub(super) async fn kick(
     State(status): State<Status>,
     Path(id): Path<String>,
@@ -54,7 +54,7 @@ pub(super) async fn kick(
     });
     match timeout(PATIENCE, outcome.recv()).await {
         Ok(Some(true)) => {
-            tracing::info!(%session, %code, reason, "a session was ended over HTTP");
+            tracing::info!(%session, %code, reason, "session ended over HTTP");
             answer(StatusCode::OK, r#"{"kicked":true}"#)
         }
         Ok(Some(false)) => words(StatusCode::NOT_FOUND, "no such session"),
@@ -65,7 +65,7 @@ pub(super) async fn kick(
     }
 }
 
-/// Starts leaving. Asking again changes nothing and is answered the same.
+/// Starts a drain. Repeated requests change nothing and get the same answer.
 pub(super) async fn drain(State(status): State<Status>) -> Response {
     status.drain();
     answer(StatusCode::ACCEPTED, r#"{"draining":true}"#)

@@ -1,8 +1,9 @@
-//! Keeps pages of others from acting here through their visitor's browser, which may reach what they cannot.
+//! Protection against cross-site requests: a page of another site must not act here through its visitor's browser,
+//! which may reach this listener.
 //!
-//! Tools send no `Origin`. A browser sends one with each POST, and the page of this listener sends none of those: so
-//! only an origin that names this very listener, by address, is let through. A name does not do, for
-//! whoever owns it can point it here. Answers carry no CORS headers: no page of others reads them.
+//! Tools send no `Origin`. A browser sends one with each POST, and the page of this listener sends no POST: only an
+//! origin that names this very listener by IP address is accepted. A host name is not, because its owner can point it
+//! here. Answers carry no CORS headers, so pages of other sites cannot read them.
 
 use std::net::IpAddr;
 
@@ -15,7 +16,7 @@ use axum::{
 
 use crate::status::words;
 
-/// Refuses what only looks.
+/// Refuses requests other than GET and HEAD that come from pages of other sites.
 pub(super) async fn same_site(request: Request, next: Next) -> Response {
     let looks = matches!(*request.method(), Method::GET | Method::HEAD);
     if !looks && is_foreign(request.headers()) {
@@ -26,10 +27,10 @@ pub(super) async fn same_site(request: Request, next: Next) -> Response {
     response
 }
 
-/// Whether a page of somebody else sent it.
+/// Whether a page of another site sent the request.
 fn is_foreign(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else {
-        // Browsers that hide the origin still say this.
+        // Browsers that omit the origin still send this header.
         return headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
     };
     let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
@@ -37,7 +38,7 @@ fn is_foreign(headers: &HeaderMap) -> bool {
     !matches!((origin, host), (Some(origin), Some(host)) if origin == host && is_address(host))
 }
 
-/// An IP address or `localhost`, with or without a port.
+/// Whether `host` is an IP address or `localhost`, with or without a port.
 fn is_address(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let host = authority.host();

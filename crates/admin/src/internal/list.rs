@@ -17,7 +17,7 @@ use crate::status::{
     words,
 };
 
-/// Which part of a list.
+/// Query of a list: path, page size and position.
 #[derive(Deserialize)]
 pub(super) struct Asked {
     path: Option<String>,
@@ -26,7 +26,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// The path itself or the root, and how many.
+    /// Path, the root by default, and page size.
     fn page(&self) -> Result<(Path, usize), String> {
         let limit = self.limit.unwrap_or(LISTED);
         if !(1..=LISTED).contains(&limit) {
@@ -40,9 +40,9 @@ impl Asked {
 #[derive(Serialize)]
 struct Sessions {
     sessions: Vec<Session>,
-    /// How many there are with this path, on whatever page.
+    /// Number of sessions with this path, over all pages.
     total: usize,
-    /// What to ask for to get the next page, which may be empty.
+    /// Value of `after` for the next page, which may be empty.
     next: Option<String>,
     /// Workers that did not answer: their sessions are missing.
     silent: Vec<String>,
@@ -74,9 +74,9 @@ pub(super) async fn sessions(State(status): State<Status>, Query(asked): Query<A
 #[derive(Serialize)]
 struct Broadcasts {
     broadcasts: Vec<BroadcastJson>,
-    /// How many there are at and below this path, on whatever page.
+    /// Number of broadcasts at and below this path, over all pages.
     total: usize,
-    /// What to ask for to get the next page, which may be empty.
+    /// Value of `after` for the next page, which may be empty.
     next: Option<String>,
 }
 

@@ -12,7 +12,7 @@ use relay_worker::Footprint;
 
 use crate::status::Status;
 
-/// Every counter and gauge of the workers together, and what core and the store hold. Asks nobody.
+/// Answers with the counters and gauges of all workers, core and the store. No thread is queried.
 pub(super) async fn metrics(State(status): State<Status>) -> Response {
     let counts = status.relay().counts();
     let total = counts.total();
@@ -26,25 +26,25 @@ pub(super) async fn metrics(State(status): State<Status>) -> Response {
         put(&mut text, name, "gauge", help(name), value);
     }
     let held = [
-        ("broadcasts", "Paths that are announced.", counts.store.board_paths as u64),
-        ("subscriptions", "Subscriptions that are served.", counts.core.readers as u64),
-        ("tracks", "Logs of tracks.", counts.core.logs as u64),
-        ("cache_bytes", "What the cache holds, bytes.", counts.store.bytes),
-        ("cache_limit_bytes", "What the cache aims at, bytes.", counts.store.capacity),
-        ("state_bytes", "Memory of sessions beside the cache, bytes.", counts.state.clients),
+        ("broadcasts", "Announced paths.", counts.store.board_paths as u64),
+        ("subscriptions", "Active subscriptions.", counts.core.readers as u64),
+        ("tracks", "Track logs; one track may have several.", counts.core.logs as u64),
+        ("cache_bytes", "Size of the cache, bytes.", counts.store.bytes),
+        ("cache_limit_bytes", "Target size of the cache, bytes.", counts.store.capacity),
+        ("state_bytes", "Memory of client sessions, without the cache, bytes.", counts.state.clients),
         (
             "state_limit_bytes",
-            "Limit of the memory of sessions, bytes; above three quarters the largest sessions are closed.",
+            "Limit of the memory of client sessions, bytes; above three quarters the largest sessions are closed.",
             counts.state.clients_limit,
         ),
+        ("state_peers_bytes", "Memory of sessions with other relays, bytes.", counts.state.peers),
         (
-            "state_peers_bytes",
-            "Memory of sessions of other relays of the cluster, bytes.",
-            counts.state.peers,
+            "state_peers_limit_bytes",
+            "Memory limit of sessions with other relays, bytes.",
+            counts.state.peers_limit,
         ),
-        ("state_peers_limit_bytes", "Limit of that, bytes.", counts.state.peers_limit),
-        ("state_ghosts_bytes", "Memory of routes whose session has just gone, bytes.", counts.state.ghosts),
-        ("draining", "1 from the beginning of a drain on.", status.is_draining().into()),
+        ("state_ghosts_bytes", "Memory of stale routes, bytes.", counts.state.ghosts),
+        ("draining", "1 once a drain has begun, else 0.", status.is_draining().into()),
     ];
     for (name, help, value) in held {
         put(&mut text, name, "gauge", help, value);
@@ -58,12 +58,12 @@ pub(super) async fn metrics(State(status): State<Status>) -> Response {
         ),
         (
             "subscriptions_braked_total",
-            "Subscriptions that waited because their session mostly asks for missing tracks.",
+            "Subscriptions delayed because their session mostly requests missing tracks.",
             tally.braked,
         ),
         (
             "subscriptions_brake_refused_total",
-            "Subscriptions refused because too many of their session waited for that reason.",
+            "Subscriptions refused because too many of their session were delayed already.",
             tally.brake_refused,
         ),
     ];
@@ -72,13 +72,13 @@ pub(super) async fn metrics(State(status): State<Status>) -> Response {
     }
     let classes = Footprint::NAMES.into_iter().zip(counts.state.classes);
     for (class, bytes) in classes {
-        let help = format!("Memory of sessions that their {class} take, bytes.");
+        let help = format!("Memory of sessions in the class {class}, bytes.");
         put(&mut text, &format!("state_{class}_bytes"), "gauge", &help, bytes);
     }
     for figure in status.figures() {
         put(&mut text, figure.name, figure.kind(), figure.help, figure.value);
     }
-    let evicted = "What the cache let go of, bytes.";
+    let evicted = "Bytes evicted from the cache.";
     put(&mut text, "cache_evicted_bytes_total", "counter", evicted, counts.store.evicted_bytes);
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (StatusCode::OK, headers, text).into_response()

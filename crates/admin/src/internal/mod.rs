@@ -1,5 +1,5 @@
-//! The private listener: what operators and their tools ask, and the little they can do. Never on a public
-//! port: whoever reaches it is trusted with all of it.
+//! Private listener: queries of operators and their tools, and the few actions they have. Never on a public port: every
+//! client that reaches it is trusted with all of it.
 //!
 //! | route | answer |
 //! | --- | --- |
@@ -12,7 +12,7 @@
 //! | `POST /sessions/{id}/kick` | ends a session |
 //! | `POST /drain` | starts leaving, as SIGTERM does |
 //!
-//! A browser that visits a page of somebody else must not be made to act here: see [`guard`].
+//! A page of another site must not act here through its visitor's browser: see [`guard`].
 
 mod act;
 mod guard;
@@ -33,7 +33,7 @@ use serde::Serialize;
 
 use crate::status::{self, Status, answer, gather, json, shape};
 
-/// Bodies hold a reason and a code.
+/// Largest request body, bytes: a reason and a code.
 const BODY_BYTES: usize = 4 * 1_024;
 
 /// All routes of the private listener.
@@ -60,7 +60,7 @@ struct Health {
     silent: Vec<String>,
 }
 
-/// Every worker and core are asked for nothing.
+/// Sends an empty query to every worker and core.
 async fn health(State(status): State<Status>) -> Response {
     let inspector = status.inspector();
     let wanted = Wanted { prefix: Path::root(), after: None, limit: 0 };
@@ -92,14 +92,14 @@ struct Nodes {
 
 #[derive(Serialize)]
 struct Node {
-    /// It is the one that answers.
+    /// Whether this relay is the one that answers.
     #[serde(rename = "self")]
     is_self: bool,
     #[serde(flatten)]
     relay: shape::Relay,
 }
 
-/// There is no cluster yet: this relay alone.
+/// Lists this relay alone: there is no cluster yet.
 async fn nodes(State(status): State<Status>) -> Response {
     answer(StatusCode::OK, json(&Nodes { nodes: vec![Node { is_self: true, relay: status.about() }] }))
 }

@@ -15,7 +15,7 @@ const HTTPS_PORT: u16 = 443;
 /// Port of `http` and `ws` (RFC 9110, 4.2.1).
 const HTTP_PORT: u16 = 80;
 
-/// Addresses that take sessions of browsers.
+/// Listener addresses that accept sessions of browsers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entrances {
     /// QUIC, for WebTransport.
@@ -28,7 +28,7 @@ pub(crate) struct Entrances {
     pub(crate) websocket: bool,
 }
 
-/// Facts that decide about the host of a URL.
+/// Inputs that decide the host of a URL.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known<'a> {
     /// Public URL from the configuration, with a slash at its end.
@@ -105,7 +105,7 @@ fn reachable(known: &Known<'_>, bound: IpAddr) -> Option<String> {
     if is_elsewhere { Some(bracketed(&bound.to_string())) } else { asked.map(str::to_owned) }
 }
 
-/// Whether a certificate for `name` is one for `host` (RFC 9525, 6.3).
+/// Whether a certificate for `name` is valid for `host` (RFC 9525, 6.3).
 fn is_covered(host: &str, name: &str) -> bool {
     if let Some(address) = literal(host) {
         return name.parse() == Ok(address);
@@ -116,7 +116,7 @@ fn is_covered(host: &str, name: &str) -> bool {
     }
 }
 
-/// The IP address that a host of a URL is.
+/// Parses the host of a URL as an IP address.
 fn literal(host: &str) -> Option<IpAddr> {
     match host.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']')?.parse().ok().map(IpAddr::V6),
@@ -128,7 +128,7 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || literal(host).is_some_and(|address| address.is_loopback())
 }
 
-/// An IPv6 address as a URL has it (RFC 3986, 3.2.2); anything else as it is.
+/// Formats the host of a URL: IPv6 addresses in brackets (RFC 3986, 3.2.2), anything else as it is.
 fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }

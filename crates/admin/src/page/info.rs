@@ -1,4 +1,4 @@
-//! `GET /page.json`: the relay's addresses, and what the asking client may do.
+//! `GET /page.json`: the relay's addresses, and the permissions of the requesting client.
 
 use axum::{extract::Request, http::StatusCode, response::Response};
 use relay_auth::Permit;
@@ -23,9 +23,9 @@ struct Info {
     websocket: Option<String>,
     /// SHA-256 of the certificate in hexadecimal, where browsers have to pin it.
     fingerprint: Option<String>,
-    /// What a session with the same token may do; `None`: it would not be admitted, or that is unknown.
+    /// Permissions of a session with the same token; `None`: it would not be admitted, or that is unknown.
     permit: Option<Permitted>,
-    /// Why it would not be admitted.
+    /// Reason for which it would not be admitted.
     refused: Option<String>,
 }
 
@@ -47,8 +47,8 @@ fn relative(scope: &Scope, root: &Path) -> Vec<String> {
     scope.patterns().iter().filter_map(|pattern| pattern.within(root)).map(|it| it.to_string()).collect()
 }
 
-/// Answers for the token in the query, which is that of the page. The decision is the gate's, as for a session
-/// of this client; an auth server is asked as for a reader over HTTP.
+/// Answers for the token in the query, which is that of the page. The gate decides as for a session of this client; an
+/// auth server is asked as for an HTTP reader.
 pub(super) async fn answer(page: Page, side: Side, request: Request) -> Response {
     let urls = page.urls(side, request.headers());
     let hub = page.0.entrances.get().and_then(|(_, hub)| hub.clone());
@@ -75,7 +75,8 @@ pub(super) async fn answer(page: Page, side: Side, request: Request) -> Response
     json_answer(StatusCode::OK, json(&info))
 }
 
-/// `None`: the gate was not asked, because readers over HTTP have all their places. A session needs none of them.
+/// Converts the gate's decision; `None`: the gate was not asked because the limit of HTTP readers is reached, which
+/// does not apply to sessions.
 fn decision(admitted: Result<Option<Permit>, Refused>) -> Option<Result<Permitted, String>> {
     let decided = match admitted {
         Ok(permit) => permit.as_ref().map(Permitted::new).ok_or_else(|| "expired".to_owned()),
@@ -86,8 +87,8 @@ fn decision(admitted: Result<Option<Permit>, Refused>) -> Option<Result<Permitte
     Some(decided)
 }
 
-/// The client of the page, as it would open a session at `/`. The host name of the private listener is none that
-/// clients know.
+/// Describes the page's client as it would open a session at `/`. The host name of the private listener is dropped:
+/// clients do not use it.
 fn asker(client: &Client, side: Side, request: &Request) -> Asker {
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     Asker {

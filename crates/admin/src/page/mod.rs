@@ -1,5 +1,5 @@
-//! The page at `/`: three files, built from `web/` and embedded, so that the binary alone shows them, and
-//! `/page.json`, which contains the relay's addresses and what the asking client may do.
+//! The page at `/`: three files, built from `web/` and embedded, so that the binary needs no others, and `/page.json`,
+//! which contains the relay's addresses and the permissions of the requesting client.
 //!
 //! The files never change while a process runs and are small, so a browser asks each time whether it still has
 //! the newest (`ETag`), and no cache holds one relay's script beside another's.
@@ -28,7 +28,7 @@ use crate::{hub::Hub, server::Fingerprint};
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; worker-src 'self' blob:; object-src 'none'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// On each file: nothing is guessed, no address leaks a token, and only this page gets at a camera.
+/// Headers of every file: no content sniffing, no referrer that leaks a token, and the camera for this page only.
 static HEADERS: [(HeaderName, &str); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -41,7 +41,7 @@ static HEADERS: [(HeaderName, &str); 5] = [
 struct File {
     kind: &'static str,
     bytes: &'static [u8],
-    /// The same, compressed with gzip.
+    /// The same bytes, compressed with gzip.
     squeezed: &'static [u8],
     tag: u64,
 }
@@ -195,7 +195,7 @@ fn answer(file: &'static File, asked: &HeaderMap) -> Response {
     response
 }
 
-/// What a header lists.
+/// Items of a list header.
 fn words(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     headers
         .get_all(name)
@@ -205,14 +205,14 @@ fn words(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
         .map(str::trim)
 }
 
-/// Whether an item of `Accept-Encoding` is gzip, and wanted at all.
+/// Whether an item of `Accept-Encoding` is gzip with a weight above zero.
 fn takes_gzip(item: &str) -> bool {
     let (name, weight) = item.split_once(';').unwrap_or((item, "q=1"));
     let is_none = weight.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
     name.trim().eq_ignore_ascii_case("gzip") && !is_none
 }
 
-/// FNV-1a: tells one build's file from another's; nobody has a reason to make two that are alike.
+/// FNV-1a hash, which distinguishes builds of a file. Nobody gains from a collision.
 const fn fnv(mut bytes: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     while let [first, rest @ ..] = bytes {

@@ -18,7 +18,7 @@ fn body(response: Response) -> Vec<u8> {
 }
 
 #[test]
-fn every_file_says_what_it_is_and_what_it_may_do() {
+fn every_file_has_its_type_and_security_headers() {
     for file in FILES {
         let response = answer(file, &HeaderMap::new());
         assert_eq!(response.status(), StatusCode::OK);
@@ -31,7 +31,7 @@ fn every_file_says_what_it_is_and_what_it_may_do() {
 }
 
 #[test]
-fn a_browser_that_has_the_newest_file_gets_no_second_one() {
+fn known_etag_is_answered_with_304() {
     for file in FILES {
         for encoding in ["identity", "br, gzip;q=0.5"] {
             let first = answer(file, &asking(&[(header::ACCEPT_ENCODING, encoding)]));
@@ -51,7 +51,7 @@ fn a_browser_that_has_the_newest_file_gets_no_second_one() {
 }
 
 #[test]
-fn who_takes_gzip_gets_it() {
+fn gzip_is_sent_where_accepted() {
     for (accepted, squeezed) in [("gzip", true), ("br, GZIP;q=0.1", true), ("gzip;q=0", false), ("br", false)]
     {
         for file in FILES {
@@ -71,7 +71,7 @@ fn who_takes_gzip_gets_it() {
 fn the_page_names_no_other_host() {
     let page = std::str::from_utf8(INDEX.bytes).unwrap();
     assert!(page.contains("src=\"page.js\"") && page.contains("href=\"page.css\""));
-    // The icon is in the page; the name of its format looks like an address and is none.
+    // The namespace of the embedded SVG icon looks like an address.
     let others = page.replace("http://www.w3.org/2000/svg", "");
     assert!(!others.contains("http://") && !others.contains("https://") && !others.contains("\"//"));
     assert!(!std::str::from_utf8(STYLE.bytes).unwrap().contains("url("));

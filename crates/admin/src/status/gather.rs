@@ -1,4 +1,4 @@
-//! Asks a relay what it holds: every worker, core and the store, none of which is waited for without end.
+//! Queries of a relay's state: every worker, core and the store, each with a time limit.
 
 use std::time::{Duration, Instant};
 
@@ -10,20 +10,20 @@ use tokio::{
     time::timeout_at,
 };
 
-/// How long a thread may take to answer: a turn takes milliseconds. Who does not is named as silent.
+/// Time limit of an answer: a turn takes milliseconds. Threads that miss it are listed as silent.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
-/// Entries of a list at most.
+/// Largest number of list entries.
 pub(crate) const LISTED: usize = 1_000;
-/// Tracks at most, over all broadcasts that are listed.
+/// Largest number of tracks over all listed broadcasts.
 pub(crate) const TRACKS: usize = 10_000;
 
-/// What the workers said.
+/// Answers of the workers.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
-    /// By id.
+    /// Sorted by id.
     pub(crate) list: Vec<SessionSeen>,
     pub(crate) total: usize,
-    /// By worker: when it looked and what it has moved, if it answered.
+    /// By worker: time of the answer and traffic totals, if it answered.
     pub(crate) workers: Vec<Option<(Instant, Traffic)>>,
 }
 
@@ -35,7 +35,7 @@ impl Sessions {
     }
 }
 
-/// A broadcast and what the store knows of it.
+/// A broadcast, with the store's figures.
 #[derive(Debug)]
 pub(crate) struct Broadcast {
     pub(crate) path: Path,
@@ -45,33 +45,34 @@ pub(crate) struct Broadcast {
     pub(crate) tracks: Vec<Track>,
 }
 
-/// A track and what the store knows of it.
+/// A track, with the store's figures.
 #[derive(Debug)]
 pub(crate) struct Track {
     pub(crate) name: String,
     pub(crate) viewers: usize,
     /// Bytes received, by log.
     pub(crate) logs: Vec<(LogId, u64)>,
-    /// Of all its logs together.
+    /// Sum over all its logs.
     pub(crate) figures: Figures,
 }
 
-/// What core said, with the store's figures.
+/// Answer of core, with the store's figures.
 #[derive(Debug, Default)]
 pub(crate) struct Broadcasts {
-    /// By path.
+    /// Sorted by path.
     pub(crate) list: Vec<Broadcast>,
     pub(crate) total: usize,
 }
 
-/// The sessions asked for. A worker that does not answer is left out of all but what it showed last.
+/// Lists the requested sessions. Those of a worker that does not answer are missing; of an unfiltered total, its last
+/// published count is part.
 pub(crate) async fn sessions(inspector: &Inspector, wanted: Wanted) -> Sessions {
     let limit = wanted.limit;
     let is_everybody = wanted.prefix.is_root();
     let (sender, mut answers) = mpsc::channel(inspector.workers().max(1));
     let deadline = tokio::time::Instant::now() + PATIENCE;
     inspector.sessions(wanted, move |list| {
-        // There is room for all, and nobody waits any more only when it is too late.
+        // The channel has room for every worker; sending fails only after the deadline, when nobody receives.
         let _ = sender.try_send(list);
     });
     let mut found = Sessions { workers: vec![None; inspector.workers()], ..Sessions::default() };
@@ -92,7 +93,7 @@ pub(crate) async fn sessions(inspector: &Inspector, wanted: Wanted) -> Sessions 
     found
 }
 
-/// The broadcasts asked for. `None`: core does not answer.
+/// Lists the requested broadcasts; `None`: core does not answer.
 pub(crate) async fn broadcasts(inspector: &Inspector, look: Look) -> Option<Broadcasts> {
     let (sender, answer) = oneshot::channel();
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -121,7 +122,7 @@ pub(crate) async fn broadcasts(inspector: &Inspector, look: Look) -> Option<Broa
     Some(Broadcasts { list: listing.broadcasts.into_iter().map(broadcast).collect(), total: listing.total })
 }
 
-/// Two logs of one track.
+/// Combines the figures of two logs of one track.
 fn together(one: Figures, other: Figures) -> Figures {
     Figures {
         groups: one.groups + other.groups,

@@ -1,8 +1,8 @@
-//! What a relay serves right now: `GET /status`, once or as a stream.
+//! Current state of a relay: `GET /status`, once or as a stream.
 //!
-//! Nothing is gathered while nobody looks. Who looks takes a *place*; while there is one, one task looks at
-//! the relay once a second and makes one body for each path that somebody asked for, which all share. Places
-//! are bounded, and one whose events nobody takes any more is given up.
+//! Nothing is gathered without watchers. A watcher takes a *place*; while there is one, one task samples the relay once
+//! a second and builds one body for each requested path, which its watchers share. Places are bounded, and one whose
+//! events are not taken is released.
 
 pub(crate) mod gather;
 mod rates;
@@ -38,29 +38,29 @@ use gather::{LISTED, TRACKS};
 use rates::{Rates, Totals};
 use watch::{Pace, Watching};
 
-/// What a stream's events are called.
+/// Prefix of an event.
 const EVENT: &str = "event: status\ndata: ";
 const EVENT_END: &str = "\n\n";
-/// How long a snapshot may take: two questions, and a look that is under way.
+/// Time limit of a snapshot: two queries, and a sample that is in progress.
 const SNAPSHOT: Duration = Duration::from_secs(5);
 
-/// Memory as the system tells it, bytes.
+/// Memory figures from the system, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// What this process has in memory.
+    /// Resident memory of this process.
     pub resident: u64,
-    /// What it may use at most, if anything says.
+    /// Memory limit, if there is one.
     pub limit: Option<u64>,
 }
 
 /// A counter or gauge of the binary, for `/metrics`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figure {
-    /// Name without the prefix of the relay; of a counter, with `_total` at its end.
+    /// Name without the relay's prefix; that of a counter ends with `_total`.
     pub name: &'static str,
-    /// A sentence for operators.
+    /// Help text, a sentence for operators.
     pub help: &'static str,
-    /// Its value now.
+    /// Current value.
     pub value: u64,
 }
 
@@ -70,21 +70,21 @@ impl Figure {
     }
 }
 
-/// What only the binary knows of a relay. The functions are called off the workers' threads, once a second at
-/// most while somebody looks, and must be quick.
+/// Facts about a relay that only the binary knows. The functions are called off the workers' threads, at most once a
+/// second while there are watchers, and must be quick.
 #[derive(Clone)]
 pub struct About {
     /// Version of the program.
     pub version: String,
-    /// What people call this relay.
+    /// Display name of this relay.
     pub name: String,
-    /// SHA-256 of the certificate in hex, where browsers need it.
+    /// SHA-256 of the certificate in hexadecimal, where browsers pin it.
     pub fingerprint: Arc<dyn Fn() -> Option<String> + Send + Sync>,
-    /// Memory now.
+    /// Current memory figures.
     pub memory: Arc<dyn Fn() -> Memory + Send + Sync>,
     /// Counters and gauges of the binary itself.
     pub figures: Arc<dyn Fn() -> Vec<Figure> + Send + Sync>,
-    /// Starts leaving, as SIGTERM does. Called once at most, and must not wait.
+    /// Starts a drain, as SIGTERM does. Called at most once, and must not block.
     pub drain: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -95,7 +95,7 @@ impl fmt::Debug for About {
     }
 }
 
-/// A relay to be looked at; a handle. Used on a tokio runtime with time.
+/// Status service of a relay; a handle. Used on a tokio runtime with time.
 #[derive(Clone)]
 pub struct Status(Arc<Shared>);
 
@@ -103,14 +103,14 @@ struct Shared {
     relay: Arc<Relay>,
     inspector: Inspector,
     about: About,
-    /// Somebody asked for a drain here.
+    /// Whether a drain was requested here.
     drained: AtomicBool,
     watching: Watching,
     rates: Mutex<Rates>,
 }
 
 impl Status {
-    /// `relay`, and what the binary knows of it.
+    /// Creates the service for `relay`.
     pub fn new(relay: Arc<Relay>, about: About) -> Self {
         Self::with_pace(relay, about, Pace::default())
     }
@@ -121,7 +121,7 @@ impl Status {
         Self(Arc::new(Shared { relay, inspector, about, drained: AtomicBool::new(false), watching, rates }))
     }
 
-    /// How many look now.
+    /// Number of watchers.
     pub fn watchers(&self) -> usize {
         self.0.watching.places()
     }
@@ -139,20 +139,20 @@ impl Status {
         (self.0.about.figures)()
     }
 
-    /// Whether the relay is about to end.
+    /// Whether the relay is draining or about to end.
     pub(crate) fn is_draining(&self) -> bool {
         self.0.drained.load(Ordering::Relaxed) || !self.0.relay.is_ready()
     }
 
-    /// Has the binary drain the relay; again, nothing.
+    /// Has the binary drain the relay; repeated calls do nothing.
     pub(crate) fn drain(&self) {
         if !self.is_draining() && !self.0.drained.swap(true, Ordering::Relaxed) {
-            tracing::info!("asked over HTTP to drain");
+            tracing::info!("drain requested over HTTP");
             (self.0.about.drain)();
         }
     }
 
-    /// The relay itself.
+    /// Description of the relay.
     pub(crate) fn about(&self) -> shape::Relay {
         let Shared { relay, inspector, about, .. } = &*self.0;
         shape::Relay {
@@ -166,7 +166,7 @@ impl Status {
         }
     }
 
-    /// Everything but the broadcasts, as the beginning of a JSON object; and who did not answer.
+    /// Everything but the broadcasts, as the beginning of a JSON object; and the threads that did not answer.
     async fn look(&self) -> (String, Vec<String>) {
         let wanted = Wanted { prefix: Path::root(), after: None, limit: LISTED };
         let sessions = gather::sessions(&self.0.inspector, wanted).await;
@@ -175,7 +175,7 @@ impl Status {
         let memory = (self.0.about.memory)();
         let mut rates = self.0.rates.lock();
         rates.turn(Instant::now(), totals(&sessions));
-        // Of who does not answer, what it showed last.
+        // For a worker that did not answer, its last published totals.
         let moved = sessions.workers.iter().zip(&counts.workers);
         let moved = moved.map(|(answer, shown)| answer.map_or_else(|| shown.into(), |(_, moved)| moved));
         let (in_bps, out_bps) = rates.traffic();
@@ -198,7 +198,7 @@ impl Status {
         (json(&head), silent)
     }
 
-    /// The event for who asked for `path`, around what all see.
+    /// Event for the watchers of `path`, with the part that all watchers share.
     async fn event(&self, (head, silent): &(String, Vec<String>), path: Option<&Path>) -> Bytes {
         let prefix = path.cloned().unwrap_or_else(Path::root);
         let look = Look { prefix, after: None, broadcasts: LISTED, tracks: TRACKS };
@@ -232,7 +232,7 @@ impl fmt::Debug for Status {
     }
 }
 
-/// What all who look see.
+/// Part of an event that all watchers share.
 #[derive(serde::Serialize)]
 struct Head {
     relay: shape::Relay,
@@ -242,12 +242,12 @@ struct Head {
     sessions_total: usize,
 }
 
-/// What depends on the path asked for.
+/// Part of an event that depends on the requested path.
 #[derive(serde::Serialize)]
 struct Tail {
     broadcasts: Vec<shape::BroadcastJson>,
     broadcasts_total: usize,
-    /// Threads that did not answer: what is only theirs is missing.
+    /// Threads that did not answer; their data is missing.
     silent: Vec<String>,
 }
 
@@ -267,24 +267,24 @@ fn cpu() -> Duration {
     Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0))
 }
 
-/// Plain data: it cannot fail.
+/// Serializes plain data, which cannot fail.
 pub(crate) fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "{}".to_owned())
 }
 
-/// A JSON answer that nobody keeps.
+/// JSON answer, which is not cached.
 pub(crate) fn answer(status: StatusCode, json: impl Into<Body>) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     (status, headers, json.into()).into_response()
 }
 
-/// An answer of one line of text, for people.
+/// Text answer of one line.
 pub(crate) fn words(status: StatusCode, text: impl fmt::Display) -> Response {
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
     (status, headers, format!("{text}\n")).into_response()
 }
 
-/// A path as a query gives it; of the root, none.
+/// Parses the path of a query; `None` for the root.
 pub(crate) fn path(raw: Option<&str>) -> Result<Option<Path>, PathError> {
     Ok(raw.map(Path::parse).transpose()?.filter(|path| !path.is_root()))
 }
@@ -309,7 +309,8 @@ async fn status_of(
         Err(error) => return words(StatusCode::BAD_REQUEST, format_args!("path: {error}")),
     };
     let Some(mut place) = watch::sit(&status, path) else {
-        let mut response = words(StatusCode::SERVICE_UNAVAILABLE, "too many are looking; try again later");
+        let mut response =
+            words(StatusCode::SERVICE_UNAVAILABLE, "too many status watchers; try again later");
         response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
         return response;
     };

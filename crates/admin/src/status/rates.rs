@@ -1,4 +1,4 @@
-//! What moved between two looks.
+//! Rates between two samples of the relay's totals.
 
 use std::{
     collections::HashMap,
@@ -9,23 +9,23 @@ use std::{
 use relay_model::{LogId, SessionId};
 use relay_worker::Traffic;
 
-/// A look older than this says nothing of what moves now.
+/// Time between two samples beyond which no rates are computed.
 const STALE: Duration = Duration::from_secs(60);
 
-/// Totals of one look.
+/// Totals of one sample.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
-    /// By worker: when, and what it had moved.
+    /// By worker: time of the answer and traffic totals.
     pub(crate) workers: Vec<Option<(Instant, Traffic)>>,
     /// CPU time of the process.
     pub(crate) cpu: Duration,
-    /// Bytes in and out.
+    /// Bytes received and sent.
     pub(crate) sessions: HashMap<SessionId, (u64, u64)>,
-    /// Bytes in, noted while the look lasts.
+    /// Bytes received; added while the sample is current.
     pub(crate) logs: HashMap<LogId, u64>,
 }
 
-/// The look that goes on and the one before it.
+/// The current sample and the one before it.
 #[derive(Debug, Default)]
 pub(crate) struct Rates {
     now: Option<(Instant, Totals)>,
@@ -33,19 +33,19 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// A new look.
+    /// Begins a new sample.
     pub(crate) fn turn(&mut self, at: Instant, totals: Totals) {
         self.before = self.now.replace((at, totals)).filter(|(before, _)| at <= *before + STALE);
     }
 
-    /// CPU used, cores.
+    /// CPU use, cores.
     pub(crate) fn cores(&self) -> f64 {
         let (Some((at, now)), Some((then, before))) = (&self.now, &self.before) else { return 0.0 };
         let wall = at.saturating_duration_since(*then).as_secs_f64();
         if wall > 0.0 { now.cpu.saturating_sub(before.cpu).as_secs_f64() / wall } else { 0.0 }
     }
 
-    /// Bits a second over all workers, in and out. Each is measured by its own looks.
+    /// Bits per second over all workers, received and sent. Each worker is measured over its own interval.
     pub(crate) fn traffic(&self) -> (u64, u64) {
         let (Some((_, now)), Some((_, before))) = (&self.now, &self.before) else { return (0, 0) };
         let both = now.workers.iter().zip(&before.workers);
@@ -60,7 +60,7 @@ impl Rates {
         )
     }
 
-    /// Bits a second of a session, in and out; 0 for one that was not listed before.
+    /// Bits per second of a session, received and sent; 0 for one that the previous sample lacks.
     pub(crate) fn session(&self, id: SessionId) -> (u64, u64) {
         let (Some((at, now)), Some((then, before))) = (&self.now, &self.before) else { return (0, 0) };
         let (Some(now), Some(before)) = (now.sessions.get(&id), before.sessions.get(&id)) else {
@@ -73,8 +73,8 @@ impl Rates {
         )
     }
 
-    /// Bits a second into these logs together, and notes their totals for the look after this. A log that was
-    /// not noted before counts as 0: it may be new, or was not looked at.
+    /// Bits per second received into these logs together; records their totals for the next sample. A log that the
+    /// previous sample lacks counts as 0: it may be new, or was not sampled.
     pub(crate) fn logs(&mut self, logs: &[(LogId, u64)]) -> u64 {
         let Some((at, now)) = &mut self.now else { return 0 };
         for (log, bytes) in logs {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_what_moved_since_the_look_before_over_the_time_between() {
+    fn rates_are_measured_between_two_samples() {
         let start = Instant::now();
         let mut rates = Rates::default();
         rates.turn(start, totals(start, 1_000, 0));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_look_is_no_measure() {
+    fn stale_sample_yields_no_rates() {
         let start = Instant::now();
         let mut rates = Rates::default();
         rates.turn(start, totals(start, 0, 0));

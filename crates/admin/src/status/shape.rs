@@ -1,4 +1,4 @@
-//! The JSON of what a relay serves right now.
+//! JSON types of the status.
 
 use relay_model::SessionId;
 use relay_worker::SessionSeen;
@@ -17,13 +17,13 @@ pub(crate) struct Relay {
     pub(crate) uptime_s: u64,
     pub(crate) workers: usize,
     pub(crate) draining: bool,
-    /// Where it listens for QUIC.
+    /// Listen address of QUIC.
     pub(crate) address: String,
-    /// SHA-256 of the certificate, hex, if browsers need it.
+    /// SHA-256 of the certificate in hexadecimal, where browsers pin it.
     pub(crate) fingerprint: Option<String>,
 }
 
-/// What it costs the machine.
+/// Resource use of the relay.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Load {
     pub(crate) cpu_cores: f64,
@@ -31,7 +31,7 @@ pub(crate) struct Load {
     pub(crate) memory_limit_bytes: Option<u64>,
     pub(crate) cache_bytes: u64,
     pub(crate) cache_limit_bytes: u64,
-    /// Of sessions, beside the cache.
+    /// Memory of sessions, without the cache.
     pub(crate) state_bytes: u64,
     pub(crate) state_limit_bytes: u64,
 }
@@ -40,7 +40,7 @@ impl Load {
     pub(crate) fn new(cpu_cores: f64, memory: Memory, counts: &relay_worker::Counts) -> Self {
         let (store, state) = (&counts.store, &counts.state);
         Self {
-            // A hundredth of a core is what anybody can tell.
+            // Rounded to a hundredth of a core.
             cpu_cores: (cpu_cores * 100.0).round() / 100.0,
             memory_bytes: memory.resident,
             memory_limit_bytes: memory.limit,
@@ -52,7 +52,7 @@ impl Load {
     }
 }
 
-/// Totals of all workers, and bits a second since the look before.
+/// Totals of all workers, and bits per second since the previous sample.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Traffic {
     pub(crate) bytes_in: u64,
@@ -88,7 +88,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Without rates.
+    /// Creates an entry without rates.
     pub(crate) fn new(seen: &SessionSeen) -> Self {
         Self {
             id: seen.id,
@@ -138,7 +138,7 @@ pub(crate) struct TrackJson {
 }
 
 impl BroadcastJson {
-    /// `rate` gives the bits a second of a track, if they are to be shown.
+    /// Creates an entry; `rate` returns the bits per second of a track, if they are to be shown.
     pub(crate) fn new(seen: &Broadcast, rate: impl Fn(&Track) -> Option<u64>) -> Self {
         let track = |track: &Track| TrackJson {
             name: track.name.clone(),
@@ -161,7 +161,7 @@ impl BroadcastJson {
     }
 }
 
-/// Ids do not fit the numbers of JavaScript.
+/// Serializes an id as text: ids exceed the exact integers of JavaScript.
 fn as_text<S: Serializer>(id: &SessionId, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(id)
 }

@@ -1,4 +1,4 @@
-//! A stream of events as the body of an answer.
+//! Server-sent events as the body of an answer.
 
 use std::{
     future::Future,
@@ -18,22 +18,22 @@ use hyper::body::Frame;
 
 use super::watch::Place;
 
-/// Something is said at least this often, so that nobody in between takes the connection for dead.
+/// Interval of comments on an idle stream, so that nothing in between takes the connection for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const COMMENT: &[u8] = b": still here\n\n";
 
-/// The events of a place, until its owner is too slow or goes.
+/// Streams the events of a place, until its owner is too slow or leaves.
 pub(super) fn response(place: Place) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
-        // Proxies that hold answers back to make them larger are asked not to.
+        // Proxies that buffer answers are asked not to.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     (StatusCode::OK, headers, Body::new(Events::new(place))).into_response()
 }
 
-/// Gives the place back with what came.
+/// Next event of a place, returned together with the place.
 type Next = Pin<Box<dyn Future<Output = (Place, Option<Bytes>)> + Send>>;
 
 struct Events {
@@ -60,11 +60,11 @@ impl HttpBody for Events {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        // Asked for more: what was given before has been taken.
+        // The body is polled for more: the previous event was taken.
         let mut next = match std::mem::replace(&mut self.state, State::Over) {
             State::Over => return Poll::Ready(None),
             State::Idle(place) if place.is_lost() => {
-                return Poll::Ready(Some(Err(io::Error::other("too slow for its events"))));
+                return Poll::Ready(Some(Err(io::Error::other("events were not taken in time"))));
             }
             State::Idle(place) => {
                 place.is_ready();

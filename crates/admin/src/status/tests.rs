@@ -1,4 +1,4 @@
-//! Places, on a relay that nobody visits.
+//! Status places, on a relay without sessions.
 
 use std::{
     future::poll_fn,
@@ -25,7 +25,7 @@ fn relay() -> Arc<Relay> {
     Arc::new(Relay::start(options).unwrap())
 }
 
-/// A status that looks often, and how often it has looked.
+/// A status that samples often, and the number of samples.
 fn status(places: usize, slow: Duration) -> (Status, Arc<AtomicUsize>) {
     let looks = Arc::new(AtomicUsize::new(0));
     let counted = looks.clone();
@@ -53,7 +53,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn nobody_is_let_look_when_all_places_are_taken() {
+async fn watcher_is_refused_when_all_places_are_taken() {
     let (status, _) = status(2, Duration::from_secs(60));
     let first = watch::sit(&status, None).unwrap();
     let _second = watch::sit(&status, Some(Path::parse("a").unwrap())).unwrap();
@@ -63,20 +63,20 @@ async fn nobody_is_let_look_when_all_places_are_taken() {
 }
 
 #[tokio::test]
-async fn a_place_whose_events_nobody_takes_is_given_up_and_its_stream_ends() {
+async fn stalled_watcher_loses_its_place_and_stream() {
     let (status, looks) = status(1, Duration::from_millis(50));
     let response = stream::response(watch::sit(&status, None).unwrap());
     assert_eq!(status.watchers(), 1);
-    // Nothing asks the body for events, as where the client's side is full.
+    // Nothing polls the body, as when the client's receive window is full.
     until("the place is free", || status.watchers() == 0).await;
     let mut body = response.into_body();
     let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
     assert!(matches!(frame, Some(Err(_))), "cut, not finished");
-    // Who is looked for no more costs nothing.
+    // Without watchers nothing is sampled.
     drop(body);
     until("the task is over", || Arc::strong_count(&status.0) == 1).await;
     let seen = looks.load(Ordering::Relaxed);
-    assert!(seen > 0, "there was one while somebody looked");
+    assert!(seen > 0, "sampled while there was a watcher");
 }
 
 #[tokio::test]

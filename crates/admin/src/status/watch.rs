@@ -1,4 +1,4 @@
-//! Who looks, and the one task that looks for all of them.
+//! Watchers of the status, and the one task that samples the relay for all of them.
 
 use std::{
     collections::HashMap,
@@ -19,17 +19,17 @@ use tokio::{
 
 use super::Status;
 
-/// Who may look at the same time: each costs a copy of what is shown, a second, and perhaps a question to core.
+/// Concurrent watchers: each costs a copy of an event per second, and perhaps a query to core.
 const PLACES: usize = 128;
-/// Newcomers with a path of their own are served together, this much later.
+/// Delay after which new watchers with paths of their own are served together.
 const GATHER_NEWCOMERS: Duration = Duration::from_millis(100);
 
-/// How often, and how slow is too slow.
+/// Intervals and limits of watching.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    /// Between two events.
+    /// Time between two events.
     pub(super) every: Duration,
-    /// A place whose events were not taken for so long is given up.
+    /// Time without taking an event after which a place is released.
     pub(super) slow: Duration,
     /// See [`PLACES`].
     pub(super) places: usize,
@@ -43,12 +43,12 @@ impl Default for Pace {
 
 type Event = Option<Bytes>;
 
-/// Who looks at a relay.
+/// Watchers of a relay.
 pub(super) struct Watching {
     pace: Pace,
     started: Instant,
     inner: Mutex<Inner>,
-    /// Somebody asks for what nobody has asked for yet.
+    /// Notified when a path is requested that has no event yet.
     newcomer: Notify,
 }
 
@@ -58,7 +58,7 @@ struct Inner {
     serial: u64,
     /// Latest events, by the path asked for.
     events: HashMap<Option<Path>, watch::Sender<Event>>,
-    /// There is a task that looks.
+    /// Whether the task runs.
     running: bool,
 }
 
@@ -68,16 +68,16 @@ struct Held {
     mark: Arc<Mark>,
 }
 
-/// What a place and the task tell each other.
+/// State that a place and the task share.
 #[derive(Default)]
 struct Mark {
-    /// When its owner was last ready for an event, ms since the start.
+    /// Time at which its owner was last ready for an event, ms since the start.
     ready_ms: AtomicU64,
-    /// It was given up.
+    /// Whether the place was released by the task.
     lost: AtomicBool,
 }
 
-/// A place of somebody who looks; free again when dropped.
+/// A watcher's place; released when dropped.
 pub(super) struct Place {
     status: Status,
     key: u64,
@@ -98,8 +98,8 @@ impl Watching {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The paths somebody asks for, after those were given up that take nothing. `None`: nobody looks, and
-    /// the task is to end.
+    /// Requested paths, after places whose events are not taken were released. `None`: there are no watchers, and the
+    /// task has to end.
     fn asked_for(&self) -> Option<Vec<Option<Path>>> {
         let slow = u64::try_from(self.pace.slow.as_millis()).unwrap_or(u64::MAX);
         let now = self.ms();
@@ -115,7 +115,7 @@ impl Watching {
         running.then(|| events.keys().cloned().collect())
     }
 
-    /// The paths nobody has had an event of yet.
+    /// Requested paths without an event yet.
     fn unserved(&self) -> Vec<Option<Path>> {
         let inner = self.inner.lock();
         let unserved = inner.events.iter().filter(|(_, event)| event.borrow().is_none());
@@ -129,7 +129,7 @@ impl Watching {
     }
 }
 
-/// Takes a place, and has somebody look if nobody does. `None`: all are taken.
+/// Takes a place, and starts the task if it does not run. `None`: all places are taken.
 pub(super) fn sit(status: &Status, path: Option<Path>) -> Option<Place> {
     let watching = &status.0.watching;
     let mark = Arc::new(Mark::default());
@@ -156,17 +156,17 @@ pub(super) fn sit(status: &Status, path: Option<Path>) -> Option<Place> {
 }
 
 impl Place {
-    /// Its owner could take an event now.
+    /// Records that its owner is ready for an event.
     pub(super) fn is_ready(&self) {
         self.mark.ready_ms.store(self.status.0.watching.ms(), Ordering::Relaxed);
     }
 
-    /// Whether it was given up, for nobody took its events.
+    /// Whether the place was released because its events were not taken.
     pub(super) fn is_lost(&self) -> bool {
         self.mark.lost.load(Ordering::Relaxed)
     }
 
-    /// The next event, or the latest of those missed. `None`: there are no more.
+    /// Waits for the next event, or the latest of those missed. `None`: there are no more.
     pub(super) async fn next(&mut self) -> Option<Bytes> {
         self.events.changed().await.ok()?;
         self.events.borrow_and_update().clone()
@@ -179,7 +179,7 @@ impl Drop for Place {
     }
 }
 
-/// Looks once a second while there is somebody to look for.
+/// Samples the relay once a second while there are watchers.
 async fn run(status: Status) {
     let mut broken = Broken(Some(status.clone()));
     let watching = &status.0.watching;
@@ -206,7 +206,7 @@ async fn run(status: Status) {
     broken.0 = None;
 }
 
-/// A task that panicked: who looks is told by the end of the events, and may come again.
+/// Guard of the task: if it panics, the streams of all watchers end, and clients may reconnect.
 struct Broken(Option<Status>);
 
 impl Drop for Broken {

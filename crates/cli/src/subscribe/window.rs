@@ -1,25 +1,25 @@
-//! How far the publisher may go: a subscription's last group, moved on as groups are written.
+//! Flow control by groups: the last group of a subscription, moved ahead as groups are written.
 
 use std::time::{Duration, Instant};
 
 use relay_client::{Prefs, Start};
 
-/// Groups asked for ahead: the fewest, and the most that a relay holds open for one reader.
+/// Smallest and largest number of groups requested ahead; the largest is what a relay holds open for one reader.
 const FEWEST: u64 = 2;
 const MOST: u64 = 24;
-/// Bytes asked for ahead: what a relay holds for a reader that is behind.
+/// Bytes requested ahead: what a relay holds for a reader that is behind.
 const AHEAD_BYTES: u64 = 3 * 1024 * 1024;
-/// Requests cost: no more often than this.
+/// Shortest time between two updates, each of which costs a message.
 const PAUSE: Duration = Duration::from_millis(8);
 
-/// The window of one subscription.
+/// Window of one subscription.
 #[derive(Debug)]
 pub(crate) struct Window {
     prefs: Prefs,
     until: Option<u64>,
-    /// Whether nothing may be skipped.
+    /// Whether no group may be skipped.
     lossless: bool,
-    /// Bytes of the group being written, and of the largest so far.
+    /// Bytes of the group being written; below, those of the largest group so far.
     bytes: u64,
     largest: u64,
     asked: Option<Instant>,
@@ -30,7 +30,7 @@ impl Window {
         Self { prefs, until, lossless, bytes: 0, largest: 0, asked: None }
     }
 
-    /// Whether what is missing is fetched.
+    /// Whether missing groups are fetched.
     pub(crate) fn repairs(&self) -> bool {
         self.lossless
     }
@@ -39,12 +39,12 @@ impl Window {
         self.bytes += bytes as u64;
     }
 
-    /// A group is complete.
+    /// Records the end of a group.
     pub(crate) fn passed(&mut self) {
         self.largest = self.largest.max(std::mem::take(&mut self.bytes));
     }
 
-    /// What to ask for now that `next` is to be written next; `None` = no change.
+    /// Preferences to request now that `next` is the group to write next; `None` = no change.
     pub(crate) fn update(&mut self, next: u64, max_age: Duration) -> Option<Prefs> {
         if !self.lossless {
             return None;
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_window_is_small_for_large_groups_and_moves_when_half_is_used() {
+    fn window_shrinks_for_large_groups_and_moves_at_half() {
         let mut window = Window::new(Prefs::default(), None, true);
         let first = window.update(5, Duration::from_secs(30)).unwrap();
         assert_eq!((first.start, first.end), (Start::Group(5), Some(5 + MOST)));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_held_back_where_groups_may_be_skipped_nor_let_past_the_last() {
+    fn no_window_where_groups_may_skip_and_none_past_the_end() {
         let mut live = Window::new(Prefs::default(), None, false);
         assert_eq!(live.update(0, Duration::ZERO), None);
         let mut bounded = Window::new(Prefs { end: Some(3), ..Prefs::default() }, Some(3), true);

@@ -1,4 +1,4 @@
-//! A session that is kept.
+//! Sessions that reconnect and move.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn payload(group: &mut crate::Group) -> Bytes {
 }
 
 #[tokio::test]
-async fn asked_to_move_a_publisher_is_there_before_it_is_gone_here() {
+async fn moved_publisher_connects_before_it_disconnects() {
     for version in [Version::V04, Version::V05, Version::V06] {
         let (here, there) = (Listener::new(), Listener::new());
         let kept = start(&here, "https", version);
@@ -44,7 +44,7 @@ async fn asked_to_move_a_publisher_is_there_before_it_is_gone_here() {
         let new = there.accept().await;
         assert_eq!(kept.session(2).await.unwrap().quic().unwrap().remote_address(), there.addr);
         assert_eq!(new.announced("").await.wait("b", true).await.unwrap().hops, [Hop(77)]);
-        // What is written meanwhile goes both ways, and the new reader resumes where the old one is.
+        // Frames written meanwhile are sent on both sessions, and the new reader resumes where the old one is.
         let resume = match version {
             Version::V06 => Prefs { start: Start::Fresh { floor: 3 }, start_frame: 1, ..Prefs::default() },
             _ => Prefs { start: Start::Group(3), ..Prefs::default() },
@@ -59,7 +59,7 @@ async fn asked_to_move_a_publisher_is_there_before_it_is_gone_here() {
         }
         assert_eq!(payload(&mut again).await, "two");
         assert_eq!(old.is_closed(), None);
-        // The old session goes once nobody reads by it.
+        // The old session is closed once it has no readers.
         reader.unsubscribe();
         let gone = Closed::Peer { code: Code::App(0), reason: "going away".into() };
         assert_eq!(old.closed().await, gone, "{version:?}");
@@ -69,7 +69,7 @@ async fn asked_to_move_a_publisher_is_there_before_it_is_gone_here() {
 }
 
 #[tokio::test]
-async fn the_old_session_stays_until_the_new_place_knows_what_is_announced() {
+async fn old_session_stays_until_new_one_has_announced() {
     let (here, there) = (Listener::new(), Listener::new());
     let kept = start(&here, "moqt", Version::V06);
     let broadcast = kept.broadcast("b").unwrap();
@@ -86,7 +86,7 @@ async fn the_old_session_stays_until_the_new_place_knows_what_is_announced() {
 }
 
 #[tokio::test]
-async fn refused_where_it_was_sent_it_comes_home() {
+async fn refused_redirect_returns_to_the_first_relay() {
     let (here, there) = (Listener::new(), Listener::new());
     let kept = start(&here, "moqt", Version::V05);
     let old = here.accept().await;
@@ -139,13 +139,13 @@ async fn a_move_to_nowhere_comes_back() {
     server.go_away("gopher://nowhere").await.unwrap();
     let back = listener.accept().await;
     kept.session(2).await.unwrap();
-    // Nothing is announced and nobody reads: the old one goes at once.
+    // Nothing is announced and there are no readers: the old session is closed at once.
     server.closed().await;
     assert_eq!(back.is_closed(), None);
 }
 
 #[tokio::test]
-async fn whoever_is_unauthorized_does_not_come_back() {
+async fn unauthorized_client_does_not_reconnect() {
     let listener = Listener::new();
     let kept = start(&listener, "moqt", Version::V05);
     listener.accept().await.close(SessionCode::UNAUTHORIZED, "no").await;
@@ -160,7 +160,7 @@ async fn whoever_is_unauthorized_does_not_come_back() {
             () = listener.refuse(status) => assert!(matches!(kept.stopped().await, Error::Status(_))),
         }
     }
-    // Any other refusal is tried again.
+    // Any other refusal is retried.
     let listener = Listener::new();
     let kept = start(&listener, "https", Version::V06);
     listener.refuse(503).await;

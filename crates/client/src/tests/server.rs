@@ -47,18 +47,18 @@ impl Listener {
         Self { endpoint, addr, fingerprint }
     }
 
-    /// The address to dial.
+    /// URL to dial.
     pub(super) fn url(&self, scheme: &str) -> String {
         format!("{scheme}://{}/app?jwt=a.b", self.addr)
     }
 
-    /// The next session that is established.
+    /// Accepts the next session.
     pub(super) async fn accept(&self) -> Server {
         let (connection, alpn) = self.connection().await;
         Server::establish(connection, alpn, self.endpoint.clone(), false).await.0
     }
 
-    /// The same, with all that the peer opens left to the test.
+    /// Accepts the next session, with the peer's streams left to the test.
     pub(super) async fn accept_manual(&self) -> (Server, Raw) {
         let (connection, alpn) = self.connection().await;
         Server::establish(connection, alpn, self.endpoint.clone(), true).await
@@ -135,7 +135,7 @@ impl Server {
         (Self { session, connect, _control: control, _endpoint: Some(endpoint) }, raw)
     }
 
-    /// On a stream socket.
+    /// A session on a stream socket.
     pub(super) fn on_socket(session: qmux::Session) -> Self {
         let version = Version::from_alpn(session.protocol().unwrap()).unwrap();
         let carrier = Carrier { wire: Wire::Socket(session), version };
@@ -180,7 +180,7 @@ impl Server {
         self.session.closed.borrow().clone()
     }
 
-    /// Streams of any kind.
+    /// Access to streams of any kind.
     pub(super) fn raw(&self) -> Raw {
         Raw { carrier: self.session.carrier.clone(), incoming: None }
     }
@@ -207,7 +207,7 @@ impl Server {
         self.session.track_info(Path::parse(path).unwrap(), TrackName::parse(track).unwrap()).await
     }
 
-    /// Frames from the first of `frames` to the second, of a group of `b/t`.
+    /// Fetches frames from the first of `frames` to the second, of a group of `b/t`.
     pub(super) async fn fetch(&self, group: u64, frames: (u64, Option<u64>)) -> Result<Group, Error> {
         let (broadcast, track) = (Path::parse("b").unwrap(), TrackName::parse("t").unwrap());
         let (start_frame, end_frame) = frames;

@@ -14,7 +14,7 @@ use crate::{Certs, Client, ClientConfig, Closed, Code, Error, lite::Version};
 
 const SCHEMES: [&str; 4] = ["ws", "wss", "tcp", "unix"];
 
-/// Where clients dial, and what is done with them.
+/// Listener for clients of one scheme.
 struct Listener {
     scheme: &'static str,
     tcp: TcpListener,
@@ -151,7 +151,7 @@ async fn the_end_of_a_session_is_told_both_ways() {
         assert_eq!(server.closed().await, Closed::Peer { code: Code::App(70), reason: "bye".into() });
         assert_eq!(client.is_closed(), Some(Closed::Local));
 
-        // Who drops his last handle has gone.
+        // Dropping the last handle closes the session.
         let (client, server) = pair(scheme, Version::V05).await;
         drop(client);
         server.closed().await;
@@ -182,7 +182,7 @@ async fn datagrams_arrive_on_a_socket() {
     }
 }
 
-/// Answers one request for an upgrade with these words; what it was.
+/// Answers one upgrade request with `words` and returns the request.
 async fn answer(listener: &Listener, words: &str) -> String {
     let (mut socket, _) = listener.tcp.accept().await.unwrap();
     let mut head = Vec::new();
@@ -194,7 +194,7 @@ async fn answer(listener: &Listener, words: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_upgrade_asks_for_its_version_and_path_as_written_and_a_refusal_is_its_status() {
+async fn upgrade_keeps_version_and_path_and_reports_its_status() {
     let listener = Listener::new("ws").await;
     for status in [400, 401, 403, 503] {
         let url = format!("ws://{}/a/../b%2e?jwt=a.b", listener.addr());
@@ -250,7 +250,7 @@ async fn a_certificate_that_is_not_believed_is_no_session() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_said_at_once() {
+async fn refused_connection_fails_at_once() {
     let listener = Listener::new("tcp").await;
     let addr = listener.addr();
     drop(listener);

@@ -1,4 +1,4 @@
-//! The main scenarios in every version, and what only some have.
+//! The main scenarios in every version, and features that only some versions have.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn path(raw: &str) -> Path {
     Path::parse(raw).unwrap()
 }
 
-/// A group of one-byte frames a, b, c, ... at ticks 10, 20, 30, ...
+/// Writes a group of one-byte frames a, b, c, ... at ticks 10, 20, 30, ...
 fn write(track: &Track, sequence: u64, frames: u8) {
     let group = track.group(sequence);
     for index in 0..frames {
@@ -29,7 +29,7 @@ fn write(track: &Track, sequence: u64, frames: u8) {
     group.finish();
 }
 
-/// The sequence, the first frame and the text of the next group.
+/// Reads the next group: its sequence, first frame and text.
 async fn read(subscription: &mut Subscription) -> (u64, u64, String) {
     let mut group = subscription.next_group().await.unwrap();
     let frames = group.frames().await.unwrap();
@@ -37,7 +37,7 @@ async fn read(subscription: &mut Subscription) -> (u64, u64, String) {
     (group.sequence(), group.first_frame(), text)
 }
 
-/// The group that START names.
+/// Waits for SUBSCRIBE_START and returns its group.
 async fn start(subscription: &mut Subscription) -> u64 {
     loop {
         match subscription.next().await {
@@ -69,7 +69,7 @@ async fn every_version_carries_groups_and_ends_a_track() {
         let mut subscription = server.subscribe("b", "t", prefs).await;
         track.wait_subscribed().await;
         write(&track, 4, 2);
-        // Which of the two streams arrives first is open.
+        // The two streams may arrive in either order.
         let (mut group, mut answer) = (None, None);
         while group.is_none() || answer.is_none() {
             match subscription.next().await {
@@ -108,7 +108,7 @@ async fn a_setup_is_sent_only_where_there_is_one() {
         let broadcast = client.as_ref().unwrap().broadcast("b").unwrap();
         broadcast.announce();
         let mut watch = Watch::open(&raw, version).await;
-        // Whatever the client says unasked was sent before this answer.
+        // Everything the client sends unasked was sent before this answer.
         while watch.inbox.is_empty() {
             watch.inbox.push(&watch.recv.read().await.unwrap().unwrap());
         }
@@ -164,7 +164,7 @@ async fn what_a_subscriber_asks_is_seen_and_an_abort_reaches_it() {
     }
 }
 
-/// All that a publisher says on one announce stream.
+/// Announce stream of a publisher, read message by message.
 struct Watch {
     recv: crate::RecvStream,
     _send: crate::SendStream,
@@ -195,7 +195,7 @@ impl Watch {
 }
 
 #[tokio::test]
-async fn a_broadcast_is_announced_changed_and_withdrawn_in_each_versions_words() {
+async fn announce_change_and_withdraw_work_in_every_version() {
     for version in Version::ALL.iter().copied() {
         let (client, server) = pair("moqt", speaking(version)).await;
         let gone = client.broadcast("gone").unwrap();
@@ -287,7 +287,7 @@ async fn a_chain_too_long_for_the_wire_is_not_announced() {
 }
 
 #[tokio::test]
-async fn a_subscription_begins_with_what_is_fresh_and_not_below_its_floor() {
+async fn subscription_starts_fresh_and_not_below_its_floor() {
     let (client, server) = pair("moqt", speaking(Version::V06)).await;
     let broadcast = client.broadcast("b").unwrap();
     let track = broadcast.track("t", TrackInfo::default()).unwrap();
@@ -299,11 +299,11 @@ async fn a_subscription_begins_with_what_is_fresh_and_not_below_its_floor() {
     assert_eq!(start(&mut all).await, 0);
     let mut floored = server.subscribe("b", "t", fresh(2, 60_000)).await;
     assert_eq!(start(&mut floored).await, 2);
-    // Everything but the latest is of no age at all by then.
+    // Every group but the latest has exceeded an age of 0 by then.
     tokio::time::sleep(Duration::from_millis(2)).await;
     let mut latest = server.subscribe("b", "t", fresh(0, 0)).await;
     assert_eq!(start(&mut latest).await, 3);
-    // The publisher's own age bounds it too.
+    // The publisher's largest age is a bound too.
     let info = TrackInfo { max_age_ms: 0, ..TrackInfo::default() };
     let short = broadcast.track("short", info).unwrap();
     write(&short, 0, 1);
@@ -328,7 +328,7 @@ async fn a_subscription_resumes_and_ends_within_a_group() {
     write(&track, 5, 3);
     subscription.update(Prefs { end: Some(5), end_frame: Some(0), ..prefs }).await.unwrap();
     assert_eq!(read(&mut subscription).await, (5, 0, "a".into()));
-    // A group that is still written ends for this reader where its frames do.
+    // A group that is still written ends for this reader after its last frame.
     let prefs = Prefs { start: Start::Fresh { floor: 6 }, start_frame: 1, end: Some(6), ..prefs };
     let mut subscription = server.subscribe("b", "t", Prefs { end_frame: Some(1), ..prefs }).await;
     track.wait_live(|live| live.subscriptions.len() == 2).await;

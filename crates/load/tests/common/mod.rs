@@ -1,5 +1,5 @@
-//! The least that fans out moq-lite over raw QUIC, with faults on request. No cache, no routes, no
-//! limits: only enough to test the generator against.
+//! Minimal relay that fans out moq-lite over raw QUIC, with injected faults. It has no cache, routes or limits: only
+//! enough to test the generator.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -19,7 +19,7 @@ use relay_client::{Cost, Hop, Path, Prefs, TrackName};
 use relay_wire::{Inbox, varint};
 use tokio::sync::broadcast;
 
-/// What to do wrong, once, to the `after`-th group of the first viewer.
+/// Fault that is injected once, in the `after`-th group of the first viewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
@@ -31,7 +31,7 @@ pub(crate) enum Fault {
     Skip {
         after: u64,
     },
-    /// It is forwarded twice.
+    /// The group is forwarded twice.
     Double {
         after: u64,
     },
@@ -41,13 +41,13 @@ pub(crate) enum Fault {
     },
 }
 
-/// One group of a publisher as it arrives: `None` is its end.
+/// Part of a publisher's group: sequence and bytes; `None` is its end.
 type Item = (u64, Option<Bytes>);
 
 struct Shared {
     version: Version,
     fault: Fault,
-    /// Groups of each announced path, and who publishes it.
+    /// Groups of each announced path, and its publisher.
     paths: Mutex<HashMap<Path, (Connection, broadcast::Sender<Item>)>>,
     viewers: Mutex<u64>,
 }
@@ -98,7 +98,7 @@ async fn message<M>(
     }
 }
 
-/// Asks the peer what it announces, and subscribes to all of it.
+/// Requests the peer's announcements, and subscribes to all of them.
 async fn learn(connection: Connection, shared: Arc<Shared>) -> Option<()> {
     let version = shared.version;
     let (mut send, mut recv) = connection.open_bi().await.ok()?;
@@ -174,7 +174,7 @@ async fn answer(
         }
         _ => {}
     }
-    // Held open: a dropped stream would be a finished one.
+    // Kept open: dropping a stream would finish it.
     let _ = connection_over(&mut send).await;
     Some(())
 }
@@ -240,7 +240,7 @@ async fn open_group(
     streams
 }
 
-/// Takes the publisher's groups apart just enough to know which they are.
+/// Parses the publisher's groups far enough to know their sequence.
 async fn receive(connection: Connection, shared: Arc<Shared>) {
     while let Ok(mut stream) = connection.accept_uni().await {
         let (connection, shared) = (connection.clone(), shared.clone());

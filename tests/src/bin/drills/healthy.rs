@@ -1,4 +1,4 @@
-//! Healthy sessions: one publisher of 10 groups of 12,500 B a second and 20 viewers, in a process of their own.
+//! Healthy sessions: one publisher of 10 groups of 12,500 B per second, and 20 viewers, in a process of their own.
 
 use std::{
     collections::BTreeSet,
@@ -13,28 +13,28 @@ use relay_client::{Client, ClientConfig, Prefs, TrackInfo};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-/// Viewers.
+/// Number of viewers.
 const VIEWERS: usize = 20;
-/// Time between two groups: with [`GROUP_BYTES`], 1 Mbit/s a viewer.
+/// Time between two groups: with [`GROUP_BYTES`], 1 Mbit/s per viewer.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Payload of one group, bytes.
 const GROUP_BYTES: usize = 12_500;
-/// Age up to which a viewer wants a group.
+/// Largest age of a group in the subscriptions, ms.
 const MAX_AGE_MS: u64 = 3_000;
 const PATH: &str = "healthy/live";
-/// Printed when every viewer receives.
+/// Line that is printed once every viewer receives.
 pub(crate) const READY: &str = "ready";
 
 /// Figures of one run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Figures {
-    /// Groups published since all viewers received.
+    /// Groups published since every viewer received.
     pub(crate) groups: u64,
     /// Groups missing, summed over the viewers.
     pub(crate) lost: u64,
     /// Sessions that ended.
     pub(crate) ended: usize,
-    /// Delay from publishing to the whole group, ms.
+    /// Delay from publishing a group to its complete arrival, ms.
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
     pub(crate) max_ms: f64,
@@ -49,7 +49,7 @@ struct Seen {
 
 type Shared = Arc<Mutex<Seen>>;
 
-/// Publishes and reads until standard input ends; prints [`Figures`] as JSON.
+/// Publishes and subscribes until standard input ends; prints [`Figures`] as JSON.
 pub(crate) async fn run(url: &str) -> Result<()> {
     let began = Instant::now();
     let publisher = Client::connect(url, ClientConfig::default()).await?;
@@ -87,7 +87,7 @@ pub(crate) async fn run(url: &str) -> Result<()> {
             () = &mut stop => break,
         }
     }
-    // Groups on their way arrive.
+    // Groups in flight arrive.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let seen = lock(&seen);
     let first = first.context("not every viewer received")?;
@@ -118,7 +118,7 @@ async fn view(client: Client, viewer: usize, seen: Shared, began: Instant) {
         loop {
             let mut group = subscription.next_group().await?;
             let seen = Arc::clone(&seen);
-            // A group that breaks off is missing in the end.
+            // A group that is cut counts as lost.
             tokio::spawn(async move {
                 let Ok(Some(frame)) = group.frame().await else { return };
                 let Some((head, _)) = frame.payload.split_first_chunk::<16>() else { return };

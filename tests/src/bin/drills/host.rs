@@ -1,4 +1,4 @@
-//! The relay under attack: its process, its memory cgroup, its counters.
+//! The relay under attack: its process, memory cgroup and counters.
 
 use std::{
     collections::BTreeMap,
@@ -17,15 +17,15 @@ use crate::{
     healthy::{Figures, READY},
 };
 
-/// How long a process may take to start or to end.
+/// Time for a process to start or end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Limits of the relay's process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Of its memory cgroup, bytes.
+    /// Limit of the memory cgroup, bytes.
     pub(crate) memory: u64,
-    /// Open files; `None`: as inherited.
+    /// Limit of open files; `None`: inherited.
     pub(crate) files: Option<u64>,
 }
 
@@ -77,7 +77,7 @@ impl Host {
         Ok(host)
     }
 
-    /// Starts the healthy sessions and waits until each receives.
+    /// Starts the healthy sessions and waits until every viewer receives.
     pub(crate) fn healthy(&self) -> Result<Healthy> {
         let url = format!("https://{}/", self.target.quic);
         let mut child = Command::new(std::env::current_exe()?)
@@ -92,7 +92,7 @@ impl Host {
         Ok(Healthy { child, lines })
     }
 
-    /// Runs the attack to its end. Its summary.
+    /// Runs the attack to its end and returns its summary.
     pub(crate) fn attack(&self, attack: &Attack) -> String {
         let run = || -> Result<String> {
             let target = serde_json::to_string(&self.target)?;
@@ -116,7 +116,7 @@ impl Host {
         run().unwrap_or_else(|error| format!("{error:#}"))
     }
 
-    /// Whether the relay's process is there.
+    /// Whether the relay's process is running.
     pub(crate) fn lives(&mut self) -> bool {
         matches!(self.relay.try_wait(), Ok(None))
     }
@@ -126,7 +126,7 @@ impl Host {
         text.lines().rev().take(3).collect::<Vec<_>>().join(" | ")
     }
 
-    /// Times the relay reported a panic.
+    /// Number of panics in the relay's log.
     pub(crate) fn panics(&self) -> usize {
         let text = fs::read_to_string(self.folder.path().join("relay.log")).unwrap_or_default();
         text.matches("panicked at").count()
@@ -177,7 +177,7 @@ pub(crate) struct Healthy {
 }
 
 impl Healthy {
-    /// Ends them. Their figures.
+    /// Ends the sessions and returns their figures.
     pub(crate) fn end(mut self) -> Result<Figures> {
         drop(self.child.stdin.take());
         let mut text = String::new();
@@ -204,7 +204,7 @@ impl Cgroup {
             ("/sys/fs/cgroup".into(), "memory.max")
         };
         let folder = parent.join(name);
-        fs::create_dir_all(&folder).context("a memory cgroup: are you root?")?;
+        fs::create_dir_all(&folder).context("cannot create a memory cgroup; run as root")?;
         fs::write(folder.join(file), limit.to_string()).context("the limit of the cgroup")?;
         Ok(Self { folder })
     }
@@ -217,7 +217,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // It must be empty: the kernel needs a moment after its last process ended.
+        // The cgroup must be empty: the kernel needs a moment after its last process ended.
         for _ in 0..20 {
             if fs::remove_dir(&self.folder).is_ok() {
                 return;
@@ -227,7 +227,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// An address that is free of UDP and of TCP.
+/// Finds an address with a free UDP and TCP port.
 fn free() -> SocketAddr {
     loop {
         let address = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());

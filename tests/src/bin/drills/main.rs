@@ -1,8 +1,8 @@
 //! Drills: attacks from outside against a relay binary that runs inside a memory limit, with healthy sessions
 //! beside that must lose nothing. `.ci/long drills` runs all of them; needs root for the memory cgroup.
 //!
-//! Three processes: this one, the relay, and one for the healthy sessions; the attack runs in a fourth with a
-//! lower scheduling priority, so that what it costs its own side is not counted against the relay.
+//! Three processes: this one, the relay, and one for the healthy sessions; the attack runs in a fourth with a lower
+//! scheduling priority, so that the attacker's CPU time does not delay the relay.
 
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
@@ -17,9 +17,9 @@ use anyhow::{Context, Result, bail};
 
 use host::{Host, Limits};
 
-/// How long the healthy sessions run alone to learn their own delay.
+/// Time for which the healthy sessions run alone, to measure their own delay.
 const ALONE: Duration = Duration::from_secs(6);
-/// How long they go on after an attack.
+/// Time for which they continue after an attack.
 const AFTER: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -54,7 +54,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
-/// Runs the named drills, all without a name. False: one of them failed.
+/// Runs the named drills, or all of them. `false`: one of them failed.
 fn run(relay: &str, names: &[&str]) -> Result<bool> {
     let chosen: Vec<_> = if names.is_empty() {
         attack::ALL.iter().collect()

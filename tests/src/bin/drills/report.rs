@@ -1,4 +1,4 @@
-//! Outcome of a drill: its row in the table, and which rules it broke.
+//! Outcome of a drill: its row in the table, and the rules it broke.
 
 use crate::{
     attack::Attack,
@@ -6,9 +6,9 @@ use crate::{
     host::{Host, Metrics},
 };
 
-/// Delay of healthy sessions that counts as unharmed whatever they had alone, ms.
+/// Delay of healthy sessions that always counts as unharmed, ms.
 const UNHARMED_MS: f64 = 20.0;
-/// Longest time that a ready session may wait for its worker, ms.
+/// Longest time for which a ready session may wait for its worker, ms.
 const WAIT_MS: f64 = 50.0;
 const MIB: f64 = 1_048_576.0;
 
@@ -20,7 +20,7 @@ pub(crate) const HEAD: &str = "| drill | attack | memory before, peak, limit (Mi
 pub(crate) struct Outcome {
     name: &'static str,
     cells: Vec<String>,
-    /// Rules that it broke.
+    /// Broken rules.
     pub(crate) failures: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Attacks on the relay's time: one session that does as much as it may, as fast as it can.
+//! Attacks on the relay's CPU time: one session that makes as many requests as it may.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use relay_wire::lite::{Announce, AnnounceOk, BidiType, FrameHead, Group, put_fra
 
 use super::{Hostile, Target, active, memory::answer_upstream, swallow};
 
-/// How long each flood lasts.
+/// Duration of each flood.
 const TIME: Duration = Duration::from_secs(15);
 
-/// A publisher of frames of one byte, as fast as the relay takes them, with one viewer.
+/// Publishes frames of one byte, as fast as the relay accepts them, to one viewer.
 pub(super) async fn tiny_frames(target: &Target) -> Result<String> {
     let mut publisher = Hostile::over_quic(target, ClientConfig::default()).await?;
     publisher.announce(&["tiny".to_owned()], &[]).await?;
@@ -83,7 +83,7 @@ pub(super) async fn subscribe_churn(target: &Target) -> Result<String> {
     ))
 }
 
-/// Subscribes to tracks that do not exist, of the healthy publisher and of nobody.
+/// Subscribes to tracks that do not exist, of the healthy broadcast and of one without publisher.
 pub(super) async fn missing_names(target: &Target) -> Result<String> {
     let (began, mut asked, mut sessions) = (Instant::now(), 0u64, 0);
     while began.elapsed() < TIME {

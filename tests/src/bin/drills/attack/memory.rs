@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{Hostile, Target, swallow};
 
-/// Longest time of each attack.
+/// Time limit of each attack.
 const TIME: Duration = Duration::from_secs(30);
 /// Sessions that each attack tries to open.
 const SESSIONS: usize = 250;
@@ -87,7 +87,7 @@ pub(super) async fn watches(target: &Target) -> Result<String> {
     ))
 }
 
-/// Viewers of the healthy track that take nothing: no credit for streams, or none for bytes.
+/// Subscribes to the healthy track without granting stream credit or flow control credit.
 pub(super) async fn unread(target: &Target) -> Result<String> {
     let (began, mut sessions, mut refused) = (Instant::now(), Vec::new(), 0);
     while began.elapsed() < TIME && sessions.len() + refused < SESSIONS {
@@ -120,7 +120,7 @@ pub(super) async fn unread(target: &Target) -> Result<String> {
     ))
 }
 
-/// One publisher whose streams declare the largest frame and stop after one byte.
+/// Publishes on streams that declare the largest frame and stop after one byte.
 pub(super) async fn half_frames(target: &Target) -> Result<String> {
     let mut publisher = Hostile::over_quic(target, ClientConfig::default()).await?;
     publisher.announce(&["half".to_owned()], &[]).await?;
@@ -144,7 +144,7 @@ pub(super) async fn half_frames(target: &Target) -> Result<String> {
     Ok(format!("{opened} streams that declare a frame of 16 MiB and send 1 B"))
 }
 
-/// Answers TRACK and SUBSCRIBE of the relay. The id of the subscription.
+/// Answers TRACK and SUBSCRIBE of the relay, and returns the id of the subscription.
 pub(super) async fn answer_upstream(publisher: &mut Hostile) -> Result<u64> {
     loop {
         let (mut send, mut recv) = publisher.raw.accept_bidi().await.context("a request of the relay")?;
@@ -164,7 +164,7 @@ pub(super) async fn answer_upstream(publisher: &mut Hostile) -> Result<u64> {
     }
 }
 
-/// One address that opens every place for HTTP readers it can get, as event streams over 20,000 paths.
+/// Opens as many event streams as one address can get, over 20,000 paths.
 pub(super) async fn event_streams(target: &Target) -> Result<String> {
     let mut publishers = Vec::new();
     for publisher in 0..20 {
@@ -199,7 +199,7 @@ pub(super) async fn event_streams(target: &Target) -> Result<String> {
     Ok(format!("600 event streams over 20,000 paths from one address; {refused} not served"))
 }
 
-/// As many idle sessions as can be had.
+/// Opens as many idle sessions as the relay admits.
 pub(super) async fn many_sessions(target: &Target) -> Result<String> {
     let (began, mut sessions, mut refused) = (Instant::now(), Vec::new(), 0);
     while began.elapsed() < TIME && sessions.len() + refused < 3_000 {

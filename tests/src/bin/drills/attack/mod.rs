@@ -1,4 +1,4 @@
-//! The attacks: each does only what any session may do, bounded in count and time.
+//! Attacks: each does only what any session may do, bounded in count and time.
 
 mod floods;
 mod memory;
@@ -35,9 +35,9 @@ pub(crate) struct Attack {
     pub(crate) name: &'static str,
     /// Memory limit of the relay, bytes.
     pub(crate) memory: u64,
-    /// Limit of its open files.
+    /// Limit of the relay's open files.
     pub(crate) files: Option<u64>,
-    /// Longest time it runs.
+    /// Time limit of the attack.
     pub(crate) time: Duration,
     run: for<'a> fn(&'a Target) -> Running<'a>,
 }
@@ -47,13 +47,13 @@ impl Attack {
         Self { name, memory: 256 * MIB, files: None, time: Duration::from_secs(60), run }
     }
 
-    /// Runs it. Its summary.
+    /// Runs the attack and returns its summary.
     pub(crate) async fn run(&self, target: &Target) -> Result<String> {
         (self.run)(target).await
     }
 }
 
-/// All of them.
+/// All attacks.
 pub(crate) const ALL: &[Attack] = &[
     Attack::new("announces", |target| Box::pin(memory::announces(target))),
     Attack::new("watches", |target| Box::pin(memory::watches(target))),
@@ -84,7 +84,7 @@ pub(crate) fn names() -> String {
     ALL.iter().map(|attack| attack.name).collect::<Vec<_>>().join(", ")
 }
 
-/// A session whose messages are written by hand.
+/// A session with hand-made messages.
 struct Hostile {
     client: Client,
     raw: Raw,
@@ -123,14 +123,14 @@ impl Hostile {
         Ok(())
     }
 
-    /// Makes a request.
+    /// Opens a request stream.
     async fn ask(&self, kind: BidiType, message: &impl Message) -> Result<(SendStream, RecvStream)> {
         let (mut send, recv) = self.raw.open_bidi().await?;
         send.write(&[number(kind.id()), encoded(message)].concat()).await?;
         Ok((send, recv))
     }
 
-    /// Asks for the announcements below the root, and keeps the stream.
+    /// Requests the announcements below the root, and keeps the stream.
     async fn watch(&mut self) -> Result<()> {
         let request = AnnounceRequest { prefix: Path::root(), exclude_hop: Hop::ANONYMOUS };
         let (send, recv) = self.ask(BidiType::Announce, &request).await?;
@@ -163,7 +163,7 @@ fn active(path: &str, hops: &[Hop]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a stream to its end and forgets what came, so that the relay may go on writing.
+/// Reads a stream to its end and discards the data, so that the relay can keep writing.
 fn swallow(mut recv: RecvStream) {
     tokio::spawn(async move {
         while let Ok(Some(bytes)) = recv.read().await {

@@ -15,11 +15,11 @@ use tokio::{
 
 use super::{Hostile, Target};
 
-/// How long each flood lasts.
+/// Duration of each flood.
 const TIME: Duration = Duration::from_secs(15);
-/// Initials a second.
+/// Initials per second.
 const RATE: f64 = 5_000.0;
-/// Addresses they come from.
+/// Number of source addresses.
 const ADDRESSES: u32 = 2_000;
 
 /// Initials that offer no protocol of the relay: the handshake fails at once.
@@ -71,7 +71,7 @@ async fn flood(target: &Target, alpn: &[u8]) -> Result<String> {
     ))
 }
 
-/// The first datagrams of so many clients, as a socket that answers nothing receives them.
+/// Records the first datagrams of `count` clients by a socket that does not answer.
 async fn first_flights(alpn: &[u8], count: usize) -> Result<Vec<Vec<u8>>> {
     let sink = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = sink.local_addr()?;
@@ -102,7 +102,7 @@ fn rustls_client() -> rustls::ClientConfig {
         .with_no_client_auth()
 }
 
-/// Sockets that begin and do not go on: HTTP heads, TLS hellos, qmux records, each cut.
+/// Opens sockets with an incomplete beginning: HTTP requests, TLS ClientHellos, qmux records.
 pub(super) async fn idle(target: &Target) -> Result<String> {
     let (mut sockets, mut refused) = (Vec::new(), 0);
     for number in 0..5_000usize {
@@ -137,7 +137,7 @@ pub(super) async fn idle(target: &Target) -> Result<String> {
     ))
 }
 
-/// More connections than the relay has descriptors.
+/// Opens more connections than the relay has descriptors.
 pub(super) async fn descriptors(target: &Target) -> Result<String> {
     let mut sockets = Vec::new();
     for _ in 0..1_100 {
