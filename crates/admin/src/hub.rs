@@ -1,7 +1,7 @@
 //! HTTP readers as sessions of the relay: admitted by its gate, registered with its core, woken by its store.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
     net::IpAddr,
     sync::Arc,
@@ -171,7 +171,7 @@ impl Hub {
     }
 
     async fn run(self) {
-        let (mut letters, mut logs) = (Vec::new(), Vec::new());
+        let (mut letters, mut logs) = (VecDeque::new(), Vec::new());
         let mut checked = Instant::now();
         loop {
             // A stepped wall clock gives no notice: it is read periodically.

@@ -14,7 +14,14 @@ const HEADERS_KEPT: usize = 64;
 impl Session {
     /// Continues the input left when the last work budget was spent. Events are processed only after it: the
     /// last event is the end of the transport, and earlier input must be read before.
+    #[inline]
     pub(crate) fn go_on<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        if self.is_resuming || self.datagrams_due || self.watches_due || !self.unread.is_empty() {
+            self.go_on_due(t, cx);
+        }
+    }
+
+    fn go_on_due<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         while !cx.work.is_spent()
             && !self.is_over()
             && let Some(stream) = self.unread.pop_front()

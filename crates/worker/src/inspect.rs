@@ -318,7 +318,7 @@ mod tests {
             inspector.sessions(wanted, move |_| drop(Arc::clone(&held)));
         };
         (0..WAITING + 1).for_each(|_| ask());
-        let mut letters = Vec::new();
+        let mut letters = std::collections::VecDeque::new();
         mailbox.take(&mut letters);
         assert_eq!(letters.len(), WAITING);
         assert_eq!(Arc::strong_count(&alive), 1 + WAITING, "dropped requests drop their callback");

@@ -1,6 +1,7 @@
 //! Messages of other threads to a worker.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -170,9 +171,11 @@ impl Mailbox {
     }
 
     /// Moves everything to the end of `out`.
-    pub fn take(&self, out: &mut Vec<Letter>) {
-        if let Some(held) = &mut *self.letters.lock() {
-            out.append(held);
+    pub fn take(&self, out: &mut VecDeque<Letter>) {
+        if let Some(held) = &mut *self.letters.lock()
+            && !held.is_empty()
+        {
+            out.extend(held.drain(..));
         }
     }
 
@@ -222,7 +225,7 @@ mod tests {
         mailbox.post(&mut letter());
         mailbox.post(&mut letter());
         assert_eq!(wakes.load(Ordering::Relaxed), 1);
-        let mut taken = Vec::new();
+        let mut taken = VecDeque::new();
         mailbox.take(&mut taken);
         assert_eq!(taken.len(), 2);
         mailbox.post(&mut letter());

@@ -169,7 +169,7 @@ impl Seat {
     }
 
     /// Moves the queued letters for sessions here to the end of `out`.
-    pub fn letters(&self, out: &mut Vec<Letter>) {
+    pub fn letters(&self, out: &mut std::collections::VecDeque<Letter>) {
         self.mailbox.take(out);
     }
 

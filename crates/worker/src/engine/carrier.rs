@@ -25,6 +25,7 @@ pub(super) enum Carrier {
 
 impl Carrier {
     /// The connection; `None` if the endpoint has dropped it.
+    #[inline]
     pub(super) fn conn<'a>(&'a mut self, endpoint: &'a mut Endpoint) -> Option<Conn<'a>> {
         match self {
             Self::Quic(key) => endpoint.conn(*key).map(Conn::Quic),

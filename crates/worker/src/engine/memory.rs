@@ -48,13 +48,16 @@ impl Worker {
     }
 
     /// Updates the charges of all active peers, once per [`INTERVAL`] and once per [`INPUT`] bytes.
+    #[inline]
     pub(super) fn charge_active(&mut self, now: Instant) {
-        let received = self.meter.bytes_in;
-        let is_early = now < self.uncharged.due && received - self.uncharged.received < INPUT;
-        if is_early || self.uncharged.peers.is_empty() {
-            return;
+        let is_early = now < self.uncharged.due && self.meter.bytes_in - self.uncharged.received < INPUT;
+        if !is_early && !self.uncharged.peers.is_empty() {
+            self.charge_all(now);
         }
-        (self.uncharged.due, self.uncharged.received) = (now + INTERVAL, received);
+    }
+
+    fn charge_all(&mut self, now: Instant) {
+        (self.uncharged.due, self.uncharged.received) = (now + INTERVAL, self.meter.bytes_in);
         let mut active = std::mem::take(&mut self.uncharged.peers);
         for index in active.drain(..) {
             if let Some(peer) = self.peers.get_mut(index) {

@@ -13,6 +13,7 @@ mod admit;
 mod carrier;
 mod drain;
 mod expiry;
+mod finish;
 mod flush;
 mod inspect;
 mod memory;
@@ -35,7 +36,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Sender, TrySendError};
+use crossbeam_channel::Sender;
 use relay_core::Event;
 use relay_meter::{Board, Worker as Meter};
 use relay_model::{Hop, LogId, SessionId, WorkerId, limits::SessionLimits};
@@ -62,16 +63,9 @@ use ready::ReadyQueue;
 use stream::{Streams, turn_away};
 pub use words::SESSIONS;
 
-/// Interval of publishing the counters.
-const PUBLISH: Duration = Duration::from_millis(250);
 /// Delay before a full socket is tried again without a writable event: if the kernel lacks memory,
 /// none comes.
 const RETRY_FULL: Duration = Duration::from_millis(5);
-
-/// Delay before core is tried again when its channel is full.
-const RETRY_CORE: Duration = Duration::from_millis(1);
-/// Interval at which a drained worker checks whether the others are drained too.
-const OTHERS: Duration = Duration::from_millis(20);
 
 /// Part of a connection's work in a turn, for faults and panic counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -175,7 +169,11 @@ pub struct Worker {
 
     /// Whether the socket may have datagrams.
     readable: bool,
-    received: VecDeque<Received>,
+    /// Batch of received datagrams, and the number of those already fed.
+    received: Vec<Received>,
+    fed: usize,
+    /// Latest reading of the clock in this turn.
+    clock: Instant,
     letters: VecDeque<Letter>,
     ending: Option<Ending>,
     /// Whether this worker is already subtracted from the busy ones of a drain.
@@ -192,8 +190,6 @@ pub struct Worker {
 /// Vectors reused each turn.
 #[derive(Default)]
 struct Scratch {
-    received: Vec<Received>,
-    letters: Vec<Letter>,
     due: Vec<u32>,
     logs: Vec<LogId>,
     watchers: Vec<SessionId>,
@@ -239,7 +235,9 @@ impl Worker {
             dirty: VecDeque::new(),
             dirty_streams: VecDeque::new(),
             readable: true,
-            received: VecDeque::new(),
+            received: Vec::new(),
+            fed: 0,
+            clock: now,
             letters: VecDeque::new(),
             ending: None,
             counted_off: false,
@@ -274,6 +272,7 @@ impl Worker {
     /// Takes one turn.
     pub fn turn(&mut self, now: Instant, io: &mut impl Io) -> Next {
         self.meter.turns += 1;
+        self.clock = now;
         self.begin_turn(now);
         self.streams.refill();
         self.retry_full(now, io);
@@ -287,7 +286,7 @@ impl Worker {
         self.deliver_news(now, io);
         self.walk_board(now, io);
         self.flush(io);
-        self.tell();
+        self.send_events();
         self.publish(now, io);
         self.count_off();
         self.mailbox.set_load(self.peers.len());
@@ -308,9 +307,10 @@ impl Worker {
 
     /// Sends the last events to core and publishes the last counters. May wait for core.
     pub fn finish(&mut self) {
-        self.report_all(Instant::now());
+        let now = Instant::now();
+        self.report_all(now);
         let _ = self.core.send(std::mem::take(&mut self.events));
-        self.gauge();
+        self.gauge(now);
         self.shared.board.publish(usize::from(self.id.0), &self.meter);
     }
 
@@ -344,6 +344,7 @@ impl Worker {
         self.dirty.clear();
         self.dirty_streams.clear();
         self.received.clear();
+        self.fed = 0;
         self.readable = true;
         let left: Vec<u32> = self.peers.indices().collect();
         for index in left {
@@ -468,77 +469,6 @@ impl Worker {
             self.touch(index);
         }
         self.scratch.due = due;
-    }
-
-    /// Sends this turn's events to core, and wakes workers with changes to deliver.
-    fn tell(&mut self) {
-        if !self.events.is_empty() {
-            match self.core.try_send(std::mem::take(&mut self.events)) {
-                // Retried next turn; bounded by the sessions' limits on requests in flight.
-                Err(TrySendError::Full(events)) => self.events = events,
-                // Core is gone only when the relay is ending.
-                Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-            }
-        }
-        self.rung_itself = false;
-        if !self.rings.is_empty() {
-            // Its own changes are delivered in its next turn, without a wake-up.
-            self.rung_itself = self.rings.contains(self.id) && self.shared.store.bell(self.id).is_pending();
-            self.shared.store.ring(&mut self.rings, Some(self.id));
-        }
-    }
-
-    fn publish(&mut self, now: Instant, io: &impl Io) {
-        let end = io.now();
-        let took = end.saturating_duration_since(now);
-        self.meter.turn_us.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-        self.ready.end_turn(now, end);
-        self.unpublished = now < self.published + PUBLISH;
-        if !self.unpublished {
-            self.published = now;
-            self.gauge();
-            self.shared.board.publish(usize::from(self.id.0), &self.meter);
-        }
-    }
-
-    fn gauge(&mut self) {
-        self.meter.ready_wait_peak_us = self.ready.peak_us();
-        self.meter.connections_now = self.peers.len() as u64;
-        self.meter.sessions = self
-            .peers
-            .indices()
-            .filter(|index| self.peers.get(*index).is_some_and(|peer| peer.session.is_some()))
-            .count() as u64;
-    }
-
-    fn next(&self, now: Instant) -> Next {
-        let is_full = self.full_since.is_some();
-        let is_busy = self.readable
-            || !self.received.is_empty()
-            || !self.letters.is_empty()
-            || !self.news.is_empty()
-            || self.delivery.is_some()
-            || self.board_changed
-            || !self.board_queue.is_empty()
-            || self.rung_itself
-            || self.fanout.is_due()
-            || !self.ready.is_empty()
-            || !self.dirty_streams.is_empty()
-            || (!is_full && !self.dirty.is_empty());
-        if is_busy {
-            return Next::Now;
-        }
-        // A turn that did not publish is followed by one that does.
-        let publish = self.unpublished.then(|| self.published + PUBLISH);
-        let retry = self.full_since.map(|since| since + RETRY_FULL);
-        let until = self.ending.as_ref().map(Ending::next);
-        let behind = (!self.events.is_empty()).then(|| now + RETRY_CORE);
-        let others = self.counted_off.then(|| now + OTHERS);
-        let expiring = self.expiring.next();
-        let charges = self.uncharged.next();
-        let due = [self.wheel.next_wake(), publish, retry, until, behind, others, expiring, charges];
-        let first = due.into_iter().flatten().min();
-        first.map_or(Next::Idle, Next::At)
     }
 
     fn panics(&mut self, stage: Stage) -> &mut u64 {

@@ -27,20 +27,18 @@ pub(super) struct Delivery {
 impl Worker {
     /// Handles letters of core and of the supervisor.
     pub(super) fn read_letters(&mut self, now: Instant, io: &impl Io) {
-        let mut letters = std::mem::take(&mut self.scratch.letters);
-        self.mailbox.take(&mut letters);
-        self.letters.extend(letters.drain(..));
-        self.scratch.letters = letters;
+        self.mailbox.take(&mut self.letters);
         if self.letters.is_empty() {
             return;
         }
-        let mut share = Share::new(share::LETTERS, io.now());
+        let mut share = Share::new(share::LETTERS, self.clock);
         while let Some(letter) = self.letters.pop_front() {
             self.read_letter(now, letter);
             if share.spend(1, io) {
                 break;
             }
         }
+        self.clock = share.clock();
         self.meter.turns_cut += u64::from(!self.letters.is_empty());
     }
 
@@ -92,19 +90,22 @@ impl Worker {
         if self.delivery.is_none() && self.news.is_empty() {
             return;
         }
-        let mut share = Share::new(share::NEWS, io.now());
+        let mut share = Share::new(share::NEWS, self.clock);
         while self.delivery.is_some() || !self.news.is_empty() {
             if !self.deliver(now, io, &mut share) {
                 self.meter.turns_cut += 1;
-                return;
+                break;
             }
         }
+        self.clock = share.clock();
     }
 
     fn answer_bell(&mut self) {
         let mut logs = std::mem::take(&mut self.scratch.logs);
         self.board_changed |= self.shared.store.bell(self.id).take(&mut logs);
-        self.fanout.take_due(&mut logs);
+        if self.fanout.is_due() {
+            self.fanout.take_due(&mut logs);
+        }
         for log in logs.drain(..) {
             if self.queued.insert(log) {
                 self.news.push_back(log);
@@ -185,7 +186,7 @@ impl Worker {
             self.board_queue.extend(watchers.drain(..));
             self.scratch.watchers = watchers;
         }
-        let mut share = Share::new(share::BOARD, io.now());
+        let mut share = Share::new(share::BOARD, self.clock);
         while let Some(session) = self.board_queue.pop_front() {
             if let Some(index) = self.peers.index_of(session) {
                 self.with_session(index, Stage::News, now, |session, conn, cx| session.board(conn, cx));
@@ -195,6 +196,7 @@ impl Worker {
                 break;
             }
         }
+        self.clock = share.clock();
         self.meter.turns_cut += u64::from(!self.board_queue.is_empty());
     }
 }

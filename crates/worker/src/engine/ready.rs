@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Worker;
+use super::{Worker, finish::micros};
 
 /// Longest gap between two turns in which the worker cannot have slept.
 const AWAKE: Duration = Duration::from_micros(100);
@@ -25,6 +25,8 @@ pub(super) struct ReadyQueue {
     received_since: Instant,
     /// Whether the last turn left datagrams in the socket.
     pub(super) is_receive_behind: bool,
+    /// Earliest time at which a peer settled in this turn became ready, if one was.
+    settled_since: Option<Instant>,
     /// End of the time in which a turn can begin without the worker having slept before.
     awake_until: Instant,
     /// Longest wait in this window and in the one before, microseconds.
@@ -40,30 +42,36 @@ impl ReadyQueue {
             since: now,
             received_since: now,
             is_receive_behind: false,
+            settled_since: None,
             awake_until: now,
             peaks: [0; 2],
             window_ends: now + PEAK_WINDOW,
         }
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.fresh.is_empty() && self.behind.is_empty()
     }
 
     /// Peers that are ready and have not used up a budget.
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.fresh.len()
     }
 
     /// Peers that have used up a budget and have more to do.
+    #[inline]
     pub(super) fn len_behind(&self) -> usize {
         self.behind.len()
     }
 
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<u32> {
         self.fresh.pop_front()
     }
 
+    #[inline]
     pub(super) fn pop_behind(&mut self) -> Option<u32> {
         self.behind.pop_front()
     }
@@ -85,29 +93,34 @@ impl ReadyQueue {
         self.received_since
     }
 
-    /// Ends the turn begun at `start`.
-    pub(super) fn end_turn(&mut self, start: Instant, now: Instant) {
-        (self.since, self.awake_until) = (start, now + AWAKE);
-        if now >= self.window_ends {
-            let [latest, _] = self.peaks;
-            (self.peaks, self.window_ends) = ([0, latest], now + PEAK_WINDOW);
-        }
+    /// Peers that had been ready for at most the time since `since` were settled.
+    pub(super) fn settled_since(&mut self, since: Instant) {
+        self.settled_since = Some(since);
     }
 
-    /// Longest recent wait of a ready peer, microseconds.
-    pub(super) fn peak_us(&self) -> u64 {
+    /// Longest wait of a ready peer in the last half to whole minute, microseconds.
+    pub(super) fn peak_us(&mut self, now: Instant) -> u64 {
         let [latest, before] = self.peaks;
+        if now >= self.window_ends {
+            (self.peaks, self.window_ends) = ([0, latest], now + PEAK_WINDOW);
+        }
         latest.max(before)
     }
 }
 
 impl Worker {
     /// Begins a turn: peers became ready while the worker slept, or else during the last turn.
+    #[inline]
     pub(super) fn begin_turn(&mut self, now: Instant) {
-        if now <= self.ready.awake_until {
-            return;
+        if now > self.ready.awake_until {
+            self.ready.since = now;
+            if !self.ready.fresh.is_empty() {
+                self.date_ready(now);
+            }
         }
-        self.ready.since = now;
+    }
+
+    fn date_ready(&mut self, now: Instant) {
         for index in &self.ready.fresh {
             if let Some(peer) = self.peers.get_mut(*index) {
                 peer.ready_since = now;
@@ -121,6 +134,7 @@ impl Worker {
     }
 
     /// Queues a peer that has been ready for at most the time since `since`.
+    #[inline]
     pub(super) fn touch_since(&mut self, index: u32, since: Instant) {
         if let Some(peer) = self.peers.get_mut(index)
             && !std::mem::replace(&mut peer.is_touched, true)
@@ -140,10 +154,15 @@ impl Worker {
         }
     }
 
-    /// Counts that a peer which had been ready since `since` had its share at `now`.
-    pub(super) fn note_wait(&mut self, since: Instant, now: Instant) {
-        let waited = now.saturating_duration_since(since);
-        let waited = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+    /// Ends the turn from `start` to `end`. The wait of a ready peer counts until the end of the turn that
+    /// settled it, when its packets are out.
+    pub(super) fn end_turn(&mut self, start: Instant, end: Instant) {
+        let took = micros(end.saturating_duration_since(start));
+        self.meter.turn_us.record(took);
+        (self.ready.since, self.ready.awake_until) = (start, end + AWAKE);
+        let Some(since) = self.ready.settled_since.take() else { return };
+        let before = if since < start { micros(start.saturating_duration_since(since)) } else { 0 };
+        let waited = before.saturating_add(took);
         self.meter.ready_wait_us.record(waited);
         let [latest, _] = &mut self.ready.peaks;
         *latest = waited.max(*latest);

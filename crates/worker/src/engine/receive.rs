@@ -21,43 +21,47 @@ impl Worker {
         self.endpoint.refuse_new(self.ending.is_some() || self.is_out_of_memory());
         self.ready.begin_receive();
         let mut share = Share::new(share::RECEIVE, now);
-        loop {
-            let Some(received) = self.received.pop_front() else {
-                if !self.readable || !self.receive_batch(io) {
-                    return;
-                }
-                continue;
-            };
-            if share.spend(self.feed(now, received), io) {
+        while self.has_received() || (self.readable && self.receive_batch(io)) {
+            let next = self.fed;
+            self.fed += 1;
+            if share.spend(self.feed(now, next), io) {
                 break;
             }
         }
-        if self.readable || !self.received.is_empty() {
+        self.clock = share.clock();
+        if self.readable || self.has_received() {
             self.ready.is_receive_behind = true;
             self.meter.turns_cut += 1;
         }
     }
 
+    /// Whether received datagrams are left to feed.
+    pub(super) fn has_received(&self) -> bool {
+        self.fed < self.received.len()
+    }
+
     /// Makes one receive call. False: nothing was received.
     fn receive_batch(&mut self, io: &mut impl Io) -> bool {
-        let mut batch = std::mem::take(&mut self.scratch.received);
+        self.received.clear();
+        self.fed = 0;
         self.meter.recv_calls += 1;
-        match io.recv(&mut batch) {
+        match io.recv(&mut self.received) {
             Ok(more) => self.readable = more,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
             // A past error, such as a port unreachable: the next turn continues.
             Err(_) => self.meter.recv_errors += 1,
         }
-        let came = !batch.is_empty();
-        self.meter.recv_batch.record(batch.len() as u64);
-        self.received.extend(batch.drain(..));
-        self.scratch.received = batch;
-        came
+        self.meter.recv_batch.record(self.received.len() as u64);
+        !self.received.is_empty()
     }
 
     /// Feeds each datagram of a segmented receive; returns their number.
-    fn feed(&mut self, now: Instant, received: Received) -> usize {
-        let Received { remote, local_ip, ecn, stride, mut data } = received;
+    fn feed(&mut self, now: Instant, received: usize) -> usize {
+        let Some(Received { remote, local_ip, ecn, stride, data }) = self.received.get_mut(received) else {
+            return 0;
+        };
+        let (remote, local_ip, ecn, stride) = (*remote, *local_ip, *ecn, *stride);
+        let mut data = std::mem::take(data);
         let mut count: usize = 0;
         self.meter.bytes_in += data.len() as u64;
         while !data.is_empty() {
@@ -152,7 +156,7 @@ impl Worker {
         if self.ready.is_empty() {
             return;
         }
-        let mut share = Share::new(share::SETTLE, io.now());
+        let mut share = Share::new(share::SETTLE, self.clock);
         let mut is_over = false;
         let mut oldest = now;
         // Peers that become ready meanwhile wait for the next turn.
@@ -173,7 +177,8 @@ impl Worker {
             }
         }
         self.meter.turns_cut += u64::from(is_over);
-        self.note_wait(oldest, io.now());
+        self.clock = share.clock();
+        self.ready.settled_since(oldest);
     }
 
     /// Settles a peer; returns the earliest time since when it may have been ready.

@@ -37,29 +37,39 @@ pub(super) const FLUSH: Limit = limit(2_000, 8, 1);
 /// Remaining share of one part of a turn.
 #[derive(Debug)]
 pub(super) struct Share {
-    start: Instant,
+    /// Latest reading of the clock.
+    clock: Instant,
     time: Duration,
-    /// Known after the first clock read.
+    /// Set by the first reading.
     end: Option<Instant>,
-    /// Pieces of work until the next clock read.
+    /// Pieces of work until the next reading.
     until_look: usize,
     stride: usize,
 }
 
 impl Share {
-    /// Creates the share of a part that begins at `now`.
-    pub(super) fn new(limit: Limit, now: Instant) -> Self {
-        Self { start: now, time: limit.time, end: None, until_look: limit.least, stride: limit.stride }
+    /// Share of a part that begins now, with `clock` as the latest reading of the clock.
+    pub(super) fn new(limit: Limit, clock: Instant) -> Self {
+        Self { clock, time: limit.time, end: None, until_look: limit.least, stride: limit.stride }
     }
 
-    /// Counts `pieces` of finished work. True: the share is used up.
+    /// Counts `pieces` of finished work. Returns true when the share is used up.
+    #[inline]
     pub(super) fn spend(&mut self, pieces: usize, io: &impl Io) -> bool {
         self.until_look = self.until_look.saturating_sub(pieces);
-        if self.until_look > 0 {
-            return false;
-        }
+        self.until_look == 0 && self.look(io)
+    }
+
+    fn look(&mut self, io: &impl Io) -> bool {
         self.until_look = self.stride;
-        let (start, time) = (self.start, self.time);
-        io.now() >= *self.end.get_or_insert_with(|| start + time)
+        let (start, time) = (self.clock, self.time);
+        let end = *self.end.get_or_insert_with(|| start + time);
+        self.clock = io.now();
+        self.clock >= end
+    }
+
+    /// Latest reading of the clock, with which the next part begins.
+    pub(super) fn clock(&self) -> Instant {
+        self.clock
     }
 }

@@ -29,7 +29,7 @@ impl Bench {
 
     /// Sessions with a letter to end, in order.
     fn closed(&self) -> Vec<u64> {
-        let mut letters = Vec::new();
+        let mut letters = std::collections::VecDeque::new();
         self.mailbox.take(&mut letters);
         let ends = letters.into_iter().map(|letter| match letter {
             Letter::End { session, code: SessionCode::MEMORY_SHARE, .. } => session.0,

@@ -173,16 +173,16 @@ fn peak_wait_of_ready_sessions_is_published() {
         let index = bench.index(*session);
         bench.worker.touch(index);
     }
-    let before = bench.worker.ready.peak_us();
+    let before = bench.worker.ready.peak_us(bench.now);
     for _ in 0..MANY / share::SETTLE.least {
         bench.late_turn();
         bench.now += LATE;
     }
-    let waited = bench.worker.ready.peak_us();
+    let waited = bench.worker.ready.peak_us(bench.now);
     assert!(waited > before && waited >= 2 * LATE.as_micros() as u64, "{waited}");
-    bench.worker.gauge();
+    bench.worker.gauge(bench.now);
     assert_eq!(bench.worker.meter.ready_wait_peak_us, waited);
     assert!(bench.worker.meter.ready_wait_us.count() > 0);
     bench.advance(Duration::from_secs(120));
-    assert!(bench.worker.ready.peak_us() < waited, "it is of the last minute");
+    assert!(bench.worker.ready.peak_us(bench.now) < waited, "it is of the last minute");
 }

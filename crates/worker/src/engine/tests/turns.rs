@@ -315,7 +315,7 @@ fn events_wait_for_a_busy_core_and_keep_their_order() {
         bench.client.conn(*key).unwrap().close(bench.now, SessionCode::NONE, "");
         bench.settle();
     }
-    assert!(matches!(bench.next, Next::At(at) if at <= bench.now + super::super::RETRY_CORE));
+    assert!(matches!(bench.next, Next::At(at) if at <= bench.now + super::super::finish::RETRY_CORE));
     bench.core = core;
     bench.advance(Duration::from_millis(10));
     assert_eq!(opened(&bench).len(), 2);
