@@ -485,7 +485,7 @@ fn a_drain_is_asked_for_once_and_never_by_a_page_of_others() {
         assert_eq!((&node["self"], &node["draining"]), (&true.into(), &true.into()));
         let (status, metrics) = desk.ask("GET /metrics").await;
         assert!(status == 200 && metrics.contains("\nmoq_relay_draining 1\n"), "{metrics}");
-        let help = "# HELP moq_relay_deliveries_total Frames handed to subscribers' streams.\n";
+        let help = "# HELP moq_relay_deliveries_total Frames written to subscribers' streams.\n";
         assert!(metrics.contains(help), "{metrics}");
     });
 }

@@ -30,7 +30,7 @@ pub const EXIT_CODES: &str = "\
 Exit codes:
     0  all was well; also when whoever reads standard output closed it
     1  an error that no other code says: a file that cannot be read, input that breaks its framing
-    2  the command line makes no sense
+    2  the command line is invalid
     3  no session with the relay: name, network, certificate or version
     4  the relay does not allow it
     5  there is no such broadcast, track or group

@@ -30,7 +30,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
     0  all was well; a token that was verified holds
     1  a token does not hold, or a file cannot be read or written
-    2  the command line makes no sense";
+    2  the command line is invalid";
 
 /// Actions on keys and tokens.
 #[derive(Clone, Debug, Subcommand)]

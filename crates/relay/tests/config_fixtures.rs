@@ -36,8 +36,8 @@ const FILES: &[(&str, Outcome)] = &[
         "dev-0.14",
         Started(&[
             "listening for http",
-            "`stats.enabled` changes nothing here",
-            "`iroh.secret` changes nothing here",
+            "`stats.enabled` has no effect",
+            "`iroh.secret` has no effect",
             "subscribe=everything",
         ]),
     ),
@@ -45,7 +45,7 @@ const FILES: &[(&str, Outcome)] = &[
         "open-0.14",
         Started(&[
             "not supported, and not offered: moq-transport-16",
-            "`cluster.node` changes nothing here",
+            "`cluster.node` has no effect",
             "publish=anon/**, demo/viewer/** subscribe=anon/**, demo/**",
         ]),
     ),
@@ -55,8 +55,8 @@ const FILES: &[(&str, Outcome)] = &[
     (
         "edge-0.17",
         Started(&[
-            "`listen.timeout` changes nothing here",
-            "`quic.receive_window` changes nothing here",
+            "`listen.timeout` has no effect",
+            "`quic.receive_window` has no effect",
             "listening for http",
             "listening for internal",
             "publish=anon/** subscribe=anon/**, demo/**",

@@ -195,11 +195,11 @@ fn invalid_token_is_reported_with_every_reason() {
     let (head, _) = good.rsplit_once('.').unwrap();
     for (key, token, reasons) in [
         ("a.jwk", old.as_str(), &["expired"][..]),
-        ("a.jwk", &early, &["holds from"]),
+        ("a.jwk", &early, &["not valid before"]),
         ("other.jwk", &old, &["signature", "expired"]),
         ("a.jwk", &good[..good.len() - 4], &["signature"]),
-        ("a.jwk", head, &["three parts"]),
-        ("a.jwk", "", &["three parts"]),
+        ("a.jwk", head, &["three base64url parts"]),
+        ("a.jwk", "", &["three base64url parts"]),
         ("a.jwk", &"x".repeat(16 * 1024), &["longer than 8192 bytes"]),
     ] {
         let said = desk.output(&["verify", "--key", key], token, 1);

@@ -238,7 +238,7 @@ impl Cursor {
                 });
                 if run.len() >= JOINED {
                     let joined: Vec<u8> = run.iter().flat_map(|piece| &piece.bytes).copied().collect();
-                    gathered.frames += run.iter().map(|piece| u64::from(piece.ends_frame)).sum::<u64>();
+                    gathered.frames += run.iter().map(|piece| u64::from(piece.frames)).sum::<u64>();
                     gathered.piece += run.len();
                     pieces = rest;
                     budget = gathered.take(joined.into(), budget, chunks);
@@ -250,7 +250,7 @@ impl Cursor {
                 };
                 offset = 0;
                 gathered.piece += 1;
-                gathered.frames += u64::from(piece.ends_frame);
+                gathered.frames += u64::from(piece.frames);
                 pieces = after;
                 budget = gathered.take(rest, budget, chunks);
             }
@@ -278,7 +278,7 @@ impl Cursor {
                 left -= rest;
                 self.offset = 0;
                 self.piece += 1;
-                meter.deliveries += u64::from(piece.ends_frame);
+                meter.deliveries += u64::from(piece.frames);
             }
         });
     }

@@ -15,6 +15,11 @@ use smallvec::SmallVec;
 
 use crate::dialect::{JOINED_FRAME, Shape};
 
+/// Bytes of small frames that are joined to one piece at most.
+const TAIL: usize = 4 * 1024;
+/// Capacity for the encoded head of a frame, bytes.
+const HEAD: usize = 16;
+
 /// A group held by a worker for its readers; cursors keep it alive.
 #[derive(Debug)]
 pub struct Group {
@@ -38,6 +43,10 @@ struct State {
 pub(crate) struct Lane {
     shape: Shape,
     pieces: Vec<Piece>,
+    /// Small frames since the last read, which become one piece: a piece of its own for each would cost more
+    /// than the frame, here and in the send queue of every reader.
+    tail: Vec<u8>,
+    tail_frames: u32,
     bytes: u64,
     next_object: u64,
     /// Declared payload bytes of the last object.
@@ -55,8 +64,8 @@ pub(crate) struct Lane {
 pub(crate) struct Piece {
     /// Never empty.
     pub(crate) bytes: Bytes,
-    /// Whether a frame ends with it.
-    pub(crate) ends_frame: bool,
+    /// Number of frames that end in it.
+    pub(crate) frames: u32,
 }
 
 /// End of a lane.
@@ -182,8 +191,7 @@ impl Group {
     /// Resets one lane.
     pub(crate) fn fail_lane(&self, shape: Shape, code: StreamCode) {
         if let Some(lane) = self.state.borrow_mut().lanes.iter_mut().find(|lane| lane.shape == shape) {
-            lane.pieces = Vec::new();
-            lane.end = Some(LaneEnd::Reset(code));
+            lane.fail(code);
         }
     }
 
@@ -191,14 +199,16 @@ impl Group {
     pub(crate) fn fail(&self, code: StreamCode) {
         self.awaited.set(false);
         for lane in &mut self.state.borrow_mut().lanes {
-            lane.pieces = Vec::new();
-            lane.end = Some(LaneEnd::Reset(code));
+            lane.fail(code);
         }
     }
 
     /// Runs `read` on the lane of a shape.
     pub(crate) fn with_lane<R>(&self, shape: Shape, read: impl FnOnce(&Lane) -> R) -> Option<R> {
-        self.state.borrow().lanes.iter().find(|lane| lane.shape == shape).map(read)
+        let mut state = self.state.borrow_mut();
+        let lane = state.lanes.iter_mut().find(|lane| lane.shape == shape)?;
+        lane.seal();
+        Some(read(lane))
     }
 }
 
@@ -207,6 +217,8 @@ impl Lane {
         Self {
             shape,
             pieces: Vec::new(),
+            tail: Vec::new(),
+            tail_frames: 0,
             bytes: 0,
             next_object: shape.first,
             size: 0,
@@ -217,7 +229,7 @@ impl Lane {
         }
     }
 
-    /// Pieces available so far, in order.
+    /// Pieces available at the last [`Self::seal`], in order.
     pub(crate) fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
@@ -274,17 +286,41 @@ impl Lane {
         self.size = head.size;
         self.received = 0;
         let joined = head.size <= JOINED_FRAME && payload.len() as u64 == head.size;
-        let mut out = Vec::with_capacity(if joined { 16 + payload.len() } else { 16 });
-        self.tick = self.shape.framing.head(self.tick, head, &mut out);
         if joined {
-            out.extend_from_slice(payload);
+            if self.tail.len() + payload.len() > TAIL {
+                self.seal();
+            }
+            let mut tail = std::mem::take(&mut self.tail);
+            tail.reserve(HEAD + payload.len());
+            let before = tail.len();
+            self.tick = self.shape.framing.head(self.tick, head, &mut tail);
+            tail.extend_from_slice(payload);
+            self.bytes = self.bytes.saturating_add((tail.len() - before) as u64);
+            self.tail = tail;
+            self.tail_frames += 1;
             self.received = head.size;
-            self.push(out.into(), true);
         } else {
-            self.push(out.into(), false);
+            let mut out = Vec::with_capacity(HEAD);
+            self.tick = self.shape.framing.head(self.tick, head, &mut out);
+            self.push(out.into(), 0);
             self.push_payload(payload.clone());
         }
         self.end_at_last();
+    }
+
+    /// Cuts the lane short and drops its data.
+    fn fail(&mut self, code: StreamCode) {
+        (self.pieces, self.tail) = (Vec::new(), Vec::new());
+        self.end = Some(LaneEnd::Reset(code));
+    }
+
+    /// Makes a piece of the small frames since the last one.
+    #[inline]
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            let bytes = std::mem::take(&mut self.tail).into();
+            self.pieces.push(Piece { bytes, frames: std::mem::take(&mut self.tail_frames) });
+        }
     }
 
     /// Payload of the last object from byte `offset` on; held bytes are skipped. Another log of
@@ -308,13 +344,14 @@ impl Lane {
 
     fn push_payload(&mut self, payload: Bytes) {
         self.received = self.received.saturating_add(payload.len() as u64);
-        self.push(payload, self.received == self.size);
+        self.push(payload, u32::from(self.received == self.size));
     }
 
-    fn push(&mut self, bytes: Bytes, ends_frame: bool) {
+    fn push(&mut self, bytes: Bytes, frames: u32) {
         if !bytes.is_empty() {
+            self.seal();
             self.bytes = self.bytes.saturating_add(bytes.len() as u64);
-            self.pieces.push(Piece { bytes, ends_frame });
+            self.pieces.push(Piece { bytes, frames });
         }
     }
 }

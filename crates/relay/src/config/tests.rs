@@ -307,12 +307,12 @@ fn a_value_of_the_wrong_kind_names_its_key() {
     for (text, expected) in [
         (
             "[server]\nbind = 4443\n",
-            "relay.toml:2:8: `server.bind`: 4443 is no address; \
+            "relay.toml:2:8: `server.bind`: 4443 is not a valid address; \
              write IP:PORT, as in \"[::]:4443\" or \"127.0.0.1:4443\"",
         ),
         (
             "[server]\nbind = \"localhost\"\n",
-            "relay.toml:2:8: `server.bind`: \"localhost\" is no address; \
+            "relay.toml:2:8: `server.bind`: \"localhost\" is not a valid address; \
              write IP:PORT, as in \"[::]:4443\" or \"127.0.0.1:4443\"",
         ),
     ] {
@@ -449,7 +449,7 @@ fn contradicting_values_are_refused() {
         ("server.tcp.bind = \"127.0.0.1:1\"", "set `server.bind` to where QUIC may listen"),
         ("auth.public_publish = \"a\"", "both set the public paths"),
         ("cluster.connect = \"https://a/\"", "`cluster.connect` is not supported: relays are not linked yet"),
-        ("listen.lb_id = \"ab\"", "`listen.lb_id` cannot be obeyed"),
+        ("listen.lb_id = \"ab\"", "`listen.lb_id` is not supported"),
     ] {
         let said = refusal(&format!("auth.public = \"\"\n{text}\n"));
         assert!(said.contains(expected), "{text}: {said}");
