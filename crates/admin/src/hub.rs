@@ -287,15 +287,18 @@ impl Hub {
         }
     }
 
-    /// Applies a new permit. A reader whose root or subject changed is ended and has to reconnect.
+    /// Applies a new permit. A reader whose identity changed is ended and has to reconnect.
     fn revise(&self, session: SessionId, permit: Permit) {
         let Some(visit) = self.visit(session) else { return };
         let mut state = visit.state.lock();
-        let Some(before) = state.permit.replace(permit.clone()) else { return };
-        if (before.root(), before.subject()) != (permit.root(), permit.subject()) {
-            let reason = "token subject changed".into();
+        let Some(before) = state.permit.as_ref() else { return };
+        if !permit.has_identity_of(before) {
+            let reason = relay_worker::IDENTITY_CHANGED.into();
             state.over.get_or_insert(Over { code: SessionCode::UNAUTHORIZED, reason });
+            visit.news.notify_one();
+            return;
         }
+        state.permit = Some(permit.clone());
         drop(state);
         self.push(Event::Revised { session, permit });
         visit.news.notify_one();

@@ -91,6 +91,12 @@ impl Permit {
         self.0.holder.peer
     }
 
+    /// Returns whether this permit is for the same root, subject and role as `other`. Routes and paths are bound to
+    /// these, so that a permit of another identity cannot replace one.
+    pub fn has_identity_of(&self, other: &Self) -> bool {
+        (self.root(), self.subject(), self.is_peer()) == (other.root(), other.subject(), other.is_peer())
+    }
+
     /// Id of the key that verified the token, if there was a token and the key has an id.
     pub fn key_id(&self) -> Option<&KeyId> {
         self.0.holder.key.as_ref()?.id.as_ref()

@@ -9,9 +9,9 @@
 
 mod api;
 mod cache;
-mod complaint;
 mod files;
 mod http;
+mod log_once;
 mod remote;
 mod server;
 

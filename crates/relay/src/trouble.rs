@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use start::{RAISE_FILES, start};
+pub use start::{PRIVILEGED, RAISE_FILES, start};
 pub(crate) use start::{bind_error, files, in_use, is_without_ipv6, listener, tcp, tcp_in_use, without_ipv6};
 
 /// A problem with its remedy.

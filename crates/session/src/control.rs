@@ -2,7 +2,7 @@
 //! no credit.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,6 +19,8 @@ use crate::transport::{Stream, Transport, WriteError};
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     queue: VecDeque<Pending>,
+    /// Streams with a queued message.
+    blocked: HashSet<Stream, foldhash::fast::RandomState>,
     bytes: usize,
     /// Time since the queue has made no progress.
     stalled: Option<Instant>,
@@ -74,8 +76,10 @@ impl Control {
 
     /// Resets `stream` and drops the messages queued for it.
     pub(crate) fn reset<T: Transport>(&mut self, t: &mut T, stream: Stream, code: StreamCode) {
-        self.queue.retain(|pending| pending.stream != stream);
-        self.bytes = self.queue.iter().map(|pending| pending.bytes.len()).sum();
+        if self.blocked.remove(&stream) {
+            self.queue.retain(|pending| pending.stream != stream);
+            self.bytes = self.queue.iter().map(|pending| pending.bytes.len()).sum();
+        }
         t.reset(stream, code);
     }
 
@@ -85,16 +89,16 @@ impl Control {
             return;
         }
         t.exempt(true);
-        let mut blocked: Vec<Stream> = Vec::new();
+        self.blocked.clear();
         for mut pending in std::mem::take(&mut self.queue) {
             let before = pending.bytes.len();
-            let done = !blocked.contains(&pending.stream) && write(t, &mut pending);
+            let done = !self.blocked.contains(&pending.stream) && write(t, &mut pending);
             self.bytes -= before - pending.bytes.len();
             if before != pending.bytes.len() {
                 self.stalled = Some(now);
             }
             if !done {
-                blocked.push(pending.stream);
+                self.blocked.insert(pending.stream);
                 self.queue.push_back(pending);
             }
         }
@@ -130,8 +134,7 @@ impl Control {
     }
 
     fn push<T: Transport>(&mut self, t: &mut T, now: Instant, mut pending: Pending) {
-        let waits = self.queue.iter().any(|other| other.stream == pending.stream);
-        if !waits {
+        if !self.blocked.contains(&pending.stream) {
             t.exempt(true);
             let done = write(t, &mut pending);
             t.exempt(false);
@@ -141,6 +144,7 @@ impl Control {
         }
         self.bytes += pending.bytes.len();
         self.stalled.get_or_insert(now);
+        self.blocked.insert(pending.stream);
         self.queue.push_back(pending);
     }
 }

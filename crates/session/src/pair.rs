@@ -12,7 +12,6 @@ mod streams;
 
 use std::{
     cell::RefCell,
-    net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -136,11 +135,6 @@ impl End {
     /// While on, this end grants no credit for bytes or streams. Withheld credit is sent afterwards.
     pub fn hold_credit(&mut self, on: bool) {
         self.with(|side, _| side.hold_credit(on));
-    }
-
-    /// Reports to this end that its peer moved to another address.
-    pub fn see_move(&mut self, to: SocketAddr) {
-        self.with(|side, _| side.push(Event::Moved(to)));
     }
 
     /// Stream bytes written here that the peer has not acknowledged.

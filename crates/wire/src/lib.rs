@@ -11,7 +11,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod app_error;
 mod body;
 mod error;
 #[doc(hidden)]

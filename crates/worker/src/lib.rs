@@ -26,7 +26,7 @@ pub mod wheel;
 
 pub use arrival::{Arrivals, Link, Newcomer, Place, Socket, Turned, Verdict};
 pub use control::carry_out;
-pub use engine::{Fault, Stage};
+pub use engine::{Fault, IDENTITY_CHANGED, Stage};
 pub use gate::{Answer, Denial, Ended, EndedBy, Gate, Reply, Request, Role, Sessions, WallClock, Which};
 pub use inspect::{
     Asked, Inspector, Reply as InspectReply, SESSIONS_LISTED, SessionList, SessionSeen, Traffic, Wanted,

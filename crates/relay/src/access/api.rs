@@ -17,13 +17,12 @@ use relay_worker::{Answer, Denial, PeerCertificate, Reply, Request};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::{runtime::Handle, sync::Semaphore, task::JoinSet, time::sleep};
-use tracing::warn;
 use url::Url;
 
 use super::{
     Known, REVOKED,
-    complaint::Complaint,
     http::{Http, Outage, Response, flaw},
+    log_once::LogOnce,
     now, peer_name,
 };
 
@@ -46,13 +45,12 @@ pub(super) struct Api {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     asked: HashMap<Url, Asked>,
     /// URL of the request that each session rests on.
     of: HashMap<SessionId, Url>,
     waits: usize,
-    trouble: Complaint,
+    failure: LogOnce,
 }
 
 /// State of one request URL.
@@ -100,7 +98,7 @@ impl Api {
         known: Arc<Known>,
         on: &Handle,
     ) -> Arc<Self> {
-        let (turns, state) = (Semaphore::new(AT_ONCE), Mutex::default());
+        let (turns, state) = (Semaphore::new(AT_ONCE), Mutex::new(State::new()));
         let api = Arc::new(Self { base, refresh, http, expected, known, on: on.clone(), turns, state });
         let lasting = Arc::downgrade(&api);
         on.spawn(async move {
@@ -189,7 +187,7 @@ impl Api {
         waits.waits = waits.waits.saturating_sub(waiting.len());
         match answer {
             Err(outage) => {
-                waits.complain(Some(format!("the auth server fails: {outage}; new sessions are rejected")));
+                waits.failure.failed(&format!("the auth server fails: {outage}; new sessions are rejected"));
                 waiting.into_iter().for_each(|(_, reply)| reply.give(Err(outage.denial())));
             }
             Ok((said, until)) => {
@@ -202,7 +200,7 @@ impl Api {
                     reply.give(permit);
                 }
                 asked.answer = Some((said, until));
-                waits.complain(None);
+                waits.failure.recovered();
             }
         }
         // An entry without a fresh answer or a session makes room.
@@ -252,11 +250,12 @@ impl Api {
                     }
                 }
                 asked.answer = Some((said, until));
+                state.failure.recovered();
             }
             Err(outage) => {
                 // New sessions are rejected; live ones stay, as the server may be back in a moment.
                 asked.answer = None;
-                state.complain(Some(format!("the auth server fails: {outage}")));
+                state.failure.failed(&format!("the auth server fails: {outage}"));
             }
         }
     }
@@ -285,11 +284,9 @@ impl Asked {
 }
 
 impl State {
-    /// Logs a failure once, and the recovery.
-    fn complain(&mut self, what: Option<String>) {
-        if self.trouble.now(what.as_deref()) {
-            warn!("the auth server answers again");
-        }
+    fn new() -> Self {
+        let failure = LogOnce::new("the auth server answers again");
+        Self { asked: HashMap::new(), of: HashMap::new(), waits: 0, failure }
     }
 }
 

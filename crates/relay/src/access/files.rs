@@ -18,7 +18,7 @@ use std::{
 use relay_auth::{Key, KeyId, Keys};
 use tracing::{info, warn};
 
-use super::{AccessError, Known, complaint::Complaint};
+use super::{AccessError, Known, log_once::LogOnce};
 use crate::config::without_mark;
 
 /// Polling interval: sessions are closed within a second of the removal of their key.
@@ -82,7 +82,7 @@ struct Shelf {
     source: Source,
     files: BTreeMap<PathBuf, Held>,
     /// Failure logged last.
-    trouble: Complaint,
+    failure: LogOnce,
 }
 
 /// Keys of a file as of its last successful parse.
@@ -116,7 +116,7 @@ impl Stamp {
 
 impl Shelf {
     fn new(source: Source) -> Self {
-        Self { source, files: BTreeMap::new(), trouble: Complaint::default() }
+        Self { source, files: BTreeMap::new(), failure: LogOnce::new("all key files can be read again") }
     }
 
     /// Reads all files at the start. A listed file that cannot be used is an error; one in a folder, a warning.
@@ -152,7 +152,7 @@ impl Shelf {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => {
                 let what = format!("{}: {error}; keeping the previous keys", self.place().display());
-                self.trouble.now(Some(&what));
+                self.failure.failed(&what);
                 return false;
             }
         };
@@ -188,7 +188,7 @@ impl Shelf {
             }
         }
         let trouble = trouble.join("; ");
-        self.trouble.now(Some(trouble.as_str()).filter(|what| !what.is_empty()));
+        self.failure.update(Some(trouble.as_str()).filter(|what| !what.is_empty()));
         changed
     }
 

@@ -22,8 +22,8 @@ use url::Url;
 
 use super::{
     Known,
-    complaint::Complaint,
     http::{Http, Outage, Response},
+    log_once::LogOnce,
     now,
 };
 
@@ -74,7 +74,6 @@ enum Itself {
     Other(StatusCode),
 }
 
-#[derive(Default)]
 struct State {
     shape: Shape,
     keys: Keys,
@@ -85,8 +84,7 @@ struct State {
     waits: usize,
     /// Status of the last answer that was no set, if it was logged.
     other: Option<StatusCode>,
-    /// Failure of the server logged last.
-    trouble: Complaint,
+    failure: LogOnce,
 }
 
 /// Answer of a key server for one name.
@@ -111,7 +109,7 @@ impl Keyring {
             refresh,
             known,
             on: on.clone(),
-            state: Mutex::new(State { shape, ..State::default() }),
+            state: Mutex::new(State::new(shape)),
             fetched: tokio::sync::Mutex::default(),
         });
         let lasting = Arc::downgrade(&keyring);
@@ -162,7 +160,7 @@ impl Keyring {
             Ok(Found::Key(key)) => self.learn(&name, Some(key)),
             Ok(Found::Absent) => self.learn(&name, None),
             // Without the `kid`, which the client chooses, so that one outage is logged once.
-            Err(outage) => self.complain(Some(&format!("keys cannot be fetched: {outage}"))),
+            Err(outage) => self.state().failure.failed(&format!("keys cannot be fetched: {outage}")),
         }
         let waiting = {
             let mut state = self.state();
@@ -198,7 +196,7 @@ impl Keyring {
                     "no key found: the URL of `auth.key_dir` is not a key set (its answer is {status}), and the \
                      key of a token is not below it; check `auth.key_dir`"
                 );
-                self.complain(Some(&what));
+                self.state().failure.failed(&what);
                 Ok(Found::Absent)
             }
             found => Ok(found),
@@ -212,7 +210,7 @@ impl Keyring {
             match self.itself(Duration::ZERO).await {
                 Ok(Itself::Set) => {}
                 Ok(Itself::Other(status)) if status.is_server_error() => {
-                    self.complain(Some(&format!("key refresh failed: the answer is {status}")));
+                    self.state().failure.failed(&format!("key refresh failed: the answer is {status}"));
                 }
                 Ok(Itself::Other(status)) => {
                     if self.state().other.replace(status) != Some(status) {
@@ -221,7 +219,7 @@ impl Keyring {
                 }
                 Err(outage) => {
                     let what = format!("key refresh failed: {outage}; keeping the previous keys");
-                    self.complain(Some(&what));
+                    self.state().failure.failed(&what);
                 }
             }
             return;
@@ -244,7 +242,7 @@ impl Keyring {
                 None => break,
             }
         }
-        self.complain(trouble.as_deref());
+        self.state().failure.update(trouble.as_deref());
     }
 
     /// Refreshes a known key. Returns a description of the failure, if any.
@@ -341,8 +339,8 @@ impl Keyring {
             flaws.push("the key set has no verification key: every token is refused".to_owned());
         }
         let flaws = flaws.join("; ");
-        self.complain(Some(flaws.as_str()).filter(|flaws| !flaws.is_empty()));
         let mut state = self.state();
+        state.failure.update(Some(flaws.as_str()).filter(|flaws| !flaws.is_empty()));
         let gone = state.keys.iter().filter(|key| !keys.holds(key.mark())).count();
         state.shape = Shape::Set;
         state.keys = keys.clone();
@@ -385,17 +383,24 @@ impl Keyring {
         self.known.set_keys(keys);
     }
 
-    /// Logs a failure once.
-    fn complain(&self, what: Option<&str>) {
-        self.state().trouble.now(what);
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
+    fn new(shape: Shape) -> Self {
+        Self {
+            shape,
+            keys: Keys::default(),
+            absent: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            waits: 0,
+            other: None,
+            failure: LogOnce::new("keys can be fetched again"),
+        }
+    }
+
     fn remember_absent(&mut self, name: &Name) {
         let now = Instant::now();
         if self.absent.len() >= ABSENT {

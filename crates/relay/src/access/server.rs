@@ -22,13 +22,12 @@ use relay_worker::{Answer, Denial, Ended, Reply, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::{runtime::Handle, sync::Semaphore, task::AbortHandle, time::sleep};
-use tracing::warn;
 use url::Url;
 
 use super::{
     Known, REVOKED,
-    complaint::Complaint,
     http::{Http, Outage, Response, flaw},
+    log_once::LogOnce,
     now,
 };
 
@@ -56,7 +55,7 @@ pub(super) struct Server {
     waiting: AtomicUsize,
     live: Mutex<HashMap<SessionId, Live>>,
     kept: Mutex<HashMap<[u8; 32], (Instant, Verdict)>>,
-    trouble: Mutex<Complaint>,
+    failure: Mutex<LogOnce>,
 }
 
 /// A session known to the auth server.
@@ -160,7 +159,7 @@ impl Server {
             waiting: AtomicUsize::new(0),
             live: Mutex::default(),
             kept: Mutex::default(),
-            trouble: Mutex::default(),
+            failure: Mutex::new(LogOnce::new("the auth server answers again")),
         })
     }
 
@@ -200,9 +199,8 @@ impl Server {
             reason: ended.reason.chars().take(256).collect(),
         };
         let Some(turn) = self.queue() else {
-            self.complain(Some(
-                "too many sessions ended at once: some end events are not sent to the auth server",
-            ));
+            lock(&self.failure)
+                .failed("too many sessions ended at once: some end events are not sent to the auth server");
             return;
         };
         let server = self.clone();
@@ -228,11 +226,12 @@ impl Server {
         let session = reply.session();
         match self.verdict("connect", question).await {
             Err(outage) => {
-                self.complain(Some(&format!("the auth server fails: {outage}; new sessions are rejected")));
+                lock(&self.failure)
+                    .failed(&format!("the auth server fails: {outage}; new sessions are rejected"));
                 reply.give(Err(outage.denial()));
             }
             Ok(verdict) => {
-                self.complain(None);
+                lock(&self.failure).recovered();
                 let answer = verdict.permit(question, now());
                 let is_in = answer.is_ok();
                 reply.give(answer);
@@ -274,6 +273,7 @@ impl Server {
         let answer = match self.verdict("revalidate", question).await {
             Ok(verdict) => {
                 *since = None;
+                lock(&self.failure).recovered();
                 let next = match &verdict {
                     Verdict::Granted { again, .. } => *again,
                     Verdict::Refused => None,
@@ -282,7 +282,7 @@ impl Server {
             }
             Err(outage) => {
                 let first = *since.get_or_insert_with(Instant::now);
-                self.complain(Some(&format!("the auth server fails: {outage}")));
+                lock(&self.failure).failed(&format!("the auth server fails: {outage}"));
                 if first.elapsed() < GRACE {
                     return Some(Duration::from_secs(5));
                 }
@@ -358,13 +358,6 @@ impl Server {
         let waited = self.waiting.fetch_add(1, Ordering::Relaxed);
         let turn = Turn(self.clone());
         (waited < WAITING).then_some(turn)
-    }
-
-    /// Logs a failure once, and the recovery.
-    fn complain(&self, what: Option<&str>) {
-        if lock(&self.trouble).now(what) {
-            warn!("the auth server answers again");
-        }
     }
 }
 

@@ -14,12 +14,11 @@ use crate::{
     listeners::{self, Listener, Place},
     serve,
     token::Shown,
+    trouble::PRIVILEGED,
 };
 
 /// Default stop timeout of systemd; a longer drain may be cut short.
 const LONG_DRAIN: Duration = Duration::from_secs(90);
-/// First port that needs no privilege.
-const PRIVILEGED: u16 = 1_024;
 /// Default limit of a peer's bidirectional streams.
 const MANY_STREAMS: u64 = 2_048;
 

@@ -2,10 +2,6 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Limit of open files below which a busy relay runs short: QUIC takes one socket per worker, but each connection
-/// over TCP takes one of its own.
-pub const COMFORTABLE: u64 = 4_096;
-
 /// Open files per worker: its socket, two for its poll, and its waker.
 const A_WORKER: u64 = 4;
 /// Open files of all other parts: standard streams, signals, the lock of the port, two runtimes, listeners, memory

@@ -15,7 +15,7 @@ use crate::{limits::rlimit, listeners::unix_trouble};
 pub const RAISE_FILES: &str = "raise the hard limit (LimitNOFILE=65536 in a systemd unit, \
      --ulimit nofile=65536 for a container, `ulimit -Hn` in a shell)";
 /// First port that needs no privilege, by default.
-const PRIVILEGED: u16 = 1_024;
+pub const PRIVILEGED: u16 = 1_024;
 
 /// Problem that kept a relay with `workers` from starting.
 pub fn start(error: &StartError, workers: usize) -> Trouble {

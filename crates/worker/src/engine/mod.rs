@@ -60,6 +60,7 @@ use memory::Uncharged;
 use news::Delivery;
 use peer::{Peer, State};
 use ready::ReadyQueue;
+pub use revoke::IDENTITY_CHANGED;
 use stream::{Streams, turn_away};
 pub use words::SESSIONS;
 

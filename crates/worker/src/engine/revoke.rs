@@ -18,11 +18,20 @@ use super::{
 };
 use crate::gate::{Ended, Which};
 
+/// Close reason of a session whose new permit is for another root, subject or role.
+pub const IDENTITY_CHANGED: &str = "token subject changed";
+
 impl Worker {
     /// Replaces the permit of a session. Core gets the change before any later request of the session.
     pub(super) fn revise(&mut self, session: SessionId, now: Instant, permit: Permit) {
         let Some(index) = self.open_peer(session) else { return };
         let Some(peer) = self.peers.get_mut(index) else { return };
+        let Some(before) = peer.permit.as_ref() else { return };
+        if !permit.has_identity_of(before) {
+            // Routes and paths are bound to the identity, so the peer must reconnect.
+            self.revoke(session, now, SessionCode::UNAUTHORIZED, IDENTITY_CHANGED);
+            return;
+        }
         let Some(before) = peer.permit.replace(permit.clone()) else { return };
         // Core does not know the session yet, and will get it with this permit.
         let is_placed = matches!(peer.state, State::Placed(_));
@@ -30,13 +39,6 @@ impl Worker {
         words::revised(session);
         if !is_placed {
             self.expiring.set(session, before.expires(), permit.expires(), now);
-        }
-        let same = (before.root(), before.subject(), before.is_peer())
-            == (permit.root(), permit.subject(), permit.is_peer());
-        if !same {
-            // Routes and paths are bound to the subject, so the peer must reconnect.
-            self.revoke(session, now, SessionCode::UNAUTHORIZED, "token subject changed");
-            return;
         }
         if (before.publish(), before.subscribe()) == (permit.publish(), permit.subscribe()) || is_placed {
             return;

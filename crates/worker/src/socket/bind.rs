@@ -80,13 +80,6 @@ pub struct Buffers {
     pub send: usize,
 }
 
-impl Buffers {
-    /// Whether the kernel granted less than requested.
-    pub fn are_clamped(&self) -> bool {
-        self.recv < self.wanted || self.send < self.wanted
-    }
-}
-
 /// All sockets of a relay.
 #[derive(Debug)]
 pub struct Group {

@@ -142,6 +142,18 @@ impl Host {
         self.cgroup.read(&["memory.max_usage_in_bytes", "memory.peak"])
     }
 
+    /// Resident memory of the relay's process, bytes.
+    pub(crate) fn resident(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.relay.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1_024.0)
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
     pub(crate) fn reset_peak(&self) {
         for file in ["memory.max_usage_in_bytes", "memory.peak"] {
             let _ = fs::write(self.cgroup.folder.join(file), "0");

@@ -10,6 +10,7 @@ mod attack;
 mod healthy;
 mod host;
 mod report;
+mod weigh;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -45,8 +46,9 @@ fn act(arguments: &[String]) -> Result<bool> {
             println!("{}", runtime()?.block_on(attack.run(&target))?);
             Ok(true)
         }
+        ["--relay", relay, "weigh"] => weigh::run(relay),
         ["--relay", relay, names @ ..] => run(relay, names),
-        _ => bail!("usage: drills --relay BINARY [DRILL...]; drills are: {}", attack::names()),
+        _ => bail!("usage: drills --relay BINARY [weigh | DRILL...]; drills are: {}", attack::names()),
     }
 }
 

@@ -56,6 +56,47 @@ pub(super) async fn tiny_frames(target: &Target) -> Result<String> {
     ))
 }
 
+/// A publisher of frames of 64 KiB, as fast as the relay takes them, with one viewer over QUIC.
+pub(super) async fn fast_publisher(target: &Target) -> Result<String> {
+    const FRAME: usize = 64 * 1024;
+    let mut publisher = Hostile::over_tcp(target).await?;
+    publisher.announce(&["fast".to_owned()], &[]).await?;
+    let viewer = Hostile::over_quic(target, ClientConfig::default()).await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (_send, recv) = viewer.ask(BidiType::Subscribe, &subscribe(0, "fast", "v")).await?;
+    swallow(recv);
+    let id = answer_upstream(&mut publisher).await?;
+    let Hostile { client: _viewer, raw: mut received, kept: _kept } = viewer;
+    tokio::spawn(async move {
+        while let Some(stream) = received.accept_uni().await {
+            swallow(stream);
+        }
+    });
+    let mut frame = Vec::new();
+    put_frame_head(VERSION, 0, FrameHead { tick: Some(0), size: FRAME as u64 }, &mut frame);
+    frame.resize(frame.len() + FRAME, 7);
+    let (began, mut sequence, mut bytes) = (Instant::now(), 0, 0);
+    while began.elapsed() < TIME && !publisher.is_closed() {
+        let mut header = Vec::new();
+        put_group_header(VERSION, &Group { subscribe: id, sequence, first_frame: 0 }, &mut header);
+        let mut stream = publisher.raw.open_uni().await?;
+        stream.write(&header).await?;
+        for _ in 0..16 {
+            if stream.write(&frame).await.is_err() {
+                break;
+            }
+            bytes += frame.len();
+        }
+        stream.finish();
+        sequence += 1;
+    }
+    Ok(format!(
+        "frames of 64 KiB at {:.0} MiB/s over TCP for {:.0} s, one viewer over QUIC",
+        bytes as f64 / 1_048_576.0 / began.elapsed().as_secs_f64(),
+        began.elapsed().as_secs_f64()
+    ))
+}
+
 /// Subscribes to a live track and cancels at once.
 pub(super) async fn subscribe_churn(target: &Target) -> Result<String> {
     let (began, mut made, mut sessions, mut ended) = (Instant::now(), 0u64, 0, 0);

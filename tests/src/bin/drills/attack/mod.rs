@@ -2,6 +2,7 @@
 
 mod floods;
 mod memory;
+mod requests;
 mod sockets;
 
 use std::{net::SocketAddr, pin::Pin, time::Duration};
@@ -65,6 +66,12 @@ pub(crate) const ALL: &[Attack] = &[
     Attack::new("subscribe-churn", |target| Box::pin(floods::subscribe_churn(target))),
     Attack::new("missing-names", |target| Box::pin(floods::missing_names(target))),
     Attack::new("announce-churn", |target| Box::pin(floods::announce_churn(target))),
+    Attack::new("fast-publisher", |target| Box::pin(floods::fast_publisher(target))),
+    Attack::new("fetch-churn", |target| Box::pin(requests::fetch_churn(target))),
+    Attack::new("track-churn", |target| Box::pin(requests::track_churn(target))),
+    Attack::new("watch-churn", |target| Box::pin(requests::watch_churn(target))),
+    Attack::new("update-churn", |target| Box::pin(requests::update_churn(target))),
+    Attack::new("joins", |target| Box::pin(requests::joins(target))),
     Attack::new("bad-initials", |target| Box::pin(sockets::bad_initials(target))),
     Attack::new("initials", |target| Box::pin(sockets::initials(target))),
     Attack::new("idle-sockets", |target| Box::pin(sockets::idle(target))),
@@ -85,21 +92,21 @@ pub(crate) fn names() -> String {
 }
 
 /// A session with hand-made messages.
-struct Hostile {
-    client: Client,
-    raw: Raw,
+pub(crate) struct Hostile {
+    pub(crate) client: Client,
+    pub(crate) raw: Raw,
     /// Streams that stay open.
-    kept: Vec<(SendStream, Option<RecvStream>)>,
+    pub(crate) kept: Vec<(SendStream, Option<RecvStream>)>,
 }
 
 impl Hostile {
     /// Connects over TCP, which costs the attacker least, and sends SETUP.
-    async fn over_tcp(target: &Target) -> Result<Self> {
+    pub(crate) async fn over_tcp(target: &Target) -> Result<Self> {
         Self::connect(&format!("tcp://{}/", target.tcp), ClientConfig::default()).await
     }
 
     /// Connects over QUIC and sends SETUP.
-    async fn over_quic(target: &Target, config: ClientConfig) -> Result<Self> {
+    pub(crate) async fn over_quic(target: &Target, config: ClientConfig) -> Result<Self> {
         Self::connect(&format!("moqt://{}/", target.quic), config).await
     }
 
@@ -124,7 +131,11 @@ impl Hostile {
     }
 
     /// Opens a request stream.
-    async fn ask(&self, kind: BidiType, message: &impl Message) -> Result<(SendStream, RecvStream)> {
+    pub(crate) async fn ask(
+        &self,
+        kind: BidiType,
+        message: &impl Message,
+    ) -> Result<(SendStream, RecvStream)> {
         let (mut send, recv) = self.raw.open_bidi().await?;
         send.write(&[number(kind.id()), encoded(message)].concat()).await?;
         Ok((send, recv))
@@ -139,7 +150,7 @@ impl Hostile {
     }
 
     /// Answers the relay's announce request with these paths.
-    async fn announce(&mut self, paths: &[String], hops: &[Hop]) -> Result<()> {
+    pub(crate) async fn announce(&mut self, paths: &[String], hops: &[Hop]) -> Result<()> {
         let (mut send, recv) = self.raw.accept_bidi().await.context("the relay's announce request")?;
         let mut bytes = encoded(&AnnounceOk { hop: Hop(7), count: paths.len() as u64 });
         for path in paths {
@@ -148,6 +159,11 @@ impl Hostile {
         send.write(&bytes).await?;
         self.kept.push((send, Some(recv)));
         Ok(())
+    }
+
+    /// Keeps a request stream open.
+    pub(crate) fn keep(&mut self, send: SendStream, recv: RecvStream) {
+        self.kept.push((send, Some(recv)));
     }
 
     fn is_closed(&self) -> bool {
