@@ -37,7 +37,7 @@ const ITEMS: [(Item, &str, usize); 6] = [
     (Item::Announce, "announce of a path of 21 B", 10_000),
     (Item::Watch, "announce request without matches", 3_200),
     (Item::Subscription, "subscription of a track that others read", 2_000),
-    (Item::Request, "subscription of a track of its own, unanswered", 2_000),
+    (Item::Request, "subscription of a track of its own, unanswered", 800),
 ];
 
 /// Weighs all items. `false`: the charge of one is too low.
