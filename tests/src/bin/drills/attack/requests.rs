@@ -105,23 +105,27 @@ async fn flood(target: &Target, request: Request, over_quic: bool) -> Result<(u6
     Ok((made, sessions))
 }
 
-/// One subscription a transport whose priority changes as fast as the relay reads.
+/// One subscription a transport whose priority changes 20,000 times a second.
 pub(super) async fn update_churn(target: &Target) -> Result<String> {
-    let (over_quic, over_tcp) = tokio::try_join!(updates(target, true), updates(target, false))?;
+    let ((over_quic, quic_sessions), (over_tcp, tcp_sessions)) =
+        tokio::try_join!(updates(target, true), updates(target, false))?;
     Ok(format!(
-        "SUBSCRIBE_UPDATEs in {:.0} s: {over_quic} over QUIC, {over_tcp} over TCP",
+        "SUBSCRIBE_UPDATEs in {:.0} s: {over_quic} over QUIC in {quic_sessions} sessions, {over_tcp} over TCP in \
+         {tcp_sessions}",
         TIME.as_secs_f64()
     ))
 }
 
-async fn updates(target: &Target, over_quic: bool) -> Result<u64> {
-    let (began, mut sent) = (Instant::now(), 0);
+/// Sends updates over one session after the other. Returns the number of updates and of sessions.
+async fn updates(target: &Target, over_quic: bool) -> Result<(u64, u32)> {
+    let (began, mut sent, mut sessions) = (Instant::now(), 0, 0);
     while began.elapsed() < TIME {
         let session = if over_quic {
             Hostile::over_quic(target, ClientConfig::default()).await?
         } else {
             Hostile::over_tcp(target).await?
         };
+        sessions += 1;
         let (mut send, recv) = session.ask(BidiType::Subscribe, &subscribe(0, BROADCAST, "v")).await?;
         swallow(recv);
         let Hostile { client, mut raw, kept: _kept } = session;
@@ -140,9 +144,11 @@ async fn updates(target: &Target, over_quic: bool) -> Result<u64> {
                 Ok(Ok(())) => sent += 64,
                 _ => break,
             }
+            let due = Duration::from_secs_f64(sent as f64 / 20_000.0);
+            tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
         }
     }
-    Ok(sent)
+    Ok((sent, sessions))
 }
 
 /// Sessions that join the live track and leave again, 50 a second.
