@@ -283,3 +283,6 @@ impl Cursor {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

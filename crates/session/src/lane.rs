@@ -355,3 +355,6 @@ impl Lane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,6 +132,12 @@ impl Queue {
         self.waiting.values().any(|waiting| waiting.wanted == *wanted)
     }
 
+    /// Whether an equal request waits in the queue of `asker`.
+    pub(crate) fn holds_for(&self, asker: SessionId, wanted: &Wanted) -> bool {
+        let keys = self.lines.get(&asker).into_iter().flatten();
+        keys.filter_map(|key| self.waiting.get(key)).any(|waiting| waiting.wanted == *wanted)
+    }
+
     fn take(&mut self, key: u64) -> Option<Waiting> {
         let waiting = self.waiting.remove(&key)?;
         if let Some(line) = self.lines.get_mut(&waiting.asker) {
@@ -202,6 +208,8 @@ mod tests {
         let mut queue = queue(&[(1, 10), (2, 20), (1, 11)]);
         queue.retain(|wanted| log(wanted) != 10);
         assert!(!queue.holds(&Wanted::Track(LogId(10))));
+        assert!(queue.holds_for(SessionId(1), &Wanted::Track(LogId(11))));
+        assert!(!queue.holds_for(SessionId(2), &Wanted::Track(LogId(11))));
         assert_eq!(queue.pop_oldest().map(|waiting| log(&waiting.wanted)), Some(20));
         assert_eq!((queue.pop().map(|wanted| log(&wanted)), queue.pop()), (Some(11), None));
     }

@@ -60,10 +60,13 @@ impl Session {
     }
 
     /// Adds `asker` to the sessions that wait for the request of a log, if it is still queued: it is opened at
-    /// the first turn of any of them.
+    /// the first turn of any of them. A session waits at most once for each request.
     pub(crate) fn asked<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId, asker: SessionId) {
         for wanted in [Wanted::Track(log), Wanted::Subscribe(log)] {
-            if self.wanting.len() < limits::WAITING_REQUESTS && self.wanting.holds(&wanted) {
+            if self.wanting.len() < limits::WAITING_REQUESTS
+                && self.wanting.holds(&wanted)
+                && !self.wanting.holds_for(asker, &wanted)
+            {
                 self.wanting.push(cx.now, asker, wanted);
             }
         }

@@ -16,6 +16,7 @@ mod fetch;
 mod figures;
 mod model;
 mod order;
+mod release;
 mod resume;
 
 const W0: WorkerId = WorkerId(0);

@@ -178,7 +178,9 @@ mod tests {
         let line = [b"x".repeat(1_023), b"\n".to_vec()].concat();
         // Text that the thread is writing does not count against the capacity.
         let room = WAITING_BYTES / line.len();
+        let began = Instant::now();
         (0..3 * room).for_each(|_| queue.push(&line));
+        assert!(began.elapsed() < Duration::from_secs(5), "a full queue is waited for");
         let dropped = queue.dropped();
         assert!((room as u64..=2 * room as u64).contains(&dropped), "{dropped}");
         queue.flush(Duration::ZERO);

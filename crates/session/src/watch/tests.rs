@@ -156,6 +156,22 @@ fn reader_gets_publishers_and_prices_but_no_detours() {
 }
 
 #[test]
+fn path_outside_a_changed_scope_ends_once() {
+    for version in [Version::V06, Version::V05, Version::V04] {
+        let mut fixture = Fixture::with_paths(2);
+        let mut watching = fixture.watch(version, false);
+        drain(&mut watching, version, 100);
+        watching.revise(Scope::of([Path::parse("p/00001").unwrap()]));
+        assert!(!drain(&mut watching, version, 100).is_empty(), "it ends for the peer");
+        assert_eq!(watching.watch.advertised(), 1);
+        fixture.set(0, &[]);
+        assert!(drain(&mut watching, version, 100).is_empty(), "the peer knows of no such path");
+        fixture.set(1, &[]);
+        assert!(!drain(&mut watching, version, 100).is_empty());
+    }
+}
+
+#[test]
 fn late_relay_gets_routes_withheld_from_readers() {
     for version in [Version::V06, Version::V05, Version::V04] {
         let mut fixture = Fixture::with_paths(10);

@@ -67,6 +67,35 @@ fn request_waits_in_the_queue_of_every_requester() {
 }
 
 #[test]
+fn repeated_request_takes_one_place_in_the_queue() {
+    let mut relay = Relay::of(Version::V06, 1);
+    let names: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let publisher = publisher(&mut relay, &all, 1);
+    let (eager, modest) = (relay.subscriber(), relay.subscriber());
+    for name in &all {
+        relay[eager].subscribe("live/cam", name, patient());
+    }
+    relay.run(MS * 100);
+    relay[modest].subscribe("live/cam", "49", patient());
+    let log =
+        |name: &str| *relay.pulls.iter().find(|(_, pull)| pull.key.1.as_str() == name).expect("a log").0;
+    let (repeated, last) = (log("48"), log("49"));
+    let [often, once] = [eager, modest].map(|at| relay.seats[at].id);
+    // More often than requests may wait, which would leave no place for another session.
+    for _ in 0..2 * limits::WAITING_REQUESTS {
+        relay.seats[publisher].orders.push_back(Order::Asked { log: repeated, asker: often });
+    }
+    relay.seats[publisher].orders.push_back(Order::Asked { log: last, asker: once });
+    relay.run(MS * 50);
+    relay[publisher].pair.b.hold_credit(false);
+    relay[publisher].pair.b.allow(Dir::Bi, 4);
+    relay.run(MS * 50);
+    assert!(relay[publisher].serving("49").is_some());
+    relay.disperse();
+}
+
+#[test]
 fn core_is_informed_of_blocked_and_unblocked_streams() {
     let mut relay = Relay::of(Version::V06, 1);
     let publisher = publisher(&mut relay, &["a", "b"], 1);

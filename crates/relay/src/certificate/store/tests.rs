@@ -237,6 +237,22 @@ fn certificate_not_yet_valid_is_used_once_valid() {
 }
 
 #[test]
+fn expired_certificate_does_not_prevent_the_start() {
+    let mut bench = Bench::with(|folder, now| {
+        let (cert, key) = made("a.example", now - DAY * 90, 60);
+        fs::write(folder.join("cert.pem"), cert).unwrap();
+        fs::write(folder.join("key.pem"), key).unwrap();
+    });
+    let news = bench.store.opening(bench.now);
+    assert!(is_shown(&news), "{news:?}");
+    let is_invalid =
+        |news: &News| matches!(news, News::Invalid(trouble) if trouble.what.contains("expired on"));
+    assert!(news.iter().any(is_invalid), "{news:?}");
+    bench.put(&made("b.example", bench.now, 90));
+    assert!(is_shown(&bench.settle()));
+}
+
+#[test]
 fn expiry_is_logged_ahead_until_a_new_certificate() {
     let mut bench = Bench::new();
     let mut all = Vec::new();

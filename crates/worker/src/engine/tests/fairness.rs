@@ -80,6 +80,19 @@ fn late_turn_does_the_least_work_of_each_part() {
 }
 
 #[test]
+fn part_of_a_turn_ends_with_its_share() {
+    let mut bench = Bench::open_to_all();
+    for _ in 0..300 {
+        bench.deliver(&[0x40; 30]);
+    }
+    // The second clock read finds the share used up.
+    bench.io.tick = share::RECEIVE.time * 3 / 5;
+    bench.turn();
+    assert_eq!(bench.worker.meter.datagrams_in, (share::RECEIVE.least + share::RECEIVE.stride) as u64);
+    assert_eq!(bench.next, Next::Now);
+}
+
+#[test]
 fn unreached_watchers_come_first_in_the_next_turn() {
     let (mut bench, keys, _) = Bench::with_idle_sessions(MANY);
     for key in keys {

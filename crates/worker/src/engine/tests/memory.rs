@@ -19,6 +19,9 @@ fn bench() -> Bench {
     Bench::limited(gate, &Tuning::default(), StateLimits { clients: LIMIT, peers: LIMIT })
 }
 
+/// Longer than the interval of updating charges.
+const CHARGED: Duration = Duration::from_millis(600);
+
 fn charged(bench: &Bench) -> u64 {
     bench.worker.shared.ledger.counts().clients
 }
@@ -48,7 +51,7 @@ fn session_over_its_share_is_closed_and_others_stay() {
     bench.set_up(small, "/");
     bench.set_up(large, "/");
     let [_, victim] = opened(&bench)[..] else { panic!("{:?}", bench.heard) };
-    bench.advance(Duration::from_millis(600));
+    bench.advance(CHARGED);
     let idle = charged(&bench);
     assert!(idle > 0 && idle < LIMIT / 2, "{idle}");
     (0..8).for_each(|_| send_partial(&mut bench, large, 50_000));
@@ -85,8 +88,51 @@ fn session_within_its_share_stays_open() {
     bench.settle();
     bench.set_up(key, "/");
     (0..4).for_each(|_| send_partial(&mut bench, key, 50_000));
-    bench.advance(Duration::from_millis(600));
+    bench.advance(CHARGED);
     assert_eq!(bench.phase(key), Phase::Ready);
     assert!(charged(&bench) > 200_000, "{}", charged(&bench));
     assert_eq!(bench.worker.meter.sessions_closed_memory, 0);
+}
+
+#[test]
+fn handshakes_are_not_charged() {
+    let mut bench = bench();
+    let key = bench.connect();
+    bench.settle();
+    bench.set_up(key, "/");
+    bench.advance(CHARGED);
+    let before = charged(&bench);
+    // Charged, they would exceed the limit and cost the only session.
+    let crowd = 20;
+    for _ in 0..crowd {
+        bench.connect();
+    }
+    bench.client_turn();
+    for _ in 0..3 {
+        bench.turn();
+        // Nothing reaches the clients: no handshake is completed.
+        bench.io.sent.clear();
+        bench.now += CHARGED;
+    }
+    assert_eq!(bench.worker.peers.indices().count(), 1 + crowd);
+    assert_eq!(charged(&bench), before);
+    assert_eq!(bench.worker.shared.ledger.counts().closed, 0);
+    assert_eq!(bench.phase(key), Phase::Ready);
+}
+
+#[test]
+fn relay_of_the_cluster_is_charged_to_its_own_pool() {
+    let gate = Arc::new(Policy::public(Scope::everything(), Scope::everything()).for_peers());
+    let limits = StateLimits { clients: LIMIT, peers: LIMIT };
+    let mut bench = Bench::limited(gate, &Tuning::default(), limits);
+    let key = bench.connect();
+    bench.settle();
+    bench.set_up(key, "/");
+    bench.advance(CHARGED);
+    let counts = bench.worker.shared.ledger.counts();
+    assert!(counts.peers > 0 && counts.clients == 0, "{counts:?}");
+    bench.client.conn(key).unwrap().close(bench.now, SessionCode::NONE, "bye");
+    bench.advance(ROUND);
+    bench.advance(DRAIN);
+    assert_eq!(bench.worker.shared.ledger.counts().peers, 0);
 }

@@ -1,0 +1,171 @@
+//! Joining of small pieces into one handle, and writes that are accepted in part.
+
+use std::time::Instant;
+
+use relay_model::SessionCode;
+use relay_store::{Entry, ObjectHead};
+
+use super::*;
+use crate::{
+    dialect::Framing,
+    transport::{DatagramError, Dir, Event, ReadError, Stats},
+};
+
+const STREAM: Stream = Stream(2);
+const HEADER: &[u8] = b"header";
+
+fn shape() -> Shape {
+    Shape::whole(Framing::LiteBare)
+}
+
+/// Sending side of one stream. Nothing else of a transport is used.
+#[derive(Debug, Default)]
+struct Sink {
+    /// Bytes accepted by a write at most; `None`: all.
+    room: Option<usize>,
+    bytes: Vec<u8>,
+    /// Sizes of the handles that were offered, without empty ones.
+    handles: Vec<usize>,
+    is_finished: bool,
+}
+
+impl Transport for Sink {
+    fn write(&mut self, stream: Stream, chunks: &mut [Bytes]) -> Result<usize, WriteError> {
+        assert_eq!(stream, STREAM);
+        let mut room = self.room.unwrap_or(usize::MAX);
+        let before = self.bytes.len();
+        for chunk in chunks {
+            self.handles.push(chunk.len());
+            let taken = chunk.split_to(chunk.len().min(room));
+            room -= taken.len();
+            self.bytes.extend_from_slice(&taken);
+        }
+        Ok(self.bytes.len() - before)
+    }
+
+    fn finish(&mut self, _: Stream) {
+        self.is_finished = true;
+    }
+
+    fn poll(&mut self) -> Option<Event> {
+        None
+    }
+
+    fn open(&mut self, _: Dir, _: i32) -> Option<Stream> {
+        None
+    }
+
+    fn read(&mut self, _: Stream, _: usize) -> Result<Option<Bytes>, ReadError> {
+        Err(ReadError::Gone)
+    }
+
+    fn reset(&mut self, _: Stream, _: StreamCode) {}
+
+    fn stop(&mut self, _: Stream, _: StreamCode) {}
+
+    fn set_priority(&mut self, _: Stream, _: i32) {}
+
+    fn send_datagram(&mut self, _: Bytes) -> Result<(), DatagramError> {
+        Err(DatagramError::Unsupported)
+    }
+
+    fn recv_datagram(&mut self) -> Option<Bytes> {
+        None
+    }
+
+    fn max_datagram(&self) -> usize {
+        0
+    }
+
+    fn exempt(&mut self, _: bool) {}
+
+    fn stats(&self) -> Stats {
+        Stats::default()
+    }
+
+    fn close(&mut self, _: Instant, _: SessionCode, _: &str) {}
+}
+
+/// A group with a piece of its own for every frame, because the lane is read after each; and its bytes.
+fn group(sizes: &[usize]) -> (Rc<Group>, Vec<u8>) {
+    let group = Group::new(0);
+    group.add_lane(shape());
+    let mut bytes = Vec::new();
+    for (id, size) in (0..).zip(sizes) {
+        let head = ObjectHead::frame(id, None, *size as u64);
+        let payload: Bytes = vec![id as u8; *size].into();
+        Framing::LiteBare.head(0, &head, &mut bytes);
+        bytes.extend_from_slice(&payload);
+        group.apply(&Entry::Object { group: 0, strand: 0, head, payload });
+        group.with_lane(shape(), |_| ());
+    }
+    (group, bytes)
+}
+
+fn cursor(group: &Rc<Group>) -> Cursor {
+    let mut cursor = Cursor::new(Rc::clone(group), shape());
+    cursor.opened(STREAM, Bytes::from_static(HEADER));
+    cursor
+}
+
+/// Advances until all available data is written, with `allowance` bytes a call.
+fn drain(cursor: &mut Cursor, sink: &mut Sink, meter: &mut Meter, allowance: usize) {
+    for _ in 0..100_000 {
+        let mut left = allowance;
+        match cursor.advance(sink, meter, &mut left) {
+            Step::Idle | Step::Done => return,
+            Step::Short | Step::Spent => {}
+            step => panic!("{step:?}"),
+        }
+    }
+    panic!("it never ends");
+}
+
+#[test]
+fn consecutive_small_pieces_are_written_as_one_handle() {
+    let (group, bytes) = group(&[20; 40]);
+    let (mut sink, mut meter) = (Sink::default(), Meter::default());
+    drain(&mut cursor(&group), &mut sink, &mut meter, usize::MAX);
+    assert_eq!(sink.handles, [HEADER.len(), bytes.len()]);
+    assert_eq!(sink.bytes, [HEADER, &bytes].concat());
+    assert_eq!((meter.deliveries, meter.payload_out), (40, bytes.len() as u64));
+    // Few pieces are not worth a copy.
+    let (group, _) = self::group(&[20; JOINED - 1]);
+    let mut sink = Sink::default();
+    drain(&mut cursor(&group), &mut sink, &mut meter, usize::MAX);
+    assert_eq!(sink.handles.len(), JOINED);
+}
+
+#[test]
+fn joined_handle_is_bounded_and_keeps_the_order() {
+    // Large pieces among small ones, and runs longer than a joined handle.
+    let sizes: Vec<usize> = (0..600).map(|id| if id % 150 == 149 { 2_000 } else { 60 }).collect();
+    let (group, bytes) = group(&sizes);
+    let (mut sink, mut meter) = (Sink::default(), Meter::default());
+    drain(&mut cursor(&group), &mut sink, &mut meter, usize::MAX);
+    assert_eq!(sink.bytes, [HEADER, &bytes].concat());
+    assert_eq!((meter.deliveries, meter.payload_out), (600, bytes.len() as u64));
+    assert!(sink.handles.iter().all(|bytes| *bytes <= JOINED_BYTES));
+    assert!(sink.handles.len() < 40, "{} handles", sink.handles.len());
+}
+
+#[test]
+fn write_accepted_in_part_resumes_within_joined_pieces() {
+    let sizes: Vec<usize> = (0..200).map(|id| if id % 50 == 49 { 700 } else { 1 + id % 120 }).collect();
+    let (group, bytes) = group(&sizes);
+    for room in [1, 7, 50, 333, 4_095, 5_000] {
+        for allowance in [100, 64 * 1024] {
+            let (mut sink, mut meter) = (Sink { room: Some(room), ..Sink::default() }, Meter::default());
+            let mut cursor = cursor(&group);
+            drain(&mut cursor, &mut sink, &mut meter, allowance);
+            assert!(sink.bytes == [HEADER, &bytes].concat(), "{room} bytes a write");
+            let counts = (meter.deliveries, meter.payload_out);
+            assert_eq!(counts, (200, bytes.len() as u64), "{room} bytes a write");
+            assert_eq!((cursor.unsent(), cursor.is_runnable(), sink.is_finished), (0, false, false));
+        }
+    }
+    group.apply(&Entry::Finish { group: 0, strand: 0 });
+    let mut sink = Sink { room: Some(333), ..Sink::default() };
+    drain(&mut cursor(&group), &mut sink, &mut Meter::default(), 64 * 1024);
+    assert!(sink.is_finished && sink.bytes.len() == HEADER.len() + bytes.len());
+}
