@@ -18,7 +18,9 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
+    charge::ConnectionCharge,
     client::Client,
+    hub::Hub,
     limits::{HANDSHAKE_TIME, IDLE_TIME, NO_FILES_PAUSE, PLAIN_BYTES, PROXY_IDLE_TIME},
     link::Entrance,
     proxies::Proxies,
@@ -43,6 +45,8 @@ pub(crate) struct Door {
     pub(crate) kind: Kind,
     pub(crate) slots: Slots,
     pub(crate) proxies: Proxies,
+    /// Ledger of the connections' memory; `None`: they are not charged.
+    pub(crate) hub: Option<Hub>,
 }
 
 /// Protocol served on a listener.
@@ -57,14 +61,14 @@ pub(crate) enum Kind {
 impl Door {
     /// Accepts connections until the runtime ends.
     pub(crate) async fn serve(self, listener: TcpListener) {
-        let Self { kind, slots, proxies } = self;
+        let Self { kind, slots, proxies, hub } = self;
         let mut said: Option<Instant> = None;
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     // No slot: closed without an answer.
                     let Some(slot) = slots.take(peer.ip()) else { continue };
-                    tokio::spawn(welcome(stream, peer, slot, kind.clone(), proxies.clone()));
+                    tokio::spawn(welcome(stream, peer, slot, kind.clone(), proxies.clone(), hub.clone()));
                 }
                 Err(error) => {
                     // Out of descriptors, or the peer has closed the connection already.
@@ -79,28 +83,69 @@ impl Door {
     }
 }
 
-async fn welcome(stream: TcpStream, peer: SocketAddr, mut slot: Slot, kind: Kind, proxies: Proxies) {
-    let begun = timeout(HANDSHAKE_TIME, begin(stream, peer, &mut slot, &kind, &proxies)).await;
-    match (begun, kind) {
-        (Ok(Ok((stream, client))), Kind::Web { site, .. }) => {
-            let idle = if proxies.trusts(peer.ip()) { PROXY_IDLE_TIME } else { IDLE_TIME };
-            site.converse(stream, client, idle).await;
+async fn welcome(
+    stream: TcpStream,
+    peer: SocketAddr,
+    mut slot: Slot,
+    kind: Kind,
+    proxies: Proxies,
+    hub: Option<Hub>,
+) {
+    let begun = async {
+        let (stream, client) = identify(stream, peer, &mut slot, &kind, &proxies).await?;
+        let charge = match &hub {
+            Some(hub) => Some(ConnectionCharge::open(hub, client.remote.ip()).ok_or_else(exceeded)?),
+            None => None,
+        };
+        let secured = secure(stream, client, &kind, charge.as_ref());
+        let (stream, client) = unless_exceeded(charge.as_ref(), secured).await??;
+        io::Result::Ok((stream, client, charge))
+    };
+    match timeout(HANDSHAKE_TIME, begun).await {
+        Ok(Ok((stream, client, charge))) => {
+            let served = async {
+                match kind {
+                    Kind::Web { site, .. } => {
+                        let idle = if proxies.trusts(peer.ip()) { PROXY_IDLE_TIME } else { IDLE_TIME };
+                        site.converse(stream, client, charge.clone(), idle).await;
+                    }
+                    Kind::Link { entrance, .. } => entrance.admit(stream, client).await,
+                }
+            };
+            if let Err(error) = unless_exceeded(charge.as_ref(), served).await {
+                tracing::debug!(%peer, %error, "connection closed");
+            }
         }
-        (Ok(Ok((stream, client))), Kind::Link { entrance, .. }) => entrance.admit(stream, client).await,
-        (Ok(Err(error)), _) => tracing::debug!(%peer, %error, "connection setup failed"),
-        (Err(_), _) => tracing::debug!(%peer, "connection setup timed out"),
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "connection setup failed"),
+        Err(_) => tracing::debug!(%peer, "connection setup timed out"),
     }
     drop(slot);
 }
 
-/// Sets up a connection before its protocol starts: PROXY header, TLS handshake and identity of the client.
-async fn begin(
+/// Runs `work`, and drops it when the connection exceeds its share of memory.
+async fn unless_exceeded<T>(
+    charge: Option<&ConnectionCharge>,
+    work: impl Future<Output = T>,
+) -> io::Result<T> {
+    let Some(charge) = charge else { return Ok(work.await) };
+    tokio::select! {
+        done = work => Ok(done),
+        () = charge.exceeded() => Err(exceeded()),
+    }
+}
+
+fn exceeded() -> io::Error {
+    io::Error::other(relay_worker::ledger::REASON)
+}
+
+/// Identifies the client of a connection, from a PROXY header if there is one.
+async fn identify(
     mut stream: TcpStream,
     peer: SocketAddr,
     slot: &mut Slot,
     kind: &Kind,
     proxies: &Proxies,
-) -> io::Result<(Stream, Client)> {
+) -> io::Result<(TcpStream, Client)> {
     let mut client = Client {
         remote: canonical(peer),
         is_proxy: proxies.trusts(peer.ip()),
@@ -123,6 +168,16 @@ async fn begin(
             return Err(io::Error::other("too many connections from one address"));
         }
     }
+    Ok((stream, client))
+}
+
+/// Completes the TLS handshake, where the connection uses TLS.
+async fn secure(
+    stream: TcpStream,
+    mut client: Client,
+    kind: &Kind,
+    charge: Option<&ConnectionCharge>,
+) -> io::Result<(Stream, Client)> {
     let tls = match kind {
         Kind::Web { plain: true, tls: Some(tls), .. } => {
             let first = first_byte(&stream).await?;
@@ -139,6 +194,9 @@ async fn begin(
         Kind::Web { tls, .. } | Kind::Link { tls, .. } => tls.as_ref(),
     };
     let Some(tls) = tls else { return Ok((Stream::Plain(stream), client)) };
+    if let Some(charge) = charge {
+        charge.begin_tls();
+    }
     let stream: TlsStream<TcpStream> = TlsAcceptor::from(tls.clone()).accept(stream).await?;
     let session: &ServerConnection = stream.get_ref().1;
     client.is_tls = true;

@@ -35,8 +35,8 @@ use crate::{
 const RECHECK: Duration = Duration::from_millis(500);
 /// Pause before events are offered again to core, which had no room for them.
 const AGAIN: Duration = Duration::from_millis(5);
-/// Memory charged per reader, bytes: its connection, its task, and a response in progress.
-const READER_BYTES: u64 = 24 * 1024;
+/// Memory charged per reader, bytes: its task and a response in progress. Its connection is charged apart.
+const READER_BYTES: u64 = 12 * 1024;
 /// The one subscription of a reader.
 pub(crate) const SUB: SubId = SubId(0);
 
@@ -60,6 +60,8 @@ struct Visits {
     /// Number of readers per address.
     by_address: HashMap<IpAddr, usize>,
     by_log: HashMap<LogId, Followed>,
+    /// Charged connections, each notified when it must be closed.
+    connections: HashMap<SessionId, Arc<Notify>>,
     is_over: bool,
 }
 
@@ -170,6 +172,23 @@ impl Hub {
         Ok(visitor)
     }
 
+    /// Whether new connections are refused for lack of memory.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        self.0.seat.ledger().is_full()
+    }
+
+    /// Opens a charge for a connection from `address`; `exceeded` is notified when it must be closed.
+    pub(crate) fn charge_connection(&self, address: IpAddr, exceeded: Arc<Notify>) -> (SessionId, Charge) {
+        let id = self.0.seat.session();
+        self.0.visits.lock().connections.insert(id, exceeded);
+        (id, self.0.seat.ledger().open_pending(id, address))
+    }
+
+    /// Removes a connection that has ended.
+    pub(crate) fn forget_connection(&self, id: SessionId) {
+        self.0.visits.lock().connections.remove(&id);
+    }
+
     async fn run(self) {
         let (mut letters, mut logs) = (VecDeque::new(), Vec::new());
         let mut checked = Instant::now();
@@ -241,6 +260,10 @@ impl Hub {
             Letter::Answer(session, answer) => self.change(session, |state| state.answer = Some(answer)),
             Letter::Revise(session, permit) => self.revise(session, permit),
             Letter::End { session, code, reason } => {
+                if let Some(exceeded) = self.0.visits.lock().connections.get(&session) {
+                    exceeded.notify_one();
+                    return;
+                }
                 self.change(session, |state| {
                     state.over.get_or_insert(Over { code, reason });
                 });

@@ -11,6 +11,7 @@ mod accept;
 mod announced;
 mod authority;
 mod bearer;
+mod charge;
 mod client;
 mod fetch;
 mod hub;

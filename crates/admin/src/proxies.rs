@@ -161,7 +161,8 @@ impl<'a> Iterator for PartsFromEnd<'a> {
 fn address(text: &[u8]) -> Option<SocketAddr> {
     let text = std::str::from_utf8(text).ok()?;
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    text.parse().ok().or_else(|| bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 0)))
+    let found = text.parse().ok().or_else(|| bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 0)))?;
+    Some(SocketAddr::new(found.ip().to_canonical(), found.port()))
 }
 
 #[cfg(test)]
@@ -199,6 +200,7 @@ mod tests {
         assert_eq!(seen("203.0.113.1:5", &[("forwarded", "for=1.2.3.4")]), "203.0.113.1");
         assert_eq!(seen("10.0.0.1:5", &[(FORWARDED_FOR, "1.2.3.4")]), "1.2.3.4");
         assert_eq!(seen("10.0.0.1:5", &[(FORWARDED_FOR, "[2001:db8::7]:99")]), "2001:db8::7");
+        assert_eq!(seen("10.0.0.1:5", &[(FORWARDED_FOR, "::ffff:203.0.113.5")]), "203.0.113.5");
         assert_eq!(seen("10.0.0.1:5", &[]), "10.0.0.1");
     }
 

@@ -192,10 +192,10 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
     let of_operators = internal.as_ref().map_or(0, |_| limits::INTERNAL_CONNECTIONS.min(connections / 4));
     let slots = Slots::new(proxies.clone(), connections.min(limits::CONNECTIONS) - of_operators);
     let public = Public::new(relay, options);
-    let (has_websocket, page_hub) = (public.has_websocket(), public.hub());
+    let (has_websocket, page_hub, hub) = (public.has_websocket(), public.hub(), public.hub());
     let public = Arc::new(Site::Public(public));
     let (mut found, mut doors) = (Addresses::default(), Vec::new());
-    let door = |kind| Door { kind, slots: slots.clone(), proxies: proxies.clone() };
+    let door = |kind| Door { kind, slots: slots.clone(), proxies: proxies.clone(), hub: hub.clone() };
     let secure = https.as_ref().map(|(_, tls)| tls.clone());
     if let Some(address) = http {
         let tls = secure.clone().filter(|_| https.as_ref().is_some_and(|(at, _)| *at == address));
@@ -234,7 +234,8 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
         let site = Arc::new(Site::Internal(Internal::new(router, internal_hosts)));
         let slots = Slots::new(Proxies::default(), of_operators.max(1));
         let kind = Kind::Web { site, plain: true, tls: None };
-        doors.push((listener, Door { kind, slots, proxies: proxies.clone() }));
+        // Not charged: its slots are few, and operators can connect when memory is short.
+        doors.push((listener, Door { kind, slots, proxies: proxies.clone(), hub: None }));
     }
     if let Some(page) = page {
         let Addresses { http, https, .. } = found;

@@ -30,6 +30,7 @@ use crate::{
     announced,
     authority::{Authority, AuthorityError, Hosts},
     bearer,
+    charge::ConnectionCharge,
     client::Client,
     fetch,
     hub::Hub,
@@ -107,16 +108,26 @@ impl Asked {
 
 impl Site {
     /// Serves requests on a connection until it ends or is upgraded. It is closed after `idle` without a request.
-    pub(crate) async fn converse(self: Arc<Self>, stream: Stream, client: Client, idle: Duration) {
+    pub(crate) async fn converse(
+        self: Arc<Self>,
+        stream: Stream,
+        client: Client,
+        charge: Option<ConnectionCharge>,
+        idle: Duration,
+    ) {
         let phase = Arc::<Phase>::default();
-        let io = TokioIo::new(Guarded::new(stream, phase.clone(), idle));
+        let io = TokioIo::new(Guarded::new(stream, phase.clone(), charge.clone(), idle));
         let remote = client.remote;
         let service = service_fn(move |request: Request<Incoming>| {
             let (busy, site, client) = (phase.begin(), self.clone(), client.clone());
-            let is_kept = is_persistent(&request);
+            let (is_kept, charge) = (is_persistent(&request), charge.clone());
             let access = site.access(&client, &request);
             async move {
                 let answer = timeout(REQUEST_TIME, site.answer(client, request)).await;
+                // The request is gone; its answer is charged where it takes memory.
+                if let Some(charge) = charge {
+                    charge.set_request(false);
+                }
                 let mut answer = answer.unwrap_or_else(|_| plain(StatusCode::GATEWAY_TIMEOUT, "timed out\n"));
                 if let Some(access) = access {
                     access.put(answer.headers_mut());

@@ -19,7 +19,10 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::limits::{HEADER_TIME, STALL_TIME};
+use crate::{
+    charge::ConnectionCharge,
+    limits::{HEADER_TIME, STALL_TIME},
+};
 
 /// Answer to a request that does not arrive in time.
 const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
@@ -72,6 +75,7 @@ enum Wait {
 pub(crate) struct Guarded {
     stream: Stream,
     phase: Arc<Phase>,
+    charge: Option<ConnectionCharge>,
     /// Time allowed without a request.
     idle: Duration,
     /// Input that is waited for, and the number of answers when the wait began.
@@ -85,9 +89,14 @@ pub(crate) struct Guarded {
 }
 
 impl Guarded {
-    pub(crate) fn new(stream: Stream, phase: Arc<Phase>, idle: Duration) -> Self {
-        let read_by = Box::pin(sleep(idle));
-        Self { stream, phase, idle, wait: None, read_by, write_by: None, is_dirty: false, late: None }
+    pub(crate) fn new(
+        stream: Stream,
+        phase: Arc<Phase>,
+        charge: Option<ConnectionCharge>,
+        idle: Duration,
+    ) -> Self {
+        let (read_by, write_by) = (Box::pin(sleep(idle)), None);
+        Self { stream, phase, charge, idle, wait: None, read_by, write_by, is_dirty: false, late: None }
     }
 
     pub(crate) fn into_stream(self) -> Stream {
@@ -97,6 +106,9 @@ impl Guarded {
     fn wait_for(&mut self, wait: Wait) {
         let by = Instant::now() + if wait == Wait::Header { HEADER_TIME } else { self.idle };
         self.wait = Some((wait, self.phase.answered.load(Ordering::Relaxed)));
+        if let Some(charge) = &self.charge {
+            charge.set_request(wait == Wait::Header);
+        }
         self.read_by.as_mut().reset(by);
     }
 

@@ -81,11 +81,14 @@ impl Sockets {
             certificate: client.certificate,
             rtt: client.rtt,
         };
+        let upgraded = upgrade::on(&mut request);
+        // Its head may be 16 KiB, and the gate may take seconds.
+        drop(request);
         let place = match arrive(&self.arrivals, newcomer).await {
             Ok(place) => place,
             Err(turned) => return empty(status(turned)),
         };
-        tokio::spawn(hand_over(upgrade::on(&mut request), place));
+        tokio::spawn(hand_over(upgraded, place));
         let mut response = empty(StatusCode::SWITCHING_PROTOCOLS);
         let headers = response.headers_mut();
         headers.clear();

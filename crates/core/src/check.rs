@@ -18,6 +18,7 @@ impl Core {
         self.check_routes();
         self.logs.iter().for_each(|(id, log)| self.check_log(*id, log));
         let armed = self.logs.values().filter(|log| log.deadline.is_some()).count();
+        assert_eq!(armed, self.timers.lingering(), "lingering logs are miscounted");
         let ghosts: usize = self.broadcasts.values().map(|broadcast| broadcast.ghosts().count()).sum();
         assert_eq!(ghosts, self.ghosts, "ghosts are miscounted");
         assert!(ghosts <= GHOSTS);

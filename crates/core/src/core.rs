@@ -34,6 +34,8 @@ pub struct Config {
     pub takeover: Takeover,
     /// Limit on the memory of ghosts, bytes; past it a lost route is withdrawn at once.
     pub ghost_bytes: u64,
+    /// Limit on the memory of logs that linger, bytes; past it a log without readers is retired at once.
+    pub linger_bytes: u64,
 }
 
 /// Rule for a second publisher of a path. Relays of the same cluster are always admitted.
@@ -51,9 +53,13 @@ impl Config {
     /// Default settings of a relay with the hop id `hop`.
     pub fn new(hop: Hop) -> Self {
         let (linger, hold_back) = (limits::LINGER, limits::HOLD_BACK);
-        Self { hop, linger, hold_back, takeover: Takeover::default(), ghost_bytes: u64::MAX }
+        let takeover = Takeover::default();
+        Self { hop, linger, hold_back, takeover, ghost_bytes: u64::MAX, linger_bytes: u64::MAX }
     }
 }
+
+/// Memory of a log without groups, here, in the store and at its writer, bytes.
+pub(crate) const LOG_BYTES: u64 = 8 * 1024;
 
 /// Control-plane state machine. The caller takes all actions after each [`Self::handle`] and
 /// [`Self::handle_timeout`].
@@ -109,9 +115,14 @@ impl Core {
         }
     }
 
-    /// Memory of routes that are still advertised after their session has gone, bytes.
-    pub fn ghost_bytes(&self) -> u64 {
-        self.ghost_bytes
+    /// Memory of routes that are still advertised after their session has gone, and of logs that linger, bytes.
+    pub fn stale_bytes(&self) -> u64 {
+        self.ghost_bytes + self.linger_bytes()
+    }
+
+    /// Memory of logs that linger, bytes.
+    pub(crate) fn linger_bytes(&self) -> u64 {
+        self.timers.lingering() as u64 * LOG_BYTES
     }
 
     /// Counts of refused and dropped requests since the start.

@@ -135,6 +135,8 @@ pub struct Tally {
     pub takeover_held: u64,
     /// Vanished or withdrawn routes that were not kept because the limit on ghosts was reached.
     pub ghost_limit: u64,
+    /// Logs retired at once because the limit on the memory of lingering logs was reached.
+    pub linger_limit: u64,
     /// Logs ended because their publisher did not come back.
     pub abandoned: u64,
     /// Logs ended because their publisher was gone and another one served the path.

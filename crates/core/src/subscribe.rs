@@ -122,6 +122,10 @@ impl Core {
         match upstream {
             // Others wait for streams of that session.
             Upstream::Open(writer) if unread && self.is_blocked(writer) => self.retire(log),
+            Upstream::Open(_) if unread && self.linger_bytes() >= self.config.linger_bytes => {
+                self.tally.linger_limit += 1;
+                self.retire(log);
+            }
             Upstream::Open(_) if unread => self.arm(log, now),
             Upstream::Open(_) => {
                 self.improve(log, now);

@@ -19,34 +19,53 @@ pub(crate) enum Timer {
 
 /// Deadlines in order. The owner remembers its own, to disarm it.
 #[derive(Debug, Default)]
-pub(crate) struct Timers(BTreeSet<(Instant, Timer)>);
+pub(crate) struct Timers {
+    armed: BTreeSet<(Instant, Timer)>,
+    /// Number of armed [`Timer::Log`].
+    lingering: usize,
+}
 
 impl Timers {
     pub(crate) fn arm(&mut self, at: Instant, timer: Timer) {
-        self.0.insert((at, timer));
+        let is_log = matches!(timer, Timer::Log(_));
+        if self.armed.insert((at, timer)) && is_log {
+            self.lingering += 1;
+        }
     }
 
     pub(crate) fn disarm(&mut self, at: Instant, timer: Timer) {
-        self.0.remove(&(at, timer));
+        let key = (at, timer);
+        if self.armed.remove(&key) && matches!(key.1, Timer::Log(_)) {
+            self.lingering -= 1;
+        }
     }
 
     /// Takes and disarms the first timer whose deadline has passed.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
-        if self.0.first()?.0 > now {
+        if self.armed.first()?.0 > now {
             return None;
         }
-        self.0.pop_first().map(|(_, timer)| timer)
+        let (_, timer) = self.armed.pop_first()?;
+        if matches!(timer, Timer::Log(_)) {
+            self.lingering -= 1;
+        }
+        Some(timer)
     }
 
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.0.first().map(|(at, _)| *at)
+        self.armed.first().map(|(at, _)| *at)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.armed.len()
+    }
+
+    /// Number of logs that linger.
+    pub(crate) fn lingering(&self) -> usize {
+        self.lingering
     }
 
     pub(crate) fn contains(&self, at: Instant, timer: Timer) -> bool {
-        self.0.contains(&(at, timer))
+        self.armed.contains(&(at, timer))
     }
 }

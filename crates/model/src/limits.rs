@@ -61,8 +61,9 @@ pub const REQUEST_BURST_SECS: u32 = 12;
 pub const REQUEST_BURST: u32 = REQUEST_RATE * REQUEST_BURST_SECS;
 /// Longest time a session may exceed [`REQUEST_RATE`] without a pause before it is closed.
 pub const REQUEST_FLOOD: Duration = Duration::from_secs(10);
-/// Requests to one peer that wait for its stream credit; one more is refused to its requester.
-pub const WAITING_REQUESTS: usize = 1_024;
+/// Requests to one peer that wait for its stream credit; one more is refused to its requester. Room for two sessions
+/// with a TRACK and a SUBSCRIBE for each of [`SUBSCRIPTIONS`] tracks.
+pub const WAITING_REQUESTS: usize = 4 * SUBSCRIPTIONS;
 /// TRACK requests to one publisher that it has not answered; the next one waits for its turn. A publisher takes
 /// requests in stream order, so this bounds how many requests of one session delay another's.
 pub const UNANSWERED_REQUESTS: usize = 256;

@@ -2,7 +2,7 @@
 //! no credit.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,16 +11,24 @@ use std::{
 };
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use relay_model::{StreamCode, limits};
 
-use crate::transport::{Stream, Transport, WriteError};
+use crate::{
+    transport::{Stream, Transport, WriteError},
+    work::{self, Work},
+};
 
 /// Control messages queued for the peer.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
-    queue: VecDeque<Pending>,
-    /// Streams with a queued message.
-    blocked: HashSet<Stream, foldhash::fast::RandomState>,
+    /// Messages that wait for credit or room, by stream.
+    blocked: HashMap<Stream, Backlog, RandomState>,
+    /// The same streams by [`Backlog::turn`].
+    order: BTreeMap<u64, Stream>,
+    turns: u64,
+    /// Streams that may still be retried without progress since the transport last had room.
+    retries: usize,
     bytes: usize,
     /// Time since the queue has made no progress.
     stalled: Option<Instant>,
@@ -28,6 +36,20 @@ pub(crate) struct Control {
     held: Arc<AtomicU64>,
 }
 
+/// Messages queued for one stream, in order; never empty.
+#[derive(Debug)]
+struct Backlog {
+    /// Position of the stream among those to retry.
+    turn: u64,
+    messages: VecDeque<Bytes>,
+    /// Whether the stream is finished after them.
+    finish: bool,
+}
+
+/// Bytes charged for a stream with queued messages, besides those.
+const BACKLOG: u64 = 128;
+/// Streams retried without progress when the transport has room: each blocked stream is also reported on its own.
+const RETRIES: usize = 16;
 /// Bytes charged for a message besides its payload: its allocations, and its entry in a queue or send buffer.
 const MESSAGE: u64 = 128;
 
@@ -56,56 +78,86 @@ impl Drop for Message {
     }
 }
 
-#[derive(Debug)]
-struct Pending {
-    stream: Stream,
-    bytes: Bytes,
-    finish: bool,
+/// Progress of writing to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    All,
+    /// The transport takes no more for now and will report the stream writable.
+    Blocked,
+    /// The stream takes nothing any more.
+    Gone,
 }
 
 impl Control {
     /// Sends a message on `stream`, after those queued for it.
     pub(crate) fn send<T: Transport>(&mut self, t: &mut T, now: Instant, stream: Stream, message: Vec<u8>) {
-        self.push(t, now, Pending { stream, bytes: Message::counted(message, &self.held), finish: false });
+        let mut message = Message::counted(message, &self.held);
+        if let Some(backlog) = self.blocked.get_mut(&stream) {
+            if !backlog.finish {
+                self.bytes += message.len();
+                backlog.messages.push_back(message);
+            }
+            return;
+        }
+        t.exempt(true);
+        let written = write(t, stream, &mut message);
+        t.exempt(false);
+        if written == Written::Blocked {
+            self.block(now, stream, message);
+        }
     }
 
     /// Finishes `stream` after the messages queued for it.
-    pub(crate) fn finish<T: Transport>(&mut self, t: &mut T, now: Instant, stream: Stream) {
-        self.push(t, now, Pending { stream, bytes: Bytes::new(), finish: true });
+    pub(crate) fn finish<T: Transport>(&mut self, t: &mut T, _now: Instant, stream: Stream) {
+        match self.blocked.get_mut(&stream) {
+            Some(backlog) => backlog.finish = true,
+            None => t.finish(stream),
+        }
     }
 
     /// Resets `stream` and drops the messages queued for it.
     pub(crate) fn reset<T: Transport>(&mut self, t: &mut T, stream: Stream, code: StreamCode) {
-        if self.blocked.remove(&stream) {
-            self.queue.retain(|pending| pending.stream != stream);
-            self.bytes = self.queue.iter().map(|pending| pending.bytes.len()).sum();
+        if let Some(backlog) = self.blocked.get(&stream) {
+            self.bytes -= backlog.messages.iter().map(Bytes::len).sum::<usize>();
+            self.unblock(stream);
         }
         t.reset(stream, code);
     }
 
-    /// Retries queued messages; call when the transport has room again.
-    pub(crate) fn flush<T: Transport>(&mut self, t: &mut T, now: Instant) {
-        if self.queue.is_empty() {
-            return;
+    /// Continues a stream that the transport reported writable.
+    #[inline]
+    pub(crate) fn writable<T: Transport>(
+        &mut self,
+        t: &mut T,
+        now: Instant,
+        stream: Stream,
+        work: &mut Work,
+    ) {
+        if !self.blocked.is_empty() {
+            self.retry(t, now, stream, work);
         }
-        t.exempt(true);
-        self.blocked.clear();
-        for mut pending in std::mem::take(&mut self.queue) {
-            let before = pending.bytes.len();
-            let done = !self.blocked.contains(&pending.stream) && write(t, &mut pending);
-            self.bytes -= before - pending.bytes.len();
-            if before != pending.bytes.len() {
-                self.stalled = Some(now);
+    }
+
+    /// Records that the transport as a whole has room again; [`Self::flush`] uses it.
+    pub(crate) fn room(&mut self) {
+        self.retries = RETRIES;
+    }
+
+    /// Retries streams in turn after [`Self::room`], until as many as are allowed made no progress or `work` is
+    /// spent, but at least one. Returns true if `work` ended it: it must be called again without an event.
+    pub(crate) fn flush<T: Transport>(&mut self, t: &mut T, now: Instant, work: &mut Work) -> bool {
+        while self.retries > 0
+            && let Some(stream) = self.order.first_key_value().map(|(_, stream)| *stream)
+        {
+            if !self.retry(t, now, stream, work) {
+                self.retries -= 1;
             }
-            if !done {
-                self.blocked.insert(pending.stream);
-                self.queue.push_back(pending);
+            if work.is_spent() {
+                return self.retries > 0 && !self.blocked.is_empty();
             }
         }
-        t.exempt(false);
-        if self.queue.is_empty() {
-            self.stalled = None;
-        }
+        self.retries = 0;
+        false
     }
 
     /// Whether the queue is too large or has stalled too long: the session must close.
@@ -120,12 +172,12 @@ impl Control {
 
     /// Memory held for messages not yet acknowledged, bytes.
     pub(crate) fn footprint(&self) -> u64 {
-        self.held.load(Ordering::Relaxed)
+        self.held.load(Ordering::Relaxed) + self.blocked.len() as u64 * BACKLOG
     }
 
     /// Whether nothing is queued.
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.blocked.is_empty()
     }
 
     /// Whether optional messages may be queued; senders that can wait should wait otherwise.
@@ -133,41 +185,86 @@ impl Control {
         self.bytes < limits::CONTROL_QUEUE / 2
     }
 
-    fn push<T: Transport>(&mut self, t: &mut T, now: Instant, mut pending: Pending) {
-        if !self.blocked.contains(&pending.stream) {
-            t.exempt(true);
-            let done = write(t, &mut pending);
-            t.exempt(false);
-            if done {
-                return;
+    /// Queues the rest of a message as the first of its stream.
+    fn block(&mut self, now: Instant, stream: Stream, message: Bytes) {
+        self.bytes += message.len();
+        self.stalled.get_or_insert(now);
+        self.turns += 1;
+        let mut messages = VecDeque::with_capacity(1);
+        messages.push_back(message);
+        self.blocked.insert(stream, Backlog { turn: self.turns, messages, finish: false });
+        self.order.insert(self.turns, stream);
+    }
+
+    /// Removes a stream, with what is queued for it, from the queue.
+    fn unblock(&mut self, stream: Stream) {
+        if let Some(backlog) = self.blocked.remove(&stream) {
+            self.order.remove(&backlog.turn);
+        }
+        if self.blocked.is_empty() {
+            // Frees the table, which may be large.
+            (self.blocked, self.stalled) = (HashMap::default(), None);
+        }
+    }
+
+    /// Writes what fits of the messages of one stream, and puts it behind the others if some are left. Returns
+    /// whether it made progress.
+    fn retry<T: Transport>(&mut self, t: &mut T, now: Instant, stream: Stream, work: &mut Work) -> bool {
+        let Self { blocked, order, turns, bytes, .. } = self;
+        let Some(backlog) = blocked.get_mut(&stream) else { return false };
+        let before = *bytes;
+        t.exempt(true);
+        let mut written = Written::All;
+        while written == Written::All
+            && let Some(message) = backlog.messages.front_mut()
+        {
+            work.take(work::WRITE);
+            let size = message.len();
+            written = write(t, stream, message);
+            match written {
+                Written::All => {
+                    *bytes -= size;
+                    backlog.messages.pop_front();
+                }
+                Written::Blocked => *bytes -= size - message.len(),
+                Written::Gone => *bytes -= backlog.messages.iter().map(Bytes::len).sum::<usize>(),
             }
         }
-        self.bytes += pending.bytes.len();
-        self.stalled.get_or_insert(now);
-        self.blocked.insert(pending.stream);
-        self.queue.push_back(pending);
+        t.exempt(false);
+        let has_progress = *bytes < before;
+        if written == Written::Blocked {
+            order.remove(&backlog.turn);
+            *turns += 1;
+            backlog.turn = *turns;
+            order.insert(*turns, stream);
+        } else if written == Written::All && backlog.finish {
+            t.finish(stream);
+        }
+        if has_progress {
+            self.stalled = Some(now);
+        }
+        if written != Written::Blocked {
+            self.unblock(stream);
+        }
+        has_progress
     }
 }
 
-/// Writes what fits; true when nothing is left to do.
-fn write<T: Transport>(t: &mut T, pending: &mut Pending) -> bool {
-    while !pending.bytes.is_empty() {
-        match t.write(pending.stream, std::slice::from_mut(&mut pending.bytes)) {
-            Ok(0) | Err(WriteError::Blocked) => return false,
+/// Writes what fits of a message.
+fn write<T: Transport>(t: &mut T, stream: Stream, message: &mut Bytes) -> Written {
+    while !message.is_empty() {
+        match t.write(stream, std::slice::from_mut(message)) {
+            Ok(0) | Err(WriteError::Blocked) => return Written::Blocked,
             Ok(_) => {}
             Err(WriteError::Stopped(code)) => {
-                t.reset(pending.stream, code);
-                pending.bytes = Bytes::new();
-                return true;
+                t.reset(stream, code);
+                return Written::Gone;
             }
-            Err(WriteError::Gone) => {
-                pending.bytes = Bytes::new();
-                return true;
-            }
+            Err(WriteError::Gone) => return Written::Gone,
         }
     }
-    if pending.finish {
-        t.finish(pending.stream);
-    }
-    true
+    Written::All
 }
+
+#[cfg(test)]
+mod tests;

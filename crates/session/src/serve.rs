@@ -54,6 +54,7 @@ impl Session {
             prefix,
             exclude: self.exclude(request.exclude_hop),
             is_relay: self.peer.is_relay,
+            is_peer: grant.is_peer,
         };
         cx.fanout.watch(self.config.id);
         self.watches.push(Watching::new(stream, viewer, watch, self.config.version));

@@ -513,6 +513,7 @@ impl Session {
             Event::Readable(stream) => self.readable(t, cx, stream),
             Event::Writable(stream) => {
                 self.has_room = true;
+                self.control.writable(t, cx.now, stream, cx.work);
                 cx.work.take(self.egress.scan_units());
                 self.egress.writable(stream);
             }
@@ -529,6 +530,7 @@ impl Session {
             Event::Datagram => self.datagrams(t, cx),
             Event::Room => {
                 self.has_room = true;
+                self.control.room();
                 self.egress.room();
             }
             Event::Moved(address) => {
@@ -540,7 +542,10 @@ impl Session {
 
     /// Sends control messages first, then media, then announces.
     fn use_room<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        self.control.flush(t, cx.now);
+        if self.control.flush(t, cx.now, cx.work) {
+            self.has_room = true;
+            return;
+        }
         let over = self.with_egress(t, cx, |egress, out| egress.pump(out));
         self.finish_subs(t, cx, over);
         self.pump_watches(t, cx);

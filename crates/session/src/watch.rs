@@ -104,6 +104,9 @@ pub(crate) struct Viewer {
     /// Whether the peer is a relay, which needs the exact route. Other readers are not sent another route to
     /// the same publisher.
     pub(crate) is_relay: bool,
+    /// Whether the peer was admitted as a relay of the cluster. Only such a peer gets every change at once; any
+    /// client can pose as a relay, so others get the bounded number of changes a second of one path.
+    pub(crate) is_peer: bool,
 }
 
 impl Viewer {
@@ -159,7 +162,7 @@ impl Phase {
 
 impl Watching {
     pub(crate) fn new(stream: Stream, viewer: Viewer, mut watch: Watch, version: Version) -> Self {
-        if viewer.is_relay {
+        if viewer.is_peer {
             watch.set_exact();
         }
         let advertiser = Advertiser {
@@ -233,7 +236,6 @@ impl Watching {
     fn become_relay(&mut self) {
         self.advertiser.viewer.is_relay = true;
         self.advertiser.is_converting = true;
-        self.watch.set_exact();
         self.restart();
     }
 

@@ -12,6 +12,8 @@ pub(crate) const READ: u32 = 1;
 pub(crate) const FRAME: u32 = 1;
 /// A control message.
 pub(crate) const MESSAGE: u32 = 4;
+/// A write of a queued control message, whatever its result.
+pub(crate) const WRITE: u32 = 2;
 /// A request, including the state created for it.
 pub(crate) const REQUEST: u32 = 16;
 /// A datagram.

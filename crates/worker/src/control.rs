@@ -148,7 +148,7 @@ impl Control {
         }
         self.core.handle_timeout(now);
         self.act_all(now);
-        self.ledger.set_ghosts(self.core.ghost_bytes());
+        self.ledger.set_ghosts(self.core.stale_bytes());
         self.board_due = self.store.board().release(now, &mut self.rings);
         for (session, count) in self.taken.drain() {
             if let Some(letters) = self.letters.get_mut(usize::from(session.worker().0)) {

@@ -3,8 +3,11 @@
 //!
 //! Every session is charged, under its peer's address, for the memory that the peer makes the relay hold.
 //! Nothing happens below [`BINDING`] percent of the limit. Above it, the largest session of the largest
-//! address is closed, then the next, until the total is below that share again. Relays of the cluster have a
-//! limit of their own. The lock is never held together with another one.
+//! address is closed, then the next, until the total is below that share again. Connections without a session
+//! (HTTP connections, peers that wait for the gate) are charged too; while they hold more than
+//! [`PENDING`] percent of that share, the one to close is chosen among them only, so that a flood of
+//! connections from many addresses costs no session. Relays of the cluster have a limit of their own. The lock
+//! is never held together with another one.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -24,6 +27,9 @@ use crate::gate::Sessions;
 
 /// Share of a limit above which sessions are closed, percent.
 const BINDING: u64 = 75;
+/// Part of that share above which connections without a session are closed first, percent. Below it they are
+/// kept, so that one address with large sessions cannot exclude everyone who wants to begin one.
+const PENDING: u64 = 25;
 /// Difference at which a charge is corrected, bytes: small enough that thousands of sessions together hide
 /// little, large enough that the lock is rarely taken.
 const STEP: u64 = 4 * 1024;
@@ -78,8 +84,12 @@ struct Pool {
     limit: u64,
     /// Sum over all sessions, closing ones included.
     bytes: AtomicU64,
-    accounts: Mutex<Accounts>,
+    accounts: Mutex<Groups>,
 }
+
+/// Accounts of sessions, and those of connections without a session.
+#[derive(Debug, Default)]
+struct Groups([Accounts; 2]);
 
 /// Sessions that may still be closed for exceeding their share.
 #[derive(Debug, Default)]
@@ -106,6 +116,8 @@ struct Entry {
     serial: u64,
     id: SessionId,
     bytes: u64,
+    /// Whether it is a connection without a session.
+    is_pending: bool,
 }
 
 impl Ledger {
@@ -130,8 +142,18 @@ impl Ledger {
 
     /// Opens an empty charge for `session` of a peer at `address`.
     pub fn open(self: &Arc<Self>, session: SessionId, address: IpAddr) -> Charge {
+        self.open_as(session, address, false)
+    }
+
+    /// Opens an empty charge for a connection from `address` that has no session yet, or never has one. If it
+    /// exceeds its share, the worker of `id` is told as for a session.
+    pub fn open_pending(self: &Arc<Self>, id: SessionId, address: IpAddr) -> Charge {
+        self.open_as(id, address, true)
+    }
+
+    fn open_as(self: &Arc<Self>, id: SessionId, address: IpAddr, is_pending: bool) -> Charge {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let entry = Entry { rank: 0, serial, id: session, bytes: 0 };
+        let entry = Entry { rank: 0, serial, id, bytes: 0, is_pending };
         let address = network_of(address);
         self.pools[CLIENTS].accounts.lock().insert(address, entry);
         let footprint = Footprint::default();
@@ -202,8 +224,8 @@ impl Pool {
             accounts.insert(address, after);
         }
         let mut victims = Victims::new();
-        while accounts.bytes > self.binding()
-            && let Some(victim) = accounts.take_largest()
+        while accounts.bytes() > self.binding()
+            && let Some(victim) = accounts.take_largest(self.binding() * PENDING / 100)
         {
             victims.push(victim);
         }
@@ -212,6 +234,34 @@ impl Pool {
 }
 
 type Victims = Vec<SessionId>;
+
+impl Groups {
+    fn of(&mut self, entry: &Entry) -> &mut Accounts {
+        let [sessions, pending] = &mut self.0;
+        if entry.is_pending { pending } else { sessions }
+    }
+
+    fn insert(&mut self, address: IpAddr, entry: Entry) {
+        self.of(&entry).insert(address, entry);
+    }
+
+    fn remove(&mut self, address: IpAddr, entry: &Entry) -> bool {
+        self.of(entry).remove(address, entry)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.iter().map(|accounts| accounts.bytes).sum()
+    }
+
+    /// Removes the next to close: a connection without a session while these hold more than `most` bytes.
+    fn take_largest(&mut self, most: u64) -> Option<SessionId> {
+        let [sessions, pending] = &mut self.0;
+        if pending.bytes > most {
+            return pending.take_largest();
+        }
+        sessions.take_largest().or_else(|| pending.take_largest())
+    }
+}
 
 impl Accounts {
     fn insert(&mut self, address: IpAddr, entry: Entry) {
@@ -284,6 +334,13 @@ impl Charge {
             self.move_to(self.pool, Some(Entry { rank, bytes, ..self.entry }));
         }
         self.standing
+    }
+
+    /// Counts the charge as that of a session from now on; see [`Ledger::open_pending`].
+    pub fn begin_session(&mut self) {
+        if self.entry.is_pending {
+            self.move_to(self.pool, Some(Entry { is_pending: false, ..self.entry }));
+        }
     }
 
     /// Moves the charge to the pool of cluster relays.

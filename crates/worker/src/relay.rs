@@ -50,8 +50,9 @@ const CACHE_BYTES: u64 = 256 * 1024 * 1024;
 const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
 /// Default of [`Options::state`].
 const STATE: StateLimits = StateLimits { clients: 256 * 1024 * 1024, peers: 128 * 1024 * 1024 };
-/// Divisor of the client limit: the share of it for routes whose session is gone.
-const GHOST_SHARE: u64 = 8;
+/// Divisor of the client limit: the share of it for routes whose session is gone, and the same for logs that
+/// linger without readers.
+const STALE_SHARE: u64 = 8;
 /// Default of [`Options::stream_sockets`], for the most common limit of 1,024 descriptors.
 const STREAM_SOCKETS: usize = 768;
 
@@ -305,7 +306,8 @@ impl Relay {
         let core = Core::new(relay_core::Config {
             linger: options.linger,
             takeover: options.takeover,
-            ghost_bytes: options.state.clients / GHOST_SHARE,
+            ghost_bytes: options.state.clients / STALE_SHARE,
+            linger_bytes: options.state.clients / STALE_SHARE,
             ..relay_core::Config::new(options.hop)
         });
         let sockets = (options.stream_sockets / workers.max(1)).max(1);

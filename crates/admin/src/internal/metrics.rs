@@ -43,7 +43,11 @@ pub(super) async fn metrics(State(status): State<Status>) -> Response {
             "Memory limit of sessions with other relays, bytes.",
             counts.state.peers_limit,
         ),
-        ("state_ghosts_bytes", "Memory of stale routes, bytes.", counts.state.ghosts),
+        (
+            "state_ghosts_bytes",
+            "Memory of stale routes and of tracks without readers, bytes.",
+            counts.state.ghosts,
+        ),
         ("draining", "1 once a drain has begun, else 0.", status.is_draining().into()),
     ];
     for (name, help, value) in held {

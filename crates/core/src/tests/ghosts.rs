@@ -225,9 +225,9 @@ fn ghost_memory_has_a_limit() {
         core.check();
     }
     assert_eq!((core.counts().ghosts, core.tally().ghost_limit), (2, 1));
-    assert_eq!(core.ghost_bytes(), 2 * (ghost_bytes - 1));
+    assert_eq!(core.stale_bytes(), 2 * (ghost_bytes - 1));
     core.handle_timeout(now + limits::LINGER);
-    assert_eq!(core.ghost_bytes(), 0);
+    assert_eq!(core.stale_bytes(), 0);
 }
 
 #[test]
@@ -294,4 +294,30 @@ fn subscription_by_group_of_a_ghost_gets_no_other_publisher() {
     let actions = bench.ask(3, ask(2, relay_model::Start::Group(5)));
     assert!(actions.iter().any(|action| matches!(action, Action::Order { order: Order::Attach { .. }, .. })));
     bench.everyone_leaves();
+}
+
+#[test]
+fn lingering_logs_have_a_limit() {
+    let now = Instant::now();
+    let linger_bytes = 2 * crate::core::LOG_BYTES;
+    let mut core = Core::new(Config { linger_bytes, ..Config::new(Hop(SELF)) });
+    for session in [1, 2] {
+        core.handle(Event::Opened { session: SessionId(session), permit: permit("", "") }, now);
+    }
+    let announce = Ask::Announce { path: path("a"), hops: hops(&[7]), cost: cost(1) };
+    core.handle(Event::Ask { session: SessionId(1), ask: announce }, now);
+    for number in 0..4 {
+        let (sub, track) = (SubId(number), track(&number.to_string()));
+        let (path, prefs, want) = (path("a"), Prefs::default(), Want::Live);
+        let asks = [Ask::Subscribe { sub, path, track, prefs, want }, Ask::Unsubscribe { sub }];
+        for ask in asks {
+            core.handle(Event::Ask { session: SessionId(2), ask }, now);
+            core.check();
+        }
+    }
+    assert_eq!((core.counts().logs, core.tally().linger_limit), (2, 2));
+    assert_eq!(core.stale_bytes(), linger_bytes);
+    while core.poll_action().is_some() {}
+    core.handle_timeout(now + limits::LINGER);
+    assert_eq!((core.counts().logs, core.stale_bytes()), (0, 0));
 }

@@ -30,6 +30,11 @@ use super::{
 const AT_ONCE: usize = 64;
 /// Most sessions waiting for an answer.
 const WAITING: usize = 2_048;
+/// Most memory of their credentials and request URLs, bytes. A target may have 16 KiB.
+const WAITING_BYTES: usize = 16 * 1024 * 1024;
+/// Memory of a waiting session besides its target and URLs, bytes: entries of the tables, and its certificate.
+/// Estimated from their sizes, rounded up.
+const GUEST_BYTES: usize = 2 * 1024;
 /// Most cached answers.
 const KEPT: usize = 10_000;
 
@@ -50,6 +55,8 @@ struct State {
     /// URL of the request that each session rests on.
     of: HashMap<SessionId, Url>,
     waits: usize,
+    /// Memory of the sessions that wait, bytes.
+    waiting_bytes: usize,
     failure: LogOnce,
 }
 
@@ -119,7 +126,11 @@ impl Api {
         let guest = Guest { target, certificate: request.certificate.clone() };
         let mut guard = self.state();
         let state = &mut *guard;
-        if state.waits >= WAITING || (state.asked.len() >= KEPT && !state.asked.contains_key(&url)) {
+        let bytes = guest.bytes(&url);
+        if state.waits >= WAITING
+            || state.waiting_bytes + bytes > WAITING_BYTES
+            || (state.asked.len() >= KEPT && !state.asked.contains_key(&url))
+        {
             return Answer::Now(Err(Denial::Unavailable));
         }
         state.of.insert(request.session, url.clone());
@@ -136,6 +147,7 @@ impl Api {
         let is_first = asked.waiting.is_empty();
         asked.waiting.push((guest, request.reply()));
         state.waits += 1;
+        state.waiting_bytes += bytes;
         drop(guard);
         if is_first {
             let api = self.clone();
@@ -185,6 +197,8 @@ impl Api {
         let Some(asked) = waits.asked.get_mut(&url) else { return };
         let waiting = std::mem::take(&mut asked.waiting);
         waits.waits = waits.waits.saturating_sub(waiting.len());
+        let bytes: usize = waiting.iter().map(|(guest, _)| guest.bytes(&url)).sum();
+        waits.waiting_bytes = waits.waiting_bytes.saturating_sub(bytes);
         match answer {
             Err(outage) => {
                 waits.failure.failed(&format!("the auth server fails: {outage}; new sessions are rejected"));
@@ -276,6 +290,14 @@ impl Api {
     }
 }
 
+impl Guest {
+    /// Memory while it waits for the answer to `url`, bytes. The URL is kept three times: for the session, for the
+    /// answer and by the request.
+    fn bytes(&self, url: &Url) -> usize {
+        GUEST_BYTES + self.target.len() + 3 * url.as_str().len()
+    }
+}
+
 impl Asked {
     fn is_of_use(&self, now: Instant) -> bool {
         let is_fresh = self.answer.as_ref().is_some_and(|(_, until)| now < *until);
@@ -286,7 +308,7 @@ impl Asked {
 impl State {
     fn new() -> Self {
         let failure = LogOnce::new("the auth server answers again");
-        Self { asked: HashMap::new(), of: HashMap::new(), waits: 0, failure }
+        Self { asked: HashMap::new(), of: HashMap::new(), waits: 0, waiting_bytes: 0, failure }
     }
 }
 

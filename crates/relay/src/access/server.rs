@@ -35,6 +35,11 @@ use super::{
 const AT_ONCE: usize = 64;
 /// Most requests queued or in flight.
 const WAITING: usize = 2_048;
+/// Most memory of their questions, bytes. A target may have 16 KiB.
+const WAITING_BYTES: usize = 16 * 1024 * 1024;
+/// Memory of a question besides its target and certificate, bytes: its other fields, its task, and its entry in the
+/// table of sessions. Estimated from their sizes, rounded up.
+const QUESTION_BYTES: usize = 2 * 1024;
 /// Most cached answers.
 const KEPT: usize = 10_000;
 /// Time a session may continue while it cannot be revalidated.
@@ -53,6 +58,8 @@ pub(super) struct Server {
     on: Handle,
     turns: Semaphore,
     waiting: AtomicUsize,
+    /// Memory of the questions that wait, bytes.
+    waiting_bytes: AtomicUsize,
     live: Mutex<HashMap<SessionId, Live>>,
     kept: Mutex<HashMap<[u8; 32], (Instant, Verdict)>>,
     failure: Mutex<LogOnce>,
@@ -65,22 +72,17 @@ struct Live {
     again: Option<AbortHandle>,
 }
 
-/// Description of a session, sent with each event.
-#[derive(Serialize)]
+/// Description of a session, kept while it lives.
 struct Question {
     id: String,
-    node: String,
     transport: &'static str,
     remote: String,
     local: String,
     server_name: Option<String>,
     alpn: &'static str,
-    path: String,
-    query: String,
-    token: Option<Token>,
     role: Option<&'static str>,
     tls: Option<Tls>,
-    #[serde(skip)]
+    /// Path and query, with the token.
     target: String,
 }
 
@@ -98,12 +100,22 @@ struct Tls {
     issuer: String,
 }
 
-/// Request body.
+/// Request body: the description of a session with the event.
 #[derive(Serialize)]
 struct Message<'a> {
     event: &'static str,
-    #[serde(flatten)]
-    question: &'a Question,
+    id: &'a str,
+    node: &'a str,
+    transport: &'static str,
+    remote: &'a str,
+    local: &'a str,
+    server_name: Option<&'a str>,
+    alpn: &'static str,
+    path: &'a str,
+    query: &'a str,
+    token: Option<Token>,
+    role: Option<&'static str>,
+    tls: Option<&'a Tls>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     end: Option<Totals>,
 }
@@ -157,6 +169,7 @@ impl Server {
             on: on.clone(),
             turns: Semaphore::new(AT_ONCE),
             waiting: AtomicUsize::new(0),
+            waiting_bytes: AtomicUsize::new(0),
             live: Mutex::default(),
             kept: Mutex::default(),
             failure: Mutex::new(LogOnce::new("the auth server answers again")),
@@ -164,7 +177,7 @@ impl Server {
     }
 
     pub(super) fn admit(self: &Arc<Self>, request: &Request, target: String) -> Answer {
-        let question = Arc::new(Question::of(request, target, &self.node));
+        let question = Arc::new(Question::of(request, target));
         let live = Live { question: question.clone(), again: None };
         lock(&self.live).insert(request.session, live);
         if let Some(verdict) = self.remembered(&question) {
@@ -174,7 +187,7 @@ impl Server {
             }
             return Answer::Now(answer);
         }
-        let Some(turn) = self.queue() else { return Answer::Now(Err(Denial::Unavailable)) };
+        let Some(turn) = self.queue(&question) else { return Answer::Now(Err(Denial::Unavailable)) };
         let (server, reply) = (self.clone(), request.reply());
         self.on.spawn(async move {
             server.decide(&question, reply).await;
@@ -198,7 +211,7 @@ impl Server {
             ended_by: ended.by.name(),
             reason: ended.reason.chars().take(256).collect(),
         };
-        let Some(turn) = self.queue() else {
+        let Some(turn) = self.queue(&live.question) else {
             lock(&self.failure)
                 .failed("too many sessions ended at once: some end events are not sent to the auth server");
             return;
@@ -328,14 +341,15 @@ impl Server {
         question: &Question,
         end: Option<&Totals>,
     ) -> Result<Response, Outage> {
-        let end = end.map(|end| Totals { reason: end.reason.clone(), ..*end });
-        let body = serde_json::to_vec(&Message { event, question, end });
-        let body = body.map_err(|error| Outage::Nonsense(error.to_string()))?;
         let _turn = self
             .turns
             .acquire()
             .await
             .map_err(|_| Outage::Failed("the relay is shutting down".to_owned()))?;
+        // Encoded only now: a body is larger than its question, and many may wait for a turn.
+        let end = end.map(|end| Totals { reason: end.reason.clone(), ..*end });
+        let body = serde_json::to_vec(&question.message(event, &self.node, end));
+        let body = body.map_err(|error| Outage::Nonsense(error.to_string()))?;
         self.http.post(&self.url, body).await
     }
 
@@ -354,26 +368,27 @@ impl Server {
     }
 
     /// Reserves a place in the request queue, released on drop; `None` when the queue is full.
-    fn queue(self: &Arc<Self>) -> Option<Turn> {
+    fn queue(self: &Arc<Self>, question: &Question) -> Option<Turn> {
+        let bytes = question.bytes();
         let waited = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let turn = Turn(self.clone());
-        (waited < WAITING).then_some(turn)
+        let waited_bytes = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let turn = Turn(self.clone(), bytes);
+        (waited < WAITING && waited_bytes + bytes <= WAITING_BYTES).then_some(turn)
     }
 }
 
-/// A reserved place in the request queue.
-struct Turn(Arc<Server>);
+/// A reserved place in the request queue, and the memory of its question, bytes.
+struct Turn(Arc<Server>, usize);
 
 impl Drop for Turn {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.waiting_bytes.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 
 impl Question {
-    fn of(request: &Request, target: String, node: &str) -> Self {
-        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-        let token = Policy::token(&target);
+    fn of(request: &Request, target: String) -> Self {
         let tls = request.certificate.as_ref().map(|certificate| Tls {
             name: certificate.name.clone(),
             fingerprint: certificate.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -382,19 +397,46 @@ impl Question {
         });
         Self {
             id: request.session.to_string(),
-            node: node.to_owned(),
             transport: request.transport,
             remote: request.remote.to_string(),
             local: request.local.to_string(),
             server_name: request.server_name.clone(),
             alpn: request.version,
-            path: path.to_owned(),
-            query: query.to_owned(),
-            token: token.map(|value| Token { kind: 0, value: URL_SAFE_NO_PAD.encode(value) }),
             role: request.role.map(role),
             tls,
             target,
         }
+    }
+
+    fn token(&self) -> Option<Token> {
+        Policy::token(&self.target).map(|value| Token { kind: 0, value: URL_SAFE_NO_PAD.encode(value) })
+    }
+
+    fn message<'a>(&'a self, event: &'static str, node: &'a str, end: Option<Totals>) -> Message<'a> {
+        let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
+        Message {
+            event,
+            id: &self.id,
+            node,
+            transport: self.transport,
+            remote: &self.remote,
+            local: &self.local,
+            server_name: self.server_name.as_deref(),
+            alpn: self.alpn,
+            path,
+            query,
+            token: self.token(),
+            role: self.role,
+            tls: self.tls.as_ref(),
+            end,
+        }
+    }
+
+    /// Memory while it waits, bytes.
+    fn bytes(&self) -> usize {
+        let of_tls =
+            self.tls.as_ref().map_or(0, |tls| tls.issuer.len() + tls.name.as_ref().map_or(0, String::len));
+        QUESTION_BYTES + self.target.len() + of_tls
     }
 
     /// Cache key: a hash of every field that may change the decision; leaves out session id and client port.
@@ -419,7 +461,7 @@ impl Question {
         if let Some(tls) = &self.tls {
             return Some(format!("certificate:{}", tls.fingerprint.get(..16).unwrap_or_default()).into());
         }
-        let token = self.token.as_ref()?;
+        let token = self.token()?;
         let mark = digest::digest(&digest::SHA256, token.value.as_bytes());
         let mark: String = mark.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         Some(format!("token:{mark}").into())

@@ -10,6 +10,9 @@ use super::{
     resolve::{Layers, Sourced},
 };
 
+/// Smallest `limits.memory`, bytes: a hundred sessions.
+const LEAST_STATE: u64 = 4 << 20;
+
 /// Checks that each certificate has a key, and that certificates are loaded or generated, not both.
 pub(super) fn certificates(
     layers: &mut Layers<'_>,
@@ -138,12 +141,43 @@ pub(super) fn together(layers: &mut Layers<'_>, config: &Config) {
         );
         refuse(layers, &["cache.capacity", "cache.headroom"], what);
     }
+    session_memory(layers, config);
     let source = layers.source("web.proxy_header");
     if config.web.proxies.is_empty() && source != Source::Default {
         layers.warn(&source, "`web.proxy_header` has no effect without `web.proxy`".to_owned());
     }
     stream_only(layers);
     same_address(layers, config);
+}
+
+/// Checks the bounds of `limits.memory`, if it is set.
+fn session_memory(layers: &mut Layers<'_>, config: &Config) {
+    const KEY: &str = "limits.memory";
+    if layers.source(KEY) == Source::Default {
+        return;
+    }
+    let is_too_small = match config.state {
+        Size::Bytes(bytes) => bytes < LEAST_STATE,
+        Size::Percent(percent) => percent == 0,
+    };
+    if is_too_small {
+        let what = format!(
+            "`{KEY}` ({}) leaves no room for sessions, which take 16 to 40 KiB each; write {LEAST_STATE} bytes or more, \
+             or a percentage such as \"20%\"",
+            config.state
+        );
+        return refuse(layers, &[KEY], what);
+    }
+    if let (Size::Percent(capacity), Size::Percent(headroom), Size::Percent(state)) =
+        (config.cache.capacity, config.cache.headroom, config.state)
+        && u16::from(capacity) + u16::from(headroom) + u16::from(state) > 100
+    {
+        let what = format!(
+            "`cache.capacity` ({capacity}%), `cache.headroom` ({headroom}%) and `{KEY}` ({state}%) are more than the \
+             memory there is"
+        );
+        refuse(layers, &[KEY, "cache.capacity", "cache.headroom"], what);
+    }
 }
 
 /// Checks that TCP listeners have distinct addresses; HTTP and HTTPS may share one.

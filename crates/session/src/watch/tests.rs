@@ -43,6 +43,7 @@ impl Fixture {
             prefix: Path::root(),
             exclude: Hop::ANONYMOUS,
             is_relay,
+            is_peer: is_relay,
         };
         let watch = self.store.board().watch(WorkerId(0), Path::root());
         Watching::new(Stream(0), viewer, watch, version)
@@ -201,4 +202,38 @@ fn exhausted_announce_ids_break_the_stream() {
     assert!(!watching.fill(version, 100, &mut Vec::new()).is_broken);
     fixture.set(2, &[route(&[1], 1)]);
     assert!(watching.fill(version, 100, &mut Vec::new()).is_broken);
+}
+
+#[test]
+fn client_posing_as_relay_gets_paced_changes() {
+    let version = Version::V05;
+    let fixture = Fixture::with_paths(1);
+    let changes = |is_peer: bool| {
+        let mut watching = fixture.watch(version, true);
+        if !is_peer {
+            let viewer = Viewer { is_peer: false, ..watching.advertiser.viewer.clone() };
+            let watch = fixture.store.board().watch(WorkerId(0), Path::root());
+            watching = Watching::new(Stream(0), viewer, watch, version);
+        }
+        drain(&mut watching, version, 100);
+        watching
+    };
+    let (mut posing, mut peer) = (changes(false), changes(true));
+    let mut counts = [0, 0];
+    let path = Path::parse("p/00000").unwrap();
+    for ms in 0..1_000 {
+        let now = fixture.now + Duration::from_secs(5) + Duration::from_millis(ms);
+        let mut rings = Rings::new();
+        fixture.store.board().release(now, &mut rings);
+        let routes = if ms % 2 == 1 { vec![route(&[1, 2], 5)] } else { vec![] };
+        fixture.store.board().set(path.clone(), routes, now, &mut rings);
+        for (count, watching) in counts.iter_mut().zip([&mut posing, &mut peer]) {
+            let mut inbox = Inbox::new();
+            inbox.push(&drain(watching, version, 100));
+            while Announce::next(&mut inbox, version).unwrap().is_some() {
+                *count += 1;
+            }
+        }
+    }
+    assert!(counts[0] <= 2 * 20 && counts[1] >= 1_000, "{counts:?}");
 }

@@ -206,7 +206,7 @@ fn request_past_the_waiting_limit_is_refused_at_once() {
     let theirs = Options { bidi_streams: 1, ..guest() };
     let publisher = relay.publisher_on(host(), theirs, "live/cam", &all);
     let mut subs = Vec::new();
-    for part in names.chunks(count / 3 + 1) {
+    for part in names.chunks(limits::SUBSCRIPTIONS) {
         let reader = relay.subscriber();
         relay.run(MS * 50);
         subs.extend(part.iter().map(|name| (reader, relay[reader].subscribe("live/cam", name, patient()))));

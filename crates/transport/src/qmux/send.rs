@@ -23,8 +23,18 @@ pub(super) struct Sending {
     pub(super) limit: u64,
     pub(super) is_finished: bool,
     pub(super) stopped: Option<StreamCode>,
-    /// A write was refused, with the state of the valve exemption at that time.
-    pub(super) parked: Option<bool>,
+    /// Set after a refused write, until the stream is reported writable.
+    pub(super) parked: Option<Parked>,
+}
+
+/// Refused write of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Parked {
+    /// Whether the write was exempt from the media valve.
+    pub(super) exempt: bool,
+    /// Position among the streams that wait for room in the connection; `None`: the stream waits for credit of
+    /// its own.
+    pub(super) place: Option<u64>,
 }
 
 /// Data of one STREAM frame taken from the queue.

@@ -13,6 +13,12 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// Bytes received by the worker after which the charges are updated earlier.
 const INPUT: u64 = 256 * 1024;
 
+/// Memory of a peer over a stream socket that waits for the gate, besides [`Socketed::footprint`], bytes: its
+/// entries in the worker and in the gate, its task and its verdict. Estimated from their sizes, rounded up.
+///
+/// [`Socketed::footprint`]: super::stream::Socketed::footprint
+const WAITING_BYTES: u64 = 8 * 1024;
+
 /// Peers whose charge is to be updated.
 #[derive(Debug)]
 pub(super) struct Uncharged {
@@ -72,10 +78,17 @@ impl Worker {
     pub(super) fn charge(&mut self, index: u32, now: Instant) {
         let Self { peers, endpoint, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return };
-        // Handshakes and closing connections have bounds of their own: charged here, a flood of them from
-        // many addresses would cost the sessions of one.
+        // QUIC handshakes and closing connections have bounds of their own. A connection over a stream socket has
+        // no session until its socket is handed over, and may wait for the gate until then.
         let mut footprint = Footprint::default();
+        if peer.session.is_none()
+            && !matches!(peer.state, State::Over)
+            && let Some(stream) = peer.carrier.stream()
+        {
+            footprint.connection = WAITING_BYTES + stream.footprint();
+        }
         if let Some(session) = &peer.session {
+            peer.charge.begin_session();
             footprint = session.footprint();
             if let Some(mut conn) = peer.carrier.conn(endpoint) {
                 footprint.connection += conn.footprint();

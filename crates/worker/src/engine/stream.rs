@@ -37,6 +37,9 @@ const PEER_WRITE_BYTES: usize = 256 * 1024;
 /// Memory of an idle connection over a stream socket without TLS, bytes: here, in the kernel, and of an
 /// incomplete frame. Measured as the growth of a relay per idle connection, rounded up.
 const SOCKET_BYTES: u64 = 8 * 1024;
+/// Copies of the request target per connection: of the newcomer, of its configuration, of its transport, and of
+/// the gate.
+const TARGET_COPIES: u64 = 4;
 /// Interval of reading the kernel's path statistics.
 const PATH_AGE: Duration = Duration::from_secs(1);
 
@@ -111,7 +114,8 @@ impl Socketed {
     /// Memory of the connection, bytes.
     pub(super) fn footprint(&self) -> u64 {
         let of_line = self.line.as_ref().map_or(0, Line::footprint);
-        SOCKET_BYTES + self.conn.footprint() + of_line
+        let target = self.newcomer.target.as_ref().map_or(0, String::len) as u64;
+        SOCKET_BYTES + self.conn.footprint() + of_line + TARGET_COPIES * target
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -294,7 +298,7 @@ impl Worker {
         let target = newcomer.target.clone();
         let stream = Box::new(Socketed::new(newcomer, self.shared.quic.protocols(), now));
         let (ledger, remote) = (self.shared.ledger.clone(), stream.newcomer.remote.ip());
-        let make = |id| Peer::new(id, Carrier::Stream(stream), admit_by, ledger.open(id, remote));
+        let make = |id| Peer::new(id, Carrier::Stream(stream), admit_by, ledger.open_pending(id, remote));
         let index = self.peers.insert(make);
         let Some(index) = index else {
             self.meter.refused_full += 1;
@@ -305,13 +309,17 @@ impl Worker {
             stream.verdict = Some(verdict);
         }
         self.mark_dirty(index);
+        if target.is_some()
+            && let Some(peer) = self.peers.get_mut(index)
+        {
+            peer.state = State::Waiting;
+        }
+        self.charge(index, now);
+        if self.peers.get_mut(index).is_none_or(|peer| peer.parting.is_some()) {
+            return;
+        }
         match target {
-            Some(target) => {
-                if let Some(peer) = self.peers.get_mut(index) {
-                    peer.state = State::Waiting;
-                }
-                self.ask_gate(index, now, target, None);
-            }
+            Some(target) => self.ask_gate(index, now, target, None),
             // SETUP will carry the target.
             None => self.give_place(index),
         }

@@ -27,6 +27,11 @@ impl Bench {
         self.ledger.open(SessionId::new(WorkerId(0), session), Ipv4Addr::new(192, 0, 2, host).into())
     }
 
+    /// Charge of a connection without a session.
+    fn pending(&self, id: u64, host: u8) -> Charge {
+        self.ledger.open_pending(SessionId::new(WorkerId(0), id), Ipv4Addr::new(192, 0, 2, host).into())
+    }
+
     /// Sessions with a letter to end, in order.
     fn closed(&self) -> Vec<u64> {
         let mut letters = std::collections::VecDeque::new();
@@ -41,6 +46,10 @@ impl Bench {
 
 fn announces(bytes: u64) -> Footprint {
     Footprint { announces: bytes, ..Footprint::default() }
+}
+
+fn connection(bytes: u64) -> Footprint {
+    Footprint { connection: bytes, ..Footprint::default() }
 }
 
 #[test]
@@ -130,8 +139,53 @@ fn small_changes_take_no_lock_and_the_end_returns_everything() {
     drop(charge);
     let counts = bench.ledger.counts();
     assert_eq!((counts.clients, counts.classes), (0, [0; 6]));
-    let accounts = bench.ledger.pools[CLIENTS].accounts.lock();
-    assert!(accounts.addresses.is_empty() && accounts.order.is_empty() && accounts.bytes == 0);
+    let groups = bench.ledger.pools[CLIENTS].accounts.lock();
+    let is_empty = |accounts: &Accounts| accounts.addresses.is_empty() && accounts.order.is_empty();
+    assert!(groups.0.iter().all(is_empty) && groups.bytes() == 0);
+}
+
+#[test]
+fn flood_of_connections_closes_no_session() {
+    let bench = Bench::new(4, 1);
+    let mut session = bench.open(1, 200);
+    assert_eq!(session.set(announces(2 * MIB)), Standing::Kept);
+    // One connection from each address: the largest address is that of the session.
+    let mut flood: Vec<Charge> = (0..128).map(|id| bench.pending(100 + id, id as u8)).collect();
+    flood.iter_mut().for_each(|charge| {
+        charge.set(connection(48 * 1024));
+    });
+    let closed = bench.closed();
+    assert!(!closed.is_empty() && closed.iter().all(|id| *id >= 100), "{closed:?}");
+    assert_eq!(session.set(announces(2 * MIB)), Standing::Kept);
+}
+
+#[test]
+fn large_sessions_of_one_address_do_not_exclude_connections() {
+    let bench = Bench::new(4, 1);
+    let mut large: Vec<Charge> = (0..12).map(|id| bench.open(id, 1)).collect();
+    large.iter_mut().for_each(|charge| {
+        charge.set(announces(MIB / 4));
+    });
+    assert_eq!(bench.closed(), [0; 0]);
+    let mut newcomer = bench.pending(100, 2);
+    assert_eq!(newcomer.set(connection(48 * 1024)), Standing::Kept);
+    assert_eq!(bench.closed(), [11], "the newest of the largest address");
+}
+
+#[test]
+fn connection_that_begins_its_session_counts_as_one() {
+    let bench = Bench::new(4, 1);
+    let mut waiting: Vec<Charge> = (0..3).map(|id| bench.pending(id, id as u8)).collect();
+    waiting.iter_mut().for_each(|charge| {
+        charge.set(connection(MIB));
+    });
+    waiting[2].begin_session();
+    assert_eq!(bench.closed(), [0; 0]);
+    let mut last = bench.pending(3, 9);
+    assert_eq!(last.set(connection(STEP)), Standing::Kept);
+    assert_eq!(bench.closed(), [1], "the largest of those without a session");
+    drop((waiting, last));
+    assert_eq!(bench.ledger.counts().clients, 0);
 }
 
 #[test]

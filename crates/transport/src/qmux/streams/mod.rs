@@ -2,12 +2,14 @@
 
 mod receive;
 mod send;
+#[cfg(test)]
+mod tests;
 
 pub(super) use send::Pieces;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
 };
 
 use relay_model::{StreamCode, limits as model};
@@ -59,8 +61,10 @@ pub(super) struct Streams {
     is_starved: bool,
     /// Whether data was sent or credit received since then.
     is_freed: bool,
-    /// Streams whose write was refused, and whether some may have become writable.
-    parked: Vec<u64>,
+    /// Streams with credit of their own whose write was refused, oldest first, by exemption from the media
+    /// valve; and whether some may have become writable.
+    waiting_control: BTreeMap<u64, u64>,
+    waiting_media: BTreeMap<u64, u64>,
     is_retry: bool,
     /// Streams with output, by priority, turn and id.
     ready: BTreeSet<(Reverse<i32>, u64, u64)>,
@@ -106,7 +110,8 @@ impl Streams {
             exempt: false,
             is_starved: false,
             is_freed: false,
-            parked: Vec::new(),
+            waiting_control: BTreeMap::new(),
+            waiting_media: BTreeMap::new(),
             is_retry: false,
             ready: BTreeSet::new(),
             turns: 0,
@@ -130,11 +135,11 @@ impl Streams {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
-        if std::mem::take(&mut self.is_retry) {
-            self.unpark();
-            if let Some(event) = self.events.pop_front() {
+        if self.is_retry {
+            if let Some(event) = self.unpark() {
                 return Some(event);
             }
+            self.is_retry = false;
         }
         if self.has_room() {
             (self.is_starved, self.is_freed) = (false, false);
@@ -145,7 +150,11 @@ impl Streams {
 
     /// Returns whether [`Self::poll`] may return an event.
     pub(super) fn has_event(&self) -> bool {
-        !self.events.is_empty() || (self.is_retry && !self.parked.is_empty()) || self.has_room()
+        !self.events.is_empty() || self.has_waiting() || self.has_room()
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.is_retry && !(self.waiting_control.is_empty() && self.waiting_media.is_empty())
     }
 
     /// Returns whether more input may be read: the queue of resets and stops is bounded, and without credit so
@@ -166,7 +175,8 @@ impl Streams {
         self.answers.clear();
         self.sending.clear();
         self.ready.clear();
-        self.parked.clear();
+        self.waiting_control.clear();
+        self.waiting_media.clear();
         self.due.clear();
         (self.media, self.control) = (0, 0);
         (self.is_starved, self.is_retry) = (false, false);

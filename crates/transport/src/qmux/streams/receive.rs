@@ -63,7 +63,9 @@ impl Streams {
             && half.stopped.is_none()
         {
             half.stopped = Some(to_code(code));
-            half.parked = None;
+            if let Some(parked) = half.parked.take() {
+                self.leave_queue(parked);
+            }
             self.events.push_back(Event::Stopped(Stream(id), to_code(code)));
         }
         Ok(())
@@ -79,6 +81,7 @@ impl Streams {
         if let Some(half) = self.sending.get_mut(&id) {
             half.limit = half.limit.max(max);
             (self.is_retry, self.is_freed) = (true, true);
+            self.granted(id);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! packet. The queues are short: the valve bounds unsent media, so that the session decides late what to send.
 //! Urgent streams still overtake queued media, and a reset discards unsent data.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use bytes::Bytes;
 use relay_model::StreamCode;
@@ -16,7 +16,7 @@ use crate::qmux::{
     counts::index,
     limits,
     recv::Receiving,
-    send::{Packet, Sending},
+    send::{Packet, Parked, Sending},
 };
 
 /// Payload pieces of one packet.
@@ -56,9 +56,7 @@ impl Streams {
             self.is_starved = true;
         }
         if fit == 0 {
-            if half.parked.replace(exempt).is_none() {
-                self.parked.push(id);
-            }
+            self.park(id, exempt);
             return Err(WriteError::Blocked);
         }
         // At most `offered`, which is in memory and fits `usize`.
@@ -73,7 +71,9 @@ impl Streams {
     pub(in crate::qmux) fn finish(&mut self, Stream(id): Stream) {
         if let Some(half) = self.sending.get_mut(&id) {
             half.is_finished = true;
-            half.parked = None;
+            if let Some(parked) = half.parked.take() {
+                self.leave_queue(parked);
+            }
             self.schedule(id);
         }
     }
@@ -135,22 +135,62 @@ impl Streams {
         self.is_starved && self.is_freed && self.media <= limits::UNSENT_MEDIA / 2
     }
 
-    /// Raises `Writable` for the parked streams that can be written again.
-    pub(super) fn unpark(&mut self) {
-        let credit = self.write_limit.saturating_sub(self.written);
-        let (media, control) = (self.valve(false), self.valve(true));
-        let Self { parked, sending, events, .. } = self;
-        parked.retain(|id| {
-            let Some(half) = sending.get_mut(id) else { return false };
-            let Some(exempt) = half.parked else { return false };
-            let valve = if exempt { control } else { media };
-            let may = half.limit > half.written && credit > 0 && valve > 0;
-            if may {
-                half.parked = None;
-                events.push_back(Event::Writable(Stream(*id)));
-            }
-            !may
+    /// Parks a stream whose write was refused. It waits for credit of its own, or else in the queue for room in
+    /// the connection.
+    fn park(&mut self, id: u64, exempt: bool) {
+        let Some(half) = self.sending.get_mut(&id) else { return };
+        let has_credit = half.limit > half.written;
+        if half.parked.is_some_and(|was| was.exempt == exempt && was.place.is_some() == has_credit) {
+            return;
+        }
+        let place = has_credit.then(|| {
+            self.turns += 1;
+            self.turns
         });
+        let before = half.parked.replace(Parked { exempt, place });
+        if let Some(place) = place {
+            self.waiting(exempt).insert(place, id);
+        }
+        if let Some(before) = before {
+            self.leave_queue(before);
+        }
+    }
+
+    /// Queues a stream that waits for credit of its own and now has some.
+    pub(super) fn granted(&mut self, id: u64) {
+        if let Some(Parked { exempt, place: None }) = self.sending.get(&id).and_then(|half| half.parked) {
+            self.park(id, exempt);
+        }
+    }
+
+    /// Removes a stream from the queue for room in the connection.
+    pub(super) fn leave_queue(&mut self, parked: Parked) {
+        if let Some(place) = parked.place {
+            self.waiting(parked.exempt).remove(&place);
+        }
+    }
+
+    fn waiting(&mut self, exempt: bool) -> &mut BTreeMap<u64, u64> {
+        if exempt { &mut self.waiting_control } else { &mut self.waiting_media }
+    }
+
+    /// Returns `Writable` for the next parked stream while the connection has room: one at a time, so that a
+    /// little room does not wake all of them.
+    pub(super) fn unpark(&mut self) -> Option<Event> {
+        if self.written >= self.write_limit {
+            return None;
+        }
+        for exempt in [true, false] {
+            if self.valve(exempt) > 0
+                && let Some((_, id)) = self.waiting(exempt).pop_first()
+            {
+                if let Some(half) = self.sending.get_mut(&id) {
+                    half.parked = None;
+                }
+                return Some(Event::Writable(Stream(id)));
+            }
+        }
+        None
     }
 
     fn valve(&self, exempt: bool) -> u64 {
@@ -174,6 +214,9 @@ impl Streams {
     fn drop_sending(&mut self, id: u64) {
         if let Some(half) = self.sending.remove(&id) {
             self.ready.remove(&(Reverse(half.priority), half.turn, id));
+            if let Some(parked) = half.parked {
+                self.leave_queue(parked);
+            }
             self.retire(id);
         }
     }

@@ -152,6 +152,26 @@ fn session_over_its_budget_waits_behind_ready_ones() {
 }
 
 #[test]
+fn clock_is_read_after_a_session_that_spent_its_budget() {
+    let (mut bench, keys, sessions) = Bench::with_idle_sessions(MANY);
+    for _ in 0..4_000 {
+        bench.client.conn(keys[0]).unwrap().send_datagram(Bytes::from_static(&[7])).unwrap();
+    }
+    bench.client_turn();
+    bench.turn();
+    // More than a budget is left; the session becomes ready as if it had new input.
+    let hog = bench.worker.ready.pop_behind().expect("a session over its budget");
+    bench.worker.peers.get_mut(hog).expect("its peer").is_touched = false;
+    bench.worker.touch(hog);
+    for session in &sessions[1..] {
+        let index = bench.index(*session);
+        bench.worker.touch(index);
+    }
+    bench.late_turn();
+    assert_eq!(bench.had(Stage::Feed), sessions[..1], "the others wait for the next turn");
+}
+
+#[test]
 fn a_flood_of_datagrams_costs_a_budget_a_turn() {
     let (mut bench, keys, sessions) = Bench::with_idle_sessions(2);
     let (flood, quiet) = (keys[0], keys[1]);

@@ -1,11 +1,17 @@
 use relay_model::SessionCode;
 use relay_session::transport::Closed;
 
+use relay_transport::qmux::{Framing, Over};
+
 use super::{
     turns::{closed, opened},
     *,
 };
-use crate::ledger::REASON;
+use crate::{
+    arrival::{Arrival, Newcomer, Turned},
+    gate::{Answer, Reply, Request},
+    ledger::REASON,
+};
 
 /// Shares bind above 300 KiB: a handful of idle sessions fit.
 const LIMIT: u64 = 400 * 1024;
@@ -135,4 +141,55 @@ fn relay_of_the_cluster_is_charged_to_its_own_pool() {
     bench.advance(ROUND);
     bench.advance(DRAIN);
     assert_eq!(bench.worker.shared.ledger.counts().peers, 0);
+}
+
+/// Gate that never answers.
+#[derive(Default)]
+struct SilentGate(Mutex<Vec<Reply>>);
+
+impl Gate for SilentGate {
+    fn admit(&self, request: &Request) -> Answer {
+        self.0.lock().push(request.reply());
+        Answer::Later
+    }
+}
+
+type Verdicts = Arc<Mutex<Vec<Turned>>>;
+
+/// A WebSocket request with a target of `target` bytes, whose rejection is added to `verdicts`.
+fn upgrade(bench: &mut Bench, target: usize, verdicts: &Verdicts) {
+    let newcomer = Newcomer {
+        framing: Framing::Qmux01,
+        over: Over::WebSocket,
+        protocol: Some("moq-lite-05"),
+        target: Some(format!("/{}", "x".repeat(target - 1))),
+        transport: "websocket",
+        remote: CLIENT.into(),
+        local: SERVER.into(),
+        server_name: None,
+        certificate: None,
+        rtt: None,
+    };
+    let verdicts = verdicts.clone();
+    let verdict = Box::new(move |verdict: Result<_, Turned>| verdicts.lock().extend(verdict.err()));
+    bench.worker.arrive_over_stream(Arrival { newcomer, verdict }, bench.now);
+}
+
+#[test]
+fn peers_that_wait_for_the_gate_are_charged_with_their_target() {
+    let gate = Arc::new(SilentGate::default());
+    let limits = StateLimits { clients: LIMIT, peers: LIMIT };
+    let mut bench = Bench::limited(gate.clone(), &Tuning::default(), limits);
+    let verdicts = Verdicts::default();
+    upgrade(&mut bench, 7_000, &verdicts);
+    let one = charged(&bench);
+    assert!(one >= 28_000, "{one}");
+    (0..50).for_each(|_| upgrade(&mut bench, 7_000, &verdicts));
+    bench.advance(CHARGED);
+    assert!(charged(&bench) <= LIMIT, "{}", charged(&bench));
+    let kept = gate.0.lock().len() as u64;
+    assert_eq!(kept, LIMIT / 4 * 3 / one, "as many as the share has room for");
+    assert_eq!(verdicts.lock().len() as u64, 51 - kept, "the others are rejected at once");
+    bench.advance(Duration::from_secs(60));
+    assert_eq!(charged(&bench), 0, "all have timed out");
 }
