@@ -238,6 +238,9 @@ fn foreign_host_names_are_refused_in_development() {
             assert_eq!(websocket(&http, "host: evil.example\norigin: http://evil.example\n"), 403);
             assert_eq!(websocket(&http, "host: evil.example\n"), 403);
         });
+        let (_relay, unlisted) = development(&[]);
+        let evil = "GET /health HTTP/1.1\nhost: rebind.evil.example\nconnection: close\n\n";
+        assert_eq!(block_in_place(|| raw(&unlisted, evil)).status, 403, "without `web.hosts` as well");
     });
 }
 
