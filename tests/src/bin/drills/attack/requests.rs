@@ -162,7 +162,7 @@ pub(super) async fn joins(target: &Target) -> Result<String> {
         joined += 1;
         let target = target.clone();
         tokio::spawn(async move {
-            let over_quic = joined % 2 == 0;
+            let over_quic = joined.is_multiple_of(2);
             let session = if over_quic {
                 Hostile::over_quic(&target, ClientConfig::default()).await?
             } else {
