@@ -31,7 +31,11 @@ pub(super) async fn metrics(State(status): State<Status>) -> Response {
         ("tracks", "Track logs; one track may have several.", counts.core.logs as u64),
         ("cache_bytes", "Size of the cache, bytes.", counts.store.bytes),
         ("cache_limit_bytes", "Target size of the cache, bytes.", counts.store.capacity),
-        ("state_bytes", "Memory of client sessions and HTTP connections, without the cache, bytes.", counts.state.clients),
+        (
+            "state_bytes",
+            "Memory of client sessions and HTTP connections, without the cache, bytes.",
+            counts.state.clients,
+        ),
         (
             "state_limit_bytes",
             "Limit of the memory of client sessions, bytes; above three quarters the largest sessions are closed.",
