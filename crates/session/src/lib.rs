@@ -31,6 +31,8 @@ mod requests;
 mod revise;
 mod serve;
 mod session;
+#[cfg(test)]
+mod sink;
 mod stream_table;
 mod sub;
 mod tracks;

@@ -2,78 +2,12 @@
 
 use std::time::Duration;
 
-use relay_model::SessionCode;
-
 use super::*;
-use crate::transport::{DatagramError, Dir, Event, ReadError, Stats};
-
-/// Sending sides of streams with a credit each.
-#[derive(Debug, Default)]
-struct Sink {
-    credit: HashMap<Stream, usize>,
-    taken: HashMap<Stream, Vec<u8>>,
-    finished: Vec<Stream>,
-    /// Calls of `write`.
-    writes: usize,
-}
-
-impl Transport for Sink {
-    fn write(&mut self, stream: Stream, chunks: &mut [Bytes]) -> Result<usize, WriteError> {
-        self.writes += 1;
-        let credit = self.credit.entry(stream).or_default();
-        let [chunk] = chunks else { panic!("one chunk") };
-        let taken = chunk.split_to(chunk.len().min(*credit));
-        *credit -= taken.len();
-        self.taken.entry(stream).or_default().extend_from_slice(&taken);
-        if taken.is_empty() { Err(WriteError::Blocked) } else { Ok(taken.len()) }
-    }
-
-    fn finish(&mut self, stream: Stream) {
-        self.finished.push(stream);
-    }
-
-    fn poll(&mut self) -> Option<Event> {
-        None
-    }
-
-    fn open(&mut self, _: Dir, _: i32) -> Option<Stream> {
-        None
-    }
-
-    fn read(&mut self, _: Stream, _: usize) -> Result<Option<Bytes>, ReadError> {
-        Err(ReadError::Gone)
-    }
-
-    fn reset(&mut self, _: Stream, _: StreamCode) {}
-
-    fn stop(&mut self, _: Stream, _: StreamCode) {}
-
-    fn set_priority(&mut self, _: Stream, _: i32) {}
-
-    fn send_datagram(&mut self, _: Bytes) -> Result<(), DatagramError> {
-        Err(DatagramError::Unsupported)
-    }
-
-    fn recv_datagram(&mut self) -> Option<Bytes> {
-        None
-    }
-
-    fn max_datagram(&self) -> usize {
-        0
-    }
-
-    fn exempt(&mut self, _: bool) {}
-
-    fn stats(&self) -> Stats {
-        Stats::default()
-    }
-
-    fn close(&mut self, _: Instant, _: SessionCode, _: &str) {}
-}
+use crate::sink::Sink;
 
 /// Answers on `count` streams without credit: two messages each, then the end.
 fn blocked(count: u64) -> (Control, Sink, Instant) {
-    let (mut control, mut sink, now) = (Control::default(), Sink::default(), Instant::now());
+    let (mut control, mut sink, now) = (Control::default(), Sink::blocked(), Instant::now());
     for stream in (0..count).map(Stream) {
         control.send(&mut sink, now, stream, vec![1, 2]);
         control.send(&mut sink, now, stream, vec![3]);
@@ -88,7 +22,7 @@ fn credit_of_one_stream_retries_that_stream_only() {
     let (mut control, mut sink, now) = blocked(2_000);
     for round in 1..=3 {
         for stream in (0..2_000).map(Stream) {
-            sink.credit.insert(stream, 1);
+            sink.grant(stream, 1);
             let (before, mut work) = (sink.writes, Work::of(8));
             control.writable(&mut sink, now, stream, &mut work);
             assert!(sink.writes - before <= 2 && !work.is_spent());
@@ -106,7 +40,7 @@ fn room_retries_a_bounded_number_of_streams_in_turn() {
     assert!(!control.flush(&mut sink, now, &mut Work::new()));
     assert_eq!(sink.writes, 0, "no room was reported");
     let last = Stream(3 * RETRIES as u64 - 1);
-    sink.credit.insert(last, 3);
+    sink.grant(last, 3);
     for round in 1..=3 {
         control.room();
         assert!(!control.flush(&mut sink, now, &mut Work::new()));
@@ -119,7 +53,7 @@ fn room_retries_a_bounded_number_of_streams_in_turn() {
 #[test]
 fn flush_leaves_the_rest_when_work_is_spent() {
     let (mut control, mut sink, now) = blocked(100);
-    sink.credit.extend((0..100).map(|n| (Stream(n), 3)));
+    (0..100).for_each(|n| sink.grant(Stream(n), 3));
     control.room();
     let mut calls = 1;
     while control.flush(&mut sink, now, &mut Work::of(20)) {

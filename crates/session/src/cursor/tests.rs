@@ -1,89 +1,15 @@
 //! Joining of small pieces into one handle, and writes that are accepted in part.
 
-use std::time::Instant;
-
-use relay_model::SessionCode;
 use relay_store::{Entry, ObjectHead};
 
 use super::*;
-use crate::{
-    dialect::Framing,
-    transport::{DatagramError, Dir, Event, ReadError, Stats},
-};
+use crate::{dialect::Framing, sink::Sink};
 
 const STREAM: Stream = Stream(2);
 const HEADER: &[u8] = b"header";
 
 fn shape() -> Shape {
     Shape::whole(Framing::LiteBare)
-}
-
-/// Sending side of one stream. Nothing else of a transport is used.
-#[derive(Debug, Default)]
-struct Sink {
-    /// Bytes accepted by a write at most; `None`: all.
-    room: Option<usize>,
-    bytes: Vec<u8>,
-    /// Sizes of the handles that were offered, without empty ones.
-    handles: Vec<usize>,
-    is_finished: bool,
-}
-
-impl Transport for Sink {
-    fn write(&mut self, stream: Stream, chunks: &mut [Bytes]) -> Result<usize, WriteError> {
-        assert_eq!(stream, STREAM);
-        let mut room = self.room.unwrap_or(usize::MAX);
-        let before = self.bytes.len();
-        for chunk in chunks {
-            self.handles.push(chunk.len());
-            let taken = chunk.split_to(chunk.len().min(room));
-            room -= taken.len();
-            self.bytes.extend_from_slice(&taken);
-        }
-        Ok(self.bytes.len() - before)
-    }
-
-    fn finish(&mut self, _: Stream) {
-        self.is_finished = true;
-    }
-
-    fn poll(&mut self) -> Option<Event> {
-        None
-    }
-
-    fn open(&mut self, _: Dir, _: i32) -> Option<Stream> {
-        None
-    }
-
-    fn read(&mut self, _: Stream, _: usize) -> Result<Option<Bytes>, ReadError> {
-        Err(ReadError::Gone)
-    }
-
-    fn reset(&mut self, _: Stream, _: StreamCode) {}
-
-    fn stop(&mut self, _: Stream, _: StreamCode) {}
-
-    fn set_priority(&mut self, _: Stream, _: i32) {}
-
-    fn send_datagram(&mut self, _: Bytes) -> Result<(), DatagramError> {
-        Err(DatagramError::Unsupported)
-    }
-
-    fn recv_datagram(&mut self) -> Option<Bytes> {
-        None
-    }
-
-    fn max_datagram(&self) -> usize {
-        0
-    }
-
-    fn exempt(&mut self, _: bool) {}
-
-    fn stats(&self) -> Stats {
-        Stats::default()
-    }
-
-    fn close(&mut self, _: Instant, _: SessionCode, _: &str) {}
 }
 
 /// A group with a piece of its own for every frame, because the lane is read after each; and its bytes.
@@ -127,7 +53,7 @@ fn consecutive_small_pieces_are_written_as_one_handle() {
     let (mut sink, mut meter) = (Sink::default(), Meter::default());
     drain(&mut cursor(&group), &mut sink, &mut meter, usize::MAX);
     assert_eq!(sink.handles, [HEADER.len(), bytes.len()]);
-    assert_eq!(sink.bytes, [HEADER, &bytes].concat());
+    assert_eq!(sink.taken[&STREAM], [HEADER, &bytes].concat());
     assert_eq!((meter.deliveries, meter.payload_out), (40, bytes.len() as u64));
     // Few pieces are not worth a copy.
     let (group, _) = self::group(&[20; JOINED - 1]);
@@ -143,7 +69,7 @@ fn joined_handle_is_bounded_and_keeps_the_order() {
     let (group, bytes) = group(&sizes);
     let (mut sink, mut meter) = (Sink::default(), Meter::default());
     drain(&mut cursor(&group), &mut sink, &mut meter, usize::MAX);
-    assert_eq!(sink.bytes, [HEADER, &bytes].concat());
+    assert_eq!(sink.taken[&STREAM], [HEADER, &bytes].concat());
     assert_eq!((meter.deliveries, meter.payload_out), (600, bytes.len() as u64));
     assert!(sink.handles.iter().all(|bytes| *bytes <= JOINED_BYTES));
     assert!(sink.handles.len() < 40, "{} handles", sink.handles.len());
@@ -158,14 +84,14 @@ fn write_accepted_in_part_resumes_within_joined_pieces() {
             let (mut sink, mut meter) = (Sink { room: Some(room), ..Sink::default() }, Meter::default());
             let mut cursor = cursor(&group);
             drain(&mut cursor, &mut sink, &mut meter, allowance);
-            assert!(sink.bytes == [HEADER, &bytes].concat(), "{room} bytes a write");
+            assert!(sink.taken[&STREAM] == [HEADER, &bytes].concat(), "{room} bytes a write");
             let counts = (meter.deliveries, meter.payload_out);
             assert_eq!(counts, (200, bytes.len() as u64), "{room} bytes a write");
-            assert_eq!((cursor.unsent(), cursor.is_runnable(), sink.is_finished), (0, false, false));
+            assert_eq!((cursor.unsent(), cursor.is_runnable(), sink.finished.len()), (0, false, 0));
         }
     }
     group.apply(&Entry::Finish { group: 0, strand: 0 });
     let mut sink = Sink { room: Some(333), ..Sink::default() };
     drain(&mut cursor(&group), &mut sink, &mut Meter::default(), 64 * 1024);
-    assert!(sink.is_finished && sink.bytes.len() == HEADER.len() + bytes.len());
+    assert!(sink.finished == [STREAM] && sink.taken[&STREAM].len() == HEADER.len() + bytes.len());
 }

@@ -42,8 +42,8 @@ fn scarce_streams_are_shared_round_robin() {
     relay.disperse();
 }
 
-#[test]
-fn request_waits_in_the_queue_of_every_requester() {
+/// A publisher of 50 tracks, which grants no streams, a session that requested all of them, and another session.
+fn crowded() -> (Relay, usize, usize, usize) {
     let mut relay = Relay::of(Version::V06, 1);
     let names: Vec<String> = (0..50).map(|n| n.to_string()).collect();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -53,11 +53,11 @@ fn request_waits_in_the_queue_of_every_requester() {
         relay[eager].subscribe("live/cam", name, patient());
     }
     relay.run(MS * 100);
-    // The last track is requested by another session, too.
-    relay[modest].subscribe("live/cam", "49", patient());
-    let log = *relay.pulls.iter().find(|(_, pull)| pull.key.1.as_str() == "49").expect("a log").0;
-    let asker = relay.seats[modest].id;
-    relay.seats[publisher].orders.push_back(Order::Asked { log, asker });
+    (relay, publisher, eager, modest)
+}
+
+/// Checks that two streams suffice for the last track, which another session requested too.
+fn check_last_is_served(mut relay: Relay, publisher: usize) {
     relay.run(MS * 50);
     relay[publisher].pair.b.hold_credit(false);
     relay[publisher].pair.b.allow(Dir::Bi, 4);
@@ -67,16 +67,19 @@ fn request_waits_in_the_queue_of_every_requester() {
 }
 
 #[test]
+fn request_waits_in_the_queue_of_every_requester() {
+    let (mut relay, publisher, _, modest) = crowded();
+    // The last track is requested by another session, too.
+    relay[modest].subscribe("live/cam", "49", patient());
+    let log = *relay.pulls.iter().find(|(_, pull)| pull.key.1.as_str() == "49").expect("a log").0;
+    let asker = relay.seats[modest].id;
+    relay.seats[publisher].orders.push_back(Order::Asked { log, asker });
+    check_last_is_served(relay, publisher);
+}
+
+#[test]
 fn repeated_request_takes_one_place_in_the_queue() {
-    let mut relay = Relay::of(Version::V06, 1);
-    let names: Vec<String> = (0..50).map(|n| n.to_string()).collect();
-    let all: Vec<&str> = names.iter().map(String::as_str).collect();
-    let publisher = publisher(&mut relay, &all, 1);
-    let (eager, modest) = (relay.subscriber(), relay.subscriber());
-    for name in &all {
-        relay[eager].subscribe("live/cam", name, patient());
-    }
-    relay.run(MS * 100);
+    let (mut relay, publisher, eager, modest) = crowded();
     relay[modest].subscribe("live/cam", "49", patient());
     let log =
         |name: &str| *relay.pulls.iter().find(|(_, pull)| pull.key.1.as_str() == name).expect("a log").0;
@@ -87,12 +90,7 @@ fn repeated_request_takes_one_place_in_the_queue() {
         relay.seats[publisher].orders.push_back(Order::Asked { log: repeated, asker: often });
     }
     relay.seats[publisher].orders.push_back(Order::Asked { log: last, asker: once });
-    relay.run(MS * 50);
-    relay[publisher].pair.b.hold_credit(false);
-    relay[publisher].pair.b.allow(Dir::Bi, 4);
-    relay.run(MS * 50);
-    assert!(relay[publisher].serving("49").is_some());
-    relay.disperse();
+    check_last_is_served(relay, publisher);
 }
 
 #[test]

@@ -7,30 +7,51 @@ use relay_client::{ClientConfig, StreamCode};
 use relay_tests::peer::{VERSION, encoded, subscribe};
 use relay_wire::lite::{Announce, AnnounceOk, BidiType, FrameHead, Group, put_frame_head, put_group_header};
 
-use super::{Hostile, Target, active, memory::answer_upstream, swallow};
+use super::{Hostile, Target, active, memory::answer_upstream, swallow, swallow_all};
 
 /// Duration of each flood.
 const TIME: Duration = Duration::from_secs(15);
+const MIB: f64 = 1_048_576.0;
 
-/// Publishes frames of one byte, as fast as the relay accepts them, to one viewer.
+/// Publishes frames of one byte at 8 MiB/s over QUIC, to one viewer over TCP.
 pub(super) async fn tiny_frames(target: &Target) -> Result<String> {
-    let mut publisher = Hostile::over_quic(target, ClientConfig::default()).await?;
-    publisher.announce(&["tiny".to_owned()], &[]).await?;
-    let mut viewer = Hostile::over_tcp(target).await?;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let (_send, recv) = viewer.ask(BidiType::Subscribe, &subscribe(0, "tiny", "v")).await?;
-    swallow(recv);
-    let id = answer_upstream(&mut publisher).await?;
-    tokio::spawn(async move {
-        while let Some(stream) = viewer.raw.accept_uni().await {
-            swallow(stream);
-        }
-    });
     let mut frames = Vec::new();
     for _ in 0..16_384 {
         put_frame_head(VERSION, 0, FrameHead { tick: Some(0), size: 1 }, &mut frames);
         frames.push(7);
     }
+    let rate = publish(target, "tiny", true, &frames, Some(8.0 * MIB)).await?;
+    Ok(format!("frames of 1 B at {rate:.1} MiB/s for {} s", TIME.as_secs()))
+}
+
+/// Publishes frames of 64 KiB over TCP, as fast as the relay takes them, to one viewer over QUIC.
+pub(super) async fn fast_publisher(target: &Target) -> Result<String> {
+    const SIZE: usize = 64 * 1024;
+    let mut frame = Vec::new();
+    put_frame_head(VERSION, 0, FrameHead { tick: Some(0), size: SIZE as u64 }, &mut frame);
+    frame.resize(frame.len() + SIZE, 7);
+    let rate = publish(target, "fast", false, &frame, None).await?;
+    Ok(format!("frames of 64 KiB at {rate:.0} MiB/s over TCP for {} s, one viewer over QUIC", TIME.as_secs()))
+}
+
+/// Publishes `path` over QUIC or TCP in groups of 16 times `frames`, to a viewer over the other, with at most `limit`
+/// bytes a second. Returns the rate in MiB/s.
+async fn publish(
+    target: &Target,
+    path: &str,
+    over_quic: bool,
+    frames: &[u8],
+    limit: Option<f64>,
+) -> Result<f64> {
+    let mut publisher = Hostile::over(target, over_quic).await?;
+    publisher.announce(&[path.to_owned()], &[]).await?;
+    let viewer = Hostile::over(target, !over_quic).await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (_send, recv) = viewer.ask(BidiType::Subscribe, &subscribe(0, path, "v")).await?;
+    swallow(recv);
+    let id = answer_upstream(&mut publisher).await?;
+    let Hostile { client: _viewer, raw, kept: _kept } = viewer;
+    swallow_all(raw);
     let (began, mut sequence, mut bytes) = (Instant::now(), 0, 0);
     while began.elapsed() < TIME && !publisher.is_closed() {
         let mut header = Vec::new();
@@ -38,63 +59,19 @@ pub(super) async fn tiny_frames(target: &Target) -> Result<String> {
         let mut stream = publisher.raw.open_uni().await?;
         stream.write(&header).await?;
         for _ in 0..16 {
-            if stream.write(&frames).await.is_err() {
+            if stream.write(frames).await.is_err() {
                 break;
             }
             bytes += frames.len();
-            // 8 MiB/s.
-            let due = Duration::from_secs_f64(bytes as f64 / 8_388_608.0);
-            tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
-        }
-        stream.finish();
-        sequence += 1;
-    }
-    Ok(format!(
-        "frames of 1 B at {:.1} MiB/s for {:.0} s",
-        bytes as f64 / 1_048_576.0 / began.elapsed().as_secs_f64(),
-        began.elapsed().as_secs_f64()
-    ))
-}
-
-/// A publisher of frames of 64 KiB, as fast as the relay takes them, with one viewer over QUIC.
-pub(super) async fn fast_publisher(target: &Target) -> Result<String> {
-    const FRAME: usize = 64 * 1024;
-    let mut publisher = Hostile::over_tcp(target).await?;
-    publisher.announce(&["fast".to_owned()], &[]).await?;
-    let viewer = Hostile::over_quic(target, ClientConfig::default()).await?;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let (_send, recv) = viewer.ask(BidiType::Subscribe, &subscribe(0, "fast", "v")).await?;
-    swallow(recv);
-    let id = answer_upstream(&mut publisher).await?;
-    let Hostile { client: _viewer, raw: mut received, kept: _kept } = viewer;
-    tokio::spawn(async move {
-        while let Some(stream) = received.accept_uni().await {
-            swallow(stream);
-        }
-    });
-    let mut frame = Vec::new();
-    put_frame_head(VERSION, 0, FrameHead { tick: Some(0), size: FRAME as u64 }, &mut frame);
-    frame.resize(frame.len() + FRAME, 7);
-    let (began, mut sequence, mut bytes) = (Instant::now(), 0, 0);
-    while began.elapsed() < TIME && !publisher.is_closed() {
-        let mut header = Vec::new();
-        put_group_header(VERSION, &Group { subscribe: id, sequence, first_frame: 0 }, &mut header);
-        let mut stream = publisher.raw.open_uni().await?;
-        stream.write(&header).await?;
-        for _ in 0..16 {
-            if stream.write(&frame).await.is_err() {
-                break;
+            if let Some(limit) = limit {
+                let due = Duration::from_secs_f64(bytes as f64 / limit);
+                tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
             }
-            bytes += frame.len();
         }
         stream.finish();
         sequence += 1;
     }
-    Ok(format!(
-        "frames of 64 KiB at {:.0} MiB/s over TCP for {:.0} s, one viewer over QUIC",
-        bytes as f64 / 1_048_576.0 / began.elapsed().as_secs_f64(),
-        began.elapsed().as_secs_f64()
-    ))
+    Ok(bytes as f64 / MIB / began.elapsed().as_secs_f64())
 }
 
 /// Subscribes to a live track and cancels at once.

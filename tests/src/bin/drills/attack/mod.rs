@@ -110,6 +110,15 @@ impl Hostile {
         Self::connect(&format!("moqt://{}/", target.quic), config).await
     }
 
+    /// Connects over QUIC or else over TCP, and sends SETUP.
+    async fn over(target: &Target, is_quic: bool) -> Result<Self> {
+        if is_quic {
+            Self::over_quic(target, ClientConfig::default()).await
+        } else {
+            Self::over_tcp(target).await
+        }
+    }
+
     async fn connect(url: &str, config: ClientConfig) -> Result<Self> {
         let client = Client::connect(url, ClientConfig { manual: true, ..config }).await?;
         let raw = client.raw();
@@ -184,6 +193,15 @@ fn swallow(mut recv: RecvStream) {
     tokio::spawn(async move {
         while let Ok(Some(bytes)) = recv.read().await {
             drop::<Bytes>(bytes);
+        }
+    });
+}
+
+/// Reads and discards all unidirectional streams of a session.
+fn swallow_all(mut raw: Raw) {
+    tokio::spawn(async move {
+        while let Some(stream) = raw.accept_uni().await {
+            swallow(stream);
         }
     });
 }

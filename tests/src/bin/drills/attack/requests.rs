@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use relay_client::{ClientConfig, Hop, Prefs, StreamCode};
+use relay_client::{Hop, Prefs, StreamCode};
 use relay_tests::peer::{encoded, path, subscribe};
 use relay_wire::lite::{AnnounceRequest, BidiType, Fetch, SubscribeUpdate, TrackRequest};
 
-use super::{Hostile, Target, swallow};
+use super::{Hostile, Target, swallow, swallow_all};
 
 /// Length of each flood.
 const TIME: Duration = Duration::from_secs(15);
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Requests of one flood.
 #[derive(Clone, Copy, Debug)]
 enum Request {
-    /// FETCH of the first group.
+    /// FETCH, each of another group.
     Fetch,
     /// ANNOUNCE_REQUEST, each for another prefix.
     Watch,
@@ -89,11 +89,7 @@ async fn churn(target: &Target, request: Request, name: &str) -> Result<String> 
 async fn flood(target: &Target, request: Request, over_quic: bool) -> Result<(u64, u32)> {
     let (began, mut made, mut sessions) = (Instant::now(), 0, 0);
     while began.elapsed() < TIME {
-        let session = if over_quic {
-            Hostile::over_quic(target, ClientConfig::default()).await?
-        } else {
-            Hostile::over_tcp(target).await?
-        };
+        let session = Hostile::over(target, over_quic).await?;
         sessions += 1;
         while began.elapsed() < TIME && !session.is_closed() {
             match tokio::time::timeout(PATIENCE, request.send(&session, made)).await {
@@ -105,7 +101,7 @@ async fn flood(target: &Target, request: Request, over_quic: bool) -> Result<(u6
     Ok((made, sessions))
 }
 
-/// One subscription a transport whose priority changes 20,000 times a second.
+/// One subscription per transport, whose priority changes 20,000 times a second.
 pub(super) async fn update_churn(target: &Target) -> Result<String> {
     let ((over_quic, quic_sessions), (over_tcp, tcp_sessions)) =
         tokio::try_join!(updates(target, true), updates(target, false))?;
@@ -120,20 +116,12 @@ pub(super) async fn update_churn(target: &Target) -> Result<String> {
 async fn updates(target: &Target, over_quic: bool) -> Result<(u64, u32)> {
     let (began, mut sent, mut sessions) = (Instant::now(), 0, 0);
     while began.elapsed() < TIME {
-        let session = if over_quic {
-            Hostile::over_quic(target, ClientConfig::default()).await?
-        } else {
-            Hostile::over_tcp(target).await?
-        };
+        let session = Hostile::over(target, over_quic).await?;
         sessions += 1;
         let (mut send, recv) = session.ask(BidiType::Subscribe, &subscribe(0, BROADCAST, "v")).await?;
         swallow(recv);
-        let Hostile { client, mut raw, kept: _kept } = session;
-        tokio::spawn(async move {
-            while let Some(stream) = raw.accept_uni().await {
-                swallow(stream);
-            }
-        });
+        let Hostile { client, raw, kept: _kept } = session;
+        swallow_all(raw);
         while began.elapsed() < TIME && client.is_closed().is_none() {
             let mut bytes = Vec::new();
             for step in 0..64 {
@@ -162,12 +150,7 @@ pub(super) async fn joins(target: &Target) -> Result<String> {
         joined += 1;
         let target = target.clone();
         tokio::spawn(async move {
-            let over_quic = joined.is_multiple_of(2);
-            let session = if over_quic {
-                Hostile::over_quic(&target, ClientConfig::default()).await?
-            } else {
-                Hostile::over_tcp(&target).await?
-            };
+            let session = Hostile::over(&target, joined.is_multiple_of(2)).await?;
             let (_send, recv) = session.ask(BidiType::Subscribe, &subscribe(0, BROADCAST, "v")).await?;
             swallow(recv);
             tokio::time::sleep(Duration::from_secs(1)).await;

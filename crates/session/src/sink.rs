@@ -1,0 +1,97 @@
+//! Sending side of a transport, for unit tests of what writes to streams.
+
+use std::{collections::HashMap, time::Instant};
+
+use bytes::Bytes;
+use relay_model::{SessionCode, StreamCode};
+
+use crate::transport::{DatagramError, Dir, Event, ReadError, Stats, Stream, Transport, WriteError};
+
+/// Streams that record what is written to them. Receiving and datagrams are absent.
+#[derive(Debug, Default)]
+pub(crate) struct Sink {
+    /// Limit on the bytes that one write accepts; `None`: unlimited.
+    pub(crate) room: Option<usize>,
+    /// Remaining credit of each stream, in bytes; `None`: unlimited.
+    pub(crate) credit: Option<HashMap<Stream, usize>>,
+    pub(crate) taken: HashMap<Stream, Vec<u8>>,
+    /// Sizes of the handles that were offered.
+    pub(crate) handles: Vec<usize>,
+    pub(crate) finished: Vec<Stream>,
+    /// Calls of `write`.
+    pub(crate) writes: usize,
+}
+
+impl Sink {
+    /// Streams without credit.
+    pub(crate) fn blocked() -> Self {
+        Self { credit: Some(HashMap::new()), ..Self::default() }
+    }
+
+    /// Sets the credit of a stream.
+    pub(crate) fn grant(&mut self, stream: Stream, bytes: usize) {
+        self.credit.get_or_insert_default().insert(stream, bytes);
+    }
+}
+
+impl Transport for Sink {
+    fn write(&mut self, stream: Stream, chunks: &mut [Bytes]) -> Result<usize, WriteError> {
+        self.writes += 1;
+        let credit = self.credit.as_mut().map(|credit| credit.entry(stream).or_default());
+        let limit = credit.as_deref().copied().unwrap_or(usize::MAX).min(self.room.unwrap_or(usize::MAX));
+        let taken = self.taken.entry(stream).or_default();
+        let mut room = limit;
+        for chunk in chunks {
+            self.handles.push(chunk.len());
+            let part = chunk.split_to(chunk.len().min(room));
+            room -= part.len();
+            taken.extend_from_slice(&part);
+        }
+        if let Some(credit) = credit {
+            *credit -= limit - room;
+        }
+        if limit == 0 { Err(WriteError::Blocked) } else { Ok(limit - room) }
+    }
+
+    fn finish(&mut self, stream: Stream) {
+        self.finished.push(stream);
+    }
+
+    fn poll(&mut self) -> Option<Event> {
+        None
+    }
+
+    fn open(&mut self, _: Dir, _: i32) -> Option<Stream> {
+        None
+    }
+
+    fn read(&mut self, _: Stream, _: usize) -> Result<Option<Bytes>, ReadError> {
+        Err(ReadError::Gone)
+    }
+
+    fn reset(&mut self, _: Stream, _: StreamCode) {}
+
+    fn stop(&mut self, _: Stream, _: StreamCode) {}
+
+    fn set_priority(&mut self, _: Stream, _: i32) {}
+
+    fn send_datagram(&mut self, _: Bytes) -> Result<(), DatagramError> {
+        Err(DatagramError::Unsupported)
+    }
+
+    fn recv_datagram(&mut self) -> Option<Bytes> {
+        None
+    }
+
+    fn max_datagram(&self) -> usize {
+        0
+    }
+
+    fn exempt(&mut self, _: bool) {}
+
+    fn stats(&self) -> Stats {
+        Stats::default()
+    }
+
+    fn close(&mut self, _: Instant, _: SessionCode, _: &str) {}
+}
