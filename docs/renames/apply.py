@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""rename.py TREE MAP: semantic renames with rust-analyzer. MAP lines: PATH OLD NEW (a definition of OLD in PATH)."""
+"""apply.py TREE MAP: semantic renames with rust-analyzer. MAP lines: PATH OLD NEW (a definition of OLD in PATH)."""
 import sys,json,subprocess,os,re,time,threading,queue
 tree=os.path.abspath(sys.argv[1]); maps=[l.split() for l in open(sys.argv[2]) if l.strip() and not l.startswith('#')]
 p=subprocess.Popen(['rust-analyzer'],cwd=tree,stdin=subprocess.PIPE,stdout=subprocess.PIPE,stderr=subprocess.DEVNULL)

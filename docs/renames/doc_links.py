@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""doclinks.py TREE MAP: follows renames in doc links and backticks of comments."""
+"""doc_links.py TREE MAP: follows renames in doc links and backticks of comments."""
 import sys,os,re,collections
 tree=sys.argv[1]; maps=[l.split() for l in open(sys.argv[2]) if l.strip() and not l.startswith('#')]
 bycrate=collections.defaultdict(lambda: collections.defaultdict(set)); byfile=collections.defaultdict(dict); every=collections.defaultdict(set)

@@ -108,7 +108,7 @@ impl Control {
     }
 
     /// Finishes `stream` after the messages queued for it.
-    pub(crate) fn finish<T: Transport>(&mut self, t: &mut T, _now: Instant, stream: Stream) {
+    pub(crate) fn finish<T: Transport>(&mut self, t: &mut T, stream: Stream) {
         match self.blocked.get_mut(&stream) {
             Some(backlog) => backlog.finish = true,
             None => t.finish(stream),

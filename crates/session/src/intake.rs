@@ -132,7 +132,7 @@ impl Session {
             return Next::Keep(Role::Intake(inlet, intake));
         }
         self.forget_intake(cx, *intake);
-        self.control.finish(t, cx.now, stream);
+        self.control.finish(t, stream);
         Next::Done
     }
 

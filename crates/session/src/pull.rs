@@ -107,7 +107,7 @@ impl Session {
                 Err(ReadError::Gone) => break Some(StreamCode::CANCEL),
             }
         };
-        self.control.finish(t, cx.now, stream);
+        self.control.finish(t, stream);
         t.stop(stream, NO_ERROR);
         let began = ingest.has_begun();
         let Some(up) = self.upstreams.get_mut(target.log) else { return Next::Done };

@@ -208,7 +208,7 @@ impl Session {
                     cx.meter.goaways_in += 1;
                     self.ask(cx, Ask::Draining);
                 }
-                self.control.finish(t, cx.now, stream);
+                self.control.finish(t, stream);
                 t.stop(stream, NO_ERROR);
                 None
             }
@@ -230,7 +230,7 @@ impl Session {
             t.stop(stream, NO_ERROR);
         }
         self.probes.remove(stream);
-        self.control.finish(t, cx.now, stream);
+        self.control.finish(t, stream);
         Next::Done
     }
 

@@ -74,7 +74,7 @@ impl Session {
         for stream in over {
             if let Some(Role::Intake(_, intake)) = self.streams.remove(&stream) {
                 t.stop(stream, StreamCode::CANCEL);
-                self.control.finish(t, cx.now, stream);
+                self.control.finish(t, stream);
                 self.forget_intake(cx, *intake);
             }
         }

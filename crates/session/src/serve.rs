@@ -133,7 +133,7 @@ impl Session {
             t.stop(stream, NO_ERROR);
         }
         self.drop_watch(cx, stream);
-        self.control.finish(t, cx.now, stream);
+        self.control.finish(t, stream);
         Next::Done
     }
 
@@ -230,7 +230,7 @@ impl Session {
             Some(Ended::Fin) if kind != Kind::Live => Next::Keep(Role::Sub(id, inlet)),
             Some(Ended::Fin) => {
                 self.drop_sub(t, cx, id);
-                self.control.finish(t, cx.now, stream);
+                self.control.finish(t, stream);
                 Next::Done
             }
             Some(Ended::Reset(_)) => {
@@ -409,7 +409,7 @@ impl Session {
                 let mut message = Vec::new();
                 info.encode(self.config.version, &mut message);
                 self.control.send(t, cx.now, sub.stream, message);
-                self.control.finish(t, cx.now, sub.stream);
+                self.control.finish(t, sub.stream);
                 self.forget(t, sub.stream);
             }
             (None, Some(end)) => self.refuse_sub(t, cx, id, end.code.unwrap_or(StreamCode::NOT_FOUND)),
@@ -441,7 +441,7 @@ impl Session {
             SubscribeResponse::End { group: sub.bound() }.encode(self.config.version, &mut message);
             self.control.send(t, now, sub.stream, message);
         }
-        self.control.finish(t, now, sub.stream);
+        self.control.finish(t, sub.stream);
     }
 
     /// Ends a subscription by resetting its response stream.

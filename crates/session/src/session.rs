@@ -564,7 +564,7 @@ impl Session {
         relay_wire::varint::put(lite::UniType::Setup.id(), &mut message);
         setup.encode(self.config.version, &mut message);
         self.control.send(t, now, stream, message);
-        self.control.finish(t, now, stream);
+        self.control.finish(t, stream);
     }
 
     /// Sends an ask to core.

@@ -85,7 +85,7 @@ impl Session {
         };
         if self.streams.remove(&stream).is_some() {
             t.stop(stream, NO_ERROR);
-            self.control.finish(t, cx.now, stream);
+            self.control.finish(t, stream);
         }
         self.upstreams.renumber(log);
         let Some(up) = self.upstreams.get_mut(log) else { return };
@@ -128,7 +128,7 @@ impl Session {
         for stream in [up.track_stream, up.subscribe_stream].into_iter().flatten() {
             if self.streams.remove(&stream).is_some() {
                 t.stop(stream, NO_ERROR);
-                self.control.finish(t, cx.now, stream);
+                self.control.finish(t, stream);
             }
         }
         for stream in up.pulls.iter().filter_map(|(_, stream)| *stream) {
@@ -212,7 +212,7 @@ impl Session {
             self.is_dirty = true;
         }
         t.stop(stream, NO_ERROR);
-        self.control.finish(t, cx.now, stream);
+        self.control.finish(t, stream);
         self.open_waiting(t, cx);
         Next::Done
     }
@@ -264,15 +264,15 @@ impl Session {
             Some(Ended::Fin) if up.bound.is_some() || !self.config.version.has_tracks() => {
                 up.finish(cx.now);
                 up.subscribe_stream = None;
-                self.control.finish(t, cx.now, stream);
+                self.control.finish(t, stream);
                 self.end_upstreams(t, cx);
             }
             Some(Ended::Fin) => {
-                self.control.finish(t, cx.now, stream);
+                self.control.finish(t, stream);
                 self.end_upstream(t, cx, log, unclean(StreamCode::CANCEL));
             }
             Some(Ended::Reset(code)) => {
-                self.control.finish(t, cx.now, stream);
+                self.control.finish(t, stream);
                 self.end_upstream(t, cx, log, unclean(code));
             }
         }

@@ -144,7 +144,7 @@ impl Session {
         self.streams.insert(stream, role);
         self.control.send(t, cx.now, stream, message);
         if wanted == Wanted::Goaway {
-            self.control.finish(t, cx.now, stream);
+            self.control.finish(t, stream);
             t.stop(stream, NO_ERROR);
             self.streams.remove(&stream);
         }

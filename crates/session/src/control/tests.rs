@@ -11,7 +11,7 @@ fn blocked(count: u64) -> (Control, Sink, Instant) {
     for stream in (0..count).map(Stream) {
         control.send(&mut sink, now, stream, vec![1, 2]);
         control.send(&mut sink, now, stream, vec![3]);
-        control.finish(&mut sink, now, stream);
+        control.finish(&mut sink, stream);
     }
     sink.writes = 0;
     (control, sink, now)

@@ -235,5 +235,6 @@ fn client_posing_as_relay_gets_paced_changes() {
             }
         }
     }
-    assert!(counts[0] <= 2 * 20 && counts[1] >= 1_000, "{counts:?}");
+    // 20 changes of one path in a second.
+    assert!(counts[0] <= 20 && counts[1] >= 1_000, "{counts:?}");
 }

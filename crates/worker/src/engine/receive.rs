@@ -159,19 +159,21 @@ impl Worker {
         let mut share = Share::new(share::SETTLE, self.clock);
         let mut is_over = false;
         let mut oldest = now;
+        // A peer that uses up a budget in this turn waits for the next one.
+        let behind = self.ready.len_behind();
         // Peers that become ready meanwhile wait for the next turn.
         for _ in 0..self.ready.len() {
             let Some(index) = self.ready.pop() else { break };
-            let behind = self.ready.len_behind();
+            let before = self.ready.len_behind();
             oldest = oldest.min(self.settle(index, now));
             // A peer that used up a budget may have taken as long as many others: the clock is read after it.
-            let has_spent = self.ready.len_behind() > behind;
+            let has_spent = self.ready.len_behind() > before;
             is_over = share.spend(if has_spent { share::SETTLE.least } else { 1 }, io);
             if is_over {
                 break;
             }
         }
-        for _ in 0..self.ready.len_behind() {
+        for _ in 0..behind {
             let Some(index) = self.ready.pop_behind() else { break };
             oldest = oldest.min(self.settle(index, now));
             is_over |= share.spend(share::SETTLE.least, io);

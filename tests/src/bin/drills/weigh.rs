@@ -1,6 +1,10 @@
 //! Compares the memory that the relay charges for what a peer makes it hold with the growth of its resident memory.
 
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use relay_client::{Client, ClientConfig, Hop};
@@ -29,15 +33,19 @@ enum Item {
     Watch,
     Subscription,
     Request,
+    HttpIdle,
+    HttpHead,
 }
 
-const ITEMS: [(Item, &str, usize); 6] = [
+const ITEMS: [(Item, &str, usize); 8] = [
     (Item::QuicSession, "session over QUIC", 400),
     (Item::TcpSession, "session over TCP", 1_000),
     (Item::Announce, "announce of a path of 21 B", 10_000),
     (Item::Watch, "announce request without matches", 3_200),
     (Item::Subscription, "subscription of a track that others read", 2_000),
     (Item::Request, "subscription of a track of its own, unanswered", 800),
+    (Item::HttpIdle, "idle HTTP connection", 600),
+    (Item::HttpHead, "HTTP connection with an unfinished head of 15.9 KB", 600),
 ];
 
 /// Weighs all items. `false`: the charge of one is too low.
@@ -87,12 +95,43 @@ async fn weigh(host: &Host, item: Item, count: usize) -> Result<(f64, f64)> {
     Ok((after.0 - before.0, after.1 - before.1))
 }
 
-async fn hold(target: &Target, item: Item, count: usize) -> Result<Vec<Hostile>> {
+/// What keeps the items held.
+type Held = (Vec<Hostile>, Vec<TcpStream>);
+
+async fn hold(target: &Target, item: Item, count: usize) -> Result<Held> {
+    match item {
+        Item::HttpIdle => sockets(target, count, b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            .map(|sockets| (Vec::new(), sockets)),
+        Item::HttpHead => {
+            let mut head = b"GET /health HTTP/1.1\r\nhost: localhost\r\nx: ".to_vec();
+            head.resize(15_900, b'a');
+            sockets(target, count, &head).map(|sockets| (Vec::new(), sockets))
+        }
+        _ => sessions(target, item, count).await.map(|sessions| (sessions, Vec::new())),
+    }
+}
+
+/// HTTP connections that sent `request`, and read an answer if it is whole.
+fn sockets(target: &Target, count: usize, request: &[u8]) -> Result<Vec<TcpStream>> {
+    let is_whole = request.ends_with(b"\r\n\r\n");
+    let open = |_| {
+        let mut stream = TcpStream::connect(target.quic)?;
+        stream.write_all(request)?;
+        if is_whole {
+            anyhow::ensure!(stream.read(&mut [0; 1_024])? > 0, "no answer");
+        }
+        Ok(stream)
+    };
+    (0..count).map(open).collect()
+}
+
+async fn sessions(target: &Target, item: Item, count: usize) -> Result<Vec<Hostile>> {
     let each = match item {
         Item::QuicSession | Item::TcpSession => 1,
         Item::Announce => 1_000,
         Item::Watch => 64,
         Item::Subscription | Item::Request => 100,
+        Item::HttpIdle | Item::HttpHead => return Ok(Vec::new()),
     };
     let mut sessions = Vec::new();
     let mut held = 0;
@@ -110,7 +149,9 @@ async fn hold(target: &Target, item: Item, count: usize) -> Result<Vec<Hostile>>
         }
         for at in 0..part {
             let (send, recv) = match item {
-                Item::QuicSession | Item::TcpSession | Item::Announce => break,
+                Item::QuicSession | Item::TcpSession | Item::Announce | Item::HttpIdle | Item::HttpHead => {
+                    break;
+                }
                 Item::Watch => {
                     let prefix = path(&format!("none/{at}"));
                     let request = AnnounceRequest { prefix, exclude_hop: Hop::ANONYMOUS };
