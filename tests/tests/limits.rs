@@ -115,8 +115,8 @@ fn hop_chain_over_its_limit_closes_the_session() {
         // The count is the first byte of the chain: one more hop, and one more byte for it.
         let at = bytes.iter().rposition(|byte| *byte == most as u8).expect("the count");
         bytes[at] += 1;
+        bytes.extend([0; 8]);
         send.write(&bytes).await.expect("a write");
-        send.write(&[0; 8]).await.expect("a write");
         assert_violation(&peer, "hops").await;
     });
 }
