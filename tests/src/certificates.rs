@@ -9,8 +9,8 @@ use std::{
 };
 
 use moq_relay::{
-    certificate::{Store, Watcher},
-    config::{Pair, Tls},
+    certificate::{CertificateStore, Watcher},
+    config::{CertFiles, Tls},
 };
 use relay_client::quinn::{
     self,
@@ -104,7 +104,7 @@ impl Served {
         let path = |name: String| folder.path().join(name);
         let mut pairs = Vec::new();
         for (at, issued) in shown.iter().enumerate() {
-            let pair = Pair { cert: path(format!("cert{at}.pem")), key: path(format!("key{at}.pem")) };
+            let pair = CertFiles { cert: path(format!("cert{at}.pem")), key: path(format!("key{at}.pem")) };
             fs::write(&pair.cert, &issued.cert).expect("a file");
             fs::write(&pair.key, &issued.key).expect("a file");
             pairs.push(pair);
@@ -114,8 +114,9 @@ impl Served {
             roots.push(path("root.pem".to_owned()));
             fs::write(&roots[0], authority.pem()).expect("a file");
         }
-        let store = Store::open(&Tls::Files(pairs), &roots, SystemTime::now()).expect("good files");
-        let relay = TestRelay::with(2, |options| store.furnish(options));
+        let store =
+            CertificateStore::open(&Tls::Files(pairs), &roots, SystemTime::now()).expect("good files");
+        let relay = TestRelay::with(2, |options| store.configure(options));
         let watcher = Watcher::start(store, Arc::default()).expect("a thread");
         Self { relay, folder, _watcher: watcher }
     }

@@ -253,7 +253,7 @@ pub mod good {
 #[cfg(test)]
 mod tests {
     use relay_wire::{
-        Inbox,
+        MessageBuf,
         lite::{Setup, Subscribe, SubscribeResponse},
     };
 
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn good_messages_are_good() {
-        let mut inbox = Inbox::new();
+        let mut inbox = MessageBuf::new();
         inbox.push(&bytes(&good::setup()));
         assert_eq!(inbox.next_varint(), Some(1));
         let setup = inbox.next::<Setup>(VERSION).expect("a message").expect("whole");

@@ -8,8 +8,8 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use relay_client::{
-    Broadcast, Client, Error, Event, Frame, Group, GroupWriter, Prefs, StreamCode, Subscription, Track,
-    TrackInfo,
+    Broadcast, Client, Error, Event, Frame, GroupWriter, Prefs, ReceivedGroup, StreamCode, Subscription,
+    Track, TrackInfo,
 };
 use tokio::{
     sync::watch,
@@ -260,7 +260,7 @@ async fn view(mut subscription: Subscription, seen: watch::Sender<Seen>) {
     while groups.join_next().await.is_some() {}
 }
 
-async fn read(mut group: Group, seen: watch::Sender<Seen>) {
+async fn read(mut group: ReceivedGroup, seen: watch::Sender<Seen>) {
     let (sequence, mut index, mut last) = (group.sequence(), 0, false);
     loop {
         match group.frame().await {

@@ -7,7 +7,7 @@ use relay_client::{
 };
 use relay_model::Cost;
 use relay_wire::{
-    Inbox,
+    MessageBuf,
     lite::{
         Announce, AnnounceOk, AnnounceRequest, BidiType, Group, Message, Setup, Subscribe, TrackRequest,
         UniType, Version, put_group_header,
@@ -179,7 +179,7 @@ pub fn sized(bytes: &[u8]) -> Vec<u8> {
 
 /// Reads the next message of a stream.
 pub async fn message<M: Message>(recv: &mut RecvStream) -> M {
-    let mut inbox = Inbox::new();
+    let mut inbox = MessageBuf::new();
     loop {
         if let Some(message) = inbox.next(VERSION).expect("a message") {
             return message;

@@ -7,7 +7,9 @@ use std::sync::{
 
 use relay_auth::{Permit, Policy};
 use relay_model::{Scope, SessionCode, SessionId};
-use relay_worker::{Answer, Denial, Ended, EndedBy, Gate, Reply, Request, Sessions};
+use relay_worker::{
+    AdmissionRequest, Denial, EndedBy, Gate, GateAnswer, GateReply, SessionControl, SessionEnded,
+};
 
 use crate::{relay::TestRelay, wait_until};
 
@@ -17,10 +19,10 @@ pub struct Porter {
     policy: Mutex<Policy>,
     /// Whether answers are delayed.
     is_slow: AtomicBool,
-    owed: Mutex<Vec<(Request, Reply)>>,
+    owed: Mutex<Vec<(AdmissionRequest, GateReply)>>,
     admitted: Mutex<Vec<SessionId>>,
     ended: Mutex<Vec<Farewell>>,
-    sessions: OnceLock<Sessions>,
+    sessions: OnceLock<SessionControl>,
 }
 
 /// End of a session, as reported to the gate.
@@ -47,7 +49,7 @@ impl Porter {
     /// The same, with options changed by `change`.
     pub fn relay_with(
         workers: usize,
-        change: impl FnOnce(&mut crate::relay::Options),
+        change: impl FnOnce(&mut crate::relay::RelayOptions),
     ) -> (TestRelay, Arc<Self>) {
         let porter = Arc::new(Self {
             policy: Mutex::new(open()),
@@ -88,7 +90,7 @@ impl Porter {
     }
 
     /// Handle on the relay's sessions.
-    pub fn sessions(&self) -> &Sessions {
+    pub fn sessions(&self) -> &SessionControl {
         self.sessions.get().expect("the relay has started")
     }
 
@@ -108,7 +110,7 @@ impl Porter {
         lock(&self.ended).clone()
     }
 
-    fn judge(&self, request: &Request) -> Result<Permit, Denial> {
+    fn judge(&self, request: &AdmissionRequest) -> Result<Permit, Denial> {
         let permit = lock(&self.policy).admit(&request.target, request.now)?;
         lock(&self.admitted).push(request.session);
         Ok(permit)
@@ -116,21 +118,21 @@ impl Porter {
 }
 
 impl Gate for Porter {
-    fn admit(&self, request: &Request) -> Answer {
+    fn admit(&self, request: &AdmissionRequest) -> GateAnswer {
         if self.is_slow.load(Ordering::Relaxed) {
             lock(&self.owed).push((request.clone(), request.reply()));
-            return Answer::Later;
+            return GateAnswer::Later;
         }
-        Answer::Now(self.judge(request))
+        GateAnswer::Now(self.judge(request))
     }
 
-    fn ended(&self, ended: &Ended<'_>) {
-        let Ended { session, admitted, by, code, .. } = *ended;
+    fn ended(&self, ended: &SessionEnded<'_>) {
+        let SessionEnded { session, admitted, by, code, .. } = *ended;
         let bytes = (ended.bytes_in, ended.bytes_out);
         lock(&self.ended).push(Farewell { session, admitted, bytes, by, code });
     }
 
-    fn started(&self, sessions: &Sessions) {
+    fn started(&self, sessions: &SessionControl) {
         assert!(self.sessions.set(sessions.clone()).is_ok(), "told twice");
     }
 }

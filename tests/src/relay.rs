@@ -13,8 +13,8 @@ use relay_model::{Hop, Scope};
 use relay_store::Store;
 use relay_transport::quic::certificate;
 use relay_wire::lite::Version;
-use relay_worker::{Counts, Relay};
-pub use relay_worker::{Options, Stage, Steering};
+use relay_worker::{Relay, RelayCounts};
+pub use relay_worker::{RelayOptions, Steering, TurnStage};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use tokio::task::JoinSet;
 
@@ -49,12 +49,12 @@ impl TestRelay {
     }
 
     /// The same, with options changed by `change`.
-    pub fn with(workers: usize, change: impl FnOnce(&mut Options)) -> Self {
+    pub fn with(workers: usize, change: impl FnOnce(&mut RelayOptions)) -> Self {
         let key = PrivatePkcs8KeyDer::from(IDENTITY.signing_key.serialize_der());
         let resolver = certificate(vec![IDENTITY.cert.der().clone()], key.into()).expect("a resolver");
         let policy = Arc::new(Policy::public(Scope::everything(), Scope::everything()));
         let bind = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        let mut options = Options::new(bind, resolver, [7; 32], policy);
+        let mut options = RelayOptions::new(bind, resolver, [7; 32], policy);
         options.workers = workers;
         options.hop = Hop(0x7e57);
         change(&mut options);
@@ -144,7 +144,7 @@ impl TestRelay {
     }
 
     /// Counters and sizes; counters of workers are at most a quarter of a second old.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> RelayCounts {
         self.relay.counts()
     }
 

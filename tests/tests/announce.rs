@@ -67,7 +67,7 @@ fn what_a_vanished_publisher_announced_is_withdrawn() {
         let viewer = relay.connect().await;
         let mut watch = viewer.announced("").await.expect("a watch");
         assert!(next(&mut watch).await.active && next(&mut watch).await.active);
-        publisher.link().mute(true);
+        publisher.link().set_blackhole(true);
         let mut gone = [next(&mut watch).await, next(&mut watch).await];
         gone.sort_by_key(|gone| gone.path.clone());
         assert_eq!(

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use relay_client::{Client, ClientConfig, Cost, Event, Hop, Prefs, Start, TrackInfo, lite::Version};
 use relay_tests::{relay::TestRelay, run, within};
-use relay_wire::lite::carries::{Feature, Reach, lost};
+use relay_wire::lite::carries::{Feature, FeatureScope, lost};
 
 /// Properties of the track, none of which is a default.
 const INFO: TrackInfo = TrackInfo { priority: 9, ordered: false, max_age_ms: 3_000, timescale: 90_000 };
@@ -36,7 +36,8 @@ fn each_pair_of_versions_loses_what_the_table_says() {
         while let Some(pair) = pairs.join_next().await {
             let (publisher, subscriber, kept) = pair.expect("a measurement");
             let said: BTreeSet<Feature> = lost(publisher, subscriber).collect();
-            let of_broadcasts = Feature::ALL.iter().filter(|feature| feature.reach() != Reach::Connection);
+            let of_broadcasts =
+                Feature::ALL.iter().filter(|feature| feature.reach() != FeatureScope::Connection);
             let lost: BTreeSet<Feature> = of_broadcasts.copied().filter(|f| !kept.contains(f)).collect();
             if lost != said {
                 wrong.push(format!("{publisher:?} to {subscriber:?}: lost {lost:?}, the table has {said:?}"));

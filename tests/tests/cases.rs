@@ -11,7 +11,7 @@ use std::collections::HashSet;
 
 use relay_auth::{
     Algorithm, Key, KeyId,
-    cases::{self, Case, Expected},
+    cases::{self, Case, ExpectedRights},
 };
 use relay_client::lite::Version;
 use relay_model::Path;
@@ -27,7 +27,7 @@ const SHARING: [Version; 3] = [Version::V03, Version::V04, Version::V06];
 
 fn row(case: &Case, key: &Key) -> Row {
     let expected = match case.expected {
-        Expected::Refused(refusal) => Err(refusal.session_code()),
+        ExpectedRights::Refused(refusal) => Err(refusal.session_code()),
         _ => Ok(May { publish: case.publishes(), subscribe: case.subscribes() }),
     };
     Row {

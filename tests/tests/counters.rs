@@ -17,7 +17,7 @@ const FRAMES: u64 = 12;
 /// Wake-ups of workers by logs, and locks of all logs.
 fn spent(relay: &TestRelay) -> (u64, u64) {
     let store = relay.store();
-    let wakes = (0..WORKERS).map(|worker| store.bell(WorkerId(worker as u16)).rings()).sum();
+    let wakes = (0..WORKERS).map(|worker| store.ready_list(WorkerId(worker as u16)).wakes()).sum();
     let locks = (0..1_000).filter_map(|log| store.log(LogId(log))).map(|log| log.lock_count()).sum();
     (wakes, locks)
 }

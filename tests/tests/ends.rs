@@ -90,7 +90,7 @@ async fn publisher_ends(kill: impl AsyncFnOnce(relay_client::Client)) {
 
 #[test]
 fn a_publisher_that_vanishes_in_a_group_leaves_it_unfinished() {
-    run(30, publisher_ends(async |publisher| publisher.link().mute(true)));
+    run(30, publisher_ends(async |publisher| publisher.link().set_blackhole(true)));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::{
 
 use relay_admin::{
     internal,
-    status::{About, Memory, Status},
+    status::{Memory, RelayFacts, Status},
 };
 use relay_client::Closed;
 use relay_model::{SessionCode, SessionId};
@@ -45,7 +45,7 @@ impl Desk {
     async fn open(relay: &TestRelay) -> Self {
         let (looks, drains) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (looked, drained) = (looks.clone(), drains.clone());
-        let about = About {
+        let about = RelayFacts {
             version: "1.2.3".to_owned(),
             name: "here".to_owned(),
             fingerprint: Arc::new(|| Some("ab".to_owned())),

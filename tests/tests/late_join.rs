@@ -3,7 +3,7 @@
 
 #![allow(missing_docs)]
 
-use relay_client::{ClientConfig, Group, Piece, Prefs, TrackInfo, Tuning};
+use relay_client::{ClientConfig, Piece, Prefs, ReceivedGroup, TrackInfo, Tuning};
 use relay_tests::{media::payload, relay::TestRelay, run, within};
 
 const LARGE: usize = 5 * 1024 * 1024;
@@ -12,7 +12,7 @@ const SMALL: usize = 700;
 const SLOW: u64 = 4 * 1024 * 1024;
 
 /// Reads pieces until `received` has this many payload bytes.
-async fn read_to(group: &mut Group, received: &mut Vec<u8>, bytes: usize) {
+async fn read_to(group: &mut ReceivedGroup, received: &mut Vec<u8>, bytes: usize) {
     while received.len() < bytes {
         match within("a piece", 20, group.piece()).await.expect("a piece") {
             Some(Piece::Payload(piece)) => received.extend_from_slice(&piece),

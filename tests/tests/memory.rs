@@ -95,7 +95,7 @@ fn state_returns_to_zero_when_everybody_has_left() {
         drop((held, client));
         wait_until("nothing left", 30, || {
             let state = relay.counts().state;
-            state.clients == 0 && state.ghosts == 0 && state.classes == [0; 6]
+            state.clients == 0 && state.stale_bytes == 0 && state.classes == [0; 6]
         })
         .await;
     });

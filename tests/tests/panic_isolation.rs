@@ -13,19 +13,19 @@ use relay_meter::Worker as Meter;
 use relay_model::SessionId;
 use relay_tests::{
     media::{Source, Viewer},
-    relay::{Stage, TestRelay},
+    relay::{TestRelay, TurnStage},
     run, within,
 };
 
 type Count = fn(&Meter) -> u64;
 
-const STAGES: [(Stage, Count); 6] = [
-    (Stage::Feed, |meter| meter.panics_feed),
-    (Stage::Input, |meter| meter.panics_input),
-    (Stage::Timeout, |meter| meter.panics_timeout),
-    (Stage::Order, |meter| meter.panics_order),
-    (Stage::News, |meter| meter.panics_news),
-    (Stage::Flush, |meter| meter.panics_flush),
+const STAGES: [(TurnStage, Count); 6] = [
+    (TurnStage::Feed, |meter| meter.panics_feed),
+    (TurnStage::Input, |meter| meter.panics_input),
+    (TurnStage::Timeout, |meter| meter.panics_timeout),
+    (TurnStage::Order, |meter| meter.panics_order),
+    (TurnStage::News, |meter| meter.panics_news),
+    (TurnStage::Flush, |meter| meter.panics_flush),
 ];
 const BYSTANDERS: usize = 4;
 
@@ -36,11 +36,11 @@ struct Trap(Arc<Mutex<Armed>>);
 #[derive(Default)]
 struct Armed {
     seen: HashSet<SessionId>,
-    aim: Option<(Stage, SessionId)>,
+    aim: Option<(TurnStage, SessionId)>,
 }
 
 impl Trap {
-    fn pass(&self, stage: Stage, session: SessionId) {
+    fn pass(&self, stage: TurnStage, session: SessionId) {
         let mut armed = self.lock();
         armed.seen.insert(session);
         if armed.aim == Some((stage, session)) {
@@ -54,7 +54,7 @@ impl Trap {
         self.lock().seen.clone()
     }
 
-    fn aim(&self, stage: Stage, session: SessionId) {
+    fn aim(&self, stage: TurnStage, session: SessionId) {
         self.lock().aim = Some((stage, session));
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use relay_client::{Client, ClientConfig};
 use relay_tests::{relay::TestRelay, run, wait_until};
-use relay_worker::{Answer, Gate, Request};
+use relay_worker::{AdmissionRequest, Gate, GateAnswer};
 
 const TOKEN: &str = "eyJhbGciOiJub25lIn0.c2VzYW1l.b3Blbg";
 
@@ -17,7 +17,7 @@ const TOKEN: &str = "eyJhbGciOiJub25lIn0.c2VzYW1l.b3Blbg";
 struct Clumsy;
 
 impl Gate for Clumsy {
-    fn admit(&self, request: &Request) -> Answer {
+    fn admit(&self, request: &AdmissionRequest) -> GateAnswer {
         panic!("cannot judge {request:?}")
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use relay_client::{Client, ClientConfig, Error, Event, Group, Piece, Prefs, Subscription, Tuning};
+use relay_client::{Client, ClientConfig, Error, Event, Piece, Prefs, ReceivedGroup, Subscription, Tuning};
 use relay_tests::{
     media::{Source, Viewer, check, patient},
     relay::TestRelay,
@@ -36,7 +36,7 @@ enum Outcome {
     Cut,
 }
 
-async fn outcome(group: &mut Group) -> Outcome {
+async fn outcome(group: &mut ReceivedGroup) -> Outcome {
     let (sequence, mut index, mut last) = (group.sequence(), 0, false);
     loop {
         match within("a frame", 20, group.frame()).await {
@@ -201,7 +201,7 @@ fn slow_readers_resume_at_a_group_boundary() {
         }
         let without_streams =
             Reader::join(&relay, &relay.raw(), Tuning { uni_streams: 2, ..Tuning::default() }).await;
-        without_streams.slow.0.hold_streams(true);
+        without_streams.slow.0.pause_streams(true);
         let window = Tuning { connection_window: WINDOW, stream_window: WINDOW, ..Tuning::default() };
         let mut without_credit = Reader::join(&relay, &relay.raw(), window).await;
         let window = Tuning { stream_window: 32 * 1024, ..Tuning::default() };
@@ -227,7 +227,7 @@ fn slow_readers_resume_at_a_group_boundary() {
         assert!(read < 2 * WINDOW as usize, "answered after {read} bytes of media");
         relay.wait_meter("groups given up", |meter| meter.groups_expired > 0).await;
 
-        without_streams.slow.0.hold_streams(false);
+        without_streams.slow.0.pause_streams(false);
         is_open.send_replace(true);
         let mut newest = 0;
         for (who, reader) in [

@@ -48,7 +48,7 @@ fn publisher_resumes_mid_group_after_reconnect() {
             half.frame();
             tokio::time::sleep(Duration::from_millis(100)).await;
             // The first session falls silent; the relay does not know yet.
-            before.link().mute(true);
+            before.link().set_blackhole(true);
             let after = publisher(&relay, version, WHO).await;
             let mut source_after = source(&after, 4);
             for _ in 0..4 {

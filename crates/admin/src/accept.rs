@@ -19,15 +19,15 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     charge::ConnectionCharge,
-    client::Client,
-    hub::Hub,
+    client::ClientInfo,
+    hub::HttpReaders,
     limits::{HANDSHAKE_TIME, IDLE_TIME, NO_FILES_PAUSE, PLAIN_BYTES, PROXY_IDLE_TIME},
-    link::Entrance,
+    link::SessionAcceptor,
     proxies::Proxies,
     proxy,
     site::Site,
     slots::{Slot, Slots},
-    socket::Stream,
+    socket::PlainOrTls,
 };
 
 /// First byte of a TLS record with a handshake message (RFC 8446 section 5.1). No HTTP request begins with it.
@@ -41,24 +41,24 @@ const PLAIN: &[u8] =
 const REPEAT: Duration = Duration::from_secs(60);
 
 /// A listener's service, connection slots and trusted proxies.
-pub(crate) struct Door {
-    pub(crate) kind: Kind,
+pub(crate) struct StreamListener {
+    pub(crate) kind: ListenerProtocol,
     pub(crate) slots: Slots,
     pub(crate) proxies: Proxies,
     /// Ledger of the connections' memory; `None`: they are not charged.
-    pub(crate) hub: Option<Hub>,
+    pub(crate) hub: Option<HttpReaders>,
 }
 
 /// Protocol served on a listener.
 #[derive(Clone)]
-pub(crate) enum Kind {
+pub(crate) enum ListenerProtocol {
     /// HTTP: plain, over TLS, or both, told apart by the first byte.
     Web { site: Arc<Site>, plain: bool, tls: Option<Arc<ServerConfig>> },
     /// Sessions over plain byte streams.
-    Link { entrance: Entrance, tls: Option<Arc<ServerConfig>> },
+    Link { entrance: SessionAcceptor, tls: Option<Arc<ServerConfig>> },
 }
 
-impl Door {
+impl StreamListener {
     /// Accepts connections until the runtime ends.
     pub(crate) async fn serve(self, listener: TcpListener) {
         let Self { kind, slots, proxies, hub } = self;
@@ -68,7 +68,14 @@ impl Door {
                 Ok((stream, peer)) => {
                     // No slot: closed without an answer.
                     let Some(slot) = slots.take(peer.ip()) else { continue };
-                    tokio::spawn(welcome(stream, peer, slot, kind.clone(), proxies.clone(), hub.clone()));
+                    tokio::spawn(handle_connection(
+                        stream,
+                        peer,
+                        slot,
+                        kind.clone(),
+                        proxies.clone(),
+                        hub.clone(),
+                    ));
                 }
                 Err(error) => {
                     // Out of descriptors, or the peer has closed the connection already.
@@ -83,13 +90,13 @@ impl Door {
     }
 }
 
-async fn welcome(
+async fn handle_connection(
     stream: TcpStream,
     peer: SocketAddr,
     mut slot: Slot,
-    kind: Kind,
+    kind: ListenerProtocol,
     proxies: Proxies,
-    hub: Option<Hub>,
+    hub: Option<HttpReaders>,
 ) {
     let begun = async {
         let (stream, client) = identify(stream, peer, &mut slot, &kind, &proxies).await?;
@@ -105,11 +112,11 @@ async fn welcome(
         Ok(Ok((stream, client, charge))) => {
             let served = async {
                 match kind {
-                    Kind::Web { site, .. } => {
+                    ListenerProtocol::Web { site, .. } => {
                         let idle = if proxies.trusts(peer.ip()) { PROXY_IDLE_TIME } else { IDLE_TIME };
-                        site.converse(stream, client, charge.clone(), idle).await;
+                        site.serve_connection(stream, client, charge.clone(), idle).await;
                     }
-                    Kind::Link { entrance, .. } => entrance.admit(stream, client).await,
+                    ListenerProtocol::Link { entrance, .. } => entrance.admit(stream, client).await,
                 }
             };
             if let Err(error) = unless_exceeded(charge.as_ref(), served).await {
@@ -143,10 +150,10 @@ async fn identify(
     mut stream: TcpStream,
     peer: SocketAddr,
     slot: &mut Slot,
-    kind: &Kind,
+    kind: &ListenerProtocol,
     proxies: &Proxies,
-) -> io::Result<(TcpStream, Client)> {
-    let mut client = Client {
+) -> io::Result<(TcpStream, ClientInfo)> {
+    let mut client = ClientInfo {
         remote: canonical(peer),
         is_proxy: proxies.trusts(peer.ip()),
         local: canonical(stream.local_addr()?),
@@ -157,9 +164,9 @@ async fn identify(
     };
     stream.set_nodelay(true)?;
     let takes_header = match kind {
-        Kind::Web { .. } => proxies.takes_proxy_header(peer.ip()),
+        ListenerProtocol::Web { .. } => proxies.takes_proxy_header(peer.ip()),
         // Without HTTP there is no other header that could name a client.
-        Kind::Link { .. } => client.is_proxy,
+        ListenerProtocol::Link { .. } => client.is_proxy,
     };
     if takes_header && let Some(behind) = proxy::header(&mut stream).await? {
         client.remote = canonical(behind);
@@ -174,16 +181,16 @@ async fn identify(
 /// Completes the TLS handshake, where the connection uses TLS.
 async fn secure(
     stream: TcpStream,
-    mut client: Client,
-    kind: &Kind,
+    mut client: ClientInfo,
+    kind: &ListenerProtocol,
     charge: Option<&ConnectionCharge>,
-) -> io::Result<(Stream, Client)> {
+) -> io::Result<(PlainOrTls, ClientInfo)> {
     let tls = match kind {
-        Kind::Web { plain: true, tls: Some(tls), .. } => {
+        ListenerProtocol::Web { plain: true, tls: Some(tls), .. } => {
             let first = first_byte(&stream).await?;
             Some(tls).filter(|_| first == HANDSHAKE)
         }
-        Kind::Web { plain: false, tls: Some(tls), .. } => {
+        ListenerProtocol::Web { plain: false, tls: Some(tls), .. } => {
             // HTTP methods are capital letters.
             if first_byte(&stream).await?.is_ascii_uppercase() {
                 refuse_plain(stream).await?;
@@ -191,9 +198,9 @@ async fn secure(
             }
             Some(tls)
         }
-        Kind::Web { tls, .. } | Kind::Link { tls, .. } => tls.as_ref(),
+        ListenerProtocol::Web { tls, .. } | ListenerProtocol::Link { tls, .. } => tls.as_ref(),
     };
-    let Some(tls) = tls else { return Ok((Stream::Plain(stream), client)) };
+    let Some(tls) = tls else { return Ok((PlainOrTls::Plain(stream), client)) };
     if let Some(charge) = charge {
         charge.begin_tls();
     }
@@ -202,7 +209,7 @@ async fn secure(
     client.is_tls = true;
     client.server_name = session.server_name().map(str::to_owned);
     client.certificate = session.peer_certificates().and_then(PeerCertificate::of_chain);
-    Ok((Stream::Tls(Box::new(stream)), client))
+    Ok((PlainOrTls::Tls(Box::new(stream)), client))
 }
 
 /// Peeks at the next byte without consuming it.

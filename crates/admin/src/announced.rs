@@ -7,14 +7,14 @@ use hyper::{
     header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, VARY},
 };
 use relay_model::{Path, Scope};
-use relay_store::{Advert, Candidate, Change, Step, Watch};
+use relay_store::{Advert, BoardWatch, LivePath, VisitStep, WatchCandidate};
 use tokio::{task::yield_now, time::timeout};
 
 use crate::{
-    hub::{Hub, Visitor},
+    hub::{HttpReaders, ReaderSession},
     limits::KEEP_ALIVE,
-    site::{Asked, TEXT, empty},
-    stream::{Interrupted, Source, body},
+    site::{RouteRequest, TEXT, empty},
+    stream::{BodySource, Interrupted, body},
 };
 
 /// Paths visited per lock of the announce board.
@@ -37,7 +37,7 @@ enum Form {
 }
 
 /// Answers `/announced` and paths below it.
-pub(crate) async fn answer(hub: &Hub, asked: Asked) -> Response {
+pub(crate) async fn answer(hub: &HttpReaders, asked: RouteRequest) -> Response {
     let form = form(&asked.headers);
     let visitor = match hub.admit(asked.asker(&asked.path)).await {
         Ok(visitor) => visitor,
@@ -63,7 +63,7 @@ pub(crate) async fn answer(hub: &Hub, asked: Asked) -> Response {
     if !asked.is_head {
         *response.body_mut() = match form {
             Form::Lines | Form::Json => body(List::new(visitor, root, form)),
-            Form::Events => body(Events::new(visitor, root, permit.subscribe().clone())),
+            Form::Events => body(AnnounceEvents::new(visitor, root, permit.subscribe().clone())),
         };
     }
     response
@@ -86,7 +86,7 @@ fn form(headers: &HeaderMap) -> Form {
 /// Pages through the live paths while the body is read: paths that start or end meanwhile may be listed or not. Only a
 /// position on the board is held.
 struct List {
-    visitor: Visitor,
+    visitor: ReaderSession,
     root: Path,
     form: Form,
     after: Option<Path>,
@@ -96,11 +96,11 @@ struct List {
 }
 
 impl List {
-    fn new(visitor: Visitor, root: Path, form: Form) -> Self {
+    fn new(visitor: ReaderSession, root: Path, form: Form) -> Self {
         Self { visitor, root, form, after: None, has_begun: false, is_over: false }
     }
 
-    fn say(&mut self, path: &str, out: &mut String) {
+    fn write_path(&mut self, path: &str, out: &mut String) {
         if self.form != Form::Json {
             line(path, out);
             return;
@@ -110,18 +110,19 @@ impl List {
     }
 }
 
-impl Source for List {
+impl BodySource for List {
     async fn next(&mut self) -> Option<Result<Bytes, Interrupted>> {
         let mut out = String::new();
         while out.is_empty() && !self.is_over {
             let Some(permit) = self.visitor.permit() else { return Some(Err(Interrupted)) };
-            let board = self.visitor.hub().store().board();
+            let board = self.visitor.readers().store().board();
             let live = board.list(&self.root, self.after.as_ref(), STEP);
             self.is_over = live.len() < STEP;
             self.after = live.last().map(|change| change.path.clone()).or(self.after.take());
-            for Change { path, .. } in live.iter().filter(|change| permit.subscribe().allows(&change.path)) {
+            for LivePath { path, .. } in live.iter().filter(|change| permit.subscribe().allows(&change.path))
+            {
                 if let Some(suffix) = path.strip_prefix(&self.root) {
-                    self.say(suffix, &mut out);
+                    self.write_path(suffix, &mut out);
                 }
             }
             if self.is_over && self.form == Form::Json {
@@ -135,21 +136,21 @@ impl Source for List {
 }
 
 /// Live paths and their changes; the watch records which ones were sent.
-struct Events {
-    visitor: Visitor,
+struct AnnounceEvents {
+    visitor: ReaderSession,
     scope: Scope,
-    watch: Watch,
+    watch: BoardWatch,
     next_id: u64,
     has_begun: bool,
 }
 
-/// Advert of a path that was sent as announced; `Events` uses no other value.
+/// Advert of a path that was sent as announced; `AnnounceEvents` uses no other value.
 const SENT: Advert = Advert { id: 0, mark: 0 };
 
-impl Events {
-    fn new(visitor: Visitor, root: Path, scope: Scope) -> Self {
+impl AnnounceEvents {
+    fn new(visitor: ReaderSession, root: Path, scope: Scope) -> Self {
         visitor.watch();
-        let watch = visitor.hub().store().board().watch(visitor.hub().worker(), root);
+        let watch = visitor.readers().store().board().watch(visitor.readers().worker(), root);
         Self { visitor, scope, watch, next_id: 0, has_begun: false }
     }
 
@@ -158,7 +159,7 @@ impl Events {
     fn fill(&mut self, out: &mut String) -> Option<bool> {
         let Self { scope, watch, next_id, .. } = self;
         let root = watch.prefix().clone();
-        let visited = watch.visit(STEP, |Candidate { path, is_live, advert, .. }| {
+        let visited = watch.visit(STEP, |WatchCandidate { path, is_live, advert, .. }| {
             let is_live = is_live && scope.allows(path);
             if is_live != advert.is_some() {
                 let event = if is_live { "announced" } else { "ended" };
@@ -167,13 +168,13 @@ impl Events {
                 *next_id += 1;
             }
             let advert = is_live.then_some(SENT);
-            if out.len() < BYTES { Step::Next(advert) } else { Step::Last(advert) }
+            if out.len() < BYTES { VisitStep::Next(advert) } else { VisitStep::Last(advert) }
         });
         (!visited.is_lost).then_some(visited.more)
     }
 }
 
-impl Source for Events {
+impl BodySource for AnnounceEvents {
     async fn next(&mut self) -> Option<Result<Bytes, Interrupted>> {
         let mut out = String::new();
         if !std::mem::replace(&mut self.has_begun, true) {
@@ -193,7 +194,7 @@ impl Source for Events {
             }
             if more {
                 yield_now().await;
-            } else if timeout(KEEP_ALIVE, self.visitor.news()).await.is_err() {
+            } else if timeout(KEEP_ALIVE, self.visitor.changed()).await.is_err() {
                 out += ":\n\n";
             }
         }

@@ -7,10 +7,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use parking_lot::Mutex;
 use relay_model::SessionId;
-use relay_worker::{Charge, Footprint, ledger::Standing};
+use relay_worker::{Charge, Footprint, ledger::ChargeVerdict};
 use tokio::sync::Notify;
 
-use crate::hub::Hub;
+use crate::hub::HttpReaders;
 
 /// Memory of an idle connection without TLS, bytes: its task, its timers and hyper's buffers. The growth of a relay's
 /// resident memory per connection (`.ci/long weigh`: 28.3 KB), rounded up.
@@ -26,7 +26,7 @@ const REQUEST_BYTES: u64 = 20 * 1024;
 pub(crate) struct ConnectionCharge(Arc<Inner>);
 
 struct Inner {
-    hub: Hub,
+    hub: HttpReaders,
     id: SessionId,
     state: Mutex<State>,
     exceeded: Arc<Notify>,
@@ -40,7 +40,7 @@ struct State {
 
 impl ConnectionCharge {
     /// Charges a new connection from `address`; `None` when the ledger has no room for it.
-    pub(crate) fn open(hub: &Hub, address: IpAddr) -> Option<Self> {
+    pub(crate) fn open(hub: &HttpReaders, address: IpAddr) -> Option<Self> {
         if hub.is_out_of_memory() {
             return None;
         }
@@ -70,7 +70,7 @@ impl ConnectionCharge {
     fn change(&self, change: impl FnOnce(&mut State)) -> bool {
         let mut state = self.0.state.lock();
         change(&mut state);
-        let is_kept = state.update() == Standing::Kept;
+        let is_kept = state.update() == ChargeVerdict::Kept;
         if !is_kept {
             self.0.exceeded.notify_one();
         }
@@ -79,7 +79,7 @@ impl ConnectionCharge {
 }
 
 impl State {
-    fn update(&mut self) -> Standing {
+    fn update(&mut self) -> ChargeVerdict {
         let idle = if self.is_tls { TLS_BYTES } else { PLAIN_BYTES };
         let connection = idle + if self.has_request { REQUEST_BYTES } else { 0 };
         self.charge.set(Footprint { connection, ..Footprint::default() })
@@ -97,13 +97,13 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use relay_model::WorkerId;
-    use relay_worker::{Ledger, StateLimits};
+    use relay_worker::{MemoryLedger, StateLimits};
 
     use super::*;
 
     const LIMIT: u64 = 1 << 20;
 
-    fn open(ledger: &Arc<Ledger>, id: u64) -> State {
+    fn open(ledger: &Arc<MemoryLedger>, id: u64) -> State {
         let id = SessionId::new(WorkerId(0), id);
         let charge = ledger.open_pending(id, Ipv4Addr::new(192, 0, 2, 1).into());
         State { charge, is_tls: false, has_request: false }
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn connection_is_charged_by_kind_and_request() {
-        let ledger = Ledger::new(StateLimits { clients: LIMIT, peers: LIMIT });
+        let ledger = MemoryLedger::new(StateLimits { clients: LIMIT, peers: LIMIT });
         let mut state = open(&ledger, 1);
         for (is_tls, has_request, bytes) in [
             (false, false, PLAIN_BYTES),
@@ -120,7 +120,7 @@ mod tests {
             (true, false, TLS_BYTES),
         ] {
             (state.is_tls, state.has_request) = (is_tls, has_request);
-            assert_eq!(state.update(), Standing::Kept);
+            assert_eq!(state.update(), ChargeVerdict::Kept);
             assert_eq!(ledger.counts().clients, bytes);
         }
         drop(state);
@@ -129,11 +129,11 @@ mod tests {
 
     #[test]
     fn connection_above_the_share_is_closed() {
-        let ledger = Ledger::new(StateLimits { clients: LIMIT, peers: LIMIT });
+        let ledger = MemoryLedger::new(StateLimits { clients: LIMIT, peers: LIMIT });
         let share = LIMIT / 4 * 3;
         let mut held: Vec<State> = (0..share / PLAIN_BYTES).map(|id| open(&ledger, id)).collect();
-        assert!(held.iter_mut().all(|state| state.update() == Standing::Kept));
-        assert_eq!(open(&ledger, share).update(), Standing::Exceeded);
-        assert!(held.iter_mut().all(|state| state.update() == Standing::Kept), "the newest is closed");
+        assert!(held.iter_mut().all(|state| state.update() == ChargeVerdict::Kept));
+        assert_eq!(open(&ledger, share).update(), ChargeVerdict::Exceeded);
+        assert!(held.iter_mut().all(|state| state.update() == ChargeVerdict::Kept), "the newest is closed");
     }
 }

@@ -11,7 +11,7 @@ use relay_transport::quic::PeerCertificate;
 
 /// Facts about a connection that its requests share.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct ClientInfo {
     /// Client's address: the peer's, or the one in a trusted proxy's header.
     pub remote: SocketAddr,
     /// Whether `remote` is a trusted proxy, whose headers name the client.

@@ -15,11 +15,11 @@ use relay_model::{Ask, Path, Prefs, Start, TrackName, Want};
 use relay_worker::Denial;
 
 use crate::{
-    hub::{Hub, Refused, SUB, Visitor},
-    site::{Asked, empty, plain},
+    hub::{HttpReaders, ReaderRejection, ReaderSession, SUB},
+    site::{RouteRequest, empty, plain},
     stream::body,
 };
-use reader::{Incarnation, Missed, Reader};
+use reader::{FetchReader, Incarnation, Missed};
 
 /// Caching of an answer that cannot change: a complete group, under a URL that names its incarnation.
 const IMMUTABLE: &str = "max-age=3600, immutable";
@@ -32,7 +32,7 @@ const LARGEST: u64 = (1 << 62) - 1;
 
 /// Parsed query of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Wanted {
+struct FetchQuery {
     /// Group sequence; `None`: the latest group.
     group: Option<u64>,
     /// First frame.
@@ -48,13 +48,15 @@ struct Wanted {
 type Failure = Box<Response>;
 
 /// Answers `/fetch` and paths below it.
-pub(crate) async fn answer(hub: &Hub, asked: Asked) -> Response {
+pub(crate) async fn answer(hub: &HttpReaders, asked: RouteRequest) -> Response {
     find(hub, &asked).await.unwrap_or_else(|response| *response)
 }
 
-async fn find(hub: &Hub, asked: &Asked) -> Result<Response, Failure> {
-    let wanted = wanted(&asked.query).ok_or_else(|| {
-        bad("group, from and to are numbers; group may be latest; track and incarnation are not empty\n")
+async fn find(hub: &HttpReaders, asked: &RouteRequest) -> Result<Response, Failure> {
+    let wanted = parse_query(&asked.query).ok_or_else(|| {
+        bad_request(
+            "group, from and to are numbers; group may be latest; track and incarnation are not empty\n",
+        )
     })?;
     let (mut visitor, permit, track) = admit(hub, asked, &wanted).await?;
     if hub.store().budget().at_ceiling() {
@@ -67,7 +69,7 @@ async fn find(hub: &Hub, asked: &Asked) -> Result<Response, Failure> {
     let (start, want) = wanted.group.map_or((Start::Latest, Want::Live), |it| (Start::Group(it), Want::Info));
     let prefs = Prefs { start, ..Prefs::default() };
     visitor.ask(Ask::Subscribe { sub: SUB, path: path.clone(), track, prefs, want });
-    let mut reader = Reader::new(visitor, path, (wanted.from, wanted.to));
+    let mut reader = FetchReader::new(visitor, path, (wanted.from, wanted.to));
     let sequence = reader.begin(wanted.group).await.map_err(|missed| match missed {
         Missed::Nothing => nothing(),
         Missed::Over => Box::new(empty(StatusCode::UNAUTHORIZED)),
@@ -79,7 +81,7 @@ async fn find(hub: &Hub, asked: &Asked) -> Result<Response, Failure> {
     Ok(respond(asked, &wanted, sequence, &incarnation, permit.is_public(), reader))
 }
 
-fn bad(words: &'static str) -> Failure {
+fn bad_request(words: &'static str) -> Failure {
     Box::new(plain(StatusCode::BAD_REQUEST, words))
 }
 
@@ -93,9 +95,14 @@ fn nothing() -> Failure {
 /// read is chosen. A broadcast that it may not read is skipped as if it were not announced, so no answer reveals
 /// broadcasts outside the client's scope. Whether a broadcast is announced is decided at the path that the gate maps it
 /// to.
-async fn admit(hub: &Hub, asked: &Asked, wanted: &Wanted) -> Result<(Visitor, Permit, TrackName), Failure> {
-    let name = |track: &str| TrackName::parse(track).ok_or_else(|| bad("the track's name is too long\n"));
-    let malformed = |_| bad("write /fetch/BROADCAST/TRACK, or /fetch/BROADCAST?track=NAME\n");
+async fn admit(
+    hub: &HttpReaders,
+    asked: &RouteRequest,
+    wanted: &FetchQuery,
+) -> Result<(ReaderSession, Permit, TrackName), Failure> {
+    let name =
+        |track: &str| TrackName::parse(track).ok_or_else(|| bad_request("the track's name is too long\n"));
+    let malformed = |_| bad_request("write /fetch/BROADCAST/TRACK, or /fetch/BROADCAST?track=NAME\n");
     let mut asks = Asks::default();
     if let Some(track) = &wanted.track {
         broadcast_path(&asked.path).map_err(malformed)?;
@@ -161,12 +168,17 @@ impl Rejected {
 
 impl Asks {
     /// Asks the gate to admit a reader of the broadcast at `raw`.
-    async fn enter(&mut self, hub: &Hub, asked: &Asked, raw: &str) -> Result<(Visitor, Permit), Rejected> {
+    async fn enter(
+        &mut self,
+        hub: &HttpReaders,
+        asked: &RouteRequest,
+        raw: &str,
+    ) -> Result<(ReaderSession, Permit), Rejected> {
         let mut is_elsewhere = false;
         let admitted = hub.admit_noting(asked.asker(raw), &mut is_elsewhere).await;
         self.elsewhere += usize::from(is_elsewhere);
         let visitor = admitted.map_err(|refused| match refused {
-            Refused::Denied(
+            ReaderRejection::Denied(
                 Denial::Refused(Refusal::Unauthorized | Refusal::OutOfScope | Refusal::Malformed)
                 | Denial::Unavailable,
             ) => Rejected::PassedOver(refused.response()),
@@ -179,22 +191,22 @@ impl Asks {
     }
 }
 
-fn is_announced(hub: &Hub, broadcast: &Path) -> bool {
+fn is_announced(hub: &HttpReaders, broadcast: &Path) -> bool {
     hub.store().board().list(broadcast, None, 1).first().is_some_and(|first| first.path == *broadcast)
 }
 
 /// Formats an incarnation for URLs and entity tags.
-fn incarnation(hub: &Hub, Incarnation { log, epoch }: Incarnation) -> String {
+fn incarnation(hub: &HttpReaders, Incarnation { log, epoch }: Incarnation) -> String {
     format!("{:x}-{log}-{}", hub.boot(), epoch.0)
 }
 
 fn respond(
-    asked: &Asked,
-    wanted: &Wanted,
+    asked: &RouteRequest,
+    wanted: &FetchQuery,
     sequence: u64,
     incarnation: &str,
     is_public: bool,
-    reader: Reader,
+    reader: FetchReader,
 ) -> Response {
     let is_complete = reader.is_complete();
     let mut response = empty(StatusCode::OK);
@@ -209,7 +221,7 @@ fn respond(
     if !is_public {
         put(VARY, "authorization");
     }
-    let Wanted { from, to, .. } = wanted;
+    let FetchQuery { from, to, .. } = wanted;
     let to = to.map(|to| to.to_string()).unwrap_or_default();
     let tag = format!("\"{incarnation}-{sequence}-{from}-{to}\"");
     if is_complete {
@@ -217,7 +229,7 @@ fn respond(
     }
     headers.insert(HeaderName::from_static("moq-group"), sequence.into());
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if is_complete && knows(&asked.headers, &tag) {
+    if is_complete && matches_etag(&asked.headers, &tag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response;
     }
@@ -232,7 +244,7 @@ fn respond(
 }
 
 /// `Cache-Control` of an answer.
-fn caching(is_complete: bool, wanted: &Wanted, is_public: bool) -> String {
+fn caching(is_complete: bool, wanted: &FetchQuery, is_public: bool) -> String {
     let is_named = wanted.group.is_some() && wanted.incarnation.is_some();
     match (is_complete && is_named, is_public) {
         (true, true) => format!("public, {IMMUTABLE}"),
@@ -243,7 +255,7 @@ fn caching(is_complete: bool, wanted: &Wanted, is_public: bool) -> String {
 }
 
 /// Whether `If-None-Match` contains `tag`.
-fn knows(headers: &HeaderMap, tag: &str) -> bool {
+fn matches_etag(headers: &HeaderMap, tag: &str) -> bool {
     let texts = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     texts
         .flat_map(|text| text.split(','))
@@ -252,8 +264,8 @@ fn knows(headers: &HeaderMap, tag: &str) -> bool {
 }
 
 /// Parses a query; of repeated parameters the last one counts. `None`: a value is invalid.
-fn wanted(query: &str) -> Option<Wanted> {
-    let mut wanted = Wanted::default();
+fn parse_query(query: &str) -> Option<FetchQuery> {
+    let mut wanted = FetchQuery::default();
     let number = |text: &str| text.parse::<u64>().ok().filter(|number| *number <= LARGEST);
     for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
         match name {
@@ -276,7 +288,7 @@ mod tests {
 
     #[test]
     fn query_names_group_and_frames() {
-        let of = |group, from, to| Some(Wanted { group, from, to, ..Wanted::default() });
+        let of = |group, from, to| Some(FetchQuery { group, from, to, ..FetchQuery::default() });
         for (query, expected) in [
             ("", of(None, 0, None)),
             ("group=latest", of(None, 0, None)),
@@ -295,9 +307,9 @@ mod tests {
             ("track=%00", None),
             ("incarnation=", None),
         ] {
-            assert_eq!(wanted(query), expected, "{query}");
+            assert_eq!(parse_query(query), expected, "{query}");
         }
-        let named = wanted("track=a%2Fb+c&incarnation=1-2-3").unwrap();
+        let named = parse_query("track=a%2Fb+c&incarnation=1-2-3").unwrap();
         assert_eq!((named.track.as_deref(), named.incarnation.as_deref()), (Some("a/b c"), Some("1-2-3")));
     }
 
@@ -314,14 +326,14 @@ mod tests {
 
     #[test]
     fn only_a_named_incarnation_is_immutable() {
-        let named = wanted("group=7&incarnation=x").unwrap();
+        let named = parse_query("group=7&incarnation=x").unwrap();
         for (is_complete, wanted, is_public, expected) in [
             (true, &named, true, "public, max-age=3600, immutable"),
             (true, &named, false, "private, max-age=3600, immutable"),
             (false, &named, true, "no-cache"),
-            (true, &wanted("group=7").unwrap(), true, "no-cache"),
-            (true, &wanted("incarnation=x").unwrap(), true, "no-cache"),
-            (true, &wanted("group=7").unwrap(), false, "private, no-cache"),
+            (true, &parse_query("group=7").unwrap(), true, "no-cache"),
+            (true, &parse_query("incarnation=x").unwrap(), true, "no-cache"),
+            (true, &parse_query("group=7").unwrap(), false, "private, no-cache"),
         ] {
             assert_eq!(caching(is_complete, wanted, is_public), expected);
         }
@@ -330,9 +342,9 @@ mod tests {
     #[test]
     fn a_tag_is_known_by_any_of_several_spellings() {
         let with = |text: &'static str| {
-            knows(&HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static(text))]), "\"a\"")
+            matches_etag(&HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static(text))]), "\"a\"")
         };
         assert!(with("\"a\"") && with("W/\"a\"") && with("\"b\", \"a\"") && with("*"));
-        assert!(!with("\"b\"") && !with("a") && !knows(&HeaderMap::new(), "\"a\""));
+        assert!(!with("\"b\"") && !with("a") && !matches_etag(&HeaderMap::new(), "\"a\""));
     }
 }

@@ -12,11 +12,12 @@ use axum::response::Response;
 use hyper::StatusCode;
 use parking_lot::Mutex;
 use relay_auth::Permit;
-use relay_core::Event;
+use relay_core::CoreEvent;
 use relay_model::{Ask, LogId, Order, SessionCode, SessionId, StreamCode, SubId};
 use relay_store::Store;
 use relay_worker::{
-    Answer, Asker, Charge, Denial, Ended, EndedBy, Footprint, Seat, Told, Which, mailbox::Letter,
+    Charge, Denial, EndedBy, Footprint, GateAnswer, PermitFilter, ReaderConnInfo, SendOutcome, SessionEnded,
+    VirtualWorker, mailbox::WorkerMessage,
 };
 use tokio::{
     sync::Notify,
@@ -27,7 +28,7 @@ use crate::{
     client::origin_of,
     limits::{READERS, READERS_CONTENDED, READERS_PER_ADDRESS},
     site::{empty, plain},
-    tap::Tap,
+    tap::SharedFeed,
     websocket::denied,
 };
 
@@ -42,21 +43,21 @@ pub(crate) const SUB: SubId = SubId(0);
 
 /// All HTTP readers; a cheap handle.
 #[derive(Clone)]
-pub(crate) struct Hub(Arc<Inner>);
+pub(crate) struct HttpReaders(Arc<ReadersInner>);
 
-struct Inner {
-    seat: Seat,
-    visits: Mutex<Visits>,
+struct ReadersInner {
+    seat: VirtualWorker,
+    visits: Mutex<ReaderTable>,
     /// Events to send to core, in order.
-    events: Mutex<Vec<Event>>,
+    events: Mutex<Vec<CoreEvent>>,
     /// Wakes the hub's task.
     wake: Notify,
     boot: u64,
 }
 
 #[derive(Default)]
-struct Visits {
-    all: HashMap<SessionId, Arc<Visit>>,
+struct ReaderTable {
+    all: HashMap<SessionId, Arc<ReaderEntry>>,
     /// Number of readers per address.
     by_address: HashMap<IpAddr, usize>,
     by_log: HashMap<LogId, Followed>,
@@ -67,27 +68,27 @@ struct Visits {
 
 /// A log and its readers.
 struct Followed {
-    tap: Arc<Tap>,
-    readers: Vec<Arc<Visit>>,
+    tap: Arc<SharedFeed>,
+    readers: Vec<Arc<ReaderEntry>>,
 }
 
 /// One reader.
-struct Visit {
+struct ReaderEntry {
     id: SessionId,
     /// Address that the reader is counted under.
     address: IpAddr,
-    state: Mutex<State>,
+    state: Mutex<ReaderStatus>,
     /// Notified when the state changes.
     news: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct ReaderStatus {
     answer: Option<Result<Permit, Denial>>,
     permit: Option<Permit>,
     /// Revocations received before admission.
-    taken_back: Vec<(Which, Over)>,
-    over: Option<Over>,
+    revocations: Vec<(PermitFilter, CloseReason)>,
+    close_reason: Option<CloseReason>,
     served: Option<Result<LogId, StreamCode>>,
     watches: bool,
     /// Group requested from the publisher, and whether that request failed.
@@ -97,14 +98,14 @@ struct State {
 
 /// Reason for which a reader must end.
 #[derive(Clone, Debug)]
-pub(crate) struct Over {
+pub(crate) struct CloseReason {
     code: SessionCode,
     reason: Arc<str>,
 }
 
 /// Reason for which a reader was not admitted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Refused {
+pub(crate) enum ReaderRejection {
     Denied(Denial),
     /// The limit of readers or of session memory is reached.
     Full,
@@ -112,12 +113,12 @@ pub(crate) enum Refused {
     Leaving,
 }
 
-impl Hub {
+impl HttpReaders {
     /// Starts a hub for `seat` in a task of the current runtime.
-    pub(crate) fn start(seat: Seat) -> Self {
+    pub(crate) fn start(seat: VirtualWorker) -> Self {
         let boot = RandomState::new().hash_one(seat.wall());
         let (visits, events, wake) = Default::default();
-        let inner = Inner { seat, visits, events, wake, boot };
+        let inner = ReadersInner { seat, visits, events, wake, boot };
         let hub = Self(Arc::new(inner));
         let woken = Arc::downgrade(&hub.0);
         hub.0.seat.on_news(move || {
@@ -134,31 +135,35 @@ impl Hub {
     }
 
     /// Asks the gate to admit a reader.
-    pub(crate) async fn admit(&self, asker: Asker) -> Result<Visitor, Refused> {
+    pub(crate) async fn admit(&self, asker: ReaderConnInfo) -> Result<ReaderSession, ReaderRejection> {
         self.admit_noting(asker, &mut false).await
     }
 
     /// The same; sets `is_later` if the gate did not answer at once, as when it asks a server.
-    pub(crate) async fn admit_noting(&self, asker: Asker, is_later: &mut bool) -> Result<Visitor, Refused> {
+    pub(crate) async fn admit_noting(
+        &self,
+        asker: ReaderConnInfo,
+        is_later: &mut bool,
+    ) -> Result<ReaderSession, ReaderRejection> {
         let id = self.0.seat.session();
         let address = origin_of(asker.remote.ip());
-        let visit = Arc::new(Visit { id, address, state: Mutex::default(), news: Notify::new() });
+        let visit = Arc::new(ReaderEntry { id, address, state: Mutex::default(), news: Notify::new() });
         {
             let mut visits = self.0.visits.lock();
             if visits.is_over {
-                return Err(Refused::Leaving);
+                return Err(ReaderRejection::Leaving);
             }
             if !visits.has_room(address) || self.0.seat.ledger().is_full() {
-                return Err(Refused::Full);
+                return Err(ReaderRejection::Full);
             }
             *visits.by_address.entry(address).or_default() += 1;
             visits.all.insert(id, visit.clone());
         }
         let charge = self.0.seat.ledger().open(id, asker.remote.ip());
-        let mut visitor = Visitor::new(self.clone(), visit, charge);
+        let mut visitor = ReaderSession::new(self.clone(), visit, charge);
         let answer = match self.0.seat.ask(id, asker) {
-            Answer::Now(answer) => answer,
-            Answer::Later => {
+            GateAnswer::Now(answer) => answer,
+            GateAnswer::Later => {
                 *is_later = true;
                 let answered = timeout(relay_model::limits::AUTH_TIMEOUT, visitor.answered()).await;
                 answered.unwrap_or(Err(Denial::TimedOut))
@@ -168,7 +173,7 @@ impl Hub {
             Some(at) if at <= self.0.seat.wall() => Err(Denial::Expired),
             _ => Ok(permit),
         });
-        visitor.let_in(permit.map_err(Refused::Denied)?)?;
+        visitor.start_session(permit.map_err(ReaderRejection::Denied)?)?;
         Ok(visitor)
     }
 
@@ -195,40 +200,42 @@ impl Hub {
         loop {
             // A stepped wall clock gives no notice: it is read periodically.
             let _ = timeout(RECHECK, self.0.wake.notified()).await;
-            self.0.seat.letters(&mut letters);
-            letters.drain(..).for_each(|letter| self.read(letter));
-            let is_board = self.store().bell(self.0.seat.worker()).take(&mut logs);
-            self.tell_readers(&mut logs, is_board);
+            self.0.seat.take_messages(&mut letters);
+            letters.drain(..).for_each(|letter| self.handle_message(letter));
+            let is_board = self.store().ready_list(self.0.seat.worker()).take(&mut logs);
+            self.notify_readers(&mut logs, is_board);
             if checked.elapsed() >= RECHECK {
                 checked = Instant::now();
                 self.expire(self.0.seat.wall());
             }
-            self.tell_core().await;
+            self.send_events().await;
         }
     }
 
     /// Sends the queued events to core.
-    async fn tell_core(&self) {
+    async fn send_events(&self) {
         let told = {
             let mut events = self.0.events.lock();
-            self.0.seat.tell(&mut events)
+            self.0.seat.send_events(&mut events)
         };
         match told {
-            Told::Taken => {}
-            Told::Behind => {
+            SendOutcome::Taken => {}
+            SendOutcome::Behind => {
                 self.0.wake.notify_one();
                 sleep(AGAIN).await;
             }
-            Told::Gone => self.end_all(&Over { code: SessionCode::NONE, reason: "going away".into() }),
+            SendOutcome::Gone => {
+                self.end_all(&CloseReason { code: SessionCode::NONE, reason: "going away".into() })
+            }
         }
     }
 
-    fn push(&self, event: Event) {
+    fn push(&self, event: CoreEvent) {
         self.0.events.lock().push(event);
         self.0.wake.notify_one();
     }
 
-    fn tell_readers(&self, logs: &mut Vec<LogId>, is_board: bool) {
+    fn notify_readers(&self, logs: &mut Vec<LogId>, is_board: bool) {
         let visits = self.0.visits.lock();
         for log in logs.drain(..) {
             let Some(Followed { tap, readers }) = visits.by_log.get(&log) else { continue };
@@ -247,39 +254,41 @@ impl Hub {
         }
     }
 
-    fn visit(&self, session: SessionId) -> Option<Arc<Visit>> {
+    fn find_reader(&self, session: SessionId) -> Option<Arc<ReaderEntry>> {
         self.0.visits.lock().all.get(&session).cloned()
     }
 
-    fn every(&self) -> Vec<Arc<Visit>> {
+    fn every(&self) -> Vec<Arc<ReaderEntry>> {
         self.0.visits.lock().all.values().cloned().collect()
     }
 
-    fn read(&self, letter: Letter) {
+    fn handle_message(&self, letter: WorkerMessage) {
         match letter {
-            Letter::Answer(session, answer) => self.change(session, |state| state.answer = Some(answer)),
-            Letter::Revise(session, permit) => self.revise(session, permit),
-            Letter::End { session, code, reason } => {
+            WorkerMessage::Answer(session, answer) => {
+                self.change(session, |state| state.answer = Some(answer))
+            }
+            WorkerMessage::Revise(session, permit) => self.revise(session, permit),
+            WorkerMessage::End { session, code, reason } => {
                 if let Some(exceeded) = self.0.visits.lock().connections.get(&session) {
                     exceeded.notify_one();
                     return;
                 }
                 self.change(session, |state| {
-                    state.over.get_or_insert(Over { code, reason });
+                    state.close_reason.get_or_insert(CloseReason { code, reason });
                 });
             }
-            Letter::EndWhere { which, code, reason } => {
+            WorkerMessage::EndWhere { which, code, reason } => {
                 self.every()
                     .iter()
-                    .for_each(|visit| visit.take_back(&which, &Over { code, reason: reason.clone() }));
+                    .for_each(|visit| visit.revoke(&which, &CloseReason { code, reason: reason.clone() }));
             }
-            Letter::Order(session, order) => match order {
+            WorkerMessage::Order(session, order) => match order {
                 Order::Attach { log, .. } => self.change(session, |state| state.served = Some(Ok(log))),
                 Order::Refuse { code, .. } => self.change(session, |state| state.served = Some(Err(code))),
                 Order::Kill { code, reason } => {
-                    let over = Over { code, reason: reason.into() };
+                    let over = CloseReason { code, reason: reason.into() };
                     self.change(session, |state| {
-                        state.over.get_or_insert(over);
+                        state.close_reason.get_or_insert(over);
                     });
                 }
                 // Orders for publishers.
@@ -291,20 +300,20 @@ impl Hub {
                 | Order::DropPull { .. } => {}
             },
             // A reader has few asks in flight; the other letters are for workers.
-            Letter::AsksDone(..)
-            | Letter::Inspect(_)
-            | Letter::Arrive(_)
-            | Letter::Link(..)
-            | Letter::Unlinked(_) => {}
+            WorkerMessage::AsksDone(..)
+            | WorkerMessage::Inspect(_)
+            | WorkerMessage::Arrive(_)
+            | WorkerMessage::Link(..)
+            | WorkerMessage::Unlinked(_) => {}
             // Sent when the relay ends.
-            Letter::Drain(_) | Letter::Shutdown { .. } => {
-                self.end_all(&Over { code: SessionCode::NONE, reason: "going away".into() });
+            WorkerMessage::Drain(_) | WorkerMessage::Shutdown { .. } => {
+                self.end_all(&CloseReason { code: SessionCode::NONE, reason: "going away".into() });
             }
         }
     }
 
-    fn change(&self, session: SessionId, change: impl FnOnce(&mut State)) {
-        if let Some(visit) = self.visit(session) {
+    fn change(&self, session: SessionId, change: impl FnOnce(&mut ReaderStatus)) {
+        if let Some(visit) = self.find_reader(session) {
             change(&mut visit.state.lock());
             visit.news.notify_one();
         }
@@ -312,18 +321,18 @@ impl Hub {
 
     /// Applies a new permit. A reader whose identity changed is ended and has to reconnect.
     fn revise(&self, session: SessionId, permit: Permit) {
-        let Some(visit) = self.visit(session) else { return };
+        let Some(visit) = self.find_reader(session) else { return };
         let mut state = visit.state.lock();
         let Some(before) = state.permit.as_ref() else { return };
         if !permit.has_identity_of(before) {
             let reason = relay_worker::IDENTITY_CHANGED.into();
-            state.over.get_or_insert(Over { code: SessionCode::UNAUTHORIZED, reason });
+            state.close_reason.get_or_insert(CloseReason { code: SessionCode::UNAUTHORIZED, reason });
             visit.news.notify_one();
             return;
         }
         state.permit = Some(permit.clone());
         drop(state);
-        self.push(Event::Revised { session, permit });
+        self.push(CoreEvent::Revised { session, permit });
         visit.news.notify_one();
     }
 
@@ -332,22 +341,22 @@ impl Hub {
             let mut state = visit.state.lock();
             if state.permit.as_ref().and_then(Permit::expires).is_some_and(|at| at <= wall) {
                 let reason = "expired".into();
-                state.over.get_or_insert(Over { code: SessionCode::UNAUTHORIZED, reason });
+                state.close_reason.get_or_insert(CloseReason { code: SessionCode::UNAUTHORIZED, reason });
                 visit.news.notify_one();
             }
         }
     }
 
-    fn end_all(&self, over: &Over) {
+    fn end_all(&self, over: &CloseReason) {
         self.0.visits.lock().is_over = true;
         for visit in self.every() {
-            visit.state.lock().over.get_or_insert(over.clone());
+            visit.state.lock().close_reason.get_or_insert(over.clone());
             visit.news.notify_one();
         }
     }
 }
 
-impl Visits {
+impl ReaderTable {
     /// Whether `address` may have another reader.
     fn has_room(&self, address: IpAddr) -> bool {
         let own = self.by_address.get(&address).copied().unwrap_or_default();
@@ -358,7 +367,7 @@ impl Visits {
         }
     }
 
-    fn leave(&mut self, visit: &Visit) {
+    fn leave(&mut self, visit: &ReaderEntry) {
         if self.all.remove(&visit.id).is_none() {
             return;
         }
@@ -371,15 +380,15 @@ impl Visits {
     }
 }
 
-impl Visit {
-    fn take_back(&self, which: &Which, over: &Over) {
+impl ReaderEntry {
+    fn revoke(&self, which: &PermitFilter, over: &CloseReason) {
         let mut state = self.state.lock();
         match &state.permit {
-            Some(permit) if which.is(permit) => {
-                state.over.get_or_insert(over.clone());
+            Some(permit) if which.matches(permit) => {
+                state.close_reason.get_or_insert(over.clone());
             }
             Some(_) => {}
-            None => state.taken_back.push((which.clone(), over.clone())),
+            None => state.revocations.push((which.clone(), over.clone())),
         }
         drop(state);
         self.news.notify_one();
@@ -387,9 +396,9 @@ impl Visit {
 }
 
 /// A reader that the gate was asked about; its session ends when it is dropped.
-pub(crate) struct Visitor {
-    hub: Hub,
-    visit: Arc<Visit>,
+pub(crate) struct ReaderSession {
+    hub: HttpReaders,
+    visit: Arc<ReaderEntry>,
     began: Instant,
     /// Whether core knows the session.
     is_open: bool,
@@ -400,8 +409,8 @@ pub(crate) struct Visitor {
     pub(crate) sent: u64,
 }
 
-impl Visitor {
-    fn new(hub: Hub, visit: Arc<Visit>, charge: Charge) -> Self {
+impl ReaderSession {
+    fn new(hub: HttpReaders, visit: Arc<ReaderEntry>, charge: Charge) -> Self {
         let began = Instant::now();
         let (is_open, is_admitted, followed, sent) = (false, false, None, 0);
         let mut visitor = Self { hub, visit, began, is_open, is_admitted, followed, charge, sent };
@@ -421,16 +430,16 @@ impl Visitor {
             if let Some(answer) = self.visit.state.lock().answer.take() {
                 return answer;
             }
-            self.news().await;
+            self.changed().await;
         }
     }
 
-    fn let_in(&mut self, permit: Permit) -> Result<(), Refused> {
+    fn start_session(&mut self, permit: Permit) -> Result<(), ReaderRejection> {
         let mut state = self.visit.state.lock();
-        let taken_back = std::mem::take(&mut state.taken_back);
-        if let Some((_, over)) = taken_back.into_iter().find(|(which, _)| which.is(&permit)) {
-            state.over.get_or_insert(over);
-            return Err(Refused::Denied(Denial::Expired));
+        let taken_back = std::mem::take(&mut state.revocations);
+        if let Some((_, over)) = taken_back.into_iter().find(|(which, _)| which.matches(&permit)) {
+            state.close_reason.get_or_insert(over);
+            return Err(ReaderRejection::Denied(Denial::Expired));
         }
         state.permit = Some(permit);
         self.is_admitted = true;
@@ -440,16 +449,16 @@ impl Visitor {
     /// Current permit; `None`: the reader must end.
     pub(crate) fn permit(&self) -> Option<Permit> {
         let state = self.visit.state.lock();
-        if state.over.is_some() { None } else { state.permit.clone() }
+        if state.close_reason.is_some() { None } else { state.permit.clone() }
     }
 
     /// The hub, whose worker id stands for the reader at the announce board and at logs.
-    pub(crate) fn hub(&self) -> &Hub {
+    pub(crate) fn readers(&self) -> &HttpReaders {
         &self.hub
     }
 
     /// Waits for a change since the last call; may return without one.
-    pub(crate) async fn news(&self) {
+    pub(crate) async fn changed(&self) {
         self.visit.news.notified().await;
     }
 
@@ -464,9 +473,9 @@ impl Visitor {
         if !std::mem::replace(&mut self.is_open, true)
             && let Some(permit) = self.visit.state.lock().permit.clone()
         {
-            self.hub.push(Event::Opened { session, permit });
+            self.hub.push(CoreEvent::Opened { session, permit });
         }
-        self.hub.push(Event::Ask { session, ask });
+        self.hub.push(CoreEvent::Ask { session, ask });
     }
 
     /// Takes core's answer to the last request.
@@ -475,12 +484,12 @@ impl Visitor {
     }
 
     /// Reads `log` from now on instead of the previous one, and is notified of its changes. `None`: the log is gone.
-    pub(crate) fn follow(&mut self, log: LogId) -> Option<Arc<Tap>> {
+    pub(crate) fn follow(&mut self, log: LogId) -> Option<Arc<SharedFeed>> {
         self.unfollow();
         let feed = self.hub.store().log(log)?;
         let mut visits = self.hub.0.visits.lock();
         let followed = visits.by_log.entry(log).or_insert_with(|| Followed {
-            tap: Arc::new(Tap::new(feed.feed(self.hub.worker()))),
+            tap: Arc::new(SharedFeed::new(feed.feed(self.hub.worker()))),
             readers: Vec::new(),
         });
         followed.readers.push(self.visit.clone());
@@ -518,17 +527,17 @@ impl Visitor {
     }
 }
 
-impl Drop for Visitor {
+impl Drop for ReaderSession {
     fn drop(&mut self) {
         self.unfollow();
         let session = self.visit.id;
         self.hub.0.visits.lock().leave(&self.visit);
         if self.is_open {
-            self.hub.push(Event::Closed { session, vanished: false });
+            self.hub.push(CoreEvent::Closed { session, vanished: false });
         }
-        let over = self.visit.state.lock().over.clone();
+        let over = self.visit.state.lock().close_reason.clone();
         let by = if over.is_some() { EndedBy::Relay } else { EndedBy::Peer };
-        self.hub.0.seat.ended(&Ended {
+        self.hub.0.seat.ended(&SessionEnded {
             session,
             admitted: self.is_admitted,
             bytes_in: 0,
@@ -541,7 +550,7 @@ impl Drop for Visitor {
     }
 }
 
-impl Refused {
+impl ReaderRejection {
     /// HTTP response to a rejected reader.
     pub(crate) fn response(self) -> Response {
         match self {
@@ -552,7 +561,7 @@ impl Refused {
     }
 }
 
-impl Hub {
+impl HttpReaders {
     /// Number that differs after each start, so that cached answers of one relay are not taken for another's.
     pub(crate) fn boot(&self) -> u64 {
         self.0.boot
@@ -568,12 +577,12 @@ impl Hub {
 mod tests {
     use super::*;
 
-    fn enter(visits: &mut Visits, id: u64, address: &str) -> bool {
+    fn enter(visits: &mut ReaderTable, id: u64, address: &str) -> bool {
         let address = origin_of(address.parse().unwrap());
         if !visits.has_room(address) {
             return false;
         }
-        let visit = Visit { id: SessionId(id), address, state: Mutex::default(), news: Notify::new() };
+        let visit = ReaderEntry { id: SessionId(id), address, state: Mutex::default(), news: Notify::new() };
         visits.all.insert(visit.id, Arc::new(visit));
         *visits.by_address.entry(address).or_default() += 1;
         true
@@ -581,8 +590,8 @@ mod tests {
 
     #[test]
     fn one_address_leaves_reader_places_for_others() {
-        let (mut visits, mut ids) = (Visits::default(), 0..);
-        let mut fill = |visits: &mut Visits, address: &str| {
+        let (mut visits, mut ids) = (ReaderTable::default(), 0..);
+        let mut fill = |visits: &mut ReaderTable, address: &str| {
             ids.by_ref().take_while(|id| enter(visits, *id, address)).count()
         };
         assert_eq!(fill(&mut visits, "2001:db8::1"), READERS_CONTENDED);
@@ -592,7 +601,7 @@ mod tests {
         let left = READERS - READERS_CONTENDED - 2 * READERS_PER_ADDRESS;
         assert_eq!(fill(&mut visits, "192.0.2.2") + fill(&mut visits, "192.0.2.3"), left);
         assert_eq!(fill(&mut visits, "192.0.2.4"), 0, "all are taken");
-        let all: Vec<Arc<Visit>> = visits.all.values().cloned().collect();
+        let all: Vec<Arc<ReaderEntry>> = visits.all.values().cloned().collect();
         all.iter().for_each(|visit| visits.leave(visit));
         assert!(visits.all.is_empty() && visits.by_address.is_empty());
     }

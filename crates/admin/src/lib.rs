@@ -3,7 +3,7 @@
 //! It reads the relay's state and asks the same gate as every other transport. The only crate that names an HTTP server
 //! library; the socket of a WebSocket is passed to a worker once the upgrade is agreed on.
 //!
-//! [`Server`] listens ([`accept`]), each connection is a [`socket::Guarded`] under hyper, and a [`site`] answers.
+//! [`Server`] listens ([`accept`]), each connection is a [`socket::TimeoutStream`] under hyper, and a [`site`] answers.
 //! Readers of announcements or groups are sessions of the [`hub`], which sits beside the workers. Everything runs on a
 //! small runtime of its own: no worker waits for it.
 
@@ -34,8 +34,8 @@ mod websocket;
 
 pub use authority::Hosts;
 pub use axum::Router;
-pub use client::{Client, Network, NoNetwork};
+pub use client::{ClientInfo, Network, NoNetwork};
 pub use link::Allowed;
 pub use origin::{NoOrigin, OriginPattern, Origins};
 pub use proxies::{Proxies, ProxyHeader, TrustedProxy};
-pub use server::{Addresses, Fingerprint, Options, Server, StartError};
+pub use server::{Addresses, FingerprintSource, Options, Server, StartError};

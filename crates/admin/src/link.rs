@@ -2,8 +2,8 @@
 
 use std::io;
 
-use relay_transport::qmux::{Framing, Over};
-use relay_worker::{Arrivals, Link, Newcomer, Place, Socket, Turned};
+use relay_transport::qmux::{QmuxCarrier, QmuxFraming};
+use relay_worker::{AcceptQueue, AcceptedSocket, Admission, AdmittedSocket, PendingSession, RejectReason};
 use tokio::{
     net::{UnixListener, UnixStream, unix::UCred},
     sync::oneshot,
@@ -11,10 +11,10 @@ use tokio::{
 };
 
 use crate::{
-    client::{Client, NOWHERE},
+    client::{ClientInfo, NOWHERE},
     limits::{NO_FILES_PAUSE, REQUEST_TIME},
     slots::Slots,
-    socket::Stream,
+    socket::PlainOrTls,
 };
 
 /// Peers allowed on a Unix socket, by credentials from the kernel. An empty list allows every peer.
@@ -40,21 +40,21 @@ impl Allowed {
 
 /// Handle that passes connections to the workers.
 #[derive(Clone, Debug)]
-pub(crate) struct Entrance {
-    arrivals: Arrivals,
+pub(crate) struct SessionAcceptor {
+    arrivals: AcceptQueue,
 }
 
-impl Entrance {
-    pub(crate) fn new(arrivals: Arrivals) -> Self {
+impl SessionAcceptor {
+    pub(crate) fn new(arrivals: AcceptQueue) -> Self {
         Self { arrivals }
     }
 
     /// Asks a worker to admit a connection and passes the socket to it.
-    pub(crate) async fn admit(self, stream: Stream, client: Client) {
+    pub(crate) async fn admit(self, stream: PlainOrTls, client: ClientInfo) {
         let remote = client.remote;
-        let newcomer = Newcomer {
-            framing: Framing::Qmux01,
-            over: Over::Bytes,
+        let newcomer = PendingSession {
+            framing: QmuxFraming::Qmux01,
+            over: QmuxCarrier::Bytes,
             protocol: None,
             target: None,
             transport: "tcp",
@@ -65,7 +65,7 @@ impl Entrance {
             rtt: client.rtt,
         };
         let handed = async {
-            let place = arrive(&self.arrivals, newcomer).await.map_err(io::Error::other)?;
+            let place = request_admission(&self.arrivals, newcomer).await.map_err(io::Error::other)?;
             place.take(link(stream, Vec::new())?);
             io::Result::Ok(())
         };
@@ -109,9 +109,9 @@ impl Entrance {
     }
 
     async fn admit_unix(&self, stream: UnixStream) -> io::Result<()> {
-        let newcomer = Newcomer {
-            framing: Framing::Qmux01,
-            over: Over::Bytes,
+        let newcomer = PendingSession {
+            framing: QmuxFraming::Qmux01,
+            over: QmuxCarrier::Bytes,
             protocol: None,
             target: None,
             transport: "unix",
@@ -121,9 +121,9 @@ impl Entrance {
             certificate: None,
             rtt: None,
         };
-        let place = arrive(&self.arrivals, newcomer).await.map_err(io::Error::other)?;
-        let socket = Socket::Unix(stream.into_std()?);
-        place.take(Link { socket, tls: None, received: Vec::new() });
+        let place = request_admission(&self.arrivals, newcomer).await.map_err(io::Error::other)?;
+        let socket = AcceptedSocket::Unix(stream.into_std()?);
+        place.take(AdmittedSocket { socket, tls: None, received: Vec::new() });
         Ok(())
     }
 }
@@ -131,13 +131,16 @@ impl Entrance {
 /// Asks a worker to admit a newcomer and waits for the verdict.
 ///
 /// # Errors
-/// Reason of the rejection; [`Turned::Leaving`] if no worker answers within [`REQUEST_TIME`].
-pub(crate) async fn arrive(arrivals: &Arrivals, newcomer: Newcomer) -> Result<Place, Turned> {
+/// Reason of the rejection; [`RejectReason::Leaving`] if no worker answers within [`REQUEST_TIME`].
+pub(crate) async fn request_admission(
+    arrivals: &AcceptQueue,
+    newcomer: PendingSession,
+) -> Result<Admission, RejectReason> {
     let (tell, told) = oneshot::channel();
     arrivals.arrive(newcomer, Box::new(move |verdict| drop(tell.send(verdict))));
     match timeout(REQUEST_TIME, told).await {
         Ok(Ok(verdict)) => verdict,
-        Ok(Err(_)) | Err(_) => Err(Turned::Leaving),
+        Ok(Err(_)) | Err(_) => Err(RejectReason::Leaving),
     }
 }
 
@@ -145,13 +148,13 @@ pub(crate) async fn arrive(arrivals: &Arrivals, newcomer: Newcomer) -> Result<Pl
 ///
 /// # Errors
 /// The socket cannot be taken from the runtime.
-pub(crate) fn link(stream: Stream, received: Vec<u8>) -> io::Result<Link> {
+pub(crate) fn link(stream: PlainOrTls, received: Vec<u8>) -> io::Result<AdmittedSocket> {
     let (socket, tls) = match stream {
-        Stream::Plain(socket) => (socket, None),
-        Stream::Tls(stream) => {
+        PlainOrTls::Plain(socket) => (socket, None),
+        PlainOrTls::Tls(stream) => {
             let (socket, tls) = stream.into_inner();
             (socket, Some(Box::new(tls)))
         }
     };
-    Ok(Link { socket: Socket::Tcp(socket.into_std()?), tls, received })
+    Ok(AdmittedSocket { socket: AcceptedSocket::Tcp(socket.into_std()?), tls, received })
 }

@@ -33,10 +33,10 @@ pub(crate) async fn header(stream: &mut TcpStream) -> io::Result<Option<SocketAd
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if seen.starts_with(WORD) {
-            return one(stream).await;
+            return read_v1(stream).await;
         }
         if seen == SIGNATURE {
-            return two(stream).await;
+            return read_v2(stream).await;
         }
         if !WORD.starts_with(seen) && !SIGNATURE.starts_with(seen) {
             return Ok(None);
@@ -49,7 +49,7 @@ fn bad(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-async fn one(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+async fn read_v1(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut line = Vec::with_capacity(LINE_BYTES);
     while !line.ends_with(b"\r\n") {
         if line.len() >= LINE_BYTES {
@@ -58,11 +58,11 @@ async fn one(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
         line.push(stream.read_u8().await?);
     }
     let text = std::str::from_utf8(&line).map_err(|_| bad("PROXY header is not text"))?;
-    parse_one(text.trim_end()).ok_or_else(|| bad("malformed PROXY header"))
+    parse_v1(text.trim_end()).ok_or_else(|| bad("malformed PROXY header"))
 }
 
 /// Source address in a line of version 1; the outer `None`: malformed.
-fn parse_one(line: &str) -> Option<Option<SocketAddr>> {
+fn parse_v1(line: &str) -> Option<Option<SocketAddr>> {
     let mut words = line.split(' ').skip(1);
     let family = words.next()?;
     if family == "UNKNOWN" {
@@ -80,7 +80,7 @@ fn parse_one(line: &str) -> Option<Option<SocketAddr>> {
     (fits && words.next().is_none()).then(|| Some(SocketAddr::new(source, port)))
 }
 
-async fn two(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+async fn read_v2(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut head = [0; 16];
     stream.read_exact(&mut head).await?;
     let [.., command, family, high, low] = head;
@@ -90,10 +90,10 @@ async fn two(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     }
     let mut rest = vec![0; length];
     stream.read_exact(&mut rest).await?;
-    parse_two(command, family, &rest).ok_or_else(|| bad("malformed PROXY header"))
+    parse_v2(command, family, &rest).ok_or_else(|| bad("malformed PROXY header"))
 }
 
-fn parse_two(command: u8, family: u8, rest: &[u8]) -> Option<Option<SocketAddr>> {
+fn parse_v2(command: u8, family: u8, rest: &[u8]) -> Option<Option<SocketAddr>> {
     match command {
         0x20 => return Some(None),
         0x21 => {}
@@ -122,10 +122,10 @@ mod tests {
     #[test]
     fn proxy_v1_line_names_the_client() {
         let some = |text: &str| Some(Some(text.parse().unwrap()));
-        assert_eq!(parse_one("PROXY TCP4 1.2.3.4 10.0.0.1 5 443"), some("1.2.3.4:5"));
-        assert_eq!(parse_one("PROXY TCP6 2001:db8::1 ::1 5 443"), some("[2001:db8::1]:5"));
-        assert_eq!(parse_one("PROXY UNKNOWN"), Some(None));
-        assert_eq!(parse_one("PROXY UNKNOWN ffff::1 ffff::2 1 2"), Some(None));
+        assert_eq!(parse_v1("PROXY TCP4 1.2.3.4 10.0.0.1 5 443"), some("1.2.3.4:5"));
+        assert_eq!(parse_v1("PROXY TCP6 2001:db8::1 ::1 5 443"), some("[2001:db8::1]:5"));
+        assert_eq!(parse_v1("PROXY UNKNOWN"), Some(None));
+        assert_eq!(parse_v1("PROXY UNKNOWN ffff::1 ffff::2 1 2"), Some(None));
         for bad in [
             "PROXY",
             "PROXY TCP4 1.2.3.4",
@@ -134,18 +134,18 @@ mod tests {
             "PROXY TCP4 1.2.3.4 10.0.0.1 70000 443",
             "PROXY UDP4 1.2.3.4 10.0.0.1 5 443",
         ] {
-            assert_eq!(parse_one(bad), None, "{bad}");
+            assert_eq!(parse_v1(bad), None, "{bad}");
         }
     }
 
     #[test]
     fn proxy_v2_header_names_the_client() {
         let four = [1, 2, 3, 4, 10, 0, 0, 1, 0, 5, 1, 187];
-        assert_eq!(parse_two(0x21, 0x11, &four), Some(Some("1.2.3.4:5".parse().unwrap())));
-        assert_eq!(parse_two(0x20, 0x11, &four), Some(None), "the balancer itself");
-        assert_eq!(parse_two(0x21, 0x00, &[]), Some(None));
-        assert_eq!(parse_two(0x21, 0x11, four.get(..9).unwrap()), None, "cut short");
-        assert_eq!(parse_two(0x11, 0x11, &four), None, "another version");
-        assert_eq!(parse_two(0x21, 0x51, &four), None);
+        assert_eq!(parse_v2(0x21, 0x11, &four), Some(Some("1.2.3.4:5".parse().unwrap())));
+        assert_eq!(parse_v2(0x20, 0x11, &four), Some(None), "the balancer itself");
+        assert_eq!(parse_v2(0x21, 0x00, &[]), Some(None));
+        assert_eq!(parse_v2(0x21, 0x11, four.get(..9).unwrap()), None, "cut short");
+        assert_eq!(parse_v2(0x11, 0x11, &four), None, "another version");
+        assert_eq!(parse_v2(0x21, 0x51, &four), None);
     }
 }

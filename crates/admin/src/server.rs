@@ -18,12 +18,12 @@ use tokio::{
 };
 
 use crate::{
-    accept::{Door, Kind},
+    accept::{ListenerProtocol, StreamListener},
     authority::Hosts,
     limits,
-    link::{Allowed, Entrance},
+    link::{Allowed, SessionAcceptor},
     origin::Origins,
-    page::{Entrances, Page},
+    page::{BrowserListeners, Page},
     proxies::Proxies,
     site::{Internal, Public, Site},
     slots::Slots,
@@ -37,7 +37,7 @@ const BACKLOG: u32 = 4_096;
 const END: Duration = Duration::from_millis(100);
 
 /// Returns the fingerprint of the QUIC certificate in hexadecimal, where clients need one.
-pub type Fingerprint = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+pub type FingerprintSource = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// Listeners and their services. [`Options::new`] serves nothing.
 pub struct Options {
@@ -68,14 +68,14 @@ pub struct Options {
     /// Sessions over a Unix socket, and the peers allowed on it.
     pub unix: Option<(PathBuf, Allowed)>,
     /// Fingerprint of the QUIC certificate.
-    pub fingerprint: Fingerprint,
+    pub fingerprint: FingerprintSource,
     /// Limit of concurrent connections, each of which takes a descriptor; `limits::CONNECTIONS` at most.
     pub connections: usize,
 }
 
 impl Options {
     /// Creates options that serve nothing.
-    pub fn new(fingerprint: Fingerprint) -> Self {
+    pub fn new(fingerprint: FingerprintSource) -> Self {
         Self {
             http: None,
             loopback_v6: false,
@@ -192,17 +192,18 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
     let of_operators = internal.as_ref().map_or(0, |_| limits::INTERNAL_CONNECTIONS.min(connections / 4));
     let slots = Slots::new(proxies.clone(), connections.min(limits::CONNECTIONS) - of_operators);
     let public = Public::new(relay, options);
-    let (has_websocket, page_hub, hub) = (public.has_websocket(), public.hub(), public.hub());
+    let (has_websocket, page_hub, hub) = (public.has_websocket(), public.readers(), public.readers());
     let public = Arc::new(Site::Public(public));
     let (mut found, mut doors) = (Addresses::default(), Vec::new());
-    let door = |kind| Door { kind, slots: slots.clone(), proxies: proxies.clone(), hub: hub.clone() };
+    let door =
+        |kind| StreamListener { kind, slots: slots.clone(), proxies: proxies.clone(), hub: hub.clone() };
     let secure = https.as_ref().map(|(_, tls)| tls.clone());
     if let Some(address) = http {
         let tls = secure.clone().filter(|_| https.as_ref().is_some_and(|(at, _)| *at == address));
         let listener = bind("HTTP", address)?;
         found.http = listener.local_addr().ok();
         found.https = found.http.filter(|_| tls.is_some());
-        let kind = Kind::Web { site: public.clone(), plain: true, tls };
+        let kind = ListenerProtocol::Web { site: public.clone(), plain: true, tls };
         let port = found.http.unwrap_or(address).port();
         let v6 = loopback_v6.then(|| bind("HTTP", (Ipv6Addr::LOCALHOST, port).into()));
         match v6 {
@@ -223,7 +224,10 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
     if let Some((address, tls)) = https.filter(|(address, _)| http != Some(*address)) {
         let listener = bind("HTTPS", address)?;
         found.https = listener.local_addr().ok();
-        doors.push((listener, door(Kind::Web { site: public.clone(), plain: false, tls: Some(tls) })));
+        doors.push((
+            listener,
+            door(ListenerProtocol::Web { site: public.clone(), plain: false, tls: Some(tls) }),
+        ));
     }
     if let Some((address, router)) = internal {
         let listener = bind("internal HTTP", address)?;
@@ -233,23 +237,29 @@ async fn open(relay: &Arc<Relay>, options: Options) -> Result<Addresses, StartEr
         }
         let site = Arc::new(Site::Internal(Internal::new(router, internal_hosts)));
         let slots = Slots::new(Proxies::default(), of_operators.max(1));
-        let kind = Kind::Web { site, plain: true, tls: None };
+        let kind = ListenerProtocol::Web { site, plain: true, tls: None };
         // Not charged: its slots are few, and operators can connect when memory is short.
-        doors.push((listener, Door { kind, slots, proxies: proxies.clone(), hub: None }));
+        doors.push((listener, StreamListener { kind, slots, proxies: proxies.clone(), hub: None }));
     }
     if let Some(page) = page {
         let Addresses { http, https, .. } = found;
-        page.open(Entrances { quic: relay.local_addr(), http, https, websocket: has_websocket }, page_hub);
+        page.open(
+            BrowserListeners { quic: relay.local_addr(), http, https, websocket: has_websocket },
+            page_hub,
+        );
     }
     if let Some((address, tls)) = tcp {
         let listener = bind("TCP", address)?;
         found.tcp = listener.local_addr().ok();
-        doors.push((listener, door(Kind::Link { entrance: Entrance::new(arrivals.clone()), tls })));
+        doors.push((
+            listener,
+            door(ListenerProtocol::Link { entrance: SessionAcceptor::new(arrivals.clone()), tls }),
+        ));
     }
     if let Some((path, allowed)) = unix {
         let listener = bind_unix(&path).map_err(|source| StartError::Unix { path: path.clone(), source })?;
         found.unix = Some(path);
-        let entrance = Entrance::new(arrivals);
+        let entrance = SessionAcceptor::new(arrivals);
         tokio::spawn(entrance.serve_unix(listener, allowed, slots.clone()));
     }
     for (listener, door) in doors {

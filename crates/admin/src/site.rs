@@ -23,7 +23,7 @@ use hyper::{
     service::{Service, service_fn},
 };
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
-use relay_worker::{Asker, Relay};
+use relay_worker::{ReaderConnInfo, Relay};
 use tokio::time::timeout;
 
 use crate::{
@@ -31,15 +31,15 @@ use crate::{
     authority::{Authority, AuthorityError, Hosts},
     bearer,
     charge::ConnectionCharge,
-    client::Client,
+    client::ClientInfo,
     fetch,
-    hub::Hub,
+    hub::HttpReaders,
     limits::{BODY_BYTES, HEADER_BYTES, HEADERS, REQUEST_TIME},
     origin::{Origins, PageAccess},
     proxies::Proxies,
-    server::{Fingerprint, Options},
-    socket::{Busy, Guarded, Phase, Stream},
-    websocket::{Sockets, is_upgrade, lists},
+    server::{FingerprintSource, Options},
+    socket::{PlainOrTls, RequestCounts, RequestGuard, TimeoutStream},
+    websocket::{WebSocketEndpoint, is_upgrade, lists},
 };
 
 /// Body of the 404 answer.
@@ -63,13 +63,13 @@ pub(crate) enum Site {
 /// Public routes.
 pub(crate) struct Public {
     relay: Arc<Relay>,
-    hub: Option<Hub>,
-    sockets: Option<Sockets>,
+    hub: Option<HttpReaders>,
+    sockets: Option<WebSocketEndpoint>,
     hosts: Hosts,
     origins: Origins,
     proxies: Proxies,
     rest: TowerToHyperService<Router>,
-    fingerprint: Fingerprint,
+    fingerprint: FingerprintSource,
 }
 
 /// Private routes.
@@ -79,22 +79,22 @@ pub(crate) struct Internal {
 }
 
 /// A parsed request for one of this crate's routes.
-pub(crate) struct Asked {
+pub(crate) struct RouteRequest {
     pub(crate) is_head: bool,
     /// Raw path after the route's name: empty, or begins with a slash.
     pub(crate) path: String,
     /// Raw query.
     pub(crate) query: String,
     pub(crate) headers: HeaderMap,
-    pub(crate) client: Client,
+    pub(crate) client: ClientInfo,
 }
 
-impl Asked {
+impl RouteRequest {
     /// Question to the gate about this client and the resource at `path`.
-    pub(crate) fn asker(&self, path: &str) -> Asker {
+    pub(crate) fn asker(&self, path: &str) -> ReaderConnInfo {
         let path = if path.is_empty() { "/" } else { path };
         let mark = if self.query.is_empty() { "" } else { "?" };
-        Asker {
+        ReaderConnInfo {
             target: format!("{path}{mark}{}", self.query),
             transport: "http",
             version: "http/1.1",
@@ -108,15 +108,15 @@ impl Asked {
 
 impl Site {
     /// Serves requests on a connection until it ends or is upgraded. It is closed after `idle` without a request.
-    pub(crate) async fn converse(
+    pub(crate) async fn serve_connection(
         self: Arc<Self>,
-        stream: Stream,
-        client: Client,
+        stream: PlainOrTls,
+        client: ClientInfo,
         charge: Option<ConnectionCharge>,
         idle: Duration,
     ) {
-        let phase = Arc::<Phase>::default();
-        let io = TokioIo::new(Guarded::new(stream, phase.clone(), charge.clone(), idle));
+        let phase = Arc::<RequestCounts>::default();
+        let io = TokioIo::new(TimeoutStream::new(stream, phase.clone(), charge.clone(), idle));
         let remote = client.remote;
         let service = service_fn(move |request: Request<Incoming>| {
             let (busy, site, client) = (phase.begin(), self.clone(), client.clone());
@@ -135,7 +135,7 @@ impl Site {
                 if is_kept {
                     announce_idle(&mut answer, idle);
                 }
-                Ok::<_, Infallible>(answer.map(|body| Answer { body, _busy: busy }))
+                Ok::<_, Infallible>(answer.map(|body| ResponseBody { body, _busy: busy }))
             }
         });
         let mut http = http1::Builder::new();
@@ -146,14 +146,14 @@ impl Site {
     }
 
     /// Cross-origin access to the answer, whatever it is; `None` where no CORS headers apply.
-    fn access<B>(&self, client: &Client, request: &Request<B>) -> Option<PageAccess> {
+    fn access<B>(&self, client: &ClientInfo, request: &Request<B>) -> Option<PageAccess> {
         let Self::Public(public) = self else { return None };
         let is_socket = public.sockets.is_some() && is_upgrade(request);
-        let is_own = !is_socket && Route::of(request.uri().path()).is_some();
+        let is_own = !is_socket && HttpRoute::of(request.uri().path()).is_some();
         is_own.then(|| public.access(client, request))
     }
 
-    async fn answer(&self, mut client: Client, mut request: Request<Incoming>) -> Response {
+    async fn answer(&self, mut client: ClientInfo, mut request: Request<Incoming>) -> Response {
         let authority = match Authority::of_request(&request) {
             Ok(authority) => authority,
             Err(error) => return malformed(error),
@@ -195,13 +195,13 @@ impl Public {
         let Options { websocket, origins, hosts, proxies, routes, fingerprint, .. } = options;
         let rest = routes.into_iter().fold(Router::new(), Router::merge).fallback(nothing_here);
         let rest = TowerToHyperService::new(rest.layer(DefaultBodyLimit::max(BODY_BYTES)));
-        let sockets = (!websocket.is_empty()).then(|| Sockets::new(&websocket, relay.arrivals()));
-        let hub = relay.seat().map(Hub::start);
+        let sockets = (!websocket.is_empty()).then(|| WebSocketEndpoint::new(&websocket, relay.arrivals()));
+        let hub = relay.virtual_worker().map(HttpReaders::start);
         Self { relay: relay.clone(), hub, sockets, hosts, origins, proxies, rest, fingerprint }
     }
 
     /// HTTP readers; `None` when the relay has no seat for them.
-    pub(crate) fn hub(&self) -> Option<Hub> {
+    pub(crate) fn readers(&self) -> Option<HttpReaders> {
         self.hub.clone()
     }
 
@@ -211,11 +211,11 @@ impl Public {
     }
 
     /// Cross-origin access to the answer to `request`.
-    fn access<B>(&self, client: &Client, request: &Request<B>) -> PageAccess {
+    fn access<B>(&self, client: &ClientInfo, request: &Request<B>) -> PageAccess {
         self.origins.access(request.headers(), client.local.ip())
     }
 
-    async fn answer(&self, client: Client, mut request: Request<Incoming>) -> Response {
+    async fn answer(&self, client: ClientInfo, mut request: Request<Incoming>) -> Response {
         let is_refused = self.access(&client, &request) == PageAccess::Refused;
         if let Some(sockets) = &self.sockets
             && is_upgrade(&request)
@@ -224,7 +224,7 @@ impl Public {
         }
         let whole = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let (path, query) = whole.split_once('?').unwrap_or((whole, ""));
-        let Some((route, rest)) = Route::of(path) else {
+        let Some((route, rest)) = HttpRoute::of(path) else {
             if is_refused {
                 return foreign_page();
             }
@@ -236,7 +236,8 @@ impl Public {
             Method::GET | Method::HEAD if has_body(&request) => too_large(),
             Method::GET | Method::HEAD if is_refused && route.shows_broadcasts() => foreign_page(),
             Method::GET | Method::HEAD => {
-                let asked = Asked { is_head, path, query, headers: request.into_parts().0.headers, client };
+                let asked =
+                    RouteRequest { is_head, path, query, headers: request.into_parts().0.headers, client };
                 self.own(route, asked).await
             }
             Method::OPTIONS => capabilities(),
@@ -244,20 +245,20 @@ impl Public {
         }
     }
 
-    async fn own(&self, route: Route, asked: Asked) -> Response {
+    async fn own(&self, route: HttpRoute, asked: RouteRequest) -> Response {
         match route {
-            Route::Health => plain(StatusCode::OK, "ok\n"),
-            Route::Ready => ready(&self.relay),
-            Route::Certificate => match (self.fingerprint)() {
+            HttpRoute::Health => plain(StatusCode::OK, "ok\n"),
+            HttpRoute::Ready => ready(&self.relay),
+            HttpRoute::Certificate => match (self.fingerprint)() {
                 Some(fingerprint) => text(StatusCode::OK, fingerprint.into()),
                 None => plain(StatusCode::NOT_FOUND, "no certificate\n"),
             },
-            Route::Announced | Route::Fetch => {
+            HttpRoute::Announced | HttpRoute::Fetch => {
                 let Some(hub) = self.hub.as_ref().filter(|_| self.relay.is_ready()) else {
                     return plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
                 };
                 match route {
-                    Route::Announced => announced::answer(hub, asked).await,
+                    HttpRoute::Announced => announced::answer(hub, asked).await,
                     _ => fetch::answer(hub, asked).await,
                 }
             }
@@ -274,7 +275,7 @@ impl Internal {
 
 /// Routes of this crate.
 #[derive(Clone, Copy)]
-enum Route {
+enum HttpRoute {
     Health,
     Ready,
     Certificate,
@@ -282,7 +283,7 @@ enum Route {
     Fetch,
 }
 
-impl Route {
+impl HttpRoute {
     /// Whether the answer is withheld from pages of other origins.
     fn shows_broadcasts(self) -> bool {
         matches!(self, Self::Announced | Self::Fetch)
@@ -447,12 +448,12 @@ fn text(status: StatusCode, words: Bytes) -> Response {
 }
 
 /// Body of a response; its request counts as answered once it is dropped.
-struct Answer {
+struct ResponseBody {
     body: Body,
-    _busy: Busy,
+    _busy: RequestGuard,
 }
 
-impl hyper::body::Body for Answer {
+impl hyper::body::Body for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 

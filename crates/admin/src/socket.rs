@@ -29,26 +29,26 @@ const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\nconte
 
 /// Transport of a connection.
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub(crate) enum PlainOrTls {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// Counts of requests that were begun and answered on a connection.
 #[derive(Debug, Default)]
-pub(crate) struct Phase {
+pub(crate) struct RequestCounts {
     begun: AtomicU64,
     answered: AtomicU64,
 }
 
 /// A request that is being answered; counts as answered when dropped.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<Phase>);
+pub(crate) struct RequestGuard(Arc<RequestCounts>);
 
-impl Phase {
-    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
+impl RequestCounts {
+    pub(crate) fn begin(self: &Arc<Self>) -> RequestGuard {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        Busy(self.clone())
+        RequestGuard(self.clone())
     }
 
     fn is_busy(&self) -> bool {
@@ -56,7 +56,7 @@ impl Phase {
     }
 }
 
-impl Drop for Busy {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.0.answered.fetch_add(1, Ordering::Relaxed);
     }
@@ -72,9 +72,9 @@ enum Wait {
 }
 
 /// Byte stream with timeouts.
-pub(crate) struct Guarded {
-    stream: Stream,
-    phase: Arc<Phase>,
+pub(crate) struct TimeoutStream {
+    stream: PlainOrTls,
+    phase: Arc<RequestCounts>,
     charge: Option<ConnectionCharge>,
     /// Time allowed without a request.
     idle: Duration,
@@ -88,10 +88,10 @@ pub(crate) struct Guarded {
     late: Option<usize>,
 }
 
-impl Guarded {
+impl TimeoutStream {
     pub(crate) fn new(
-        stream: Stream,
-        phase: Arc<Phase>,
+        stream: PlainOrTls,
+        phase: Arc<RequestCounts>,
         charge: Option<ConnectionCharge>,
         idle: Duration,
     ) -> Self {
@@ -99,7 +99,7 @@ impl Guarded {
         Self { stream, phase, charge, idle, wait: None, read_by, write_by, is_dirty: false, late: None }
     }
 
-    pub(crate) fn into_stream(self) -> Stream {
+    pub(crate) fn into_stream(self) -> PlainOrTls {
         self.stream
     }
 
@@ -157,7 +157,7 @@ impl Guarded {
     }
 }
 
-impl AsyncRead for Guarded {
+impl AsyncRead for TimeoutStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -175,7 +175,7 @@ impl AsyncRead for Guarded {
     }
 }
 
-impl AsyncWrite for Guarded {
+impl AsyncWrite for TimeoutStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.is_dirty = true;
         let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
@@ -208,7 +208,7 @@ impl AsyncWrite for Guarded {
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for PlainOrTls {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -217,7 +217,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for PlainOrTls {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),

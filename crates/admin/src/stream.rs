@@ -16,13 +16,13 @@ use hyper::body::Frame;
 pub(crate) struct Interrupted;
 
 /// Producer of a body, piece by piece.
-pub(crate) trait Source: Send + Sized + 'static {
+pub(crate) trait BodySource: Send + Sized + 'static {
     /// The next piece; `None` at the end.
     fn next(&mut self) -> impl Future<Output = Option<Result<Bytes, Interrupted>>> + Send;
 }
 
 /// Body that `source` produces.
-pub(crate) fn body(source: impl Source) -> Body {
+pub(crate) fn body(source: impl BodySource) -> Body {
     Body::new(Made::Idle(source))
 }
 
@@ -36,7 +36,7 @@ enum Made<S> {
 
 impl<S> Unpin for Made<S> {}
 
-impl<S: Source> hyper::body::Body for Made<S> {
+impl<S: BodySource> hyper::body::Body for Made<S> {
     type Data = Bytes;
     type Error = Interrupted;
 

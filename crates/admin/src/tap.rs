@@ -3,22 +3,22 @@
 
 use parking_lot::Mutex;
 use relay_model::{Epoch, LogId};
-use relay_store::{CompleteGroup, Entry, Feed, Head, Lookup};
+use relay_store::{CompleteGroup, Feed, LogEntry, LogHead, Lookup};
 
 /// Shared feed of a log, with the state that its events describe.
 #[derive(Debug)]
-pub(crate) struct Tap(Mutex<State>);
+pub(crate) struct SharedFeed(Mutex<FeedState>);
 
 #[derive(Debug)]
-struct State {
+struct FeedState {
     feed: Feed,
     latest: Option<u64>,
     has_ended: bool,
 }
 
-impl Tap {
-    pub(crate) fn new((feed, head): (Feed, Head)) -> Self {
-        Self(Mutex::new(State { feed, latest: head.latest, has_ended: head.end.is_some() }))
+impl SharedFeed {
+    pub(crate) fn new((feed, head): (Feed, LogHead)) -> Self {
+        Self(Mutex::new(FeedState { feed, latest: head.latest, has_ended: head.end.is_some() }))
     }
 
     /// Drains pending events; fetched groups that did not arrive are added to `failed`.
@@ -29,14 +29,14 @@ impl Tap {
             let pulled = state.feed.pull(&mut entries);
             for entry in entries.drain(..) {
                 match entry {
-                    Entry::Group { sequence } => state.latest = state.latest.max(Some(sequence)),
-                    Entry::Absent { group, .. } => failed.push(group),
-                    Entry::End(_) => state.has_ended = true,
+                    LogEntry::Group { sequence } => state.latest = state.latest.max(Some(sequence)),
+                    LogEntry::Absent { group, .. } => failed.push(group),
+                    LogEntry::End(_) => state.has_ended = true,
                     _ => {}
                 }
             }
             if pulled.lagged {
-                let Head { latest, end, .. } = state.feed.head();
+                let LogHead { latest, end, .. } = state.feed.head();
                 (state.latest, state.has_ended) = (latest, end.is_some());
             } else if !pulled.more {
                 return;
@@ -76,7 +76,7 @@ impl Tap {
 
     /// See [`Feed::page`].
     #[allow(clippy::option_option, reason = "both are answers")]
-    pub(crate) fn page(&self, group: u64, frame: u64, out: &mut Vec<Entry>) -> Option<Option<u64>> {
+    pub(crate) fn page(&self, group: u64, frame: u64, out: &mut Vec<LogEntry>) -> Option<Option<u64>> {
         self.0.lock().feed.page(group, frame, out)
     }
 }

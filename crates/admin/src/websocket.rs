@@ -16,15 +16,15 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use relay_auth::Refusal;
-use relay_transport::qmux::{Framing, Over};
-use relay_worker::{Arrivals, Denial, Newcomer, Place, Turned};
+use relay_transport::qmux::{QmuxCarrier, QmuxFraming};
+use relay_worker::{AcceptQueue, Admission, Denial, PendingSession, RejectReason};
 
 use crate::{
-    client::Client,
+    client::ClientInfo,
     limits::SUBPROTOCOLS,
-    link::{arrive, link},
+    link::{link, request_admission},
     site::{empty, plain},
-    socket::Guarded,
+    socket::TimeoutStream,
 };
 
 /// Text appended to a key before it is hashed (RFC 6455, 1.3).
@@ -36,42 +36,43 @@ const BY_SETUP: &str = relay_worker::Version::V02.alpn();
 
 /// Framing and protocol of a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Spoken {
-    framing: Framing,
+struct WebSocketProtocol {
+    framing: QmuxFraming,
     /// ALPN name of the version; `None`: negotiated by SETUP.
     protocol: Option<&'static str>,
 }
 
 /// A subprotocol that is served.
 #[derive(Clone, Debug)]
-struct Served {
+struct OfferedSubprotocol {
     name: String,
-    spoken: Spoken,
+    spoken: WebSocketProtocol,
 }
 
 /// WebSocket endpoint of a relay.
-pub(crate) struct Sockets {
+pub(crate) struct WebSocketEndpoint {
     /// In order of preference.
-    served: Vec<Served>,
-    arrivals: Arrivals,
+    served: Vec<OfferedSubprotocol>,
+    arrivals: AcceptQueue,
 }
 
-impl Sockets {
-    pub(crate) fn new(versions: &[&'static str], arrivals: Arrivals) -> Self {
+impl WebSocketEndpoint {
+    pub(crate) fn new(versions: &[&'static str], arrivals: AcceptQueue) -> Self {
         Self { served: served(versions), arrivals }
     }
 
     /// Accepts a WebSocket on any path; its socket is passed to a worker once the answer is sent.
-    pub(crate) async fn upgrade(&self, client: Client, mut request: Request<Incoming>) -> Response {
+    pub(crate) async fn upgrade(&self, client: ClientInfo, mut request: Request<Incoming>) -> Response {
         let (accept, chosen) = match self.agree(&request) {
             Ok(agreed) => agreed,
             Err(response) => return response,
         };
-        let spoken = chosen.map_or(Spoken { framing: Framing::Legacy, protocol: None }, |it| it.spoken);
+        let spoken =
+            chosen.map_or(WebSocketProtocol { framing: QmuxFraming::Legacy, protocol: None }, |it| it.spoken);
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        let newcomer = Newcomer {
+        let newcomer = PendingSession {
             framing: spoken.framing,
-            over: Over::WebSocket,
+            over: QmuxCarrier::WebSocket,
             protocol: spoken.protocol,
             target: Some(target),
             transport: "websocket",
@@ -84,7 +85,7 @@ impl Sockets {
         let upgraded = upgrade::on(&mut request);
         // Its head may be 16 KiB, and the gate may take seconds.
         drop(request);
-        let place = match arrive(&self.arrivals, newcomer).await {
+        let place = match request_admission(&self.arrivals, newcomer).await {
             Ok(place) => place,
             Err(turned) => return empty(status(turned)),
         };
@@ -108,7 +109,10 @@ impl Sockets {
 
     /// Value of `Sec-WebSocket-Accept`, and the chosen subprotocol, if any was offered.
     #[allow(clippy::result_large_err, reason = "it is passed on at once")]
-    fn agree(&self, request: &Request<Incoming>) -> Result<(HeaderValue, Option<&Served>), Response> {
+    fn agree(
+        &self,
+        request: &Request<Incoming>,
+    ) -> Result<(HeaderValue, Option<&OfferedSubprotocol>), Response> {
         let headers = request.headers();
         if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
             let mut response = plain(StatusCode::UPGRADE_REQUIRED, "only version 13 of WebSocket\n");
@@ -130,25 +134,28 @@ impl Sockets {
 
 /// Subprotocols of these versions, in order of preference: those that name a version go before those that leave it to
 /// SETUP, which are served only if its version is.
-fn served(versions: &[&'static str]) -> Vec<Served> {
-    let framings = [(Framing::Qmux01, "qmux-01"), (Framing::Qmux00, "qmux-00")];
+fn served(versions: &[&'static str]) -> Vec<OfferedSubprotocol> {
+    let framings = [(QmuxFraming::Qmux01, "qmux-01"), (QmuxFraming::Qmux00, "qmux-00")];
     let mut all = Vec::new();
     for version in versions {
         for (framing, prefix) in framings {
-            let spoken = Spoken { framing, protocol: Some(version) };
-            all.push(Served { name: format!("{prefix}.{version}"), spoken });
+            let spoken = WebSocketProtocol { framing, protocol: Some(version) };
+            all.push(OfferedSubprotocol { name: format!("{prefix}.{version}"), spoken });
         }
     }
     if !versions.contains(&BY_SETUP) {
         return all;
     }
-    for (framing, name) in framings.into_iter().chain([(Framing::Legacy, "webtransport")]) {
-        all.push(Served { name: name.to_owned(), spoken: Spoken { framing, protocol: None } });
+    for (framing, name) in framings.into_iter().chain([(QmuxFraming::Legacy, "webtransport")]) {
+        all.push(OfferedSubprotocol {
+            name: name.to_owned(),
+            spoken: WebSocketProtocol { framing, protocol: None },
+        });
     }
     all
 }
 
-fn choose<'a>(served: &'a [Served], offered: &[&str]) -> Option<&'a Served> {
+fn choose<'a>(served: &'a [OfferedSubprotocol], offered: &[&str]) -> Option<&'a OfferedSubprotocol> {
     served.iter().find(|one| offered.contains(&one.name.as_str()))
 }
 
@@ -176,10 +183,10 @@ fn accept(key: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_str(&STANDARD.encode(hash)).ok()
 }
 
-fn status(turned: Turned) -> StatusCode {
+fn status(turned: RejectReason) -> StatusCode {
     match turned {
-        Turned::Denied(denial) => denied(denial),
-        Turned::Leaving | Turned::Full => StatusCode::SERVICE_UNAVAILABLE,
+        RejectReason::Denied(denial) => denied(denial),
+        RejectReason::Leaving | RejectReason::Full => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
@@ -194,10 +201,10 @@ pub(crate) fn denied(denial: Denial) -> StatusCode {
 }
 
 /// Passes the socket to the worker once the HTTP server has released it.
-async fn hand_over(upgraded: OnUpgrade, place: Place) {
+async fn hand_over(upgraded: OnUpgrade, place: Admission) {
     let handed = async {
         let upgraded = upgraded.await.map_err(io::Error::other)?;
-        let parts = upgraded.downcast::<TokioIo<Guarded>>();
+        let parts = upgraded.downcast::<TokioIo<TimeoutStream>>();
         let parts = parts.map_err(|_| io::Error::other("upgraded connection has an unexpected type"))?;
         link(parts.io.into_inner().into_stream(), parts.read_buf.to_vec())
     };

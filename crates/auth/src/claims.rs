@@ -9,7 +9,7 @@ use relay_model::{Path, Pattern, Scope};
 use serde_json::{Map, Value};
 
 use crate::{
-    Flaw,
+    TokenError,
     flaw::{ClaimError, Fault},
     json::Object,
 };
@@ -135,8 +135,8 @@ impl Grants {
 }
 
 impl Claims {
-    pub(crate) fn read(payload: &[u8]) -> Result<Self, Flaw> {
-        let object = Object::parse(payload).map_err(Flaw::Payload)?;
+    pub(crate) fn read(payload: &[u8]) -> Result<Self, TokenError> {
+        let object = Object::parse(payload).map_err(TokenError::Payload)?;
         let claims = Self {
             grants: Grants::read(&object)?,
             expires: time(&object, "exp")?,
@@ -147,7 +147,7 @@ impl Claims {
             issuer: object.get("iss").map(|value| text("iss", value).map(Arc::from)).transpose()?,
         };
         if claims.grants.is_empty() {
-            return Err(Flaw::Useless);
+            return Err(TokenError::Useless);
         }
         Ok(claims)
     }
@@ -178,13 +178,13 @@ impl Claims {
         Value::Object(object).to_string()
     }
 
-    pub(crate) fn check_times(&self, now: SystemTime) -> Result<(), Flaw> {
+    pub(crate) fn check_times(&self, now: SystemTime) -> Result<(), TokenError> {
         if let Some(at) = self.expires.filter(|at| *at <= now) {
-            return Err(Flaw::Expired { at });
+            return Err(TokenError::Expired { at });
         }
         match self.not_before {
             Some(at) if now.checked_add(LEEWAY).is_some_and(|latest| at > latest) => {
-                Err(Flaw::NotYetValid { at })
+                Err(TokenError::NotYetValid { at })
             }
             _ => Ok(()),
         }

@@ -1,6 +1,6 @@
 //! Expected audience and issuer of tokens (RFC 7519 §4.1.1 and §4.1.3).
 
-use crate::{Claims, Flaw};
+use crate::{Claims, TokenError};
 
 /// Limit of audiences, and of issuers, of a relay.
 pub const EXPECTED: usize = 64;
@@ -19,18 +19,18 @@ impl Expected {
     /// Checks the `aud` and `iss` of a token.
     ///
     /// # Errors
-    /// [`Flaw::Audience`], [`Flaw::NoAudience`] and [`Flaw::Issuer`].
-    pub(crate) fn check(&self, claims: &Claims) -> Result<(), Flaw> {
+    /// [`TokenError::Audience`], [`TokenError::NoAudience`] and [`TokenError::Issuer`].
+    pub(crate) fn check(&self, claims: &Claims) -> Result<(), TokenError> {
         let is_in = |list: &[String], value: &str| list.iter().any(|known| known == value);
         match &claims.audience {
             Some(named) if !named.iter().any(|name| is_in(&self.audience, name)) => {
-                return Err(Flaw::Audience);
+                return Err(TokenError::Audience);
             }
-            None if !self.audience.is_empty() => return Err(Flaw::NoAudience),
+            None if !self.audience.is_empty() => return Err(TokenError::NoAudience),
             _ => {}
         }
         let is_known = claims.issuer.as_deref().is_some_and(|issuer| is_in(&self.issuer, issuer));
-        if self.issuer.is_empty() || is_known { Ok(()) } else { Err(Flaw::Issuer) }
+        if self.issuer.is_empty() || is_known { Ok(()) } else { Err(TokenError::Issuer) }
     }
 }
 
@@ -47,21 +47,21 @@ mod tests {
         for (expected, claims, outcome) in [
             (&none, "", Ok(())),
             (&none, r#","iss":"anybody""#, Ok(())),
-            (&none, r#","aud":"moq""#, Err(Flaw::Audience)),
-            (&none, r#","aud":[]"#, Err(Flaw::Audience)),
-            (&none, r#","aud":"""#, Err(Flaw::Audience)),
+            (&none, r#","aud":"moq""#, Err(TokenError::Audience)),
+            (&none, r#","aud":[]"#, Err(TokenError::Audience)),
+            (&none, r#","aud":"""#, Err(TokenError::Audience)),
             (&both, r#","aud":"moq","iss":"https://id.example/""#, Ok(())),
             (&both, r#","aud":["other","relay"],"iss":"https://id.example/""#, Ok(())),
-            (&both, r#","aud":"MOQ","iss":"https://id.example/""#, Err(Flaw::Audience)),
-            (&both, r#","aud":"moq/","iss":"https://id.example/""#, Err(Flaw::Audience)),
-            (&both, r#","aud":[],"iss":"https://id.example/""#, Err(Flaw::Audience)),
-            (&both, r#","iss":"https://id.example/""#, Err(Flaw::NoAudience)),
-            (&both, r#","aud":"moq""#, Err(Flaw::Issuer)),
-            (&both, r#","aud":"moq","iss":"https://id.example""#, Err(Flaw::Issuer)),
-            (&both, r#","aud":"moq","iss":"""#, Err(Flaw::Issuer)),
+            (&both, r#","aud":"MOQ","iss":"https://id.example/""#, Err(TokenError::Audience)),
+            (&both, r#","aud":"moq/","iss":"https://id.example/""#, Err(TokenError::Audience)),
+            (&both, r#","aud":[],"iss":"https://id.example/""#, Err(TokenError::Audience)),
+            (&both, r#","iss":"https://id.example/""#, Err(TokenError::NoAudience)),
+            (&both, r#","aud":"moq""#, Err(TokenError::Issuer)),
+            (&both, r#","aud":"moq","iss":"https://id.example""#, Err(TokenError::Issuer)),
+            (&both, r#","aud":"moq","iss":"""#, Err(TokenError::Issuer)),
             (&set(&["moq"], &[]), r#","aud":"moq","iss":"anybody""#, Ok(())),
             (&set(&[], &["id"]), r#","iss":"id""#, Ok(())),
-            (&set(&[], &["id"]), r#","iss":"id","aud":"moq""#, Err(Flaw::Audience)),
+            (&set(&[], &["id"]), r#","iss":"id","aud":"moq""#, Err(TokenError::Audience)),
         ] {
             let claims = format!(r#"{{"get":""{claims}}}"#);
             assert_eq!(

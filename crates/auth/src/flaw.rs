@@ -8,7 +8,7 @@ use crate::{Algorithm, KeyId, Refusal, json::ObjectError};
 
 /// Reason for rejecting a token. Contains only validated values of the token: key id, algorithm and times.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Flaw {
+pub enum TokenError {
     /// Longer than [`crate::TOKEN_BYTES`]; not parsed.
     #[error("the token is longer than {} bytes", crate::TOKEN_BYTES)]
     TooLong,
@@ -147,13 +147,13 @@ pub enum SignError {
     TooLong(usize),
     /// The token would be rejected.
     #[error("relays would reject the token: {0}")]
-    Refused(Flaw),
+    Refused(TokenError),
     /// The cryptography library failed.
     #[error("signing failed")]
     Failed,
 }
 
-impl Flaw {
+impl TokenError {
     /// Returns the refusal reported to the client and counted in metrics.
     pub fn refusal(&self) -> Refusal {
         match self {

@@ -14,7 +14,7 @@ pub use error::KeyError;
 use material::Material;
 
 use crate::{
-    Algorithm, Claims, Expected, Flaw, KeyId, SignError,
+    Algorithm, Claims, Expected, KeyId, SignError, TokenError,
     claims::{Ceiling, Grants},
     encoding,
     json::Object,
@@ -230,7 +230,7 @@ impl Key {
 
     /// Verifies `token` with this key at `now` and returns its claims. No audience is expected, so that a token with
     /// `aud` is rejected. The `kid` of the token is not compared.
-    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, Flaw> {
+    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
         let token = Token::parse(token)?;
         self.check_signature(&token)?;
         let claims = token.claims()?;
@@ -241,23 +241,23 @@ impl Key {
     }
 
     /// Verifies the signature of a token with the algorithm of this key.
-    pub(crate) fn check_signature(&self, token: &Token<'_>) -> Result<(), Flaw> {
+    pub(crate) fn check_signature(&self, token: &Token<'_>) -> Result<(), TokenError> {
         if !self.0.may_verify {
-            return Err(Flaw::KeyCannotVerify);
+            return Err(TokenError::KeyCannotVerify);
         }
         if token.algorithm != self.0.algorithm {
-            return Err(Flaw::OtherAlgorithm { token: token.algorithm, key: self.0.algorithm });
+            return Err(TokenError::OtherAlgorithm { token: token.algorithm, key: self.0.algorithm });
         }
-        let signature = encoding::decode(token.signature).ok_or(Flaw::BadSignature)?;
+        let signature = encoding::decode(token.signature).ok_or(TokenError::BadSignature)?;
         if !self.0.verifier.accepts(token.signed.as_bytes(), &signature) {
-            return Err(Flaw::BadSignature);
+            return Err(TokenError::BadSignature);
         }
         Ok(())
     }
 
-    pub(crate) fn check_ceiling(&self, claims: &Claims) -> Result<(), Flaw> {
+    pub(crate) fn check_ceiling(&self, claims: &Claims) -> Result<(), TokenError> {
         match &self.0.ceiling {
-            Some(ceiling) if !ceiling.covers(claims) => Err(Flaw::ExceedsKey),
+            Some(ceiling) if !ceiling.covers(claims) => Err(TokenError::ExceedsKey),
             _ => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use crate::{
-    Algorithm, Claims, Expected, Flaw, KEY_BYTES, Key, KeyError, KeyId, KeyMark,
+    Algorithm, Claims, Expected, KEY_BYTES, Key, KeyError, KeyId, KeyMark, TokenError,
     json::Object,
     key::{SET_BYTES, object},
     token::Token,
@@ -141,16 +141,21 @@ impl Keys {
     }
 
     /// Returns whether the set contains this key unchanged.
-    pub fn holds(&self, mark: KeyMark) -> bool {
+    pub fn contains(&self, mark: KeyMark) -> bool {
         self.iter().any(|key| key.mark() == mark)
     }
 
     /// Verifies `token` with the keys of the set at `now` and returns its claims.
-    pub fn verify(&self, token: &str, expected: &Expected, now: SystemTime) -> Result<Claims, Flaw> {
+    pub fn verify(&self, token: &str, expected: &Expected, now: SystemTime) -> Result<Claims, TokenError> {
         self.check(token, expected, now).map(|verified| verified.claims)
     }
 
-    pub(crate) fn check(&self, token: &str, expected: &Expected, now: SystemTime) -> Result<Verified, Flaw> {
+    pub(crate) fn check(
+        &self,
+        token: &str,
+        expected: &Expected,
+        now: SystemTime,
+    ) -> Result<Verified, TokenError> {
         let token = Token::parse(token)?;
         let key = self.signer(&token)?;
         let claims = token.claims()?;
@@ -162,7 +167,7 @@ impl Keys {
     }
 
     /// Returns the key that verifies the signature.
-    pub(crate) fn signer(&self, token: &Token<'_>) -> Result<&Key, Flaw> {
+    pub(crate) fn signer(&self, token: &Token<'_>) -> Result<&Key, TokenError> {
         let only = || if self.named.len() == 1 { self.named.values().next() } else { None };
         let chosen = match &token.key {
             // If this `kid` has only keys of other algorithms, one of them rejects the token.
@@ -173,7 +178,7 @@ impl Keys {
         if let Some(key) = chosen {
             return key.check_signature(token).map(|()| key);
         }
-        let mut flaw = Flaw::UnknownKey(token.key.clone());
+        let mut flaw = TokenError::UnknownKey(token.key.clone());
         for key in &self.nameless {
             match key.check_signature(token) {
                 Ok(()) => return Ok(key),

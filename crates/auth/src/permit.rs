@@ -15,28 +15,28 @@ struct Grant {
     root: Path,
     publish: Scope,
     subscribe: Scope,
-    holder: Holder,
+    holder: CredentialHolder,
 }
 
 /// Holder of a credential, and its expiry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Holder {
+pub(crate) struct CredentialHolder {
     pub(crate) subject: Option<Arc<str>>,
     pub(crate) peer: bool,
     pub(crate) expires: Option<SystemTime>,
-    pub(crate) key: Option<Signer>,
+    pub(crate) key: Option<VerifyingKey>,
     /// Whether the rights are those of every client without a credential, and were not decided for this client.
     pub(crate) public: bool,
 }
 
 /// Key that verified a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Signer {
+pub(crate) struct VerifyingKey {
     id: Option<KeyId>,
     mark: KeyMark,
 }
 
-impl Signer {
+impl VerifyingKey {
     pub(crate) fn of(key: &Key) -> Self {
         Self { id: key.id().cloned(), mark: key.mark() }
     }
@@ -44,11 +44,11 @@ impl Signer {
 
 impl Permit {
     /// Creates a permit. The scopes are absolute and lie within `root`.
-    pub(crate) fn new(root: Path, publish: Scope, subscribe: Scope, holder: Holder) -> Self {
+    pub(crate) fn new(root: Path, publish: Scope, subscribe: Scope, holder: CredentialHolder) -> Self {
         Self(Arc::new(Grant { root, publish, subscribe, holder }))
     }
 
-    pub(crate) fn holder(&self) -> &Holder {
+    pub(crate) fn holder(&self) -> &CredentialHolder {
         &self.0.holder
     }
 

@@ -8,8 +8,8 @@ use std::{borrow::Cow, sync::Arc, time::SystemTime};
 use relay_model::{Path, Pattern, Scope};
 
 use crate::{
-    Algorithm, Expected, Flaw, Grants, KeyId, Keys, Permit, Refusal,
-    permit::{Holder, Signer},
+    Algorithm, Expected, Grants, KeyId, Keys, Permit, Refusal, TokenError,
+    permit::{CredentialHolder, VerifyingKey},
     target::{self, Target},
     token::{TOKEN_BYTES, Token},
 };
@@ -19,7 +19,7 @@ use crate::{
 pub struct Policy {
     publish: Scope,
     subscribe: Scope,
-    holder: Holder,
+    holder: CredentialHolder,
     keys: Arc<Keys>,
     expected: Arc<Expected>,
     takes_tokens: bool,
@@ -46,7 +46,7 @@ impl Policy {
     /// Creates a policy of public access: any client may publish and subscribe in these scopes without a credential.
     /// No token is accepted.
     pub fn public(publish: Scope, subscribe: Scope) -> Self {
-        let holder = Holder { public: true, ..Holder::default() };
+        let holder = CredentialHolder { public: true, ..CredentialHolder::default() };
         Self {
             publish,
             subscribe,
@@ -128,11 +128,11 @@ impl Policy {
         let token = unescaped(token).map_err(|flaw| flaw.refusal())?;
         let verified = self.keys.check(&token, &self.expected, now).map_err(|flaw| flaw.refusal())?;
         let (publish, subscribe) = verified.claims.grants.scopes().map_err(|_| Refusal::MalformedToken)?;
-        let holder = Holder {
+        let holder = CredentialHolder {
             subject: Some(verified.subject),
             peer: self.holder.peer,
             expires: verified.claims.expires,
-            key: Some(Signer::of(&verified.key)),
+            key: Some(VerifyingKey::of(&verified.key)),
             public: false,
         };
         permit(target.path, &publish, &subscribe, holder, Refusal::OutOfScope)
@@ -159,7 +159,7 @@ impl Policy {
     /// Returns whether the key that verified the permit's token is still trusted. Expiry is separate:
     /// [`Permit::expires`].
     pub fn upholds(&self, permit: &Permit) -> bool {
-        permit.key_mark().is_none_or(|key| self.keys.holds(key))
+        permit.key_mark().is_none_or(|key| self.keys.contains(key))
     }
 
     /// Admits a session with the rights granted by an auth server, which has checked the credential.
@@ -171,7 +171,7 @@ impl Policy {
         let root = granted.root.unwrap_or(path);
         let grants = Grants { root, publish: granted.publish, subscribe: granted.subscribe };
         let (publish, subscribe) = grants.scopes().map_err(|_| Refusal::Unauthorized)?;
-        let holder = Holder {
+        let holder = CredentialHolder {
             subject: granted.subject,
             peer: granted.peer,
             expires: not_over(granted.expires, now)?,
@@ -207,7 +207,8 @@ impl Policy {
         let root = Target::parse(raw_target)?.path;
         let expires = not_over(Some(not_after), now)?;
         let everything = Scope::everything();
-        let holder = Holder { subject: Some(subject.into()), peer: true, expires, key: None, public: false };
+        let holder =
+            CredentialHolder { subject: Some(subject.into()), peer: true, expires, key: None, public: false };
         permit(root, &everything, &everything, holder, Refusal::Unauthorized)
     }
 }
@@ -217,7 +218,7 @@ fn permit(
     root: Path,
     publish: &Scope,
     subscribe: &Scope,
-    holder: Holder,
+    holder: CredentialHolder,
     nothing: Refusal,
 ) -> Result<Permit, Refusal> {
     let (publish, subscribe) = (publish.narrow(&root), subscribe.narrow(&root));
@@ -232,12 +233,12 @@ fn not_over(expires: Option<SystemTime>, now: SystemTime) -> Result<Option<Syste
 }
 
 /// Percent-decodes a token. No character of a token needs escaping in a URL, but some tools escape anyway.
-fn unescaped(token: &str) -> Result<Cow<'_, str>, Flaw> {
+fn unescaped(token: &str) -> Result<Cow<'_, str>, TokenError> {
     if token.len() > TOKEN_BYTES {
-        return Err(Flaw::TooLong);
+        return Err(TokenError::TooLong);
     }
     if token.contains('%') {
-        return target::decode(token).map(Cow::Owned).ok_or(Flaw::Shape);
+        return target::decode(token).map(Cow::Owned).ok_or(TokenError::Shape);
     }
     Ok(Cow::Borrowed(token))
 }

@@ -3,7 +3,7 @@
 use aws_lc_rs::digest;
 
 use crate::{
-    Algorithm, Claims, Flaw, KeyId,
+    Algorithm, Claims, KeyId, TokenError,
     claims::{CLAIMS, NAMELESS},
     encoding,
     json::Object,
@@ -28,31 +28,31 @@ pub(crate) struct Token<'a> {
 impl<'a> Token<'a> {
     /// Parses a token. Of the header, only `alg`, `kid` and `crit` are evaluated (RFC 7515 §4.1). Key references
     /// (`jwk`, `jku`, `x5u`, `x5c`) are ignored: a token must not choose its key.
-    pub(crate) fn parse(text: &'a str) -> Result<Self, Flaw> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, TokenError> {
         if text.len() > TOKEN_BYTES {
-            return Err(Flaw::TooLong);
+            return Err(TokenError::TooLong);
         }
-        let (signed, signature) = text.rsplit_once('.').ok_or(Flaw::Shape)?;
-        let (header, payload) = signed.split_once('.').ok_or(Flaw::Shape)?;
+        let (signed, signature) = text.rsplit_once('.').ok_or(TokenError::Shape)?;
+        let (header, payload) = signed.split_once('.').ok_or(TokenError::Shape)?;
         if header.is_empty() || payload.is_empty() || signature.is_empty() || payload.contains('.') {
-            return Err(Flaw::Shape);
+            return Err(TokenError::Shape);
         }
-        let header = encoding::decode(header).ok_or(Flaw::Shape)?;
-        let header = Object::parse(&header).map_err(Flaw::Header)?;
+        let header = encoding::decode(header).ok_or(TokenError::Shape)?;
+        let header = Object::parse(&header).map_err(TokenError::Header)?;
         let algorithm = header.get("alg").and_then(|name| name.as_str()?.parse().ok());
-        let algorithm = algorithm.ok_or(Flaw::UnknownAlgorithm)?;
+        let algorithm = algorithm.ok_or(TokenError::UnknownAlgorithm)?;
         if header.get("crit").is_some() {
-            return Err(Flaw::Critical);
+            return Err(TokenError::Critical);
         }
         let key = match header.get("kid") {
             None | Some(serde_json::Value::Null) => None,
-            Some(id) => Some(id.as_str().and_then(|id| id.parse().ok()).ok_or(Flaw::BadKeyId)?),
+            Some(id) => Some(id.as_str().and_then(|id| id.parse().ok()).ok_or(TokenError::BadKeyId)?),
         };
         Ok(Self { signed, signature, algorithm, key, payload })
     }
 
     /// Parses the claims, without verification.
-    pub(crate) fn claims(&self) -> Result<Claims, Flaw> {
+    pub(crate) fn claims(&self) -> Result<Claims, TokenError> {
         Claims::read(&self.payload()?)
     }
 
@@ -77,7 +77,7 @@ impl<'a> Token<'a> {
         format!("{NAMELESS}{}", hex(digest.get(..IDENTITY_BYTES).unwrap_or(digest)))
     }
 
-    fn payload(&self) -> Result<Vec<u8>, Flaw> {
-        encoding::decode(self.payload).ok_or(Flaw::Shape)
+    fn payload(&self) -> Result<Vec<u8>, TokenError> {
+        encoding::decode(self.payload).ok_or(TokenError::Shape)
     }
 }

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     profile::{Layer, Profile},
-    run::Outcome,
-    scenario::Scenario,
+    run::DeliveryOutcome,
+    scenario::DeliveryScenario,
 };
 
-const SCENARIOS: [Scenario; 4] = [Scenario::Video, Scenario::Hd, Scenario::Audio, Scenario::Chat];
+const SCENARIOS: [DeliveryScenario; 4] =
+    [DeliveryScenario::Video, DeliveryScenario::Hd, DeliveryScenario::Audio, DeliveryScenario::Chat];
 /// Limit on the increase over release 0.1, percent. Its figures are never updated.
 const TOTAL: f64 = 3.0;
 /// Limit on the increase of instructions over the last finished step, percent.
@@ -22,11 +23,11 @@ const STEP_CHAT: f64 = 2.0;
 const SITES: usize = 40;
 
 /// Cost of one delivery, by scenario.
-type Table = BTreeMap<Scenario, Cost>;
+type Table = BTreeMap<DeliveryScenario, DeliveryCost>;
 
 /// Cost of one delivery, in instructions except for `allocations`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Cost {
+struct DeliveryCost {
     /// Total of a worker's turns.
     instructions: f64,
     /// Share of the crates of the workspace.
@@ -41,8 +42,8 @@ struct Cost {
     allocations: f64,
 }
 
-impl Cost {
-    fn of(outcome: &Outcome, profile: &Profile) -> Self {
+impl DeliveryCost {
+    fn of(outcome: &DeliveryOutcome, profile: &Profile) -> Self {
         let each = |count: u64| round(count as f64 / outcome.deliveries as f64);
         Self {
             instructions: each(profile.total),
@@ -66,7 +67,7 @@ pub(crate) struct References<'a> {
     pub(crate) previous: &'a Path,
 }
 
-impl Cost {
+impl DeliveryCost {
     /// Instructions without those of the allocator, which vary in chat between 600 and 1,700 per delivery
     /// from run to run of one binary. Allocations are compared separately.
     fn judged(&self) -> f64 {
@@ -90,7 +91,7 @@ pub(crate) fn compare(
     )?;
     for scenario in SCENARIOS {
         let (outcome, profile) = read(results, scenario)?;
-        let cost = Cost::of(&outcome, &profile);
+        let cost = DeliveryCost::of(&outcome, &profile);
         let each = |count: u64| count as f64 / outcome.deliveries as f64;
         writeln!(
             out,
@@ -125,7 +126,7 @@ pub(crate) fn compare(
 
 /// Prints the call sites of the allocations in `profile`.
 pub(crate) fn allocations(profile: &Path, outcome: &Path, out: &mut impl Write) -> Result<()> {
-    let outcome: Outcome = serde_json::from_str(&fs::read_to_string(outcome)?)?;
+    let outcome: DeliveryOutcome = serde_json::from_str(&fs::read_to_string(outcome)?)?;
     let profile = Profile::parse(&fs::read_to_string(profile)?)?;
     let mut sites: Vec<_> = profile.sites.into_iter().collect();
     sites.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
@@ -142,7 +143,7 @@ fn load(path: &Path) -> Result<Table> {
 
 /// Reads the run of `scenario` with the median of judged instructions in `results`, whose files are named
 /// `SCENARIO.NUMBER.callgrind` and `.json`.
-fn read(results: &Path, scenario: Scenario) -> Result<(Outcome, Profile)> {
+fn read(results: &Path, scenario: DeliveryScenario) -> Result<(DeliveryOutcome, Profile)> {
     let mut runs = Vec::new();
     for entry in fs::read_dir(results).with_context(|| results.display().to_string())? {
         let path = entry?.path();
@@ -157,9 +158,9 @@ fn read(results: &Path, scenario: Scenario) -> Result<(Outcome, Profile)> {
     Ok(runs.swap_remove(runs.len() / 2))
 }
 
-fn read_run(callgrind: &Path, scenario: Scenario) -> Result<(Outcome, Profile)> {
+fn read_run(callgrind: &Path, scenario: DeliveryScenario) -> Result<(DeliveryOutcome, Profile)> {
     let text = |path: &Path| fs::read_to_string(path).with_context(|| path.display().to_string());
-    let outcome: Outcome = serde_json::from_str(&text(&callgrind.with_extension("json"))?)?;
+    let outcome: DeliveryOutcome = serde_json::from_str(&text(&callgrind.with_extension("json"))?)?;
     ensure!(outcome.scenario == scenario && outcome.deliveries > 0, "not a run of {}", scenario.name());
     let profile = Profile::parse(&text(callgrind)?)?;
     ensure!(profile.layer(Layer::Ours("bench")) < profile.total / 100, "the count has left the relay's side");
@@ -168,14 +169,14 @@ fn read_run(callgrind: &Path, scenario: Scenario) -> Result<(Outcome, Profile)> 
 
 /// Result of a comparison.
 #[derive(Debug, Default)]
-struct Verdict {
+struct BaselineComparison {
     lines: Vec<String>,
     passed: u64,
     failed: u64,
 }
 
-fn judge(release: &Table, previous: &Table, now: &Table) -> Verdict {
-    let mut verdict = Verdict::default();
+fn judge(release: &Table, previous: &Table, now: &Table) -> BaselineComparison {
+    let mut verdict = BaselineComparison::default();
     for (scenario, now) in now {
         let name = scenario.name();
         let (Some(release), Some(previous)) = (release.get(scenario), previous.get(scenario)) else {
@@ -183,7 +184,7 @@ fn judge(release: &Table, previous: &Table, now: &Table) -> Verdict {
             verdict.lines.push(format!("{name}: missing in a reference"));
             continue;
         };
-        let step = if *scenario == Scenario::Chat { STEP_CHAT } else { STEP };
+        let step = if *scenario == DeliveryScenario::Chat { STEP_CHAT } else { STEP };
         let compared = [
             ("instructions", "the last step", previous.judged(), now.judged(), step),
             ("instructions", "release 0.1", release.judged(), now.judged(), TOTAL),
@@ -212,7 +213,7 @@ mod tests {
     use super::*;
 
     fn table(instructions: f64, allocations: f64) -> Table {
-        let cost = Cost {
+        let cost = DeliveryCost {
             instructions,
             ours: 100.0,
             quic: 0.0,
@@ -222,7 +223,7 @@ mod tests {
             other: 0.0,
             allocations,
         };
-        Table::from([(Scenario::Chat, cost)])
+        Table::from([(DeliveryScenario::Chat, cost)])
     }
 
     #[test]

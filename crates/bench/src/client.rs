@@ -9,15 +9,15 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use bytes::BytesMut;
 use relay_model::WorkerId;
-use relay_session::transport::{Dir, Event, Stream, Transport};
-use relay_transport::quic::{ConnKey, Connection, Ecn, Endpoint};
+use relay_session::transport::{Dir, Stream, Transport, TransportEvent};
+use relay_transport::quic::{ConnKey, Ecn, Endpoint, QuicConnection};
 use relay_wire::{
     lite::{BidiType, Message, Role, Setup, UniType, Version},
     varint,
 };
 
 use crate::{
-    identity::{Identity, NAME},
+    identity::{BenchIdentity, NAME},
     link::{self, RELAY, Train},
 };
 
@@ -25,19 +25,19 @@ pub(crate) const VERSION: Version = Version::V05;
 const SEGMENTS: usize = 64;
 
 /// Behaviour of a client on its connection.
-pub(crate) trait Play {
+pub(crate) trait ClientBehaviour {
     /// Called once the connection is ready.
-    fn ready(&mut self, conn: &mut Connection) -> Result<()>;
+    fn ready(&mut self, conn: &mut QuicConnection) -> Result<()>;
     /// Called when the relay has opened a stream or sent data on it.
-    fn readable(&mut self, conn: &mut Connection, stream: Stream) -> Result<()>;
+    fn readable(&mut self, conn: &mut QuicConnection, stream: Stream) -> Result<()>;
     /// Called in each turn, for actions by the clock.
-    fn act(&mut self, conn: &mut Connection, now: Instant) -> Result<()>;
+    fn act(&mut self, conn: &mut QuicConnection, now: Instant) -> Result<()>;
     /// Time of the next action.
     fn next(&self) -> Option<Instant>;
 }
 
 /// A client: an endpoint with one connection.
-pub(crate) struct Client<P> {
+pub(crate) struct BenchClient<P> {
     endpoint: Endpoint,
     conn: ConnKey,
     address: SocketAddr,
@@ -47,9 +47,9 @@ pub(crate) struct Client<P> {
     pub(crate) play: P,
 }
 
-impl<P: Play> Client<P> {
+impl<P: ClientBehaviour> BenchClient<P> {
     /// Creates the client number `index`; it connects in its first turn.
-    pub(crate) fn new(index: u32, identity: &Identity, now: Instant, play: P) -> Result<Self> {
+    pub(crate) fn new(index: u32, identity: &BenchIdentity, now: Instant, play: P) -> Result<Self> {
         let mut seed = [0; 32];
         seed[..4].copy_from_slice(&(index + 1).to_be_bytes());
         let mut endpoint = Endpoint::new(&identity.server, WorkerId(0), true, Some(seed));
@@ -92,19 +92,21 @@ impl<P: Play> Client<P> {
         if self.deadline.is_some_and(|at| at <= now) {
             self.endpoint.handle_timeout(self.conn, now);
         }
-        self.endpoint.settle(self.conn, now);
+        self.endpoint.process_connection(self.conn, now);
         let conn = self.endpoint.conn(self.conn).context("the connection is gone")?;
         while let Some(event) = conn.poll() {
             match event {
-                Event::Ready => self.play.ready(conn)?,
-                Event::Opened(stream, _) | Event::Readable(stream) => self.play.readable(conn, stream)?,
-                Event::Closed(why) => bail!("a client lost its connection: {why:?}"),
-                Event::Stopped(..)
-                | Event::Writable(_)
-                | Event::Openable(_)
-                | Event::Datagram
-                | Event::Room
-                | Event::Moved(_) => {}
+                TransportEvent::Ready => self.play.ready(conn)?,
+                TransportEvent::Opened(stream, _) | TransportEvent::Readable(stream) => {
+                    self.play.readable(conn, stream)?
+                }
+                TransportEvent::Closed(why) => bail!("a client lost its connection: {why:?}"),
+                TransportEvent::Stopped(..)
+                | TransportEvent::Writable(_)
+                | TransportEvent::Openable(_)
+                | TransportEvent::Datagram
+                | TransportEvent::Room
+                | TransportEvent::Moved(_) => {}
             }
         }
         self.play.act(conn, now)?;
@@ -119,7 +121,7 @@ impl<P: Play> Client<P> {
 }
 
 /// Opens the setup stream and sends SETUP.
-pub(crate) fn set_up(conn: &mut Connection, role: Role) -> Result<()> {
+pub(crate) fn set_up(conn: &mut QuicConnection, role: Role) -> Result<()> {
     let mut message = Vec::new();
     varint::put(UniType::Setup.id(), &mut message);
     Setup { path: Some("/".to_owned()), role: Some(role), ..Setup::default() }.encode(VERSION, &mut message);
@@ -130,7 +132,7 @@ pub(crate) fn set_up(conn: &mut Connection, role: Role) -> Result<()> {
 }
 
 /// Opens a request stream and sends its first message.
-pub(crate) fn request(conn: &mut Connection, kind: BidiType, body: &impl Message) -> Result<Stream> {
+pub(crate) fn request(conn: &mut QuicConnection, kind: BidiType, body: &impl Message) -> Result<Stream> {
     let mut message = Vec::new();
     varint::put(kind.id(), &mut message);
     body.encode(VERSION, &mut message);
@@ -140,7 +142,7 @@ pub(crate) fn request(conn: &mut Connection, kind: BidiType, body: &impl Message
 }
 
 /// Writes all bytes. With the send valve lifted, only the relay's flow control limits them.
-pub(crate) fn write(conn: &mut Connection, stream: Stream, bytes: Vec<u8>) -> Result<()> {
+pub(crate) fn write(conn: &mut QuicConnection, stream: Stream, bytes: Vec<u8>) -> Result<()> {
     let offered = bytes.len();
     let written = conn.write(stream, &mut [bytes.into()])?;
     ensure!(written == offered, "the relay gives too little credit: {written} of {offered} bytes written");

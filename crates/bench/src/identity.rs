@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
-use relay_transport::quic::{ClientConfig, Config, Tuning, Version, certificate};
+use relay_transport::quic::{OutgoingConfig, QuicConfig, QuicTuning, Version, certificate};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
 /// Secret from which QUIC keys are derived.
@@ -13,12 +13,12 @@ const SECRET: [u8; 32] = [3; 32];
 pub(crate) const NAME: &str = "localhost";
 
 /// QUIC configuration of the relay and of its clients.
-pub(crate) struct Identity {
-    pub(crate) server: Config,
-    pub(crate) client: ClientConfig,
+pub(crate) struct BenchIdentity {
+    pub(crate) server: QuicConfig,
+    pub(crate) client: OutgoingConfig,
 }
 
-impl Identity {
+impl BenchIdentity {
     /// Generates a certificate that the clients trust.
     pub(crate) fn generate() -> Result<Self> {
         // Signatures of fixed length, so that handshakes have equal sizes in every run.
@@ -26,7 +26,7 @@ impl Identity {
         let signed = CertificateParams::new(vec![NAME.to_owned()])?.self_signed(&key)?;
         let private = PrivatePkcs8KeyDer::from(key.serialize_der());
         let resolver = certificate(vec![signed.der().clone()], private.into())?;
-        let server = Config::new(resolver, &SECRET, 1, &Tuning::default())?;
+        let server = QuicConfig::new(resolver, &SECRET, 1, &QuicTuning::default())?;
 
         let mut roots = rustls::RootCertStore::empty();
         roots.add(signed.der().clone())?;
@@ -37,7 +37,7 @@ impl Identity {
             .with_no_client_auth();
         tls.alpn_protocols = vec![Version::V05.alpn().as_bytes().to_vec()];
         // The relay keeps idle connections alive; the clients need not.
-        let tuning = Tuning { keep_alive: Some(Duration::from_secs(60)), ..Tuning::default() };
-        Ok(Self { server, client: ClientConfig::new(tls, &tuning)? })
+        let tuning = QuicTuning { keep_alive: Some(Duration::from_secs(60)), ..QuicTuning::default() };
+        Ok(Self { server, client: OutgoingConfig::new(tls, &tuning)? })
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::BytesMut;
 use relay_transport::quic::Ecn;
-use relay_worker::socket::{Io, Packet, Received};
+use relay_worker::socket::{Io, UdpPacket, UdpReceived};
 
 /// Address of the relay.
 pub(crate) const RELAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 443);
@@ -54,26 +54,26 @@ impl Train {
 
 /// Socket of the relay.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct BenchLink {
     start: Instant,
     now: Instant,
-    on_the_way: BinaryHeap<Reverse<Arrival>>,
+    on_the_way: BinaryHeap<Reverse<TrainArrival>>,
     count: u64,
-    inbox: Vec<Received>,
+    inbox: Vec<UdpReceived>,
     outbox: VecDeque<Train>,
     /// Whether instructions of the relay are being counted.
     pub(crate) counting: bool,
 }
 
 #[derive(Debug)]
-struct Arrival {
+struct TrainArrival {
     at: Instant,
     /// Keeps the order of simultaneous arrivals.
     number: u64,
     train: Train,
 }
 
-impl Link {
+impl BenchLink {
     pub(crate) fn new(start: Instant) -> Self {
         Self {
             start,
@@ -91,7 +91,7 @@ impl Link {
         self.count += 1;
         let glances = at.saturating_duration_since(self.start).as_micros().div_ceil(GLANCE_US);
         let at = self.start + Duration::from_micros((glances * GLANCE_US) as u64);
-        self.on_the_way.push(Reverse(Arrival { at, number: self.count, train }));
+        self.on_the_way.push(Reverse(TrainArrival { at, number: self.count, train }));
     }
 
     /// Time of the next arrival.
@@ -103,9 +103,9 @@ impl Link {
     pub(crate) fn arrive(&mut self, now: Instant) -> bool {
         self.now = now;
         while self.on_the_way.peek().is_some_and(|Reverse(arrival)| arrival.at <= now)
-            && let Some(Reverse(Arrival { train, .. })) = self.on_the_way.pop()
+            && let Some(Reverse(TrainArrival { train, .. })) = self.on_the_way.pop()
         {
-            self.inbox.push(Received {
+            self.inbox.push(UdpReceived {
                 remote: train.peer,
                 local_ip: Some(RELAY.ip()),
                 ecn: train.ecn,
@@ -122,13 +122,13 @@ impl Link {
     }
 
     /// Receive call of the kernel.
-    fn give(&mut self, out: &mut Vec<Received>) -> io::Result<bool> {
+    fn give(&mut self, out: &mut Vec<UdpReceived>) -> io::Result<bool> {
         out.append(&mut self.inbox);
         if out.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(false) }
     }
 
     /// Send call of the kernel.
-    fn take(&mut self, packets: &[Packet]) -> usize {
+    fn take(&mut self, packets: &[UdpPacket]) -> usize {
         self.outbox.extend(packets.iter().map(|packet| Train {
             peer: packet.destination,
             ecn: packet.ecn,
@@ -139,12 +139,12 @@ impl Link {
     }
 }
 
-impl Io for Link {
-    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<bool> {
+impl Io for BenchLink {
+    fn recv(&mut self, out: &mut Vec<UdpReceived>) -> io::Result<bool> {
         if self.counting { outside_relay_side_recv(self, out) } else { self.give(out) }
     }
 
-    fn send(&mut self, packets: &[Packet]) -> io::Result<usize> {
+    fn send(&mut self, packets: &[UdpPacket]) -> io::Result<usize> {
         Ok(if self.counting { outside_relay_side_send(self, packets) } else { self.take(packets) })
     }
 
@@ -160,32 +160,32 @@ impl Io for Link {
 
 /// Not counted: callgrind stops at this name what it started at `relay_side` in [`crate::relay`].
 #[inline(never)]
-fn outside_relay_side_recv(link: &mut Link, out: &mut Vec<Received>) -> io::Result<bool> {
+fn outside_relay_side_recv(link: &mut BenchLink, out: &mut Vec<UdpReceived>) -> io::Result<bool> {
     hint::black_box(link.give(out))
 }
 
 /// Not counted, for the same reason.
 #[inline(never)]
-fn outside_relay_side_send(link: &mut Link, packets: &[Packet]) -> usize {
+fn outside_relay_side_send(link: &mut BenchLink, packets: &[UdpPacket]) -> usize {
     hint::black_box(link.take(packets))
 }
 
-impl Ord for Arrival {
+impl Ord for TrainArrival {
     fn cmp(&self, other: &Self) -> Ordering {
         (self.at, self.number).cmp(&(other.at, other.number))
     }
 }
 
-impl PartialOrd for Arrival {
+impl PartialOrd for TrainArrival {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Arrival {
+impl PartialEq for TrainArrival {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Arrival {}
+impl Eq for TrainArrival {}

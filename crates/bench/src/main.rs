@@ -21,7 +21,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{baseline::References, run::Options, scenario::Scenario};
+use crate::{baseline::References, run::DeliveryOptions, scenario::DeliveryScenario};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,17 +29,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Counts the cost of a delivery.
 #[derive(Debug, Parser)]
 #[command(name = "delivery")]
-struct Args {
+struct DeliveryCli {
     #[command(subcommand)]
-    command: Command,
+    command: DeliveryCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum DeliveryCommand {
     /// Runs one scenario and prints its outcome as JSON; meant to run under callgrind
     Run {
         /// Scenario to run
-        scenario: Scenario,
+        scenario: DeliveryScenario,
         /// Viewers, all on the worker
         #[arg(long, default_value_t = 20)]
         viewers: u32,
@@ -71,7 +71,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match act(Args::parse().command) {
+    match act(DeliveryCli::parse().command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("delivery: {error:#}");
@@ -80,19 +80,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn act(command: Command) -> Result<ExitCode> {
+fn act(command: DeliveryCommand) -> Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match command {
-        Command::Run { scenario, viewers, frames } => {
-            let outcome = run::run(&Options { scenario, viewers, counted: frames })?;
+        DeliveryCommand::Run { scenario, viewers, frames } => {
+            let outcome = run::run(&DeliveryOptions { scenario, viewers, counted: frames })?;
             writeln!(out, "{}", serde_json::to_string(&outcome)?)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Compare { results, release, previous, update } => {
+        DeliveryCommand::Compare { results, release, previous, update } => {
             let references = References { release: &release, previous: &previous };
             baseline::compare(&results, &references, update, &mut out)
         }
-        Command::Allocations { profile, outcome } => {
+        DeliveryCommand::Allocations { profile, outcome } => {
             baseline::allocations(&profile, &outcome, &mut out)?;
             Ok(ExitCode::SUCCESS)
         }

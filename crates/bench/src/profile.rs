@@ -50,9 +50,9 @@ pub(crate) struct Profile {
 
 /// Table of strings, which are named once and then numbered.
 #[derive(Default)]
-struct Names(HashMap<u64, String>);
+struct StringTable(HashMap<u64, String>);
 
-impl Names {
+impl StringTable {
     /// Resolves a reference: `(7) name` defines 7, `(7)` refers to it.
     fn resolve<'a>(&'a mut self, raw: &'a str) -> Result<&'a str> {
         let Some((number, name)) = raw.strip_prefix('(').and_then(|rest| rest.split_once(')')) else {
@@ -68,11 +68,11 @@ impl Names {
 }
 
 #[derive(Default)]
-struct Reader {
+struct ProfileReader {
     profile: Profile,
-    files: Names,
-    functions: Names,
-    objects: Names,
+    files: StringTable,
+    functions: StringTable,
+    objects: StringTable,
     file: String,
     function: String,
     object: String,
@@ -88,11 +88,11 @@ struct Reader {
 impl Profile {
     /// Parses callgrind's output (per instruction, positions not compressed).
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let mut reader = Reader::default();
+        let mut reader = ProfileReader::default();
         for (number, line) in text.lines().enumerate() {
             reader.line(line).with_context(|| format!("line {}: {line}", number + 1))?;
         }
-        let Reader { mut profile, entries, .. } = reader;
+        let ProfileReader { mut profile, entries, .. } = reader;
         let sum: u64 = profile.layers.values().sum();
         if profile.total == 0 || sum != profile.total {
             bail!("{sum} instructions were read of {}", profile.total);
@@ -116,7 +116,7 @@ impl Profile {
     }
 }
 
-impl Reader {
+impl ProfileReader {
     fn line(&mut self, line: &str) -> Result<()> {
         if let Some(rest) = line.strip_prefix("0x") {
             return self.cost(rest);

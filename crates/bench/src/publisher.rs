@@ -5,9 +5,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use relay_model::{Cost, Hop, Path, TrackInfo};
 use relay_session::transport::{Dir, Stream, Transport};
-use relay_transport::quic::Connection;
+use relay_transport::quic::QuicConnection;
 use relay_wire::{
-    Inbox,
+    MessageBuf,
     lite::{
         Announce, AnnounceOk, AnnounceRequest, BidiType, FrameHead, Group, Message, Role, Subscribe,
         SubscribeResponse, TrackRequest, put_frame_head, put_group_header,
@@ -15,8 +15,8 @@ use relay_wire::{
 };
 
 use crate::{
-    client::{self, Play, VERSION},
-    scenario::Shape,
+    client::{self, ClientBehaviour, VERSION},
+    scenario::DeliveryShape,
 };
 
 /// Ticks per second of the frame timestamps.
@@ -25,8 +25,8 @@ const HOP: Hop = Hop(77);
 const READ: usize = 64 * 1024;
 
 /// A publisher of one track.
-pub(crate) struct Publisher {
-    shape: Shape,
+pub(crate) struct BenchPublisher {
+    shape: DeliveryShape,
     /// Answered requests of the relay.
     answered: Vec<Stream>,
     /// Subscribe id of the relay, and the time of frame 0.
@@ -37,8 +37,8 @@ pub(crate) struct Publisher {
     frame: u64,
 }
 
-impl Publisher {
-    pub(crate) fn new(shape: Shape) -> Self {
+impl BenchPublisher {
+    pub(crate) fn new(shape: DeliveryShape) -> Self {
         Self { shape, answered: Vec::new(), live: None, wanted: None, group: None, frame: 0 }
     }
 
@@ -58,7 +58,7 @@ impl Publisher {
         Some(start + self.shape.period() * u32::try_from(number).unwrap_or(u32::MAX))
     }
 
-    fn answer(&mut self, conn: &mut Connection, stream: Stream, mut request: Inbox) -> Result<()> {
+    fn answer(&mut self, conn: &mut QuicConnection, stream: Stream, mut request: MessageBuf) -> Result<()> {
         // Requests are tiny and arrive whole.
         let kind = request.next_varint().context("half a request")?;
         let mut message = Vec::new();
@@ -87,7 +87,7 @@ impl Publisher {
         Ok(())
     }
 
-    fn publish(&mut self, conn: &mut Connection, subscribe: u64) -> Result<()> {
+    fn publish(&mut self, conn: &mut QuicConnection, subscribe: u64) -> Result<()> {
         let (sequence, index) = self.shape.place(self.frame);
         let mut bytes = Vec::with_capacity(self.shape.frame_bytes + 64);
         let stream = match self.group {
@@ -120,14 +120,14 @@ pub(crate) fn broadcast() -> Result<Path> {
     Ok(Path::parse("bench")?)
 }
 
-impl Play for Publisher {
-    fn ready(&mut self, conn: &mut Connection) -> Result<()> {
+impl ClientBehaviour for BenchPublisher {
+    fn ready(&mut self, conn: &mut QuicConnection) -> Result<()> {
         conn.exempt(true);
         client::set_up(conn, Role::Publisher)
     }
 
-    fn readable(&mut self, conn: &mut Connection, stream: Stream) -> Result<()> {
-        let mut request = Inbox::new();
+    fn readable(&mut self, conn: &mut QuicConnection, stream: Stream) -> Result<()> {
+        let mut request = MessageBuf::new();
         while let Ok(Some(bytes)) = conn.read(stream, READ) {
             request.push(&bytes);
         }
@@ -140,7 +140,7 @@ impl Play for Publisher {
         self.answer(conn, stream, request)
     }
 
-    fn act(&mut self, conn: &mut Connection, now: Instant) -> Result<()> {
+    fn act(&mut self, conn: &mut QuicConnection, now: Instant) -> Result<()> {
         while let Some((subscribe, _)) = self.live
             && self.due(self.frame).is_some_and(|due| due <= now)
         {

@@ -11,18 +11,18 @@ use std::{
 
 use crossbeam_channel::Receiver;
 use relay_auth::Policy;
-use relay_core::{Core, Event};
-use relay_meter::Board;
+use relay_core::{Core, CoreEvent};
+use relay_meter::CounterBoard;
 use relay_model::{Hop, Scope, SessionId, WorkerId, limits};
-use relay_store::{Rings, Store};
-use relay_transport::quic::Config;
+use relay_store::{Store, WakeSet};
+use relay_transport::quic::QuicConfig;
 use relay_worker::{
-    Ledger, StateLimits, carry_out,
-    engine::{Next, Shared, Worker},
-    mailbox::{Letter, Mailbox},
+    MemoryLedger, StateLimits, carry_out,
+    engine::{NextTurn, Worker, WorkerShared},
+    mailbox::{Mailbox, WorkerMessage},
 };
 
-use crate::link::Link;
+use crate::link::BenchLink;
 
 const WORKER: WorkerId = WorkerId(0);
 const HOP: Hop = Hop(1);
@@ -33,41 +33,41 @@ const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
 const MAX_AGE: Duration = Duration::from_secs(30);
 
 /// A relay of one worker.
-pub(crate) struct Relay {
+pub(crate) struct BenchRelay {
     worker: Worker,
     core: Core,
-    events: Receiver<Vec<Event>>,
+    events: Receiver<Vec<CoreEvent>>,
     mailbox: Arc<Mailbox>,
     store: Arc<Store>,
-    board: Arc<Board>,
-    rings: Rings,
+    board: Arc<CounterBoard>,
+    wake_set: WakeSet,
     woken: Arc<AtomicBool>,
-    pub(crate) link: Link,
-    next: Next,
+    pub(crate) link: BenchLink,
+    next: NextTurn,
     /// Number of counted turns.
     pub(crate) turns: u64,
 }
 
-impl Relay {
-    pub(crate) fn new(quic: Config, now: Instant) -> Self {
-        let store = Store::new(relay_store::Config {
+impl BenchRelay {
+    pub(crate) fn new(quic: QuicConfig, now: Instant) -> Self {
+        let store = Store::new(relay_store::StoreConfig {
             workers: 1,
             capacity: CACHE_BYTES,
             ceiling: MEMORY_BYTES,
             max_age: MAX_AGE,
         });
-        let board = Arc::new(Board::new(1));
+        let board = Arc::new(CounterBoard::new(1));
         let woken = Arc::new(AtomicBool::new(false));
         let waker = |woken: &Arc<AtomicBool>| {
             let woken = woken.clone();
             Box::new(move || woken.store(true, Ordering::Relaxed))
         };
         let mailbox = Arc::new(Mailbox::new(waker(&woken)));
-        store.bell(WORKER).set_ringer(waker(&woken));
-        let shared = Arc::new(Shared {
+        store.ready_list(WORKER).set_waker(waker(&woken));
+        let shared = Arc::new(WorkerShared {
             quic,
             store: store.clone(),
-            ledger: Ledger::new(StateLimits { clients: MEMORY_BYTES, peers: MEMORY_BYTES }),
+            ledger: MemoryLedger::new(StateLimits { clients: MEMORY_BYTES, peers: MEMORY_BYTES }),
             gate: Arc::new(Policy::public(Scope::everything(), Scope::everything())),
             wall: Arc::new(std::time::SystemTime::now),
             local: ([10, 0, 0, 1], 443).into(),
@@ -80,15 +80,18 @@ impl Relay {
         let (sender, events) = crossbeam_channel::bounded(EVENT_BATCHES);
         Self {
             worker: Worker::new(WORKER, shared, mailbox.clone(), sender, true, now),
-            core: Core::new(relay_core::Config { linger: limits::LINGER, ..relay_core::Config::new(HOP) }),
+            core: Core::new(relay_core::CoreConfig {
+                linger: limits::LINGER,
+                ..relay_core::CoreConfig::new(HOP)
+            }),
             events,
             mailbox,
             store,
             board,
-            rings: Rings::new(),
+            wake_set: WakeSet::new(),
             woken,
-            link: Link::new(now),
-            next: Next::Now,
+            link: BenchLink::new(now),
+            next: NextTurn::Now,
             turns: 0,
         }
     }
@@ -96,8 +99,8 @@ impl Relay {
     /// Time of the next event.
     pub(crate) fn next(&self) -> Option<Instant> {
         let worker = match self.next {
-            Next::At(at) => Some(at),
-            Next::Now | Next::Idle => None,
+            NextTurn::At(at) => Some(at),
+            NextTurn::Now | NextTurn::Idle => None,
         };
         [worker, self.link.next(), self.core.next_deadline()].into_iter().flatten().min()
     }
@@ -106,7 +109,7 @@ impl Relay {
     pub(crate) fn run(&mut self, now: Instant) {
         if self.link.arrive(now) {
             self.worker.readable();
-        } else if self.next().is_none_or(|next| next > now) && self.next != Next::Now {
+        } else if self.next().is_none_or(|next| next > now) && self.next != NextTurn::Now {
             return;
         }
         loop {
@@ -117,7 +120,7 @@ impl Relay {
                 self.worker.turn(now, &mut self.link)
             };
             self.control(now);
-            if !self.woken.swap(false, Ordering::Relaxed) && self.next != Next::Now {
+            if !self.woken.swap(false, Ordering::Relaxed) && self.next != NextTurn::Now {
                 return;
             }
         }
@@ -134,7 +137,7 @@ impl Relay {
         let mut letters = Vec::new();
         let mut asks: Vec<(SessionId, u32)> = Vec::new();
         for event in self.events.try_iter().flatten() {
-            if let Event::Ask { session, .. } = &event {
+            if let CoreEvent::Ask { session, .. } = &event {
                 match asks.iter_mut().find(|(of, _)| of == session) {
                     Some((_, count)) => *count += 1,
                     None => asks.push((*session, 1)),
@@ -144,18 +147,18 @@ impl Relay {
         }
         self.core.handle_timeout(now);
         while let Some(action) = self.core.poll_action() {
-            let order = carry_out(action, &self.store, &mut self.rings, now);
-            letters.extend(order.map(|(session, order)| Letter::Order(session, order)));
+            let order = carry_out(action, &self.store, &mut self.wake_set, now);
+            letters.extend(order.map(|(session, order)| WorkerMessage::Order(session, order)));
         }
-        letters.extend(asks.into_iter().map(|(session, count)| Letter::AsksDone(session, count)));
+        letters.extend(asks.into_iter().map(|(session, count)| WorkerMessage::AsksDone(session, count)));
         self.mailbox.post(&mut letters);
-        self.store.ring(&mut self.rings, None);
+        self.store.wake(&mut self.wake_set, None);
     }
 }
 
 /// Counted part: a turn of the worker. Callgrind collects between its entry and its exit, by name, so it must
 /// stay a separate function.
 #[inline(never)]
-fn relay_side(worker: &mut Worker, now: Instant, link: &mut Link) -> Next {
+fn relay_side(worker: &mut Worker, now: Instant, link: &mut BenchLink) -> NextTurn {
     hint::black_box(worker.turn(now, link))
 }

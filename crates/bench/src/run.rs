@@ -6,13 +6,13 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    client::{Client, Play},
-    identity::Identity,
+    client::{BenchClient, ClientBehaviour},
+    identity::BenchIdentity,
     link::{RELAY, Train},
-    publisher::Publisher,
-    relay::Relay,
-    scenario::Scenario,
-    viewer::Viewer,
+    publisher::BenchPublisher,
+    relay::BenchRelay,
+    scenario::DeliveryScenario,
+    viewer::BenchViewer,
 };
 
 /// Time for connecting and subscribing.
@@ -20,8 +20,8 @@ const JOIN: Duration = Duration::from_secs(1);
 
 /// Settings of a run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Options {
-    pub(crate) scenario: Scenario,
+pub(crate) struct DeliveryOptions {
+    pub(crate) scenario: DeliveryScenario,
     pub(crate) viewers: u32,
     /// Frames to count, instead of the scenario's number.
     pub(crate) counted: Option<u64>,
@@ -29,8 +29,8 @@ pub(crate) struct Options {
 
 /// Counts of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Outcome {
-    pub(crate) scenario: Scenario,
+pub(crate) struct DeliveryOutcome {
+    pub(crate) scenario: DeliveryScenario,
     pub(crate) viewers: u32,
     pub(crate) frames: u64,
     /// Frames times viewers; all of them were received complete, once.
@@ -43,18 +43,18 @@ pub(crate) struct Outcome {
     pub(crate) sends: u64,
 }
 
-struct World {
+struct BenchWorld {
     now: Instant,
-    relay: Relay,
-    publisher: Client<Publisher>,
-    viewers: Vec<Client<Viewer>>,
+    relay: BenchRelay,
+    publisher: BenchClient<BenchPublisher>,
+    viewers: Vec<BenchClient<BenchViewer>>,
 }
 
 /// Runs a scenario. Errors: a frame was lost, altered or late, or a connection failed.
-pub(crate) fn run(options: &Options) -> Result<Outcome> {
+pub(crate) fn run(options: &DeliveryOptions) -> Result<DeliveryOutcome> {
     let shape = options.scenario.shape();
     let counted = options.counted.unwrap_or(shape.counted);
-    let mut world = World::new(options)?;
+    let mut world = BenchWorld::new(options)?;
     let deadline = world.now + JOIN;
     while world.now < deadline {
         world.pass(shape.period())?;
@@ -78,7 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     let deliveries = counted * u64::from(options.viewers);
     let delivered = world.frames() - frames_before;
     ensure!(delivered == deliveries, "{delivered} frames were delivered instead of {deliveries}");
-    Ok(Outcome {
+    Ok(DeliveryOutcome {
         scenario: options.scenario,
         viewers: options.viewers,
         frames: counted,
@@ -90,23 +90,23 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     })
 }
 
-impl World {
+impl BenchWorld {
     /// Connects all clients; the viewers once the broadcast is announced.
-    fn new(options: &Options) -> Result<Self> {
+    fn new(options: &DeliveryOptions) -> Result<Self> {
         // Only read of the real clock, to which all times are relative.
         let now = Instant::now();
-        let identity = Identity::generate()?;
+        let identity = BenchIdentity::generate()?;
         let shape = options.scenario.shape();
         let mut world = Self {
             now,
-            relay: Relay::new(identity.server.clone(), now),
-            publisher: Client::new(0, &identity, now, Publisher::new(shape))?,
+            relay: BenchRelay::new(identity.server.clone(), now),
+            publisher: BenchClient::new(0, &identity, now, BenchPublisher::new(shape))?,
             viewers: Vec::new(),
         };
         world.pass(JOIN)?;
         for index in 1..=options.viewers {
             // One after another, so that each connection is the same in every run.
-            world.viewers.push(Client::new(index, &identity, world.now, Viewer::new(shape))?);
+            world.viewers.push(BenchClient::new(index, &identity, world.now, BenchViewer::new(shape))?);
             world.pass(Duration::from_millis(20))?;
         }
         Ok(world)
@@ -123,7 +123,7 @@ impl World {
     /// Handles all events due before `end`.
     fn until(&mut self, end: Instant) -> Result<()> {
         loop {
-            let clients = self.viewers.iter().map(Client::next).chain([self.publisher.next()]);
+            let clients = self.viewers.iter().map(BenchClient::next).chain([self.publisher.next()]);
             let next = clients.chain([self.relay.next()]).flatten().min();
             let Some(next) = next.filter(|next| *next < end) else { break };
             self.now = self.now.max(next);
@@ -151,7 +151,7 @@ impl World {
     }
 }
 
-fn turn<P: Play>(client: &mut Client<P>, relay: &mut Relay, now: Instant) -> Result<()> {
+fn turn<P: ClientBehaviour>(client: &mut BenchClient<P>, relay: &mut BenchRelay, now: Instant) -> Result<()> {
     if client.next().is_none_or(|next| next > now) {
         return Ok(());
     }
@@ -167,9 +167,11 @@ mod tests {
 
     #[test]
     fn every_frame_of_every_scenario_is_delivered_once_and_whole() {
-        for scenario in [Scenario::Video, Scenario::Hd, Scenario::Audio, Scenario::Chat] {
+        for scenario in
+            [DeliveryScenario::Video, DeliveryScenario::Hd, DeliveryScenario::Audio, DeliveryScenario::Chat]
+        {
             let counted = Some(scenario.shape().group_frames);
-            let outcome = run(&Options { scenario, viewers: 3, counted }).unwrap();
+            let outcome = run(&DeliveryOptions { scenario, viewers: 3, counted }).unwrap();
             assert_eq!(outcome.deliveries, 3 * scenario.shape().group_frames, "{scenario:?}");
             assert!(outcome.turns > 0 && outcome.datagrams_out >= outcome.deliveries);
         }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// A named load: one publisher of one track, and viewers on the same worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Scenario {
+pub(crate) enum DeliveryScenario {
     /// 30 fps of 4,000 B, groups of 60.
     Video,
     /// 30 fps of 40,000 B, groups of 30.
@@ -21,7 +21,7 @@ pub(crate) enum Scenario {
 
 /// Parameters of a scenario.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
+pub(crate) struct DeliveryShape {
     /// Frames per second.
     pub(crate) fps: u32,
     /// Bytes per frame.
@@ -34,16 +34,16 @@ pub(crate) struct Shape {
     pub(crate) counted: u64,
 }
 
-impl Scenario {
+impl DeliveryScenario {
     /// Parameters of the scenario.
-    pub(crate) fn shape(self) -> Shape {
+    pub(crate) fn shape(self) -> DeliveryShape {
         let (fps, frame_bytes, group_frames, warmup, counted) = match self {
             Self::Video => (30, 4_000, 60, 60, 180),
             Self::Hd => (30, 40_000, 30, 60, 60),
             Self::Audio => (50, 300, 5, 50, 400),
             Self::Chat => (10, 300, 1, 20, 300),
         };
-        Shape { fps, frame_bytes, group_frames, warmup, counted }
+        DeliveryShape { fps, frame_bytes, group_frames, warmup, counted }
     }
 
     /// Name on the command line, in files and in tables.
@@ -57,7 +57,7 @@ impl Scenario {
     }
 }
 
-impl Shape {
+impl DeliveryShape {
     /// Time between two frames.
     pub(crate) fn period(&self) -> Duration {
         Duration::from_secs(1) / self.fps

@@ -6,16 +6,16 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use relay_model::{Prefs, TrackName};
 use relay_session::transport::{ReadError, Stream, Transport};
-use relay_transport::quic::Connection;
+use relay_transport::quic::QuicConnection;
 use relay_wire::{
     lite::{BidiType, Group, GroupEvent, GroupReader, Role, Subscribe, UniType},
     varint,
 };
 
 use crate::{
-    client::{self, Play, VERSION},
+    client::{self, ClientBehaviour, VERSION},
     publisher::broadcast,
-    scenario::Shape,
+    scenario::DeliveryShape,
 };
 
 /// Maximum age of groups in the subscription, ms.
@@ -23,15 +23,15 @@ const MAX_AGE_MS: u64 = 10_000;
 const READ: usize = 64 * 1024;
 
 /// A viewer of one track.
-pub(crate) struct Viewer {
-    shape: Shape,
-    groups: Vec<(Stream, Reading)>,
+pub(crate) struct BenchViewer {
+    shape: DeliveryShape,
+    groups: Vec<(Stream, ViewerStream)>,
     /// Number of complete frames.
     pub(crate) frames: u64,
 }
 
 /// A unidirectional stream of the relay.
-struct Reading {
+struct ViewerStream {
     /// `None` until its type is known.
     reader: Option<GroupReader>,
     is_setup: bool,
@@ -42,8 +42,8 @@ struct Reading {
     received: u64,
 }
 
-impl Viewer {
-    pub(crate) fn new(shape: Shape) -> Self {
+impl BenchViewer {
+    pub(crate) fn new(shape: DeliveryShape) -> Self {
         Self { shape, groups: Vec::new(), frames: 0 }
     }
 
@@ -91,8 +91,8 @@ impl Viewer {
     }
 }
 
-impl Play for Viewer {
-    fn ready(&mut self, conn: &mut Connection) -> Result<()> {
+impl ClientBehaviour for BenchViewer {
+    fn ready(&mut self, conn: &mut QuicConnection) -> Result<()> {
         client::set_up(conn, Role::Subscriber)?;
         let track = TrackName::parse("track").context("a track name")?;
         let prefs = Prefs { max_age_ms: MAX_AGE_MS, ..Prefs::default() };
@@ -104,12 +104,13 @@ impl Play for Viewer {
         Ok(())
     }
 
-    fn readable(&mut self, conn: &mut Connection, stream: Stream) -> Result<()> {
+    fn readable(&mut self, conn: &mut QuicConnection, stream: Stream) -> Result<()> {
         let is_uni = stream.0 & 2 != 0;
         let at = match self.groups.iter().position(|(of, _)| *of == stream) {
             Some(at) => at,
             None => {
-                let reading = Reading { reader: None, is_setup: !is_uni, group: None, begun: 0, received: 0 };
+                let reading =
+                    ViewerStream { reader: None, is_setup: !is_uni, group: None, begun: 0, received: 0 };
                 self.groups.push((stream, reading));
                 self.groups.len() - 1
             }
@@ -128,7 +129,7 @@ impl Play for Viewer {
         }
     }
 
-    fn act(&mut self, _: &mut Connection, _: Instant) -> Result<()> {
+    fn act(&mut self, _: &mut QuicConnection, _: Instant) -> Result<()> {
         Ok(())
     }
 

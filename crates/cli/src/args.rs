@@ -31,7 +31,7 @@ pub struct HowArgs {
 
     /// Believe only the certificate with this SHA-256 fingerprint (may be given several times)
     #[arg(long, value_name = "HEX", value_parser = fingerprint, conflicts_with = "root", help_heading = "Connection")]
-    pub(crate) fingerprint: Vec<Fingerprint>,
+    pub(crate) fingerprint: Vec<CertFingerprint>,
 
     /// Believe what the certificates in this PEM file signed, instead of the system's (may be given several times)
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
@@ -44,7 +44,7 @@ pub struct HowArgs {
 
 /// SHA-256 fingerprint of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint(pub(crate) [u8; 32]);
+pub struct CertFingerprint(pub(crate) [u8; 32]);
 
 /// Broadcast and track, as positional arguments or flags.
 #[derive(Clone, Debug, Args)]
@@ -95,7 +95,7 @@ pub(crate) fn version(name: &str) -> Result<Version, String> {
 }
 
 /// Parses 64 hexadecimal digits, with or without colons.
-fn fingerprint(text: &str) -> Result<Fingerprint, String> {
+fn fingerprint(text: &str) -> Result<CertFingerprint, String> {
     let wrong = || "expected the 64 hexadecimal digits of a SHA-256".to_owned();
     let digits: Vec<u8> = text
         .chars()
@@ -106,7 +106,7 @@ fn fingerprint(text: &str) -> Result<Fingerprint, String> {
     let bytes: Vec<u8> =
         digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
     match <[u8; 32]>::try_from(bytes) {
-        Ok(bytes) if digits.len() == 64 => Ok(Fingerprint(bytes)),
+        Ok(bytes) if digits.len() == 64 => Ok(CertFingerprint(bytes)),
         _ => Err(wrong()),
     }
 }

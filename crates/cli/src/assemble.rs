@@ -3,11 +3,11 @@
 use bytes::{Bytes, BytesMut};
 use relay_client::Piece;
 
-use crate::framing::Framing;
+use crate::framing::ByteFraming;
 
 /// Position in a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Position {
+struct GroupPosition {
     /// Frames begun.
     frames: u64,
     /// Bytes read of the last frame.
@@ -19,11 +19,11 @@ struct Position {
 /// Output state of one group.
 #[derive(Debug)]
 pub(crate) struct Assembler {
-    framing: Framing,
+    framing: ByteFraming,
     /// Furthest position that was written.
-    done: Position,
+    done: GroupPosition,
     /// Position of the current read; behind `done` only in a second read of the group.
-    at: Position,
+    at: GroupPosition,
     /// Incomplete frame, where frames are written whole.
     held: BytesMut,
     /// Number of complete frames.
@@ -31,21 +31,21 @@ pub(crate) struct Assembler {
 }
 
 impl Assembler {
-    pub(crate) fn new(framing: Framing) -> Self {
-        let (done, at) = (Position::default(), Position::default());
+    pub(crate) fn new(framing: ByteFraming) -> Self {
+        let (done, at) = (GroupPosition::default(), GroupPosition::default());
         Self { framing, done, at, held: BytesMut::new(), whole: 0 }
     }
 
     /// Starts a second read of the group from its beginning.
     pub(crate) fn again(&mut self) {
-        self.at = Position::default();
+        self.at = GroupPosition::default();
     }
 
     /// Returns the output for `piece`, if any.
     pub(crate) fn push(&mut self, piece: Piece) -> Option<Bytes> {
         match piece {
             Piece::Frame { size, .. } => {
-                self.at = Position { frames: self.at.frames + 1, offset: 0, size };
+                self.at = GroupPosition { frames: self.at.frames + 1, offset: 0, size };
                 if self.at.frames <= self.done.frames {
                     return None;
                 }
@@ -105,9 +105,9 @@ mod tests {
     #[test]
     fn a_group_begun_again_goes_on_where_it_broke_off() {
         for (framing, first, second) in [
-            (Framing::Raw(None), &b"abcde"[..], &b"fg"[..]),
-            (Framing::Lines, b"abc\n\n", b"def\ng\n"),
-            (Framing::LengthPrefixed, b"\0\0\0\x03abc\0\0\0\0", b"\0\0\0\x03def\0\0\0\x01g"),
+            (ByteFraming::Raw(None), &b"abcde"[..], &b"fg"[..]),
+            (ByteFraming::Lines, b"abc\n\n", b"def\ng\n"),
+            (ByteFraming::LengthPrefixed, b"\0\0\0\x03abc\0\0\0\0", b"\0\0\0\x03def\0\0\0\x01g"),
         ] {
             let mut assembler = Assembler::new(framing);
             let broken = vec![frame(3), data("ab"), data("c"), frame(0), frame(3), data("de")];

@@ -46,7 +46,7 @@ pub(crate) async fn connect_as(
     offered: &[Version],
     stop: &mut Stop,
 ) -> Result<Client, Failure> {
-    let mut place = Place::of(&args.url)?;
+    let mut place = RelayAddress::of(&args.url)?;
     place.resolve().await;
     let certs = args.how.certs(&place)?;
     let versions: Vec<Version> = match args.how.protocol {
@@ -70,7 +70,7 @@ pub(crate) async fn connect_as(
         };
         let outcome = tokio::select! {
             outcome = Client::connect(&args.url, config) => outcome,
-            () = nobody(&place) => return Err(place.silent()),
+            () = port_unreachable(&place) => return Err(place.no_answer()),
             exit = stop.asked() => return Err(Failure::new(exit, "stopped while connecting")),
         };
         match outcome {
@@ -83,32 +83,32 @@ pub(crate) async fn connect_as(
     let why = last.map(|error| error.to_string()).unwrap_or_default();
     Err(Failure::new(
         Exit::Unreachable,
-        format!("the relay at {} supports no offered version ({asked}): {why}", place.shown),
+        format!("the relay at {} supports no offered version ({asked}): {why}", place.display_url),
     ))
 }
 
 /// Address of a relay, with tokens removed.
-pub(crate) struct Place {
+pub(crate) struct RelayAddress {
     /// The URL without its query, which may contain tokens.
-    pub(crate) shown: String,
+    pub(crate) display_url: String,
     /// Host name, or the file of a Unix socket.
     host: String,
     port: u16,
-    carrier: Carrier,
+    carrier: SocketKind,
     /// Addresses of the host in the order of attempts; empty if the name could not be resolved.
     addresses: Vec<SocketAddr>,
 }
 
 /// Kind of socket that the port belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Carrier {
+enum SocketKind {
     Udp,
     Tcp,
     /// A Unix socket, without a port.
     File,
 }
 
-impl Place {
+impl RelayAddress {
     pub(crate) fn of(url: &str) -> Result<Self, Failure> {
         let shown = url.split(['?', '#']).next().unwrap_or_default().to_owned();
         let wrong = || {
@@ -118,15 +118,15 @@ impl Place {
         };
         let (scheme, rest) = shown.split_once("://").ok_or_else(wrong)?;
         let carrier = match scheme {
-            "https" | "moqt" | "moql" => Carrier::Udp,
-            "wss" | "ws" | "tcp" => Carrier::Tcp,
-            "unix" => Carrier::File,
+            "https" | "moqt" | "moql" => SocketKind::Udp,
+            "wss" | "ws" | "tcp" => SocketKind::Tcp,
+            "unix" => SocketKind::File,
             _ => return Err(wrong()),
         };
-        if carrier == Carrier::File {
+        if carrier == SocketKind::File {
             let file = rest.split(':').next().unwrap_or_default().to_owned();
             return match file.starts_with('/') {
-                true => Ok(Self { host: file, port: 0, carrier, shown, addresses: Vec::new() }),
+                true => Ok(Self { host: file, port: 0, carrier, display_url: shown, addresses: Vec::new() }),
                 false => Err(wrong()),
             };
         }
@@ -140,12 +140,12 @@ impl Place {
         let default = if scheme == "ws" { 80 } else { 443 };
         let port = port.map_or(Ok(default), str::parse).map_err(|_| wrong())?;
         let host = host.to_owned();
-        Ok(Self { host, port, carrier, shown, addresses: Vec::new() })
+        Ok(Self { host, port, carrier, display_url: shown, addresses: Vec::new() })
     }
 
     /// Resolves the name, for messages only: a failure is reported by the dial.
     async fn resolve(&mut self) {
-        if self.carrier != Carrier::File {
+        if self.carrier != SocketKind::File {
             self.addresses = relay_client::addresses(&self.host, self.port).await.unwrap_or_default();
         }
     }
@@ -166,12 +166,12 @@ impl Place {
     }
 
     fn is_loopback(&self) -> bool {
-        self.carrier == Carrier::File
+        self.carrier == SocketKind::File
             || self.host == "localhost"
             || self.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
-    fn silent(&self) -> Failure {
+    fn no_answer(&self) -> Failure {
         Failure::new(
             Exit::Unreachable,
             format!(
@@ -186,14 +186,14 @@ impl Place {
     /// Address of the listener, for messages.
     fn at(&self) -> String {
         match self.carrier {
-            Carrier::Udp => format!("UDP {}", self.authority()),
-            Carrier::Tcp => format!("TCP {}", self.authority()),
-            Carrier::File => self.host.clone(),
+            SocketKind::Udp => format!("UDP {}", self.authority()),
+            SocketKind::Tcp => format!("TCP {}", self.authority()),
+            SocketKind::File => self.host.clone(),
         }
     }
 
     fn what(&self) -> &'static str {
-        if self.carrier == Carrier::File { "file" } else { "port" }
+        if self.carrier == SocketKind::File { "file" } else { "port" }
     }
 
     fn unreachable(&self, error: &Error) -> Failure {
@@ -208,7 +208,7 @@ impl Place {
             Error::ConnectTimeout => (
                 Exit::Unreachable,
                 match self.carrier {
-                    Carrier::Udp => format!(
+                    SocketKind::Udp => format!(
                         "nothing answered on UDP {authority}{tried}: is the relay running, is the port open for \
                          UDP?"
                     ),
@@ -217,8 +217,8 @@ impl Place {
                     }
                 },
             ),
-            Error::Io(why) if is_nobody(why) => return self.silent(),
-            Error::Io(why) if self.carrier == Carrier::File => {
+            Error::Io(why) if is_no_listener(why) => return self.no_answer(),
+            Error::Io(why) if self.carrier == SocketKind::File => {
                 (Exit::Unreachable, format!("the socket {host} cannot be used: {why}"))
             }
             Error::Resolve { why, .. } => {
@@ -228,7 +228,7 @@ impl Place {
                 Exit::Refused,
                 format!(
                     "the relay at {} does not allow it ({text}): does the URL carry the right path and ?jwt=?",
-                    self.shown
+                    self.display_url
                 ),
             ),
             _ if text.contains("invalid peer certificate") => (
@@ -243,17 +243,17 @@ impl Place {
                 Exit::Refused,
                 format!(
                     "the relay at {} does not allow it: does the URL carry the right path and ?jwt=?",
-                    self.shown
+                    self.display_url
                 ),
             ),
-            _ => (Exit::Unreachable, format!("no session with {}: {}", self.shown, describe(error))),
+            _ => (Exit::Unreachable, format!("no session with {}: {}", self.display_url, describe(error))),
         };
         Failure::new(exit, message)
     }
 }
 
 /// Whether the error means that nothing listens there.
-fn is_nobody(error: &std::io::Error) -> bool {
+fn is_no_listener(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound)
 }
 
@@ -269,8 +269,8 @@ fn is_version(error: &Error) -> bool {
 }
 
 /// Completes when the system reports that nothing listens on UDP there; else never.
-async fn nobody(place: &Place) {
-    if place.carrier != Carrier::Udp {
+async fn port_unreachable(place: &RelayAddress) {
+    if place.carrier != SocketKind::Udp {
         // A dial on a stream socket gets the error itself.
         return std::future::pending().await;
     }
@@ -297,7 +297,7 @@ fn is_refused(address: SocketAddr) -> bool {
 
 impl HowArgs {
     /// Certificates to trust. On the local machine any certificate is accepted, with a note.
-    pub(crate) fn certs(&self, place: &Place) -> Result<Certs, Failure> {
+    pub(crate) fn certs(&self, place: &RelayAddress) -> Result<Certs, Failure> {
         if self.insecure {
             return Ok(Certs::Any);
         }
@@ -382,28 +382,28 @@ mod tests {
 
     #[test]
     fn a_token_is_never_shown() {
-        let place = Place::of("https://relay.example:4443/live?jwt=secret").unwrap();
-        assert_eq!((place.shown.as_str(), place.port), ("https://relay.example:4443/live", 4443));
+        let place = RelayAddress::of("https://relay.example:4443/live?jwt=secret").unwrap();
+        assert_eq!((place.display_url.as_str(), place.port), ("https://relay.example:4443/live", 4443));
         for bad in ["relay?jwt=secret", "ftp://x?jwt=secret", "https://?jwt=secret"] {
-            let said = Place::of(bad).err().unwrap().to_string();
+            let said = RelayAddress::of(bad).err().unwrap().to_string();
             assert!(!said.contains("secret"), "{said}");
         }
     }
 
     #[test]
     fn a_relay_is_found_on_any_kind_of_socket() {
-        let place = |url| Place::of(url).unwrap();
+        let place = |url| RelayAddress::of(url).unwrap();
         assert_eq!(place("ws://relay.example/live").at(), "TCP relay.example:80");
         assert_eq!(place("wss://relay.example?jwt=secret").at(), "TCP relay.example:443");
         assert_eq!(place("tcp://relay.example:7/").at(), "TCP relay.example:7");
         let unix = place("unix:///run/relay.sock:/live?jwt=secret");
         assert_eq!(
-            (unix.at(), unix.shown.as_str()),
+            (unix.at(), unix.display_url.as_str()),
             ("/run/relay.sock".into(), "unix:///run/relay.sock:/live")
         );
         assert!(unix.is_loopback() && place("ws://127.0.0.1:1/").is_loopback());
         assert!(!place("wss://relay.example/").is_loopback());
-        assert!(Place::of("unix://relay.sock").is_err());
+        assert!(RelayAddress::of("unix://relay.sock").is_err());
     }
 
     /// Failure after a server answers the upgrade with `status`.
@@ -421,7 +421,7 @@ mod tests {
             socket.write_all(words.as_bytes()).await.unwrap();
         };
         let (client, ()) = tokio::join!(Client::connect(&url, ClientConfig::default()), answer);
-        let place = Place::of(&url).unwrap();
+        let place = RelayAddress::of(&url).unwrap();
         let error = client.unwrap_err();
         match is_version(&error) {
             true => Failure::new(Exit::Unreachable, "no version in common"),
@@ -453,7 +453,7 @@ mod tests {
             ("unix:///nowhere/relay.sock".to_owned(), "/nowhere/relay.sock".to_owned()),
         ] {
             let error = runtime.block_on(Client::connect(&url, ClientConfig::default())).unwrap_err();
-            let failure = Place::of(&url).unwrap().unreachable(&error);
+            let failure = RelayAddress::of(&url).unwrap().unreachable(&error);
             assert_eq!(failure.exit, Exit::Unreachable);
             assert!(failure.to_string().starts_with(&format!("nothing listens on {at}:")), "{failure}");
         }
@@ -468,7 +468,7 @@ mod tests {
             ("https://192.0.2.1/", false),
             ("https://localhost.example/", false),
         ] {
-            assert_eq!(Place::of(url).unwrap().is_loopback(), own, "{url}");
+            assert_eq!(RelayAddress::of(url).unwrap().is_loopback(), own, "{url}");
         }
     }
 }

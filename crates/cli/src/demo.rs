@@ -23,32 +23,32 @@ pub const PATTERN: &str = "pattern";
 
 /// Frames per second of each track, and per group.
 const FPS: u64 = 10;
-/// Latency samples kept between two calls of [`Actors::look`].
+/// Latency samples kept between two calls of [`Actors::figures`].
 const SAMPLES: usize = 4_096;
 const WIDTH: u64 = 64;
 const HEIGHT: u64 = 16;
 
 /// Counters of the subscriber.
 #[derive(Debug, Default)]
-struct Seen {
+struct SubscriberCounters {
     frames: AtomicU64,
     bytes: AtomicU64,
     /// From publishing to receiving, µs.
     latency_us: Mutex<Vec<u64>>,
-    trouble: Mutex<Option<String>>,
+    failure: Mutex<Option<String>>,
 }
 
 /// The publisher and the subscriber; both stop when it is dropped.
 #[derive(Debug)]
 pub struct Actors {
-    seen: Arc<Seen>,
+    seen: Arc<SubscriberCounters>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-/// Figures of the subscriber since the last call of [`Actors::look`].
+/// Figures of the subscriber since the last call of [`Actors::figures`].
 #[derive(Clone, Debug, Default)]
-pub struct Look {
+pub struct DemoFigures {
     /// Frames received.
     pub frames: u64,
     /// Bytes received.
@@ -65,7 +65,7 @@ impl Actors {
     /// # Errors
     /// The runtime or its thread cannot be created.
     pub fn start(url: String, fingerprint: [u8; 32]) -> Result<Self, Failure> {
-        let seen = Arc::new(Seen::default());
+        let seen = Arc::new(SubscriberCounters::default());
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = seen.clone();
@@ -74,7 +74,7 @@ impl Actors {
                 tokio::select! {
                     ended = act(&url, fingerprint, &shared) => {
                         let why = ended.err().map_or_else(|| "the track ended".to_owned(), |e| e.to_string());
-                        *shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+                        *shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
                     }
                     _ = stopped => {}
                 }
@@ -87,26 +87,26 @@ impl Actors {
     }
 
     /// Returns the figures since the last call.
-    pub fn look(&self) -> Look {
+    pub fn figures(&self) -> DemoFigures {
         let lock = |samples: &Mutex<Vec<u64>>| {
             std::mem::take(&mut *samples.lock().unwrap_or_else(PoisonError::into_inner))
         };
         let mut samples = lock(&self.seen.latency_us);
         samples.sort_unstable();
         let ms = |us: &u64| *us as f64 / 1_000.0;
-        Look {
+        DemoFigures {
             frames: self.seen.frames.swap(0, Relaxed),
             bytes: self.seen.bytes.swap(0, Relaxed),
             latency_ms: samples
                 .get(samples.len() / 2)
                 .zip(samples.last())
                 .map(|(p50, max)| (ms(p50), ms(max))),
-            trouble: self.seen.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            trouble: self.seen.failure.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 
     /// Closes both sessions and waits until they have ended.
-    pub fn leave(mut self) {
+    pub fn close(mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
             // A panic of the thread was printed already.
@@ -125,7 +125,7 @@ pub fn memory_mib() -> u64 {
     relay_load::process::rss_kib(std::process::id()).unwrap_or_default() / 1_024
 }
 
-async fn act(url: &str, fingerprint: [u8; 32], seen: &Arc<Seen>) -> Result<(), Failure> {
+async fn act(url: &str, fingerprint: [u8; 32], seen: &Arc<SubscriberCounters>) -> Result<(), Failure> {
     let config = || ClientConfig { certs: Certs::Pinned(vec![fingerprint]), ..ClientConfig::default() };
     let failed = |error: relay_client::Error| Failure::new(Exit::Failed, error.to_string());
     let publisher = Client::connect(url, config()).await.map_err(failed)?;
@@ -167,7 +167,11 @@ async fn publish(clock: &Track, pattern: &Track) {
     }
 }
 
-async fn view(client: &Client, track: &str, seen: &Arc<Seen>) -> Result<(), relay_client::Error> {
+async fn view(
+    client: &Client,
+    track: &str,
+    seen: &Arc<SubscriberCounters>,
+) -> Result<(), relay_client::Error> {
     let mut subscription = client.subscribe(BROADCAST, track, Prefs::default()).await?;
     loop {
         let mut group = subscription.next_group().await?;

@@ -23,7 +23,7 @@ pub struct FramingArgs {
 
 /// Frame boundaries in a byte stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub(crate) enum ByteFraming {
     /// No boundaries: frames of this size, or of the bytes available at a time.
     Raw(Option<usize>),
     Lines,
@@ -31,25 +31,25 @@ pub(crate) enum Framing {
 }
 
 impl FramingArgs {
-    pub(crate) fn framing(self, frame_size: Option<usize>) -> Framing {
+    pub(crate) fn framing(self, frame_size: Option<usize>) -> ByteFraming {
         match self {
-            Self { lines: true, .. } => Framing::Lines,
-            Self { length_prefixed: true, .. } => Framing::LengthPrefixed,
-            Self { .. } => Framing::Raw(frame_size),
+            Self { lines: true, .. } => ByteFraming::Lines,
+            Self { length_prefixed: true, .. } => ByteFraming::LengthPrefixed,
+            Self { .. } => ByteFraming::Raw(frame_size),
         }
     }
 }
 
 /// Framing error of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wrong {
+pub(crate) enum FramingError {
     /// The input ends within a frame.
     Truncated,
     /// A frame is over [`FRAME_BYTES`].
     TooLarge,
 }
 
-impl std::fmt::Display for Wrong {
+impl std::fmt::Display for FramingError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Truncated => "the input ends in the middle of a frame",
@@ -58,9 +58,9 @@ impl std::fmt::Display for Wrong {
     }
 }
 
-impl Framing {
+impl ByteFraming {
     /// Takes the next frame off the front of `input`. `None`: more input is needed, or, at the end, nothing is left.
-    pub(crate) fn cut(self, input: &mut BytesMut, at_end: bool) -> Result<Option<Bytes>, Wrong> {
+    pub(crate) fn cut(self, input: &mut BytesMut, at_end: bool) -> Result<Option<Bytes>, FramingError> {
         let frame = match self {
             Self::Raw(None) => self::take(input, input.len().min(CHUNK_BYTES), true),
             Self::Raw(Some(size)) => self::take(input, size, at_end),
@@ -68,14 +68,18 @@ impl Framing {
                 Some(end) => {
                     let line = input.split_to(end).freeze();
                     input.advance(1);
-                    return if line.len() > FRAME_BYTES { Err(Wrong::TooLarge) } else { Ok(Some(line)) };
+                    return if line.len() > FRAME_BYTES {
+                        Err(FramingError::TooLarge)
+                    } else {
+                        Ok(Some(line))
+                    };
                 }
                 None => self::take(input, usize::MAX, at_end),
             },
             Self::LengthPrefixed => return length_prefixed(input, at_end),
         };
         match frame {
-            None if input.len() > FRAME_BYTES => Err(Wrong::TooLarge),
+            None if input.len() > FRAME_BYTES => Err(FramingError::TooLarge),
             frame => Ok(frame),
         }
     }
@@ -108,16 +112,16 @@ fn take(input: &mut BytesMut, size: usize, short: bool) -> Option<Bytes> {
     }
 }
 
-fn length_prefixed(input: &mut BytesMut, at_end: bool) -> Result<Option<Bytes>, Wrong> {
+fn length_prefixed(input: &mut BytesMut, at_end: bool) -> Result<Option<Bytes>, FramingError> {
     let Some(head) = input.first_chunk::<4>() else {
-        return if at_end && !input.is_empty() { Err(Wrong::Truncated) } else { Ok(None) };
+        return if at_end && !input.is_empty() { Err(FramingError::Truncated) } else { Ok(None) };
     };
     let size = u32::from_be_bytes(*head) as usize;
     if size > FRAME_BYTES {
-        return Err(Wrong::TooLarge);
+        return Err(FramingError::TooLarge);
     }
     if input.len() - 4 < size {
-        return if at_end { Err(Wrong::Truncated) } else { Ok(None) };
+        return if at_end { Err(FramingError::Truncated) } else { Ok(None) };
     }
     input.advance(4);
     Ok(Some(input.split_to(size).freeze()))
@@ -128,7 +132,7 @@ mod tests {
     use super::*;
 
     /// Cuts all frames of `input`, given in two halves split at `at`.
-    fn frames(framing: Framing, input: &[u8], at: usize) -> Result<Vec<Bytes>, Wrong> {
+    fn frames(framing: ByteFraming, input: &[u8], at: usize) -> Result<Vec<Bytes>, FramingError> {
         let (first, second) = input.split_at(at);
         let (mut held, mut out) = (BytesMut::from(first), Vec::new());
         while let Some(frame) = framing.cut(&mut held, false)? {
@@ -146,13 +150,13 @@ mod tests {
         let lines = b"one\n\ntwo\r\nlast";
         let prefixed = b"\0\0\0\x03one\0\0\0\0\0\0\0\x01x";
         for at in 0..=lines.len() {
-            let found = frames(Framing::Lines, lines, at).unwrap();
+            let found = frames(ByteFraming::Lines, lines, at).unwrap();
             assert_eq!(found, [&b"one"[..], b"", b"two\r", b"last"]);
         }
         for at in 0..=prefixed.len() {
-            let found = frames(Framing::LengthPrefixed, prefixed, at).unwrap();
+            let found = frames(ByteFraming::LengthPrefixed, prefixed, at).unwrap();
             assert_eq!(found, [&b"one"[..], b"", b"x"]);
-            let again: Vec<u8> = found.iter().flat_map(|f| Framing::LengthPrefixed.wrap(f)).collect();
+            let again: Vec<u8> = found.iter().flat_map(|f| ByteFraming::LengthPrefixed.wrap(f)).collect();
             assert_eq!(again, prefixed);
         }
     }
@@ -160,7 +164,7 @@ mod tests {
     #[test]
     fn frames_of_a_size_are_of_that_size_but_the_last() {
         for at in 0..=10 {
-            let found = frames(Framing::Raw(Some(4)), b"0123456789", at).unwrap();
+            let found = frames(ByteFraming::Raw(Some(4)), b"0123456789", at).unwrap();
             assert_eq!(found, [&b"0123"[..], b"4567", b"89"]);
         }
     }
@@ -168,14 +172,14 @@ mod tests {
     #[test]
     fn a_frame_cut_short_or_too_large_is_refused() {
         for short in [&b"\0\0"[..], b"\0\0\0\x02x"] {
-            assert_eq!(frames(Framing::LengthPrefixed, short, 0), Err(Wrong::Truncated));
+            assert_eq!(frames(ByteFraming::LengthPrefixed, short, 0), Err(FramingError::Truncated));
         }
         let size = u32::try_from(FRAME_BYTES).unwrap();
         let mut held = BytesMut::from(&size.to_be_bytes()[..]);
-        assert_eq!(Framing::LengthPrefixed.cut(&mut held, false), Ok(None));
+        assert_eq!(ByteFraming::LengthPrefixed.cut(&mut held, false), Ok(None));
         let mut held = BytesMut::from(&(size + 1).to_be_bytes()[..]);
-        assert_eq!(Framing::LengthPrefixed.cut(&mut held, false), Err(Wrong::TooLarge));
+        assert_eq!(ByteFraming::LengthPrefixed.cut(&mut held, false), Err(FramingError::TooLarge));
         let mut long = BytesMut::zeroed(FRAME_BYTES + 1);
-        assert_eq!(Framing::Lines.cut(&mut long, false), Err(Wrong::TooLarge));
+        assert_eq!(ByteFraming::Lines.cut(&mut long, false), Err(FramingError::TooLarge));
     }
 }

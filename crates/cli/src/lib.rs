@@ -26,7 +26,7 @@ mod track;
 
 use std::{future::Future, time::Duration};
 
-pub use args::{ConnectArgs, Fingerprint, HowArgs, Span, TrackArgs, duration};
+pub use args::{CertFingerprint, ConnectArgs, HowArgs, Span, TrackArgs, duration};
 pub use exit::{EXIT_CODES, Exit, Failure};
 pub use fetch::FetchArgs;
 pub use framing::FramingArgs;
@@ -36,7 +36,7 @@ pub use publish::PubArgs;
 pub use subscribe::SubArgs;
 
 /// Time for the last packets to be sent.
-const GOODBYE: Duration = Duration::from_millis(20);
+const FLUSH_TIME: Duration = Duration::from_millis(20);
 
 /// Publishes standard input or a file, to its end.
 ///
@@ -85,7 +85,7 @@ fn run(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failur
         let ended = work.await;
         // The session is closed when its last handle is dropped, and a task sends the close. Without it the relay would
         // hold the session until it times out.
-        tokio::time::sleep(GOODBYE).await;
+        tokio::time::sleep(FLUSH_TIME).await;
         ended
     });
     // A thread may still wait for input that never arrives.

@@ -5,13 +5,13 @@ use std::{io::Write, time::Duration};
 use clap::Args;
 use relay_client::{Error, lite::Version};
 use relay_load::{
-    run::{self, Options},
+    run::{self, LoadOptions},
     scenario::Scenario,
 };
 
 use crate::{
     args::{HowArgs, duration},
-    connect::Place,
+    connect::RelayAddress,
     exit::{EXIT_CODES, Exit, Failure},
     progress::note,
     stop::Stop,
@@ -55,7 +55,7 @@ pub struct LoadArgs {
 
 pub(crate) async fn run(args: &LoadArgs) -> Result<Exit, Failure> {
     let mut stop = Stop::listen()?;
-    let place = Place::of(&args.url)?;
+    let place = RelayAddress::of(&args.url)?;
     let publishers = args.scenario.shape().publishers;
     if let Some(few) = args.subscribers.filter(|subscribers| *subscribers < publishers) {
         let name = args.scenario.name();
@@ -64,7 +64,7 @@ pub(crate) async fn run(args: &LoadArgs) -> Result<Exit, Failure> {
         );
         return Err(Failure::new(Exit::Usage, message));
     }
-    let options = Options {
+    let options = LoadOptions {
         url: args.url.clone(),
         version: args.how.protocol.unwrap_or(Version::V05),
         window: args.window,
@@ -76,7 +76,7 @@ pub(crate) async fn run(args: &LoadArgs) -> Result<Exit, Failure> {
     note(format_args!(
         "{} against {}: viewers connect for {:.1} s or more, then {:.1} s are measured",
         args.scenario.name(),
-        place.shown,
+        place.display_url,
         args.ramp.as_secs_f64(),
         args.window.as_secs_f64()
     ));

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use bytes::BytesMut;
 use clap::Args;
-use relay_client::{Client, GroupWriter, Live, Track, TrackInfo, lite::Role};
+use relay_client::{Client, GroupWriter, Track, TrackFigures, TrackInfo, lite::Role};
 use relay_model::SessionCode;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -37,13 +37,13 @@ const LINGER: Duration = Duration::from_millis(500);
 /// publisher.
 const LINGER_UNNAMED: Duration = Duration::from_secs(4);
 /// Time for the relay to acknowledge the rest of the track.
-const FAREWELL: Duration = Duration::from_secs(20);
+const ACK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for which the first group stays the only one. A subscription to the latest group starts with the one that is
 /// the latest when the relay serves it, a moment after the subscription is seen here. The wait ends when the subscriber
 /// moves its window, which only `sub` does.
-const SETTLE: Duration = Duration::from_millis(250);
+const FIRST_GROUP_TIME: Duration = Duration::from_millis(250);
 /// Time after which waiting for a subscriber is reported.
-const PATIENCE: Duration = Duration::from_secs(1);
+const WAIT_NOTICE: Duration = Duration::from_secs(1);
 
 /// Arguments of `pub`.
 #[derive(Clone, Debug, Args)]
@@ -109,7 +109,7 @@ pub(crate) async fn run(args: &PubArgs) -> Result<Exit, Failure> {
     let info = TrackInfo { priority: args.priority, max_age_ms: MAX_AGE_MS, ..TrackInfo::default() };
     let track = broadcast.track(&named.track, info).map_err(bad)?;
     broadcast.announce();
-    let mut publisher = Publisher {
+    let mut publisher = InputPublisher {
         client: &client,
         track,
         stop,
@@ -136,7 +136,7 @@ pub(crate) async fn run(args: &PubArgs) -> Result<Exit, Failure> {
     outcome
 }
 
-struct Publisher<'a> {
+struct InputPublisher<'a> {
     client: &'a Client,
     track: Track,
     stop: Stop,
@@ -160,7 +160,7 @@ struct Open {
     since: Instant,
 }
 
-impl Publisher<'_> {
+impl InputPublisher<'_> {
     /// Publishes the whole input, or stops at a signal.
     async fn all(&mut self, args: &PubArgs, file: Option<&Path>) -> Result<Exit, Failure> {
         // The file is opened before subscribers are waited for.
@@ -253,18 +253,18 @@ impl Publisher<'_> {
     async fn admitted(&mut self, sequence: u64) -> Result<Option<Exit>, Failure> {
         let most = (IN_FLIGHT / self.largest).clamp(1, 64);
         let (wait, track) = (self.wait, self.track.clone());
-        let wanted = |live: &Live| {
+        let wanted = |live: &TrackFigures| {
             live.subscriptions.iter().any(|(_, prefs)| prefs.end.is_none_or(|end| sequence <= end))
         };
         let ready = async {
             if sequence == 1 && wait {
-                let _ = timeout(SETTLE, track.wait_live(|live| live.updates > 0)).await;
+                let _ = timeout(FIRST_GROUP_TIME, track.wait_live(|live| live.updates > 0)).await;
             }
-            let free = |live: &Live| live.unfinished.saturating_sub(live.subscriptions.len()) < most;
+            let free = |live: &TrackFigures| live.unfinished.saturating_sub(live.subscriptions.len()) < most;
             track.wait_live(|live| free(live) && (!wait || wanted(live))).await;
         };
         tokio::pin!(ready);
-        let patience = sleep(PATIENCE);
+        let patience = sleep(WAIT_NOTICE);
         tokio::pin!(patience);
         let mut said = false;
         loop {
@@ -292,7 +292,7 @@ impl Publisher<'_> {
         self.track.end(self.next);
         let track = self.track.clone();
         let linger = if self.client.version().has_subscribe_ok() { LINGER_UNNAMED } else { LINGER };
-        let _ = timeout(FAREWELL, async {
+        let _ = timeout(ACK_TIMEOUT, async {
             track.wait_live(|live| live.unfinished == 0).await;
             if track.live().ever == 0 {
                 return;

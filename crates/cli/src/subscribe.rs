@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Args;
-use relay_client::{Client, Error, Event, Group, Piece, Prefs, Start, Subscription, lite::Version};
+use relay_client::{Client, Error, Event, Piece, Prefs, ReceivedGroup, Start, Subscription, lite::Version};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     assemble::Assembler,
     connect::{connect, describe, refused},
     exit::{EXIT_CODES, Exit, Failure},
-    framing::{Framing, FramingArgs},
+    framing::{ByteFraming, FramingArgs},
     output::{Ended, Output},
     progress::{Progress, note},
     stop::Stop,
@@ -39,7 +39,7 @@ const STRAGGLERS: Duration = Duration::from_secs(2);
 /// subscription would start with old groups.
 const VERSIONS: [Version; 4] = [Version::V05, Version::V06, Version::V04, Version::V03];
 /// Time after which waiting for the broadcast is reported.
-const PATIENCE: Duration = Duration::from_secs(1);
+const WAIT_NOTICE: Duration = Duration::from_secs(1);
 
 /// Arguments of `sub`.
 #[derive(Clone, Debug, Args)]
@@ -109,7 +109,7 @@ pub(crate) async fn run(args: &SubArgs) -> Result<Exit, Failure> {
     let what = format!("track {} of {}", named.track, named.broadcast);
     let subscription = subscription.map_err(|error| refused(&error, &what))?;
     let output = Output::start()?;
-    let mut reader = Reader {
+    let mut reader = TrackReader {
         args,
         client: &client,
         what,
@@ -120,7 +120,7 @@ pub(crate) async fn run(args: &SubArgs) -> Result<Exit, Failure> {
             From::Latest => None,
         },
         waiting: BTreeMap::new(),
-        gone: BTreeMap::new(),
+        dropped_ranges: BTreeMap::new(),
         bound: None,
         finished: None,
         since: None,
@@ -170,7 +170,7 @@ async fn announced(
     let waited = async {
         let there = watch.wait(&path, true);
         tokio::pin!(there);
-        if let Ok(there) = timeout(PATIENCE, &mut there).await {
+        if let Ok(there) = timeout(WAIT_NOTICE, &mut there).await {
             return there;
         }
         note(format_args!("waiting for broadcast {path} to be announced"));
@@ -190,7 +190,7 @@ async fn announced(
     }
 }
 
-struct Reader<'a> {
+struct TrackReader<'a> {
     args: &'a SubArgs,
     client: &'a Client,
     named: Named,
@@ -200,9 +200,9 @@ struct Reader<'a> {
     /// The group to write next; `None` until the first one is known.
     next: Option<u64>,
     /// Later groups, not read yet.
-    waiting: BTreeMap<u64, Group>,
+    waiting: BTreeMap<u64, ReceivedGroup>,
     /// Groups that will not arrive: last by first.
-    gone: BTreeMap<u64, u64>,
+    dropped_ranges: BTreeMap<u64, u64>,
     /// Exclusive end of the track.
     bound: Option<u64>,
     /// Time and error of the end of the subscription.
@@ -218,14 +218,14 @@ struct Reader<'a> {
 
 /// Next step for the next group.
 enum Next {
-    Read(Group),
+    Read(ReceivedGroup),
     /// It will not arrive on its subscription stream.
     Missing(u64),
     Wait,
     Over,
 }
 
-impl Reader<'_> {
+impl TrackReader<'_> {
     /// Reads to the end. `Some`: a signal arrived; `Err`: the output is closed.
     async fn read(&mut self, output: &Output, stop: &mut Stop) -> Result<Option<Exit>, ()> {
         loop {
@@ -267,7 +267,7 @@ impl Reader<'_> {
             self.since = None;
             return Next::Read(group);
         }
-        let is_gone = self.is_gone(next);
+        let is_gone = self.is_dropped(next);
         let late = match (&self.finished, self.waiting.is_empty()) {
             // The end of the track is known; the last streams arrive within [`STRAGGLERS`].
             (Some((at, None)), true) => match self.bound {
@@ -294,8 +294,8 @@ impl Reader<'_> {
         }
     }
 
-    fn is_gone(&self, sequence: u64) -> bool {
-        self.gone.range(..=sequence).next_back().is_some_and(|(_, last)| sequence <= *last)
+    fn is_dropped(&self, sequence: u64) -> bool {
+        self.dropped_ranges.range(..=sequence).next_back().is_some_and(|(_, last)| sequence <= *last)
     }
 
     /// Time when the next group, overtaken `since`, is fetched or skipped.
@@ -321,7 +321,7 @@ impl Reader<'_> {
                 None => std::future::pending().await,
             }
         };
-        let tick = sleep(PATIENCE);
+        let tick = sleep(WAIT_NOTICE);
         tokio::select! {
             event = self.subscription.next() => self.event(event),
             () = alarm => {}
@@ -345,9 +345,9 @@ impl Reader<'_> {
             }
             Event::End { group } => self.bound = Some(group),
             Event::Drop { start, end, .. } => {
-                self.gone.insert(start, end);
-                while self.gone.len() > WAITING * 8 {
-                    self.gone.pop_first();
+                self.dropped_ranges.insert(start, end);
+                while self.dropped_ranges.len() > WAITING * 8 {
+                    self.dropped_ranges.pop_first();
                 }
             }
             Event::Group(group) => {
@@ -373,7 +373,7 @@ impl Reader<'_> {
     }
 
     /// Writes one group, and fetches it again if it breaks off.
-    async fn group(&mut self, group: Group, output: &Output, stop: &mut Stop) -> Result<(), Ended> {
+    async fn group(&mut self, group: ReceivedGroup, output: &Output, stop: &mut Stop) -> Result<(), Ended> {
         let sequence = group.sequence();
         let mut assembler = Assembler::new(self.framing());
         let broke = match self.pieces(group, &mut assembler, output, stop).await? {
@@ -407,7 +407,7 @@ impl Reader<'_> {
             return Ok(());
         }
         let may_come = self.finished.is_none()
-            && !self.is_gone(sequence)
+            && !self.is_dropped(sequence)
             && self.waiting.len() <= WAITING
             && self.since.is_some_and(|since| since.elapsed() < MAX_AGE);
         if self.window.repairs() && assembler.whole == 0 && may_come {
@@ -421,7 +421,7 @@ impl Reader<'_> {
             return Ok(());
         }
         // All groups known to be missing are reported together.
-        let gone = self.gone.range(..=sequence).next_back().map(|(_, last)| *last);
+        let gone = self.dropped_ranges.range(..=sequence).next_back().map(|(_, last)| *last);
         let before = self.waiting.keys().next().map(|next| next - 1);
         let last = match (gone.filter(|last| *last >= sequence), before) {
             _ if self.window.repairs() => sequence,
@@ -452,7 +452,7 @@ impl Reader<'_> {
     /// Writes the pieces of a group as they arrive.
     async fn pieces(
         &mut self,
-        mut group: Group,
+        mut group: ReceivedGroup,
         assembler: &mut Assembler,
         output: &Output,
         stop: &mut Stop,
@@ -486,7 +486,7 @@ impl Reader<'_> {
         }
     }
 
-    fn framing(&self) -> Framing {
+    fn framing(&self) -> ByteFraming {
         self.args.framing.framing(None)
     }
 
@@ -511,7 +511,7 @@ impl Reader<'_> {
         self.next = Some(next);
         (self.since, self.refused) = (None, None);
         self.waiting = self.waiting.split_off(&next);
-        self.gone.retain(|_, last| *last >= next);
+        self.dropped_ranges.retain(|_, last| *last >= next);
     }
 
     fn verdict(&mut self, ended: Result<Option<Exit>, ()>) -> Result<Exit, Failure> {

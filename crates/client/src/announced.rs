@@ -11,7 +11,7 @@ use relay_wire::lite::{Announce, AnnounceOk, AnnounceRequest, BidiType, Version}
 use crate::{
     control::{ControlReader, request},
     error::Error,
-    session::Session,
+    session::ClientSession,
     stream::SendStream,
 };
 
@@ -38,14 +38,18 @@ pub struct Announcement {
 /// A live watch; ends when dropped.
 #[derive(Debug)]
 pub struct Announced {
-    live: Live,
+    live: LiveBroadcasts,
     initial: VecDeque<Announcement>,
     reader: ControlReader,
     send: SendStream,
 }
 
 impl Announced {
-    pub(crate) async fn open(session: Arc<Session>, prefix: Path, exclude_hop: Hop) -> Result<Self, Error> {
+    pub(crate) async fn open(
+        session: Arc<ClientSession>,
+        prefix: Path,
+        exclude_hop: Hop,
+    ) -> Result<Self, Error> {
         let (mut send, recv) = session.carrier.open_bidi().await?;
         let ask = AnnounceRequest { prefix: prefix.clone(), exclude_hop };
         send.write(&request(BidiType::Announce.id(), &ask, session.version)).await?;
@@ -54,7 +58,7 @@ impl Announced {
             true => reader.expect().await?,
             false => AnnounceOk { hop: Hop::ANONYMOUS, count: 0 },
         };
-        let live = Live::new(session.version, prefix, ok.hop);
+        let live = LiveBroadcasts::new(session.version, prefix, ok.hop);
         let mut watch = Self { live, initial: VecDeque::new(), reader, send };
         for _ in 0..ok.count {
             let announcement = watch.read().await?.ok_or(Error::Truncated)?;
@@ -111,7 +115,7 @@ impl Drop for Announced {
 
 /// Broadcasts announced on one stream.
 #[derive(Debug)]
-struct Live {
+struct LiveBroadcasts {
     version: Version,
     prefix: Path,
     /// Hop id of the sender.
@@ -123,7 +127,7 @@ struct Live {
     next_id: u64,
 }
 
-impl Live {
+impl LiveBroadcasts {
     fn new(version: Version, prefix: Path, hop: Hop) -> Self {
         Self { version, prefix, hop, ids: HashMap::new(), suffixes: HashMap::new(), next_id: 0 }
     }
@@ -196,8 +200,8 @@ mod tests {
         Announce::Active { suffix: Path::parse(suffix).unwrap(), hops: [Hop(hop)].into(), cost }
     }
 
-    fn live(version: Version) -> Live {
-        Live::new(version, Path::parse("p").unwrap(), Hop(9))
+    fn live(version: Version) -> LiveBroadcasts {
+        LiveBroadcasts::new(version, Path::parse("p").unwrap(), Hop(9))
     }
 
     fn violates(outcome: Result<Option<Announcement>, Error>) -> bool {

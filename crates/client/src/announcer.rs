@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use relay_model::{Hop, Hops, Path, limits};
 use relay_wire::lite::{Announce, AnnounceOk, Message, Version};
 
-use crate::publish::{Change, Shown};
+use crate::publish::{AdvertisedRoute, Change};
 
 /// State of one announce stream that we answer.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Announcer {
     /// Appends the messages for `change`.
     pub(crate) fn put(&mut self, change: Change, out: &mut Vec<u8>) {
         let Change { suffix, shown } = change;
-        let shown = shown.and_then(|Shown { hops, cost }| Some((self.chain(&hops)?, cost)));
+        let shown = shown.and_then(|AdvertisedRoute { hops, cost }| Some((self.chain(&hops)?, cost)));
         let live = self.live.get(&suffix).copied();
         let by_id = self.version.has_announce_ids();
         let Some((hops, cost)) = shown else {

@@ -6,8 +6,8 @@ use relay_wire::lite::{BidiType, Fetch, Goaway, Message, Probe, TrackRequest};
 use crate::{
     control::{ControlReader, request},
     error::Error,
-    groups::Group,
-    session::Session,
+    groups::ReceivedGroup,
+    session::ClientSession,
     stream::{RecvStream, SendStream},
 };
 
@@ -33,7 +33,7 @@ impl Drop for Probes {
     }
 }
 
-impl Session {
+impl ClientSession {
     /// Returns an error unless the session's version has `what`.
     pub(crate) fn need(&self, has: bool, what: &'static str) -> Result<(), Error> {
         if has { Ok(()) } else { Err(Error::Unsupported(self.version.alpn(), what)) }
@@ -45,12 +45,12 @@ impl Session {
         ControlReader::new(recv, self.version).expect().await
     }
 
-    pub(crate) async fn fetch(&self, fetch: Fetch) -> Result<Group, Error> {
+    pub(crate) async fn fetch(&self, fetch: Fetch) -> Result<ReceivedGroup, Error> {
         self.need(self.version.has_tracks(), "FETCH")?;
         let part = fetch.start_frame != 0 || fetch.end_frame.is_some();
         self.need(self.version.has_frame_ranges() || !part, "FETCH of some frames")?;
         let recv = self.ask(BidiType::Fetch, &fetch).await?;
-        Ok(Group::bare(recv, self.version, fetch.group, fetch.start_frame))
+        Ok(ReceivedGroup::bare(recv, self.version, fetch.group, fetch.start_frame))
     }
 
     pub(crate) async fn probe(&self) -> Result<Probes, Error> {

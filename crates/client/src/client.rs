@@ -19,17 +19,17 @@ use crate::{
     config::ClientConfig,
     control::request,
     error::Error,
-    groups::Group,
+    groups::ReceivedGroup,
     h3,
     link::Link,
     publish::Published,
     publisher::Broadcast,
     race::race,
     raw::{Incoming, Raw},
-    session::{EVENTS, Manual, Session},
+    session::{ClientSession, EVENTS, Manual},
     socket,
     subscribe::Subscription,
-    target::{Scheme, Target},
+    target::{DialTarget, Scheme},
     tls,
 };
 
@@ -43,8 +43,8 @@ const WRITE_WAIT: Duration = Duration::from_millis(10);
 pub struct Client(Arc<Handle>);
 
 struct Handle {
-    session: Arc<Session>,
-    socket: Place,
+    session: Arc<ClientSession>,
+    socket: LocalEnd,
     link: Link,
     config: ClientConfig,
     established: Instant,
@@ -76,7 +76,7 @@ impl Client {
     }
 
     async fn dial(url: &str, config: ClientConfig, published: Arc<Published>) -> Result<Self, Error> {
-        let target = Target::parse(url)?;
+        let target = DialTarget::parse(url)?;
         if !matches!(target.scheme, Scheme::WebTransport | Scheme::Raw) {
             return Self::dial_socket(&target, config, published).await;
         }
@@ -85,12 +85,12 @@ impl Client {
             race(&addresses, |remote| Self::handshake(&target, &config, remote)).await?;
         let webtransport = target.scheme == Scheme::WebTransport;
         let carrier = Carrier { wire: Wire::Quic { connection, webtransport }, version: config.version };
-        Self::begin(&target, config, published, carrier, (Place::Quic(endpoint), link)).await
+        Self::begin(&target, config, published, carrier, (LocalEnd::Quic(endpoint), link)).await
     }
 
     /// Opens a QUIC connection with `remote`, on a socket of its own.
     async fn handshake(
-        target: &Target,
+        target: &DialTarget,
         config: &ClientConfig,
         remote: SocketAddr,
     ) -> Result<(quinn::Connection, quinn::Endpoint, Link), Error> {
@@ -113,39 +113,39 @@ impl Client {
     }
 
     async fn dial_socket(
-        target: &Target,
+        target: &DialTarget,
         config: ClientConfig,
         published: Arc<Published>,
     ) -> Result<Self, Error> {
         let (session, here) = socket::dial(target, &config).await?;
         let carrier = Carrier { wire: Wire::Socket(session), version: config.version };
-        Self::begin(target, config, published, carrier, (Place::Socket(here), Link::default())).await
+        Self::begin(target, config, published, carrier, (LocalEnd::Socket(here), Link::default())).await
     }
 
     /// Starts a session on an open connection.
     async fn begin(
-        target: &Target,
+        target: &DialTarget,
         config: ClientConfig,
         published: Arc<Published>,
         carrier: Carrier,
-        (socket, link): (Place, Link),
+        (socket, link): (LocalEnd, Link),
     ) -> Result<Self, Error> {
         // The loops hold the connection: a cancelled dial must end them.
         let mut guard = Guard(Some(carrier.clone()));
         let (settings_sender, settings) = oneshot::channel();
         let (manual, incoming) = manual(config.manual);
-        let session = Arc::new(Session::new(carrier, config.hop, published, manual, settings_sender));
-        let socket = Socket { socket, link, incoming };
+        let session = Arc::new(ClientSession::new(carrier, config.hop, published, manual, settings_sender));
+        let socket = ConnectionParts { socket, link, incoming };
         let client = Self::establish(target, config, session, socket, settings).await?;
         guard.0 = None;
         Ok(client)
     }
 
     async fn establish(
-        target: &Target,
+        target: &DialTarget,
         config: ClientConfig,
-        session: Arc<Session>,
-        socket: Socket,
+        session: Arc<ClientSession>,
+        socket: ConnectionParts,
         settings: oneshot::Receiver<Result<(), Error>>,
     ) -> Result<Self, Error> {
         let established = Instant::now();
@@ -216,8 +216,10 @@ impl Client {
     /// Local address, with the port in use. [`Error::Unsupported`] on a Unix socket.
     pub fn local_addr(&self) -> Result<SocketAddr, Error> {
         match &self.0.socket {
-            Place::Quic(endpoint) => Ok(endpoint.local_addr()?),
-            Place::Socket(here) => here.ok_or(Error::Unsupported("a socket in the file system", "address")),
+            LocalEnd::Quic(endpoint) => Ok(endpoint.local_addr()?),
+            LocalEnd::Socket(here) => {
+                here.ok_or(Error::Unsupported("a socket in the file system", "address"))
+            }
         }
     }
 
@@ -254,7 +256,7 @@ impl Client {
         start_frame: u64,
         end_frame: Option<u64>,
         priority: u8,
-    ) -> Result<Group, Error> {
+    ) -> Result<ReceivedGroup, Error> {
         let (broadcast, track) = (parse_path(broadcast)?, parse_track(track)?);
         self.0.session.fetch(Fetch { broadcast, track, priority, group, start_frame, end_frame }).await
     }
@@ -303,7 +305,7 @@ impl Client {
             h3::close(&mut connect, code.0, reason).await;
             let _ = tokio::time::timeout(CLOSE_WAIT, connect.stopped()).await;
         }
-        if matches!(self.0.socket, Place::Socket(_)) {
+        if matches!(self.0.socket, LocalEnd::Socket(_)) {
             // Its close discards bytes that are being written, stream resets included.
             tokio::time::sleep(WRITE_WAIT).await;
         }
@@ -313,15 +315,15 @@ impl Client {
     /// Waits until the peer must have received the close.
     pub async fn drained(&self) {
         match &self.0.socket {
-            Place::Quic(endpoint) => endpoint.wait_idle().await,
+            LocalEnd::Quic(endpoint) => endpoint.wait_idle().await,
             // A stream socket reports no acknowledgement: a fixed time instead.
-            Place::Socket(_) => tokio::time::sleep(CLOSE_WAIT).await,
+            LocalEnd::Socket(_) => tokio::time::sleep(CLOSE_WAIT).await,
         }
     }
 
     /// Moves the connection to a new local port, as a NAT rebinding does. [`Error::Unsupported`] on a stream socket.
     pub fn rebind(&self) -> Result<(), Error> {
-        let (Place::Quic(endpoint), Some(connection)) = (&self.0.socket, self.quic()) else {
+        let (LocalEnd::Quic(endpoint), Some(connection)) = (&self.0.socket, self.quic()) else {
             return Err(Error::Unsupported("a stream socket", "other address"));
         };
         let socket = bind(&self.0.config, &self.0.link, connection.remote_address())?;
@@ -334,9 +336,9 @@ impl Client {
     }
 
     /// While true, incoming unidirectional streams stay in the transport, unread: no group arrives and no stream credit
-    /// is returned. (A reader that only pauses keeps its [`Group`]s and does not read them.)
-    pub fn hold_streams(&self, hold: bool) {
-        self.0.session.hold.send_replace(hold);
+    /// is returned. (A reader that only pauses keeps its [`ReceivedGroup`]s and does not read them.)
+    pub fn pause_streams(&self, hold: bool) {
+        self.0.session.pause_streams.send_replace(hold);
     }
 
     /// Access to streams and datagrams without the protocol. In manual mode the first caller receives the peer's
@@ -347,7 +349,7 @@ impl Client {
     }
 
     /// The session, for use in this crate.
-    pub(crate) fn session(&self) -> &Arc<Session> {
+    pub(crate) fn session(&self) -> &Arc<ClientSession> {
         &self.0.session
     }
 
@@ -363,14 +365,14 @@ impl Client {
 }
 
 /// Parts of a connection that are not the carrier.
-struct Socket {
-    socket: Place,
+struct ConnectionParts {
+    socket: LocalEnd,
     link: Link,
     incoming: Option<Incoming>,
 }
 
 /// Local end of the connection.
-enum Place {
+enum LocalEnd {
     Quic(quinn::Endpoint),
     /// Its address, except for a Unix socket.
     Socket(Option<SocketAddr>),

@@ -20,20 +20,20 @@ pub enum Certs {
 
 /// Client certificate, sent to servers that request one. `Debug` leaves the key out.
 #[derive(Clone)]
-pub struct Identity {
+pub struct ClientIdentity {
     /// The certificate, then its intermediates (DER).
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: Arc<PrivateKeyDer<'static>>,
 }
 
-impl Identity {
+impl ClientIdentity {
     /// Creates an identity; `chain` begins with the client's certificate, whose key is `key`.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
         Self { chain, key: Arc::new(key) }
     }
 }
 
-impl fmt::Debug for Identity {
+impl fmt::Debug for ClientIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("certificates", &self.chain.len()).finish_non_exhaustive()
     }
@@ -49,7 +49,7 @@ pub struct ClientConfig {
     /// Server certificates that are trusted.
     pub certs: Certs,
     /// Client certificate; default: none.
-    pub identity: Option<Identity>,
+    pub identity: Option<ClientIdentity>,
     /// Local address; default: any port on the remote's address family.
     pub bind: Option<SocketAddr>,
     /// The one protocol version offered.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use relay_wire::{
-    Inbox,
+    MessageBuf,
     lite::{Message, Version},
 };
 
@@ -12,18 +12,18 @@ use crate::{error::Error, stream::RecvStream};
 #[derive(Debug)]
 pub(crate) struct ControlReader {
     stream: RecvStream,
-    inbox: Inbox,
+    inbox: MessageBuf,
     version: Version,
 }
 
 impl ControlReader {
     pub(crate) fn new(stream: RecvStream, version: Version) -> Self {
-        Self { stream, inbox: Inbox::new(), version }
+        Self { stream, inbox: MessageBuf::new(), version }
     }
 
     /// Returns the next message; `None` at a clean end.
     pub(crate) async fn next<M: Message>(&mut self) -> Result<Option<M>, Error> {
-        self.next_by(Inbox::next::<M>).await
+        self.next_by(MessageBuf::next::<M>).await
     }
 
     /// Returns the next message, which is required.
@@ -34,7 +34,7 @@ impl ControlReader {
     /// Returns the next message that `take` parses; `None` at a clean end.
     pub(crate) async fn next_by<T>(
         &mut self,
-        take: impl Fn(&mut Inbox, Version) -> Result<Option<T>, relay_wire::Error>,
+        take: impl Fn(&mut MessageBuf, Version) -> Result<Option<T>, relay_wire::DecodeError>,
     ) -> Result<Option<T>, Error> {
         loop {
             if let Some(message) = take(&mut self.inbox, self.version)? {

@@ -124,8 +124,8 @@ impl From<qmux::Error> for Error {
     }
 }
 
-impl From<relay_wire::Error> for Error {
-    fn from(error: relay_wire::Error) -> Self {
+impl From<relay_wire::DecodeError> for Error {
+    fn from(error: relay_wire::DecodeError) -> Self {
         Self::Malformed(error.to_string())
     }
 }

@@ -32,12 +32,12 @@ enum Item {
 #[derive(Debug)]
 pub(crate) struct GroupLog {
     pub(crate) sequence: u64,
-    state: Mutex<State>,
+    state: Mutex<GroupLogState>,
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct GroupLogState {
     items: Vec<Item>,
     end: Option<End>,
     /// Time when a later group began; `None` for the latest.
@@ -117,14 +117,14 @@ impl GroupLog {
         (state.items.get(position..).unwrap_or_default().to_vec(), state.end)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, GroupLogState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Range of frames in a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Span {
+pub(crate) struct FrameSpan {
     /// Index of the first frame.
     pub(crate) first: u64,
     /// Index of the last frame; `None` = to the group's end.
@@ -135,7 +135,7 @@ pub(crate) struct Span {
 #[derive(Debug)]
 pub(crate) struct Encoder {
     version: Version,
-    span: Span,
+    span: FrameSpan,
     /// Items read.
     position: usize,
     /// Frames begun, inside or outside of the span.
@@ -146,7 +146,7 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    pub(crate) fn new(version: Version, span: Span) -> Self {
+    pub(crate) fn new(version: Version, span: FrameSpan) -> Self {
         Self { version, span, position: 0, begun: 0, lacks: 0, previous_tick: 0 }
     }
 
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     /// Encodes `span` of a group with three frames, the second written in pieces.
-    async fn encoded(span: Span) -> (Vec<u8>, Option<End>) {
+    async fn encoded(span: FrameSpan) -> (Vec<u8>, Option<End>) {
         let log = GroupLog::new(0);
         log.frame(10, "a".into());
         log.begin(20, 2);
@@ -243,10 +243,13 @@ mod tests {
 
     #[tokio::test]
     async fn span_starts_at_a_frame_with_an_absolute_timestamp() {
-        assert_eq!(encoded(Span::default()).await, (vec![20, 1, b'a', 20, 2, b'b', b'c', 20, 1, b'd'], None));
-        let span = Span { first: 1, last: Some(1) };
+        assert_eq!(
+            encoded(FrameSpan::default()).await,
+            (vec![20, 1, b'a', 20, 2, b'b', b'c', 20, 1, b'd'], None)
+        );
+        let span = FrameSpan { first: 1, last: Some(1) };
         assert_eq!(encoded(span).await, (vec![40, 2, b'b', b'c'], Some(End::Finished)));
-        let span = Span { first: 2, last: None };
+        let span = FrameSpan { first: 2, last: None };
         assert_eq!(encoded(span).await, (vec![60, 1, b'd'], None));
     }
 }

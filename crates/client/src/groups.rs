@@ -31,7 +31,7 @@ pub enum Piece {
 
 /// A group being received, or the answer to a fetch. Its stream is stopped with code 0 when dropped early.
 #[derive(Debug)]
-pub struct Group {
+pub struct ReceivedGroup {
     stream: RecvStream,
     decoder: GroupReader,
     input: Bytes,
@@ -40,7 +40,7 @@ pub struct Group {
     first_frame: u64,
 }
 
-impl Group {
+impl ReceivedGroup {
     /// Reads the header of a group stream, after its type.
     pub(crate) async fn accept(stream: RecvStream, version: Version) -> Result<Self, Error> {
         let decoder = GroupReader::new(version);
@@ -89,7 +89,7 @@ impl Group {
     }
 
     /// Returns the next whole frame; `None` when the group is complete. Not to be mixed with a half-read
-    /// [`Group::piece`].
+    /// [`ReceivedGroup::piece`].
     pub async fn frame(&mut self) -> Result<Option<Frame>, Error> {
         let (tick, size) = match self.piece().await? {
             None => return Ok(None),

@@ -10,7 +10,7 @@ use crate::{
     code::{Closed, Code},
     error::Error,
     stream::RecvStream,
-    target::Target,
+    target::DialTarget,
 };
 
 /// Stream type of the HTTP/3 control stream.
@@ -48,7 +48,7 @@ pub(crate) async fn read_settings(stream: &mut RecvStream) -> Result<(), Error> 
 /// Sends CONNECT for `target` offering `protocol` alone, and waits for the answer, which must select it.
 pub(crate) async fn connect(
     connection: &quinn::Connection,
-    target: &Target,
+    target: &DialTarget,
     protocol: &str,
 ) -> Result<Connect, Error> {
     let url = url::Url::parse(&target.url).map_err(|e| Error::Url(e.to_string()))?;

@@ -20,11 +20,11 @@ use tokio::time::{Duration, Instant, Sleep};
 
 /// Control over one client's link; a cheap handle.
 #[derive(Clone, Debug, Default)]
-pub struct Link(Arc<State>);
+pub struct Link(Arc<LinkState>);
 
 #[derive(Debug, Default)]
-struct State {
-    muted: AtomicBool,
+struct LinkState {
+    blackhole: AtomicBool,
     /// Bytes per second; 0 = unlimited.
     receive_rate: AtomicU64,
     /// Lost batches out of 1,000 received; 0 = none.
@@ -34,8 +34,8 @@ struct State {
 
 impl Link {
     /// Drops all packets in both directions while `muted`: to the peer this client has vanished.
-    pub fn mute(&self, muted: bool) {
-        self.0.muted.store(muted, Relaxed);
+    pub fn set_blackhole(&self, muted: bool) {
+        self.0.blackhole.store(muted, Relaxed);
     }
 
     /// Limits the receive rate from now on; what exceeds the kernel's buffer is lost.
@@ -50,7 +50,7 @@ impl Link {
     }
 
     pub(crate) fn wrap(&self, inner: Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> {
-        Arc::new(Socket { inner, link: self.clone(), resume: Mutex::new(None) })
+        Arc::new(ControlledSocket { inner, link: self.clone(), resume: Mutex::new(None) })
     }
 
     fn loses(&self) -> bool {
@@ -66,14 +66,14 @@ impl Link {
 }
 
 #[derive(Debug)]
-struct Socket {
+struct ControlledSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     link: Link,
     /// Set while the receive rate requires a pause.
     resume: Mutex<Option<Pin<Box<Sleep>>>>,
 }
 
-impl Socket {
+impl ControlledSocket {
     fn poll_rate(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut resume = self.resume.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sleep) = resume.as_mut() {
@@ -93,13 +93,13 @@ impl Socket {
     }
 }
 
-impl AsyncUdpSocket for Socket {
+impl AsyncUdpSocket for ControlledSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         self.inner.clone().create_io_poller()
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        if self.link.0.muted.load(Relaxed) { Ok(()) } else { self.inner.try_send(transmit) }
+        if self.link.0.blackhole.load(Relaxed) { Ok(()) } else { self.inner.try_send(transmit) }
     }
 
     fn poll_recv(
@@ -115,7 +115,7 @@ impl AsyncUdpSocket for Socket {
             let (bufs, meta) = (&mut bufs[..most], &mut meta[..most]);
             let count = ready!(self.inner.poll_recv(cx, bufs, meta))?;
             self.charge(meta.iter().take(count).map(|m| m.len).sum());
-            if !self.link.0.muted.load(Relaxed) && !self.link.loses() {
+            if !self.link.0.blackhole.load(Relaxed) && !self.link.loses() {
                 return Poll::Ready(Ok(count));
             }
         }

@@ -13,30 +13,30 @@ use tokio::{
 
 use crate::{
     carrier::Carrier,
-    grouplog::{End, GroupLog, Span},
-    publisher::Live,
+    grouplog::{End, FrameSpan, GroupLog},
+    publisher::TrackFigures,
 };
 
 /// All broadcasts of one publisher, shared by its sessions.
 #[derive(Debug, Default)]
-pub(crate) struct Published(Mutex<Inner>);
+pub(crate) struct Published(Mutex<PublishedInner>);
 
 #[derive(Debug, Default)]
-struct Inner {
-    broadcasts: HashMap<Path, Entry>,
-    watchers: Vec<Watcher>,
+struct PublishedInner {
+    broadcasts: HashMap<Path, BroadcastEntry>,
+    watchers: Vec<AnnounceWatcher>,
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct BroadcastEntry {
     /// `Some` while announced.
-    shown: Option<Shown>,
+    route: Option<AdvertisedRoute>,
     tracks: HashMap<TrackName, Arc<TrackState>>,
 }
 
 /// Route of an announced broadcast, as it is advertised.
 #[derive(Clone, Debug)]
-pub(crate) struct Shown {
+pub(crate) struct AdvertisedRoute {
     /// Hop chain, original publisher first, without this client.
     pub(crate) hops: Hops,
     pub(crate) cost: Cost,
@@ -46,33 +46,33 @@ pub(crate) struct Shown {
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) suffix: Path,
-    pub(crate) shown: Option<Shown>,
+    pub(crate) shown: Option<AdvertisedRoute>,
 }
 
 #[derive(Debug)]
-struct Watcher {
+struct AnnounceWatcher {
     prefix: Path,
     events: mpsc::UnboundedSender<Change>,
 }
 
 impl Published {
-    pub(crate) fn announce(&self, path: &Path, shown: Shown) {
+    pub(crate) fn announce(&self, path: &Path, shown: AdvertisedRoute) {
         let mut inner = self.lock();
-        inner.broadcasts.entry(path.clone()).or_default().shown = Some(shown.clone());
-        inner.tell(path, Some(&shown));
+        inner.broadcasts.entry(path.clone()).or_default().route = Some(shown.clone());
+        inner.notify_watchers(path, Some(&shown));
     }
 
     pub(crate) fn withdraw(&self, path: &Path) {
         let mut inner = self.lock();
-        let live = inner.broadcasts.get_mut(path).and_then(|entry| entry.shown.take());
+        let live = inner.broadcasts.get_mut(path).and_then(|entry| entry.route.take());
         if live.is_some() {
-            inner.tell(path, None);
+            inner.notify_watchers(path, None);
         }
     }
 
     /// Whether any broadcast is announced.
     pub(crate) fn is_announcing(&self) -> bool {
-        self.lock().broadcasts.values().any(|entry| entry.shown.is_some())
+        self.lock().broadcasts.values().any(|entry| entry.route.is_some())
     }
 
     /// Withdraws a broadcast and drops its tracks; existing subscriptions continue.
@@ -87,10 +87,10 @@ impl Published {
         let initial = inner
             .broadcasts
             .iter()
-            .filter_map(|(path, entry)| change(path, &prefix, Some(entry.shown.as_ref()?)))
+            .filter_map(|(path, entry)| change(path, &prefix, Some(entry.route.as_ref()?)))
             .collect();
         let (events, changes) = queue();
-        inner.watchers.push(Watcher { prefix, events });
+        inner.watchers.push(AnnounceWatcher { prefix, events });
         (initial, changes)
     }
 
@@ -102,13 +102,13 @@ impl Published {
         self.lock().broadcasts.get(path)?.tracks.get(name).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, PublishedInner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
-    fn tell(&mut self, path: &Path, shown: Option<&Shown>) {
+impl PublishedInner {
+    fn notify_watchers(&mut self, path: &Path, shown: Option<&AdvertisedRoute>) {
         self.watchers.retain(|watcher| match change(path, &watcher.prefix, shown) {
             Some(change) => watcher.events.send(change).is_ok(),
             None => !watcher.events.is_closed(),
@@ -116,15 +116,15 @@ impl Inner {
     }
 }
 
-fn change(path: &Path, prefix: &Path, shown: Option<&Shown>) -> Option<Change> {
+fn change(path: &Path, prefix: &Path, shown: Option<&AdvertisedRoute>) -> Option<Change> {
     let suffix = Path::parse(path.strip_prefix(prefix)?).ok()?;
     Some(Change { suffix, shown: shown.cloned() })
 }
 
 /// Instruction to the stream of one subscription.
 #[derive(Debug)]
-pub(crate) enum Command {
-    Group(Arc<GroupLog>, Span),
+pub(crate) enum SubscriberCommand {
+    Group(Arc<GroupLog>, FrameSpan),
     Drop {
         start: u64,
         end: u64,
@@ -139,12 +139,12 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct TrackState {
     pub(crate) info: TrackInfo,
-    inner: Mutex<Track>,
-    live: watch::Sender<Live>,
+    inner: Mutex<TrackInner>,
+    live: watch::Sender<TrackFigures>,
 }
 
 #[derive(Debug)]
-struct Track {
+struct TrackInner {
     groups: BTreeMap<u64, Arc<GroupLog>>,
     retain: usize,
     subscribers: Vec<Subscriber>,
@@ -159,17 +159,17 @@ struct Subscriber {
     prefs: Prefs,
     /// Carrier of its session.
     carrier: Carrier,
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::UnboundedSender<SubscriberCommand>,
 }
 
 impl TrackState {
     pub(crate) fn new(info: TrackInfo, retain: usize) -> Self {
         let inner =
-            Track { groups: BTreeMap::new(), retain, subscribers: Vec::new(), next_key: 0, ended: None };
+            TrackInner { groups: BTreeMap::new(), retain, subscribers: Vec::new(), next_key: 0, ended: None };
         Self { info, inner: Mutex::new(inner), live: watch::Sender::default() }
     }
 
-    pub(crate) fn live(&self) -> watch::Receiver<Live> {
+    pub(crate) fn live(&self) -> watch::Receiver<TrackFigures> {
         self.live.subscribe()
     }
 
@@ -185,17 +185,17 @@ impl TrackState {
         id: u64,
         prefs: Prefs,
         carrier: Carrier,
-    ) -> (u64, mpsc::UnboundedReceiver<Command>) {
+    ) -> (u64, mpsc::UnboundedReceiver<SubscriberCommand>) {
         let (commands, receiver) = queue();
         let mut track = self.lock();
         let key = track.next_key;
         track.next_key += 1;
-        for group in track.held(&prefs, self.info.max_age_ms) {
+        for group in track.cached_groups(&prefs, self.info.max_age_ms) {
             let span = span(&prefs, group.sequence);
-            let _ = commands.send(Command::Group(group, span));
+            let _ = commands.send(SubscriberCommand::Group(group, span));
         }
         if let Some(end) = track.ended {
-            let _ = commands.send(Command::End(end));
+            let _ = commands.send(SubscriberCommand::End(end));
         }
         track.subscribers.push(Subscriber { key, id, prefs, carrier, commands });
         self.tell(&track, true);
@@ -205,12 +205,12 @@ impl TrackState {
     /// Updates a subscription, and sends cached groups that only the new preferences want.
     pub(crate) fn update(&self, key: u64, prefs: Prefs) {
         let mut track = self.lock();
-        let held = track.held(&prefs, self.info.max_age_ms);
+        let held = track.cached_groups(&prefs, self.info.max_age_ms);
         if let Some(subscriber) = track.subscribers.iter_mut().find(|s| s.key == key) {
             let old = std::mem::replace(&mut subscriber.prefs, prefs);
             for group in held {
                 if let Some(span) = newly_wanted(&old, &prefs, group.sequence) {
-                    let _ = subscriber.commands.send(Command::Group(group, span));
+                    let _ = subscriber.commands.send(SubscriberCommand::Group(group, span));
                 }
             }
         }
@@ -228,7 +228,7 @@ impl TrackState {
         let mut track = self.lock();
         for subscriber in track.subscribers.iter().filter(|s| wants(&s.prefs, group.sequence)) {
             let span = span(&subscriber.prefs, group.sequence);
-            let _ = subscriber.commands.send(Command::Group(group.clone(), span));
+            let _ = subscriber.commands.send(SubscriberCommand::Group(group.clone(), span));
         }
         track.groups.insert(group.sequence, group);
         let now = Instant::now();
@@ -250,33 +250,33 @@ impl TrackState {
     }
 
     /// Updates the counters.
-    pub(crate) fn count(&self, change: impl FnOnce(&mut Live)) {
+    pub(crate) fn count(&self, change: impl FnOnce(&mut TrackFigures)) {
         self.live.send_modify(change);
     }
 
     pub(crate) fn dropped(&self, start: u64, end: u64, code: u64) {
-        self.command(|| Command::Drop { start, end, code });
+        self.command(|| SubscriberCommand::Drop { start, end, code });
     }
 
     pub(crate) fn end(&self, bound: u64) {
         self.lock().ended = Some(bound);
-        self.command(|| Command::End(bound));
+        self.command(|| SubscriberCommand::End(bound));
     }
 
     pub(crate) fn abort(&self, code: StreamCode) {
         for group in self.lock().groups.values() {
             group.end(End::Reset(code));
         }
-        self.command(|| Command::Abort(code));
+        self.command(|| SubscriberCommand::Abort(code));
     }
 
-    fn command(&self, command: impl Fn() -> Command) {
+    fn command(&self, command: impl Fn() -> SubscriberCommand) {
         for subscriber in &self.lock().subscribers {
             let _ = subscriber.commands.send(command());
         }
     }
 
-    fn tell(&self, track: &Track, joined: bool) {
+    fn tell(&self, track: &TrackInner, joined: bool) {
         self.live.send_modify(|live| {
             live.subscriptions = track.subscribers.iter().map(|s| (s.id, s.prefs)).collect();
             live.peak = live.peak.max(live.subscriptions.len());
@@ -284,12 +284,12 @@ impl TrackState {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Track> {
+    fn lock(&self) -> MutexGuard<'_, TrackInner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Track {
+impl TrackInner {
     fn trim(&mut self) {
         while self.groups.len() > self.retain.max(1) {
             self.groups.pop_first();
@@ -297,7 +297,7 @@ impl Track {
     }
 
     /// Cached groups that a subscription begins with.
-    fn held(&self, prefs: &Prefs, max_age_ms: u64) -> Vec<Arc<GroupLog>> {
+    fn cached_groups(&self, prefs: &Prefs, max_age_ms: u64) -> Vec<Arc<GroupLog>> {
         let wanted = self.groups.values().filter(|g| wants(prefs, g.sequence)).cloned();
         match prefs.start {
             Start::Latest => {
@@ -319,22 +319,22 @@ fn wants(prefs: &Prefs, sequence: u64) -> bool {
 }
 
 /// Wanted frames of a wanted group.
-fn span(prefs: &Prefs, sequence: u64) -> Span {
-    Span {
+fn span(prefs: &Prefs, sequence: u64) -> FrameSpan {
+    FrameSpan {
         first: if prefs.start.floor() == Some(sequence) { prefs.start_frame } else { 0 },
         last: prefs.end_frame.filter(|_| prefs.end == Some(sequence)),
     }
 }
 
 /// Frames of a group that only the new preferences want: all, or those after the old end.
-fn newly_wanted(old: &Prefs, new: &Prefs, sequence: u64) -> Option<Span> {
+fn newly_wanted(old: &Prefs, new: &Prefs, sequence: u64) -> Option<FrameSpan> {
     let span_now = span(new, sequence);
     if !wants(old, sequence) {
         return wants(new, sequence).then_some(span_now);
     }
     let old_last = span(old, sequence).last?;
     let more = wants(new, sequence) && span_now.last.is_none_or(|last| last > old_last);
-    more.then(|| Span { first: old_last.saturating_add(1), ..span_now })
+    more.then(|| FrameSpan { first: old_last.saturating_add(1), ..span_now })
 }
 
 /// Creates an unbounded queue for data of the application, which bounds it.

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::{
     error::Error,
     grouplog::{End, GroupLog},
-    publish::{Published, Shown, TrackState},
+    publish::{AdvertisedRoute, Published, TrackState},
 };
 
 /// Groups that a track keeps for late subscriptions and fetches.
@@ -42,7 +42,7 @@ impl Broadcast {
     /// by RESTART on moq-lite-06, by a second active on 05, by ended and active before. A chain that exceeds the wire
     /// limit is not announced.
     pub fn announce_with(&self, hops: &[Hop], cost: Cost) {
-        self.published.announce(&self.path, Shown { hops: hops.into(), cost });
+        self.published.announce(&self.path, AdvertisedRoute { hops: hops.into(), cost });
     }
 
     /// Withdraws the announcement; tracks are still served.
@@ -67,7 +67,7 @@ impl Drop for Broadcast {
 
 /// Subscriptions and other requests of a track, over all sessions.
 #[derive(Clone, Debug, Default)]
-pub struct Live {
+pub struct TrackFigures {
     /// Live subscriptions: id and preferences.
     pub subscriptions: Vec<(u64, Prefs)>,
     /// Largest number that were live at once.
@@ -101,7 +101,7 @@ pub struct Fetches {
 #[derive(Clone, Debug)]
 pub struct Track {
     state: Arc<TrackState>,
-    live: watch::Receiver<Live>,
+    live: watch::Receiver<TrackFigures>,
 }
 
 impl Track {
@@ -111,12 +111,12 @@ impl Track {
     }
 
     /// Current figures of subscriptions and requests.
-    pub fn live(&self) -> Live {
+    pub fn live(&self) -> TrackFigures {
         self.live.borrow().clone()
     }
 
     /// Waits until `done` returns true for the figures.
-    pub async fn wait_live(&self, mut done: impl FnMut(&Live) -> bool) {
+    pub async fn wait_live(&self, mut done: impl FnMut(&TrackFigures) -> bool) {
         let mut live = self.live.clone();
         // The sender lives in `self.state`.
         let _ = live.wait_for(|live| done(live)).await;

@@ -44,12 +44,12 @@ impl Default for Retry {
 #[derive(Debug)]
 pub struct Reconnecting {
     published: Arc<Published>,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<ReconnectState>,
     task: tokio::task::JoinHandle<()>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct State {
+struct ReconnectState {
     /// Session in use, if there is one.
     client: Option<Client>,
     /// Number of sessions so far.
@@ -63,10 +63,15 @@ impl Reconnecting {
     /// leave the port open.
     pub fn start(url: &str, config: ClientConfig, retry: Retry) -> Self {
         let published = Arc::<Published>::default();
-        let (sender, state) = watch::channel(State::default());
-        let keeper =
-            Keeper { home: url.to_owned(), config, retry, published: published.clone(), state: sender };
-        Self { published, state, task: tokio::spawn(keeper.keep()) }
+        let (sender, state) = watch::channel(ReconnectState::default());
+        let keeper = ReconnectTask {
+            home: url.to_owned(),
+            config,
+            retry,
+            published: published.clone(),
+            state: sender,
+        };
+        Self { published, state, task: tokio::spawn(keeper.run()) }
     }
 
     /// Creates a broadcast that is not announced yet. It is served on every session.
@@ -81,7 +86,7 @@ impl Reconnecting {
 
     /// The same, for a session after `count` were made in all.
     pub async fn session(&self, count: u64) -> Result<Client, Error> {
-        let is_there = |state: &State| {
+        let is_there = |state: &ReconnectState| {
             let alive = state.client.as_ref().is_some_and(|client| client.is_closed().is_none());
             alive && state.sessions >= count
         };
@@ -89,8 +94,8 @@ impl Reconnecting {
         let state = receiver.wait_for(|state| is_there(state) || state.stopped.is_some()).await;
         let state = state.map_err(|_| Error::Ended)?.clone();
         match state {
-            State { client: Some(client), stopped: None, .. } => Ok(client),
-            State { stopped, .. } => Err(stopped.unwrap_or(Error::Ended)),
+            ReconnectState { client: Some(client), stopped: None, .. } => Ok(client),
+            ReconnectState { stopped, .. } => Err(stopped.unwrap_or(Error::Ended)),
         }
     }
 
@@ -146,21 +151,21 @@ impl Backoff {
 }
 
 /// End of one session.
-enum End {
+enum SessionEnd {
     Moved(String),
     Lost(Error),
 }
 
-struct Keeper {
+struct ReconnectTask {
     home: String,
     config: ClientConfig,
     retry: Retry,
     published: Arc<Published>,
-    state: watch::Sender<State>,
+    state: watch::Sender<ReconnectState>,
 }
 
-impl Keeper {
-    async fn keep(self) {
+impl ReconnectTask {
+    async fn run(self) {
         let mut url = self.home.clone();
         let mut backoff = Backoff::new(self.retry);
         // The session that is being left.
@@ -174,13 +179,13 @@ impl Keeper {
                         state.client = Some(client.clone());
                         state.sessions = state.sessions.saturating_add(1);
                     });
-                    self.attend(client, &mut old).await
+                    self.run_session(client, &mut old).await
                 }
-                Err(error) => End::Lost(error),
+                Err(error) => SessionEnd::Lost(error),
             };
             let lived = began.elapsed();
             match end {
-                End::Moved(uri) => {
+                SessionEnd::Moved(uri) => {
                     if !uri.is_empty() {
                         url = uri;
                     }
@@ -190,8 +195,10 @@ impl Keeper {
                     }
                 }
                 // A refusal of the credential elsewhere does not hold for the first relay.
-                End::Lost(error) if error.is_unauthorized() && url == self.home => return self.stop(error),
-                End::Lost(_) => {
+                SessionEnd::Lost(error) if error.is_unauthorized() && url == self.home => {
+                    return self.stop(error);
+                }
+                SessionEnd::Lost(_) => {
                     let alive = old.clone().filter(|old| old.is_closed().is_none());
                     self.state.send_modify(|state| state.client = alive);
                     url.clone_from(&self.home);
@@ -202,10 +209,10 @@ impl Keeper {
     }
 
     /// Keeps the session until it ends, and closes the old one once it is not needed.
-    async fn attend(&self, client: Client, old: &mut Option<Client>) -> End {
+    async fn run_session(&self, client: Client, old: &mut Option<Client>) -> SessionEnd {
         loop {
             tokio::select! {
-                () = self.settled(&client, old.as_ref()), if old.is_some() => {
+                () = self.wait_handover(&client, old.as_ref()), if old.is_some() => {
                     if let Some(old) = old.take() {
                         // Its close waits for an acknowledgement.
                         tokio::spawn(async move { old.close(SessionCode::NONE, "going away").await });
@@ -213,23 +220,23 @@ impl Keeper {
                 }
                 Ok(uri) = client.going_away() => {
                     *old = Some(client);
-                    return End::Moved(uri);
+                    return SessionEnd::Moved(uri);
                 }
-                closed = client.closed() => return End::Lost(closed.into()),
+                closed = client.closed() => return SessionEnd::Lost(closed.into()),
             }
         }
     }
 
     /// Waits until the new session has sent the announcements and the old one has no subscriptions, at most for
     /// [`Retry::overlap`].
-    async fn settled(&self, new: &Client, old: Option<&Client>) {
+    async fn wait_handover(&self, new: &Client, old: Option<&Client>) {
         let settled = async {
-            let mut duties = new.session().duties.subscribe();
+            let mut duties = new.session().peer_requests.subscribe();
             if self.published.is_announcing() {
-                let _ = duties.wait_for(|duties| duties.told > 0).await;
+                let _ = duties.wait_for(|duties| duties.announce_streams > 0).await;
             }
             if let Some(old) = old {
-                let mut duties = old.session().duties.subscribe();
+                let mut duties = old.session().peer_requests.subscribe();
                 let _ = duties.wait_for(|duties| duties.subscriptions == 0).await;
             }
         };

@@ -13,14 +13,14 @@ use crate::{
     announcer::Announcer,
     control::ControlReader,
     error::Error,
-    grouplog::{Encoder, End, GroupLog, Span},
-    publish::{Command, TrackState},
-    session::Session,
+    grouplog::{Encoder, End, FrameSpan, GroupLog},
+    publish::{SubscriberCommand, TrackState},
+    session::ClientSession,
     stream::{RecvStream, SendStream},
 };
 
 /// Serves one stream that the peer opened, to its end.
-pub(crate) async fn stream(session: Arc<Session>, mut send: SendStream, mut recv: RecvStream) {
+pub(crate) async fn stream(session: Arc<ClientSession>, mut send: SendStream, mut recv: RecvStream) {
     let kind = match recv.varint().await {
         Ok(Some(kind)) => BidiType::from_id(session.version, kind),
         _ => None,
@@ -47,14 +47,20 @@ fn refuse(send: &mut SendStream, recv: &mut RecvStream) {
     recv.stop(StreamCode(0));
 }
 
-async fn announce(session: &Session, mut send: SendStream, mut reader: ControlReader) -> Result<(), Error> {
+async fn announce(
+    session: &ClientSession,
+    mut send: SendStream,
+    mut reader: ControlReader,
+) -> Result<(), Error> {
     let request: AnnounceRequest = reader.expect().await?;
     let (initial, mut changes) = session.published.watch(request.prefix);
     let mut announcer = Announcer::new(session.version, session.hop);
     let mut out = Vec::new();
     announcer.put_initial(initial, &mut out);
     send.write(&out).await?;
-    session.duties.send_modify(|duties| duties.told = duties.told.saturating_add(1));
+    session
+        .peer_requests
+        .send_modify(|duties| duties.announce_streams = duties.announce_streams.saturating_add(1));
     loop {
         tokio::select! {
             change = changes.recv() => {
@@ -70,7 +76,11 @@ async fn announce(session: &Session, mut send: SendStream, mut reader: ControlRe
     Ok(())
 }
 
-async fn track(session: &Session, mut send: SendStream, mut reader: ControlReader) -> Result<(), Error> {
+async fn track(
+    session: &ClientSession,
+    mut send: SendStream,
+    mut reader: ControlReader,
+) -> Result<(), Error> {
     let request: TrackRequest = reader.expect().await?;
     let Some(track) = session.published.track(&request.broadcast, &request.track) else {
         send.reset(StreamCode::NOT_FOUND);
@@ -84,14 +94,22 @@ async fn track(session: &Session, mut send: SendStream, mut reader: ControlReade
     Ok(())
 }
 
-async fn goaway(session: &Session, mut send: SendStream, mut reader: ControlReader) -> Result<(), Error> {
+async fn goaway(
+    session: &ClientSession,
+    mut send: SendStream,
+    mut reader: ControlReader,
+) -> Result<(), Error> {
     let message: Goaway = reader.expect().await?;
     session.goaway.send_replace(Some(message.uri));
     send.reset(StreamCode::CANCEL);
     Ok(())
 }
 
-async fn fetch(session: &Session, mut send: SendStream, mut reader: ControlReader) -> Result<(), Error> {
+async fn fetch(
+    session: &ClientSession,
+    mut send: SendStream,
+    mut reader: ControlReader,
+) -> Result<(), Error> {
     let request: Fetch = reader.expect().await?;
     let Some(track) = session.published.track(&request.broadcast, &request.track) else {
         send.reset(StreamCode::NOT_FOUND);
@@ -104,7 +122,7 @@ async fn fetch(session: &Session, mut send: SendStream, mut reader: ControlReade
         return Ok(());
     };
     let mut encoder =
-        Encoder::new(session.version, Span { first: request.start_frame, last: request.end_frame });
+        Encoder::new(session.version, FrameSpan { first: request.start_frame, last: request.end_frame });
     let unfinished = Unfinished::new(track.clone());
     let abandoned = send.abandoned();
     let outcome = tokio::select! {
@@ -133,7 +151,7 @@ async fn reset_of(reader: &mut ControlReader) -> Error {
 }
 
 async fn subscribe(
-    session: &Arc<Session>,
+    session: &Arc<ClientSession>,
     mut send: SendStream,
     mut reader: ControlReader,
 ) -> Result<(), Error> {
@@ -145,7 +163,7 @@ async fn subscribe(
     let unfinished = Unfinished::new(track.clone());
     let (key, mut commands) = track.subscribe(request.id, request.prefs, session.carrier.clone());
     let _guard = Unsubscribe::new(session.clone(), track.clone(), key);
-    let mut serving = Serving {
+    let mut serving = ServedSubscription {
         session: session.clone(),
         track: track.clone(),
         id: request.id,
@@ -199,14 +217,16 @@ impl Drop for Unfinished {
 
 /// Removes the subscription from its track when the stream ends.
 struct Unsubscribe {
-    session: Arc<Session>,
+    session: Arc<ClientSession>,
     track: Arc<TrackState>,
     key: u64,
 }
 
 impl Unsubscribe {
-    fn new(session: Arc<Session>, track: Arc<TrackState>, key: u64) -> Self {
-        session.duties.send_modify(|duties| duties.subscriptions = duties.subscriptions.saturating_add(1));
+    fn new(session: Arc<ClientSession>, track: Arc<TrackState>, key: u64) -> Self {
+        session
+            .peer_requests
+            .send_modify(|duties| duties.subscriptions = duties.subscriptions.saturating_add(1));
         Self { session, track, key }
     }
 }
@@ -214,13 +234,13 @@ impl Unsubscribe {
 impl Drop for Unsubscribe {
     fn drop(&mut self) {
         self.track.unsubscribe(self.key);
-        let duties = &self.session.duties;
+        let duties = &self.session.peer_requests;
         duties.send_modify(|duties| duties.subscriptions = duties.subscriptions.saturating_sub(1));
     }
 }
 
-struct Serving {
-    session: Arc<Session>,
+struct ServedSubscription {
+    session: Arc<ClientSession>,
     track: Arc<TrackState>,
     id: u64,
     started: bool,
@@ -228,7 +248,7 @@ struct Serving {
     groups: JoinSet<()>,
 }
 
-impl Serving {
+impl ServedSubscription {
     /// Sends SUBSCRIBE_OK where the version has it. Fields other than the priority are zero, as other peers send them.
     async fn accept(&self, prefs: &Prefs, send: &mut SendStream) -> Result<(), Error> {
         if self.session.version.has_subscribe_ok() {
@@ -239,9 +259,9 @@ impl Serving {
     }
 
     /// Executes a command; `false` when the subscription has ended.
-    async fn command(&mut self, command: Command, send: &mut SendStream) -> Result<bool, Error> {
+    async fn command(&mut self, command: SubscriberCommand, send: &mut SendStream) -> Result<bool, Error> {
         match command {
-            Command::Group(log, span) => {
+            SubscriberCommand::Group(log, span) => {
                 if !self.started && !self.session.version.has_subscribe_ok() {
                     self.respond(send, SubscribeResponse::Start { group: log.sequence }).await?;
                 }
@@ -255,11 +275,11 @@ impl Serving {
                 });
                 Ok(true)
             }
-            Command::Drop { start, end, code } => {
+            SubscriberCommand::Drop { start, end, code } => {
                 self.respond(send, SubscribeResponse::Drop { start, end, code }).await?;
                 Ok(true)
             }
-            Command::End(bound) => {
+            SubscriberCommand::End(bound) => {
                 if !self.session.version.has_subscribe_ok() {
                     self.respond(send, SubscribeResponse::End { group: bound }).await?;
                 }
@@ -267,7 +287,7 @@ impl Serving {
                 send.finish();
                 Ok(false)
             }
-            Command::Abort(code) => {
+            SubscriberCommand::Abort(code) => {
                 send.reset(code);
                 while self.groups.join_next().await.is_some() {}
                 Ok(false)
@@ -284,10 +304,10 @@ impl Serving {
 
 /// Sends a group on a stream of its own, and returns the stream after its end.
 async fn group(
-    session: &Session,
+    session: &ClientSession,
     subscribe: u64,
     log: &GroupLog,
-    span: Span,
+    span: FrameSpan,
 ) -> Result<Option<SendStream>, Error> {
     let mut head = Vec::with_capacity(24);
     let header = Group { subscribe, sequence: log.sequence, first_frame: span.first };

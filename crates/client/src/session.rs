@@ -21,7 +21,7 @@ use crate::{
     code::Closed,
     control::ControlReader,
     error::Error,
-    groups::Group,
+    groups::ReceivedGroup,
     h3,
     publish::Published,
     serve,
@@ -34,20 +34,20 @@ pub(crate) const EVENTS: usize = 1_024;
 
 /// State shared by the handles of one client and its loops.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct ClientSession {
     pub(crate) carrier: Carrier,
     pub(crate) version: Version,
     pub(crate) hop: Hop,
     /// Broadcasts, shared with the other sessions of the same publisher.
     pub(crate) published: Arc<Published>,
-    pub(crate) duties: watch::Sender<Duties>,
+    pub(crate) peer_requests: watch::Sender<PeerRequests>,
     /// Last GOAWAY received.
     pub(crate) goaway: watch::Sender<Option<String>>,
     /// The peer's SETUP.
     pub(crate) setup: watch::Sender<Option<Setup>>,
     pub(crate) closed: watch::Sender<Option<Closed>>,
     /// While true, incoming unidirectional streams are left in the transport.
-    pub(crate) hold: watch::Sender<bool>,
+    pub(crate) pause_streams: watch::Sender<bool>,
     /// Queues of the peer's streams and datagrams, in manual mode.
     pub(crate) manual: Option<Manual>,
     subscriptions: Mutex<HashMap<u64, mpsc::Sender<Event>>>,
@@ -58,9 +58,9 @@ pub(crate) struct Session {
 
 /// Announce streams and subscriptions of the peer.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Duties {
+pub(crate) struct PeerRequests {
     /// Number of announce streams so far whose initial set was written.
-    pub(crate) told: u64,
+    pub(crate) announce_streams: u64,
     /// Live subscriptions.
     pub(crate) subscriptions: u64,
 }
@@ -73,7 +73,7 @@ pub(crate) struct Manual {
     pub(crate) datagrams: mpsc::Sender<Bytes>,
 }
 
-impl Session {
+impl ClientSession {
     pub(crate) fn new(
         carrier: Carrier,
         hop: Hop,
@@ -86,11 +86,11 @@ impl Session {
             carrier,
             hop,
             published,
-            duties: watch::Sender::default(),
+            peer_requests: watch::Sender::default(),
             goaway: watch::Sender::new(None),
             setup: watch::Sender::new(None),
             closed: watch::Sender::new(None),
-            hold: watch::Sender::new(false),
+            pause_streams: watch::Sender::new(false),
             manual,
             subscriptions: Mutex::default(),
             next_subscribe: AtomicU64::new(0),
@@ -142,8 +142,8 @@ impl Session {
     }
 }
 
-async fn uni_loop(session: Arc<Session>) {
-    let mut hold = session.hold.subscribe();
+async fn uni_loop(session: Arc<ClientSession>) {
+    let mut hold = session.pause_streams.subscribe();
     loop {
         if hold.wait_for(|hold| !hold).await.is_err() {
             return;
@@ -163,7 +163,7 @@ async fn now_or_spawned(work: impl Future<Output = ()> + Send + 'static) {
 }
 
 /// Handles an incoming unidirectional stream. An invalid stream is dropped, which stops it; the session continues.
-async fn uni(session: Arc<Session>, stream: RecvStream) {
+async fn uni(session: Arc<ClientSession>, stream: RecvStream) {
     match session.carrier.enter_uni(stream).await {
         Ok(Uni::Http(kind, stream)) => http(&session, kind, stream).await,
         Ok(Uni::Session(stream)) => match &session.manual {
@@ -174,11 +174,11 @@ async fn uni(session: Arc<Session>, stream: RecvStream) {
     }
 }
 
-async fn session_uni(session: &Session, mut stream: RecvStream) -> Result<(), Error> {
+async fn session_uni(session: &ClientSession, mut stream: RecvStream) -> Result<(), Error> {
     let kind = stream.varint().await?.and_then(|kind| UniType::from_id(session.version, kind));
     match kind {
         Some(UniType::Group) => {
-            let group = Group::accept(stream, session.version).await?;
+            let group = ReceivedGroup::accept(stream, session.version).await?;
             let Some(subscriber) = session.subscriber(group.subscribe_id()) else {
                 group.stop(StreamCode::CANCEL);
                 return Ok(());
@@ -196,7 +196,7 @@ async fn session_uni(session: &Session, mut stream: RecvStream) -> Result<(), Er
 }
 
 /// Reads a stream of HTTP/3 for as long as the connection lives; everything but SETTINGS is ignored.
-async fn http(session: &Session, kind: u64, mut stream: RecvStream) {
+async fn http(session: &ClientSession, kind: u64, mut stream: RecvStream) {
     if kind == h3::CONTROL {
         let outcome = h3::read_settings(&mut stream).await;
         let waiter = session.settings.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -207,7 +207,7 @@ async fn http(session: &Session, kind: u64, mut stream: RecvStream) {
     while let Ok(Some(_)) = stream.read().await {}
 }
 
-async fn bidi_loop(session: Arc<Session>) {
+async fn bidi_loop(session: Arc<ClientSession>) {
     while let Ok((send, mut recv)) = session.carrier.accept_bidi().await {
         let session = session.clone();
         tokio::spawn(async move {
@@ -223,7 +223,7 @@ async fn bidi_loop(session: Arc<Session>) {
 }
 
 /// Receives datagrams; those without room in the queue are dropped.
-async fn datagram_loop(session: Arc<Session>) {
+async fn datagram_loop(session: Arc<ClientSession>) {
     while let Ok(body) = session.carrier.read_datagram().await {
         if let Some(manual) = &session.manual {
             let _ = manual.datagrams.try_send(body);

@@ -18,7 +18,7 @@ use crate::{
     config::{ClientConfig, Tuning},
     error::Error,
     race::race,
-    target::{Scheme, Target},
+    target::{DialTarget, Scheme},
     tls,
 };
 
@@ -29,7 +29,7 @@ const SUBPROTOCOL: &str = "sec-websocket-protocol";
 
 /// Connects a new socket; returns its session and local address.
 pub(crate) async fn dial(
-    target: &Target,
+    target: &DialTarget,
     config: &ClientConfig,
 ) -> Result<(Session, Option<SocketAddr>), Error> {
     if target.scheme == Scheme::Unix {
@@ -67,7 +67,7 @@ async fn connect(remote: SocketAddr, config: &ClientConfig) -> Result<TcpStream,
 
 async fn secure(
     socket: TcpStream,
-    target: &Target,
+    target: &DialTarget,
     config: &ClientConfig,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
     let tls = tls::client_config(&config.certs, config.identity.as_ref(), b"http/1.1")?;
@@ -80,7 +80,7 @@ async fn secure(
 async fn upgrade<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     socket: S,
     stats: Option<SharedSocketStats>,
-    target: &Target,
+    target: &DialTarget,
     config: &ClientConfig,
 ) -> Result<Session, Error> {
     let name = format!("{PREFIX}.{}", config.version.alpn());

@@ -15,8 +15,8 @@ use tokio::{
 use crate::{
     control::{ControlReader, request},
     error::Error,
-    groups::Group,
-    session::Session,
+    groups::ReceivedGroup,
+    session::ClientSession,
     stream::SendStream,
 };
 
@@ -45,7 +45,7 @@ pub enum Event {
         code: u64,
     },
     /// A group begins to arrive.
-    Group(Group),
+    Group(ReceivedGroup),
     /// A group of one frame, as a datagram.
     Datagram {
         /// Sequence of the group.
@@ -69,7 +69,7 @@ pub enum Event {
 /// A live subscription; unsubscribed when dropped.
 #[derive(Debug)]
 pub struct Subscription {
-    session: Arc<Session>,
+    session: Arc<ClientSession>,
     id: u64,
     send: SendStream,
     events: mpsc::Receiver<Event>,
@@ -79,7 +79,7 @@ pub struct Subscription {
 
 impl Subscription {
     pub(crate) async fn open(
-        session: Arc<Session>,
+        session: Arc<ClientSession>,
         broadcast: Path,
         track: TrackName,
         prefs: Prefs,
@@ -124,7 +124,7 @@ impl Subscription {
     }
 
     /// Waits for the next group; other events are skipped. [`Error::Ended`] after a finished subscription.
-    pub async fn next_group(&mut self) -> Result<Group, Error> {
+    pub async fn next_group(&mut self) -> Result<ReceivedGroup, Error> {
         loop {
             match self.next().await {
                 Event::Group(group) => return Ok(group),

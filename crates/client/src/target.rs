@@ -31,7 +31,7 @@ impl Scheme {
 
 /// A parsed URL.
 #[derive(Clone, Debug)]
-pub(crate) struct Target {
+pub(crate) struct DialTarget {
     pub(crate) scheme: Scheme,
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -43,7 +43,7 @@ pub(crate) struct Target {
 const DEFAULT_PORT: u16 = 443;
 const PLAIN_PORT: u16 = 80;
 
-impl Target {
+impl DialTarget {
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
         let bad = || Error::Url(url.to_owned());
         let (scheme, rest) = url.split_once("://").ok_or_else(bad)?;
@@ -126,17 +126,17 @@ mod tests {
 
     #[test]
     fn the_path_is_kept_as_written() {
-        let target = Target::parse("moqt://127.0.0.1:4443/a/../b%2e?jwt=x.y.z").unwrap();
+        let target = DialTarget::parse("moqt://127.0.0.1:4443/a/../b%2e?jwt=x.y.z").unwrap();
         assert_eq!(target.scheme, Scheme::Raw);
         assert_eq!((target.host.as_str(), target.port), ("127.0.0.1", 4443));
         assert_eq!(target.path, "/a/../b%2e?jwt=x.y.z");
-        assert_eq!(Target::parse("https://relay").unwrap().path, "/");
-        assert_eq!(Target::parse("https://relay?jwt=1").unwrap().path, "/?jwt=1");
+        assert_eq!(DialTarget::parse("https://relay").unwrap().path, "/");
+        assert_eq!(DialTarget::parse("https://relay?jwt=1").unwrap().path, "/?jwt=1");
     }
 
     #[test]
     fn sockets_have_addresses_of_their_own() {
-        let parse = |url: &str| Target::parse(url).unwrap();
+        let parse = |url: &str| DialTarget::parse(url).unwrap();
         let plain = parse("ws://relay/a/../b?jwt=1");
         assert_eq!((plain.port, plain.path.as_str(), plain.scheme.has_url()), (80, "/a/../b?jwt=1", true));
         assert_eq!(parse("wss://relay").port, 443);
@@ -148,19 +148,19 @@ mod tests {
             assert_eq!((unix.host.as_str(), unix.path.as_str()), ("/run/relay.sock", path));
             assert!(!unix.scheme.has_url());
         }
-        assert!(Target::parse("unix://relay.sock").is_err());
+        assert!(DialTarget::parse("unix://relay.sock").is_err());
     }
 
     #[test]
     fn v6_addresses_are_bracketed() {
-        let target = Target::parse("https://[::1]:9/x").unwrap();
+        let target = DialTarget::parse("https://[::1]:9/x").unwrap();
         assert_eq!((target.host.as_str(), target.port), ("::1", 9));
     }
 
     #[test]
     fn what_cannot_be_dialled_is_refused() {
         for bad in ["", "relay:4443", "http://relay", "https://", "https://relay:port", "moqt://[::1"] {
-            assert!(Target::parse(bad).is_err(), "{bad}");
+            assert!(DialTarget::parse(bad).is_err(), "{bad}");
         }
     }
 }

@@ -228,7 +228,7 @@ async fn manual_sessions_see_every_stream_and_send_any_bytes() {
 async fn a_muted_link_is_a_dead_peer() {
     let tuning = Tuning { idle: Duration::from_millis(300), keep_alive: None, ..Default::default() };
     let (client, _server) = pair("moqt", ClientConfig { tuning, ..Default::default() }).await;
-    client.link().mute(true);
+    client.link().set_blackhole(true);
     assert!(matches!(client.closed().await, Closed::Lost(_)));
 }
 

@@ -13,20 +13,20 @@ use rustls::{
 };
 
 use crate::{
-    config::{Certs, Identity},
+    config::{Certs, ClientIdentity},
     error::Error,
 };
 
 /// Creates a TLS 1.3 configuration with `alpn`, without resumption: no connection depends on another.
 pub(crate) fn client_config(
     certs: &Certs,
-    identity: Option<&Identity>,
+    identity: Option<&ClientIdentity>,
     alpn: &[u8],
 ) -> Result<rustls::ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match certs {
-        Certs::Any => Arc::new(Verifier { pins: None, provider: provider.clone() }),
-        Certs::Pinned(pins) => Arc::new(Verifier { pins: Some(pins.clone()), provider: provider.clone() }),
+        Certs::Any => Arc::new(PinVerifier { pins: None, provider: provider.clone() }),
+        Certs::Pinned(pins) => Arc::new(PinVerifier { pins: Some(pins.clone()), provider: provider.clone() }),
         Certs::Roots(roots) => by_roots(roots, provider.clone())?,
     };
     let builder = rustls::ClientConfig::builder_with_provider(provider)
@@ -60,13 +60,13 @@ fn by_roots(
 
 /// Accepts any leaf, or only pinned ones; the handshake signature is always verified.
 #[derive(Debug)]
-struct Verifier {
+struct PinVerifier {
     /// `None` = any.
     pins: Option<Vec<[u8; 32]>>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Verifier {
+impl ServerCertVerifier for PinVerifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,

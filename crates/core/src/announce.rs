@@ -7,7 +7,7 @@ use relay_model::{Cost, Hop, Hops, Path, Route, SessionId, limits};
 use crate::{
     core::{Core, Takeover},
     event::Action,
-    route::{Broadcast, Offer},
+    route::{BroadcastState, Offer},
     timers::Timer,
 };
 
@@ -30,15 +30,15 @@ impl Core {
         let (permit, draining) = (session.permit.clone(), session.draining);
         if !session.announced.contains(&path) {
             session.announced.insert(path.clone());
-            self.revive(id, &path);
+            self.clear_stale(id, &path);
         }
         let offer =
-            Offer { route: Route { session: id, hops, cost, fading: false }, permit, draining, serial };
+            Offer { route: Route { session: id, hops, cost, stale: false }, permit, draining, serial };
         self.broadcasts.entry(path.clone()).or_default().comes(now);
         if self.reshape(&path, |broadcast, takeover| broadcast.put(&path, offer, takeover)) == Some(false) {
             self.tally.takeover_held += 1;
         }
-        self.settle(&path, now);
+        self.reselect_upstreams(&path, now);
     }
 
     /// Withdraws the route of `id`, a known session. Its log, if it writes one, may still deliver its last
@@ -49,7 +49,7 @@ impl Core {
         if session.announced.remove(path) {
             let relay = Some(path).filter(|_| last_word).and_then(|path| self.relay_of(id, path));
             self.withdrawn(id, path, relay, now);
-            self.settle(path, now);
+            self.reselect_upstreams(path, now);
         }
     }
 
@@ -67,7 +67,7 @@ impl Core {
         session.draining = true;
         for path in session.announced.clone() {
             self.reshape(&path, |broadcast, _| broadcast.drain(id));
-            self.settle(&path, now);
+            self.reselect_upstreams(&path, now);
         }
     }
 
@@ -82,19 +82,19 @@ impl Core {
     pub(crate) fn reshape<T>(
         &mut self,
         path: &Path,
-        change: impl FnOnce(&mut Broadcast, Takeover) -> T,
+        change: impl FnOnce(&mut BroadcastState, Takeover) -> T,
     ) -> Option<T> {
         let broadcast = self.broadcasts.get_mut(path)?;
         let before = broadcast.visible();
         let result = change(broadcast, self.config.takeover);
-        let dropped = broadcast.tidy(self.config.takeover);
+        let dropped = broadcast.reconcile(self.config.takeover);
         let routes = broadcast.visible();
         if routes != before {
             self.outbox.push(Action::Board { path: path.clone(), routes });
         }
         for (session, due) in dropped {
-            self.remove_ghost(path);
-            self.timers.disarm(due, Timer::Ghost(path.clone(), session));
+            self.uncount_stale(path);
+            self.timers.disarm(due, Timer::Stale(path.clone(), session));
         }
         Some(result)
     }

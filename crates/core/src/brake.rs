@@ -8,7 +8,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use relay_model::{Epoch, LogId, Order, Path, Prefs, SessionId, StreamCode, SubId, TrackName, Want, limits};
 
-use crate::{core::Core, log::Reader, timers::Timer};
+use crate::{core::Core, log::ReaderKey, timers::Timer};
 
 /// A queued subscription.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ impl Core {
     }
 
     /// Removes a queued request; false if it is not queued.
-    pub(crate) fn release_braked(&mut self, (id, sub): Reader) -> bool {
+    pub(crate) fn release_braked(&mut self, (id, sub): ReaderKey) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let brake = &mut session.brake;
         let Some(at) = brake.waiting.iter().position(|braked| braked.sub == sub) else { return false };

@@ -6,8 +6,8 @@ use relay_model::{LogId, SessionId, limits};
 
 use crate::{
     core::Core,
-    ghost::{GHOSTS, ghost_footprint},
-    log::{Log, Upstream},
+    ghost::{STALE_ROUTES, stale_footprint},
+    log::{CoreLog, LogUpstream},
     timers::Timer,
 };
 
@@ -19,13 +19,13 @@ impl Core {
         self.logs.iter().for_each(|(id, log)| self.check_log(*id, log));
         let armed = self.logs.values().filter(|log| log.deadline.is_some()).count();
         assert_eq!(armed, self.timers.lingering(), "lingering logs are miscounted");
-        let ghosts: usize = self.broadcasts.values().map(|broadcast| broadcast.ghosts().count()).sum();
-        assert_eq!(ghosts, self.ghosts, "ghosts are miscounted");
-        assert!(ghosts <= GHOSTS);
+        let ghosts: usize = self.broadcasts.values().map(|broadcast| broadcast.stale_routes().count()).sum();
+        assert_eq!(ghosts, self.stale_routes, "ghosts are miscounted");
+        assert!(ghosts <= STALE_ROUTES);
         let ghost_bytes: u64 = self
             .broadcasts
             .iter()
-            .map(|(path, broadcast)| broadcast.ghosts().count() as u64 * ghost_footprint(path))
+            .map(|(path, broadcast)| broadcast.stale_routes().count() as u64 * stale_footprint(path))
             .sum();
         assert_eq!(ghost_bytes, self.ghost_bytes, "memory of ghosts is miscounted");
         let merging = self.logs.values().filter(|log| log.merge_at.is_some()).count();
@@ -60,7 +60,7 @@ impl Core {
         for log in &session.writes {
             assert_eq!(
                 self.logs[log].upstream,
-                Upstream::Open(id),
+                LogUpstream::Open(id),
                 "session writes a log that it does not own"
             );
             assert!(session.permit.publish().allows(&self.logs[log].path), "writes outside the permit");
@@ -74,13 +74,13 @@ impl Core {
             assert!(!broadcast.is_empty(), "empty path was kept");
             for candidate in broadcast.routes() {
                 let route = &candidate.route;
-                match candidate.ghost {
+                match candidate.stale {
                     Some(ghost) => {
                         if let Some(session) = self.sessions.get(&route.session) {
-                            assert!(ghost.gone.is_some(), "vanished route of an open session");
+                            assert!(ghost.withdrawal.is_some(), "vanished route of an open session");
                             assert!(!session.announced.contains(path), "stale route of an announced path");
                         }
-                        let timer = Timer::Ghost(path.clone(), route.session);
+                        let timer = Timer::Stale(path.clone(), route.session);
                         assert!(self.timers.contains(ghost.due, timer), "ghost deadline is not armed");
                     }
                     None => {
@@ -97,11 +97,11 @@ impl Core {
             }
             for log in broadcast.logs() {
                 assert_eq!(&self.logs[&log].path, path);
-                assert_ne!(self.logs[&log].upstream, Upstream::Over, "an ended log takes readers");
+                assert_ne!(self.logs[&log].upstream, LogUpstream::Over, "an ended log takes readers");
                 assert!(tabled.insert(log), "a log is in the table twice");
             }
         }
-        let flowing = self.logs.iter().filter(|(_, log)| log.upstream != Upstream::Over);
+        let flowing = self.logs.iter().filter(|(_, log)| log.upstream != LogUpstream::Over);
         assert_eq!(
             flowing.map(|(id, _)| *id).collect::<BTreeSet<_>>(),
             tabled,
@@ -109,7 +109,7 @@ impl Core {
         );
     }
 
-    fn check_log(&self, id: LogId, log: &Log) {
+    fn check_log(&self, id: LogId, log: &CoreLog) {
         log.check();
         for ((session, sub), reading) in log.readers() {
             let session = &self.sessions[session];
@@ -117,12 +117,12 @@ impl Core {
             assert_eq!(session.exclude, reading.exclude, "excluded hop of a reader is outdated");
         }
         let lingers = match log.upstream {
-            Upstream::Open(_) => log.is_unread(),
-            Upstream::Suspended => true,
-            Upstream::Over => false,
+            LogUpstream::Open(_) => log.is_unread(),
+            LogUpstream::Suspended => true,
+            LogUpstream::Over => false,
         };
         assert_eq!(log.deadline.is_some(), lingers, "linger deadline and log state disagree");
-        if let Upstream::Open(writer) = log.upstream {
+        if let LogUpstream::Open(writer) = log.upstream {
             assert!(
                 !lingers || !self.sessions[&writer].blocked,
                 "unread log keeps a stream of a blocked session"
@@ -143,7 +143,7 @@ impl Core {
         );
         let routes = || self.broadcasts.get(&log.path).into_iter().flat_map(|b| b.routes_to(log.publisher));
         match log.upstream {
-            Upstream::Open(writer) => {
+            LogUpstream::Open(writer) => {
                 assert!(self.sessions[&writer].writes.contains(&id), "writer does not list the log");
                 assert!(log.epoch.0 > 0, "open without a fence");
                 let own = routes().find(|candidate| candidate.route.session == writer);
@@ -162,14 +162,14 @@ impl Core {
                 }
                 assert_eq!(log.asked, log.wanted_of_open(), "preferences of the writer are outdated");
             }
-            Upstream::Suspended => {
+            LogUpstream::Suspended => {
                 assert!(routes().next().is_none(), "log is suspended although its publisher has a route");
                 assert!(!log.is_unread(), "unread log is suspended");
                 let broadcast = &self.broadcasts[&log.path];
                 let silent = broadcast.is_served() && !broadcast.expects(log.publisher);
                 assert!(!silent, "log is suspended although another publisher replaced its own");
             }
-            Upstream::Over => {
+            LogUpstream::Over => {
                 assert!(!log.is_unread(), "unread log was kept after its end");
                 assert_eq!(log.pulls().len(), 0, "pulls left after the end of the log");
             }

@@ -10,18 +10,18 @@ use relay_auth::Permit;
 use relay_model::{Ask, Hop, LogId, Path, SessionId, limits};
 
 use crate::{
-    event::{Action, Counts, Event, Tally},
-    log::Log,
+    event::{Action, CoreCounts, CoreEvent, CoreTally},
+    log::CoreLog,
     missing::Missing,
-    outbox::Outbox,
-    route::Broadcast,
-    session::Session,
+    outbox::ActionQueue,
+    route::BroadcastState,
+    session::CoreSession,
     timers::{Timer, Timers},
 };
 
 /// Settings of the core.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct CoreConfig {
     /// Our own hop; chains that contain it are loops.
     pub hop: Hop,
     /// Time that an unread log keeps its upstream, and that the path and logs of a vanished publisher are
@@ -29,11 +29,11 @@ pub struct Config {
     pub linger: Duration,
     /// Time that the advertised routes stay unchanged after a publisher vanishes, or withdraws while another
     /// serves the path; at most the linger.
-    pub hold_back: Duration,
+    pub hold_down: Duration,
     /// Rule for a second publisher of a path.
     pub takeover: Takeover,
     /// Limit on the memory of ghosts, bytes; past it a lost route is withdrawn at once.
-    pub ghost_bytes: u64,
+    pub stale_bytes: u64,
     /// Limit on the memory of logs that linger, bytes; past it a log without readers is retired at once.
     pub linger_bytes: u64,
 }
@@ -49,12 +49,12 @@ pub enum Takeover {
     Identity,
 }
 
-impl Config {
+impl CoreConfig {
     /// Default settings of a relay with the hop id `hop`.
     pub fn new(hop: Hop) -> Self {
-        let (linger, hold_back) = (limits::LINGER, limits::HOLD_BACK);
+        let (linger, hold_back) = (limits::LINGER, limits::HOLD_DOWN);
         let takeover = Takeover::default();
-        Self { hop, linger, hold_back, takeover, ghost_bytes: u64::MAX, linger_bytes: u64::MAX }
+        Self { hop, linger, hold_down: hold_back, takeover, stale_bytes: u64::MAX, linger_bytes: u64::MAX }
     }
 }
 
@@ -65,17 +65,17 @@ pub(crate) const LOG_BYTES: u64 = 8 * 1024;
 /// [`Self::handle_timeout`].
 #[derive(Debug)]
 pub struct Core {
-    pub(crate) config: Config,
-    pub(crate) sessions: HashMap<SessionId, Session, RandomState>,
-    pub(crate) broadcasts: HashMap<Path, Broadcast, RandomState>,
-    pub(crate) logs: HashMap<LogId, Log, RandomState>,
+    pub(crate) config: CoreConfig,
+    pub(crate) sessions: HashMap<SessionId, CoreSession, RandomState>,
+    pub(crate) broadcasts: HashMap<Path, BroadcastState, RandomState>,
+    pub(crate) logs: HashMap<LogId, CoreLog, RandomState>,
     pub(crate) timers: Timers,
-    pub(crate) outbox: Outbox,
-    pub(crate) tally: Tally,
+    pub(crate) outbox: ActionQueue,
+    pub(crate) tally: CoreTally,
     /// Tracks that publishers recently reported as missing.
     pub(crate) missing: Missing,
     /// Number of ghosts over all paths.
-    pub(crate) ghosts: usize,
+    pub(crate) stale_routes: usize,
     /// Memory of all ghosts, bytes.
     pub(crate) ghost_bytes: u64,
     serial: u64,
@@ -83,30 +83,30 @@ pub struct Core {
 
 impl Core {
     /// Creates a core without sessions.
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: CoreConfig) -> Self {
         Self {
             config,
             sessions: HashMap::default(),
             broadcasts: HashMap::default(),
             logs: HashMap::default(),
             timers: Timers::default(),
-            outbox: Outbox::default(),
-            tally: Tally::default(),
+            outbox: ActionQueue::default(),
+            tally: CoreTally::default(),
             missing: Missing::default(),
-            ghosts: 0,
+            stale_routes: 0,
             ghost_bytes: 0,
             serial: 0,
         }
     }
 
     /// Sizes of the tables.
-    pub fn counts(&self) -> Counts {
-        Counts {
+    pub fn counts(&self) -> CoreCounts {
+        CoreCounts {
             sessions: self.sessions.len(),
             paths: self.broadcasts.len(),
             routes: self.sessions.values().map(|session| session.announced.len()).sum(),
-            ghosts: self.ghosts,
-            ghost_bytes: self.ghost_bytes,
+            stale_routes: self.stale_routes,
+            stale_bytes: self.ghost_bytes,
             logs: self.logs.len(),
             readers: self.sessions.values().map(|session| session.subs.len()).sum(),
             pulls: self.logs.values().map(|log| log.pulls().len()).sum(),
@@ -126,17 +126,17 @@ impl Core {
     }
 
     /// Counts of refused and dropped requests since the start.
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> CoreTally {
         self.tally
     }
 
     /// Handles one event.
-    pub fn handle(&mut self, event: Event, now: Instant) {
+    pub fn handle(&mut self, event: CoreEvent, now: Instant) {
         match event {
-            Event::Opened { session, permit } => self.opened(session, permit),
-            Event::Revised { session, permit } => self.revised(session, permit, now),
-            Event::Ask { session, ask } => self.ask(session, ask, now),
-            Event::Closed { session, vanished } => self.closed(session, vanished, now),
+            CoreEvent::Opened { session, permit } => self.opened(session, permit),
+            CoreEvent::Revised { session, permit } => self.revised(session, permit, now),
+            CoreEvent::Ask { session, ask } => self.ask(session, ask, now),
+            CoreEvent::Closed { session, vanished } => self.closed(session, vanished, now),
         }
     }
 
@@ -146,7 +146,7 @@ impl Core {
             match timer {
                 Timer::Log(log) => self.linger_over(log),
                 Timer::Merge(log) => self.merge(log, now),
-                Timer::Ghost(path, session) => self.ghost_due(session, &path, now),
+                Timer::Stale(path, session) => self.stale_due(session, &path, now),
                 Timer::Brake(session) => self.brake_due(session, now),
             }
         }
@@ -173,7 +173,7 @@ impl Core {
             self.tally.unknown += 1;
             return;
         }
-        self.sessions.insert(id, Session::new(permit));
+        self.sessions.insert(id, CoreSession::new(permit));
     }
 
     fn ask(&mut self, session: SessionId, ask: Ask, now: Instant) {
@@ -227,7 +227,7 @@ impl Core {
         touched
             .extend(session.writes.iter().filter_map(|log| self.logs.get(log)).map(|log| log.path.clone()));
         for path in &touched {
-            self.settle(path, now);
+            self.reselect_upstreams(path, now);
         }
     }
 }

@@ -5,7 +5,7 @@ use relay_model::{Ask, Epoch, LogId, Order, Path, Route, SessionId, StreamCode};
 
 /// An event of one session. Events of one session arrive in the order they happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum CoreEvent {
     /// The session was admitted. First event of a session.
     Opened {
         /// Its id, never reused.
@@ -83,7 +83,7 @@ pub enum Action {
 /// Sizes of the core's tables. All zero once every session is closed, the lingers passed and all actions were
 /// taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct CoreCounts {
     /// Admitted sessions that are not closed.
     pub sessions: usize,
     /// Paths with a route or a log.
@@ -92,9 +92,9 @@ pub struct Counts {
     pub routes: usize,
     /// Routes of vanished sessions kept for their return, and withdrawn routes still advertised during the
     /// hold-back.
-    pub ghosts: usize,
+    pub stale_routes: usize,
     /// Memory of ghosts, bytes.
-    pub ghost_bytes: u64,
+    pub stale_bytes: u64,
     /// Created logs that are not retired.
     pub logs: usize,
     /// Subscriptions attached to a log.
@@ -109,7 +109,7 @@ pub struct Counts {
 
 /// Refused and dropped requests since the start, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct CoreTally {
     /// Messages for an unknown (or no longer known) session, subscription or log, or with a reused id.
     pub unknown: u64,
     /// Announces outside the permit, and those ended by a narrower permit.
@@ -134,7 +134,7 @@ pub struct Tally {
     /// Announces that wait because another subject holds the path.
     pub takeover_held: u64,
     /// Vanished or withdrawn routes that were not kept because the limit on ghosts was reached.
-    pub ghost_limit: u64,
+    pub stale_limit: u64,
     /// Logs retired at once because the limit on the memory of lingering logs was reached.
     pub linger_limit: u64,
     /// Logs ended because their publisher did not come back.
@@ -142,7 +142,7 @@ pub struct Tally {
     /// Logs ended because their publisher was gone and another one served the path.
     pub replaced: u64,
     /// Logs ended because the session asked for them may have answered with another publisher's track.
-    pub doubtful: u64,
+    pub ambiguous: u64,
     /// Logs merged into another log of the same track and writer.
     pub merged: u64,
 }

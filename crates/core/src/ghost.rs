@@ -17,92 +17,92 @@ use relay_model::{Hop, Path, SessionId};
 
 use crate::{
     core::Core,
-    route::{Ghost, Gone},
+    route::{StaleState, Withdrawal},
     timers::Timer,
 };
 
 /// Limit on ghosts. A ghost costs as much as a live route, without a session that could be closed for it;
 /// past the limit, lost routes are withdrawn at once.
-pub(crate) const GHOSTS: usize = 100_000;
+pub(crate) const STALE_ROUTES: usize = 100_000;
 /// Memory of a ghost without its path, bytes: a route with its hop chain.
-const GHOST_BYTES: u64 = 1_280;
+const STALE_ROUTE_BYTES: u64 = 1_280;
 
 /// Memory of one ghost of `path`, bytes.
-pub(crate) fn ghost_footprint(path: &Path) -> u64 {
-    GHOST_BYTES + path.as_str().len() as u64
+pub(crate) fn stale_footprint(path: &Path) -> u64 {
+    STALE_ROUTE_BYTES + path.as_str().len() as u64
 }
 
 impl Core {
     /// Handles the route of a vanished session that is already removed.
     pub(crate) fn vanished(&mut self, id: SessionId, path: &Path, now: Instant) {
-        self.haunt(id, path, now, None);
+        self.mark_stale(id, path, now, None);
     }
 
     /// Handles a withdrawn route; the caller updates the session's own state. `relay`: the announcing relay,
-    /// if it has no other route to the path, see [`Gone`].
+    /// if it has no other route to the path, see [`Withdrawal`].
     pub(crate) fn withdrawn(&mut self, id: SessionId, path: &Path, relay: Option<Hop>, now: Instant) {
         let serial = self.next_serial();
-        self.haunt(id, path, now, Some(Gone { relay, serial }));
+        self.mark_stale(id, path, now, Some(Withdrawal { relay, serial }));
     }
 
     /// Removes the ghost of a route that `id` announces again.
-    pub(crate) fn revive(&mut self, id: SessionId, path: &Path) {
-        let ghost = self.broadcasts.get_mut(path).and_then(|broadcast| broadcast.ghost_of(id));
+    pub(crate) fn clear_stale(&mut self, id: SessionId, path: &Path) {
+        let ghost = self.broadcasts.get_mut(path).and_then(|broadcast| broadcast.stale_of(id));
         if let Some(due) = ghost.map(|ghost| ghost.due) {
-            self.remove_ghost(path);
-            self.timers.disarm(due, Timer::Ghost(path.clone(), id));
+            self.uncount_stale(path);
+            self.timers.disarm(due, Timer::Stale(path.clone(), id));
         }
     }
 
-    fn add_ghost(&mut self, path: &Path) {
-        self.ghosts += 1;
-        self.ghost_bytes += ghost_footprint(path);
+    fn count_stale(&mut self, path: &Path) {
+        self.stale_routes += 1;
+        self.ghost_bytes += stale_footprint(path);
     }
 
     /// Updates the counts after a ghost of `path` was removed.
-    pub(crate) fn remove_ghost(&mut self, path: &Path) {
-        self.ghosts -= 1;
-        self.ghost_bytes -= ghost_footprint(path);
+    pub(crate) fn uncount_stale(&mut self, path: &Path) {
+        self.stale_routes -= 1;
+        self.ghost_bytes -= stale_footprint(path);
     }
 
     /// Turns the route of `id` into a ghost if it was admitted and a ghost is useful; drops it otherwise.
-    fn haunt(&mut self, id: SessionId, path: &Path, now: Instant, gone: Option<Gone>) {
+    fn mark_stale(&mut self, id: SessionId, path: &Path, now: Instant, gone: Option<Withdrawal>) {
         let Some(broadcast) = self.broadcasts.get(path) else { return };
         let alone = broadcast.routes().len() == 1;
         let admitted = broadcast.announced_by(id).is_some_and(|own| own.admitted);
         let wanted = admitted && !(gone.is_some() && alone);
-        let is_full = self.ghosts >= GHOSTS || self.ghost_bytes >= self.config.ghost_bytes;
+        let is_full = self.stale_routes >= STALE_ROUTES || self.ghost_bytes >= self.config.stale_bytes;
         if wanted && is_full {
-            self.tally.ghost_limit += 1;
+            self.tally.stale_limit += 1;
         }
         if !wanted || is_full {
             self.drop_route(id, path);
             return;
         }
         let until = now + self.config.linger;
-        let due = until.min(now + self.config.hold_back);
+        let due = until.min(now + self.config.hold_down);
         // `reshape` may drop the ghost at once, and then disarms this timer.
-        self.add_ghost(path);
-        self.timers.arm(due, Timer::Ghost(path.clone(), id));
-        let ghost = Ghost { gone, held_back: true, due, until };
-        self.reshape(path, |broadcast, _| broadcast.haunt(id, ghost));
+        self.count_stale(path);
+        self.timers.arm(due, Timer::Stale(path.clone(), id));
+        let ghost = StaleState { withdrawal: gone, in_hold_down: true, due, until };
+        self.reshape(path, |broadcast, _| broadcast.mark_stale(id, ghost));
         self.forget_if_empty(path);
     }
 
     /// Handles the end of a ghost's hold-back or linger.
-    pub(crate) fn ghost_due(&mut self, id: SessionId, path: &Path, now: Instant) {
-        let Some(ghost) = self.broadcasts.get_mut(path).and_then(|broadcast| broadcast.ghost_of(id)) else {
+    pub(crate) fn stale_due(&mut self, id: SessionId, path: &Path, now: Instant) {
+        let Some(ghost) = self.broadcasts.get_mut(path).and_then(|broadcast| broadcast.stale_of(id)) else {
             return;
         };
-        if ghost.held_back && ghost.gone.is_none() {
+        if ghost.in_hold_down && ghost.withdrawal.is_none() {
             // `reshape` may drop the ghost at once, and then disarms this timer.
-            (ghost.held_back, ghost.due) = (false, ghost.until);
-            self.timers.arm(ghost.until, Timer::Ghost(path.clone(), id));
+            (ghost.in_hold_down, ghost.due) = (false, ghost.until);
+            self.timers.arm(ghost.until, Timer::Stale(path.clone(), id));
             self.reshape(path, |_, _| ());
         } else {
-            self.remove_ghost(path);
+            self.uncount_stale(path);
             self.drop_route(id, path);
         }
-        self.settle(path, now);
+        self.reselect_upstreams(path, now);
     }
 }

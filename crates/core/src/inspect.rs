@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, time::Instant};
 
 use relay_model::{LogId, Path, SessionId, TrackName, Want};
 
-use crate::{core::Core, log::Log, route::Broadcast};
+use crate::{core::Core, log::CoreLog, route::BroadcastState};
 
 /// Selection of broadcasts to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct ListingQuery {
     /// This path and all paths below it.
     pub prefix: Path,
     /// Only paths after this one, in path order.
@@ -56,9 +56,9 @@ pub struct TrackSeen {
 
 impl Core {
     /// Lists what is served. Takes time in proportion to the known paths and the readers of what is listed.
-    pub fn look(&self, look: &Look) -> Listing {
+    pub fn look(&self, look: &ListingQuery) -> Listing {
         let served = self.broadcasts.iter().filter(|(_, broadcast)| broadcast.is_served());
-        let mut found: Vec<(&Path, &Broadcast)> =
+        let mut found: Vec<(&Path, &BroadcastState)> =
             served.filter(|(path, _)| path.has_prefix(&look.prefix)).collect();
         let total = found.len();
         if let Some(after) = &look.after {
@@ -76,7 +76,7 @@ impl Core {
     }
 
     /// Describes one broadcast, listing tracks while there is `room`.
-    fn look_at(&self, path: &Path, broadcast: &Broadcast, room: &mut usize) -> BroadcastSeen {
+    fn look_at(&self, path: &Path, broadcast: &BroadcastState, room: &mut usize) -> BroadcastSeen {
         let mut by_name: BTreeMap<&TrackName, Vec<LogId>> = BTreeMap::new();
         for (name, logs) in broadcast.tracks() {
             by_name.entry(name).or_default().extend(logs.iter().copied());
@@ -102,8 +102,8 @@ impl Core {
 }
 
 /// Sessions with a live subscription to any of these logs.
-fn viewers<'a>(logs: impl Iterator<Item = &'a Log>) -> Vec<SessionId> {
-    let readers = logs.flat_map(Log::readers).filter(|(_, reading)| reading.want == Want::Live);
+fn viewers<'a>(logs: impl Iterator<Item = &'a CoreLog>) -> Vec<SessionId> {
+    let readers = logs.flat_map(CoreLog::readers).filter(|(_, reading)| reading.want == Want::Live);
     distinct(readers.map(|((session, _), _)| *session).collect())
 }
 

@@ -38,7 +38,7 @@ mod union;
 mod upstream;
 
 pub use crate::{
-    core::{Config, Core, Takeover},
-    event::{Action, Counts, Event, Tally},
-    inspect::{BroadcastSeen, Listing, Look, TrackSeen},
+    core::{Core, CoreConfig, Takeover},
+    event::{Action, CoreCounts, CoreEvent, CoreTally},
+    inspect::{BroadcastSeen, Listing, ListingQuery, TrackSeen},
 };

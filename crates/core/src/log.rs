@@ -9,13 +9,13 @@ use relay_model::{Epoch, Hop, Hops, Path, Prefs, Route, SessionId, SubId, TrackN
 use smallvec::SmallVec;
 
 use crate::{
-    route::Publisher,
+    route::PublisherId,
     union::{Bag, Union},
 };
 
 /// Source of a log's groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Upstream {
+pub(crate) enum LogUpstream {
     /// This session was ordered to open it and has not reported its end.
     Open(SessionId),
     /// No writer (yet, or any more); its publisher may come back until the deadline.
@@ -26,13 +26,13 @@ pub(crate) enum Upstream {
 
 /// A created log that is not retired.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct CoreLog {
     pub(crate) path: Path,
-    pub(crate) publisher: Publisher,
+    pub(crate) publisher: PublisherId,
     pub(crate) track: TrackName,
     /// The session it was created for.
     pub(crate) asker: SessionId,
-    pub(crate) upstream: Upstream,
+    pub(crate) upstream: LogUpstream,
     /// Chain of its current or last route; before the first, of the ghost it waits for.
     pub(crate) hops: Hops,
     /// Epoch of the newest writer; 0 before the first.
@@ -46,20 +46,20 @@ pub(crate) struct Log {
     /// Sessions asked for it recently, and when; each may have answered with another publisher's track.
     asked_of: SmallVec<[(SessionId, Instant); 1]>,
     /// Ordered, so that the readers of one session form a range.
-    readers: BTreeMap<Reader, Reading>,
+    readers: BTreeMap<ReaderKey, ReaderState>,
     union: Union,
     /// Hops of readers: groups must not be received through them.
     excluded: Bag<Hop>,
     /// Old groups waited for, and their readers. The writer of an open log has an order for each.
-    pulls: BTreeMap<u64, BTreeSet<Reader>>,
+    pulls: BTreeMap<u64, BTreeSet<ReaderKey>>,
 }
 
 /// Globally unique key of a subscription.
-pub(crate) type Reader = (SessionId, SubId);
+pub(crate) type ReaderKey = (SessionId, SubId);
 
 /// State of one reader.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reading {
+pub(crate) struct ReaderState {
     pub(crate) prefs: Prefs,
     pub(crate) want: Want,
     /// Hop id of the reader's session, which its route must not contain.
@@ -70,17 +70,17 @@ pub(crate) struct Reading {
 
 /// Effect of a reader's new wait for a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wait {
+pub(crate) struct PullWait {
     /// Group it waited for before, if no reader waits for that any more.
     pub(crate) abandoned: Option<u64>,
     /// Whether it is the first reader to wait for the new group.
     pub(crate) first: bool,
 }
 
-impl Log {
+impl CoreLog {
     pub(crate) fn new(
         path: Path,
-        publisher: Publisher,
+        publisher: PublisherId,
         track: TrackName,
         hops: Hops,
         asker: SessionId,
@@ -90,7 +90,7 @@ impl Log {
             publisher,
             track,
             asker,
-            upstream: Upstream::Suspended,
+            upstream: LogUpstream::Suspended,
             hops,
             epoch: Epoch(0),
             deadline: None,
@@ -116,21 +116,21 @@ impl Log {
     }
 
     /// Adds a new reader.
-    pub(crate) fn add(&mut self, reader: Reader, prefs: Prefs, want: Want, exclude: Option<Hop>) {
-        self.readers.insert(reader, Reading { prefs, want, exclude, pull: None });
+    pub(crate) fn add(&mut self, reader: ReaderKey, prefs: Prefs, want: Want, exclude: Option<Hop>) {
+        self.readers.insert(reader, ReaderState { prefs, want, exclude, pull: None });
         self.union.add(prefs, want);
         exclude.into_iter().for_each(|hop| self.excluded.add(hop));
     }
 
     /// Removes a reader. Returns its pulled group, if no other reader waits for that.
-    pub(crate) fn remove(&mut self, reader: Reader) -> Option<u64> {
+    pub(crate) fn remove(&mut self, reader: ReaderKey) -> Option<u64> {
         let reading = self.readers.remove(&reader)?;
         self.union.remove(reading.prefs, reading.want);
         reading.exclude.into_iter().for_each(|hop| self.excluded.remove(hop));
         reading.pull.filter(|group| self.stop_waiting(reader, *group))
     }
 
-    pub(crate) fn update(&mut self, reader: Reader, prefs: Prefs) {
+    pub(crate) fn update(&mut self, reader: ReaderKey, prefs: Prefs) {
         if let Some(reading) = self.readers.get_mut(&reader) {
             self.union.remove(reading.prefs, reading.want);
             reading.prefs = prefs;
@@ -138,7 +138,7 @@ impl Log {
         }
     }
 
-    pub(crate) fn set_exclude(&mut self, reader: Reader, exclude: Option<Hop>) {
+    pub(crate) fn set_exclude(&mut self, reader: ReaderKey, exclude: Option<Hop>) {
         if let Some(reading) = self.readers.get_mut(&reader) {
             reading.exclude.into_iter().for_each(|hop| self.excluded.remove(hop));
             reading.exclude = exclude;
@@ -148,14 +148,14 @@ impl Log {
 
     /// Records that `reader` waits for `group`, in place of an earlier one. `None` if it already does, or is
     /// not a reader of this log.
-    pub(crate) fn wait(&mut self, reader: Reader, group: u64) -> Option<Wait> {
+    pub(crate) fn wait(&mut self, reader: ReaderKey, group: u64) -> Option<PullWait> {
         let reading = self.readers.get_mut(&reader).filter(|reading| reading.pull != Some(group))?;
         let before = reading.pull.replace(group);
         let abandoned = before.filter(|group| self.stop_waiting(reader, *group));
         let waiting = self.pulls.entry(group);
         let first = matches!(waiting, btree_map::Entry::Vacant(_));
         waiting.or_default().insert(reader);
-        Some(Wait { abandoned, first })
+        Some(PullWait { abandoned, first })
     }
 
     /// Ends the wait for `group` for all readers. Returns whether there were any.
@@ -186,7 +186,7 @@ impl Log {
         self.pulls.get(&group)?.first().map(|(session, _)| *session)
     }
 
-    pub(crate) fn readers(&self) -> impl ExactSizeIterator<Item = (&Reader, &Reading)> {
+    pub(crate) fn readers(&self) -> impl ExactSizeIterator<Item = (&ReaderKey, &ReaderState)> {
         self.readers.iter()
     }
 
@@ -216,7 +216,7 @@ impl Log {
     }
 
     /// Removes one wait. Returns whether it was the last one for the group.
-    fn stop_waiting(&mut self, reader: Reader, group: u64) -> bool {
+    fn stop_waiting(&mut self, reader: ReaderKey, group: u64) -> bool {
         let Some(waiting) = self.pulls.get_mut(&group) else { return false };
         waiting.remove(&reader);
         let last = waiting.is_empty();
@@ -229,7 +229,7 @@ impl Log {
     /// Asserts that the aggregates match the readers.
     pub(crate) fn check(&self) {
         let (mut union, mut excluded) = (Union::default(), Bag::default());
-        let mut pulls: BTreeMap<u64, BTreeSet<Reader>> = BTreeMap::new();
+        let mut pulls: BTreeMap<u64, BTreeSet<ReaderKey>> = BTreeMap::new();
         for (reader, reading) in &self.readers {
             union.add(reading.prefs, reading.want);
             reading.exclude.into_iter().for_each(|hop| excluded.add(hop));
@@ -245,5 +245,5 @@ impl Log {
 
 /// Whether an answer to a request sent at `at` may have crossed a change of publisher received only `now`.
 fn is_fresh(at: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(at) < limits::DOUBT
+    now.saturating_duration_since(at) < limits::OWNER_CHANGE_WINDOW
 }

@@ -7,7 +7,7 @@ use relay_model::{LogId, Order, limits};
 
 use crate::{
     core::Core,
-    log::{Reader, Reading, Upstream},
+    log::{LogUpstream, ReaderKey, ReaderState},
     timers::Timer,
 };
 
@@ -36,7 +36,7 @@ impl Core {
         let Some(state) = self.logs.get_mut(&log) else { return };
         state.merge_at = None;
         let Some(twin) = self.twin(log) else { return };
-        let readers: Vec<(Reader, Reading)> = self
+        let readers: Vec<(ReaderKey, ReaderState)> = self
             .logs
             .get(&log)
             .map(|state| state.readers().map(|(reader, reading)| (*reader, *reading)).collect())
@@ -50,7 +50,7 @@ impl Core {
         self.retire(log);
     }
 
-    fn hand_over(&mut self, reader: Reader, reading: Reading, log: LogId, twin: LogId) {
+    fn hand_over(&mut self, reader: ReaderKey, reading: ReaderState, log: LogId, twin: LogId) {
         let abandoned = self.logs.get_mut(&log).and_then(|state| state.remove(reader));
         if let Some(group) = abandoned {
             self.drop_pull(log, group);
@@ -65,10 +65,11 @@ impl Core {
     /// Another log of the track with the same writer.
     pub(crate) fn twin(&self, log: LogId) -> Option<LogId> {
         let state = self.logs.get(&log)?;
-        let Upstream::Open(writer) = state.upstream else { return None };
+        let LogUpstream::Open(writer) = state.upstream else { return None };
         let logs = self.broadcasts.get(&state.path)?.logs_of(state.publisher, &state.track);
         let mut others = logs.iter().copied().filter(|other| *other != log);
-        others
-            .find(|other| self.logs.get(other).is_some_and(|other| other.upstream == Upstream::Open(writer)))
+        others.find(|other| {
+            self.logs.get(other).is_some_and(|other| other.upstream == LogUpstream::Open(writer))
+        })
     }
 }

@@ -9,9 +9,9 @@ use std::{
 use foldhash::fast::RandomState;
 use relay_model::{Path, TrackName, limits};
 
-use crate::route::Publisher;
+use crate::route::PublisherId;
 
-type Key = (Path, Publisher, TrackName);
+type Key = (Path, PublisherId, TrackName);
 
 /// Negative answers, each kept for [`limits::MISSING_TIME`], at most [`limits::MISSING_TRACKS`].
 #[derive(Debug, Default)]
@@ -60,7 +60,7 @@ mod tests {
 
     fn key(n: usize) -> Key {
         let track = TrackName::parse(&n.to_string()).unwrap();
-        (Path::parse("a").unwrap(), Publisher::Named(Hop(7)), track)
+        (Path::parse("a").unwrap(), PublisherId::Named(Hop(7)), track)
     }
 
     #[test]

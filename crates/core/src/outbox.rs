@@ -9,9 +9,9 @@ use crate::event::Action;
 /// Queue of actions that the caller drains after each event. An action that supersedes the last queued one
 /// replaces it.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox(VecDeque<Action>);
+pub(crate) struct ActionQueue(VecDeque<Action>);
 
-impl Outbox {
+impl ActionQueue {
     pub(crate) fn push(&mut self, action: Action) {
         if let Some(last) = self.0.back_mut()
             && supersedes(&action, last)

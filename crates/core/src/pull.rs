@@ -4,16 +4,16 @@ use relay_model::{Epoch, LogId, Order, SessionId};
 
 use crate::{
     core::Core,
-    log::{Reader, Upstream},
+    log::{LogUpstream, ReaderKey},
 };
 
 impl Core {
     /// Requests `group` for a reader of a known session. A reader waits for one group at a time, the last
     /// requested.
-    pub(crate) fn pull(&mut self, reader: Reader, group: u64) {
+    pub(crate) fn pull(&mut self, reader: ReaderKey, group: u64) {
         let log = self.sessions.get(&reader.0).and_then(|session| session.subs.get(&reader.1)).copied();
         let state = log.and_then(|log| self.logs.get_mut(&log).map(|state| (log, state)));
-        let Some((log, state)) = state.filter(|(_, state)| state.upstream != Upstream::Over) else {
+        let Some((log, state)) = state.filter(|(_, state)| state.upstream != LogUpstream::Over) else {
             self.tally.pull_unknown += 1;
             return;
         };
@@ -45,7 +45,7 @@ impl Core {
     /// log.
     pub(crate) fn pulled(&mut self, id: SessionId, log: LogId, epoch: Epoch, group: u64) {
         let state = self.logs.get_mut(&log);
-        let current = state.filter(|state| state.upstream == Upstream::Open(id) && state.epoch == epoch);
+        let current = state.filter(|state| state.upstream == LogUpstream::Open(id) && state.epoch == epoch);
         if !current.is_some_and(|state| state.pulled(group)) {
             // The report crossed our own order to drop the pull or to close the log.
             self.tally.unknown += 1;
@@ -55,7 +55,7 @@ impl Core {
     /// Sends an order to the writer of `log`, if it has an open one; the next writer gets all pulls when it
     /// opens.
     fn tell_writer(&mut self, log: LogId, order: Order) {
-        if let Some(Upstream::Open(writer)) = self.logs.get(&log).map(|state| state.upstream)
+        if let Some(LogUpstream::Open(writer)) = self.logs.get(&log).map(|state| state.upstream)
             && self.sessions.contains_key(&writer)
         {
             self.outbox.order(writer, order);

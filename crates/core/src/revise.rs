@@ -6,7 +6,7 @@ use std::time::Instant;
 use relay_auth::Permit;
 use relay_model::{LogId, Order, Path, SessionId, StreamCode, SubId};
 
-use crate::{core::Core, log::Upstream};
+use crate::{core::Core, log::LogUpstream};
 
 impl Core {
     /// Applies a new permit of the same subject.
@@ -39,7 +39,7 @@ impl Core {
     /// Stops `log` from being written by `id`, whose path is withdrawn: another route takes over, or the log
     /// ends.
     fn cut_off(&mut self, id: SessionId, log: LogId, now: Instant) {
-        let Some(state) = self.logs.get(&log).filter(|state| state.upstream == Upstream::Open(id)) else {
+        let Some(state) = self.logs.get(&log).filter(|state| state.upstream == LogUpstream::Open(id)) else {
             return;
         };
         let is_unread = state.is_unread();
@@ -48,7 +48,7 @@ impl Core {
             Some(route) => self.open(log, &route, now),
             None => {
                 self.close(log);
-                self.break_off(log, StreamCode::UNROUTABLE);
+                self.end_log(log, StreamCode::UNROUTABLE);
             }
         }
     }

@@ -10,11 +10,11 @@ use crate::core::Takeover;
 
 /// Origin of a broadcast, which must not change within a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Publisher {
+pub(crate) enum PublisherId {
     /// First hop of the chain. The same hop on another session continues the broadcast.
     Named(Hop),
     /// Publisher without a hop id: each announce is a publisher of its own.
-    Nameless(u64),
+    Anonymous(u64),
 }
 
 /// Preference among routes, lowest first. Equal chains give the same order on every relay; of two equal ones
@@ -42,16 +42,16 @@ pub(crate) struct Offer {
 
 /// One route.
 #[derive(Clone, Debug)]
-pub(crate) struct Candidate {
+pub(crate) struct RouteEntry {
     pub(crate) route: Route,
-    pub(crate) publisher: Publisher,
+    pub(crate) publisher: PublisherId,
     /// Set once its session vanished or withdrew it.
-    pub(crate) ghost: Option<Ghost>,
+    pub(crate) stale: Option<StaleState>,
     pub(crate) permit: Permit,
     /// Whether the route counts; false while another subject holds the path.
     pub(crate) admitted: bool,
-    /// A relay in its chain has withdrawn the path, see [`Gone`].
-    silenced: bool,
+    /// A relay in its chain has withdrawn the path, see [`Withdrawal`].
+    suppressed: bool,
     /// Serial of the session's last announce of it.
     serial: u64,
     rank: Rank,
@@ -59,11 +59,11 @@ pub(crate) struct Candidate {
 
 /// State of a route whose session vanished or withdrew it: advertised unchanged, and never used for data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ghost {
+pub(crate) struct StaleState {
     /// Set if the session withdrew it, and may still be open. Such a ghost is never a last resort.
-    pub(crate) gone: Option<Gone>,
+    pub(crate) withdrawal: Option<Withdrawal>,
     /// Advertised regardless of other routes. After the hold-back it is a last resort.
-    pub(crate) held_back: bool,
+    pub(crate) in_hold_down: bool,
     /// Time of its timer: the end of the hold-back, then of the linger.
     pub(crate) due: Instant,
     /// Latest time of its withdrawal.
@@ -72,7 +72,7 @@ pub(crate) struct Ghost {
 
 /// A withdrawal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Gone {
+pub(crate) struct Withdrawal {
     /// Relay that withdrew its last route to the path (all others it has lead through us). Older routes
     /// through that relay are about to be withdrawn too: while this is fresh they are neither used nor
     /// advertised as the only ones.
@@ -83,9 +83,9 @@ pub(crate) struct Gone {
 
 /// One path: its routes and its logs. Dropped when it has neither.
 #[derive(Debug, Default)]
-pub(crate) struct Broadcast {
-    routes: Vec<Candidate>,
-    logs: BTreeMap<(Publisher, TrackName), Logs>,
+pub(crate) struct BroadcastState {
+    routes: Vec<RouteEntry>,
+    logs: BTreeMap<(PublisherId, TrackName), Logs>,
     /// Start of the current uninterrupted time with at least one route of any kind.
     since: Option<Instant>,
 }
@@ -93,16 +93,16 @@ pub(crate) struct Broadcast {
 /// Logs of one track; more than one only if a reader may not be served through the route of the first.
 pub(crate) type Logs = SmallVec<[LogId; 1]>;
 
-impl Broadcast {
+impl BroadcastState {
     /// Adds a route, or replaces the one of the same session. A route of the same publisher on a new session
-    /// ends the hold-back of its ghosts. Returns whether the route is usable. [`Self::tidy`] must follow.
+    /// ends the hold-back of its ghosts. Returns whether the route is usable. [`Self::reconcile`] must follow.
     pub(crate) fn put(&mut self, path: &Path, offer: Offer, takeover: Takeover) -> bool {
         let Offer { route, permit, draining, serial } = offer;
         let session = route.session;
         let old = self.position(session).map(|at| self.routes.remove(at));
         let publisher = match route.publisher() {
-            Hop::ANONYMOUS => Publisher::Nameless(serial),
-            hop => Publisher::Named(hop),
+            Hop::ANONYMOUS => PublisherId::Anonymous(serial),
+            hop => PublisherId::Named(hop),
         };
         let same = old.as_ref().filter(|old| old.publisher == publisher);
         let is_new = same.is_none();
@@ -110,12 +110,23 @@ impl Broadcast {
         let rank = Rank::new(path, &route, draining, age);
         let admitted = old.is_some_and(|old| old.admitted);
         let silenced = false;
-        self.insert(Candidate { route, publisher, ghost: None, permit, admitted, silenced, serial, rank });
+        self.insert(RouteEntry {
+            route,
+            publisher,
+            stale: None,
+            permit,
+            admitted,
+            suppressed: silenced,
+            serial,
+            rank,
+        });
         self.admit(takeover);
         let counts = self.route_of(session).is_some();
         if counts && is_new {
             let ghosts = self.routes.iter_mut().filter(|candidate| candidate.publisher == publisher);
-            ghosts.filter_map(|candidate| candidate.ghost.as_mut()).for_each(|ghost| ghost.held_back = false);
+            ghosts
+                .filter_map(|candidate| candidate.stale.as_mut())
+                .for_each(|ghost| ghost.in_hold_down = false);
         }
         counts
     }
@@ -132,22 +143,22 @@ impl Broadcast {
         self.since
     }
 
-    /// Drops the route of `session`, live or ghost. [`Self::tidy`] must follow.
+    /// Drops the route of `session`, live or ghost. [`Self::reconcile`] must follow.
     pub(crate) fn remove(&mut self, session: SessionId) {
         self.routes.retain(|candidate| candidate.route.session != session);
     }
 
-    /// Turns the route of `session` into a ghost. [`Self::tidy`] must follow.
-    pub(crate) fn haunt(&mut self, session: SessionId, ghost: Ghost) {
+    /// Turns the route of `session` into a ghost. [`Self::reconcile`] must follow.
+    pub(crate) fn mark_stale(&mut self, session: SessionId, ghost: StaleState) {
         if let Some(candidate) = self.position(session).and_then(|at| self.routes.get_mut(at)) {
-            candidate.ghost = Some(ghost);
+            candidate.stale = Some(ghost);
         }
     }
 
     /// Ghost of the route of `session`.
-    pub(crate) fn ghost_of(&mut self, session: SessionId) -> Option<&mut Ghost> {
+    pub(crate) fn stale_of(&mut self, session: SessionId) -> Option<&mut StaleState> {
         let at = self.position(session)?;
-        self.routes.get_mut(at)?.ghost.as_mut()
+        self.routes.get_mut(at)?.stale.as_mut()
     }
 
     /// Marks the route of `session` as draining.
@@ -161,20 +172,20 @@ impl Broadcast {
 
     /// Assigns the path to a holder if it has none, and drops ghosts that are no longer needed. Returns
     /// session and deadline of the dropped ones.
-    pub(crate) fn tidy(&mut self, takeover: Takeover) -> Vec<(SessionId, Instant)> {
-        self.silence();
-        let mut dropped = self.drop_ghosts();
+    pub(crate) fn reconcile(&mut self, takeover: Takeover) -> Vec<(SessionId, Instant)> {
+        self.suppress();
+        let mut dropped = self.drop_stale();
         // The last ghost of the holder may be gone, and a newly admitted route may replace a peer's.
         self.admit(takeover);
-        self.silence();
-        dropped.extend(self.drop_ghosts());
-        self.silence();
+        self.suppress();
+        dropped.extend(self.drop_stale());
+        self.suppress();
         dropped
     }
 
     /// Routes usable for data, best first.
-    pub(crate) fn usable(&self) -> impl Iterator<Item = &Candidate> {
-        self.live().filter(|candidate| !candidate.silenced)
+    pub(crate) fn usable(&self) -> impl Iterator<Item = &RouteEntry> {
+        self.live().filter(|candidate| !candidate.suppressed)
     }
 
     /// Whether a route is usable for data.
@@ -183,65 +194,66 @@ impl Broadcast {
     }
 
     /// Routes whose session vanished or withdrew them, best first.
-    pub(crate) fn ghosts(&self) -> impl Iterator<Item = &Candidate> {
-        self.routes.iter().filter(|candidate| candidate.ghost.is_some())
+    pub(crate) fn stale_routes(&self) -> impl Iterator<Item = &RouteEntry> {
+        self.routes.iter().filter(|candidate| candidate.stale.is_some())
     }
 
     /// Ghosts whose publisher may come back, best first.
-    pub(crate) fn last_resorts(&self) -> impl Iterator<Item = &Candidate> {
-        self.ghosts().filter(|candidate| candidate.ghost.is_some_and(|ghost| ghost.gone.is_none()))
+    pub(crate) fn last_resorts(&self) -> impl Iterator<Item = &RouteEntry> {
+        self.stale_routes()
+            .filter(|candidate| candidate.stale.is_some_and(|ghost| ghost.withdrawal.is_none()))
     }
 
     /// Whether `session` withdrew its route to `publisher`, and the ghost is still advertised.
-    pub(crate) fn is_leaving(&self, session: SessionId, publisher: Publisher) -> bool {
-        let own = self.ghosts().find(|candidate| candidate.route.session == session);
+    pub(crate) fn is_leaving(&self, session: SessionId, publisher: PublisherId) -> bool {
+        let own = self.stale_routes().find(|candidate| candidate.route.session == session);
         own.is_some_and(|own| {
-            own.publisher == publisher && own.ghost.is_some_and(|ghost| ghost.gone.is_some())
+            own.publisher == publisher && own.stale.is_some_and(|ghost| ghost.withdrawal.is_some())
         })
     }
 
     /// Routes shown on the announce board, best first.
     pub(crate) fn visible(&self) -> Vec<Route> {
         let served = self.is_served();
-        let last_resort = |ghost: Ghost| ghost.gone.is_none();
-        let stays = |candidate: &&Candidate| served || candidate.ghost.is_some_and(last_resort);
+        let last_resort = |ghost: StaleState| ghost.withdrawal.is_none();
+        let stays = |candidate: &&RouteEntry| served || candidate.stale.is_some_and(last_resort);
         let admitted = || self.routes.iter().filter(|candidate| candidate.admitted);
         let shown: Vec<Route> = admitted().filter(stays).map(|candidate| candidate.route.clone()).collect();
         if served || !shown.is_empty() {
             return shown;
         }
         // Withdrawals that other relays have not confirmed yet.
-        let gone = admitted().filter(|candidate| candidate.ghost.is_some());
-        gone.map(|candidate| Route { fading: true, ..candidate.route.clone() }).collect()
+        let gone = admitted().filter(|candidate| candidate.stale.is_some());
+        gone.map(|candidate| Route { stale: true, ..candidate.route.clone() }).collect()
     }
 
     /// All routes, ghosts included.
-    pub(crate) fn routes(&self) -> &[Candidate] {
+    pub(crate) fn routes(&self) -> &[RouteEntry] {
         &self.routes
     }
 
     /// Route of `session`, live or ghost, admitted or not.
-    pub(crate) fn announced_by(&self, session: SessionId) -> Option<&Candidate> {
+    pub(crate) fn announced_by(&self, session: SessionId) -> Option<&RouteEntry> {
         self.routes.iter().find(|candidate| candidate.route.session == session)
     }
 
     /// Usable route announced by `session`.
-    pub(crate) fn route_of(&self, session: SessionId) -> Option<&Candidate> {
+    pub(crate) fn route_of(&self, session: SessionId) -> Option<&RouteEntry> {
         self.usable().find(|candidate| candidate.route.session == session)
     }
 
     /// Usable routes to `publisher`, best first.
-    pub(crate) fn routes_to(&self, publisher: Publisher) -> impl Iterator<Item = &Candidate> {
+    pub(crate) fn routes_to(&self, publisher: PublisherId) -> impl Iterator<Item = &RouteEntry> {
         self.usable().filter(move |candidate| candidate.publisher == publisher)
     }
 
     /// Whether `publisher` has a usable route or may come back soon.
-    pub(crate) fn expects(&self, publisher: Publisher) -> bool {
+    pub(crate) fn expects(&self, publisher: PublisherId) -> bool {
         self.usable().chain(self.last_resorts()).any(|candidate| candidate.publisher == publisher)
     }
 
     /// Logs of one track that have an upstream or wait for one.
-    pub(crate) fn logs_of(&self, publisher: Publisher, track: &TrackName) -> &[LogId] {
+    pub(crate) fn logs_of(&self, publisher: PublisherId, track: &TrackName) -> &[LogId] {
         self.logs.get(&(publisher, track.clone())).map_or(&[], |logs| logs.as_slice())
     }
 
@@ -255,11 +267,11 @@ impl Broadcast {
         self.logs.iter().map(|((_, track), logs)| (track, logs))
     }
 
-    pub(crate) fn add_log(&mut self, publisher: Publisher, track: TrackName, log: LogId) {
+    pub(crate) fn add_log(&mut self, publisher: PublisherId, track: TrackName, log: LogId) {
         self.logs.entry((publisher, track)).or_default().push(log);
     }
 
-    pub(crate) fn remove_log(&mut self, publisher: Publisher, track: &TrackName, log: LogId) {
+    pub(crate) fn remove_log(&mut self, publisher: PublisherId, track: &TrackName, log: LogId) {
         let key = (publisher, track.clone());
         if let Some(logs) = self.logs.get_mut(&key) {
             logs.retain(|other| *other != log);
@@ -283,22 +295,23 @@ impl Broadcast {
             let admitted =
                 free || holder.is_some_and(|holder| holder.subject() == candidate.permit.subject());
             assert_eq!(candidate.admitted, admitted, "admitted routes do not match the holder");
-            assert!(admitted || candidate.ghost.is_none(), "ghost of a route that was not admitted");
+            assert!(admitted || candidate.stale.is_none(), "ghost of a route that was not admitted");
         }
         if self.is_served() {
-            let held_back = |ghost: &Candidate| ghost.ghost.is_some_and(|ghost| ghost.held_back);
-            assert!(self.ghosts().all(held_back), "ghost beside a live route after its hold-back");
+            let held_back = |ghost: &RouteEntry| ghost.stale.is_some_and(|ghost| ghost.in_hold_down);
+            assert!(self.stale_routes().all(held_back), "ghost beside a live route after its hold-back");
         } else {
-            let vain =
-                |ghost: &Candidate| ghost.ghost.is_some_and(|g| g.gone.is_some_and(|g| !self.silences(g)));
-            assert!(!self.ghosts().any(vain), "needless ghost of a withdrawn route");
+            let vain = |ghost: &RouteEntry| {
+                ghost.stale.is_some_and(|g| g.withdrawal.is_some_and(|g| !self.suppresses(g)))
+            };
+            assert!(!self.stale_routes().any(vain), "needless ghost of a withdrawn route");
         }
         for candidate in &self.routes {
             let silenced = self
-                .ghosts()
-                .filter_map(|ghost| ghost.ghost?.gone)
-                .any(|gone| self.is_silenced(candidate, gone));
-            assert_eq!(candidate.silenced, silenced, "silenced flag is outdated");
+                .stale_routes()
+                .filter_map(|ghost| ghost.stale?.withdrawal)
+                .any(|gone| self.is_suppressed(candidate, gone));
+            assert_eq!(candidate.suppressed, silenced, "silenced flag is outdated");
         }
         assert!(self.logs.values().all(|logs| !logs.is_empty()), "track without a log was kept");
     }
@@ -323,46 +336,49 @@ impl Broadcast {
     }
 
     /// Live admitted routes, silenced ones included, best first.
-    fn live(&self) -> impl Iterator<Item = &Candidate> {
-        self.routes.iter().filter(|candidate| candidate.admitted && candidate.ghost.is_none())
+    fn live(&self) -> impl Iterator<Item = &RouteEntry> {
+        self.routes.iter().filter(|candidate| candidate.admitted && candidate.stale.is_none())
     }
 
     /// Whether `candidate` is an older route through the relay that withdrew (`gone`). False if that relay
     /// still has a live route here on another session.
-    fn is_silenced(&self, candidate: &Candidate, gone: Gone) -> bool {
+    fn is_suppressed(&self, candidate: &RouteEntry, gone: Withdrawal) -> bool {
         let Some(relay) = gone.relay else { return false };
         let Some((from, passed)) = candidate.route.hops.split_last() else { return false };
         let is_hearsay = *from != relay && passed.contains(&relay);
-        let is_older = candidate.serial < gone.serial && candidate.ghost.is_none();
+        let is_older = candidate.serial < gone.serial && candidate.stale.is_none();
         is_hearsay && is_older && !self.live().any(|other| other.route.hops.last() == Some(&relay))
     }
 
     /// Whether the withdrawal silences another route.
-    fn silences(&self, gone: Gone) -> bool {
-        gone.relay.is_some() && self.live().any(|candidate| self.is_silenced(candidate, gone))
+    fn suppresses(&self, gone: Withdrawal) -> bool {
+        gone.relay.is_some() && self.live().any(|candidate| self.is_suppressed(candidate, gone))
     }
 
     /// Recomputes which routes are silenced.
-    fn silence(&mut self) {
-        let gone: SmallVec<[Gone; 4]> = self.ghosts().filter_map(|ghost| ghost.ghost?.gone).collect();
+    fn suppress(&mut self) {
+        let gone: SmallVec<[Withdrawal; 4]> =
+            self.stale_routes().filter_map(|ghost| ghost.stale?.withdrawal).collect();
         let silenced: SmallVec<[bool; 8]> = self
             .routes
             .iter()
-            .map(|candidate| gone.iter().any(|gone| self.is_silenced(candidate, *gone)))
+            .map(|candidate| gone.iter().any(|gone| self.is_suppressed(candidate, *gone)))
             .collect();
         for (candidate, silenced) in self.routes.iter_mut().zip(silenced) {
-            candidate.silenced = silenced;
+            candidate.suppressed = silenced;
         }
     }
 
     /// Drops ghosts: beside a live route, those whose hold-back is over; without one, withdrawn ones that
     /// silence no other route.
-    fn drop_ghosts(&mut self) -> Vec<(SessionId, Instant)> {
+    fn drop_stale(&mut self) -> Vec<(SessionId, Instant)> {
         let mut dropped = Vec::new();
         let served = self.is_served();
-        for ghost in self.ghosts() {
-            let Some(Ghost { gone, held_back, due, .. }) = ghost.ghost else { continue };
-            let over = if served { !held_back } else { gone.is_some_and(|gone| !self.silences(gone)) };
+        for ghost in self.stale_routes() {
+            let Some(StaleState { withdrawal: gone, in_hold_down: held_back, due, .. }) = ghost.stale else {
+                continue;
+            };
+            let over = if served { !held_back } else { gone.is_some_and(|gone| !self.suppresses(gone)) };
             if over {
                 dropped.push((ghost.route.session, due));
             }
@@ -371,7 +387,7 @@ impl Broadcast {
         dropped
     }
 
-    fn insert(&mut self, candidate: Candidate) {
+    fn insert(&mut self, candidate: RouteEntry) {
         if self.routes.is_empty() {
             // Nearly every path has one route; a vector grows to four at once.
             self.routes.reserve_exact(1);

@@ -10,7 +10,7 @@ use crate::brake::Brake;
 /// One admitted session. Its sets mirror the route table and the logs, so that a close touches only its own
 /// entries; ordered, so that equal histories give equal actions.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct CoreSession {
     pub(crate) permit: Permit,
     /// Hop id of the peer, if it sent one.
     pub(crate) exclude: Option<Hop>,
@@ -28,7 +28,7 @@ pub(crate) struct Session {
     pub(crate) brake: Brake,
 }
 
-impl Session {
+impl CoreSession {
     pub(crate) fn new(permit: Permit) -> Self {
         Self {
             permit,

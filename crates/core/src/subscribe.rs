@@ -8,8 +8,8 @@ use crate::{
     brake::Braked,
     core::Core,
     event::Action,
-    log::{Log, Reader, Upstream},
-    route::{Candidate, Publisher},
+    log::{CoreLog, LogUpstream, ReaderKey},
+    route::{PublisherId, RouteEntry},
     timers::Timer,
 };
 
@@ -17,7 +17,7 @@ impl Core {
     /// Handles a subscription; the reader's session is known.
     pub(crate) fn subscribe(
         &mut self,
-        reader: Reader,
+        reader: ReaderKey,
         (path, track): (Path, TrackName),
         (prefs, want): (Prefs, Want),
         now: Instant,
@@ -35,7 +35,7 @@ impl Core {
     /// Attaches a reader to a log of the track, or refuses it. `has_turn`: the brake released it.
     pub(crate) fn serve(
         &mut self,
-        reader: Reader,
+        reader: ReaderKey,
         (path, track): (Path, TrackName),
         (prefs, want): (Prefs, Want),
         has_turn: bool,
@@ -43,7 +43,7 @@ impl Core {
     ) {
         let (id, sub) = reader;
         // Unknown and forbidden paths get the same reply.
-        let Some(Candidate { route, publisher, ghost, .. }) = self.resolve(id, &path) else {
+        let Some(RouteEntry { route, publisher, stale: ghost, .. }) = self.resolve(id, &path) else {
             self.outbox.order(id, Order::Refuse { sub, code: StreamCode::UNROUTABLE });
             return;
         };
@@ -87,7 +87,7 @@ impl Core {
     }
 
     /// Updates preferences; the reader's session is known. Unknown subscriptions are ones we refused.
-    pub(crate) fn update(&mut self, reader: Reader, prefs: Prefs) {
+    pub(crate) fn update(&mut self, reader: ReaderKey, prefs: Prefs) {
         let Some(session) = self.sessions.get_mut(&reader.0) else { return };
         let Some(log) = session.subs.get(&reader.1).copied() else {
             if !session.brake.update(reader.1, prefs) {
@@ -102,7 +102,7 @@ impl Core {
     }
 
     /// Ends a subscription; the reader's session is known. Unknown subscriptions are ones we refused.
-    pub(crate) fn unsubscribe(&mut self, reader: Reader, now: Instant) {
+    pub(crate) fn unsubscribe(&mut self, reader: ReaderKey, now: Instant) {
         let log = self.sessions.get_mut(&reader.0).and_then(|session| session.subs.remove(&reader.1));
         match log {
             Some(log) => self.leave(log, reader, now),
@@ -112,7 +112,7 @@ impl Core {
     }
 
     /// Removes a reader from its log; the caller updates the session's own state.
-    pub(crate) fn leave(&mut self, log: LogId, reader: Reader, now: Instant) {
+    pub(crate) fn leave(&mut self, log: LogId, reader: ReaderKey, now: Instant) {
         let Some(state) = self.logs.get_mut(&log) else { return };
         let abandoned = state.remove(reader);
         let (upstream, unread) = (state.upstream, state.is_unread());
@@ -121,18 +121,18 @@ impl Core {
         }
         match upstream {
             // Others wait for streams of that session.
-            Upstream::Open(writer) if unread && self.is_blocked(writer) => self.retire(log),
-            Upstream::Open(_) if unread && self.linger_bytes() >= self.config.linger_bytes => {
+            LogUpstream::Open(writer) if unread && self.is_blocked(writer) => self.retire(log),
+            LogUpstream::Open(_) if unread && self.linger_bytes() >= self.config.linger_bytes => {
                 self.tally.linger_limit += 1;
                 self.retire(log);
             }
-            Upstream::Open(_) if unread => self.arm(log, now),
-            Upstream::Open(_) => {
+            LogUpstream::Open(_) if unread => self.arm(log, now),
+            LogUpstream::Open(_) => {
                 self.improve(log, now);
                 self.sync_prefs(log);
             }
-            Upstream::Suspended | Upstream::Over if unread => self.retire(log),
-            Upstream::Suspended | Upstream::Over => {}
+            LogUpstream::Suspended | LogUpstream::Over if unread => self.retire(log),
+            LogUpstream::Suspended | LogUpstream::Over => {}
         }
     }
 
@@ -155,7 +155,7 @@ impl Core {
     /// Sends the writer of an open log its new preferences if those of its readers changed.
     pub(crate) fn sync_prefs(&mut self, log: LogId) {
         let Some(state) = self.logs.get_mut(&log) else { return };
-        let Upstream::Open(session) = state.upstream else { return };
+        let LogUpstream::Open(session) = state.upstream else { return };
         if !self.sessions.contains_key(&session) {
             return; // Closing: the next writer gets them when it opens.
         }
@@ -169,7 +169,7 @@ impl Core {
 
     /// The best route `id` may be served through; without a usable route, the ghost to wait for. `None`
     /// (counted) if there is neither.
-    fn resolve(&mut self, id: SessionId, path: &Path) -> Option<Candidate> {
+    fn resolve(&mut self, id: SessionId, path: &Path) -> Option<RouteEntry> {
         let session = self.sessions.get(&id)?;
         if !session.permit.subscribe().allows(path) {
             self.tally.subscribe_denied += 1;
@@ -189,12 +189,12 @@ impl Core {
 
     /// Whether the publisher advertised to `id` is not the one that would serve it: a start group refers to
     /// the advertised one, and groups of two publishers would meet in its log.
-    fn is_mistaken(&self, id: SessionId, path: &Path, publisher: Publisher, prefs: Prefs) -> bool {
+    fn is_mistaken(&self, id: SessionId, path: &Path, publisher: PublisherId, prefs: Prefs) -> bool {
         prefs.start.floor().is_some_and(|floor| floor > 0)
             && self.broadcasts.get(path).is_some_and(|broadcast| {
                 let mut shown = broadcast.routes().iter().filter(|candidate| candidate.admitted);
                 let shown = shown.find(|shown| self.may_read(id, shown.route.session, &shown.route.hops));
-                shown.is_some_and(|shown| shown.ghost.is_some() && shown.publisher != publisher)
+                shown.is_some_and(|shown| shown.stale.is_some() && shown.publisher != publisher)
             })
     }
 
@@ -206,7 +206,7 @@ impl Core {
         if blocked {
             let writes: Vec<LogId> = session.writes.iter().copied().collect();
             for log in writes {
-                if self.logs.get(&log).is_some_and(Log::is_unread) {
+                if self.logs.get(&log).is_some_and(CoreLog::is_unread) {
                     self.retire(log);
                 }
             }
@@ -220,7 +220,7 @@ impl Core {
     /// Queues the request for a log under `asker` as well: it may still be queued under the session that
     /// asked first.
     fn queue_beside(&mut self, log: LogId, asker: SessionId) {
-        if let Some(Upstream::Open(writer)) = self.logs.get(&log).map(|state| state.upstream)
+        if let Some(LogUpstream::Open(writer)) = self.logs.get(&log).map(|state| state.upstream)
             && self.is_blocked(writer)
         {
             self.outbox.order(writer, Order::Asked { log, asker });
@@ -230,7 +230,7 @@ impl Core {
     fn create(
         &mut self,
         path: Path,
-        publisher: Publisher,
+        publisher: PublisherId,
         track: TrackName,
         hops: &Hops,
         asker: SessionId,
@@ -238,18 +238,18 @@ impl Core {
         let log = LogId(self.next_serial());
         self.outbox.push(Action::Create { log });
         self.broadcasts.entry(path.clone()).or_default().add_log(publisher, track.clone(), log);
-        self.logs.insert(log, Log::new(path, publisher, track, hops.clone(), asker));
+        self.logs.insert(log, CoreLog::new(path, publisher, track, hops.clone(), asker));
         log
     }
 
-    pub(crate) fn join(&mut self, log: LogId, (id, sub): Reader, prefs: Prefs, want: Want) {
+    pub(crate) fn join(&mut self, log: LogId, (id, sub): ReaderKey, prefs: Prefs, want: Want) {
         let (Some(state), Some(session)) = (self.logs.get_mut(&log), self.sessions.get_mut(&id)) else {
             return;
         };
         state.add((id, sub), prefs, want, session.exclude);
         session.subs.insert(sub, log);
         // A suspended log waits for its publisher, not for readers.
-        if state.upstream != Upstream::Suspended
+        if state.upstream != LogUpstream::Suspended
             && let Some(at) = state.deadline.take()
         {
             self.timers.disarm(at, Timer::Log(log));
@@ -261,15 +261,15 @@ impl Core {
         &self,
         id: SessionId,
         path: &Path,
-        publisher: Publisher,
+        publisher: PublisherId,
         track: &TrackName,
     ) -> Option<LogId> {
         let logs = self.broadcasts.get(path)?.logs_of(publisher, track);
         logs.iter().copied().find(|log| {
             self.logs.get(log).is_some_and(|state| match state.upstream {
-                Upstream::Open(writer) => self.may_read(id, writer, &state.hops),
-                Upstream::Suspended => self.may_pass(id, &state.hops),
-                Upstream::Over => false,
+                LogUpstream::Open(writer) => self.may_read(id, writer, &state.hops),
+                LogUpstream::Suspended => self.may_pass(id, &state.hops),
+                LogUpstream::Over => false,
             })
         })
     }

@@ -23,7 +23,7 @@ use relay_model::{
     SubId, TrackName, Want,
 };
 
-use crate::{Action, Config, Core, Event, Takeover, Tally, tests::model::Model};
+use crate::{Action, Core, CoreConfig, CoreEvent, CoreTally, Takeover, tests::model::Model};
 
 /// Our own hop.
 const SELF: u64 = 999;
@@ -72,21 +72,22 @@ impl Bench {
     }
 
     fn with(takeover: Takeover) -> Self {
-        let config = Config { linger: LINGER, hold_back: HOLD_BACK, takeover, ..Config::new(Hop(SELF)) };
+        let config =
+            CoreConfig { linger: LINGER, hold_down: HOLD_BACK, takeover, ..CoreConfig::new(Hop(SELF)) };
         let core = Core::new(config);
         let now = Instant::now();
         Self { core, model: Model::new(takeover, now), now }
     }
 
     /// Handles one event and returns the resulting actions.
-    fn event(&mut self, event: Event) -> Vec<Action> {
+    fn event(&mut self, event: CoreEvent) -> Vec<Action> {
         self.model.before(&event, self.now);
         self.core.handle(event, self.now);
         self.settle()
     }
 
     fn ask(&mut self, session: u64, ask: Ask) -> Vec<Action> {
-        self.event(Event::Ask { session: SessionId(session), ask })
+        self.event(CoreEvent::Ask { session: SessionId(session), ask })
     }
 
     /// Opens a session that may do everything.
@@ -95,7 +96,7 @@ impl Bench {
     }
 
     fn open_with(&mut self, session: u64, permit: Permit) {
-        assert_eq!(self.event(Event::Opened { session: SessionId(session), permit }), []);
+        assert_eq!(self.event(CoreEvent::Opened { session: SessionId(session), permit }), []);
     }
 
     /// Opens a session of `subject` that may do everything.
@@ -118,12 +119,12 @@ impl Bench {
 
     /// Closes the session.
     fn close(&mut self, session: u64) -> Vec<Action> {
-        self.event(Event::Closed { session: SessionId(session), vanished: false })
+        self.event(CoreEvent::Closed { session: SessionId(session), vanished: false })
     }
 
     /// Ends the session without a close.
     fn vanish(&mut self, session: u64) -> Vec<Action> {
-        self.event(Event::Closed { session: SessionId(session), vanished: true })
+        self.event(CoreEvent::Closed { session: SessionId(session), vanished: true })
     }
 
     fn announce(&mut self, session: u64, raw: &str, chain: &[u64], price: u64) -> Vec<Action> {
@@ -192,7 +193,7 @@ impl Bench {
             self.vanish(session.0);
         }
         self.pass(LINGER + Duration::from_secs(1));
-        assert_eq!(self.core.counts(), crate::Counts::default());
+        assert_eq!(self.core.counts(), crate::CoreCounts::default());
         self.model.assert_all_gone();
     }
 
@@ -262,7 +263,7 @@ fn board(raw: &str, routes: &[(u64, &[u64], u64)]) -> Action {
         session: SessionId(*session),
         hops: hops(chain),
         cost: self::cost(*cost),
-        fading: false,
+        stale: false,
     };
     Action::Board { path: path(raw), routes: routes.iter().map(route).collect() }
 }
@@ -270,12 +271,12 @@ fn board(raw: &str, routes: &[(u64, &[u64], u64)]) -> Action {
 /// A board update that only plain readers are shown.
 fn fading(raw: &str, routes: &[(u64, &[u64], u64)]) -> Action {
     let Action::Board { path, mut routes } = board(raw, routes) else { unreachable!() };
-    routes.iter_mut().for_each(|route| route.fading = true);
+    routes.iter_mut().for_each(|route| route.stale = true);
     Action::Board { path, routes }
 }
 
-fn tally(set: impl FnOnce(&mut Tally)) -> Tally {
-    let mut tally = Tally::default();
+fn tally(set: impl FnOnce(&mut CoreTally)) -> CoreTally {
+    let mut tally = CoreTally::default();
     set(&mut tally);
     tally
 }

@@ -12,7 +12,7 @@ pub(crate) enum Timer {
     /// Merge of a log into another one with the same track and writer.
     Merge(LogId),
     /// End of the hold-back or the linger of a ghost.
-    Ghost(Path, SessionId),
+    Stale(Path, SessionId),
     /// Release of the next request of a braked session.
     Brake(SessionId),
 }

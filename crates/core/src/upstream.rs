@@ -5,32 +5,32 @@ use std::time::Instant;
 
 use relay_model::{Epoch, LogId, Order, Path, Route, SessionId, StreamCode};
 
-use crate::{core::Core, event::Action, log::Upstream, timers::Timer};
+use crate::{core::Core, event::Action, log::LogUpstream, timers::Timer};
 
 impl Core {
     /// Gives every log of `path` the upstream that its routes call for. Called after each change of routes or
     /// sessions; does nothing if nothing changed.
-    pub(crate) fn settle(&mut self, path: &Path, now: Instant) {
+    pub(crate) fn reselect_upstreams(&mut self, path: &Path, now: Instant) {
         let logs: Vec<LogId> =
             self.broadcasts.get(path).map(|broadcast| broadcast.logs().collect()).unwrap_or_default();
         for log in logs {
-            self.settle_log(log, now);
+            self.reselect_upstream(log, now);
         }
     }
 
-    fn settle_log(&mut self, log: LogId, now: Instant) {
+    fn reselect_upstream(&mut self, log: LogId, now: Instant) {
         let Some(state) = self.logs.get(&log) else { return };
         let writer = match state.upstream {
-            Upstream::Open(writer) => Some(writer),
-            Upstream::Suspended | Upstream::Over => None,
+            LogUpstream::Open(writer) => Some(writer),
+            LogUpstream::Suspended | LogUpstream::Over => None,
         };
         // A doubtful writer ends the log itself, as it knows the time of its own request; not so if another
         // session writes, or is about to.
-        let doubtful = self.doubtful(log, now);
+        let doubtful = self.ambiguous_writer(log, now);
         if doubtful.is_some_and(|of| Some(of) != writer || self.failover(log).is_some()) {
-            self.tally.doubtful += 1;
+            self.tally.ambiguous += 1;
             self.close(log);
-            self.break_off(log, StreamCode::GOING_AWAY);
+            self.end_log(log, StreamCode::GOING_AWAY);
             return;
         }
         let Some(state) = self.logs.get_mut(&log) else { return };
@@ -54,7 +54,7 @@ impl Core {
             // Its readers subscribe again, to the other publisher.
             None if self.is_replaced(log) => {
                 self.tally.replaced += 1;
-                self.break_off(log, StreamCode::UNROUTABLE);
+                self.end_log(log, StreamCode::UNROUTABLE);
             }
             None => self.suspend(log, now),
         }
@@ -70,7 +70,7 @@ impl Core {
 
     fn better_route(&self, log: LogId) -> Option<Route> {
         let state = self.logs.get(&log).filter(|state| !state.is_unread())?;
-        let Upstream::Open(writer) = state.upstream else { return None };
+        let LogUpstream::Open(writer) = state.upstream else { return None };
         let broadcast = self.broadcasts.get(&state.path)?;
         // A withdrawn route is left in `settle_log`, not here.
         broadcast.route_of(writer).filter(|own| own.publisher == state.publisher)?;
@@ -100,11 +100,11 @@ impl Core {
 
     /// A session recently asked for `log` that now announces another publisher for the path: it may already
     /// have meant that one when the request arrived, and groups of two publishers would meet in the log.
-    fn doubtful(&self, log: LogId, now: Instant) -> Option<SessionId> {
+    fn ambiguous_writer(&self, log: LogId, now: Instant) -> Option<SessionId> {
         let state = self.logs.get(&log)?;
         let broadcast = self.broadcasts.get(&state.path)?;
         state.asked_lately(now).find(|session| {
-            let said = broadcast.announced_by(*session).filter(|said| said.ghost.is_none());
+            let said = broadcast.announced_by(*session).filter(|said| said.stale.is_none());
             said.is_some_and(|said| said.publisher != state.publisher)
         })
     }
@@ -120,7 +120,7 @@ impl Core {
         state.epoch = Epoch(state.epoch.0 + 1);
         state.asked = state.wanted();
         state.hops = route.hops.clone();
-        state.upstream = Upstream::Open(route.session);
+        state.upstream = LogUpstream::Open(route.session);
         state.ask_of(route.session, now);
         if let Some(session) = self.sessions.get_mut(&route.session) {
             session.writes.insert(log);
@@ -139,8 +139,8 @@ impl Core {
     /// Orders the writer, if there is one, to close; the log is suspended without a deadline.
     pub(crate) fn close(&mut self, log: LogId) {
         let Some(state) = self.logs.get_mut(&log) else { return };
-        let Upstream::Open(writer) = state.upstream else { return };
-        state.upstream = Upstream::Suspended;
+        let LogUpstream::Open(writer) = state.upstream else { return };
+        state.upstream = LogUpstream::Suspended;
         self.cancel_merge(log);
         if let Some(session) = self.sessions.get_mut(&writer) {
             session.writes.remove(&log);
@@ -150,8 +150,8 @@ impl Core {
 
     fn suspend(&mut self, log: LogId, now: Instant) {
         let Some(state) = self.logs.get_mut(&log) else { return };
-        if state.upstream != Upstream::Suspended {
-            state.upstream = Upstream::Suspended;
+        if state.upstream != LogUpstream::Suspended {
+            state.upstream = LogUpstream::Suspended;
             self.cancel_merge(log);
             self.arm(log, now);
         }
@@ -172,17 +172,17 @@ impl Core {
         let Some(state) = self.logs.get_mut(&log) else { return };
         state.deadline = None;
         match state.upstream {
-            Upstream::Open(_) if state.is_unread() => self.retire(log),
-            Upstream::Suspended => {
+            LogUpstream::Open(_) if state.is_unread() => self.retire(log),
+            LogUpstream::Suspended => {
                 self.tally.abandoned += 1;
-                self.break_off(log, StreamCode::UNROUTABLE);
+                self.end_log(log, StreamCode::UNROUTABLE);
             }
-            Upstream::Open(_) | Upstream::Over => {}
+            LogUpstream::Open(_) | LogUpstream::Over => {}
         }
     }
 
     /// Ends a log that has no writer (any more).
-    pub(crate) fn break_off(&mut self, log: LogId, code: StreamCode) {
+    pub(crate) fn end_log(&mut self, log: LogId, code: StreamCode) {
         self.outbox.push(Action::End { log, code });
         self.finish(log);
     }
@@ -203,7 +203,7 @@ impl Core {
     /// Marks `log` as ended; the next subscription to the track gets a new log.
     fn finish(&mut self, log: LogId) {
         let Some(state) = self.logs.get_mut(&log) else { return };
-        state.upstream = Upstream::Over;
+        state.upstream = LogUpstream::Over;
         state.stop_pulls();
         let is_unread = state.is_unread();
         self.cancel_merge(log);

@@ -54,7 +54,7 @@ pub struct Bench {
 
 /// Results of all runs.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct BenchOutcome {
     calibrations: Vec<Calibration>,
     /// By scenario and transport, in order of measurement.
     rows: Vec<Row>,
@@ -70,8 +70,8 @@ struct Row {
 }
 
 /// Runs all combinations, alternating transports and scenarios; `each` receives every report as it is made.
-pub fn run(bench: &Bench, mut each: impl FnMut(&Report) -> Result<()>) -> Result<Outcome> {
-    let mut outcome = Outcome::default();
+pub fn run(bench: &Bench, mut each: impl FnMut(&Report) -> Result<()>) -> Result<BenchOutcome> {
+    let mut outcome = BenchOutcome::default();
     let mut rows: BTreeMap<(usize, usize), Row> = BTreeMap::new();
     for _ in 0..bench.runs {
         outcome.calibrations.push(calibrate(&bench.relay_cores)?);
@@ -108,7 +108,7 @@ fn calibrate(cores: &str) -> Result<Calibration> {
 
 /// Runs one scenario against a new relay.
 fn once(bench: &Bench, scenario: Scenario, scheme: &str) -> Result<Report> {
-    let relay = Relay::start(bench)?;
+    let relay = RelayProcess::start(bench)?;
     let output = on_cores(&bench.load_cores, std::env::current_exe()?)
         .args(["run", scenario.name(), "--json"])
         .args(["--url", &format!("{scheme}://127.0.0.1:{}/", relay.port_of(scheme))])
@@ -129,14 +129,14 @@ fn on_cores(cores: &str, program: PathBuf) -> Command {
     command
 }
 
-struct Relay {
+struct RelayProcess {
     child: Child,
     port: u16,
     /// TCP port of each scheme over stream sockets.
     tcp: [(&'static str, u16); 3],
 }
 
-impl Relay {
+impl RelayProcess {
     fn start(bench: &Bench) -> Result<Self> {
         let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let mut tcp = [("ws", 0), ("wss", 0), ("tcp", 0)];
@@ -215,7 +215,7 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
+impl Drop for RelayProcess {
     fn drop(&mut self) {
         self.stop();
     }
@@ -278,14 +278,14 @@ impl Row {
     }
 }
 
-impl Outcome {
+impl BenchOutcome {
     /// Whether every run delivered all frames. Missed targets are in the table only.
     pub fn is_clean(&self) -> bool {
         self.rows.iter().all(Row::is_clean)
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for BenchOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Calibration of the relay's core, one a round:")?;
         for calibration in &self.calibrations {

@@ -85,14 +85,14 @@ impl Filling {
 
 /// Verifies one frame as its pieces arrive.
 #[derive(Debug)]
-pub struct Check {
+pub struct FrameVerifier {
     head: [u8; HEAD_BYTES],
     received: usize,
     size: u64,
     crc: crc32fast::Hasher,
 }
 
-impl Check {
+impl FrameVerifier {
     /// Begins a frame of `size` bytes.
     pub fn new(size: u64) -> Self {
         Self { head: [0; HEAD_BYTES], received: 0, size, crc: crc32fast::Hasher::new() }
@@ -138,7 +138,7 @@ mod tests {
     const STAMP: Stamp = Stamp { publisher: 3, len: 500, group: 7, index: 2, sent_ns: u64::MAX - 5 };
 
     fn check(pieces: &[&[u8]], size: u64) -> Option<Stamp> {
-        let mut check = Check::new(size);
+        let mut check = FrameVerifier::new(size);
         pieces.iter().for_each(|piece| check.push(piece));
         check.finish()
     }

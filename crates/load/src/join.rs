@@ -5,7 +5,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     report::{Join, Report},
-    run::{Options, Stage},
+    run::{LoadOptions, RunClients},
     tally::Spread,
 };
 
@@ -13,13 +13,13 @@ use crate::{
 pub(crate) const ALLOWANCE_MS: f64 = 5.0;
 
 /// Runs the scenario: one viewer keeps the track flowing, the others join one after another over the window, and stay.
-pub(crate) async fn run(stage: &mut Stage, options: &Options) -> Result<Report> {
+pub(crate) async fn run(stage: &mut RunClients, options: &LoadOptions) -> Result<Report> {
     stage.view(0);
     stage.ready().await?;
     sleep(options.ramp).await;
     let joiners = stage.shape.viewers;
     let group_frames = stage.shape.group_frames;
-    let joining = async |stage: &mut Stage| {
+    let joining = async |stage: &mut RunClients| {
         let start = Instant::now();
         for index in 0..joiners {
             sleep_until(start + options.window.mul_f64(f64::from(index) / f64::from(joiners))).await;

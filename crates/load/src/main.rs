@@ -8,7 +8,7 @@ use relay_client::{Certs, lite::Version};
 use relay_load::{
     bench::{self, Bench},
     calibrate::calibrate,
-    run::{self, Options},
+    run::{self, LoadOptions},
     scenario::Scenario,
 };
 use serde::Serialize;
@@ -22,7 +22,7 @@ const DEFAULT_VERSION: &str = "moq-lite-05";
 /// Load on a Media over QUIC relay, honest by construction: every frame is checked at every viewer.
 #[derive(Debug, Parser)]
 #[command(name = "relay-load", version, about)]
-struct Args {
+struct LoadCli {
     #[command(subcommand)]
     command: Command,
 }
@@ -39,7 +39,7 @@ enum Command {
         url: String,
         /// Speak this, whatever the scheme of the URL
         #[arg(long)]
-        transport: Option<Transport>,
+        transport: Option<LoadTransport>,
         /// Protocol version of publishers and viewers
         #[arg(long, value_name = "NAME", value_parser = version, default_value = DEFAULT_VERSION)]
         version: Version,
@@ -104,14 +104,14 @@ struct BenchArgs {
     /// Only these transports; without it WebTransport and raw QUIC, and of ws, wss and tcp those that
     /// --relay-args has a port for
     #[arg(long, value_delimiter = ',')]
-    transports: Vec<Transport>,
+    transports: Vec<LoadTransport>,
     /// Prints every run as a line of JSON too
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Transport {
+enum LoadTransport {
     /// WebTransport.
     Wt,
     /// MoQ on raw QUIC.
@@ -124,7 +124,7 @@ enum Transport {
     Tcp,
 }
 
-impl Transport {
+impl LoadTransport {
     fn scheme(self) -> &'static str {
         match self {
             Self::Wt => "https",
@@ -137,9 +137,9 @@ impl Transport {
 }
 
 fn main() -> Result<ExitCode> {
-    match Args::parse().command {
+    match LoadCli::parse().command {
         Command::Run { scenario, url, transport, version, seconds, ramp, subscribers, pid, json } => {
-            let options = Options {
+            let options = LoadOptions {
                 url: with_transport(url, transport)?,
                 version,
                 window: duration(seconds)?,
@@ -203,7 +203,7 @@ fn version(name: &str) -> Result<Version, String> {
     })
 }
 
-fn with_transport(url: String, transport: Option<Transport>) -> Result<String> {
+fn with_transport(url: String, transport: Option<LoadTransport>) -> Result<String> {
     let Some(transport) = transport else { return Ok(url) };
     let (_, rest) = url.split_once("://").with_context(|| format!("{url} is not a URL"))?;
     Ok(format!("{}://{rest}", transport.scheme()))

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     arrival::Clock,
     frame::{Filling, Stamp},
-    run::Target,
+    run::RunTarget,
     scenario::Shape,
 };
 
@@ -82,7 +82,7 @@ impl Pace {
 
 impl Publisher {
     /// Connects and announces; frames are sent once the relay has subscribed.
-    pub(crate) async fn start(target: &Target, shape: Shape, index: u32, clock: Clock) -> Result<Self> {
+    pub(crate) async fn start(target: &RunTarget, shape: Shape, index: u32, clock: Clock) -> Result<Self> {
         let (client, _) = target.connect().await.with_context(|| format!("publisher {index}"))?;
         let broadcast = client.broadcast(&target.path(index))?;
         let info = TrackInfo { timescale: TIMESCALE, max_age_ms: MAX_AGE_MS, ..TrackInfo::default() };

@@ -31,7 +31,7 @@ pub struct Report {
     /// Errors of dropped clients, one entry each.
     pub dropped: Vec<String>,
     /// Figures of the relay's process, if its id was given.
-    pub relay: Option<Relay>,
+    pub relay: Option<RelayFigures>,
     /// Figures of this process.
     pub generator: Generator,
     /// Figures of the join scenario.
@@ -40,7 +40,7 @@ pub struct Report {
 
 /// Resource use of the relay's process.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Relay {
+pub struct RelayFigures {
     /// User and system time in the window per delivered frame, us.
     pub cpu_us_per_delivery: f64,
     /// Cores used in the window.

@@ -16,7 +16,7 @@ use crate::{
     arrival::{self, Clock, LastArrival},
     join, process,
     publisher::Publisher,
-    report::{Generator, Relay, Report},
+    report::{Generator, RelayFigures, Report},
     scenario::{Scenario, Shape},
     tally::{Spread, Tally, Times},
     viewer::Viewer,
@@ -27,18 +27,18 @@ const HANDSHAKE: Duration = Duration::from_millis(5);
 /// Time after the ramp within which every viewer must receive frames.
 const READY: Duration = Duration::from_secs(15);
 /// Pause between the last viewer and the window.
-const SETTLE: Duration = Duration::from_millis(500);
+const WINDOW_DELAY: Duration = Duration::from_millis(500);
 /// Time after the window in which its frames may still arrive.
 const DRAIN: Duration = Duration::from_secs(3);
 /// Interval at which conditions are polled.
-const GLANCE: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Time for the last packets to be sent.
-const GOODBYE: Duration = Duration::from_millis(100);
+const FLUSH_TIME: Duration = Duration::from_millis(100);
 
 /// Parameters of a measurement.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct LoadOptions {
     /// URL of the relay: `https://` for WebTransport, `moqt://` for raw QUIC, `ws://` and `wss://` for a WebSocket,
     /// `tcp://`, `unix://`.
     pub url: String,
@@ -58,7 +58,7 @@ pub struct Options {
 
 /// Connection parameters of every simulated client.
 #[derive(Clone)]
-pub(crate) struct Target {
+pub(crate) struct RunTarget {
     url: String,
     version: Version,
     /// Path prefix of this run, so that broadcasts of other runs are not mistaken for its own.
@@ -67,7 +67,7 @@ pub(crate) struct Target {
     certs: Certs,
 }
 
-impl Target {
+impl RunTarget {
     /// Connects a session; returns it with the arrival time of its socket.
     pub(crate) async fn connect(&self) -> Result<(Client, LastArrival), relay_client::Error> {
         let (clock, last) = (self.clock, LastArrival::default());
@@ -89,8 +89,8 @@ impl Target {
 }
 
 /// Clients of a run.
-pub(crate) struct Stage {
-    pub(crate) target: Target,
+pub(crate) struct RunClients {
+    pub(crate) target: RunTarget,
     pub(crate) clock: Clock,
     pub(crate) shape: Shape,
     pub(crate) publishers: Vec<Publisher>,
@@ -98,7 +98,7 @@ pub(crate) struct Stage {
 }
 
 /// Runs `scenario` once. An error means that nothing was measured; losses and drops are in the report.
-pub async fn run(scenario: Scenario, options: &Options) -> Result<Report> {
+pub async fn run(scenario: Scenario, options: &LoadOptions) -> Result<Report> {
     process::raise_file_limit();
     let mut shape = scenario.shape();
     shape.viewers = options.viewers.unwrap_or(shape.viewers);
@@ -106,8 +106,8 @@ pub async fn run(scenario: Scenario, options: &Options) -> Result<Report> {
     let prefix = format!("load/{:016x}", RandomState::new().build_hasher().finish());
     let clock = Clock::new();
     let (url, certs) = (options.url.clone(), options.certs.clone());
-    let target = Target { url, version: options.version, prefix, clock, certs };
-    let mut stage = Stage { target, clock, shape, publishers: Vec::new(), viewers: Vec::new() };
+    let target = RunTarget { url, version: options.version, prefix, clock, certs };
+    let mut stage = RunClients { target, clock, shape, publishers: Vec::new(), viewers: Vec::new() };
     stage.publish().await?;
     let rss_before = options.pid.map(process::rss_kib).transpose()?;
     let mut report = match scenario {
@@ -139,7 +139,7 @@ pub fn transport(url: &str) -> &'static str {
     }
 }
 
-async fn steady(stage: &mut Stage, options: &Options) -> Result<Report> {
+async fn steady(stage: &mut RunClients, options: &LoadOptions) -> Result<Report> {
     let start = tokio::time::Instant::now();
     let ramp = options.ramp.max(HANDSHAKE * stage.shape.viewers);
     for index in 0..stage.shape.viewers {
@@ -147,11 +147,11 @@ async fn steady(stage: &mut Stage, options: &Options) -> Result<Report> {
         stage.view(index % stage.shape.publishers);
     }
     stage.ready().await?;
-    sleep(SETTLE).await;
+    sleep(WINDOW_DELAY).await;
     stage.measure(options, async |_| sleep(options.window).await, |_, window| window).await
 }
 
-impl Stage {
+impl RunClients {
     /// Starts the publishers and waits until the relay has announced them.
     async fn publish(&mut self) -> Result<()> {
         for index in 0..self.shape.publishers {
@@ -184,14 +184,14 @@ impl Stage {
                 return Ok(());
             }
             ensure!(Instant::now() < deadline, "{waiting} viewers received nothing");
-            sleep(GLANCE).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
     /// Runs `during` as the window, and judges each viewer by the frames that `due` derives from it.
     pub(crate) async fn measure(
         &mut self,
-        options: &Options,
+        options: &LoadOptions,
         during: impl AsyncFnOnce(&mut Self),
         due: impl Fn(&Viewer, Range<u64>) -> Range<u64>,
     ) -> Result<Report> {
@@ -218,11 +218,11 @@ impl Stage {
         let per_second = |cpu: Duration| cpu.as_secs_f64() / took.as_secs_f64();
         let relay = relay_before.zip(relay_after).map(|(before, after)| {
             let cpu = after.saturating_sub(before);
-            Relay {
+            RelayFigures {
                 cpu_us_per_delivery: cpu.as_secs_f64() * 1e6 / tally.delivered.max(1) as f64,
                 cpu_share: per_second(cpu),
                 rss_kib,
-                ..Relay::default()
+                ..RelayFigures::default()
             }
         });
         let late_us = self.publishers.iter().map(|publisher| publisher.pace.late_us()).max();
@@ -260,7 +260,7 @@ impl Stage {
             publisher.stop().await;
         }
         // Tasks of the connections send the closes.
-        sleep(GOODBYE).await;
+        sleep(FLUSH_TIME).await;
     }
 
     fn first_due(&self) -> Result<Vec<u64>> {
@@ -281,7 +281,7 @@ impl Stage {
             if sent && here {
                 return;
             }
-            sleep(GLANCE).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 

@@ -10,12 +10,12 @@ pub struct Arrival {
     /// Number among its publisher's frames.
     pub number: u64,
     /// Delay of the frame; `None` if it was sent before this viewer connected.
-    pub took: Option<Took>,
+    pub took: Option<FrameDelay>,
 }
 
 /// Times since a frame was sent, us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Took {
+pub struct FrameDelay {
     /// Until its last byte arrived in the viewer's socket.
     pub arrived_us: u32,
     /// Until the viewer had verified it.
@@ -25,9 +25,9 @@ pub struct Took {
 /// Times of many frames, us.
 #[derive(Clone, Debug, Default)]
 pub struct Times {
-    /// See [`Took::arrived_us`].
+    /// See [`FrameDelay::arrived_us`].
     pub arrived_us: Vec<u32>,
-    /// See [`Took::checked_us`].
+    /// See [`FrameDelay::checked_us`].
     pub checked_us: Vec<u32>,
 }
 
@@ -138,7 +138,7 @@ impl Spread {
 mod tests {
     use super::*;
 
-    const TOOK: Took = Took { arrived_us: 1, checked_us: 2 };
+    const TOOK: FrameDelay = FrameDelay { arrived_us: 1, checked_us: 2 };
 
     fn ledger(numbers: &[u64]) -> Ledger {
         let arrivals = numbers.iter().map(|&number| Arrival { number, took: Some(TOOK) }).collect();

@@ -3,15 +3,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
-use relay_client::{Client, Error, Event, Group, Piece, Prefs, Subscription};
+use relay_client::{Client, Error, Event, Piece, Prefs, ReceivedGroup, Subscription};
 
 use crate::{
     arrival::{Clock, LastArrival},
-    frame::Check,
+    frame::FrameVerifier,
     publisher::TRACK,
-    run::Target,
+    run::RunTarget,
     scenario::Shape,
-    tally::{Arrival, Ledger, Took},
+    tally::{Arrival, FrameDelay, Ledger},
 };
 
 /// Largest age of a superseded group in the subscription, ms: the scenarios allow no skipped groups.
@@ -20,11 +20,11 @@ const MAX_AGE_MS: u64 = 2_000;
 /// State that a viewer's task and the run share.
 #[derive(Debug, Default)]
 pub(crate) struct View {
-    state: Mutex<State>,
+    state: Mutex<ViewerState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ViewerState {
     ledger: Ledger,
     /// Error that ended the viewer, which fails the run.
     dropped: Option<String>,
@@ -56,7 +56,7 @@ impl View {
         read(&self.state().ledger)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ViewerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -71,11 +71,11 @@ pub(crate) struct Viewer {
 
 impl Viewer {
     /// Connects in a task of its own; the result is in its [`View`].
-    pub(crate) fn start(target: &Target, shape: Shape, publisher: u32, clock: Clock) -> Self {
+    pub(crate) fn start(target: &RunTarget, shape: Shape, publisher: u32, clock: Clock) -> Self {
         let view = Arc::new(View::default());
         let (target, shared) = (target.clone(), view.clone());
         let task = tokio::spawn(async move {
-            let watching = Watching { shape, publisher, clock, view: shared.clone() };
+            let watching = ViewerTask { shape, publisher, clock, view: shared.clone() };
             if let Err(error) = watching.run(&target).await {
                 shared.state().dropped.get_or_insert(format!("{error:#}"));
             }
@@ -93,12 +93,12 @@ impl Viewer {
 }
 
 /// A viewer's session, and the arrival time of its socket.
-struct Link {
+struct ViewerLink {
     client: Client,
     last_arrival: LastArrival,
 }
 
-impl Link {
+impl ViewerLink {
     /// Arrival time of the last data read, at most `now_ns`. On a stream socket it is unknown, and `now_ns` is used.
     fn arrived_ns(&self, now_ns: u64) -> u64 {
         match self.client.quic() {
@@ -108,17 +108,17 @@ impl Link {
     }
 }
 
-struct Watching {
+struct ViewerTask {
     shape: Shape,
     publisher: u32,
     clock: Clock,
     view: Arc<View>,
 }
 
-impl Watching {
-    async fn run(self, target: &Target) -> Result<()> {
+impl ViewerTask {
+    async fn run(self, target: &RunTarget) -> Result<()> {
         let (client, last_arrival) = target.connect().await.context("connect")?;
-        let link = Link { client, last_arrival };
+        let link = ViewerLink { client, last_arrival };
         let prefs = Prefs { max_age_ms: MAX_AGE_MS, ..Prefs::default() };
         let mut subscription = link.client.subscribe(&target.path(self.publisher), TRACK, prefs).await?;
         loop {
@@ -132,17 +132,17 @@ impl Watching {
         }
     }
 
-    async fn group(&self, link: &Link, mut group: Group) -> Result<(), Error> {
+    async fn group(&self, link: &ViewerLink, mut group: ReceivedGroup) -> Result<(), Error> {
         let mut next_index = 0;
-        let mut check = Check::new(0);
+        let mut check = FrameVerifier::new(0);
         while let Some(piece) = group.piece().await? {
             match piece {
-                Piece::Frame { size, .. } => check = Check::new(size),
+                Piece::Frame { size, .. } => check = FrameVerifier::new(size),
                 Piece::Payload(bytes) => check.push(&bytes),
             }
             self.note_join(link);
             if check.is_whole() {
-                let check = std::mem::replace(&mut check, Check::new(0));
+                let check = std::mem::replace(&mut check, FrameVerifier::new(0));
                 self.frame(link, &group, next_index, check);
                 next_index += 1;
             }
@@ -150,7 +150,7 @@ impl Watching {
         Ok(())
     }
 
-    fn frame(&self, link: &Link, group: &Group, index: u64, check: Check) {
+    fn frame(&self, link: &ViewerLink, group: &ReceivedGroup, index: u64, check: FrameVerifier) {
         let now_ns = self.clock.now_ns();
         let mut state = self.view.state();
         match check.finish() {
@@ -163,7 +163,7 @@ impl Watching {
                     |at: u64| u32::try_from(at.saturating_sub(stamp.sent_ns) / 1_000).unwrap_or(u32::MAX);
                 let is_live = stamp.sent_ns >= self.clock.ns_at(link.client.established());
                 // The last datagram read completed the frame, or arrived after the one that did.
-                let took = is_live.then(|| Took {
+                let took = is_live.then(|| FrameDelay {
                     arrived_us: since_us(link.arrived_ns(now_ns)),
                     checked_us: since_us(now_ns),
                 });
@@ -174,7 +174,7 @@ impl Watching {
     }
 
     /// Records the first byte of the first group.
-    fn note_join(&self, link: &Link) {
+    fn note_join(&self, link: &ViewerLink) {
         let mut state = self.view.state();
         if state.joined.is_none() {
             let took = link.client.established().elapsed().as_micros();
@@ -184,7 +184,7 @@ impl Watching {
     }
 }
 
-async fn next_group(subscription: &mut Subscription) -> Result<Group> {
+async fn next_group(subscription: &mut Subscription) -> Result<ReceivedGroup> {
     loop {
         match subscription.next().await {
             Event::Group(group) => return Ok(group),

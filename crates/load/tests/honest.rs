@@ -8,7 +8,7 @@ use common::Fault;
 use relay_client::lite::Version;
 use relay_load::{
     report::Report,
-    run::{self, Options},
+    run::{self, LoadOptions},
     scenario::Scenario,
 };
 
@@ -21,7 +21,7 @@ async fn run(fault: Fault, scenario: Scenario) -> Report {
 
 async fn run_with(version: Version, fault: Fault, scenario: Scenario) -> Report {
     let addr = common::start(version, fault);
-    let options = Options {
+    let options = LoadOptions {
         url: format!("moqt://{addr}/"),
         version,
         window: Duration::from_secs(2),

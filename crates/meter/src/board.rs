@@ -6,11 +6,11 @@ use crate::Worker;
 
 /// Last published counters of every worker. Reading never touches a worker.
 #[derive(Debug)]
-pub struct Board {
+pub struct CounterBoard {
     slots: Box<[Mutex<Worker>]>,
 }
 
-impl Board {
+impl CounterBoard {
     /// A board for `workers` workers.
     pub fn new(workers: usize) -> Self {
         Self { slots: (0..workers).map(|_| Mutex::default()).collect() }
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn readers_see_the_last_published_copy() {
-        let board = Board::new(2);
+        let board = CounterBoard::new(2);
         let mut mine = Worker { wakes: 1, ..Worker::default() };
         board.publish(0, &mine);
         mine.wakes = 5;

@@ -8,6 +8,6 @@ mod board;
 mod histogram;
 mod worker;
 
-pub use board::Board;
+pub use board::CounterBoard;
 pub use histogram::Histogram;
 pub use worker::Worker;

@@ -105,10 +105,10 @@ pub const UPSTREAM_GROUPS: usize = 1_024;
 pub const LINGER: Duration = Duration::from_secs(5);
 /// Time the advertised routes stay unchanged after a publisher is lost, so that a failover or a quick return
 /// causes one update or none.
-pub const HOLD_BACK: Duration = Duration::from_millis(300);
+pub const HOLD_DOWN: Duration = Duration::from_millis(300);
 /// Window in which a track request is ambiguous when the publisher of its path changes: an older request was
 /// answered by the publisher that was announced when it was made.
-pub const DOUBT: Duration = Duration::from_secs(2);
+pub const OWNER_CHANGE_WINDOW: Duration = Duration::from_secs(2);
 /// Time two logs of one track stay with one writer before their readers share one log: by then the newer log
 /// has caught up, and no reader loses data.
 pub const MERGE: Duration = Duration::from_secs(2);

@@ -35,11 +35,11 @@ enum Rest {
     Anything,
     Nothing,
     /// Starts with a segment that is not plain text; a `**` is placed before an adjacent `*`.
-    Segments(Arc<[Segment]>),
+    Segments(Arc<[PatternSegment]>),
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Segment {
+enum PatternSegment {
     Text(Arc<str>),
     One,
     Part { start: Arc<str>, end: Arc<str> },
@@ -81,8 +81,9 @@ impl Pattern {
         if text.len() > limits::PATH_BYTES {
             return Err(PathError::TooLong.into());
         }
-        let segments = parts(text).iter().map(|part| Segment::parse(part)).collect::<Result<Vec<_>, _>>()?;
-        if segments.iter().filter(|segment| **segment == Segment::Run).count() > 1 {
+        let segments =
+            parts(text).iter().map(|part| PatternSegment::parse(part)).collect::<Result<Vec<_>, _>>()?;
+        if segments.iter().filter(|segment| **segment == PatternSegment::Run).count() > 1 {
             return Err(PatternError::Runs);
         }
         Ok(Self::build(&Path::root(), &segments)?)
@@ -149,50 +150,51 @@ impl Pattern {
     }
 
     /// `head` followed by `segments`, in canonical form.
-    fn build(head: &Path, segments: &[Segment]) -> Result<Self, PathError> {
-        let fixed = segments.iter().filter(|segment| **segment != Segment::Run).count();
+    fn build(head: &Path, segments: &[PatternSegment]) -> Result<Self, PathError> {
+        let fixed = segments.iter().filter(|segment| **segment != PatternSegment::Run).count();
         if parts(head.as_str()).len() + fixed > limits::PATH_SEGMENTS {
             return Err(PathError::TooManySegments);
         }
-        let plain = segments.iter().take_while(|segment| matches!(segment, Segment::Text(_))).count();
+        let plain = segments.iter().take_while(|segment| matches!(segment, PatternSegment::Text(_))).count();
         let (plain, rest) = segments.split_at(plain);
         let plain: Vec<&str> = plain
             .iter()
-            .filter_map(|segment| if let Segment::Text(text) = segment { Some(&**text) } else { None })
+            .filter_map(|segment| if let PatternSegment::Text(text) = segment { Some(&**text) } else { None })
             .collect();
         let head = head.join(&Path::parse(&plain.join("/"))?)?;
         let mut rest = rest.to_vec();
-        if let Some(run) = rest.iter().position(|segment| *segment == Segment::Run) {
-            let ones = rest.iter().take(run).rev().take_while(|segment| **segment == Segment::One).count();
+        if let Some(run) = rest.iter().position(|segment| *segment == PatternSegment::Run) {
+            let ones =
+                rest.iter().take(run).rev().take_while(|segment| **segment == PatternSegment::One).count();
             rest.swap(run - ones, run);
         }
         let rest = match rest.as_slice() {
             [] => Rest::Nothing,
-            [Segment::Run] => Rest::Anything,
+            [PatternSegment::Run] => Rest::Anything,
             _ => Rest::Segments(rest.into()),
         };
         Ok(Self { head, rest })
     }
 
-    fn segments(&self) -> Vec<Segment> {
-        let mut all: Vec<Segment> =
-            parts(self.head.as_str()).iter().map(|part| Segment::Text((*part).into())).collect();
+    fn segments(&self) -> Vec<PatternSegment> {
+        let mut all: Vec<PatternSegment> =
+            parts(self.head.as_str()).iter().map(|part| PatternSegment::Text((*part).into())).collect();
         all.extend_from_slice(self.rest.segments());
         all
     }
 }
 
 impl Rest {
-    fn segments(&self) -> &[Segment] {
+    fn segments(&self) -> &[PatternSegment] {
         match self {
-            Self::Anything => &[Segment::Run],
+            Self::Anything => &[PatternSegment::Run],
             Self::Nothing => &[],
             Self::Segments(segments) => segments,
         }
     }
 }
 
-impl Segment {
+impl PatternSegment {
     fn parse(text: &str) -> Result<Self, PatternError> {
         Ok(match text {
             "" => return Err(PatternError::EmptySegment),
@@ -237,12 +239,12 @@ fn parts(text: &str) -> Parts<'_> {
 }
 
 /// Splits at the run (`**`): the segments before it, and those after it; `None` without a run.
-fn halves(segments: &[Segment]) -> (&[Segment], Option<&[Segment]>) {
-    let mut halves = segments.split(|segment| *segment == Segment::Run);
+fn halves(segments: &[PatternSegment]) -> (&[PatternSegment], Option<&[PatternSegment]>) {
+    let mut halves = segments.split(|segment| *segment == PatternSegment::Run);
     (halves.next().unwrap_or_default(), halves.next())
 }
 
-fn all_match(segments: &[Segment], parts: &[&str]) -> bool {
+fn all_match(segments: &[PatternSegment], parts: &[&str]) -> bool {
     let (front, back) = halves(segments);
     let fits = match back {
         None => parts.len() == front.len(),
@@ -252,10 +254,12 @@ fn all_match(segments: &[Segment], parts: &[&str]) -> bool {
     fits && front.iter().zip(parts).chain(ends).all(|(segment, part)| segment.matches(part))
 }
 
-fn covers(ours: &[Segment], theirs: &[Segment]) -> bool {
+fn covers(ours: &[PatternSegment], theirs: &[PatternSegment]) -> bool {
     let ((front, back), (their_front, their_back)) = (halves(ours), halves(theirs));
     // Their shortest path must be long enough for ours, and if their lengths vary, ours must vary, too.
-    let count = |front: &[Segment], back: Option<&[Segment]>| front.len() + back.unwrap_or_default().len();
+    let count = |front: &[PatternSegment], back: Option<&[PatternSegment]>| {
+        front.len() + back.unwrap_or_default().len()
+    };
     let (least, theirs_least) = (count(front, back), count(their_front, their_back));
     match (back, their_back) {
         (None, Some(_)) => false,
@@ -269,9 +273,9 @@ fn covers(ours: &[Segment], theirs: &[Segment]) -> bool {
         }
         (Some(back), Some(their_back)) => {
             // Their run matches anything, so beyond their ends ours must match anything.
-            let within = |ours: Option<&Segment>, other: Option<&Segment>| match (ours, other) {
+            let within = |ours: Option<&PatternSegment>, other: Option<&PatternSegment>| match (ours, other) {
                 (Some(ours), Some(other)) => ours.covers(other),
-                (Some(ours), None) => *ours == Segment::One,
+                (Some(ours), None) => *ours == PatternSegment::One,
                 (None, _) => true,
             };
             least <= theirs_least
@@ -281,12 +285,12 @@ fn covers(ours: &[Segment], theirs: &[Segment]) -> bool {
     }
 }
 
-fn from_end(segments: &[Segment], at: usize) -> Option<&Segment> {
+fn from_end(segments: &[PatternSegment], at: usize) -> Option<&PatternSegment> {
     segments.len().checked_sub(at).and_then(|index| segments.get(index))
 }
 
 /// Every remainder of `segments` after `parts` have been matched at the front.
-fn left_over(segments: &[Segment], parts: &[&str]) -> Vec<Vec<Segment>> {
+fn left_over(segments: &[PatternSegment], parts: &[&str]) -> Vec<Vec<PatternSegment>> {
     let (front, back) = halves(segments);
     let taken = front.len().min(parts.len());
     if !front.iter().zip(parts).all(|(segment, part)| segment.matches(part)) {
@@ -299,7 +303,7 @@ fn left_over(segments: &[Segment], parts: &[&str]) -> Vec<Vec<Segment>> {
         Some(_) if parts.is_empty() => vec![segments.get(taken..).unwrap_or_default().to_vec()],
         Some(back) => {
             // Either the run continues below, or the last parts match the first segments behind it.
-            let mut all = vec![[&[Segment::Run], back].concat()];
+            let mut all = vec![[&[PatternSegment::Run], back].concat()];
             for ours in 1..=back.len().min(parts.len()) {
                 let (first, left) = back.split_at(ours);
                 let last = parts.get(parts.len() - ours..).unwrap_or_default();
@@ -312,7 +316,7 @@ fn left_over(segments: &[Segment], parts: &[&str]) -> Vec<Vec<Segment>> {
     }
 }
 
-impl fmt::Display for Segment {
+impl fmt::Display for PatternSegment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),

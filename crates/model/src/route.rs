@@ -51,7 +51,7 @@ pub struct Route {
     pub cost: Cost,
     /// The announcing relay has withdrawn the route, and no other trusted route exists: it stays advertised to
     /// pure subscribers for a moment, in case another relay announces that the broadcast continues.
-    pub fading: bool,
+    pub stale: bool,
 }
 
 impl Route {

@@ -26,7 +26,7 @@ use std::{
 use relay_admin::Origins;
 use relay_auth::{Keys, Permit, Policy, Refusal};
 use relay_model::SessionCode;
-use relay_worker::{Answer, Denial, Ended, Gate, Request, Sessions};
+use relay_worker::{AdmissionRequest, Denial, Gate, GateAnswer, SessionControl, SessionEnded};
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
@@ -54,36 +54,36 @@ pub(crate) enum AccessError {
 
 /// Authorization of sessions, the relay's [`Gate`].
 pub(crate) struct Access {
-    known: Arc<Known>,
-    asked: Asked,
+    known: Arc<LocalPolicy>,
+    backend: AuthBackend,
     /// Host names whose first labels become the first part of the path, longest first.
     domains: Vec<String>,
     /// Web origins whose pages may open sessions.
     origins: Origins,
     /// Watches key files until dropped.
-    _files: Option<files::Watcher>,
+    _files: Option<files::KeyWatcher>,
     /// Runtime of the requests to key servers and auth servers.
     runtime: Option<Runtime>,
 }
 
 /// Server asked for what local state cannot decide.
-enum Asked {
+enum AuthBackend {
     Nobody,
     /// A key server.
     Keys(Arc<remote::Keyring>),
     /// The server of `auth.url`, which decides about each session.
-    Server(Arc<server::Server>),
+    Server(Arc<server::AuthServer>),
     /// The server of `auth.api`, the older protocol.
     Api(Arc<api::Api>),
 }
 
 /// Local policy, and the live sessions it was applied to.
-pub(super) struct Known {
+pub(super) struct LocalPolicy {
     policy: RwLock<Arc<Policy>>,
-    sessions: OnceLock<Sessions>,
+    sessions: OnceLock<SessionControl>,
 }
 
-impl Known {
+impl LocalPolicy {
     fn new(policy: Policy) -> Self {
         Self { policy: RwLock::new(Arc::new(policy)), sessions: OnceLock::new() }
     }
@@ -136,7 +136,7 @@ impl Access {
         let policy = policy.with_expected(expected.clone());
         // Before the first keys arrive a token fails with an unknown key instead of being rejected as unsupported.
         let policy = if auth.credentials.takes_tokens() { policy.with_keys(Keys::new()) } else { policy };
-        let known = Arc::new(Known::new(policy));
+        let known = Arc::new(LocalPolicy::new(policy));
         if auth.asks() && auth.tls.disable_verify {
             warn!(
                 "`auth.tls.disable_verify` is on: anybody on the network path can pose as the auth server or key server"
@@ -144,7 +144,7 @@ impl Access {
         }
         let mut domains: Vec<String> = auth.domains.iter().map(|domain| domain.to_lowercase()).collect();
         domains.sort_by_key(|domain| std::cmp::Reverse(domain.len()));
-        let watcher = source(auth).map(|source| files::Watcher::start(source, known.clone())).transpose();
+        let watcher = source(auth).map(|source| files::KeyWatcher::start(source, known.clone())).transpose();
         let watcher = watcher.map_err(|error| match error {
             AccessError::Keys(what) => AccessError::Keys(format!("`{}`: {what}", auth.credentials.key())),
             error => error,
@@ -152,7 +152,7 @@ impl Access {
         let Some(url) = auth.credentials.url() else {
             return Ok(Self {
                 known,
-                asked: Asked::Nobody,
+                backend: AuthBackend::Nobody,
                 domains,
                 origins: Origins::default(),
                 _files: watcher,
@@ -164,17 +164,23 @@ impl Access {
             Builder::new_multi_thread().worker_threads(1).thread_name("access").enable_all().build()?;
         let (on, refresh, to) = (runtime.handle(), auth.refresh, known.clone());
         let asked = match auth.credentials.clone() {
-            Credentials::None | Credentials::Files(_) | Credentials::Dir(KeyDir::Local(_)) => Asked::Nobody,
-            Credentials::Dir(KeyDir::Remote(url)) => {
-                Asked::Keys(remote::Keyring::start((url, false), refresh, http, to, on))
+            Credentials::None | Credentials::Files(_) | Credentials::Dir(KeyDir::Local(_)) => {
+                AuthBackend::Nobody
             }
-            Credentials::Jwks(url) => Asked::Keys(remote::Keyring::start((url, true), refresh, http, to, on)),
-            Credentials::Server(url) => Asked::Server(server::Server::start(url, node, http, to, on)),
-            Credentials::Api(url) => Asked::Api(api::Api::start(url, refresh, http, expected, to, on)),
+            Credentials::Dir(KeyDir::Remote(url)) => {
+                AuthBackend::Keys(remote::Keyring::start((url, false), refresh, http, to, on))
+            }
+            Credentials::Jwks(url) => {
+                AuthBackend::Keys(remote::Keyring::start((url, true), refresh, http, to, on))
+            }
+            Credentials::Server(url) => {
+                AuthBackend::Server(server::AuthServer::start(url, node, http, to, on))
+            }
+            Credentials::Api(url) => AuthBackend::Api(api::Api::start(url, refresh, http, expected, to, on)),
         };
         Ok(Self {
             known,
-            asked,
+            backend: asked,
             domains,
             origins: Origins::default(),
             _files: watcher,
@@ -183,8 +189,8 @@ impl Access {
     }
 
     /// Waits until the auth server has received the end events of closed sessions, at most `most`.
-    pub(crate) fn settle(&self, most: Duration) {
-        let Asked::Server(server) = &self.asked else { return };
+    pub(crate) fn wait_idle(&self, most: Duration) {
+        let AuthBackend::Server(server) = &self.backend else { return };
         let until = Instant::now() + most;
         while !server.is_quiet() && Instant::now() < until {
             thread::sleep(Duration::from_millis(20));
@@ -192,7 +198,7 @@ impl Access {
     }
 
     /// Request target with the path of its host name's labels below `auth.domains` prepended.
-    fn target(&self, request: &Request) -> String {
+    fn target(&self, request: &AdmissionRequest) -> String {
         if self.domains.is_empty() || !NAMED.contains(&request.transport) {
             return request.target.clone();
         }
@@ -219,7 +225,7 @@ impl Access {
     }
 
     /// Decides by client certificate or local policy.
-    fn decide(&self, request: &Request, target: &str) -> Result<Permit, Refusal> {
+    fn decide(&self, request: &AdmissionRequest, target: &str) -> Result<Permit, Refusal> {
         if let Some(certificate) = &request.certificate {
             return Policy::peer(target, peer_name(certificate), certificate.not_after, request.now);
         }
@@ -237,10 +243,10 @@ impl Drop for Access {
 }
 
 /// Local key files that `auth` names, if any.
-fn source(auth: &Auth) -> Option<files::Source> {
+fn source(auth: &Auth) -> Option<files::KeySource> {
     match &auth.credentials {
-        Credentials::Files(files) => Some(files::Source::Files(files.clone())),
-        Credentials::Dir(KeyDir::Local(folder)) => Some(files::Source::Folder(folder.clone())),
+        Credentials::Files(files) => Some(files::KeySource::Files(files.clone())),
+        Credentials::Dir(KeyDir::Local(folder)) => Some(files::KeySource::Folder(folder.clone())),
         _ => None,
     }
 }
@@ -251,8 +257,8 @@ pub(crate) fn key_files(auth: &Auth) -> Vec<PathBuf> {
 }
 
 /// First error that would keep a relay from starting, as far as it shows without network requests.
-pub(crate) fn trouble(auth: &Auth) -> Option<String> {
-    let keys = source(auth).and_then(files::trouble);
+pub(crate) fn startup_error(auth: &Auth) -> Option<String> {
+    let keys = source(auth).and_then(files::startup_error);
     keys.or_else(|| http::Http::new(auth.credentials.url()?, auth).err().map(|error| error.to_string()))
 }
 
@@ -266,34 +272,34 @@ fn peer_name(certificate: &relay_worker::PeerCertificate) -> String {
 }
 
 impl Gate for Access {
-    fn admit(&self, request: &Request) -> Answer {
+    fn admit(&self, request: &AdmissionRequest) -> GateAnswer {
         if !self.origins.allow(request.origin.as_deref().map(str::as_bytes), request.local.ip()) {
-            return Answer::Now(Err(Refusal::Unauthorized.into()));
+            return GateAnswer::Now(Err(Refusal::Unauthorized.into()));
         }
         let target = self.target(request);
-        match &self.asked {
-            Asked::Server(server) => return server.admit(request, target),
-            Asked::Api(api) => return api.admit(request, target),
-            Asked::Nobody | Asked::Keys(_) => {}
+        match &self.backend {
+            AuthBackend::Server(server) => return server.admit(request, target),
+            AuthBackend::Api(api) => return api.admit(request, target),
+            AuthBackend::Nobody | AuthBackend::Keys(_) => {}
         }
-        if let Asked::Keys(keyring) = &self.asked
+        if let AuthBackend::Keys(keyring) = &self.backend
             && request.certificate.is_none()
             && self.known.policy().missing_key(&target).is_some()
         {
             return keyring.admit(request, target);
         }
-        Answer::Now(self.decide(request, &target).map_err(Denial::from))
+        GateAnswer::Now(self.decide(request, &target).map_err(Denial::from))
     }
 
-    fn ended(&self, ended: &Ended<'_>) {
-        match &self.asked {
-            Asked::Server(server) => server.ended(ended),
-            Asked::Api(api) => api.ended(ended.session),
-            Asked::Nobody | Asked::Keys(_) => {}
+    fn ended(&self, ended: &SessionEnded<'_>) {
+        match &self.backend {
+            AuthBackend::Server(server) => server.ended(ended),
+            AuthBackend::Api(api) => api.ended(ended.session),
+            AuthBackend::Nobody | AuthBackend::Keys(_) => {}
         }
     }
 
-    fn started(&self, sessions: &Sessions) {
+    fn started(&self, sessions: &SessionControl) {
         // Set once; a second call has no effect.
         let _ = self.known.sessions.set(sessions.clone());
     }

@@ -34,10 +34,10 @@ use x509_cert::{
 };
 
 pub(crate) use development::names as made_for;
-pub use error::Error;
+pub use error::CertificateLoadError;
 pub(crate) use look::authorities;
-pub use news::News;
-pub use store::Store;
+pub use news::CertificateEvent;
+pub use store::CertificateStore;
 pub(crate) use warning::ending;
 pub use warning::warnings;
 pub use watcher::Watcher;
@@ -83,21 +83,23 @@ impl fmt::Debug for Fingerprint {
 impl Identity {
     /// Reads the chain in `cert` and the key in `key` (PEM), and checks that they belong together. They may be
     /// expired or not valid yet: see [`Self::valid_at`].
-    pub fn load(cert: &Path, key: &Path) -> Result<Self, Error> {
+    pub fn load(cert: &Path, key: &Path) -> Result<Self, CertificateLoadError> {
         Self::of(cert, &pem::read(cert)?, key, &pem::read(key)?)
     }
 
     /// Parses a chain and a key from file contents; the paths are for errors.
-    fn of(cert: &Path, cert_text: &[u8], key: &Path, key_text: &[u8]) -> Result<Self, Error> {
+    fn of(cert: &Path, cert_text: &[u8], key: &Path, key_text: &[u8]) -> Result<Self, CertificateLoadError> {
         let chain = pem::certificates(cert, cert_text)?;
         let private = pem::private_key(key, key_text)?;
         let validity = validity(&chain, cert)?;
         let identity = Self { chain, key: private, not_before: validity.0, not_after: validity.1 };
         identity.certified().map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => {
-                Error::Mismatch { cert: cert.into(), key: key.into(), place: identity.place_of_key() }
-            }
-            other => Error::UnusableKey { key: key.into(), why: other.to_string() },
+            rustls::Error::InconsistentKeys(_) => CertificateLoadError::Mismatch {
+                cert: cert.into(),
+                key: key.into(),
+                place: identity.place_of_key(),
+            },
+            other => CertificateLoadError::UnusableKey { key: key.into(), why: other.to_string() },
         })?;
         Ok(identity)
     }
@@ -106,12 +108,12 @@ impl Identity {
     ///
     /// # Errors
     /// [`Error::Expired`] or [`Error::NotYetValid`].
-    pub fn valid_at(&self, cert: &Path, now: SystemTime) -> Result<(), Error> {
+    pub fn valid_at(&self, cert: &Path, now: SystemTime) -> Result<(), CertificateLoadError> {
         if now > self.not_after {
-            return Err(Error::Expired { file: cert.into(), date: date(self.not_after) });
+            return Err(CertificateLoadError::Expired { file: cert.into(), date: date(self.not_after) });
         }
         if now < self.not_before {
-            return Err(Error::NotYetValid { file: cert.into(), date: date(self.not_before) });
+            return Err(CertificateLoadError::NotYetValid { file: cert.into(), date: date(self.not_before) });
         }
         Ok(())
     }
@@ -182,10 +184,13 @@ impl Identity {
 }
 
 /// Validity period of the leaf.
-fn validity(chain: &[CertificateDer<'_>], file: &Path) -> Result<(SystemTime, SystemTime), Error> {
+fn validity(
+    chain: &[CertificateDer<'_>],
+    file: &Path,
+) -> Result<(SystemTime, SystemTime), CertificateLoadError> {
     let leaf = chain.first().map_or(&[][..], |leaf| leaf.as_ref());
     let certificate = Certificate::from_der(leaf)
-        .map_err(|e| Error::Unparsable { file: file.into(), why: e.to_string() })?;
+        .map_err(|e| CertificateLoadError::Unparsable { file: file.into(), why: e.to_string() })?;
     let validity = certificate.tbs_certificate().validity();
     Ok((validity.not_before.to_system_time(), validity.not_after.to_system_time()))
 }

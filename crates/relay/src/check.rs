@@ -17,17 +17,17 @@ use crate::{
     cli::CheckArgs,
     config::Config,
     log::note,
-    token::{self, Shown},
+    token::{self, TokenReport},
     trouble,
 };
-use report::Report;
+use report::CheckReport;
 
 /// Explains the settings on standard output. The exit status tells whether a relay would start with them.
 pub fn check(args: &CheckArgs) -> ExitCode {
     let file = args.run.config_file();
-    let outside = args.run.outside();
+    let outside = args.run.overrides();
     let mut report = match Config::resolve(file.map(PathBuf::as_path), &outside) {
-        Ok(resolution) => Report::of(file.cloned(), resolution),
+        Ok(resolution) => CheckReport::of(file.cloned(), resolution),
         Err(error) => {
             note(format_args!("{error}"));
             return ExitCode::FAILURE;
@@ -51,6 +51,6 @@ pub fn check(args: &CheckArgs) -> ExitCode {
     if out.write_all(said.as_bytes()).and_then(|()| out.flush()).is_err() {
         return ExitCode::FAILURE;
     }
-    let holds = args.token_key.is_empty() || report.token.as_ref().is_none_or(Shown::holds);
+    let holds = args.token_key.is_empty() || report.token.as_ref().is_none_or(TokenReport::is_valid);
     if report.starts() && holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -56,7 +56,7 @@ pub enum Verb {
     /// Checks the machine, the configuration, the certificate and the port, and reports problems
     ///
     /// Ends with 0 if a relay can run (warnings included), with 1 if something keeps it from that.
-    Doctor(doctor::Args),
+    Doctor(doctor::DoctorArgs),
 
     /// Makes keys, and signs, verifies and shows tokens
     Token {

@@ -30,12 +30,12 @@ use relay_model::{
     Hop, Scope,
     limits::{self, SessionLimits},
 };
-use relay_worker::{Takeover, Tuning};
+use relay_worker::{QuicTuning, Takeover};
 use tracing::level_filters::LevelFilter;
 use url::Url;
 
-pub use problem::{Error, Problem, Refusal};
-pub use resolve::{Outside, Resolution, Warning};
+pub use problem::{ConfigLoadError, LocatedProblem, Problem};
+pub use resolve::{Resolution, SettingOverrides, Warning};
 pub(crate) use rules::may_be_plain;
 pub(crate) use show::redacted;
 pub use source::{Place, Position, Setting, Source};
@@ -93,11 +93,11 @@ pub struct Config {
     /// Worker threads; `None` for one per core.
     pub workers: Option<NonZeroU16>,
     /// QUIC transport parameters, and the protocol versions offered over it.
-    pub quic: Tuning,
+    pub quic: QuicTuning,
     /// Listeners other than QUIC.
     pub web: Web,
     /// Level and format of the log.
-    pub log: Log,
+    pub log: LogConfig,
     /// Whether a file was read; without one this is a development relay.
     pub from_file: bool,
 }
@@ -234,12 +234,12 @@ pub enum Tls {
     /// Self-signed at start, for development, with these names and addresses.
     Generated(Vec<String>),
     /// Loaded from PEM files. Clients whose server name matches none get the first.
-    Files(Vec<Pair>),
+    Files(Vec<CertFiles>),
 }
 
 /// Two PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pair {
+pub struct CertFiles {
     /// The certificate chain, leaf first.
     pub cert: PathBuf,
     /// Its private key.
@@ -248,7 +248,7 @@ pub struct Pair {
 
 /// Level and format of the log; `None` where not set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Log {
+pub struct LogConfig {
     /// Log level.
     pub level: Option<LevelFilter>,
     /// Line format.
@@ -297,9 +297,9 @@ impl Config {
             limits: SessionLimits::default(),
             drain_timeout: DRAIN_TIMEOUT,
             workers: None,
-            quic: Tuning::default(),
+            quic: QuicTuning::default(),
             web: Web::default(),
-            log: Log::default(),
+            log: LogConfig::default(),
             from_file: true,
         }
     }
@@ -308,40 +308,44 @@ impl Config {
     ///
     /// # Errors
     /// All problems found.
-    pub fn load(file: &FilePath) -> Result<Self, Error> {
-        Self::resolve(Some(file), &Outside::default())?.into_config()
+    pub fn load(file: &FilePath) -> Result<Self, ConfigLoadError> {
+        Self::resolve(Some(file), &SettingOverrides::default())?.into_config()
     }
 
     /// Checks `text`, the content of `file`.
     ///
     /// # Errors
     /// All problems found.
-    pub fn parse(file: &FilePath, text: &str) -> Result<Self, Error> {
-        resolve::resolve(Some((file, text)), &Outside::default()).into_config()
+    pub fn parse(file: &FilePath, text: &str) -> Result<Self, ConfigLoadError> {
+        resolve::resolve(Some((file, text)), &SettingOverrides::default()).into_config()
     }
 
     /// Resolves all layers, and collects their problems: `file`, if any, overridden by the settings `outside` of it.
     ///
     /// # Errors
     /// The file cannot be read. All other problems are part of the resolution.
-    pub fn resolve(file: Option<&FilePath>, outside: &Outside) -> Result<Resolution, Error> {
+    pub fn resolve(
+        file: Option<&FilePath>,
+        outside: &SettingOverrides,
+    ) -> Result<Resolution, ConfigLoadError> {
         let text = file.map(read).transpose()?;
         Ok(resolve::resolve(file.zip(text.as_deref()), outside))
     }
 }
 
-fn read(file: &FilePath) -> Result<String, Error> {
-    let unreadable = |source| Error::Unreadable { file: file.to_path_buf(), source };
+fn read(file: &FilePath) -> Result<String, ConfigLoadError> {
+    let unreadable = |source| ConfigLoadError::Unreadable { file: file.to_path_buf(), source };
     let size = fs::metadata(file).map_err(unreadable)?.len();
     if size > FILE_BYTES {
-        let refusal = Refusal { place: Place::File(file.into(), None), problem: Problem::TooLong(size) };
-        return Err(Error::Refused(vec![refusal]));
+        let refusal =
+            LocatedProblem { place: Place::File(file.into(), None), problem: Problem::TooLong(size) };
+        return Err(ConfigLoadError::Refused(vec![refusal]));
     }
     let text = fs::read(file).map_err(unreadable)?;
     let text = String::from_utf8(text).map_err(|error| {
         let is_utf_16 = matches!(error.as_bytes(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
         let problem = Problem::NoText(if is_utf_16 { "UTF-16" } else { "not UTF-8" });
-        Error::Refused(vec![Refusal { place: Place::File(file.into(), None), problem }])
+        ConfigLoadError::Refused(vec![LocatedProblem { place: Place::File(file.into(), None), problem }])
     })?;
     Ok(without_mark(text))
 }

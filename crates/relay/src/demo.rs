@@ -7,9 +7,9 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
-use relay_cli::demo::{Actors, BROADCAST, CLOCK, Look, PATTERN};
+use relay_cli::demo::{Actors, BROADCAST, CLOCK, DemoFigures, PATTERN};
 use relay_meter::Worker as Meter;
-use relay_worker::Counts;
+use relay_worker::RelayCounts;
 use tracing::level_filters::LevelFilter;
 
 use crate::{
@@ -26,7 +26,7 @@ const COLUMNS: usize = 80;
 /// Interval of status lines.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Time the loop waits for a reason to end.
-const GLANCE: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs the demonstration until a signal or its time ends it.
 ///
@@ -40,11 +40,11 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let address = serving.relay.local_addr();
     let near = reachable(address);
     let actors = Actors::start(format!("moqt://{near}/"), serving.fingerprint().bytes())?;
-    say(&banner(address, near));
+    print(&banner(address, near));
     let started = Instant::now();
-    let mut status = Status::new(&serving);
+    let mut status = StatusLine::new(&serving);
     let why = loop {
-        match serving.wait_for(GLANCE) {
+        match serving.wait_for(POLL_INTERVAL) {
             Some(Reason::Signal(signal)) => break signal,
             Some(Reason::Ended(end)) => {
                 return Err(end.err().map_or_else(|| anyhow!("the relay ended"), Into::into));
@@ -59,7 +59,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         }
     };
     status.done();
-    actors.leave();
+    actors.close();
     serving.drain(why)?;
     loop {
         match serving.wait() {
@@ -97,20 +97,20 @@ fn banner(address: SocketAddr, near: SocketAddr) -> String {
 }
 
 /// Writes to standard output. A failure is ignored, as the relay runs on without a reader.
-fn say(text: &str) {
+fn print(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Counters as of the last status line.
-struct Status {
+struct StatusLine {
     at: Instant,
     meter: Meter,
     cpu: Duration,
     in_place: bool,
 }
 
-impl Status {
+impl StatusLine {
     fn new(serving: &Serving) -> Self {
         let in_place = io::stdout().is_terminal();
         Self { at: Instant::now(), meter: serving.relay.counts().total(), cpu: cpu(), in_place }
@@ -124,13 +124,13 @@ impl Status {
         }
         let counts = serving.relay.counts();
         let (meter, cpu) = (counts.total(), cpu());
-        let line = describe(&counts, &self.meter, took, cpu.saturating_sub(self.cpu), &actors.look());
+        let line = describe(&counts, &self.meter, took, cpu.saturating_sub(self.cpu), &actors.figures());
         (self.at, self.meter, self.cpu) = (Instant::now(), meter, cpu);
         Some(line)
     }
 
     fn show(&self, parts: &[String]) {
-        say(&if self.in_place {
+        print(&if self.in_place {
             // A line that reaches the edge wraps and cannot be overwritten.
             format!("\r\x1b[K{}", fitting(parts, columns().saturating_sub(1)))
         } else {
@@ -140,12 +140,18 @@ impl Status {
 
     fn done(&self) {
         if self.in_place {
-            say("\n");
+            print("\n");
         }
     }
 }
 
-fn describe(counts: &Counts, before: &Meter, took: Duration, cpu: Duration, look: &Look) -> Vec<String> {
+fn describe(
+    counts: &RelayCounts,
+    before: &Meter,
+    took: Duration,
+    cpu: Duration,
+    look: &DemoFigures,
+) -> Vec<String> {
     let (now, seconds) = (counts.total(), took.as_secs_f64());
     let per_second = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
     let latency = match (look.latency_ms, &look.trouble) {

@@ -23,8 +23,8 @@ use relay_worker::probe as sockets;
 
 use self::{
     reading::Port,
-    show::{Finding, Report},
-    verdict::Verdict,
+    show::{DoctorReport, Finding},
+    verdict::CheckVerdict,
 };
 use crate::{
     cli::RunArgs,
@@ -35,7 +35,7 @@ use crate::{
 
 /// Arguments of the verb `doctor`.
 #[derive(Clone, Debug, Default, ClapArgs)]
-pub struct Args {
+pub struct DoctorArgs {
     /// Only whether a relay answers at its address, as a health check asks
     #[arg(long)]
     pub running: bool,
@@ -54,9 +54,9 @@ pub struct Args {
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub fn run(args: &Args) -> Result<bool> {
+pub fn run(args: &DoctorArgs) -> Result<bool> {
     let colour = io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let report = Report { findings: look(args), colour };
+    let report = DoctorReport { findings: run_checks(args), colour };
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{:#}", report.json())?;
@@ -68,9 +68,9 @@ pub fn run(args: &Args) -> Result<bool> {
 }
 
 /// Runs all checks, in the order of their dependencies.
-fn look(args: &Args) -> Vec<Finding> {
+fn run_checks(args: &DoctorArgs) -> Vec<Finding> {
     let file = args.relay.config_file().map(PathBuf::as_path);
-    let resolved = Config::resolve(file, &args.relay.outside()).and_then(Resolution::into_config);
+    let resolved = Config::resolve(file, &args.relay.overrides()).and_then(Resolution::into_config);
     let (config, refusal) = match resolved {
         Ok(config) => (config, None),
         Err(error) => (Config::development(), Some(error.to_string())),
@@ -96,7 +96,7 @@ fn look(args: &Args) -> Vec<Finding> {
     let port = reach();
     findings.extend(network(asked, &port));
     let others = entrances::all(&config, &port);
-    findings.extend(others.iter().map(|one| Finding { check: "listener", verdict: verdict::entrance(one) }));
+    findings.extend(others.iter().map(|one| Finding { check: "listener", verdict: verdict::listener(one) }));
     findings
 }
 
@@ -105,7 +105,7 @@ fn machine(config: &Config) -> Vec<Finding> {
     let memory = memory::read();
     let cache = Plan::new(&config.cache, memory.limit).limits(0, 0, &memory).capacity;
     let words = |error: &dyn std::fmt::Display| error.to_string();
-    let verdicts: [(&'static str, Verdict); 7] = [
+    let verdicts: [(&'static str, CheckVerdict); 7] = [
         ("cores", verdict::cores(cores(), workers)),
         ("memory", verdict::memory(&memory, cache)),
         ("open files", verdict::files(&probe::files(workers))),

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use relay_admin::status::{About, Figure, Memory};
+use relay_admin::status::{Figure, Memory, RelayFacts};
 
 use crate::{
     limits::memory::{Gauge, Reading},
@@ -11,15 +11,15 @@ use crate::{
 
 /// Builds the facts for [`relay_admin::status::Status`]. `name`: name of this relay; `fingerprint`: hex fingerprint
 /// of the current certificate, where browsers need it; `memory`: memory of this machine; `figures`: figures for
-/// `/metrics`; `drain`: [`crate::signals::Stop::asker`].
+/// `/metrics`; `drain`: [`crate::signals::StopReasons::asker`].
 pub fn about(
     name: &str,
     fingerprint: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     memory: Arc<Gauge>,
     figures: Arc<dyn Fn() -> Vec<Figure> + Send + Sync>,
     drain: Arc<dyn Fn() + Send + Sync>,
-) -> About {
-    About {
+) -> RelayFacts {
+    RelayFacts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         name: name.to_owned(),
         fingerprint,

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{config::Config, trouble::Trouble};
+use crate::{config::Config, trouble::Diagnostic};
 
 /// Longest path of a Unix socket, bytes: `sun_path` of `unix(7)` with its terminating zero.
 const UNIX_PATH_BYTES: usize = 107;
@@ -20,21 +20,21 @@ pub(crate) struct Listener {
     /// Configuration key of the listener.
     pub(crate) key: &'static str,
     /// Its address.
-    pub(crate) place: Place,
+    pub(crate) place: ListenerAddress,
     /// Description of its services.
     pub(crate) serves: &'static str,
 }
 
 /// The address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ListenerAddress {
     /// TCP address.
     Tcp(SocketAddr),
     /// Path of a Unix socket.
     Unix(PathBuf),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ListenerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
@@ -48,7 +48,12 @@ pub(crate) fn all(config: &Config) -> Vec<Listener> {
     let web = &config.web;
     let mut all = Vec::new();
     let mut tcp = |name, key, address: Option<SocketAddr>, serves| {
-        all.extend(address.map(|address| Listener { name, key, place: Place::Tcp(address), serves }));
+        all.extend(address.map(|address| Listener {
+            name,
+            key,
+            place: ListenerAddress::Tcp(address),
+            serves,
+        }));
     };
     let is_one = web.http == web.https;
     let serves = match (is_one, web.websocket) {
@@ -68,7 +73,7 @@ pub(crate) fn all(config: &Config) -> Vec<Listener> {
     );
     let serves = if web.tcp_tls { "sessions over TLS" } else { "sessions, without TLS" };
     tcp("TCP", "server.tcp.bind", web.tcp, serves);
-    let unix = web.unix.clone().map(Place::Unix);
+    let unix = web.unix.clone().map(ListenerAddress::Unix);
     all.extend(unix.map(|place| Listener {
         name: "Unix",
         key: "server.unix.bind",
@@ -79,12 +84,12 @@ pub(crate) fn all(config: &Config) -> Vec<Listener> {
 }
 
 /// Problem that prevents a Unix socket at `path`, as far as the file system shows.
-pub(crate) fn unix_trouble(path: &Path) -> Option<Trouble> {
+pub(crate) fn unix_diagnostic(path: &Path) -> Option<Diagnostic> {
     let shown = path.display();
     let what = |why: String| format!("cannot listen on {shown}: {why}");
     if path.as_os_str().len() > UNIX_PATH_BYTES {
         let why = format!("the path has more than {UNIX_PATH_BYTES} bytes");
-        return Some(Trouble::new(what(why), "choose a shorter one, as /run/moq-relay/sessions.sock"));
+        return Some(Diagnostic::new(what(why), "choose a shorter one, as /run/moq-relay/sessions.sock"));
     }
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -92,14 +97,14 @@ pub(crate) fn unix_trouble(path: &Path) -> Option<Trouble> {
     };
     if !folder.is_dir() {
         let why = format!("there is no folder {}", folder.display());
-        return Some(Trouble::new(
+        return Some(Diagnostic::new(
             what(why),
             "make it (RuntimeDirectory= in a systemd unit), and let the relay's user write there",
         ));
     }
     let is_other = path.symlink_metadata().is_ok_and(|found| !found.file_type().is_socket());
     is_other.then(|| {
-        Trouble::new(
+        Diagnostic::new(
             what("a file that is no socket is there".to_owned()),
             "remove it, or choose another path",
         )
@@ -126,7 +131,7 @@ mod tests {
     #[test]
     fn unusable_unix_path_is_refused_with_the_cause() {
         let folder = tempfile::tempdir().unwrap();
-        let said = |name: &str| unix_trouble(&folder.path().join(name)).map(|trouble| trouble.to_string());
+        let said = |name: &str| unix_diagnostic(&folder.path().join(name)).map(|trouble| trouble.to_string());
         assert_eq!(said("relay.sock"), None);
         assert!(said("absent/relay.sock").is_some_and(|said| said.contains("there is no folder")));
         assert!(said(&"x".repeat(120)).is_some_and(|said| said.contains("more than 107 bytes")));

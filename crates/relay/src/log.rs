@@ -39,7 +39,7 @@ static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 /// Path of a line to standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
+pub enum LogOutput {
     /// Through a separate thread, for programs that must not block.
     Queued,
     /// By the logging thread, in order with its other output.
@@ -48,7 +48,7 @@ pub enum Output {
 
 /// Failure to start the log.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum LogError {
     /// A directive of the filter is invalid.
     #[error(
         "{place}: {value:?} is not a valid log filter ({why}); write a level (error, warn, info, debug, trace), or `moq_relay=debug,quinn_proto=warn`"
@@ -99,28 +99,28 @@ pub fn dropped() -> u64 {
 ///
 /// # Errors
 /// The filter is invalid, or the log runs already.
-pub fn init(level: Option<LevelFilter>, format: Format, output: Output) -> Result<(), Error> {
+pub fn init(level: Option<LevelFilter>, format: Format, output: LogOutput) -> Result<(), LogError> {
     let variable = env::var(VARIABLE).ok();
     let level = level.map(|level| level.to_string());
     let filter = filter(variable.as_deref(), level.as_deref())?;
     let queue = match output {
-        Output::Direct => None,
-        Output::Queued => {
-            let queue = Queue::start(io::stderr()).map_err(Error::Thread)?;
+        LogOutput::Direct => None,
+        LogOutput::Queued => {
+            let queue = Queue::start(io::stderr()).map_err(LogError::Thread)?;
             Some(QUEUE.get_or_init(|| queue))
         }
     };
     // Internal errors would be printed by a macro that panics.
     let builder = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
-    let builder = builder.with_writer(Lines(queue));
+    let builder = builder.with_writer(LogWriter(queue));
     let started = match format {
         Format::Text => builder.with_ansi(has_colour()).try_init(),
         Format::Json => {
             builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
         }
     };
-    started.map_err(|_| Error::Twice)?;
-    if output == Output::Queued {
+    started.map_err(|_| LogError::Twice)?;
+    if output == LogOutput::Queued {
         panic::set_hook(Box::new(log_panic));
     }
     Ok(())
@@ -139,9 +139,9 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 
 /// Writer to the queue, or directly to standard error without one.
 #[derive(Clone, Copy)]
-struct Lines(Option<&'static Queue>);
+struct LogWriter(Option<&'static Queue>);
 
-impl Write for Lines {
+impl Write for LogWriter {
     /// Accepts all of `line`, which is a complete line, and never fails.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match self.0 {
@@ -156,7 +156,7 @@ impl Write for Lines {
     }
 }
 
-impl<'a> MakeWriter<'a> for Lines {
+impl<'a> MakeWriter<'a> for LogWriter {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {
@@ -169,14 +169,14 @@ fn has_colour() -> bool {
     io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-fn filter(variable: Option<&str>, level: Option<&str>) -> Result<EnvFilter, Error> {
+fn filter(variable: Option<&str>, level: Option<&str>) -> Result<EnvFilter, LogError> {
     let written = |text: Option<&str>| text.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
     let (place, text) = match (written(variable), written(level)) {
         (Some(text), _) => (VARIABLE, text),
         (None, Some(text)) => ("`log.level`", text),
         (None, None) => ("", "info".to_owned()),
     };
-    let refuse = |why: String| Error::Filter { place, value: text.clone(), why };
+    let refuse = |why: String| LogError::Filter { place, value: text.clone(), why };
     let directives = split(&text);
     // The parser would take an unknown level for the name of a target and disable all others.
     if let [word] = directives.as_slice()

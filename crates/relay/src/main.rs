@@ -15,7 +15,7 @@ use clap::{CommandFactory, Parser};
 use moq_relay::{
     cli::{self, Cli, Verb},
     config::Format,
-    log::{self, Output, note},
+    log::{self, LogOutput, note},
     trouble,
 };
 use relay_cli::{Exit, Failure};
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         Some(Verb::Token { verb }) => moq_relay::token::run(&verb),
         Some(Verb::Doctor(args)) => ended(moq_relay::doctor::run(&args)),
         // Clients log directly, so that lines stay in order with their output.
-        Some(verb) => match log::init(Some(LevelFilter::WARN), Format::Text, Output::Direct) {
+        Some(verb) => match log::init(Some(LevelFilter::WARN), Format::Text, LogOutput::Direct) {
             Ok(()) => left(client(&verb)),
             Err(error) => ended(Err(error.into())),
         },

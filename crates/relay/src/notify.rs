@@ -70,21 +70,21 @@ impl Notify {
     /// Reports that the relay is shutting down, which may take `window`.
     pub fn stopping(&self, window: Duration, status: &str) {
         let micros = window.as_micros();
-        self.tell(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}\nSTATUS={}", line(status)));
+        self.try_send(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}\nSTATUS={}", line(status)));
     }
 
     /// Sends a status text.
     pub fn status(&self, status: &str) {
-        self.tell(&format!("STATUS={}", line(status)));
+        self.try_send(&format!("STATUS={}", line(status)));
     }
 
     /// Sends a watchdog ping.
-    pub fn alive(&self) {
-        self.tell("WATCHDOG=1");
+    pub fn ping(&self) {
+        self.try_send("WATCHDOG=1");
     }
 
     /// Sends a message; a failure is only logged, as later messages repeat the state.
-    fn tell(&self, message: &str) {
+    fn try_send(&self, message: &str) {
         if let Err(error) = self.send(message) {
             tracing::debug!(%error, "cannot notify the service manager");
         }
@@ -130,7 +130,7 @@ mod tests {
             let notify = Notify::to(&spelled, None).unwrap();
             notify.ready("serving\nall").unwrap();
             assert_eq!(heard(&socket), "READY=1\nSTATUS=serving all");
-            notify.alive();
+            notify.ping();
             assert_eq!(heard(&socket), "WATCHDOG=1");
             notify.stopping(Duration::from_secs(2), "draining");
             assert_eq!(heard(&socket), "STOPPING=1\nEXTEND_TIMEOUT_USEC=2000000\nSTATUS=draining");
@@ -142,7 +142,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let notify = Notify::to(folder.path().join("nobody").as_os_str(), None).unwrap();
         assert!(notify.ready("").is_err());
-        notify.alive();
+        notify.ping();
         Notify::default().ready("no manager").unwrap();
     }
 

@@ -13,14 +13,13 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use relay_auth::Policy;
 use relay_model::{Hop, Path, Scope, SessionCode, limits};
-use relay_worker::{Options, Relay, RunError, StateLimits};
+use relay_worker::{Relay, RelayOptions, RunError, StateLimits};
 use tracing::{info, level_filters::LevelFilter, warn};
 
 use crate::{
     access::Access,
     banner::Banner,
-    certificate::{Fingerprint, News, Store, Watcher, made_for},
-    chores::Chores,
+    certificate::{CertificateEvent, CertificateStore, Fingerprint, Watcher, made_for},
     cli::RunArgs,
     config::{Config, Credentials, Tls},
     doctor::{reading::Files, verdict},
@@ -29,17 +28,18 @@ use crate::{
         payload::{Plan, Watch},
         rlimit,
     },
-    log::{self, Output},
+    log::{self, LogOutput},
+    maintenance::Maintenance,
     notify::Notify,
-    signals::{Reason, Stop},
-    trouble::{self, Trouble, is_without_ipv6},
-    web::Web,
+    signals::{Reason, StopReasons},
+    trouble::{self, Diagnostic, is_without_ipv6},
+    web::WebServer,
 };
 
 /// Time beyond the drain window that the service manager is asked for.
 const ENDING: Duration = Duration::from_secs(5);
 /// Longest time a stopped relay waits until the auth server has received all end events.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+const END_EVENTS_TIMEOUT: Duration = Duration::from_secs(3);
 /// Bits of a random hop id: JavaScript peers store hop ids as floating-point numbers.
 const HOP_BITS: u32 = 53;
 
@@ -54,7 +54,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         match serving.wait() {
             Reason::Signal(signal) => serving.drain(signal)?,
             Reason::Ended(end) => {
-                serving.access.settle(LAST_WORDS);
+                serving.access.wait_idle(END_EVENTS_TIMEOUT);
                 return Ok(end?);
             }
         }
@@ -64,22 +64,22 @@ pub fn run(args: &RunArgs) -> Result<()> {
 /// A running relay with its periodic tasks.
 pub(crate) struct Serving {
     /// Declared before the relay, so that it is dropped first and serves no request about a stopped relay.
-    web: Option<Web>,
+    web: Option<WebServer>,
     pub(crate) relay: Arc<Relay>,
     access: Arc<Access>,
     config: Config,
     /// Fingerprint of the first certificate at start.
     fingerprint: Fingerprint,
     certificates: Watcher,
-    stop: Stop<RunError>,
-    chores: Chores,
+    stop: StopReasons<RunError>,
+    chores: Maintenance,
     notify: Notify,
 }
 
 impl Serving {
     /// Starts a relay, and its log at `level` unless another is configured. Signals are handled from the beginning.
     pub(crate) fn start(args: &RunArgs, level: LevelFilter) -> Result<Self> {
-        let stop = Stop::listen().context("cannot listen for signals")?;
+        let stop = StopReasons::listen().context("cannot listen for signals")?;
         let config = configuration(args, level)?;
         let notify = Notify::from_env().unwrap_or_else(|error| {
             warn!(%error, "NOTIFY_SOCKET cannot be used: the service manager is not notified");
@@ -90,18 +90,18 @@ impl Serving {
         enough_files(workers(&config))?;
         let memory = Arc::new(Gauge::new());
         memory.read();
-        memory.trouble().inspect(|trouble| warn!("{trouble}"));
+        memory.failure().inspect(|trouble| warn!("{trouble}"));
         let certificates = certificates(&config)?;
         let fingerprint = certificates.fingerprint();
         let (relay, access) = start(&config, &certificates, &memory)?;
-        let web = Web::start(&relay, &config, &certificates, &memory, &stop)?;
+        let web = WebServer::start(&relay, &config, &certificates, &memory, &stop)?;
         let certificates =
             Watcher::start(certificates, stop.hangups()).context("cannot watch the certificates")?;
         stop.on("fate", {
             let relay = relay.clone();
             move || Reason::Ended(relay.join())
         })?;
-        let chores = Chores::new(Watch::new(plan(&config, &memory.read())), memory);
+        let chores = Maintenance::new(Watch::new(plan(&config, &memory.read())), memory);
         Ok(Self { web, relay, access, config, fingerprint, certificates, stop, chores, notify })
     }
 
@@ -124,7 +124,7 @@ impl Serving {
     /// Runs the periodic tasks until there is a reason to end.
     pub(crate) fn wait(&mut self) -> Reason<RunError> {
         loop {
-            if let Some(reason) = self.wait_for(Chores::pause(&self.notify)) {
+            if let Some(reason) = self.wait_for(Maintenance::pause(&self.notify)) {
                 return reason;
             }
         }
@@ -162,10 +162,10 @@ fn state(config: &Config, available: u64) -> StateLimits {
 
 /// Resolves the configuration from file, environment and flags, and starts the log accordingly.
 fn configuration(args: &RunArgs, level: LevelFilter) -> Result<Config> {
-    let mut resolution = Config::resolve(args.config_file().map(PathBuf::as_path), &args.outside())?;
+    let mut resolution = Config::resolve(args.config_file().map(PathBuf::as_path), &args.overrides())?;
     let warnings = std::mem::take(&mut resolution.warnings);
     let config = resolution.into_config()?;
-    log::init(config.log.level.or(Some(level)), config.log.format.unwrap_or_default(), Output::Queued)?;
+    log::init(config.log.level.or(Some(level)), config.log.format.unwrap_or_default(), LogOutput::Queued)?;
     for warning in warnings {
         warn!("{}{}", warning.place, warning.text);
     }
@@ -190,34 +190,38 @@ fn warn_of_machine(config: &Config, relay: &Relay, memory: &memory::Reading, wor
     for verdict in
         [verdict::buffers(&Ok(relay.buffers())), verdict::files(&files), verdict::memory(memory, cache)]
     {
-        verdict.trouble().inspect(|trouble| warn!("{trouble}"));
+        verdict.diagnostic().inspect(|trouble| warn!("{trouble}"));
     }
 }
 
 /// Loads the certificates and client authorities.
-fn certificates(config: &Config) -> Result<Store> {
+fn certificates(config: &Config) -> Result<CertificateStore> {
     let now = SystemTime::now();
-    let store = Store::open(&config.tls, &config.client_roots, now)?;
-    store.opening(now).iter().for_each(News::log);
+    let store = CertificateStore::open(&config.tls, &config.client_roots, now)?;
+    store.opening(now).iter().for_each(CertificateEvent::log);
     Ok(store)
 }
 
 /// Checks the limit of open files before a start that would fail half-way.
-fn enough_files(workers: usize) -> Result<(), Trouble> {
+fn enough_files(workers: usize) -> Result<(), Diagnostic> {
     match rlimit::current() {
         Some(limit) if limit < rlimit::needed(workers) => Err(trouble::files(workers, Some(limit))),
         _ => Ok(()),
     }
 }
 
-fn start(config: &Config, certificates: &Store, memory: &Gauge) -> Result<(Arc<Relay>, Arc<Access>)> {
+fn start(
+    config: &Config,
+    certificates: &CertificateStore,
+    memory: &Gauge,
+) -> Result<(Arc<Relay>, Arc<Access>)> {
     let hop = config.hop.map_or_else(random_hop, Ok)?;
     let public = Policy::public(config.publish.clone(), config.subscribe.clone());
     let access = Access::start(public, &config.auth, &hop.0.to_string())?;
     let access = Arc::new(access.only_from(config.origins()));
     let secret = certificates.stable_secret();
-    let mut options = Options::new(config.bind, certificates.resolver(), secret, access.clone());
-    certificates.furnish(&mut options);
+    let mut options = RelayOptions::new(config.bind, certificates.resolver(), secret, access.clone());
+    certificates.configure(&mut options);
     // `localhost` often resolves to ::1 first.
     options.loopback_v6 = !config.from_file;
     options.workers = workers(config);
@@ -234,7 +238,7 @@ fn start(config: &Config, certificates: &Store, memory: &Gauge) -> Result<(Arc<R
     options.max_age = config.cache.duration;
     let workers = options.workers;
     options.stream_sockets = rlimit::sockets(workers).sessions;
-    let relay = Relay::start(options).map_err(|error| -> Trouble { trouble::start(&error, workers) })?;
+    let relay = Relay::start(options).map_err(|error| -> Diagnostic { trouble::start(&error, workers) })?;
     Ok((Arc::new(relay), access))
 }
 
@@ -258,7 +262,7 @@ fn random_hop() -> Result<Hop> {
 /// Logs the start, and prints the banner of a development relay.
 fn announce(config: &Config, fingerprint: Fingerprint, relay: &Relay, http: Option<SocketAddr>) {
     let address = relay.local_addr();
-    let (publish, subscribe) = (shown(&config.publish), shown(&config.subscribe));
+    let (publish, subscribe) = (scope_text(&config.publish), scope_text(&config.subscribe));
     let credentials = config.auth.credentials.key();
     match config.auth.credentials {
         Credentials::None => info!(%address, %publish, %subscribe, "serving"),
@@ -291,7 +295,7 @@ fn print(text: String) {
 }
 
 /// Text of a scope.
-pub(crate) fn shown(scope: &Scope) -> String {
+pub(crate) fn scope_text(scope: &Scope) -> String {
     match scope.patterns() {
         [] => "nothing".to_owned(),
         [all] if all.as_subtree().is_some_and(Path::is_root) => "everything".to_owned(),

@@ -35,7 +35,7 @@ pub enum Reason<E> {
 }
 
 /// Collector of reasons to end.
-pub struct Stop<E> {
+pub struct StopReasons<E> {
     sender: mpsc::SyncSender<Reason<E>>,
     reasons: mpsc::Receiver<Reason<E>>,
     hangups: Arc<AtomicBool>,
@@ -47,26 +47,26 @@ pub struct Stop<E> {
 struct Ignored {
     name: &'static str,
     came: Arc<AtomicBool>,
-    is_mentioned: AtomicBool,
+    is_logged: AtomicBool,
 }
 
 impl Ignored {
     fn listen(signal: i32, name: &'static str) -> io::Result<Self> {
         let came = Arc::new(AtomicBool::new(false));
         flag::register(signal, came.clone())?;
-        Ok(Self { name, came, is_mentioned: AtomicBool::new(false) })
+        Ok(Self { name, came, is_logged: AtomicBool::new(false) })
     }
 
     /// Logs the first occurrence.
-    fn mention(&self) {
-        if self.came.swap(false, Ordering::Relaxed) && !self.is_mentioned.swap(true, Ordering::Relaxed) {
+    fn log_once(&self) {
+        if self.came.swap(false, Ordering::Relaxed) && !self.is_logged.swap(true, Ordering::Relaxed) {
             let name = self.name;
             warn!("{name} is ignored; certificates are reloaded when their files change, or on SIGHUP");
         }
     }
 }
 
-impl<E: Send + 'static> Stop<E> {
+impl<E: Send + 'static> StopReasons<E> {
     /// Starts handling signals. A second SIGTERM or SIGINT exits the process at once, with the status of a killed
     /// process.
     pub fn listen() -> io::Result<Self> {
@@ -115,7 +115,7 @@ impl<E: Send + 'static> Stop<E> {
 
     /// Waits at most `pause` for a reason.
     pub fn wait(&self, pause: Duration) -> Option<Reason<E>> {
-        self.ignored.iter().for_each(Ignored::mention);
+        self.ignored.iter().for_each(Ignored::log_once);
         self.reasons.recv_timeout(pause).ok()
     }
 }
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn request_counts_as_a_signal_and_never_blocks() {
-        let stop: Stop<&str> = Stop::listen().unwrap();
+        let stop: StopReasons<&str> = StopReasons::listen().unwrap();
         let ask = stop.asker("POST /drain");
         (0..10).for_each(|_| ask());
         let reason = stop.wait(Duration::from_secs(20));
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_relay_that_ends_by_itself_is_a_reason() {
-        let stop: Stop<&str> = Stop::listen().unwrap();
+        let stop: StopReasons<&str> = StopReasons::listen().unwrap();
         assert!(stop.wait(Duration::ZERO).is_none());
         stop.on("fate", || Reason::Ended(Err("broken"))).unwrap();
         let reason = stop.wait(Duration::from_secs(20));

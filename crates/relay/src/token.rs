@@ -21,7 +21,7 @@ use relay_model::{Path, Pattern};
 use crate::{log::note, trouble};
 
 pub use generate::GenerateArgs;
-pub(crate) use show::Shown;
+pub(crate) use show::TokenReport;
 pub use sign::SignArgs;
 pub use verify::{InspectArgs, VerifyArgs};
 
@@ -86,10 +86,15 @@ struct Misuse(String);
 
 /// Describes a token for `check`. `text` is the token, a URL with one, or `-` for standard input. Without keys it is
 /// not verified.
-pub(crate) fn about(text: &str, keys: &[PathBuf], expected: &Expected, now: SystemTime) -> Result<Shown> {
+pub(crate) fn about(
+    text: &str,
+    keys: &[PathBuf],
+    expected: &Expected,
+    now: SystemTime,
+) -> Result<TokenReport> {
     let token = if text == "-" { read::token_in(text.as_ref())? } else { read::token(text) };
     if keys.is_empty() {
-        return Ok(verify::look(&token, None, now));
+        return Ok(verify::decode(&token, None, now));
     }
     Ok(verify::judge(&token, &verify::keys(keys, None, &token)?, expected, None, now))
 }

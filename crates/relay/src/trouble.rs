@@ -13,23 +13,23 @@ pub(crate) use start::{bind_error, files, in_use, is_without_ipv6, listener, tcp
 
 /// A problem with its remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Trouble {
+pub struct Diagnostic {
     /// The problem: a clause, lower case, no full stop.
-    pub what: String,
+    pub problem: String,
     /// The remedy: an imperative clause, lower case, no full stop.
-    pub todo: String,
+    pub remedy: String,
 }
 
-impl Trouble {
+impl Diagnostic {
     /// Creates a problem with its remedy.
     pub fn new(what: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self { what: what.into(), todo: todo.into() }
+        Self { problem: what.into(), remedy: todo.into() }
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.what, self.todo)
+        write!(f, "{}; {}", self.problem, self.remedy)
     }
 }
 
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn cause_that_is_quoted_is_not_repeated() {
         let cause = || std::io::Error::from_raw_os_error(2);
-        let quoted = crate::config::Error::Unreadable { file: "x".into(), source: cause() };
+        let quoted = crate::config::ConfigLoadError::Unreadable { file: "x".into(), source: cause() };
         assert_eq!(chain(&quoted.into()), "cannot read x: No such file or directory (os error 2)");
         let plain = anyhow::Error::from(cause()).context("NOTIFY_SOCKET");
         assert_eq!(chain(&plain), "NOTIFY_SOCKET: No such file or directory (os error 2)");

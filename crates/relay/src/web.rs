@@ -4,7 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use anyhow::{Context, Result};
 use relay_admin::{
-    Fingerprint, Options, Proxies, Server, StartError, internal,
+    FingerprintSource, Options, Proxies, Server, StartError, internal,
     page::{self, Page},
     status::{self, Status},
     tls,
@@ -14,25 +14,25 @@ use rustls::server::ResolvesServerCert;
 use tracing::{info, warn};
 
 use crate::{
-    certificate::{News, Store, Watcher},
+    certificate::{CertificateEvent, CertificateStore, Watcher},
     config::{Config, Tls},
     inspect,
     limits::{memory::Gauge, rlimit},
     serve,
-    signals::Stop,
-    trouble::{self, Trouble},
+    signals::StopReasons,
+    trouble::{self, Diagnostic},
 };
 
 /// ALPN of HTTPS.
 const HTTP: &str = "http/1.1";
 
 /// Server of the listeners, and the watcher of its certificates.
-pub(crate) struct Web {
+pub(crate) struct WebServer {
     pub(crate) server: Server,
     _certificates: Option<Watcher>,
 }
 
-impl Web {
+impl WebServer {
     /// Starts the listeners of `config`; `None` if there are none. A drain request over HTTP goes to `stop`.
     ///
     /// # Errors
@@ -40,13 +40,13 @@ impl Web {
     pub(crate) fn start(
         relay: &Arc<Relay>,
         config: &Config,
-        certificates: &Store,
+        certificates: &CertificateStore,
         memory: &Arc<Gauge>,
-        stop: &Stop<RunError>,
+        stop: &StopReasons<RunError>,
     ) -> Result<Option<Self>> {
         let web = &config.web;
         let fingerprint = certificates.fingerprint_of_now();
-        let fingerprint: Fingerprint = Arc::new(move || fingerprint().map(|it| it.to_string()));
+        let fingerprint: FingerprintSource = Arc::new(move || fingerprint().map(|it| it.to_string()));
         let mut options = Options::new(fingerprint.clone());
         // The address of the relay has the port that the kernel chose.
         let at = |address| if address == config.bind { relay.local_addr() } else { address };
@@ -63,7 +63,7 @@ impl Web {
                 ends.push(Box::new(own.first_end()));
                 let resolver =
                     if web.certificates.is_empty() { certificates.resolver() } else { own.resolver() };
-                let shown: Shown = (resolver, own.clients());
+                let shown: HttpsCertificates = (resolver, own.clients());
                 watcher = Some(
                     Watcher::start(own, stop.hangups()).context("cannot watch the certificates of HTTPS")?,
                 );
@@ -122,7 +122,7 @@ impl Web {
                 Ok(Some(Self { server, _certificates: watcher }))
             }
             Err(error @ StartError::Bind { .. }) if config.is_web_implied() => {
-                let Trouble { what, todo } = trouble::listener(&error);
+                let Diagnostic { problem: what, remedy: todo } = trouble::listener(&error);
                 warn!("{what}: HTTP and WebSocket are not served, QUIC is; {todo}");
                 Ok(None)
             }
@@ -132,7 +132,7 @@ impl Web {
 }
 
 /// Web page, with what browsers need to know about the certificate of QUIC.
-fn page_of(config: &Config, certificates: &Store, fingerprint: Fingerprint) -> Page {
+fn page_of(config: &Config, certificates: &CertificateStore, fingerprint: FingerprintSource) -> Page {
     let is_generated = matches!(config.tls, Tls::Generated(_));
     let names = certificates.names_of_now();
     Page::new(page::About {
@@ -144,17 +144,17 @@ fn page_of(config: &Config, certificates: &Store, fingerprint: Fingerprint) -> P
     })
 }
 
-type Shown = (Arc<dyn ResolvesServerCert>, Option<Arc<Clients>>);
+type HttpsCertificates = (Arc<dyn ResolvesServerCert>, Option<Arc<Clients>>);
 
 /// Certificates and client authorities of HTTPS, if separate from those of QUIC.
-fn own_certificates(config: &Config) -> Result<Store> {
+fn own_certificates(config: &Config) -> Result<CertificateStore> {
     let web = &config.web;
     let now = SystemTime::now();
     let tls =
         if web.certificates.is_empty() { config.tls.clone() } else { Tls::Files(web.certificates.clone()) };
-    let store = Store::open(&tls, &web.roots, now).context("`web.https`")?;
+    let store = CertificateStore::open(&tls, &web.roots, now).context("`web.https`")?;
     if !web.certificates.is_empty() {
-        store.opening(now).iter().for_each(News::log);
+        store.opening(now).iter().for_each(CertificateEvent::log);
     }
     Ok(store)
 }

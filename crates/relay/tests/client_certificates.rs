@@ -13,7 +13,7 @@ use std::{
 
 use aws_lc_rs::digest;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use relay_client::{Client, ClientConfig, Error, Identity, Prefs, StreamCode};
+use relay_client::{Client, ClientConfig, ClientIdentity, Error, Prefs, StreamCode};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use serde_json::{Value, json};
 
@@ -48,8 +48,10 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
         let mark = digest::digest(&digest::SHA256, leaf.der());
-        let identity =
-            Identity::new(vec![leaf.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into());
+        let identity = ClientIdentity::new(
+            vec![leaf.der().clone()],
+            PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        );
         let config = ClientConfig { identity: Some(identity), ..ClientConfig::default() };
         (config, mark.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
     }

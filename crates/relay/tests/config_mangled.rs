@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path};
 
-use moq_relay::config::{Config, Outside, Place};
+use moq_relay::config::{Config, Place, SettingOverrides};
 use proptest::prelude::*;
 
 /// Valid files to mutate.
@@ -21,7 +21,7 @@ fn parse(text: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("relay.toml");
     fs::write(&file, text).unwrap();
-    let resolution = Config::resolve(Some(&file), &Outside::default()).unwrap();
+    let resolution = Config::resolve(Some(&file), &SettingOverrides::default()).unwrap();
     let lines = text.lines().count() + 1;
     for refusal in &resolution.refusals {
         assert!(!refusal.to_string().is_empty());

@@ -21,7 +21,7 @@ use crate::{
 
 /// Control messages queued for the peer.
 #[derive(Debug, Default)]
-pub(crate) struct Control {
+pub(crate) struct ControlQueue {
     /// Messages that wait for credit or room, by stream.
     blocked: HashMap<Stream, Backlog, RandomState>,
     /// The same streams by [`Backlog::turn`].
@@ -54,25 +54,25 @@ const RETRIES: usize = 16;
 const MESSAGE: u64 = 128;
 
 /// The bytes of a message, counted until their last handle is dropped.
-struct Message {
+struct CountedMessage {
     bytes: Vec<u8>,
     held: Arc<AtomicU64>,
 }
 
-impl Message {
+impl CountedMessage {
     fn counted(bytes: Vec<u8>, held: &Arc<AtomicU64>) -> Bytes {
         held.fetch_add(bytes.capacity() as u64 + MESSAGE, Ordering::Relaxed);
         Bytes::from_owner(Self { bytes, held: held.clone() })
     }
 }
 
-impl AsRef<[u8]> for Message {
+impl AsRef<[u8]> for CountedMessage {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Message {
+impl Drop for CountedMessage {
     fn drop(&mut self) {
         self.held.fetch_sub(self.bytes.capacity() as u64 + MESSAGE, Ordering::Relaxed);
     }
@@ -88,10 +88,10 @@ enum Written {
     Gone,
 }
 
-impl Control {
+impl ControlQueue {
     /// Sends a message on `stream`, after those queued for it.
     pub(crate) fn send<T: Transport>(&mut self, t: &mut T, now: Instant, stream: Stream, message: Vec<u8>) {
-        let mut message = Message::counted(message, &self.held);
+        let mut message = CountedMessage::counted(message, &self.held);
         if let Some(backlog) = self.blocked.get_mut(&stream) {
             if !backlog.finish {
                 self.bytes += message.len();

@@ -8,8 +8,8 @@ use relay_model::StreamCode;
 use smallvec::SmallVec;
 
 use crate::{
-    dialect::Shape,
-    lane::{Group, LaneEnd, Piece},
+    dialect::EncodingKey,
+    lane::{EncodedPiece, EncodingEnd, LocalGroup},
     transport::{Stream, Transport, WriteError},
 };
 
@@ -28,9 +28,9 @@ const JOINED_BYTES: usize = 4 * 1024;
 
 /// A group being sent on its own stream.
 #[derive(Debug)]
-pub(crate) struct Cursor {
-    pub(crate) group: Rc<Group>,
-    pub(crate) shape: Shape,
+pub(crate) struct GroupCursor {
+    pub(crate) group: Rc<LocalGroup>,
+    pub(crate) key: EncodingKey,
     pub(crate) stream: Option<Stream>,
     /// Unsent part of the stream's header.
     header: Bytes,
@@ -41,9 +41,9 @@ pub(crate) struct Cursor {
     parked: bool,
 }
 
-/// State of a cursor after [`Cursor::advance`].
+/// State of a cursor after [`GroupCursor::advance`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum CursorStep {
     /// All available data has been written; the group continues.
     Idle,
     /// The byte allowance is used up.
@@ -85,22 +85,31 @@ impl Gathered {
 }
 
 /// Number of small pieces at the front that together fit a joined handle.
-fn small_run(pieces: &[Piece]) -> usize {
+fn small_run(pieces: &[EncodedPiece]) -> usize {
     let mut bytes = 0;
-    let fits = |piece: &&Piece| {
+    let fits = |piece: &&EncodedPiece| {
         bytes += piece.bytes.len();
         piece.bytes.len() < SMALL && bytes <= JOINED_BYTES
     };
     pieces.iter().take_while(fits).count()
 }
 
-impl Cursor {
-    pub(crate) fn new(group: Rc<Group>, shape: Shape) -> Self {
-        Self { group, shape, stream: None, header: Bytes::new(), piece: 0, offset: 0, sent: 0, parked: false }
+impl GroupCursor {
+    pub(crate) fn new(group: Rc<LocalGroup>, shape: EncodingKey) -> Self {
+        Self {
+            group,
+            key: shape,
+            stream: None,
+            header: Bytes::new(),
+            piece: 0,
+            offset: 0,
+            sent: 0,
+            parked: false,
+        }
     }
 
     /// A cursor on an already open stream, without a header.
-    pub(crate) fn on(stream: Stream, group: Rc<Group>, shape: Shape) -> Self {
+    pub(crate) fn on(stream: Stream, group: Rc<LocalGroup>, shape: EncodingKey) -> Self {
         Self { stream: Some(stream), ..Self::new(group, shape) }
     }
 
@@ -116,7 +125,7 @@ impl Cursor {
 
     /// Bytes available but not written.
     pub(crate) fn unsent(&self) -> u64 {
-        self.group.with_lane(self.shape, |lane| lane.bytes().saturating_sub(self.sent)).unwrap_or(0)
+        self.group.with_encoding(self.key, |lane| lane.bytes().saturating_sub(self.sent)).unwrap_or(0)
     }
 
     /// Whether [`Self::advance`] could make progress now.
@@ -125,7 +134,7 @@ impl Cursor {
             && (!self.header.is_empty()
                 || self
                     .group
-                    .with_lane(self.shape, |lane| lane.end().is_some() || self.piece < lane.pieces().len())
+                    .with_encoding(self.key, |lane| lane.end().is_some() || self.piece < lane.pieces().len())
                     .unwrap_or(true))
     }
 
@@ -138,8 +147,8 @@ impl Cursor {
 
     /// Code of the group's end, if it was cut short.
     pub(crate) fn cut_short(&self) -> Option<StreamCode> {
-        match self.group.with_lane(self.shape, |lane| lane.end()) {
-            Some(Some(LaneEnd::Reset(code))) => Some(code),
+        match self.group.with_encoding(self.key, |lane| lane.end()) {
+            Some(Some(EncodingEnd::Reset(code))) => Some(code),
             Some(_) => None,
             None => Some(StreamCode::EVICTED),
         }
@@ -152,14 +161,14 @@ impl Cursor {
         t: &mut T,
         meter: &mut Meter,
         allowance: &mut usize,
-    ) -> Step {
+    ) -> CursorStep {
         if let Some(code) = self.cut_short() {
             self.reset(t, code);
-            return if self.stream.is_some() { Step::Done } else { Step::Missed(code) };
+            return if self.stream.is_some() { CursorStep::Done } else { CursorStep::Missed(code) };
         }
-        let Some(stream) = self.stream else { return Step::Unopened };
+        let Some(stream) = self.stream else { return CursorStep::Unopened };
         if self.parked {
-            return Step::Parked;
+            return CursorStep::Parked;
         }
         loop {
             let mut chunks: SmallVec<[Bytes; HANDLES]> = SmallVec::new();
@@ -171,31 +180,31 @@ impl Cursor {
                         if taken < gathered.bytes {
                             *allowance = allowance.saturating_sub(taken);
                             self.took(taken, meter);
-                            return Step::Short;
+                            return CursorStep::Short;
                         }
                         *allowance = allowance.saturating_sub(taken.max(handles));
                         self.took_all(&gathered, meter);
                     }
                     Err(WriteError::Blocked) => {
                         self.parked = true;
-                        return Step::Parked;
+                        return CursorStep::Parked;
                     }
                     Err(WriteError::Stopped(code)) => {
                         t.reset(stream, code);
-                        return Step::Done;
+                        return CursorStep::Done;
                     }
-                    Err(WriteError::Gone) => return Step::Done,
+                    Err(WriteError::Gone) => return CursorStep::Done,
                 }
             }
             if gathered.is_all {
                 if gathered.is_finished {
                     t.finish(stream);
-                    return Step::Done;
+                    return CursorStep::Done;
                 }
-                return Step::Idle;
+                return CursorStep::Idle;
             }
             if *allowance == 0 {
-                return Step::Spent;
+                return CursorStep::Spent;
             }
         }
     }
@@ -223,7 +232,7 @@ impl Cursor {
         if !self.header.is_empty() {
             chunks.push(self.header.clone());
         }
-        self.group.with_lane(self.shape, |lane| {
+        self.group.with_encoding(self.key, |lane| {
             let mut budget = allowance;
             let mut offset = self.offset;
             let mut pieces = lane.pieces().get(self.piece..).unwrap_or_default();
@@ -255,7 +264,7 @@ impl Cursor {
                 budget = gathered.take(rest, budget, chunks);
             }
             gathered.is_all = gathered.piece >= lane.pieces().len();
-            gathered.is_finished = lane.end() == Some(LaneEnd::Finished);
+            gathered.is_finished = lane.end() == Some(EncodingEnd::Finished);
         });
         gathered
     }
@@ -268,7 +277,7 @@ impl Cursor {
         let mut left = taken - header;
         self.sent = self.sent.saturating_add(left as u64);
         meter.payload_out += left as u64;
-        self.group.with_lane(self.shape, |lane| {
+        self.group.with_encoding(self.key, |lane| {
             while let Some(piece) = lane.pieces().get(self.piece) {
                 let rest = piece.bytes.len().saturating_sub(self.offset);
                 if left < rest || left == 0 {

@@ -10,14 +10,14 @@ pub(crate) const JOINED_FRAME: u64 = 1_200;
 
 /// Layout of a group's objects on a stream. Readers with the same framing share the encoded bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Framing {
+pub enum ObjectFraming {
     /// Before moq-lite-05: size, payload.
     LiteBare,
     /// moq-lite-05 and 06: zigzag timestamp delta, size, payload.
     LiteTimed,
 }
 
-impl Framing {
+impl ObjectFraming {
     /// The framing of a moq-lite version.
     pub fn of(version: lite::Version) -> Self {
         if version.has_timestamps() { Self::LiteTimed } else { Self::LiteBare }
@@ -39,17 +39,17 @@ impl Framing {
 
 /// Part of a group carried by a stream, and its framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Shape {
-    pub(crate) framing: Framing,
+pub(crate) struct EncodingKey {
+    pub(crate) framing: ObjectFraming,
     /// First object.
     pub(crate) first: u64,
     /// Last object, inclusive: the stream is finished after it.
     pub(crate) last: u64,
 }
 
-impl Shape {
+impl EncodingKey {
     /// The whole group.
-    pub(crate) fn whole(framing: Framing) -> Self {
+    pub(crate) fn whole(framing: ObjectFraming) -> Self {
         Self { framing, first: 0, last: u64::MAX }
     }
 

@@ -13,13 +13,13 @@ use relay_wire::lite;
 use slab::Slab;
 
 use crate::{
-    control::Control,
-    cursor::{Cursor, Step},
+    control::ControlQueue,
+    cursor::{CursorStep, GroupCursor},
     dialect,
     fanout::Batch,
     footprint::SUBSCRIPTION,
-    lane::Group,
-    sub::{Kind, Sub},
+    lane::LocalGroup,
+    sub::{DownstreamSub, RequestKind},
     transport::{Dir, Stream, Transport},
     work::SCANNED,
 };
@@ -35,7 +35,7 @@ const EXPIRY_TICK: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Egress {
     version: lite::Version,
-    subs: Slab<Sub>,
+    subs: Slab<DownstreamSub>,
     /// Bytes of the subscriptions' names.
     names: u64,
     generation: u32,
@@ -56,9 +56,9 @@ pub(crate) struct Egress {
 }
 
 /// Context of a write.
-pub(crate) struct Out<'a, T: Transport> {
+pub(crate) struct EgressContext<'a, T: Transport> {
     pub(crate) t: &'a mut T,
-    pub(crate) control: &'a mut Control,
+    pub(crate) control: &'a mut ControlQueue,
     pub(crate) meter: &'a mut Meter,
     pub(crate) now: Instant,
 }
@@ -87,7 +87,7 @@ impl Egress {
     }
 
     /// Adds a subscription; `None` when there are `most` already.
-    pub(crate) fn insert(&mut self, most: usize, make: impl FnOnce(SubId) -> Sub) -> Option<SubId> {
+    pub(crate) fn insert(&mut self, most: usize, make: impl FnOnce(SubId) -> DownstreamSub) -> Option<SubId> {
         if self.subs.len() >= most {
             return None;
         }
@@ -99,12 +99,17 @@ impl Egress {
         Some(id)
     }
 
-    pub(crate) fn get_mut(&mut self, id: SubId) -> Option<&mut Sub> {
+    pub(crate) fn get_mut(&mut self, id: SubId) -> Option<&mut DownstreamSub> {
         self.subs.get_mut(id.0 as u32 as usize).filter(|sub| sub.id == id)
     }
 
     /// Removes a subscription; its open group streams are reset.
-    pub(crate) fn remove<T: Transport>(&mut self, t: &mut T, id: SubId, code: StreamCode) -> Option<Sub> {
+    pub(crate) fn remove<T: Transport>(
+        &mut self,
+        t: &mut T,
+        id: SubId,
+        code: StreamCode,
+    ) -> Option<DownstreamSub> {
         self.get_mut(id)?;
         let sub = self.subs.remove(id.0 as u32 as usize);
         self.names -= u64::from(sub.names);
@@ -113,7 +118,7 @@ impl Egress {
     }
 
     /// All subscriptions.
-    pub(crate) fn subs(&self) -> impl Iterator<Item = &Sub> {
+    pub(crate) fn subs(&self) -> impl Iterator<Item = &DownstreamSub> {
         self.subs.iter().map(|(_, sub)| sub)
     }
 
@@ -133,7 +138,12 @@ impl Egress {
     }
 
     /// Applies a batch of log events to one subscription. Returns true when the subscription is over.
-    pub(crate) fn news<T: Transport>(&mut self, out: &mut Out<'_, T>, id: SubId, batch: &Batch) -> bool {
+    pub(crate) fn apply_batch<T: Transport>(
+        &mut self,
+        out: &mut EgressContext<'_, T>,
+        id: SubId,
+        batch: &Batch,
+    ) -> bool {
         let Some(sub) = self.subs.get_mut(id.0 as u32 as usize).filter(|sub| sub.id == id) else {
             return false;
         };
@@ -161,10 +171,10 @@ impl Egress {
     /// Starts a subscription with its first groups, oldest first.
     pub(crate) fn begin<T: Transport>(
         &mut self,
-        out: &mut Out<'_, T>,
+        out: &mut EgressContext<'_, T>,
         id: SubId,
-        groups: &[Rc<Group>],
-        end: Option<relay_store::End>,
+        groups: &[Rc<LocalGroup>],
+        end: Option<relay_store::LogEnd>,
     ) -> bool {
         let winding = self.winding;
         let Some(sub) = self.get_mut(id) else { return false };
@@ -185,20 +195,20 @@ impl Egress {
     /// Sends a fetched group on its request's stream.
     pub(crate) fn fetched<T: Transport>(
         &mut self,
-        out: &mut Out<'_, T>,
+        out: &mut EgressContext<'_, T>,
         id: SubId,
-        group: Rc<Group>,
+        group: Rc<LocalGroup>,
     ) -> bool {
         let Some(sub) = self.get_mut(id) else { return false };
-        let shape = sub.shape(group.sequence());
+        let shape = sub.encoding_key(group.sequence());
         sub.started = true;
-        sub.cursors.push(Cursor::on(sub.stream, group, shape));
+        sub.cursors.push(GroupCursor::on(sub.stream, group, shape));
         out.t.set_priority(sub.stream, sub.priority());
         self.serve_if_free(out, id)
     }
 
     /// Starts no further group; started ones continue.
-    pub(crate) fn wind_down<T: Transport>(&mut self, out: &mut Out<'_, T>) {
+    pub(crate) fn wind_down<T: Transport>(&mut self, out: &mut EgressContext<'_, T>) {
         self.winding = true;
         for (_, sub) in &mut self.subs {
             let version = self.version;
@@ -215,7 +225,7 @@ impl Egress {
 
     /// Number of FETCH requests.
     pub(crate) fn fetches(&self) -> usize {
-        self.subs().filter(|sub| matches!(sub.kind, Kind::Fetch { .. })).count()
+        self.subs().filter(|sub| matches!(sub.kind, RequestKind::Fetch { .. })).count()
     }
 
     /// Records that the transport has room again.
@@ -246,7 +256,7 @@ impl Egress {
     /// Sends the backlog by priority, in fair shares. Call after all events of a batch, so that the first
     /// writable stream does not take the share of others. Returns subscriptions that
     /// are over.
-    pub(crate) fn pump<T: Transport>(&mut self, out: &mut Out<'_, T>) -> Vec<SubId> {
+    pub(crate) fn pump<T: Transport>(&mut self, out: &mut EgressContext<'_, T>) -> Vec<SubId> {
         if !std::mem::take(&mut self.due) || self.congested {
             return Vec::new();
         }
@@ -256,7 +266,7 @@ impl Egress {
     /// Handles STOP_SENDING for a group.
     pub(crate) fn stopped<T: Transport>(
         &mut self,
-        out: &mut Out<'_, T>,
+        out: &mut EgressContext<'_, T>,
         stream: Stream,
         code: StreamCode,
     ) -> Vec<SubId> {
@@ -269,7 +279,7 @@ impl Egress {
     /// Applies new preferences of the peer.
     pub(crate) fn update<T: Transport>(
         &mut self,
-        out: &mut Out<'_, T>,
+        out: &mut EgressContext<'_, T>,
         id: SubId,
         prefs: relay_model::Prefs,
     ) {
@@ -280,7 +290,7 @@ impl Egress {
     }
 
     /// Drops superseded groups over the age budget; call when [`Self::deadline`] has passed.
-    pub(crate) fn expire<T: Transport>(&mut self, out: &mut Out<'_, T>) -> Vec<SubId> {
+    pub(crate) fn expire<T: Transport>(&mut self, out: &mut EgressContext<'_, T>) -> Vec<SubId> {
         let Self { version, subs, expiry, .. } = self;
         *expiry = None;
         let mut over = Vec::new();
@@ -296,7 +306,7 @@ impl Egress {
         over
     }
 
-    fn find(&mut self, stream: Stream) -> Option<(SubId, &mut Sub, usize)> {
+    fn find(&mut self, stream: Stream) -> Option<(SubId, &mut DownstreamSub, usize)> {
         self.subs.iter_mut().find_map(|(_, sub)| {
             let at = sub.cursors.iter().position(|cursor| cursor.stream == Some(stream))?;
             Some((sub.id, sub, at))
@@ -304,22 +314,22 @@ impl Egress {
     }
 
     /// Fast path without a backlog: new data is written to its streams at once.
-    fn serve_if_free<T: Transport>(&mut self, out: &mut Out<'_, T>, id: SubId) -> bool {
+    fn serve_if_free<T: Transport>(&mut self, out: &mut EgressContext<'_, T>, id: SubId) -> bool {
         let Self { version, subs, congested, unopenable, due, is_cut, .. } = self;
         let Some(sub) = subs.get_mut(id.0 as u32 as usize).filter(|sub| sub.id == id) else { return false };
         if !*congested {
             let mut allowance = TURN_BYTES;
             match serve(out, *version, sub, *unopenable, &mut allowance) {
-                Served::Short => *congested = true,
-                Served::Unopened => *unopenable = true,
-                Served::Spent => (*due, *is_cut) = (true, true),
-                Served::Through => {}
+                ServeOutcome::Short => *congested = true,
+                ServeOutcome::Unopened => *unopenable = true,
+                ServeOutcome::Spent => (*due, *is_cut) = (true, true),
+                ServeOutcome::Through => {}
             }
         }
         sub.is_over().is_some()
     }
 
-    fn fill<T: Transport>(&mut self, out: &mut Out<'_, T>) -> Vec<SubId> {
+    fn fill<T: Transport>(&mut self, out: &mut EgressContext<'_, T>) -> Vec<SubId> {
         let mut over = Vec::new();
         let mut order = std::mem::take(&mut self.scratch);
         order.clear();
@@ -345,7 +355,7 @@ impl Egress {
     /// session's turn, is used up.
     fn fill_class<T: Transport>(
         &mut self,
-        out: &mut Out<'_, T>,
+        out: &mut EgressContext<'_, T>,
         class: &[(u8, usize)],
         left: &mut usize,
         over: &mut Vec<SubId>,
@@ -368,14 +378,14 @@ impl Egress {
                     over.push(sub.id);
                 }
                 match served {
-                    Served::Short => {
+                    ServeOutcome::Short => {
                         *congested = true;
                         *turn = if sub.deficit == 0 { *slot + 1 } else { *slot };
                         return false;
                     }
-                    Served::Unopened => *unopenable = true,
-                    Served::Spent => spent = true,
-                    Served::Through => sub.deficit = 0,
+                    ServeOutcome::Unopened => *unopenable = true,
+                    ServeOutcome::Spent => spent = true,
+                    ServeOutcome::Through => sub.deficit = 0,
                 }
                 if *left == 0 {
                     (*due, *is_cut, *turn) = (true, true, *slot + 1);
@@ -388,7 +398,7 @@ impl Egress {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Served {
+enum ServeOutcome {
     /// All data, or all that is not blocked, was written.
     Through,
     /// The allowance is used up.
@@ -401,13 +411,13 @@ enum Served {
 
 /// Sends the data of a subscription, newest group first (or oldest first if requested).
 fn serve<T: Transport>(
-    out: &mut Out<'_, T>,
+    out: &mut EgressContext<'_, T>,
     version: lite::Version,
-    sub: &mut Sub,
+    sub: &mut DownstreamSub,
     mut unopenable: bool,
     allowance: &mut usize,
-) -> Served {
-    let mut served = Served::Through;
+) -> ServeOutcome {
+    let mut served = ServeOutcome::Through;
     if sub.cursors.len() > 1 {
         let ordered = sub.prefs.ordered;
         sub.cursors.sort_unstable_by_key(|cursor| {
@@ -421,19 +431,19 @@ fn serve<T: Transport>(
             unopenable = !open(out, version, sub, at);
         }
         match sub.cursors[at].advance(out.t, out.meter, allowance) {
-            Step::Done => {
+            CursorStep::Done => {
                 sub.cursors.remove(at);
                 continue;
             }
-            Step::Missed(code) => {
+            CursorStep::Missed(code) => {
                 let sequence = sub.cursors.remove(at).group.sequence();
                 dropped(out, version, sub, sequence, sequence, u64::from(code.0));
                 continue;
             }
-            Step::Idle | Step::Parked => {}
-            Step::Unopened => served = Served::Unopened,
-            Step::Spent => return Served::Spent,
-            Step::Short => return Served::Short,
+            CursorStep::Idle | CursorStep::Parked => {}
+            CursorStep::Unopened => served = ServeOutcome::Unopened,
+            CursorStep::Spent => return ServeOutcome::Spent,
+            CursorStep::Short => return ServeOutcome::Short,
         }
         at += 1;
     }
@@ -441,12 +451,17 @@ fn serve<T: Transport>(
 }
 
 /// Opens the stream of a group, after sending SUBSCRIBE_START; false without credit.
-fn open<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Sub, at: usize) -> bool {
+fn open<T: Transport>(
+    out: &mut EgressContext<'_, T>,
+    version: lite::Version,
+    sub: &mut DownstreamSub,
+    at: usize,
+) -> bool {
     let Some(stream) = out.t.open(Dir::Uni, sub.priority()) else { return false };
     let sequence = sub.cursors[at].group.sequence();
     start(out, version, sub, sub.floor.unwrap_or(sequence).min(sequence));
     let wire_id = sub.wire_id;
-    let shape = sub.cursors[at].shape;
+    let shape = sub.cursors[at].key;
     let make = || dialect::group_header(version, wire_id, sequence, shape.first);
     let header = if shape.first == 0 { sub.cursors[at].group.header(version, wire_id, make) } else { make() };
     sub.cursors[at].opened(stream, header);
@@ -454,7 +469,12 @@ fn open<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Su
 }
 
 /// Sends SUBSCRIBE_START with the first group, before any other message about groups.
-fn start<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Sub, first: u64) {
+fn start<T: Transport>(
+    out: &mut EgressContext<'_, T>,
+    version: lite::Version,
+    sub: &mut DownstreamSub,
+    first: u64,
+) {
     if !std::mem::replace(&mut sub.started, true) && !version.has_subscribe_ok() {
         let mut message = Vec::new();
         lite::SubscribeResponse::Start { group: first }.encode(version, &mut message);
@@ -464,14 +484,16 @@ fn start<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut S
 
 /// Sends SUBSCRIBE_DROP for groups that will not be sent.
 fn dropped<T: Transport>(
-    out: &mut Out<'_, T>,
+    out: &mut EgressContext<'_, T>,
     version: lite::Version,
-    sub: &mut Sub,
+    sub: &mut DownstreamSub,
     first: u64,
     last: u64,
     code: u64,
 ) {
-    let Some(floor) = sub.floor.filter(|floor| last >= *floor && sub.kind == Kind::Live) else { return };
+    let Some(floor) = sub.floor.filter(|floor| last >= *floor && sub.kind == RequestKind::Live) else {
+        return;
+    };
     start(out, version, sub, floor);
     if !version.has_drops() {
         return;
@@ -482,9 +504,9 @@ fn dropped<T: Transport>(
 }
 
 fn datagram<T: Transport>(
-    out: &mut Out<'_, T>,
+    out: &mut EgressContext<'_, T>,
     version: lite::Version,
-    sub: &Sub,
+    sub: &DownstreamSub,
     sequence: u64,
     tick: i64,
     payload: &Bytes,
@@ -502,7 +524,7 @@ fn datagram<T: Transport>(
 }
 
 /// Resets superseded groups over the age budget; groups not started are reported as dropped.
-fn expire<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Sub) {
+fn expire<T: Transport>(out: &mut EgressContext<'_, T>, version: lite::Version, sub: &mut DownstreamSub) {
     let mut at = 0;
     while at < sub.cursors.len() {
         let cursor = &sub.cursors[at];
@@ -516,7 +538,7 @@ fn expire<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut 
 }
 
 /// Keeps the number of a reader's cursors and the unsent bytes of its older groups within their limits.
-fn shed<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Sub) {
+fn shed<T: Transport>(out: &mut EgressContext<'_, T>, version: lite::Version, sub: &mut DownstreamSub) {
     loop {
         let oldest = (0..sub.cursors.len()).min_by_key(|at| sub.cursors[*at].group.sequence());
         let newest = sub.newest();
@@ -537,13 +559,13 @@ fn shed<T: Transport>(out: &mut Out<'_, T>, version: lite::Version, sub: &mut Su
 }
 
 fn give_up<T: Transport>(
-    out: &mut Out<'_, T>,
+    out: &mut EgressContext<'_, T>,
     version: lite::Version,
-    sub: &mut Sub,
+    sub: &mut DownstreamSub,
     at: usize,
     code: StreamCode,
 ) {
-    let cursor: Cursor = sub.cursors.remove(at);
+    let cursor: GroupCursor = sub.cursors.remove(at);
     out.meter.groups_expired += 1;
     match cursor.stream {
         Some(_) => cursor.reset(out.t, code),

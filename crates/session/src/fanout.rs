@@ -10,17 +10,17 @@ use std::{
 
 use bytes::Bytes;
 use relay_model::{LogId, SessionId, Start, StreamCode, SubId, TrackInfo, WorkerId};
-use relay_store::{End, Entry, Feed, Lookup, Store};
+use relay_store::{Feed, LogEnd, LogEntry, Lookup, Store};
 use smallvec::SmallVec;
 
 use crate::{
-    dialect::{Framing, Shape},
-    lane::Group,
+    dialect::{EncodingKey, ObjectFraming},
+    lane::LocalGroup,
 };
 
 /// One subscription that reads a log on this worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reader {
+pub struct LocalReader {
     /// Session of the subscription.
     pub session: SessionId,
     /// Key of the subscription in that session.
@@ -31,7 +31,7 @@ pub struct Reader {
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Groups that opened, in arrival order.
-    pub opened: SmallVec<[Rc<Group>; 2]>,
+    pub opened: SmallVec<[Rc<LocalGroup>; 2]>,
     /// Datagrams: group sequence, tick, payload.
     pub datagrams: Vec<(u64, i64, Bytes)>,
     /// Groups the publisher will not send: first, last, code.
@@ -39,7 +39,7 @@ pub struct Batch {
     /// The track's properties, once known.
     pub info: Option<TrackInfo>,
     /// End of the track; nothing follows.
-    pub end: Option<End>,
+    pub end: Option<LogEnd>,
     /// Whether the log has more: pull again.
     pub more: bool,
 }
@@ -48,9 +48,9 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct Fanout {
     worker: WorkerId,
-    mirrors: HashMap<LogId, Mirror, foldhash::fast::RandomState>,
+    views: HashMap<LogId, LogView, foldhash::fast::RandomState>,
     watchers: Vec<SessionId>,
-    entries: Vec<Entry>,
+    entries: Vec<LogEntry>,
     due: Due,
 }
 
@@ -59,20 +59,20 @@ type Due = Rc<RefCell<Vec<LogId>>>;
 
 /// A worker's view of a log.
 #[derive(Debug)]
-pub(crate) struct Mirror {
+pub(crate) struct LogView {
     feed: Feed,
     info: Option<TrackInfo>,
-    end: Option<End>,
+    end: Option<LogEnd>,
     /// Highest group seen.
     latest: Option<u64>,
     /// The latest group and those that still have readers, in arrival order.
-    groups: SmallVec<[Rc<Group>; 4]>,
+    groups: SmallVec<[Rc<LocalGroup>; 4]>,
     /// Groups that readers brought from another log of the track, and that exist here as well.
-    brought: Vec<Rc<Group>>,
-    readers: Vec<Reader>,
-    framings: SmallVec<[Framing; 2]>,
+    brought: Vec<Rc<LocalGroup>>,
+    readers: Vec<LocalReader>,
+    framings: SmallVec<[ObjectFraming; 2]>,
     /// Lanes being read from the log page by page, so that a group of very many frames does not delay others.
-    loading: VecDeque<(Rc<Group>, Shape)>,
+    loading: VecDeque<(Rc<LocalGroup>, EncodingKey)>,
     log: LogId,
     due: Due,
 }
@@ -82,7 +82,7 @@ impl Fanout {
     pub fn new(worker: WorkerId) -> Self {
         Self {
             worker,
-            mirrors: HashMap::default(),
+            views: HashMap::default(),
             watchers: Vec::new(),
             entries: Vec::new(),
             due: Due::default(),
@@ -103,7 +103,7 @@ impl Fanout {
     /// Pulls the new entries of `log`, and a page of a group being read from it. `None`: the log has no local
     /// reader. Give the batch to all of [`Self::readers`], then pull again while [`Batch::more`].
     pub fn pull(&mut self, log: LogId, now: Instant) -> Option<Rc<Batch>> {
-        let mirror = self.mirrors.get_mut(&log)?;
+        let mirror = self.views.get_mut(&log)?;
         mirror.prune();
         self.entries.clear();
         let pulled = mirror.feed.pull(&mut self.entries);
@@ -120,20 +120,20 @@ impl Fanout {
     }
 
     /// The local view of a log.
-    pub(crate) fn mirror(&mut self, log: LogId) -> Option<&mut Mirror> {
-        self.mirrors.get_mut(&log)
+    pub(crate) fn log_view(&mut self, log: LogId) -> Option<&mut LogView> {
+        self.views.get_mut(&log)
     }
 
     /// Adds a lane of `shape` to a group of a locally read log, filled as far as the log still holds it.
-    pub(crate) fn shape(&mut self, log: LogId, sequence: u64, shape: Shape, now: Instant) {
-        if let Some(mirror) = self.mirrors.get_mut(&log) {
+    pub(crate) fn add_encoding(&mut self, log: LogId, sequence: u64, shape: EncodingKey, now: Instant) {
+        if let Some(mirror) = self.views.get_mut(&log) {
             mirror.load(sequence, shape, now);
         }
     }
 
     /// Appends the local readers of `log` to `out`.
-    pub fn readers(&self, log: LogId, out: &mut Vec<Reader>) {
-        if let Some(mirror) = self.mirrors.get(&log) {
+    pub fn readers(&self, log: LogId, out: &mut Vec<LocalReader>) {
+        if let Some(mirror) = self.views.get(&log) {
             out.extend_from_slice(&mirror.readers);
         }
     }
@@ -145,7 +145,7 @@ impl Fanout {
 
     /// Number of logs with a local reader.
     pub fn logs(&self) -> usize {
-        self.mirrors.len()
+        self.views.len()
     }
 
     pub(crate) fn worker(&self) -> WorkerId {
@@ -167,13 +167,13 @@ impl Fanout {
         &mut self,
         store: &Arc<Store>,
         log: LogId,
-        reader: Reader,
-        framing: Framing,
-    ) -> Option<&mut Mirror> {
+        reader: LocalReader,
+        framing: ObjectFraming,
+    ) -> Option<&mut LogView> {
         use std::collections::hash_map::Entry as Slot;
-        let mirror = match self.mirrors.entry(log) {
+        let mirror = match self.views.entry(log) {
             Slot::Occupied(slot) => slot.into_mut(),
-            Slot::Vacant(slot) => slot.insert(Mirror::new(store, log, self.worker, &self.due)?),
+            Slot::Vacant(slot) => slot.insert(LogView::new(store, log, self.worker, &self.due)?),
         };
         mirror.readers.push(reader);
         if !mirror.framings.contains(&framing) {
@@ -182,17 +182,17 @@ impl Fanout {
         Some(mirror)
     }
 
-    pub(crate) fn detach(&mut self, log: LogId, reader: Reader) {
-        if let Some(mirror) = self.mirrors.get_mut(&log) {
+    pub(crate) fn detach(&mut self, log: LogId, reader: LocalReader) {
+        if let Some(mirror) = self.views.get_mut(&log) {
             mirror.readers.retain(|other| *other != reader);
             if mirror.readers.is_empty() {
-                self.mirrors.remove(&log);
+                self.views.remove(&log);
             }
         }
     }
 }
 
-impl Mirror {
+impl LogView {
     fn new(store: &Arc<Store>, log: LogId, worker: WorkerId, due: &Due) -> Option<Self> {
         let (feed, head) = store.log(log)?.feed(worker);
         Some(Self {
@@ -214,7 +214,7 @@ impl Mirror {
         self.info
     }
 
-    pub(crate) fn end(&self) -> Option<End> {
+    pub(crate) fn end(&self) -> Option<LogEnd> {
         self.end
     }
 
@@ -246,15 +246,15 @@ impl Mirror {
     }
 
     /// Returns a held group with a lane of `shape`, replayed from the store if necessary.
-    pub(crate) fn load(&mut self, sequence: u64, shape: Shape, now: Instant) -> Option<Rc<Group>> {
+    pub(crate) fn load(&mut self, sequence: u64, shape: EncodingKey, now: Instant) -> Option<Rc<LocalGroup>> {
         let known = self.find(sequence).cloned();
-        if let Some(group) = known.as_ref().filter(|group| group.has_lane(shape)) {
+        if let Some(group) = known.as_ref().filter(|group| group.has_encoding(shape)) {
             return Some(group.clone());
         }
         let mut entries = Vec::new();
         let next = self.feed.page(sequence, shape.first, &mut entries)?;
-        let group = known.unwrap_or_else(|| self.hold(Group::new(sequence), now));
-        group.add_lane(shape);
+        let group = known.unwrap_or_else(|| self.hold(LocalGroup::new(sequence), now));
+        group.add_encoding(shape);
         group.apply_page(shape, &entries, next.is_some());
         if next.is_some() {
             self.load_later(&group, [shape]);
@@ -263,12 +263,12 @@ impl Mirror {
     }
 
     /// Whether the rest of a group is here, or complete in the log.
-    pub(crate) fn has_all(&self, group: &Group, shape: Shape) -> bool {
+    pub(crate) fn has_all(&self, group: &LocalGroup, shape: EncodingKey) -> bool {
         group.has_ended(shape) || self.feed.is_over(group.sequence())
     }
 
     /// Schedules lanes to be read by the next pulls.
-    fn load_later(&mut self, group: &Rc<Group>, shapes: impl IntoIterator<Item = Shape>) {
+    fn load_later(&mut self, group: &Rc<LocalGroup>, shapes: impl IntoIterator<Item = EncodingKey>) {
         let was_empty = self.loading.is_empty();
         self.loading.extend(shapes.into_iter().map(|shape| (group.clone(), shape)));
         if was_empty && !self.loading.is_empty() {
@@ -277,7 +277,7 @@ impl Mirror {
     }
 
     /// Reads a page of the next lane being loaded; the lanes take turns.
-    fn load_page(&mut self, entries: &mut Vec<Entry>) {
+    fn load_page(&mut self, entries: &mut Vec<LogEntry>) {
         let Some((group, shape)) = self.loading.pop_front() else { return };
         let Some(from) = group.loads_from(shape) else { return };
         entries.clear();
@@ -288,7 +288,7 @@ impl Mirror {
                     self.loading.push_back((group, shape));
                 }
             }
-            None => group.fail_lane(shape, StreamCode::EVICTED),
+            None => group.fail_encoding(shape, StreamCode::EVICTED),
         }
         entries.clear();
     }
@@ -300,7 +300,12 @@ impl Mirror {
 
     /// Returns a group that is being fetched; its data arrives as log events. `None`: the group still arrives
     /// live, without the requested part.
-    pub(crate) fn await_group(&mut self, sequence: u64, shape: Shape, now: Instant) -> Option<Rc<Group>> {
+    pub(crate) fn await_group(
+        &mut self,
+        sequence: u64,
+        shape: EncodingKey,
+        now: Instant,
+    ) -> Option<Rc<LocalGroup>> {
         let known = self.find(sequence).cloned();
         if known.as_ref().is_some_and(|group| !group.is_awaited() && !group.is_over()) {
             return None;
@@ -308,15 +313,15 @@ impl Mirror {
         // A group cut short stays so for its readers; this is another one.
         self.groups.retain(|group| group.sequence() != sequence || group.is_awaited());
         let known = known.filter(|group| group.is_awaited());
-        let group = known.unwrap_or_else(|| self.hold(Group::awaited(sequence), now));
-        if !group.has_lane(shape) {
-            group.add_lane(shape);
+        let group = known.unwrap_or_else(|| self.hold(LocalGroup::awaited(sequence), now));
+        if !group.has_encoding(shape) {
+            group.add_encoding(shape);
         }
         Some(group)
     }
 
     /// Updates a group that began in another log of the track with this log's data.
-    pub(crate) fn catch_up(&self, group: &Group) -> bool {
+    pub(crate) fn catch_up(&self, group: &LocalGroup) -> bool {
         let mut entries = Vec::new();
         let is_held = self.feed.group_from(group.sequence(), group.wanted_from(), &mut entries);
         entries.iter().for_each(|entry| group.apply(entry));
@@ -325,7 +330,7 @@ impl Mirror {
 
     /// Adopts a partly sent group of a reader that moves here from another log of the track: it continues with
     /// this log's data. If that is not held here, the group is reset.
-    pub(crate) fn adopt(&mut self, group: &Rc<Group>, now: Instant) {
+    pub(crate) fn adopt(&mut self, group: &Rc<LocalGroup>, now: Instant) {
         let is_known = self.groups.iter().chain(&self.brought).any(|held| Rc::ptr_eq(held, group));
         if is_known {
             return;
@@ -345,7 +350,7 @@ impl Mirror {
     }
 
     /// Adds a group that was not opened by a log event.
-    fn hold(&mut self, group: Rc<Group>, now: Instant) -> Rc<Group> {
+    fn hold(&mut self, group: Rc<LocalGroup>, now: Instant) -> Rc<LocalGroup> {
         if self.latest.is_some_and(|latest| group.sequence() < latest) {
             group.supersede(now);
         }
@@ -360,17 +365,17 @@ impl Mirror {
         self.brought.retain(|group| Rc::strong_count(group) > 1);
     }
 
-    fn apply(&mut self, entry: Entry, now: Instant, batch: &mut Batch) {
+    fn apply(&mut self, entry: LogEntry, now: Instant, batch: &mut Batch) {
         match entry {
-            Entry::Info(info) => {
+            LogEntry::Info(info) => {
                 self.info = Some(info);
                 batch.info = Some(info);
             }
-            Entry::Group { sequence } => self.open(sequence, now, batch),
-            Entry::Object { group, .. }
-            | Entry::Data { group, .. }
-            | Entry::Finish { group, .. }
-            | Entry::Reset { group, .. } => {
+            LogEntry::Group { sequence } => self.open(sequence, now, batch),
+            LogEntry::Object { group, .. }
+            | LogEntry::Data { group, .. }
+            | LogEntry::Finish { group, .. }
+            | LogEntry::Reset { group, .. } => {
                 if let Some(held) = self.find(group) {
                     held.apply(&entry);
                 }
@@ -379,20 +384,20 @@ impl Mirror {
                     .filter(|held| held.sequence() == group)
                     .for_each(|held| held.apply(&entry));
             }
-            Entry::Evicted { group } => {
+            LogEntry::Evicted { group } => {
                 // An awaited group replaces the evicted one.
                 if self.find(group).is_some_and(|held| !held.is_awaited()) {
                     self.drop_group(group, StreamCode::EVICTED);
                 }
             }
-            Entry::Absent { group, code } => {
+            LogEntry::Absent { group, code } => {
                 if self.find(group).is_some_and(|held| held.is_awaited()) {
                     self.drop_group(group, code);
                 }
             }
-            Entry::Datagram { group, tick, payload } => batch.datagrams.push((group, tick, payload)),
-            Entry::Dropped { start, end, code } => batch.dropped.push((start, end, code)),
-            Entry::End(end) => {
+            LogEntry::Datagram { group, tick, payload } => batch.datagrams.push((group, tick, payload)),
+            LogEntry::Dropped { start, end, code } => batch.dropped.push((start, end, code)),
+            LogEntry::End(end) => {
                 self.end = Some(end);
                 batch.end = Some(end);
                 let code = end.code.unwrap_or(StreamCode::NOT_FOUND);
@@ -409,23 +414,23 @@ impl Mirror {
         self.brought.retain(|held| held.sequence() != sequence);
     }
 
-    fn find(&self, sequence: u64) -> Option<&Rc<Group>> {
+    fn find(&self, sequence: u64) -> Option<&Rc<LocalGroup>> {
         self.groups.iter().rev().find(|group| group.sequence() == sequence)
     }
 
     fn open(&mut self, sequence: u64, now: Instant, batch: &mut Batch) {
         if let Some(group) = self.find(sequence) {
-            for shape in self.framings.iter().map(|framing| Shape::whole(*framing)) {
-                if !group.has_lane(shape) {
-                    group.add_lane(shape);
+            for shape in self.framings.iter().map(|framing| EncodingKey::whole(*framing)) {
+                if !group.has_encoding(shape) {
+                    group.add_encoding(shape);
                 }
             }
             batch.opened.push(group.clone());
             return;
         }
-        let group = Group::new(sequence);
+        let group = LocalGroup::new(sequence);
         for framing in &self.framings {
-            group.add_lane(Shape::whole(*framing));
+            group.add_encoding(EncodingKey::whole(*framing));
         }
         if self.latest.is_some_and(|latest| sequence < latest) {
             group.supersede(now);

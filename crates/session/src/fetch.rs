@@ -7,22 +7,22 @@ use relay_store::Lookup;
 use relay_wire::lite;
 
 use crate::{
-    dialect::Shape,
-    fanout::Mirror,
-    lane::Group,
+    dialect::EncodingKey,
+    fanout::LogView,
+    lane::LocalGroup,
     requests::refuse,
     session::{Cx, Session},
-    sub::Kind,
+    sub::RequestKind,
     transport::{Stream, Transport},
 };
 
 /// Result of looking up a fetched group.
-pub(crate) enum Found {
+pub(crate) enum FetchLookup {
     /// The group is held; the rest arrives as log events.
-    Group(Rc<Group>),
+    Group(Rc<LocalGroup>),
     /// The group must be requested, or was requested already: the rest arrives as log events, as long as core
     /// knows that it is wanted.
-    Awaited(Rc<Group>),
+    Awaited(Rc<LocalGroup>),
     /// The group is not available.
     Refused(StreamCode),
 }
@@ -41,17 +41,23 @@ impl Session {
             return None;
         }
         let lite::Fetch { broadcast, track, priority, group, start_frame, end_frame } = request;
-        let kind = Kind::Fetch { group, first: start_frame, last: end_frame.unwrap_or(u64::MAX) };
+        let kind = RequestKind::Fetch { group, first: start_frame, last: end_frame.unwrap_or(u64::MAX) };
         let prefs = Prefs { priority, start: Start::Group(group), ..Prefs::default() };
         self.start_sub(t, cx, stream, &broadcast, track, (0, prefs, kind))
     }
 
     /// Serves a fetch from its log, or refuses it.
-    pub(crate) fn answer_fetch<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId, found: Found) {
+    pub(crate) fn answer_fetch<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        id: SubId,
+        found: FetchLookup,
+    ) {
         let group = match found {
-            Found::Refused(code) => return self.refuse_sub(t, cx, id, code),
-            Found::Group(group) => group,
-            Found::Awaited(group) => {
+            FetchLookup::Refused(code) => return self.refuse_sub(t, cx, id, code),
+            FetchLookup::Group(group) => group,
+            FetchLookup::Awaited(group) => {
                 self.ask(cx, Ask::Pull { sub: id, group: group.sequence() });
                 group
             }
@@ -63,19 +69,21 @@ impl Session {
 }
 
 /// Looks a group up, from the first object of `shape` on.
-pub(crate) fn find(mirror: &mut Mirror, group: u64, shape: Shape, now: Instant) -> Found {
+pub(crate) fn find(mirror: &mut LogView, group: u64, shape: EncodingKey, now: Instant) -> FetchLookup {
     match mirror.lookup(group, shape.first) {
         Lookup::Held => match mirror.load(group, shape, now) {
-            Some(held) if mirror.has_all(&held, shape) || !mirror.is_fetched(group) => Found::Group(held),
-            Some(held) => Found::Awaited(held),
-            None => Found::Refused(StreamCode::EVICTED),
+            Some(held) if mirror.has_all(&held, shape) || !mirror.is_fetched(group) => {
+                FetchLookup::Group(held)
+            }
+            Some(held) => FetchLookup::Awaited(held),
+            None => FetchLookup::Refused(StreamCode::EVICTED),
         },
-        Lookup::Absent(code) => Found::Refused(code),
+        Lookup::Absent(code) => FetchLookup::Refused(code),
         Lookup::Unknown => match mirror.end() {
-            Some(end) => Found::Refused(end.code.unwrap_or(StreamCode::NOT_FOUND)),
+            Some(end) => FetchLookup::Refused(end.code.unwrap_or(StreamCode::NOT_FOUND)),
             None => match mirror.await_group(group, shape, now) {
-                Some(group) => Found::Awaited(group),
-                None => Found::Refused(StreamCode::EVICTED),
+                Some(group) => FetchLookup::Awaited(group),
+                None => FetchLookup::Refused(StreamCode::EVICTED),
             },
         },
     }

@@ -4,7 +4,7 @@
 //! the measured growth of resident memory per item, with the allocator of the binary, rounded up; they include
 //! every crate that keeps part of the item (session, core, store).
 
-use crate::{session::Session, watch::Watching};
+use crate::{session::Session, watch::AnnounceStream};
 
 /// An idle session: its own tables, its entries in the worker, in core and in the gate.
 pub(crate) const SESSION: u64 = 6 * 1024;
@@ -65,10 +65,10 @@ impl Session {
             connection: SESSION,
             streams: self.streams.bytes(),
             control: self.control.footprint() + u64::from(self.in_flight) * ASK,
-            announces: self.heard.bytes(),
+            announces: self.peer_announces.bytes(),
             subscriptions: self.egress.footprint(),
-            watches: self.watches.iter().map(Watching::footprint).sum::<u64>()
-                + self.wanting.len() as u64 * WAITING,
+            watches: self.watches.iter().map(AnnounceStream::footprint).sum::<u64>()
+                + self.request_queue.len() as u64 * WAITING,
         }
     }
 }

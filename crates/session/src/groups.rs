@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use relay_model::{Ask, StreamCode, limits};
-use relay_store::WriteError;
+use relay_store::CommitError;
 use relay_wire::lite::{self, GroupEvent};
 
 use crate::{
-    ingest::{Ingest, PIECE, Target},
-    requests::Next,
-    session::{Cx, HOLD, Role, Session},
+    ingest::{AppendTarget, Ingest, PIECE},
+    requests::ReadOutcome,
+    session::{Cx, PARTIAL_DELAY, Session, StreamKind},
     transport::{ReadError, Stream, Transport},
     upstream::unclean,
     work::{self, DATAGRAM, FRAME},
@@ -43,10 +43,10 @@ impl Session {
         cx: &mut Cx<'_>,
         stream: Stream,
         mut ingest: Box<Ingest>,
-    ) -> Next {
+    ) -> ReadOutcome {
         if self.grant.is_none() {
             self.hold_back(stream);
-            return Next::Keep(Role::Group(ingest));
+            return ReadOutcome::Keep(StreamKind::Group(ingest));
         }
         while !cx.work.is_spent() {
             match read_on(t, cx, stream, &mut ingest) {
@@ -54,28 +54,28 @@ impl Session {
                     if let Err(code) = self.group_bytes(cx, &mut ingest, bytes) {
                         t.stop(stream, code);
                         self.group_over(cx, &mut ingest, Some(code));
-                        return Next::Done;
+                        return ReadOutcome::Done;
                     }
                 }
                 Ok(None) => {
                     self.group_over(cx, &mut ingest, None);
-                    return Next::Done;
+                    return ReadOutcome::Done;
                 }
                 Err(ReadError::Blocked) => break,
                 Err(ReadError::Reset(code)) => {
                     self.group_over(cx, &mut ingest, Some(code));
-                    return Next::Done;
+                    return ReadOutcome::Done;
                 }
                 Err(ReadError::Gone) => {
                     self.group_over(cx, &mut ingest, Some(StreamCode::CANCEL));
-                    return Next::Done;
+                    return ReadOutcome::Done;
                 }
             }
         }
         if ingest.staged() > 0 {
             self.hold(cx, stream, &mut ingest);
         }
-        Next::Keep(Role::Group(ingest))
+        ReadOutcome::Keep(StreamKind::Group(ingest))
     }
 
     /// Parses bytes of a group while `cx.work` lasts; an error refuses the stream.
@@ -113,7 +113,7 @@ impl Session {
     }
 
     /// Opens a group of one of the relay's subscriptions; an error refuses it.
-    fn open_group(&mut self, cx: &mut Cx<'_>, header: lite::Group) -> Result<Target, StreamCode> {
+    fn open_group(&mut self, cx: &mut Cx<'_>, header: lite::Group) -> Result<AppendTarget, StreamCode> {
         if self.winding {
             return Err(StreamCode::GOING_AWAY);
         }
@@ -135,7 +135,7 @@ impl Session {
         up.group_opened(header.sequence);
         up.writer.open_group_at(header.sequence, header.first_frame);
         cx.meter.groups_in += 1;
-        Ok(Target { log: up.log, sequence: header.sequence, strand: 0 })
+        Ok(AppendTarget { log: up.log, sequence: header.sequence, strand: 0 })
     }
 
     /// Ends logs whose publisher restarted its group numbers: its data belongs to another log.
@@ -171,14 +171,14 @@ impl Session {
         if ingest.staged() >= PIECE {
             self.flush_partial(cx, ingest);
         } else if !std::mem::replace(&mut ingest.held, true) {
-            self.holding.push(stream);
-            self.hold.get_or_insert(cx.now + HOLD);
+            self.partial_streams.push(stream);
+            self.partial_deadline.get_or_insert(cx.now + PARTIAL_DELAY);
         }
     }
 
     pub(crate) fn release_held_pieces(&mut self, cx: &mut Cx<'_>) {
-        self.hold = None;
-        for stream in std::mem::take(&mut self.holding) {
+        self.partial_deadline = None;
+        for stream in std::mem::take(&mut self.partial_streams) {
             let Some(ingest) = self.streams.group_mut(stream) else { continue };
             let Some(up) = ingest.target.and_then(|target| self.upstreams.get_mut(target.log)) else {
                 continue;
@@ -228,7 +228,7 @@ impl Session {
         }
         for (log, epoch, error) in lost {
             self.close_upstream(t, cx, log);
-            if matches!(error, WriteError::Malformed) {
+            if matches!(error, CommitError::Malformed) {
                 self.ask(cx, Ask::Ended { log, epoch, missing: false });
             }
         }

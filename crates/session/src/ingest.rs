@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use relay_meter::Worker as Meter;
 use relay_model::{LogId, StreamCode};
-use relay_store::{Budget, ObjectHead, Status, Writer};
+use relay_store::{Budget, ObjectHead, ObjectStatus, Writer};
 use relay_wire::{
-    Error,
+    DecodeError,
     lite::{self, FrameHead, GroupEvent, GroupReader},
 };
 
@@ -23,13 +23,13 @@ const FIRST: usize = 2 * 1024;
 pub(crate) struct Ingest {
     reader: GroupReader,
     /// Log and group it is appended to, once the group header has been read.
-    pub(crate) target: Option<Target>,
+    pub(crate) target: Option<AppendTarget>,
     next_object: u64,
     /// Timestamp for frames of versions without timestamps: their arrival time.
     stamp: i64,
     /// Whether the group has been opened in the log.
     begun: bool,
-    frame: Option<Frame>,
+    frame: Option<PartialFrame>,
     staged: Vec<u8>,
     /// Bytes read from the stream but not parsed when the work budget was spent.
     pub(crate) unparsed: Bytes,
@@ -39,7 +39,7 @@ pub(crate) struct Ingest {
 
 /// Log, group and strand a stream is appended to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
+pub(crate) struct AppendTarget {
     pub(crate) log: LogId,
     pub(crate) sequence: u64,
     /// 0, or [`relay_store::FETCHED`].
@@ -47,7 +47,7 @@ pub(crate) struct Target {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Frame {
+struct PartialFrame {
     id: u64,
     head: FrameHead,
     received: u64,
@@ -62,11 +62,11 @@ impl Ingest {
     }
 
     /// The response to a FETCH: frames only.
-    pub(crate) fn fetched(version: lite::Version, target: Target) -> Self {
+    pub(crate) fn fetched(version: lite::Version, target: AppendTarget) -> Self {
         Self::with(GroupReader::frames(version), Some(target))
     }
 
-    fn with(reader: GroupReader, target: Option<Target>) -> Self {
+    fn with(reader: GroupReader, target: Option<AppendTarget>) -> Self {
         Self {
             reader,
             target,
@@ -81,7 +81,7 @@ impl Ingest {
     }
 
     /// Next event in `input`; `None` when it is consumed.
-    pub(crate) fn next(&mut self, input: &mut Bytes) -> Result<Option<GroupEvent>, Error> {
+    pub(crate) fn next(&mut self, input: &mut Bytes) -> Result<Option<GroupEvent>, DecodeError> {
         self.reader.next(input)
     }
 
@@ -95,7 +95,7 @@ impl Ingest {
     }
 
     /// Sets the target and the first frame, once the group header was read.
-    pub(crate) fn begin(&mut self, target: Target, first_frame: u64) {
+    pub(crate) fn begin(&mut self, target: AppendTarget, first_frame: u64) {
         self.target = Some(target);
         self.begun = true;
         self.next_object = first_frame;
@@ -115,7 +115,7 @@ impl Ingest {
         meter: &mut Meter,
     ) {
         meter.frames_in += 1;
-        self.frame = Some(Frame { id: self.next_object, head, received: 0, begun: false });
+        self.frame = Some(PartialFrame { id: self.next_object, head, received: 0, begun: false });
         self.next_object = self.next_object.saturating_add(1);
         if head.size == 0 {
             self.flush(writer, budget);
@@ -165,7 +165,7 @@ impl Ingest {
                 id: frame.id,
                 tick: Some(frame.head.tick.unwrap_or(self.stamp)),
                 size: frame.head.size,
-                status: Status::Normal,
+                status: ObjectStatus::Normal,
                 properties: Bytes::new(),
             };
             writer.object(target.sequence, target.strand, head, piece);

@@ -10,15 +10,15 @@ use relay_model::{
     name::{self, NameError},
 };
 use relay_wire::{
-    Error,
+    DecodeError,
     lite::{self, Announce},
 };
 
 use crate::{
-    inlet::Inlet,
-    peer_announces::Standing,
-    requests::Next,
-    session::{Cx, Role, Session},
+    inlet::ControlStreamReader,
+    peer_announces::AnnounceRouting,
+    requests::ReadOutcome,
+    session::{Cx, Session, StreamKind},
     transport::{Stream, Transport},
     work::MESSAGE,
 };
@@ -30,7 +30,7 @@ const LOGGED: usize = 100;
 
 /// Announces received on one of the relay's announce requests.
 #[derive(Debug)]
-pub(crate) struct Intake {
+pub(crate) struct AnnounceReceiver {
     /// Absolute prefix of the request.
     prefix: Path,
     /// The peer's hop, once received, in versions whose chains omit it.
@@ -48,7 +48,7 @@ pub(crate) struct Intake {
     ending: Option<Path>,
 }
 
-impl Intake {
+impl AnnounceReceiver {
     pub(crate) fn new(prefix: Path) -> Self {
         let (live, by_id) = (HashMap::default(), HashMap::default());
         Self { prefix, sender: None, initial: None, live, by_id, next_id: 0, skipped: 0, ending: None }
@@ -87,40 +87,40 @@ impl Intake {
     }
 
     /// Live path of an announce id; `None` for one that may have been skipped.
-    fn path_of(&self, id: u64) -> Result<Option<Path>, Error> {
+    fn path_of(&self, id: u64) -> Result<Option<Path>, DecodeError> {
         match self.by_id.get(&id) {
             Some(path) => Ok(Some(path.clone())),
             None if self.skipped > 0 && id < self.next_id => Ok(None),
-            None => Err(Error::Value("announce id")),
+            None => Err(DecodeError::Value("announce id")),
         }
     }
 }
 
 impl Session {
-    pub(crate) fn read_intake<T: Transport>(
+    pub(crate) fn read_announces<T: Transport>(
         &mut self,
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: Inlet,
-        mut intake: Box<Intake>,
-    ) -> Next {
+        mut inlet: ControlStreamReader,
+        mut intake: Box<AnnounceReceiver>,
+    ) -> ReadOutcome {
         loop {
             let more = inlet.fill(t, stream, cx.work);
             loop {
                 if !self.may_ask() {
                     self.hold_back(stream);
-                    return Next::Keep(Role::Intake(inlet, intake));
+                    return ReadOutcome::Keep(StreamKind::AnnounceUp(inlet, intake));
                 }
                 if cx.work.is_spent() {
-                    return Next::Keep(Role::Intake(inlet, intake));
+                    return ReadOutcome::Keep(StreamKind::AnnounceUp(inlet, intake));
                 }
                 match self.next_announce(cx, &mut inlet, &mut intake) {
                     Ok(true) => cx.work.take(MESSAGE),
                     Ok(false) => break,
                     Err(error) => {
                         self.violation(t, cx, &error.to_string());
-                        return Next::Done;
+                        return ReadOutcome::Done;
                     }
                 }
             }
@@ -129,15 +129,15 @@ impl Session {
             }
         }
         if inlet.end().is_none() {
-            return Next::Keep(Role::Intake(inlet, intake));
+            return ReadOutcome::Keep(StreamKind::AnnounceUp(inlet, intake));
         }
         self.forget_intake(cx, *intake);
         self.control.finish(t, stream);
-        Next::Done
+        ReadOutcome::Done
     }
 
     /// Withdraws everything announced on a request.
-    pub(crate) fn forget_intake(&mut self, cx: &mut Cx<'_>, intake: Intake) {
+    pub(crate) fn forget_intake(&mut self, cx: &mut Cx<'_>, intake: AnnounceReceiver) {
         for path in intake.live.into_keys().chain(intake.ending) {
             self.withdraw(cx, path);
         }
@@ -149,23 +149,23 @@ impl Session {
     fn next_announce(
         &mut self,
         cx: &mut Cx<'_>,
-        inlet: &mut Inlet,
-        intake: &mut Intake,
-    ) -> Result<bool, Error> {
+        inlet: &mut ControlStreamReader,
+        intake: &mut AnnounceReceiver,
+    ) -> Result<bool, DecodeError> {
         let version = self.config.version;
         if version.has_announce_ok() && intake.sender.is_none() {
-            let Some(ok) = inlet.inbox.next::<lite::AnnounceOk>(version)? else { return Ok(false) };
+            let Some(ok) = inlet.buffer.next::<lite::AnnounceOk>(version)? else { return Ok(false) };
             intake.sender = Some(ok.hop);
             return Ok(true);
         }
         if version.has_announce_init() && intake.initial.is_none() {
-            let Some(init) = inlet.inbox.next::<lite::AnnounceInit>(version)? else { return Ok(false) };
+            let Some(init) = inlet.buffer.next::<lite::AnnounceInit>(version)? else { return Ok(false) };
             intake.initial = Some(init.suffixes.into());
             return Ok(true);
         }
         let announce = match intake.initial.as_mut().and_then(VecDeque::pop_front) {
             Some(suffix) => Some(Announce::Active { suffix, hops: [].into(), cost: Cost::UNKNOWN }),
-            None => Announce::next(&mut inlet.inbox, version)?,
+            None => Announce::next(&mut inlet.buffer, version)?,
         };
         let Some(announce) = announce else { return Ok(false) };
         let ended = intake.ending.take();
@@ -177,12 +177,12 @@ impl Session {
                     self.unroute(cx, ended);
                 }
                 if version.has_announce_ids() && intake.live.contains_key(&path) {
-                    return Err(Error::Value("announce of a live path"));
+                    return Err(DecodeError::Value("announce of a live path"));
                 }
                 if let Err(error) = name::check(path.as_str()) {
                     intake.skip();
                     self.skip_misnamed(cx, &path, error);
-                } else if !self.heard.has_room(&path, self.limits.announces) {
+                } else if !self.peer_announces.has_room(&path, self.limits.announces) {
                     intake.skip();
                     self.count_over_limit(cx, &path);
                 } else {
@@ -203,7 +203,7 @@ impl Session {
                 if !intake.remove(&path) {
                     return Ok(true);
                 }
-                if version.replaces_announces() || inlet.inbox.is_empty() {
+                if version.replaces_announces() || inlet.buffer.is_empty() {
                     self.unroute(cx, path);
                 } else {
                     intake.ending = Some(path);
@@ -224,7 +224,7 @@ impl Session {
     fn ask_route(
         &mut self,
         cx: &mut Cx<'_>,
-        intake: &Intake,
+        intake: &AnnounceReceiver,
         path: Path,
         (hops, cost): (&Hops, Cost),
         is_new: bool,
@@ -244,16 +244,20 @@ impl Session {
             false => cost,
         };
         if let Some(publisher) = chain.first().copied() {
-            self.doubt(&path, publisher, cx.now);
+            self.drop_ambiguous(&path, publisher, cx.now);
         }
         let hops = Hops::from(chain);
         let is_allowed = self.grant.as_ref().is_some_and(|grant| grant.publish.allows(&path));
         let may = (is_allowed, self.limits.announces);
-        let surplus = self.heard.surplus();
-        match self.heard.insert(&path, (hops.clone(), cost), is_new, may) {
-            Standing::Surplus(_) if self.heard.surplus() > surplus => self.count_over_limit(cx, &path),
-            Standing::Surplus(_) => {}
-            Standing::Routed | Standing::Denied => self.ask(cx, Ask::Announce { path, hops, cost }),
+        let surplus = self.peer_announces.surplus();
+        match self.peer_announces.insert(&path, (hops.clone(), cost), is_new, may) {
+            AnnounceRouting::Surplus(_) if self.peer_announces.surplus() > surplus => {
+                self.count_over_limit(cx, &path)
+            }
+            AnnounceRouting::Surplus(_) => {}
+            AnnounceRouting::Routed | AnnounceRouting::Denied => {
+                self.ask(cx, Ask::Announce { path, hops, cost })
+            }
         }
     }
 
@@ -265,15 +269,15 @@ impl Session {
 
     /// Withdraws a path on one request; with overlapping prefixes it may remain announced on another.
     fn withdraw(&mut self, cx: &mut Cx<'_>, path: Path) {
-        match self.heard.remove(&path) {
-            None | Some(Standing::Surplus(_)) => {}
-            Some(Standing::Routed | Standing::Denied) => self.ask(cx, Ask::Unannounce { path }),
+        match self.peer_announces.remove(&path) {
+            None | Some(AnnounceRouting::Surplus(_)) => {}
+            Some(AnnounceRouting::Routed | AnnounceRouting::Denied) => self.ask(cx, Ask::Unannounce { path }),
         }
     }
 
     /// Asks core for waiting routes, up to the session's limit.
     pub(crate) fn promote_announces(&mut self, cx: &mut Cx<'_>) {
-        while let Some((path, hops, cost)) = self.heard.promote(self.limits.announces) {
+        while let Some((path, hops, cost)) = self.peer_announces.promote(self.limits.announces) {
             self.ask(cx, Ask::Announce { path, hops, cost });
         }
     }
@@ -281,7 +285,7 @@ impl Session {
     /// Counts and logs an announce over the session's limit.
     fn count_over_limit(&mut self, cx: &mut Cx<'_>, path: &Path) {
         cx.meter.announces_limited += 1;
-        if let Some(count) = self.heard.count_over_limit(cx.now) {
+        if let Some(count) = self.peer_announces.count_over_limit(cx.now) {
             tracing::warn!(
                 session = %self.config.id, limit = self.limits.announces, count, path = ?clipped(path),
                 "announces not routed: session limit `limits.announces` reached; \
@@ -293,7 +297,7 @@ impl Session {
     /// Counts and logs an announce with an invalid path.
     fn skip_misnamed(&mut self, cx: &mut Cx<'_>, path: &Path, error: NameError) {
         cx.meter.announce_names_refused += 1;
-        if let Some(count) = self.heard.count_misnamed(cx.now) {
+        if let Some(count) = self.peer_announces.count_misnamed(cx.now) {
             tracing::warn!(
                 session = %self.config.id, count, path = ?clipped(path), %error,
                 "announces not routed: invalid path; rename the broadcast"
@@ -303,7 +307,7 @@ impl Session {
 
     /// Ends upstream tracks of `path` requested just before its publisher changed: either publisher may answer
     /// them, and a log must not mix groups of both.
-    fn doubt(&mut self, path: &Path, publisher: Hop, now: Instant) {
+    fn drop_ambiguous(&mut self, path: &Path, publisher: Hop, now: Instant) {
         let doubtful = self.upstreams.iter_mut().filter(|up| up.path == *path);
         let doubtful = doubtful.filter(|up| up.publisher != publisher && up.is_young(now));
         self.restarted.extend(doubtful.map(|up| up.log));

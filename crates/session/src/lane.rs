@@ -9,11 +9,11 @@ use std::{
 
 use bytes::Bytes;
 use relay_model::StreamCode;
-use relay_store::{Entry, ObjectHead};
+use relay_store::{LogEntry, ObjectHead};
 use relay_wire::lite::Version;
 use smallvec::SmallVec;
 
-use crate::dialect::{JOINED_FRAME, Shape};
+use crate::dialect::{EncodingKey, JOINED_FRAME};
 
 /// Bytes of small frames that are joined to one piece at most.
 const TAIL: usize = 4 * 1024;
@@ -22,16 +22,16 @@ const HEAD: usize = 16;
 
 /// A group held by a worker for its readers; cursors keep it alive.
 #[derive(Debug)]
-pub struct Group {
+pub struct LocalGroup {
     sequence: u64,
-    state: RefCell<State>,
+    state: RefCell<LocalGroupState>,
     /// Whether it is not in the log yet, but requested from the publisher.
     awaited: Cell<bool>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    lanes: SmallVec<[Lane; 1]>,
+struct LocalGroupState {
+    lanes: SmallVec<[EncodedGroup; 1]>,
     superseded: Option<Instant>,
     /// The last encoded stream header, with its version and subscribe id: clients of one kind
     /// assign the same ids.
@@ -40,9 +40,9 @@ struct State {
 
 /// The bytes of one group in one shape, after the group header.
 #[derive(Debug)]
-pub(crate) struct Lane {
-    shape: Shape,
-    pieces: Vec<Piece>,
+pub(crate) struct EncodedGroup {
+    key: EncodingKey,
+    pieces: Vec<EncodedPiece>,
     /// Small frames since the last read, which become one piece: a piece of its own for each would cost more
     /// than the frame, here and in the send queue of every reader.
     tail: Vec<u8>,
@@ -54,14 +54,14 @@ pub(crate) struct Lane {
     /// Payload bytes of the last object that are in `pieces`.
     received: u64,
     tick: i64,
-    end: Option<LaneEnd>,
+    end: Option<EncodingEnd>,
     /// Whether it is being read from the log page by page; log events are then not applied to it.
     is_loading: bool,
 }
 
 /// A run of a lane's bytes that readers send as one handle.
 #[derive(Clone, Debug)]
-pub(crate) struct Piece {
+pub(crate) struct EncodedPiece {
     /// Never empty.
     pub(crate) bytes: Bytes,
     /// Number of frames that end in it.
@@ -70,14 +70,14 @@ pub(crate) struct Piece {
 
 /// End of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LaneEnd {
+pub(crate) enum EncodingEnd {
     /// Complete: the stream is finished after the last piece.
     Finished,
     /// Cut short: the stream is reset.
     Reset(StreamCode),
 }
 
-impl Group {
+impl LocalGroup {
     pub(crate) fn new(sequence: u64) -> Rc<Self> {
         Rc::new(Self { sequence, state: RefCell::default(), awaited: Cell::new(false) })
     }
@@ -118,13 +118,13 @@ impl Group {
         }
     }
 
-    pub(crate) fn has_lane(&self, shape: Shape) -> bool {
-        self.state.borrow().lanes.iter().any(|lane| lane.shape == shape)
+    pub(crate) fn has_encoding(&self, shape: EncodingKey) -> bool {
+        self.state.borrow().lanes.iter().any(|lane| lane.key == shape)
     }
 
     /// Whether a lane has ended.
-    pub(crate) fn has_ended(&self, shape: Shape) -> bool {
-        self.with_lane(shape, |lane| lane.end().is_some()).unwrap_or(true)
+    pub(crate) fn has_ended(&self, shape: EncodingKey) -> bool {
+        self.with_encoding(shape, |lane| lane.end().is_some()).unwrap_or(true)
     }
 
     /// Whether all lanes have ended.
@@ -133,14 +133,14 @@ impl Group {
     }
 
     /// Adds an empty lane, to be filled by [`Self::apply_page`] from a replay.
-    pub(crate) fn add_lane(&self, shape: Shape) {
-        self.state.borrow_mut().lanes.push(Lane::new(shape));
+    pub(crate) fn add_encoding(&self, shape: EncodingKey) {
+        self.state.borrow_mut().lanes.push(EncodedGroup::new(shape));
     }
 
     /// Applies an entry to every lane. What a lane already has is skipped.
-    pub(crate) fn apply(&self, entry: &Entry) {
-        let begins = !matches!(entry, Entry::Object { head, .. } if head.id > 0);
-        if self.is_awaited() && (!begins || matches!(entry, Entry::Data { .. })) {
+    pub(crate) fn apply(&self, entry: &LogEntry) {
+        let begins = !matches!(entry, LogEntry::Object { head, .. } if head.id > 0);
+        if self.is_awaited() && (!begins || matches!(entry, LogEntry::Data { .. })) {
             // Data of an earlier stream that was cut short: a fetch begins at the first object.
             return;
         }
@@ -151,8 +151,8 @@ impl Group {
     }
 
     /// Applies a page of a replay to one lane; `is_loading`: more pages follow.
-    pub(crate) fn apply_page(&self, shape: Shape, entries: &[Entry], is_loading: bool) {
-        if let Some(lane) = self.state.borrow_mut().lanes.iter_mut().find(|lane| lane.shape == shape) {
+    pub(crate) fn apply_page(&self, shape: EncodingKey, entries: &[LogEntry], is_loading: bool) {
+        if let Some(lane) = self.state.borrow_mut().lanes.iter_mut().find(|lane| lane.key == shape) {
             entries.iter().for_each(|entry| lane.apply(entry));
             lane.is_loading = is_loading;
         }
@@ -160,37 +160,37 @@ impl Group {
 
     /// Marks open lanes as to be read from the log, from their position on. Returns the shapes of those not
     /// marked before.
-    pub(crate) fn begin_loading(&self) -> SmallVec<[Shape; 1]> {
+    pub(crate) fn begin_loading(&self) -> SmallVec<[EncodingKey; 1]> {
         let mut state = self.state.borrow_mut();
         let open = state.lanes.iter_mut().filter(|lane| lane.end.is_none() && !lane.is_loading);
         open.map(|lane| {
             lane.is_loading = true;
-            lane.shape
+            lane.key
         })
         .collect()
     }
 
     /// Shapes of the lanes that are being read from a log.
-    pub(crate) fn loading(&self) -> SmallVec<[Shape; 1]> {
+    pub(crate) fn loading(&self) -> SmallVec<[EncodingKey; 1]> {
         let state = self.state.borrow();
-        state.lanes.iter().filter(|lane| lane.is_loading).map(|lane| lane.shape).collect()
+        state.lanes.iter().filter(|lane| lane.is_loading).map(|lane| lane.key).collect()
     }
 
     /// Object from which a lane being read from a log continues; `None`: it is not being read, or has ended.
-    pub(crate) fn loads_from(&self, shape: Shape) -> Option<u64> {
-        self.with_lane(shape, |lane| (lane.is_loading && lane.end.is_none()).then(|| lane.next_wanted()))?
+    pub(crate) fn loads_from(&self, shape: EncodingKey) -> Option<u64> {
+        self.with_encoding(shape, |lane| (lane.is_loading && lane.end.is_none()).then(|| lane.next_wanted()))?
     }
 
     /// First object that some open lane still needs.
     pub(crate) fn wanted_from(&self) -> u64 {
         let state = self.state.borrow();
         let open = state.lanes.iter().filter(|lane| lane.end.is_none());
-        open.map(Lane::next_wanted).min().unwrap_or(0)
+        open.map(EncodedGroup::next_wanted).min().unwrap_or(0)
     }
 
     /// Resets one lane.
-    pub(crate) fn fail_lane(&self, shape: Shape, code: StreamCode) {
-        if let Some(lane) = self.state.borrow_mut().lanes.iter_mut().find(|lane| lane.shape == shape) {
+    pub(crate) fn fail_encoding(&self, shape: EncodingKey, code: StreamCode) {
+        if let Some(lane) = self.state.borrow_mut().lanes.iter_mut().find(|lane| lane.key == shape) {
             lane.fail(code);
         }
     }
@@ -204,18 +204,22 @@ impl Group {
     }
 
     /// Runs `read` on the lane of a shape.
-    pub(crate) fn with_lane<R>(&self, shape: Shape, read: impl FnOnce(&Lane) -> R) -> Option<R> {
+    pub(crate) fn with_encoding<R>(
+        &self,
+        shape: EncodingKey,
+        read: impl FnOnce(&EncodedGroup) -> R,
+    ) -> Option<R> {
         let mut state = self.state.borrow_mut();
-        let lane = state.lanes.iter_mut().find(|lane| lane.shape == shape)?;
+        let lane = state.lanes.iter_mut().find(|lane| lane.key == shape)?;
         lane.seal();
         Some(read(lane))
     }
 }
 
-impl Lane {
-    fn new(shape: Shape) -> Self {
+impl EncodedGroup {
+    fn new(shape: EncodingKey) -> Self {
         Self {
-            shape,
+            key: shape,
             pieces: Vec::new(),
             tail: Vec::new(),
             tail_frames: 0,
@@ -230,7 +234,7 @@ impl Lane {
     }
 
     /// Pieces available at the last [`Self::seal`], in order.
-    pub(crate) fn pieces(&self) -> &[Piece] {
+    pub(crate) fn pieces(&self) -> &[EncodedPiece] {
         &self.pieces
     }
 
@@ -239,47 +243,47 @@ impl Lane {
         self.bytes
     }
 
-    pub(crate) fn end(&self) -> Option<LaneEnd> {
+    pub(crate) fn end(&self) -> Option<EncodingEnd> {
         self.end
     }
 
     /// First object that is not complete.
     fn next_wanted(&self) -> u64 {
-        let is_partial = self.next_object > self.shape.first && self.received < self.size;
+        let is_partial = self.next_object > self.key.first && self.received < self.size;
         self.next_object - u64::from(is_partial)
     }
 
-    fn apply(&mut self, entry: &Entry) {
+    fn apply(&mut self, entry: &LogEntry) {
         if self.end.is_some() {
             return;
         }
         match entry {
-            Entry::Object { head, payload, .. } => self.object(head, payload),
-            Entry::Data { object, offset, payload, .. }
-                if *object >= self.shape.first && object.checked_add(1) == Some(self.next_object) =>
+            LogEntry::Object { head, payload, .. } => self.object(head, payload),
+            LogEntry::Data { object, offset, payload, .. }
+                if *object >= self.key.first && object.checked_add(1) == Some(self.next_object) =>
             {
                 self.payload(*offset, payload);
             }
-            Entry::Finish { .. } => self.end = Some(LaneEnd::Finished),
-            Entry::Reset { code, .. } => self.end = Some(LaneEnd::Reset(*code)),
+            LogEntry::Finish { .. } => self.end = Some(EncodingEnd::Finished),
+            LogEntry::Reset { code, .. } => self.end = Some(EncodingEnd::Reset(*code)),
             _ => {}
         }
     }
 
     fn object(&mut self, head: &ObjectHead, payload: &Bytes) {
         if head.id < self.next_object {
-            if head.id >= self.shape.first && head.id.checked_add(1) == Some(self.next_object) {
+            if head.id >= self.key.first && head.id.checked_add(1) == Some(self.next_object) {
                 self.payload(0, payload);
             }
             return;
         }
         if head.id > self.next_object {
             // A stream cannot signal that its head is missing.
-            self.end = Some(LaneEnd::Reset(StreamCode::OLD));
+            self.end = Some(EncodingEnd::Reset(StreamCode::OLD));
             return;
         }
-        if head.id > self.shape.last {
-            self.end = Some(LaneEnd::Finished);
+        if head.id > self.key.last {
+            self.end = Some(EncodingEnd::Finished);
             return;
         }
         self.next_object = self.next_object.saturating_add(1);
@@ -293,7 +297,7 @@ impl Lane {
             let mut tail = std::mem::take(&mut self.tail);
             tail.reserve(HEAD + payload.len());
             let before = tail.len();
-            self.tick = self.shape.framing.head(self.tick, head, &mut tail);
+            self.tick = self.key.framing.head(self.tick, head, &mut tail);
             tail.extend_from_slice(payload);
             self.bytes = self.bytes.saturating_add((tail.len() - before) as u64);
             self.tail = tail;
@@ -301,7 +305,7 @@ impl Lane {
             self.received = head.size;
         } else {
             let mut out = Vec::with_capacity(HEAD);
-            self.tick = self.shape.framing.head(self.tick, head, &mut out);
+            self.tick = self.key.framing.head(self.tick, head, &mut out);
             self.push(out.into(), 0);
             self.push_payload(payload.clone());
         }
@@ -311,7 +315,7 @@ impl Lane {
     /// Cuts the lane short and drops its data.
     fn fail(&mut self, code: StreamCode) {
         (self.pieces, self.tail) = (Vec::new(), Vec::new());
-        self.end = Some(LaneEnd::Reset(code));
+        self.end = Some(EncodingEnd::Reset(code));
     }
 
     /// Makes a piece of the small frames since the last one.
@@ -319,7 +323,7 @@ impl Lane {
     fn seal(&mut self) {
         if !self.tail.is_empty() {
             let bytes = std::mem::take(&mut self.tail).into();
-            self.pieces.push(Piece { bytes, frames: std::mem::take(&mut self.tail_frames) });
+            self.pieces.push(EncodedPiece { bytes, frames: std::mem::take(&mut self.tail_frames) });
         }
     }
 
@@ -328,7 +332,7 @@ impl Lane {
     fn payload(&mut self, offset: u64, payload: &Bytes) {
         let known = usize::try_from(self.received.saturating_sub(offset)).unwrap_or(usize::MAX);
         if offset > self.received {
-            self.end = Some(LaneEnd::Reset(StreamCode::INTERNAL));
+            self.end = Some(EncodingEnd::Reset(StreamCode::INTERNAL));
         } else if known < payload.len() {
             self.push_payload(payload.slice(known..));
             self.end_at_last();
@@ -337,8 +341,8 @@ impl Lane {
 
     /// Finishes the lane once the last requested object is complete.
     fn end_at_last(&mut self) {
-        if self.received == self.size && self.next_object.checked_sub(1) == Some(self.shape.last) {
-            self.end = Some(LaneEnd::Finished);
+        if self.received == self.size && self.next_object.checked_sub(1) == Some(self.key.last) {
+            self.end = Some(EncodingEnd::Finished);
         }
     }
 
@@ -351,7 +355,7 @@ impl Lane {
         if !bytes.is_empty() {
             self.seal();
             self.bytes = self.bytes.saturating_add(bytes.len() as u64);
-            self.pieces.push(Piece { bytes, frames });
+            self.pieces.push(EncodedPiece { bytes, frames });
         }
     }
 }

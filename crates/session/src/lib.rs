@@ -2,7 +2,7 @@
 //!
 //! A [`Session`] is one peer: publisher and subscriber at once. It polls events from its
 //! [`transport::Transport`], appends the peer's published objects to logs in the store, writes the tracks the
-//! peer subscribed to, and sends policy questions to core through [`Output`]. A [`Fanout`] pulls each log once
+//! peer subscribed to, and sends policy questions to core through [`SessionOutput`]. A [`Fanout`] pulls each log once
 //! for all sessions of a worker.
 //!
 //! Deliberately absent: sockets, clocks, tasks, channels, and any queue of media per subscriber.
@@ -43,9 +43,9 @@ mod wanted;
 mod watch;
 mod work;
 
-pub use dialect::Framing;
-pub use fanout::{Batch, Fanout, Reader};
+pub use dialect::ObjectFraming;
+pub use fanout::{Batch, Fanout, LocalReader};
 pub use footprint::Footprint;
-pub use lane::Group;
-pub use session::{Config, Cx, Grant, Output, Session};
+pub use lane::LocalGroup;
+pub use session::{Cx, Session, SessionConfig, SessionGrant, SessionOutput};
 pub use work::Work;

@@ -10,23 +10,23 @@ use relay_wire::lite::{
 };
 
 use crate::{
-    inlet::Inlet,
-    requests::{Next, refuse},
-    session::{Cx, Output, Role, Session},
+    inlet::ControlStreamReader,
+    requests::{ReadOutcome, refuse},
+    session::{Cx, Session, SessionOutput, StreamKind},
     transport::{ReadError, Stream, Transport},
     work::MESSAGE,
 };
 
 /// Negotiation in progress.
 #[derive(Debug, Default)]
-pub(crate) struct Opening {
+pub(crate) struct VersionNegotiation {
     /// Deadline, once the session has been started.
     by: Option<Instant>,
     /// Whether the client's stream has been opened.
     begun: bool,
 }
 
-impl Opening {
+impl VersionNegotiation {
     /// Negotiation for a session of `version`, if that version uses one.
     pub(crate) fn of(version: lite::Version) -> Option<Self> {
         version.has_legacy_setup().then(Self::default)
@@ -56,7 +56,7 @@ impl Session {
             return;
         }
         if !self.config.has_url && !self.config.version.has_setup() {
-            cx.out.push(Output::Authorize { target: String::new(), role: None });
+            cx.out.push(SessionOutput::Authorize { target: String::new(), role: None });
         }
     }
 
@@ -67,15 +67,15 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: Inlet,
-    ) -> Next {
+        mut inlet: ControlStreamReader,
+    ) -> ReadOutcome {
         let id = loop {
-            if let Some(id) = inlet.inbox.next_varint() {
+            if let Some(id) = inlet.buffer.next_varint() {
                 break id;
             }
             match t.read(stream, 1) {
-                Ok(Some(byte)) => inlet.inbox.push(&byte),
-                Err(ReadError::Blocked) => return Next::Keep(Role::Request(inlet, None)),
+                Ok(Some(byte)) => inlet.buffer.push(&byte),
+                Err(ReadError::Blocked) => return ReadOutcome::Keep(StreamKind::Request(inlet, None)),
                 Ok(None) | Err(ReadError::Reset(_) | ReadError::Gone) => {
                     return refuse(t, cx, stream, StreamCode::CANCEL);
                 }
@@ -93,7 +93,7 @@ impl Session {
             return refuse(t, cx, stream, StreamCode::CANCEL);
         }
         self.hold_back(stream);
-        Next::Keep(Role::Request(inlet, kind))
+        ReadOutcome::Keep(StreamKind::Request(inlet, kind))
     }
 
     pub(crate) fn read_client_setup<T: Transport>(
@@ -101,26 +101,26 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: Inlet,
-    ) -> Next {
+        mut inlet: ControlStreamReader,
+    ) -> ReadOutcome {
         inlet.fill(t, stream, cx.work);
-        let setup = match ClientSetup::next(&mut inlet.inbox) {
+        let setup = match ClientSetup::next(&mut inlet.buffer) {
             Ok(Some(setup)) => setup,
             Ok(None) if inlet.end().is_some() => {
                 self.violation(t, cx, "truncated SETUP");
-                return Next::Done;
+                return ReadOutcome::Done;
             }
-            Ok(None) => return Next::Keep(Role::ClientSetup(inlet)),
+            Ok(None) => return ReadOutcome::Keep(StreamKind::ClientSetup(inlet)),
             Err(error) => {
                 cx.meter.violations += 1;
                 self.close(t, cx.now, error.session_code(), &error.to_string());
-                return Next::Done;
+                return ReadOutcome::Done;
             }
         };
         let Some(version) = setup.choose() else {
             cx.meter.refused_version += 1;
             self.close(t, cx.now, SessionCode::VERSION, "no version in common");
-            return Next::Done;
+            return ReadOutcome::Done;
         };
         let mut answer = Vec::new();
         ServerSetup { version }.encode(&mut answer);
@@ -136,9 +136,9 @@ impl Session {
         self.egress.speak(version);
         if self.grant.is_some() {
             self.met(t, cx);
-            self.resume_held(t, cx);
+            self.resume_paused(t, cx);
         } else if !self.config.has_url {
-            cx.out.push(Output::Authorize { target: String::new(), role: None });
+            cx.out.push(SessionOutput::Authorize { target: String::new(), role: None });
         }
     }
 
@@ -148,21 +148,21 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: Inlet,
-    ) -> Next {
+        mut inlet: ControlStreamReader,
+    ) -> ReadOutcome {
         loop {
             let more = inlet.fill(t, stream, cx.work);
             loop {
-                match inlet.inbox.next::<SessionInfo>(self.config.version) {
+                match inlet.buffer.next::<SessionInfo>(self.config.version) {
                     Ok(Some(_)) => cx.work.take(MESSAGE),
                     Ok(None) => break,
                     Err(error) => {
                         self.violation(t, cx, &error.to_string());
-                        return Next::Done;
+                        return ReadOutcome::Done;
                     }
                 }
                 if cx.work.is_spent() {
-                    return Next::Keep(Role::Session(inlet));
+                    return ReadOutcome::Keep(StreamKind::Session(inlet));
                 }
             }
             if !more {
@@ -171,13 +171,13 @@ impl Session {
         }
         if inlet.end().is_some() {
             self.close(t, cx.now, SessionCode::NONE, "session stream ended");
-            return Next::Done;
+            return ReadOutcome::Done;
         }
-        Next::Keep(Role::Session(inlet))
+        ReadOutcome::Keep(StreamKind::Session(inlet))
     }
 
     /// Whether the negotiation has exceeded its deadline.
     pub(crate) fn is_opening_late(&self, now: Instant) -> bool {
-        self.opening.as_ref().and_then(Opening::deadline).is_some_and(|by| now >= by)
+        self.opening.as_ref().and_then(VersionNegotiation::deadline).is_some_and(|by| now >= by)
     }
 }

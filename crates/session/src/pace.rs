@@ -9,7 +9,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Request rate of one session: [`SessionLimits::burst`] at once, [`SessionLimits::requests`] per second.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct RequestLimiter {
     /// Time to refill one request; zero without a limit.
     interval: Duration,
     /// Capacity of the bucket, in requests.
@@ -22,7 +22,7 @@ pub(crate) struct Pace {
     resume_at: Option<Instant>,
 }
 
-impl Pace {
+impl RequestLimiter {
     pub(crate) fn new(limits: &SessionLimits) -> Self {
         Self {
             interval: Duration::from_nanos(1_000_000_000 / u64::from(limits.requests.max(1))),
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_one_more_waits() {
-        let (mut pace, now) = (Pace::new(&SessionLimits::default()), Instant::now());
+        let (mut pace, now) = (RequestLimiter::new(&SessionLimits::default()), Instant::now());
         for _ in 0..limits::REQUEST_BURST {
             assert!(pace.allows(now));
             pace.took(now);
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn flood_is_detected_without_pauses_only() {
-        let (mut pace, now) = (Pace::new(&SessionLimits::default()), Instant::now());
+        let (mut pace, now) = (RequestLimiter::new(&SessionLimits::default()), Instant::now());
         for _ in 0..limits::REQUEST_BURST {
             pace.took(now);
         }
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn session_without_limits_is_never_held_back() {
-        let (mut pace, now) = (Pace::new(&SessionLimits::NONE), Instant::now());
+        let (mut pace, now) = (RequestLimiter::new(&SessionLimits::NONE), Instant::now());
         for _ in 0..100_000 {
             assert!(pace.allows(now));
             pace.took(now);

@@ -20,12 +20,14 @@ use bytes::Bytes;
 use relay_model::{SessionCode, StreamCode, limits};
 
 pub use self::rng::Rng;
-use self::{link::Link, side::Side};
-use crate::transport::{DatagramError, Dir, Event, ReadError, Stats, Stream, Transport, WriteError};
+use self::{link::PairLink, side::PairSide};
+use crate::transport::{
+    DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportEvent, WriteError,
+};
 
 /// Sending behaviour of one end, and its limits for the peer.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct PairOptions {
     /// One-way delay of packets from this end.
     pub latency: Duration,
     /// Bytes per second sent by this end; `None` = unlimited, 0 = nothing is sent.
@@ -52,7 +54,7 @@ pub struct Options {
     pub measures: bool,
 }
 
-impl Default for Options {
+impl Default for PairOptions {
     /// A fast, clean link to a generous peer.
     fn default() -> Self {
         Self {
@@ -76,21 +78,21 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Pair {
     /// One end.
-    pub a: End,
+    pub a: PairEnd,
     /// The other.
-    pub b: End,
+    pub b: PairEnd,
 }
 
 impl Pair {
     /// A pair with equal options at both ends.
-    pub fn new(seed: u64, options: Options) -> Self {
+    pub fn new(seed: u64, options: PairOptions) -> Self {
         Self::with(seed, options.clone(), options)
     }
 
     /// A pair with different options for each end.
-    pub fn with(seed: u64, a: Options, b: Options) -> Self {
-        let link = Rc::new(RefCell::new(Link::new(seed, a, b)));
-        Self { a: End { link: link.clone(), side: 0 }, b: End { link, side: 1 } }
+    pub fn with(seed: u64, a: PairOptions, b: PairOptions) -> Self {
+        let link = Rc::new(RefCell::new(PairLink::new(seed, a, b)));
+        Self { a: PairEnd { link: link.clone(), side: 0 }, b: PairEnd { link, side: 1 } }
     }
 
     /// Advances the clock to `now` and processes all departures and arrivals until then. Data written since the
@@ -104,7 +106,7 @@ impl Pair {
         self.a.link.borrow().next()
     }
 
-    /// Breaks the connection: both ends get `Closed(Lost)` at once.
+    /// Breaks the connection: both ends get `TransportClosed(Lost)` at once.
     pub fn cut(&mut self, why: &str) {
         self.a.link.borrow_mut().cut(why);
     }
@@ -115,15 +117,15 @@ impl Pair {
 /// `Readable` is certain after a read that returned `Blocked` and for the first bytes of a response, and
 /// possible at other times.
 #[derive(Debug)]
-pub struct End {
-    link: Rc<RefCell<Link>>,
+pub struct PairEnd {
+    link: Rc<RefCell<PairLink>>,
     side: usize,
 }
 
-impl End {
+impl PairEnd {
     /// Changes the options of this end. Windows and stream limits take effect for streams opened later; use
-    /// [`End::allow`] to raise a stream limit.
-    pub fn tune(&mut self, change: impl FnOnce(&mut Options)) {
+    /// [`PairEnd::allow`] to raise a stream limit.
+    pub fn tune(&mut self, change: impl FnOnce(&mut PairOptions)) {
         self.with(|side, _| change(&mut side.options));
     }
 
@@ -147,14 +149,14 @@ impl End {
         self.link.borrow().sides[self.side].live()
     }
 
-    fn with<R>(&mut self, work: impl FnOnce(&mut Side, &mut Rng) -> R) -> R {
+    fn with<R>(&mut self, work: impl FnOnce(&mut PairSide, &mut Rng) -> R) -> R {
         let link = &mut *self.link.borrow_mut();
         work(&mut link.sides[self.side], &mut link.rng)
     }
 }
 
-impl Transport for End {
-    fn poll(&mut self) -> Option<Event> {
+impl Transport for PairEnd {
+    fn poll(&mut self) -> Option<TransportEvent> {
         self.with(|side, _| side.poll())
     }
 
@@ -202,7 +204,7 @@ impl Transport for End {
         self.with(|side, _| side.exempt(on));
     }
 
-    fn stats(&self) -> Stats {
+    fn stats(&self) -> PathStats {
         self.link.borrow().stats(self.side)
     }
 

@@ -15,7 +15,7 @@ use crate::footprint::{ANNOUNCE, HOP};
 
 /// Routing state of a stored announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum AnnounceRouting {
     /// Core was asked to route it.
     Routed,
     /// Over the limit; its position in the order of arrival.
@@ -32,7 +32,7 @@ pub(crate) struct PeerAnnounce {
     pub(crate) cost: Cost,
     /// Number of the relay's announce requests on which it is live.
     pub(crate) times: usize,
-    standing: Standing,
+    standing: AnnounceRouting,
 }
 
 /// All stored announces of one peer.
@@ -47,8 +47,8 @@ pub(crate) struct PeerAnnounces {
     next_place: u64,
     /// Announces not routed since the session began.
     unrouted: u64,
-    over_limit: LogOnce,
-    misnamed: LogOnce,
+    over_limit: LogLimiter,
+    misnamed: LogLimiter,
 }
 
 impl PeerAnnounces {
@@ -89,7 +89,7 @@ impl PeerAnnounces {
         (hops, cost): (Hops, Cost),
         is_new: bool,
         (is_allowed, most): (bool, usize),
-    ) -> Standing {
+    ) -> AnnounceRouting {
         let added = footprint(path, &hops);
         if let Some(known) = self.by_path.get_mut(path) {
             self.bytes = self.bytes + added - footprint(path, &known.hops);
@@ -105,7 +105,7 @@ impl PeerAnnounces {
     }
 
     /// Removes an announce from one announce request. Returns its standing when it has ended on all of them.
-    pub(crate) fn remove(&mut self, path: &Path) -> Option<Standing> {
+    pub(crate) fn remove(&mut self, path: &Path) -> Option<AnnounceRouting> {
         let known = self.by_path.get_mut(path)?;
         if known.times > 1 {
             known.times -= 1;
@@ -114,9 +114,9 @@ impl PeerAnnounces {
         let PeerAnnounce { hops, standing, .. } = self.by_path.remove(path)?;
         self.bytes -= footprint(path, &hops);
         match standing {
-            Standing::Routed => self.routed -= 1,
-            Standing::Surplus(place) => drop(self.surplus.remove(&place)),
-            Standing::Denied => {}
+            AnnounceRouting::Routed => self.routed -= 1,
+            AnnounceRouting::Surplus(place) => drop(self.surplus.remove(&place)),
+            AnnounceRouting::Denied => {}
         }
         Some(standing)
     }
@@ -128,7 +128,7 @@ impl PeerAnnounces {
         }
         let (_, path) = self.surplus.pop_first()?;
         let known = self.by_path.get_mut(&path)?;
-        known.standing = Standing::Routed;
+        known.standing = AnnounceRouting::Routed;
         self.routed += 1;
         Some((path, known.hops.clone(), known.cost))
     }
@@ -139,14 +139,14 @@ impl PeerAnnounces {
         let mut admitted = Vec::new();
         for (path, known) in &mut self.by_path {
             match (known.standing, is_allowed(path)) {
-                (Standing::Denied, true) => admitted.push(path.clone()),
-                (Standing::Routed, false) => {
+                (AnnounceRouting::Denied, true) => admitted.push(path.clone()),
+                (AnnounceRouting::Routed, false) => {
                     self.routed -= 1;
-                    known.standing = Standing::Denied;
+                    known.standing = AnnounceRouting::Denied;
                 }
-                (Standing::Surplus(place), false) => {
+                (AnnounceRouting::Surplus(place), false) => {
                     self.surplus.remove(&place);
-                    known.standing = Standing::Denied;
+                    known.standing = AnnounceRouting::Denied;
                 }
                 _ => {}
             }
@@ -172,22 +172,22 @@ impl PeerAnnounces {
         self.misnamed.count(now)
     }
 
-    fn place(&mut self, path: &Path, is_allowed: bool, most: usize) -> Standing {
+    fn place(&mut self, path: &Path, is_allowed: bool, most: usize) -> AnnounceRouting {
         if !is_allowed {
-            return Standing::Denied;
+            return AnnounceRouting::Denied;
         }
         if self.routed >= most {
             return self.wait(path);
         }
         self.routed += 1;
-        Standing::Routed
+        AnnounceRouting::Routed
     }
 
-    fn wait(&mut self, path: &Path) -> Standing {
+    fn wait(&mut self, path: &Path) -> AnnounceRouting {
         let place = self.next_place;
         self.next_place += 1;
         self.surplus.insert(place, path.clone());
-        Standing::Surplus(place)
+        AnnounceRouting::Surplus(place)
     }
 }
 
@@ -197,12 +197,12 @@ fn footprint(path: &Path, hops: &Hops) -> u64 {
 
 /// Limits log lines of one kind to one in [`limits::SESSION_LOG_INTERVAL`].
 #[derive(Debug, Default)]
-struct LogOnce {
+struct LogLimiter {
     last: Option<Instant>,
     since_last: u64,
 }
 
-impl LogOnce {
+impl LogLimiter {
     /// Counts one event. Returns the number since the last line, when a line is due.
     fn count(&mut self, now: Instant) -> Option<u64> {
         self.since_last += 1;
@@ -226,7 +226,7 @@ mod tests {
         Path::parse(raw).unwrap()
     }
 
-    fn add(announces: &mut PeerAnnounces, raw: &str, most: usize) -> Standing {
+    fn add(announces: &mut PeerAnnounces, raw: &str, most: usize) -> AnnounceRouting {
         let chain: Hops = [Hop(7)].into();
         announces.insert(&path(raw), (chain, Cost::UNKNOWN), true, (true, most))
     }
@@ -234,12 +234,12 @@ mod tests {
     #[test]
     fn oldest_surplus_is_promoted_first() {
         let mut announces = PeerAnnounces::default();
-        assert_eq!(add(&mut announces, "a", 1), Standing::Routed);
-        assert!(matches!(add(&mut announces, "c", 1), Standing::Surplus(_)));
-        assert!(matches!(add(&mut announces, "b", 1), Standing::Surplus(_)));
+        assert_eq!(add(&mut announces, "a", 1), AnnounceRouting::Routed);
+        assert!(matches!(add(&mut announces, "c", 1), AnnounceRouting::Surplus(_)));
+        assert!(matches!(add(&mut announces, "b", 1), AnnounceRouting::Surplus(_)));
         assert_eq!(announces.promote(1), None);
         assert!(!announces.has_room(&path("d"), 1) && announces.has_room(&path("c"), 1));
-        assert_eq!(announces.remove(&path("a")), Some(Standing::Routed));
+        assert_eq!(announces.remove(&path("a")), Some(AnnounceRouting::Routed));
         assert_eq!(announces.promote(1).map(|(path, ..)| path), Some(path("c")));
         assert_eq!((announces.promote(1), announces.surplus()), (None, 1));
     }
@@ -267,13 +267,13 @@ mod tests {
         assert_eq!(announces.promote(2).map(|(path, ..)| path), Some(path("c")));
         announces.revise(|_| true);
         assert_eq!(announces.promote(2), None, "it waits behind the routed ones");
-        assert_eq!(announces.remove(&path("b")), Some(Standing::Routed));
+        assert_eq!(announces.remove(&path("b")), Some(AnnounceRouting::Routed));
         assert_eq!(announces.promote(2).map(|(path, ..)| path), Some(path("a")));
     }
 
     #[test]
     fn log_lines_are_a_minute_apart() {
-        let (mut log, now) = (LogOnce::default(), Instant::now());
+        let (mut log, now) = (LogLimiter::default(), Instant::now());
         assert_eq!(log.count(now), Some(1));
         assert_eq!((log.count(now), log.count(now)), (None, None));
         assert_eq!(log.count(now + limits::SESSION_LOG_INTERVAL), Some(3));

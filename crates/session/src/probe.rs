@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use relay_wire::lite::{self, Message};
 
 use crate::{
-    control::Control,
-    transport::{Stats, Stream, Transport},
+    control::ControlQueue,
+    transport::{PathStats, Stream, Transport},
 };
 
 /// Interval at which the path is sampled.
@@ -18,24 +18,24 @@ pub(crate) const PROBES: usize = 4;
 
 /// The probe streams of a peer.
 #[derive(Debug, Default)]
-pub(crate) struct Probes {
-    streams: Vec<Probing>,
+pub(crate) struct ProbeStreams {
+    streams: Vec<ProbeStream>,
     next: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Probing {
+struct ProbeStream {
     stream: Stream,
-    said: Option<(Instant, lite::Probe)>,
+    last_sent: Option<(Instant, lite::Probe)>,
 }
 
-impl Probes {
+impl ProbeStreams {
     pub(crate) fn len(&self) -> usize {
         self.streams.len()
     }
 
     pub(crate) fn add(&mut self, stream: Stream, now: Instant) {
-        self.streams.push(Probing { stream, said: None });
+        self.streams.push(ProbeStream { stream, last_sent: None });
         self.next = Some(now);
     }
 
@@ -54,7 +54,7 @@ impl Probes {
     pub(crate) fn pump<T: Transport>(
         &mut self,
         t: &mut T,
-        control: &mut Control,
+        control: &mut ControlQueue,
         version: lite::Version,
         now: Instant,
     ) {
@@ -64,13 +64,13 @@ impl Probes {
         self.next = Some(now + SAMPLE);
         let measured = probe(t.stats());
         for probing in &mut self.streams {
-            let stale = probing.said.is_none_or(|(at, said)| {
+            let stale = probing.last_sent.is_none_or(|(at, said)| {
                 now.saturating_duration_since(at) >= REFRESH
                     || moved(said.bitrate, measured.bitrate)
                     || moved(said.rtt_ms, measured.rtt_ms)
             });
             if stale && control.has_room() {
-                probing.said = Some((now, measured));
+                probing.last_sent = Some((now, measured));
                 let mut message = Vec::new();
                 measured.encode(version, &mut message);
                 control.send(t, now, probing.stream, message);
@@ -80,7 +80,7 @@ impl Probes {
 }
 
 /// PROBE message for `stats`. 0 means unknown on the wire, so a measured value is at least 1.
-fn probe(stats: Stats) -> lite::Probe {
+fn probe(stats: PathStats) -> lite::Probe {
     let rtt_ms = stats.rtt.map_or(0, |rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX).max(1));
     lite::Probe { bitrate: stats.bitrate.map_or(0, |bitrate| bitrate.max(1)), rtt_ms }
 }

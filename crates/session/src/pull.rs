@@ -6,10 +6,10 @@ use relay_store::FETCHED;
 use crate::{
     groups::read_on,
     ingest::Ingest,
-    requests::{NO_ERROR, Next},
-    session::{Cx, Role, Session},
+    requests::{NO_ERROR, ReadOutcome},
+    session::{Cx, Session, StreamKind},
     transport::{ReadError, Stream, Transport},
-    wanted::Wanted,
+    wanted::UpstreamRequest,
 };
 
 impl Session {
@@ -28,7 +28,7 @@ impl Session {
         }
         up.pulls.push((group, None));
         if self.config.version.has_tracks() {
-            self.want_for(t, cx, asker, Wanted::Fetch(log, group));
+            self.want_for(t, cx, asker, UpstreamRequest::Fetch(log, group));
         } else {
             // A publisher of these versions serves no old groups.
             self.pull_failed(cx, log, group, StreamCode::NOT_FOUND);
@@ -81,11 +81,11 @@ impl Session {
         cx: &mut Cx<'_>,
         stream: Stream,
         mut ingest: Box<Ingest>,
-    ) -> Next {
-        let Some(target) = ingest.target else { return Next::Done };
+    ) -> ReadOutcome {
+        let Some(target) = ingest.target else { return ReadOutcome::Done };
         let over = loop {
             if cx.work.is_spent() {
-                return Next::Keep(Role::FetchUp(ingest));
+                return ReadOutcome::Keep(StreamKind::FetchUp(ingest));
             }
             match read_on(t, cx, stream, &mut ingest) {
                 Ok(Some(bytes)) => {
@@ -101,7 +101,7 @@ impl Session {
                 }
                 Err(ReadError::Blocked) => {
                     self.flush_partial(cx, &mut ingest);
-                    return Next::Keep(Role::FetchUp(ingest));
+                    return ReadOutcome::Keep(StreamKind::FetchUp(ingest));
                 }
                 Err(ReadError::Reset(code)) => break Some(code),
                 Err(ReadError::Gone) => break Some(StreamCode::CANCEL),
@@ -110,19 +110,19 @@ impl Session {
         self.control.finish(t, stream);
         t.stop(stream, NO_ERROR);
         let began = ingest.has_begun();
-        let Some(up) = self.upstreams.get_mut(target.log) else { return Next::Done };
+        let Some(up) = self.upstreams.get_mut(target.log) else { return ReadOutcome::Done };
         match over {
             None => ingest.finish(&mut up.writer, cx.store.budget()),
             Some(code) if began => ingest.reset(&mut up.writer, cx.store.budget(), code),
             Some(code) => {
                 self.pull_failed(cx, target.log, target.sequence, code);
-                return Next::Done;
+                return ReadOutcome::Done;
             }
         }
         // If the log accepted nothing, waiting readers must be released.
         up.writer.fetch_failed(target.sequence, over.unwrap_or(StreamCode::EVICTED));
         self.pull_over(cx, target.log, target.sequence);
-        Next::Done
+        ReadOutcome::Done
     }
 
     /// Opens the fetched group in the log at the first byte of the response.

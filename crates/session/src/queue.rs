@@ -7,22 +7,22 @@ use std::{
 
 use relay_model::SessionId;
 
-use crate::wanted::Wanted;
+use crate::wanted::UpstreamRequest;
 
 /// A waiting request.
 #[derive(Clone, Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct WaitingRequest {
     pub(crate) since: Instant,
     pub(crate) asker: SessionId,
-    pub(crate) wanted: Wanted,
+    pub(crate) wanted: UpstreamRequest,
 }
 
 /// All waiting requests. The relay's own come first, in order; then one of each requesting session in turn.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
-    own: VecDeque<Wanted>,
+pub(crate) struct RequestQueue {
+    own: VecDeque<UpstreamRequest>,
     /// Requests by age.
-    waiting: BTreeMap<u64, Waiting>,
+    waiting: BTreeMap<u64, WaitingRequest>,
     next: u64,
     /// Keys by requesting session, oldest first. Never empty.
     lines: HashMap<SessionId, VecDeque<u64>, foldhash::fast::RandomState>,
@@ -30,7 +30,7 @@ pub(crate) struct Queue {
     turns: VecDeque<SessionId>,
 }
 
-impl Queue {
+impl RequestQueue {
     pub(crate) fn is_empty(&self) -> bool {
         self.own.is_empty() && self.waiting.is_empty()
     }
@@ -41,20 +41,20 @@ impl Queue {
     }
 
     /// Adds one of the relay's own requests after the others of its own.
-    pub(crate) fn push_own(&mut self, wanted: Wanted) {
+    pub(crate) fn push_own(&mut self, wanted: UpstreamRequest) {
         self.own.push_back(wanted);
     }
 
     /// Adds one of the relay's own requests before all others.
-    pub(crate) fn push_first(&mut self, wanted: Wanted) {
+    pub(crate) fn push_first(&mut self, wanted: UpstreamRequest) {
         self.own.push_front(wanted);
     }
 
     /// Adds a request to the queue of a session.
-    pub(crate) fn push(&mut self, since: Instant, asker: SessionId, wanted: Wanted) {
+    pub(crate) fn push(&mut self, since: Instant, asker: SessionId, wanted: UpstreamRequest) {
         let key = self.next;
         self.next += 1;
-        self.waiting.insert(key, Waiting { since, asker, wanted });
+        self.waiting.insert(key, WaitingRequest { since, asker, wanted });
         let line = self.lines.entry(asker).or_default();
         if line.is_empty() {
             self.turns.push_back(asker);
@@ -63,13 +63,13 @@ impl Queue {
     }
 
     /// Request whose turn it is. TRACK requests of sessions for which `is_full` holds are skipped.
-    pub(crate) fn first(&mut self, is_full: impl Fn(SessionId) -> bool) -> Option<&Wanted> {
+    pub(crate) fn first(&mut self, is_full: impl Fn(SessionId) -> bool) -> Option<&UpstreamRequest> {
         if self.own.is_empty() {
             for _ in 0..self.turns.len() {
                 let asker = self.turns.front()?;
                 let key = self.lines.get(asker)?.front()?;
                 let waiting = self.waiting.get(key)?;
-                if !matches!(waiting.wanted, Wanted::Track(_)) || !is_full(*asker) {
+                if !matches!(waiting.wanted, UpstreamRequest::Track(_)) || !is_full(*asker) {
                     return self.waiting.get(key).map(|waiting| &waiting.wanted);
                 }
                 self.turns.rotate_left(1);
@@ -79,7 +79,7 @@ impl Queue {
     }
 
     /// Removes the request whose turn it is; the next one is another session's.
-    pub(crate) fn pop(&mut self) -> Option<Wanted> {
+    pub(crate) fn pop(&mut self) -> Option<UpstreamRequest> {
         if let Some(own) = self.own.pop_front() {
             return Some(own);
         }
@@ -95,18 +95,18 @@ impl Queue {
     }
 
     /// The session request that has waited longest.
-    pub(crate) fn oldest(&self) -> Option<&Waiting> {
+    pub(crate) fn oldest(&self) -> Option<&WaitingRequest> {
         self.waiting.first_key_value().map(|(_, waiting)| waiting)
     }
 
-    pub(crate) fn pop_oldest(&mut self) -> Option<Waiting> {
+    pub(crate) fn pop_oldest(&mut self) -> Option<WaitingRequest> {
         let key = *self.waiting.first_key_value()?.0;
         self.take(key)
     }
 
     /// Removes the newest request of the longest session queue, if that is longer than the queue of `asker`
     /// would be with one more.
-    pub(crate) fn pop_longest(&mut self, asker: SessionId) -> Option<Waiting> {
+    pub(crate) fn pop_longest(&mut self, asker: SessionId) -> Option<WaitingRequest> {
         let own = self.lines.get(&asker).map_or(0, VecDeque::len) + 1;
         let longest = self.lines.values().max_by_key(|line| line.len()).filter(|line| line.len() > own)?;
         let key = *longest.back()?;
@@ -114,7 +114,7 @@ impl Queue {
     }
 
     /// Keeps the requests for which `is_wanted` holds.
-    pub(crate) fn retain(&mut self, mut is_wanted: impl FnMut(&Wanted) -> bool) {
+    pub(crate) fn retain(&mut self, mut is_wanted: impl FnMut(&UpstreamRequest) -> bool) {
         self.own.retain(&mut is_wanted);
         let over = self.waiting.iter().filter(|(_, waiting)| !is_wanted(&waiting.wanted));
         for key in over.map(|(key, _)| *key).collect::<Vec<_>>() {
@@ -123,22 +123,22 @@ impl Queue {
     }
 
     /// Waiting requests of the relay's own.
-    pub(crate) fn own(&self) -> impl Iterator<Item = &Wanted> {
+    pub(crate) fn own(&self) -> impl Iterator<Item = &UpstreamRequest> {
         self.own.iter()
     }
 
     /// Whether an equal session request waits.
-    pub(crate) fn holds(&self, wanted: &Wanted) -> bool {
+    pub(crate) fn holds(&self, wanted: &UpstreamRequest) -> bool {
         self.waiting.values().any(|waiting| waiting.wanted == *wanted)
     }
 
     /// Whether an equal request waits in the queue of `asker`.
-    pub(crate) fn holds_for(&self, asker: SessionId, wanted: &Wanted) -> bool {
+    pub(crate) fn holds_for(&self, asker: SessionId, wanted: &UpstreamRequest) -> bool {
         let keys = self.lines.get(&asker).into_iter().flatten();
         keys.filter_map(|key| self.waiting.get(key)).any(|waiting| waiting.wanted == *wanted)
     }
 
-    fn take(&mut self, key: u64) -> Option<Waiting> {
+    fn take(&mut self, key: u64) -> Option<WaitingRequest> {
         let waiting = self.waiting.remove(&key)?;
         if let Some(line) = self.lines.get_mut(&waiting.asker) {
             line.retain(|other| *other != key);
@@ -157,24 +157,26 @@ mod tests {
 
     use super::*;
 
-    fn log(wanted: &Wanted) -> u64 {
+    fn log(wanted: &UpstreamRequest) -> u64 {
         match wanted {
-            Wanted::Track(log) => log.0,
+            UpstreamRequest::Track(log) => log.0,
             other => panic!("{other:?}"),
         }
     }
 
-    fn queue(asked: &[(u64, u64)]) -> Queue {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        asked.iter().for_each(|(asker, n)| queue.push(now, SessionId(*asker), Wanted::Track(LogId(*n))));
+    fn queue(asked: &[(u64, u64)]) -> RequestQueue {
+        let (mut queue, now) = (RequestQueue::default(), Instant::now());
+        asked
+            .iter()
+            .for_each(|(asker, n)| queue.push(now, SessionId(*asker), UpstreamRequest::Track(LogId(*n))));
         queue
     }
 
     #[test]
     fn sessions_that_ask_take_turns() {
         let mut queue = queue(&[(1, 10), (1, 11), (1, 12), (2, 20), (3, 30), (3, 31)]);
-        queue.push_own(Wanted::Goaway);
-        assert_eq!(queue.pop(), Some(Wanted::Goaway));
+        queue.push_own(UpstreamRequest::Goaway);
+        assert_eq!(queue.pop(), Some(UpstreamRequest::Goaway));
         let order: Vec<u64> = std::iter::from_fn(|| queue.pop()).map(|wanted| log(&wanted)).collect();
         assert_eq!(order, [10, 20, 30, 11, 31, 12]);
         assert_eq!(queue.first(|_| false), None);
@@ -187,8 +189,8 @@ mod tests {
         assert_eq!(queue.first(|asker| asker == SessionId(1)).map(log), Some(20));
         assert_eq!(queue.pop().map(|wanted| log(&wanted)), Some(20));
         assert_eq!(queue.first(|_| true), None);
-        queue.push_own(Wanted::Goaway);
-        assert_eq!(queue.first(|_| true), Some(&Wanted::Goaway));
+        queue.push_own(UpstreamRequest::Goaway);
+        assert_eq!(queue.first(|_| true), Some(&UpstreamRequest::Goaway));
         queue.pop();
         assert_eq!(queue.first(|_| false).map(log), Some(10));
     }
@@ -207,9 +209,9 @@ mod tests {
     fn unwanted_request_leaves_its_queue() {
         let mut queue = queue(&[(1, 10), (2, 20), (1, 11)]);
         queue.retain(|wanted| log(wanted) != 10);
-        assert!(!queue.holds(&Wanted::Track(LogId(10))));
-        assert!(queue.holds_for(SessionId(1), &Wanted::Track(LogId(11))));
-        assert!(!queue.holds_for(SessionId(2), &Wanted::Track(LogId(11))));
+        assert!(!queue.holds(&UpstreamRequest::Track(LogId(10))));
+        assert!(queue.holds_for(SessionId(1), &UpstreamRequest::Track(LogId(11))));
+        assert!(!queue.holds_for(SessionId(2), &UpstreamRequest::Track(LogId(11))));
         assert_eq!(queue.pop_oldest().map(|waiting| log(&waiting.wanted)), Some(20));
         assert_eq!((queue.pop().map(|wanted| log(&wanted)), queue.pop()), (Some(11), None));
     }

@@ -2,16 +2,16 @@
 
 use relay_model::{Ask, Hop, Prefs, StreamCode, limits};
 use relay_wire::{
-    Error,
+    DecodeError,
     lite::{self, BidiType, UniType},
 };
 
 use crate::{
     ingest::Ingest,
-    inlet::Inlet,
+    inlet::ControlStreamReader,
     probe,
-    session::{Cx, Output, Role, Session},
-    sub::Kind,
+    session::{Cx, Session, SessionOutput, StreamKind},
+    sub::RequestKind,
     transport::{ReadError, Stream, Transport},
     work,
 };
@@ -19,15 +19,15 @@ use crate::{
 /// Code of a STOP_SENDING after everything needed was read.
 pub(crate) const NO_ERROR: StreamCode = StreamCode::INTERNAL;
 /// Result of reading a stream.
-pub(crate) enum Next {
+pub(crate) enum ReadOutcome {
     /// The stream stays open, with this role.
-    Keep(Role),
+    Keep(StreamKind),
     /// The stream needs no further handling.
     Done,
 }
 
 /// A completely received request of the peer.
-enum Asked {
+enum PeerRequest {
     Announce(lite::AnnounceRequest),
     Subscribe(lite::Subscribe),
     Track(lite::TrackRequest),
@@ -41,22 +41,22 @@ impl Session {
     pub(crate) fn readable<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, stream: Stream) {
         let Some(role) = self.streams.remove(&stream) else { return };
         let next = match role {
-            Role::Group(ingest) => self.read_group(t, cx, stream, ingest),
-            Role::Request(inlet, kind) => self.read_request(t, cx, stream, inlet, kind),
-            Role::Header(inlet) => self.read_header(t, cx, stream, inlet),
-            Role::Setup(inlet) => self.read_setup(t, cx, stream, inlet),
-            Role::ClientSetup(inlet) => self.read_client_setup(t, cx, stream, inlet),
-            Role::Session(inlet) => self.read_session(t, cx, stream, inlet),
-            Role::Watch(inlet) => self.read_watch(t, cx, stream, inlet),
-            Role::Sub(sub, inlet) => self.read_sub(t, cx, stream, sub, inlet),
-            Role::Intake(inlet, intake) => self.read_intake(t, cx, stream, inlet, intake),
-            Role::TrackUp(inlet, log) => self.read_track_up(t, cx, stream, inlet, log),
-            Role::SubscribeUp(inlet, log) => self.read_subscribe_up(t, cx, stream, inlet, log),
-            Role::FetchUp(ingest) => self.read_fetch_up(t, cx, stream, ingest),
-            Role::Probe(inlet) => self.read_probe(t, cx, stream, inlet),
-            Role::Said => Next::Done,
+            StreamKind::Group(ingest) => self.read_group(t, cx, stream, ingest),
+            StreamKind::Request(inlet, kind) => self.read_request(t, cx, stream, inlet, kind),
+            StreamKind::Header(inlet) => self.read_header(t, cx, stream, inlet),
+            StreamKind::Setup(inlet) => self.read_setup(t, cx, stream, inlet),
+            StreamKind::ClientSetup(inlet) => self.read_client_setup(t, cx, stream, inlet),
+            StreamKind::Session(inlet) => self.read_session(t, cx, stream, inlet),
+            StreamKind::Watch(inlet) => self.read_watch(t, cx, stream, inlet),
+            StreamKind::Sub(sub, inlet) => self.read_sub(t, cx, stream, sub, inlet),
+            StreamKind::AnnounceUp(inlet, intake) => self.read_announces(t, cx, stream, inlet, intake),
+            StreamKind::TrackUp(inlet, log) => self.read_track_up(t, cx, stream, inlet, log),
+            StreamKind::SubscribeUp(inlet, log) => self.read_subscribe_up(t, cx, stream, inlet, log),
+            StreamKind::FetchUp(ingest) => self.read_fetch_up(t, cx, stream, ingest),
+            StreamKind::Probe(inlet) => self.read_probe(t, cx, stream, inlet),
+            StreamKind::SendOnly => ReadOutcome::Done,
         };
-        if let Next::Keep(role) = next {
+        if let ReadOutcome::Keep(role) = next {
             self.streams.insert(stream, role);
             // Reading may have stopped because the budget was spent.
             if cx.work.is_spent() && !self.unread.contains(&stream) {
@@ -74,17 +74,17 @@ impl Session {
         code: StreamCode,
     ) {
         match self.streams.get(&stream) {
-            Some(Role::Watch(_)) => {
+            Some(StreamKind::Watch(_)) => {
                 self.drop_watch(cx, stream);
                 self.control.reset(t, stream, code);
                 self.forget(t, stream);
             }
-            Some(Role::Probe(_)) => {
+            Some(StreamKind::Probe(_)) => {
                 self.probes.remove(stream);
                 self.control.reset(t, stream, code);
                 self.forget(t, stream);
             }
-            Some(Role::Sub(sub, _)) => {
+            Some(StreamKind::Sub(sub, _)) => {
                 // A peer that stops reading the response has no use for it; a stopped stream lives until it is
                 // reset.
                 let sub = *sub;
@@ -93,7 +93,7 @@ impl Session {
                 self.forget(t, stream);
             }
             // Ending this stream would end the session.
-            Some(Role::ClientSetup(_) | Role::Session(_)) => {}
+            Some(StreamKind::ClientSetup(_) | StreamKind::Session(_)) => {}
             Some(_) => self.control.reset(t, stream, code),
             None => {
                 let over = self.with_egress(t, cx, |egress, out| egress.stopped(out, stream, code));
@@ -107,19 +107,19 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: Inlet,
+        mut inlet: ControlStreamReader,
         mut kind: Option<BidiType>,
-    ) -> Next {
+    ) -> ReadOutcome {
         if self.opening.is_some() && kind.is_none() {
             return self.read_first(t, cx, stream, inlet);
         }
         if !self.may_ask() || !self.pace.allows(cx.now) {
             self.hold_back(stream);
-            return Next::Keep(Role::Request(inlet, kind));
+            return ReadOutcome::Keep(StreamKind::Request(inlet, kind));
         }
         inlet.fill(t, stream, cx.work);
         if kind.is_none()
-            && let Some(id) = inlet.inbox.next_varint()
+            && let Some(id) = inlet.buffer.next_varint()
         {
             kind = BidiType::from_id(self.config.version, id);
             if kind.is_none() {
@@ -129,21 +129,27 @@ impl Session {
         let version = self.config.version;
         let parsed = match kind {
             None => Ok(None),
-            Some(BidiType::Announce) => inlet.inbox.next(version).map(|message| message.map(Asked::Announce)),
+            Some(BidiType::Announce) => {
+                inlet.buffer.next(version).map(|message| message.map(PeerRequest::Announce))
+            }
             Some(BidiType::Subscribe) => {
-                inlet.inbox.next(version).map(|message| message.map(Asked::Subscribe))
+                inlet.buffer.next(version).map(|message| message.map(PeerRequest::Subscribe))
             }
-            Some(BidiType::Track) => inlet.inbox.next(version).map(|message| message.map(Asked::Track)),
+            Some(BidiType::Track) => {
+                inlet.buffer.next(version).map(|message| message.map(PeerRequest::Track))
+            }
             Some(BidiType::Goaway) => {
-                inlet.inbox.next::<lite::Goaway>(version).map(|message| message.map(|_| Asked::Goaway))
+                inlet.buffer.next::<lite::Goaway>(version).map(|message| message.map(|_| PeerRequest::Goaway))
             }
-            Some(BidiType::Fetch) => inlet.inbox.next(version).map(|message| message.map(Asked::Fetch)),
-            Some(BidiType::Probe) => Ok(Some(Asked::Probe)),
+            Some(BidiType::Fetch) => {
+                inlet.buffer.next(version).map(|message| message.map(PeerRequest::Fetch))
+            }
+            Some(BidiType::Probe) => Ok(Some(PeerRequest::Probe)),
         };
         let role = match parsed {
             Err(error) => return self.bad_request(t, cx, stream, &error),
             Ok(None) if inlet.end().is_some() => return refuse(t, cx, stream, StreamCode::CANCEL),
-            Ok(None) => return Next::Keep(Role::Request(inlet, kind)),
+            Ok(None) => return ReadOutcome::Keep(StreamKind::Request(inlet, kind)),
             Ok(Some(asked)) => {
                 self.pace.took(cx.now);
                 cx.work.take(work::REQUEST);
@@ -156,7 +162,7 @@ impl Session {
             self.streams.insert(stream, role);
             self.readable(t, cx, stream);
         }
-        Next::Done
+        ReadOutcome::Done
     }
 
     /// Handles a request. Returns the stream's new role, if it stays in use.
@@ -165,43 +171,43 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        inlet: Inlet,
-        asked: Asked,
-    ) -> Option<Role> {
+        inlet: ControlStreamReader,
+        asked: PeerRequest,
+    ) -> Option<StreamKind> {
         match asked {
-            Asked::Announce(_) if self.watches.len() >= limits::ANNOUNCE_REQUESTS => {
+            PeerRequest::Announce(_) if self.watches.len() >= limits::ANNOUNCE_REQUESTS => {
                 cx.meter.watches_limited += 1;
                 refuse(t, cx, stream, StreamCode::EXCESSIVE_LOAD);
                 None
             }
-            Asked::Announce(request) => {
+            PeerRequest::Announce(request) => {
                 self.start_watch(t, cx, stream, &request);
-                Some(Role::Watch(inlet))
+                Some(StreamKind::Watch(inlet))
             }
-            Asked::Subscribe(request) => {
-                let wanted = (request.id, request.prefs, Kind::Live);
+            PeerRequest::Subscribe(request) => {
+                let wanted = (request.id, request.prefs, RequestKind::Live);
                 let sub = self.start_sub(t, cx, stream, &request.broadcast, request.track, wanted)?;
-                Some(Role::Sub(sub, inlet))
+                Some(StreamKind::Sub(sub, inlet))
             }
-            Asked::Track(request) => {
-                let wanted = (0, Prefs::default(), Kind::Info);
+            PeerRequest::Track(request) => {
+                let wanted = (0, Prefs::default(), RequestKind::Info);
                 let sub = self.start_sub(t, cx, stream, &request.broadcast, request.track, wanted)?;
-                Some(Role::Sub(sub, inlet))
+                Some(StreamKind::Sub(sub, inlet))
             }
-            Asked::Fetch(request) => {
+            PeerRequest::Fetch(request) => {
                 let sub = self.start_fetch(t, cx, stream, request)?;
-                Some(Role::Sub(sub, inlet))
+                Some(StreamKind::Sub(sub, inlet))
             }
-            Asked::Probe if t.stats().rtt.is_none() || self.probes.len() >= probe::PROBES => {
+            PeerRequest::Probe if t.stats().rtt.is_none() || self.probes.len() >= probe::PROBES => {
                 refuse(t, cx, stream, StreamCode::NOT_FOUND);
                 None
             }
-            Asked::Probe => {
+            PeerRequest::Probe => {
                 self.probes.add(stream, cx.now);
                 self.probes.pump(t, &mut self.control, self.config.version, cx.now);
-                Some(Role::Probe(inlet))
+                Some(StreamKind::Probe(inlet))
             }
-            Asked::Goaway => {
+            PeerRequest::Goaway => {
                 // The peer closes the session itself; until then it is served, and its routes are the last
                 // choice.
                 if !std::mem::replace(&mut self.peer.draining, true) {
@@ -220,18 +226,18 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: Inlet,
-    ) -> Next {
+        mut inlet: ControlStreamReader,
+    ) -> ReadOutcome {
         inlet.fill(t, stream, cx.work);
-        if inlet.end().is_none() && inlet.inbox.is_empty() {
-            return Next::Keep(Role::Probe(inlet));
+        if inlet.end().is_none() && inlet.buffer.is_empty() {
+            return ReadOutcome::Keep(StreamKind::Probe(inlet));
         }
         if inlet.end().is_none() {
             t.stop(stream, NO_ERROR);
         }
         self.probes.remove(stream);
         self.control.finish(t, stream);
-        Next::Done
+        ReadOutcome::Done
     }
 
     /// Handles a malformed request: exceeding a limit closes the session, other errors only the stream.
@@ -240,18 +246,18 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        error: &Error,
-    ) -> Next {
+        error: &DecodeError,
+    ) -> ReadOutcome {
         match error {
-            Error::MessageTooLarge
-            | Error::Path(_)
-            | Error::TrackNameTooLong
-            | Error::TooManyHops
-            | Error::TooManyAnnounces
-            | Error::TooManyParameters
-            | Error::UriTooLong => {
+            DecodeError::MessageTooLarge
+            | DecodeError::Path(_)
+            | DecodeError::TrackNameTooLong
+            | DecodeError::TooManyHops
+            | DecodeError::TooManyAnnounces
+            | DecodeError::TooManyParameters
+            | DecodeError::UriTooLong => {
                 self.violation(t, cx, &error.to_string());
-                Next::Done
+                ReadOutcome::Done
             }
             _ => refuse(t, cx, stream, StreamCode::CANCEL),
         }
@@ -259,8 +265,8 @@ impl Session {
 
     /// Resets a stream whose type or request has not arrived in time.
     pub(crate) fn header_is_late<T: Transport>(&mut self, t: &mut T, stream: Stream) {
-        let late = matches!(self.streams.get(&stream), Some(Role::Request(..) | Role::Header(_)))
-            && !self.held.contains(&stream);
+        let late = matches!(self.streams.get(&stream), Some(StreamKind::Request(..) | StreamKind::Header(_)))
+            && !self.paused_streams.contains(&stream);
         if late {
             self.streams.remove(&stream);
             t.stop(stream, StreamCode::CONTROL_TIMEOUT);
@@ -273,25 +279,25 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: Inlet,
-    ) -> Next {
+        mut inlet: ControlStreamReader,
+    ) -> ReadOutcome {
         // Reads one byte at a time up to the type, so that group bytes stay in the transport.
         let kind = loop {
-            if let Some(kind) = inlet.inbox.next_varint() {
+            if let Some(kind) = inlet.buffer.next_varint() {
                 break kind;
             }
             cx.work.take(work::READ);
             match t.read(stream, 1) {
-                Ok(Some(byte)) => inlet.inbox.push(&byte),
-                Ok(None) => return Next::Done,
-                Err(ReadError::Blocked) => return Next::Keep(Role::Header(inlet)),
-                Err(ReadError::Reset(_) | ReadError::Gone) => return Next::Done,
+                Ok(Some(byte)) => inlet.buffer.push(&byte),
+                Ok(None) => return ReadOutcome::Done,
+                Err(ReadError::Blocked) => return ReadOutcome::Keep(StreamKind::Header(inlet)),
+                Err(ReadError::Reset(_) | ReadError::Gone) => return ReadOutcome::Done,
             }
         };
         match UniType::from_id(self.config.version, kind) {
             Some(UniType::Setup) if std::mem::replace(&mut self.has_setup, true) => {
                 self.violation(t, cx, "duplicate SETUP stream");
-                Next::Done
+                ReadOutcome::Done
             }
             Some(UniType::Setup) => self.read_setup(t, cx, stream, inlet),
             Some(UniType::Group) => {
@@ -299,7 +305,7 @@ impl Session {
             }
             None => {
                 t.stop(stream, NO_ERROR);
-                Next::Done
+                ReadOutcome::Done
             }
         }
     }
@@ -309,24 +315,24 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: Inlet,
-    ) -> Next {
+        mut inlet: ControlStreamReader,
+    ) -> ReadOutcome {
         inlet.fill(t, stream, cx.work);
-        match inlet.inbox.next::<lite::Setup>(self.config.version) {
+        match inlet.buffer.next::<lite::Setup>(self.config.version) {
             Ok(None) if inlet.end().is_some() => {
                 self.violation(t, cx, "truncated SETUP");
-                Next::Done
+                ReadOutcome::Done
             }
-            Ok(None) => Next::Keep(Role::Setup(inlet)),
+            Ok(None) => ReadOutcome::Keep(StreamKind::Setup(inlet)),
             Ok(Some(setup)) => {
                 t.stop(stream, NO_ERROR);
                 self.take_setup(t, cx, setup);
-                Next::Done
+                ReadOutcome::Done
             }
             Err(error) => {
                 cx.meter.violations += 1;
                 self.close(t, cx.now, error.session_code(), &error.to_string());
-                Next::Done
+                ReadOutcome::Done
             }
         }
     }
@@ -346,7 +352,8 @@ impl Session {
             return;
         }
         if !self.config.has_url && self.grant.is_none() {
-            cx.out.push(Output::Authorize { target: setup.path.unwrap_or_default(), role: setup.role });
+            cx.out
+                .push(SessionOutput::Authorize { target: setup.path.unwrap_or_default(), role: setup.role });
         }
         if self.config.version.has_announce_ids() {
             self.peer.exclude = setup.hop.unwrap_or(Hop::ANONYMOUS);
@@ -361,9 +368,14 @@ impl Session {
 }
 
 /// Refuses a request: only its stream ends.
-pub(crate) fn refuse<T: Transport>(t: &mut T, cx: &mut Cx<'_>, stream: Stream, code: StreamCode) -> Next {
+pub(crate) fn refuse<T: Transport>(
+    t: &mut T,
+    cx: &mut Cx<'_>,
+    stream: Stream,
+    code: StreamCode,
+) -> ReadOutcome {
     cx.meter.requests_refused += 1;
     t.reset(stream, code);
     t.stop(stream, NO_ERROR);
-    Next::Done
+    ReadOutcome::Done
 }

@@ -7,9 +7,9 @@ use relay_model::{Hop, Path, Scope, SessionCode, StreamCode};
 use relay_wire::lite;
 
 use crate::{
-    session::{Cx, Role, Session},
+    session::{Cx, Session, StreamKind},
     transport::{Stream, Transport},
-    wanted::Wanted,
+    wanted::UpstreamRequest,
 };
 
 impl Session {
@@ -57,14 +57,14 @@ impl Session {
     fn revise_intakes<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         let Some(publish) = self.grant.as_ref().map(|grant| grant.publish.clone()) else { return };
         let is_granted = |prefix: &Path| !publish.narrow(prefix).is_empty();
-        self.wanting.retain(|wanted| match wanted {
-            Wanted::Announces(prefix) => is_granted(prefix),
+        self.request_queue.retain(|wanted| match wanted {
+            UpstreamRequest::Announces(prefix) => is_granted(prefix),
             _ => true,
         });
         let mut asked: Vec<Path> = Vec::new();
         let mut over: Vec<Stream> = Vec::new();
         for (stream, role) in self.streams.iter() {
-            let Role::Intake(_, intake) = role else { continue };
+            let StreamKind::AnnounceUp(_, intake) = role else { continue };
             match is_granted(intake.prefix()) {
                 true => asked.push(intake.prefix().clone()),
                 false => over.push(*stream),
@@ -72,27 +72,27 @@ impl Session {
         }
         over.sort_unstable();
         for stream in over {
-            if let Some(Role::Intake(_, intake)) = self.streams.remove(&stream) {
+            if let Some(StreamKind::AnnounceUp(_, intake)) = self.streams.remove(&stream) {
                 t.stop(stream, StreamCode::CANCEL);
                 self.control.finish(t, stream);
                 self.forget_intake(cx, *intake);
             }
         }
-        self.heard.revise(|path| publish.allows(path));
+        self.peer_announces.revise(|path| publish.allows(path));
         self.promote_announces(cx);
-        asked.extend(self.wanting.own().filter_map(|wanted| match wanted {
-            Wanted::Announces(prefix) => Some(prefix.clone()),
+        asked.extend(self.request_queue.own().filter_map(|wanted| match wanted {
+            UpstreamRequest::Announces(prefix) => Some(prefix.clone()),
             _ => None,
         }));
         for prefix in publish.prefixes() {
             if !asked.iter().any(|above| prefix.has_prefix(above)) {
-                self.want(t, cx, Wanted::Announces(prefix.clone()));
+                self.want(t, cx, UpstreamRequest::Announces(prefix.clone()));
             }
         }
     }
 
     /// Original publisher of `path`, by the peer's latest announce.
     pub(crate) fn publisher_of(&self, path: &Path) -> Option<Hop> {
-        self.heard.get(path).and_then(|heard| heard.hops.first().copied())
+        self.peer_announces.get(path).and_then(|heard| heard.hops.first().copied())
     }
 }

@@ -5,23 +5,23 @@ use std::{rc::Rc, time::Instant};
 use relay_model::{
     Ask, Hop, LogId, Path, Prefs, Start, StreamCode, SubId, TrackInfo, TrackName, limits, name,
 };
-use relay_store::{End, Lookup};
+use relay_store::{LogEnd, Lookup};
 use relay_wire::{
-    Error,
+    DecodeError,
     lite::{self, Message, SubscribeResponse},
 };
 use smallvec::SmallVec;
 
 use crate::{
-    Batch, Framing, Group, Reader,
-    fanout::Mirror,
+    Batch, LocalGroup, LocalReader, ObjectFraming,
+    fanout::LogView,
     fetch,
-    inlet::{Ended, Inlet},
-    requests::{NO_ERROR, Next, refuse},
-    session::{Cx, Role, Session},
-    sub::{Kind, Sub},
+    inlet::{ControlStreamReader, StreamEnd},
+    requests::{NO_ERROR, ReadOutcome, refuse},
+    session::{Cx, Session, StreamKind},
+    sub::{DownstreamSub, RequestKind},
     transport::{Stream, Transport},
-    watch::{Viewer, Watching},
+    watch::{AdvertisePolicy, AnnounceStream},
     work::{self, REQUEST},
 };
 
@@ -47,7 +47,7 @@ impl Session {
         let paths = u32::try_from(cx.store.board().paths() / work::SCANNED).unwrap_or(u32::MAX);
         cx.work.take(paths);
         let watch = cx.store.board().watch(cx.fanout.worker(), prefix.clone());
-        let viewer = Viewer {
+        let viewer = AdvertisePolicy {
             session: self.config.id,
             hop: self.config.hop,
             scope: grant.subscribe.clone(),
@@ -57,7 +57,7 @@ impl Session {
             is_peer: grant.is_peer,
         };
         cx.fanout.watch(self.config.id);
-        self.watches.push(Watching::new(stream, viewer, watch, self.config.version));
+        self.watches.push(AnnounceStream::new(stream, viewer, watch, self.config.version));
         if request.exclude_hop != Hop::ANONYMOUS && self.peer.exclude != request.exclude_hop {
             self.peer.exclude = request.exclude_hop;
             self.ask(cx, Ask::Exclude { hop: request.exclude_hop });
@@ -73,7 +73,7 @@ impl Session {
     /// Marks the peer as a relay, which forwards other publishers: from now on it gets every route.
     pub(crate) fn know_relay(&mut self) {
         if !std::mem::replace(&mut self.peer.is_relay, true) {
-            self.watches.iter_mut().for_each(Watching::advertise_all);
+            self.watches.iter_mut().for_each(AnnounceStream::advertise_all);
             self.has_room = true;
         }
     }
@@ -123,18 +123,18 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: Inlet,
-    ) -> Next {
+        mut inlet: ControlStreamReader,
+    ) -> ReadOutcome {
         inlet.fill(t, stream, cx.work);
-        if inlet.end().is_none() && inlet.inbox.is_empty() {
-            return Next::Keep(Role::Watch(inlet));
+        if inlet.end().is_none() && inlet.buffer.is_empty() {
+            return ReadOutcome::Keep(StreamKind::Watch(inlet));
         }
         if inlet.end().is_none() {
             t.stop(stream, NO_ERROR);
         }
         self.drop_watch(cx, stream);
         self.control.finish(t, stream);
-        Next::Done
+        ReadOutcome::Done
     }
 
     pub(crate) fn drop_watch(&mut self, cx: &mut Cx<'_>, stream: Stream) {
@@ -153,15 +153,15 @@ impl Session {
         stream: Stream,
         broadcast: &Path,
         track: TrackName,
-        (wire_id, prefs, kind): (u64, Prefs, Kind),
+        (wire_id, prefs, kind): (u64, Prefs, RequestKind),
     ) -> Option<SubId> {
         let path = self.grant.as_ref()?.root.join(broadcast);
         let Ok(path) = path else {
             self.violation(t, cx, "broadcast path too long");
             return None;
         };
-        let taken = kind == Kind::Live
-            && self.egress.subs().any(|sub| sub.kind == Kind::Live && sub.wire_id == wire_id);
+        let taken = kind == RequestKind::Live
+            && self.egress.subs().any(|sub| sub.kind == RequestKind::Live && sub.wire_id == wire_id);
         if taken {
             self.violation(t, cx, "duplicate subscribe id");
             return None;
@@ -180,9 +180,9 @@ impl Session {
             refuse(t, cx, stream, StreamCode::INTERNAL);
             return None;
         }
-        let framing = Framing::of(self.config.version);
+        let framing = ObjectFraming::of(self.config.version);
         let names = path.as_str().len() + track.as_str().len();
-        let make = |id| Sub::new(id, wire_id, stream, kind, prefs, framing).with_names(names);
+        let make = |id| DownstreamSub::new(id, wire_id, stream, kind, prefs, framing).with_names(names);
         let Some(sub) = self.egress.insert(self.limits.subscriptions, make) else {
             cx.meter.subscriptions_limited += 1;
             refuse(t, cx, stream, StreamCode::EXCESSIVE_LOAD);
@@ -198,21 +198,21 @@ impl Session {
         cx: &mut Cx<'_>,
         stream: Stream,
         id: SubId,
-        mut inlet: Inlet,
-    ) -> Next {
-        let Some(kind) = self.egress.get_mut(id).map(|sub| sub.kind) else { return Next::Done };
+        mut inlet: ControlStreamReader,
+    ) -> ReadOutcome {
+        let Some(kind) = self.egress.get_mut(id).map(|sub| sub.kind) else { return ReadOutcome::Done };
         loop {
             let more = inlet.fill(t, stream, cx.work);
-            if kind != Kind::Live {
+            if kind != RequestKind::Live {
                 // No message may follow such a request.
                 inlet.discard();
             } else {
                 match self.take_updates(t, cx, id, &mut inlet) {
-                    Ok(true) if cx.work.is_spent() => return Next::Keep(Role::Sub(id, inlet)),
+                    Ok(true) if cx.work.is_spent() => return ReadOutcome::Keep(StreamKind::Sub(id, inlet)),
                     Ok(true) => {}
                     Ok(false) => {
                         self.hold_back(stream);
-                        return Next::Keep(Role::Sub(id, inlet));
+                        return ReadOutcome::Keep(StreamKind::Sub(id, inlet));
                     }
                     Err(error) => {
                         self.drop_sub(t, cx, id);
@@ -225,18 +225,20 @@ impl Session {
             }
         }
         match inlet.end() {
-            None => Next::Keep(Role::Sub(id, inlet)),
+            None => ReadOutcome::Keep(StreamKind::Sub(id, inlet)),
             // A single-message request may be finished before its response.
-            Some(Ended::Fin) if kind != Kind::Live => Next::Keep(Role::Sub(id, inlet)),
-            Some(Ended::Fin) => {
+            Some(StreamEnd::Fin) if kind != RequestKind::Live => {
+                ReadOutcome::Keep(StreamKind::Sub(id, inlet))
+            }
+            Some(StreamEnd::Fin) => {
                 self.drop_sub(t, cx, id);
                 self.control.finish(t, stream);
-                Next::Done
+                ReadOutcome::Done
             }
-            Some(Ended::Reset(_)) => {
+            Some(StreamEnd::Reset(_)) => {
                 self.drop_sub(t, cx, id);
                 self.control.reset(t, stream, StreamCode::CANCEL);
-                Next::Done
+                ReadOutcome::Done
             }
         }
     }
@@ -247,8 +249,8 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         id: SubId,
-        inlet: &mut Inlet,
-    ) -> Result<bool, Error> {
+        inlet: &mut ControlStreamReader,
+    ) -> Result<bool, DecodeError> {
         if !self.config.version.has_ranges() {
             // These versions define no updates; @moq/lite sends a new priority as a bare byte.
             return self.take_priorities(t, cx, id, inlet);
@@ -257,7 +259,7 @@ impl Session {
             if cx.work.is_spent() {
                 return Ok(true);
             }
-            let Some(update) = inlet.inbox.next::<lite::SubscribeUpdate>(self.config.version)? else {
+            let Some(update) = inlet.buffer.next::<lite::SubscribeUpdate>(self.config.version)? else {
                 return Ok(true);
             };
             let prefs = update.prefs;
@@ -266,7 +268,7 @@ impl Session {
             self.update_sub(t, cx, id, prefs);
             self.ask(cx, Ask::Update { sub: id, prefs });
         }
-        Ok(inlet.inbox.is_empty())
+        Ok(inlet.buffer.is_empty())
     }
 
     /// Processes updates that consist of a priority byte only.
@@ -275,15 +277,15 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         id: SubId,
-        inlet: &mut Inlet,
-    ) -> Result<bool, Error> {
-        if inlet.inbox.is_empty() {
+        inlet: &mut ControlStreamReader,
+    ) -> Result<bool, DecodeError> {
+        if inlet.buffer.is_empty() {
             return Ok(true);
         }
         if !self.may_ask() || !self.pace.allows(cx.now) {
             return Ok(false);
         }
-        let (last, before) = (inlet.inbox.take_last(), self.egress.get_mut(id).map(|sub| sub.prefs));
+        let (last, before) = (inlet.buffer.take_last(), self.egress.get_mut(id).map(|sub| sub.prefs));
         if let (Some(priority), Some(before)) = (last, before) {
             let prefs = Prefs { priority, ..before };
             self.pace.took(cx.now);
@@ -299,17 +301,17 @@ impl Session {
         self.with_egress(t, cx, |egress, out| egress.update(out, id, prefs));
         let Some(end) = before.end.filter(|end| prefs.end.is_none_or(|new| new > *end)) else { return };
         let Some(sub) = self.egress.get_mut(id) else { return };
-        let Some(mirror) = sub.log.and_then(|log| cx.fanout.mirror(log)) else { return };
+        let Some(mirror) = sub.log.and_then(|log| cx.fanout.log_view(log)) else { return };
         let opened = first_groups(mirror, sub, cx.now, |sequence| sequence > end);
         let batch = Batch { opened, ..Batch::default() };
-        if self.with_egress(t, cx, |egress, out| egress.news(out, id, &batch)) {
+        if self.with_egress(t, cx, |egress, out| egress.apply_batch(out, id, &batch)) {
             self.finish_subs(t, cx, vec![id]);
         }
     }
 
     /// Attaches a subscription to the log assigned by core, initially or as a replacement.
     pub(crate) fn attach<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId, log: LogId) {
-        let reader = Reader { session: self.config.id, sub: id };
+        let reader = LocalReader { session: self.config.id, sub: id };
         let Some(sub) = self.egress.get_mut(id) else { return };
         if sub.log.is_some() {
             return self.change_log(t, cx, id, log);
@@ -322,12 +324,12 @@ impl Session {
         sub.log = Some(log);
         let (info, end) = (mirror.info(), mirror.end());
         match sub.kind {
-            Kind::Info => return self.answer_info(t, cx, id, info, end),
-            Kind::Fetch { group, .. } => {
-                let found = fetch::find(mirror, group, sub.shape(group), cx.now);
+            RequestKind::Info => return self.answer_info(t, cx, id, info, end),
+            RequestKind::Fetch { group, .. } => {
+                let found = fetch::find(mirror, group, sub.encoding_key(group), cx.now);
                 return self.answer_fetch(t, cx, id, found);
             }
-            Kind::Live => {}
+            RequestKind::Live => {}
         }
         if self.config.version.has_subscribe_ok() {
             let ok = lite::SubscribeOk { priority: prefs.priority, ..lite::SubscribeOk::default() };
@@ -344,12 +346,12 @@ impl Session {
     /// Moves a subscription to another log of the same publisher's track: groups being sent are completed from
     /// there.
     fn change_log<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId, log: LogId) {
-        let reader = Reader { session: self.config.id, sub: id };
+        let reader = LocalReader { session: self.config.id, sub: id };
         let Some(sub) = self.egress.get_mut(id) else { return };
         let Some(before) = sub.log.replace(log) else { return };
-        let open = sub.cursors.iter().filter(|cursor| !cursor.group.has_ended(cursor.shape));
-        let open: SmallVec<[Rc<Group>; 2]> = open.map(|cursor| cursor.group.clone()).collect();
-        if let Some(mirror) = cx.fanout.mirror(before) {
+        let open = sub.cursors.iter().filter(|cursor| !cursor.group.has_ended(cursor.key));
+        let open: SmallVec<[Rc<LocalGroup>; 2]> = open.map(|cursor| cursor.group.clone()).collect();
+        if let Some(mirror) = cx.fanout.log_view(before) {
             // Entries this worker has not pulled yet.
             for group in &open {
                 mirror.catch_up(group);
@@ -362,15 +364,15 @@ impl Session {
         };
         open.iter().filter(|group| !group.is_over()).for_each(|group| mirror.adopt(group, cx.now));
         let (info, end) = (mirror.info(), mirror.end());
-        if sub.kind == Kind::Info {
+        if sub.kind == RequestKind::Info {
             return self.answer_info(t, cx, id, info, end);
         }
         let opened = match sub.kind {
-            Kind::Live => first_groups(mirror, sub, cx.now, |_| true),
+            RequestKind::Live => first_groups(mirror, sub, cx.now, |_| true),
             _ => SmallVec::new(),
         };
         let batch = Batch { opened, end, ..Batch::default() };
-        if self.with_egress(t, cx, |egress, out| egress.news(out, id, &batch)) {
+        if self.with_egress(t, cx, |egress, out| egress.apply_batch(out, id, &batch)) {
             self.finish_subs(t, cx, vec![id]);
         }
     }
@@ -378,19 +380,19 @@ impl Session {
     /// Delivers a batch of log events to one subscription.
     pub(crate) fn deliver<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId, batch: &Batch) {
         let Some(sub) = self.egress.get_mut(id) else { return };
-        if sub.kind == Kind::Info {
+        if sub.kind == RequestKind::Info {
             self.answer_info(t, cx, id, batch.info, batch.end);
             return;
         }
         if let Some(log) = sub.log.filter(|_| sub.has_frame_bounds()) {
             for sequence in batch.opened.iter().map(|group| group.sequence()) {
-                let shape = sub.shape(sequence);
+                let shape = sub.encoding_key(sequence);
                 if !shape.is_whole() {
-                    cx.fanout.shape(log, sequence, shape, cx.now);
+                    cx.fanout.add_encoding(log, sequence, shape, cx.now);
                 }
             }
         }
-        if self.with_egress(t, cx, |egress, out| egress.news(out, id, batch)) {
+        if self.with_egress(t, cx, |egress, out| egress.apply_batch(out, id, batch)) {
             self.finish_subs(t, cx, vec![id]);
         }
     }
@@ -401,7 +403,7 @@ impl Session {
         cx: &mut Cx<'_>,
         id: SubId,
         info: Option<TrackInfo>,
-        end: Option<End>,
+        end: Option<LogEnd>,
     ) {
         match (info, end) {
             (Some(info), _) => {
@@ -425,8 +427,8 @@ impl Session {
                 Some(code) => self.refuse_sub(t, cx, id, code),
                 None => {
                     let Some(sub) = self.drop_sub(t, cx, id) else { continue };
-                    if sub.kind == Kind::Live {
-                        self.say_end(t, cx.now, &sub);
+                    if sub.kind == RequestKind::Live {
+                        self.send_end(t, cx.now, &sub);
                     }
                     self.forget(t, sub.stream);
                 }
@@ -435,7 +437,7 @@ impl Session {
     }
 
     /// Sends the clean end of a track; in versions without SUBSCRIBE_END only a FIN.
-    fn say_end<T: Transport>(&mut self, t: &mut T, now: Instant, sub: &Sub) {
+    fn send_end<T: Transport>(&mut self, t: &mut T, now: Instant, sub: &DownstreamSub) {
         if !self.config.version.has_subscribe_ok() {
             let mut message = Vec::new();
             SubscribeResponse::End { group: sub.bound() }.encode(self.config.version, &mut message);
@@ -459,10 +461,15 @@ impl Session {
     }
 
     /// Removes a subscription everywhere except on its stream.
-    pub(crate) fn drop_sub<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, id: SubId) -> Option<Sub> {
+    pub(crate) fn drop_sub<T: Transport>(
+        &mut self,
+        t: &mut T,
+        cx: &mut Cx<'_>,
+        id: SubId,
+    ) -> Option<DownstreamSub> {
         let sub = self.egress.remove(t, id, StreamCode::CANCEL)?;
         if let Some(log) = sub.log {
-            cx.fanout.detach(log, Reader { session: self.config.id, sub: id });
+            cx.fanout.detach(log, LocalReader { session: self.config.id, sub: id });
         }
         self.ask(cx, Ask::Unsubscribe { sub: id });
         Some(sub)
@@ -478,11 +485,11 @@ impl Session {
 /// Held groups that a subscription wants and `among` allows, oldest first: the newest ones, up to the limit of
 /// open groups per reader.
 fn first_groups(
-    mirror: &mut Mirror,
-    sub: &Sub,
+    mirror: &mut LogView,
+    sub: &DownstreamSub,
     now: Instant,
     among: impl Fn(u64) -> bool,
-) -> SmallVec<[Rc<Group>; 2]> {
+) -> SmallVec<[Rc<LocalGroup>; 2]> {
     // The start of a running subscription is known, even if none was requested.
     let start = match (sub.prefs.start, sub.floor) {
         (Start::Latest | Start::Fresh { .. }, Some(floor)) => Start::Fresh { floor },
@@ -499,5 +506,8 @@ fn first_groups(
     }
     first.retain(|sequence| sub.wants(*sequence) && among(*sequence));
     let surplus = first.len().saturating_sub(limits::READER_GROUPS);
-    first.drain(surplus..).filter_map(|sequence| mirror.load(sequence, sub.shape(sequence), now)).collect()
+    first
+        .drain(surplus..)
+        .filter_map(|sequence| mirror.load(sequence, sub.encoding_key(sequence), now))
+        .collect()
 }

@@ -11,31 +11,31 @@ use relay_model::{
     Ask, Hop, LogId, Order, Path, Scope, SessionCode, SessionId, SubId, WorkerId,
     limits::{self, SessionLimits},
 };
-use relay_store::{Rings, Store};
+use relay_store::{Store, WakeSet};
 use relay_wire::lite::{self, Message};
 
 use crate::{
-    control::Control,
-    egress::{Egress, Out},
+    control::ControlQueue,
+    egress::{Egress, EgressContext},
     fanout::{Batch, Fanout},
     ingest::Ingest,
-    inlet::Inlet,
-    opening::Opening,
-    pace::Pace,
+    inlet::ControlStreamReader,
+    opening::VersionNegotiation,
+    pace::RequestLimiter,
     peer_announces::PeerAnnounces,
-    probe::Probes,
-    queue::Queue,
+    probe::ProbeStreams,
+    queue::RequestQueue,
     stream_table::StreamTable,
-    tracks::Track,
-    transport::{Closed, Dir, Event, PRIORITY_CONTROL, Stream, Transport},
+    tracks::UpstreamTrack,
+    transport::{Dir, PRIORITY_CONTROL, Stream, Transport, TransportClosed, TransportEvent},
     upstream::Upstreams,
-    wanted::Wanted,
-    watch::Watching,
+    wanted::UpstreamRequest,
+    watch::AnnounceStream,
     work::{self, Work},
 };
 
 /// Longest time a partial frame is held back for more of it.
-pub(crate) const HOLD: Duration = Duration::from_millis(1);
+pub(crate) const PARTIAL_DELAY: Duration = Duration::from_millis(1);
 
 /// Context of a call into a session.
 pub struct Cx<'a> {
@@ -46,11 +46,11 @@ pub struct Cx<'a> {
     /// This worker's readers.
     pub fanout: &'a mut Fanout,
     /// Workers to wake at the end of the turn.
-    pub rings: &'a mut Rings,
+    pub rings: &'a mut WakeSet,
     /// This worker's counters.
     pub meter: &'a mut Meter,
     /// Requests of the session to the worker and to core.
-    pub out: &'a mut Vec<Output>,
+    pub out: &'a mut Vec<SessionOutput>,
     /// Work budget of this call. If it is spent afterwards, [`Session::input`] must be called again without an
     /// event, after all other ready sessions.
     pub work: &'a mut Work,
@@ -58,7 +58,7 @@ pub struct Cx<'a> {
 
 /// Request of a session to its worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
+pub enum SessionOutput {
     /// Authorisation request for the peer; answered with [`Session::authorized`] or by closing the transport.
     Authorize {
         /// Raw path and query from SETUP; empty when none was sent.
@@ -72,7 +72,7 @@ pub enum Output {
 
 /// Rights of an admitted peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
+pub struct SessionGrant {
     /// Root to which every path of the session is relative.
     pub root: Path,
     /// Absolute paths it may publish.
@@ -85,7 +85,7 @@ pub struct Grant {
 
 /// Parameters of a new session.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct SessionConfig {
     /// Id of the session, never reused.
     pub id: SessionId,
     /// Worker that owns the session.
@@ -98,7 +98,7 @@ pub struct Config {
     /// these: the first stream of the session negotiates which.
     pub version: lite::Version,
     /// Whether the URL came with the connection (WebTransport). Otherwise SETUP carries it and the session
-    /// requests authorisation with [`Output::Authorize`]; versions without SETUP have no URL.
+    /// requests authorisation with [`SessionOutput::Authorize`]; versions without SETUP have no URL.
     pub has_url: bool,
     /// Start of the process: the zero of timestamps given to frames without one.
     pub started: Instant,
@@ -106,7 +106,7 @@ pub struct Config {
     pub limits: SessionLimits,
 }
 
-impl Config {
+impl SessionConfig {
     /// Milliseconds since [`Self::started`].
     pub(crate) fn clock_ms(&self, now: Instant) -> i64 {
         i64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(i64::MAX)
@@ -115,7 +115,7 @@ impl Config {
 
 /// Properties of the peer, from SETUP and later messages.
 #[derive(Debug)]
-pub(crate) struct Peer {
+pub(crate) struct PeerInfo {
     /// Whether its SETUP was read.
     pub(crate) is_known: bool,
     /// Only role declared in SETUP; `None` = both, or none declared.
@@ -132,22 +132,22 @@ pub(crate) struct Peer {
 
 /// One peer on one transport.
 pub struct Session {
-    pub(crate) config: Config,
-    pub(crate) grant: Option<Grant>,
+    pub(crate) config: SessionConfig,
+    pub(crate) grant: Option<SessionGrant>,
     /// Version negotiation in progress.
-    pub(crate) opening: Option<Opening>,
+    pub(crate) opening: Option<VersionNegotiation>,
     pub(crate) streams: StreamTable,
-    pub(crate) control: Control,
+    pub(crate) control: ControlQueue,
     pub(crate) egress: Egress,
     pub(crate) upstreams: Upstreams,
     /// Announces of the peer, routed or not.
-    pub(crate) heard: PeerAnnounces,
-    pub(crate) watches: Vec<Watching>,
-    pub(crate) probes: Probes,
-    pub(crate) peer: Peer,
+    pub(crate) peer_announces: PeerAnnounces,
+    pub(crate) watches: Vec<AnnounceStream>,
+    pub(crate) probes: ProbeStreams,
+    pub(crate) peer: PeerInfo,
     /// Streams not read further: before authorisation, while core is behind, or while the peer exceeds its
     /// request rate.
-    pub(crate) held: BTreeSet<Stream>,
+    pub(crate) paused_streams: BTreeSet<Stream>,
     /// Whether some of those may be read, but the work budget was spent.
     pub(crate) is_resuming: bool,
     /// Streams left partly read when the work budget was spent, in the order in which to continue.
@@ -158,11 +158,11 @@ pub struct Session {
     pub(crate) watches_due: bool,
     /// Watch that sends next.
     pub(crate) next_watch: usize,
-    pub(crate) pace: Pace,
-    /// Limits in force: [`Config::limits`], or none for a relay of the same cluster.
+    pub(crate) pace: RequestLimiter,
+    /// Limits in force: [`SessionConfig::limits`], or none for a relay of the same cluster.
     pub(crate) limits: SessionLimits,
     /// Requests to the peer that wait for their turn and for its stream credit.
-    pub(crate) wanting: Queue,
+    pub(crate) request_queue: RequestQueue,
     /// Whether some of them wait for stream credit, as reported to core.
     pub(crate) is_blocked: bool,
     /// Logs whose publisher has restarted its group numbers.
@@ -170,18 +170,18 @@ pub struct Session {
     /// Streams with a header deadline, oldest first.
     pub(crate) headers: VecDeque<(Instant, Stream)>,
     /// Streams with a partial frame held back; `hold` is the deadline.
-    pub(crate) holding: Vec<Stream>,
-    pub(crate) hold: Option<Instant>,
+    pub(crate) partial_streams: Vec<Stream>,
+    pub(crate) partial_deadline: Option<Instant>,
     pub(crate) in_flight: u32,
     pub(crate) has_setup: bool,
     pub(crate) is_dirty: bool,
     /// Whether started groups are finished and no others are started.
     pub(crate) winding: bool,
-    said_goaway: bool,
+    goaway_sent: bool,
     /// Whether the transport has room again since the last attempt to send.
     pub(crate) has_room: bool,
     setup_sent: bool,
-    closed: Option<Closed>,
+    closed: Option<TransportClosed>,
     closing: bool,
     /// Close code and reason, if the session closed itself.
     parting: Option<(SessionCode, Box<str>)>,
@@ -189,55 +189,55 @@ pub struct Session {
 
 /// Purpose of a stream.
 #[derive(Debug)]
-pub(crate) enum Role {
+pub(crate) enum StreamKind {
     /// The peer's bidirectional stream, its request not read yet.
-    Request(Inlet, Option<lite::BidiType>),
+    Request(ControlStreamReader, Option<lite::BidiType>),
     /// The peer's unidirectional stream, its type not read yet.
-    Header(Inlet),
+    Header(ControlStreamReader),
     /// The peer's SETUP.
-    Setup(Inlet),
+    Setup(ControlStreamReader),
     /// The list of versions that the peer offers.
-    ClientSetup(Inlet),
+    ClientSetup(ControlStreamReader),
     /// The session's first stream, whose end is the end of the session.
-    Session(Inlet),
+    Session(ControlStreamReader),
     /// A group from the peer.
     Group(Box<Ingest>),
     /// The peer's announce request; we write announces.
-    Watch(Inlet),
+    Watch(ControlStreamReader),
     /// The peer's SUBSCRIBE or TRACK request.
-    Sub(SubId, Inlet),
+    Sub(SubId, ControlStreamReader),
     /// Our announce request, and the state of its announces.
-    Intake(Inlet, Box<crate::intake::Intake>),
+    AnnounceUp(ControlStreamReader, Box<crate::intake::AnnounceReceiver>),
     /// Our TRACK request.
-    TrackUp(Inlet, LogId),
+    TrackUp(ControlStreamReader, LogId),
     /// Our SUBSCRIBE.
-    SubscribeUp(Inlet, LogId),
+    SubscribeUp(ControlStreamReader, LogId),
     /// Our FETCH.
     FetchUp(Box<Ingest>),
     /// The peer's PROBE stream.
-    Probe(Inlet),
+    Probe(ControlStreamReader),
     /// Send-only: nothing is read from it.
-    Said,
+    SendOnly,
 }
 
 impl Session {
     /// A session on a fresh transport.
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: SessionConfig) -> Self {
         Self {
             egress: Egress::new(config.version),
-            opening: Opening::of(config.version),
-            pace: Pace::new(&config.limits),
+            opening: VersionNegotiation::of(config.version),
+            pace: RequestLimiter::new(&config.limits),
             limits: config.limits,
             config,
             grant: None,
             streams: StreamTable::default(),
-            control: Control::default(),
+            control: ControlQueue::default(),
             upstreams: Upstreams::default(),
-            heard: PeerAnnounces::default(),
+            peer_announces: PeerAnnounces::default(),
             watches: Vec::new(),
             next_watch: 0,
-            probes: Probes::default(),
-            peer: Peer {
+            probes: ProbeStreams::default(),
+            peer: PeerInfo {
                 is_known: false,
                 role: None,
                 price: None,
@@ -245,8 +245,8 @@ impl Session {
                 draining: false,
                 is_relay: false,
             },
-            held: BTreeSet::new(),
-            wanting: Queue::default(),
+            paused_streams: BTreeSet::new(),
+            request_queue: RequestQueue::default(),
             is_blocked: false,
             is_resuming: false,
             unread: VecDeque::new(),
@@ -254,13 +254,13 @@ impl Session {
             watches_due: false,
             restarted: Vec::new(),
             headers: VecDeque::new(),
-            holding: Vec::new(),
-            hold: None,
+            partial_streams: Vec::new(),
+            partial_deadline: None,
             in_flight: 0,
             has_setup: false,
             is_dirty: false,
             winding: false,
-            said_goaway: false,
+            goaway_sent: false,
             has_room: false,
             setup_sent: false,
             closed: None,
@@ -275,7 +275,7 @@ impl Session {
     }
 
     /// Reason the transport ended, once it has. Call [`Self::leave`] and drop the session.
-    pub fn closed(&self) -> Option<&Closed> {
+    pub fn closed(&self) -> Option<&TransportClosed> {
         self.closed.as_ref()
     }
 
@@ -286,11 +286,11 @@ impl Session {
     }
 
     /// Admits the peer: serves its requests and requests its announces.
-    pub fn authorized<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, grant: Grant) {
+    pub fn authorized<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, grant: SessionGrant) {
         if grant.is_peer {
             self.know_relay();
             self.limits = SessionLimits::NONE;
-            self.pace = Pace::new(&self.limits);
+            self.pace = RequestLimiter::new(&self.limits);
         }
         self.grant = Some(grant);
         self.check_role(t, cx);
@@ -301,7 +301,7 @@ impl Session {
         if self.may_meet() {
             self.met(t, cx);
         }
-        self.resume_held(t, cx);
+        self.resume_paused(t, cx);
         self.commit(t, cx);
     }
 
@@ -317,7 +317,7 @@ impl Session {
     pub(crate) fn met<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         let Some(grant) = &self.grant else { return };
         for prefix in grant.publish.prefixes().to_vec() {
-            self.want(t, cx, Wanted::Announces(prefix));
+            self.want(t, cx, UpstreamRequest::Announces(prefix));
         }
         if self.peer.exclude != Hop::ANONYMOUS {
             self.ask(cx, Ask::Exclude { hop: self.peer.exclude });
@@ -328,12 +328,12 @@ impl Session {
     /// Sends GOAWAY, asking the peer to move to a new session at the same URL. No effect in versions without
     /// GOAWAY.
     pub fn go_away<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        if self.is_over() || std::mem::replace(&mut self.said_goaway, true) {
+        if self.is_over() || std::mem::replace(&mut self.goaway_sent, true) {
             return;
         }
         if self.config.version.has_goaway() {
             cx.meter.goaways_out += 1;
-            self.wanting.push_first(Wanted::Goaway);
+            self.request_queue.push_first(UpstreamRequest::Goaway);
             self.open_wanted(t, cx);
         }
     }
@@ -377,7 +377,7 @@ impl Session {
         }
         match order {
             Order::Open { log, epoch, path, publisher, track, prefs, want, asker } => {
-                let wanted = Track { log, epoch, path, publisher, track, prefs, want, asker };
+                let wanted = UpstreamTrack { log, epoch, path, publisher, track, prefs, want, asker };
                 self.open_upstream(t, cx, wanted);
             }
             Order::Prefs { log, prefs, want } => self.update_upstream(t, cx, log, prefs, want),
@@ -396,13 +396,13 @@ impl Session {
     pub fn asks_done<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, count: u32) {
         self.in_flight = self.in_flight.saturating_sub(count);
         if !self.is_over() && self.may_ask() {
-            self.resume_held(t, cx);
+            self.resume_paused(t, cx);
             self.commit(t, cx);
         }
     }
 
     /// Delivers events of a log to one of this session's subscriptions.
-    pub fn news<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, sub: SubId, batch: &Batch) {
+    pub fn deliver_batch<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, sub: SubId, batch: &Batch) {
         if self.is_over() {
             return;
         }
@@ -421,7 +421,7 @@ impl Session {
         if self.is_over() {
             return;
         }
-        if self.hold.is_some_and(|due| cx.now >= due) {
+        if self.partial_deadline.is_some_and(|due| cx.now >= due) {
             self.release_held_pieces(cx);
         }
         if self.egress.deadline().is_some_and(|due| cx.now >= due) {
@@ -430,7 +430,7 @@ impl Session {
         }
         self.probes.pump(t, &mut self.control, self.config.version, cx.now);
         self.expire_wanted(t, cx);
-        self.let_on(t, cx);
+        self.resume_throttled(t, cx);
         while !cx.work.is_spent()
             && let Some((_, stream)) = self.headers.front().copied().filter(|(due, _)| cx.now >= *due)
         {
@@ -452,7 +452,7 @@ impl Session {
         if self.is_over() {
             return None;
         }
-        let mut soonest = self.hold;
+        let mut soonest = self.partial_deadline;
         let mut due = |at: Option<Instant>| {
             if let Some(at) = at
                 && soonest.is_none_or(|soonest| at < soonest)
@@ -464,14 +464,14 @@ impl Session {
         due(self.control.deadline());
         due(self.probes.deadline());
         due(self.pace.deadline());
-        due(self.opening.as_ref().and_then(Opening::deadline));
+        due(self.opening.as_ref().and_then(VersionNegotiation::deadline));
         if let Some((at, _)) = self.headers.front() {
             due(Some(*at));
         }
         if !self.upstreams.is_empty() {
             due(self.upstreams.deadline());
         }
-        if !self.wanting.is_empty() {
+        if !self.request_queue.is_empty() {
             due(self.wanting_deadline());
         }
         soonest
@@ -481,14 +481,14 @@ impl Session {
     pub fn leave(&mut self, fanout: &mut Fanout) {
         for sub in self.egress.subs() {
             if let Some(log) = sub.log {
-                fanout.detach(log, crate::Reader { session: self.config.id, sub: sub.id });
+                fanout.detach(log, crate::LocalReader { session: self.config.id, sub: sub.id });
             }
         }
         fanout.unwatch(self.config.id);
     }
 
-    fn event<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, event: Event) {
-        if let Event::Closed(why) = event {
+    fn event<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, event: TransportEvent) {
+        if let TransportEvent::Closed(why) = event {
             self.closed = Some(why);
             return;
         }
@@ -496,47 +496,47 @@ impl Session {
             return;
         }
         match event {
-            Event::Ready => {}
-            Event::Opened(stream, dir) => {
+            TransportEvent::Ready => {}
+            TransportEvent::Opened(stream, dir) => {
                 let role = match dir {
                     Dir::Bi => {
                         t.set_priority(stream, PRIORITY_CONTROL);
-                        Role::Request(Inlet::default(), None)
+                        StreamKind::Request(ControlStreamReader::default(), None)
                     }
-                    Dir::Uni => Role::Header(Inlet::default()),
+                    Dir::Uni => StreamKind::Header(ControlStreamReader::default()),
                 };
                 self.streams.insert(stream, role);
                 self.prune_headers();
                 self.headers.push_back((cx.now + limits::STREAM_HEADER_TIMEOUT, stream));
                 self.readable(t, cx, stream);
             }
-            Event::Readable(stream) => self.readable(t, cx, stream),
-            Event::Writable(stream) => {
+            TransportEvent::Readable(stream) => self.readable(t, cx, stream),
+            TransportEvent::Writable(stream) => {
                 self.has_room = true;
                 self.control.writable(t, cx.now, stream, cx.work);
                 cx.work.take(self.egress.scan_units());
                 self.egress.writable(stream);
             }
-            Event::Stopped(stream, code) => {
+            TransportEvent::Stopped(stream, code) => {
                 cx.work.take(self.egress.scan_units());
                 self.stopped(t, cx, stream, code);
             }
-            Event::Openable(Dir::Uni) => {
+            TransportEvent::Openable(Dir::Uni) => {
                 self.send_setup(t, cx.now);
                 self.has_room = true;
                 self.egress.openable();
             }
-            Event::Openable(Dir::Bi) => self.open_wanted(t, cx),
-            Event::Datagram => self.datagrams(t, cx),
-            Event::Room => {
+            TransportEvent::Openable(Dir::Bi) => self.open_wanted(t, cx),
+            TransportEvent::Datagram => self.datagrams(t, cx),
+            TransportEvent::Room => {
                 self.has_room = true;
                 self.control.room();
                 self.egress.room();
             }
-            Event::Moved(address) => {
+            TransportEvent::Moved(address) => {
                 tracing::debug!(session = %self.config.id, %address, "peer address changed")
             }
-            Event::Closed(_) => {}
+            TransportEvent::Closed(_) => {}
         }
     }
 
@@ -571,7 +571,7 @@ impl Session {
     pub(crate) fn ask(&mut self, cx: &mut Cx<'_>, ask: Ask) {
         self.in_flight = self.in_flight.saturating_add(1);
         cx.meter.asks += 1;
-        cx.out.push(Output::Ask(ask));
+        cx.out.push(SessionOutput::Ask(ask));
     }
 
     /// Whether requests that lead to asks may be read.
@@ -581,7 +581,7 @@ impl Session {
 
     /// Defers reading a stream until it is allowed.
     pub(crate) fn hold_back(&mut self, stream: Stream) {
-        self.held.insert(stream);
+        self.paused_streams.insert(stream);
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -608,9 +608,9 @@ impl Session {
         &mut self,
         t: &mut T,
         cx: &mut Cx<'_>,
-        run: impl FnOnce(&mut Egress, &mut Out<'_, T>) -> R,
+        run: impl FnOnce(&mut Egress, &mut EgressContext<'_, T>) -> R,
     ) -> R {
-        let mut out = Out { t, control: &mut self.control, meter: &mut *cx.meter, now: cx.now };
+        let mut out = EgressContext { t, control: &mut self.control, meter: &mut *cx.meter, now: cx.now };
         let result = run(&mut self.egress, &mut out);
         if self.egress.take_cut() {
             self.has_room = true;

@@ -5,7 +5,9 @@ use std::{collections::HashMap, time::Instant};
 use bytes::Bytes;
 use relay_model::{SessionCode, StreamCode};
 
-use crate::transport::{DatagramError, Dir, Event, ReadError, Stats, Stream, Transport, WriteError};
+use crate::transport::{
+    DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportEvent, WriteError,
+};
 
 /// Streams that record what is written to them. Receiving and datagrams are absent.
 #[derive(Debug, Default)]
@@ -57,7 +59,7 @@ impl Transport for Sink {
         self.finished.push(stream);
     }
 
-    fn poll(&mut self) -> Option<Event> {
+    fn poll(&mut self) -> Option<TransportEvent> {
         None
     }
 
@@ -89,8 +91,8 @@ impl Transport for Sink {
 
     fn exempt(&mut self, _: bool) {}
 
-    fn stats(&self) -> Stats {
-        Stats::default()
+    fn stats(&self) -> PathStats {
+        PathStats::default()
     }
 
     fn close(&mut self, _: Instant, _: SessionCode, _: &str) {}

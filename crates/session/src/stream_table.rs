@@ -4,12 +4,12 @@ use std::collections::{HashMap, hash_map};
 
 use foldhash::fast::RandomState;
 
-use crate::{footprint::STREAM, session::Role, transport::Stream};
+use crate::{footprint::STREAM, session::StreamKind, transport::Stream};
 
 /// Open streams and their roles.
 #[derive(Debug, Default)]
 pub(crate) struct StreamTable {
-    roles: HashMap<Stream, Role, RandomState>,
+    roles: HashMap<Stream, StreamKind, RandomState>,
     bytes: u64,
 }
 
@@ -19,32 +19,32 @@ impl StreamTable {
         self.roles.len()
     }
 
-    pub(crate) fn insert(&mut self, stream: Stream, role: Role) {
+    pub(crate) fn insert(&mut self, stream: Stream, role: StreamKind) {
         self.bytes += role.footprint();
         if let Some(before) = self.roles.insert(stream, role) {
             self.bytes -= before.footprint();
         }
     }
 
-    pub(crate) fn remove(&mut self, stream: &Stream) -> Option<Role> {
+    pub(crate) fn remove(&mut self, stream: &Stream) -> Option<StreamKind> {
         let role = self.roles.remove(stream)?;
         self.bytes -= role.footprint();
         Some(role)
     }
 
-    pub(crate) fn get(&self, stream: &Stream) -> Option<&Role> {
+    pub(crate) fn get(&self, stream: &Stream) -> Option<&StreamKind> {
         self.roles.get(stream)
     }
 
     /// The group being received on `stream`. Its footprint is constant: payload has a budget of its own.
     pub(crate) fn group_mut(&mut self, stream: Stream) -> Option<&mut crate::ingest::Ingest> {
         match self.roles.get_mut(&stream)? {
-            Role::Group(ingest) => Some(ingest),
+            StreamKind::Group(ingest) => Some(ingest),
             _ => None,
         }
     }
 
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&Stream, &Role) -> bool) {
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&Stream, &StreamKind) -> bool) {
         let bytes = &mut self.bytes;
         self.roles.retain(|stream, role| {
             let kept = keep(stream, role);
@@ -55,7 +55,7 @@ impl StreamTable {
         });
     }
 
-    pub(crate) fn iter(&self) -> hash_map::Iter<'_, Stream, Role> {
+    pub(crate) fn iter(&self) -> hash_map::Iter<'_, Stream, StreamKind> {
         self.roles.iter()
     }
 
@@ -65,7 +65,7 @@ impl StreamTable {
     }
 }
 
-impl Role {
+impl StreamKind {
     /// Memory held for the stream, bytes. Streams opened by the relay cost their unparsed bytes only: the rest
     /// is charged to the requesting session.
     fn footprint(&self) -> u64 {
@@ -77,12 +77,12 @@ impl Role {
             | Self::Session(inlet)
             | Self::Watch(inlet)
             | Self::Sub(_, inlet)
-            | Self::Probe(inlet) => STREAM + inlet.inbox.len() as u64,
+            | Self::Probe(inlet) => STREAM + inlet.buffer.len() as u64,
             Self::Group(_) => STREAM,
-            Self::Intake(inlet, _) | Self::TrackUp(inlet, _) | Self::SubscribeUp(inlet, _) => {
-                inlet.inbox.len() as u64
+            Self::AnnounceUp(inlet, _) | Self::TrackUp(inlet, _) | Self::SubscribeUp(inlet, _) => {
+                inlet.buffer.len() as u64
             }
-            Self::FetchUp(_) | Self::Said => 0,
+            Self::FetchUp(_) | Self::SendOnly => 0,
         }
     }
 }
@@ -90,18 +90,18 @@ impl Role {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ingest::Ingest, inlet::Inlet};
+    use crate::{ingest::Ingest, inlet::ControlStreamReader};
 
     #[test]
     fn stream_charge_follows_unparsed_bytes() {
         let mut table = StreamTable::default();
-        let mut inlet = Inlet::default();
-        inlet.inbox.push(&[0; 100]);
-        table.insert(Stream(0), Role::Request(inlet, None));
-        table.insert(Stream(2), Role::Group(Box::new(Ingest::new(relay_wire::lite::Version::V05))));
-        table.insert(Stream(1), Role::Said);
+        let mut inlet = ControlStreamReader::default();
+        inlet.buffer.push(&[0; 100]);
+        table.insert(Stream(0), StreamKind::Request(inlet, None));
+        table.insert(Stream(2), StreamKind::Group(Box::new(Ingest::new(relay_wire::lite::Version::V05))));
+        table.insert(Stream(1), StreamKind::SendOnly);
         assert_eq!(table.bytes(), 2 * STREAM + 100);
-        table.insert(Stream(0), Role::Request(Inlet::default(), None));
+        table.insert(Stream(0), StreamKind::Request(ControlStreamReader::default(), None));
         assert_eq!(table.bytes(), 2 * STREAM);
         table.retain(|stream, _| *stream != Stream(2));
         assert_eq!(table.bytes(), STREAM);

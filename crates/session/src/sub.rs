@@ -3,19 +3,19 @@
 use std::{rc::Rc, time::Duration};
 
 use relay_model::{LogId, Prefs, Start, StreamCode, SubId, Want};
-use relay_store::End;
+use relay_store::LogEnd;
 use smallvec::SmallVec;
 
 use crate::{
-    cursor::Cursor,
-    dialect::{Framing, Shape},
-    lane::Group,
+    cursor::GroupCursor,
+    dialect::{EncodingKey, ObjectFraming},
+    lane::LocalGroup,
     transport::Stream,
 };
 
 /// Kind of a request of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum RequestKind {
     /// A track's properties.
     Info,
     /// Groups as they are published.
@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     },
 }
 
-impl Kind {
+impl RequestKind {
     /// Extent of interest reported to core.
     pub(crate) fn want(self) -> Want {
         match self {
@@ -42,19 +42,19 @@ impl Kind {
 
 /// A subscription, TRACK or FETCH request of the peer, and its progress.
 #[derive(Debug)]
-pub(crate) struct Sub {
+pub(crate) struct DownstreamSub {
     pub(crate) id: SubId,
     /// Subscribe id chosen by the peer.
     pub(crate) wire_id: u64,
     /// The request's stream.
     pub(crate) stream: Stream,
-    pub(crate) kind: Kind,
+    pub(crate) kind: RequestKind,
     pub(crate) prefs: Prefs,
-    pub(crate) framing: Framing,
+    pub(crate) framing: ObjectFraming,
     /// Log that serves it, once assigned by core.
     pub(crate) log: Option<LogId>,
-    pub(crate) cursors: SmallVec<[Cursor; 1]>,
-    pub(crate) end: Option<End>,
+    pub(crate) cursors: SmallVec<[GroupCursor; 1]>,
+    pub(crate) end: Option<LogEnd>,
     /// Lowest group requested.
     lowest: u64,
     /// First group of the subscription; if none was requested, set by the first group taken.
@@ -65,17 +65,17 @@ pub(crate) struct Sub {
     pub(crate) deficit: usize,
     /// Bytes of the broadcast's path and the track's name.
     pub(crate) names: u32,
-    seen: Seen,
+    seen: TakenGroups,
 }
 
-impl Sub {
+impl DownstreamSub {
     pub(crate) fn new(
         id: SubId,
         wire_id: u64,
         stream: Stream,
-        kind: Kind,
+        kind: RequestKind,
         prefs: Prefs,
-        framing: Framing,
+        framing: ObjectFraming,
     ) -> Self {
         let floor = match prefs.start {
             Start::Group(group) => Some(group),
@@ -96,7 +96,7 @@ impl Sub {
             started: false,
             deficit: 0,
             names: 0,
-            seen: Seen::default(),
+            seen: TakenGroups::default(),
         }
     }
 
@@ -115,13 +115,13 @@ impl Sub {
     }
 
     /// Part of a group to be sent to the peer.
-    pub(crate) fn shape(&self, sequence: u64) -> Shape {
-        if let Kind::Fetch { first, last, .. } = self.kind {
-            return Shape { framing: self.framing, first, last };
+    pub(crate) fn encoding_key(&self, sequence: u64) -> EncodingKey {
+        if let RequestKind::Fetch { first, last, .. } = self.kind {
+            return EncodingKey { framing: self.framing, first, last };
         }
         let is_first = self.prefs.start.floor() == Some(sequence);
         let is_last = self.prefs.end == Some(sequence);
-        Shape {
+        EncodingKey {
             framing: self.framing,
             first: if is_first { self.prefs.start_frame } else { 0 },
             last: self.prefs.end_frame.filter(|_| is_last).unwrap_or(u64::MAX),
@@ -135,7 +135,7 @@ impl Sub {
 
     /// Whether a group lies in the requested range.
     pub(crate) fn wants(&self, sequence: u64) -> bool {
-        self.kind == Kind::Live
+        self.kind == RequestKind::Live
             && sequence >= self.floor.unwrap_or(self.lowest)
             && self.prefs.end.is_none_or(|end| sequence <= end)
     }
@@ -147,12 +147,12 @@ impl Sub {
 
     /// Adds a cursor for an opened group, unless the group is outside the requested range or was taken before.
     /// The first group taken becomes the floor if none was requested.
-    pub(crate) fn take(&mut self, group: &Rc<Group>) -> bool {
+    pub(crate) fn take(&mut self, group: &Rc<LocalGroup>) -> bool {
         let sequence = group.sequence();
         let wanted = self.wants(sequence) && self.seen.insert(sequence);
         if wanted {
             self.floor.get_or_insert(sequence);
-            self.cursors.push(Cursor::new(group.clone(), self.shape(sequence)));
+            self.cursors.push(GroupCursor::new(group.clone(), self.encoding_key(sequence)));
         }
         wanted
     }
@@ -164,14 +164,14 @@ impl Sub {
 
     /// Whether a group older than the newest is still being sent and may expire.
     pub(crate) fn lags(&self) -> bool {
-        self.kind == Kind::Live
+        self.kind == RequestKind::Live
             && self.cursors.iter().any(|cursor| Some(cursor.group.sequence()) != self.newest())
     }
 
     /// Whether a group has exceeded the subscriber's age budget. The newest never has.
-    pub(crate) fn is_expired(&self, group: &Group, now: std::time::Instant) -> bool {
+    pub(crate) fn is_expired(&self, group: &LocalGroup, now: std::time::Instant) -> bool {
         let budget = Duration::from_millis(self.prefs.max_age_ms);
-        self.kind == Kind::Live
+        self.kind == RequestKind::Live
             && Some(group.sequence()) != self.newest()
             && group.superseded().is_some_and(|since| now.saturating_duration_since(since) > budget)
     }
@@ -187,7 +187,7 @@ impl Sub {
     /// End of the subscription, once it may be sent: the track ended (a fetch was answered or failed) and every
     /// group taken is accounted for.
     pub(crate) fn is_over(&self) -> Option<Option<StreamCode>> {
-        if let Kind::Fetch { .. } = self.kind {
+        if let RequestKind::Fetch { .. } = self.kind {
             return (self.started && self.cursors.is_empty()).then_some(None);
         }
         self.end.filter(|_| self.cursors.is_empty()).map(|end| end.code)
@@ -196,12 +196,12 @@ impl Sub {
 
 /// Recently taken groups: the highest, and a bit for each of the 64 below it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
+struct TakenGroups {
     highest: Option<u64>,
     below: u64,
 }
 
-impl Seen {
+impl TakenGroups {
     /// Inserts `sequence`. False if it was inserted before, or is too far below the highest to know.
     fn insert(&mut self, sequence: u64) -> bool {
         let Some(highest) = self.highest else {
@@ -236,7 +236,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_group_is_taken_once(sequences in proptest::collection::vec(0u64..300, 1..200)) {
-            let (mut seen, mut model) = (Seen::default(), HashSet::new());
+            let (mut seen, mut model) = (TakenGroups::default(), HashSet::new());
             for sequence in sequences {
                 let highest = seen.highest;
                 let fresh = seen.insert(sequence);

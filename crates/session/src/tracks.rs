@@ -1,21 +1,21 @@
 //! Upstream tracks: requests to a publishing peer, and their end.
 
 use relay_model::{Ask, Hop, LogId, Path, Prefs, SessionId, StreamCode, TrackInfo, Want};
-use relay_store::{End, WriteError};
+use relay_store::{CommitError, LogEnd};
 use relay_wire::lite::{self, Message, SubscribeResponse};
 
 use crate::{
-    inlet::{Ended, Inlet},
-    requests::{NO_ERROR, Next, refuse},
-    session::{Cx, Role, Session},
+    inlet::{ControlStreamReader, StreamEnd},
+    requests::{NO_ERROR, ReadOutcome, refuse},
+    session::{Cx, Session, StreamKind},
     transport::{Stream, Transport},
-    upstream::{Opening, unclean},
-    wanted::Wanted,
+    upstream::{UpstreamParams, unclean},
+    wanted::UpstreamRequest,
     work::MESSAGE,
 };
 
 /// An upstream track requested by core.
-pub(crate) struct Track {
+pub(crate) struct UpstreamTrack {
     pub(crate) log: LogId,
     pub(crate) epoch: relay_model::Epoch,
     pub(crate) path: Path,
@@ -28,7 +28,7 @@ pub(crate) struct Track {
 }
 
 impl Session {
-    pub(crate) fn open_upstream<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, track: Track) {
+    pub(crate) fn open_upstream<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, track: UpstreamTrack) {
         let Some(log) = cx.store.log(track.log) else { return };
         self.close_upstream(t, cx, track.log);
         // Resume point of an earlier writer, read before this one replaces it.
@@ -50,7 +50,7 @@ impl Session {
             self.is_dirty = true;
         }
         let up_path = track.path.clone();
-        self.upstreams.insert(Opening {
+        self.upstreams.insert(UpstreamParams {
             log: track.log,
             epoch: track.epoch,
             path: track.path,
@@ -70,16 +70,16 @@ impl Session {
             return;
         }
         if has_tracks {
-            self.want_for(t, cx, track.asker, Wanted::Track(track.log));
+            self.want_for(t, cx, track.asker, UpstreamRequest::Track(track.log));
         }
         if track.want == Want::Live {
-            self.want_for(t, cx, track.asker, Wanted::Subscribe(track.log));
+            self.want_for(t, cx, track.asker, UpstreamRequest::Subscribe(track.log));
         }
     }
 
     /// Repeats the subscription from the latest group: a resumed publisher that does not respond may have
     /// restarted its group numbers.
-    pub(crate) fn ask_anew<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId) {
+    pub(crate) fn resubscribe_from_latest<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId) {
         let Some(stream) = self.upstreams.get_mut(log).and_then(|up| up.subscribe_stream.take()) else {
             return;
         };
@@ -91,7 +91,7 @@ impl Session {
         let Some(up) = self.upstreams.get_mut(log) else { return };
         up.ask_for_latest();
         let asker = up.asker;
-        self.want_for(t, cx, asker, Wanted::Subscribe(log));
+        self.want_for(t, cx, asker, UpstreamRequest::Subscribe(log));
     }
 
     pub(crate) fn update_upstream<T: Transport>(
@@ -105,17 +105,17 @@ impl Session {
         let version = self.config.version;
         let Some(up) = self.upstreams.get_mut(log) else { return };
         let changed = up.prefs != prefs;
-        let waits_in_vain = up.wish(prefs);
+        let waits_in_vain = up.update_prefs(prefs);
         if want > up.want {
             up.want = want;
             let asker = up.asker;
-            self.want_for(t, cx, asker, Wanted::Subscribe(log));
+            self.want_for(t, cx, asker, UpstreamRequest::Subscribe(log));
         } else if !version.has_ranges() {
             // SUBSCRIBE has neither a start nor updates in these versions.
         } else if waits_in_vain && !up.is_finishing() {
-            self.ask_anew(t, cx, log);
+            self.resubscribe_from_latest(t, cx, log);
         } else if let Some(stream) = up.subscribe_stream.filter(|_| changed && !up.is_finishing()) {
-            let prefs = up.asked();
+            let prefs = up.subscribe_prefs();
             let mut message = Vec::new();
             lite::SubscribeUpdate { prefs }.encode(version, &mut message);
             self.control.send(t, cx.now, stream, message);
@@ -142,7 +142,7 @@ impl Session {
     pub(crate) fn drop_groups<T: Transport>(&mut self, t: &mut T, log: LogId) {
         self.streams.retain(|stream, role| {
             let gone =
-                matches!(role, Role::Group(ingest) if ingest.target.is_some_and(|target| target.log == log));
+                matches!(role, StreamKind::Group(ingest) if ingest.target.is_some_and(|target| target.log == log));
             if gone {
                 t.stop(*stream, StreamCode::CANCEL);
             }
@@ -151,7 +151,7 @@ impl Session {
     }
 
     /// Ends an upstream track: appends the end to the log and informs core.
-    pub(crate) fn end_upstream<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId, end: End) {
+    pub(crate) fn end_upstream<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, log: LogId, end: LogEnd) {
         let Some(up) = self.upstreams.get_mut(log) else { return };
         let epoch = up.epoch;
         // If groups or properties were received, the end does not mean that the track is missing.
@@ -160,7 +160,7 @@ impl Session {
         // The end of a fenced writer is stale: core has moved the log.
         let ended = up.writer.commit(cx.now, cx.rings);
         self.close_upstream(t, cx, log);
-        if ended != Err(WriteError::Fenced) {
+        if ended != Err(CommitError::Fenced) {
             self.ask(cx, Ask::Ended { log, epoch, missing });
         }
     }
@@ -169,8 +169,8 @@ impl Session {
     /// response.
     pub(crate) fn end_upstreams<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         if self.upstreams.deadline().is_some() {
-            for log in self.upstreams.mute(cx.now) {
-                self.ask_anew(t, cx, log);
+            for log in self.upstreams.timed_out_resumes(cx.now) {
+                self.resubscribe_from_latest(t, cx, log);
             }
             for (log, end) in self.upstreams.ended(cx.now) {
                 self.end_upstream(t, cx, log, end);
@@ -183,26 +183,26 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: Inlet,
+        mut inlet: ControlStreamReader,
         log: LogId,
-    ) -> Next {
+    ) -> ReadOutcome {
         inlet.fill(t, stream, cx.work);
-        let info = match inlet.inbox.next::<TrackInfo>(self.config.version) {
+        let info = match inlet.buffer.next::<TrackInfo>(self.config.version) {
             Ok(Some(info)) => info,
             Ok(None) => {
                 let code = match inlet.end() {
-                    None => return Next::Keep(Role::TrackUp(inlet, log)),
-                    Some(Ended::Fin) => StreamCode::NOT_FOUND,
-                    Some(Ended::Reset(code)) => code,
+                    None => return ReadOutcome::Keep(StreamKind::TrackUp(inlet, log)),
+                    Some(StreamEnd::Fin) => StreamCode::NOT_FOUND,
+                    Some(StreamEnd::Reset(code)) => code,
                 };
                 self.control.reset(t, stream, StreamCode::CANCEL);
                 self.end_upstream(t, cx, log, unclean(code));
-                return Next::Done;
+                return ReadOutcome::Done;
             }
             Err(_) => {
                 refuse(t, cx, stream, StreamCode::CANCEL);
                 self.end_upstream(t, cx, log, unclean(StreamCode::MALFORMED_TRACK));
-                return Next::Done;
+                return ReadOutcome::Done;
             }
         };
         self.upstreams.track_answered(log);
@@ -214,7 +214,7 @@ impl Session {
         t.stop(stream, NO_ERROR);
         self.control.finish(t, stream);
         self.open_waiting(t, cx);
-        Next::Done
+        ReadOutcome::Done
     }
 
     pub(crate) fn read_subscribe_up<T: Transport>(
@@ -222,17 +222,17 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: Inlet,
+        mut inlet: ControlStreamReader,
         log: LogId,
-    ) -> Next {
+    ) -> ReadOutcome {
         loop {
             let more = inlet.fill(t, stream, cx.work);
             loop {
-                let Some(up) = self.upstreams.get_mut(log) else { return Next::Done };
+                let Some(up) = self.upstreams.get_mut(log) else { return ReadOutcome::Done };
                 if cx.work.is_spent() {
-                    return Next::Keep(Role::SubscribeUp(inlet, log));
+                    return ReadOutcome::Keep(StreamKind::SubscribeUp(inlet, log));
                 }
-                let response = SubscribeResponse::next(&mut inlet.inbox, self.config.version);
+                let response = SubscribeResponse::next(&mut inlet.buffer, self.config.version);
                 if matches!(response, Ok(Some(_))) {
                     cx.work.take(MESSAGE);
                 }
@@ -249,7 +249,7 @@ impl Session {
                     Err(_) => {
                         refuse(t, cx, stream, StreamCode::CANCEL);
                         self.end_upstream(t, cx, log, unclean(StreamCode::MALFORMED_TRACK));
-                        return Next::Done;
+                        return ReadOutcome::Done;
                     }
                 }
             }
@@ -257,25 +257,25 @@ impl Session {
                 break;
             }
         }
-        let Some(up) = self.upstreams.get_mut(log) else { return Next::Done };
+        let Some(up) = self.upstreams.get_mut(log) else { return ReadOutcome::Done };
         match inlet.end() {
-            None => return Next::Keep(Role::SubscribeUp(inlet, log)),
+            None => return ReadOutcome::Keep(StreamKind::SubscribeUp(inlet, log)),
             // Before moq-lite-05 a FIN is the only signal of the end.
-            Some(Ended::Fin) if up.bound.is_some() || !self.config.version.has_tracks() => {
+            Some(StreamEnd::Fin) if up.bound.is_some() || !self.config.version.has_tracks() => {
                 up.finish(cx.now);
                 up.subscribe_stream = None;
                 self.control.finish(t, stream);
                 self.end_upstreams(t, cx);
             }
-            Some(Ended::Fin) => {
+            Some(StreamEnd::Fin) => {
                 self.control.finish(t, stream);
                 self.end_upstream(t, cx, log, unclean(StreamCode::CANCEL));
             }
-            Some(Ended::Reset(code)) => {
+            Some(StreamEnd::Reset(code)) => {
                 self.control.finish(t, stream);
                 self.end_upstream(t, cx, log, unclean(code));
             }
         }
-        Next::Done
+        ReadOutcome::Done
     }
 }

@@ -26,7 +26,7 @@ pub enum Dir {
 
 /// Event of a transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum TransportEvent {
     /// The session may be used: the handshake, and CONNECT if there is one, are done. First event.
     Ready,
     /// The peer opened a stream. Read it at once: no `Readable` is promised for data already received.
@@ -47,12 +47,12 @@ pub enum Event {
     /// The peer moved to another address.
     Moved(SocketAddr),
     /// The session has ended, by either side. Last event.
-    Closed(Closed),
+    Closed(TransportClosed),
 }
 
 /// Reason a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Closed {
+pub enum TransportClosed {
     /// The peer's application closed it.
     ByPeer(SessionCode, String),
     /// We closed it.
@@ -102,7 +102,7 @@ pub enum DatagramError {
 
 /// Path statistics; `None` where the transport cannot measure them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct PathStats {
     /// Smoothed round trip time.
     pub rtt: Option<Duration>,
     /// Estimated rate of the congestion controller, bits per second.
@@ -112,7 +112,7 @@ pub struct Stats {
 /// One end of a session's transport.
 pub trait Transport {
     /// Next event, or `None` until the transport got more input.
-    fn poll(&mut self) -> Option<Event>;
+    fn poll(&mut self) -> Option<TransportEvent>;
     /// Opens a stream. `None`: no stream credit; `Openable` follows.
     fn open(&mut self, dir: Dir, priority: i32) -> Option<Stream>;
     /// Reads up to `max` bytes in order; `Ok(None)` = the peer finished the stream, whose receiving side is
@@ -139,8 +139,8 @@ pub trait Transport {
     /// While on, writes bypass the valve that limits unsent bytes (for control messages, not for media).
     fn exempt(&mut self, on: bool);
     /// Current path statistics.
-    fn stats(&self) -> Stats;
-    /// Ends the session; `Closed(ByUs)` follows.
+    fn stats(&self) -> PathStats;
+    /// Ends the session; `TransportClosed(ByUs)` follows.
     fn close(&mut self, now: Instant, code: SessionCode, reason: &str);
 }
 

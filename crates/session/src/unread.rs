@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use crate::{
-    session::{Cx, Role, Session},
+    session::{Cx, Session, StreamKind},
     transport::Transport,
 };
 
@@ -32,7 +32,7 @@ impl Session {
             return;
         }
         if self.is_resuming && self.may_ask() {
-            self.resume_held(t, cx);
+            self.resume_paused(t, cx);
         }
         if self.datagrams_due {
             self.datagrams(t, cx);
@@ -43,19 +43,19 @@ impl Session {
     }
 
     /// Continues to read deferred streams, oldest first, as far as allowed.
-    pub(crate) fn resume_held<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
-        let mut waiting = std::mem::take(&mut self.held);
+    pub(crate) fn resume_paused<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+        let mut waiting = std::mem::take(&mut self.paused_streams);
         while !cx.work.is_spent()
             && let Some(stream) = waiting.pop_first()
         {
             self.readable(t, cx, stream);
-            if !self.held.is_empty() && self.is_held_back(cx.now) {
+            if !self.paused_streams.is_empty() && self.is_held_back(cx.now) {
                 break;
             }
         }
         self.is_resuming = cx.work.is_spent();
-        self.held.append(&mut waiting);
-        if self.held.is_empty() {
+        self.paused_streams.append(&mut waiting);
+        if self.paused_streams.is_empty() {
             self.pace.caught_up();
         }
     }
@@ -67,7 +67,7 @@ impl Session {
 
     /// Resumes the streams of a peer that exceeded its request rate; closes the session if it does so
     /// continuously.
-    pub(crate) fn let_on<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
+    pub(crate) fn resume_throttled<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>) {
         if !self.pace.resumes(cx.now) {
             return;
         }
@@ -76,7 +76,7 @@ impl Session {
             self.violation(t, cx, "request rate exceeded");
             return;
         }
-        self.resume_held(t, cx);
+        self.resume_paused(t, cx);
     }
 
     /// Prunes deadlines of streams that are gone or whose header has arrived, once they outnumber the streams:
@@ -85,7 +85,7 @@ impl Session {
         if self.headers.len() > 2 * self.streams.len() + HEADERS_KEPT {
             let Self { headers, streams, .. } = self;
             headers.retain(|(_, stream)| {
-                matches!(streams.get(stream), Some(Role::Request(..) | Role::Header(_)))
+                matches!(streams.get(stream), Some(StreamKind::Request(..) | StreamKind::Header(_)))
             });
         }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use relay_model::{Epoch, Hop, LogId, Path, Prefs, SessionId, Start, StreamCode, TrackName, Want, limits};
-use relay_store::{End, Resume, Writer};
+use relay_store::{LogEnd, Resume, Writer};
 
 use crate::transport::Stream;
 
@@ -50,7 +50,7 @@ pub(crate) struct Upstream {
     /// Resume point of an earlier writer of the log.
     pub(crate) resume: Option<Resume>,
     /// Whether it was repeated from the latest group after no response.
-    anew: bool,
+    from_latest: bool,
     /// Deadline for the first response to a resumed subscription.
     resume_by: Option<Instant>,
     /// Group streams being received.
@@ -68,8 +68,8 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// Preferences for SUBSCRIBE: from the resume point of an earlier writer, if any. Groups younger than that
     /// count as fresh until the gap is closed.
-    pub(crate) fn asked(&self) -> Prefs {
-        let Some(resume) = self.resume.filter(|_| !self.anew) else { return self.prefs };
+    pub(crate) fn subscribe_prefs(&self) -> Prefs {
+        let Some(resume) = self.resume.filter(|_| !self.from_latest) else { return self.prefs };
         let (group, frame) =
             if resume.finished { (resume.group.saturating_add(1), 0) } else { (resume.group, resume.object) };
         Prefs {
@@ -85,10 +85,10 @@ impl Upstream {
 
     /// Applies new preferences. True when the publisher's start is now later than wanted and SUBSCRIBE must be
     /// repeated: the start is resolved once, and an update comes too late.
-    pub(crate) fn wish(&mut self, prefs: Prefs) -> bool {
-        let before = self.asked().start.floor();
+    pub(crate) fn update_prefs(&mut self, prefs: Prefs) -> bool {
+        let before = self.subscribe_prefs().start.floor();
         self.prefs = prefs;
-        let now = self.asked().start.floor();
+        let now = self.subscribe_prefs().start.floor();
         let is_earlier = before.is_some_and(|before| now.map_or(before > 0, |now| now < before));
         is_earlier && self.accounted == 0
     }
@@ -96,14 +96,14 @@ impl Upstream {
     /// Requests the latest group; the first group received then decides whether numbering continued or
     /// restarted.
     pub(crate) fn ask_for_latest(&mut self) {
-        self.anew = true;
+        self.from_latest = true;
     }
 
     /// Records that SUBSCRIBE was sent, and starts the deadline of a resumed one.
     pub(crate) fn subscribed(&mut self, stream: Stream, now: Instant) {
         self.subscribe_stream = Some(stream);
         self.asked_at = Some(now);
-        self.resume_by = self.resume.filter(|_| !self.anew).map(|_| now + RESUME);
+        self.resume_by = self.resume.filter(|_| !self.from_latest).map(|_| now + RESUME);
     }
 
     /// Records that the publisher sent something about the track.
@@ -123,11 +123,11 @@ impl Upstream {
 
     /// Whether SUBSCRIBE was sent so recently that another publisher of the path may have answered it.
     pub(crate) fn is_young(&self, now: Instant) -> bool {
-        self.asked_at.is_none_or(|at| now.saturating_duration_since(at) < limits::DOUBT)
+        self.asked_at.is_none_or(|at| now.saturating_duration_since(at) < limits::OWNER_CHANGE_WINDOW)
     }
 
     /// Whether a resumed subscription got no response in time. True once.
-    pub(crate) fn is_mute(&mut self, now: Instant) -> bool {
+    pub(crate) fn resume_timed_out(&mut self, now: Instant) -> bool {
         self.resume_by.take_if(|by| now >= *by).is_some()
     }
 
@@ -183,12 +183,12 @@ impl Upstream {
 
     /// End of the track, once nothing more is expected. In versions that do not send the last group, a timeout
     /// decides.
-    pub(crate) fn ended(&self, now: Instant) -> Option<End> {
+    pub(crate) fn ended(&self, now: Instant) -> Option<LogEnd> {
         let deadline = self.finishing?;
         let counted = self.first.unwrap_or(0).saturating_add(self.accounted);
         let complete = self.groups == 0 && self.bound.is_some_and(|bound| counted >= bound);
         let waited = now >= deadline && (self.groups == 0 || now >= deadline + LAST_GROUPS);
-        (complete || waited).then_some(End { final_group: self.bound, code: None })
+        (complete || waited).then_some(LogEnd { final_group: self.bound, code: None })
     }
 }
 
@@ -203,7 +203,7 @@ pub(crate) struct Upstreams {
 }
 
 /// Parameters of a new upstream subscription.
-pub(crate) struct Opening {
+pub(crate) struct UpstreamParams {
     pub(crate) log: LogId,
     pub(crate) epoch: Epoch,
     pub(crate) path: Path,
@@ -218,7 +218,7 @@ pub(crate) struct Opening {
 }
 
 impl Upstreams {
-    pub(crate) fn insert(&mut self, opening: Opening) {
+    pub(crate) fn insert(&mut self, opening: UpstreamParams) {
         let wire_id = self.next_id;
         self.next_id = self.next_id.saturating_add(1);
         self.by_wire.insert(wire_id, opening.log);
@@ -243,7 +243,7 @@ impl Upstreams {
                 subscribe_stream: None,
                 pulls: Vec::new(),
                 resume: opening.resume,
-                anew: false,
+                from_latest: false,
                 resume_by: None,
                 groups: 0,
                 first: None,
@@ -322,8 +322,8 @@ impl Upstreams {
     }
 
     /// Resumed subscriptions that got no response in time.
-    pub(crate) fn mute(&mut self, now: Instant) -> Vec<LogId> {
-        self.by_log.values_mut().filter_map(|up| up.is_mute(now).then_some(up.log)).collect()
+    pub(crate) fn timed_out_resumes(&mut self, now: Instant) -> Vec<LogId> {
+        self.by_log.values_mut().filter_map(|up| up.resume_timed_out(now).then_some(up.log)).collect()
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Upstream> {
@@ -336,12 +336,12 @@ impl Upstreams {
     }
 
     /// Tracks that have ended.
-    pub(crate) fn ended(&self, now: Instant) -> Vec<(LogId, End)> {
+    pub(crate) fn ended(&self, now: Instant) -> Vec<(LogId, LogEnd)> {
         self.by_log.values().filter_map(|up| up.ended(now).map(|end| (up.log, end))).collect()
     }
 }
 
 /// End of a track whose stream ended without SUBSCRIBE_END.
-pub(crate) fn unclean(code: StreamCode) -> End {
-    End { final_group: None, code: Some(code) }
+pub(crate) fn unclean(code: StreamCode) -> LogEnd {
+    LogEnd { final_group: None, code: Some(code) }
 }

@@ -4,12 +4,12 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
 use relay_model::{Hop, Hops, Path, Route, Scope, SessionId, limits};
-use relay_store::{Advert, Candidate, Step, Watch};
+use relay_store::{Advert, BoardWatch, VisitStep, WatchCandidate};
 use relay_wire::lite::{self, Announce, Message, Version};
 
 use crate::transport::Stream;
 
-/// Bytes at which a call of [`Watching::fill`] stops. Including one more announcement it fits the free half of
+/// Bytes at which a call of [`AnnounceStream::fill`] stops. Including one more announcement it fits the free half of
 /// [`limits::CONTROL_QUEUE`].
 const FILL_BYTES: usize = 16 * 1024;
 
@@ -27,16 +27,16 @@ const ADVERTISED: u64 = 20;
 ///
 /// Advertised paths are [`Advert`]s in the store's watch: the announce id and a fingerprint of the route.
 #[derive(Debug)]
-pub(crate) struct Watching {
+pub(crate) struct AnnounceStream {
     pub(crate) stream: Stream,
-    watch: Watch,
-    phase: Phase,
+    watch: BoardWatch,
+    phase: AnnouncePhase,
     advertiser: Advertiser,
-    /// Changes deferred until [`Phase::Following`].
+    /// Changes deferred until [`AnnouncePhase::Following`].
     deferred: Deferred,
 }
 
-/// Work done by one call of [`Watching::fill`].
+/// Work done by one call of [`AnnounceStream::fill`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Filled {
     /// Paths examined, whether or not they were encoded.
@@ -50,7 +50,7 @@ pub(crate) struct Filled {
 
 /// Stage of an announce stream.
 #[derive(Debug)]
-enum Phase {
+enum AnnouncePhase {
     /// The paths for the count in ANNOUNCE_OK are being counted; done up to `after`.
     Counting { after: Option<Path>, count: u64 },
     /// ANNOUNCE_INIT is being built.
@@ -74,8 +74,8 @@ struct Deferred {
 /// Encoder of one announce stream.
 #[derive(Debug)]
 struct Advertiser {
-    viewer: Viewer,
-    marks: Marks,
+    policy: AdvertisePolicy,
+    marks: RouteFingerprints,
     /// Id of the next announcement, for versions that have one.
     next_id: u32,
     /// Whether the ids are exhausted.
@@ -86,13 +86,13 @@ struct Advertiser {
 
 /// Fingerprints of routes, seeded: a peer cannot choose two that agree.
 #[derive(Debug, Default)]
-struct Marks {
+struct RouteFingerprints {
     hasher: RandomState,
 }
 
 /// Filter of paths and routes that may be advertised to a peer.
 #[derive(Clone, Debug)]
-pub(crate) struct Viewer {
+pub(crate) struct AdvertisePolicy {
     pub(crate) session: SessionId,
     /// The relay's own hop.
     pub(crate) hop: Hop,
@@ -109,7 +109,7 @@ pub(crate) struct Viewer {
     pub(crate) is_peer: bool,
 }
 
-impl Viewer {
+impl AdvertisePolicy {
     /// Best route that may be advertised: in scope, not the peer's own or through its hop, not fading if it
     /// is a relay, and with room in its chain for this relay.
     fn pick<'a>(&self, path: &Path, routes: &'a [Route], version: Version) -> Option<&'a Route> {
@@ -118,7 +118,7 @@ impl Viewer {
         }
         routes.iter().find(|route| {
             route.session != self.session
-                && !(route.fading && self.is_relay)
+                && !(route.stale && self.is_relay)
                 && self.fits(route, version)
                 && (self.exclude == Hop::ANONYMOUS || !route.passes(self.exclude))
         })
@@ -150,7 +150,7 @@ impl Viewer {
     }
 }
 
-impl Phase {
+impl AnnouncePhase {
     fn first(version: Version) -> Self {
         match (version.has_announce_ok(), version.has_announce_init()) {
             (true, _) => Self::Counting { after: None, count: 0 },
@@ -160,25 +160,36 @@ impl Phase {
     }
 }
 
-impl Watching {
-    pub(crate) fn new(stream: Stream, viewer: Viewer, mut watch: Watch, version: Version) -> Self {
+impl AnnounceStream {
+    pub(crate) fn new(
+        stream: Stream,
+        viewer: AdvertisePolicy,
+        mut watch: BoardWatch,
+        version: Version,
+    ) -> Self {
         if viewer.is_peer {
             watch.set_exact();
         }
         let advertiser = Advertiser {
-            viewer,
-            marks: Marks::default(),
+            policy: viewer,
+            marks: RouteFingerprints::default(),
             next_id: 0,
             is_exhausted: false,
             is_converting: false,
         };
-        Self { stream, watch, phase: Phase::first(version), advertiser, deferred: Deferred::default() }
+        Self {
+            stream,
+            watch,
+            phase: AnnouncePhase::first(version),
+            advertiser,
+            deferred: Deferred::default(),
+        }
     }
 
     /// Memory held for this request, bytes: advertised paths, and the initial list while it is built.
     pub(crate) fn footprint(&self) -> u64 {
         let listed = match &self.phase {
-            Phase::Listing { bytes, .. } => *bytes as u64,
+            AnnouncePhase::Listing { bytes, .. } => *bytes as u64,
             _ => 0,
         };
         REQUEST + self.watch.advertised() as u64 * ADVERTISED + listed
@@ -186,7 +197,7 @@ impl Watching {
 
     /// Whether [`Self::fill`] has something to do. Takes no lock.
     pub(crate) fn is_pending(&self) -> bool {
-        !matches!(self.phase, Phase::Following) || self.watch.is_pending()
+        !matches!(self.phase, AnnouncePhase::Following) || self.watch.is_pending()
     }
 
     /// Appends the next messages to `out`: examines at most `max_entries` paths, and stops beyond
@@ -196,11 +207,11 @@ impl Watching {
         while self.is_pending() && filled.entries < max_entries && out.len() < FILL_BYTES {
             let left = max_entries - filled.entries;
             let (entries, is_broken) = match self.phase {
-                Phase::Counting { .. } => (self.count(version, left, out), false),
-                Phase::Listing { .. } => self.list(version, left, out),
-                Phase::Promised { owed } => self.send_initial(version, left, owed, out),
-                Phase::Owing { owed, since } => self.send_missed(version, left, (owed, since), out),
-                Phase::Following => self.follow(version, left, out),
+                AnnouncePhase::Counting { .. } => (self.count(version, left, out), false),
+                AnnouncePhase::Listing { .. } => self.list(version, left, out),
+                AnnouncePhase::Promised { owed } => self.send_initial(version, left, owed, out),
+                AnnouncePhase::Owing { owed, since } => self.send_missed(version, left, (owed, since), out),
+                AnnouncePhase::Following => self.follow(version, left, out),
             };
             // A step that only changes the phase counts as well, so that every call ends.
             filled.entries += entries.max(1);
@@ -214,14 +225,14 @@ impl Watching {
 
     /// Withholds routes through `hop`.
     pub(crate) fn exclude(&mut self, hop: Hop) {
-        self.advertiser.viewer.exclude = hop;
+        self.advertiser.policy.exclude = hop;
         self.restart();
     }
 
     /// Treats the peer as a relay: sends the routes withheld from readers.
     pub(crate) fn advertise_all(&mut self) {
         match self.phase {
-            Phase::Promised { .. } | Phase::Owing { .. } => self.deferred.is_relay = true,
+            AnnouncePhase::Promised { .. } | AnnouncePhase::Owing { .. } => self.deferred.is_relay = true,
             _ => self.become_relay(),
         }
     }
@@ -229,12 +240,12 @@ impl Watching {
     /// Replaces the scope of the peer. If that excludes a path that ANNOUNCE_OK counted and that was not sent
     /// yet, a later [`Self::fill`] finds the stream broken.
     pub(crate) fn revise(&mut self, scope: Scope) {
-        self.advertiser.viewer.scope = scope;
+        self.advertiser.policy.scope = scope;
         self.restart();
     }
 
     fn become_relay(&mut self) {
-        self.advertiser.viewer.is_relay = true;
+        self.advertiser.policy.is_relay = true;
         self.advertiser.is_converting = true;
         self.restart();
     }
@@ -242,27 +253,27 @@ impl Watching {
     /// Visits all paths again, once all counted announcements are sent.
     fn restart(&mut self) {
         match &mut self.phase {
-            Phase::Counting { after, count } => (*after, *count) = (None, 0),
-            Phase::Listing { init, bytes } => {
+            AnnouncePhase::Counting { after, count } => (*after, *count) = (None, 0),
+            AnnouncePhase::Listing { init, bytes } => {
                 (*init, *bytes) = (lite::AnnounceInit::default(), 0);
                 self.watch.reset();
             }
-            Phase::Promised { .. } | Phase::Owing { .. } => self.deferred.restart = true,
-            Phase::Following => self.watch.restart(),
+            AnnouncePhase::Promised { .. } | AnnouncePhase::Owing { .. } => self.deferred.restart = true,
+            AnnouncePhase::Following => self.watch.restart(),
         }
     }
 
     /// Counts the paths for ANNOUNCE_OK, then encodes it.
     fn count(&mut self, version: Version, max: usize, out: &mut Vec<u8>) -> usize {
-        let Phase::Counting { after, count } = &mut self.phase else { return 0 };
-        let viewer = &self.advertiser.viewer;
+        let AnnouncePhase::Counting { after, count } = &mut self.phase else { return 0 };
+        let viewer = &self.advertiser.policy;
         let entries = self.watch.look(after, max, |path, routes| {
             *count += u64::from(viewer.pick(path, routes, version).is_some());
         });
         if entries < max {
             let owed = *count;
             lite::AnnounceOk { hop: viewer.hop, count: owed }.encode(version, out);
-            self.phase = Phase::Promised { owed };
+            self.phase = AnnouncePhase::Promised { owed };
         }
         entries
     }
@@ -270,26 +281,26 @@ impl Watching {
     /// Builds ANNOUNCE_INIT; paths that do not fit follow as announcements.
     fn list(&mut self, version: Version, max: usize, out: &mut Vec<u8>) -> (usize, bool) {
         let Self { watch, phase, advertiser, .. } = self;
-        let Phase::Listing { init, bytes } = phase else { return (0, false) };
+        let AnnouncePhase::Listing { init, bytes } = phase else { return (0, false) };
         let is_full = |init: &lite::AnnounceInit, bytes: usize| {
             bytes > LIST_BYTES - LIST_ENTRY_BYTES || init.suffixes.len() >= lite::AnnounceInit::MOST
         };
         let visited = watch.visit(max, |candidate| {
             if !candidate.is_live || candidate.advert.is_some() {
-                return Step::Next(candidate.advert);
+                return VisitStep::Next(candidate.advert);
             }
-            let route = advertiser.viewer.pick(candidate.path, candidate.routes, version);
-            let (Some(route), Some(suffix)) = (route, advertiser.viewer.suffix(candidate.path)) else {
-                return Step::Next(None);
+            let route = advertiser.policy.pick(candidate.path, candidate.routes, version);
+            let (Some(route), Some(suffix)) = (route, advertiser.policy.suffix(candidate.path)) else {
+                return VisitStep::Next(None);
             };
             let advert = advertiser.next_advert(route, version);
             *bytes += suffix.as_str().len() + 2;
             init.suffixes.push(suffix);
-            if is_full(init, *bytes) { Step::Last(advert) } else { Step::Next(advert) }
+            if is_full(init, *bytes) { VisitStep::Last(advert) } else { VisitStep::Next(advert) }
         });
         if is_full(init, *bytes) || !watch.is_in_pass() {
             init.encode(version, out);
-            self.phase = Phase::Following;
+            self.phase = AnnouncePhase::Following;
         }
         (visited.entries, visited.is_lost)
     }
@@ -302,13 +313,13 @@ impl Watching {
             return (0, false);
         }
         let visited = self.watch.visit(max, |candidate| {
-            let Candidate { path, routes, is_live, advert } = candidate;
-            let route = advertiser.viewer.pick(path, routes, version).filter(|_| is_live && advert.is_none());
+            let WatchCandidate { path, routes, is_live, advert } = candidate;
+            let route = advertiser.policy.pick(path, routes, version).filter(|_| is_live && advert.is_none());
             let advert = route.map_or(advert, |route| advertiser.start(path, route, version, out));
             owed = owed.saturating_sub(u64::from(route.is_some()));
-            if out.len() < FILL_BYTES { Step::Next(advert) } else { Step::Last(advert) }
+            if out.len() < FILL_BYTES { VisitStep::Next(advert) } else { VisitStep::Last(advert) }
         });
-        self.phase = Phase::Promised { owed };
+        self.phase = AnnouncePhase::Promised { owed };
         if !self.watch.is_in_pass() {
             self.after_initial(owed);
         }
@@ -318,7 +329,7 @@ impl Watching {
     fn after_initial(&mut self, owed: u64) {
         match owed {
             0 => self.begin_following(),
-            _ => self.phase = Phase::Owing { owed, since: self.watch.seen() },
+            _ => self.phase = AnnouncePhase::Owing { owed, since: self.watch.seen() },
         }
     }
 
@@ -332,15 +343,15 @@ impl Watching {
     ) -> (usize, bool) {
         let (advertiser, mut owed, mut since) = (&mut self.advertiser, owed, since);
         let visited = self.watch.visit_missed(&mut since, max, |candidate| {
-            let Candidate { path, routes, .. } = candidate;
-            let route = advertiser.viewer.pick(path, routes, version);
-            let route = route.or_else(|| advertiser.viewer.pick_any(path, routes, version));
-            let Some(route) = route.filter(|_| owed > 0) else { return Step::Next(None) };
+            let WatchCandidate { path, routes, .. } = candidate;
+            let route = advertiser.policy.pick(path, routes, version);
+            let route = route.or_else(|| advertiser.policy.pick_any(path, routes, version));
+            let Some(route) = route.filter(|_| owed > 0) else { return VisitStep::Next(None) };
             owed -= 1;
             let advert = advertiser.start(path, route, version, out);
-            if owed > 0 && out.len() < FILL_BYTES { Step::Next(advert) } else { Step::Last(advert) }
+            if owed > 0 && out.len() < FILL_BYTES { VisitStep::Next(advert) } else { VisitStep::Last(advert) }
         });
-        self.phase = Phase::Owing { owed, since };
+        self.phase = AnnouncePhase::Owing { owed, since };
         if owed == 0 {
             self.begin_following();
         }
@@ -348,7 +359,7 @@ impl Watching {
     }
 
     fn begin_following(&mut self) {
-        self.phase = Phase::Following;
+        self.phase = AnnouncePhase::Following;
         let deferred = std::mem::take(&mut self.deferred);
         if deferred.is_relay {
             self.become_relay();
@@ -361,7 +372,7 @@ impl Watching {
         let advertiser = &mut self.advertiser;
         let visited = self.watch.visit(max, |candidate| {
             let advert = advertiser.change(candidate, version, out);
-            if out.len() < FILL_BYTES { Step::Next(advert) } else { Step::Last(advert) }
+            if out.len() < FILL_BYTES { VisitStep::Next(advert) } else { VisitStep::Last(advert) }
         });
         advertiser.is_converting &= self.watch.is_in_pass();
         (visited.entries, visited.is_lost)
@@ -370,9 +381,14 @@ impl Watching {
 
 impl Advertiser {
     /// Encodes the change of a path as the peer sees it, if it sees any.
-    fn change(&mut self, candidate: Candidate<'_>, version: Version, out: &mut Vec<u8>) -> Option<Advert> {
-        let Candidate { path, routes, is_live, advert } = candidate;
-        let route = self.viewer.pick(path, routes, version).filter(|_| is_live);
+    fn change(
+        &mut self,
+        candidate: WatchCandidate<'_>,
+        version: Version,
+        out: &mut Vec<u8>,
+    ) -> Option<Advert> {
+        let WatchCandidate { path, routes, is_live, advert } = candidate;
+        let route = self.policy.pick(path, routes, version).filter(|_| is_live);
         match (route, advert) {
             (None, None) => None,
             (None, Some(advert)) => {
@@ -399,7 +415,7 @@ impl Advertiser {
         }
         // A relay must know each route, even if that takes an end and a start: with outdated chains, relays
         // could read from each other in a loop.
-        if !self.viewer.is_relay && Marks::is_detour(was, mark) {
+        if !self.policy.is_relay && RouteFingerprints::is_detour(was, mark) {
             return Some(advert);
         }
         if !version.replaces_announces() {
@@ -410,7 +426,7 @@ impl Advertiser {
         match version.has_announce_ids() {
             true => Announce::Restart { id: u64::from(advert.id), hops, cost }.encode(version, out),
             false => {
-                let Some(suffix) = self.viewer.suffix(path) else { return Some(advert) };
+                let Some(suffix) = self.policy.suffix(path) else { return Some(advert) };
                 Announce::Active { suffix, hops, cost }.encode(version, out);
             }
         }
@@ -418,9 +434,9 @@ impl Advertiser {
     }
 
     fn start(&mut self, path: &Path, route: &Route, version: Version, out: &mut Vec<u8>) -> Option<Advert> {
-        let suffix = self.viewer.suffix(path)?;
+        let suffix = self.policy.suffix(path)?;
         let advert = self.next_advert(route, version)?;
-        let hops = self.viewer.chain(&route.hops, version);
+        let hops = self.policy.chain(&route.hops, version);
         Announce::Active { suffix, hops, cost: route.cost }.encode(version, out);
         Some(advert)
     }
@@ -428,7 +444,7 @@ impl Advertiser {
     fn end(&self, path: &Path, advert: Advert, version: Version, out: &mut Vec<u8>) {
         if version.has_announce_ids() {
             Announce::EndedId { id: u64::from(advert.id) }.encode(version, out);
-        } else if let Some(suffix) = self.viewer.suffix(path) {
+        } else if let Some(suffix) = self.policy.suffix(path) {
             Announce::Ended { suffix }.encode(version, out);
         }
     }
@@ -445,14 +461,14 @@ impl Advertiser {
     }
 
     fn mark(&self, route: &Route, version: Version) -> u64 {
-        match self.viewer.is_relay {
+        match self.policy.is_relay {
             true => self.marks.of_relay(route, version),
             false => self.marks.of_reader(route, version),
         }
     }
 }
 
-impl Marks {
+impl RouteFingerprints {
     const CHAIN_BITS: u32 = 20;
     const COST_BITS: u32 = 16;
 

@@ -6,7 +6,7 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 const NAME: usize = 24;
 
 /// One incarnation of a track, shared by publishers that stand in for each other.
-pub type Shared = Rc<RefCell<Content>>;
+pub type SharedContent = Rc<RefCell<Content>>;
 
 /// Groups of an incarnation so far.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub struct Content {
     /// Unique within a run.
     pub incarnation: u64,
     /// Groups by sequence, at most the last 64.
-    pub groups: BTreeMap<u64, Group>,
+    pub groups: BTreeMap<u64, ContentGroup>,
     next: u64,
     /// Whether the track has ended.
     pub ended: bool,
@@ -22,7 +22,7 @@ pub struct Content {
 
 /// One group as published.
 #[derive(Clone, Debug, Default)]
-pub struct Group {
+pub struct ContentGroup {
     /// Frames so far.
     pub frames: u64,
     /// Whether the group is complete.
@@ -42,7 +42,7 @@ pub struct Name {
 
 impl Content {
     /// Creates an incarnation whose first group is `first`.
-    pub fn new(incarnation: u64, first: u64) -> Shared {
+    pub fn new(incarnation: u64, first: u64) -> SharedContent {
         Rc::new(RefCell::new(Self { incarnation, groups: BTreeMap::new(), next: first, ended: false }))
     }
 

@@ -15,7 +15,7 @@ use relay_model::{Cost, Hop, Path, Prefs, Start};
 use relay_wire::lite::Version;
 
 use crate::{
-    content::{Content, Shared},
+    content::{Content, SharedContent},
     peer::{Peer, Update},
     world::World,
 };
@@ -31,7 +31,7 @@ const SETTLED: Duration = Duration::from_millis(1_500);
 
 /// Topology of the links between relays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum Topology {
     /// One relay.
     Single,
     /// A chain of three.
@@ -44,7 +44,7 @@ pub enum Shape {
     Star,
 }
 
-impl Shape {
+impl Topology {
     /// All shapes.
     pub const ALL: [Self; 5] = [Self::Single, Self::Line, Self::Triangle, Self::Ring, Self::Star];
 
@@ -68,10 +68,10 @@ impl Shape {
 }
 
 /// A publisher in a story.
-struct Source {
+struct SimPublisher {
     path: Path,
     hop: Hop,
-    content: Shared,
+    content: SharedContent,
     /// Its connected clients, and the relay of each.
     peers: Vec<(usize, usize)>,
 }
@@ -81,8 +81,8 @@ pub struct Story {
     /// Relays, clients and links.
     pub world: World,
     seed: u64,
-    shape: Shape,
-    sources: Vec<Source>,
+    shape: Topology,
+    sources: Vec<SimPublisher>,
     viewers: Vec<usize>,
     links: Vec<Option<u64>>,
     /// Whether the version of each link can replace an announce (an update instead of an end and a new
@@ -98,7 +98,7 @@ pub struct Story {
 impl Story {
     /// Begins the story of `seed` with linked relays and no clients.
     pub fn new(seed: u64) -> Self {
-        let shape = Shape::ALL[(seed % Shape::ALL.len() as u64) as usize];
+        let shape = Topology::ALL[(seed % Topology::ALL.len() as u64) as usize];
         let mut world = World::new(seed, shape.relays());
         let mut replaces = Vec::new();
         let links = shape
@@ -173,7 +173,7 @@ impl Story {
                 }
                 for (path, updates) in heard {
                     // Before moq-lite-05 a replaced publisher is an end and a new announce.
-                    let replaced = updates == [Update::Went, Update::Came];
+                    let replaced = updates == [Update::Withdrawn, Update::Announced];
                     let pair = replaced && !self.world.peers[viewer].version.replaces_announces();
                     assert!(
                         updates.len() <= 1 || pair,
@@ -207,7 +207,7 @@ impl Story {
         match self.world.rng.below(16) {
             0 | 1 => self.add_source(),
             2 | 3 => self.vanish(),
-            4 => self.goodbye(),
+            4 => self.close_publisher(),
             5 | 6 => self.come_back(),
             7 => self.stand_in(),
             8 => self.take_over(),
@@ -225,7 +225,7 @@ impl Story {
         match self.world.rng.below(9) {
             0 | 1 => self.add_source(),
             2 => self.vanish(),
-            3 => self.goodbye(),
+            3 => self.close_publisher(),
             4 => self.stand_in(),
             5 => self.take_over(),
             6 => self.withdraw(),
@@ -264,14 +264,14 @@ impl Story {
         let first = self.world.rng.below(3) * 50;
         let content = Content::new(self.incarnations, first);
         content.borrow_mut().grow(FRAMES);
-        self.sources.push(Source { path, hop, content, peers: Vec::new() });
+        self.sources.push(SimPublisher { path, hop, content, peers: Vec::new() });
         self.place(self.sources.len() - 1, version);
     }
 
     /// Adds a client of a source.
     fn place(&mut self, at: usize, version: Version) {
         let relay = self.relay();
-        let Source { path, hop, content, .. } = &self.sources[at];
+        let SimPublisher { path, hop, content, .. } = &self.sources[at];
         let (path, hop, content) = (path.clone(), *hop, content.clone());
         let peer = self.world.join(relay, Peer::new(version, hop));
         let price = self.world.rng.below(3);
@@ -300,11 +300,11 @@ impl Story {
         self.forget_anonymous(source);
     }
 
-    fn goodbye(&mut self) {
+    fn close_publisher(&mut self) {
         let Some((source, at)) = self.some_publisher() else { return };
         let (peer, _) = self.sources[source].peers.remove(at);
         self.log.push(format!("publisher {peer} leaves"));
-        self.world.with_peer(peer, |peer, t, now| peer.goodbye(t, now));
+        self.world.with_peer(peer, |peer, t, now| peer.close(t, now));
         self.forget_anonymous(source);
     }
 
@@ -365,12 +365,12 @@ impl Story {
     /// Ends the track; its publishers stay for a moment and leave.
     fn end_track(&mut self) {
         let Some(source) = self.source() else { return };
-        let Source { path, content, peers, .. } = self.sources.remove(source);
+        let SimPublisher { path, content, peers, .. } = self.sources.remove(source);
         self.log.push(format!("{path} #{} ends", content.borrow().incarnation));
         content.borrow_mut().end();
         self.run(Duration::from_millis(200));
         for (peer, _) in peers {
-            self.world.with_peer(peer, |peer, t, now| peer.goodbye(t, now));
+            self.world.with_peer(peer, |peer, t, now| peer.close(t, now));
         }
     }
 
@@ -425,7 +425,7 @@ impl Story {
         match (self.world.rng.chance(0.5), self.world.link_of(viewer)) {
             (true, Some(link)) => self.world.cut(link),
             _ => {
-                self.world.with_peer(viewer, |peer, t, now| peer.goodbye(t, now));
+                self.world.with_peer(viewer, |peer, t, now| peer.close(t, now));
             }
         }
     }
@@ -459,7 +459,7 @@ impl Story {
         for (at, peer) in self.world.peers.iter().enumerate() {
             assert!(peer.broken.is_empty(), "{self}: client {at}: {:?}", peer.broken);
         }
-        let contents: BTreeMap<u64, &Shared> = self
+        let contents: BTreeMap<u64, &SharedContent> = self
             .sources
             .iter()
             .map(|source| (source.content.borrow().incarnation, &source.content))
@@ -539,7 +539,7 @@ impl Story {
     /// Ends all sessions and asserts that nothing is left.
     fn leave(&mut self) {
         for peer in 0..self.world.peers.len() {
-            self.world.with_peer(peer, |peer, t, now| peer.goodbye(t, now));
+            self.world.with_peer(peer, |peer, t, now| peer.close(t, now));
         }
         self.run(Duration::from_millis(500));
         for link in self.links.iter().flatten() {

@@ -9,11 +9,11 @@ use std::{
 use bytes::Bytes;
 use relay_model::{Cost, Hop, Hops, Path, Prefs, SessionCode, StreamCode, TrackInfo, TrackName};
 use relay_session::{
-    pair::End,
-    transport::{Closed, Dir, Event, ReadError, Stream, Transport},
+    pair::PairEnd,
+    transport::{Dir, ReadError, Stream, Transport, TransportClosed, TransportEvent},
 };
 use relay_wire::{
-    Inbox,
+    MessageBuf,
     lite::{
         Announce, AnnounceOk, AnnounceRequest, BidiType, Fetch, FrameHead, Group, GroupEvent, GroupReader,
         Message, Setup, Subscribe, SubscribeOk, SubscribeResponse, SubscribeUpdate, TrackRequest, UniType,
@@ -25,8 +25,8 @@ use relay_wire::{
 mod publish;
 mod read;
 
-use crate::content::{Name, Shared};
-use publish::Serving;
+use crate::content::{Name, SharedContent};
+use publish::SimServed;
 
 /// Name of the one track of every broadcast.
 pub const TRACK: &str = "t";
@@ -38,21 +38,21 @@ pub struct Peer {
     /// Hop id in its chains; anonymous clients send none.
     pub hop: Hop,
     /// Reason for the end of its link, once it has ended.
-    pub closed: Option<Closed>,
+    pub closed: Option<TransportClosed>,
     /// Published broadcasts, and their costs.
-    pub broadcasts: BTreeMap<Path, (Shared, Cost)>,
+    pub broadcasts: BTreeMap<Path, (SharedContent, Cost)>,
     /// Announced broadcasts, if it watches.
-    pub live: BTreeMap<Path, Live>,
+    pub live: BTreeMap<Path, AnnouncedRoute>,
     /// Each change of `live`, in order.
     pub updates: Vec<(Instant, Path, Update)>,
     /// All subscriptions, ended ones included.
     pub subs: Vec<Sub>,
     /// Protocol violations and wrong content received.
     pub broken: Vec<String>,
-    roles: BTreeMap<Stream, Role>,
+    roles: BTreeMap<Stream, StreamPurpose>,
     pending: BTreeMap<Stream, Pending>,
-    announcing: Vec<Announcing>,
-    serving: BTreeMap<Stream, Serving>,
+    announcing: Vec<AnnounceAnswer>,
+    serving: BTreeMap<Stream, SimServed>,
     next_subscribe: u64,
     started: bool,
     leaving: bool,
@@ -60,7 +60,7 @@ pub struct Peer {
 
 /// An announced broadcast.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Live {
+pub struct AnnouncedRoute {
     /// Chain as received.
     pub hops: Hops,
     id: u64,
@@ -70,11 +70,11 @@ pub struct Live {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Update {
     /// The broadcast was announced.
-    Came,
+    Announced,
     /// The route changed.
-    Moved,
+    Rerouted,
     /// The broadcast was withdrawn.
-    Went,
+    Withdrawn,
 }
 
 /// A subscription.
@@ -112,17 +112,17 @@ struct Pending {
     finish: bool,
 }
 
-struct Announcing {
+struct AnnounceAnswer {
     stream: Stream,
     prefix: Path,
-    told: BTreeMap<Path, (u64, Cost)>,
+    advertised: BTreeMap<Path, (u64, Cost)>,
     next: u64,
 }
 
 /// Purpose of a stream that the client reads.
-enum Role {
-    Header(Inbox),
-    Request(Inbox, Option<BidiType>),
+enum StreamPurpose {
+    Header(MessageBuf),
+    Request(MessageBuf, Option<BidiType>),
     /// Ignored.
     Deaf,
     Group {
@@ -131,13 +131,13 @@ enum Role {
         payload: Vec<u8>,
     },
     Watch {
-        inbox: Inbox,
+        inbox: MessageBuf,
         greeted: bool,
         next: u64,
         ids: BTreeMap<u64, Path>,
     },
-    Sub(Inbox, usize),
-    Serve(Inbox),
+    Sub(MessageBuf, usize),
+    Serve(MessageBuf),
 }
 
 impl Peer {
@@ -163,7 +163,7 @@ impl Peer {
     }
 
     /// Handles received data, and serves the relay's requests.
-    pub fn turn(&mut self, t: &mut End, now: Instant) {
+    pub fn turn(&mut self, t: &mut PairEnd, now: Instant) {
         if self.closed.is_some() {
             return;
         }
@@ -172,18 +172,18 @@ impl Peer {
         }
         while let Some(event) = t.poll() {
             match event {
-                Event::Opened(stream, Dir::Uni) => {
-                    self.roles.insert(stream, Role::Header(Inbox::new()));
+                TransportEvent::Opened(stream, Dir::Uni) => {
+                    self.roles.insert(stream, StreamPurpose::Header(MessageBuf::new()));
                 }
-                Event::Opened(stream, Dir::Bi) => {
-                    self.roles.insert(stream, Role::Request(Inbox::new(), None));
+                TransportEvent::Opened(stream, Dir::Bi) => {
+                    self.roles.insert(stream, StreamPurpose::Request(MessageBuf::new(), None));
                 }
-                Event::Stopped(stream, code) => {
+                TransportEvent::Stopped(stream, code) => {
                     self.pending.remove(&stream);
                     t.reset(stream, code);
                     self.serving.remove(&stream);
                 }
-                Event::Closed(why) => {
+                TransportEvent::Closed(why) => {
                     self.closed = Some(why);
                     self.live.clear();
                     return;
@@ -201,7 +201,7 @@ impl Peer {
     }
 
     /// Closes the session.
-    pub fn goodbye(&mut self, t: &mut End, now: Instant) {
+    pub fn close(&mut self, t: &mut PairEnd, now: Instant) {
         self.leaving = true;
         t.close(now, SessionCode::NONE, "bye");
     }
@@ -216,20 +216,21 @@ impl Peer {
     }
 
     /// Watches all broadcasts.
-    pub fn watch(&mut self, t: &mut End) {
+    pub fn watch(&mut self, t: &mut PairEnd) {
         let request = AnnounceRequest { prefix: Path::root(), exclude_hop: Hop::ANONYMOUS };
         let stream = self.ask(t, BidiType::Announce, &request);
-        let role = Role::Watch { inbox: Inbox::new(), greeted: false, next: 0, ids: BTreeMap::new() };
+        let role =
+            StreamPurpose::Watch { inbox: MessageBuf::new(), greeted: false, next: 0, ids: BTreeMap::new() };
         self.roles.insert(stream, role);
     }
 
     /// Subscribes to the track of a broadcast.
-    pub fn subscribe(&mut self, t: &mut End, path: Path, prefs: Prefs, now: Instant) {
+    pub fn subscribe(&mut self, t: &mut PairEnd, path: Path, prefs: Prefs, now: Instant) {
         let id = self.next_subscribe;
         self.next_subscribe += 1;
         let request = Subscribe { id, broadcast: path.clone(), track: track(), prefs };
         let stream = self.ask(t, BidiType::Subscribe, &request);
-        self.roles.insert(stream, Role::Sub(Inbox::new(), self.subs.len()));
+        self.roles.insert(stream, StreamPurpose::Sub(MessageBuf::new(), self.subs.len()));
         self.subs.push(Sub {
             path,
             since: now,
@@ -244,19 +245,19 @@ impl Peer {
     }
 
     /// Cancels a subscription.
-    pub fn unsubscribe(&mut self, t: &mut End, at: usize) {
+    pub fn unsubscribe(&mut self, t: &mut PairEnd, at: usize) {
         let sub = &mut self.subs[at];
         if sub.end.is_none() {
             sub.end = Some(Some(StreamCode::CANCEL));
             let stream = sub.stream;
             t.stop(stream, StreamCode::INTERNAL);
             self.finish(t, stream);
-            self.roles.insert(stream, Role::Deaf);
+            self.roles.insert(stream, StreamPurpose::Deaf);
         }
     }
 
     /// Sends SETUP, once a stream can be opened.
-    fn begin(&mut self, t: &mut End) -> bool {
+    fn begin(&mut self, t: &mut PairEnd) -> bool {
         if self.version.has_setup() {
             let hop = Some(self.hop).filter(|hop| *hop != Hop::ANONYMOUS);
             let mut out = Vec::new();
@@ -269,7 +270,7 @@ impl Peer {
         true
     }
 
-    fn ask(&mut self, t: &mut End, kind: BidiType, message: &impl Message) -> Stream {
+    fn ask(&mut self, t: &mut PairEnd, kind: BidiType, message: &impl Message) -> Stream {
         let mut out = Vec::new();
         varint::put(kind.id(), &mut out);
         message.encode(self.version, &mut out);
@@ -278,17 +279,17 @@ impl Peer {
         stream
     }
 
-    fn write(&mut self, t: &mut End, stream: Stream, bytes: Vec<u8>) {
+    fn write(&mut self, t: &mut PairEnd, stream: Stream, bytes: Vec<u8>) {
         self.pending.entry(stream).or_default().bytes.push_back(bytes.into());
         self.flush(t, stream);
     }
 
-    fn finish(&mut self, t: &mut End, stream: Stream) {
+    fn finish(&mut self, t: &mut PairEnd, stream: Stream) {
         self.pending.entry(stream).or_default().finish = true;
         self.flush(t, stream);
     }
 
-    fn flush(&mut self, t: &mut End, stream: Stream) {
+    fn flush(&mut self, t: &mut PairEnd, stream: Stream) {
         let Some(pending) = self.pending.get_mut(&stream) else { return };
         while let Some(front) = pending.bytes.front_mut() {
             if front.is_empty() {
@@ -307,7 +308,7 @@ impl Peer {
         self.pending.remove(&stream);
     }
 
-    fn complain(&mut self, what: String) {
+    fn record_violation(&mut self, what: String) {
         if !self.leaving {
             self.broken.push(what);
         }

@@ -8,14 +8,14 @@ use std::{
 };
 
 use relay_auth::{Permit, Policy};
-use relay_core::{Action, Core, Event};
+use relay_core::{Action, Core, CoreEvent};
 use relay_model::{Ask, Hop, Order, Path, Scope, SessionId, WorkerId, limits::SessionLimits};
 use relay_session::{
-    Config, Cx, Fanout, Grant, Output, Session, Work,
-    pair::{End, Rng},
-    transport::Closed,
+    Cx, Fanout, Session, SessionConfig, SessionGrant, SessionOutput, Work,
+    pair::{PairEnd, Rng},
+    transport::TransportClosed,
 };
-use relay_store::{Rings, Store};
+use relay_store::{Store, WakeSet};
 use relay_wire::lite::Version;
 
 /// Work budget of each call of a session: small, so that most work is done in parts.
@@ -26,14 +26,14 @@ const WORKERS: u16 = 2;
 const MEMORY: u64 = 64 << 20;
 
 /// A simulated relay.
-pub struct Relay {
+pub struct SimRelay {
     /// Hop id.
     pub hop: Hop,
     store: Arc<Store>,
     core: Core,
-    workers: Vec<Worker>,
-    seats: BTreeMap<SessionId, Seat>,
-    rings: Rings,
+    workers: Vec<SimWorker>,
+    sessions: BTreeMap<SessionId, SimSession>,
+    wake_set: WakeSet,
     /// Time at which the announce board has a held-back change due.
     board_due: Option<Instant>,
     /// Permits of clients, and of other relays.
@@ -44,31 +44,31 @@ pub struct Relay {
     pub closed_by_us: Vec<(SessionId, String)>,
 }
 
-struct Worker {
+struct SimWorker {
     fanout: Fanout,
     meter: relay_meter::Worker,
-    to_core: VecDeque<Event>,
-    from_core: VecDeque<Letter>,
+    to_core: VecDeque<CoreEvent>,
+    from_core: VecDeque<PlaneMessage>,
 }
 
-enum Letter {
+enum PlaneMessage {
     Order(SessionId, Order),
     Done(SessionId, u32),
 }
 
-struct Seat {
+struct SimSession {
     session: Session,
     worker: usize,
-    is_let_in: bool,
+    is_admitted: bool,
     is_peer: bool,
     /// Requests that core has not handled.
     asked: u32,
 }
 
-impl Relay {
+impl SimRelay {
     /// Creates a relay without sessions.
     pub fn new(hop: Hop, now: Instant) -> Self {
-        let store = Store::new(relay_store::Config {
+        let store = Store::new(relay_store::StoreConfig {
             workers: usize::from(WORKERS),
             capacity: MEMORY,
             ceiling: 2 * MEMORY,
@@ -79,10 +79,10 @@ impl Relay {
         Self {
             hop,
             store,
-            core: Core::new(relay_core::Config::new(hop)),
-            workers: (0..WORKERS).map(Worker::new).collect(),
-            seats: BTreeMap::new(),
-            rings: Rings::new(),
+            core: Core::new(relay_core::CoreConfig::new(hop)),
+            workers: (0..WORKERS).map(SimWorker::new).collect(),
+            sessions: BTreeMap::new(),
+            wake_set: WakeSet::new(),
             board_due: None,
             permits: permits
                 .map(|policy| policy.admit("/", SystemTime::UNIX_EPOCH).expect("the root is open to all")),
@@ -97,7 +97,7 @@ impl Relay {
         let worker = rng.below(u64::from(WORKERS)) as u16;
         self.next += 1;
         let id = SessionId::new(WorkerId(worker), self.next);
-        let session = Session::new(Config {
+        let session = Session::new(SessionConfig {
             id,
             worker: WorkerId(worker),
             hop: self.hop,
@@ -107,32 +107,34 @@ impl Relay {
             started: self.started,
             limits: SessionLimits::default(),
         });
-        self.seats
-            .insert(id, Seat { session, worker: usize::from(worker), is_let_in: false, is_peer, asked: 0 });
+        self.sessions.insert(
+            id,
+            SimSession { session, worker: usize::from(worker), is_admitted: false, is_peer, asked: 0 },
+        );
         id
     }
 
     /// Handles the input and due timers of a session.
-    pub fn input(&mut self, id: SessionId, t: &mut End, now: Instant) {
-        let Some(seat) = self.seats.get_mut(&id) else { return };
-        if !std::mem::replace(&mut seat.is_let_in, true) {
+    pub fn input(&mut self, id: SessionId, t: &mut PairEnd, now: Instant) {
+        let Some(seat) = self.sessions.get_mut(&id) else { return };
+        if !std::mem::replace(&mut seat.is_admitted, true) {
             let permit = self.permits[usize::from(seat.is_peer)].clone();
-            let grant = Grant {
+            let grant = SessionGrant {
                 root: permit.root().clone(),
                 publish: permit.publish().clone(),
                 subscribe: permit.subscribe().clone(),
                 is_peer: permit.is_peer(),
             };
             let worker = seat.worker;
-            self.workers[worker].to_core.push_back(Event::Opened { session: id, permit });
+            self.workers[worker].to_core.push_back(CoreEvent::Opened { session: id, permit });
             self.with(id, now, t, |session, t, cx| session.authorized(t, cx, grant));
         }
         self.with(id, now, t, |session, t, cx| session.input(t, cx));
-        let due = |seat: &Seat| seat.session.next_deadline().is_some_and(|due| due <= now);
-        if self.seats.get(&id).is_some_and(due) {
+        let due = |seat: &SimSession| seat.session.next_deadline().is_some_and(|due| due <= now);
+        if self.sessions.get(&id).is_some_and(due) {
             self.with(id, now, t, |session, t, cx| session.timeout(t, cx));
         }
-        let closed = self.seats.get(&id).and_then(|seat| seat.session.closed().cloned());
+        let closed = self.sessions.get(&id).and_then(|seat| seat.session.closed().cloned());
         if let Some(why) = closed {
             self.leave(id, &why);
         }
@@ -143,17 +145,19 @@ impl Relay {
         &mut self,
         id: SessionId,
         (publish, subscribe): (&Scope, &Scope),
-        t: &mut End,
+        t: &mut PairEnd,
         now: Instant,
     ) {
-        let Some(seat) = self.seats.get(&id).filter(|seat| seat.is_let_in) else { return };
+        let Some(seat) = self.sessions.get(&id).filter(|seat| seat.is_admitted) else { return };
         // An empty permit cannot be created; one for a path that is never published is equivalent.
         let nowhere = Scope::of([Path::parse("nowhere").expect("a path")]);
         let some = |scope: &Scope| if scope.is_empty() { nowhere.clone() } else { scope.clone() };
         let permit = Policy::public(some(publish), some(subscribe))
             .admit("/", std::time::SystemTime::UNIX_EPOCH)
             .expect("something is allowed");
-        self.workers[seat.worker].to_core.push_back(Event::Revised { session: id, permit: permit.clone() });
+        self.workers[seat.worker]
+            .to_core
+            .push_back(CoreEvent::Revised { session: id, permit: permit.clone() });
         self.with(id, now, t, |session, t, cx| session.revised(t, cx, permit.publish(), permit.subscribe()));
     }
 
@@ -162,7 +166,7 @@ impl Relay {
         &mut self,
         rng: &mut Rng,
         now: Instant,
-        mut link: impl FnMut(SessionId, &mut dyn FnMut(&mut End)),
+        mut link: impl FnMut(SessionId, &mut dyn FnMut(&mut PairEnd)),
     ) {
         let mut touched = self.core.next_deadline().is_some_and(|due| due <= now);
         for _ in 0..=rng.below(3) {
@@ -175,12 +179,12 @@ impl Relay {
         }
         self.core.handle_timeout(now);
         self.act(now);
-        self.board_due = self.store.board().release(now, &mut self.rings);
+        self.board_due = self.store.board().release(now, &mut self.wake_set);
         for at in 0..self.workers.len() {
             for _ in 0..rng.below(6) {
                 let Some(letter) = self.workers[at].from_core.pop_front() else { break };
                 let id = match &letter {
-                    Letter::Order(id, _) | Letter::Done(id, _) => *id,
+                    PlaneMessage::Order(id, _) | PlaneMessage::Done(id, _) => *id,
                 };
                 let mut letter = Some(letter);
                 link(id, &mut |t| {
@@ -191,7 +195,7 @@ impl Relay {
             }
             self.fan_out(at, now, &mut link);
         }
-        self.store.ring(&mut self.rings, None);
+        self.store.wake(&mut self.wake_set, None);
         // Unchanged since the last check otherwise.
         if touched {
             self.core.check();
@@ -205,12 +209,12 @@ impl Relay {
 
     /// Earliest deadline.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let sessions = self.seats.values().filter_map(|seat| seat.session.next_deadline());
+        let sessions = self.sessions.values().filter_map(|seat| seat.session.next_deadline());
         sessions.chain(self.core.next_deadline()).chain(self.board_due).min()
     }
 
     /// Sizes of core and store, to check for leaks.
-    pub fn counts(&self) -> (relay_core::Counts, relay_store::Counts) {
+    pub fn counts(&self) -> (relay_core::CoreCounts, relay_store::StoreCounts) {
         (self.core.counts(), self.store.counts())
     }
 
@@ -219,10 +223,10 @@ impl Relay {
         &mut self,
         id: SessionId,
         now: Instant,
-        t: &mut End,
-        work: impl FnOnce(&mut Session, &mut End, &mut Cx<'_>),
+        t: &mut PairEnd,
+        work: impl FnOnce(&mut Session, &mut PairEnd, &mut Cx<'_>),
     ) {
-        let Some(seat) = self.seats.get_mut(&id) else { return };
+        let Some(seat) = self.sessions.get_mut(&id) else { return };
         let worker = &mut self.workers[seat.worker];
         let mut out = Vec::new();
         let mut budget = Work::of(BUDGET);
@@ -230,7 +234,7 @@ impl Relay {
             now,
             store: &self.store,
             fanout: &mut worker.fanout,
-            rings: &mut self.rings,
+            rings: &mut self.wake_set,
             meter: &mut worker.meter,
             out: &mut out,
             work: &mut budget,
@@ -241,38 +245,38 @@ impl Relay {
             seat.session.input(t, &mut cx);
         }
         for output in out {
-            if let Output::Ask(ask) = output {
+            if let SessionOutput::Ask(ask) = output {
                 seat.asked += 1;
-                worker.to_core.push_back(Event::Ask { session: id, ask });
+                worker.to_core.push_back(CoreEvent::Ask { session: id, ask });
             }
         }
     }
 
-    fn leave(&mut self, id: SessionId, why: &Closed) {
-        let Some(mut seat) = self.seats.remove(&id) else { return };
+    fn leave(&mut self, id: SessionId, why: &TransportClosed) {
+        let Some(mut seat) = self.sessions.remove(&id) else { return };
         let worker = &mut self.workers[seat.worker];
         seat.session.leave(&mut worker.fanout);
-        if let Closed::ByPeer(code, reason) = why
+        if let TransportClosed::ByPeer(code, reason) = why
             && code.0 != 0
         {
             self.closed_by_us.push((id, format!("the peer closed: {code} {reason}")));
         }
-        if matches!(why, Closed::ByUs) {
+        if matches!(why, TransportClosed::ByUs) {
             self.closed_by_us.push((id, "this relay closed it".to_owned()));
         }
         drop(seat);
-        let vanished = matches!(why, Closed::Lost(_));
-        worker.to_core.push_back(Event::Closed { session: id, vanished });
+        let vanished = matches!(why, TransportClosed::Lost(_));
+        worker.to_core.push_back(CoreEvent::Closed { session: id, vanished });
     }
 
-    fn core_takes(&mut self, event: Event, now: Instant) {
-        if let Event::Ask { session, ask } = &event {
+    fn core_takes(&mut self, event: CoreEvent, now: Instant) {
+        if let CoreEvent::Ask { session, ask } = &event {
             debug_assert!(!matches!(ask, Ask::Announce { hops, .. } if hops.is_empty()));
-            if let Some(seat) = self.seats.get_mut(session) {
+            if let Some(seat) = self.sessions.get_mut(session) {
                 seat.asked = seat.asked.saturating_sub(1);
             }
             let at = usize::from(session.worker().0);
-            self.workers[at].from_core.push_back(Letter::Done(*session, 1));
+            self.workers[at].from_core.push_back(PlaneMessage::Done(*session, 1));
         }
         self.core.handle(event, now);
         self.act(now);
@@ -283,9 +287,11 @@ impl Relay {
             match action {
                 Action::Order { session, order } => {
                     let at = usize::from(session.worker().0);
-                    self.workers[at].from_core.push_back(Letter::Order(session, order));
+                    self.workers[at].from_core.push_back(PlaneMessage::Order(session, order));
                 }
-                Action::Board { path, routes } => self.store.board().set(path, routes, now, &mut self.rings),
+                Action::Board { path, routes } => {
+                    self.store.board().set(path, routes, now, &mut self.wake_set)
+                }
                 Action::Create { log } => {
                     self.store.create(log);
                 }
@@ -293,8 +299,8 @@ impl Relay {
                     self.store.fence(log, epoch);
                 }
                 Action::End { log, code } => {
-                    let end = relay_store::End { final_group: None, code: Some(code) };
-                    self.store.end(log, end, now, &mut self.rings);
+                    let end = relay_store::LogEnd { final_group: None, code: Some(code) };
+                    self.store.end(log, end, now, &mut self.wake_set);
                 }
                 Action::Retire { log } => {
                     self.store.retire(log);
@@ -303,10 +309,12 @@ impl Relay {
         }
     }
 
-    fn deliver(&mut self, letter: Letter, t: &mut End, now: Instant) {
+    fn deliver(&mut self, letter: PlaneMessage, t: &mut PairEnd, now: Instant) {
         match letter {
-            Letter::Order(id, order) => self.with(id, now, t, |session, t, cx| session.order(t, cx, order)),
-            Letter::Done(id, count) => {
+            PlaneMessage::Order(id, order) => {
+                self.with(id, now, t, |session, t, cx| session.order(t, cx, order))
+            }
+            PlaneMessage::Done(id, count) => {
                 self.with(id, now, t, |session, t, cx| session.asks_done(t, cx, count))
             }
         }
@@ -316,10 +324,10 @@ impl Relay {
         &mut self,
         at: usize,
         now: Instant,
-        link: &mut impl FnMut(SessionId, &mut dyn FnMut(&mut End)),
+        link: &mut impl FnMut(SessionId, &mut dyn FnMut(&mut PairEnd)),
     ) {
         let mut dirty = Vec::new();
-        let board = self.store.bell(WorkerId(at as u16)).take(&mut dirty);
+        let board = self.store.ready_list(WorkerId(at as u16)).take(&mut dirty);
         self.workers[at].fanout.take_due(&mut dirty);
         for log in dirty {
             while let Some(batch) = self.workers[at].fanout.pull(log, now) {
@@ -328,7 +336,7 @@ impl Relay {
                 for reader in readers {
                     link(reader.session, &mut |t| {
                         self.with(reader.session, now, t, |session, t, cx| {
-                            session.news(t, cx, reader.sub, &batch)
+                            session.deliver_batch(t, cx, reader.sub, &batch)
                         });
                     });
                 }
@@ -347,7 +355,7 @@ impl Relay {
     }
 }
 
-impl Worker {
+impl SimWorker {
     fn new(at: u16) -> Self {
         Self {
             fanout: Fanout::new(WorkerId(at)),

@@ -6,10 +6,10 @@ use std::{
 };
 
 use relay_model::{Hop, Scope, SessionId};
-use relay_session::pair::{End, Options, Pair, Rng};
+use relay_session::pair::{Pair, PairEnd, PairOptions, Rng};
 use relay_wire::lite::Version;
 
-use crate::{peer::Peer, relay::Relay};
+use crate::{peer::Peer, relay::SimRelay};
 
 /// Clock step while messages are pending.
 const STEP: Duration = Duration::from_millis(2);
@@ -18,15 +18,15 @@ const IDLE: Duration = Duration::from_millis(50);
 
 /// Participant at one end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
+enum LinkEnd {
     Relay(usize, SessionId),
     Peer(usize),
 }
 
-struct Link {
+struct SimLink {
     pair: Pair,
-    a: Who,
-    b: Who,
+    a: LinkEnd,
+    b: LinkEnd,
 }
 
 /// A run.
@@ -36,10 +36,10 @@ pub struct World {
     /// Source of all random choices.
     pub rng: Rng,
     /// All relays.
-    pub relays: Vec<Relay>,
+    pub relays: Vec<SimRelay>,
     /// All clients, closed ones included.
     pub peers: Vec<Peer>,
-    links: BTreeMap<u64, Link>,
+    links: BTreeMap<u64, SimLink>,
     of_session: BTreeMap<(usize, SessionId), u64>,
     of_peer: BTreeMap<usize, u64>,
     next_link: u64,
@@ -49,7 +49,7 @@ impl World {
     /// Creates `relays` relays without links.
     pub fn new(seed: u64, relays: usize) -> Self {
         let (now, mut rng) = (Instant::now(), Rng::new(seed));
-        let relays = (0..relays).map(|at| Relay::new(Hop(1_000 + at as u64), now)).collect();
+        let relays = (0..relays).map(|at| SimRelay::new(Hop(1_000 + at as u64), now)).collect();
         rng.draw();
         Self {
             now,
@@ -65,37 +65,38 @@ impl World {
 
     /// Links two relays.
     pub fn peer_relays(&mut self, one: usize, other: usize, version: Version) -> u64 {
-        let a = Who::Relay(one, self.relays[one].connect(version, true, &mut self.rng));
-        let b = Who::Relay(other, self.relays[other].connect(version, true, &mut self.rng));
+        let a = LinkEnd::Relay(one, self.relays[one].connect(version, true, &mut self.rng));
+        let b = LinkEnd::Relay(other, self.relays[other].connect(version, true, &mut self.rng));
         self.link(a, b)
     }
 
     /// Connects a client to a relay.
     pub fn join(&mut self, relay: usize, peer: Peer) -> usize {
-        let a = Who::Relay(relay, self.relays[relay].connect(peer.version, false, &mut self.rng));
+        let a = LinkEnd::Relay(relay, self.relays[relay].connect(peer.version, false, &mut self.rng));
         let at = self.peers.len();
         self.peers.push(peer);
-        self.link(a, Who::Peer(at));
+        self.link(a, LinkEnd::Peer(at));
         at
     }
 
-    fn link(&mut self, a: Who, b: Who) -> u64 {
+    fn link(&mut self, a: LinkEnd, b: LinkEnd) -> u64 {
         let latency = Duration::from_millis(1 + self.rng.below(20));
-        let options = Options { latency, uni_streams: 1_024, bidi_streams: 1_024, ..Options::default() };
+        let options =
+            PairOptions { latency, uni_streams: 1_024, bidi_streams: 1_024, ..PairOptions::default() };
         let id = self.next_link;
         self.next_link += 1;
         for who in [a, b] {
             match who {
-                Who::Relay(relay, session) => {
+                LinkEnd::Relay(relay, session) => {
                     self.of_session.insert((relay, session), id);
                 }
-                Who::Peer(peer) => {
+                LinkEnd::Peer(peer) => {
                     self.of_peer.insert(peer, id);
                 }
             }
         }
         let pair = Pair::new(self.rng.draw(), options);
-        self.links.insert(id, Link { pair, a, b });
+        self.links.insert(id, SimLink { pair, a, b });
         id
     }
 
@@ -115,7 +116,7 @@ impl World {
     pub fn with_peer<R>(
         &mut self,
         at: usize,
-        work: impl FnOnce(&mut Peer, &mut End, Instant) -> R,
+        work: impl FnOnce(&mut Peer, &mut PairEnd, Instant) -> R,
     ) -> Option<R> {
         let link = self.links.get_mut(self.of_peer.get(&at)?)?;
         Some(work(&mut self.peers[at], &mut link.pair.b, self.now))
@@ -124,7 +125,7 @@ impl World {
     /// Changes the permissions of a client, if its link is up.
     pub fn revise(&mut self, peer: usize, publish: &Scope, subscribe: &Scope) {
         let link = self.of_peer.get(&peer).and_then(|link| self.links.get_mut(link));
-        let Some(Link { pair, a: Who::Relay(relay, session), .. }) = link else { return };
+        let Some(SimLink { pair, a: LinkEnd::Relay(relay, session), .. }) = link else { return };
         self.relays[*relay].revise(*session, (publish, subscribe), &mut pair.a, self.now);
     }
 
@@ -141,7 +142,7 @@ impl World {
     /// Runs until no messages between the planes are pending.
     pub fn drain_planes(&mut self) {
         for _ in 0..1_000 {
-            if self.relays.iter().all(Relay::is_still) {
+            if self.relays.iter().all(SimRelay::is_still) {
                 return;
             }
             self.now += STEP;
@@ -152,11 +153,11 @@ impl World {
 
     /// Time to the next event, clamped to a small range.
     fn next_step(&mut self) -> Duration {
-        if !self.relays.iter().all(Relay::is_still) {
+        if !self.relays.iter().all(SimRelay::is_still) {
             return STEP;
         }
         let arrivals = self.links.values().filter_map(|link| link.pair.next_arrival());
-        let timers = self.relays.iter().filter_map(Relay::next_deadline);
+        let timers = self.relays.iter().filter_map(SimRelay::next_deadline);
         let next = arrivals.chain(timers).min();
         next.map_or(IDLE, |next| next.saturating_duration_since(self.now).clamp(STEP, IDLE))
     }
@@ -167,8 +168,8 @@ impl World {
             link.pair.advance(now);
             for (who, end) in [(link.a, &mut link.pair.a), (link.b, &mut link.pair.b)] {
                 match who {
-                    Who::Relay(relay, session) => self.relays[relay].input(session, end, now),
-                    Who::Peer(peer) => self.peers[peer].turn(end, now),
+                    LinkEnd::Relay(relay, session) => self.relays[relay].input(session, end, now),
+                    LinkEnd::Peer(peer) => self.peers[peer].turn(end, now),
                 }
             }
         }
@@ -177,7 +178,7 @@ impl World {
             relay.planes(rng, now, |session, work| {
                 let link = of_session.get(&(at, session)).and_then(|link| links.get_mut(link));
                 if let Some(link) = link {
-                    let is_a = matches!(link.a, Who::Relay(relay, of) if relay == at && of == session);
+                    let is_a = matches!(link.a, LinkEnd::Relay(relay, of) if relay == at && of == session);
                     work(if is_a { &mut link.pair.a } else { &mut link.pair.b });
                 }
             });

@@ -52,7 +52,7 @@ fn storms_deliver_correct_content_and_recover() {
 
 #[test]
 fn permission_changes_deliver_correct_content_and_recover() {
-    stories("judged", SEEDS / 3, |story| story.judged(STORM));
+    stories("judged", SEEDS / 3, |story| story.run_with_permits(STORM));
 }
 
 #[test]

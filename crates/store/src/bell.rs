@@ -15,13 +15,13 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 const BELLS: usize = limits::WORKERS + 1;
 const WORDS: usize = BELLS.div_ceil(64);
 
-/// Set of workers to wake, collected over a turn and rung once by [`crate::Store::ring`].
+/// Set of workers to wake, collected over a turn and rung once by [`crate::Store::wake`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rings {
+pub struct WakeSet {
     words: [u64; WORDS],
 }
 
-impl Rings {
+impl WakeSet {
     /// An empty set.
     pub fn new() -> Self {
         Self::default()
@@ -67,7 +67,7 @@ impl Rings {
 /// Per-worker flags of a log with changes not yet taken. Kept apart from the log, so that a bell pins no
 /// payload.
 #[derive(Debug)]
-pub(crate) struct Flags {
+pub(crate) struct DirtyFlags {
     id: LogId,
     dirty: Box<[AtomicBool]>,
 }
@@ -75,7 +75,7 @@ pub(crate) struct Flags {
 /// Workers on whose list a log is put once its lock is released.
 pub(crate) type Marks = SmallVec<[WorkerId; 8]>;
 
-impl Flags {
+impl DirtyFlags {
     pub(crate) fn new(id: LogId, bells: usize) -> Self {
         Self { id, dirty: (0..bells).map(|_| AtomicBool::new(false)).collect() }
     }
@@ -97,19 +97,19 @@ impl Flags {
     }
 }
 
-type Ringer = Box<dyn Fn() + Send + Sync>;
+type WakeFn = Box<dyn Fn() + Send + Sync>;
 
 /// List of the changed logs of one worker, and its wake-up.
-pub struct Bell {
+pub struct ReadyList {
     worker: usize,
-    dirty: Mutex<Vec<Arc<Flags>>>,
+    dirty: Mutex<Vec<Arc<DirtyFlags>>>,
     board: AtomicBool,
     rung: AtomicBool,
     rings: AtomicU64,
-    ringer: Mutex<Option<Ringer>>,
+    waker: Mutex<Option<WakeFn>>,
 }
 
-impl Bell {
+impl ReadyList {
     pub(crate) fn new(worker: usize) -> Self {
         Self {
             worker,
@@ -117,15 +117,15 @@ impl Bell {
             board: AtomicBool::new(false),
             rung: AtomicBool::new(false),
             rings: AtomicU64::new(0),
-            ringer: Mutex::new(None),
+            waker: Mutex::new(None),
         }
     }
 
     /// Sets the function that wakes the worker. It is called at most once until the worker's next
-    /// [`Bell::take`], so a woken worker must take; it must not call back into the store. A bell that was rung
+    /// [`ReadyList::take`], so a woken worker must take; it must not call back into the store. A bell that was rung
     /// before calls it at once, so a rebuilt worker misses no wake-up.
-    pub fn set_ringer(&self, ringer: Box<dyn Fn() + Send + Sync>) {
-        let mut slot = self.ringer.lock();
+    pub fn set_waker(&self, ringer: Box<dyn Fn() + Send + Sync>) {
+        let mut slot = self.waker.lock();
         if self.rung.load(Ordering::Acquire) {
             ringer();
         }
@@ -143,16 +143,16 @@ impl Bell {
     }
 
     /// Number of wake-ups of the worker.
-    pub fn rings(&self) -> u64 {
+    pub fn wakes(&self) -> u64 {
         self.rings.load(Ordering::Relaxed)
     }
 
-    /// Whether a [`Bell::take`] would return anything.
+    /// Whether a [`ReadyList::take`] would return anything.
     pub fn is_pending(&self) -> bool {
         self.board.load(Ordering::Acquire) || !self.dirty.lock().is_empty()
     }
 
-    pub(crate) fn push(&self, flags: Arc<Flags>) {
+    pub(crate) fn push(&self, flags: Arc<DirtyFlags>) {
         self.dirty.lock().push(flags);
     }
 
@@ -160,10 +160,10 @@ impl Bell {
         self.board.swap(true, Ordering::AcqRel);
     }
 
-    pub(crate) fn ring(&self) {
+    pub(crate) fn wake(&self) {
         if !self.rung.swap(true, Ordering::AcqRel) {
             self.rings.fetch_add(1, Ordering::Relaxed);
-            let slot = self.ringer.lock();
+            let slot = self.waker.lock();
             if let Some(ringer) = slot.as_ref() {
                 ringer();
             }
@@ -171,7 +171,7 @@ impl Bell {
     }
 }
 
-impl fmt::Debug for Bell {
+impl fmt::Debug for ReadyList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bell").field("worker", &self.worker).finish_non_exhaustive()
     }
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn rings_hold_every_worker_and_the_control_runtime() {
-        let mut rings = Rings::new();
+        let mut rings = WakeSet::new();
         let all = [0, 63, 64, 255, 256].map(WorkerId);
         all.iter().for_each(|worker| rings.mark(*worker));
         assert!(rings.contains(WorkerId(256)) && !rings.contains(WorkerId(1)));
@@ -196,18 +196,18 @@ mod tests {
     #[test]
     fn a_bell_rings_once_until_it_is_taken() {
         let rung = Arc::new(AtomicUsize::new(0));
-        let bell = Bell::new(0);
-        bell.ring();
+        let bell = ReadyList::new(0);
+        bell.wake();
         let count = Arc::clone(&rung);
-        bell.set_ringer(Box::new(move || {
+        bell.set_waker(Box::new(move || {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }));
         assert_eq!(rung.load(std::sync::atomic::Ordering::Relaxed), 1, "rung before the ringer was set");
-        bell.ring();
+        bell.wake();
         assert_eq!(rung.load(std::sync::atomic::Ordering::Relaxed), 1);
         bell.take(&mut Vec::new());
-        bell.ring();
+        bell.wake();
         assert_eq!(rung.load(std::sync::atomic::Ordering::Relaxed), 2);
-        assert_eq!(bell.rings(), 2);
+        assert_eq!(bell.wakes(), 2);
     }
 }

@@ -1,7 +1,7 @@
 //! The announce board: live paths in order, for sessions and HTTP readers that watch a prefix.
 //!
 //! Core sets routes, watches visit changes. A watch is a position in the changes of its prefix plus a compact
-//! entry for each path it advertised ([`Watch`]). Every path has a slot, kept while the path is live and until
+//! entry for each path it advertised ([`BoardWatch`]). Every path has a slot, kept while the path is live and until
 //! all watches above it have passed its withdrawal. The board's lock is never held together with another one.
 
 use std::{sync::Arc, time::Instant};
@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 use relay_model::{Path, Route, WorkerId};
 use smallvec::SmallVec;
 
-use crate::{bell::Rings, shared::Shared, sync::RwLock};
+use crate::{bell::WakeSet, shared::StoreShared, sync::RwLock};
 
 mod adverts;
 mod hub;
@@ -18,9 +18,9 @@ mod table;
 mod watch;
 
 pub use adverts::Advert;
-pub use watch::{Candidate, Step, Visited, Watch};
+pub use watch::{BoardWatch, VisitStep, Visited, WatchCandidate};
 
-use table::Table;
+use table::BoardTable;
 
 /// Limit on the changes of one path that watches see in any second. Further changes collapse into the newest
 /// state.
@@ -28,19 +28,19 @@ pub const PATH_CHANGES_PER_SECOND: u32 = 20;
 
 /// Live paths with their routes, and the watches of their prefixes.
 #[derive(Debug)]
-pub struct Board {
-    inner: Arc<Inner>,
+pub struct AnnounceBoard {
+    inner: Arc<BoardInner>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Inner {
-    shared: Arc<Shared>,
-    table: RwLock<Table>,
+pub(crate) struct BoardInner {
+    shared: Arc<StoreShared>,
+    table: RwLock<BoardTable>,
 }
 
 /// Newest state of a live path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct LivePath {
     /// The path.
     pub path: Path,
     /// Routes of the path, best first.
@@ -50,22 +50,22 @@ pub struct Change {
 /// Workers whose watches have changes to visit.
 type Wakes = SmallVec<[WorkerId; 8]>;
 
-impl Board {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { inner: Arc::new(Inner { shared, table: RwLock::new(Table::default()) }) }
+impl AnnounceBoard {
+    pub(crate) fn new(shared: Arc<StoreShared>) -> Self {
+        Self { inner: Arc::new(BoardInner { shared, table: RwLock::new(BoardTable::default()) }) }
     }
 
     /// Sets the routes of `path`, best first; empty withdraws it. Workers that watch a prefix of `path` are
     /// added to `rings`. A change above [`PATH_CHANGES_PER_SECOND`] is delayed until [`Self::release`]. For
     /// core only.
-    pub fn set(&self, path: Path, routes: Vec<Route>, now: Instant, rings: &mut Rings) {
+    pub fn set(&self, path: Path, routes: Vec<Route>, now: Instant, rings: &mut WakeSet) {
         let mut wakes = Wakes::new();
         self.inner.table.write().set(path, routes, now, &mut wakes);
         self.wake(wakes, rings);
     }
 
     /// Applies the changes due by `now`. Returns when the next one is due. For core only.
-    pub fn release(&self, now: Instant, rings: &mut Rings) -> Option<Instant> {
+    pub fn release(&self, now: Instant, rings: &mut WakeSet) -> Option<Instant> {
         let due = self.inner.table.read().next_due();
         if due.is_none_or(|due| due > now) {
             return due;
@@ -77,16 +77,18 @@ impl Board {
     }
 
     /// Watches the paths at and below `prefix` for `worker`. The first visits yield the live paths.
-    pub fn watch(&self, worker: WorkerId, prefix: Path) -> Watch {
+    pub fn watch(&self, worker: WorkerId, prefix: Path) -> BoardWatch {
         let place = self.inner.table.write().join(worker, &prefix);
-        Watch::new(Arc::clone(&self.inner), worker, prefix, place)
+        BoardWatch::new(Arc::clone(&self.inner), worker, prefix, place)
     }
 
     /// Live paths at and below `prefix`, at most `max`, in order, starting after `after`.
-    pub fn list(&self, prefix: &Path, after: Option<&Path>, max: usize) -> Vec<Change> {
+    pub fn list(&self, prefix: &Path, after: Option<&Path>, max: usize) -> Vec<LivePath> {
         let table = self.inner.table.read();
         let slots = table.below(prefix, after).filter(|(_, slot)| slot.is_live).take(max);
-        slots.map(|(_, slot)| Change { path: slot.path.clone(), routes: Arc::clone(&slot.routes) }).collect()
+        slots
+            .map(|(_, slot)| LivePath { path: slot.path.clone(), routes: Arc::clone(&slot.routes) })
+            .collect()
     }
 
     /// Number of live paths.
@@ -99,9 +101,9 @@ impl Board {
         self.inner.table.read().watches()
     }
 
-    fn wake(&self, workers: Wakes, rings: &mut Rings) {
+    fn wake(&self, workers: Wakes, rings: &mut WakeSet) {
         for worker in workers {
-            if let Some(bell) = self.inner.shared.bell(worker) {
+            if let Some(bell) = self.inner.shared.ready_list(worker) {
                 bell.mark_board();
                 rings.mark(worker);
             }

@@ -36,7 +36,7 @@ impl Budget {
             return Bytes::new();
         }
         self.add(data.capacity() as u64);
-        Bytes::from_owner(Chunk { data, budget: Arc::clone(self) })
+        Bytes::from_owner(BudgetedChunk { data, budget: Arc::clone(self) })
     }
 
     /// Bytes currently held, by any owner.
@@ -74,18 +74,18 @@ impl Budget {
     }
 }
 
-struct Chunk {
+struct BudgetedChunk {
     data: Vec<u8>,
     budget: Arc<Budget>,
 }
 
-impl AsRef<[u8]> for Chunk {
+impl AsRef<[u8]> for BudgetedChunk {
     fn as_ref(&self) -> &[u8] {
         &self.data
     }
 }
 
-impl Drop for Chunk {
+impl Drop for BudgetedChunk {
     fn drop(&mut self) {
         self.budget.sub(self.data.capacity() as u64);
     }
@@ -93,12 +93,12 @@ impl Drop for Chunk {
 
 /// A share of the budget set explicitly: bookkeeping memory that no chunk accounts for.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub(crate) struct BudgetShare {
     budget: Arc<Budget>,
     bytes: u64,
 }
 
-impl Share {
+impl BudgetShare {
     pub(crate) fn new(budget: Arc<Budget>) -> Self {
         Self { budget, bytes: 0 }
     }
@@ -114,7 +114,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for BudgetShare {
     fn drop(&mut self) {
         self.budget.sub(self.bytes);
     }
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_share_follows_its_number_and_ends_with_its_owner() {
         let budget = Arc::new(Budget::new(100, 200));
-        let mut share = Share::new(Arc::clone(&budget));
+        let mut share = BudgetShare::new(Arc::clone(&budget));
         share.set(30);
         share.set(10);
         assert_eq!(budget.used(), 10);

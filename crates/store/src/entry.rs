@@ -7,7 +7,7 @@ use relay_model::{StreamCode, TrackInfo};
 
 /// Kind of an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Status {
+pub enum ObjectStatus {
     /// A frame with its payload.
     #[default]
     Normal,
@@ -23,7 +23,7 @@ pub struct ObjectHead {
     /// Declared payload size, bytes.
     pub size: u64,
     /// Kind of the object.
-    pub status: Status,
+    pub status: ObjectStatus,
     /// Opaque properties, forwarded unchanged; usually empty.
     pub properties: Bytes,
 }
@@ -31,13 +31,13 @@ pub struct ObjectHead {
 impl ObjectHead {
     /// A plain frame: no properties.
     pub fn frame(id: u64, tick: Option<i64>, size: u64) -> Self {
-        Self { id, tick, size, status: Status::Normal, properties: Bytes::new() }
+        Self { id, tick, size, status: ObjectStatus::Normal, properties: Bytes::new() }
     }
 }
 
 /// End of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct LogEnd {
     /// Exclusive upper bound of the published groups; `None` = unknown.
     pub final_group: Option<u64>,
     /// Error code; `None` = a clean end.
@@ -49,7 +49,7 @@ pub struct End {
 /// A replay ([`crate::Feed::group`]) and the journal may overlap: by object ids and offsets a reader recognises
 /// entries it already has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum LogEntry {
     /// The track's properties became known (once).
     Info(TrackInfo),
     /// A group opened. If it was fetched before its live stream began, its held objects follow.
@@ -124,16 +124,16 @@ pub enum Entry {
     },
     /// The cache evicted a group: drop its handles; nothing more of the group follows. Exception: a damaged
     /// group that is replaced follows again from its beginning, after this entry if a fetch brings it, after
-    /// another [`Entry::Group`] if a live stream does.
+    /// another [`LogEntry::Group`] if a live stream does.
     Evicted {
         /// Sequence number of the group.
         group: u64,
     },
-    /// The last entry of a log; only [`Entry::Evicted`] may still follow.
-    End(End),
+    /// The last entry of a log; only [`LogEntry::Evicted`] may still follow.
+    End(LogEnd),
 }
 
-impl Entry {
+impl LogEntry {
     /// Payload bytes of the entry.
     pub fn bytes(&self) -> u64 {
         match self {
@@ -147,7 +147,7 @@ impl Entry {
 
 /// State of a log when a feed was attached or [`crate::Feed::head`] was called.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Head {
+pub struct LogHead {
     /// The track's properties, when known.
     pub info: Option<TrackInfo>,
     /// Highest group ever opened; it may have been evicted.
@@ -155,7 +155,7 @@ pub struct Head {
     /// Groups held from their beginning, ascending; [`crate::Feed::group`] can replay them.
     pub groups: Vec<HeldGroup>,
     /// End of the log, if it has ended.
-    pub end: Option<End>,
+    pub end: Option<LogEnd>,
 }
 
 /// A group held from its beginning.
@@ -165,7 +165,7 @@ pub struct HeldGroup {
     pub sequence: u64,
     /// Time since a later group is open, or since a fetch brought this one; `None` for the latest.
     pub superseded: Option<Instant>,
-    /// Whether it came by FETCH; live readers got no [`Entry::Group`] for it.
+    /// Whether it came by FETCH; live readers got no [`LogEntry::Group`] for it.
     pub fetched: bool,
 }
 

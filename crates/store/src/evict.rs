@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use crate::{
     bounds,
     budget::Budget,
-    entry::Entry,
-    group::Group,
-    state::{State, Superseded},
+    entry::LogEntry,
+    group::CachedGroup,
+    state::{LogState, Superseded},
 };
 
 /// Groups a sweep may evict from a log.
@@ -22,15 +22,15 @@ pub(crate) enum Shed {
     Latest,
 }
 
-impl State {
+impl LogState {
     /// Evicts by age, by number, then by the budget. True: the budget requires more than this log's superseded
     /// groups.
-    pub(crate) fn settle(
+    pub(crate) fn evict_excess(
         &mut self,
         now: Instant,
         max_age: Duration,
         budget: &Budget,
-        trash: &mut Vec<Group>,
+        trash: &mut Vec<CachedGroup>,
     ) -> bool {
         self.age(now, max_age, trash);
         while self.groups.len() > bounds::LOG_GROUPS
@@ -45,7 +45,7 @@ impl State {
 
     /// Evicts groups superseded too long ago. A group that a fetch is bringing stays until the fetch has ended.
     #[inline]
-    pub(crate) fn age(&mut self, now: Instant, max_age: Duration, trash: &mut Vec<Group>) {
+    pub(crate) fn age(&mut self, now: Instant, max_age: Duration, trash: &mut Vec<CachedGroup>) {
         let own = self.info.map(|info| Duration::from_millis(info.max_age_ms));
         let max_age = own.map_or(max_age, |own| own.min(max_age));
         while let Some(oldest) = self.superseded.front()
@@ -56,7 +56,7 @@ impl State {
     }
 
     /// Evicts the oldest group, or restarts its age if a fetch is bringing it.
-    fn outdate(&mut self, now: Instant, trash: &mut Vec<Group>) {
+    fn outdate(&mut self, now: Instant, trash: &mut Vec<CachedGroup>) {
         let Some(oldest) = self.superseded.pop_front() else { return };
         if !self.is_coming_by_fetch(oldest) {
             self.evict(oldest.sequence, trash);
@@ -68,7 +68,7 @@ impl State {
 
     /// Evicts until about `excess` bytes are unlinked or no group of the kind is left. Returns the bytes
     /// unlinked; readers may still hold handles to them.
-    pub(crate) fn shed(&mut self, what: Shed, excess: u64, trash: &mut Vec<Group>) -> u64 {
+    pub(crate) fn shed(&mut self, what: Shed, excess: u64, trash: &mut Vec<CachedGroup>) -> u64 {
         let mut freed = 0;
         while freed < excess {
             let evicted = match what {
@@ -90,28 +90,28 @@ impl State {
         freed
     }
 
-    fn evict_oldest(&mut self, trash: &mut Vec<Group>) -> Option<u64> {
+    fn evict_oldest(&mut self, trash: &mut Vec<CachedGroup>) -> Option<u64> {
         let at = self.superseded.iter().position(|oldest| !self.is_coming_by_fetch(*oldest))?;
         let oldest = self.superseded.remove(at)?;
         Some(self.evict(oldest.sequence, trash))
     }
 
     /// Evicts the oldest group that a fetch is bringing.
-    fn evict_fetch(&mut self, trash: &mut Vec<Group>) -> Option<u64> {
+    fn evict_fetch(&mut self, trash: &mut Vec<CachedGroup>) -> Option<u64> {
         let oldest = self.superseded.pop_front()?;
         Some(self.evict(oldest.sequence, trash))
     }
 
     fn is_coming_by_fetch(&self, group: Superseded) -> bool {
-        group.fetched && self.groups.get(&group.sequence).is_some_and(Group::is_coming_by_fetch)
+        group.fetched && self.groups.get(&group.sequence).is_some_and(CachedGroup::is_coming_by_fetch)
     }
 
     /// Unlinks a group that is no longer in a queue. Returns its cost, bytes.
-    pub(crate) fn evict(&mut self, sequence: u64, trash: &mut Vec<Group>) -> u64 {
+    pub(crate) fn evict(&mut self, sequence: u64, trash: &mut Vec<CachedGroup>) -> u64 {
         let Some(group) = self.groups.remove(&sequence) else { return 0 };
         let cost = group.cost();
         self.overhead -= group.overhead;
-        self.journal.push(Entry::Evicted { group: sequence });
+        self.journal.push(LogEntry::Evicted { group: sequence });
         trash.push(group);
         cost
     }

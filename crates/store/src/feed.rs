@@ -5,8 +5,8 @@ use std::sync::{Arc, atomic::Ordering};
 use relay_model::{Epoch, LogId};
 
 use crate::{
-    entry::{CompleteGroup, Entry, Head, Lookup},
-    group::{Page, Replayed},
+    entry::{CompleteGroup, LogEntry, LogHead, Lookup},
+    group::{ReplayPosition, Replayed},
     log::Log,
 };
 
@@ -46,24 +46,24 @@ impl Feed {
 
     /// Appends the entries since the last pull, at most 64 entries or 256 KiB (the entry that crosses it
     /// included). Takes the log's lock once.
-    pub fn pull(&mut self, out: &mut Vec<Entry>) -> Pulled {
+    pub fn pull(&mut self, out: &mut Vec<LogEntry>) -> Pulled {
         self.log.touch();
         self.log.lock().journal.pull(self.key, out)
     }
 
     /// Replays a held group from its beginning: `Group`, then its objects, then the end of each strand that has
     /// ended. False, and nothing appended: not held, or not from the beginning.
-    pub fn group(&self, sequence: u64, out: &mut Vec<Entry>) -> bool {
+    pub fn group(&self, sequence: u64, out: &mut Vec<LogEntry>) -> bool {
         self.group_from(sequence, 0, out)
     }
 
     /// Replays like [`Feed::group`], from object `object` of every strand on: for a reader that has the objects
     /// before it. Works while those objects are held, even if the group's head is gone.
-    pub fn group_from(&self, sequence: u64, object: u64, out: &mut Vec<Entry>) -> bool {
+    pub fn group_from(&self, sequence: u64, object: u64, out: &mut Vec<LogEntry>) -> bool {
         self.log.touch();
         let start = out.len();
-        out.push(Entry::Group { sequence });
-        let mut page = Page::from(object);
+        out.push(LogEntry::Group { sequence });
+        let mut page = ReplayPosition::from(object);
         loop {
             let state = self.log.lock();
             let group = state.groups.get(&sequence);
@@ -84,12 +84,12 @@ impl Feed {
     /// lock hold, and the end of the strands after the last one. Returns the object to continue from, if there
     /// are more. `None`, and nothing appended: not held.
     #[allow(clippy::option_option, reason = "both levels carry a result")]
-    pub fn page(&self, sequence: u64, object: u64, out: &mut Vec<Entry>) -> Option<Option<u64>> {
+    pub fn page(&self, sequence: u64, object: u64, out: &mut Vec<LogEntry>) -> Option<Option<u64>> {
         self.log.touch();
         let start = out.len();
         let state = self.log.lock();
         let group = state.groups.get(&sequence).filter(|group| object > 0 || !group.lost_head());
-        match group.and_then(|group| group.replay(sequence, Page::from(object), out)) {
+        match group.and_then(|group| group.replay(sequence, ReplayPosition::from(object), out)) {
             Some(Replayed::Page(next)) => Some(Some(next.object())),
             Some(Replayed::All) => Some(None),
             None => {
@@ -130,11 +130,11 @@ impl Feed {
 
     /// Epoch of the log's latest writer; under another epoch, a group number may denote another group.
     pub fn epoch(&self) -> Epoch {
-        self.log.lock().seat.latest()
+        self.log.lock().lease.latest()
     }
 
     /// Current state of the log.
-    pub fn head(&self) -> Head {
+    pub fn head(&self) -> LogHead {
         self.log.lock().head()
     }
 }

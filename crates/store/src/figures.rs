@@ -4,7 +4,7 @@ use crate::log::Log;
 
 /// Statistics of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct LogStats {
     /// Groups opened, live or fetched; a group opened again after its eviction counts again.
     pub groups: u64,
     /// Frames committed by writers, including those already held.
@@ -21,10 +21,10 @@ pub struct Figures {
 
 impl Log {
     /// Returns the statistics of the log. Holds its lock while it walks the held groups.
-    pub fn figures(&self) -> Figures {
+    pub fn figures(&self) -> LogStats {
         let state = self.lock();
-        let Brought { groups, frames, bytes } = state.brought;
-        Figures {
+        let WriteTotals { groups, frames, bytes } = state.brought;
+        LogStats {
             groups,
             frames,
             bytes,
@@ -37,13 +37,13 @@ impl Log {
 
 /// Totals of staged or committed data. A writer counts what it stages and adds it once per commit.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Brought {
+pub(crate) struct WriteTotals {
     pub(crate) groups: u64,
     pub(crate) frames: u64,
     pub(crate) bytes: u64,
 }
 
-impl Brought {
+impl WriteTotals {
     #[inline]
     pub(crate) fn add(&mut self, more: Self) {
         self.groups += more.groups;

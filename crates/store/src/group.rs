@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::{
     bounds,
-    entry::{Entry, ObjectHead},
+    entry::{LogEntry, ObjectHead},
 };
 
 /// Strand written by a fetch; readers see it as strand 0 of a group that came by FETCH. A stream of
@@ -18,7 +18,7 @@ pub const FETCHED: u64 = u64::MAX;
 
 /// A group as held for late joiners.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct CachedGroup {
     pub(crate) strands: SmallVec<[Strand; 1]>,
     /// Time a higher group opened, or a fetch brought it; `None` for the latest.
     pub(crate) superseded_at: Option<Instant>,
@@ -39,11 +39,11 @@ pub(crate) struct Strand {
     key: u64,
     pub(crate) state: StrandState,
     /// Ascending ids. The last object received is always kept, if only its head.
-    objects: VecDeque<Object>,
+    objects: VecDeque<CachedObject>,
     /// Objects below this id may be gone.
     held_from: u64,
     /// Position of the current writer's stream, once it has begun an object.
-    incoming: Option<Incoming>,
+    incoming: Option<StreamPosition>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,14 +59,14 @@ pub(crate) enum StrandState {
 }
 
 #[derive(Debug)]
-struct Object {
+struct CachedObject {
     head: ObjectHead,
     received: u64,
     pieces: SmallVec<[Bytes; 1]>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Incoming {
+struct StreamPosition {
     object: u64,
     size: u64,
     offset: u64,
@@ -95,7 +95,7 @@ enum Begun {
 
 /// Relation of a piece of payload to a strand.
 #[derive(Debug, PartialEq, Eq)]
-enum Piece {
+enum PieceOutcome {
     /// Nothing new.
     Skipped,
     /// New bytes of an object at an offset; `held`: they are kept for late joiners.
@@ -104,7 +104,7 @@ enum Piece {
     Over,
 }
 
-impl Group {
+impl CachedGroup {
     pub(crate) fn new(superseded_at: Option<Instant>) -> Self {
         Self {
             strands: SmallVec::new(),
@@ -158,7 +158,7 @@ impl Group {
         self.fetched && self.strands.iter().any(|strand| strand.state == StrandState::Suspended)
     }
 
-    /// Whether [`Group::replay`] works from object `first` on, and the rest is held or arriving.
+    /// Whether [`CachedGroup::replay`] works from object `first` on, and the rest is held or arriving.
     pub(crate) fn serves(&self, first: u64) -> bool {
         let replays = self.strands.iter().all(|strand| strand.held_from <= first);
         replays && !self.is_abandoned() && (first > 0 || !self.gap) && self.cut_short().is_none()
@@ -216,7 +216,7 @@ impl Group {
         group: u64,
         strand: u64,
         first: u64,
-    ) -> Result<Option<Entry>, Malformed> {
+    ) -> Result<Option<LogEntry>, Malformed> {
         let Some(at) = self.open(strand)? else { return Ok(None) };
         let Some(found) = self.strands.get_mut(at).filter(|found| !found.is_over()) else { return Ok(None) };
         if found.objects.is_empty() {
@@ -224,7 +224,7 @@ impl Group {
         } else if first > found.wanted() {
             self.gap = true;
             found.state = StrandState::Reset(StreamCode::OLD);
-            return Ok(Some(Entry::Reset { group, strand: found.id, code: StreamCode::OLD }));
+            return Ok(Some(LogEntry::Reset { group, strand: found.id, code: StreamCode::OLD }));
         }
         Ok(None)
     }
@@ -236,7 +236,7 @@ impl Group {
         strand: u64,
         head: ObjectHead,
         payload: Bytes,
-    ) -> Result<Option<Entry>, Malformed> {
+    ) -> Result<Option<LogEntry>, Malformed> {
         let Some(at) = self.open(strand)? else { return Ok(None) };
         let Some(found) = self.strands.get_mut(at) else { return Ok(None) };
         let id = found.id;
@@ -247,12 +247,12 @@ impl Group {
             Begun::New if payload.len() as u64 <= head.size => {
                 found.push(head.clone());
                 self.overhead += bounds::OBJECT_OVERHEAD;
-                if let Piece::New { held: true, .. } = found.append(payload.clone()) {
+                if let PieceOutcome::New { held: true, .. } = found.append(payload.clone()) {
                     self.payload += payload.len() as u64;
                     self.overhead += bounds::PIECE_OVERHEAD;
                 }
                 self.shed();
-                return Ok(Some(Entry::Object { group, strand: id, head, payload }));
+                return Ok(Some(LogEntry::Object { group, strand: id, head, payload }));
             }
             Begun::New | Begun::Short => StreamCode::WRONG_SIZE,
             Begun::Gap => {
@@ -261,33 +261,33 @@ impl Group {
             }
         };
         found.state = StrandState::Reset(code);
-        Ok(Some(Entry::Reset { group, strand: id, code }))
+        Ok(Some(LogEntry::Reset { group, strand: id, code }))
     }
 
     /// Appends payload to the current object of the writer's stream.
-    pub(crate) fn data(&mut self, group: u64, strand: u64, payload: Bytes) -> Option<Entry> {
+    pub(crate) fn data(&mut self, group: u64, strand: u64, payload: Bytes) -> Option<LogEntry> {
         let found = self.strands.iter_mut().find(|found| found.key == strand)?;
         let strand = found.id;
         match found.append(payload) {
-            Piece::Skipped => None,
-            Piece::Over => {
+            PieceOutcome::Skipped => None,
+            PieceOutcome::Over => {
                 let code = StreamCode::WRONG_SIZE;
                 found.state = StrandState::Reset(code);
-                Some(Entry::Reset { group, strand, code })
+                Some(LogEntry::Reset { group, strand, code })
             }
-            Piece::New { object, offset, payload, held } => {
+            PieceOutcome::New { object, offset, payload, held } => {
                 if held {
                     self.payload += payload.len() as u64;
                     self.overhead += bounds::PIECE_OVERHEAD;
                     self.shed();
                 }
-                Some(Entry::Data { group, strand, object, offset, payload })
+                Some(LogEntry::Data { group, strand, object, offset, payload })
             }
         }
     }
 
     /// Finishes the writer's stream; if declared data is missing, resets it instead.
-    pub(crate) fn finish(&mut self, group: u64, strand: u64) -> Result<Option<Entry>, Malformed> {
+    pub(crate) fn finish(&mut self, group: u64, strand: u64) -> Result<Option<LogEntry>, Malformed> {
         let Some(at) = self.open(strand)? else { return Ok(None) };
         let whole = self.strands.get(at).is_some_and(Strand::is_whole);
         if !whole {
@@ -295,7 +295,7 @@ impl Group {
         }
         let Some(found) = self.strands.get_mut(at).filter(|found| !found.is_over()) else { return Ok(None) };
         found.state = StrandState::Finished;
-        Ok(Some(Entry::Finish { group, strand: found.id }))
+        Ok(Some(LogEntry::Finish { group, strand: found.id }))
     }
 
     /// Resets the writer's stream.
@@ -304,11 +304,11 @@ impl Group {
         group: u64,
         strand: u64,
         code: StreamCode,
-    ) -> Result<Option<Entry>, Malformed> {
+    ) -> Result<Option<LogEntry>, Malformed> {
         let Some(at) = self.open(strand)? else { return Ok(None) };
         let Some(found) = self.strands.get_mut(at).filter(|found| !found.is_over()) else { return Ok(None) };
         found.state = StrandState::Reset(code);
-        Ok(Some(Entry::Reset { group, strand: found.id, code }))
+        Ok(Some(LogEntry::Reset { group, strand: found.id, code }))
     }
 
     /// Drops the oldest objects while the group is over its limit; readers past them keep reading.
@@ -324,7 +324,12 @@ impl Group {
 
     /// Copies a page of the group's objects to `out`, and the end of each strand once its objects are all
     /// out. `None`: a requested object is not held.
-    pub(crate) fn replay(&self, sequence: u64, mut page: Page, out: &mut Vec<Entry>) -> Option<Replayed> {
+    pub(crate) fn replay(
+        &self,
+        sequence: u64,
+        mut page: ReplayPosition,
+        out: &mut Vec<LogEntry>,
+    ) -> Option<Replayed> {
         let mut room = bounds::REPLAY_OBJECTS;
         for (at, strand) in self.strands.iter().enumerate().skip(page.strand) {
             let from = if at == page.strand { page.object } else { page.first };
@@ -342,9 +347,9 @@ impl Group {
             }
             match strand.state {
                 StrandState::Open | StrandState::Suspended => {}
-                StrandState::Finished => out.push(Entry::Finish { group: sequence, strand: strand.id }),
+                StrandState::Finished => out.push(LogEntry::Finish { group: sequence, strand: strand.id }),
                 StrandState::Reset(code) => {
-                    out.push(Entry::Reset { group: sequence, strand: strand.id, code });
+                    out.push(LogEntry::Reset { group: sequence, strand: strand.id, code });
                 }
             }
         }
@@ -354,7 +359,7 @@ impl Group {
 
 /// Position of a replay: a strand (new strands are only added after it) and an object in it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Page {
+pub(crate) struct ReplayPosition {
     strand: usize,
     object: u64,
     first: u64,
@@ -365,12 +370,12 @@ pub(crate) struct Page {
 pub(crate) enum Replayed {
     /// More follows from here; the log may be unlocked in between, as only a strand's last object
     /// can still grow.
-    Page(Page),
+    Page(ReplayPosition),
     /// The replay is complete.
     All,
 }
 
-impl Page {
+impl ReplayPosition {
     /// A replay from object `first` of every strand on.
     pub(crate) fn from(first: u64) -> Self {
         Self { strand: 0, object: first, first }
@@ -413,7 +418,7 @@ impl Strand {
     /// Begins an object of the writer's stream. `New` and `Held` expect its payload by
     /// [`Strand::append`]; `New` first requires [`Strand::push`].
     fn begin(&mut self, head: &ObjectHead) -> Begun {
-        let contradicts = |held: &Object| held.head.size != head.size;
+        let contradicts = |held: &CachedObject| held.head.size != head.size;
         if self.is_over() {
             return if self.find(head.id).is_some_and(contradicts) { Begun::Malformed } else { Begun::Over };
         }
@@ -437,7 +442,7 @@ impl Strand {
             Some(_) => Begun::Held,
         };
         if matches!(begun, Begun::New | Begun::Held) {
-            self.incoming = Some(Incoming { object: head.id, size: head.size, offset: 0 });
+            self.incoming = Some(StreamPosition { object: head.id, size: head.size, offset: 0 });
         }
         begun
     }
@@ -445,25 +450,25 @@ impl Strand {
     /// Adds a new object with no payload yet.
     #[inline]
     fn push(&mut self, head: ObjectHead) {
-        self.objects.push_back(Object { head, received: 0, pieces: SmallVec::new() });
+        self.objects.push_back(CachedObject { head, received: 0, pieces: SmallVec::new() });
     }
 
     /// Appends payload of the current object of the writer's stream. New bytes are held (not when the head of
     /// their object is gone) and returned.
-    fn append(&mut self, mut piece: Bytes) -> Piece {
+    fn append(&mut self, mut piece: Bytes) -> PieceOutcome {
         let Some(incoming) = self.incoming.as_mut().filter(|_| self.state == StrandState::Open) else {
-            return Piece::Skipped;
+            return PieceOutcome::Skipped;
         };
         let start = incoming.offset;
         let Some(end) = start.checked_add(piece.len() as u64).filter(|end| *end <= incoming.size) else {
-            return Piece::Over;
+            return PieceOutcome::Over;
         };
         incoming.offset = end;
         let Some(last) = self.objects.back_mut().filter(|last| last.head.id == incoming.object) else {
-            return Piece::Skipped;
+            return PieceOutcome::Skipped;
         };
         if end <= last.received {
-            return Piece::Skipped;
+            return PieceOutcome::Skipped;
         }
         let offset = last.received;
         if let Ok(cut @ 1..) = usize::try_from(offset - start) {
@@ -474,7 +479,7 @@ impl Strand {
         if held {
             last.pieces.push(piece.clone());
         }
-        Piece::New { object: last.head.id, offset, payload: piece, held }
+        PieceOutcome::New { object: last.head.id, offset, payload: piece, held }
     }
 
     /// Whether the writer's stream may end cleanly. False: it is in the middle of declared data, or short of what
@@ -487,7 +492,7 @@ impl Strand {
         last.is_complete() && at_last
     }
 
-    fn find(&self, id: u64) -> Option<&Object> {
+    fn find(&self, id: u64) -> Option<&CachedObject> {
         let at = self.objects.binary_search_by_key(&id, |object| object.head.id).ok()?;
         self.objects.get(at)
     }
@@ -516,19 +521,19 @@ impl Strand {
     }
 }
 
-impl Object {
+impl CachedObject {
     fn is_complete(&self) -> bool {
         self.received == self.head.size
     }
 
-    fn replay(&self, group: u64, strand: u64, out: &mut Vec<Entry>) {
+    fn replay(&self, group: u64, strand: u64, out: &mut Vec<LogEntry>) {
         let mut pieces = self.pieces.iter().cloned();
         let payload = pieces.next().unwrap_or_default();
         let mut offset = payload.len() as u64;
-        out.push(Entry::Object { group, strand, head: self.head.clone(), payload });
+        out.push(LogEntry::Object { group, strand, head: self.head.clone(), payload });
         for payload in pieces {
             let after = offset + payload.len() as u64;
-            out.push(Entry::Data { group, strand, object: self.head.id, offset, payload });
+            out.push(LogEntry::Data { group, strand, object: self.head.id, offset, payload });
             offset = after;
         }
     }

@@ -4,21 +4,21 @@ use std::collections::VecDeque;
 
 use relay_model::WorkerId;
 
-use crate::{bounds, entry::Entry, feed::Pulled};
+use crate::{bounds, entry::LogEntry, feed::Pulled};
 
 /// Entries in arrival order, kept until every reader has passed them. Without readers it is empty.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     /// Position of the first held entry, counted over every entry pushed while there were readers.
     base: u64,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<LogEntry>,
     bytes: u64,
-    readers: Vec<Reader>,
+    readers: Vec<JournalReader>,
     next_key: u64,
 }
 
 #[derive(Debug)]
-struct Reader {
+struct JournalReader {
     key: u64,
     worker: WorkerId,
     cursor: u64,
@@ -26,7 +26,7 @@ struct Reader {
 
 impl Journal {
     /// Appends an entry if there are readers.
-    pub(crate) fn push(&mut self, entry: Entry) {
+    pub(crate) fn push(&mut self, entry: LogEntry) {
         if self.readers.is_empty() {
             return;
         }
@@ -53,7 +53,7 @@ impl Journal {
     pub(crate) fn register(&mut self, worker: WorkerId) -> u64 {
         let key = self.next_key;
         self.next_key += 1;
-        self.readers.push(Reader { key, worker, cursor: self.tail() });
+        self.readers.push(JournalReader { key, worker, cursor: self.tail() });
         key
     }
 
@@ -67,7 +67,7 @@ impl Journal {
 
     /// Copies the next entries to `out`. For the slowest reader they are moved instead of cloned.
     #[inline]
-    pub(crate) fn pull(&mut self, key: u64, out: &mut Vec<Entry>) -> Pulled {
+    pub(crate) fn pull(&mut self, key: u64, out: &mut Vec<LogEntry>) -> Pulled {
         let Some(at) = self.readers.iter().position(|reader| reader.key == key) else {
             return Pulled { more: false, lagged: false };
         };
@@ -102,7 +102,7 @@ impl Journal {
         Pulled { more: cursor < tail, lagged }
     }
 
-    fn pop(&mut self) -> Option<Entry> {
+    fn pop(&mut self) -> Option<LogEntry> {
         let entry = self.entries.pop_front()?;
         self.base += 1;
         self.bytes -= entry.bytes();
@@ -118,7 +118,7 @@ impl Journal {
     /// Asserts the invariants that hold between calls.
     #[cfg(test)]
     pub(crate) fn check(&self) {
-        assert_eq!(self.bytes, self.entries.iter().map(Entry::bytes).sum::<u64>());
+        assert_eq!(self.bytes, self.entries.iter().map(LogEntry::bytes).sum::<u64>());
         let slowest = self.readers.iter().map(|reader| reader.cursor).min();
         assert!(
             slowest.unwrap_or(self.tail()) <= self.base || self.entries.is_empty(),
@@ -132,11 +132,11 @@ impl Journal {
 mod tests {
     use super::*;
 
-    fn group(sequence: u64) -> Entry {
-        Entry::Group { sequence }
+    fn group(sequence: u64) -> LogEntry {
+        LogEntry::Group { sequence }
     }
 
-    fn all(journal: &mut Journal, key: u64) -> Vec<Entry> {
+    fn all(journal: &mut Journal, key: u64) -> Vec<LogEntry> {
         let mut out = Vec::new();
         while journal.pull(key, &mut out).more {}
         out
@@ -179,7 +179,7 @@ mod tests {
         assert!(!journal.pull(key, &mut out).more);
         let half = bytes::Bytes::from(vec![0; bounds::PULL_BYTES as usize / 2]);
         for _ in 0..3 {
-            journal.push(Entry::Datagram { group: 0, tick: 0, payload: half.clone() });
+            journal.push(LogEntry::Datagram { group: 0, tick: 0, payload: half.clone() });
         }
         out.clear();
         assert!(journal.pull(key, &mut out).more);
@@ -212,10 +212,10 @@ mod tests {
         let key = journal.register(WorkerId(0));
         let half = bytes::Bytes::from(vec![0; bounds::JOURNAL_BYTES as usize / 2]);
         for _ in 0..2 {
-            journal.push(Entry::Datagram { group: 0, tick: 0, payload: half.clone() });
+            journal.push(LogEntry::Datagram { group: 0, tick: 0, payload: half.clone() });
         }
         assert_eq!(journal.entries.len(), 2);
-        journal.push(Entry::Datagram { group: 0, tick: 0, payload: half.slice(..1) });
+        journal.push(LogEntry::Datagram { group: 0, tick: 0, payload: half.slice(..1) });
         assert_eq!(journal.entries.len(), 2);
         assert!(journal.pull(key, &mut Vec::new()).lagged);
     }

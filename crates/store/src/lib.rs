@@ -5,8 +5,8 @@
 //! joiners). A [`Writer`] stages the data of one turn and makes it visible with one [`Writer::commit`]; a
 //! [`Feed`] is one worker's cursor into the journal.
 //!
-//! No worker is woken while a log is locked: a commit collects workers into [`Rings`], [`Store::ring`] wakes
-//! them once a turn, and a woken worker takes the list of changed logs from its [`Bell`].
+//! No worker is woken while a log is locked: a commit collects workers into [`WakeSet`], [`Store::wake`] wakes
+//! them once a turn, and a woken worker takes the list of changed logs from its [`ReadyList`].
 //!
 //! Lock order: a sweep holds the sweep lock while it takes the log table's, logs' and bells' locks, one at a
 //! time. No other code holds two locks of this crate.
@@ -30,16 +30,20 @@ mod store;
 mod sync;
 mod writer;
 
-pub use bell::{Bell, Rings};
-pub use board::{Advert, Board, Candidate, Change, PATH_CHANGES_PER_SECOND, Step, Visited, Watch};
+pub use bell::{ReadyList, WakeSet};
+pub use board::{
+    Advert, AnnounceBoard, BoardWatch, LivePath, PATH_CHANGES_PER_SECOND, VisitStep, Visited, WatchCandidate,
+};
 pub use budget::Budget;
-pub use entry::{CompleteGroup, End, Entry, Head, HeldGroup, Lookup, ObjectHead, Resume, Status};
+pub use entry::{
+    CompleteGroup, HeldGroup, LogEnd, LogEntry, LogHead, Lookup, ObjectHead, ObjectStatus, Resume,
+};
 pub use feed::{Feed, Pulled};
-pub use figures::Figures;
+pub use figures::LogStats;
 pub use group::FETCHED;
 pub use log::Log;
-pub use store::{Config, Counts, Store};
-pub use writer::{WriteError, Writer};
+pub use store::{Store, StoreConfig, StoreCounts};
+pub use writer::{CommitError, Writer};
 
 #[cfg(all(test, not(shuttle)))]
 mod tests;

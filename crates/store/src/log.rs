@@ -8,14 +8,14 @@ use std::{
 use relay_model::{Epoch, LogId, WorkerId};
 
 use crate::{
-    bell::{Flags, Marks, Rings},
-    budget::Share,
-    entry::{End, Head, Resume},
+    bell::{DirtyFlags, Marks, WakeSet},
+    budget::BudgetShare,
+    entry::{LogEnd, LogHead, Resume},
     evict::Shed,
     feed::Feed,
-    group::Group,
-    shared::Shared,
-    state::State,
+    group::CachedGroup,
+    shared::StoreShared,
+    state::LogState,
     store::Store,
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
     writer::Writer,
@@ -24,11 +24,11 @@ use crate::{
 /// A log: written by one [`Writer`] at a time, read by one [`Feed`] per worker.
 #[derive(Debug)]
 pub struct Log {
-    pub(crate) flags: Arc<Flags>,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) flags: Arc<DirtyFlags>,
+    pub(crate) shared: Arc<StoreShared>,
     /// For sweeps over the other logs, when the budget is exceeded.
     pub(crate) store: Weak<Store>,
-    state: Mutex<State>,
+    state: Mutex<LogState>,
     /// Time of the last read, by the store's clock.
     last_read: AtomicU64,
 }
@@ -41,10 +41,10 @@ impl Drop for Log {
 }
 
 impl Log {
-    pub(crate) fn new(id: LogId, shared: Arc<Shared>, store: Weak<Store>) -> Self {
+    pub(crate) fn new(id: LogId, shared: Arc<StoreShared>, store: Weak<Store>) -> Self {
         Self {
-            flags: Arc::new(Flags::new(id, shared.bells.len())),
-            state: Mutex::new(State::new(Share::new(Arc::clone(&shared.budget)))),
+            flags: Arc::new(DirtyFlags::new(id, shared.ready_lists.len())),
+            state: Mutex::new(LogState::new(BudgetShare::new(Arc::clone(&shared.budget)))),
             last_read: AtomicU64::new(shared.clock.ms()),
             shared,
             store,
@@ -60,7 +60,7 @@ impl Log {
     /// strands. `None`: the epoch is fenced or already has a writer, or the log has ended.
     pub fn writer(self: &Arc<Self>, epoch: Epoch) -> Option<Writer> {
         let mut state = self.lock();
-        if state.end.is_some() || !state.seat.claim(epoch) {
+        if state.end.is_some() || !state.lease.claim(epoch) {
             return None;
         }
         state.suspend();
@@ -70,8 +70,8 @@ impl Log {
 
     /// Attaches a feed for `worker`. The feed begins exactly after the returned head: both are taken under one
     /// lock.
-    pub fn feed(self: &Arc<Self>, worker: WorkerId) -> (Feed, Head) {
-        debug_assert!(self.shared.bell(worker).is_some(), "no such worker: {worker:?}");
+    pub fn feed(self: &Arc<Self>, worker: WorkerId) -> (Feed, LogHead) {
+        debug_assert!(self.shared.ready_list(worker).is_some(), "no such worker: {worker:?}");
         self.touch();
         let mut state = self.lock();
         let key = state.journal.register(worker);
@@ -94,28 +94,34 @@ impl Log {
     /// Fences writers below `epoch`; their open strands wait for a later one.
     pub(crate) fn fence(&self, epoch: Epoch) {
         let mut state = self.lock();
-        if state.seat.fence(epoch) {
+        if state.lease.fence(epoch) {
             state.suspend();
         }
     }
 
     /// Fences all writers for good.
     pub(crate) fn retire(&self) {
-        self.lock().seat.retire();
+        self.lock().lease.retire();
     }
 
     /// Appends the end of the log, regardless of its writer.
-    pub(crate) fn end(&self, end: End, rings: &mut Rings) {
+    pub(crate) fn end(&self, end: LogEnd, rings: &mut WakeSet) {
         self.update(rings, |state| state.end(end));
     }
 
     /// Unlinks about `excess` bytes for the budget.
-    pub(crate) fn shed(&self, what: Shed, excess: u64, trash: &mut Vec<Group>, rings: &mut Rings) -> u64 {
+    pub(crate) fn shed(
+        &self,
+        what: Shed,
+        excess: u64,
+        trash: &mut Vec<CachedGroup>,
+        rings: &mut WakeSet,
+    ) -> u64 {
         self.update(rings, |state| state.shed(what, excess, trash))
     }
 
     /// Unlinks groups that are too old.
-    pub(crate) fn age(&self, now: Instant, trash: &mut Vec<Group>, rings: &mut Rings) {
+    pub(crate) fn age(&self, now: Instant, trash: &mut Vec<CachedGroup>, rings: &mut WakeSet) {
         self.update(rings, |state| {
             state.age(now, self.shared.max_age, trash);
             state.share.set(state.overhead);
@@ -123,7 +129,7 @@ impl Log {
     }
 
     /// Changes the log under its lock and marks its readers.
-    fn update<T>(&self, rings: &mut Rings, change: impl FnOnce(&mut State) -> T) -> T {
+    fn update<T>(&self, rings: &mut WakeSet, change: impl FnOnce(&mut LogState) -> T) -> T {
         let mut marks = Marks::new();
         let mut state = self.lock();
         let before = state.journal.tail();
@@ -135,13 +141,13 @@ impl Log {
     }
 
     /// Runs the budget's sweep over all logs. Must not be called under a log's lock.
-    pub(crate) fn sweep(&self, rings: &mut Rings) {
+    pub(crate) fn sweep(&self, rings: &mut WakeSet) {
         if let Some(store) = self.store.upgrade() {
             store.sweep(rings);
         }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, LogState> {
         let mut state = self.state.lock();
         state.locks += 1;
         state

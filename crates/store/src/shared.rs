@@ -11,19 +11,19 @@ use std::{
 use relay_model::WorkerId;
 
 use crate::{
-    bell::{Bell, Flags, Marks},
+    bell::{DirtyFlags, Marks, ReadyList},
     budget::Budget,
-    group::Group,
+    group::CachedGroup,
     release::Release,
 };
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct StoreShared {
     pub(crate) budget: Arc<Budget>,
-    pub(crate) bells: Box<[Bell]>,
+    pub(crate) ready_lists: Box<[ReadyList]>,
     pub(crate) max_age: Duration,
     pub(crate) feeds: AtomicUsize,
-    pub(crate) clock: Clock,
+    pub(crate) clock: StoreClock,
     pub(crate) evicted: Evicted,
     pub(crate) release: Release,
 }
@@ -36,26 +36,26 @@ pub(crate) struct Evicted {
     pub(crate) bytes: AtomicU64,
 }
 
-impl Shared {
-    pub(crate) fn bell(&self, worker: WorkerId) -> Option<&Bell> {
-        self.bells.get(usize::from(worker.0))
+impl StoreShared {
+    pub(crate) fn ready_list(&self, worker: WorkerId) -> Option<&ReadyList> {
+        self.ready_lists.get(usize::from(worker.0))
     }
 
     /// Counts and drops unlinked groups. Must not be called under a log's lock.
-    pub(crate) fn bury(&self, trash: &mut Vec<Group>) {
+    pub(crate) fn release_evicted(&self, trash: &mut Vec<CachedGroup>) {
         if trash.is_empty() {
             return;
         }
         self.evicted.groups.fetch_add(trash.len() as u64, Ordering::Relaxed);
-        self.evicted.bytes.fetch_add(trash.iter().map(Group::cost).sum(), Ordering::Relaxed);
+        self.evicted.bytes.fetch_add(trash.iter().map(CachedGroup::cost).sum(), Ordering::Relaxed);
         trash.drain(..).for_each(|group| self.release.release(group));
     }
 
     /// Puts a log on the lists of `marks`. Must not be called under a log's lock.
     #[inline]
-    pub(crate) fn post(&self, flags: &Arc<Flags>, marks: &mut Marks) {
+    pub(crate) fn post(&self, flags: &Arc<DirtyFlags>, marks: &mut Marks) {
         for worker in marks.drain(..) {
-            if let Some(bell) = self.bell(worker) {
+            if let Some(bell) = self.ready_list(worker) {
                 bell.push(Arc::clone(flags));
             }
         }
@@ -65,12 +65,12 @@ impl Shared {
 /// Milliseconds since the first commit, advanced by commits: precise enough to order logs by their last read,
 /// without reading the time on every pull.
 #[derive(Debug, Default)]
-pub(crate) struct Clock {
+pub(crate) struct StoreClock {
     start: OnceLock<Instant>,
     ms: AtomicU64,
 }
 
-impl Clock {
+impl StoreClock {
     pub(crate) fn advance(&self, now: Instant) {
         let start = *self.start.get_or_init(|| now);
         let ms = u64::try_from(now.saturating_duration_since(start).as_millis()).unwrap_or(u64::MAX);

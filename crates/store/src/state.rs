@@ -9,36 +9,36 @@ use relay_model::{Epoch, StreamCode, TrackInfo};
 
 use crate::{
     absent::Absent,
-    bell::{Flags, Marks, Rings},
-    budget::Share,
-    entry::{End, Entry, Head, HeldGroup, Lookup, Resume},
-    figures::Brought,
-    group::{FETCHED, Group, Malformed, Page, Replayed, Strand, StrandState},
+    bell::{DirtyFlags, Marks, WakeSet},
+    budget::BudgetShare,
+    entry::{HeldGroup, LogEnd, LogEntry, LogHead, Lookup, Resume},
+    figures::WriteTotals,
+    group::{CachedGroup, FETCHED, Malformed, ReplayPosition, Replayed, Strand, StrandState},
     journal::Journal,
 };
 
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct LogState {
     pub(crate) info: Option<TrackInfo>,
     /// Highest group ever opened, held or not.
     pub(crate) latest: Option<u64>,
-    pub(crate) groups: BTreeMap<u64, Group>,
+    pub(crate) groups: BTreeMap<u64, CachedGroup>,
     /// Held groups below the latest, and fetched groups, by age.
     pub(crate) superseded: VecDeque<Superseded>,
     /// Groups the publisher is known not to have.
     pub(crate) absent: Absent,
-    pub(crate) end: Option<End>,
+    pub(crate) end: Option<LogEnd>,
     pub(crate) journal: Journal,
-    pub(crate) seat: Seat,
+    pub(crate) lease: WriterLease,
     /// Bytes charged besides payload: bookkeeping of the groups and of the absent ranges.
     pub(crate) overhead: u64,
-    pub(crate) share: Share,
+    pub(crate) share: BudgetShare,
     /// Whether strands may wait for a writer to continue them.
     has_suspended: bool,
     /// Number of times the lock was taken.
     pub(crate) locks: u64,
     /// Totals committed by writers, including data already held.
-    pub(crate) brought: Brought,
+    pub(crate) brought: WriteTotals,
 }
 
 /// A group that may be evicted.
@@ -53,13 +53,13 @@ pub(crate) struct Superseded {
 
 /// Writer lease of a log. A writer holds it until a later epoch claims or fences it.
 #[derive(Debug, Default)]
-pub(crate) struct Seat {
+pub(crate) struct WriterLease {
     barred_below: u64,
     held_by: Option<Epoch>,
     retired: bool,
 }
 
-impl Seat {
+impl WriterLease {
     /// Claims the lease, from an older writer if necessary.
     pub(crate) fn claim(&mut self, epoch: Epoch) -> bool {
         if self.retired || epoch.0 < self.barred_below || self.held_by == Some(epoch) {
@@ -106,8 +106,8 @@ impl Seat {
     }
 }
 
-impl State {
-    pub(crate) fn new(share: Share) -> Self {
+impl LogState {
+    pub(crate) fn new(share: BudgetShare) -> Self {
         Self {
             info: None,
             latest: None,
@@ -116,23 +116,23 @@ impl State {
             absent: Absent::default(),
             end: None,
             journal: Journal::default(),
-            seat: Seat::default(),
+            lease: WriterLease::default(),
             overhead: 0,
             share,
             has_suspended: false,
             locks: 0,
-            brought: Brought::default(),
+            brought: WriteTotals::default(),
         }
     }
 
-    pub(crate) fn head(&self) -> Head {
+    pub(crate) fn head(&self) -> LogHead {
         let whole = self.groups.iter().filter(|(_, group)| !group.lost_head());
-        let held = |(sequence, group): (&u64, &Group)| HeldGroup {
+        let held = |(sequence, group): (&u64, &CachedGroup)| HeldGroup {
             sequence: *sequence,
             superseded: group.superseded_at,
             fetched: group.fetched,
         };
-        Head { info: self.info, latest: self.latest, groups: whole.map(held).collect(), end: self.end }
+        LogHead { info: self.info, latest: self.latest, groups: whole.map(held).collect(), end: self.end }
     }
 
     pub(crate) fn lookup(&self, sequence: u64, first_object: u64) -> Lookup {
@@ -150,7 +150,7 @@ impl State {
         // A group below the latest may never have existed; this is no longer known.
         let existed = self.latest.is_some_and(|latest| sequence <= latest) || held.is_some();
         let lost = if existed { StreamCode::EVICTED } else { StreamCode::NOT_FOUND };
-        Lookup::Absent(held.and_then(Group::cut_short).unwrap_or(lost))
+        Lookup::Absent(held.and_then(CachedGroup::cut_short).unwrap_or(lost))
     }
 
     pub(crate) fn resume(&self) -> Option<Resume> {
@@ -160,7 +160,7 @@ impl State {
     }
 
     /// Marks the workers that read this log if anything was pushed since the journal's tail was `before`.
-    pub(crate) fn announce(&self, before: u64, flags: &Flags, marks: &mut Marks, rings: &mut Rings) {
+    pub(crate) fn announce(&self, before: u64, flags: &DirtyFlags, marks: &mut Marks, rings: &mut WakeSet) {
         if self.journal.tail() == before {
             return;
         }
@@ -175,7 +175,7 @@ impl State {
     pub(crate) fn set_info(&mut self, info: TrackInfo) {
         if self.end.is_none() && self.info.is_none() {
             self.info = Some(info);
-            self.journal.push(Entry::Info(info));
+            self.journal.push(LogEntry::Info(info));
         }
     }
 
@@ -186,7 +186,7 @@ impl State {
         strand: u64,
         first: u64,
         now: Instant,
-        trash: &mut Vec<Group>,
+        trash: &mut Vec<CachedGroup>,
     ) -> Result<(), Malformed> {
         if self.end.is_some() || strand == FETCHED {
             return Ok(());
@@ -210,12 +210,12 @@ impl State {
         } else if self.latest != Some(sequence) {
             self.supersede(sequence, now);
         }
-        self.insert(sequence, Group::new(superseded_at));
-        self.journal.push(Entry::Group { sequence });
+        self.insert(sequence, CachedGroup::new(superseded_at));
+        self.journal.push(LogEntry::Group { sequence });
     }
 
     #[inline]
-    fn insert(&mut self, sequence: u64, group: Group) {
+    fn insert(&mut self, sequence: u64, group: CachedGroup) {
         self.overhead += group.overhead;
         self.brought.groups += 1;
         self.groups.insert(sequence, group);
@@ -238,7 +238,7 @@ impl State {
 
     /// Opens the response to a fetch. A group that is whole or arriving is kept; one that was cut short or lost
     /// its head is evicted first, since it cannot be repaired.
-    pub(crate) fn open_fetched(&mut self, sequence: u64, now: Instant, trash: &mut Vec<Group>) {
+    pub(crate) fn open_fetched(&mut self, sequence: u64, now: Instant, trash: &mut Vec<CachedGroup>) {
         if self.end.is_some() {
             return;
         }
@@ -253,7 +253,7 @@ impl State {
             }
             self.unlink(sequence, trash);
         }
-        self.insert(sequence, Group::fetched(now));
+        self.insert(sequence, CachedGroup::fetched(now));
         self.superseded.push_back(Superseded { since: now, sequence, fetched: true });
         // A fetched group has only this strand: opening it cannot fail.
         let _ = self.change(sequence, |group| group.open(FETCHED).map(|_| None));
@@ -263,12 +263,12 @@ impl State {
     /// group's opening and then its held objects; readers that waited for the fetch already have those. A group
     /// that is damaged, or too long to replay under the lock, starts again.
     #[cold]
-    fn come_live(&mut self, sequence: u64, now: Instant, trash: &mut Vec<Group>) {
+    fn come_live(&mut self, sequence: u64, now: Instant, trash: &mut Vec<CachedGroup>) {
         let mut held = Vec::new();
         let Some(group) = self.groups.get_mut(&sequence) else { return };
         let is_whole = group.cut_short().is_none() && !group.lost_head();
-        let told =
-            is_whole && matches!(group.replay(sequence, Page::from(0), &mut held), Some(Replayed::All));
+        let told = is_whole
+            && matches!(group.replay(sequence, ReplayPosition::from(0), &mut held), Some(Replayed::All));
         if !told {
             self.unlink(sequence, trash);
             return self.open_group(sequence, now);
@@ -282,12 +282,12 @@ impl State {
         } else if self.latest != Some(sequence) {
             self.supersede(sequence, now);
         }
-        self.journal.push(Entry::Group { sequence });
+        self.journal.push(LogEntry::Group { sequence });
         held.into_iter().for_each(|entry| self.journal.push(entry));
     }
 
     /// Evicts a group that is about to be replaced.
-    fn unlink(&mut self, sequence: u64, trash: &mut Vec<Group>) {
+    fn unlink(&mut self, sequence: u64, trash: &mut Vec<CachedGroup>) {
         self.superseded.retain(|group| group.sequence != sequence);
         self.evict(sequence, trash);
     }
@@ -302,7 +302,7 @@ impl State {
             self.absent.insert(group);
             self.overhead += self.absent.overhead();
         }
-        self.journal.push(Entry::Absent { group, code });
+        self.journal.push(LogEntry::Absent { group, code });
     }
 
     fn known_present(&mut self, sequence: u64) {
@@ -319,7 +319,7 @@ impl State {
     pub(crate) fn change(
         &mut self,
         sequence: u64,
-        change: impl FnOnce(&mut Group) -> Result<Option<Entry>, Malformed>,
+        change: impl FnOnce(&mut CachedGroup) -> Result<Option<LogEntry>, Malformed>,
     ) -> Result<(), Malformed> {
         if self.end.is_some() {
             return Ok(());
@@ -335,20 +335,20 @@ impl State {
     }
 
     /// Pushes an entry to the journal only: it is not held, and supersedes no group.
-    pub(crate) fn pass(&mut self, entry: Entry) {
+    pub(crate) fn pass(&mut self, entry: LogEntry) {
         if self.end.is_none() {
             self.journal.push(entry);
         }
     }
 
     /// Appends the end of the log. Open strands are reset.
-    pub(crate) fn end(&mut self, end: End) {
+    pub(crate) fn end(&mut self, end: LogEnd) {
         if self.end.is_some() {
             return;
         }
         self.reset_where(end.code.unwrap_or(StreamCode::CANCEL), |strand| !strand.is_over());
         self.end = Some(end);
-        self.journal.push(Entry::End(end));
+        self.journal.push(LogEntry::End(end));
     }
 
     /// Suspends open strands until another writer continues them.
@@ -365,7 +365,7 @@ impl State {
         for (sequence, group) in &mut self.groups {
             for strand in group.strands.iter_mut().filter(|strand| which(strand)) {
                 strand.state = StrandState::Reset(code);
-                self.journal.push(Entry::Reset { group: *sequence, strand: strand.id, code });
+                self.journal.push(LogEntry::Reset { group: *sequence, strand: strand.id, code });
             }
         }
     }

@@ -13,21 +13,21 @@ use foldhash::fast::RandomState;
 use relay_model::{Epoch, LogId, WorkerId, limits};
 
 use crate::{
-    bell::{Bell, Rings},
-    board::Board,
+    bell::{ReadyList, WakeSet},
+    board::AnnounceBoard,
     budget::Budget,
-    entry::End,
+    entry::LogEnd,
     evict::Shed,
-    group::Group,
+    group::CachedGroup,
     log::Log,
     release::Release,
-    shared::{Clock, Evicted, Shared},
+    shared::{Evicted, StoreClock, StoreShared},
     sync::Mutex,
 };
 
 /// Size and age limits of a store.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct StoreConfig {
     /// Workers that read, not counting the control runtime, which reads as one more.
     pub workers: usize,
     /// Target size of the cache, bytes.
@@ -40,7 +40,7 @@ pub struct Config {
 
 /// Counts of held and evicted items, for metrics and leak tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct StoreCounts {
     /// Logs in the table.
     pub logs: usize,
     /// Live feeds.
@@ -61,7 +61,7 @@ pub struct Counts {
     pub evicted_bytes: u64,
 }
 
-impl Counts {
+impl StoreCounts {
     /// Whether nothing is held now.
     pub fn is_empty(&self) -> bool {
         let Self { logs, feeds, bytes, board_paths, watches, .. } = *self;
@@ -72,8 +72,8 @@ impl Counts {
 /// All logs, the announce board and the bells.
 #[derive(Debug)]
 pub struct Store {
-    shared: Arc<Shared>,
-    board: Board,
+    shared: Arc<StoreShared>,
+    board: AnnounceBoard,
     logs: Mutex<HashMap<LogId, Arc<Log>, RandomState>>,
     sweep: Mutex<Sweep>,
     me: Weak<Self>,
@@ -86,25 +86,25 @@ struct Sweep {
     not_below: u64,
     /// Capacity and ceiling of the last sweep.
     limits: (u64, u64),
-    trash: Vec<Group>,
+    evicted: Vec<CachedGroup>,
 }
 
 impl Store {
     /// An empty store.
-    pub fn new(config: Config) -> Arc<Self> {
+    pub fn new(config: StoreConfig) -> Arc<Self> {
         debug_assert!(config.workers <= limits::WORKERS, "more workers than a connection id can name");
-        let bells = (0..=config.workers.min(limits::WORKERS)).map(Bell::new).collect();
-        let shared = Arc::new(Shared {
+        let bells = (0..=config.workers.min(limits::WORKERS)).map(ReadyList::new).collect();
+        let shared = Arc::new(StoreShared {
             budget: Arc::new(Budget::new(config.capacity, config.ceiling)),
-            bells,
+            ready_lists: bells,
             max_age: config.max_age,
             feeds: AtomicUsize::new(0),
-            clock: Clock::default(),
+            clock: StoreClock::default(),
             evicted: Evicted::default(),
             release: Release::default(),
         });
         Arc::new_cyclic(|me| Self {
-            board: Board::new(Arc::clone(&shared)),
+            board: AnnounceBoard::new(Arc::clone(&shared)),
             shared,
             logs: Mutex::new(HashMap::default()),
             sweep: Mutex::new(Sweep::default()),
@@ -113,7 +113,7 @@ impl Store {
     }
 
     /// The announce board.
-    pub fn board(&self) -> &Board {
+    pub fn board(&self) -> &AnnounceBoard {
         &self.board
     }
 
@@ -122,20 +122,20 @@ impl Store {
         &self.shared.budget
     }
 
-    /// Bell of `worker`. Workers are `0..=Config::workers`; the last is the control runtime. Any other index is
+    /// Bell of `worker`. Workers are `0..=StoreConfig::workers`; the last is the control runtime. Any other index is
     /// a bug of the caller.
-    pub fn bell(&self, worker: WorkerId) -> &Bell {
-        let last = self.shared.bells.len() - 1;
+    pub fn ready_list(&self, worker: WorkerId) -> &ReadyList {
+        let last = self.shared.ready_lists.len() - 1;
         debug_assert!(usize::from(worker.0) <= last, "no such worker: {worker:?}");
-        &self.shared.bells[usize::from(worker.0).min(last)]
+        &self.shared.ready_lists[usize::from(worker.0).min(last)]
     }
 
     /// Wakes every worker in `rings` once and empties it, except `skip`: a worker that takes its own bell
     /// before it sleeps need not wake itself.
-    pub fn ring(&self, rings: &mut Rings, skip: Option<WorkerId>) {
+    pub fn wake(&self, rings: &mut WakeSet, skip: Option<WorkerId>) {
         for worker in rings.take().filter(|worker| Some(*worker) != skip) {
-            if let Some(bell) = self.shared.bell(worker) {
-                bell.ring();
+            if let Some(bell) = self.shared.ready_list(worker) {
+                bell.wake();
             }
         }
     }
@@ -163,7 +163,7 @@ impl Store {
     }
 
     /// Appends the end of a log, regardless of its writer. False: no such log.
-    pub fn end(&self, id: LogId, end: End, now: Instant, rings: &mut Rings) -> bool {
+    pub fn end(&self, id: LogId, end: LogEnd, now: Instant, rings: &mut WakeSet) -> bool {
         self.shared.clock.advance(now);
         self.log(id).is_some_and(|log| {
             log.end(end, rings);
@@ -182,9 +182,9 @@ impl Store {
     }
 
     /// Counts of held and evicted items.
-    pub fn counts(&self) -> Counts {
-        let Shared { budget, feeds, evicted, .. } = &*self.shared;
-        Counts {
+    pub fn counts(&self) -> StoreCounts {
+        let StoreShared { budget, feeds, evicted, .. } = &*self.shared;
+        StoreCounts {
             logs: self.logs.lock().len(),
             feeds: feeds.load(Ordering::Relaxed),
             bytes: budget.used(),
@@ -199,12 +199,12 @@ impl Store {
 
     /// Evicts groups that are too old or exceed the budget, also from logs without a writer. For timers, and
     /// after the limits were lowered; commits do the same for the logs they write.
-    pub fn trim(&self, now: Instant, rings: &mut Rings) {
+    pub fn trim(&self, now: Instant, rings: &mut WakeSet) {
         self.shared.clock.advance(now);
         let mut trash = Vec::new();
         for log in self.least_recently_read() {
             log.age(now, &mut trash, rings);
-            self.shared.bury(&mut trash);
+            self.shared.release_evicted(&mut trash);
         }
         self.sweep(rings);
     }
@@ -213,7 +213,7 @@ impl Store {
     /// if the ceiling is still met, also groups that fetches are bringing, then whole latest groups. One sweep
     /// at a time, and none while the last one's shortfall has not grown (unless the limits changed): memory
     /// pinned by slow readers cannot be freed here.
-    pub(crate) fn sweep(&self, rings: &mut Rings) {
+    pub(crate) fn sweep(&self, rings: &mut WakeSet) {
         let budget = &self.shared.budget;
         let Some(mut sweep) = self.sweep.try_lock() else { return };
         let (capacity, ceiling) = (budget.capacity(), budget.ceiling());
@@ -231,10 +231,10 @@ impl Store {
         }
         let slack = capacity / SLACK;
         let logs = self.least_recently_read();
-        self.shed(&logs, Shed::Superseded, capacity - slack, &mut sweep.trash, rings);
+        self.shed(&logs, Shed::Superseded, capacity - slack, &mut sweep.evicted, rings);
         for what in [Shed::Fetches, Shed::Latest] {
             if budget.used() >= ceiling {
-                self.shed(&logs, what, ceiling.saturating_sub(slack + 1), &mut sweep.trash, rings);
+                self.shed(&logs, what, ceiling.saturating_sub(slack + 1), &mut sweep.evicted, rings);
             }
         }
         let used = budget.used();
@@ -246,14 +246,21 @@ impl Store {
         };
     }
 
-    fn shed(&self, logs: &[Arc<Log>], what: Shed, target: u64, trash: &mut Vec<Group>, rings: &mut Rings) {
+    fn shed(
+        &self,
+        logs: &[Arc<Log>],
+        what: Shed,
+        target: u64,
+        trash: &mut Vec<CachedGroup>,
+        rings: &mut WakeSet,
+    ) {
         for log in logs {
             let excess = self.shared.budget.used().saturating_sub(target);
             if excess == 0 {
                 return;
             }
             log.shed(what, excess, trash, rings);
-            self.shared.bury(trash);
+            self.shared.release_evicted(trash);
         }
     }
 

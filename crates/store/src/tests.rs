@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use relay_model::{Epoch, LogId, WorkerId};
 
-use crate::{Config, Entry, Feed, Head, Log, ObjectHead, Rings, Store, Writer};
+use crate::{Feed, Log, LogEntry, LogHead, ObjectHead, Store, StoreConfig, WakeSet, Writer};
 
 mod budget;
 mod fencing;
@@ -28,7 +28,7 @@ struct Fixture {
     log: Arc<Log>,
     writer: Writer,
     now: Instant,
-    rings: Rings,
+    rings: WakeSet,
 }
 
 impl Fixture {
@@ -37,10 +37,11 @@ impl Fixture {
     }
 
     fn with(capacity: u64, ceiling: u64) -> Self {
-        let store = Store::new(Config { workers: 2, capacity, ceiling, max_age: Duration::from_secs(30) });
+        let store =
+            Store::new(StoreConfig { workers: 2, capacity, ceiling, max_age: Duration::from_secs(30) });
         let log = store.create(LogId(1));
         let writer = log.writer(Epoch(1)).unwrap();
-        Self { store, log, writer, now: Instant::now(), rings: Rings::new() }
+        Self { store, log, writer, now: Instant::now(), rings: WakeSet::new() }
     }
 
     fn commit(&mut self) {
@@ -76,38 +77,38 @@ impl Fixture {
 }
 
 /// Numbers of the groups held from their beginning.
-fn held(head: &Head) -> Vec<u64> {
+fn held(head: &LogHead) -> Vec<u64> {
     head.groups.iter().map(|group| group.sequence).collect()
 }
 
-fn pull(feed: &mut Feed) -> Vec<Entry> {
+fn pull(feed: &mut Feed) -> Vec<LogEntry> {
     let mut out = Vec::new();
     while feed.pull(&mut out).more {}
     out
 }
 
-fn replay(feed: &Feed, sequence: u64) -> Option<Vec<Entry>> {
+fn replay(feed: &Feed, sequence: u64) -> Option<Vec<LogEntry>> {
     let mut out = Vec::new();
     feed.group(sequence, &mut out).then_some(out)
 }
 
-fn opened(sequence: u64) -> Entry {
-    Entry::Group { sequence }
+fn opened(sequence: u64) -> LogEntry {
+    LogEntry::Group { sequence }
 }
 
-fn object(group: u64, id: u64, payload: &'static [u8]) -> Entry {
+fn object(group: u64, id: u64, payload: &'static [u8]) -> LogEntry {
     let head = ObjectHead::frame(id, None, payload.len() as u64);
-    Entry::Object { group, strand: 0, head, payload: Bytes::from_static(payload) }
+    LogEntry::Object { group, strand: 0, head, payload: Bytes::from_static(payload) }
 }
 
-fn data(group: u64, object: u64, offset: u64, payload: &'static [u8]) -> Entry {
-    Entry::Data { group, strand: 0, object, offset, payload: Bytes::from_static(payload) }
+fn data(group: u64, object: u64, offset: u64, payload: &'static [u8]) -> LogEntry {
+    LogEntry::Data { group, strand: 0, object, offset, payload: Bytes::from_static(payload) }
 }
 
-fn finish(group: u64) -> Entry {
-    Entry::Finish { group, strand: 0 }
+fn finish(group: u64) -> LogEntry {
+    LogEntry::Finish { group, strand: 0 }
 }
 
-fn reset(group: u64, code: relay_model::StreamCode) -> Entry {
-    Entry::Reset { group, strand: 0, code }
+fn reset(group: u64, code: relay_model::StreamCode) -> LogEntry {
+    LogEntry::Reset { group, strand: 0, code }
 }

@@ -9,7 +9,9 @@ use std::{
 
 use relay_model::{Cost, Epoch, LogId, Path, Route, SessionId, WorkerId};
 
-use crate::{Advert, Candidate, Config, End, Entry, Feed, ObjectHead, Rings, Step, Store};
+use crate::{
+    Advert, Feed, LogEnd, LogEntry, ObjectHead, Store, StoreConfig, VisitStep, WakeSet, WatchCandidate,
+};
 
 #[cfg(shuttle)]
 use shuttle::thread;
@@ -47,22 +49,27 @@ fn mailbox() -> (impl Fn() + Send + Sync, impl Fn()) {
 }
 
 fn store(workers: usize) -> Arc<Store> {
-    Store::new(Config { workers, capacity: 1 << 40, ceiling: 1 << 41, max_age: Duration::from_secs(600) })
+    Store::new(StoreConfig {
+        workers,
+        capacity: 1 << 40,
+        ceiling: 1 << 41,
+        max_age: Duration::from_secs(600),
+    })
 }
 
 fn write(store: &Store, log: LogId, now: Instant) {
     let mut writer = store.create(log).writer(Epoch(1)).unwrap();
-    let mut rings = Rings::new();
+    let mut rings = WakeSet::new();
     for group in 0..GROUPS {
         writer.open_group(group);
         let payload = store.budget().chunk(vec![group as u8; 3]);
         writer.object(group, 0, ObjectHead::frame(0, None, 3), payload);
         writer.finish(group, 0);
         if group + 1 == GROUPS {
-            writer.end(End { final_group: Some(GROUPS), code: None });
+            writer.end(LogEnd { final_group: Some(GROUPS), code: None });
         }
         writer.commit(now, &mut rings).unwrap();
-        store.ring(&mut rings, None);
+        store.wake(&mut rings, None);
     }
 }
 
@@ -85,12 +92,14 @@ impl Follower {
     }
 
     /// Counts each group once, as a replay may be ahead of the journal.
-    fn take(&mut self, entries: Vec<Entry>) {
+    fn take(&mut self, entries: Vec<LogEntry>) {
         for entry in entries {
             match entry {
-                Entry::Finish { group, .. } if group == self.finished => self.finished += 1,
-                Entry::Finish { group, .. } => assert!(group < self.finished, "group {group} came too early"),
-                Entry::End(_) => self.ended = true,
+                LogEntry::Finish { group, .. } if group == self.finished => self.finished += 1,
+                LogEntry::Finish { group, .. } => {
+                    assert!(group < self.finished, "group {group} came too early")
+                }
+                LogEntry::End(_) => self.ended = true,
                 _ => {}
             }
         }
@@ -112,12 +121,12 @@ impl Follower {
 /// Worker: attaches to every log, then sleeps until it is woken.
 fn follow(store: &Store, worker: WorkerId) {
     let (ring, wait) = mailbox();
-    store.bell(worker).set_ringer(Box::new(ring));
+    store.ready_list(worker).set_waker(Box::new(ring));
     let mut followers: Vec<Follower> =
         (0..LOGS).map(|log| Follower::attach(store, LogId(log), worker)).collect();
     while !followers.iter().all(Follower::done) {
         let mut logs = Vec::new();
-        store.bell(worker).take(&mut logs);
+        store.ready_list(worker).take(&mut logs);
         for log in &logs {
             for follower in followers.iter_mut().filter(|follower| follower.feed.log_id() == *log) {
                 while follower.pull() {}
@@ -147,7 +156,7 @@ fn logs() {
 }
 
 fn announce(store: &Store) {
-    let mut rings = Rings::new();
+    let mut rings = WakeSet::new();
     let mut now = Instant::now();
     for cost in 1..=GROUPS {
         // Slow enough that no change is delayed.
@@ -156,32 +165,32 @@ fn announce(store: &Store) {
             session: SessionId(1),
             hops: Arc::new([]),
             cost: Cost { warm: 0, cold: cost },
-            fading: false,
+            stale: false,
         };
         store.board().set(Path::parse("a/b").unwrap(), vec![route], now, &mut rings);
-        store.ring(&mut rings, None);
+        store.wake(&mut rings, None);
     }
 }
 
 fn watch(store: &Store, worker: WorkerId) {
     let (ring, wait) = mailbox();
-    store.bell(worker).set_ringer(Box::new(ring));
+    store.ready_list(worker).set_waker(Box::new(ring));
     let mut watch = store.board().watch(worker, Path::parse("a").unwrap());
     let (mut last, mut news) = (0, true);
     while last < GROUPS {
-        let mut visitor = |candidate: Candidate<'_>| {
+        let mut visitor = |candidate: WatchCandidate<'_>| {
             let cost = candidate.routes.first().map_or(0, |route| route.cost.cold);
             if candidate.advert.is_none_or(|advert| advert.mark != cost) {
                 assert!(cost > last, "a change went backwards or came twice");
                 last = cost;
             }
-            Step::Next(Some(Advert { id: 0, mark: cost }))
+            VisitStep::Next(Some(Advert { id: 0, mark: cost }))
         };
         while news && watch.visit(1, &mut visitor).more {}
-        news = store.bell(worker).take(&mut Vec::new());
+        news = store.ready_list(worker).take(&mut Vec::new());
         if !news && last < GROUPS {
             wait();
-            news = store.bell(worker).take(&mut Vec::new());
+            news = store.ready_list(worker).take(&mut Vec::new());
         }
     }
 }

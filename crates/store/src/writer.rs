@@ -6,17 +6,17 @@ use bytes::Bytes;
 use relay_model::{Epoch, StreamCode, TrackInfo};
 
 use crate::{
-    bell::{Marks, Rings},
-    entry::{End, Entry, ObjectHead},
-    figures::Brought,
-    group::{Group, Malformed},
+    bell::{Marks, WakeSet},
+    entry::{LogEnd, LogEntry, ObjectHead},
+    figures::WriteTotals,
+    group::{CachedGroup, Malformed},
     log::Log,
-    state::State,
+    state::LogState,
 };
 
 /// Error of a commit that had no effect, or ended the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WriteError {
+pub enum CommitError {
     /// A later writer holds the log, or the log is retired. Nothing of this commit is visible.
     #[error("log claimed by a later writer")]
     Fenced,
@@ -37,9 +37,9 @@ pub struct Writer {
     epoch: Epoch,
     staged: Vec<Staged>,
     /// Totals of the staged data.
-    brought: Brought,
+    brought: WriteTotals,
     /// Groups unlinked by a commit; kept for the allocation.
-    trash: Vec<Group>,
+    evicted: Vec<CachedGroup>,
     marks: Marks,
 }
 
@@ -53,8 +53,8 @@ enum Staged {
     Data { group: u64, strand: u64, payload: Bytes },
     Finish { group: u64, strand: u64 },
     Reset { group: u64, strand: u64, code: StreamCode },
-    Pass(Entry),
-    End(End),
+    Pass(LogEntry),
+    End(LogEnd),
 }
 
 impl Writer {
@@ -63,8 +63,8 @@ impl Writer {
             log,
             epoch,
             staged: Vec::new(),
-            brought: Brought::default(),
-            trash: Vec::new(),
+            brought: WriteTotals::default(),
+            evicted: Vec::new(),
             marks: Marks::new(),
         }
     }
@@ -155,18 +155,18 @@ impl Writer {
     pub fn datagram(&mut self, group: u64, tick: i64, payload: Bytes) {
         self.brought.frames += 1;
         self.brought.bytes += payload.len() as u64;
-        self.staged.push(Staged::Pass(Entry::Datagram { group, tick, payload }));
+        self.staged.push(Staged::Pass(LogEntry::Datagram { group, tick, payload }));
     }
 
     /// Records that groups `start..=end_inclusive` will not be delivered; `code` as received from the
     /// publisher.
     pub fn dropped(&mut self, start: u64, end_inclusive: u64, code: u64) {
-        self.staged.push(Staged::Pass(Entry::Dropped { start, end: end_inclusive, code }));
+        self.staged.push(Staged::Pass(LogEntry::Dropped { start, end: end_inclusive, code }));
     }
 
     /// Stages the end of the log. Strands still open are reset with its code (for a clean end with
     /// [`StreamCode::CANCEL`]), so finish them first. Later appends are ignored.
-    pub fn end(&mut self, end: End) {
+    pub fn end(&mut self, end: LogEnd) {
         self.staged.push(Staged::End(end));
     }
 
@@ -177,7 +177,7 @@ impl Writer {
 
     /// Makes staged data visible, evicts, and adds the workers to wake to `rings`. Takes the log's lock once.
     /// In either case nothing is staged afterwards.
-    pub fn commit(&mut self, now: Instant, rings: &mut Rings) -> Result<(), WriteError> {
+    pub fn commit(&mut self, now: Instant, rings: &mut WakeSet) -> Result<(), CommitError> {
         if self.staged.is_empty() {
             return Ok(());
         }
@@ -185,41 +185,46 @@ impl Writer {
         shared.clock.advance(now);
         let brought = std::mem::take(&mut self.brought);
         let mut state = self.log.lock();
-        if !state.seat.holds(self.epoch) {
+        if !state.lease.holds(self.epoch) {
             drop(state);
             self.staged.clear();
-            return Err(WriteError::Fenced);
+            return Err(CommitError::Fenced);
         }
         state.brought.add(brought);
         let before = state.journal.tail();
         let applied =
-            self.staged.drain(..).try_for_each(|staged| staged.apply(&mut state, now, &mut self.trash));
+            self.staged.drain(..).try_for_each(|staged| staged.apply(&mut state, now, &mut self.evicted));
         if applied.is_err() {
-            state.end(End { final_group: None, code: Some(StreamCode::MALFORMED_TRACK) });
+            state.end(LogEnd { final_group: None, code: Some(StreamCode::MALFORMED_TRACK) });
         }
-        let excess = state.settle(now, shared.max_age, &shared.budget, &mut self.trash);
+        let excess = state.evict_excess(now, shared.max_age, &shared.budget, &mut self.evicted);
         state.announce(before, &self.log.flags, &mut self.marks, rings);
         drop(state);
-        shared.bury(&mut self.trash);
+        shared.release_evicted(&mut self.evicted);
         shared.post(&self.log.flags, &mut self.marks);
         if excess {
             self.log.sweep(rings);
         }
-        applied.map_err(|Malformed| WriteError::Malformed)
+        applied.map_err(|Malformed| CommitError::Malformed)
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
         let mut state = self.log.lock();
-        if state.seat.leave(self.epoch) {
+        if state.lease.leave(self.epoch) {
             state.suspend();
         }
     }
 }
 
 impl Staged {
-    fn apply(self, state: &mut State, now: Instant, trash: &mut Vec<Group>) -> Result<(), Malformed> {
+    fn apply(
+        self,
+        state: &mut LogState,
+        now: Instant,
+        trash: &mut Vec<CachedGroup>,
+    ) -> Result<(), Malformed> {
         match self {
             Self::Info(info) => state.set_info(info),
             Self::Open { group, strand, object } => return state.open(group, strand, object, now, trash),

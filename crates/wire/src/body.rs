@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use relay_model::{Cost, Hop, Hops, Path, TrackName, limits};
 
-use crate::{Error, varint};
+use crate::{DecodeError, varint};
 
 /// Reader for the fields of a complete message body.
 #[derive(Debug)]
-pub(crate) struct Reader<'a>(&'a [u8]);
+pub(crate) struct BodyReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> BodyReader<'a> {
     pub(crate) fn new(body: &'a [u8]) -> Self {
         Self(body)
     }
@@ -24,81 +24,81 @@ impl<'a> Reader<'a> {
         self.0.len()
     }
 
-    /// Fails with [`Error::Leftover`] unless the body was read to its end.
-    pub(crate) fn end(self) -> Result<(), Error> {
-        if self.is_empty() { Ok(()) } else { Err(Error::Leftover) }
+    /// Fails with [`DecodeError::Leftover`] unless the body was read to its end.
+    pub(crate) fn end(self) -> Result<(), DecodeError> {
+        if self.is_empty() { Ok(()) } else { Err(DecodeError::Leftover) }
     }
 
-    pub(crate) fn varint(&mut self) -> Result<u64, Error> {
+    pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
         Ok(varint::get(&mut self.0)?)
     }
 
-    pub(crate) fn u8(&mut self) -> Result<u8, Error> {
-        let (byte, rest) = self.0.split_first().ok_or(Error::Short)?;
+    pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {
+        let (byte, rest) = self.0.split_first().ok_or(DecodeError::Short)?;
         self.0 = rest;
         Ok(*byte)
     }
 
     /// Reads a one-byte boolean; anything but 0 is true.
-    pub(crate) fn flag(&mut self) -> Result<bool, Error> {
+    pub(crate) fn flag(&mut self) -> Result<bool, DecodeError> {
         Ok(self.u8()? != 0)
     }
 
     /// Reads an optional integer: 0 = absent, else the value plus one.
-    pub(crate) fn opt(&mut self) -> Result<Option<u64>, Error> {
+    pub(crate) fn opt(&mut self) -> Result<Option<u64>, DecodeError> {
         Ok(self.varint()?.checked_sub(1))
     }
 
     /// Reads length-prefixed bytes.
-    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Error> {
-        let len = usize::try_from(self.varint()?).map_err(|_| Error::Short)?;
-        let (bytes, rest) = self.0.split_at_checked(len).ok_or(Error::Short)?;
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+        let len = usize::try_from(self.varint()?).map_err(|_| DecodeError::Short)?;
+        let (bytes, rest) = self.0.split_at_checked(len).ok_or(DecodeError::Short)?;
         self.0 = rest;
         Ok(bytes)
     }
 
-    pub(crate) fn str(&mut self) -> Result<&'a str, Error> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| Error::Utf8)
+    pub(crate) fn str(&mut self) -> Result<&'a str, DecodeError> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::Utf8)
     }
 
-    pub(crate) fn path(&mut self) -> Result<Path, Error> {
+    pub(crate) fn path(&mut self) -> Result<Path, DecodeError> {
         Ok(Path::parse(self.str()?)?)
     }
 
-    pub(crate) fn track(&mut self) -> Result<TrackName, Error> {
-        TrackName::parse(self.str()?).ok_or(Error::TrackNameTooLong)
+    pub(crate) fn track(&mut self) -> Result<TrackName, DecodeError> {
+        TrackName::parse(self.str()?).ok_or(DecodeError::TrackNameTooLong)
     }
 
-    pub(crate) fn hop(&mut self) -> Result<Hop, Error> {
+    pub(crate) fn hop(&mut self) -> Result<Hop, DecodeError> {
         Ok(Hop(self.varint()?))
     }
 
     /// Reads a hop chain that carries only its length (moq-lite-03): as many anonymous hops. This is the only
     /// value that allocates for a declared length, at most [`limits::HOPS`] ids.
-    pub(crate) fn hop_count(&mut self) -> Result<Hops, Error> {
-        let count = usize::try_from(self.varint()?).map_err(|_| Error::TooManyHops)?;
+    pub(crate) fn hop_count(&mut self) -> Result<Hops, DecodeError> {
+        let count = usize::try_from(self.varint()?).map_err(|_| DecodeError::TooManyHops)?;
         if count > limits::HOPS {
-            return Err(Error::TooManyHops);
+            return Err(DecodeError::TooManyHops);
         }
         Ok(std::iter::repeat_n(Hop::ANONYMOUS, count).collect())
     }
 
     /// Reads a route cost: warm, then cold.
-    pub(crate) fn cost(&mut self) -> Result<Cost, Error> {
+    pub(crate) fn cost(&mut self) -> Result<Cost, DecodeError> {
         Ok(Cost { warm: self.varint()?, cold: self.varint()? })
     }
 
     /// Reads a counted hop chain; only the anonymous hop may repeat.
-    pub(crate) fn hops(&mut self) -> Result<Hops, Error> {
-        let count = usize::try_from(self.varint()?).map_err(|_| Error::TooManyHops)?;
+    pub(crate) fn hops(&mut self) -> Result<Hops, DecodeError> {
+        let count = usize::try_from(self.varint()?).map_err(|_| DecodeError::TooManyHops)?;
         if count > limits::HOPS {
-            return Err(Error::TooManyHops);
+            return Err(DecodeError::TooManyHops);
         }
         let mut hops: Vec<Hop> = Vec::with_capacity(count.min(self.rest()));
         for _ in 0..count {
             let hop = self.hop()?;
             if hop != Hop::ANONYMOUS && hops.contains(&hop) {
-                return Err(Error::RepeatedHop);
+                return Err(DecodeError::RepeatedHop);
             }
             hops.push(hop);
         }
@@ -109,9 +109,9 @@ impl<'a> Reader<'a> {
 /// Parses a body with `read`, which must consume it to the last byte.
 pub(crate) fn whole<T>(
     body: &[u8],
-    read: impl FnOnce(&mut Reader<'_>) -> Result<T, Error>,
-) -> Result<T, Error> {
-    let mut input = Reader::new(body);
+    read: impl FnOnce(&mut BodyReader<'_>) -> Result<T, DecodeError>,
+) -> Result<T, DecodeError> {
+    let mut input = BodyReader::new(body);
     let value = read(&mut input)?;
     input.end()?;
     Ok(value)

@@ -6,7 +6,7 @@ use crate::varint::Short;
 
 /// Decoding error. Always a violation by the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub enum DecodeError {
     /// The message ends inside a field.
     #[error("message ended early")]
     Short,
@@ -66,7 +66,7 @@ pub enum Error {
     Timestamp,
 }
 
-impl Error {
+impl DecodeError {
     /// Returns the code for closing the session because of this error.
     pub fn session_code(&self) -> SessionCode {
         match self {
@@ -86,7 +86,7 @@ impl Error {
     }
 }
 
-impl From<Short> for Error {
+impl From<Short> for DecodeError {
     fn from(_: Short) -> Self {
         Self::Short
     }

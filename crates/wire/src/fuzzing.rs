@@ -7,7 +7,7 @@ use bytes::Bytes;
 use relay_model::{Path, TrackInfo};
 
 use crate::{
-    Error, Inbox,
+    DecodeError, MessageBuf,
     lite::{
         Announce, AnnounceInit, AnnounceOk, AnnounceRequest, Datagram, Fetch, Goaway, Group, GroupEvent,
         GroupReader, Message, Probe, Setup, Subscribe, SubscribeResponse, SubscribeUpdate, TrackRequest,
@@ -108,7 +108,7 @@ pub fn path(data: &[u8]) {
 /// Checks that a message that decodes survives encoding and decoding.
 fn body<M: Message + PartialEq + Debug>(version: Version, data: &[u8]) {
     let Ok(message) = M::decode(version, data) else { return };
-    let (mut inbox, mut out) = (Inbox::new(), Vec::new());
+    let (mut inbox, mut out) = (MessageBuf::new(), Vec::new());
     message.encode(version, &mut out);
     inbox.push(&out);
     assert_eq!(inbox.next::<M>(version), Ok(Some(message)));
@@ -119,7 +119,7 @@ fn body<M: Message + PartialEq + Debug>(version: Version, data: &[u8]) {
 fn typed<M: PartialEq + Debug>(
     version: Version,
     data: &[u8],
-    next: fn(&mut Inbox, Version) -> Result<Option<M>, Error>,
+    next: fn(&mut MessageBuf, Version) -> Result<Option<M>, DecodeError>,
     encode: fn(&M, Version, &mut Vec<u8>),
 ) {
     let whole = drain(&[data], |inbox| next(inbox, version));
@@ -136,9 +136,9 @@ fn bytewise(data: &[u8]) -> Vec<&[u8]> {
 /// Collects what `take` returns, and the error that ended it.
 fn drain<T>(
     pieces: &[&[u8]],
-    mut take: impl FnMut(&mut Inbox) -> Result<Option<T>, Error>,
-) -> (Vec<T>, Option<Error>) {
-    let (mut inbox, mut all) = (Inbox::new(), Vec::new());
+    mut take: impl FnMut(&mut MessageBuf) -> Result<Option<T>, DecodeError>,
+) -> (Vec<T>, Option<DecodeError>) {
+    let (mut inbox, mut all) = (MessageBuf::new(), Vec::new());
     for piece in pieces {
         inbox.push(piece);
         loop {
@@ -152,12 +152,12 @@ fn drain<T>(
     (all, None)
 }
 
-fn messages(pieces: &[&[u8]]) -> (Vec<Bytes>, Option<Error>) {
-    drain(pieces, Inbox::next_message)
+fn messages(pieces: &[&[u8]]) -> (Vec<Bytes>, Option<DecodeError>) {
+    drain(pieces, MessageBuf::next_message)
 }
 
 /// Collects all events with payload pieces joined, the error, and whether a FIN would be clean.
-fn events(mut reader: GroupReader, pieces: &[&[u8]]) -> (Vec<GroupEvent>, Option<Error>, bool) {
+fn events(mut reader: GroupReader, pieces: &[&[u8]]) -> (Vec<GroupEvent>, Option<DecodeError>, bool) {
     let mut all: Vec<GroupEvent> = Vec::new();
     let mut payload = Vec::new();
     for piece in pieces {

@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use relay_model::limits;
 
 use crate::{
-    Error,
+    DecodeError,
     lite::{Message, Version},
     varint,
 };
@@ -13,11 +13,11 @@ use crate::{
 ///
 /// Holds the pushed bytes only: a declared length reserves no memory.
 #[derive(Debug, Default)]
-pub struct Inbox {
+pub struct MessageBuf {
     bytes: BytesMut,
 }
 
-impl Inbox {
+impl MessageBuf {
     /// Creates an empty buffer.
     pub fn new() -> Self {
         Self::default()
@@ -55,7 +55,7 @@ impl Inbox {
 
     /// Takes the body of a size-prefixed message. `None` while it is incomplete; an error as soon as the size is
     /// known to exceed [`limits::CONTROL_MESSAGE_BYTES`].
-    pub fn next_message(&mut self) -> Result<Option<Bytes>, Error> {
+    pub fn next_message(&mut self) -> Result<Option<Bytes>, DecodeError> {
         let Some((start, len)) = sized(&self.bytes)? else { return Ok(None) };
         self.bytes.advance(start);
         let body = self.bytes.split_to(len).freeze();
@@ -65,12 +65,12 @@ impl Inbox {
 
     /// Takes the body of a message with a two-byte big-endian length prefix. `None` while it is incomplete; an
     /// error as soon as the length is known to exceed `most`.
-    pub(crate) fn next_short(&mut self, most: usize) -> Result<Option<Bytes>, Error> {
+    pub(crate) fn next_short(&mut self, most: usize) -> Result<Option<Bytes>, DecodeError> {
         let Some(len) = self.bytes.first_chunk().map(|len| usize::from(u16::from_be_bytes(*len))) else {
             return Ok(None);
         };
         if len > most {
-            return Err(Error::SetupTooLarge);
+            return Err(DecodeError::SetupTooLarge);
         }
         if self.bytes.len() < len + 2 {
             return Ok(None);
@@ -83,11 +83,11 @@ impl Inbox {
 
     /// Like [`Self::next_short`] after a type integer that must be `kind`; a wrong type fails as soon as it is
     /// read.
-    pub(crate) fn next_short_typed(&mut self, kind: u64, most: usize) -> Result<Option<Bytes>, Error> {
+    pub(crate) fn next_short_typed(&mut self, kind: u64, most: usize) -> Result<Option<Bytes>, DecodeError> {
         let mut peek: &[u8] = &self.bytes;
         let Ok(found) = varint::get(&mut peek) else { return Ok(None) };
         if found != kind {
-            return Err(Error::UnknownResponse);
+            return Err(DecodeError::UnknownResponse);
         }
         let rest = peek.len();
         let whole = peek.first_chunk().map(|len| usize::from(u16::from_be_bytes(*len)) + 2);
@@ -99,11 +99,11 @@ impl Inbox {
     }
 
     /// Takes a message with its type before the size. A type that `known` rejects fails as soon as it is read.
-    pub(crate) fn next_typed(&mut self, known: fn(u64) -> bool) -> Result<Option<(u64, Bytes)>, Error> {
+    pub(crate) fn next_typed(&mut self, known: fn(u64) -> bool) -> Result<Option<(u64, Bytes)>, DecodeError> {
         let mut peek: &[u8] = &self.bytes;
         let Ok(kind) = varint::get(&mut peek) else { return Ok(None) };
         if !known(kind) {
-            return Err(Error::UnknownResponse);
+            return Err(DecodeError::UnknownResponse);
         }
         if sized(peek)?.is_none() {
             return Ok(None);
@@ -114,7 +114,7 @@ impl Inbox {
     }
 
     /// Takes and decodes one message. `None` while it is incomplete.
-    pub fn next<M: Message>(&mut self, version: Version) -> Result<Option<M>, Error> {
+    pub fn next<M: Message>(&mut self, version: Version) -> Result<Option<M>, DecodeError> {
         self.next_message()?.map(|body| M::decode(version, &body)).transpose()
     }
 
@@ -133,12 +133,12 @@ impl Inbox {
 
 /// Returns start and length of the body of the size-prefixed message at the front; `None` while it is
 /// incomplete.
-fn sized(mut bytes: &[u8]) -> Result<Option<(usize, usize)>, Error> {
+fn sized(mut bytes: &[u8]) -> Result<Option<(usize, usize)>, DecodeError> {
     let before = bytes.len();
     let Ok(size) = varint::get(&mut bytes) else { return Ok(None) };
-    let size = usize::try_from(size).map_err(|_| Error::MessageTooLarge)?;
+    let size = usize::try_from(size).map_err(|_| DecodeError::MessageTooLarge)?;
     if size > limits::CONTROL_MESSAGE_BYTES {
-        return Err(Error::MessageTooLarge);
+        return Err(DecodeError::MessageTooLarge);
     }
     Ok((size <= bytes.len()).then(|| (before - bytes.len(), size)))
 }
@@ -148,8 +148,8 @@ mod tests {
     use super::*;
     use crate::lite::{Announce, Goaway, Probe};
 
-    fn inbox(bytes: &[u8]) -> Inbox {
-        let mut inbox = Inbox::new();
+    fn inbox(bytes: &[u8]) -> MessageBuf {
+        let mut inbox = MessageBuf::new();
         inbox.push(bytes);
         inbox
     }
@@ -197,9 +197,9 @@ mod tests {
 
         let mut size = Vec::new();
         varint::put(limits::CONTROL_MESSAGE_BYTES as u64 + 1, &mut size);
-        assert_eq!(inbox(&size).next_message(), Err(Error::MessageTooLarge));
+        assert_eq!(inbox(&size).next_message(), Err(DecodeError::MessageTooLarge));
         let mut size = Vec::new();
         varint::put(varint::MAX, &mut size);
-        assert_eq!(inbox(&size).next::<Goaway>(Version::V05), Err(Error::MessageTooLarge));
+        assert_eq!(inbox(&size).next::<Goaway>(Version::V05), Err(DecodeError::MessageTooLarge));
     }
 }

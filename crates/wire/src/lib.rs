@@ -3,8 +3,8 @@
 //! No I/O and no clock. Decoding never panics, and allocates in proportion to the bytes received, never to
 //! a declared length. Every length is capped by a constant of [`relay_model::limits`].
 //!
-//! - Control streams: push received bytes into an [`Inbox`], take messages out with [`Inbox::next`] (or
-//!   [`Inbox::next_varint`] for the stream type). Messages implement [`lite::Message`].
+//! - Control streams: push received bytes into an [`MessageBuf`], take messages out with [`MessageBuf::next`] (or
+//!   [`MessageBuf::next_varint`] for the stream type). Messages implement [`lite::Message`].
 //! - Group streams: [`lite::GroupReader`], which never copies a payload.
 //! - Datagrams: [`lite::Datagram`].
 //! - Features of each version, and those lost between two versions: [`lite::carries`].
@@ -19,5 +19,5 @@ mod inbox;
 pub mod lite;
 pub mod varint;
 
-pub use error::Error;
-pub use inbox::Inbox;
+pub use error::DecodeError;
+pub use inbox::MessageBuf;

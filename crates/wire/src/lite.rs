@@ -20,8 +20,8 @@ pub use setup::{Role, Setup};
 pub use subscribe::{Subscribe, SubscribeOk, SubscribeResponse, SubscribeUpdate};
 
 use crate::{
-    Error,
-    body::{Reader, put_sized},
+    DecodeError,
+    body::{BodyReader, put_sized},
 };
 
 /// Version of moq-lite. Later versions compare greater.
@@ -253,7 +253,7 @@ impl UniType {
 /// [`SubscribeResponse`] and [`Announce`] do not implement it: they may have a type before the size.
 pub trait Message: Sized {
     /// Decodes a body without its size prefix, which must be consumed to the last byte.
-    fn decode(version: Version, body: &[u8]) -> Result<Self, Error>;
+    fn decode(version: Version, body: &[u8]) -> Result<Self, DecodeError>;
 
     /// Appends the message with its size prefix.
     fn encode(&self, version: Version, out: &mut Vec<u8>);
@@ -261,13 +261,13 @@ pub trait Message: Sized {
 
 /// Codec of the fields of a message, without its size prefix.
 pub(crate) trait Body: Sized {
-    fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error>;
+    fn read(version: Version, input: &mut BodyReader<'_>) -> Result<Self, DecodeError>;
     fn write(&self, version: Version, out: &mut Vec<u8>);
 }
 
 impl<T: Body> Message for T {
-    fn decode(version: Version, body: &[u8]) -> Result<Self, Error> {
-        let mut input = Reader::new(body);
+    fn decode(version: Version, body: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = BodyReader::new(body);
         let message = T::read(version, &mut input)?;
         input.end()?;
         Ok(message)

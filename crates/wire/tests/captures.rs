@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use relay_model::{Hop, Hops, Prefs, TrackInfo};
 use relay_wire::{
-    Inbox,
+    MessageBuf,
     lite::{
         Announce, AnnounceInit, AnnounceOk, AnnounceRequest, BidiType, Datagram, Fetch, FrameHead, Goaway,
         GroupEvent, GroupReader, Message, Probe, Role, Setup, Subscribe, SubscribeOk, SubscribeResponse,
@@ -249,14 +249,14 @@ enum State {
 struct Stream {
     version: Version,
     state: State,
-    inbox: Inbox,
+    inbox: MessageBuf,
     received: Vec<u8>,
     encoded: Vec<u8>,
 }
 
 impl Stream {
     fn new(version: Version, state: State) -> Self {
-        Self { version, state, inbox: Inbox::new(), received: Vec::new(), encoded: Vec::new() }
+        Self { version, state, inbox: MessageBuf::new(), received: Vec::new(), encoded: Vec::new() }
     }
 
     fn push(&mut self, bytes: &[u8], lines: &mut Vec<String>) {
@@ -270,7 +270,7 @@ impl Stream {
             if let State::Frames(frames) = &mut self.state {
                 // The remaining bytes belong to the group.
                 let rest = self.received[self.encoded.len()..].to_vec();
-                self.inbox = Inbox::new();
+                self.inbox = MessageBuf::new();
                 return frames.push(rest.into(), &mut self.encoded, lines);
             }
         }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use peak_alloc::PeakAlloc;
 use relay_model::{TrackInfo, limits};
 use relay_wire::{
-    Inbox,
+    MessageBuf,
     lite::{
         Announce, AnnounceInit, AnnounceRequest, Datagram, Fetch, Goaway, GroupReader, Message, Setup,
         Subscribe, SubscribeResponse, Version, legacy::ClientSetup,
@@ -55,8 +55,9 @@ fn bodies(version: Version, input: &[u8]) {
 }
 
 fn stream(version: Version, input: &[u8]) {
-    let (mut control, mut responses, mut announces) = (Inbox::new(), Inbox::new(), Inbox::new());
-    let mut setups = Inbox::new();
+    let (mut control, mut responses, mut announces) =
+        (MessageBuf::new(), MessageBuf::new(), MessageBuf::new());
+    let mut setups = MessageBuf::new();
     for piece in input.chunks(7) {
         control.push(piece);
         responses.push(piece);

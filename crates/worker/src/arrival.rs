@@ -8,22 +8,22 @@ use std::{fmt, net::SocketAddr, os::unix::net::UnixStream, sync::Arc, time::Dura
 
 use relay_model::SessionId;
 use relay_transport::{
-    qmux::{Framing, Over},
+    qmux::{QmuxCarrier, QmuxFraming},
     quic::PeerCertificate,
 };
 
 use crate::{
     gate::Denial,
-    mailbox::{Letter, Mailbox},
+    mailbox::{Mailbox, WorkerMessage},
 };
 
 /// An accepted connection, described before its socket is handed over. Its `Debug` omits possible secrets.
 #[derive(Clone)]
-pub struct Newcomer {
+pub struct PendingSession {
     /// Stream layout.
-    pub framing: Framing,
+    pub framing: QmuxFraming,
     /// Carrier of the streams.
-    pub over: Over,
+    pub over: QmuxCarrier,
     /// Negotiated protocol version, as ALPN names it; `None` if it is negotiated in-band, by the transport
     /// parameters of a byte stream or by the SETUP exchange of older versions.
     pub protocol: Option<&'static str>,
@@ -43,7 +43,7 @@ pub struct Newcomer {
     pub rtt: Option<Duration>,
 }
 
-impl fmt::Debug for Newcomer {
+impl fmt::Debug for PendingSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Newcomer")
             .field("transport", &self.transport)
@@ -55,7 +55,7 @@ impl fmt::Debug for Newcomer {
 
 /// A connected socket, blocking or not.
 #[derive(Debug)]
-pub enum Socket {
+pub enum AcceptedSocket {
     /// TCP.
     Tcp(std::net::TcpStream),
     /// A Unix socket.
@@ -63,16 +63,16 @@ pub enum Socket {
 }
 
 /// Socket of an admitted connection.
-pub struct Link {
+pub struct AdmittedSocket {
     /// The socket itself.
-    pub socket: Socket,
+    pub socket: AcceptedSocket,
     /// TLS state, after the handshake.
     pub tls: Option<Box<rustls::ServerConnection>>,
     /// Bytes already read that belong to the session: after TLS, after the upgrade request.
     pub received: Vec<u8>,
 }
 
-impl fmt::Debug for Link {
+impl fmt::Debug for AdmittedSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").field("socket", &self.socket).finish_non_exhaustive()
     }
@@ -80,7 +80,7 @@ impl fmt::Debug for Link {
 
 /// Reason for rejecting a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Turned {
+pub enum RejectReason {
     /// Denied by the gate.
     #[error(transparent)]
     Denied(#[from] Denial),
@@ -94,17 +94,17 @@ pub enum Turned {
 
 /// Callback that gets the outcome of an arrival once. Runs on a worker's thread and must not block. Dropped
 /// without a call when the relay ends.
-pub type Verdict = Box<dyn FnOnce(Result<Place, Turned>) + Send>;
+pub type AdmissionCallback = Box<dyn FnOnce(Result<Admission, RejectReason>) + Send>;
 
 /// Place of an admitted session in a worker. The session ends if the place is dropped without a socket, or
 /// gets none within `limits::SETUP_TIMEOUT`.
-pub struct Place {
+pub struct Admission {
     session: SessionId,
     /// `None` once the socket was handed over.
     mailbox: Option<Arc<Mailbox>>,
 }
 
-impl Place {
+impl Admission {
     pub(crate) fn new(session: SessionId, mailbox: Arc<Mailbox>) -> Self {
         Self { session, mailbox: Some(mailbox) }
     }
@@ -115,62 +115,62 @@ impl Place {
     }
 
     /// Hands over the socket, which is closed if the session has ended meanwhile.
-    pub fn take(mut self, link: Link) {
-        self.post(Letter::Link(self.session, Box::new(link)));
+    pub fn take(mut self, link: AdmittedSocket) {
+        self.post(WorkerMessage::Link(self.session, Box::new(link)));
     }
 
-    fn post(&mut self, letter: Letter) {
+    fn post(&mut self, letter: WorkerMessage) {
         if let Some(mailbox) = self.mailbox.take() {
             mailbox.post(&mut vec![letter]);
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Admission {
     fn drop(&mut self) {
-        self.post(Letter::Unlinked(self.session));
+        self.post(WorkerMessage::Unlinked(self.session));
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Place").field("session", &self.session).finish_non_exhaustive()
     }
 }
 
 /// A connection on its way to a worker.
-pub struct Arrival {
-    pub(crate) newcomer: Newcomer,
-    pub(crate) verdict: Verdict,
+pub struct PendingAccept {
+    pub(crate) pending: PendingSession,
+    pub(crate) verdict: AdmissionCallback,
 }
 
-impl fmt::Debug for Arrival {
+impl fmt::Debug for PendingAccept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Arrival").field("newcomer", &self.newcomer).finish_non_exhaustive()
+        f.debug_struct("Arrival").field("newcomer", &self.pending).finish_non_exhaustive()
     }
 }
 
 /// Entry point for accepted stream sockets; a handle for any thread.
 #[derive(Clone)]
-pub struct Arrivals(Arc<[Arc<Mailbox>]>);
+pub struct AcceptQueue(Arc<[Arc<Mailbox>]>);
 
-impl Arrivals {
+impl AcceptQueue {
     pub(crate) fn new(mailboxes: &[Arc<Mailbox>]) -> Self {
         Self(mailboxes.into())
     }
 
     /// Sends `newcomer` to the worker with the fewest connections, which calls `verdict`.
-    pub fn arrive(&self, newcomer: Newcomer, verdict: Verdict) {
+    pub fn arrive(&self, newcomer: PendingSession, verdict: AdmissionCallback) {
         let Some(mailbox) = self.0.iter().min_by_key(|mailbox| mailbox.load()) else {
-            return verdict(Err(Turned::Full));
+            return verdict(Err(RejectReason::Full));
         };
         // Estimate until the worker updates its load, so that a burst is spread over all workers.
         mailbox.add_load();
-        mailbox.post(&mut vec![Letter::Arrive(Box::new(Arrival { newcomer, verdict }))]);
+        mailbox.post(&mut vec![WorkerMessage::Arrive(Box::new(PendingAccept { pending: newcomer, verdict }))]);
     }
 }
 
-impl fmt::Debug for Arrivals {
+impl fmt::Debug for AcceptQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Arrivals").finish_non_exhaustive()
     }

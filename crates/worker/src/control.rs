@@ -9,14 +9,14 @@ use std::{
 
 use crossbeam_channel::{Receiver, TryRecvError, at, never, select};
 use parking_lot::Mutex;
-use relay_core::{Action, Core, Event};
+use relay_core::{Action, Core, CoreEvent};
 use relay_model::{Order, SessionId};
-use relay_store::{End, Rings, Store};
+use relay_store::{LogEnd, Store, WakeSet};
 
 use crate::{
-    inspect::Question,
-    ledger::Ledger,
-    mailbox::{Letter, Mailbox},
+    inspect::CoreQuery,
+    ledger::MemoryLedger,
+    mailbox::{Mailbox, WorkerMessage},
     pulse::Beats,
 };
 
@@ -27,40 +27,40 @@ const SHOW: Duration = Duration::from_millis(20);
 
 /// Published counts of core.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct CoreSnapshot {
     /// Sizes of its tables.
-    pub counts: relay_core::Counts,
+    pub counts: relay_core::CoreCounts,
     /// Refused and dropped requests.
-    pub tally: relay_core::Tally,
+    pub tally: relay_core::CoreTally,
 }
 
 /// Core, and the components that its actions affect.
-pub(crate) struct Control {
+pub(crate) struct ControlThread {
     core: Core,
     store: Arc<Store>,
-    ledger: Arc<Ledger>,
+    ledger: Arc<MemoryLedger>,
     mailboxes: Vec<Arc<Mailbox>>,
-    seen: Arc<Mutex<Seen>>,
-    questions: Receiver<Question>,
+    seen: Arc<Mutex<CoreSnapshot>>,
+    questions: Receiver<CoreQuery>,
     /// Time of the next publication of the counts, if they may have changed.
     show_at: Option<Instant>,
     /// Time at which the announce board has a held-back change due.
     board_due: Option<Instant>,
     beats: Beats,
-    rings: Rings,
+    rings: WakeSet,
     /// Queued letters by worker.
-    letters: Vec<Vec<Letter>>,
+    messages: Vec<Vec<WorkerMessage>>,
     /// Number of requests handled by core, by session.
     taken: HashMap<SessionId, u32, foldhash::fast::RandomState>,
 }
 
-impl Control {
+impl ControlThread {
     pub(crate) fn new(
         core: Core,
-        (store, ledger): (Arc<Store>, Arc<Ledger>),
+        (store, ledger): (Arc<Store>, Arc<MemoryLedger>),
         mailboxes: Vec<Arc<Mailbox>>,
-        seen: Arc<Mutex<Seen>>,
-        questions: Receiver<Question>,
+        seen: Arc<Mutex<CoreSnapshot>>,
+        questions: Receiver<CoreQuery>,
         beats: Beats,
     ) -> Self {
         let letters = mailboxes.iter().map(|_| Vec::new()).collect();
@@ -74,19 +74,19 @@ impl Control {
             show_at: None,
             board_due: None,
             beats,
-            rings: Rings::new(),
-            letters,
+            rings: WakeSet::new(),
+            messages: letters,
             taken: HashMap::default(),
         }
     }
 
     /// Runs until all workers are gone. The caller catches panics, after which the state of core cannot be
     /// trusted.
-    pub(crate) fn run(mut self, events: &Receiver<Vec<Event>>) {
+    pub(crate) fn run(mut self, events: &Receiver<Vec<CoreEvent>>) {
         loop {
             let Some(first) = self.wait(events) else { return };
             let more = events.try_iter().take(BATCHES);
-            let batches: Vec<Vec<Event>> = first.into_iter().chain(more).collect();
+            let batches: Vec<Vec<CoreEvent>> = first.into_iter().chain(more).collect();
             self.step(batches, Instant::now());
             self.answer();
         }
@@ -94,7 +94,7 @@ impl Control {
 
     /// Waits for events, a deadline or a status request (the latter two: `Some(None)`). `None`: no worker is
     /// left.
-    fn wait(&mut self, events: &Receiver<Vec<Event>>) -> Option<Option<Vec<Event>>> {
+    fn wait(&mut self, events: &Receiver<Vec<CoreEvent>>) -> Option<Option<Vec<CoreEvent>>> {
         match events.try_recv() {
             Ok(batch) => return Some(Some(batch)),
             Err(TryRecvError::Disconnected) => return None,
@@ -106,7 +106,7 @@ impl Control {
             recv(events) -> batch => batch.ok().map(Some),
             recv(self.questions) -> question => {
                 match question {
-                    Ok(question) => self.tell(question),
+                    Ok(question) => self.answer_query(question),
                     // All senders are gone.
                     Err(_) => self.questions = never(),
                 }
@@ -119,12 +119,12 @@ impl Control {
     /// Answers the queued status requests, after all events.
     fn answer(&mut self) {
         while let Ok(question) = self.questions.try_recv() {
-            self.tell(question);
+            self.answer_query(question);
         }
     }
 
     /// Calls back with a listing. A panic in the callback does not affect core.
-    fn tell(&self, Question { look, reply }: Question) {
+    fn answer_query(&self, CoreQuery { look, reply }: CoreQuery) {
         let listing = self.core.look(&look);
         if catch_unwind(AssertUnwindSafe(|| reply(listing))).is_err() {
             tracing::error!("status request handler panicked");
@@ -132,15 +132,15 @@ impl Control {
     }
 
     /// Hands `batches` to core and executes the resulting actions.
-    fn step(&mut self, batches: Vec<Vec<Event>>, now: Instant) {
+    fn step(&mut self, batches: Vec<Vec<CoreEvent>>, now: Instant) {
         self.beats.beat();
         for event in batches.into_iter().flatten() {
             match &event {
-                Event::Ask { session, .. } => *self.taken.entry(*session).or_default() += 1,
-                Event::Closed { session, .. } => {
+                CoreEvent::Ask { session, .. } => *self.taken.entry(*session).or_default() += 1,
+                CoreEvent::Closed { session, .. } => {
                     self.taken.remove(session);
                 }
-                Event::Opened { .. } | Event::Revised { .. } => {}
+                CoreEvent::Opened { .. } | CoreEvent::Revised { .. } => {}
             }
             self.core.handle(event, now);
             // One event at a time: the actions of many sessions that close at once must not pile up.
@@ -148,20 +148,20 @@ impl Control {
         }
         self.core.handle_timeout(now);
         self.act_all(now);
-        self.ledger.set_ghosts(self.core.stale_bytes());
+        self.ledger.set_stale_bytes(self.core.stale_bytes());
         self.board_due = self.store.board().release(now, &mut self.rings);
         for (session, count) in self.taken.drain() {
-            if let Some(letters) = self.letters.get_mut(usize::from(session.worker().0)) {
-                letters.push(Letter::AsksDone(session, count));
+            if let Some(letters) = self.messages.get_mut(usize::from(session.worker().0)) {
+                letters.push(WorkerMessage::AsksDone(session, count));
             }
         }
-        for (mailbox, letters) in self.mailboxes.iter().zip(&mut self.letters) {
+        for (mailbox, letters) in self.mailboxes.iter().zip(&mut self.messages) {
             mailbox.post(letters);
         }
-        self.store.ring(&mut self.rings, None);
+        self.store.wake(&mut self.rings, None);
         if now >= *self.show_at.get_or_insert(now + SHOW) {
             self.show_at = None;
-            *self.seen.lock() = Seen { counts: self.core.counts(), tally: self.core.tally() };
+            *self.seen.lock() = CoreSnapshot { counts: self.core.counts(), tally: self.core.tally() };
         }
     }
 
@@ -169,9 +169,9 @@ impl Control {
         while let Some(action) = self.core.poll_action() {
             let order = carry_out(action, &self.store, &mut self.rings, now);
             if let Some((session, order)) = order
-                && let Some(letters) = self.letters.get_mut(usize::from(session.worker().0))
+                && let Some(letters) = self.messages.get_mut(usize::from(session.worker().0))
             {
-                letters.push(Letter::Order(session, order));
+                letters.push(WorkerMessage::Order(session, order));
             }
         }
     }
@@ -181,7 +181,7 @@ impl Control {
 pub fn carry_out(
     action: Action,
     store: &Arc<Store>,
-    rings: &mut Rings,
+    rings: &mut WakeSet,
     now: Instant,
 ) -> Option<(SessionId, Order)> {
     match action {
@@ -194,7 +194,7 @@ pub fn carry_out(
             store.fence(log, epoch);
         }
         Action::End { log, code } => {
-            store.end(log, End { final_group: None, code: Some(code) }, now, rings);
+            store.end(log, LogEnd { final_group: None, code: Some(code) }, now, rings);
         }
         Action::Retire { log } => {
             store.retire(log);

@@ -1,7 +1,7 @@
 //! Admission of sessions, and changes to admitted ones: the interface between the workers and an authorizer.
 //!
-//! A [`Gate`] is asked once per session. It answers at once, or later through a [`Reply`] while the session
-//! waits, at most `limits::AUTH_TIMEOUT`. It may narrow, widen or end admitted sessions through [`Sessions`],
+//! A [`Gate`] is asked once per session. It answers at once, or later through a [`GateReply`] while the session
+//! waits, at most `limits::AUTH_TIMEOUT`. It may narrow, widen or end admitted sessions through [`SessionControl`],
 //! and is notified once of the end of each session it was asked about.
 //!
 //! None of this is on the packet path: a gate costs once per session, and a change once per affected session.
@@ -18,39 +18,39 @@ use relay_model::{SessionCode, SessionId};
 use relay_transport::quic::PeerCertificate;
 pub use relay_wire::lite::Role;
 
-use crate::mailbox::{Letter, Mailbox};
+use crate::mailbox::{Mailbox, WorkerMessage};
 
 /// Authorizer of sessions. A [`Policy`] is a gate that answers at once.
 pub trait Gate: Send + Sync {
     /// Decides whether to admit a session. Runs on the worker's thread between packets and must not block; to
-    /// answer later, keep [`Request::reply`] and return [`Answer::Later`].
-    fn admit(&self, request: &Request) -> Answer;
+    /// answer later, keep [`AdmissionRequest::reply`] and return [`GateAnswer::Later`].
+    fn admit(&self, request: &AdmissionRequest) -> GateAnswer;
 
     /// Notifies of the end of a session that [`Gate::admit`] was asked about, admitted or not. Called once
     /// per session, after `admit`; an answer still pending is dropped. Runs on the worker's thread and must
     /// not block.
-    fn ended(&self, ended: &Ended<'_>) {
+    fn ended(&self, ended: &SessionEnded<'_>) {
         let _ = ended;
     }
 
     /// Provides the handle for changing sessions. Called once, before the first `admit`.
-    fn started(&self, sessions: &Sessions) {
+    fn started(&self, sessions: &SessionControl) {
         let _ = sessions;
     }
 }
 
 /// Reply of a gate.
 #[derive(Clone, Debug)]
-pub enum Answer {
+pub enum GateAnswer {
     /// Final answer.
     Now(Result<Permit, Denial>),
-    /// The answer follows through the [`Reply`] of the request; without one the session times out.
+    /// The answer follows through the [`GateReply`] of the request; without one the session times out.
     Later,
 }
 
 /// Admission request of a session. Its `Debug` omits possible secrets.
 #[derive(Clone)]
-pub struct Request {
+pub struct AdmissionRequest {
     /// Id of the session, assigned with its first packet.
     pub session: SessionId,
     /// Raw path and query as sent by the peer; empty if the protocol carries none. May hold a token.
@@ -77,14 +77,14 @@ pub struct Request {
     pub(crate) mailbox: Arc<Mailbox>,
 }
 
-impl Request {
-    /// Handle for a late answer, usable from any thread together with [`Answer::Later`].
-    pub fn reply(&self) -> Reply {
-        Reply { session: self.session, mailbox: Some(self.mailbox.clone()) }
+impl AdmissionRequest {
+    /// Handle for a late answer, usable from any thread together with [`GateAnswer::Later`].
+    pub fn reply(&self) -> GateReply {
+        GateReply { session: self.session, mailbox: Some(self.mailbox.clone()) }
     }
 }
 
-impl fmt::Debug for Request {
+impl fmt::Debug for AdmissionRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
             .field("session", &self.session)
@@ -97,32 +97,32 @@ impl fmt::Debug for Request {
 
 /// Pending answer. Dropping it denies the session with [`Denial::Unavailable`].
 #[derive(Debug)]
-pub struct Reply {
+pub struct GateReply {
     session: SessionId,
     /// `None` once the answer was given.
     mailbox: Option<Arc<Mailbox>>,
 }
 
-impl Reply {
+impl GateReply {
     /// Session of the request.
     pub fn session(&self) -> SessionId {
         self.session
     }
 
     /// Gives the answer. It is rejected if its permit was revoked since the request
-    /// ([`Sessions::end_where`]).
+    /// ([`SessionControl::end_where`]).
     pub fn give(mut self, answer: Result<Permit, Denial>) {
         self.post(answer);
     }
 
     fn post(&mut self, answer: Result<Permit, Denial>) {
         if let Some(mailbox) = self.mailbox.take() {
-            mailbox.post(&mut vec![Letter::Answer(self.session, answer)]);
+            mailbox.post(&mut vec![WorkerMessage::Answer(self.session, answer)]);
         }
     }
 }
 
-impl Drop for Reply {
+impl Drop for GateReply {
     fn drop(&mut self) {
         self.post(Err(Denial::Unavailable));
     }
@@ -160,7 +160,7 @@ impl Denial {
 
 /// End of a session that the gate was asked about.
 #[derive(Clone, Debug)]
-pub struct Ended<'a> {
+pub struct SessionEnded<'a> {
     /// Id of the session.
     pub session: SessionId,
     /// Whether it was admitted.
@@ -205,23 +205,23 @@ impl EndedBy {
 /// Handle for changing admitted sessions, from any thread. Ids are never reused: calls for an ended session
 /// do nothing.
 #[derive(Clone)]
-pub struct Sessions(Arc<[Arc<Mailbox>]>);
+pub struct SessionControl(Arc<[Arc<Mailbox>]>);
 
-impl Sessions {
+impl SessionControl {
     pub(crate) fn new(mailboxes: &[Arc<Mailbox>]) -> Self {
         Self(mailboxes.into())
     }
 
     /// Ends an admitted session. The peer is sent `reason`, which must not hold secrets.
     pub fn end(&self, session: SessionId, code: SessionCode, reason: &str) {
-        self.post(session, Letter::End { session, code, reason: reason.into() });
+        self.post(session, WorkerMessage::End { session, code, reason: reason.into() });
     }
 
     /// Replaces the permit of an admitted session: what it no longer allows ends, what it newly allows
     /// becomes visible, and its expiry replaces the old one. With another root or subject the session ends,
     /// as its peer must reconnect.
     pub fn revise(&self, session: SessionId, permit: Permit) {
-        self.post(session, Letter::Revise(session, permit));
+        self.post(session, WorkerMessage::Revise(session, permit));
     }
 
     /// Ends every session whose permit matches `which`, such as those of a removed key or a revoked subject.
@@ -234,21 +234,21 @@ impl Sessions {
         reason: &str,
         which: impl Fn(&Permit) -> bool + Send + Sync + 'static,
     ) {
-        let (which, reason): (Which, Arc<str>) = (Which(Arc::new(which)), reason.into());
+        let (which, reason): (PermitFilter, Arc<str>) = (PermitFilter(Arc::new(which)), reason.into());
         for mailbox in &*self.0 {
             let (which, reason) = (which.clone(), reason.clone());
-            mailbox.post(&mut vec![Letter::EndWhere { which, code, reason }]);
+            mailbox.post(&mut vec![WorkerMessage::EndWhere { which, code, reason }]);
         }
     }
 
-    fn post(&self, session: SessionId, letter: Letter) {
+    fn post(&self, session: SessionId, letter: WorkerMessage) {
         if let Some(mailbox) = self.0.get(usize::from(session.worker().0)) {
             mailbox.post(&mut vec![letter]);
         }
     }
 }
 
-impl fmt::Debug for Sessions {
+impl fmt::Debug for SessionControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sessions").finish_non_exhaustive()
     }
@@ -256,16 +256,16 @@ impl fmt::Debug for Sessions {
 
 /// Filter for permits.
 #[derive(Clone)]
-pub struct Which(Arc<dyn Fn(&Permit) -> bool + Send + Sync>);
+pub struct PermitFilter(Arc<dyn Fn(&Permit) -> bool + Send + Sync>);
 
-impl Which {
+impl PermitFilter {
     /// Whether `permit` matches.
-    pub fn is(&self, permit: &Permit) -> bool {
+    pub fn matches(&self, permit: &Permit) -> bool {
         (self.0)(permit)
     }
 }
 
-impl fmt::Debug for Which {
+impl fmt::Debug for PermitFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Which")
     }
@@ -275,7 +275,7 @@ impl fmt::Debug for Which {
 pub type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 impl Gate for Policy {
-    fn admit(&self, request: &Request) -> Answer {
-        Answer::Now(Policy::admit(self, &request.target, request.now).map_err(Denial::from))
+    fn admit(&self, request: &AdmissionRequest) -> GateAnswer {
+        GateAnswer::Now(Policy::admit(self, &request.target, request.now).map_err(Denial::from))
     }
 }

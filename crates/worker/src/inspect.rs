@@ -16,16 +16,16 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use parking_lot::Mutex;
-use relay_core::{Listing, Look};
-use relay_meter::{Board, Worker as Meter};
+use relay_core::{Listing, ListingQuery};
+use relay_meter::{CounterBoard, Worker as Meter};
 use relay_model::{LogId, Path, SessionCode, SessionId, WorkerId};
-use relay_store::{Figures, Store};
+use relay_store::{LogStats, Store};
 
 use crate::{
-    control::Seen,
-    ledger::Ledger,
-    mailbox::{Letter, Mailbox},
-    relay::Counts,
+    control::CoreSnapshot,
+    ledger::MemoryLedger,
+    mailbox::{Mailbox, WorkerMessage},
+    relay::RelayCounts,
 };
 
 /// Limit on sessions in a list of one worker, so that it fits a turn.
@@ -35,7 +35,7 @@ const WAITING: usize = 64;
 
 /// Selection of sessions to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct SessionQuery {
     /// Only sessions whose root is this path or below it.
     pub prefix: Path,
     /// Only sessions with a higher id than this one.
@@ -46,7 +46,7 @@ pub struct Wanted {
 
 /// Traffic of a worker since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
+pub struct WorkerTraffic {
     /// Bytes received, as counted by the carriers.
     pub bytes_in: u64,
     /// Bytes sent, as counted by the carriers.
@@ -57,7 +57,7 @@ pub struct Traffic {
     pub frames_out: u64,
 }
 
-impl From<&Meter> for Traffic {
+impl From<&Meter> for WorkerTraffic {
     fn from(meter: &Meter) -> Self {
         let Meter { bytes_in, bytes_out, frames_in, deliveries, .. } = *meter;
         Self { bytes_in, bytes_out, frames_in, frames_out: deliveries }
@@ -72,7 +72,7 @@ pub struct SessionList {
     /// Time of the list.
     pub at: Instant,
     /// Traffic until then.
-    pub traffic: Traffic,
+    pub traffic: WorkerTraffic,
     /// In id order, up to the limit.
     pub sessions: Vec<SessionSeen>,
     /// Number of matching sessions, regardless of the limit and the starting point.
@@ -115,17 +115,17 @@ pub struct SessionSeen {
 /// Handle for status requests to a relay, from any thread.
 #[derive(Clone)]
 pub struct Inspector {
-    workers: Arc<[Desk]>,
-    core: Sender<Question>,
+    workers: Arc<[WorkerHandle]>,
+    core: Sender<CoreQuery>,
     store: Arc<Store>,
-    ledger: Arc<Ledger>,
-    board: Arc<Board>,
-    seen: Arc<Mutex<Seen>>,
+    ledger: Arc<MemoryLedger>,
+    board: Arc<CounterBoard>,
+    seen: Arc<Mutex<CoreSnapshot>>,
     started: Instant,
 }
 
 /// Request queue of a worker.
-struct Desk {
+struct WorkerHandle {
     mailbox: Arc<Mailbox>,
     /// Number of unanswered requests.
     waiting: Arc<AtomicUsize>,
@@ -135,12 +135,13 @@ impl Inspector {
     /// Creates an inspector, and the receiver of requests to core.
     pub(crate) fn new(
         mailboxes: &[Arc<Mailbox>],
-        (store, ledger): (Arc<Store>, Arc<Ledger>),
-        board: Arc<Board>,
-        seen: Arc<Mutex<Seen>>,
+        (store, ledger): (Arc<Store>, Arc<MemoryLedger>),
+        board: Arc<CounterBoard>,
+        seen: Arc<Mutex<CoreSnapshot>>,
         started: Instant,
-    ) -> (Self, Receiver<Question>) {
-        let desk = |mailbox: &Arc<Mailbox>| Desk { mailbox: mailbox.clone(), waiting: Arc::default() };
+    ) -> (Self, Receiver<CoreQuery>) {
+        let desk =
+            |mailbox: &Arc<Mailbox>| WorkerHandle { mailbox: mailbox.clone(), waiting: Arc::default() };
         let (core, questions) = crossbeam_channel::bounded(WAITING);
         let workers = mailboxes.iter().map(desk).collect();
         (Self { workers, core, store, ledger, board, seen, started }, questions)
@@ -157,17 +158,17 @@ impl Inspector {
     }
 
     /// Sizes and counters of the relay, read without a request to another thread.
-    pub fn counts(&self) -> Counts {
-        Counts::of(&self.board, &self.store, &self.ledger, *self.seen.lock())
+    pub fn counts(&self) -> RelayCounts {
+        RelayCounts::of(&self.board, &self.store, &self.ledger, *self.seen.lock())
     }
 
     /// Requests the sessions of every worker. Each calls `reply` once on its own thread, where it must not
     /// block. `reply` is dropped when no call is pending any more.
-    pub fn sessions(&self, wanted: Wanted, reply: impl Fn(SessionList) + Send + Sync + 'static) {
+    pub fn sessions(&self, wanted: SessionQuery, reply: impl Fn(SessionList) + Send + Sync + 'static) {
         let (wanted, reply) = (Arc::new(wanted), Arc::new(reply));
         for desk in &*self.workers {
             let (wanted, reply) = (wanted.clone(), reply.clone());
-            desk.ask(|seat| Asked::Sessions { wanted, reply: Reply { tell: reply, seat } });
+            desk.ask(|seat| WorkerQuery::Sessions { wanted, reply: QueryReply { tell: reply, slot: seat } });
         }
     }
 
@@ -183,13 +184,18 @@ impl Inspector {
     ) {
         let Some(desk) = self.workers.get(usize::from(session.worker().0)) else { return reply(false) };
         let (reason, reply) = (reason.into(), Arc::new(reply));
-        desk.ask(|seat| Asked::Kick { session, code, reason, reply: Reply { tell: reply, seat } });
+        desk.ask(|seat| WorkerQuery::Kick {
+            session,
+            code,
+            reason,
+            reply: QueryReply { tell: reply, slot: seat },
+        });
     }
 
     /// Requests a listing of served broadcasts from core. `reply` is called on the control thread and must
     /// not block; it is dropped without a call if the request cannot be queued.
-    pub fn broadcasts(&self, look: Look, reply: impl FnOnce(Listing) + Send + 'static) {
-        let question = Question { look, reply: Box::new(reply) };
+    pub fn broadcasts(&self, look: ListingQuery, reply: impl FnOnce(Listing) + Send + 'static) {
+        let question = CoreQuery { look, reply: Box::new(reply) };
         match self.core.try_send(question) {
             // Core is stalled, or the relay has ended.
             Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
@@ -197,7 +203,7 @@ impl Inspector {
     }
 
     /// Figures of a log in the store; `None` if it does not exist any more.
-    pub fn figures(&self, log: LogId) -> Option<Figures> {
+    pub fn figures(&self, log: LogId) -> Option<LogStats> {
         self.store.log(log).map(|log| log.figures())
     }
 }
@@ -208,18 +214,18 @@ impl fmt::Debug for Inspector {
     }
 }
 
-impl Desk {
-    fn ask(&self, asked: impl FnOnce(Arc<Seat>) -> Asked) {
-        if let Some(seat) = Seat::take(&self.waiting) {
-            self.mailbox.post(&mut vec![Letter::Inspect(asked(Arc::new(seat)))]);
+impl WorkerHandle {
+    fn ask(&self, asked: impl FnOnce(Arc<InFlightSlot>) -> WorkerQuery) {
+        if let Some(seat) = InFlightSlot::take(&self.waiting) {
+            self.mailbox.post(&mut vec![WorkerMessage::Inspect(asked(Arc::new(seat)))]);
         }
     }
 }
 
 /// Slot of an unanswered request to a worker.
-pub(crate) struct Seat(Arc<AtomicUsize>);
+pub(crate) struct InFlightSlot(Arc<AtomicUsize>);
 
-impl Seat {
+impl InFlightSlot {
     fn take(waiting: &Arc<AtomicUsize>) -> Option<Self> {
         let free = |taken: usize| (taken < WAITING).then_some(taken + 1);
         waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).ok()?;
@@ -227,29 +233,29 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for InFlightSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A request to core.
-pub(crate) struct Question {
+pub(crate) struct CoreQuery {
     /// Selection of broadcasts.
-    pub(crate) look: Look,
+    pub(crate) look: ListingQuery,
     /// Callback for the answer.
     pub(crate) reply: Box<dyn FnOnce(Listing) + Send>,
 }
 
 /// A request to a worker.
 #[derive(Clone)]
-pub enum Asked {
+pub enum WorkerQuery {
     /// Lists sessions.
     Sessions {
         /// Selection of sessions.
-        wanted: Arc<Wanted>,
+        wanted: Arc<SessionQuery>,
         /// Callback for the answer.
-        reply: Reply<SessionList>,
+        reply: QueryReply<SessionList>,
     },
     /// Ends a session; the answer is whether it existed.
     Kick {
@@ -260,11 +266,11 @@ pub enum Asked {
         /// Close reason.
         reason: Arc<str>,
         /// Callback for the answer.
-        reply: Reply<bool>,
+        reply: QueryReply<bool>,
     },
 }
 
-impl fmt::Debug for Asked {
+impl fmt::Debug for WorkerQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sessions { wanted, .. } => f.debug_tuple("Sessions").field(wanted).finish(),
@@ -274,22 +280,22 @@ impl fmt::Debug for Asked {
 }
 
 /// Callback for a worker's answer.
-pub struct Reply<T> {
+pub struct QueryReply<T> {
     tell: Arc<dyn Fn(T) + Send + Sync>,
     /// Released once the answer is given.
-    seat: Arc<Seat>,
+    slot: Arc<InFlightSlot>,
 }
 
-impl<T> Reply<T> {
+impl<T> QueryReply<T> {
     /// Gives the answer.
     pub(crate) fn give(self, answer: T) {
         (self.tell)(answer);
     }
 }
 
-impl<T> Clone for Reply<T> {
+impl<T> Clone for QueryReply<T> {
     fn clone(&self) -> Self {
-        Self { tell: self.tell.clone(), seat: self.seat.clone() }
+        Self { tell: self.tell.clone(), slot: self.slot.clone() }
     }
 }
 
@@ -300,10 +306,14 @@ mod tests {
     #[test]
     fn requests_to_a_stalled_worker_are_bounded() {
         let mailbox = Arc::new(Mailbox::new(Box::new(|| {})));
-        let store =
-            Store::new(relay_store::Config { workers: 1, capacity: 1, ceiling: 1, max_age: Duration::ZERO });
-        let ledger = Ledger::new(crate::ledger::StateLimits { clients: 1, peers: 1 });
-        let board = Arc::new(Board::new(1));
+        let store = Store::new(relay_store::StoreConfig {
+            workers: 1,
+            capacity: 1,
+            ceiling: 1,
+            max_age: Duration::ZERO,
+        });
+        let ledger = MemoryLedger::new(crate::ledger::StateLimits { clients: 1, peers: 1 });
+        let board = Arc::new(CounterBoard::new(1));
         let (inspector, _questions) = Inspector::new(
             std::slice::from_ref(&mailbox),
             (store, ledger),
@@ -314,7 +324,7 @@ mod tests {
         let alive = Arc::new(());
         let ask = || {
             let held = alive.clone();
-            let wanted = Wanted { prefix: Path::root(), after: None, limit: 1 };
+            let wanted = SessionQuery { prefix: Path::root(), after: None, limit: 1 };
             inspector.sessions(wanted, move |_| drop(Arc::clone(&held)));
         };
         (0..WAITING + 1).for_each(|_| ask());

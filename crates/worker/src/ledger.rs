@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use relay_model::{SessionCode, SessionId};
 use relay_session::Footprint;
 
-use crate::gate::Sessions;
+use crate::gate::SessionControl;
 
 /// Share of a limit above which sessions are closed, percent.
 const BINDING: u64 = 75;
@@ -39,7 +39,7 @@ const SMALL: u64 = 128 * 1024;
 /// Close reason of such a session.
 pub const REASON: &str = "memory share exceeded";
 
-/// Limits of a [`Ledger`], bytes.
+/// Limits of a [`MemoryLedger`], bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateLimits {
     /// Limit on all sessions except those of the cluster.
@@ -60,7 +60,7 @@ pub struct StateCounts {
     /// Limit on `peers`.
     pub peers_limit: u64,
     /// Routes whose session is gone.
-    pub ghosts: u64,
+    pub stale_bytes: u64,
     /// All sessions by class, in the order of [`Footprint::NAMES`].
     pub classes: [u64; 6],
     /// Sessions closed for exceeding their share so far.
@@ -69,13 +69,13 @@ pub struct StateCounts {
 
 /// Charges of all sessions.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct MemoryLedger {
     pools: [Pool; 2],
     classes: [AtomicU64; 6],
     ghosts: AtomicU64,
     closed: AtomicU64,
     serial: AtomicU64,
-    sessions: OnceLock<Sessions>,
+    sessions: OnceLock<SessionControl>,
 }
 
 /// Sessions that share one limit.
@@ -104,12 +104,12 @@ struct Accounts {
 struct Account {
     bytes: u64,
     /// Sessions by rank.
-    sessions: BTreeSet<Entry>,
+    sessions: BTreeSet<LedgerEntry>,
 }
 
 /// A session; the last in order is closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
+struct LedgerEntry {
     /// Bytes, or 1 for every small session.
     rank: u64,
     /// Increases with each session.
@@ -120,7 +120,7 @@ struct Entry {
     is_pending: bool,
 }
 
-impl Ledger {
+impl MemoryLedger {
     /// A ledger without sessions.
     pub fn new(limits: StateLimits) -> Arc<Self> {
         let pool = |limit| Pool { limit, bytes: AtomicU64::new(0), accounts: Mutex::default() };
@@ -135,7 +135,7 @@ impl Ledger {
     }
 
     /// Sets the handle for closing sessions of other workers. Called once, before the first session.
-    pub(crate) fn start(&self, sessions: Sessions) {
+    pub(crate) fn start(&self, sessions: SessionControl) {
         // A second call would be a second relay with the same ledger, which does not exist.
         let _ = self.sessions.set(sessions);
     }
@@ -153,11 +153,18 @@ impl Ledger {
 
     fn open_as(self: &Arc<Self>, id: SessionId, address: IpAddr, is_pending: bool) -> Charge {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let entry = Entry { rank: 0, serial, id, bytes: 0, is_pending };
+        let entry = LedgerEntry { rank: 0, serial, id, bytes: 0, is_pending };
         let address = network_of(address);
         self.pools[CLIENTS].accounts.lock().insert(address, entry);
         let footprint = Footprint::default();
-        Charge { ledger: self.clone(), address, entry, footprint, pool: CLIENTS, standing: Standing::Kept }
+        Charge {
+            ledger: self.clone(),
+            address,
+            entry,
+            footprint,
+            pool: CLIENTS,
+            standing: ChargeVerdict::Kept,
+        }
     }
 
     /// Whether no new session should be accepted: the limit itself is reached.
@@ -167,7 +174,7 @@ impl Ledger {
     }
 
     /// Publishes the memory of routes whose session is gone, as counted by core.
-    pub fn set_ghosts(&self, bytes: u64) {
+    pub fn set_stale_bytes(&self, bytes: u64) {
         self.ghosts.store(bytes, Ordering::Relaxed);
     }
 
@@ -180,7 +187,7 @@ impl Ledger {
             clients_limit: clients.limit,
             peers: load(&peers.bytes),
             peers_limit: peers.limit,
-            ghosts: load(&self.ghosts),
+            stale_bytes: load(&self.ghosts),
             classes: self.classes.each_ref().map(load),
             closed: load(&self.closed),
         }
@@ -202,8 +209,8 @@ const PEERS: usize = 1;
 
 impl Pool {
     /// Adds a session moved from the other pool.
-    fn enter(&self, address: IpAddr, entry: Entry) -> Victims {
-        let zero = Entry { bytes: 0, ..entry };
+    fn enter(&self, address: IpAddr, entry: LedgerEntry) -> Victims {
+        let zero = LedgerEntry { bytes: 0, ..entry };
         self.accounts.lock().insert(address, zero);
         self.update(address, &zero, Some(entry)).unwrap_or_default()
     }
@@ -215,7 +222,7 @@ impl Pool {
 
     /// Replaces or removes the entry of a session, and removes the largest sessions until the total is below
     /// the binding share. `None`: the session itself had been removed before.
-    fn update(&self, address: IpAddr, before: &Entry, after: Option<Entry>) -> Option<Victims> {
+    fn update(&self, address: IpAddr, before: &LedgerEntry, after: Option<LedgerEntry>) -> Option<Victims> {
         let mut accounts = self.accounts.lock();
         if !accounts.remove(address, before) {
             return None;
@@ -236,16 +243,16 @@ impl Pool {
 type Victims = Vec<SessionId>;
 
 impl Groups {
-    fn of(&mut self, entry: &Entry) -> &mut Accounts {
+    fn of(&mut self, entry: &LedgerEntry) -> &mut Accounts {
         let [sessions, pending] = &mut self.0;
         if entry.is_pending { pending } else { sessions }
     }
 
-    fn insert(&mut self, address: IpAddr, entry: Entry) {
+    fn insert(&mut self, address: IpAddr, entry: LedgerEntry) {
         self.of(&entry).insert(address, entry);
     }
 
-    fn remove(&mut self, address: IpAddr, entry: &Entry) -> bool {
+    fn remove(&mut self, address: IpAddr, entry: &LedgerEntry) -> bool {
         self.of(entry).remove(address, entry)
     }
 
@@ -264,7 +271,7 @@ impl Groups {
 }
 
 impl Accounts {
-    fn insert(&mut self, address: IpAddr, entry: Entry) {
+    fn insert(&mut self, address: IpAddr, entry: LedgerEntry) {
         let account = self.addresses.entry(address).or_default();
         self.order.remove(&(account.bytes, address));
         account.bytes += entry.bytes;
@@ -274,7 +281,7 @@ impl Accounts {
     }
 
     /// Removes an entry; false if it does not exist.
-    fn remove(&mut self, address: IpAddr, entry: &Entry) -> bool {
+    fn remove(&mut self, address: IpAddr, entry: &LedgerEntry) -> bool {
         let Some(account) = self.addresses.get_mut(&address) else { return false };
         if !account.sessions.remove(entry) {
             return false;
@@ -300,7 +307,7 @@ impl Accounts {
 
 /// Verdict on a session's charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum ChargeVerdict {
     /// The session stays.
     Kept,
     /// The session is to be closed with [`SessionCode::MEMORY_SHARE`] and [`REASON`]. Its worker also gets a
@@ -311,18 +318,18 @@ pub enum Standing {
 /// Charge of one session, returned in full on drop.
 #[derive(Debug)]
 pub struct Charge {
-    ledger: Arc<Ledger>,
+    ledger: Arc<MemoryLedger>,
     address: IpAddr,
     /// Entry in the ledger, while the session is kept.
-    entry: Entry,
+    entry: LedgerEntry,
     footprint: Footprint,
     pool: usize,
-    standing: Standing,
+    standing: ChargeVerdict,
 }
 
 impl Charge {
     /// Corrects the charge if `footprint` differs from it by [`STEP`] or more. Takes no lock otherwise.
-    pub fn set(&mut self, footprint: Footprint) -> Standing {
+    pub fn set(&mut self, footprint: Footprint) -> ChargeVerdict {
         let bytes = footprint.total();
         if bytes.abs_diff(self.footprint.total()) >= STEP {
             let rank = match bytes {
@@ -331,15 +338,15 @@ impl Charge {
                 _ => bytes,
             };
             self.count(footprint);
-            self.move_to(self.pool, Some(Entry { rank, bytes, ..self.entry }));
+            self.move_to(self.pool, Some(LedgerEntry { rank, bytes, ..self.entry }));
         }
         self.standing
     }
 
-    /// Counts the charge as that of a session from now on; see [`Ledger::open_pending`].
+    /// Counts the charge as that of a session from now on; see [`MemoryLedger::open_pending`].
     pub fn begin_session(&mut self) {
         if self.entry.is_pending {
-            self.move_to(self.pool, Some(Entry { is_pending: false, ..self.entry }));
+            self.move_to(self.pool, Some(LedgerEntry { is_pending: false, ..self.entry }));
         }
     }
 
@@ -359,8 +366,8 @@ impl Charge {
     }
 
     /// Updates the entry in the list of `pool`, and closes sessions above the share.
-    fn move_to(&mut self, pool: usize, entry: Option<Entry>) {
-        if self.standing == Standing::Exceeded {
+    fn move_to(&mut self, pool: usize, entry: Option<LedgerEntry>) {
+        if self.standing == ChargeVerdict::Exceeded {
             self.pool = pool;
             return;
         }
@@ -377,10 +384,10 @@ impl Charge {
         self.pool = pool;
         self.entry = entry.unwrap_or(self.entry);
         match updated {
-            None => self.standing = Standing::Exceeded,
+            None => self.standing = ChargeVerdict::Exceeded,
             Some(victims) => {
                 if victims.contains(&self.entry.id) {
-                    self.standing = Standing::Exceeded;
+                    self.standing = ChargeVerdict::Exceeded;
                 }
                 ledger.close(&victims);
             }

@@ -1,7 +1,7 @@
 //! Worker threads, one per core: epoll loop, sockets, packet steering, batching.
 //!
 //! [`Relay`] starts all threads. A worker is an [`engine::Worker`] on its own thread with its own
-//! [`socket::Socket`]; the control thread runs core and executes its actions.
+//! [`socket::AcceptedSocket`]; the control thread runs core and executes its actions.
 //!
 //! Invariants: a connection lives on one worker from first packet to last; no lock is shared with
 //! another worker per packet; a panic costs one connection; no member of a socket group is closed
@@ -24,19 +24,25 @@ pub mod slots;
 pub mod socket;
 pub mod wheel;
 
-pub use arrival::{Arrivals, Link, Newcomer, Place, Socket, Turned, Verdict};
-pub use control::carry_out;
-pub use engine::{Fault, IDENTITY_CHANGED, Stage};
-pub use gate::{Answer, Denial, Ended, EndedBy, Gate, Reply, Request, Role, Sessions, WallClock, Which};
-pub use inspect::{
-    Asked, Inspector, Reply as InspectReply, SESSIONS_LISTED, SessionList, SessionSeen, Traffic, Wanted,
+pub use arrival::{
+    AcceptQueue, AcceptedSocket, Admission, AdmissionCallback, AdmittedSocket, PendingSession, RejectReason,
 };
-pub use ledger::{Charge, Ledger, StateCounts, StateLimits};
-pub use relay::{Counts, Options, Relay, RunError, StartError};
-pub use relay_core::{BroadcastSeen, Listing, Look, Takeover, TrackSeen};
+pub use control::carry_out;
+pub use engine::{Fault, IDENTITY_CHANGED, TurnStage};
+pub use gate::{
+    AdmissionRequest, Denial, EndedBy, Gate, GateAnswer, GateReply, PermitFilter, Role, SessionControl,
+    SessionEnded, WallClock,
+};
+pub use inspect::{
+    Inspector, QueryReply as InspectReply, SESSIONS_LISTED, SessionList, SessionQuery, SessionSeen,
+    WorkerQuery, WorkerTraffic,
+};
+pub use ledger::{Charge, MemoryLedger, StateCounts, StateLimits};
+pub use relay::{Relay, RelayCounts, RelayOptions, RelayStartError, RunError};
+pub use relay_core::{BroadcastSeen, Listing, ListingQuery, Takeover, TrackSeen};
 pub use relay_session::Footprint;
 pub use relay_transport::quic::{
-    Clients, Congestion, PeerCertificate, RootsError, Tickets, Tuning, Version, mtu,
+    Clients, Congestion, PeerCertificate, QuicTuning, RootsError, Tickets, Version, mtu,
 };
-pub use seat::{Asker, Seat, Told};
+pub use seat::{ReaderConnInfo, SendOutcome, VirtualWorker};
 pub use socket::{BUFFER_BYTES, BindError, Buffers, Steering, probe};

@@ -8,13 +8,13 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use mio::{Interest, Registry, Token, event::Source};
-use relay_session::transport::Stats;
-use relay_transport::qmux::Traffic;
+use relay_session::transport::PathStats;
+use relay_transport::qmux::ConnTraffic;
 use rustls::ServerConnection;
 use socket2::SockRef;
 
 use crate::{
-    arrival::{Link, Socket},
+    arrival::{AcceptedSocket, AdmittedSocket},
     socket::tcp_path,
 };
 
@@ -28,7 +28,7 @@ const TLS_BYTES: u64 = 48 * 1024;
 const SLICES: usize = 64;
 
 /// A socket with its TLS state and readiness.
-pub(crate) struct Line {
+pub(crate) struct StreamSocket {
     socket: Plain,
     tls: Option<Box<ServerConnection>>,
     /// Chunks handed over for sending, before TLS; those before index `sent` are sent.
@@ -45,7 +45,7 @@ pub(crate) struct Line {
     /// Whether our side is shut down.
     is_shut: bool,
     has_said_bye: bool,
-    traffic: Traffic,
+    traffic: ConnTraffic,
 }
 
 /// The socket itself, without TLS.
@@ -54,18 +54,18 @@ enum Plain {
     Unix(mio::net::UnixStream),
 }
 
-impl Line {
+impl StreamSocket {
     /// Takes over the socket of `link`, non-blocking; also returns the bytes already read from it.
-    pub(crate) fn new(link: Link) -> io::Result<(Self, Vec<u8>)> {
-        let Link { socket, tls, received } = link;
+    pub(crate) fn new(link: AdmittedSocket) -> io::Result<(Self, Vec<u8>)> {
+        let AdmittedSocket { socket, tls, received } = link;
         let socket = match socket {
-            Socket::Tcp(tcp) => {
+            AcceptedSocket::Tcp(tcp) => {
                 tcp.set_nonblocking(true)?;
                 tcp.set_nodelay(true)?;
                 SockRef::from(&tcp).set_tcp_notsent_lowat(NOT_SENT_BYTES)?;
                 Plain::Tcp(mio::net::TcpStream::from_std(tcp))
             }
-            Socket::Unix(unix) => {
+            AcceptedSocket::Unix(unix) => {
                 unix.set_nonblocking(true)?;
                 SockRef::from(&unix).set_send_buffer_size(UNIX_BUFFER_BYTES)?;
                 Plain::Unix(mio::net::UnixStream::from_std(unix))
@@ -82,7 +82,7 @@ impl Line {
             is_broken: false,
             is_shut: false,
             has_said_bye: false,
-            traffic: Traffic { bytes_in: received.len() as u64, bytes_out: 0 },
+            traffic: ConnTraffic { bytes_in: received.len() as u64, bytes_out: 0 },
         };
         Ok((line, received))
     }
@@ -102,17 +102,17 @@ impl Line {
     }
 
     /// Bytes carried by the socket, TLS included.
-    pub(crate) fn traffic(&self) -> Traffic {
+    pub(crate) fn traffic(&self) -> ConnTraffic {
         self.traffic
     }
 
     /// Path statistics of the kernel.
-    pub(crate) fn path(&self) -> Stats {
-        let Plain::Tcp(tcp) = &self.socket else { return Stats::default() };
-        let Some(path) = tcp_path(tcp) else { return Stats::default() };
+    pub(crate) fn path(&self) -> PathStats {
+        let Plain::Tcp(tcp) = &self.socket else { return PathStats::default() };
+        let Some(path) = tcp_path(tcp) else { return PathStats::default() };
         let window = path.window.saturating_mul(8).saturating_mul(Duration::from_secs(1).as_micros() as u64);
         let bitrate = window / u64::try_from(path.rtt.as_micros()).unwrap_or(u64::MAX).max(1);
-        Stats { rtt: Some(path.rtt), bitrate: Some(bitrate) }
+        PathStats { rtt: Some(path.rtt), bitrate: Some(bitrate) }
     }
 
     /// Reads decrypted bytes; 0: the peer ended its side. `WouldBlock`: nothing now.
@@ -129,7 +129,7 @@ impl Line {
 
     fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Self { socket, tls, traffic, .. } = self;
-        let mut socket = Counted { socket, count: &mut traffic.bytes_in };
+        let mut socket = CountingSocket { socket, count: &mut traffic.bytes_in };
         let Some(tls) = tls else { return socket.read(buffer) };
         loop {
             match tls.reader().read(buffer) {
@@ -163,7 +163,7 @@ impl Line {
 
     fn try_flush(&mut self) -> io::Result<()> {
         let Self { socket, tls, unsent, sent, traffic, .. } = self;
-        let mut socket = Counted { socket, count: &mut traffic.bytes_out };
+        let mut socket = CountingSocket { socket, count: &mut traffic.bytes_out };
         loop {
             // Encrypted records go first, so that as little as possible is encrypted in advance.
             while let Some(tls) = tls.as_mut().filter(|tls| tls.wants_write()) {
@@ -223,12 +223,12 @@ fn advance(unsent: &mut [Bytes], sent: &mut usize, mut count: usize) {
 }
 
 /// Socket wrapper that counts bytes.
-struct Counted<'a> {
+struct CountingSocket<'a> {
     socket: &'a mut Plain,
     count: &'a mut u64,
 }
 
-impl Counted<'_> {
+impl CountingSocket<'_> {
     /// Repeats the call if it was interrupted by a signal.
     fn call(&mut self, mut call: impl FnMut(&mut Plain) -> io::Result<usize>) -> io::Result<usize> {
         loop {
@@ -243,7 +243,7 @@ impl Counted<'_> {
     }
 }
 
-impl Read for Counted<'_> {
+impl Read for CountingSocket<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.call(|socket| match socket {
             Plain::Tcp(tcp) => tcp.read(buffer),
@@ -252,7 +252,7 @@ impl Read for Counted<'_> {
     }
 }
 
-impl Write for Counted<'_> {
+impl Write for CountingSocket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_vectored(&[IoSlice::new(bytes)])
     }

@@ -14,9 +14,9 @@ use relay_auth::Permit;
 use relay_model::{Order, SessionCode, SessionId};
 
 use crate::{
-    arrival::{Arrival, Link},
-    gate::{Denial, Which},
-    inspect::Asked,
+    arrival::{AdmittedSocket, PendingAccept},
+    gate::{Denial, PermitFilter},
+    inspect::WorkerQuery,
 };
 
 /// Start of the wind-down within the window of a drain, percent.
@@ -28,7 +28,7 @@ const CLOSE_PERCENT: u32 = 95;
 
 /// One message to a worker.
 #[derive(Debug)]
-pub enum Letter {
+pub enum WorkerMessage {
     /// Order of core to a session.
     Order(SessionId, Order),
     /// Number of requests of a session that core has handled.
@@ -36,9 +36,9 @@ pub enum Letter {
     /// Late answer of the gate.
     Answer(SessionId, Result<Permit, Denial>),
     /// New connection over a stream socket.
-    Arrive(Box<Arrival>),
+    Arrive(Box<PendingAccept>),
     /// Socket of an admitted session.
-    Link(SessionId, Box<Link>),
+    Link(SessionId, Box<AdmittedSocket>),
     /// Notice that a session gets no socket.
     Unlinked(SessionId),
     /// New permit of a session.
@@ -55,14 +55,14 @@ pub enum Letter {
     /// Ends every session whose permit matches.
     EndWhere {
         /// Filter for permits.
-        which: Which,
+        which: PermitFilter,
         /// Close code.
         code: SessionCode,
         /// Close reason.
         reason: Arc<str>,
     },
     /// Status request.
-    Inspect(Asked),
+    Inspect(WorkerQuery),
     /// Rejects new sessions, sends GOAWAY to all others, closes those that stay, and ends the worker once
     /// none is left.
     Drain(Drain),
@@ -120,7 +120,7 @@ impl Drain {
 /// Mailbox of a worker, which takes all letters at once and is woken once for all of them.
 pub struct Mailbox {
     /// `None`: the worker is not running yet, or any more.
-    letters: Mutex<Option<Vec<Letter>>>,
+    messages: Mutex<Option<Vec<WorkerMessage>>>,
     wake: Box<dyn Fn() + Send + Sync>,
     /// Connections of the worker.
     load: AtomicUsize,
@@ -129,26 +129,26 @@ pub struct Mailbox {
 impl Mailbox {
     /// Creates a mailbox whose `wake` wakes the worker.
     pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { letters: Mutex::new(Some(Vec::new())), wake, load: AtomicUsize::new(0) }
+        Self { messages: Mutex::new(Some(Vec::new())), wake, load: AtomicUsize::new(0) }
     }
 
     /// Creates a mailbox without a reader, which drops letters until [`Self::occupy`].
     pub(crate) fn vacant(wake: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { letters: Mutex::new(None), ..Self::new(wake) }
+        Self { messages: Mutex::new(None), ..Self::new(wake) }
     }
 
     /// Keeps letters from now on.
     pub(crate) fn occupy(&self) {
-        self.letters.lock().get_or_insert_default();
+        self.messages.lock().get_or_insert_default();
     }
 
     /// Adds `letters`, leaving the vector empty, and wakes the worker unless letters were already queued.
-    pub fn post(&self, letters: &mut Vec<Letter>) {
+    pub fn post(&self, letters: &mut Vec<WorkerMessage>) {
         if letters.is_empty() {
             return;
         }
         let was_empty = {
-            let mut held = self.letters.lock();
+            let mut held = self.messages.lock();
             held.as_mut().map(|held| {
                 let was_empty = held.is_empty();
                 held.append(letters);
@@ -171,8 +171,8 @@ impl Mailbox {
     }
 
     /// Moves everything to the end of `out`.
-    pub fn take(&self, out: &mut VecDeque<Letter>) {
-        if let Some(held) = &mut *self.letters.lock()
+    pub fn take(&self, out: &mut VecDeque<WorkerMessage>) {
+        if let Some(held) = &mut *self.messages.lock()
             && !held.is_empty()
         {
             out.extend(held.drain(..));
@@ -181,7 +181,7 @@ impl Mailbox {
 
     /// Drops all letters, queued and future ones.
     pub fn close(&self) {
-        let held = self.letters.lock().take();
+        let held = self.messages.lock().take();
         drop(held);
     }
 
@@ -203,7 +203,7 @@ impl Mailbox {
 impl std::fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Mailbox")
-            .field("letters", &self.letters.lock().as_ref().map(Vec::len))
+            .field("letters", &self.messages.lock().as_ref().map(Vec::len))
             .finish_non_exhaustive()
     }
 }
@@ -219,7 +219,7 @@ mod tests {
         let mailbox = Mailbox::new(Box::new(move || {
             count.fetch_add(1, Ordering::Relaxed);
         }));
-        let letter = || vec![Letter::AsksDone(SessionId(1), 1)];
+        let letter = || vec![WorkerMessage::AsksDone(SessionId(1), 1)];
         mailbox.post(&mut Vec::new());
         assert_eq!(wakes.load(Ordering::Relaxed), 0);
         mailbox.post(&mut letter());

@@ -5,7 +5,7 @@ use std::io;
 use relay_meter::Worker as Meter;
 use relay_transport::quic::Transmit;
 
-use crate::socket::{Io, Packet, SEND_BATCH};
+use crate::socket::{Io, SEND_BATCH, UdpPacket};
 
 /// Number of queued bytes that justify a send call.
 const BATCH_BYTES: usize = 512 * 1024;
@@ -24,16 +24,16 @@ pub type Owner = Option<u32>;
 
 /// Packets of many connections, sent together.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub struct PacketQueue {
     /// In sending order; those before index `sent` are sent.
-    packets: Vec<Packet>,
+    packets: Vec<UdpPacket>,
     owners: Vec<Owner>,
     sent: usize,
     bytes: usize,
     spare: Vec<Vec<u8>>,
 }
 
-impl Outbox {
+impl PacketQueue {
     /// Returns an empty buffer for packets, reusing allocations.
     pub fn buffer(&mut self) -> Vec<u8> {
         self.spare.pop().unwrap_or_default()
@@ -51,7 +51,7 @@ impl Outbox {
     pub fn push(&mut self, transmit: &Transmit, bytes: Vec<u8>, owner: Owner) {
         debug_assert_eq!(transmit.len, bytes.len());
         self.bytes += bytes.len();
-        self.packets.push(Packet {
+        self.packets.push(UdpPacket {
             destination: transmit.destination,
             src_ip: transmit.src_ip,
             ecn: transmit.ecn,
@@ -79,17 +79,19 @@ impl Outbox {
             meter.send_calls += 1;
             match io.send(batch) {
                 Ok(taken) => self.took(taken, meter),
-                Err(error) => match Refusal::of(&error) {
-                    Refusal::Full => {
+                Err(error) => match SendFailure::of(&error) {
+                    SendFailure::Full => {
                         meter.socket_full += 1;
                         return Flushed::Full;
                     }
-                    Refusal::Segmentation if self.first_is_train() => self.split_first(meter, unsegmented),
-                    Refusal::TooLarge => {
+                    SendFailure::Segmentation if self.first_is_train() => {
+                        self.split_first(meter, unsegmented)
+                    }
+                    SendFailure::TooLarge => {
                         meter.send_too_large += 1;
                         self.sent += 1;
                     }
-                    Refusal::Segmentation | Refusal::Lost => {
+                    SendFailure::Segmentation | SendFailure::Lost => {
                         meter.send_errors += 1;
                         tracing::debug!(%error, "datagram not sent");
                         self.sent += 1;
@@ -131,10 +133,10 @@ impl Outbox {
         meter.gso_failures += 1;
         unsegmented.extend(owner);
         let size = train.segment.map_or(train.bytes.len(), usize::from).max(1);
-        let singles: Vec<Packet> = train
+        let singles: Vec<UdpPacket> = train
             .bytes
             .chunks(size)
-            .map(|bytes| Packet { segment: None, bytes: bytes.to_vec(), ..train.clone() })
+            .map(|bytes| UdpPacket { segment: None, bytes: bytes.to_vec(), ..train.clone() })
             .collect();
         self.owners.splice(at..=at, singles.iter().map(|_| owner));
         self.packets.splice(at..=at, singles);
@@ -153,7 +155,7 @@ impl Outbox {
 }
 
 /// Kind of a failed send.
-enum Refusal {
+enum SendFailure {
     /// The socket is full: retry when there is room.
     Full,
     /// The device or the path does not support segmentation.
@@ -164,7 +166,7 @@ enum Refusal {
     Lost,
 }
 
-impl Refusal {
+impl SendFailure {
     fn of(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Self::Full,

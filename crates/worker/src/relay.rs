@@ -14,51 +14,51 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
-use relay_core::{Core, Event, Takeover};
-use relay_meter::{Board, Worker as Meter};
+use relay_core::{Core, CoreEvent, Takeover};
+use relay_meter::{CounterBoard, Worker as Meter};
 use relay_model::{
     Hop, SessionCode, WorkerId,
     limits::{self, SessionLimits},
 };
-use relay_store::{Rings, Store};
-use relay_transport::quic::{self, Clients, Tickets, Tls, Tuning};
+use relay_store::{Store, WakeSet};
+use relay_transport::quic::{self, Clients, QuicTuning, ServerTls, Tickets};
 use rustls::server::ResolvesServerCert;
 
 use crate::{
-    arrival::Arrivals,
-    control::{Control, Seen},
-    engine::{Fault, Shared, Worker},
-    gate::{Gate, Sessions, WallClock},
-    inspect::{Inspector, Question},
-    ledger::{Ledger, StateCounts, StateLimits},
-    mailbox::{Drain, Letter, Mailbox},
+    arrival::AcceptQueue,
+    control::{ControlThread, CoreSnapshot},
+    engine::{Fault, Worker, WorkerShared},
+    gate::{Gate, SessionControl, WallClock},
+    inspect::{CoreQuery, Inspector},
+    ledger::{MemoryLedger, StateCounts, StateLimits},
+    mailbox::{Drain, Mailbox, WorkerMessage},
     pulse::Pulse,
     run::Reactor,
-    seat::{Desk, Seat},
-    socket::{self, BindError, Buffers, Group, GroupLock, Socket, Steering},
+    seat::{VirtualWorker, VirtualWorkerHandle},
+    socket::{self, BindError, Buffers, GroupLock, SocketGroup, Steering, WorkerSocket},
 };
 
 /// Longest wait of a shutdown for the closes to reach the peers.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Event batches queued for core; more are kept by their workers.
 const EVENT_BATCHES: usize = 1_024;
-/// Default of [`Options::max_age`].
+/// Default of [`RelayOptions::max_age`].
 const MAX_AGE: Duration = Duration::from_secs(30);
-/// Default of [`Options::cache_bytes`].
+/// Default of [`RelayOptions::cache_bytes`].
 const CACHE_BYTES: u64 = 256 * 1024 * 1024;
-/// Default of [`Options::memory_bytes`].
+/// Default of [`RelayOptions::memory_bytes`].
 const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
-/// Default of [`Options::state`].
+/// Default of [`RelayOptions::state`].
 const STATE: StateLimits = StateLimits { clients: 256 * 1024 * 1024, peers: 128 * 1024 * 1024 };
 /// Divisor of the client limit: the share of it for routes whose session is gone, and the same for logs that
 /// linger without readers.
 const STALE_SHARE: u64 = 8;
-/// Default of [`Options::stream_sockets`], for the most common limit of 1,024 descriptors.
+/// Default of [`RelayOptions::stream_sockets`], for the most common limit of 1,024 descriptors.
 const STREAM_SOCKETS: usize = 768;
 
-/// Settings of a relay. [`Options::new`] sets defaults.
+/// Settings of a relay. [`RelayOptions::new`] sets defaults.
 #[derive(Clone)]
-pub struct Options {
+pub struct RelayOptions {
     /// Address to listen on. Port 0 takes any free one; an unspecified IPv6 address includes IPv4.
     pub bind: SocketAddr,
     /// With a `bind` of 127.0.0.1: also listen on ::1, if the machine has IPv6.
@@ -75,7 +75,7 @@ pub struct Options {
     /// Key for reset tokens and connection ids, which must be stable over restarts.
     pub secret: [u8; 32],
     /// QUIC settings.
-    pub tuning: Tuning,
+    pub tuning: QuicTuning,
     /// Authorizer of sessions, such as a `relay_auth::Policy`.
     pub gate: Arc<dyn Gate>,
     /// Source of the time of day, for the expiry of permits. Default: the system clock.
@@ -104,7 +104,7 @@ pub struct Options {
     pub fault: Option<Fault>,
 }
 
-impl Options {
+impl RelayOptions {
     /// Settings with defaults for all but the arguments.
     pub fn new(
         bind: SocketAddr,
@@ -120,7 +120,7 @@ impl Options {
             clients: None,
             tickets: Arc::default(),
             secret,
-            tuning: Tuning::default(),
+            tuning: QuicTuning::default(),
             gate,
             wall: Arc::new(SystemTime::now),
             hop: Hop::ANONYMOUS,
@@ -140,7 +140,7 @@ impl Options {
 
 /// Reason why a relay did not start. The texts are for people.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum RelayStartError {
     /// The sockets cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -170,23 +170,23 @@ pub enum RunError {
 
 /// Sizes and counters of a relay.
 #[derive(Clone, Debug)]
-pub struct Counts {
+pub struct RelayCounts {
     /// Counters by worker, at most a quarter of a second old.
     pub workers: Vec<Meter>,
     /// Sizes of the store now.
-    pub store: relay_store::Counts,
+    pub store: relay_store::StoreCounts,
     /// Memory of sessions now.
     pub state: StateCounts,
     /// Sizes of core after its last event.
-    pub core: relay_core::Counts,
+    pub core: relay_core::CoreCounts,
     /// Requests refused or dropped by core.
-    pub tally: relay_core::Tally,
+    pub tally: relay_core::CoreTally,
 }
 
-impl Counts {
+impl RelayCounts {
     /// Combines the published counters of the workers, the store, the ledger and core.
-    pub(crate) fn of(board: &Board, store: &Store, ledger: &Ledger, seen: Seen) -> Self {
-        let Seen { counts, tally } = seen;
+    pub(crate) fn of(board: &CounterBoard, store: &Store, ledger: &MemoryLedger, seen: CoreSnapshot) -> Self {
+        let CoreSnapshot { counts, tally } = seen;
         let (workers, store, state) = (board.workers(), store.counts(), ledger.counts());
         Self { workers, store, state, core: counts, tally }
     }
@@ -209,7 +209,7 @@ impl Counts {
     }
 }
 
-impl fmt::Display for Counts {
+impl fmt::Display for RelayCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.total();
         write!(
@@ -223,7 +223,7 @@ impl fmt::Display for Counts {
             self.store.bytes / 1024,
             total.frames_in,
             total.deliveries,
-            self.core.ghosts,
+            self.core.stale_routes,
             self.tally.takeover_held,
             self.refused(),
             self.panics(),
@@ -238,12 +238,12 @@ pub struct Relay {
     buffers: Buffers,
     /// Mailboxes of the workers.
     mailboxes: Vec<Arc<Mailbox>>,
-    desk: Desk,
+    virtual_worker_handle: VirtualWorkerHandle,
     gate: Arc<dyn Gate>,
     wall: WallClock,
     store: Arc<Store>,
-    ledger: Arc<Ledger>,
-    seen: Arc<Mutex<Seen>>,
+    ledger: Arc<MemoryLedger>,
+    seen: Arc<Mutex<CoreSnapshot>>,
     inspector: Inspector,
     threads: Mutex<Option<Threads>>,
     fate: Arc<Fate>,
@@ -252,10 +252,10 @@ pub struct Relay {
 }
 
 struct Threads {
-    workers: Vec<JoinHandle<Option<Socket>>>,
+    workers: Vec<JoinHandle<Option<WorkerSocket>>>,
     control: JoinHandle<()>,
     /// Wakes the control thread.
-    events: Sender<Vec<Event>>,
+    events: Sender<Vec<CoreEvent>>,
     /// Held until all sockets are closed.
     _lock: GroupLock,
 }
@@ -286,8 +286,8 @@ impl Fate {
 }
 
 /// Binds the sockets; also returns whether the sockets of 127.0.0.1 include ::1.
-fn bind(options: &Options) -> Result<(Group, bool), BindError> {
-    let Options { bind, workers, steering, .. } = *options;
+fn bind(options: &RelayOptions) -> Result<(SocketGroup, bool), BindError> {
+    let RelayOptions { bind, workers, steering, .. } = *options;
     if options.loopback_v6 && bind.ip() == Ipv4Addr::LOCALHOST {
         match socket::bind_loopback(bind.port(), workers, steering) {
             Ok(group) => return Ok((group, true)),
@@ -300,24 +300,24 @@ fn bind(options: &Options) -> Result<(Group, bool), BindError> {
 
 impl Relay {
     /// Binds the sockets and starts the threads. The relay serves once this returns.
-    pub fn start(options: Options) -> Result<Self, StartError> {
+    pub fn start(options: RelayOptions) -> Result<Self, RelayStartError> {
         let (group, has_loopback_v6) = bind(&options)?;
         let workers = group.sockets.len();
-        let core = Core::new(relay_core::Config {
+        let core = Core::new(relay_core::CoreConfig {
             linger: options.linger,
             takeover: options.takeover,
-            ghost_bytes: options.state.clients / STALE_SHARE,
+            stale_bytes: options.state.clients / STALE_SHARE,
             linger_bytes: options.state.clients / STALE_SHARE,
-            ..relay_core::Config::new(options.hop)
+            ..relay_core::CoreConfig::new(options.hop)
         });
         let sockets = (options.stream_sockets / workers.max(1)).max(1);
         let shared = Arc::new(share(options, workers, group.addr)?);
         let reactors: Vec<Reactor> = (0..workers)
             .map(|_| Reactor::new(sockets))
             .collect::<Result<_, _>>()
-            .map_err(StartError::Thread)?;
+            .map_err(RelayStartError::Thread)?;
         let mailboxes: Vec<Arc<Mailbox>> =
-            reactors.iter().map(|reactor| Arc::new(Mailbox::new(reactor.ringer()))).collect();
+            reactors.iter().map(|reactor| Arc::new(Mailbox::new(reactor.wake_fn()))).collect();
         let (events, received) = crossbeam_channel::bounded(EVENT_BATCHES);
         let seen = Arc::default();
         let (inspector, questions) = Inspector::new(
@@ -332,7 +332,7 @@ impl Relay {
             has_loopback_v6,
             buffers: group.buffers,
             mailboxes,
-            desk: Desk::new(workers),
+            virtual_worker_handle: VirtualWorkerHandle::new(workers),
             gate: shared.gate.clone(),
             wall: shared.wall.clone(),
             store: shared.store.clone(),
@@ -347,7 +347,7 @@ impl Relay {
         relay.ledger.start(relay.sessions());
         relay.gate.started(&relay.sessions());
         let control = relay.spawn_control(core, received, questions)?;
-        relay.desk.open(events.clone());
+        relay.virtual_worker_handle.open(events.clone());
         let mut threads =
             Threads { workers: Vec::with_capacity(workers), control, events, _lock: group.lock };
         for (index, (reactor, socket)) in reactors.into_iter().zip(group.sockets).enumerate() {
@@ -380,23 +380,23 @@ impl Relay {
     }
 
     /// Sizes and counters.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> RelayCounts {
         self.inspector.counts()
     }
 
     /// Handle for changing its sessions.
-    pub fn sessions(&self) -> Sessions {
-        Sessions::new(&self.addressees())
+    pub fn sessions(&self) -> SessionControl {
+        SessionControl::new(&self.addressees())
     }
 
     /// Place for sessions without a connection of a worker; `None` if it is taken already.
-    pub fn seat(&self) -> Option<Seat> {
-        self.desk.take(&self.store, &self.ledger, &self.gate, &self.wall)
+    pub fn virtual_worker(&self) -> Option<VirtualWorker> {
+        self.virtual_worker_handle.take(&self.store, &self.ledger, &self.gate, &self.wall)
     }
 
     /// Mailboxes of all owners of sessions, by worker.
     fn addressees(&self) -> Vec<Arc<Mailbox>> {
-        self.mailboxes.iter().chain([&self.desk.mailbox]).cloned().collect()
+        self.mailboxes.iter().chain([&self.virtual_worker_handle.mailbox]).cloned().collect()
     }
 
     /// Handle for status requests, from any thread.
@@ -405,8 +405,8 @@ impl Relay {
     }
 
     /// Entry point for sessions over stream sockets.
-    pub fn arrivals(&self) -> Arrivals {
-        Arrivals::new(&self.mailboxes)
+    pub fn arrivals(&self) -> AcceptQueue {
+        AcceptQueue::new(&self.mailboxes)
     }
 
     /// Logs and announce board.
@@ -436,14 +436,14 @@ impl Relay {
         silent
     }
 
-    /// Sets new cache limits, bytes (see [`Options::cache_bytes`] and [`Options::memory_bytes`]), and evicts
+    /// Sets new cache limits, bytes (see [`RelayOptions::cache_bytes`] and [`RelayOptions::memory_bytes`]), and evicts
     /// groups that exceed them or are too old. Call it periodically even without changes: logs without a
     /// writer age too.
     pub fn set_memory(&self, cache_bytes: u64, memory_bytes: u64) {
         self.store.budget().set_limits(cache_bytes, memory_bytes);
-        let mut rings = Rings::new();
+        let mut rings = WakeSet::new();
         self.store.trim(Instant::now(), &mut rings);
-        self.store.ring(&mut rings, None);
+        self.store.wake(&mut rings, None);
     }
 
     /// Drains the relay: rejects new sessions, sends GOAWAY to open ones, and closes those that remain, with
@@ -452,18 +452,18 @@ impl Relay {
     /// `window`. Does nothing when called again, or after [`Relay::shutdown`].
     pub fn drain(&self, window: Duration, code: SessionCode, reason: &str) {
         let drain = Drain::new(self.mailboxes.len(), code, reason, Instant::now(), window);
-        self.end(|| Letter::Drain(drain.clone()));
+        self.end(|| WorkerMessage::Drain(drain.clone()));
     }
 
     /// Closes every session with `code`, waits up to a second for the closes to be delivered, and ends all
     /// threads. Does nothing when called again.
     pub fn shutdown(&self, code: SessionCode, reason: &str) {
         let (reason, until): (Arc<str>, _) = (reason.into(), Instant::now() + FAREWELL);
-        self.end(|| Letter::Shutdown { code, reason: reason.clone(), until });
+        self.end(|| WorkerMessage::Shutdown { code, reason: reason.clone(), until });
     }
 
     /// Ends every worker by a `letter` and waits for all threads.
-    fn end(&self, letter: impl Fn() -> Letter) {
+    fn end(&self, letter: impl Fn() -> WorkerMessage) {
         self.ending.store(true, Ordering::Relaxed);
         let Some(threads) = self.threads.lock().take() else { return };
         for mailbox in &self.mailboxes {
@@ -472,7 +472,7 @@ impl Relay {
         // A group's sockets are closed together: the kernel renumbers what is left.
         let sockets: Vec<_> = threads.workers.into_iter().map(JoinHandle::join).collect();
         drop(sockets);
-        self.desk.close(letter());
+        self.virtual_worker_handle.close(letter());
         // Core ends once the last sender of events is dropped.
         drop(threads.events);
         if threads.control.join().is_err() {
@@ -484,11 +484,11 @@ impl Relay {
     fn spawn_control(
         &self,
         core: Core,
-        events: Receiver<Vec<Event>>,
-        questions: Receiver<Question>,
-    ) -> Result<JoinHandle<()>, StartError> {
+        events: Receiver<Vec<CoreEvent>>,
+        questions: Receiver<CoreQuery>,
+    ) -> Result<JoinHandle<()>, RelayStartError> {
         let beats = self.pulse.lock().follow("control");
-        let control = Control::new(
+        let control = ControlThread::new(
             core,
             (self.store.clone(), self.ledger.clone()),
             self.addressees(),
@@ -509,14 +509,14 @@ impl Relay {
         &self,
         index: u16,
         reactor: Reactor,
-        socket: Socket,
-        shared: &Arc<Shared>,
-        events: Sender<Vec<Event>>,
-    ) -> Result<JoinHandle<Option<Socket>>, StartError> {
+        socket: WorkerSocket,
+        shared: &Arc<WorkerShared>,
+        events: Sender<Vec<CoreEvent>>,
+    ) -> Result<JoinHandle<Option<WorkerSocket>>, RelayStartError> {
         let id = WorkerId(index);
         let (shared, fate) = (shared.clone(), self.fate.clone());
         let mailbox = self.mailboxes.get(usize::from(index)).cloned();
-        self.store.bell(id).set_ringer(reactor.ringer());
+        self.store.ready_list(id).set_waker(reactor.wake_fn());
         let name = format!("worker-{index}");
         let beats = self.pulse.lock().follow(&name);
         spawn(name, move || {
@@ -553,26 +553,26 @@ impl fmt::Debug for Relay {
 }
 
 /// Creates the shared state of the workers from the options.
-fn share(options: Options, workers: usize, local: SocketAddr) -> Result<Shared, StartError> {
-    let tls = Tls { resolver: options.resolver, clients: options.clients, tickets: options.tickets };
-    let quic = quic::Config::new(tls, &options.secret, workers as u16, &options.tuning)?;
-    let store = Store::new(relay_store::Config {
+fn share(options: RelayOptions, workers: usize, local: SocketAddr) -> Result<WorkerShared, RelayStartError> {
+    let tls = ServerTls { resolver: options.resolver, clients: options.clients, tickets: options.tickets };
+    let quic = quic::QuicConfig::new(tls, &options.secret, workers as u16, &options.tuning)?;
+    let store = Store::new(relay_store::StoreConfig {
         workers,
         capacity: options.cache_bytes,
         ceiling: options.memory_bytes.max(options.cache_bytes),
         max_age: options.max_age,
     });
-    Ok(Shared {
+    Ok(WorkerShared {
         quic,
         store,
-        ledger: Ledger::new(options.state),
+        ledger: MemoryLedger::new(options.state),
         gate: options.gate,
         wall: options.wall,
         local,
         hop: options.hop,
         started: Instant::now(),
         limits: options.session_limits,
-        board: Arc::new(Board::new(workers)),
+        board: Arc::new(CounterBoard::new(workers)),
         fault: options.fault,
     })
 }
@@ -580,8 +580,8 @@ fn share(options: Options, workers: usize, local: SocketAddr) -> Result<Shared, 
 fn spawn<T: Send + 'static>(
     name: String,
     run: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, StartError> {
-    thread::Builder::new().name(name).spawn(run).map_err(StartError::Thread)
+) -> Result<JoinHandle<T>, RelayStartError> {
+    thread::Builder::new().name(name).spawn(run).map_err(RelayStartError::Thread)
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use std::{
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
 use crate::{
-    engine::{Next, Worker},
+    engine::{NextTurn, Worker},
     pulse::Beats,
-    socket::Socket,
+    socket::WorkerSocket,
 };
 
 const SOCKET: Token = Token(0);
@@ -44,7 +44,7 @@ impl Reactor {
     }
 
     /// Callback that wakes the worker from any thread.
-    pub(crate) fn ringer(&self) -> Box<dyn Fn() + Send + Sync> {
+    pub(crate) fn wake_fn(&self) -> Box<dyn Fn() + Send + Sync> {
         let waker = self.waker.clone();
         Box::new(move || {
             if let Err(error) = waker.wake() {
@@ -58,15 +58,20 @@ impl Reactor {
     pub(crate) fn run(
         mut self,
         mut worker: Worker,
-        mut socket: Socket,
+        mut socket: WorkerSocket,
         beats: &Beats,
-    ) -> (Socket, io::Result<()>) {
+    ) -> (WorkerSocket, io::Result<()>) {
         let result = self.turn_until_done(&mut worker, &mut socket, beats);
         worker.finish();
         (socket, result)
     }
 
-    fn turn_until_done(&mut self, worker: &mut Worker, socket: &mut Socket, beats: &Beats) -> io::Result<()> {
+    fn turn_until_done(
+        &mut self,
+        worker: &mut Worker,
+        socket: &mut WorkerSocket,
+        beats: &Beats,
+    ) -> io::Result<()> {
         self.poll.registry().register(socket.source(), SOCKET, Interest::READABLE)?;
         if let Some(registry) = self.registry.take() {
             worker.watch_streams(registry, STREAMS, self.max_streams);
@@ -74,7 +79,7 @@ impl Reactor {
         let mut was_full = false;
         let mut events = Events::with_capacity(EVENTS);
         let mut rebuilds = 0;
-        let mut next = Next::Now;
+        let mut next = NextTurn::Now;
         loop {
             self.wait(worker, &mut events, next)?;
             let now = Instant::now();
@@ -86,7 +91,7 @@ impl Reactor {
                         return Err(io::Error::other("panicked too often"));
                     }
                     worker.rebuild(now);
-                    Next::Now
+                    NextTurn::Now
                 }
             };
             beats.beat();
@@ -103,17 +108,17 @@ impl Reactor {
     }
 
     /// Waits for events. Readiness is edge-triggered: the worker remembers it until it is used up.
-    fn wait(&mut self, worker: &mut Worker, events: &mut Events, next: Next) -> io::Result<()> {
+    fn wait(&mut self, worker: &mut Worker, events: &mut Events, next: NextTurn) -> io::Result<()> {
         let timeout = match next {
-            Next::Now => Some(Duration::ZERO),
-            Next::At(at) => Some(at.saturating_duration_since(Instant::now())),
-            Next::Idle => None,
+            NextTurn::Now => Some(Duration::ZERO),
+            NextTurn::At(at) => Some(at.saturating_duration_since(Instant::now())),
+            NextTurn::Idle => None,
         };
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        if next != Next::Now {
+        if next != NextTurn::Now {
             worker.woken();
         }
         for event in &*events {

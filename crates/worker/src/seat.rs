@@ -17,38 +17,38 @@ use std::{
 
 use crossbeam_channel::{Sender, TrySendError};
 use parking_lot::Mutex;
-use relay_core::Event;
+use relay_core::CoreEvent;
 use relay_model::{SessionId, WorkerId};
 use relay_store::Store;
 use relay_transport::quic::PeerCertificate;
 
 use crate::{
-    gate::{Answer, Denial, Ended, Gate, Request, WallClock},
-    ledger::Ledger,
-    mailbox::{Letter, Mailbox},
+    gate::{AdmissionRequest, Denial, Gate, GateAnswer, SessionEnded, WallClock},
+    ledger::MemoryLedger,
+    mailbox::{Mailbox, WorkerMessage},
 };
 
 type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// Relay's side of the seat.
-pub(crate) struct Desk {
+pub(crate) struct VirtualWorkerHandle {
     id: WorkerId,
     pub(crate) mailbox: Arc<Mailbox>,
-    line: Arc<Line>,
+    core: Arc<CoreSender>,
     is_taken: AtomicBool,
 }
 
 /// Connection from the seat to core, until the relay ends.
 #[derive(Default)]
-struct Line {
-    events: Mutex<Option<Sender<Vec<Event>>>>,
+struct CoreSender {
+    events: Mutex<Option<Sender<Vec<CoreEvent>>>>,
     wake: Mutex<Option<Wake>>,
 }
 
-impl Desk {
+impl VirtualWorkerHandle {
     /// Creates the desk with the id after the last of `workers`.
     pub(crate) fn new(workers: usize) -> Self {
-        let line = Arc::<Line>::default();
+        let line = Arc::<CoreSender>::default();
         let rung = line.clone();
         let ring = move || {
             let wake = rung.wake.lock().clone();
@@ -57,17 +57,17 @@ impl Desk {
             }
         };
         let mailbox = Arc::new(Mailbox::vacant(Box::new(ring)));
-        Self { id: WorkerId(workers as u16), mailbox, line, is_taken: AtomicBool::new(false) }
+        Self { id: WorkerId(workers as u16), mailbox, core: line, is_taken: AtomicBool::new(false) }
     }
 
     /// Connects the desk to core.
-    pub(crate) fn open(&self, events: Sender<Vec<Event>>) {
-        *self.line.events.lock() = Some(events);
+    pub(crate) fn open(&self, events: Sender<Vec<CoreEvent>>) {
+        *self.core.events.lock() = Some(events);
     }
 
     /// Disconnects the desk from core, and posts `letter` to the owner of the seat.
-    pub(crate) fn close(&self, letter: Letter) {
-        *self.line.events.lock() = None;
+    pub(crate) fn close(&self, letter: WorkerMessage) {
+        *self.core.events.lock() = None;
         self.mailbox.post(&mut vec![letter]);
     }
 
@@ -75,22 +75,22 @@ impl Desk {
     pub(crate) fn take(
         &self,
         store: &Arc<Store>,
-        ledger: &Arc<Ledger>,
+        ledger: &Arc<MemoryLedger>,
         gate: &Arc<dyn Gate>,
         wall: &WallClock,
-    ) -> Option<Seat> {
+    ) -> Option<VirtualWorker> {
         if self.is_taken.swap(true, Ordering::Relaxed) {
             return None;
         }
         self.mailbox.occupy();
-        Some(Seat {
+        Some(VirtualWorker {
             id: self.id,
             mailbox: self.mailbox.clone(),
             store: store.clone(),
             ledger: ledger.clone(),
             gate: gate.clone(),
             wall: wall.clone(),
-            line: self.line.clone(),
+            line: self.core.clone(),
             next: AtomicU64::new(0),
         })
     }
@@ -98,7 +98,7 @@ impl Desk {
 
 /// Admission request of a session here. May hold secrets.
 #[derive(Clone)]
-pub struct Asker {
+pub struct ReaderConnInfo {
     /// Raw path and query as sent by the peer.
     pub target: String,
     /// Name of the transport for the gate and logs.
@@ -117,7 +117,7 @@ pub struct Asker {
 
 /// Outcome of sending events to core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum SendOutcome {
     /// Sent.
     Taken,
     /// The queue of core is full: nothing was sent, retry a little later.
@@ -127,18 +127,18 @@ pub enum Told {
 }
 
 /// Virtual worker without a socket, with the id after the last worker.
-pub struct Seat {
+pub struct VirtualWorker {
     id: WorkerId,
     mailbox: Arc<Mailbox>,
     store: Arc<Store>,
-    ledger: Arc<Ledger>,
+    ledger: Arc<MemoryLedger>,
     gate: Arc<dyn Gate>,
     wall: WallClock,
-    line: Arc<Line>,
+    line: Arc<CoreSender>,
     next: AtomicU64,
 }
 
-impl Seat {
+impl VirtualWorker {
     /// Worker id in the store and core.
     pub fn worker(&self) -> WorkerId {
         self.id
@@ -150,7 +150,7 @@ impl Seat {
     }
 
     /// Memory accounting: sessions here are charged too.
-    pub fn ledger(&self) -> &Arc<Ledger> {
+    pub fn ledger(&self) -> &Arc<MemoryLedger> {
         &self.ledger
     }
 
@@ -159,17 +159,17 @@ impl Seat {
         (self.wall)()
     }
 
-    /// Sets a callback for new letters and store changes, upon which [`Seat::letters`] and the store's bell
+    /// Sets a callback for new letters and store changes, upon which [`VirtualWorker::take_messages`] and the store's bell
     /// must be read. It runs on other threads and must not block.
     pub fn on_news(&self, wake: impl Fn() + Send + Sync + 'static) {
         let wake: Wake = Arc::new(wake);
         *self.line.wake.lock() = Some(wake.clone());
-        self.store.bell(self.id).set_ringer(Box::new(move || wake()));
+        self.store.ready_list(self.id).set_waker(Box::new(move || wake()));
         self.mailbox.ring();
     }
 
     /// Moves the queued letters for sessions here to the end of `out`.
-    pub fn letters(&self, out: &mut std::collections::VecDeque<Letter>) {
+    pub fn take_messages(&self, out: &mut std::collections::VecDeque<WorkerMessage>) {
         self.mailbox.take(out);
     }
 
@@ -179,10 +179,10 @@ impl Seat {
     }
 
     /// Asks the gate to admit a session. A late answer arrives as a letter. The caller reports the end by
-    /// [`Seat::ended`], once, admitted or not.
-    pub fn ask(&self, session: SessionId, asker: Asker) -> Answer {
-        let Asker { target, transport, version, remote, local, server_name, certificate } = asker;
-        let request = Request {
+    /// [`VirtualWorker::ended`], once, admitted or not.
+    pub fn ask(&self, session: SessionId, asker: ReaderConnInfo) -> GateAnswer {
+        let ReaderConnInfo { target, transport, version, remote, local, server_name, certificate } = asker;
+        let request = AdmissionRequest {
             session,
             target,
             transport,
@@ -197,35 +197,35 @@ impl Seat {
             mailbox: self.mailbox.clone(),
         };
         catch_unwind(AssertUnwindSafe(|| self.gate.admit(&request)))
-            .unwrap_or(Answer::Now(Err(Denial::Unavailable)))
+            .unwrap_or(GateAnswer::Now(Err(Denial::Unavailable)))
     }
 
     /// Reports the end of a session that the gate was asked about.
-    pub fn ended(&self, ended: &Ended<'_>) {
+    pub fn ended(&self, ended: &SessionEnded<'_>) {
         if catch_unwind(AssertUnwindSafe(|| self.gate.ended(ended))).is_err() {
             tracing::error!(session = %ended.session, "gate panicked at the end of a session");
         }
     }
 
     /// Sends events to core, in order; empties `events` if they were sent.
-    pub fn tell(&self, events: &mut Vec<Event>) -> Told {
+    pub fn send_events(&self, events: &mut Vec<CoreEvent>) -> SendOutcome {
         if events.is_empty() {
-            return Told::Taken;
+            return SendOutcome::Taken;
         }
         let line = self.line.events.lock();
-        let Some(core) = &*line else { return Told::Gone };
+        let Some(core) = &*line else { return SendOutcome::Gone };
         match core.try_send(std::mem::take(events)) {
-            Ok(()) => Told::Taken,
+            Ok(()) => SendOutcome::Taken,
             Err(TrySendError::Full(back)) => {
                 *events = back;
-                Told::Behind
+                SendOutcome::Behind
             }
-            Err(TrySendError::Disconnected(_)) => Told::Gone,
+            Err(TrySendError::Disconnected(_)) => SendOutcome::Gone,
         }
     }
 }
 
-impl fmt::Debug for Seat {
+impl fmt::Debug for VirtualWorker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seat").field("worker", &self.id).finish_non_exhaustive()
     }

@@ -12,20 +12,20 @@ const MAX_GENERATION: u64 = (1 << GENERATION_BITS) - 1;
 
 /// Entries of one worker by session id.
 #[derive(Debug)]
-pub struct Slots<T> {
+pub struct SessionSlots<T> {
     worker: WorkerId,
-    slots: Vec<Slot<T>>,
+    slots: Vec<SessionSlot<T>>,
     free: Vec<u32>,
     len: usize,
 }
 
 #[derive(Debug)]
-struct Slot<T> {
+struct SessionSlot<T> {
     generation: u64,
     value: Option<T>,
 }
 
-impl<T> Slots<T> {
+impl<T> SessionSlots<T> {
     /// An empty table of `worker`.
     pub fn new(worker: WorkerId) -> Self {
         Self { worker, slots: Vec::new(), free: Vec::new(), len: 0 }
@@ -36,7 +36,7 @@ impl<T> Slots<T> {
         let index = match self.free.pop() {
             Some(index) => index,
             None if self.slots.len() <= MAX_INDEX => {
-                self.slots.push(Slot { generation: 0, value: None });
+                self.slots.push(SessionSlot { generation: 0, value: None });
                 u32::try_from(self.slots.len() - 1).ok()?
             }
             None => return None,
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn stale_id_finds_nothing_and_is_never_reused() {
-        let mut slots = Slots::new(WorkerId(3));
+        let mut slots = SessionSlots::new(WorkerId(3));
         let first = slots.insert(|id| id).unwrap();
         let old = *slots.get(first).unwrap();
         assert_eq!(old.worker(), WorkerId(3));
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn ids_of_other_workers_find_nothing() {
-        let (mut mine, mut other) = (Slots::new(WorkerId(0)), Slots::new(WorkerId(1)));
+        let (mut mine, mut other) = (SessionSlots::new(WorkerId(0)), SessionSlots::new(WorkerId(1)));
         mine.insert(|id| id).unwrap();
         let theirs = other.insert(|id| id).unwrap();
         assert_eq!(mine.index_of(*other.get(theirs).unwrap()), None);
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_slot_out_of_generations_is_retired() {
-        let mut slots = Slots::new(WorkerId(0));
+        let mut slots = SessionSlots::new(WorkerId(0));
         let index = slots.insert(|id| id).unwrap();
         slots.slots[index as usize].generation = MAX_GENERATION;
         slots.remove(index);

@@ -21,19 +21,19 @@ pub struct Wheel {
     heads: Box<[u32; SLOTS]>,
     /// One bit per slot that is not empty.
     occupied: [u64; WORDS],
-    entries: Vec<Entry>,
+    entries: Vec<TimerEntry>,
     len: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct TimerEntry {
     deadline: u64,
     previous: u32,
     next: u32,
     is_set: bool,
 }
 
-const UNSET: Entry = Entry { deadline: 0, previous: NONE, next: NONE, is_set: false };
+const UNSET: TimerEntry = TimerEntry { deadline: 0, previous: NONE, next: NONE, is_set: false };
 
 impl Wheel {
     /// An empty wheel. Deadlines before `now` fire at once.
@@ -111,7 +111,7 @@ impl Wheel {
     fn expire_slot(&mut self, slot: usize, now: u64, due: &mut Vec<u32>) {
         let mut key = self.heads[slot];
         while key != NONE {
-            let Entry { deadline, next, .. } = self.entries[key as usize];
+            let TimerEntry { deadline, next, .. } = self.entries[key as usize];
             if deadline <= now {
                 self.unlink(key);
                 due.push(key);
@@ -138,7 +138,7 @@ impl Wheel {
     fn link(&mut self, key: u32, deadline: u64) {
         let slot = slot_of(deadline);
         let next = std::mem::replace(&mut self.heads[slot], key);
-        self.entries[key as usize] = Entry { deadline, previous: NONE, next, is_set: true };
+        self.entries[key as usize] = TimerEntry { deadline, previous: NONE, next, is_set: true };
         if next != NONE {
             self.entries[next as usize].previous = key;
         }
@@ -147,7 +147,7 @@ impl Wheel {
     }
 
     fn unlink(&mut self, key: u32) {
-        let Entry { deadline, previous, next, .. } =
+        let TimerEntry { deadline, previous, next, .. } =
             std::mem::replace(&mut self.entries[key as usize], UNSET);
         let slot = slot_of(deadline);
         if previous == NONE {

@@ -4,12 +4,12 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use relay_model::{Epoch, LogId, Path};
-use relay_store::{CompleteGroup, Entry, Lookup};
+use relay_store::{CompleteGroup, LogEntry, Lookup};
 
 use crate::{
-    hub::Visitor,
-    stream::{Interrupted, Source},
-    tap::Tap,
+    hub::ReaderSession,
+    stream::{BodySource, Interrupted},
+    tap::SharedFeed,
 };
 
 /// Reason for which nothing can be read.
@@ -30,12 +30,12 @@ pub(super) struct Incarnation {
 }
 
 /// Reads frames of one group.
-pub(super) struct Reader {
-    visitor: Visitor,
+pub(super) struct FetchReader {
+    visitor: ReaderSession,
     /// Path of the broadcast.
     path: Path,
     /// Feed of the log. Core may attach another log of the same track.
-    tap: Option<Arc<Tap>>,
+    tap: Option<Arc<SharedFeed>>,
     group: Option<u64>,
     /// Whether another log was attached, which may not have the group.
     is_lost: bool,
@@ -62,8 +62,8 @@ enum Step {
     Broken,
 }
 
-impl Reader {
-    pub(super) fn new(visitor: Visitor, path: Path, (from, to): (u64, Option<u64>)) -> Self {
+impl FetchReader {
+    pub(super) fn new(visitor: ReaderSession, path: Path, (from, to): (u64, Option<u64>)) -> Self {
         Self {
             visitor,
             path,
@@ -85,7 +85,7 @@ impl Reader {
     pub(super) async fn begin(&mut self, group: Option<u64>) -> Result<u64, Missed> {
         let mut newest_missed = None;
         loop {
-            self.look()?;
+            self.apply_changes()?;
             let (latest, has_ended) = self.tap.as_ref().map(|tap| tap.head()).unwrap_or_default();
             self.group = group.or(latest.filter(|latest| Some(*latest) > newest_missed));
             match (self.locate(), self.group) {
@@ -95,7 +95,7 @@ impl Reader {
                 }
                 (Err(missed), _) => return Err(missed),
                 (Ok(_), None) if has_ended => return Err(Missed::Nothing),
-                (Ok(_), _) => self.visitor.news().await,
+                (Ok(_), _) => self.visitor.changed().await,
             }
         }
     }
@@ -135,11 +135,11 @@ impl Reader {
             let next = tap.page(group, from, &mut entries)?;
             for entry in &entries {
                 match entry {
-                    Entry::Object { head, .. } if self.last.is_some_and(|last| head.id > last) => {
+                    LogEntry::Object { head, .. } if self.last.is_some_and(|last| head.id > last) => {
                         return Some(bytes);
                     }
-                    Entry::Object { strand: 0, head, .. } => bytes += head.size,
-                    Entry::Finish { strand: 0, .. } => return Some(bytes),
+                    LogEntry::Object { strand: 0, head, .. } => bytes += head.size,
+                    LogEntry::Finish { strand: 0, .. } => return Some(bytes),
                     _ => {}
                 }
             }
@@ -148,7 +148,7 @@ impl Reader {
     }
 
     /// Applies changes of the permit and answers of core.
-    fn look(&mut self) -> Result<(), Missed> {
+    fn apply_changes(&mut self) -> Result<(), Missed> {
         let permit = self.visitor.permit().ok_or(Missed::Over)?;
         if !permit.subscribe().allows(&self.path) {
             return Err(Missed::Over);
@@ -192,7 +192,7 @@ impl Reader {
         let Some(next) = tap.page(group, self.frame, &mut entries) else { return Step::Broken };
         for entry in entries {
             match entry {
-                Entry::Object { strand: 0, head, payload, .. } => {
+                LogEntry::Object { strand: 0, head, payload, .. } => {
                     if self.last.is_some_and(|last| head.id > last) {
                         return Step::End;
                     }
@@ -205,11 +205,11 @@ impl Reader {
                     (self.size, self.has_begun) = (head.size, true);
                     self.piece(0, &payload);
                 }
-                Entry::Data { strand: 0, object, offset, payload, .. } if object == self.frame => {
+                LogEntry::Data { strand: 0, object, offset, payload, .. } if object == self.frame => {
                     self.piece(offset, &payload);
                 }
-                Entry::Finish { strand: 0, .. } => return Step::End,
-                Entry::Reset { strand: 0, .. } => return Step::Broken,
+                LogEntry::Finish { strand: 0, .. } => return Step::End,
+                LogEntry::Reset { strand: 0, .. } => return Step::Broken,
                 _ => {}
             }
         }
@@ -232,7 +232,7 @@ impl Reader {
     }
 }
 
-impl Source for Reader {
+impl BodySource for FetchReader {
     async fn next(&mut self) -> Option<Result<Bytes, Interrupted>> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
@@ -242,14 +242,14 @@ impl Source for Reader {
             if self.is_done {
                 return None;
             }
-            if self.look().is_err() {
+            if self.apply_changes().is_err() {
                 return Some(Err(Interrupted));
             }
             if self.is_lost {
                 match self.locate() {
                     Ok(true) => {}
                     Ok(false) => {
-                        self.visitor.news().await;
+                        self.visitor.changed().await;
                         continue;
                     }
                     Err(_) => return Some(Err(Interrupted)),
@@ -261,7 +261,7 @@ impl Source for Reader {
                 Step::End => self.is_done = true,
                 Step::Broken => return Some(Err(Interrupted)),
                 Step::Wait if has_ended => return Some(Err(Interrupted)),
-                Step::Wait => self.visitor.news().await,
+                Step::Wait => self.visitor.changed().await,
             }
         }
     }

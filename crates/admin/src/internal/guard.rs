@@ -14,13 +14,13 @@ use axum::{
     response::Response,
 };
 
-use crate::status::words;
+use crate::status::text_line;
 
 /// Refuses requests other than GET and HEAD that come from pages of other sites.
 pub(super) async fn same_site(request: Request, next: Next) -> Response {
     let looks = matches!(*request.method(), Method::GET | Method::HEAD);
     if !looks && is_foreign(request.headers()) {
-        return words(StatusCode::FORBIDDEN, "refused: the request comes from a page of another site");
+        return text_line(StatusCode::FORBIDDEN, "refused: the request comes from a page of another site");
     }
     let mut response = next.run(request).await;
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -6,26 +6,26 @@ use axum::{
     response::Response,
 };
 use relay_model::{Path, SessionId};
-use relay_worker::{Look, Wanted};
+use relay_worker::{ListingQuery, SessionQuery};
 use serde::{Deserialize, Serialize};
 
 use crate::status::{
     Status, answer,
     gather::{self, LISTED, TRACKS},
     json, path,
-    shape::{BroadcastJson, Session},
-    words,
+    shape::{BroadcastJson, SessionJson},
+    text_line,
 };
 
 /// Query of a list: path, page size and position.
 #[derive(Deserialize)]
-pub(super) struct Asked {
+pub(super) struct ListQuery {
     path: Option<String>,
     limit: Option<usize>,
     after: Option<String>,
 }
 
-impl Asked {
+impl ListQuery {
     /// Path, the root by default, and page size.
     fn page(&self) -> Result<(Path, usize), String> {
         let limit = self.limit.unwrap_or(LISTED);
@@ -38,8 +38,8 @@ impl Asked {
 }
 
 #[derive(Serialize)]
-struct Sessions {
-    sessions: Vec<Session>,
+struct SessionListJson {
+    sessions: Vec<SessionJson>,
     /// Number of sessions with this path, over all pages.
     total: usize,
     /// Value of `after` for the next page, which may be empty.
@@ -48,31 +48,31 @@ struct Sessions {
     silent: Vec<String>,
 }
 
-pub(super) async fn sessions(State(status): State<Status>, Query(asked): Query<Asked>) -> Response {
+pub(super) async fn sessions(State(status): State<Status>, Query(asked): Query<ListQuery>) -> Response {
     let (prefix, limit) = match asked.page() {
         Ok(page) => page,
-        Err(problem) => return words(StatusCode::BAD_REQUEST, problem),
+        Err(problem) => return text_line(StatusCode::BAD_REQUEST, problem),
     };
     let after = match asked.after.as_deref().map(str::parse) {
         None => None,
         Some(Ok(id)) => Some(SessionId(id)),
-        Some(Err(_)) => return words(StatusCode::BAD_REQUEST, "after: the id of a session is expected"),
+        Some(Err(_)) => return text_line(StatusCode::BAD_REQUEST, "after: the id of a session is expected"),
     };
-    let found = gather::sessions(status.inspector(), Wanted { prefix, after, limit }).await;
+    let found = gather::sessions(status.inspector(), SessionQuery { prefix, after, limit }).await;
     let last = found.list.last().filter(|_| found.list.len() == limit);
     answer(
         StatusCode::OK,
-        json(&Sessions {
+        json(&SessionListJson {
             next: last.map(|session| session.id.to_string()),
             total: found.total,
             silent: found.silent().collect(),
-            sessions: found.list.iter().map(Session::new).collect(),
+            sessions: found.list.iter().map(SessionJson::new).collect(),
         }),
     )
 }
 
 #[derive(Serialize)]
-struct Broadcasts {
+struct BroadcastListJson {
     broadcasts: Vec<BroadcastJson>,
     /// Number of broadcasts at and below this path, over all pages.
     total: usize,
@@ -80,23 +80,23 @@ struct Broadcasts {
     next: Option<String>,
 }
 
-pub(super) async fn broadcasts(State(status): State<Status>, Query(asked): Query<Asked>) -> Response {
+pub(super) async fn broadcasts(State(status): State<Status>, Query(asked): Query<ListQuery>) -> Response {
     let (prefix, limit) = match asked.page() {
         Ok(page) => page,
-        Err(problem) => return words(StatusCode::BAD_REQUEST, problem),
+        Err(problem) => return text_line(StatusCode::BAD_REQUEST, problem),
     };
     let after = match path(asked.after.as_deref()) {
         Ok(after) => after,
-        Err(error) => return words(StatusCode::BAD_REQUEST, format_args!("after: {error}")),
+        Err(error) => return text_line(StatusCode::BAD_REQUEST, format_args!("after: {error}")),
     };
-    let look = Look { prefix, after, broadcasts: limit, tracks: TRACKS };
+    let look = ListingQuery { prefix, after, broadcasts: limit, tracks: TRACKS };
     let Some(found) = gather::broadcasts(status.inspector(), look).await else {
-        return words(StatusCode::SERVICE_UNAVAILABLE, "the control thread does not answer");
+        return text_line(StatusCode::SERVICE_UNAVAILABLE, "the control thread does not answer");
     };
     let last = found.list.last().filter(|_| found.list.len() == limit);
     answer(
         StatusCode::OK,
-        json(&Broadcasts {
+        json(&BroadcastListJson {
             next: last.map(|broadcast| broadcast.path.as_str().to_owned()),
             total: found.total,
             broadcasts: found.list.iter().map(|seen| BroadcastJson::new(seen, |_| None)).collect(),

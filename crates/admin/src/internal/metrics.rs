@@ -50,7 +50,7 @@ pub(super) async fn metrics(State(status): State<Status>) -> Response {
         (
             "state_ghosts_bytes",
             "Memory of stale routes and of tracks without readers, bytes.",
-            counts.state.ghosts,
+            counts.state.stale_bytes,
         ),
         ("draining", "1 once a drain has begun, else 0.", status.is_draining().into()),
     ];

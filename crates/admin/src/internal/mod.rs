@@ -28,7 +28,7 @@ use axum::{
     routing::{get, post},
 };
 use relay_model::Path;
-use relay_worker::{Look, Wanted};
+use relay_worker::{ListingQuery, SessionQuery};
 use serde::Serialize;
 
 use crate::status::{self, Status, answer, gather, json, shape};
@@ -63,8 +63,8 @@ struct Health {
 /// Sends an empty query to every worker and core.
 async fn health(State(status): State<Status>) -> Response {
     let inspector = status.inspector();
-    let wanted = Wanted { prefix: Path::root(), after: None, limit: 0 };
-    let look = Look { prefix: Path::root(), after: None, broadcasts: 0, tracks: 0 };
+    let wanted = SessionQuery { prefix: Path::root(), after: None, limit: 0 };
+    let look = ListingQuery { prefix: Path::root(), after: None, broadcasts: 0, tracks: 0 };
     let (sessions, core) =
         tokio::join!(gather::sessions(inspector, wanted), gather::broadcasts(inspector, look));
     let mut silent: Vec<String> = sessions.silent().collect();
@@ -96,7 +96,7 @@ struct Node {
     #[serde(rename = "self")]
     is_self: bool,
     #[serde(flatten)]
-    relay: shape::Relay,
+    relay: shape::RelayJson,
 }
 
 /// Lists this relay alone: there is no cluster yet.

@@ -17,7 +17,7 @@ const HTTP_PORT: u16 = 80;
 
 /// Listener addresses that accept sessions of browsers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Entrances {
+pub(crate) struct BrowserListeners {
     /// QUIC, for WebTransport.
     pub(crate) quic: SocketAddr,
     /// Plain HTTP, for WebSocket.
@@ -30,7 +30,7 @@ pub(crate) struct Entrances {
 
 /// Inputs that decide the host of a URL.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known<'a> {
+pub(super) struct HostSources<'a> {
     /// Public URL from the configuration, with a slash at its end.
     pub(super) url: Option<&'a str>,
     /// Names and addresses in the certificates.
@@ -65,7 +65,7 @@ pub(super) fn host(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// URLs for the page; `is_private`: it is on the private listener, which takes no WebSockets.
-pub(super) fn urls(entrances: &Entrances, known: &Known<'_>, is_private: bool) -> Urls {
+pub(super) fn urls(entrances: &BrowserListeners, known: &HostSources<'_>, is_private: bool) -> Urls {
     let session = known.url.map(str::to_owned).or_else(|| {
         let host = reachable(known, entrances.quic.ip())?;
         Some(url("https", &host, entrances.quic.port(), HTTPS_PORT))
@@ -80,7 +80,7 @@ pub(super) fn urls(entrances: &Entrances, known: &Known<'_>, is_private: bool) -
 }
 
 /// URL of the public WebSocket: over TLS where browsers accept the certificate.
-fn websocket(entrances: &Entrances, known: &Known<'_>, session: Option<&str>) -> Option<String> {
+fn websocket(entrances: &BrowserListeners, known: &HostSources<'_>, session: Option<&str>) -> Option<String> {
     let secure = entrances.https.map(|address| ("wss", address, HTTPS_PORT));
     let plain = entrances.http.map(|address| ("ws", address, HTTP_PORT));
     let (scheme, address, usual) = if known.is_pinned { plain.or(secure) } else { secure.or(plain) }?;
@@ -92,7 +92,7 @@ fn websocket(entrances: &Entrances, known: &Known<'_>, session: Option<&str>) ->
 }
 
 /// Host under which a client of the page reaches a listener at `bound`, and that the certificate is for.
-fn reachable(known: &Known<'_>, bound: IpAddr) -> Option<String> {
+fn reachable(known: &HostSources<'_>, bound: IpAddr) -> Option<String> {
     let asked = known.host;
     if !known.is_pinned && !known.names.is_empty() {
         let covers = |host: &&str| known.names.iter().any(|name| is_covered(host, name));
@@ -162,9 +162,9 @@ mod tests {
 
     const PAGE_HOSTS: [&str; 3] = ["127.0.0.1", "relay.example.com", "[2001:db8::1]"];
 
-    fn entrances(quic: &str) -> Entrances {
+    fn entrances(quic: &str) -> BrowserListeners {
         let at = |address: &str| address.parse().unwrap();
-        Entrances {
+        BrowserListeners {
             quic: at(quic),
             http: Some(at("[::]:8080")),
             https: Some(at("[::]:8443")),
@@ -172,8 +172,8 @@ mod tests {
         }
     }
 
-    fn known<'a>(host: Option<&'a str>, names: &'a [String]) -> Known<'a> {
-        Known { url: None, names, is_pinned: names.is_empty(), host }
+    fn known<'a>(host: Option<&'a str>, names: &'a [String]) -> HostSources<'a> {
+        HostSources { url: None, names, is_pinned: names.is_empty(), host }
     }
 
     fn session(quic: &str, host: Option<&str>, names: &[&str]) -> Option<String> {
@@ -221,7 +221,8 @@ mod tests {
     #[test]
     fn configured_url_replaces_what_is_derived() {
         let names = ["other.example.com".to_owned()];
-        let known = Known { url: Some("https://relay.example.com/"), ..known(Some("127.0.0.1"), &names) };
+        let known =
+            HostSources { url: Some("https://relay.example.com/"), ..known(Some("127.0.0.1"), &names) };
         let Urls { session, websocket } = urls(&entrances("[::]:4443"), &known, true);
         assert_eq!(session.unwrap(), "https://relay.example.com/");
         assert_eq!(websocket.unwrap(), "wss://relay.example.com:8443/");
@@ -231,14 +232,14 @@ mod tests {
     fn websocket_of_the_private_page_is_on_a_public_listener() {
         let names = ["relay.example.com".to_owned()];
         let all = entrances("[::]:4443");
-        let of = |entrances: &Entrances, names: &[String], is_private| {
+        let of = |entrances: &BrowserListeners, names: &[String], is_private| {
             urls(entrances, &known(Some("127.0.0.1"), names), is_private).websocket
         };
         assert_eq!(of(&all, &[], true).unwrap(), "ws://127.0.0.1:8080/", "no browser trusts the certificate");
         assert_eq!(of(&all, &names, true).unwrap(), "wss://relay.example.com:8443/");
-        assert_eq!(of(&Entrances { http: None, https: None, ..all }, &[], true), None);
+        assert_eq!(of(&BrowserListeners { http: None, https: None, ..all }, &[], true), None);
         assert_eq!(of(&all, &[], false).unwrap(), "/");
-        assert_eq!(of(&Entrances { websocket: false, ..all }, &[], false), None);
+        assert_eq!(of(&BrowserListeners { websocket: false, ..all }, &[], false), None);
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use axum::{extract::Request, http::StatusCode, response::Response};
 use relay_auth::Permit;
 use relay_model::{Path, Scope};
-use relay_worker::Asker;
+use relay_worker::ReaderConnInfo;
 use serde::Serialize;
 
-use super::{Page, Side};
+use super::{Page, PageListener};
 use crate::{
-    client::Client,
-    hub::Refused,
+    client::ClientInfo,
+    hub::ReaderRejection,
     status::{answer as json_answer, json},
 };
 
@@ -49,10 +49,10 @@ fn relative(scope: &Scope, root: &Path) -> Vec<String> {
 
 /// Answers for the token in the query, which is that of the page. The gate decides as for a session of this client; an
 /// auth server is asked as for an HTTP reader.
-pub(super) async fn answer(page: Page, side: Side, request: Request) -> Response {
+pub(super) async fn answer(page: Page, side: PageListener, request: Request) -> Response {
     let urls = page.urls(side, request.headers());
     let hub = page.0.entrances.get().and_then(|(_, hub)| hub.clone());
-    let asker = request.extensions().get::<Client>().map(|client| asker(client, side, &request));
+    let asker = request.extensions().get::<ClientInfo>().map(|client| asker(client, side, &request));
     let decided = match (hub, asker) {
         (Some(hub), Some(asker)) => decision(hub.admit(asker).await.map(|reader| reader.permit())),
         _ => None,
@@ -65,7 +65,7 @@ pub(super) async fn answer(page: Page, side: Side, request: Request) -> Response
     let about = &page.0.about;
     let info = Info {
         version: about.version.clone(),
-        private: side == Side::Private,
+        private: side == PageListener::Private,
         session: urls.session,
         websocket: urls.websocket,
         fingerprint: (about.fingerprint)(),
@@ -77,27 +77,27 @@ pub(super) async fn answer(page: Page, side: Side, request: Request) -> Response
 
 /// Converts the gate's decision; `None`: the gate was not asked because the limit of HTTP readers is reached, which
 /// does not apply to sessions.
-fn decision(admitted: Result<Option<Permit>, Refused>) -> Option<Result<Permitted, String>> {
+fn decision(admitted: Result<Option<Permit>, ReaderRejection>) -> Option<Result<Permitted, String>> {
     let decided = match admitted {
         Ok(permit) => permit.as_ref().map(Permitted::new).ok_or_else(|| "expired".to_owned()),
-        Err(Refused::Full) => return None,
-        Err(Refused::Denied(denial)) => Err(denial.to_string()),
-        Err(Refused::Leaving) => Err("draining".to_owned()),
+        Err(ReaderRejection::Full) => return None,
+        Err(ReaderRejection::Denied(denial)) => Err(denial.to_string()),
+        Err(ReaderRejection::Leaving) => Err("draining".to_owned()),
     };
     Some(decided)
 }
 
 /// Describes the page's client as it would open a session at `/`. The host name of the private listener is dropped:
 /// clients do not use it.
-fn asker(client: &Client, side: Side, request: &Request) -> Asker {
+fn asker(client: &ClientInfo, side: PageListener, request: &Request) -> ReaderConnInfo {
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-    Asker {
+    ReaderConnInfo {
         target: format!("/{query}"),
         transport: "http",
         version: "http/1.1",
         remote: client.remote,
         local: client.local,
-        server_name: client.server_name.clone().filter(|_| side == Side::Public),
+        server_name: client.server_name.clone().filter(|_| side == PageListener::Public),
         certificate: client.certificate.clone(),
     }
 }
@@ -111,10 +111,10 @@ mod tests {
 
     #[test]
     fn full_reader_places_say_nothing_about_sessions() {
-        assert_eq!(decision(Err(Refused::Full)), None);
+        assert_eq!(decision(Err(ReaderRejection::Full)), None);
         let refused = |refused| decision(Err(refused)).and_then(Result::err);
-        assert_eq!(refused(Refused::Leaving).as_deref(), Some("draining"));
-        assert_eq!(refused(Refused::Denied(Denial::Expired)), Some(Denial::Expired.to_string()));
+        assert_eq!(refused(ReaderRejection::Leaving).as_deref(), Some("draining"));
+        assert_eq!(refused(ReaderRejection::Denied(Denial::Expired)), Some(Denial::Expired.to_string()));
     }
 
     #[test]

@@ -19,9 +19,9 @@ use axum::{
     routing::get,
 };
 
-pub(crate) use addresses::Entrances;
+pub(crate) use addresses::BrowserListeners;
 
-use crate::{hub::Hub, server::Fingerprint};
+use crate::{hub::HttpReaders, server::FingerprintSource};
 
 /// Content Security Policy, without `connect-src`: the page loads only its own files, and the clock of the test
 /// pattern runs in a worker made from a `blob:`.
@@ -77,12 +77,12 @@ pub struct About {
     /// DNS names and IP addresses of the certificates that clients verify; empty for a generated certificate.
     pub names: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// SHA-256 of a generated certificate in hexadecimal, which browsers pin; `None` for any other certificate.
-    pub fingerprint: Fingerprint,
+    pub fingerprint: FingerprintSource,
 }
 
 /// Listener that serves the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
+enum PageListener {
     Public,
     Private,
 }
@@ -94,7 +94,7 @@ pub struct Page(Arc<Shared>);
 struct Shared {
     about: About,
     /// Known once the listeners are open.
-    entrances: OnceLock<(Entrances, Option<Hub>)>,
+    entrances: OnceLock<(BrowserListeners, Option<HttpReaders>)>,
 }
 
 impl Page {
@@ -105,21 +105,21 @@ impl Page {
 
     /// Routes for the public listeners: `/`, `/page.js`, `/page.css` and `/page.json`.
     pub fn public(&self) -> Router {
-        self.router(Side::Public)
+        self.router(PageListener::Public)
     }
 
     /// The same routes for the private listener, from where sessions go to the public addresses.
     pub fn private(&self) -> Router {
-        self.router(Side::Private)
+        self.router(PageListener::Private)
     }
 
     /// Sets the addresses of the open listeners, and the readers whose gate decides about permissions.
-    pub(crate) fn open(&self, entrances: Entrances, hub: Option<Hub>) {
+    pub(crate) fn open(&self, entrances: BrowserListeners, hub: Option<HttpReaders>) {
         // The listeners of a relay are opened once.
         let _ = self.0.entrances.set((entrances, hub));
     }
 
-    fn router(&self, side: Side) -> Router {
+    fn router(&self, side: PageListener) -> Router {
         let page = self.clone();
         let index = move |headers: HeaderMap| async move {
             let mut response = answer(&INDEX, &headers);
@@ -138,7 +138,7 @@ impl Page {
 
     /// Content Security Policy of the document: connections go to the address of the page and to those in
     /// `/page.json`.
-    fn policy(&self, side: Side, headers: &HeaderMap) -> String {
+    fn policy(&self, side: PageListener, headers: &HeaderMap) -> String {
         let mut policy = format!("{POLICY}; connect-src 'self'");
         let urls = self.urls(side, headers);
         for source in [urls.session, urls.websocket].iter().flatten().filter_map(|url| addresses::source(url))
@@ -150,16 +150,16 @@ impl Page {
     }
 
     /// URLs of sessions as a client reaches them that sent `headers`.
-    fn urls(&self, side: Side, headers: &HeaderMap) -> addresses::Urls {
+    fn urls(&self, side: PageListener, headers: &HeaderMap) -> addresses::Urls {
         let Some((entrances, _)) = self.0.entrances.get() else { return addresses::Urls::default() };
         let About { url, names, fingerprint, .. } = &self.0.about;
-        let known = addresses::Known {
+        let known = addresses::HostSources {
             url: url.as_deref(),
             names: &names(),
             is_pinned: fingerprint().is_some(),
             host: addresses::host(headers),
         };
-        addresses::urls(entrances, &known, side == Side::Private)
+        addresses::urls(entrances, &known, side == PageListener::Private)
     }
 }
 
@@ -170,12 +170,12 @@ impl fmt::Debug for Page {
 }
 
 fn answer(file: &'static File, asked: &HeaderMap) -> Response {
-    let squeezed = words(asked, header::ACCEPT_ENCODING).any(takes_gzip);
+    let squeezed = list_items(asked, header::ACCEPT_ENCODING).any(takes_gzip);
     // Each encoding is a representation of its own, so it has a tag of its own.
     let tag = format!("\"{:016x}{}\"", file.tag, if squeezed { "-gzip" } else { "" });
     // A proxy that compresses marks the tag as weak.
     let known =
-        words(asked, header::IF_NONE_MATCH).any(|one| one == "*" || one.trim_start_matches("W/") == tag);
+        list_items(asked, header::IF_NONE_MATCH).any(|one| one == "*" || one.trim_start_matches("W/") == tag);
     let mut response = if known {
         StatusCode::NOT_MODIFIED.into_response()
     } else if squeezed {
@@ -196,7 +196,7 @@ fn answer(file: &'static File, asked: &HeaderMap) -> Response {
 }
 
 /// Items of a list header.
-fn words(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+fn list_items(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     headers
         .get_all(name)
         .into_iter()

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use relay_model::{LogId, Path, SessionId};
-use relay_store::Figures;
-use relay_worker::{Inspector, Look, SessionSeen, Traffic, Wanted};
+use relay_store::LogStats;
+use relay_worker::{Inspector, ListingQuery, SessionQuery, SessionSeen, WorkerTraffic};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout_at,
 };
 
 /// Time limit of an answer: a turn takes milliseconds. Threads that miss it are listed as silent.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// Largest number of list entries.
 pub(crate) const LISTED: usize = 1_000;
 /// Largest number of tracks over all listed broadcasts.
@@ -24,7 +24,7 @@ pub(crate) struct Sessions {
     pub(crate) list: Vec<SessionSeen>,
     pub(crate) total: usize,
     /// By worker: time of the answer and traffic totals, if it answered.
-    pub(crate) workers: Vec<Option<(Instant, Traffic)>>,
+    pub(crate) workers: Vec<Option<(Instant, WorkerTraffic)>>,
 }
 
 impl Sessions {
@@ -37,40 +37,40 @@ impl Sessions {
 
 /// A broadcast, with the store's figures.
 #[derive(Debug)]
-pub(crate) struct Broadcast {
+pub(crate) struct BroadcastStats {
     pub(crate) path: Path,
     pub(crate) age: Option<Duration>,
     pub(crate) publisher: Option<SessionId>,
     pub(crate) viewers: usize,
-    pub(crate) tracks: Vec<Track>,
+    pub(crate) tracks: Vec<TrackStats>,
 }
 
 /// A track, with the store's figures.
 #[derive(Debug)]
-pub(crate) struct Track {
+pub(crate) struct TrackStats {
     pub(crate) name: String,
     pub(crate) viewers: usize,
     /// Bytes received, by log.
     pub(crate) logs: Vec<(LogId, u64)>,
     /// Sum over all its logs.
-    pub(crate) figures: Figures,
+    pub(crate) figures: LogStats,
 }
 
 /// Answer of core, with the store's figures.
 #[derive(Debug, Default)]
 pub(crate) struct Broadcasts {
     /// Sorted by path.
-    pub(crate) list: Vec<Broadcast>,
+    pub(crate) list: Vec<BroadcastStats>,
     pub(crate) total: usize,
 }
 
 /// Lists the requested sessions. Those of a worker that does not answer are missing; of an unfiltered total, its last
 /// published count is part.
-pub(crate) async fn sessions(inspector: &Inspector, wanted: Wanted) -> Sessions {
+pub(crate) async fn sessions(inspector: &Inspector, wanted: SessionQuery) -> Sessions {
     let limit = wanted.limit;
     let is_everybody = wanted.prefix.is_root();
     let (sender, mut answers) = mpsc::channel(inspector.workers().max(1));
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
     inspector.sessions(wanted, move |list| {
         // The channel has room for every worker; sending fails only after the deadline, when nobody receives.
         let _ = sender.try_send(list);
@@ -94,9 +94,9 @@ pub(crate) async fn sessions(inspector: &Inspector, wanted: Wanted) -> Sessions 
 }
 
 /// Lists the requested broadcasts; `None`: core does not answer.
-pub(crate) async fn broadcasts(inspector: &Inspector, look: Look) -> Option<Broadcasts> {
+pub(crate) async fn broadcasts(inspector: &Inspector, look: ListingQuery) -> Option<Broadcasts> {
     let (sender, answer) = oneshot::channel();
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
     inspector.broadcasts(look, move |listing| {
         let _ = sender.send(listing);
     });
@@ -104,15 +104,15 @@ pub(crate) async fn broadcasts(inspector: &Inspector, look: Look) -> Option<Broa
     let now = Instant::now();
     let track = |seen: relay_worker::TrackSeen| {
         let figures = seen.logs.iter().filter_map(|log| Some((*log, inspector.figures(*log)?)));
-        let figures: Vec<(LogId, Figures)> = figures.collect();
-        Track {
+        let figures: Vec<(LogId, LogStats)> = figures.collect();
+        TrackStats {
             name: seen.name.as_str().to_owned(),
             viewers: seen.viewers,
             logs: figures.iter().map(|(log, figures)| (*log, figures.bytes)).collect(),
-            figures: figures.into_iter().map(|(_, figures)| figures).fold(Figures::default(), together),
+            figures: figures.into_iter().map(|(_, figures)| figures).fold(LogStats::default(), together),
         }
     };
-    let broadcast = |seen: relay_worker::BroadcastSeen| Broadcast {
+    let broadcast = |seen: relay_worker::BroadcastSeen| BroadcastStats {
         path: seen.path,
         age: seen.since.map(|since| now.saturating_duration_since(since)),
         publisher: seen.publisher,
@@ -123,8 +123,8 @@ pub(crate) async fn broadcasts(inspector: &Inspector, look: Look) -> Option<Broa
 }
 
 /// Combines the figures of two logs of one track.
-fn together(one: Figures, other: Figures) -> Figures {
-    Figures {
+fn together(one: LogStats, other: LogStats) -> LogStats {
+    LogStats {
         groups: one.groups + other.groups,
         frames: one.frames + other.frames,
         bytes: one.bytes + other.bytes,

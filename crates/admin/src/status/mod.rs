@@ -31,12 +31,12 @@ use axum::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use relay_model::{Path, PathError};
-use relay_worker::{Inspector, Look, Relay, Wanted};
+use relay_worker::{Inspector, ListingQuery, Relay, SessionQuery};
 use serde::Deserialize;
 
 use gather::{LISTED, TRACKS};
 use rates::{Rates, Totals};
-use watch::{Pace, Watching};
+use watch::{WatchLimits, Watching};
 
 /// Prefix of an event.
 const EVENT: &str = "event: status\ndata: ";
@@ -73,7 +73,7 @@ impl Figure {
 /// Facts about a relay that only the binary knows. The functions are called off the workers' threads, at most once a
 /// second while there are watchers, and must be quick.
 #[derive(Clone)]
-pub struct About {
+pub struct RelayFacts {
     /// Version of the program.
     pub version: String,
     /// Display name of this relay.
@@ -88,7 +88,7 @@ pub struct About {
     pub drain: Arc<dyn Fn() + Send + Sync>,
 }
 
-impl fmt::Debug for About {
+impl fmt::Debug for RelayFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { version, name, .. } = self;
         f.debug_struct("About").field("version", version).field("name", name).finish_non_exhaustive()
@@ -97,12 +97,12 @@ impl fmt::Debug for About {
 
 /// Status service of a relay; a handle. Used on a tokio runtime with time.
 #[derive(Clone)]
-pub struct Status(Arc<Shared>);
+pub struct Status(Arc<StatusInner>);
 
-struct Shared {
+struct StatusInner {
     relay: Arc<Relay>,
     inspector: Inspector,
-    about: About,
+    about: RelayFacts,
     /// Whether a drain was requested here.
     drained: AtomicBool,
     watching: Watching,
@@ -111,14 +111,21 @@ struct Shared {
 
 impl Status {
     /// Creates the service for `relay`.
-    pub fn new(relay: Arc<Relay>, about: About) -> Self {
-        Self::with_pace(relay, about, Pace::default())
+    pub fn new(relay: Arc<Relay>, about: RelayFacts) -> Self {
+        Self::with_pace(relay, about, WatchLimits::default())
     }
 
-    fn with_pace(relay: Arc<Relay>, about: About, pace: Pace) -> Self {
+    fn with_pace(relay: Arc<Relay>, about: RelayFacts, pace: WatchLimits) -> Self {
         let inspector = relay.inspect();
         let (watching, rates) = (Watching::new(pace), Mutex::default());
-        Self(Arc::new(Shared { relay, inspector, about, drained: AtomicBool::new(false), watching, rates }))
+        Self(Arc::new(StatusInner {
+            relay,
+            inspector,
+            about,
+            drained: AtomicBool::new(false),
+            watching,
+            rates,
+        }))
     }
 
     /// Number of watchers.
@@ -153,9 +160,9 @@ impl Status {
     }
 
     /// Description of the relay.
-    pub(crate) fn about(&self) -> shape::Relay {
-        let Shared { relay, inspector, about, .. } = &*self.0;
-        shape::Relay {
+    pub(crate) fn about(&self) -> shape::RelayJson {
+        let StatusInner { relay, inspector, about, .. } = &*self.0;
+        shape::RelayJson {
             version: about.version.clone(),
             name: about.name.clone(),
             uptime_s: inspector.started().elapsed().as_secs(),
@@ -167,8 +174,8 @@ impl Status {
     }
 
     /// Everything but the broadcasts, as the beginning of a JSON object; and the threads that did not answer.
-    async fn look(&self) -> (String, Vec<String>) {
-        let wanted = Wanted { prefix: Path::root(), after: None, limit: LISTED };
+    async fn sample(&self) -> (String, Vec<String>) {
+        let wanted = SessionQuery { prefix: Path::root(), after: None, limit: LISTED };
         let sessions = gather::sessions(&self.0.inspector, wanted).await;
         let (relay, silent) = (self.about(), sessions.silent().collect());
         let counts = self.0.inspector.counts();
@@ -181,7 +188,7 @@ impl Status {
         let (in_bps, out_bps) = rates.traffic();
         let mut traffic =
             shape::Traffic { bytes_in: 0, bytes_out: 0, frames_in: 0, frames_out: 0, in_bps, out_bps };
-        for relay_worker::Traffic { bytes_in, bytes_out, frames_in, frames_out } in moved {
+        for relay_worker::WorkerTraffic { bytes_in, bytes_out, frames_in, frames_out } in moved {
             traffic.bytes_in += bytes_in;
             traffic.bytes_out += bytes_out;
             traffic.frames_in += frames_in;
@@ -189,11 +196,15 @@ impl Status {
         }
         let session = |seen: &relay_worker::SessionSeen| {
             let (received, sent) = rates.session(seen.id);
-            shape::Session { in_bps: Some(received), out_bps: Some(sent), ..shape::Session::new(seen) }
+            shape::SessionJson {
+                in_bps: Some(received),
+                out_bps: Some(sent),
+                ..shape::SessionJson::new(seen)
+            }
         };
         let load = shape::Load::new(rates.cores(), memory, &counts);
         let sessions_total = sessions.total;
-        let sessions: Vec<shape::Session> = sessions.list.iter().map(session).collect();
+        let sessions: Vec<shape::SessionJson> = sessions.list.iter().map(session).collect();
         let head = Head { relay, load, traffic, sessions, sessions_total };
         (json(&head), silent)
     }
@@ -201,7 +212,7 @@ impl Status {
     /// Event for the watchers of `path`, with the part that all watchers share.
     async fn event(&self, (head, silent): &(String, Vec<String>), path: Option<&Path>) -> Bytes {
         let prefix = path.cloned().unwrap_or_else(Path::root);
-        let look = Look { prefix, after: None, broadcasts: LISTED, tracks: TRACKS };
+        let look = ListingQuery { prefix, after: None, broadcasts: LISTED, tracks: TRACKS };
         let found = gather::broadcasts(&self.0.inspector, look).await;
         let mut silent = silent.clone();
         if found.is_none() {
@@ -235,10 +246,10 @@ impl fmt::Debug for Status {
 /// Part of an event that all watchers share.
 #[derive(serde::Serialize)]
 struct Head {
-    relay: shape::Relay,
+    relay: shape::RelayJson,
     load: shape::Load,
     traffic: shape::Traffic,
-    sessions: Vec<shape::Session>,
+    sessions: Vec<shape::SessionJson>,
     sessions_total: usize,
 }
 
@@ -279,7 +290,7 @@ pub(crate) fn answer(status: StatusCode, json: impl Into<Body>) -> Response {
 }
 
 /// Text answer of one line.
-pub(crate) fn words(status: StatusCode, text: impl fmt::Display) -> Response {
+pub(crate) fn text_line(status: StatusCode, text: impl fmt::Display) -> Response {
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
     (status, headers, format!("{text}\n")).into_response()
 }
@@ -295,22 +306,22 @@ pub fn router(status: Status) -> Router {
 }
 
 #[derive(Deserialize)]
-struct Asked {
+struct StatusQuery {
     path: Option<String>,
 }
 
 async fn status_of(
     State(status): State<Status>,
-    Query(Asked { path: raw }): Query<Asked>,
+    Query(StatusQuery { path: raw }): Query<StatusQuery>,
     headers: HeaderMap,
 ) -> Response {
     let path = match path(raw.as_deref()) {
         Ok(path) => path,
-        Err(error) => return words(StatusCode::BAD_REQUEST, format_args!("path: {error}")),
+        Err(error) => return text_line(StatusCode::BAD_REQUEST, format_args!("path: {error}")),
     };
-    let Some(mut place) = watch::sit(&status, path) else {
+    let Some(mut place) = watch::add_watcher(&status, path) else {
         let mut response =
-            words(StatusCode::SERVICE_UNAVAILABLE, "too many status watchers; try again later");
+            text_line(StatusCode::SERVICE_UNAVAILABLE, "too many status watchers; try again later");
         response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
         return response;
     };
@@ -323,7 +334,7 @@ async fn status_of(
             let body = if event.len() > EVENT.len() { event.slice(EVENT.len().min(end)..end) } else { event };
             answer(StatusCode::OK, body)
         }
-        _ => words(StatusCode::GATEWAY_TIMEOUT, "the relay did not answer in time"),
+        _ => text_line(StatusCode::GATEWAY_TIMEOUT, "the relay did not answer in time"),
     }
 }
 

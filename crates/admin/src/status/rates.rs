@@ -7,7 +7,7 @@ use std::{
 };
 
 use relay_model::{LogId, SessionId};
-use relay_worker::Traffic;
+use relay_worker::WorkerTraffic;
 
 /// Time between two samples beyond which no rates are computed.
 const STALE: Duration = Duration::from_secs(60);
@@ -16,7 +16,7 @@ const STALE: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     /// By worker: time of the answer and traffic totals.
-    pub(crate) workers: Vec<Option<(Instant, Traffic)>>,
+    pub(crate) workers: Vec<Option<(Instant, WorkerTraffic)>>,
     /// CPU time of the process.
     pub(crate) cpu: Duration,
     /// Bytes received and sent.
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     fn totals(at: Instant, bytes: u64, cpu_ms: u64) -> Totals {
-        let traffic = Traffic { bytes_in: bytes, bytes_out: bytes * 2, ..Traffic::default() };
+        let traffic = WorkerTraffic { bytes_in: bytes, bytes_out: bytes * 2, ..WorkerTraffic::default() };
         Totals {
             workers: vec![Some((at, traffic))],
             cpu: Duration::from_millis(cpu_ms),

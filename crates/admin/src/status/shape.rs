@@ -6,12 +6,12 @@ use serde::{Serialize, Serializer};
 
 use super::{
     Memory,
-    gather::{Broadcast, Track},
+    gather::{BroadcastStats, TrackStats},
 };
 
 /// The relay itself.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Relay {
+pub(crate) struct RelayJson {
     pub(crate) version: String,
     pub(crate) name: String,
     pub(crate) uptime_s: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) fn new(cpu_cores: f64, memory: Memory, counts: &relay_worker::Counts) -> Self {
+    pub(crate) fn new(cpu_cores: f64, memory: Memory, counts: &relay_worker::RelayCounts) -> Self {
         let (store, state) = (&counts.store, &counts.state);
         Self {
             // Rounded to a hundredth of a core.
@@ -65,7 +65,7 @@ pub(crate) struct Traffic {
 
 /// One session.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Session {
+pub(crate) struct SessionJson {
     #[serde(serialize_with = "as_text")]
     pub(crate) id: SessionId,
     pub(crate) remote: String,
@@ -87,7 +87,7 @@ pub(crate) struct Session {
     pub(crate) state_bytes: u64,
 }
 
-impl Session {
+impl SessionJson {
     /// Creates an entry without rates.
     pub(crate) fn new(seen: &SessionSeen) -> Self {
         Self {
@@ -139,8 +139,8 @@ pub(crate) struct TrackJson {
 
 impl BroadcastJson {
     /// Creates an entry; `rate` returns the bits per second of a track, if they are to be shown.
-    pub(crate) fn new(seen: &Broadcast, rate: impl Fn(&Track) -> Option<u64>) -> Self {
-        let track = |track: &Track| TrackJson {
+    pub(crate) fn new(seen: &BroadcastStats, rate: impl Fn(&TrackStats) -> Option<u64>) -> Self {
+        let track = |track: &TrackStats| TrackJson {
             name: track.name.clone(),
             viewers: track.viewers,
             in_bps: rate(track),

@@ -16,14 +16,14 @@ use axum::{
 use bytes::Bytes;
 use hyper::body::Frame;
 
-use super::watch::Place;
+use super::watch::StatusWatcher;
 
 /// Interval of comments on an idle stream, so that nothing in between takes the connection for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const COMMENT: &[u8] = b": still here\n\n";
 
 /// Streams the events of a place, until its owner is too slow or leaves.
-pub(super) fn response(place: Place) -> Response {
+pub(super) fn response(place: StatusWatcher) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
@@ -34,21 +34,21 @@ pub(super) fn response(place: Place) -> Response {
 }
 
 /// Next event of a place, returned together with the place.
-type Next = Pin<Box<dyn Future<Output = (Place, Option<Bytes>)> + Send>>;
+type Next = Pin<Box<dyn Future<Output = (StatusWatcher, Option<Bytes>)> + Send>>;
 
 struct Events {
-    state: State,
+    state: EventsState,
 }
 
-enum State {
-    Idle(Place),
+enum EventsState {
+    Idle(StatusWatcher),
     Waiting(Next),
     Over,
 }
 
 impl Events {
-    fn new(place: Place) -> Self {
-        Self { state: State::Idle(place) }
+    fn new(place: StatusWatcher) -> Self {
+        Self { state: EventsState::Idle(place) }
     }
 }
 
@@ -61,24 +61,24 @@ impl HttpBody for Events {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         // The body is polled for more: the previous event was taken.
-        let mut next = match std::mem::replace(&mut self.state, State::Over) {
-            State::Over => return Poll::Ready(None),
-            State::Idle(place) if place.is_lost() => {
+        let mut next = match std::mem::replace(&mut self.state, EventsState::Over) {
+            EventsState::Over => return Poll::Ready(None),
+            EventsState::Idle(place) if place.is_lost() => {
                 return Poll::Ready(Some(Err(io::Error::other("events were not taken in time"))));
             }
-            State::Idle(place) => {
+            EventsState::Idle(place) => {
                 place.is_ready();
                 wait(place)
             }
-            State::Waiting(next) => next,
+            EventsState::Waiting(next) => next,
         };
         match next.as_mut().poll(cx) {
             Poll::Pending => {
-                self.state = State::Waiting(next);
+                self.state = EventsState::Waiting(next);
                 Poll::Pending
             }
             Poll::Ready((place, Some(event))) => {
-                self.state = State::Idle(place);
+                self.state = EventsState::Idle(place);
                 Poll::Ready(Some(Ok(Frame::data(event))))
             }
             Poll::Ready((_, None)) => Poll::Ready(None),
@@ -86,7 +86,7 @@ impl HttpBody for Events {
     }
 }
 
-fn wait(mut place: Place) -> Next {
+fn wait(mut place: StatusWatcher) -> Next {
     Box::pin(async move {
         let next = tokio::time::timeout(KEEP_ALIVE, place.next()).await;
         let event = next.unwrap_or(Some(Bytes::from_static(COMMENT)));

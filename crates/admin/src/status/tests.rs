@@ -11,7 +11,7 @@ use axum::body::HttpBody;
 use relay_auth::Policy;
 use relay_model::Scope;
 use relay_transport::quic::certificate;
-use relay_worker::Options;
+use relay_worker::RelayOptions;
 
 use super::*;
 
@@ -20,7 +20,8 @@ fn relay() -> Arc<Relay> {
     let key = rustls_pki_types::PrivatePkcs8KeyDer::from(identity.signing_key.serialize_der());
     let resolver = certificate(vec![identity.cert.der().clone()], key.into()).unwrap();
     let policy = Arc::new(Policy::public(Scope::everything(), Scope::everything()));
-    let mut options = Options::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), resolver, [7; 32], policy);
+    let mut options =
+        RelayOptions::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), resolver, [7; 32], policy);
     options.workers = 1;
     Arc::new(Relay::start(options).unwrap())
 }
@@ -29,7 +30,7 @@ fn relay() -> Arc<Relay> {
 fn status(places: usize, slow: Duration) -> (Status, Arc<AtomicUsize>) {
     let looks = Arc::new(AtomicUsize::new(0));
     let counted = looks.clone();
-    let about = About {
+    let about = RelayFacts {
         version: "1".to_owned(),
         name: "test".to_owned(),
         fingerprint: Arc::new(|| None),
@@ -40,7 +41,7 @@ fn status(places: usize, slow: Duration) -> (Status, Arc<AtomicUsize>) {
         figures: Arc::new(Vec::new),
         drain: Arc::new(|| {}),
     };
-    let pace = Pace { every: Duration::from_millis(10), slow, places };
+    let pace = WatchLimits { every: Duration::from_millis(10), slow, places };
     (Status::with_pace(relay(), about, pace), looks)
 }
 
@@ -55,17 +56,17 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 #[tokio::test]
 async fn watcher_is_refused_when_all_places_are_taken() {
     let (status, _) = status(2, Duration::from_secs(60));
-    let first = watch::sit(&status, None).unwrap();
-    let _second = watch::sit(&status, Some(Path::parse("a").unwrap())).unwrap();
-    assert!(watch::sit(&status, None).is_none());
+    let first = watch::add_watcher(&status, None).unwrap();
+    let _second = watch::add_watcher(&status, Some(Path::parse("a").unwrap())).unwrap();
+    assert!(watch::add_watcher(&status, None).is_none());
     drop(first);
-    assert!(watch::sit(&status, None).is_some());
+    assert!(watch::add_watcher(&status, None).is_some());
 }
 
 #[tokio::test]
 async fn stalled_watcher_loses_its_place_and_stream() {
     let (status, looks) = status(1, Duration::from_millis(50));
-    let response = stream::response(watch::sit(&status, None).unwrap());
+    let response = stream::response(watch::add_watcher(&status, None).unwrap());
     assert_eq!(status.watchers(), 1);
     // Nothing polls the body, as when the client's receive window is full.
     until("the place is free", || status.watchers() == 0).await;
@@ -82,7 +83,7 @@ async fn stalled_watcher_loses_its_place_and_stream() {
 #[tokio::test]
 async fn a_stream_whose_events_are_taken_goes_on() {
     let (status, _) = status(1, Duration::from_secs(5));
-    let mut body = stream::response(watch::sit(&status, None).unwrap()).into_body();
+    let mut body = stream::response(watch::add_watcher(&status, None).unwrap()).into_body();
     for _ in 0..20 {
         let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
         let event = frame.unwrap().unwrap().into_data().unwrap();
@@ -94,7 +95,7 @@ async fn a_stream_whose_events_are_taken_goes_on() {
 #[tokio::test]
 async fn an_event_is_one_json_object() {
     let (status, _) = status(1, Duration::from_secs(5));
-    let event = watch::sit(&status, None).unwrap().next().await.unwrap();
+    let event = watch::add_watcher(&status, None).unwrap().next().await.unwrap();
     let text = std::str::from_utf8(&event).unwrap();
     let json = text.strip_prefix(EVENT).unwrap().strip_suffix(EVENT_END).unwrap();
     let value: serde_json::Value = serde_json::from_str(json).unwrap();

@@ -22,11 +22,11 @@ use super::Status;
 /// Concurrent watchers: each costs a copy of an event per second, and perhaps a query to core.
 const PLACES: usize = 128;
 /// Delay after which new watchers with paths of their own are served together.
-const GATHER_NEWCOMERS: Duration = Duration::from_millis(100);
+const GATHER_DELAY: Duration = Duration::from_millis(100);
 
 /// Intervals and limits of watching.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(super) struct WatchLimits {
     /// Time between two events.
     pub(super) every: Duration,
     /// Time without taking an event after which a place is released.
@@ -35,42 +35,42 @@ pub(super) struct Pace {
     pub(super) places: usize,
 }
 
-impl Default for Pace {
+impl Default for WatchLimits {
     fn default() -> Self {
         Self { every: Duration::from_secs(1), slow: Duration::from_secs(15), places: PLACES }
     }
 }
 
-type Event = Option<Bytes>;
+type LatestEvent = Option<Bytes>;
 
 /// Watchers of a relay.
 pub(super) struct Watching {
-    pace: Pace,
+    pace: WatchLimits,
     started: Instant,
-    inner: Mutex<Inner>,
+    inner: Mutex<WatchersInner>,
     /// Notified when a path is requested that has no event yet.
-    newcomer: Notify,
+    path_added: Notify,
 }
 
 #[derive(Default)]
-struct Inner {
-    places: HashMap<u64, Held>,
+struct WatchersInner {
+    places: HashMap<u64, WatcherEntry>,
     serial: u64,
     /// Latest events, by the path asked for.
-    events: HashMap<Option<Path>, watch::Sender<Event>>,
+    events: HashMap<Option<Path>, watch::Sender<LatestEvent>>,
     /// Whether the task runs.
     running: bool,
 }
 
 /// A place as the task sees it.
-struct Held {
+struct WatcherEntry {
     path: Option<Path>,
-    mark: Arc<Mark>,
+    mark: Arc<WatcherState>,
 }
 
 /// State that a place and the task share.
 #[derive(Default)]
-struct Mark {
+struct WatcherState {
     /// Time at which its owner was last ready for an event, ms since the start.
     ready_ms: AtomicU64,
     /// Whether the place was released by the task.
@@ -78,16 +78,16 @@ struct Mark {
 }
 
 /// A watcher's place; released when dropped.
-pub(super) struct Place {
+pub(super) struct StatusWatcher {
     status: Status,
     key: u64,
-    mark: Arc<Mark>,
-    events: watch::Receiver<Event>,
+    mark: Arc<WatcherState>,
+    events: watch::Receiver<LatestEvent>,
 }
 
 impl Watching {
-    pub(super) fn new(pace: Pace) -> Self {
-        Self { pace, started: Instant::now(), inner: Mutex::default(), newcomer: Notify::new() }
+    pub(super) fn new(pace: WatchLimits) -> Self {
+        Self { pace, started: Instant::now(), inner: Mutex::default(), path_added: Notify::new() }
     }
 
     pub(super) fn places(&self) -> usize {
@@ -109,7 +109,7 @@ impl Watching {
             place.mark.lost.fetch_or(is_slow, Ordering::Relaxed);
             !is_slow
         });
-        let Inner { places, events, running, .. } = &mut *inner;
+        let WatchersInner { places, events, running, .. } = &mut *inner;
         events.retain(|path, _| places.values().any(|place| place.path == *path));
         *running = !events.is_empty();
         running.then(|| events.keys().cloned().collect())
@@ -130,9 +130,9 @@ impl Watching {
 }
 
 /// Takes a place, and starts the task if it does not run. `None`: all places are taken.
-pub(super) fn sit(status: &Status, path: Option<Path>) -> Option<Place> {
+pub(super) fn add_watcher(status: &Status, path: Option<Path>) -> Option<StatusWatcher> {
     let watching = &status.0.watching;
-    let mark = Arc::new(Mark::default());
+    let mark = Arc::new(WatcherState::default());
     mark.ready_ms.store(watching.ms(), Ordering::Relaxed);
     let mut inner = watching.inner.lock();
     if inner.places.len() >= watching.pace.places {
@@ -140,22 +140,22 @@ pub(super) fn sit(status: &Status, path: Option<Path>) -> Option<Place> {
     }
     inner.serial += 1;
     let key = inner.serial;
-    inner.places.insert(key, Held { path: path.clone(), mark: mark.clone() });
+    inner.places.insert(key, WatcherEntry { path: path.clone(), mark: mark.clone() });
     let mut events = inner.events.entry(path).or_insert_with(|| watch::Sender::new(None)).subscribe();
     if events.borrow().is_some() {
         // At most as old as the time between two events.
         events.mark_changed();
     } else {
-        watching.newcomer.notify_one();
+        watching.path_added.notify_one();
     }
     if !std::mem::replace(&mut inner.running, true) {
         tokio::spawn(run(status.clone()));
     }
     drop(inner);
-    Some(Place { status: status.clone(), key, mark, events })
+    Some(StatusWatcher { status: status.clone(), key, mark, events })
 }
 
-impl Place {
+impl StatusWatcher {
     /// Records that its owner is ready for an event.
     pub(super) fn is_ready(&self) {
         self.mark.ready_ms.store(self.status.0.watching.ms(), Ordering::Relaxed);
@@ -173,7 +173,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for StatusWatcher {
     fn drop(&mut self) {
         self.status.0.watching.inner.lock().places.remove(&self.key);
     }
@@ -181,21 +181,21 @@ impl Drop for Place {
 
 /// Samples the relay once a second while there are watchers.
 async fn run(status: Status) {
-    let mut broken = Broken(Some(status.clone()));
+    let mut broken = WatchTaskGuard(Some(status.clone()));
     let watching = &status.0.watching;
     let mut ticks = interval(watching.pace.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     while let Some(paths) = watching.asked_for() {
-        let seen = status.look().await;
+        let seen = status.sample().await;
         for path in paths {
             watching.publish(&path, status.event(&seen, path.as_ref()).await);
         }
         loop {
             tokio::select! {
                 _ = ticks.tick() => break,
-                () = watching.newcomer.notified() => {
-                    tokio::time::sleep(GATHER_NEWCOMERS).await;
+                () = watching.path_added.notified() => {
+                    tokio::time::sleep(GATHER_DELAY).await;
                     for path in watching.unserved() {
                         watching.publish(&path, status.event(&seen, path.as_ref()).await);
                     }
@@ -207,9 +207,9 @@ async fn run(status: Status) {
 }
 
 /// Guard of the task: if it panics, the streams of all watchers end, and clients may reconnect.
-struct Broken(Option<Status>);
+struct WatchTaskGuard(Option<Status>);
 
-impl Drop for Broken {
+impl Drop for WatchTaskGuard {
     fn drop(&mut self) {
         if let Some(status) = self.0.take() {
             let mut inner = status.0.watching.inner.lock();

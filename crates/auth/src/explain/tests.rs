@@ -29,18 +29,21 @@ fn all_that_is_wrong_is_said() {
         explain(&key.seal(&header(id), claims).unwrap(), &keys(&ours), &Expected::default(), now())
     };
     let verdict = explained(&ours, "k", old);
-    assert_eq!(verdict.flaws, [Flaw::ExceedsKey, Flaw::Expired { at }]);
+    assert_eq!(verdict.errors, [TokenError::ExceedsKey, TokenError::Expired { at }]);
     assert_eq!((verdict.key.as_ref(), verdict.is_only_untimely()), (Some(&ours), false));
     let verdict = explained(&other, "other", old);
-    assert_eq!(verdict.flaws, [Flaw::UnknownKey(Some("other".parse().unwrap())), Flaw::Expired { at }]);
+    assert_eq!(
+        verdict.errors,
+        [TokenError::UnknownKey(Some("other".parse().unwrap())), TokenError::Expired { at }]
+    );
     let verdict = explained(&other, "k", "{}");
-    assert_eq!(verdict.flaws, [Flaw::BadSignature, Flaw::Useless]);
+    assert_eq!(verdict.errors, [TokenError::BadSignature, TokenError::Useless]);
     let verdict = explained(&ours, "k", r#"{"root":"a","get":"","exp":1700000000}"#);
-    assert!(verdict.is_only_untimely() && !verdict.holds());
+    assert!(verdict.is_only_untimely() && !verdict.is_valid());
     let verdict = explained(&ours, "k", r#"{"root":"a","get":"b"}"#);
-    assert!(verdict.holds() && !verdict.is_only_untimely());
+    assert!(verdict.is_valid() && !verdict.is_only_untimely());
     let verdict = explain("no token", &keys(&ours), &Expected::default(), now());
-    assert_eq!((verdict.said, verdict.flaws), (None, vec![Flaw::Shape]));
+    assert_eq!((verdict.token, verdict.errors), (None, vec![TokenError::Shape]));
 }
 
 #[test]
@@ -57,7 +60,7 @@ fn a_token_holds_for_a_person_exactly_when_it_does_for_a_relay() {
         let token = key.seal(r#"{"alg":"HS256","kid":"k"}"#, claims).unwrap();
         let verdict = explain(&token, &keys(&key), &Expected::default(), now());
         assert_eq!(
-            verdict.holds(),
+            verdict.is_valid(),
             keys(&key).verify(&token, &Expected::default(), now()).is_ok(),
             "{claims}"
         );

@@ -30,7 +30,7 @@ fn a_token_is_its_keys() {
     // The same key without its `kid`.
     let unnamed = Key::parse(&a.to_json().replace(r#""kid":"a","#, "")).unwrap();
     let verify = |keys: &[&Key], token: &str| set(keys).verify(token, &Expected::default(), now()).map(drop);
-    let unknown = |id: Option<&str>| Err(Flaw::UnknownKey(id.map(|id| id.parse().unwrap())));
+    let unknown = |id: Option<&str>| Err(TokenError::UnknownKey(id.map(|id| id.parse().unwrap())));
     for (keys, token, expected) in [
         (&[&a, &b][..], token(&a), Ok(())),
         (&[&a, &b, &plain], token(&b), Ok(())),
@@ -41,7 +41,7 @@ fn a_token_is_its_keys() {
         (&[&a, &b], token(&unnamed), unknown(None)),
         (&[&a, &b, &plain], token(&plain), Ok(())),
         (&[&plain, &other], token(&other), Ok(())),
-        (&[&a, &plain], token(&unnamed), Err(Flaw::BadSignature)),
+        (&[&a, &plain], token(&unnamed), Err(TokenError::BadSignature)),
         (&[], token(&plain), unknown(None)),
         // A key without `kid` verifies a token with one.
         (&[&unnamed], token(&a), Ok(())),
@@ -129,7 +129,7 @@ fn kid_and_alg_together_name_a_key() {
         assert_eq!(verify(&[&first, &second, &third], by), Ok(()));
     }
     // A known `kid` with another algorithm is not an unknown key, and keys without `kid` are not tried.
-    let other = Err(Flaw::OtherAlgorithm { token: Algorithm::HS256, key: Algorithm::HS512 });
+    let other = Err(TokenError::OtherAlgorithm { token: Algorithm::HS256, key: Algorithm::HS512 });
     assert_eq!(verify(&[&first, &plain], &second), other);
     let mut keys = set(&[&first, &second, &third, &plain]);
     let id = "a".parse().unwrap();
@@ -143,7 +143,7 @@ fn two_keys_do_not_share_a_name() {
     let (a, other) = (key(Some("a")), key(Some("a")));
     let mut keys = set(&[&a, &a]);
     assert_eq!((keys.len(), keys.insert(other.clone())), (1, Err(KeyError::SameId)));
-    assert!(keys.holds(a.mark()) && !keys.holds(other.mark()));
+    assert!(keys.contains(a.mark()) && !keys.contains(other.mark()));
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub enum Credential {
 
 /// Rights of a session at one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
+pub enum ExpectedRights {
     /// Publish and subscribe.
     Both,
     /// Publish only.
@@ -42,18 +42,18 @@ pub struct Case {
     /// Path published or subscribed to, relative to `path`.
     pub at: &'static str,
     /// Expected rights.
-    pub expected: Expected,
+    pub expected: ExpectedRights,
 }
 
 impl Case {
     /// Returns whether publishing is allowed.
     pub fn publishes(&self) -> bool {
-        matches!(self.expected, Expected::Both | Expected::Publish)
+        matches!(self.expected, ExpectedRights::Both | ExpectedRights::Publish)
     }
 
     /// Returns whether subscribing is allowed.
     pub fn subscribes(&self) -> bool {
-        matches!(self.expected, Expected::Both | Expected::Subscribe)
+        matches!(self.expected, ExpectedRights::Both | ExpectedRights::Subscribe)
     }
 
     /// Returns the request target, with the token, if any, signed by `key`.
@@ -101,14 +101,14 @@ pub fn all() -> impl Iterator<Item = Case> {
 }
 
 /// Requested path, a path below it, and the results under different grants.
-type Request = (&'static str, &'static str, &'static [(Credential, Expected)]);
+type Request = (&'static str, &'static str, &'static [(Credential, ExpectedRights)]);
 
 use Credential::{Public, Token};
-use Expected::{Both, Neither, Publish, Subscribe};
+use ExpectedRights::{Both, Neither, Publish, Subscribe};
 
-const OUTSIDE: Expected = Expected::Refused(Refusal::OutOfScope);
-const MALFORMED: Expected = Expected::Refused(Refusal::MalformedToken);
-const CLOSED: Expected = Expected::Refused(Refusal::Unauthorized);
+const OUTSIDE: ExpectedRights = ExpectedRights::Refused(Refusal::OutOfScope);
+const MALFORMED: ExpectedRights = ExpectedRights::Refused(Refusal::MalformedToken);
+const CLOSED: ExpectedRights = ExpectedRights::Refused(Refusal::Unauthorized);
 
 /// All requests.
 pub const REQUESTS: &[Request] = &[

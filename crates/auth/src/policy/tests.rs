@@ -232,11 +232,11 @@ fn every_case_of_the_table_comes_out_as_it_says() {
         let permit = match (got, case.expected) {
             (Ok(permit), _) => permit,
             (Err(refusal), expected) => {
-                assert_eq!(cases::Expected::Refused(refusal), expected, "{case:?}");
+                assert_eq!(cases::ExpectedRights::Refused(refusal), expected, "{case:?}");
                 continue;
             }
         };
-        assert!(!matches!(case.expected, cases::Expected::Refused(_)), "let in: {case:?}");
+        assert!(!matches!(case.expected, cases::ExpectedRights::Refused(_)), "let in: {case:?}");
         let at = permit.root().join(&path(case.at)).unwrap();
         assert_eq!(permit.publish().allows(&at), case.publishes(), "publish: {case:?}");
         assert_eq!(permit.subscribe().allows(&at), case.subscribes(), "subscribe: {case:?}");

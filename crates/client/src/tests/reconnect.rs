@@ -20,7 +20,7 @@ fn start(listener: &Listener, scheme: &str, version: Version) -> Reconnecting {
     Reconnecting::start(&listener.url(scheme), config, SOON)
 }
 
-async fn payload(group: &mut crate::Group) -> Bytes {
+async fn payload(group: &mut crate::ReceivedGroup) -> Bytes {
     group.frame().await.unwrap().unwrap().payload
 }
 

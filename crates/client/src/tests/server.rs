@@ -12,11 +12,11 @@ use web_transport_proto::{ConnectRequest, ConnectResponse};
 use web_transport_trait::Session as _;
 
 use crate::{
-    Announced, Broadcast, Closed, Error, Group, Raw, Subscription,
+    Announced, Broadcast, Closed, Error, Raw, ReceivedGroup, Subscription,
     carrier::{Carrier, Wire},
     client::manual,
     h3,
-    session::Session,
+    session::ClientSession,
 };
 
 pub(super) struct Listener {
@@ -88,7 +88,7 @@ impl Listener {
 }
 
 pub(super) struct Server {
-    session: Arc<Session>,
+    session: Arc<ClientSession>,
     connect: tokio::sync::Mutex<Option<quinn::SendStream>>,
     _control: Option<quinn::SendStream>,
     _endpoint: Option<quinn::Endpoint>,
@@ -120,7 +120,7 @@ impl Server {
         let carrier = Carrier { wire: Wire::Quic { connection, webtransport }, version };
         let (manual, incoming) = manual(by_hand);
         let raw = Raw { carrier: carrier.clone(), incoming };
-        let session = Session::new(carrier, Hop(1), Arc::default(), manual, oneshot::channel().0);
+        let session = ClientSession::new(carrier, Hop(1), Arc::default(), manual, oneshot::channel().0);
         let session = Arc::new(session);
         session.start();
         if let Some(recv) = closing {
@@ -139,7 +139,7 @@ impl Server {
     pub(super) fn on_socket(session: qmux::Session) -> Self {
         let version = Version::from_alpn(session.protocol().unwrap()).unwrap();
         let carrier = Carrier { wire: Wire::Socket(session), version };
-        let session = Session::new(carrier, Hop(1), Arc::default(), None, oneshot::channel().0);
+        let session = ClientSession::new(carrier, Hop(1), Arc::default(), None, oneshot::channel().0);
         let session = Arc::new(session);
         session.start();
         Self { session, connect: tokio::sync::Mutex::new(None), _control: None, _endpoint: None }
@@ -208,7 +208,7 @@ impl Server {
     }
 
     /// Fetches frames from the first of `frames` to the second, of a group of `b/t`.
-    pub(super) async fn fetch(&self, group: u64, frames: (u64, Option<u64>)) -> Result<Group, Error> {
+    pub(super) async fn fetch(&self, group: u64, frames: (u64, Option<u64>)) -> Result<ReceivedGroup, Error> {
         let (broadcast, track) = (Path::parse("b").unwrap(), TrackName::parse("t").unwrap());
         let (start_frame, end_frame) = frames;
         self.session.fetch(Fetch { broadcast, track, priority: 1, group, start_frame, end_frame }).await

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use relay_model::{Cost, Hop, Path, Prefs, SessionCode, Start, StreamCode, TrackInfo};
 use relay_wire::{
-    Inbox,
+    MessageBuf,
     lite::{Announce, AnnounceOk, AnnounceRequest, BidiType, Message, Probe, SubscribeOk, Version},
     varint,
 };
@@ -168,7 +168,7 @@ async fn what_a_subscriber_asks_is_seen_and_an_abort_reaches_it() {
 struct Watch {
     recv: crate::RecvStream,
     _send: crate::SendStream,
-    inbox: Inbox,
+    inbox: MessageBuf,
     version: Version,
 }
 
@@ -178,12 +178,12 @@ impl Watch {
         let mut out = vec![BidiType::Announce.id() as u8];
         AnnounceRequest { prefix: Path::root(), exclude_hop: Hop(1) }.encode(version, &mut out);
         send.write(&out).await.unwrap();
-        Self { recv, _send: send, inbox: Inbox::new(), version }
+        Self { recv, _send: send, inbox: MessageBuf::new(), version }
     }
 
     async fn take<T>(
         &mut self,
-        take: impl Fn(&mut Inbox, Version) -> Result<Option<T>, relay_wire::Error>,
+        take: impl Fn(&mut MessageBuf, Version) -> Result<Option<T>, relay_wire::DecodeError>,
     ) -> T {
         loop {
             if let Some(message) = take(&mut self.inbox, self.version).unwrap() {
@@ -206,7 +206,10 @@ async fn announce_change_and_withdraw_work_in_every_version() {
         broadcast.announce_with(&[Hop(5)], one);
         let mut watch = Watch::open(&server.raw(), version).await;
         if version.has_announce_ok() {
-            assert_eq!(watch.take(Inbox::next::<AnnounceOk>).await, AnnounceOk { hop: Hop(77), count: 1 });
+            assert_eq!(
+                watch.take(MessageBuf::next::<AnnounceOk>).await,
+                AnnounceOk { hop: Hop(77), count: 1 }
+            );
         }
         let active = |hop: u64, cost| {
             let (hops, cost) = match version {

@@ -173,16 +173,16 @@ fn unread_log_keeps_no_stream_that_others_wait_for() {
 
 #[test]
 fn open_order_names_the_reading_session() {
-    let mut core = Core::new(Config::new(Hop(SELF)));
+    let mut core = Core::new(CoreConfig::new(Hop(SELF)));
     let now = Instant::now();
     for session in [1, READER] {
-        core.handle(Event::Opened { session: SessionId(session), permit: permit("", "") }, now);
+        core.handle(CoreEvent::Opened { session: SessionId(session), permit: permit("", "") }, now);
     }
     let (prefs, want) = (Prefs::default(), Want::Live);
     let announce = Ask::Announce { path: path("a"), hops: hops(&[7]), cost: cost(1) };
-    core.handle(Event::Ask { session: SessionId(1), ask: announce }, now);
+    core.handle(CoreEvent::Ask { session: SessionId(1), ask: announce }, now);
     let subscribe = Ask::Subscribe { sub: SubId(0), path: path("a"), track: track("x"), prefs, want };
-    core.handle(Event::Ask { session: SessionId(READER), ask: subscribe }, now);
+    core.handle(CoreEvent::Ask { session: SessionId(READER), ask: subscribe }, now);
     let asker = std::iter::from_fn(|| core.poll_action()).find_map(|action| match action {
         Action::Order { order: Order::Open { asker, .. }, .. } => Some(asker),
         _ => None,

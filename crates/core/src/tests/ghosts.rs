@@ -3,7 +3,7 @@
 use relay_model::limits;
 
 use super::*;
-use crate::ghost::GHOSTS;
+use crate::ghost::STALE_ROUTES;
 
 /// Session 1 publishes `a` as 7, session 9 reads it.
 fn flowing(takeover: Takeover) -> (Bench, LogId) {
@@ -20,7 +20,7 @@ fn vanished_route_stays_on_the_board_until_the_linger_ends() {
     let (mut bench, log) = flowing(Takeover::Any);
     assert_eq!(bench.vanish(1), []);
     let counts = bench.core.counts();
-    assert_eq!((counts.ghosts, counts.routes, counts.paths), (1, 0, 1));
+    assert_eq!((counts.stale_routes, counts.routes, counts.paths), (1, 0, 1));
     assert_eq!(bench.pass(HOLD_BACK), []);
     assert_eq!(bench.pass(LINGER - HOLD_BACK - TICK), []);
     assert_eq!(bench.pass(TICK), [ended(log), board("a", &[])]);
@@ -183,48 +183,48 @@ fn a_live_route_serves_before_a_better_ghost() {
 
 #[test]
 fn route_past_the_ghost_limit_is_withdrawn_at_once() {
-    let mut core = Core::new(Config::new(Hop(SELF)));
+    let mut core = Core::new(CoreConfig::new(Hop(SELF)));
     let now = Instant::now();
     let publish = |core: &mut Core, session: usize, paths: usize| {
         let session = SessionId(u64::try_from(session).unwrap());
-        core.handle(Event::Opened { session, permit: permit("", "") }, now);
+        core.handle(CoreEvent::Opened { session, permit: permit("", "") }, now);
         for n in 0..paths {
             let ask =
                 Ask::Announce { path: path(&format!("{session}/{n}")), hops: hops(&[7]), cost: cost(1) };
-            core.handle(Event::Ask { session, ask }, now);
+            core.handle(CoreEvent::Ask { session, ask }, now);
         }
         while core.poll_action().is_some() {}
-        core.handle(Event::Closed { session, vanished: true }, now);
+        core.handle(CoreEvent::Closed { session, vanished: true }, now);
     };
-    for session in 0..GHOSTS / limits::ANNOUNCES {
+    for session in 0..STALE_ROUTES / limits::ANNOUNCES {
         publish(&mut core, session, limits::ANNOUNCES);
     }
-    assert_eq!((core.counts().ghosts, core.tally().ghost_limit), (GHOSTS, 0));
-    publish(&mut core, GHOSTS, 1);
-    assert_eq!(core.poll_action(), Some(board(&format!("{GHOSTS}/0"), &[])));
-    assert_eq!((core.counts().ghosts, core.tally().ghost_limit), (GHOSTS, 1));
+    assert_eq!((core.counts().stale_routes, core.tally().stale_limit), (STALE_ROUTES, 0));
+    publish(&mut core, STALE_ROUTES, 1);
+    assert_eq!(core.poll_action(), Some(board(&format!("{STALE_ROUTES}/0"), &[])));
+    assert_eq!((core.counts().stale_routes, core.tally().stale_limit), (STALE_ROUTES, 1));
     say_goodbye_beside_another(&mut core, now);
-    assert_eq!((core.counts().ghosts, core.tally().ghost_limit), (GHOSTS, 2));
+    assert_eq!((core.counts().stale_routes, core.tally().stale_limit), (STALE_ROUTES, 2));
     core.handle_timeout(now + limits::LINGER);
     while core.poll_action().is_some() {}
-    assert_eq!(core.counts(), crate::Counts::default());
+    assert_eq!(core.counts(), crate::CoreCounts::default());
 }
 
 #[test]
 fn ghost_memory_has_a_limit() {
     let now = Instant::now();
     // Room for one ghost, and one byte more.
-    let ghost_bytes = crate::ghost::ghost_footprint(&path("a")) + 1;
-    let mut core = Core::new(Config { ghost_bytes, ..Config::new(Hop(SELF)) });
+    let ghost_bytes = crate::ghost::stale_footprint(&path("a")) + 1;
+    let mut core = Core::new(CoreConfig { stale_bytes: ghost_bytes, ..CoreConfig::new(Hop(SELF)) });
     for (session, raw) in [(1, "a"), (2, "b"), (3, "c")] {
         let session = SessionId(session);
-        core.handle(Event::Opened { session, permit: permit("", "") }, now);
+        core.handle(CoreEvent::Opened { session, permit: permit("", "") }, now);
         let ask = Ask::Announce { path: path(raw), hops: hops(&[7]), cost: cost(1) };
-        core.handle(Event::Ask { session, ask }, now);
-        core.handle(Event::Closed { session, vanished: true }, now);
+        core.handle(CoreEvent::Ask { session, ask }, now);
+        core.handle(CoreEvent::Closed { session, vanished: true }, now);
         core.check();
     }
-    assert_eq!((core.counts().ghosts, core.tally().ghost_limit), (2, 1));
+    assert_eq!((core.counts().stale_routes, core.tally().stale_limit), (2, 1));
     assert_eq!(core.stale_bytes(), 2 * (ghost_bytes - 1));
     core.handle_timeout(now + limits::LINGER);
     assert_eq!(core.stale_bytes(), 0);
@@ -246,25 +246,25 @@ fn vanished_sessions_leave_nothing_after_the_linger() {
         bench.vanish(session);
         bench.pass(TICK * 40);
     }
-    assert_ne!(bench.core.counts(), crate::Counts::default());
+    assert_ne!(bench.core.counts(), crate::CoreCounts::default());
     bench.everyone_leaves();
 }
 
 /// The two last sessions announce `a`; the first withdraws, which is shown at once as ghosts are full.
 fn say_goodbye_beside_another(core: &mut Core, now: Instant) {
     let ask = |core: &mut Core, session: u64, ask: Ask| {
-        core.handle(Event::Ask { session: SessionId(session), ask }, now);
+        core.handle(CoreEvent::Ask { session: SessionId(session), ask }, now);
     };
     let sessions = [u64::MAX - 1, u64::MAX];
     for session in sessions {
-        core.handle(Event::Opened { session: SessionId(session), permit: permit("", "") }, now);
+        core.handle(CoreEvent::Opened { session: SessionId(session), permit: permit("", "") }, now);
         ask(core, session, Ask::Announce { path: path("a"), hops: hops(&[7]), cost: cost(1) });
     }
     while core.poll_action().is_some() {}
     ask(core, sessions[0], Ask::Unannounce { path: path("a") });
     assert_eq!(core.poll_action(), Some(board("a", &[(sessions[1], &[7], 1)])));
-    core.handle(Event::Closed { session: SessionId(sessions[1]), vanished: false }, now);
-    core.handle(Event::Closed { session: SessionId(sessions[0]), vanished: false }, now);
+    core.handle(CoreEvent::Closed { session: SessionId(sessions[1]), vanished: false }, now);
+    core.handle(CoreEvent::Closed { session: SessionId(sessions[0]), vanished: false }, now);
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn subscription_by_group_of_a_ghost_gets_no_other_publisher() {
     // A reader of the latest group is attached.
     let actions = bench.ask(4, ask(1, relay_model::Start::Latest));
     assert!(actions.iter().any(|action| matches!(action, Action::Order { order: Order::Attach { .. }, .. })));
-    bench.pass(limits::HOLD_BACK);
+    bench.pass(limits::HOLD_DOWN);
     let actions = bench.ask(3, ask(2, relay_model::Start::Group(5)));
     assert!(actions.iter().any(|action| matches!(action, Action::Order { order: Order::Attach { .. }, .. })));
     bench.everyone_leaves();
@@ -300,18 +300,18 @@ fn subscription_by_group_of_a_ghost_gets_no_other_publisher() {
 fn lingering_logs_have_a_limit() {
     let now = Instant::now();
     let linger_bytes = 2 * crate::core::LOG_BYTES;
-    let mut core = Core::new(Config { linger_bytes, ..Config::new(Hop(SELF)) });
+    let mut core = Core::new(CoreConfig { linger_bytes, ..CoreConfig::new(Hop(SELF)) });
     for session in [1, 2] {
-        core.handle(Event::Opened { session: SessionId(session), permit: permit("", "") }, now);
+        core.handle(CoreEvent::Opened { session: SessionId(session), permit: permit("", "") }, now);
     }
     let announce = Ask::Announce { path: path("a"), hops: hops(&[7]), cost: cost(1) };
-    core.handle(Event::Ask { session: SessionId(1), ask: announce }, now);
+    core.handle(CoreEvent::Ask { session: SessionId(1), ask: announce }, now);
     for number in 0..4 {
         let (sub, track) = (SubId(number), track(&number.to_string()));
         let (path, prefs, want) = (path("a"), Prefs::default(), Want::Live);
         let asks = [Ask::Subscribe { sub, path, track, prefs, want }, Ask::Unsubscribe { sub }];
         for ask in asks {
-            core.handle(Event::Ask { session: SessionId(2), ask }, now);
+            core.handle(CoreEvent::Ask { session: SessionId(2), ask }, now);
             core.check();
         }
     }

@@ -42,7 +42,7 @@ fn withdrawal_of_the_only_route_shows_at_once() {
         let (mut bench, _) = flowing();
         let actions = if withdraws { bench.unannounce(1, "a") } else { bench.close(1) };
         assert_eq!(actions, [board("a", &[])]);
-        assert_eq!(bench.core.counts().ghosts, 0);
+        assert_eq!(bench.core.counts().stale_routes, 0);
         bench.everyone_leaves();
     }
 }
@@ -54,11 +54,11 @@ fn withdrawal_beside_another_publisher_shows_after_hold_back() {
     bench.announce(2, "a", &[8], 5);
     assert_eq!(bench.unannounce(1, "a"), []);
     let counts = bench.core.counts();
-    assert_eq!((counts.ghosts, counts.routes, counts.timers), (1, 1, 1));
+    assert_eq!((counts.stale_routes, counts.routes, counts.timers), (1, 1, 1));
     assert_eq!(bench.pass(HOLD_BACK - TICK), []);
     assert_eq!(shown(&bench.pass(TICK)), [&board("a", &[(2, &[8], 5)])]);
     let counts = bench.core.counts();
-    assert_eq!((counts.ghosts, counts.timers), (0, 0));
+    assert_eq!((counts.stale_routes, counts.timers), (0, 0));
     bench.everyone_leaves();
 }
 
@@ -110,7 +110,7 @@ fn route_announced_again_within_hold_back_causes_no_update() {
     bench.pass(HOLD_BACK / 2);
     assert_eq!(bench.announce(1, "a", &[7], 1), []);
     let counts = bench.core.counts();
-    assert_eq!((counts.ghosts, counts.timers), (0, 0));
+    assert_eq!((counts.stale_routes, counts.timers), (0, 0));
     assert_eq!(bench.pass(LINGER), []);
     assert_eq!(bench.model.writes(SessionId(1)), [log]);
     bench.everyone_leaves();
@@ -134,7 +134,7 @@ fn withdrawal_of_the_last_route_withdraws_all() {
     bench.unannounce(1, "a");
     bench.pass(HOLD_BACK / 2);
     assert_eq!(bench.unannounce(2, "a"), [board("a", &[])]);
-    assert_eq!(bench.core.counts().ghosts, 0);
+    assert_eq!(bench.core.counts().stale_routes, 0);
     assert_eq!(bench.pass(LINGER), []);
     bench.everyone_leaves();
 }
@@ -168,7 +168,7 @@ fn session_with_a_withdrawn_route_may_drain_and_close() {
     bench.unannounce(1, "a");
     assert_eq!(bench.ask(1, Ask::Draining), []);
     assert_eq!(bench.unannounce(1, "a"), []);
-    assert_eq!(bench.core.counts().ghosts, 1);
+    assert_eq!(bench.core.counts().stale_routes, 1);
     bench.everyone_leaves();
 }
 
@@ -192,7 +192,7 @@ fn withdrawal_in_a_triangle_is_one_update_for_readers() {
     assert_eq!(bench.subscribe(9, 1, "a"), [refuse(9, 1, StreamCode::UNROUTABLE)]);
     assert_eq!(bench.pass(TICK * 20), []);
     assert_eq!(bench.unannounce(2, "a"), [board("a", &[])]);
-    assert_eq!(bench.core.counts().ghosts, 0);
+    assert_eq!(bench.core.counts().stale_routes, 0);
     // The end is still on its way.
     assert_eq!(bench.ended(1, log), []);
     assert_eq!(bench.pass(LINGER), []);
@@ -218,7 +218,7 @@ fn broadcast_with_another_publisher_stays_visible_to_readers() {
     // The other relay knows another publisher that it had no reason to advertise.
     let actions = bench.announce(2, "a", &[8, 30], 4);
     let Some(Action::Board { routes, .. }) = shown(&actions).last() else { panic!("{actions:?}") };
-    assert!(!routes.is_empty() && routes.iter().all(|route| !route.fading), "{routes:?}");
+    assert!(!routes.is_empty() && routes.iter().all(|route| !route.stale), "{routes:?}");
     bench.everyone_leaves();
 }
 

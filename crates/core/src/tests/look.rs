@@ -1,10 +1,10 @@
 //! Listings of served broadcasts.
 
 use super::*;
-use crate::{BroadcastSeen, Listing, Look};
+use crate::{BroadcastSeen, Listing, ListingQuery};
 
-fn look(prefix: &str, after: Option<&str>, broadcasts: usize) -> Look {
-    Look { prefix: path(prefix), after: after.map(path), broadcasts, tracks: 10 }
+fn look(prefix: &str, after: Option<&str>, broadcasts: usize) -> ListingQuery {
+    ListingQuery { prefix: path(prefix), after: after.map(path), broadcasts, tracks: 10 }
 }
 
 fn all(bench: &Bench) -> Listing {
@@ -78,7 +78,7 @@ fn tracks_are_cut_over_all_broadcasts_and_viewers_are_not() {
         bench.announce(1, raw, &[7], 1);
         bench.attached(2, sub, raw);
     }
-    let listing = bench.core.look(&Look { tracks: 1, ..look("", None, 9) });
+    let listing = bench.core.look(&ListingQuery { tracks: 1, ..look("", None, 9) });
     let tracks: Vec<(usize, usize)> =
         listing.broadcasts.iter().map(|seen| (seen.tracks.len(), seen.viewers)).collect();
     assert_eq!(tracks, [(1, 1), (0, 1)]);

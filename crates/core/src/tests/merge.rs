@@ -31,7 +31,7 @@ fn logs_with_the_same_writer_are_merged_with_their_readers() {
     meet(&mut bench, moving);
     let merged = [attach(3, 0, staying), to(2, Order::Close { log: moving }), Action::Retire { log: moving }];
     assert_eq!(bench.pass(MERGE), merged);
-    assert_eq!(bench.core.tally(), Tally { merged: 1, ..Tally::default() });
+    assert_eq!(bench.core.tally(), CoreTally { merged: 1, ..CoreTally::default() });
     // The moved reader is an ordinary reader of the other log.
     assert_eq!(bench.unsubscribe(4, 0), []);
     assert_eq!(bench.unsubscribe(3, 0), []);

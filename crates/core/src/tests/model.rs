@@ -14,7 +14,7 @@ use relay_model::{
 
 use self::place::{Entry, Leave, Place};
 use super::{LINGER, SELF};
-use crate::{Action, Event, Takeover};
+use crate::{Action, CoreEvent, Takeover};
 
 #[derive(Debug)]
 struct Peer {
@@ -99,10 +99,10 @@ impl Model {
         (self.now, self.ticked, self.asking, self.revised) = (now, now, None, None);
     }
 
-    pub(super) fn before(&mut self, event: &Event, now: Instant) {
+    pub(super) fn before(&mut self, event: &CoreEvent, now: Instant) {
         (self.now, self.asking, self.revised) = (now, None, None);
         match event {
-            Event::Opened { session, permit } => {
+            CoreEvent::Opened { session, permit } => {
                 self.peers.entry(*session).or_insert_with(|| Peer {
                     permit: permit.clone(),
                     exclude: None,
@@ -113,9 +113,9 @@ impl Model {
                     killed: false,
                 });
             }
-            Event::Revised { session, permit } => self.revise(*session, permit),
-            Event::Ask { session, ask } => self.before_ask(*session, ask),
-            Event::Closed { session, vanished } => {
+            CoreEvent::Revised { session, permit } => self.revise(*session, permit),
+            CoreEvent::Ask { session, ask } => self.before_ask(*session, ask),
+            CoreEvent::Closed { session, vanished } => {
                 self.peers.remove(session);
                 for place in self.places.values_mut() {
                     let how = if *vanished { Leave::Vanished } else { Leave::Closed };

@@ -137,7 +137,7 @@ impl Run {
             Step::Revise(who, kind) => {
                 let session = self.who(who)?;
                 let permit = permit_of(kind, self.kinds[&session]);
-                self.bench.event(Event::Revised { session: SessionId(session), permit });
+                self.bench.event(CoreEvent::Revised { session: SessionId(session), permit });
             }
             Step::Close(who) => {
                 let who = self.who(who)?;

@@ -5,7 +5,7 @@ use super::*;
 impl Bench {
     fn revise(&mut self, session: u64, publish: &str, subscribe: &str) -> Vec<Action> {
         let permit = permit(publish, subscribe);
-        self.event(Event::Revised { session: SessionId(session), permit })
+        self.event(CoreEvent::Revised { session: SessionId(session), permit })
     }
 }
 

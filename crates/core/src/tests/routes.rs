@@ -97,7 +97,7 @@ fn the_withdrawal_of_an_unknown_path_is_ignored() {
     bench.announce(1, "a", &[5], 1);
     assert_eq!(bench.unannounce(1, "b"), []);
     assert_eq!(bench.unannounce(2, "a"), [], "of another session");
-    assert_eq!(bench.core.tally(), Tally::default());
+    assert_eq!(bench.core.tally(), CoreTally::default());
     assert_eq!(bench.core.counts().routes, 1);
     bench.everyone_leaves();
 }
@@ -183,7 +183,7 @@ fn requests_with_unknown_ids_are_dropped_and_counted() {
     assert_eq!(bench.unsubscribe(1, 3), []);
     assert_eq!(bench.ask(1, Ask::Update { sub: SubId(3), prefs: Prefs::default() }), []);
     assert_eq!(bench.ended(1, LogId(77)), []);
-    let again = Event::Opened { session: SessionId(1), permit: permit("", "") };
+    let again = CoreEvent::Opened { session: SessionId(1), permit: permit("", "") };
     assert_eq!(bench.event(again), []);
     assert_eq!(bench.core.tally(), tally(|t| t.unknown = 6));
     bench.everyone_leaves();

@@ -28,7 +28,7 @@ fn other_subject_takes_over_in_one_update_after_the_holder() {
 fn any_subject_may_take_over_if_configured() {
     let (mut bench, _) = held(Takeover::Any);
     assert_eq!(bench.announce(2, "a", &[8], 0), [board("a", &[(2, &[8], 0), (1, &[7], 5)])]);
-    assert_eq!(bench.core.tally(), Tally::default());
+    assert_eq!(bench.core.tally(), CoreTally::default());
     bench.everyone_leaves();
 }
 
@@ -105,7 +105,7 @@ fn a_route_that_waits_leaves_no_ghost() {
     let (mut bench, _) = held(Takeover::Identity);
     bench.announce(2, "a", &[8], 0);
     assert_eq!(bench.vanish(2), []);
-    assert_eq!(bench.core.counts().ghosts, 0);
+    assert_eq!(bench.core.counts().stale_routes, 0);
     assert_eq!(bench.close(1), [board("a", &[])]);
     bench.everyone_leaves();
 }

@@ -240,7 +240,7 @@ fn closed_session_leaves_its_logs() {
 fn queued_board_update_is_replaced_by_a_newer_one() {
     let mut bench = published(1);
     let now = bench.now;
-    let announce = |price| Event::Ask {
+    let announce = |price| CoreEvent::Ask {
         session: SessionId(1),
         ask: Ask::Announce { path: path("a"), hops: hops(&[7]), cost: cost(price) },
     };

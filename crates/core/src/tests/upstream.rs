@@ -407,7 +407,7 @@ fn log_with_doubtful_groups_ends_instead_of_moving() {
     // They were requested while the announce of another publisher was on its way.
     let actions = bench.announce(1, "a", &[8], 1);
     assert!(actions.contains(&Action::End { log, code: StreamCode::GOING_AWAY }), "{actions:?}");
-    assert_eq!(bench.core.tally(), tally(|t| t.doubtful = 1));
+    assert_eq!(bench.core.tally(), tally(|t| t.ambiguous = 1));
     bench.unsubscribe(9, 0);
     assert_ne!(bench.attached(9, 1, "a"), log);
     bench.everyone_leaves();
@@ -430,7 +430,7 @@ fn log_answered_long_ago_moves_with_its_publisher() {
     let (mut bench, log) = flowing();
     bench.open(2);
     bench.announce(2, "a", &[7, 6], 5);
-    bench.pass(relay_model::limits::DOUBT);
+    bench.pass(relay_model::limits::OWNER_CHANGE_WINDOW);
     bench.announce(1, "a", &[8], 1);
     assert_eq!(bench.model.writes(SessionId(2)), [log]);
     bench.everyone_leaves();

@@ -16,7 +16,7 @@ use relay_client::quinn::{
     self, Connection, RecvStream, SendStream, VarInt, crypto::rustls::QuicServerConfig,
 };
 use relay_client::{Cost, Hop, Path, Prefs, TrackName};
-use relay_wire::{Inbox, varint};
+use relay_wire::{MessageBuf, varint};
 use tokio::sync::broadcast;
 
 /// Fault that is injected once, in the `after`-th group of the first viewer.
@@ -87,8 +87,8 @@ pub(crate) fn start(version: Version, fault: Fault) -> SocketAddr {
 
 async fn message<M>(
     recv: &mut RecvStream,
-    inbox: &mut Inbox,
-    take: impl Fn(&mut Inbox) -> Result<Option<M>, relay_wire::Error>,
+    inbox: &mut MessageBuf,
+    take: impl Fn(&mut MessageBuf) -> Result<Option<M>, relay_wire::DecodeError>,
 ) -> Option<M> {
     loop {
         if let Some(message) = take(inbox).unwrap() {
@@ -105,7 +105,7 @@ async fn learn(connection: Connection, shared: Arc<Shared>) -> Option<()> {
     let mut out = vec![BidiType::Announce.id() as u8];
     AnnounceRequest { prefix: Path::root(), exclude_hop: Hop(0) }.encode(version, &mut out);
     send.write_all(&out).await.ok()?;
-    let mut inbox = Inbox::new();
+    let mut inbox = MessageBuf::new();
     if version.has_announce_ok() {
         message(&mut recv, &mut inbox, |inbox| inbox.next::<AnnounceOk>(version)).await?;
     }
@@ -134,7 +134,7 @@ async fn answer(
     shared: Arc<Shared>,
 ) -> Option<()> {
     let version = shared.version;
-    let mut inbox = Inbox::new();
+    let mut inbox = MessageBuf::new();
     let kind = loop {
         if let Some(kind) = inbox.next_varint() {
             break BidiType::from_id(version, kind)?;

@@ -13,15 +13,15 @@ use std::{
 use hyper::StatusCode;
 use relay_auth::{Expected, Key, Keys, Permit, Policy, Refusal};
 use relay_model::{Path, Scope, SessionId};
-use relay_worker::{Answer, Denial, PeerCertificate, Reply, Request};
+use relay_worker::{AdmissionRequest, Denial, GateAnswer, GateReply, PeerCertificate};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::{runtime::Handle, sync::Semaphore, task::JoinSet, time::sleep};
 use url::Url;
 
 use super::{
-    Known, REVOKED,
-    http::{Http, Outage, Response, flaw},
+    LocalPolicy, REVOKED,
+    http::{Http, RequestError, Response, flaw},
     log_once::LogOnce,
     now, peer_name,
 };
@@ -44,14 +44,14 @@ pub(super) struct Api {
     refresh: Duration,
     http: Http,
     expected: Arc<Expected>,
-    known: Arc<Known>,
+    known: Arc<LocalPolicy>,
     on: Handle,
     turns: Semaphore,
-    state: Mutex<State>,
+    state: Mutex<ApiState>,
 }
 
-struct State {
-    asked: HashMap<Url, Asked>,
+struct ApiState {
+    entries: HashMap<Url, ApiEntry>,
     /// URL of the request that each session rests on.
     of: HashMap<SessionId, Url>,
     waits: usize,
@@ -62,16 +62,16 @@ struct State {
 
 /// State of one request URL.
 #[derive(Default)]
-struct Asked {
-    answer: Option<(Arc<Said>, Instant)>,
-    waiting: Vec<(Guest, Reply)>,
+struct ApiEntry {
+    answer: Option<(Arc<ApiAnswer>, Instant)>,
+    waiting: Vec<(SessionCredentials, GateReply)>,
     /// Sessions admitted by the answer.
-    live: HashMap<SessionId, Guest>,
+    live: HashMap<SessionId, SessionCredentials>,
 }
 
 /// Credentials of a session.
 #[derive(Clone)]
-struct Guest {
+struct SessionCredentials {
     target: String,
     certificate: Option<PeerCertificate>,
 }
@@ -79,18 +79,18 @@ struct Guest {
 /// Body of an answer.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Said {
+struct ApiAnswer {
     /// The server answered 401 or 403.
     #[serde(skip)]
     refused: bool,
     alias: Option<String>,
-    public: Public,
+    public: PublicPatterns,
     key: Option<Value>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Public {
+struct PublicPatterns {
     subscribe: Vec<String>,
     publish: Vec<String>,
 }
@@ -102,10 +102,10 @@ impl Api {
         refresh: Duration,
         http: Http,
         expected: Arc<Expected>,
-        known: Arc<Known>,
+        known: Arc<LocalPolicy>,
         on: &Handle,
     ) -> Arc<Self> {
-        let (turns, state) = (Semaphore::new(AT_ONCE), Mutex::new(State::new()));
+        let (turns, state) = (Semaphore::new(AT_ONCE), Mutex::new(ApiState::new()));
         let api = Arc::new(Self { base, refresh, http, expected, known, on: on.clone(), turns, state });
         let lasting = Arc::downgrade(&api);
         on.spawn(async move {
@@ -118,23 +118,23 @@ impl Api {
         api
     }
 
-    pub(super) fn admit(self: &Arc<Self>, request: &Request, target: String) -> Answer {
+    pub(super) fn admit(self: &Arc<Self>, request: &AdmissionRequest, target: String) -> GateAnswer {
         let url = match self.question(request, &target) {
             Ok(url) => url,
-            Err(refusal) => return Answer::Now(Err(refusal.into())),
+            Err(refusal) => return GateAnswer::Now(Err(refusal.into())),
         };
-        let guest = Guest { target, certificate: request.certificate.clone() };
+        let guest = SessionCredentials { target, certificate: request.certificate.clone() };
         let mut guard = self.state();
         let state = &mut *guard;
         let bytes = guest.bytes(&url);
         if state.waits >= WAITING
             || state.waiting_bytes + bytes > WAITING_BYTES
-            || (state.asked.len() >= KEPT && !state.asked.contains_key(&url))
+            || (state.entries.len() >= KEPT && !state.entries.contains_key(&url))
         {
-            return Answer::Now(Err(Denial::Unavailable));
+            return GateAnswer::Now(Err(Denial::Unavailable));
         }
         state.of.insert(request.session, url.clone());
-        let asked = state.asked.entry(url.clone()).or_default();
+        let asked = state.entries.entry(url.clone()).or_default();
         if let Some((said, until)) = &asked.answer
             && Instant::now() < *until
         {
@@ -142,7 +142,7 @@ impl Api {
             if answer.is_ok() {
                 asked.live.insert(request.session, guest);
             }
-            return Answer::Now(answer);
+            return GateAnswer::Now(answer);
         }
         let is_first = asked.waiting.is_empty();
         asked.waiting.push((guest, request.reply()));
@@ -153,20 +153,20 @@ impl Api {
             let api = self.clone();
             self.on.spawn(async move { api.decide(url).await });
         }
-        Answer::Later
+        GateAnswer::Later
     }
 
     pub(super) fn ended(&self, session: SessionId) {
         let mut state = self.state();
         if let Some(url) = state.of.remove(&session)
-            && let Some(asked) = state.asked.get_mut(&url)
+            && let Some(asked) = state.entries.get_mut(&url)
         {
             asked.live.remove(&session);
         }
     }
 
     /// Builds the request URL for a session.
-    fn question(&self, request: &Request, target: &str) -> Result<Url, Refusal> {
+    fn question(&self, request: &AdmissionRequest, target: &str) -> Result<Url, Refusal> {
         // Checks the syntax of the path only; the scope does not matter here.
         let anything = Policy::public(Scope::everything(), Scope::everything());
         let path = target.split_once('?').map_or(target, |(path, _)| path);
@@ -194,7 +194,7 @@ impl Api {
         let answer = self.ask(&url).await;
         let mut state = self.state();
         let waits = &mut *state;
-        let Some(asked) = waits.asked.get_mut(&url) else { return };
+        let Some(asked) = waits.entries.get_mut(&url) else { return };
         let waiting = std::mem::take(&mut asked.waiting);
         waits.waits = waits.waits.saturating_sub(waiting.len());
         let bytes: usize = waiting.iter().map(|(guest, _)| guest.bytes(&url)).sum();
@@ -218,8 +218,8 @@ impl Api {
             }
         }
         // An entry without a fresh answer or a session makes room.
-        if waits.asked.get(&url).is_some_and(|asked| !asked.is_of_use(Instant::now())) {
-            waits.asked.remove(&url);
+        if waits.entries.get(&url).is_some_and(|asked| !asked.is_of_use(Instant::now())) {
+            waits.entries.remove(&url);
         }
     }
 
@@ -228,9 +228,9 @@ impl Api {
         let now = Instant::now();
         let urls: Vec<Url> = {
             let mut state = self.state();
-            state.asked.retain(|_, asked| asked.is_of_use(now));
+            state.entries.retain(|_, asked| asked.is_of_use(now));
             state
-                .asked
+                .entries
                 .iter()
                 .filter(|(_, asked)| !asked.live.is_empty())
                 .map(|(url, _)| url.clone())
@@ -242,7 +242,7 @@ impl Api {
                 && let Some(url) = urls.next()
             {
                 let api = self.clone();
-                asking.spawn(async move { api.look_again(url).await });
+                asking.spawn(async move { api.revalidate(url).await });
             }
             if asking.join_next().await.is_none() {
                 return;
@@ -251,10 +251,10 @@ impl Api {
     }
 
     /// Repeats one request, and revises or closes its sessions.
-    async fn look_again(&self, url: Url) {
+    async fn revalidate(&self, url: Url) {
         let answer = self.ask(&url).await;
         let mut state = self.state();
-        let Some(asked) = state.asked.get_mut(&url) else { return };
+        let Some(asked) = state.entries.get_mut(&url) else { return };
         match answer {
             Ok((said, until)) => {
                 for (session, guest) in &asked.live {
@@ -274,23 +274,23 @@ impl Api {
         }
     }
 
-    async fn ask(&self, url: &Url) -> Result<(Arc<Said>, Instant), Outage> {
+    async fn ask(&self, url: &Url) -> Result<(Arc<ApiAnswer>, Instant), RequestError> {
         let _turn = self
             .turns
             .acquire()
             .await
-            .map_err(|_| Outage::Failed("the relay is shutting down".to_owned()))?;
+            .map_err(|_| RequestError::Failed("the relay is shutting down".to_owned()))?;
         let response = self.http.get(url).await?;
-        let said = Said::of(&response)?;
+        let said = ApiAnswer::of(&response)?;
         Ok((Arc::new(said), response.at + response.lifetime.unwrap_or_default().min(self.refresh)))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ApiState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Guest {
+impl SessionCredentials {
     /// Memory while it waits for the answer to `url`, bytes. The URL is kept three times: for the session, for the
     /// answer and by the request.
     fn bytes(&self, url: &Url) -> usize {
@@ -298,34 +298,39 @@ impl Guest {
     }
 }
 
-impl Asked {
+impl ApiEntry {
     fn is_of_use(&self, now: Instant) -> bool {
         let is_fresh = self.answer.as_ref().is_some_and(|(_, until)| now < *until);
         is_fresh || !self.live.is_empty() || !self.waiting.is_empty()
     }
 }
 
-impl State {
+impl ApiState {
     fn new() -> Self {
         let failure = LogOnce::new("the auth server answers again");
-        Self { asked: HashMap::new(), of: HashMap::new(), waits: 0, waiting_bytes: 0, failure }
+        Self { entries: HashMap::new(), of: HashMap::new(), waits: 0, waiting_bytes: 0, failure }
     }
 }
 
-impl Said {
-    fn of(response: &Response) -> Result<Self, Outage> {
+impl ApiAnswer {
+    fn of(response: &Response) -> Result<Self, RequestError> {
         match response.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 return Ok(Self { refused: true, ..Self::default() });
             }
-            status if !status.is_success() => return Err(Outage::Status(status)),
+            status if !status.is_success() => return Err(RequestError::Status(status)),
             _ => {}
         }
         serde_json::from_slice(&response.body)
-            .map_err(|error| Outage::Nonsense(format!("the answer is malformed: {}", flaw(&error))))
+            .map_err(|error| RequestError::Nonsense(format!("the answer is malformed: {}", flaw(&error))))
     }
 
-    fn permit(&self, guest: &Guest, expected: &Arc<Expected>, now: SystemTime) -> Result<Permit, Denial> {
+    fn permit(
+        &self,
+        guest: &SessionCredentials,
+        expected: &Arc<Expected>,
+        now: SystemTime,
+    ) -> Result<Permit, Denial> {
         if self.refused {
             return Err(Refusal::Unauthorized.into());
         }

@@ -18,7 +18,7 @@ use std::{
 use relay_auth::{Key, KeyId, Keys};
 use tracing::{info, warn};
 
-use super::{AccessError, Known, log_once::LogOnce};
+use super::{AccessError, LocalPolicy, log_once::LogOnce};
 use crate::config::without_mark;
 
 /// Polling interval: sessions are closed within a second of the removal of their key.
@@ -30,7 +30,7 @@ const FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Location of the keys.
 #[derive(Clone, Debug)]
-pub(super) enum Source {
+pub(super) enum KeySource {
     /// These files, each holding one key or a set.
     Files(Vec<PathBuf>),
     /// The `KID.jwk` files of this folder.
@@ -38,15 +38,15 @@ pub(super) enum Source {
 }
 
 /// Reloads keys when their files change, until dropped.
-pub(super) struct Watcher {
+pub(super) struct KeyWatcher {
     /// Dropping the sender ends the thread.
     _alive: mpsc::SyncSender<()>,
 }
 
-impl Watcher {
+impl KeyWatcher {
     /// Reads the keys, and starts polling for changes.
-    pub(super) fn start(source: Source, known: Arc<Known>) -> Result<Self, AccessError> {
-        let mut shelf = Shelf::new(source);
+    pub(super) fn start(source: KeySource, known: Arc<LocalPolicy>) -> Result<Self, AccessError> {
+        let mut shelf = KeyFiles::new(source);
         shelf.open().map_err(AccessError::Keys)?;
         let keys = shelf.keys();
         if keys.is_empty() {
@@ -56,7 +56,7 @@ impl Watcher {
         let (alive, ended) = mpsc::sync_channel::<()>(0);
         thread::Builder::new().name("keys".to_owned()).spawn(move || {
             while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
-                if shelf.look() {
+                if shelf.poll() {
                     let keys = shelf.keys();
                     info!(keys = keys.len(), "token verification keys changed");
                     known.set_keys(keys);
@@ -68,28 +68,28 @@ impl Watcher {
 }
 
 /// Lists the key files.
-pub(super) fn all(source: Source) -> io::Result<Vec<PathBuf>> {
-    Shelf::new(source).list()
+pub(super) fn all(source: KeySource) -> io::Result<Vec<PathBuf>> {
+    KeyFiles::new(source).list()
 }
 
 /// First error that would keep a relay from starting with these keys.
-pub(super) fn trouble(source: Source) -> Option<String> {
-    Shelf::new(source).open().err()
+pub(super) fn startup_error(source: KeySource) -> Option<String> {
+    KeyFiles::new(source).open().err()
 }
 
 /// Key files with their last usable contents.
-struct Shelf {
-    source: Source,
-    files: BTreeMap<PathBuf, Held>,
+struct KeyFiles {
+    source: KeySource,
+    files: BTreeMap<PathBuf, KeyFile>,
     /// Failure logged last.
     failure: LogOnce,
 }
 
 /// Keys of a file as of its last successful parse.
-struct Held {
-    stamp: Stamp,
+struct KeyFile {
+    stamp: FileStamp,
     /// Whether it was read long enough after its last change for any later change to alter the stamp.
-    settled: bool,
+    is_stable: bool,
     /// Whether it holds a private key that others on this machine may read.
     is_exposed: bool,
     keys: Keys,
@@ -97,7 +97,7 @@ struct Held {
 
 /// File metadata that changes with the content. Includes `ctime`, which no program can set.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     modified: (i64, i64),
     changed: (i64, i64),
     bytes: u64,
@@ -105,17 +105,17 @@ struct Stamp {
     device: u64,
 }
 
-impl Stamp {
+impl FileStamp {
     /// Whether the file was unchanged for so long before `now` that a further change gets another timestamp.
-    fn is_settled(&self, now: SystemTime) -> bool {
+    fn is_unchanged_since(&self, now: SystemTime) -> bool {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let changed = Duration::from_secs(u64::try_from(self.changed.0).unwrap_or_default());
         now.checked_sub(changed).is_some_and(|since| since > TICK)
     }
 }
 
-impl Shelf {
-    fn new(source: Source) -> Self {
+impl KeyFiles {
+    fn new(source: KeySource) -> Self {
         Self { source, files: BTreeMap::new(), failure: LogOnce::new("all key files can be read again") }
     }
 
@@ -136,16 +136,18 @@ impl Shelf {
                     }
                     self.files.insert(file, held);
                 }
-                (Err(what), Source::Files(_)) => return Err(format!("{}: {what}", file.display())),
+                (Err(what), KeySource::Files(_)) => return Err(format!("{}: {what}", file.display())),
                 // One bad file must not lock out everybody else.
-                (Err(what), Source::Folder(_)) => warn!("{}: {what}: its tokens are refused", file.display()),
+                (Err(what), KeySource::Folder(_)) => {
+                    warn!("{}: {what}: its tokens are refused", file.display())
+                }
             }
         }
         Ok(())
     }
 
     /// Polls the files. Returns whether the keys changed.
-    fn look(&mut self) -> bool {
+    fn poll(&mut self) -> bool {
         let files = match self.list() {
             Ok(files) => files,
             // Removing the folder removes its keys.
@@ -173,7 +175,7 @@ impl Shelf {
                     continue;
                 }
             };
-            if self.files.get(&file).is_some_and(|held| held.settled && held.stamp == stamp) {
+            if self.files.get(&file).is_some_and(|held| held.is_stable && held.stamp == stamp) {
                 continue;
             }
             match self.read(&file) {
@@ -194,15 +196,15 @@ impl Shelf {
 
     fn place(&self) -> &Path {
         match &self.source {
-            Source::Folder(folder) => folder,
-            Source::Files(files) => files.first().map_or(Path::new(""), PathBuf::as_path),
+            KeySource::Folder(folder) => folder,
+            KeySource::Files(files) => files.first().map_or(Path::new(""), PathBuf::as_path),
         }
     }
 
     fn list(&self) -> io::Result<Vec<PathBuf>> {
         let folder = match &self.source {
-            Source::Files(files) => return Ok(files.clone()),
-            Source::Folder(folder) => folder,
+            KeySource::Files(files) => return Ok(files.clone()),
+            KeySource::Folder(folder) => folder,
         };
         let mut files = Vec::new();
         for entry in fs::read_dir(folder)? {
@@ -215,8 +217,8 @@ impl Shelf {
         Ok(files)
     }
 
-    fn read(&self, file: &Path) -> Result<Held, String> {
-        let is_folder = matches!(self.source, Source::Folder(_));
+    fn read(&self, file: &Path) -> Result<KeyFile, String> {
+        let is_folder = matches!(self.source, KeySource::Folder(_));
         read(file, name(file).filter(|_| is_folder))
     }
 
@@ -239,10 +241,10 @@ fn name(file: &Path) -> Option<KeyId> {
     id.file_stem().is_some().then_some(id)
 }
 
-fn stamp(file: &Path) -> io::Result<(Stamp, u32)> {
+fn stamp(file: &Path) -> io::Result<(FileStamp, u32)> {
     use std::os::unix::fs::MetadataExt;
     let found = fs::metadata(file)?;
-    let stamp = Stamp {
+    let stamp = FileStamp {
         modified: (found.mtime(), found.mtime_nsec()),
         changed: (found.ctime(), found.ctime_nsec()),
         bytes: found.len(),
@@ -252,7 +254,7 @@ fn stamp(file: &Path) -> io::Result<(Stamp, u32)> {
     Ok((stamp, found.mode()))
 }
 
-fn read(file: &Path, name: Option<KeyId>) -> Result<Held, String> {
+fn read(file: &Path, name: Option<KeyId>) -> Result<KeyFile, String> {
     let (stamp, mode) = stamp(file).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             "there is no such file; `moq-relay token generate` makes keys (a relative path \
@@ -261,7 +263,7 @@ fn read(file: &Path, name: Option<KeyId>) -> Result<Held, String> {
         }
         _ => error.to_string(),
     })?;
-    let settled = stamp.is_settled(SystemTime::now());
+    let settled = stamp.is_unchanged_since(SystemTime::now());
     if stamp.bytes > FILE_BYTES {
         return Err(format!("it is larger than {FILE_BYTES} bytes"));
     }
@@ -280,5 +282,5 @@ fn read(file: &Path, name: Option<KeyId>) -> Result<Held, String> {
         warn!("{}: key {at} of the set: {fault}: its tokens are refused", file.display());
     }
     let is_exposed = mode & 0o004 != 0 && keys.iter().any(Key::is_private);
-    Ok(Held { stamp, settled, is_exposed, keys })
+    Ok(KeyFile { stamp, is_stable: settled, is_exposed, keys })
 }

@@ -34,7 +34,7 @@ use url::{Position, Url};
 
 use super::{AccessError, cache};
 use crate::config::Auth;
-use dial::{Connection, Server};
+use dial::{HttpConnection, ServerAddress};
 
 /// Deadline of a request, shorter than `limits::AUTH_TIMEOUT`, for which a session waits.
 const TIMEOUT: Duration = Duration::from_millis(4_500);
@@ -57,16 +57,16 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("moq-relay/", env!("
 
 /// HTTP client of the one configured server.
 #[derive(Clone)]
-pub(super) struct Http(Arc<Inner>);
+pub(super) struct Http(Arc<HttpClientInner>);
 
-struct Inner {
-    server: Server,
+struct HttpClientInner {
+    server: ServerAddress,
     /// The value of `Host`.
     host: HeaderValue,
     /// `Authorization` from the name and password of the URL.
     authorization: Option<HeaderValue>,
     /// Idle connections, most recently used last.
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<HttpConnection>>,
 }
 
 /// An HTTP answer of any status.
@@ -80,7 +80,7 @@ pub(super) struct Response {
 
 /// Failure of a request. Never holds the URL, whose query may carry a token.
 #[derive(Clone, Debug, Error)]
-pub(super) enum Outage {
+pub(super) enum RequestError {
     /// The request failed before a complete answer.
     #[error("{0}")]
     Failed(String),
@@ -101,28 +101,33 @@ pub(super) enum Outage {
 impl Http {
     /// Creates a client for the server of `url`.
     pub(super) fn new(url: &Url, auth: &Auth) -> Result<Self, AccessError> {
-        let server = Server::of(url, tls::config(&auth.tls)?, &auth.plain);
+        let server = ServerAddress::of(url, tls::config(&auth.tls)?, &auth.plain);
         let host = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort]);
         let (Some(server), Ok(host)) = (server, host) else {
             return Err(AccessError::Http(
                 "requests need a URL with a host and https:// or http://".to_owned(),
             ));
         };
-        Ok(Self(Arc::new(Inner { server, host, authorization: authorization(url), idle: Mutex::default() })))
+        Ok(Self(Arc::new(HttpClientInner {
+            server,
+            host,
+            authorization: authorization(url),
+            idle: Mutex::default(),
+        })))
     }
 
     /// Requests a key or a key set.
-    pub(super) async fn keys(&self, url: &Url) -> Result<Response, Outage> {
+    pub(super) async fn keys(&self, url: &Url) -> Result<Response, RequestError> {
         self.send(Method::GET, url, KEYS, None).await
     }
 
     /// Requests a JSON object.
-    pub(super) async fn get(&self, url: &Url) -> Result<Response, Outage> {
+    pub(super) async fn get(&self, url: &Url) -> Result<Response, RequestError> {
         self.send(Method::GET, url, JSON, None).await
     }
 
     /// Posts a JSON object and requests one in return.
-    pub(super) async fn post(&self, url: &Url, body: Vec<u8>) -> Result<Response, Outage> {
+    pub(super) async fn post(&self, url: &Url, body: Vec<u8>) -> Result<Response, RequestError> {
         self.send(Method::POST, url, JSON, Some(body.into())).await
     }
 
@@ -132,26 +137,26 @@ impl Http {
         url: &Url,
         accept: HeaderValue,
         body: Option<Bytes>,
-    ) -> Result<Response, Outage> {
+    ) -> Result<Response, RequestError> {
         let request = self.0.request(method, url, accept, body)?;
         let answer = timeout(TIMEOUT, self.0.exchange(request)).await;
-        answer.unwrap_or_else(|_| Err(Outage::Late("no answer in time".to_owned())))
+        answer.unwrap_or_else(|_| Err(RequestError::Late("no answer in time".to_owned())))
     }
 }
 
-impl Inner {
+impl HttpClientInner {
     fn request(
         &self,
         method: Method,
         url: &Url,
         accept: HeaderValue,
         body: Option<Bytes>,
-    ) -> Result<Request<Full<Bytes>>, Outage> {
+    ) -> Result<Request<Full<Bytes>>, RequestError> {
         let mut request = Request::new(Full::new(body.clone().unwrap_or_default()));
         *request.method_mut() = method;
         *request.uri_mut() = url[Position::BeforePath..Position::AfterQuery]
             .parse()
-            .map_err(|_| Outage::Nonsense("the request is longer than a URL can be".to_owned()))?;
+            .map_err(|_| RequestError::Nonsense("the request is longer than a URL can be".to_owned()))?;
         let headers = request.headers_mut();
         headers.insert(HOST, self.host.clone());
         headers.insert(USER_AGENT, AGENT);
@@ -167,25 +172,27 @@ impl Inner {
     }
 
     /// Sends `request`, on a kept connection if there is one.
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response, Outage> {
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response, RequestError> {
         let at = Instant::now();
         if let Some(mut connection) = self.kept().await {
             match connection.send(request.clone()).await {
                 Ok(answer) => return self.read(connection, answer, at).await,
-                Err(failure) if failure.is_answered => return Err(Outage::Failed(causes(&failure.error))),
+                Err(failure) if failure.is_answered => {
+                    return Err(RequestError::Failed(causes(&failure.error)));
+                }
                 Err(_) => {}
             }
         }
         let opened = timeout(CONNECT_TIMEOUT, self.server.connect()).await;
-        let mut connection = opened.map_err(|_| Outage::Late("no connection in time".to_owned()))??;
+        let mut connection = opened.map_err(|_| RequestError::Late("no connection in time".to_owned()))??;
         match connection.send(request).await {
             Ok(answer) => self.read(connection, answer, at).await,
-            Err(failure) => Err(Outage::Failed(causes(&failure.error))),
+            Err(failure) => Err(RequestError::Failed(causes(&failure.error))),
         }
     }
 
     /// Takes a kept connection that is still open.
-    async fn kept(&self) -> Option<Connection> {
+    async fn kept(&self) -> Option<HttpConnection> {
         loop {
             let mut connection = self.idle().pop()?;
             if connection.idle_since.elapsed() < IDLE_FOR && connection.is_open().await {
@@ -197,17 +204,17 @@ impl Inner {
     /// Reads the body, and keeps the connection.
     async fn read(
         &self,
-        mut connection: Connection,
+        mut connection: HttpConnection,
         answer: hyper::Response<Incoming>,
         at: Instant,
-    ) -> Result<Response, Outage> {
+    ) -> Result<Response, RequestError> {
         let (head, mut rest) = answer.into_parts();
         let mut body = Vec::new();
         while let Some(frame) = rest.frame().await {
-            let frame = frame.map_err(|error| Outage::Failed(causes(&error)))?;
+            let frame = frame.map_err(|error| RequestError::Failed(causes(&error)))?;
             let Ok(piece) = frame.into_data() else { continue };
             if body.len().saturating_add(piece.len()) > ANSWER_BYTES {
-                return Err(Outage::TooLong);
+                return Err(RequestError::TooLong);
             }
             body.extend_from_slice(&piece);
         }
@@ -222,7 +229,7 @@ impl Inner {
         Ok(Response { status: head.status, body, lifetime: cache::lifetime(&head.headers), at })
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<HttpConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -240,8 +247,8 @@ fn authorization(url: &Url) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Decompresses the body according to its `Content-Encoding`.
-fn decoded(headers: &HeaderMap, body: Vec<u8>) -> Result<Vec<u8>, Outage> {
+/// Decompresses the body according to its `ParsedFile-Encoding`.
+fn decoded(headers: &HeaderMap, body: Vec<u8>) -> Result<Vec<u8>, RequestError> {
     let coding = headers.get(CONTENT_ENCODING).map(|value| value.as_bytes().to_ascii_lowercase());
     match coding.as_deref() {
         None | Some(b"" | b"identity") => Ok(body),
@@ -249,12 +256,12 @@ fn decoded(headers: &HeaderMap, body: Vec<u8>) -> Result<Vec<u8>, Outage> {
             let mut plain = Vec::new();
             let mut reader = MultiGzDecoder::new(body.as_slice()).take(ANSWER_BYTES as u64 + 1);
             match reader.read_to_end(&mut plain) {
-                Ok(_) if plain.len() > ANSWER_BYTES => Err(Outage::TooLong),
+                Ok(_) if plain.len() > ANSWER_BYTES => Err(RequestError::TooLong),
                 Ok(_) => Ok(plain),
-                Err(_) => Err(Outage::Nonsense("the answer is not valid gzip".to_owned())),
+                Err(_) => Err(RequestError::Nonsense("the answer is not valid gzip".to_owned())),
             }
         }
-        Some(_) => Err(Outage::Nonsense("the answer has an unsupported content coding".to_owned())),
+        Some(_) => Err(RequestError::Nonsense("the answer has an unsupported content coding".to_owned())),
     }
 }
 
@@ -279,7 +286,7 @@ pub(super) fn flaw(error: &serde_json::Error) -> String {
     }
 }
 
-impl Outage {
+impl RequestError {
     /// Denial that the waiting session receives.
     pub(super) fn denial(&self) -> Denial {
         if matches!(self, Self::Late(_)) { Denial::TimedOut } else { Denial::Unavailable }

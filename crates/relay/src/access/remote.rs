@@ -15,14 +15,14 @@ use std::{
 
 use hyper::StatusCode;
 use relay_auth::{Algorithm, Key, KeyId, Keys, Refusal};
-use relay_worker::{Answer, Denial, Reply, Request};
+use relay_worker::{AdmissionRequest, Denial, GateAnswer, GateReply};
 use tokio::{runtime::Handle, task::JoinSet, time::sleep};
 use tracing::{info, warn};
 use url::Url;
 
 use super::{
-    Known,
-    http::{Http, Outage, Response},
+    LocalPolicy,
+    http::{Http, RequestError, Response},
     log_once::LogOnce,
     now,
 };
@@ -39,23 +39,23 @@ const ABSENT_FOR: Duration = Duration::from_secs(10);
 const SET_PAUSE: Duration = Duration::from_secs(2);
 
 /// The `kid` and `alg` of a token, which name its key; without `kid` any key of the set may be meant.
-type Name = (Option<KeyId>, Algorithm);
+type KeyName = (Option<KeyId>, Algorithm);
 
 /// Keys of a key server, and the sessions waiting for one.
 pub(super) struct Keyring {
     url: Url,
     http: Http,
     refresh: Duration,
-    known: Arc<Known>,
+    known: Arc<LocalPolicy>,
     on: Handle,
-    state: Mutex<State>,
+    state: Mutex<RemoteState>,
     /// Time and answer of the last fetch of the URL itself; locked during a fetch.
-    fetched: tokio::sync::Mutex<Option<(Instant, Result<Itself, Outage>)>>,
+    fetched: tokio::sync::Mutex<Option<(Instant, Result<BaseAnswer, RequestError>)>>,
 }
 
 /// Layout of the server's keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Shape {
+enum KeyLayout {
     /// Not known yet: the URL itself has answered no set, and no key was found below it.
     #[default]
     Unknown,
@@ -67,20 +67,20 @@ enum Shape {
 
 /// Answer of the URL itself.
 #[derive(Clone, Copy, Debug)]
-enum Itself {
+enum BaseAnswer {
     /// A set, which was adopted.
     Set,
     /// Something else, with this status.
     Other(StatusCode),
 }
 
-struct State {
-    shape: Shape,
+struct RemoteState {
+    shape: KeyLayout,
     keys: Keys,
     /// Names without a key, and the time until which that is assumed.
-    absent: BTreeMap<Name, Instant>,
+    absent: BTreeMap<KeyName, Instant>,
     /// Waiting sessions, by the name of their key.
-    waiting: BTreeMap<Name, Vec<(String, Reply)>>,
+    waiting: BTreeMap<KeyName, Vec<(String, GateReply)>>,
     waits: usize,
     /// Status of the last answer that was no set, if it was logged.
     other: Option<StatusCode>,
@@ -88,7 +88,7 @@ struct State {
 }
 
 /// Answer of a key server for one name.
-enum Found {
+enum KeyLookup {
     Key(Key),
     Absent,
 }
@@ -99,17 +99,17 @@ impl Keyring {
         (url, is_set): (Url, bool),
         refresh: Duration,
         http: Http,
-        known: Arc<Known>,
+        known: Arc<LocalPolicy>,
         on: &Handle,
     ) -> Arc<Self> {
-        let shape = if is_set { Shape::Set } else { Shape::Unknown };
+        let shape = if is_set { KeyLayout::Set } else { KeyLayout::Unknown };
         let keyring = Arc::new(Self {
             url,
             http,
             refresh,
             known,
             on: on.clone(),
-            state: Mutex::new(State::new(shape)),
+            state: Mutex::new(RemoteState::new(shape)),
             fetched: tokio::sync::Mutex::default(),
         });
         let lasting = Arc::downgrade(&keyring);
@@ -126,10 +126,10 @@ impl Keyring {
     }
 
     /// Queues a session until the key of its token is fetched.
-    pub(super) fn admit(self: &Arc<Self>, request: &Request, target: String) -> Answer {
+    pub(super) fn admit(self: &Arc<Self>, request: &AdmissionRequest, target: String) -> GateAnswer {
         let at_once = |target: &str| {
             let answer = self.known.answering(|policy| policy.admit(target, request.now));
-            Answer::Now(answer.map_err(Denial::from))
+            GateAnswer::Now(answer.map_err(Denial::from))
         };
         // The key may have arrived meanwhile.
         let Some(name) = self.known.policy().missing_key(&target) else { return at_once(&target) };
@@ -140,25 +140,25 @@ impl Keyring {
         }
         let is_asked = state.waiting.contains_key(&name);
         if state.waits >= WAITING || (!is_asked && state.waiting.len() >= AT_ONCE) {
-            return Answer::Now(Err(Denial::Unavailable));
+            return GateAnswer::Now(Err(Denial::Unavailable));
         }
         state.waits += 1;
         state.waiting.entry(name.clone()).or_default().push((target, request.reply()));
         drop(state);
         if !is_asked {
             let keyring = self.clone();
-            self.on.spawn(async move { keyring.seek(name).await });
+            self.on.spawn(async move { keyring.resolve_key(name).await });
         }
-        Answer::Later
+        GateAnswer::Later
     }
 
     /// Fetches a key, and answers the sessions that wait for it.
-    async fn seek(self: Arc<Self>, name: Name) {
+    async fn resolve_key(self: Arc<Self>, name: KeyName) {
         let found = self.find(&name).await;
-        let outage = found.as_ref().err().map(Outage::denial);
+        let outage = found.as_ref().err().map(RequestError::denial);
         match found {
-            Ok(Found::Key(key)) => self.learn(&name, Some(key)),
-            Ok(Found::Absent) => self.learn(&name, None),
+            Ok(KeyLookup::Key(key)) => self.record(&name, Some(key)),
+            Ok(KeyLookup::Absent) => self.record(&name, None),
             // Without the `kid`, which the client chooses, so that one outage is logged once.
             Err(outage) => self.state().failure.failed(&format!("keys cannot be fetched: {outage}")),
         }
@@ -179,25 +179,25 @@ impl Keyring {
     }
 
     /// Fetches a key from the set or below the URL, depending on the server's layout.
-    async fn find(&self, name: &Name) -> Result<Found, Outage> {
+    async fn find(&self, name: &KeyName) -> Result<KeyLookup, RequestError> {
         let shape = self.state().shape;
         let itself = match shape {
-            Shape::Folder => return self.below(name).await,
-            Shape::Set | Shape::Unknown => self.itself(SET_PAUSE).await?,
+            KeyLayout::Folder => return self.fetch_named(name).await,
+            KeyLayout::Set | KeyLayout::Unknown => self.fetch_base(SET_PAUSE).await?,
         };
-        let Itself::Other(status) = itself else {
+        let BaseAnswer::Other(status) = itself else {
             let key = name.0.as_ref().and_then(|id| self.state().keys.get(id, name.1).cloned());
-            return Ok(key.map_or(Found::Absent, Found::Key));
+            return Ok(key.map_or(KeyLookup::Absent, KeyLookup::Key));
         };
-        match self.below(name).await? {
-            Found::Absent if status.is_server_error() => Err(Outage::Status(status)),
-            Found::Absent => {
+        match self.fetch_named(name).await? {
+            KeyLookup::Absent if status.is_server_error() => Err(RequestError::Status(status)),
+            KeyLookup::Absent => {
                 let what = format!(
                     "no key found: the URL of `auth.key_dir` is not a key set (its answer is {status}), and the \
                      key of a token is not below it; check `auth.key_dir`"
                 );
                 self.state().failure.failed(&what);
-                Ok(Found::Absent)
+                Ok(KeyLookup::Absent)
             }
             found => Ok(found),
         }
@@ -206,13 +206,13 @@ impl Keyring {
     /// Refreshes all known keys.
     async fn renew(self: &Arc<Self>) {
         let shape = self.state().shape;
-        if shape != Shape::Folder {
-            match self.itself(Duration::ZERO).await {
-                Ok(Itself::Set) => {}
-                Ok(Itself::Other(status)) if status.is_server_error() => {
+        if shape != KeyLayout::Folder {
+            match self.fetch_base(Duration::ZERO).await {
+                Ok(BaseAnswer::Set) => {}
+                Ok(BaseAnswer::Other(status)) if status.is_server_error() => {
                     self.state().failure.failed(&format!("key refresh failed: the answer is {status}"));
                 }
-                Ok(Itself::Other(status)) => {
+                Ok(BaseAnswer::Other(status)) => {
                     if self.state().other.replace(status) != Some(status) {
                         info!(%status, "`auth.key_dir` is not a key set: fetching keys below it, as KID.jwk");
                     }
@@ -234,7 +234,7 @@ impl Keyring {
                 && let Some(id) = ids.next()
             {
                 let keyring = self.clone();
-                asking.spawn(async move { keyring.fetch_again(id).await });
+                asking.spawn(async move { keyring.refresh_key(id).await });
             }
             match asking.join_next().await {
                 Some(Ok(flaw)) => trouble = flaw.or(trouble),
@@ -246,15 +246,15 @@ impl Keyring {
     }
 
     /// Refreshes a known key. Returns a description of the failure, if any.
-    async fn fetch_again(&self, id: KeyId) -> Option<String> {
+    async fn refresh_key(&self, id: KeyId) -> Option<String> {
         match self.one(&id).await {
-            Ok(Found::Key(key)) => {
+            Ok(KeyLookup::Key(key)) => {
                 let name = (Some(id), key.algorithm());
-                self.learn(&name, Some(key));
+                self.record(&name, Some(key));
             }
-            Ok(Found::Absent) => {
+            Ok(KeyLookup::Absent) => {
                 info!(key = %id, "key removed from its server: closing its sessions");
-                self.forget(&id);
+                self.remove_key(&id);
             }
             Err(outage) => {
                 return Some(format!("key {id} cannot be fetched again: {outage}; keeping the previous key"));
@@ -264,39 +264,39 @@ impl Keyring {
     }
 
     /// Fetches the key of a token below the URL.
-    async fn below(&self, (id, _): &Name) -> Result<Found, Outage> {
+    async fn fetch_named(&self, (id, _): &KeyName) -> Result<KeyLookup, RequestError> {
         match id {
             Some(id) => self.one(id).await,
-            None => Ok(Found::Absent),
+            None => Ok(KeyLookup::Absent),
         }
     }
 
     /// Fetches one key below the URL.
-    async fn one(&self, id: &KeyId) -> Result<Found, Outage> {
+    async fn one(&self, id: &KeyId) -> Result<KeyLookup, RequestError> {
         // A `kid` that is no file name cannot be that of a file.
-        let Some(stem) = id.file_stem() else { return Ok(Found::Absent) };
+        let Some(stem) = id.file_stem() else { return Ok(KeyLookup::Absent) };
         let mut url = self.url.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push(&format!("{stem}.jwk"));
         }
         let response = self.http.keys(&url).await?;
         match response.status {
-            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(Found::Absent),
-            status if !status.is_success() => Err(Outage::Status(status)),
+            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(KeyLookup::Absent),
+            status if !status.is_success() => Err(RequestError::Status(status)),
             _ => {
                 let key = Key::parse(text(&response)?)
-                    .map_err(|error| Outage::Nonsense(format!("the answer is not a key: {error}")))?;
+                    .map_err(|error| RequestError::Nonsense(format!("the answer is not a key: {error}")))?;
                 let mut state = self.state();
-                if state.shape == Shape::Unknown {
-                    state.shape = Shape::Folder;
+                if state.shape == KeyLayout::Unknown {
+                    state.shape = KeyLayout::Folder;
                 }
-                Ok(Found::Key(key))
+                Ok(KeyLookup::Key(key))
             }
         }
     }
 
     /// Fetches the URL itself, unless it was fetched less than `pause` ago.
-    async fn itself(&self, pause: Duration) -> Result<Itself, Outage> {
+    async fn fetch_base(&self, pause: Duration) -> Result<BaseAnswer, RequestError> {
         // Concurrent callers wait for the same answer.
         let mut fetched = self.fetched.lock().await;
         if let Some((at, answer)) = &*fetched
@@ -310,23 +310,27 @@ impl Keyring {
     }
 
     /// Fetches the URL itself, and adopts the answer if it is a key set.
-    async fn fetch(&self) -> Result<Itself, Outage> {
+    async fn fetch(&self) -> Result<BaseAnswer, RequestError> {
         let response = self.http.keys(&self.url).await?;
-        let must_be_set = self.state().shape == Shape::Set;
+        let must_be_set = self.state().shape == KeyLayout::Set;
         if !response.status.is_success() {
             let status = response.status;
-            return if must_be_set { Err(Outage::Status(status)) } else { Ok(Itself::Other(status)) };
+            return if must_be_set {
+                Err(RequestError::Status(status))
+            } else {
+                Ok(BaseAnswer::Other(status))
+            };
         }
         match text(&response).and_then(|text| {
             Keys::parse(text)
-                .map_err(|error| Outage::Nonsense(format!("the answer is not a key set: {error}")))
+                .map_err(|error| RequestError::Nonsense(format!("the answer is not a key set: {error}")))
         }) {
             Ok((keys, faults)) => {
                 self.take(keys, &faults);
-                Ok(Itself::Set)
+                Ok(BaseAnswer::Set)
             }
             Err(outage) if must_be_set => Err(outage),
-            Err(_) => Ok(Itself::Other(response.status)),
+            Err(_) => Ok(BaseAnswer::Other(response.status)),
         }
     }
 
@@ -341,8 +345,8 @@ impl Keyring {
         let flaws = flaws.join("; ");
         let mut state = self.state();
         state.failure.update(Some(flaws.as_str()).filter(|flaws| !flaws.is_empty()));
-        let gone = state.keys.iter().filter(|key| !keys.holds(key.mark())).count();
-        state.shape = Shape::Set;
+        let gone = state.keys.iter().filter(|key| !keys.contains(key.mark())).count();
+        state.shape = KeyLayout::Set;
         state.keys = keys.clone();
         state.absent.clear();
         drop(state);
@@ -353,9 +357,9 @@ impl Keyring {
     }
 
     /// Records the key of a name, or its absence.
-    fn learn(&self, name: &Name, key: Option<Key>) {
+    fn record(&self, name: &KeyName, key: Option<Key>) {
         let mut state = self.state();
-        if state.shape == Shape::Folder
+        if state.shape == KeyLayout::Folder
             && let (Some(id), Some(key)) = (&name.0, &key)
         {
             // A key file holds one key, which replaces the previous one.
@@ -375,7 +379,7 @@ impl Keyring {
     }
 
     /// Removes a key that the server no longer has.
-    fn forget(&self, id: &KeyId) {
+    fn remove_key(&self, id: &KeyId) {
         let mut state = self.state();
         state.keys.remove(id);
         let keys = state.keys.clone();
@@ -383,13 +387,13 @@ impl Keyring {
         self.known.set_keys(keys);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, RemoteState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn new(shape: Shape) -> Self {
+impl RemoteState {
+    fn new(shape: KeyLayout) -> Self {
         Self {
             shape,
             keys: Keys::default(),
@@ -401,20 +405,20 @@ impl State {
         }
     }
 
-    fn remember_absent(&mut self, name: &Name) {
+    fn remember_absent(&mut self, name: &KeyName) {
         let now = Instant::now();
         if self.absent.len() >= ABSENT {
             self.absent.retain(|_, until| now < *until);
         }
         if self.absent.len() < ABSENT {
             // A set may be fetched again after `SET_PAUSE` anyway.
-            let lasts = if self.shape == Shape::Set { SET_PAUSE } else { ABSENT_FOR };
+            let lasts = if self.shape == KeyLayout::Set { SET_PAUSE } else { ABSENT_FOR };
             self.absent.insert(name.clone(), now + lasts);
         }
     }
 }
 
-fn text(response: &Response) -> Result<&str, Outage> {
+fn text(response: &Response) -> Result<&str, RequestError> {
     let text = std::str::from_utf8(&response.body);
-    text.map(str::trim).map_err(|_| Outage::Nonsense("the answer is not UTF-8 text".to_owned()))
+    text.map(str::trim).map_err(|_| RequestError::Nonsense("the answer is not UTF-8 text".to_owned()))
 }

@@ -18,15 +18,15 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hyper::StatusCode;
 use relay_auth::{Granted, Permit, Policy};
 use relay_model::{Path, Pattern, SessionCode, SessionId};
-use relay_worker::{Answer, Denial, Ended, Reply, Request};
+use relay_worker::{AdmissionRequest, Denial, GateAnswer, GateReply, SessionEnded};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::{runtime::Handle, sync::Semaphore, task::AbortHandle, time::sleep};
 use url::Url;
 
 use super::{
-    Known, REVOKED,
-    http::{Http, Outage, Response, flaw},
+    LocalPolicy, REVOKED,
+    http::{Http, RequestError, Response, flaw},
     log_once::LogOnce,
     now,
 };
@@ -50,23 +50,23 @@ const SOONEST: Duration = Duration::from_secs(1);
 const TIMES: f64 = 1e9;
 
 /// Client of the auth server, and the sessions it decided about.
-pub(super) struct Server {
+pub(super) struct AuthServer {
     url: Url,
     node: String,
     http: Http,
-    known: Arc<Known>,
+    known: Arc<LocalPolicy>,
     on: Handle,
     turns: Semaphore,
     waiting: AtomicUsize,
     /// Memory of the questions that wait, bytes.
     waiting_bytes: AtomicUsize,
-    live: Mutex<HashMap<SessionId, Live>>,
-    kept: Mutex<HashMap<[u8; 32], (Instant, Verdict)>>,
+    live: Mutex<HashMap<SessionId, LiveSession>>,
+    kept: Mutex<HashMap<[u8; 32], (Instant, AuthDecision)>>,
     failure: Mutex<LogOnce>,
 }
 
 /// A session known to the auth server.
-struct Live {
+struct LiveSession {
     question: Arc<Question>,
     /// Revalidation task.
     again: Option<AbortHandle>,
@@ -81,19 +81,19 @@ struct Question {
     server_name: Option<String>,
     alpn: &'static str,
     role: Option<&'static str>,
-    tls: Option<Tls>,
+    tls: Option<ClientTlsJson>,
     /// Path and query, with the token.
     target: String,
 }
 
 #[derive(Serialize)]
-struct Token {
+struct TokenJson {
     kind: u64,
     value: String,
 }
 
 #[derive(Serialize)]
-struct Tls {
+struct ClientTlsJson {
     name: Option<String>,
     fingerprint: String,
     expires: u64,
@@ -102,7 +102,7 @@ struct Tls {
 
 /// Request body: the description of a session with the event.
 #[derive(Serialize)]
-struct Message<'a> {
+struct EventBody<'a> {
     event: &'static str,
     id: &'a str,
     node: &'a str,
@@ -113,16 +113,16 @@ struct Message<'a> {
     alpn: &'static str,
     path: &'a str,
     query: &'a str,
-    token: Option<Token>,
+    token: Option<TokenJson>,
     role: Option<&'static str>,
-    tls: Option<&'a Tls>,
+    tls: Option<&'a ClientTlsJson>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    end: Option<Totals>,
+    end: Option<SessionTotals>,
 }
 
 /// Traffic totals and close reason of a session.
 #[derive(Serialize)]
-struct Totals {
+struct SessionTotals {
     bytes_received: u64,
     bytes_sent: u64,
     duration_ms: u64,
@@ -132,16 +132,16 @@ struct Totals {
 
 /// Answer body; the grant is an object `grant` or stands at the top level.
 #[derive(Deserialize)]
-struct Said {
+struct ServerAnswer {
     #[serde(default)]
-    grant: Option<Grant>,
+    grant: Option<GrantJson>,
     #[serde(flatten)]
-    flat: Grant,
+    flat: GrantJson,
 }
 
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
-struct Grant {
+struct GrantJson {
     publish: Vec<String>,
     subscribe: Vec<String>,
     root: Option<String>,
@@ -154,13 +154,13 @@ struct Grant {
 
 /// Decision of the auth server.
 #[derive(Clone)]
-enum Verdict {
+enum AuthDecision {
     Granted { granted: Granted, again: Option<Duration> },
     Refused,
 }
 
-impl Server {
-    pub(super) fn start(url: Url, node: &str, http: Http, known: Arc<Known>, on: &Handle) -> Arc<Self> {
+impl AuthServer {
+    pub(super) fn start(url: Url, node: &str, http: Http, known: Arc<LocalPolicy>, on: &Handle) -> Arc<Self> {
         Arc::new(Self {
             url,
             node: node.to_owned(),
@@ -176,27 +176,27 @@ impl Server {
         })
     }
 
-    pub(super) fn admit(self: &Arc<Self>, request: &Request, target: String) -> Answer {
+    pub(super) fn admit(self: &Arc<Self>, request: &AdmissionRequest, target: String) -> GateAnswer {
         let question = Arc::new(Question::of(request, target));
-        let live = Live { question: question.clone(), again: None };
+        let live = LiveSession { question: question.clone(), again: None };
         lock(&self.live).insert(request.session, live);
-        if let Some(verdict) = self.remembered(&question) {
+        if let Some(verdict) = self.cached_decision(&question) {
             let answer = verdict.permit(&question, request.now);
             if answer.is_ok() {
-                self.ask_again(request.session, &verdict);
+                self.schedule_revalidation(request.session, &verdict);
             }
-            return Answer::Now(answer);
+            return GateAnswer::Now(answer);
         }
-        let Some(turn) = self.queue(&question) else { return Answer::Now(Err(Denial::Unavailable)) };
+        let Some(turn) = self.queue(&question) else { return GateAnswer::Now(Err(Denial::Unavailable)) };
         let (server, reply) = (self.clone(), request.reply());
         self.on.spawn(async move {
             server.decide(&question, reply).await;
             drop(turn);
         });
-        Answer::Later
+        GateAnswer::Later
     }
 
-    pub(super) fn ended(self: &Arc<Self>, ended: &Ended<'_>) {
+    pub(super) fn ended(self: &Arc<Self>, ended: &SessionEnded<'_>) {
         let Some(live) = lock(&self.live).remove(&ended.session) else { return };
         if let Some(again) = live.again {
             again.abort();
@@ -204,7 +204,7 @@ impl Server {
         if !ended.admitted {
             return;
         }
-        let end = Totals {
+        let end = SessionTotals {
             bytes_received: ended.bytes_in,
             bytes_sent: ended.bytes_out,
             duration_ms: u64::try_from(ended.lasted.as_millis()).unwrap_or(u64::MAX),
@@ -235,7 +235,7 @@ impl Server {
         self.waiting.load(Ordering::Relaxed) == 0
     }
 
-    async fn decide(self: &Arc<Self>, question: &Arc<Question>, reply: Reply) {
+    async fn decide(self: &Arc<Self>, question: &Arc<Question>, reply: GateReply) {
         let session = reply.session();
         match self.verdict("connect", question).await {
             Err(outage) => {
@@ -249,15 +249,15 @@ impl Server {
                 let is_in = answer.is_ok();
                 reply.give(answer);
                 if is_in {
-                    self.ask_again(session, &verdict);
+                    self.schedule_revalidation(session, &verdict);
                 }
             }
         }
     }
 
     /// Starts the revalidation task of a live session if its verdict asks for one.
-    fn ask_again(self: &Arc<Self>, session: SessionId, verdict: &Verdict) {
-        let Verdict::Granted { again: Some(pause), .. } = verdict else { return };
+    fn schedule_revalidation(self: &Arc<Self>, session: SessionId, verdict: &AuthDecision) {
+        let AuthDecision::Granted { again: Some(pause), .. } = verdict else { return };
         let (server, pause) = (Arc::downgrade(self), (*pause).max(SOONEST));
         let mut live = lock(&self.live);
         let Some(known) = live.get_mut(&session) else { return };
@@ -267,7 +267,7 @@ impl Server {
             loop {
                 sleep(pause).await;
                 let Some(server) = server.upgrade() else { return };
-                match server.look_again(session, &question, &mut since).await {
+                match server.revalidate(session, &question, &mut since).await {
                     Some(next) => pause = next.max(SOONEST),
                     None => return,
                 }
@@ -277,7 +277,7 @@ impl Server {
     }
 
     /// Revalidates a live session. Returns the time until the next revalidation; `None` for never.
-    async fn look_again(
+    async fn revalidate(
         &self,
         session: SessionId,
         question: &Question,
@@ -288,8 +288,8 @@ impl Server {
                 *since = None;
                 lock(&self.failure).recovered();
                 let next = match &verdict {
-                    Verdict::Granted { again, .. } => *again,
-                    Verdict::Refused => None,
+                    AuthDecision::Granted { again, .. } => *again,
+                    AuthDecision::Refused => None,
                 };
                 verdict.permit(question, now()).map(|permit| (permit, next))
             }
@@ -315,9 +315,9 @@ impl Server {
         }
     }
 
-    async fn verdict(&self, event: &'static str, question: &Question) -> Result<Verdict, Outage> {
+    async fn verdict(&self, event: &'static str, question: &Question) -> Result<AuthDecision, RequestError> {
         let response = self.ask(event, question, None).await?;
-        let verdict = Verdict::of(&response, question)?;
+        let verdict = AuthDecision::of(&response, question)?;
         let lasts = response.lifetime.filter(|lasts| !lasts.is_zero());
         let mut kept = lock(&self.kept);
         match lasts {
@@ -339,21 +339,21 @@ impl Server {
         &self,
         event: &'static str,
         question: &Question,
-        end: Option<&Totals>,
-    ) -> Result<Response, Outage> {
+        end: Option<&SessionTotals>,
+    ) -> Result<Response, RequestError> {
         let _turn = self
             .turns
             .acquire()
             .await
-            .map_err(|_| Outage::Failed("the relay is shutting down".to_owned()))?;
+            .map_err(|_| RequestError::Failed("the relay is shutting down".to_owned()))?;
         // Encoded only now: a body is larger than its question, and many may wait for a turn.
-        let end = end.map(|end| Totals { reason: end.reason.clone(), ..*end });
+        let end = end.map(|end| SessionTotals { reason: end.reason.clone(), ..*end });
         let body = serde_json::to_vec(&question.message(event, &self.node, end));
-        let body = body.map_err(|error| Outage::Nonsense(error.to_string()))?;
+        let body = body.map_err(|error| RequestError::Nonsense(error.to_string()))?;
         self.http.post(&self.url, body).await
     }
 
-    fn remembered(&self, question: &Question) -> Option<Verdict> {
+    fn cached_decision(&self, question: &Question) -> Option<AuthDecision> {
         let mut kept = lock(&self.kept);
         if kept.is_empty() {
             return None;
@@ -368,19 +368,19 @@ impl Server {
     }
 
     /// Reserves a place in the request queue, released on drop; `None` when the queue is full.
-    fn queue(self: &Arc<Self>, question: &Question) -> Option<Turn> {
+    fn queue(self: &Arc<Self>, question: &Question) -> Option<RequestSlot> {
         let bytes = question.bytes();
         let waited = self.waiting.fetch_add(1, Ordering::Relaxed);
         let waited_bytes = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let turn = Turn(self.clone(), bytes);
+        let turn = RequestSlot(self.clone(), bytes);
         (waited < WAITING && waited_bytes + bytes <= WAITING_BYTES).then_some(turn)
     }
 }
 
 /// A reserved place in the request queue, and the memory of its question, bytes.
-struct Turn(Arc<Server>, usize);
+struct RequestSlot(Arc<AuthServer>, usize);
 
-impl Drop for Turn {
+impl Drop for RequestSlot {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
         self.0.waiting_bytes.fetch_sub(self.1, Ordering::Relaxed);
@@ -388,8 +388,8 @@ impl Drop for Turn {
 }
 
 impl Question {
-    fn of(request: &Request, target: String) -> Self {
-        let tls = request.certificate.as_ref().map(|certificate| Tls {
+    fn of(request: &AdmissionRequest, target: String) -> Self {
+        let tls = request.certificate.as_ref().map(|certificate| ClientTlsJson {
             name: certificate.name.clone(),
             fingerprint: certificate.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect(),
             expires: seconds(certificate.not_after),
@@ -408,13 +408,18 @@ impl Question {
         }
     }
 
-    fn token(&self) -> Option<Token> {
-        Policy::token(&self.target).map(|value| Token { kind: 0, value: URL_SAFE_NO_PAD.encode(value) })
+    fn token(&self) -> Option<TokenJson> {
+        Policy::token(&self.target).map(|value| TokenJson { kind: 0, value: URL_SAFE_NO_PAD.encode(value) })
     }
 
-    fn message<'a>(&'a self, event: &'static str, node: &'a str, end: Option<Totals>) -> Message<'a> {
+    fn message<'a>(
+        &'a self,
+        event: &'static str,
+        node: &'a str,
+        end: Option<SessionTotals>,
+    ) -> EventBody<'a> {
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
-        Message {
+        EventBody {
             event,
             id: &self.id,
             node,
@@ -468,16 +473,17 @@ impl Question {
     }
 }
 
-impl Verdict {
-    fn of(response: &Response, question: &Question) -> Result<Self, Outage> {
+impl AuthDecision {
+    fn of(response: &Response, question: &Question) -> Result<Self, RequestError> {
         match response.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Self::Refused),
-            status if !status.is_success() => return Err(Outage::Status(status)),
+            status if !status.is_success() => return Err(RequestError::Status(status)),
             _ => {}
         }
         let nonsense =
-            |what: &dyn std::fmt::Display| Outage::Nonsense(format!("the answer is malformed: {what}"));
-        let said: Said = serde_json::from_slice(&response.body).map_err(|error| nonsense(&flaw(&error)))?;
+            |what: &dyn std::fmt::Display| RequestError::Nonsense(format!("the answer is malformed: {what}"));
+        let said: ServerAnswer =
+            serde_json::from_slice(&response.body).map_err(|error| nonsense(&flaw(&error)))?;
         let said = said.grant.unwrap_or(said.flat);
         let has_mounts = match &said.mounts {
             Value::Null => false,
@@ -493,7 +499,7 @@ impl Verdict {
             true => Err(nonsense(&"a path has no dot segments")),
             false => Ok(()),
         };
-        let patterns = |texts: &[String]| -> Result<Vec<Pattern>, Outage> {
+        let patterns = |texts: &[String]| -> Result<Vec<Pattern>, RequestError> {
             let pattern = |text: &String| {
                 undotted(text)?;
                 Pattern::parse(text).map_err(|error| nonsense(&error))

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 
-use super::{Error, Identity};
+use super::{CertificateLoadError, Identity};
 
 /// Validity from the moment of creation. Browsers accept a pinned certificate only with a period of at most 14 days.
 const LIFETIME: Duration = Duration::from_secs(13 * DAY);
@@ -35,8 +35,8 @@ impl Identity {
     ///
     /// # Errors
     /// A name is invalid, or the system provides no random bytes.
-    pub fn generate(asked: &[String], now: SystemTime) -> Result<Self, Error> {
-        let fail = |error: rcgen::Error| Error::Generate(error.to_string());
+    pub fn generate(asked: &[String], now: SystemTime) -> Result<Self, CertificateLoadError> {
+        let fail = |error: rcgen::Error| CertificateLoadError::Generate(error.to_string());
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(fail)?;
         let mut params = CertificateParams::new(names(asked)).map_err(fail)?;
         let (not_before, not_after) = (now - BACKDATED, now + LIFETIME);

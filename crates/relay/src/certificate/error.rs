@@ -2,11 +2,11 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use crate::trouble::{Trouble, user};
+use crate::trouble::{Diagnostic, user};
 
 /// Failure to load or generate a certificate. Its `Display` names the cause and the remedy.
 #[derive(Debug)]
-pub enum Error {
+pub enum CertificateLoadError {
     /// A file cannot be read.
     Unreadable {
         /// The file.
@@ -28,7 +28,7 @@ pub enum Error {
         /// The file.
         file: PathBuf,
         /// The content found instead.
-        found: Found,
+        found: FoundContent,
     },
     /// The leaf is not a certificate that can be read.
     Unparsable {
@@ -80,7 +80,7 @@ pub enum Error {
 
 /// Content of a file that lacks the wanted item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum FoundContent {
     /// Nothing.
     Nothing,
     /// A key instead of a certificate, or the reverse.
@@ -93,21 +93,21 @@ pub enum Found {
     NoPem,
 }
 
-impl Error {
+impl CertificateLoadError {
     /// Cause and remedy.
-    pub fn trouble(&self) -> Trouble {
+    pub fn diagnostic(&self) -> Diagnostic {
         match self {
             Self::Unreadable { file, source } => unreadable(&file.display().to_string(), source),
-            Self::Malformed { file, why } => Trouble::new(
+            Self::Malformed { file, why } => Diagnostic::new(
                 format!("{} is not valid PEM: {why}", file.display()),
                 "fetch the file again from its source: it is damaged or truncated",
             ),
             Self::Missing { wanted, file, found } => missing(wanted, &file.display().to_string(), *found),
-            Self::Unparsable { file, why } => Trouble::new(
+            Self::Unparsable { file, why } => Diagnostic::new(
                 format!("the certificate in {} cannot be read: {why}", file.display()),
                 "fetch the file again from its source",
             ),
-            Self::Mismatch { cert, key, place } => Trouble::new(
+            Self::Mismatch { cert, key, place } => Diagnostic::new(
                 format!(
                     "the private key in {} does not belong to the certificate in {}",
                     key.display(),
@@ -122,77 +122,78 @@ impl Error {
                         .to_owned(),
                 },
             ),
-            Self::UnusableKey { key, why } => Trouble::new(
+            Self::UnusableKey { key, why } => Diagnostic::new(
                 format!("the private key in {} cannot be used: {why}", key.display()),
                 "TLS takes RSA (2048 bits or more), ECDSA (P-256, P-384, P-521) and Ed25519: ask for a \
                  certificate with one of those",
             ),
-            Self::Expired { file, date } => Trouble::new(
+            Self::Expired { file, date } => Diagnostic::new(
                 format!("the certificate in {} expired on {date}", file.display()),
                 "renew it (`certbot renew`)",
             ),
-            Self::NotYetValid { file, date } => Trouble::new(
+            Self::NotYetValid { file, date } => Diagnostic::new(
                 format!("the certificate in {} is not valid before {date}", file.display()),
                 "is the clock of this machine right? (`date -u`)",
             ),
-            Self::UnusableRoot { file, why } => Trouble::new(
+            Self::UnusableRoot { file, why } => Diagnostic::new(
                 format!("the authorities in {} cannot be used: {why}", file.display()),
                 "`tls.root` names PEM files of the authorities that issue certificates to clients",
             ),
-            Self::Generate(why) => {
-                Trouble::new(format!("cannot make a certificate: {why}"), "name one in [tls]: cert and key")
-            }
+            Self::Generate(why) => Diagnostic::new(
+                format!("cannot make a certificate: {why}"),
+                "name one in [tls]: cert and key",
+            ),
         }
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for CertificateLoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.trouble().fmt(f)
+        self.diagnostic().fmt(f)
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for CertificateLoadError {}
 
-fn unreadable(file: &str, source: &io::Error) -> Trouble {
+fn unreadable(file: &str, source: &io::Error) -> Diagnostic {
     match source.kind() {
-        io::ErrorKind::NotFound => Trouble::new(
+        io::ErrorKind::NotFound => Diagnostic::new(
             format!("there is no file {file}"),
             "correct its name in the configuration (a relative path starts where the relay is started)",
         ),
-        io::ErrorKind::IsADirectory => Trouble::new(
+        io::ErrorKind::IsADirectory => Diagnostic::new(
             format!("{file} is a folder"),
             "name the file in it (certbot calls them fullchain.pem and privkey.pem)",
         ),
-        io::ErrorKind::PermissionDenied => Trouble::new(
+        io::ErrorKind::PermissionDenied => Diagnostic::new(
             format!("not allowed to read {file}: the relay runs as {}", user()),
             "let that user read it and enter the folders above it (docs/operations.md shows how a service \
              gets its certificate)",
         ),
-        _ => Trouble::new(format!("cannot read {file}: {source}"), "check the disk and the file system"),
+        _ => Diagnostic::new(format!("cannot read {file}: {source}"), "check the disk and the file system"),
     }
 }
 
-fn missing(wanted: &str, file: &str, found: Found) -> Trouble {
+fn missing(wanted: &str, file: &str, found: FoundContent) -> Diagnostic {
     let what = format!("no {wanted} in {file}");
     match found {
-        Found::Nothing => {
-            Trouble::new(format!("{what}: the file is empty"), "fetch it again from its source")
+        FoundContent::Nothing => {
+            Diagnostic::new(format!("{what}: the file is empty"), "fetch it again from its source")
         }
-        Found::Other(other) => {
-            Trouble::new(format!("{what}: it holds a {other}"), "are `tls.cert` and `tls.key` swapped?")
+        FoundContent::Other(other) => {
+            Diagnostic::new(format!("{what}: it holds a {other}"), "are `tls.cert` and `tls.key` swapped?")
         }
-        Found::Encrypted => Trouble::new(
+        FoundContent::Encrypted => Diagnostic::new(
             format!("{what} that can be used: it is encrypted"),
             "decrypt it (`openssl pkey -in OLD -out NEW`): the relay cannot ask for its password",
         ),
-        Found::Obsolete(kind) => Trouble::new(
+        FoundContent::Obsolete(kind) => Diagnostic::new(
             format!("{what} that can be used: it is a {kind} key"),
             "ask for a certificate with an ECDSA, RSA or Ed25519 key",
         ),
-        Found::NoPem => {
+        FoundContent::NoPem => {
             let label = wanted.to_uppercase();
-            Trouble::new(what, format!("expected PEM, with a line -----BEGIN {label}-----"))
+            Diagnostic::new(what, format!("expected PEM, with a line -----BEGIN {label}-----"))
         }
     }
 }

@@ -15,7 +15,7 @@ use rustls::{
 /// Certificates in use. A server name is looked up verbatim, then with its first label as a wildcard; for an
 /// unknown name, an address or no name the first certificate is selected.
 #[derive(Default)]
-pub(super) struct Shown {
+pub(super) struct CertificateResolver {
     table: RwLock<Arc<Table>>,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Table {
     by_name: HashMap<String, Vec<usize>>,
 }
 
-impl Shown {
+impl CertificateResolver {
     pub(super) fn set(&self, table: Table) {
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
@@ -58,7 +58,7 @@ impl Table {
     }
 }
 
-impl Shown {
+impl CertificateResolver {
     /// Leaf (DER) of the first certificate, the one for unknown server names.
     pub(super) fn first(&self) -> Option<CertificateDer<'static>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
@@ -72,7 +72,7 @@ impl Shown {
     }
 }
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner).clone();
         let fits = |key: &CertifiedKey| key.key.choose_scheme(hello.signature_schemes()).is_some();
@@ -80,7 +80,7 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-impl fmt::Debug for Shown {
+impl fmt::Debug for CertificateResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shown").finish_non_exhaustive()
     }

@@ -3,11 +3,11 @@
 use tracing::{error, info, warn};
 
 use super::Fingerprint;
-use crate::trouble::Trouble;
+use crate::trouble::Diagnostic;
 
 /// A certificate event to be logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum CertificateEvent {
     /// Another certificate is in use.
     Shown {
         /// File it was loaded from.
@@ -27,20 +27,20 @@ pub enum News {
         count: usize,
     },
     /// The new files cannot be used; the previous certificate or authorities are kept.
-    Kept(Trouble),
+    Kept(Diagnostic),
     /// The files match the certificate in use again.
-    Well(String),
+    Recovered(String),
     /// A warning about a usable certificate.
-    Doubt(Trouble),
+    Warning(Diagnostic),
     /// The certificate expires soon.
-    Ending(Trouble),
+    Ending(Diagnostic),
     /// The certificate in use is expired or not valid yet; clients reject it.
-    Invalid(Trouble),
+    Invalid(Diagnostic),
     /// A requested reload found no change.
     Unchanged,
 }
 
-impl News {
+impl CertificateEvent {
     /// Writes the event to the log.
     pub fn log(&self) {
         match self {
@@ -52,8 +52,8 @@ impl News {
                 info!(from, count, "client authorities changed");
             }
             Self::Kept(trouble) | Self::Invalid(trouble) => error!("{trouble}"),
-            Self::Well(from) => info!(from, "files match the certificate in use again"),
-            Self::Doubt(trouble) | Self::Ending(trouble) => warn!("{trouble}"),
+            Self::Recovered(from) => info!(from, "files match the certificate in use again"),
+            Self::Warning(trouble) | Self::Ending(trouble) => warn!("{trouble}"),
             Self::Unchanged => info!("certificates reloaded: no change"),
         }
     }

@@ -7,7 +7,7 @@ use rustls::pki_types::{
     pem::{self, PemObject},
 };
 
-use super::{Error, error::Found};
+use super::{CertificateLoadError, error::FoundContent};
 
 /// Marks of an encrypted key: its label, or a header of the older form.
 const ENCRYPTED: [&str; 2] = ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"];
@@ -19,13 +19,13 @@ const FILE_BYTES: u64 = 4 << 20;
 const MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Reads `file`, without a byte order mark.
-pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
-    let unreadable = |source| Error::Unreadable { file: file.into(), source };
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, CertificateLoadError> {
+    let unreadable = |source| CertificateLoadError::Unreadable { file: file.into(), source };
     let mut text = Vec::new();
     File::open(file).map_err(unreadable)?.take(FILE_BYTES + 1).read_to_end(&mut text).map_err(unreadable)?;
     if text.len() as u64 > FILE_BYTES {
         let why = format!("it is larger than {} MiB", FILE_BYTES >> 20);
-        return Err(Error::Malformed { file: file.into(), why });
+        return Err(CertificateLoadError::Malformed { file: file.into(), why });
     }
     // Some editors begin a file with a byte order mark.
     if text.starts_with(MARK) {
@@ -35,44 +35,47 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// All certificates of `file`, which holds `text`, in its order; at least one.
-pub(super) fn certificates(file: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub(super) fn certificates(
+    file: &Path,
+    text: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, CertificateLoadError> {
     let chain = CertificateDer::pem_slice_iter(text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| malformed(file, &error))?;
     if chain.is_empty() {
         let has_key = contains(text, "PRIVATE KEY-----");
-        let found = if has_key { Found::Other("private key") } else { nothing_known(text) };
-        return Err(Error::Missing { wanted: "certificate", file: file.into(), found });
+        let found = if has_key { FoundContent::Other("private key") } else { nothing_known(text) };
+        return Err(CertificateLoadError::Missing { wanted: "certificate", file: file.into(), found });
     }
     Ok(chain)
 }
 
 /// The first private key of `file`, which holds `text`.
-pub(super) fn private_key(file: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
-    let missing = |found| Error::Missing { wanted: "private key", file: file.into(), found };
+pub(super) fn private_key(file: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, CertificateLoadError> {
+    let missing = |found| CertificateLoadError::Missing { wanted: "private key", file: file.into(), found };
     if ENCRYPTED.iter().any(|mark| contains(text, mark)) {
-        return Err(missing(Found::Encrypted));
+        return Err(missing(FoundContent::Encrypted));
     }
     PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
         pem::Error::NoItemsFound if contains(text, "BEGIN DSA PRIVATE KEY") => {
-            missing(Found::Obsolete("DSA"))
+            missing(FoundContent::Obsolete("DSA"))
         }
         pem::Error::NoItemsFound if contains(text, "BEGIN CERTIFICATE") => {
-            missing(Found::Other("certificate"))
+            missing(FoundContent::Other("certificate"))
         }
         pem::Error::NoItemsFound => missing(nothing_known(text)),
         other => malformed(file, &other),
     })
 }
 
-fn nothing_known(text: &[u8]) -> Found {
-    if text.trim_ascii().is_empty() { Found::Nothing } else { Found::NoPem }
+fn nothing_known(text: &[u8]) -> FoundContent {
+    if text.trim_ascii().is_empty() { FoundContent::Nothing } else { FoundContent::NoPem }
 }
 
 fn contains(text: &[u8], needle: &str) -> bool {
     text.windows(needle.len()).any(|window| window == needle.as_bytes())
 }
 
-fn malformed(file: &Path, error: &pem::Error) -> Error {
-    Error::Malformed { file: file.into(), why: error.to_string() }
+fn malformed(file: &Path, error: &pem::Error) -> CertificateLoadError {
+    CertificateLoadError::Malformed { file: file.into(), why: error.to_string() }
 }

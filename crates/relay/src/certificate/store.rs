@@ -9,41 +9,43 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use relay_worker::{Clients, Options, Tickets};
+use relay_worker::{Clients, RelayOptions, Tickets};
 use rustls::server::ResolvesServerCert;
 
 use super::{
-    Error, Fingerprint, News,
-    look::{Kept, Roots},
-    names::{Shown, Table},
+    CertificateEvent, CertificateLoadError, Fingerprint,
+    look::{CertificateInUse, Roots},
+    names::{CertificateResolver, Table},
 };
-use crate::{config::Tls, trouble::Trouble};
+use crate::{config::Tls, trouble::Diagnostic};
 
 /// Certificates in use. An unusable file never replaces a usable certificate.
-pub struct Store {
+pub struct CertificateStore {
     /// Certificate for clients without a known server name.
-    first: Kept,
-    others: Vec<Kept>,
+    first: CertificateInUse,
+    others: Vec<CertificateInUse>,
     roots: Option<Roots>,
-    shown: Arc<Shown>,
+    shown: Arc<CertificateResolver>,
     tickets: Arc<Tickets>,
     /// Earliest `notAfter` of the certificates, Unix time in seconds.
     ends: Arc<AtomicU64>,
 }
 
-impl Store {
+impl CertificateStore {
     /// Loads, or generates, the certificates that `tls` names. `roots`: files of client authorities; if empty, no
     /// client is asked for a certificate.
     ///
     /// # Errors
     /// A file cannot be used, or no certificate can be generated.
-    pub fn open(tls: &Tls, roots: &[PathBuf], now: SystemTime) -> Result<Self, Error> {
+    pub fn open(tls: &Tls, roots: &[PathBuf], now: SystemTime) -> Result<Self, CertificateLoadError> {
         let mut all = match tls {
-            Tls::Generated(names) => vec![Kept::made(names, now)?],
-            Tls::Files(pairs) => pairs.iter().map(|pair| Kept::read(pair, now)).collect::<Result<_, _>>()?,
+            Tls::Generated(names) => vec![CertificateInUse::made(names, now)?],
+            Tls::Files(pairs) => {
+                pairs.iter().map(|pair| CertificateInUse::read(pair, now)).collect::<Result<_, _>>()?
+            }
         }
         .into_iter();
-        let first = all.next().ok_or_else(|| Error::Generate("none is named".to_owned()))?;
+        let first = all.next().ok_or_else(|| CertificateLoadError::Generate("none is named".to_owned()))?;
         let roots = if roots.is_empty() { None } else { Some(Roots::read(roots)?) };
         let (shown, tickets, ends) = (Arc::default(), Arc::default(), Arc::default());
         let store = Self { first, others: all.collect(), roots, shown, tickets, ends };
@@ -52,7 +54,7 @@ impl Store {
     }
 
     /// Sets `options` to use these certificates, including later changes.
-    pub fn furnish(&self, options: &mut Options) {
+    pub fn configure(&self, options: &mut RelayOptions) {
         options.resolver = self.resolver();
         options.clients = self.clients();
         options.tickets = self.tickets.clone();
@@ -90,17 +92,17 @@ impl Store {
         self.first.identity.stable_secret()
     }
 
-    fn all(&self) -> impl Iterator<Item = &Kept> {
+    fn all(&self) -> impl Iterator<Item = &CertificateInUse> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
     /// Events to log at the start: the certificates in use and warnings about them.
-    pub fn opening(&self, now: SystemTime) -> Vec<News> {
-        let of = |kept: &Kept| {
+    pub fn opening(&self, now: SystemTime) -> Vec<CertificateEvent> {
+        let of = |kept: &CertificateInUse| {
             let invalid = kept.ending(now).filter(|_| !kept.identity.is_valid_at(now));
-            let doubts = kept.doubts(now).into_iter().map(|doubt| match &invalid {
-                Some(invalid) if *invalid == doubt => News::Invalid(doubt),
-                _ => News::Doubt(doubt),
+            let doubts = kept.current_warnings(now).into_iter().map(|doubt| match &invalid {
+                Some(invalid) if *invalid == doubt => CertificateEvent::Invalid(doubt),
+                _ => CertificateEvent::Warning(doubt),
             });
             std::iter::once(kept.shown()).chain(doubts).collect::<Vec<_>>()
         };
@@ -109,11 +111,11 @@ impl Store {
 
     /// Applies changes of the files and renews generated certificates; called about twice a second. A change is
     /// applied if it is still there at the next poll, or at once with `hurry`. Returns the events to log.
-    pub fn look(&mut self, now: SystemTime, hurry: bool) -> Vec<News> {
+    pub fn poll(&mut self, now: SystemTime, hurry: bool) -> Vec<CertificateEvent> {
         let mut news = Vec::new();
         let mut changed = false;
         for kept in std::iter::once(&mut self.first).chain(&mut self.others) {
-            changed |= kept.look(now, hurry, &mut news);
+            changed |= kept.poll(now, hurry, &mut news);
         }
         if changed {
             self.show();
@@ -121,21 +123,21 @@ impl Store {
             if let Err(error) = self.tickets.renew() {
                 let todo = "resumed sessions get the new certificate later than others";
                 let what = format!("no new keys for session tickets: {error}");
-                news.push(News::Doubt(Trouble::new(what, todo)));
+                news.push(CertificateEvent::Warning(Diagnostic::new(what, todo)));
             }
         }
         if let Some(roots) = &mut self.roots {
             roots.look(now, hurry, &mut news);
         }
         if hurry && news.is_empty() {
-            news.push(News::Unchanged);
+            news.push(CertificateEvent::Unchanged);
         }
         news
     }
 
     /// A current failure to use the files, if any.
-    pub fn trouble(&self) -> Option<&str> {
-        let certificates = self.all().filter_map(|kept| kept.said.now());
+    pub fn failure(&self) -> Option<&str> {
+        let certificates = self.all().filter_map(|kept| kept.failure_log.now());
         certificates.chain(self.roots.as_ref().and_then(|roots| roots.said.now())).next()
     }
 
@@ -146,7 +148,7 @@ impl Store {
     }
 
     fn show(&self) {
-        let end = |kept: &Kept| kept.identity.not_after().duration_since(SystemTime::UNIX_EPOCH);
+        let end = |kept: &CertificateInUse| kept.identity.not_after().duration_since(SystemTime::UNIX_EPOCH);
         let first = self.all().map(|kept| end(kept).unwrap_or_default().as_secs()).min();
         self.ends.store(first.unwrap_or_default(), Ordering::Relaxed);
         let mut table = Table::default();

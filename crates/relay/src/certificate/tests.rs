@@ -21,7 +21,7 @@ impl Files {
         Self { folder }
     }
 
-    fn load(&self) -> Result<Identity, Error> {
+    fn load(&self) -> Result<Identity, CertificateLoadError> {
         Identity::load(&self.folder.path().join("cert.pem"), &self.folder.path().join("key.pem"))
     }
 
@@ -106,7 +106,7 @@ fn doubts(cert: &str, key: &str, mode: u32) -> Vec<String> {
     let now = SystemTime::now();
     let all = warnings(&files.load().unwrap(), &path("cert.pem"), &path("key.pem"), now);
     let folder = format!("{}/", files.folder.path().display());
-    all.into_iter().map(|doubt| doubt.what.replace(&folder, "")).collect()
+    all.into_iter().map(|doubt| doubt.problem.replace(&folder, "")).collect()
 }
 
 #[test]

@@ -5,17 +5,17 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, time::SystemTime};
 use rustls::pki_types::CertificateDer;
 use x509_cert::{Certificate, der::Decode};
 
-use super::{Error, Identity, countdown, date};
-use crate::trouble::Trouble;
+use super::{CertificateLoadError, Identity, countdown, date};
+use crate::trouble::Diagnostic;
 
 /// Permission bits of users that are neither the owner nor in the group.
 const OTHERS: u32 = 0o007;
 
 /// Warnings about `identity`, which was loaded from these files.
-pub fn warnings(identity: &Identity, cert: &Path, key: &Path, now: SystemTime) -> Vec<Trouble> {
-    let mut all: Vec<Trouble> = ending(identity, cert, now).into_iter().collect();
+pub fn warnings(identity: &Identity, cert: &Path, key: &Path, now: SystemTime) -> Vec<Diagnostic> {
+    let mut all: Vec<Diagnostic> = ending(identity, cert, now).into_iter().collect();
     if let Some(issuer) = missing_issuer(&identity.chain) {
-        all.push(Trouble::new(
+        all.push(Diagnostic::new(
             format!(
                 "the chain in {} is incomplete: the certificate of its issuer ({issuer}) is not in it",
                 cert.display()
@@ -24,7 +24,7 @@ pub fn warnings(identity: &Identity, cert: &Path, key: &Path, now: SystemTime) -
         ));
     }
     if fs::metadata(key).is_ok_and(|metadata| metadata.mode() & OTHERS != 0) {
-        all.push(Trouble::new(
+        all.push(Diagnostic::new(
             format!("every user of this machine can read the private key in {}", key.display()),
             format!("remove that permission: `chmod o-rwx {}`", key.display()),
         ));
@@ -33,9 +33,9 @@ pub fn warnings(identity: &Identity, cert: &Path, key: &Path, now: SystemTime) -
 }
 
 /// Warning that `identity`, loaded from this file, expires soon, has expired or is not valid yet.
-pub(crate) fn ending(identity: &Identity, cert: &Path, now: SystemTime) -> Option<Trouble> {
-    if let Err(error @ Error::NotYetValid { .. }) = identity.valid_at(cert, now) {
-        return Some(error.trouble());
+pub(crate) fn ending(identity: &Identity, cert: &Path, now: SystemTime) -> Option<Diagnostic> {
+    if let Err(error @ CertificateLoadError::NotYetValid { .. }) = identity.valid_at(cert, now) {
+        return Some(error.diagnostic());
     }
     let remaining = identity.remaining(now);
     let mark = countdown::mark(identity.lifetime(), remaining)?;
@@ -46,7 +46,7 @@ pub(crate) fn ending(identity: &Identity, cert: &Path, now: SystemTime) -> Optio
         (_, 1) => format!("the certificate in {cert} expires on {day}, in 1 day"),
         (_, days) => format!("the certificate in {cert} expires on {day}, in {days} days"),
     };
-    Some(Trouble::new(what, "renew it (`certbot renew`); a running relay reloads it"))
+    Some(Diagnostic::new(what, "renew it (`certbot renew`); a running relay reloads it"))
 }
 
 /// Issuer of the leaf if its certificate is missing from the chain; `None` for a self-signed leaf.

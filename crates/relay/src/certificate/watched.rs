@@ -11,7 +11,7 @@ use std::{
 
 use aws_lc_rs::digest;
 
-use super::{Error, pem};
+use super::{CertificateLoadError, pem};
 
 /// Interval at which a lasting failure is logged again.
 const AGAIN: Duration = Duration::from_secs(24 * 3_600);
@@ -30,10 +30,10 @@ pub(super) struct Watched {
 pub(super) struct Digest([u8; 32]);
 
 /// Content of each file.
-pub(super) type Contents = Vec<Result<Vec<u8>, Error>>;
+pub(super) type Contents = Vec<Result<Vec<u8>, CertificateLoadError>>;
 
 /// Result of a poll.
-pub(super) enum Look {
+pub(super) enum FilePoll {
     /// The contents in use.
     Used,
     /// Contents that changed since the last poll; a write may be in progress.
@@ -50,14 +50,14 @@ impl Watched {
     }
 
     /// Reads the files again; with `hurry` a change counts as settled at once.
-    pub(super) fn look(&mut self, hurry: bool) -> Look {
+    pub(super) fn poll(&mut self, hurry: bool) -> FilePoll {
         let (contents, digest) = read(&self.files);
         let settled = hurry || digest == self.seen;
         self.seen = digest;
         match settled {
-            _ if digest == self.used => Look::Used,
-            false => Look::Unsettled,
-            true => Look::Other(contents, digest),
+            _ if digest == self.used => FilePoll::Used,
+            false => FilePoll::Unsettled,
+            true => FilePoll::Other(contents, digest),
         }
     }
 
@@ -95,11 +95,11 @@ fn read(files: &[PathBuf]) -> (Contents, Digest) {
 
 /// Rate limit of a failure's log line: once, and again every day while it lasts.
 #[derive(Default)]
-pub(super) struct Said {
+pub(super) struct FailureLimit {
     last: Option<(String, SystemTime)>,
 }
 
-impl Said {
+impl FailureLimit {
     /// Whether `text` is due at `now`; records it as logged.
     pub(super) fn is_due(&mut self, text: String, now: SystemTime) -> bool {
         let due = self.last.as_ref().is_none_or(|(last, at)| {

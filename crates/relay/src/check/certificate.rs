@@ -4,13 +4,13 @@ use std::{path::PathBuf, time::SystemTime};
 
 use crate::{
     certificate::{Identity, authorities as authorities_of, ending, made_for},
-    config::{Pair, Tls},
-    trouble::Trouble,
+    config::{CertFiles, Tls},
+    trouble::Diagnostic,
 };
 
 /// A certificate that the relay would use.
 #[derive(Debug)]
-pub(super) enum Certificate {
+pub(super) enum CertificateCheck {
     /// Generated at start, for these names.
     Made(Vec<String>),
     /// Loaded from files.
@@ -26,13 +26,13 @@ pub(super) enum Certificate {
         /// SHA-256 of the leaf.
         fingerprint: String,
         /// Warning that it expires soon or is not valid.
-        ending: Option<Trouble>,
+        ending: Option<Diagnostic>,
     },
     /// Failure to load it.
     None(String),
 }
 
-impl Certificate {
+impl CertificateCheck {
     /// Loads the certificates that `tls` names; the first is the one for clients without a server name.
     pub(super) fn all(tls: &Tls, now: SystemTime) -> Vec<Self> {
         match tls {
@@ -42,11 +42,11 @@ impl Certificate {
     }
 
     /// Loads `pairs`.
-    pub(super) fn files(pairs: &[Pair], now: SystemTime) -> Vec<Self> {
+    pub(super) fn files(pairs: &[CertFiles], now: SystemTime) -> Vec<Self> {
         pairs.iter().map(|pair| Self::of(pair, now)).collect()
     }
 
-    fn of(Pair { cert, key }: &Pair, now: SystemTime) -> Self {
+    fn of(CertFiles { cert, key }: &CertFiles, now: SystemTime) -> Self {
         match Identity::load(cert, key) {
             Err(error) => Self::None(error.to_string()),
             Ok(identity) => Self::Read {

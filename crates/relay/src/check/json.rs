@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{certificate::Certificate, report::Report};
+use super::{certificate::CertificateCheck, report::CheckReport};
 use crate::config::Source;
 
 /// The report as one JSON object.
-pub(super) fn written(report: &Report) -> String {
+pub(super) fn written(report: &CheckReport) -> String {
     let mut value = json!({
         "file": report.file.as_ref().map(|file| file.display().to_string()),
         "starts": report.starts(),
@@ -64,17 +64,17 @@ pub(super) fn written(report: &Report) -> String {
     format!("{value:#}\n")
 }
 
-fn certificate(certificate: &Certificate) -> Value {
+fn certificate(certificate: &CertificateCheck) -> Value {
     match certificate {
-        Certificate::Made(names) => json!({ "made_at_start": true, "names": names }),
-        Certificate::None(why) => json!({ "refused": why }),
-        Certificate::Read { file, names, until, days, fingerprint, .. } => json!({
+        CertificateCheck::Made(names) => json!({ "made_at_start": true, "names": names }),
+        CertificateCheck::None(why) => json!({ "refused": why }),
+        CertificateCheck::Read { file, names, until, days, fingerprint, .. } => json!({
             "file": file, "names": names, "until": until, "days": days, "sha256": fingerprint,
         }),
     }
 }
 
-fn authorities(report: &Report) -> Value {
+fn authorities(report: &CheckReport) -> Value {
     match &report.authorities {
         None => Value::Null,
         Some(Ok(count)) => json!(count),
@@ -82,7 +82,7 @@ fn authorities(report: &Report) -> Value {
     }
 }
 
-fn settings(report: &Report) -> Value {
+fn settings(report: &CheckReport) -> Value {
     let one = |setting: &crate::config::Setting| {
         let source = match &setting.source {
             Source::Flag(name) => json!({ "flag": name }),

@@ -6,14 +6,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::certificate::{Certificate, authorities};
+use super::certificate::{CertificateCheck, authorities};
 use crate::{
     access,
     config::{Config, Place as Where, Resolution, Source, Tls, Warning},
     limits::{memory, payload::Limits},
-    listeners::{self, Listener, Place},
+    listeners::{self, Listener, ListenerAddress},
     serve,
-    token::Shown,
+    token::TokenReport,
     trouble::PRIVILEGED,
 };
 
@@ -24,17 +24,17 @@ const MANY_STREAMS: u64 = 2_048;
 
 /// Facts about a relay that would run.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct CheckReport {
     /// The file that was read.
     pub(super) file: Option<PathBuf>,
     /// The settings.
     pub(super) resolution: Resolution,
     /// Certificates it would use.
-    pub(super) certificates: Vec<Certificate>,
+    pub(super) certificates: Vec<CertificateCheck>,
     /// Number of client authorities, if clients are asked for certificates; or why they cannot be used.
     pub(super) authorities: Option<Result<usize, String>>,
     /// Certificates of HTTPS, if configured separately.
-    pub(super) web_certificates: Vec<Certificate>,
+    pub(super) web_certificates: Vec<CertificateCheck>,
     /// Client authorities of HTTPS, as `authorities`.
     web_authorities: Option<Result<usize, String>>,
     /// Listeners beside UDP.
@@ -48,20 +48,20 @@ pub(super) struct Report {
     /// Unusable token credentials: the configuration key that names them, and the cause.
     credentials: Option<(&'static str, String)>,
     /// The token given with `--token`.
-    pub(super) token: Option<Shown>,
+    pub(super) token: Option<TokenReport>,
 }
 
-impl Report {
+impl CheckReport {
     /// Gathers the facts: reads certificates, keys and the memory of the machine.
     pub(super) fn of(file: Option<PathBuf>, mut resolution: Resolution) -> Self {
         let config = &resolution.config;
         let reading = memory::read();
-        let certificates = Certificate::all(&config.tls, SystemTime::now());
+        let certificates = CertificateCheck::all(&config.tls, SystemTime::now());
         let web = &config.web;
-        let web_certificates = Certificate::files(&web.certificates, SystemTime::now());
+        let web_certificates = CertificateCheck::files(&web.certificates, SystemTime::now());
         let (authorities, web_authorities) = (authorities(&config.client_roots), authorities(&web.roots));
         let listeners = listeners::all(config);
-        let credentials = access::trouble(&config.auth).map(|why| (config.auth.credentials.key(), why));
+        let credentials = access::startup_error(&config.auth).map(|why| (config.auth.credentials.key(), why));
         let limits = serve::plan(config, &reading).limits(0, 0, &reading);
         let workers = serve::workers(config);
         let all = || certificates.iter().chain(&web_certificates);
@@ -91,9 +91,9 @@ impl Report {
     /// All reasons for which a relay would not start.
     pub(super) fn refusals(&self) -> Vec<String> {
         let mut all: Vec<String> = self.resolution.refusals.iter().map(ToString::to_string).collect();
-        let missing = |key: &'static str, certificates: &[Certificate]| -> Vec<(&'static str, String)> {
+        let missing = |key: &'static str, certificates: &[CertificateCheck]| -> Vec<(&'static str, String)> {
             let missing = certificates.iter().filter_map(|certificate| match certificate {
-                Certificate::None(why) => Some((key, why.clone())),
+                CertificateCheck::None(why) => Some((key, why.clone())),
                 _ => None,
             });
             missing.collect()
@@ -106,8 +106,10 @@ impl Report {
         troubles.extend(missing("web.https.cert", &self.web_certificates));
         troubles.extend(unusable("web.https.root", &self.web_authorities));
         troubles.extend(self.listeners.iter().filter_map(|listener| match &listener.place {
-            Place::Unix(path) => Some((listener.key, listeners::unix_trouble(path)?.to_string())),
-            Place::Tcp(_) => None,
+            ListenerAddress::Unix(path) => {
+                Some((listener.key, listeners::unix_diagnostic(path)?.to_string()))
+            }
+            ListenerAddress::Tcp(_) => None,
         }));
         troubles.extend(self.credentials.clone());
         all.extend(troubles.iter().map(|(key, why)| self.at(key, why)));
@@ -133,7 +135,7 @@ impl Report {
 /// Warning that `web.hosts` (perhaps meant for the private listener only) leaves out the relay's public host names.
 fn unlisted_names<'a>(
     config: &Config,
-    certificates: impl Iterator<Item = &'a Certificate>,
+    certificates: impl Iterator<Item = &'a CertificateCheck>,
 ) -> Option<String> {
     let web = &config.web;
     let is_shared = web.internal.is_some() && (web.http.is_some() || web.https.is_some());
@@ -141,7 +143,7 @@ fn unlisted_names<'a>(
         return None;
     }
     let read = certificates.filter_map(|certificate| match certificate {
-        Certificate::Read { names, .. } => Some(names.iter().map(String::as_str)),
+        CertificateCheck::Read { names, .. } => Some(names.iter().map(String::as_str)),
         _ => None,
     });
     let url = web.url.as_deref().and_then(|url| url::Url::parse(url).ok());
@@ -166,7 +168,7 @@ fn share_a_name(one: &str, other: &str) -> bool {
 }
 
 /// Warnings about settings that an operator may not have intended.
-fn hazards<'a>(config: &Config, certificates: impl Iterator<Item = &'a Certificate>) -> Vec<String> {
+fn hazards<'a>(config: &Config, certificates: impl Iterator<Item = &'a CertificateCheck>) -> Vec<String> {
     let mut all = Vec::new();
     let is_exposed = !config.bind.ip().is_loopback();
     let everybody = |scope: &relay_model::Scope| scope.covers(&relay_model::Scope::everything());
@@ -194,7 +196,7 @@ fn hazards<'a>(config: &Config, certificates: impl Iterator<Item = &'a Certifica
         all.push("no certificate is configured: clients must pin the one generated at start".to_owned());
     }
     all.extend(certificates.filter_map(|certificate| match certificate {
-        Certificate::Read { ending: Some(ending), .. } => Some(ending.to_string()),
+        CertificateCheck::Read { ending: Some(ending), .. } => Some(ending.to_string()),
         _ => None,
     }));
     if (1..PRIVILEGED).contains(&config.bind.port()) {

@@ -5,14 +5,14 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use super::{certificate::Certificate, report::Report};
+use super::{certificate::CertificateCheck, report::CheckReport};
 use crate::{
     config::{Credentials, KeyDir, redacted},
-    listeners::{Listener, Place},
-    serve::shown,
+    listeners::{Listener, ListenerAddress},
+    serve::scope_text,
 };
 
-impl fmt::Display for Report {
+impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name =
             self.file.as_ref().map_or_else(|| "without a file".to_owned(), |file| file.display().to_string());
@@ -40,7 +40,7 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, lines: impl IntoIterator<Ite
     lines.try_for_each(|line| writeln!(f, "  {line}"))
 }
 
-impl Report {
+impl CheckReport {
     fn explanation(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let config = &self.resolution.config;
         let versions: Vec<&str> = config.quic.versions.iter().map(|version| version.alpn()).collect();
@@ -52,15 +52,15 @@ impl Report {
         writeln!(f, "  versions     {}", versions.join(", "))?;
         for Listener { name, place, serves, .. } in &self.listeners {
             match place {
-                Place::Tcp(address) => {
+                ListenerAddress::Tcp(address) => {
                     writeln!(f, "  {name:<12} {address}, {}: {serves}", reach(address.ip()))?;
                 }
-                Place::Unix(path) => writeln!(f, "  {name:<12} {}: {serves}", path.display())?,
+                ListenerAddress::Unix(path) => writeln!(f, "  {name:<12} {}: {serves}", path.display())?,
             }
         }
         writeln!(f, "\npermissions")?;
-        writeln!(f, "  publish      everybody: {}", shown(&config.publish))?;
-        writeln!(f, "  subscribe    everybody: {}", shown(&config.subscribe))?;
+        writeln!(f, "  publish      everybody: {}", scope_text(&config.publish))?;
+        writeln!(f, "  subscribe    everybody: {}", scope_text(&config.subscribe))?;
         self.credentials(f)?;
         self.certificates(f)?;
         writeln!(f, "\nholds")?;
@@ -143,11 +143,13 @@ impl Report {
     }
 }
 
-fn certificate(f: &mut fmt::Formatter<'_>, certificate: &Certificate) -> fmt::Result {
+fn certificate(f: &mut fmt::Formatter<'_>, certificate: &CertificateCheck) -> fmt::Result {
     match certificate {
-        Certificate::Made(names) => writeln!(f, "  made at start, self-signed, for {}", names.join(", ")),
-        Certificate::None(why) => writeln!(f, "  none: {why}"),
-        Certificate::Read { file, names, until, days, fingerprint, .. } => {
+        CertificateCheck::Made(names) => {
+            writeln!(f, "  made at start, self-signed, for {}", names.join(", "))
+        }
+        CertificateCheck::None(why) => writeln!(f, "  none: {why}"),
+        CertificateCheck::Read { file, names, until, days, fingerprint, .. } => {
             writeln!(f, "  file         {file}, and its key matches")?;
             writeln!(f, "  names        {}", names.join(", "))?;
             writeln!(f, "  valid        until {until}, {days} days")?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, parser::ValueSource, value_parser};
 
-use crate::config::{Outside, table};
+use crate::config::{SettingOverrides, table};
 
 /// Arguments of a relay.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +24,8 @@ impl RunArgs {
     }
 
     /// Settings outside of the file: these flags and the environment variables of this process.
-    pub fn outside(&self) -> Outside {
-        Outside::with_environment(self.flags.clone())
+    pub fn overrides(&self) -> SettingOverrides {
+        SettingOverrides::with_environment(self.flags.clone())
     }
 }
 
@@ -53,7 +53,7 @@ impl FromArgMatches for RunArgs {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         self.file = matches.get_one::<PathBuf>("file").cloned();
-        self.config = matches.get_one::<PathBuf>("config").cloned().or_else(Outside::file);
+        self.config = matches.get_one::<PathBuf>("config").cloned().or_else(SettingOverrides::file);
         for (entry, _) in table::named() {
             let was_given = matches.value_source(entry.key) == Some(ValueSource::CommandLine);
             if let Some(values) = matches.get_many::<String>(entry.key).filter(|_| was_given) {

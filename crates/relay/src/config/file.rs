@@ -26,7 +26,7 @@ pub(super) struct Given {
 
 /// Parsed file.
 #[derive(Debug, Default)]
-pub(super) struct Content {
+pub(super) struct ParsedFile {
     pub(super) given: Vec<Given>,
     pub(super) problems: Vec<(Position, Problem)>,
     /// Whether it is TOML at all.
@@ -34,10 +34,10 @@ pub(super) struct Content {
 }
 
 /// Parses `text`.
-pub(super) fn read(text: &str) -> Content {
-    let mut content = Content { is_toml: true, ..Content::default() };
+pub(super) fn read(text: &str) -> ParsedFile {
+    let mut content = ParsedFile { is_toml: true, ..ParsedFile::default() };
     match DeTable::parse(text) {
-        Ok(table) => Reader { text, content: &mut content }.table("", table.get_ref()),
+        Ok(table) => TomlReader { text, content: &mut content }.table("", table.get_ref()),
         Err(error) => {
             let at = Position::of(text, error.span().unwrap_or(0..0).start);
             content.problems.push((at, Problem::Syntax(error.message().to_owned())));
@@ -47,12 +47,12 @@ pub(super) fn read(text: &str) -> Content {
     content
 }
 
-struct Reader<'a> {
+struct TomlReader<'a> {
     text: &'a str,
-    content: &'a mut Content,
+    content: &'a mut ParsedFile,
 }
 
-impl Reader<'_> {
+impl TomlReader<'_> {
     /// Records every key of `table`, whose own key is `prefix`.
     fn table(&mut self, prefix: &str, table: &DeTable<'_>) {
         for (name, value) in table {

@@ -6,7 +6,7 @@ use super::{FILE_BYTES, Place};
 
 /// Failure to load a configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ConfigLoadError {
     /// The file cannot be read.
     #[error("cannot read {}: {source}", file.display())]
     Unreadable {
@@ -17,19 +17,19 @@ pub enum Error {
     },
     /// All problems in it, one per line.
     #[error("{}", Lines(.0))]
-    Refused(Vec<Refusal>),
+    Refused(Vec<LocatedProblem>),
 }
 
 /// A problem and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct LocatedProblem {
     /// Place of the problem.
     pub place: Place,
     /// The problem.
     pub problem: Problem,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for LocatedProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.place, self.problem)
     }
@@ -109,7 +109,7 @@ pub enum Problem {
     NobodyAllowed,
 }
 
-struct Lines<'a>(&'a [Refusal]);
+struct Lines<'a>(&'a [LocatedProblem]);
 
 impl fmt::Display for Lines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,10 +9,11 @@ use relay_model::{Pattern, Scope};
 use toml::Value;
 
 use super::{
-    Cache, Config, Credentials, Error, KeyDir, Pair, Place, Problem, Refusal, Setting, Source, Tls,
+    Cache, CertFiles, Config, ConfigLoadError, Credentials, KeyDir, LocatedProblem, Place, Problem, Setting,
+    Source, Tls,
     file::{self, Given},
     hint, rules, show,
-    table::{self, Status},
+    table::{self, KeySupport},
     value,
 };
 
@@ -21,7 +22,7 @@ const CONFIG: &str = "MOQ_CONFIG";
 
 /// Settings outside of the file.
 #[derive(Clone, Debug, Default)]
-pub struct Outside {
+pub struct SettingOverrides {
     /// Values of flags, by their key.
     pub flags: Vec<(&'static str, Vec<String>)>,
     /// Environment variables, including unrelated ones.
@@ -36,7 +37,7 @@ pub struct Resolution {
     /// Every value in use, with its source.
     pub settings: Vec<Setting>,
     /// Problems; if empty, a relay may run with it.
-    pub refusals: Vec<Refusal>,
+    pub refusals: Vec<LocatedProblem>,
     /// Warnings.
     pub warnings: Vec<Warning>,
 }
@@ -50,7 +51,7 @@ pub struct Warning {
     pub text: String,
 }
 
-impl Outside {
+impl SettingOverrides {
     /// Adds the `MOQ_` variables of this process to `flags`.
     pub fn with_environment(flags: Vec<(&'static str, Vec<String>)>) -> Self {
         let ours = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
@@ -76,8 +77,8 @@ impl Resolution {
     ///
     /// # Errors
     /// All problems.
-    pub fn into_config(self) -> Result<Config, Error> {
-        if self.refusals.is_empty() { Ok(self.config) } else { Err(Error::Refused(self.refusals)) }
+    pub fn into_config(self) -> Result<Config, ConfigLoadError> {
+        if self.refusals.is_empty() { Ok(self.config) } else { Err(ConfigLoadError::Refused(self.refusals)) }
     }
 
     /// Source of the value of `key`.
@@ -88,17 +89,17 @@ impl Resolution {
 }
 
 /// Resolves the layers: `file` with its text, overridden by `outside`.
-pub(super) fn resolve(file: Option<(&FilePath, &str)>, outside: &Outside) -> Resolution {
+pub(super) fn resolve(file: Option<(&FilePath, &str)>, outside: &SettingOverrides) -> Resolution {
     let content = file.map(|(_, text)| file::read(text));
     let is_toml = content.as_ref().is_none_or(|content| content.is_toml);
     let mut layers = Layers { file: file.map(|(file, _)| file), ..Layers::default() };
-    layers.outside(outside);
+    layers.apply_overrides(outside);
     for (at, problem) in content.as_ref().map(|content| content.problems.clone()).unwrap_or_default() {
         let place = Place::File(layers.file.unwrap_or(FilePath::new("")).into(), Some(at));
-        layers.refusals.push(Refusal { place, problem });
+        layers.refusals.push(LocatedProblem { place, problem });
     }
     layers.given.extend(content.map(|content| content.given).unwrap_or_default());
-    layers.look_through();
+    layers.report_ineffective();
     let mut config = if file.is_some() { Config::closed() } else { Config::development() };
     (config.web.http, config.web.https) = (None, None);
     layers.fill(&mut config);
@@ -112,14 +113,14 @@ pub(super) fn resolve(file: Option<(&FilePath, &str)>, outside: &Outside) -> Res
 }
 
 /// Sort key of a refusal: its position.
-fn order(refusal: &Refusal) -> (bool, Option<super::Position>) {
+fn order(refusal: &LocatedProblem) -> (bool, Option<super::Position>) {
     let at = refusal.place.position();
     (at.is_none(), at)
 }
 
 impl<T> Sourced<T> {
     /// Spelling and source.
-    fn said(&self) -> (String, Source) {
+    fn origin(&self) -> (String, Source) {
         (self.spelled.clone(), self.source.clone())
     }
 }
@@ -139,12 +140,12 @@ pub(super) struct Layers<'a> {
     pub(super) file: Option<&'a FilePath>,
     given: Vec<Given>,
     pub(super) sources: Vec<(&'static str, Source)>,
-    pub(super) refusals: Vec<Refusal>,
+    pub(super) refusals: Vec<LocatedProblem>,
     pub(super) warnings: Vec<Warning>,
 }
 
 impl Layers<'_> {
-    fn outside(&mut self, outside: &Outside) {
+    fn apply_overrides(&mut self, outside: &SettingOverrides) {
         for (key, texts) in &outside.flags {
             let Some(entry) = table::find(key) else { continue };
             let flag = entry.names().flag();
@@ -179,19 +180,19 @@ impl Layers<'_> {
     }
 
     /// Reports the given keys that are refused or have no effect.
-    fn look_through(&mut self) {
+    fn report_ineffective(&mut self) {
         for given in self.given.clone() {
             let (key, asks) = (given.spelled.clone(), !asks_for_nothing(&given.value));
             match given.entry.status {
-                Status::Refused(instead) if asks => {
+                KeySupport::Refused(instead) if asks => {
                     self.refuse(&given.source, given.key_at, Problem::Refused { key, instead });
                 }
-                Status::Idle(why) if asks => {
+                KeySupport::Idle(why) if asks => {
                     let text = format!("`{key}` has no effect: {why}");
                     let place = self.place(&given.source, given.key_at);
                     self.warnings.push(Warning { place, text });
                 }
-                Status::Used(_) | Status::Refused(_) | Status::Idle(_) => {}
+                KeySupport::Used(_) | KeySupport::Refused(_) | KeySupport::Idle(_) => {}
             }
         }
     }
@@ -209,7 +210,7 @@ impl Layers<'_> {
 
     pub(super) fn refuse(&mut self, source: &Source, at: Option<super::Position>, problem: Problem) {
         let place = self.place(source, at);
-        self.refusals.push(Refusal { place, problem });
+        self.refusals.push(LocatedProblem { place, problem });
     }
 
     pub(super) fn warn(&mut self, source: &Source, text: String) {
@@ -308,7 +309,7 @@ impl Layers<'_> {
         let generate = self.get("tls.generate", value::names);
         rules::certificates(self, certs.as_ref(), keys.as_ref(), generate.as_ref());
         if let (Some(certs), Some(keys)) = (certs, keys) {
-            let pairs = certs.value.into_iter().zip(keys.value).map(|(cert, key)| Pair { cert, key });
+            let pairs = certs.value.into_iter().zip(keys.value).map(|(cert, key)| CertFiles { cert, key });
             config.tls = Tls::Files(pairs.collect());
         } else if let Some(generate) = generate {
             config.tls = Tls::Generated(generate.value);
@@ -338,11 +339,11 @@ impl Layers<'_> {
         let server = self.get("auth.url", value::url);
         let api = self.get("auth.api", value::url);
         let given = [
-            key.as_ref().map(Sourced::said),
-            dir.as_ref().map(Sourced::said),
-            jwks.as_ref().map(Sourced::said),
-            server.as_ref().map(Sourced::said),
-            api.as_ref().map(Sourced::said),
+            key.as_ref().map(Sourced::origin),
+            dir.as_ref().map(Sourced::origin),
+            jwks.as_ref().map(Sourced::origin),
+            server.as_ref().map(Sourced::origin),
+            api.as_ref().map(Sourced::origin),
         ];
         let mut given = given.into_iter().flatten();
         if let (Some((first, _)), Some((second, source))) = (given.next(), given.next()) {
@@ -359,7 +360,7 @@ impl Layers<'_> {
         {
             rules::plain(self, said, url, &config.auth.plain);
         }
-        let decides = server.as_ref().map(Sourced::said).or_else(|| api.as_ref().map(Sourced::said));
+        let decides = server.as_ref().map(Sourced::origin).or_else(|| api.as_ref().map(Sourced::origin));
         config.auth.credentials = match (server, api, jwks, dir, key) {
             (Some(url), ..) => Credentials::Server(url.value),
             (_, Some(url), ..) => Credentials::Api(url.value),

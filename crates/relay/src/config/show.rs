@@ -7,7 +7,7 @@ use relay_model::{Path, Pattern, Scope};
 use relay_worker::{Congestion, Takeover};
 use toml::Value;
 
-use super::{Auth, Config, Credentials, Format, KeyDir, Pair, Setting, Source, Tls, Web, table};
+use super::{Auth, CertFiles, Config, Credentials, Format, KeyDir, Setting, Source, Tls, Web, table};
 
 /// Every setting in use, in the order of the table.
 pub(super) fn settings(config: &Config, sources: &[(&'static str, Source)]) -> Vec<Setting> {
@@ -128,7 +128,7 @@ fn tls(config: &Config, key: &str, source: &Source) -> String {
 fn web(web: &Web, key: &str) -> Option<String> {
     let address = |address: Option<SocketAddr>| address.map_or_else(|| "none".to_owned(), text);
     let several = |all: Vec<String>, none: &str| if all.is_empty() { none.to_owned() } else { list(all) };
-    let pairs = |pick: fn(&Pair) -> &PathBuf, none: &str| match web.certificates.as_slice() {
+    let pairs = |pick: fn(&CertFiles) -> &PathBuf, none: &str| match web.certificates.as_slice() {
         [] => none.to_owned(),
         pairs => files(pairs.iter().map(pick)),
     };

@@ -24,14 +24,14 @@ pub struct Entry {
     /// Kind of its values.
     pub kind: Kind,
     /// Support of the key.
-    pub status: Status,
+    pub status: KeySupport,
     /// Description for operators.
     pub meaning: &'static str,
 }
 
 /// Support of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum KeySupport {
     /// Supported. Holds the default, in the notation of the file.
     Used(&'static str),
     /// Accepted with a warning, without effect. Holds the cause.
@@ -84,7 +84,7 @@ impl Entry {
 
     /// Whether the key is supported.
     pub fn is_used(&self) -> bool {
-        matches!(self.status, Status::Used(_))
+        matches!(self.status, KeySupport::Used(_))
     }
 
     fn is_section(&self) -> bool {
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn the_value_said_to_be_the_default_is_one_that_may_be_written() {
         for entry in entries() {
-            let Status::Used(default) = entry.status else { continue };
+            let KeySupport::Used(default) = entry.status else { continue };
             if let Ok(value) = toml::from_str::<toml::Table>(&format!("value = {default}")) {
                 entry.kind.check(&value["value"]).unwrap_or_else(|error| panic!("{}: {error}", entry.key));
             }

@@ -4,18 +4,18 @@ use relay_worker::{Congestion, Version};
 
 use super::*;
 
-fn parse(text: &str) -> Result<Config, Error> {
+fn parse(text: &str) -> Result<Config, ConfigLoadError> {
     Config::parse(FilePath::new("relay.toml"), text)
 }
 
 /// One pair of PEM files.
 fn files(cert: &str, key: &str) -> Tls {
-    Tls::Files(vec![Pair { cert: cert.into(), key: key.into() }])
+    Tls::Files(vec![CertFiles { cert: cert.into(), key: key.into() }])
 }
 
 /// Resolves the text of a file.
 fn resolution(text: &str) -> Resolution {
-    resolve::resolve(Some((FilePath::new("relay.toml"), text)), &Outside::default())
+    resolve::resolve(Some((FilePath::new("relay.toml"), text)), &SettingOverrides::default())
 }
 
 /// Error message of a refused file.
@@ -107,7 +107,7 @@ fn complete_file_is_parsed() {
         workers: NonZeroU16::new(3),
         linger: Duration::from_secs(7),
         limits: SessionLimits { announces: 2_000, subscriptions: 3_000, fetches: 32, requests: 500 },
-        quic: Tuning {
+        quic: QuicTuning {
             versions: vec![Version::V05, Version::V06],
             congestion: Congestion::Bbr,
             idle: Duration::from_secs(20),
@@ -121,7 +121,7 @@ fn complete_file_is_parsed() {
         web: Web {
             http: Some("[::]:80".parse().unwrap()),
             https: Some("[::]:443".parse().unwrap()),
-            certificates: vec![Pair { cert: "web.pem".into(), key: "web.key".into() }],
+            certificates: vec![CertFiles { cert: "web.pem".into(), key: "web.key".into() }],
             roots: vec!["web-ca.pem".into()],
             websocket: false,
             page: false,
@@ -139,7 +139,7 @@ fn complete_file_is_parsed() {
             unix: Some("/run/moq.sock".into()),
             unix_allow: Allowed { uids: vec![1_000], gids: vec![1, 2], pids: vec![7] },
         },
-        log: Log { level: Some(LevelFilter::DEBUG), format: Some(Format::Json) },
+        log: LogConfig { level: Some(LevelFilter::DEBUG), format: Some(Format::Json) },
         from_file: true,
     };
     let parsed = resolution(text);
@@ -367,7 +367,7 @@ fn a_value_of_the_wrong_kind_names_its_key() {
 #[test]
 fn certificates_are_paired_with_keys_or_generated() {
     let of = |tls: &str| parse(&format!("{tls}\n[auth]\npublic = \"\"\n")).unwrap().tls;
-    let pair = |cert: &str, key: &str| Pair { cert: cert.into(), key: key.into() };
+    let pair = |cert: &str, key: &str| CertFiles { cert: cert.into(), key: key.into() };
     let several = of("tls = { cert = [\"a\", \"b\"], key = [\"c\", \"d\"] }");
     assert_eq!(several, Tls::Files(vec![pair("a", "c"), pair("b", "d")]));
     let made = of("server.tls.generate = [\"relay.lan\", \"10.0.0.7\"]");
@@ -484,8 +484,8 @@ fn publishing_and_subscribing_are_opened_separately() {
     assert!(refusal("[auth.public]\nsubscribe = []\n").contains("nobody may connect"));
 }
 
-fn outside(flags: &[(&'static str, &str)], variables: &[(&str, &str)]) -> Outside {
-    Outside {
+fn outside(flags: &[(&'static str, &str)], variables: &[(&str, &str)]) -> SettingOverrides {
+    SettingOverrides {
         flags: flags.iter().map(|(key, value)| (*key, vec![(*value).to_owned()])).collect(),
         variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
     }
@@ -494,7 +494,8 @@ fn outside(flags: &[(&'static str, &str)], variables: &[(&str, &str)]) -> Outsid
 #[test]
 fn precedence_is_flag_environment_file_default() {
     let text = "auth.public = \"\"\n[cache]\nduration = 1\n";
-    let resolve = |outside: &Outside| resolve::resolve(Some((FilePath::new("relay.toml"), text)), outside);
+    let resolve =
+        |outside: &SettingOverrides| resolve::resolve(Some((FilePath::new("relay.toml"), text)), outside);
     let variable = ("MOQ_CACHE_DURATION", "2s");
     for (outside, seconds, source) in [
         (outside(&[("cache.duration", "3")], &[variable]), 3, "--cache-duration"),

@@ -7,7 +7,7 @@ use std::{
 
 use relay_admin::{Allowed, Hosts, OriginPattern, Origins, ProxyHeader, TrustedProxy};
 
-use super::{Config, Pair, resolve::Layers, rules, value};
+use super::{CertFiles, Config, resolve::Layers, rules, value};
 
 /// Listeners other than QUIC.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Web {
     /// Address of HTTPS. It may equal `http`; the first byte of a connection then tells the two apart.
     pub https: Option<SocketAddr>,
     /// Certificates of HTTPS; if empty, those of QUIC.
-    pub certificates: Vec<Pair>,
+    pub certificates: Vec<CertFiles>,
     /// Files of client authorities of HTTPS; if empty, clients are not asked for a certificate.
     pub roots: Vec<PathBuf>,
     /// Whether WebSocket sessions are accepted.
@@ -137,7 +137,7 @@ impl Layers<'_> {
         let keys = self.get("web.https.key", value::files);
         rules::pairs(self, certs.as_ref(), keys.as_ref(), ("web.https.cert", "web.https.key"));
         if let (Some(certs), Some(keys)) = (certs, keys) {
-            let pairs = certs.value.into_iter().zip(keys.value).map(|(cert, key)| Pair { cert, key });
+            let pairs = certs.value.into_iter().zip(keys.value).map(|(cert, key)| CertFiles { cert, key });
             web.certificates = pairs.collect();
         }
         self.set("web.https.root", value::files, &mut web.roots);

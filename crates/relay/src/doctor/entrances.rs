@@ -2,18 +2,18 @@
 
 use std::{io, net::TcpListener, os::unix::net::UnixStream};
 
-use super::reading::{Entrance, Port, Standing, Vacancy};
+use super::reading::{AddressState, ListenerReading, Port, PortState};
 use crate::{
     config::Config,
-    listeners::{self, Place},
+    listeners::{self, ListenerAddress},
     trouble::{self, holder, holder::Holder},
 };
 
 /// Listeners of `config` other than UDP. `port`: state of its UDP port; a relay that runs there also holds the
 /// other listeners.
-pub(super) fn all(config: &Config, port: &Port) -> Vec<Entrance> {
+pub(super) fn all(config: &Config, port: &Port) -> Vec<ListenerReading> {
     let relay = match &port.standing {
-        Standing::Taken { holder, answers } if answers.iter().any(|answer| answer.took.is_ok()) => {
+        PortState::Taken { holder, answers } if answers.iter().any(|answer| answer.took.is_ok()) => {
             Some(holder)
         }
         _ => None,
@@ -21,33 +21,41 @@ pub(super) fn all(config: &Config, port: &Port) -> Vec<Entrance> {
     let is_optional = config.is_web_implied();
     let look = |listener: &listeners::Listener| {
         let vacancy = match &listener.place {
-            Place::Tcp(address) => tcp(listener.name, *address),
-            Place::Unix(path) => unix(path),
+            ListenerAddress::Tcp(address) => tcp(listener.name, *address),
+            ListenerAddress::Unix(path) => unix(path),
         };
         let vacancy = match vacancy {
-            Vacancy::Taken(holder) if relay == Some(&holder) => Vacancy::OfRelay(holder),
+            AddressState::Taken(holder) if relay == Some(&holder) => AddressState::OfRelay(holder),
             // The process that listens at a Unix path is not known.
-            Vacancy::Taken(Holder::Unknown) if relay.is_some() => Vacancy::OfRelay(Holder::Unknown),
+            AddressState::Taken(Holder::Unknown) if relay.is_some() => AddressState::OfRelay(Holder::Unknown),
             vacancy => vacancy,
         };
         let listener = listener.clone();
-        Entrance { name: listener.name, key: listener.key, place: listener.place, vacancy, is_optional }
+        ListenerReading {
+            name: listener.name,
+            key: listener.key,
+            place: listener.place,
+            vacancy,
+            is_optional,
+        }
     };
     listeners::all(config).iter().map(look).collect()
 }
 
-fn tcp(name: &str, address: std::net::SocketAddr) -> Vacancy {
+fn tcp(name: &str, address: std::net::SocketAddr) -> AddressState {
     match TcpListener::bind(address) {
-        Ok(_) => Vacancy::Free,
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Vacancy::Taken(holder::of_tcp(address)),
-        Err(error) => Vacancy::Refused(trouble::tcp(name, address, &error)),
+        Ok(_) => AddressState::Free,
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            AddressState::Taken(holder::of_tcp(address))
+        }
+        Err(error) => AddressState::Refused(trouble::tcp(name, address, &error)),
     }
 }
 
-fn unix(path: &std::path::Path) -> Vacancy {
-    match listeners::unix_trouble(path) {
-        Some(trouble) => Vacancy::Refused(trouble),
-        None if UnixStream::connect(path).is_ok() => Vacancy::Taken(Holder::Unknown),
-        None => Vacancy::Free,
+fn unix(path: &std::path::Path) -> AddressState {
+    match listeners::unix_diagnostic(path) {
+        Some(trouble) => AddressState::Refused(trouble),
+        None if UnixStream::connect(path).is_ok() => AddressState::Taken(Holder::Unknown),
+        None => AddressState::Free,
     }
 }

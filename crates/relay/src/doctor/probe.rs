@@ -8,16 +8,18 @@ use std::{
 
 use time::OffsetDateTime;
 
-use super::reading::{Certificate, Clock, Files, Ipv6, Keys, Port, Running, Shown, Standing};
+use super::reading::{
+    Certificate, ClockReading, Files, Ipv6, Port, PortState, RunningCertificate, TokenKeys, UsableCertificate,
+};
 use crate::{
     access,
     certificate::{self, Identity},
-    config::{Config, Credentials, Pair, Tls},
+    config::{CertFiles, Config, Credentials, Tls},
     limits::rlimit,
 };
 
 /// Files of running time synchronization services.
-const KEEPERS: [(&str, &str); 4] = [
+const TIME_SERVICES: [(&str, &str); 4] = [
     ("run/systemd/timesync/synchronized", "systemd-timesyncd"),
     ("run/chrony/chronyd.pid", "chronyd"),
     ("run/ntpd.pid", "ntpd"),
@@ -30,9 +32,9 @@ pub(super) fn files(workers: usize) -> Files {
 }
 
 /// Clock and time synchronization service of the machine whose files are below `root`.
-pub(super) fn clock(root: &Path) -> Clock {
-    let keeper = KEEPERS.into_iter().find(|(file, _)| root.join(file).exists());
-    Clock { now: OffsetDateTime::now_utc(), keeper: keeper.map(|(_, name)| name.to_owned()) }
+pub(super) fn clock(root: &Path) -> ClockReading {
+    let keeper = TIME_SERVICES.into_iter().find(|(file, _)| root.join(file).exists());
+    ClockReading { now: OffsetDateTime::now_utc(), time_service: keeper.map(|(_, name)| name.to_owned()) }
 }
 
 /// Certificates and client authorities that `config` names.
@@ -43,49 +45,54 @@ pub(super) fn certificates(config: &Config) -> Vec<Certificate> {
     };
     if !config.client_roots.is_empty() {
         let found = certificate::authorities(&config.client_roots);
-        all.push(found.map_or_else(|error| Certificate::Refused(error.trouble()), Certificate::Authorities));
+        all.push(
+            found.map_or_else(|error| Certificate::Refused(error.diagnostic()), Certificate::Authorities),
+        );
     }
     let web = &config.web;
     all.extend(web.certificates.iter().map(certificate));
     if !web.roots.is_empty() {
         let found = certificate::authorities(&web.roots);
-        all.push(found.map_or_else(|error| Certificate::Refused(error.trouble()), Certificate::Authorities));
+        all.push(
+            found.map_or_else(|error| Certificate::Refused(error.diagnostic()), Certificate::Authorities),
+        );
     }
     all
 }
 
 /// Token credentials, checked as far as possible without network requests.
-pub(super) fn keys(config: &Config) -> Keys {
+pub(super) fn keys(config: &Config) -> TokenKeys {
     let key = config.auth.credentials.key();
-    match access::trouble(&config.auth) {
-        Some(why) => Keys::Unusable(key, why),
-        None if config.auth.credentials == Credentials::None => Keys::None,
-        None => Keys::Usable(key),
+    match access::startup_error(&config.auth) {
+        Some(why) => TokenKeys::Unusable(key, why),
+        None if config.auth.credentials == Credentials::None => TokenKeys::None,
+        None => TokenKeys::Usable(key),
     }
 }
 
 /// First certificate of `config`, with the one that the running relay used in a handshake without a server name.
-pub(super) fn running(config: &Config, port: &Port) -> Option<Running> {
+pub(super) fn running(config: &Config, port: &Port) -> Option<RunningCertificate> {
     let Tls::Files(pairs) = &config.tls else { return None };
-    let (Some(Pair { cert, key }), Standing::Taken { answers, .. }) = (pairs.first(), &port.standing) else {
+    let (Some(CertFiles { cert, key }), PortState::Taken { answers, .. }) = (pairs.first(), &port.standing)
+    else {
         return None;
     };
     let shown = answers.iter().find_map(|answer| answer.shown)?;
     let named = Identity::load(cert, key)
         .map(|identity| (identity.fingerprint(), certificate::date(identity.not_after())))
-        .map_err(|error| error.trouble());
-    Some(Running { file: cert.display().to_string(), named, shown })
+        .map_err(|error| error.diagnostic());
+    Some(RunningCertificate { file: cert.display().to_string(), named, shown })
 }
 
-fn certificate(Pair { cert, key }: &Pair) -> Certificate {
+fn certificate(CertFiles { cert, key }: &CertFiles) -> Certificate {
     let now = SystemTime::now();
     match Identity::load(cert, key) {
-        Err(error) => Certificate::Refused(error.trouble()),
-        Ok(identity) => Certificate::Loaded(Shown {
+        Err(error) => Certificate::Refused(error.diagnostic()),
+        Ok(identity) => Certificate::Loaded(UsableCertificate {
             names: identity.names(),
             until: certificate::date(identity.not_after()),
             chain: identity.chain_len(),
-            doubts: certificate::warnings(&identity, cert, key, now),
+            warnings: certificate::warnings(&identity, cert, key, now),
         }),
     }
 }

@@ -13,11 +13,11 @@ use rustls::pki_types::CertificateDer;
 
 use super::{
     probe::own_address,
-    reading::{Answer, Port, Standing},
+    reading::{HandshakeResult, Port, PortState},
 };
 use crate::{
     certificate::Fingerprint,
-    trouble::{Trouble, bind_error, holder},
+    trouble::{Diagnostic, bind_error, holder},
 };
 
 /// Deadline of a handshake with this machine.
@@ -38,9 +38,9 @@ pub(super) fn port(bind: SocketAddr) -> Port {
         Ok(socket) => free(&socket, bind),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let holder = holder::of(bind);
-            Standing::Taken { holder, answers: ways(bind).into_iter().map(ask).collect() }
+            PortState::Taken { holder, answers: ways(bind).into_iter().map(ask).collect() }
         }
-        Err(error) => Standing::Refused(bind_error(Path::new("/"), bind, error)),
+        Err(error) => PortState::Refused(bind_error(Path::new("/"), bind, error)),
     };
     Port { bind, standing }
 }
@@ -64,11 +64,11 @@ fn ways(bind: SocketAddr) -> Vec<SocketAddr> {
 }
 
 /// Makes a handshake with the listener at `at`. Rejection of the session still counts as an answer.
-fn ask(at: SocketAddr) -> Answer {
+fn ask(at: SocketAddr) -> HandshakeResult {
     let began = Instant::now();
     match handshake(at) {
-        Ok(shown) => Answer { at, took: Ok(began.elapsed()), shown },
-        Err(why) => Answer { at, took: Err(why), shown: None },
+        Ok(shown) => HandshakeResult { at, took: Ok(began.elapsed()), shown },
+        Err(why) => HandshakeResult { at, took: Err(why), shown: None },
     }
 }
 
@@ -96,18 +96,18 @@ fn handshake(at: SocketAddr) -> Result<Option<Fingerprint>, String> {
 }
 
 /// Tests a free port, bound to `socket`, with a datagram.
-fn free(socket: &UdpSocket, bind: SocketAddr) -> Standing {
+fn free(socket: &UdpSocket, bind: SocketAddr) -> PortState {
     // The last address is the one that others would use.
     let Some(to) = ways(bind).pop() else {
         let trouble =
-            Trouble::new("this machine has no address at all", "look at its network (`ip address`)");
-        return Standing::Refused(trouble);
+            Diagnostic::new("this machine has no address at all", "look at its network (`ip address`)");
+        return PortState::Refused(trouble);
     };
     let to = match socket.local_addr() {
         Ok(own) => SocketAddr::new(to.ip(), own.port()),
         Err(_) => to,
     };
-    Standing::Free { via: to.ip(), arrived: arrives(socket, to).unwrap_or(false) }
+    PortState::Free { via: to.ip(), arrived: arrives(socket, to).unwrap_or(false) }
 }
 
 fn arrives(socket: &UdpSocket, to: SocketAddr) -> io::Result<bool> {

@@ -9,8 +9,8 @@ use time::{Date, OffsetDateTime};
 
 use crate::{
     certificate::Fingerprint,
-    listeners::Place,
-    trouble::{Trouble, holder::Holder},
+    listeners::ListenerAddress,
+    trouble::{Diagnostic, holder::Holder},
 };
 
 /// Limit of open files.
@@ -26,11 +26,11 @@ pub struct Files {
 
 /// Clock of the machine.
 #[derive(Clone, Debug)]
-pub struct Clock {
+pub struct ClockReading {
     /// Current time.
     pub now: OffsetDateTime,
     /// Time synchronization service, if one is found.
-    pub keeper: Option<String>,
+    pub time_service: Option<String>,
 }
 
 /// A configured certificate, or client authorities.
@@ -41,14 +41,14 @@ pub enum Certificate {
     /// Client authorities: their number.
     Authorities(usize),
     /// It cannot be used.
-    Refused(Trouble),
+    Refused(Diagnostic),
     /// It can be used.
-    Loaded(Shown),
+    Loaded(UsableCertificate),
 }
 
 /// A usable certificate.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub struct UsableCertificate {
     /// DNS names and IP addresses.
     pub names: Vec<String>,
     /// Its last day.
@@ -56,7 +56,7 @@ pub struct Shown {
     /// Certificates in its file.
     pub chain: usize,
     /// Warnings about it.
-    pub doubts: Vec<Trouble>,
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// IPv6 of the machine.
@@ -72,7 +72,7 @@ pub enum Ipv6 {
 
 /// Sources of the keys that verify tokens.
 #[derive(Clone, Debug)]
-pub enum Keys {
+pub enum TokenKeys {
     /// None configured: tokens are not accepted.
     None,
     /// Usable keys, named by this configuration key.
@@ -83,22 +83,22 @@ pub enum Keys {
 
 /// A listener other than UDP.
 #[derive(Clone, Debug)]
-pub struct Entrance {
+pub struct ListenerReading {
     /// Its name.
     pub(crate) name: &'static str,
     /// Configuration key of the listener.
     pub(crate) key: &'static str,
     /// Its address.
-    pub(crate) place: Place,
+    pub(crate) place: ListenerAddress,
     /// Current state of its address.
-    pub(crate) vacancy: Vacancy,
+    pub(crate) vacancy: AddressState,
     /// Whether a relay starts without it.
     pub(crate) is_optional: bool,
 }
 
 /// State of a listener's address.
 #[derive(Clone, Debug)]
-pub enum Vacancy {
+pub enum AddressState {
     /// Free.
     Free,
     /// Held by the relay that also holds the UDP port.
@@ -106,7 +106,7 @@ pub enum Vacancy {
     /// Held by another process.
     Taken(Holder),
     /// Cannot be bound.
-    Refused(Trouble),
+    Refused(Diagnostic),
 }
 
 /// UDP port of the relay.
@@ -115,14 +115,14 @@ pub struct Port {
     /// Configured address.
     pub bind: SocketAddr,
     /// Current state.
-    pub standing: Standing,
+    pub standing: PortState,
 }
 
 /// State of a UDP port.
 #[derive(Clone, Debug)]
-pub enum Standing {
+pub enum PortState {
     /// Cannot be bound.
-    Refused(Trouble),
+    Refused(Diagnostic),
     /// Free.
     Free {
         /// Address of this machine used for the test datagram.
@@ -135,13 +135,13 @@ pub enum Standing {
         /// The process.
         holder: Holder,
         /// Result of a handshake at each address of this machine.
-        answers: Vec<Answer>,
+        answers: Vec<HandshakeResult>,
     },
 }
 
 /// Result of a QUIC handshake.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct HandshakeResult {
     /// Address it was made with.
     pub at: SocketAddr,
     /// Duration, or the error.
@@ -152,11 +152,11 @@ pub struct Answer {
 
 /// Configured certificate, and the one that a running relay uses.
 #[derive(Clone, Debug)]
-pub struct Running {
+pub struct RunningCertificate {
     /// File of the configured certificate.
     pub file: String,
     /// Certificate in the file and its last day, or why it cannot be used.
-    pub named: Result<(Fingerprint, Date), Trouble>,
+    pub named: Result<(Fingerprint, Date), Diagnostic>,
     /// Certificate that the relay uses.
     pub shown: Fingerprint,
 }

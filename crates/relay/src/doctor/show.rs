@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::verdict::Verdict;
+use super::verdict::CheckVerdict;
 
 /// Columns of the names of checks.
 const NAME_COLUMNS: usize = 14;
@@ -17,25 +17,25 @@ pub(super) struct Finding {
     /// Short name of the check.
     pub(super) check: &'static str,
     /// Result of the check.
-    pub(super) verdict: Verdict,
+    pub(super) verdict: CheckVerdict,
 }
 
 /// All findings.
 #[derive(Clone, Debug)]
-pub(super) struct Report {
+pub(super) struct DoctorReport {
     /// Findings in the order of the checks.
     pub(super) findings: Vec<Finding>,
     /// Whether to use colour.
     pub(super) colour: bool,
 }
 
-impl Report {
+impl DoctorReport {
     /// Counts warnings and failures.
     pub(super) fn counts(&self) -> (usize, usize) {
-        let count = |is: fn(&Verdict) -> bool| self.findings.iter().filter(|f| is(&f.verdict)).count();
+        let count = |is: fn(&CheckVerdict) -> bool| self.findings.iter().filter(|f| is(&f.verdict)).count();
         (
-            count(|verdict| matches!(verdict, Verdict::Warn(_))),
-            count(|verdict| matches!(verdict, Verdict::Fail(_))),
+            count(|verdict| matches!(verdict, CheckVerdict::Warn(_))),
+            count(|verdict| matches!(verdict, CheckVerdict::Fail(_))),
         )
     }
 
@@ -51,11 +51,11 @@ impl Report {
         })
     }
 
-    fn word(&self, verdict: &Verdict) -> String {
+    fn label(&self, verdict: &CheckVerdict) -> String {
         let (word, code) = match verdict {
-            Verdict::Ok(_) => ("ok", 32),
-            Verdict::Warn(_) => ("warn", 33),
-            Verdict::Fail(_) => ("fail", 31),
+            CheckVerdict::Ok(_) => ("ok", 32),
+            CheckVerdict::Warn(_) => ("warn", 33),
+            CheckVerdict::Fail(_) => ("fail", 31),
         };
         let word = format!("{word:<6}");
         if self.colour { format!("\x1b[{code}m{word}\x1b[0m") } else { word }
@@ -65,23 +65,23 @@ impl Report {
 impl Finding {
     fn json(&self) -> Value {
         let (status, what, todo) = match &self.verdict {
-            Verdict::Ok(what) => ("ok", what, None),
-            Verdict::Warn(trouble) => ("warn", &trouble.what, Some(&trouble.todo)),
-            Verdict::Fail(trouble) => ("fail", &trouble.what, Some(&trouble.todo)),
+            CheckVerdict::Ok(what) => ("ok", what, None),
+            CheckVerdict::Warn(trouble) => ("warn", &trouble.problem, Some(&trouble.remedy)),
+            CheckVerdict::Fail(trouble) => ("fail", &trouble.problem, Some(&trouble.remedy)),
         };
         json!({ "check": self.check, "status": status, "what": what, "todo": todo })
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for DoctorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Finding { check, verdict } in &self.findings {
-            let word = self.word(verdict);
+            let word = self.label(verdict);
             match verdict {
-                Verdict::Ok(what) => writeln!(f, "  {word}{check:<NAME_COLUMNS$}{what}")?,
-                Verdict::Warn(trouble) | Verdict::Fail(trouble) => {
-                    writeln!(f, "  {word}{check:<NAME_COLUMNS$}{}", trouble.what)?;
-                    writeln!(f, "{:INDENT$}-> {}", "", trouble.todo)?;
+                CheckVerdict::Ok(what) => writeln!(f, "  {word}{check:<NAME_COLUMNS$}{what}")?,
+                CheckVerdict::Warn(trouble) | CheckVerdict::Fail(trouble) => {
+                    writeln!(f, "  {word}{check:<NAME_COLUMNS$}{}", trouble.problem)?;
+                    writeln!(f, "{:INDENT$}-> {}", "", trouble.remedy)?;
                 }
             }
         }

@@ -4,14 +4,17 @@ use relay_worker::{Buffers, probe::Offload};
 use time::macros::{date, datetime};
 
 use super::{
-    reading::{Answer, Certificate, Clock, Entrance, Files, Ipv6, Keys, Running, Shown, Standing, Vacancy},
+    reading::{
+        AddressState, Certificate, ClockReading, Files, HandshakeResult, Ipv6, ListenerReading, PortState,
+        RunningCertificate, TokenKeys, UsableCertificate,
+    },
     *,
 };
 use crate::{
     certificate::Fingerprint,
     limits::memory::Reading,
-    listeners::Place,
-    trouble::{Trouble, holder::Holder},
+    listeners::ListenerAddress,
+    trouble::{Diagnostic, holder::Holder},
 };
 
 const MIB: u64 = 1 << 20;
@@ -20,39 +23,43 @@ fn at(addr: &str) -> SocketAddr {
     addr.parse().unwrap()
 }
 
-fn port(standing: Standing) -> Verdict {
+fn port(standing: PortState) -> CheckVerdict {
     verdict::port(&Port { bind: at("[::]:4443"), standing })
 }
 
-fn taken(answers: &[Result<u64, &str>]) -> Standing {
+fn taken(answers: &[Result<u64, &str>]) -> PortState {
     let took = |answer: &Result<u64, &str>| answer.map(Duration::from_millis).map_err(str::to_owned);
-    Standing::Taken {
+    PortState::Taken {
         holder: Holder::Process { pid: 7, name: "moq-relay".to_owned() },
         answers: answers
             .iter()
-            .map(|answer| Answer { at: at("127.0.0.1:4443"), took: took(answer), shown: None })
+            .map(|answer| HandshakeResult { at: at("127.0.0.1:4443"), took: took(answer), shown: None })
             .collect(),
     }
 }
 
-fn shown(doubts: Vec<Trouble>) -> Certificate {
+fn shown(doubts: Vec<Diagnostic>) -> Certificate {
     let names = vec!["relay.example.com".to_owned()];
-    Certificate::Loaded(Shown { names, until: date!(2027 - 01 - 31), chain: 2, doubts })
+    Certificate::Loaded(UsableCertificate { names, until: date!(2027 - 01 - 31), chain: 2, warnings: doubts })
 }
 
 /// Verdict on the configured certificate `named` of a relay that uses the certificate `one`.
-fn in_use(named: Result<&[u8], Trouble>) -> Verdict {
+fn in_use(named: Result<&[u8], Diagnostic>) -> CheckVerdict {
     let named = named.map(|named| (Fingerprint::of(named), date!(2027 - 01 - 31)));
-    verdict::in_use(&Running { file: "cert.pem".to_owned(), named, shown: Fingerprint::of(b"one") })
+    verdict::in_use(&RunningCertificate {
+        file: "cert.pem".to_owned(),
+        named,
+        shown: Fingerprint::of(b"one"),
+    })
 }
 
 fn relay() -> Holder {
     Holder::Process { pid: 7, name: "moq-relay".to_owned() }
 }
 
-fn entrance(vacancy: Vacancy, is_optional: bool) -> Verdict {
-    let (name, key, place) = ("HTTP", "web.http.listen", Place::Tcp(at("[::]:8080")));
-    verdict::entrance(&Entrance { name, key, place, vacancy, is_optional })
+fn entrance(vacancy: AddressState, is_optional: bool) -> CheckVerdict {
+    let (name, key, place) = ("HTTP", "web.http.listen", ListenerAddress::Tcp(at("[::]:8080")));
+    verdict::listener(&ListenerReading { name, key, place, vacancy, is_optional })
 }
 
 fn memory_of(mib: u64) -> Reading {
@@ -67,16 +74,16 @@ fn buffers_of(kib: usize) -> Result<Buffers, String> {
     Ok(Buffers { wanted: 8 << 20, recv: kib * 1_024, send: kib * 1_024 })
 }
 
-fn clock_of(now: time::OffsetDateTime, keeper: Option<&str>) -> Verdict {
-    verdict::clock(&Clock { now, keeper: keeper.map(str::to_owned) })
+fn clock_of(now: time::OffsetDateTime, keeper: Option<&str>) -> CheckVerdict {
+    verdict::clock(&ClockReading { now, time_service: keeper.map(str::to_owned) })
 }
 
 /// Every possible verdict, good ones first per check.
-fn all() -> Vec<(&'static str, Verdict)> {
+fn all() -> Vec<(&'static str, CheckVerdict)> {
     let denied = || Err("Operation not permitted".to_owned());
-    let doubt = || Trouble::new("the chain is incomplete", "use fullchain.pem");
+    let doubt = || Diagnostic::new("the chain is incomplete", "use fullchain.pem");
     let missing = Ipv6::Missing("Cannot assign requested address".to_owned());
-    let free = |via: &str, arrived| Standing::Free { via: via.parse().unwrap(), arrived };
+    let free = |via: &str, arrived| PortState::Free { via: via.parse().unwrap(), arrived };
     let only = |certificate: &Certificate| verdict::certificate(certificate).remove(0);
     vec![
         ("configuration", verdict::configuration(Some(Path::new("relay.toml")), None)),
@@ -107,39 +114,45 @@ fn all() -> Vec<(&'static str, Verdict)> {
         ("certificate", only(&Certificate::Authorities(1))),
         ("certificate", only(&shown(Vec::new()))),
         ("certificate", only(&shown(vec![doubt()]))),
-        ("certificate", only(&Certificate::Refused(Trouble::new("there is no file x", "correct [tls]")))),
+        ("certificate", only(&Certificate::Refused(Diagnostic::new("there is no file x", "correct [tls]")))),
         ("IPv6", verdict::ipv6(&Ipv6::Global, at("[::]:4443"))),
         ("IPv6", verdict::ipv6(&Ipv6::Local, at("[::]:4443"))),
         ("IPv6", verdict::ipv6(&missing, at("0.0.0.0:4443"))),
         ("IPv6", verdict::ipv6(&missing, at("[::]:4443"))),
         ("IPv6", verdict::ipv6(&missing, at("[2001:db8::1]:4443"))),
-        ("keys", verdict::keys(&Keys::None)),
-        ("keys", verdict::keys(&Keys::Usable("auth.key"))),
-        ("keys", verdict::keys(&Keys::Unusable("auth.key", "root.jwk: there is no such file".to_owned()))),
-        ("listener", entrance(Vacancy::Free, false)),
-        ("listener", entrance(Vacancy::OfRelay(relay()), false)),
-        ("listener", entrance(Vacancy::Taken(relay()), false)),
-        ("listener", entrance(Vacancy::Taken(Holder::Unknown), true)),
-        ("listener", entrance(Vacancy::Refused(Trouble::new("not allowed", "use another port")), false)),
+        ("keys", verdict::keys(&TokenKeys::None)),
+        ("keys", verdict::keys(&TokenKeys::Usable("auth.key"))),
+        (
+            "keys",
+            verdict::keys(&TokenKeys::Unusable("auth.key", "root.jwk: there is no such file".to_owned())),
+        ),
+        ("listener", entrance(AddressState::Free, false)),
+        ("listener", entrance(AddressState::OfRelay(relay()), false)),
+        ("listener", entrance(AddressState::Taken(relay()), false)),
+        ("listener", entrance(AddressState::Taken(Holder::Unknown), true)),
+        (
+            "listener",
+            entrance(AddressState::Refused(Diagnostic::new("not allowed", "use another port")), false),
+        ),
         ("port", port(free("192.0.2.7", true))),
         ("port", port(free("127.0.0.1", true))),
         ("port", port(free("192.0.2.7", false))),
         ("port", port(taken(&[Ok(2), Ok(3)]))),
         ("port", port(taken(&[Ok(2), Err("connect timed out")]))),
         ("port", port(taken(&[Err("connect timed out")]))),
-        ("port", port(Standing::Refused(Trouble::new("not allowed", "use another port")))),
+        ("port", port(PortState::Refused(Diagnostic::new("not allowed", "use another port")))),
         ("running", verdict::running(&Port { bind: at("[::]:4443"), standing: free("::1", true) })),
         ("running", verdict::running(&Port { bind: at("[::]:4443"), standing: taken(&[Ok(2)]) })),
         ("in use", in_use(Ok(b"one"))),
         ("in use", in_use(Ok(b"two"))),
-        ("in use", in_use(Err(Trouble::new("there is no file x", "correct [tls]")))),
+        ("in use", in_use(Err(Diagnostic::new("there is no file x", "correct [tls]")))),
     ]
 }
 
 #[test]
 fn every_verdict_matches_its_golden_text() {
     let findings = all().into_iter().map(|(check, verdict)| Finding { check, verdict }).collect();
-    let report = Report { findings, colour: false };
+    let report = DoctorReport { findings, colour: false };
     golden("verdicts.txt", &report.to_string());
     golden("verdicts.json", &format!("{:#}\n", report.json()));
 }
@@ -148,7 +161,7 @@ fn every_verdict_matches_its_golden_text() {
 fn every_check_has_a_good_and_a_bad_verdict() {
     let (mut well, mut bad) = (BTreeSet::new(), BTreeSet::new());
     for (check, verdict) in all() {
-        if verdict.trouble().is_some() {
+        if verdict.diagnostic().is_some() {
             bad.insert(check)
         } else {
             well.insert(check)
@@ -160,8 +173,8 @@ fn every_check_has_a_good_and_a_bad_verdict() {
 #[test]
 fn only_a_terminal_gets_colours() {
     let findings = vec![Finding { check: "cores", verdict: verdict::cores(2, 2) }];
-    let plain = Report { findings: findings.clone(), colour: false }.to_string();
-    let coloured = Report { findings, colour: true }.to_string();
+    let plain = DoctorReport { findings: findings.clone(), colour: false }.to_string();
+    let coloured = DoctorReport { findings, colour: true }.to_string();
     assert!(!plain.contains('\x1b') && coloured.contains("\x1b[32mok"));
     assert!(plain.ends_with("\nAll is well.\n"));
 }

@@ -6,12 +6,13 @@ use relay_worker::{Buffers, probe::Offload};
 use time::{OffsetDateTime, macros::datetime};
 
 use super::reading::{
-    Answer, Certificate, Clock, Entrance, Files, Ipv6, Keys, Port, Running, Shown, Standing, Vacancy,
+    AddressState, Certificate, ClockReading, Files, HandshakeResult, Ipv6, ListenerReading, Port, PortState,
+    RunningCertificate, TokenKeys, UsableCertificate,
 };
 use crate::{
     limits::memory,
-    listeners::Place,
-    trouble::{self, RAISE_FILES, Trouble, bytes, without_ipv6},
+    listeners::ListenerAddress,
+    trouble::{self, Diagnostic, RAISE_FILES, bytes, without_ipv6},
 };
 
 /// Earliest plausible time; a clock before it is wrong.
@@ -27,18 +28,18 @@ pub const SYSCTL_FILE: &str = "packaging/99-moq-relay.conf";
 
 /// Judgement of a reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CheckVerdict {
     /// Good; describes the reading.
     Ok(String),
     /// Works, but not as well as it could.
-    Warn(Trouble),
+    Warn(Diagnostic),
     /// A relay will not start, or not be reached.
-    Fail(Trouble),
+    Fail(Diagnostic),
 }
 
-impl Verdict {
+impl CheckVerdict {
     /// Cause and remedy of a warning or failure.
-    pub fn trouble(&self) -> Option<&Trouble> {
+    pub fn diagnostic(&self) -> Option<&Diagnostic> {
         match self {
             Self::Ok(_) => None,
             Self::Warn(trouble) | Self::Fail(trouble) => Some(trouble),
@@ -46,20 +47,20 @@ impl Verdict {
     }
 
     fn warn(what: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self::Warn(Trouble::new(what, todo))
+        Self::Warn(Diagnostic::new(what, todo))
     }
 
     fn fail(what: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self::Fail(Trouble::new(what, todo))
+        Self::Fail(Diagnostic::new(what, todo))
     }
 }
 
 /// Judges the kernel buffers of a UDP socket.
-pub fn buffers(reading: &Result<Buffers, String>) -> Verdict {
+pub fn buffers(reading: &Result<Buffers, String>) -> CheckVerdict {
     let Buffers { wanted, recv, send } = match reading {
         Ok(buffers) => *buffers,
         Err(error) => {
-            return Verdict::fail(
+            return CheckVerdict::fail(
                 format!("cannot make a UDP socket: {error}"),
                 "check the sandbox (seccomp, network namespace)",
             );
@@ -67,9 +68,9 @@ pub fn buffers(reading: &Result<Buffers, String>) -> Verdict {
     };
     let shown = |count: usize| bytes(count as u64);
     if recv >= wanted && send >= wanted {
-        return Verdict::Ok(format!("{} to receive and to send", shown(wanted)));
+        return CheckVerdict::Ok(format!("{} to receive and to send", shown(wanted)));
     }
-    Verdict::warn(
+    CheckVerdict::warn(
         format!(
             "the kernel gives a socket {} to receive and {} to send of {} asked for: bursts of packets may be dropped",
             shown(recv),
@@ -84,17 +85,17 @@ pub fn buffers(reading: &Result<Buffers, String>) -> Verdict {
 }
 
 /// Judges the segmentation offloads of a UDP socket.
-pub fn offload(reading: &Result<Offload, String>) -> Verdict {
+pub fn offload(reading: &Result<Offload, String>) -> CheckVerdict {
     match reading {
-        Ok(Offload { send: 2.., receive: 2.. }) => Verdict::Ok("GSO to send, GRO to receive".to_owned()),
-        Ok(Offload { send, .. }) => Verdict::warn(
+        Ok(Offload { send: 2.., receive: 2.. }) => CheckVerdict::Ok("GSO to send, GRO to receive".to_owned()),
+        Ok(Offload { send, .. }) => CheckVerdict::warn(
             format!(
                 "the kernel has no {}: each packet costs a system call",
                 if *send < 2 { "GSO" } else { "GRO" }
             ),
             "Linux 5.0 or newer has both; a sandbox may hide them",
         ),
-        Err(error) => Verdict::fail(
+        Err(error) => CheckVerdict::fail(
             format!("cannot make a UDP socket: {error}"),
             "check the sandbox (seccomp, network namespace)",
         ),
@@ -102,10 +103,10 @@ pub fn offload(reading: &Result<Offload, String>) -> Verdict {
 }
 
 /// Judges the steering of datagrams to workers.
-pub fn steering(reading: &Result<(), String>) -> Verdict {
+pub fn steering(reading: &Result<(), String>) -> CheckVerdict {
     match reading {
-        Ok(()) => Verdict::Ok("datagrams are steered to their worker".to_owned()),
-        Err(error) => Verdict::fail(
+        Ok(()) => CheckVerdict::Ok("datagrams are steered to their worker".to_owned()),
+        Err(error) => CheckVerdict::fail(
             format!("datagrams are not steered to workers: {error}"),
             "Linux 4.6 or newer is needed, and a sandbox has to allow SO_ATTACH_REUSEPORT_CBPF",
         ),
@@ -113,186 +114,200 @@ pub fn steering(reading: &Result<(), String>) -> Verdict {
 }
 
 /// Judges the limit of open files.
-pub fn files(Files { hard, needed, workers }: &Files) -> Verdict {
+pub fn files(Files { hard, needed, workers }: &Files) -> CheckVerdict {
     match hard {
-        Some(hard) if hard < needed => Verdict::Fail(Trouble::new(
+        Some(hard) if hard < needed => CheckVerdict::Fail(Diagnostic::new(
             format!("at most {hard} files may be open, and {workers} workers need {needed}"),
             RAISE_FILES,
         )),
-        Some(hard) if *hard < COMFORTABLE_FILES => Verdict::warn(
+        Some(hard) if *hard < COMFORTABLE_FILES => CheckVerdict::warn(
             format!(
                 "at most {hard} files may be open: enough for any number of QUIC connections, which take \
                  none, but few for anything else"
             ),
             RAISE_FILES,
         ),
-        Some(hard) => Verdict::Ok(format!("{hard} may be open, {workers} workers need {needed}")),
-        None => Verdict::Ok(format!("any number may be open, {workers} workers need {needed}")),
+        Some(hard) => CheckVerdict::Ok(format!("{hard} may be open, {workers} workers need {needed}")),
+        None => CheckVerdict::Ok(format!("any number may be open, {workers} workers need {needed}")),
     }
 }
 
 /// Judges the memory, of which the cache may use `cache` bytes.
-pub fn memory(reading: &memory::Reading, cache: u64) -> Verdict {
+pub fn memory(reading: &memory::Reading, cache: u64) -> CheckVerdict {
     let memory::Reading { limit, free, .. } = *reading;
     let todo = "give the relay more (MemoryMax= in a systemd unit, --memory for a container), or a smaller \
                 `cache.capacity`";
     let (all, free, cache) = (bytes(limit), bytes(free), bytes(cache));
     match limit {
-        0..LEAST_MEMORY => Verdict::fail(format!("{all} of memory is not enough to serve anybody"), todo),
-        LEAST_MEMORY..COMFORTABLE_MEMORY => {
-            Verdict::warn(format!("{all} of memory: the cache gets {cache} of it"), todo)
+        0..LEAST_MEMORY => {
+            CheckVerdict::fail(format!("{all} of memory is not enough to serve anybody"), todo)
         }
-        _ => Verdict::Ok(format!("{all}, {free} of it free; the cache gets {cache}")),
+        LEAST_MEMORY..COMFORTABLE_MEMORY => {
+            CheckVerdict::warn(format!("{all} of memory: the cache gets {cache} of it"), todo)
+        }
+        _ => CheckVerdict::Ok(format!("{all}, {free} of it free; the cache gets {cache}")),
     }
 }
 
 /// Judges the clock.
-pub fn clock(Clock { now, keeper }: &Clock) -> Verdict {
+pub fn clock(ClockReading { now, time_service: keeper }: &ClockReading) -> CheckVerdict {
     let now = now.replace_nanosecond(0).unwrap_or(*now);
     let (date, time) = (now.date(), now.time());
     if now < EARLIEST {
-        return Verdict::fail(
+        return CheckVerdict::fail(
             format!("the clock is at {date}: certificates cannot be verified"),
             "set it and keep it right (`timedatectl set-ntp true`)",
         );
     }
     let keeper = keeper.as_deref().unwrap_or("no known service");
     let (hour, minute, second) = time.as_hms();
-    Verdict::Ok(format!("{date} {hour:02}:{minute:02}:{second:02} UTC, kept by {keeper}"))
+    CheckVerdict::Ok(format!("{date} {hour:02}:{minute:02}:{second:02} UTC, kept by {keeper}"))
 }
 
 /// Judges the number of workers against the cores.
-pub fn cores(cores: usize, workers: usize) -> Verdict {
+pub fn cores(cores: usize, workers: usize) -> CheckVerdict {
     if workers > cores {
-        return Verdict::warn(
+        return CheckVerdict::warn(
             format!("{workers} workers share {cores} cores"),
             "leave --workers out: one per core is best",
         );
     }
-    Verdict::Ok(format!("{cores}, {workers} of them with a worker"))
+    CheckVerdict::Ok(format!("{cores}, {workers} of them with a worker"))
 }
 
 /// Judges a certificate, with one verdict per warning.
-pub fn certificate(reading: &Certificate) -> Vec<Verdict> {
+pub fn certificate(reading: &Certificate) -> Vec<CheckVerdict> {
     match reading {
         Certificate::Generated => {
-            vec![Verdict::Ok("made at start, for development: clients must pin its fingerprint".to_owned())]
+            vec![CheckVerdict::Ok(
+                "made at start, for development: clients must pin its fingerprint".to_owned(),
+            )]
         }
         Certificate::Authorities(count) => {
             let authorities =
                 if *count == 1 { "1 authority".to_owned() } else { format!("{count} authorities") };
-            vec![Verdict::Ok(format!("{authorities} for client certificates, which are optional"))]
+            vec![CheckVerdict::Ok(format!("{authorities} for client certificates, which are optional"))]
         }
-        Certificate::Refused(trouble) => vec![Verdict::Fail(trouble.clone())],
-        Certificate::Loaded(Shown { names, until, chain, doubts }) if doubts.is_empty() => {
+        Certificate::Refused(trouble) => vec![CheckVerdict::Fail(trouble.clone())],
+        Certificate::Loaded(UsableCertificate { names, until, chain, warnings: doubts })
+            if doubts.is_empty() =>
+        {
             let names = if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") };
-            vec![Verdict::Ok(format!("for {names}, until {until}, chain of {chain}"))]
+            vec![CheckVerdict::Ok(format!("for {names}, until {until}, chain of {chain}"))]
         }
-        Certificate::Loaded(Shown { doubts, .. }) => doubts.iter().cloned().map(Verdict::Warn).collect(),
+        Certificate::Loaded(UsableCertificate { warnings: doubts, .. }) => {
+            doubts.iter().cloned().map(CheckVerdict::Warn).collect()
+        }
     }
 }
 
 /// Judges whether a running relay uses its configured certificate.
-pub fn in_use(Running { file, named, shown }: &Running) -> Verdict {
+pub fn in_use(RunningCertificate { file, named, shown }: &RunningCertificate) -> CheckVerdict {
     match named {
         Ok((named, until)) if named == shown => {
-            Verdict::Ok(format!("the one in {file} is in use, until {until}"))
+            CheckVerdict::Ok(format!("the one in {file} is in use, until {until}"))
         }
-        Ok(_) => Verdict::warn(
+        Ok(_) => CheckVerdict::warn(
             format!("the relay uses another one than {file} holds ({shown})"),
             "a change is applied within two seconds; otherwise check that the relay reads that file (its log \
              names it)",
         ),
-        Err(Trouble { what, todo }) => {
-            Verdict::warn(format!("{what}: the relay uses a previous one ({shown})"), todo.clone())
+        Err(Diagnostic { problem: what, remedy: todo }) => {
+            CheckVerdict::warn(format!("{what}: the relay uses a previous one ({shown})"), todo.clone())
         }
     }
 }
 
 /// Judges IPv6 for a relay that listens at `bind`.
-pub fn ipv6(reading: &Ipv6, bind: std::net::SocketAddr) -> Verdict {
+pub fn ipv6(reading: &Ipv6, bind: std::net::SocketAddr) -> CheckVerdict {
     match (bind.ip(), reading) {
-        (IpAddr::V4(_), _) => Verdict::Ok("not needed: the relay listens on IPv4 only".to_owned()),
-        (ip, Ipv6::Missing(why)) if ip.is_unspecified() => Verdict::warn(
+        (IpAddr::V4(_), _) => CheckVerdict::Ok("not needed: the relay listens on IPv4 only".to_owned()),
+        (ip, Ipv6::Missing(why)) if ip.is_unspecified() => CheckVerdict::warn(
             format!("this machine has no IPv6 ({why}): a relay at {bind} serves IPv4 alone"),
             without_ipv6(bind),
         ),
-        (_, Ipv6::Missing(why)) => Verdict::fail(
+        (_, Ipv6::Missing(why)) => CheckVerdict::fail(
             format!("this machine has no IPv6 ({why}), and {bind} needs it"),
             without_ipv6(bind),
         ),
-        (_, Ipv6::Local) => Verdict::Ok("on this machine only: it has no address of its own".to_owned()),
-        (_, Ipv6::Global) => Verdict::Ok("with an address of its own".to_owned()),
+        (_, Ipv6::Local) => CheckVerdict::Ok("on this machine only: it has no address of its own".to_owned()),
+        (_, Ipv6::Global) => CheckVerdict::Ok("with an address of its own".to_owned()),
     }
 }
 
 /// Judges the keys that verify tokens.
-pub fn keys(reading: &Keys) -> Verdict {
+pub fn keys(reading: &TokenKeys) -> CheckVerdict {
     match reading {
-        Keys::None => Verdict::Ok("tokens are not accepted".to_owned()),
-        Keys::Usable(key) => Verdict::Ok(format!("`{key}` can be used")),
-        Keys::Unusable(key, why) => {
-            Verdict::fail(format!("`{key}`: {why}"), "correct it; `moq-relay check` names its line")
+        TokenKeys::None => CheckVerdict::Ok("tokens are not accepted".to_owned()),
+        TokenKeys::Usable(key) => CheckVerdict::Ok(format!("`{key}` can be used")),
+        TokenKeys::Unusable(key, why) => {
+            CheckVerdict::fail(format!("`{key}`: {why}"), "correct it; `moq-relay check` names its line")
         }
     }
 }
 
 /// Judges a listener other than UDP.
-pub fn entrance(Entrance { name, key, place, vacancy, is_optional }: &Entrance) -> Verdict {
+pub fn listener(
+    ListenerReading { name, key, place, vacancy, is_optional }: &ListenerReading,
+) -> CheckVerdict {
     match vacancy {
-        Vacancy::Free => Verdict::Ok(format!("{name}: {place} is free")),
-        Vacancy::OfRelay(_) => Verdict::Ok(format!("{name}: the relay listens at {place}")),
-        Vacancy::Refused(trouble) => Verdict::Fail(trouble.clone()),
-        Vacancy::Taken(holder) => {
-            let Trouble { what, todo } = match place {
-                Place::Tcp(address) => trouble::tcp_in_use(name, *address, holder),
-                Place::Unix(path) => Trouble::new(
+        AddressState::Free => CheckVerdict::Ok(format!("{name}: {place} is free")),
+        AddressState::OfRelay(_) => CheckVerdict::Ok(format!("{name}: the relay listens at {place}")),
+        AddressState::Refused(trouble) => CheckVerdict::Fail(trouble.clone()),
+        AddressState::Taken(holder) => {
+            let Diagnostic { problem: what, remedy: todo } = match place {
+                ListenerAddress::Tcp(address) => trouble::tcp_in_use(name, *address, holder),
+                ListenerAddress::Unix(path) => Diagnostic::new(
                     format!("{holder} listens at {}, where {name} is to be served", path.display()),
                     "stop it, or choose another path",
                 ),
             };
             let todo = format!("{todo} (`{key}`)");
             if *is_optional {
-                return Verdict::warn(format!("{what}: a relay starts without it"), todo);
+                return CheckVerdict::warn(format!("{what}: a relay starts without it"), todo);
             }
-            Verdict::fail(what, todo)
+            CheckVerdict::fail(what, todo)
         }
     }
 }
 
 /// Judges the UDP port of the relay.
-pub fn port(Port { bind, standing }: &Port) -> Verdict {
+pub fn port(Port { bind, standing }: &Port) -> CheckVerdict {
     let number = bind.port();
     match standing {
-        Standing::Refused(trouble) => Verdict::Fail(trouble.clone()),
-        Standing::Free { via, arrived: true } if via.is_loopback() => {
-            Verdict::Ok(format!("udp {bind} is free, and a datagram to {via} arrives"))
+        PortState::Refused(trouble) => CheckVerdict::Fail(trouble.clone()),
+        PortState::Free { via, arrived: true } if via.is_loopback() => {
+            CheckVerdict::Ok(format!("udp {bind} is free, and a datagram to {via} arrives"))
         }
-        Standing::Free { via, arrived: true } => Verdict::Ok(format!(
+        PortState::Free { via, arrived: true } => CheckVerdict::Ok(format!(
             "udp {bind} is free, and a datagram to {via} arrives; firewalls in front have to let udp {number} in"
         )),
-        Standing::Free { via, arrived: false } => Verdict::fail(
+        PortState::Free { via, arrived: false } => CheckVerdict::fail(
             format!("udp {bind} is free, but a datagram to {via} does not arrive"),
             format!(
                 "let udp {number} in on this machine's own firewall (`nft list ruleset`, `ufw allow {number}/udp`)"
             ),
         ),
-        Standing::Taken { holder, answers } => taken(*bind, holder, answers),
+        PortState::Taken { holder, answers } => taken(*bind, holder, answers),
     }
 }
 
-fn taken(bind: std::net::SocketAddr, holder: &trouble::holder::Holder, answers: &[Answer]) -> Verdict {
+fn taken(
+    bind: std::net::SocketAddr,
+    holder: &trouble::holder::Holder,
+    answers: &[HandshakeResult],
+) -> CheckVerdict {
     let unanswered = answers.iter().find_map(|answer| Some((answer.at, answer.took.as_ref().err()?)));
     let slowest = answers.iter().filter_map(|answer| answer.took.as_ref().ok()).max();
     let at = answers.iter().map(|answer| answer.at.to_string()).collect::<Vec<_>>().join(" and ");
     match (unanswered, slowest) {
-        (None, Some(took)) => Verdict::Ok(format!("{holder} answers QUIC at {at} ({})", millis(*took))),
-        (None, None) => Verdict::Fail(trouble::in_use(bind, holder)),
+        (None, Some(took)) => CheckVerdict::Ok(format!("{holder} answers QUIC at {at} ({})", millis(*took))),
+        (None, None) => CheckVerdict::Fail(trouble::in_use(bind, holder)),
         (Some(_), None) => {
-            let Trouble { what, todo } = trouble::in_use(bind, holder);
-            Verdict::fail(format!("{what}, which does not answer as a relay"), todo)
+            let Diagnostic { problem: what, remedy: todo } = trouble::in_use(bind, holder);
+            CheckVerdict::fail(format!("{what}, which does not answer as a relay"), todo)
         }
-        (Some((at, why)), Some(_)) => Verdict::fail(
+        (Some((at, why)), Some(_)) => CheckVerdict::fail(
             format!("{holder} answers QUIC, but not at {at}: {why}"),
             format!("let udp {} in on this machine's own firewall", bind.port()),
         ),
@@ -300,23 +315,23 @@ fn taken(bind: std::net::SocketAddr, holder: &trouble::holder::Holder, answers: 
 }
 
 /// Judges whether a relay answers; a free port is a failure, too.
-pub fn running(reading: &Port) -> Verdict {
+pub fn running(reading: &Port) -> CheckVerdict {
     match &reading.standing {
-        Standing::Free { .. } => {
-            Verdict::fail(format!("no process listens at udp {}", reading.bind), "start the relay")
+        PortState::Free { .. } => {
+            CheckVerdict::fail(format!("no process listens at udp {}", reading.bind), "start the relay")
         }
-        Standing::Refused(_) | Standing::Taken { .. } => port(reading),
+        PortState::Refused(_) | PortState::Taken { .. } => port(reading),
     }
 }
 
 /// Judges the configuration: its file, if any, or why it is refused.
-pub fn configuration(file: Option<&Path>, refusal: Option<&str>) -> Verdict {
+pub fn configuration(file: Option<&Path>, refusal: Option<&str>) -> CheckVerdict {
     match (file, refusal) {
         (_, Some(refusal)) => {
-            Verdict::fail(refusal, "correct the file; the checks below are for a relay without one")
+            CheckVerdict::fail(refusal, "correct the file; the checks below are for a relay without one")
         }
-        (Some(file), None) => Verdict::Ok(file.display().to_string()),
-        (None, None) => Verdict::Ok("none: a development relay".to_owned()),
+        (Some(file), None) => CheckVerdict::Ok(file.display().to_string()),
+        (None, None) => CheckVerdict::Ok("none: a development relay".to_owned()),
     }
 }
 

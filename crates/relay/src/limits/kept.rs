@@ -15,7 +15,7 @@ const BYTES: usize = 16 * 1024;
 /// An open file stays readable when the process has no free descriptor left, and when a later `open` of the same
 /// path is refused. The last text is kept while the file cannot be read.
 #[derive(Debug)]
-pub(super) struct KeptFile {
+pub(super) struct ProcFile {
     path: PathBuf,
     file: Option<File>,
     last: Last,
@@ -32,7 +32,7 @@ enum Last {
     Text(String),
 }
 
-impl KeptFile {
+impl ProcFile {
     /// Creates a file that has not been read yet.
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, file: None, last: Last::Unread }
@@ -119,7 +119,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("meminfo");
         fs::write(&path, "one").unwrap();
-        let mut kept = KeptFile::new(path.clone());
+        let mut kept = ProcFile::new(path.clone());
         kept.refresh().unwrap();
         assert_eq!(kept.text(), Some("one"));
         // In place, as the kernel changes its files.
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn absent_file_appears_and_is_read() {
         let folder = tempfile::tempdir().unwrap();
-        let mut kept = KeptFile::new(folder.path().join("memory.max"));
+        let mut kept = ProcFile::new(folder.path().join("memory.max"));
         kept.refresh().unwrap();
         assert!(kept.text().is_none() && !kept.is_unread());
         fs::write(kept.path(), "1").unwrap();
@@ -144,7 +144,7 @@ mod tests {
     fn unreadable_file_keeps_the_last_text() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("memory.current");
-        let mut kept = KeptFile::new(path.clone());
+        let mut kept = ProcFile::new(path.clone());
         // A folder can be opened and not be read.
         fs::create_dir(&path).unwrap();
         assert!(kept.refresh().is_err() && kept.is_unread());

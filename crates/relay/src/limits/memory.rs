@@ -7,8 +7,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::kept::KeptFile;
-use crate::trouble::{Trouble, bytes};
+use super::kept::ProcFile;
+use crate::trouble::{Diagnostic, bytes};
 
 /// Limit assumed if that of a control group cannot be read, or the system reports no memory, bytes.
 const UNKNOWN: u64 = 1 << 30;
@@ -39,7 +39,7 @@ struct Bound {
 
 /// Reader of memory that keeps its descriptors open.
 #[derive(Debug)]
-pub struct Gauge(Mutex<Files>);
+pub struct Gauge(Mutex<MemoryFiles>);
 
 impl Gauge {
     /// Creates a gauge of this machine.
@@ -48,7 +48,7 @@ impl Gauge {
         // `sysinfo(2)` takes no descriptor and needs no file system.
         let machine = rustix::system::sysinfo();
         let total = u64::from(machine.totalram).checked_mul(u64::from(machine.mem_unit));
-        Self(Mutex::new(Files::below(Path::new("/"), total.filter(|total| *total > 0))))
+        Self(Mutex::new(MemoryFiles::below(Path::new("/"), total.filter(|total| *total > 0))))
     }
 
     /// Reads the current values. A file that cannot be read any more counts with its last content.
@@ -57,7 +57,7 @@ impl Gauge {
     }
 
     /// First file that could not be read at the last reading, and the values used instead.
-    pub fn trouble(&self) -> Option<Trouble> {
+    pub fn failure(&self) -> Option<Diagnostic> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).trouble()
     }
 
@@ -80,12 +80,12 @@ pub fn read() -> Reading {
 
 /// Open files, and the failures of the last reading.
 #[derive(Debug)]
-struct Files {
+struct MemoryFiles {
     root: PathBuf,
     /// Memory of the machine from `sysinfo(2)`, bytes.
     total: Option<u64>,
     /// Each file with the number of the reading that used it last.
-    open: BTreeMap<PathBuf, (KeptFile, u64)>,
+    open: BTreeMap<PathBuf, (ProcFile, u64)>,
     readings: u64,
     /// Files that could not be read.
     failed: Vec<(PathBuf, io::Error)>,
@@ -93,7 +93,7 @@ struct Files {
     assumed: Option<u64>,
 }
 
-impl Files {
+impl MemoryFiles {
     fn below(root: &Path, total: Option<u64>) -> Self {
         let (open, failed) = (BTreeMap::new(), Vec::new());
         Self { root: root.to_owned(), total, open, readings: 0, failed, assumed: None }
@@ -123,13 +123,13 @@ impl Files {
         self.open.iter().any(|(path, (file, _))| is_of_groups(path) && file.is_unread())
     }
 
-    fn trouble(&self) -> Option<Trouble> {
+    fn trouble(&self) -> Option<Diagnostic> {
         let (path, error) = self.failed.first()?;
         let used = match self.assumed {
             Some(limit) => format!("a limit of {} is assumed", bytes(limit)),
             None => "the last good values are used".to_owned(),
         };
-        Some(Trouble::new(
+        Some(Diagnostic::new(
             format!("cannot read memory use: {}: {error}: {used}", path.display()),
             "let the relay read it (no ProcSubset=pid in a systemd unit; enough open files)",
         ))
@@ -140,7 +140,7 @@ impl Files {
         let path = self.root.join(path);
         let now = self.readings;
         let (file, used) =
-            self.open.entry(path).or_insert_with_key(|path| (KeptFile::new(path.clone()), now));
+            self.open.entry(path).or_insert_with_key(|path| (ProcFile::new(path.clone()), now));
         *used = now;
         if let Err(error) = file.refresh() {
             self.failed.push((file.path().to_owned(), error));
@@ -233,7 +233,7 @@ mod tests {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, text).unwrap();
         }
-        Files::below(root.path(), None).read()
+        MemoryFiles::below(root.path(), None).read()
     }
 
     /// Limit and free part, MiB.
@@ -326,7 +326,7 @@ mod tests {
         write(root, MEMINFO.0, MEMINFO.1);
         write(root, "proc/self/cgroup", "0::/relay\n");
         write(root, "sys/fs/cgroup/relay/memory.max", "268435456\n");
-        let mut files = Files::below(root, Some(64 * MIB));
+        let mut files = MemoryFiles::below(root, Some(64 * MIB));
         let good = files.read();
         assert_eq!((good.limit / MIB, files.assumed), (256, None));
         // As when no descriptor is free: what is open is lost, and cannot be opened again.
@@ -348,7 +348,7 @@ mod tests {
     fn hidden_meminfo_leaves_the_total_of_the_kernel() {
         let root = tempfile::tempdir().unwrap();
         hide(root.path(), MEMINFO.0);
-        let mut files = Files::below(root.path(), Some(8_192 * MIB));
+        let mut files = MemoryFiles::below(root.path(), Some(8_192 * MIB));
         assert_eq!(files.read(), Reading { limit: 8_192 * MIB, free: 8_192 * MIB, resident: 0 });
         assert!(files.assumed.is_none() && files.trouble().is_some());
     }
@@ -358,9 +358,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         write(root.path(), MEMINFO.0, "MemTotal: 8388608 kB\nMemAvailable: 8388608 kB\n");
         hide(root.path(), "proc/self/cgroup");
-        let mut files = Files::below(root.path(), None);
+        let mut files = MemoryFiles::below(root.path(), None);
         assert_eq!((files.read().limit, files.assumed), (UNKNOWN, Some(UNKNOWN)));
-        assert!(files.trouble().unwrap().what.contains("a limit of 1.0 GiB is assumed"));
+        assert!(files.trouble().unwrap().problem.contains("a limit of 1.0 GiB is assumed"));
     }
 
     #[test]
@@ -369,7 +369,7 @@ mod tests {
         write(root.path(), MEMINFO.0, MEMINFO.1);
         write(root.path(), "proc/self/cgroup", "0::/a\n");
         write(root.path(), "sys/fs/cgroup/a/memory.max", "max\n");
-        let mut files = Files::below(root.path(), None);
+        let mut files = MemoryFiles::below(root.path(), None);
         files.read();
         let open = files.open.values().filter(|(file, _)| file.is_open()).count();
         assert_eq!(open, 3, "meminfo, cgroup, memory.max");

@@ -66,7 +66,7 @@ impl Watch {
     }
 
     /// Computes the limits for a payload of `used` bytes; to be called at regular intervals.
-    pub fn look(&mut self, used: u64, reading: &Reading) -> Limits {
+    pub fn update(&mut self, used: u64, reading: &Reading) -> Limits {
         if let Some((used_before, resident_before)) = self.last {
             let gone = used_before.saturating_sub(used);
             let came = used.saturating_sub(used_before);
@@ -151,20 +151,20 @@ mod tests {
     #[test]
     fn memory_that_comes_back_late_does_not_empty_the_cache() {
         let mut watch = Watch::new(plan());
-        assert_eq!(shown(watch.look(400 * MIB, &reading(100, 500))), (400, 450));
+        assert_eq!(shown(watch.update(400 * MIB, &reading(100, 500))), (400, 450));
         // Another process takes 60 MiB: as much must be evicted.
-        assert_eq!(shown(watch.look(400 * MIB, &reading(40, 500))).0, 340);
+        assert_eq!(shown(watch.update(400 * MIB, &reading(40, 500))).0, 340);
         // It was evicted, but the allocator has not returned it.
         for _ in 0..2 {
-            let capacity = watch.look(340 * MIB, &reading(40, 500)).capacity / MIB;
+            let capacity = watch.update(340 * MIB, &reading(40, 500)).capacity / MIB;
             assert!((325..=340).contains(&capacity), "{capacity}");
         }
-        assert_eq!(shown(watch.look(340 * MIB, &reading(100, 440))).0, 340, "returned");
+        assert_eq!(shown(watch.update(340 * MIB, &reading(100, 440))).0, 340, "returned");
         // Memory that never returns stops counting soon.
         let mut watch = Watch::new(plan());
-        watch.look(400 * MIB, &reading(40, 500));
+        watch.update(400 * MIB, &reading(40, 500));
         let hoped: Vec<u64> =
-            (0..40).map(|_| watch.look(340 * MIB, &reading(40, 500)).capacity / MIB).collect();
+            (0..40).map(|_| watch.update(340 * MIB, &reading(40, 500)).capacity / MIB).collect();
         assert!(hoped.first() > hoped.last() && hoped.last().is_some_and(|last| *last <= 281), "{hoped:?}");
     }
 }

@@ -20,10 +20,10 @@ const RETRY: Duration = Duration::from_millis(10);
 
 /// Queue that accepts lines from any thread without blocking; one thread writes them.
 #[derive(Clone, Debug)]
-pub(super) struct Queue(Arc<Shared>);
+pub(super) struct Queue(Arc<QueueShared>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct QueueShared {
     waiting: Mutex<Waiting>,
     /// Signalled when text is queued.
     filled: Condvar,
@@ -83,7 +83,7 @@ impl Queue {
     }
 }
 
-impl Shared {
+impl QueueShared {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

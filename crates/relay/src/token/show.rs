@@ -5,16 +5,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use relay_auth::{Claims, KeyId, Said};
+use relay_auth::{Claims, KeyId, UnverifiedToken};
 use relay_model::{Path, Scope};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 /// Content and validity of a token.
 #[derive(Debug)]
-pub(crate) struct Shown {
+pub(crate) struct TokenReport {
     /// Parsed content; `None` if it cannot be parsed.
-    pub(super) said: Option<Said>,
+    pub(super) token: Option<UnverifiedToken>,
     /// Whether it is valid; `None` if not verified.
     pub(super) holds: Option<bool>,
     /// Reasons for which it is not valid.
@@ -24,14 +24,14 @@ pub(crate) struct Shown {
     pub(super) now: SystemTime,
 }
 
-impl Shown {
+impl TokenReport {
     /// Whether it was verified and is valid.
-    pub(crate) fn holds(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         self.holds == Some(true)
     }
 
     fn claims(&self) -> Option<&Claims> {
-        self.said.as_ref()?.claims.as_ref().ok()
+        self.token.as_ref()?.claims.as_ref().ok()
     }
 
     /// Scopes that a session may publish and subscribe to, at the given path or anywhere.
@@ -51,7 +51,7 @@ impl Shown {
         for reason in &self.reasons {
             line(&mut out, "because", reason);
         }
-        if let Some(said) = &self.said {
+        if let Some(said) = &self.token {
             let key = said.key.as_ref().map_or_else(|| "not named".to_owned(), ToString::to_string);
             line(&mut out, "key", &format!("{key}, {}", said.algorithm));
             if !said.ignored.is_empty() {
@@ -95,7 +95,7 @@ impl Shown {
                 object.insert(name.to_owned(), what);
             }
         };
-        if let Some(said) = &self.said {
+        if let Some(said) = &self.token {
             put("algorithm", said.algorithm.name().into());
             put("kid", said.key.as_ref().map(KeyId::as_str).into());
             put("ignored", said.ignored.clone().into());

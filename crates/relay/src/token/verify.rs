@@ -10,7 +10,7 @@ use clap::Args;
 use relay_auth::{Expected, KeyId, Keys, explain};
 use relay_model::Path;
 
-use super::{EXIT_CODES, Misuse, path, print, read, show::Shown};
+use super::{EXIT_CODES, Misuse, path, print, read, show::TokenReport};
 
 /// Arguments of `token verify`.
 #[derive(Clone, Debug, Args)]
@@ -68,7 +68,7 @@ impl TokenArgs {
         self.token.as_deref().map_or_else(|| read::token_in(&self.input), |token| Ok(read::token(token)))
     }
 
-    fn print(&self, shown: &Shown) -> Result<()> {
+    fn print(&self, shown: &TokenReport) -> Result<()> {
         print(&if self.json { format!("{:#}\n", shown.json()) } else { shown.text() })
     }
 }
@@ -87,12 +87,12 @@ pub(super) fn run(args: &VerifyArgs, now: SystemTime) -> Result<bool> {
     let expected = Expected { audience: args.audience.clone(), issuer: args.issuer.clone() };
     let shown = judge(&token, &keys, &expected, args.token.at.clone(), now);
     args.token.print(&shown)?;
-    Ok(shown.holds())
+    Ok(shown.is_valid())
 }
 
 /// Prints the content of a token. Returns whether it can be parsed.
 pub(super) fn inspect(args: &InspectArgs, now: SystemTime) -> Result<bool> {
-    let shown = look(&args.token.read()?, args.token.at.clone(), now);
+    let shown = decode(&args.token.read()?, args.token.at.clone(), now);
     args.token.print(&shown)?;
     Ok(shown.reasons.is_empty())
 }
@@ -104,23 +104,23 @@ pub(super) fn judge(
     expected: &Expected,
     at: Option<Path>,
     now: SystemTime,
-) -> Shown {
+) -> TokenReport {
     let verdict = explain(token, keys, expected, now);
-    let mut reasons: Vec<String> = verdict.flaws.iter().map(ToString::to_string).collect();
+    let mut reasons: Vec<String> = verdict.errors.iter().map(ToString::to_string).collect();
     if let (Some(at), Some(claims)) = (&at, verdict.claims())
         && claims.grants.at(at).is_none()
     {
         reasons.push(format!("it grants nothing at /{at}"));
     }
-    Shown { said: verdict.said, holds: Some(reasons.is_empty()), reasons, at, now }
+    TokenReport { token: verdict.token, holds: Some(reasons.is_empty()), reasons, at, now }
 }
 
 /// Parses a token without verifying it.
-pub(super) fn look(token: &str, at: Option<Path>, now: SystemTime) -> Shown {
+pub(super) fn decode(token: &str, at: Option<Path>, now: SystemTime) -> TokenReport {
     let said = relay_auth::inspect(token);
     let flaw = said.as_ref().map_or_else(Some, |said| said.claims.as_ref().err());
     let reasons = flaw.into_iter().map(ToString::to_string).collect();
-    Shown { said: said.ok(), holds: None, reasons, at, now }
+    TokenReport { token: said.ok(), holds: None, reasons, at, now }
 }
 
 /// Reads the keys in these files, and the one in the folder that the token names.

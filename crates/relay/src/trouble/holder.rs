@@ -42,7 +42,7 @@ impl fmt::Display for Holder {
 
 /// An entry of the kernel's socket table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Socket {
+struct SocketEntry {
     local: SocketAddr,
     uid: u32,
     inode: u64,
@@ -94,7 +94,7 @@ fn meets(held: SocketAddr, wanted: SocketAddr) -> bool {
 
 /// A line of `/proc/net/udp` or `udp6`: number, local and remote address, state, queues, timer, retransmits,
 /// user, timeout, inode.
-fn parse(line: &str) -> Option<Socket> {
+fn parse(line: &str) -> Option<SocketEntry> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let (ip, port) = fields.get(1)?.split_once(':')?;
     let ip = match ip.len() {
@@ -110,7 +110,7 @@ fn parse(line: &str) -> Option<Socket> {
     };
     let port = u16::from_str_radix(port, 16).ok()?;
     let (uid, inode) = (fields.get(7)?.parse().ok()?, fields.get(9)?.parse().ok()?);
-    Some(Socket { local: SocketAddr::new(ip, port), uid, inode })
+    Some(SocketEntry { local: SocketAddr::new(ip, port), uid, inode })
 }
 
 /// Parses four bytes of an address, which the kernel prints as one number in native byte order.
@@ -119,7 +119,7 @@ fn word(hex: &str) -> Option<[u8; 4]> {
 }
 
 /// Finds the first process that has one of `sockets` open.
-fn process(root: &Path, sockets: &[Socket]) -> Option<(u32, String)> {
+fn process(root: &Path, sockets: &[SocketEntry]) -> Option<(u32, String)> {
     let wanted: Vec<String> = sockets.iter().map(|socket| format!("socket:[{}]", socket.inode)).collect();
     let proc = root.join("proc");
     let entries = fs::read_dir(&proc).ok()?.flatten().take(PROCESSES);

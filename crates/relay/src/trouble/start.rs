@@ -6,10 +6,10 @@ use std::{
     path::Path,
 };
 
-use relay_worker::{BindError, StartError};
+use relay_worker::{BindError, RelayStartError};
 
-use super::{Trouble, has_ipv6, holder, holder::Holder};
-use crate::{limits::rlimit, listeners::unix_trouble};
+use super::{Diagnostic, has_ipv6, holder, holder::Holder};
+use crate::{limits::rlimit, listeners::unix_diagnostic};
 
 /// Remedy for a low limit of open files.
 pub const RAISE_FILES: &str = "raise the hard limit (LimitNOFILE=65536 in a systemd unit, \
@@ -18,46 +18,48 @@ pub const RAISE_FILES: &str = "raise the hard limit (LimitNOFILE=65536 in a syst
 pub const PRIVILEGED: u16 = 1_024;
 
 /// Problem that kept a relay with `workers` from starting.
-pub fn start(error: &StartError, workers: usize) -> Trouble {
+pub fn start(error: &RelayStartError, workers: usize) -> Diagnostic {
     match error {
-        StartError::Bind(error) => bind(Path::new("/"), error, workers),
-        StartError::Quic(_) => Trouble::new(error.to_string(), "look at [tls] in the configuration"),
-        StartError::Thread(cause) => thread(cause, workers),
+        RelayStartError::Bind(error) => bind(Path::new("/"), error, workers),
+        RelayStartError::Quic(_) => Diagnostic::new(error.to_string(), "look at [tls] in the configuration"),
+        RelayStartError::Thread(cause) => thread(cause, workers),
     }
 }
 
 /// Problem of binding sockets on the machine whose files are below `root`.
-fn bind(root: &Path, error: &BindError, workers: usize) -> Trouble {
+fn bind(root: &Path, error: &BindError, workers: usize) -> Diagnostic {
     let what = error.to_string();
     match error {
         BindError::InUse(addr) => in_use(*addr, &holder::below(root, *addr)),
         BindError::NoSuchAddress(IpAddr::V6(ip)) if !has_ipv6(root) => {
             let alike = if ip.is_loopback() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
-            Trouble::new(
+            Diagnostic::new(
                 format!("cannot listen on {ip}: IPv6 is switched off on this machine"),
                 format!(
                     "listen on {alike} instead, or switch it on (`sysctl -w net.ipv6.conf.all.disable_ipv6=0`)"
                 ),
             )
         }
-        BindError::NoSuchAddress(_) => Trouble::new(
+        BindError::NoSuchAddress(_) => Diagnostic::new(
             what,
             "listen on [::] for all addresses, or on one of its own (`ip address` lists them)",
         ),
-        BindError::NoIpv6(addr) => Trouble::new(what, without_ipv6(*addr)),
+        BindError::NoIpv6(addr) => Diagnostic::new(what, without_ipv6(*addr)),
         BindError::Forbidden(addr) => forbidden(root, *addr, what),
         BindError::Files => files(workers, rlimit::hard()),
-        BindError::Workers(_) => Trouble::new(what, "change --workers"),
-        BindError::Steering(_) => Trouble::new(
+        BindError::Workers(_) => Diagnostic::new(what, "change --workers"),
+        BindError::Steering(_) => Diagnostic::new(
             what,
             "Linux 4.6 or newer is needed, and a sandbox has to allow SO_ATTACH_REUSEPORT_CBPF",
         ),
-        BindError::Other { .. } => Trouble::new(what, "`moq-relay doctor` checks the limits of the machine"),
+        BindError::Other { .. } => {
+            Diagnostic::new(what, "`moq-relay doctor` checks the limits of the machine")
+        }
     }
 }
 
 /// Problem of binding a socket to `addr`.
-pub(crate) fn bind_error(root: &Path, addr: SocketAddr, error: io::Error) -> Trouble {
+pub(crate) fn bind_error(root: &Path, addr: SocketAddr, error: io::Error) -> Diagnostic {
     bind(root, &BindError::of(addr, error), 1)
 }
 
@@ -74,7 +76,7 @@ pub(crate) fn without_ipv6(addr: SocketAddr) -> String {
 }
 
 /// Problem of a UDP port that is in use.
-pub(crate) fn in_use(addr: SocketAddr, holder: &Holder) -> Trouble {
+pub(crate) fn in_use(addr: SocketAddr, holder: &Holder) -> Diagnostic {
     let port = addr.port();
     let who = match holder {
         Holder::Process { .. } => "stop it",
@@ -83,58 +85,59 @@ pub(crate) fn in_use(addr: SocketAddr, holder: &Holder) -> Trouble {
         }
     };
     let next = SocketAddr::new(addr.ip(), port.checked_add(1).unwrap_or(PRIVILEGED));
-    Trouble::new(
+    Diagnostic::new(
         format!("udp {addr} is already in use by {holder}"),
         format!("{who}, or listen on another port (--bind {next}, or `bind` in [server])"),
     )
 }
 
 /// Problem of starting a listener other than QUIC.
-pub(crate) fn listener(error: &relay_admin::StartError) -> Trouble {
+pub(crate) fn listener(error: &relay_admin::StartError) -> Diagnostic {
     match error {
         relay_admin::StartError::Bind { what, address, source } => tcp(what, *address, source),
-        relay_admin::StartError::Unix { path, source } => unix_trouble(path).unwrap_or_else(|| {
+        relay_admin::StartError::Unix { path, source } => unix_diagnostic(path).unwrap_or_else(|| {
             let shown = path.display();
             match source.kind() {
-                io::ErrorKind::AddrInUse => Trouble::new(
+                io::ErrorKind::AddrInUse => Diagnostic::new(
                     format!("cannot listen on {shown}: another process listens there"),
                     "stop it, or choose another path (`server.unix.bind`)",
                 ),
-                _ => Trouble::new(
+                _ => Diagnostic::new(
                     format!("cannot listen on {shown}: {source}"),
                     "let the relay's user write to its folder",
                 ),
             }
         }),
         relay_admin::StartError::Threads(_) => {
-            Trouble::new(error.to_string(), "raise the limit on threads (TasksMax= in a systemd unit)")
+            Diagnostic::new(error.to_string(), "raise the limit on threads (TasksMax= in a systemd unit)")
         }
     }
 }
 
 /// Problem of serving `what` over TCP at `address`.
-pub(crate) fn tcp(what: &str, address: SocketAddr, error: &io::Error) -> Trouble {
+pub(crate) fn tcp(what: &str, address: SocketAddr, error: &io::Error) -> Diagnostic {
     let refused = format!("cannot listen for {what} on tcp {address}");
     match error.kind() {
         io::ErrorKind::AddrInUse => tcp_in_use(what, address, &holder::of_tcp(address)),
         io::ErrorKind::PermissionDenied => {
             forbidden(Path::new("/"), address, format!("{refused}: not allowed"))
         }
-        io::ErrorKind::AddrNotAvailable => Trouble::new(
+        io::ErrorKind::AddrNotAvailable => Diagnostic::new(
             format!("{refused}: this machine has no address {}", address.ip()),
             "listen on [::] for all addresses, or on one of its own (`ip address` lists them)",
         ),
         _ if is_without_ipv6(error) => {
-            Trouble::new(format!("{refused}: this machine has no IPv6"), "listen on an address of IPv4")
+            Diagnostic::new(format!("{refused}: this machine has no IPv6"), "listen on an address of IPv4")
         }
-        _ => {
-            Trouble::new(format!("{refused}: {error}"), "`moq-relay doctor` checks the limits of the machine")
-        }
+        _ => Diagnostic::new(
+            format!("{refused}: {error}"),
+            "`moq-relay doctor` checks the limits of the machine",
+        ),
     }
 }
 
 /// Problem of a TCP port that is in use.
-pub(crate) fn tcp_in_use(what: &str, address: SocketAddr, holder: &Holder) -> Trouble {
+pub(crate) fn tcp_in_use(what: &str, address: SocketAddr, holder: &Holder) -> Diagnostic {
     let port = address.port();
     let who = match holder {
         Holder::Process { .. } => "stop it",
@@ -142,22 +145,22 @@ pub(crate) fn tcp_in_use(what: &str, address: SocketAddr, holder: &Holder) -> Tr
             &format!("`sudo ss -tlpn 'sport = :{port}'` shows which one: stop it")
         }
     };
-    Trouble::new(
+    Diagnostic::new(
         format!("tcp {address}, where {what} is to be served, is already in use by {holder}"),
         format!("{who}, or choose another port"),
     )
 }
 
-fn forbidden(root: &Path, addr: SocketAddr, what: String) -> Trouble {
+fn forbidden(root: &Path, addr: SocketAddr, what: String) -> Diagnostic {
     let file = root.join("proc/sys/net/ipv4/ip_unprivileged_port_start");
     let first = fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(PRIVILEGED);
     if addr.port() >= first {
-        return Trouble::new(
+        return Diagnostic::new(
             what,
             "a security policy forbids it (SELinux, AppArmor, a sandbox): change it there",
         );
     }
-    Trouble::new(
+    Diagnostic::new(
         what,
         format!(
             "ports below {first} need CAP_NET_BIND_SERVICE (AmbientCapabilities= in a systemd unit, or \
@@ -167,23 +170,23 @@ fn forbidden(root: &Path, addr: SocketAddr, what: String) -> Trouble {
 }
 
 /// Problem of a limit of open files that is too low for `workers`.
-pub(crate) fn files(workers: usize, hard: Option<u64>) -> Trouble {
+pub(crate) fn files(workers: usize, hard: Option<u64>) -> Diagnostic {
     let needed = rlimit::needed(workers);
     let limit = hard.map_or_else(|| "no more".to_owned(), |hard| format!("at most {hard}"));
-    Trouble::new(format!("{limit} files may be open, and {workers} workers need {needed}"), RAISE_FILES)
+    Diagnostic::new(format!("{limit} files may be open, and {workers} workers need {needed}"), RAISE_FILES)
 }
 
-fn thread(cause: &io::Error, workers: usize) -> Trouble {
+fn thread(cause: &io::Error, workers: usize) -> Diagnostic {
     match cause.kind() {
         // EAGAIN of a thread that could not be created.
-        io::ErrorKind::WouldBlock => Trouble::new(
+        io::ErrorKind::WouldBlock => Diagnostic::new(
             format!("cannot start a worker: no more threads ({cause})"),
             "raise the limit on threads (TasksMax= in a systemd unit, `ulimit -u` in a shell)",
         ),
         _ if rlimit::hard().is_some_and(|hard| hard < rlimit::needed(workers)) => {
             files(workers, rlimit::hard())
         }
-        _ => Trouble::new(
+        _ => Diagnostic::new(
             format!("cannot start a worker ({cause})"),
             "`moq-relay doctor` checks the limits of the machine",
         ),

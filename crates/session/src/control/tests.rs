@@ -6,8 +6,8 @@ use super::*;
 use crate::sink::Sink;
 
 /// Answers on `count` streams without credit: two messages each, then the end.
-fn blocked(count: u64) -> (Control, Sink, Instant) {
-    let (mut control, mut sink, now) = (Control::default(), Sink::blocked(), Instant::now());
+fn blocked(count: u64) -> (ControlQueue, Sink, Instant) {
+    let (mut control, mut sink, now) = (ControlQueue::default(), Sink::blocked(), Instant::now());
     for stream in (0..count).map(Stream) {
         control.send(&mut sink, now, stream, vec![1, 2]);
         control.send(&mut sink, now, stream, vec![3]);

@@ -1,46 +1,46 @@
 //! Joining of small pieces into one handle, and writes that are accepted in part.
 
-use relay_store::{Entry, ObjectHead};
+use relay_store::{LogEntry, ObjectHead};
 
 use super::*;
-use crate::{dialect::Framing, sink::Sink};
+use crate::{dialect::ObjectFraming, sink::Sink};
 
 const STREAM: Stream = Stream(2);
 const HEADER: &[u8] = b"header";
 
-fn shape() -> Shape {
-    Shape::whole(Framing::LiteBare)
+fn shape() -> EncodingKey {
+    EncodingKey::whole(ObjectFraming::LiteBare)
 }
 
 /// A group with a piece of its own for every frame, because the lane is read after each; and its bytes.
-fn group(sizes: &[usize]) -> (Rc<Group>, Vec<u8>) {
-    let group = Group::new(0);
-    group.add_lane(shape());
+fn group(sizes: &[usize]) -> (Rc<LocalGroup>, Vec<u8>) {
+    let group = LocalGroup::new(0);
+    group.add_encoding(shape());
     let mut bytes = Vec::new();
     for (id, size) in (0..).zip(sizes) {
         let head = ObjectHead::frame(id, None, *size as u64);
         let payload: Bytes = vec![id as u8; *size].into();
-        Framing::LiteBare.head(0, &head, &mut bytes);
+        ObjectFraming::LiteBare.head(0, &head, &mut bytes);
         bytes.extend_from_slice(&payload);
-        group.apply(&Entry::Object { group: 0, strand: 0, head, payload });
-        group.with_lane(shape(), |_| ());
+        group.apply(&LogEntry::Object { group: 0, strand: 0, head, payload });
+        group.with_encoding(shape(), |_| ());
     }
     (group, bytes)
 }
 
-fn cursor(group: &Rc<Group>) -> Cursor {
-    let mut cursor = Cursor::new(Rc::clone(group), shape());
+fn cursor(group: &Rc<LocalGroup>) -> GroupCursor {
+    let mut cursor = GroupCursor::new(Rc::clone(group), shape());
     cursor.opened(STREAM, Bytes::from_static(HEADER));
     cursor
 }
 
 /// Advances until all available data is written, with `allowance` bytes a call.
-fn drain(cursor: &mut Cursor, sink: &mut Sink, meter: &mut Meter, allowance: usize) {
+fn drain(cursor: &mut GroupCursor, sink: &mut Sink, meter: &mut Meter, allowance: usize) {
     for _ in 0..100_000 {
         let mut left = allowance;
         match cursor.advance(sink, meter, &mut left) {
-            Step::Idle | Step::Done => return,
-            Step::Short | Step::Spent => {}
+            CursorStep::Idle | CursorStep::Done => return,
+            CursorStep::Short | CursorStep::Spent => {}
             step => panic!("{step:?}"),
         }
     }
@@ -90,7 +90,7 @@ fn write_accepted_in_part_resumes_within_joined_pieces() {
             assert_eq!((cursor.unsent(), cursor.is_runnable(), sink.finished.len()), (0, false, 0));
         }
     }
-    group.apply(&Entry::Finish { group: 0, strand: 0 });
+    group.apply(&LogEntry::Finish { group: 0, strand: 0 });
     let mut sink = Sink { room: Some(333), ..Sink::default() };
     drain(&mut cursor(&group), &mut sink, &mut Meter::default(), 64 * 1024);
     assert!(sink.finished == [STREAM] && sink.taken[&STREAM].len() == HEADER.len() + bytes.len());

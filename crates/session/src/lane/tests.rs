@@ -1,10 +1,10 @@
 //! Joining of small frames in a lane.
 
 use super::*;
-use crate::dialect::Framing;
+use crate::dialect::ObjectFraming;
 
-fn shape() -> Shape {
-    Shape::whole(Framing::LiteBare)
+fn shape() -> EncodingKey {
+    EncodingKey::whole(ObjectFraming::LiteBare)
 }
 
 /// Payload of object `id`.
@@ -13,34 +13,34 @@ fn payload(id: u64, size: usize) -> Bytes {
 }
 
 /// An object of declared size `size` with the first bytes `payload`.
-fn object(id: u64, size: usize, payload: Bytes) -> Entry {
-    Entry::Object { group: 0, strand: 0, head: ObjectHead::frame(id, None, size as u64), payload }
+fn object(id: u64, size: usize, payload: Bytes) -> LogEntry {
+    LogEntry::Object { group: 0, strand: 0, head: ObjectHead::frame(id, None, size as u64), payload }
 }
 
-fn whole(id: u64, size: usize) -> Entry {
+fn whole(id: u64, size: usize) -> LogEntry {
     object(id, size, payload(id, size))
 }
 
 /// Bytes of a frame on a stream.
 fn framed(id: u64, size: usize) -> Vec<u8> {
     let mut out = Vec::new();
-    Framing::LiteBare.head(0, &ObjectHead::frame(id, None, size as u64), &mut out);
+    ObjectFraming::LiteBare.head(0, &ObjectHead::frame(id, None, size as u64), &mut out);
     out.extend_from_slice(&payload(id, size));
     out
 }
 
-fn group() -> Rc<Group> {
-    let group = Group::new(0);
-    group.add_lane(shape());
+fn group() -> Rc<LocalGroup> {
+    let group = LocalGroup::new(0);
+    group.add_encoding(shape());
     group
 }
 
 /// Reads the lane: its pieces, and their total size as the lane counts it.
-fn read(group: &Group) -> (Vec<Piece>, u64) {
-    group.with_lane(shape(), |lane| (lane.pieces().to_vec(), lane.bytes())).unwrap()
+fn read(group: &LocalGroup) -> (Vec<EncodedPiece>, u64) {
+    group.with_encoding(shape(), |lane| (lane.pieces().to_vec(), lane.bytes())).unwrap()
 }
 
-fn joined(pieces: &[Piece]) -> Vec<u8> {
+fn joined(pieces: &[EncodedPiece]) -> Vec<u8> {
     pieces.iter().flat_map(|piece| &piece.bytes).copied().collect()
 }
 
@@ -68,7 +68,7 @@ fn frames_of_all_sizes_keep_order_and_count() {
             group.apply(&object(id, size, Bytes::new()));
             for offset in [0, 100, 200] {
                 let payload = payload(id, 100);
-                group.apply(&Entry::Data { group: 0, strand: 0, object: id, offset, payload });
+                group.apply(&LogEntry::Data { group: 0, strand: 0, object: id, offset, payload });
             }
         } else {
             group.apply(&whole(id, size));
@@ -104,5 +104,8 @@ fn lane_cut_short_holds_no_bytes() {
     group.fail(StreamCode::EVICTED);
     group.apply(&whole(2, 10));
     assert!(read(&group).0.is_empty());
-    assert_eq!(group.with_lane(shape(), Lane::end), Some(Some(LaneEnd::Reset(StreamCode::EVICTED))));
+    assert_eq!(
+        group.with_encoding(shape(), EncodedGroup::end),
+        Some(Some(EncodingEnd::Reset(StreamCode::EVICTED)))
+    );
 }

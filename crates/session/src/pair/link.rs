@@ -8,8 +8,8 @@ use std::{
 use bytes::Bytes;
 use relay_model::{SessionCode, StreamCode};
 
-use super::{Options, rng::Rng, side::Side};
-use crate::transport::{Closed, Dir, Stats};
+use super::{PairOptions, rng::Rng, side::PairSide};
+use crate::transport::{Dir, PathStats, TransportClosed};
 
 /// Size of a packet without payload, for a link with a rate.
 const CONTROL_BYTES: usize = 40;
@@ -20,7 +20,7 @@ const RECOVERY: Duration = Duration::from_millis(5);
 
 /// Packets exchanged by the ends.
 #[derive(Debug)]
-pub(super) enum Frame {
+pub(super) enum PairFrame {
     Data {
         stream: u64,
         offset: u64,
@@ -58,7 +58,7 @@ pub(super) enum Frame {
     },
 }
 
-impl Frame {
+impl PairFrame {
     fn size(&self) -> usize {
         match self {
             Self::Data { payload, .. } | Self::Datagram(payload) => CONTROL_BYTES + payload.len(),
@@ -78,23 +78,23 @@ impl Frame {
 }
 
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct PairLink {
     pub(super) rng: Rng,
-    pub(super) sides: [Side; 2],
+    pub(super) sides: [PairSide; 2],
     clock: Option<Instant>,
     /// Time at which each side has finished sending its last packet.
     idle_at: [Option<Instant>; 2],
     /// Packets in flight, by arrival time, then order of departure.
-    flights: BTreeMap<(Instant, u64), (usize, Frame)>,
+    flights: BTreeMap<(Instant, u64), (usize, PairFrame)>,
     departed: u64,
 }
 
-impl Link {
-    pub(super) fn new(seed: u64, a: Options, b: Options) -> Self {
+impl PairLink {
+    pub(super) fn new(seed: u64, a: PairOptions, b: PairOptions) -> Self {
         let (to_a, to_b) = (b.clone(), a.clone());
         Self {
             rng: Rng::new(seed),
-            sides: [Side::new(0, a, &to_a), Side::new(1, b, &to_b)],
+            sides: [PairSide::new(0, a, &to_a), PairSide::new(1, b, &to_b)],
             clock: None,
             idle_at: [None; 2],
             flights: BTreeMap::new(),
@@ -104,14 +104,14 @@ impl Link {
 
     pub(super) fn advance(&mut self, now: Instant) {
         self.clock.get_or_insert(now);
-        self.sides.iter_mut().for_each(Side::grant);
+        self.sides.iter_mut().for_each(PairSide::grant);
         while let Some((at, what)) = self.upcoming()
             && at <= now
         {
             self.clock = self.clock.max(Some(at));
             match what {
-                Next::Departure(side) => self.depart(side, at),
-                Next::Arrival => self.arrive(at),
+                LinkEvent::Departure(side) => self.depart(side, at),
+                LinkEvent::Arrival => self.arrive(at),
             }
         }
         self.clock = self.clock.max(Some(now));
@@ -124,16 +124,16 @@ impl Link {
     pub(super) fn cut(&mut self, why: &str) {
         self.flights.clear();
         for side in &mut self.sides {
-            side.end(Closed::Lost(why.to_owned()));
+            side.end(TransportClosed::Lost(why.to_owned()));
         }
     }
 
-    pub(super) fn stats(&self, side: usize) -> Stats {
+    pub(super) fn stats(&self, side: usize) -> PathStats {
         let options = &self.sides[side].options;
         if !options.measures {
-            return Stats::default();
+            return PathStats::default();
         }
-        Stats { rtt: Some(self.rtt()), bitrate: options.rate.map(|rate| rate.saturating_mul(8)) }
+        PathStats { rtt: Some(self.rtt()), bitrate: options.rate.map(|rate| rate.saturating_mul(8)) }
     }
 
     fn rtt(&self) -> Duration {
@@ -141,9 +141,9 @@ impl Link {
     }
 
     /// Next departure or arrival: departures before arrivals of the same time, side 0 before side 1.
-    fn upcoming(&self) -> Option<(Instant, Next)> {
-        let departures = [0, 1].map(|side| Some((self.departure(side)?, Next::Departure(side))));
-        let arrival = self.flights.keys().next().map(|(at, _)| (*at, Next::Arrival));
+    fn upcoming(&self) -> Option<(Instant, LinkEvent)> {
+        let departures = [0, 1].map(|side| Some((self.departure(side)?, LinkEvent::Departure(side))));
+        let arrival = self.flights.keys().next().map(|(at, _)| (*at, LinkEvent::Arrival));
         departures.into_iter().chain([arrival]).flatten().min()
     }
 
@@ -166,7 +166,7 @@ impl Link {
             let nanos = bytes.saturating_mul(1_000_000_000).checked_div(rate).unwrap_or(0);
             self.idle_at[from] = Some(at + Duration::from_nanos(nanos));
         }
-        if losses > 0 && matches!(frame, Frame::Datagram(_)) {
+        if losses > 0 && matches!(frame, PairFrame::Datagram(_)) {
             return;
         }
         let recovery = (self.rtt() + RECOVERY) * losses;
@@ -182,14 +182,14 @@ impl Link {
         self.sides[to].grant();
     }
 
-    fn fly(&mut self, arrival: Instant, to: usize, frame: Frame) {
+    fn fly(&mut self, arrival: Instant, to: usize, frame: PairFrame) {
         self.departed += 1;
         self.flights.insert((arrival, self.departed), (to, frame));
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Next {
+enum LinkEvent {
     Departure(usize),
     Arrival,
 }

@@ -10,23 +10,23 @@ use bytes::Bytes;
 use relay_model::{SessionCode, StreamCode, limits};
 
 use super::{
-    Options,
-    link::Frame,
+    PairOptions,
+    link::PairFrame,
     rng::Rng,
-    streams::{Found, Receiving, Sending},
+    streams::{PairRead, PairRecvHalf, PairSendHalf},
 };
-use crate::transport::{Closed, DatagramError, Dir, Event, ReadError, Stream, WriteError};
+use crate::transport::{DatagramError, Dir, ReadError, Stream, TransportClosed, TransportEvent, WriteError};
 
 #[derive(Debug)]
-pub(super) struct Side {
-    pub(super) options: Options,
+pub(super) struct PairSide {
+    pub(super) options: PairOptions,
     /// Side, 0 or 1: the lowest bit of the keys of its streams.
     index: u64,
-    events: VecDeque<Event>,
+    events: VecDeque<TransportEvent>,
     closed: bool,
-    out: Out,
-    sending: BTreeMap<u64, Sending>,
-    receiving: BTreeMap<u64, Receiving>,
+    out: PairOutput,
+    sending: BTreeMap<u64, PairSendHalf>,
+    receiving: BTreeMap<u64, PairRecvHalf>,
     /// Stream counts and limits of each side, by direction.
     mine: [Count; 2],
     theirs: [Count; 2],
@@ -45,26 +45,26 @@ pub(super) struct Side {
     hold: bool,
     peer_stream_window: u64,
     peer_max_datagram: usize,
-    received: Datagrams,
+    received: PairDatagrams,
 }
 
 /// Pending output, in this order.
 #[derive(Debug, Default)]
-struct Out {
-    control: VecDeque<Frame>,
-    datagrams: Datagrams,
+struct PairOutput {
+    control: VecDeque<PairFrame>,
+    datagrams: PairDatagrams,
     /// Streams with output: priority, turn, key.
     ready: BTreeSet<(Reverse<i32>, u64, u64)>,
     turns: u64,
 }
 
 #[derive(Debug, Default)]
-struct Datagrams {
+struct PairDatagrams {
     queue: VecDeque<Bytes>,
     bytes: usize,
 }
 
-impl Datagrams {
+impl PairDatagrams {
     /// Queues a datagram; the oldest are dropped to make room.
     fn push(&mut self, datagram: Bytes, cap: usize) {
         self.bytes += datagram.len();
@@ -108,13 +108,13 @@ fn dir_of(stream: u64) -> Dir {
     if stream & 2 == 0 { Dir::Bi } else { Dir::Uni }
 }
 
-impl Side {
-    pub(super) fn new(index: u64, options: Options, peer: &Options) -> Self {
+impl PairSide {
+    pub(super) fn new(index: u64, options: PairOptions, peer: &PairOptions) -> Self {
         Self {
             index,
-            events: VecDeque::from([Event::Ready]),
+            events: VecDeque::from([TransportEvent::Ready]),
             closed: false,
-            out: Out::default(),
+            out: PairOutput::default(),
             sending: BTreeMap::new(),
             receiving: BTreeMap::new(),
             mine: [Count::new(peer.bidi_streams), Count::new(peer.uni_streams)],
@@ -130,12 +130,12 @@ impl Side {
             hold: false,
             peer_stream_window: peer.stream_window,
             peer_max_datagram: peer.max_datagram,
-            received: Datagrams::default(),
+            received: PairDatagrams::default(),
             options,
         }
     }
 
-    pub(super) fn poll(&mut self) -> Option<Event> {
+    pub(super) fn poll(&mut self) -> Option<TransportEvent> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
@@ -144,10 +144,10 @@ impl Side {
             (self.room(half, exempt) > 0).then_some(stream)
         })?;
         self.sending.get_mut(&writable)?.blocked = None;
-        Some(Event::Writable(Stream(writable)))
+        Some(TransportEvent::Writable(Stream(writable)))
     }
 
-    pub(super) fn push(&mut self, event: Event) {
+    pub(super) fn push(&mut self, event: TransportEvent) {
         if !self.closed {
             self.events.push_back(event);
         }
@@ -161,9 +161,9 @@ impl Side {
         }
         let stream = key(count.opened, dir, self.index);
         count.opened += 1;
-        self.sending.insert(stream, Sending::new(priority, self.peer_stream_window));
+        self.sending.insert(stream, PairSendHalf::new(priority, self.peer_stream_window));
         if dir == Dir::Bi {
-            let mut half = Receiving::new(self.options.stream_window);
+            let mut half = PairRecvHalf::new(self.options.stream_window);
             half.armed = true;
             self.receiving.insert(stream, half);
         }
@@ -173,17 +173,17 @@ impl Side {
     pub(super) fn read(&mut self, Stream(stream): Stream, max: usize) -> Result<Option<Bytes>, ReadError> {
         let half = self.receiving.get_mut(&stream).filter(|half| !half.stopped).ok_or(ReadError::Gone)?;
         let found = half.read(max);
-        half.armed = matches!(found, Found::Nothing);
+        half.armed = matches!(found, PairRead::Nothing);
         self.released += half.release();
         self.stale.insert(stream);
         match found {
-            Found::Nothing => Err(ReadError::Blocked),
-            Found::Bytes(bytes) => Ok(Some(bytes)),
-            Found::End => {
+            PairRead::Nothing => Err(ReadError::Blocked),
+            PairRead::Bytes(bytes) => Ok(Some(bytes)),
+            PairRead::End => {
                 self.drop_receiving(stream);
                 Ok(None)
             }
-            Found::Reset(code) => {
+            PairRead::Reset(code) => {
                 self.drop_receiving(stream);
                 Err(ReadError::Reset(code))
             }
@@ -229,7 +229,7 @@ impl Side {
 
     pub(super) fn reset(&mut self, Stream(stream): Stream, code: StreamCode) {
         if let Some(half) = self.sending.get(&stream) {
-            self.out.control.push_back(Frame::Reset { stream, code, size: half.written });
+            self.out.control.push_back(PairFrame::Reset { stream, code, size: half.written });
             self.drop_sending(stream);
         }
     }
@@ -241,7 +241,7 @@ impl Side {
         if half.size_known() {
             self.drop_receiving(stream);
         } else {
-            self.out.control.push_back(Frame::Stop { stream, code });
+            self.out.control.push_back(PairFrame::Stop { stream, code });
         }
     }
 
@@ -279,16 +279,16 @@ impl Side {
 
     pub(super) fn close(&mut self, code: SessionCode, reason: &str) {
         if !self.closed {
-            self.end(Closed::ByUs);
-            self.out.control.push_back(Frame::Close { code, reason: reason.to_owned() });
+            self.end(TransportClosed::ByUs);
+            self.out.control.push_back(PairFrame::Close { code, reason: reason.to_owned() });
         }
     }
 
     /// Closes the end: drops all state but the event.
-    pub(super) fn end(&mut self, why: Closed) {
-        self.push(Event::Closed(why));
+    pub(super) fn end(&mut self, why: TransportClosed) {
+        self.push(TransportEvent::Closed(why));
         self.closed = true;
-        self.out = Out::default();
+        self.out = PairOutput::default();
         self.sending.clear();
         self.receiving.clear();
         self.stale.clear();
@@ -319,7 +319,7 @@ impl Side {
         let limit = self.released.saturating_add(self.options.connection_window);
         if limit > self.announced {
             self.announced = limit;
-            self.out.control.push_back(Frame::Credit { limit });
+            self.out.control.push_back(PairFrame::Credit { limit });
         }
         for stream in std::mem::take(&mut self.stale) {
             let Some(half) = self.receiving.get_mut(&stream) else { continue };
@@ -327,14 +327,14 @@ impl Side {
                 half.limit(self.options.stream_window).filter(|&limit| limit > half.announced)
             {
                 half.announced = limit;
-                self.out.control.push_back(Frame::StreamCredit { stream, limit });
+                self.out.control.push_back(PairFrame::StreamCredit { stream, limit });
             }
         }
         for dir in [Dir::Bi, Dir::Uni] {
             let count = &mut self.theirs[slot(dir)];
             if count.limit > count.announced {
                 count.announced = count.limit;
-                self.out.control.push_back(Frame::Streams { dir, limit: count.limit });
+                self.out.control.push_back(PairFrame::Streams { dir, limit: count.limit });
             }
         }
     }
@@ -344,50 +344,52 @@ impl Side {
     }
 
     /// Returns the next packet.
-    pub(super) fn transmit(&mut self) -> Option<Frame> {
+    pub(super) fn transmit(&mut self) -> Option<PairFrame> {
         if let Some(frame) = self.out.control.pop_front() {
             return Some(frame);
         }
         if let Some(datagram) = self.out.datagrams.pop() {
-            return Some(Frame::Datagram(datagram));
+            return Some(PairFrame::Datagram(datagram));
         }
         let (.., stream) = self.out.ready.pop_first()?;
         let half = self.sending.get_mut(&stream)?;
         let (offset, payload, last) = half.packet(self.options.mtu.max(1));
         self.schedule(stream);
-        Some(Frame::Data { stream, offset, payload, last })
+        Some(PairFrame::Data { stream, offset, payload, last })
     }
 
-    pub(super) fn handle(&mut self, frame: Frame, rng: &mut Rng) {
+    pub(super) fn handle(&mut self, frame: PairFrame, rng: &mut Rng) {
         if self.closed {
             return;
         }
         match frame {
-            Frame::Data { stream, offset, payload, last } => self.on_data(stream, offset, payload, last, rng),
-            Frame::Reset { stream, code, size } => self.on_reset(stream, code, size, rng),
-            Frame::Stop { stream, code } => self.on_stop(stream, code),
-            Frame::StreamCredit { stream, limit } => {
+            PairFrame::Data { stream, offset, payload, last } => {
+                self.on_data(stream, offset, payload, last, rng)
+            }
+            PairFrame::Reset { stream, code, size } => self.on_reset(stream, code, size, rng),
+            PairFrame::Stop { stream, code } => self.on_stop(stream, code),
+            PairFrame::StreamCredit { stream, limit } => {
                 self.meet(stream);
                 if let Some(half) = self.sending.get_mut(&stream) {
                     half.limit = half.limit.max(limit);
                 }
             }
-            Frame::Credit { limit } => self.write_limit = self.write_limit.max(limit),
-            Frame::Streams { dir, limit } => {
+            PairFrame::Credit { limit } => self.write_limit = self.write_limit.max(limit),
+            PairFrame::Streams { dir, limit } => {
                 let count = &mut self.mine[slot(dir)];
                 count.limit = count.limit.max(limit);
                 if std::mem::take(&mut count.wanted) {
-                    self.push(Event::Openable(dir));
+                    self.push(TransportEvent::Openable(dir));
                 }
             }
-            Frame::Datagram(datagram) => {
+            PairFrame::Datagram(datagram) => {
                 if self.received.queue.is_empty() {
-                    self.push(Event::Datagram);
+                    self.push(TransportEvent::Datagram);
                 }
                 self.received.push(datagram, limits::DATAGRAM_BUFFER);
             }
-            Frame::Close { code, reason } => self.end(Closed::ByPeer(code, reason)),
-            Frame::Ack { data } => self.on_ack(data),
+            PairFrame::Close { code, reason } => self.end(TransportClosed::ByPeer(code, reason)),
+            PairFrame::Ack { data } => self.on_ack(data),
         }
     }
 
@@ -422,7 +424,7 @@ impl Side {
         if let Some(half) = self.sending.get_mut(&stream) {
             half.stopped = Some(code);
             half.blocked = None;
-            self.push(Event::Stopped(Stream(stream), code));
+            self.push(TransportEvent::Stopped(Stream(stream), code));
         }
     }
 
@@ -436,7 +438,7 @@ impl Side {
             }
         }
         if std::mem::take(&mut self.wants_room) {
-            self.push(Event::Room);
+            self.push(TransportEvent::Room);
         }
     }
 
@@ -448,11 +450,11 @@ impl Side {
             let count = &mut self.theirs[slot(dir)];
             let opened = key(count.opened, dir, 1 - self.index);
             count.opened += 1;
-            self.receiving.insert(opened, Receiving::new(self.options.stream_window));
+            self.receiving.insert(opened, PairRecvHalf::new(self.options.stream_window));
             if dir == Dir::Bi {
-                self.sending.insert(opened, Sending::new(0, self.peer_stream_window));
+                self.sending.insert(opened, PairSendHalf::new(0, self.peer_stream_window));
             }
-            self.push(Event::Opened(Stream(opened), dir));
+            self.push(TransportEvent::Opened(Stream(opened), dir));
             fresh = true;
         }
         fresh
@@ -461,12 +463,12 @@ impl Side {
     fn tell_readable(&mut self, stream: u64, rng: &mut Rng) {
         let Some(half) = self.receiving.get_mut(&stream) else { return };
         if std::mem::take(&mut half.armed) || rng.chance(0.5) {
-            self.push(Event::Readable(Stream(stream)));
+            self.push(TransportEvent::Readable(Stream(stream)));
         }
     }
 
     /// Number of bytes a write may add.
-    fn room(&self, half: &Sending, exempt: bool) -> u64 {
+    fn room(&self, half: &PairSendHalf, exempt: bool) -> u64 {
         let valve = if exempt { u64::MAX } else { self.options.send_window.saturating_sub(self.outstanding) };
         let credit = (half.limit - half.written).min(self.write_limit - self.written);
         valve.min(credit)

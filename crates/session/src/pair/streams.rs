@@ -7,7 +7,7 @@ use relay_model::StreamCode;
 
 /// A sending half, dropped once it was reset or fully acknowledged.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(super) struct PairSendHalf {
     pub(super) priority: i32,
     /// Position among the streams of one priority, which take turns.
     pub(super) turn: u64,
@@ -31,7 +31,7 @@ enum Fin {
     Acked,
 }
 
-impl Sending {
+impl PairSendHalf {
     pub(super) fn new(priority: i32, limit: u64) -> Self {
         Self {
             priority,
@@ -111,7 +111,7 @@ impl Sending {
 
 /// A receiving half, dropped once its end was read or nothing more can arrive.
 #[derive(Debug, Default)]
-pub(super) struct Receiving {
+pub(super) struct PairRecvHalf {
     /// Pieces by offset; they never overlap, since nothing is sent twice.
     pieces: BTreeMap<u64, Bytes>,
     next: u64,
@@ -129,14 +129,14 @@ pub(super) struct Receiving {
 }
 
 /// Result of a read.
-pub(super) enum Found {
+pub(super) enum PairRead {
     Bytes(Bytes),
     End,
     Reset(StreamCode),
     Nothing,
 }
 
-impl Receiving {
+impl PairRecvHalf {
     pub(super) fn new(window: u64) -> Self {
         Self { announced: window, ..Self::default() }
     }
@@ -161,9 +161,9 @@ impl Receiving {
         self.reset = Some(code);
     }
 
-    pub(super) fn read(&mut self, max: usize) -> Found {
+    pub(super) fn read(&mut self, max: usize) -> PairRead {
         if let Some(code) = self.reset {
-            return Found::Reset(code);
+            return PairRead::Reset(code);
         }
         if let Some(mut piece) = self.pieces.remove(&self.next) {
             let taken = piece.split_to(piece.len().min(max));
@@ -171,9 +171,9 @@ impl Receiving {
             if !piece.is_empty() {
                 self.pieces.insert(self.next, piece);
             }
-            return Found::Bytes(taken);
+            return PairRead::Bytes(taken);
         }
-        if self.size == Some(self.next) { Found::End } else { Found::Nothing }
+        if self.size == Some(self.next) { PairRead::End } else { PairRead::Nothing }
     }
 
     pub(super) fn stop(&mut self) {

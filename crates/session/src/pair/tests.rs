@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::*;
-use crate::transport::Closed;
+use crate::transport::TransportClosed;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -15,16 +15,16 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(seed: u64, a: Options, b: Options) -> Self {
+    fn new(seed: u64, a: PairOptions, b: PairOptions) -> Self {
         let mut bench = Self { pair: Pair::with(seed, a, b), now: Instant::now() };
         bench.run(Duration::ZERO);
-        assert_eq!(bench.pair.a.poll(), Some(Event::Ready));
-        assert_eq!(bench.pair.b.poll(), Some(Event::Ready));
+        assert_eq!(bench.pair.a.poll(), Some(TransportEvent::Ready));
+        assert_eq!(bench.pair.b.poll(), Some(TransportEvent::Ready));
         bench
     }
 
     fn clean() -> Self {
-        Self::new(1, Options::default(), Options::default())
+        Self::new(1, PairOptions::default(), PairOptions::default())
     }
 
     fn run(&mut self, time: Duration) {
@@ -42,16 +42,16 @@ impl Bench {
     }
 }
 
-fn events(end: &mut End) -> Vec<Event> {
+fn events(end: &mut PairEnd) -> Vec<TransportEvent> {
     std::iter::from_fn(|| end.poll()).collect()
 }
 
-fn put(end: &mut End, stream: Stream, bytes: &[u8]) -> usize {
+fn put(end: &mut PairEnd, stream: Stream, bytes: &[u8]) -> usize {
     end.write(stream, &mut [Bytes::copy_from_slice(bytes)]).unwrap()
 }
 
 /// Reads all available bytes. Returns them and the result of the last read.
-fn take(end: &mut End, stream: Stream) -> (Vec<u8>, Result<(), ReadError>) {
+fn take(end: &mut PairEnd, stream: Stream) -> (Vec<u8>, Result<(), ReadError>) {
     let mut all = Vec::new();
     loop {
         match end.read(stream, usize::MAX) {
@@ -63,8 +63,8 @@ fn take(end: &mut End, stream: Stream) -> (Vec<u8>, Result<(), ReadError>) {
 }
 
 /// Options of a random impaired link.
-fn rough(rng: &mut Rng) -> Options {
-    Options {
+fn rough(rng: &mut Rng) -> PairOptions {
+    PairOptions {
         latency: MS * (rng.below(40) as u32),
         rate: rng.chance(0.5).then(|| 20_000 + rng.below(2_000_000)),
         loss: rng.below(30) as f64 / 100.0,
@@ -101,7 +101,7 @@ impl Writer {
         Self { todo, live: BTreeMap::new(), sent }
     }
 
-    fn open(&mut self, end: &mut End) {
+    fn open(&mut self, end: &mut PairEnd) {
         let mut refused = BTreeSet::new();
         self.todo.retain(|(dir, bytes)| {
             let slot = *dir == Dir::Uni;
@@ -119,7 +119,7 @@ impl Writer {
         });
     }
 
-    fn pump(end: &mut End, live: &mut BTreeMap<Stream, Bytes>, stream: Stream) {
+    fn pump(end: &mut PairEnd, live: &mut BTreeMap<Stream, Bytes>, stream: Stream) {
         let Some(rest) = live.get_mut(&stream) else { return };
         match end.write(stream, std::slice::from_mut(rest)) {
             Ok(_) if rest.is_empty() => {
@@ -140,7 +140,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn pump(&mut self, end: &mut End, stream: Stream, rng: &mut Rng) {
+    fn pump(&mut self, end: &mut PairEnd, stream: Stream, rng: &mut Rng) {
         let Some(body) = self.live.get_mut(&stream) else { return };
         loop {
             match end.read(stream, 1 + rng.below(3_000) as usize) {
@@ -169,14 +169,14 @@ fn transfer(seed: u64) -> (Vec<Vec<u8>>, Duration) {
         assert!(idle < 200_000, "seed {seed}: stuck");
         for event in events(&mut bench.pair.a) {
             match event {
-                Event::Writable(stream) => Writer::pump(&mut bench.pair.a, &mut writer.live, stream),
-                Event::Room => {
+                TransportEvent::Writable(stream) => Writer::pump(&mut bench.pair.a, &mut writer.live, stream),
+                TransportEvent::Room => {
                     for stream in writer.live.keys().copied().collect::<Vec<_>>() {
                         Writer::pump(&mut bench.pair.a, &mut writer.live, stream);
                     }
                 }
-                Event::Openable(_) => writer.open(&mut bench.pair.a),
-                Event::Readable(stream) => {
+                TransportEvent::Openable(_) => writer.open(&mut bench.pair.a),
+                TransportEvent::Readable(stream) => {
                     let _ = take(&mut bench.pair.a, stream);
                 }
                 other => panic!("seed {seed}: {other:?}"),
@@ -185,11 +185,11 @@ fn transfer(seed: u64) -> (Vec<Vec<u8>>, Duration) {
         // The response halves are read like any stream, which arms their `Readable`.
         for event in events(&mut bench.pair.b) {
             match event {
-                Event::Opened(stream, _) => {
+                TransportEvent::Opened(stream, _) => {
                     assert!(reader.live.insert(stream, Vec::new()).is_none());
                     reader.pump(&mut bench.pair.b, stream, &mut rng);
                 }
-                Event::Readable(stream) => reader.pump(&mut bench.pair.b, stream, &mut rng),
+                TransportEvent::Readable(stream) => reader.pump(&mut bench.pair.b, stream, &mut rng),
                 other => panic!("seed {seed}: {other:?}"),
             }
         }
@@ -228,7 +228,8 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn loss_delays_a_stream_but_not_its_neighbours() {
     let overtaken = (0..20).any(|seed| {
-        let mut bench = Bench::new(seed, Options { loss: 0.3, ..Options::default() }, Options::default());
+        let mut bench =
+            Bench::new(seed, PairOptions { loss: 0.3, ..PairOptions::default() }, PairOptions::default());
         let streams: Vec<_> = (0..10).map(|_| bench.pair.a.open(Dir::Uni, 0).unwrap()).collect();
         for &stream in &streams {
             put(&mut bench.pair.a, stream, b"x");
@@ -237,7 +238,7 @@ fn loss_delays_a_stream_but_not_its_neighbours() {
         bench.run(MS * 6);
         let opened = events(&mut bench.pair.b);
         // In order of their keys, including those whose first bytes are lost.
-        let order: Vec<_> = (0..opened.len()).map(|n| Event::Opened(streams[n], Dir::Uni)).collect();
+        let order: Vec<_> = (0..opened.len()).map(|n| TransportEvent::Opened(streams[n], Dir::Uni)).collect();
         assert_eq!(opened, order);
         let empty = |bench: &mut Bench, n: usize| take(&mut bench.pair.b, streams[n]).0.is_empty();
         (1..opened.len()).any(|n| empty(&mut bench, n - 1) && !empty(&mut bench, n))
@@ -251,15 +252,15 @@ fn a_new_stream_is_opened_before_its_data_and_read_at_once() {
     let stream = bench.pair.a.open(Dir::Uni, 0).unwrap();
     put(&mut bench.pair.a, stream, b"one");
     bench.settle();
-    assert_eq!(events(&mut bench.pair.b), [Event::Opened(stream, Dir::Uni)]);
+    assert_eq!(events(&mut bench.pair.b), [TransportEvent::Opened(stream, Dir::Uni)]);
     assert_eq!(take(&mut bench.pair.b, stream), (b"one".to_vec(), Err(ReadError::Blocked)));
     put(&mut bench.pair.a, stream, b"two");
     bench.settle();
-    assert_eq!(events(&mut bench.pair.b), [Event::Readable(stream)]);
+    assert_eq!(events(&mut bench.pair.b), [TransportEvent::Readable(stream)]);
     assert_eq!(take(&mut bench.pair.b, stream), (b"two".to_vec(), Err(ReadError::Blocked)));
     bench.pair.a.finish(stream);
     bench.settle();
-    assert_eq!(events(&mut bench.pair.b), [Event::Readable(stream)]);
+    assert_eq!(events(&mut bench.pair.b), [TransportEvent::Readable(stream)]);
     assert_eq!(take(&mut bench.pair.b, stream), (vec![], Ok(())));
     assert_eq!(take(&mut bench.pair.b, stream), (vec![], Err(ReadError::Gone)));
     assert_eq!(bench.pair.a.write(stream, &mut [Bytes::from_static(b"x")]), Err(WriteError::Gone));
@@ -267,29 +268,29 @@ fn a_new_stream_is_opened_before_its_data_and_read_at_once() {
 
 #[test]
 fn blocked_write_gets_writable_and_short_write_gets_room() {
-    let peer = Options { stream_window: 10, ..Options::default() };
-    let mut bench = Bench::new(1, Options::default(), peer);
+    let peer = PairOptions { stream_window: 10, ..PairOptions::default() };
+    let mut bench = Bench::new(1, PairOptions::default(), peer);
     let stream = bench.pair.a.open(Dir::Uni, 0).unwrap();
     let mut chunks =
         [Bytes::from_static(b"01234"), Bytes::from_static(b"56789abc"), Bytes::from_static(b"d")];
     assert_eq!(bench.pair.a.write(stream, &mut chunks), Ok(10));
     assert_eq!(chunks.each_ref().map(|c| c.as_ref()), [b"", b"abc" as &[u8], b"d"]);
     bench.settle();
-    assert_eq!(events(&mut bench.pair.a), [Event::Room]);
+    assert_eq!(events(&mut bench.pair.a), [TransportEvent::Room]);
     assert_eq!(bench.pair.a.write(stream, &mut chunks), Err(WriteError::Blocked));
     bench.settle();
     assert_eq!(events(&mut bench.pair.a), []);
     bench.pair.b.read(stream, 4).unwrap();
     bench.settle();
-    assert_eq!(events(&mut bench.pair.a), [Event::Writable(stream)]);
+    assert_eq!(events(&mut bench.pair.a), [TransportEvent::Writable(stream)]);
     assert_eq!(bench.pair.a.write(stream, &mut chunks), Ok(4));
     assert_eq!(bench.pair.a.write(stream, &mut chunks), Ok(0));
 }
 
 #[test]
 fn connection_credit_is_shared_and_returned_by_reads() {
-    let peer = Options { connection_window: 10, ..Options::default() };
-    let mut bench = Bench::new(1, Options::default(), peer);
+    let peer = PairOptions { connection_window: 10, ..PairOptions::default() };
+    let mut bench = Bench::new(1, PairOptions::default(), peer);
     let [one, two] = [0; 2].map(|_| bench.pair.a.open(Dir::Uni, 0).unwrap());
     assert_eq!(put(&mut bench.pair.a, one, b"01234567"), 8);
     assert_eq!(put(&mut bench.pair.a, two, b"0123"), 2);
@@ -300,17 +301,17 @@ fn connection_credit_is_shared_and_returned_by_reads() {
     bench.pair.b.hold_credit(true);
     assert_eq!(take(&mut bench.pair.b, one).0.len(), 8);
     bench.settle();
-    assert_eq!(events(&mut bench.pair.a), [Event::Room]);
+    assert_eq!(events(&mut bench.pair.a), [TransportEvent::Room]);
     bench.pair.b.hold_credit(false);
     bench.settle();
-    assert_eq!(events(&mut bench.pair.a), [Event::Writable(two)]);
+    assert_eq!(events(&mut bench.pair.a), [TransportEvent::Writable(two)]);
     assert_eq!(bench.pair.a.write(two, &mut [x()]), Ok(1));
 }
 
 #[test]
 fn reset_and_stop_return_connection_credit() {
-    let peer = Options { connection_window: 10, ..Options::default() };
-    let mut bench = Bench::new(1, Options::default(), peer);
+    let peer = PairOptions { connection_window: 10, ..PairOptions::default() };
+    let mut bench = Bench::new(1, PairOptions::default(), peer);
     for stop in [false, true] {
         let stream = bench.pair.a.open(Dir::Uni, 0).unwrap();
         assert_eq!(put(&mut bench.pair.a, stream, b"0123456789"), 10);
@@ -328,8 +329,8 @@ fn reset_and_stop_return_connection_credit() {
 
 #[test]
 fn valve_counts_unacknowledged_bytes_and_can_be_lifted() {
-    let mine = Options { send_window: 10, ..Options::default() };
-    let mut bench = Bench::new(1, mine, Options::default());
+    let mine = PairOptions { send_window: 10, ..PairOptions::default() };
+    let mut bench = Bench::new(1, mine, PairOptions::default());
     let stream = bench.pair.a.open(Dir::Uni, 0).unwrap();
     assert_eq!(put(&mut bench.pair.a, stream, b"0123456789abc"), 10);
     let mut more = [Bytes::from_static(b"more")];
@@ -341,17 +342,17 @@ fn valve_counts_unacknowledged_bytes_and_can_be_lifted() {
     bench.run(MS * 6);
     bench.run(MS * 6);
     assert_eq!(bench.pair.a.outstanding(), 0);
-    assert_eq!(events(&mut bench.pair.a), [Event::Room]);
+    assert_eq!(events(&mut bench.pair.a), [TransportEvent::Room]);
     assert_eq!(put(&mut bench.pair.a, stream, b"0123456789abc"), 10);
     assert_eq!(bench.pair.a.write(stream, &mut [Bytes::from_static(b"x")]), Err(WriteError::Blocked));
     bench.settle();
-    assert_eq!(events(&mut bench.pair.a), [Event::Room, Event::Writable(stream)]);
+    assert_eq!(events(&mut bench.pair.a), [TransportEvent::Room, TransportEvent::Writable(stream)]);
 }
 
 #[test]
 fn streams_that_end_make_room_for_others() {
-    let peer = Options { uni_streams: 1, bidi_streams: 1, ..Options::default() };
-    let mut bench = Bench::new(1, Options::default(), peer);
+    let peer = PairOptions { uni_streams: 1, bidi_streams: 1, ..PairOptions::default() };
+    let mut bench = Bench::new(1, PairOptions::default(), peer);
     let uni = bench.pair.a.open(Dir::Uni, 0).unwrap();
     let bidi = bench.pair.a.open(Dir::Bi, 0).unwrap();
     for (stream, dir) in [(uni, Dir::Uni), (bidi, Dir::Bi)] {
@@ -363,11 +364,14 @@ fn streams_that_end_make_room_for_others() {
     assert_eq!(take(&mut bench.pair.b, uni), (b"x".to_vec(), Ok(())));
     assert_eq!(take(&mut bench.pair.b, bidi), (b"x".to_vec(), Ok(())));
     bench.settle();
-    assert_eq!(events(&mut bench.pair.a), [Event::Openable(Dir::Uni)]);
+    assert_eq!(events(&mut bench.pair.a), [TransportEvent::Openable(Dir::Uni)]);
     assert!(bench.pair.a.open(Dir::Uni, 0).is_some());
     bench.pair.b.reset(bidi, StreamCode::CANCEL);
     bench.settle();
-    assert_eq!(events(&mut bench.pair.a), [Event::Readable(bidi), Event::Openable(Dir::Bi)]);
+    assert_eq!(
+        events(&mut bench.pair.a),
+        [TransportEvent::Readable(bidi), TransportEvent::Openable(Dir::Bi)]
+    );
     bench.pair.b.allow(Dir::Uni, 2);
     bench.settle();
     assert!(bench.pair.a.open(Dir::Uni, 0).is_some() && bench.pair.a.open(Dir::Uni, 0).is_some());
@@ -403,7 +407,7 @@ fn a_stop_reaches_the_writer_also_after_it_finished() {
             bench.pair.a.finish(stream);
         }
         bench.run(MS * 6);
-        assert_eq!(events(&mut bench.pair.a), [Event::Stopped(stream, StreamCode::CANCEL)]);
+        assert_eq!(events(&mut bench.pair.a), [TransportEvent::Stopped(stream, StreamCode::CANCEL)]);
         let refused = if finished { WriteError::Gone } else { WriteError::Stopped(StreamCode::CANCEL) };
         assert_eq!(bench.pair.a.write(stream, &mut [Bytes::from_static(b"y")]), Err(refused));
         bench.pair.a.reset(stream, StreamCode::CANCEL);
@@ -415,8 +419,8 @@ fn a_stop_reaches_the_writer_also_after_it_finished() {
 
 #[test]
 fn higher_priority_is_sent_first_and_equals_take_turns() {
-    let mine = Options { rate: Some(100_000), ..Options::default() };
-    let mut bench = Bench::new(1, mine, Options::default());
+    let mine = PairOptions { rate: Some(100_000), ..PairOptions::default() };
+    let mut bench = Bench::new(1, mine, PairOptions::default());
     let low = bench.pair.a.open(Dir::Uni, 1).unwrap();
     let other = bench.pair.a.open(Dir::Uni, 1).unwrap();
     let high = bench.pair.a.open(Dir::Uni, 2).unwrap();
@@ -451,21 +455,22 @@ fn a_link_at_rate_zero_passes_nothing_until_it_is_back() {
 
 #[test]
 fn datagrams_are_lost_but_never_doubled_or_cut() {
-    let mine = Options { loss: 0.4, ..Options::default() };
-    let mut bench = Bench::new(7, mine, Options { max_datagram: 2, ..Options::default() });
+    let mine = PairOptions { loss: 0.4, ..PairOptions::default() };
+    let mut bench = Bench::new(7, mine, PairOptions { max_datagram: 2, ..PairOptions::default() });
     assert_eq!(bench.pair.a.max_datagram(), 2);
     assert_eq!(bench.pair.a.send_datagram(Bytes::from_static(b"abc")), Err(DatagramError::TooLarge));
     for n in 0..100 {
         bench.pair.a.send_datagram(Bytes::from(vec![n, n])).unwrap();
     }
     bench.settle();
-    assert_eq!(events(&mut bench.pair.b), [Event::Datagram]);
+    assert_eq!(events(&mut bench.pair.b), [TransportEvent::Datagram]);
     let got: Vec<_> = std::iter::from_fn(|| bench.pair.b.recv_datagram()).collect();
     assert!(got.len() > 40 && got.len() < 80, "{}", got.len());
     assert!(got.is_sorted() && got.iter().all(|d| d.len() == 2 && d[0] == d[1]));
     assert_eq!(got.iter().collect::<BTreeSet<_>>().len(), got.len());
 
-    let mut bench = Bench::new(7, Options::default(), Options { max_datagram: 0, ..Options::default() });
+    let mut bench =
+        Bench::new(7, PairOptions::default(), PairOptions { max_datagram: 0, ..PairOptions::default() });
     assert_eq!(bench.pair.a.send_datagram(Bytes::new()), Err(DatagramError::Unsupported));
 }
 
@@ -489,11 +494,14 @@ fn closed_is_the_last_event_at_both_ends() {
     bench.settle();
     bench.pair.a.close(bench.now, SessionCode::PROTOCOL_VIOLATION, "why");
     bench.pair.a.close(bench.now, SessionCode::NONE, "again");
-    assert_eq!(events(&mut bench.pair.a), [Event::Closed(Closed::ByUs)]);
+    assert_eq!(events(&mut bench.pair.a), [TransportEvent::Closed(TransportClosed::ByUs)]);
     assert_eq!(bench.pair.a.open(Dir::Bi, 0), None);
     bench.settle();
-    let why = Closed::ByPeer(SessionCode::PROTOCOL_VIOLATION, "why".to_owned());
-    assert_eq!(events(&mut bench.pair.b), [Event::Opened(stream, Dir::Bi), Event::Closed(why)]);
+    let why = TransportClosed::ByPeer(SessionCode::PROTOCOL_VIOLATION, "why".to_owned());
+    assert_eq!(
+        events(&mut bench.pair.b),
+        [TransportEvent::Opened(stream, Dir::Bi), TransportEvent::Closed(why)]
+    );
     assert_eq!(take(&mut bench.pair.b, stream).1, Err(ReadError::Gone));
     bench.pair.cut("too late");
     assert_eq!(events(&mut bench.pair.b), []);
@@ -501,6 +509,6 @@ fn closed_is_the_last_event_at_both_ends() {
     let mut bench = Bench::clean();
     bench.pair.cut("idle");
     for end in [&mut bench.pair.a, &mut bench.pair.b] {
-        assert_eq!(events(end), [Event::Closed(Closed::Lost("idle".to_owned()))]);
+        assert_eq!(events(end), [TransportEvent::Closed(TransportClosed::Lost("idle".to_owned()))]);
     }
 }

@@ -4,8 +4,8 @@ use std::{
 };
 
 use relay_model::{Cost, WorkerId};
-use relay_store::{Config, Rings, Store};
-use relay_wire::Inbox;
+use relay_store::{Store, StoreConfig, WakeSet};
+use relay_wire::MessageBuf;
 
 use super::*;
 
@@ -17,7 +17,7 @@ struct Fixture {
 impl Fixture {
     /// A board with paths `p/00000` and so on.
     fn with_paths(count: u64) -> Self {
-        let store = Store::new(Config {
+        let store = Store::new(StoreConfig {
             workers: 1,
             capacity: 1 << 20,
             ceiling: 1 << 21,
@@ -32,11 +32,11 @@ impl Fixture {
     fn set(&mut self, at: u64, routes: &[Route]) {
         self.now += Duration::from_secs(1);
         let path = Path::parse(&format!("p/{at:05}")).unwrap();
-        self.store.board().set(path, routes.to_vec(), self.now, &mut Rings::new());
+        self.store.board().set(path, routes.to_vec(), self.now, &mut WakeSet::new());
     }
 
-    fn watch(&self, version: Version, is_relay: bool) -> Watching {
-        let viewer = Viewer {
+    fn watch(&self, version: Version, is_relay: bool) -> AnnounceStream {
+        let viewer = AdvertisePolicy {
             session: SessionId(7),
             hop: Hop(1_000),
             scope: Scope::everything(),
@@ -46,17 +46,17 @@ impl Fixture {
             is_peer: is_relay,
         };
         let watch = self.store.board().watch(WorkerId(0), Path::root());
-        Watching::new(Stream(0), viewer, watch, version)
+        AnnounceStream::new(Stream(0), viewer, watch, version)
     }
 }
 
 fn route(hops: &[u64], cost: u64) -> Route {
     let hops = hops.iter().copied().map(Hop).collect();
-    Route { session: SessionId(1), hops, cost: Cost { warm: 0, cold: cost }, fading: false }
+    Route { session: SessionId(1), hops, cost: Cost { warm: 0, cold: cost }, stale: false }
 }
 
 /// Fills until nothing is pending. Returns the bytes.
-fn drain(watching: &mut Watching, version: Version, max: usize) -> Vec<u8> {
+fn drain(watching: &mut AnnounceStream, version: Version, max: usize) -> Vec<u8> {
     let mut all = Vec::new();
     while watching.is_pending() {
         let mut out = Vec::new();
@@ -69,7 +69,7 @@ fn drain(watching: &mut Watching, version: Version, max: usize) -> Vec<u8> {
 
 /// The promised count, and the announcements after it.
 fn parse(version: Version, bytes: &[u8]) -> (Option<u64>, Vec<Announce>) {
-    let mut inbox = Inbox::new();
+    let mut inbox = MessageBuf::new();
     inbox.push(bytes);
     let ok = version.has_announce_ok().then(|| inbox.next::<lite::AnnounceOk>(version).unwrap().unwrap());
     let mut announces = Vec::new();
@@ -211,9 +211,9 @@ fn client_posing_as_relay_gets_paced_changes() {
     let changes = |is_peer: bool| {
         let mut watching = fixture.watch(version, true);
         if !is_peer {
-            let viewer = Viewer { is_peer: false, ..watching.advertiser.viewer.clone() };
+            let viewer = AdvertisePolicy { is_peer: false, ..watching.advertiser.policy.clone() };
             let watch = fixture.store.board().watch(WorkerId(0), Path::root());
-            watching = Watching::new(Stream(0), viewer, watch, version);
+            watching = AnnounceStream::new(Stream(0), viewer, watch, version);
         }
         drain(&mut watching, version, 100);
         watching
@@ -223,12 +223,12 @@ fn client_posing_as_relay_gets_paced_changes() {
     let path = Path::parse("p/00000").unwrap();
     for ms in 0..1_000 {
         let now = fixture.now + Duration::from_secs(5) + Duration::from_millis(ms);
-        let mut rings = Rings::new();
+        let mut rings = WakeSet::new();
         fixture.store.board().release(now, &mut rings);
         let routes = if ms % 2 == 1 { vec![route(&[1, 2], 5)] } else { vec![] };
         fixture.store.board().set(path.clone(), routes, now, &mut rings);
         for (count, watching) in counts.iter_mut().zip([&mut posing, &mut peer]) {
-            let mut inbox = Inbox::new();
+            let mut inbox = MessageBuf::new();
             inbox.push(&drain(watching, version, 100));
             while Announce::next(&mut inbox, version).unwrap().is_some() {
                 *count += 1;

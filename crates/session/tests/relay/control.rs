@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relay_model::{SessionCode, StreamCode, TrackInfo};
-use relay_session::transport::Closed;
+use relay_session::transport::TransportClosed;
 use relay_wire::{
     lite::{BidiType, Goaway, Setup, TrackRequest, UniType, Version},
     varint,
@@ -15,8 +15,8 @@ use crate::{
     show::{Show, patient, rough, seeds, version_of, versions},
 };
 
-fn violation(closed: &Option<Closed>) -> bool {
-    matches!(closed, Some(Closed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)))
+fn violation(closed: &Option<TransportClosed>) -> bool {
+    matches!(closed, Some(TransportClosed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)))
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn kill_closes_the_session_with_the_given_code() {
         relay.run(MS * 50);
         assert_eq!(
             relay[reader].closed,
-            Some(Closed::ByPeer(SessionCode::UNAUTHORIZED, "expired".to_owned()))
+            Some(TransportClosed::ByPeer(SessionCode::UNAUTHORIZED, "expired".to_owned()))
         );
         relay.disperse();
     });

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use relay_model::limits;
-use relay_session::{pair::Options, transport::Transport};
+use relay_session::{pair::PairOptions, transport::Transport};
 use relay_wire::lite::Datagram;
 
 use crate::{
@@ -24,9 +24,9 @@ fn datagrams_are_relayed_whole_or_not_at_all() {
         let mut relay = Relay::of(version_of(seed % 2), seed);
         let publisher = relay.publisher("live/cam", &["audio"]);
         let readers = [relay.subscriber(), relay.subscriber()];
-        let lossy = relay.connect(Options { loss: 0.5, ..host() }, guest());
-        let deaf = relay.connect(host(), Options { max_datagram: 0, ..guest() });
-        let small = relay.connect(host(), Options { max_datagram: 200, ..guest() });
+        let lossy = relay.connect(PairOptions { loss: 0.5, ..host() }, guest());
+        let deaf = relay.connect(host(), PairOptions { max_datagram: 0, ..guest() });
+        let small = relay.connect(host(), PairOptions { max_datagram: 200, ..guest() });
         let all = [readers[0], readers[1], lossy, deaf, small];
         let subs = all.map(|reader| relay[reader].subscribe("live/cam", "audio", patient()));
         let show = Show::new(&mut relay, publisher, "audio");

@@ -104,7 +104,8 @@ fn a_late_joiner_gets_the_latest_group_from_its_first_frame() {
         relay.run(MS * (20 + rng.below(200) as u32));
 
         let loss = rng.below(3) as f64 / 100.0;
-        let links = [0; 2].map(|_| relay.connect(relay_session::pair::Options { loss, ..host() }, guest()));
+        let links =
+            [0; 2].map(|_| relay.connect(relay_session::pair::PairOptions { loss, ..host() }, guest()));
         let mut subs = vec![(first, early)];
         for reader in links {
             subs.push((reader, relay[reader].subscribe("live/cam", "video", Prefs::default())));

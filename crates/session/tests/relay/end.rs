@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relay_model::{SessionCode, StreamCode};
-use relay_session::pair::Options;
+use relay_session::pair::PairOptions;
 use relay_wire::lite::SubscribeResponse;
 
 use crate::{
@@ -99,7 +99,7 @@ fn clean_end_is_sent_after_all_groups_and_before_the_fin() {
     seeds(48, |seed, rng| {
         let mut relay = Relay::of(version_of(seed), seed);
         // The publisher's link is lossy: its END overtakes its last groups.
-        let theirs = Options { loss: 0.3, ..guest() };
+        let theirs = PairOptions { loss: 0.3, ..guest() };
         let publisher = relay.publisher_on(host(), theirs, "live/cam", &["video"]);
         relay.version = version_of(seed / 4);
         let reader = relay.connect(host(), guest());

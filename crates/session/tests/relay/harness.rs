@@ -13,11 +13,11 @@ use relay_model::{
     TrackName, Want, WorkerId, limits::SessionLimits,
 };
 use relay_session::{
-    Config, Cx, Fanout, Grant, Output, Session, Work,
-    pair::{Options, Pair},
+    Cx, Fanout, Session, SessionConfig, SessionGrant, SessionOutput, Work,
+    pair::{Pair, PairOptions},
     transport::Transport,
 };
-use relay_store::{End, Rings, Store};
+use relay_store::{LogEnd, Store, WakeSet};
 
 use relay_wire::lite::Version;
 
@@ -32,7 +32,7 @@ const WORKER: WorkerId = WorkerId(0);
 pub(crate) struct Seat {
     pub(crate) id: SessionId,
     pub(crate) session: Option<Session>,
-    pub(crate) grant: Grant,
+    pub(crate) grant: SessionGrant,
     /// Whether an `Authorize` is answered.
     pub(crate) admit: bool,
     pub(crate) authorizes: Vec<String>,
@@ -82,7 +82,7 @@ pub(crate) struct Relay {
     pub(crate) is_strict: bool,
     /// Every ask, in order.
     pub(crate) asks: Vec<(usize, Ask)>,
-    rings: Rings,
+    rings: WakeSet,
     mail: VecDeque<(usize, Ask)>,
     routes: BTreeMap<Path, Vec<Route>>,
     pub(crate) pulls: BTreeMap<LogId, Pull>,
@@ -106,18 +106,18 @@ impl IndexMut<usize> for Relay {
 }
 
 /// Options of the relay's end of a link, with ample credit.
-pub(crate) fn host() -> Options {
-    Options { uni_streams: 1_024, bidi_streams: 2_048, ..Options::default() }
+pub(crate) fn host() -> PairOptions {
+    PairOptions { uni_streams: 1_024, bidi_streams: 2_048, ..PairOptions::default() }
 }
 
 /// Options of a subscriber's end, with ample credit.
-pub(crate) fn guest() -> Options {
-    Options { uni_streams: 1_024, bidi_streams: 100, ..Options::default() }
+pub(crate) fn guest() -> PairOptions {
+    PairOptions { uni_streams: 1_024, bidi_streams: 100, ..PairOptions::default() }
 }
 
-pub(crate) fn everything() -> Grant {
+pub(crate) fn everything() -> SessionGrant {
     let (publish, subscribe) = (Scope::everything(), Scope::everything());
-    Grant { root: Path::root(), publish, subscribe, is_peer: false }
+    SessionGrant { root: Path::root(), publish, subscribe, is_peer: false }
 }
 
 impl Relay {
@@ -129,7 +129,7 @@ impl Relay {
     /// A relay whose peers speak `version`.
     pub(crate) fn of(version: Version, seed: u64) -> Self {
         let now = Instant::now();
-        let store = Store::new(relay_store::Config {
+        let store = Store::new(relay_store::StoreConfig {
             workers: 1,
             capacity: 256 << 20,
             ceiling: 512 << 20,
@@ -153,7 +153,7 @@ impl Relay {
             is_strict: false,
             apart: false,
             asks: Vec::new(),
-            rings: Rings::new(),
+            rings: WakeSet::new(),
             mail: VecDeque::new(),
             routes: BTreeMap::new(),
             pulls: BTreeMap::new(),
@@ -162,10 +162,10 @@ impl Relay {
     }
 
     /// Adds a peer on a link, without sending SETUP.
-    pub(crate) fn link(&mut self, ours: Options, theirs: Options) -> usize {
+    pub(crate) fn link(&mut self, ours: PairOptions, theirs: PairOptions) -> usize {
         let at = self.peers.len();
         let id = SessionId::new(WORKER, at as u64 + 1);
-        let config = Config {
+        let config = SessionConfig {
             id,
             worker: WORKER,
             hop: Hop(1_000),
@@ -193,7 +193,7 @@ impl Relay {
     }
 
     /// Adds an admitted peer.
-    pub(crate) fn connect(&mut self, ours: Options, theirs: Options) -> usize {
+    pub(crate) fn connect(&mut self, ours: PairOptions, theirs: PairOptions) -> usize {
         let at = self.link(ours, theirs);
         self.let_in(at);
         at
@@ -219,8 +219,8 @@ impl Relay {
 
     pub(crate) fn publisher_on(
         &mut self,
-        ours: Options,
-        theirs: Options,
+        ours: PairOptions,
+        theirs: PairOptions,
         broadcast: &str,
         names: &[&str],
     ) -> usize {
@@ -298,7 +298,7 @@ impl Relay {
             self.bury(at);
         }
         self.fan_out();
-        self.store.ring(&mut self.rings, None);
+        self.store.wake(&mut self.rings, None);
         for peer in &mut self.peers {
             peer.turn(self.now);
         }
@@ -322,7 +322,7 @@ impl Relay {
     pub(crate) fn with(
         &mut self,
         at: usize,
-        work: impl FnOnce(&mut Session, &mut relay_session::pair::End, &mut Cx<'_>),
+        work: impl FnOnce(&mut Session, &mut relay_session::pair::PairEnd, &mut Cx<'_>),
     ) {
         let mut out = Vec::new();
         let Some(session) = &mut self.seats[at].session else { return };
@@ -342,11 +342,11 @@ impl Relay {
         }
         for output in out {
             match output {
-                Output::Ask(ask) => {
+                SessionOutput::Ask(ask) => {
                     self.asks.push((at, ask.clone()));
                     self.mail.push_back((at, ask));
                 }
-                Output::Authorize { target, .. } => {
+                SessionOutput::Authorize { target, .. } => {
                     self.seats[at].authorizes.push(target);
                     self.seats[at].is_let_in = self.seats[at].admit;
                 }
@@ -362,7 +362,7 @@ impl Relay {
 
     fn fan_out(&mut self) {
         let mut dirty = Vec::new();
-        let board = self.store.bell(WORKER).take(&mut dirty);
+        let board = self.store.ready_list(WORKER).take(&mut dirty);
         self.fanout.take_due(&mut dirty);
         for log in dirty {
             while let Some(batch) = self.fanout.pull(log, self.now) {
@@ -372,7 +372,7 @@ impl Relay {
                     let Some(at) = self.seats.iter().position(|seat| seat.id == reader.session) else {
                         continue;
                     };
-                    self.with(at, |session, t, cx| session.news(t, cx, reader.sub, &batch));
+                    self.with(at, |session, t, cx| session.deliver_batch(t, cx, reader.sub, &batch));
                 }
                 if !batch.more {
                     break;
@@ -412,7 +412,7 @@ impl Relay {
             Ask::Announce { path, hops, cost } => {
                 let routes = self.routes.entry(path.clone()).or_default();
                 routes.retain(|route| route.session != session);
-                routes.insert(0, Route { session, hops, cost, fading: false });
+                routes.insert(0, Route { session, hops, cost, stale: false });
                 self.store.board().set(path.clone(), routes.clone(), self.now, &mut self.rings);
             }
             Ask::Unannounce { path } => self.unroute(&path, session),
@@ -524,7 +524,7 @@ impl Relay {
     /// Marks all routes of the broadcast as withdrawn but unconfirmed.
     pub(crate) fn fade(&mut self, broadcast: &str) {
         let routes = self.routes.get_mut(&path(broadcast)).expect("announced");
-        routes.iter_mut().for_each(|route| route.fading = true);
+        routes.iter_mut().for_each(|route| route.stale = true);
         self.store.board().set(path(broadcast), routes.clone(), self.now, &mut self.rings);
     }
 
@@ -550,7 +550,7 @@ impl Relay {
                 self.store.fence(*log, Epoch(pull.epoch.0 + 1));
             } else if pull.source == at && !pull.ended {
                 pull.ended = true;
-                let end = End { final_group: None, code: Some(StreamCode::SESSION_CLOSED) };
+                let end = LogEnd { final_group: None, code: Some(StreamCode::SESSION_CLOSED) };
                 self.store.end(*log, end, now, &mut self.rings);
             }
         }

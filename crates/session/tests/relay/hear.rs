@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use relay_model::{StreamCode, TrackInfo};
-use relay_session::transport::{Dir, Event, ReadError, Stream, Transport};
+use relay_session::transport::{Dir, ReadError, Stream, Transport, TransportEvent};
 use relay_wire::{
-    Inbox,
+    MessageBuf,
     lite::{
         AnnounceInit, AnnounceOk, BidiType, Datagram, GroupEvent, GroupReader, Setup, SubscribeOk,
         SubscribeResponse, SubscribeUpdate, UniType,
@@ -20,15 +20,15 @@ use crate::{
 
 /// Purpose of a stream read by the peer.
 pub(crate) enum Role {
-    Header(Inbox),
-    Request(Inbox, Option<BidiType>),
-    Setup(Inbox),
+    Header(MessageBuf),
+    Request(MessageBuf, Option<BidiType>),
+    Setup(MessageBuf),
     Group(usize, GroupReader),
     Fetch(Stream, GroupReader),
-    Watch(Inbox, Stream),
-    Sub(Inbox, Stream),
-    Track(Inbox, Stream),
-    Asked(Inbox, usize),
+    Watch(MessageBuf, Stream),
+    Sub(MessageBuf, Stream),
+    Track(MessageBuf, Stream),
+    Asked(MessageBuf, usize),
     /// Bytes are stored without parsing.
     Raw(Stream),
 }
@@ -52,29 +52,33 @@ impl Peer {
         self.open_groups();
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, event: TransportEvent) {
         match event {
-            Event::Ready => self.ready = true,
-            Event::Opened(stream, Dir::Uni) => {
-                self.roles.insert(stream, Role::Header(Inbox::new()));
+            TransportEvent::Ready => self.ready = true,
+            TransportEvent::Opened(stream, Dir::Uni) => {
+                self.roles.insert(stream, Role::Header(MessageBuf::new()));
             }
-            Event::Opened(stream, Dir::Bi) => {
-                self.roles.insert(stream, Role::Request(Inbox::new(), None));
+            TransportEvent::Opened(stream, Dir::Bi) => {
+                self.roles.insert(stream, Role::Request(MessageBuf::new(), None));
             }
-            Event::Stopped(stream, code) => {
+            TransportEvent::Stopped(stream, code) => {
                 self.stopped.insert(stream, code);
                 self.reset(stream, code);
             }
-            Event::Datagram => {
+            TransportEvent::Datagram => {
                 while let Some(bytes) = self.t().recv_datagram() {
                     self.datagrams.push(Datagram::decode(self.version, bytes).unwrap());
                 }
             }
-            Event::Closed(why) => {
+            TransportEvent::Closed(why) => {
                 assert_eq!(self.closed, None);
                 self.closed = Some(why);
             }
-            Event::Readable(_) | Event::Writable(_) | Event::Openable(_) | Event::Room | Event::Moved(_) => {}
+            TransportEvent::Readable(_)
+            | TransportEvent::Writable(_)
+            | TransportEvent::Openable(_)
+            | TransportEvent::Room
+            | TransportEvent::Moved(_) => {}
         }
     }
 
@@ -136,7 +140,7 @@ impl Peer {
                     .map(|kind| UniType::from_id(version, kind).expect("a known stream type"))
                 {
                     None => {}
-                    Some(UniType::Setup) => return Role::Setup(Inbox::new()),
+                    Some(UniType::Setup) => return Role::Setup(MessageBuf::new()),
                     Some(UniType::Group) => {
                         self.groups.push(GroupIn::default());
                         return Role::Group(self.groups.len() - 1, GroupReader::new(version));

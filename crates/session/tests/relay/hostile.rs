@@ -1,7 +1,7 @@
 //! Hostile and broken peers.
 
 use relay_model::{SessionCode, StreamCode, TrackInfo};
-use relay_session::transport::Closed;
+use relay_session::transport::TransportClosed;
 use relay_wire::lite::{Setup, UniType, Version};
 
 use crate::{
@@ -17,7 +17,7 @@ fn duplicate_parameter_closes_with_reason_duplicate() {
         let at = relay.link(host(), guest());
         relay[at].open_uni(vec![1, 7, 2, 4, 1, 1, 4, 1, 1]);
         relay.run(MS * 50);
-        let closed = Closed::ByPeer(SessionCode::PROTOCOL_VIOLATION, "duplicate".to_owned());
+        let closed = TransportClosed::ByPeer(SessionCode::PROTOCOL_VIOLATION, "duplicate".to_owned());
         assert_eq!(relay[at].closed, Some(closed));
     }
 }
@@ -31,7 +31,7 @@ fn second_setup_stream_closes_versions_with_setup() {
         let stream = relay[at].open_uni(setup);
         relay.run(MS * 50);
         if version.has_setup() {
-            let Some(Closed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)) = relay[at].closed else {
+            let Some(TransportClosed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)) = relay[at].closed else {
                 panic!("{:?}", relay[at].closed)
             };
         } else {

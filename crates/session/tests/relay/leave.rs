@@ -1,7 +1,7 @@
 //! GOAWAY from either side.
 
 use relay_model::{SessionCode, StreamCode};
-use relay_session::pair::Options;
+use relay_session::pair::PairOptions;
 use relay_wire::lite::{BidiType, Goaway, SubscribeResponse, Version};
 
 use crate::{
@@ -139,7 +139,7 @@ fn winding_down_drops_groups_waiting_for_a_stream() {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);
         // Streams for two groups: the one of SETUP becomes free again.
-        let reader = relay.connect(host(), Options { uni_streams: 2, ..guest() });
+        let reader = relay.connect(host(), PairOptions { uni_streams: 2, ..guest() });
         let sub = relay[reader].subscribe("live/cam", "video", patient());
         let mut show = Show::new(&mut relay, publisher, "video");
         let bytes = relay[publisher].group_bytes(show.subscribe, 0, &[(0, vec![5; 1_000])]);

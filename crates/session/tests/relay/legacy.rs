@@ -1,7 +1,7 @@
 //! moq-lite-01 and 02: the version is negotiated in the session, and many features are missing.
 
 use relay_model::{Prefs, SessionCode, StreamCode, limits};
-use relay_session::transport::{Closed, Dir, Transport};
+use relay_session::transport::{Dir, Transport, TransportClosed};
 use relay_wire::{
     lite::{
         Announce, BidiType, SubscribeOk, SubscribeResponse, Version,
@@ -34,7 +34,7 @@ fn offer(versions: &[u64]) -> Vec<u8> {
 
 fn closed(relay: &Relay, at: usize) -> Option<SessionCode> {
     match &relay[at].closed {
-        Some(Closed::ByPeer(code, _)) => Some(*code),
+        Some(TransportClosed::ByPeer(code, _)) => Some(*code),
         _ => None,
     }
 }

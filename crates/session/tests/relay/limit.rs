@@ -4,7 +4,7 @@ use relay_model::{
     Ask, SessionCode, StreamCode,
     limits::{self, SessionLimits},
 };
-use relay_session::{pair::Options, transport::Closed};
+use relay_session::{pair::PairOptions, transport::TransportClosed};
 use relay_wire::{
     lite::{
         BidiType, FrameHead, Group, SubscribeResponse, UniType, Version, put_frame_head, put_group_header,
@@ -18,8 +18,8 @@ use crate::{
     show::{Show, patient},
 };
 
-fn violation(closed: &Option<Closed>) -> bool {
-    matches!(closed, Some(Closed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)))
+fn violation(closed: &Option<TransportClosed>) -> bool {
+    matches!(closed, Some(TransportClosed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)))
 }
 
 /// A SETUP with a body of `len` bytes, most of it an unknown parameter.
@@ -161,7 +161,7 @@ fn oldest_group_is_reset_past_the_lag_limit() {
         let mut relay = Relay::new(1);
         let publisher = relay.publisher("live/cam", &["video"]);
         // A stream for SETUP, none for groups.
-        let reader = relay.connect(host(), Options { uni_streams: 1, ..guest() });
+        let reader = relay.connect(host(), PairOptions { uni_streams: 1, ..guest() });
         relay[reader].t().hold_credit(true);
         let sub = relay[reader].subscribe("live/cam", "video", patient());
         let mut show = Show::new(&mut relay, publisher, "video");
@@ -261,7 +261,7 @@ fn announces_wait_for_core_and_none_is_lost() {
 fn session_with_a_blocked_control_stream_times_out() {
     let mut relay = Relay::new(1);
     relay.publisher("live/cam", &["video"]);
-    let theirs = Options { connection_window: 60, ..guest() };
+    let theirs = PairOptions { connection_window: 60, ..guest() };
     let reader = relay.connect(host(), theirs);
     relay[reader].t().hold_credit(true);
     relay[reader].reads = false;
@@ -272,7 +272,10 @@ fn session_with_a_blocked_control_stream_times_out() {
     assert!(relay[reader].closed.is_none());
     relay.run(MS * 300);
     assert_eq!(
-        relay[reader].closed.as_ref().map(|closed| matches!(closed, Closed::ByPeer(SessionCode::TIMEOUT, _))),
+        relay[reader]
+            .closed
+            .as_ref()
+            .map(|closed| matches!(closed, TransportClosed::ByPeer(SessionCode::TIMEOUT, _))),
         Some(true)
     );
     relay.disperse();

@@ -7,8 +7,8 @@ use relay_model::{
     limits::{self, SessionLimits},
 };
 use relay_session::{
-    pair::Options,
-    transport::{Closed, Dir},
+    pair::PairOptions,
+    transport::{Dir, TransportClosed},
 };
 use relay_wire::lite::Version;
 
@@ -45,7 +45,7 @@ fn ask(relay: &mut Relay, at: usize, count: usize) {
 }
 
 fn is_closed(relay: &Relay, at: usize) -> bool {
-    matches!(relay[at].closed, Some(Closed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)))
+    matches!(relay[at].closed, Some(TransportClosed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)))
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn requests_wait_ten_seconds_for_stream_credit() {
         let mut relay = Relay::of(version, 1);
         let names = ["video", "audio"];
         // Streams for the announce request and one track.
-        let theirs = Options { bidi_streams: if version.has_tracks() { 3 } else { 2 }, ..guest() };
+        let theirs = PairOptions { bidi_streams: if version.has_tracks() { 3 } else { 2 }, ..guest() };
         let publisher = relay.publisher_on(host(), theirs, "live/cam", &names);
         relay[publisher].pair.b.hold_credit(true);
         let reader = relay.subscriber();
@@ -179,7 +179,7 @@ fn requests_wait_ten_seconds_for_stream_credit() {
 #[test]
 fn fetch_without_stream_credit_times_out_alone() {
     let mut relay = Relay::of(Version::V06, 1);
-    let theirs = Options { bidi_streams: 3, ..guest() };
+    let theirs = PairOptions { bidi_streams: 3, ..guest() };
     let publisher = relay.publisher_on(host(), theirs, "live/cam", &["video"]);
     relay[publisher].pair.b.hold_credit(true);
     let reader = relay.subscriber();
@@ -203,7 +203,7 @@ fn request_past_the_waiting_limit_is_refused_at_once() {
     let names: Vec<_> = (0..count).map(|n| n.to_string()).collect();
     let all: Vec<_> = names.iter().map(String::as_str).collect();
     // A stream for the announce request only.
-    let theirs = Options { bidi_streams: 1, ..guest() };
+    let theirs = PairOptions { bidi_streams: 1, ..guest() };
     let publisher = relay.publisher_on(host(), theirs, "live/cam", &all);
     let mut subs = Vec::new();
     for part in names.chunks(limits::SUBSCRIPTIONS) {
@@ -233,7 +233,7 @@ fn request_past_the_waiting_limit_is_refused_at_once() {
 #[test]
 fn unwanted_requests_leave_the_queue() {
     let mut relay = Relay::of(Version::V04, 1);
-    let theirs = Options { bidi_streams: 1, ..guest() };
+    let theirs = PairOptions { bidi_streams: 1, ..guest() };
     let names: Vec<_> = (0..7 * 200).map(|n| n.to_string()).collect();
     let all: Vec<_> = names.iter().map(String::as_str).collect();
     let publisher = relay.publisher_on(host(), theirs, "live/cam", &all);

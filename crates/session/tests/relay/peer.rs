@@ -9,11 +9,11 @@ use std::{
 use bytes::Bytes;
 use relay_model::{Cost, Hop, Hops, Path, Prefs, SessionCode, StreamCode, TrackInfo, TrackName};
 use relay_session::{
-    pair::{End, Pair},
-    transport::{Closed, Dir, Stream, Transport, WriteError},
+    pair::{Pair, PairEnd},
+    transport::{Dir, Stream, Transport, TransportClosed, WriteError},
 };
 use relay_wire::{
-    Inbox,
+    MessageBuf,
     lite::{
         Announce, AnnounceRequest, BidiType, Datagram, Fetch, FrameHead, Group, GroupReader, Message, Setup,
         Subscribe, SubscribeResponse, SubscribeUpdate, TrackRequest, UniType, Version,
@@ -87,7 +87,7 @@ pub(crate) struct Peer {
 
     pub(crate) ready: bool,
     pub(crate) setups: Vec<Setup>,
-    pub(crate) closed: Option<Closed>,
+    pub(crate) closed: Option<TransportClosed>,
     pub(crate) groups: Vec<GroupIn>,
     pub(crate) watches: BTreeMap<Stream, WatchIn>,
     pub(crate) subs: BTreeMap<Stream, SubIn>,
@@ -176,7 +176,7 @@ impl Peer {
         }
     }
 
-    pub(crate) fn t(&mut self) -> &mut End {
+    pub(crate) fn t(&mut self) -> &mut PairEnd {
         &mut self.pair.b
     }
 
@@ -300,7 +300,7 @@ impl Peer {
         let bytes = self.request(BidiType::Subscribe.id(), &message);
         let stream = self.open(Dir::Bi, bytes);
         self.subs.insert(stream, SubIn { id, ..SubIn::default() });
-        self.roles.insert(stream, Role::Sub(Inbox::new(), stream));
+        self.roles.insert(stream, Role::Sub(MessageBuf::new(), stream));
         stream
     }
 
@@ -323,7 +323,7 @@ impl Peer {
         let bytes = self.request(BidiType::Announce.id(), &message);
         let stream = self.open(Dir::Bi, bytes);
         self.watches.insert(stream, WatchIn::default());
-        self.roles.insert(stream, Role::Watch(Inbox::new(), stream));
+        self.roles.insert(stream, Role::Watch(MessageBuf::new(), stream));
         stream
     }
 
@@ -332,7 +332,7 @@ impl Peer {
         let bytes = self.request(BidiType::Track.id(), &message);
         let stream = self.open(Dir::Bi, bytes);
         self.track_answers.insert(stream, TrackIn::default());
-        self.roles.insert(stream, Role::Track(Inbox::new(), stream));
+        self.roles.insert(stream, Role::Track(MessageBuf::new(), stream));
         stream
     }
 

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use relay_model::StreamCode;
 use relay_session::{
-    pair::Options,
+    pair::PairOptions,
     transport::{Stream, Transport},
 };
 use relay_wire::{
-    Inbox,
+    MessageBuf,
     lite::{BidiType, Probe, Version},
 };
 
@@ -22,7 +22,7 @@ fn probe(relay: &mut Relay, at: usize) -> Stream {
 }
 
 fn heard(relay: &Relay, at: usize, stream: Stream) -> Vec<Probe> {
-    let mut inbox = Inbox::new();
+    let mut inbox = MessageBuf::new();
     inbox.push(&relay[at].raw[&stream].0);
     std::iter::from_fn(|| inbox.next(relay[at].version).unwrap()).collect()
 }
@@ -31,7 +31,7 @@ fn heard(relay: &Relay, at: usize, stream: Stream) -> Vec<Probe> {
 fn first_probe_is_sent_at_once() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
-        let at = relay.connect(Options { rate: Some(1_000_000), ..host() }, guest());
+        let at = relay.connect(PairOptions { rate: Some(1_000_000), ..host() }, guest());
         let stream = probe(&mut relay, at);
         relay.run(MS * 15);
         let rtt_ms = if version == Version::V03 { 0 } else { 10 };
@@ -43,7 +43,7 @@ fn first_probe_is_sent_at_once() {
 #[test]
 fn probe_is_repeated_on_change_or_after_ten_seconds() {
     let mut relay = Relay::of(Version::V06, 1);
-    let at = relay.connect(Options { rate: Some(1_000_000), ..host() }, guest());
+    let at = relay.connect(PairOptions { rate: Some(1_000_000), ..host() }, guest());
     let stream = probe(&mut relay, at);
     relay.run(MS * 1_000);
     assert_eq!(heard(&relay, at, stream).len(), 1);
@@ -68,7 +68,7 @@ fn probe_is_offered_only_with_statistics() {
     for version in [Version::V06, Version::V05] {
         for measures in [true, false] {
             let mut relay = Relay::of(version, 1);
-            let at = relay.connect(Options { measures, ..host() }, guest());
+            let at = relay.connect(PairOptions { measures, ..host() }, guest());
             assert_eq!(relay[at].setups[0].probe, u64::from(measures));
             let stream = probe(&mut relay, at);
             relay.run(MS * 30);

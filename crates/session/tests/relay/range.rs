@@ -328,7 +328,7 @@ fn new_priority_applies_to_groups_in_flight() {
     let mut relay = Relay::new(1);
     let names = ["one", "two"];
     let publisher = relay.publisher("live/cam", &names);
-    let ours = relay_session::pair::Options {
+    let ours = relay_session::pair::PairOptions {
         rate: Some(100_000),
         send_window: 16 * 1024,
         ..crate::harness::host()

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Instant};
 use relay_model::{Cost, Hops, Path, Prefs, StreamCode, TrackInfo, limits};
 use relay_session::transport::Stream;
 use relay_wire::{
-    Inbox,
+    MessageBuf,
     lite::{
         Announce, AnnounceInit, AnnounceOk, AnnounceRequest, Fetch, Goaway, Subscribe, SubscribeResponse,
         TrackRequest, Version,
@@ -124,7 +124,7 @@ pub(crate) enum Ask {
 }
 
 /// Applies the messages of an announce stream; a message that the version forbids fails the test.
-pub(crate) fn hear_watch(version: Version, inbox: &mut Inbox, watch: &mut WatchIn) {
+pub(crate) fn hear_watch(version: Version, inbox: &mut MessageBuf, watch: &mut WatchIn) {
     if version.has_announce_ok() && watch.ok.is_none() {
         watch.ok = inbox.next(version).unwrap();
         if watch.ok.is_none() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use relay_model::{Ask, Path, Scope, StreamCode};
-use relay_session::pair::Options;
+use relay_session::pair::PairOptions;
 
 use crate::{
     harness::{MS, Relay, everything, guest, host},
@@ -95,7 +95,7 @@ fn unfinishable_initial_set_resets_only_its_stream() {
         }
         relay.run(MS * 500);
         // Too small for the initial set.
-        let theirs = Options { stream_window: 20_000, connection_window: 40_000, ..guest() };
+        let theirs = PairOptions { stream_window: 20_000, connection_window: 40_000, ..guest() };
         let watcher = relay.connect(host(), theirs);
         relay[watcher].reads = false;
         let watch = relay[watcher].watch("");
@@ -118,7 +118,7 @@ fn granted_prefixes_are_requested_and_revoked_ones_stopped() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let at = relay.link(host(), guest());
-        relay.seats[at].grant = relay_session::Grant { publish: scope(&["a"]), ..everything() };
+        relay.seats[at].grant = relay_session::SessionGrant { publish: scope(&["a"]), ..everything() };
         relay.let_in(at);
         relay[at].publish("a/1", &[], &[]);
         relay[at].publish("b/1", &[], &[]);

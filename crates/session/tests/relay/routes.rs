@@ -1,7 +1,7 @@
 //! Announces and routes in each version.
 
 use relay_model::{Ask, Cost, Hop, SessionCode, StreamCode, limits};
-use relay_session::transport::{Closed, Stream};
+use relay_session::transport::{Stream, TransportClosed};
 use relay_wire::{
     lite::{Announce, AnnounceOk, Setup, Version},
     varint,
@@ -29,7 +29,7 @@ fn heard(relay: &Relay, watcher: usize, watch: Stream) -> &[Announce] {
 
 fn closed_with(relay: &Relay, at: usize) -> Option<SessionCode> {
     match &relay[at].closed {
-        Some(Closed::ByPeer(code, _)) => Some(*code),
+        Some(TransportClosed::ByPeer(code, _)) => Some(*code),
         _ => None,
     }
 }

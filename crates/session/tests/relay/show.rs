@@ -7,7 +7,7 @@ use std::{
 
 use relay_model::{Prefs, StreamCode};
 use relay_session::{
-    pair::{Options, Rng},
+    pair::{PairOptions, Rng},
     transport::Stream,
 };
 use relay_wire::lite::{SubscribeOk, SubscribeResponse, Version};
@@ -61,8 +61,8 @@ impl<T: std::fmt::Display> Drop for Named<T> {
 }
 
 /// Options of a random impaired link with little credit.
-pub(crate) fn rough(rng: &mut Rng) -> Options {
-    Options {
+pub(crate) fn rough(rng: &mut Rng) -> PairOptions {
+    PairOptions {
         latency: MS * (1 + rng.below(40) as u32),
         rate: rng.chance(0.3).then(|| 200_000 + rng.below(2_000_000)),
         loss: rng.below(20) as f64 / 100.0,

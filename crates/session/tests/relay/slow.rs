@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use relay_model::Prefs;
 use relay_session::{
-    pair::{Options, Rng},
+    pair::{PairOptions, Rng},
     transport::Stream,
 };
 
@@ -49,9 +49,9 @@ fn stalls_and_resumes(slow: Slow, seed: u64, rng: &mut Rng) {
     let publisher = relay.publisher("live/cam", &["video"]);
     let healthy = relay.subscriber();
     let all = relay[healthy].subscribe("live/cam", "video", patient());
-    let ours = Options { send_window: 32 * 1024, partial: 0.2, ..host() };
+    let ours = PairOptions { send_window: 32 * 1024, partial: 0.2, ..host() };
     let window = if slow == Slow::Credit { 50_000 } else { 1 << 24 };
-    let theirs = Options { uni_streams: 3, connection_window: window, ..guest() };
+    let theirs = PairOptions { uni_streams: 3, connection_window: window, ..guest() };
     let reader = relay.connect(ours, theirs);
     let prefs = Prefs { max_age_ms: 300, ..Prefs::default() };
     let sub = relay[reader].subscribe("live/cam", "video", prefs);
@@ -134,7 +134,7 @@ fn a_reader_on_a_slow_link_resumes_at_a_group() {
 fn a_stream_without_credit_holds_back_no_other() {
     let mut relay = Relay::new(1);
     let publisher = relay.publisher("live/cam", &["video"]);
-    let theirs = Options { stream_window: 4_000, ..guest() };
+    let theirs = PairOptions { stream_window: 4_000, ..guest() };
     let reader = relay.connect(host(), theirs);
     let sub = relay[reader].subscribe("live/cam", "video", patient());
     let mut show = Show::new(&mut relay, publisher, "video");
@@ -158,7 +158,7 @@ fn a_stream_without_credit_holds_back_no_other() {
 fn blocked_superseded_group_expires_by_timer() {
     let mut relay = Relay::new(1);
     let publisher = relay.publisher("live/cam", &["video"]);
-    let theirs = Options { stream_window: 4_000, ..guest() };
+    let theirs = PairOptions { stream_window: 4_000, ..guest() };
     let reader = relay.connect(host(), theirs);
     let prefs = Prefs { max_age_ms: 300, ..Prefs::default() };
     let sub = relay[reader].subscribe("live/cam", "video", prefs);
@@ -182,7 +182,7 @@ fn blocked_superseded_group_expires_by_timer() {
 fn control_does_not_wait_for_the_valve() {
     let mut relay = Relay::new(1);
     let publisher = relay.publisher("live/cam", &["video"]);
-    let ours = Options { latency: MS * 500, send_window: 10_000, ..host() };
+    let ours = PairOptions { latency: MS * 500, send_window: 10_000, ..host() };
     let reader = relay.connect(ours, guest());
     relay[reader].subscribe("live/cam", "video", patient());
     let mut show = Show::new(&mut relay, publisher, "video");
@@ -201,7 +201,7 @@ fn higher_priority_is_served_first_and_equals_share() {
     let mut relay = Relay::new(1);
     let names = ["high", "low", "equal"];
     let publisher = relay.publisher("live/cam", &names);
-    let ours = Options { rate: Some(100_000), send_window: 16 * 1024, ..host() };
+    let ours = PairOptions { rate: Some(100_000), send_window: 16 * 1024, ..host() };
     let reader = relay.connect(ours, guest());
     let subs: Vec<_> = names
         .iter()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relay_model::{Ask, Order, limits};
-use relay_session::{pair::Options, transport::Dir};
+use relay_session::{pair::PairOptions, transport::Dir};
 use relay_wire::lite::Version;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 /// A publisher of `live/cam` that grants streams for `tracks` tracks, and no more.
 fn publisher(relay: &mut Relay, names: &[&str], tracks: u64) -> usize {
     // One for the announce request, and a TRACK and a SUBSCRIBE for each.
-    let theirs = Options { bidi_streams: 1 + 2 * tracks, ..guest() };
+    let theirs = PairOptions { bidi_streams: 1 + 2 * tracks, ..guest() };
     let at = relay.publisher_on(host(), theirs, "live/cam", names);
     relay[at].pair.b.hold_credit(true);
     at

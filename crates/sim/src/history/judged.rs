@@ -9,7 +9,7 @@ use super::{GONE, SETTLED, Story};
 impl Story {
     /// Runs a storm in which clients lose and regain permissions; at the end all are allowed everything, and
     /// everything must work and have been correct.
-    pub fn judged(&mut self, events: usize) {
+    pub fn run_with_permits(&mut self, events: usize) {
         for _ in 0..2 {
             self.add_viewer();
         }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A subscription of the relay.
-pub(super) struct Serving {
+pub(super) struct SimServed {
     pub(super) path: Path,
     id: u64,
     prefs: Prefs,
@@ -15,48 +15,48 @@ pub(super) struct Serving {
 
 impl Peer {
     /// Announces a broadcast, or changes the cost of an announced one.
-    pub fn publish(&mut self, t: &mut End, path: Path, content: Shared, cost: Cost) {
+    pub fn publish(&mut self, t: &mut PairEnd, path: Path, content: SharedContent, cost: Cost) {
         self.broadcasts.insert(path.clone(), (content, cost));
-        self.tell_all(t, &path);
+        self.send_announces(t, &path);
     }
 
     /// Withdraws a broadcast and resets its open streams.
-    pub fn withdraw(&mut self, t: &mut End, path: &Path) {
+    pub fn withdraw(&mut self, t: &mut PairEnd, path: &Path) {
         self.broadcasts.remove(path);
-        self.tell_all(t, path);
+        self.send_announces(t, path);
     }
 
-    fn tell_all(&mut self, t: &mut End, path: &Path) {
+    fn send_announces(&mut self, t: &mut PairEnd, path: &Path) {
         for at in 0..self.announcing.len() {
-            self.tell(t, at, path);
+            self.send_announce(t, at, path);
         }
     }
 
-    pub(super) fn tell(&mut self, t: &mut End, at: usize, path: &Path) {
+    pub(super) fn send_announce(&mut self, t: &mut PairEnd, at: usize, path: &Path) {
         let version = self.version;
         let own: Hops = if version.has_announce_ok() { [].into() } else { [self.hop].into() };
         let announcing = &mut self.announcing[at];
         let Some(rest) = path.strip_prefix(&announcing.prefix) else { return };
         let suffix = Path::parse(rest).expect("part of a path");
         let cost = self.broadcasts.get(path).map(|(_, cost)| *cost);
-        let told = announcing.told.get(path).copied();
+        let told = announcing.advertised.get(path).copied();
         let mut out = Vec::new();
         match (cost, told) {
             (None, None) => return,
             (None, Some((id, _))) => {
-                announcing.told.remove(path);
+                announcing.advertised.remove(path);
                 match version.has_announce_ids() {
                     true => Announce::EndedId { id }.encode(version, &mut out),
                     false => Announce::Ended { suffix }.encode(version, &mut out),
                 }
             }
             (Some(cost), None) => {
-                announcing.told.insert(path.clone(), (announcing.next, cost));
+                announcing.advertised.insert(path.clone(), (announcing.next, cost));
                 announcing.next += 1;
                 Announce::Active { suffix, hops: own, cost }.encode(version, &mut out);
             }
             (Some(cost), Some((id, before))) if before != cost && version.has_announce_ids() => {
-                announcing.told.insert(path.clone(), (id, cost));
+                announcing.advertised.insert(path.clone(), (id, cost));
                 Announce::Restart { id, hops: own, cost }.encode(version, &mut out);
             }
             (Some(_), Some(_)) => return,
@@ -65,20 +65,25 @@ impl Peer {
         self.write(t, stream, out);
     }
 
-    pub(super) fn announce(&mut self, t: &mut End, stream: Stream, request: AnnounceRequest) {
+    pub(super) fn announce(&mut self, t: &mut PairEnd, stream: Stream, request: AnnounceRequest) {
         let at = self.announcing.len();
-        self.announcing.push(Announcing { stream, prefix: request.prefix, told: BTreeMap::new(), next: 0 });
+        self.announcing.push(AnnounceAnswer {
+            stream,
+            prefix: request.prefix,
+            advertised: BTreeMap::new(),
+            next: 0,
+        });
         if self.version.has_announce_ok() {
             let mut out = Vec::new();
             AnnounceOk { hop: self.hop, count: self.broadcasts.len() as u64 }.encode(self.version, &mut out);
             self.write(t, stream, out);
         }
         for path in self.broadcasts.keys().cloned().collect::<Vec<_>>() {
-            self.tell(t, at, &path);
+            self.send_announce(t, at, &path);
         }
     }
 
-    pub(super) fn describe(&mut self, t: &mut End, stream: Stream, request: &TrackRequest) {
+    pub(super) fn describe(&mut self, t: &mut PairEnd, stream: Stream, request: &TrackRequest) {
         if !self.broadcasts.contains_key(&request.broadcast) || request.track.as_str() != TRACK {
             t.reset(stream, StreamCode::NOT_FOUND);
             return;
@@ -89,7 +94,7 @@ impl Peer {
         self.finish(t, stream);
     }
 
-    pub(super) fn accept(&mut self, t: &mut End, stream: Stream, request: Subscribe) -> bool {
+    pub(super) fn accept(&mut self, t: &mut PairEnd, stream: Stream, request: Subscribe) -> bool {
         if !self.broadcasts.contains_key(&request.broadcast) {
             t.reset(stream, StreamCode::NOT_FOUND);
             return false;
@@ -101,7 +106,7 @@ impl Peer {
         }
         let Subscribe { id, broadcast, prefs, .. } = request;
         let open = BTreeMap::new();
-        self.serving.insert(stream, Serving { path: broadcast, id, prefs, from: None, open, ended: false });
+        self.serving.insert(stream, SimServed { path: broadcast, id, prefs, from: None, open, ended: false });
         true
     }
 
@@ -112,7 +117,7 @@ impl Peer {
     }
 
     /// Ends a subscription cancelled by the relay.
-    pub(super) fn unserve(&mut self, t: &mut End, stream: Stream) {
+    pub(super) fn unserve(&mut self, t: &mut PairEnd, stream: Stream) {
         let Some(serving) = self.serving.remove(&stream) else { return };
         for (group, _, done) in serving.open.values() {
             if !done {
@@ -123,7 +128,7 @@ impl Peer {
         self.finish(t, stream);
     }
 
-    pub(super) fn fetch(&mut self, t: &mut End, stream: Stream, request: &Fetch) {
+    pub(super) fn fetch(&mut self, t: &mut PairEnd, stream: Stream, request: &Fetch) {
         let content = self.broadcasts.get(&request.broadcast).map(|(content, _)| content.clone());
         let group = content.as_ref().and_then(|c| c.borrow().groups.get(&request.group).cloned());
         let (Some(content), Some(group)) = (content, group.filter(|group| group.finished)) else {
@@ -140,7 +145,7 @@ impl Peer {
     }
 
     /// Sends new frames to all subscriptions.
-    pub(super) fn serve(&mut self, t: &mut End) {
+    pub(super) fn serve(&mut self, t: &mut PairEnd) {
         for stream in self.serving.keys().copied().collect::<Vec<_>>() {
             let Some(mut serving) = self.serving.remove(&stream) else { continue };
             match self.broadcasts.get(&serving.path).map(|(content, _)| content.clone()) {
@@ -161,7 +166,7 @@ impl Peer {
         }
     }
 
-    fn serve_one(&mut self, t: &mut End, serving: &mut Serving, content: &Shared) {
+    fn serve_one(&mut self, t: &mut PairEnd, serving: &mut SimServed, content: &SharedContent) {
         let content = content.borrow();
         let Some(latest) = content.latest() else { return };
         let from = *serving.from.get_or_insert_with(|| {
@@ -206,7 +211,7 @@ impl Peer {
         }
     }
 
-    fn end_one(&mut self, t: &mut End, stream: Stream, serving: &mut Serving, content: &Shared) {
+    fn end_one(&mut self, t: &mut PairEnd, stream: Stream, serving: &mut SimServed, content: &SharedContent) {
         if !content.borrow().ended || std::mem::replace(&mut serving.ended, true) {
             return;
         }

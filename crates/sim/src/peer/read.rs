@@ -3,13 +3,13 @@
 use super::*;
 
 impl Peer {
-    pub(super) fn read(&mut self, t: &mut End, stream: Stream, now: Instant) {
+    pub(super) fn read(&mut self, t: &mut PairEnd, stream: Stream, now: Instant) {
         let Some(mut role) = self.roles.remove(&stream) else { return };
         loop {
             // Single bytes up to the stream type, so that the bytes after it stay in order.
-            let max = if matches!(role, Role::Header(_)) { 1 } else { 64 * 1024 };
+            let max = if matches!(role, StreamPurpose::Header(_)) { 1 } else { 64 * 1024 };
             match t.read(stream, max) {
-                Ok(Some(bytes)) => role = self.hear(t, stream, role, bytes, now),
+                Ok(Some(bytes)) => role = self.receive(t, stream, role, bytes, now),
                 Ok(None) => return self.over(t, stream, role, None),
                 Err(ReadError::Blocked) => break,
                 Err(ReadError::Reset(code)) => return self.over(t, stream, role, Some(code)),
@@ -19,47 +19,54 @@ impl Peer {
         self.roles.insert(stream, role);
     }
 
-    fn hear(&mut self, t: &mut End, stream: Stream, role: Role, bytes: Bytes, now: Instant) -> Role {
+    fn receive(
+        &mut self,
+        t: &mut PairEnd,
+        stream: Stream,
+        role: StreamPurpose,
+        bytes: Bytes,
+        now: Instant,
+    ) -> StreamPurpose {
         match role {
-            Role::Deaf => Role::Deaf,
-            Role::Header(mut inbox) => {
+            StreamPurpose::Deaf => StreamPurpose::Deaf,
+            StreamPurpose::Header(mut inbox) => {
                 inbox.push(&bytes);
                 match inbox.next_varint().map(|kind| UniType::from_id(self.version, kind)) {
-                    None => Role::Header(inbox),
+                    None => StreamPurpose::Header(inbox),
                     Some(Some(UniType::Group)) => {
                         let reader = Box::new(GroupReader::new(self.version));
-                        Role::Group { reader, to: None, payload: Vec::new() }
+                        StreamPurpose::Group { reader, to: None, payload: Vec::new() }
                     }
-                    Some(_) => Role::Deaf,
+                    Some(_) => StreamPurpose::Deaf,
                 }
             }
-            Role::Request(mut inbox, mut kind) => {
+            StreamPurpose::Request(mut inbox, mut kind) => {
                 inbox.push(&bytes);
                 if kind.is_none() {
                     kind = inbox.next_varint().and_then(|id| BidiType::from_id(self.version, id));
                 }
                 match kind {
                     Some(kind) => self.request(t, stream, inbox, kind),
-                    None => Role::Request(inbox, None),
+                    None => StreamPurpose::Request(inbox, None),
                 }
             }
-            Role::Serve(mut inbox) => {
+            StreamPurpose::Serve(mut inbox) => {
                 inbox.push(&bytes);
                 while let Some(update) = inbox.next(self.version).expect("an update of the relay") {
                     self.updated(stream, update);
                 }
-                Role::Serve(inbox)
+                StreamPurpose::Serve(inbox)
             }
-            Role::Group { mut reader, mut to, mut payload } => {
+            StreamPurpose::Group { mut reader, mut to, mut payload } => {
                 self.group(&mut reader, &mut to, &mut payload, bytes, now);
-                Role::Group { reader, to, payload }
+                StreamPurpose::Group { reader, to, payload }
             }
-            Role::Watch { mut inbox, mut greeted, mut next, mut ids } => {
+            StreamPurpose::Watch { mut inbox, mut greeted, mut next, mut ids } => {
                 inbox.push(&bytes);
                 self.announces(&mut inbox, &mut greeted, &mut next, &mut ids, now);
-                Role::Watch { inbox, greeted, next, ids }
+                StreamPurpose::Watch { inbox, greeted, next, ids }
             }
-            Role::Sub(mut inbox, at) => {
+            StreamPurpose::Sub(mut inbox, at) => {
                 inbox.push(&bytes);
                 while let Some(response) =
                     SubscribeResponse::next(&mut inbox, self.version).expect("a response of the relay")
@@ -68,47 +75,53 @@ impl Peer {
                         self.subs[at].bound = Some(group);
                     }
                 }
-                Role::Sub(inbox, at)
+                StreamPurpose::Sub(inbox, at)
             }
         }
     }
 
-    fn request(&mut self, t: &mut End, stream: Stream, mut inbox: Inbox, kind: BidiType) -> Role {
+    fn request(
+        &mut self,
+        t: &mut PairEnd,
+        stream: Stream,
+        mut inbox: MessageBuf,
+        kind: BidiType,
+    ) -> StreamPurpose {
         let version = self.version;
         let heard = match kind {
             BidiType::Announce => inbox.next(version).map(|request| {
                 request.map(|request| {
                     self.announce(t, stream, request);
-                    Role::Deaf
+                    StreamPurpose::Deaf
                 })
             }),
             BidiType::Track => inbox.next(version).map(|request| {
                 request.map(|request: TrackRequest| {
                     self.describe(t, stream, &request);
-                    Role::Deaf
+                    StreamPurpose::Deaf
                 })
             }),
             BidiType::Fetch => inbox.next(version).map(|request| {
                 request.map(|request: Fetch| {
                     self.fetch(t, stream, &request);
-                    Role::Deaf
+                    StreamPurpose::Deaf
                 })
             }),
             BidiType::Subscribe => inbox.next(version).map(|request| {
                 request.map(|request: Subscribe| match self.accept(t, stream, request) {
-                    true => Role::Serve(Inbox::new()),
-                    false => Role::Deaf,
+                    true => StreamPurpose::Serve(MessageBuf::new()),
+                    false => StreamPurpose::Deaf,
                 })
             }),
-            BidiType::Probe | BidiType::Goaway => Ok(Some(Role::Deaf)),
+            BidiType::Probe | BidiType::Goaway => Ok(Some(StreamPurpose::Deaf)),
         };
         let role = heard.expect("a request of the relay");
-        role.unwrap_or(Role::Request(inbox, Some(kind)))
+        role.unwrap_or(StreamPurpose::Request(inbox, Some(kind)))
     }
 
     fn announces(
         &mut self,
-        inbox: &mut Inbox,
+        inbox: &mut MessageBuf,
         greeted: &mut bool,
         next: &mut u64,
         ids: &mut BTreeMap<u64, Path>,
@@ -124,31 +137,31 @@ impl Peer {
                     let id = *next;
                     *next += 1;
                     ids.insert(id, suffix.clone());
-                    let before = self.live.insert(suffix.clone(), Live { hops, id });
+                    let before = self.live.insert(suffix.clone(), AnnouncedRoute { hops, id });
                     if before.is_some() && self.version != Version::V05 {
-                        self.complain(format!("{suffix} announced while live"));
+                        self.record_violation(format!("{suffix} announced while live"));
                     }
-                    (suffix, if before.is_some() { Update::Moved } else { Update::Came })
+                    (suffix, if before.is_some() { Update::Rerouted } else { Update::Announced })
                 }
                 Announce::Restart { id, hops, .. } => {
                     let Some(path) = ids.get(&id).cloned() else {
-                        self.complain(format!("restart of unknown announce {id}"));
+                        self.record_violation(format!("restart of unknown announce {id}"));
                         continue;
                     };
-                    self.live.insert(path.clone(), Live { hops, id });
-                    (path, Update::Moved)
+                    self.live.insert(path.clone(), AnnouncedRoute { hops, id });
+                    (path, Update::Rerouted)
                 }
-                Announce::Ended { suffix } => (suffix, Update::Went),
+                Announce::Ended { suffix } => (suffix, Update::Withdrawn),
                 Announce::EndedId { id } => {
                     let Some(path) = ids.remove(&id) else {
-                        self.complain(format!("end of unknown announce {id}"));
+                        self.record_violation(format!("end of unknown announce {id}"));
                         continue;
                     };
-                    (path, Update::Went)
+                    (path, Update::Withdrawn)
                 }
             };
-            if update == Update::Went && self.live.remove(&path).is_none() {
-                self.complain(format!("end of {path}, which is not live"));
+            if update == Update::Withdrawn && self.live.remove(&path).is_none() {
+                self.record_violation(format!("end of {path}, which is not live"));
             }
             self.updates.push((now, path, update));
         }
@@ -170,7 +183,7 @@ impl Peer {
                     let sub = &mut self.subs[at];
                     if sub.groups.contains_key(&sequence) {
                         let what = format!("group {sequence} of {} came twice", sub.path);
-                        self.complain(what);
+                        self.record_violation(what);
                         continue;
                     }
                     sub.groups.insert(sequence, GroupIn { frames: first_frame, end: None });
@@ -195,30 +208,32 @@ impl Peer {
         group.frames += 1;
         if name != expected {
             let what = format!("{}: {name:?} where {expected:?} was due", sub.path);
-            self.complain(what);
+            self.record_violation(what);
         }
     }
 
-    fn over(&mut self, t: &mut End, stream: Stream, role: Role, code: Option<StreamCode>) {
+    fn over(&mut self, t: &mut PairEnd, stream: Stream, role: StreamPurpose, code: Option<StreamCode>) {
         match role {
-            Role::Group { reader, to: Some((at, sequence)), .. } => {
+            StreamPurpose::Group { reader, to: Some((at, sequence)), .. } => {
                 if code.is_none() && !reader.at_boundary() {
-                    self.complain(format!("group {sequence} ended between frames"));
+                    self.record_violation(format!("group {sequence} ended between frames"));
                 }
                 if let Some(group) = self.subs[at].groups.get_mut(&sequence) {
                     group.end = Some(code);
                 }
             }
-            Role::Sub(_, at) => {
+            StreamPurpose::Sub(_, at) => {
                 let sub = &mut self.subs[at];
                 let clean = code.is_none() && (sub.bound.is_some() || self.version.has_subscribe_ok());
                 sub.end = Some(if clean { None } else { Some(code.unwrap_or(StreamCode::CANCEL)) });
                 self.finish(t, stream);
             }
-            Role::Serve(_) => self.unserve(t, stream),
-            Role::Watch { .. } => self.complain(format!("an announce stream ended: {code:?}")),
-            Role::Request(..) => t.reset(stream, StreamCode::CANCEL),
-            Role::Group { .. } | Role::Header(_) | Role::Deaf => {}
+            StreamPurpose::Serve(_) => self.unserve(t, stream),
+            StreamPurpose::Watch { .. } => {
+                self.record_violation(format!("an announce stream ended: {code:?}"))
+            }
+            StreamPurpose::Request(..) => t.reset(stream, StreamCode::CANCEL),
+            StreamPurpose::Group { .. } | StreamPurpose::Header(_) | StreamPurpose::Deaf => {}
         }
     }
 }

@@ -23,22 +23,22 @@ pub struct Advert {
 #[derive(Debug, Default)]
 pub(crate) struct AdvertTable {
     /// Ascending by `base`.
-    chunks: Vec<Chunk>,
+    chunks: Vec<AdvertChunk>,
     len: usize,
 }
 
 #[derive(Debug)]
-struct Chunk {
+struct AdvertChunk {
     /// Lower bound of the chunk's slots: they are at or above it, below the next chunk's, and equal in the
     /// upper 16 bits.
     base: u32,
     /// Ascending by `low`, never empty.
-    entries: Vec<Entry>,
+    entries: Vec<AdvertEntry>,
 }
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C, packed(2))]
-struct Entry {
+struct AdvertEntry {
     mark: u64,
     id: u32,
     /// Lower 16 bits of the slot.
@@ -58,7 +58,7 @@ impl AdvertTable {
     /// Bytes allocated.
     pub(crate) fn heap_bytes(&self) -> usize {
         let entries: usize = self.chunks.iter().map(|chunk| chunk.entries.capacity()).sum();
-        entries * size_of::<Entry>() + self.chunks.capacity() * size_of::<Chunk>()
+        entries * size_of::<AdvertEntry>() + self.chunks.capacity() * size_of::<AdvertChunk>()
     }
 
     pub(crate) fn get(&self, slot: u32) -> Option<Advert> {
@@ -77,10 +77,10 @@ impl AdvertTable {
     }
 
     pub(crate) fn set(&mut self, slot: u32, advert: Advert) {
-        let entry = Entry { mark: advert.mark, id: advert.id, low: low(slot) };
+        let entry = AdvertEntry { mark: advert.mark, id: advert.id, low: low(slot) };
         let Some(at) = self.chunk_of(slot) else {
             let at = self.chunks.partition_point(|chunk| chunk.base <= slot);
-            return self.insert_chunk(at, Chunk::of(high(slot), entry));
+            return self.insert_chunk(at, AdvertChunk::of(high(slot), entry));
         };
         let Some(chunk) = self.chunks.get_mut(at) else { return };
         match chunk.find(slot) {
@@ -90,7 +90,7 @@ impl AdvertTable {
                 }
             }
             // Slots inserted in order fill whole chunks.
-            Err(CHUNK_ENTRIES) => self.insert_chunk(at + 1, Chunk::of(slot, entry)),
+            Err(CHUNK_ENTRIES) => self.insert_chunk(at + 1, AdvertChunk::of(slot, entry)),
             Err(_) if chunk.entries.len() >= CHUNK_ENTRIES => {
                 let upper = chunk.split();
                 self.insert_chunk(at + 1, upper);
@@ -131,7 +131,7 @@ impl AdvertTable {
         self.chunks.get(at).filter(|chunk| high(chunk.base) == high(slot)).map(|_| at)
     }
 
-    fn insert_chunk(&mut self, at: usize, chunk: Chunk) {
+    fn insert_chunk(&mut self, at: usize, chunk: AdvertChunk) {
         if self.chunks.len() == self.chunks.capacity() {
             self.chunks.reserve_exact(CHUNK_GROWTH + self.chunks.len() / 8);
         }
@@ -155,14 +155,14 @@ impl AdvertTable {
     }
 }
 
-impl Chunk {
-    fn of(base: u32, entry: Entry) -> Self {
+impl AdvertChunk {
+    fn of(base: u32, entry: AdvertEntry) -> Self {
         let mut entries = Vec::with_capacity(CHUNK_GROWTH);
         entries.push(entry);
         Self { base, entries }
     }
 
-    fn slot(&self, entry: &Entry) -> u32 {
+    fn slot(&self, entry: &AdvertEntry) -> u32 {
         high(self.base) | u32::from(entry.low)
     }
 
@@ -177,7 +177,8 @@ impl Chunk {
         let entries = upper.to_vec();
         self.entries.truncate(CHUNK_ENTRIES / 2);
         self.entries.shrink_to_fit();
-        let base = entries.first().map_or(self.base, |entry: &Entry| high(self.base) | u32::from(entry.low));
+        let base =
+            entries.first().map_or(self.base, |entry: &AdvertEntry| high(self.base) | u32::from(entry.low));
         Self { base, entries }
     }
 
@@ -248,7 +249,7 @@ mod tests {
         let rest: Vec<u32> =
             std::iter::successors(table.next_from(0), |slot| table.next_from(slot + 1)).collect();
         rest.iter().for_each(|slot| assert!(table.remove(*slot).is_some()));
-        assert!(table.is_empty() && table.heap_bytes() <= CHUNK_GROWTH * size_of::<Chunk>());
+        assert!(table.is_empty() && table.heap_bytes() <= CHUNK_GROWTH * size_of::<AdvertChunk>());
     }
 
     proptest! {

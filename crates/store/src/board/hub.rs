@@ -15,7 +15,7 @@ pub(super) const NO_POSITION: u64 = u64::MAX;
 
 /// A watched prefix.
 #[derive(Debug)]
-pub(super) struct Hub {
+pub(super) struct WatchedPrefix {
     /// Version of the last change below the prefix; a watch at that version need not lock.
     pub(super) version: Arc<AtomicU64>,
     /// The last changes below the prefix, ascending: version and slot. A slot may repeat.
@@ -37,15 +37,15 @@ pub(super) struct Hub {
 
 /// State shared between a watch and its hub.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct WatchPosition {
     /// Version of the last change below the prefix.
-    pub(super) news: Arc<AtomicU64>,
+    pub(super) latest_version: Arc<AtomicU64>,
     /// The watch no longer needs withdrawals up to this version.
     pub(super) position: Arc<AtomicU64>,
-    pub(super) seat: usize,
+    pub(super) index: usize,
 }
 
-impl Hub {
+impl WatchedPrefix {
     pub(super) fn new(version: u64, live: usize) -> Self {
         Self {
             version: Arc::new(AtomicU64::new(version)),
@@ -60,7 +60,7 @@ impl Hub {
         }
     }
 
-    pub(super) fn join(&mut self, worker: WorkerId) -> Place {
+    pub(super) fn join(&mut self, worker: WorkerId) -> WatchPosition {
         match self.watches.iter_mut().find(|(at, _)| *at == worker) {
             Some((_, count)) => *count += 1,
             None => self.watches.push((worker, 1)),
@@ -71,7 +71,7 @@ impl Hub {
             Some(vacant) => *vacant = Arc::clone(&position),
             None => self.positions.push(Arc::clone(&position)),
         }
-        Place { news: Arc::clone(&self.version), position, seat }
+        WatchPosition { latest_version: Arc::clone(&self.version), position, index: seat }
     }
 
     /// Removes a watch. Returns whether none is left.

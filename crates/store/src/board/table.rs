@@ -12,18 +12,18 @@ use relay_model::{Path, Route, WorkerId};
 
 use super::{
     Wakes,
-    hub::{Hub, Place},
+    hub::{WatchPosition, WatchedPrefix},
     pace::ChangePace,
 };
 use crate::bounds;
 
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(super) struct BoardTable {
     /// Version of the last change; counts from 1.
     version: u64,
     /// Slots by path: live paths, and withdrawn ones that are still needed.
     paths: BTreeMap<Path, u32>,
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Option<PathSlot>>,
     vacant: Vec<u32>,
     live: usize,
     /// Withdrawals in order: version and slot. An entry is void if its slot has another version by now.
@@ -34,12 +34,12 @@ pub(super) struct Table {
     /// Slots with a delayed change, by the time it is due.
     held: BTreeSet<(Instant, u32)>,
     /// Prefixes with a watch.
-    hubs: HashMap<Path, Hub, RandomState>,
+    hubs: HashMap<Path, WatchedPrefix, RandomState>,
 }
 
 /// State of one path.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct PathSlot {
     pub(super) path: Path,
     /// Newest routes, best first; of a withdrawn path the last ones.
     pub(super) routes: Arc<[Route]>,
@@ -51,16 +51,16 @@ pub(super) struct Slot {
     held: Option<(Instant, Vec<Route>)>,
 }
 
-impl Table {
+impl BoardTable {
     pub(super) fn live(&self) -> usize {
         self.live
     }
 
     pub(super) fn watches(&self) -> usize {
-        self.hubs.values().map(Hub::watches).sum()
+        self.hubs.values().map(WatchedPrefix::watches).sum()
     }
 
-    pub(super) fn hub(&self, prefix: &Path) -> Option<&Hub> {
+    pub(super) fn hub(&self, prefix: &Path) -> Option<&WatchedPrefix> {
         self.hubs.get(prefix)
     }
 
@@ -69,7 +69,7 @@ impl Table {
         &self.withdrawn
     }
 
-    pub(super) fn slot(&self, slot: u32) -> Option<&Slot> {
+    pub(super) fn slot(&self, slot: u32) -> Option<&PathSlot> {
         self.slots.get(usize::try_from(slot).ok()?)?.as_ref()
     }
 
@@ -78,7 +78,7 @@ impl Table {
         &'a self,
         prefix: &'a Path,
         after: Option<&Path>,
-    ) -> impl Iterator<Item = (u32, &'a Slot)> {
+    ) -> impl Iterator<Item = (u32, &'a PathSlot)> {
         let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
         let paths = self.paths.range::<Path, _>((from, Bound::Unbounded));
         let below = paths.take_while(move |(path, _)| path.has_prefix(prefix));
@@ -168,13 +168,13 @@ impl Table {
         self.next_due()
     }
 
-    pub(super) fn join(&mut self, worker: WorkerId, prefix: &Path) -> Place {
+    pub(super) fn join(&mut self, worker: WorkerId, prefix: &Path) -> WatchPosition {
         if !self.hubs.contains_key(prefix) {
             let live = self.below(prefix, None).filter(|(_, slot)| slot.is_live).count();
-            self.hubs.insert(prefix.clone(), Hub::new(self.version, live));
+            self.hubs.insert(prefix.clone(), WatchedPrefix::new(self.version, live));
         }
         let version = self.version;
-        self.hubs.entry(prefix.clone()).or_insert_with(|| Hub::new(version, 0)).join(worker)
+        self.hubs.entry(prefix.clone()).or_insert_with(|| WatchedPrefix::new(version, 0)).join(worker)
     }
 
     pub(super) fn leave(&mut self, worker: WorkerId, prefix: &Path, seat: usize) {
@@ -183,13 +183,13 @@ impl Table {
         }
     }
 
-    fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot> {
+    fn slot_mut(&mut self, slot: u32) -> Option<&mut PathSlot> {
         self.slots.get_mut(usize::try_from(slot).ok()?)?.as_mut()
     }
 
     /// Allocates a slot for `path`. `None` beyond 2^32 paths, which no memory holds.
     fn insert(&mut self, path: Path) -> Option<u32> {
-        let slot = Slot {
+        let slot = PathSlot {
             path: path.clone(),
             routes: Arc::new([]),
             is_live: false,
@@ -295,7 +295,7 @@ impl Table {
     }
 }
 
-impl Slot {
+impl PathSlot {
     /// Routes, and whether the path is live, as seen by a watch: an exact watch sees a delayed change.
     pub(super) fn seen(&self, is_exact: bool) -> (&[Route], bool) {
         match &self.held {

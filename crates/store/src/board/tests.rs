@@ -9,13 +9,18 @@ use proptest::prelude::*;
 use relay_model::{Cost, Hop, Path, Route, SessionId, WorkerId};
 
 use super::{table::prefixes, *};
-use crate::{Config, Store, bounds};
+use crate::{Store, StoreConfig, bounds};
 
 const W0: WorkerId = WorkerId(0);
 const W1: WorkerId = WorkerId(1);
 
 fn store() -> Arc<Store> {
-    Store::new(Config { workers: 2, capacity: 1 << 30, ceiling: 1 << 31, max_age: Duration::from_secs(30) })
+    Store::new(StoreConfig {
+        workers: 2,
+        capacity: 1 << 30,
+        ceiling: 1 << 31,
+        max_age: Duration::from_secs(30),
+    })
 }
 
 fn path(raw: &str) -> Path {
@@ -27,7 +32,7 @@ fn routes(cost: u64) -> Vec<Route> {
         session: SessionId(1),
         hops: Arc::new([Hop(1)]),
         cost: Cost { warm: 0, cold: cost },
-        fading: false,
+        stale: false,
     }]
 }
 
@@ -37,8 +42,8 @@ thread_local! {
 }
 
 /// Sets a path one second after the previous call, so that no change is delayed.
-fn set(board: &Board, raw: &str, cost: Option<u64>) -> Rings {
-    let mut rings = Rings::new();
+fn set(board: &AnnounceBoard, raw: &str, cost: Option<u64>) -> WakeSet {
+    let mut rings = WakeSet::new();
     let now = NOW.get() + Duration::from_secs(1);
     NOW.set(now);
     board.set(path(raw), cost.map(routes).unwrap_or_default(), now, &mut rings);
@@ -47,21 +52,21 @@ fn set(board: &Board, raw: &str, cost: Option<u64>) -> Rings {
 
 /// Visits at most `max` changes of a watch whose owner knows the cost of each path: path and cost, `None` =
 /// withdrawn. Returns whether there may be more.
-fn step(watch: &mut Watch, max: usize, out: &mut Vec<(String, Option<u64>)>) -> bool {
+fn step(watch: &mut BoardWatch, max: usize, out: &mut Vec<(String, Option<u64>)>) -> bool {
     let visited = watch.visit(max, |candidate| {
-        let Candidate { path, routes, is_live, advert } = candidate;
+        let WatchCandidate { path, routes, is_live, advert } = candidate;
         let cost = routes.first().map(|route| route.cost.cold).filter(|_| is_live);
         if cost != advert.map(|advert| advert.mark) {
             out.push((path.to_string(), cost));
         }
-        Step::Next(cost.map(|mark| Advert { id: 0, mark }))
+        VisitStep::Next(cost.map(|mark| Advert { id: 0, mark }))
     });
     assert!(visited.entries <= max && !visited.is_lost);
     visited.more
 }
 
 /// All changes of a watch.
-fn walk(watch: &mut Watch) -> Vec<(String, Option<u64>)> {
+fn walk(watch: &mut BoardWatch) -> Vec<(String, Option<u64>)> {
     let mut out = Vec::new();
     while step(watch, 3, &mut out) {}
     assert!(!step(watch, 3, &mut out));
@@ -125,9 +130,9 @@ fn only_workers_that_watch_a_prefix_of_the_path_are_woken() {
     let b = board.watch(W1, path("b"));
     let rings = set(board, "a/x", Some(1));
     assert!(rings.contains(W0) && !rings.contains(W1));
-    assert!(store.bell(W0).take(&mut Vec::new()));
-    assert!(!store.bell(W0).take(&mut Vec::new()));
-    assert!(!store.bell(W1).take(&mut Vec::new()));
+    assert!(store.ready_list(W0).take(&mut Vec::new()));
+    assert!(!store.ready_list(W0).take(&mut Vec::new()));
+    assert!(!store.ready_list(W1).take(&mut Vec::new()));
     assert!(set(board, "b", Some(1)).contains(W1));
     drop(b);
     assert!(set(board, "b/c", Some(1)).is_empty());
@@ -213,7 +218,8 @@ fn hundred_thousand_paths_are_walked_in_bounded_time() {
     for at in 0..all {
         set(board, &format!("room/{}/user/{at}", at % 1_000), Some(1));
     }
-    let mut narrow: Vec<Watch> = (0..1_000).map(|at| board.watch(W1, path(&format!("room/{at}")))).collect();
+    let mut narrow: Vec<BoardWatch> =
+        (0..1_000).map(|at| board.watch(W1, path(&format!("room/{at}")))).collect();
     assert!(narrow.iter_mut().all(|watch| walk(watch).len() == 100));
     assert_eq!(walk(&mut early).len(), all);
     for at in 0..all / 2 {
@@ -256,11 +262,11 @@ fn a_watch_of_20_000_paths_takes_16_bytes_a_path() {
     for at in 0..20_000u64 {
         set(board, &format!("room/{}", at * 7_919 % 20_000), Some(1));
     }
-    let mut watches: Vec<Watch> = (0..64).map(|_| board.watch(W0, Path::root())).collect();
+    let mut watches: Vec<BoardWatch> = (0..64).map(|_| board.watch(W0, Path::root())).collect();
     for watch in &mut watches {
         assert_eq!(walk(watch).len(), 20_000);
     }
-    let bytes: usize = watches.iter().map(|watch| size_of::<Watch>() + watch.heap_bytes()).sum();
+    let bytes: usize = watches.iter().map(|watch| size_of::<BoardWatch>() + watch.heap_bytes()).sum();
     assert!(bytes <= 16 * 64 * 20_000, "{} bytes a path and watch", bytes as f64 / (64.0 * 20_000.0));
 }
 
@@ -275,7 +281,7 @@ fn withdrawn_paths_go_once_all_watches_have_passed() {
         walk(watch);
     }
     let slots = || board.inner.table.read().slots();
-    let churn = |watches: &mut [&mut Watch]| {
+    let churn = |watches: &mut [&mut BoardWatch]| {
         for at in 0..4 * bounds::BOARD_WITHDRAWN {
             set(board, &format!("churn/{at}"), Some(1));
             watches.iter_mut().for_each(|watch| drop(walk(watch)));
@@ -309,7 +315,7 @@ fn a_watch_left_too_far_behind_is_lost_and_others_are_not() {
         set(board, &format!("churn/{at}"), None);
     }
     assert!(board.inner.table.read().slots() <= 2 * bounds::BOARD_WITHDRAWN_MAX + 2);
-    let visited = left.visit(1, |candidate| Step::Next(candidate.advert));
+    let visited = left.visit(1, |candidate| VisitStep::Next(candidate.advert));
     assert!(visited.is_lost && visited.entries == 0);
     set(board, "apart/x", None);
     assert_eq!(walk(&mut apart), said(&[("apart/x", None)]));
@@ -326,7 +332,7 @@ fn flapping_path_is_rate_limited_and_ends_newest() {
     let mut exact = board.watch(W0, Path::root());
     exact.set_exact();
     walk(&mut exact);
-    let (mut rings, mut seen, mut seen_exactly) = (Rings::new(), Vec::new(), 0);
+    let (mut rings, mut seen, mut seen_exactly) = (WakeSet::new(), Vec::new(), 0);
     for ms in 0..2_000u64 {
         let now = begun + Duration::from_millis(ms);
         board.release(now, &mut rings);
@@ -348,7 +354,7 @@ fn flapping_path_is_rate_limited_and_ends_newest() {
         board.set(path("flapping"), routes(cost), end, &mut rings);
     }
     let due = board.release(end, &mut rings).expect("a change was held back");
-    let mut rings = Rings::new();
+    let mut rings = WakeSet::new();
     assert_eq!(board.release(due, &mut rings), None);
     assert!(rings.contains(W0));
     assert_eq!(walk(&mut watch), said(&[("flapping", Some(7))]));
@@ -380,7 +386,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// A watch and its owner's view of the board.
 struct Watcher {
-    watch: Watch,
+    watch: BoardWatch,
     believes: BTreeMap<String, u64>,
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use relay_model::{Path, Route, WorkerId};
 
 use super::{
-    Inner,
+    BoardInner,
     adverts::{Advert, AdvertTable},
-    hub::{Hub, NO_POSITION, Place},
-    table::{Slot, Table},
+    hub::{NO_POSITION, WatchPosition, WatchedPrefix},
+    table::{BoardTable, PathSlot},
 };
 use crate::sync::{AtomicU64, Ordering};
 
@@ -16,15 +16,15 @@ use crate::sync::{AtomicU64, Ordering};
 ///
 /// Holds a position and one [`Advert`] for each path that its owner advertised, at most 16 bytes each.
 #[derive(Debug)]
-pub struct Watch {
-    inner: Arc<Inner>,
+pub struct BoardWatch {
+    inner: Arc<BoardInner>,
     worker: WorkerId,
     prefix: Path,
     /// Version of the last change below the prefix.
-    news: Arc<AtomicU64>,
+    latest_version: Arc<AtomicU64>,
     /// Version up to which withdrawals were visited; slots withdrawn later must be kept.
     position: Arc<AtomicU64>,
-    seat: usize,
+    index: usize,
     /// Version up to which changes were visited, or will be by the current pass.
     seen: u64,
     adverts: AdvertTable,
@@ -44,7 +44,7 @@ enum Pass {
 
 /// A path that may have to be advertised, updated or withdrawn.
 #[derive(Clone, Copy, Debug)]
-pub struct Candidate<'a> {
+pub struct WatchCandidate<'a> {
     /// The path.
     pub path: &'a Path,
     /// Routes of the path, best first; the last known ones if it is withdrawn.
@@ -55,9 +55,9 @@ pub struct Candidate<'a> {
     pub advert: Option<Advert>,
 }
 
-/// Answer to a [`Candidate`]: the advert of the path from now on.
+/// Answer to a [`WatchCandidate`]: the advert of the path from now on.
 #[derive(Clone, Copy, Debug)]
-pub enum Step {
+pub enum VisitStep {
     /// The visit continues.
     Next(Option<Advert>),
     /// The visit stops here.
@@ -95,13 +95,24 @@ impl Effort {
     }
 }
 
-impl Watch {
-    pub(super) fn new(inner: Arc<Inner>, worker: WorkerId, prefix: Path, place: Place) -> Self {
-        let Place { news, position, seat } = place;
+impl BoardWatch {
+    pub(super) fn new(inner: Arc<BoardInner>, worker: WorkerId, prefix: Path, place: WatchPosition) -> Self {
+        let WatchPosition { latest_version: news, position, index: seat } = place;
         let seen = news.load(Ordering::Acquire);
         let pass = Some(Pass::Live(None));
         let adverts = AdvertTable::default();
-        Self { inner, worker, prefix, news, position, seat, seen, adverts, pass, is_exact: false }
+        Self {
+            inner,
+            worker,
+            prefix,
+            latest_version: news,
+            position,
+            index: seat,
+            seen,
+            adverts,
+            pass,
+            is_exact: false,
+        }
     }
 
     /// The watched prefix.
@@ -127,7 +138,7 @@ impl Watch {
 
     /// Makes the next visits yield every advertised and every live path once more.
     pub fn restart(&mut self) {
-        self.seen = self.news.load(Ordering::Acquire);
+        self.seen = self.latest_version.load(Ordering::Acquire);
         self.pass = Some(if self.adverts.is_empty() { Pass::Live(None) } else { Pass::Withdrawn(0) });
     }
 
@@ -145,13 +156,13 @@ impl Watch {
 
     /// Whether a visit would find anything. Takes no lock.
     pub fn is_pending(&self) -> bool {
-        self.pass.is_some() || self.news.load(Ordering::Acquire) != self.seen
+        self.pass.is_some() || self.latest_version.load(Ordering::Acquire) != self.seen
     }
 
     /// Shows at most `max` candidates in their newest state. A candidate may be unchanged, and a withdrawn one
     /// is shown only if it is advertised. The visitor runs under the board's lock. A call ends where a pass
     /// ends.
-    pub fn visit(&mut self, max: usize, mut visitor: impl FnMut(Candidate<'_>) -> Step) -> Visited {
+    pub fn visit(&mut self, max: usize, mut visitor: impl FnMut(WatchCandidate<'_>) -> VisitStep) -> Visited {
         if !self.is_pending() || max == 0 {
             return Visited { more: self.is_pending(), ..Visited::default() };
         }
@@ -185,7 +196,7 @@ impl Watch {
         &mut self,
         since: &mut u64,
         max: usize,
-        mut visitor: impl FnMut(Candidate<'_>) -> Step,
+        mut visitor: impl FnMut(WatchCandidate<'_>) -> VisitStep,
     ) -> Visited {
         let inner = Arc::clone(&self.inner);
         let table = inner.table.read();
@@ -242,10 +253,10 @@ impl Watch {
     /// Visits the changes after `seen` that the hub keeps.
     fn visit_changes(
         &mut self,
-        table: &Table,
-        hub: &Hub,
+        table: &BoardTable,
+        hub: &WatchedPrefix,
         effort: &mut Effort,
-        visitor: &mut impl FnMut(Candidate<'_>) -> Step,
+        visitor: &mut impl FnMut(WatchCandidate<'_>) -> VisitStep,
     ) {
         let start = hub.recent.partition_point(|(version, _)| *version <= self.seen);
         for (version, id) in hub.recent.range(start..) {
@@ -264,10 +275,10 @@ impl Watch {
     /// Visits withdrawn paths with an advert. Returns the next stage of the pass.
     fn visit_withdrawn(
         &mut self,
-        table: &Table,
+        table: &BoardTable,
         from: u32,
         effort: &mut Effort,
-        visitor: &mut impl FnMut(Candidate<'_>) -> Step,
+        visitor: &mut impl FnMut(WatchCandidate<'_>) -> VisitStep,
     ) -> Pass {
         let mut from = from;
         while let Some(id) = self.adverts.next_from(from) {
@@ -290,10 +301,10 @@ impl Watch {
     /// Visits the live paths in order. Returns the rest of the pass.
     fn visit_live(
         &mut self,
-        table: &Table,
+        table: &BoardTable,
         after: Option<Path>,
         effort: &mut Effort,
-        visitor: &mut impl FnMut(Candidate<'_>) -> Step,
+        visitor: &mut impl FnMut(WatchCandidate<'_>) -> VisitStep,
     ) -> Option<Pass> {
         let prefix = self.prefix.clone();
         let mut last: Option<&Path> = None;
@@ -312,9 +323,9 @@ impl Watch {
     fn show_change(
         &mut self,
         id: u32,
-        slot: &Slot,
+        slot: &PathSlot,
         effort: &mut Effort,
-        visitor: &mut impl FnMut(Candidate<'_>) -> Step,
+        visitor: &mut impl FnMut(WatchCandidate<'_>) -> VisitStep,
     ) {
         if slot.seen(self.is_exact).1 {
             self.show(id, slot, effort, visitor);
@@ -328,14 +339,14 @@ impl Watch {
     fn show(
         &mut self,
         id: u32,
-        slot: &Slot,
+        slot: &PathSlot,
         effort: &mut Effort,
-        visitor: &mut impl FnMut(Candidate<'_>) -> Step,
+        visitor: &mut impl FnMut(WatchCandidate<'_>) -> VisitStep,
     ) {
         let before = self.adverts.get(id);
         let (routes, is_live) = slot.seen(self.is_exact);
-        let step = visitor(Candidate { path: &slot.path, routes, is_live, advert: before });
-        let (Step::Next(after) | Step::Last(after)) = step;
+        let step = visitor(WatchCandidate { path: &slot.path, routes, is_live, advert: before });
+        let (VisitStep::Next(after) | VisitStep::Last(after)) = step;
         match after {
             Some(advert) if before != Some(advert) => self.adverts.set(id, advert),
             None if before.is_some() => {
@@ -343,13 +354,13 @@ impl Watch {
             }
             _ => {}
         }
-        if matches!(step, Step::Last(_)) {
+        if matches!(step, VisitStep::Last(_)) {
             effort.stop();
         }
     }
 
     /// Publishes the version up to which this watch needs no withdrawals. Under the board's lock.
-    fn publish_position(&self, hub: &Hub) {
+    fn publish_position(&self, hub: &WatchedPrefix) {
         let before = self.position.load(Ordering::Acquire);
         let position = match self.pass {
             _ if self.adverts.is_empty() => NO_POSITION,
@@ -363,8 +374,8 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for BoardWatch {
     fn drop(&mut self) {
-        self.inner.table.write().leave(self.worker, &self.prefix, self.seat);
+        self.inner.table.write().leave(self.worker, &self.prefix, self.index);
     }
 }

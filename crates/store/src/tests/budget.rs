@@ -19,9 +19,9 @@ fn fill(f: &mut Fixture, groups: std::ops::Range<u64>) {
     }
 }
 
-fn evicted(entries: &[Entry]) -> Vec<u64> {
+fn evicted(entries: &[LogEntry]) -> Vec<u64> {
     let groups = entries.iter().filter_map(|entry| match entry {
-        Entry::Evicted { group } => Some(*group),
+        LogEntry::Evicted { group } => Some(*group),
         _ => None,
     });
     groups.collect()
@@ -98,7 +98,7 @@ fn an_evicted_group_takes_nothing_more() {
     f.commit();
     let entries = pull(&mut feed);
     assert_eq!(evicted(&entries), [0]);
-    assert_eq!(entries.last(), Some(&Entry::Evicted { group: 0 }));
+    assert_eq!(entries.last(), Some(&LogEntry::Evicted { group: 0 }));
 }
 
 #[test]
@@ -151,11 +151,11 @@ fn a_sweep_wakes_the_readers_of_the_logs_it_evicts_from() {
     let payload = f.chunk(&[0; 2 * FRAME]);
     writer.open_group(0);
     writer.object(0, 0, ObjectHead::frame(0, None, 2 * FRAME as u64), payload);
-    let mut rings = Rings::new();
-    f.store.bell(W1).take(&mut Vec::new());
+    let mut rings = WakeSet::new();
+    f.store.ready_list(W1).take(&mut Vec::new());
     writer.commit(f.now, &mut rings).unwrap();
     assert!(rings.contains(W1));
-    assert_eq!(pull(&mut feed), [Entry::Evicted { group: 0 }]);
+    assert_eq!(pull(&mut feed), [LogEntry::Evicted { group: 0 }]);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn ceiling_evicts_latest_groups_least_recently_read_first() {
     let head = f.log.feed(W1).1;
     assert_eq!((head.latest, held(&head)), (Some(0), vec![]));
     assert_eq!(held(&other.feed(W1).1), [0]);
-    assert_eq!(pull(&mut feed), [Entry::Evicted { group: 0 }]);
+    assert_eq!(pull(&mut feed), [LogEntry::Evicted { group: 0 }]);
     f.object(0, 1, b"more of it");
     f.commit();
     assert!(pull(&mut feed).is_empty());

@@ -3,7 +3,7 @@
 use relay_model::{StreamCode, TrackInfo};
 
 use super::*;
-use crate::{End, WriteError};
+use crate::{CommitError, LogEnd};
 
 #[test]
 fn a_later_writer_fences_the_earlier_one() {
@@ -11,7 +11,7 @@ fn a_later_writer_fences_the_earlier_one() {
     let (mut feed, _) = f.log.feed(W0);
     let mut second = f.log.writer(Epoch(2)).unwrap();
     f.writer.open_group(1);
-    assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(WriteError::Fenced));
+    assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(CommitError::Fenced));
     assert!(!f.writer.is_dirty());
     second.open_group(2);
     second.commit(f.now, &mut f.rings).unwrap();
@@ -23,7 +23,7 @@ fn a_fenced_epoch_is_neither_claimed_nor_committed() {
     let mut f = Fixture::new();
     assert!(f.store.fence(LogId(1), Epoch(3)));
     f.writer.open_group(1);
-    assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(WriteError::Fenced));
+    assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(CommitError::Fenced));
     assert!(f.log.writer(Epoch(2)).is_none());
     assert!(f.log.writer(Epoch(3)).is_some());
     assert!(!f.store.fence(LogId(9), Epoch(1)), "an unknown log is reported");
@@ -66,16 +66,16 @@ fn nothing_is_visible_before_the_commit() {
 fn the_end_is_the_last_entry_and_later_appends_are_ignored() {
     let mut f = Fixture::new();
     let (mut feed, _) = f.log.feed(W0);
-    let end = End { final_group: Some(2), code: None };
+    let end = LogEnd { final_group: Some(2), code: None };
     f.group(1, &[b"a"]);
     f.writer.finish(1, 0);
     f.writer.end(end);
     f.group(2, &[b"b"]);
     f.writer.info(TrackInfo::default());
     f.writer.datagram(3, 0, Bytes::new());
-    f.writer.end(End { final_group: None, code: None });
+    f.writer.end(LogEnd { final_group: None, code: None });
     f.commit();
-    assert_eq!(pull(&mut feed), [opened(1), object(1, 0, b"a"), finish(1), Entry::End(end)]);
+    assert_eq!(pull(&mut feed), [opened(1), object(1, 0, b"a"), finish(1), LogEntry::End(end)]);
     assert_eq!(feed.head().end, Some(end));
     f.group(2, &[]);
     f.commit();
@@ -92,9 +92,9 @@ fn open_groups_are_reset_at_the_end() {
     f.group(1, &[b"a"]);
     f.commit();
     pull(&mut feed);
-    let end = End { final_group: None, code: Some(StreamCode::UNROUTABLE) };
+    let end = LogEnd { final_group: None, code: Some(StreamCode::UNROUTABLE) };
     assert!(f.store.end(LogId(1), end, f.now, &mut f.rings));
-    assert_eq!(pull(&mut feed), [reset(1, StreamCode::UNROUTABLE), Entry::End(end)]);
+    assert_eq!(pull(&mut feed), [reset(1, StreamCode::UNROUTABLE), LogEntry::End(end)]);
     assert!(f.rings.contains(W0));
 }
 
@@ -104,9 +104,9 @@ fn a_held_object_of_another_size_ends_the_track_as_malformed() {
     let (mut feed, _) = f.log.feed(W0);
     f.group(1, &[b"abc", b"d"]);
     f.object(1, 0, b"ab");
-    assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(WriteError::Malformed));
+    assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(CommitError::Malformed));
     let code = StreamCode::MALFORMED_TRACK;
-    let end = Entry::End(End { final_group: None, code: Some(code) });
+    let end = LogEntry::End(LogEnd { final_group: None, code: Some(code) });
     let entries = pull(&mut feed);
     assert_eq!(entries[3..], [reset(1, code), end]);
 }
@@ -119,7 +119,7 @@ fn one_strand_past_the_limit_is_malformed() {
     }
     f.commit();
     f.writer.open_strand(1, crate::FETCHED - 1);
-    assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(WriteError::Malformed));
+    assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(CommitError::Malformed));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_retired_log_is_gone_for_writers_and_the_table() {
     assert!(f.store.retire(LogId(1)) && !f.store.retire(LogId(1)));
     assert!(f.store.log(LogId(1)).is_none());
     f.writer.open_group(1);
-    assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(WriteError::Fenced));
+    assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(CommitError::Fenced));
     assert!(f.log.writer(Epoch(9)).is_none());
 }
 
@@ -141,6 +141,6 @@ fn info_is_set_once() {
     f.writer.info(info);
     f.writer.info(TrackInfo::default());
     f.commit();
-    assert_eq!(pull(&mut feed), [Entry::Info(info)]);
+    assert_eq!(pull(&mut feed), [LogEntry::Info(info)]);
     assert_eq!(feed.head().info, Some(info));
 }

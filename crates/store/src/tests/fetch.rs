@@ -3,7 +3,7 @@
 use relay_model::{StreamCode, TrackInfo};
 
 use super::*;
-use crate::{End, FETCHED, HeldGroup, Lookup};
+use crate::{FETCHED, HeldGroup, LogEnd, Lookup};
 
 const NOT_FOUND: Lookup = Lookup::Absent(StreamCode::NOT_FOUND);
 
@@ -26,7 +26,7 @@ impl Fixture {
     }
 
     fn end(&mut self, final_group: Option<u64>, code: Option<StreamCode>) {
-        self.writer.end(End { final_group, code });
+        self.writer.end(LogEnd { final_group, code });
         self.commit();
     }
 }
@@ -79,7 +79,7 @@ fn fetched_group_ages_from_its_fetch_and_is_never_latest() {
     f.writer.datagram(0, 0, Bytes::new());
     f.commit();
     assert_eq!(held(&feed.head()), [6]);
-    assert_eq!(pull(&mut feed).last(), Some(&Entry::Evicted { group: 9 }));
+    assert_eq!(pull(&mut feed).last(), Some(&LogEntry::Evicted { group: 9 }));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn live_stream_does_not_write_to_a_group_being_fetched() {
     f.later(30_001);
     f.writer.datagram(0, 0, Bytes::new());
     f.commit();
-    assert_eq!(pull(&mut feed).last().unwrap(), &Entry::Evicted { group: 2 });
+    assert_eq!(pull(&mut feed).last().unwrap(), &LogEntry::Evicted { group: 2 });
     f.fetch(2, &[]);
     let late = f.chunk(b"cd");
     f.writer.data(2, 0, late);
@@ -157,7 +157,7 @@ fn a_fetch_replaces_what_was_cut_short_or_lost_its_head() {
         assert_eq!(f.lookup(group), Lookup::Unknown);
         f.fetch(group, &[b"x"]);
         f.commit();
-        assert_eq!(pull(&mut feed), [Entry::Evicted { group }, object(group, 0, b"x")]);
+        assert_eq!(pull(&mut feed), [LogEntry::Evicted { group }, object(group, 0, b"x")]);
         assert_eq!(f.lookup(group), Lookup::Held);
     }
     assert_eq!(held(&feed.head()), [1, 2, 3]);
@@ -184,7 +184,7 @@ fn fetch_without_its_writer_restarts() {
     assert_eq!(f.lookup(3), Lookup::Unknown);
     f.fetch(3, &[b"x", b"y"]);
     f.commit();
-    let anew = [object(3, 0, b"x"), Entry::Evicted { group: 3 }, object(3, 0, b"x"), object(3, 1, b"y")];
+    let anew = [object(3, 0, b"x"), LogEntry::Evicted { group: 3 }, object(3, 0, b"x"), object(3, 1, b"y")];
     assert_eq!(pull(&mut feed), anew);
 }
 
@@ -207,7 +207,7 @@ fn fetched_group_that_goes_live_is_delivered_whole() {
     f.writer.object(7, FETCHED, ObjectHead::frame(1, None, 2), half);
     f.commit();
     let head = ObjectHead::frame(1, None, 2);
-    let half = Entry::Object { group: 7, strand: 0, head, payload: Bytes::from_static(b"y") };
+    let half = LogEntry::Object { group: 7, strand: 0, head, payload: Bytes::from_static(b"y") };
     let so_far = [object(7, 0, b"x"), half];
     assert_eq!(pull(&mut waiting), so_far);
     assert_eq!(pull(&mut feed), so_far);
@@ -261,7 +261,7 @@ fn damaged_fetched_group_restarts_when_it_goes_live() {
     pull(&mut feed);
     f.group(7, &[b"x"]);
     f.commit();
-    assert_eq!(pull(&mut feed), [Entry::Evicted { group: 7 }, opened(7), object(7, 0, b"x")]);
+    assert_eq!(pull(&mut feed), [LogEntry::Evicted { group: 7 }, opened(7), object(7, 0, b"x")]);
     assert_eq!(f.lookup(7), Lookup::Held);
 }
 
@@ -276,7 +276,7 @@ fn long_fetched_group_restarts_when_it_goes_live() {
     pull(&mut feed);
     f.group(7, &[b"x"]);
     f.commit();
-    assert_eq!(pull(&mut feed), [Entry::Evicted { group: 7 }, opened(7), object(7, 0, b"x")]);
+    assert_eq!(pull(&mut feed), [LogEntry::Evicted { group: 7 }, opened(7), object(7, 0, b"x")]);
 }
 
 #[test]
@@ -288,12 +288,12 @@ fn absent_group_is_remembered_until_it_arrives() {
     f.writer.fetch_failed(3, StreamCode::CONTROL_TIMEOUT);
     f.writer.dropped(4, 4, 70);
     f.commit();
-    let told = |group, code| Entry::Absent { group, code };
+    let told = |group, code| LogEntry::Absent { group, code };
     let expected = [
         told(8, StreamCode::NOT_FOUND),
         told(2, StreamCode::NOT_FOUND),
         told(3, StreamCode::CONTROL_TIMEOUT),
-        Entry::Dropped { start: 4, end: 4, code: 70 },
+        LogEntry::Dropped { start: 4, end: 4, code: 70 },
     ];
     assert_eq!(pull(&mut feed), expected);
     assert_eq!((f.lookup(8), f.lookup(2)), (NOT_FOUND, NOT_FOUND));

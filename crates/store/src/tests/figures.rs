@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn figures_count_committed_and_held_data() {
     let mut f = Fixture::new();
-    assert_eq!(f.log.figures(), crate::Figures::default());
+    assert_eq!(f.log.figures(), crate::LogStats::default());
     f.group(0, &[b"abc", b"de"]);
     assert_eq!(f.log.figures().frames, 0, "nothing is counted before the commit");
     f.writer.finish(0, 0);
@@ -30,5 +30,5 @@ fn data_staged_by_a_fenced_writer_is_not_counted() {
     f.group(0, &[b"abc"]);
     let _later = f.log.writer(Epoch(2)).unwrap();
     f.writer.commit(f.now, &mut f.rings).unwrap_err();
-    assert_eq!(f.log.figures(), crate::Figures::default());
+    assert_eq!(f.log.figures(), crate::LogStats::default());
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use relay_model::{StreamCode, TrackInfo};
 
 use super::*;
-use crate::{End, FETCHED};
+use crate::{FETCHED, LogEnd};
 
 mod naive;
 mod reader;
@@ -108,7 +108,7 @@ struct World {
     store: Arc<Store>,
     log: Arc<Log>,
     now: Instant,
-    rings: Rings,
+    rings: WakeSet,
     epoch: u64,
     writers: Vec<(Writer, Staged, Streams)>,
     readers: Vec<Reader>,
@@ -122,12 +122,12 @@ struct World {
 impl World {
     fn new(capacity: u64, ceiling: u64, exact: bool) -> Self {
         let max_age = Duration::from_millis(MAX_AGE_MS);
-        let store = Store::new(Config { workers: WORKERS.into(), capacity, ceiling, max_age });
+        let store = Store::new(StoreConfig { workers: WORKERS.into(), capacity, ceiling, max_age });
         Self {
             log: store.create(LogId(1)),
             store,
             now: Instant::now(),
-            rings: Rings::new(),
+            rings: WakeSet::new(),
             epoch: 0,
             writers: Vec::new(),
             readers: Vec::new(),
@@ -154,7 +154,7 @@ impl World {
                 self.naive.fence(self.epoch);
             }
             Op::End => {
-                let end = End { final_group: None, code: Some(StreamCode::CANCEL) };
+                let end = LogEnd { final_group: None, code: Some(StreamCode::CANCEL) };
                 self.store.end(LogId(1), end, self.now, &mut self.rings);
                 self.naive.end(StreamCode::CANCEL);
             }
@@ -231,7 +231,7 @@ impl World {
 
     fn turn(&mut self, worker: u16, pulls: usize) {
         let mut logs = Vec::new();
-        self.store.bell(WorkerId(worker)).take(&mut logs);
+        self.store.ready_list(WorkerId(worker)).take(&mut logs);
         let busy = &mut self.busy[usize::from(worker)];
         *busy |= !logs.is_empty();
         for _ in 0..pulls {

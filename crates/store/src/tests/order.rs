@@ -17,7 +17,7 @@ fn out_of_order_groups_keep_arrival_order() {
     let groups: Vec<u64> = pull(&mut feed)
         .iter()
         .filter_map(|entry| match entry {
-            Entry::Group { sequence } => Some(*sequence),
+            LogEntry::Group { sequence } => Some(*sequence),
             _ => None,
         })
         .collect();
@@ -53,8 +53,8 @@ fn a_datagram_is_journal_only() {
     f.writer.datagram(9, 4, payload);
     f.writer.dropped(2, 3, 70);
     f.commit();
-    let datagram = Entry::Datagram { group: 9, tick: 4, payload: Bytes::from_static(b"d") };
-    let dropped = Entry::Dropped { start: 2, end: 3, code: 70 };
+    let datagram = LogEntry::Datagram { group: 9, tick: 4, payload: Bytes::from_static(b"d") };
+    let dropped = LogEntry::Dropped { start: 2, end: 3, code: 70 };
     assert_eq!(pull(&mut feed), [opened(1), datagram, dropped]);
     let head = feed.head();
     assert_eq!((head.latest, held(&head)), (Some(1), vec![1]));
@@ -84,16 +84,16 @@ fn commit_marks_each_worker_once_until_it_takes() {
     f.commit();
     assert!(f.rings.contains(W0) && f.rings.contains(W1) && !f.rings.contains(WorkerId(2)));
     let mut logs = Vec::new();
-    assert!(f.store.bell(W0).is_pending());
-    assert!(!f.store.bell(W0).take(&mut logs), "the board did not change");
+    assert!(f.store.ready_list(W0).is_pending());
+    assert!(!f.store.ready_list(W0).take(&mut logs), "the board did not change");
     assert_eq!(logs, [LogId(1)]);
-    assert!(!f.store.bell(W0).is_pending());
+    assert!(!f.store.ready_list(W0).is_pending());
     assert_eq!(pull(&mut feed).len(), 2);
     f.object(1, 1, b"b");
     f.commit();
-    f.store.bell(W0).take(&mut logs);
+    f.store.ready_list(W0).take(&mut logs);
     assert_eq!(logs, [LogId(1), LogId(1)]);
-    f.store.bell(WorkerId(2)).take(&mut logs);
+    f.store.ready_list(WorkerId(2)).take(&mut logs);
     assert_eq!(logs.len(), 2, "a worker without readers is not marked");
 }
 
@@ -113,12 +113,12 @@ fn ringing_skips_the_worker_that_asks() {
     let rung = Arc::new(std::sync::Mutex::new(Vec::new()));
     for worker in [W0, W1] {
         let rung = Arc::clone(&rung);
-        f.store.bell(worker).set_ringer(Box::new(move || rung.lock().unwrap().push(worker)));
+        f.store.ready_list(worker).set_waker(Box::new(move || rung.lock().unwrap().push(worker)));
     }
     f.group(1, &[]);
     f.commit();
-    f.store.ring(&mut f.rings, Some(W1));
-    f.store.ring(&mut f.rings, None);
+    f.store.wake(&mut f.rings, Some(W1));
+    f.store.wake(&mut f.rings, None);
     assert_eq!(*rung.lock().unwrap(), [W0]);
     assert!(f.rings.is_empty());
 }
@@ -155,7 +155,7 @@ fn a_long_replay_comes_in_pages_and_in_order() {
     let entries = replay(&feed, 1).unwrap();
     assert_eq!(f.log.lock_count(), before + 3);
     let ids = entries.iter().filter_map(|entry| match entry {
-        Entry::Object { head, .. } => Some(head.id),
+        LogEntry::Object { head, .. } => Some(head.id),
         _ => None,
     });
     assert!(ids.eq(0..objects));
@@ -205,7 +205,7 @@ fn one_object_larger_than_a_group_keeps_flowing_but_is_not_held() {
     for _ in 0..pieces {
         f.writer.data(1, 0, piece.clone());
         f.commit();
-        seen += pull(&mut feed).iter().map(Entry::bytes).sum::<u64>();
+        seen += pull(&mut feed).iter().map(LogEntry::bytes).sum::<u64>();
     }
     f.writer.finish(1, 0);
     f.commit();

@@ -5,14 +5,14 @@ use std::borrow::Cow;
 use relay_wire::varint;
 
 use super::{
-    Framing, Over, limits,
+    QmuxCarrier, QmuxFraming, limits,
     violation::Violation,
-    websocket::{self, Piece},
+    websocket::{self, WebSocketItem},
 };
 
 /// Item read from the carrier.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Brought<'a> {
+pub(super) enum CarrierItem<'a> {
     /// Part of a unit, and whether it is the last part.
     Part(Cow<'a, [u8]>, bool),
     /// WebSocket ping with its payload.
@@ -25,8 +25,8 @@ pub(super) enum Brought<'a> {
 
 /// Reader that splits received bytes into units.
 #[derive(Debug)]
-pub(super) enum Reader {
-    WebSocket(websocket::Reader),
+pub(super) enum CarrierReader {
+    WebSocket(websocket::WebSocketReader),
     /// Size-prefixed records (draft-ietf-quic-qmux-01 §3.2): bytes of an incomplete size, and the bytes left of
     /// the current record.
     Records {
@@ -37,29 +37,29 @@ pub(super) enum Reader {
     Frames,
 }
 
-impl Reader {
-    pub(super) fn new(framing: Framing, over: Over, is_client: bool) -> Self {
+impl CarrierReader {
+    pub(super) fn new(framing: QmuxFraming, over: QmuxCarrier, is_client: bool) -> Self {
         match (over, framing) {
-            (Over::WebSocket, framing) => {
-                Self::WebSocket(websocket::Reader::new(is_client, websocket::largest(framing)))
+            (QmuxCarrier::WebSocket, framing) => {
+                Self::WebSocket(websocket::WebSocketReader::new(is_client, websocket::largest(framing)))
             }
-            (Over::Bytes, Framing::Qmux01) => Self::Records { head: Vec::new(), left: None },
-            (Over::Bytes, Framing::Qmux00 | Framing::Legacy) => Self::Frames,
+            (QmuxCarrier::Bytes, QmuxFraming::Qmux01) => Self::Records { head: Vec::new(), left: None },
+            (QmuxCarrier::Bytes, QmuxFraming::Qmux00 | QmuxFraming::Legacy) => Self::Frames,
         }
     }
 
     /// Takes the next item off the front of `input`; `None` when more input is needed.
-    pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Brought<'a>>, Violation> {
+    pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<CarrierItem<'a>>, Violation> {
         match self {
             Self::WebSocket(reader) => Ok(reader.next(input)?.map(|piece| match piece {
-                Piece::Data(data) => Brought::Part(plain(data.bytes, data.mask), data.is_end),
-                Piece::Ping(body) => Brought::Ping(body),
-                Piece::Pong => Brought::Pong,
-                Piece::Close(code) => Brought::Close(code),
+                WebSocketItem::Data(data) => CarrierItem::Part(plain(data.bytes, data.mask), data.is_end),
+                WebSocketItem::Ping(body) => CarrierItem::Ping(body),
+                WebSocketItem::Pong => CarrierItem::Pong,
+                WebSocketItem::Close(code) => CarrierItem::Close(code),
             })),
             Self::Records { head, left } => record(head, left, input),
             Self::Frames if input.is_empty() => Ok(None),
-            Self::Frames => Ok(Some(Brought::Part(Cow::Borrowed(std::mem::take(input)), false))),
+            Self::Frames => Ok(Some(CarrierItem::Part(Cow::Borrowed(std::mem::take(input)), false))),
         }
     }
 }
@@ -75,7 +75,7 @@ fn record<'a>(
     head: &mut Vec<u8>,
     left: &mut Option<u64>,
     input: &mut &'a [u8],
-) -> Result<Option<Brought<'a>>, Violation> {
+) -> Result<Option<CarrierItem<'a>>, Violation> {
     let size = loop {
         if let Some(left) = *left {
             break left;
@@ -99,5 +99,5 @@ fn record<'a>(
     *input = rest;
     let rest = size - taken as u64;
     *left = (rest > 0).then_some(rest);
-    Ok(Some(Brought::Part(Cow::Borrowed(part), rest == 0)))
+    Ok(Some(CarrierItem::Part(Cow::Borrowed(part), rest == 0)))
 }

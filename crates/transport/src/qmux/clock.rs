@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Framing, Over, limits};
+use super::{QmuxCarrier, QmuxFraming, limits};
 
 /// Timers of one connection.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(super) struct QmuxTimers {
     /// Time of the last input.
-    heard: Instant,
+    last_input: Instant,
     idle: Duration,
     /// Due time of the next WebSocket ping, and whether a ping is to be sent.
     websocket: Option<Instant>,
@@ -26,14 +26,14 @@ pub(super) struct Clock {
     rtt: Option<Duration>,
 }
 
-impl Clock {
-    pub(super) fn new(framing: Framing, over: Over, idle: Duration, now: Instant) -> Self {
+impl QmuxTimers {
+    pub(super) fn new(framing: QmuxFraming, over: QmuxCarrier, idle: Duration, now: Instant) -> Self {
         Self {
-            heard: now,
+            last_input: now,
             idle,
-            websocket: (over == Over::WebSocket).then(|| now + limits::WEBSOCKET_PING),
+            websocket: (over == QmuxCarrier::WebSocket).then(|| now + limits::WEBSOCKET_PING),
             websocket_due: false,
-            ping: (framing == Framing::Qmux01).then(|| now + limits::PING),
+            ping: (framing == QmuxFraming::Qmux01).then(|| now + limits::PING),
             ping_due: false,
             sequence: 0,
             sent: VecDeque::new(),
@@ -41,8 +41,8 @@ impl Clock {
         }
     }
 
-    pub(super) fn hear(&mut self, now: Instant) {
-        self.heard = self.heard.max(now);
+    pub(super) fn on_input(&mut self, now: Instant) {
+        self.last_input = self.last_input.max(now);
     }
 
     /// Applies the peer's idle timeout; the shorter one counts.
@@ -55,7 +55,7 @@ impl Clock {
         [next(self.websocket, self.websocket_due), next(self.ping, self.ping_due)]
             .into_iter()
             .flatten()
-            .fold(self.heard + self.idle, Instant::min)
+            .fold(self.last_input + self.idle, Instant::min)
     }
 
     /// Marks due pings; returns whether the idle timeout expired.
@@ -63,7 +63,7 @@ impl Clock {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| now >= at);
         self.websocket_due |= is_due(self.websocket);
         self.ping_due |= is_due(self.ping);
-        now >= self.heard + self.idle
+        now >= self.last_input + self.idle
     }
 
     pub(super) fn websocket_sent(&mut self, now: Instant) {

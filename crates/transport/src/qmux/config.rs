@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-use super::{Framing, Over};
+use super::{QmuxCarrier, QmuxFraming};
 
 /// Settings of one connection.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct QmuxConfig {
     /// Framing of the streams.
-    pub framing: Framing,
-    /// Carrier of the frames. [`Framing::Legacy`] relies on message boundaries and needs a WebSocket.
-    pub over: Over,
+    pub framing: QmuxFraming,
+    /// Carrier of the frames. [`QmuxFraming::Legacy`] relies on message boundaries and needs a WebSocket.
+    pub over: QmuxCarrier,
     /// Whether this end opened the connection.
     pub is_client: bool,
     /// Application protocol negotiated outside (WebSocket subprotocol, ALPN).
     pub protocol: Option<&'static str>,
-    /// Supported application protocols, preferred first. Negotiated in-band over [`Over::Bytes`] when `protocol`
+    /// Supported application protocols, preferred first. Negotiated in-band over [`QmuxCarrier::Bytes`] when `protocol`
     /// is `None`. Empty: not sent.
     pub protocols: &'static [&'static str],
     /// Raw path and query of the URL; `None` if SETUP carries them.
@@ -31,9 +31,9 @@ pub struct Config {
     pub mask_seed: u64,
 }
 
-impl Config {
+impl QmuxConfig {
     /// Settings of a server connection without a negotiated protocol, target or round-trip time.
-    pub fn new(framing: Framing, over: Over) -> Self {
+    pub fn new(framing: QmuxFraming, over: QmuxCarrier) -> Self {
         Self {
             framing,
             over,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 /// Datagram queue that drops the oldest entries above its capacity.
 #[derive(Debug, Default)]
-pub(super) struct Datagrams {
+pub(super) struct DatagramQueue {
     queue: VecDeque<Bytes>,
     bytes: usize,
 }
@@ -14,7 +14,7 @@ pub(super) struct Datagrams {
 /// Overhead in bytes charged per datagram, so that empty datagrams are bounded too.
 const PLACE: usize = 64;
 
-impl Datagrams {
+impl DatagramQueue {
     pub(super) fn push(&mut self, datagram: Bytes, cap: usize) {
         self.bytes += datagram.len() + PLACE;
         self.queue.push_back(datagram);

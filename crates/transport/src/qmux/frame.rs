@@ -4,7 +4,7 @@
 use relay_session::transport::Dir;
 use relay_wire::varint::{self, Short};
 
-use super::{Framing, limits, violation::Violation};
+use super::{QmuxFraming, limits, violation::Violation};
 
 // Frame types (RFC 9000 §19).
 const PADDING: u64 = 0x00;
@@ -38,7 +38,7 @@ const STREAMS: u64 = 1 << 60;
 
 /// Received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Frame<'a> {
+pub(super) enum QmuxFrame<'a> {
     /// PADDING.
     Idle,
     /// Head of a STREAM frame: `size` bytes of data follow, or all up to the end of the record or message.
@@ -86,13 +86,13 @@ pub(super) enum Frame<'a> {
 }
 
 /// Reason for which no frame was parsed.
-enum Stop {
+enum FrameError {
     /// The frame is incomplete.
     Short,
     Wrong(Violation),
 }
 
-impl From<Short> for Stop {
+impl From<Short> for FrameError {
     fn from(Short: Short) -> Self {
         Self::Short
     }
@@ -101,123 +101,132 @@ impl From<Short> for Stop {
 /// Takes one frame, or the head of a STREAM frame, off the front of `input`. `None` when the frame is
 /// incomplete; `input` is then unchanged. `is_end`: the record or message ends with `input`.
 pub(super) fn take<'a>(
-    framing: Framing,
+    framing: QmuxFraming,
     input: &mut &'a [u8],
     is_end: bool,
-) -> Result<Option<Frame<'a>>, Violation> {
+) -> Result<Option<QmuxFrame<'a>>, Violation> {
     let mut rest = *input;
     let taken = match framing {
-        Framing::Legacy => legacy(&mut rest, is_end),
-        Framing::Qmux00 | Framing::Qmux01 => qmux(framing, &mut rest, is_end),
+        QmuxFraming::Legacy => legacy(&mut rest, is_end),
+        QmuxFraming::Qmux00 | QmuxFraming::Qmux01 => qmux(framing, &mut rest, is_end),
     };
     match taken {
         Ok(frame) => {
             *input = rest;
             Ok(Some(frame))
         }
-        Err(Stop::Short) => Ok(None),
-        Err(Stop::Wrong(violation)) => Err(violation),
+        Err(FrameError::Short) => Ok(None),
+        Err(FrameError::Wrong(violation)) => Err(violation),
     }
 }
 
-fn qmux<'a>(framing: Framing, input: &mut &'a [u8], is_end: bool) -> Result<Frame<'a>, Stop> {
+fn qmux<'a>(framing: QmuxFraming, input: &mut &'a [u8], is_end: bool) -> Result<QmuxFrame<'a>, FrameError> {
     let kind = varint::get(input)?;
     let frame = match kind {
-        PADDING => Frame::Idle,
+        PADDING => QmuxFrame::Idle,
         STREAM..=STREAM_LAST => {
             let id = varint::get(input)?;
             let offset = if kind & OFFSET == 0 { None } else { Some(varint::get(input)?) };
             let size = if kind & SIZED == 0 { None } else { Some(varint::get(input)?) };
-            Frame::Stream { id, offset, size, fin: kind & FIN != 0 }
+            QmuxFrame::Stream { id, offset, size, fin: kind & FIN != 0 }
         }
         RESET => {
             let (id, code) = (varint::get(input)?, varint::get(input)?);
-            Frame::Reset { id, code, size: Some(varint::get(input)?) }
+            QmuxFrame::Reset { id, code, size: Some(varint::get(input)?) }
         }
-        STOP => Frame::Stop { id: varint::get(input)?, code: varint::get(input)? },
-        MAX_DATA => Frame::MaxData(varint::get(input)?),
-        MAX_STREAM_DATA => Frame::MaxStreamData { id: varint::get(input)?, max: varint::get(input)? },
-        MAX_STREAMS_BI => Frame::MaxStreams { dir: Dir::Bi, max: streams(input)? },
-        MAX_STREAMS_UNI => Frame::MaxStreams { dir: Dir::Uni, max: streams(input)? },
+        STOP => QmuxFrame::Stop { id: varint::get(input)?, code: varint::get(input)? },
+        MAX_DATA => QmuxFrame::MaxData(varint::get(input)?),
+        MAX_STREAM_DATA => QmuxFrame::MaxStreamData { id: varint::get(input)?, max: varint::get(input)? },
+        MAX_STREAMS_BI => QmuxFrame::MaxStreams { dir: Dir::Bi, max: streams(input)? },
+        MAX_STREAMS_UNI => QmuxFrame::MaxStreams { dir: Dir::Uni, max: streams(input)? },
         DATA_BLOCKED => {
             varint::get(input)?;
-            Frame::Blocked
+            QmuxFrame::Blocked
         }
         STREAM_DATA_BLOCKED => {
             varint::get(input)?;
             varint::get(input)?;
-            Frame::Blocked
+            QmuxFrame::Blocked
         }
-        STREAMS_BLOCKED_BI => Frame::StreamsBlocked { dir: Dir::Bi, limit: streams(input)? },
-        STREAMS_BLOCKED_UNI => Frame::StreamsBlocked { dir: Dir::Uni, limit: streams(input)? },
+        STREAMS_BLOCKED_BI => QmuxFrame::StreamsBlocked { dir: Dir::Bi, limit: streams(input)? },
+        STREAMS_BLOCKED_UNI => QmuxFrame::StreamsBlocked { dir: Dir::Uni, limit: streams(input)? },
         CONNECTION_CLOSE => {
             let code = varint::get(input)?;
             varint::get(input)?;
-            Frame::Close { is_application: false, code, reason: sized(input)? }
+            QmuxFrame::Close { is_application: false, code, reason: sized(input)? }
         }
         APPLICATION_CLOSE => {
-            Frame::Close { is_application: true, code: varint::get(input)?, reason: sized(input)? }
+            QmuxFrame::Close { is_application: true, code: varint::get(input)?, reason: sized(input)? }
         }
-        PARAMETERS => Frame::Parameters(sized(input)?),
-        PING if framing == Framing::Qmux01 => Frame::Ping(varint::get(input)?),
-        PONG if framing == Framing::Qmux01 => Frame::Pong(varint::get(input)?),
-        DATAGRAM if framing == Framing::Qmux01 => Frame::Datagram(to_end(input, is_end)?),
-        DATAGRAM_SIZED if framing == Framing::Qmux01 => Frame::Datagram(sized(input)?),
-        _ => return Err(Stop::Wrong(Violation::encoding("unknown frame type"))),
+        PARAMETERS => QmuxFrame::Parameters(sized(input)?),
+        PING if framing == QmuxFraming::Qmux01 => QmuxFrame::Ping(varint::get(input)?),
+        PONG if framing == QmuxFraming::Qmux01 => QmuxFrame::Pong(varint::get(input)?),
+        DATAGRAM if framing == QmuxFraming::Qmux01 => QmuxFrame::Datagram(to_end(input, is_end)?),
+        DATAGRAM_SIZED if framing == QmuxFraming::Qmux01 => QmuxFrame::Datagram(sized(input)?),
+        _ => return Err(FrameError::Wrong(Violation::encoding("unknown frame type"))),
     };
     Ok(frame)
 }
 
-fn legacy<'a>(input: &mut &'a [u8], is_end: bool) -> Result<Frame<'a>, Stop> {
+fn legacy<'a>(input: &mut &'a [u8], is_end: bool) -> Result<QmuxFrame<'a>, FrameError> {
     let kind = varint::get(input)?;
     let frame = match kind {
         0x08 | 0x09 => {
-            return Ok(Frame::Stream {
+            return Ok(QmuxFrame::Stream {
                 id: varint::get(input)?,
                 offset: None,
                 size: None,
                 fin: kind & FIN != 0,
             });
         }
-        RESET => Frame::Reset { id: varint::get(input)?, code: varint::get(input)?, size: None },
-        STOP => Frame::Stop { id: varint::get(input)?, code: varint::get(input)? },
+        RESET => QmuxFrame::Reset { id: varint::get(input)?, code: varint::get(input)?, size: None },
+        STOP => QmuxFrame::Stop { id: varint::get(input)?, code: varint::get(input)? },
         // Peers with the legacy framing use both types for an application close.
-        CONNECTION_CLOSE | APPLICATION_CLOSE => {
-            Frame::Close { is_application: true, code: varint::get(input)?, reason: to_end(input, is_end)? }
-        }
-        _ => return Err(Stop::Wrong(Violation::encoding("unknown frame type"))),
+        CONNECTION_CLOSE | APPLICATION_CLOSE => QmuxFrame::Close {
+            is_application: true,
+            code: varint::get(input)?,
+            reason: to_end(input, is_end)?,
+        },
+        _ => return Err(FrameError::Wrong(Violation::encoding("unknown frame type"))),
     };
     Ok(frame)
 }
 
-fn streams(input: &mut &[u8]) -> Result<u64, Stop> {
+fn streams(input: &mut &[u8]) -> Result<u64, FrameError> {
     let count = varint::get(input)?;
     if count > STREAMS {
-        return Err(Stop::Wrong(Violation::encoding("stream count above 2^60")));
+        return Err(FrameError::Wrong(Violation::encoding("stream count above 2^60")));
     }
     Ok(count)
 }
 
-fn sized<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], Stop> {
+fn sized<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], FrameError> {
     let size = varint::get(input)?;
     if size > limits::FRAME_BYTES as u64 {
-        return Err(Stop::Wrong(Violation::protocol("frame too large")));
+        return Err(FrameError::Wrong(Violation::protocol("frame too large")));
     }
-    let (body, rest) = input.split_at_checked(size as usize).ok_or(Stop::Short)?;
+    let (body, rest) = input.split_at_checked(size as usize).ok_or(FrameError::Short)?;
     *input = rest;
     Ok(body)
 }
 
-fn to_end<'a>(input: &mut &'a [u8], is_end: bool) -> Result<&'a [u8], Stop> {
+fn to_end<'a>(input: &mut &'a [u8], is_end: bool) -> Result<&'a [u8], FrameError> {
     if !is_end {
-        return Err(Stop::Short);
+        return Err(FrameError::Short);
     }
     Ok(std::mem::take(input))
 }
 
 /// Appends the head of a STREAM frame with `size` bytes of data.
-pub(super) fn put_stream(framing: Framing, id: u64, offset: u64, size: usize, fin: bool, out: &mut Vec<u8>) {
-    if framing == Framing::Legacy {
+pub(super) fn put_stream(
+    framing: QmuxFraming,
+    id: u64,
+    offset: u64,
+    size: usize,
+    fin: bool,
+    out: &mut Vec<u8>,
+) {
+    if framing == QmuxFraming::Legacy {
         varint::put(STREAM | u64::from(fin), out);
         return varint::put(id, out);
     }
@@ -227,9 +236,9 @@ pub(super) fn put_stream(framing: Framing, id: u64, offset: u64, size: usize, fi
     varint::put(size as u64, out);
 }
 
-pub(super) fn put_reset(framing: Framing, id: u64, code: u64, size: u64, out: &mut Vec<u8>) {
+pub(super) fn put_reset(framing: QmuxFraming, id: u64, code: u64, size: u64, out: &mut Vec<u8>) {
     put(RESET, &[id, code], out);
-    if framing != Framing::Legacy {
+    if framing != QmuxFraming::Legacy {
         varint::put(size, out);
     }
 }
@@ -269,9 +278,15 @@ pub(super) fn put_datagram(size: usize, out: &mut Vec<u8>) {
 }
 
 /// Appends CONNECTION_CLOSE, for an application close or a protocol violation (RFC 9000 §19.19).
-pub(super) fn put_close(framing: Framing, is_application: bool, code: u64, reason: &[u8], out: &mut Vec<u8>) {
+pub(super) fn put_close(
+    framing: QmuxFraming,
+    is_application: bool,
+    code: u64,
+    reason: &[u8],
+    out: &mut Vec<u8>,
+) {
     put(if is_application { APPLICATION_CLOSE } else { CONNECTION_CLOSE }, &[code], out);
-    if framing != Framing::Legacy {
+    if framing != QmuxFraming::Legacy {
         if !is_application {
             // Frame type: unknown.
             varint::put(0, out);

@@ -34,14 +34,14 @@ mod streams;
 mod violation;
 mod websocket;
 
-pub use config::Config;
+pub use config::QmuxConfig;
 pub use connection::Connection;
 
-pub use crate::quic::{Phase, Traffic};
+pub use crate::quic::{ConnPhase, ConnTraffic};
 
 /// Framing of streams on the carrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Framing {
+pub enum QmuxFraming {
     /// `webtransport`: frames without offsets, credit and parameters; WebSocket only (deployed relays,
     /// captured).
     Legacy,
@@ -53,7 +53,7 @@ pub enum Framing {
 
 /// Carrier of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Over {
+pub enum QmuxCarrier {
     /// WebSocket messages, after the upgrade.
     WebSocket,
     /// Byte stream: TCP, TLS or a Unix socket.

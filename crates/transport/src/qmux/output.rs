@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use relay_wire::varint;
 
 use super::{
-    Framing, Over, limits,
+    QmuxCarrier, QmuxFraming, limits,
     websocket::{self, Masks, Sent},
 };
 
@@ -12,9 +12,9 @@ use super::{
 const ROOM: usize = 1_024;
 
 /// Writer of carrier units as chunks.
-pub(super) struct Writer<'a> {
-    framing: Framing,
-    over: Over,
+pub(super) struct UnitWriter<'a> {
+    framing: QmuxFraming,
+    over: QmuxCarrier,
     /// Masks of a WebSocket client.
     masks: Option<&'a mut Masks>,
     out: &'a mut Vec<Bytes>,
@@ -23,10 +23,10 @@ pub(super) struct Writer<'a> {
     scratch: Vec<u8>,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> UnitWriter<'a> {
     pub(super) fn new(
-        framing: Framing,
-        over: Over,
+        framing: QmuxFraming,
+        over: QmuxCarrier,
         masks: Option<&'a mut Masks>,
         out: &'a mut Vec<Bytes>,
     ) -> Self {
@@ -41,13 +41,13 @@ impl<'a> Writer<'a> {
     /// Writes one message, one record, or bare frames: `head`, then `payload` of `size` bytes.
     pub(super) fn unit<I: IntoIterator<Item = Bytes>>(&mut self, head: &[u8], size: usize, payload: I) {
         match (self.over, self.framing) {
-            (Over::WebSocket, _) => return self.websocket(Sent::Message, head, size, payload),
-            (Over::Bytes, Framing::Qmux01) => {
+            (QmuxCarrier::WebSocket, _) => return self.websocket(Sent::Message, head, size, payload),
+            (QmuxCarrier::Bytes, QmuxFraming::Qmux01) => {
                 self.scratch.clear();
                 varint::put((head.len() + size) as u64, &mut self.scratch);
                 self.join_scratch();
             }
-            (Over::Bytes, Framing::Qmux00 | Framing::Legacy) => {}
+            (QmuxCarrier::Bytes, QmuxFraming::Qmux00 | QmuxFraming::Legacy) => {}
         }
         self.join(head);
         for piece in payload {

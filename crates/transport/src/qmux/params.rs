@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use relay_wire::varint;
 
-use super::{Framing, limits, violation::Violation};
+use super::{QmuxFraming, limits, violation::Violation};
 
 // Parameter ids: RFC 9000 §18.2; DATAGRAM: RFC 9221 §3; RECORD: draft-ietf-quic-qmux-01 §5.2; PROTOCOLS:
 // deployed relays, captured.
@@ -61,9 +61,9 @@ impl Default for Parameters {
 
 impl Parameters {
     /// Appends the body of the frame.
-    pub(super) fn put(&self, framing: Framing, out: &mut Vec<u8>) {
+    pub(super) fn put(&self, framing: QmuxFraming, out: &mut Vec<u8>) {
         let idle = self.idle.map_or(0, |idle| u64::try_from(idle.as_millis()).unwrap_or(varint::MAX));
-        let datagram = if framing == Framing::Qmux01 { self.datagram } else { 0 };
+        let datagram = if framing == QmuxFraming::Qmux01 { self.datagram } else { 0 };
         for (id, value) in [
             (IDLE, idle),
             (DATA, self.data),
@@ -94,7 +94,7 @@ impl Parameters {
     }
 
     /// Parses the body of the frame. Unknown parameters are skipped.
-    pub(super) fn get(framing: Framing, mut body: &[u8]) -> Result<Self, Violation> {
+    pub(super) fn get(framing: QmuxFraming, mut body: &[u8]) -> Result<Self, Violation> {
         const SHORT: Violation = Violation::parameters("truncated transport parameters");
         let mut found = Self::default();
         let mut seen: u32 = 0;
@@ -111,7 +111,7 @@ impl Parameters {
             seen |= 1 << slot;
             found.set(id, value)?;
         }
-        if framing == Framing::Qmux01 && found.record < limits::RECORD_BYTES {
+        if framing == QmuxFraming::Qmux01 && found.record < limits::RECORD_BYTES {
             return Err(Violation::parameters("max_record_size below 16382"));
         }
         if found.streams_bi > STREAMS || found.streams_uni > STREAMS {

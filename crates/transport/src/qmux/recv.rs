@@ -9,7 +9,7 @@ use super::{limits, violation::Violation};
 
 /// Receiving half of a stream. Dropped when its end was read, or when it was stopped and has ended.
 #[derive(Debug, Default)]
-pub(super) struct Receiving {
+pub(super) struct RecvHalf {
     pieces: VecDeque<Bytes>,
     /// Last received bytes, to which later data is appended, so that many small frames take no more memory
     /// than a large one.
@@ -33,14 +33,14 @@ pub(super) struct Receiving {
 
 /// Result of a read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum RecvOutcome {
     Bytes(Bytes),
     End,
     Reset(StreamCode),
     Nothing,
 }
 
-impl Receiving {
+impl RecvHalf {
     /// Creates a half with an initial credit of `window` bytes.
     pub(super) fn new(window: u64) -> Self {
         Self { announced: window, ..Self::default() }
@@ -107,9 +107,9 @@ impl Receiving {
         self.discard();
     }
 
-    pub(super) fn read(&mut self, max: usize) -> Found {
+    pub(super) fn read(&mut self, max: usize) -> RecvOutcome {
         if let Some(code) = self.reset {
-            return Found::Reset(code);
+            return RecvOutcome::Reset(code);
         }
         if self.pieces.is_empty() && !self.tail.is_empty() {
             self.pieces.push_back(std::mem::take(&mut self.tail).into());
@@ -121,10 +121,10 @@ impl Receiving {
                 if !piece.is_empty() {
                     self.pieces.push_front(piece);
                 }
-                Found::Bytes(taken)
+                RecvOutcome::Bytes(taken)
             }
-            None if self.is_whole => Found::End,
-            None => Found::Nothing,
+            None if self.is_whole => RecvOutcome::End,
+            None => RecvOutcome::Nothing,
         }
     }
 

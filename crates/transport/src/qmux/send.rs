@@ -8,7 +8,7 @@ use relay_model::StreamCode;
 /// Sending half of a stream. Dropped when all data was sent or the stream was reset, since the carrier is
 /// reliable.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(super) struct SendHalf {
     pub(super) priority: i32,
     /// Position among the streams of one priority, which are served round-robin. 0: not scheduled.
     pub(super) turn: u64,
@@ -39,7 +39,7 @@ pub(super) struct Parked {
 
 /// Data of one STREAM frame taken from the queue.
 #[derive(Debug)]
-pub(super) struct Packet {
+pub(super) struct StreamPacket {
     pub(super) offset: u64,
     pub(super) size: usize,
     /// Last data of the stream.
@@ -48,7 +48,7 @@ pub(super) struct Packet {
     pub(super) media: u64,
 }
 
-impl Sending {
+impl SendHalf {
     pub(super) fn new(priority: i32, limit: u64) -> Self {
         Self {
             priority,
@@ -99,7 +99,7 @@ impl Sending {
     }
 
     /// Takes the next packet of at most `max` bytes; its pieces are passed to `out`.
-    pub(super) fn packet(&mut self, max: usize, mut out: impl FnMut(Bytes)) -> Packet {
+    pub(super) fn packet(&mut self, max: usize, mut out: impl FnMut(Bytes)) -> StreamPacket {
         let offset = self.sent();
         let mut left = max;
         while left > 0
@@ -117,6 +117,6 @@ impl Sending {
         self.unsent -= size as u64;
         let media = self.media.min(size as u64);
         self.media -= media;
-        Packet { offset, size, fin: self.is_finished && self.unsent == 0, media }
+        StreamPacket { offset, size, fin: self.is_finished && self.unsent == 0, media }
     }
 }

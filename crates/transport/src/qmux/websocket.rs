@@ -26,7 +26,7 @@ mod close {
 
 /// Item read from the WebSocket.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
+pub(super) enum WebSocketItem<'a> {
     /// Part of a message, not unmasked.
     Data(Masked<'a>),
     Ping(Vec<u8>),
@@ -47,21 +47,21 @@ pub(super) struct Masked<'a> {
 
 /// Incremental frame reader.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct WebSocketReader {
     is_client: bool,
     /// Largest accepted message in bytes.
     largest: u64,
     /// Bytes of an incomplete head.
     head: Vec<u8>,
-    frame: Option<Open>,
+    frame: Option<OpenFrame>,
     /// Bytes so far of an incomplete message.
     message: Option<u64>,
 }
 
 /// Frame whose head was read.
 #[derive(Debug)]
-struct Open {
-    kind: Kind,
+struct OpenFrame {
+    kind: WebSocketKind,
     left: u64,
     mask: Option<[u8; 4]>,
     /// Payload bytes read so far.
@@ -69,18 +69,18 @@ struct Open {
 }
 
 #[derive(Debug)]
-enum Kind {
+enum WebSocketKind {
     Data { is_final: bool },
     Control(Control, Vec<u8>),
 }
 
-impl Reader {
+impl WebSocketReader {
     pub(super) fn new(is_client: bool, largest: u64) -> Self {
         Self { is_client, largest, head: Vec::new(), frame: None, message: None }
     }
 
     /// Takes the next item off the front of `input`; `None` when more input is needed.
-    pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, Violation> {
+    pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<WebSocketItem<'a>>, Violation> {
         loop {
             if self.frame.is_none() && !self.open(input)? {
                 return Ok(None);
@@ -96,7 +96,7 @@ impl Reader {
             frame.left -= size as u64;
             frame.at = frame.at.wrapping_add(size);
             let is_whole = frame.left == 0;
-            if let Kind::Control(_, body) = &mut frame.kind {
+            if let WebSocketKind::Control(_, body) = &mut frame.kind {
                 let start = body.len();
                 body.extend_from_slice(bytes);
                 if let (Some((key, at)), Some(body)) = (mask, body.get_mut(start..)) {
@@ -107,7 +107,7 @@ impl Reader {
                 }
                 continue;
             }
-            let is_end = is_whole && matches!(frame.kind, Kind::Data { is_final: true });
+            let is_end = is_whole && matches!(frame.kind, WebSocketKind::Data { is_final: true });
             if is_whole {
                 self.frame = None;
             }
@@ -115,7 +115,7 @@ impl Reader {
                 self.message = None;
             }
             if is_end || !bytes.is_empty() {
-                return Ok(Some(Piece::Data(Masked { bytes, mask, is_end })));
+                return Ok(Some(WebSocketItem::Data(Masked { bytes, mask, is_end })));
             }
         }
     }
@@ -134,11 +134,11 @@ impl Reader {
         let Some((header, size)) = parsed else { return Ok(false) };
         self.head.clear();
         let kind = self.check(&header, size)?;
-        self.frame = Some(Open { kind, left: size, mask: header.mask, at: 0 });
+        self.frame = Some(OpenFrame { kind, left: size, mask: header.mask, at: 0 });
         Ok(true)
     }
 
-    fn check(&mut self, header: &FrameHeader, size: u64) -> Result<Kind, Violation> {
+    fn check(&mut self, header: &FrameHeader, size: u64) -> Result<WebSocketKind, Violation> {
         let wrong = |what| Err(Violation::websocket(close::PROTOCOL, what));
         if header.rsv1 || header.rsv2 || header.rsv3 {
             return wrong("websocket frame with reserved bits");
@@ -154,7 +154,7 @@ impl Reader {
             OpCode::Data(data) => data,
             OpCode::Control(_) if !header.is_final => return wrong("fragmented websocket control frame"),
             OpCode::Control(_) if size > CONTROL_BYTES => return wrong("websocket control frame too large"),
-            OpCode::Control(control) => return Ok(Kind::Control(control, Vec::new())),
+            OpCode::Control(control) => return Ok(WebSocketKind::Control(control, Vec::new())),
         };
         let before = match (data, self.message) {
             (Data::Continue, Some(before)) => before,
@@ -170,19 +170,19 @@ impl Reader {
             return Err(Violation::websocket(close::TOO_LARGE, "websocket message too large"));
         }
         self.message = Some(total);
-        Ok(Kind::Data { is_final: header.is_final })
+        Ok(WebSocketKind::Data { is_final: header.is_final })
     }
 }
 
-fn control<'a>(frame: Open) -> Option<Piece<'a>> {
-    let Kind::Control(control, body) = frame.kind else { return None };
+fn control<'a>(frame: OpenFrame) -> Option<WebSocketItem<'a>> {
+    let WebSocketKind::Control(control, body) = frame.kind else { return None };
     Some(match control {
-        Control::Ping => Piece::Ping(body),
+        Control::Ping => WebSocketItem::Ping(body),
         Control::Close => {
             let code = body.first_chunk().map(|code| u16::from_be_bytes(*code));
-            Piece::Close(code)
+            WebSocketItem::Close(code)
         }
-        _ => Piece::Pong,
+        _ => WebSocketItem::Pong,
     })
 }
 
@@ -240,9 +240,9 @@ impl Masks {
 }
 
 /// Returns the largest accepted message of a framing, in bytes.
-pub(super) fn largest(framing: super::Framing) -> u64 {
+pub(super) fn largest(framing: super::QmuxFraming) -> u64 {
     match framing {
-        super::Framing::Qmux01 => limits::RECORD_BYTES,
-        super::Framing::Qmux00 | super::Framing::Legacy => limits::MESSAGE_BYTES,
+        super::QmuxFraming::Qmux01 => limits::RECORD_BYTES,
+        super::QmuxFraming::Qmux00 | super::QmuxFraming::Legacy => limits::MESSAGE_BYTES,
     }
 }

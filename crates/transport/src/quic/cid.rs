@@ -14,7 +14,7 @@ const LEN: usize = 8;
 const CHECK: usize = 5;
 
 /// Generator and validator of the connection ids of one worker.
-pub(super) struct Generator {
+pub(super) struct CidGenerator {
     /// Check key, stable across restarts.
     check: hmac::Key,
     /// Random key of this endpoint; its HMAC of `counter` is the random part.
@@ -24,7 +24,7 @@ pub(super) struct Generator {
     workers: u16,
 }
 
-impl Generator {
+impl CidGenerator {
     /// Creates a generator for `worker` of `workers` (at most 256). `seed` must be unique outside tests.
     pub(super) fn new(check: hmac::Key, seed: &[u8; 32], worker: u16, workers: u16) -> Self {
         Self { check, draw: hmac::Key::new(hmac::HMAC_SHA256, seed), counter: 0, worker, workers }
@@ -40,7 +40,7 @@ impl Generator {
     }
 }
 
-impl ConnectionIdGenerator for Generator {
+impl ConnectionIdGenerator for CidGenerator {
     fn generate_cid(&mut self) -> ConnectionId {
         self.counter = self.counter.wrapping_add(1);
         let random = hmac::sign(&self.draw, &self.counter.to_be_bytes());
@@ -88,7 +88,7 @@ mod tests {
     fn ids_name_their_worker_whatever_the_count() {
         for workers in [1, 2, 3, 7, 200, 256] {
             for worker in [0, workers / 2, workers - 1] {
-                let mut generator = Generator::new(key(), &[1; 32], worker, workers);
+                let mut generator = CidGenerator::new(key(), &[1; 32], worker, workers);
                 for _ in 0..100 {
                     let cid = generator.generate_cid();
                     assert_eq!(u16::from(cid[0]) % workers, worker);
@@ -100,14 +100,14 @@ mod tests {
 
     #[test]
     fn ids_of_a_former_process_are_ours_and_those_of_others_are_not() {
-        let cid = Generator::new(key(), &[1; 32], 1, 4).generate_cid();
-        assert!(Generator::new(key(), &[2; 32], 1, 4).validate(&cid).is_ok());
-        assert!(Generator::new(key(), &[2; 32], 2, 4).validate(&cid).is_err(), "another worker's");
+        let cid = CidGenerator::new(key(), &[1; 32], 1, 4).generate_cid();
+        assert!(CidGenerator::new(key(), &[2; 32], 1, 4).validate(&cid).is_ok());
+        assert!(CidGenerator::new(key(), &[2; 32], 2, 4).validate(&cid).is_err(), "another worker's");
         let foreign = hmac::Key::new(hmac::HMAC_SHA256, &[8; 32]);
-        assert!(Generator::new(foreign, &[1; 32], 1, 4).validate(&cid).is_err(), "another key");
+        assert!(CidGenerator::new(foreign, &[1; 32], 1, 4).validate(&cid).is_err(), "another key");
         let mut bent: Vec<u8> = cid.to_vec();
         bent[2] ^= 1;
-        assert!(Generator::new(key(), &[1; 32], 1, 4).validate(&ConnectionId::new(&bent)).is_err());
-        assert!(Generator::new(key(), &[1; 32], 1, 4).validate(&ConnectionId::new(&[])).is_err());
+        assert!(CidGenerator::new(key(), &[1; 32], 1, 4).validate(&ConnectionId::new(&bent)).is_err());
+        assert!(CidGenerator::new(key(), &[1; 32], 1, 4).validate(&ConnectionId::new(&[])).is_err());
     }
 }

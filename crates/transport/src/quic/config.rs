@@ -16,7 +16,7 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
-use super::{Tls, Version, cid, rate, versions::Versions};
+use super::{ServerTls, Version, cid, rate, versions::VersionSet};
 
 /// UDP payload sizes in bytes.
 pub mod mtu {
@@ -57,7 +57,7 @@ pub enum ConfigError {
         mtu::LARGEST
     )]
     Mtu,
-    /// [`Tuning::versions`] is empty.
+    /// [`QuicTuning::versions`] is empty.
     #[error("no protocol version enabled")]
     Versions,
 }
@@ -76,7 +76,7 @@ pub enum Congestion {
 
 /// Tuning parameters, with defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tuning {
+pub struct QuicTuning {
     /// Idle timeout (RFC 9000 §10.1).
     pub idle: Duration,
     /// Idle time after which a PING is sent; `None` sends none.
@@ -99,7 +99,7 @@ pub struct Tuning {
     pub versions: Vec<Version>,
 }
 
-impl Default for Tuning {
+impl Default for QuicTuning {
     fn default() -> Self {
         Self {
             idle: Duration::from_secs(10),
@@ -117,12 +117,12 @@ impl Default for Tuning {
 
 /// Configuration shared by all endpoints of a process; created once, cheap to clone.
 #[derive(Clone)]
-pub struct Config {
+pub struct QuicConfig {
     pub(super) server: Arc<ServerConfig>,
     reset_key: Arc<hmac::Key>,
     cid_key: hmac::Key,
     pub(super) workers: u16,
-    pub(super) versions: Versions,
+    pub(super) versions: VersionSet,
     pub(super) most: Most,
     protocols: &'static [&'static str],
     segmentation: bool,
@@ -142,7 +142,7 @@ impl Default for Most {
 }
 
 impl Most {
-    fn of(tuning: &Tuning) -> Self {
+    fn of(tuning: &QuicTuning) -> Self {
         tuning.max_streams.map_or_else(Self::default, |most| Self { bidi: most, uni: most })
     }
 
@@ -154,20 +154,20 @@ impl Most {
     }
 }
 
-impl Config {
+impl QuicConfig {
     /// Creates the configuration. `tls` supplies the certificate (a resolver alone suffices). `secret` must be
     /// stable across restarts: stateless reset tokens, Retry tokens and connection id checks are derived from it.
     /// `workers` is the size of the reuseport group.
     pub fn new(
-        tls: impl Into<Tls>,
+        tls: impl Into<ServerTls>,
         secret: &[u8; 32],
         workers: u16,
-        tuning: &Tuning,
+        tuning: &QuicTuning,
     ) -> Result<Self, ConfigError> {
         if workers == 0 || usize::from(workers) > limits::WORKERS {
             return Err(ConfigError::Workers);
         }
-        let versions = Versions::of(&tuning.versions).ok_or(ConfigError::Versions)?;
+        let versions = VersionSet::of(&tuning.versions).ok_or(ConfigError::Versions)?;
         let crypto = tls.into().server(versions)?;
         let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, b"relay token").extract(secret);
         let mut server = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
@@ -199,7 +199,7 @@ impl Config {
     pub(super) fn endpoint(&self, worker: WorkerId, seed: [u8; 32]) -> EndpointConfig {
         let mut config = EndpointConfig::new(self.reset_key.clone());
         let (key, workers) = (self.cid_key.clone(), self.workers);
-        config.cid_generator(move || Box::new(cid::Generator::new(key.clone(), &seed, worker.0, workers)));
+        config.cid_generator(move || Box::new(cid::CidGenerator::new(key.clone(), &seed, worker.0, workers)));
         config
     }
 }
@@ -215,13 +215,13 @@ pub fn certificate(
 
 /// Configuration of outgoing connections.
 #[derive(Clone)]
-pub struct ClientConfig {
+pub struct OutgoingConfig {
     pub(super) inner: quinn_proto::ClientConfig,
 }
 
-impl ClientConfig {
+impl OutgoingConfig {
     /// Creates the configuration. `tls` holds the trusted roots and the ALPN names to offer.
-    pub fn new(tls: rustls::ClientConfig, tuning: &Tuning) -> Result<Self, ConfigError> {
+    pub fn new(tls: rustls::ClientConfig, tuning: &QuicTuning) -> Result<Self, ConfigError> {
         let crypto = QuicClientConfig::try_from(tls)?;
         let mut inner = quinn_proto::ClientConfig::new(Arc::new(crypto));
         inner.transport_config(Arc::new(transport(tuning)?));
@@ -234,7 +234,7 @@ fn derive(secret: &[u8; 32], label: &[u8]) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, tag.as_ref())
 }
 
-fn transport(tuning: &Tuning) -> Result<TransportConfig, ConfigError> {
+fn transport(tuning: &QuicTuning) -> Result<TransportConfig, ConfigError> {
     let (first, largest) = (tuning.initial_mtu, tuning.max_mtu);
     if !(mtu::SMALLEST..=largest).contains(&first) || largest > mtu::LARGEST {
         return Err(ConfigError::Mtu);
@@ -272,19 +272,19 @@ mod tests {
     use super::*;
 
     /// Debug output of the QUIC library's configuration for `tuning`.
-    fn told(tuning: &Tuning) -> String {
+    fn told(tuning: &QuicTuning) -> String {
         format!("{:?}", transport(tuning).unwrap())
     }
 
     #[test]
     fn what_is_tuned_reaches_the_library() {
-        let tuning = Tuning {
+        let tuning = QuicTuning {
             idle: Duration::from_secs(3),
             keep_alive: Some(Duration::from_millis(700)),
             max_streams: Some(20),
             initial_mtu: 1_300,
             max_mtu: 1_400,
-            ..Tuning::default()
+            ..QuicTuning::default()
         };
         let told = told(&tuning);
         for part in [
@@ -301,14 +301,15 @@ mod tests {
 
     #[test]
     fn what_is_turned_off_is_off() {
-        let quiet = told(&Tuning { keep_alive: None, mtu_discovery: false, ..Tuning::default() });
+        let quiet = told(&QuicTuning { keep_alive: None, mtu_discovery: false, ..QuicTuning::default() });
         assert!(quiet.contains("keep_alive_interval: None"), "{quiet}");
         assert!(quiet.contains("mtu_discovery_config: None"), "{quiet}");
     }
 
     #[test]
     fn sizes_no_path_could_carry_are_refused() {
-        let of = |initial_mtu, max_mtu| transport(&Tuning { initial_mtu, max_mtu, ..Tuning::default() });
+        let of =
+            |initial_mtu, max_mtu| transport(&QuicTuning { initial_mtu, max_mtu, ..QuicTuning::default() });
         assert!(of(1_200, 1_200).is_ok() && of(1_472, 1_472).is_ok());
         for (first, largest) in [(1_199, 1_452), (1_400, 1_300), (1_200, 1_473)] {
             assert!(matches!(of(first, largest), Err(ConfigError::Mtu)), "{first} {largest}");

@@ -12,8 +12,8 @@ use quinn_proto::{ConnectionHandle, DatagramEvent, EndpointEvent, Incoming};
 use relay_model::WorkerId;
 
 use super::{
-    ClientConfig, Config, ConnKey, Connection, Ecn, Fed, Phase, Stats, Transmit, config::Most,
-    connection::Datagram, handshakes::Handshakes, versions::Versions,
+    ConnKey, ConnPhase, Ecn, EndpointStats, FeedOutcome, OutgoingConfig, QuicConfig, QuicConnection,
+    Transmit, config::Most, connection::DatagramOutcome, handshakes::HandshakeLimiter, versions::VersionSet,
 };
 
 /// Limit of queued datagrams over all connections of an endpoint.
@@ -28,30 +28,30 @@ pub struct ConnectError(#[from] quinn_proto::ConnectError);
 pub struct Endpoint {
     inner: quinn_proto::Endpoint,
     /// Indexed by the QUIC library's handle, which is reused only after [`Endpoint::remove`].
-    slots: Vec<Slot>,
+    slots: Vec<ConnSlot>,
     live: usize,
-    handshakes: Handshakes,
+    handshakes: HandshakeLimiter,
     /// Number of queued datagrams over all connections.
     waiting: usize,
     /// Connection that is processing a datagram; still set after a panic only.
     feeding: Option<ConnKey>,
-    versions: Versions,
+    versions: VersionSet,
     most: Most,
     /// Whether new connections are refused.
     refusing: bool,
-    stats: Stats,
+    stats: EndpointStats,
 }
 
 #[derive(Default)]
-struct Slot {
+struct ConnSlot {
     generation: u32,
-    conn: Option<Box<Connection>>,
+    conn: Option<Box<QuicConnection>>,
 }
 
 impl Endpoint {
     /// Creates an endpoint for `worker`. `seed` fixes its randomness (tests); `None` draws it from the system.
     /// `mtu_discovery`: the socket sets DF, so that the path MTU may be probed.
-    pub fn new(config: &Config, worker: WorkerId, mtu_discovery: bool, seed: Option<[u8; 32]>) -> Self {
+    pub fn new(config: &QuicConfig, worker: WorkerId, mtu_discovery: bool, seed: Option<[u8; 32]>) -> Self {
         let cid_seed = seed.unwrap_or_else(|| {
             let mut drawn = [0; 32];
             rand::fill(&mut drawn).expect("the system provides random bytes");
@@ -67,13 +67,13 @@ impl Endpoint {
             inner,
             slots: Vec::new(),
             live: 0,
-            handshakes: Handshakes::default(),
+            handshakes: HandshakeLimiter::default(),
             waiting: 0,
             feeding: None,
             versions: config.versions,
             most: config.most,
             refusing: false,
-            stats: Stats::default(),
+            stats: EndpointStats::default(),
         }
     }
 
@@ -87,7 +87,7 @@ impl Endpoint {
         ecn: Option<Ecn>,
         data: BytesMut,
         out: &mut Vec<u8>,
-    ) -> Fed {
+    ) -> FeedOutcome {
         out.clear();
         self.feeding = None;
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
@@ -95,35 +95,35 @@ impl Endpoint {
         match self.inner.handle(now, remote, local_ip, ecn, data, out) {
             None => {
                 self.stats.strays = self.stats.strays.saturating_add(1);
-                Fed::Nothing
+                FeedOutcome::Nothing
             }
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let key = self.key(handle);
-                let Some(conn) = find(&mut self.slots, key) else { return Fed::Nothing };
+                let Some(conn) = find(&mut self.slots, key) else { return FeedOutcome::Nothing };
                 self.feeding = Some(key);
                 let fed = if conn.takes_datagram() {
                     conn.feed(event, bytes);
-                    Datagram::Fed
+                    DatagramOutcome::Fed
                 } else {
                     conn.queue_datagram(event, bytes, self.waiting < WAITING)
                 };
                 self.feeding = None;
                 match fed {
-                    Datagram::Fed => Fed::Conn(key),
-                    Datagram::Waits => {
+                    DatagramOutcome::Fed => FeedOutcome::Conn(key),
+                    DatagramOutcome::Waits => {
                         self.waiting += 1;
-                        Fed::Conn(key)
+                        FeedOutcome::Conn(key)
                     }
-                    Datagram::Dropped => {
+                    DatagramOutcome::Dropped => {
                         self.stats.dropped = self.stats.dropped.saturating_add(1);
-                        Fed::Dropped(key)
+                        FeedOutcome::Dropped(key)
                     }
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.decide(incoming, now, out),
             Some(DatagramEvent::Response(transmit)) => {
                 self.stats.responses = self.stats.responses.saturating_add(1);
-                Fed::Respond(transmit.into())
+                FeedOutcome::Respond(transmit.into())
             }
         }
     }
@@ -139,13 +139,13 @@ impl Endpoint {
     pub fn connect(
         &mut self,
         now: Instant,
-        config: &ClientConfig,
+        config: &OutgoingConfig,
         remote: SocketAddr,
         server_name: &str,
     ) -> Result<ConnKey, ConnectError> {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let (handle, conn) = self.inner.connect(now, config.inner.clone(), remote, server_name)?;
-        Ok(self.insert(handle, Connection::new(conn, now, false, Versions::ALL, self.most)))
+        Ok(self.insert(handle, QuicConnection::new(conn, now, false, VersionSet::ALL, self.most)))
     }
 
     /// Handles the due timers of a connection. Unknown keys are ignored.
@@ -157,9 +157,9 @@ impl Endpoint {
 
     /// Processes the effects of input, a timeout or a close on a connection, once per batch. Unknown keys are
     /// `Drained`.
-    pub fn settle(&mut self, key: ConnKey, now: Instant) -> Phase {
+    pub fn process_connection(&mut self, key: ConnKey, now: Instant) -> ConnPhase {
         let Self { inner, slots, handshakes, waiting, .. } = self;
-        let Some(conn) = find(slots, key) else { return Phase::Drained };
+        let Some(conn) = find(slots, key) else { return ConnPhase::Drained };
         *waiting = waiting.saturating_sub(conn.feed_waiting());
         while let Some(event) = conn.poll_endpoint_event() {
             // Passed on by `remove`: until then the library must not reuse the handle.
@@ -178,7 +178,7 @@ impl Endpoint {
     }
 
     /// Returns the connection of `key`; `None` once removed.
-    pub fn conn(&mut self, key: ConnKey) -> Option<&mut Connection> {
+    pub fn conn(&mut self, key: ConnKey) -> Option<&mut QuicConnection> {
         find(&mut self.slots, key)
     }
 
@@ -222,26 +222,26 @@ impl Endpoint {
     }
 
     /// Counters of the endpoint.
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &EndpointStats {
         &self.stats
     }
 
     /// Accepts, refuses or retries a connection attempt at once: an undecided attempt could buffer megabytes.
-    fn decide(&mut self, incoming: Incoming, now: Instant, out: &mut Vec<u8>) -> Fed {
+    fn decide(&mut self, incoming: Incoming, now: Instant, out: &mut Vec<u8>) -> FeedOutcome {
         if self.refusing {
             self.stats.refused = self.stats.refused.saturating_add(1);
-            return Fed::Refused(self.inner.refuse(incoming, out).into());
+            return FeedOutcome::Refused(self.inner.refuse(incoming, out).into());
         }
         let validated = incoming.remote_address_validated();
         if !validated && self.handshakes.is_crowded(now) && incoming.may_retry() {
             return match self.inner.retry(incoming, out) {
                 Ok(transmit) => {
                     self.stats.retries = self.stats.retries.saturating_add(1);
-                    Fed::Respond(transmit.into())
+                    FeedOutcome::Respond(transmit.into())
                 }
                 Err(error) => {
                     self.inner.ignore(error.into_incoming());
-                    Fed::Nothing
+                    FeedOutcome::Nothing
                 }
             };
         }
@@ -254,19 +254,19 @@ impl Endpoint {
                 if !validated {
                     self.handshakes.enter();
                 }
-                let conn = Connection::new(conn, now, !validated, self.versions, self.most);
-                Fed::New(self.insert(handle, conn))
+                let conn = QuicConnection::new(conn, now, !validated, self.versions, self.most);
+                FeedOutcome::New(self.insert(handle, conn))
             }
             Err(error) => {
                 self.stats.refused = self.stats.refused.saturating_add(1);
-                error.response.map_or(Fed::Nothing, |transmit| Fed::Respond(transmit.into()))
+                error.response.map_or(FeedOutcome::Nothing, |transmit| FeedOutcome::Respond(transmit.into()))
             }
         }
     }
 
-    fn insert(&mut self, handle: ConnectionHandle, conn: Connection) -> ConnKey {
+    fn insert(&mut self, handle: ConnectionHandle, conn: QuicConnection) -> ConnKey {
         if self.slots.len() <= handle.0 {
-            self.slots.resize_with(handle.0 + 1, Slot::default);
+            self.slots.resize_with(handle.0 + 1, ConnSlot::default);
         }
         if let Some(slot) = self.slots.get_mut(handle.0) {
             debug_assert!(slot.conn.is_none(), "handles are reused after removal only");
@@ -283,7 +283,7 @@ impl Endpoint {
     }
 }
 
-fn find(slots: &mut [Slot], key: ConnKey) -> Option<&mut Connection> {
+fn find(slots: &mut [ConnSlot], key: ConnKey) -> Option<&mut QuicConnection> {
     let slot = slots.get_mut(key.slot()).filter(|slot| slot.generation == key.generation)?;
     slot.conn.as_deref_mut()
 }

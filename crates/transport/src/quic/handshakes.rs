@@ -10,14 +10,14 @@ const INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / limits::HANDSHAK
 /// Decides when Retry is required (RFC 9000 §8.1.2). The rate also counts handshakes that fail in their first
 /// packet, which cost as much as others but are never in progress.
 #[derive(Debug, Default)]
-pub(super) struct Handshakes {
+pub(super) struct HandshakeLimiter {
     in_progress: usize,
     /// Time at which the bucket of [`limits::HANDSHAKE_BURST`] handshakes is full again; each handshake delays it
     /// by [`INTERVAL`].
     full_at: Option<Instant>,
 }
 
-impl Handshakes {
+impl HandshakeLimiter {
     /// Returns whether the next unvalidated address must be validated by Retry first.
     pub(super) fn is_crowded(&self, now: Instant) -> bool {
         let debt = self.full_at.map_or(Duration::ZERO, |full| full.saturating_duration_since(now));

@@ -1,17 +1,17 @@
-//! Sans-IO QUIC without sockets, clock or wakers: one [`Endpoint`] per worker, one [`Connection`] per peer.
+//! Sans-IO QUIC without sockets, clock or wakers: one [`Endpoint`] per worker, one [`QuicConnection`] per peer.
 //!
 //! A worker's turn, in order:
 //!
-//! 1. Call [`Endpoint::handle`] for every received datagram; collect the key of each [`Fed::Conn`] and
-//!    [`Fed::New`], send each [`Fed::Respond`].
-//! 2. Call [`Endpoint::handle_timeout`] for each connection whose [`Connection::next_deadline`] passed.
+//! 1. Call [`Endpoint::handle`] for every received datagram; collect the key of each [`FeedOutcome::Conn`] and
+//!    [`FeedOutcome::New`], send each [`FeedOutcome::Respond`].
+//! 2. Call [`Endpoint::handle_timeout`] for each connection whose [`QuicConnection::next_deadline`] passed.
 //! 3. Call [`Endpoint::settle`] once for each connection touched by 1 or 2: it exchanges events with the
 //!    endpoint, advances the handshake and the CONNECT, and sets the valve. Then check
-//!    [`Connection::phase`]: at `Ready` create a session (`Ready` is also the first event of its `poll`); at
+//!    [`QuicConnection::phase`]: at `Ready` create a session (`Ready` is also the first event of its `poll`); at
 //!    `Drained` call [`Endpoint::remove`].
 //! 4. The session polls and writes ([`relay_session::transport::Transport`]).
-//! 5. Flush: call [`Connection::poll_transmit`] until it returns `None`, then [`Endpoint::settle`] again only
-//!    if a session closed the connection, then read [`Connection::next_deadline`] again.
+//! 5. Flush: call [`QuicConnection::poll_transmit`] until it returns `None`, then [`Endpoint::settle`] again only
+//!    if a session closed the connection, then read [`QuicConnection::next_deadline`] again.
 //!
 //! A connection that never becomes `Ready` needs no session: it closes itself after `limits::SETUP_TIMEOUT`
 //! and only has to be flushed, timed and removed.
@@ -29,12 +29,12 @@ mod webtransport;
 
 use std::net::{IpAddr, SocketAddr};
 
-pub use config::{ClientConfig, Config, ConfigError, Congestion, Tuning, certificate, mtu};
-pub use connection::Connection;
+pub use config::{ConfigError, Congestion, OutgoingConfig, QuicConfig, QuicTuning, certificate, mtu};
+pub use connection::QuicConnection;
 pub use endpoint::{ConnectError, Endpoint};
 pub use quinn_proto::EcnCodepoint as Ecn;
 pub use relay_wire::lite::Version;
-pub use tls::{Clients, PeerCertificate, RootsError, Tickets, Tls};
+pub use tls::{Clients, PeerCertificate, RootsError, ServerTls, Tickets};
 
 /// ALPN of HTTP/3, for WebTransport (RFC 9114 §3.2). Raw QUIC uses the names of the [`Version`]s.
 pub const H3: &str = "h3";
@@ -65,7 +65,7 @@ impl ConnKey {
 
 /// Result of a received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fed {
+pub enum FeedOutcome {
     /// Nothing to do: the datagram was dropped or ignored.
     Nothing,
     /// The datagram was passed to this connection.
@@ -98,7 +98,7 @@ pub struct Transmit {
 
 /// Phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum ConnPhase {
     /// Handshake or CONNECT in progress.
     Opening,
     /// Usable by a session.
@@ -111,7 +111,7 @@ pub enum Phase {
 
 /// Traffic of one connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
+pub struct ConnTraffic {
     /// Bytes received (UDP payload, or bytes of the carrier).
     pub bytes_in: u64,
     /// Bytes sent (UDP payload, or bytes of the carrier).
@@ -120,7 +120,7 @@ pub struct Traffic {
 
 /// Counters of one endpoint since its creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct EndpointStats {
     /// Connections accepted.
     pub accepted: u64,
     /// Retry packets sent.

@@ -34,7 +34,7 @@ const FADE: u32 = 40;
 /// Delivery rate estimator of a path.
 #[derive(Clone, Debug, Default)]
 struct Rate {
-    span: Option<Span>,
+    span: Option<RateSpan>,
     last: Option<Instant>,
     /// Smoothed rate under full load, in bytes per second.
     full: Option<u64>,
@@ -45,7 +45,7 @@ struct Rate {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Span {
+struct RateSpan {
     since: Instant,
     bytes: u64,
     /// Bytes acknowledged while the sender was limited by the application.
@@ -60,7 +60,7 @@ impl Rate {
         }
         // The first acknowledged bytes were delivered before the span.
         let Some(span) = &mut self.span else {
-            self.span = Some(Span { since: now, bytes: 0, idle_bytes: 0 });
+            self.span = Some(RateSpan { since: now, bytes: 0, idle_bytes: 0 });
             return;
         };
         span.bytes = span.bytes.saturating_add(bytes);
@@ -70,12 +70,12 @@ impl Rate {
         let took = now.saturating_duration_since(span.since);
         if took >= SPAN.max(rtt.saturating_mul(ROUND_TRIPS)) {
             let done = *span;
-            self.span = Some(Span { since: now, bytes: 0, idle_bytes: 0 });
+            self.span = Some(RateSpan { since: now, bytes: 0, idle_bytes: 0 });
             self.measured(done, took);
         }
     }
 
-    fn measured(&mut self, span: Span, took: Duration) {
+    fn measured(&mut self, span: RateSpan, took: Duration) {
         let rate = a_second(span.bytes, took);
         self.least = rate.max(self.least - self.least / 16);
         if self.least < IDLE {

@@ -11,16 +11,16 @@ use rustls::{
     server::{NoServerSessionStorage, ResolvesServerCert},
 };
 
-use super::{ConfigError, H3, versions::Versions};
+use super::{ConfigError, H3, versions::VersionSet};
 
 pub use clients::{Clients, RootsError};
 pub use peer::PeerCertificate;
-pub(super) use tickets::Handshakes;
+pub(super) use tickets::TicketedConfig;
 pub use tickets::Tickets;
 
 /// TLS settings of the server. Cheap to clone; clones share their state.
 #[derive(Clone, Debug)]
-pub struct Tls {
+pub struct ServerTls {
     /// Resolver of the certificate.
     pub resolver: Arc<dyn ResolvesServerCert>,
     /// Verifier of client certificates; `None` requests none.
@@ -29,15 +29,15 @@ pub struct Tls {
     pub tickets: Arc<Tickets>,
 }
 
-impl From<Arc<dyn ResolvesServerCert>> for Tls {
+impl From<Arc<dyn ResolvesServerCert>> for ServerTls {
     fn from(resolver: Arc<dyn ResolvesServerCert>) -> Self {
         Self { resolver, clients: None, tickets: Arc::default() }
     }
 }
 
-impl Tls {
+impl ServerTls {
     /// Creates the TLS 1.3 configuration for the ALPN names of `versions`.
-    pub(super) fn server(self, versions: Versions) -> Result<Handshakes, ConfigError> {
+    pub(super) fn server(self, versions: VersionSet) -> Result<TicketedConfig, ConfigError> {
         // AES-128 first: the cheapest with hardware AES, and clients without it offer ChaCha20.
         let suites = vec![
             provider::cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -60,9 +60,9 @@ impl Tls {
             // A resumed session would keep a certificate that an old root verified: no resumption.
             tls.send_tls13_tickets = 0;
             tls.session_storage = Arc::new(NoServerSessionStorage {});
-            return Ok(Handshakes::new(tls, Arc::default())?);
+            return Ok(TicketedConfig::new(tls, Arc::default())?);
         }
         self.tickets.renew()?;
-        Ok(Handshakes::new(tls, self.tickets)?)
+        Ok(TicketedConfig::new(tls, self.tickets)?)
     }
 }

@@ -4,9 +4,9 @@ use relay_wire::lite::Version;
 
 /// Non-empty set of protocol versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Versions(u8);
+pub(super) struct VersionSet(u8);
 
-impl Versions {
+impl VersionSet {
     /// All versions.
     pub(super) const ALL: Self = Self(u8::MAX);
 

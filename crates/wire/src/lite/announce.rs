@@ -4,8 +4,8 @@ use relay_model::{Cost, Hop, Hops, Path, limits};
 
 use super::{Body, Version};
 use crate::{
-    Error, Inbox,
-    body::{Reader, put_cost, put_hops, put_sized, put_str, whole},
+    DecodeError, MessageBuf,
+    body::{BodyReader, put_cost, put_hops, put_sized, put_str, whole},
     varint,
 };
 
@@ -94,7 +94,7 @@ const RESTART: u64 = 2;
 
 impl Announce {
     /// Takes one announce. `None` while it is incomplete. On moq-lite-06 unknown types are skipped.
-    pub fn next(inbox: &mut Inbox, version: Version) -> Result<Option<Self>, Error> {
+    pub fn next(inbox: &mut MessageBuf, version: Version) -> Result<Option<Self>, DecodeError> {
         if !version.has_announce_ids() {
             let body = inbox.next_message()?;
             return body.map(|body| whole(&body, |input| Self::read_status(version, input))).transpose();
@@ -113,7 +113,7 @@ impl Announce {
         if version.has_announce_ids() { self.put_typed(out) } else { self.put_status(version, out) }
     }
 
-    fn read_status(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read_status(version: Version, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         let status = input.varint()?;
         let suffix = input.path()?;
         let hops = match (version.has_hops(), version.has_hop_ids()) {
@@ -124,7 +124,7 @@ impl Announce {
         match status {
             ENDED => Ok(Self::Ended { suffix }),
             ACTIVE | REPLACED => Ok(Self::Active { suffix, hops, cost: Cost::UNKNOWN }),
-            _ => Err(Error::Value("announce status")),
+            _ => Err(DecodeError::Value("announce status")),
         }
     }
 
@@ -148,7 +148,7 @@ impl Announce {
         });
     }
 
-    fn read_typed(kind: u64, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read_typed(kind: u64, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         Ok(match kind {
             START => Self::Active { suffix: input.path()?, hops: input.hops()?, cost: input.cost()? },
             RESTART => Self::Restart { id: input.varint()?, hops: input.hops()?, cost: input.cost()? },
@@ -185,7 +185,7 @@ impl Announce {
 }
 
 impl Body for AnnounceRequest {
-    fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read(version: Version, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         let prefix = input.path()?;
         let exclude_hop = if version.has_exclude_hop() { input.hop()? } else { Hop::ANONYMOUS };
         Ok(Self { prefix, exclude_hop })
@@ -200,17 +200,17 @@ impl Body for AnnounceRequest {
 }
 
 impl Body for AnnounceInit {
-    fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read(_: Version, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         let count = usize::try_from(input.varint()?).unwrap_or(usize::MAX);
         if count > Self::MOST {
-            return Err(Error::TooManyAnnounces);
+            return Err(DecodeError::TooManyAnnounces);
         }
         let mut suffixes = Vec::with_capacity(count.min(input.rest()));
         for _ in 0..count {
             let suffix = input.path()?;
             if suffix.as_str().is_empty() && suffixes.iter().any(|other: &Path| other.as_str().is_empty()) {
                 // An empty suffix takes one byte on the wire but far more in memory: reject repetitions.
-                return Err(Error::Value("announce list"));
+                return Err(DecodeError::Value("announce list"));
             }
             suffixes.push(suffix);
         }
@@ -226,7 +226,7 @@ impl Body for AnnounceInit {
 }
 
 impl Body for AnnounceOk {
-    fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read(_: Version, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { hop: input.hop()?, count: input.varint()? })
     }
 

@@ -52,7 +52,7 @@ pub enum Feature {
 
 /// Scope of a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reach {
+pub enum FeatureScope {
     /// From publisher to subscriber, or from a subscriber's request back to the publisher: both connections
     /// need a version with the feature.
     Broadcast,
@@ -165,7 +165,7 @@ impl Feature {
     }
 
     /// Returns the scope of the feature.
-    pub const fn reach(self) -> Reach {
+    pub const fn reach(self) -> FeatureScope {
         match self {
             Self::HopIds
             | Self::Prices
@@ -173,8 +173,8 @@ impl Feature {
             | Self::Timestamps
             | Self::Datagrams
             | Self::Fetch
-            | Self::OrderHint => Reach::Broadcast,
-            Self::FirstGroup | Self::CleanEnd | Self::FrameRanges | Self::Drops => Reach::Subscriber,
+            | Self::OrderHint => FeatureScope::Broadcast,
+            Self::FirstGroup | Self::CleanEnd | Self::FrameRanges | Self::Drops => FeatureScope::Subscriber,
             Self::Ranges
             | Self::Updates
             | Self::Setup
@@ -182,7 +182,7 @@ impl Feature {
             | Self::Replacement
             | Self::Bitrate
             | Self::RoundTrips
-            | Self::Goaway => Reach::Connection,
+            | Self::Goaway => FeatureScope::Connection,
         }
     }
 }
@@ -216,28 +216,28 @@ impl Version {
 /// relay cannot supply. `tests/tests/bridging.rs` measures all pairs against it.
 pub fn lost(publisher: Version, subscriber: Version) -> impl Iterator<Item = Feature> {
     Feature::ALL.iter().copied().filter(move |feature| match feature.reach() {
-        Reach::Broadcast => !(publisher.carries(*feature) && subscriber.carries(*feature)),
-        Reach::Subscriber => !subscriber.carries(*feature),
-        Reach::Connection => false,
+        FeatureScope::Broadcast => !(publisher.carries(*feature) && subscriber.carries(*feature)),
+        FeatureScope::Subscriber => !subscriber.carries(*feature),
+        FeatureScope::Connection => false,
     })
 }
 
 /// Renders the tables of `docs/versions.md` in Markdown, oldest version first.
 pub fn markdown() -> String {
     let mut out = String::from("Features of a broadcast, from its publisher to its subscribers or back:\n\n");
-    features(Reach::Broadcast, &mut out);
+    features(FeatureScope::Broadcast, &mut out);
     out.push_str(
         "\nFeatures that the relay supplies to a subscriber whatever version its publisher uses:\n\n",
     );
-    features(Reach::Subscriber, &mut out);
+    features(FeatureScope::Subscriber, &mut out);
     out.push_str("\nFeatures of one connection:\n\n");
-    features(Reach::Connection, &mut out);
+    features(FeatureScope::Connection, &mut out);
     out.push_str("\nFeatures lost from a publisher on one version to a subscriber on another:\n\n");
     pairs(&mut out);
     out
 }
 
-fn reaching(reach: Reach) -> impl Iterator<Item = Feature> {
+fn reaching(reach: FeatureScope) -> impl Iterator<Item = Feature> {
     Feature::ALL.iter().copied().filter(move |feature| feature.reach() == reach)
 }
 
@@ -250,7 +250,7 @@ fn short(version: Version) -> &'static str {
     version.name().rsplit('-').next().unwrap_or_default()
 }
 
-fn features(reach: Reach, out: &mut String) {
+fn features(reach: FeatureScope, out: &mut String) {
     let mut rule = String::from("| --- | --- |");
     out.push_str("| feature | description |");
     for version in oldest_first() {

@@ -4,8 +4,8 @@ use relay_model::{Path, TrackInfo, TrackName, limits};
 
 use super::{Body, Version};
 use crate::{
-    Error,
-    body::{Reader, put_flag, put_opt, put_str},
+    DecodeError,
+    body::{BodyReader, put_flag, put_opt, put_str},
     varint,
 };
 
@@ -53,7 +53,7 @@ pub struct Goaway {
 }
 
 impl Body for TrackRequest {
-    fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read(_: Version, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { broadcast: input.path()?, track: input.track()? })
     }
 
@@ -64,14 +64,14 @@ impl Body for TrackRequest {
 }
 
 impl Body for TrackInfo {
-    fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read(version: Version, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         let info = Self {
             priority: input.u8()?,
             ordered: if version.has_order_hint() { input.flag()? } else { false },
             max_age_ms: input.varint()?,
             timescale: input.varint()?,
         };
-        if info.timescale == 0 { Err(Error::Value("timescale")) } else { Ok(info) }
+        if info.timescale == 0 { Err(DecodeError::Value("timescale")) } else { Ok(info) }
     }
 
     fn write(&self, version: Version, out: &mut Vec<u8>) {
@@ -86,7 +86,7 @@ impl Body for TrackInfo {
 }
 
 impl Body for Fetch {
-    fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read(version: Version, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         let ranges = version.has_frame_ranges();
         let fetch = Self {
             broadcast: input.path()?,
@@ -97,7 +97,7 @@ impl Body for Fetch {
             end_frame: if ranges { input.opt()? } else { None },
         };
         match fetch.end_frame {
-            Some(end) if end < fetch.start_frame => Err(Error::Value("frame range")),
+            Some(end) if end < fetch.start_frame => Err(DecodeError::Value("frame range")),
             _ => Ok(fetch),
         }
     }
@@ -115,7 +115,7 @@ impl Body for Fetch {
 }
 
 impl Body for Probe {
-    fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read(version: Version, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         let bitrate = input.varint()?;
         Ok(Self { bitrate, rtt_ms: if version.has_round_trips() { input.varint()? } else { 0 } })
     }
@@ -129,10 +129,10 @@ impl Body for Probe {
 }
 
 impl Body for Goaway {
-    fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read(_: Version, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         let uri = input.str()?;
         if uri.len() > limits::GOAWAY_URI_BYTES {
-            return Err(Error::UriTooLong);
+            return Err(DecodeError::UriTooLong);
         }
         Ok(Self { uri: uri.to_owned() })
     }

@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes};
 use relay_model::limits;
 
 use super::{TICK_MAX, Version};
-use crate::{Error, body::Reader, varint};
+use crate::{DecodeError, body::BodyReader, varint};
 
 /// Complete group in one datagram (draft-lcurley-moq-lite-05, Datagrams).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,15 +21,15 @@ pub struct Datagram {
 
 impl Datagram {
     /// Decodes a datagram body. The payload is a slice of `body`.
-    pub fn decode(_: Version, mut body: Bytes) -> Result<Self, Error> {
-        let mut input = Reader::new(&body);
+    pub fn decode(_: Version, mut body: Bytes) -> Result<Self, DecodeError> {
+        let mut input = BodyReader::new(&body);
         let (subscribe, sequence, tick) = (input.varint()?, input.varint()?, input.varint()?);
         let rest = input.rest();
         if rest > limits::DATAGRAM_PAYLOAD {
-            return Err(Error::DatagramTooLarge);
+            return Err(DecodeError::DatagramTooLarge);
         }
         if tick > TICK_MAX.unsigned_abs() {
-            return Err(Error::Timestamp);
+            return Err(DecodeError::Timestamp);
         }
         body.advance(body.len().saturating_sub(rest));
         Ok(Self { subscribe, sequence, tick, payload: body })

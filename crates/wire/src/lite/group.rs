@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes};
 use relay_model::limits;
 
 use super::{Body, Message, UniType, Version};
-use crate::{Error, body::Reader, varint};
+use crate::{DecodeError, body::BodyReader, varint};
 
 /// Highest timestamp in ticks. The zigzag delta of two ticks in `0..=TICK_MAX` always fits a varint, so that
 /// every received frame can be re-encoded.
@@ -45,13 +45,13 @@ pub enum GroupEvent {
 #[derive(Debug)]
 pub struct GroupReader {
     version: Version,
-    state: State,
+    state: GroupReaderState,
     partial: Partial,
     tick: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum GroupReaderState {
     HeaderSize,
     /// `left` header bytes remain, including this field.
     Subscribe {
@@ -71,32 +71,32 @@ enum State {
     Payload {
         left: u64,
     },
-    Failed(Error),
+    Failed(DecodeError),
 }
 
 impl GroupReader {
     /// Creates a decoder that expects a header, then frames.
     pub fn new(version: Version) -> Self {
-        Self::at(version, State::HeaderSize)
+        Self::at(version, GroupReaderState::HeaderSize)
     }
 
     /// Creates a decoder that expects frames without a header: the response to a [`super::Fetch`].
     pub fn frames(version: Version) -> Self {
-        Self::at(version, State::frame(version))
+        Self::at(version, GroupReaderState::frame(version))
     }
 
-    fn at(version: Version, state: State) -> Self {
+    fn at(version: Version, state: GroupReaderState) -> Self {
         Self { version, state, partial: Partial::default(), tick: 0 }
     }
 
     /// Returns the next event and takes its bytes off `input`; `None` when `input` is exhausted. An error is
     /// permanent: every later call returns it again.
-    pub fn next(&mut self, input: &mut Bytes) -> Result<Option<GroupEvent>, Error> {
+    pub fn next(&mut self, input: &mut Bytes) -> Result<Option<GroupEvent>, DecodeError> {
         loop {
-            if let State::Payload { left } = self.state {
+            if let GroupReaderState::Payload { left } = self.state {
                 return Ok(self.payload(left, input));
             }
-            if let State::Failed(error) = self.state {
+            if let GroupReaderState::Failed(error) = self.state {
                 return Err(error);
             }
             let Some((value, width)) = self.partial.next(input) else { return Ok(None) };
@@ -104,7 +104,7 @@ impl GroupReader {
                 Ok(None) => {}
                 Ok(event) => return Ok(event),
                 Err(error) => {
-                    self.state = State::Failed(error);
+                    self.state = GroupReaderState::Failed(error);
                     return Err(error);
                 }
             }
@@ -113,7 +113,7 @@ impl GroupReader {
 
     /// Returns whether the header was read and no frame is incomplete, so that a FIN is clean here.
     pub fn at_boundary(&self) -> bool {
-        self.state == State::frame(self.version) && self.partial.is_empty()
+        self.state == GroupReaderState::frame(self.version) && self.partial.is_empty()
     }
 
     fn payload(&mut self, left: u64, input: &mut Bytes) -> Option<GroupEvent> {
@@ -123,65 +123,72 @@ impl GroupReader {
         let take = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
         let piece = input.split_to(take);
         let left = left.saturating_sub(take as u64);
-        self.state = if left == 0 { State::frame(self.version) } else { State::Payload { left } };
+        self.state = if left == 0 {
+            GroupReaderState::frame(self.version)
+        } else {
+            GroupReaderState::Payload { left }
+        };
         Some(GroupEvent::Payload(piece))
     }
 
     /// Handles one integer of a group or frame header, `width` bytes wide.
-    fn field(&mut self, value: u64, width: u64) -> Result<Option<GroupEvent>, Error> {
+    fn field(&mut self, value: u64, width: u64) -> Result<Option<GroupEvent>, DecodeError> {
         let (state, event) = match self.state {
-            State::HeaderSize => (State::Subscribe { left: value }, None),
-            State::Subscribe { left } => {
-                let left = left.checked_sub(width).ok_or(Error::Short)?;
-                (State::Sequence { left, subscribe: value }, None)
+            GroupReaderState::HeaderSize => (GroupReaderState::Subscribe { left: value }, None),
+            GroupReaderState::Subscribe { left } => {
+                let left = left.checked_sub(width).ok_or(DecodeError::Short)?;
+                (GroupReaderState::Sequence { left, subscribe: value }, None)
             }
-            State::Sequence { left, subscribe } => {
-                let left = left.checked_sub(width).ok_or(Error::Short)?;
+            GroupReaderState::Sequence { left, subscribe } => {
+                let left = left.checked_sub(width).ok_or(DecodeError::Short)?;
                 if self.version.has_frame_ranges() {
-                    (State::FirstFrame { left, subscribe, sequence: value }, None)
+                    (GroupReaderState::FirstFrame { left, subscribe, sequence: value }, None)
                 } else {
                     self.header(left, Group { subscribe, sequence: value, first_frame: 0 })?
                 }
             }
-            State::FirstFrame { left, subscribe, sequence } => {
-                let left = left.checked_sub(width).ok_or(Error::Short)?;
+            GroupReaderState::FirstFrame { left, subscribe, sequence } => {
+                let left = left.checked_sub(width).ok_or(DecodeError::Short)?;
                 self.header(left, Group { subscribe, sequence, first_frame: value })?
             }
-            State::Tick => {
-                let tick = self.tick.checked_add(unzigzag(value)).ok_or(Error::Timestamp)?;
+            GroupReaderState::Tick => {
+                let tick = self.tick.checked_add(unzigzag(value)).ok_or(DecodeError::Timestamp)?;
                 if !(0..=TICK_MAX).contains(&tick) {
-                    return Err(Error::Timestamp);
+                    return Err(DecodeError::Timestamp);
                 }
                 self.tick = tick;
-                (State::Size, None)
+                (GroupReaderState::Size, None)
             }
-            State::Size => {
+            GroupReaderState::Size => {
                 if value > limits::FRAME_BYTES {
-                    return Err(Error::FrameTooLarge);
+                    return Err(DecodeError::FrameTooLarge);
                 }
                 let tick = self.version.has_timestamps().then_some(self.tick);
                 let head = FrameHead { tick, size: value };
-                let next =
-                    if value == 0 { State::frame(self.version) } else { State::Payload { left: value } };
+                let next = if value == 0 {
+                    GroupReaderState::frame(self.version)
+                } else {
+                    GroupReaderState::Payload { left: value }
+                };
                 (next, Some(GroupEvent::Frame(head)))
             }
             // Unreachable: `next` returns before it reads an integer in these states.
-            state @ (State::Payload { .. } | State::Failed(_)) => (state, None),
+            state @ (GroupReaderState::Payload { .. } | GroupReaderState::Failed(_)) => (state, None),
         };
         self.state = state;
         Ok(event)
     }
 
     /// Completes the group header; `left` unread header bytes are an error.
-    fn header(&self, left: u64, group: Group) -> Result<(State, Option<GroupEvent>), Error> {
+    fn header(&self, left: u64, group: Group) -> Result<(GroupReaderState, Option<GroupEvent>), DecodeError> {
         match left {
-            0 => Ok((State::frame(self.version), Some(GroupEvent::Header(group)))),
-            _ => Err(Error::Leftover),
+            0 => Ok((GroupReaderState::frame(self.version), Some(GroupEvent::Header(group)))),
+            _ => Err(DecodeError::Leftover),
         }
     }
 }
 
-impl State {
+impl GroupReaderState {
     /// Returns the state at the start of a frame.
     fn frame(version: Version) -> Self {
         if version.has_timestamps() { Self::Tick } else { Self::Size }
@@ -206,7 +213,7 @@ pub fn put_frame_head(version: Version, previous_tick: i64, head: FrameHead, out
 }
 
 impl Body for Group {
-    fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read(version: Version, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             subscribe: input.varint()?,
             sequence: input.varint()?,

@@ -11,8 +11,8 @@ use relay_model::limits;
 
 use super::{Body, Version};
 use crate::{
-    Error, Inbox,
-    body::{Reader, put_bytes},
+    DecodeError, MessageBuf,
+    body::{BodyReader, put_bytes},
     varint,
 };
 
@@ -76,12 +76,12 @@ pub fn code(version: Version) -> Option<u64> {
 impl ClientSetup {
     /// Takes the message off the front of a stream, after the stream type. `None` while it is incomplete; an
     /// error as soon as its length is known to exceed [`SETUP_BYTES`].
-    pub fn next(inbox: &mut Inbox) -> Result<Option<Self>, Error> {
+    pub fn next(inbox: &mut MessageBuf) -> Result<Option<Self>, DecodeError> {
         let Some(body) = inbox.next_short(SETUP_BYTES)? else { return Ok(None) };
-        let mut input = Reader::new(&body);
+        let mut input = BodyReader::new(&body);
         let count = usize::try_from(input.varint()?).unwrap_or(usize::MAX);
         if count > VERSIONS {
-            return Err(Error::TooManyParameters);
+            return Err(DecodeError::TooManyParameters);
         }
         let mut setup = Self::default();
         for _ in 0..count {
@@ -120,14 +120,14 @@ impl ClientSetup {
 impl ServerSetup {
     /// Takes the message with its type off the front of a stream. `None` while it is incomplete; an error for a
     /// version outside [`Version::LEGACY`].
-    pub fn next(inbox: &mut Inbox) -> Result<Option<Self>, Error> {
+    pub fn next(inbox: &mut MessageBuf) -> Result<Option<Self>, DecodeError> {
         let Some(body) = inbox.next_short_typed(SERVER_SETUP, SETUP_BYTES)? else { return Ok(None) };
-        let mut input = Reader::new(&body);
+        let mut input = BodyReader::new(&body);
         let chosen = input.varint()?;
         parameters(&mut input)?;
         input.end()?;
         let version = Version::LEGACY.iter().copied().find(|version| code(*version) == Some(chosen));
-        version.map(|version| Some(Self { version })).ok_or(Error::Value("setup version"))
+        version.map(|version| Some(Self { version })).ok_or(DecodeError::Value("setup version"))
     }
 
     /// Appends the message with its type. A version outside [`Version::LEGACY`] is a bug of the caller and
@@ -147,7 +147,7 @@ impl ServerSetup {
 }
 
 impl Body for SessionInfo {
-    fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read(_: Version, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { bitrate: input.varint()? })
     }
 
@@ -157,10 +157,10 @@ impl Body for SessionInfo {
 }
 
 /// Reads counted parameters. Repeated and unknown ids are accepted, since no parameter is interpreted.
-fn parameters(input: &mut Reader<'_>) -> Result<Vec<(u64, Value)>, Error> {
+fn parameters(input: &mut BodyReader<'_>) -> Result<Vec<(u64, Value)>, DecodeError> {
     let count = usize::try_from(input.varint()?).unwrap_or(usize::MAX);
     if count > limits::PARAMETERS {
-        return Err(Error::TooManyParameters);
+        return Err(DecodeError::TooManyParameters);
     }
     let mut all = Vec::with_capacity(count.min(input.rest()));
     for _ in 0..count {

@@ -4,8 +4,8 @@ use relay_model::{Hop, limits};
 
 use super::{Body, Version};
 use crate::{
-    Error,
-    body::{Reader, put_bytes, put_str},
+    DecodeError,
+    body::{BodyReader, put_bytes, put_str},
     varint,
 };
 
@@ -61,11 +61,11 @@ impl Role {
 }
 
 impl Setup {
-    fn parameter(&mut self, id: u64, value: &[u8]) -> Result<(), Error> {
+    fn parameter(&mut self, id: u64, value: &[u8]) -> Result<(), DecodeError> {
         match id {
             PROBE => self.probe = number(value)?.min(PROBE_MAX),
             PATH => {
-                let path = std::str::from_utf8(value).map_err(|_| Error::Utf8)?;
+                let path = std::str::from_utf8(value).map_err(|_| DecodeError::Utf8)?;
                 self.path = (!path.is_empty()).then(|| path.to_owned());
             }
             ROLE => self.role = Role::from_id(number(value)?),
@@ -90,17 +90,17 @@ impl Setup {
 }
 
 impl Body for Setup {
-    fn read(_: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read(_: Version, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         let count = usize::try_from(input.varint()?).unwrap_or(usize::MAX);
         if count > limits::PARAMETERS {
-            return Err(Error::TooManyParameters);
+            return Err(DecodeError::TooManyParameters);
         }
         let mut setup = Self::default();
         let mut seen = Vec::with_capacity(count.min(input.rest()));
         for _ in 0..count {
             let id = input.varint()?;
             if seen.contains(&id) {
-                return Err(Error::DuplicateParameter);
+                return Err(DecodeError::DuplicateParameter);
             }
             seen.push(id);
             setup.parameter(id, input.bytes()?)?;
@@ -125,7 +125,7 @@ impl Body for Setup {
 }
 
 /// Parses a parameter value that is exactly one varint.
-fn number(mut value: &[u8]) -> Result<u64, Error> {
-    let number = varint::get(&mut value).map_err(|_| Error::MalformedParameter)?;
-    if value.is_empty() { Ok(number) } else { Err(Error::MalformedParameter) }
+fn number(mut value: &[u8]) -> Result<u64, DecodeError> {
+    let number = varint::get(&mut value).map_err(|_| DecodeError::MalformedParameter)?;
+    if value.is_empty() { Ok(number) } else { Err(DecodeError::MalformedParameter) }
 }

@@ -4,14 +4,14 @@ use relay_model::{Path, Prefs, Start, TrackName};
 
 use super::{Body, Version};
 use crate::{
-    Error, Inbox,
-    body::{Reader, put_flag, put_opt, put_sized, put_str, whole},
+    DecodeError, MessageBuf,
+    body::{BodyReader, put_flag, put_opt, put_sized, put_str, whole},
     varint,
 };
 
 /// Maximum age in ms assumed for subscriptions without that field (moq-lite-01 and 02): the default cache
 /// duration of publishers. Such subscriptions start at the latest group.
-const UNSAID_AGE_MS: u64 = 5_000;
+const DEFAULT_AGE_MS: u64 = 5_000;
 
 // Response types: moq-lite-03 and 04 (OK, OK_DROP; draft-lcurley-moq-lite-03, SUBSCRIBE_DROP), and from
 // moq-lite-05 on (START, called SUBSCRIBE_OK there, END, DROP; draft-lcurley-moq-lite-05).
@@ -88,7 +88,7 @@ pub enum SubscribeResponse {
 
 impl SubscribeResponse {
     /// Takes one response. `None` while it is incomplete. An unknown type is an error.
-    pub fn next(inbox: &mut Inbox, version: Version) -> Result<Option<Self>, Error> {
+    pub fn next(inbox: &mut MessageBuf, version: Version) -> Result<Option<Self>, DecodeError> {
         if !version.has_drops() {
             let body = inbox.next_message()?;
             return body.map(|body| whole(&body, |input| Self::read(version, OK, input))).transpose();
@@ -100,7 +100,7 @@ impl SubscribeResponse {
         let Some((kind, body)) = inbox.next_typed(known)? else { return Ok(None) };
         let response = whole(&body, |input| Self::read(version, kind, input))?;
         match response {
-            Self::Drop { start, end, .. } if end < start => Err(Error::Value("dropped range")),
+            Self::Drop { start, end, .. } if end < start => Err(DecodeError::Value("dropped range")),
             response => Ok(Some(response)),
         }
     }
@@ -140,7 +140,7 @@ impl SubscribeResponse {
         });
     }
 
-    fn read(version: Version, kind: u64, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read(version: Version, kind: u64, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         Ok(match (version.has_subscribe_ok(), kind) {
             (true, OK) if !version.has_ok_fields() => Self::Ok(SubscribeOk::default()),
             (true, OK) if !version.has_drops() => {
@@ -161,7 +161,7 @@ impl SubscribeResponse {
 }
 
 impl Body for Subscribe {
-    fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read(version: Version, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             id: input.varint()?,
             broadcast: input.path()?,
@@ -179,7 +179,7 @@ impl Body for Subscribe {
 }
 
 impl Body for SubscribeUpdate {
-    fn read(version: Version, input: &mut Reader<'_>) -> Result<Self, Error> {
+    fn read(version: Version, input: &mut BodyReader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { prefs: read_prefs(version, input)? })
     }
 
@@ -188,9 +188,9 @@ impl Body for SubscribeUpdate {
     }
 }
 
-fn read_prefs(version: Version, input: &mut Reader<'_>) -> Result<Prefs, Error> {
+fn read_prefs(version: Version, input: &mut BodyReader<'_>) -> Result<Prefs, DecodeError> {
     if !version.has_ranges() {
-        return Ok(Prefs { priority: input.u8()?, max_age_ms: UNSAID_AGE_MS, ..Prefs::default() });
+        return Ok(Prefs { priority: input.u8()?, max_age_ms: DEFAULT_AGE_MS, ..Prefs::default() });
     }
     if !version.has_frame_ranges() {
         return Ok(Prefs {
@@ -212,7 +212,7 @@ fn read_prefs(version: Version, input: &mut Reader<'_>) -> Result<Prefs, Error> 
         end_frame: input.opt()?,
     };
     if prefs.end_frame.is_some() && prefs.end.is_none() {
-        return Err(Error::Value("end frame: no end group"));
+        return Err(DecodeError::Value("end frame: no end group"));
     }
     Ok(prefs)
 }

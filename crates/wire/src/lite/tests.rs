@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use relay_model::{Cost, Hop, Hops, Path, Prefs, Start, TrackInfo, TrackName, limits};
 
 use super::*;
-use crate::{Inbox, varint};
+use crate::{MessageBuf, varint};
 
 mod carried;
 mod dialect;
@@ -53,16 +53,16 @@ fn comes_back<M: Message + PartialEq + Debug>(version: Version, message: &M) {
     assert_eq!(M::decode(version, &bytes).as_ref(), Ok(message), "{version:?}");
     let cut = bytes.len().saturating_sub(1);
     assert!(bytes.is_empty() || M::decode(version, &bytes[..cut]).is_err(), "a byte is missing");
-    assert_eq!(M::decode(version, &[bytes.as_slice(), &[0]].concat()), Err(Error::Leftover));
+    assert_eq!(M::decode(version, &[bytes.as_slice(), &[0]].concat()), Err(DecodeError::Leftover));
 }
 
 /// Decodes all messages in `bytes`, which must be consumed to the last byte.
 fn taken<M: Debug>(
     version: Version,
     bytes: &[u8],
-    next: fn(&mut Inbox, Version) -> Result<Option<M>, Error>,
-) -> Result<Vec<M>, Error> {
-    let (mut inbox, mut all) = (Inbox::new(), Vec::new());
+    next: fn(&mut MessageBuf, Version) -> Result<Option<M>, DecodeError>,
+) -> Result<Vec<M>, DecodeError> {
+    let (mut inbox, mut all) = (MessageBuf::new(), Vec::new());
     inbox.push(bytes);
     while let Some(message) = next(&mut inbox, version)? {
         all.push(message);
@@ -71,11 +71,11 @@ fn taken<M: Debug>(
     Ok(all)
 }
 
-fn announces(version: Version, bytes: &[u8]) -> Result<Vec<Announce>, Error> {
+fn announces(version: Version, bytes: &[u8]) -> Result<Vec<Announce>, DecodeError> {
     taken(version, bytes, Announce::next)
 }
 
-fn responses(version: Version, bytes: &[u8]) -> Result<Vec<SubscribeResponse>, Error> {
+fn responses(version: Version, bytes: &[u8]) -> Result<Vec<SubscribeResponse>, DecodeError> {
     taken(version, bytes, SubscribeResponse::next)
 }
 
@@ -335,12 +335,12 @@ fn setup_passes_over_what_it_does_not_know() {
 #[test]
 fn setup_rejects_duplicates_and_values_of_wrong_length() {
     for version in [V05, V06] {
-        assert_eq!(Setup::decode(version, &[2, 4, 1, 1, 4, 1, 1]), Err(Error::DuplicateParameter));
-        assert_eq!(Setup::decode(version, &[2, 0x2a, 0, 0x2a, 0]), Err(Error::DuplicateParameter));
-        assert_eq!(Setup::decode(version, &[1, 4, 2, 1, 1]), Err(Error::MalformedParameter));
-        assert_eq!(Setup::decode(version, &[1, 4, 1, 0x40]), Err(Error::MalformedParameter));
-        assert_eq!(Setup::decode(version, &[1, 4, 0]), Err(Error::MalformedParameter));
-        assert_eq!(Setup::decode(version, &[1, 2, 1, 0xff]), Err(Error::Utf8));
+        assert_eq!(Setup::decode(version, &[2, 4, 1, 1, 4, 1, 1]), Err(DecodeError::DuplicateParameter));
+        assert_eq!(Setup::decode(version, &[2, 0x2a, 0, 0x2a, 0]), Err(DecodeError::DuplicateParameter));
+        assert_eq!(Setup::decode(version, &[1, 4, 2, 1, 1]), Err(DecodeError::MalformedParameter));
+        assert_eq!(Setup::decode(version, &[1, 4, 1, 0x40]), Err(DecodeError::MalformedParameter));
+        assert_eq!(Setup::decode(version, &[1, 4, 0]), Err(DecodeError::MalformedParameter));
+        assert_eq!(Setup::decode(version, &[1, 2, 1, 0xff]), Err(DecodeError::Utf8));
     }
 }
 
@@ -349,7 +349,7 @@ fn obsolete_announce_status_reads_as_active() {
     let announce = Announce::Active { suffix: path("a"), hops: [].into(), cost: Cost::UNKNOWN };
     for version in [V03, V04, V05] {
         assert_eq!(announces(version, &[4, 2, 1, b'a', 0]), Ok(vec![announce.clone()]));
-        assert_eq!(announces(version, &[4, 3, 1, b'a', 0]), Err(Error::Value("announce status")));
+        assert_eq!(announces(version, &[4, 3, 1, b'a', 0]), Err(DecodeError::Value("announce status")));
     }
 }
 
@@ -357,33 +357,33 @@ fn obsolete_announce_status_reads_as_active() {
 fn only_the_anonymous_hop_may_come_twice() {
     for version in [V04, V05] {
         assert!(announces(version, &[6, 1, 0, 3, 0, 0, 5]).is_ok());
-        assert_eq!(announces(version, &[6, 1, 0, 3, 5, 0, 5]), Err(Error::RepeatedHop));
+        assert_eq!(announces(version, &[6, 1, 0, 3, 5, 0, 5]), Err(DecodeError::RepeatedHop));
     }
     assert!(announces(V06, &[0, 7, 0, 3, 0, 0, 5, 0, 0]).is_ok());
-    assert_eq!(announces(V06, &[0, 7, 0, 3, 5, 0, 5, 0, 0]), Err(Error::RepeatedHop));
-    assert_eq!(announces(V06, &[2, 7, 0, 3, 5, 0, 5, 0, 0]), Err(Error::RepeatedHop));
+    assert_eq!(announces(V06, &[0, 7, 0, 3, 5, 0, 5, 0, 0]), Err(DecodeError::RepeatedHop));
+    assert_eq!(announces(V06, &[2, 7, 0, 3, 5, 0, 5, 0, 0]), Err(DecodeError::RepeatedHop));
 }
 
 #[test]
 fn a_track_without_a_timescale_is_refused() {
-    assert_eq!(TrackInfo::decode(V05, &[127, 0, 0, 0]), Err(Error::Value("timescale")));
-    assert_eq!(TrackInfo::decode(V06, &[127, 0, 0]), Err(Error::Value("timescale")));
+    assert_eq!(TrackInfo::decode(V05, &[127, 0, 0, 0]), Err(DecodeError::Value("timescale")));
+    assert_eq!(TrackInfo::decode(V06, &[127, 0, 0]), Err(DecodeError::Value("timescale")));
 }
 
 #[test]
 fn a_dropped_range_cannot_run_backwards() {
     for (version, drop) in [(V03, 1), (V04, 1), (V05, 2), (V06, 2)] {
         assert!(responses(version, &[drop, 3, 5, 5, 0]).is_ok());
-        assert_eq!(responses(version, &[drop, 3, 5, 4, 0]), Err(Error::Value("dropped range")));
+        assert_eq!(responses(version, &[drop, 3, 5, 4, 0]), Err(DecodeError::Value("dropped range")));
     }
 }
 
 #[test]
 fn errors_name_a_code_for_the_peer() {
     use relay_model::{SessionCode, StreamCode};
-    assert_eq!(Error::DuplicateParameter.session_code(), SessionCode::PROTOCOL_VIOLATION);
-    assert_eq!(Error::DuplicateParameter.to_string(), "duplicate");
-    assert_eq!(Error::MalformedParameter.session_code(), SessionCode::KEY_VALUE_FORMATTING);
-    assert_eq!(Error::FrameTooLarge.stream_code(), StreamCode::FRAME_TOO_LARGE);
-    assert_eq!(Error::Timestamp.stream_code(), StreamCode::TIMESTAMP_MISMATCH);
+    assert_eq!(DecodeError::DuplicateParameter.session_code(), SessionCode::PROTOCOL_VIOLATION);
+    assert_eq!(DecodeError::DuplicateParameter.to_string(), "duplicate");
+    assert_eq!(DecodeError::MalformedParameter.session_code(), SessionCode::KEY_VALUE_FORMATTING);
+    assert_eq!(DecodeError::FrameTooLarge.stream_code(), StreamCode::FRAME_TOO_LARGE);
+    assert_eq!(DecodeError::Timestamp.stream_code(), StreamCode::TIMESTAMP_MISMATCH);
 }

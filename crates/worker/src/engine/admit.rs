@@ -3,20 +3,20 @@
 use std::time::Instant;
 
 use relay_auth::{Permit, Refusal};
-use relay_core::Event;
+use relay_core::CoreEvent;
 use relay_model::{Ask, Hop, SessionCode, SessionId, limits};
 use relay_session::{
-    Config, Grant, Output, Session,
-    transport::{Closed, Transport},
+    Session, SessionConfig, SessionGrant, SessionOutput,
+    transport::{Transport, TransportClosed},
 };
-use relay_transport::quic::Phase;
+use relay_transport::quic::ConnPhase;
 use relay_wire::lite;
 
 use super::{
-    Carrier, SESSIONS, Stage, State, Worker, guard,
+    PeerCarrier, PeerState, SESSIONS, TurnStage, Worker, guard,
     words::{self, Parting},
 };
-use crate::gate::{Answer, Denial, Request};
+use crate::gate::{AdmissionRequest, Denial, GateAnswer};
 
 /// Random hop ids fit a JSON number.
 const HOP_BITS: u32 = 53;
@@ -38,7 +38,7 @@ impl Worker {
     /// Creates the session of a connection that has become ready. False: the peer was dropped.
     pub(super) fn make_session(&mut self, index: u32, now: Instant) -> bool {
         let Some(peer) = self.peers.get_mut(index) else { return false };
-        if !matches!(peer.state, State::Opening | State::Placed(_)) {
+        if !matches!(peer.state, PeerState::Opening | PeerState::Placed(_)) {
             return true;
         }
         let Some(conn) = peer.carrier.conn(&mut self.endpoint) else { return true };
@@ -56,8 +56,8 @@ impl Worker {
         };
         let target = conn.target().map(str::to_owned);
         let stamp = Hop((self.random.next() >> (u64::BITS - HOP_BITS)).max(1));
-        let before = std::mem::replace(&mut peer.state, State::Waiting);
-        peer.session = Some(Box::new(Session::new(Config {
+        let before = std::mem::replace(&mut peer.state, PeerState::Waiting);
+        peer.session = Some(Box::new(Session::new(SessionConfig {
             id: peer.id,
             worker: self.id,
             hop: self.shared.hop,
@@ -68,17 +68,17 @@ impl Worker {
             limits: self.shared.limits,
         })));
         match (before, target) {
-            (State::Placed(until), _) => self.open_placed(index, now, until),
+            (PeerState::Placed(until), _) => self.open_placed(index, now, until),
             (_, Some(target)) => self.ask_gate(index, now, target, None),
             (_, None) => {}
         }
-        self.with_session(index, Stage::Input, now, |session, _, cx| session.start(cx))
+        self.with_session(index, TurnStage::Input, now, |session, _, cx| session.start(cx))
     }
 
     /// Applies the gate's answer that came before the session existed.
     fn open_placed(&mut self, index: u32, now: Instant, until: Instant) {
         let Some(peer) = self.peers.get_mut(index) else { return };
-        peer.state = State::Asked(until);
+        peer.state = PeerState::Asked(until);
         if let Some(permit) = peer.permit.take() {
             self.decide(index, now, Ok(permit));
         }
@@ -88,7 +88,7 @@ impl Worker {
     pub(super) fn take_outputs(&mut self, index: u32, now: Instant) {
         let mut out = std::mem::take(&mut self.scratch.out);
         let id = self.peers.get(index).map(|peer| peer.id);
-        let announces = |output: &Output| matches!(output, Output::Ask(Ask::Announce { .. }));
+        let announces = |output: &SessionOutput| matches!(output, SessionOutput::Ask(Ask::Announce { .. }));
         if out.iter().any(announces)
             && let Some(peer) = self.peers.get_mut(index)
         {
@@ -96,11 +96,13 @@ impl Worker {
         }
         for output in out.drain(..) {
             match (output, id) {
-                (Output::Ask(ask), Some(session)) => {
+                (SessionOutput::Ask(ask), Some(session)) => {
                     tracing::trace!(target: SESSIONS, %session, ?ask, "asks");
-                    self.events.push(Event::Ask { session, ask });
+                    self.events.push(CoreEvent::Ask { session, ask });
                 }
-                (Output::Authorize { target, role }, Some(_)) => self.ask_gate(index, now, target, role),
+                (SessionOutput::Authorize { target, role }, Some(_)) => {
+                    self.ask_gate(index, now, target, role)
+                }
                 (_, None) => {}
             }
         }
@@ -112,11 +114,11 @@ impl Worker {
     /// Asks the gate to admit a session.
     pub(super) fn ask_gate(&mut self, index: u32, now: Instant, target: String, role: Option<lite::Role>) {
         let Self { peers, endpoint, shared, mailbox, .. } = self;
-        let Some(peer) = peers.get_mut(index).filter(|peer| peer.state == State::Waiting) else { return };
+        let Some(peer) = peers.get_mut(index).filter(|peer| peer.state == PeerState::Waiting) else { return };
         let Some(conn) = peer.carrier.conn(endpoint) else { return };
         // Not known yet for sessions with a URL that negotiate it later.
         let version = peer.session.as_ref().and_then(|session| session.version());
-        let request = Request {
+        let request = AdmissionRequest {
             session: peer.id,
             target,
             transport: conn.transport(),
@@ -130,12 +132,12 @@ impl Worker {
             now: (shared.wall)(),
             mailbox: mailbox.clone(),
         };
-        (peer.is_asked, peer.state) = (true, State::Asked(now + limits::AUTH_TIMEOUT));
+        (peer.is_asked, peer.state) = (true, PeerState::Asked(now + limits::AUTH_TIMEOUT));
         let gate = shared.gate.clone();
         match guard(|| gate.admit(&request)) {
-            Some(Answer::Now(answer)) => self.decide(index, now, answer),
-            Some(Answer::Later) => self.mark_dirty(index),
-            None => self.bury(index, Stage::Input),
+            Some(GateAnswer::Now(answer)) => self.decide(index, now, answer),
+            Some(GateAnswer::Later) => self.mark_dirty(index),
+            None => self.drop_panicked(index, TurnStage::Input),
         }
     }
 
@@ -153,7 +155,7 @@ impl Worker {
             Some(at) if at <= wall => Err(Denial::Expired),
             _ => Ok(permit),
         });
-        let Some(peer) = self.peers.get_mut(index).filter(|peer| matches!(peer.state, State::Asked(_)))
+        let Some(peer) = self.peers.get_mut(index).filter(|peer| matches!(peer.state, PeerState::Asked(_)))
         else {
             return;
         };
@@ -164,17 +166,17 @@ impl Worker {
         let taken_back = std::mem::take(&mut peer.taken_back);
         if let Some(hit) = taken_back.into_iter().find(|taken_back| taken_back.is(&permit)) {
             self.meter.refused_unauthorized += 1;
-            self.turn_away(index, Some(Refusal::Unauthorized.into()));
+            self.reject_arrival(index, Some(Refusal::Unauthorized.into()));
             self.refuse(index, now, hit.parting.code, &hit.parting.reason);
             return;
         }
         if peer.session.is_none() {
             // The socket is handed over first.
-            (peer.state, peer.permit) = (State::Placed(now + limits::SETUP_TIMEOUT), Some(permit));
+            (peer.state, peer.permit) = (PeerState::Placed(now + limits::SETUP_TIMEOUT), Some(permit));
             self.mark_dirty(index);
-            return self.give_place(index);
+            return self.give_admission(index);
         }
-        (peer.state, peer.permit) = (State::Open, Some(permit.clone()));
+        (peer.state, peer.permit) = (PeerState::Open, Some(permit.clone()));
         let id = peer.id;
         if permit.is_peer() {
             peer.charge.make_peer();
@@ -184,15 +186,15 @@ impl Worker {
         if let Some(conn) = peer.carrier.conn(&mut self.endpoint) {
             words::accepted(id, &conn, &permit);
         }
-        let grant = Grant {
+        let grant = SessionGrant {
             root: permit.root().clone(),
             publish: permit.publish().clone(),
             subscribe: permit.subscribe().clone(),
             is_peer: permit.is_peer(),
         };
         // Sent before any request of the session.
-        self.events.push(Event::Opened { session: id, permit });
-        self.with_session(index, Stage::Input, now, |session, conn, cx| {
+        self.events.push(CoreEvent::Opened { session: id, permit });
+        self.with_session(index, TurnStage::Input, now, |session, conn, cx| {
             session.authorized(conn, cx, grant);
         });
     }
@@ -205,7 +207,7 @@ impl Worker {
             Denial::Unavailable => &mut self.meter.refused_unavailable,
             Denial::TimedOut => &mut self.meter.refused_auth_timeout,
         } += 1;
-        self.turn_away(index, Some(denial));
+        self.reject_arrival(index, Some(denial));
         self.refuse(index, now, denial.session_code(), &denial.to_string());
     }
 
@@ -213,7 +215,7 @@ impl Worker {
     pub(super) fn refuse(&mut self, index: u32, now: Instant, code: SessionCode, reason: &str) {
         if let Some(peer) = self.peers.get_mut(index) {
             words::refused(peer.id, peer.carrier.conn(&mut self.endpoint).as_ref(), code, reason);
-            peer.state = State::Over;
+            peer.state = PeerState::Over;
         }
         self.close(index, now, code, reason);
     }
@@ -230,7 +232,7 @@ impl Worker {
         });
         match closed {
             Some(()) => self.mark_dirty(index),
-            None => self.bury(index, Stage::Flush),
+            None => self.drop_panicked(index, TurnStage::Flush),
         }
     }
 
@@ -239,8 +241,8 @@ impl Worker {
     pub(super) fn conclude(&mut self, index: u32, now: Instant) -> Conclusion {
         let Self { peers, endpoint, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return Conclusion::Gone };
-        let phase = peer.carrier.conn(endpoint).map_or(Phase::Drained, |conn| conn.phase());
-        if matches!(phase, Phase::Opening | Phase::Ready) {
+        let phase = peer.carrier.conn(endpoint).map_or(ConnPhase::Drained, |conn| conn.phase());
+        if matches!(phase, ConnPhase::Opening | ConnPhase::Ready) {
             return Conclusion::Open;
         }
         // The closed event comes last, after all data.
@@ -248,7 +250,7 @@ impl Worker {
             return Conclusion::Later;
         }
         if peer.session.is_some()
-            && !self.with_session(index, Stage::Input, now, |session, conn, cx| session.input(conn, cx))
+            && !self.with_session(index, TurnStage::Input, now, |session, conn, cx| session.input(conn, cx))
         {
             return Conclusion::Gone;
         }
@@ -262,31 +264,31 @@ impl Worker {
         let said = session.as_ref().and_then(|session| session.parting());
         let said = said.map(|(code, reason)| Parting { code, reason: reason.into() });
         let (parting, lasted) = (peer.parting.take().or(said), words::lasted(peer.admit_by, now));
-        let vanished = !matches!(why, Some(Closed::ByUs | Closed::ByPeer(..)));
-        let state = std::mem::replace(&mut peer.state, State::Over);
+        let vanished = !matches!(why, Some(TransportClosed::ByUs | TransportClosed::ByPeer(..)));
+        let state = std::mem::replace(&mut peer.state, PeerState::Over);
         self.report(index, now, why.as_ref(), parting.as_ref());
-        self.turn_away(index, None);
+        self.reject_arrival(index, None);
         let Self { peers, endpoint, fanout, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return Conclusion::Gone };
         let clean = guard(|| {
             match state {
-                State::Open => words::ended(id, why.as_ref(), parting.as_ref(), lasted),
-                State::Opening | State::Waiting | State::Asked(_) | State::Placed(_) => {
+                PeerState::Open => words::ended(id, why.as_ref(), parting.as_ref(), lasted),
+                PeerState::Opening | PeerState::Waiting | PeerState::Asked(_) | PeerState::Placed(_) => {
                     words::failed(id, peer.carrier.conn(endpoint));
                 }
-                State::Over => {}
+                PeerState::Over => {}
             }
             if let Some(mut session) = session {
                 session.leave(fanout);
             }
-            if let Carrier::Quic(key) = peer.carrier {
-                endpoint.settle(key, now);
+            if let PeerCarrier::Quic(key) = peer.carrier {
+                endpoint.process_connection(key, now);
             }
         });
         self.count_end(id, state, vanished);
         self.charge(index, now);
         if clean.is_none() {
-            self.bury(index, Stage::Input);
+            self.drop_panicked(index, TurnStage::Input);
             return Conclusion::Gone;
         }
         Conclusion::Over

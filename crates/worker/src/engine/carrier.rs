@@ -7,23 +7,25 @@ use std::{
 
 use bytes::Bytes;
 use relay_model::{SessionCode, StreamCode};
-use relay_session::transport::{DatagramError, Dir, Event, ReadError, Stats, Stream, Transport, WriteError};
+use relay_session::transport::{
+    DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportEvent, WriteError,
+};
 use relay_transport::{
     qmux,
-    quic::{self, ConnKey, Endpoint, PeerCertificate, Phase, Traffic},
+    quic::{self, ConnKey, ConnPhase, ConnTraffic, Endpoint, PeerCertificate},
 };
 
 use super::stream::Socketed;
 
 /// A peer's handle of its connection.
-pub(super) enum Carrier {
+pub(super) enum PeerCarrier {
     /// Key of a connection owned by the endpoint.
     Quic(ConnKey),
     /// Connection over a stream socket, owned by the peer.
     Stream(Box<Socketed>),
 }
 
-impl Carrier {
+impl PeerCarrier {
     /// The connection; `None` if the endpoint has dropped it.
     #[inline]
     pub(super) fn conn<'a>(&'a mut self, endpoint: &'a mut Endpoint) -> Option<Conn<'a>> {
@@ -60,12 +62,12 @@ impl Carrier {
 
 /// Connection of a peer, of either kind.
 pub(super) enum Conn<'a> {
-    Quic(&'a mut quic::Connection),
+    Quic(&'a mut quic::QuicConnection),
     Stream(&'a mut Socketed),
 }
 
 impl Conn<'_> {
-    pub(super) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> ConnPhase {
         match self {
             Self::Quic(conn) => conn.phase(),
             Self::Stream(stream) => stream.phase(),
@@ -91,14 +93,14 @@ impl Conn<'_> {
         match self {
             Self::Quic(conn) if conn.is_webtransport() => "webtransport",
             Self::Quic(_) => "quic",
-            Self::Stream(stream) => stream.newcomer.transport,
+            Self::Stream(stream) => stream.pending.transport,
         }
     }
 
     pub(super) fn remote(&self) -> SocketAddr {
         match self {
             Self::Quic(conn) => conn.remote(),
-            Self::Stream(stream) => stream.newcomer.remote,
+            Self::Stream(stream) => stream.pending.remote,
         }
     }
 
@@ -106,14 +108,14 @@ impl Conn<'_> {
     pub(super) fn local(&self, listens: SocketAddr) -> SocketAddr {
         match self {
             Self::Quic(conn) => SocketAddr::new(conn.local_ip().unwrap_or(listens.ip()), listens.port()),
-            Self::Stream(stream) => stream.newcomer.local,
+            Self::Stream(stream) => stream.pending.local,
         }
     }
 
     pub(super) fn server_name(&self) -> Option<String> {
         match self {
             Self::Quic(conn) => conn.server_name(),
-            Self::Stream(stream) => stream.newcomer.server_name.clone(),
+            Self::Stream(stream) => stream.pending.server_name.clone(),
         }
     }
 
@@ -128,7 +130,7 @@ impl Conn<'_> {
     pub(super) fn peer_certificate(&self) -> Option<&PeerCertificate> {
         match self {
             Self::Quic(conn) => conn.peer_certificate(),
-            Self::Stream(stream) => stream.newcomer.certificate.as_ref(),
+            Self::Stream(stream) => stream.pending.certificate.as_ref(),
         }
     }
 
@@ -140,7 +142,7 @@ impl Conn<'_> {
         }
     }
 
-    pub(super) fn traffic(&self) -> Traffic {
+    pub(super) fn traffic(&self) -> ConnTraffic {
         match self {
             Self::Quic(conn) => conn.traffic(),
             Self::Stream(stream) => stream.traffic(),
@@ -191,7 +193,7 @@ macro_rules! either {
 
 impl Transport for Conn<'_> {
     #[inline]
-    fn poll(&mut self) -> Option<Event> {
+    fn poll(&mut self) -> Option<TransportEvent> {
         match self {
             Self::Quic(conn) => conn.poll(),
             Self::Stream(stream) => stream.poll(),
@@ -254,7 +256,7 @@ impl Transport for Conn<'_> {
     }
 
     #[inline]
-    fn stats(&self) -> Stats {
+    fn stats(&self) -> PathStats {
         either!(self, conn => conn.stats())
     }
 

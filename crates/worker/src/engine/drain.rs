@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Stage, State, Worker, peer::Leaving};
+use super::{PeerState, TurnStage, Worker, peer::Leaving};
 use crate::mailbox::Drain;
 
 /// Round trips between the last write of a session and its close, at least, so that the data can arrive.
@@ -69,16 +69,18 @@ impl Worker {
         let indices: Vec<u32> = self.peers.indices().collect();
         for index in indices {
             match self.peers.get(index).map(|peer| peer.state) {
-                Some(State::Open) => {
-                    self.with_session(index, Stage::Order, now, |session, conn, cx| {
+                Some(PeerState::Open) => {
+                    self.with_session(index, TurnStage::Order, now, |session, conn, cx| {
                         session.go_away(conn, cx)
                     });
                 }
-                Some(State::Opening | State::Waiting | State::Asked(_) | State::Placed(_)) => {
+                Some(
+                    PeerState::Opening | PeerState::Waiting | PeerState::Asked(_) | PeerState::Placed(_),
+                ) => {
                     self.meter.refused_draining += 1;
                     self.refuse(index, now, drain.code, &drain.reason);
                 }
-                Some(State::Over) | None => {}
+                Some(PeerState::Over) | None => {}
             }
         }
         self.ending = Some(Ending::Waiting(drain));
@@ -121,7 +123,7 @@ impl Worker {
     }
 
     fn open_peers(&self) -> Vec<u32> {
-        let is_open = |index: &u32| self.peers.get(*index).is_some_and(|peer| peer.state == State::Open);
+        let is_open = |index: &u32| self.peers.get(*index).is_some_and(|peer| peer.state == PeerState::Open);
         self.peers.indices().filter(is_open).collect()
     }
 
@@ -131,7 +133,7 @@ impl Worker {
         match peer.leaving {
             Some(Leaving::WindDown(_)) => {
                 peer.leaving = Some(Leaving::Winding);
-                self.with_session(index, Stage::Timeout, now, |session, conn, cx| {
+                self.with_session(index, TurnStage::Timeout, now, |session, conn, cx| {
                     session.wind_down(conn, cx)
                 });
             }

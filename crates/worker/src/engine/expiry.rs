@@ -10,7 +10,7 @@ use std::{
 
 use relay_model::{SessionCode, SessionId};
 
-use super::{State, Worker};
+use super::{PeerState, Worker};
 
 /// Longest delay until a step of the clock is noticed: a session ends within a second of its permit.
 const RECHECK: Duration = Duration::from_millis(500);
@@ -76,7 +76,7 @@ impl Worker {
         let wall = (self.shared.wall)();
         while let Some(session) = self.expiring.take(now, wall) {
             let Some(index) = self.peers.index_of(session) else { continue };
-            if self.peers.get(index).is_some_and(|peer| peer.state == State::Open) {
+            if self.peers.get(index).is_some_and(|peer| peer.state == PeerState::Open) {
                 self.meter.sessions_expired += 1;
                 self.close(index, now, SessionCode::UNAUTHORIZED, "expired");
             }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::TrySendError;
 
-use super::{Next, RETRY_FULL, Worker, drain::Ending};
+use super::{NextTurn, RETRY_FULL, Worker, drain::Ending};
 use crate::socket::Io;
 
 /// Interval of publishing the counters.
@@ -25,11 +25,12 @@ impl Worker {
                 Ok(()) | Err(TrySendError::Disconnected(_)) => {}
             }
         }
-        self.rung_itself = false;
+        self.woke_itself = false;
         if !self.rings.is_empty() {
             // Its own changes are delivered in its next turn, without a wake-up.
-            self.rung_itself = self.rings.contains(self.id) && self.shared.store.bell(self.id).is_pending();
-            self.shared.store.ring(&mut self.rings, Some(self.id));
+            self.woke_itself =
+                self.rings.contains(self.id) && self.shared.store.ready_list(self.id).is_pending();
+            self.shared.store.wake(&mut self.rings, Some(self.id));
         }
     }
 
@@ -53,22 +54,22 @@ impl Worker {
             .count() as u64;
     }
 
-    pub(super) fn next(&self, now: Instant) -> Next {
+    pub(super) fn next(&self, now: Instant) -> NextTurn {
         let is_full = self.full_since.is_some();
         let is_busy = self.readable
             || self.has_received()
-            || !self.letters.is_empty()
+            || !self.messages.is_empty()
             || !self.news.is_empty()
             || self.delivery.is_some()
             || self.board_changed
             || !self.board_queue.is_empty()
-            || self.rung_itself
+            || self.woke_itself
             || self.fanout.is_due()
             || !self.ready.is_empty()
             || !self.dirty_streams.is_empty()
             || (!is_full && !self.dirty.is_empty());
         if is_busy {
-            return Next::Now;
+            return NextTurn::Now;
         }
         // A turn that did not publish is followed by one that does.
         let publish = self.unpublished.then(|| self.published + PUBLISH);
@@ -80,7 +81,7 @@ impl Worker {
         let charges = self.uncharged.next();
         let rare = earlier(earlier(retry, until), earlier(behind, others));
         let first = earlier(earlier(self.wheel.next_wake(), publish), earlier(expiring, charges));
-        earlier(first, rare).map_or(Next::Idle, Next::At)
+        earlier(first, rare).map_or(NextTurn::Idle, NextTurn::At)
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use relay_transport::quic::Phase;
+use relay_transport::quic::ConnPhase;
 
 use super::{
-    Carrier, Stage, Worker,
+    PeerCarrier, TurnStage, Worker,
     admit::Conclusion,
     guard,
-    share::{self, Share},
+    share::{self, TurnShare},
 };
 use crate::{outbox::Flushed, socket::Io};
 
@@ -43,7 +43,7 @@ impl Worker {
         }
         // Earlier steps may have taken long, and packets need the current time.
         let now = io.now();
-        let mut share = Share::new(share::FLUSH, now);
+        let mut share = TurnShare::new(share::FLUSH, now);
         loop {
             let of_endpoint = if self.full_since.is_none() { self.dirty.pop_front() } else { None };
             let of_streams = self.dirty_streams.pop_front();
@@ -88,19 +88,19 @@ impl Worker {
     /// Writes packets of one connection to the outbox, and flushes the outbox when it is ripe.
     fn transmit(&mut self, index: u32, now: Instant, io: &mut impl Io) -> Transmitted {
         let Some(peer) = self.peers.get(index) else { return Transmitted::Gone };
-        let Carrier::Quic(key) = peer.carrier else { return self.send_stream(index, now) };
+        let PeerCarrier::Quic(key) = peer.carrier else { return self.send_stream(index, now) };
         let id = peer.id;
         let segments = if peer.unsegmented { 1 } else { self.shared.quic.segments(io.max_segments()) };
         for _ in 0..TRAINS {
             let mut buffer = self.outbox.buffer();
             let Self { endpoint, shared, .. } = self;
             let polled = guard(|| {
-                shared.fault(Stage::Flush, id);
+                shared.fault(TurnStage::Flush, id);
                 endpoint.conn(key)?.poll_transmit(now, segments, &mut buffer)
             });
             match polled {
                 None => {
-                    self.bury(index, Stage::Flush);
+                    self.drop_panicked(index, TurnStage::Flush);
                     return Transmitted::Gone;
                 }
                 Some(None) => {
@@ -142,7 +142,7 @@ impl Worker {
         let own = peer.deadline();
         let of_conn = guard(|| {
             let mut conn = peer.carrier.conn(endpoint)?;
-            (conn.phase() != Phase::Drained).then(|| conn.next_deadline())
+            (conn.phase() != ConnPhase::Drained).then(|| conn.next_deadline())
         });
         match of_conn {
             Some(Some(of_conn)) => {
@@ -160,7 +160,7 @@ impl Worker {
                     None => peer.into_iter().for_each(|peer| self.forget_carrier(peer)),
                 }
             }
-            None => self.bury(index, Stage::Flush),
+            None => self.drop_panicked(index, TurnStage::Flush),
         }
     }
 }

@@ -4,18 +4,18 @@ use std::time::Instant;
 
 use relay_wire::lite;
 
-use super::{State, Worker, guard, words};
-use crate::inspect::{Asked, SESSIONS_LISTED, SessionList, SessionSeen, Wanted};
+use super::{PeerState, Worker, guard, words};
+use crate::inspect::{SESSIONS_LISTED, SessionList, SessionQuery, SessionSeen, WorkerQuery};
 
 impl Worker {
     /// Answers a request; a panic in its callback has no effect.
-    pub(super) fn inspected(&mut self, now: Instant, asked: Asked) {
+    pub(super) fn inspected(&mut self, now: Instant, asked: WorkerQuery) {
         match asked {
-            Asked::Sessions { wanted, reply } => {
+            WorkerQuery::Sessions { wanted, reply } => {
                 let list = self.list_sessions(now, &wanted);
                 guard(|| reply.give(list));
             }
-            Asked::Kick { session, code, reason, reply } => {
+            WorkerQuery::Kick { session, code, reason, reply } => {
                 let is_here = self.open_peer(session).is_some();
                 self.revoke(session, now, code, &reason);
                 guard(|| reply.give(is_here));
@@ -24,11 +24,13 @@ impl Worker {
     }
 
     /// Lists the requested sessions. Walks over all, and describes only those that are listed.
-    fn list_sessions(&mut self, now: Instant, wanted: &Wanted) -> SessionList {
+    fn list_sessions(&mut self, now: Instant, wanted: &SessionQuery) -> SessionList {
         let limit = wanted.limit.min(SESSIONS_LISTED);
         let peers = &self.peers;
         let is_meant = |index: &u32| {
-            let Some(peer) = peers.get(*index).filter(|peer| peer.state == State::Open) else { return false };
+            let Some(peer) = peers.get(*index).filter(|peer| peer.state == PeerState::Open) else {
+                return false;
+            };
             peer.permit.as_ref().is_some_and(|permit| permit.root().has_prefix(&wanted.prefix))
         };
         let mut found: Vec<_> = peers

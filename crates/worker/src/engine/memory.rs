@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use relay_model::{SessionCode, SessionId};
 use relay_session::Footprint;
 
-use super::{State, Worker};
-use crate::ledger::{REASON, Standing};
+use super::{PeerState, Worker};
+use crate::ledger::{ChargeVerdict, REASON};
 
 /// Interval of updating the charges of active peers.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -82,7 +82,7 @@ impl Worker {
         // no session until its socket is handed over, and may wait for the gate until then.
         let mut footprint = Footprint::default();
         if peer.session.is_none()
-            && !matches!(peer.state, State::Over)
+            && !matches!(peer.state, PeerState::Over)
             && let Some(stream) = peer.carrier.stream()
         {
             footprint.connection = WAITING_BYTES + stream.footprint();
@@ -94,7 +94,7 @@ impl Worker {
                 footprint.connection += conn.footprint();
             }
         }
-        if peer.charge.set(footprint) == Standing::Exceeded {
+        if peer.charge.set(footprint) == ChargeVerdict::Exceeded {
             self.exceed(index, now);
         }
     }
@@ -114,12 +114,12 @@ impl Worker {
     fn exceed(&mut self, index: u32, now: Instant) {
         let Some(peer) = self.peers.get(index).filter(|peer| peer.parting.is_none()) else { return };
         match peer.state {
-            State::Over => {}
-            State::Open => {
+            PeerState::Over => {}
+            PeerState::Open => {
                 self.meter.sessions_closed_memory += 1;
                 self.close(index, now, SessionCode::MEMORY_SHARE, REASON);
             }
-            State::Opening | State::Waiting | State::Asked(_) | State::Placed(_) => {
+            PeerState::Opening | PeerState::Waiting | PeerState::Asked(_) | PeerState::Placed(_) => {
                 self.meter.refused_memory += 1;
                 self.refuse(index, now, SessionCode::MEMORY_SHARE, REASON);
             }

@@ -37,31 +37,31 @@ use std::{
 };
 
 use crossbeam_channel::Sender;
-use relay_core::Event;
-use relay_meter::{Board, Worker as Meter};
+use relay_core::CoreEvent;
+use relay_meter::{CounterBoard, Worker as Meter};
 use relay_model::{Hop, LogId, SessionId, WorkerId, limits::SessionLimits};
-use relay_session::{Cx, Fanout, Output, Session, Work};
-use relay_store::{Rings, Store};
+use relay_session::{Cx, Fanout, Session, SessionOutput, Work};
+use relay_store::{Store, WakeSet};
 use relay_transport::quic::{self, Endpoint};
 
 use crate::{
     gate::{Gate, WallClock},
-    ledger::Ledger,
-    mailbox::{Letter, Mailbox},
-    outbox::Outbox,
-    slots::Slots,
-    socket::{Io, Received},
+    ledger::MemoryLedger,
+    mailbox::{Mailbox, WorkerMessage},
+    outbox::PacketQueue,
+    slots::SessionSlots,
+    socket::{Io, UdpReceived},
     wheel::Wheel,
 };
-use carrier::{Carrier, Conn};
+use carrier::{Conn, PeerCarrier};
 use drain::Ending;
 use expiry::Expiring;
 use memory::Uncharged;
 use news::Delivery;
-use peer::{Peer, State};
+use peer::{PeerState, WorkerPeer};
 use ready::ReadyQueue;
 pub use revoke::IDENTITY_CHANGED;
-use stream::{Streams, turn_away};
+use stream::{StreamSockets, turn_away};
 pub use words::SESSIONS;
 
 /// Delay before a full socket is tried again without a writable event: if the kernel lacks memory,
@@ -70,7 +70,7 @@ const RETRY_FULL: Duration = Duration::from_millis(5);
 
 /// Part of a connection's work in a turn, for faults and panic counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
+pub enum TurnStage {
     /// Fed datagrams or bytes take effect.
     Feed,
     /// The session handles transport events.
@@ -86,16 +86,16 @@ pub enum Stage {
 }
 
 /// Test hook called at each stage of each session, which may panic to inject a fault.
-pub type Fault = Arc<dyn Fn(Stage, SessionId) + Send + Sync>;
+pub type Fault = Arc<dyn Fn(TurnStage, SessionId) + Send + Sync>;
 
 /// State shared by the workers of a relay.
-pub struct Shared {
+pub struct WorkerShared {
     /// QUIC keys, TLS, limits.
-    pub quic: quic::Config,
+    pub quic: quic::QuicConfig,
     /// Logs and the announce board.
     pub store: Arc<Store>,
     /// Memory accounting of sessions.
-    pub ledger: Arc<Ledger>,
+    pub ledger: Arc<MemoryLedger>,
     /// Authorizer of sessions.
     pub gate: Arc<dyn Gate>,
     /// Source of the time of day.
@@ -105,7 +105,7 @@ pub struct Shared {
     /// Hop id of the relay.
     pub hop: Hop,
     /// Published counters.
-    pub board: Arc<Board>,
+    pub board: Arc<CounterBoard>,
     /// Start time of the process.
     pub started: Instant,
     /// Limits of each session that is not a relay of the same cluster.
@@ -116,7 +116,7 @@ pub struct Shared {
 
 /// Time of the next turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextTurn {
     /// At once: there is work left.
     Now,
     /// At this time, or when the socket or another thread wakes the worker.
@@ -128,24 +128,24 @@ pub enum Next {
 /// One worker: its endpoint, connections and sessions.
 pub struct Worker {
     id: WorkerId,
-    shared: Arc<Shared>,
+    shared: Arc<WorkerShared>,
     mailbox: Arc<Mailbox>,
-    core: Sender<Vec<Event>>,
+    core: Sender<Vec<CoreEvent>>,
     /// Events to be sent to core.
-    events: Vec<Event>,
+    events: Vec<CoreEvent>,
 
     endpoint: Endpoint,
     /// Whether the socket never fragments.
     mtu_discovery: bool,
-    peers: Slots<Peer>,
+    peers: SessionSlots<WorkerPeer>,
     /// Index of the peer by slot of its connection.
     by_conn: Vec<u32>,
     wheel: Wheel,
     expiring: Expiring,
-    streams: Streams,
+    streams: StreamSockets,
 
     fanout: Fanout,
-    rings: Rings,
+    rings: WakeSet,
     /// Logs to pull, in order; `queued` holds the same for lookups.
     news: VecDeque<LogId>,
     queued: HashSet<LogId, foldhash::fast::RandomState>,
@@ -155,10 +155,10 @@ pub struct Worker {
     /// Watchers with board changes that they have not been sent yet.
     board_queue: VecDeque<SessionId>,
     /// Sessions here changed a log after this turn took the changed logs.
-    rung_itself: bool,
+    woke_itself: bool,
 
     uncharged: Uncharged,
-    outbox: Outbox,
+    outbox: PacketQueue,
     /// Time since when the socket is full.
     full_since: Option<Instant>,
     /// Peers with something to settle.
@@ -171,11 +171,11 @@ pub struct Worker {
     /// Whether the socket may have datagrams.
     readable: bool,
     /// Batch of received datagrams, and the number of those already fed.
-    received: Vec<Received>,
+    received: Vec<UdpReceived>,
     fed: usize,
     /// Latest reading of the clock in this turn.
     clock: Instant,
-    letters: VecDeque<Letter>,
+    messages: VecDeque<WorkerMessage>,
     ending: Option<Ending>,
     /// Whether this worker is already subtracted from the busy ones of a drain.
     counted_off: bool,
@@ -195,16 +195,16 @@ struct Scratch {
     logs: Vec<LogId>,
     watchers: Vec<SessionId>,
     unsegmented: Vec<u32>,
-    out: Vec<Output>,
+    out: Vec<SessionOutput>,
 }
 
 impl Worker {
     /// Creates a worker without connections. `mtu_discovery`: its socket never fragments.
     pub fn new(
         id: WorkerId,
-        shared: Arc<Shared>,
+        shared: Arc<WorkerShared>,
         mailbox: Arc<Mailbox>,
-        core: Sender<Vec<Event>>,
+        core: Sender<Vec<CoreEvent>>,
         mtu_discovery: bool,
         now: Instant,
     ) -> Self {
@@ -216,21 +216,21 @@ impl Worker {
             core,
             events: Vec::new(),
             mtu_discovery,
-            peers: Slots::new(id),
+            peers: SessionSlots::new(id),
             by_conn: Vec::new(),
             wheel: Wheel::new(now),
             expiring: Expiring::default(),
-            streams: Streams::default(),
+            streams: StreamSockets::default(),
             fanout: Fanout::new(id),
-            rings: Rings::new(),
+            rings: WakeSet::new(),
             news: VecDeque::new(),
             queued: HashSet::default(),
             delivery: None,
             board_changed: false,
             board_queue: VecDeque::new(),
-            rung_itself: false,
+            woke_itself: false,
             uncharged: Uncharged::new(now),
-            outbox: Outbox::default(),
+            outbox: PacketQueue::default(),
             full_since: None,
             ready: ReadyQueue::new(now),
             dirty: VecDeque::new(),
@@ -239,7 +239,7 @@ impl Worker {
             received: Vec::new(),
             fed: 0,
             clock: now,
-            letters: VecDeque::new(),
+            messages: VecDeque::new(),
             ending: None,
             counted_off: false,
             meter: Meter::default(),
@@ -271,7 +271,7 @@ impl Worker {
     }
 
     /// Takes one turn.
-    pub fn turn(&mut self, now: Instant, io: &mut impl Io) -> Next {
+    pub fn turn(&mut self, now: Instant, io: &mut impl Io) -> NextTurn {
         self.meter.turns += 1;
         self.clock = now;
         self.begin_turn(now);
@@ -281,10 +281,10 @@ impl Worker {
         self.expire(now);
         self.expire_permits(now);
         self.part(now);
-        self.settle_ready(now, io);
+        self.process_ready(now, io);
         self.charge_active(now);
-        self.read_letters(now, io);
-        self.deliver_news(now, io);
+        self.read_messages(now, io);
+        self.deliver_changes(now, io);
         self.walk_board(now, io);
         self.flush(io);
         self.send_events();
@@ -303,7 +303,7 @@ impl Worker {
 
     /// Whether no peer is left, and nothing to send.
     fn has_nobody(&self) -> bool {
-        self.peers.is_empty() && self.outbox.is_empty() && self.letters.is_empty()
+        self.peers.is_empty() && self.outbox.is_empty() && self.messages.is_empty()
     }
 
     /// Sends the last events to core and publishes the last counters. May wait for core.
@@ -326,7 +326,7 @@ impl Worker {
         self.rebuild_without(now, |peer| !peer.carrier.is_stream());
     }
 
-    fn rebuild_without(&mut self, now: Instant, ends: impl Fn(&Peer) -> bool) {
+    fn rebuild_without(&mut self, now: Instant, ends: impl Fn(&WorkerPeer) -> bool) {
         self.meter.panics_endpoint += 1;
         tracing::error!(worker = self.id.0, "endpoint lost to a panic: rebuilding it, all its sessions end");
         let indices: Vec<u32> = self.peers.indices().collect();
@@ -360,7 +360,7 @@ impl Worker {
     fn with_session(
         &mut self,
         index: u32,
-        stage: Stage,
+        stage: TurnStage,
         now: Instant,
         run: impl FnOnce(&mut Session, &mut Conn<'_>, &mut Cx<'_>),
     ) -> bool {
@@ -383,7 +383,7 @@ impl Worker {
         });
         let Some(is_spent) = survived else {
             self.scratch.out.clear();
-            self.bury(index, stage);
+            self.drop_panicked(index, stage);
             return false;
         };
         if is_spent {
@@ -397,7 +397,7 @@ impl Worker {
     }
 
     /// Drops a connection and its session after a panic in `stage`; everything else stays.
-    fn bury(&mut self, index: u32, stage: Stage) {
+    fn drop_panicked(&mut self, index: u32, stage: TurnStage) {
         *self.panics(stage) += 1;
         let Some(peer) = self.peers.remove(index) else { return };
         tracing::error!(session = %peer.id, ?stage, "session lost to a panic");
@@ -413,7 +413,7 @@ impl Worker {
     }
 
     /// Ends a peer's session: its readers, its writers, and its entry in core.
-    fn forget_session(&mut self, mut peer: Peer, now: Instant) {
+    fn forget_session(&mut self, mut peer: WorkerPeer, now: Instant) {
         self.report_lost(&mut peer, now);
         if let Some(mut session) = peer.session.take() {
             let fanout = &mut self.fanout;
@@ -426,7 +426,7 @@ impl Worker {
     }
 
     /// Drops the carrier of a peer.
-    fn forget_carrier(&mut self, mut peer: Peer) {
+    fn forget_carrier(&mut self, mut peer: WorkerPeer) {
         if peer.carrier.is_stream() {
             self.streams.forget();
             turn_away(&mut peer.carrier, self.ending.is_some(), None);
@@ -437,16 +437,16 @@ impl Worker {
     }
 
     /// Counts the end of a session. `vanished`: neither side closed it.
-    fn count_end(&mut self, id: SessionId, state: State, vanished: bool) {
+    fn count_end(&mut self, id: SessionId, state: PeerState, vanished: bool) {
         match state {
-            State::Opening | State::Waiting | State::Asked(_) | State::Placed(_) => {
+            PeerState::Opening | PeerState::Waiting | PeerState::Asked(_) | PeerState::Placed(_) => {
                 self.meter.sessions_abandoned += 1
             }
-            State::Open => {
+            PeerState::Open => {
                 self.meter.sessions_closed += 1;
-                self.events.push(Event::Closed { session: id, vanished });
+                self.events.push(CoreEvent::Closed { session: id, vanished });
             }
-            State::Over => {}
+            PeerState::Over => {}
         }
     }
 
@@ -472,20 +472,20 @@ impl Worker {
         self.scratch.due = due;
     }
 
-    fn panics(&mut self, stage: Stage) -> &mut u64 {
+    fn panics(&mut self, stage: TurnStage) -> &mut u64 {
         match stage {
-            Stage::Feed => &mut self.meter.panics_feed,
-            Stage::Input => &mut self.meter.panics_input,
-            Stage::Timeout => &mut self.meter.panics_timeout,
-            Stage::Order => &mut self.meter.panics_order,
-            Stage::News => &mut self.meter.panics_news,
-            Stage::Flush => &mut self.meter.panics_flush,
+            TurnStage::Feed => &mut self.meter.panics_feed,
+            TurnStage::Input => &mut self.meter.panics_input,
+            TurnStage::Timeout => &mut self.meter.panics_timeout,
+            TurnStage::Order => &mut self.meter.panics_order,
+            TurnStage::News => &mut self.meter.panics_news,
+            TurnStage::Flush => &mut self.meter.panics_flush,
         }
     }
 }
 
-impl Shared {
-    fn fault(&self, stage: Stage, session: SessionId) {
+impl WorkerShared {
+    fn fault(&self, stage: TurnStage, session: SessionId) {
         if let Some(fault) = &self.fault {
             fault(stage, session);
         }

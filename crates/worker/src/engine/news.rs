@@ -3,77 +3,79 @@
 use std::{rc::Rc, time::Instant};
 
 use relay_model::{LogId, SessionCode};
-use relay_session::{Batch, Reader};
+use relay_session::{Batch, LocalReader};
 
 use super::{
-    SESSIONS, Stage, Worker,
+    SESSIONS, TurnStage, Worker,
     drain::Ending,
     guard,
-    share::{self, Share},
+    share::{self, TurnShare},
 };
-use crate::{mailbox::Letter, socket::Io};
+use crate::{mailbox::WorkerMessage, socket::Io};
 
 /// Readers between two clock reads.
-const READERS_A_LOOK: usize = share::NEWS.stride;
+const READERS_A_LOOK: usize = share::CHANGES.stride;
 
 /// Batch of changes on its way to the readers of a log.
 pub(super) struct Delivery {
     log: LogId,
     batch: Rc<Batch>,
-    readers: Vec<Reader>,
+    readers: Vec<LocalReader>,
     next: usize,
 }
 
 impl Worker {
     /// Handles letters of core and of the supervisor.
-    pub(super) fn read_letters(&mut self, now: Instant, io: &impl Io) {
-        self.mailbox.take(&mut self.letters);
-        if self.letters.is_empty() {
+    pub(super) fn read_messages(&mut self, now: Instant, io: &impl Io) {
+        self.mailbox.take(&mut self.messages);
+        if self.messages.is_empty() {
             return;
         }
-        let mut share = Share::new(share::LETTERS, self.clock);
-        while let Some(letter) = self.letters.pop_front() {
-            self.read_letter(now, letter);
+        let mut share = TurnShare::new(share::MESSAGES, self.clock);
+        while let Some(letter) = self.messages.pop_front() {
+            self.handle_message(now, letter);
             if share.spend(1, io) {
                 break;
             }
         }
         self.clock = share.clock();
-        self.meter.turns_cut += u64::from(!self.letters.is_empty());
+        self.meter.turns_cut += u64::from(!self.messages.is_empty());
     }
 
-    fn read_letter(&mut self, now: Instant, letter: Letter) {
+    fn handle_message(&mut self, now: Instant, letter: WorkerMessage) {
         match letter {
-            Letter::Order(session, order) => {
+            WorkerMessage::Order(session, order) => {
                 let Some(index) = self.peers.index_of(session) else {
                     self.meter.orders_unknown += 1;
                     return;
                 };
                 self.meter.orders += 1;
                 tracing::trace!(target: SESSIONS, %session, ?order, "ordered");
-                self.with_session(index, Stage::Order, now, |session, conn, cx| {
+                self.with_session(index, TurnStage::Order, now, |session, conn, cx| {
                     session.order(conn, cx, order)
                 });
                 self.charge(index, now);
             }
-            Letter::AsksDone(session, count) => {
+            WorkerMessage::AsksDone(session, count) => {
                 let Some(index) = self.peers.index_of(session) else { return };
-                self.with_session(index, Stage::Order, now, |session, conn, cx| {
+                self.with_session(index, TurnStage::Order, now, |session, conn, cx| {
                     session.asks_done(conn, cx, count);
                 });
                 self.charge(index, now);
             }
-            Letter::Arrive(arrival) => self.arrive_over_stream(*arrival, now),
-            Letter::Link(session, link) => self.link(session, *link, now),
-            Letter::Unlinked(session) => self.unlinked(session, now),
-            Letter::Answer(session, answer) => self.answered(session, now, answer),
-            Letter::Revise(session, permit) => self.revise(session, now, permit),
-            Letter::End { session, code: SessionCode::MEMORY_SHARE, .. } => self.exceeded(session, now),
-            Letter::End { session, code, reason } => self.revoke(session, now, code, &reason),
-            Letter::EndWhere { which, code, reason } => self.revoke_where(which, now, code, &reason),
-            Letter::Inspect(asked) => self.inspected(now, asked),
-            Letter::Drain(drain) => self.start_drain(now, drain),
-            Letter::Shutdown { code, reason, until } => {
+            WorkerMessage::Arrive(arrival) => self.arrive_over_stream(*arrival, now),
+            WorkerMessage::Link(session, link) => self.link(session, *link, now),
+            WorkerMessage::Unlinked(session) => self.unlinked(session, now),
+            WorkerMessage::Answer(session, answer) => self.answered(session, now, answer),
+            WorkerMessage::Revise(session, permit) => self.revise(session, now, permit),
+            WorkerMessage::End { session, code: SessionCode::MEMORY_SHARE, .. } => {
+                self.exceeded(session, now)
+            }
+            WorkerMessage::End { session, code, reason } => self.revoke(session, now, code, &reason),
+            WorkerMessage::EndWhere { which, code, reason } => self.revoke_where(which, now, code, &reason),
+            WorkerMessage::Inspect(asked) => self.inspected(now, asked),
+            WorkerMessage::Drain(drain) => self.start_drain(now, drain),
+            WorkerMessage::Shutdown { code, reason, until } => {
                 let indices: Vec<u32> = self.peers.indices().collect();
                 for index in indices {
                     self.close(index, now, code, &reason);
@@ -85,12 +87,12 @@ impl Worker {
 
     /// Pulls each changed log once and gives the batch to all its readers here. Stops when its share of the
     /// turn is used up, to continue there in the next.
-    pub(super) fn deliver_news(&mut self, now: Instant, io: &impl Io) {
-        self.answer_bell();
+    pub(super) fn deliver_changes(&mut self, now: Instant, io: &impl Io) {
+        self.drain_ready();
         if self.delivery.is_none() && self.news.is_empty() {
             return;
         }
-        let mut share = Share::new(share::NEWS, self.clock);
+        let mut share = TurnShare::new(share::CHANGES, self.clock);
         while self.delivery.is_some() || !self.news.is_empty() {
             if !self.deliver(now, io, &mut share) {
                 self.meter.turns_cut += 1;
@@ -100,9 +102,9 @@ impl Worker {
         self.clock = share.clock();
     }
 
-    fn answer_bell(&mut self) {
+    fn drain_ready(&mut self) {
         let mut logs = std::mem::take(&mut self.scratch.logs);
-        self.board_changed |= self.shared.store.bell(self.id).take(&mut logs);
+        self.board_changed |= self.shared.store.ready_list(self.id).take(&mut logs);
         if self.fanout.is_due() {
             self.fanout.take_due(&mut logs);
         }
@@ -115,7 +117,7 @@ impl Worker {
     }
 
     /// Gives one batch to the readers it has not reached. False: the share is used up and something is left.
-    fn deliver(&mut self, now: Instant, io: &impl Io, share: &mut Share) -> bool {
+    fn deliver(&mut self, now: Instant, io: &impl Io, share: &mut TurnShare) -> bool {
         let Some(mut delivery) = self.delivery.take().or_else(|| self.pull_next(now)) else { return true };
         let mut is_over = false;
         loop {
@@ -140,11 +142,11 @@ impl Worker {
         !is_over || self.news.is_empty()
     }
 
-    fn give(&mut self, now: Instant, reader: Reader, batch: &Batch) {
+    fn give(&mut self, now: Instant, reader: LocalReader, batch: &Batch) {
         // A reader that left meanwhile is not found, or is unknown to its session.
         let Some(index) = self.peers.index_of(reader.session) else { return };
-        self.with_session(index, Stage::News, now, |session, conn, cx| {
-            session.news(conn, cx, reader.sub, batch);
+        self.with_session(index, TurnStage::News, now, |session, conn, cx| {
+            session.deliver_batch(conn, cx, reader.sub, batch);
         });
     }
 
@@ -165,7 +167,7 @@ impl Worker {
                 None => {
                     for reader in readers {
                         if let Some(index) = self.peers.index_of(reader.session) {
-                            self.bury(index, Stage::News);
+                            self.drop_panicked(index, TurnStage::News);
                         }
                     }
                 }
@@ -186,10 +188,10 @@ impl Worker {
             self.board_queue.extend(watchers.drain(..));
             self.scratch.watchers = watchers;
         }
-        let mut share = Share::new(share::BOARD, self.clock);
+        let mut share = TurnShare::new(share::BOARD, self.clock);
         while let Some(session) = self.board_queue.pop_front() {
             if let Some(index) = self.peers.index_of(session) {
-                self.with_session(index, Stage::News, now, |session, conn, cx| session.board(conn, cx));
+                self.with_session(index, TurnStage::News, now, |session, conn, cx| session.board(conn, cx));
                 self.charge(index, now);
             }
             if share.spend(1, io) {

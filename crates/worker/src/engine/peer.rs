@@ -6,16 +6,16 @@ use relay_auth::Permit;
 use relay_model::SessionId;
 use relay_session::Session;
 
-use super::{carrier::Carrier, guard, words::Parting};
-use crate::{gate::Which, ledger::Charge};
+use super::{carrier::PeerCarrier, guard, words::Parting};
+use crate::{gate::PermitFilter, ledger::Charge};
 
 /// A connection, from its first packet until nothing more is sent on it.
-pub(super) struct Peer {
+pub(super) struct WorkerPeer {
     /// Id of the session, assigned at the start.
     pub(super) id: SessionId,
-    pub(super) carrier: Carrier,
+    pub(super) carrier: PeerCarrier,
     pub(super) session: Option<Box<Session>>,
-    pub(super) state: State,
+    pub(super) state: PeerState,
     /// Permissions, once it is admitted or has a place.
     pub(super) permit: Option<Permit>,
     /// Permits revoked while it waits for an answer, which may be based on them.
@@ -49,7 +49,7 @@ pub(super) struct Peer {
 /// Revoked permits.
 #[derive(Clone, Debug)]
 pub(super) struct TakenBack {
-    pub(super) which: Which,
+    pub(super) which: PermitFilter,
     /// Code and reason for sessions with such a permit.
     pub(super) parting: Parting,
 }
@@ -57,7 +57,7 @@ pub(super) struct TakenBack {
 impl TakenBack {
     /// Whether `permit` is revoked; true if the filter panics.
     pub(super) fn is(&self, permit: &Permit) -> bool {
-        guard(|| self.which.is(permit)).unwrap_or(true)
+        guard(|| self.which.matches(permit)).unwrap_or(true)
     }
 }
 
@@ -74,7 +74,7 @@ pub(super) enum Leaving {
 
 /// Progress of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum PeerState {
     /// The connection is not ready and has no session yet.
     Opening,
     /// The session has not sent its request yet.
@@ -89,13 +89,13 @@ pub(super) enum State {
     Over,
 }
 
-impl Peer {
-    pub(super) fn new(id: SessionId, carrier: Carrier, admit_by: Instant, charge: Charge) -> Self {
+impl WorkerPeer {
+    pub(super) fn new(id: SessionId, carrier: PeerCarrier, admit_by: Instant, charge: Charge) -> Self {
         Self {
             id,
             carrier,
             session: None,
-            state: State::Opening,
+            state: PeerState::Opening,
             permit: None,
             taken_back: Vec::new(),
             is_asked: false,
@@ -122,17 +122,17 @@ impl Peer {
     pub(super) fn ends_at(&self) -> Option<Instant> {
         match self.state {
             // A connection of the endpoint has its own handshake timeout.
-            State::Opening => self.carrier.is_stream().then_some(self.admit_by),
-            State::Open | State::Over => None,
-            State::Waiting => Some(self.admit_by),
-            State::Asked(until) | State::Placed(until) => Some(until),
+            PeerState::Opening => self.carrier.is_stream().then_some(self.admit_by),
+            PeerState::Open | PeerState::Over => None,
+            PeerState::Waiting => Some(self.admit_by),
+            PeerState::Asked(until) | PeerState::Placed(until) => Some(until),
         }
     }
 
     /// Deadline for the next step of its departure.
     pub(super) fn leaves_at(&self) -> Option<Instant> {
         match self.leaving {
-            Some(Leaving::WindDown(at) | Leaving::Close(at)) if self.state == State::Open => Some(at),
+            Some(Leaving::WindDown(at) | Leaving::Close(at)) if self.state == PeerState::Open => Some(at),
             _ => None,
         }
     }

@@ -94,7 +94,7 @@ impl ReadyQueue {
     }
 
     /// Peers that had been ready for at most the time since `since` were settled.
-    pub(super) fn settled_since(&mut self, since: Instant) {
+    pub(super) fn processed_since(&mut self, since: Instant) {
         self.settled_since = Some(since);
     }
 

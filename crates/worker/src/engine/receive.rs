@@ -3,15 +3,15 @@
 use std::{io, time::Instant};
 
 use relay_model::{SessionCode, limits};
-use relay_transport::quic::{ConnKey, Fed, Phase};
+use relay_transport::quic::{ConnKey, ConnPhase, FeedOutcome};
 
 use super::{
-    Carrier, Peer, Stage, State, Worker, guard,
-    share::{self, Share},
+    PeerCarrier, PeerState, TurnStage, Worker, WorkerPeer, guard,
+    share::{self, TurnShare},
 };
 use crate::{
     gate::Denial,
-    socket::{Io, Received},
+    socket::{Io, UdpReceived},
 };
 
 impl Worker {
@@ -20,7 +20,7 @@ impl Worker {
         // Refused before the handshake: without memory for a session it need not begin.
         self.endpoint.refuse_new(self.ending.is_some() || self.is_out_of_memory());
         self.ready.begin_receive();
-        let mut share = Share::new(share::RECEIVE, now);
+        let mut share = TurnShare::new(share::RECEIVE, now);
         while self.has_received() || (self.readable && self.receive_batch(io)) {
             let next = self.fed;
             self.fed += 1;
@@ -57,7 +57,8 @@ impl Worker {
 
     /// Feeds each datagram of a segmented receive; returns their number.
     fn feed(&mut self, now: Instant, received: usize) -> usize {
-        let Some(Received { remote, local_ip, ecn, stride, data }) = self.received.get_mut(received) else {
+        let Some(UdpReceived { remote, local_ip, ecn, stride, data }) = self.received.get_mut(received)
+        else {
             return 0;
         };
         let (remote, local_ip, ecn, stride) = (*remote, *local_ip, *ecn, *stride);
@@ -72,26 +73,26 @@ impl Worker {
             let endpoint = &mut self.endpoint;
             let fed = guard(|| endpoint.handle(now, remote, local_ip, ecn, datagram, &mut answer));
             match fed {
-                Some(Fed::Respond(transmit)) if self.full_since.is_none() => {
+                Some(FeedOutcome::Respond(transmit)) if self.full_since.is_none() => {
                     self.meter.responses += 1;
                     self.outbox.push(&transmit, answer, None);
                     continue;
                 }
-                Some(Fed::Refused(transmit)) => {
+                Some(FeedOutcome::Refused(transmit)) => {
                     self.count_refusal();
                     if self.full_since.is_none() {
                         self.outbox.push(&transmit, answer, None);
                         continue;
                     }
                 }
-                Some(Fed::Conn(key)) => self.touch_conn(key),
-                Some(Fed::Dropped(key)) => {
+                Some(FeedOutcome::Conn(key)) => self.touch_conn(key),
+                Some(FeedOutcome::Dropped(key)) => {
                     self.meter.datagrams_dropped += 1;
                     self.touch_conn(key);
                 }
-                Some(Fed::New(key)) => self.arrive(key, now),
+                Some(FeedOutcome::New(key)) => self.arrive(key, now),
                 // A reply without a connection is not worth a place in a full outbox.
-                Some(Fed::Nothing | Fed::Respond(_)) => self.meter.datagrams_unknown += 1,
+                Some(FeedOutcome::Nothing | FeedOutcome::Respond(_)) => self.meter.datagrams_unknown += 1,
                 None => self.endpoint_panicked(now),
             }
             self.outbox.recycle(answer);
@@ -104,7 +105,7 @@ impl Worker {
     /// endpoint.
     fn endpoint_panicked(&mut self, now: Instant) {
         match self.endpoint.suspect().and_then(|key| self.peer_of(key)) {
-            Some(index) => self.bury(index, Stage::Feed),
+            Some(index) => self.drop_panicked(index, TurnStage::Feed),
             None => self.rebuild_endpoint(now),
         }
     }
@@ -135,7 +136,7 @@ impl Worker {
         let Self { endpoint, shared, .. } = self;
         let Some(remote) = endpoint.conn(key).map(|conn| conn.remote().ip()) else { return };
         let ledger = &shared.ledger;
-        let make = |id| Peer::new(id, Carrier::Quic(key), admit_by, ledger.open(id, remote));
+        let make = |id| WorkerPeer::new(id, PeerCarrier::Quic(key), admit_by, ledger.open(id, remote));
         let Some(index) = self.peers.insert(make) else {
             self.meter.refused_full += 1;
             self.endpoint.remove(key);
@@ -152,11 +153,11 @@ impl Worker {
 
     /// Handles the input and timers of ready peers, in the order in which they became ready; then those of
     /// peers that have used up a budget of work before, at least of one.
-    pub(super) fn settle_ready(&mut self, now: Instant, io: &impl Io) {
+    pub(super) fn process_ready(&mut self, now: Instant, io: &impl Io) {
         if self.ready.is_empty() {
             return;
         }
-        let mut share = Share::new(share::SETTLE, self.clock);
+        let mut share = TurnShare::new(share::PROCESS, self.clock);
         let mut is_over = false;
         let mut oldest = now;
         // A peer that uses up a budget in this turn waits for the next one.
@@ -165,65 +166,66 @@ impl Worker {
         for _ in 0..self.ready.len() {
             let Some(index) = self.ready.pop() else { break };
             let before = self.ready.len_behind();
-            oldest = oldest.min(self.settle(index, now));
+            oldest = oldest.min(self.process_since(index, now));
             // A peer that used up a budget may have taken as long as many others: the clock is read after it.
             let has_spent = self.ready.len_behind() > before;
-            is_over = share.spend(if has_spent { share::SETTLE.least } else { 1 }, io);
+            is_over = share.spend(if has_spent { share::PROCESS.least } else { 1 }, io);
             if is_over {
                 break;
             }
         }
         for _ in 0..behind {
             let Some(index) = self.ready.pop_behind() else { break };
-            oldest = oldest.min(self.settle(index, now));
-            is_over |= share.spend(share::SETTLE.least, io);
+            oldest = oldest.min(self.process_since(index, now));
+            is_over |= share.spend(share::PROCESS.least, io);
             if is_over {
                 break;
             }
         }
         self.meter.turns_cut += u64::from(is_over);
         self.clock = share.clock();
-        self.ready.settled_since(oldest);
+        self.ready.processed_since(oldest);
     }
 
     /// Settles a peer; returns the earliest time since when it may have been ready.
-    fn settle(&mut self, index: u32, now: Instant) -> Instant {
+    fn process_since(&mut self, index: u32, now: Instant) -> Instant {
         let Some(peer) = self.peers.get_mut(index) else { return now };
         peer.is_touched = false;
         let since = peer.ready_since;
-        self.settle_peer(index, now);
+        self.process_peer(index, now);
         since
     }
 
-    fn settle_peer(&mut self, index: u32, now: Instant) {
+    fn process_peer(&mut self, index: u32, now: Instant) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         let (id, is_due) = (peer.id, std::mem::take(&mut peer.is_due));
         let Self { endpoint, shared, streams, meter, .. } = self;
         let phase = guard(|| {
-            shared.fault(Stage::Feed, id);
+            shared.fault(TurnStage::Feed, id);
             match &mut peer.carrier {
-                Carrier::Quic(key) => {
+                PeerCarrier::Quic(key) => {
                     if is_due {
                         endpoint.handle_timeout(*key, now);
                     }
-                    endpoint.settle(*key, now)
+                    endpoint.process_connection(*key, now)
                 }
-                Carrier::Stream(stream) => stream.settle(now, streams, meter),
+                PeerCarrier::Stream(stream) => stream.process_input(now, streams, meter),
             }
         });
-        let Some(phase) = phase else { return self.bury(index, Stage::Feed) };
+        let Some(phase) = phase else { return self.drop_panicked(index, TurnStage::Feed) };
         self.mark_dirty(index);
-        if phase == Phase::Ready && !self.make_session(index, now) {
+        if phase == ConnPhase::Ready && !self.make_session(index, now) {
             return;
         }
-        let lives = self.with_session(index, Stage::Input, now, |session, conn, cx| session.input(conn, cx));
+        let lives =
+            self.with_session(index, TurnStage::Input, now, |session, conn, cx| session.input(conn, cx));
         if lives && is_due {
             self.time_out(index, now);
         }
         self.charge_later(index);
         // Input held back by the budget must not wait for another datagram.
         if self.endpoint.has_waiting()
-            && let Some(Peer { carrier: Carrier::Quic(key), .. }) = self.peers.get(index)
+            && let Some(WorkerPeer { carrier: PeerCarrier::Quic(key), .. }) = self.peers.get(index)
             && self.endpoint.conn(*key).is_some_and(|conn| conn.has_input())
         {
             self.put_behind(index, now);
@@ -235,7 +237,7 @@ impl Worker {
         let Some(peer) = self.peers.get(index) else { return };
         let is_due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
         if is_due(peer.ends_at()) {
-            if !matches!(peer.state, State::Asked(_)) {
+            if !matches!(peer.state, PeerState::Asked(_)) {
                 self.meter.refused_setup_timeout += 1;
                 self.refuse(index, now, SessionCode::TIMEOUT, "not set up in time");
             } else {
@@ -248,7 +250,7 @@ impl Worker {
         }
         let Some(peer) = self.peers.get(index) else { return };
         if is_due(peer.session.as_ref().and_then(|session| session.next_deadline())) {
-            self.with_session(index, Stage::Timeout, now, |session, conn, cx| session.timeout(conn, cx));
+            self.with_session(index, TurnStage::Timeout, now, |session, conn, cx| session.timeout(conn, cx));
         }
     }
 }

@@ -3,20 +3,20 @@
 use std::time::Instant;
 
 use relay_auth::Permit;
-use relay_core::Event;
+use relay_core::CoreEvent;
 use relay_meter::Worker as Meter;
 use relay_model::{SessionCode, SessionId};
-use relay_session::transport::Closed;
+use relay_session::transport::TransportClosed;
 use relay_transport::quic::Endpoint;
 
 use super::{
-    Shared, Stage, State, Worker,
+    PeerState, TurnStage, Worker, WorkerShared,
     expiry::Expiring,
     guard,
-    peer::{Peer, TakenBack},
+    peer::{TakenBack, WorkerPeer},
     words::{self, Parting},
 };
-use crate::gate::{Ended, Which};
+use crate::gate::{PermitFilter, SessionEnded};
 
 /// Close reason of a session whose new permit is for another root, subject or role.
 pub const IDENTITY_CHANGED: &str = "token subject changed";
@@ -34,7 +34,7 @@ impl Worker {
         }
         let Some(before) = peer.permit.replace(permit.clone()) else { return };
         // Core does not know the session yet, and will get it with this permit.
-        let is_placed = matches!(peer.state, State::Placed(_));
+        let is_placed = matches!(peer.state, PeerState::Placed(_));
         self.meter.sessions_revised += 1;
         words::revised(session);
         if !is_placed {
@@ -43,8 +43,8 @@ impl Worker {
         if (before.publish(), before.subscribe()) == (permit.publish(), permit.subscribe()) || is_placed {
             return;
         }
-        self.events.push(Event::Revised { session, permit: permit.clone() });
-        self.with_session(index, Stage::Order, now, |session, conn, cx| {
+        self.events.push(CoreEvent::Revised { session, permit: permit.clone() });
+        self.with_session(index, TurnStage::Order, now, |session, conn, cx| {
             session.revised(conn, cx, permit.publish(), permit.subscribe());
         });
     }
@@ -58,21 +58,31 @@ impl Worker {
 
     /// Ends every admitted session whose permit matches, and makes pending answers with such a permit
     /// rejected.
-    pub(super) fn revoke_where(&mut self, which: Which, now: Instant, code: SessionCode, reason: &str) {
+    pub(super) fn revoke_where(
+        &mut self,
+        which: PermitFilter,
+        now: Instant,
+        code: SessionCode,
+        reason: &str,
+    ) {
         let parting = Parting { code, reason: reason.into() };
         let taken_back = TakenBack { which, parting };
         let indices: Vec<u32> = self.peers.indices().collect();
         for index in indices {
             let Some(peer) = self.peers.get_mut(index) else { continue };
             match peer.state {
-                State::Asked(_) => peer.taken_back.push(taken_back.clone()),
-                State::Open | State::Placed(_)
+                PeerState::Asked(_) => peer.taken_back.push(taken_back.clone()),
+                PeerState::Open | PeerState::Placed(_)
                     if peer.permit.as_ref().is_some_and(|permit| taken_back.is(permit)) =>
                 {
                     let session = peer.id;
                     self.revoke(session, now, code, reason);
                 }
-                State::Opening | State::Waiting | State::Placed(_) | State::Open | State::Over => {}
+                PeerState::Opening
+                | PeerState::Waiting
+                | PeerState::Placed(_)
+                | PeerState::Open
+                | PeerState::Over => {}
             }
         }
     }
@@ -81,12 +91,19 @@ impl Worker {
     pub(super) fn open_peer(&self, session: SessionId) -> Option<u32> {
         let index = self.peers.index_of(session)?;
         let peer = self.peers.get(index)?;
-        (matches!(peer.state, State::Open | State::Placed(_)) && peer.parting.is_none()).then_some(index)
+        (matches!(peer.state, PeerState::Open | PeerState::Placed(_)) && peer.parting.is_none())
+            .then_some(index)
     }
 
     /// Notifies the gate of the end of the session at `index`, once. `ours`: code and reason of our close, if
     /// we closed it.
-    pub(super) fn report(&mut self, index: u32, now: Instant, why: Option<&Closed>, ours: Option<&Parting>) {
+    pub(super) fn report(
+        &mut self,
+        index: u32,
+        now: Instant,
+        why: Option<&TransportClosed>,
+        ours: Option<&Parting>,
+    ) {
         let Self { peers, endpoint, shared, expiring, meter, .. } = self;
         if let Some(peer) = peers.get_mut(index) {
             report_of(peer, (endpoint, shared, expiring, meter), now, (why, ours));
@@ -94,7 +111,7 @@ impl Worker {
     }
 
     /// Notifies the gate of a lost session.
-    pub(super) fn report_lost(&mut self, peer: &mut Peer, now: Instant) {
+    pub(super) fn report_lost(&mut self, peer: &mut WorkerPeer, now: Instant) {
         let Self { endpoint, shared, expiring, meter, .. } = self;
         report_of(peer, (endpoint, shared, expiring, meter), now, (None, None));
     }
@@ -109,10 +126,10 @@ impl Worker {
 }
 
 fn report_of(
-    peer: &mut Peer,
-    (endpoint, shared, expiring, meter): (&mut Endpoint, &Shared, &mut Expiring, &mut Meter),
+    peer: &mut WorkerPeer,
+    (endpoint, shared, expiring, meter): (&mut Endpoint, &WorkerShared, &mut Expiring, &mut Meter),
     now: Instant,
-    (why, ours): (Option<&Closed>, Option<&Parting>),
+    (why, ours): (Option<&TransportClosed>, Option<&Parting>),
 ) {
     let permit = peer.permit.take();
     expiring.clear(peer.id, permit.as_ref().and_then(Permit::expires));
@@ -122,7 +139,7 @@ fn report_of(
     let (by, code, reason) = words::cause(why, ours);
     let told = guard(|| {
         let traffic = peer.carrier.conn(endpoint).map(|conn| conn.traffic()).unwrap_or_default();
-        let ended = Ended {
+        let ended = SessionEnded {
             session: peer.id,
             admitted: permit.is_some(),
             bytes_in: traffic.bytes_in,

@@ -24,11 +24,11 @@ const fn limit(time_us: u64, least: usize, stride: usize) -> Limit {
 /// Datagrams received and fed to their connections.
 pub(super) const RECEIVE: Limit = limit(1_000, 64, 32);
 /// Peers whose input and timers are handled.
-pub(super) const SETTLE: Limit = limit(2_000, 8, 8);
+pub(super) const PROCESS: Limit = limit(2_000, 8, 8);
 /// Letters of core and of the supervisor.
-pub(super) const LETTERS: Limit = limit(1_000, 16, 1);
+pub(super) const MESSAGES: Limit = limit(1_000, 16, 1);
 /// Readers that are handed changes of logs.
-pub(super) const NEWS: Limit = limit(2_000, 16, 16);
+pub(super) const CHANGES: Limit = limit(2_000, 16, 16);
 /// Watchers that are sent changes of the announce board.
 pub(super) const BOARD: Limit = limit(1_000, 8, 4);
 /// Peers whose packets are made and sent.
@@ -36,7 +36,7 @@ pub(super) const FLUSH: Limit = limit(2_000, 8, 1);
 
 /// Remaining share of one part of a turn.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct TurnShare {
     /// Latest reading of the clock.
     clock: Instant,
     time: Duration,
@@ -47,7 +47,7 @@ pub(super) struct Share {
     stride: usize,
 }
 
-impl Share {
+impl TurnShare {
     /// Share of a part that begins now, with `clock` as the latest reading of the clock.
     pub(super) fn new(limit: Limit, clock: Instant) -> Self {
         Self { clock, time: limit.time, end: None, until_look: limit.least, stride: limit.stride }

@@ -8,17 +8,19 @@ use std::{
 use mio::{Registry, Token};
 use relay_meter::Worker as Meter;
 use relay_model::{SessionId, limits};
-use relay_session::transport::{Event, Transport};
+use relay_session::transport::{Transport, TransportEvent};
 use relay_transport::{
-    qmux::{self, Over},
-    quic::{Phase, Traffic},
+    qmux::{self, QmuxCarrier},
+    quic::{ConnPhase, ConnTraffic},
 };
 
-use super::{Stage, State, Worker, carrier::Carrier, flush::Transmitted, guard, peer::Peer};
+use super::{
+    PeerState, TurnStage, Worker, carrier::PeerCarrier, flush::Transmitted, guard, peer::WorkerPeer,
+};
 use crate::{
-    arrival::{Arrival, Link, Newcomer, Place, Turned, Verdict},
+    arrival::{Admission, AdmissionCallback, AdmittedSocket, PendingAccept, PendingSession, RejectReason},
     gate::Denial,
-    line::Line,
+    line::StreamSocket,
 };
 
 /// Limit on bytes read from one peer in a turn.
@@ -44,7 +46,7 @@ const TARGET_COPIES: u64 = 4;
 const PATH_AGE: Duration = Duration::from_secs(1);
 
 /// State shared by the stream sockets of a worker.
-pub(super) struct Streams {
+pub(super) struct StreamSockets {
     /// Registry for readiness events, and the token of the peer at index 0. `None`: the driver of the worker
     /// reports readiness itself.
     registry: Option<(Registry, usize)>,
@@ -56,13 +58,13 @@ pub(super) struct Streams {
     left: usize,
 }
 
-impl Default for Streams {
+impl Default for StreamSockets {
     fn default() -> Self {
         Self { registry: None, max: usize::MAX, count: 0, buffer: Vec::new(), left: TURN_READ_BYTES }
     }
 }
 
-impl Streams {
+impl StreamSockets {
     /// Resets the read limit at the start of a turn.
     pub(super) fn refill(&mut self) {
         self.left = TURN_READ_BYTES;
@@ -76,12 +78,12 @@ impl Streams {
 
 /// Connection over a stream socket, before and after the hand-over of the socket.
 pub(super) struct Socketed {
-    pub(super) newcomer: Newcomer,
+    pub(super) pending: PendingSession,
     pub(super) conn: qmux::Connection,
-    config: qmux::Config,
+    config: qmux::QmuxConfig,
     /// `None` once it was called.
-    verdict: Option<Verdict>,
-    line: Option<Line>,
+    verdict: Option<AdmissionCallback>,
+    line: Option<StreamSocket>,
     /// Time of the next read of the path statistics.
     path_at: Instant,
     /// Whether the session has unhandled events of the data read so far.
@@ -89,32 +91,32 @@ pub(super) struct Socketed {
 }
 
 impl Socketed {
-    fn new(newcomer: Newcomer, protocols: &'static [&'static str], now: Instant) -> Self {
-        let config = qmux::Config {
+    fn new(newcomer: PendingSession, protocols: &'static [&'static str], now: Instant) -> Self {
+        let config = qmux::QmuxConfig {
             protocol: newcomer.protocol,
-            protocols: if newcomer.over == Over::Bytes { protocols } else { &[] },
+            protocols: if newcomer.over == QmuxCarrier::Bytes { protocols } else { &[] },
             target: newcomer.target.clone(),
             rtt: newcomer.rtt,
-            ..qmux::Config::new(newcomer.framing, newcomer.over)
+            ..qmux::QmuxConfig::new(newcomer.framing, newcomer.over)
         };
         let conn = qmux::Connection::new(config.clone(), now);
-        Self { newcomer, conn, config, verdict: None, line: None, path_at: now, is_behind: false }
+        Self { pending: newcomer, conn, config, verdict: None, line: None, path_at: now, is_behind: false }
     }
 
     /// Phase of the connection: never ready without a socket, and drained once closed without one.
-    pub(super) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> ConnPhase {
         match (self.conn.phase(), &self.line) {
-            (Phase::Opening | Phase::Ready, None) => Phase::Opening,
-            (Phase::Closed, None) => Phase::Drained,
-            (Phase::Closed, Some(line)) if line.is_broken || line.has_ended => Phase::Drained,
+            (ConnPhase::Opening | ConnPhase::Ready, None) => ConnPhase::Opening,
+            (ConnPhase::Closed, None) => ConnPhase::Drained,
+            (ConnPhase::Closed, Some(line)) if line.is_broken || line.has_ended => ConnPhase::Drained,
             (phase, _) => phase,
         }
     }
 
     /// Memory of the connection, bytes.
     pub(super) fn footprint(&self) -> u64 {
-        let of_line = self.line.as_ref().map_or(0, Line::footprint);
-        let target = self.newcomer.target.as_ref().map_or(0, String::len) as u64;
+        let of_line = self.line.as_ref().map_or(0, StreamSocket::footprint);
+        let target = self.pending.target.as_ref().map_or(0, String::len) as u64;
         SOCKET_BYTES + self.conn.footprint() + of_line + TARGET_COPIES * target
     }
 
@@ -122,14 +124,19 @@ impl Socketed {
         self.line.as_ref().and_then(|_| self.conn.timeout())
     }
 
-    pub(super) fn traffic(&self) -> Traffic {
-        self.line.as_ref().map(Line::traffic).unwrap_or_default()
+    pub(super) fn traffic(&self) -> ConnTraffic {
+        self.line.as_ref().map(StreamSocket::traffic).unwrap_or_default()
     }
 
     /// Attaches the socket. Timeouts of the connection start now, not at its arrival. Returns the number of
     /// bytes already received.
-    fn link(&mut self, link: Link, registry: Option<(&Registry, Token)>, now: Instant) -> io::Result<usize> {
-        let (mut line, received) = Line::new(link)?;
+    fn link(
+        &mut self,
+        link: AdmittedSocket,
+        registry: Option<(&Registry, Token)>,
+        now: Instant,
+    ) -> io::Result<usize> {
+        let (mut line, received) = StreamSocket::new(link)?;
         if let Some((registry, token)) = registry {
             line.register(registry, token)?;
         }
@@ -146,7 +153,12 @@ impl Socketed {
     }
 
     /// Handles due timers and reads the socket.
-    pub(super) fn settle(&mut self, now: Instant, streams: &mut Streams, meter: &mut Meter) -> Phase {
+    pub(super) fn process_input(
+        &mut self,
+        now: Instant,
+        streams: &mut StreamSockets,
+        meter: &mut Meter,
+    ) -> ConnPhase {
         if self.next_deadline().is_some_and(|at| now >= at) {
             self.conn.handle_timeout(now);
         }
@@ -167,7 +179,7 @@ impl Socketed {
     }
 
     /// Next event for the session; `None` once it has handled all.
-    pub(super) fn poll(&mut self) -> Option<Event> {
+    pub(super) fn poll(&mut self) -> Option<TransportEvent> {
         let event = self.conn.poll();
         self.is_behind &= event.is_some();
         event
@@ -196,22 +208,22 @@ impl Socketed {
     }
 
     /// Calls the verdict, once.
-    fn tell(&mut self, what: Result<Place, Turned>) {
+    fn call_verdict(&mut self, what: Result<Admission, RejectReason>) {
         if let Some(verdict) = self.verdict.take() {
             tell(verdict, what);
         }
     }
 }
 
-fn tell(verdict: Verdict, what: Result<Place, Turned>) {
+fn tell(verdict: AdmissionCallback, what: Result<Admission, RejectReason>) {
     if guard(|| verdict(what)).is_none() {
         tracing::error!("verdict callback of a new connection panicked");
     }
 }
 
 /// Reads while the connection wants input, the socket has data, and the share lasts.
-fn receive(line: &mut Line, conn: &mut qmux::Connection, now: Instant, streams: &mut Streams) {
-    let Streams { buffer, left, .. } = streams;
+fn receive(line: &mut StreamSocket, conn: &mut qmux::Connection, now: Instant, streams: &mut StreamSockets) {
+    let StreamSockets { buffer, left, .. } = streams;
     let mut share = PEER_READ_BYTES.min(*left);
     buffer.resize(READ_BYTES, 0);
     let frames = conn.frames() + PEER_FRAMES;
@@ -233,7 +245,7 @@ fn receive(line: &mut Line, conn: &mut qmux::Connection, now: Instant, streams: 
 }
 
 /// Writes to the socket. True: there is more to send, and room.
-fn transmit(line: &mut Line, conn: &mut qmux::Connection, now: Instant) -> bool {
+fn transmit(line: &mut StreamSocket, conn: &mut qmux::Connection, now: Instant) -> bool {
     let mut sent = 0;
     loop {
         if !line.flush() {
@@ -251,7 +263,7 @@ fn transmit(line: &mut Line, conn: &mut qmux::Connection, now: Instant) -> bool 
         }
         sent += count;
     }
-    if matches!(conn.phase(), Phase::Closed | Phase::Drained) {
+    if matches!(conn.phase(), ConnPhase::Closed | ConnPhase::Drained) {
         line.shut();
     }
     false
@@ -276,18 +288,18 @@ impl Worker {
     }
 
     /// Adds a peer for a connection over a stream socket, and asks the gate.
-    pub(super) fn arrive_over_stream(&mut self, arrival: Arrival, now: Instant) {
-        let Arrival { newcomer, verdict } = arrival;
+    pub(super) fn arrive_over_stream(&mut self, arrival: PendingAccept, now: Instant) {
+        let PendingAccept { pending: newcomer, verdict } = arrival;
         self.count_arrival(newcomer.transport);
         let turned = if self.ending.is_some() {
             self.meter.refused_draining += 1;
-            Some(Turned::Leaving)
+            Some(RejectReason::Leaving)
         } else if self.is_out_of_memory() {
             self.meter.refused_memory += 1;
-            Some(Turned::Full)
+            Some(RejectReason::Full)
         } else if self.streams.count >= self.streams.max {
             self.meter.refused_full += 1;
-            Some(Turned::Full)
+            Some(RejectReason::Full)
         } else {
             None
         };
@@ -297,12 +309,13 @@ impl Worker {
         let admit_by = now + limits::SETUP_TIMEOUT;
         let target = newcomer.target.clone();
         let stream = Box::new(Socketed::new(newcomer, self.shared.quic.protocols(), now));
-        let (ledger, remote) = (self.shared.ledger.clone(), stream.newcomer.remote.ip());
-        let make = |id| Peer::new(id, Carrier::Stream(stream), admit_by, ledger.open_pending(id, remote));
+        let (ledger, remote) = (self.shared.ledger.clone(), stream.pending.remote.ip());
+        let make =
+            |id| WorkerPeer::new(id, PeerCarrier::Stream(stream), admit_by, ledger.open_pending(id, remote));
         let index = self.peers.insert(make);
         let Some(index) = index else {
             self.meter.refused_full += 1;
-            return tell(verdict, Err(Turned::Full));
+            return tell(verdict, Err(RejectReason::Full));
         };
         self.streams.count += 1;
         if let Some(stream) = self.peers.get_mut(index).and_then(|peer| peer.carrier.stream()) {
@@ -312,7 +325,7 @@ impl Worker {
         if target.is_some()
             && let Some(peer) = self.peers.get_mut(index)
         {
-            peer.state = State::Waiting;
+            peer.state = PeerState::Waiting;
         }
         self.charge(index, now);
         if self.peers.get_mut(index).is_none_or(|peer| peer.parting.is_some()) {
@@ -321,7 +334,7 @@ impl Worker {
         match target {
             Some(target) => self.ask_gate(index, now, target, None),
             // SETUP will carry the target.
-            None => self.give_place(index),
+            None => self.give_admission(index),
         }
     }
 
@@ -335,16 +348,16 @@ impl Worker {
     }
 
     /// Gives the accepting thread a place to hand the socket over to.
-    pub(super) fn give_place(&mut self, index: u32) {
+    pub(super) fn give_admission(&mut self, index: u32) {
         let Some(peer) = self.peers.get_mut(index) else { return };
-        let place = Place::new(peer.id, self.mailbox.clone());
+        let place = Admission::new(peer.id, self.mailbox.clone());
         if let Some(stream) = peer.carrier.stream() {
-            stream.tell(Ok(place));
+            stream.call_verdict(Ok(place));
         }
     }
 
     /// Rejects the connection, unless its verdict was given already.
-    pub(super) fn turn_away(&mut self, index: u32, denial: Option<Denial>) {
+    pub(super) fn reject_arrival(&mut self, index: u32, denial: Option<Denial>) {
         let is_ending = self.ending.is_some();
         if let Some(peer) = self.peers.get_mut(index) {
             turn_away(&mut peer.carrier, is_ending, denial);
@@ -352,20 +365,20 @@ impl Worker {
     }
 
     /// Attaches the socket of a session.
-    pub(super) fn link(&mut self, session: SessionId, link: Link, now: Instant) {
+    pub(super) fn link(&mut self, session: SessionId, link: AdmittedSocket, now: Instant) {
         let Some(index) = self.peers.index_of(session) else { return };
         let Self { peers, streams, meter, shared, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return };
-        if peer.parting.is_some() || peer.state == State::Over {
+        if peer.parting.is_some() || peer.state == PeerState::Over {
             return;
         }
         let until = now + limits::SETUP_TIMEOUT;
-        if matches!(peer.state, State::Placed(_)) {
-            peer.state = State::Placed(until);
+        if matches!(peer.state, PeerState::Placed(_)) {
+            peer.state = PeerState::Placed(until);
         }
         let Some(stream) = peer.carrier.stream() else { return };
         let linked = guard(|| {
-            shared.fault(Stage::Feed, session);
+            shared.fault(TurnStage::Feed, session);
             let registry = streams.registry.as_ref();
             let registry = registry.map(|(registry, first)| (registry, Token(first + index as usize)));
             stream.link(link, registry, now)
@@ -380,7 +393,7 @@ impl Worker {
                 tracing::debug!(target: super::SESSIONS, %session, %error, "cannot use the socket");
                 self.unlinked(session, now);
             }
-            None => self.bury(index, Stage::Feed),
+            None => self.drop_panicked(index, TurnStage::Feed),
         }
     }
 
@@ -397,13 +410,13 @@ impl Worker {
         let id = peer.id;
         let Some(stream) = peer.carrier.stream() else { return Transmitted::All };
         let sent = guard(|| {
-            shared.fault(Stage::Flush, id);
+            shared.fault(TurnStage::Flush, id);
             let has_more = stream.send(now, meter);
             // A session that is behind continues in its next share.
             (has_more, stream.conn.has_event() && !stream.is_behind, stream.wants_turn())
         });
         let Some((has_more, has_event, wants_turn)) = sent else {
-            self.bury(index, Stage::Flush);
+            self.drop_panicked(index, TurnStage::Flush);
             return Transmitted::Gone;
         };
         if wants_turn {
@@ -411,7 +424,7 @@ impl Worker {
         }
         // Sending has made room.
         if has_event
-            && !self.with_session(index, Stage::Input, now, |session, conn, cx| session.input(conn, cx))
+            && !self.with_session(index, TurnStage::Input, now, |session, conn, cx| session.input(conn, cx))
         {
             return Transmitted::Gone;
         }
@@ -420,12 +433,12 @@ impl Worker {
 }
 
 /// Rejects the connection, unless its verdict was given already.
-pub(super) fn turn_away(carrier: &mut Carrier, is_ending: bool, denial: Option<Denial>) {
+pub(super) fn turn_away(carrier: &mut PeerCarrier, is_ending: bool, denial: Option<Denial>) {
     if let Some(stream) = carrier.stream() {
-        stream.tell(Err(match denial {
-            Some(denial) => Turned::Denied(denial),
-            None if is_ending => Turned::Leaving,
-            None => Turned::Denied(Denial::Unavailable),
+        stream.call_verdict(Err(match denial {
+            Some(denial) => RejectReason::Denied(denial),
+            None if is_ending => RejectReason::Leaving,
+            None => RejectReason::Denied(Denial::Unavailable),
         }));
     }
 }

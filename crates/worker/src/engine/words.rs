@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use relay_auth::Permit;
 use relay_model::{SessionCode, SessionId};
-use relay_session::transport::{Closed, Transport};
+use relay_session::transport::{Transport, TransportClosed};
 
 use super::Conn;
 use crate::gate::EndedBy;
@@ -35,7 +35,7 @@ pub(super) fn refused(id: SessionId, conn: Option<&Conn<'_>>, code: SessionCode,
 }
 
 /// Logs the end of an admitted session. `ours`: code and reason of our close, if we closed it.
-pub(super) fn ended(id: SessionId, why: Option<&Closed>, ours: Option<&Parting>, lasted: Duration) {
+pub(super) fn ended(id: SessionId, why: Option<&TransportClosed>, ours: Option<&Parting>, lasted: Duration) {
     let duration_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
     let (by, code, reason) = cause(why, ours);
     let code = code.map(tracing::field::display);
@@ -44,14 +44,14 @@ pub(super) fn ended(id: SessionId, why: Option<&Closed>, ours: Option<&Parting>,
 
 /// Party that ended a session, code and reason. `ours`: code and reason of our close, if we closed it.
 pub(super) fn cause<'a>(
-    why: Option<&'a Closed>,
+    why: Option<&'a TransportClosed>,
     ours: Option<&'a Parting>,
 ) -> (EndedBy, Option<SessionCode>, &'a str) {
     match (why, ours) {
-        (Some(Closed::ByPeer(code, reason)), _) => (EndedBy::Peer, Some(*code), reason),
-        (Some(Closed::Lost(reason)), _) => (EndedBy::Transport, None, reason),
+        (Some(TransportClosed::ByPeer(code, reason)), _) => (EndedBy::Peer, Some(*code), reason),
+        (Some(TransportClosed::Lost(reason)), _) => (EndedBy::Transport, None, reason),
         (_, Some(Parting { code, reason })) => (EndedBy::Relay, Some(*code), reason),
-        (Some(Closed::ByUs) | None, None) => (EndedBy::Relay, None, ""),
+        (Some(TransportClosed::ByUs) | None, None) => (EndedBy::Relay, None, ""),
     }
 }
 
@@ -68,13 +68,13 @@ pub(super) fn failed(id: SessionId, conn: Option<Conn<'_>>) {
     let Some(mut conn) = conn else { return };
     let peer = conn.remote();
     let closed = std::iter::from_fn(|| conn.poll()).find_map(|event| match event {
-        relay_session::transport::Event::Closed(why) => Some(why),
+        relay_session::transport::TransportEvent::Closed(why) => Some(why),
         _ => None,
     });
     let reason = match closed {
-        Some(Closed::ByPeer(code, reason)) => format!("closed by the peer: {code} {reason}"),
-        Some(Closed::Lost(reason)) => reason,
-        Some(Closed::ByUs) | None => "closed by the relay".to_owned(),
+        Some(TransportClosed::ByPeer(code, reason)) => format!("closed by the peer: {code} {reason}"),
+        Some(TransportClosed::Lost(reason)) => reason,
+        Some(TransportClosed::ByUs) | None => "closed by the relay".to_owned(),
     };
     tracing::debug!(target: SESSIONS, session = %id, %peer, reason, "not set up");
 }

@@ -5,21 +5,21 @@ use std::net::Ipv4Addr;
 use relay_model::WorkerId;
 
 use super::*;
-use crate::mailbox::{Letter, Mailbox};
+use crate::mailbox::{Mailbox, WorkerMessage};
 
 const MIB: u64 = 1 << 20;
 
 struct Bench {
-    ledger: Arc<Ledger>,
+    ledger: Arc<MemoryLedger>,
     mailbox: Arc<Mailbox>,
 }
 
 impl Bench {
     /// Limits in MiB. Shares bind above three quarters of them.
     fn new(clients: u64, peers: u64) -> Self {
-        let ledger = Ledger::new(StateLimits { clients: clients * MIB, peers: peers * MIB });
+        let ledger = MemoryLedger::new(StateLimits { clients: clients * MIB, peers: peers * MIB });
         let mailbox = Arc::new(Mailbox::new(Box::new(|| {})));
-        ledger.start(Sessions::new(std::slice::from_ref(&mailbox)));
+        ledger.start(SessionControl::new(std::slice::from_ref(&mailbox)));
         Self { ledger, mailbox }
     }
 
@@ -37,7 +37,7 @@ impl Bench {
         let mut letters = std::collections::VecDeque::new();
         self.mailbox.take(&mut letters);
         let ends = letters.into_iter().map(|letter| match letter {
-            Letter::End { session, code: SessionCode::MEMORY_SHARE, .. } => session.0,
+            WorkerMessage::End { session, code: SessionCode::MEMORY_SHARE, .. } => session.0,
             other => panic!("{other:?}"),
         });
         ends.collect()
@@ -56,12 +56,12 @@ fn connection(bytes: u64) -> Footprint {
 fn nothing_is_closed_at_the_threshold_and_one_step_past_it_is() {
     let bench = Bench::new(4, 1);
     let (mut large, mut small) = (bench.open(1, 1), bench.open(2, 2));
-    assert_eq!(large.set(announces(2 * MIB)), Standing::Kept);
-    assert_eq!(small.set(announces(MIB)), Standing::Kept);
+    assert_eq!(large.set(announces(2 * MIB)), ChargeVerdict::Kept);
+    assert_eq!(small.set(announces(MIB)), ChargeVerdict::Kept);
     assert_eq!(bench.closed(), [0; 0]);
-    assert_eq!(small.set(announces(MIB + STEP)), Standing::Kept);
+    assert_eq!(small.set(announces(MIB + STEP)), ChargeVerdict::Kept);
     assert_eq!(bench.closed(), [1], "the largest, not the one that grew");
-    assert_eq!(large.set(announces(3 * MIB)), Standing::Exceeded, "it goes on growing until it ends");
+    assert_eq!(large.set(announces(3 * MIB)), ChargeVerdict::Exceeded, "it goes on growing until it ends");
     assert_eq!(bench.closed(), [0; 0], "and is closed once");
     let counts = bench.ledger.counts();
     assert_eq!((counts.clients, counts.closed), (4 * MIB + STEP, 1));
@@ -104,13 +104,13 @@ fn peers_have_a_limit_of_their_own() {
     let (mut client, mut peer) = (bench.open(1, 1), bench.open(2, 2));
     peer.set(announces(3 * MIB));
     peer.make_peer();
-    assert_eq!(client.set(announces(3 * MIB)), Standing::Kept);
+    assert_eq!(client.set(announces(3 * MIB)), ChargeVerdict::Kept);
     assert_eq!(bench.closed(), [0; 0]);
     let counts = bench.ledger.counts();
     assert_eq!((counts.clients, counts.peers), (3 * MIB, 3 * MIB));
-    assert_eq!(peer.set(announces(4 * MIB)), Standing::Exceeded);
+    assert_eq!(peer.set(announces(4 * MIB)), ChargeVerdict::Exceeded);
     assert_eq!(bench.closed(), [2]);
-    assert_eq!(client.set(announces(3 * MIB - STEP)), Standing::Kept);
+    assert_eq!(client.set(announces(3 * MIB - STEP)), ChargeVerdict::Kept);
 }
 
 #[test]
@@ -120,9 +120,9 @@ fn session_chosen_by_another_thread_is_marked_exceeded() {
     large.set(announces(2 * MIB));
     other.set(announces(MIB + STEP));
     assert_eq!(bench.closed(), [1]);
-    assert_eq!(large.set(announces(2 * MIB + 2 * STEP)), Standing::Exceeded);
+    assert_eq!(large.set(announces(2 * MIB + 2 * STEP)), ChargeVerdict::Exceeded);
     // Below the threshold again, but the session is closed all the same.
-    assert_eq!(large.set(announces(0)), Standing::Exceeded);
+    assert_eq!(large.set(announces(0)), ChargeVerdict::Exceeded);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn small_changes_take_no_lock_and_the_end_returns_everything() {
 fn flood_of_connections_closes_no_session() {
     let bench = Bench::new(4, 1);
     let mut session = bench.open(1, 200);
-    assert_eq!(session.set(announces(2 * MIB)), Standing::Kept);
+    assert_eq!(session.set(announces(2 * MIB)), ChargeVerdict::Kept);
     // One connection from each address: the largest address is that of the session.
     let mut flood: Vec<Charge> = (0..128).map(|id| bench.pending(100 + id, id as u8)).collect();
     flood.iter_mut().for_each(|charge| {
@@ -156,7 +156,7 @@ fn flood_of_connections_closes_no_session() {
     });
     let closed = bench.closed();
     assert!(!closed.is_empty() && closed.iter().all(|id| *id >= 100), "{closed:?}");
-    assert_eq!(session.set(announces(2 * MIB)), Standing::Kept);
+    assert_eq!(session.set(announces(2 * MIB)), ChargeVerdict::Kept);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn large_sessions_of_one_address_do_not_exclude_connections() {
     });
     assert_eq!(bench.closed(), [0; 0]);
     let mut newcomer = bench.pending(100, 2);
-    assert_eq!(newcomer.set(connection(48 * 1024)), Standing::Kept);
+    assert_eq!(newcomer.set(connection(48 * 1024)), ChargeVerdict::Kept);
     assert_eq!(bench.closed(), [11], "the newest of the largest address");
 }
 
@@ -182,7 +182,7 @@ fn connection_that_begins_its_session_counts_as_one() {
     waiting[2].begin_session();
     assert_eq!(bench.closed(), [0; 0]);
     let mut last = bench.pending(3, 9);
-    assert_eq!(last.set(connection(STEP)), Standing::Kept);
+    assert_eq!(last.set(connection(STEP)), ChargeVerdict::Kept);
     assert_eq!(bench.closed(), [1], "the largest of those without a session");
     drop((waiting, last));
     assert_eq!(bench.ledger.counts().clients, 0);

@@ -1,7 +1,7 @@
 use std::{collections::VecDeque, time::Instant};
 
 use super::*;
-use crate::socket::Received;
+use crate::socket::UdpReceived;
 
 /// Socket with scripted results: number of packets taken by the next calls, or their errors.
 #[derive(Default)]
@@ -13,11 +13,11 @@ struct Script {
 }
 
 impl Io for Script {
-    fn recv(&mut self, _: &mut Vec<Received>) -> io::Result<bool> {
+    fn recv(&mut self, _: &mut Vec<UdpReceived>) -> io::Result<bool> {
         Err(io::ErrorKind::WouldBlock.into())
     }
 
-    fn send(&mut self, packets: &[Packet]) -> io::Result<usize> {
+    fn send(&mut self, packets: &[UdpPacket]) -> io::Result<usize> {
         self.calls += 1;
         let answer = self.answers.pop_front().unwrap_or(Ok(packets.len()));
         let count = answer.map_err(io::Error::from_raw_os_error)?;
@@ -38,7 +38,7 @@ fn transmit(len: usize, segment_size: Option<usize>) -> Transmit {
     Transmit { destination: ([127, 0, 0, 1], 1).into(), ecn: None, len, segment_size, src_ip: None }
 }
 
-fn queue(outbox: &mut Outbox, owner: u32, len: usize, segment: Option<usize>) {
+fn queue(outbox: &mut PacketQueue, owner: u32, len: usize, segment: Option<usize>) {
     let mut bytes = outbox.buffer();
     bytes.resize(len, 0);
     outbox.push(&transmit(len, segment), bytes, Some(owner));
@@ -50,7 +50,7 @@ fn lengths(script: &Script) -> Vec<usize> {
 
 #[test]
 fn a_full_socket_loses_nothing_and_repeats_nothing() {
-    let (mut outbox, mut meter, mut off) = (Outbox::default(), Meter::default(), Vec::new());
+    let (mut outbox, mut meter, mut off) = (PacketQueue::default(), Meter::default(), Vec::new());
     let mut io = Script { answers: [Ok(2), Err(libc::EAGAIN)].into(), ..Script::default() };
     for len in 1..=5 {
         queue(&mut outbox, 0, len, None);
@@ -69,7 +69,7 @@ fn a_full_socket_loses_nothing_and_repeats_nothing() {
 #[test]
 fn a_failed_train_is_sent_again_datagram_by_datagram() {
     for errno in [libc::EIO, libc::EINVAL] {
-        let (mut outbox, mut meter, mut off) = (Outbox::default(), Meter::default(), Vec::new());
+        let (mut outbox, mut meter, mut off) = (PacketQueue::default(), Meter::default(), Vec::new());
         queue(&mut outbox, 1, 100, None);
         queue(&mut outbox, 2, 2_500, Some(1_000));
         queue(&mut outbox, 3, 2_000, Some(1_000));
@@ -89,7 +89,7 @@ fn a_failed_train_is_sent_again_datagram_by_datagram() {
 
 #[test]
 fn a_single_datagram_that_fails_is_lost_and_the_rest_goes_on() {
-    let (mut outbox, mut meter, mut off) = (Outbox::default(), Meter::default(), Vec::new());
+    let (mut outbox, mut meter, mut off) = (PacketQueue::default(), Meter::default(), Vec::new());
     for len in 1..=4 {
         queue(&mut outbox, 0, len, None);
     }
@@ -103,7 +103,7 @@ fn a_single_datagram_that_fails_is_lost_and_the_rest_goes_on() {
 
 #[test]
 fn packets_of_many_connections_share_calls_and_buffers() {
-    let (mut outbox, mut meter, mut off) = (Outbox::default(), Meter::default(), Vec::new());
+    let (mut outbox, mut meter, mut off) = (PacketQueue::default(), Meter::default(), Vec::new());
     let mut io = Script::default();
     for round in 1..=3 {
         for owner in 0..SEND_BATCH as u32 {

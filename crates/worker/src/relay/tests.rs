@@ -13,15 +13,15 @@ use relay_client::{Client, ClientConfig, Closed, Code, Prefs, Subscription, Trac
 use relay_model::{Scope, SessionId, TrackInfo};
 
 use super::*;
-use crate::Stage;
+use crate::TurnStage;
 
-fn options(workers: usize) -> Options {
+fn options(workers: usize) -> RelayOptions {
     let identity = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let key = rustls_pki_types::PrivatePkcs8KeyDer::from(identity.signing_key.serialize_der());
     let resolver = quic::certificate(vec![identity.cert.der().clone()], key.into()).unwrap();
     let policy = Arc::new(Policy::public(Scope::everything(), Scope::everything()));
     let bind = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
-    let mut options = Options::new(bind, resolver, [7; 32], policy);
+    let mut options = RelayOptions::new(bind, resolver, [7; 32], policy);
     options.workers = workers;
     options.hop = Hop(77);
     options.linger = Duration::from_millis(200);
@@ -87,7 +87,7 @@ async fn exchange(track: &Track, sequence: u64, readers: &mut [Subscription]) {
 fn is_empty(relay: &Relay) -> bool {
     let counts = relay.counts();
     let (core, store, total) = (counts.core, counts.store, counts.total());
-    core == relay_core::Counts::default()
+    core == relay_core::CoreCounts::default()
         && (store.logs, store.feeds, store.bytes, store.board_paths, store.watches) == (0, 0, 0, 0, 0)
         && (total.sessions, total.connections_now) == (0, 0)
 }
@@ -139,7 +139,7 @@ fn panic_of_one_session_keeps_the_others() {
             seen.lock().insert(session);
             if !armed.load(Ordering::Relaxed) {
                 bystanders.lock().insert(session);
-            } else if stage == Stage::News && !bystanders.lock().contains(&session) {
+            } else if stage == TurnStage::News && !bystanders.lock().contains(&session) {
                 panic!("injected");
             }
         }
@@ -199,7 +199,7 @@ fn shutdown_closes_the_sessions_and_frees_the_port() {
         }
         ended.await.unwrap();
         relay.join().unwrap();
-        let again = Options { bind: relay.local_addr(), ..options(2) };
+        let again = RelayOptions { bind: relay.local_addr(), ..options(2) };
         Relay::start(again).unwrap();
     });
 }
@@ -247,6 +247,6 @@ fn a_drain_lets_readers_finish_the_groups_they_have_begun() {
 #[test]
 fn port_in_use_is_reported() {
     let relay = Relay::start(options(1)).unwrap();
-    let error = Relay::start(Options { bind: relay.local_addr(), ..options(1) }).unwrap_err();
+    let error = Relay::start(RelayOptions { bind: relay.local_addr(), ..options(1) }).unwrap_err();
     assert!(error.to_string().contains("already in use by another process"), "{error}");
 }

@@ -9,7 +9,7 @@ use std::{
 use relay_model::limits;
 use socket2::{Domain, Protocol, Type};
 
-use super::{Socket, Steering, steer};
+use super::{Steering, WorkerSocket, steer};
 
 /// Requested kernel buffer of each socket and direction, bytes: some 50 ms of a busy worker.
 pub const BUFFER_BYTES: usize = 8 * 1024 * 1024;
@@ -82,9 +82,9 @@ pub struct Buffers {
 
 /// All sockets of a relay.
 #[derive(Debug)]
-pub struct Group {
+pub struct SocketGroup {
     /// One per worker, in worker order.
-    pub sockets: Vec<Socket>,
+    pub sockets: Vec<WorkerSocket>,
     /// Bound address, with the actual port.
     pub addr: SocketAddr,
     /// Smallest buffers of all sockets.
@@ -101,25 +101,30 @@ pub struct GroupLock {
 
 /// Binds one socket per worker to `addr`, in index order, and steers datagrams between them. An unspecified
 /// IPv6 address includes IPv4. Never close one member while others serve.
-pub fn bind(addr: SocketAddr, workers: usize, steering: Steering) -> Result<Group, BindError> {
-    bind_as(addr, Reach::Address, workers, steering)
+pub fn bind(addr: SocketAddr, workers: usize, steering: Steering) -> Result<SocketGroup, BindError> {
+    bind_as(addr, BindScope::Address, workers, steering)
 }
 
 /// Binds a group to 127.0.0.1 and ::1 together, at `port`; its address is the former.
-pub fn bind_loopback(port: u16, workers: usize, steering: Steering) -> Result<Group, BindError> {
-    bind_as((Ipv4Addr::LOCALHOST, port).into(), Reach::Loopback, workers, steering)
+pub fn bind_loopback(port: u16, workers: usize, steering: Steering) -> Result<SocketGroup, BindError> {
+    bind_as((Ipv4Addr::LOCALHOST, port).into(), BindScope::Loopback, workers, steering)
 }
 
 /// Datagrams that a socket receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
+enum BindScope {
     /// Datagrams to its address.
     Address,
     /// Datagrams to any address that arrive over the loopback interface, which excludes other machines.
     Loopback,
 }
 
-fn bind_as(addr: SocketAddr, reach: Reach, workers: usize, steering: Steering) -> Result<Group, BindError> {
+fn bind_as(
+    addr: SocketAddr,
+    reach: BindScope,
+    workers: usize,
+    steering: Steering,
+) -> Result<SocketGroup, BindError> {
     if workers == 0 || workers > limits::WORKERS {
         return Err(BindError::Workers(workers));
     }
@@ -134,13 +139,13 @@ fn bind_as(addr: SocketAddr, reach: Reach, workers: usize, steering: Steering) -
         if index == 0 && steering == Steering::ConnectionId {
             steer::attach(&socket, workers as u32).map_err(BindError::Steering)?;
         }
-        sockets.push(Socket::new(socket.into()).map_err(fail)?);
+        sockets.push(WorkerSocket::new(socket.into()).map_err(fail)?);
     }
-    Ok(Group { sockets, addr, buffers, lock })
+    Ok(SocketGroup { sockets, addr, buffers, lock })
 }
 
 /// Ensures that no other process has the address, and picks a free port if any will do.
-fn claim(addr: SocketAddr, reach: Reach) -> Result<(SocketAddr, GroupLock), BindError> {
+fn claim(addr: SocketAddr, reach: BindScope) -> Result<(SocketAddr, GroupLock), BindError> {
     let mut attempts = if addr.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
         attempts -= 1;
@@ -155,7 +160,7 @@ fn claim(addr: SocketAddr, reach: Reach) -> Result<(SocketAddr, GroupLock), Bind
 /// Binds a plain socket, which cannot join a reuseport group, to show that the port is free: the kernel lets
 /// processes of one user share such a group silently. The lock covers the moment between closing this socket
 /// and binding the group.
-fn try_claim(addr: SocketAddr, reach: Reach) -> io::Result<(SocketAddr, GroupLock)> {
+fn try_claim(addr: SocketAddr, reach: BindScope) -> io::Result<(SocketAddr, GroupLock)> {
     let probe: std::net::UdpSocket = open_as(addr, reach, false)?.into();
     let addr = SocketAddr::new(addr.ip(), probe.local_addr()?.port());
     let name = std::os::unix::net::SocketAddr::from_abstract_name(format!("moq-relay udp {addr}"))?;
@@ -164,16 +169,16 @@ fn try_claim(addr: SocketAddr, reach: Reach) -> io::Result<(SocketAddr, GroupLoc
 }
 
 pub(super) fn open(addr: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
-    open_as(addr, Reach::Address, shared)
+    open_as(addr, BindScope::Address, shared)
 }
 
-fn open_as(addr: SocketAddr, reach: Reach, shared: bool) -> io::Result<socket2::Socket> {
+fn open_as(addr: SocketAddr, reach: BindScope, shared: bool) -> io::Result<socket2::Socket> {
     let addr = match reach {
-        Reach::Address => addr,
-        Reach::Loopback => (Ipv6Addr::UNSPECIFIED, addr.port()).into(),
+        BindScope::Address => addr,
+        BindScope::Loopback => (Ipv6Addr::UNSPECIFIED, addr.port()).into(),
     };
     let socket = socket2::Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-    if reach == Reach::Loopback {
+    if reach == BindScope::Loopback {
         // Set before binding the address, from which on packets arrive.
         socket.bind_device(Some(LOOPBACK_DEVICE))?;
     }

@@ -1,6 +1,6 @@
 //! UDP sockets of a relay: one per worker, all on one port, and their packets.
 //!
-//! [`bind`] makes the group; [`Socket`] is one member and implements [`Io`], the engine's only view of it.
+//! [`bind`] makes the group; [`WorkerSocket`] is one member and implements [`Io`], the engine's only view of it.
 
 mod bind;
 mod option;
@@ -22,7 +22,7 @@ use relay_transport::quic::Ecn;
 
 pub(crate) use option::tcp_path;
 
-pub use bind::{BUFFER_BYTES, BindError, Buffers, Group, GroupLock, bind, bind_loopback};
+pub use bind::{BUFFER_BYTES, BindError, Buffers, GroupLock, SocketGroup, bind, bind_loopback};
 pub use steer::Steering;
 
 /// Limit on packets per send call.
@@ -30,7 +30,7 @@ pub const SEND_BATCH: usize = 64;
 
 /// One or more datagrams from one peer, as the kernel coalesced them.
 #[derive(Debug)]
-pub struct Received {
+pub struct UdpReceived {
     /// Source address; may be a v4-mapped one.
     pub remote: SocketAddr,
     /// Destination address, if known.
@@ -45,7 +45,7 @@ pub struct Received {
 
 /// One or more datagrams for one peer.
 #[derive(Clone, Debug)]
-pub struct Packet {
+pub struct UdpPacket {
     /// Destination address.
     pub destination: SocketAddr,
     /// Local address to send from; `None` lets the kernel choose.
@@ -58,7 +58,7 @@ pub struct Packet {
     pub bytes: Vec<u8>,
 }
 
-impl Packet {
+impl UdpPacket {
     /// Number of datagrams.
     pub fn datagrams(&self) -> usize {
         match self.segment {
@@ -72,25 +72,25 @@ impl Packet {
 pub trait Io {
     /// Appends one batch of received datagrams to `out`; returns whether there may be more. `WouldBlock`:
     /// there were none.
-    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<bool>;
+    fn recv(&mut self, out: &mut Vec<UdpReceived>) -> io::Result<bool>;
     /// Sends packets from the front; returns how many were sent (at least one), or the error of the first.
-    fn send(&mut self, packets: &[Packet]) -> io::Result<usize>;
-    /// Limit on datagrams in one [`Packet`]; 1 without segmentation offload.
+    fn send(&mut self, packets: &[UdpPacket]) -> io::Result<usize>;
+    /// Limit on datagrams in one [`UdpPacket`]; 1 without segmentation offload.
     fn max_segments(&self) -> usize;
     /// Current time, for the time limits within a turn.
     fn now(&self) -> Instant;
 }
 
-/// One socket of a [`Group`].
+/// One socket of a [`SocketGroup`].
 #[derive(Debug)]
-pub struct Socket {
+pub struct WorkerSocket {
     io: mio::net::UdpSocket,
     state: quinn_udp::UdpSocketState,
     receiver: recv::Receiver,
     is_v6: bool,
 }
 
-impl Socket {
+impl WorkerSocket {
     fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
         let is_v6 = socket.local_addr()?.is_ipv6();
         // Turns on GRO, ECN and destination addresses, forbids fragmentation.
@@ -115,12 +115,12 @@ impl Socket {
     }
 }
 
-impl Io for Socket {
-    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<bool> {
+impl Io for WorkerSocket {
+    fn recv(&mut self, out: &mut Vec<UdpReceived>) -> io::Result<bool> {
         self.receiver.recv(&self.state, &self.io, out)
     }
 
-    fn send(&mut self, packets: &[Packet]) -> io::Result<usize> {
+    fn send(&mut self, packets: &[UdpPacket]) -> io::Result<usize> {
         send::sendmmsg(&self.io, self.is_v6, packets)
     }
 

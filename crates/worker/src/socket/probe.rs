@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    BindError, Buffers, Group, Io, Socket, Steering,
+    BindError, Buffers, Io, SocketGroup, Steering, WorkerSocket,
     bind::{bind, open, size_buffers},
 };
 
@@ -37,7 +37,7 @@ pub fn buffers() -> io::Result<Buffers> {
 
 /// Offloads of a socket opened like those of a relay.
 pub fn offload() -> io::Result<Offload> {
-    let state = Socket::new(open(local(), false)?.into())?.state;
+    let state = WorkerSocket::new(open(local(), false)?.into())?.state;
     Ok(Offload { send: state.max_gso_segments().max(1), receive: state.gro_segments().max(1) })
 }
 
@@ -73,7 +73,7 @@ pub fn steering() -> Result<(), SteeringError> {
 }
 
 /// Whether `owner` is the first to receive something.
-fn arrives(group: &mut Group, owner: usize) -> bool {
+fn arrives(group: &mut SocketGroup, owner: usize) -> bool {
     let deadline = Instant::now() + PATIENCE;
     let mut out = Vec::new();
     while Instant::now() < deadline {

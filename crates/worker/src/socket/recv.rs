@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use relay_transport::quic::Ecn;
 
-use super::Received;
+use super::UdpReceived;
 
 /// Room for one message: the longest run of datagrams the kernel coalesces.
 const MESSAGE_BYTES: usize = 64 * 1024;
@@ -40,7 +40,7 @@ impl Receiver {
         &mut self,
         state: &UdpSocketState,
         socket: &impl AsFd,
-        out: &mut Vec<Received>,
+        out: &mut Vec<UdpReceived>,
     ) -> io::Result<bool> {
         let mut chunks = self.buffer.chunks_exact_mut(MESSAGE_BYTES);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
@@ -48,7 +48,7 @@ impl Receiver {
         let count = state.recv(socket.into(), &mut slices, &mut self.metas)?;
         for (meta, slice) in self.metas.iter().zip(&slices).take(count) {
             let Some(bytes) = slice.get(..meta.len).filter(|bytes| !bytes.is_empty()) else { continue };
-            out.push(Received {
+            out.push(UdpReceived {
                 remote: meta.addr,
                 local_ip: meta.dst_ip.map(|ip| ip.to_canonical()),
                 ecn: meta.ecn.and_then(|ecn| Ecn::from_bits(ecn as u8)),

@@ -11,7 +11,7 @@ use std::{
     ptr,
 };
 
-use super::{Packet, SEND_BATCH, canonical, mapped};
+use super::{SEND_BATCH, UdpPacket, canonical, mapped};
 
 /// Room for the control messages of one packet: ECN, segment size, source address.
 const CONTROL_BYTES: usize = 128;
@@ -20,7 +20,7 @@ const CONTROL_HEADER: usize = align(mem::size_of::<libc::cmsghdr>());
 
 /// Control messages start and continue at the alignment of their header.
 #[repr(C, align(8))]
-struct Control {
+struct ControlBuffer {
     bytes: [u8; CONTROL_BYTES],
     used: usize,
 }
@@ -32,21 +32,21 @@ union Name {
 }
 
 /// Data that the header of one packet points to.
-struct Message {
+struct PacketHeader {
     name: Name,
     name_len: libc::socklen_t,
-    control: Control,
+    control: ControlBuffer,
     data: libc::iovec,
 }
 
 /// Sends packets from the front, at most [`SEND_BATCH`]; returns how many the kernel took (at least one), or
 /// its error for the first.
-pub(super) fn sendmmsg(socket: &impl AsRawFd, is_v6: bool, packets: &[Packet]) -> io::Result<usize> {
-    let mut messages = [const { MaybeUninit::<Message>::uninit() }; SEND_BATCH];
+pub(super) fn sendmmsg(socket: &impl AsRawFd, is_v6: bool, packets: &[UdpPacket]) -> io::Result<usize> {
+    let mut messages = [const { MaybeUninit::<PacketHeader>::uninit() }; SEND_BATCH];
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; SEND_BATCH];
     let mut count: usize = 0;
     for ((packet, message), header) in packets.iter().zip(&mut messages).zip(&mut headers) {
-        let message = message.write(Message::new(packet, is_v6));
+        let message = message.write(PacketHeader::new(packet, is_v6));
         header.write(message.header());
         count += 1;
     }
@@ -55,7 +55,7 @@ pub(super) fn sendmmsg(socket: &impl AsRawFd, is_v6: bool, packets: &[Packet]) -
     }
     loop {
         // SAFETY: the first `count` headers are initialised. Each points to the name, control
-        // bytes and iovec of its `Message` in `messages`, and that to the bytes of its packet; all
+        // bytes and iovec of its `PacketHeader` in `messages`, and that to the bytes of its packet; all
         // of them live, unmoved, until this function returns. The kernel writes only `msg_len`.
         let sent = unsafe {
             libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr().cast(), count as libc::c_uint, 0)
@@ -70,13 +70,13 @@ pub(super) fn sendmmsg(socket: &impl AsRawFd, is_v6: bool, packets: &[Packet]) -
     }
 }
 
-impl Message {
-    fn new(packet: &Packet, is_v6: bool) -> Self {
+impl PacketHeader {
+    fn new(packet: &UdpPacket, is_v6: bool) -> Self {
         let (name, name_len) = Name::new(packet.destination, is_v6);
         Self {
             name,
             name_len,
-            control: Control::new(packet),
+            control: ControlBuffer::new(packet),
             data: libc::iovec {
                 // The kernel only reads it; the type is shared with receiving.
                 iov_base: packet.bytes.as_ptr().cast_mut().cast(),
@@ -127,8 +127,8 @@ impl Name {
     }
 }
 
-impl Control {
-    fn new(packet: &Packet) -> Self {
+impl ControlBuffer {
+    fn new(packet: &UdpPacket) -> Self {
         let mut control = Self { bytes: [0; CONTROL_BYTES], used: 0 };
         // A v4 peer of a v6 socket is served by the v4 half of the kernel, which reads v4 messages.
         let is_v4 = canonical(packet.destination).is_ipv4();

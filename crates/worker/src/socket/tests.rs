@@ -10,7 +10,7 @@ const V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
 const ANY_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
 /// Receives until something arrives; loopback delivers at once, so this does not depend on time.
-fn receive(socket: &mut Socket) -> Vec<Received> {
+fn receive(socket: &mut WorkerSocket) -> Vec<UdpReceived> {
     let mut out = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(5);
     while out.is_empty() && Instant::now() < deadline {
@@ -101,8 +101,8 @@ fn the_number_of_workers_is_bounded() {
     assert_eq!(bind(V4, most, Steering::ConnectionId).unwrap().sockets.len(), most);
 }
 
-fn packet(destination: SocketAddr, bytes: Vec<u8>) -> Packet {
-    Packet { destination, src_ip: None, ecn: None, segment: None, bytes }
+fn packet(destination: SocketAddr, bytes: Vec<u8>) -> UdpPacket {
+    UdpPacket { destination, src_ip: None, ecn: None, segment: None, bytes }
 }
 
 fn lengths(peer: &UdpSocket, count: usize) -> Vec<usize> {
@@ -125,15 +125,15 @@ fn one_call_sends_trains_and_singles_to_many_peers() {
         let to = |peer: usize| peers[peer].local_addr().unwrap();
         let batch = [
             packet(to(0), vec![0; 100]),
-            Packet {
+            UdpPacket {
                 src_ip: Some(reach),
                 ecn: Some(Ecn::Ect0),
                 segment: Some(1_200),
                 ..packet(to(1), vec![1; 3_000])
             },
-            Packet { segment: Some(500), ..packet(to(2), vec![2; 500]) },
+            UdpPacket { segment: Some(500), ..packet(to(2), vec![2; 500]) },
         ];
-        assert_eq!(batch.each_ref().map(Packet::datagrams), [1, 3, 1]);
+        assert_eq!(batch.each_ref().map(UdpPacket::datagrams), [1, 3, 1]);
         assert_eq!(socket.send(&batch).unwrap(), 3);
         assert_eq!(lengths(&peers[0], 1), [100]);
         assert_eq!(lengths(&peers[1], 3), [1_200, 1_200, 600]);
@@ -146,7 +146,7 @@ fn marks_and_trains_arrive_as_they_were_sent() {
     for (addr, reach) in [(V4, IpAddr::from(Ipv4Addr::LOCALHOST)), (V6, Ipv6Addr::LOCALHOST.into())] {
         let mut sender = bind(addr, 1, Steering::Off).unwrap();
         let mut receiver = bind(addr, 1, Steering::Off).unwrap();
-        let train = Packet {
+        let train = UdpPacket {
             src_ip: Some(reach),
             ecn: Some(Ecn::Ce),
             segment: Some(1_000),

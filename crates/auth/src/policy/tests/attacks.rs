@@ -316,7 +316,7 @@ fn a_token_for_another_audience_or_of_another_issuer_is_refused() {
     assert!(policy.admit("/", now()).is_ok(), "public access needs no audience");
     assert_eq!(
         key.verify(&key.seal(&header("ES256"), r#"{"get":"","aud":"moq"}"#).unwrap(), now()),
-        Err(Flaw::Audience)
+        Err(TokenError::Audience)
     );
 }
 
@@ -395,7 +395,7 @@ fn a_token_at_the_limit_is_read_and_one_past_it_is_not() {
     assert!(of(filler).len() > crate::TOKEN_BYTES - 4);
     assert!(try_token(key, &of(filler)).is_ok());
     assert_eq!(try_token(key, &of(filler + 4)), Err(Refusal::MalformedToken));
-    assert_eq!(crate::inspect(&"x".repeat(16 * 1024)), Err(Flaw::TooLong), "not even looked at");
+    assert_eq!(crate::inspect(&"x".repeat(16 * 1024)), Err(TokenError::TooLong), "not even looked at");
     assert_eq!(try_token(key, &of(filler).replace('.', "%2e")), Err(Refusal::MalformedToken), "nor escaped");
 }
 

@@ -199,7 +199,7 @@ impl Place {
             let gone = self.entries.iter().filter(|entry| self.counts(entry, takeover) && entry.gone);
             expected.extend(gone.map(all));
         }
-        assert!(shown.iter().all(|route| route.fading == fades), "fading flag is wrong");
+        assert!(shown.iter().all(|route| route.stale == fades), "fading flag is wrong");
         assert_eq!(routes, expected, "board and announced routes disagree");
         let worths = shown
             .iter()

@@ -28,7 +28,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use super::{Outage, causes};
+use super::{RequestError, causes};
 use crate::config::may_be_plain;
 
 /// Most addresses of one host name that are tried.
@@ -39,7 +39,7 @@ const STAGGER: Duration = Duration::from_millis(250);
 const HEAD_BYTES: usize = 64 * 1024;
 
 /// Address and security of the configured server.
-pub(super) struct Server {
+pub(super) struct ServerAddress {
     host: Host<String>,
     port: u16,
     /// TLS settings and server name; `None` for plain HTTP.
@@ -49,7 +49,7 @@ pub(super) struct Server {
 }
 
 /// A connection that carries one request at a time.
-pub(super) struct Connection {
+pub(super) struct HttpConnection {
     sender: http1::SendRequest<Full<Bytes>>,
     /// Bytes received since it was opened, after decryption.
     received: Arc<AtomicU64>,
@@ -58,13 +58,13 @@ pub(super) struct Connection {
 }
 
 /// A request without an answer.
-pub(super) struct Failure {
+pub(super) struct RequestFailure {
     pub(super) error: hyper::Error,
     /// Whether part of an answer was received.
     pub(super) is_answered: bool,
 }
 
-impl Server {
+impl ServerAddress {
     /// The server of `url`; `None` for a URL without a host or with another scheme.
     pub(super) fn of(url: &Url, tls: ClientConfig, plain: &[Network]) -> Option<Self> {
         let host = url.host()?.to_owned();
@@ -85,39 +85,40 @@ impl Server {
     }
 
     /// Opens a connection.
-    pub(super) async fn connect(&self) -> Result<Connection, Outage> {
-        let stream = race(self.addresses().await?).await.map_err(|error| Outage::Failed(causes(&error)))?;
+    pub(super) async fn connect(&self) -> Result<HttpConnection, RequestError> {
+        let stream =
+            race(self.addresses().await?).await.map_err(|error| RequestError::Failed(causes(&error)))?;
         // Requests are one write each.
         let _ = stream.set_nodelay(true);
         match &self.tls {
-            None => Connection::open(stream).await,
+            None => HttpConnection::open(stream).await,
             Some((tls, name)) => {
                 let stream = tls.connect(name.clone(), stream).await;
-                Connection::open(stream.map_err(|error| Outage::Failed(causes(&error)))?).await
+                HttpConnection::open(stream.map_err(|error| RequestError::Failed(causes(&error)))?).await
             }
         }
     }
 
     /// Addresses that may be connected to, resolved for each connection since DNS records change.
-    async fn addresses(&self) -> Result<Vec<SocketAddr>, Outage> {
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, RequestError> {
         let found: Vec<SocketAddr> = match &self.host {
             Host::Ipv4(address) => vec![(*address, self.port).into()],
             Host::Ipv6(address) => vec![(*address, self.port).into()],
             Host::Domain(name) => {
                 let found = lookup_host((name.as_str(), self.port)).await;
-                found.map_err(|error| Outage::Failed(causes(&error)))?.collect()
+                found.map_err(|error| RequestError::Failed(causes(&error)))?.collect()
             }
         };
         self.allowed(&found)
     }
 
     /// Filters the resolved addresses by the plain HTTP rule; an error if none is left.
-    pub(super) fn allowed(&self, found: &[SocketAddr]) -> Result<Vec<SocketAddr>, Outage> {
+    pub(super) fn allowed(&self, found: &[SocketAddr]) -> Result<Vec<SocketAddr>, RequestError> {
         let may_reach = |at: &SocketAddr| self.tls.is_some() || may_be_plain(at.ip(), &self.plain);
         let allowed: Vec<SocketAddr> = found.iter().copied().filter(may_reach).collect();
         match found.first() {
-            None => Err(Outage::Failed("its host name has no address".to_owned())),
-            Some(first) if allowed.is_empty() => Err(Outage::Failed(format!(
+            None => Err(RequestError::Failed("its host name has no address".to_owned())),
+            Some(first) if allowed.is_empty() => Err(RequestError::Failed(format!(
                 "plain HTTP to {} is not allowed; use https:// or add its network to `auth.plain`",
                 first.ip()
             ))),
@@ -152,15 +153,15 @@ async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     }
 }
 
-impl Connection {
-    async fn open<S>(stream: S) -> Result<Self, Outage>
+impl HttpConnection {
+    async fn open<S>(stream: S) -> Result<Self, RequestError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let received = Arc::<AtomicU64>::default();
         let io = TokioIo::new(Counted { stream, received: received.clone() });
         let opened = http1::Builder::new().max_buf_size(HEAD_BYTES).handshake(io).await;
-        let (sender, driver) = opened.map_err(|error| Outage::Failed(causes(&error)))?;
+        let (sender, driver) = opened.map_err(|error| RequestError::Failed(causes(&error)))?;
         // Its errors are returned by the requests, too.
         tokio::spawn(async move { drop(driver.await) });
         Ok(Self { sender, received, idle_since: Instant::now() })
@@ -175,11 +176,11 @@ impl Connection {
     pub(super) async fn send(
         &mut self,
         request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<Response<Incoming>, RequestFailure> {
         let before = self.received.load(Ordering::Relaxed);
         self.sender.send_request(request).await.map_err(|error| {
             let is_answered = self.received.load(Ordering::Relaxed) != before;
-            Failure { error, is_answered }
+            RequestFailure { error, is_answered }
         })
     }
 }

@@ -93,7 +93,7 @@ async fn request_is_repeated_once_at_most() {
     let server = Scripted::start(vec![vec![Act::Answer(OK), Act::Reset], vec![Act::Reset]]).await;
     let http = client(&server.url);
     http.get(&server.url).await.unwrap();
-    assert!(matches!(http.get(&server.url).await, Err(Outage::Failed(_))));
+    assert!(matches!(http.get(&server.url).await, Err(RequestError::Failed(_))));
     assert_eq!(server.counts(), (2, 3));
 }
 
@@ -104,7 +104,7 @@ async fn part_of_an_answer_is_an_outage_without_repeat() {
             Scripted::start(vec![vec![Act::Answer(OK), Act::Part(part)], vec![Act::Answer(OK)]]).await;
         let http = client(&server.url);
         http.get(&server.url).await.unwrap();
-        assert!(matches!(http.get(&server.url).await, Err(Outage::Failed(_))));
+        assert!(matches!(http.get(&server.url).await, Err(RequestError::Failed(_))));
         assert_eq!(server.counts(), (1, 2));
     }
 }
@@ -112,7 +112,7 @@ async fn part_of_an_answer_is_an_outage_without_repeat() {
 #[tokio::test]
 async fn new_connection_that_ends_is_an_outage_without_repeat() {
     let server = Scripted::start(vec![vec![Act::Close], vec![Act::Answer(OK)]]).await;
-    assert!(matches!(client(&server.url).get(&server.url).await, Err(Outage::Failed(_))));
+    assert!(matches!(client(&server.url).get(&server.url).await, Err(RequestError::Failed(_))));
     assert_eq!(server.counts(), (1, 1));
 }
 
@@ -145,7 +145,7 @@ async fn name_and_password_of_the_url_are_sent() {
     assert!(request.contains(&format!("authorization: Basic {pair}\r\n")), "{request}");
 }
 
-fn coded(coding: &'static str, body: Vec<u8>) -> Result<Vec<u8>, Outage> {
+fn coded(coding: &'static str, body: Vec<u8>) -> Result<Vec<u8>, RequestError> {
     decoded(&HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static(coding))]), body)
 }
 
@@ -163,9 +163,9 @@ fn compressed_answer_is_read_up_to_the_limit() {
     assert_eq!(coded("identity", b"{}".to_vec()).unwrap(), b"{}");
     assert_eq!(decoded(&HeaderMap::new(), b"{}".to_vec()).unwrap(), b"{}");
     assert_eq!(coded("gzip", gzip(&vec![b' '; ANSWER_BYTES])).unwrap().len(), ANSWER_BYTES);
-    assert!(matches!(coded("gzip", gzip(&vec![b' '; ANSWER_BYTES + 1])), Err(Outage::TooLong)));
-    assert!(matches!(coded("gzip", b"{}".to_vec()), Err(Outage::Nonsense(_))));
-    assert!(matches!(coded("br", b"{}".to_vec()), Err(Outage::Nonsense(_))));
+    assert!(matches!(coded("gzip", gzip(&vec![b' '; ANSWER_BYTES + 1])), Err(RequestError::TooLong)));
+    assert!(matches!(coded("gzip", b"{}".to_vec()), Err(RequestError::Nonsense(_))));
+    assert!(matches!(coded("br", b"{}".to_vec()), Err(RequestError::Nonsense(_))));
 }
 
 #[tokio::test]

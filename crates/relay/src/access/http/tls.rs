@@ -19,7 +19,7 @@ pub(super) fn config(tls: &AuthTls) -> Result<ClientConfig, AccessError> {
         .with_safe_default_protocol_versions()
         .map_err(|error| failed(&error))?;
     let builder = if tls.disable_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnyServer(provider)))
     } else {
         let mut roots = RootCertStore::empty();
         for root in trusted(tls)? {
@@ -56,9 +56,9 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, pem::Error>
 
 /// Accepts any certificate, for `auth.tls.disable_verify`; a warning at start names that key.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAnyServer(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyServer {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -9,7 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::Pair;
+use crate::config::CertFiles;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -31,7 +31,7 @@ fn authority() -> String {
 /// A folder with a pair, and the store that watches it.
 struct Bench {
     folder: TempDir,
-    store: Store,
+    store: CertificateStore,
     now: SystemTime,
 }
 
@@ -48,8 +48,8 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         fill(folder.path(), now);
-        let pair = Pair { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
-        let store = Store::open(&Tls::Files(vec![pair]), &[], now).unwrap();
+        let pair = CertFiles { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
+        let store = CertificateStore::open(&Tls::Files(vec![pair]), &[], now).unwrap();
         Self { folder, store, now }
     }
 
@@ -65,13 +65,13 @@ impl Bench {
     }
 
     /// Polls once.
-    fn look(&mut self) -> Vec<News> {
+    fn look(&mut self) -> Vec<CertificateEvent> {
         self.now += Duration::from_millis(500);
-        self.store.look(self.now, false)
+        self.store.poll(self.now, false)
     }
 
     /// Polls as often as it takes to apply a change.
-    fn settle(&mut self) -> Vec<News> {
+    fn settle(&mut self) -> Vec<CertificateEvent> {
         let mut news = self.look();
         news.extend(self.look());
         news
@@ -80,14 +80,14 @@ impl Bench {
     /// Text of the event that the new files cannot be used.
     fn kept(&mut self) -> String {
         match &self.settle()[..] {
-            [News::Kept(trouble)] => trouble.to_string(),
+            [CertificateEvent::Kept(trouble)] => trouble.to_string(),
             other => panic!("{other:?}"),
         }
     }
 }
 
-fn is_shown(news: &[News]) -> bool {
-    matches!(news, [News::Shown { .. }, ..])
+fn is_shown(news: &[CertificateEvent]) -> bool {
+    matches!(news, [CertificateEvent::Shown { .. }, ..])
 }
 
 #[test]
@@ -99,12 +99,16 @@ fn new_pair_is_used_once_settled_or_at_once_in_a_hurry() {
     assert_eq!(bench.look(), [], "somebody may be writing still");
     assert_eq!(bench.store.fingerprint(), first);
     let news = bench.look();
-    let [News::Shown { names, fingerprint, .. }] = &news[..] else { panic!("{news:?}") };
+    let [CertificateEvent::Shown { names, fingerprint, .. }] = &news[..] else { panic!("{news:?}") };
     assert_eq!((&names[..], *fingerprint), (&["b.example".to_owned()][..], bench.store.fingerprint()));
     assert_ne!(*fingerprint, first);
     bench.put(&made("c.example", bench.now, 90));
-    assert!(is_shown(&bench.store.look(bench.now, true)));
-    assert_eq!(bench.store.look(bench.now, true), [News::Unchanged], "a requested reload is answered");
+    assert!(is_shown(&bench.store.poll(bench.now, true)));
+    assert_eq!(
+        bench.store.poll(bench.now, true),
+        [CertificateEvent::Unchanged],
+        "a requested reload is answered"
+    );
 }
 
 #[test]
@@ -131,12 +135,12 @@ fn unusable_pair_is_logged_once_and_replaces_nothing() {
         let said = bench.kept();
         assert!(said.contains(expected), "{said}");
         assert!(said.contains("; keeping the previous certificate, valid until 2"), "{said}");
-        assert!(bench.store.trouble().is_some_and(|trouble| trouble.contains(expected)));
+        assert!(bench.store.failure().is_some_and(|trouble| trouble.contains(expected)));
         assert_eq!(bench.settle(), [], "once");
         assert_eq!(bench.store.fingerprint(), first);
         bench.put(&good);
-        assert!(matches!(bench.settle()[..], [News::Well(_)]), "{expected}");
-        assert_eq!(bench.store.trouble(), None);
+        assert!(matches!(bench.settle()[..], [CertificateEvent::Recovered(_)]), "{expected}");
+        assert_eq!(bench.store.failure(), None);
     }
     fs::remove_file(bench.folder.path().join("cert.pem")).unwrap();
     assert!(bench.kept().contains("there is no file "));
@@ -148,7 +152,7 @@ fn unusable_pair_is_logged_once_and_replaces_nothing() {
     fs::remove_dir(bench.folder.path().join("cert.pem")).unwrap();
     bench.put(&(other, other_key));
     assert!(is_shown(&bench.settle()));
-    assert_eq!(bench.store.trouble(), None);
+    assert_eq!(bench.store.failure(), None);
 }
 
 #[test]
@@ -164,15 +168,18 @@ fn warning_is_logged_when_it_is_new() {
         bench.put(&made("b.example", bench.now, 90));
         open(&bench);
         let news = bench.settle();
-        let doubts = news.iter().filter(|news| matches!(news, News::Doubt(_))).count();
+        let doubts = news.iter().filter(|news| matches!(news, CertificateEvent::Warning(_))).count();
         assert!(is_shown(&news) && doubts == expected, "{news:?}");
     }
     bench.put(&made("b.example", bench.now, 3));
     let news = bench.settle();
-    assert!(matches!(news[..], [News::Shown { .. }]), "three days are its whole life: {news:?}");
+    assert!(matches!(news[..], [CertificateEvent::Shown { .. }]), "three days are its whole life: {news:?}");
     bench.put(&made("b.example", bench.now - DAY * 80, 87));
     let news = bench.settle();
-    assert!(matches!(news[..], [News::Shown { .. }, News::Ending(_)]), "the expiry is logged once: {news:?}");
+    assert!(
+        matches!(news[..], [CertificateEvent::Shown { .. }, CertificateEvent::Ending(_)]),
+        "the expiry is logged once: {news:?}"
+    );
 }
 
 #[test]
@@ -245,8 +252,7 @@ fn expired_certificate_does_not_prevent_the_start() {
     });
     let news = bench.store.opening(bench.now);
     assert!(is_shown(&news), "{news:?}");
-    let is_invalid =
-        |news: &News| matches!(news, News::Invalid(trouble) if trouble.what.contains("expired on"));
+    let is_invalid = |news: &CertificateEvent| matches!(news, CertificateEvent::Invalid(trouble) if trouble.problem.contains("expired on"));
     assert!(news.iter().any(is_invalid), "{news:?}");
     bench.put(&made("b.example", bench.now, 90));
     assert!(is_shown(&bench.settle()));
@@ -261,8 +267,11 @@ fn expiry_is_logged_ahead_until_a_new_certificate() {
         all.extend(bench.look());
     }
     assert_eq!(all.len(), 6, "{all:?}");
-    assert!(all.iter().take(5).all(|news| matches!(news, News::Ending(_))), "{all:?}");
-    assert!(matches!(&all[..], [.., News::Invalid(last)] if last.what.contains("expired on")), "{all:?}");
+    assert!(all.iter().take(5).all(|news| matches!(news, CertificateEvent::Ending(_))), "{all:?}");
+    assert!(
+        matches!(&all[..], [.., CertificateEvent::Invalid(last)] if last.problem.contains("expired on")),
+        "{all:?}"
+    );
     bench.put(&made("b.example", bench.now, 90));
     assert!(is_shown(&bench.settle()));
     bench.now += DAY;
@@ -272,14 +281,15 @@ fn expiry_is_logged_ahead_until_a_new_certificate() {
 #[test]
 fn generated_certificate_is_renewed_before_expiry() {
     let start = SystemTime::now();
-    let mut store = Store::open(&Tls::Generated(vec!["relay.lan".to_owned()]), &[], start).unwrap();
+    let mut store =
+        CertificateStore::open(&Tls::Generated(vec!["relay.lan".to_owned()]), &[], start).unwrap();
     let first = store.fingerprint();
-    assert_eq!(store.look(start + DAY * 9, false), []);
-    let news = store.look(start + DAY * 11, false);
-    let [News::Shown { names, fingerprint, .. }] = &news[..] else { panic!("{news:?}") };
+    assert_eq!(store.poll(start + DAY * 9, false), []);
+    let news = store.poll(start + DAY * 11, false);
+    let [CertificateEvent::Shown { names, fingerprint, .. }] = &news[..] else { panic!("{news:?}") };
     assert_eq!(names[..], ["relay.lan".to_owned()]);
     assert_ne!(*fingerprint, first);
-    assert_eq!(store.look(start + DAY * 12, false), []);
+    assert_eq!(store.poll(start + DAY * 12, false), []);
 }
 
 #[test]
@@ -303,23 +313,23 @@ fn authorities_are_reloaded_and_unusable_ones_ignored() {
     fs::write(&two, authority() + &authority()).unwrap();
     let now = SystemTime::now();
     let tls = Tls::Generated(vec!["localhost".to_owned()]);
-    let mut store = Store::open(&tls, &[one.clone(), two.clone()], now).unwrap();
+    let mut store = CertificateStore::open(&tls, &[one.clone(), two.clone()], now).unwrap();
     assert!(store.clients().is_some());
     fs::write(&two, authority()).unwrap();
-    assert_eq!(store.look(now, false), []);
-    assert!(matches!(store.look(now, false)[..], [News::Roots { count: 2, .. }]));
+    assert_eq!(store.poll(now, false), []);
+    assert!(matches!(store.poll(now, false)[..], [CertificateEvent::Roots { count: 2, .. }]));
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for (text, expected) in [("", "the file is empty"), (broken, "two.pem cannot be used: certificate 1 ")] {
         fs::write(&two, text).unwrap();
-        let news = store.look(now, true);
-        let [News::Kept(trouble)] = &news[..] else { panic!("{news:?}") };
+        let news = store.poll(now, true);
+        let [CertificateEvent::Kept(trouble)] = &news[..] else { panic!("{news:?}") };
         let said = trouble.to_string();
         assert!(
             said.contains(expected) && said.contains("keeping the previous client authorities"),
             "{said}"
         );
-        assert!(store.trouble().is_some());
+        assert!(store.failure().is_some());
     }
-    assert!(Store::open(&tls, &[one, two], now).is_err(), "the start fails");
-    assert!(Store::open(&tls, &[], now).unwrap().clients().is_none(), "nobody is asked");
+    assert!(CertificateStore::open(&tls, &[one, two], now).is_err(), "the start fails");
+    assert!(CertificateStore::open(&tls, &[], now).unwrap().clients().is_none(), "nobody is asked");
 }

@@ -1,6 +1,6 @@
 //! Keys of deployed relays that have no effect here, or that this relay must refuse.
 
-use super::{Entry, Kind, Status};
+use super::{Entry, KeySupport, Kind};
 
 type Spellings = &'static [&'static str];
 
@@ -8,7 +8,7 @@ const fn entry(
     key: &'static str,
     spellings: Spellings,
     short: Spellings,
-    status: Status,
+    status: KeySupport,
     meaning: &'static str,
 ) -> Entry {
     Entry { key, spellings, short, kind: Kind::Any, status, meaning }
@@ -16,19 +16,19 @@ const fn entry(
 
 /// Key of connections to other relays, without effect.
 const fn dial(key: &'static str, spellings: Spellings, short: Spellings, meaning: &'static str) -> Entry {
-    entry(key, spellings, short, Status::Idle("no other relays are dialled yet"), meaning)
+    entry(key, spellings, short, KeySupport::Idle("no other relays are dialled yet"), meaning)
 }
 
 /// Key that asks for a link to another relay, refused because no link would be made.
 const fn link(key: &'static str, spellings: Spellings, short: Spellings, meaning: &'static str) -> Entry {
     const INSTEAD: &str = "relays are not linked yet, and this one would look healthy while it misses what the \
                            others have; remove the key to run it on its own";
-    entry(key, spellings, short, Status::Refused(INSTEAD), meaning)
+    entry(key, spellings, short, KeySupport::Refused(INSTEAD), meaning)
 }
 
 /// Key without effect.
 const fn idle(key: &'static str, spellings: Spellings, why: &'static str, meaning: &'static str) -> Entry {
-    entry(key, spellings, &[], Status::Idle(why), meaning)
+    entry(key, spellings, &[], KeySupport::Idle(why), meaning)
 }
 
 impl Entry {
@@ -49,12 +49,12 @@ const STATS: &str = "counters are not published as broadcasts yet";
 const IROH: &str = "there is no peer-to-peer listener";
 
 pub(super) static ENTRIES: &[Entry] = &[
-    entry("auth.api_mode", &[], &[], Status::Refused(MODE), "how the server of `auth.api` is asked"),
+    entry("auth.api_mode", &[], &[], KeySupport::Refused(MODE), "how the server of `auth.api` is asked"),
     entry(
         "auth.public.api",
         &["auth.public_api"],
         &[],
-        Status::Refused("`auth.api` says what is public, too; or write it down as `auth.public`"),
+        KeySupport::Refused("`auth.api` says what is public, too; or write it down as `auth.public`"),
         "server asked what is public",
     ),
     idle("auth.mtls_tier", &[], STATS, "label of peers that show a certificate"),
@@ -64,31 +64,31 @@ pub(super) static ENTRIES: &[Entry] = &[
         "server.quic.preferred_v4",
         &["listen.preferred_v4"],
         &["server-preferred-v4"],
-        Status::Idle(STAYS),
+        KeySupport::Idle(STAYS),
         "IPv4 address clients are asked to move to",
     ),
     entry(
         "server.quic.preferred_v6",
         &["listen.preferred_v6"],
         &["server-preferred-v6"],
-        Status::Idle(STAYS),
+        KeySupport::Idle(STAYS),
         "IPv6 address clients are asked to move to",
     ),
     entry(
         "listen.lb_id",
         &["server.quic.quic_lb_id", "server.quic.lb_id"],
         &["listen-quic-lb-id"],
-        Status::Refused(BALANCER),
+        KeySupport::Refused(BALANCER),
         "id of this relay at a QUIC load balancer",
     ),
     entry(
         "listen.lb_nonce",
         &["server.quic.quic_lb_nonce", "server.quic.lb_nonce"],
         &["listen-quic-lb-nonce"],
-        Status::Refused(BALANCER),
+        KeySupport::Refused(BALANCER),
         "length of the random part of connection ids",
     ),
-    entry("listen.load_balancer", &[], &[], Status::Refused(BALANCER), "scheme of a QUIC load balancer"),
+    entry("listen.load_balancer", &[], &[], KeySupport::Refused(BALANCER), "scheme of a QUIC load balancer"),
     idle("quic.receive_window", &["server.quic.receive_window"], WINDOW, "unread bytes of a connection"),
     idle(
         "quic.stream_receive_window",

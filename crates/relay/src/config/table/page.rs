@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Entry, Status, entries};
+use super::{Entry, KeySupport, entries};
 
 /// Generates the part of `docs/configuration.md` between its marks.
 pub fn markdown() -> String {
@@ -10,7 +10,7 @@ pub fn markdown() -> String {
         "## Keys that are obeyed\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n",
     );
     for entry in entries() {
-        if let Status::Used(default) = entry.status {
+        if let KeySupport::Used(default) = entry.status {
             let default = if default.contains(['"']) || default == "true" {
                 format!("`{default}`")
             } else {
@@ -33,17 +33,17 @@ pub fn markdown() -> String {
         let _ = writeln!(page, "| `{}` | `{flag}` | `{variable}` | {} |", entry.key, ticked(entry.spellings));
     }
     page += "\n## Keys that are accepted with a warning\n\nThey change nothing here.\n\n";
-    rest(&mut page, "why", |status| if let Status::Idle(why) = status { Some(why) } else { None });
+    rest(&mut page, "why", |status| if let KeySupport::Idle(why) = status { Some(why) } else { None });
     page += "\n## Keys that are refused\n\nWithout them the relay would be another one than the file asks for.\n\n";
     rest(&mut page, "why, and what to do", |status| match status {
-        Status::Refused(instead) => Some(instead),
+        KeySupport::Refused(instead) => Some(instead),
         _ => None,
     });
     page
 }
 
 /// Writes the table of the entries for which `pick` returns a text.
-fn rest(page: &mut String, title: &str, pick: impl Fn(Status) -> Option<&'static str>) {
+fn rest(page: &mut String, title: &str, pick: impl Fn(KeySupport) -> Option<&'static str>) {
     let _ = writeln!(page, "| key | also as | what it asks for | {title} |\n| --- | --- | --- | --- |");
     for entry in entries() {
         if let (Some(said), Entry { key, spellings, meaning, .. }) = (pick(entry.status), entry) {

@@ -1,9 +1,9 @@
 //! Supported keys.
 
-use super::{Entry, Kind, Status};
+use super::{Entry, KeySupport, Kind};
 
 const fn used(key: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Entry {
-    Entry { key, spellings: &[], short: &[], kind, status: Status::Used(default), meaning }
+    Entry { key, spellings: &[], short: &[], kind, status: KeySupport::Used(default), meaning }
 }
 
 impl Entry {

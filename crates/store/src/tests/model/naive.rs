@@ -8,7 +8,7 @@ use std::{
 use relay_model::StreamCode;
 
 use super::{MAX_AGE_MS, size};
-use crate::{Lookup, Resume, WriteError};
+use crate::{CommitError, Lookup, Resume};
 
 /// Writer's stream of a group to which a step belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -167,10 +167,10 @@ impl Naive {
         epoch: u64,
         steps: impl Iterator<Item = (From, Step)>,
         now: Instant,
-    ) -> Result<(), WriteError> {
+    ) -> Result<(), CommitError> {
         let steps: Vec<_> = steps.collect();
         if self.seated != Some(epoch) {
-            return Err(WriteError::Fenced);
+            return Err(CommitError::Fenced);
         }
         for (from, step) in steps {
             self.apply(from, step, now);

@@ -9,7 +9,7 @@ use super::{
     naive::{Naive, State},
     size,
 };
-use crate::{Entry, Feed, Head, Log, Lookup};
+use crate::{Feed, Log, LogEntry, LogHead, Lookup};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct View {
@@ -23,7 +23,7 @@ struct View {
 pub(super) struct Reader {
     pub(super) worker: WorkerId,
     feed: Feed,
-    head: Head,
+    head: LogHead,
     groups: BTreeMap<u64, View>,
     ended: bool,
 }
@@ -53,7 +53,7 @@ impl Reader {
         match self.feed.lookup(sequence, 0) {
             Lookup::Held => assert!(self.feed.group(sequence, &mut entries), "lookup answered held"),
             Lookup::Absent(_) => return,
-            Lookup::Unknown => entries.push(Entry::Group { sequence }),
+            Lookup::Unknown => entries.push(LogEntry::Group { sequence }),
         }
         entries.into_iter().for_each(|entry| self.entry(entry, true));
         self.groups.entry(sequence).or_default().asked = true;
@@ -67,31 +67,31 @@ impl Reader {
         pulled.more
     }
 
-    fn entry(&mut self, entry: Entry, replayed: bool) {
-        let may_follow_the_end = replayed || matches!(entry, Entry::Evicted { .. });
+    fn entry(&mut self, entry: LogEntry, replayed: bool) {
+        let may_follow_the_end = replayed || matches!(entry, LogEntry::Evicted { .. });
         assert!(!self.ended || may_follow_the_end, "{entry:?} after the end");
         match entry {
-            Entry::Info(info) => assert!(self.head.info.replace(info).is_none(), "info twice"),
-            Entry::Group { sequence } => {
+            LogEntry::Info(info) => assert!(self.head.info.replace(info).is_none(), "info twice"),
+            LogEntry::Group { sequence } => {
                 let view = self.groups.entry(sequence).or_default();
                 assert!(view.asked || *view == View::default(), "group {sequence} opened twice");
             }
-            Entry::Object { group, .. }
-            | Entry::Data { group, .. }
-            | Entry::Finish { group, .. }
-            | Entry::Reset { group, .. } => {
+            LogEntry::Object { group, .. }
+            | LogEntry::Data { group, .. }
+            | LogEntry::Finish { group, .. }
+            | LogEntry::Reset { group, .. } => {
                 // A group that was neither opened for this reader nor requested by it.
                 let Some(view) = self.groups.get_mut(&group) else { return };
                 view.entry(group, entry);
             }
-            Entry::Evicted { group } => {
+            LogEntry::Evicted { group } => {
                 // A reader that requested it waits for a replacement.
                 if let Some(view) = self.groups.remove(&group).filter(|view| view.asked) {
                     self.groups.insert(group, View { asked: view.asked, ..View::default() });
                 }
             }
-            Entry::End(_) => self.ended = true,
-            Entry::Datagram { .. } | Entry::Absent { .. } => {}
+            LogEntry::End(_) => self.ended = true,
+            LogEntry::Datagram { .. } | LogEntry::Absent { .. } => {}
             other => panic!("unexpected {other:?}"),
         }
     }
@@ -125,41 +125,41 @@ impl Reader {
 }
 
 impl View {
-    fn entry(&mut self, group: u64, entry: Entry) {
+    fn entry(&mut self, group: u64, entry: LogEntry) {
         if self.asked && self.has(&entry) {
             return;
         }
         assert!(self.over.is_none(), "{entry:?} of a group that is over");
         match entry {
-            Entry::Object { strand: 0, head, payload, .. } => {
+            LogEntry::Object { strand: 0, head, payload, .. } => {
                 assert!(self.last_is_whole(group), "object {} of {group} after a hole", head.id);
                 assert!(self.objects.last().is_none_or(|(last, _)| *last < head.id), "out of order");
                 assert_eq!(head.size, size(group, head.id));
                 self.objects.push((head.id, 0));
                 self.bytes(group, head.id, 0, &payload);
             }
-            Entry::Data { strand: 0, object, offset, payload, .. } => {
+            LogEntry::Data { strand: 0, object, offset, payload, .. } => {
                 assert!(!payload.is_empty());
                 self.bytes(group, object, offset, &payload);
             }
-            Entry::Finish { strand: 0, .. } => {
+            LogEntry::Finish { strand: 0, .. } => {
                 assert!(self.last_is_whole(group), "an interrupted strand looks finished");
                 self.over = Some(Ok(()));
             }
-            Entry::Reset { strand: 0, code, .. } => self.over = Some(Err(code)),
+            LogEntry::Reset { strand: 0, code, .. } => self.over = Some(Err(code)),
             other => panic!("unexpected {other:?}"),
         }
     }
 
     /// Whether the entry came before, or belongs to an object that began before this reader attached.
-    fn has(&self, entry: &Entry) -> bool {
+    fn has(&self, entry: &LogEntry) -> bool {
         let last = self.objects.last();
         match entry {
-            Entry::Object { head, .. } => last.is_some_and(|(id, _)| head.id <= *id),
-            Entry::Data { object, offset, .. } => {
+            LogEntry::Object { head, .. } => last.is_some_and(|(id, _)| head.id <= *id),
+            LogEntry::Data { object, offset, .. } => {
                 last.is_none_or(|(id, received)| object != id || offset < received)
             }
-            Entry::Finish { .. } => self.over == Some(Ok(())),
+            LogEntry::Finish { .. } => self.over == Some(Ok(())),
             _ => false,
         }
     }

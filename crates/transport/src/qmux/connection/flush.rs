@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Connection, Life};
-use crate::qmux::{Framing, frame, limits, output::Writer, streams::Pieces, websocket::Sent};
+use super::{Connection, QmuxPhase};
+use crate::qmux::{QmuxFraming, frame, limits, output::UnitWriter, streams::Pieces, websocket::Sent};
 
 /// Size in bytes at which a record of frames without payload is complete, so that urgent frames do not wait
 /// behind a large record.
@@ -16,12 +16,12 @@ impl Connection {
     /// Appends about `max` bytes of queued output to `out` (at most one record more) and returns their number.
     /// May change [`Connection::has_event`].
     pub fn transmit(&mut self, now: Instant, max: usize, out: &mut Vec<Bytes>) -> usize {
-        if self.life == Life::Over {
+        if self.life == QmuxPhase::Over {
             return 0;
         }
         // Moved out for the writer, which borrows the masks while `self` is borrowed too.
         let mut masks = self.masks.take();
-        let mut writer = Writer::new(self.framing, self.over, masks.as_mut(), out);
+        let mut writer = UnitWriter::new(self.framing, self.over, masks.as_mut(), out);
         let mut scratch = Vec::new();
         let mut pieces = Pieces::new();
         while writer.total() < max && self.put_next(now, &mut writer, &mut scratch, &mut pieces) {}
@@ -33,7 +33,7 @@ impl Connection {
 
     /// Returns whether [`Connection::transmit`] would append anything.
     pub fn has_output(&self) -> bool {
-        if self.life == Life::Over {
+        if self.life == QmuxPhase::Over {
             return false;
         }
         self.hello.is_some()
@@ -41,7 +41,7 @@ impl Connection {
             || self.farewell.websocket.is_some()
             || self.websocket_pong.is_some()
             || self.clock.websocket_due
-            || matches!(self.life, Life::Ready)
+            || matches!(self.life, QmuxPhase::Ready)
                 && (self.clock.ping_due
                     || !self.pongs.is_empty()
                     || self.streams.has_answer()
@@ -53,7 +53,7 @@ impl Connection {
     fn put_next(
         &mut self,
         now: Instant,
-        writer: &mut Writer<'_>,
+        writer: &mut UnitWriter<'_>,
         scratch: &mut Vec<u8>,
         pieces: &mut Pieces,
     ) -> bool {
@@ -79,7 +79,7 @@ impl Connection {
             writer.websocket(Sent::Ping, &[], 0, []);
             return true;
         }
-        if self.life != Life::Ready {
+        if self.life != QmuxPhase::Ready {
             return false;
         }
         scratch.clear();
@@ -97,7 +97,7 @@ impl Connection {
         self.is_media_next = false;
         let largest =
             usize::try_from(self.peer_record).unwrap_or(usize::MAX).saturating_sub(limits::HEAD_BYTES);
-        let largest = if self.framing == Framing::Qmux01 { largest } else { usize::MAX };
+        let largest = if self.framing == QmuxFraming::Qmux01 { largest } else { usize::MAX };
         let Some((id, packet)) = self.streams.packet(largest.min(limits::PAYLOAD_BYTES), pieces) else {
             return false;
         };
@@ -109,7 +109,7 @@ impl Connection {
     /// Writes frames without payload: up to [`ANSWER_BYTES`] of them with records, otherwise one.
     fn put_answers(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         while out.len() < ANSWER_BYTES && self.put_answer(now, out) {
-            if self.framing != Framing::Qmux01 {
+            if self.framing != QmuxFraming::Qmux01 {
                 return true;
             }
         }

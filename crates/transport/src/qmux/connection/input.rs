@@ -5,19 +5,19 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use relay_model::{SessionCode, limits as model};
-use relay_session::transport::{Closed, Event};
+use relay_session::transport::{TransportClosed, TransportEvent};
 
-use super::{Connection, Last, Life};
+use super::{CloseCause, Connection, QmuxPhase};
 use crate::qmux::{
-    carrier::Brought,
-    frame::{self, Frame},
+    carrier::CarrierItem,
+    frame::{self, QmuxFrame},
     limits,
     violation::Violation,
 };
 
 /// Parser position within the frames.
 #[derive(Debug, Default)]
-pub(super) struct Intake {
+pub(super) struct FrameParser {
     /// Bytes of an incomplete frame.
     head: Vec<u8>,
     data: Option<Data>,
@@ -39,9 +39,9 @@ impl Connection {
     pub fn receive(&mut self, now: Instant, mut bytes: &[u8]) {
         self.now = now;
         self.traffic.bytes_in += bytes.len() as u64;
-        self.clock.hear(now);
+        self.clock.on_input(now);
         loop {
-            if self.life == Life::Over {
+            if self.life == QmuxPhase::Over {
                 return;
             }
             match self.reader.next(&mut bytes) {
@@ -60,23 +60,23 @@ impl Connection {
         }
     }
 
-    fn on_brought(&mut self, brought: Brought<'_>) -> Result<(), Violation> {
+    fn on_brought(&mut self, brought: CarrierItem<'_>) -> Result<(), Violation> {
         self.frames += 1;
-        if let Life::Leaving { is_heard, .. } = &mut self.life {
-            *is_heard |= matches!(brought, Brought::Close(_));
+        if let QmuxPhase::Leaving { is_heard, .. } = &mut self.life {
+            *is_heard |= matches!(brought, CarrierItem::Close(_));
             return Ok(());
         }
         match brought {
-            Brought::Part(part, is_end) => self.on_part(&part, is_end)?,
+            CarrierItem::Part(part, is_end) => self.on_part(&part, is_end)?,
             // Only the most recent ping needs a response (RFC 6455 §5.5.3).
-            Brought::Ping(body) => self.websocket_pong = Some(body),
-            Brought::Pong => {}
-            Brought::Close(code) => {
+            CarrierItem::Ping(body) => self.websocket_pong = Some(body),
+            CarrierItem::Pong => {}
+            CarrierItem::Close(code) => {
                 let why = code.map_or_else(
                     || "websocket closed by the peer".to_owned(),
                     |code| format!("websocket closed by the peer with code {code}"),
                 );
-                self.depart(Closed::Lost(why), Last::Nothing);
+                self.depart(TransportClosed::Lost(why), CloseCause::Nothing);
             }
         }
         Ok(())
@@ -84,7 +84,7 @@ impl Connection {
 
     /// Parses part of a record, a message, or the sequence of bare frames.
     fn on_part(&mut self, mut part: &[u8], is_end: bool) -> Result<(), Violation> {
-        while matches!(self.life, Life::Opening(_) | Life::Ready) {
+        while matches!(self.life, QmuxPhase::Opening(_) | QmuxPhase::Ready) {
             let goes_on = match self.intake.data {
                 Some(data) => self.on_data(data, &mut part, is_end)?,
                 None if part.is_empty() && self.intake.head.is_empty() => false,
@@ -144,39 +144,39 @@ impl Connection {
         Ok(true)
     }
 
-    fn on_frame(&mut self, frame: Frame<'_>) -> Result<(), Violation> {
+    fn on_frame(&mut self, frame: QmuxFrame<'_>) -> Result<(), Violation> {
         self.frames += 1;
-        let is_first = matches!(self.life, Life::Opening(_));
+        let is_first = matches!(self.life, QmuxPhase::Opening(_));
         match frame {
-            Frame::Idle => {}
-            Frame::Parameters(body) => self.on_parameters(body)?,
-            Frame::Close { is_application, code, reason } => self.on_close(is_application, code, reason),
+            QmuxFrame::Idle => {}
+            QmuxFrame::Parameters(body) => self.on_parameters(body)?,
+            QmuxFrame::Close { is_application, code, reason } => self.on_close(is_application, code, reason),
             _ if is_first => return Err(Violation::protocol("first frame is not transport parameters")),
-            Frame::Stream { id, offset, size, fin } => {
-                if size.is_none() && matches!(self.reader, crate::qmux::carrier::Reader::Frames) {
+            QmuxFrame::Stream { id, offset, size, fin } => {
+                if size.is_none() && matches!(self.reader, crate::qmux::carrier::CarrierReader::Frames) {
                     return Err(Violation::encoding("STREAM frame without a length on a byte stream"));
                 }
                 self.streams.begin(id, offset, size)?;
                 self.intake.data = Some(Data { id, left: size, fin });
             }
-            Frame::Reset { id, code, size } => self.streams.on_reset(id, code, size)?,
-            Frame::Stop { id, code } => self.streams.on_stop(id, code)?,
-            Frame::MaxData(max) => self.streams.on_max_data(max),
-            Frame::MaxStreamData { id, max } => self.streams.on_max_stream_data(id, max)?,
-            Frame::MaxStreams { dir, max } => self.streams.on_max_streams(dir, max),
+            QmuxFrame::Reset { id, code, size } => self.streams.on_reset(id, code, size)?,
+            QmuxFrame::Stop { id, code } => self.streams.on_stop(id, code)?,
+            QmuxFrame::MaxData(max) => self.streams.on_max_data(max),
+            QmuxFrame::MaxStreamData { id, max } => self.streams.on_max_stream_data(id, max)?,
+            QmuxFrame::MaxStreams { dir, max } => self.streams.on_max_streams(dir, max),
             // Credit is announced as the reader progresses, whether or not the peer is blocked.
-            Frame::Blocked => {}
-            Frame::StreamsBlocked { dir, limit } => self.streams.on_streams_blocked(dir, limit),
-            Frame::Ping(sequence) => {
+            QmuxFrame::Blocked => {}
+            QmuxFrame::StreamsBlocked { dir, limit } => self.streams.on_streams_blocked(dir, limit),
+            QmuxFrame::Ping(sequence) => {
                 if self.pongs.len() == limits::PONGS {
                     self.pongs.pop_front();
                 }
                 self.pongs.push_back(sequence);
             }
-            Frame::Pong(sequence) => self.clock.pong(sequence, self.now),
-            Frame::Datagram(payload) => {
+            QmuxFrame::Pong(sequence) => self.clock.pong(sequence, self.now),
+            QmuxFrame::Datagram(payload) => {
                 if self.received.is_empty() {
-                    self.streams.events.push_back(Event::Datagram);
+                    self.streams.events.push_back(TransportEvent::Datagram);
                 }
                 self.received.push(Bytes::copy_from_slice(payload), model::DATAGRAM_BUFFER);
             }
@@ -187,10 +187,10 @@ impl Connection {
     fn on_close(&mut self, is_application: bool, code: u64, reason: &[u8]) {
         let reason = String::from_utf8_lossy(reason).into_owned();
         let closed = if is_application {
-            Closed::ByPeer(SessionCode(u32::try_from(code).unwrap_or(u32::MAX)), reason)
+            TransportClosed::ByPeer(SessionCode(u32::try_from(code).unwrap_or(u32::MAX)), reason)
         } else {
-            Closed::Lost(format!("closed by the peer's transport with code {code:#x}: {reason}"))
+            TransportClosed::Lost(format!("closed by the peer's transport with code {code:#x}: {reason}"))
         };
-        self.depart(closed, Last::Nothing);
+        self.depart(closed, CloseCause::Nothing);
     }
 }

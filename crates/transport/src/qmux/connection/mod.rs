@@ -7,16 +7,16 @@ mod transport;
 use std::{collections::VecDeque, time::Instant};
 
 use relay_model::{SessionCode, limits as model};
-use relay_session::transport::{Closed, Event, Stats};
+use relay_session::transport::{PathStats, TransportClosed, TransportEvent};
 use relay_wire::varint;
 
 use super::{
-    Config, Framing, Over, Phase, Traffic, carrier,
-    clock::Clock,
-    datagrams::Datagrams,
+    ConnPhase, ConnTraffic, QmuxCarrier, QmuxConfig, QmuxFraming, carrier,
+    clock::QmuxTimers,
+    datagrams::DatagramQueue,
     frame, limits,
     params::{self, Parameters},
-    streams::Streams,
+    streams::QmuxStreams,
     violation::Violation,
     websocket::Masks,
 };
@@ -24,44 +24,44 @@ use super::{
 /// A connection over a stream socket that carries one session.
 ///
 /// As a [`Transport`](relay_session::transport::Transport): a `Stream` holds the stream id of the wire. After
-/// `Event::Datagram`, receive datagrams until there are none; only then follows another such event. Streams
+/// `TransportEvent::DatagramOutcome`, receive datagrams until there are none; only then follows another such event. Streams
 /// of the peer are reported in order of arrival, which may differ from the order of their ids. Data received
 /// before the peer's close can be read until `Closed` is polled.
 #[derive(Debug)]
 pub struct Connection {
-    framing: Framing,
-    over: Over,
+    framing: QmuxFraming,
+    over: QmuxCarrier,
     protocol: Option<&'static str>,
     /// Own list, when the protocol is negotiated in-band.
     protocols: &'static [&'static str],
     target: Option<String>,
     is_client: bool,
-    life: Life,
-    closed: Option<Closed>,
+    life: QmuxPhase,
+    closed: Option<TransportClosed>,
     is_ready_due: bool,
     /// Time of the last input.
     now: Instant,
-    clock: Clock,
-    path: Stats,
-    traffic: Traffic,
+    clock: QmuxTimers,
+    path: PathStats,
+    traffic: ConnTraffic,
 
     /// Frames and records parsed.
     frames: u64,
-    reader: carrier::Reader,
-    intake: input::Intake,
-    streams: Streams,
-    received: Datagrams,
+    reader: carrier::CarrierReader,
+    intake: input::FrameParser,
+    streams: QmuxStreams,
+    received: DatagramQueue,
 
     /// Transport parameters frame, until it is sent.
     hello: Option<Vec<u8>>,
-    datagrams: Datagrams,
+    datagrams: DatagramQueue,
     /// Whether stream data precedes a datagram in the next unit.
     is_media_next: bool,
     /// Sequence numbers of the peer's pings to be answered.
     pongs: VecDeque<u64>,
     /// Payload of the last WebSocket ping to be answered.
     websocket_pong: Option<Vec<u8>>,
-    farewell: Farewell,
+    farewell: CloseFrames,
     masks: Option<Masks>,
     /// Largest datagram frame and largest record that the peer accepts.
     peer_datagram: u64,
@@ -69,7 +69,7 @@ pub struct Connection {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
+enum QmuxPhase {
     /// Waiting for the peer's transport parameters until then.
     Opening(Instant),
     Ready,
@@ -83,7 +83,7 @@ enum Life {
 
 /// Frames that close the connection.
 #[derive(Debug, Default)]
-struct Farewell {
+struct CloseFrames {
     frame: Option<Vec<u8>>,
     /// WebSocket close frame, with its optional code.
     websocket: Option<Option<u16>>,
@@ -91,10 +91,11 @@ struct Farewell {
 
 impl Connection {
     /// Creates a connection on an open carrier. Its transport parameters are queued at once.
-    pub fn new(config: Config, now: Instant) -> Self {
-        let Config { framing, over, is_client, .. } = config;
-        let is_legacy = framing == Framing::Legacy;
-        let protocols = if over == Over::Bytes && config.protocol.is_none() { config.protocols } else { &[] };
+    pub fn new(config: QmuxConfig, now: Instant) -> Self {
+        let QmuxConfig { framing, over, is_client, .. } = config;
+        let is_legacy = framing == QmuxFraming::Legacy;
+        let protocols =
+            if over == QmuxCarrier::Bytes && config.protocol.is_none() { config.protocols } else { &[] };
         Self {
             framing,
             over,
@@ -102,25 +103,25 @@ impl Connection {
             protocols,
             target: config.target,
             is_client,
-            life: if is_legacy { Life::Ready } else { Life::Opening(now + model::SETUP_TIMEOUT) },
+            life: if is_legacy { QmuxPhase::Ready } else { QmuxPhase::Opening(now + model::SETUP_TIMEOUT) },
             closed: None,
             is_ready_due: is_legacy,
             now,
-            clock: Clock::new(framing, over, config.idle, now),
-            path: Stats { rtt: config.rtt, bitrate: None },
-            traffic: Traffic::default(),
+            clock: QmuxTimers::new(framing, over, config.idle, now),
+            path: PathStats { rtt: config.rtt, bitrate: None },
+            traffic: ConnTraffic::default(),
             frames: 0,
-            reader: carrier::Reader::new(framing, over, is_client),
-            intake: input::Intake::default(),
-            streams: Streams::new(framing, is_client, config.max_streams),
-            received: Datagrams::default(),
+            reader: carrier::CarrierReader::new(framing, over, is_client),
+            intake: input::FrameParser::default(),
+            streams: QmuxStreams::new(framing, is_client, config.max_streams),
+            received: DatagramQueue::default(),
             hello: (!is_legacy).then(|| hello(framing, config.idle, config.max_streams, protocols)),
-            datagrams: Datagrams::default(),
+            datagrams: DatagramQueue::default(),
             is_media_next: false,
             pongs: VecDeque::new(),
             websocket_pong: None,
-            farewell: Farewell::default(),
-            masks: (is_client && over == Over::WebSocket).then(|| Masks::new(config.mask_seed)),
+            farewell: CloseFrames::default(),
+            masks: (is_client && over == QmuxCarrier::WebSocket).then(|| Masks::new(config.mask_seed)),
             peer_datagram: 0,
             peer_record: limits::RECORD_BYTES,
         }
@@ -128,29 +129,29 @@ impl Connection {
 
     /// Handles the end of the input: the peer closed its side, or the socket failed. `why` goes to the log.
     pub fn end_of_input(&mut self, why: &str) {
-        if matches!(self.life, Life::Opening(_) | Life::Ready) {
-            self.closed = Some(Closed::Lost(why.to_owned()));
+        if matches!(self.life, QmuxPhase::Opening(_) | QmuxPhase::Ready) {
+            self.closed = Some(TransportClosed::Lost(why.to_owned()));
             self.streams.silence();
         }
-        self.life = Life::Over;
+        self.life = QmuxPhase::Over;
         self.be_silent();
     }
 
     /// Returns whether the socket should be read. After a close the input is still to be read, and is discarded.
     pub fn wants_input(&self) -> bool {
         match self.life {
-            Life::Opening(_) | Life::Ready => self.streams.wants_input(),
-            Life::Leaving { .. } => true,
-            Life::Over => false,
+            QmuxPhase::Opening(_) | QmuxPhase::Ready => self.streams.wants_input(),
+            QmuxPhase::Leaving { .. } => true,
+            QmuxPhase::Over => false,
         }
     }
 
     /// Returns whether `poll` may return an event.
     pub fn has_event(&self) -> bool {
         match self.life {
-            Life::Opening(_) => false,
-            Life::Ready => self.is_ready_due || self.streams.has_event(),
-            Life::Leaving { .. } | Life::Over => self.closed.is_some(),
+            QmuxPhase::Opening(_) => false,
+            QmuxPhase::Ready => self.is_ready_due || self.streams.has_event(),
+            QmuxPhase::Leaving { .. } | QmuxPhase::Over => self.closed.is_some(),
         }
     }
 
@@ -162,10 +163,10 @@ impl Connection {
     /// Time at which [`Connection::handle_timeout`] is due. May change with every call that takes `&mut self`.
     pub fn timeout(&self) -> Option<Instant> {
         match self.life {
-            Life::Opening(at) => Some(at.min(self.clock.deadline())),
-            Life::Ready => Some(self.clock.deadline()),
-            Life::Leaving { until, .. } => Some(until),
-            Life::Over => None,
+            QmuxPhase::Opening(at) => Some(at.min(self.clock.deadline())),
+            QmuxPhase::Ready => Some(self.clock.deadline()),
+            QmuxPhase::Leaving { until, .. } => Some(until),
+            QmuxPhase::Over => None,
         }
     }
 
@@ -173,37 +174,43 @@ impl Connection {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         match self.life {
-            Life::Opening(at) if now >= at => {
+            QmuxPhase::Opening(at) if now >= at => {
                 let why = "timeout waiting for transport parameters";
-                self.depart(Closed::Lost(why.to_owned()), Last::Application(SessionCode::TIMEOUT, why));
+                self.depart(
+                    TransportClosed::Lost(why.to_owned()),
+                    CloseCause::Application(SessionCode::TIMEOUT, why),
+                );
             }
-            Life::Opening(_) | Life::Ready => {
+            QmuxPhase::Opening(_) | QmuxPhase::Ready => {
                 if self.clock.tick(now) {
                     let why = "idle timeout";
-                    self.depart(Closed::Lost(why.to_owned()), Last::Application(SessionCode::TIMEOUT, why));
+                    self.depart(
+                        TransportClosed::Lost(why.to_owned()),
+                        CloseCause::Application(SessionCode::TIMEOUT, why),
+                    );
                 }
             }
-            Life::Leaving { until, .. } if now >= until => {
-                self.life = Life::Over;
+            QmuxPhase::Leaving { until, .. } if now >= until => {
+                self.life = QmuxPhase::Over;
                 self.be_silent();
             }
-            Life::Leaving { .. } | Life::Over => {}
+            QmuxPhase::Leaving { .. } | QmuxPhase::Over => {}
         }
     }
 
     /// Sets the kernel's current statistics of the path.
-    pub fn set_path(&mut self, stats: Stats) {
-        self.path = Stats { rtt: stats.rtt.or(self.path.rtt), bitrate: stats.bitrate };
+    pub fn set_path(&mut self, stats: PathStats) {
+        self.path = PathStats { rtt: stats.rtt.or(self.path.rtt), bitrate: stats.bitrate };
     }
 
     /// Phase of the connection.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ConnPhase {
         match self.life {
-            Life::Opening(_) => Phase::Opening,
-            Life::Ready => Phase::Ready,
-            Life::Leaving { is_heard: true, .. } if !self.has_output() => Phase::Drained,
-            Life::Leaving { .. } => Phase::Closed,
-            Life::Over => Phase::Drained,
+            QmuxPhase::Opening(_) => ConnPhase::Opening,
+            QmuxPhase::Ready => ConnPhase::Ready,
+            QmuxPhase::Leaving { is_heard: true, .. } if !self.has_output() => ConnPhase::Drained,
+            QmuxPhase::Leaving { .. } => ConnPhase::Closed,
+            QmuxPhase::Over => ConnPhase::Drained,
         }
     }
 
@@ -218,7 +225,7 @@ impl Connection {
     }
 
     /// Bytes of the carrier received and sent so far, after TLS.
-    pub fn traffic(&self) -> Traffic {
+    pub fn traffic(&self) -> ConnTraffic {
         self.traffic
     }
 
@@ -235,7 +242,7 @@ impl Connection {
 
     /// Handles the peer's transport parameters, its first frame (draft-ietf-quic-qmux-01 §4.2).
     fn on_parameters(&mut self, body: &[u8]) -> Result<(), Violation> {
-        let Life::Opening(_) = self.life else {
+        let QmuxPhase::Opening(_) = self.life else {
             return Err(Violation::protocol("duplicate transport parameters"));
         };
         let peer = Parameters::get(self.framing, body)?;
@@ -246,21 +253,24 @@ impl Connection {
             self.protocol = params::agree(self.protocols, &peer.protocols, self.is_client);
             if self.protocol.is_none() {
                 let why = "no protocol in common";
-                self.depart(Closed::Lost(why.to_owned()), Last::Application(SessionCode::VERSION, why));
+                self.depart(
+                    TransportClosed::Lost(why.to_owned()),
+                    CloseCause::Application(SessionCode::VERSION, why),
+                );
                 return Ok(());
             }
         }
-        (self.life, self.is_ready_due) = (Life::Ready, true);
+        (self.life, self.is_ready_due) = (QmuxPhase::Ready, true);
         Ok(())
     }
 
     fn violate(&mut self, violation: Violation) {
-        self.depart(Closed::Lost(violation.to_string()), Last::Violation(violation));
+        self.depart(TransportClosed::Lost(violation.to_string()), CloseCause::Violation(violation));
     }
 
     /// Closes the session locally and queues `last` for the peer.
-    fn depart(&mut self, closed: Closed, last: Last<'_>) {
-        if !matches!(self.life, Life::Opening(_) | Life::Ready) {
+    fn depart(&mut self, closed: TransportClosed, last: CloseCause<'_>) {
+        if !matches!(self.life, QmuxPhase::Opening(_) | QmuxPhase::Ready) {
             return;
         }
         self.streams.silence();
@@ -273,55 +283,55 @@ impl Connection {
             self.farewell.frame = Some(out);
         };
         let websocket = match last {
-            Last::Application(code, reason) => {
+            CloseCause::Application(code, reason) => {
                 close(true, code.0.into(), reason);
                 None
             }
-            Last::Violation(violation) => {
+            CloseCause::Violation(violation) => {
                 close(false, violation.code, violation.what);
                 violation.websocket
             }
-            Last::Nothing => {
+            CloseCause::Nothing => {
                 // The peer has closed: nothing is sent.
                 self.hello = None;
                 None
             }
         };
-        self.farewell.websocket = (self.over == Over::WebSocket).then_some(websocket);
-        let is_heard = matches!(last, Last::Nothing);
-        self.life = Life::Leaving { until: self.now + limits::FAREWELL, is_heard };
+        self.farewell.websocket = (self.over == QmuxCarrier::WebSocket).then_some(websocket);
+        let is_heard = matches!(last, CloseCause::Nothing);
+        self.life = QmuxPhase::Leaving { until: self.now + limits::FAREWELL, is_heard };
     }
 
     /// Drops all queued output except the transport parameters and the close frames.
     fn be_silent(&mut self) {
-        self.datagrams = Datagrams::default();
+        self.datagrams = DatagramQueue::default();
         self.pongs.clear();
         self.websocket_pong = None;
         (self.clock.ping_due, self.clock.websocket_due) = (false, false);
-        if self.life == Life::Over {
-            (self.hello, self.farewell) = (None, Farewell::default());
+        if self.life == QmuxPhase::Over {
+            (self.hello, self.farewell) = (None, CloseFrames::default());
         }
     }
 
-    fn poll_life(&mut self) -> Option<Event> {
-        if matches!(self.life, Life::Opening(_)) {
+    fn poll_life(&mut self) -> Option<TransportEvent> {
+        if matches!(self.life, QmuxPhase::Opening(_)) {
             return None;
         }
         if std::mem::take(&mut self.is_ready_due) {
-            return Some(Event::Ready);
+            return Some(TransportEvent::Ready);
         }
         if let Some(event) = self.streams.poll() {
             return Some(event);
         }
         let closed = self.closed.take()?;
         self.streams.forget();
-        self.received = Datagrams::default();
-        Some(Event::Closed(closed))
+        self.received = DatagramQueue::default();
+        Some(TransportEvent::Closed(closed))
     }
 }
 
 /// Reason of the close that is sent to the peer.
-enum Last<'a> {
+enum CloseCause<'a> {
     Application(SessionCode, &'a str),
     Violation(Violation),
     /// The peer closed first.
@@ -329,7 +339,7 @@ enum Last<'a> {
 }
 
 fn hello(
-    framing: Framing,
+    framing: QmuxFraming,
     idle: std::time::Duration,
     most: Option<u64>,
     protocols: &'static [&'static str],

@@ -5,20 +5,20 @@ use std::time::Instant;
 use bytes::Bytes;
 use relay_model::{SessionCode, StreamCode, limits as model};
 use relay_session::transport::{
-    Closed, DatagramError, Dir, Event, ReadError, Stats, Stream, Transport, WriteError,
+    DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportClosed, TransportEvent, WriteError,
 };
 use relay_wire::varint;
 
-use super::{Connection, Last, Life};
-use crate::qmux::Framing;
+use super::{CloseCause, Connection, QmuxPhase};
+use crate::qmux::QmuxFraming;
 
 impl Transport for Connection {
-    fn poll(&mut self) -> Option<Event> {
+    fn poll(&mut self) -> Option<TransportEvent> {
         self.poll_life()
     }
 
     fn open(&mut self, dir: Dir, priority: i32) -> Option<Stream> {
-        if self.life != Life::Ready {
+        if self.life != QmuxPhase::Ready {
             return None;
         }
         self.streams.open(dir, priority)
@@ -64,7 +64,7 @@ impl Transport for Connection {
     }
 
     fn max_datagram(&self) -> usize {
-        if self.life != Life::Ready || self.framing != Framing::Qmux01 {
+        if self.life != QmuxPhase::Ready || self.framing != QmuxFraming::Qmux01 {
             return 0;
         }
         let frame = self.peer_datagram.min(self.peer_record);
@@ -77,17 +77,17 @@ impl Transport for Connection {
     }
 
     /// Prefers the round-trip time of pings, which reach the peer; the kernel's value ends at the next proxy.
-    fn stats(&self) -> Stats {
-        Stats { rtt: self.clock.rtt().or(self.path.rtt), bitrate: self.path.bitrate }
+    fn stats(&self) -> PathStats {
+        PathStats { rtt: self.clock.rtt().or(self.path.rtt), bitrate: self.path.bitrate }
     }
 
     fn close(&mut self, now: Instant, code: SessionCode, reason: &str) {
         self.now = now;
-        if matches!(self.life, Life::Opening(_) | Life::Ready) {
+        if matches!(self.life, QmuxPhase::Opening(_) | QmuxPhase::Ready) {
             self.streams.forget();
             self.streams.events.clear();
             self.is_ready_due = false;
         }
-        self.depart(Closed::ByUs, Last::Application(code, reason));
+        self.depart(TransportClosed::ByUs, CloseCause::Application(code, reason));
     }
 }

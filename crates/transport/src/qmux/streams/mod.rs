@@ -13,39 +13,39 @@ use std::{
 };
 
 use relay_model::{StreamCode, limits as model};
-use relay_session::transport::{Dir, Event, Stream};
+use relay_session::transport::{Dir, Stream, TransportEvent};
 
 use super::{
     counts::{Ours, Theirs, dir_of, index},
     frame, limits,
     params::Parameters,
-    recv::Receiving,
-    send::Sending,
+    recv::RecvHalf,
+    send::SendHalf,
     violation::Violation,
 };
-use crate::qmux::Framing;
+use crate::qmux::QmuxFraming;
 
 /// Map keyed by stream ids, which the peer chooses: the hasher is seeded.
 type Map<T> = HashMap<u64, T, foldhash::fast::RandomState>;
 
 /// Pending RESET_STREAM or STOP_SENDING, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+enum PendingReset {
     Reset { id: u64, code: StreamCode, size: u64 },
     Stop { id: u64, code: StreamCode },
 }
 
 /// Stream state of one connection.
 #[derive(Debug)]
-pub(super) struct Streams {
-    framing: Framing,
+pub(super) struct QmuxStreams {
+    framing: QmuxFraming,
     is_client: bool,
-    pub(super) events: VecDeque<Event>,
-    sending: Map<Sending>,
-    receiving: Map<Receiving>,
+    pub(super) events: VecDeque<TransportEvent>,
+    sending: Map<SendHalf>,
+    receiving: Map<RecvHalf>,
     ours: [Ours; 2],
     theirs: [Theirs; 2],
-    answers: VecDeque<Answer>,
+    answers: VecDeque<PendingReset>,
 
     /// Initial send credit on bidirectional streams of the peer, on local bidirectional, and on local
     /// unidirectional streams.
@@ -80,12 +80,12 @@ pub(super) struct Streams {
     due: VecDeque<u64>,
 }
 
-impl Streams {
+impl QmuxStreams {
     /// `most`: limit up to which the peer's stream credit grows, per direction.
-    pub(super) fn new(framing: Framing, is_client: bool, most: Option<u64>) -> Self {
+    pub(super) fn new(framing: QmuxFraming, is_client: bool, most: Option<u64>) -> Self {
         let [bi, uni] =
             [model::BIDI_STREAMS_MAX, model::UNI_STREAMS_MAX].map(|most_by| most.unwrap_or(most_by));
-        let is_legacy = framing == Framing::Legacy;
+        let is_legacy = framing == QmuxFraming::Legacy;
         let (theirs, window, announced) = if is_legacy {
             ([Theirs::untold(bi), Theirs::untold(uni)], u64::MAX, u64::MAX)
         } else {
@@ -131,7 +131,7 @@ impl Streams {
     }
 
     /// Returns the next event.
-    pub(super) fn poll(&mut self) -> Option<Event> {
+    pub(super) fn poll(&mut self) -> Option<TransportEvent> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
@@ -143,7 +143,7 @@ impl Streams {
         }
         if self.has_room() {
             (self.is_starved, self.is_freed) = (false, false);
-            return Some(Event::Room);
+            return Some(TransportEvent::Room);
         }
         None
     }
@@ -161,7 +161,7 @@ impl Streams {
     /// is the unread data.
     pub(super) fn wants_input(&self) -> bool {
         let is_full =
-            self.framing == Framing::Legacy && self.received - self.released >= limits::LEGACY_UNREAD;
+            self.framing == QmuxFraming::Legacy && self.received - self.released >= limits::LEGACY_UNREAD;
         self.answers.len() < limits::ANSWERS && !is_full
     }
 
@@ -212,12 +212,12 @@ impl Streams {
         }
         let Some(theirs) = self.theirs.get_mut(slot) else { return Ok(()) };
         if theirs.meet(number)? {
-            self.receiving.insert(id, Receiving::new(self.window));
+            self.receiving.insert(id, RecvHalf::new(self.window));
             if dir == Dir::Bi {
                 let [local, ..] = self.windows;
-                self.sending.insert(id, Sending::new(0, local));
+                self.sending.insert(id, SendHalf::new(0, local));
             }
-            self.events.push_back(Event::Opened(Stream(id), dir));
+            self.events.push_back(TransportEvent::Opened(Stream(id), dir));
         }
         Ok(())
     }
@@ -232,11 +232,11 @@ impl Streams {
             if let Some(theirs) = self.theirs.get_mut(slot) {
                 theirs.retire();
             }
-        } else if self.framing == Framing::Legacy
+        } else if self.framing == QmuxFraming::Legacy
             && let Some(ours) = self.ours.get_mut(slot)
             && ours.retire()
         {
-            self.events.push_back(Event::Openable(dir_of(id)));
+            self.events.push_back(TransportEvent::Openable(dir_of(id)));
         }
     }
 
@@ -272,11 +272,11 @@ impl Streams {
             }
         }
         match self.answers.pop_front() {
-            Some(Answer::Reset { id, code, size }) => {
+            Some(PendingReset::Reset { id, code, size }) => {
                 frame::put_reset(self.framing, id, code.0.into(), size, out);
                 true
             }
-            Some(Answer::Stop { id, code }) => {
+            Some(PendingReset::Stop { id, code }) => {
                 frame::put_stop(id, code.0.into(), out);
                 true
             }

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use relay_model::StreamCode;
-use relay_session::transport::{Dir, Event, ReadError, Stream};
+use relay_session::transport::{Dir, ReadError, Stream, TransportEvent};
 
-use super::{Answer, Streams};
-use crate::qmux::{counts::dir_of, recv::Found, violation::Violation};
+use super::{PendingReset, QmuxStreams};
+use crate::qmux::{counts::dir_of, recv::RecvOutcome, violation::Violation};
 
-impl Streams {
+impl QmuxStreams {
     /// Checks the head of a STREAM frame against the limits.
     pub(in crate::qmux) fn begin(
         &mut self,
@@ -66,7 +66,7 @@ impl Streams {
             if let Some(parked) = half.parked.take() {
                 self.leave_queue(parked);
             }
-            self.events.push_back(Event::Stopped(Stream(id), to_code(code)));
+            self.events.push_back(TransportEvent::Stopped(Stream(id), to_code(code)));
         }
         Ok(())
     }
@@ -88,7 +88,7 @@ impl Streams {
 
     pub(in crate::qmux) fn on_max_streams(&mut self, dir: Dir, max: u64) {
         if self.ours.get_mut(super::index(dir)).is_some_and(|ours| ours.allow(max)) {
-            self.events.push_back(Event::Openable(dir));
+            self.events.push_back(TransportEvent::Openable(dir));
         }
     }
 
@@ -107,20 +107,20 @@ impl Streams {
         let window = self.window;
         let half = self.receiving.get_mut(&id).filter(|half| !half.is_stopped).ok_or(ReadError::Gone)?;
         let found = half.read(max);
-        half.is_armed = found == Found::Nothing;
+        half.is_armed = found == RecvOutcome::Nothing;
         self.released += half.release();
         if !half.is_due && half.credit(window).is_some() {
             half.is_due = true;
             self.due.push_back(id);
         }
         match found {
-            Found::Nothing => Err(ReadError::Blocked),
-            Found::Bytes(bytes) => Ok(Some(bytes)),
-            Found::End => {
+            RecvOutcome::Nothing => Err(ReadError::Blocked),
+            RecvOutcome::Bytes(bytes) => Ok(Some(bytes)),
+            RecvOutcome::End => {
                 self.drop_receiving(id);
                 Ok(None)
             }
-            Found::Reset(code) => {
+            RecvOutcome::Reset(code) => {
                 self.drop_receiving(id);
                 Err(ReadError::Reset(code))
             }
@@ -134,7 +134,7 @@ impl Streams {
         if half.is_ended() {
             self.drop_receiving(id);
         } else {
-            self.answers.push_back(Answer::Stop { id, code });
+            self.answers.push_back(PendingReset::Stop { id, code });
         }
     }
 
@@ -147,7 +147,7 @@ impl Streams {
                 self.drop_receiving(id);
             }
         } else if std::mem::take(&mut half.is_armed) {
-            self.events.push_back(Event::Readable(Stream(id)));
+            self.events.push_back(TransportEvent::Readable(Stream(id)));
         }
     }
 

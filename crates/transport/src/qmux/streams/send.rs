@@ -8,28 +8,28 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use bytes::Bytes;
 use relay_model::StreamCode;
-use relay_session::transport::{Dir, Event, PRIORITY_CONTROL, Stream, WriteError};
+use relay_session::transport::{Dir, PRIORITY_CONTROL, Stream, TransportEvent, WriteError};
 use smallvec::SmallVec;
 
-use super::{Answer, Streams};
+use super::{PendingReset, QmuxStreams};
 use crate::qmux::{
     counts::index,
     limits,
-    recv::Receiving,
-    send::{Packet, Parked, Sending},
+    recv::RecvHalf,
+    send::{Parked, SendHalf, StreamPacket},
 };
 
 /// Payload pieces of one packet.
 pub(in crate::qmux) type Pieces = SmallVec<[Bytes; 16]>;
 
-impl Streams {
+impl QmuxStreams {
     pub(in crate::qmux) fn open(&mut self, dir: Dir, priority: i32) -> Option<Stream> {
         let number = self.ours.get_mut(index(dir))?.open()?;
         let id = (number << 2) | ((index(dir) as u64) << 1) | u64::from(!self.is_client);
         let [_, both, one] = self.windows;
-        self.sending.insert(id, Sending::new(priority, if dir == Dir::Bi { both } else { one }));
+        self.sending.insert(id, SendHalf::new(priority, if dir == Dir::Bi { both } else { one }));
         if dir == Dir::Bi {
-            let mut half = Receiving::new(self.window);
+            let mut half = RecvHalf::new(self.window);
             half.is_armed = true;
             self.receiving.insert(id, half);
         }
@@ -81,7 +81,7 @@ impl Streams {
     pub(in crate::qmux) fn reset(&mut self, Stream(id): Stream, code: StreamCode) {
         let Some(half) = self.sending.get(&id) else { return };
         let (media, control) = half.waiting();
-        self.answers.push_back(Answer::Reset { id, code, size: half.sent() });
+        self.answers.push_back(PendingReset::Reset { id, code, size: half.sent() });
         // Unsent data uses no credit.
         self.written -= half.unsent;
         self.media -= media;
@@ -114,7 +114,7 @@ impl Streams {
     }
 
     /// Takes the next packet of at most `max` bytes; its payload is appended to `pieces`.
-    pub(in crate::qmux) fn packet(&mut self, max: usize, pieces: &mut Pieces) -> Option<(u64, Packet)> {
+    pub(in crate::qmux) fn packet(&mut self, max: usize, pieces: &mut Pieces) -> Option<(u64, StreamPacket)> {
         let (.., id) = self.ready.pop_first()?;
         let half = self.sending.get_mut(&id)?;
         half.turn = 0;
@@ -176,7 +176,7 @@ impl Streams {
 
     /// Returns `Writable` for the next parked stream while the connection has room: one at a time, so that a
     /// little room does not wake all of them.
-    pub(super) fn unpark(&mut self) -> Option<Event> {
+    pub(super) fn unpark(&mut self) -> Option<TransportEvent> {
         if self.written >= self.write_limit {
             return None;
         }
@@ -187,7 +187,7 @@ impl Streams {
                 if let Some(half) = self.sending.get_mut(&id) {
                     half.parked = None;
                 }
-                return Some(Event::Writable(Stream(id)));
+                return Some(TransportEvent::Writable(Stream(id)));
             }
         }
         None

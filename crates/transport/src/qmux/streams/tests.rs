@@ -8,8 +8,8 @@ use super::*;
 const COUNT: u64 = 1_000;
 
 /// Streams with one refused control write each.
-fn refused(data: u64, stream_data: u64) -> (Streams, Vec<Stream>) {
-    let mut streams = Streams::new(Framing::Qmux01, false, None);
+fn refused(data: u64, stream_data: u64) -> (QmuxStreams, Vec<Stream>) {
+    let mut streams = QmuxStreams::new(QmuxFraming::Qmux01, false, None);
     let peer = Parameters { data, stream_data_uni: stream_data, streams_uni: COUNT, ..Parameters::default() };
     streams.set_peer(&peer);
     let opened: Vec<Stream> = (0..COUNT).filter_map(|_| streams.open(Dir::Uni, 0)).collect();
@@ -18,18 +18,18 @@ fn refused(data: u64, stream_data: u64) -> (Streams, Vec<Stream>) {
     (streams, opened)
 }
 
-fn put(streams: &mut Streams, stream: Stream) -> Result<usize, WriteError> {
+fn put(streams: &mut QmuxStreams, stream: Stream) -> Result<usize, WriteError> {
     streams.exempt(true);
     let written = streams.write(stream, &mut [Bytes::from_static(b"ab")]);
     streams.exempt(false);
     written
 }
 
-fn next_writable(streams: &mut Streams) -> Option<Stream> {
+fn next_writable(streams: &mut QmuxStreams) -> Option<Stream> {
     loop {
         match streams.poll()? {
-            Event::Writable(stream) => return Some(stream),
-            Event::Room => {}
+            TransportEvent::Writable(stream) => return Some(stream),
+            TransportEvent::Room => {}
             other => panic!("{other:?}"),
         }
     }

@@ -3,7 +3,7 @@
 //! The files hold the messages or records of each session, and the stream contents determined by the recorder.
 
 use relay_model::{SessionCode, StreamCode};
-use relay_session::transport::{Closed, Dir};
+use relay_session::transport::{Dir, TransportClosed};
 
 use super::*;
 use crate::qmux::websocket::{self, Sent};
@@ -12,24 +12,24 @@ use crate::qmux::websocket::{self, Sent};
 const STREAMS: usize = 32;
 
 struct Session {
-    kind: (Framing, Over),
+    kind: (QmuxFraming, QmuxCarrier),
     client: Connection,
     server: Connection,
     now: Instant,
-    closes: Vec<(bool, Closed)>,
+    closes: Vec<(bool, TransportClosed)>,
 }
 
 impl Session {
     fn new(kind: &str) -> Self {
         let kind = match kind {
-            "webtransport" => (Framing::Legacy, Over::WebSocket),
-            "qmux-00" => (Framing::Qmux00, Over::WebSocket),
-            "qmux-01" => (Framing::Qmux01, Over::WebSocket),
-            "tcp" => (Framing::Qmux01, Over::Bytes),
+            "webtransport" => (QmuxFraming::Legacy, QmuxCarrier::WebSocket),
+            "qmux-00" => (QmuxFraming::Qmux00, QmuxCarrier::WebSocket),
+            "qmux-01" => (QmuxFraming::Qmux01, QmuxCarrier::WebSocket),
+            "tcp" => (QmuxFraming::Qmux01, QmuxCarrier::Bytes),
             other => panic!("{other}"),
         };
-        let server = Config::new(kind.0, kind.1);
-        let client = Config { is_client: true, ..server.clone() };
+        let server = QmuxConfig::new(kind.0, kind.1);
+        let client = QmuxConfig { is_client: true, ..server.clone() };
         let Ends { client, server, now, .. } = Ends::of(client, server, 1);
         let mut session = Self { kind, client, server, now, closes: Vec::new() };
         session.open();
@@ -40,7 +40,7 @@ impl Session {
     fn open(&mut self) {
         for end in [&mut self.client, &mut self.server] {
             // Only the first event is taken here.
-            if end.live_streams() == (0, 0) && end.poll() == Some(Event::Ready) {
+            if end.live_streams() == (0, 0) && end.poll() == Some(TransportEvent::Ready) {
                 for dir in [Dir::Bi, Dir::Uni] {
                     for _ in 0..STREAMS {
                         end.open(dir, 0);
@@ -56,7 +56,7 @@ impl Session {
 
     fn feed(&mut self, dir: &str, unit: &[u8]) {
         let mut wire = Vec::new();
-        if self.kind.1 == Over::WebSocket {
+        if self.kind.1 == QmuxCarrier::WebSocket {
             let mask = (dir == "c2r").then_some([1, 2, 3, 4]);
             websocket::put_head(Sent::Message, unit.len(), mask, &mut wire);
             let start = wire.len();
@@ -90,7 +90,7 @@ impl Session {
         for dir in ["c2r", "r2c"] {
             let is_server = dir == "c2r";
             let told = events(self.receiver(dir)).into_iter().find_map(|event| match event {
-                Event::Closed(closed) => Some(closed),
+                TransportEvent::Closed(closed) => Some(closed),
                 _ => None,
             });
             let said = self.closes.iter().find(|(by_client, _)| *by_client == is_server);
@@ -123,7 +123,7 @@ fn replay(capture: &str) -> usize {
                 assert_eq!(session.receiver(dir).recv_datagram().unwrap(), bytes(data));
             }
             ["close", dir, code, _, reason] => {
-                let closed = Closed::ByPeer(SessionCode(code.parse().unwrap()), reason.to_owned());
+                let closed = TransportClosed::ByPeer(SessionCode(code.parse().unwrap()), reason.to_owned());
                 session.closes.push((dir == "c2r", closed));
             }
             _ => panic!("{line}"),

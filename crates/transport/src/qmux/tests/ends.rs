@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use relay_model::{SessionCode, StreamCode, limits as model};
-use relay_session::transport::{Closed, DatagramError, Dir, PRIORITY_CONTROL};
+use relay_session::transport::{DatagramError, Dir, PRIORITY_CONTROL, TransportClosed};
 
 use super::*;
-use crate::qmux::{Phase, counts::Theirs, limits};
+use crate::qmux::{ConnPhase, counts::Theirs, limits};
 
 /// Data that one end sends on many streams, and the data received by the other.
 #[derive(Default)]
@@ -55,14 +55,14 @@ impl Load {
         }
         for event in events(from) {
             match event {
-                Event::Writable(stream) => self.pump(from, stream),
-                Event::Room => {
+                TransportEvent::Writable(stream) => self.pump(from, stream),
+                TransportEvent::Room => {
                     for stream in self.left.keys().copied().collect::<Vec<_>>() {
                         self.pump(from, stream);
                     }
                 }
-                Event::Openable(_) | Event::Ready => {}
-                Event::Readable(stream) => assert!(take(from, stream).0.is_empty()),
+                TransportEvent::Openable(_) | TransportEvent::Ready => {}
+                TransportEvent::Readable(stream) => assert!(take(from, stream).0.is_empty()),
                 other => panic!("{other:?}"),
             }
         }
@@ -71,12 +71,12 @@ impl Load {
     fn receive(&mut self, to: &mut Connection, rng: &mut Rng) {
         for event in events(to) {
             let stream = match event {
-                Event::Opened(stream, _) => {
+                TransportEvent::Opened(stream, _) => {
                     assert!(self.live.insert(stream, Vec::new()).is_none());
                     stream
                 }
-                Event::Readable(stream) => stream,
-                Event::Ready | Event::Writable(_) | Event::Room => continue,
+                TransportEvent::Readable(stream) => stream,
+                TransportEvent::Ready | TransportEvent::Writable(_) | TransportEvent::Room => continue,
                 other => panic!("{other:?}"),
             };
             let (more, end) = take(to, stream);
@@ -97,7 +97,7 @@ impl Load {
     }
 }
 
-fn transfer(framing: Framing, over: Over, seed: u64) {
+fn transfer(framing: QmuxFraming, over: QmuxCarrier, seed: u64) {
     let mut ends = Ends::new(framing, over, seed);
     let mut load = Load::new(&mut ends.rng);
     let mut expected = load.bodies.clone();
@@ -119,7 +119,7 @@ fn transfer(framing: Framing, over: Over, seed: u64) {
         ends.settle();
         for end in [&mut ends.client, &mut ends.server] {
             for event in events(end) {
-                if let Event::Readable(stream) = event {
+                if let TransportEvent::Readable(stream) = event {
                     let _ = take(end, stream);
                 }
             }
@@ -149,13 +149,13 @@ fn readable_is_raised_only_after_a_blocked_read() {
         ends.settle();
         put(&mut ends.client, stream, b"two").unwrap();
         ends.settle();
-        assert_eq!(events(&mut ends.server), [Event::Opened(stream, Dir::Uni)]);
+        assert_eq!(events(&mut ends.server), [TransportEvent::Opened(stream, Dir::Uni)]);
         assert_eq!(take(&mut ends.server, stream), (b"onetwo".to_vec(), Err(ReadError::Blocked)));
         put(&mut ends.client, stream, b"three").unwrap();
         ends.client.finish(stream);
         assert_eq!(put(&mut ends.client, stream, b"x"), Err(WriteError::Gone));
         ends.settle();
-        assert_eq!(events(&mut ends.server), [Event::Readable(stream)]);
+        assert_eq!(events(&mut ends.server), [TransportEvent::Readable(stream)]);
         assert_eq!(take(&mut ends.server, stream), (b"three".to_vec(), Ok(())));
         assert_eq!(take(&mut ends.server, stream), (vec![], Err(ReadError::Gone)));
     }
@@ -177,18 +177,18 @@ fn the_valve_holds_media_back_but_not_control_which_goes_first() {
         let mut out = Vec::new();
         ends.server.transmit(ends.now, 1, &mut out);
         ends.client.receive(ends.now, &out.concat());
-        assert_eq!(events(&mut ends.client), [Event::Opened(control, Dir::Bi)]);
+        assert_eq!(events(&mut ends.client), [TransportEvent::Opened(control, Dir::Bi)]);
         assert_eq!(take(&mut ends.client, control).0, b"urgent");
         ends.settle();
         assert!(ends.server.has_event());
-        assert_eq!(events(&mut ends.server), [Event::Writable(control), Event::Room]);
+        assert_eq!(events(&mut ends.server), [TransportEvent::Writable(control), TransportEvent::Room]);
         assert_eq!(put(&mut ends.server, media, &vec![1; valve]), Ok(valve));
     }
 }
 
 #[test]
 fn control_has_a_bound_of_its_own() {
-    let mut ends = Ends::ready(Framing::Legacy, Over::WebSocket);
+    let mut ends = Ends::ready(QmuxFraming::Legacy, QmuxCarrier::WebSocket);
     let stream = ends.server.open(Dir::Bi, PRIORITY_CONTROL).unwrap();
     let bound = limits::UNSENT_CONTROL as usize;
     ends.server.exempt(true);
@@ -197,12 +197,12 @@ fn control_has_a_bound_of_its_own() {
     ends.server.exempt(false);
     let mut out = Vec::new();
     ends.server.transmit(ends.now, 1, &mut out);
-    assert_eq!(events(&mut ends.server), [Event::Writable(stream), Event::Room]);
+    assert_eq!(events(&mut ends.server), [TransportEvent::Writable(stream), TransportEvent::Room]);
 }
 
 #[test]
 fn flow_control_blocks_writes_and_reading_returns_credit() {
-    for (framing, over) in KINDS.into_iter().filter(|(framing, _)| *framing != Framing::Legacy) {
+    for (framing, over) in KINDS.into_iter().filter(|(framing, _)| *framing != QmuxFraming::Legacy) {
         let mut ends = Ends::ready(framing, over);
         ends.client.exempt(true);
         let mut streams = Vec::new();
@@ -222,7 +222,7 @@ fn flow_control_blocks_writes_and_reading_returns_credit() {
         let extra = ends.client.open(Dir::Uni, 1).unwrap();
         assert_eq!(put(&mut ends.client, extra, b"x"), Err(WriteError::Blocked));
         ends.settle();
-        assert_eq!(ends.server.phase(), Phase::Ready);
+        assert_eq!(ends.server.phase(), ConnPhase::Ready);
         events(&mut ends.client);
         // Read up to the growth that is worth a frame: no output before.
         let worth = model::STREAM_WINDOW / limits::CREDIT_SHARE;
@@ -235,17 +235,17 @@ fn flow_control_blocks_writes_and_reading_returns_credit() {
         assert!(ends.server.has_output());
         // The connection's credit is still held by another stream.
         ends.settle();
-        assert!(!events(&mut ends.client).contains(&Event::Writable(extra)));
+        assert!(!events(&mut ends.client).contains(&TransportEvent::Writable(extra)));
         let _ = take(&mut ends.server, streams[1]);
         ends.settle();
-        assert!(events(&mut ends.client).contains(&Event::Writable(extra)));
+        assert!(events(&mut ends.client).contains(&TransportEvent::Writable(extra)));
         assert_eq!(put(&mut ends.client, streams[0], &vec![0; 1 << 20]), Ok(worth as usize));
     }
 }
 
 #[test]
 fn streams_are_allowed_in_growing_numbers_up_to_the_most() {
-    for (framing, over) in KINDS.into_iter().filter(|(framing, _)| *framing != Framing::Legacy) {
+    for (framing, over) in KINDS.into_iter().filter(|(framing, _)| *framing != QmuxFraming::Legacy) {
         for (dir, first, most) in [
             (Dir::Bi, model::BIDI_STREAMS, model::BIDI_STREAMS_MAX),
             (Dir::Uni, model::UNI_STREAMS, model::UNI_STREAMS_MAX),
@@ -261,7 +261,7 @@ fn streams_are_allowed_in_growing_numbers_up_to_the_most() {
                     let _ = put(&mut ends.client, *stream, b"x");
                 }
                 ends.settle();
-                let may = events(&mut ends.client).contains(&Event::Openable(dir));
+                let may = events(&mut ends.client).contains(&TransportEvent::Openable(dir));
                 if !may {
                     break;
                 }
@@ -279,7 +279,7 @@ fn streams_are_allowed_in_growing_numbers_up_to_the_most() {
                 ends.server.reset(stream, StreamCode::CANCEL);
             }
             ends.settle();
-            assert!(events(&mut ends.client).contains(&Event::Openable(dir)));
+            assert!(events(&mut ends.client).contains(&TransportEvent::Openable(dir)));
             assert!(ends.client.open(dir, 1).is_some());
         }
     }
@@ -287,7 +287,7 @@ fn streams_are_allowed_in_growing_numbers_up_to_the_most() {
 
 #[test]
 fn four_hundred_streams_need_three_round_trips_of_credit() {
-    for (framing, over) in KINDS.into_iter().filter(|(framing, _)| *framing != Framing::Legacy) {
+    for (framing, over) in KINDS.into_iter().filter(|(framing, _)| *framing != QmuxFraming::Legacy) {
         for dir in [Dir::Bi, Dir::Uni] {
             let mut ends = Ends::ready(framing, over);
             let (mut open, mut waits) = (0, 0);
@@ -299,7 +299,10 @@ fn four_hundred_streams_need_three_round_trips_of_credit() {
                 // No time passes: credit is sent together with other output.
                 ends.settle();
                 let events = events(&mut ends.client);
-                assert!(open >= 400 || events.contains(&Event::Openable(dir)), "{framing:?} {over:?} {open}");
+                assert!(
+                    open >= 400 || events.contains(&TransportEvent::Openable(dir)),
+                    "{framing:?} {over:?} {open}"
+                );
                 waits += usize::from(open < 400);
             }
             assert!(waits <= 3, "{framing:?} {over:?} {dir:?}: {waits}");
@@ -349,7 +352,7 @@ fn a_reset_takes_back_what_was_not_sent_and_its_credit() {
         let before = ends.server.traffic().bytes_out;
         ends.settle();
         assert!(ends.server.traffic().bytes_out - before < 50);
-        assert_eq!(events(&mut ends.client), [Event::Opened(stream, Dir::Uni)]);
+        assert_eq!(events(&mut ends.client), [TransportEvent::Opened(stream, Dir::Uni)]);
         assert_eq!(take(&mut ends.client, stream), (vec![], Err(ReadError::Reset(StreamCode::OLD))));
         let stream = ends.server.open(Dir::Uni, 1).unwrap();
         assert_eq!(put(&mut ends.server, stream, &vec![0; valve]), Ok(valve));
@@ -367,7 +370,7 @@ fn a_stop_reaches_the_writer_once_and_is_answered_by_a_reset() {
         ends.server.stop(stream, StreamCode::CANCEL);
         assert_eq!(ends.server.read(stream, 1), Err(ReadError::Gone));
         ends.settle();
-        assert_eq!(events(&mut ends.client), [Event::Stopped(stream, StreamCode::NOT_FOUND)]);
+        assert_eq!(events(&mut ends.client), [TransportEvent::Stopped(stream, StreamCode::NOT_FOUND)]);
         let refused = WriteError::Stopped(StreamCode::NOT_FOUND);
         assert_eq!(put(&mut ends.client, stream, b"y"), Err(refused));
         ends.client.reset(stream, StreamCode::CANCEL);
@@ -391,35 +394,35 @@ fn a_close_is_heard_after_what_came_before_it() {
         ends.settle();
         ends.client.close(ends.now, SessionCode::UNAUTHORIZED, "no");
         ends.client.close(ends.now, SessionCode::NONE, "again");
-        assert_eq!(events(&mut ends.client), [Event::Closed(Closed::ByUs)]);
-        assert_eq!(ends.client.phase(), Phase::Closed);
+        assert_eq!(events(&mut ends.client), [TransportEvent::Closed(TransportClosed::ByUs)]);
+        assert_eq!(ends.client.phase(), ConnPhase::Closed);
         assert_eq!(ends.client.open(Dir::Bi, 1), None);
         ends.settle();
-        assert_eq!(ends.server.poll(), Some(Event::Opened(stream, Dir::Uni)));
+        assert_eq!(ends.server.poll(), Some(TransportEvent::Opened(stream, Dir::Uni)));
         assert_eq!(take(&mut ends.server, stream).0, b"last words");
-        let why = Closed::ByPeer(SessionCode::UNAUTHORIZED, "no".to_owned());
-        assert_eq!(events(&mut ends.server), [Event::Closed(why)]);
-        assert_eq!(ends.server.phase(), Phase::Drained);
+        let why = TransportClosed::ByPeer(SessionCode::UNAUTHORIZED, "no".to_owned());
+        assert_eq!(events(&mut ends.server), [TransportEvent::Closed(why)]);
+        assert_eq!(ends.server.phase(), ConnPhase::Drained);
         // Over a WebSocket the peer's close completes it; otherwise the end of the socket or a timeout.
-        if over == Over::Bytes {
-            assert_eq!(ends.client.phase(), Phase::Closed);
+        if over == QmuxCarrier::Bytes {
+            assert_eq!(ends.client.phase(), ConnPhase::Closed);
             ends.client.end_of_input("end");
         }
-        assert_eq!(ends.client.phase(), Phase::Drained);
+        assert_eq!(ends.client.phase(), ConnPhase::Drained);
         assert_eq!(events(&mut ends.client), []);
     }
 }
 
 #[test]
 fn a_farewell_waits_for_a_second() {
-    let mut ends = Ends::ready(Framing::Qmux01, Over::Bytes);
+    let mut ends = Ends::ready(QmuxFraming::Qmux01, QmuxCarrier::Bytes);
     ends.client.close(ends.now, SessionCode::NONE, "");
     let start = ends.now;
     assert_eq!(ends.client.timeout(), Some(start + limits::FAREWELL));
     ends.client.handle_timeout(start + limits::FAREWELL - MS);
-    assert_eq!(ends.client.phase(), Phase::Closed);
+    assert_eq!(ends.client.phase(), ConnPhase::Closed);
     ends.client.handle_timeout(start + limits::FAREWELL);
-    assert_eq!((ends.client.phase(), ends.client.timeout()), (Phase::Drained, None));
+    assert_eq!((ends.client.phase(), ends.client.timeout()), (ConnPhase::Drained, None));
     assert!(!ends.client.has_output());
 }
 
@@ -428,9 +431,9 @@ fn the_end_of_the_socket_ends_the_session() {
     for (framing, over) in KINDS {
         let mut ends = Ends::ready(framing, over);
         ends.server.end_of_input("connection reset");
-        let why = Closed::Lost("connection reset".to_owned());
-        assert_eq!(events(&mut ends.server), [Event::Closed(why)]);
-        assert_eq!(ends.server.phase(), Phase::Drained);
+        let why = TransportClosed::Lost("connection reset".to_owned());
+        assert_eq!(events(&mut ends.server), [TransportEvent::Closed(why)]);
+        assert_eq!(ends.server.phase(), ConnPhase::Drained);
         assert_eq!(output(&mut ends.server, ends.now), b"");
     }
 }
@@ -439,31 +442,31 @@ fn the_end_of_the_socket_ends_the_session() {
 fn who_says_nothing_is_given_up() {
     // Before the transport parameters.
     let start = Instant::now();
-    let mut alone = Connection::new(Config::new(Framing::Qmux01, Over::WebSocket), start);
+    let mut alone = Connection::new(QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::WebSocket), start);
     let at = start + model::SETUP_TIMEOUT;
     assert!(alone.timeout().unwrap() <= at);
     alone.handle_timeout(at - MS);
-    assert_eq!(alone.phase(), Phase::Opening);
+    assert_eq!(alone.phase(), ConnPhase::Opening);
     alone.handle_timeout(at);
-    let why = Closed::Lost("timeout waiting for transport parameters".to_owned());
-    assert_eq!((alone.phase(), events(&mut alone)), (Phase::Closed, vec![Event::Closed(why)]));
+    let why = TransportClosed::Lost("timeout waiting for transport parameters".to_owned());
+    assert_eq!((alone.phase(), events(&mut alone)), (ConnPhase::Closed, vec![TransportEvent::Closed(why)]));
     // After them.
     for (framing, over) in KINDS {
         let mut ends = Ends::ready(framing, over);
         let start = ends.now;
         ends.now += limits::IDLE - MS;
         ends.server.handle_timeout(ends.now);
-        assert_eq!(ends.server.phase(), Phase::Ready);
+        assert_eq!(ends.server.phase(), ConnPhase::Ready);
         ends.server.handle_timeout(start + limits::IDLE);
-        let why = Closed::Lost("idle timeout".to_owned());
-        assert_eq!(events(&mut ends.server), [Event::Closed(why)], "{framing:?} {over:?}");
+        let why = TransportClosed::Lost("idle timeout".to_owned());
+        assert_eq!(events(&mut ends.server), [TransportEvent::Closed(why)], "{framing:?} {over:?}");
     }
 }
 
 #[test]
 fn the_shorter_idle_time_of_both_counts() {
-    let server = Config::new(Framing::Qmux01, Over::Bytes);
-    let client = Config { is_client: true, idle: MS * 700, ..server.clone() };
+    let server = QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::Bytes);
+    let client = QmuxConfig { is_client: true, idle: MS * 700, ..server.clone() };
     let mut ends = Ends::of(client, server, 1);
     ends.settle();
     assert_eq!(ends.server.timeout(), Some(ends.now + MS * 700));
@@ -471,7 +474,8 @@ fn the_shorter_idle_time_of_both_counts() {
 
 #[test]
 fn pings_keep_it_alive_and_measure() {
-    for (framing, over) in KINDS.into_iter().filter(|kind| *kind != (Framing::Qmux00, Over::Bytes)) {
+    for (framing, over) in KINDS.into_iter().filter(|kind| *kind != (QmuxFraming::Qmux00, QmuxCarrier::Bytes))
+    {
         let mut ends = Ends::ready(framing, over);
         for _ in 0..90 {
             ends.pass(MS * 1_000);
@@ -486,20 +490,21 @@ fn pings_keep_it_alive_and_measure() {
             ends.server.receive(ends.now, &up);
             ends.client.receive(ends.now, &down);
         }
-        assert_eq!((ends.client.phase(), ends.server.phase()), (Phase::Ready, Phase::Ready));
-        let rtt = (framing == Framing::Qmux01).then_some(MS * 40);
+        assert_eq!((ends.client.phase(), ends.server.phase()), (ConnPhase::Ready, ConnPhase::Ready));
+        let rtt = (framing == QmuxFraming::Qmux01).then_some(MS * 40);
         assert_eq!(ends.server.stats().rtt, rtt);
     }
 }
 
 #[test]
 fn the_round_trip_time_is_there_from_the_start() {
-    let config = Config { rtt: Some(MS * 30), ..Config::new(Framing::Qmux01, Over::WebSocket) };
+    let config =
+        QmuxConfig { rtt: Some(MS * 30), ..QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::WebSocket) };
     let mut end = Connection::new(config, Instant::now());
     assert_eq!(end.stats().rtt, Some(MS * 30));
-    end.set_path(relay_session::transport::Stats { rtt: None, bitrate: Some(7) });
+    end.set_path(relay_session::transport::PathStats { rtt: None, bitrate: Some(7) });
     assert_eq!((end.stats().rtt, end.stats().bitrate), (Some(MS * 30), Some(7)));
-    end.set_path(relay_session::transport::Stats { rtt: Some(MS), bitrate: None });
+    end.set_path(relay_session::transport::PathStats { rtt: Some(MS), bitrate: None });
     assert_eq!(end.stats().rtt, Some(MS));
 }
 
@@ -508,7 +513,7 @@ fn datagram_queue_drops_the_oldest_and_needs_qmux_01() {
     for (framing, over) in KINDS {
         let mut ends = Ends::ready(framing, over);
         let max = ends.client.max_datagram();
-        if framing != Framing::Qmux01 {
+        if framing != QmuxFraming::Qmux01 {
             assert_eq!(max, 0);
             assert_eq!(ends.client.send_datagram(Bytes::new()), Err(DatagramError::Unsupported));
             continue;
@@ -518,7 +523,7 @@ fn datagram_queue_drops_the_oldest_and_needs_qmux_01() {
             ends.client.send_datagram(vec![n; max].into()).unwrap();
         }
         ends.settle();
-        assert_eq!(events(&mut ends.server), [Event::Datagram]);
+        assert_eq!(events(&mut ends.server), [TransportEvent::Datagram]);
         let got: Vec<_> = std::iter::from_fn(|| ends.server.recv_datagram()).collect();
         assert_eq!(got.iter().map(|datagram| datagram[0]).collect::<Vec<_>>(), [7, 8, 9]);
         assert!(got.iter().all(|datagram| datagram.len() == max));
@@ -528,24 +533,25 @@ fn datagram_queue_drops_the_oldest_and_needs_qmux_01() {
 #[test]
 fn the_servers_first_protocol_that_the_client_has_is_spoken() {
     let of = |client, server| {
-        let server = Config { protocols: server, ..Config::new(Framing::Qmux01, Over::Bytes) };
-        let client = Config { is_client: true, protocols: client, ..server.clone() };
+        let server =
+            QmuxConfig { protocols: server, ..QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::Bytes) };
+        let client = QmuxConfig { is_client: true, protocols: client, ..server.clone() };
         let mut ends = Ends::of(client, server, 3);
         ends.settle();
         assert_eq!(ends.client.protocol(), ends.server.protocol());
         (ends.server.protocol(), events(&mut ends.server))
     };
-    assert_eq!(of(&["a", "b", "c"], &["x", "c", "b"]), (Some("c"), vec![Event::Ready]));
+    assert_eq!(of(&["a", "b", "c"], &["x", "c", "b"]), (Some("c"), vec![TransportEvent::Ready]));
     // A peer without a protocol list: the legacy SETUP negotiates.
-    assert_eq!(of(&[], &["x"]), (None, vec![Event::Ready]));
+    assert_eq!(of(&[], &["x"]), (None, vec![TransportEvent::Ready]));
     let (protocol, events) = of(&["a"], &["x"]);
     assert_eq!(protocol, None);
-    assert!(matches!(events[..], [Event::Closed(_)]), "{events:?}");
+    assert!(matches!(events[..], [TransportEvent::Closed(_)]), "{events:?}");
 }
 
 #[test]
 fn without_credit_what_is_not_read_holds_the_carrier() {
-    let mut ends = Ends::ready(Framing::Legacy, Over::WebSocket);
+    let mut ends = Ends::ready(QmuxFraming::Legacy, QmuxCarrier::WebSocket);
     let stream = ends.client.open(Dir::Uni, 1).unwrap();
     ends.client.exempt(true);
     for _ in 0..3 {

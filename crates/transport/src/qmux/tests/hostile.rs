@@ -1,7 +1,7 @@
 //! Random input and protocol violations.
 
 use relay_model::StreamCode;
-use relay_session::transport::{Closed, Dir};
+use relay_session::transport::{Dir, TransportClosed};
 use relay_wire::varint;
 
 use super::*;
@@ -10,11 +10,13 @@ use crate::qmux::{limits, websocket};
 /// Creates a server over records that has received its peer's transport parameters.
 fn met() -> (Connection, Instant) {
     let now = Instant::now();
-    let mut server = Connection::new(Config::new(Framing::Qmux01, Over::Bytes), now);
-    let mut client =
-        Connection::new(Config { is_client: true, ..Config::new(Framing::Qmux01, Over::Bytes) }, now);
+    let mut server = Connection::new(QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::Bytes), now);
+    let mut client = Connection::new(
+        QmuxConfig { is_client: true, ..QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::Bytes) },
+        now,
+    );
     server.receive(now, &output(&mut client, now));
-    assert_eq!(server.poll(), Some(Event::Ready));
+    assert_eq!(server.poll(), Some(TransportEvent::Ready));
     (server, now)
 }
 
@@ -28,7 +30,7 @@ fn record(frames: &[u8]) -> Vec<u8> {
 /// Returns the reason with which the connection was lost.
 fn lost(end: &mut Connection) -> Option<String> {
     events(end).into_iter().find_map(|event| match event {
-        Event::Closed(Closed::Lost(why)) => Some(why),
+        TransportEvent::Closed(TransportClosed::Lost(why)) => Some(why),
         _ => None,
     })
 }
@@ -55,11 +57,12 @@ fn no_input_makes_it_panic() {
                 let starts = [0x04, 0x05, 0x08, 0x0e, 0x0f, 0x11, 0x12, 0x1c, 0x1d, 0x30, 0x31, 0xff];
                 let mut body = vec![starts[ends.rng.below(12) as usize]];
                 body.extend((0..size).map(|_| ends.rng.below(if seed % 3 == 0 { 256 } else { 20 }) as u8));
-                let unit = if over == Over::WebSocket { message(0x82, true, &body) } else { record(&body) };
+                let unit =
+                    if over == QmuxCarrier::WebSocket { message(0x82, true, &body) } else { record(&body) };
                 let raw = if seed % 5 == 0 { body } else { unit };
                 ends.server.receive(ends.now, &raw);
                 for event in events(&mut ends.server) {
-                    if let Event::Opened(stream, _) = event {
+                    if let TransportEvent::Opened(stream, _) = event {
                         let _ = take(&mut ends.server, stream);
                         let _ = put(&mut ends.server, stream, b"x");
                     }
@@ -85,7 +88,7 @@ fn websocket_violation_closes_with_its_close_code() {
     ];
     for (bytes, code) in cases {
         let now = Instant::now();
-        let mut server = Connection::new(Config::new(Framing::Qmux01, Over::WebSocket), now);
+        let mut server = Connection::new(QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::WebSocket), now);
         server.receive(now, &bytes);
         let out = output(&mut server, now);
         let close = [&[0x88, 2], &code.to_be_bytes()[..]].concat();
@@ -96,7 +99,7 @@ fn websocket_violation_closes_with_its_close_code() {
 
 #[test]
 fn a_ping_of_the_websocket_is_answered() {
-    let mut ends = Ends::ready(Framing::Qmux00, Over::WebSocket);
+    let mut ends = Ends::ready(QmuxFraming::Qmux00, QmuxCarrier::WebSocket);
     ends.server.receive(ends.now, &message(0x89, true, &[7; 125]));
     assert_eq!(output(&mut ends.server, ends.now), [&[0x8a, 125], &[7; 125][..]].concat());
 }
@@ -132,13 +135,13 @@ fn stream_violation_ends_the_session() {
     // The last allowed stream.
     let (mut server, now) = met();
     server.receive(now, &record(&[0x0e, 0x40, 15 * 4 + 2, 0, 0]));
-    assert_eq!(events(&mut server), [Event::Opened(Stream(62), Dir::Uni)]);
+    assert_eq!(events(&mut server), [TransportEvent::Opened(Stream(62), Dir::Uni)]);
 }
 
 #[test]
 fn first_frame_must_be_transport_parameters() {
     let now = Instant::now();
-    let mut server = Connection::new(Config::new(Framing::Qmux01, Over::Bytes), now);
+    let mut server = Connection::new(QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::Bytes), now);
     server.receive(now, &record(&[0x0e, 2, 0, 1, 0]));
     assert_eq!(lost(&mut server).unwrap(), "first frame is not transport parameters");
 }

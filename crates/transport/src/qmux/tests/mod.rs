@@ -7,18 +7,18 @@ mod hostile;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use relay_session::transport::{Event, ReadError, Stream, Transport, WriteError};
+use relay_session::transport::{ReadError, Stream, Transport, TransportEvent, WriteError};
 
-use super::{Config, Connection, Framing, Over};
+use super::{Connection, QmuxCarrier, QmuxConfig, QmuxFraming};
 
 const MS: Duration = Duration::from_millis(1);
 /// All valid combinations.
-const KINDS: [(Framing, Over); 5] = [
-    (Framing::Legacy, Over::WebSocket),
-    (Framing::Qmux00, Over::WebSocket),
-    (Framing::Qmux00, Over::Bytes),
-    (Framing::Qmux01, Over::WebSocket),
-    (Framing::Qmux01, Over::Bytes),
+const KINDS: [(QmuxFraming, QmuxCarrier); 5] = [
+    (QmuxFraming::Legacy, QmuxCarrier::WebSocket),
+    (QmuxFraming::Qmux00, QmuxCarrier::WebSocket),
+    (QmuxFraming::Qmux00, QmuxCarrier::Bytes),
+    (QmuxFraming::Qmux01, QmuxCarrier::WebSocket),
+    (QmuxFraming::Qmux01, QmuxCarrier::Bytes),
 ];
 
 /// Seeded random numbers.
@@ -43,12 +43,12 @@ struct Ends {
 }
 
 impl Ends {
-    fn new(framing: Framing, over: Over, seed: u64) -> Self {
-        let server = Config::new(framing, over);
-        Self::of(Config { is_client: true, mask_seed: seed, ..server.clone() }, server, seed)
+    fn new(framing: QmuxFraming, over: QmuxCarrier, seed: u64) -> Self {
+        let server = QmuxConfig::new(framing, over);
+        Self::of(QmuxConfig { is_client: true, mask_seed: seed, ..server.clone() }, server, seed)
     }
 
-    fn of(client: Config, server: Config, seed: u64) -> Self {
+    fn of(client: QmuxConfig, server: QmuxConfig, seed: u64) -> Self {
         let now = Instant::now();
         Self {
             client: Connection::new(client, now),
@@ -60,11 +60,11 @@ impl Ends {
     }
 
     /// Creates two ready ends whose `Ready` event was taken.
-    fn ready(framing: Framing, over: Over) -> Self {
+    fn ready(framing: QmuxFraming, over: QmuxCarrier) -> Self {
         let mut ends = Self::new(framing, over, 1);
         ends.settle();
-        assert_eq!(ends.client.poll(), Some(Event::Ready));
-        assert_eq!(ends.server.poll(), Some(Event::Ready));
+        assert_eq!(ends.client.poll(), Some(TransportEvent::Ready));
+        assert_eq!(ends.server.poll(), Some(TransportEvent::Ready));
         ends
     }
 
@@ -115,7 +115,7 @@ impl Ends {
     }
 }
 
-fn events(end: &mut Connection) -> Vec<Event> {
+fn events(end: &mut Connection) -> Vec<TransportEvent> {
     std::iter::from_fn(|| end.poll()).collect()
 }
 

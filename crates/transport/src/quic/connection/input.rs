@@ -2,7 +2,7 @@
 
 use quinn_proto::ConnectionEvent;
 
-use super::{Connection, Life};
+use super::{QuicConnection, QuicPhase};
 
 /// Datagrams of one connection processed between two settlings, so that one peer cannot delay the others.
 pub(in crate::quic) const DATAGRAMS: usize = 64;
@@ -11,7 +11,7 @@ pub(in crate::quic) const WAITING: usize = 1_024;
 
 /// Outcome of a received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::quic) enum Datagram {
+pub(in crate::quic) enum DatagramOutcome {
     /// It was processed.
     Fed,
     /// It was queued for a later settling.
@@ -20,7 +20,7 @@ pub(in crate::quic) enum Datagram {
     Dropped,
 }
 
-impl Connection {
+impl QuicConnection {
     /// Processes an event of the endpoint, which holds `bytes` of a datagram.
     #[inline]
     pub(in crate::quic) fn feed(&mut self, event: ConnectionEvent, bytes: usize) {
@@ -42,13 +42,13 @@ impl Connection {
         event: ConnectionEvent,
         bytes: usize,
         may_wait: bool,
-    ) -> Datagram {
+    ) -> DatagramOutcome {
         if !may_wait || self.waiting.len() >= WAITING {
-            return Datagram::Dropped;
+            return DatagramOutcome::Dropped;
         }
         self.waiting.push_back((event, bytes));
         self.waiting_bytes += bytes as u64;
-        Datagram::Waits
+        DatagramOutcome::Waits
     }
 
     /// Processes queued datagrams, unless the session still has events of earlier ones to poll. Returns their
@@ -83,6 +83,6 @@ impl Connection {
 
     /// Queues input until the session has polled all events.
     pub fn hold_input(&mut self) {
-        self.is_behind = matches!(self.life, Life::Ready);
+        self.is_behind = matches!(self.life, QuicPhase::Ready);
     }
 }

@@ -16,17 +16,17 @@ use quinn_proto::{
     crypto::rustls::HandshakeData,
 };
 use relay_model::{SessionCode, limits};
-use relay_session::transport::{Closed, Dir, Event, Stream};
+use relay_session::transport::{Dir, Stream, TransportClosed, TransportEvent};
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    H3, PeerCertificate, Phase, Traffic, Transmit, code,
+    ConnPhase, ConnTraffic, H3, PeerCertificate, Transmit, code,
     config::Most,
-    versions::Versions,
-    webtransport::{End, Http},
+    versions::VersionSet,
+    webtransport::{ConnectEnd, H3Layer},
 };
 
-pub(super) use input::Datagram;
+pub(super) use input::DatagramOutcome;
 #[cfg(test)]
 pub(super) use input::{DATAGRAMS, WAITING};
 
@@ -49,14 +49,14 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// As a [`Transport`]: a [`Stream`] holds a QUIC stream id. After [`Event::Datagram`], receive datagrams until
 /// there are none; only then follows another such event. `Readable`, `Writable` and `Stopped` may name a stream
 /// that was stopped, reset or never reported; ignore them then (`reset` is harmless).
-pub struct Connection {
+pub struct QuicConnection {
     pub(super) quic: quinn_proto::Connection,
-    layer: Layer,
-    life: Life,
+    layer: SessionLayer,
+    life: QuicPhase,
     /// Events that `poll` returns before those of the library.
     due: Due,
     /// Final event.
-    closed: Option<Closed>,
+    closed: Option<TransportClosed>,
     /// Canonical remote address, as last reported.
     remote: SocketAddr,
     /// Time of the last input, for `poll`, which has no time argument.
@@ -77,7 +77,7 @@ pub struct Connection {
     /// Whether the endpoint counts the connection as a handshake with an unvalidated address.
     unvalidated: bool,
     /// Enabled protocol versions.
-    versions: Versions,
+    versions: VersionSet,
     /// Limits up to which the peer's stream credit grows.
     most: Most,
     /// Whether an open had no credit, by direction.
@@ -89,16 +89,16 @@ pub struct Connection {
 }
 
 /// Layer between QUIC streams and the session.
-enum Layer {
+enum SessionLayer {
     /// The ALPN is not known yet.
     Unknown,
     /// Raw QUIC, with the ALPN.
     Raw(&'static str),
     /// WebTransport.
-    Http(Box<Http>),
+    Http(Box<H3Layer>),
 }
 
-enum Life {
+enum QuicPhase {
     /// Handshake or CONNECT in progress; closed at the deadline.
     Opening(Instant),
     Ready,
@@ -120,17 +120,17 @@ struct Due {
 
 const DIRS: [Dir; 2] = [Dir::Bi, Dir::Uni];
 
-impl Connection {
+impl QuicConnection {
     pub(super) fn new(
         quic: quinn_proto::Connection,
         now: Instant,
         unvalidated: bool,
-        versions: Versions,
+        versions: VersionSet,
         most: Most,
     ) -> Self {
         Self {
-            layer: Layer::Unknown,
-            life: Life::Opening(now + limits::SETUP_TIMEOUT),
+            layer: SessionLayer::Unknown,
+            life: QuicPhase::Opening(now + limits::SETUP_TIMEOUT),
             due: Due::default(),
             closed: None,
             remote: quic.remote_address(),
@@ -153,13 +153,13 @@ impl Connection {
     }
 
     /// Phase of the connection. Changes in [`super::Endpoint::settle`] and on `close`.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ConnPhase {
         match self.life {
-            _ if self.quic.is_drained() => Phase::Drained,
-            _ if self.quic.is_closed() => Phase::Closed,
-            Life::Opening(_) => Phase::Opening,
-            Life::Ready => Phase::Ready,
-            Life::Leaving(..) | Life::Over => Phase::Closed,
+            _ if self.quic.is_drained() => ConnPhase::Drained,
+            _ if self.quic.is_closed() => ConnPhase::Closed,
+            QuicPhase::Opening(_) => ConnPhase::Opening,
+            QuicPhase::Ready => ConnPhase::Ready,
+            QuicPhase::Leaving(..) | QuicPhase::Over => ConnPhase::Closed,
         }
     }
 
@@ -167,15 +167,15 @@ impl Connection {
     /// [`super::Version`], for clients also [`H3`]. `None` before `Ready`.
     pub fn protocol(&self) -> Option<&'static str> {
         match &self.layer {
-            Layer::Unknown => None,
-            Layer::Raw(alpn) => Some(alpn),
-            Layer::Http(http) => http.protocol(),
+            SessionLayer::Unknown => None,
+            SessionLayer::Raw(alpn) => Some(alpn),
+            SessionLayer::Http(http) => http.protocol(),
         }
     }
 
     /// Returns whether the connection carries WebTransport. Valid from `Ready` on.
     pub fn is_webtransport(&self) -> bool {
-        matches!(self.layer, Layer::Http(_))
+        matches!(self.layer, SessionLayer::Http(_))
     }
 
     /// Raw path and query of the CONNECT request; `None` on raw QUIC.
@@ -211,9 +211,9 @@ impl Connection {
     }
 
     /// Bytes of UDP payload received and sent so far.
-    pub fn traffic(&self) -> Traffic {
+    pub fn traffic(&self) -> ConnTraffic {
         let stats = self.quic.stats();
-        Traffic { bytes_in: stats.udp_rx.bytes, bytes_out: stats.udp_tx.bytes }
+        ConnTraffic { bytes_in: stats.udp_rx.bytes, bytes_out: stats.udp_tx.bytes }
     }
 
     /// Memory of the connection in bytes: its state, and an estimate of received data that was not read. Sent data
@@ -252,8 +252,8 @@ impl Connection {
         let quic = self.quic.poll_timeout();
         match self.life {
             _ if self.quic.is_closed() => quic,
-            Life::Opening(at) | Life::Leaving(at, ..) => Some(quic.map_or(at, |quic| quic.min(at))),
-            Life::Ready | Life::Over => quic,
+            QuicPhase::Opening(at) | QuicPhase::Leaving(at, ..) => Some(quic.map_or(at, |quic| quic.min(at))),
+            QuicPhase::Ready | QuicPhase::Over => quic,
         }
     }
 
@@ -265,12 +265,12 @@ impl Connection {
         self.now = now;
         self.quic.handle_timeout(now);
         match &self.life {
-            Life::Opening(at) if now >= *at => {
+            QuicPhase::Opening(at) if now >= *at => {
                 self.drop_it(code::session_to_wire(SessionCode::TIMEOUT), "setup timeout")
             }
-            Life::Leaving(at, code, reason) if now >= *at => {
+            QuicPhase::Leaving(at, code, reason) if now >= *at => {
                 self.quic.close(now, *code, reason.clone());
-                self.life = Life::Over;
+                self.life = QuicPhase::Over;
             }
             _ => {}
         }
@@ -280,11 +280,11 @@ impl Connection {
     pub(super) fn advance(&mut self, now: Instant) {
         self.now = now;
         match self.life {
-            Life::Opening(_) => self.open_up(),
-            Life::Ready => {}
-            Life::Leaving(..) | Life::Over => self.wind_down(),
+            QuicPhase::Opening(_) => self.open_up(),
+            QuicPhase::Ready => {}
+            QuicPhase::Leaving(..) | QuicPhase::Over => self.wind_down(),
         }
-        if matches!(self.layer, Layer::Http(_)) && !self.quic.is_closed() {
+        if matches!(self.layer, SessionLayer::Http(_)) && !self.quic.is_closed() {
             self.with_http(|http, quic| http.flush(quic));
         }
         self.max_datagram = self.datagram_size();
@@ -307,16 +307,19 @@ impl Connection {
         proved
     }
 
-    fn http(&self) -> Option<&Http> {
+    fn http(&self) -> Option<&H3Layer> {
         match &self.layer {
-            Layer::Http(http) => Some(http),
-            Layer::Unknown | Layer::Raw(_) => None,
+            SessionLayer::Http(http) => Some(http),
+            SessionLayer::Unknown | SessionLayer::Raw(_) => None,
         }
     }
 
     /// Runs `act` on the HTTP/3 layer, whose few writes are exempt from the valve.
-    fn with_http<R>(&mut self, act: impl FnOnce(&mut Http, &mut quinn_proto::Connection) -> R) -> Option<R> {
-        let Layer::Http(http) = &mut self.layer else { return None };
+    fn with_http<R>(
+        &mut self,
+        act: impl FnOnce(&mut H3Layer, &mut quinn_proto::Connection) -> R,
+    ) -> Option<R> {
+        let SessionLayer::Http(http) = &mut self.layer else { return None };
         self.quic.set_send_window(u64::MAX);
         let result = act(http, &mut self.quic);
         self.set_valve();
@@ -334,7 +337,7 @@ impl Connection {
 
     /// Processes the library's events before `Ready`.
     fn open_up(&mut self) {
-        while matches!(self.life, Life::Opening(_))
+        while matches!(self.life, QuicPhase::Opening(_))
             && let Some(event) = self.quic.poll()
         {
             match event {
@@ -360,11 +363,11 @@ impl Connection {
         match alpn.and_then(spoken) {
             None => self.drop_it(code::session_to_wire(SessionCode::VERSION), "no common version"),
             Some(H3) if self.quic.side() == Side::Server => {
-                self.layer = Layer::Http(Box::new(Http::new(self.versions)));
+                self.layer = SessionLayer::Http(Box::new(H3Layer::new(self.versions)));
                 self.with_http(|http, quic| http.flush(quic));
             }
             Some(alpn) => {
-                self.layer = Layer::Raw(alpn);
+                self.layer = SessionLayer::Raw(alpn);
                 self.become_ready();
             }
         }
@@ -383,7 +386,7 @@ impl Connection {
     }
 
     fn become_ready(&mut self) {
-        self.life = Life::Ready;
+        self.life = QuicPhase::Ready;
         self.due.ready = true;
     }
 
@@ -414,46 +417,48 @@ impl Connection {
 
     /// Handles state changes of the HTTP/3 layer.
     fn check_http(&mut self) {
-        let Layer::Http(http) = &mut self.layer else { return };
+        let SessionLayer::Http(http) = &mut self.layer else { return };
         let no_error = VarInt::from_u32(code::h3::NO_ERROR);
         match http.take_end() {
-            Some(End::ByPeer(code, reason)) => self.end(Closed::ByPeer(code, reason), no_error, b""),
-            Some(End::Lost(why)) => self.end(Closed::Lost(why.to_owned()), no_error, b""),
-            Some(End::Violation(code, why)) => {
-                self.end(Closed::Lost(why.to_owned()), VarInt::from_u32(code), why.as_bytes());
+            Some(ConnectEnd::ByPeer(code, reason)) => {
+                self.end(TransportClosed::ByPeer(code, reason), no_error, b"")
             }
-            None if !matches!(self.life, Life::Opening(_)) => {}
+            Some(ConnectEnd::Lost(why)) => self.end(TransportClosed::Lost(why.to_owned()), no_error, b""),
+            Some(ConnectEnd::Violation(code, why)) => {
+                self.end(TransportClosed::Lost(why.to_owned()), VarInt::from_u32(code), why.as_bytes());
+            }
+            None if !matches!(self.life, QuicPhase::Opening(_)) => {}
             None if http.protocol().is_some() => self.become_ready(),
             None if http.is_refused() => {
-                self.life = Life::Leaving(self.now + FAREWELL, no_error, Bytes::new());
+                self.life = QuicPhase::Leaving(self.now + FAREWELL, no_error, Bytes::new());
             }
             None => {}
         }
     }
 
     /// Ends the session and closes the connection at once.
-    fn end(&mut self, closed: Closed, code: VarInt, reason: &'static [u8]) {
+    fn end(&mut self, closed: TransportClosed, code: VarInt, reason: &'static [u8]) {
         self.closed.get_or_insert(closed);
         self.quic.close(self.now, code, Bytes::from_static(reason));
-        self.life = Life::Over;
+        self.life = QuicPhase::Over;
     }
 
     /// Closes the connection for a local reason.
     fn drop_it(&mut self, code: VarInt, reason: &'static str) {
-        self.end(Closed::Lost(reason.to_owned()), code, reason.as_bytes());
+        self.end(TransportClosed::Lost(reason.to_owned()), code, reason.as_bytes());
     }
 
     fn lost(&mut self, reason: ConnectionError) {
         let closed = match reason {
-            ConnectionError::ApplicationClosed(close) => Closed::ByPeer(
+            ConnectionError::ApplicationClosed(close) => TransportClosed::ByPeer(
                 code::session_from_wire(close.error_code),
                 String::from_utf8_lossy(&close.reason).into_owned(),
             ),
-            ConnectionError::LocallyClosed => Closed::ByUs,
-            other => Closed::Lost(other.to_string()),
+            ConnectionError::LocallyClosed => TransportClosed::ByUs,
+            other => TransportClosed::Lost(other.to_string()),
         };
         self.closed.get_or_insert(closed);
-        self.life = Life::Over;
+        self.life = QuicPhase::Over;
     }
 
     /// Waits for the close capsule or the refusal to arrive after the end of the session.
@@ -465,9 +470,9 @@ impl Connection {
                 ) => self.http().is_some_and(|http| http.is_session(id)),
                 _ => false,
             };
-            if done && let Life::Leaving(_, code, reason) = &self.life {
+            if done && let QuicPhase::Leaving(_, code, reason) = &self.life {
                 self.quic.close(self.now, *code, reason.clone());
-                self.life = Life::Over;
+                self.life = QuicPhase::Over;
             }
         }
     }
@@ -487,27 +492,27 @@ impl Connection {
     }
 
     /// Returns the next event that precedes those of the library.
-    fn poll_due(&mut self) -> Option<Event> {
+    fn poll_due(&mut self) -> Option<TransportEvent> {
         if std::mem::take(&mut self.due.ready) {
-            return Some(Event::Ready);
+            return Some(TransportEvent::Ready);
         }
         if std::mem::take(&mut self.due.moved) {
             self.remote = self.quic.remote_address();
-            return Some(Event::Moved(self.remote));
+            return Some(TransportEvent::Moved(self.remote));
         }
         if let Some(id) = self.with_http(|http, quic| http.release(quic)).flatten() {
-            return Some(Event::Opened(Stream(id.into()), to_dir(id.dir())));
+            return Some(TransportEvent::Opened(Stream(id.into()), to_dir(id.dir())));
         }
         if let Some(event) = self.poll_accept() {
             return Some(event);
         }
         if std::mem::take(&mut self.due.datagram) {
-            return Some(Event::Datagram);
+            return Some(TransportEvent::Datagram);
         }
-        std::mem::take(&mut self.due.room).then_some(Event::Room)
+        std::mem::take(&mut self.due.room).then_some(TransportEvent::Room)
     }
 
-    fn poll_accept(&mut self) -> Option<Event> {
+    fn poll_accept(&mut self) -> Option<TransportEvent> {
         for dir in DIRS {
             while let Some(due) = self.due.accept.get_mut(index(from_dir(dir)))
                 && *due
@@ -517,7 +522,7 @@ impl Connection {
                     Some(id) => {
                         let ours = self.with_http(|http, quic| http.accepted(quic, id)).unwrap_or(true);
                         if ours {
-                            return Some(Event::Opened(Stream(id.into()), dir));
+                            return Some(TransportEvent::Opened(Stream(id.into()), dir));
                         }
                     }
                 }
@@ -527,10 +532,10 @@ impl Connection {
     }
 
     /// Translates a library event for the session; `None` if it has no meaning there.
-    fn translate(&mut self, event: quinn_proto::Event) -> Option<Event> {
+    fn translate(&mut self, event: quinn_proto::Event) -> Option<TransportEvent> {
         match event {
             quinn_proto::Event::Stream(event) => self.translate_stream(event),
-            quinn_proto::Event::DatagramReceived => Some(Event::Datagram),
+            quinn_proto::Event::DatagramReceived => Some(TransportEvent::Datagram),
             quinn_proto::Event::ConnectionLost { reason } => {
                 self.lost(reason);
                 None
@@ -541,7 +546,7 @@ impl Connection {
         }
     }
 
-    fn translate_stream(&mut self, event: StreamEvent) -> Option<Event> {
+    fn translate_stream(&mut self, event: StreamEvent) -> Option<TransportEvent> {
         match event {
             StreamEvent::Opened { dir } => {
                 self.inflow.stream_data();
@@ -552,8 +557,8 @@ impl Connection {
             StreamEvent::Readable { id } => {
                 self.inflow.stream_data();
                 match self.with_http(|http, quic| http.readable(quic, id)).flatten() {
-                    None => Some(Event::Readable(Stream(id.into()))),
-                    Some(true) => Some(Event::Opened(Stream(id.into()), to_dir(id.dir()))),
+                    None => Some(TransportEvent::Readable(Stream(id.into()))),
+                    Some(true) => Some(TransportEvent::Opened(Stream(id.into()), to_dir(id.dir()))),
                     Some(false) => None,
                 }
             }
@@ -564,15 +569,16 @@ impl Connection {
                     }
                     http.owes(id) || http.is_session(id)
                 });
-                (blocked != Some(true)).then_some(Event::Writable(Stream(id.into())))
+                (blocked != Some(true)).then_some(TransportEvent::Writable(Stream(id.into())))
             }
             StreamEvent::Stopped { id, error_code } => {
                 let ours = self.with_http(|http, quic| http.stopped(quic, id)) == Some(true);
-                (!ours).then(|| Event::Stopped(Stream(id.into()), code::stream_from_wire(error_code)))
+                (!ours)
+                    .then(|| TransportEvent::Stopped(Stream(id.into()), code::stream_from_wire(error_code)))
             }
             StreamEvent::Available { dir } => {
                 let refused = self.refused.get_mut(index(dir)).is_some_and(std::mem::take);
-                refused.then_some(Event::Openable(to_dir(dir)))
+                refused.then_some(TransportEvent::Openable(to_dir(dir)))
             }
             StreamEvent::Finished { .. } => None,
         }
@@ -581,9 +587,9 @@ impl Connection {
     fn datagram_size(&mut self) -> usize {
         let size = self.quic.datagrams().max_size().unwrap_or(0);
         match &self.layer {
-            Layer::Http(http) if !http.datagrams() => 0,
-            Layer::Http(http) => size.saturating_sub(http.datagram_overhead()),
-            Layer::Unknown | Layer::Raw(_) => size,
+            SessionLayer::Http(http) if !http.datagrams() => 0,
+            SessionLayer::Http(http) => size.saturating_sub(http.datagram_overhead()),
+            SessionLayer::Unknown | SessionLayer::Raw(_) => size,
         }
     }
 

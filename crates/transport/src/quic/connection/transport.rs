@@ -6,24 +6,24 @@ use bytes::Bytes;
 use quinn_proto::SendDatagramError;
 use relay_model::{SessionCode, StreamCode};
 use relay_session::transport::{
-    Closed, DatagramError, Dir, Event, ReadError, Stats, Stream, Transport, WriteError,
+    DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportClosed, TransportEvent, WriteError,
 };
 
-use super::{Connection, Due, FAREWELL, Layer, Life, from_dir, index};
+use super::{Due, FAREWELL, QuicConnection, QuicPhase, SessionLayer, from_dir, index};
 use crate::quic::{code, rate};
 
-impl Transport for Connection {
-    fn poll(&mut self) -> Option<Event> {
-        if matches!(self.life, Life::Opening(_)) {
+impl Transport for QuicConnection {
+    fn poll(&mut self) -> Option<TransportEvent> {
+        if matches!(self.life, QuicPhase::Opening(_)) {
             return None;
         }
         loop {
             self.check_http();
             if let Some(closed) = self.closed.take() {
                 self.due = Due::default();
-                return Some(Event::Closed(closed));
+                return Some(TransportEvent::Closed(closed));
             }
-            if !matches!(self.life, Life::Ready) {
+            if !matches!(self.life, QuicPhase::Ready) {
                 // No session polls events any more, but input must still be processed.
                 self.is_behind = false;
                 return None;
@@ -47,7 +47,7 @@ impl Transport for Connection {
     }
 
     fn open(&mut self, dir: Dir, priority: i32) -> Option<Stream> {
-        if !matches!(self.life, Life::Ready) {
+        if !matches!(self.life, QuicPhase::Ready) {
             return None;
         }
         let dir = from_dir(dir);
@@ -108,7 +108,7 @@ impl Transport for Connection {
 
     fn finish(&mut self, stream: Stream) {
         let Some(id) = self.sendable(stream) else { return };
-        if let Layer::Http(http) = &mut self.layer
+        if let SessionLayer::Http(http) = &mut self.layer
             && http.finish_owed(id)
         {
             return;
@@ -119,7 +119,7 @@ impl Transport for Connection {
 
     fn reset(&mut self, stream: Stream, code: StreamCode) {
         let Some(id) = self.sendable(stream) else { return };
-        if let Layer::Http(http) = &mut self.layer {
+        if let SessionLayer::Http(http) = &mut self.layer {
             http.forget_owed(id);
         }
         // Fails if the stream has ended.
@@ -148,8 +148,8 @@ impl Transport for Connection {
             return Err(DatagramError::TooLarge);
         }
         let datagram = match &self.layer {
-            Layer::Http(http) => http.wrap(&datagram).ok_or(DatagramError::Unsupported)?,
-            Layer::Unknown | Layer::Raw(_) => datagram,
+            SessionLayer::Http(http) => http.wrap(&datagram).ok_or(DatagramError::Unsupported)?,
+            SessionLayer::Unknown | SessionLayer::Raw(_) => datagram,
         };
         match self.quic.datagrams().send(datagram, true) {
             Ok(()) => Ok(()),
@@ -165,8 +165,8 @@ impl Transport for Connection {
             let datagram = self.quic.datagrams().recv()?;
             self.inflow.read(datagram.len());
             match &self.layer {
-                Layer::Unknown | Layer::Raw(_) => return Some(datagram),
-                Layer::Http(http) => {
+                SessionLayer::Unknown | SessionLayer::Raw(_) => return Some(datagram),
+                SessionLayer::Http(http) => {
                     if let Some(payload) = http.unwrap(datagram) {
                         return Some(payload);
                     }
@@ -184,24 +184,24 @@ impl Transport for Connection {
         self.set_valve();
     }
 
-    fn stats(&self) -> Stats {
-        Stats { rtt: Some(self.quic.rtt()), bitrate: rate::bitrate(&self.quic) }
+    fn stats(&self) -> PathStats {
+        PathStats { rtt: Some(self.quic.rtt()), bitrate: rate::bitrate(&self.quic) }
     }
 
     fn close(&mut self, now: Instant, code: SessionCode, reason: &str) {
         self.now = now;
-        if !matches!(self.life, Life::Opening(_) | Life::Ready) || self.quic.is_closed() {
+        if !matches!(self.life, QuicPhase::Opening(_) | QuicPhase::Ready) || self.quic.is_closed() {
             return;
         }
-        self.closed.get_or_insert(Closed::ByUs);
+        self.closed.get_or_insert(TransportClosed::ByUs);
         let wire = code::session_to_wire(code);
         let text = Bytes::copy_from_slice(reason.as_bytes());
         if self.protocol().is_some() && self.is_webtransport() {
             self.with_http(|http, quic| http.close(quic, code, reason));
-            self.life = Life::Leaving(now + FAREWELL, wire, text);
+            self.life = QuicPhase::Leaving(now + FAREWELL, wire, text);
         } else {
             self.quic.close(now, wire, text);
-            self.life = Life::Over;
+            self.life = QuicPhase::Over;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Limits on the work that one peer can cause at a time.
 
 use relay_model::{SessionCode, limits};
-use relay_session::transport::Closed;
+use relay_session::transport::TransportClosed;
 
 use super::{
     connection::{DATAGRAMS, WAITING},
@@ -17,7 +17,7 @@ fn first_flight(pair: &mut Pair, alpn: &str) -> Vec<u8> {
     data
 }
 
-fn handle(pair: &mut Pair, data: &[u8]) -> Fed {
+fn handle(pair: &mut Pair, data: &[u8]) -> FeedOutcome {
     let (now, from) = (pair.now, pair.client.addr);
     pair.server.endpoint.handle(now, from, None, None, data.into(), &mut Vec::new())
 }
@@ -28,7 +28,7 @@ fn failing_handshakes(pair: &mut Pair, count: u32) -> u64 {
     for _ in 0..count {
         let data = first_flight(pair, "spoken by nobody");
         let fed = handle(pair, &data);
-        assert!(matches!(fed, Fed::Respond(_)), "{fed:?}");
+        assert!(matches!(fed, FeedOutcome::Respond(_)), "{fed:?}");
     }
     assert!(pair.server.endpoint.is_empty(), "none of them is in progress");
     pair.server.endpoint.stats().retries - before
@@ -53,12 +53,12 @@ fn newcomers_get_in_while_handshakes_fail() {
     pair.latency = Duration::from_millis(1);
     let key = pair.dial(&["moq-lite-05"]);
     pair.settle();
-    assert_eq!(pair.client_events(key), [Event::Ready]);
+    assert_eq!(pair.client_events(key), [TransportEvent::Ready]);
     assert_eq!(pair.server.endpoint.stats().retries, 1);
     pair.now += Duration::from_secs(2);
     let key = pair.dial(&["moq-lite-05"]);
     pair.settle();
-    assert_eq!(pair.client_events(key), [Event::Ready]);
+    assert_eq!(pair.client_events(key), [TransportEvent::Ready]);
     assert_eq!(pair.server.endpoint.stats().retries, 1, "the rate has fallen");
 }
 
@@ -82,7 +82,7 @@ fn one_connection_feeds_a_share_of_datagrams() {
     let stream = pair.client.conn(client).open(Dir::Uni, 0).unwrap();
     let datagrams = small_datagrams(&mut pair, client, stream, DATAGRAMS + 8);
     for data in &datagrams {
-        assert_eq!(handle(&mut pair, data), Fed::Conn(server));
+        assert_eq!(handle(&mut pair, data), FeedOutcome::Conn(server));
     }
     let now = pair.now;
     let read = |pair: &mut Pair| {
@@ -91,7 +91,7 @@ fn one_connection_feeds_a_share_of_datagrams() {
     };
     assert_eq!(read(&mut pair), DATAGRAMS);
     assert!(pair.server.conn(server).has_input());
-    pair.server.endpoint.settle(server, now);
+    pair.server.endpoint.process_connection(server, now);
     assert_eq!(read(&mut pair), 8, "in order, and none is lost");
     assert!(!pair.server.conn(server).has_input());
 }
@@ -104,13 +104,14 @@ fn a_flooded_connection_loses_datagrams_and_others_do_not() {
     let (quiet, other) = pair.connect(&["moq-lite-05"]);
     let stream = pair.client.conn(flooding).open(Dir::Uni, 0).unwrap();
     let datagrams = small_datagrams(&mut pair, flooding, stream, 20);
-    let fed: Vec<Fed> = datagrams.iter().cycle().take(SENT).map(|data| handle(&mut pair, data)).collect();
-    let dropped = fed.iter().filter(|fed| **fed == Fed::Dropped(flooded)).count();
+    let fed: Vec<FeedOutcome> =
+        datagrams.iter().cycle().take(SENT).map(|data| handle(&mut pair, data)).collect();
+    let dropped = fed.iter().filter(|fed| **fed == FeedOutcome::Dropped(flooded)).count();
     assert_eq!(dropped, SENT - DATAGRAMS - WAITING);
     assert_eq!(pair.server.endpoint.stats().dropped, dropped as u64);
     let stream = pair.client.conn(quiet).open(Dir::Uni, 0).unwrap();
     let datagrams = small_datagrams(&mut pair, quiet, stream, 1);
-    assert_eq!(handle(&mut pair, &datagrams[0]), Fed::Conn(other));
+    assert_eq!(handle(&mut pair, &datagrams[0]), FeedOutcome::Conn(other));
     pair.server_events(other);
     assert_eq!(read_all(pair.server.conn(other), stream).0.len(), 1);
 }
@@ -120,16 +121,16 @@ fn input_waits_while_the_session_has_events_to_take() {
     let mut pair = Pair::new();
     let (client, server) = pair.connect(&["moq-lite-05"]);
     let now = pair.now;
-    assert_eq!(pair.server.conn(server).poll(), Some(Event::Ready));
+    assert_eq!(pair.server.conn(server).poll(), Some(TransportEvent::Ready));
     pair.server.conn(server).hold_input();
     let stream = pair.client.conn(client).open(Dir::Uni, 0).unwrap();
     let datagrams = small_datagrams(&mut pair, client, stream, 1);
-    assert_eq!(handle(&mut pair, &datagrams[0]), Fed::Conn(server));
-    pair.server.endpoint.settle(server, now);
+    assert_eq!(handle(&mut pair, &datagrams[0]), FeedOutcome::Conn(server));
+    pair.server.endpoint.process_connection(server, now);
     assert!(!pair.server.conn(server).has_input());
     assert!(opened(&pair.server_events(server), Dir::Uni).is_empty(), "nothing new came");
     assert!(pair.server.conn(server).has_input(), "the session has taken all events");
-    pair.server.endpoint.settle(server, now);
+    pair.server.endpoint.process_connection(server, now);
     assert_eq!(opened(&pair.server_events(server), Dir::Uni), [stream]);
 }
 
@@ -146,9 +147,9 @@ fn what_came_before_a_close_can_be_read() {
     pair.settle();
     // The session has not polled since.
     let conn = pair.server.conn(server);
-    assert_eq!((conn.phase(), conn.poll()), (Phase::Closed, Some(Event::Ready)));
-    assert_eq!(conn.poll(), Some(Event::Opened(stream, Dir::Uni)));
+    assert_eq!((conn.phase(), conn.poll()), (ConnPhase::Closed, Some(TransportEvent::Ready)));
+    assert_eq!(conn.poll(), Some(TransportEvent::Opened(stream, Dir::Uni)));
     assert_eq!(read_all(conn, stream), (vec![7; 3_000], Ok(())));
-    let closed = Closed::ByPeer(SessionCode::NONE, "done".to_owned());
-    assert_eq!(drain(conn).pop(), Some(Event::Closed(closed)));
+    let closed = TransportClosed::ByPeer(SessionCode::NONE, "done".to_owned());
+    assert_eq!(drain(conn).pop(), Some(TransportEvent::Closed(closed)));
 }

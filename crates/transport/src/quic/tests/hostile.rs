@@ -132,7 +132,7 @@ fn mutated_http_does_no_harm() {
         }
         pair.settle();
         use_it(&mut pair, server);
-        survived += u32::from(pair.server.conn(server).phase() == Phase::Ready);
+        survived += u32::from(pair.server.conn(server).phase() == ConnPhase::Ready);
         pair.run(Duration::from_secs(12));
     }
     assert!(survived < 400);
@@ -143,13 +143,13 @@ fn use_it(pair: &mut Pair, server: ConnKey) {
     for event in pair.server_events(server) {
         let conn = pair.server.conn(server);
         match event {
-            Event::Opened(stream, _) | Event::Readable(stream) => {
+            TransportEvent::Opened(stream, _) | TransportEvent::Readable(stream) => {
                 let _ = read_all(conn, stream);
                 let _ = conn.write(stream, &mut [Bytes::from_static(b"answer")]);
             }
-            Event::Stopped(stream, code) => conn.reset(stream, code),
-            Event::Datagram => while conn.recv_datagram().is_some() {},
-            Event::Ready => {
+            TransportEvent::Stopped(stream, code) => conn.reset(stream, code),
+            TransportEvent::Datagram => while conn.recv_datagram().is_some() {},
+            TransportEvent::Ready => {
                 let stream = conn.open(Dir::Uni, 0).unwrap();
                 conn.finish(stream);
             }

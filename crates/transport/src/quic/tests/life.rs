@@ -1,7 +1,7 @@
 //! Life cycle of connections.
 
 use relay_model::{SessionCode, limits};
-use relay_session::transport::Closed;
+use relay_session::transport::TransportClosed;
 
 use super::*;
 
@@ -11,9 +11,9 @@ fn an_unknown_alpn_is_refused() {
     let client = pair.dial(&["moq-lite-99"]);
     pair.settle();
     let events = pair.client_events(client);
-    assert!(matches!(events[..], [Event::Closed(Closed::Lost(_))]), "{events:?}");
+    assert!(matches!(events[..], [TransportEvent::Closed(TransportClosed::Lost(_))]), "{events:?}");
     for key in pair.server.accepted.clone() {
-        assert_ne!(pair.server.conn(key).phase(), Phase::Ready);
+        assert_ne!(pair.server.conn(key).phase(), ConnPhase::Ready);
     }
 }
 
@@ -25,13 +25,13 @@ fn new_connections_are_refused_on_demand_and_old_ones_live_on() {
     let refused = pair.dial(&["moq-lite-05"]);
     pair.settle();
     let events = pair.client_events(refused);
-    assert!(matches!(events[..], [Event::Closed(Closed::Lost(_))]), "{events:?}");
+    assert!(matches!(events[..], [TransportEvent::Closed(TransportClosed::Lost(_))]), "{events:?}");
     assert_eq!((pair.server.endpoint.len(), pair.server.endpoint.stats().refused), (1, 1));
-    assert_eq!(pair.server.conn(server).phase(), Phase::Ready);
-    assert_eq!(pair.client_events(old), [Event::Ready]);
+    assert_eq!(pair.server.conn(server).phase(), ConnPhase::Ready);
+    assert_eq!(pair.client_events(old), [TransportEvent::Ready]);
     pair.server.endpoint.refuse_new(false);
     let (_, next) = pair.connect(&["moq-lite-05"]);
-    assert_eq!(pair.server.conn(next).phase(), Phase::Ready);
+    assert_eq!(pair.server.conn(next).phase(), ConnPhase::Ready);
 }
 
 #[test]
@@ -42,11 +42,11 @@ fn stale_keys_find_nothing() {
     let now = pair.now;
     pair.client.conn(client).close(now, SessionCode::NONE, "");
     pair.run(Duration::from_secs(3));
-    assert_eq!(pair.server.conn(server).phase(), Phase::Drained);
+    assert_eq!(pair.server.conn(server).phase(), ConnPhase::Drained);
     pair.server.endpoint.remove(server);
     pair.server.endpoint.remove(server);
     assert!(pair.server.endpoint.is_empty());
-    assert_eq!(pair.server.endpoint.settle(server, now), Phase::Drained);
+    assert_eq!(pair.server.endpoint.process_connection(server, now), ConnPhase::Drained);
     let (_, next) = pair.connect(&["moq-lite-05"]);
     assert_eq!(next.slot(), server.slot());
     assert_ne!(next, server);
@@ -64,7 +64,8 @@ fn a_slot_is_not_reused_before_its_connection_is_removed() {
     let (_, next) = pair.connect(&["moq-lite-05"]);
     assert_ne!(next.slot(), server.slot());
     assert!(
-        pair.server_events(server).contains(&Event::Closed(Closed::ByPeer(SessionCode::NONE, String::new())))
+        pair.server_events(server)
+            .contains(&TransportEvent::Closed(TransportClosed::ByPeer(SessionCode::NONE, String::new())))
     );
 }
 
@@ -75,9 +76,9 @@ fn a_connection_dropped_after_a_panic_leaves_the_endpoint_whole() {
     pair.server.endpoint.remove(server);
     pair.run(Duration::from_secs(11));
     let events = pair.client_events(client);
-    assert!(matches!(events.last(), Some(Event::Closed(Closed::Lost(_)))), "{events:?}");
+    assert!(matches!(events.last(), Some(TransportEvent::Closed(TransportClosed::Lost(_)))), "{events:?}");
     let (_, next) = pair.connect(&["moq-lite-05"]);
-    assert_eq!(pair.server.conn(next).phase(), Phase::Ready);
+    assert_eq!(pair.server.conn(next).phase(), ConnPhase::Ready);
 }
 
 #[test]
@@ -99,16 +100,16 @@ fn retry_is_asked_past_the_limit_and_lets_clients_in() {
     };
     for _ in 0..limits::UNVALIDATED_HANDSHAKES {
         let (key, fed) = first_flight(&mut pair);
-        assert!(matches!(fed, Fed::New(_)), "{fed:?}");
+        assert!(matches!(fed, FeedOutcome::New(_)), "{fed:?}");
         pair.client.endpoint.remove(key);
     }
     let (key, fed) = first_flight(&mut pair);
-    let Fed::Respond(_) = fed else { panic!("{fed:?}") };
+    let FeedOutcome::Respond(_) = fed else { panic!("{fed:?}") };
     assert_eq!(pair.server.endpoint.stats().retries, 1);
     let from = pair.server.addr;
     pair.client.endpoint.handle(now, from, None, None, out[..].into(), &mut Vec::new());
     pair.settle();
-    assert_eq!(pair.client_events(key), [Event::Ready]);
+    assert_eq!(pair.client_events(key), [TransportEvent::Ready]);
     // The other handshakes time out.
     pair.run(limits::SETUP_TIMEOUT * 2);
     let (_, fed) = {
@@ -116,7 +117,7 @@ fn retry_is_asked_past_the_limit_and_lets_clients_in() {
         pair.settle();
         (key, pair.client_events(key))
     };
-    assert_eq!(fed, [Event::Ready]);
+    assert_eq!(fed, [TransportEvent::Ready]);
     assert_eq!(pair.server.endpoint.stats().retries, 1);
 }
 
@@ -129,7 +130,10 @@ fn a_restarted_endpoint_resets_its_old_clients() {
     write_all(pair.client.conn(client), up, &[1; 500]);
     pair.settle();
     let events = pair.client_events(client);
-    assert!(events.contains(&Event::Closed(Closed::Lost("reset by peer".into()))), "{events:?}");
+    assert!(
+        events.contains(&TransportEvent::Closed(TransportClosed::Lost("reset by peer".into()))),
+        "{events:?}"
+    );
 }
 
 #[test]
@@ -141,7 +145,10 @@ fn a_packet_at_the_wrong_worker_is_dropped() {
     write_all(pair.client.conn(client), up, &[1; 500]);
     let (mut data, mut out, now) = (Vec::new(), Vec::new(), pair.now);
     pair.client.conn(client).poll_transmit(now, 1, &mut data).unwrap();
-    assert_eq!(other.handle(now, pair.client.addr, None, None, data[..].into(), &mut out), Fed::Nothing);
+    assert_eq!(
+        other.handle(now, pair.client.addr, None, None, data[..].into(), &mut out),
+        FeedOutcome::Nothing
+    );
     assert!(out.is_empty());
 }
 
@@ -155,12 +162,12 @@ fn a_peer_that_moves_is_followed() {
     let up = pair.client.conn(client).open(Dir::Uni, 0).unwrap();
     write_all(pair.client.conn(client), up, b"x");
     pair.settle();
-    assert_eq!(pair.server_events(server), [Event::Opened(up, Dir::Uni)]);
+    assert_eq!(pair.server_events(server), [TransportEvent::Opened(up, Dir::Uni)]);
     pair.client.addr = "[::ffff:10.0.0.9]:77".parse().unwrap();
     write_all(pair.client.conn(client), up, b"y");
     pair.settle();
     let moved = "10.0.0.9:77".parse().unwrap();
-    assert!(pair.server_events(server).contains(&Event::Moved(moved)));
+    assert!(pair.server_events(server).contains(&TransportEvent::Moved(moved)));
     assert_eq!(pair.server.conn(server).remote(), moved);
     assert_eq!(read_all(pair.server.conn(server), up).0, b"xy");
 }
@@ -170,15 +177,15 @@ fn silence_ends_a_connection_and_keep_alives_prevent_it() {
     let mut pair = Pair::new();
     let (client, server) = pair.connect(&["moq-lite-05"]);
     pair.run(Duration::from_secs(60));
-    assert_eq!(pair.server.conn(server).phase(), Phase::Ready);
+    assert_eq!(pair.server.conn(server).phase(), ConnPhase::Ready);
     pair.client.endpoint.remove(client);
     pair.run(Duration::from_secs(21));
     let events = pair.server_events(server);
-    assert!(matches!(events.last(), Some(Event::Closed(Closed::Lost(_)))), "{events:?}");
+    assert!(matches!(events.last(), Some(TransportEvent::Closed(TransportClosed::Lost(_)))), "{events:?}");
 }
 
 #[test]
 fn our_own_share_of_an_idle_connection_is_small() {
-    let ours = size_of::<Connection>() - size_of::<quinn_proto::Connection>();
+    let ours = size_of::<QuicConnection>() - size_of::<quinn_proto::Connection>();
     assert!(ours < 512, "{ours} bytes");
 }

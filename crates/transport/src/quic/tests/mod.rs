@@ -16,7 +16,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use relay_model::WorkerId;
-use relay_session::transport::{Dir, Event, ReadError, Stream, Transport, WriteError};
+use relay_session::transport::{Dir, ReadError, Stream, Transport, TransportEvent, WriteError};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
@@ -35,16 +35,16 @@ fn identity() -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
     (cert.clone().into(), PrivatePkcs8KeyDer::from(key.clone()).into())
 }
 
-fn server_config() -> Config {
-    server_config_with(Tuning::default())
+fn server_config() -> QuicConfig {
+    server_config_with(QuicTuning::default())
 }
 
-fn server_config_with(tuning: Tuning) -> Config {
+fn server_config_with(tuning: QuicTuning) -> QuicConfig {
     let (cert, key) = identity();
-    Config::new(certificate(vec![cert], key).unwrap(), &SECRET, 4, &tuning).unwrap()
+    QuicConfig::new(certificate(vec![cert], key).unwrap(), &SECRET, 4, &tuning).unwrap()
 }
 
-fn client_config(alpn: &[&str]) -> ClientConfig {
+fn client_config(alpn: &[&str]) -> OutgoingConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(identity().0).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -54,7 +54,7 @@ fn client_config(alpn: &[&str]) -> ClientConfig {
         .with_root_certificates(roots)
         .with_no_client_auth();
     tls.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    ClientConfig::new(tls, &Tuning::default()).unwrap()
+    OutgoingConfig::new(tls, &QuicTuning::default()).unwrap()
 }
 
 /// One end of the link.
@@ -76,7 +76,7 @@ impl Node {
         Self { endpoint, addr, inbound: VecDeque::new(), free_at: now, accepted: Vec::new(), train: 0 }
     }
 
-    fn conn(&mut self, key: ConnKey) -> &mut Connection {
+    fn conn(&mut self, key: ConnKey) -> &mut QuicConnection {
         self.endpoint.conn(key).expect("connection is held")
     }
 
@@ -93,22 +93,24 @@ impl Node {
         while self.inbound.front().is_some_and(|(at, ..)| *at <= now) {
             let (_, from, data) = self.inbound.pop_front().unwrap();
             match self.endpoint.handle(now, from, None, None, data, &mut buf) {
-                Fed::New(key) => self.accepted.push(key),
-                Fed::Respond(transmit) | Fed::Refused(transmit) => sent.extend(cut(&transmit, &buf)),
-                Fed::Conn(_) | Fed::Dropped(_) | Fed::Nothing => {}
+                FeedOutcome::New(key) => self.accepted.push(key),
+                FeedOutcome::Respond(transmit) | FeedOutcome::Refused(transmit) => {
+                    sent.extend(cut(&transmit, &buf))
+                }
+                FeedOutcome::Conn(_) | FeedOutcome::Dropped(_) | FeedOutcome::Nothing => {}
             }
         }
         for key in self.keys() {
             if self.conn(key).next_deadline().is_some_and(|at| at <= now) {
                 self.endpoint.handle_timeout(key, now);
             }
-            self.endpoint.settle(key, now);
+            self.endpoint.process_connection(key, now);
             while let Some(transmit) = self.conn(key).poll_transmit(now, segments, &mut buf) {
                 let pieces = cut(&transmit, &buf);
                 self.train = self.train.max(pieces.len());
                 sent.extend(pieces);
             }
-            self.endpoint.settle(key, now);
+            self.endpoint.process_connection(key, now);
         }
         sent
     }
@@ -154,11 +156,11 @@ impl Pair {
 
     /// Creates a pair whose server supports `versions` only.
     fn speaking(versions: &[Version]) -> Self {
-        Self::tuned(Tuning { versions: versions.to_vec(), ..Tuning::default() })
+        Self::tuned(QuicTuning { versions: versions.to_vec(), ..QuicTuning::default() })
     }
 
     /// Creates a pair whose server uses `tuning`.
-    fn tuned(tuning: Tuning) -> Self {
+    fn tuned(tuning: QuicTuning) -> Self {
         let mut pair = Self::new();
         let config = server_config_with(tuning);
         pair.server.endpoint = Endpoint::new(&config, WorkerId(1), true, Some([2; 32]));
@@ -215,21 +217,21 @@ impl Pair {
         self.run(Duration::from_millis(60));
     }
 
-    fn client_events(&mut self, key: ConnKey) -> Vec<Event> {
+    fn client_events(&mut self, key: ConnKey) -> Vec<TransportEvent> {
         drain(self.client.conn(key))
     }
 
-    fn server_events(&mut self, key: ConnKey) -> Vec<Event> {
+    fn server_events(&mut self, key: ConnKey) -> Vec<TransportEvent> {
         drain(self.server.conn(key))
     }
 }
 
-fn drain(conn: &mut Connection) -> Vec<Event> {
+fn drain(conn: &mut QuicConnection) -> Vec<TransportEvent> {
     std::iter::from_fn(|| conn.poll()).collect()
 }
 
 /// Reads all available data; returns it with the end of the stream or the read error.
-fn read_all(conn: &mut Connection, stream: Stream) -> (Vec<u8>, Result<(), ReadError>) {
+fn read_all(conn: &mut QuicConnection, stream: Stream) -> (Vec<u8>, Result<(), ReadError>) {
     let mut out = Vec::new();
     loop {
         match conn.read(stream, usize::MAX) {
@@ -240,21 +242,21 @@ fn read_all(conn: &mut Connection, stream: Stream) -> (Vec<u8>, Result<(), ReadE
     }
 }
 
-fn write_all(conn: &mut Connection, stream: Stream, bytes: &[u8]) {
+fn write_all(conn: &mut QuicConnection, stream: Stream, bytes: &[u8]) {
     let mut chunks = [Bytes::copy_from_slice(bytes)];
     assert_eq!(conn.write(stream, &mut chunks), Ok(bytes.len()));
 }
 
-fn opened(events: &[Event], dir: Dir) -> Vec<Stream> {
-    let opened = |event: &Event| match event {
-        Event::Opened(stream, of) if *of == dir => Some(*stream),
+fn opened(events: &[TransportEvent], dir: Dir) -> Vec<Stream> {
+    let opened = |event: &TransportEvent| match event {
+        TransportEvent::Opened(stream, of) if *of == dir => Some(*stream),
         _ => None,
     };
     events.iter().filter_map(opened).collect()
 }
 
 /// Writes until the transport accepts no more; returns the bytes accepted and the error.
-fn fill(conn: &mut Connection, stream: Stream, most: usize) -> (usize, Option<WriteError>) {
+fn fill(conn: &mut QuicConnection, stream: Stream, most: usize) -> (usize, Option<WriteError>) {
     let mut taken = 0;
     while taken < most {
         match conn.write(stream, &mut [Bytes::from(vec![7; 16 * 1024])]) {

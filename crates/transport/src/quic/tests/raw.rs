@@ -1,7 +1,7 @@
 //! Raw QUIC sessions.
 
 use relay_model::{SessionCode, StreamCode, limits};
-use relay_session::transport::{Closed, DatagramError, PRIORITY_CONTROL};
+use relay_session::transport::{DatagramError, PRIORITY_CONTROL, TransportClosed};
 
 use super::*;
 
@@ -10,8 +10,8 @@ const RAW: &[&str] = &["moq-lite-05"];
 fn ready() -> (Pair, ConnKey, ConnKey) {
     let mut pair = Pair::new();
     let (client, server) = pair.connect(RAW);
-    assert_eq!(pair.client_events(client), [Event::Ready]);
-    assert_eq!(pair.server_events(server), [Event::Ready]);
+    assert_eq!(pair.client_events(client), [TransportEvent::Ready]);
+    assert_eq!(pair.server_events(server), [TransportEvent::Ready]);
     (pair, client, server)
 }
 
@@ -19,7 +19,7 @@ fn ready() -> (Pair, ConnKey, ConnKey) {
 fn a_session_is_ready_after_the_handshake() {
     let (mut pair, _, server) = ready();
     let conn = pair.server.conn(server);
-    assert_eq!((conn.phase(), conn.protocol(), conn.target()), (Phase::Ready, Some("moq-lite-05"), None));
+    assert_eq!((conn.phase(), conn.protocol(), conn.target()), (ConnPhase::Ready, Some("moq-lite-05"), None));
     assert!(!conn.is_webtransport());
     assert_eq!(conn.remote(), "10.0.0.1:1000".parse().unwrap(), "canonical");
 }
@@ -54,10 +54,10 @@ fn versions_that_are_not_to_be_spoken_are_not_offered() {
     assert_eq!(pair.server.conn(server).protocol(), Some("moq-lite-05"));
     let refused = pair.dial(&["moq-lite-06", "moq-lite-03"]);
     pair.settle();
-    assert!(matches!(pair.client_events(refused)[..], [Event::Closed(Closed::Lost(_))]));
+    assert!(matches!(pair.client_events(refused)[..], [TransportEvent::Closed(TransportClosed::Lost(_))]));
     let (cert, key) = identity();
-    let none = Tuning { versions: Vec::new(), ..Tuning::default() };
-    let made = Config::new(certificate(vec![cert], key).unwrap(), &SECRET, 1, &none);
+    let none = QuicTuning { versions: Vec::new(), ..QuicTuning::default() };
+    let made = QuicConfig::new(certificate(vec![cert], key).unwrap(), &SECRET, 1, &none);
     assert!(matches!(made.err(), Some(ConfigError::Versions)));
 }
 
@@ -73,7 +73,7 @@ fn codes_of_old_releases_arrive_as_present_ones() {
     pair.client.conn(client).stop(up, StreamCode(13));
     pair.settle();
     let events = pair.server_events(server);
-    assert!(events.contains(&Event::Stopped(up, StreamCode::NOT_FOUND)), "{events:?}");
+    assert!(events.contains(&TransportEvent::Stopped(up, StreamCode::NOT_FOUND)), "{events:?}");
     let conn = pair.server.conn(server);
     assert_eq!(
         conn.write(up, &mut [Bytes::from_static(b"y")]),
@@ -116,7 +116,7 @@ fn reads_are_cut_to_the_size_asked() {
     assert_eq!(conn.read(up, 4), Err(ReadError::Blocked));
     write_all(pair.client.conn(client), up, b"g");
     pair.settle();
-    assert_eq!(pair.server_events(server), [Event::Readable(up)]);
+    assert_eq!(pair.server_events(server), [TransportEvent::Readable(up)]);
 }
 
 #[test]
@@ -131,8 +131,8 @@ fn codes_of_resets_and_stops_survive() {
     pair.client.conn(client).stop(up, StreamCode::UNROUTABLE);
     pair.settle();
     let events = pair.server_events(server);
-    assert!(events.contains(&Event::Readable(up)), "{events:?}");
-    assert!(events.contains(&Event::Stopped(up, StreamCode::UNROUTABLE)), "{events:?}");
+    assert!(events.contains(&TransportEvent::Readable(up)), "{events:?}");
+    assert!(events.contains(&TransportEvent::Stopped(up, StreamCode::UNROUTABLE)), "{events:?}");
     let conn = pair.server.conn(server);
     assert_eq!(conn.read(up, 9), Err(ReadError::Reset(StreamCode::OLD)));
     assert_eq!(
@@ -184,7 +184,7 @@ fn datagrams_pass_up_to_the_largest() {
     let over = pair.client.conn(client).send_datagram(Bytes::from(vec![9; 1_500]));
     assert_eq!(over, Err(DatagramError::TooLarge));
     pair.settle();
-    assert_eq!(pair.server_events(server), [Event::Datagram]);
+    assert_eq!(pair.server_events(server), [TransportEvent::Datagram]);
     let conn = pair.server.conn(server);
     assert_eq!(conn.recv_datagram().map(|datagram| datagram.len()), Some(max));
     assert_eq!(conn.recv_datagram(), Some(Bytes::from_static(b"small")));
@@ -212,7 +212,7 @@ fn the_peer_may_open_more_as_it_uses_what_it_has() {
             pair.server_events(server);
             pair.settle();
             let events = pair.client_events(client);
-            assert!(open == most || events.contains(&Event::Openable(dir)), "{events:?}");
+            assert!(open == most || events.contains(&TransportEvent::Openable(dir)), "{events:?}");
         }
         assert_eq!(open, most, "and not one more");
     }
@@ -220,7 +220,7 @@ fn the_peer_may_open_more_as_it_uses_what_it_has() {
 
 #[test]
 fn the_streams_a_peer_may_open_stop_where_the_operator_says() {
-    let mut pair = Pair::tuned(Tuning { max_streams: Some(40), ..Tuning::default() });
+    let mut pair = Pair::tuned(QuicTuning { max_streams: Some(40), ..QuicTuning::default() });
     let (client, server) = pair.connect(RAW);
     for dir in [Dir::Bi, Dir::Uni] {
         let mut open = 0;
@@ -241,14 +241,14 @@ fn the_streams_a_peer_may_open_stop_where_the_operator_says() {
 #[test]
 fn a_silent_peer_is_given_up_after_the_idle_timeout_set() {
     let idle = Duration::from_secs(2);
-    let mut pair = Pair::tuned(Tuning { idle, keep_alive: None, ..Tuning::default() });
+    let mut pair = Pair::tuned(QuicTuning { idle, keep_alive: None, ..QuicTuning::default() });
     let (_, server) = pair.connect(RAW);
     pair.server_events(server);
     pair.client.endpoint = Pair::new().client.endpoint;
     pair.run(idle - Duration::from_millis(500));
-    assert!(!pair.server_events(server).iter().any(|event| matches!(event, Event::Closed(_))));
+    assert!(!pair.server_events(server).iter().any(|event| matches!(event, TransportEvent::Closed(_))));
     pair.run(Duration::from_secs(1));
-    assert!(pair.server_events(server).iter().any(|event| matches!(event, Event::Closed(_))));
+    assert!(pair.server_events(server).iter().any(|event| matches!(event, TransportEvent::Closed(_))));
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn a_blocked_stream_becomes_writable_when_the_peer_reads() {
     assert_eq!(got.len(), taken);
     pair.settle();
     let events = pair.server_events(server);
-    assert!(events.contains(&Event::Writable(down)), "{events:?}");
+    assert!(events.contains(&TransportEvent::Writable(down)), "{events:?}");
     assert!(fill(pair.server.conn(server), down, 1).0 > 0);
 }
 
@@ -299,12 +299,12 @@ fn room_is_told_after_a_short_write_only() {
     let down = pair.server.conn(server).open(Dir::Uni, 0).unwrap();
     write_all(pair.server.conn(server), down, b"little");
     pair.settle();
-    assert!(!pair.server_events(server).contains(&Event::Room));
+    assert!(!pair.server_events(server).contains(&TransportEvent::Room));
     let mut chunk = [Bytes::from(vec![1; 1 << 20])];
     let taken = pair.server.conn(server).write(down, &mut chunk).unwrap();
     assert!(taken < 1 << 20, "the valve is nearly shut");
     pair.settle();
-    assert!(pair.server_events(server).contains(&Event::Room));
+    assert!(pair.server_events(server).contains(&TransportEvent::Room));
     assert!(pair.server.conn(server).write(down, &mut chunk).unwrap() > 0);
     drop(pair.client_events(client));
 }
@@ -360,11 +360,14 @@ fn closes_reach_the_peer_with_code_and_reason() {
             pair.settle();
             (pair.client_events(client), pair.server_events(server))
         };
-        assert_eq!(ours, [Event::Closed(Closed::ByUs)]);
-        assert_eq!(theirs, [Event::Closed(Closed::ByPeer(SessionCode::UNAUTHORIZED, "no".into()))]);
+        assert_eq!(ours, [TransportEvent::Closed(TransportClosed::ByUs)]);
+        assert_eq!(
+            theirs,
+            [TransportEvent::Closed(TransportClosed::ByPeer(SessionCode::UNAUTHORIZED, "no".into()))]
+        );
         assert_eq!(pair.server.conn(server).open(Dir::Uni, 0), None);
         pair.run(Duration::from_secs(5));
-        assert_eq!(pair.server.conn(server).phase(), Phase::Drained);
+        assert_eq!(pair.server.conn(server).phase(), ConnPhase::Drained);
         assert_eq!(pair.server_events(server), []);
     }
 }

@@ -16,7 +16,7 @@ use rustls::{
 };
 
 use super::*;
-use relay_session::transport::Closed;
+use relay_session::transport::TransportClosed;
 
 const ALPN: &[&str] = &["moq-lite-05"];
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -108,7 +108,7 @@ impl ServerCertVerifier for Noting {
 
 /// Client that can resume sessions, with an optional certificate.
 struct Dialler {
-    config: ClientConfig,
+    config: OutgoingConfig,
     noting: Arc<Noting>,
 }
 
@@ -125,7 +125,7 @@ impl Dialler {
             Some((cert, key)) => builder.with_client_auth_cert(vec![cert], key).unwrap(),
         };
         tls.alpn_protocols = ALPN.iter().map(|name| name.as_bytes().to_vec()).collect();
-        Self { config: ClientConfig::new(tls, &Tuning::default()).unwrap(), noting }
+        Self { config: OutgoingConfig::new(tls, &QuicTuning::default()).unwrap(), noting }
     }
 
     /// Connects, and runs until the handshake has finished or failed.
@@ -153,9 +153,9 @@ impl Dialler {
     }
 }
 
-fn pair_with(tls: Tls) -> Pair {
+fn pair_with(tls: ServerTls) -> Pair {
     let mut pair = Pair::new();
-    let config = Config::new(tls, &SECRET, 4, &Tuning::default()).unwrap();
+    let config = QuicConfig::new(tls, &SECRET, 4, &QuicTuning::default()).unwrap();
     pair.server.endpoint = Endpoint::new(&config, WorkerId(1), true, Some([2; 32]));
     pair
 }
@@ -164,17 +164,20 @@ fn pair_with(tls: Tls) -> Pair {
 fn asking(authority: &Authority) -> (Pair, Arc<Clients>) {
     let clients = Arc::new(Clients::new(std::slice::from_ref(&authority.root)).unwrap());
     let (cert, key) = identity();
-    let tls = Tls { clients: Some(clients.clone()), ..certificate(vec![cert], key).unwrap().into() };
+    let tls = ServerTls { clients: Some(clients.clone()), ..certificate(vec![cert], key).unwrap().into() };
     (pair_with(tls), clients)
 }
 
 fn assert_refused(pair: &mut Pair, client: ConnKey, server: ConnKey) {
     assert!(
-        matches!(pair.client_events(client)[..], [Event::Ready, Event::Closed(Closed::Lost(_))]),
+        matches!(
+            pair.client_events(client)[..],
+            [TransportEvent::Ready, TransportEvent::Closed(TransportClosed::Lost(_))]
+        ),
         "the client is notified"
     );
     let events = pair.server_events(server);
-    assert!(!events.contains(&Event::Ready), "{events:?}");
+    assert!(!events.contains(&TransportEvent::Ready), "{events:?}");
 }
 
 #[test]
@@ -183,7 +186,7 @@ fn a_client_that_shows_a_certificate_is_known_by_it() {
     let (mut pair, _) = asking(&authority);
     let end = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
     let (_, server) = Dialler::new(Some(authority.issue("edge.example", end))).dial(&mut pair);
-    assert_eq!(pair.server.conn(server).phase(), Phase::Ready);
+    assert_eq!(pair.server.conn(server).phase(), ConnPhase::Ready);
     let peer = pair.server.conn(server).peer_certificate().cloned().expect("a certificate");
     assert_eq!(peer.name.as_deref(), Some("edge.example"));
     assert_eq!(peer.not_after, end);
@@ -194,7 +197,7 @@ fn a_client_that_shows_a_certificate_is_known_by_it() {
 fn a_client_that_shows_none_comes_in_and_is_nobody() {
     let (mut pair, _) = asking(&Authority::new("an authority"));
     let (client, server) = Dialler::new(None).dial(&mut pair);
-    assert_eq!(pair.server.conn(server).phase(), Phase::Ready);
+    assert_eq!(pair.server.conn(server).phase(), ConnPhase::Ready);
     assert_eq!(pair.server.conn(server).peer_certificate(), None);
     assert_eq!(pair.client.conn(client).peer_certificate(), None, "a server is no client");
 }
@@ -236,7 +239,7 @@ fn new_roots_count_from_the_next_handshake_on() {
     assert!(pair.server.conn(server).peer_certificate().is_some());
     let (client, server) = of_old.dial(&mut pair);
     assert_refused(&mut pair, client, server);
-    assert_eq!(pair.server.conn(kept).phase(), Phase::Ready, "open connections stay");
+    assert_eq!(pair.server.conn(kept).phase(), ConnPhase::Ready, "open connections stay");
     assert!(matches!(clients.replace(&[]), Err(RootsError::None)));
     let broken = clients.replace(&[new.root.clone(), CertificateDer::from(&b"x"[..])]);
     assert!(matches!(broken, Err(RootsError::Unusable { place: 2, .. })));
@@ -263,7 +266,7 @@ fn who_could_resume_sees_a_new_certificate_all_the_same() {
     let (first, second) = (made(), made());
     let newest = second.0.clone();
     let resolver = Arc::new(Resolver(RwLock::new(certified(first))));
-    let tls = Tls::from(resolver.clone() as Arc<dyn ResolvesServerCert>);
+    let tls = ServerTls::from(resolver.clone() as Arc<dyn ResolvesServerCert>);
     let tickets = tls.tickets.clone();
     let mut pair = pair_with(tls);
     let dialler = Dialler::new(None);
@@ -273,7 +276,7 @@ fn who_could_resume_sees_a_new_certificate_all_the_same() {
     *resolver.0.write().unwrap() = certified(second);
     tickets.renew().unwrap();
     let (_, server) = dialler.dial(&mut pair);
-    assert_eq!(pair.server.conn(server).phase(), Phase::Ready);
+    assert_eq!(pair.server.conn(server).phase(), ConnPhase::Ready);
     assert_eq!((dialler.seen(), dialler.last()), (2, newest));
     dialler.dial(&mut pair);
     assert_eq!(dialler.seen(), 2, "and resumes again");
@@ -286,7 +289,7 @@ fn a_handshake_that_a_new_certificate_overtakes_is_not_resumed() {
     let (first, second) = (made(), made());
     let (oldest, newest) = (first.0.clone(), second.0.clone());
     let resolver = Arc::new(Resolver(RwLock::new(certified(first))));
-    let tls = Tls::from(resolver.clone() as Arc<dyn ResolvesServerCert>);
+    let tls = ServerTls::from(resolver.clone() as Arc<dyn ResolvesServerCert>);
     let tickets = tls.tickets.clone();
     let mut pair = pair_with(tls);
     let dialler = Dialler::new(None);

@@ -1,7 +1,7 @@
 //! WebTransport sessions with a minimal test client.
 
 use relay_model::{SessionCode, StreamCode};
-use relay_session::transport::Closed;
+use relay_session::transport::TransportClosed;
 use web_transport_proto::{Capsule, ConnectRequest, ConnectResponse, Frame, Setting, Settings, VarInt};
 
 use super::*;
@@ -59,7 +59,7 @@ impl Browser {
 
     fn silent_with(mut pair: Pair) -> Self {
         let (client, server) = pair.connect(&["h3"]);
-        assert_eq!(pair.client_events(client)[0], Event::Ready);
+        assert_eq!(pair.client_events(client)[0], TransportEvent::Ready);
         let connect = pair.client.conn(client).open(Dir::Bi, 0).unwrap();
         Self { pair, client, server, connect }
     }
@@ -70,7 +70,7 @@ impl Browser {
         browser.send_uni(&settings());
         browser.request(LITE);
         browser.pair.settle();
-        assert_eq!(browser.pair.server_events(browser.server), [Event::Ready]);
+        assert_eq!(browser.pair.server_events(browser.server), [TransportEvent::Ready]);
         let connect = browser.connect;
         let (bytes, _) = read_all(browser.us(), connect);
         let response = ConnectResponse::decode(&mut bytes.as_slice()).unwrap();
@@ -78,15 +78,15 @@ impl Browser {
         browser
     }
 
-    fn us(&mut self) -> &mut Connection {
+    fn us(&mut self) -> &mut QuicConnection {
         self.pair.client.conn(self.client)
     }
 
-    fn relay(&mut self) -> &mut Connection {
+    fn relay(&mut self) -> &mut QuicConnection {
         self.pair.server.conn(self.server)
     }
 
-    fn events(&mut self) -> Vec<Event> {
+    fn events(&mut self) -> Vec<TransportEvent> {
         self.pair.settle();
         self.pair.server_events(self.server)
     }
@@ -112,7 +112,7 @@ impl Browser {
     fn refusal(&mut self, stream: Stream) -> String {
         // A session ignores events of unknown streams.
         let events = self.events();
-        assert!(events.iter().all(|event| *event == Event::Readable(stream)), "{events:?}");
+        assert!(events.iter().all(|event| *event == TransportEvent::Readable(stream)), "{events:?}");
         self.pair.settle();
         let (bytes, end) = read_all(self.us(), stream);
         assert_eq!(end, Ok(()), "the answer is whole");
@@ -162,7 +162,7 @@ fn the_first_offer_we_speak_is_taken() {
     let mut browser = Browser::silent();
     browser.send_uni(&settings());
     browser.request(&["h3", "moqt-18", "moq-lite-05", "moq-lite-04"]);
-    assert_eq!(browser.events(), [Event::Ready]);
+    assert_eq!(browser.events(), [TransportEvent::Ready]);
     assert_eq!(browser.relay().protocol(), Some("moq-lite-05"), "not our newest, the client's first");
 }
 
@@ -171,12 +171,12 @@ fn connect_without_protocols_is_accepted_as_moql() {
     let mut browser = Browser::silent();
     browser.send_uni(&settings());
     browser.request(&[]);
-    assert_eq!(browser.events(), [Event::Ready]);
+    assert_eq!(browser.events(), [TransportEvent::Ready]);
     assert_eq!(browser.relay().protocol(), Some("moql"));
     let mut browser = Browser::silent();
     browser.send_uni(&settings());
     browser.request(&["moqt-18", "moql"]);
-    assert_eq!(browser.events(), [Event::Ready]);
+    assert_eq!(browser.events(), [TransportEvent::Ready]);
     assert_eq!(browser.relay().protocol(), Some("moql"));
     // An offer of unsupported protocols only is refused.
     let mut browser = Browser::silent();
@@ -191,7 +191,7 @@ fn an_offer_we_are_not_to_speak_is_passed_over() {
     let mut browser = Browser::silent_with(Pair::speaking(&[Version::V04]));
     browser.send_uni(&settings());
     browser.request(&["moq-lite-06", "moq-lite-05", "moq-lite-04", "moq-lite-03"]);
-    assert_eq!(browser.events(), [Event::Ready]);
+    assert_eq!(browser.events(), [TransportEvent::Ready]);
     assert_eq!(browser.relay().protocol(), Some("moq-lite-04"));
 }
 
@@ -207,7 +207,7 @@ fn streams_carry_their_prefix_both_ways() {
         };
         write_all(browser.us(), up, b"hello");
         browser.us().finish(up);
-        assert_eq!(browser.events(), [Event::Opened(up, dir)]);
+        assert_eq!(browser.events(), [TransportEvent::Opened(up, dir)]);
         assert_eq!(read_all(browser.relay(), up), (b"hello".to_vec(), Ok(())));
 
         let down = browser.relay().open(dir, 0).unwrap();
@@ -230,10 +230,10 @@ fn a_prefix_may_come_byte_by_byte() {
         assert_eq!(browser.events(), []);
     }
     write_all(browser.us(), stream, &bytes[bytes.len() - 1..]);
-    assert_eq!(browser.events(), [Event::Opened(stream, Dir::Bi)]);
+    assert_eq!(browser.events(), [TransportEvent::Opened(stream, Dir::Bi)]);
     assert_eq!(browser.relay().read(stream, 1), Err(ReadError::Blocked));
     write_all(browser.us(), stream, b"z");
-    assert_eq!(browser.events(), [Event::Readable(stream)]);
+    assert_eq!(browser.events(), [TransportEvent::Readable(stream)]);
     assert_eq!(browser.relay().read(stream, 9), Ok(Some(Bytes::from_static(b"z"))));
 }
 
@@ -242,11 +242,11 @@ fn stream_codes_survive() {
     let mut browser = Browser::ready();
     let connect = browser.connect;
     let stream = browser.send_bidi(&[prefix(0x41, connect), b"x".to_vec()].concat());
-    assert_eq!(browser.events(), [Event::Opened(stream, Dir::Bi)]);
+    assert_eq!(browser.events(), [TransportEvent::Opened(stream, Dir::Bi)]);
     browser.us().reset(stream, StreamCode::EVICTED);
     browser.us().stop(stream, StreamCode::OLD);
     let events = browser.events();
-    assert!(events.contains(&Event::Stopped(stream, StreamCode::OLD)), "{events:?}");
+    assert!(events.contains(&TransportEvent::Stopped(stream, StreamCode::OLD)), "{events:?}");
     assert_eq!(browser.relay().read(stream, 9), Err(ReadError::Reset(StreamCode::EVICTED)));
     browser.relay().reset(stream, StreamCode::CANCEL);
 }
@@ -259,7 +259,7 @@ fn datagrams_name_their_session() {
     browser.us().send_datagram(Bytes::from_static(b"\x00hi")).unwrap();
     browser.us().send_datagram(Bytes::from_static(b"\x07not ours")).unwrap();
     browser.us().send_datagram(Bytes::new()).unwrap();
-    assert_eq!(browser.events(), [Event::Datagram]);
+    assert_eq!(browser.events(), [TransportEvent::Datagram]);
     assert_eq!(browser.relay().recv_datagram(), Some(Bytes::from_static(b"hi")));
     assert_eq!(browser.relay().recv_datagram(), None);
     browser.relay().send_datagram(Bytes::from(vec![1; max])).unwrap();
@@ -278,7 +278,7 @@ fn a_peer_without_datagrams_gets_none() {
     plain.encode(&mut bytes);
     browser.send_uni(&bytes);
     browser.request(LITE);
-    assert_eq!(browser.events(), [Event::Ready]);
+    assert_eq!(browser.events(), [TransportEvent::Ready]);
     assert_eq!(browser.relay().max_datagram(), 0);
 }
 
@@ -293,18 +293,18 @@ fn what_comes_before_the_connect_is_held_for_it() {
     assert_eq!(browser.events(), []);
     browser.request(LITE);
     assert_eq!(browser.events(), [], "settings are still missing");
-    assert_eq!(browser.relay().phase(), Phase::Opening);
+    assert_eq!(browser.relay().phase(), ConnPhase::Opening);
     browser.send_uni(&settings());
     let events = browser.events();
-    assert_eq!(events[0], Event::Ready);
+    assert_eq!(events[0], TransportEvent::Ready);
     assert_eq!((opened(&events, Dir::Uni), opened(&events, Dir::Bi)), (vec![uni], vec![bidi]));
-    assert!(events.contains(&Event::Datagram));
+    assert!(events.contains(&TransportEvent::Datagram));
     assert_eq!(read_all(browser.relay(), uni).0, b"one");
     assert_eq!(read_all(browser.relay(), bidi).0, b"two");
     assert_eq!(browser.relay().recv_datagram(), Some(Bytes::from_static(b"early")));
     browser.pair.settle();
     let events = browser.pair.client_events(browser.client);
-    assert!(events.contains(&Event::Stopped(stray, StreamCode(0x3994_bd84))), "{events:?}");
+    assert!(events.contains(&TransportEvent::Stopped(stray, StreamCode(0x3994_bd84))), "{events:?}");
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn holding_is_bounded() {
         }
     }
     let events = browser.pair.client_events(browser.client);
-    let rejected = events.iter().filter(|event| matches!(event, Event::Stopped(..))).count();
+    let rejected = events.iter().filter(|event| matches!(event, TransportEvent::Stopped(..))).count();
     // The empty CONNECT stream is held too.
     assert_eq!(rejected, sent.len() + 1 - 64);
 }
@@ -335,19 +335,22 @@ fn closes_travel_as_capsules() {
     let connect = browser.connect;
     let now = browser.pair.now;
     browser.relay().close(now, SessionCode::UNAUTHORIZED, "go away");
-    assert_eq!(browser.relay().phase(), Phase::Closed);
-    assert_eq!(browser.pair.server_events(browser.server), [Event::Closed(Closed::ByUs)]);
+    assert_eq!(browser.relay().phase(), ConnPhase::Closed);
+    assert_eq!(browser.pair.server_events(browser.server), [TransportEvent::Closed(TransportClosed::ByUs)]);
     browser.pair.settle();
     let expected = capsule(&Capsule::CloseWebTransportSession { code: 2, reason: "go away".into() });
     // The connection was closed after the capsule arrived, with the same code and reason.
     let events = browser.pair.client_events(browser.client);
     assert!(
-        events.contains(&Event::Closed(Closed::ByPeer(SessionCode::UNAUTHORIZED, "go away".into()))),
+        events.contains(&TransportEvent::Closed(TransportClosed::ByPeer(
+            SessionCode::UNAUTHORIZED,
+            "go away".into()
+        ))),
         "{events:?}"
     );
     assert_eq!(read_all(browser.us(), connect).0, expected);
     browser.pair.run(Duration::from_secs(3));
-    assert_eq!(browser.relay().phase(), Phase::Drained);
+    assert_eq!(browser.relay().phase(), ConnPhase::Drained);
 }
 
 #[test]
@@ -359,11 +362,11 @@ fn a_close_capsule_of_the_peer_ends_the_session() {
     write_all(browser.us(), connect, a);
     assert_eq!(browser.events(), []);
     write_all(browser.us(), connect, b);
-    let closed = Closed::ByPeer(SessionCode::TIMEOUT, "bored".into());
-    assert_eq!(browser.events(), [Event::Closed(closed)]);
-    assert_eq!(browser.relay().phase(), Phase::Closed);
+    let closed = TransportClosed::ByPeer(SessionCode::TIMEOUT, "bored".into());
+    assert_eq!(browser.events(), [TransportEvent::Closed(closed)]);
+    assert_eq!(browser.relay().phase(), ConnPhase::Closed);
     browser.pair.run(Duration::from_secs(3));
-    assert_eq!(browser.relay().phase(), Phase::Drained);
+    assert_eq!(browser.relay().phase(), ConnPhase::Drained);
 }
 
 #[test]
@@ -371,11 +374,14 @@ fn the_end_of_the_connect_stream_ends_the_session() {
     let mut browser = Browser::ready();
     let connect = browser.connect;
     browser.us().finish(connect);
-    assert_eq!(browser.events(), [Event::Closed(Closed::ByPeer(SessionCode::NONE, String::new()))]);
+    assert_eq!(
+        browser.events(),
+        [TransportEvent::Closed(TransportClosed::ByPeer(SessionCode::NONE, String::new()))]
+    );
     let mut browser = Browser::ready();
     browser.us().reset(connect, StreamCode::CANCEL);
     let events = browser.events();
-    assert!(matches!(events[..], [Event::Closed(Closed::Lost(_))]), "{events:?}");
+    assert!(matches!(events[..], [TransportEvent::Closed(TransportClosed::Lost(_))]), "{events:?}");
 }
 
 #[test]
@@ -383,8 +389,8 @@ fn a_connection_closed_by_the_browser_ends_the_session() {
     let mut browser = Browser::ready();
     let now = browser.pair.now;
     browser.us().close(now, SessionCode::GOAWAY_TIMEOUT, "");
-    let closed = Closed::ByPeer(SessionCode::GOAWAY_TIMEOUT, String::new());
-    assert_eq!(browser.events(), [Event::Closed(closed)]);
+    let closed = TransportClosed::ByPeer(SessionCode::GOAWAY_TIMEOUT, String::new());
+    assert_eq!(browser.events(), [TransportEvent::Closed(closed)]);
 }
 
 #[test]
@@ -397,9 +403,9 @@ fn offers_we_do_not_speak_are_refused() {
         assert_eq!(browser.refusal(connect), "expected 200, got: Some(400)");
         browser.pair.run(Duration::from_secs(2));
         assert_eq!(browser.events(), []);
-        assert_ne!(browser.relay().phase(), Phase::Ready);
+        assert_ne!(browser.relay().phase(), ConnPhase::Ready);
         browser.pair.run(Duration::from_secs(3));
-        assert_eq!(browser.relay().phase(), Phase::Drained, "it does not linger");
+        assert_eq!(browser.relay().phase(), ConnPhase::Drained, "it does not linger");
     }
 }
 
@@ -422,7 +428,7 @@ fn other_requests_get_404() {
     write_all(browser.us(), huge, &[0; 30_000]);
     assert_eq!(browser.refusal(huge), "expected 200, got: Some(431)");
     assert_eq!(browser.events(), []);
-    assert_eq!(browser.relay().phase(), Phase::Ready);
+    assert_eq!(browser.relay().phase(), ConnPhase::Ready);
 }
 
 #[test]
@@ -435,14 +441,14 @@ fn streams_that_are_not_ours_are_discarded_in_bounds() {
     assert_eq!(browser.events(), []);
     browser.pair.settle();
     let events = browser.pair.client_events(browser.client);
-    assert!(events.contains(&Event::Stopped(grease, StreamCode(0x103))), "{events:?}");
-    assert!(events.contains(&Event::Stopped(other, StreamCode(0x3994_bd84))), "{events:?}");
+    assert!(events.contains(&TransportEvent::Stopped(grease, StreamCode(0x103))), "{events:?}");
+    assert!(events.contains(&TransportEvent::Stopped(other, StreamCode(0x3994_bd84))), "{events:?}");
     for _ in 0..10 {
         fill(browser.us(), encoder, 20_000);
         browser.pair.settle();
     }
     let events = browser.events();
-    assert!(matches!(events[..], [Event::Closed(Closed::Lost(_))]), "{events:?}");
+    assert!(matches!(events[..], [TransportEvent::Closed(TransportClosed::Lost(_))]), "{events:?}");
 }
 
 #[test]
@@ -457,11 +463,14 @@ fn http3_that_breaks_its_rules_ends_the_connection() {
         let mut browser = Browser::silent();
         browser.send_uni(bytes);
         assert_eq!(browser.events().len(), 1, "{bytes:?}");
-        assert_eq!(browser.relay().phase(), Phase::Closed, "{bytes:?}");
+        assert_eq!(browser.relay().phase(), ConnPhase::Closed, "{bytes:?}");
     }
     let mut browser = Browser::ready();
     browser.send_uni(&settings());
-    assert!(matches!(browser.events()[..], [Event::Closed(Closed::Lost(_))]), "two control streams");
+    assert!(
+        matches!(browser.events()[..], [TransportEvent::Closed(TransportClosed::Lost(_))]),
+        "two control streams"
+    );
 }
 
 #[test]
@@ -469,10 +478,10 @@ fn a_browser_that_never_connects_is_dropped() {
     let mut browser = Browser::silent();
     browser.send_uni(&settings());
     browser.pair.run(Duration::from_secs(4));
-    assert_eq!(browser.relay().phase(), Phase::Opening);
+    assert_eq!(browser.relay().phase(), ConnPhase::Opening);
     browser.pair.run(Duration::from_secs(2));
     let phase = browser.relay().phase();
-    assert!(matches!(phase, Phase::Closed | Phase::Drained), "{phase:?}");
+    assert!(matches!(phase, ConnPhase::Closed | ConnPhase::Drained), "{phase:?}");
 }
 
 #[test]
@@ -502,11 +511,11 @@ fn a_prefix_the_peer_has_no_credit_for_goes_first_later() {
     assert_eq!(browser.relay().write(late, &mut [Bytes::from_static(b"x")]), Err(WriteError::Blocked));
     let done = browser.relay().open(Dir::Uni, 0).unwrap();
     browser.relay().finish(done);
-    assert!(!browser.events().contains(&Event::Writable(late)));
+    assert!(!browser.events().contains(&TransportEvent::Writable(late)));
     assert_eq!(read_all(browser.us(), late).0, b"", "nothing got through");
     read_all(browser.us(), full[0]).1.unwrap_err();
     let events = browser.events();
-    assert!(events.contains(&Event::Writable(late)), "{events:?}");
+    assert!(events.contains(&TransportEvent::Writable(late)), "{events:?}");
     write_all(browser.relay(), late, b"x");
     browser.pair.settle();
     let connect = browser.connect;

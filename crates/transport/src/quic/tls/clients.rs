@@ -19,7 +19,7 @@ use rustls::{
 use super::PeerCertificate;
 
 /// Least interval in seconds between log lines about rejected certificates, which any client can cause.
-const SAY_SECS: u64 = 10;
+const LOG_INTERVAL_SECS: u64 = 10;
 /// Limit in characters of a logged name from an unverified certificate.
 const NAME_CHARS: usize = 128;
 
@@ -46,8 +46,8 @@ pub struct Clients {
     verifier: RwLock<Arc<dyn ClientCertVerifier>>,
     schemes: Vec<SignatureScheme>,
     /// Time of the last log line in seconds since 1970, and the number of rejections not logged since.
-    said: Mutex<Option<u64>>,
-    unsaid: AtomicU64,
+    last_logged: Mutex<Option<u64>>,
+    unlogged: AtomicU64,
 }
 
 impl Clients {
@@ -61,8 +61,8 @@ impl Clients {
         Ok(Self {
             verifier: RwLock::new(verifier),
             schemes,
-            said: Mutex::default(),
-            unsaid: AtomicU64::new(0),
+            last_logged: Mutex::default(),
+            unlogged: AtomicU64::new(0),
         })
     }
 
@@ -80,17 +80,17 @@ impl Clients {
         self.verifier.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Logs a rejected certificate, at most once per [`SAY_SECS`].
+    /// Logs a rejected certificate, at most once per [`LOG_INTERVAL_SECS`].
     fn refused(&self, leaf: &CertificateDer<'_>, why: &Error, now: UnixTime) {
         let now = now.as_secs();
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.is_some_and(|said| now.abs_diff(said) < SAY_SECS) {
-            self.unsaid.fetch_add(1, Ordering::Relaxed);
+        let mut said = self.last_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_some_and(|said| now.abs_diff(said) < LOG_INTERVAL_SECS) {
+            self.unlogged.fetch_add(1, Ordering::Relaxed);
             return;
         }
         *said = Some(now);
         drop(said);
-        let unsaid = self.unsaid.swap(0, Ordering::Relaxed);
+        let unsaid = self.unlogged.swap(0, Ordering::Relaxed);
         let of = PeerCertificate::read(leaf).ok();
         let short = |text: &String| text.chars().take(NAME_CHARS).collect::<String>();
         // Peer-supplied strings are fields, not part of the message: fields are escaped.

@@ -52,7 +52,7 @@ impl fmt::Debug for Tickets {
 /// TLS configuration that gives each handshake the ticket keys current at its start. With the keys current at
 /// its end, a handshake during a certificate change would issue a ticket valid under the new keys to a client
 /// that has seen only the old certificate.
-pub(in crate::quic) struct Handshakes {
+pub(in crate::quic) struct TicketedConfig {
     tls: ServerConfig,
     tickets: Arc<Tickets>,
     current: RwLock<Current>,
@@ -80,7 +80,7 @@ impl Current {
     }
 }
 
-impl Handshakes {
+impl TicketedConfig {
     /// Creates the configuration from `tls`, with the keys of `tickets` once there are any.
     pub(super) fn new(tls: ServerConfig, tickets: Arc<Tickets>) -> Result<Self, NoInitialCipherSuite> {
         let current = RwLock::new(Current::new(tls.clone(), tickets.current())?);
@@ -100,7 +100,7 @@ impl Handshakes {
     }
 }
 
-impl crypto::ServerConfig for Handshakes {
+impl crypto::ServerConfig for TicketedConfig {
     fn initial_keys(&self, version: u32, dst_cid: &ConnectionId) -> Result<Keys, UnsupportedVersion> {
         self.current().initial_keys(version, dst_cid)
     }

@@ -18,22 +18,22 @@ pub(super) struct Close {
 
 /// Reader of frames, and of the capsules in DATA frames; buffers at most one close capsule.
 #[derive(Default)]
-pub(super) struct Reader {
-    frame: Cursor,
-    capsule: Cursor,
+pub(super) struct CapsuleReader {
+    frame: TlvReader,
+    capsule: TlvReader,
     close: Vec<u8>,
 }
 
 /// Type-length-value being read.
 #[derive(Default)]
-struct Cursor {
+struct TlvReader {
     head: [u8; 16],
     held: usize,
     /// Type and bytes of the value not yet read.
     body: Option<(u64, u64)>,
 }
 
-impl Cursor {
+impl TlvReader {
     /// Appends one byte of the head; sets `body` once type and length are complete.
     fn push(&mut self, byte: u8) {
         if let Some(place) = self.head.get_mut(self.held) {
@@ -63,7 +63,7 @@ impl Cursor {
     }
 }
 
-impl Reader {
+impl CapsuleReader {
     /// Processes the next bytes of the stream; `Some` once the peer has closed the session.
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> Option<Close> {
         while let Some((first, rest)) = bytes.split_first() {
@@ -82,7 +82,7 @@ impl Reader {
                 }
             }
             if self.frame.is_done() {
-                self.frame = Cursor::default();
+                self.frame = TlvReader::default();
             }
         }
         None
@@ -105,7 +105,7 @@ impl Reader {
             }
             if self.capsule.is_done() {
                 let closed = self.capsule.body.is_some_and(|(kind, _)| kind == CLOSE);
-                self.capsule = Cursor::default();
+                self.capsule = TlvReader::default();
                 if closed {
                     return Some(self.take_close());
                 }
@@ -164,7 +164,7 @@ mod tests {
         ]
         .concat();
         for step in [1, 2, 3, 7, whole.len()] {
-            let mut reader = Reader::default();
+            let mut reader = CapsuleReader::default();
             let mut found = None;
             for piece in whole.chunks(step) {
                 assert_eq!(found, None);
@@ -178,18 +178,18 @@ mod tests {
     fn a_capsule_may_span_frames() {
         let capsule = frame(CLOSE as u32, &[0, 0, 0, 9, b'x', b'y']);
         let (a, b) = capsule.split_at(5);
-        let mut reader = Reader::default();
+        let mut reader = CapsuleReader::default();
         assert_eq!(reader.push(&frame(0, a)), None);
         assert_eq!(reader.push(&frame(0, b)), Some(Close { code: 9, reason: "xy".into() }));
     }
 
     #[test]
     fn what_is_held_is_bounded() {
-        let mut reader = Reader::default();
+        let mut reader = CapsuleReader::default();
         let huge = frame(CLOSE as u32, &vec![b'z'; 60_000]);
         let found = reader.push(&frame(0, &huge)).unwrap();
         assert_eq!(found.reason.len(), REASON_BYTES);
         let cut = close(1, &"é".repeat(2_000));
-        assert_eq!(Reader::default().push(&cut).unwrap().reason.len(), REASON_BYTES);
+        assert_eq!(CapsuleReader::default().push(&cut).unwrap().reason.len(), REASON_BYTES);
     }
 }

@@ -12,22 +12,22 @@ const MOST: usize = 16;
 
 /// Collector of the start of a stream, which never takes more bytes than needed.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Head {
+pub(super) struct StreamHead {
     bytes: [u8; MOST],
     len: usize,
 }
 
 /// Kind of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum H3StreamKind {
     /// Stream of the WebTransport session with this CONNECT stream id.
     Session(u64),
     /// Other stream of this type, or a request whose first frame has this type.
     Other(u64),
 }
 
-impl Head {
-    /// Number of bytes still needed; 0 once [`Head::kind`] is known.
+impl StreamHead {
+    /// Number of bytes still needed; 0 once [`StreamHead::kind`] is known.
     pub(super) fn missing(&self, session_type: u64) -> usize {
         let rest = match self.first() {
             Err(missing) => return missing,
@@ -37,7 +37,7 @@ impl Head {
         size(rest).saturating_sub(rest.len())
     }
 
-    /// Appends bytes, at most [`Head::missing`].
+    /// Appends bytes, at most [`StreamHead::missing`].
     pub(super) fn push(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if let Some(place) = self.bytes.get_mut(self.len) {
@@ -48,13 +48,13 @@ impl Head {
     }
 
     /// Returns the kind of the stream; `None` while bytes are missing.
-    pub(super) fn kind(&self, session_type: u64) -> Option<Kind> {
+    pub(super) fn kind(&self, session_type: u64) -> Option<H3StreamKind> {
         let (kind, rest) = self.first().ok()?;
         if kind != session_type {
-            return Some(Kind::Other(kind));
+            return Some(H3StreamKind::Other(kind));
         }
         let mut rest = rest;
-        VarInt::decode(&mut rest).ok().map(|id| Kind::Session(id.into_inner()))
+        VarInt::decode(&mut rest).ok().map(|id| H3StreamKind::Session(id.into_inner()))
     }
 
     /// Collected bytes.
@@ -95,7 +95,7 @@ mod tests {
     fn a_split_head_is_never_overread() {
         for session in [0, 4, 64 * 4, 1 << 20] {
             let bytes = prefix(BIDI, session);
-            let mut head = Head::default();
+            let mut head = StreamHead::default();
             let mut at = 0;
             while head.missing(BIDI) > 0 {
                 assert_eq!(head.kind(BIDI), None);
@@ -103,20 +103,20 @@ mod tests {
                 head.push(&bytes[at..=at]);
                 at += 1;
             }
-            assert_eq!(head.kind(BIDI), Some(Kind::Session(session)));
+            assert_eq!(head.kind(BIDI), Some(H3StreamKind::Session(session)));
             assert_eq!(at, bytes.len());
         }
     }
 
     #[test]
     fn other_types_end_after_the_type() {
-        let mut head = Head::default();
+        let mut head = StreamHead::default();
         head.push(&[0x01]);
-        assert_eq!((head.missing(BIDI), head.kind(BIDI)), (0, Some(Kind::Other(1))));
-        let mut head = Head::default();
+        assert_eq!((head.missing(BIDI), head.kind(BIDI)), (0, Some(H3StreamKind::Other(1))));
+        let mut head = StreamHead::default();
         head.push(&[0x40]);
         assert_eq!((head.missing(UNI), head.kind(UNI)), (1, None));
         head.push(&[0x41]);
-        assert_eq!(head.kind(UNI), Some(Kind::Other(0x41)));
+        assert_eq!(head.kind(UNI), Some(H3StreamKind::Other(0x41)));
     }
 }

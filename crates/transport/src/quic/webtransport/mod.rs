@@ -2,8 +2,8 @@
 //! close capsule (RFC 9114, RFC 9220, draft-ietf-webtrans-http3-13 with the SETTINGS of drafts 02 and 07, which
 //! browsers use).
 //!
-//! Streams of the session pass through unchanged; only streams that do not (yet) belong to it have a [`Role`]
-//! here. All writes of this layer go through [`Owed`], since the peer's credit may not suffice.
+//! Streams of the session pass through unchanged; only streams that do not (yet) belong to it have a [`H3StreamRole`]
+//! here. All writes of this layer go through [`PendingPrefix`], since the peer's credit may not suffice.
 
 mod capsule;
 mod head;
@@ -17,8 +17,8 @@ use relay_session::transport::PRIORITY_CONTROL;
 use relay_wire::lite;
 use web_transport_proto::{ConnectResponse, Settings, http::StatusCode};
 
-use self::{capsule::Reader, head::Head, request::Request};
-use super::{code::h3, versions::Versions};
+use self::{capsule::CapsuleReader, head::StreamHead, request::SessionRequest};
+use super::{code::h3, versions::VersionSet};
 
 /// Limit of streams that do not (yet) belong to the session: control, QPACK, CONNECT, requests being read,
 /// streams that arrived before their CONNECT. More are rejected.
@@ -35,29 +35,29 @@ const DISCARD_BYTES: usize = 64 * 1024;
 const PIECE: usize = 16 * 1024;
 
 /// HTTP/3 layer of one connection.
-pub(super) struct Http {
+pub(super) struct H3Layer {
     /// The peer's SETTINGS, once received.
-    peer: Option<Peer>,
+    peer: Option<PeerSettings>,
     control_seen: bool,
     settings_sent: bool,
-    session: Option<Session>,
-    roles: Vec<(StreamId, Role)>,
-    owed: Vec<Owed>,
+    session: Option<ConnectSession>,
+    roles: Vec<(StreamId, H3StreamRole)>,
+    owed: Vec<PendingPrefix>,
     /// Whether held streams may be released.
     releasing: bool,
     refused: bool,
-    end: Option<End>,
+    end: Option<ConnectEnd>,
     /// Protocol versions accepted as subprotocols.
-    versions: Versions,
+    versions: VersionSet,
 }
 
 #[derive(Clone, Copy)]
-struct Peer {
+struct PeerSettings {
     datagrams: bool,
 }
 
 /// Accepted CONNECT.
-struct Session {
+struct ConnectSession {
     id: StreamId,
     target: Box<str>,
     origin: Option<Box<str>>,
@@ -66,7 +66,7 @@ struct Session {
 
 /// End of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum ConnectEnd {
     /// Closed by the peer.
     ByPeer(SessionCode, String),
     /// The CONNECT stream failed.
@@ -76,9 +76,9 @@ pub(super) enum End {
 }
 
 /// Role of a stream that does not belong to the session.
-enum Role {
+enum H3StreamRole {
     /// Stream of unknown type.
-    Nascent(Head),
+    Nascent(StreamHead),
     /// Stream of a session whose CONNECT has not arrived (draft-ietf-webtrans-http3-13 §4.5).
     Held(u64),
     /// Control stream up to SETTINGS (RFC 9114 §6.2.1).
@@ -88,33 +88,33 @@ enum Role {
     /// Request up to its field section.
     Request(Vec<u8>),
     /// Valid request that waits for the peer's SETTINGS, and the bytes after it.
-    Waiting(Request, Vec<u8>),
+    Waiting(SessionRequest, Vec<u8>),
     /// CONNECT stream.
-    Session(Reader),
+    Session(CapsuleReader),
 }
 
 /// Bytes of this layer that must precede all other bytes of their stream.
-struct Owed {
+struct PendingPrefix {
     id: StreamId,
     bytes: Bytes,
     fin: bool,
 }
 
 /// Result of reading a stream of this layer.
-enum Step {
+enum H3StreamStep {
     /// No more data now.
-    Keep(Role),
+    Keep(H3StreamRole),
     /// Continue at once.
-    Again(Role),
+    Again(H3StreamRole),
     /// Drop the role.
     Drop,
     /// The stream belongs to the session.
     Ours,
 }
 
-impl Http {
+impl H3Layer {
     /// Creates the layer of a new connection.
-    pub(super) fn new(versions: Versions) -> Self {
+    pub(super) fn new(versions: VersionSet) -> Self {
         Self {
             peer: None,
             control_seen: false,
@@ -155,7 +155,7 @@ impl Http {
     }
 
     /// Takes the end of the session; returned once.
-    pub(super) fn take_end(&mut self) -> Option<End> {
+    pub(super) fn take_end(&mut self) -> Option<ConnectEnd> {
         self.end.take()
     }
 
@@ -204,7 +204,7 @@ impl Http {
             abandon(quic, id, h3::BUFFERED_STREAM_REJECTED);
             return false;
         }
-        self.roles.push((id, Role::Nascent(Head::default())));
+        self.roles.push((id, H3StreamRole::Nascent(StreamHead::default())));
         self.readable(quic, id) == Some(true)
     }
 
@@ -215,10 +215,10 @@ impl Http {
         let (_, mut role) = self.roles.swap_remove(index);
         let (kept, ours) = loop {
             match self.step(quic, id, role) {
-                Step::Again(next) => role = next,
-                Step::Keep(role) => break (Some(role), false),
-                Step::Drop => break (None, false),
-                Step::Ours => break (None, true),
+                H3StreamStep::Again(next) => role = next,
+                H3StreamStep::Keep(role) => break (Some(role), false),
+                H3StreamStep::Drop => break (None, false),
+                H3StreamStep::Ours => break (None, true),
             }
         };
         self.roles.extend(kept.map(|role| (id, role)));
@@ -229,7 +229,7 @@ impl Http {
     /// Handles STOP_SENDING on a stream; returns whether it was a stream of this layer.
     pub(super) fn stopped(&mut self, quic: &mut Connection, id: StreamId) -> bool {
         if self.session.as_ref().is_some_and(|session| session.id == id) {
-            self.end = self.end.take().or(Some(End::Lost("peer stopped the connect stream")));
+            self.end = self.end.take().or(Some(ConnectEnd::Lost("peer stopped the connect stream")));
             return true;
         }
         // Bytes owed on streams of the peer are responses; those on the session's own streams are prefixes.
@@ -249,11 +249,12 @@ impl Http {
             return None;
         }
         let session: u64 = self.session.as_ref()?.id.into();
-        while let Some(index) = self.roles.iter().position(|(_, role)| matches!(role, Role::Held(_))) {
+        while let Some(index) = self.roles.iter().position(|(_, role)| matches!(role, H3StreamRole::Held(_)))
+        {
             // Streams are reported in order of arrival.
             let (id, role) = self.roles.remove(index);
             match role {
-                Role::Held(of) if of == session => return Some(id),
+                H3StreamRole::Held(of) if of == session => return Some(id),
                 _ => abandon(quic, id, h3::BUFFERED_STREAM_REJECTED),
             }
         }
@@ -291,7 +292,7 @@ impl Http {
         (Some(quarter) == self.quarter()).then_some(payload)
     }
 
-    /// Number of bytes added by [`Http::wrap`].
+    /// Number of bytes added by [`H3Layer::wrap`].
     pub(super) fn datagram_overhead(&self) -> usize {
         self.quarter().map_or(0, web_transport_proto::VarInt::size)
     }
@@ -304,10 +305,11 @@ impl Http {
     /// Answers the requests that waited for the peer's SETTINGS.
     fn answer_waiting(&mut self, quic: &mut Connection) {
         while self.peer.is_some()
-            && let Some(index) = self.roles.iter().position(|(_, role)| matches!(role, Role::Waiting(..)))
+            && let Some(index) =
+                self.roles.iter().position(|(_, role)| matches!(role, H3StreamRole::Waiting(..)))
         {
             let (id, role) = self.roles.swap_remove(index);
-            let Role::Waiting(request, rest) = role else { continue };
+            let H3StreamRole::Waiting(request, rest) = role else { continue };
             if self.session.is_some() {
                 // One session per connection, as advertised in SETTINGS.
                 self.refuse(quic, id, StatusCode::NOT_FOUND);
@@ -333,7 +335,7 @@ impl Http {
         &mut self,
         quic: &mut Connection,
         id: StreamId,
-        request: Request,
+        request: SessionRequest,
         protocol: &'static str,
         rest: &[u8],
     ) {
@@ -341,7 +343,7 @@ impl Http {
             true => ConnectResponse::OK,
             false => ConnectResponse::OK.with_protocol(protocol),
         };
-        self.session = Some(Session {
+        self.session = Some(ConnectSession {
             id,
             target: request.target.into(),
             origin: request.origin.map(Into::into),
@@ -350,23 +352,23 @@ impl Http {
         self.releasing = true;
         self.refused = false;
         self.respond(quic, id, response, false);
-        let mut reader = Reader::default();
+        let mut reader = CapsuleReader::default();
         if let Some(close) = reader.push(rest) {
-            self.end = Some(End::ByPeer(SessionCode(close.code), close.reason));
+            self.end = Some(ConnectEnd::ByPeer(SessionCode(close.code), close.reason));
         }
-        self.roles.push((id, Role::Session(reader)));
+        self.roles.push((id, H3StreamRole::Session(reader)));
         // Data received with the request raises no further event.
         self.readable(quic, id);
     }
 
-    fn refuse(&mut self, quic: &mut Connection, id: StreamId, status: StatusCode) -> Step {
+    fn refuse(&mut self, quic: &mut Connection, id: StreamId, status: StatusCode) -> H3StreamStep {
         if self.owed.len() < SPARE_STREAMS {
             self.respond(quic, id, ConnectResponse::new(status), true);
             stop(quic, id, h3::NO_ERROR);
         } else {
             abandon(quic, id, h3::REQUEST_REJECTED);
         }
-        Step::Drop
+        H3StreamStep::Drop
     }
 
     fn respond(&mut self, quic: &mut Connection, id: StreamId, response: ConnectResponse, fin: bool) {
@@ -383,7 +385,7 @@ impl Http {
     }
 
     fn owe_as_is(&mut self, quic: &mut Connection, id: StreamId, bytes: Vec<u8>, fin: bool) {
-        let mut owed = Owed { id, bytes: bytes.into(), fin };
+        let mut owed = PendingPrefix { id, bytes: bytes.into(), fin };
         // Keep the order with bytes already owed on the same stream.
         if self.owes(id) || !owed.pay(quic) {
             self.owed.push(owed);
@@ -391,11 +393,11 @@ impl Http {
     }
 
     fn violation(&mut self, code: u32, reason: &'static str) {
-        self.end = self.end.take().or(Some(End::Violation(code, reason)));
+        self.end = self.end.take().or(Some(ConnectEnd::Violation(code, reason)));
     }
 }
 
-impl Owed {
+impl PendingPrefix {
     /// Writes as much as the peer's credit allows; returns whether nothing is left to do.
     fn pay(&mut self, quic: &mut Connection) -> bool {
         let mut stream = quic.send_stream(self.id);

@@ -14,7 +14,7 @@ const NEW_PROTOCOL: &str = "webtransport-h3";
 
 /// Parsed CONNECT request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Request {
+pub(super) struct SessionRequest {
     /// Raw path and query.
     pub(super) target: String,
     /// `origin` header.
@@ -24,10 +24,10 @@ pub(super) struct Request {
 }
 
 /// Parses the field section of a request, the body of a HEADERS frame; an error is the status to respond with.
-pub(super) fn parse(section: &[u8]) -> Result<Request, StatusCode> {
+pub(super) fn parse(section: &[u8]) -> Result<SessionRequest, StatusCode> {
     let path = find_path(section).ok_or(StatusCode::BAD_REQUEST)?;
     let mut copy = section.to_vec();
-    if let Path::Literal(value) = path {
+    if let PathLocation::Literal(value) = path {
         put_name(RAW_TARGET, &mut copy);
         copy.extend_from_slice(value);
     }
@@ -48,10 +48,10 @@ pub(super) fn parse(section: &[u8]) -> Result<Request, StatusCode> {
     })?;
     let header = |name| request.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let target = match path {
-        Path::Root => "/".to_owned(),
-        Path::Literal(_) => header(RAW_TARGET).ok_or(StatusCode::BAD_REQUEST)?,
+        PathLocation::Root => "/".to_owned(),
+        PathLocation::Literal(_) => header(RAW_TARGET).ok_or(StatusCode::BAD_REQUEST)?,
     };
-    Ok(Request { target, origin: header("origin"), protocols: request.protocols })
+    Ok(SessionRequest { target, origin: header("origin"), protocols: request.protocols })
 }
 
 fn decode(section: &[u8]) -> Result<ConnectRequest, ConnectError> {
@@ -64,7 +64,7 @@ fn decode(section: &[u8]) -> Result<ConnectRequest, ConnectError> {
 
 /// Location of the value of `:path`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Path<'a> {
+enum PathLocation<'a> {
     /// The `/` of the static table.
     Root,
     /// String literal: Huffman bit, length and bytes.
@@ -72,7 +72,7 @@ enum Path<'a> {
 }
 
 /// Finds the last `:path` in the field lines (RFC 9204 §4.5).
-fn find_path(section: &[u8]) -> Option<Path<'_>> {
+fn find_path(section: &[u8]) -> Option<PathLocation<'_>> {
     let mut rest = section;
     integer(&mut rest, 8)?;
     integer(&mut rest, 7)?;
@@ -81,14 +81,14 @@ fn find_path(section: &[u8]) -> Option<Path<'_>> {
         match first {
             0b1100_0000.. => {
                 if integer(&mut rest, 6)? == STATIC_PATH {
-                    found = Some(Path::Root);
+                    found = Some(PathLocation::Root);
                 }
             }
             0b0101_0000..=0b0101_1111 | 0b0111_0000..=0b0111_1111 => {
                 let name = integer(&mut rest, 4)?;
                 let value = string(&mut rest)?;
                 if name == STATIC_PATH {
-                    found = Some(Path::Literal(value));
+                    found = Some(PathLocation::Literal(value));
                 }
             }
             0b0010_0000..=0b0011_1111 => {
@@ -98,7 +98,7 @@ fn find_path(section: &[u8]) -> Option<Path<'_>> {
                 rest = after;
                 let value = string(&mut rest)?;
                 if name == if huffman { &HUFFMAN_PATH[..] } else { b":path" } {
-                    found = Some(Path::Literal(value));
+                    found = Some(PathLocation::Literal(value));
                 }
             }
             // Reference to the dynamic table, whose capacity is 0 here.

@@ -6,9 +6,10 @@ use relay_model::SessionCode;
 use web_transport_proto::{Frame, Setting, Settings, SettingsError, VarInt, http::StatusCode};
 
 use super::{
-    DISCARD_BYTES, End, Http, PIECE, Peer, REQUEST_BYTES, REQUESTS, Role, SETTINGS_BYTES, Step, abandon,
-    capsule::Reader,
-    head::{self, Head, Kind},
+    ConnectEnd, DISCARD_BYTES, H3Layer, H3StreamRole, H3StreamStep, PIECE, PeerSettings, REQUEST_BYTES,
+    REQUESTS, SETTINGS_BYTES, abandon,
+    capsule::CapsuleReader,
+    head::{self, H3StreamKind, StreamHead},
     request,
 };
 use crate::quic::code::h3;
@@ -19,134 +20,140 @@ const QPACK_ENCODER: u64 = 0x02;
 const QPACK_DECODER: u64 = 0x03;
 
 /// Result of a read.
-enum Piece {
+enum H3StreamRead {
     Bytes(Bytes),
     Blocked,
     Fin,
     Gone,
 }
 
-impl Http {
+impl H3Layer {
     /// Reads a stream once, according to its role.
-    pub(super) fn step(&mut self, quic: &mut Connection, id: StreamId, role: Role) -> Step {
+    pub(super) fn step(&mut self, quic: &mut Connection, id: StreamId, role: H3StreamRole) -> H3StreamStep {
         match role {
-            Role::Nascent(head) => self.nascent(quic, id, head),
-            Role::Held(session) => Step::Keep(Role::Held(session)),
-            Role::Control(bytes) => self.control(quic, id, bytes),
-            Role::Discard(count) => self.discard(quic, id, count),
-            Role::Request(bytes) => self.request(quic, id, bytes),
-            Role::Waiting(request, rest) => Step::Keep(Role::Waiting(request, rest)),
-            Role::Session(reader) => self.capsules(quic, id, reader),
+            H3StreamRole::Nascent(head) => self.nascent(quic, id, head),
+            H3StreamRole::Held(session) => H3StreamStep::Keep(H3StreamRole::Held(session)),
+            H3StreamRole::Control(bytes) => self.control(quic, id, bytes),
+            H3StreamRole::Discard(count) => self.discard(quic, id, count),
+            H3StreamRole::Request(bytes) => self.request(quic, id, bytes),
+            H3StreamRole::Waiting(request, rest) => H3StreamStep::Keep(H3StreamRole::Waiting(request, rest)),
+            H3StreamRole::Session(reader) => self.capsules(quic, id, reader),
         }
     }
 
-    fn nascent(&mut self, quic: &mut Connection, id: StreamId, mut head: Head) -> Step {
+    fn nascent(&mut self, quic: &mut Connection, id: StreamId, mut head: StreamHead) -> H3StreamStep {
         let session_type = if id.dir() == Dir::Bi { head::BIDI } else { head::UNI };
         let Some(kind) = head.kind(session_type) else {
             return match read(quic, id, head.missing(session_type).max(1)) {
-                Piece::Bytes(bytes) => {
+                H3StreamRead::Bytes(bytes) => {
                     head.push(&bytes);
-                    Step::Again(Role::Nascent(head))
+                    H3StreamStep::Again(H3StreamRole::Nascent(head))
                 }
-                Piece::Blocked => Step::Keep(Role::Nascent(head)),
-                Piece::Fin | Piece::Gone => {
+                H3StreamRead::Blocked => H3StreamStep::Keep(H3StreamRole::Nascent(head)),
+                H3StreamRead::Fin | H3StreamRead::Gone => {
                     abandon(quic, id, h3::REQUEST_INCOMPLETE);
-                    Step::Drop
+                    H3StreamStep::Drop
                 }
             };
         };
         match kind {
-            Kind::Session(session) => self.belongs(quic, id, session),
-            Kind::Other(_) if id.dir() == Dir::Bi => {
-                let reading = |role: &Role| matches!(role, Role::Request(_) | Role::Waiting(..));
+            H3StreamKind::Session(session) => self.belongs(quic, id, session),
+            H3StreamKind::Other(_) if id.dir() == Dir::Bi => {
+                let reading = |role: &H3StreamRole| {
+                    matches!(role, H3StreamRole::Request(_) | H3StreamRole::Waiting(..))
+                };
                 if self.roles.iter().filter(|(_, role)| reading(role)).count() >= REQUESTS {
                     abandon(quic, id, h3::REQUEST_REJECTED);
-                    return Step::Drop;
+                    return H3StreamStep::Drop;
                 }
-                Step::Again(Role::Request(head.bytes().to_vec()))
+                H3StreamStep::Again(H3StreamRole::Request(head.bytes().to_vec()))
             }
-            Kind::Other(CONTROL_STREAM) if self.control_seen => {
+            H3StreamKind::Other(CONTROL_STREAM) if self.control_seen => {
                 self.violation(h3::STREAM_CREATION, "second control stream");
-                Step::Drop
+                H3StreamStep::Drop
             }
-            Kind::Other(CONTROL_STREAM) => {
+            H3StreamKind::Other(CONTROL_STREAM) => {
                 self.control_seen = true;
-                Step::Again(Role::Control(head.bytes().to_vec()))
+                H3StreamStep::Again(H3StreamRole::Control(head.bytes().to_vec()))
             }
-            Kind::Other(QPACK_ENCODER | QPACK_DECODER) => Step::Again(Role::Discard(0)),
-            Kind::Other(_) => {
+            H3StreamKind::Other(QPACK_ENCODER | QPACK_DECODER) => {
+                H3StreamStep::Again(H3StreamRole::Discard(0))
+            }
+            H3StreamKind::Other(_) => {
                 abandon(quic, id, h3::STREAM_CREATION);
-                Step::Drop
+                H3StreamStep::Drop
             }
         }
     }
 
-    fn belongs(&mut self, quic: &mut Connection, id: StreamId, session: u64) -> Step {
+    fn belongs(&mut self, quic: &mut Connection, id: StreamId, session: u64) -> H3StreamStep {
         match &self.session {
-            Some(open) if u64::from(open.id) == session => Step::Ours,
-            None => Step::Keep(Role::Held(session)),
+            Some(open) if u64::from(open.id) == session => H3StreamStep::Ours,
+            None => H3StreamStep::Keep(H3StreamRole::Held(session)),
             Some(_) => {
                 abandon(quic, id, h3::BUFFERED_STREAM_REJECTED);
-                Step::Drop
+                H3StreamStep::Drop
             }
         }
     }
 
-    fn control(&mut self, quic: &mut Connection, id: StreamId, mut bytes: Vec<u8>) -> Step {
+    fn control(&mut self, quic: &mut Connection, id: StreamId, mut bytes: Vec<u8>) -> H3StreamStep {
         match Settings::decode(&mut bytes.as_slice()) {
             Ok(settings) => {
                 let on = |setting| settings.get(&setting).is_some_and(|value| value.into_inner() == 1);
                 let datagrams = on(Setting::ENABLE_DATAGRAM) || on(Setting::ENABLE_DATAGRAM_DEPRECATED);
-                self.peer = Some(Peer { datagrams });
-                return Step::Again(Role::Discard(0));
+                self.peer = Some(PeerSettings { datagrams });
+                return H3StreamStep::Again(H3StreamRole::Discard(0));
             }
             Err(SettingsError::UnexpectedEnd) => {}
             Err(SettingsError::UnexpectedFrame(_)) => {
                 self.violation(h3::MISSING_SETTINGS, "control stream without settings");
-                return Step::Drop;
+                return H3StreamStep::Drop;
             }
             Err(_) => {
                 self.violation(h3::SETTINGS, "malformed settings");
-                return Step::Drop;
+                return H3StreamStep::Drop;
             }
         }
         let room = SETTINGS_BYTES.saturating_sub(bytes.len());
         if room == 0 {
             self.violation(h3::EXCESSIVE_LOAD, "settings too long");
-            return Step::Drop;
+            return H3StreamStep::Drop;
         }
         match read(quic, id, room) {
-            Piece::Bytes(more) => {
+            H3StreamRead::Bytes(more) => {
                 bytes.extend_from_slice(&more);
-                Step::Again(Role::Control(bytes))
+                H3StreamStep::Again(H3StreamRole::Control(bytes))
             }
-            Piece::Blocked => Step::Keep(Role::Control(bytes)),
-            Piece::Fin | Piece::Gone => {
+            H3StreamRead::Blocked => H3StreamStep::Keep(H3StreamRole::Control(bytes)),
+            H3StreamRead::Fin | H3StreamRead::Gone => {
                 self.violation(h3::MISSING_SETTINGS, "control stream ended early");
-                Step::Drop
+                H3StreamStep::Drop
             }
         }
     }
 
-    fn discard(&mut self, quic: &mut Connection, id: StreamId, count: usize) -> Step {
+    fn discard(&mut self, quic: &mut Connection, id: StreamId, count: usize) -> H3StreamStep {
         if count > DISCARD_BYTES {
             self.violation(h3::EXCESSIVE_LOAD, "excess data on a control stream");
-            return Step::Drop;
+            return H3StreamStep::Drop;
         }
         match read(quic, id, PIECE) {
-            Piece::Bytes(bytes) => Step::Again(Role::Discard(count.saturating_add(bytes.len()))),
-            Piece::Blocked => Step::Keep(Role::Discard(count)),
-            Piece::Fin | Piece::Gone => Step::Drop,
+            H3StreamRead::Bytes(bytes) => {
+                H3StreamStep::Again(H3StreamRole::Discard(count.saturating_add(bytes.len())))
+            }
+            H3StreamRead::Blocked => H3StreamStep::Keep(H3StreamRole::Discard(count)),
+            H3StreamRead::Fin | H3StreamRead::Gone => H3StreamStep::Drop,
         }
     }
 
-    fn request(&mut self, quic: &mut Connection, id: StreamId, mut bytes: Vec<u8>) -> Step {
+    fn request(&mut self, quic: &mut Connection, id: StreamId, mut bytes: Vec<u8>) -> H3StreamStep {
         match field_section(&bytes) {
             Section::Here(section, rest) => {
                 return match request::parse(section) {
                     Ok(request) => {
                         let rest = rest.to_vec();
-                        Step::Keep(Role::Waiting(request, rest))
+                        H3StreamStep::Keep(H3StreamRole::Waiting(request, rest))
                     }
                     Err(status) => self.refuse(quic, id, status),
                 };
@@ -156,30 +163,30 @@ impl Http {
             Section::Unexpected => return self.refuse(quic, id, StatusCode::BAD_REQUEST),
         }
         match read(quic, id, REQUEST_BYTES.saturating_sub(bytes.len())) {
-            Piece::Bytes(more) => {
+            H3StreamRead::Bytes(more) => {
                 bytes.extend_from_slice(&more);
-                Step::Again(Role::Request(bytes))
+                H3StreamStep::Again(H3StreamRole::Request(bytes))
             }
-            Piece::Blocked => Step::Keep(Role::Request(bytes)),
-            Piece::Fin | Piece::Gone => {
+            H3StreamRead::Blocked => H3StreamStep::Keep(H3StreamRole::Request(bytes)),
+            H3StreamRead::Fin | H3StreamRead::Gone => {
                 abandon(quic, id, h3::REQUEST_INCOMPLETE);
-                Step::Drop
+                H3StreamStep::Drop
             }
         }
     }
 
-    fn capsules(&mut self, quic: &mut Connection, id: StreamId, mut reader: Reader) -> Step {
+    fn capsules(&mut self, quic: &mut Connection, id: StreamId, mut reader: CapsuleReader) -> H3StreamStep {
         let end = match read(quic, id, PIECE) {
-            Piece::Bytes(bytes) => match reader.push(&bytes) {
-                None => return Step::Again(Role::Session(reader)),
-                Some(close) => End::ByPeer(SessionCode(close.code), close.reason),
+            H3StreamRead::Bytes(bytes) => match reader.push(&bytes) {
+                None => return H3StreamStep::Again(H3StreamRole::Session(reader)),
+                Some(close) => ConnectEnd::ByPeer(SessionCode(close.code), close.reason),
             },
-            Piece::Blocked => return Step::Keep(Role::Session(reader)),
-            Piece::Fin => End::ByPeer(SessionCode::NONE, String::new()),
-            Piece::Gone => End::Lost("peer reset the connect stream"),
+            H3StreamRead::Blocked => return H3StreamStep::Keep(H3StreamRole::Session(reader)),
+            H3StreamRead::Fin => ConnectEnd::ByPeer(SessionCode::NONE, String::new()),
+            H3StreamRead::Gone => ConnectEnd::Lost("peer reset the connect stream"),
         };
         self.end = self.end.take().or(Some(end));
-        Step::Drop
+        H3StreamStep::Drop
     }
 }
 
@@ -208,13 +215,13 @@ fn field_section(mut rest: &[u8]) -> Section<'_> {
     }
 }
 
-fn read(quic: &mut Connection, id: StreamId, max: usize) -> Piece {
+fn read(quic: &mut Connection, id: StreamId, max: usize) -> H3StreamRead {
     let mut stream = quic.recv_stream(id);
-    let Ok(mut chunks) = stream.read(true) else { return Piece::Gone };
+    let Ok(mut chunks) = stream.read(true) else { return H3StreamRead::Gone };
     match chunks.next(max) {
-        Ok(Some(chunk)) => Piece::Bytes(chunk.bytes),
-        Ok(None) => Piece::Fin,
-        Err(ReadError::Blocked) => Piece::Blocked,
-        Err(ReadError::Reset(_)) => Piece::Gone,
+        Ok(Some(chunk)) => H3StreamRead::Bytes(chunk.bytes),
+        Ok(None) => H3StreamRead::Fin,
+        Err(ReadError::Blocked) => H3StreamRead::Blocked,
+        Err(ReadError::Reset(_)) => H3StreamRead::Gone,
     }
 }

@@ -1,7 +1,7 @@
 //! The feature table of [`super::carries`] against the known differences of the versions.
 
 use super::{
-    carries::{Feature, Reach, lost},
+    carries::{Feature, FeatureScope, lost},
     *,
 };
 
@@ -58,7 +58,7 @@ fn what_either_side_cannot_say_is_lost() {
     assert_eq!(lost(V02, V01), v02);
     for (one, other) in all().flat_map(|one| all().map(move |other| (one, other))) {
         assert!(lost(other, other).iter().all(|feature| lost(one, other).contains(feature)));
-        assert!(lost(one, other).iter().all(|feature| feature.reach() != Reach::Connection));
+        assert!(lost(one, other).iter().all(|feature| feature.reach() != FeatureScope::Connection));
     }
 }
 

@@ -52,10 +52,10 @@ fn announces_of_a_type_not_known_are_passed_over() {
 #[test]
 fn a_response_of_a_type_not_known_is_refused_by_its_type_alone() {
     for version in [V03, V04] {
-        assert_eq!(responses(version, &[2]), Err(Error::UnknownResponse));
+        assert_eq!(responses(version, &[2]), Err(DecodeError::UnknownResponse));
     }
     for version in [V05, V06] {
-        assert_eq!(responses(version, &[3]), Err(Error::UnknownResponse));
+        assert_eq!(responses(version, &[3]), Err(DecodeError::UnknownResponse));
     }
 }
 
@@ -135,7 +135,7 @@ fn a_frame_bound_goes_with_its_group_bound() {
     }
     // priority, age, floor, end group, start frame, end frame
     let absent = SubscribeUpdate::decode(V06, &[0, 0, 0, 0, 0, 8]);
-    assert_eq!(absent, Err(Error::Value("end frame: no end group")));
+    assert_eq!(absent, Err(DecodeError::Value("end frame: no end group")));
     assert!(SubscribeUpdate::decode(V06, &[0, 0, 0, 4, 0, 8]).is_ok());
 }
 
@@ -143,7 +143,7 @@ fn a_frame_bound_goes_with_its_group_bound() {
 fn a_fetched_range_cannot_run_backwards() {
     // root, empty track name, priority, group, start frame, end frame + 1
     assert!(Fetch::decode(V06, &[0, 0, 0, 1, 5, 6]).is_ok());
-    assert_eq!(Fetch::decode(V06, &[0, 0, 0, 1, 5, 5]), Err(Error::Value("frame range")));
+    assert_eq!(Fetch::decode(V06, &[0, 0, 0, 1, 5, 5]), Err(DecodeError::Value("frame range")));
     assert!(Fetch::decode(V06, &[0, 0, 0, 1, 5, 0]).is_ok(), "to its end");
 }
 

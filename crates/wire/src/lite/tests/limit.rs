@@ -17,7 +17,7 @@ fn path_bytes() {
             AnnounceRequest::decode(version, &[&with_size(&vec![b'x'; len]), after].concat()).map(|_| ())
         };
         assert_eq!(request(limits::PATH_BYTES), Ok(()));
-        assert_eq!(request(limits::PATH_BYTES + 1), Err(Error::Path(relay_model::PathError::TooLong)));
+        assert_eq!(request(limits::PATH_BYTES + 1), Err(DecodeError::Path(relay_model::PathError::TooLong)));
     }
 }
 
@@ -29,7 +29,10 @@ fn path_segments() {
         };
         let at = "x/".repeat(limits::PATH_SEGMENTS);
         assert_eq!(request(&at), Ok(()));
-        assert_eq!(request(&format!("{at}x")), Err(Error::Path(relay_model::PathError::TooManySegments)));
+        assert_eq!(
+            request(&format!("{at}x")),
+            Err(DecodeError::Path(relay_model::PathError::TooManySegments))
+        );
     }
 }
 
@@ -40,7 +43,7 @@ fn track_name_bytes() {
             TrackRequest::decode(version, &[&[0][..], &with_size(&vec![b'x'; len])].concat()).map(|_| ())
         };
         assert_eq!(request(limits::TRACK_NAME_BYTES), Ok(()));
-        assert_eq!(request(limits::TRACK_NAME_BYTES + 1), Err(Error::TrackNameTooLong));
+        assert_eq!(request(limits::TRACK_NAME_BYTES + 1), Err(DecodeError::TrackNameTooLong));
     }
 }
 
@@ -49,7 +52,7 @@ fn goaway_uri_bytes() {
     for version in all() {
         let goaway = |len: usize| Goaway::decode(version, &with_size(&vec![b'x'; len])).map(|_| ());
         assert_eq!(goaway(limits::GOAWAY_URI_BYTES), Ok(()));
-        assert_eq!(goaway(limits::GOAWAY_URI_BYTES + 1), Err(Error::UriTooLong));
+        assert_eq!(goaway(limits::GOAWAY_URI_BYTES + 1), Err(DecodeError::UriTooLong));
     }
 }
 
@@ -77,12 +80,12 @@ fn hops() {
             })
         };
         assert_eq!(hops(limits::HOPS), Ok(limits::HOPS));
-        assert_eq!(hops(limits::HOPS + 1), Err(Error::TooManyHops));
+        assert_eq!(hops(limits::HOPS + 1), Err(DecodeError::TooManyHops));
     }
     // A declared count that would need much memory.
     let mut count = Vec::new();
     varint::put(varint::MAX, &mut count);
-    assert_eq!(announces(V03, &with_size(&[&[1, 0], &count[..]].concat())), Err(Error::TooManyHops));
+    assert_eq!(announces(V03, &with_size(&[&[1, 0], &count[..]].concat())), Err(DecodeError::TooManyHops));
 }
 
 #[test]
@@ -95,14 +98,14 @@ fn hops_of_a_restart() {
         announces(V06, &[&[2], &with_size(&body)[..]].concat()).map(|announces| announces.len())
     };
     assert_eq!(restart(limits::HOPS), Ok(1));
-    assert_eq!(restart(limits::HOPS + 1), Err(Error::TooManyHops));
+    assert_eq!(restart(limits::HOPS + 1), Err(DecodeError::TooManyHops));
 }
 
 #[test]
 fn announce_bytes() {
     // Also for a skipped type, which is buffered until it is complete.
     for (version, before) in [(V03, &[][..]), (V04, &[]), (V05, &[]), (V06, &[0]), (V06, &[9])] {
-        let mut inbox = Inbox::new();
+        let mut inbox = MessageBuf::new();
         let size = |size: usize| {
             let mut out = before.to_vec();
             varint::put(size as u64, &mut out);
@@ -110,9 +113,9 @@ fn announce_bytes() {
         };
         inbox.push(&size(limits::CONTROL_MESSAGE_BYTES));
         assert_eq!(Announce::next(&mut inbox, version), Ok(None));
-        let mut inbox = Inbox::new();
+        let mut inbox = MessageBuf::new();
         inbox.push(&size(limits::CONTROL_MESSAGE_BYTES + 1));
-        assert_eq!(Announce::next(&mut inbox, version), Err(Error::MessageTooLarge));
+        assert_eq!(Announce::next(&mut inbox, version), Err(DecodeError::MessageTooLarge));
     }
 }
 
@@ -129,7 +132,7 @@ fn parameters() {
             Setup::decode(version, &body)
         };
         assert_eq!(setup(limits::PARAMETERS), Ok(Setup::default()));
-        assert_eq!(setup(limits::PARAMETERS + 1), Err(Error::TooManyParameters));
+        assert_eq!(setup(limits::PARAMETERS + 1), Err(DecodeError::TooManyParameters));
     }
 }
 
@@ -138,7 +141,7 @@ fn datagram_payload() {
     for version in [V05, V06] {
         let datagram = |len: usize| Datagram::decode(version, [vec![0, 0, 0], vec![7; len]].concat().into());
         assert!(datagram(limits::DATAGRAM_PAYLOAD).is_ok());
-        assert_eq!(datagram(limits::DATAGRAM_PAYLOAD + 1), Err(Error::DatagramTooLarge));
+        assert_eq!(datagram(limits::DATAGRAM_PAYLOAD + 1), Err(DecodeError::DatagramTooLarge));
     }
 }
 
@@ -151,7 +154,7 @@ fn datagram_tick() {
             Datagram::decode(version, body.into())
         };
         assert!(datagram(TICK_MAX.unsigned_abs()).is_ok());
-        assert_eq!(datagram(TICK_MAX.unsigned_abs() + 1), Err(Error::Timestamp));
+        assert_eq!(datagram(TICK_MAX.unsigned_abs() + 1), Err(DecodeError::Timestamp));
     }
 }
 
@@ -165,7 +168,7 @@ fn frame_bytes() {
         };
         let head = FrameHead { tick: (version >= V05).then_some(0), size: limits::FRAME_BYTES };
         assert_eq!(frame(limits::FRAME_BYTES), Ok(Some(GroupEvent::Frame(head))));
-        assert_eq!(frame(limits::FRAME_BYTES + 1), Err(Error::FrameTooLarge));
+        assert_eq!(frame(limits::FRAME_BYTES + 1), Err(DecodeError::FrameTooLarge));
     }
 }
 
@@ -190,9 +193,9 @@ fn frame_tick() {
     for version in [V05, V06] {
         assert_eq!(steps(version, &[2 * far]), Ok(Some(TICK_MAX)));
         assert_eq!(steps(version, &[2 * far, 2 * far - 1]), Ok(Some(0)));
-        assert_eq!(steps(version, &[2 * far, 2]), Err(Error::Timestamp));
-        assert_eq!(steps(version, &[1]), Err(Error::Timestamp));
-        assert_eq!(steps(version, &[10, 11]), Err(Error::Timestamp));
+        assert_eq!(steps(version, &[2 * far, 2]), Err(DecodeError::Timestamp));
+        assert_eq!(steps(version, &[1]), Err(DecodeError::Timestamp));
+        assert_eq!(steps(version, &[10, 11]), Err(DecodeError::Timestamp));
     }
 }
 

@@ -10,8 +10,8 @@ const CAPTURED: &[u8] =
     b"\x20\x00\x3a\x03\xc0\0\0\0\xff\x0d\xad\x02\xc0\0\0\0\xff\x0d\xad\x01\xc0\0\0\0\xff\0\0\x0e\
     \x04\x02\xc0\0\0\0\xff\xff\xff\xff\x80\x04\x0b\x5c\x01\x80\x04\x0b\x5a\x01\x07\x0bmoq-lite-rs";
 
-fn read(bytes: &[u8]) -> Result<Option<ClientSetup>, Error> {
-    let mut inbox = Inbox::new();
+fn read(bytes: &[u8]) -> Result<Option<ClientSetup>, DecodeError> {
+    let mut inbox = MessageBuf::new();
     inbox.push(bytes);
     let setup = ClientSetup::next(&mut inbox)?;
     assert!(setup.is_none() || inbox.is_empty());
@@ -57,7 +57,7 @@ fn the_answer_has_its_known_bytes() {
         let last = if version == V01 { 1 } else { 2 };
         assert_eq!(out, [0x21, 0, 9, 0xc0, 0, 0, 0, 0xff, 0x0d, 0xad, last, 0]);
         for cut in 0..out.len() {
-            let mut inbox = Inbox::new();
+            let mut inbox = MessageBuf::new();
             inbox.push(&out[..cut]);
             assert_eq!(ServerSetup::next(&mut inbox), Ok(None));
             inbox.push(&out[cut..]);
@@ -65,19 +65,19 @@ fn the_answer_has_its_known_bytes() {
             assert!(inbox.is_empty());
         }
     }
-    let mut inbox = Inbox::new();
+    let mut inbox = MessageBuf::new();
     inbox.push(&[0x21, 0, 9, 0xc0, 0, 0, 0, 0xff, 0, 0, 0x0e, 0]);
-    assert_eq!(ServerSetup::next(&mut inbox), Err(Error::Value("setup version")));
-    let mut inbox = Inbox::new();
+    assert_eq!(ServerSetup::next(&mut inbox), Err(DecodeError::Value("setup version")));
+    let mut inbox = MessageBuf::new();
     inbox.push(&[0x20]);
-    assert_eq!(ServerSetup::next(&mut inbox), Err(Error::UnknownResponse));
+    assert_eq!(ServerSetup::next(&mut inbox), Err(DecodeError::UnknownResponse));
 }
 
 #[test]
 fn a_setup_over_its_limits_is_refused() {
     let most = u16::try_from(SETUP_BYTES).unwrap();
     assert_eq!(read(&most.to_be_bytes()), Ok(None));
-    assert_eq!(read(&(most + 1).to_be_bytes()), Err(Error::SetupTooLarge), "by its length alone");
+    assert_eq!(read(&(most + 1).to_be_bytes()), Err(DecodeError::SetupTooLarge), "by its length alone");
 
     let many = |count: usize| {
         let mut out = Vec::new();
@@ -86,7 +86,7 @@ fn a_setup_over_its_limits_is_refused() {
         read(&out)
     };
     assert!(many(64).is_ok());
-    assert_eq!(many(65), Err(Error::TooManyParameters));
+    assert_eq!(many(65), Err(DecodeError::TooManyParameters));
 
     let many = |count: usize| {
         let mut out = Vec::new();
@@ -96,11 +96,11 @@ fn a_setup_over_its_limits_is_refused() {
         read(&out)
     };
     assert!(many(limits::PARAMETERS).is_ok());
-    assert_eq!(many(limits::PARAMETERS + 1), Err(Error::TooManyParameters));
+    assert_eq!(many(limits::PARAMETERS + 1), Err(DecodeError::TooManyParameters));
 
     // One byte too many, and one too few.
-    assert_eq!(read(&[0, 3, 0, 0, 0]), Err(Error::Leftover));
-    assert_eq!(read(&[0, 1, 0]), Err(Error::Short));
+    assert_eq!(read(&[0, 3, 0, 0, 0]), Err(DecodeError::Leftover));
+    assert_eq!(read(&[0, 1, 0]), Err(DecodeError::Short));
 }
 
 #[test]
@@ -116,6 +116,6 @@ fn the_first_list_of_broadcasts_comes_back() {
     comes_back(V02, &most);
     let mut more = most;
     more.suffixes.push(path("more"));
-    assert_eq!(AnnounceInit::decode(V02, &body(V02, &more)), Err(Error::TooManyAnnounces));
-    assert_eq!(AnnounceInit::decode(V02, &[2, 0, 0]), Err(Error::Value("announce list")));
+    assert_eq!(AnnounceInit::decode(V02, &body(V02, &more)), Err(DecodeError::TooManyAnnounces));
+    assert_eq!(AnnounceInit::decode(V02, &[2, 0, 0]), Err(DecodeError::Value("announce list")));
 }

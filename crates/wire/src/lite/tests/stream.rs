@@ -15,7 +15,7 @@ fn cuts() -> impl Strategy<Value = Vec<prop::sample::Index>> {
 }
 
 /// Collects all events, with the pieces of a payload joined.
-fn read(reader: &mut GroupReader, pieces: Vec<Bytes>) -> Result<Vec<GroupEvent>, Error> {
+fn read(reader: &mut GroupReader, pieces: Vec<Bytes>) -> Result<Vec<GroupEvent>, DecodeError> {
     let mut events: Vec<GroupEvent> = Vec::new();
     for mut piece in pieces {
         while let Some(event) = reader.next(&mut piece)? {
@@ -101,7 +101,7 @@ proptest! {
             setup.encode(version, &mut bytes);
             sent.iter().for_each(|response| response.encode(version, &mut bytes));
 
-            let mut inbox = Inbox::new();
+            let mut inbox = MessageBuf::new();
             let (mut kind, mut first, mut rest) = (None, None, Vec::new());
             for piece in pieces(&bytes, cuts.clone()) {
                 inbox.push(&piece);
@@ -133,7 +133,7 @@ proptest! {
                     bytes.extend([0x40, 0x63, 2, 0xff, 0xff]);
                 }
             }
-            let (mut inbox, mut rest) = (Inbox::new(), Vec::new());
+            let (mut inbox, mut rest) = (MessageBuf::new(), Vec::new());
             for piece in pieces(&bytes, cuts.clone()) {
                 inbox.push(&piece);
                 while let Some(announce) = Announce::next(&mut inbox, version).unwrap() {
@@ -171,16 +171,16 @@ fn a_group_header_must_fill_its_size() {
     let header = |first_frame| Ok(Some(GroupEvent::Header(Group { subscribe: 1, sequence: 2, first_frame })));
     for version in [V03, V04, V05] {
         assert_eq!(first(version, &[2, 1, 2]), header(0));
-        assert_eq!(first(version, &[1, 1, 2]), Err(Error::Short));
-        assert_eq!(first(version, &[0, 1, 2]), Err(Error::Short));
-        assert_eq!(first(version, &[3, 1, 2]), Err(Error::Leftover));
+        assert_eq!(first(version, &[1, 1, 2]), Err(DecodeError::Short));
+        assert_eq!(first(version, &[0, 1, 2]), Err(DecodeError::Short));
+        assert_eq!(first(version, &[3, 1, 2]), Err(DecodeError::Leftover));
         assert_eq!(first(version, &[3, 0x40, 1, 2]), header(0));
     }
     assert_eq!(first(V06, &[3, 1, 2, 9]), header(9));
-    assert_eq!(first(V06, &[2, 1, 2, 9]), Err(Error::Short));
-    assert_eq!(first(V06, &[1, 1, 2, 9]), Err(Error::Short));
-    assert_eq!(first(V06, &[0, 1, 2, 9]), Err(Error::Short));
-    assert_eq!(first(V06, &[4, 1, 2, 9]), Err(Error::Leftover));
+    assert_eq!(first(V06, &[2, 1, 2, 9]), Err(DecodeError::Short));
+    assert_eq!(first(V06, &[1, 1, 2, 9]), Err(DecodeError::Short));
+    assert_eq!(first(V06, &[0, 1, 2, 9]), Err(DecodeError::Short));
+    assert_eq!(first(V06, &[4, 1, 2, 9]), Err(DecodeError::Leftover));
     assert_eq!(first(V06, &[4, 1, 2, 0x40, 9]), header(9));
 }
 
@@ -190,10 +190,10 @@ fn after_an_error_there_is_nothing_else() {
     varint::put(limits::FRAME_BYTES + 1, &mut large);
     let large = Bytes::from(large);
     for (version, bytes, error) in [
-        (V03, large.clone(), Error::FrameTooLarge),
-        (V04, large, Error::FrameTooLarge),
-        (V05, Bytes::from_static(&[1]), Error::Timestamp),
-        (V06, Bytes::from_static(&[1]), Error::Timestamp),
+        (V03, large.clone(), DecodeError::FrameTooLarge),
+        (V04, large, DecodeError::FrameTooLarge),
+        (V05, Bytes::from_static(&[1]), DecodeError::Timestamp),
+        (V06, Bytes::from_static(&[1]), DecodeError::Timestamp),
     ] {
         let mut reader = GroupReader::frames(version);
         assert_eq!(reader.next(&mut bytes.clone()), Err(error));

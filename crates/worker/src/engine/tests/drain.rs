@@ -1,11 +1,11 @@
 //! Draining of a worker, and refused sessions when memory is short.
 
 use relay_model::SessionCode;
-use relay_session::transport::Closed;
+use relay_session::transport::TransportClosed;
 use relay_wire::lite::BidiType;
 
 use super::{turns::closed, *};
-use crate::mailbox::{Drain, Letter};
+use crate::mailbox::{Drain, WorkerMessage};
 
 const WINDOW: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_millis(50);
@@ -24,8 +24,8 @@ impl Bench {
     fn drain(&mut self, window: Duration) -> Instant {
         let drain = Drain::new(1, SessionCode::GOAWAY_TIMEOUT, "goaway timeout", self.now, window);
         let until = drain.until;
-        self.mailbox.post(&mut vec![Letter::Drain(drain)]);
-        self.next = Next::Now;
+        self.mailbox.post(&mut vec![WorkerMessage::Drain(drain)]);
+        self.next = NextTurn::Now;
         self.turn();
         self.settle();
         until
@@ -55,13 +55,16 @@ fn drain_sends_goaway_and_ends_with_the_last_session() {
     let (start, until) = (bench.now, bench.drain(WINDOW));
     assert_eq!(bench.worker.meter.goaways_out, 2);
     assert!(keys.iter().all(|key| bench.was_told_to_go(*key)));
-    assert!(matches!(bench.end(waiting), Closed::ByPeer(SessionCode::GOAWAY_TIMEOUT, _)), "not let in");
+    assert!(
+        matches!(bench.end(waiting), TransportClosed::ByPeer(SessionCode::GOAWAY_TIMEOUT, _)),
+        "not let in"
+    );
     bench.advance(Duration::from_secs(2));
-    assert!(keys.iter().all(|key| bench.phase(*key) == Phase::Ready), "they have time");
+    assert!(keys.iter().all(|key| bench.phase(*key) == ConnPhase::Ready), "they have time");
     for key in keys {
         bench.client.conn(key).unwrap().close(bench.now, SessionCode::NONE, "");
     }
-    bench.next = Next::Now;
+    bench.next = NextTurn::Now;
     bench.settle();
     bench.advance(Duration::from_secs(1));
     assert_eq!(closed(&bench).len(), 2);
@@ -77,13 +80,13 @@ fn draining_worker_refuses_connections_before_their_handshake() {
     bench.drain(WINDOW);
     let late = bench.connect();
     bench.settle();
-    assert!(matches!(bench.end(late), Closed::Lost(_)));
+    assert!(matches!(bench.end(late), TransportClosed::Lost(_)));
     assert_eq!((bench.worker.meter.refused_draining, bench.worker.meter.connections), (1, 1));
     // A rebuilt endpoint refuses connections too.
     bench.worker.rebuild(bench.now);
     let later = bench.connect();
     bench.settle();
-    assert_ne!(bench.phase(later), Phase::Ready);
+    assert_ne!(bench.phase(later), ConnPhase::Ready);
     assert_eq!(bench.worker.meter.refused_draining, 2);
 }
 
@@ -95,7 +98,7 @@ fn remaining_sessions_are_closed_one_by_one_late_in_the_window() {
     while bench.now < until {
         bench.advance(STEP);
         for key in &keys {
-            if bench.phase(*key) != Phase::Ready && ends.iter().all(|(ended, _)| ended != key) {
+            if bench.phase(*key) != ConnPhase::Ready && ends.iter().all(|(ended, _)| ended != key) {
                 ends.push((*key, bench.now - start));
             }
         }
@@ -105,11 +108,11 @@ fn remaining_sessions_are_closed_one_by_one_late_in_the_window() {
     assert!(times.iter().all(|at| (WINDOW * 7 / 10..WINDOW * 9 / 10).contains(at)), "{times:?}");
     assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= STEP * 4), "not at once: {times:?}");
     for key in keys {
-        let told = Closed::ByPeer(SessionCode::GOAWAY_TIMEOUT, "goaway timeout".to_owned());
+        let told = TransportClosed::ByPeer(SessionCode::GOAWAY_TIMEOUT, "goaway timeout".to_owned());
         assert_eq!(bench.end(key), told);
     }
     assert_eq!(bench.worker.meter.sessions_sent_away, 5);
-    assert!(bench.heard.iter().all(|event| !matches!(event, Event::Closed { vanished: true, .. })));
+    assert!(bench.heard.iter().all(|event| !matches!(event, CoreEvent::Closed { vanished: true, .. })));
 }
 
 #[test]
@@ -130,7 +133,7 @@ fn drain_ends_in_time_with_a_full_socket() {
 fn a_drain_without_a_window_is_a_shutdown() {
     let (mut bench, keys) = Bench::with_sessions(1);
     let until = bench.drain(Duration::ZERO);
-    assert!(matches!(bench.end(keys[0]), Closed::ByPeer(SessionCode::GOAWAY_TIMEOUT, _)));
+    assert!(matches!(bench.end(keys[0]), TransportClosed::ByPeer(SessionCode::GOAWAY_TIMEOUT, _)));
     assert!(bench.worker.is_done(until));
 }
 
@@ -157,12 +160,12 @@ fn memory_ceiling_refuses_new_sessions_and_keeps_open_ones() {
     store.budget().set_limits(0, 0);
     let refused = bench.connect();
     bench.settle();
-    assert!(matches!(bench.end(refused), Closed::Lost(_)));
+    assert!(matches!(bench.end(refused), TransportClosed::Lost(_)));
     assert_eq!((bench.worker.meter.refused_memory, bench.worker.meter.connections), (1, 1));
     bench.advance(Duration::from_secs(1));
-    assert_eq!(bench.phase(keys[0]), Phase::Ready);
+    assert_eq!(bench.phase(keys[0]), ConnPhase::Ready);
     store.budget().set_limits(1 << 20, 1 << 20);
     let welcome = bench.connect();
     bench.settle();
-    assert_eq!(bench.phase(welcome), Phase::Ready);
+    assert_eq!(bench.phase(welcome), ConnPhase::Ready);
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use relay_model::{Hop, Path};
 
 use super::{turns::opened, *};
-use crate::{engine::share, mailbox::Letter};
+use crate::{engine::share, mailbox::WorkerMessage};
 
 /// More sessions than any part of a turn handles at least.
 const MANY: usize = 24;
@@ -29,7 +29,7 @@ impl Bench {
     }
 
     /// Sessions that had a share of a stage since the last call, in order.
-    fn had(&self, stage: Stage) -> Vec<SessionId> {
+    fn had(&self, stage: TurnStage) -> Vec<SessionId> {
         let shares = self.shares.lock();
         let had = shares.iter().filter(|(of, _)| *of == stage);
         let mut had: Vec<SessionId> = had.map(|(_, session)| *session).collect();
@@ -52,7 +52,7 @@ impl Bench {
         let conn = self.client.conn(key).unwrap();
         let stream = conn.open(dir, 0).unwrap();
         conn.write(stream, &mut [bytes.into()]).unwrap();
-        self.client.settle(key, now);
+        self.client.process_connection(key, now);
     }
 }
 
@@ -65,18 +65,18 @@ fn late_turn_does_the_least_work_of_each_part() {
     for session in &sessions {
         let index = bench.index(*session);
         bench.worker.touch(index);
-        bench.mailbox.post(&mut vec![Letter::AsksDone(*session, 0)]);
+        bench.mailbox.post(&mut vec![WorkerMessage::AsksDone(*session, 0)]);
     }
     let before = bench.worker.meter.datagrams_in;
     bench.late_turn();
     assert_eq!(bench.worker.meter.datagrams_in - before, share::RECEIVE.least as u64);
-    assert_eq!(bench.had(Stage::Feed), sessions[..share::SETTLE.least]);
-    assert_eq!(bench.had(Stage::Order), sessions[..share::LETTERS.least]);
-    assert_eq!(bench.had(Stage::Flush).len(), share::FLUSH.least);
-    assert_eq!(bench.next, Next::Now);
+    assert_eq!(bench.had(TurnStage::Feed), sessions[..share::PROCESS.least]);
+    assert_eq!(bench.had(TurnStage::Order), sessions[..share::MESSAGES.least]);
+    assert_eq!(bench.had(TurnStage::Flush).len(), share::FLUSH.least);
+    assert_eq!(bench.next, NextTurn::Now);
     bench.late_turn();
-    assert_eq!(bench.had(Stage::Feed), sessions[share::SETTLE.least..2 * share::SETTLE.least]);
-    assert_eq!(bench.had(Stage::Order), sessions[share::LETTERS.least..]);
+    assert_eq!(bench.had(TurnStage::Feed), sessions[share::PROCESS.least..2 * share::PROCESS.least]);
+    assert_eq!(bench.had(TurnStage::Order), sessions[share::MESSAGES.least..]);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn part_of_a_turn_ends_with_its_share() {
     bench.io.tick = share::RECEIVE.time * 3 / 5;
     bench.turn();
     assert_eq!(bench.worker.meter.datagrams_in, (share::RECEIVE.least + share::RECEIVE.stride) as u64);
-    assert_eq!(bench.next, Next::Now);
+    assert_eq!(bench.next, NextTurn::Now);
 }
 
 #[test]
@@ -107,8 +107,8 @@ fn unreached_watchers_come_first_in_the_next_turn() {
     let mut reached = Vec::new();
     for _ in 0..MANY / share::BOARD.least {
         bench.late_turn();
-        assert_eq!(bench.had(Stage::News).len(), share::BOARD.least);
-        reached.extend(bench.had(Stage::News));
+        assert_eq!(bench.had(TurnStage::News).len(), share::BOARD.least);
+        reached.extend(bench.had(TurnStage::News));
         // Changed again, for all watchers.
         bench.worker.board_changed = true;
     }
@@ -116,7 +116,11 @@ fn unreached_watchers_come_first_in_the_next_turn() {
     reached.dedup();
     assert_eq!(reached.len(), MANY);
     bench.late_turn();
-    assert_eq!(bench.had(Stage::News).len(), share::BOARD.least, "what changed meanwhile is not forgotten");
+    assert_eq!(
+        bench.had(TurnStage::News).len(),
+        share::BOARD.least,
+        "what changed meanwhile is not forgotten"
+    );
 }
 
 #[test]
@@ -133,7 +137,7 @@ fn session_over_its_budget_waits_behind_ready_ones() {
     }
     bench.turn();
     let order: Vec<SessionId> = others.iter().chain(hogs).copied().collect();
-    assert_eq!(bench.had(Stage::Feed), order);
+    assert_eq!(bench.had(TurnStage::Feed), order);
     for hog in hogs {
         let index = bench.index(*hog);
         bench.worker.put_behind(index, bench.now);
@@ -143,9 +147,9 @@ fn session_over_its_budget_waits_behind_ready_ones() {
         bench.worker.touch(index);
     }
     bench.late_turn();
-    let first = others[..share::SETTLE.least].iter().chain(&hogs[..1]).copied();
+    let first = others[..share::PROCESS.least].iter().chain(&hogs[..1]).copied();
     assert_eq!(
-        bench.had(Stage::Feed),
+        bench.had(TurnStage::Feed),
         first.collect::<Vec<_>>(),
         "one session over its budget has a turn too"
     );
@@ -168,7 +172,7 @@ fn clock_is_read_after_a_session_that_spent_its_budget() {
         bench.worker.touch(index);
     }
     bench.late_turn();
-    assert_eq!(bench.had(Stage::Feed), sessions[..1], "the others wait for the next turn");
+    assert_eq!(bench.had(TurnStage::Feed), sessions[..1], "the others wait for the next turn");
 }
 
 #[test]
@@ -191,12 +195,12 @@ fn a_flood_of_datagrams_costs_a_budget_a_turn() {
         bench.client_turn();
         bench.shares.lock().clear();
         bench.turn();
-        let had = bench.had(Stage::Input);
+        let had = bench.had(TurnStage::Input);
         assert_eq!(had.first(), Some(&asking), "ready sessions go first");
         assert_eq!(had.iter().filter(|session| **session == flooded).count(), 1, "one budget a turn");
     }
     assert!(turns >= 2, "more than a budget came: {turns}");
-    assert_eq!(bench.phase(flood), Phase::Ready);
+    assert_eq!(bench.phase(flood), ConnPhase::Ready);
 }
 
 #[test]
@@ -207,7 +211,7 @@ fn peak_wait_of_ready_sessions_is_published() {
         bench.worker.touch(index);
     }
     let before = bench.worker.ready.peak_us(bench.now);
-    for _ in 0..MANY / share::SETTLE.least {
+    for _ in 0..MANY / share::PROCESS.least {
         bench.late_turn();
         bench.now += LATE;
     }

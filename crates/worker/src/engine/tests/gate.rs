@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use relay_model::{Ask, SessionCode, SessionId, limits};
-use relay_session::transport::Closed;
+use relay_session::transport::TransportClosed;
 
 use super::{
     turns::{closed, opened},
     *,
 };
-use crate::gate::{Answer, Denial, Ended, EndedBy, Reply, Request};
+use crate::gate::{AdmissionRequest, Denial, EndedBy, GateAnswer, GateReply, SessionEnded};
 
 /// Longer than a closed connection is kept.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -21,35 +21,35 @@ type End = (SessionId, bool, EndedBy, Option<SessionCode>, String);
 /// Gate that records its calls and is answered by the test.
 #[derive(Default)]
 struct Doorman {
-    owed: Mutex<Vec<Reply>>,
-    asked: Mutex<Vec<Request>>,
+    owed: Mutex<Vec<GateReply>>,
+    asked: Mutex<Vec<AdmissionRequest>>,
     ended: Mutex<Vec<End>>,
     bytes: Mutex<(u64, u64)>,
-    sessions: Mutex<Option<Sessions>>,
+    sessions: Mutex<Option<SessionControl>>,
     panics: AtomicUsize,
 }
 
 impl Gate for Doorman {
-    fn admit(&self, request: &Request) -> Answer {
+    fn admit(&self, request: &AdmissionRequest) -> GateAnswer {
         assert_eq!(self.panics.load(Ordering::Relaxed), 0, "injected");
         self.asked.lock().push(request.clone());
         self.owed.lock().push(request.reply());
-        Answer::Later
+        GateAnswer::Later
     }
 
-    fn ended(&self, ended: &Ended<'_>) {
-        let Ended { session, admitted, by, code, reason, .. } = ended;
+    fn ended(&self, ended: &SessionEnded<'_>) {
+        let SessionEnded { session, admitted, by, code, reason, .. } = ended;
         self.ended.lock().push((*session, *admitted, *by, *code, (*reason).to_owned()));
         *self.bytes.lock() = (ended.bytes_in, ended.bytes_out);
     }
 
-    fn started(&self, sessions: &Sessions) {
+    fn started(&self, sessions: &SessionControl) {
         *self.sessions.lock() = Some(sessions.clone());
     }
 }
 
 impl Doorman {
-    fn sessions(&self) -> Sessions {
+    fn sessions(&self) -> SessionControl {
         self.sessions.lock().clone().expect("it was told")
     }
 }
@@ -62,14 +62,14 @@ fn open() -> Policy {
     Policy::public(Scope::everything(), Scope::everything())
 }
 
-fn told(code: SessionCode, reason: &str) -> Closed {
-    Closed::ByPeer(code, reason.to_owned())
+fn told(code: SessionCode, reason: &str) -> TransportClosed {
+    TransportClosed::ByPeer(code, reason.to_owned())
 }
 
 impl Bench {
     fn with_doorman() -> (Self, Arc<Doorman>, ConnKey) {
         let doorman = Arc::new(Doorman::default());
-        let mut bench = Self::gated(doorman.clone(), &Tuning::default());
+        let mut bench = Self::gated(doorman.clone(), &QuicTuning::default());
         let key = bench.connect();
         bench.settle();
         bench.set_up(key, "/room?jwt=secret");
@@ -78,7 +78,7 @@ impl Bench {
 
     /// Lets the worker read its letters.
     fn read(&mut self) {
-        self.next = Next::Now;
+        self.next = NextTurn::Now;
         self.settle();
     }
 
@@ -92,7 +92,7 @@ impl Bench {
     }
 
     fn is_open(&mut self, key: ConnKey) -> bool {
-        self.phase(key) == Phase::Ready
+        self.phase(key) == ConnPhase::Ready
     }
 }
 
@@ -111,7 +111,7 @@ fn late_answer_admits_before_the_requests_of_the_session() {
     let (broadcast, track) = (relay_model::Path::root(), relay_model::TrackName::parse("t").unwrap());
     lite::TrackRequest { broadcast, track }.encode(lite::Version::V05, &mut message);
     conn.write(stream, &mut [message.into()]).unwrap();
-    bench.client.settle(key, bench.now);
+    bench.client.process_connection(key, bench.now);
     bench.advance(limits::AUTH_TIMEOUT - SECOND);
     assert!(bench.heard.is_empty(), "core gets no events before admission: {:?}", bench.heard);
     let reply = doorman.owed.lock().pop().unwrap();
@@ -119,7 +119,7 @@ fn late_answer_admits_before_the_requests_of_the_session() {
     bench.read();
     assert!(matches!(
         &bench.heard[..],
-        [Event::Opened { .. }, Event::Ask { ask: Ask::Subscribe { .. }, .. }]
+        [CoreEvent::Opened { .. }, CoreEvent::Ask { ask: Ask::Subscribe { .. }, .. }]
     ));
     bench.advance(DRAIN);
     assert!(bench.is_open(key));
@@ -157,7 +157,7 @@ fn dropped_or_failed_answer_denies_the_session_at_once() {
     let refusal = open().admit("/..", SystemTime::now()).unwrap_err();
     doorman.owed.lock().pop().unwrap().give(Err(Denial::Refused(refusal)));
     bench.read();
-    assert!(matches!(bench.end(key), Closed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)));
+    assert!(matches!(bench.end(key), TransportClosed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)));
     assert_eq!(bench.worker.meter.refused_malformed, 1);
 }
 
@@ -212,7 +212,7 @@ fn a_session_ends_when_its_permit_does() {
     assert_eq!(bench.worker.meter.sessions_expired, 1);
     bench.advance(DRAIN);
     assert_eq!(closed(&bench).len(), 1);
-    assert_eq!(bench.next, Next::Idle, "nobody is waited for");
+    assert_eq!(bench.next, NextTurn::Idle, "nobody is waited for");
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn sessions_that_end_leave_no_deadline_behind() {
     bench.client.conn(key).unwrap().close(bench.now, SessionCode::NONE, "");
     bench.read();
     bench.advance(DRAIN);
-    assert_eq!((bench.worker.expiring.next(), bench.next), (None, Next::Idle));
+    assert_eq!((bench.worker.expiring.next(), bench.next), (None, NextTurn::Idle));
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn new_expiry_replaces_the_old_one() {
     bench.advance(SECOND / 10);
     assert_eq!(bench.end(key), told(SessionCode::UNAUTHORIZED, "expired"));
     assert_eq!(bench.worker.meter.sessions_revised, 2);
-    assert!(!bench.heard.iter().any(|event| matches!(event, Event::Revised { .. })), "the same scopes");
+    assert!(!bench.heard.iter().any(|event| matches!(event, CoreEvent::Revised { .. })), "the same scopes");
 }
 
 #[test]
@@ -286,13 +286,13 @@ fn core_gets_a_narrower_permit_before_later_requests() {
     let narrow = Policy::public(anon.clone(), anon).admit("/", SystemTime::now()).unwrap();
     doorman.sessions().revise(session, narrow.clone());
     bench.read();
-    assert_eq!(bench.heard.last(), Some(&Event::Revised { session, permit: narrow }));
+    assert_eq!(bench.heard.last(), Some(&CoreEvent::Revised { session, permit: narrow }));
     assert!(bench.is_open(key));
     // A permit of another subject is no revision.
     let other = open().with_subject("mallory").admit("/", SystemTime::now()).unwrap();
     doorman.sessions().revise(session, other);
     bench.read();
-    assert!(matches!(bench.end(key), Closed::ByPeer(SessionCode::UNAUTHORIZED, _)));
+    assert!(matches!(bench.end(key), TransportClosed::ByPeer(SessionCode::UNAUTHORIZED, _)));
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn sessions_are_ended_by_id_or_by_their_permit() {
         bench.settle();
         bench.set_up(keys[keys.len() - 1], "/");
     }
-    let replies: Vec<Reply> = doorman.owed.lock().drain(..).collect();
+    let replies: Vec<GateReply> = doorman.owed.lock().drain(..).collect();
     for (reply, subject) in replies.into_iter().zip(["alice", "bob", "bob"]) {
         reply.give(Ok(open().with_subject(subject).admit("/", SystemTime::now()).unwrap()));
     }
@@ -337,7 +337,7 @@ fn answer_with_a_revoked_permit_is_rejected() {
         .sessions()
         .end_where(SessionCode::UNAUTHORIZED, "revoked", |permit| permit.subject() == Some("bob"));
     bench.read();
-    let replies: Vec<Reply> = doorman.owed.lock().drain(..).collect();
+    let replies: Vec<GateReply> = doorman.owed.lock().drain(..).collect();
     for (reply, subject) in replies.into_iter().zip(["bob", "alice"]) {
         reply.give(Ok(open().with_subject(subject).admit("/", SystemTime::now()).unwrap()));
     }

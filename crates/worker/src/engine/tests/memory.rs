@@ -1,15 +1,15 @@
 use relay_model::SessionCode;
-use relay_session::transport::Closed;
+use relay_session::transport::TransportClosed;
 
-use relay_transport::qmux::{Framing, Over};
+use relay_transport::qmux::{QmuxCarrier, QmuxFraming};
 
 use super::{
     turns::{closed, opened},
     *,
 };
 use crate::{
-    arrival::{Arrival, Newcomer, Turned},
-    gate::{Answer, Reply, Request},
+    arrival::{PendingAccept, PendingSession, RejectReason},
+    gate::{AdmissionRequest, GateAnswer, GateReply},
     ledger::REASON,
 };
 
@@ -22,7 +22,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 fn bench() -> Bench {
     let gate = Arc::new(Policy::public(Scope::everything(), Scope::everything()));
-    Bench::limited(gate, &Tuning::default(), StateLimits { clients: LIMIT, peers: LIMIT })
+    Bench::limited(gate, &QuicTuning::default(), StateLimits { clients: LIMIT, peers: LIMIT })
 }
 
 /// Longer than the interval of updating charges.
@@ -42,7 +42,7 @@ fn send_partial(bench: &mut Bench, key: ConnKey, size: usize) {
     let mut rest = [Bytes::from(bytes)];
     while !rest[0].is_empty() {
         let Some(conn) = bench.client.conn(key) else { return };
-        if conn.write(stream, &mut rest).is_err() && conn.phase() != Phase::Ready {
+        if conn.write(stream, &mut rest).is_err() && conn.phase() != ConnPhase::Ready {
             return;
         }
         bench.advance(ROUND);
@@ -61,9 +61,9 @@ fn session_over_its_share_is_closed_and_others_stay() {
     let idle = charged(&bench);
     assert!(idle > 0 && idle < LIMIT / 2, "{idle}");
     (0..8).for_each(|_| send_partial(&mut bench, large, 50_000));
-    assert_eq!(bench.end(large), Closed::ByPeer(SessionCode::MEMORY_SHARE, REASON.to_owned()));
+    assert_eq!(bench.end(large), TransportClosed::ByPeer(SessionCode::MEMORY_SHARE, REASON.to_owned()));
     assert_eq!(closed(&bench), [victim]);
-    assert_eq!(bench.phase(small), Phase::Ready);
+    assert_eq!(bench.phase(small), ConnPhase::Ready);
     assert_eq!(bench.worker.meter.sessions_closed_memory, 1);
     assert_eq!(bench.worker.shared.ledger.counts().closed, 1);
     bench.advance(DRAIN);
@@ -81,7 +81,7 @@ fn unread_data_in_the_transport_is_charged() {
     bench.settle();
     // Not admitted yet: its requests stay in the transport.
     (0..8).for_each(|_| send_partial(&mut bench, key, 50_000));
-    assert_eq!(bench.end(key), Closed::ByPeer(SessionCode::MEMORY_SHARE, REASON.to_owned()));
+    assert_eq!(bench.end(key), TransportClosed::ByPeer(SessionCode::MEMORY_SHARE, REASON.to_owned()));
     assert_eq!(bench.worker.meter.refused_memory, 1);
     bench.advance(DRAIN);
     assert_eq!(charged(&bench), 0);
@@ -95,7 +95,7 @@ fn session_within_its_share_stays_open() {
     bench.set_up(key, "/");
     (0..4).for_each(|_| send_partial(&mut bench, key, 50_000));
     bench.advance(CHARGED);
-    assert_eq!(bench.phase(key), Phase::Ready);
+    assert_eq!(bench.phase(key), ConnPhase::Ready);
     assert!(charged(&bench) > 200_000, "{}", charged(&bench));
     assert_eq!(bench.worker.meter.sessions_closed_memory, 0);
 }
@@ -123,14 +123,14 @@ fn handshakes_are_not_charged() {
     assert_eq!(bench.worker.peers.indices().count(), 1 + crowd);
     assert_eq!(charged(&bench), before);
     assert_eq!(bench.worker.shared.ledger.counts().closed, 0);
-    assert_eq!(bench.phase(key), Phase::Ready);
+    assert_eq!(bench.phase(key), ConnPhase::Ready);
 }
 
 #[test]
 fn relay_of_the_cluster_is_charged_to_its_own_pool() {
     let gate = Arc::new(Policy::public(Scope::everything(), Scope::everything()).for_peers());
     let limits = StateLimits { clients: LIMIT, peers: LIMIT };
-    let mut bench = Bench::limited(gate, &Tuning::default(), limits);
+    let mut bench = Bench::limited(gate, &QuicTuning::default(), limits);
     let key = bench.connect();
     bench.settle();
     bench.set_up(key, "/");
@@ -145,22 +145,22 @@ fn relay_of_the_cluster_is_charged_to_its_own_pool() {
 
 /// Gate that never answers.
 #[derive(Default)]
-struct SilentGate(Mutex<Vec<Reply>>);
+struct SilentGate(Mutex<Vec<GateReply>>);
 
 impl Gate for SilentGate {
-    fn admit(&self, request: &Request) -> Answer {
+    fn admit(&self, request: &AdmissionRequest) -> GateAnswer {
         self.0.lock().push(request.reply());
-        Answer::Later
+        GateAnswer::Later
     }
 }
 
-type Verdicts = Arc<Mutex<Vec<Turned>>>;
+type Verdicts = Arc<Mutex<Vec<RejectReason>>>;
 
 /// A WebSocket request with a target of `target` bytes, whose rejection is added to `verdicts`.
 fn upgrade(bench: &mut Bench, target: usize, verdicts: &Verdicts) {
-    let newcomer = Newcomer {
-        framing: Framing::Qmux01,
-        over: Over::WebSocket,
+    let newcomer = PendingSession {
+        framing: QmuxFraming::Qmux01,
+        over: QmuxCarrier::WebSocket,
         protocol: Some("moq-lite-05"),
         target: Some(format!("/{}", "x".repeat(target - 1))),
         transport: "websocket",
@@ -171,15 +171,15 @@ fn upgrade(bench: &mut Bench, target: usize, verdicts: &Verdicts) {
         rtt: None,
     };
     let verdicts = verdicts.clone();
-    let verdict = Box::new(move |verdict: Result<_, Turned>| verdicts.lock().extend(verdict.err()));
-    bench.worker.arrive_over_stream(Arrival { newcomer, verdict }, bench.now);
+    let verdict = Box::new(move |verdict: Result<_, RejectReason>| verdicts.lock().extend(verdict.err()));
+    bench.worker.arrive_over_stream(PendingAccept { pending: newcomer, verdict }, bench.now);
 }
 
 #[test]
 fn peers_that_wait_for_the_gate_are_charged_with_their_target() {
     let gate = Arc::new(SilentGate::default());
     let limits = StateLimits { clients: LIMIT, peers: LIMIT };
-    let mut bench = Bench::limited(gate.clone(), &Tuning::default(), limits);
+    let mut bench = Bench::limited(gate.clone(), &QuicTuning::default(), limits);
     let verdicts = Verdicts::default();
     upgrade(&mut bench, 7_000, &verdicts);
     let one = charged(&bench);

@@ -19,21 +19,23 @@ use bytes::{Bytes, BytesMut};
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 use relay_auth::Policy;
-use relay_core::Event;
-use relay_meter::Board;
+use relay_core::CoreEvent;
+use relay_meter::CounterBoard;
 use relay_model::{Hop, Scope, SessionId, WorkerId, limits::SessionLimits};
-use relay_session::transport::{Dir, Event as Heard, Transport};
+use relay_session::transport::{Dir, Transport, TransportEvent as Heard};
 use relay_store::Store;
-use relay_transport::quic::{ClientConfig, Config, ConnKey, Endpoint, Phase, Tuning, certificate};
+use relay_transport::quic::{
+    ConnKey, ConnPhase, Endpoint, OutgoingConfig, QuicConfig, QuicTuning, certificate,
+};
 use relay_wire::lite::{self, Message};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
-use super::{Next, Shared, Stage, Worker};
+use super::{NextTurn, TurnStage, Worker, WorkerShared};
 use crate::{
-    gate::{Gate, Sessions},
-    ledger::{Ledger, StateLimits},
+    gate::{Gate, SessionControl},
+    ledger::{MemoryLedger, StateLimits},
     mailbox::Mailbox,
-    socket::{Io, Packet, Received},
+    socket::{Io, UdpPacket, UdpReceived},
 };
 
 const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 443);
@@ -43,7 +45,7 @@ const CLIENT: ([u8; 4], u16) = ([10, 0, 0, 2], 5_000);
 
 /// Socket of the worker, filled and read by the test.
 struct FakeIo {
-    inbound: VecDeque<Received>,
+    inbound: VecDeque<UdpReceived>,
     sent: Vec<(SocketAddr, Bytes)>,
     /// Number of packets it takes before it is full.
     room: usize,
@@ -56,7 +58,7 @@ struct FakeIo {
 }
 
 impl Io for FakeIo {
-    fn recv(&mut self, out: &mut Vec<Received>) -> io::Result<bool> {
+    fn recv(&mut self, out: &mut Vec<UdpReceived>) -> io::Result<bool> {
         if self.inbound.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -64,7 +66,7 @@ impl Io for FakeIo {
         Ok(!self.inbound.is_empty())
     }
 
-    fn send(&mut self, packets: &[Packet]) -> io::Result<usize> {
+    fn send(&mut self, packets: &[UdpPacket]) -> io::Result<usize> {
         let mut taken = 0;
         for packet in packets {
             let error = if self.room == 0 {
@@ -109,33 +111,33 @@ struct Bench {
     time_of_day: Arc<Mutex<SystemTime>>,
     worker: Worker,
     io: FakeIo,
-    next: Next,
-    core: Receiver<Vec<Event>>,
-    heard: Vec<Event>,
+    next: NextTurn,
+    core: Receiver<Vec<CoreEvent>>,
+    heard: Vec<CoreEvent>,
     /// Shares of sessions in turns, in order.
-    shares: Arc<Mutex<Vec<(Stage, SessionId)>>>,
+    shares: Arc<Mutex<Vec<(TurnStage, SessionId)>>>,
     mailbox: Arc<Mailbox>,
     client: Endpoint,
 }
 
 impl Bench {
     fn new(policy: Policy) -> Self {
-        Self::tuned(policy, &Tuning::default())
+        Self::tuned(policy, &QuicTuning::default())
     }
 
-    fn tuned(policy: Policy, tuning: &Tuning) -> Self {
+    fn tuned(policy: Policy, tuning: &QuicTuning) -> Self {
         Self::gated(Arc::new(policy), tuning)
     }
 
-    fn gated(gate: Arc<dyn Gate>, tuning: &Tuning) -> Self {
+    fn gated(gate: Arc<dyn Gate>, tuning: &QuicTuning) -> Self {
         Self::limited(gate, tuning, STATE)
     }
 
-    fn limited(gate: Arc<dyn Gate>, tuning: &Tuning, state: StateLimits) -> Self {
+    fn limited(gate: Arc<dyn Gate>, tuning: &QuicTuning, state: StateLimits) -> Self {
         let time_of_day = Arc::new(Mutex::new(SystemTime::UNIX_EPOCH + DAY));
         let wall = time_of_day.clone();
         let now = Instant::now();
-        let store = Store::new(relay_store::Config {
+        let store = Store::new(relay_store::StoreConfig {
             workers: 1,
             capacity: 1 << 20,
             ceiling: 1 << 20,
@@ -143,17 +145,17 @@ impl Bench {
         });
         let shares = Arc::new(Mutex::new(Vec::new()));
         let noted = shares.clone();
-        let shared = Shared {
+        let shared = WorkerShared {
             quic: server_config(tuning),
             store,
-            ledger: Ledger::new(state),
+            ledger: MemoryLedger::new(state),
             gate: gate.clone(),
             wall: Arc::new(move || *wall.lock()),
             local: SERVER.into(),
             hop: Hop(1),
             started: now,
             limits: SessionLimits::default(),
-            board: Arc::new(Board::new(1)),
+            board: Arc::new(CounterBoard::new(1)),
             fault: Some(Arc::new(move |stage, session| noted.lock().push((stage, session)))),
         };
         let mailbox = Arc::new(Mailbox::new(Box::new(|| {})));
@@ -169,11 +171,11 @@ impl Bench {
             tick: Duration::ZERO,
         };
         let client = Endpoint::new(&server_config(tuning), WorkerId(0), false, Some([9; 32]));
-        let sessions = Sessions::new(std::slice::from_ref(&mailbox));
+        let sessions = SessionControl::new(std::slice::from_ref(&mailbox));
         worker.shared.ledger.start(sessions.clone());
         gate.started(&sessions);
         let heard = Vec::new();
-        Self { now, time_of_day, worker, io, next: Next::Now, core, heard, shares, mailbox, client }
+        Self { now, time_of_day, worker, io, next: NextTurn::Now, core, heard, shares, mailbox, client }
     }
 
     fn open_to_all() -> Self {
@@ -196,7 +198,7 @@ impl Bench {
     }
 
     fn deliver(&mut self, datagram: &[u8]) {
-        self.io.inbound.push_back(Received {
+        self.io.inbound.push_back(UdpReceived {
             remote: CLIENT.into(),
             local_ip: None,
             ecn: None,
@@ -217,7 +219,7 @@ impl Bench {
         self.client.keys(&mut keys);
         for key in keys {
             self.client.handle_timeout(key, self.now);
-            self.client.settle(key, self.now);
+            self.client.process_connection(key, self.now);
             while let Some(conn) = self.client.conn(key) {
                 buf.clear();
                 let Some(_) = conn.poll_transmit(self.now, 1, &mut buf) else { break };
@@ -231,7 +233,7 @@ impl Bench {
     fn settle(&mut self) {
         for _ in 0..100 {
             self.client_turn();
-            if self.io.inbound.is_empty() && self.next != Next::Now {
+            if self.io.inbound.is_empty() && self.next != NextTurn::Now {
                 return;
             }
             self.turn();
@@ -245,17 +247,17 @@ impl Bench {
         while self.now < until {
             let before = self.now;
             self.now = match self.next {
-                Next::At(at) => at.clamp(self.now, until),
-                Next::Now | Next::Idle => until,
+                NextTurn::At(at) => at.clamp(self.now, until),
+                NextTurn::Now | NextTurn::Idle => until,
             };
             *self.time_of_day.lock() += self.now - before;
-            self.next = Next::Now;
+            self.next = NextTurn::Now;
             self.settle();
         }
     }
 
-    fn phase(&mut self, key: ConnKey) -> Phase {
-        self.client.conn(key).map_or(Phase::Drained, |conn| conn.phase())
+    fn phase(&mut self, key: ConnKey) -> ConnPhase {
+        self.client.conn(key).map_or(ConnPhase::Drained, |conn| conn.phase())
     }
 
     /// Sends the client's SETUP.
@@ -269,12 +271,12 @@ impl Bench {
         setup.encode(lite::Version::V05, &mut message);
         conn.write(stream, &mut [message.into()]).unwrap();
         conn.finish(stream);
-        self.client.settle(key, now);
+        self.client.process_connection(key, now);
         self.settle();
     }
 
     /// End of the session, as seen by the client.
-    fn end(&mut self, key: ConnKey) -> relay_session::transport::Closed {
+    fn end(&mut self, key: ConnKey) -> relay_session::transport::TransportClosed {
         let conn = self.client.conn(key).expect("it keeps its closed connection");
         loop {
             match conn.poll() {
@@ -296,13 +298,13 @@ fn identity() -> &'static rcgen::CertifiedKey<rcgen::KeyPair> {
     })
 }
 
-fn server_config(tuning: &Tuning) -> Config {
+fn server_config(tuning: &QuicTuning) -> QuicConfig {
     let key = PrivatePkcs8KeyDer::from(identity().signing_key.serialize_der());
     let resolver = certificate(vec![identity().cert.der().clone()], key.into()).unwrap();
-    Config::new(resolver, &[3; 32], 1, tuning).unwrap()
+    QuicConfig::new(resolver, &[3; 32], 1, tuning).unwrap()
 }
 
-fn client_config(version: lite::Version) -> ClientConfig {
+fn client_config(version: lite::Version) -> OutgoingConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(identity().cert.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -312,5 +314,5 @@ fn client_config(version: lite::Version) -> ClientConfig {
         .with_root_certificates(roots)
         .with_no_client_auth();
     tls.alpn_protocols = vec![version.alpn().as_bytes().to_vec()];
-    ClientConfig::new(tls, &Tuning::default()).unwrap()
+    OutgoingConfig::new(tls, &QuicTuning::default()).unwrap()
 }

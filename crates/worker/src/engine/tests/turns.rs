@@ -1,23 +1,23 @@
 use relay_model::{SessionCode, SessionId, limits};
-use relay_session::transport::Closed;
+use relay_session::transport::TransportClosed;
 
 use super::*;
-use crate::{engine::share, mailbox::Letter};
+use crate::{engine::share, mailbox::WorkerMessage};
 
 /// Longer than a closed connection is kept.
 const DRAIN: Duration = Duration::from_secs(5);
 
 pub(super) fn opened(bench: &Bench) -> Vec<SessionId> {
-    let opened = |event: &Event| match event {
-        Event::Opened { session, .. } => Some(*session),
+    let opened = |event: &CoreEvent| match event {
+        CoreEvent::Opened { session, .. } => Some(*session),
         _ => None,
     };
     bench.heard.iter().filter_map(opened).collect()
 }
 
 pub(super) fn closed(bench: &Bench) -> Vec<SessionId> {
-    let closed = |event: &Event| match event {
-        Event::Closed { session, .. } => Some(*session),
+    let closed = |event: &CoreEvent| match event {
+        CoreEvent::Closed { session, .. } => Some(*session),
         _ => None,
     };
     bench.heard.iter().filter_map(closed).collect()
@@ -36,7 +36,7 @@ fn core_gets_one_opened_and_one_closed_event_per_session() {
     let mut bench = Bench::open_to_all();
     let key = bench.connect();
     bench.settle();
-    assert_eq!(bench.phase(key), Phase::Ready);
+    assert_eq!(bench.phase(key), ConnPhase::Ready);
     assert!(opened(&bench).is_empty(), "not before its SETUP");
     bench.set_up(key, "/");
     let [session] = opened(&bench)[..] else { panic!("{:?}", bench.heard) };
@@ -44,7 +44,7 @@ fn core_gets_one_opened_and_one_closed_event_per_session() {
     bench.client.conn(key).unwrap().close(bench.now, SessionCode::NONE, "bye");
     bench.settle();
     assert_eq!(closed(&bench), [session]);
-    assert!(matches!(bench.heard.last(), Some(Event::Closed { .. })), "its last message");
+    assert!(matches!(bench.heard.last(), Some(CoreEvent::Closed { .. })), "its last message");
     bench.advance(DRAIN);
     assert_nothing_left(&bench);
     let meter = &bench.worker.meter;
@@ -58,9 +58,9 @@ fn versions_without_setup_are_admitted_at_the_root() {
         bench.heard.clear();
         let key = bench.connect_with(version);
         bench.settle();
-        let [Event::Opened { permit, .. }] = &bench.heard[..] else { panic!("{:?}", bench.heard) };
+        let [CoreEvent::Opened { permit, .. }] = &bench.heard[..] else { panic!("{:?}", bench.heard) };
         assert!(permit.root().is_root());
-        assert_eq!(bench.phase(key), Phase::Ready);
+        assert_eq!(bench.phase(key), ConnPhase::Ready);
     }
 }
 
@@ -69,7 +69,7 @@ fn session_is_admitted_after_in_band_version_negotiation() {
     let mut bench = Bench::open_to_all();
     let key = bench.connect_with(lite::Version::V02);
     bench.settle();
-    assert_eq!(bench.phase(key), Phase::Ready);
+    assert_eq!(bench.phase(key), ConnPhase::Ready);
     assert!(bench.heard.is_empty(), "not admitted before the version is negotiated: {:?}", bench.heard);
     let mut message = Vec::new();
     let versions = lite::legacy::code(lite::Version::V01).into_iter().collect();
@@ -78,9 +78,9 @@ fn session_is_admitted_after_in_band_version_negotiation() {
     let conn = bench.client.conn(key).unwrap();
     let stream = conn.open(Dir::Bi, 0).unwrap();
     conn.write(stream, &mut [message.into()]).unwrap();
-    bench.client.settle(key, now);
+    bench.client.process_connection(key, now);
     bench.settle();
-    let [Event::Opened { permit, .. }] = &bench.heard[..] else { panic!("{:?}", bench.heard) };
+    let [CoreEvent::Opened { permit, .. }] = &bench.heard[..] else { panic!("{:?}", bench.heard) };
     assert!(permit.root().is_root());
     let mut answer = Vec::new();
     lite::legacy::ServerSetup { version: lite::Version::V01 }.encode(&mut answer);
@@ -94,14 +94,14 @@ fn session_without_a_version_in_time_is_closed() {
     let key = bench.connect_with(lite::Version::V02);
     bench.settle();
     bench.advance(limits::SETUP_TIMEOUT + Duration::from_secs(1));
-    assert_ne!(bench.phase(key), Phase::Ready);
+    assert_ne!(bench.phase(key), ConnPhase::Ready);
     assert!(bench.heard.is_empty());
 }
 
 #[test]
 fn lost_session_has_vanished_and_closed_one_has_not() {
     let vanished = |bench: &Bench| match bench.heard.last() {
-        Some(Event::Closed { vanished, .. }) => *vanished,
+        Some(CoreEvent::Closed { vanished, .. }) => *vanished,
         other => panic!("{other:?}"),
     };
     let mut bench = Bench::open_to_all();
@@ -120,7 +120,7 @@ fn lost_session_has_vanished_and_closed_one_has_not() {
     bench.settle();
     bench.set_up(panicked, "/");
     let index = bench.worker.peers.indices().last().unwrap();
-    bench.worker.bury(index, super::super::Stage::News);
+    bench.worker.drop_panicked(index, super::super::TurnStage::News);
     bench.turn();
     assert!(vanished(&bench), "a panic of ours, so it may come back");
 }
@@ -131,9 +131,12 @@ fn session_without_setup_in_time_is_closed() {
     let key = bench.connect();
     bench.settle();
     bench.advance(limits::SETUP_TIMEOUT - Duration::from_millis(1));
-    assert_eq!(bench.phase(key), Phase::Ready);
+    assert_eq!(bench.phase(key), ConnPhase::Ready);
     bench.advance(Duration::from_millis(2));
-    assert_eq!(bench.end(key), Closed::ByPeer(SessionCode::TIMEOUT, "not set up in time".to_owned()));
+    assert_eq!(
+        bench.end(key),
+        TransportClosed::ByPeer(SessionCode::TIMEOUT, "not set up in time".to_owned())
+    );
     bench.advance(DRAIN);
     assert_nothing_left(&bench);
     assert_eq!(bench.worker.meter.refused_setup_timeout, 1);
@@ -146,7 +149,7 @@ fn session_without_permissions_is_refused_without_core_events() {
     let key = bench.connect();
     bench.settle();
     bench.set_up(key, "/room");
-    assert!(matches!(bench.end(key), Closed::ByPeer(SessionCode::UNAUTHORIZED, _)));
+    assert!(matches!(bench.end(key), TransportClosed::ByPeer(SessionCode::UNAUTHORIZED, _)));
     bench.advance(DRAIN);
     assert_nothing_left(&bench);
     assert_eq!((bench.worker.meter.refused_unauthorized, bench.worker.meter.sessions_abandoned), (1, 0));
@@ -164,7 +167,7 @@ fn datagrams_past_the_share_are_received_next_turn() {
         bench.turn();
         assert_eq!(bench.worker.meter.datagrams_in, expected);
     }
-    assert_ne!(bench.next, Next::Now);
+    assert_ne!(bench.next, NextTurn::Now);
     assert_eq!(bench.worker.meter.turns_cut, 2);
 }
 
@@ -175,7 +178,7 @@ fn a_full_socket_stops_the_flush_until_there_is_room() {
     bench.io.room = 0;
     bench.client_turn();
     bench.turn();
-    assert_eq!(bench.next, Next::At(bench.now + super::super::RETRY_FULL), "it does not spin");
+    assert_eq!(bench.next, NextTurn::At(bench.now + super::super::RETRY_FULL), "it does not spin");
     let polled = bench.worker.outbox.is_empty();
     assert!(!polled && bench.io.sent.is_empty(), "what was made is kept");
     let calls = bench.worker.meter.send_calls;
@@ -183,9 +186,9 @@ fn a_full_socket_stops_the_flush_until_there_is_room() {
     assert_eq!(bench.worker.meter.send_calls, calls, "no call before there may be room");
     bench.io.room = usize::MAX;
     bench.worker.writable();
-    bench.next = Next::Now;
+    bench.next = NextTurn::Now;
     bench.settle();
-    assert_eq!(bench.phase(key), Phase::Ready);
+    assert_eq!(bench.phase(key), ConnPhase::Ready);
     assert_eq!(bench.worker.meter.socket_full, 1);
     assert!(bench.client.conn(key).is_some());
 }
@@ -199,7 +202,7 @@ fn full_socket_is_retried_without_a_writable_event() {
     bench.turn();
     bench.io.room = usize::MAX;
     bench.advance(super::super::RETRY_FULL);
-    assert_eq!(bench.phase(key), Phase::Ready);
+    assert_eq!(bench.phase(key), ConnPhase::Ready);
 }
 
 #[test]
@@ -207,14 +210,14 @@ fn path_without_gso_costs_one_failure_and_no_datagram() {
     let mut bench = Bench::open_to_all();
     let with = bench.connect();
     bench.settle();
-    assert_eq!(bench.phase(with), Phase::Ready);
+    assert_eq!(bench.phase(with), ConnPhase::Ready);
     assert!(bench.io.trains > 0, "the handshake had trains");
     let before = bench.io.trains;
     bench.io.no_trains = true;
     let without = bench.connect();
     let start = bench.now;
     bench.settle();
-    assert_eq!(bench.phase(without), Phase::Ready);
+    assert_eq!(bench.phase(without), ConnPhase::Ready);
     assert_eq!(bench.now, start, "no retransmission was waited for");
     assert_eq!(bench.worker.meter.gso_failures, 1, "from then on it sends datagrams one by one");
     assert_eq!(bench.io.trains, before);
@@ -224,10 +227,10 @@ fn path_without_gso_costs_one_failure_and_no_datagram() {
 fn datagrams_are_sent_singly_without_gso() {
     let everybody = || relay_model::Scope::everything();
     let policy = Policy::public(everybody(), everybody());
-    let mut bench = Bench::tuned(policy, &Tuning { segmentation: false, ..Tuning::default() });
+    let mut bench = Bench::tuned(policy, &QuicTuning { segmentation: false, ..QuicTuning::default() });
     let key = bench.connect();
     bench.settle();
-    assert_eq!(bench.phase(key), Phase::Ready);
+    assert_eq!(bench.phase(key), ConnPhase::Ready);
     assert_eq!((bench.io.trains, bench.worker.meter.gso_failures), (0, 0));
 }
 
@@ -258,18 +261,19 @@ fn shutdown_closes_every_session_and_refuses_new_ones() {
     bench.settle();
     bench.set_up(keys[0], "/");
     let until = bench.now + Duration::from_secs(10);
-    let letter = Letter::Shutdown { code: SessionCode::GOAWAY_TIMEOUT, reason: "maintenance".into(), until };
+    let letter =
+        WorkerMessage::Shutdown { code: SessionCode::GOAWAY_TIMEOUT, reason: "maintenance".into(), until };
     bench.mailbox.post(&mut vec![letter]);
-    bench.next = Next::Now;
+    bench.next = NextTurn::Now;
     bench.settle();
-    let told = Closed::ByPeer(SessionCode::GOAWAY_TIMEOUT, "maintenance".to_owned());
+    let told = TransportClosed::ByPeer(SessionCode::GOAWAY_TIMEOUT, "maintenance".to_owned());
     for key in keys {
         assert_eq!(bench.end(key), told);
     }
     assert_eq!(closed(&bench).len(), 1);
     let late = bench.connect();
     bench.settle();
-    assert_ne!(bench.phase(late), Phase::Ready);
+    assert_ne!(bench.phase(late), ConnPhase::Ready);
     assert_eq!(bench.worker.meter.refused_draining, 1);
     bench.advance(DRAIN);
     assert_nothing_left(&bench);
@@ -283,7 +287,7 @@ fn shutdown_ends_in_time_with_a_full_socket() {
     bench.settle();
     bench.io.room = 0;
     let until = bench.now + Duration::from_secs(1);
-    let letter = Letter::Shutdown { code: SessionCode::NONE, reason: "".into(), until };
+    let letter = WorkerMessage::Shutdown { code: SessionCode::NONE, reason: "".into(), until };
     bench.mailbox.post(&mut vec![letter]);
     bench.turn();
     assert!(!bench.worker.is_done(bench.now));
@@ -295,11 +299,11 @@ fn idle_worker_publishes_its_counters_and_sleeps() {
     let mut bench = Bench::open_to_all();
     bench.deliver(&[0x40; 30]);
     bench.turn();
-    let Next::At(at) = bench.next else { panic!("{:?}", bench.next) };
+    let NextTurn::At(at) = bench.next else { panic!("{:?}", bench.next) };
     assert!(at > bench.now);
     bench.now = at;
     bench.turn();
-    assert_eq!(bench.next, Next::Idle);
+    assert_eq!(bench.next, NextTurn::Idle);
     assert_eq!(bench.worker.shared.board.total(), bench.worker.meter);
 }
 
@@ -315,7 +319,7 @@ fn events_wait_for_a_busy_core_and_keep_their_order() {
         bench.client.conn(*key).unwrap().close(bench.now, SessionCode::NONE, "");
         bench.settle();
     }
-    assert!(matches!(bench.next, Next::At(at) if at <= bench.now + super::super::finish::RETRY_CORE));
+    assert!(matches!(bench.next, NextTurn::At(at) if at <= bench.now + super::super::finish::RETRY_CORE));
     bench.core = core;
     bench.advance(Duration::from_millis(10));
     assert_eq!(opened(&bench).len(), 2);

@@ -10,16 +10,16 @@ use std::{
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use relay_model::{Cost, Path, Prefs, TrackName};
-use relay_session::transport::{Closed as Ending, Dir, Event as Heard, Stream, Transport};
-use relay_transport::qmux::{self, Connection, Framing, Over, Phase};
+use relay_session::transport::{Dir, Stream, Transport, TransportClosed as Ending, TransportEvent as Heard};
+use relay_transport::qmux::{self, ConnPhase, Connection, QmuxCarrier, QmuxFraming};
 use relay_wire::{
-    Inbox,
+    MessageBuf,
     lite::{self, BidiType, Message, UniType},
     varint,
 };
 
 use super::*;
-use crate::{Link, Newcomer, Place, Socket as Given, Turned};
+use crate::{AcceptedSocket as Given, Admission, AdmittedSocket, PendingSession, RejectReason};
 
 pub(super) const VERSION: lite::Version = lite::Version::V05;
 
@@ -29,22 +29,22 @@ impl<T: Read + Write> Duplex for T {}
 
 /// Both ends of a connection.
 pub(super) struct Ends {
-    pub(super) newcomer: Newcomer,
-    link: Link,
+    pub(super) newcomer: PendingSession,
+    link: AdmittedSocket,
     socket: Box<dyn Duplex>,
     tls: Option<rustls::ClientConnection>,
 }
 
 impl Ends {
     /// Returns the relay's end and closes the other.
-    pub(super) fn into_link(self) -> Link {
+    pub(super) fn into_link(self) -> AdmittedSocket {
         self.link
     }
 
     /// Returns the relay's end and keeps the other.
-    pub(super) fn take_link(&mut self) -> Link {
+    pub(super) fn take_link(&mut self) -> AdmittedSocket {
         let other = Given::Tcp(tcp_pair().0);
-        std::mem::replace(&mut self.link, Link { socket: other, tls: None, received: Vec::new() })
+        std::mem::replace(&mut self.link, AdmittedSocket { socket: other, tls: None, received: Vec::new() })
     }
 
     /// Whether the relay has closed its end.
@@ -56,13 +56,13 @@ impl Ends {
     }
 }
 
-fn newcomer(over: Over, transport: &'static str) -> Newcomer {
+fn newcomer(over: QmuxCarrier, transport: &'static str) -> PendingSession {
     let unspecified = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-    Newcomer {
-        framing: Framing::Qmux01,
+    PendingSession {
+        framing: QmuxFraming::Qmux01,
         over,
         protocol: Some(VERSION.alpn()),
-        target: (over == Over::WebSocket).then(|| "/".to_owned()),
+        target: (over == QmuxCarrier::WebSocket).then(|| "/".to_owned()),
         transport,
         remote: unspecified,
         local: unspecified,
@@ -78,19 +78,19 @@ fn tcp_pair() -> (TcpStream, TcpStream) {
     (listener.accept().unwrap().0, theirs)
 }
 
-pub(super) fn tcp(over: Over) -> Ends {
+pub(super) fn tcp(over: QmuxCarrier) -> Ends {
     let (ours, theirs) = tcp_pair();
     theirs.set_nonblocking(true).unwrap();
-    let transport = if over == Over::WebSocket { "websocket" } else { "tcp" };
-    let link = Link { socket: Given::Tcp(ours), tls: None, received: Vec::new() };
+    let transport = if over == QmuxCarrier::WebSocket { "websocket" } else { "tcp" };
+    let link = AdmittedSocket { socket: Given::Tcp(ours), tls: None, received: Vec::new() };
     Ends { newcomer: newcomer(over, transport), link, socket: Box::new(theirs), tls: None }
 }
 
 pub(super) fn unix() -> Ends {
     let (ours, theirs) = UnixStream::pair().unwrap();
     theirs.set_nonblocking(true).unwrap();
-    let link = Link { socket: Given::Unix(ours), tls: None, received: Vec::new() };
-    Ends { newcomer: newcomer(Over::Bytes, "unix"), link, socket: Box::new(theirs), tls: None }
+    let link = AdmittedSocket { socket: Given::Unix(ours), tls: None, received: Vec::new() };
+    Ends { newcomer: newcomer(QmuxCarrier::Bytes, "unix"), link, socket: Box::new(theirs), tls: None }
 }
 
 /// A TCP connection with TLS, after its handshake.
@@ -121,18 +121,19 @@ pub(super) fn tls() -> Ends {
     tls.complete_io(&mut theirs).unwrap();
     let (ours, accepted) = accepted.join().unwrap();
     theirs.set_nonblocking(true).unwrap();
-    let link = Link { socket: Given::Tcp(ours), tls: Some(Box::new(accepted)), received: Vec::new() };
-    Ends { newcomer: newcomer(Over::Bytes, "tcp"), link, socket: Box::new(theirs), tls: Some(tls) }
+    let link =
+        AdmittedSocket { socket: Given::Tcp(ours), tls: Some(Box::new(accepted)), received: Vec::new() };
+    Ends { newcomer: newcomer(QmuxCarrier::Bytes, "tcp"), link, socket: Box::new(theirs), tls: Some(tls) }
 }
 
 /// Announces a connection to the relay; returns a channel for the verdict.
-pub(super) fn announce(relay: &Relay, newcomer: Newcomer) -> Receiver<Result<Place, Turned>> {
+pub(super) fn announce(relay: &Relay, newcomer: PendingSession) -> Receiver<Result<Admission, RejectReason>> {
     let (say, heard) = crossbeam_channel::bounded(1);
     relay.arrivals().arrive(newcomer, Box::new(move |what| drop(say.send(what))));
     heard
 }
 
-pub(super) fn verdict(relay: &Relay, newcomer: Newcomer) -> Result<Place, Turned> {
+pub(super) fn verdict(relay: &Relay, newcomer: PendingSession) -> Result<Admission, RejectReason> {
     announce(relay, newcomer).recv_timeout(Duration::from_secs(10)).expect("a verdict")
 }
 
@@ -156,7 +157,7 @@ impl Peer {
         let has_url = ends.newcomer.target.is_some();
         let mut peer = Self::begin(relay, ends);
         let deadline = Instant::now() + Duration::from_secs(10);
-        while peer.conn.phase() != Phase::Ready {
+        while peer.conn.phase() != ConnPhase::Ready {
             assert!(Instant::now() < deadline && peer.closed.is_none(), "not ready: {:?}", peer.closed);
             peer.pump();
             thread::sleep(Duration::from_millis(1));
@@ -172,11 +173,11 @@ impl Peer {
         let place = verdict(relay, newcomer).expect("it is let in");
         let session = place.session();
         place.take(link);
-        let config = qmux::Config {
+        let config = qmux::QmuxConfig {
             is_client: true,
             protocol: Some(VERSION.alpn()),
             mask_seed: 7,
-            ..qmux::Config::new(Framing::Qmux01, over)
+            ..qmux::QmuxConfig::new(QmuxFraming::Qmux01, over)
         };
         let conn = Connection::new(config, Instant::now());
         Self {
@@ -291,7 +292,7 @@ impl Peer {
     }
 
     fn take(&mut self, stream: Stream) {
-        let mut request = Inbox::new();
+        let mut request = MessageBuf::new();
         while let Ok(Some(bytes)) = self.conn.read(stream, 64 * 1024) {
             self.came.entry(stream).or_default().extend_from_slice(&bytes);
             request.push(&bytes);
@@ -304,7 +305,7 @@ impl Peer {
         }
     }
 
-    fn answer(&mut self, stream: Stream, mut request: Inbox) {
+    fn answer(&mut self, stream: Stream, mut request: MessageBuf) {
         let mut message = Vec::new();
         match BidiType::from_id(VERSION, request.next_varint().expect("its kind")) {
             Some(BidiType::Announce) => {

@@ -1,17 +1,17 @@
 //! Sessions over stream sockets, in the same relay as those over QUIC.
 
-use relay_session::transport::Closed as Ending;
-use relay_transport::qmux::Over;
+use relay_session::transport::TransportClosed as Ending;
+use relay_transport::qmux::QmuxCarrier;
 
 use super::{
     peer::{Ends, Peer, announce, tcp, tls, unix, verdict},
     *,
 };
-use crate::{Answer, Denial, Reply, Request, Turned};
+use crate::{AdmissionRequest, Denial, GateAnswer, GateReply, RejectReason};
 
 /// One connection of each kind.
 fn kinds() -> Vec<Ends> {
-    vec![tcp(Over::Bytes), tcp(Over::WebSocket), tls(), unix()]
+    vec![tcp(QmuxCarrier::Bytes), tcp(QmuxCarrier::WebSocket), tls(), unix()]
 }
 
 async fn published(relay: &Relay, path: &str) -> (Client, Track) {
@@ -103,8 +103,10 @@ fn stalled_reader_delays_no_other_reader() {
     run(async {
         let relay = Relay::start(options(1)).unwrap();
         let (_publisher, track) = published(&relay, "live/cam").await;
-        let mut slow: Vec<Peer> =
-            [tcp(Over::Bytes), tls(), unix()].into_iter().map(|ends| Peer::enter(&relay, ends)).collect();
+        let mut slow: Vec<Peer> = [tcp(QmuxCarrier::Bytes), tls(), unix()]
+            .into_iter()
+            .map(|ends| Peer::enter(&relay, ends))
+            .collect();
         slow.iter_mut().for_each(|peer| peer.subscribe("live/cam"));
         let viewer = connect(&relay).await;
         let mut readers = [subscribe(&viewer, "live/cam").await];
@@ -170,7 +172,7 @@ fn drain_rejects_new_sessions_and_closes_remaining_ones() {
             draining.drain(Duration::from_secs(2), SessionCode::GOAWAY_TIMEOUT, "goaway timeout");
         });
         until("it drains", || relay.counts().total().goaways_out == 4).await;
-        assert_eq!(verdict(&relay, tcp(Over::WebSocket).newcomer).unwrap_err(), Turned::Leaving);
+        assert_eq!(verdict(&relay, tcp(QmuxCarrier::WebSocket).newcomer).unwrap_err(), RejectReason::Leaving);
         until("all are told", || {
             peers.iter_mut().for_each(Peer::pump);
             peers.iter().all(|peer| peer.closed.is_some())
@@ -179,7 +181,7 @@ fn drain_rejects_new_sessions_and_closes_remaining_ones() {
         let told = Ending::ByPeer(SessionCode::GOAWAY_TIMEOUT, "goaway timeout".to_owned());
         assert!(peers.iter().all(|peer| peer.closed.as_ref() == Some(&told)));
         drained.await.unwrap();
-        let late = announce(&relay, tcp(Over::WebSocket).newcomer);
+        let late = announce(&relay, tcp(QmuxCarrier::WebSocket).newcomer);
         assert!(late.recv_timeout(Duration::from_secs(10)).is_err(), "nobody is there to say anything");
     });
 }
@@ -187,7 +189,7 @@ fn drain_rejects_new_sessions_and_closes_remaining_ones() {
 #[test]
 fn panic_over_a_stream_socket_keeps_the_others() {
     let armed = Arc::new(AtomicBool::new(false));
-    for stage in [Stage::Feed, Stage::Input, Stage::Flush] {
+    for stage in [TurnStage::Feed, TurnStage::Input, TurnStage::Flush] {
         armed.store(false, Ordering::Relaxed);
         let mut options = options(1);
         options.fault = Some(Arc::new({
@@ -204,11 +206,11 @@ fn panic_over_a_stream_socket_keeps_the_others() {
         run(async {
             let relay = Relay::start(options).unwrap();
             let (_publisher, track) = published(&relay, "live/cam").await;
-            let mut healthy = Peer::enter(&relay, tcp(Over::Bytes));
+            let mut healthy = Peer::enter(&relay, tcp(QmuxCarrier::Bytes));
             healthy.subscribe("live/cam");
             receives(&track, &mut healthy, 0).await;
             armed.store(true, Ordering::Relaxed);
-            let mut victim = Peer::begin(&relay, tcp(Over::WebSocket));
+            let mut victim = Peer::begin(&relay, tcp(QmuxCarrier::WebSocket));
             until("the panic", || {
                 victim.pump();
                 relay.counts().panics() == 1
@@ -224,7 +226,7 @@ fn panic_over_a_stream_socket_keeps_the_others() {
 fn place_without_a_socket_is_released() {
     run(async {
         let relay = Relay::start(options(1)).unwrap();
-        for ends in [tcp(Over::WebSocket), tcp(Over::Bytes)] {
+        for ends in [tcp(QmuxCarrier::WebSocket), tcp(QmuxCarrier::Bytes)] {
             let place = verdict(&relay, ends.newcomer).unwrap();
             until("it is held", || relay.counts().total().connections_now == 1).await;
             drop(place);
@@ -232,7 +234,7 @@ fn place_without_a_socket_is_released() {
         }
         let total = relay.counts().total();
         assert_eq!((total.sessions_opened, total.refused_setup_timeout), (0, 0));
-        let kept = verdict(&relay, tcp(Over::WebSocket).newcomer).unwrap();
+        let kept = verdict(&relay, tcp(QmuxCarrier::WebSocket).newcomer).unwrap();
         until("it has had its time", || relay.counts().total().refused_setup_timeout == 1).await;
         until("it is given up", || is_empty(&relay)).await;
         drop(kept);
@@ -249,7 +251,7 @@ fn silent_or_half_closed_socket_leaves_nothing_behind() {
             place.take(ends.into_link());
             until("it is gone", || is_empty(&relay)).await;
         }
-        let mut peer = Peer::enter(&relay, tcp(Over::Bytes));
+        let mut peer = Peer::enter(&relay, tcp(QmuxCarrier::Bytes));
         until("it is in", || {
             peer.pump();
             relay.counts().total().sessions_opened == 1
@@ -265,18 +267,18 @@ fn silent_or_half_closed_socket_leaves_nothing_behind() {
 struct Nobody;
 
 impl Gate for Nobody {
-    fn admit(&self, request: &Request) -> Answer {
+    fn admit(&self, request: &AdmissionRequest) -> GateAnswer {
         assert_eq!((request.transport, request.target.as_str()), ("websocket", "/"));
-        Answer::Now(Err(Denial::Unavailable))
+        GateAnswer::Now(Err(Denial::Unavailable))
     }
 }
 
 #[test]
 fn denial_is_returned_before_the_socket_is_handed_over() {
     run(async {
-        let relay = Relay::start(Options { gate: Arc::new(Nobody), ..options(1) }).unwrap();
-        let turned = verdict(&relay, tcp(Over::WebSocket).newcomer).unwrap_err();
-        assert_eq!(turned, Turned::Denied(Denial::Unavailable));
+        let relay = Relay::start(RelayOptions { gate: Arc::new(Nobody), ..options(1) }).unwrap();
+        let turned = verdict(&relay, tcp(QmuxCarrier::WebSocket).newcomer).unwrap_err();
+        assert_eq!(turned, RejectReason::Denied(Denial::Unavailable));
         until("it is counted", || relay.counts().total().refused_unavailable == 1).await;
         until("nothing is left", || is_empty(&relay)).await;
     });
@@ -284,12 +286,12 @@ fn denial_is_returned_before_the_socket_is_handed_over() {
 
 /// Gate that is answered by the test.
 #[derive(Default)]
-struct Doorman(Mutex<Option<Reply>>);
+struct Doorman(Mutex<Option<GateReply>>);
 
 impl Gate for Doorman {
-    fn admit(&self, request: &Request) -> Answer {
+    fn admit(&self, request: &AdmissionRequest) -> GateAnswer {
         *self.0.lock() = Some(request.reply());
-        Answer::Later
+        GateAnswer::Later
     }
 }
 
@@ -297,8 +299,8 @@ impl Gate for Doorman {
 fn session_ended_before_its_socket_closes_the_socket() {
     run(async {
         let doorman = Arc::new(Doorman::default());
-        let relay = Relay::start(Options { gate: doorman.clone(), ..options(1) }).unwrap();
-        let mut ends = tcp(Over::WebSocket);
+        let relay = Relay::start(RelayOptions { gate: doorman.clone(), ..options(1) }).unwrap();
+        let mut ends = tcp(QmuxCarrier::WebSocket);
         let heard = announce(&relay, ends.newcomer.clone());
         until("the gate is asked", || doorman.0.lock().is_some()).await;
         assert!(heard.try_recv().is_err(), "nothing is known yet");
@@ -321,7 +323,7 @@ fn a_session_ends_with_its_permit() {
         for ends in kinds() {
             let everything = Policy::public(Scope::everything(), Scope::everything());
             let gate = Arc::new(everything.until(SystemTime::now() + Duration::from_millis(800)));
-            let relay = Relay::start(Options { gate, ..options(1) }).unwrap();
+            let relay = Relay::start(RelayOptions { gate, ..options(1) }).unwrap();
             let mut peer = Peer::enter(&relay, ends);
             until("it hears", || {
                 peer.pump();

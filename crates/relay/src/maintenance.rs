@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_worker::{Counts, Relay};
+use relay_worker::{Relay, RelayCounts};
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -28,16 +28,16 @@ const CENSUS: Duration = Duration::from_secs(60);
 const LOSSES: Duration = Duration::from_secs(60);
 
 /// Periodic tasks and the times they last ran.
-pub(crate) struct Chores {
+pub(crate) struct Maintenance {
     watch: Watch,
     memory: Arc<Gauge>,
     /// Failure of memory readings that was logged last.
-    memory_trouble: Option<String>,
+    memory_failure: Option<String>,
     looked: Option<Instant>,
     shown: Instant,
-    census: Census,
-    told: Told,
-    alive: Option<Instant>,
+    census: CountsSchedule,
+    last_status: ReportedStatus,
+    watchdog_pinged: Option<Instant>,
     /// Number of sessions closed for memory that was logged last, and the time of that line.
     shed: (u64, Option<Instant>),
     losses: Losses,
@@ -64,16 +64,16 @@ impl Losses {
 
 /// Status last sent to the service manager.
 #[derive(Default)]
-struct Told {
+struct ReportedStatus {
     sessions: u64,
     broadcasts: u64,
     /// Failure to reload certificates.
-    trouble: Option<String>,
+    failure: Option<String>,
 }
 
-impl Told {
-    fn tell(&self, relay: &Relay, notify: &Notify) {
-        let Self { sessions, broadcasts, trouble } = self;
+impl ReportedStatus {
+    fn send(&self, relay: &Relay, notify: &Notify) {
+        let Self { sessions, broadcasts, failure: trouble } = self;
         let state = if relay.is_ready() { "serving" } else { "draining" };
         let mut status = format!("{state} {sessions} sessions, {broadcasts} broadcasts");
         if let Some(trouble) = trouble {
@@ -85,19 +85,19 @@ impl Told {
 }
 
 /// Delay between a change and its line: not all counters change at the same moment.
-const SETTLE: Duration = Duration::from_secs(1);
+const COUNTS_DELAY: Duration = Duration::from_secs(1);
 
 /// Schedule of the lines of counts.
 #[derive(Default)]
-struct Census {
+struct CountsSchedule {
     /// Time of the first change since the last line.
     changed: Option<Instant>,
-    last: Option<(Instant, Line)>,
+    last: Option<(Instant, CountsLine)>,
 }
 
 /// Counts of one log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Line {
+struct CountsLine {
     sessions: u64,
     broadcasts: u64,
     subscriptions: u64,
@@ -106,20 +106,20 @@ struct Line {
     refused: u64,
 }
 
-impl Chores {
+impl Maintenance {
     /// Creates the tasks. `memory`: read at least once.
     pub(crate) fn new(watch: Watch, memory: Arc<Gauge>) -> Self {
-        let (shown, census, told) = (Instant::now(), Census::default(), Told::default());
-        let memory_trouble = memory.trouble().map(|trouble| trouble.to_string());
+        let (shown, census, told) = (Instant::now(), CountsSchedule::default(), ReportedStatus::default());
+        let memory_trouble = memory.failure().map(|trouble| trouble.to_string());
         Self {
             watch,
             memory,
-            memory_trouble,
+            memory_failure: memory_trouble,
             looked: None,
             shown,
             census,
-            told,
-            alive: None,
+            last_status: told,
+            watchdog_pinged: None,
             shed: (0, None),
             losses: Losses::default(),
         }
@@ -140,34 +140,36 @@ impl Chores {
         let now = Instant::now();
         if is_due(self.looked, TICK, now) {
             self.looked = Some(now);
-            let limits = self.watch.look(relay.store().budget().used(), &self.memory.read());
+            let limits = self.watch.update(relay.store().budget().used(), &self.memory.read());
             relay.set_memory(limits.capacity, limits.ceiling);
-            self.log_memory_trouble();
+            self.log_memory_failure();
         }
         let counts = relay.counts();
         if now >= self.shown + SHOW {
             self.shown = now;
             debug!("{counts}");
         }
-        if let Some(Line { sessions, broadcasts, subscriptions, opened, closed, refused }) =
-            self.census.take(Line::of(&counts), now)
+        if let Some(CountsLine { sessions, broadcasts, subscriptions, opened, closed, refused }) =
+            self.census.take(CountsLine::of(&counts), now)
         {
             info!(sessions, broadcasts, subscriptions, opened, closed, refused, "counts");
-            self.told = Told { sessions, broadcasts, trouble: certificates.trouble() };
-            self.told.tell(relay, notify);
+            self.last_status = ReportedStatus { sessions, broadcasts, failure: certificates.failure() };
+            self.last_status.send(relay, notify);
         }
         self.warn_of_memory(&counts, now);
-        self.tell_trouble(relay, certificates, notify);
+        self.report_reload_failure(relay, certificates, notify);
         if let Some(lines) = self.losses.take(log::dropped(), now) {
             warn!(lines, "log lines dropped: standard error is blocked");
         }
-        if let Some(interval) = notify.watchdog().filter(|interval| is_due(self.alive, *interval, now)) {
-            self.look_alive(relay, notify, interval, now);
+        if let Some(interval) =
+            notify.watchdog().filter(|interval| is_due(self.watchdog_pinged, *interval, now))
+        {
+            self.ping_watchdog(relay, notify, interval, now);
         }
     }
 
     /// Logs, once a minute at most, that sessions were closed for memory.
-    fn warn_of_memory(&mut self, counts: &Counts, now: Instant) {
+    fn warn_of_memory(&mut self, counts: &RelayCounts, now: Instant) {
         let (logged, at) = self.shed;
         let closed = counts.state.closed;
         if closed > logged && is_due(at, CENSUS, now) {
@@ -183,39 +185,39 @@ impl Chores {
     }
 
     /// Logs a failure to read memory once, and its recovery.
-    fn log_memory_trouble(&mut self) {
-        let trouble = self.memory.trouble().map(|trouble| trouble.to_string());
-        if trouble == self.memory_trouble {
+    fn log_memory_failure(&mut self) {
+        let trouble = self.memory.failure().map(|trouble| trouble.to_string());
+        if trouble == self.memory_failure {
             return;
         }
         match &trouble {
             Some(trouble) => warn!("{trouble}"),
             None => info!("memory use can be read again"),
         }
-        self.memory_trouble = trouble;
+        self.memory_failure = trouble;
     }
 
     /// Updates the service manager's status when a failure to reload certificates begins or ends.
-    fn tell_trouble(&mut self, relay: &Relay, certificates: &Watcher, notify: &Notify) {
-        let trouble = certificates.trouble();
-        if trouble != self.told.trouble {
+    fn report_reload_failure(&mut self, relay: &Relay, certificates: &Watcher, notify: &Notify) {
+        let trouble = certificates.failure();
+        if trouble != self.last_status.failure {
             trouble.as_ref().inspect(|trouble| debug!(trouble, "keeping previous certificates"));
-            self.told.trouble = trouble;
-            self.told.tell(relay, notify);
+            self.last_status.failure = trouble;
+            self.last_status.send(relay, notify);
         }
     }
 
     /// Pings the watchdog of the service manager if no thread is stalled.
-    fn look_alive(&mut self, relay: &Relay, notify: &Notify, interval: Duration, now: Instant) {
+    fn ping_watchdog(&mut self, relay: &Relay, notify: &Notify, interval: Duration, now: Instant) {
         let silent = relay.pulse();
         // Before the first call no thread was probed.
-        if self.alive.is_none() || silent.is_empty() {
-            notify.alive();
+        if self.watchdog_pinged.is_none() || silent.is_empty() {
+            notify.ping();
         } else {
             let seconds = interval.as_secs_f64();
             error!(threads = silent.join(", "), seconds, "threads are stalled: watchdog ping withheld");
         }
-        self.alive = Some(now);
+        self.watchdog_pinged = Some(now);
     }
 }
 
@@ -223,8 +225,8 @@ fn is_due(last: Option<Instant>, interval: Duration, now: Instant) -> bool {
     last.is_none_or(|last| now >= last + interval)
 }
 
-impl Line {
-    fn of(counts: &Counts) -> Self {
+impl CountsLine {
+    fn of(counts: &RelayCounts) -> Self {
         let total = counts.total();
         Self {
             sessions: total.sessions,
@@ -237,14 +239,14 @@ impl Line {
     }
 }
 
-impl Census {
-    /// Returns the counts to log now, if a line is due: [`SETTLE`] after a change, once per [`CENSUS`] at most.
-    fn take(&mut self, line: Line, now: Instant) -> Option<Line> {
-        if line == self.last.map_or(Line::default(), |(_, line)| line) {
+impl CountsSchedule {
+    /// Returns the counts to log now, if a line is due: [`COUNTS_DELAY`] after a change, once per [`CENSUS`] at most.
+    fn take(&mut self, line: CountsLine, now: Instant) -> Option<CountsLine> {
+        if line == self.last.map_or(CountsLine::default(), |(_, line)| line) {
             self.changed = None;
             return None;
         }
-        let settled = now >= *self.changed.get_or_insert(now) + SETTLE;
+        let settled = now >= *self.changed.get_or_insert(now) + COUNTS_DELAY;
         if !settled || !is_due(self.last.map(|(at, _)| at), CENSUS, now) {
             return None;
         }
@@ -274,8 +276,8 @@ mod tests {
     fn counts_are_logged_soon_after_a_change_once_a_minute() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let with = |sessions| Line { sessions, ..Line::default() };
-        let mut census = Census::default();
+        let with = |sessions| CountsLine { sessions, ..CountsLine::default() };
+        let mut census = CountsSchedule::default();
         assert_eq!(census.take(with(0), at(0)), None, "an idle relay logs nothing");
         assert_eq!(census.take(with(1), at(6)), None, "others may not show it yet");
         assert_eq!(census.take(with(1), at(7)), Some(with(1)));
