@@ -20,11 +20,11 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use crate::{
     charge::ConnectionCharge,
     client::ClientInfo,
-    hub::HttpReaders,
     limits::{HANDSHAKE_TIME, IDLE_TIME, NO_FILES_PAUSE, PLAIN_BYTES, PROXY_IDLE_TIME},
     link::SessionAcceptor,
     proxies::Proxies,
     proxy,
+    readers::HttpReaders,
     site::Site,
     slots::{Slot, Slots},
     socket::PlainOrTls,

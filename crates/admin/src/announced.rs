@@ -11,8 +11,8 @@ use relay_store::{Advert, BoardWatch, LivePath, VisitStep, WatchCandidate};
 use tokio::{task::yield_now, time::timeout};
 
 use crate::{
-    hub::{HttpReaders, ReaderSession},
     limits::KEEP_ALIVE,
+    readers::{HttpReaders, ReaderSession},
     site::{RouteRequest, TEXT, empty},
     stream::{BodySource, Interrupted, body},
 };

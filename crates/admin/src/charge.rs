@@ -10,7 +10,7 @@ use relay_model::SessionId;
 use relay_worker::{Charge, Footprint, ledger::ChargeVerdict};
 use tokio::sync::Notify;
 
-use crate::hub::HttpReaders;
+use crate::readers::HttpReaders;
 
 /// Memory of an idle connection without TLS, bytes: its task, its timers and hyper's buffers. The growth of a relay's
 /// resident memory per connection (`.ci/long weigh`: 28.3 KB), rounded up.

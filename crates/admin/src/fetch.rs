@@ -15,7 +15,7 @@ use relay_model::{Ask, Path, Prefs, Start, TrackName, Want};
 use relay_worker::Denial;
 
 use crate::{
-    hub::{HttpReaders, ReaderRejection, ReaderSession, SUB},
+    readers::{HttpReaders, ReaderRejection, ReaderSession, SUB},
     site::{RouteRequest, empty, plain},
     stream::body,
 };

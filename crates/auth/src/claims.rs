@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     TokenError,
-    flaw::{ClaimError, Fault},
+    error::{ClaimError, Fault},
     json::Object,
 };
 

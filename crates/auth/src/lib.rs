@@ -11,9 +11,9 @@
 mod algorithm;
 mod claims;
 mod encoding;
+mod error;
 mod expected;
 mod explain;
-mod flaw;
 mod json;
 mod key;
 mod key_id;
@@ -26,9 +26,9 @@ mod token;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use claims::{Claims, GRANTS, Grants, LEEWAY, SUBJECT_BYTES};
+pub use error::{ClaimError, Fault, SignError, TokenError};
 pub use expected::{EXPECTED, Expected};
 pub use explain::{UnverifiedToken, Verdict, explain, inspect};
-pub use flaw::{ClaimError, Fault, SignError, TokenError};
 pub use json::ObjectError;
 pub use key::{KEY_BYTES, Key, KeyError, KeyMark, SET_BYTES};
 pub use key_id::{KEY_ID_BYTES, KeyId, NoKeyId};

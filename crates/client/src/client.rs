@@ -13,7 +13,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     announced::Announced,
-    ask::Probes,
     carrier::{Carrier, Wire},
     code::Closed,
     config::ClientConfig,
@@ -26,6 +25,7 @@ use crate::{
     publisher::Broadcast,
     race::race,
     raw::{Incoming, Raw},
+    requests::Probes,
     session::{ClientSession, EVENTS, Manual},
     socket,
     subscribe::Subscription,

@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     carrier::Carrier,
-    grouplog::{End, FrameSpan, GroupLog},
+    group_log::{End, FrameSpan, GroupLog},
     publisher::TrackFigures,
 };
 

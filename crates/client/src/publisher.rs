@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::{
     error::Error,
-    grouplog::{End, GroupLog},
+    group_log::{End, GroupLog},
     publish::{AdvertisedRoute, Published, TrackState},
 };
 

@@ -13,7 +13,7 @@ use crate::{
     announcer::Announcer,
     control::ControlReader,
     error::Error,
-    grouplog::{Encoder, End, FrameSpan, GroupLog},
+    group_log::{Encoder, End, FrameSpan, GroupLog},
     publish::{SubscriberCommand, TrackState},
     session::ClientSession,
     stream::{RecvStream, SendStream},

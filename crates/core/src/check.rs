@@ -6,8 +6,8 @@ use relay_model::{LogId, SessionId, limits};
 
 use crate::{
     core::Core,
-    ghost::{STALE_ROUTES, stale_footprint},
     log::{CoreLog, LogUpstream},
+    stale::{STALE_ROUTES, stale_footprint},
     timers::Timer,
 };
 

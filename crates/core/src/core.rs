@@ -10,10 +10,10 @@ use relay_auth::Permit;
 use relay_model::{Ask, Hop, LogId, Path, SessionId, limits};
 
 use crate::{
+    action_queue::ActionQueue,
     event::{Action, CoreCounts, CoreEvent, CoreTally},
     log::CoreLog,
     missing::Missing,
-    outbox::ActionQueue,
     route::BroadcastState,
     session::CoreSession,
     timers::{Timer, Timers},

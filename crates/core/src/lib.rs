@@ -15,21 +15,21 @@
 //! - an old group is requested from its publisher once, regardless of how many wait for it (`pull`);
 //! - a permit may change while its session lives, and ends all that it no longer allows (`revise`).
 
+mod action_queue;
 mod announce;
 mod brake;
 mod check;
 mod core;
 mod event;
-mod ghost;
 mod inspect;
 mod log;
 mod merge;
 mod missing;
-mod outbox;
 mod pull;
 mod revise;
 mod route;
 mod session;
+mod stale;
 mod subscribe;
 #[cfg(test)]
 mod tests;

@@ -1,16 +1,16 @@
 //! Event lists, checked after each event by [`Core::check`] and by a model that consumes the actions.
 
 mod brake;
-mod ghosts;
 mod goodbyes;
 mod limits;
-mod look;
+mod listing;
 mod merge;
 mod model;
 mod pulls;
 mod random;
 mod revised;
 mod routes;
+mod stale_routes;
 mod takeover;
 mod tracks;
 mod upstream;

@@ -4,10 +4,10 @@
 mod countdown;
 mod development;
 mod error;
-mod look;
+mod events;
 mod names;
-mod news;
 mod pem;
+mod poll;
 mod store;
 mod warning;
 mod watched;
@@ -35,8 +35,8 @@ use x509_cert::{
 
 pub(crate) use development::names as made_for;
 pub use error::CertificateLoadError;
-pub(crate) use look::authorities;
-pub use news::CertificateEvent;
+pub use events::CertificateEvent;
+pub(crate) use poll::authorities;
 pub use store::CertificateStore;
 pub(crate) use warning::ending;
 pub use warning::warnings;

@@ -16,9 +16,9 @@ use crate::{
     access,
     cli::CheckArgs,
     config::Config,
+    diagnostics,
     log::note,
     token::{self, TokenReport},
-    trouble,
 };
 use report::CheckReport;
 
@@ -41,7 +41,7 @@ pub fn check(args: &CheckArgs) -> ExitCode {
         match token::about(token, &keys, &report.resolution.config.auth.expected, SystemTime::now()) {
             Ok(shown) => report.token = Some(shown),
             Err(error) => {
-                note(format_args!("{}", trouble::chain(&error)));
+                note(format_args!("{}", diagnostics::chain(&error)));
                 return ExitCode::FAILURE;
             }
         }

@@ -3,11 +3,11 @@
 //! Reading the machine (`probe`, `reach`) is separate from judging the readings (`verdict`), so that every verdict
 //! can be tested on any machine.
 
-mod entrances;
 mod probe;
 mod reach;
 pub mod reading;
 mod show;
+mod stream_listeners;
 pub mod verdict;
 
 use std::{
@@ -95,7 +95,7 @@ fn run_checks(args: &DoctorArgs) -> Vec<Finding> {
     findings.push(Finding { check: "keys", verdict: verdict::keys(&probe::keys(&config)) });
     let port = reach();
     findings.extend(network(asked, &port));
-    let others = entrances::all(&config, &port);
+    let others = stream_listeners::all(&config, &port);
     findings.extend(others.iter().map(|one| Finding { check: "listener", verdict: verdict::listener(one) }));
     findings
 }

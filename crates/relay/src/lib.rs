@@ -10,6 +10,7 @@ mod check;
 pub mod cli;
 pub mod config;
 mod demo;
+pub mod diagnostics;
 pub mod doctor;
 pub mod inspect;
 pub mod limits;
@@ -20,7 +21,6 @@ pub mod notify;
 mod serve;
 pub mod signals;
 pub mod token;
-pub mod trouble;
 mod web;
 
 pub use check::check;

@@ -1,6 +1,6 @@
 //! Resource limits of the machine: open files and memory.
 
-mod kept;
 pub mod memory;
 pub mod payload;
+mod proc_file;
 pub mod rlimit;

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{config::Config, trouble::Diagnostic};
+use crate::{config::Config, diagnostics::Diagnostic};
 
 /// Longest path of a Unix socket, bytes: `sun_path` of `unix(7)` with its terminating zero.
 const UNIX_PATH_BYTES: usize = 107;

@@ -15,8 +15,8 @@ use clap::{CommandFactory, Parser};
 use moq_relay::{
     cli::{self, Cli, Verb},
     config::Format,
+    diagnostics,
     log::{self, LogOutput, note},
-    trouble,
 };
 use relay_cli::{Exit, Failure};
 use tracing::level_filters::LevelFilter;
@@ -55,7 +55,7 @@ fn ended(result: Result<bool>) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            note(format_args!("{}", trouble::chain(&error)));
+            note(format_args!("{}", diagnostics::chain(&error)));
             ExitCode::FAILURE
         }
     }

@@ -22,6 +22,7 @@ use crate::{
     certificate::{CertificateEvent, CertificateStore, Fingerprint, Watcher, made_for},
     cli::RunArgs,
     config::{Config, Credentials, Tls},
+    diagnostics::{self, Diagnostic, is_without_ipv6},
     doctor::{reading::Files, verdict},
     limits::{
         memory::{self, Gauge},
@@ -32,7 +33,6 @@ use crate::{
     maintenance::Maintenance,
     notify::Notify,
     signals::{Reason, StopReasons},
-    trouble::{self, Diagnostic, is_without_ipv6},
     web::WebServer,
 };
 
@@ -205,7 +205,7 @@ fn certificates(config: &Config) -> Result<CertificateStore> {
 /// Checks the limit of open files before a start that would fail half-way.
 fn enough_files(workers: usize) -> Result<(), Diagnostic> {
     match rlimit::current() {
-        Some(limit) if limit < rlimit::needed(workers) => Err(trouble::files(workers, Some(limit))),
+        Some(limit) if limit < rlimit::needed(workers) => Err(diagnostics::files(workers, Some(limit))),
         _ => Ok(()),
     }
 }
@@ -238,7 +238,8 @@ fn start(
     options.max_age = config.cache.duration;
     let workers = options.workers;
     options.stream_sockets = rlimit::sockets(workers).sessions;
-    let relay = Relay::start(options).map_err(|error| -> Diagnostic { trouble::start(&error, workers) })?;
+    let relay =
+        Relay::start(options).map_err(|error| -> Diagnostic { diagnostics::start(&error, workers) })?;
     Ok((Arc::new(relay), access))
 }
 

@@ -18,7 +18,7 @@ use clap::Subcommand;
 use relay_auth::Expected;
 use relay_model::{Path, Pattern};
 
-use crate::{log::note, trouble};
+use crate::{diagnostics, log::note};
 
 pub use generate::GenerateArgs;
 pub(crate) use show::TokenReport;
@@ -70,7 +70,7 @@ pub fn run(verb: &TokenVerb) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            note(format_args!("{}", trouble::chain(&error)));
+            note(format_args!("{}", diagnostics::chain(&error)));
             if error.is::<Misuse>() { ExitCode::from(MISUSE) } else { ExitCode::FAILURE }
         }
     }

@@ -16,11 +16,11 @@ use tracing::{info, warn};
 use crate::{
     certificate::{CertificateEvent, CertificateStore, Watcher},
     config::{Config, Tls},
+    diagnostics::{self, Diagnostic},
     inspect,
     limits::{memory::Gauge, rlimit},
     serve,
     signals::StopReasons,
-    trouble::{self, Diagnostic},
 };
 
 /// ALPN of HTTPS.
@@ -122,11 +122,11 @@ impl WebServer {
                 Ok(Some(Self { server, _certificates: watcher }))
             }
             Err(error @ StartError::Bind { .. }) if config.is_web_implied() => {
-                let Diagnostic { problem: what, remedy: todo } = trouble::listener(&error);
+                let Diagnostic { problem: what, remedy: todo } = diagnostics::listener(&error);
                 warn!("{what}: HTTP and WebSocket are not served, QUIC is; {todo}");
                 Ok(None)
             }
-            Err(error) => Err(trouble::listener(&error).into()),
+            Err(error) => Err(diagnostics::listener(&error).into()),
         }
     }
 }

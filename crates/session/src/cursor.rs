@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::{
     dialect::EncodingKey,
-    lane::{EncodedPiece, EncodingEnd, LocalGroup},
+    encoded_group::{EncodedPiece, EncodingEnd, LocalGroup},
     transport::{Stream, Transport, WriteError},
 };
 

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 use crate::{
     dialect::{EncodingKey, ObjectFraming},
-    lane::LocalGroup,
+    encoded_group::LocalGroup,
 };
 
 /// One subscription that reads a log on this worker.

@@ -8,8 +8,8 @@ use relay_wire::lite;
 
 use crate::{
     dialect::EncodingKey,
+    encoded_group::LocalGroup,
     fanout::LogView,
-    lane::LocalGroup,
     requests::refuse,
     session::{Cx, Session},
     sub::RequestKind,

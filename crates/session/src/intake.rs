@@ -15,7 +15,7 @@ use relay_wire::{
 };
 
 use crate::{
-    inlet::ControlStreamReader,
+    control_stream::ControlStreamReader,
     peer_announces::AnnounceRouting,
     requests::ReadOutcome,
     session::{Cx, Session, StreamKind},

@@ -9,7 +9,7 @@ use crate::{
     requests::{NO_ERROR, ReadOutcome},
     session::{Cx, Session, StreamKind},
     transport::{ReadError, Stream, Transport},
-    wanted::UpstreamRequest,
+    upstream_request::UpstreamRequest,
 };
 
 impl Session {

@@ -7,8 +7,8 @@ use relay_wire::{
 };
 
 use crate::{
+    control_stream::ControlStreamReader,
     ingest::Ingest,
-    inlet::ControlStreamReader,
     probe,
     session::{Cx, Session, SessionOutput, StreamKind},
     sub::RequestKind,

@@ -9,7 +9,7 @@ use relay_wire::lite;
 use crate::{
     session::{Cx, Session, StreamKind},
     transport::{Stream, Transport},
-    wanted::UpstreamRequest,
+    upstream_request::UpstreamRequest,
 };
 
 impl Session {

@@ -14,9 +14,9 @@ use smallvec::SmallVec;
 
 use crate::{
     Batch, LocalGroup, LocalReader, ObjectFraming,
+    control_stream::{ControlStreamReader, StreamEnd},
     fanout::LogView,
     fetch,
-    inlet::{ControlStreamReader, StreamEnd},
     requests::{NO_ERROR, ReadOutcome, refuse},
     session::{Cx, Session, StreamKind},
     sub::{DownstreamSub, RequestKind},

@@ -90,7 +90,7 @@ impl StreamKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ingest::Ingest, inlet::ControlStreamReader};
+    use crate::{control_stream::ControlStreamReader, ingest::Ingest};
 
     #[test]
     fn stream_charge_follows_unparsed_bytes() {

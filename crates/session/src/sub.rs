@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::{
     cursor::GroupCursor,
     dialect::{EncodingKey, ObjectFraming},
-    lane::LocalGroup,
+    encoded_group::LocalGroup,
     transport::Stream,
 };
 

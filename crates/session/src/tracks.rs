@@ -5,12 +5,12 @@ use relay_store::{CommitError, LogEnd};
 use relay_wire::lite::{self, Message, SubscribeResponse};
 
 use crate::{
-    inlet::{ControlStreamReader, StreamEnd},
+    control_stream::{ControlStreamReader, StreamEnd},
     requests::{NO_ERROR, ReadOutcome, refuse},
     session::{Cx, Session, StreamKind},
     transport::{Stream, Transport},
     upstream::{UpstreamParams, unclean},
-    wanted::UpstreamRequest,
+    upstream_request::UpstreamRequest,
     work::MESSAGE,
 };
 

@@ -4,7 +4,7 @@
 //! only correct content, and everything works again once the storm is over. In a *calm*, one event happens at
 //! a time, and each watcher gets at most one update of it.
 
-mod judged;
+mod permits;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

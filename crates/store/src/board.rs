@@ -9,13 +9,13 @@ use std::{sync::Arc, time::Instant};
 use relay_model::{Path, Route, WorkerId};
 use smallvec::SmallVec;
 
-use crate::{bell::WakeSet, shared::StoreShared, sync::RwLock};
+use crate::{ready_list::WakeSet, shared::StoreShared, sync::RwLock};
 
 mod adverts;
-mod hub;
 mod pace;
 mod table;
 mod watch;
+mod watched_prefix;
 
 pub use adverts::Advert;
 pub use watch::{BoardWatch, VisitStep, Visited, WatchCandidate};

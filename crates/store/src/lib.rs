@@ -12,25 +12,24 @@
 //! time. No other code holds two locks of this crate.
 
 mod absent;
-mod bell;
 mod board;
 mod bounds;
 mod budget;
 mod entry;
 mod evict;
 mod feed;
-mod figures;
 mod group;
 mod journal;
 mod log;
+mod ready_list;
 mod release;
 mod shared;
 mod state;
+mod stats;
 mod store;
 mod sync;
 mod writer;
 
-pub use bell::{ReadyList, WakeSet};
 pub use board::{
     Advert, AnnounceBoard, BoardWatch, LivePath, PATH_CHANGES_PER_SECOND, VisitStep, Visited, WatchCandidate,
 };
@@ -39,9 +38,10 @@ pub use entry::{
     CompleteGroup, HeldGroup, LogEnd, LogEntry, LogHead, Lookup, ObjectHead, ObjectStatus, Resume,
 };
 pub use feed::{Feed, Pulled};
-pub use figures::LogStats;
 pub use group::FETCHED;
 pub use log::Log;
+pub use ready_list::{ReadyList, WakeSet};
+pub use stats::LogStats;
 pub use store::{Store, StoreConfig, StoreCounts};
 pub use writer::{CommitError, Writer};
 

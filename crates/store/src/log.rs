@@ -8,12 +8,12 @@ use std::{
 use relay_model::{Epoch, LogId, WorkerId};
 
 use crate::{
-    bell::{DirtyFlags, Marks, WakeSet},
     budget::BudgetShare,
     entry::{LogEnd, LogHead, Resume},
     evict::Shed,
     feed::Feed,
     group::CachedGroup,
+    ready_list::{DirtyFlags, Marks, WakeSet},
     shared::StoreShared,
     state::LogState,
     store::Store,

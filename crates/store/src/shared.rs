@@ -11,9 +11,9 @@ use std::{
 use relay_model::WorkerId;
 
 use crate::{
-    bell::{DirtyFlags, Marks, ReadyList},
     budget::Budget,
     group::CachedGroup,
+    ready_list::{DirtyFlags, Marks, ReadyList},
     release::Release,
 };
 

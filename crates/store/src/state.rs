@@ -9,12 +9,12 @@ use relay_model::{Epoch, StreamCode, TrackInfo};
 
 use crate::{
     absent::Absent,
-    bell::{DirtyFlags, Marks, WakeSet},
     budget::BudgetShare,
     entry::{HeldGroup, LogEnd, LogEntry, LogHead, Lookup, Resume},
-    figures::WriteTotals,
     group::{CachedGroup, FETCHED, Malformed, ReplayPosition, Replayed, Strand, StrandState},
     journal::Journal,
+    ready_list::{DirtyFlags, Marks, WakeSet},
+    stats::WriteTotals,
 };
 
 #[derive(Debug)]

@@ -13,13 +13,13 @@ use foldhash::fast::RandomState;
 use relay_model::{Epoch, LogId, WorkerId, limits};
 
 use crate::{
-    bell::{ReadyList, WakeSet},
     board::AnnounceBoard,
     budget::Budget,
     entry::LogEnd,
     evict::Shed,
     group::CachedGroup,
     log::Log,
+    ready_list::{ReadyList, WakeSet},
     release::Release,
     shared::{Evicted, StoreClock, StoreShared},
     sync::Mutex,

@@ -13,11 +13,11 @@ use crate::{Feed, Log, LogEntry, LogHead, ObjectHead, Store, StoreConfig, WakeSe
 mod budget;
 mod fencing;
 mod fetch;
-mod figures;
 mod model;
 mod order;
 mod release;
 mod resume;
+mod stats;
 
 const W0: WorkerId = WorkerId(0);
 const W1: WorkerId = WorkerId(1);

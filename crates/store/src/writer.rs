@@ -6,12 +6,12 @@ use bytes::Bytes;
 use relay_model::{Epoch, StreamCode, TrackInfo};
 
 use crate::{
-    bell::{Marks, WakeSet},
     entry::{LogEnd, LogEntry, ObjectHead},
-    figures::WriteTotals,
     group::{CachedGroup, Malformed},
     log::Log,
+    ready_list::{Marks, WakeSet},
     state::LogState,
+    stats::WriteTotals,
 };
 
 /// Error of a commit that had no effect, or ended the log.

@@ -15,9 +15,9 @@ mod body;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
-mod inbox;
 pub mod lite;
+mod message_buf;
 pub mod varint;
 
 pub use error::DecodeError;
-pub use inbox::MessageBuf;
+pub use message_buf::MessageBuf;

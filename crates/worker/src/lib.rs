@@ -7,13 +7,12 @@
 //! another worker per packet; a panic costs one connection; no member of a socket group is closed
 //! while another serves. Absent: tokio, tasks, channels per session.
 
-mod arrival;
+mod accept;
 mod control;
 pub mod engine;
 pub mod gate;
 mod inspect;
 pub mod ledger;
-mod line;
 pub mod mailbox;
 pub mod outbox;
 mod pulse;
@@ -22,9 +21,10 @@ mod run;
 mod seat;
 pub mod slots;
 pub mod socket;
+mod stream_socket;
 pub mod wheel;
 
-pub use arrival::{
+pub use accept::{
     AcceptQueue, AcceptedSocket, Admission, AdmissionCallback, AdmittedSocket, PendingSession, RejectReason,
 };
 pub use control::carry_out;

@@ -14,7 +14,7 @@ use relay_auth::Permit;
 use relay_model::{Order, SessionCode, SessionId};
 
 use crate::{
-    arrival::{AdmittedSocket, PendingAccept},
+    accept::{AdmittedSocket, PendingAccept},
     gate::{Denial, PermitFilter},
     inspect::WorkerQuery,
 };

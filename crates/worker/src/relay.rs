@@ -25,7 +25,7 @@ use relay_transport::quic::{self, Clients, QuicTuning, ServerTls, Tickets};
 use rustls::server::ResolvesServerCert;
 
 use crate::{
-    arrival::AcceptQueue,
+    accept::AcceptQueue,
     control::{ControlThread, CoreSnapshot},
     engine::{Fault, Worker, WorkerShared},
     gate::{Gate, SessionControl, WallClock},

@@ -7,9 +7,9 @@ use relay_model::{Epoch, LogId, Path};
 use relay_store::{CompleteGroup, LogEntry, Lookup};
 
 use crate::{
-    hub::ReaderSession,
+    readers::ReaderSession,
+    shared_feed::SharedFeed,
     stream::{BodySource, Interrupted},
-    tap::SharedFeed,
 };
 
 /// Reason for which nothing can be read.

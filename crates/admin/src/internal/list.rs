@@ -13,7 +13,7 @@ use crate::status::{
     Status, answer,
     gather::{self, LISTED, TRACKS},
     json, path,
-    shape::{BroadcastJson, SessionJson},
+    schema::{BroadcastJson, SessionJson},
     text_line,
 };
 

@@ -14,7 +14,7 @@
 //!
 //! A page of another site must not act here through its visitor's browser: see [`guard`].
 
-mod act;
+mod actions;
 mod guard;
 mod list;
 mod metrics;
@@ -31,7 +31,7 @@ use relay_model::Path;
 use relay_worker::{ListingQuery, SessionQuery};
 use serde::Serialize;
 
-use crate::status::{self, Status, answer, gather, json, shape};
+use crate::status::{self, Status, answer, gather, json, schema};
 
 /// Largest request body, bytes: a reason and a code.
 const BODY_BYTES: usize = 4 * 1_024;
@@ -42,11 +42,11 @@ pub fn router(status: Status) -> Router {
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/sessions", get(list::sessions))
-        .route("/sessions/{id}/kick", post(act::kick))
+        .route("/sessions/{id}/kick", post(actions::kick))
         .route("/broadcasts", get(list::broadcasts))
         .route("/nodes", get(nodes))
         .route("/metrics", get(metrics::metrics))
-        .route("/drain", post(act::drain))
+        .route("/drain", post(actions::drain))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn(guard::same_site))
         .with_state(status.clone());
@@ -96,7 +96,7 @@ struct Node {
     #[serde(rename = "self")]
     is_self: bool,
     #[serde(flatten)]
-    relay: shape::RelayJson,
+    relay: schema::RelayJson,
 }
 
 /// Lists this relay alone: there is no cluster yet.

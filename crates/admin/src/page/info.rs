@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Page, PageListener};
 use crate::{
     client::ClientInfo,
-    hub::ReaderRejection,
+    readers::ReaderRejection,
     status::{answer as json_answer, json},
 };
 

@@ -21,7 +21,7 @@ use axum::{
 
 pub(crate) use addresses::BrowserListeners;
 
-use crate::{hub::HttpReaders, server::FingerprintSource};
+use crate::{readers::HttpReaders, server::FingerprintSource};
 
 /// Content Security Policy, without `connect-src`: the page loads only its own files, and the clock of the test
 /// pattern runs in a worker made from a `blob:`.

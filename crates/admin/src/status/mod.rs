@@ -6,7 +6,7 @@
 
 pub(crate) mod gather;
 mod rates;
-pub(crate) mod shape;
+pub(crate) mod schema;
 mod stream;
 mod watch;
 
@@ -160,9 +160,9 @@ impl Status {
     }
 
     /// Description of the relay.
-    pub(crate) fn about(&self) -> shape::RelayJson {
+    pub(crate) fn about(&self) -> schema::RelayJson {
         let StatusInner { relay, inspector, about, .. } = &*self.0;
-        shape::RelayJson {
+        schema::RelayJson {
             version: about.version.clone(),
             name: about.name.clone(),
             uptime_s: inspector.started().elapsed().as_secs(),
@@ -187,7 +187,7 @@ impl Status {
         let moved = moved.map(|(answer, shown)| answer.map_or_else(|| shown.into(), |(_, moved)| moved));
         let (in_bps, out_bps) = rates.traffic();
         let mut traffic =
-            shape::Traffic { bytes_in: 0, bytes_out: 0, frames_in: 0, frames_out: 0, in_bps, out_bps };
+            schema::Traffic { bytes_in: 0, bytes_out: 0, frames_in: 0, frames_out: 0, in_bps, out_bps };
         for relay_worker::WorkerTraffic { bytes_in, bytes_out, frames_in, frames_out } in moved {
             traffic.bytes_in += bytes_in;
             traffic.bytes_out += bytes_out;
@@ -196,15 +196,15 @@ impl Status {
         }
         let session = |seen: &relay_worker::SessionSeen| {
             let (received, sent) = rates.session(seen.id);
-            shape::SessionJson {
+            schema::SessionJson {
                 in_bps: Some(received),
                 out_bps: Some(sent),
-                ..shape::SessionJson::new(seen)
+                ..schema::SessionJson::new(seen)
             }
         };
-        let load = shape::Load::new(rates.cores(), memory, &counts);
+        let load = schema::Load::new(rates.cores(), memory, &counts);
         let sessions_total = sessions.total;
-        let sessions: Vec<shape::SessionJson> = sessions.list.iter().map(session).collect();
+        let sessions: Vec<schema::SessionJson> = sessions.list.iter().map(session).collect();
         let head = Head { relay, load, traffic, sessions, sessions_total };
         (json(&head), silent)
     }
@@ -223,7 +223,7 @@ impl Status {
         let mut broadcasts = Vec::with_capacity(found.list.len());
         for seen in &found.list {
             let measured: Vec<u64> = seen.tracks.iter().map(|track| rates.logs(&track.logs)).collect();
-            let mut broadcast = shape::BroadcastJson::new(seen, |_| None);
+            let mut broadcast = schema::BroadcastJson::new(seen, |_| None);
             for (track, rate) in broadcast.tracks.iter_mut().zip(measured) {
                 track.in_bps = Some(rate);
             }
@@ -246,17 +246,17 @@ impl fmt::Debug for Status {
 /// Part of an event that all watchers share.
 #[derive(serde::Serialize)]
 struct Head {
-    relay: shape::RelayJson,
-    load: shape::Load,
-    traffic: shape::Traffic,
-    sessions: Vec<shape::SessionJson>,
+    relay: schema::RelayJson,
+    load: schema::Load,
+    traffic: schema::Traffic,
+    sessions: Vec<schema::SessionJson>,
     sessions_total: usize,
 }
 
 /// Part of an event that depends on the requested path.
 #[derive(serde::Serialize)]
 struct Tail {
-    broadcasts: Vec<shape::BroadcastJson>,
+    broadcasts: Vec<schema::BroadcastJson>,
     broadcasts_total: usize,
     /// Threads that did not answer; their data is missing.
     silent: Vec<String>,

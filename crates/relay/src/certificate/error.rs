@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use crate::trouble::{Diagnostic, user};
+use crate::diagnostics::{Diagnostic, user};
 
 /// Failure to load or generate a certificate. Its `Display` names the cause and the remedy.
 #[derive(Debug)]

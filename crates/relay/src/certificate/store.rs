@@ -14,10 +14,10 @@ use rustls::server::ResolvesServerCert;
 
 use super::{
     CertificateEvent, CertificateLoadError, Fingerprint,
-    look::{CertificateInUse, Roots},
     names::{CertificateResolver, Table},
+    poll::{CertificateInUse, Roots},
 };
-use crate::{config::Tls, trouble::Diagnostic};
+use crate::{config::Tls, diagnostics::Diagnostic};
 
 /// Certificates in use. An unusable file never replaces a usable certificate.
 pub struct CertificateStore {

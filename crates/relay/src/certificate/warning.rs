@@ -6,7 +6,7 @@ use rustls::pki_types::CertificateDer;
 use x509_cert::{Certificate, der::Decode};
 
 use super::{CertificateLoadError, Identity, countdown, date};
-use crate::trouble::Diagnostic;
+use crate::diagnostics::Diagnostic;
 
 /// Permission bits of users that are neither the owner nor in the group.
 const OTHERS: u32 = 0o007;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::SystemTime};
 use crate::{
     certificate::{Identity, authorities as authorities_of, ending, made_for},
     config::{CertFiles, Tls},
-    trouble::Diagnostic,
+    diagnostics::Diagnostic,
 };
 
 /// A certificate that the relay would use.

@@ -10,11 +10,11 @@ use super::certificate::{CertificateCheck, authorities};
 use crate::{
     access,
     config::{Config, Place as Where, Resolution, Source, Tls, Warning},
+    diagnostics::PRIVILEGED,
     limits::{memory, payload::Limits},
     listeners::{self, Listener, ListenerAddress},
     serve,
     token::TokenReport,
-    trouble::PRIVILEGED,
 };
 
 /// Default stop timeout of systemd; a longer drain may be cut short.

@@ -1,9 +1,9 @@
 //! Table of all configuration keys, from which the parser, the hints, the command line, `check` and
 //! `docs/configuration.md` are generated.
 
-mod elsewhere;
 mod page;
-mod used;
+mod supported;
+mod unsupported;
 
 use std::sync::LazyLock;
 
@@ -51,7 +51,7 @@ pub struct Names {
 
 /// All entries, supported ones first.
 pub fn entries() -> impl Iterator<Item = &'static Entry> {
-    used::ENTRIES.iter().chain(elsewhere::ENTRIES)
+    supported::ENTRIES.iter().chain(unsupported::ENTRIES)
 }
 
 /// All entries that can be given on the command line or in the environment, with their names there.

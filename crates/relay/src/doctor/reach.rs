@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     certificate::Fingerprint,
-    trouble::{Diagnostic, bind_error, holder},
+    diagnostics::{Diagnostic, bind_error, holder},
 };
 
 /// Deadline of a handshake with this machine.

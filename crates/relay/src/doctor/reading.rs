@@ -9,8 +9,8 @@ use time::{Date, OffsetDateTime};
 
 use crate::{
     certificate::Fingerprint,
+    diagnostics::{Diagnostic, holder::Holder},
     listeners::ListenerAddress,
-    trouble::{Diagnostic, holder::Holder},
 };
 
 /// Limit of open files.

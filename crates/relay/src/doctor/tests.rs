@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     certificate::Fingerprint,
+    diagnostics::{Diagnostic, holder::Holder},
     limits::memory::Reading,
     listeners::ListenerAddress,
-    trouble::{Diagnostic, holder::Holder},
 };
 
 const MIB: u64 = 1 << 20;

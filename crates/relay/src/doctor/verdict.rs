@@ -10,9 +10,9 @@ use super::reading::{
     RunningCertificate, TokenKeys, UsableCertificate,
 };
 use crate::{
+    diagnostics::{self, Diagnostic, RAISE_FILES, bytes, without_ipv6},
     limits::memory,
     listeners::ListenerAddress,
-    trouble::{self, Diagnostic, RAISE_FILES, bytes, without_ipv6},
 };
 
 /// Earliest plausible time; a clock before it is wrong.
@@ -256,7 +256,7 @@ pub fn listener(
         AddressState::Refused(trouble) => CheckVerdict::Fail(trouble.clone()),
         AddressState::Taken(holder) => {
             let Diagnostic { problem: what, remedy: todo } = match place {
-                ListenerAddress::Tcp(address) => trouble::tcp_in_use(name, *address, holder),
+                ListenerAddress::Tcp(address) => diagnostics::tcp_in_use(name, *address, holder),
                 ListenerAddress::Unix(path) => Diagnostic::new(
                     format!("{holder} listens at {}, where {name} is to be served", path.display()),
                     "stop it, or choose another path",
@@ -294,7 +294,7 @@ pub fn port(Port { bind, standing }: &Port) -> CheckVerdict {
 
 fn taken(
     bind: std::net::SocketAddr,
-    holder: &trouble::holder::Holder,
+    holder: &diagnostics::holder::Holder,
     answers: &[HandshakeResult],
 ) -> CheckVerdict {
     let unanswered = answers.iter().find_map(|answer| Some((answer.at, answer.took.as_ref().err()?)));
@@ -302,9 +302,9 @@ fn taken(
     let at = answers.iter().map(|answer| answer.at.to_string()).collect::<Vec<_>>().join(" and ");
     match (unanswered, slowest) {
         (None, Some(took)) => CheckVerdict::Ok(format!("{holder} answers QUIC at {at} ({})", millis(*took))),
-        (None, None) => CheckVerdict::Fail(trouble::in_use(bind, holder)),
+        (None, None) => CheckVerdict::Fail(diagnostics::in_use(bind, holder)),
         (Some(_), None) => {
-            let Diagnostic { problem: what, remedy: todo } = trouble::in_use(bind, holder);
+            let Diagnostic { problem: what, remedy: todo } = diagnostics::in_use(bind, holder);
             CheckVerdict::fail(format!("{what}, which does not answer as a relay"), todo)
         }
         (Some((at, why)), Some(_)) => CheckVerdict::fail(

@@ -7,8 +7,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::kept::ProcFile;
-use crate::trouble::{Diagnostic, bytes};
+use super::proc_file::ProcFile;
+use crate::diagnostics::{Diagnostic, bytes};
 
 /// Limit assumed if that of a control group cannot be read, or the system reports no memory, bytes.
 const UNKNOWN: u64 = 1 << 30;

@@ -23,7 +23,7 @@ use relay_wire::{
     varint,
 };
 
-use crate::hear::Role;
+use crate::peer_reader::Role;
 pub(crate) use crate::record::{Ask, Asked, Ended, Frames, GroupIn, SubIn, TrackIn, WatchIn};
 
 #[derive(Default)]

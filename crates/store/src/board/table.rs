@@ -12,8 +12,8 @@ use relay_model::{Path, Route, WorkerId};
 
 use super::{
     Wakes,
-    hub::{WatchPosition, WatchedPrefix},
     pace::ChangePace,
+    watched_prefix::{WatchPosition, WatchedPrefix},
 };
 use crate::bounds;
 

@@ -7,8 +7,8 @@ use relay_model::{Path, Route, WorkerId};
 use super::{
     BoardInner,
     adverts::{Advert, AdvertTable},
-    hub::{NO_POSITION, WatchPosition, WatchedPrefix},
     table::{BoardTable, PathSlot},
+    watched_prefix::{NO_POSITION, WatchPosition, WatchedPrefix},
 };
 use crate::sync::{AtomicU64, Ordering};
 

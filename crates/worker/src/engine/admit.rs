@@ -14,7 +14,7 @@ use relay_wire::lite;
 
 use super::{
     PeerCarrier, PeerState, SESSIONS, TurnStage, Worker, guard,
-    words::{self, Parting},
+    trace::{self, Parting},
 };
 use crate::gate::{AdmissionRequest, Denial, GateAnswer};
 
@@ -184,7 +184,7 @@ impl Worker {
         self.meter.sessions_opened += 1;
         self.expiring.set(id, None, permit.expires(), now);
         if let Some(conn) = peer.carrier.conn(&mut self.endpoint) {
-            words::accepted(id, &conn, &permit);
+            trace::accepted(id, &conn, &permit);
         }
         let grant = SessionGrant {
             root: permit.root().clone(),
@@ -214,7 +214,7 @@ impl Worker {
     /// Closes a connection that was never admitted. The caller counts the reason.
     pub(super) fn refuse(&mut self, index: u32, now: Instant, code: SessionCode, reason: &str) {
         if let Some(peer) = self.peers.get_mut(index) {
-            words::refused(peer.id, peer.carrier.conn(&mut self.endpoint).as_ref(), code, reason);
+            trace::refused(peer.id, peer.carrier.conn(&mut self.endpoint).as_ref(), code, reason);
             peer.state = PeerState::Over;
         }
         self.close(index, now, code, reason);
@@ -263,7 +263,7 @@ impl Worker {
         let why = session.as_ref().and_then(|session| session.closed()).cloned();
         let said = session.as_ref().and_then(|session| session.parting());
         let said = said.map(|(code, reason)| Parting { code, reason: reason.into() });
-        let (parting, lasted) = (peer.parting.take().or(said), words::lasted(peer.admit_by, now));
+        let (parting, lasted) = (peer.parting.take().or(said), trace::lasted(peer.admit_by, now));
         let vanished = !matches!(why, Some(TransportClosed::ByUs | TransportClosed::ByPeer(..)));
         let state = std::mem::replace(&mut peer.state, PeerState::Over);
         self.report(index, now, why.as_ref(), parting.as_ref());
@@ -272,9 +272,9 @@ impl Worker {
         let Some(peer) = peers.get_mut(index) else { return Conclusion::Gone };
         let clean = guard(|| {
             match state {
-                PeerState::Open => words::ended(id, why.as_ref(), parting.as_ref(), lasted),
+                PeerState::Open => trace::ended(id, why.as_ref(), parting.as_ref(), lasted),
                 PeerState::Opening | PeerState::Waiting | PeerState::Asked(_) | PeerState::Placed(_) => {
-                    words::failed(id, peer.carrier.conn(endpoint));
+                    trace::failed(id, peer.carrier.conn(endpoint));
                 }
                 PeerState::Over => {}
             }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use relay_wire::lite;
 
-use super::{PeerState, Worker, guard, words};
+use super::{PeerState, Worker, guard, trace};
 use crate::inspect::{SESSIONS_LISTED, SessionList, SessionQuery, SessionSeen, WorkerQuery};
 
 impl Worker {
@@ -63,7 +63,7 @@ impl Worker {
                 transport: conn.transport(),
                 version: session.version().map_or(lite::legacy::ALPN, lite::Version::name),
                 root,
-                age: words::lasted(peer.admit_by, now),
+                age: trace::lasted(peer.admit_by, now),
                 rtt: conn.rtt(),
                 bytes_in: traffic.bytes_in,
                 bytes_out: traffic.bytes_out,

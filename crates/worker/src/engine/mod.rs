@@ -11,13 +11,13 @@
 
 mod admit;
 mod carrier;
+mod delivery;
 mod drain;
 mod expiry;
 mod finish;
 mod flush;
 mod inspect;
 mod memory;
-mod news;
 mod peer;
 mod ready;
 mod receive;
@@ -26,7 +26,7 @@ mod share;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod words;
+mod trace;
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -54,15 +54,15 @@ use crate::{
     wheel::Wheel,
 };
 use carrier::{Conn, PeerCarrier};
+use delivery::Delivery;
 use drain::Ending;
 use expiry::Expiring;
 use memory::Uncharged;
-use news::Delivery;
 use peer::{PeerState, WorkerPeer};
 use ready::ReadyQueue;
 pub use revoke::IDENTITY_CHANGED;
 use stream::{StreamSockets, turn_away};
-pub use words::SESSIONS;
+pub use trace::SESSIONS;
 
 /// Delay before a full socket is tried again without a writable event: if the kernel lacks memory,
 /// none comes.

@@ -6,7 +6,7 @@ use relay_auth::Permit;
 use relay_model::SessionId;
 use relay_session::Session;
 
-use super::{carrier::PeerCarrier, guard, words::Parting};
+use super::{carrier::PeerCarrier, guard, trace::Parting};
 use crate::{gate::PermitFilter, ledger::Charge};
 
 /// A connection, from its first packet until nothing more is sent on it.

@@ -14,7 +14,7 @@ use super::{
     expiry::Expiring,
     guard,
     peer::{TakenBack, WorkerPeer},
-    words::{self, Parting},
+    trace::{self, Parting},
 };
 use crate::gate::{PermitFilter, SessionEnded};
 
@@ -36,7 +36,7 @@ impl Worker {
         // Core does not know the session yet, and will get it with this permit.
         let is_placed = matches!(peer.state, PeerState::Placed(_));
         self.meter.sessions_revised += 1;
-        words::revised(session);
+        trace::revised(session);
         if !is_placed {
             self.expiring.set(session, before.expires(), permit.expires(), now);
         }
@@ -136,7 +136,7 @@ fn report_of(
     if !std::mem::take(&mut peer.is_asked) {
         return;
     }
-    let (by, code, reason) = words::cause(why, ours);
+    let (by, code, reason) = trace::cause(why, ours);
     let told = guard(|| {
         let traffic = peer.carrier.conn(endpoint).map(|conn| conn.traffic()).unwrap_or_default();
         let ended = SessionEnded {
@@ -144,7 +144,7 @@ fn report_of(
             admitted: permit.is_some(),
             bytes_in: traffic.bytes_in,
             bytes_out: traffic.bytes_out,
-            lasted: words::lasted(peer.admit_by, now),
+            lasted: trace::lasted(peer.admit_by, now),
             by,
             code,
             reason,

@@ -18,9 +18,9 @@ use super::{
     PeerState, TurnStage, Worker, carrier::PeerCarrier, flush::Transmitted, guard, peer::WorkerPeer,
 };
 use crate::{
-    arrival::{Admission, AdmissionCallback, AdmittedSocket, PendingAccept, PendingSession, RejectReason},
+    accept::{Admission, AdmissionCallback, AdmittedSocket, PendingAccept, PendingSession, RejectReason},
     gate::Denial,
-    line::StreamSocket,
+    stream_socket::StreamSocket,
 };
 
 /// Limit on bytes read from one peer in a turn.

@@ -16,11 +16,11 @@ use relay_model::{StreamCode, limits as model};
 use relay_session::transport::{Dir, Stream, TransportEvent};
 
 use super::{
-    counts::{Ours, Theirs, dir_of, index},
     frame, limits,
     params::Parameters,
     recv::RecvHalf,
     send::SendHalf,
+    stream_limits::{Ours, Theirs, dir_of, index},
     violation::Violation,
 };
 use crate::qmux::QmuxFraming;

@@ -5,7 +5,7 @@ use relay_model::StreamCode;
 use relay_session::transport::{Dir, ReadError, Stream, TransportEvent};
 
 use super::{PendingReset, QmuxStreams};
-use crate::qmux::{counts::dir_of, recv::RecvOutcome, violation::Violation};
+use crate::qmux::{recv::RecvOutcome, stream_limits::dir_of, violation::Violation};
 
 impl QmuxStreams {
     /// Checks the head of a STREAM frame against the limits.

@@ -13,10 +13,10 @@ use smallvec::SmallVec;
 
 use super::{PendingReset, QmuxStreams};
 use crate::qmux::{
-    counts::index,
     limits,
     recv::RecvHalf,
     send::{Parked, SendHalf, StreamPacket},
+    stream_limits::index,
 };
 
 /// Payload pieces of one packet.

@@ -8,7 +8,7 @@ use super::{
     *,
 };
 use crate::{
-    arrival::{PendingAccept, PendingSession, RejectReason},
+    accept::{PendingAccept, PendingSession, RejectReason},
     gate::{AdmissionRequest, GateAnswer, GateReply},
     ledger::REASON,
 };

@@ -14,7 +14,7 @@ use rustls::ServerConnection;
 use socket2::SockRef;
 
 use crate::{
-    arrival::{AcceptedSocket, AdmittedSocket},
+    accept::{AcceptedSocket, AdmittedSocket},
     socket::tcp_path,
 };
 

@@ -7,7 +7,7 @@ use std::{
 
 use relay_model::SessionId;
 
-use crate::wanted::UpstreamRequest;
+use crate::upstream_request::UpstreamRequest;
 
 /// A waiting request.
 #[derive(Clone, Debug)]

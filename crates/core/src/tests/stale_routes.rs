@@ -3,7 +3,7 @@
 use relay_model::limits;
 
 use super::*;
-use crate::ghost::STALE_ROUTES;
+use crate::stale::STALE_ROUTES;
 
 /// Session 1 publishes `a` as 7, session 9 reads it.
 fn flowing(takeover: Takeover) -> (Bench, LogId) {
@@ -214,7 +214,7 @@ fn route_past_the_ghost_limit_is_withdrawn_at_once() {
 fn ghost_memory_has_a_limit() {
     let now = Instant::now();
     // Room for one ghost, and one byte more.
-    let ghost_bytes = crate::ghost::stale_footprint(&path("a")) + 1;
+    let ghost_bytes = crate::stale::stale_footprint(&path("a")) + 1;
     let mut core = Core::new(CoreConfig { stale_bytes: ghost_bytes, ..CoreConfig::new(Hop(SELF)) });
     for (session, raw) in [(1, "a"), (2, "b"), (3, "c")] {
         let session = SessionId(session);

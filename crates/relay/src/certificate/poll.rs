@@ -11,7 +11,7 @@ use super::{
     date, ending, pem, warnings,
     watched::{Contents, Digest, FailureLimit, FilePoll, Watched},
 };
-use crate::{config::CertFiles, trouble::Diagnostic};
+use crate::{config::CertFiles, diagnostics::Diagnostic};
 
 /// A certificate in use.
 pub(super) struct CertificateInUse {

@@ -27,8 +27,8 @@ use tokio::{
 use crate::{
     client::origin_of,
     limits::{READERS, READERS_CONTENDED, READERS_PER_ADDRESS},
+    shared_feed::SharedFeed,
     site::{empty, plain},
-    tap::SharedFeed,
     websocket::denied,
 };
 

@@ -3,7 +3,7 @@
 use tracing::{error, info, warn};
 
 use super::Fingerprint;
-use crate::trouble::Diagnostic;
+use crate::diagnostics::Diagnostic;
 
 /// A certificate event to be logged.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use relay_wire::{
 };
 
 use crate::{
+    control_stream::ControlStreamReader,
     ingest::{AppendTarget, Ingest},
-    inlet::ControlStreamReader,
     intake::AnnounceReceiver,
     requests::NO_ERROR,
     session::{Cx, Session, StreamKind},

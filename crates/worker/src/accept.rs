@@ -166,7 +166,8 @@ impl AcceptQueue {
         };
         // Estimate until the worker updates its load, so that a burst is spread over all workers.
         mailbox.add_load();
-        mailbox.post(&mut vec![WorkerMessage::Arrive(Box::new(PendingAccept { pending: newcomer, verdict }))]);
+        mailbox
+            .post(&mut vec![WorkerMessage::Arrive(Box::new(PendingAccept { pending: newcomer, verdict }))]);
     }
 }
 

@@ -5,8 +5,8 @@ use std::{io, net::TcpListener, os::unix::net::UnixStream};
 use super::reading::{AddressState, ListenerReading, Port, PortState};
 use crate::{
     config::Config,
+    diagnostics::{self, holder, holder::Holder},
     listeners::{self, ListenerAddress},
-    trouble::{self, holder, holder::Holder},
 };
 
 /// Listeners of `config` other than UDP. `port`: state of its UDP port; a relay that runs there also holds the
@@ -48,7 +48,7 @@ fn tcp(name: &str, address: std::net::SocketAddr) -> AddressState {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             AddressState::Taken(holder::of_tcp(address))
         }
-        Err(error) => AddressState::Refused(trouble::tcp(name, address, &error)),
+        Err(error) => AddressState::Refused(diagnostics::tcp(name, address, &error)),
     }
 }
 

@@ -10,7 +10,7 @@ use relay_wire::lite::{
 };
 
 use crate::{
-    inlet::ControlStreamReader,
+    control_stream::ControlStreamReader,
     requests::{ReadOutcome, refuse},
     session::{Cx, Session, SessionOutput, StreamKind},
     transport::{ReadError, Stream, Transport},
