@@ -39,11 +39,11 @@ enum Form {
 /// Answers `/announced` and paths below it.
 pub(crate) async fn answer(hub: &HttpReaders, asked: RouteRequest) -> Response {
     let form = form(&asked.headers);
-    let visitor = match hub.admit(asked.asker(&asked.path)).await {
-        Ok(visitor) => visitor,
+    let reader = match hub.admit(asked.asker(&asked.path)).await {
+        Ok(reader) => reader,
         Err(refused) => return refused.response(),
     };
-    let Some(permit) = visitor.permit().filter(|permit| !permit.subscribe().is_empty()) else {
+    let Some(permit) = reader.permit().filter(|permit| !permit.subscribe().is_empty()) else {
         return empty(hyper::StatusCode::UNAUTHORIZED);
     };
     let root = permit.root().clone();
@@ -62,8 +62,8 @@ pub(crate) async fn answer(hub: &HttpReaders, asked: RouteRequest) -> Response {
     headers.insert(CONTENT_TYPE, kind);
     if !asked.is_head {
         *response.body_mut() = match form {
-            Form::Lines | Form::Json => body(List::new(visitor, root, form)),
-            Form::Events => body(AnnounceEvents::new(visitor, root, permit.subscribe().clone())),
+            Form::Lines | Form::Json => body(List::new(reader, root, form)),
+            Form::Events => body(AnnounceEvents::new(reader, root, permit.subscribe().clone())),
         };
     }
     response
@@ -86,7 +86,7 @@ fn form(headers: &HeaderMap) -> Form {
 /// Pages through the live paths while the body is read: paths that start or end meanwhile may be listed or not. Only a
 /// position on the board is held.
 struct List {
-    visitor: ReaderSession,
+    reader: ReaderSession,
     root: Path,
     form: Form,
     after: Option<Path>,
@@ -96,8 +96,8 @@ struct List {
 }
 
 impl List {
-    fn new(visitor: ReaderSession, root: Path, form: Form) -> Self {
-        Self { visitor, root, form, after: None, has_begun: false, is_over: false }
+    fn new(reader: ReaderSession, root: Path, form: Form) -> Self {
+        Self { reader, root, form, after: None, has_begun: false, is_over: false }
     }
 
     fn write_path(&mut self, path: &str, out: &mut String) {
@@ -114,8 +114,8 @@ impl BodySource for List {
     async fn next(&mut self) -> Option<Result<Bytes, Interrupted>> {
         let mut out = String::new();
         while out.is_empty() && !self.is_over {
-            let Some(permit) = self.visitor.permit() else { return Some(Err(Interrupted)) };
-            let board = self.visitor.readers().store().board();
+            let Some(permit) = self.reader.permit() else { return Some(Err(Interrupted)) };
+            let board = self.reader.readers().store().board();
             let live = board.list(&self.root, self.after.as_ref(), STEP);
             self.is_over = live.len() < STEP;
             self.after = live.last().map(|change| change.path.clone()).or(self.after.take());
@@ -130,14 +130,14 @@ impl BodySource for List {
             }
             yield_now().await;
         }
-        self.visitor.sent += out.len() as u64;
+        self.reader.sent += out.len() as u64;
         (!out.is_empty()).then(|| Ok(out.into()))
     }
 }
 
 /// Live paths and their changes; the watch records which ones were sent.
 struct AnnounceEvents {
-    visitor: ReaderSession,
+    reader: ReaderSession,
     scope: Scope,
     watch: BoardWatch,
     next_id: u64,
@@ -148,10 +148,10 @@ struct AnnounceEvents {
 const SENT: Advert = Advert { id: 0, mark: 0 };
 
 impl AnnounceEvents {
-    fn new(visitor: ReaderSession, root: Path, scope: Scope) -> Self {
-        visitor.watch();
-        let watch = visitor.readers().store().board().watch(visitor.readers().worker(), root);
-        Self { visitor, scope, watch, next_id: 0, has_begun: false }
+    fn new(reader: ReaderSession, root: Path, scope: Scope) -> Self {
+        reader.watch();
+        let watch = reader.readers().store().board().watch(reader.readers().worker(), root);
+        Self { reader, scope, watch, next_id: 0, has_begun: false }
     }
 
     /// Appends the next events; returns whether more are ready. `None`: events were lost because the reader fell
@@ -181,20 +181,20 @@ impl BodySource for AnnounceEvents {
             out += "retry: 1000\n\n";
         }
         loop {
-            let Some(permit) = self.visitor.permit() else { return Some(Err(Interrupted)) };
+            let Some(permit) = self.reader.permit() else { return Some(Err(Interrupted)) };
             if *permit.subscribe() != self.scope {
                 self.scope = permit.subscribe().clone();
                 self.watch.restart();
             }
             let Some(more) = self.fill(&mut out) else { return Some(Err(Interrupted)) };
-            self.visitor.hold(self.watch.advertised() as u64 * TOLD_BYTES);
+            self.reader.hold(self.watch.advertised() as u64 * TOLD_BYTES);
             if !out.is_empty() {
-                self.visitor.sent += out.len() as u64;
+                self.reader.sent += out.len() as u64;
                 return Some(Ok(out.into()));
             }
             if more {
                 yield_now().await;
-            } else if timeout(KEEP_ALIVE, self.visitor.changed()).await.is_err() {
+            } else if timeout(KEEP_ALIVE, self.reader.changed()).await.is_err() {
                 out += ":\n\n";
             }
         }

@@ -52,7 +52,7 @@ impl SessionAcceptor {
     /// Asks a worker to admit a connection and passes the socket to it.
     pub(crate) async fn admit(self, stream: PlainOrTls, client: ClientInfo) {
         let remote = client.remote;
-        let newcomer = PendingSession {
+        let pending = PendingSession {
             framing: QmuxFraming::Qmux01,
             over: QmuxCarrier::Bytes,
             protocol: None,
@@ -65,7 +65,7 @@ impl SessionAcceptor {
             rtt: client.rtt,
         };
         let handed = async {
-            let place = request_admission(&self.arrivals, newcomer).await.map_err(io::Error::other)?;
+            let place = request_admission(&self.arrivals, pending).await.map_err(io::Error::other)?;
             place.take(link(stream, Vec::new())?);
             io::Result::Ok(())
         };
@@ -109,7 +109,7 @@ impl SessionAcceptor {
     }
 
     async fn admit_unix(&self, stream: UnixStream) -> io::Result<()> {
-        let newcomer = PendingSession {
+        let pending = PendingSession {
             framing: QmuxFraming::Qmux01,
             over: QmuxCarrier::Bytes,
             protocol: None,
@@ -121,7 +121,7 @@ impl SessionAcceptor {
             certificate: None,
             rtt: None,
         };
-        let place = request_admission(&self.arrivals, newcomer).await.map_err(io::Error::other)?;
+        let place = request_admission(&self.arrivals, pending).await.map_err(io::Error::other)?;
         let socket = AcceptedSocket::Unix(stream.into_std()?);
         place.take(AdmittedSocket { socket, tls: None, received: Vec::new() });
         Ok(())
@@ -134,10 +134,10 @@ impl SessionAcceptor {
 /// Reason of the rejection; [`RejectReason::Leaving`] if no worker answers within [`REQUEST_TIME`].
 pub(crate) async fn request_admission(
     arrivals: &AcceptQueue,
-    newcomer: PendingSession,
+    pending: PendingSession,
 ) -> Result<Admission, RejectReason> {
     let (tell, told) = oneshot::channel();
-    arrivals.arrive(newcomer, Box::new(move |verdict| drop(tell.send(verdict))));
+    arrivals.arrive(pending, Box::new(move |verdict| drop(tell.send(verdict))));
     match timeout(REQUEST_TIME, told).await {
         Ok(Ok(verdict)) => verdict,
         Ok(Err(_)) | Err(_) => Err(RejectReason::Leaving),

@@ -160,12 +160,12 @@ impl HttpReaders {
             visits.all.insert(id, visit.clone());
         }
         let charge = self.0.seat.ledger().open(id, asker.remote.ip());
-        let mut visitor = ReaderSession::new(self.clone(), visit, charge);
+        let mut reader = ReaderSession::new(self.clone(), visit, charge);
         let answer = match self.0.seat.ask(id, asker) {
             GateAnswer::Now(answer) => answer,
             GateAnswer::Later => {
                 *is_later = true;
-                let answered = timeout(relay_model::limits::AUTH_TIMEOUT, visitor.answered()).await;
+                let answered = timeout(relay_model::limits::AUTH_TIMEOUT, reader.answered()).await;
                 answered.unwrap_or(Err(Denial::TimedOut))
             }
         };
@@ -173,8 +173,8 @@ impl HttpReaders {
             Some(at) if at <= self.0.seat.wall() => Err(Denial::Expired),
             _ => Ok(permit),
         });
-        visitor.start_session(permit.map_err(ReaderRejection::Denied)?)?;
-        Ok(visitor)
+        reader.start_session(permit.map_err(ReaderRejection::Denied)?)?;
+        Ok(reader)
     }
 
     /// Whether new connections are refused for lack of memory.
@@ -195,13 +195,13 @@ impl HttpReaders {
     }
 
     async fn run(self) {
-        let (mut letters, mut logs) = (VecDeque::new(), Vec::new());
+        let (mut messages, mut logs) = (VecDeque::new(), Vec::new());
         let mut checked = Instant::now();
         loop {
             // A stepped wall clock gives no notice: it is read periodically.
             let _ = timeout(RECHECK, self.0.wake.notified()).await;
-            self.0.seat.take_messages(&mut letters);
-            letters.drain(..).for_each(|letter| self.handle_message(letter));
+            self.0.seat.take_messages(&mut messages);
+            messages.drain(..).for_each(|message| self.handle_message(message));
             let is_board = self.store().ready_list(self.0.seat.worker()).take(&mut logs);
             self.notify_readers(&mut logs, is_board);
             if checked.elapsed() >= RECHECK {
@@ -262,8 +262,8 @@ impl HttpReaders {
         self.0.visits.lock().all.values().cloned().collect()
     }
 
-    fn handle_message(&self, letter: WorkerMessage) {
-        match letter {
+    fn handle_message(&self, message: WorkerMessage) {
+        match message {
             WorkerMessage::Answer(session, answer) => {
                 self.change(session, |state| state.answer = Some(answer))
             }
@@ -413,9 +413,9 @@ impl ReaderSession {
     fn new(hub: HttpReaders, visit: Arc<ReaderEntry>, charge: Charge) -> Self {
         let began = Instant::now();
         let (is_open, is_admitted, followed, sent) = (false, false, None, 0);
-        let mut visitor = Self { hub, visit, began, is_open, is_admitted, followed, charge, sent };
-        visitor.hold(0);
-        visitor
+        let mut reader = Self { hub, visit, began, is_open, is_admitted, followed, charge, sent };
+        reader.hold(0);
+        reader
     }
 
     /// Charges `bytes` of announce state to the reader, beside its fixed cost. A reader above its share is ended by a

@@ -70,7 +70,7 @@ impl WebSocketEndpoint {
         let spoken =
             chosen.map_or(WebSocketProtocol { framing: QmuxFraming::Legacy, protocol: None }, |it| it.spoken);
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        let newcomer = PendingSession {
+        let pending = PendingSession {
             framing: spoken.framing,
             over: QmuxCarrier::WebSocket,
             protocol: spoken.protocol,
@@ -85,7 +85,7 @@ impl WebSocketEndpoint {
         let upgraded = upgrade::on(&mut request);
         // Its head may be 16 KiB, and the gate may take seconds.
         drop(request);
-        let place = match request_admission(&self.arrivals, newcomer).await {
+        let place = match request_admission(&self.arrivals, pending).await {
             Ok(place) => place,
             Err(turned) => return empty(status(turned)),
         };

@@ -134,7 +134,7 @@ impl BenchRelay {
 
     /// Runs the control plane, which has its own thread in a real relay.
     fn control(&mut self, now: Instant) {
-        let mut letters = Vec::new();
+        let mut messages = Vec::new();
         let mut asks: Vec<(SessionId, u32)> = Vec::new();
         for event in self.events.try_iter().flatten() {
             if let CoreEvent::Ask { session, .. } = &event {
@@ -148,10 +148,10 @@ impl BenchRelay {
         self.core.handle_timeout(now);
         while let Some(action) = self.core.poll_action() {
             let order = carry_out(action, &self.store, &mut self.wake_set, now);
-            letters.extend(order.map(|(session, order)| WorkerMessage::Order(session, order)));
+            messages.extend(order.map(|(session, order)| WorkerMessage::Order(session, order)));
         }
-        letters.extend(asks.into_iter().map(|(session, count)| WorkerMessage::AsksDone(session, count)));
-        self.mailbox.post(&mut letters);
+        messages.extend(asks.into_iter().map(|(session, count)| WorkerMessage::AsksDone(session, count)));
+        self.mailbox.post(&mut messages);
         self.store.wake(&mut self.wake_set, None);
     }
 }

@@ -125,7 +125,7 @@ impl GroupCursor {
 
     /// Bytes available but not written.
     pub(crate) fn unsent(&self) -> u64 {
-        self.group.with_encoding(self.key, |lane| lane.bytes().saturating_sub(self.sent)).unwrap_or(0)
+        self.group.with_encoding(self.key, |encoding| encoding.bytes().saturating_sub(self.sent)).unwrap_or(0)
     }
 
     /// Whether [`Self::advance`] could make progress now.
@@ -134,7 +134,9 @@ impl GroupCursor {
             && (!self.header.is_empty()
                 || self
                     .group
-                    .with_encoding(self.key, |lane| lane.end().is_some() || self.piece < lane.pieces().len())
+                    .with_encoding(self.key, |encoding| {
+                        encoding.end().is_some() || self.piece < encoding.pieces().len()
+                    })
                     .unwrap_or(true))
     }
 
@@ -147,7 +149,7 @@ impl GroupCursor {
 
     /// Code of the group's end, if it was cut short.
     pub(crate) fn cut_short(&self) -> Option<StreamCode> {
-        match self.group.with_encoding(self.key, |lane| lane.end()) {
+        match self.group.with_encoding(self.key, |encoding| encoding.end()) {
             Some(Some(EncodingEnd::Reset(code))) => Some(code),
             Some(_) => None,
             None => Some(StreamCode::EVICTED),
@@ -232,10 +234,10 @@ impl GroupCursor {
         if !self.header.is_empty() {
             chunks.push(self.header.clone());
         }
-        self.group.with_encoding(self.key, |lane| {
+        self.group.with_encoding(self.key, |encoding| {
             let mut budget = allowance;
             let mut offset = self.offset;
-            let mut pieces = lane.pieces().get(self.piece..).unwrap_or_default();
+            let mut pieces = encoding.pieces().get(self.piece..).unwrap_or_default();
             while let Some((piece, after)) = pieces.split_first()
                 && chunks.len() < HANDLES
                 && budget > 0
@@ -263,8 +265,8 @@ impl GroupCursor {
                 pieces = after;
                 budget = gathered.take(rest, budget, chunks);
             }
-            gathered.is_all = gathered.piece >= lane.pieces().len();
-            gathered.is_finished = lane.end() == Some(EncodingEnd::Finished);
+            gathered.is_all = gathered.piece >= encoding.pieces().len();
+            gathered.is_finished = encoding.end() == Some(EncodingEnd::Finished);
         });
         gathered
     }
@@ -277,8 +279,8 @@ impl GroupCursor {
         let mut left = taken - header;
         self.sent = self.sent.saturating_add(left as u64);
         meter.payload_out += left as u64;
-        self.group.with_encoding(self.key, |lane| {
-            while let Some(piece) = lane.pieces().get(self.piece) {
+        self.group.with_encoding(self.key, |encoding| {
+            while let Some(piece) = encoding.pieces().get(self.piece) {
                 let rest = piece.bytes.len().saturating_sub(self.offset);
                 if left < rest || left == 0 {
                     self.offset += left;

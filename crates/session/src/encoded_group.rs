@@ -31,7 +31,7 @@ pub struct LocalGroup {
 
 #[derive(Debug, Default)]
 struct LocalGroupState {
-    lanes: SmallVec<[EncodedGroup; 1]>,
+    encodings: SmallVec<[EncodedGroup; 1]>,
     superseded: Option<Instant>,
     /// The last encoded stream header, with its version and subscribe id: clients of one kind
     /// assign the same ids.
@@ -119,22 +119,22 @@ impl LocalGroup {
     }
 
     pub(crate) fn has_encoding(&self, shape: EncodingKey) -> bool {
-        self.state.borrow().lanes.iter().any(|lane| lane.key == shape)
+        self.state.borrow().encodings.iter().any(|encoding| encoding.key == shape)
     }
 
     /// Whether a lane has ended.
     pub(crate) fn has_ended(&self, shape: EncodingKey) -> bool {
-        self.with_encoding(shape, |lane| lane.end().is_some()).unwrap_or(true)
+        self.with_encoding(shape, |encoding| encoding.end().is_some()).unwrap_or(true)
     }
 
     /// Whether all lanes have ended.
     pub(crate) fn is_over(&self) -> bool {
-        self.state.borrow().lanes.iter().all(|lane| lane.end().is_some())
+        self.state.borrow().encodings.iter().all(|encoding| encoding.end().is_some())
     }
 
     /// Adds an empty lane, to be filled by [`Self::apply_page`] from a replay.
     pub(crate) fn add_encoding(&self, shape: EncodingKey) {
-        self.state.borrow_mut().lanes.push(EncodedGroup::new(shape));
+        self.state.borrow_mut().encodings.push(EncodedGroup::new(shape));
     }
 
     /// Applies an entry to every lane. What a lane already has is skipped.
@@ -145,16 +145,18 @@ impl LocalGroup {
             return;
         }
         self.awaited.set(false);
-        for lane in self.state.borrow_mut().lanes.iter_mut().filter(|lane| !lane.is_loading) {
-            lane.apply(entry);
+        for encoding in self.state.borrow_mut().encodings.iter_mut().filter(|encoding| !encoding.is_loading) {
+            encoding.apply(entry);
         }
     }
 
     /// Applies a page of a replay to one lane; `is_loading`: more pages follow.
     pub(crate) fn apply_page(&self, shape: EncodingKey, entries: &[LogEntry], is_loading: bool) {
-        if let Some(lane) = self.state.borrow_mut().lanes.iter_mut().find(|lane| lane.key == shape) {
-            entries.iter().for_each(|entry| lane.apply(entry));
-            lane.is_loading = is_loading;
+        if let Some(encoding) =
+            self.state.borrow_mut().encodings.iter_mut().find(|encoding| encoding.key == shape)
+        {
+            entries.iter().for_each(|entry| encoding.apply(entry));
+            encoding.is_loading = is_loading;
         }
     }
 
@@ -162,10 +164,11 @@ impl LocalGroup {
     /// marked before.
     pub(crate) fn begin_loading(&self) -> SmallVec<[EncodingKey; 1]> {
         let mut state = self.state.borrow_mut();
-        let open = state.lanes.iter_mut().filter(|lane| lane.end.is_none() && !lane.is_loading);
-        open.map(|lane| {
-            lane.is_loading = true;
-            lane.key
+        let open =
+            state.encodings.iter_mut().filter(|encoding| encoding.end.is_none() && !encoding.is_loading);
+        open.map(|encoding| {
+            encoding.is_loading = true;
+            encoding.key
         })
         .collect()
     }
@@ -173,33 +176,37 @@ impl LocalGroup {
     /// Shapes of the lanes that are being read from a log.
     pub(crate) fn loading(&self) -> SmallVec<[EncodingKey; 1]> {
         let state = self.state.borrow();
-        state.lanes.iter().filter(|lane| lane.is_loading).map(|lane| lane.key).collect()
+        state.encodings.iter().filter(|encoding| encoding.is_loading).map(|encoding| encoding.key).collect()
     }
 
     /// Object from which a lane being read from a log continues; `None`: it is not being read, or has ended.
     pub(crate) fn loads_from(&self, shape: EncodingKey) -> Option<u64> {
-        self.with_encoding(shape, |lane| (lane.is_loading && lane.end.is_none()).then(|| lane.next_wanted()))?
+        self.with_encoding(shape, |encoding| {
+            (encoding.is_loading && encoding.end.is_none()).then(|| encoding.next_wanted())
+        })?
     }
 
     /// First object that some open lane still needs.
     pub(crate) fn wanted_from(&self) -> u64 {
         let state = self.state.borrow();
-        let open = state.lanes.iter().filter(|lane| lane.end.is_none());
+        let open = state.encodings.iter().filter(|encoding| encoding.end.is_none());
         open.map(EncodedGroup::next_wanted).min().unwrap_or(0)
     }
 
     /// Resets one lane.
     pub(crate) fn fail_encoding(&self, shape: EncodingKey, code: StreamCode) {
-        if let Some(lane) = self.state.borrow_mut().lanes.iter_mut().find(|lane| lane.key == shape) {
-            lane.fail(code);
+        if let Some(encoding) =
+            self.state.borrow_mut().encodings.iter_mut().find(|encoding| encoding.key == shape)
+        {
+            encoding.fail(code);
         }
     }
 
     /// Resets all lanes: their bytes are released at once, and their readers are reset.
     pub(crate) fn fail(&self, code: StreamCode) {
         self.awaited.set(false);
-        for lane in &mut self.state.borrow_mut().lanes {
-            lane.fail(code);
+        for encoding in &mut self.state.borrow_mut().encodings {
+            encoding.fail(code);
         }
     }
 
@@ -210,9 +217,9 @@ impl LocalGroup {
         read: impl FnOnce(&EncodedGroup) -> R,
     ) -> Option<R> {
         let mut state = self.state.borrow_mut();
-        let lane = state.lanes.iter_mut().find(|lane| lane.key == shape)?;
-        lane.seal();
-        Some(read(lane))
+        let encoding = state.encodings.iter_mut().find(|encoding| encoding.key == shape)?;
+        encoding.seal();
+        Some(read(encoding))
     }
 }
 

@@ -103,19 +103,19 @@ impl Fanout {
     /// Pulls the new entries of `log`, and a page of a group being read from it. `None`: the log has no local
     /// reader. Give the batch to all of [`Self::readers`], then pull again while [`Batch::more`].
     pub fn pull(&mut self, log: LogId, now: Instant) -> Option<Rc<Batch>> {
-        let mirror = self.views.get_mut(&log)?;
-        mirror.prune();
+        let view = self.views.get_mut(&log)?;
+        view.prune();
         self.entries.clear();
-        let pulled = mirror.feed.pull(&mut self.entries);
+        let pulled = view.feed.pull(&mut self.entries);
         let mut batch = Batch { more: pulled.more, ..Batch::default() };
         if pulled.lagged {
-            mirror.resync(now, &mut batch);
+            view.resync(now, &mut batch);
         }
         for entry in self.entries.drain(..) {
-            mirror.apply(entry, now, &mut batch);
+            view.apply(entry, now, &mut batch);
         }
-        mirror.load_page(&mut self.entries);
-        batch.more |= !mirror.loading.is_empty();
+        view.load_page(&mut self.entries);
+        batch.more |= !view.loading.is_empty();
         Some(Rc::new(batch))
     }
 
@@ -125,16 +125,16 @@ impl Fanout {
     }
 
     /// Adds a lane of `shape` to a group of a locally read log, filled as far as the log still holds it.
-    pub(crate) fn add_encoding(&mut self, log: LogId, sequence: u64, shape: EncodingKey, now: Instant) {
-        if let Some(mirror) = self.views.get_mut(&log) {
-            mirror.load(sequence, shape, now);
+    pub(crate) fn add_encoding(&mut self, log: LogId, sequence: u64, key: EncodingKey, now: Instant) {
+        if let Some(view) = self.views.get_mut(&log) {
+            view.load(sequence, key, now);
         }
     }
 
     /// Appends the local readers of `log` to `out`.
     pub fn readers(&self, log: LogId, out: &mut Vec<LocalReader>) {
-        if let Some(mirror) = self.views.get(&log) {
-            out.extend_from_slice(&mirror.readers);
+        if let Some(view) = self.views.get(&log) {
+            out.extend_from_slice(&view.readers);
         }
     }
 
@@ -171,21 +171,21 @@ impl Fanout {
         framing: ObjectFraming,
     ) -> Option<&mut LogView> {
         use std::collections::hash_map::Entry as Slot;
-        let mirror = match self.views.entry(log) {
+        let view = match self.views.entry(log) {
             Slot::Occupied(slot) => slot.into_mut(),
             Slot::Vacant(slot) => slot.insert(LogView::new(store, log, self.worker, &self.due)?),
         };
-        mirror.readers.push(reader);
-        if !mirror.framings.contains(&framing) {
-            mirror.framings.push(framing);
+        view.readers.push(reader);
+        if !view.framings.contains(&framing) {
+            view.framings.push(framing);
         }
-        Some(mirror)
+        Some(view)
     }
 
     pub(crate) fn detach(&mut self, log: LogId, reader: LocalReader) {
-        if let Some(mirror) = self.views.get_mut(&log) {
-            mirror.readers.retain(|other| *other != reader);
-            if mirror.readers.is_empty() {
+        if let Some(view) = self.views.get_mut(&log) {
+            view.readers.retain(|other| *other != reader);
+            if view.readers.is_empty() {
                 self.views.remove(&log);
             }
         }
@@ -246,31 +246,31 @@ impl LogView {
     }
 
     /// Returns a held group with a lane of `shape`, replayed from the store if necessary.
-    pub(crate) fn load(&mut self, sequence: u64, shape: EncodingKey, now: Instant) -> Option<Rc<LocalGroup>> {
+    pub(crate) fn load(&mut self, sequence: u64, key: EncodingKey, now: Instant) -> Option<Rc<LocalGroup>> {
         let known = self.find(sequence).cloned();
-        if let Some(group) = known.as_ref().filter(|group| group.has_encoding(shape)) {
+        if let Some(group) = known.as_ref().filter(|group| group.has_encoding(key)) {
             return Some(group.clone());
         }
         let mut entries = Vec::new();
-        let next = self.feed.page(sequence, shape.first, &mut entries)?;
+        let next = self.feed.page(sequence, key.first, &mut entries)?;
         let group = known.unwrap_or_else(|| self.hold(LocalGroup::new(sequence), now));
-        group.add_encoding(shape);
-        group.apply_page(shape, &entries, next.is_some());
+        group.add_encoding(key);
+        group.apply_page(key, &entries, next.is_some());
         if next.is_some() {
-            self.load_later(&group, [shape]);
+            self.load_later(&group, [key]);
         }
         Some(group)
     }
 
     /// Whether the rest of a group is here, or complete in the log.
-    pub(crate) fn has_all(&self, group: &LocalGroup, shape: EncodingKey) -> bool {
-        group.has_ended(shape) || self.feed.is_over(group.sequence())
+    pub(crate) fn has_all(&self, group: &LocalGroup, key: EncodingKey) -> bool {
+        group.has_ended(key) || self.feed.is_over(group.sequence())
     }
 
     /// Schedules lanes to be read by the next pulls.
-    fn load_later(&mut self, group: &Rc<LocalGroup>, shapes: impl IntoIterator<Item = EncodingKey>) {
+    fn load_later(&mut self, group: &Rc<LocalGroup>, keys: impl IntoIterator<Item = EncodingKey>) {
         let was_empty = self.loading.is_empty();
-        self.loading.extend(shapes.into_iter().map(|shape| (group.clone(), shape)));
+        self.loading.extend(keys.into_iter().map(|key| (group.clone(), key)));
         if was_empty && !self.loading.is_empty() {
             self.due.borrow_mut().push(self.log);
         }
@@ -278,17 +278,17 @@ impl LogView {
 
     /// Reads a page of the next lane being loaded; the lanes take turns.
     fn load_page(&mut self, entries: &mut Vec<LogEntry>) {
-        let Some((group, shape)) = self.loading.pop_front() else { return };
-        let Some(from) = group.loads_from(shape) else { return };
+        let Some((group, key)) = self.loading.pop_front() else { return };
+        let Some(from) = group.loads_from(key) else { return };
         entries.clear();
         match self.feed.page(group.sequence(), from, entries) {
             Some(next) => {
-                group.apply_page(shape, entries, next.is_some());
+                group.apply_page(key, entries, next.is_some());
                 if next.is_some() {
-                    self.loading.push_back((group, shape));
+                    self.loading.push_back((group, key));
                 }
             }
-            None => group.fail_encoding(shape, StreamCode::EVICTED),
+            None => group.fail_encoding(key, StreamCode::EVICTED),
         }
         entries.clear();
     }
@@ -303,7 +303,7 @@ impl LogView {
     pub(crate) fn await_group(
         &mut self,
         sequence: u64,
-        shape: EncodingKey,
+        key: EncodingKey,
         now: Instant,
     ) -> Option<Rc<LocalGroup>> {
         let known = self.find(sequence).cloned();
@@ -314,8 +314,8 @@ impl LogView {
         self.groups.retain(|group| group.sequence() != sequence || group.is_awaited());
         let known = known.filter(|group| group.is_awaited());
         let group = known.unwrap_or_else(|| self.hold(LocalGroup::awaited(sequence), now));
-        if !group.has_encoding(shape) {
-            group.add_encoding(shape);
+        if !group.has_encoding(key) {
+            group.add_encoding(key);
         }
         Some(group)
     }
@@ -420,9 +420,9 @@ impl LogView {
 
     fn open(&mut self, sequence: u64, now: Instant, batch: &mut Batch) {
         if let Some(group) = self.find(sequence) {
-            for shape in self.framings.iter().map(|framing| EncodingKey::whole(*framing)) {
-                if !group.has_encoding(shape) {
-                    group.add_encoding(shape);
+            for key in self.framings.iter().map(|framing| EncodingKey::whole(*framing)) {
+                if !group.has_encoding(key) {
+                    group.add_encoding(key);
                 }
             }
             batch.opened.push(group.clone());
@@ -450,8 +450,8 @@ impl LogView {
         for group in std::mem::take(&mut self.groups) {
             entries.clear();
             if !group.is_awaited() {
-                let shapes = group.begin_loading();
-                self.load_later(&group, shapes);
+                let keys = group.begin_loading();
+                self.load_later(&group, keys);
                 self.groups.push(group);
             } else if self.feed.group(group.sequence(), &mut entries) {
                 entries.iter().for_each(|entry| group.apply(entry));
@@ -478,8 +478,8 @@ impl LogView {
         for sequence in newer {
             self.open(sequence, now, batch);
             if let Some(group) = self.find(sequence).cloned() {
-                let shapes = group.begin_loading();
-                self.load_later(&group, shapes);
+                let keys = group.begin_loading();
+                self.load_later(&group, keys);
             }
         }
         if self.info.is_none() && head.info.is_some() {

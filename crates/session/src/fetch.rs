@@ -69,19 +69,17 @@ impl Session {
 }
 
 /// Looks a group up, from the first object of `shape` on.
-pub(crate) fn find(mirror: &mut LogView, group: u64, shape: EncodingKey, now: Instant) -> FetchLookup {
-    match mirror.lookup(group, shape.first) {
-        Lookup::Held => match mirror.load(group, shape, now) {
-            Some(held) if mirror.has_all(&held, shape) || !mirror.is_fetched(group) => {
-                FetchLookup::Group(held)
-            }
+pub(crate) fn find(view: &mut LogView, group: u64, key: EncodingKey, now: Instant) -> FetchLookup {
+    match view.lookup(group, key.first) {
+        Lookup::Held => match view.load(group, key, now) {
+            Some(held) if view.has_all(&held, key) || !view.is_fetched(group) => FetchLookup::Group(held),
             Some(held) => FetchLookup::Awaited(held),
             None => FetchLookup::Refused(StreamCode::EVICTED),
         },
         Lookup::Absent(code) => FetchLookup::Refused(code),
-        Lookup::Unknown => match mirror.end() {
+        Lookup::Unknown => match view.end() {
             Some(end) => FetchLookup::Refused(end.code.unwrap_or(StreamCode::NOT_FOUND)),
-            None => match mirror.await_group(group, shape, now) {
+            None => match view.await_group(group, key, now) {
                 Some(group) => FetchLookup::Awaited(group),
                 None => FetchLookup::Refused(StreamCode::EVICTED),
             },

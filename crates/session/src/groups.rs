@@ -222,7 +222,7 @@ impl Session {
         }
         let mut lost = Vec::new();
         for up in self.upstreams.iter_mut().filter(|up| up.writer.is_dirty()) {
-            if let Err(error) = up.writer.commit(cx.now, cx.rings) {
+            if let Err(error) = up.writer.commit(cx.now, cx.wakes) {
                 lost.push((up.log, up.epoch, error));
             }
         }

@@ -102,20 +102,20 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: ControlStreamReader,
-        mut intake: Box<AnnounceReceiver>,
+        mut reader: ControlStreamReader,
+        mut receiver: Box<AnnounceReceiver>,
     ) -> ReadOutcome {
         loop {
-            let more = inlet.fill(t, stream, cx.work);
+            let more = reader.fill(t, stream, cx.work);
             loop {
                 if !self.may_ask() {
                     self.hold_back(stream);
-                    return ReadOutcome::Keep(StreamKind::AnnounceUp(inlet, intake));
+                    return ReadOutcome::Keep(StreamKind::AnnounceUp(reader, receiver));
                 }
                 if cx.work.is_spent() {
-                    return ReadOutcome::Keep(StreamKind::AnnounceUp(inlet, intake));
+                    return ReadOutcome::Keep(StreamKind::AnnounceUp(reader, receiver));
                 }
-                match self.next_announce(cx, &mut inlet, &mut intake) {
+                match self.next_announce(cx, &mut reader, &mut receiver) {
                     Ok(true) => cx.work.take(MESSAGE),
                     Ok(false) => break,
                     Err(error) => {
@@ -128,17 +128,17 @@ impl Session {
                 break;
             }
         }
-        if inlet.end().is_none() {
-            return ReadOutcome::Keep(StreamKind::AnnounceUp(inlet, intake));
+        if reader.end().is_none() {
+            return ReadOutcome::Keep(StreamKind::AnnounceUp(reader, receiver));
         }
-        self.forget_intake(cx, *intake);
+        self.forget_intake(cx, *receiver);
         self.control.finish(t, stream);
         ReadOutcome::Done
     }
 
     /// Withdraws everything announced on a request.
-    pub(crate) fn forget_intake(&mut self, cx: &mut Cx<'_>, intake: AnnounceReceiver) {
-        for path in intake.live.into_keys().chain(intake.ending) {
+    pub(crate) fn forget_intake(&mut self, cx: &mut Cx<'_>, receiver: AnnounceReceiver) {
+        for path in receiver.live.into_keys().chain(receiver.ending) {
             self.withdraw(cx, path);
         }
         // After all withdrawals, so that none of the paths is routed only to be withdrawn.
@@ -149,69 +149,69 @@ impl Session {
     fn next_announce(
         &mut self,
         cx: &mut Cx<'_>,
-        inlet: &mut ControlStreamReader,
-        intake: &mut AnnounceReceiver,
+        reader: &mut ControlStreamReader,
+        receiver: &mut AnnounceReceiver,
     ) -> Result<bool, DecodeError> {
         let version = self.config.version;
-        if version.has_announce_ok() && intake.sender.is_none() {
-            let Some(ok) = inlet.buffer.next::<lite::AnnounceOk>(version)? else { return Ok(false) };
-            intake.sender = Some(ok.hop);
+        if version.has_announce_ok() && receiver.sender.is_none() {
+            let Some(ok) = reader.buffer.next::<lite::AnnounceOk>(version)? else { return Ok(false) };
+            receiver.sender = Some(ok.hop);
             return Ok(true);
         }
-        if version.has_announce_init() && intake.initial.is_none() {
-            let Some(init) = inlet.buffer.next::<lite::AnnounceInit>(version)? else { return Ok(false) };
-            intake.initial = Some(init.suffixes.into());
+        if version.has_announce_init() && receiver.initial.is_none() {
+            let Some(init) = reader.buffer.next::<lite::AnnounceInit>(version)? else { return Ok(false) };
+            receiver.initial = Some(init.suffixes.into());
             return Ok(true);
         }
-        let announce = match intake.initial.as_mut().and_then(VecDeque::pop_front) {
+        let announce = match receiver.initial.as_mut().and_then(VecDeque::pop_front) {
             Some(suffix) => Some(Announce::Active { suffix, hops: [].into(), cost: Cost::UNKNOWN }),
-            None => Announce::next(&mut inlet.buffer, version)?,
+            None => Announce::next(&mut reader.buffer, version)?,
         };
         let Some(announce) = announce else { return Ok(false) };
-        let ended = intake.ending.take();
+        let ended = receiver.ending.take();
         match announce {
             Announce::Active { suffix, hops, cost } => {
-                let path = intake.prefix.join(&suffix)?;
+                let path = receiver.prefix.join(&suffix)?;
                 let is_replacement = ended.as_ref() == Some(&path);
                 if let Some(ended) = ended.filter(|_| !is_replacement) {
                     self.unroute(cx, ended);
                 }
-                if version.has_announce_ids() && intake.live.contains_key(&path) {
+                if version.has_announce_ids() && receiver.live.contains_key(&path) {
                     return Err(DecodeError::Value("announce of a live path"));
                 }
                 if let Err(error) = name::check(path.as_str()) {
-                    intake.skip();
+                    receiver.skip();
                     self.skip_misnamed(cx, &path, error);
                 } else if !self.peer_announces.has_room(&path, self.limits.announces) {
-                    intake.skip();
+                    receiver.skip();
                     self.count_over_limit(cx, &path);
                 } else {
-                    let is_new = intake.insert(path.clone(), version.has_announce_ids()) && !is_replacement;
-                    self.ask_route(cx, intake, path, (&hops, cost), is_new);
+                    let is_new = receiver.insert(path.clone(), version.has_announce_ids()) && !is_replacement;
+                    self.ask_route(cx, receiver, path, (&hops, cost), is_new);
                 }
             }
             Announce::Restart { id, hops, cost } => {
-                if let Some(path) = intake.path_of(id)? {
-                    self.ask_route(cx, intake, path, (&hops, cost), false);
+                if let Some(path) = receiver.path_of(id)? {
+                    self.ask_route(cx, receiver, path, (&hops, cost), false);
                 }
             }
             Announce::Ended { suffix } => {
-                let path = intake.prefix.join(&suffix)?;
+                let path = receiver.prefix.join(&suffix)?;
                 if let Some(ended) = ended {
                     self.unroute(cx, ended);
                 }
-                if !intake.remove(&path) {
+                if !receiver.remove(&path) {
                     return Ok(true);
                 }
-                if version.replaces_announces() || inlet.buffer.is_empty() {
+                if version.replaces_announces() || reader.buffer.is_empty() {
                     self.unroute(cx, path);
                 } else {
-                    intake.ending = Some(path);
+                    receiver.ending = Some(path);
                 }
             }
             Announce::EndedId { id } => {
-                if let Some(path) = intake.path_of(id)? {
-                    intake.remove(&path);
+                if let Some(path) = receiver.path_of(id)? {
+                    receiver.remove(&path);
                     self.unroute(cx, path);
                 }
             }
@@ -224,12 +224,12 @@ impl Session {
     fn ask_route(
         &mut self,
         cx: &mut Cx<'_>,
-        intake: &AnnounceReceiver,
+        receiver: &AnnounceReceiver,
         path: Path,
         (hops, cost): (&Hops, Cost),
         is_new: bool,
     ) {
-        let mut chain: Vec<Hop> = hops.iter().copied().chain(intake.sender).collect();
+        let mut chain: Vec<Hop> = hops.iter().copied().chain(receiver.sender).collect();
         if chain.is_empty() {
             chain.push(Hop::ANONYMOUS);
         }

@@ -67,15 +67,15 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: ControlStreamReader,
+        mut reader: ControlStreamReader,
     ) -> ReadOutcome {
         let id = loop {
-            if let Some(id) = inlet.buffer.next_varint() {
+            if let Some(id) = reader.buffer.next_varint() {
                 break id;
             }
             match t.read(stream, 1) {
-                Ok(Some(byte)) => inlet.buffer.push(&byte),
-                Err(ReadError::Blocked) => return ReadOutcome::Keep(StreamKind::Request(inlet, None)),
+                Ok(Some(byte)) => reader.buffer.push(&byte),
+                Err(ReadError::Blocked) => return ReadOutcome::Keep(StreamKind::Request(reader, None)),
                 Ok(None) | Err(ReadError::Reset(_) | ReadError::Gone) => {
                     return refuse(t, cx, stream, StreamCode::CANCEL);
                 }
@@ -85,7 +85,7 @@ impl Session {
             && let Some(opening) = &mut self.opening
             && !std::mem::replace(&mut opening.begun, true)
         {
-            return self.read_client_setup(t, cx, stream, inlet);
+            return self.read_client_setup(t, cx, stream, reader);
         }
         // Both legacy versions have the same request types.
         let kind = BidiType::from_id(self.config.version, id);
@@ -93,7 +93,7 @@ impl Session {
             return refuse(t, cx, stream, StreamCode::CANCEL);
         }
         self.hold_back(stream);
-        ReadOutcome::Keep(StreamKind::Request(inlet, kind))
+        ReadOutcome::Keep(StreamKind::Request(reader, kind))
     }
 
     pub(crate) fn read_client_setup<T: Transport>(
@@ -101,16 +101,16 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: ControlStreamReader,
+        mut reader: ControlStreamReader,
     ) -> ReadOutcome {
-        inlet.fill(t, stream, cx.work);
-        let setup = match ClientSetup::next(&mut inlet.buffer) {
+        reader.fill(t, stream, cx.work);
+        let setup = match ClientSetup::next(&mut reader.buffer) {
             Ok(Some(setup)) => setup,
-            Ok(None) if inlet.end().is_some() => {
+            Ok(None) if reader.end().is_some() => {
                 self.violation(t, cx, "truncated SETUP");
                 return ReadOutcome::Done;
             }
-            Ok(None) => return ReadOutcome::Keep(StreamKind::ClientSetup(inlet)),
+            Ok(None) => return ReadOutcome::Keep(StreamKind::ClientSetup(reader)),
             Err(error) => {
                 cx.meter.violations += 1;
                 self.close(t, cx.now, error.session_code(), &error.to_string());
@@ -126,7 +126,7 @@ impl Session {
         ServerSetup { version }.encode(&mut answer);
         self.control.send(t, cx.now, stream, answer);
         self.agreed(t, cx, version);
-        self.read_session(t, cx, stream, inlet)
+        self.read_session(t, cx, stream, reader)
     }
 
     /// Completes the negotiation and resumes deferred streams.
@@ -148,12 +148,12 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: ControlStreamReader,
+        mut reader: ControlStreamReader,
     ) -> ReadOutcome {
         loop {
-            let more = inlet.fill(t, stream, cx.work);
+            let more = reader.fill(t, stream, cx.work);
             loop {
-                match inlet.buffer.next::<SessionInfo>(self.config.version) {
+                match reader.buffer.next::<SessionInfo>(self.config.version) {
                     Ok(Some(_)) => cx.work.take(MESSAGE),
                     Ok(None) => break,
                     Err(error) => {
@@ -162,18 +162,18 @@ impl Session {
                     }
                 }
                 if cx.work.is_spent() {
-                    return ReadOutcome::Keep(StreamKind::Session(inlet));
+                    return ReadOutcome::Keep(StreamKind::Session(reader));
                 }
             }
             if !more {
                 break;
             }
         }
-        if inlet.end().is_some() {
+        if reader.end().is_some() {
             self.close(t, cx.now, SessionCode::NONE, "session stream ended");
             return ReadOutcome::Done;
         }
-        ReadOutcome::Keep(StreamKind::Session(inlet))
+        ReadOutcome::Keep(StreamKind::Session(reader))
     }
 
     /// Whether the negotiation has exceeded its deadline.

@@ -42,18 +42,18 @@ impl Session {
         let Some(role) = self.streams.remove(&stream) else { return };
         let next = match role {
             StreamKind::Group(ingest) => self.read_group(t, cx, stream, ingest),
-            StreamKind::Request(inlet, kind) => self.read_request(t, cx, stream, inlet, kind),
-            StreamKind::Header(inlet) => self.read_header(t, cx, stream, inlet),
-            StreamKind::Setup(inlet) => self.read_setup(t, cx, stream, inlet),
-            StreamKind::ClientSetup(inlet) => self.read_client_setup(t, cx, stream, inlet),
-            StreamKind::Session(inlet) => self.read_session(t, cx, stream, inlet),
-            StreamKind::Watch(inlet) => self.read_watch(t, cx, stream, inlet),
-            StreamKind::Sub(sub, inlet) => self.read_sub(t, cx, stream, sub, inlet),
-            StreamKind::AnnounceUp(inlet, intake) => self.read_announces(t, cx, stream, inlet, intake),
-            StreamKind::TrackUp(inlet, log) => self.read_track_up(t, cx, stream, inlet, log),
-            StreamKind::SubscribeUp(inlet, log) => self.read_subscribe_up(t, cx, stream, inlet, log),
+            StreamKind::Request(reader, kind) => self.read_request(t, cx, stream, reader, kind),
+            StreamKind::Header(reader) => self.read_header(t, cx, stream, reader),
+            StreamKind::Setup(reader) => self.read_setup(t, cx, stream, reader),
+            StreamKind::ClientSetup(reader) => self.read_client_setup(t, cx, stream, reader),
+            StreamKind::Session(reader) => self.read_session(t, cx, stream, reader),
+            StreamKind::Watch(reader) => self.read_watch(t, cx, stream, reader),
+            StreamKind::Sub(sub, reader) => self.read_sub(t, cx, stream, sub, reader),
+            StreamKind::AnnounceUp(reader, receiver) => self.read_announces(t, cx, stream, reader, receiver),
+            StreamKind::TrackUp(reader, log) => self.read_track_up(t, cx, stream, reader, log),
+            StreamKind::SubscribeUp(reader, log) => self.read_subscribe_up(t, cx, stream, reader, log),
             StreamKind::FetchUp(ingest) => self.read_fetch_up(t, cx, stream, ingest),
-            StreamKind::Probe(inlet) => self.read_probe(t, cx, stream, inlet),
+            StreamKind::Probe(reader) => self.read_probe(t, cx, stream, reader),
             StreamKind::SendOnly => ReadOutcome::Done,
         };
         if let ReadOutcome::Keep(role) = next {
@@ -107,19 +107,19 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: ControlStreamReader,
+        mut reader: ControlStreamReader,
         mut kind: Option<BidiType>,
     ) -> ReadOutcome {
         if self.opening.is_some() && kind.is_none() {
-            return self.read_first(t, cx, stream, inlet);
+            return self.read_first(t, cx, stream, reader);
         }
         if !self.may_ask() || !self.pace.allows(cx.now) {
             self.hold_back(stream);
-            return ReadOutcome::Keep(StreamKind::Request(inlet, kind));
+            return ReadOutcome::Keep(StreamKind::Request(reader, kind));
         }
-        inlet.fill(t, stream, cx.work);
+        reader.fill(t, stream, cx.work);
         if kind.is_none()
-            && let Some(id) = inlet.buffer.next_varint()
+            && let Some(id) = reader.buffer.next_varint()
         {
             kind = BidiType::from_id(self.config.version, id);
             if kind.is_none() {
@@ -130,31 +130,32 @@ impl Session {
         let parsed = match kind {
             None => Ok(None),
             Some(BidiType::Announce) => {
-                inlet.buffer.next(version).map(|message| message.map(PeerRequest::Announce))
+                reader.buffer.next(version).map(|message| message.map(PeerRequest::Announce))
             }
             Some(BidiType::Subscribe) => {
-                inlet.buffer.next(version).map(|message| message.map(PeerRequest::Subscribe))
+                reader.buffer.next(version).map(|message| message.map(PeerRequest::Subscribe))
             }
             Some(BidiType::Track) => {
-                inlet.buffer.next(version).map(|message| message.map(PeerRequest::Track))
+                reader.buffer.next(version).map(|message| message.map(PeerRequest::Track))
             }
-            Some(BidiType::Goaway) => {
-                inlet.buffer.next::<lite::Goaway>(version).map(|message| message.map(|_| PeerRequest::Goaway))
-            }
+            Some(BidiType::Goaway) => reader
+                .buffer
+                .next::<lite::Goaway>(version)
+                .map(|message| message.map(|_| PeerRequest::Goaway)),
             Some(BidiType::Fetch) => {
-                inlet.buffer.next(version).map(|message| message.map(PeerRequest::Fetch))
+                reader.buffer.next(version).map(|message| message.map(PeerRequest::Fetch))
             }
             Some(BidiType::Probe) => Ok(Some(PeerRequest::Probe)),
         };
         let role = match parsed {
             Err(error) => return self.bad_request(t, cx, stream, &error),
-            Ok(None) if inlet.end().is_some() => return refuse(t, cx, stream, StreamCode::CANCEL),
-            Ok(None) => return ReadOutcome::Keep(StreamKind::Request(inlet, kind)),
+            Ok(None) if reader.end().is_some() => return refuse(t, cx, stream, StreamCode::CANCEL),
+            Ok(None) => return ReadOutcome::Keep(StreamKind::Request(reader, kind)),
             Ok(Some(asked)) => {
                 self.pace.took(cx.now);
                 cx.work.take(work::REQUEST);
                 cx.work.take(self.egress.scan_units());
-                self.begin(t, cx, stream, inlet, asked)
+                self.begin(t, cx, stream, reader, asked)
             }
         };
         if let Some(role) = role {
@@ -171,7 +172,7 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        inlet: ControlStreamReader,
+        reader: ControlStreamReader,
         asked: PeerRequest,
     ) -> Option<StreamKind> {
         match asked {
@@ -182,21 +183,21 @@ impl Session {
             }
             PeerRequest::Announce(request) => {
                 self.start_watch(t, cx, stream, &request);
-                Some(StreamKind::Watch(inlet))
+                Some(StreamKind::Watch(reader))
             }
             PeerRequest::Subscribe(request) => {
                 let wanted = (request.id, request.prefs, RequestKind::Live);
                 let sub = self.start_sub(t, cx, stream, &request.broadcast, request.track, wanted)?;
-                Some(StreamKind::Sub(sub, inlet))
+                Some(StreamKind::Sub(sub, reader))
             }
             PeerRequest::Track(request) => {
                 let wanted = (0, Prefs::default(), RequestKind::Info);
                 let sub = self.start_sub(t, cx, stream, &request.broadcast, request.track, wanted)?;
-                Some(StreamKind::Sub(sub, inlet))
+                Some(StreamKind::Sub(sub, reader))
             }
             PeerRequest::Fetch(request) => {
                 let sub = self.start_fetch(t, cx, stream, request)?;
-                Some(StreamKind::Sub(sub, inlet))
+                Some(StreamKind::Sub(sub, reader))
             }
             PeerRequest::Probe if t.stats().rtt.is_none() || self.probes.len() >= probe::PROBES => {
                 refuse(t, cx, stream, StreamCode::NOT_FOUND);
@@ -205,7 +206,7 @@ impl Session {
             PeerRequest::Probe => {
                 self.probes.add(stream, cx.now);
                 self.probes.pump(t, &mut self.control, self.config.version, cx.now);
-                Some(StreamKind::Probe(inlet))
+                Some(StreamKind::Probe(reader))
             }
             PeerRequest::Goaway => {
                 // The peer closes the session itself; until then it is served, and its routes are the last
@@ -226,13 +227,13 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: ControlStreamReader,
+        mut reader: ControlStreamReader,
     ) -> ReadOutcome {
-        inlet.fill(t, stream, cx.work);
-        if inlet.end().is_none() && inlet.buffer.is_empty() {
-            return ReadOutcome::Keep(StreamKind::Probe(inlet));
+        reader.fill(t, stream, cx.work);
+        if reader.end().is_none() && reader.buffer.is_empty() {
+            return ReadOutcome::Keep(StreamKind::Probe(reader));
         }
-        if inlet.end().is_none() {
+        if reader.end().is_none() {
             t.stop(stream, NO_ERROR);
         }
         self.probes.remove(stream);
@@ -279,18 +280,18 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: ControlStreamReader,
+        mut reader: ControlStreamReader,
     ) -> ReadOutcome {
         // Reads one byte at a time up to the type, so that group bytes stay in the transport.
         let kind = loop {
-            if let Some(kind) = inlet.buffer.next_varint() {
+            if let Some(kind) = reader.buffer.next_varint() {
                 break kind;
             }
             cx.work.take(work::READ);
             match t.read(stream, 1) {
-                Ok(Some(byte)) => inlet.buffer.push(&byte),
+                Ok(Some(byte)) => reader.buffer.push(&byte),
                 Ok(None) => return ReadOutcome::Done,
-                Err(ReadError::Blocked) => return ReadOutcome::Keep(StreamKind::Header(inlet)),
+                Err(ReadError::Blocked) => return ReadOutcome::Keep(StreamKind::Header(reader)),
                 Err(ReadError::Reset(_) | ReadError::Gone) => return ReadOutcome::Done,
             }
         };
@@ -299,7 +300,7 @@ impl Session {
                 self.violation(t, cx, "duplicate SETUP stream");
                 ReadOutcome::Done
             }
-            Some(UniType::Setup) => self.read_setup(t, cx, stream, inlet),
+            Some(UniType::Setup) => self.read_setup(t, cx, stream, reader),
             Some(UniType::Group) => {
                 self.read_group(t, cx, stream, Box::new(Ingest::new(self.config.version)))
             }
@@ -315,15 +316,15 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: ControlStreamReader,
+        mut reader: ControlStreamReader,
     ) -> ReadOutcome {
-        inlet.fill(t, stream, cx.work);
-        match inlet.buffer.next::<lite::Setup>(self.config.version) {
-            Ok(None) if inlet.end().is_some() => {
+        reader.fill(t, stream, cx.work);
+        match reader.buffer.next::<lite::Setup>(self.config.version) {
+            Ok(None) if reader.end().is_some() => {
                 self.violation(t, cx, "truncated SETUP");
                 ReadOutcome::Done
             }
-            Ok(None) => ReadOutcome::Keep(StreamKind::Setup(inlet)),
+            Ok(None) => ReadOutcome::Keep(StreamKind::Setup(reader)),
             Ok(Some(setup)) => {
                 t.stop(stream, NO_ERROR);
                 self.take_setup(t, cx, setup);

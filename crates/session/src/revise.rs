@@ -64,18 +64,18 @@ impl Session {
         let mut asked: Vec<Path> = Vec::new();
         let mut over: Vec<Stream> = Vec::new();
         for (stream, role) in self.streams.iter() {
-            let StreamKind::AnnounceUp(_, intake) = role else { continue };
-            match is_granted(intake.prefix()) {
-                true => asked.push(intake.prefix().clone()),
+            let StreamKind::AnnounceUp(_, receiver) = role else { continue };
+            match is_granted(receiver.prefix()) {
+                true => asked.push(receiver.prefix().clone()),
                 false => over.push(*stream),
             }
         }
         over.sort_unstable();
         for stream in over {
-            if let Some(StreamKind::AnnounceUp(_, intake)) = self.streams.remove(&stream) {
+            if let Some(StreamKind::AnnounceUp(_, receiver)) = self.streams.remove(&stream) {
                 t.stop(stream, StreamCode::CANCEL);
                 self.control.finish(t, stream);
-                self.forget_intake(cx, *intake);
+                self.forget_intake(cx, *receiver);
             }
         }
         self.peer_announces.revise(|path| publish.allows(path));

@@ -301,8 +301,8 @@ impl Session {
         self.with_egress(t, cx, |egress, out| egress.update(out, id, prefs));
         let Some(end) = before.end.filter(|end| prefs.end.is_none_or(|new| new > *end)) else { return };
         let Some(sub) = self.egress.get_mut(id) else { return };
-        let Some(mirror) = sub.log.and_then(|log| cx.fanout.log_view(log)) else { return };
-        let opened = first_groups(mirror, sub, cx.now, |sequence| sequence > end);
+        let Some(view) = sub.log.and_then(|log| cx.fanout.log_view(log)) else { return };
+        let opened = first_groups(view, sub, cx.now, |sequence| sequence > end);
         let batch = Batch { opened, ..Batch::default() };
         if self.with_egress(t, cx, |egress, out| egress.apply_batch(out, id, &batch)) {
             self.finish_subs(t, cx, vec![id]);
@@ -317,16 +317,16 @@ impl Session {
             return self.change_log(t, cx, id, log);
         }
         let (prefs, stream) = (sub.prefs, sub.stream);
-        let Some(mirror) = cx.fanout.attach(cx.store, log, reader, sub.framing) else {
+        let Some(view) = cx.fanout.attach(cx.store, log, reader, sub.framing) else {
             self.refuse_sub(t, cx, id, StreamCode::NOT_FOUND);
             return;
         };
         sub.log = Some(log);
-        let (info, end) = (mirror.info(), mirror.end());
+        let (info, end) = (view.info(), view.end());
         match sub.kind {
             RequestKind::Info => return self.answer_info(t, cx, id, info, end),
             RequestKind::Fetch { group, .. } => {
-                let found = fetch::find(mirror, group, sub.encoding_key(group), cx.now);
+                let found = fetch::find(view, group, sub.encoding_key(group), cx.now);
                 return self.answer_fetch(t, cx, id, found);
             }
             RequestKind::Live => {}
@@ -337,7 +337,7 @@ impl Session {
             SubscribeResponse::Ok(ok).encode(self.config.version, &mut message);
             self.control.send(t, cx.now, stream, message);
         }
-        let groups = first_groups(mirror, sub, cx.now, |_| true);
+        let groups = first_groups(view, sub, cx.now, |_| true);
         if self.with_egress(t, cx, |egress, out| egress.begin(out, id, &groups, end)) {
             self.finish_subs(t, cx, vec![id]);
         }
@@ -351,24 +351,24 @@ impl Session {
         let Some(before) = sub.log.replace(log) else { return };
         let open = sub.cursors.iter().filter(|cursor| !cursor.group.has_ended(cursor.key));
         let open: SmallVec<[Rc<LocalGroup>; 2]> = open.map(|cursor| cursor.group.clone()).collect();
-        if let Some(mirror) = cx.fanout.log_view(before) {
+        if let Some(view) = cx.fanout.log_view(before) {
             // Entries this worker has not pulled yet.
             for group in &open {
-                mirror.catch_up(group);
+                view.catch_up(group);
             }
         }
         cx.fanout.detach(before, reader);
-        let Some(mirror) = cx.fanout.attach(cx.store, log, reader, sub.framing) else {
+        let Some(view) = cx.fanout.attach(cx.store, log, reader, sub.framing) else {
             sub.log = None;
             return self.refuse_sub(t, cx, id, StreamCode::NOT_FOUND);
         };
-        open.iter().filter(|group| !group.is_over()).for_each(|group| mirror.adopt(group, cx.now));
-        let (info, end) = (mirror.info(), mirror.end());
+        open.iter().filter(|group| !group.is_over()).for_each(|group| view.adopt(group, cx.now));
+        let (info, end) = (view.info(), view.end());
         if sub.kind == RequestKind::Info {
             return self.answer_info(t, cx, id, info, end);
         }
         let opened = match sub.kind {
-            RequestKind::Live => first_groups(mirror, sub, cx.now, |_| true),
+            RequestKind::Live => first_groups(view, sub, cx.now, |_| true),
             _ => SmallVec::new(),
         };
         let batch = Batch { opened, end, ..Batch::default() };
@@ -485,7 +485,7 @@ impl Session {
 /// Held groups that a subscription wants and `among` allows, oldest first: the newest ones, up to the limit of
 /// open groups per reader.
 fn first_groups(
-    mirror: &mut LogView,
+    view: &mut LogView,
     sub: &DownstreamSub,
     now: Instant,
     among: impl Fn(u64) -> bool,
@@ -495,12 +495,12 @@ fn first_groups(
         (Start::Latest | Start::Fresh { .. }, Some(floor)) => Start::Fresh { floor },
         (start, _) => start,
     };
-    let mut first = mirror.first_groups(start, sub.prefs.max_age_ms, now);
+    let mut first = view.first_groups(start, sub.prefs.max_age_ms, now);
     // A group without its first frames is no valid start, except for a reader that does not want those frames.
     if let Some(floor) = sub.prefs.start.floor().filter(|_| sub.prefs.start_frame > 0)
         && !first.contains(&floor)
-        && mirror.is_latest(floor)
-        && mirror.lookup(floor, sub.prefs.start_frame) == Lookup::Held
+        && view.is_latest(floor)
+        && view.lookup(floor, sub.prefs.start_frame) == Lookup::Held
     {
         first.insert(0, floor);
     }
@@ -508,6 +508,6 @@ fn first_groups(
     let surplus = first.len().saturating_sub(limits::READER_GROUPS);
     first
         .drain(surplus..)
-        .filter_map(|sequence| mirror.load(sequence, sub.encoding_key(sequence), now))
+        .filter_map(|sequence| view.load(sequence, sub.encoding_key(sequence), now))
         .collect()
 }

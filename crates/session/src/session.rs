@@ -46,7 +46,7 @@ pub struct Cx<'a> {
     /// This worker's readers.
     pub fanout: &'a mut Fanout,
     /// Workers to wake at the end of the turn.
-    pub rings: &'a mut WakeSet,
+    pub wakes: &'a mut WakeSet,
     /// This worker's counters.
     pub meter: &'a mut Meter,
     /// Requests of the session to the worker and to core.

@@ -70,17 +70,17 @@ impl StreamKind {
     /// is charged to the requesting session.
     fn footprint(&self) -> u64 {
         match self {
-            Self::Request(inlet, _)
-            | Self::Header(inlet)
-            | Self::Setup(inlet)
-            | Self::ClientSetup(inlet)
-            | Self::Session(inlet)
-            | Self::Watch(inlet)
-            | Self::Sub(_, inlet)
-            | Self::Probe(inlet) => STREAM + inlet.buffer.len() as u64,
+            Self::Request(reader, _)
+            | Self::Header(reader)
+            | Self::Setup(reader)
+            | Self::ClientSetup(reader)
+            | Self::Session(reader)
+            | Self::Watch(reader)
+            | Self::Sub(_, reader)
+            | Self::Probe(reader) => STREAM + reader.buffer.len() as u64,
             Self::Group(_) => STREAM,
-            Self::AnnounceUp(inlet, _) | Self::TrackUp(inlet, _) | Self::SubscribeUp(inlet, _) => {
-                inlet.buffer.len() as u64
+            Self::AnnounceUp(reader, _) | Self::TrackUp(reader, _) | Self::SubscribeUp(reader, _) => {
+                reader.buffer.len() as u64
             }
             Self::FetchUp(_) | Self::SendOnly => 0,
         }
@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn stream_charge_follows_unparsed_bytes() {
         let mut table = StreamTable::default();
-        let mut inlet = ControlStreamReader::default();
-        inlet.buffer.push(&[0; 100]);
-        table.insert(Stream(0), StreamKind::Request(inlet, None));
+        let mut reader = ControlStreamReader::default();
+        reader.buffer.push(&[0; 100]);
+        table.insert(Stream(0), StreamKind::Request(reader, None));
         table.insert(Stream(2), StreamKind::Group(Box::new(Ingest::new(relay_wire::lite::Version::V05))));
         table.insert(Stream(1), StreamKind::SendOnly);
         assert_eq!(table.bytes(), 2 * STREAM + 100);

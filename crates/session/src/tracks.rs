@@ -158,7 +158,7 @@ impl Session {
         let missing = end.code == Some(StreamCode::NOT_FOUND) && !up.has_answered();
         up.writer.end(end);
         // The end of a fenced writer is stale: core has moved the log.
-        let ended = up.writer.commit(cx.now, cx.rings);
+        let ended = up.writer.commit(cx.now, cx.wakes);
         self.close_upstream(t, cx, log);
         if ended != Err(CommitError::Fenced) {
             self.ask(cx, Ask::Ended { log, epoch, missing });
@@ -183,15 +183,15 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: ControlStreamReader,
+        mut reader: ControlStreamReader,
         log: LogId,
     ) -> ReadOutcome {
-        inlet.fill(t, stream, cx.work);
-        let info = match inlet.buffer.next::<TrackInfo>(self.config.version) {
+        reader.fill(t, stream, cx.work);
+        let info = match reader.buffer.next::<TrackInfo>(self.config.version) {
             Ok(Some(info)) => info,
             Ok(None) => {
-                let code = match inlet.end() {
-                    None => return ReadOutcome::Keep(StreamKind::TrackUp(inlet, log)),
+                let code = match reader.end() {
+                    None => return ReadOutcome::Keep(StreamKind::TrackUp(reader, log)),
                     Some(StreamEnd::Fin) => StreamCode::NOT_FOUND,
                     Some(StreamEnd::Reset(code)) => code,
                 };
@@ -222,17 +222,17 @@ impl Session {
         t: &mut T,
         cx: &mut Cx<'_>,
         stream: Stream,
-        mut inlet: ControlStreamReader,
+        mut reader: ControlStreamReader,
         log: LogId,
     ) -> ReadOutcome {
         loop {
-            let more = inlet.fill(t, stream, cx.work);
+            let more = reader.fill(t, stream, cx.work);
             loop {
                 let Some(up) = self.upstreams.get_mut(log) else { return ReadOutcome::Done };
                 if cx.work.is_spent() {
-                    return ReadOutcome::Keep(StreamKind::SubscribeUp(inlet, log));
+                    return ReadOutcome::Keep(StreamKind::SubscribeUp(reader, log));
                 }
-                let response = SubscribeResponse::next(&mut inlet.buffer, self.config.version);
+                let response = SubscribeResponse::next(&mut reader.buffer, self.config.version);
                 if matches!(response, Ok(Some(_))) {
                     cx.work.take(MESSAGE);
                 }
@@ -258,8 +258,8 @@ impl Session {
             }
         }
         let Some(up) = self.upstreams.get_mut(log) else { return ReadOutcome::Done };
-        match inlet.end() {
-            None => return ReadOutcome::Keep(StreamKind::SubscribeUp(inlet, log)),
+        match reader.end() {
+            None => return ReadOutcome::Keep(StreamKind::SubscribeUp(reader, log)),
             // Before moq-lite-05 a FIN is the only signal of the end.
             Some(StreamEnd::Fin) if up.bound.is_some() || !self.config.version.has_tracks() => {
                 up.finish(cx.now);

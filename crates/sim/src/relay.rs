@@ -182,14 +182,14 @@ impl SimRelay {
         self.board_due = self.store.board().release(now, &mut self.wake_set);
         for at in 0..self.workers.len() {
             for _ in 0..rng.below(6) {
-                let Some(letter) = self.workers[at].from_core.pop_front() else { break };
-                let id = match &letter {
+                let Some(message) = self.workers[at].from_core.pop_front() else { break };
+                let id = match &message {
                     PlaneMessage::Order(id, _) | PlaneMessage::Done(id, _) => *id,
                 };
-                let mut letter = Some(letter);
+                let mut message = Some(message);
                 link(id, &mut |t| {
-                    if let Some(letter) = letter.take() {
-                        self.deliver(letter, t, now);
+                    if let Some(message) = message.take() {
+                        self.deliver(message, t, now);
                     }
                 });
             }
@@ -234,7 +234,7 @@ impl SimRelay {
             now,
             store: &self.store,
             fanout: &mut worker.fanout,
-            rings: &mut self.wake_set,
+            wakes: &mut self.wake_set,
             meter: &mut worker.meter,
             out: &mut out,
             work: &mut budget,
@@ -309,8 +309,8 @@ impl SimRelay {
         }
     }
 
-    fn deliver(&mut self, letter: PlaneMessage, t: &mut PairEnd, now: Instant) {
-        match letter {
+    fn deliver(&mut self, message: PlaneMessage, t: &mut PairEnd, now: Instant) {
+        match message {
             PlaneMessage::Order(id, order) => {
                 self.with(id, now, t, |session, t, cx| session.order(t, cx, order))
             }

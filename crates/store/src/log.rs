@@ -105,8 +105,8 @@ impl Log {
     }
 
     /// Appends the end of the log, regardless of its writer.
-    pub(crate) fn end(&self, end: LogEnd, rings: &mut WakeSet) {
-        self.update(rings, |state| state.end(end));
+    pub(crate) fn end(&self, end: LogEnd, wakes: &mut WakeSet) {
+        self.update(wakes, |state| state.end(end));
     }
 
     /// Unlinks about `excess` bytes for the budget.
@@ -115,35 +115,35 @@ impl Log {
         what: Shed,
         excess: u64,
         trash: &mut Vec<CachedGroup>,
-        rings: &mut WakeSet,
+        wakes: &mut WakeSet,
     ) -> u64 {
-        self.update(rings, |state| state.shed(what, excess, trash))
+        self.update(wakes, |state| state.shed(what, excess, trash))
     }
 
     /// Unlinks groups that are too old.
-    pub(crate) fn age(&self, now: Instant, trash: &mut Vec<CachedGroup>, rings: &mut WakeSet) {
-        self.update(rings, |state| {
+    pub(crate) fn age(&self, now: Instant, trash: &mut Vec<CachedGroup>, wakes: &mut WakeSet) {
+        self.update(wakes, |state| {
             state.age(now, self.shared.max_age, trash);
             state.share.set(state.overhead);
         });
     }
 
     /// Changes the log under its lock and marks its readers.
-    fn update<T>(&self, rings: &mut WakeSet, change: impl FnOnce(&mut LogState) -> T) -> T {
+    fn update<T>(&self, wakes: &mut WakeSet, change: impl FnOnce(&mut LogState) -> T) -> T {
         let mut marks = Marks::new();
         let mut state = self.lock();
         let before = state.journal.tail();
         let changed = change(&mut state);
-        state.announce(before, &self.flags, &mut marks, rings);
+        state.announce(before, &self.flags, &mut marks, wakes);
         drop(state);
         self.shared.post(&self.flags, &mut marks);
         changed
     }
 
     /// Runs the budget's sweep over all logs. Must not be called under a log's lock.
-    pub(crate) fn sweep(&self, rings: &mut WakeSet) {
+    pub(crate) fn sweep(&self, wakes: &mut WakeSet) {
         if let Some(store) = self.store.upgrade() {
-            store.sweep(rings);
+            store.sweep(wakes);
         }
     }
 

@@ -76,8 +76,8 @@ pub(crate) struct DirtyFlags {
 pub(crate) type Marks = SmallVec<[WorkerId; 8]>;
 
 impl DirtyFlags {
-    pub(crate) fn new(id: LogId, bells: usize) -> Self {
-        Self { id, dirty: (0..bells).map(|_| AtomicBool::new(false)).collect() }
+    pub(crate) fn new(id: LogId, ready_lists: usize) -> Self {
+        Self { id, dirty: (0..ready_lists).map(|_| AtomicBool::new(false)).collect() }
     }
 
     pub(crate) fn id(&self) -> LogId {
@@ -196,18 +196,18 @@ mod tests {
     #[test]
     fn a_bell_rings_once_until_it_is_taken() {
         let rung = Arc::new(AtomicUsize::new(0));
-        let bell = ReadyList::new(0);
-        bell.wake();
+        let ready_list = ReadyList::new(0);
+        ready_list.wake();
         let count = Arc::clone(&rung);
-        bell.set_waker(Box::new(move || {
+        ready_list.set_waker(Box::new(move || {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }));
         assert_eq!(rung.load(std::sync::atomic::Ordering::Relaxed), 1, "rung before the ringer was set");
-        bell.wake();
+        ready_list.wake();
         assert_eq!(rung.load(std::sync::atomic::Ordering::Relaxed), 1);
-        bell.take(&mut Vec::new());
-        bell.wake();
+        ready_list.take(&mut Vec::new());
+        ready_list.wake();
         assert_eq!(rung.load(std::sync::atomic::Ordering::Relaxed), 2);
-        assert_eq!(bell.wakes(), 2);
+        assert_eq!(ready_list.wakes(), 2);
     }
 }

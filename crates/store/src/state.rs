@@ -160,7 +160,7 @@ impl LogState {
     }
 
     /// Marks the workers that read this log if anything was pushed since the journal's tail was `before`.
-    pub(crate) fn announce(&self, before: u64, flags: &DirtyFlags, marks: &mut Marks, rings: &mut WakeSet) {
+    pub(crate) fn announce(&self, before: u64, flags: &DirtyFlags, marks: &mut Marks, wakes: &mut WakeSet) {
         if self.journal.tail() == before {
             return;
         }
@@ -168,7 +168,7 @@ impl LogState {
             if flags.set(worker) {
                 marks.push(worker);
             }
-            rings.mark(worker);
+            wakes.mark(worker);
         }
     }
 

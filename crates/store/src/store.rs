@@ -132,8 +132,8 @@ impl Store {
 
     /// Wakes every worker in `rings` once and empties it, except `skip`: a worker that takes its own bell
     /// before it sleeps need not wake itself.
-    pub fn wake(&self, rings: &mut WakeSet, skip: Option<WorkerId>) {
-        for worker in rings.take().filter(|worker| Some(*worker) != skip) {
+    pub fn wake(&self, wakes: &mut WakeSet, skip: Option<WorkerId>) {
+        for worker in wakes.take().filter(|worker| Some(*worker) != skip) {
             if let Some(bell) = self.shared.ready_list(worker) {
                 bell.wake();
             }
@@ -163,10 +163,10 @@ impl Store {
     }
 
     /// Appends the end of a log, regardless of its writer. False: no such log.
-    pub fn end(&self, id: LogId, end: LogEnd, now: Instant, rings: &mut WakeSet) -> bool {
+    pub fn end(&self, id: LogId, end: LogEnd, now: Instant, wakes: &mut WakeSet) -> bool {
         self.shared.clock.advance(now);
         self.log(id).is_some_and(|log| {
-            log.end(end, rings);
+            log.end(end, wakes);
             true
         })
     }
@@ -199,21 +199,21 @@ impl Store {
 
     /// Evicts groups that are too old or exceed the budget, also from logs without a writer. For timers, and
     /// after the limits were lowered; commits do the same for the logs they write.
-    pub fn trim(&self, now: Instant, rings: &mut WakeSet) {
+    pub fn trim(&self, now: Instant, wakes: &mut WakeSet) {
         self.shared.clock.advance(now);
         let mut trash = Vec::new();
         for log in self.least_recently_read() {
-            log.age(now, &mut trash, rings);
+            log.age(now, &mut trash, wakes);
             self.shared.release_evicted(&mut trash);
         }
-        self.sweep(rings);
+        self.sweep(wakes);
     }
 
     /// Evicts from all logs, least recently read first: superseded groups down to a little under the capacity;
     /// if the ceiling is still met, also groups that fetches are bringing, then whole latest groups. One sweep
     /// at a time, and none while the last one's shortfall has not grown (unless the limits changed): memory
     /// pinned by slow readers cannot be freed here.
-    pub(crate) fn sweep(&self, rings: &mut WakeSet) {
+    pub(crate) fn sweep(&self, wakes: &mut WakeSet) {
         let budget = &self.shared.budget;
         let Some(mut sweep) = self.sweep.try_lock() else { return };
         let (capacity, ceiling) = (budget.capacity(), budget.ceiling());
@@ -231,10 +231,10 @@ impl Store {
         }
         let slack = capacity / SLACK;
         let logs = self.least_recently_read();
-        self.shed(&logs, Shed::Superseded, capacity - slack, &mut sweep.evicted, rings);
+        self.shed(&logs, Shed::Superseded, capacity - slack, &mut sweep.evicted, wakes);
         for what in [Shed::Fetches, Shed::Latest] {
             if budget.used() >= ceiling {
-                self.shed(&logs, what, ceiling.saturating_sub(slack + 1), &mut sweep.evicted, rings);
+                self.shed(&logs, what, ceiling.saturating_sub(slack + 1), &mut sweep.evicted, wakes);
             }
         }
         let used = budget.used();
@@ -252,14 +252,14 @@ impl Store {
         what: Shed,
         target: u64,
         trash: &mut Vec<CachedGroup>,
-        rings: &mut WakeSet,
+        wakes: &mut WakeSet,
     ) {
         for log in logs {
             let excess = self.shared.budget.used().saturating_sub(target);
             if excess == 0 {
                 return;
             }
-            log.shed(what, excess, trash, rings);
+            log.shed(what, excess, trash, wakes);
             self.shared.release_evicted(trash);
         }
     }

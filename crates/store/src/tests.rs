@@ -28,7 +28,7 @@ struct Fixture {
     log: Arc<Log>,
     writer: Writer,
     now: Instant,
-    rings: WakeSet,
+    wakes: WakeSet,
 }
 
 impl Fixture {
@@ -41,11 +41,11 @@ impl Fixture {
             Store::new(StoreConfig { workers: 2, capacity, ceiling, max_age: Duration::from_secs(30) });
         let log = store.create(LogId(1));
         let writer = log.writer(Epoch(1)).unwrap();
-        Self { store, log, writer, now: Instant::now(), rings: WakeSet::new() }
+        Self { store, log, writer, now: Instant::now(), wakes: WakeSet::new() }
     }
 
     fn commit(&mut self) {
-        self.writer.commit(self.now, &mut self.rings).unwrap();
+        self.writer.commit(self.now, &mut self.wakes).unwrap();
     }
 
     fn later(&mut self, ms: u64) {

@@ -59,7 +59,7 @@ fn store(workers: usize) -> Arc<Store> {
 
 fn write(store: &Store, log: LogId, now: Instant) {
     let mut writer = store.create(log).writer(Epoch(1)).unwrap();
-    let mut rings = WakeSet::new();
+    let mut wakes = WakeSet::new();
     for group in 0..GROUPS {
         writer.open_group(group);
         let payload = store.budget().chunk(vec![group as u8; 3]);
@@ -68,8 +68,8 @@ fn write(store: &Store, log: LogId, now: Instant) {
         if group + 1 == GROUPS {
             writer.end(LogEnd { final_group: Some(GROUPS), code: None });
         }
-        writer.commit(now, &mut rings).unwrap();
-        store.wake(&mut rings, None);
+        writer.commit(now, &mut wakes).unwrap();
+        store.wake(&mut wakes, None);
     }
 }
 
@@ -156,7 +156,7 @@ fn logs() {
 }
 
 fn announce(store: &Store) {
-    let mut rings = WakeSet::new();
+    let mut wakes = WakeSet::new();
     let mut now = Instant::now();
     for cost in 1..=GROUPS {
         // Slow enough that no change is delayed.
@@ -167,8 +167,8 @@ fn announce(store: &Store) {
             cost: Cost { warm: 0, cold: cost },
             stale: false,
         };
-        store.board().set(Path::parse("a/b").unwrap(), vec![route], now, &mut rings);
-        store.wake(&mut rings, None);
+        store.board().set(Path::parse("a/b").unwrap(), vec![route], now, &mut wakes);
+        store.wake(&mut wakes, None);
     }
 }
 

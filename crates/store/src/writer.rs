@@ -177,7 +177,7 @@ impl Writer {
 
     /// Makes staged data visible, evicts, and adds the workers to wake to `rings`. Takes the log's lock once.
     /// In either case nothing is staged afterwards.
-    pub fn commit(&mut self, now: Instant, rings: &mut WakeSet) -> Result<(), CommitError> {
+    pub fn commit(&mut self, now: Instant, wakes: &mut WakeSet) -> Result<(), CommitError> {
         if self.staged.is_empty() {
             return Ok(());
         }
@@ -198,12 +198,12 @@ impl Writer {
             state.end(LogEnd { final_group: None, code: Some(StreamCode::MALFORMED_TRACK) });
         }
         let excess = state.evict_excess(now, shared.max_age, &shared.budget, &mut self.evicted);
-        state.announce(before, &self.log.flags, &mut self.marks, rings);
+        state.announce(before, &self.log.flags, &mut self.marks, wakes);
         drop(state);
         shared.release_evicted(&mut self.evicted);
         shared.post(&self.log.flags, &mut self.marks);
         if excess {
-            self.log.sweep(rings);
+            self.log.sweep(wakes);
         }
         applied.map_err(|Malformed| CommitError::Malformed)
     }

@@ -119,9 +119,9 @@ impl Admission {
         self.post(WorkerMessage::Link(self.session, Box::new(link)));
     }
 
-    fn post(&mut self, letter: WorkerMessage) {
+    fn post(&mut self, message: WorkerMessage) {
         if let Some(mailbox) = self.mailbox.take() {
-            mailbox.post(&mut vec![letter]);
+            mailbox.post(&mut vec![message]);
         }
     }
 }

@@ -47,7 +47,7 @@ pub(crate) struct ControlThread {
     /// Time at which the announce board has a held-back change due.
     board_due: Option<Instant>,
     beats: Beats,
-    rings: WakeSet,
+    wakes: WakeSet,
     /// Queued letters by worker.
     messages: Vec<Vec<WorkerMessage>>,
     /// Number of requests handled by core, by session.
@@ -74,7 +74,7 @@ impl ControlThread {
             show_at: None,
             board_due: None,
             beats,
-            rings: WakeSet::new(),
+            wakes: WakeSet::new(),
             messages: letters,
             taken: HashMap::default(),
         }
@@ -149,7 +149,7 @@ impl ControlThread {
         self.core.handle_timeout(now);
         self.act_all(now);
         self.ledger.set_stale_bytes(self.core.stale_bytes());
-        self.board_due = self.store.board().release(now, &mut self.rings);
+        self.board_due = self.store.board().release(now, &mut self.wakes);
         for (session, count) in self.taken.drain() {
             if let Some(letters) = self.messages.get_mut(usize::from(session.worker().0)) {
                 letters.push(WorkerMessage::AsksDone(session, count));
@@ -158,7 +158,7 @@ impl ControlThread {
         for (mailbox, letters) in self.mailboxes.iter().zip(&mut self.messages) {
             mailbox.post(letters);
         }
-        self.store.wake(&mut self.rings, None);
+        self.store.wake(&mut self.wakes, None);
         if now >= *self.show_at.get_or_insert(now + SHOW) {
             self.show_at = None;
             *self.seen.lock() = CoreSnapshot { counts: self.core.counts(), tally: self.core.tally() };
@@ -167,7 +167,7 @@ impl ControlThread {
 
     fn act_all(&mut self, now: Instant) {
         while let Some(action) = self.core.poll_action() {
-            let order = carry_out(action, &self.store, &mut self.rings, now);
+            let order = carry_out(action, &self.store, &mut self.wakes, now);
             if let Some((session, order)) = order
                 && let Some(letters) = self.messages.get_mut(usize::from(session.worker().0))
             {
@@ -181,12 +181,12 @@ impl ControlThread {
 pub fn carry_out(
     action: Action,
     store: &Arc<Store>,
-    rings: &mut WakeSet,
+    wakes: &mut WakeSet,
     now: Instant,
 ) -> Option<(SessionId, Order)> {
     match action {
         Action::Order { session, order } => return Some((session, order)),
-        Action::Board { path, routes } => store.board().set(path, routes, now, rings),
+        Action::Board { path, routes } => store.board().set(path, routes, now, wakes),
         Action::Create { log } => {
             store.create(log);
         }
@@ -194,7 +194,7 @@ pub fn carry_out(
             store.fence(log, epoch);
         }
         Action::End { log, code } => {
-            store.end(log, LogEnd { final_group: None, code: Some(code) }, now, rings);
+            store.end(log, LogEnd { final_group: None, code: Some(code) }, now, wakes);
         }
         Action::Retire { log } => {
             store.retire(log);

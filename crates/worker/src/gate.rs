@@ -241,9 +241,9 @@ impl SessionControl {
         }
     }
 
-    fn post(&self, session: SessionId, letter: WorkerMessage) {
+    fn post(&self, session: SessionId, message: WorkerMessage) {
         if let Some(mailbox) = self.0.get(usize::from(session.worker().0)) {
-            mailbox.post(&mut vec![letter]);
+            mailbox.post(&mut vec![message]);
         }
     }
 }

@@ -140,10 +140,10 @@ impl Inspector {
         seen: Arc<Mutex<CoreSnapshot>>,
         started: Instant,
     ) -> (Self, Receiver<CoreQuery>) {
-        let desk =
+        let handle =
             |mailbox: &Arc<Mailbox>| WorkerHandle { mailbox: mailbox.clone(), waiting: Arc::default() };
         let (core, questions) = crossbeam_channel::bounded(WAITING);
-        let workers = mailboxes.iter().map(desk).collect();
+        let workers = mailboxes.iter().map(handle).collect();
         (Self { workers, core, store, ledger, board, seen, started }, questions)
     }
 
@@ -166,9 +166,12 @@ impl Inspector {
     /// block. `reply` is dropped when no call is pending any more.
     pub fn sessions(&self, wanted: SessionQuery, reply: impl Fn(SessionList) + Send + Sync + 'static) {
         let (wanted, reply) = (Arc::new(wanted), Arc::new(reply));
-        for desk in &*self.workers {
+        for handle in &*self.workers {
             let (wanted, reply) = (wanted.clone(), reply.clone());
-            desk.ask(|seat| WorkerQuery::Sessions { wanted, reply: QueryReply { tell: reply, slot: seat } });
+            handle.ask(|virtual_worker| WorkerQuery::Sessions {
+                wanted,
+                reply: QueryReply { tell: reply, slot: virtual_worker },
+            });
         }
     }
 
@@ -182,13 +185,13 @@ impl Inspector {
         reason: &str,
         reply: impl Fn(bool) + Send + Sync + 'static,
     ) {
-        let Some(desk) = self.workers.get(usize::from(session.worker().0)) else { return reply(false) };
+        let Some(handle) = self.workers.get(usize::from(session.worker().0)) else { return reply(false) };
         let (reason, reply) = (reason.into(), Arc::new(reply));
-        desk.ask(|seat| WorkerQuery::Kick {
+        handle.ask(|virtual_worker| WorkerQuery::Kick {
             session,
             code,
             reason,
-            reply: QueryReply { tell: reply, slot: seat },
+            reply: QueryReply { tell: reply, slot: virtual_worker },
         });
     }
 
@@ -216,8 +219,8 @@ impl fmt::Debug for Inspector {
 
 impl WorkerHandle {
     fn ask(&self, asked: impl FnOnce(Arc<InFlightSlot>) -> WorkerQuery) {
-        if let Some(seat) = InFlightSlot::take(&self.waiting) {
-            self.mailbox.post(&mut vec![WorkerMessage::Inspect(asked(Arc::new(seat)))]);
+        if let Some(virtual_worker) = InFlightSlot::take(&self.waiting) {
+            self.mailbox.post(&mut vec![WorkerMessage::Inspect(asked(Arc::new(virtual_worker)))]);
         }
     }
 }
@@ -328,13 +331,13 @@ mod tests {
             inspector.sessions(wanted, move |_| drop(Arc::clone(&held)));
         };
         (0..WAITING + 1).for_each(|_| ask());
-        let mut letters = std::collections::VecDeque::new();
-        mailbox.take(&mut letters);
-        assert_eq!(letters.len(), WAITING);
+        let mut messages = std::collections::VecDeque::new();
+        mailbox.take(&mut messages);
+        assert_eq!(messages.len(), WAITING);
         assert_eq!(Arc::strong_count(&alive), 1 + WAITING, "dropped requests drop their callback");
-        letters.clear();
+        messages.clear();
         ask();
-        mailbox.take(&mut letters);
-        assert_eq!(letters.len(), 1, "it turns again");
+        mailbox.take(&mut messages);
+        assert_eq!(messages.len(), 1, "it turns again");
     }
 }

@@ -219,16 +219,16 @@ mod tests {
         let mailbox = Mailbox::new(Box::new(move || {
             count.fetch_add(1, Ordering::Relaxed);
         }));
-        let letter = || vec![WorkerMessage::AsksDone(SessionId(1), 1)];
+        let message = || vec![WorkerMessage::AsksDone(SessionId(1), 1)];
         mailbox.post(&mut Vec::new());
         assert_eq!(wakes.load(Ordering::Relaxed), 0);
-        mailbox.post(&mut letter());
-        mailbox.post(&mut letter());
+        mailbox.post(&mut message());
+        mailbox.post(&mut message());
         assert_eq!(wakes.load(Ordering::Relaxed), 1);
         let mut taken = VecDeque::new();
         mailbox.take(&mut taken);
         assert_eq!(taken.len(), 2);
-        mailbox.post(&mut letter());
+        mailbox.post(&mut message());
         assert_eq!(wakes.load(Ordering::Relaxed), 2);
     }
 }

@@ -441,9 +441,9 @@ impl Relay {
     /// writer age too.
     pub fn set_memory(&self, cache_bytes: u64, memory_bytes: u64) {
         self.store.budget().set_limits(cache_bytes, memory_bytes);
-        let mut rings = WakeSet::new();
-        self.store.trim(Instant::now(), &mut rings);
-        self.store.wake(&mut rings, None);
+        let mut wakes = WakeSet::new();
+        self.store.trim(Instant::now(), &mut wakes);
+        self.store.wake(&mut wakes, None);
     }
 
     /// Drains the relay: rejects new sessions, sends GOAWAY to open ones, and closes those that remain, with
@@ -463,16 +463,16 @@ impl Relay {
     }
 
     /// Ends every worker by a `letter` and waits for all threads.
-    fn end(&self, letter: impl Fn() -> WorkerMessage) {
+    fn end(&self, message: impl Fn() -> WorkerMessage) {
         self.ending.store(true, Ordering::Relaxed);
         let Some(threads) = self.threads.lock().take() else { return };
         for mailbox in &self.mailboxes {
-            mailbox.post(&mut vec![letter()]);
+            mailbox.post(&mut vec![message()]);
         }
         // A group's sockets are closed together: the kernel renumbers what is left.
         let sockets: Vec<_> = threads.workers.into_iter().map(JoinHandle::join).collect();
         drop(sockets);
-        self.virtual_worker_handle.close(letter());
+        self.virtual_worker_handle.close(message());
         // Core ends once the last sender of events is dropped.
         drop(threads.events);
         if threads.control.join().is_err() {

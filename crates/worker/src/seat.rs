@@ -66,9 +66,9 @@ impl VirtualWorkerHandle {
     }
 
     /// Disconnects the desk from core, and posts `letter` to the owner of the seat.
-    pub(crate) fn close(&self, letter: WorkerMessage) {
+    pub(crate) fn close(&self, message: WorkerMessage) {
         *self.core.events.lock() = None;
-        self.mailbox.post(&mut vec![letter]);
+        self.mailbox.post(&mut vec![message]);
     }
 
     /// Returns the seat to its first caller.

@@ -31,11 +31,11 @@ pub(super) struct Incarnation {
 
 /// Reads frames of one group.
 pub(super) struct FetchReader {
-    visitor: ReaderSession,
+    reader: ReaderSession,
     /// Path of the broadcast.
     path: Path,
     /// Feed of the log. Core may attach another log of the same track.
-    tap: Option<Arc<SharedFeed>>,
+    feed: Option<Arc<SharedFeed>>,
     group: Option<u64>,
     /// Whether another log was attached, which may not have the group.
     is_lost: bool,
@@ -63,11 +63,11 @@ enum Step {
 }
 
 impl FetchReader {
-    pub(super) fn new(visitor: ReaderSession, path: Path, (from, to): (u64, Option<u64>)) -> Self {
+    pub(super) fn new(reader: ReaderSession, path: Path, (from, to): (u64, Option<u64>)) -> Self {
         Self {
-            visitor,
+            reader,
             path,
-            tap: None,
+            feed: None,
             group: None,
             is_lost: true,
             frame: from,
@@ -86,7 +86,7 @@ impl FetchReader {
         let mut newest_missed = None;
         loop {
             self.apply_changes()?;
-            let (latest, has_ended) = self.tap.as_ref().map(|tap| tap.head()).unwrap_or_default();
+            let (latest, has_ended) = self.feed.as_ref().map(|feed| feed.head()).unwrap_or_default();
             self.group = group.or(latest.filter(|latest| Some(*latest) > newest_missed));
             match (self.locate(), self.group) {
                 (Ok(true), Some(found)) => return Ok(found),
@@ -95,15 +95,15 @@ impl FetchReader {
                 }
                 (Err(missed), _) => return Err(missed),
                 (Ok(_), None) if has_ended => return Err(Missed::Nothing),
-                (Ok(_), _) => self.visitor.changed().await,
+                (Ok(_), _) => self.reader.changed().await,
             }
         }
     }
 
     /// Incarnation of the group that was found.
     pub(super) fn incarnation(&self) -> Option<Incarnation> {
-        let tap = self.tap.as_ref()?;
-        Some(Incarnation { log: tap.log(), epoch: tap.epoch() })
+        let feed = self.feed.as_ref()?;
+        Some(Incarnation { log: feed.log(), epoch: feed.epoch() })
     }
 
     /// Whether the group is complete, so that repeated requests get the same bytes.
@@ -123,16 +123,16 @@ impl FetchReader {
     }
 
     fn complete(&self) -> Option<CompleteGroup> {
-        self.tap.as_ref()?.complete(self.group?, self.frame)
+        self.feed.as_ref()?.complete(self.group?, self.frame)
     }
 
     /// Sum of the declared sizes of the requested frames of a complete group.
     fn sum(&self) -> Option<u64> {
-        let (tap, group) = (self.tap.as_ref()?, self.group?);
+        let (feed, group) = (self.feed.as_ref()?, self.group?);
         let (mut bytes, mut from, mut entries) = (0, self.frame, Vec::new());
         loop {
             entries.clear();
-            let next = tap.page(group, from, &mut entries)?;
+            let next = feed.page(group, from, &mut entries)?;
             for entry in &entries {
                 match entry {
                     LogEntry::Object { head, .. } if self.last.is_some_and(|last| head.id > last) => {
@@ -149,15 +149,15 @@ impl FetchReader {
 
     /// Applies changes of the permit and answers of core.
     fn apply_changes(&mut self) -> Result<(), Missed> {
-        let permit = self.visitor.permit().ok_or(Missed::Over)?;
+        let permit = self.reader.permit().ok_or(Missed::Over)?;
         if !permit.subscribe().allows(&self.path) {
             return Err(Missed::Over);
         }
-        match self.visitor.served() {
+        match self.reader.served() {
             None => Ok(()),
             Some(Err(_)) => Err(Missed::Nothing),
             Some(Ok(log)) => {
-                self.tap = Some(self.visitor.follow(log).ok_or(Missed::Nothing)?);
+                self.feed = Some(self.reader.follow(log).ok_or(Missed::Nothing)?);
                 self.is_lost = true;
                 Ok(())
             }
@@ -167,10 +167,10 @@ impl FetchReader {
     /// Whether the log has the group; pulls the group from the publisher if only that may have it. `false`: it may
     /// arrive later.
     fn locate(&mut self) -> Result<bool, Missed> {
-        let (Some(tap), Some(group)) = (&self.tap, self.group) else { return Ok(false) };
+        let (Some(feed), Some(group)) = (&self.feed, self.group) else { return Ok(false) };
         // Read before the lookup: a group that arrives in between must not count as failed.
-        let (has_failed, (_, has_ended)) = (self.visitor.has_failed(), tap.head());
-        let (found, is_fetched) = tap.lookup(group, self.frame);
+        let (has_failed, (_, has_ended)) = (self.reader.has_failed(), feed.head());
+        let (found, is_fetched) = feed.lookup(group, self.frame);
         let is_held = found == Lookup::Held;
         match found {
             Lookup::Held => {}
@@ -179,7 +179,7 @@ impl FetchReader {
         }
         // A group that a fetch fills is fetched for the readers that pulled it.
         if !is_held || is_fetched {
-            self.visitor.pull(group);
+            self.reader.pull(group);
         }
         self.is_lost = !is_held;
         Ok(is_held)
@@ -187,9 +187,9 @@ impl FetchReader {
 
     /// Reads one page of the log.
     fn advance(&mut self) -> Step {
-        let (Some(tap), Some(group)) = (&self.tap, self.group) else { return Step::Wait };
+        let (Some(feed), Some(group)) = (&self.feed, self.group) else { return Step::Wait };
         let (mut entries, before) = (Vec::new(), (self.frame, self.offset));
-        let Some(next) = tap.page(group, self.frame, &mut entries) else { return Step::Broken };
+        let Some(next) = feed.page(group, self.frame, &mut entries) else { return Step::Broken };
         for entry in entries {
             match entry {
                 LogEntry::Object { strand: 0, head, payload, .. } => {
@@ -236,7 +236,7 @@ impl BodySource for FetchReader {
     async fn next(&mut self) -> Option<Result<Bytes, Interrupted>> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
-                self.visitor.sent += piece.len() as u64;
+                self.reader.sent += piece.len() as u64;
                 return Some(Ok(piece));
             }
             if self.is_done {
@@ -249,19 +249,19 @@ impl BodySource for FetchReader {
                 match self.locate() {
                     Ok(true) => {}
                     Ok(false) => {
-                        self.visitor.changed().await;
+                        self.reader.changed().await;
                         continue;
                     }
                     Err(_) => return Some(Err(Interrupted)),
                 }
             }
-            let has_ended = self.tap.as_ref().is_some_and(|tap| tap.head().1);
+            let has_ended = self.feed.as_ref().is_some_and(|feed| feed.head().1);
             match self.advance() {
                 Step::More => {}
                 Step::End => self.is_done = true,
                 Step::Broken => return Some(Err(Interrupted)),
                 Step::Wait if has_ended => return Some(Err(Interrupted)),
-                Step::Wait => self.visitor.changed().await,
+                Step::Wait => self.reader.changed().await,
             }
         }
     }

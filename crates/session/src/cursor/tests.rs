@@ -8,14 +8,14 @@ use crate::{dialect::ObjectFraming, sink::Sink};
 const STREAM: Stream = Stream(2);
 const HEADER: &[u8] = b"header";
 
-fn shape() -> EncodingKey {
+fn key() -> EncodingKey {
     EncodingKey::whole(ObjectFraming::LiteBare)
 }
 
 /// A group with a piece of its own for every frame, because the lane is read after each; and its bytes.
 fn group(sizes: &[usize]) -> (Rc<LocalGroup>, Vec<u8>) {
     let group = LocalGroup::new(0);
-    group.add_encoding(shape());
+    group.add_encoding(key());
     let mut bytes = Vec::new();
     for (id, size) in (0..).zip(sizes) {
         let head = ObjectHead::frame(id, None, *size as u64);
@@ -23,13 +23,13 @@ fn group(sizes: &[usize]) -> (Rc<LocalGroup>, Vec<u8>) {
         ObjectFraming::LiteBare.head(0, &head, &mut bytes);
         bytes.extend_from_slice(&payload);
         group.apply(&LogEntry::Object { group: 0, strand: 0, head, payload });
-        group.with_encoding(shape(), |_| ());
+        group.with_encoding(key(), |_| ());
     }
     (group, bytes)
 }
 
 fn cursor(group: &Rc<LocalGroup>) -> GroupCursor {
-    let mut cursor = GroupCursor::new(Rc::clone(group), shape());
+    let mut cursor = GroupCursor::new(Rc::clone(group), key());
     cursor.opened(STREAM, Bytes::from_static(HEADER));
     cursor
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::dialect::ObjectFraming;
 
-fn shape() -> EncodingKey {
+fn key() -> EncodingKey {
     EncodingKey::whole(ObjectFraming::LiteBare)
 }
 
@@ -31,13 +31,13 @@ fn framed(id: u64, size: usize) -> Vec<u8> {
 
 fn group() -> Rc<LocalGroup> {
     let group = LocalGroup::new(0);
-    group.add_encoding(shape());
+    group.add_encoding(key());
     group
 }
 
 /// Reads the lane: its pieces, and their total size as the lane counts it.
 fn read(group: &LocalGroup) -> (Vec<EncodedPiece>, u64) {
-    group.with_encoding(shape(), |lane| (lane.pieces().to_vec(), lane.bytes())).unwrap()
+    group.with_encoding(key(), |encoding| (encoding.pieces().to_vec(), encoding.bytes())).unwrap()
 }
 
 fn joined(pieces: &[EncodedPiece]) -> Vec<u8> {
@@ -105,7 +105,7 @@ fn lane_cut_short_holds_no_bytes() {
     group.apply(&whole(2, 10));
     assert!(read(&group).0.is_empty());
     assert_eq!(
-        group.with_encoding(shape(), EncodedGroup::end),
+        group.with_encoding(key(), EncodedGroup::end),
         Some(Some(EncodingEnd::Reset(StreamCode::EVICTED)))
     );
 }

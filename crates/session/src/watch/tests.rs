@@ -223,10 +223,10 @@ fn client_posing_as_relay_gets_paced_changes() {
     let path = Path::parse("p/00000").unwrap();
     for ms in 0..1_000 {
         let now = fixture.now + Duration::from_secs(5) + Duration::from_millis(ms);
-        let mut rings = WakeSet::new();
-        fixture.store.board().release(now, &mut rings);
+        let mut wakes = WakeSet::new();
+        fixture.store.board().release(now, &mut wakes);
         let routes = if ms % 2 == 1 { vec![route(&[1, 2], 5)] } else { vec![] };
-        fixture.store.board().set(path.clone(), routes, now, &mut rings);
+        fixture.store.board().set(path.clone(), routes, now, &mut wakes);
         for (count, watching) in counts.iter_mut().zip([&mut posing, &mut peer]) {
             let mut inbox = MessageBuf::new();
             inbox.push(&drain(watching, version, 100));

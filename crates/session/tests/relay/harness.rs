@@ -82,7 +82,7 @@ pub(crate) struct Relay {
     pub(crate) is_strict: bool,
     /// Every ask, in order.
     pub(crate) asks: Vec<(usize, Ask)>,
-    rings: WakeSet,
+    wakes: WakeSet,
     mail: VecDeque<(usize, Ask)>,
     routes: BTreeMap<Path, Vec<Route>>,
     pub(crate) pulls: BTreeMap<LogId, Pull>,
@@ -153,7 +153,7 @@ impl Relay {
             is_strict: false,
             apart: false,
             asks: Vec::new(),
-            rings: WakeSet::new(),
+            wakes: WakeSet::new(),
             mail: VecDeque::new(),
             routes: BTreeMap::new(),
             pulls: BTreeMap::new(),
@@ -286,7 +286,7 @@ impl Relay {
         if !self.core_sleeps {
             self.core();
         }
-        self.store.board().release(self.now, &mut self.rings);
+        self.store.board().release(self.now, &mut self.wakes);
         for at in 0..self.peers.len() {
             if std::mem::take(&mut self.seats[at].is_let_in) {
                 let grant = self.seats[at].grant.clone();
@@ -298,7 +298,7 @@ impl Relay {
             self.bury(at);
         }
         self.fan_out();
-        self.store.wake(&mut self.rings, None);
+        self.store.wake(&mut self.wakes, None);
         for peer in &mut self.peers {
             peer.turn(self.now);
         }
@@ -330,7 +330,7 @@ impl Relay {
             now: self.now,
             store: &self.store,
             fanout: &mut self.fanout,
-            rings: &mut self.rings,
+            wakes: &mut self.wakes,
             meter: &mut self.meter,
             out: &mut out,
             work: &mut Work::of(self.budget),
@@ -413,7 +413,7 @@ impl Relay {
                 let routes = self.routes.entry(path.clone()).or_default();
                 routes.retain(|route| route.session != session);
                 routes.insert(0, Route { session, hops, cost, stale: false });
-                self.store.board().set(path.clone(), routes.clone(), self.now, &mut self.rings);
+                self.store.board().set(path.clone(), routes.clone(), self.now, &mut self.wakes);
             }
             Ask::Unannounce { path } => self.unroute(&path, session),
             Ask::Subscribe { sub, path, track, prefs, want } => {
@@ -525,13 +525,13 @@ impl Relay {
     pub(crate) fn fade(&mut self, broadcast: &str) {
         let routes = self.routes.get_mut(&path(broadcast)).expect("announced");
         routes.iter_mut().for_each(|route| route.stale = true);
-        self.store.board().set(path(broadcast), routes.clone(), self.now, &mut self.rings);
+        self.store.board().set(path(broadcast), routes.clone(), self.now, &mut self.wakes);
     }
 
     fn unroute(&mut self, path: &Path, session: SessionId) {
         if let Some(routes) = self.routes.get_mut(path) {
             routes.retain(|route| route.session != session);
-            self.store.board().set(path.clone(), routes.clone(), self.now, &mut self.rings);
+            self.store.board().set(path.clone(), routes.clone(), self.now, &mut self.wakes);
         }
         self.routes.retain(|_, routes| !routes.is_empty());
     }
@@ -551,7 +551,7 @@ impl Relay {
             } else if pull.source == at && !pull.ended {
                 pull.ended = true;
                 let end = LogEnd { final_group: None, code: Some(StreamCode::SESSION_CLOSED) };
-                self.store.end(*log, end, now, &mut self.rings);
+                self.store.end(*log, end, now, &mut self.wakes);
             }
         }
         self.unsubscribe(|reader| reader.0 == at);

@@ -35,7 +35,7 @@ fn closed_with(relay: &Relay, at: usize) -> Option<SessionCode> {
 }
 
 /// The announce stream that the relay opened to a peer, unanswered.
-fn intake(relay: &mut Relay, setup: Setup) -> (usize, Stream) {
+fn receiver(relay: &mut Relay, setup: Setup) -> (usize, Stream) {
     let at = relay.link(host(), guest());
     relay[at].answers = false;
     if relay[at].version.has_setup() {
@@ -103,7 +103,7 @@ fn detour_is_announced_to_relays_only() {
 fn end_and_announce_in_one_write_replace_the_route() {
     for version in [Version::V03, Version::V04] {
         let mut relay = Relay::of(version, 1);
-        let (at, stream) = intake(&mut relay, Setup::default());
+        let (at, stream) = receiver(&mut relay, Setup::default());
         let mut say = |announces: &[Announce]| {
             let mut out = Vec::new();
             announces.iter().for_each(|announce| announce.encode(version, &mut out));
@@ -234,7 +234,7 @@ fn route_cost_is_the_announced_cost_plus_the_link() {
     for (said, link) in [(None, 1), (Some(0), 0), (Some(7), 7), (Some(Cost::MAX), Cost::MAX)] {
         let mut relay = Relay::of(Version::V06, 1);
         let setup = Setup { cost: said, path: Some("/".to_owned()), ..Setup::default() };
-        let (publisher, stream) = intake(&mut relay, setup);
+        let (publisher, stream) = receiver(&mut relay, setup);
         relay[publisher].say(stream, &active("live/cam", &[]));
         let watcher = relay.subscriber();
         let watch = relay[watcher].watch("");
@@ -262,7 +262,7 @@ fn a_route_of_earlier_versions_has_no_price() {
     for version in [Version::V05, Version::V04, Version::V03] {
         let mut relay = Relay::of(version, 1);
         let setup = Setup { cost: Some(7), path: Some("/".to_owned()), ..Setup::default() };
-        let (publisher, stream) = intake(&mut relay, setup);
+        let (publisher, stream) = receiver(&mut relay, setup);
         relay[publisher].say(stream, &active("live/cam", &[5]));
         relay.run(MS * 50);
         assert_eq!(announced(&relay, publisher)[0].1, Cost::UNKNOWN);
@@ -295,7 +295,7 @@ fn an_announce_of_06_that_contradicts_the_stream_closes_with_3() {
     for said in wrong {
         let mut relay = Relay::of(Version::V06, 1);
         let (publisher, stream) =
-            intake(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
+            receiver(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
         let (last, before) = said.split_last().unwrap();
         for announce in before {
             relay[publisher].say(stream, announce);
@@ -312,7 +312,7 @@ fn an_announce_of_06_that_contradicts_the_stream_closes_with_3() {
 #[test]
 fn unknown_announce_type_is_skipped_and_uses_no_id() {
     let mut relay = Relay::of(Version::V06, 1);
-    let (publisher, stream) = intake(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
+    let (publisher, stream) = receiver(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
     for kind in [3, 9, 16_000, varint::MAX] {
         let mut unknown = Vec::new();
         varint::put(kind, &mut unknown);
@@ -337,7 +337,7 @@ fn an_end_of_an_unknown_path_is_ignored() {
     for version in [Version::V05, Version::V04, Version::V03] {
         let mut relay = Relay::of(version, 1);
         let (publisher, stream) =
-            intake(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
+            receiver(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
         relay[publisher].say(stream, &Announce::Ended { suffix: path("nothing") });
         relay[publisher].say(stream, &active("live/cam", &[5]));
         relay.run(MS * 50);
@@ -350,7 +350,7 @@ fn an_end_of_an_unknown_path_is_ignored() {
 #[test]
 fn a_count_of_hops_becomes_a_chain_without_names_behind_a_stamp() {
     let mut relay = Relay::of(Version::V03, 1);
-    let (publisher, stream) = intake(&mut relay, Setup::default());
+    let (publisher, stream) = receiver(&mut relay, Setup::default());
     relay[publisher].say(stream, &active("live/cam", &[1, 2, 3]));
     relay.run(MS * 50);
     let stamp = Hop(9_000 + publisher as u64);
@@ -371,7 +371,7 @@ fn chain_is_forwarded_up_to_the_hop_limit() {
         for length in [limits::HOPS - 1, limits::HOPS, limits::HOPS + 1] {
             let mut relay = Relay::of(version, 1);
             let (publisher, stream) =
-                intake(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
+                receiver(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
             let added = usize::from(version != Version::V04);
             if length - added > limits::HOPS {
                 continue;
@@ -448,7 +448,7 @@ fn a_chain_one_past_the_limit_ends_the_session() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let (publisher, stream) =
-            intake(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
+            receiver(&mut relay, Setup { path: Some("/".to_owned()), ..Setup::default() });
         let mut body = Vec::new();
         match version {
             Version::V06 => {

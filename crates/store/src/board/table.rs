@@ -34,7 +34,7 @@ pub(super) struct BoardTable {
     /// Slots with a delayed change, by the time it is due.
     held: BTreeSet<(Instant, u32)>,
     /// Prefixes with a watch.
-    hubs: HashMap<Path, WatchedPrefix, RandomState>,
+    watched_prefixes: HashMap<Path, WatchedPrefix, RandomState>,
 }
 
 /// State of one path.
@@ -57,11 +57,11 @@ impl BoardTable {
     }
 
     pub(super) fn watches(&self) -> usize {
-        self.hubs.values().map(WatchedPrefix::watches).sum()
+        self.watched_prefixes.values().map(WatchedPrefix::watches).sum()
     }
 
-    pub(super) fn hub(&self, prefix: &Path) -> Option<&WatchedPrefix> {
-        self.hubs.get(prefix)
+    pub(super) fn watched(&self, prefix: &Path) -> Option<&WatchedPrefix> {
+        self.watched_prefixes.get(prefix)
     }
 
     /// Withdrawals that some watch may need, ascending: version and slot.
@@ -140,9 +140,9 @@ impl BoardTable {
         wakes: &mut Wakes,
     ) {
         for prefix in prefixes(path.as_str()) {
-            let Some(hub) = self.hubs.get_mut(prefix) else { continue };
-            hub.change(version, id, live);
-            for worker in hub.workers() {
+            let Some(watched) = self.watched_prefixes.get_mut(prefix) else { continue };
+            watched.change(version, id, live);
+            for worker in watched.workers() {
                 if !wakes.contains(&worker) {
                     wakes.push(worker);
                 }
@@ -169,17 +169,20 @@ impl BoardTable {
     }
 
     pub(super) fn join(&mut self, worker: WorkerId, prefix: &Path) -> WatchPosition {
-        if !self.hubs.contains_key(prefix) {
+        if !self.watched_prefixes.contains_key(prefix) {
             let live = self.below(prefix, None).filter(|(_, slot)| slot.is_live).count();
-            self.hubs.insert(prefix.clone(), WatchedPrefix::new(self.version, live));
+            self.watched_prefixes.insert(prefix.clone(), WatchedPrefix::new(self.version, live));
         }
         let version = self.version;
-        self.hubs.entry(prefix.clone()).or_insert_with(|| WatchedPrefix::new(version, 0)).join(worker)
+        self.watched_prefixes
+            .entry(prefix.clone())
+            .or_insert_with(|| WatchedPrefix::new(version, 0))
+            .join(worker)
     }
 
-    pub(super) fn leave(&mut self, worker: WorkerId, prefix: &Path, seat: usize) {
-        if self.hubs.get_mut(prefix).is_some_and(|hub| hub.leave(worker, seat)) {
-            self.hubs.remove(prefix);
+    pub(super) fn leave(&mut self, worker: WorkerId, prefix: &Path, lease: usize) {
+        if self.watched_prefixes.get_mut(prefix).is_some_and(|watched| watched.leave(worker, lease)) {
+            self.watched_prefixes.remove(prefix);
         }
     }
 
@@ -260,14 +263,15 @@ impl BoardTable {
     /// Whether every watch above `path` has passed the version of its withdrawal.
     fn is_passed(&mut self, path: &Path, version: u64) -> bool {
         let sweep = self.sweeps;
-        prefixes(path.as_str())
-            .all(|prefix| self.hubs.get_mut(prefix).is_none_or(|hub| hub.lowest(sweep) >= version))
+        prefixes(path.as_str()).all(|prefix| {
+            self.watched_prefixes.get_mut(prefix).is_none_or(|watched| watched.lowest(sweep) >= version)
+        })
     }
 
     fn free(&mut self, id: u32, path: &Path, version: u64) {
         for prefix in prefixes(path.as_str()) {
-            if let Some(hub) = self.hubs.get_mut(prefix) {
-                hub.lost = hub.lost.max(version);
+            if let Some(watched) = self.watched_prefixes.get_mut(prefix) {
+                watched.lost = watched.lost.max(version);
             }
         }
         self.paths.remove(path);
@@ -286,12 +290,12 @@ impl BoardTable {
     /// Changes kept by hubs.
     #[cfg(all(test, not(shuttle)))]
     pub(super) fn remembered(&self) -> usize {
-        self.hubs.values().map(|hub| hub.recent.len()).sum()
+        self.watched_prefixes.values().map(|watched| watched.recent.len()).sum()
     }
 
     #[cfg(all(test, not(shuttle)))]
-    pub(super) fn hubs(&self) -> usize {
-        self.hubs.len()
+    pub(super) fn watched_prefixes(&self) -> usize {
+        self.watched_prefixes.len()
     }
 }
 

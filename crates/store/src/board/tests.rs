@@ -43,11 +43,11 @@ thread_local! {
 
 /// Sets a path one second after the previous call, so that no change is delayed.
 fn set(board: &AnnounceBoard, raw: &str, cost: Option<u64>) -> WakeSet {
-    let mut rings = WakeSet::new();
+    let mut wakes = WakeSet::new();
     let now = NOW.get() + Duration::from_secs(1);
     NOW.set(now);
-    board.set(path(raw), cost.map(routes).unwrap_or_default(), now, &mut rings);
-    rings
+    board.set(path(raw), cost.map(routes).unwrap_or_default(), now, &mut wakes);
+    wakes
 }
 
 /// Visits at most `max` changes of a watch whose owner knows the cost of each path: path and cost, `None` =
@@ -128,8 +128,8 @@ fn only_workers_that_watch_a_prefix_of_the_path_are_woken() {
     let board = store.board();
     let _a = board.watch(W0, path("a"));
     let b = board.watch(W1, path("b"));
-    let rings = set(board, "a/x", Some(1));
-    assert!(rings.contains(W0) && !rings.contains(W1));
+    let wakes = set(board, "a/x", Some(1));
+    assert!(wakes.contains(W0) && !wakes.contains(W1));
     assert!(store.ready_list(W0).take(&mut Vec::new()));
     assert!(!store.ready_list(W0).take(&mut Vec::new()));
     assert!(!store.ready_list(W1).take(&mut Vec::new()));
@@ -197,7 +197,7 @@ fn no_state_is_left_without_watches() {
     drop(watches);
     set(board, "a/b", None);
     assert_eq!((board.watches(), board.paths()), (0, 0));
-    assert_eq!(board.inner.table.read().hubs(), 0);
+    assert_eq!(board.inner.table.read().watched_prefixes(), 0);
 }
 
 #[test]
@@ -332,14 +332,14 @@ fn flapping_path_is_rate_limited_and_ends_newest() {
     let mut exact = board.watch(W0, Path::root());
     exact.set_exact();
     walk(&mut exact);
-    let (mut rings, mut seen, mut seen_exactly) = (WakeSet::new(), Vec::new(), 0);
+    let (mut wakes, mut seen, mut seen_exactly) = (WakeSet::new(), Vec::new(), 0);
     for ms in 0..2_000u64 {
         let now = begun + Duration::from_millis(ms);
-        board.release(now, &mut rings);
+        board.release(now, &mut wakes);
         let cost = if ms % 2 == 0 { routes(ms) } else { vec![] };
-        board.set(path("flapping"), cost, now, &mut rings);
+        board.set(path("flapping"), cost, now, &mut wakes);
         if ms % 100 == 50 {
-            board.set(path(&format!("steady/{ms}")), routes(1), now, &mut rings);
+            board.set(path(&format!("steady/{ms}")), routes(1), now, &mut wakes);
             assert_eq!(walk(&mut watch).last(), Some(&(format!("steady/{ms}"), Some(1))), "not delayed");
         }
         seen.extend(walk(&mut watch).iter().map(|_| ms));
@@ -349,14 +349,14 @@ fn flapping_path_is_rate_limited_and_ends_newest() {
     let most = seen.iter().map(|at| seen.iter().filter(|other| (*at..at + 1_000).contains(*other)).count());
     assert!(most.max() <= Some(PATH_CHANGES_PER_SECOND as usize), "{seen:?}");
     let end = begun + Duration::from_secs(2);
-    board.release(end, &mut rings);
+    board.release(end, &mut wakes);
     for cost in 3..=7 {
-        board.set(path("flapping"), routes(cost), end, &mut rings);
+        board.set(path("flapping"), routes(cost), end, &mut wakes);
     }
-    let due = board.release(end, &mut rings).expect("a change was held back");
-    let mut rings = WakeSet::new();
-    assert_eq!(board.release(due, &mut rings), None);
-    assert!(rings.contains(W0));
+    let due = board.release(end, &mut wakes).expect("a change was held back");
+    let mut wakes = WakeSet::new();
+    assert_eq!(board.release(due, &mut wakes), None);
+    assert!(wakes.contains(W0));
     assert_eq!(walk(&mut watch), said(&[("flapping", Some(7))]));
     assert_eq!(board.list(&path("flapping"), None, 1)[0].routes[..], routes(7)[..]);
 }
@@ -450,6 +450,6 @@ proptest! {
             prop_assert_eq!(&watcher.believes, &expected);
         }
         let prefixes: BTreeSet<_> = watchers.iter().map(|watcher| watcher.watch.prefix().to_string()).collect();
-        prop_assert_eq!(board.inner.table.read().hubs(), prefixes.len());
+        prop_assert_eq!(board.inner.table.read().watched_prefixes(), prefixes.len());
     }
 }

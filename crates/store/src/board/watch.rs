@@ -97,7 +97,7 @@ impl Effort {
 
 impl BoardWatch {
     pub(super) fn new(inner: Arc<BoardInner>, worker: WorkerId, prefix: Path, place: WatchPosition) -> Self {
-        let WatchPosition { latest_version: news, position, index: seat } = place;
+        let WatchPosition { latest_version: news, position, index: lease } = place;
         let seen = news.load(Ordering::Acquire);
         let pass = Some(Pass::Live(None));
         let adverts = AdvertTable::default();
@@ -107,7 +107,7 @@ impl BoardWatch {
             prefix,
             latest_version: news,
             position,
-            index: seat,
+            index: lease,
             seen,
             adverts,
             pass,
@@ -168,23 +168,23 @@ impl BoardWatch {
         }
         let inner = Arc::clone(&self.inner);
         let table = inner.table.read();
-        let Some(hub) = table.hub(&self.prefix) else { return Visited::default() };
-        if !self.adverts.is_empty() && self.position.load(Ordering::Acquire) < hub.lost {
+        let Some(watched) = table.watched(&self.prefix) else { return Visited::default() };
+        if !self.adverts.is_empty() && self.position.load(Ordering::Acquire) < watched.lost {
             return Visited { is_lost: true, ..Visited::default() };
         }
         let mut effort = Effort { entries: 0, max };
-        if self.pass.is_none() && self.seen < hub.forgotten {
-            self.seen = hub.version.load(Ordering::Acquire);
+        if self.pass.is_none() && self.seen < watched.forgotten {
+            self.seen = watched.version.load(Ordering::Acquire);
             self.pass = Some(Pass::Withdrawn(0));
         }
         match self.pass.take() {
-            None => self.visit_changes(&table, hub, &mut effort, &mut visitor),
+            None => self.visit_changes(&table, watched, &mut effort, &mut visitor),
             Some(Pass::Withdrawn(from)) => {
                 self.pass = Some(self.visit_withdrawn(&table, from, &mut effort, &mut visitor));
             }
             Some(Pass::Live(after)) => self.pass = self.visit_live(&table, after, &mut effort, &mut visitor),
         }
-        self.publish_position(hub);
+        self.publish_position(watched);
         drop(table);
         Visited { entries: effort.entries, more: self.is_pending(), is_lost: false }
     }
@@ -200,9 +200,9 @@ impl BoardWatch {
     ) -> Visited {
         let inner = Arc::clone(&self.inner);
         let table = inner.table.read();
-        let Some(hub) = table.hub(&self.prefix) else { return Visited::default() };
+        let Some(watched) = table.watched(&self.prefix) else { return Visited::default() };
         // The table keeps withdrawals that the hub no longer has, as this watch has not passed them.
-        let changes = if *since >= hub.forgotten { &hub.recent } else { table.withdrawn() };
+        let changes = if *since >= watched.forgotten { &watched.recent } else { table.withdrawn() };
         let mut effort = Effort { entries: 0, max };
         let mut missed = changes.range(changes.partition_point(|(version, _)| version <= since)..);
         let more = loop {
@@ -217,7 +217,7 @@ impl BoardWatch {
                 self.show(*id, slot, &mut effort, &mut visitor);
             }
         };
-        self.publish_position(hub);
+        self.publish_position(watched);
         Visited { entries: effort.entries, more, is_lost: false }
     }
 
@@ -254,12 +254,12 @@ impl BoardWatch {
     fn visit_changes(
         &mut self,
         table: &BoardTable,
-        hub: &WatchedPrefix,
+        watched: &WatchedPrefix,
         effort: &mut Effort,
         visitor: &mut impl FnMut(WatchCandidate<'_>) -> VisitStep,
     ) {
-        let start = hub.recent.partition_point(|(version, _)| *version <= self.seen);
-        for (version, id) in hub.recent.range(start..) {
+        let start = watched.recent.partition_point(|(version, _)| *version <= self.seen);
+        for (version, id) in watched.recent.range(start..) {
             if !effort.take() {
                 return;
             }
@@ -269,7 +269,7 @@ impl BoardWatch {
                 self.show_change(*id, slot, effort, visitor);
             }
         }
-        self.seen = hub.version.load(Ordering::Acquire);
+        self.seen = watched.version.load(Ordering::Acquire);
     }
 
     /// Visits withdrawn paths with an advert. Returns the next stage of the pass.
@@ -360,12 +360,12 @@ impl BoardWatch {
     }
 
     /// Publishes the version up to which this watch needs no withdrawals. Under the board's lock.
-    fn publish_position(&self, hub: &WatchedPrefix) {
+    fn publish_position(&self, watched: &WatchedPrefix) {
         let before = self.position.load(Ordering::Acquire);
         let position = match self.pass {
             _ if self.adverts.is_empty() => NO_POSITION,
             // The first adverts are as new as the board.
-            _ if before == NO_POSITION => hub.version.load(Ordering::Acquire),
+            _ if before == NO_POSITION => watched.version.load(Ordering::Acquire),
             None => self.seen.max(before),
             // A pass in progress has not found every withdrawal yet.
             Some(_) => before,

@@ -66,23 +66,23 @@ impl WatchedPrefix {
             None => self.watches.push((worker, 1)),
         }
         let position = Arc::new(AtomicU64::new(NO_POSITION));
-        let seat = self.vacant.pop().unwrap_or(self.positions.len());
-        match self.positions.get_mut(seat) {
+        let lease = self.vacant.pop().unwrap_or(self.positions.len());
+        match self.positions.get_mut(lease) {
             Some(vacant) => *vacant = Arc::clone(&position),
             None => self.positions.push(Arc::clone(&position)),
         }
-        WatchPosition { latest_version: Arc::clone(&self.version), position, index: seat }
+        WatchPosition { latest_version: Arc::clone(&self.version), position, index: lease }
     }
 
     /// Removes a watch. Returns whether none is left.
-    pub(super) fn leave(&mut self, worker: WorkerId, seat: usize) -> bool {
+    pub(super) fn leave(&mut self, worker: WorkerId, lease: usize) -> bool {
         if let Some((_, count)) = self.watches.iter_mut().find(|(at, _)| *at == worker) {
             *count -= 1;
         }
         self.watches.retain(|(_, count)| *count > 0);
-        if let Some(position) = self.positions.get(seat) {
+        if let Some(position) = self.positions.get(lease) {
             position.store(NO_POSITION, Ordering::Release);
-            self.vacant.push(seat);
+            self.vacant.push(lease);
         }
         self.watches.is_empty()
     }

@@ -126,17 +126,17 @@ fn other_logs_are_evicted_least_recently_read_first() {
         writer.open_group(sequence);
         writer.object(sequence, 0, ObjectHead::frame(0, None, FRAME as u64), payload);
     }
-    writer.commit(f.now, &mut f.rings).unwrap();
+    writer.commit(f.now, &mut f.wakes).unwrap();
     f.later(10);
     let third = f.store.create(LogId(3));
     let mut newest = third.writer(Epoch(1)).unwrap();
     newest.datagram(0, 0, Bytes::new());
-    newest.commit(f.now, &mut f.rings).unwrap();
+    newest.commit(f.now, &mut f.wakes).unwrap();
     drop(f.log.feed(W0));
     let payload = f.chunk(&[0; FRAME]);
     newest.open_group(0);
     newest.object(0, 0, ObjectHead::frame(0, None, FRAME as u64), payload);
-    newest.commit(f.now, &mut f.rings).unwrap();
+    newest.commit(f.now, &mut f.wakes).unwrap();
     let groups = |log: &Arc<Log>| held(&log.feed(W1).1);
     assert_eq!((groups(&f.log).len(), groups(&other), groups(&third)), (3, vec![2], vec![0]));
 }
@@ -151,10 +151,10 @@ fn a_sweep_wakes_the_readers_of_the_logs_it_evicts_from() {
     let payload = f.chunk(&[0; 2 * FRAME]);
     writer.open_group(0);
     writer.object(0, 0, ObjectHead::frame(0, None, 2 * FRAME as u64), payload);
-    let mut rings = WakeSet::new();
+    let mut wakes = WakeSet::new();
     f.store.ready_list(W1).take(&mut Vec::new());
-    writer.commit(f.now, &mut rings).unwrap();
-    assert!(rings.contains(W1));
+    writer.commit(f.now, &mut wakes).unwrap();
+    assert!(wakes.contains(W1));
     assert_eq!(pull(&mut feed), [LogEntry::Evicted { group: 0 }]);
 }
 
@@ -166,7 +166,7 @@ fn the_latest_group_stays_until_the_ceiling_is_met() {
     let payload = f.chunk(&[0; FRAME]);
     writer.open_group(0);
     writer.object(0, 0, ObjectHead::frame(0, None, FRAME as u64), payload);
-    writer.commit(f.now, &mut f.rings).unwrap();
+    writer.commit(f.now, &mut f.wakes).unwrap();
     assert_eq!(f.store.budget().used(), 2 * GROUP);
     assert_eq!(held(&f.log.feed(W0).1), [0], "over capacity, below the ceiling");
 }
@@ -180,12 +180,12 @@ fn ceiling_evicts_latest_groups_least_recently_read_first() {
     f.later(10);
     let (other, mut writer) = second(&f);
     writer.datagram(0, 0, Bytes::new());
-    writer.commit(f.now, &mut f.rings).unwrap();
+    writer.commit(f.now, &mut f.wakes).unwrap();
     let (reader, _) = other.feed(W1);
     let payload = f.chunk(&[0; FRAME]);
     writer.open_group(0);
     writer.object(0, 0, ObjectHead::frame(0, None, FRAME as u64), payload);
-    writer.commit(f.now, &mut f.rings).unwrap();
+    writer.commit(f.now, &mut f.wakes).unwrap();
     drop(reader);
     let head = f.log.feed(W1).1;
     assert_eq!((head.latest, held(&head)), (Some(0), vec![]));
@@ -208,7 +208,7 @@ fn pinned_bytes_do_not_trigger_a_sweep_per_commit() {
     let before = f.log.lock_count();
     for _ in 0..10 {
         writer.datagram(0, 0, Bytes::new());
-        writer.commit(f.now, &mut f.rings).unwrap();
+        writer.commit(f.now, &mut f.wakes).unwrap();
     }
     assert!(f.log.lock_count() - before <= 1, "one sweep at most while nothing grew");
     drop(pinned);
@@ -285,10 +285,10 @@ fn limits_that_shrink_are_honoured_by_the_next_commit_or_trim() {
     assert_eq!(f.store.budget().ceiling(), 2 * GROUP, "the ceiling is never below the capacity");
     f.store.budget().set_limits(2 * GROUP, 4 * GROUP);
     let (mut feed, _) = f.log.feed(W1);
-    f.store.trim(f.now, &mut f.rings);
+    f.store.trim(f.now, &mut f.wakes);
     assert_eq!(held(&f.log.feed(W0).1), [8], "somewhat below the capacity");
     assert_eq!(evicted(&pull(&mut feed)), [5, 6, 7]);
-    assert!(f.rings.contains(W1));
+    assert!(f.wakes.contains(W1));
 }
 
 #[test]
@@ -296,10 +296,10 @@ fn a_shortfall_under_other_limits_does_not_hold_up_a_sweep() {
     let mut f = Fixture::with(GROUP, 100 * GROUP);
     let pinned = f.chunk(&vec![0; 10 * GROUP as usize]);
     fill(&mut f, 0..1);
-    f.store.trim(f.now, &mut f.rings);
+    f.store.trim(f.now, &mut f.wakes);
     assert_eq!(held(&f.log.feed(W0).1), [0], "over capacity, below the ceiling");
     f.store.budget().set_limits(GROUP, 5 * GROUP);
-    f.store.trim(f.now, &mut f.rings);
+    f.store.trim(f.now, &mut f.wakes);
     assert_eq!(held(&f.log.feed(W0).1), []);
     drop(pinned);
 }
@@ -311,10 +311,10 @@ fn trim_ages_idle_logs_except_their_latest_group() {
     fill(&mut f, 0..3);
     pull(&mut feed);
     f.later(30_000);
-    f.store.trim(f.now, &mut f.rings);
+    f.store.trim(f.now, &mut f.wakes);
     assert_eq!(held(&feed.head()), [0, 1, 2], "at the limit they stay");
     f.later(1);
-    f.store.trim(f.now, &mut f.rings);
+    f.store.trim(f.now, &mut f.wakes);
     assert_eq!(held(&feed.head()), [2]);
     assert_eq!(evicted(&pull(&mut feed)), [0, 1]);
     assert_eq!(f.store.budget().used(), GROUP);
@@ -336,7 +336,7 @@ fn group_being_fetched_is_evicted_after_superseded_ones() {
     fill(&mut f, 7..10);
     assert_eq!(held(&f.log.feed(W0).1), [0, 7, 8, 9]);
     f.store.budget().set_limits(GROUP, 100 * GROUP);
-    f.store.trim(f.now, &mut f.rings);
+    f.store.trim(f.now, &mut f.wakes);
     assert_eq!(held(&f.log.feed(W0).1), [0, 9], "over capacity, below the ceiling");
     f.writer.finish(0, crate::FETCHED);
     f.commit();
@@ -350,7 +350,7 @@ fn ceiling_evicts_groups_being_fetched_before_latest_ones() {
     fetch(&mut f, 0);
     f.store.budget().set_limits(GROUP, 2 * GROUP);
     assert!(f.store.budget().at_ceiling());
-    f.store.trim(f.now, &mut f.rings);
+    f.store.trim(f.now, &mut f.wakes);
     assert_eq!(held(&f.log.feed(W0).1), [5]);
 }
 
@@ -359,7 +359,7 @@ fn evicted_groups_are_counted() {
     let mut f = Fixture::with(2 * GROUP, 100 * GROUP);
     fill(&mut f, 0..5);
     f.later(60_000);
-    f.store.trim(f.now, &mut f.rings);
+    f.store.trim(f.now, &mut f.wakes);
     let counts = f.store.counts();
     assert_eq!((counts.evicted_groups, counts.evicted_bytes), (4, 4 * GROUP));
     assert_eq!((counts.capacity, counts.ceiling), (2 * GROUP, 100 * GROUP));

@@ -11,10 +11,10 @@ fn a_later_writer_fences_the_earlier_one() {
     let (mut feed, _) = f.log.feed(W0);
     let mut second = f.log.writer(Epoch(2)).unwrap();
     f.writer.open_group(1);
-    assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(CommitError::Fenced));
+    assert_eq!(f.writer.commit(f.now, &mut f.wakes), Err(CommitError::Fenced));
     assert!(!f.writer.is_dirty());
     second.open_group(2);
-    second.commit(f.now, &mut f.rings).unwrap();
+    second.commit(f.now, &mut f.wakes).unwrap();
     assert_eq!(pull(&mut feed), [opened(2)]);
 }
 
@@ -23,7 +23,7 @@ fn a_fenced_epoch_is_neither_claimed_nor_committed() {
     let mut f = Fixture::new();
     assert!(f.store.fence(LogId(1), Epoch(3)));
     f.writer.open_group(1);
-    assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(CommitError::Fenced));
+    assert_eq!(f.writer.commit(f.now, &mut f.wakes), Err(CommitError::Fenced));
     assert!(f.log.writer(Epoch(2)).is_none());
     assert!(f.log.writer(Epoch(3)).is_some());
     assert!(!f.store.fence(LogId(9), Epoch(1)), "an unknown log is reported");
@@ -44,7 +44,7 @@ fn dropping_a_stale_writer_does_not_unseat_the_new_one() {
     f.commit();
     let mut second = f.log.writer(Epoch(2)).unwrap();
     second.open_group(1);
-    second.commit(f.now, &mut f.rings).unwrap();
+    second.commit(f.now, &mut f.wakes).unwrap();
     drop(std::mem::replace(&mut f.writer, second));
     f.object(1, 0, b"a");
     f.commit();
@@ -93,9 +93,9 @@ fn open_groups_are_reset_at_the_end() {
     f.commit();
     pull(&mut feed);
     let end = LogEnd { final_group: None, code: Some(StreamCode::UNROUTABLE) };
-    assert!(f.store.end(LogId(1), end, f.now, &mut f.rings));
+    assert!(f.store.end(LogId(1), end, f.now, &mut f.wakes));
     assert_eq!(pull(&mut feed), [reset(1, StreamCode::UNROUTABLE), LogEntry::End(end)]);
-    assert!(f.rings.contains(W0));
+    assert!(f.wakes.contains(W0));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_held_object_of_another_size_ends_the_track_as_malformed() {
     let (mut feed, _) = f.log.feed(W0);
     f.group(1, &[b"abc", b"d"]);
     f.object(1, 0, b"ab");
-    assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(CommitError::Malformed));
+    assert_eq!(f.writer.commit(f.now, &mut f.wakes), Err(CommitError::Malformed));
     let code = StreamCode::MALFORMED_TRACK;
     let end = LogEntry::End(LogEnd { final_group: None, code: Some(code) });
     let entries = pull(&mut feed);
@@ -119,7 +119,7 @@ fn one_strand_past_the_limit_is_malformed() {
     }
     f.commit();
     f.writer.open_strand(1, crate::FETCHED - 1);
-    assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(CommitError::Malformed));
+    assert_eq!(f.writer.commit(f.now, &mut f.wakes), Err(CommitError::Malformed));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_retired_log_is_gone_for_writers_and_the_table() {
     assert!(f.store.retire(LogId(1)) && !f.store.retire(LogId(1)));
     assert!(f.store.log(LogId(1)).is_none());
     f.writer.open_group(1);
-    assert_eq!(f.writer.commit(f.now, &mut f.rings), Err(CommitError::Fenced));
+    assert_eq!(f.writer.commit(f.now, &mut f.wakes), Err(CommitError::Fenced));
     assert!(f.log.writer(Epoch(9)).is_none());
 }
 

@@ -108,7 +108,7 @@ struct World {
     store: Arc<Store>,
     log: Arc<Log>,
     now: Instant,
-    rings: WakeSet,
+    wakes: WakeSet,
     epoch: u64,
     writers: Vec<(Writer, Staged, Streams)>,
     readers: Vec<Reader>,
@@ -127,7 +127,7 @@ impl World {
             log: store.create(LogId(1)),
             store,
             now: Instant::now(),
-            rings: WakeSet::new(),
+            wakes: WakeSet::new(),
             epoch: 0,
             writers: Vec::new(),
             readers: Vec::new(),
@@ -155,7 +155,7 @@ impl World {
             }
             Op::End => {
                 let end = LogEnd { final_group: None, code: Some(StreamCode::CANCEL) };
-                self.store.end(LogId(1), end, self.now, &mut self.rings);
+                self.store.end(LogId(1), end, self.now, &mut self.wakes);
                 self.naive.end(StreamCode::CANCEL);
             }
             Op::Attach { worker } if self.readers.len() < 4 => {
@@ -221,7 +221,7 @@ impl World {
             return;
         }
         let before = self.log.lock_count();
-        let result = writer.commit(self.now, &mut self.rings);
+        let result = writer.commit(self.now, &mut self.wakes);
         if self.exact {
             assert_eq!(self.log.lock_count(), before + 1);
         }

@@ -82,7 +82,7 @@ fn commit_marks_each_worker_once_until_it_takes() {
     f.commit();
     f.object(1, 0, b"a");
     f.commit();
-    assert!(f.rings.contains(W0) && f.rings.contains(W1) && !f.rings.contains(WorkerId(2)));
+    assert!(f.wakes.contains(W0) && f.wakes.contains(W1) && !f.wakes.contains(WorkerId(2)));
     let mut logs = Vec::new();
     assert!(f.store.ready_list(W0).is_pending());
     assert!(!f.store.ready_list(W0).take(&mut logs), "the board did not change");
@@ -103,7 +103,7 @@ fn a_commit_that_adds_nothing_wakes_nobody() {
     let _feed = f.log.feed(W0);
     f.object(8, 0, b"group that is not held");
     f.commit();
-    assert!(f.rings.is_empty());
+    assert!(f.wakes.is_empty());
 }
 
 #[test]
@@ -117,10 +117,10 @@ fn ringing_skips_the_worker_that_asks() {
     }
     f.group(1, &[]);
     f.commit();
-    f.store.wake(&mut f.rings, Some(W1));
-    f.store.wake(&mut f.rings, None);
+    f.store.wake(&mut f.wakes, Some(W1));
+    f.store.wake(&mut f.wakes, None);
     assert_eq!(*rung.lock().unwrap(), [W0]);
-    assert!(f.rings.is_empty());
+    assert!(f.wakes.is_empty());
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn large_evicted_group_is_released_on_its_own_thread() {
         let mut f = Fixture::new();
         let released_by = fill(&mut f, objects);
         f.later(31_000);
-        f.store.trim(f.now, &mut f.rings);
+        f.store.trim(f.now, &mut f.wakes);
         let here = thread::current();
         let expected = if is_large { Some(RELEASE) } else { here.name() };
         assert_eq!(name(&released_by).as_deref(), expected, "{objects} objects");

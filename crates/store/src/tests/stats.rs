@@ -17,7 +17,7 @@ fn figures_count_committed_and_held_data() {
     assert!(figures.cached_bytes >= 9, "{figures:?}");
     // Totals are kept when groups are evicted.
     f.later(31_000);
-    f.store.trim(f.now, &mut f.rings);
+    f.store.trim(f.now, &mut f.wakes);
     let after = f.log.figures();
     assert_eq!((after.groups, after.frames, after.bytes), (2, 3, 9));
     assert_eq!((after.latest, after.cached_groups), (Some(1), 1));
@@ -29,6 +29,6 @@ fn data_staged_by_a_fenced_writer_is_not_counted() {
     let mut f = Fixture::new();
     f.group(0, &[b"abc"]);
     let _later = f.log.writer(Epoch(2)).unwrap();
-    f.writer.commit(f.now, &mut f.rings).unwrap_err();
+    f.writer.commit(f.now, &mut f.wakes).unwrap_err();
     assert_eq!(f.log.figures(), crate::LogStats::default());
 }

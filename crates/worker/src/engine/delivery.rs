@@ -32,8 +32,8 @@ impl Worker {
             return;
         }
         let mut share = TurnShare::new(share::MESSAGES, self.clock);
-        while let Some(letter) = self.messages.pop_front() {
-            self.handle_message(now, letter);
+        while let Some(message) = self.messages.pop_front() {
+            self.handle_message(now, message);
             if share.spend(1, io) {
                 break;
             }
@@ -42,8 +42,8 @@ impl Worker {
         self.meter.turns_cut += u64::from(!self.messages.is_empty());
     }
 
-    fn handle_message(&mut self, now: Instant, letter: WorkerMessage) {
-        match letter {
+    fn handle_message(&mut self, now: Instant, message: WorkerMessage) {
+        match message {
             WorkerMessage::Order(session, order) => {
                 let Some(index) = self.peers.index_of(session) else {
                     self.meter.orders_unknown += 1;

@@ -26,11 +26,11 @@ impl Worker {
             }
         }
         self.woke_itself = false;
-        if !self.rings.is_empty() {
+        if !self.wakes.is_empty() {
             // Its own changes are delivered in its next turn, without a wake-up.
             self.woke_itself =
-                self.rings.contains(self.id) && self.shared.store.ready_list(self.id).is_pending();
-            self.shared.store.wake(&mut self.rings, Some(self.id));
+                self.wakes.contains(self.id) && self.shared.store.ready_list(self.id).is_pending();
+            self.shared.store.wake(&mut self.wakes, Some(self.id));
         }
     }
 

@@ -145,7 +145,7 @@ pub struct Worker {
     streams: StreamSockets,
 
     fanout: Fanout,
-    rings: WakeSet,
+    wakes: WakeSet,
     /// Logs to pull, in order; `queued` holds the same for lookups.
     news: VecDeque<LogId>,
     queued: HashSet<LogId, foldhash::fast::RandomState>,
@@ -222,7 +222,7 @@ impl Worker {
             expiring: Expiring::default(),
             streams: StreamSockets::default(),
             fanout: Fanout::new(id),
-            rings: WakeSet::new(),
+            wakes: WakeSet::new(),
             news: VecDeque::new(),
             queued: HashSet::default(),
             delivery: None,
@@ -364,7 +364,7 @@ impl Worker {
         now: Instant,
         run: impl FnOnce(&mut Session, &mut Conn<'_>, &mut Cx<'_>),
     ) -> bool {
-        let Self { peers, endpoint, shared, fanout, rings, meter, scratch, .. } = self;
+        let Self { peers, endpoint, shared, fanout, wakes, meter, scratch, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return false };
         let Some(session) = peer.session.as_deref_mut() else { return true };
         let Some(mut conn) = peer.carrier.conn(endpoint) else { return true };
@@ -373,7 +373,7 @@ impl Worker {
             shared.fault(stage, id);
             let mut work = Work::new();
             let (store, work) = (&shared.store, &mut work);
-            let mut cx = Cx { now, store, fanout, rings, meter, out: &mut scratch.out, work };
+            let mut cx = Cx { now, store, fanout, wakes, meter, out: &mut scratch.out, work };
             run(session, &mut conn, &mut cx);
             let is_spent = cx.work.is_spent();
             if is_spent {

@@ -34,9 +34,9 @@ impl Bench {
 
     /// Sessions with a letter to end, in order.
     fn closed(&self) -> Vec<u64> {
-        let mut letters = std::collections::VecDeque::new();
-        self.mailbox.take(&mut letters);
-        let ends = letters.into_iter().map(|letter| match letter {
+        let mut messages = std::collections::VecDeque::new();
+        self.mailbox.take(&mut messages);
+        let ends = messages.into_iter().map(|message| match message {
             WorkerMessage::End { session, code: SessionCode::MEMORY_SHARE, .. } => session.0,
             other => panic!("{other:?}"),
         });

@@ -6,7 +6,7 @@ use relay_model::{SessionCode, StreamCode, limits as model};
 use relay_session::transport::{DatagramError, Dir, PRIORITY_CONTROL, TransportClosed};
 
 use super::*;
-use crate::qmux::{ConnPhase, counts::Theirs, limits};
+use crate::qmux::{ConnPhase, limits, stream_limits::Theirs};
 
 /// Data that one end sends on many streams, and the data received by the other.
 #[derive(Default)]

@@ -29,7 +29,7 @@ impl<T: Read + Write> Duplex for T {}
 
 /// Both ends of a connection.
 pub(super) struct Ends {
-    pub(super) newcomer: PendingSession,
+    pub(super) pending: PendingSession,
     link: AdmittedSocket,
     socket: Box<dyn Duplex>,
     tls: Option<rustls::ClientConnection>,
@@ -56,7 +56,7 @@ impl Ends {
     }
 }
 
-fn newcomer(over: QmuxCarrier, transport: &'static str) -> PendingSession {
+fn pending(over: QmuxCarrier, transport: &'static str) -> PendingSession {
     let unspecified = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
     PendingSession {
         framing: QmuxFraming::Qmux01,
@@ -83,14 +83,14 @@ pub(super) fn tcp(over: QmuxCarrier) -> Ends {
     theirs.set_nonblocking(true).unwrap();
     let transport = if over == QmuxCarrier::WebSocket { "websocket" } else { "tcp" };
     let link = AdmittedSocket { socket: Given::Tcp(ours), tls: None, received: Vec::new() };
-    Ends { newcomer: newcomer(over, transport), link, socket: Box::new(theirs), tls: None }
+    Ends { pending: pending(over, transport), link, socket: Box::new(theirs), tls: None }
 }
 
 pub(super) fn unix() -> Ends {
     let (ours, theirs) = UnixStream::pair().unwrap();
     theirs.set_nonblocking(true).unwrap();
     let link = AdmittedSocket { socket: Given::Unix(ours), tls: None, received: Vec::new() };
-    Ends { newcomer: newcomer(QmuxCarrier::Bytes, "unix"), link, socket: Box::new(theirs), tls: None }
+    Ends { pending: pending(QmuxCarrier::Bytes, "unix"), link, socket: Box::new(theirs), tls: None }
 }
 
 /// A TCP connection with TLS, after its handshake.
@@ -123,18 +123,18 @@ pub(super) fn tls() -> Ends {
     theirs.set_nonblocking(true).unwrap();
     let link =
         AdmittedSocket { socket: Given::Tcp(ours), tls: Some(Box::new(accepted)), received: Vec::new() };
-    Ends { newcomer: newcomer(QmuxCarrier::Bytes, "tcp"), link, socket: Box::new(theirs), tls: Some(tls) }
+    Ends { pending: pending(QmuxCarrier::Bytes, "tcp"), link, socket: Box::new(theirs), tls: Some(tls) }
 }
 
 /// Announces a connection to the relay; returns a channel for the verdict.
-pub(super) fn announce(relay: &Relay, newcomer: PendingSession) -> Receiver<Result<Admission, RejectReason>> {
+pub(super) fn announce(relay: &Relay, pending: PendingSession) -> Receiver<Result<Admission, RejectReason>> {
     let (say, heard) = crossbeam_channel::bounded(1);
-    relay.arrivals().arrive(newcomer, Box::new(move |what| drop(say.send(what))));
+    relay.arrivals().arrive(pending, Box::new(move |what| drop(say.send(what))));
     heard
 }
 
-pub(super) fn verdict(relay: &Relay, newcomer: PendingSession) -> Result<Admission, RejectReason> {
-    announce(relay, newcomer).recv_timeout(Duration::from_secs(10)).expect("a verdict")
+pub(super) fn verdict(relay: &Relay, pending: PendingSession) -> Result<Admission, RejectReason> {
+    announce(relay, pending).recv_timeout(Duration::from_secs(10)).expect("a verdict")
 }
 
 pub(super) struct Peer {
@@ -154,7 +154,7 @@ pub(super) struct Peer {
 impl Peer {
     /// Connects a session, waits until it is ready, and sends SETUP.
     pub(super) fn enter(relay: &Relay, ends: Ends) -> Self {
-        let has_url = ends.newcomer.target.is_some();
+        let has_url = ends.pending.target.is_some();
         let mut peer = Self::begin(relay, ends);
         let deadline = Instant::now() + Duration::from_secs(10);
         while peer.conn.phase() != ConnPhase::Ready {
@@ -168,9 +168,9 @@ impl Peer {
 
     /// Connects a session that has a place and its socket.
     pub(super) fn begin(relay: &Relay, ends: Ends) -> Self {
-        let Ends { newcomer, link, socket, tls } = ends;
-        let over = newcomer.over;
-        let place = verdict(relay, newcomer).expect("it is let in");
+        let Ends { pending, link, socket, tls } = ends;
+        let over = pending.over;
+        let place = verdict(relay, pending).expect("it is let in");
         let session = place.session();
         place.take(link);
         let config = qmux::QmuxConfig {

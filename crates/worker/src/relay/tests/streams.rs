@@ -172,7 +172,7 @@ fn drain_rejects_new_sessions_and_closes_remaining_ones() {
             draining.drain(Duration::from_secs(2), SessionCode::GOAWAY_TIMEOUT, "goaway timeout");
         });
         until("it drains", || relay.counts().total().goaways_out == 4).await;
-        assert_eq!(verdict(&relay, tcp(QmuxCarrier::WebSocket).newcomer).unwrap_err(), RejectReason::Leaving);
+        assert_eq!(verdict(&relay, tcp(QmuxCarrier::WebSocket).pending).unwrap_err(), RejectReason::Leaving);
         until("all are told", || {
             peers.iter_mut().for_each(Peer::pump);
             peers.iter().all(|peer| peer.closed.is_some())
@@ -181,7 +181,7 @@ fn drain_rejects_new_sessions_and_closes_remaining_ones() {
         let told = Ending::ByPeer(SessionCode::GOAWAY_TIMEOUT, "goaway timeout".to_owned());
         assert!(peers.iter().all(|peer| peer.closed.as_ref() == Some(&told)));
         drained.await.unwrap();
-        let late = announce(&relay, tcp(QmuxCarrier::WebSocket).newcomer);
+        let late = announce(&relay, tcp(QmuxCarrier::WebSocket).pending);
         assert!(late.recv_timeout(Duration::from_secs(10)).is_err(), "nobody is there to say anything");
     });
 }
@@ -227,14 +227,14 @@ fn place_without_a_socket_is_released() {
     run(async {
         let relay = Relay::start(options(1)).unwrap();
         for ends in [tcp(QmuxCarrier::WebSocket), tcp(QmuxCarrier::Bytes)] {
-            let place = verdict(&relay, ends.newcomer).unwrap();
+            let place = verdict(&relay, ends.pending).unwrap();
             until("it is held", || relay.counts().total().connections_now == 1).await;
             drop(place);
             until("it is given up", || is_empty(&relay)).await;
         }
         let total = relay.counts().total();
         assert_eq!((total.sessions_opened, total.refused_setup_timeout), (0, 0));
-        let kept = verdict(&relay, tcp(QmuxCarrier::WebSocket).newcomer).unwrap();
+        let kept = verdict(&relay, tcp(QmuxCarrier::WebSocket).pending).unwrap();
         until("it has had its time", || relay.counts().total().refused_setup_timeout == 1).await;
         until("it is given up", || is_empty(&relay)).await;
         drop(kept);
@@ -247,7 +247,7 @@ fn silent_or_half_closed_socket_leaves_nothing_behind() {
         let relay = Relay::start(options(1)).unwrap();
         for ends in kinds() {
             // The other end is dropped at once.
-            let place = verdict(&relay, ends.newcomer.clone()).unwrap();
+            let place = verdict(&relay, ends.pending.clone()).unwrap();
             place.take(ends.into_link());
             until("it is gone", || is_empty(&relay)).await;
         }
@@ -277,7 +277,7 @@ impl Gate for Nobody {
 fn denial_is_returned_before_the_socket_is_handed_over() {
     run(async {
         let relay = Relay::start(RelayOptions { gate: Arc::new(Nobody), ..options(1) }).unwrap();
-        let turned = verdict(&relay, tcp(QmuxCarrier::WebSocket).newcomer).unwrap_err();
+        let turned = verdict(&relay, tcp(QmuxCarrier::WebSocket).pending).unwrap_err();
         assert_eq!(turned, RejectReason::Denied(Denial::Unavailable));
         until("it is counted", || relay.counts().total().refused_unavailable == 1).await;
         until("nothing is left", || is_empty(&relay)).await;
@@ -301,7 +301,7 @@ fn session_ended_before_its_socket_closes_the_socket() {
         let doorman = Arc::new(Doorman::default());
         let relay = Relay::start(RelayOptions { gate: doorman.clone(), ..options(1) }).unwrap();
         let mut ends = tcp(QmuxCarrier::WebSocket);
-        let heard = announce(&relay, ends.newcomer.clone());
+        let heard = announce(&relay, ends.pending.clone());
         until("the gate is asked", || doorman.0.lock().is_some()).await;
         assert!(heard.try_recv().is_err(), "nothing is known yet");
         let permit = Policy::public(Scope::everything(), Scope::everything()).admit("/", SystemTime::now());
