@@ -107,7 +107,7 @@ impl Identity {
     /// Checks that the leaf, which is from the file `cert`, is valid at `now`.
     ///
     /// # Errors
-    /// [`Error::Expired`] or [`Error::NotYetValid`].
+    /// [`CertificateLoadError::Expired`] or [`CertificateLoadError::NotYetValid`].
     pub fn valid_at(&self, cert: &Path, now: SystemTime) -> Result<(), CertificateLoadError> {
         if now > self.not_after {
             return Err(CertificateLoadError::Expired { file: cert.into(), date: date(self.not_after) });

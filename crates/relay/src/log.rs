@@ -1,6 +1,6 @@
 //! The log on standard error: filter, format and output.
 //!
-//! Logging is best effort. A relay logs through a [`queue`], so that no thread waits for standard error; a line that
+//! Logging is best effort. A relay logs through a queue, so that no thread waits for standard error; a line that
 //! cannot be written is counted and is no error.
 
 mod queue;
