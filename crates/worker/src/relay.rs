@@ -215,7 +215,7 @@ impl fmt::Display for RelayCounts {
         write!(
             f,
             "{} sessions, {} broadcasts, {} tracks, {} subscriptions, {} KiB cached, \
-             {} frames in, {} deliveries, {} ghosts, {} takeovers held, {} refused, {} panics",
+             {} frames in, {} deliveries, {} stale routes, {} takeovers held, {} refused, {} panics",
             total.sessions,
             self.store.board_paths,
             self.core.logs,
