@@ -8,8 +8,10 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::BytesMut;
-use relay_model::WorkerId;
-use relay_session::transport::{Dir, Stream, Transport, TransportEvent};
+use relay_model::{
+    WorkerId,
+    transport::{Dir, Stream, Transport, TransportEvent},
+};
 use relay_transport::quic::{ConnKey, Ecn, Endpoint, QuicConnection};
 use relay_wire::{
     lite::{BidiType, Message, Role, Setup, UniType, Version},

@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use relay_model::{Cost, Hop, Path, TrackInfo};
-use relay_session::transport::{Dir, Stream, Transport};
+use relay_model::{
+    Cost, Hop, Path, TrackInfo,
+    transport::{Dir, Stream, Transport},
+};
 use relay_transport::quic::QuicConnection;
 use relay_wire::{
     MessageBuf,

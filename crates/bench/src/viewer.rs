@@ -4,8 +4,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use relay_model::{Prefs, TrackName};
-use relay_session::transport::{ReadError, Stream, Transport};
+use relay_model::{
+    Prefs, TrackName,
+    transport::{ReadError, Stream, Transport},
+};
 use relay_transport::quic::QuicConnection;
 use relay_wire::{
     lite::{BidiType, Group, GroupEvent, GroupReader, Role, Subscribe, UniType},

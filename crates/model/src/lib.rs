@@ -1,5 +1,5 @@
-//! Shared vocabulary of the relay: ids, paths, priorities, codes, limits, and
-//! the messages between the control plane and the data plane. No I/O.
+//! Shared vocabulary of the relay: ids, paths, priorities, codes, limits, the messages between the control plane
+//! and the data plane, and the interface between a session and its transport. No I/O.
 
 pub mod code;
 pub mod id;
@@ -11,6 +11,7 @@ pub mod plane;
 pub mod route;
 pub mod scope;
 pub mod track;
+pub mod transport;
 
 pub use code::{SessionCode, StreamCode};
 pub use id::{Epoch, LogId, SessionId, SubId, WorkerId};

@@ -12,12 +12,12 @@ use std::{
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use relay_model::{StreamCode, limits};
-
-use crate::{
+use relay_model::{
+    StreamCode, limits,
     transport::{Stream, Transport, WriteError},
-    work::{self, Work},
 };
+
+use crate::work::{self, Work};
 
 /// Control messages queued for the peer.
 #[derive(Debug, Default)]

@@ -1,12 +1,12 @@
 //! The receiving side of a control stream.
 
-use relay_model::{StreamCode, limits};
+use relay_model::{
+    StreamCode, limits,
+    transport::{ReadError, Stream, Transport},
+};
 use relay_wire::MessageBuf;
 
-use crate::{
-    transport::{ReadError, Stream, Transport},
-    work::{READ as READ_UNITS, Work},
-};
+use crate::work::{READ as READ_UNITS, Work};
 
 /// Bytes read at a time.
 const READ: usize = 16 * 1024;

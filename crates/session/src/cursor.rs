@@ -4,13 +4,15 @@ use std::rc::Rc;
 
 use bytes::{Buf, Bytes};
 use relay_meter::Worker as Meter;
-use relay_model::StreamCode;
+use relay_model::{
+    StreamCode,
+    transport::{Stream, Transport, WriteError},
+};
 use smallvec::SmallVec;
 
 use crate::{
     dialect::EncodingKey,
     encoded_group::{EncodedPiece, EncodingEnd, LocalGroup},
-    transport::{Stream, Transport, WriteError},
 };
 
 /// Handles copied out of a lane at a time.

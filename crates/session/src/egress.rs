@@ -8,7 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use relay_meter::Worker as Meter;
-use relay_model::{StreamCode, SubId, limits};
+use relay_model::{
+    StreamCode, SubId, limits,
+    transport::{Dir, Stream, Transport},
+};
 use relay_wire::lite;
 use slab::Slab;
 
@@ -20,7 +23,6 @@ use crate::{
     fanout::Batch,
     footprint::SUBSCRIPTION,
     sub::{DownstreamSub, RequestKind},
-    transport::{Dir, Stream, Transport},
     work::SCANNED,
 };
 

@@ -2,7 +2,10 @@
 
 use std::{rc::Rc, time::Instant};
 
-use relay_model::{Ask, Prefs, Start, StreamCode, SubId};
+use relay_model::{
+    Ask, Prefs, Start, StreamCode, SubId,
+    transport::{Stream, Transport},
+};
 use relay_store::Lookup;
 use relay_wire::lite;
 
@@ -13,7 +16,6 @@ use crate::{
     requests::refuse,
     session::{Cx, Session},
     sub::RequestKind,
-    transport::{Stream, Transport},
 };
 
 /// Result of looking up a fetched group.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use relay_model::{Ask, StreamCode, limits};
+use relay_model::{
+    Ask, StreamCode, limits,
+    transport::{ReadError, Stream, Transport},
+};
 use relay_store::CommitError;
 use relay_wire::lite::{self, GroupEvent};
 
@@ -11,7 +14,6 @@ use crate::{
     ingest::{AppendTarget, Ingest, PIECE},
     requests::ReadOutcome,
     session::{Cx, PARTIAL_DELAY, Session, StreamKind},
-    transport::{ReadError, Stream, Transport},
     upstream::unclean,
     work::{self, DATAGRAM, FRAME},
 };

@@ -8,6 +8,7 @@ use std::{
 use relay_model::{
     Ask, Cost, Hop, Hops, Path,
     name::{self, NameError},
+    transport::{Stream, Transport},
 };
 use relay_wire::{
     DecodeError,
@@ -19,7 +20,6 @@ use crate::{
     peer_announces::AnnounceRouting,
     requests::ReadOutcome,
     session::{Cx, Session, StreamKind},
-    transport::{Stream, Transport},
     work::MESSAGE,
 };
 

@@ -1,7 +1,7 @@
 //! The session engine: dialects, egress, fan-out, on any transport. Sans-IO.
 //!
 //! A [`Session`] is one peer: publisher and subscriber at once. It polls events from its
-//! [`transport::Transport`], appends the peer's published objects to logs in the store, writes the tracks the
+//! [`Transport`](relay_model::transport::Transport), appends the peer's published objects to logs in the store, writes the tracks the
 //! peer subscribed to, and sends policy questions to core through [`SessionOutput`]. A [`Fanout`] pulls each log once
 //! for all sessions of a worker.
 //!
@@ -37,7 +37,6 @@ mod sink;
 mod stream_table;
 mod sub;
 mod tracks;
-pub mod transport;
 mod upstream;
 mod upstream_request;
 mod watch;

@@ -3,7 +3,10 @@
 
 use std::time::Instant;
 
-use relay_model::{SessionCode, StreamCode, limits};
+use relay_model::{
+    SessionCode, StreamCode, limits,
+    transport::{ReadError, Stream, Transport},
+};
 use relay_wire::lite::{
     self, BidiType,
     legacy::{self, ClientSetup, ServerSetup, SessionInfo},
@@ -13,7 +16,6 @@ use crate::{
     control_stream::ControlStreamReader,
     requests::{ReadOutcome, refuse},
     session::{Cx, Session, SessionOutput, StreamKind},
-    transport::{ReadError, Stream, Transport},
     work::MESSAGE,
 };
 

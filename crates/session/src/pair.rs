@@ -17,13 +17,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use relay_model::{SessionCode, StreamCode, limits};
+use relay_model::{
+    SessionCode, StreamCode, limits,
+    transport::{DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportEvent, WriteError},
+};
 
 pub use self::rng::Rng;
 use self::{link::PairLink, side::PairSide};
-use crate::transport::{
-    DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportEvent, WriteError,
-};
 
 /// Sending behaviour of one end, and its limits for the peer.
 #[derive(Clone, Debug)]

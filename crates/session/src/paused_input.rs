@@ -1,12 +1,10 @@
 //! Unread input: deferred because the work budget was spent, core is behind, or the peer exceeds its request
 //! rate.
 
+use relay_model::transport::Transport;
 use std::time::Instant;
 
-use crate::{
-    session::{Cx, Session, StreamKind},
-    transport::Transport,
-};
+use crate::session::{Cx, Session, StreamKind};
 
 /// Header deadlines kept before obsolete ones are pruned.
 const HEADERS_KEPT: usize = 64;

@@ -1,13 +1,11 @@
 //! PROBE: reporting path statistics to a peer.
 
+use relay_model::transport::{PathStats, Stream, Transport};
 use std::time::{Duration, Instant};
 
 use relay_wire::lite::{self, Message};
 
-use crate::{
-    control::ControlQueue,
-    transport::{PathStats, Stream, Transport},
-};
+use crate::control::ControlQueue;
 
 /// Interval at which the path is sampled.
 const SAMPLE: Duration = Duration::from_millis(200);

@@ -1,6 +1,9 @@
 //! Old groups fetched from a publisher into the log.
 
-use relay_model::{Ask, LogId, SessionId, StreamCode};
+use relay_model::{
+    Ask, LogId, SessionId, StreamCode,
+    transport::{ReadError, Stream, Transport},
+};
 use relay_store::FETCHED;
 
 use crate::{
@@ -8,7 +11,6 @@ use crate::{
     ingest::Ingest,
     requests::{NO_ERROR, ReadOutcome},
     session::{Cx, Session, StreamKind},
-    transport::{ReadError, Stream, Transport},
     upstream_request::UpstreamRequest,
 };
 

@@ -1,6 +1,9 @@
 //! Requests on the peer's streams, and their dispatch.
 
-use relay_model::{Ask, Hop, Prefs, StreamCode, limits};
+use relay_model::{
+    Ask, Hop, Prefs, StreamCode, limits,
+    transport::{ReadError, Stream, Transport},
+};
 use relay_wire::{
     DecodeError,
     lite::{self, BidiType, UniType},
@@ -12,7 +15,6 @@ use crate::{
     probe,
     session::{Cx, Session, SessionOutput, StreamKind},
     sub::RequestKind,
-    transport::{ReadError, Stream, Transport},
     work,
 };
 

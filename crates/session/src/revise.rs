@@ -3,12 +3,14 @@
 //! Core applies them to routes and subscriptions. The session applies them to what core does not see: the
 //! peer's watches, and the relay's announce requests to it.
 
-use relay_model::{Hop, Path, Scope, SessionCode, StreamCode};
+use relay_model::{
+    Hop, Path, Scope, SessionCode, StreamCode,
+    transport::{Stream, Transport},
+};
 use relay_wire::lite;
 
 use crate::{
     session::{Cx, Session, StreamKind},
-    transport::{Stream, Transport},
     upstream_request::UpstreamRequest,
 };
 

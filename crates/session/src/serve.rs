@@ -4,6 +4,7 @@ use std::{rc::Rc, time::Instant};
 
 use relay_model::{
     Ask, Hop, LogId, Path, Prefs, Start, StreamCode, SubId, TrackInfo, TrackName, limits, name,
+    transport::{Stream, Transport},
 };
 use relay_store::{LogEnd, Lookup};
 use relay_wire::{
@@ -20,7 +21,6 @@ use crate::{
     requests::{NO_ERROR, ReadOutcome, refuse},
     session::{Cx, Session, StreamKind},
     sub::{DownstreamSub, RequestKind},
-    transport::{Stream, Transport},
     watch::{AdvertisePolicy, AnnounceStream},
     work::{self, REQUEST},
 };

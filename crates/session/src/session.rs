@@ -10,6 +10,7 @@ use relay_meter::Worker as Meter;
 use relay_model::{
     Ask, Hop, LogId, Order, Path, Scope, SessionCode, SessionId, SubId, WorkerId,
     limits::{self, SessionLimits},
+    transport::{Dir, PRIORITY_CONTROL, Stream, Transport, TransportClosed, TransportEvent},
 };
 use relay_store::{Store, WakeSet};
 use relay_wire::lite::{self, Message};
@@ -27,7 +28,6 @@ use crate::{
     request_queue::RequestQueue,
     stream_table::StreamTable,
     tracks::UpstreamTrack,
-    transport::{Dir, PRIORITY_CONTROL, Stream, Transport, TransportClosed, TransportEvent},
     upstream::Upstreams,
     upstream_request::UpstreamRequest,
     watch::AnnounceStream,

@@ -3,10 +3,9 @@
 use std::{collections::HashMap, time::Instant};
 
 use bytes::Bytes;
-use relay_model::{SessionCode, StreamCode};
-
-use crate::transport::{
-    DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportEvent, WriteError,
+use relay_model::{
+    SessionCode, StreamCode,
+    transport::{DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportEvent, WriteError},
 };
 
 /// Streams that record what is written to them. Receiving and datagrams are absent.

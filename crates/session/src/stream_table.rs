@@ -1,10 +1,11 @@
 //! Table of a session's streams, with a count of the bytes held.
 
+use relay_model::transport::Stream;
 use std::collections::{HashMap, hash_map};
 
 use foldhash::fast::RandomState;
 
-use crate::{footprint::STREAM, session::StreamKind, transport::Stream};
+use crate::{footprint::STREAM, session::StreamKind};
 
 /// Open streams and their roles.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use relay_model::{LogId, Prefs, Start, StreamCode, SubId, Want};
+use relay_model::{LogId, Prefs, Start, StreamCode, SubId, Want, transport::Stream};
 use relay_store::LogEnd;
 use smallvec::SmallVec;
 
@@ -10,7 +10,6 @@ use crate::{
     cursor::GroupCursor,
     dialect::{EncodingKey, ObjectFraming},
     encoded_group::LocalGroup,
-    transport::Stream,
 };
 
 /// Kind of a request of the peer.

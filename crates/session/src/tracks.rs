@@ -1,6 +1,9 @@
 //! Upstream tracks: requests to a publishing peer, and their end.
 
-use relay_model::{Ask, Hop, LogId, Path, Prefs, SessionId, StreamCode, TrackInfo, Want};
+use relay_model::{
+    Ask, Hop, LogId, Path, Prefs, SessionId, StreamCode, TrackInfo, Want,
+    transport::{Stream, Transport},
+};
 use relay_store::{CommitError, LogEnd};
 use relay_wire::lite::{self, Message, SubscribeResponse};
 
@@ -8,7 +11,6 @@ use crate::{
     control_stream::{ControlStreamReader, StreamEnd},
     requests::{NO_ERROR, ReadOutcome, refuse},
     session::{Cx, Session, StreamKind},
-    transport::{Stream, Transport},
     upstream::{UpstreamParams, unclean},
     upstream_request::UpstreamRequest,
     work::MESSAGE,

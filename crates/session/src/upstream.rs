@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_model::{Epoch, Hop, LogId, Path, Prefs, SessionId, Start, StreamCode, TrackName, Want, limits};
+use relay_model::{
+    Epoch, Hop, LogId, Path, Prefs, SessionId, Start, StreamCode, TrackName, Want, limits, transport::Stream,
+};
 use relay_store::{LogEnd, Resume, Writer};
-
-use crate::transport::Stream;
 
 /// Time in which groups may still arrive after the publisher's end, as streams may be reordered.
 const STRAGGLERS: Duration = Duration::from_secs(1);

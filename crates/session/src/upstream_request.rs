@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use relay_model::{Ask, LogId, Path, SessionId, StreamCode, limits};
+use relay_model::{
+    Ask, LogId, Path, SessionId, StreamCode, limits,
+    transport::{Dir, PRIORITY_CONTROL, Stream, Transport},
+};
 use relay_store::FETCHED;
 use relay_wire::{
     lite::{self, BidiType, Message},
@@ -15,7 +18,6 @@ use crate::{
     intake::AnnounceReceiver,
     requests::NO_ERROR,
     session::{Cx, Session, StreamKind},
-    transport::{Dir, PRIORITY_CONTROL, Stream, Transport},
     upstream::{Upstreams, unclean},
 };
 

@@ -3,11 +3,9 @@
 use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
-use relay_model::{Hop, Hops, Path, Route, Scope, SessionId, limits};
+use relay_model::{Hop, Hops, Path, Route, Scope, SessionId, limits, transport::Stream};
 use relay_store::{Advert, BoardWatch, VisitStep, WatchCandidate};
 use relay_wire::lite::{self, Announce, Message, Version};
-
-use crate::transport::Stream;
 
 /// Bytes at which a call of [`AnnounceStream::fill`] stops. Including one more announcement it fits the free half of
 /// [`limits::CONTROL_QUEUE`].

@@ -7,11 +7,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use relay_model::{Cost, Hop, Hops, Path, Prefs, SessionCode, StreamCode, TrackInfo, TrackName};
-use relay_session::{
-    pair::PairEnd,
+use relay_model::{
+    Cost, Hop, Hops, Path, Prefs, SessionCode, StreamCode, TrackInfo, TrackName,
     transport::{Dir, ReadError, Stream, Transport, TransportClosed, TransportEvent},
 };
+use relay_session::pair::PairEnd;
 use relay_wire::{
     MessageBuf,
     lite::{
@@ -298,7 +298,7 @@ impl Peer {
             }
             match t.write(stream, std::slice::from_mut(front)) {
                 Ok(_) => {}
-                Err(relay_session::transport::WriteError::Blocked) => return,
+                Err(relay_model::transport::WriteError::Blocked) => return,
                 Err(_) => pending.bytes.clear(),
             }
         }

@@ -9,11 +9,12 @@ use std::{
 
 use relay_auth::{Permit, Policy};
 use relay_core::{Action, Core, CoreEvent};
-use relay_model::{Ask, Hop, Order, Path, Scope, SessionId, WorkerId, limits::SessionLimits};
+use relay_model::{
+    Ask, Hop, Order, Path, Scope, SessionId, WorkerId, limits::SessionLimits, transport::TransportClosed,
+};
 use relay_session::{
     Cx, Fanout, Session, SessionConfig, SessionGrant, SessionOutput, Work,
     pair::{PairEnd, Rng},
-    transport::TransportClosed,
 };
 use relay_store::{Store, WakeSet};
 use relay_wire::lite::Version;

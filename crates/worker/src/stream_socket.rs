@@ -1,5 +1,6 @@
 //! One stream socket of a worker: reads, writes and TLS, independent of the protocol above.
 
+use relay_model::transport::PathStats;
 use std::{
     io::{self, IoSlice, Read, Write},
     net::Shutdown,
@@ -8,7 +9,6 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use mio::{Interest, Registry, Token, event::Source};
-use relay_session::transport::PathStats;
 use relay_transport::qmux::ConnTraffic;
 use rustls::ServerConnection;
 use socket2::SockRef;

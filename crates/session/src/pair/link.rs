@@ -6,10 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use relay_model::{SessionCode, StreamCode};
+use relay_model::{
+    SessionCode, StreamCode,
+    transport::{Dir, PathStats, TransportClosed},
+};
 
 use super::{PairOptions, rng::Rng, side::PairSide};
-use crate::transport::{Dir, PathStats, TransportClosed};
 
 /// Size of a packet without payload, for a link with a rate.
 const CONTROL_BYTES: usize = 40;

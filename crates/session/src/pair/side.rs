@@ -7,7 +7,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use relay_model::{SessionCode, StreamCode, limits};
+use relay_model::{
+    SessionCode, StreamCode, limits,
+    transport::{DatagramError, Dir, ReadError, Stream, TransportClosed, TransportEvent, WriteError},
+};
 
 use super::{
     PairOptions,
@@ -15,7 +18,6 @@ use super::{
     rng::Rng,
     streams::{PairRead, PairRecvHalf, PairSendHalf},
 };
-use crate::transport::{DatagramError, Dir, ReadError, Stream, TransportClosed, TransportEvent, WriteError};
 
 #[derive(Debug)]
 pub(super) struct PairSide {

@@ -1,10 +1,10 @@
+use relay_model::transport::TransportClosed;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use super::*;
-use crate::transport::TransportClosed;
 
 const MS: Duration = Duration::from_millis(1);
 

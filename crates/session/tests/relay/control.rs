@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use relay_model::{SessionCode, StreamCode, TrackInfo};
-use relay_session::transport::TransportClosed;
+use relay_model::{SessionCode, StreamCode, TrackInfo, transport::TransportClosed};
 use relay_wire::{
     lite::{BidiType, Goaway, Setup, TrackRequest, UniType, Version},
     varint,

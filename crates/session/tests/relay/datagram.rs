@@ -1,8 +1,8 @@
 //! Relaying of datagrams.
 
 use bytes::Bytes;
-use relay_model::limits;
-use relay_session::{pair::PairOptions, transport::Transport};
+use relay_model::{limits, transport::Transport};
+use relay_session::pair::PairOptions;
 use relay_wire::lite::Datagram;
 
 use crate::{

@@ -1,7 +1,6 @@
 //! A session works one budget per call and continues in the next: nothing is lost or reordered by that.
 
-use relay_model::{StreamCode, limits};
-use relay_session::transport::Transport;
+use relay_model::{StreamCode, limits, transport::Transport};
 use relay_wire::lite::{BidiType, Datagram, TrackRequest, Version};
 
 use crate::{

@@ -1,7 +1,6 @@
 //! FETCH: old groups from the log, or from the publisher, which is asked once.
 
-use relay_model::{Prefs, SessionCode, StreamCode, limits};
-use relay_session::transport::Stream;
+use relay_model::{Prefs, SessionCode, StreamCode, limits, transport::Stream};
 use relay_wire::lite::Version;
 
 use crate::{

@@ -10,12 +10,11 @@ use std::{
 
 use relay_model::{
     Ask, Epoch, Hop, LogId, Order, Path, Prefs, Route, Scope, SessionCode, SessionId, StreamCode, SubId,
-    TrackName, Want, WorkerId, limits::SessionLimits,
+    TrackName, Want, WorkerId, limits::SessionLimits, transport::Transport,
 };
 use relay_session::{
     Cx, Fanout, Session, SessionConfig, SessionGrant, SessionOutput, Work,
     pair::{Pair, PairOptions},
-    transport::Transport,
 };
 use relay_store::{LogEnd, Store, WakeSet};
 

@@ -1,7 +1,6 @@
 //! Hostile and broken peers.
 
-use relay_model::{SessionCode, StreamCode, TrackInfo};
-use relay_session::transport::TransportClosed;
+use relay_model::{SessionCode, StreamCode, TrackInfo, transport::TransportClosed};
 use relay_wire::lite::{Setup, UniType, Version};
 
 use crate::{
@@ -130,7 +129,7 @@ fn unknown_code_is_forwarded() {
 
 #[test]
 fn stop_sending_on_relay_requests_has_no_effect() {
-    use relay_session::transport::Transport;
+    use relay_model::transport::Transport;
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.publisher("live/cam", &["video"]);

@@ -1,7 +1,9 @@
 //! moq-lite-01 and 02: the version is negotiated in the session, and many features are missing.
 
-use relay_model::{Prefs, SessionCode, StreamCode, limits};
-use relay_session::transport::{Dir, Transport, TransportClosed};
+use relay_model::{
+    Prefs, SessionCode, StreamCode, limits,
+    transport::{Dir, Transport, TransportClosed},
+};
 use relay_wire::{
     lite::{
         Announce, BidiType, SubscribeOk, SubscribeResponse, Version,

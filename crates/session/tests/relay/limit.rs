@@ -3,8 +3,9 @@
 use relay_model::{
     Ask, SessionCode, StreamCode,
     limits::{self, SessionLimits},
+    transport::TransportClosed,
 };
-use relay_session::{pair::PairOptions, transport::TransportClosed};
+use relay_session::pair::PairOptions;
 use relay_wire::{
     lite::{
         BidiType, FrameHead, Group, SubscribeResponse, UniType, Version, put_frame_head, put_group_header,
@@ -165,7 +166,7 @@ fn oldest_group_is_reset_past_the_lag_limit() {
         relay[reader].t().hold_credit(true);
         let sub = relay[reader].subscribe("live/cam", "video", patient());
         let mut show = Show::new(&mut relay, publisher, "video");
-        relay[reader].t().allow(relay_session::transport::Dir::Uni, 1_000);
+        relay[reader].t().allow(relay_model::transport::Dir::Uni, 1_000);
         // One frame each, with a header of 5 bytes.
         let each = limits::READER_LAG_BYTES / 4;
         for sequence in 0..4 {

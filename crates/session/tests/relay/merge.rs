@@ -19,7 +19,7 @@ struct Apart {
 }
 
 impl Apart {
-    fn new(seed: u64) -> (Self, [(usize, relay_session::transport::Stream); 2]) {
+    fn new(seed: u64) -> (Self, [(usize, relay_model::transport::Stream); 2]) {
         let mut relay = Relay::of(version_of(seed), seed);
         let publisher = relay.publisher("live/cam", &["video"]);
         let read = |relay: &mut Relay| {

@@ -5,11 +5,9 @@ use std::time::Duration;
 use relay_model::{
     Ask, Prefs, SessionCode, StreamCode,
     limits::{self, SessionLimits},
-};
-use relay_session::{
-    pair::PairOptions,
     transport::{Dir, TransportClosed},
 };
+use relay_session::pair::PairOptions;
 use relay_wire::lite::Version;
 
 use crate::{

@@ -7,11 +7,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use relay_model::{Cost, Hop, Hops, Path, Prefs, SessionCode, StreamCode, TrackInfo, TrackName};
-use relay_session::{
-    pair::{Pair, PairEnd},
+use relay_model::{
+    Cost, Hop, Hops, Path, Prefs, SessionCode, StreamCode, TrackInfo, TrackName,
     transport::{Dir, Stream, Transport, TransportClosed, WriteError},
 };
+use relay_session::pair::{Pair, PairEnd};
 use relay_wire::{
     MessageBuf,
     lite::{

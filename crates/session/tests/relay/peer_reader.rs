@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use relay_model::{StreamCode, TrackInfo};
-use relay_session::transport::{Dir, ReadError, Stream, Transport, TransportEvent};
+use relay_model::{
+    StreamCode, TrackInfo,
+    transport::{Dir, ReadError, Stream, Transport, TransportEvent},
+};
 use relay_wire::{
     MessageBuf,
     lite::{

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use relay_model::StreamCode;
-use relay_session::{
-    pair::PairOptions,
+use relay_model::{
+    StreamCode,
     transport::{Stream, Transport},
 };
+use relay_session::pair::PairOptions;
 use relay_wire::{
     MessageBuf,
     lite::{BidiType, Probe, Version},

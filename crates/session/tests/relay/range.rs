@@ -1,7 +1,6 @@
 //! Start and end of subscriptions, and their updates.
 
-use relay_model::{Prefs, Start};
-use relay_session::transport::Stream;
+use relay_model::{Prefs, Start, transport::Stream};
 use relay_wire::lite::{SubscribeResponse, Version};
 
 use crate::{

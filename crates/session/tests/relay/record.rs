@@ -2,8 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use relay_model::{Cost, Hops, Path, Prefs, StreamCode, TrackInfo, limits};
-use relay_session::transport::Stream;
+use relay_model::{Cost, Hops, Path, Prefs, StreamCode, TrackInfo, limits, transport::Stream};
 use relay_wire::{
     MessageBuf,
     lite::{

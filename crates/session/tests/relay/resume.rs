@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use relay_model::{Prefs, SessionCode, Start, StreamCode};
-use relay_session::transport::Stream;
+use relay_model::{Prefs, SessionCode, Start, StreamCode, transport::Stream};
 use relay_wire::lite::{Subscribe, SubscribeResponse, Version};
 
 use crate::{

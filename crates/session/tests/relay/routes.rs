@@ -1,7 +1,9 @@
 //! Announces and routes in each version.
 
-use relay_model::{Ask, Cost, Hop, SessionCode, StreamCode, limits};
-use relay_session::transport::{Stream, TransportClosed};
+use relay_model::{
+    Ask, Cost, Hop, SessionCode, StreamCode, limits,
+    transport::{Stream, TransportClosed},
+};
 use relay_wire::{
     lite::{Announce, AnnounceOk, Setup, Version},
     varint,

@@ -5,11 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_model::{Prefs, StreamCode};
-use relay_session::{
-    pair::{PairOptions, Rng},
-    transport::Stream,
-};
+use relay_model::{Prefs, StreamCode, transport::Stream};
+use relay_session::pair::{PairOptions, Rng};
 use relay_wire::lite::{SubscribeOk, SubscribeResponse, Version};
 
 use crate::{

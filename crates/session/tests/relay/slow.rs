@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use relay_model::Prefs;
-use relay_session::{
-    pair::{PairOptions, Rng},
-    transport::Stream,
-};
+use relay_model::{Prefs, transport::Stream};
+use relay_session::pair::{PairOptions, Rng};
 
 use crate::{
     harness::{MS, Relay, guest, host},

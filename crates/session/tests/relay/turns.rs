@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use relay_model::{Ask, Order, limits};
-use relay_session::{pair::PairOptions, transport::Dir};
+use relay_model::{Ask, Order, limits, transport::Dir};
+use relay_session::pair::PairOptions;
 use relay_wire::lite::Version;
 
 use crate::{

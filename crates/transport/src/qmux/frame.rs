@@ -1,7 +1,7 @@
 //! Codec of frames in all framings: those of RFC 9000 §19 with the changes of draft-ietf-quic-qmux-01 §4, and
 //! the legacy `webtransport` framing (deployed relays, captured).
 
-use relay_session::transport::Dir;
+use relay_model::transport::Dir;
 use relay_wire::varint::{self, Short};
 
 use super::{QmuxFraming, limits, violation::Violation};

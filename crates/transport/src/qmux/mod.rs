@@ -8,7 +8,7 @@
 //!    the peer wait.
 //! 2. When [`Connection::timeout`] is due, [`Connection::handle_timeout`].
 //! 3. Check [`Connection::phase`]: at `Ready` create a session, which polls and writes
-//!    ([`relay_session::transport::Transport`]).
+//!    ([`relay_model::transport::Transport`]).
 //! 4. While the socket is writable, call [`Connection::transmit`] and write. Keep bytes that the socket did
 //!    not accept and write them before the next `transmit`, so that the order of groups is decided late.
 //! 5. If [`Connection::has_event`] is then true, let the session poll again (sending made room), and continue

@@ -1,8 +1,7 @@
 //! Stream limits of both ends (RFC 9000 §4.6).
 
+use relay_model::transport::Dir;
 use std::collections::BTreeSet;
-
-use relay_session::transport::Dir;
 
 use super::{limits, violation::Violation};
 

@@ -9,7 +9,7 @@
 //!    endpoint, advances the handshake and the CONNECT, and sets the valve. Then check
 //!    [`QuicConnection::phase`]: at `Ready` create a session (`Ready` is also the first event of its `poll`); at
 //!    `Drained` call [`Endpoint::remove`].
-//! 4. The session polls and writes ([`relay_session::transport::Transport`]).
+//! 4. The session polls and writes ([`relay_model::transport::Transport`]).
 //! 5. Flush: call [`QuicConnection::poll_transmit`] until it returns `None`, then [`Endpoint::settle`] again only
 //!    if a session closed the connection, then read [`QuicConnection::next_deadline`] again.
 //!

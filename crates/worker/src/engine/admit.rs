@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use relay_auth::{Permit, Refusal};
 use relay_core::CoreEvent;
-use relay_model::{Ask, Hop, SessionCode, SessionId, limits};
-use relay_session::{
-    Session, SessionConfig, SessionGrant, SessionOutput,
+use relay_model::{
+    Ask, Hop, SessionCode, SessionId, limits,
     transport::{Transport, TransportClosed},
 };
+use relay_session::{Session, SessionConfig, SessionGrant, SessionOutput};
 use relay_transport::quic::ConnPhase;
 use relay_wire::lite;
 

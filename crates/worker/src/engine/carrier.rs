@@ -6,9 +6,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use relay_model::{SessionCode, StreamCode};
-use relay_session::transport::{
-    DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportEvent, WriteError,
+use relay_model::{
+    SessionCode, StreamCode,
+    transport::{DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportEvent, WriteError},
 };
 use relay_transport::{
     qmux,

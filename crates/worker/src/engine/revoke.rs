@@ -5,8 +5,7 @@ use std::time::Instant;
 use relay_auth::Permit;
 use relay_core::CoreEvent;
 use relay_meter::Worker as Meter;
-use relay_model::{SessionCode, SessionId};
-use relay_session::transport::TransportClosed;
+use relay_model::{SessionCode, SessionId, transport::TransportClosed};
 use relay_transport::quic::Endpoint;
 
 use super::{

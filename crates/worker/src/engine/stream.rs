@@ -7,8 +7,10 @@ use std::{
 
 use mio::{Registry, Token};
 use relay_meter::Worker as Meter;
-use relay_model::{SessionId, limits};
-use relay_session::transport::{Transport, TransportEvent};
+use relay_model::{
+    SessionId, limits,
+    transport::{Transport, TransportEvent},
+};
 use relay_transport::{
     qmux::{self, QmuxCarrier},
     quic::{ConnPhase, ConnTraffic},

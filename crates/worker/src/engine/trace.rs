@@ -4,8 +4,10 @@
 use std::time::{Duration, Instant};
 
 use relay_auth::Permit;
-use relay_model::{SessionCode, SessionId};
-use relay_session::transport::{Transport, TransportClosed};
+use relay_model::{
+    SessionCode, SessionId,
+    transport::{Transport, TransportClosed},
+};
 
 use super::Conn;
 use crate::gate::EndedBy;
@@ -68,7 +70,7 @@ pub(super) fn failed(id: SessionId, conn: Option<Conn<'_>>) {
     let Some(mut conn) = conn else { return };
     let peer = conn.remote();
     let closed = std::iter::from_fn(|| conn.poll()).find_map(|event| match event {
-        relay_session::transport::TransportEvent::Closed(why) => Some(why),
+        relay_model::transport::TransportEvent::Closed(why) => Some(why),
         _ => None,
     });
     let reason = match closed {

@@ -4,8 +4,10 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use relay_model::{SessionCode, limits as model};
-use relay_session::transport::{TransportClosed, TransportEvent};
+use relay_model::{
+    SessionCode, limits as model,
+    transport::{TransportClosed, TransportEvent},
+};
 
 use super::{CloseCause, Connection, QmuxPhase};
 use crate::qmux::{

@@ -6,8 +6,10 @@ mod transport;
 
 use std::{collections::VecDeque, time::Instant};
 
-use relay_model::{SessionCode, limits as model};
-use relay_session::transport::{PathStats, TransportClosed, TransportEvent};
+use relay_model::{
+    SessionCode, limits as model,
+    transport::{PathStats, TransportClosed, TransportEvent},
+};
 use relay_wire::varint;
 
 use super::{
@@ -23,7 +25,7 @@ use super::{
 
 /// A connection over a stream socket that carries one session.
 ///
-/// As a [`Transport`](relay_session::transport::Transport): a `Stream` holds the stream id of the wire. After
+/// As a [`Transport`](relay_model::transport::Transport): a `Stream` holds the stream id of the wire. After
 /// `TransportEvent::DatagramOutcome`, receive datagrams until there are none; only then follows another such event. Streams
 /// of the peer are reported in order of arrival, which may differ from the order of their ids. Data received
 /// before the peer's close can be read until `Closed` is polled.

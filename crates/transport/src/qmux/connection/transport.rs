@@ -3,9 +3,12 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use relay_model::{SessionCode, StreamCode, limits as model};
-use relay_session::transport::{
-    DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportClosed, TransportEvent, WriteError,
+use relay_model::{
+    SessionCode, StreamCode, limits as model,
+    transport::{
+        DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportClosed, TransportEvent,
+        WriteError,
+    },
 };
 use relay_wire::varint;
 

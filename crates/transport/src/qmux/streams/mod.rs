@@ -12,8 +12,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
 };
 
-use relay_model::{StreamCode, limits as model};
-use relay_session::transport::{Dir, Stream, TransportEvent};
+use relay_model::{
+    StreamCode, limits as model,
+    transport::{Dir, Stream, TransportEvent},
+};
 
 use super::{
     frame, limits,

@@ -1,8 +1,10 @@
 //! Receiving side of the streams.
 
 use bytes::Bytes;
-use relay_model::StreamCode;
-use relay_session::transport::{Dir, ReadError, Stream, TransportEvent};
+use relay_model::{
+    StreamCode,
+    transport::{Dir, ReadError, Stream, TransportEvent},
+};
 
 use super::{PendingReset, QmuxStreams};
 use crate::qmux::{recv::RecvOutcome, stream_limits::dir_of, violation::Violation};

@@ -7,8 +7,10 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use bytes::Bytes;
-use relay_model::StreamCode;
-use relay_session::transport::{Dir, PRIORITY_CONTROL, Stream, TransportEvent, WriteError};
+use relay_model::{
+    StreamCode,
+    transport::{Dir, PRIORITY_CONTROL, Stream, TransportEvent, WriteError},
+};
 use smallvec::SmallVec;
 
 use super::{PendingReset, QmuxStreams};

@@ -1,7 +1,7 @@
 //! Streams that wait for credit.
 
 use bytes::Bytes;
-use relay_session::transport::WriteError;
+use relay_model::transport::WriteError;
 
 use super::*;
 

@@ -2,8 +2,10 @@
 //!
 //! The files hold the messages or records of each session, and the stream contents determined by the recorder.
 
-use relay_model::{SessionCode, StreamCode};
-use relay_session::transport::{Dir, TransportClosed};
+use relay_model::{
+    SessionCode, StreamCode,
+    transport::{Dir, TransportClosed},
+};
 
 use super::*;
 use crate::qmux::websocket::{self, Sent};

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use relay_model::{SessionCode, StreamCode, limits as model};
-use relay_session::transport::{DatagramError, Dir, PRIORITY_CONTROL, TransportClosed};
+use relay_model::{
+    SessionCode, StreamCode, limits as model,
+    transport::{DatagramError, Dir, PRIORITY_CONTROL, TransportClosed},
+};
 
 use super::*;
 use crate::qmux::{ConnPhase, limits, stream_limits::Theirs};
@@ -502,9 +504,9 @@ fn the_round_trip_time_is_there_from_the_start() {
         QmuxConfig { rtt: Some(MS * 30), ..QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::WebSocket) };
     let mut end = Connection::new(config, Instant::now());
     assert_eq!(end.stats().rtt, Some(MS * 30));
-    end.set_path(relay_session::transport::PathStats { rtt: None, bitrate: Some(7) });
+    end.set_path(relay_model::transport::PathStats { rtt: None, bitrate: Some(7) });
     assert_eq!((end.stats().rtt, end.stats().bitrate), (Some(MS * 30), Some(7)));
-    end.set_path(relay_session::transport::PathStats { rtt: Some(MS), bitrate: None });
+    end.set_path(relay_model::transport::PathStats { rtt: Some(MS), bitrate: None });
     assert_eq!(end.stats().rtt, Some(MS));
 }
 

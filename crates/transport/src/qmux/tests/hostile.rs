@@ -1,7 +1,9 @@
 //! Random input and protocol violations.
 
-use relay_model::StreamCode;
-use relay_session::transport::{Dir, TransportClosed};
+use relay_model::{
+    StreamCode,
+    transport::{Dir, TransportClosed},
+};
 use relay_wire::varint;
 
 use super::*;

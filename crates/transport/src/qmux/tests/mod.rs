@@ -4,10 +4,10 @@ mod captures;
 mod ends;
 mod hostile;
 
+use relay_model::transport::{ReadError, Stream, Transport, TransportEvent, WriteError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use relay_session::transport::{ReadError, Stream, Transport, TransportEvent, WriteError};
 
 use super::{Connection, QmuxCarrier, QmuxConfig, QmuxFraming};
 

@@ -15,8 +15,10 @@ use quinn_proto::{
     ConnectionError, ConnectionEvent, EndpointEvent, Side, StreamEvent, StreamId, VarInt,
     crypto::rustls::HandshakeData,
 };
-use relay_model::{SessionCode, limits};
-use relay_session::transport::{Dir, Stream, TransportClosed, TransportEvent};
+use relay_model::{
+    SessionCode, limits,
+    transport::{Dir, Stream, TransportClosed, TransportEvent},
+};
 use rustls::pki_types::CertificateDer;
 
 use super::{

@@ -4,9 +4,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use quinn_proto::SendDatagramError;
-use relay_model::{SessionCode, StreamCode};
-use relay_session::transport::{
-    DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportClosed, TransportEvent, WriteError,
+use relay_model::{
+    SessionCode, StreamCode,
+    transport::{
+        DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportClosed, TransportEvent,
+        WriteError,
+    },
 };
 
 use super::{Due, FAREWELL, QuicConnection, QuicPhase, SessionLayer, from_dir, index};

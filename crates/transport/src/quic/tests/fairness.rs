@@ -1,7 +1,6 @@
 //! Limits on the work that one peer can cause at a time.
 
-use relay_model::{SessionCode, limits};
-use relay_session::transport::TransportClosed;
+use relay_model::{SessionCode, limits, transport::TransportClosed};
 
 use super::{
     connection::{DATAGRAMS, WAITING},

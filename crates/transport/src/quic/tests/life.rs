@@ -1,7 +1,6 @@
 //! Life cycle of connections.
 
-use relay_model::{SessionCode, limits};
-use relay_session::transport::TransportClosed;
+use relay_model::{SessionCode, limits, transport::TransportClosed};
 
 use super::*;
 

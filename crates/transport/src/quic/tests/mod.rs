@@ -15,8 +15,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use relay_model::WorkerId;
-use relay_session::transport::{Dir, ReadError, Stream, Transport, TransportEvent, WriteError};
+use relay_model::{
+    WorkerId,
+    transport::{Dir, ReadError, Stream, Transport, TransportEvent, WriteError},
+};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;

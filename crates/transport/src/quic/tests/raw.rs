@@ -1,7 +1,9 @@
 //! Raw QUIC sessions.
 
-use relay_model::{SessionCode, StreamCode, limits};
-use relay_session::transport::{DatagramError, PRIORITY_CONTROL, TransportClosed};
+use relay_model::{
+    SessionCode, StreamCode, limits,
+    transport::{DatagramError, PRIORITY_CONTROL, TransportClosed},
+};
 
 use super::*;
 

@@ -1,5 +1,6 @@
 //! Server certificates, client certificates and session resumption.
 
+use relay_model::transport::TransportClosed;
 use std::{
     sync::{Mutex, RwLock},
     time::SystemTime,
@@ -16,7 +17,6 @@ use rustls::{
 };
 
 use super::*;
-use relay_session::transport::TransportClosed;
 
 const ALPN: &[&str] = &["moq-lite-05"];
 const HOUR: Duration = Duration::from_secs(3_600);

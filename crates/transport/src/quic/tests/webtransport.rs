@@ -1,7 +1,6 @@
 //! WebTransport sessions with a minimal test client.
 
-use relay_model::{SessionCode, StreamCode};
-use relay_session::transport::TransportClosed;
+use relay_model::{SessionCode, StreamCode, transport::TransportClosed};
 use web_transport_proto::{Capsule, ConnectRequest, ConnectResponse, Frame, Setting, Settings, VarInt};
 
 use super::*;

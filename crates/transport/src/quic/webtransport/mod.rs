@@ -12,8 +12,7 @@ mod roles;
 
 use bytes::Bytes;
 use quinn_proto::{Connection, Dir, Side, StreamId, VarInt};
-use relay_model::SessionCode;
-use relay_session::transport::PRIORITY_CONTROL;
+use relay_model::{SessionCode, transport::PRIORITY_CONTROL};
 use relay_wire::lite;
 use web_transport_proto::{ConnectResponse, Settings, http::StatusCode};
 

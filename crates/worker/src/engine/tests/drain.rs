@@ -1,7 +1,6 @@
 //! Draining of a worker, and refused sessions when memory is short.
 
-use relay_model::SessionCode;
-use relay_session::transport::TransportClosed;
+use relay_model::{SessionCode, transport::TransportClosed};
 use relay_wire::lite::BidiType;
 
 use super::{turns::closed, *};

@@ -2,8 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use relay_model::{Ask, SessionCode, SessionId, limits};
-use relay_session::transport::TransportClosed;
+use relay_model::{Ask, SessionCode, SessionId, limits, transport::TransportClosed};
 
 use super::{
     turns::{closed, opened},

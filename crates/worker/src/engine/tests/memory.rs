@@ -1,5 +1,4 @@
-use relay_model::SessionCode;
-use relay_session::transport::TransportClosed;
+use relay_model::{SessionCode, transport::TransportClosed};
 
 use relay_transport::qmux::{QmuxCarrier, QmuxFraming};
 

@@ -21,8 +21,11 @@ use parking_lot::Mutex;
 use relay_auth::Policy;
 use relay_core::CoreEvent;
 use relay_meter::CounterBoard;
-use relay_model::{Hop, Scope, SessionId, WorkerId, limits::SessionLimits};
-use relay_session::transport::{Dir, Transport, TransportEvent as Heard};
+use relay_model::{
+    Hop, Scope, SessionId, WorkerId,
+    limits::SessionLimits,
+    transport::{Dir, Transport, TransportEvent as Heard},
+};
 use relay_store::Store;
 use relay_transport::quic::{
     ConnKey, ConnPhase, Endpoint, OutgoingConfig, QuicConfig, QuicTuning, certificate,
@@ -276,7 +279,7 @@ impl Bench {
     }
 
     /// End of the session, as seen by the client.
-    fn end(&mut self, key: ConnKey) -> relay_session::transport::TransportClosed {
+    fn end(&mut self, key: ConnKey) -> relay_model::transport::TransportClosed {
         let conn = self.client.conn(key).expect("it keeps its closed connection");
         loop {
             match conn.poll() {

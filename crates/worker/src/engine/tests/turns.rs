@@ -1,5 +1,4 @@
-use relay_model::{SessionCode, SessionId, limits};
-use relay_session::transport::TransportClosed;
+use relay_model::{SessionCode, SessionId, limits, transport::TransportClosed};
 
 use super::*;
 use crate::{engine::share, mailbox::WorkerMessage};

@@ -9,8 +9,10 @@ use std::{
 
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
-use relay_model::{Cost, Path, Prefs, TrackName};
-use relay_session::transport::{Dir, Stream, Transport, TransportClosed as Ending, TransportEvent as Heard};
+use relay_model::{
+    Cost, Path, Prefs, TrackName,
+    transport::{Dir, Stream, Transport, TransportClosed as Ending, TransportEvent as Heard},
+};
 use relay_transport::qmux::{self, ConnPhase, Connection, QmuxCarrier, QmuxFraming};
 use relay_wire::{
     MessageBuf,

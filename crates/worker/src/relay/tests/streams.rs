@@ -1,6 +1,6 @@
 //! Sessions over stream sockets, in the same relay as those over QUIC.
 
-use relay_session::transport::TransportClosed as Ending;
+use relay_model::transport::TransportClosed as Ending;
 use relay_transport::qmux::QmuxCarrier;
 
 use super::{

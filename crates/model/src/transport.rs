@@ -1,15 +1,15 @@
 //! Transport of a session: ordered byte streams and datagrams; events are polled, and nothing wakes the caller.
 //!
-//! Implementations live in `relay-transport` (QUIC, WebTransport) and in [`crate::pair`] (in
-//! memory, for tests). All calls are synchronous; time is an argument.
+//! Implementations: `relay-transport` (QUIC, WebTransport, qmux), and `relay_session::pair` in memory for tests.
+//! All calls are synchronous; time is an argument.
 
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
+use crate::{SessionCode, StreamCode};
 use bytes::Bytes;
-use relay_model::{SessionCode, StreamCode};
 
 /// Key of a stream. Opaque to the session: only meaningful to the transport that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
