@@ -111,7 +111,7 @@ impl Porter {
     }
 
     fn judge(&self, request: &AdmissionRequest) -> Result<Permit, Denial> {
-        let permit = lock(&self.policy).admit(&request.target, request.now)?;
+        let permit = lock(&self.policy).admit(request.conn.target(), request.now)?;
         lock(&self.admitted).push(request.session);
         Ok(permit)
     }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use relay_transport::quic::PeerCertificate;
+use relay_worker::ConnInfo;
 use rustls::{ServerConfig, ServerConnection};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -101,7 +102,7 @@ async fn handle_connection(
     let begun = async {
         let (stream, client) = identify(stream, peer, &mut slot, &kind, &proxies).await?;
         let charge = match &hub {
-            Some(hub) => Some(ConnectionCharge::open(hub, client.remote.ip()).ok_or_else(exceeded)?),
+            Some(hub) => Some(ConnectionCharge::open(hub, client.conn.remote.ip()).ok_or_else(exceeded)?),
             None => None,
         };
         let secured = secure(stream, client, &kind, charge.as_ref());
@@ -153,14 +154,14 @@ async fn identify(
     kind: &ListenerProtocol,
     proxies: &Proxies,
 ) -> io::Result<(TcpStream, ClientInfo)> {
+    let transport = match kind {
+        ListenerProtocol::Web { .. } => "http",
+        ListenerProtocol::Link { .. } => "tcp",
+    };
     let mut client = ClientInfo {
-        remote: canonical(peer),
+        conn: ConnInfo::new(transport, canonical(peer), canonical(stream.local_addr()?)),
         is_proxy: proxies.trusts(peer.ip()),
-        local: canonical(stream.local_addr()?),
         is_tls: false,
-        server_name: None,
-        certificate: None,
-        rtt: None,
     };
     stream.set_nodelay(true)?;
     let takes_header = match kind {
@@ -169,7 +170,7 @@ async fn identify(
         ListenerProtocol::Link { .. } => client.is_proxy,
     };
     if takes_header && let Some(behind) = proxy::header(&mut stream).await? {
-        client.remote = canonical(behind);
+        client.conn.remote = canonical(behind);
         client.is_proxy = proxies.trusts(behind.ip());
         if !slot.belongs_to(behind.ip()) {
             return Err(io::Error::other("too many connections from one address"));
@@ -207,8 +208,8 @@ async fn secure(
     let stream: TlsStream<TcpStream> = TlsAcceptor::from(tls.clone()).accept(stream).await?;
     let session: &ServerConnection = stream.get_ref().1;
     client.is_tls = true;
-    client.server_name = session.server_name().map(str::to_owned);
-    client.certificate = session.peer_certificates().and_then(PeerCertificate::of_chain);
+    client.conn.server_name = session.server_name().map(str::to_owned);
+    client.conn.certificate = session.peer_certificates().and_then(PeerCertificate::of_chain);
     Ok((PlainOrTls::Tls(Box::new(stream)), client))
 }
 

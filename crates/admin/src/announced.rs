@@ -39,7 +39,7 @@ enum Form {
 /// Answers `/announced` and paths below it.
 pub(crate) async fn answer(hub: &HttpReaders, asked: RouteRequest) -> Response {
     let form = form(&asked.headers);
-    let reader = match hub.admit(asked.asker(&asked.path)).await {
+    let reader = match hub.admit(asked.gate_request(&asked.path)).await {
         Ok(reader) => reader,
         Err(refused) => return refused.response(),
     };

@@ -4,28 +4,32 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
-    time::Duration,
 };
 
-use relay_transport::quic::PeerCertificate;
+use relay_worker::ConnInfo;
 
 /// Facts about a connection that its requests share.
 #[derive(Clone, Debug)]
 pub struct ClientInfo {
-    /// Client's address: the peer's, or the one in a trusted proxy's header.
-    pub remote: SocketAddr,
-    /// Whether `remote` is a trusted proxy, whose headers name the client.
+    /// The connection, without a request. Its remote address is the peer's, or the one in a trusted proxy's header.
+    pub conn: ConnInfo,
+    /// Whether the remote address is a trusted proxy, whose headers name the client.
     pub is_proxy: bool,
-    /// Local address of the connection.
-    pub local: SocketAddr,
     /// Whether the connection uses TLS.
     pub is_tls: bool,
-    /// Server name in the TLS handshake (SNI).
-    pub server_name: Option<String>,
-    /// Verified client certificate.
-    pub certificate: Option<PeerCertificate>,
-    /// Round-trip time, measured by the kernel during the handshake.
-    pub rtt: Option<Duration>,
+}
+
+impl ClientInfo {
+    /// Describes a request for `target` of this client to the gate.
+    pub(crate) fn http_request(&self, target: String) -> ConnInfo {
+        ConnInfo {
+            version: Some("http/1.1"),
+            server_name: self.conn.server_name.clone(),
+            certificate: self.conn.certificate.clone(),
+            target: Some(target),
+            ..ConnInfo::new("http", self.conn.remote, self.conn.local)
+        }
+    }
 }
 
 /// IP network: an address and its prefix length.

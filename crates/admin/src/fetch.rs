@@ -175,7 +175,7 @@ impl Asks {
         raw: &str,
     ) -> Result<(ReaderSession, Permit), Rejected> {
         let mut is_elsewhere = false;
-        let admitted = hub.admit_noting(asked.asker(raw), &mut is_elsewhere).await;
+        let admitted = hub.admit_noting(asked.gate_request(raw), &mut is_elsewhere).await;
         self.elsewhere += usize::from(is_elsewhere);
         let visitor = admitted.map_err(|refused| match refused {
             ReaderRejection::Denied(

@@ -3,7 +3,9 @@
 use std::io;
 
 use relay_transport::qmux::{QmuxCarrier, QmuxFraming};
-use relay_worker::{AcceptQueue, AcceptedSocket, Admission, AdmittedSocket, PendingSession, RejectReason};
+use relay_worker::{
+    AcceptQueue, AcceptedSocket, Admission, AdmittedSocket, ConnInfo, PendingSession, RejectReason,
+};
 use tokio::{
     net::{UnixListener, UnixStream, unix::UCred},
     sync::oneshot,
@@ -51,19 +53,8 @@ impl SessionAcceptor {
 
     /// Asks a worker to admit a connection and passes the socket to it.
     pub(crate) async fn admit(self, stream: PlainOrTls, client: ClientInfo) {
-        let remote = client.remote;
-        let pending = PendingSession {
-            framing: QmuxFraming::Qmux01,
-            over: QmuxCarrier::Bytes,
-            protocol: None,
-            target: None,
-            transport: "tcp",
-            remote,
-            local: client.local,
-            server_name: client.server_name,
-            certificate: client.certificate,
-            rtt: client.rtt,
-        };
+        let remote = client.conn.remote;
+        let pending = stream_session(client.conn);
         let handed = async {
             let place = request_admission(&self.arrivals, pending).await.map_err(io::Error::other)?;
             place.take(link(stream, Vec::new())?);
@@ -109,23 +100,17 @@ impl SessionAcceptor {
     }
 
     async fn admit_unix(&self, stream: UnixStream) -> io::Result<()> {
-        let pending = PendingSession {
-            framing: QmuxFraming::Qmux01,
-            over: QmuxCarrier::Bytes,
-            protocol: None,
-            target: None,
-            transport: "unix",
-            remote: NOWHERE,
-            local: NOWHERE,
-            server_name: None,
-            certificate: None,
-            rtt: None,
-        };
+        let pending = stream_session(ConnInfo::new("unix", NOWHERE, NOWHERE));
         let place = request_admission(&self.arrivals, pending).await.map_err(io::Error::other)?;
         let socket = AcceptedSocket::Unix(stream.into_std()?);
         place.take(AdmittedSocket { socket, tls: None, received: Vec::new() });
         Ok(())
     }
+}
+
+/// Session of the newest framing over a byte stream, which carries its version and target.
+fn stream_session(conn: ConnInfo) -> PendingSession {
+    PendingSession { framing: QmuxFraming::Qmux01, over: QmuxCarrier::Bytes, conn }
 }
 
 /// Asks a worker to admit a newcomer and waits for the verdict.

@@ -16,7 +16,7 @@ use relay_core::CoreEvent;
 use relay_model::{Ask, LogId, Order, SessionCode, SessionId, StreamCode, SubId};
 use relay_store::Store;
 use relay_worker::{
-    Charge, Denial, EndedBy, Footprint, GateAnswer, PermitFilter, ReaderConnInfo, SendOutcome, SessionEnded,
+    Charge, ConnInfo, Denial, EndedBy, Footprint, GateAnswer, PermitFilter, SendOutcome, SessionEnded,
     VirtualWorker, mailbox::WorkerMessage,
 };
 use tokio::{
@@ -135,18 +135,18 @@ impl HttpReaders {
     }
 
     /// Asks the gate to admit a reader.
-    pub(crate) async fn admit(&self, asker: ReaderConnInfo) -> Result<ReaderSession, ReaderRejection> {
-        self.admit_noting(asker, &mut false).await
+    pub(crate) async fn admit(&self, conn: ConnInfo) -> Result<ReaderSession, ReaderRejection> {
+        self.admit_noting(conn, &mut false).await
     }
 
     /// The same; sets `is_later` if the gate did not answer at once, as when it asks a server.
     pub(crate) async fn admit_noting(
         &self,
-        asker: ReaderConnInfo,
+        conn: ConnInfo,
         is_later: &mut bool,
     ) -> Result<ReaderSession, ReaderRejection> {
         let id = self.0.seat.session();
-        let address = origin_of(asker.remote.ip());
+        let address = origin_of(conn.remote.ip());
         let visit = Arc::new(ReaderEntry { id, address, state: Mutex::default(), news: Notify::new() });
         {
             let mut visits = self.0.visits.lock();
@@ -159,9 +159,9 @@ impl HttpReaders {
             *visits.by_address.entry(address).or_default() += 1;
             visits.all.insert(id, visit.clone());
         }
-        let charge = self.0.seat.ledger().open(id, asker.remote.ip());
+        let charge = self.0.seat.ledger().open(id, conn.remote.ip());
         let mut reader = ReaderSession::new(self.clone(), visit, charge);
-        let answer = match self.0.seat.ask(id, asker) {
+        let answer = match self.0.seat.ask(id, conn) {
             GateAnswer::Now(answer) => answer,
             GateAnswer::Later => {
                 *is_later = true;

@@ -23,7 +23,7 @@ use hyper::{
     service::{Service, service_fn},
 };
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
-use relay_worker::{ReaderConnInfo, Relay};
+use relay_worker::{ConnInfo, Relay};
 use tokio::time::timeout;
 
 use crate::{
@@ -90,19 +90,11 @@ pub(crate) struct RouteRequest {
 }
 
 impl RouteRequest {
-    /// Question to the gate about this client and the resource at `path`.
-    pub(crate) fn asker(&self, path: &str) -> ReaderConnInfo {
+    /// Describes the request of this client for the resource at `path` to the gate.
+    pub(crate) fn gate_request(&self, path: &str) -> ConnInfo {
         let path = if path.is_empty() { "/" } else { path };
         let mark = if self.query.is_empty() { "" } else { "?" };
-        ReaderConnInfo {
-            target: format!("{path}{mark}{}", self.query),
-            transport: "http",
-            version: "http/1.1",
-            remote: self.client.remote,
-            local: self.client.local,
-            server_name: self.client.server_name.clone(),
-            certificate: self.client.certificate.clone(),
-        }
+        self.client.http_request(format!("{path}{mark}{}", self.query))
     }
 }
 
@@ -117,7 +109,7 @@ impl Site {
     ) {
         let phase = Arc::<RequestCounts>::default();
         let io = TokioIo::new(TimeoutStream::new(stream, phase.clone(), charge.clone(), idle));
-        let remote = client.remote;
+        let remote = client.conn.remote;
         let service = service_fn(move |request: Request<Incoming>| {
             let (busy, site, client) = (phase.begin(), self.clone(), client.clone());
             let (is_kept, charge) = (is_persistent(&request), charge.clone());
@@ -172,10 +164,10 @@ impl Site {
         match self {
             Self::Public(public) => {
                 if client.is_proxy {
-                    client.remote = public.proxies.client(client.remote, request.headers());
+                    client.conn.remote = public.proxies.client(client.conn.remote, request.headers());
                 }
                 let named = || authority.and_then(|authority| authority.host.into_name());
-                client.server_name = client.server_name.take().or_else(named);
+                client.conn.server_name = client.conn.server_name.take().or_else(named);
                 match bearer::adopt(&mut request) {
                     Ok(()) => bearer::challenge(public.answer(client, request).await),
                     Err(words) => plain(StatusCode::BAD_REQUEST, words),
@@ -212,7 +204,7 @@ impl Public {
 
     /// Cross-origin access to the answer to `request`.
     fn access<B>(&self, client: &ClientInfo, request: &Request<B>) -> PageAccess {
-        self.origins.access(request.headers(), client.local.ip())
+        self.origins.access(request.headers(), client.conn.local.ip())
     }
 
     async fn answer(&self, client: ClientInfo, mut request: Request<Incoming>) -> Response {

@@ -17,7 +17,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use relay_auth::Refusal;
 use relay_transport::qmux::{QmuxCarrier, QmuxFraming};
-use relay_worker::{AcceptQueue, Admission, Denial, PendingSession, RejectReason};
+use relay_worker::{AcceptQueue, Admission, ConnInfo, Denial, PendingSession, RejectReason};
 
 use crate::{
     client::ClientInfo,
@@ -73,14 +73,12 @@ impl WebSocketEndpoint {
         let pending = PendingSession {
             framing: spoken.framing,
             over: QmuxCarrier::WebSocket,
-            protocol: spoken.protocol,
-            target: Some(target),
-            transport: "websocket",
-            remote: client.remote,
-            local: client.local,
-            server_name: client.server_name,
-            certificate: client.certificate,
-            rtt: client.rtt,
+            conn: ConnInfo {
+                transport: "websocket",
+                version: spoken.protocol,
+                target: Some(target),
+                ..client.conn
+            },
         };
         let upgraded = upgrade::on(&mut request);
         // Its head may be 16 KiB, and the gate may take seconds.

@@ -12,6 +12,7 @@ mod cache;
 mod files;
 mod http;
 mod log_once;
+mod question;
 mod remote;
 mod server;
 
@@ -199,22 +200,23 @@ impl Access {
 
     /// Request target with the path of its host name's labels below `auth.domains` prepended.
     fn target(&self, request: &AdmissionRequest) -> String {
-        if self.domains.is_empty() || !NAMED.contains(&request.transport) {
-            return request.target.clone();
+        if self.domains.is_empty() || !NAMED.contains(&request.conn.transport) {
+            return request.conn.target().to_owned();
         }
-        let host = request.server_name.as_deref().unwrap_or_default().trim_end_matches('.').to_lowercase();
+        let host =
+            request.conn.server_name.as_deref().unwrap_or_default().trim_end_matches('.').to_lowercase();
         let below =
             self.domains.iter().find_map(|domain| host.strip_suffix(domain.as_str())?.strip_suffix('.'));
-        let Some(labels) = below else { return request.target.clone() };
+        let Some(labels) = below else { return request.conn.target().to_owned() };
         let mut target = String::new();
         for label in labels.rsplit('.') {
             target.push('/');
             target.push_str(label);
         }
-        if !request.target.starts_with(['/', '?']) && !request.target.is_empty() {
+        if !request.conn.target().starts_with(['/', '?']) && !request.conn.target().is_empty() {
             target.push('/');
         }
-        target.push_str(&request.target);
+        target.push_str(request.conn.target());
         target
     }
 
@@ -226,7 +228,7 @@ impl Access {
 
     /// Decides by client certificate or local policy.
     fn decide(&self, request: &AdmissionRequest, target: &str) -> Result<Permit, Refusal> {
-        if let Some(certificate) = &request.certificate {
+        if let Some(certificate) = &request.conn.certificate {
             return Policy::peer(target, peer_name(certificate), certificate.not_after, request.now);
         }
         self.known.policy().admit(target, request.now)
@@ -273,7 +275,7 @@ fn peer_name(certificate: &relay_worker::PeerCertificate) -> String {
 
 impl Gate for Access {
     fn admit(&self, request: &AdmissionRequest) -> GateAnswer {
-        if !self.origins.allow(request.origin.as_deref().map(str::as_bytes), request.local.ip()) {
+        if !self.origins.allow(request.conn.origin.as_deref().map(str::as_bytes), request.conn.local.ip()) {
             return GateAnswer::Now(Err(Refusal::Unauthorized.into()));
         }
         let target = self.target(request);
@@ -283,7 +285,7 @@ impl Gate for Access {
             AuthBackend::Nobody | AuthBackend::Keys(_) => {}
         }
         if let AuthBackend::Keys(keyring) = &self.backend
-            && request.certificate.is_none()
+            && request.conn.certificate.is_none()
             && self.known.policy().missing_key(&target).is_some()
         {
             return keyring.admit(request, target);

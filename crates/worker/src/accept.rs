@@ -4,53 +4,27 @@
 //! its verdict; then it gets the socket. An HTTP server can thus answer an upgrade itself before it hands
 //! over the socket, and sessions are admitted in one place only.
 
-use std::{fmt, net::SocketAddr, os::unix::net::UnixStream, sync::Arc, time::Duration};
+use std::{fmt, os::unix::net::UnixStream, sync::Arc};
 
 use relay_model::SessionId;
-use relay_transport::{
-    qmux::{QmuxCarrier, QmuxFraming},
-    quic::PeerCertificate,
-};
+use relay_transport::qmux::{QmuxCarrier, QmuxFraming};
 
 use crate::{
+    conn_info::ConnInfo,
     gate::Denial,
     mailbox::{Mailbox, WorkerMessage},
 };
 
-/// An accepted connection, described before its socket is handed over. Its `Debug` omits possible secrets.
-#[derive(Clone)]
+/// An accepted connection, described before its socket is handed over.
+#[derive(Clone, Debug)]
 pub struct PendingSession {
     /// Stream layout.
     pub framing: QmuxFraming,
     /// Carrier of the streams.
     pub over: QmuxCarrier,
-    /// Negotiated protocol version, as ALPN names it; `None` if it is negotiated in-band, by the transport
-    /// parameters of a byte stream or by the SETUP exchange of older versions.
-    pub protocol: Option<&'static str>,
-    /// Raw path and query of the URL; `None` if SETUP carries them. May hold a token.
-    pub target: Option<String>,
-    /// Name of the transport for the gate and logs: `websocket`, `tcp` or `unix`.
-    pub transport: &'static str,
-    /// Address of the peer, as reported by a trusted proxy if there is one; unspecified for a Unix socket.
-    pub remote: SocketAddr,
-    /// Local address of the connection.
-    pub local: SocketAddr,
-    /// Requested host (SNI).
-    pub server_name: Option<String>,
-    /// Verified client certificate.
-    pub certificate: Option<PeerCertificate>,
-    /// Round trip time of the handshake, as measured by the kernel.
-    pub rtt: Option<Duration>,
-}
-
-impl fmt::Debug for PendingSession {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Newcomer")
-            .field("transport", &self.transport)
-            .field("protocol", &self.protocol)
-            .field("remote", &self.remote)
-            .finish_non_exhaustive()
-    }
+    /// The connection. Its version is `None` if it is negotiated in-band, by the transport parameters of a byte stream
+    /// or by the SETUP exchange of older versions; its target is `None` if SETUP carries it.
+    pub conn: ConnInfo,
 }
 
 /// A connected socket, blocking or not.

@@ -8,17 +8,18 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use relay_auth::{Permit, Policy, Refusal};
 use relay_model::{SessionCode, SessionId};
-use relay_transport::quic::PeerCertificate;
 pub use relay_wire::lite::Role;
 
-use crate::mailbox::{Mailbox, WorkerMessage};
+use crate::{
+    conn_info::ConnInfo,
+    mailbox::{Mailbox, WorkerMessage},
+};
 
 /// Authorizer of sessions. A [`Policy`] is a gate that answers at once.
 pub trait Gate: Send + Sync {
@@ -49,28 +50,12 @@ pub enum GateAnswer {
 }
 
 /// Admission request of a session. Its `Debug` omits possible secrets.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct AdmissionRequest {
     /// Id of the session, assigned with its first packet.
     pub session: SessionId,
-    /// Raw path and query as sent by the peer; empty if the protocol carries none. May hold a token.
-    pub target: String,
-    /// Transport: `webtransport`, `quic`, `websocket`, `tcp` or `unix`.
-    pub transport: &'static str,
-    /// Protocol version, as ALPN or the subprotocol names it; empty if it is negotiated later.
-    pub version: &'static str,
-    /// Address of the peer.
-    pub remote: SocketAddr,
-    /// Local address of the connection.
-    pub local: SocketAddr,
-    /// Requested host (SNI).
-    pub server_name: Option<String>,
-    /// Only role the peer declared; `None` for both, or not declared yet (WebTransport).
-    pub role: Option<Role>,
-    /// Origin of the web page, if a browser sent one.
-    pub origin: Option<String>,
-    /// Client certificate, if one was requested and its chain is valid.
-    pub certificate: Option<PeerCertificate>,
+    /// Connection, with the request target of the session.
+    pub conn: ConnInfo,
     /// Time of the request, wall clock.
     pub now: SystemTime,
     /// Destination of a late answer.
@@ -81,17 +66,6 @@ impl AdmissionRequest {
     /// Handle for a late answer, usable from any thread together with [`GateAnswer::Later`].
     pub fn reply(&self) -> GateReply {
         GateReply { session: self.session, mailbox: Some(self.mailbox.clone()) }
-    }
-}
-
-impl fmt::Debug for AdmissionRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Request")
-            .field("session", &self.session)
-            .field("transport", &self.transport)
-            .field("version", &self.version)
-            .field("remote", &self.remote)
-            .finish_non_exhaustive()
     }
 }
 
@@ -276,6 +250,6 @@ pub type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 impl Gate for Policy {
     fn admit(&self, request: &AdmissionRequest) -> GateAnswer {
-        GateAnswer::Now(Policy::admit(self, &request.target, request.now).map_err(Denial::from))
+        GateAnswer::Now(Policy::admit(self, request.conn.target(), request.now).map_err(Denial::from))
     }
 }

@@ -8,6 +8,7 @@
 //! while another serves. Absent: tokio, tasks, channels per session.
 
 mod accept;
+mod conn_info;
 mod control;
 pub mod engine;
 pub mod gate;
@@ -27,6 +28,7 @@ pub mod wheel;
 pub use accept::{
     AcceptQueue, AcceptedSocket, Admission, AdmissionCallback, AdmittedSocket, PendingSession, RejectReason,
 };
+pub use conn_info::ConnInfo;
 pub use control::carry_out;
 pub use engine::{Fault, IDENTITY_CHANGED, TurnStage};
 pub use gate::{
@@ -44,5 +46,5 @@ pub use relay_session::Footprint;
 pub use relay_transport::quic::{
     Clients, Congestion, PeerCertificate, QuicTuning, RootsError, Tickets, Version, mtu,
 };
-pub use seat::{ReaderConnInfo, SendOutcome, VirtualWorker};
+pub use seat::{SendOutcome, VirtualWorker};
 pub use socket::{BUFFER_BYTES, BindError, Buffers, Steering, probe};

@@ -6,7 +6,6 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -20,9 +19,9 @@ use parking_lot::Mutex;
 use relay_core::CoreEvent;
 use relay_model::{SessionId, WorkerId};
 use relay_store::Store;
-use relay_transport::quic::PeerCertificate;
 
 use crate::{
+    conn_info::ConnInfo,
     gate::{AdmissionRequest, Denial, Gate, GateAnswer, SessionEnded, WallClock},
     ledger::MemoryLedger,
     mailbox::{Mailbox, WorkerMessage},
@@ -96,25 +95,6 @@ impl VirtualWorkerHandle {
     }
 }
 
-/// Admission request of a session here. May hold secrets.
-#[derive(Clone)]
-pub struct ReaderConnInfo {
-    /// Raw path and query as sent by the peer.
-    pub target: String,
-    /// Name of the transport for the gate and logs.
-    pub transport: &'static str,
-    /// Protocol version, as ALPN names it.
-    pub version: &'static str,
-    /// Address of the peer.
-    pub remote: SocketAddr,
-    /// Local address of the connection.
-    pub local: SocketAddr,
-    /// Requested host (SNI).
-    pub server_name: Option<String>,
-    /// Verified client certificate.
-    pub certificate: Option<PeerCertificate>,
-}
-
 /// Outcome of sending events to core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendOutcome {
@@ -180,22 +160,8 @@ impl VirtualWorker {
 
     /// Asks the gate to admit a session. A late answer arrives as a letter. The caller reports the end by
     /// [`VirtualWorker::ended`], once, admitted or not.
-    pub fn ask(&self, session: SessionId, asker: ReaderConnInfo) -> GateAnswer {
-        let ReaderConnInfo { target, transport, version, remote, local, server_name, certificate } = asker;
-        let request = AdmissionRequest {
-            session,
-            target,
-            transport,
-            version,
-            remote,
-            local,
-            server_name,
-            role: None,
-            origin: None,
-            certificate,
-            now: self.wall(),
-            mailbox: self.mailbox.clone(),
-        };
+    pub fn ask(&self, session: SessionId, conn: ConnInfo) -> GateAnswer {
+        let request = AdmissionRequest { session, conn, now: self.wall(), mailbox: self.mailbox.clone() };
         catch_unwind(AssertUnwindSafe(|| self.gate.admit(&request)))
             .unwrap_or(GateAnswer::Now(Err(Denial::Unavailable)))
     }

@@ -3,7 +3,7 @@
 use axum::{extract::Request, http::StatusCode, response::Response};
 use relay_auth::Permit;
 use relay_model::{Path, Scope};
-use relay_worker::ReaderConnInfo;
+use relay_worker::ConnInfo;
 use serde::Serialize;
 
 use super::{Page, PageListener};
@@ -52,9 +52,9 @@ fn relative(scope: &Scope, root: &Path) -> Vec<String> {
 pub(super) async fn answer(page: Page, side: PageListener, request: Request) -> Response {
     let urls = page.urls(side, request.headers());
     let hub = page.0.entrances.get().and_then(|(_, hub)| hub.clone());
-    let asker = request.extensions().get::<ClientInfo>().map(|client| asker(client, side, &request));
-    let decided = match (hub, asker) {
-        (Some(hub), Some(asker)) => decision(hub.admit(asker).await.map(|reader| reader.permit())),
+    let conn = request.extensions().get::<ClientInfo>().map(|client| gate_request(client, side, &request));
+    let decided = match (hub, conn) {
+        (Some(hub), Some(conn)) => decision(hub.admit(conn).await.map(|reader| reader.permit())),
         _ => None,
     };
     let (permit, refused) = match decided {
@@ -89,17 +89,13 @@ fn decision(admitted: Result<Option<Permit>, ReaderRejection>) -> Option<Result<
 
 /// Describes the page's client as it would open a session at `/`. The host name of the private listener is dropped:
 /// clients do not use it.
-fn asker(client: &ClientInfo, side: PageListener, request: &Request) -> ReaderConnInfo {
+fn gate_request(client: &ClientInfo, side: PageListener, request: &Request) -> ConnInfo {
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-    ReaderConnInfo {
-        target: format!("/{query}"),
-        transport: "http",
-        version: "http/1.1",
-        remote: client.remote,
-        local: client.local,
-        server_name: client.server_name.clone().filter(|_| side == PageListener::Public),
-        certificate: client.certificate.clone(),
+    let mut conn = client.http_request(format!("/{query}"));
+    if side == PageListener::Private {
+        conn.server_name = None;
     }
+    conn
 }
 
 #[cfg(test)]

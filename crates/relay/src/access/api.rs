@@ -123,7 +123,7 @@ impl Api {
             Ok(url) => url,
             Err(refusal) => return GateAnswer::Now(Err(refusal.into())),
         };
-        let guest = SessionCredentials { target, certificate: request.certificate.clone() };
+        let guest = SessionCredentials { target, certificate: request.conn.certificate.clone() };
         let mut guard = self.state();
         let state = &mut *guard;
         let bytes = guest.bytes(&url);
@@ -181,10 +181,10 @@ impl Api {
             if let Some(kid) = kid {
                 query.append_pair("kid", kid);
             }
-            if request.certificate.is_some() {
+            if request.conn.certificate.is_some() {
                 query.append_pair("mtls", "true");
             }
-            query.append_pair("transport", request.transport);
+            query.append_pair("transport", request.conn.transport);
         }
         Ok(url)
     }

@@ -13,13 +13,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use aws_lc_rs::digest;
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hyper::StatusCode;
 use relay_auth::{Granted, Permit, Policy};
 use relay_model::{Path, Pattern, SessionCode, SessionId};
 use relay_worker::{AdmissionRequest, Denial, GateAnswer, GateReply, SessionEnded};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::{runtime::Handle, sync::Semaphore, task::AbortHandle, time::sleep};
 use url::Url;
@@ -29,6 +27,7 @@ use super::{
     http::{Http, RequestError, Response, flaw},
     log_once::LogOnce,
     now,
+    question::{Question, SessionTotals},
 };
 
 /// Most concurrent requests.
@@ -37,9 +36,6 @@ const AT_ONCE: usize = 64;
 const WAITING: usize = 2_048;
 /// Most memory of their questions, bytes. A target may have 16 KiB.
 const WAITING_BYTES: usize = 16 * 1024 * 1024;
-/// Memory of a question besides its target and certificate, bytes: its other fields, its task, and its entry in the
-/// table of sessions. Estimated from their sizes, rounded up.
-const QUESTION_BYTES: usize = 2 * 1024;
 /// Most cached answers.
 const KEPT: usize = 10_000;
 /// Time a session may continue while it cannot be revalidated.
@@ -70,64 +66,6 @@ struct LiveSession {
     question: Arc<Question>,
     /// Revalidation task.
     again: Option<AbortHandle>,
-}
-
-/// Description of a session, kept while it lives.
-struct Question {
-    id: String,
-    transport: &'static str,
-    remote: String,
-    local: String,
-    server_name: Option<String>,
-    alpn: &'static str,
-    role: Option<&'static str>,
-    tls: Option<ClientTlsJson>,
-    /// Path and query, with the token.
-    target: String,
-}
-
-#[derive(Serialize)]
-struct TokenJson {
-    kind: u64,
-    value: String,
-}
-
-#[derive(Serialize)]
-struct ClientTlsJson {
-    name: Option<String>,
-    fingerprint: String,
-    expires: u64,
-    issuer: String,
-}
-
-/// Request body: the description of a session with the event.
-#[derive(Serialize)]
-struct EventBody<'a> {
-    event: &'static str,
-    id: &'a str,
-    node: &'a str,
-    transport: &'static str,
-    remote: &'a str,
-    local: &'a str,
-    server_name: Option<&'a str>,
-    alpn: &'static str,
-    path: &'a str,
-    query: &'a str,
-    token: Option<TokenJson>,
-    role: Option<&'static str>,
-    tls: Option<&'a ClientTlsJson>,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    end: Option<SessionTotals>,
-}
-
-/// Traffic totals and close reason of a session.
-#[derive(Serialize)]
-struct SessionTotals {
-    bytes_received: u64,
-    bytes_sent: u64,
-    duration_ms: u64,
-    ended_by: &'static str,
-    reason: String,
 }
 
 /// Answer body; the grant is an object `grant` or stands at the top level.
@@ -177,7 +115,7 @@ impl AuthServer {
     }
 
     pub(super) fn admit(self: &Arc<Self>, request: &AdmissionRequest, target: String) -> GateAnswer {
-        let question = Arc::new(Question::of(request, target));
+        let question = Arc::new(Question::new(request, target));
         let live = LiveSession { question: question.clone(), again: None };
         lock(&self.live).insert(request.session, live);
         if let Some(verdict) = self.cached_decision(&question) {
@@ -387,92 +325,6 @@ impl Drop for RequestSlot {
     }
 }
 
-impl Question {
-    fn of(request: &AdmissionRequest, target: String) -> Self {
-        let tls = request.certificate.as_ref().map(|certificate| ClientTlsJson {
-            name: certificate.name.clone(),
-            fingerprint: certificate.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect(),
-            expires: seconds(certificate.not_after),
-            issuer: certificate.issuer.clone(),
-        });
-        Self {
-            id: request.session.to_string(),
-            transport: request.transport,
-            remote: request.remote.to_string(),
-            local: request.local.to_string(),
-            server_name: request.server_name.clone(),
-            alpn: request.version,
-            role: request.role.map(role),
-            tls,
-            target,
-        }
-    }
-
-    fn token(&self) -> Option<TokenJson> {
-        Policy::token(&self.target).map(|value| TokenJson { kind: 0, value: URL_SAFE_NO_PAD.encode(value) })
-    }
-
-    fn message<'a>(
-        &'a self,
-        event: &'static str,
-        node: &'a str,
-        end: Option<SessionTotals>,
-    ) -> EventBody<'a> {
-        let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
-        EventBody {
-            event,
-            id: &self.id,
-            node,
-            transport: self.transport,
-            remote: &self.remote,
-            local: &self.local,
-            server_name: self.server_name.as_deref(),
-            alpn: self.alpn,
-            path,
-            query,
-            token: self.token(),
-            role: self.role,
-            tls: self.tls.as_ref(),
-            end,
-        }
-    }
-
-    /// Memory while it waits, bytes.
-    fn bytes(&self) -> usize {
-        let of_tls =
-            self.tls.as_ref().map_or(0, |tls| tls.issuer.len() + tls.name.as_ref().map_or(0, String::len));
-        QUESTION_BYTES + self.target.len() + of_tls
-    }
-
-    /// Cache key: a hash of every field that may change the decision; leaves out session id and client port.
-    fn mark(&self) -> [u8; 32] {
-        let remote = self.remote.rsplit_once(':').map_or(self.remote.as_str(), |(address, _)| address);
-        let tls = self.tls.as_ref().map_or("", |tls| tls.fingerprint.as_str());
-        let name = self.server_name.as_deref().unwrap_or_default();
-        let parts =
-            [&self.target, remote, self.transport, self.alpn, self.role.unwrap_or_default(), tls, name];
-        let mut context = digest::Context::new(&digest::SHA256);
-        for part in parts {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part.as_bytes());
-        }
-        let mut out = [0; 32];
-        out.copy_from_slice(context.finish().as_ref());
-        out
-    }
-
-    /// Default subject, derived from the credential, for answers without `subject`.
-    fn holder(&self) -> Option<Arc<str>> {
-        if let Some(tls) = &self.tls {
-            return Some(format!("certificate:{}", tls.fingerprint.get(..16).unwrap_or_default()).into());
-        }
-        let token = self.token()?;
-        let mark = digest::digest(&digest::SHA256, token.value.as_bytes());
-        let mark: String = mark.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        Some(format!("token:{mark}").into())
-    }
-}
-
 impl AuthDecision {
     fn of(response: &Response, question: &Question) -> Result<Self, RequestError> {
         match response.status {
@@ -530,7 +382,7 @@ impl AuthDecision {
     fn permit(&self, question: &Question, now: SystemTime) -> Result<Permit, Denial> {
         match self {
             Self::Granted { granted, .. } => {
-                Policy::grant(&question.target, granted.clone(), now).map_err(Denial::from)
+                Policy::grant(question.target(), granted.clone(), now).map_err(Denial::from)
             }
             Self::Refused => Err(relay_auth::Refusal::Unauthorized.into()),
         }
@@ -542,17 +394,6 @@ fn time(seconds: f64, now: SystemTime) -> Result<SystemTime, &'static str> {
     let span = Duration::try_from_secs_f64(seconds).map_err(|_| "a time is out of range")?;
     let from = if seconds >= TIMES { SystemTime::UNIX_EPOCH } else { now };
     from.checked_add(span).ok_or("a time is out of range")
-}
-
-fn seconds(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-fn role(role: relay_worker::Role) -> &'static str {
-    match role {
-        relay_worker::Role::Publisher => "publisher",
-        relay_worker::Role::Subscriber => "subscriber",
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -118,20 +118,12 @@ impl Worker {
         let Some(conn) = peer.carrier.conn(endpoint) else { return };
         // Not known yet for sessions with a URL that negotiate it later.
         let version = peer.session.as_ref().and_then(|session| session.version());
-        let request = AdmissionRequest {
-            session: peer.id,
-            target,
-            transport: conn.transport(),
-            version: version.map_or(lite::legacy::ALPN, lite::Version::name),
-            remote: conn.remote(),
-            local: conn.local(shared.local),
-            server_name: conn.server_name(),
-            role,
-            origin: conn.origin().map(str::to_owned),
-            certificate: conn.peer_certificate().cloned(),
-            now: (shared.wall)(),
-            mailbox: mailbox.clone(),
-        };
+        let mut info = conn.info(shared.local);
+        info.target = Some(target);
+        info.role = role;
+        info.version = Some(version.map_or(lite::legacy::ALPN, lite::Version::name));
+        let request =
+            AdmissionRequest { session: peer.id, conn: info, now: (shared.wall)(), mailbox: mailbox.clone() };
         (peer.is_asked, peer.state) = (true, PeerState::Asked(now + limits::AUTH_TIMEOUT));
         let gate = shared.gate.clone();
         match guard(|| gate.admit(&request)) {

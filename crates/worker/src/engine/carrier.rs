@@ -12,10 +12,11 @@ use relay_model::{
 };
 use relay_transport::{
     qmux,
-    quic::{self, ConnKey, ConnPhase, ConnTraffic, Endpoint, PeerCertificate},
+    quic::{self, ConnKey, ConnPhase, ConnTraffic, Endpoint},
 };
 
 use super::stream::Socketed;
+use crate::conn_info::ConnInfo;
 
 /// A peer's handle of its connection.
 pub(super) enum PeerCarrier {
@@ -93,44 +94,37 @@ impl Conn<'_> {
         match self {
             Self::Quic(conn) if conn.is_webtransport() => "webtransport",
             Self::Quic(_) => "quic",
-            Self::Stream(stream) => stream.pending.transport,
+            Self::Stream(stream) => stream.pending.conn.transport,
         }
     }
 
     pub(super) fn remote(&self) -> SocketAddr {
         match self {
             Self::Quic(conn) => conn.remote(),
-            Self::Stream(stream) => stream.pending.remote,
+            Self::Stream(stream) => stream.pending.conn.remote,
         }
     }
 
     /// Local address of the connection. QUIC connections have the port of `listens`, the relay's address.
-    pub(super) fn local(&self, listens: SocketAddr) -> SocketAddr {
+    fn local(&self, listens: SocketAddr) -> SocketAddr {
         match self {
             Self::Quic(conn) => SocketAddr::new(conn.local_ip().unwrap_or(listens.ip()), listens.port()),
-            Self::Stream(stream) => stream.pending.local,
+            Self::Stream(stream) => stream.pending.conn.local,
         }
     }
 
-    pub(super) fn server_name(&self) -> Option<String> {
+    /// Facts about the connection, for the gate. `listens`: address of the relay.
+    pub(super) fn info(&self, listens: SocketAddr) -> ConnInfo {
         match self {
-            Self::Quic(conn) => conn.server_name(),
-            Self::Stream(stream) => stream.pending.server_name.clone(),
-        }
-    }
-
-    /// Origin of the web page in a browser. `None` over HTTP upgrades, where the HTTP server has checked it.
-    pub(super) fn origin(&self) -> Option<&str> {
-        match self {
-            Self::Quic(conn) => conn.origin(),
-            Self::Stream(_) => None,
-        }
-    }
-
-    pub(super) fn peer_certificate(&self) -> Option<&PeerCertificate> {
-        match self {
-            Self::Quic(conn) => conn.peer_certificate(),
-            Self::Stream(stream) => stream.pending.certificate.as_ref(),
+            Self::Stream(stream) => stream.pending.conn.clone(),
+            Self::Quic(conn) => ConnInfo {
+                version: conn.protocol(),
+                server_name: conn.server_name(),
+                certificate: conn.peer_certificate().cloned(),
+                origin: conn.origin().map(str::to_owned),
+                target: conn.target().map(str::to_owned),
+                ..ConnInfo::new(self.transport(), self.remote(), self.local(listens))
+            },
         }
     }
 

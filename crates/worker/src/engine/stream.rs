@@ -95,10 +95,10 @@ pub(super) struct Socketed {
 impl Socketed {
     fn new(newcomer: PendingSession, protocols: &'static [&'static str], now: Instant) -> Self {
         let config = qmux::QmuxConfig {
-            protocol: newcomer.protocol,
+            protocol: newcomer.conn.version,
             protocols: if newcomer.over == QmuxCarrier::Bytes { protocols } else { &[] },
-            target: newcomer.target.clone(),
-            rtt: newcomer.rtt,
+            target: newcomer.conn.target.clone(),
+            rtt: newcomer.conn.rtt,
             ..qmux::QmuxConfig::new(newcomer.framing, newcomer.over)
         };
         let conn = qmux::Connection::new(config.clone(), now);
@@ -118,7 +118,7 @@ impl Socketed {
     /// Memory of the connection, bytes.
     pub(super) fn footprint(&self) -> u64 {
         let of_line = self.line.as_ref().map_or(0, StreamSocket::footprint);
-        let target = self.pending.target.as_ref().map_or(0, String::len) as u64;
+        let target = self.pending.conn.target.as_ref().map_or(0, String::len) as u64;
         SOCKET_BYTES + self.conn.footprint() + of_line + TARGET_COPIES * target
     }
 
@@ -292,7 +292,7 @@ impl Worker {
     /// Adds a peer for a connection over a stream socket, and asks the gate.
     pub(super) fn arrive_over_stream(&mut self, arrival: PendingAccept, now: Instant) {
         let PendingAccept { pending: newcomer, verdict } = arrival;
-        self.count_arrival(newcomer.transport);
+        self.count_arrival(newcomer.conn.transport);
         let turned = if self.ending.is_some() {
             self.meter.refused_draining += 1;
             Some(RejectReason::Leaving)
@@ -309,9 +309,9 @@ impl Worker {
             return tell(verdict, Err(turned));
         }
         let admit_by = now + limits::SETUP_TIMEOUT;
-        let target = newcomer.target.clone();
+        let target = newcomer.conn.target.clone();
         let stream = Box::new(Socketed::new(newcomer, self.shared.quic.protocols(), now));
-        let (ledger, remote) = (self.shared.ledger.clone(), stream.pending.remote.ip());
+        let (ledger, remote) = (self.shared.ledger.clone(), stream.pending.conn.remote.ip());
         let make =
             |id| WorkerPeer::new(id, PeerCarrier::Stream(stream), admit_by, ledger.open_pending(id, remote));
         let index = self.peers.insert(make);

@@ -99,9 +99,9 @@ impl Bench {
 fn late_answer_admits_before_the_requests_of_the_session() {
     let (mut bench, doorman, key) = Bench::with_doorman();
     let request = doorman.asked.lock().pop().expect("it is asked");
-    assert_eq!((request.target.as_str(), request.transport), ("/room?jwt=secret", "quic"));
-    assert_eq!((request.remote, request.local), (CLIENT.into(), SERVER.into()));
-    assert_eq!(request.server_name.as_deref(), Some("localhost"));
+    assert_eq!((request.conn.target(), request.conn.transport), ("/room?jwt=secret", "quic"));
+    assert_eq!((request.conn.remote, request.conn.local), (CLIENT.into(), SERVER.into()));
+    assert_eq!(request.conn.server_name.as_deref(), Some("localhost"));
     assert!(!format!("{request:?}").contains("secret"));
     let conn = bench.client.conn(key).unwrap();
     let stream = conn.open(Dir::Bi, 0).unwrap();

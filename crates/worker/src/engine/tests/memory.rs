@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     accept::{PendingAccept, PendingSession, RejectReason},
+    conn_info::ConnInfo,
     gate::{AdmissionRequest, GateAnswer, GateReply},
     ledger::REASON,
 };
@@ -160,14 +161,11 @@ fn upgrade(bench: &mut Bench, target: usize, verdicts: &Verdicts) {
     let newcomer = PendingSession {
         framing: QmuxFraming::Qmux01,
         over: QmuxCarrier::WebSocket,
-        protocol: Some("moq-lite-05"),
-        target: Some(format!("/{}", "x".repeat(target - 1))),
-        transport: "websocket",
-        remote: CLIENT.into(),
-        local: SERVER.into(),
-        server_name: None,
-        certificate: None,
-        rtt: None,
+        conn: ConnInfo {
+            version: Some("moq-lite-05"),
+            target: Some(format!("/{}", "x".repeat(target - 1))),
+            ..ConnInfo::new("websocket", CLIENT.into(), SERVER.into())
+        },
     };
     let verdicts = verdicts.clone();
     let verdict = Box::new(move |verdict: Result<_, RejectReason>| verdicts.lock().extend(verdict.err()));

@@ -21,7 +21,7 @@ use relay_wire::{
 };
 
 use super::*;
-use crate::{AcceptedSocket as Given, Admission, AdmittedSocket, PendingSession, RejectReason};
+use crate::{AcceptedSocket as Given, Admission, AdmittedSocket, ConnInfo, PendingSession, RejectReason};
 
 pub(super) const VERSION: lite::Version = lite::Version::V05;
 
@@ -63,14 +63,11 @@ fn pending(over: QmuxCarrier, transport: &'static str) -> PendingSession {
     PendingSession {
         framing: QmuxFraming::Qmux01,
         over,
-        protocol: Some(VERSION.alpn()),
-        target: (over == QmuxCarrier::WebSocket).then(|| "/".to_owned()),
-        transport,
-        remote: unspecified,
-        local: unspecified,
-        server_name: None,
-        certificate: None,
-        rtt: None,
+        conn: ConnInfo {
+            version: Some(VERSION.alpn()),
+            target: (over == QmuxCarrier::WebSocket).then(|| "/".to_owned()),
+            ..ConnInfo::new(transport, unspecified, unspecified)
+        },
     }
 }
 

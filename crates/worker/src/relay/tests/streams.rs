@@ -268,7 +268,7 @@ struct Nobody;
 
 impl Gate for Nobody {
     fn admit(&self, request: &AdmissionRequest) -> GateAnswer {
-        assert_eq!((request.transport, request.target.as_str()), ("websocket", "/"));
+        assert_eq!((request.conn.transport, request.conn.target()), ("websocket", "/"));
         GateAnswer::Now(Err(Denial::Unavailable))
     }
 }
