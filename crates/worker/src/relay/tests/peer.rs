@@ -153,7 +153,7 @@ pub(super) struct Peer {
 impl Peer {
     /// Connects a session, waits until it is ready, and sends SETUP.
     pub(super) fn enter(relay: &Relay, ends: Ends) -> Self {
-        let has_url = ends.pending.target.is_some();
+        let has_url = ends.pending.conn.target.is_some();
         let mut peer = Self::begin(relay, ends);
         let deadline = Instant::now() + Duration::from_secs(10);
         while peer.conn.phase() != ConnPhase::Ready {
