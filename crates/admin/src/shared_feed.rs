@@ -3,7 +3,7 @@
 
 use parking_lot::Mutex;
 use relay_model::{Epoch, LogId};
-use relay_store::{CompleteGroup, Feed, LogEntry, LogHead, Lookup};
+use relay_store::{CompleteGroup, Feed, GroupPage, LogEntry, LogHead, Lookup};
 
 /// Shared feed of a log, with the state that its events describe.
 #[derive(Debug)]
@@ -75,8 +75,7 @@ impl SharedFeed {
     }
 
     /// See [`Feed::page`].
-    #[allow(clippy::option_option, reason = "both are answers")]
-    pub(crate) fn page(&self, group: u64, frame: u64, out: &mut Vec<LogEntry>) -> Option<Option<u64>> {
+    pub(crate) fn page(&self, group: u64, frame: u64, out: &mut Vec<LogEntry>) -> Option<GroupPage> {
         self.0.lock().feed.page(group, frame, out)
     }
 }

@@ -1,139 +1,98 @@
-//! State of the control plane, and dispatch of events to handlers.
+//! Control-plane state machine: its parts, and dispatch of events to them.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
-use foldhash::fast::RandomState;
 use relay_auth::Permit;
-use relay_model::{Ask, Hop, LogId, Path, SessionId, limits};
+use relay_model::{Ask, LogId, Path, SessionId};
 
 use crate::{
-    action_queue::ActionQueue,
+    config::CoreConfig,
     event::{Action, CoreCounts, CoreEvent, CoreTally},
-    log::CoreLog,
-    missing::Missing,
-    route::BroadcastState,
-    session::CoreSession,
-    timers::{Timer, Timers},
+    inspect::{self, Listing, ListingQuery},
+    log::{ReaderKey, TrackDemand},
+    log_orders::LogOrders,
+    log_table::{LogTable, LogTimer},
+    missing::MissingTracks,
+    output::CoreOutput,
+    route_table::{ChainError, LostRoute, RouteAnnounce, RouteLoss, RouteTable, RouteUpdate},
+    session_table::SessionTable,
+    subscribe::Subscriptions,
+    throttle::SubscribeRequest,
+    upstream::LogUpstreams,
 };
-
-/// Settings of the core.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CoreConfig {
-    /// Our own hop; chains that contain it are loops.
-    pub hop: Hop,
-    /// Time that an unread log keeps its upstream, and that the path and logs of a vanished publisher are
-    /// kept.
-    pub linger: Duration,
-    /// Time that the advertised routes stay unchanged after a publisher vanishes, or withdraws while another
-    /// serves the path; at most the linger.
-    pub hold_down: Duration,
-    /// Rule for a second publisher of a path.
-    pub takeover: Takeover,
-    /// Limit on the memory of ghosts, bytes; past it a lost route is withdrawn at once.
-    pub stale_bytes: u64,
-    /// Limit on the memory of logs that linger, bytes; past it a log without readers is retired at once.
-    pub linger_bytes: u64,
-}
-
-/// Rule for a second publisher of a path. Relays of the same cluster are always admitted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Takeover {
-    /// Any session whose permit allows the path.
-    Any,
-    /// Only the subject that took the path while it was free; all public sessions are one subject. Routes of
-    /// others wait until its last route is gone and not expected back.
-    #[default]
-    Identity,
-}
-
-impl CoreConfig {
-    /// Default settings of a relay with the hop id `hop`.
-    pub fn new(hop: Hop) -> Self {
-        let (linger, hold_back) = (limits::LINGER, limits::HOLD_DOWN);
-        let takeover = Takeover::default();
-        Self { hop, linger, hold_down: hold_back, takeover, stale_bytes: u64::MAX, linger_bytes: u64::MAX }
-    }
-}
-
-/// Memory of a log without groups, here, in the store and at its writer, bytes.
-pub(crate) const LOG_BYTES: u64 = 8 * 1024;
 
 /// Control-plane state machine. The caller takes all actions after each [`Self::handle`] and
 /// [`Self::handle_timeout`].
 #[derive(Debug)]
 pub struct Core {
-    pub(crate) config: CoreConfig,
-    pub(crate) sessions: HashMap<SessionId, CoreSession, RandomState>,
-    pub(crate) broadcasts: HashMap<Path, BroadcastState, RandomState>,
-    pub(crate) logs: HashMap<LogId, CoreLog, RandomState>,
-    pub(crate) timers: Timers,
-    pub(crate) outbox: ActionQueue,
-    pub(crate) tally: CoreTally,
+    pub(crate) sessions: SessionTable,
+    pub(crate) routes: RouteTable,
+    pub(crate) logs: LogTable,
     /// Tracks that publishers recently reported as missing.
-    pub(crate) missing: Missing,
-    /// Number of ghosts over all paths.
-    pub(crate) stale_routes: usize,
-    /// Memory of all ghosts, bytes.
-    pub(crate) ghost_bytes: u64,
-    serial: u64,
+    missing: MissingTracks,
+    output: CoreOutput,
+}
+
+/// Owner of a deadline that has passed.
+enum DueTimer {
+    Log(LogTimer),
+    Route(LostRoute),
+    /// Release of a queued request.
+    Session(SessionId),
 }
 
 impl Core {
     /// Creates a core without sessions.
     pub fn new(config: CoreConfig) -> Self {
         Self {
-            config,
-            sessions: HashMap::default(),
-            broadcasts: HashMap::default(),
-            logs: HashMap::default(),
-            timers: Timers::default(),
-            outbox: ActionQueue::default(),
-            tally: CoreTally::default(),
-            missing: Missing::default(),
-            stale_routes: 0,
-            ghost_bytes: 0,
-            serial: 0,
+            sessions: SessionTable::default(),
+            routes: RouteTable::new(&config),
+            logs: LogTable::new(&config),
+            missing: MissingTracks::default(),
+            output: CoreOutput::default(),
         }
     }
 
     /// Sizes of the tables.
     pub fn counts(&self) -> CoreCounts {
+        let unrouted = self.logs.tracks().paths().filter(|path| self.routes.get(path).is_none()).count();
         CoreCounts {
             sessions: self.sessions.len(),
-            paths: self.broadcasts.len(),
-            routes: self.sessions.values().map(|session| session.announced.len()).sum(),
-            stale_routes: self.stale_routes,
-            stale_bytes: self.ghost_bytes,
-            logs: self.logs.len(),
-            readers: self.sessions.values().map(|session| session.subs.len()).sum(),
-            pulls: self.logs.values().map(|log| log.pulls().len()).sum(),
-            pending: self.outbox.len(),
-            timers: self.timers.len(),
+            paths: self.routes.paths().len() + unrouted,
+            routes: self.routes.announced(),
+            stale_routes: self.routes.stale_routes(),
+            stale_bytes: self.routes.stale_bytes(),
+            logs: self.logs.iter().len(),
+            readers: self.logs.sessions().readers(),
+            pulls: self.logs.iter().map(|(_, log)| log.pulls().len()).sum(),
+            pending: self.output.actions.len(),
+            timers: self.logs.deadlines() + self.routes.deadlines() + self.sessions.deadlines(),
         }
     }
 
     /// Memory of routes that are still advertised after their session has gone, and of logs that linger, bytes.
     pub fn stale_bytes(&self) -> u64 {
-        self.ghost_bytes + self.linger_bytes()
-    }
-
-    /// Memory of logs that linger, bytes.
-    pub(crate) fn linger_bytes(&self) -> u64 {
-        self.timers.lingering() as u64 * LOG_BYTES
+        self.routes.stale_bytes() + self.logs.linger_bytes()
     }
 
     /// Counts of refused and dropped requests since the start.
     pub fn tally(&self) -> CoreTally {
-        self.tally
+        self.output.tally
+    }
+
+    /// Lists what is served. Takes time in proportion to the known paths and the readers of what is listed.
+    pub fn look(&self, query: &ListingQuery) -> Listing {
+        inspect::list(query, &self.routes, &self.logs)
     }
 
     /// Handles one event.
     pub fn handle(&mut self, event: CoreEvent, now: Instant) {
         match event {
-            CoreEvent::Opened { session, permit } => self.opened(session, permit),
+            CoreEvent::Opened { session, permit } => {
+                if !self.sessions.open(session, permit) {
+                    self.output.tally.unknown += 1;
+                }
+            }
             CoreEvent::Revised { session, permit } => self.revised(session, permit, now),
             CoreEvent::Ask { session, ask } => self.ask(session, ask, now),
             CoreEvent::Closed { session, vanished } => self.closed(session, vanished, now),
@@ -142,92 +101,183 @@ impl Core {
 
     /// Runs all due timers. Call when [`Self::next_deadline`] has passed; earlier calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(timer) = self.timers.pop_due(now) {
+        while let Some(timer) = self.pop_due(now) {
             match timer {
-                Timer::Log(log) => self.linger_over(log),
-                Timer::Merge(log) => self.merge(log, now),
-                Timer::Stale(path, session) => self.stale_due(session, &path, now),
-                Timer::Brake(session) => self.brake_due(session, now),
+                DueTimer::Log(LogTimer::Linger(log)) => self.orders().linger_over(log),
+                DueTimer::Log(LogTimer::Merge(log)) => self.upstreams(now).merge(log),
+                DueTimer::Route(lost) => {
+                    let path = lost.path.clone();
+                    let update = self.routes.expire(lost);
+                    self.routes_changed(&path, update, now);
+                }
+                DueTimer::Session(session) => self.subscriptions(now).release(session),
             }
         }
     }
 
     /// Takes the next action.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.outbox.pop()
+        self.output.actions.pop()
     }
 
     /// Deadline at which [`Self::handle_timeout`] is next due.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.timers.next()
+        let next = [self.logs.next_deadline(), self.routes.next_deadline(), self.sessions.next_deadline()];
+        next.into_iter().flatten().min()
     }
 
-    /// Returns a number never used before, for log ids and the age of routes.
-    pub(crate) fn next_serial(&mut self) -> u64 {
-        self.serial += 1;
-        self.serial
+    /// Takes the first timer that is due; of several at one time those of logs are first, then those of routes.
+    fn pop_due(&mut self, now: Instant) -> Option<DueTimer> {
+        let due = self.next_deadline().filter(|due| *due <= now)?;
+        let log = self.logs.pop_due(due).map(DueTimer::Log);
+        let route = || self.routes.pop_due(due).map(DueTimer::Route);
+        log.or_else(route).or_else(|| self.sessions.pop_due(due).map(DueTimer::Session))
     }
 
-    fn opened(&mut self, id: SessionId, permit: Permit) {
-        if self.sessions.contains_key(&id) {
-            self.tally.unknown += 1;
-            return;
-        }
-        self.sessions.insert(id, CoreSession::new(permit));
-    }
-
-    fn ask(&mut self, session: SessionId, ask: Ask, now: Instant) {
-        if !self.sessions.contains_key(&session) {
-            self.tally.unknown += 1;
-            return;
-        }
-        match ask {
-            Ask::Announce { path, hops, cost } => self.announce(session, path, hops, cost, now),
-            Ask::Unannounce { path } => self.unannounce(session, &path, true, now),
-            Ask::Subscribe { sub, path, track, prefs, want } => {
-                self.subscribe((session, sub), (path, track), (prefs, want), now);
-            }
-            Ask::Update { sub, prefs } => self.update((session, sub), prefs),
-            Ask::Unsubscribe { sub } => self.unsubscribe((session, sub), now),
-            Ask::Pull { sub, group } => self.pull((session, sub), group),
-            Ask::Pulled { log, epoch, group } => self.pulled(session, log, epoch, group),
-            Ask::Exclude { hop } => self.exclude(session, hop, now),
-            Ask::Draining => self.drain(session, now),
-            Ask::Ended { log, epoch, missing } => {
-                if missing {
-                    self.note_missing(session, log, epoch, now);
-                }
-                self.ended(session, log, epoch);
-            }
-            Ask::StreamsBlocked { blocked } => self.streams_blocked(session, blocked),
-        }
-    }
-
-    /// Withdraws the routes of a closed session or turns them into ghosts, removes its readers, then finds
-    /// another upstream for the logs it wrote or suspends them.
-    fn closed(&mut self, id: SessionId, vanished: bool, now: Instant) {
-        let Some(session) = self.sessions.remove(&id) else {
-            self.tally.unknown += 1;
+    fn ask(&mut self, id: SessionId, ask: Ask, now: Instant) {
+        let Some(session) = self.sessions.get(id) else {
+            self.output.tally.unknown += 1;
             return;
         };
-        if let Some(at) = session.brake.deadline() {
-            self.timers.disarm(at, Timer::Brake(id));
+        let reader = |sub| ReaderKey { session: id, sub };
+        match ask {
+            Ask::Announce { path, hops, cost } => {
+                let permit = session.permit.clone();
+                self.announce(RouteAnnounce { session: id, path, hops, cost, permit }, now);
+            }
+            Ask::Unannounce { path } => self.withdraw(id, &path, RouteLoss::LastWithdrawn, now),
+            Ask::Subscribe { sub, path, track, prefs, want } => {
+                let request = SubscribeRequest { sub, path, track, demand: TrackDemand { prefs, want } };
+                self.subscriptions(now).subscribe(id, request);
+            }
+            Ask::Update { sub, prefs } => self.subscriptions(now).update(reader(sub), prefs),
+            Ask::Unsubscribe { sub } => self.subscriptions(now).unsubscribe(reader(sub)),
+            Ask::Pull { sub, group } => self.orders().pull(reader(sub), group),
+            Ask::Pulled { log, epoch, group } => self.orders().pulled(id, log, epoch, group),
+            Ask::Exclude { hop } => self.subscriptions(now).exclude(id, hop),
+            Ask::Draining => self.drain(id, now),
+            Ask::Ended { log, epoch, missing } => {
+                if missing {
+                    self.subscriptions(now).note_missing(id, log, epoch);
+                }
+                self.orders().ended(id, log, epoch);
+            }
+            Ask::StreamsBlocked { blocked } => self.orders().streams_blocked(id, blocked),
         }
-        let mut touched: BTreeSet<Path> = session.announced;
-        for path in &touched {
-            if vanished {
-                self.vanished(id, path, now);
-            } else {
-                self.withdrawn(id, path, None, now);
+    }
+
+    /// Adds or replaces the route of a known session; denied and looped announces are counted and dropped.
+    fn announce(&mut self, announce: RouteAnnounce, now: Instant) {
+        let path = announce.path.clone();
+        if !announce.permit.publish().allows(&path) {
+            self.output.tally.announce_denied += 1;
+            return;
+        }
+        match self.routes.check_chain(&announce.hops) {
+            Ok(()) => {
+                let update = self.routes.announce(announce, now);
+                self.routes_changed(&path, update, now);
+                return;
+            }
+            Err(ChainError::TooLong) => self.output.tally.too_many_hops += 1,
+            Err(ChainError::Looped) => self.output.tally.looped += 1,
+        }
+        // A looped chain still replaces the previous announce, so the previous route is withdrawn.
+        self.withdraw(announce.session, &path, RouteLoss::Withdrawn, now);
+    }
+
+    /// Withdraws the route of a known session. Its log, if it writes one, may still deliver its last groups and
+    /// its end, but gets no new readers.
+    fn withdraw(&mut self, session: SessionId, path: &Path, loss: RouteLoss, now: Instant) {
+        if let Some(update) = self.routes.withdraw(session, path, loss, now) {
+            self.routes_changed(path, update, now);
+        }
+    }
+
+    /// Ranks all routes of a known session last, also future ones.
+    fn drain(&mut self, session: SessionId, now: Instant) {
+        for path in self.routes.drain(session) {
+            let update = self.routes.drain_path(session, &path);
+            self.routes_changed(&path, update, now);
+        }
+    }
+
+    /// Applies a new permit of the same subject. All that lies outside of it ends at once, as if the session
+    /// had never had it. What a wider permit allows takes a new request.
+    fn revised(&mut self, id: SessionId, permit: Permit, now: Instant) {
+        if !self.sessions.revise(id, permit.clone()) {
+            self.output.tally.unknown += 1;
+            return;
+        }
+        let announced = self.routes.announced_by(id).filter(|path| !permit.publish().allows(path));
+        let withdrawn: Vec<Path> = announced.cloned().collect();
+        let (writes, subs) = (self.logs.sessions().writes(id), self.logs.sessions().subs(id));
+        for path in withdrawn {
+            self.output.tally.announce_denied += 1;
+            self.withdraw(id, &path, RouteLoss::Withdrawn, now);
+        }
+        for log in writes {
+            if self.logs.get(log).is_some_and(|log| !permit.publish().allows(&log.key.path)) {
+                self.upstreams(now).cut_off(id, log);
             }
         }
-        for (sub, log) in session.subs {
-            self.leave(log, (id, sub), now);
+        for (reader, log) in subs {
+            if self.logs.get(log).is_some_and(|log| !permit.subscribe().allows(&log.key.path)) {
+                self.subscriptions(now).expel(reader, log);
+            }
         }
-        touched
-            .extend(session.writes.iter().filter_map(|log| self.logs.get(log)).map(|log| log.path.clone()));
+    }
+
+    /// Withdraws the routes of a closed session or keeps them as stale, removes its readers, then finds
+    /// another upstream for the logs it wrote or suspends them.
+    fn closed(&mut self, id: SessionId, vanished: bool, now: Instant) {
+        if !self.sessions.close(id) {
+            self.output.tally.unknown += 1;
+            return;
+        }
+        let loss = if vanished { RouteLoss::Vanished } else { RouteLoss::Withdrawn };
+        let logs = self.logs.close(id);
+        let mut touched = self.routes.close(id);
         for path in &touched {
-            self.reselect_upstreams(path, now);
+            let update = self.routes.lose(id, path, loss, now);
+            self.advertise(path, update);
         }
+        for (sub, log) in logs.subs {
+            self.upstreams(now).leave(log, ReaderKey { session: id, sub });
+        }
+        let path_of = |log: &LogId| self.logs.get(*log).map(|log| log.key.path.clone());
+        touched.extend(logs.writes.iter().filter_map(path_of));
+        for path in &touched {
+            self.upstreams(now).reselect_path(path);
+        }
+    }
+
+    /// Advertises changed routes, and gives the logs of their path the upstream that they call for.
+    fn routes_changed(&mut self, path: &Path, update: RouteUpdate, now: Instant) {
+        self.advertise(path, update);
+        self.upstreams(now).reselect_path(path);
+    }
+
+    fn advertise(&mut self, path: &Path, update: RouteUpdate) {
+        if let Some(routes) = update.advertised {
+            self.output.actions.push(Action::Board { path: path.clone(), routes });
+        }
+        self.output.tally.takeover_held += u64::from(update.is_waiting);
+        self.output.tally.stale_limit += u64::from(update.is_over_limit);
+    }
+
+    fn orders(&mut self) -> LogOrders<'_> {
+        LogOrders { logs: &mut self.logs, output: &mut self.output }
+    }
+
+    fn upstreams(&mut self, now: Instant) -> LogUpstreams<'_> {
+        let orders = LogOrders { logs: &mut self.logs, output: &mut self.output };
+        LogUpstreams { routes: &self.routes, orders, now }
+    }
+
+    fn subscriptions(&mut self, now: Instant) -> Subscriptions<'_> {
+        let orders = LogOrders { logs: &mut self.logs, output: &mut self.output };
+        let upstreams = LogUpstreams { routes: &self.routes, orders, now };
+        Subscriptions { sessions: &mut self.sessions, missing: &mut self.missing, upstreams }
     }
 }

@@ -91,9 +91,9 @@ pub struct CoreCounts {
     /// Routes announced by sessions and not withdrawn, over all paths.
     pub routes: usize,
     /// Routes of vanished sessions kept for their return, and withdrawn routes still advertised during the
-    /// hold-back.
+    /// hold-down.
     pub stale_routes: usize,
-    /// Memory of ghosts, bytes.
+    /// Memory of these routes, bytes.
     pub stale_bytes: u64,
     /// Created logs that are not retired.
     pub logs: usize,
@@ -123,9 +123,9 @@ pub struct CoreTally {
     /// Subscriptions to a track that its publisher recently reported as missing, refused without asking
     /// again.
     pub missing: u64,
-    /// Subscriptions queued by the brake.
+    /// Subscriptions queued because the session mostly asks for missing tracks.
     pub braked: u64,
-    /// Subscriptions refused because the brake's queue was full.
+    /// Subscriptions refused because the queue of throttled requests was full.
     pub brake_refused: u64,
     /// Subscriptions to a path with no usable route.
     pub unroutable: u64,
@@ -133,7 +133,7 @@ pub struct CoreTally {
     pub pull_unknown: u64,
     /// Announces that wait because another subject holds the path.
     pub takeover_held: u64,
-    /// Vanished or withdrawn routes that were not kept because the limit on ghosts was reached.
+    /// Vanished or withdrawn routes that were not kept because the limit on stale routes was reached.
     pub stale_limit: u64,
     /// Logs retired at once because the limit on the memory of lingering logs was reached.
     pub linger_limit: u64,

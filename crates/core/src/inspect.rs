@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use relay_model::{LogId, Path, SessionId, TrackName, Want};
 
-use crate::{core::Core, log::CoreLog, route::BroadcastState};
+use crate::{log::CoreLog, log_table::LogTable, path_routes::PathRoutes, route_table::RouteTable};
 
 /// Selection of broadcasts to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,57 +54,54 @@ pub struct TrackSeen {
     pub logs: Vec<LogId>,
 }
 
-impl Core {
-    /// Lists what is served. Takes time in proportion to the known paths and the readers of what is listed.
-    pub fn look(&self, look: &ListingQuery) -> Listing {
-        let served = self.broadcasts.iter().filter(|(_, broadcast)| broadcast.is_served());
-        let mut found: Vec<(&Path, &BroadcastState)> =
-            served.filter(|(path, _)| path.has_prefix(&look.prefix)).collect();
-        let total = found.len();
-        if let Some(after) = &look.after {
-            found.retain(|(path, _)| *path > after);
-        }
-        if found.len() > look.broadcasts {
-            found.select_nth_unstable_by(look.broadcasts, |a, b| a.0.cmp(b.0));
-            found.truncate(look.broadcasts);
-        }
-        found.sort_unstable_by(|a, b| a.0.cmp(b.0));
-        let mut room = look.tracks;
-        let broadcasts =
-            found.into_iter().map(|(path, broadcast)| self.look_at(path, broadcast, &mut room)).collect();
-        Listing { broadcasts, total }
+/// Lists what is served, see [`crate::Core::look`].
+pub(crate) fn list(query: &ListingQuery, routes: &RouteTable, logs: &LogTable) -> Listing {
+    let served = routes.paths().filter(|(path, routes)| routes.is_served() && path.has_prefix(&query.prefix));
+    let mut found: Vec<(&Path, &PathRoutes)> = served.collect();
+    let total = found.len();
+    if let Some(after) = &query.after {
+        found.retain(|(path, _)| *path > after);
     }
+    if found.len() > query.broadcasts {
+        found.select_nth_unstable_by(query.broadcasts, |a, b| a.0.cmp(b.0));
+        found.truncate(query.broadcasts);
+    }
+    found.sort_unstable_by(|a, b| a.0.cmp(b.0));
+    let mut room = query.tracks;
+    let broadcasts =
+        found.into_iter().map(|(path, routes)| describe(path, routes, logs, &mut room)).collect();
+    Listing { broadcasts, total }
+}
 
-    /// Describes one broadcast, listing tracks while there is `room`.
-    fn look_at(&self, path: &Path, broadcast: &BroadcastState, room: &mut usize) -> BroadcastSeen {
-        let mut by_name: BTreeMap<&TrackName, Vec<LogId>> = BTreeMap::new();
-        for (name, logs) in broadcast.tracks() {
-            by_name.entry(name).or_default().extend(logs.iter().copied());
+/// Describes one broadcast, listing tracks while there is `room`.
+fn describe(path: &Path, routes: &PathRoutes, logs: &LogTable, room: &mut usize) -> BroadcastSeen {
+    let mut by_name: BTreeMap<&TrackName, Vec<LogId>> = BTreeMap::new();
+    for (name, logs) in logs.tracks().of_path(path) {
+        by_name.entry(name).or_default().extend(logs.iter().copied());
+    }
+    let mut all_viewers = Vec::new();
+    let mut tracks = Vec::new();
+    for (name, ids) in by_name {
+        let viewers = viewers(ids.iter().filter_map(|log| logs.get(*log)));
+        if *room > 0 {
+            *room -= 1;
+            tracks.push(TrackSeen { name: name.clone(), viewers: viewers.len(), logs: ids });
         }
-        let mut everybody = Vec::new();
-        let mut tracks = Vec::new();
-        for (name, logs) in by_name {
-            let viewers = viewers(logs.iter().filter_map(|log| self.logs.get(log)));
-            if *room > 0 {
-                *room -= 1;
-                tracks.push(TrackSeen { name: name.clone(), viewers: viewers.len(), logs });
-            }
-            everybody.extend(viewers);
-        }
-        BroadcastSeen {
-            path: path.clone(),
-            since: broadcast.since(),
-            publisher: broadcast.usable().next().map(|best| best.route.session),
-            viewers: distinct(everybody).len(),
-            tracks,
-        }
+        all_viewers.extend(viewers);
+    }
+    BroadcastSeen {
+        path: path.clone(),
+        since: routes.since(),
+        publisher: routes.live().next().map(|best| best.route.session),
+        viewers: distinct(all_viewers).len(),
+        tracks,
     }
 }
 
 /// Sessions with a live subscription to any of these logs.
 fn viewers<'a>(logs: impl Iterator<Item = &'a CoreLog>) -> Vec<SessionId> {
-    let readers = logs.flat_map(CoreLog::readers).filter(|(_, reading)| reading.want == Want::Live);
-    distinct(readers.map(|((session, _), _)| *session).collect())
+    let readers = logs.flat_map(CoreLog::readers).filter(|(_, state)| state.demand.want == Want::Live);
+    distinct(readers.map(|(reader, _)| reader.session).collect())
 }
 
 fn distinct(mut sessions: Vec<SessionId>) -> Vec<SessionId> {

@@ -5,11 +5,11 @@ use std::{
     time::Instant,
 };
 
-use relay_model::{Epoch, Hop, Hops, Path, Prefs, Route, SessionId, SubId, TrackName, Want, limits};
+use relay_model::{Epoch, Hop, Hops, Prefs, Route, SessionId, SubId, Want, limits};
 use smallvec::SmallVec;
 
 use crate::{
-    route::PublisherId,
+    publisher::TrackKey,
     union::{Bag, Union},
 };
 
@@ -24,16 +24,24 @@ pub(crate) enum LogUpstream {
     Over,
 }
 
+impl LogUpstream {
+    /// Writer of an open log.
+    pub(crate) fn writer(self) -> Option<SessionId> {
+        match self {
+            Self::Open(writer) => Some(writer),
+            Self::Suspended | Self::Over => None,
+        }
+    }
+}
+
 /// A created log that is not retired.
 #[derive(Debug)]
 pub(crate) struct CoreLog {
-    pub(crate) path: Path,
-    pub(crate) publisher: PublisherId,
-    pub(crate) track: TrackName,
+    pub(crate) key: TrackKey,
     /// The session it was created for.
     pub(crate) asker: SessionId,
     pub(crate) upstream: LogUpstream,
-    /// Chain of its current or last route; before the first, of the ghost it waits for.
+    /// Chain of its current or last route; before the first, of the stale route it waits for.
     pub(crate) hops: Hops,
     /// Epoch of the newest writer; 0 before the first.
     pub(crate) epoch: Epoch,
@@ -41,8 +49,8 @@ pub(crate) struct CoreLog {
     pub(crate) deadline: Option<Instant>,
     /// Time when its readers move to another log of the track, if that log still has the same writer.
     pub(crate) merge_at: Option<Instant>,
-    /// Preferences of the last upstream request.
-    pub(crate) asked: (Prefs, Want),
+    /// Demand of the last upstream request.
+    pub(crate) asked: TrackDemand,
     /// Sessions asked for it recently, and when; each may have answered with another publisher's track.
     asked_of: SmallVec<[(SessionId, Instant); 1]>,
     /// Ordered, so that the readers of one session form a range.
@@ -55,13 +63,23 @@ pub(crate) struct CoreLog {
 }
 
 /// Globally unique key of a subscription.
-pub(crate) type ReaderKey = (SessionId, SubId);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ReaderKey {
+    pub(crate) session: SessionId,
+    pub(crate) sub: SubId,
+}
+
+/// Request for the groups or the properties of a track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TrackDemand {
+    pub(crate) prefs: Prefs,
+    pub(crate) want: Want,
+}
 
 /// State of one reader.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReaderState {
-    pub(crate) prefs: Prefs,
-    pub(crate) want: Want,
+    pub(crate) demand: TrackDemand,
     /// Hop id of the reader's session, which its route must not contain.
     pub(crate) exclude: Option<Hop>,
     /// Old group it waits for.
@@ -78,24 +96,16 @@ pub(crate) struct PullWait {
 }
 
 impl CoreLog {
-    pub(crate) fn new(
-        path: Path,
-        publisher: PublisherId,
-        track: TrackName,
-        hops: Hops,
-        asker: SessionId,
-    ) -> Self {
+    pub(crate) fn new(key: TrackKey, hops: Hops, asker: SessionId) -> Self {
         Self {
-            path,
-            publisher,
-            track,
+            key,
             asker,
             upstream: LogUpstream::Suspended,
             hops,
             epoch: Epoch(0),
             deadline: None,
             merge_at: None,
-            asked: (Prefs::default(), Want::Info),
+            asked: TrackDemand::info(),
             asked_of: SmallVec::new(),
             readers: BTreeMap::new(),
             union: Union::default(),
@@ -116,32 +126,32 @@ impl CoreLog {
     }
 
     /// Adds a new reader.
-    pub(crate) fn add(&mut self, reader: ReaderKey, prefs: Prefs, want: Want, exclude: Option<Hop>) {
-        self.readers.insert(reader, ReaderState { prefs, want, exclude, pull: None });
-        self.union.add(prefs, want);
+    pub(crate) fn add(&mut self, reader: ReaderKey, demand: TrackDemand, exclude: Option<Hop>) {
+        self.readers.insert(reader, ReaderState { demand, exclude, pull: None });
+        self.union.add(demand.prefs, demand.want);
         exclude.into_iter().for_each(|hop| self.excluded.add(hop));
     }
 
     /// Removes a reader. Returns its pulled group, if no other reader waits for that.
     pub(crate) fn remove(&mut self, reader: ReaderKey) -> Option<u64> {
-        let reading = self.readers.remove(&reader)?;
-        self.union.remove(reading.prefs, reading.want);
-        reading.exclude.into_iter().for_each(|hop| self.excluded.remove(hop));
-        reading.pull.filter(|group| self.stop_waiting(reader, *group))
+        let state = self.readers.remove(&reader)?;
+        self.union.remove(state.demand.prefs, state.demand.want);
+        state.exclude.into_iter().for_each(|hop| self.excluded.remove(hop));
+        state.pull.filter(|group| self.stop_waiting(reader, *group))
     }
 
     pub(crate) fn update(&mut self, reader: ReaderKey, prefs: Prefs) {
-        if let Some(reading) = self.readers.get_mut(&reader) {
-            self.union.remove(reading.prefs, reading.want);
-            reading.prefs = prefs;
-            self.union.add(prefs, reading.want);
+        if let Some(state) = self.readers.get_mut(&reader) {
+            self.union.remove(state.demand.prefs, state.demand.want);
+            state.demand.prefs = prefs;
+            self.union.add(prefs, state.demand.want);
         }
     }
 
     pub(crate) fn set_exclude(&mut self, reader: ReaderKey, exclude: Option<Hop>) {
-        if let Some(reading) = self.readers.get_mut(&reader) {
-            reading.exclude.into_iter().for_each(|hop| self.excluded.remove(hop));
-            reading.exclude = exclude;
+        if let Some(state) = self.readers.get_mut(&reader) {
+            state.exclude.into_iter().for_each(|hop| self.excluded.remove(hop));
+            state.exclude = exclude;
             exclude.into_iter().for_each(|hop| self.excluded.add(hop));
         }
     }
@@ -149,8 +159,8 @@ impl CoreLog {
     /// Records that `reader` waits for `group`, in place of an earlier one. `None` if it already does, or is
     /// not a reader of this log.
     pub(crate) fn wait(&mut self, reader: ReaderKey, group: u64) -> Option<PullWait> {
-        let reading = self.readers.get_mut(&reader).filter(|reading| reading.pull != Some(group))?;
-        let before = reading.pull.replace(group);
+        let state = self.readers.get_mut(&reader).filter(|state| state.pull != Some(group))?;
+        let before = state.pull.replace(group);
         let abandoned = before.filter(|group| self.stop_waiting(reader, *group));
         let waiting = self.pulls.entry(group);
         let first = matches!(waiting, btree_map::Entry::Vacant(_));
@@ -162,8 +172,8 @@ impl CoreLog {
     pub(crate) fn pulled(&mut self, group: u64) -> bool {
         let Some(waiting) = self.pulls.remove(&group) else { return false };
         for reader in waiting {
-            if let Some(reading) = self.readers.get_mut(&reader) {
-                reading.pull = None;
+            if let Some(state) = self.readers.get_mut(&reader) {
+                state.pull = None;
             }
         }
         true
@@ -183,7 +193,7 @@ impl CoreLog {
 
     /// One of the sessions that wait for `group`.
     pub(crate) fn waits_for(&self, group: u64) -> Option<SessionId> {
-        self.pulls.get(&group)?.first().map(|(session, _)| *session)
+        self.pulls.get(&group)?.first().map(|reader| reader.session)
     }
 
     pub(crate) fn readers(&self) -> impl ExactSizeIterator<Item = (&ReaderKey, &ReaderState)> {
@@ -196,23 +206,20 @@ impl CoreLog {
 
     /// Whether `route` serves no reader its own content (split horizon).
     pub(crate) fn serves_through(&self, route: &Route) -> bool {
-        let of_writer = (route.session, SubId(0))..=(route.session, SubId(u64::MAX));
+        let of_writer = ReaderKey::first_of(route.session)..=ReaderKey::last_of(route.session);
         self.readers.range(of_writer).next().is_none()
             && !route.hops.iter().any(|hop| self.excluded.contains(*hop))
     }
 
-    /// Preferences that a new upstream subscription must request.
-    pub(crate) fn wanted(&self) -> (Prefs, Want) {
-        self.union.live().map_or((Prefs::default(), Want::Info), |prefs| (prefs, Want::Live))
+    /// Demand that a new upstream subscription must carry.
+    pub(crate) fn wanted(&self) -> TrackDemand {
+        self.union.live().map_or(TrackDemand::info(), |prefs| TrackDemand { prefs, want: Want::Live })
     }
 
-    /// Preferences that the open upstream subscription must request. It is not reduced to properties when
+    /// Demand that the open upstream subscription must carry. It is not reduced to properties when
     /// only property readers are left, as those stay for moments only.
-    pub(crate) fn wanted_of_open(&self) -> (Prefs, Want) {
-        match self.wanted() {
-            (_, Want::Info) => self.asked,
-            wanted => wanted,
-        }
+    pub(crate) fn wanted_of_open(&self) -> TrackDemand {
+        Some(self.wanted()).filter(|wanted| wanted.want == Want::Live).unwrap_or(self.asked)
     }
 
     /// Removes one wait. Returns whether it was the last one for the group.
@@ -230,16 +237,33 @@ impl CoreLog {
     pub(crate) fn check(&self) {
         let (mut union, mut excluded) = (Union::default(), Bag::default());
         let mut pulls: BTreeMap<u64, BTreeSet<ReaderKey>> = BTreeMap::new();
-        for (reader, reading) in &self.readers {
-            union.add(reading.prefs, reading.want);
-            reading.exclude.into_iter().for_each(|hop| excluded.add(hop));
-            if let Some(group) = reading.pull {
+        for (reader, state) in &self.readers {
+            union.add(state.demand.prefs, state.demand.want);
+            state.exclude.into_iter().for_each(|hop| excluded.add(hop));
+            if let Some(group) = state.pull {
                 pulls.entry(group).or_default().insert(*reader);
             }
         }
         assert_eq!(union.live(), self.union.live());
         assert_eq!(excluded, self.excluded);
         assert_eq!(pulls, self.pulls, "pulls and waiting readers disagree");
+    }
+}
+
+impl ReaderKey {
+    fn first_of(session: SessionId) -> Self {
+        Self { session, sub: SubId(0) }
+    }
+
+    fn last_of(session: SessionId) -> Self {
+        Self { session, sub: SubId(u64::MAX) }
+    }
+}
+
+impl TrackDemand {
+    /// Properties only.
+    pub(crate) fn info() -> Self {
+        Self { prefs: Prefs::default(), want: Want::Info }
     }
 }
 

@@ -7,22 +7,20 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use relay_model::{Path, TrackName, limits};
+use relay_model::limits;
 
-use crate::route::PublisherId;
-
-type Key = (Path, PublisherId, TrackName);
+use crate::publisher::TrackKey;
 
 /// Negative answers, each kept for [`limits::MISSING_TIME`], at most [`limits::MISSING_TRACKS`].
 #[derive(Debug, Default)]
-pub(crate) struct Missing {
-    until: HashMap<Key, Instant, RandomState>,
+pub(crate) struct MissingTracks {
+    until: HashMap<TrackKey, Instant, RandomState>,
     /// In order of expiry.
-    order: VecDeque<(Instant, Key)>,
+    order: VecDeque<(Instant, TrackKey)>,
 }
 
-impl Missing {
-    pub(crate) fn insert(&mut self, key: Key, now: Instant) {
+impl MissingTracks {
+    pub(crate) fn insert(&mut self, key: TrackKey, now: Instant) {
         self.expire(now);
         while self.order.len() >= limits::MISSING_TRACKS {
             self.pop();
@@ -32,7 +30,7 @@ impl Missing {
         self.order.push_back((until, key));
     }
 
-    pub(crate) fn contains(&mut self, key: &Key, now: Instant) -> bool {
+    pub(crate) fn contains(&mut self, key: &TrackKey, now: Instant) -> bool {
         self.expire(now);
         self.until.contains_key(key)
     }
@@ -54,18 +52,22 @@ impl Missing {
 
 #[cfg(test)]
 mod tests {
-    use relay_model::Hop;
+    use relay_model::{Hop, Path, TrackName};
 
     use super::*;
+    use crate::publisher::PublisherId;
 
-    fn key(n: usize) -> Key {
-        let track = TrackName::parse(&n.to_string()).unwrap();
-        (Path::parse("a").unwrap(), PublisherId::Named(Hop(7)), track)
+    fn key(n: usize) -> TrackKey {
+        TrackKey {
+            path: Path::parse("a").unwrap(),
+            publisher: PublisherId::Named(Hop(7)),
+            track: TrackName::parse(&n.to_string()).unwrap(),
+        }
     }
 
     #[test]
     fn negative_answer_is_forgotten_in_time() {
-        let (mut missing, now) = (Missing::default(), Instant::now());
+        let (mut missing, now) = (MissingTracks::default(), Instant::now());
         missing.insert(key(1), now);
         assert!(missing.contains(&key(1), now) && !missing.contains(&key(2), now));
         let later = now + limits::MISSING_TIME / 2;
@@ -77,7 +79,7 @@ mod tests {
 
     #[test]
     fn oldest_negative_answers_make_room_past_the_limit() {
-        let (mut missing, now) = (Missing::default(), Instant::now());
+        let (mut missing, now) = (MissingTracks::default(), Instant::now());
         (0..=limits::MISSING_TRACKS).for_each(|n| missing.insert(key(n), now));
         assert!(!missing.contains(&key(0), now));
         assert!(missing.contains(&key(1), now) && missing.contains(&key(limits::MISSING_TRACKS), now));

@@ -1,286 +1,224 @@
 //! Subscribing, updating and unsubscribing. A track is requested upstream once for all readers.
 
-use std::time::Instant;
-
-use relay_model::{Hop, Hops, LogId, Order, Path, Prefs, SessionId, StreamCode, SubId, TrackName, Want};
+use relay_model::{Epoch, Hop, Hops, LogId, Order, Path, Prefs, SessionId, StreamCode};
 
 use crate::{
-    brake::Braked,
-    core::Core,
     event::Action,
-    log::{CoreLog, LogUpstream, ReaderKey},
-    route::{PublisherId, RouteEntry},
-    timers::Timer,
+    log::{CoreLog, LogUpstream, ReaderKey, TrackDemand},
+    missing::MissingTracks,
+    publisher::TrackKey,
+    route::RouteEntry,
+    session_table::{SessionTable, SplitHorizon},
+    throttle::{SubscribeRequest, ThrottleVerdict},
+    upstream::LogUpstreams,
 };
 
-impl Core {
-    /// Handles a subscription; the reader's session is known.
-    pub(crate) fn subscribe(
-        &mut self,
-        reader: ReaderKey,
-        (path, track): (Path, TrackName),
-        (prefs, want): (Prefs, Want),
-        now: Instant,
-    ) {
-        let (id, sub) = reader;
-        let Some(session) = self.sessions.get(&id) else { return };
-        if session.subs.contains_key(&sub) || session.brake.holds(sub) {
+/// Sessions that subscribe, and the logs that serve them.
+#[derive(Debug)]
+pub(crate) struct Subscriptions<'a> {
+    pub(crate) sessions: &'a mut SessionTable,
+    pub(crate) missing: &'a mut MissingTracks,
+    pub(crate) upstreams: LogUpstreams<'a>,
+}
+
+impl Subscriptions<'_> {
+    /// Handles a subscription of a known session.
+    pub(crate) fn subscribe(&mut self, id: SessionId, request: SubscribeRequest) {
+        let reader = ReaderKey { session: id, sub: request.sub };
+        if self.upstreams.orders.logs.sessions().log_of(reader).is_some() || self.sessions.is_queued(reader) {
             // The peer would take a reply as one to its first subscription.
-            self.tally.unknown += 1;
+            self.upstreams.orders.output.tally.unknown += 1;
             return;
         }
-        self.serve(reader, (path, track), (prefs, want), false, now);
+        self.serve(id, request, true);
     }
 
-    /// Attaches a reader to a log of the track, or refuses it. `has_turn`: the brake released it.
-    pub(crate) fn serve(
-        &mut self,
-        reader: ReaderKey,
-        (path, track): (Path, TrackName),
-        (prefs, want): (Prefs, Want),
-        has_turn: bool,
-        now: Instant,
-    ) {
-        let (id, sub) = reader;
-        // Unknown and forbidden paths get the same reply.
-        let Some(RouteEntry { route, publisher, stale: ghost, .. }) = self.resolve(id, &path) else {
-            self.outbox.order(id, Order::Refuse { sub, code: StreamCode::UNROUTABLE });
-            return;
-        };
-        if self.is_mistaken(id, &path, publisher, prefs) {
-            self.tally.unroutable += 1;
-            self.outbox.order(id, Order::Refuse { sub, code: StreamCode::GOING_AWAY });
-            return;
+    /// Serves the next queued subscription of a session.
+    pub(crate) fn release(&mut self, id: SessionId) {
+        if let Some(request) = self.sessions.release(id, self.upstreams.now) {
+            self.serve(id, request, false);
         }
-        let log = match self.shared_log(id, &path, publisher, &track) {
-            Some(log) => {
-                self.join(log, reader, prefs, want);
-                self.improve(log, now);
-                self.sync_prefs(log);
-                self.queue_beside(log, id);
-                log
-            }
-            None => {
-                if ghost.is_none() {
-                    let key = (path.clone(), publisher, track.clone());
-                    if self.missing.contains(&key, now) {
-                        self.tally.missing += 1;
-                        self.outbox.order(id, Order::Refuse { sub, code: StreamCode::NOT_FOUND });
-                        return;
-                    }
-                    let (path, track) = (path.clone(), track.clone());
-                    let braked = Braked { sub, path, track, prefs, want };
-                    if !has_turn && self.is_held_back(id, braked, now) {
-                        return;
-                    }
-                }
-                let log = self.create(path, publisher, track, &route.hops, id);
-                self.join(log, reader, prefs, want);
-                match ghost {
-                    None => self.open(log, &route, now),
-                    Some(_) => self.arm(log, now),
-                }
-                log
-            }
-        };
-        self.outbox.order(id, Order::Attach { sub, log });
     }
 
     /// Updates preferences; the reader's session is known. Unknown subscriptions are ones we refused.
     pub(crate) fn update(&mut self, reader: ReaderKey, prefs: Prefs) {
-        let Some(session) = self.sessions.get_mut(&reader.0) else { return };
-        let Some(log) = session.subs.get(&reader.1).copied() else {
-            if !session.brake.update(reader.1, prefs) {
-                self.tally.unknown += 1;
-            }
-            return;
-        };
-        if let Some(state) = self.logs.get_mut(&log) {
-            state.update(reader, prefs);
-            self.sync_prefs(log);
+        let orders = &mut self.upstreams.orders;
+        if let Some(log) = orders.logs.sessions().log_of(reader) {
+            orders.logs.update(log, reader, prefs);
+            orders.sync_demand(log);
+        } else if !self.sessions.update_queued(reader, prefs) {
+            orders.output.tally.unknown += 1;
         }
     }
 
     /// Ends a subscription; the reader's session is known. Unknown subscriptions are ones we refused.
-    pub(crate) fn unsubscribe(&mut self, reader: ReaderKey, now: Instant) {
-        let log = self.sessions.get_mut(&reader.0).and_then(|session| session.subs.remove(&reader.1));
-        match log {
-            Some(log) => self.leave(log, reader, now),
-            None if self.release_braked(reader) => {}
-            None => self.tally.unknown += 1,
+    pub(crate) fn unsubscribe(&mut self, reader: ReaderKey) {
+        if let Some(log) = self.upstreams.orders.logs.unsubscribe(reader) {
+            self.upstreams.leave(log, reader);
+        } else if !self.sessions.cancel_queued(reader) {
+            self.upstreams.orders.output.tally.unknown += 1;
         }
     }
 
-    /// Removes a reader from its log; the caller updates the session's own state.
-    pub(crate) fn leave(&mut self, log: LogId, reader: ReaderKey, now: Instant) {
-        let Some(state) = self.logs.get_mut(&log) else { return };
-        let abandoned = state.remove(reader);
-        let (upstream, unread) = (state.upstream, state.is_unread());
-        if let Some(group) = abandoned {
-            self.drop_pull(log, group);
-        }
-        match upstream {
-            // Others wait for streams of that session.
-            LogUpstream::Open(writer) if unread && self.is_blocked(writer) => self.retire(log),
-            LogUpstream::Open(_) if unread && self.linger_bytes() >= self.config.linger_bytes => {
-                self.tally.linger_limit += 1;
-                self.retire(log);
-            }
-            LogUpstream::Open(_) if unread => self.arm(log, now),
-            LogUpstream::Open(_) => {
-                self.improve(log, now);
-                self.sync_prefs(log);
-            }
-            LogUpstream::Suspended | LogUpstream::Over if unread => self.retire(log),
-            LogUpstream::Suspended | LogUpstream::Over => {}
-        }
+    /// Removes a subscription that the permit of its session allows no more, with the same code as for an
+    /// unknown path.
+    pub(crate) fn expel(&mut self, reader: ReaderKey, log: LogId) {
+        self.upstreams.orders.logs.unsubscribe(reader);
+        self.upstreams.orders.output.tally.subscribe_denied += 1;
+        self.refuse(reader, StreamCode::UNROUTABLE);
+        self.upstreams.leave(log, reader);
     }
 
-    /// Sets the hop excluded by `id`, a known session. Open subscriptions stay, whatever their route.
-    pub(crate) fn exclude(&mut self, id: SessionId, hop: Hop, now: Instant) {
+    /// Sets the hop id of the peer of `id`, a known session. Open subscriptions stay, whatever their route.
+    pub(crate) fn exclude(&mut self, id: SessionId, hop: Hop) {
         let exclude = Some(hop).filter(|hop| *hop != Hop::ANONYMOUS);
-        let Some(session) = self.sessions.get_mut(&id).filter(|session| session.exclude != exclude) else {
-            return;
-        };
-        session.exclude = exclude;
-        let subs: Vec<(SubId, LogId)> = session.subs.iter().map(|(sub, log)| (*sub, *log)).collect();
-        for (sub, log) in subs {
-            if let Some(state) = self.logs.get_mut(&log) {
-                state.set_exclude((id, sub), exclude);
-                self.improve(log, now);
+        if self.sessions.set_exclude(id, exclude) {
+            for (reader, log) in self.upstreams.orders.logs.sessions().subs(id) {
+                self.upstreams.orders.logs.set_exclude(log, reader, exclude);
+                self.upstreams.improve(log);
             }
         }
     }
 
-    /// Sends the writer of an open log its new preferences if those of its readers changed.
-    pub(crate) fn sync_prefs(&mut self, log: LogId) {
-        let Some(state) = self.logs.get_mut(&log) else { return };
-        let LogUpstream::Open(session) = state.upstream else { return };
-        if !self.sessions.contains_key(&session) {
-            return; // Closing: the next writer gets them when it opens.
-        }
-        let wanted = state.wanted_of_open();
-        if wanted != state.asked {
-            state.asked = wanted;
-            let (prefs, want) = wanted;
-            self.outbox.order(session, Order::Prefs { log, prefs, want });
+    /// Records the report of `writer` that its peer has no such track, as a miss of the session that `log` was
+    /// opened for and of all its readers.
+    pub(crate) fn note_missing(&mut self, writer: SessionId, log: LogId, epoch: Epoch) {
+        let logs = &self.upstreams.orders.logs;
+        let state =
+            logs.get(log).filter(|state| state.epoch == epoch && logs.sessions().is_writer(writer, log));
+        let Some(state) = state else { return };
+        self.missing.insert(state.key.clone(), self.upstreams.now);
+        let readers = state.readers().map(|(reader, _)| reader.session);
+        let mut readers: Vec<SessionId> = readers.chain([state.asker]).collect();
+        readers.sort_unstable();
+        readers.dedup();
+        for reader in readers {
+            self.sessions.count_missing(reader, self.upstreams.now);
         }
     }
 
-    /// The best route `id` may be served through; without a usable route, the ghost to wait for. `None`
-    /// (counted) if there is neither.
-    fn resolve(&mut self, id: SessionId, path: &Path) -> Option<RouteEntry> {
-        let session = self.sessions.get(&id)?;
-        if !session.permit.subscribe().allows(path) {
-            self.tally.subscribe_denied += 1;
+    /// Attaches a reader to a log of the track, or refuses it.
+    fn serve(&mut self, id: SessionId, request: SubscribeRequest, is_throttled: bool) {
+        let reader = ReaderKey { session: id, sub: request.sub };
+        let horizon = self.sessions.horizon(id);
+        // Unknown and forbidden paths get the same reply.
+        let Some(entry) = self.resolve(horizon, &request.path) else {
+            return self.refuse(reader, StreamCode::UNROUTABLE);
+        };
+        let publisher = entry.publisher;
+        if self.is_mistaken(horizon, &request, &entry) {
+            self.upstreams.orders.output.tally.unroutable += 1;
+            return self.refuse(reader, StreamCode::GOING_AWAY);
+        }
+        let SubscribeRequest { path, track, demand, .. } = request.clone();
+        let key = TrackKey { path, publisher, track };
+        let log = match self.shared_log(horizon, &key) {
+            Some(log) => {
+                self.join(log, reader, demand, horizon);
+                log
+            }
+            None if entry.standing.is_announced() => {
+                if self.missing.contains(&key, self.upstreams.now) {
+                    self.upstreams.orders.output.tally.missing += 1;
+                    return self.refuse(reader, StreamCode::NOT_FOUND);
+                }
+                if is_throttled && self.must_wait(reader, request) {
+                    return;
+                }
+                let log = self.create(key, &entry.route.hops, reader, demand, horizon);
+                self.upstreams.open(log, &entry.route);
+                log
+            }
+            None => {
+                let log = self.create(key, &entry.route.hops, reader, demand, horizon);
+                self.upstreams.orders.logs.start_linger(log, self.upstreams.now);
+                log
+            }
+        };
+        self.upstreams.orders.output.actions.order(id, Order::Attach { sub: reader.sub, log });
+    }
+
+    /// Whether a subscription that needs its publisher must wait: queued until its turn, or refused if the
+    /// queue is full.
+    fn must_wait(&mut self, reader: ReaderKey, request: SubscribeRequest) -> bool {
+        match self.sessions.throttle(reader.session, request, self.upstreams.now) {
+            ThrottleVerdict::Pass => return false,
+            ThrottleVerdict::Queued => self.upstreams.orders.output.tally.braked += 1,
+            ThrottleVerdict::Full => {
+                self.upstreams.orders.output.tally.brake_refused += 1;
+                self.refuse(reader, StreamCode::EXCESSIVE_LOAD);
+            }
+        }
+        true
+    }
+
+    fn refuse(&mut self, reader: ReaderKey, code: StreamCode) {
+        self.upstreams.orders.output.actions.order(reader.session, Order::Refuse { sub: reader.sub, code });
+    }
+
+    /// The best route that the session may be served through; without a live route, the stale one to wait for.
+    /// `None` (counted) if there is neither.
+    fn resolve(&mut self, horizon: SplitHorizon, path: &Path) -> Option<RouteEntry> {
+        let tally = &mut self.upstreams.orders.output.tally;
+        if !self.sessions.get(horizon.session)?.permit.subscribe().allows(path) {
+            tally.subscribe_denied += 1;
             return None;
         }
-        let best = self.broadcasts.get(path).and_then(|broadcast| {
-            let ghosts = broadcast.last_resorts().filter(|_| !broadcast.is_served());
-            let mut routes = broadcast.usable().chain(ghosts);
-            routes.find(|candidate| self.may_read(id, candidate.route.session, &candidate.route.hops))
+        let best = self.upstreams.routes.get(path).and_then(|routes| {
+            let stale = routes.stale().filter(|_| !routes.is_served());
+            let mut entries = routes.live().chain(stale);
+            entries.find(|entry| horizon.allows(entry.route.session, &entry.route.hops))
         });
-        let best = best.cloned();
         if best.is_none() {
-            self.tally.unroutable += 1;
+            tally.unroutable += 1;
         }
-        best
+        best.cloned()
     }
 
-    /// Whether the publisher advertised to `id` is not the one that would serve it: a start group refers to
-    /// the advertised one, and groups of two publishers would meet in its log.
-    fn is_mistaken(&self, id: SessionId, path: &Path, publisher: PublisherId, prefs: Prefs) -> bool {
-        prefs.start.floor().is_some_and(|floor| floor > 0)
-            && self.broadcasts.get(path).is_some_and(|broadcast| {
-                let mut shown = broadcast.routes().iter().filter(|candidate| candidate.admitted);
-                let shown = shown.find(|shown| self.may_read(id, shown.route.session, &shown.route.hops));
-                shown.is_some_and(|shown| shown.stale.is_some() && shown.publisher != publisher)
+    /// Whether the publisher advertised to the session is not the one that would serve it: a start group refers
+    /// to the advertised one, and groups of two publishers would meet in its log.
+    fn is_mistaken(&self, horizon: SplitHorizon, request: &SubscribeRequest, entry: &RouteEntry) -> bool {
+        request.demand.prefs.start.floor().is_some_and(|floor| floor > 0)
+            && self.upstreams.routes.get(&request.path).is_some_and(|routes| {
+                let allows = |shown: &&RouteEntry| horizon.allows(shown.route.session, &shown.route.hops);
+                let shown = routes.admitted().find(allows);
+                shown
+                    .is_some_and(|shown| !shown.standing.is_announced() && shown.publisher != entry.publisher)
             })
     }
 
-    /// Records whether requests to the peer of `id` wait for stream credit. While they do, unread logs keep
-    /// no stream that others wait for.
-    pub(crate) fn streams_blocked(&mut self, id: SessionId, blocked: bool) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.blocked = blocked;
-        if blocked {
-            let writes: Vec<LogId> = session.writes.iter().copied().collect();
-            for log in writes {
-                if self.logs.get(&log).is_some_and(CoreLog::is_unread) {
-                    self.retire(log);
-                }
-            }
-        }
+    /// Log of the track with an upstream, or waiting for one, that the session may be served through.
+    fn shared_log(&self, horizon: SplitHorizon, key: &TrackKey) -> Option<LogId> {
+        let logs = &self.upstreams.orders.logs;
+        let serves = |state: &CoreLog| match state.upstream {
+            LogUpstream::Open(writer) => horizon.allows(writer, &state.hops),
+            LogUpstream::Suspended => horizon.allows_chain(&state.hops),
+            LogUpstream::Over => false,
+        };
+        logs.tracks().of_track(key).iter().copied().find(|log| logs.get(*log).is_some_and(serves))
     }
 
-    fn is_blocked(&self, id: SessionId) -> bool {
-        self.sessions.get(&id).is_some_and(|session| session.blocked)
+    /// Adds a reader to a log that serves others.
+    fn join(&mut self, log: LogId, reader: ReaderKey, demand: TrackDemand, horizon: SplitHorizon) {
+        self.upstreams.orders.logs.join(log, reader, demand, horizon.exclude);
+        self.upstreams.improve(log);
+        self.upstreams.orders.sync_demand(log);
+        self.upstreams.orders.queue_beside(log, reader.session);
     }
 
-    /// Queues the request for a log under `asker` as well: it may still be queued under the session that
-    /// asked first.
-    fn queue_beside(&mut self, log: LogId, asker: SessionId) {
-        if let Some(LogUpstream::Open(writer)) = self.logs.get(&log).map(|state| state.upstream)
-            && self.is_blocked(writer)
-        {
-            self.outbox.order(writer, Order::Asked { log, asker });
-        }
-    }
-
+    /// Creates a log for its first reader.
     fn create(
         &mut self,
-        path: Path,
-        publisher: PublisherId,
-        track: TrackName,
+        key: TrackKey,
         hops: &Hops,
-        asker: SessionId,
+        reader: ReaderKey,
+        demand: TrackDemand,
+        horizon: SplitHorizon,
     ) -> LogId {
-        let log = LogId(self.next_serial());
-        self.outbox.push(Action::Create { log });
-        self.broadcasts.entry(path.clone()).or_default().add_log(publisher, track.clone(), log);
-        self.logs.insert(log, CoreLog::new(path, publisher, track, hops.clone(), asker));
+        let orders = &mut self.upstreams.orders;
+        let log = orders.logs.create(key, hops.clone(), reader.session);
+        orders.output.actions.push(Action::Create { log });
+        orders.logs.join(log, reader, demand, horizon.exclude);
         log
-    }
-
-    pub(crate) fn join(&mut self, log: LogId, (id, sub): ReaderKey, prefs: Prefs, want: Want) {
-        let (Some(state), Some(session)) = (self.logs.get_mut(&log), self.sessions.get_mut(&id)) else {
-            return;
-        };
-        state.add((id, sub), prefs, want, session.exclude);
-        session.subs.insert(sub, log);
-        // A suspended log waits for its publisher, not for readers.
-        if state.upstream != LogUpstream::Suspended
-            && let Some(at) = state.deadline.take()
-        {
-            self.timers.disarm(at, Timer::Log(log));
-        }
-    }
-
-    /// A flowing or suspended log of the track, on a route that `id` may be served through.
-    fn shared_log(
-        &self,
-        id: SessionId,
-        path: &Path,
-        publisher: PublisherId,
-        track: &TrackName,
-    ) -> Option<LogId> {
-        let logs = self.broadcasts.get(path)?.logs_of(publisher, track);
-        logs.iter().copied().find(|log| {
-            self.logs.get(log).is_some_and(|state| match state.upstream {
-                LogUpstream::Open(writer) => self.may_read(id, writer, &state.hops),
-                LogUpstream::Suspended => self.may_pass(id, &state.hops),
-                LogUpstream::Over => false,
-            })
-        })
-    }
-
-    /// Split horizon: a session is never served its own content.
-    fn may_read(&self, id: SessionId, writer: SessionId, hops: &Hops) -> bool {
-        id != writer && self.may_pass(id, hops)
-    }
-
-    fn may_pass(&self, id: SessionId, hops: &Hops) -> bool {
-        let exclude: Option<Hop> = self.sessions.get(&id).and_then(|session| session.exclude);
-        exclude.is_none_or(|hop| !hops.contains(&hop))
     }
 }

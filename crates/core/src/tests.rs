@@ -1,6 +1,5 @@
 //! Event lists, checked after each event by [`Core::check`] and by a model that consumes the actions.
 
-mod brake;
 mod goodbyes;
 mod limits;
 mod listing;
@@ -12,6 +11,7 @@ mod revised;
 mod routes;
 mod stale_routes;
 mod takeover;
+mod throttle;
 mod tracks;
 mod upstream;
 
@@ -28,7 +28,7 @@ use crate::{Action, Core, CoreConfig, CoreEvent, CoreTally, Takeover, tests::mod
 /// Our own hop.
 const SELF: u64 = 999;
 const LINGER: Duration = Duration::from_secs(5);
-const HOLD_BACK: Duration = Duration::from_millis(300);
+const HOLD_DOWN: Duration = Duration::from_millis(300);
 /// Session of an order, in tests that do not check it.
 const ANYBODY: SessionId = SessionId(u64::MAX);
 /// Shortest time step.
@@ -73,7 +73,7 @@ impl Bench {
 
     fn with(takeover: Takeover) -> Self {
         let config =
-            CoreConfig { linger: LINGER, hold_down: HOLD_BACK, takeover, ..CoreConfig::new(Hop(SELF)) };
+            CoreConfig { linger: LINGER, hold_down: HOLD_DOWN, takeover, ..CoreConfig::new(Hop(SELF)) };
         let core = Core::new(config);
         let now = Instant::now();
         Self { core, model: Model::new(takeover, now), now }
@@ -200,7 +200,7 @@ impl Bench {
     fn settle(&mut self) -> Vec<Action> {
         let actions: Vec<Action> = std::iter::from_fn(|| self.core.poll_action()).collect();
         actions.iter().for_each(|action| self.model.action(action));
-        let braked = self.core.sessions.values().map(|session| session.brake.len()).sum();
+        let braked = self.core.sessions.queued();
         self.model.after(braked);
         self.core.check();
         let mut actions = actions;

@@ -252,7 +252,7 @@ impl LogView {
             return Some(group.clone());
         }
         let mut entries = Vec::new();
-        let next = self.feed.page(sequence, key.first, &mut entries)?;
+        let next = self.feed.page(sequence, key.first, &mut entries)?.next;
         let group = known.unwrap_or_else(|| self.hold(LocalGroup::new(sequence), now));
         group.add_encoding(key);
         group.apply_page(key, &entries, next.is_some());
@@ -282,9 +282,9 @@ impl LogView {
         let Some(from) = group.loads_from(key) else { return };
         entries.clear();
         match self.feed.page(group.sequence(), from, entries) {
-            Some(next) => {
-                group.apply_page(key, entries, next.is_some());
-                if next.is_some() {
+            Some(page) => {
+                group.apply_page(key, entries, page.next.is_some());
+                if page.next.is_some() {
                     self.loading.push_back((group, key));
                 }
             }

@@ -1,5 +1,7 @@
 //! Groups a publisher is known not to have.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 use crate::bounds;
 
 /// A bounded set of group numbers, as ranges; above the bound the oldest range is forgotten.
@@ -30,11 +32,11 @@ impl Absent {
 
     /// Bytes charged for the set.
     pub(crate) fn overhead(&self) -> u64 {
-        self.ranges.len() as u64 * bounds::RANGE_OVERHEAD
+        (self.ranges.len() as u64).saturating_mul(bounds::RANGE_OVERHEAD)
     }
 
     pub(crate) fn insert(&mut self, group: u64) {
-        self.stamp += 1;
+        self.stamp = self.stamp.saturating_add(1);
         let at = match self.find(group) {
             Ok(at) => {
                 self.touch(at);
@@ -66,12 +68,12 @@ impl Absent {
         let Ok(at) = self.find(group) else { return };
         let Some(range) = self.ranges.get(at).copied() else { return };
         self.ranges.remove(at);
-        if range.last > group {
-            self.add(at, Range { first: group + 1, ..range });
+        if let Some(first) = group.checked_add(1).filter(|first| *first <= range.last) {
+            self.add(at, Range { first, ..range });
         }
-        if range.first < group {
+        if let Some(last) = group.checked_sub(1).filter(|last| *last >= range.first) {
             let at = self.find(range.first).unwrap_or_else(|at| at);
-            self.add(at, Range { last: group - 1, ..range });
+            self.add(at, Range { last, ..range });
         }
     }
 

@@ -7,7 +7,6 @@
 use std::{sync::Arc, time::Instant};
 
 use relay_model::{Path, Route, WorkerId};
-use smallvec::SmallVec;
 
 use crate::{ready_list::WakeSet, shared::StoreShared, sync::RwLock};
 
@@ -18,24 +17,15 @@ mod watch;
 mod watched_prefix;
 
 pub use adverts::Advert;
+pub use pace::PATH_CHANGES_PER_SECOND;
 pub use watch::{BoardWatch, VisitStep, Visited, WatchCandidate};
 
-use table::BoardTable;
-
-/// Limit on the changes of one path that watches see in any second. Further changes collapse into the newest
-/// state.
-pub const PATH_CHANGES_PER_SECOND: u32 = 20;
+use table::{BoardInner, BoardTable, Wakes};
 
 /// Live paths with their routes, and the watches of their prefixes.
 #[derive(Debug)]
 pub struct AnnounceBoard {
     inner: Arc<BoardInner>,
-}
-
-#[derive(Debug)]
-pub(crate) struct BoardInner {
-    shared: Arc<StoreShared>,
-    table: RwLock<BoardTable>,
 }
 
 /// Newest state of a live path.
@@ -46,9 +36,6 @@ pub struct LivePath {
     /// Routes of the path, best first.
     pub routes: Arc<[Route]>,
 }
-
-/// Workers whose watches have changes to visit.
-type Wakes = SmallVec<[WorkerId; 8]>;
 
 impl AnnounceBoard {
     pub(crate) fn new(shared: Arc<StoreShared>) -> Self {

@@ -1,15 +1,24 @@
 //! Eviction from a log when it is written. Unlinked groups are handed out, to be dropped once the lock is
 //! released.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use crate::{
     bounds,
     budget::Budget,
-    entry::LogEntry,
     group::CachedGroup,
+    ready_list::WakeSet,
     state::{LogState, Superseded},
 };
+
+/// Sweep over all logs of a store, run after a commit that exceeds the budget.
+pub(crate) trait BudgetSweep: fmt::Debug + Send + Sync {
+    /// Evicts from all logs until the budget is kept. Must not be called under a log's lock.
+    fn sweep(&self, wakes: &mut WakeSet);
+}
 
 /// Groups a sweep may evict from a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,15 +113,5 @@ impl LogState {
 
     fn is_coming_by_fetch(&self, group: Superseded) -> bool {
         group.fetched && self.groups.get(&group.sequence).is_some_and(CachedGroup::is_coming_by_fetch)
-    }
-
-    /// Unlinks a group that is no longer in a queue. Returns its cost, bytes.
-    pub(crate) fn evict(&mut self, sequence: u64, trash: &mut Vec<CachedGroup>) -> u64 {
-        let Some(group) = self.groups.remove(&sequence) else { return 0 };
-        let cost = group.cost();
-        self.overhead -= group.overhead;
-        self.journal.push(LogEntry::Evicted { group: sequence });
-        trash.push(group);
-        cost
     }
 }

@@ -2,23 +2,20 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use relay_model::{Epoch, LogId};
+use relay_model::{Epoch, LogId, WorkerId};
 
 use crate::{
     entry::{CompleteGroup, LogEntry, LogHead, Lookup},
     group::{ReplayPosition, Replayed},
+    journal::Pulled,
     log::Log,
 };
 
-/// Result of a pull.
+/// Page of a group, read with [`Feed::page`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pulled {
-    /// Whether there are more entries now.
-    pub more: bool,
-    /// Whether entries were dropped before this feed read them. Such a pull takes none: read [`Feed::head`] and
-    /// replay the groups of interest with [`Feed::group`], then continue to pull (entries may repeat parts of
-    /// the replay).
-    pub lagged: bool,
+pub struct GroupPage {
+    /// Object to continue from, if there are more.
+    pub next: Option<u64>,
 }
 
 /// One worker's cursor into a log. Dropping it unregisters the worker.
@@ -28,12 +25,22 @@ pub struct Feed {
     key: u64,
 }
 
-impl Feed {
-    pub(crate) fn new(log: Arc<Log>, key: u64) -> Self {
-        log.shared.feeds.fetch_add(1, Ordering::Relaxed);
-        Self { log, key }
+impl Log {
+    /// Attaches a feed for `worker`. The feed begins exactly after the returned head: both are taken under one
+    /// lock.
+    pub fn feed(self: &Arc<Self>, worker: WorkerId) -> (Feed, LogHead) {
+        debug_assert!(self.shared.ready_list(worker).is_some(), "no such worker: {worker:?}");
+        self.touch();
+        let mut state = self.lock();
+        let key = state.journal.register(worker);
+        let head = state.head();
+        drop(state);
+        self.shared.feeds.fetch_add(1, Ordering::Relaxed);
+        (Feed { log: Arc::clone(self), key }, head)
     }
+}
 
+impl Feed {
     /// Id of the log.
     pub fn log_id(&self) -> LogId {
         self.log.id()
@@ -81,17 +88,15 @@ impl Feed {
     }
 
     /// Reads one page of a group without pinning the rest: the objects from `object` on, as many as fit one
-    /// lock hold, and the end of the strands after the last one. Returns the object to continue from, if there
-    /// are more. `None`, and nothing appended: not held.
-    #[allow(clippy::option_option, reason = "both levels carry a result")]
-    pub fn page(&self, sequence: u64, object: u64, out: &mut Vec<LogEntry>) -> Option<Option<u64>> {
+    /// lock hold, and the end of the strands after the last one. `None`, and nothing appended: not held.
+    pub fn page(&self, sequence: u64, object: u64, out: &mut Vec<LogEntry>) -> Option<GroupPage> {
         self.log.touch();
         let start = out.len();
         let state = self.log.lock();
         let group = state.groups.get(&sequence).filter(|group| object > 0 || !group.lost_head());
         match group.and_then(|group| group.replay(sequence, ReplayPosition::from(object), out)) {
-            Some(Replayed::Page(next)) => Some(Some(next.object())),
-            Some(Replayed::All) => Some(None),
+            Some(Replayed::Page(next)) => Some(GroupPage { next: Some(next.object()) }),
+            Some(Replayed::All) => Some(GroupPage { next: None }),
             None => {
                 drop(state);
                 out.truncate(start);

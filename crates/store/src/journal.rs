@@ -4,7 +4,18 @@ use std::collections::VecDeque;
 
 use relay_model::WorkerId;
 
-use crate::{bounds, entry::LogEntry, feed::Pulled};
+use crate::{bounds, entry::LogEntry};
+
+/// Result of a pull.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    /// Whether there are more entries now.
+    pub more: bool,
+    /// Whether entries were dropped before this feed read them. Such a pull takes none: read [`crate::Feed::head`] and
+    /// replay the groups of interest with [`crate::Feed::group`], then continue to pull (entries may repeat parts of
+    /// the replay).
+    pub lagged: bool,
+}
 
 /// Entries in arrival order, kept until every reader has passed them. Without readers it is empty.
 #[derive(Debug, Default)]

@@ -11,6 +11,17 @@
 //! Lock order: a sweep holds the sweep lock while it takes the log table's, logs' and bells' locks, one at a
 //! time. No other code holds two locks of this crate.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::needless_pass_by_ref_mut,
+        clippy::manual_let_else
+    )
+)]
+#![warn(unused_qualifications, unnameable_types)]
+
 mod absent;
 mod board;
 mod bounds;
@@ -37,8 +48,9 @@ pub use budget::Budget;
 pub use entry::{
     CompleteGroup, HeldGroup, LogEnd, LogEntry, LogHead, Lookup, ObjectHead, ObjectStatus, Resume,
 };
-pub use feed::{Feed, Pulled};
+pub use feed::{Feed, GroupPage};
 pub use group::FETCHED;
+pub use journal::Pulled;
 pub use log::Log;
 pub use ready_list::{ReadyList, WakeSet};
 pub use stats::LogStats;

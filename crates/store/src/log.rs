@@ -5,29 +5,27 @@ use std::{
     time::Instant,
 };
 
-use relay_model::{Epoch, LogId, WorkerId};
+use relay_model::{Epoch, LogId};
 
 use crate::{
     budget::BudgetShare,
-    entry::{LogEnd, LogHead, Resume},
-    evict::Shed,
-    feed::Feed,
+    entry::{LogEnd, Resume},
+    evict::{BudgetSweep, Shed},
     group::CachedGroup,
     ready_list::{DirtyFlags, Marks, WakeSet},
     shared::StoreShared,
     state::LogState,
-    store::Store,
+    stats::LogStats,
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
-    writer::Writer,
 };
 
-/// A log: written by one [`Writer`] at a time, read by one [`Feed`] per worker.
+/// A log: written by one [`crate::Writer`] at a time, read by one [`crate::Feed`] per worker.
 #[derive(Debug)]
 pub struct Log {
     pub(crate) flags: Arc<DirtyFlags>,
     pub(crate) shared: Arc<StoreShared>,
-    /// For sweeps over the other logs, when the budget is exceeded.
-    pub(crate) store: Weak<Store>,
+    /// Sweep over all logs, for when the budget is exceeded.
+    budget_sweep: Weak<dyn BudgetSweep>,
     state: Mutex<LogState>,
     /// Time of the last read, by the store's clock.
     last_read: AtomicU64,
@@ -41,13 +39,13 @@ impl Drop for Log {
 }
 
 impl Log {
-    pub(crate) fn new(id: LogId, shared: Arc<StoreShared>, store: Weak<Store>) -> Self {
+    pub(crate) fn new(id: LogId, shared: Arc<StoreShared>, budget_sweep: Weak<dyn BudgetSweep>) -> Self {
         Self {
-            flags: Arc::new(DirtyFlags::new(id, shared.ready_lists.len())),
+            flags: Arc::new(DirtyFlags::new(id, shared.readers())),
             state: Mutex::new(LogState::new(BudgetShare::new(Arc::clone(&shared.budget)))),
             last_read: AtomicU64::new(shared.clock.ms()),
             shared,
-            store,
+            budget_sweep,
         }
     }
 
@@ -56,28 +54,9 @@ impl Log {
         self.flags.id()
     }
 
-    /// Claims the log for the writer of `epoch`, which fences older writers and may continue their open
-    /// strands. `None`: the epoch is fenced or already has a writer, or the log has ended.
-    pub fn writer(self: &Arc<Self>, epoch: Epoch) -> Option<Writer> {
-        let mut state = self.lock();
-        if state.end.is_some() || !state.lease.claim(epoch) {
-            return None;
-        }
-        state.suspend();
-        drop(state);
-        Some(Writer::new(Arc::clone(self), epoch))
-    }
-
-    /// Attaches a feed for `worker`. The feed begins exactly after the returned head: both are taken under one
-    /// lock.
-    pub fn feed(self: &Arc<Self>, worker: WorkerId) -> (Feed, LogHead) {
-        debug_assert!(self.shared.ready_list(worker).is_some(), "no such worker: {worker:?}");
-        self.touch();
-        let mut state = self.lock();
-        let key = state.journal.register(worker);
-        let head = state.head();
-        drop(state);
-        (Feed::new(Arc::clone(self), key), head)
+    /// Statistics of the log. Holds its lock while it walks the held groups.
+    pub fn figures(&self) -> LogStats {
+        self.lock().stats()
     }
 
     /// Resume point for a new writer of the same publisher. `None`: no group ever arrived live, or the latest
@@ -142,8 +121,8 @@ impl Log {
 
     /// Runs the budget's sweep over all logs. Must not be called under a log's lock.
     pub(crate) fn sweep(&self, wakes: &mut WakeSet) {
-        if let Some(store) = self.store.upgrade() {
-            store.sweep(wakes);
+        if let Some(budget_sweep) = self.budget_sweep.upgrade() {
+            budget_sweep.sweep(wakes);
         }
     }
 

@@ -20,7 +20,10 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct StoreShared {
     pub(crate) budget: Arc<Budget>,
+    /// One list of each worker.
     pub(crate) ready_lists: Box<[ReadyList]>,
+    /// List of the control runtime, which reads as one more worker.
+    pub(crate) control_list: ReadyList,
     pub(crate) max_age: Duration,
     pub(crate) feeds: AtomicUsize,
     pub(crate) clock: StoreClock,
@@ -37,8 +40,15 @@ pub(crate) struct Evicted {
 }
 
 impl StoreShared {
+    /// Number of ready lists.
+    pub(crate) fn readers(&self) -> usize {
+        self.ready_lists.len().saturating_add(1)
+    }
+
     pub(crate) fn ready_list(&self, worker: WorkerId) -> Option<&ReadyList> {
-        self.ready_lists.get(usize::from(worker.0))
+        let index = usize::from(worker.0);
+        let control = || (index == self.ready_lists.len()).then_some(&self.control_list);
+        self.ready_lists.get(index).or_else(control)
     }
 
     /// Counts and drops unlinked groups. Must not be called under a log's lock.

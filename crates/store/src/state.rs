@@ -14,7 +14,7 @@ use crate::{
     group::{CachedGroup, FETCHED, Malformed, ReplayPosition, Replayed, Strand, StrandState},
     journal::Journal,
     ready_list::{DirtyFlags, Marks, WakeSet},
-    stats::WriteTotals,
+    stats::{LogStats, WriteTotals},
 };
 
 #[derive(Debug)]
@@ -133,6 +133,18 @@ impl LogState {
             fetched: group.fetched,
         };
         LogHead { info: self.info, latest: self.latest, groups: whole.map(held).collect(), end: self.end }
+    }
+
+    pub(crate) fn stats(&self) -> LogStats {
+        let WriteTotals { groups, frames, bytes } = self.brought;
+        LogStats {
+            groups,
+            frames,
+            bytes,
+            latest: self.latest,
+            cached_groups: self.groups.len() as u64,
+            cached_bytes: self.groups.values().map(CachedGroup::cost).sum(),
+        }
     }
 
     pub(crate) fn lookup(&self, sequence: u64, first_object: u64) -> Lookup {
@@ -290,6 +302,16 @@ impl LogState {
     fn unlink(&mut self, sequence: u64, trash: &mut Vec<CachedGroup>) {
         self.superseded.retain(|group| group.sequence != sequence);
         self.evict(sequence, trash);
+    }
+
+    /// Unlinks a group that is no longer in a queue. Returns its cost, bytes.
+    pub(crate) fn evict(&mut self, sequence: u64, trash: &mut Vec<CachedGroup>) -> u64 {
+        let Some(group) = self.groups.remove(&sequence) else { return 0 };
+        let cost = group.cost();
+        self.overhead -= group.overhead;
+        self.journal.push(LogEntry::Evicted { group: sequence });
+        trash.push(group);
+        cost
     }
 
     /// Records a failed fetch of a group; `absent`: because there is no such group.

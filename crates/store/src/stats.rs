@@ -1,7 +1,5 @@
 //! Statistics of a log.
 
-use crate::log::Log;
-
 /// Statistics of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogStats {
@@ -17,22 +15,6 @@ pub struct LogStats {
     pub cached_groups: u64,
     /// Bytes charged for the held groups.
     pub cached_bytes: u64,
-}
-
-impl Log {
-    /// Returns the statistics of the log. Holds its lock while it walks the held groups.
-    pub fn figures(&self) -> LogStats {
-        let state = self.lock();
-        let WriteTotals { groups, frames, bytes } = state.brought;
-        LogStats {
-            groups,
-            frames,
-            bytes,
-            latest: state.latest,
-            cached_groups: state.groups.len() as u64,
-            cached_bytes: state.groups.values().map(|group| group.cost()).sum(),
-        }
-    }
 }
 
 /// Totals of staged or committed data. A writer counts what it stages and adds it once per commit.

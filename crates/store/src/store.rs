@@ -16,7 +16,7 @@ use crate::{
     board::AnnounceBoard,
     budget::Budget,
     entry::LogEnd,
-    evict::Shed,
+    evict::{BudgetSweep, Shed},
     group::CachedGroup,
     log::Log,
     ready_list::{ReadyList, WakeSet},
@@ -93,10 +93,11 @@ impl Store {
     /// An empty store.
     pub fn new(config: StoreConfig) -> Arc<Self> {
         debug_assert!(config.workers <= limits::WORKERS, "more workers than a connection id can name");
-        let bells = (0..=config.workers.min(limits::WORKERS)).map(ReadyList::new).collect();
+        let workers = config.workers.min(limits::WORKERS);
         let shared = Arc::new(StoreShared {
             budget: Arc::new(Budget::new(config.capacity, config.ceiling)),
-            ready_lists: bells,
+            ready_lists: (0..workers).map(ReadyList::new).collect(),
+            control_list: ReadyList::new(workers),
             max_age: config.max_age,
             feeds: AtomicUsize::new(0),
             clock: StoreClock::default(),
@@ -122,12 +123,12 @@ impl Store {
         &self.shared.budget
     }
 
-    /// Bell of `worker`. Workers are `0..=StoreConfig::workers`; the last is the control runtime. Any other index is
-    /// a bug of the caller.
+    /// Ready list of `worker`. Workers are `0..=StoreConfig::workers`; the last is the control runtime. Any other
+    /// index is a bug of the caller.
     pub fn ready_list(&self, worker: WorkerId) -> &ReadyList {
-        let last = self.shared.ready_lists.len() - 1;
-        debug_assert!(usize::from(worker.0) <= last, "no such worker: {worker:?}");
-        &self.shared.ready_lists[usize::from(worker.0).min(last)]
+        let list = self.shared.ready_list(worker);
+        debug_assert!(list.is_some(), "no such worker: {worker:?}");
+        list.unwrap_or(&self.shared.control_list)
     }
 
     /// Wakes every worker in `rings` once and empties it, except `skip`: a worker that takes its own bell
@@ -145,7 +146,7 @@ impl Store {
         let mut logs = self.logs.lock();
         let log = logs
             .entry(id)
-            .or_insert_with(|| Arc::new(Log::new(id, Arc::clone(&self.shared), Weak::clone(&self.me))));
+            .or_insert_with(|| Arc::new(Log::new(id, Arc::clone(&self.shared), self.me.clone())));
         Arc::clone(log)
     }
 
@@ -209,11 +210,37 @@ impl Store {
         self.sweep(wakes);
     }
 
+    fn shed(
+        &self,
+        logs: &[Arc<Log>],
+        what: Shed,
+        target: u64,
+        trash: &mut Vec<CachedGroup>,
+        wakes: &mut WakeSet,
+    ) {
+        for log in logs {
+            let excess = self.shared.budget.used().saturating_sub(target);
+            if excess == 0 {
+                return;
+            }
+            log.shed(what, excess, trash, wakes);
+            self.shared.release_evicted(trash);
+        }
+    }
+
+    fn least_recently_read(&self) -> Vec<Arc<Log>> {
+        let mut logs: Vec<Arc<Log>> = self.logs.lock().values().cloned().collect();
+        logs.sort_by_cached_key(|log| (log.last_read(), log.id()));
+        logs
+    }
+}
+
+impl BudgetSweep for Store {
     /// Evicts from all logs, least recently read first: superseded groups down to a little under the capacity;
     /// if the ceiling is still met, also groups that fetches are bringing, then whole latest groups. One sweep
     /// at a time, and none while the last one's shortfall has not grown (unless the limits changed): memory
     /// pinned by slow readers cannot be freed here.
-    pub(crate) fn sweep(&self, wakes: &mut WakeSet) {
+    fn sweep(&self, wakes: &mut WakeSet) {
         let budget = &self.shared.budget;
         let Some(mut sweep) = self.sweep.try_lock() else { return };
         let (capacity, ceiling) = (budget.capacity(), budget.ceiling());
@@ -244,30 +271,6 @@ impl Store {
             _ if used < ceiling => next.min(ceiling),
             _ => next,
         };
-    }
-
-    fn shed(
-        &self,
-        logs: &[Arc<Log>],
-        what: Shed,
-        target: u64,
-        trash: &mut Vec<CachedGroup>,
-        wakes: &mut WakeSet,
-    ) {
-        for log in logs {
-            let excess = self.shared.budget.used().saturating_sub(target);
-            if excess == 0 {
-                return;
-            }
-            log.shed(what, excess, trash, wakes);
-            self.shared.release_evicted(trash);
-        }
-    }
-
-    fn least_recently_read(&self) -> Vec<Arc<Log>> {
-        let mut logs: Vec<Arc<Log>> = self.logs.lock().values().cloned().collect();
-        logs.sort_by_cached_key(|log| (log.last_read(), log.id()));
-        logs
     }
 }
 

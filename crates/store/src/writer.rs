@@ -57,18 +57,28 @@ enum Staged {
     End(LogEnd),
 }
 
-impl Writer {
-    pub(crate) fn new(log: Arc<Log>, epoch: Epoch) -> Self {
-        Self {
-            log,
+impl Log {
+    /// Claims the log for the writer of `epoch`, which fences older writers and may continue their open
+    /// strands. `None`: the epoch is fenced or already has a writer, or the log has ended.
+    pub fn writer(self: &Arc<Self>, epoch: Epoch) -> Option<Writer> {
+        let mut state = self.lock();
+        if state.end.is_some() || !state.lease.claim(epoch) {
+            return None;
+        }
+        state.suspend();
+        drop(state);
+        Some(Writer {
+            log: Arc::clone(self),
             epoch,
             staged: Vec::new(),
             brought: WriteTotals::default(),
             evicted: Vec::new(),
             marks: Marks::new(),
-        }
+        })
     }
+}
 
+impl Writer {
     /// The log written to.
     pub fn log(&self) -> &Arc<Log> {
         &self.log

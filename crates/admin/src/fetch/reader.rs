@@ -132,7 +132,7 @@ impl FetchReader {
         let (mut bytes, mut from, mut entries) = (0, self.frame, Vec::new());
         loop {
             entries.clear();
-            let next = feed.page(group, from, &mut entries)?;
+            let next = feed.page(group, from, &mut entries)?.next;
             for entry in &entries {
                 match entry {
                     LogEntry::Object { head, .. } if self.last.is_some_and(|last| head.id > last) => {
@@ -189,7 +189,7 @@ impl FetchReader {
     fn advance(&mut self) -> Step {
         let (Some(feed), Some(group)) = (&self.feed, self.group) else { return Step::Wait };
         let (mut entries, before) = (Vec::new(), (self.frame, self.offset));
-        let Some(next) = feed.page(group, self.frame, &mut entries) else { return Step::Broken };
+        let Some(page) = feed.page(group, self.frame, &mut entries) else { return Step::Broken };
         for entry in entries {
             match entry {
                 LogEntry::Object { strand: 0, head, payload, .. } => {
@@ -214,7 +214,7 @@ impl FetchReader {
             }
         }
         let is_last = self.last == Some(self.frame) && self.offset >= self.size && self.has_begun;
-        match next {
+        match page.next {
             _ if is_last => Step::End,
             Some(_) => Step::More,
             None if (self.frame, self.offset) != before => Step::More,

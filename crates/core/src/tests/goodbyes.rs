@@ -48,14 +48,14 @@ fn withdrawal_of_the_only_route_shows_at_once() {
 }
 
 #[test]
-fn withdrawal_beside_another_publisher_shows_after_hold_back() {
+fn withdrawal_beside_another_publisher_shows_after_hold_down() {
     let (mut bench, _) = flowing();
     bench.open(2);
     bench.announce(2, "a", &[8], 5);
     assert_eq!(bench.unannounce(1, "a"), []);
     let counts = bench.core.counts();
     assert_eq!((counts.stale_routes, counts.routes, counts.timers), (1, 1, 1));
-    assert_eq!(bench.pass(HOLD_BACK - TICK), []);
+    assert_eq!(bench.pass(HOLD_DOWN - TICK), []);
     assert_eq!(shown(&bench.pass(TICK)), [&board("a", &[(2, &[8], 5)])]);
     let counts = bench.core.counts();
     assert_eq!((counts.stale_routes, counts.timers), (0, 0));
@@ -66,7 +66,7 @@ fn withdrawal_beside_another_publisher_shows_after_hold_back() {
 fn log_moves_to_stand_in_when_the_withdrawal_shows() {
     let (mut bench, log) = with_a_stand_in();
     assert_eq!(bench.unannounce(1, "a"), []);
-    assert_eq!(bench.pass(HOLD_BACK - TICK), []);
+    assert_eq!(bench.pass(HOLD_DOWN - TICK), []);
     assert_eq!(bench.model.writes(SessionId(1)), [log]);
     let moved = [
         board("a", &[(2, &[7, 8], 5)]),
@@ -83,9 +83,9 @@ fn log_moves_to_stand_in_when_the_withdrawal_shows() {
 fn withdrawn_writer_can_still_end_its_log() {
     let (mut bench, log) = with_a_stand_in();
     bench.unannounce(1, "a");
-    bench.pass(HOLD_BACK / 2);
+    bench.pass(HOLD_DOWN / 2);
     assert_eq!(bench.ended(1, log), []);
-    assert_eq!(bench.pass(HOLD_BACK), [board("a", &[(2, &[7, 8], 5)])]);
+    assert_eq!(bench.pass(HOLD_DOWN), [board("a", &[(2, &[7, 8], 5)])]);
     assert_eq!(bench.model.writes(SessionId(2)), []);
     assert_eq!(bench.unsubscribe(9, 0), [Action::Retire { log }]);
     bench.everyone_leaves();
@@ -98,16 +98,16 @@ fn log_moves_at_once_when_its_withdrawn_session_closes() {
         bench.unannounce(1, "a");
         let actions = if vanished { bench.vanish(1) } else { bench.close(1) };
         assert_eq!(actions, [fence(log, 2), open_order(2, log, 2, "a")]);
-        assert_eq!(bench.pass(HOLD_BACK), [board("a", &[(2, &[7, 8], 5)])]);
+        assert_eq!(bench.pass(HOLD_DOWN), [board("a", &[(2, &[7, 8], 5)])]);
         bench.everyone_leaves();
     }
 }
 
 #[test]
-fn route_announced_again_within_hold_back_causes_no_update() {
+fn route_announced_again_within_hold_down_causes_no_update() {
     let (mut bench, log) = with_a_stand_in();
     assert_eq!(bench.unannounce(1, "a"), []);
-    bench.pass(HOLD_BACK / 2);
+    bench.pass(HOLD_DOWN / 2);
     assert_eq!(bench.announce(1, "a", &[7], 1), []);
     let counts = bench.core.counts();
     assert_eq!((counts.stale_routes, counts.timers), (0, 0));
@@ -117,13 +117,13 @@ fn route_announced_again_within_hold_back_causes_no_update() {
 }
 
 #[test]
-fn second_withdrawal_starts_a_new_hold_back() {
+fn second_withdrawal_starts_a_new_hold_down() {
     let (mut bench, _) = with_a_stand_in();
     bench.unannounce(1, "a");
-    bench.pass(HOLD_BACK / 2);
+    bench.pass(HOLD_DOWN / 2);
     bench.announce(1, "a", &[7], 1);
     assert_eq!(bench.unannounce(1, "a"), []);
-    assert_eq!(bench.pass(HOLD_BACK - TICK), []);
+    assert_eq!(bench.pass(HOLD_DOWN - TICK), []);
     assert_eq!(shown(&bench.pass(TICK)).len(), 1);
     bench.everyone_leaves();
 }
@@ -132,7 +132,7 @@ fn second_withdrawal_starts_a_new_hold_back() {
 fn withdrawal_of_the_last_route_withdraws_all() {
     let (mut bench, _) = with_a_stand_in();
     bench.unannounce(1, "a");
-    bench.pass(HOLD_BACK / 2);
+    bench.pass(HOLD_DOWN / 2);
     assert_eq!(bench.unannounce(2, "a"), [board("a", &[])]);
     assert_eq!(bench.core.counts().stale_routes, 0);
     assert_eq!(bench.pass(LINGER), []);
@@ -145,7 +145,7 @@ fn withdrawn_route_is_no_last_resort() {
     bench.unannounce(1, "a");
     // Only a vanished publisher is waited for.
     assert_eq!(bench.vanish(2), [board("a", &[(2, &[7, 8], 5)])]);
-    assert_eq!(bench.pass(HOLD_BACK), []);
+    assert_eq!(bench.pass(HOLD_DOWN), []);
     bench.everyone_leaves();
 }
 
@@ -180,7 +180,7 @@ fn publisher_moving_after_a_withdrawal_is_one_update() {
     assert_eq!(bench.unannounce(1, "a"), []);
     let moved = board("a", &[(3, &[7], 1), (2, &[8], 9)]);
     assert_eq!(shown(&bench.announce(3, "a", &[7], 1)), [&moved]);
-    assert_eq!(bench.pass(HOLD_BACK), []);
+    assert_eq!(bench.pass(HOLD_DOWN), []);
     bench.everyone_leaves();
 }
 
@@ -200,10 +200,10 @@ fn withdrawal_in_a_triangle_is_one_update_for_readers() {
 }
 
 #[test]
-fn relayed_route_counts_again_after_the_hold_back() {
+fn relayed_route_counts_again_after_the_hold_down() {
     let (mut bench, log) = triangle();
     bench.unannounce(1, "a");
-    assert_eq!(bench.pass(HOLD_BACK - TICK), []);
+    assert_eq!(bench.pass(HOLD_DOWN - TICK), []);
     let actions = bench.pass(TICK);
     assert_eq!(shown(&actions), [&board("a", &[(2, &[7, 20, 30], 2)])]);
     assert_eq!(bench.model.writes(SessionId(2)), [log]);
@@ -214,7 +214,7 @@ fn relayed_route_counts_again_after_the_hold_back() {
 fn broadcast_with_another_publisher_stays_visible_to_readers() {
     let (mut bench, _) = triangle();
     assert_eq!(shown(&bench.unannounce(1, "a")), [&fading("a", &[(1, &[7, 20], 1)])]);
-    bench.pass(HOLD_BACK - TICK);
+    bench.pass(HOLD_DOWN - TICK);
     // The other relay knows another publisher that it had no reason to advertise.
     let actions = bench.announce(2, "a", &[8, 30], 4);
     let Some(Action::Board { routes, .. }) = shown(&actions).last() else { panic!("{actions:?}") };
@@ -239,7 +239,7 @@ fn relayed_route_counts_while_its_relay_has_another_session() {
     assert_eq!(bench.unannounce(1, "a"), []);
     bench.close(1);
     assert_eq!(bench.model.writes(SessionId(2)), [log]);
-    assert_eq!(shown(&bench.pass(HOLD_BACK)), [&board("a", &[(2, &[7, 20, 30], 2), (3, &[7, 20], 5)])]);
+    assert_eq!(shown(&bench.pass(HOLD_DOWN)), [&board("a", &[(2, &[7, 20, 30], 2), (3, &[7, 20], 5)])]);
     bench.everyone_leaves();
 }
 
@@ -249,7 +249,7 @@ fn close_or_loop_of_a_relay_does_not_silence_relayed_routes() {
         let (mut bench, _) = triangle();
         let actions = if closes { bench.close(1) } else { bench.announce(1, "a", &[7, SELF, 20], 1) };
         assert_eq!(shown(&actions), Vec::<&Action>::new());
-        assert_eq!(shown(&bench.pass(HOLD_BACK)), [&board("a", &[(2, &[7, 20, 30], 2)])]);
+        assert_eq!(shown(&bench.pass(HOLD_DOWN)), [&board("a", &[(2, &[7, 20, 30], 2)])]);
         bench.everyone_leaves();
     }
 }
@@ -259,7 +259,7 @@ fn withdrawal_by_a_publisher_does_not_silence_other_routes() {
     let (mut bench, log) = with_a_stand_in();
     // 7 is the publisher, not a relay of the other chain.
     assert_eq!(bench.unannounce(1, "a"), []);
-    bench.pass(HOLD_BACK);
+    bench.pass(HOLD_DOWN);
     assert_eq!(bench.model.writes(SessionId(2)), [log]);
     bench.everyone_leaves();
 }

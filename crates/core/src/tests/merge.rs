@@ -21,7 +21,7 @@ fn twins() -> (Bench, LogId, LogId) {
 /// Closes session 1, so that `moving` gets session 2 as its writer.
 fn meet(bench: &mut Bench, moving: LogId) {
     bench.close(1);
-    bench.pass(HOLD_BACK);
+    bench.pass(HOLD_DOWN);
     assert!(bench.model.writes(SessionId(2)).contains(&moving));
 }
 

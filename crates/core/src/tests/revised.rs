@@ -42,7 +42,7 @@ fn narrower_permit_moves_logs_to_another_route() {
     bench.announce(2, "a", &[7], 2);
     let log = bench.attached(9, 0, "a");
     assert_eq!(bench.revise(1, "b", ""), [close(1, log), fence(log, 2), open_order(2, log, 2, "a")]);
-    assert_eq!(bench.pass(HOLD_BACK), [board("a", &[(2, &[7], 2)])]);
+    assert_eq!(bench.pass(HOLD_DOWN), [board("a", &[(2, &[7], 2)])]);
     bench.everyone_leaves();
 }
 

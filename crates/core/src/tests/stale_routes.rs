@@ -3,7 +3,7 @@
 use relay_model::limits;
 
 use super::*;
-use crate::stale::STALE_ROUTES;
+use crate::route_table::STALE_ROUTES;
 
 /// Session 1 publishes `a` as 7, session 9 reads it.
 fn flowing(takeover: Takeover) -> (Bench, LogId) {
@@ -21,16 +21,16 @@ fn vanished_route_stays_on_the_board_until_the_linger_ends() {
     assert_eq!(bench.vanish(1), []);
     let counts = bench.core.counts();
     assert_eq!((counts.stale_routes, counts.routes, counts.paths), (1, 0, 1));
-    assert_eq!(bench.pass(HOLD_BACK), []);
-    assert_eq!(bench.pass(LINGER - HOLD_BACK - TICK), []);
+    assert_eq!(bench.pass(HOLD_DOWN), []);
+    assert_eq!(bench.pass(LINGER - HOLD_DOWN - TICK), []);
     assert_eq!(bench.pass(TICK), [ended(log), board("a", &[])]);
     assert_eq!(bench.core.tally(), tally(|t| t.abandoned = 1));
     bench.everyone_leaves();
 }
 
 #[test]
-fn a_publisher_that_returns_beats_its_ghost_in_one_update() {
-    for away in [HOLD_BACK / 2, HOLD_BACK * 2] {
+fn a_publisher_that_returns_beats_its_stale_route_in_one_update() {
+    for away in [HOLD_DOWN / 2, HOLD_DOWN * 2] {
         let (mut bench, log) = flowing(Takeover::Any);
         assert_eq!(bench.vanish(1), []);
         assert_eq!(bench.pass(away), []);
@@ -44,58 +44,58 @@ fn a_publisher_that_returns_beats_its_ghost_in_one_update() {
 }
 
 #[test]
-fn failover_is_one_update_after_the_hold_back() {
+fn failover_is_one_update_after_the_hold_down() {
     let (mut bench, log) = flowing(Takeover::Any);
     bench.open(2);
     bench.announce(2, "a", &[7, 8], 5);
     // Data moves at once.
     assert_eq!(bench.vanish(1), [fence(log, 2), open_order(2, log, 2, "a")]);
-    assert_eq!(bench.pass(HOLD_BACK - TICK), []);
+    assert_eq!(bench.pass(HOLD_DOWN - TICK), []);
     assert_eq!(bench.pass(TICK), [board("a", &[(2, &[7, 8], 5)])]);
     assert_eq!(bench.pass(LINGER * 2), []);
     bench.everyone_leaves();
 }
 
 #[test]
-fn a_new_price_beside_a_ghost_does_not_end_its_hold_back() {
+fn a_new_price_beside_a_stale_route_does_not_end_its_hold_down() {
     let (mut bench, _) = flowing(Takeover::Any);
     bench.open(2);
     bench.announce(2, "a", &[7, 8], 5);
     bench.vanish(1);
     assert_eq!(bench.announce(2, "a", &[7, 8], 5), []);
     assert_eq!(bench.announce(2, "a", &[7, 8], 6), [board("a", &[(1, &[7], 1), (2, &[7, 8], 6)])]);
-    assert_eq!(bench.pass(HOLD_BACK), [board("a", &[(2, &[7, 8], 6)])]);
+    assert_eq!(bench.pass(HOLD_DOWN), [board("a", &[(2, &[7, 8], 6)])]);
     bench.everyone_leaves();
 }
 
 #[test]
-fn readers_move_to_another_publisher_after_the_hold_back() {
+fn readers_move_to_another_publisher_after_the_hold_down() {
     let (mut bench, log) = flowing(Takeover::Any);
     bench.open(2);
     bench.announce(2, "a", &[8], 5);
     assert_eq!(bench.vanish(1), []);
-    assert_eq!(bench.pass(HOLD_BACK - TICK), []);
+    assert_eq!(bench.pass(HOLD_DOWN - TICK), []);
     assert_eq!(bench.pass(TICK), [board("a", &[(2, &[8], 5)]), ended(log)]);
     assert_eq!(bench.core.tally(), tally(|t| t.replaced = 1));
     bench.everyone_leaves();
 }
 
 #[test]
-fn publisher_announced_in_hold_back_takes_over_after_it() {
+fn publisher_announced_in_hold_down_takes_over_after_it() {
     let (mut bench, log) = flowing(Takeover::Any);
     bench.vanish(1);
-    bench.pass(HOLD_BACK / 2);
+    bench.pass(HOLD_DOWN / 2);
     bench.open(2);
     assert_eq!(bench.announce(2, "a", &[8], 5), [board("a", &[(1, &[7], 1), (2, &[8], 5)])]);
-    assert_eq!(bench.pass(HOLD_BACK / 2), [board("a", &[(2, &[8], 5)]), ended(log)]);
+    assert_eq!(bench.pass(HOLD_DOWN / 2), [board("a", &[(2, &[8], 5)]), ended(log)]);
     bench.everyone_leaves();
 }
 
 #[test]
-fn publisher_announced_after_hold_back_takes_over_at_once() {
+fn publisher_announced_after_hold_down_takes_over_at_once() {
     let (mut bench, log) = flowing(Takeover::Any);
     bench.vanish(1);
-    bench.pass(HOLD_BACK);
+    bench.pass(HOLD_DOWN);
     bench.open(2);
     assert_eq!(bench.announce(2, "a", &[8], 5), [board("a", &[(2, &[8], 5)]), ended(log)]);
     assert_eq!(bench.core.next_deadline(), None);
@@ -103,7 +103,7 @@ fn publisher_announced_after_hold_back_takes_over_at_once() {
 }
 
 #[test]
-fn subscription_to_a_ghost_joins_the_suspended_log() {
+fn subscription_to_a_stale_route_joins_the_suspended_log() {
     let (mut bench, log) = flowing(Takeover::Any);
     bench.vanish(1);
     bench.open(3);
@@ -116,7 +116,7 @@ fn subscription_to_a_ghost_joins_the_suspended_log() {
 }
 
 #[test]
-fn subscription_to_a_new_track_of_a_ghost_waits() {
+fn subscription_to_a_new_track_of_a_stale_route_waits() {
     let mut bench = Bench::new();
     (1..=3).for_each(|session| bench.open(session));
     bench.announce(1, "a", &[7], 1);
@@ -133,7 +133,7 @@ fn subscription_to_a_new_track_of_a_ghost_waits() {
 }
 
 #[test]
-fn a_log_that_waits_for_a_ghost_has_a_linger_of_its_own() {
+fn a_log_that_waits_for_a_stale_route_has_a_linger_of_its_own() {
     let mut bench = Bench::new();
     (1..=2).for_each(|session| bench.open(session));
     bench.announce(1, "a", &[7], 1);
@@ -146,7 +146,7 @@ fn a_log_that_waits_for_a_ghost_has_a_linger_of_its_own() {
 }
 
 #[test]
-fn ghost_serves_only_readers_its_route_may_serve() {
+fn stale_route_serves_only_readers_its_route_may_serve() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.announce(1, "a", &[7, 8], 1);
@@ -159,7 +159,7 @@ fn ghost_serves_only_readers_its_route_may_serve() {
 }
 
 #[test]
-fn subscription_beside_a_live_route_does_not_wait_for_a_ghost() {
+fn subscription_beside_a_live_route_waits_for_no_stale_route() {
     let mut bench = Bench::new();
     (1..=2).for_each(|session| bench.open(session));
     bench.announce(1, "a", &[7], 1);
@@ -170,7 +170,7 @@ fn subscription_beside_a_live_route_does_not_wait_for_a_ghost() {
 }
 
 #[test]
-fn a_live_route_serves_before_a_better_ghost() {
+fn a_live_route_serves_before_a_better_stale_route() {
     let mut bench = Bench::with(Takeover::Any);
     (1..=3).for_each(|session| bench.open(session));
     bench.announce(1, "a", &[7], 1);
@@ -182,7 +182,7 @@ fn a_live_route_serves_before_a_better_ghost() {
 }
 
 #[test]
-fn route_past_the_ghost_limit_is_withdrawn_at_once() {
+fn route_past_the_stale_route_limit_is_withdrawn_at_once() {
     let mut core = Core::new(CoreConfig::new(Hop(SELF)));
     let now = Instant::now();
     let publish = |core: &mut Core, session: usize, paths: usize| {
@@ -211,10 +211,10 @@ fn route_past_the_ghost_limit_is_withdrawn_at_once() {
 }
 
 #[test]
-fn ghost_memory_has_a_limit() {
+fn stale_route_memory_has_a_limit() {
     let now = Instant::now();
     // Room for one ghost, and one byte more.
-    let ghost_bytes = crate::stale::stale_footprint(&path("a")) + 1;
+    let ghost_bytes = crate::route_table::stale_footprint(&path("a")) + 1;
     let mut core = Core::new(CoreConfig { stale_bytes: ghost_bytes, ..CoreConfig::new(Hop(SELF)) });
     for (session, raw) in [(1, "a"), (2, "b"), (3, "c")] {
         let session = SessionId(session);
@@ -268,7 +268,7 @@ fn say_goodbye_beside_another(core: &mut Core, now: Instant) {
 }
 
 #[test]
-fn subscription_by_group_of_a_ghost_gets_no_other_publisher() {
+fn group_subscription_to_a_stale_route_gets_no_other_publisher() {
     let mut bench = Bench::new();
     (1..=4).for_each(|id| bench.open(id));
     bench.announce(1, "a", &[7], 1);
@@ -279,7 +279,7 @@ fn subscription_by_group_of_a_ghost_gets_no_other_publisher() {
         Ask::Subscribe { sub: SubId(sub), path: path("a"), track: track("video"), prefs, want: Want::Live }
     };
     // Publisher 7 is still advertised, and group 5 of 7 is not group 5 of 8.
-    let actions = bench.ask(3, ask(1, relay_model::Start::Group(5)));
+    let actions = bench.ask(3, ask(1, Start::Group(5)));
     assert!(
         actions.iter().any(|action| matches!(
             action,
@@ -288,10 +288,10 @@ fn subscription_by_group_of_a_ghost_gets_no_other_publisher() {
         "{actions:?}"
     );
     // A reader of the latest group is attached.
-    let actions = bench.ask(4, ask(1, relay_model::Start::Latest));
+    let actions = bench.ask(4, ask(1, Start::Latest));
     assert!(actions.iter().any(|action| matches!(action, Action::Order { order: Order::Attach { .. }, .. })));
     bench.pass(limits::HOLD_DOWN);
-    let actions = bench.ask(3, ask(2, relay_model::Start::Group(5)));
+    let actions = bench.ask(3, ask(2, Start::Group(5)));
     assert!(actions.iter().any(|action| matches!(action, Action::Order { order: Order::Attach { .. }, .. })));
     bench.everyone_leaves();
 }
@@ -299,7 +299,7 @@ fn subscription_by_group_of_a_ghost_gets_no_other_publisher() {
 #[test]
 fn lingering_logs_have_a_limit() {
     let now = Instant::now();
-    let linger_bytes = 2 * crate::core::LOG_BYTES;
+    let linger_bytes = 2 * crate::log_table::LOG_BYTES;
     let mut core = Core::new(CoreConfig { linger_bytes, ..CoreConfig::new(Hop(SELF)) });
     for session in [1, 2] {
         core.handle(CoreEvent::Opened { session: SessionId(session), permit: permit("", "") }, now);

@@ -101,7 +101,7 @@ fn best_waiting_subject_is_admitted_next_with_all_its_routes() {
 }
 
 #[test]
-fn a_route_that_waits_leaves_no_ghost() {
+fn a_route_that_waits_leaves_no_stale_route() {
     let (mut bench, _) = held(Takeover::Identity);
     bench.announce(2, "a", &[8], 0);
     assert_eq!(bench.vanish(2), []);
@@ -123,6 +123,6 @@ fn cluster_relays_neither_hold_a_path_nor_wait_for_it() {
     assert_eq!(bench.announce(1, "a", &[7, 8], 0), [board("a", &[(1, &[7, 8], 0), (2, &[9], 4)])]);
     // The next subject is admitted when the withdrawal is shown.
     assert_eq!(bench.close(2), []);
-    assert_eq!(bench.pass(HOLD_BACK), [board("a", &[(1, &[7, 8], 0), (3, &[6], 1)])]);
+    assert_eq!(bench.pass(HOLD_DOWN), [board("a", &[(1, &[7, 8], 0), (3, &[6], 1)])]);
     bench.everyone_leaves();
 }

@@ -20,7 +20,7 @@ fn the_same_publisher_on_another_session_takes_over_at_once() {
     // Data moves before the board changes.
     assert_eq!(bench.close(1), [fence(log, 2), open_order(2, log, 2, "a")]);
     assert_eq!(bench.ended(1, log), []);
-    assert_eq!(bench.pass(HOLD_BACK), [board("a", &[(2, &[7, 8], 5)])]);
+    assert_eq!(bench.pass(HOLD_DOWN), [board("a", &[(2, &[7, 8], 5)])]);
     bench.everyone_leaves();
 }
 
@@ -216,7 +216,7 @@ fn reconnected_publisher_takes_over_its_logs_at_once() {
     assert_eq!(bench.announce(2, "a", &[7], 1), expected);
     // The end of the old session changes nothing for readers.
     assert_eq!(bench.vanish(1), []);
-    assert_eq!(bench.pass(HOLD_BACK), [board("a", &[(2, &[7], 1)])]);
+    assert_eq!(bench.pass(HOLD_DOWN), [board("a", &[(2, &[7], 1)])]);
     assert_eq!(bench.pass(LINGER), []);
     bench.everyone_leaves();
 }

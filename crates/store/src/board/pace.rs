@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::PATH_CHANGES_PER_SECOND;
+/// Limit on the changes of one path that watches see in any second. Further changes collapse into the newest
+/// state.
+pub const PATH_CHANGES_PER_SECOND: u32 = 20;
 
 /// Changes that pass without delay: enough for a publisher that returns on another route.
 const BURST: u32 = 4;

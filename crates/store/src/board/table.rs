@@ -1,4 +1,4 @@
-//! State of the board under its lock: slots of paths, and hubs of watched prefixes.
+//! State of the board under its lock: slots of paths, and watched prefixes.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -9,13 +9,25 @@ use std::{
 
 use foldhash::fast::RandomState;
 use relay_model::{Path, Route, WorkerId};
+use smallvec::SmallVec;
 
 use super::{
-    Wakes,
     pace::ChangePace,
-    watched_prefix::{WatchPosition, WatchedPrefix},
+    watched_prefix::{PresenceChange, SlotChange, WatchPosition, WatchedPrefix},
 };
-use crate::bounds;
+use crate::{bounds, shared::StoreShared, sync::RwLock};
+
+/// State of a board, shared with its watches.
+#[derive(Debug)]
+pub(crate) struct BoardInner {
+    pub(super) shared: Arc<StoreShared>,
+    pub(super) table: RwLock<BoardTable>,
+}
+
+/// Workers whose watches have changes to visit.
+pub(super) type Wakes = SmallVec<[WorkerId; 8]>;
+
+/// Paths, and the prefixes that are watched.
 
 #[derive(Debug, Default)]
 pub(super) struct BoardTable {
@@ -125,23 +137,21 @@ impl BoardTable {
         let Some(slot) = self.slot_mut(id) else { return };
         slot.version = version;
         let (path, is_gone) = (slot.path.clone(), !slot.is_live && slot.held.is_none());
-        self.announce_change(&path, (version, id), (false, false), wakes);
+        self.announce_change(
+            &path,
+            SlotChange { version, slot: id, presence: PresenceChange::Unchanged },
+            wakes,
+        );
         if is_gone {
             self.withdrawn.push_back((version, id));
         }
     }
 
-    /// Records a change in the hubs above its path, and adds their workers to `wakes`.
-    fn announce_change(
-        &mut self,
-        path: &Path,
-        (version, id): (u64, u32),
-        live: (bool, bool),
-        wakes: &mut Wakes,
-    ) {
+    /// Records a change in the watched prefixes of its path, and adds their workers to `wakes`.
+    fn announce_change(&mut self, path: &Path, change: SlotChange, wakes: &mut Wakes) {
         for prefix in prefixes(path.as_str()) {
             let Some(watched) = self.watched_prefixes.get_mut(prefix) else { continue };
-            watched.change(version, id, live);
+            watched.change(change);
             for worker in watched.workers() {
                 if !wakes.contains(&worker) {
                     wakes.push(worker);
@@ -223,10 +233,10 @@ impl BoardTable {
         (slot.is_live, slot.version) = (is_live, version);
         slot.pace.count(now);
         let path = slot.path.clone();
-        let (added, removed) = (is_live && !was_live, was_live && !is_live);
-        self.live = self.live + usize::from(added) - usize::from(removed);
-        self.announce_change(&path, (version, id), (added, removed), wakes);
-        if removed {
+        let presence = PresenceChange::between(was_live, is_live);
+        self.live = presence.apply(self.live);
+        self.announce_change(&path, SlotChange { version, slot: id, presence }, wakes);
+        if presence == PresenceChange::Removed {
             self.withdrawn.push_back((version, id));
             if self.withdrawn.len() >= self.sweep_at.max(bounds::BOARD_WITHDRAWN) {
                 self.sweep(now);

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use relay_model::{Path, Route, WorkerId};
 
 use super::{
-    BoardInner,
     adverts::{Advert, AdvertTable},
-    table::{BoardTable, PathSlot},
+    table::{BoardInner, BoardTable, PathSlot},
     watched_prefix::{NO_POSITION, WatchPosition, WatchedPrefix},
 };
 use crate::sync::{AtomicU64, Ordering};

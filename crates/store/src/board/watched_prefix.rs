@@ -35,6 +35,44 @@ pub(super) struct WatchedPrefix {
     lowest: (u64, u64),
 }
 
+/// Change of one path.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SlotChange {
+    pub(super) version: u64,
+    pub(super) slot: u32,
+    pub(super) presence: PresenceChange,
+}
+
+/// Effect of a change on whether its path is live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PresenceChange {
+    /// The path became live.
+    Added,
+    /// The path was withdrawn.
+    Removed,
+    /// The path is as live as before.
+    Unchanged,
+}
+
+impl PresenceChange {
+    pub(super) fn between(was_live: bool, is_live: bool) -> Self {
+        match (was_live, is_live) {
+            (false, true) => Self::Added,
+            (true, false) => Self::Removed,
+            _ => Self::Unchanged,
+        }
+    }
+
+    /// Number of live paths after the change of one of them.
+    pub(super) fn apply(self, live: usize) -> usize {
+        match self {
+            Self::Added => live.saturating_add(1),
+            Self::Removed => live.saturating_sub(1),
+            Self::Unchanged => live,
+        }
+    }
+}
+
 /// State shared between a watch and its hub.
 #[derive(Debug)]
 pub(super) struct WatchPosition {
@@ -95,16 +133,16 @@ impl WatchedPrefix {
         self.watches.iter().map(|(worker, _)| *worker)
     }
 
-    /// Records a change of a path below the prefix; `added` and `removed`: it became live, or was withdrawn.
-    pub(super) fn change(&mut self, version: u64, slot: u32, (added, removed): (bool, bool)) {
-        self.live = self.live + usize::from(added) - usize::from(removed);
-        self.recent.push_back((version, slot));
+    /// Records a change of a path below the prefix.
+    pub(super) fn change(&mut self, change: SlotChange) {
+        self.live = change.presence.apply(self.live);
+        self.recent.push_back((change.version, change.slot));
         while self.recent.len() > bounds::BOARD_CHANGES.max(self.live / bounds::BOARD_CHANGES_SHARE) {
             if let Some((version, _)) = self.recent.pop_front() {
                 self.forgotten = version;
             }
         }
-        self.version.store(version, Ordering::Release);
+        self.version.store(change.version, Ordering::Release);
     }
 
     /// Lowest position of the watches. Computed once per sweep.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Instant};
 use relay_auth::Permit;
 use relay_model::{Cost, Hop, Hops, Route, SessionId};
 
-use super::super::{HOLD_BACK, LINGER};
+use super::super::{HOLD_DOWN, LINGER};
 use crate::Takeover;
 
 #[derive(Clone, Debug)]
@@ -146,7 +146,7 @@ impl Place {
     /// Whether the ghost of `session` is no longer held back.
     pub(super) fn is_over(&self, session: SessionId, takeover: Takeover, ticked: Instant) -> bool {
         let held_back = |entry: &Entry| {
-            entry.vanished.is_some_and(|since| !entry.displaced && since + HOLD_BACK > ticked)
+            entry.vanished.is_some_and(|since| !entry.displaced && since + HOLD_DOWN > ticked)
         };
         let mut own = self.entries.iter().filter(|entry| entry.session == session);
         self.usable(takeover).next().is_none() || !own.any(held_back)
@@ -155,9 +155,9 @@ impl Place {
     /// Drops the ghosts that expired by the last timer run, and admits the next subject: of equally good
     /// ones, that on the board.
     pub(super) fn settle(&mut self, takeover: Takeover, ticked: Instant, shown: &[Route]) {
-        let over = |entry: &Entry| if entry.gone { HOLD_BACK } else { LINGER };
+        let over = |entry: &Entry| if entry.gone { HOLD_DOWN } else { LINGER };
         self.entries.retain(|entry| entry.vanished.is_none_or(|since| since + over(entry) > ticked));
-        self.drop_ghosts(takeover, ticked);
+        self.drop_stale_routes(takeover, ticked);
         let owned = || self.entries.iter().filter(|entry| !entry.permit.is_peer());
         let holds = |entry: &Entry| {
             self.holder.as_ref().is_some_and(|holder| holder.subject() == entry.permit.subject())
@@ -172,13 +172,13 @@ impl Place {
             assert_eq!(next.map(Entry::worth), best, "the best waiting route was not admitted");
             self.holder = next.map(|entry| entry.permit.clone());
         }
-        self.drop_ghosts(takeover, ticked);
+        self.drop_stale_routes(takeover, ticked);
     }
 
-    fn drop_ghosts(&mut self, takeover: Takeover, ticked: Instant) {
+    fn drop_stale_routes(&mut self, takeover: Takeover, ticked: Instant) {
         if self.usable(takeover).next().is_some() {
             let stays = |entry: &Entry| {
-                entry.vanished.is_none_or(|since| !entry.displaced && since + HOLD_BACK > ticked)
+                entry.vanished.is_none_or(|since| !entry.displaced && since + HOLD_DOWN > ticked)
             };
             self.entries.retain(stays);
         }

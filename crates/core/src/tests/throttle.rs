@@ -31,7 +31,7 @@ impl Bench {
     }
 
     /// Subscribes to missing tracks until a request is queued; returns the number that were not.
-    fn miss_until_braked(&mut self, session: u64) -> u64 {
+    fn miss_until_throttled(&mut self, session: u64) -> u64 {
         for sub in 0.. {
             match opened(&self.subscribe_to(session, sub, &format!("missing-{session}-{sub}"))) {
                 Some(log) => self.is_missing(session, sub, log),
@@ -77,9 +77,9 @@ fn track_that_ended_is_asked_for_again_at_once() {
 }
 
 #[test]
-fn session_with_mostly_missing_tracks_is_braked() {
+fn session_with_mostly_missing_tracks_is_throttled() {
     let mut bench = published();
-    let passed = bench.miss_until_braked(READER);
+    let passed = bench.miss_until_throttled(READER);
     assert_eq!(passed, u64::from(limits::BRAKE_MISSES));
     assert_eq!(bench.core.tally(), tally(|t| t.braked = 1));
     // Open tracks are attached at once, and sessions without misses are not delayed.
@@ -100,9 +100,9 @@ fn session_with_mostly_missing_tracks_is_braked() {
 }
 
 #[test]
-fn braked_request_past_the_limit_is_refused() {
+fn throttled_request_past_the_limit_is_refused() {
     let mut bench = published();
-    let first = bench.miss_until_braked(READER);
+    let first = bench.miss_until_throttled(READER);
     let most = limits::BRAKE_WAITING as u64;
     for n in 1..most {
         assert_eq!(bench.subscribe_to(READER, first + n, &format!("more-{n}")), []);
@@ -118,9 +118,9 @@ fn braked_request_past_the_limit_is_refused() {
 }
 
 #[test]
-fn brake_is_released_once_its_session_asks_less() {
+fn throttle_ends_once_its_session_asks_less() {
     let mut bench = published();
-    let first = bench.miss_until_braked(READER);
+    let first = bench.miss_until_throttled(READER);
     bench.unsubscribe(READER, first);
     bench.pass(limits::BRAKE_HALF_LIFE * 2);
     assert!(opened(&bench.subscribe_to(READER, 5_000, "a-1")).is_some());
@@ -129,7 +129,7 @@ fn brake_is_released_once_its_session_asks_less() {
 }
 
 #[test]
-fn relay_of_the_cluster_is_not_braked() {
+fn relay_of_the_cluster_is_not_throttled() {
     let mut bench = published();
     bench.open_with(9, policy("", "").for_peers().admit("/", SystemTime::UNIX_EPOCH).unwrap());
     for sub in 0..200 {
@@ -140,7 +140,7 @@ fn relay_of_the_cluster_is_not_braked() {
 }
 
 #[test]
-fn session_with_mostly_found_tracks_is_not_braked() {
+fn session_with_mostly_found_tracks_is_not_throttled() {
     let mut bench = published();
     for sub in 0..400 {
         let log = opened(&bench.subscribe_to(READER, sub, &format!("{sub}"))).expect("asked at once");

@@ -1,10 +1,18 @@
-//! Queue of actions.
+//! Output of the core: actions and counts.
 
 use std::collections::VecDeque;
 
 use relay_model::{Order, SessionId};
 
-use crate::event::Action;
+use crate::event::{Action, CoreTally};
+
+/// Output of the core, written by every handler.
+#[derive(Debug, Default)]
+pub(crate) struct CoreOutput {
+    pub(crate) actions: ActionQueue,
+    /// Counts of refused and dropped requests since the start.
+    pub(crate) tally: CoreTally,
+}
 
 /// Queue of actions that the caller drains after each event. An action that supersedes the last queued one
 /// replaces it.
@@ -44,5 +52,22 @@ fn supersedes(new: &Action, old: &Action) -> bool {
             Action::Order { session: b, order: Order::Prefs { log: old, .. } },
         ) => a == b && new == old,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_model::{LogId, Path, SubId};
+
+    use super::*;
+
+    #[test]
+    fn later_routes_of_one_path_replace_queued_ones() {
+        let mut queue = ActionQueue::default();
+        let board = |path: &str| Action::Board { path: Path::parse(path).unwrap(), routes: Vec::new() };
+        ["a", "a", "b", "a"].into_iter().for_each(|path| queue.push(board(path)));
+        queue.order(SessionId(1), Order::Attach { sub: SubId(1), log: LogId(1) });
+        assert_eq!(queue.len(), 4);
+        assert_eq!([queue.pop(), queue.pop(), queue.pop()], ["a", "b", "a"].map(|path| Some(board(path))));
     }
 }
