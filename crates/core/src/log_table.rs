@@ -438,7 +438,8 @@ mod tests {
     fn merge_is_planned_for_a_second_log_of_one_writer() {
         let (mut table, now) = (table(), Instant::now());
         let (log, twin) = (create(&mut table), create(&mut table));
-        (join(&mut table, log, 2), join(&mut table, twin, 3));
+        join(&mut table, log, 2);
+        join(&mut table, twin, 3);
         table.attach_writer(log, &route(1), now);
         assert_eq!((table.twin(log), table.next_deadline()), (None, None));
         table.attach_writer(twin, &route(1), now);

@@ -199,7 +199,7 @@ impl Bench {
 
     fn settle(&mut self) -> Vec<Action> {
         let actions: Vec<Action> = std::iter::from_fn(|| self.core.poll_action()).collect();
-        actions.iter().for_each(|action| self.model.action(action));
+        self.model.actions(&actions);
         let braked = self.core.sessions.queued();
         self.model.after(braked);
         self.core.check();

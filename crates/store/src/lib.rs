@@ -61,4 +61,4 @@ pub use writer::{CommitError, Writer};
 mod tests;
 
 #[cfg(test)]
-mod wakeups;
+mod wakeups_tests;

@@ -200,14 +200,14 @@ mod tests {
         ready_list.wake();
         let count = Arc::clone(&rung);
         ready_list.set_waker(Box::new(move || {
-            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            count.fetch_add(1, Ordering::Relaxed);
         }));
-        assert_eq!(rung.load(std::sync::atomic::Ordering::Relaxed), 1, "rung before the ringer was set");
+        assert_eq!(rung.load(Ordering::Relaxed), 1, "rung before the ringer was set");
         ready_list.wake();
-        assert_eq!(rung.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert_eq!(rung.load(Ordering::Relaxed), 1);
         ready_list.take(&mut Vec::new());
         ready_list.wake();
-        assert_eq!(rung.load(std::sync::atomic::Ordering::Relaxed), 2);
+        assert_eq!(rung.load(Ordering::Relaxed), 2);
         assert_eq!(ready_list.wakes(), 2);
     }
 }

@@ -61,6 +61,8 @@ pub(super) struct Model {
     asking: Option<(SessionId, Path, TrackName)>,
     /// The session whose permit was just revised.
     revised: Option<SessionId>,
+    /// Logs ended now because they may hold groups of two publishers.
+    ambiguous: BTreeSet<LogId>,
 }
 
 impl Model {
@@ -77,6 +79,7 @@ impl Model {
             board: BTreeMap::new(),
             asking: None,
             revised: None,
+            ambiguous: BTreeSet::new(),
         }
     }
 
@@ -231,7 +234,17 @@ impl Model {
         }
     }
 
-    pub(super) fn action(&mut self, action: &Action) {
+    /// Applies the actions that follow from one event.
+    pub(super) fn actions(&mut self, actions: &[Action]) {
+        let ambiguous = actions.iter().filter_map(|action| match action {
+            Action::End { log, code: StreamCode::GOING_AWAY } => Some(*log),
+            _ => None,
+        });
+        self.ambiguous = ambiguous.collect();
+        actions.iter().for_each(|action| self.action(action));
+    }
+
+    fn action(&mut self, action: &Action) {
         match action {
             Action::Order { session, order } => self.order(*session, order),
             Action::Board { path, routes } => {
@@ -303,8 +316,9 @@ impl Model {
                 let place = self.places.get(&state.track.0).filter(|_| read);
                 let leaving = place.is_some_and(|place| place.is_leaving(session, state.publisher));
                 let over = place.is_some_and(|place| place.is_over(session, self.takeover, self.ticked));
+                let is_ambiguous = self.ambiguous.contains(log);
                 assert!(
-                    !leaving || over || self.revised == Some(session),
+                    !leaving || over || is_ambiguous || self.revised == Some(session),
                     "closed before it could deliver its end"
                 );
                 self.pulling.retain(|(other, _)| other != log);

@@ -398,7 +398,7 @@ fn prefs_set_during_absence_are_sent_when_the_publisher_is_back() {
 }
 
 #[test]
-fn log_with_doubtful_groups_ends_instead_of_moving() {
+fn log_with_ambiguous_groups_ends_instead_of_moving() {
     let (mut bench, log) = flowing();
     bench.open(2);
     // A better route to the same publisher: the log moves, with the groups session 1 has delivered.
@@ -414,7 +414,7 @@ fn log_with_doubtful_groups_ends_instead_of_moving() {
 }
 
 #[test]
-fn log_of_a_doubtful_writer_ends_instead_of_moving() {
+fn log_of_an_ambiguous_writer_ends_instead_of_moving() {
     let (mut bench, log) = flowing();
     bench.open(2);
     bench.announce(2, "a", &[7, 6], 5);
@@ -422,6 +422,21 @@ fn log_of_a_doubtful_writer_ends_instead_of_moving() {
     assert!(actions.contains(&Action::End { log, code: StreamCode::GOING_AWAY }), "{actions:?}");
     assert_eq!(bench.model.writes(SessionId(2)), [], "what was mixed went on");
     bench.unsubscribe(9, 0);
+    bench.everyone_leaves();
+}
+
+#[test]
+fn ambiguous_log_ends_under_a_writer_that_withdraws() {
+    let (mut bench, log) = flowing();
+    bench.open(2);
+    bench.announce(2, "a", &[7], 0);
+    bench.ask(2, Ask::Draining);
+    assert_eq!(bench.model.writes(SessionId(1)), [log]);
+    // Its last groups would be delivered during the hold-down, but those of session 2 may be another's.
+    bench.unannounce(1, "a");
+    let actions = bench.announce(2, "a", &[8], 1);
+    assert!(actions.contains(&to(1, Order::Close { log })), "{actions:?}");
+    assert!(actions.contains(&Action::End { log, code: StreamCode::GOING_AWAY }), "{actions:?}");
     bench.everyone_leaves();
 }
 

@@ -397,7 +397,7 @@ fn complete_group_is_known_without_reading_it() {
 #[test]
 fn epoch_is_that_of_the_latest_writer() {
     let (f, feed) = live();
-    assert_eq!(feed.epoch(), relay_model::Epoch(1));
-    f.log.fence(relay_model::Epoch(2));
-    assert_eq!(feed.epoch(), relay_model::Epoch(2), "before the writer appends");
+    assert_eq!(feed.epoch(), Epoch(1));
+    f.log.fence(Epoch(2));
+    assert_eq!(feed.epoch(), Epoch(2), "before the writer appends");
 }
