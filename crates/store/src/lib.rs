@@ -35,6 +35,7 @@ mod log;
 mod ready_list;
 mod release;
 mod shared;
+mod slots;
 mod state;
 mod stats;
 mod store;

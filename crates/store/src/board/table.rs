@@ -15,7 +15,7 @@ use super::{
     pace::ChangePace,
     watched_prefix::{PresenceChange, SlotChange, WatchPosition, WatchedPrefix},
 };
-use crate::{bounds, shared::StoreShared, sync::RwLock};
+use crate::{bounds, shared::StoreShared, slots::Slots, sync::RwLock};
 
 /// State of a board, shared with its watches.
 #[derive(Debug)]
@@ -35,8 +35,7 @@ pub(super) struct BoardTable {
     version: u64,
     /// Slots by path: live paths, and withdrawn ones that are still needed.
     paths: BTreeMap<Path, u32>,
-    slots: Vec<Option<PathSlot>>,
-    vacant: Vec<u32>,
+    slots: Slots<PathSlot>,
     live: usize,
     /// Withdrawals in order: version and slot. An entry is void if its slot has another version by now.
     withdrawn: VecDeque<(u64, u32)>,
@@ -82,7 +81,7 @@ impl BoardTable {
     }
 
     pub(super) fn slot(&self, slot: u32) -> Option<&PathSlot> {
-        self.slots.get(usize::try_from(slot).ok()?)?.as_ref()
+        self.slots.get(usize::try_from(slot).ok()?)
     }
 
     /// Slots at and below `prefix` in the order of their paths, starting after `after`.
@@ -190,14 +189,14 @@ impl BoardTable {
             .join(worker)
     }
 
-    pub(super) fn leave(&mut self, worker: WorkerId, prefix: &Path, lease: usize) {
-        if self.watched_prefixes.get_mut(prefix).is_some_and(|watched| watched.leave(worker, lease)) {
+    pub(super) fn leave(&mut self, worker: WorkerId, prefix: &Path, index: usize) {
+        if self.watched_prefixes.get_mut(prefix).is_some_and(|watched| watched.leave(worker, index)) {
             self.watched_prefixes.remove(prefix);
         }
     }
 
     fn slot_mut(&mut self, slot: u32) -> Option<&mut PathSlot> {
-        self.slots.get_mut(usize::try_from(slot).ok()?)?.as_mut()
+        self.slots.get_mut(usize::try_from(slot).ok()?)
     }
 
     /// Allocates a slot for `path`. `None` beyond 2^32 paths, which no memory holds.
@@ -210,14 +209,7 @@ impl BoardTable {
             pace: ChangePace::default(),
             held: None,
         };
-        let id = match self.vacant.pop() {
-            Some(id) => id,
-            None => u32::try_from(self.slots.len()).ok()?,
-        };
-        match self.slots.get_mut(id as usize) {
-            Some(vacant) => *vacant = Some(slot),
-            None => self.slots.push(Some(slot)),
-        }
+        let id = u32::try_from(self.slots.insert(slot)).ok()?;
         self.paths.insert(path, id);
         Some(id)
     }
@@ -285,10 +277,7 @@ impl BoardTable {
             }
         }
         self.paths.remove(path);
-        if let Some(slot) = self.slots.get_mut(id as usize) {
-            *slot = None;
-            self.vacant.push(id);
-        }
+        self.slots.remove(id as usize);
     }
 
     /// Slots in use.

@@ -96,7 +96,7 @@ impl Effort {
 
 impl BoardWatch {
     pub(super) fn new(inner: Arc<BoardInner>, worker: WorkerId, prefix: Path, place: WatchPosition) -> Self {
-        let WatchPosition { latest_version: news, position, index: lease } = place;
+        let WatchPosition { latest_version: news, position, index } = place;
         let seen = news.load(Ordering::Acquire);
         let pass = Some(Pass::Live(None));
         let adverts = AdvertTable::default();
@@ -106,7 +106,7 @@ impl BoardWatch {
             prefix,
             latest_version: news,
             position,
-            index: lease,
+            index,
             seen,
             adverts,
             pass,

@@ -7,10 +7,11 @@ use smallvec::SmallVec;
 
 use crate::{
     bounds,
+    slots::Slots,
     sync::{AtomicU64, Ordering},
 };
 
-/// Position of a watch that needs no withdrawals: it has advertised nothing, or has been dropped.
+/// Position of a watch that needs no withdrawals: it has advertised nothing.
 pub(super) const NO_POSITION: u64 = u64::MAX;
 
 /// A watched prefix.
@@ -29,8 +30,7 @@ pub(super) struct WatchedPrefix {
     live: usize,
     watches: SmallVec<[(WorkerId, usize); 2]>,
     /// Positions of the watches, by seat.
-    positions: Vec<Arc<AtomicU64>>,
-    vacant: Vec<usize>,
+    positions: Slots<Arc<AtomicU64>>,
     /// Lowest position, and the sweep that computed it.
     lowest: (u64, u64),
 }
@@ -92,8 +92,7 @@ impl WatchedPrefix {
             lost: 0,
             live,
             watches: SmallVec::new(),
-            positions: Vec::new(),
-            vacant: Vec::new(),
+            positions: Slots::default(),
             lowest: (NO_POSITION, 0),
         }
     }
@@ -104,24 +103,17 @@ impl WatchedPrefix {
             None => self.watches.push((worker, 1)),
         }
         let position = Arc::new(AtomicU64::new(NO_POSITION));
-        let lease = self.vacant.pop().unwrap_or(self.positions.len());
-        match self.positions.get_mut(lease) {
-            Some(vacant) => *vacant = Arc::clone(&position),
-            None => self.positions.push(Arc::clone(&position)),
-        }
-        WatchPosition { latest_version: Arc::clone(&self.version), position, index: lease }
+        let index = self.positions.insert(Arc::clone(&position));
+        WatchPosition { latest_version: Arc::clone(&self.version), position, index }
     }
 
     /// Removes a watch. Returns whether none is left.
-    pub(super) fn leave(&mut self, worker: WorkerId, lease: usize) -> bool {
+    pub(super) fn leave(&mut self, worker: WorkerId, index: usize) -> bool {
         if let Some((_, count)) = self.watches.iter_mut().find(|(at, _)| *at == worker) {
             *count -= 1;
         }
         self.watches.retain(|(_, count)| *count > 0);
-        if let Some(position) = self.positions.get(lease) {
-            position.store(NO_POSITION, Ordering::Release);
-            self.vacant.push(lease);
-        }
+        self.positions.remove(index);
         self.watches.is_empty()
     }
 
@@ -148,7 +140,7 @@ impl WatchedPrefix {
     /// Lowest position of the watches. Computed once per sweep.
     pub(super) fn lowest(&mut self, sweep: u64) -> u64 {
         if self.lowest.1 != sweep {
-            let lowest = self.positions.iter().map(|position| position.load(Ordering::Acquire)).min();
+            let lowest = self.positions.values().map(|position| position.load(Ordering::Acquire)).min();
             self.lowest = (lowest.unwrap_or(NO_POSITION), sweep);
         }
         self.lowest.0
