@@ -32,7 +32,7 @@ const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Length of a decoded key, bytes.
 const KEY_BYTES: usize = 16;
 /// Protocol name of older clients, which negotiate the version by SETUP.
-const BY_SETUP: &str = relay_worker::Version::V02.alpn();
+const BY_SETUP: &str = relay_worker::Version::LEGACY_ALPN;
 
 /// Framing and protocol of a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
-use relay_transport::quic::{OutgoingConfig, QuicConfig, QuicTuning, Version, certificate};
+use relay_transport::quic::{OutgoingConfig, QuicConfig, QuicTuning, certificate};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
 /// Secret from which QUIC keys are derived.
@@ -35,7 +35,7 @@ impl BenchIdentity {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        tls.alpn_protocols = vec![Version::V05.alpn().as_bytes().to_vec()];
+        tls.alpn_protocols = vec![relay_wire::lite::Version::V05.alpn().as_bytes().to_vec()];
         // The relay keeps idle connections alive; the clients need not.
         let tuning = QuicTuning { keep_alive: Some(Duration::from_secs(60)), ..QuicTuning::default() };
         Ok(Self { server, client: OutgoingConfig::new(tls, &tuning)? })

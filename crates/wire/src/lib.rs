@@ -7,6 +7,7 @@
 //!   [`MessageBuf::next_varint`] for the stream type). Messages implement [`lite::Message`].
 //! - Group streams: [`lite::GroupReader`], which never copies a payload.
 //! - Datagrams: [`lite::Datagram`].
+//! - Versions of all dialects, for code that only names them: [`Version`].
 //! - Features of each version, and those lost between two versions: [`lite::carries`].
 
 #![forbid(unsafe_code)]
@@ -18,6 +19,8 @@ pub mod fuzzing;
 pub mod lite;
 mod message_buf;
 pub mod varint;
+mod version;
 
 pub use error::DecodeError;
 pub use message_buf::MessageBuf;
+pub use version::Version;

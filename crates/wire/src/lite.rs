@@ -16,7 +16,8 @@ pub use announce::{Announce, AnnounceInit, AnnounceOk, AnnounceRequest};
 pub use control::{Fetch, Goaway, Probe, TrackRequest};
 pub use datagram::Datagram;
 pub use group::{FrameHead, Group, GroupEvent, GroupReader, TICK_MAX, put_frame_head, put_group_header};
-pub use setup::{Role, Setup};
+pub use relay_model::Role;
+pub use setup::Setup;
 pub use subscribe::{Subscribe, SubscribeOk, SubscribeResponse, SubscribeUpdate};
 
 use crate::{
@@ -82,8 +83,8 @@ impl Version {
 
     /// Whether a session begins with the SETUP exchange of [`legacy`], whose stream stays open as long as the
     /// session.
-    pub fn has_legacy_setup(self) -> bool {
-        self <= Self::V02
+    pub const fn has_legacy_setup(self) -> bool {
+        matches!(self, Self::V01 | Self::V02)
     }
 
     /// Whether an announce stream begins with [`AnnounceInit`].

@@ -13,8 +13,8 @@ use std::{
 };
 
 use relay_auth::{Permit, Policy, Refusal};
+pub use relay_model::Role;
 use relay_model::{SessionCode, SessionId};
-pub use relay_wire::lite::Role;
 
 use crate::{
     conn_info::ConnInfo,

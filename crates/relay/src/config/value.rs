@@ -134,12 +134,13 @@ pub(super) fn linger(value: &Value) -> Result<Duration, String> {
 /// Parses one version name or a list of them. Versions that only other relays support are accepted as long as a
 /// supported one is left.
 pub(super) fn versions(value: &Value) -> Result<Versions, String> {
-    let names = || Version::ALL.iter().map(|version| version.alpn()).chain([Version::V02.alpn()]);
+    let names = || Version::ALL.iter().map(|version| version.alpn()).chain([Version::LEGACY_ALPN]);
     let known = || names().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
     // The oldest versions are told apart within the session, so one stands for all of them.
     let find = |name: &str| {
         let is_oldest = |version: &Version| name == version.alpn() || name == version.name();
-        Version::from_alpn(name).or_else(|| Version::LEGACY.iter().any(is_oldest).then_some(Version::V02))
+        Version::from_alpn(name)
+            .or_else(|| Version::LEGACY.iter().any(is_oldest).then_some(Version::ANY_LEGACY))
     };
     let mut versions = Versions::default();
     for name in list(value)? {
@@ -412,10 +413,10 @@ mod tests {
         let names = |names: &[&str]| Value::Array(names.iter().map(|name| text(name)).collect());
         let both =
             versions(&names(&["moq-lite-05", "moq-transport-16", "moqt-18", "moq-lite-06-wip"])).unwrap();
-        assert_eq!(both.spoken, [Version::V05]);
+        assert_eq!(both.spoken, [Version::from_alpn("moq-lite-05").unwrap()]);
         assert_eq!(both.unspoken, ["moq-transport-16", "moqt-18", "moq-lite-06-wip"]);
         let oldest = versions(&names(&["moql", "moq-lite-02", "moq-lite-01"])).unwrap();
-        assert_eq!((oldest.spoken, oldest.unspoken), (vec![Version::V02], vec![]));
+        assert_eq!((oldest.spoken, oldest.unspoken), (vec![Version::ANY_LEGACY], vec![]));
         for bad in ["moq-transport-16", "moq-transport-23", "moq-transport-", "moqt-256", "moq-lite-5", ""] {
             assert!(versions(&text(bad)).is_err(), "{bad}");
         }

@@ -110,7 +110,7 @@ impl Default for QuicTuning {
             initial_mtu: mtu::SMALLEST,
             max_mtu: mtu::DEFAULT,
             mtu_discovery: true,
-            versions: Version::ALL.iter().copied().chain([Version::V02]).collect(),
+            versions: Version::ALL.iter().copied().chain([Version::ANY_LEGACY]).collect(),
         }
     }
 }

@@ -33,7 +33,7 @@ pub use config::{ConfigError, Congestion, OutgoingConfig, QuicConfig, QuicTuning
 pub use connection::QuicConnection;
 pub use endpoint::{ConnectError, Endpoint};
 pub use quinn_proto::EcnCodepoint as Ecn;
-pub use relay_wire::lite::Version;
+pub use relay_wire::Version;
 pub use tls::{Clients, PeerCertificate, RootsError, ServerTls, Tickets};
 
 /// ALPN of HTTP/3, for WebTransport (RFC 9114 §3.2). Raw QUIC uses the names of the [`Version`]s.

@@ -1,14 +1,14 @@
 //! Enabled protocol versions of an endpoint.
 
-use relay_wire::lite::Version;
+use relay_wire::Version;
 
 /// Non-empty set of protocol versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct VersionSet(u8);
+pub(super) struct VersionSet(u32);
 
 impl VersionSet {
     /// All versions.
-    pub(super) const ALL: Self = Self(u8::MAX);
+    pub(super) const ALL: Self = Self(u32::MAX);
 
     /// Creates the set of `versions`, in any order; `None` if empty.
     pub(super) fn of(versions: &[Version]) -> Option<Self> {
@@ -38,6 +38,6 @@ impl VersionSet {
     }
 }
 
-fn bit(version: Version) -> u8 {
-    1 << version as u8
+fn bit(version: Version) -> u32 {
+    1 << version.ordinal()
 }

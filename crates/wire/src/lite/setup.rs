@@ -1,6 +1,6 @@
 //! SETUP, the only message of each side's setup stream.
 
-use relay_model::{Hop, limits};
+use relay_model::{Hop, Role, limits};
 
 use super::{Body, Version};
 use crate::{
@@ -34,29 +34,18 @@ pub struct Setup {
     pub hop: Option<Hop>,
 }
 
-/// Direction of a client that only publishes or only subscribes (as sent by moq-net 0.3.18).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// The client only publishes.
-    Publisher,
-    /// The client only subscribes.
-    Subscriber,
+const fn role_id(role: Role) -> u64 {
+    match role {
+        Role::Publisher => 1,
+        Role::Subscriber => 2,
+    }
 }
 
-impl Role {
-    const fn id(self) -> u64 {
-        match self {
-            Self::Publisher => 1,
-            Self::Subscriber => 2,
-        }
-    }
-
-    const fn from_id(id: u64) -> Option<Self> {
-        match id {
-            1 => Some(Self::Publisher),
-            2 => Some(Self::Subscriber),
-            _ => None,
-        }
+const fn role_from_id(id: u64) -> Option<Role> {
+    match id {
+        1 => Some(Role::Publisher),
+        2 => Some(Role::Subscriber),
+        _ => None,
     }
 }
 
@@ -68,7 +57,7 @@ impl Setup {
                 let path = std::str::from_utf8(value).map_err(|_| DecodeError::Utf8)?;
                 self.path = (!path.is_empty()).then(|| path.to_owned());
             }
-            ROLE => self.role = Role::from_id(number(value)?),
+            ROLE => self.role = role_from_id(number(value)?),
             COST => self.cost = Some(number(value)?),
             HOP => self.hop = Some(Hop(number(value)?)).filter(|hop| *hop != Hop::ANONYMOUS),
             _ => {}
@@ -80,7 +69,7 @@ impl Setup {
     fn numbers(&self) -> impl Iterator<Item = (u64, u64)> {
         [
             (PROBE, Some(self.probe).filter(|level| *level != 0)),
-            (ROLE, self.role.map(Role::id)),
+            (ROLE, self.role.map(role_id)),
             (COST, self.cost),
             (HOP, self.hop.map(|hop| hop.0).filter(|hop| *hop != 0)),
         ]

@@ -5,12 +5,12 @@ use std::time::Instant;
 use relay_auth::{Permit, Refusal};
 use relay_core::CoreEvent;
 use relay_model::{
-    Ask, Hop, SessionCode, SessionId, limits,
+    Ask, Hop, Role, SessionCode, SessionId, limits,
     transport::{Transport, TransportClosed},
 };
 use relay_session::{Session, SessionConfig, SessionGrant, SessionOutput};
 use relay_transport::quic::ConnPhase;
-use relay_wire::lite;
+use relay_wire::Version;
 
 use super::{
     PeerCarrier, PeerState, SESSIONS, TurnStage, Worker, guard,
@@ -43,13 +43,13 @@ impl Worker {
         }
         let Some(conn) = peer.carrier.conn(&mut self.endpoint) else { return true };
         // Without ALPN or subprotocol, the version is negotiated in the session.
-        let name = conn.protocol().unwrap_or(lite::legacy::ALPN);
+        let name = conn.protocol().unwrap_or(Version::LEGACY_ALPN);
         let version = match name {
             name if !self.shared.quic.protocols().contains(&name) => None,
-            lite::legacy::ALPN => lite::Version::LEGACY.first().copied(),
-            name => lite::Version::from_alpn(name),
+            Version::LEGACY_ALPN => Version::LEGACY.first().copied(),
+            name => Version::from_alpn(name),
         };
-        let Some(version) = version else {
+        let Some(Version::Lite(version)) = version else {
             self.meter.refused_version += 1;
             self.refuse(index, now, SessionCode::VERSION, "no version in common");
             return true;
@@ -112,7 +112,7 @@ impl Worker {
     }
 
     /// Asks the gate to admit a session.
-    pub(super) fn ask_gate(&mut self, index: u32, now: Instant, target: String, role: Option<lite::Role>) {
+    pub(super) fn ask_gate(&mut self, index: u32, now: Instant, target: String, role: Option<Role>) {
         let Self { peers, endpoint, shared, mailbox, .. } = self;
         let Some(peer) = peers.get_mut(index).filter(|peer| peer.state == PeerState::Waiting) else { return };
         let Some(conn) = peer.carrier.conn(endpoint) else { return };
@@ -121,7 +121,7 @@ impl Worker {
         let mut info = conn.info(shared.local);
         info.target = Some(target);
         info.role = role;
-        info.version = Some(version.map_or(lite::legacy::ALPN, lite::Version::name));
+        info.version = Some(version.map_or(Version::LEGACY_ALPN, |version| Version::Lite(version).name()));
         let request =
             AdmissionRequest { session: peer.id, conn: info, now: (shared.wall)(), mailbox: mailbox.clone() };
         (peer.is_asked, peer.state) = (true, PeerState::Asked(now + limits::AUTH_TIMEOUT));

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use relay_wire::lite;
+use relay_wire::Version;
 
 use super::{PeerState, Worker, guard, trace};
 use crate::inspect::{SESSIONS_LISTED, SessionList, SessionQuery, SessionSeen, WorkerQuery};
@@ -61,7 +61,9 @@ impl Worker {
                 id: peer.id,
                 remote: conn.remote(),
                 transport: conn.transport(),
-                version: session.version().map_or(lite::legacy::ALPN, lite::Version::name),
+                version: session
+                    .version()
+                    .map_or(Version::LEGACY_ALPN, |version| Version::Lite(version).name()),
                 root,
                 age: trace::lasted(peer.admit_by, now),
                 rtt: conn.rtt(),

@@ -51,7 +51,8 @@ fn the_newest_version_in_common_is_spoken() {
 
 #[test]
 fn versions_that_are_not_to_be_spoken_are_not_offered() {
-    let mut pair = Pair::speaking(&[Version::V04, Version::V05]);
+    let mut pair =
+        Pair::speaking(&[relay_wire::lite::Version::V04.into(), relay_wire::lite::Version::V05.into()]);
     let (_, server) = pair.connect(&["moq-lite-06", "moq-lite-05", "moq-lite-04"]);
     assert_eq!(pair.server.conn(server).protocol(), Some("moq-lite-05"));
     let refused = pair.dial(&["moq-lite-06", "moq-lite-03"]);

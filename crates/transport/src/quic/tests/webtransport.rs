@@ -187,7 +187,7 @@ fn connect_without_protocols_is_accepted_as_moql() {
 
 #[test]
 fn an_offer_we_are_not_to_speak_is_passed_over() {
-    let mut browser = Browser::silent_with(Pair::speaking(&[Version::V04]));
+    let mut browser = Browser::silent_with(Pair::speaking(&[relay_wire::lite::Version::V04.into()]));
     browser.send_uni(&settings());
     browser.request(&["moq-lite-06", "moq-lite-05", "moq-lite-04", "moq-lite-03"]);
     assert_eq!(browser.events(), [TransportEvent::Ready]);

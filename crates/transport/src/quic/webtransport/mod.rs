@@ -13,7 +13,7 @@ mod roles;
 use bytes::Bytes;
 use quinn_proto::{Connection, Dir, Side, StreamId, VarInt};
 use relay_model::{SessionCode, transport::PRIORITY_CONTROL};
-use relay_wire::lite;
+use relay_wire::Version;
 use web_transport_proto::{ConnectResponse, Settings, http::StatusCode};
 
 use self::{capsule::CapsuleReader, head::StreamHead, request::SessionRequest};
@@ -319,7 +319,7 @@ impl H3Layer {
                 Some(protocol) => self.accept(quic, id, request, protocol, &rest),
                 // The version is negotiated in the session, by the legacy SETUP.
                 None if request.protocols.is_empty() && self.versions.has_unnamed() => {
-                    self.accept(quic, id, request, lite::legacy::ALPN, &rest);
+                    self.accept(quic, id, request, Version::LEGACY_ALPN, &rest);
                 }
                 None => {
                     // The same status as on WebSocket; clients then try their other transports.
